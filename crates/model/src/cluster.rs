@@ -1,0 +1,478 @@
+//! The replicated state of a swarm and the one way it changes.
+//!
+//! A writer reads a view, decides, and proposes a [`Batch`]: whole objects, each naming the version it was
+//! decided on. [`Tables::apply`] is deterministic: every manager that applies the same batches in the same
+//! order holds the same tables. A batch applies whole or not at all.
+//!
+//! What no decision may break is checked here, where writes are serial, not where they are decided: names,
+//! addresses, VNIs, published ports and node indexes have one owner. So two leaders in a row, or two writers
+//! at once, can lose a race but never hand out one address twice.
+
+use crate::{
+    Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Protocol, PublishMode, Secret, SecretId, Service,
+    ServiceId, Stack, StackId, Task, TaskId, Timestamp, table::Table,
+};
+use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
+use std::{net::IpAddr, sync::Arc};
+
+/// Any stored object.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Object {
+    Cluster(Arc<Cluster>),
+    Node(Arc<Node>),
+    Service(Arc<Service>),
+    Task(Arc<Task>),
+    Network(Arc<Network>),
+    Secret(Arc<Secret>),
+    Config(Arc<Config>),
+    Stack(Arc<Stack>),
+}
+
+/// Names a stored object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectRef {
+    Cluster,
+    Node(NodeId),
+    Service(ServiceId),
+    Task(TaskId),
+    Network(NetworkId),
+    Secret(SecretId),
+    Config(ConfigId),
+    Stack(StackId),
+}
+
+impl std::fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cluster => write!(f, "cluster"),
+            Self::Node(id) => write!(f, "node {id}"),
+            Self::Service(id) => write!(f, "service {id}"),
+            Self::Task(id) => write!(f, "task {id}"),
+            Self::Network(id) => write!(f, "network {id}"),
+            Self::Secret(id) => write!(f, "secret {id}"),
+            Self::Config(id) => write!(f, "config {id}"),
+            Self::Stack(id) => write!(f, "stack {id}"),
+        }
+    }
+}
+
+/// Evaluates `$body` with `$o` bound to the `Arc` inside `$object`, whatever its kind.
+macro_rules! each_kind {
+    ($object:expr, $o:ident => $body:expr) => {
+        match $object {
+            Object::Cluster($o) => $body,
+            Object::Node($o) => $body,
+            Object::Service($o) => $body,
+            Object::Task($o) => $body,
+            Object::Network($o) => $body,
+            Object::Secret($o) => $body,
+            Object::Config($o) => $body,
+            Object::Stack($o) => $body,
+        }
+    };
+}
+
+impl Object {
+    pub fn key(&self) -> ObjectRef {
+        match self {
+            Self::Cluster(_) => ObjectRef::Cluster,
+            Self::Node(o) => ObjectRef::Node(o.id),
+            Self::Service(o) => ObjectRef::Service(o.id),
+            Self::Task(o) => ObjectRef::Task(o.id),
+            Self::Network(o) => ObjectRef::Network(o.id),
+            Self::Secret(o) => ObjectRef::Secret(o.id),
+            Self::Config(o) => ObjectRef::Config(o.id),
+            Self::Stack(o) => ObjectRef::Stack(o.id),
+        }
+    }
+
+    /// Returns the Raft index of its last change; in a proposal, the one it was decided on.
+    pub fn version(&self) -> u64 {
+        each_kind!(self, o => o.meta.version)
+    }
+
+    fn stamp(&mut self, index: u64) {
+        each_kind!(self, o => Arc::make_mut(o).meta.version = index);
+    }
+}
+
+/// One change, valid only on the version it names.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Stores the object; its `meta.version` is the version it replaces, 0 = must not exist.
+    Put(Object),
+    Delete { key: ObjectRef, version: u64 },
+}
+
+/// Changes that apply together or not at all.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Batch {
+    /// The proposer's clock, for `meta` times; apply itself reads none.
+    pub at: Timestamp,
+    pub changes: Vec<Change>,
+}
+
+/// What an applied change did; the change feed is made of these.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    Created(Object),
+    /// Old, then new.
+    Updated(Object, Object),
+    Deleted(Object),
+}
+
+impl Event {
+    pub fn key(&self) -> ObjectRef {
+        match self {
+            Self::Created(o) | Self::Updated(_, o) | Self::Deleted(o) => o.key(),
+        }
+    }
+}
+
+/// Why a batch did not apply; nothing of it did.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    #[error("{key} is at version {stored}, the change was made from {named}: update out of sequence")]
+    OutOfSequence { key: ObjectRef, named: u64, stored: u64 },
+    #[error("{kind} name {name:?} is taken by {owner}")]
+    NameTaken { kind: &'static str, name: String, owner: ObjectRef },
+    #[error("address {address} of network {network} is held by {owner}")]
+    AddressTaken { network: NetworkId, address: IpAddr, owner: ObjectRef },
+    #[error("gateway address {address} is held by {owner}")]
+    GatewayTaken { address: IpAddr, owner: ObjectRef },
+    #[error("VXLAN network identifier {vni} is held by {owner}")]
+    VniTaken { vni: u32, owner: ObjectRef },
+    #[error("port {port}/{protocol:?} is already published by {owner}")]
+    PortTaken { port: u16, protocol: Protocol, owner: ObjectRef },
+    #[error("node index {index} is held by {owner}")]
+    IndexTaken { index: u16, owner: ObjectRef },
+}
+
+/// Something that has at most one owner in the swarm.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Claim {
+    Name(&'static str, String),
+    Address(NetworkId, IpAddr),
+    Gateway(IpAddr),
+    Vni(u32),
+    Port(Protocol, u16),
+    Index(u16),
+}
+
+impl Claim {
+    fn taken_by(self, owner: ObjectRef) -> Conflict {
+        match self {
+            Self::Name(kind, name) => Conflict::NameTaken { kind, name, owner },
+            Self::Address(network, address) => Conflict::AddressTaken { network, address, owner },
+            Self::Gateway(address) => Conflict::GatewayTaken { address, owner },
+            Self::Vni(vni) => Conflict::VniTaken { vni, owner },
+            Self::Port(protocol, port) => Conflict::PortTaken { port, protocol, owner },
+            Self::Index(index) => Conflict::IndexTaken { index, owner },
+        }
+    }
+}
+
+/// The state of a swarm at one Raft index. Cloning is O(1): a view is a clone.
+#[derive(Debug, Clone, Default)]
+pub struct Tables {
+    /// Raft index of the last applied batch.
+    pub index: u64,
+    pub cluster: Option<Arc<Cluster>>,
+    pub nodes: Table<NodeId, Node>,
+    pub services: Table<ServiceId, Service>,
+    pub tasks: Table<TaskId, Task>,
+    pub networks: Table<NetworkId, Network>,
+    pub secrets: Table<SecretId, Secret>,
+    pub configs: Table<ConfigId, Config>,
+    pub stacks: Table<StackId, Stack>,
+    claims: Claims,
+    tasks_by_service: PairSet<ServiceId>,
+    tasks_by_node: PairSet<NodeId>,
+    /// Last address handed out per network: the next one is looked for behind it, so that a freed address
+    /// rests as long as possible.
+    cursors: Cursors,
+}
+
+#[derive(Debug, Clone)]
+struct Claims(Map<Claim, ObjectRef>);
+#[derive(Debug, Clone)]
+struct PairSet<K: Ord>(Set<(K, TaskId)>);
+#[derive(Debug, Clone)]
+struct Cursors(Map<NetworkId, IpAddr>);
+
+impl Default for Claims {
+    fn default() -> Self {
+        Self(Map::new_sync())
+    }
+}
+impl<K: Ord> Default for PairSet<K> {
+    fn default() -> Self {
+        Self(Set::new_sync())
+    }
+}
+impl Default for Cursors {
+    fn default() -> Self {
+        Self(Map::new_sync())
+    }
+}
+
+/// Two states are equal when they hold the same objects; indexes follow from them.
+impl PartialEq for Tables {
+    fn eq(&self, other: &Self) -> bool {
+        self.cluster == other.cluster
+            && self.nodes == other.nodes
+            && self.services == other.services
+            && self.tasks == other.tasks
+            && self.networks == other.networks
+            && self.secrets == other.secrets
+            && self.configs == other.configs
+            && self.stacks == other.stacks
+    }
+}
+
+impl Tables {
+    /// Applies a batch at Raft index `index` and returns what it did.
+    ///
+    /// # Errors
+    /// The first [`Conflict`]; the tables then hold the same objects as before.
+    pub fn apply(&mut self, index: u64, batch: &Batch) -> Result<Vec<Event>, Conflict> {
+        let mut next = self.clone(); // O(1); dropped on a conflict
+        // Deletions free what they held before puts claim it, whatever the order in the batch.
+        for change in &batch.changes {
+            let (key, named) = match change {
+                Change::Put(object) => (object.key(), object.version()),
+                Change::Delete { key, version } => (*key, *version),
+            };
+            let stored = self.get(key).map_or(0, |o| o.version());
+            if stored != named || (named == 0 && matches!(change, Change::Delete { .. })) {
+                return Err(Conflict::OutOfSequence { key, named, stored });
+            }
+            if let Some(old) = self.get(key) {
+                next.unindex(&old);
+            }
+        }
+        let mut events = Vec::with_capacity(batch.changes.len());
+        for change in &batch.changes {
+            match change {
+                Change::Put(object) => {
+                    let old = self.get(object.key());
+                    let mut new = object.clone();
+                    new.stamp(index);
+                    each_kind!(&mut new, o => {
+                        let meta = &mut Arc::make_mut(o).meta;
+                        meta.updated_at = batch.at;
+                        meta.created_at = if old.is_some() { meta.created_at } else { batch.at };
+                    });
+                    next.index_object(&new)?;
+                    next.store(new.clone());
+                    events.push(match old {
+                        Some(old) => Event::Updated(old, new),
+                        None => Event::Created(new),
+                    });
+                }
+                Change::Delete { key, .. } => {
+                    if let Some(old) = self.get(*key) {
+                        next.erase(*key);
+                        events.push(Event::Deleted(old));
+                    }
+                }
+            }
+        }
+        next.index = index;
+        *self = next;
+        Ok(events)
+    }
+
+    /// Puts an object as it was stored, version included: how a snapshot is loaded.
+    ///
+    /// # Errors
+    /// A [`Conflict`] when two objects of the snapshot claim the same thing: it is corrupt.
+    pub fn restore(&mut self, object: Object) -> Result<(), Conflict> {
+        self.index_object(&object)?;
+        self.store(object);
+        Ok(())
+    }
+
+    /// Returns every object, kinds in a fixed order, each kind by id: how a snapshot is written.
+    pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
+        let cluster = self.cluster.iter().cloned().map(Object::Cluster);
+        cluster
+            .chain(self.nodes.values().cloned().map(Object::Node))
+            .chain(self.networks.values().cloned().map(Object::Network))
+            .chain(self.secrets.values().cloned().map(Object::Secret))
+            .chain(self.configs.values().cloned().map(Object::Config))
+            .chain(self.stacks.values().cloned().map(Object::Stack))
+            .chain(self.services.values().cloned().map(Object::Service))
+            .chain(self.tasks.values().cloned().map(Object::Task))
+    }
+
+    pub fn get(&self, key: ObjectRef) -> Option<Object> {
+        match key {
+            ObjectRef::Cluster => self.cluster.clone().map(Object::Cluster),
+            ObjectRef::Node(id) => self.nodes.get(&id).cloned().map(Object::Node),
+            ObjectRef::Service(id) => self.services.get(&id).cloned().map(Object::Service),
+            ObjectRef::Task(id) => self.tasks.get(&id).cloned().map(Object::Task),
+            ObjectRef::Network(id) => self.networks.get(&id).cloned().map(Object::Network),
+            ObjectRef::Secret(id) => self.secrets.get(&id).cloned().map(Object::Secret),
+            ObjectRef::Config(id) => self.configs.get(&id).cloned().map(Object::Config),
+            ObjectRef::Stack(id) => self.stacks.get(&id).cloned().map(Object::Stack),
+        }
+    }
+
+    /// Returns the tasks of a service, by task id.
+    pub fn tasks_of_service(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
+        let range = (service, TaskId(0))..=(service, TaskId(u128::MAX));
+        self.tasks_by_service.0.range(range).filter_map(|(_, id)| self.tasks.get(id))
+    }
+
+    /// Returns the tasks placed on a node, by task id.
+    pub fn tasks_of_node(&self, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
+        let range = (node, TaskId(0))..=(node, TaskId(u128::MAX));
+        self.tasks_by_node.0.range(range).filter_map(|(_, id)| self.tasks.get(id))
+    }
+
+    pub fn service_named(&self, name: &str) -> Option<&Arc<Service>> {
+        match self.owner_of_name("service", name)? {
+            ObjectRef::Service(id) => self.services.get(&id),
+            _ => None,
+        }
+    }
+
+    pub fn network_named(&self, name: &str) -> Option<&Arc<Network>> {
+        match self.owner_of_name("network", name)? {
+            ObjectRef::Network(id) => self.networks.get(&id),
+            _ => None,
+        }
+    }
+
+    pub fn stack_named(&self, name: &str) -> Option<&Arc<Stack>> {
+        match self.owner_of_name("stack", name)? {
+            ObjectRef::Stack(id) => self.stacks.get(&id),
+            _ => None,
+        }
+    }
+
+    /// Returns who holds an address of a network.
+    pub fn owner_of_address(&self, network: NetworkId, address: IpAddr) -> Option<ObjectRef> {
+        self.claims.0.get(&Claim::Address(network, address)).copied()
+    }
+
+    pub fn owner_of_gateway(&self, address: IpAddr) -> Option<ObjectRef> {
+        self.claims.0.get(&Claim::Gateway(address)).copied()
+    }
+
+    pub fn owner_of_vni(&self, vni: u32) -> Option<ObjectRef> {
+        self.claims.0.get(&Claim::Vni(vni)).copied()
+    }
+
+    /// Returns the service that publishes an ingress port.
+    pub fn owner_of_port(&self, protocol: Protocol, port: u16) -> Option<ObjectRef> {
+        self.claims.0.get(&Claim::Port(protocol, port)).copied()
+    }
+
+    pub fn owner_of_index(&self, index: u16) -> Option<ObjectRef> {
+        self.claims.0.get(&Claim::Index(index)).copied()
+    }
+
+    /// Returns the address last handed out on a network.
+    pub fn last_address(&self, network: NetworkId) -> Option<IpAddr> {
+        self.cursors.0.get(&network).copied()
+    }
+
+    fn owner_of_name(&self, kind: &'static str, name: &str) -> Option<ObjectRef> {
+        self.claims.0.get(&Claim::Name(kind, name.to_owned())).copied()
+    }
+
+    fn index_object(&mut self, object: &Object) -> Result<(), Conflict> {
+        let owner = object.key();
+        for claim in claims_of(object) {
+            if let Some(&other) = self.claims.0.get(&claim)
+                && other != owner
+            {
+                return Err(claim.taken_by(other));
+            }
+            if let Claim::Address(network, address) = claim {
+                self.cursors.0.insert_mut(network, address);
+            }
+            self.claims.0.insert_mut(claim, owner);
+        }
+        if let Object::Task(task) = object {
+            self.tasks_by_service.0.insert_mut((task.service, task.id));
+            if let Some(node) = task.node() {
+                self.tasks_by_node.0.insert_mut((node, task.id));
+            }
+        }
+        Ok(())
+    }
+
+    fn unindex(&mut self, object: &Object) {
+        for claim in claims_of(object) {
+            self.claims.0.remove_mut(&claim);
+        }
+        if let Object::Task(task) = object {
+            self.tasks_by_service.0.remove_mut(&(task.service, task.id));
+            if let Some(node) = task.node() {
+                self.tasks_by_node.0.remove_mut(&(node, task.id));
+            }
+        }
+    }
+
+    fn store(&mut self, object: Object) {
+        match object {
+            Object::Cluster(o) => self.cluster = Some(o),
+            Object::Node(o) => self.nodes.insert(o.id, o),
+            Object::Service(o) => self.services.insert(o.id, o),
+            Object::Task(o) => self.tasks.insert(o.id, o),
+            Object::Network(o) => self.networks.insert(o.id, o),
+            Object::Secret(o) => self.secrets.insert(o.id, o),
+            Object::Config(o) => self.configs.insert(o.id, o),
+            Object::Stack(o) => self.stacks.insert(o.id, o),
+        }
+    }
+
+    fn erase(&mut self, key: ObjectRef) {
+        match key {
+            ObjectRef::Cluster => self.cluster = None,
+            ObjectRef::Node(id) => self.nodes.remove(&id),
+            ObjectRef::Service(id) => self.services.remove(&id),
+            ObjectRef::Task(id) => self.tasks.remove(&id),
+            ObjectRef::Network(id) => {
+                self.networks.remove(&id);
+                self.cursors.0.remove_mut(&id);
+            }
+            ObjectRef::Secret(id) => self.secrets.remove(&id),
+            ObjectRef::Config(id) => self.configs.remove(&id),
+            ObjectRef::Stack(id) => self.stacks.remove(&id),
+        }
+    }
+}
+
+/// Returns what an object holds alone in the swarm.
+fn claims_of(object: &Object) -> Vec<Claim> {
+    match object {
+        Object::Cluster(_) => Vec::new(),
+        Object::Node(node) => vec![Claim::Index(node.index)],
+        Object::Service(service) => {
+            let name = Claim::Name("service", service.spec.name.clone());
+            let vips = service.endpoint.vips.iter().map(|v| Claim::Address(v.network, v.address));
+            let ports = service
+                .endpoint
+                .ports
+                .iter()
+                .filter(|p| p.mode == PublishMode::Ingress && p.published != 0)
+                .map(|p| Claim::Port(p.protocol, p.published));
+            std::iter::once(name).chain(vips).chain(ports).collect()
+        }
+        Object::Task(task) => {
+            let addresses = task.attachments.iter().map(|a| Claim::Address(a.network, a.address.addr()));
+            addresses.chain(task.gateway_address.map(Claim::Gateway)).collect()
+        }
+        Object::Network(network) => {
+            let name = Claim::Name("network", network.spec.name.clone());
+            std::iter::once(name).chain(network.allocation.map(|a| Claim::Vni(a.vni))).collect()
+        }
+        Object::Secret(secret) => vec![Claim::Name("secret", secret.spec.name.clone())],
+        Object::Config(config) => vec![Claim::Name("config", config.spec.name.clone())],
+        Object::Stack(stack) => vec![Claim::Name("stack", stack.name.clone())],
+    }
+}

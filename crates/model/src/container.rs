@@ -1,0 +1,139 @@
+//! What runs inside a task: image, process, mounts, limits. Source: Docker API `TaskTemplate`,
+//! compose specification "services".
+
+use crate::{ConfigId, Duration, Labels, SecretId};
+use std::net::IpAddr;
+
+/// A container as a service asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ContainerSpec {
+    /// Image reference; pinned as `name:tag@sha256:..` at deploy when the digest is known.
+    pub image: String,
+    pub labels: Labels,
+    /// Replaces the image's ENTRYPOINT when not empty. Source: compose `entrypoint`, API `Command`.
+    pub command: Vec<String>,
+    /// Replaces the image's CMD when not empty. Source: compose `command`, API `Args`.
+    pub args: Vec<String>,
+    /// `KEY=value`; a bare `KEY` removes the image's variable.
+    pub env: Vec<String>,
+    /// May hold Docker's templates, e.g. `{{.Task.Slot}}`; so may `env` and mount sources.
+    pub hostname: Option<String>,
+    pub working_dir: Option<String>,
+    /// `user[:group]`, names resolved from the image.
+    pub user: Option<String>,
+    pub groups: Vec<String>,
+    pub tty: bool,
+    pub open_stdin: bool,
+    pub read_only: bool,
+    pub mounts: Vec<Mount>,
+    /// Signal name or number, e.g. `SIGTERM`.
+    pub stop_signal: Option<String>,
+    /// Time between the stop signal and SIGKILL. `None` = 10 s.
+    pub stop_grace_period: Option<Duration>,
+    pub healthcheck: Option<Healthcheck>,
+    /// `IP host..` lines for /etc/hosts. Source: API `Hosts`.
+    pub hosts: Vec<String>,
+    pub dns: DnsConfig,
+    pub secrets: Vec<FileRef<SecretId>>,
+    pub configs: Vec<FileRef<ConfigId>>,
+    /// Runs a small init as pid 1 that reaps and forwards signals.
+    pub init: Option<bool>,
+    pub sysctls: Labels,
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    pub ulimits: Vec<Ulimit>,
+    pub privileged: bool,
+    pub no_new_privileges: bool,
+    /// *Unit:* bytes of /dev/shm; `None` = 64 MiB.
+    pub shm_size_bytes: Option<u64>,
+    pub oom_score_adj: i32,
+}
+
+/// Source: API `Mount`, compose `volumes`, `tmpfs`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    pub kind: MountKind,
+    pub target: String,
+    pub read_only: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountKind {
+    /// A path of the host; must exist unless `create` is set.
+    Bind { source: String, propagation: Option<String>, create: bool },
+    /// A named volume of the node, made on first use; `None` = anonymous.
+    Volume { name: Option<String>, driver: Option<String>, driver_opts: Labels, labels: Labels, no_copy: bool },
+    /// *Units:* bytes, permission bits.
+    Tmpfs { size_bytes: Option<u64>, mode: Option<u32> },
+}
+
+/// Source: API `HealthConfig`, compose `healthcheck`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Healthcheck {
+    /// `[]` = the image's; `["NONE"]` = off; `["CMD", ..]`; `["CMD-SHELL", line]`.
+    pub test: Vec<String>,
+    /// `None` = 30 s.
+    pub interval: Option<Duration>,
+    /// `None` = 30 s.
+    pub timeout: Option<Duration>,
+    /// `None` = 0 s.
+    pub start_period: Option<Duration>,
+    /// `None` = 5 s.
+    pub start_interval: Option<Duration>,
+    /// `None` = 3.
+    pub retries: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DnsConfig {
+    pub nameservers: Vec<IpAddr>,
+    pub search: Vec<String>,
+    pub options: Vec<String>,
+}
+
+/// A secret or config shown to a container as a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileRef<Id> {
+    pub id: Id,
+    pub name: String,
+    /// Absolute, or relative to `/run/secrets` (secret) and `/` (config).
+    pub target: String,
+    /// Numeric, as Docker takes it.
+    pub uid: String,
+    pub gid: String,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// Source: setrlimit(2); -1 = unlimited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ulimit {
+    pub name: String,
+    pub soft: i64,
+    pub hard: i64,
+}
+
+/// Source: compose `deploy.resources`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ResourceRequirements {
+    pub limits: Resources,
+    /// What the scheduler counts against a node.
+    pub reservations: Resources,
+}
+
+/// Zero means "not set".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resources {
+    /// *Unit:* 10^-9 of a CPU.
+    pub cpu_nanos: u64,
+    pub memory_bytes: u64,
+    /// Limits only.
+    pub pids: u64,
+}
+
+/// Source: compose `logging`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogDriver {
+    pub name: String,
+    pub options: Labels,
+}

@@ -1,0 +1,49 @@
+//! The nouns of rswarm: what a service, task, node, network, secret, config and stack *are*.
+//!
+//! Every other room speaks in these types; none of them can be serialized here (the wire and disk form is
+//! `proto`'s, the Docker JSON form is `docker-api`'s), so an inner type is never a promise to someone outside.
+//!
+//! ```text
+//!  spec      what a person asked for           written by control only
+//!  desired   what the plan wants of one task   written by plan only
+//!  placement where the plan has put it         written by plan only
+//!  observed  what the node's agent reports     written by dispatcher only
+//! ```
+//!
+//! Invariants: no I/O, no clock, no randomness, no serde, no tokio. Iteration order of every collection is
+//! defined (ordered maps only), because managers must compute the same result from the same state.
+//!
+//! *Start reading at* [`Task`], then [`cluster::Tables::apply`].
+
+pub mod cluster;
+pub mod container;
+pub mod id;
+pub mod network;
+pub mod node;
+pub mod service;
+pub mod swarm;
+pub mod table;
+pub mod task;
+pub mod time;
+
+pub use cluster::{Batch, Change, Conflict, Event, Object, ObjectRef, Tables};
+pub use container::*;
+pub use id::*;
+pub use network::*;
+pub use node::*;
+pub use service::*;
+pub use swarm::*;
+pub use task::*;
+pub use time::{Duration, Timestamp};
+
+/// User labels. Source: compose `labels`, Docker API `Labels`.
+pub type Labels = std::collections::BTreeMap<String, String>;
+
+/// Where an object stands in the replicated log and when it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Meta {
+    /// Raft index of the last change to this object; an update must name it. 0 = not stored yet.
+    pub version: u64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}

@@ -1,0 +1,161 @@
+//! Networks, ports, and the endpoint tables that managers stream to nodes.
+
+use crate::{Labels, Meta, NetworkId, NodeId, ServiceId, TaskId};
+use ipnet::IpNet;
+use std::{collections::BTreeMap, net::IpAddr};
+
+/// Source: Docker API `NetworkCreate`, compose `networks`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkSpec {
+    pub name: String,
+    pub labels: Labels,
+    pub driver: NetworkDriver,
+    pub options: Labels,
+    /// `None` = cut from the swarm's pools.
+    pub subnet: Option<IpNet>,
+    pub gateway: Option<IpAddr>,
+    pub ip_range: Option<IpNet>,
+    /// Plain containers may join.
+    pub attachable: bool,
+    /// No way to the outside.
+    pub internal: bool,
+    pub encrypted: bool,
+    pub ipv6: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkDriver {
+    /// VXLAN across nodes.
+    Overlay,
+    /// The node's own network namespace (`network_mode: host`).
+    Host,
+    /// Loopback only.
+    None,
+}
+
+/// A stored cluster network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    pub id: NetworkId,
+    pub meta: Meta,
+    /// Writer: control.
+    pub spec: NetworkSpec,
+    /// Writer: plan. `None` until allocated; never set for `Host` and `None` drivers.
+    pub allocation: Option<NetworkAllocation>,
+    pub pending_delete: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetworkAllocation {
+    /// VXLAN network identifier, from 4097 (4096 is the mesh between hosts).
+    pub vni: u32,
+    pub subnet: IpNet,
+    /// First address of the subnet; kept free for people's habits, no interface holds it.
+    pub gateway: IpAddr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EndpointSpec {
+    pub mode: EndpointMode,
+    pub ports: Vec<PortConfig>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EndpointMode {
+    #[default]
+    Vip,
+    DnsRr,
+}
+
+/// Source: Docker API `EndpointPortConfig`, compose `ports`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortConfig {
+    pub name: String,
+    pub protocol: Protocol,
+    /// Port in the container.
+    pub target: u16,
+    /// Port on the host; 0 = choose from 30000-32767 (ingress) or any free one (host).
+    pub published: u16,
+    pub mode: PublishMode,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PublishMode {
+    /// Every node answers.
+    Ingress,
+    /// Only the task's node.
+    Host,
+}
+
+/// Everything a node must know of one overlay network. Derived from the tables, never stored by managers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkTable {
+    pub network: NetworkId,
+    pub name: String,
+    /// Raft index this was computed at. A later one replaces it.
+    pub version: u64,
+    pub allocation: NetworkAllocation,
+    pub internal: bool,
+    /// *Unit:* bytes; of container interfaces.
+    pub mtu_bytes: u32,
+    pub endpoints: BTreeMap<TaskId, NetworkEndpoint>,
+    pub services: BTreeMap<ServiceId, NetworkService>,
+}
+
+/// One task's interface on a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkEndpoint {
+    pub address: IpAddr,
+    pub node: NodeId,
+    /// Underlay address of the node (VXLAN tunnel end point).
+    pub vtep: IpAddr,
+    pub service: ServiceId,
+    /// The container's name and network aliases, answered by DNS.
+    pub names: Vec<String>,
+    /// RUNNING (healthy) and not being stopped: takes new connections of its service.
+    pub ready: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkService {
+    pub name: String,
+    /// `None` for `endpoint_mode: dnsrr`.
+    pub vip: Option<IpAddr>,
+    /// More names that answer like `name`.
+    pub aliases: Vec<String>,
+}
+
+/// The routing mesh as every node must set it up. Derived from the tables.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct IngressTable {
+    /// Raft index this was computed at.
+    pub version: u64,
+    pub nodes: BTreeMap<NodeId, MeshNode>,
+    /// Published port -> backends that are ready.
+    pub ports: BTreeMap<(Protocol, u16), Vec<IngressBackend>>,
+}
+
+/// A member of the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MeshNode {
+    /// 1..=65534, unique in the swarm; fixes the node's mesh address, task subnet and mark.
+    pub index: u16,
+    /// Underlay address.
+    pub vtep: IpAddr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IngressBackend {
+    pub task: TaskId,
+    pub node: NodeId,
+    /// The task's gateway address.
+    pub address: IpAddr,
+    pub port: u16,
+}

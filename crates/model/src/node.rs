@@ -1,0 +1,113 @@
+//! Members of the swarm.
+
+use crate::{Labels, Meta, NodeId, Platform, Resources, Timestamp};
+use std::net::{IpAddr, SocketAddr};
+
+/// Source: Docker API `NodeSpec`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeSpec {
+    pub name: Option<String>,
+    pub labels: Labels,
+    pub role: Role,
+    pub availability: Availability,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Role {
+    #[default]
+    Worker,
+    Manager,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Availability {
+    #[default]
+    Active,
+    /// No new tasks.
+    Pause,
+    /// Tasks are moved away.
+    Drain,
+}
+
+/// A stored node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    pub id: NodeId,
+    pub meta: Meta,
+    /// Writer: control (ca sets role and id when it first signs).
+    pub spec: NodeSpec,
+    /// Writer: ca, when the node joins. 1..=65534, unique; freed with the node.
+    pub index: u16,
+    /// Role its current certificate carries. Writer: ca.
+    pub certified_role: Role,
+    /// Writer: dispatcher, from the agent's hello. `None` until first seen.
+    pub description: Option<NodeDescription>,
+    /// Writer: dispatcher.
+    pub status: NodeStatus,
+    /// Set while the node is a Raft member. Writer: manager's role loop.
+    pub manager: Option<ManagerStatus>,
+}
+
+impl Node {
+    /// Returns the host name, or the id while it is unknown.
+    pub fn display_name(&self) -> String {
+        self.spec
+            .name
+            .clone()
+            .or_else(|| self.description.as_ref().map(|d| d.hostname.clone()))
+            .unwrap_or_else(|| self.id.to_string())
+    }
+
+    /// Returns true if new tasks may be placed here.
+    pub fn accepts_tasks(&self) -> bool {
+        self.status.state == NodeState::Ready && self.spec.availability == Availability::Active
+    }
+
+    /// Returns true if tasks that are here may stay.
+    pub fn keeps_tasks(&self) -> bool {
+        self.status.state != NodeState::Down && self.spec.availability != Availability::Drain
+    }
+}
+
+/// What an agent says of its host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeDescription {
+    pub hostname: String,
+    pub platform: Platform,
+    pub resources: Resources,
+    pub engine_version: String,
+    pub engine_labels: Labels,
+    /// Where this node answers node-to-node gRPC.
+    pub addr: SocketAddr,
+    /// Underlay address for VXLAN.
+    pub data_addr: IpAddr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeStatus {
+    pub state: NodeState,
+    pub message: String,
+    /// When `state` last changed.
+    pub since: Timestamp,
+    /// Address the managers see it at.
+    pub addr: Option<IpAddr>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NodeState {
+    /// Not seen since the leader took over; its tasks stay.
+    #[default]
+    Unknown,
+    Ready,
+    /// Missed its heartbeats; its tasks are replaced.
+    Down,
+    /// Left on its own.
+    Disconnected,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ManagerStatus {
+    /// Identifier of the Raft member; new for each join.
+    pub raft_id: u64,
+    pub addr: SocketAddr,
+}

@@ -1,0 +1,252 @@
+//! Services and the policies that keep them running.
+
+use crate::{
+    ContainerSpec, Duration, EndpointSpec, Labels, LogDriver, Meta, NetworkId, ResourceRequirements, ServiceId,
+    StackId, Timestamp,
+};
+use std::{net::IpAddr, sync::Arc};
+
+/// What a person asked for. Source: Docker API `ServiceSpec`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceSpec {
+    pub name: String,
+    pub labels: Labels,
+    pub task: Arc<TaskSpec>,
+    pub mode: Mode,
+    pub update: UpdatePolicy,
+    pub rollback: UpdatePolicy,
+    pub endpoint: EndpointSpec,
+    /// Tasks stay PENDING, with the reason shown, until these hold. Source: compose `depends_on`.
+    pub depends_on: Vec<Dependency>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dependency {
+    /// Full service name (with the stack's prefix).
+    pub service: String,
+    pub condition: DependencyCondition,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DependencyCondition {
+    /// All wanted tasks have been RUNNING. A task with a healthcheck is RUNNING only when healthy, so
+    /// compose's `service_healthy` means the same.
+    Started,
+    Healthy,
+    CompletedSuccessfully,
+}
+
+/// Everything about a task that, when changed, replaces it. Source: Docker API `TaskSpec`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TaskSpec {
+    pub container: ContainerSpec,
+    pub resources: ResourceRequirements,
+    pub restart: RestartPolicy,
+    pub placement: PlacementSpec,
+    pub networks: Vec<NetworkAttachmentSpec>,
+    pub log_driver: Option<LogDriver>,
+    /// Raised by `service update --force`: replaces tasks although nothing else changed.
+    pub force_update: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkAttachmentSpec {
+    pub network: NetworkId,
+    pub aliases: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Replicated { replicas: u64 },
+    Global,
+    /// Runs until `total` tasks completed, at most `max_concurrent` at once.
+    ReplicatedJob { max_concurrent: u64, total: u64 },
+    GlobalJob,
+}
+
+/// Source: compose `deploy.placement`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PlacementSpec {
+    pub constraints: Vec<Constraint>,
+    /// Node-label or engine-label keys to spread over, outermost first, e.g. `node.labels.rack`.
+    pub spread: Vec<String>,
+    /// 0 = no limit.
+    pub max_replicas_per_node: u64,
+    /// Platforms of the image; empty = any.
+    pub platforms: Vec<Platform>,
+}
+
+/// Source: `GOOS`/`GOARCH` names as in OCI image indexes. Empty field = any.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Platform {
+    pub os: String,
+    pub architecture: String,
+}
+
+/// `key == value` or `key != value`, parsed. Source: Docker service create `--constraint`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Constraint {
+    /// `node.id`, `node.hostname`, `node.role`, `node.ip`, `node.platform.os`, `node.platform.arch`,
+    /// `node.labels.<key>` or `engine.labels.<key>`.
+    pub key: String,
+    pub equal: bool,
+    pub value: String,
+}
+
+/// A constraint that does not parse.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid constraint {0:?}: want KEY==VALUE or KEY!=VALUE with a node.* or engine.labels.* key")]
+pub struct InvalidConstraint(pub String);
+
+impl std::str::FromStr for Constraint {
+    type Err = InvalidConstraint;
+
+    fn from_str(text: &str) -> Result<Self, InvalidConstraint> {
+        let bad = || InvalidConstraint(text.to_owned());
+        let (equal, (key, value)) = match (text.split_once("!="), text.split_once("==")) {
+            (Some(parts), _) => (false, parts),
+            (None, Some(parts)) => (true, parts),
+            (None, None) => return Err(bad()),
+        };
+        let (key, value) = (key.trim(), value.trim());
+        let known = matches!(
+            key.to_ascii_lowercase().as_str(),
+            "node.id" | "node.hostname" | "node.role" | "node.ip" | "node.platform.os" | "node.platform.arch"
+        ) || ["node.labels.", "engine.labels."].iter().any(|p| key.len() > p.len() && key.starts_with(p));
+        if !known || value.is_empty() {
+            return Err(bad());
+        }
+        Ok(Self { key: key.to_owned(), equal, value: value.to_owned() })
+    }
+}
+
+impl std::fmt::Display for Constraint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}{}", self.key, if self.equal { "==" } else { "!=" }, self.value)
+    }
+}
+
+/// Source: compose `deploy.restart_policy`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestartPolicy {
+    pub condition: RestartCondition,
+    pub delay: Duration,
+    /// 0 = no limit.
+    pub max_attempts: u64,
+    /// Zero = all time.
+    pub window: Duration,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        Self {
+            condition: RestartCondition::Any,
+            delay: Duration::from_secs(5),
+            max_attempts: 0,
+            window: Duration::ZERO,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestartCondition {
+    None,
+    OnFailure,
+    Any,
+}
+
+/// Source: compose `deploy.update_config`, `deploy.rollback_config`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpdatePolicy {
+    /// Tasks replaced at once; 0 = all.
+    pub parallelism: u64,
+    pub delay: Duration,
+    /// How long after RUNNING a task's failure counts against the update.
+    pub monitor: Duration,
+    pub on_failure: FailureAction,
+    /// *Unit:* millionths (0.1 = 100 000), so that specs compare exactly.
+    pub max_failure_ratio_ppm: u32,
+    pub order: UpdateOrder,
+}
+
+impl Default for UpdatePolicy {
+    fn default() -> Self {
+        Self {
+            parallelism: 1,
+            delay: Duration::ZERO,
+            monitor: Duration::from_secs(5),
+            on_failure: FailureAction::Pause,
+            max_failure_ratio_ppm: 0,
+            order: UpdateOrder::StopFirst,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureAction {
+    Pause,
+    Continue,
+    Rollback,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpdateOrder {
+    StopFirst,
+    StartFirst,
+}
+
+/// A stored service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    pub id: ServiceId,
+    pub meta: Meta,
+    /// Writer: control (and plan's automatic rollback).
+    pub spec: Arc<ServiceSpec>,
+    /// Raised each time `spec` changes; tasks remember the one they were made from.
+    pub spec_version: u64,
+    /// What `spec` was before, for `service rollback`.
+    pub previous: Option<Arc<ServiceSpec>>,
+    /// The stack that owns it.
+    pub stack: Option<StackId>,
+    /// Writer: plan. The addresses the allocator gave.
+    pub endpoint: Endpoint,
+    /// Writer: plan (control resets it when the spec changes).
+    pub update: Option<UpdateStatus>,
+    /// Set by control on removal: plan stops the tasks, then deletes the object.
+    pub pending_delete: bool,
+    /// Writer: control. Raised by each forced run of a job.
+    pub job_iteration: u64,
+}
+
+/// Virtual addresses and published ports a service holds. Source: Docker API `Endpoint`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Endpoint {
+    pub vips: Vec<Vip>,
+    /// Ports with every `published` filled in.
+    pub ports: Vec<crate::PortConfig>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vip {
+    pub network: NetworkId,
+    pub address: IpAddr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpdateStatus {
+    pub state: UpdateState,
+    pub started_at: Timestamp,
+    pub completed_at: Option<Timestamp>,
+    pub message: String,
+}
+
+/// Source: Docker API `UpdateStatus.State`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpdateState {
+    Updating,
+    Paused,
+    Completed,
+    RollbackStarted,
+    RollbackPaused,
+    RollbackCompleted,
+}

@@ -1,0 +1,116 @@
+//! The swarm itself, and the small objects people give it: secrets, configs, stacks.
+
+use crate::{ClusterId, ConfigId, Duration, Labels, Meta, SecretId, StackId, Timestamp};
+use ipnet::Ipv4Net;
+
+/// Source: Docker API `SwarmSpec`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterSpec {
+    pub labels: Labels,
+    /// Ended tasks kept per slot.
+    pub task_history_limit: i64,
+    pub heartbeat_period: Duration,
+    pub node_cert_expiry: Duration,
+    pub autolock: bool,
+    /// Entries between Raft snapshots.
+    pub snapshot_interval: u64,
+}
+
+impl Default for ClusterSpec {
+    fn default() -> Self {
+        Self {
+            labels: Labels::new(),
+            task_history_limit: 5,
+            heartbeat_period: Duration::from_secs(1),
+            node_cert_expiry: Duration::from_secs(90 * 24 * 3600),
+            autolock: false,
+            snapshot_interval: 10_000,
+        }
+    }
+}
+
+/// The one cluster object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    pub id: ClusterId,
+    pub meta: Meta,
+    pub spec: ClusterSpec,
+    /// PEM. The key never leaves the managers' encrypted state.
+    pub root_ca_cert: String,
+    pub root_ca_key: SecretBytes,
+    pub worker_token: SecretBytes,
+    pub manager_token: SecretBytes,
+    /// `SWMKEY-1-..` while autolock is on.
+    pub unlock_key: Option<SecretBytes>,
+    /// Pools that overlay subnets are cut from.
+    pub address_pools: Vec<Ipv4Net>,
+    /// Prefix length of such a subnet.
+    pub subnet_prefix: u8,
+    pub data_path_port: u16,
+    /// /16 of mesh addresses, `10.254.0.0/16` by default: node N holds .N.
+    pub mesh_subnet: Ipv4Net,
+    /// Pool of per-node task subnets (gateway addresses), `10.255.0.0/16` by default cut into /24.
+    pub task_pool: Ipv4Net,
+    /// Feature level all managers understand; newer fields are written only above their level.
+    pub feature_level: u32,
+}
+
+/// Bytes that must not reach a log.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct SecretBytes(pub Vec<u8>);
+
+impl std::fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SecretBytes({} bytes)", self.0.len())
+    }
+}
+
+/// *Limit:* data below 500 KiB. Source: swarmkit `api/validation/secrets.go`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretSpec {
+    pub name: String,
+    pub labels: Labels,
+    pub data: SecretBytes,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    pub id: SecretId,
+    pub meta: Meta,
+    pub spec: SecretSpec,
+}
+
+/// *Limit:* data below 1000 KiB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigSpec {
+    pub name: String,
+    pub labels: Labels,
+    pub data: Vec<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub id: ConfigId,
+    pub meta: Meta,
+    pub spec: ConfigSpec,
+}
+
+/// A deployed stack with its history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stack {
+    pub id: StackId,
+    pub meta: Meta,
+    pub name: String,
+    /// Newest last; at most ten.
+    pub revisions: Vec<StackRevision>,
+    pub pending_delete: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StackRevision {
+    pub number: u64,
+    pub at: Timestamp,
+    pub author: String,
+    /// The resolved compose file, canonical YAML.
+    pub source: String,
+}

@@ -1,0 +1,156 @@
+//! A task: one attempt at one slot. It is never restarted and never moves; a retry is a new task.
+//!
+//! ```text
+//!  placement (plan)          observed (the node's agent, through dispatcher; only ever advances)
+//!  Unallocated -> Pending -> On(node) -> ACCEPTED -> PREPARING -> READY -> STARTING -> RUNNING
+//!                                                                             |-> COMPLETE | FAILED
+//!                                            (before STARTING) REJECTED       |-> SHUTDOWN
+//!  the node is gone for good: ORPHANED
+//! ```
+
+use crate::{Meta, NetworkId, NodeId, PortConfig, ServiceId, TaskId, TaskSpec, Timestamp};
+use ipnet::IpNet;
+use std::{net::IpAddr, sync::Arc};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    pub id: TaskId,
+    pub meta: Meta,
+    pub service: ServiceId,
+    /// Copied from the service at creation, for names and templates.
+    pub service_name: String,
+    pub slot: Slot,
+    /// Shared by all tasks of one (service, spec version).
+    pub spec: Arc<TaskSpec>,
+    /// The service's `spec_version` this was made from.
+    pub spec_version: u64,
+    /// For jobs, the iteration it belongs to.
+    pub job_iteration: u64,
+    /// Host-mode ports it occupies on its node (published filled in by plan).
+    pub host_ports: Vec<PortConfig>,
+    /// Writer: plan.
+    pub placement: Placement,
+    /// Writer: plan.
+    pub desired: Desired,
+    /// Writer: plan. Addresses per network, in the order of `spec.networks`.
+    pub attachments: Vec<Attachment>,
+    /// Writer: plan. The task's address in its node's task subnet (egress and published ports), if it has one.
+    pub gateway_address: Option<IpAddr>,
+    /// Writer: dispatcher, on the agent's report.
+    pub status: TaskStatus,
+    /// Writer: plan. When the plan shut it down, for history order and restart windows.
+    pub desired_at: Timestamp,
+}
+
+impl Task {
+    /// Returns `web.1` (replicated) or `web.<node id>` (global), Docker's short task name.
+    pub fn name(&self) -> String {
+        match self.slot {
+            Slot::Replica(n) => format!("{}.{n}", self.service_name),
+            Slot::Node(node) => format!("{}.{node}", self.service_name),
+        }
+    }
+
+    /// Returns `web.1.<task id>`: the container's name on its node.
+    pub fn container_name(&self) -> String {
+        format!("{}.{}", self.name(), self.id)
+    }
+
+    /// Returns the node it was placed on.
+    pub fn node(&self) -> Option<NodeId> {
+        match self.placement {
+            Placement::On(node) => Some(node),
+            Placement::Unallocated | Placement::Pending { .. } => None,
+        }
+    }
+
+    /// Returns true while a container may exist for it.
+    pub fn may_hold_resources(&self) -> bool {
+        self.node().is_some() && !self.status.state.is_some_and(TaskState::is_terminal)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Slot {
+    /// Numbered from 1; numbers may have holes.
+    Replica(u64),
+    /// Global services: one per node.
+    Node(NodeId),
+}
+
+/// What the managers know of a task before its agent has spoken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placement {
+    /// Waits for addresses and ports (Docker: NEW).
+    Unallocated,
+    /// Waits for a node (Docker: PENDING); `reason` is what `service ps` shows.
+    Pending { reason: String },
+    /// Docker: ASSIGNED until the agent reports.
+    On(NodeId),
+}
+
+/// What the plan wants of a task. An agent stops advancing at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Desired {
+    /// Prepare, but wait before starting.
+    Ready,
+    Running,
+    /// Jobs: run to completion.
+    Complete,
+    Shutdown,
+    /// Stop it, then forget it.
+    Remove,
+}
+
+/// What the node observes. Ordered: a larger state wins. Source: SwarmKit `TaskState`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TaskState {
+    Accepted,
+    Preparing,
+    Ready,
+    Starting,
+    Running,
+    Complete,
+    Shutdown,
+    Failed,
+    Rejected,
+    Orphaned,
+}
+
+impl TaskState {
+    /// Returns true if nothing follows this state.
+    pub fn is_terminal(self) -> bool {
+        self > Self::Running
+    }
+}
+
+/// Writer: dispatcher.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TaskStatus {
+    /// `None` until the agent has spoken.
+    pub state: Option<TaskState>,
+    pub at: Timestamp,
+    pub message: String,
+    /// Why it failed or was rejected.
+    pub error: Option<String>,
+    pub container: Option<ContainerStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ContainerStatus {
+    /// 64 hex digits.
+    pub container_id: String,
+    pub pid: i32,
+    /// Set once it has exited.
+    pub exit_code: Option<i32>,
+    pub oom_killed: bool,
+}
+
+/// A task's place on one network. Writer: plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    pub network: NetworkId,
+    /// Address with the network's prefix length.
+    pub address: IpNet,
+    pub aliases: Vec<String>,
+}
