@@ -9,8 +9,8 @@
 //! at once, can lose a race but never hand out one address twice.
 
 use crate::{
-    Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Protocol, PublishMode, Secret, SecretId, Service,
-    ServiceId, Stack, StackId, Task, TaskId, Timestamp, table::Table,
+    Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Protocol, PublishMode, Secret, SecretId,
+    Service, ServiceId, Stack, StackId, Task, TaskId, Timestamp, table::Table,
 };
 use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
 use std::{net::IpAddr, sync::Arc};
@@ -101,7 +101,10 @@ impl Object {
 pub enum Change {
     /// Stores the object; its `meta.version` is the version it replaces, 0 = must not exist.
     Put(Object),
-    Delete { key: ObjectRef, version: u64 },
+    Delete {
+        key: ObjectRef,
+        version: u64,
+    },
 }
 
 /// Changes that apply together or not at all.

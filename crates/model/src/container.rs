@@ -62,7 +62,13 @@ pub enum MountKind {
     /// A path of the host; must exist unless `create` is set.
     Bind { source: String, propagation: Option<String>, create: bool },
     /// A named volume of the node, made on first use; `None` = anonymous.
-    Volume { name: Option<String>, driver: Option<String>, driver_opts: Labels, labels: Labels, no_copy: bool },
+    Volume {
+        name: Option<String>,
+        driver: Option<String>,
+        driver_opts: Labels,
+        labels: Labels,
+        no_copy: bool,
+    },
     /// *Units:* bytes, permission bits.
     Tmpfs { size_bytes: Option<u64>, mode: Option<u32> },
 }

@@ -1,8 +1,8 @@
 //! Services and the policies that keep them running.
 
 use crate::{
-    ContainerSpec, Duration, EndpointSpec, Labels, LogDriver, Meta, NetworkId, ResourceRequirements, ServiceId,
-    StackId, Timestamp,
+    ContainerSpec, Duration, EndpointSpec, Labels, LogDriver, Meta, NetworkId, ResourceRequirements,
+    ServiceId, StackId, Timestamp,
 };
 use std::{net::IpAddr, sync::Arc};
 
@@ -57,10 +57,15 @@ pub struct NetworkAttachmentSpec {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    Replicated { replicas: u64 },
+    Replicated {
+        replicas: u64,
+    },
     Global,
     /// Runs until `total` tasks completed, at most `max_concurrent` at once.
-    ReplicatedJob { max_concurrent: u64, total: u64 },
+    ReplicatedJob {
+        max_concurrent: u64,
+        total: u64,
+    },
     GlobalJob,
 }
 
@@ -112,7 +117,9 @@ impl std::str::FromStr for Constraint {
         let known = matches!(
             key.to_ascii_lowercase().as_str(),
             "node.id" | "node.hostname" | "node.role" | "node.ip" | "node.platform.os" | "node.platform.arch"
-        ) || ["node.labels.", "engine.labels."].iter().any(|p| key.len() > p.len() && key.starts_with(p));
+        ) || ["node.labels.", "engine.labels."]
+            .iter()
+            .any(|p| key.len() > p.len() && key.starts_with(p));
         if !known || value.is_empty() {
             return Err(bad());
         }
