@@ -1,1 +1,63 @@
-//! (being written)
+//! Decides what a swarm should do next: the whole control loop as one pure function.
+//!
+//! ```text
+//!  tables, now, acks --> orchestrate -> allocate -> schedule -> reap --> batches, wake_at, report
+//!                        |  delete, scale, restart, update, promote
+//! ```
+//!
+//! [`step`] reads a view of the replicated state and returns the changes that bring it nearer to what was
+//! asked for, and why. It is called whenever the store changed or `wake_at` has come, by the leader only;
+//! on a settled state it returns nothing. Everything it must remember is in the stored objects, so the next
+//! leader goes on where this one stopped.
+//!
+//! Invariants: no clock, no randomness, no I/O, no map without an order. It writes desired state, slot,
+//! placement, addresses and update status; never a spec (but for an automatic rollback) and never observed
+//! state (but ORPHANED, for nodes that can no longer speak).
+//!
+//! *Start reading at* [`step`].
+
+use model::{Batch, NetworkId, Tables, Timestamp};
+use std::collections::BTreeMap;
+
+/// The lowest table version that every live subscriber of a network has acknowledged; a network nobody
+/// subscribes to is absent.
+///
+/// A subscriber whose acknowledged table is still the current one counts as having acknowledged the index of
+/// the view that `step` is given: otherwise addresses of ended tasks on a quiet network would never be freed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Acks(pub BTreeMap<NetworkId, u64>);
+
+/// What to do now, when to look again, and why.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// To be proposed in this order; each has at most 200 changes and no object is in two of them.
+    /// A conflict in one does not spoil the others: propose on, then call [`step`] again.
+    pub batches: Vec<Batch>,
+    /// The next moment at which something falls due although nothing in the tables changes.
+    pub wake_at: Option<Timestamp>,
+    pub report: Report,
+}
+
+/// Why the plan did, or did not, act.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    pub lines: Vec<Line>,
+}
+
+/// One decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Name of the service, task (`web.1`), network or node it is about.
+    pub subject: String,
+    pub what: &'static str,
+    pub reason: String,
+}
+
+/// Returns the changes that bring the swarm nearer to what was asked for.
+///
+/// `ids` gives fresh random bits for each new task.
+#[must_use]
+pub fn step(tables: &Tables, now: Timestamp, acks: &Acks, ids: &mut dyn FnMut() -> u128) -> Plan {
+    let _ = (tables, now, acks, ids);
+    Plan::default()
+}
