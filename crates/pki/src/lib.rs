@@ -1,1 +1,85 @@
-//! (being written)
+//! Who is who in a swarm: keys, certificates, join tokens, and the TLS that every node-to-node connection wears.
+//!
+//! ```text
+//!  RootCa --sign_csr--> chain --+
+//!  NodeKey ---------------------+--> Credentials (a directory, and in memory) --> tls::Listener   (server)
+//!  root bundle -----------------+         ^ replaced at renewal, without restart  tls::Connector  (client)
+//! ```
+//!
+//! An [`Identity`] is read from a peer's certificate once per connection, by the verifier that also checked its
+//! chain; nobody else parses certificates. What an identity may do is decided by whoever serves the call.
+//!
+//! Invariants: private keys never leave this crate except as PEM for the encrypted store; every file is written
+//! whole (temporary name, fsync, rename) with mode 0600; secrets are compared in constant time.
+//!
+//! *Start reading at* [`Credentials`].
+//!
+//! # Why
+//! 2026-11: names in certificates are checked by us, not by webpki: a node id may be all digits, which is no DNS
+//! name. TLS sessions are never resumed: a resumed session would outlive the certificate it began with.
+
+mod ca;
+mod credentials;
+mod identity;
+pub mod tls;
+mod token;
+mod verify;
+
+pub use ca::{CaError, NodeKey, RootCa};
+pub use credentials::{Credentials, CredentialsError};
+pub use identity::{Identity, InvalidCertificate, role_name};
+pub use token::{InvalidToken, JoinToken};
+pub use verify::Expected;
+
+use model::{Duration, Timestamp};
+use rustls::crypto::CryptoProvider;
+use std::sync::Arc;
+
+/// Makes aws-lc-rs the process's TLS provider. Safe to call often; call it first in `main`.
+pub fn install_crypto() {
+    if CryptoProvider::get_default().is_none() {
+        // A second caller may have won the race: it installed the same provider.
+        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    }
+}
+
+/// Returns the provider used for every connection, installed or not.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// Returns when a certificate should be renewed: at 50 to 80 % of its life, chosen by `random` so that nodes
+/// that joined together do not renew together.
+pub fn renewal_due(not_before: Timestamp, not_after: Timestamp, random: u64) -> Timestamp {
+    let life = not_after.since(not_before).as_secs();
+    let permille = 500 + random % 301;
+    not_before
+        .after(Duration::from_secs((life / 1000).saturating_mul(permille) + life % 1000 * permille / 1000))
+}
+
+/// Returns the system clock's time.
+fn now() -> Timestamp {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// Returns the SHA-256 of some bytes.
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renewal_falls_between_half_and_four_fifths_of_life() {
+        let (from, to) = (Timestamp(0), Timestamp(0).after(Duration::from_secs(1_000_000)));
+        for random in [0, 1, 150, 300, 301, u64::MAX] {
+            let due = renewal_due(from, to, random).since(from).as_secs();
+            assert!((500_000..=800_000).contains(&due), "{random}: {due}");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The swarm's own certificate authority.
+
+use crate::{identity::role_name, now, sha256};
+use model::{ClusterId, Duration, NodeId, Role, Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use time::OffsetDateTime;
+
+/// Certificates begin this much in the past, for hosts whose clocks run late.
+const BACKDATE: Duration = Duration::from_secs(3600);
+/// Source: SwarmKit `ca.RootCAExpiration`: 20 years.
+const ROOT_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
+
+/// Why a key or certificate could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    #[error("cannot generate a key")]
+    Generate(#[source] rcgen::Error),
+    #[error("cannot read the certificate authority's key")]
+    Key(#[source] rcgen::Error),
+    #[error("cannot read the certificate authority's certificate: {0}")]
+    Certificate(String),
+    #[error("the certificate authority's key does not belong to its certificate")]
+    Mismatch,
+    #[error("cannot read the certificate signing request")]
+    Request(#[source] rcgen::Error),
+    #[error("the certificate signing request has a key that is not ECDSA P-256")]
+    Algorithm,
+    #[error("cannot sign the certificate")]
+    Sign(#[source] rcgen::Error),
+    #[error("time {0} does not fit in a certificate")]
+    Time(i64),
+}
+
+/// The root certificate with its key: whoever has it decides who is a member.
+pub struct RootCa {
+    cert_pem: String,
+    cert: CertificateDer<'static>,
+    key: KeyPair,
+}
+
+impl std::fmt::Debug for RootCa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RootCa").finish_non_exhaustive()
+    }
+}
+
+impl RootCa {
+    /// Returns a new root for a swarm, valid for 20 years.
+    ///
+    /// # Errors
+    /// No randomness.
+    pub fn generate(cluster: ClusterId) -> Result<Self, CaError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(CaError::Generate)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "swarm-ca");
+        params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        (params.not_before, params.not_after) = validity(now(), ROOT_LIFE)?;
+        let cert = params.self_signed(&key).map_err(CaError::Sign)?;
+        Ok(Self { cert_pem: cert.pem(), cert: cert.der().clone(), key })
+    }
+
+    /// Returns the root as it was stored.
+    ///
+    /// # Errors
+    /// Either text is not PEM of the right kind, or they do not belong together.
+    pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, CaError> {
+        let cert = CertificateDer::from_pem_slice(cert_pem.as_bytes())
+            .map_err(|e| CaError::Certificate(e.to_string()))?
+            .into_owned();
+        let key = KeyPair::from_pem(key_pem).map_err(CaError::Key)?;
+        let (_, parsed) =
+            x509_parser::parse_x509_certificate(&cert).map_err(|e| CaError::Certificate(e.to_string()))?;
+        if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
+            return Err(CaError::Mismatch);
+        }
+        drop(parsed);
+        Ok(Self { cert_pem: cert_pem.to_owned(), cert, key })
+    }
+
+    pub fn cert_pem(&self) -> &str {
+        &self.cert_pem
+    }
+
+    /// Returns the private key, for the managers' encrypted state only.
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
+    /// Returns what join tokens carry: the SHA-256 of the certificate's DER.
+    pub fn digest(&self) -> [u8; 32] {
+        sha256(&self.cert)
+    }
+
+    /// Returns the digest of the first certificate of a PEM text, to compare with a token's.
+    ///
+    /// # Errors
+    /// The text has no certificate.
+    pub fn digest_of(cert_pem: &str) -> Result<[u8; 32], CaError> {
+        let cert = CertificateDer::from_pem_slice(cert_pem.as_bytes())
+            .map_err(|e| CaError::Certificate(e.to_string()))?;
+        Ok(sha256(&cert))
+    }
+
+    /// Signs a node's certificate from now on; see [`RootCa::sign_csr_at`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn sign_csr(
+        &self,
+        csr_pem: &str,
+        node: NodeId,
+        role: Role,
+        cluster: ClusterId,
+        expiry: Duration,
+    ) -> Result<String, CaError> {
+        self.sign_csr_at(now(), csr_pem, node, role, cluster, expiry)
+    }
+
+    /// Returns the chain (leaf, then this root) as PEM. Of the request only the key counts: names are ours to
+    /// give. Valid from an hour before `at` to `expiry` after it.
+    ///
+    /// # Errors
+    /// The request is malformed, not signed by its own key, or its key is not P-256.
+    pub fn sign_csr_at(
+        &self,
+        at: Timestamp,
+        csr_pem: &str,
+        node: NodeId,
+        role: Role,
+        cluster: ClusterId,
+        expiry: Duration,
+    ) -> Result<String, CaError> {
+        let mut csr = CertificateSigningRequestParams::from_pem(csr_pem).map_err(CaError::Request)?;
+        if csr.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
+            return Err(CaError::Algorithm);
+        }
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
+        params.distinguished_name.push(DnType::OrganizationalUnitName, role_name(role));
+        params.distinguished_name.push(DnType::CommonName, node.to_string());
+        params.subject_alt_names = [role_name(role).to_owned(), node.to_string()]
+            .into_iter()
+            .map(|name| name.try_into().map(SanType::DnsName))
+            .collect::<Result<_, _>>()
+            .map_err(CaError::Sign)?;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        (params.not_before, params.not_after) = validity(at, expiry)?;
+        csr.params = params;
+        let issuer = Issuer::from_ca_cert_der(&self.cert, &self.key).map_err(CaError::Sign)?;
+        let leaf = csr.signed_by(&issuer).map_err(CaError::Sign)?;
+        Ok(format!("{}{}", leaf.pem(), self.cert_pem))
+    }
+}
+
+fn validity(at: Timestamp, life: Duration) -> Result<(OffsetDateTime, OffsetDateTime), CaError> {
+    let at_seconds = at.0 / 1_000_000_000;
+    let point =
+        |seconds: i64| OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| CaError::Time(seconds));
+    let back = i64::try_from(BACKDATE.as_secs()).unwrap_or(0);
+    let life = i64::try_from(life.as_secs()).unwrap_or(i64::MAX);
+    Ok((point(at_seconds.saturating_sub(back))?, point(at_seconds.saturating_add(life))?))
+}
+
+/// A node's private key: P-256, new for each certificate.
+pub struct NodeKey(KeyPair);
+
+impl std::fmt::Debug for NodeKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "NodeKey(..)")
+    }
+}
+
+impl NodeKey {
+    /// # Errors
+    /// No randomness.
+    pub fn generate() -> Result<Self, CaError> {
+        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map(Self).map_err(CaError::Generate)
+    }
+
+    /// Returns the request to send to the swarm: it proves possession of the key and asks for nothing else.
+    ///
+    /// # Errors
+    /// Signing failed.
+    pub fn csr_pem(&self) -> Result<String, CaError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.serialize_request(&self.0).and_then(|csr| csr.pem()).map_err(CaError::Sign)
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.serialize_pem()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Identity;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    #[test]
+    fn a_signed_certificate_names_node_role_and_swarm() {
+        let ca = RootCa::generate(ClusterId(5)).unwrap();
+        let csr = NodeKey::generate().unwrap().csr_pem().unwrap();
+        let chain = ca.sign_csr(&csr, NodeId(1), Role::Manager, ClusterId(5), DAY * 90).unwrap();
+        let leaf = CertificateDer::from_pem_slice(chain.as_bytes()).unwrap();
+        let expected = Identity { node: NodeId(1), role: Role::Manager, cluster: ClusterId(5) };
+        assert_eq!(Identity::from_der(&leaf).unwrap(), expected);
+        assert_eq!(CertificateDer::pem_slice_iter(chain.as_bytes()).count(), 2);
+    }
+
+    #[test]
+    fn a_root_is_the_same_after_being_stored() {
+        let ca = RootCa::generate(ClusterId(5)).unwrap();
+        let again = RootCa::from_pem(ca.cert_pem(), &ca.key_pem()).unwrap();
+        assert_eq!(again.digest(), ca.digest());
+        assert_eq!(RootCa::digest_of(ca.cert_pem()).unwrap(), ca.digest());
+        let other = RootCa::generate(ClusterId(5)).unwrap();
+        assert!(matches!(RootCa::from_pem(ca.cert_pem(), &other.key_pem()), Err(CaError::Mismatch)));
+    }
+
+    #[test]
+    fn a_request_with_another_kind_of_key_is_refused() {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let ca = RootCa::generate(ClusterId(5)).unwrap();
+        let signed = ca.sign_csr(&csr, NodeId(1), Role::Worker, ClusterId(5), DAY);
+        assert!(matches!(signed, Err(CaError::Algorithm)), "{signed:?}");
+    }
+
+    #[test]
+    fn a_root_certificate_is_no_identity() {
+        let ca = RootCa::generate(ClusterId(5)).unwrap();
+        let der = CertificateDer::from_pem_slice(ca.cert_pem().as_bytes()).unwrap();
+        assert!(Identity::from_der(&der).is_err());
+    }
+}

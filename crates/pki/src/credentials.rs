@@ -1,0 +1,291 @@
+//! A node's own key, chain and trusted roots: on disk, in memory, and in every TLS configuration made from them.
+//!
+//! ```text
+//!  <dir>/node.pem   private key and certificate chain, one file so that they change together   0600
+//!  <dir>/root.pem   the roots this node trusts; written first, so that a new chain is never without its root
+//! ```
+
+use crate::{
+    Identity,
+    identity::{Facts, InvalidCertificate},
+    provider,
+    verify::{ClientVerifier, Expected, ServerVerifier, Trust, client_chain_check},
+};
+use arc_swap::ArcSwap;
+use model::Timestamp;
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
+    client::{ResolvesClientCert, Resumption},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, danger::ClientCertVerifier},
+    sign::CertifiedKey,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use std::{
+    fs, io,
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+const NODE_FILE: &str = "node.pem";
+const ROOT_FILE: &str = "root.pem";
+
+/// Why credentials cannot be used, loaded or stored.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    #[error("cannot read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write {path}")]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("node certificate is unusable")]
+    Certificate(#[from] InvalidCertificate),
+    #[error("node key is unusable: {0}")]
+    Key(String),
+    #[error("node key does not belong to its certificate")]
+    Mismatch(#[source] rustls::Error),
+    #[error("root certificates are unusable: {0}")]
+    Roots(String),
+}
+
+/// Everything made of one set of files.
+#[derive(Debug)]
+pub(crate) struct Current {
+    facts: Facts,
+    certified: Arc<CertifiedKey>,
+    pub(crate) roots: Arc<RootCertStore>,
+    pub(crate) clients: Arc<dyn ClientCertVerifier>,
+    node_pem: String,
+    root_pem: String,
+}
+
+/// A node's credentials. Cheap to clone; all clones change together when they are renewed, and so does every
+/// TLS configuration made from them (open connections keep what they began with).
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    dir: Option<Arc<Path>>,
+    current: Arc<ArcSwap<Current>>,
+}
+
+impl Credentials {
+    /// Returns credentials that live in memory only.
+    ///
+    /// # Errors
+    /// A text is not PEM of the right kind, or key and certificate do not belong together.
+    pub fn in_memory(key_pem: &str, chain_pem: &str, root_pem: &str) -> Result<Self, CredentialsError> {
+        let current = Current::parse(&format!("{key_pem}{chain_pem}"), root_pem)?;
+        Ok(Self { dir: None, current: Arc::new(ArcSwap::from_pointee(current)) })
+    }
+
+    /// Checks credentials, stores them durably in `dir` and returns them.
+    ///
+    /// # Errors
+    /// As [`Credentials::in_memory`], or the directory cannot be written; what was there then stays usable.
+    pub fn create(
+        dir: &Path,
+        key_pem: &str,
+        chain_pem: &str,
+        root_pem: &str,
+    ) -> Result<Self, CredentialsError> {
+        let mut credentials = Self::in_memory(key_pem, chain_pem, root_pem)?;
+        credentials.dir = Some(dir.into());
+        credentials.current.load().write(dir)?;
+        Ok(credentials)
+    }
+
+    /// Returns the credentials stored in `dir`, or `None` if it has none.
+    ///
+    /// # Errors
+    /// They are there but cannot be read or used.
+    pub fn load(dir: &Path) -> Result<Option<Self>, CredentialsError> {
+        let read = |name| {
+            let path = dir.join(name);
+            match fs::read_to_string(&path) {
+                Ok(text) => Ok(Some(text)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(source) => Err(CredentialsError::Read { path, source }),
+            }
+        };
+        let (Some(node), Some(root)) = (read(NODE_FILE)?, read(ROOT_FILE)?) else { return Ok(None) };
+        let current = Current::parse(&node, &root)?;
+        Ok(Some(Self { dir: Some(dir.into()), current: Arc::new(ArcSwap::from_pointee(current)) }))
+    }
+
+    /// Replaces key and chain (renewal, promotion, demotion) and the roots; durable before it is used.
+    ///
+    /// # Errors
+    /// As [`Credentials::create`]; the old ones then stay in use.
+    pub fn replace(&self, key_pem: &str, chain_pem: &str, root_pem: &str) -> Result<(), CredentialsError> {
+        self.switch(Current::parse(&format!("{key_pem}{chain_pem}"), root_pem)?)
+    }
+
+    /// Replaces the trusted roots only.
+    ///
+    /// # Errors
+    /// As [`Credentials::create`]; the old ones then stay in use.
+    pub fn replace_roots(&self, root_pem: &str) -> Result<(), CredentialsError> {
+        self.switch(Current::parse(&self.current.load().node_pem, root_pem)?)
+    }
+
+    fn switch(&self, next: Current) -> Result<(), CredentialsError> {
+        if let Some(dir) = &self.dir {
+            next.write(dir)?;
+        }
+        self.current.store(Arc::new(next));
+        Ok(())
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.current.load().facts.identity
+    }
+
+    /// Returns when the certificate begins and ends to be valid.
+    pub fn validity(&self) -> (Timestamp, Timestamp) {
+        let current = self.current.load();
+        (current.facts.not_before, current.facts.not_after)
+    }
+
+    /// Returns the trusted roots as PEM.
+    pub fn root_pem(&self) -> String {
+        self.current.load().root_pem.clone()
+    }
+
+    /// Returns the TLS server configuration: client certificates are optional, but must be the swarm's.
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        let provider = provider();
+        let verifier = ClientVerifier { current: self.current.clone(), provider: provider.clone() };
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("aws-lc-rs supports TLS 1.3")
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::new(Resolver(self.current.clone())));
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Arc::new(config)
+    }
+
+    /// Returns the TLS client configuration for reaching `expected`.
+    pub fn client_config(&self, expected: Expected) -> Arc<ClientConfig> {
+        let trust = Trust::Swarm(self.current.clone());
+        client_config(trust, expected, Some(Resolver(self.current.clone())))
+    }
+}
+
+/// Returns a client configuration; without a resolver the client shows no certificate.
+pub(crate) fn client_config(
+    trust: Trust,
+    expected: Expected,
+    resolver: Option<Resolver>,
+) -> Arc<ClientConfig> {
+    let provider = provider();
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("aws-lc-rs supports TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(ServerVerifier { trust, expected, provider }));
+    let mut config = match resolver {
+        Some(resolver) => builder.with_client_cert_resolver(Arc::new(resolver)),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}
+
+impl Current {
+    fn parse(node_pem: &str, root_pem: &str) -> Result<Self, CredentialsError> {
+        let key = PrivateKeyDer::from_pem_slice(node_pem.as_bytes())
+            .map_err(|e| CredentialsError::Key(e.to_string()))?;
+        let mut chain = certificates(node_pem)?;
+        let leaf = chain.first().ok_or(InvalidCertificate::Missing("content"))?;
+        let facts = Facts::from_der(leaf)?;
+        let mut roots = RootCertStore::empty();
+        for root in certificates(root_pem)? {
+            roots.add(root.clone()).map_err(|e| CredentialsError::Roots(e.to_string()))?;
+            // A joiner knows only the root's digest, so the server sends the root along.
+            if !chain.contains(&root) {
+                chain.push(root);
+            }
+        }
+        if roots.is_empty() {
+            return Err(CredentialsError::Roots("no certificate".to_owned()));
+        }
+        let signer = provider()
+            .key_provider
+            .load_private_key(key)
+            .map_err(|e| CredentialsError::Key(e.to_string()))?;
+        let certified = CertifiedKey::new(chain, signer);
+        certified.keys_match().map_err(CredentialsError::Mismatch)?;
+        let roots = Arc::new(roots);
+        Ok(Self {
+            facts,
+            certified: Arc::new(certified),
+            clients: client_chain_check(roots.clone()).map_err(|e| CredentialsError::Roots(e.to_string()))?,
+            roots,
+            node_pem: node_pem.to_owned(),
+            root_pem: root_pem.to_owned(),
+        })
+    }
+
+    fn write(&self, dir: &Path) -> Result<(), CredentialsError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| CredentialsError::Write { path, source }
+        };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(dir))?;
+        for (name, text) in [(ROOT_FILE, &self.root_pem), (NODE_FILE, &self.node_pem)] {
+            let path = dir.join(name);
+            write_whole(&path, text).map_err(failed(&path))?;
+        }
+        Ok(())
+    }
+}
+
+/// Replaces a file so that after a crash it has its old content or its new one.
+fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    match fs::remove_file(&temporary) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, InvalidCertificate> {
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|e| InvalidCertificate::Pem(e.to_string()))
+}
+
+/// Shows whatever certificate is current when a handshake begins.
+#[derive(Debug)]
+pub(crate) struct Resolver(Arc<ArcSwap<Current>>);
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load().certified.clone())
+    }
+}
+
+impl ResolvesClientCert for Resolver {
+    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load().certified.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
