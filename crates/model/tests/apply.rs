@@ -1,0 +1,91 @@
+//! What no write may break, whoever decides it.
+
+use model::*;
+use std::{net::IpAddr, sync::Arc};
+
+fn secret(id: u128, name: &str, version: u64) -> Object {
+    Object::Secret(Arc::new(Secret {
+        id: SecretId(id),
+        meta: Meta { version, ..Meta::default() },
+        spec: SecretSpec { name: name.into(), labels: Labels::new(), data: SecretBytes(b"x".to_vec()) },
+    }))
+}
+
+fn task(id: u128, address: &str) -> Object {
+    Object::Task(Arc::new(Task {
+        id: TaskId(id),
+        meta: Meta::default(),
+        service: ServiceId(1),
+        service_name: "web".into(),
+        slot: Slot::Replica(1),
+        spec: Arc::default(),
+        spec_version: 1,
+        job_iteration: 0,
+        host_ports: Vec::new(),
+        placement: Placement::On(NodeId(7)),
+        desired: Desired::Running,
+        attachments: vec![Attachment {
+            network: NetworkId(1),
+            address: address.parse().expect("an address"),
+            aliases: Vec::new(),
+        }],
+        gateway_address: None,
+        status: TaskStatus::default(),
+        desired_at: Timestamp(0),
+    }))
+}
+
+fn put(objects: impl IntoIterator<Item = Object>) -> Batch {
+    Batch { at: Timestamp(5), changes: objects.into_iter().map(Change::Put).collect() }
+}
+
+#[test]
+fn a_change_made_from_an_old_version_is_refused_whole() {
+    let mut tables = Tables::default();
+    tables.apply(1, &put([secret(1, "a", 0)])).expect("new object");
+    tables.apply(2, &put([secret(1, "a", 1)])).expect("made from version 1");
+    let before = tables.clone();
+    let error = tables.apply(3, &put([secret(2, "b", 0), secret(1, "a", 1)])).expect_err("version 1 is old");
+    assert_eq!(error, Conflict::OutOfSequence { key: ObjectRef::Secret(SecretId(1)), named: 1, stored: 2 });
+    assert_eq!(tables, before);
+    assert_eq!(tables.index, 2);
+}
+
+#[test]
+fn one_address_has_one_owner_until_it_is_given_up() {
+    let mut tables = Tables::default();
+    let address: IpAddr = "10.0.0.5".parse().expect("an address");
+    tables.apply(1, &put([task(1, "10.0.0.5/24")])).expect("free");
+    assert!(matches!(tables.apply(2, &put([task(2, "10.0.0.5/24")])), Err(Conflict::AddressTaken { .. })));
+    assert_eq!(tables.owner_of_address(NetworkId(1), address), Some(ObjectRef::Task(TaskId(1))));
+
+    // One batch may take from one and give to the other, in whatever order it says so.
+    let mut hand_over = put([task(2, "10.0.0.5/24")]);
+    hand_over.changes.push(Change::Delete { key: ObjectRef::Task(TaskId(1)), version: 1 });
+    tables.apply(2, &hand_over).expect("freed in the same batch");
+    assert_eq!(tables.owner_of_address(NetworkId(1), address), Some(ObjectRef::Task(TaskId(2))));
+    assert_eq!(tables.tasks_of_node(NodeId(7)).count(), 1);
+    assert_eq!(tables.tasks_of_service(ServiceId(1)).count(), 1);
+}
+
+#[test]
+fn one_name_has_one_owner_within_its_kind() {
+    let mut tables = Tables::default();
+    tables.apply(1, &put([secret(1, "a", 0)])).expect("free");
+    assert!(matches!(tables.apply(2, &put([secret(2, "a", 0)])), Err(Conflict::NameTaken { .. })));
+    tables.apply(2, &put([secret(1, "b", 1), secret(2, "a", 0)])).expect("renamed in the same batch");
+}
+
+#[test]
+fn restoring_every_object_gives_the_same_state_with_its_indexes() {
+    let mut tables = Tables::default();
+    tables.apply(1, &put([secret(1, "a", 0), task(1, "10.0.0.5/24")])).expect("free");
+    let mut restored = Tables::default();
+    restored.index = tables.index;
+    for object in tables.objects() {
+        restored.restore(object).expect("a consistent snapshot");
+    }
+    assert_eq!(restored, tables);
+    assert_eq!(restored.tasks_of_node(NodeId(7)).count(), 1);
+    assert!(restored.apply(2, &put([secret(2, "a", 0)])).is_err(), "names are indexed again");
+}
