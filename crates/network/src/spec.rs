@@ -1,0 +1,256 @@
+//! What callers ask of this room: nodes, sandboxes, local bridges, ports, and why a request failed.
+
+use ipnet::{IpNet, Ipv4Net};
+use model::{NetworkId, NodeId, Protocol, TaskId};
+use std::{
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Where the network service keeps its things, and in which namespace its host is.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Pinned namespaces live in `<run_root>/netns`; gone after a reboot, as they are.
+    pub run_root: PathBuf,
+    /// Tables and sandbox records; survive reboots.
+    pub state_dir: PathBuf,
+    /// Running as uid 0 of a user namespace: knobs the kernel withholds there are warnings, not errors.
+    pub rootless: bool,
+    /// Name servers for what this room does not know. `None` = those of the host's /etc/resolv.conf.
+    pub resolvers: Option<Vec<IpAddr>>,
+    /// The network namespace that stands for the host. `None` = the one of this process.
+    pub host_netns: Option<PathBuf>,
+    /// Time between two audits.
+    pub audit_period: Duration,
+}
+
+impl Options {
+    /// Returns the options of an ordinary daemon with these two roots.
+    pub fn new(run_root: impl Into<PathBuf>, state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            run_root: run_root.into(),
+            state_dir: state_dir.into(),
+            rootless: false,
+            resolvers: None,
+            host_netns: None,
+            audit_period: Duration::from_secs(30),
+        }
+    }
+}
+
+/// This node, as the swarm knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeIdentity {
+    pub node: NodeId,
+    /// 1.., unique in the swarm: fixes mesh address, task subnet and mark.
+    pub index: u16,
+    /// Source of VXLAN packets.
+    pub data_addr: IpAddr,
+    /// UDP port of VXLAN packets, 4789 by default.
+    pub data_port: u16,
+    /// Node N holds address N of it on the mesh.
+    pub mesh_subnet: Ipv4Net,
+    /// Node N's tasks get their gateway addresses from the N-th /24 of it.
+    pub task_pool: Ipv4Net,
+}
+
+/// One container's network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxSpec {
+    /// Container id, at least 12 characters of hex for readable interface names.
+    pub id: String,
+    pub hostname: String,
+    /// In order of `eth0`, `eth1`, ... Empty and no gateway: loopback only.
+    pub attachments: Vec<SandboxAttachment>,
+    /// The way out for tasks on overlay networks.
+    pub gateway: Option<Gateway>,
+    pub ports: Vec<PortBinding>,
+    pub dns: DnsOptions,
+    /// `net.*` settings of the container, key to value.
+    pub sysctls: Vec<(String, String)>,
+}
+
+/// A network a container is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SandboxAttachment {
+    Overlay {
+        network: NetworkId,
+        task: TaskId,
+        /// The task's address with the network's prefix length.
+        address: IpNet,
+        aliases: Vec<String>,
+    },
+    Bridge {
+        /// Id of a local bridge network.
+        network: String,
+        /// `None` = the next free one.
+        address: Option<IpAddr>,
+        /// The container's name and aliases on this network, answered by DNS.
+        names: Vec<String>,
+    },
+}
+
+/// The routed leg to the outside: a /32 out of the node's task subnet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gateway {
+    pub address: IpAddr,
+}
+
+/// A port of the host that leads to a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortBinding {
+    pub protocol: Protocol,
+    /// `None` = every address of the host.
+    pub host_ip: Option<IpAddr>,
+    /// `None` in a request = choose one; always `Some` in an answer.
+    pub host_port: Option<u16>,
+    pub container_port: u16,
+}
+
+/// How a container resolves names beyond its networks. Source: Docker API `HostConfig.Dns*`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DnsOptions {
+    /// Asked for foreign names; empty = the host's.
+    pub servers: Vec<IpAddr>,
+    pub search: Vec<String>,
+    pub options: Vec<String>,
+}
+
+/// A sandbox as made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxInfo {
+    pub id: String,
+    /// To be joined by `setns`.
+    pub netns_path: PathBuf,
+    pub interfaces: Vec<InterfaceInfo>,
+    /// As asked, every `host_port` filled in.
+    pub ports: Vec<PortBinding>,
+    /// Name server for the container's resolv.conf; `None` when it has loopback only.
+    pub dns_server: Option<IpAddr>,
+    /// Search domains for the container's resolv.conf.
+    pub dns_search: Vec<String>,
+    pub dns_options: Vec<String>,
+}
+
+/// One interface in a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceInfo {
+    /// Network id as printed; empty for the routed leg `ethg`.
+    pub network: String,
+    pub name: String,
+    /// `aa:bb:cc:dd:ee:ff`
+    pub mac: String,
+    pub address: IpNet,
+    pub gateway: Option<IpAddr>,
+}
+
+/// A bridge network of this host. Source: Docker API `NetworkCreate`, driver `bridge`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BridgeSpec {
+    /// 64 hex digits as Docker's; unique.
+    pub id: String,
+    pub name: String,
+    pub subnet: Ipv4Net,
+    /// Held by the bridge. `None` = first address of the subnet.
+    pub gateway: Option<IpAddr>,
+    /// Addresses are handed out from here. `None` = the whole subnet.
+    pub ip_range: Option<Ipv4Net>,
+    /// No way to the outside.
+    pub internal: bool,
+    /// Containers on it may talk to each other.
+    pub icc: bool,
+    /// *Unit:* bytes; `None` = 1500.
+    pub mtu_bytes: Option<u32>,
+    /// Interface name; `None` = `br-` and 12 digits of the id.
+    pub interface: Option<String>,
+}
+
+/// A bridge network as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bridge {
+    pub spec: BridgeSpec,
+    pub interface: String,
+    pub gateway: IpAddr,
+    /// Sandbox id and address of each container on it.
+    pub endpoints: Vec<BridgeEndpoint>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BridgeEndpoint {
+    pub sandbox: String,
+    pub address: IpAddr,
+    pub mac: String,
+}
+
+/// What an audit found and put right.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditReport {
+    /// One line per object that was missing, wrong or surplus.
+    pub repairs: Vec<String>,
+    /// What could not be put right.
+    pub errors: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the network service has stopped")]
+    Stopped,
+    #[error("network {0} not found")]
+    UnknownNetwork(String),
+    #[error("this node is in no swarm")]
+    NotInSwarm,
+    #[error("node index {index} does not fit into task pool {pool}")]
+    IndexOutOfPool { index: u16, pool: Ipv4Net },
+    #[error("network {0} has active endpoints")]
+    NetworkInUse(String),
+    #[error("subnet {subnet} overlaps {other}")]
+    SubnetInUse { subnet: Ipv4Net, other: String },
+    #[error("address {address} is in use on network {network}")]
+    AddressInUse { address: IpAddr, network: String },
+    #[error("address {address} is not in subnet {subnet}")]
+    AddressOutsideSubnet { address: IpAddr, subnet: Ipv4Net },
+    #[error("no free address in network {0}")]
+    PoolExhausted(String),
+    /// Docker's words.
+    #[error("Bind for {host_ip}:{port} failed: port is already allocated")]
+    PortInUse { host_ip: IpAddr, port: u16 },
+    #[error("no free port for {0:?}")]
+    NoFreePort(Protocol),
+    #[error("a sandbox has at most 30 networks")]
+    TooManyNetworks,
+    #[error("IPv6 is not supported for {0}")]
+    Ipv6(&'static str),
+    #[error("cannot {what}")]
+    Kernel {
+        what: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot {what} {path}", path = path.display())]
+    File {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("record {path} cannot be read", path = path.display())]
+    Record {
+        path: PathBuf,
+        #[source]
+        source: prost::DecodeError,
+    },
+}
+
+impl Error {
+    pub(crate) fn kernel(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Kernel { what, source }
+    }
+
+    pub(crate) fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { what, path, source }
+    }
+}
