@@ -1,1 +1,56 @@
-//! (being written)
+//! The engine: containers of this host, their volumes, local networks, logs and events.
+//!
+//! ```text
+//!   docker-api, node ----> Engine (handle) ---- commands ----> one owner task per container ----> shim
+//!                             |   ^                                   |            <--- exit, oom ---'
+//!                             |   '------ snapshots (watch) ----------'
+//!                             +--> Volumes, LocalNetworks, Events
+//! ```
+//!
+//! *Tasks.* One **owner** per container: it alone changes that container's state, writes its `state.json`, talks to
+//! its shim, and publishes a snapshot of it; so operations on one container happen one after the other. Readers
+//! (`inspect`, `list`, `wait`) look at snapshots and never wait for an owner. All tasks end with the engine; the
+//! containers do not: their shims keep them, and [`Engine::open`] adopts them again.
+//!
+//! *Invariants.* Nothing is answered before it is on disk. Whatever is made belongs to a container folder under
+//! `DATA_ROOT/containers`, and what has no such folder is removed at the next open. Secrets are in memory only.
+//!
+//! *Start reading at* [`Engine`], then `owner`.
+
+mod config;
+mod container;
+mod error;
+mod event;
+mod exec;
+mod persist;
+mod stats;
+mod streams;
+mod volume;
+
+pub use config::*;
+pub use container::*;
+pub use error::{Cause, Error, ErrorKind, Result};
+pub use event::{Event, EventKind, Events};
+pub use exec::{Exec, ExecConfig, ExecStart};
+pub use stats::*;
+pub use streams::{AttachOptions, Streams, Wanted};
+pub use volume::{Volume, VolumeConfig, VolumeUsage};
+
+use model::Timestamp;
+
+/// Returns the time of this host's clock.
+pub(crate) fn now() -> Timestamp {
+    let nanos = time::OffsetDateTime::now_utc().unix_timestamp_nanos();
+    Timestamp(i64::try_from(nanos).unwrap_or(i64::MAX))
+}
+
+/// Returns 64 random hex digits.
+pub(crate) fn random_id() -> String {
+    use std::fmt::Write as _;
+    let mut bytes = [0u8; 32];
+    getrandom::fill(&mut bytes).expect("the kernel has random numbers");
+    bytes.iter().fold(String::with_capacity(64), |mut out, b| {
+        write!(out, "{b:02x}").expect("writing to a String cannot fail");
+        out
+    })
+}

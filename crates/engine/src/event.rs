@@ -1,0 +1,202 @@
+//! What happened, told to whoever listens: the last 256 events are kept, filters as Docker's.
+//!
+//! Source: Docker API `SystemEvents`.
+
+use crate::container::Filters;
+use model::Timestamp;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::sync::broadcast;
+
+const KEPT: usize = 256;
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub kind: EventKind,
+    /// Docker's word: `create`, `start`, `die`, `exec_start: ls`, `health_status: healthy`, ...
+    pub action: String,
+    /// Container or network id, volume name, image id or reference.
+    pub actor: String,
+    /// Name, image, labels, exit code, ...
+    pub attributes: BTreeMap<String, String>,
+    /// `local` or `swarm`.
+    pub scope: &'static str,
+    pub at: Timestamp,
+}
+
+/// Source: Docker API event `Type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EventKind {
+    Builder,
+    Config,
+    Container,
+    Daemon,
+    Image,
+    Network,
+    Node,
+    Plugin,
+    Secret,
+    Service,
+    Volume,
+}
+
+impl EventKind {
+    /// Returns Docker's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Builder => "builder",
+            Self::Config => "config",
+            Self::Container => "container",
+            Self::Daemon => "daemon",
+            Self::Image => "image",
+            Self::Network => "network",
+            Self::Node => "node",
+            Self::Plugin => "plugin",
+            Self::Secret => "secret",
+            Self::Service => "service",
+            Self::Volume => "volume",
+        }
+    }
+}
+
+impl Event {
+    /// Makes an event of this host that happens now.
+    pub fn now(
+        kind: EventKind,
+        action: impl Into<String>,
+        actor: impl Into<String>,
+        attributes: BTreeMap<String, String>,
+    ) -> Self {
+        Self {
+            kind,
+            action: action.into(),
+            actor: actor.into(),
+            attributes,
+            scope: "local",
+            at: crate::now(),
+        }
+    }
+
+    /// Returns true if the event passes Docker's event filters (`type event container image volume network label
+    /// scope ...`).
+    pub fn passes(&self, filters: &Filters) -> bool {
+        let actor_is = |wanted: &str| {
+            self.actor == wanted
+                || (wanted.len() >= 4 && self.actor.starts_with(wanted))
+                || self.attributes.get("name").is_some_and(|n| n == wanted.trim_start_matches('/'))
+        };
+        let of_kind = |key: &str, kind: EventKind| {
+            filters.get(key).is_empty() || (self.kind == kind && filters.any(key, actor_is))
+        };
+        let base_action = self.action.split(':').next().unwrap_or_default();
+        filters.any("type", |t| t == self.kind.as_str())
+            && filters.any("event", |e| e == self.action || e == base_action)
+            && filters.any("scope", |s| s == self.scope)
+            && of_kind("container", EventKind::Container)
+            && of_kind("volume", EventKind::Volume)
+            && of_kind("network", EventKind::Network)
+            && of_kind("service", EventKind::Service)
+            && of_kind("node", EventKind::Node)
+            && of_kind("secret", EventKind::Secret)
+            && of_kind("config", EventKind::Config)
+            && of_kind("daemon", EventKind::Daemon)
+            && filters.any("image", |i| {
+                actor_is(i)
+                    || self.attributes.get("image").is_some_and(|have| {
+                        have == i || have.rsplit_once(':').is_some_and(|(name, _)| name == i)
+                    })
+            })
+            && filters.labels_match(&self.attributes)
+    }
+}
+
+/// The engine's bulletin board; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Events {
+    sender: broadcast::Sender<Arc<Event>>,
+    kept: Arc<Mutex<VecDeque<Arc<Event>>>>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { sender: broadcast::Sender::new(1024), kept: Arc::default() }
+    }
+}
+
+impl Events {
+    /// Tells everybody. Never blocks; a listener that is 1024 events behind loses the oldest.
+    pub fn publish(&self, event: Event) {
+        let event = Arc::new(event);
+        // Under the lock, so that `subscribe` neither misses an event nor gets it twice.
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(event.clone());
+        self.sender.send(event).ok(); // an error only says that nobody listens
+    }
+
+    /// Returns the kept events, oldest first, and a receiver of everything after them.
+    pub fn subscribe(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        (kept.iter().cloned().collect(), self.sender.subscribe())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(action: &str) -> Event {
+        let attributes = BTreeMap::from([
+            ("name".to_owned(), "web".to_owned()),
+            ("image".to_owned(), "busybox:latest".to_owned()),
+        ]);
+        Event {
+            kind: EventKind::Container,
+            action: action.into(),
+            actor: "abcdef".into(),
+            attributes,
+            scope: "local",
+            at: Timestamp(1),
+        }
+    }
+
+    fn filter(key: &str, value: &str) -> Filters {
+        Filters(BTreeMap::from([(key.to_owned(), vec![value.to_owned()])]))
+    }
+
+    #[test]
+    fn filters_choose_by_type_action_actor_and_image() {
+        let e = event("health_status: healthy");
+        for (key, value) in [
+            ("type", "container"),
+            ("event", "health_status"),
+            ("event", "health_status: healthy"),
+            ("container", "web"),
+            ("container", "abcd"),
+            ("image", "busybox"),
+            ("label", "name=web"),
+        ] {
+            assert!(e.passes(&filter(key, value)), "{key}={value}");
+        }
+        for (key, value) in
+            [("type", "image"), ("event", "die"), ("container", "db"), ("volume", "web"), ("label", "x")]
+        {
+            assert!(!e.passes(&filter(key, value)), "{key}={value}");
+        }
+    }
+
+    #[test]
+    fn only_the_last_256_events_are_kept() {
+        let events = Events::default();
+        for n in 0..300 {
+            events.publish(event(&n.to_string()));
+        }
+        let (kept, _) = events.subscribe();
+        assert_eq!((kept.len(), kept[0].action.as_str()), (256, "44"));
+    }
+}

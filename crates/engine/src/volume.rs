@@ -1,0 +1,249 @@
+//! Volumes of the local driver: folders under `DATA_ROOT/volumes/<name>/_data`, or another folder of the host
+//! (`type=none o=bind device=/path`).
+//!
+//! A volume appears by one rename and disappears by one rename, so a killed daemon leaves no half of one.
+
+use crate::{
+    container::Filters,
+    error::{Error, Result},
+    persist,
+};
+use model::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+/// Source: Docker API `VolumeCreateOptions`.
+#[derive(Debug, Clone, Default)]
+pub struct VolumeConfig {
+    /// Empty = 64 random hex digits.
+    pub name: String,
+    /// Empty = `local`, the only one.
+    pub driver: String,
+    pub driver_opts: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Source: Docker API `Volume`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    pub name: String,
+    pub driver: String,
+    /// Where its content is on this host.
+    pub mountpoint: PathBuf,
+    #[serde(with = "persist::nanos")]
+    pub created_at: Timestamp,
+    pub labels: BTreeMap<String, String>,
+    pub options: BTreeMap<String, String>,
+    /// Made without a name.
+    pub anonymous: bool,
+}
+
+/// What `volumes` says of the use of a volume. *Unit:* bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeUsage {
+    pub volume: Volume,
+    pub size: u64,
+    pub containers: usize,
+}
+
+/// All volumes of this host. Its calls are blocking and short.
+#[derive(Debug)]
+pub(crate) struct Volumes {
+    root: PathBuf,
+    known: Mutex<BTreeMap<String, Volume>>,
+}
+
+const REMOVED: &str = ".removed-";
+const MAKING: &str = ".new-";
+
+impl Volumes {
+    /// Reads what is there and deletes halves that a killed daemon left.
+    pub(crate) fn open(root: PathBuf) -> Result<Self> {
+        fs::create_dir_all(&root).map_err(Error::io("create folder", &root))?;
+        let mut known = BTreeMap::new();
+        for entry in fs::read_dir(&root).map_err(Error::io("list", &root))? {
+            let entry = entry.map_err(Error::io("list", &root))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(REMOVED) || name.starts_with(MAKING) {
+                fs::remove_dir_all(entry.path()).map_err(Error::io("remove", entry.path()))?;
+            } else if let Some(mut volume) = persist::read_json::<Volume>(&entry.path().join("volume.json"))?
+            {
+                if bind_device(&volume.options).is_none() {
+                    volume.mountpoint = entry.path().join("_data"); // the data root may have been moved
+                }
+                known.insert(volume.name.clone(), volume);
+            }
+        }
+        Ok(Self { root, known: Mutex::new(known) })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Volume>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the volume of that name, making it if needed; `true` = it is new.
+    pub(crate) fn create(&self, config: VolumeConfig) -> Result<(Volume, bool)> {
+        let anonymous = config.name.is_empty();
+        let name = if anonymous { crate::random_id() } else { config.name };
+        if !matches!(config.driver.as_str(), "" | "local") {
+            return Err(Error::invalid(format!(
+                "error looking up volume plugin {0}: plugin \"{0}\" not found",
+                config.driver
+            )));
+        }
+        check_name(&name)?;
+        let mut known = self.lock();
+        if let Some(volume) = known.get(&name) {
+            return Ok((volume.clone(), false));
+        }
+        let device = checked_device(&config.driver_opts)?;
+        let folder = self.root.join(&name);
+        let volume = Volume {
+            mountpoint: device.unwrap_or_else(|| folder.join("_data")),
+            name: name.clone(),
+            driver: "local".into(),
+            created_at: crate::now(),
+            labels: config.labels,
+            options: config.driver_opts,
+            anonymous,
+        };
+        let making = self.root.join(format!("{MAKING}{name}"));
+        fs::create_dir_all(making.join("_data")).map_err(Error::io("create folder", &making))?;
+        persist::write_json(&making.join("volume.json"), &volume)?;
+        fs::rename(&making, &folder).map_err(Error::io("rename", &making))?;
+        sync_folder(&self.root)?;
+        known.insert(name, volume.clone());
+        Ok((volume, true))
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Result<Volume> {
+        self.lock().get(name).cloned().ok_or_else(|| Error::NoSuchVolume(name.to_owned()))
+    }
+
+    /// Returns those that pass the filters `name driver label`, by name; `dangling` is judged by the caller.
+    pub(crate) fn list(&self, filters: &Filters) -> Vec<Volume> {
+        let passes = |v: &&Volume| {
+            filters.any("name", |n| v.name.contains(n))
+                && filters.any("driver", |d| v.driver == d)
+                && filters.labels_match(&v.labels)
+        };
+        self.lock().values().filter(passes).cloned().collect()
+    }
+
+    /// Removes one; the caller has checked that nobody uses it. With `force` a missing one is no error.
+    pub(crate) fn remove(&self, name: &str, force: bool) -> Result<Option<Volume>> {
+        let mut known = self.lock();
+        let Some(volume) = known.get(name).cloned() else {
+            return if force { Ok(None) } else { Err(Error::NoSuchVolume(name.to_owned())) };
+        };
+        let folder = self.root.join(name);
+        let gone = self.root.join(format!("{REMOVED}{}", crate::random_id()));
+        fs::rename(&folder, &gone).map_err(Error::io("rename", &folder))?;
+        sync_folder(&self.root)?;
+        known.remove(name);
+        drop(known);
+        fs::remove_dir_all(&gone).map_err(Error::io("remove", &gone))?;
+        Ok(Some(volume))
+    }
+}
+
+fn sync_folder(path: &Path) -> Result<()> {
+    fs::File::open(path).and_then(|f| f.sync_all()).map_err(Error::io("sync", path))
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let mut bytes = name.bytes();
+    let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
+    if first
+        && name.len() > 1
+        && name.len() <= 255
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+    {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+    )))
+}
+
+fn bind_device(options: &BTreeMap<String, String>) -> Option<PathBuf> {
+    let binds = options.get("o").is_some_and(|o| o.split(',').any(|w| w == "bind" || w == "rbind"));
+    binds.then(|| options.get("device").map(PathBuf::from)).flatten()
+}
+
+fn checked_device(options: &BTreeMap<String, String>) -> Result<Option<PathBuf>> {
+    if options.is_empty() {
+        return Ok(None);
+    }
+    if let Some(unknown) = options.keys().find(|k| !matches!(k.as_str(), "type" | "o" | "device" | "size")) {
+        return Err(Error::invalid(format!("invalid option: {unknown:?}")));
+    }
+    match bind_device(options) {
+        Some(device) if device.is_absolute() && device.is_dir() => Ok(Some(device)),
+        Some(device) => {
+            Err(Error::invalid(format!("volume device {} is not a folder of this host", device.display())))
+        }
+        None => Err(Error::invalid(
+            "the local volume driver supports only type=none, o=bind, device=<folder> on this host"
+                .to_owned(),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str) -> VolumeConfig {
+        VolumeConfig { name: name.into(), ..VolumeConfig::default() }
+    }
+
+    #[test]
+    fn volumes_survive_reopening_and_halves_do_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let volumes = Volumes::open(dir.path().join("v")).unwrap();
+        let (made, new) = volumes.create(named("web")).unwrap();
+        assert!(new && made.mountpoint.is_dir());
+        assert!(!volumes.create(named("web")).unwrap().1);
+        fs::create_dir_all(dir.path().join("v/.new-x/_data")).unwrap();
+        fs::create_dir_all(dir.path().join("v/.removed-y/_data")).unwrap();
+        let again = Volumes::open(dir.path().join("v")).unwrap();
+        assert_eq!(again.list(&Filters::default()), vec![made]);
+        assert_eq!(fs::read_dir(dir.path().join("v")).unwrap().count(), 1);
+        again.remove("web", false).unwrap();
+        assert!(matches!(again.get("web"), Err(Error::NoSuchVolume(_))));
+        assert_eq!(fs::read_dir(dir.path().join("v")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn names_that_could_leave_the_folder_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let volumes = Volumes::open(dir.path().to_owned()).unwrap();
+        for bad in ["..", "a/b", ".hidden", "x", "sp ace"] {
+            assert!(matches!(volumes.create(named(bad)), Err(Error::InvalidParameter(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_bind_volume_shows_the_device() {
+        let dir = tempfile::tempdir().unwrap();
+        let volumes = Volumes::open(dir.path().join("v")).unwrap();
+        let opts = |device: &str| VolumeConfig {
+            name: "data".into(),
+            driver_opts: [("type", "none"), ("o", "bind"), ("device", device)]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into(),
+            ..VolumeConfig::default()
+        };
+        assert!(volumes.create(opts("/does/not/exist")).is_err());
+        let device = dir.path().to_str().unwrap();
+        assert_eq!(volumes.create(opts(device)).unwrap().0.mountpoint, dir.path());
+        volumes.remove("data", false).unwrap();
+        assert!(dir.path().exists());
+    }
+}
