@@ -1,1 +1,23 @@
-//! (being written)
+//! What end-to-end tests are made of: a lab of namespaced hosts, driven through the real binary, and waiting for
+//! a state with a deadline. Never a dependency outside tests.
+
+mod lab;
+
+pub use lab::{Lab, Output};
+
+use std::time::{Duration, Instant};
+
+/// Asks `probe` again and again until it answers, and returns the answer.
+///
+/// # Panics
+/// When `deadline` has passed, with `what` and the last refusal.
+pub fn wait_for<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Result<T, String>) -> T {
+    let end = Instant::now() + deadline;
+    loop {
+        match probe() {
+            Ok(answer) => return answer,
+            Err(last) => assert!(Instant::now() < end, "{what}: not within {deadline:?}; last seen: {last}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,214 @@
+//! Hosts in namespaces, run by `rswarm lab` in a process of its own and told what to do over its standard input.
+
+use anyhow::{Context, Result, bail};
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    time::Duration,
+};
+
+/// What a command said.
+#[derive(Debug, Clone)]
+pub struct Output {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Output {
+    /// Returns standard output of a command that succeeded.
+    ///
+    /// # Panics
+    /// When it did not, with what it said.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "exit code {}\nstdout: {}\nstderr: {}", self.code, self.stdout, self.stderr);
+        self.stdout
+    }
+
+    /// Returns standard error of a command that failed.
+    ///
+    /// # Panics
+    /// When it succeeded.
+    #[track_caller]
+    pub fn fails(self) -> String {
+        assert_ne!(self.code, 0, "succeeded, saying {}", self.stdout);
+        self.stderr
+    }
+}
+
+/// Hosts `1..=n`, each with a running daemon; everything ends with this value.
+#[derive(Debug)]
+pub struct Lab {
+    program: PathBuf,
+    dir: tempfile::TempDir,
+    process: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Lab {
+    /// Starts `hosts` hosts with the `rswarm` at `program`; no swarm yet.
+    ///
+    /// # Errors
+    /// When a host does not come up, with what its daemon logged.
+    pub fn start(program: &Path, hosts: u8) -> Result<Self> {
+        let dir =
+            tempfile::Builder::new().prefix("rswarm-lab-").tempdir().context("cannot make a directory")?;
+        let mut process = Command::new(program)
+            .arg("lab")
+            .arg("--dir")
+            .arg(dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let commands = process.stdin.take().context("no command pipe")?;
+        let answers = BufReader::new(process.stdout.take().context("no answer pipe")?);
+        let mut lab = Self { program: program.to_owned(), dir, process, commands, answers };
+        for n in 1..=hosts {
+            lab.tell(&format!("start {n}"))?;
+        }
+        for n in 1..=hosts {
+            lab.wait_for_daemon(n)?;
+        }
+        Ok(lab)
+    }
+
+    /// Gives the lab one of its commands (`start N`, `kill N`, `kill-daemon N`, `start-daemon N`, `cut N`,
+    /// `heal N`) and waits until it is done.
+    ///
+    /// # Errors
+    /// When the lab refuses, with its reason.
+    pub fn tell(&mut self, command: &str) -> Result<()> {
+        writeln!(self.commands, "{command}").with_context(|| format!("lab is gone before {command:?}"))?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer)?;
+        if answer.trim() != "ok" {
+            bail!("lab: {command}: {}{}", answer.trim(), self.daemon_logs());
+        }
+        Ok(())
+    }
+
+    /// Waits until the front door of host `n` answers.
+    ///
+    /// # Errors
+    /// After 20 s, with the daemons' logs.
+    pub fn wait_for_daemon(&self, n: u8) -> Result<()> {
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while self.ping(n).is_err() {
+            if std::time::Instant::now() > end {
+                bail!("the daemon of host {n} does not answer{}", self.daemon_logs());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn ping(&self, n: u8) -> Result<()> {
+        let mut socket = UnixStream::connect(self.socket(n))?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        socket.write_all(b"GET /_ping HTTP/1.0\r\nHost: rswarm\r\n\r\n")?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        if !answer.starts_with("HTTP/1.0 200") && !answer.starts_with("HTTP/1.1 200") {
+            bail!("{answer}");
+        }
+        Ok(())
+    }
+
+    /// Returns the front door of host `n`.
+    pub fn socket(&self, n: u8) -> PathBuf {
+        self.dir.path().join(format!("h{n}/run/docker.sock"))
+    }
+
+    /// Returns the lab's directory; a test may put files there.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Returns the underlay address of host `n`.
+    pub fn address(n: u8) -> String {
+        format!("198.18.0.{n}")
+    }
+
+    /// Runs `rswarm ARGS` against host `n`.
+    pub fn rswarm(&self, n: u8, args: &[&str]) -> Output {
+        self.run(&self.program, n, args)
+    }
+
+    /// Runs the real `docker ARGS` against host `n`.
+    pub fn docker(&self, n: u8, args: &[&str]) -> Output {
+        self.run(Path::new("docker"), n, args)
+    }
+
+    fn run(&self, program: &Path, n: u8, args: &[&str]) -> Output {
+        let output = Command::new(program)
+            .args(args)
+            .env("DOCKER_HOST", format!("unix://{}", self.socket(n).display()))
+            .env_remove("RSWARM_HOST")
+            .env("HOME", self.dir.path())
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .output();
+        match output {
+            Ok(output) => Output {
+                code: output.status.code().unwrap_or(-1),
+                stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+                stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            },
+            Err(error) => {
+                Output { code: -1, stdout: String::new(), stderr: format!("{}: {error}", program.display()) }
+            }
+        }
+    }
+
+    /// Asks `GET /` of a published port of host `n`, as a client outside the hosts would.
+    ///
+    /// # Errors
+    /// When it does not answer 200 within 5 s, with what it did answer.
+    pub fn http(&mut self, n: u8, port: u16) -> Result<String, String> {
+        self.tell(&format!("forward {n} {port}")).map_err(|e| e.to_string())?;
+        let socket = self.dir.path().join(format!("forward-{n}-{port}.sock"));
+        http_get(&socket).map_err(|e| format!("{e:#}"))
+    }
+
+    /// Returns what the daemons logged, for a failure's message.
+    pub fn daemon_logs(&self) -> String {
+        let mut all = String::new();
+        for n in 1..=9 {
+            let path = self.dir.path().join(format!("h{n}/daemon.log"));
+            if let Ok(text) = std::fs::read_to_string(path) {
+                let lines: Vec<&str> = text.lines().collect();
+                let tail = lines[lines.len().saturating_sub(40)..].join("\n");
+                all.push_str(&format!("\n--- daemon of host {n}, last lines:\n{tail}"));
+            }
+        }
+        all
+    }
+}
+
+fn http_get(socket: &Path) -> Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(b"GET / HTTP/1.0\r\nHost: lab\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else { bail!("no HTTP answer: {answer:?}") };
+    if !head.starts_with("HTTP/1.1 200") && !head.starts_with("HTTP/1.0 200") {
+        bail!("{head}: {body}");
+    }
+    Ok(body.to_owned())
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // The lab ends when its input does; then its namespaces end.
+        let killed = self.process.kill().and_then(|()| self.process.wait());
+        if let Err(error) = killed {
+            eprintln!("lab not ended: {error}");
+        }
+    }
+}

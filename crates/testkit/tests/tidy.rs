@@ -1,0 +1,133 @@
+//! The house's rules that a machine can hold: who may depend on whom, and what no file may contain.
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+/// Every arrow between our crates. A new one needs a line here and a reason in `crates/README.md`.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("sys", &[]),
+    ("proto", &["model"]),
+    ("compose", &["model"]),
+    ("plan", &["model"]),
+    ("pki", &["model"]),
+    ("image", &[]),
+    ("runtime", &["sys"]),
+    ("network", &["sys", "model"]),
+    ("store", &["model", "proto", "pki"]),
+    ("engine", &["model", "image", "runtime", "network"]),
+    ("agent", &["model", "proto", "pki"]),
+    ("manager", &["model", "proto", "pki", "plan", "store"]),
+    ("docker-api", &["model", "proto", "engine"]),
+    (
+        "node",
+        &[
+            "model",
+            "proto",
+            "pki",
+            "manager",
+            "agent",
+            "engine",
+            "docker-api",
+            "image",
+            "runtime",
+            "network",
+            "store",
+        ],
+    ),
+    ("rswarm", &["model", "compose", "docker-api", "runtime", "node"]),
+    ("testkit", &[]),
+    ("xtask", &[]),
+];
+
+/// What a crate must not see of the outside, so that it can be tested by text alone or forked safely.
+const FORBIDDEN: &[(&str, &[&str])] = &[
+    ("model", &["serde", "tokio"]),
+    ("plan", &["tokio", "serde"]),
+    ("runtime", &["tokio"]),
+    ("sys", &["tokio"]),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace root")
+}
+
+#[test]
+fn arrows_between_crates_are_the_ones_we_agreed_on() {
+    let metadata = MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .no_deps()
+        .other_options(["--offline".to_owned()])
+        .exec()
+        .expect("cargo metadata");
+    let ours: BTreeSet<String> = metadata.packages.iter().map(|p| p.name.to_string()).collect();
+    let allowed: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
+    let mut faults = Vec::new();
+    for package in &metadata.packages {
+        let name = package.name.as_str();
+        let Some(allowed) = allowed.get(name) else {
+            faults.push(format!("{name} is not in the list of crates"));
+            continue;
+        };
+        let forbidden = FORBIDDEN.iter().find(|(n, _)| *n == name).map_or(&[][..], |(_, f)| f);
+        for dependency in &package.dependencies {
+            let dev = dependency.kind == DependencyKind::Development;
+            if dev {
+                continue; // tests may use any room
+            }
+            if ours.contains(&dependency.name) && !allowed.contains(&dependency.name.as_str()) {
+                faults.push(format!("{name} -> {} is not an agreed arrow", dependency.name));
+            }
+            if forbidden.contains(&dependency.name.as_str()) {
+                faults.push(format!("{name} must not see {}", dependency.name));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).expect("a readable folder") {
+        let path = entry.expect("a readable entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_source_file_tells_its_story_and_hides_nothing() {
+    let root = root();
+    let mut files = Vec::new();
+    sources(&root.join("crates"), &mut files);
+    sources(&root.join("tests"), &mut files);
+    assert!(files.len() > 50, "only {} sources found under {}", files.len(), root.display());
+    let (todo, dbg, ignore) = (["todo", "!("].concat(), ["dbg", "!("].concat(), ["#[ig", "nore"].concat());
+    let mut faults = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("a readable source");
+        let name = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
+        let first = text.lines().find(|l| !l.trim().is_empty()).unwrap_or_default();
+        if !first.starts_with("//!") {
+            faults.push(format!("{name} does not open with //!"));
+        }
+        for word in [&todo, &dbg, &ignore] {
+            if text.contains(word.as_str()) {
+                faults.push(format!("{name} contains {word}"));
+            }
+        }
+        let unsafe_code = text.lines().any(|l| {
+            let code = l.split("//").next().unwrap_or_default();
+            ["{", "fn", "impl"].iter().any(|what| code.contains(&format!("unsafe {what}")))
+        });
+        if unsafe_code && !name.starts_with("crates/sys/") {
+            faults.push(format!("{name} contains unsafe code"));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
