@@ -17,5 +17,9 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/rswarm.rs"));
 }
 pub use generated::rswarm::{
-    ca::v1 as ca, control::v1 as control, dispatcher::v1 as dispatcher, node::v1 as node, types::v1 as types,
+    ca::v1 as ca, control::v1 as control, dispatcher::v1 as dispatcher, node::v1 as node, raft::v1 as raft,
+    types::v1 as types,
 };
+
+mod convert;
+pub use convert::{Invalid, Problem, SpecCache, WireId};
