@@ -1,1 +1,18 @@
-//! (being written)
+//! The front door: the Docker Engine REST API of this host and of the swarm, and a client for it.
+//!
+//! ```text
+//!  docker CLI, docker-py, rswarm ---HTTP---> server --.-- engine            containers of this host
+//!                                                     |-- Swarm::control    objects of the swarm (gRPC)
+//!                                                     '-- Swarm::tunnel     containers of another host (HTTP again)
+//! ```
+//!
+//! [`types`] is Docker's JSON and nothing else; [`convert`] turns it into the nouns of `model` and back;
+//! [`server`] answers; [`client`] asks. Docker JSON never travels further inward than `convert`.
+//!
+//! *Start reading at* [`server::FrontDoor`].
+#![recursion_limit = "256"]
+
+pub mod client;
+pub mod convert;
+pub mod server;
+pub mod types;

@@ -1,0 +1,1 @@
+//! A client of the Docker Engine REST API, for our own commands.

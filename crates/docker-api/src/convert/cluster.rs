@@ -1,0 +1,208 @@
+//! The swarm itself, its secrets, configs and stacks.
+
+use super::{Result, check_name, duration, invalid, nanos};
+use crate::types::{self, ObjectVersion};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use model::{Cluster, ClusterSpec, Config, ConfigSpec, Secret, SecretBytes, SecretSpec, Stack};
+
+/// Reads the swarm's settings; what is not given stays as in `current`.
+pub fn cluster_spec(from: types::SwarmSpec, current: &ClusterSpec) -> Result<ClusterSpec> {
+    if !from.ca_config.external_cas.is_empty() {
+        return invalid("external certificate authorities are not supported");
+    }
+    let or = |nanos: i64, what: &str, current| {
+        if nanos == 0 { Ok(current) } else { duration(nanos, what) }
+    };
+    let expiry = or(from.ca_config.node_cert_expiry, "NodeCertExpiry", current.node_cert_expiry)?;
+    if expiry < model::Duration::from_secs(3600) {
+        return invalid("minimum certificate expiry time must be at least 1h0m0s");
+    }
+    Ok(ClusterSpec {
+        labels: from.labels,
+        task_history_limit: from
+            .orchestration
+            .task_history_retention_limit
+            .unwrap_or(current.task_history_limit),
+        heartbeat_period: or(from.dispatcher.heartbeat_period, "HeartbeatPeriod", current.heartbeat_period)?,
+        node_cert_expiry: expiry,
+        autolock: from.encryption_config.auto_lock_managers,
+        snapshot_interval: match from.raft.snapshot_interval {
+            0 => current.snapshot_interval,
+            given => given,
+        },
+    })
+}
+
+/// Writes the swarm's settings.
+pub fn cluster_spec_json(from: &ClusterSpec) -> types::SwarmSpec {
+    types::SwarmSpec {
+        name: "default".into(),
+        labels: from.labels.clone(),
+        orchestration: types::Orchestration { task_history_retention_limit: Some(from.task_history_limit) },
+        raft: types::RaftConfig {
+            snapshot_interval: from.snapshot_interval,
+            keep_old_snapshots: Some(0),
+            log_entries_for_slow_followers: 500,
+            // Docker's numbers; our elections are faster and take no settings.
+            election_tick: 10,
+            heartbeat_tick: 1,
+        },
+        dispatcher: types::DispatcherConfig { heartbeat_period: nanos(from.heartbeat_period) },
+        ca_config: types::CaConfig {
+            node_cert_expiry: nanos(from.node_cert_expiry),
+            ..types::CaConfig::default()
+        },
+        task_defaults: types::TaskDefaults::default(),
+        encryption_config: types::EncryptionConfig { auto_lock_managers: from.autolock },
+    }
+}
+
+/// Writes the swarm; with its join tokens only for `GET /swarm`.
+pub fn swarm_json(from: &Cluster, with_tokens: bool) -> types::Swarm {
+    let text = |secret: &SecretBytes| String::from_utf8_lossy(&secret.0).into_owned();
+    types::Swarm {
+        id: from.id.to_string(),
+        version: ObjectVersion { index: from.meta.version },
+        created_at: from.meta.created_at.into(),
+        updated_at: from.meta.updated_at.into(),
+        spec: cluster_spec_json(&from.spec),
+        tls_info: types::TlsInfo { trust_root: from.root_ca_cert.clone(), ..types::TlsInfo::default() },
+        root_rotation_in_progress: false,
+        default_addr_pool: from.address_pools.iter().map(ToString::to_string).collect(),
+        subnet_size: u32::from(from.subnet_prefix),
+        data_path_port: u32::from(from.data_path_port),
+        join_tokens: with_tokens.then(|| types::JoinTokens {
+            worker: text(&from.worker_token),
+            manager: text(&from.manager_token),
+        }),
+    }
+}
+
+/// Reads a new secret. *Limit:* 500 KiB, as SwarmKit.
+pub fn secret_spec(from: types::SecretSpec) -> Result<SecretSpec> {
+    check_name(&from.name)?;
+    if from.driver.is_some() {
+        return invalid("secret drivers are not supported");
+    }
+    if from.templating.is_some_and(|t| !t.name.is_empty()) {
+        return invalid("templating of secrets is not supported");
+    }
+    let data = decode(&from.data)?;
+    if data.is_empty() || data.len() >= 500 * 1024 {
+        return invalid("secret data must be larger than 0 and less than 512000 bytes");
+    }
+    Ok(SecretSpec { name: from.name, labels: from.labels, data: SecretBytes(data) })
+}
+
+/// Reads a new config. *Limit:* 1000 KiB, as SwarmKit.
+pub fn config_spec(from: types::ConfigSpec) -> Result<ConfigSpec> {
+    check_name(&from.name)?;
+    if from.templating.is_some_and(|t| !t.name.is_empty()) {
+        return invalid("templating of configs is not supported");
+    }
+    let data = decode(&from.data)?;
+    if data.is_empty() || data.len() >= 1000 * 1024 {
+        return invalid("config data must be larger than 0 and less than 1024000 bytes");
+    }
+    Ok(ConfigSpec { name: from.name, labels: from.labels, data })
+}
+
+fn decode(data: &str) -> Result<Vec<u8>> {
+    STANDARD.decode(data).or_else(|e| invalid(format!("illegal base64 data: {e}")))
+}
+
+/// Writes a secret, without its data.
+pub fn secret_json(from: &Secret) -> types::Secret {
+    types::Secret {
+        id: from.id.to_string(),
+        version: ObjectVersion { index: from.meta.version },
+        created_at: from.meta.created_at.into(),
+        updated_at: from.meta.updated_at.into(),
+        spec: types::SecretSpec {
+            name: from.spec.name.clone(),
+            labels: from.spec.labels.clone(),
+            ..types::SecretSpec::default()
+        },
+    }
+}
+
+/// Writes a new secret: what [`secret_spec`] reads.
+pub fn secret_spec_json(from: &SecretSpec) -> types::SecretSpec {
+    types::SecretSpec {
+        name: from.name.clone(),
+        labels: from.labels.clone(),
+        data: STANDARD.encode(&from.data.0),
+        driver: None,
+        templating: None,
+    }
+}
+
+/// Writes a new config: what [`config_spec`] reads.
+pub fn config_spec_json(from: &ConfigSpec) -> types::ConfigSpec {
+    types::ConfigSpec {
+        name: from.name.clone(),
+        labels: from.labels.clone(),
+        data: STANDARD.encode(&from.data),
+        templating: None,
+    }
+}
+
+/// Writes a config.
+pub fn config_json(from: &Config) -> types::Config {
+    types::Config {
+        id: from.id.to_string(),
+        version: ObjectVersion { index: from.meta.version },
+        created_at: from.meta.created_at.into(),
+        updated_at: from.meta.updated_at.into(),
+        spec: config_spec_json(&from.spec),
+    }
+}
+
+/// Writes a stack.
+pub fn stack_json(from: &Stack) -> types::Stack {
+    types::Stack {
+        id: from.id.to_string(),
+        version: ObjectVersion { index: from.meta.version },
+        created_at: from.meta.created_at.into(),
+        updated_at: from.meta.updated_at.into(),
+        name: from.name.clone(),
+        revisions: from
+            .revisions
+            .iter()
+            .map(|r| types::StackRevision {
+                number: r.number,
+                at: r.at.into(),
+                author: r.author.clone(),
+                source: r.source.clone(),
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_configs_and_settings_survive_docker_json() {
+        let secret = SecretSpec {
+            name: "s".into(),
+            labels: [("a".to_owned(), "b".to_owned())].into(),
+            data: SecretBytes(vec![0, 255, 7]),
+        };
+        assert_eq!(secret_spec(secret_spec_json(&secret)), Ok(secret));
+        let config = ConfigSpec { name: "c".into(), labels: types::StringMap::new(), data: vec![1, 2] };
+        assert_eq!(config_spec(config_spec_json(&config)), Ok(config));
+        let cluster = ClusterSpec { task_history_limit: 9, autolock: true, ..ClusterSpec::default() };
+        assert_eq!(cluster_spec(cluster_spec_json(&cluster), &ClusterSpec::default()), Ok(cluster));
+    }
+
+    #[test]
+    fn empty_and_oversized_secrets_are_refused() {
+        for data in [Vec::new(), vec![0; 500 * 1024]] {
+            let spec =
+                SecretSpec { name: "s".into(), labels: types::StringMap::new(), data: SecretBytes(data) };
+            assert!(secret_spec(secret_spec_json(&spec)).is_err());
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The container of a task: image, process, mounts, secrets.
+
+use super::{Invalid, Result, duration, given, invalid, nanos, signed, unsigned};
+use crate::types;
+use model::{ConfigId, ContainerSpec, DnsConfig, FileRef, Healthcheck, Mount, MountKind, SecretId, Ulimit};
+
+/// Reads what a task's container should be.
+pub fn container_spec(from: types::ContainerSpec) -> Result<ContainerSpec> {
+    if from.image.is_empty() {
+        return invalid("ContainerSpec: image reference must be provided");
+    }
+    let dns = from.dns_config.unwrap_or_default();
+    Ok(ContainerSpec {
+        image: from.image,
+        labels: from.labels,
+        command: from.command,
+        args: from.args,
+        env: from.env,
+        hostname: given(from.hostname),
+        working_dir: given(from.dir),
+        user: given(from.user),
+        groups: from.groups,
+        tty: from.tty,
+        open_stdin: from.open_stdin,
+        read_only: from.read_only,
+        mounts: from.mounts.into_iter().map(mount).collect::<Result<_>>()?,
+        stop_signal: given(from.stop_signal),
+        stop_grace_period: from.stop_grace_period.map(|n| duration(n, "StopGracePeriod")).transpose()?,
+        healthcheck: from.healthcheck.map(healthcheck).transpose()?,
+        hosts: from.hosts,
+        dns: DnsConfig {
+            nameservers: dns
+                .nameservers
+                .iter()
+                .map(|a| a.parse().map_err(|_| Invalid(format!("DNSConfig: invalid IP address: {a}"))))
+                .collect::<Result<_>>()?,
+            search: dns.search,
+            options: dns.options,
+        },
+        secrets: from.secrets.into_iter().map(secret).collect::<Result<_>>()?,
+        configs: from.configs.into_iter().map(config).collect::<Result<_>>()?,
+        init: from.init,
+        sysctls: from.sysctls,
+        cap_add: from.capability_add,
+        cap_drop: from.capability_drop,
+        ulimits: from
+            .ulimits
+            .into_iter()
+            .map(|u| Ulimit { name: u.name, soft: u.soft, hard: u.hard })
+            .collect(),
+        privileged: from.privileged,
+        no_new_privileges: from.privileges.unwrap_or_default().no_new_privileges,
+        shm_size_bytes: (from.shm_size > 0).then_some(from.shm_size),
+        oom_score_adj: i32::try_from(from.oom_score_adj)
+            .ok()
+            .filter(|v| (-1000..=1000).contains(v))
+            .ok_or_else(|| Invalid("OomScoreAdj: want -1000 to 1000".into()))?,
+    })
+}
+
+/// Writes what a task's container should be.
+pub(super) fn container_spec_json(from: &ContainerSpec) -> types::ContainerSpec {
+    let dns = &from.dns;
+    types::ContainerSpec {
+        image: from.image.clone(),
+        labels: from.labels.clone(),
+        command: from.command.clone(),
+        args: from.args.clone(),
+        hostname: from.hostname.clone().unwrap_or_default(),
+        env: from.env.clone(),
+        dir: from.working_dir.clone().unwrap_or_default(),
+        user: from.user.clone().unwrap_or_default(),
+        groups: from.groups.clone(),
+        privileges: from.no_new_privileges.then_some(types::Privileges { no_new_privileges: true }),
+        init: from.init,
+        stop_signal: from.stop_signal.clone().unwrap_or_default(),
+        tty: from.tty,
+        open_stdin: from.open_stdin,
+        read_only: from.read_only,
+        mounts: from.mounts.iter().map(mount_json).collect(),
+        stop_grace_period: from.stop_grace_period.map(nanos),
+        healthcheck: from.healthcheck.as_ref().map(healthcheck_json),
+        hosts: from.hosts.clone(),
+        dns_config: (*dns != DnsConfig::default()).then(|| types::DnsConfig {
+            nameservers: dns.nameservers.iter().map(ToString::to_string).collect(),
+            search: dns.search.clone(),
+            options: dns.options.clone(),
+        }),
+        secrets: from
+            .secrets
+            .iter()
+            .map(|s| types::SecretReference {
+                file: Some(file_json(s)),
+                secret_id: s.id.to_string(),
+                secret_name: s.name.clone(),
+            })
+            .collect(),
+        configs: from
+            .configs
+            .iter()
+            .map(|c| types::ConfigReference {
+                file: Some(file_json(c)),
+                runtime: None,
+                config_id: c.id.to_string(),
+                config_name: c.name.clone(),
+            })
+            .collect(),
+        isolation: "default".into(),
+        sysctls: from.sysctls.clone(),
+        capability_add: from.cap_add.clone(),
+        capability_drop: from.cap_drop.clone(),
+        ulimits: from
+            .ulimits
+            .iter()
+            .map(|u| types::Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard })
+            .collect(),
+        oom_score_adj: i64::from(from.oom_score_adj),
+        privileged: from.privileged,
+        shm_size: from.shm_size_bytes.unwrap_or_default(),
+    }
+}
+
+fn mount(from: types::Mount) -> Result<Mount> {
+    let kind = match from.kind.as_str() {
+        "bind" => {
+            if from.source.is_empty() {
+                return invalid("invalid mount config for type \"bind\": field Source must not be empty");
+            }
+            let options = from.bind_options.unwrap_or_default();
+            MountKind::Bind {
+                source: from.source,
+                propagation: given(options.propagation),
+                create: options.create_mountpoint,
+            }
+        }
+        "" | "volume" => {
+            let options = from.volume_options.unwrap_or_default();
+            let driver = options.driver_config.unwrap_or_default();
+            MountKind::Volume {
+                name: given(from.source),
+                driver: given(driver.name),
+                driver_opts: driver.options,
+                labels: options.labels,
+                no_copy: options.no_copy,
+            }
+        }
+        "tmpfs" => {
+            let options = from.tmpfs_options.unwrap_or_default();
+            MountKind::Tmpfs {
+                size_bytes: Some(unsigned(options.size_bytes, "SizeBytes")?).filter(|s| *s > 0),
+                mode: Some(options.mode).filter(|m| *m > 0),
+            }
+        }
+        other => return invalid(format!("invalid mount config: mount type {other:?} is not supported")),
+    };
+    if !from.target.starts_with('/') {
+        return invalid(format!("invalid mount target {:?}: must be an absolute path", from.target));
+    }
+    Ok(Mount { kind, target: from.target, read_only: from.read_only })
+}
+
+fn mount_json(from: &Mount) -> types::Mount {
+    let mut to =
+        types::Mount { target: from.target.clone(), read_only: from.read_only, ..types::Mount::default() };
+    match &from.kind {
+        MountKind::Bind { source, propagation, create } => {
+            to.kind = "bind".into();
+            to.source = source.clone();
+            if propagation.is_some() || *create {
+                to.bind_options = Some(types::BindOptions {
+                    propagation: propagation.clone().unwrap_or_default(),
+                    create_mountpoint: *create,
+                    ..types::BindOptions::default()
+                });
+            }
+        }
+        MountKind::Volume { name, driver, driver_opts, labels, no_copy } => {
+            to.kind = "volume".into();
+            to.source = name.clone().unwrap_or_default();
+            let driver_config = (driver.is_some() || !driver_opts.is_empty()).then(|| types::DriverState {
+                name: driver.clone().unwrap_or_default(),
+                options: driver_opts.clone(),
+            });
+            if driver_config.is_some() || !labels.is_empty() || *no_copy {
+                to.volume_options = Some(types::VolumeOptions {
+                    no_copy: *no_copy,
+                    labels: labels.clone(),
+                    subpath: String::new(),
+                    driver_config,
+                });
+            }
+        }
+        MountKind::Tmpfs { size_bytes, mode } => {
+            to.kind = "tmpfs".into();
+            if size_bytes.is_some() || mode.is_some() {
+                to.tmpfs_options = Some(types::TmpfsOptions {
+                    size_bytes: signed(size_bytes.unwrap_or_default()),
+                    mode: mode.unwrap_or_default(),
+                    options: Vec::new(),
+                });
+            }
+        }
+    }
+    to
+}
+
+pub(super) fn healthcheck(from: types::Health) -> Result<Healthcheck> {
+    let time = |nanos: i64, what: &str| -> Result<Option<model::Duration>> {
+        if nanos != 0 && nanos < 1_000_000 {
+            return invalid(format!("{what} in Healthcheck cannot be less than 1ms"));
+        }
+        Ok((nanos > 0).then(|| model::Duration::from_nanos(nanos.unsigned_abs())))
+    };
+    Ok(Healthcheck {
+        interval: time(from.interval, "Interval")?,
+        timeout: time(from.timeout, "Timeout")?,
+        start_period: time(from.start_period, "StartPeriod")?,
+        start_interval: time(from.start_interval, "StartInterval")?,
+        retries: u32::try_from(from.retries)
+            .map(|r| (r > 0).then_some(r))
+            .map_err(|_| Invalid("Retries in Healthcheck cannot be negative".into()))?,
+        test: from.test,
+    })
+}
+
+pub(super) fn healthcheck_json(from: &Healthcheck) -> types::Health {
+    let time = |d: Option<model::Duration>| d.map_or(0, nanos);
+    types::Health {
+        test: from.test.clone(),
+        interval: time(from.interval),
+        timeout: time(from.timeout),
+        start_period: time(from.start_period),
+        start_interval: time(from.start_interval),
+        retries: from.retries.map_or(0, i64::from),
+    }
+}
+
+fn secret(from: types::SecretReference) -> Result<FileRef<SecretId>> {
+    let Some(file) = from.file else { return invalid("malformed secret reference") };
+    let id = from.secret_id.parse().map_err(|_| Invalid(format!("secret {} not found", from.secret_id)))?;
+    Ok(file_ref(id, from.secret_name, file))
+}
+
+fn config(from: types::ConfigReference) -> Result<FileRef<ConfigId>> {
+    let Some(file) = from.file else {
+        return invalid("malformed config reference: only configs that are mounted as files are supported");
+    };
+    let id = from.config_id.parse().map_err(|_| Invalid(format!("config {} not found", from.config_id)))?;
+    Ok(file_ref(id, from.config_name, file))
+}
+
+fn file_ref<Id>(id: Id, name: String, file: types::FileTarget) -> FileRef<Id> {
+    let or_root = |v: String| if v.is_empty() { "0".to_owned() } else { v };
+    FileRef { id, name, target: file.name, uid: or_root(file.uid), gid: or_root(file.gid), mode: file.mode }
+}
+
+fn file_json<Id>(from: &FileRef<Id>) -> types::FileTarget {
+    types::FileTarget {
+        name: from.target.clone(),
+        uid: from.uid.clone(),
+        gid: from.gid.clone(),
+        mode: from.mode,
+    }
+}

@@ -1,0 +1,93 @@
+//! Members of the swarm.
+
+use super::{Result, availability, availability_word, given, node_state_word, role, role_word, signed};
+use crate::types::{self, ObjectVersion};
+use model::{Availability, Node, NodeId, NodeSpec, NodeState, Role};
+
+/// Reads a node's spec.
+pub fn node_spec(from: types::NodeSpec) -> Result<NodeSpec> {
+    Ok(NodeSpec {
+        name: given(from.name),
+        labels: from.labels,
+        role: if from.role.is_empty() { Role::Worker } else { role(&from.role)? },
+        availability: if from.availability.is_empty() {
+            Availability::Active
+        } else {
+            availability(&from.availability)?
+        },
+    })
+}
+
+/// Writes a node's spec.
+pub fn node_spec_json(from: &NodeSpec) -> types::NodeSpec {
+    types::NodeSpec {
+        name: from.name.clone().unwrap_or_default(),
+        labels: from.labels.clone(),
+        role: role_word(from.role).into(),
+        availability: availability_word(from.availability).into(),
+    }
+}
+
+/// Writes a node. `leader`: who leads, as far as this host knows; `root_ca`: PEM.
+pub fn node_json(from: &Node, leader: Option<NodeId>, root_ca: &str) -> types::Node {
+    let description = from.description.as_ref();
+    types::Node {
+        id: from.id.to_string(),
+        version: ObjectVersion { index: from.meta.version },
+        created_at: from.meta.created_at.into(),
+        updated_at: from.meta.updated_at.into(),
+        spec: node_spec_json(&from.spec),
+        description: description.map_or_else(types::NodeDescription::default, |d| types::NodeDescription {
+            hostname: d.hostname.clone(),
+            platform: types::Platform {
+                // Docker says x86_64 here and amd64 in images; its clients only show it.
+                architecture: match d.platform.architecture.as_str() {
+                    "amd64" => "x86_64".into(),
+                    "arm64" => "aarch64".into(),
+                    other => other.into(),
+                },
+                os: d.platform.os.clone(),
+            },
+            resources: types::ResourceReservation {
+                nano_cpus: signed(d.resources.cpu_nanos),
+                memory_bytes: signed(d.resources.memory_bytes),
+                generic_resources: Vec::new(),
+            },
+            engine: types::EngineDescription {
+                engine_version: d.engine_version.clone(),
+                labels: d.engine_labels.clone(),
+                plugins: [
+                    ("Log", "json-file"),
+                    ("Network", "bridge"),
+                    ("Network", "host"),
+                    ("Network", "null"),
+                    ("Network", "overlay"),
+                    ("Volume", "local"),
+                ]
+                .map(|(kind, name)| types::PluginDescription { kind: kind.into(), name: name.into() })
+                .into(),
+            },
+            tls_info: types::TlsInfo { trust_root: root_ca.into(), ..types::TlsInfo::default() },
+        }),
+        status: types::NodeStatus {
+            state: node_state_word(from.status.state).into(),
+            message: from.status.message.clone(),
+            addr: from
+                .status
+                .addr
+                .or_else(|| description.map(|d| d.addr.ip()))
+                .map_or_else(String::new, |a| a.to_string()),
+        },
+        manager_status: from.manager.map(|m| types::ManagerStatus {
+            leader: leader == Some(from.id),
+            reachability: match from.status.state {
+                NodeState::Ready => "reachable",
+                NodeState::Unknown if leader == Some(from.id) => "reachable",
+                NodeState::Unknown => "unknown",
+                NodeState::Down | NodeState::Disconnected => "unreachable",
+            }
+            .into(),
+            addr: m.addr.to_string(),
+        }),
+    }
+}

@@ -1,0 +1,109 @@
+//! Refusals as Docker words them: an HTTP status and `{"message": ..}`.
+
+use crate::types::ErrorBody;
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use tonic::Code;
+
+/// What Docker says, word for word, to a cluster command on a host that is in no swarm.
+pub const NOT_IN_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
+
+/// A request that failed. Source: Docker API "Errors".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    pub status: StatusCode,
+    pub message: String,
+}
+
+macro_rules! constructors {
+    ($($(#[$doc:meta])* $name:ident = $status:ident;)*) => {$(
+        $(#[$doc])*
+        pub fn $name(message: impl Into<String>) -> Self {
+            Self { status: StatusCode::$status, message: message.into() }
+        }
+    )*};
+}
+
+impl ApiError {
+    constructors! {
+        /// 400
+        bad_request = BAD_REQUEST;
+        /// 403
+        forbidden = FORBIDDEN;
+        /// 404
+        not_found = NOT_FOUND;
+        /// 409
+        conflict = CONFLICT;
+        /// 500
+        internal = INTERNAL_SERVER_ERROR;
+        /// 501
+        not_implemented = NOT_IMPLEMENTED;
+        /// 503
+        unavailable = SERVICE_UNAVAILABLE;
+    }
+
+    /// 503 in Docker's words: this host is in no swarm.
+    pub fn not_in_swarm() -> Self {
+        Self::unavailable(NOT_IN_SWARM)
+    }
+
+    /// 304: already so.
+    pub fn not_modified() -> Self {
+        Self { status: StatusCode::NOT_MODIFIED, message: String::new() }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if self.status == StatusCode::NOT_MODIFIED {
+            return self.status.into_response();
+        }
+        if self.status.is_server_error() {
+            tracing::warn!(status = self.status.as_u16(), error = %self.message, "request failed");
+        }
+        (self.status, Json(ErrorBody { message: self.message })).into_response()
+    }
+}
+
+impl From<tonic::Status> for ApiError {
+    /// Maps gRPC codes as dockerd does for SwarmKit's.
+    fn from(status: tonic::Status) -> Self {
+        let message = match status.code() {
+            // Docker's clients look for these words.
+            code if status.message().is_empty() => format!("rpc error: {code}"),
+            code => format!("rpc error: code = {code:?} desc = {}", status.message()),
+        };
+        match status.code() {
+            Code::NotFound => Self::not_found(status.message()),
+            Code::InvalidArgument | Code::OutOfRange => Self::bad_request(message),
+            Code::AlreadyExists => Self::conflict(message),
+            // Docker answers 400 to a removal of something in use, and 500 "update out of sequence".
+            Code::FailedPrecondition => Self::bad_request(message),
+            Code::Aborted => Self::internal(message),
+            Code::PermissionDenied | Code::Unauthenticated => Self::forbidden(message),
+            Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => {
+                Self::unavailable(message)
+            }
+            Code::Unimplemented => Self::not_implemented(message),
+            Code::Ok | Code::Cancelled | Code::Unknown | Code::Internal | Code::DataLoss => {
+                Self::internal(message)
+            }
+        }
+    }
+}
+
+impl From<proto::Invalid> for ApiError {
+    fn from(error: proto::Invalid) -> Self {
+        Self::internal(format!("a manager sent what this node cannot read: {error}"))
+    }
+}
+
+impl From<crate::convert::Invalid> for ApiError {
+    fn from(error: crate::convert::Invalid) -> Self {
+        Self::bad_request(error.0)
+    }
+}

@@ -1,0 +1,121 @@
+//! What the front door needs of the swarm; `node` implements it.
+
+use super::ApiError;
+use model::{Availability, ClusterId, Duration, NodeId, Role};
+use std::net::SocketAddr;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A manager's control service, as a worker or manager reaches it.
+pub type Control = proto::control::control_client::ControlClient<tonic::transport::Channel>;
+
+/// A byte stream both ways.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+pub type BoxedIo = Box<dyn Io>;
+
+/// This node's part in a swarm.
+#[async_trait::async_trait]
+pub trait Swarm: Send + Sync + 'static {
+    /// Returns where this node stands; never waits.
+    fn status(&self) -> SwarmStatus;
+
+    /// Makes a new swarm with this node as its first manager.
+    ///
+    /// # Errors
+    /// 503 when it is already in one, 400 when an address is of no use.
+    async fn init(&self, request: InitRequest) -> Result<NodeId, ApiError>;
+
+    /// Joins the swarm that `remotes` manage.
+    ///
+    /// # Errors
+    /// 503 when it is already in one; 400 for a token that is not one; 500 with the managers' refusal.
+    async fn join(&self, request: JoinRequest) -> Result<(), ApiError>;
+
+    /// Leaves the swarm and forgets it. A manager leaves only with `force`.
+    async fn leave(&self, force: bool) -> Result<(), ApiError>;
+
+    /// Opens the encrypted state of a manager that restarted with autolock on.
+    async fn unlock(&self, key: String) -> Result<(), ApiError>;
+
+    /// Returns a client of a manager, retried and bounded in time by the implementation.
+    ///
+    /// # Errors
+    /// 503 when this node is in no swarm ([`ApiError::not_in_swarm`]) or no manager answers.
+    async fn control(&self) -> Result<Control, ApiError>;
+
+    /// Opens a raw connection to the front door of another node.
+    ///
+    /// # Errors
+    /// 503 when the node does not answer.
+    async fn tunnel(&self, node: NodeId) -> Result<BoxedIo, ApiError>;
+}
+
+/// Where this node stands.
+#[derive(Debug, Clone, Default)]
+pub enum SwarmStatus {
+    #[default]
+    Inactive,
+    /// A manager whose state waits for `swarm unlock`.
+    Locked,
+    Active(Membership),
+}
+
+impl SwarmStatus {
+    /// Returns the membership, if this node is in a swarm and unlocked.
+    pub fn membership(&self) -> Option<&Membership> {
+        match self {
+            Self::Active(membership) => Some(membership),
+            Self::Inactive | Self::Locked => None,
+        }
+    }
+}
+
+/// This node as a member.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    pub node_id: NodeId,
+    pub cluster_id: ClusterId,
+    pub role: Role,
+    /// Where other nodes reach this one.
+    pub addr: SocketAddr,
+    /// The managers this node knows of.
+    pub managers: Vec<(NodeId, SocketAddr)>,
+    /// True on a manager that has contact with a leader.
+    pub control_available: bool,
+    /// The leader, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// Why it does not work, if it does not; else empty.
+    pub error: String,
+}
+
+/// `swarm init`; `None` = chosen by `node`.
+#[derive(Debug, Clone, Default)]
+pub struct InitRequest {
+    /// As typed: IP, interface or host name, with or without port.
+    pub advertise_addr: Option<String>,
+    pub listen_addr: Option<String>,
+    pub data_path_addr: Option<String>,
+    pub data_path_port: Option<u16>,
+    pub default_addr_pool: Vec<ipnet::Ipv4Net>,
+    pub subnet_prefix: Option<u8>,
+    pub availability: Availability,
+    pub autolock: bool,
+    pub force_new_cluster: bool,
+    pub task_history_limit: Option<i64>,
+    pub node_cert_expiry: Option<Duration>,
+    pub heartbeat_period: Option<Duration>,
+    pub snapshot_interval: Option<u64>,
+    pub labels: model::Labels,
+}
+
+/// `swarm join`.
+#[derive(Debug, Clone, Default)]
+pub struct JoinRequest {
+    /// Managers, as typed: `host[:2377]`.
+    pub remotes: Vec<String>,
+    pub token: String,
+    pub advertise_addr: Option<String>,
+    pub listen_addr: Option<String>,
+    pub data_path_addr: Option<String>,
+    pub availability: Availability,
+}
