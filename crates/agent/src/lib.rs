@@ -1,1 +1,60 @@
-//! (being written)
+//! Keeps this node's tasks as the managers assigned them, with or without managers in reach.
+//!
+//! ```text
+//!   managers --Session--> [agent loop] --directives--> [one actor per task] --Executor--> containers
+//!       ^                   |  |   ^                          |
+//!       |                   |  |   '------- statuses ---------'
+//!       '-- statuses, acks -'  '--> [tables] --Executor--> kernel network state
+//!                              '--> [ledger] --> state_dir/tasks/*.pb
+//! ```
+//!
+//! Tasks (of tokio): the *agent loop* ([`Agent::run`]) owns the session, the assignments and the statuses not yet
+//! acknowledged; one *actor* per task makes one step at a time (prepare, start, wait, shutdown, remove) and
+//! reports each; *tables* applies the newest table of each network and acknowledges it; *ledger* writes what is
+//! assigned and last known, newest wins. All end with [`Agent::run`]; containers do not.
+//!
+//! Invariants: an observed state only advances; a task's container is removed only when its assignment is; no
+//! secret is ever written to disk here; losing every manager changes nothing for what runs.
+//!
+//! *Start reading at* [`Agent::run`], then [`task`].
+
+mod backoff;
+mod executor;
+mod ledger;
+mod session;
+mod tables;
+mod task;
+#[cfg(test)]
+mod tests;
+
+pub use executor::{Executor, Held, NodeConfig, TaskAssignment, TaskError};
+pub use ledger::LedgerError;
+pub use session::{Agent, View};
+
+use model::Timestamp;
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+/// Returns a (lazily connecting) channel to the manager at this address, authenticated both ways.
+pub type Connect = Arc<dyn Fn(SocketAddr) -> Channel + Send + Sync>;
+/// Returns the time.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// What an agent needs.
+#[derive(Clone)]
+pub struct Options {
+    /// Managers known from elsewhere (the join, this node's own manager); those learned in sessions are added.
+    pub managers: watch::Receiver<Vec<SocketAddr>>,
+    pub connect: Connect,
+    pub executor: Arc<dyn Executor>,
+    /// Holds the ledger; made if missing.
+    pub state_dir: PathBuf,
+    pub clock: Clock,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("state_dir", &self.state_dir).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,681 @@
+//! The agent loop: one session with one manager at a time, and what must survive its end.
+
+use crate::{
+    Connect, Held, LedgerError, NodeConfig, Options, TaskAssignment,
+    backoff::{Backoff, random},
+    ledger::Ledger,
+    tables::{Accepted, Subject, Tables, Update},
+    task::{Actor, Directive, Surroundings, TaskEvent},
+};
+use futures::future::BoxFuture;
+use model::{
+    Config, ConfigId, Duration, NetworkId, Node, NodeDescription, Secret, SecretId, Task, TaskId, TaskState,
+    TaskStatus,
+};
+use proto::{
+    Invalid, WireId as _,
+    dispatcher::{
+        AgentMessage, Assignments, Heartbeat, Hello, ManagerList, ManagerMessage, NetworkAck, StatusReport,
+        TaskReport, Welcome, agent_message::Message as Up, dispatcher_client::DispatcherClient,
+        manager_message::Message as Down,
+    },
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+use tracing::{debug, info, warn};
+
+const DIAL_LIMIT: Duration = Duration::from_secs(10);
+const DESCRIBE_PERIOD: Duration = Duration::from_secs(20);
+/// How long statuses are collected before they are sent.
+const REPORT_DELAY: Duration = Duration::from_millis(10);
+/// A manager silent for this many heartbeat periods is left.
+const MISSED_PERIODS: u32 = 4;
+/// Largest message taken: assignments carry secrets and configs.
+const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// What others may see of the agent.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct View {
+    /// This node as the managers last described it: role, availability, labels.
+    pub node: Option<Arc<Node>>,
+    /// The manager of the session, while there is one.
+    pub manager: Option<SocketAddr>,
+    /// Every manager heard of in sessions.
+    pub managers: Vec<SocketAddr>,
+    /// Root certificates (PEM) the managers last sent.
+    pub root_ca: Option<String>,
+}
+
+/// Keeps this node's tasks as assigned.
+#[derive(Debug)]
+pub struct Agent {
+    options: Options,
+    view: watch::Sender<View>,
+}
+
+impl Agent {
+    pub fn new(options: Options) -> Self {
+        Self { options, view: watch::Sender::new(View::default()) }
+    }
+
+    /// Returns what the agent knows, as it changes.
+    pub fn view(&self) -> watch::Receiver<View> {
+        self.view.subscribe()
+    }
+
+    /// Runs until cancelled; containers stay as they are then.
+    ///
+    /// # Errors
+    /// The ledger cannot be opened; nothing was done.
+    pub async fn run(self, cancel: CancellationToken) -> Result<(), LedgerError> {
+        let dir = self.options.state_dir.clone();
+        let (ledger, remembered) =
+            tokio::task::spawn_blocking(move || Ledger::open(&dir)).await.expect("opening does not panic")?;
+        let held = self.options.executor.list().await;
+
+        let (event_sender, mut events) = mpsc::channel(1024);
+        let (accepted_sender, mut accepted) = mpsc::channel(64);
+        let (configured_sender, configured) = watch::channel(false);
+        let (config_sender, config) = watch::channel(None);
+        let (networks_sender, networks) = watch::channel(BTreeSet::new());
+        let tables = Tables::default();
+        let executor = self.options.executor.clone();
+        let mut helpers = JoinSet::new();
+        helpers.spawn(ledger.clone().run());
+        helpers.spawn(configure(executor.clone(), config, configured_sender));
+        helpers.spawn(tables.clone().run(executor, configured.clone(), networks_sender, accepted_sender));
+
+        let around = Surroundings {
+            executor: self.options.executor.clone(),
+            clock: self.options.clock.clone(),
+            configured,
+            networks,
+            events: event_sender,
+        };
+        let mut agent = Loop {
+            ledger: ledger.clone(),
+            tables,
+            around,
+            view: self.view,
+            config: config_sender,
+            actors: JoinSet::new(),
+            tasks: BTreeMap::new(),
+            held: held.into_iter().map(|h| (h.task, h)).collect(),
+            unacknowledged: BTreeMap::new(),
+            acks: BTreeMap::new(),
+            networks: remembered.networks,
+            secrets: BTreeMap::new(),
+            configs: BTreeMap::new(),
+            report_sequence: 0,
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(8)),
+            last_tried: None,
+            options: self.options,
+        };
+        if let Some(welcome) = &remembered.welcome {
+            agent.welcome(welcome);
+        }
+        for task in remembered.tasks {
+            let status = task.status.clone();
+            agent.unacknowledged.insert(task.id, Unacknowledged { status, sent: None });
+            agent.assign(Arc::new(task));
+        }
+        agent.run(&cancel, &mut events, &mut accepted).await;
+        helpers.shutdown().await;
+        tokio::task::spawn_blocking(move || ledger.flush()).await.expect("writing does not panic");
+        Ok(())
+    }
+}
+
+/// Makes the host a member, each time it is told who it is.
+async fn configure(
+    executor: Arc<dyn crate::Executor>,
+    mut config: watch::Receiver<Option<NodeConfig>>,
+    configured: watch::Sender<bool>,
+) {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    loop {
+        let wanted: Option<NodeConfig> = config.borrow_and_update().clone();
+        if let Some(wanted) = wanted {
+            match executor.configure(wanted).await {
+                Ok(()) => {
+                    backoff.reset();
+                    configured.send_replace(true);
+                }
+                Err(error) => {
+                    warn!(%error, "cannot make this host a member, will retry");
+                    tokio::time::sleep(backoff.delay()).await;
+                    continue;
+                }
+            }
+        }
+        if config.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A session that has been welcomed.
+struct Session {
+    addr: SocketAddr,
+    up: mpsc::Sender<AgentMessage>,
+    down: Streaming<ManagerMessage>,
+    period: Duration,
+    heard_at: Instant,
+    heartbeat_at: Instant,
+    describe_at: Instant,
+    description: NodeDescription,
+    /// Sequence of the last assignments.
+    assignments: Option<u64>,
+    /// Networks this session sent a table of.
+    networks: BTreeSet<NetworkId>,
+}
+
+enum Link {
+    Dialling(BoxFuture<'static, (SocketAddr, Result<(Session, Welcome), Status>)>),
+    Up(Box<Session>),
+}
+
+/// Why a session is over.
+#[derive(Debug, thiserror::Error)]
+enum SessionEnd {
+    #[error("the manager closed it")]
+    Closed,
+    #[error("the manager refused: {0}")]
+    Refused(#[from] Box<Status>),
+    #[error("the manager is silent")]
+    Silent,
+    #[error("assignments are missing between {have:?} and {got}")]
+    Gap { have: Option<u64>, got: u64 },
+    #[error("the manager sent what this version does not understand")]
+    Invalid(#[from] Invalid),
+    #[error("the manager does not take messages")]
+    Stuck,
+}
+
+struct Assigned {
+    directive: watch::Sender<Directive>,
+    task: Arc<Task>,
+}
+
+struct Unacknowledged {
+    status: TaskStatus,
+    /// The report of this session that carries it.
+    sent: Option<u64>,
+}
+
+struct Loop {
+    options: Options,
+    ledger: Ledger,
+    tables: Tables,
+    around: Surroundings,
+    view: watch::Sender<View>,
+    config: watch::Sender<Option<NodeConfig>>,
+    actors: JoinSet<()>,
+    tasks: BTreeMap<TaskId, Assigned>,
+    /// Containers found at the start that no assignment has claimed yet.
+    held: BTreeMap<TaskId, Held>,
+    unacknowledged: BTreeMap<TaskId, Unacknowledged>,
+    /// Accepted table versions not yet sent.
+    acks: BTreeMap<Subject, u64>,
+    /// Networks the managers sent a table of.
+    networks: BTreeSet<NetworkId>,
+    secrets: BTreeMap<SecretId, Arc<Secret>>,
+    configs: BTreeMap<ConfigId, Arc<Config>>,
+    report_sequence: u64,
+    backoff: Backoff,
+    last_tried: Option<SocketAddr>,
+}
+
+/// Everything the loop wakes for.
+enum Event {
+    Dialled(SocketAddr, Result<(Session, Welcome), Status>),
+    Message(Result<Option<ManagerMessage>, Status>),
+    Task(TaskEvent),
+    Accepted(Accepted),
+    Timer,
+}
+
+impl Loop {
+    async fn run(
+        &mut self,
+        cancel: &CancellationToken,
+        events: &mut mpsc::Receiver<TaskEvent>,
+        accepted: &mut mpsc::Receiver<Accepted>,
+    ) {
+        let mut link = self.dial(Duration::ZERO);
+        let mut report_at: Option<Instant> = None;
+        loop {
+            let timer = match &link {
+                Link::Dialling(_) => None,
+                Link::Up(s) => Some(
+                    report_at
+                        .unwrap_or(s.heartbeat_at)
+                        .min(s.heartbeat_at)
+                        .min(s.silent_at())
+                        .min(s.describe_at),
+                ),
+            };
+            let event = tokio::select! {
+                () = cancel.cancelled() => return,
+                event = next(&mut link) => event,
+                Some(event) = events.recv() => Event::Task(event),
+                Some(event) = accepted.recv() => Event::Accepted(event),
+                Some(_) = self.actors.join_next(), if !self.actors.is_empty() => continue,
+                () = until(timer) => Event::Timer,
+            };
+            match event {
+                Event::Dialled(addr, Ok((session, welcome))) => {
+                    info!(manager.addr = %addr, "session is open");
+                    self.open(&session, &welcome);
+                    link = Link::Up(Box::new(session));
+                    report_at = Some(Instant::now());
+                }
+                Event::Dialled(addr, Err(error)) => {
+                    let delay = self.backoff.delay();
+                    debug!(manager.addr = %addr, %error, ?delay, "cannot open a session, will retry");
+                    link = self.dial(delay);
+                }
+                Event::Task(event) => {
+                    self.on_task(event);
+                    report_at.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
+                }
+                Event::Accepted(Accepted { subject, version }) => {
+                    self.acks.insert(subject, version);
+                    report_at.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
+                }
+                Event::Message(_) | Event::Timer => {
+                    let Link::Up(session) = &mut link else { continue };
+                    let outcome = match event {
+                        Event::Message(message) => self.on_message(session, message),
+                        _ => self.on_timer(session, &mut report_at).await,
+                    };
+                    if let Err(error) = outcome {
+                        warn!(manager.addr = %session.addr, %error, "session ended");
+                        self.view.send_modify(|view| view.manager = None);
+                        for waiting in self.unacknowledged.values_mut() {
+                            waiting.sent = None;
+                        }
+                        let delay = self.backoff.delay();
+                        link = self.dial(delay);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns the attempt to open a session with some manager after `delay`.
+    fn dial(&mut self, delay: Duration) -> Link {
+        let known: BTreeSet<SocketAddr> = self
+            .options
+            .managers
+            .borrow()
+            .iter()
+            .copied()
+            .chain(self.view.borrow().managers.clone())
+            .collect();
+        let (connect, executor) = (self.options.connect.clone(), self.options.executor.clone());
+        let mut seeds = self.options.managers.clone();
+        let other: Vec<_> = known.iter().copied().filter(|a| Some(*a) != self.last_tried).collect();
+        let choice = if other.is_empty() { known.into_iter().collect() } else { other };
+        let index = usize::try_from(random()).unwrap_or(0).checked_rem(choice.len());
+        let Some(addr) = index.and_then(|i| choice.get(i).copied()) else {
+            // Nobody is known: wait to be told.
+            return Link::Dialling(Box::pin(async move {
+                let told = seeds.wait_for(|s| !s.is_empty()).await.map(|s| s.first().copied());
+                match told {
+                    Ok(Some(addr)) => (addr, dial(connect, addr, executor.describe().await).await),
+                    Ok(None) | Err(_) => std::future::pending().await,
+                }
+            }));
+        };
+        self.last_tried = Some(addr);
+        Link::Dialling(Box::pin(async move {
+            tokio::time::sleep(delay).await;
+            (addr, dial(connect, addr, executor.describe().await).await)
+        }))
+    }
+
+    fn open(&mut self, session: &Session, welcome: &Welcome) {
+        self.backoff.reset();
+        self.last_tried = None;
+        self.ledger.put_welcome(welcome);
+        self.welcome(welcome);
+        self.view.send_modify(|view| view.manager = Some(session.addr));
+    }
+
+    fn welcome(&mut self, welcome: &Welcome) {
+        if let Some(managers) = &welcome.managers {
+            self.learn(managers);
+        }
+        match node_config(welcome) {
+            Ok((node, config)) => {
+                self.view.send_modify(|view| view.node = Some(Arc::new(node)));
+                self.config.send_if_modified(|current| {
+                    let changed = current.as_ref() != Some(&config);
+                    *current = Some(config);
+                    changed
+                });
+            }
+            Err(error) => warn!(%error, "cannot read who this node is"),
+        }
+    }
+
+    fn learn(&mut self, managers: &ManagerList) {
+        let addrs: Vec<SocketAddr> = managers.addrs.iter().filter_map(|a| a.parse().ok()).collect();
+        if !addrs.is_empty() {
+            self.view.send_if_modified(|view| {
+                let changed = view.managers != addrs;
+                view.managers = addrs;
+                changed
+            });
+        }
+    }
+
+    fn on_task(&mut self, event: TaskEvent) {
+        match event {
+            TaskEvent::Observed(id, status) => {
+                let Some(assigned) = self.tasks.get_mut(&id) else { return };
+                Arc::make_mut(&mut assigned.task).status = status.clone();
+                self.ledger.put_task(&assigned.task);
+                self.unacknowledged.insert(id, Unacknowledged { status, sent: None });
+            }
+            TaskEvent::Gone(id) => {
+                self.tasks.remove(&id);
+                self.unacknowledged.remove(&id);
+                self.ledger.remove_task(id);
+            }
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        session: &mut Session,
+        message: Result<Option<ManagerMessage>, Status>,
+    ) -> Result<(), SessionEnd> {
+        let message = message.map_err(Box::new)?.ok_or(SessionEnd::Closed)?;
+        session.heard_at = Instant::now();
+        match message.message {
+            Some(Down::Assignments(assignments)) => self.on_assignments(session, assignments)?,
+            Some(Down::StatusAck(ack)) => self.unacknowledged.retain(|_, u| u.sent != Some(ack.sequence)),
+            Some(Down::NetworkTable(table)) => {
+                let table: model::NetworkTable = table.try_into()?;
+                session.networks.insert(table.network);
+                if self.networks.insert(table.network) {
+                    self.ledger.put_networks(&self.networks);
+                }
+                self.tables.push(Update::Table(Box::new(table)));
+            }
+            Some(Down::NetworkGone(network)) => {
+                let network = NetworkId::from_wire(&network)?;
+                session.networks.remove(&network);
+                self.forget_network(network);
+            }
+            Some(Down::Ingress(table)) => self.tables.push(Update::Ingress(Box::new(table.try_into()?))),
+            Some(Down::Managers(managers)) => self.learn(&managers),
+            Some(Down::Node(node)) => {
+                let node: Node = node.try_into()?;
+                self.view.send_modify(|view| view.node = Some(Arc::new(node)));
+            }
+            Some(Down::RootCa(pem)) => self.view.send_modify(|view| view.root_ca = Some(pem)),
+            Some(Down::Welcome(welcome)) => self.welcome(&welcome),
+            Some(Down::Heartbeat(Heartbeat {})) | None => {}
+        }
+        Ok(())
+    }
+
+    fn forget_network(&mut self, network: NetworkId) {
+        self.networks.remove(&network);
+        self.ledger.put_networks(&self.networks);
+        self.tables.push(Update::Gone(network));
+    }
+
+    fn on_assignments(&mut self, session: &mut Session, a: Assignments) -> Result<(), SessionEnd> {
+        if !a.complete && session.assignments.map(|s| s + 1) != Some(a.sequence) {
+            return Err(SessionEnd::Gap { have: session.assignments, got: a.sequence });
+        }
+        session.assignments = Some(a.sequence);
+        if a.complete {
+            self.secrets.clear();
+            self.configs.clear();
+        }
+        for secret in a.secrets {
+            let secret: Secret = secret.try_into()?;
+            self.secrets.insert(secret.id, Arc::new(secret));
+        }
+        for config in a.configs {
+            let config: Config = config.try_into()?;
+            self.configs.insert(config.id, Arc::new(config));
+        }
+        let mut named = BTreeSet::new();
+        for task in a.tasks {
+            let task: Task = task.try_into()?;
+            named.insert(task.id);
+            self.assign(Arc::new(task));
+        }
+        let mut gone =
+            a.removed_tasks.iter().map(|id| TaskId::from_wire(id)).collect::<Result<Vec<_>, _>>()?;
+        if a.complete {
+            // Tables come before tasks: a network without one is not ours any more.
+            for network in self.networks.difference(&session.networks).copied().collect::<Vec<_>>() {
+                self.forget_network(network);
+            }
+            gone.extend(self.tasks.keys().filter(|id| !named.contains(id)));
+            for (id, held) in std::mem::take(&mut self.held) {
+                warn!(task.id = %id, container.id = held.container.container_id, "removing a container of no task");
+                self.adopt_stray(id);
+            }
+        }
+        for id in gone {
+            if let Some(assigned) = self.tasks.get(&id) {
+                assigned.directive.send_modify(|d| d.removed = true);
+            }
+        }
+        for id in a.removed_secrets {
+            self.secrets.remove(&SecretId::from_wire(&id)?);
+        }
+        for id in a.removed_configs {
+            self.configs.remove(&ConfigId::from_wire(&id)?);
+        }
+        Ok(())
+    }
+
+    /// Takes an assignment over: a known task's actor is told, a new one gets an actor.
+    fn assign(&mut self, task: Arc<Task>) {
+        let assignment = self.resolve(task.clone());
+        if let Some(assigned) = self.tasks.get_mut(&task.id) {
+            let status = assigned.task.status.clone();
+            assigned.task = Arc::new(Task { status, ..(*task).clone() });
+            let directive = Directive { assignment, removed: false };
+            assigned.directive.send_if_modified(|current| {
+                let changed = *current != directive;
+                *current = directive;
+                changed
+            });
+            self.ledger.put_task(&assigned.task);
+            return;
+        }
+        let held = self.held.remove(&task.id);
+        let mut status = task.status.clone();
+        if status.state == Some(TaskState::Running) && held.is_none() {
+            // The host was restarted: a task is never started twice.
+            status.state = Some(TaskState::Failed);
+            status.error = Some("the container is gone: the host was restarted".to_owned());
+            status.at = (self.options.clock)();
+            self.unacknowledged.insert(task.id, Unacknowledged { status: status.clone(), sent: None });
+        }
+        self.spawn(Arc::new(Task { status, ..(*task).clone() }), assignment, false);
+    }
+
+    /// Gives a container that belongs to no task an actor that removes it.
+    fn adopt_stray(&mut self, id: TaskId) {
+        let executor = self.around.executor.clone();
+        self.actors.spawn(async move {
+            let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+            while let Err(error) = executor.remove(id).await {
+                warn!(task.id = %id, %error, "cannot remove a container of no task, will retry");
+                tokio::time::sleep(backoff.delay()).await;
+            }
+        });
+    }
+
+    fn spawn(&mut self, task: Arc<Task>, assignment: TaskAssignment, removed: bool) {
+        let (directive, receiver) = watch::channel(Directive { assignment, removed });
+        let actor = Actor::new(self.around.clone(), task.id, task.status.clone(), receiver);
+        self.actors.spawn(actor.run());
+        self.ledger.put_task(&task);
+        self.tasks.insert(task.id, Assigned { directive, task });
+    }
+
+    fn resolve(&self, task: Arc<Task>) -> TaskAssignment {
+        let container = &task.spec.container;
+        let secrets = container.secrets.iter().filter_map(|s| self.secrets.get_key_value(&s.id));
+        let configs = container.configs.iter().filter_map(|c| self.configs.get_key_value(&c.id));
+        TaskAssignment {
+            secrets: secrets.map(|(id, s)| (*id, s.clone())).collect(),
+            configs: configs.map(|(id, c)| (*id, c.clone())).collect(),
+            task,
+        }
+    }
+
+    async fn on_timer(
+        &mut self,
+        session: &mut Session,
+        report_at: &mut Option<Instant>,
+    ) -> Result<(), SessionEnd> {
+        let now = Instant::now();
+        if now >= session.silent_at() {
+            return Err(SessionEnd::Silent);
+        }
+        if now >= session.heartbeat_at {
+            session.heartbeat_at = now + session.period;
+            session.send(Up::Heartbeat(Heartbeat {}))?;
+        }
+        if now >= session.describe_at {
+            session.describe_at = now + DESCRIBE_PERIOD;
+            let description = self.options.executor.describe().await;
+            if description != session.description {
+                session.send(Up::Description((&description).into()))?;
+                session.description = description;
+            }
+        }
+        if report_at.is_some_and(|at| now >= at) {
+            *report_at = None;
+            self.report(session)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what the managers do not know yet.
+    fn report(&mut self, session: &Session) -> Result<(), SessionEnd> {
+        for (subject, version) in std::mem::take(&mut self.acks) {
+            let network = subject.map(proto::WireId::to_wire).unwrap_or_default();
+            session.send(Up::NetworkAck(NetworkAck { network, version }))?;
+        }
+        let fresh: Vec<_> = self.unacknowledged.iter_mut().filter(|(_, u)| u.sent.is_none()).collect();
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        self.report_sequence += 1;
+        let sequence = self.report_sequence;
+        let mut tasks = Vec::with_capacity(fresh.len());
+        for (id, waiting) in fresh {
+            waiting.sent = Some(sequence);
+            tasks.push(TaskReport { task: id.to_wire(), status: Some((&waiting.status).into()) });
+        }
+        session.send(Up::Statuses(StatusReport { sequence, tasks }))
+    }
+}
+
+impl Session {
+    fn silent_at(&self) -> Instant {
+        self.heard_at + self.period * MISSED_PERIODS
+    }
+
+    /// Queues a message; a full queue means that nothing gets through any more.
+    fn send(&self, message: Up) -> Result<(), SessionEnd> {
+        self.up.try_send(AgentMessage { message: Some(message) }).map_err(|_| SessionEnd::Stuck)
+    }
+}
+
+async fn next(link: &mut Link) -> Event {
+    match link {
+        Link::Dialling(attempt) => {
+            let (addr, outcome) = attempt.await;
+            Event::Dialled(addr, outcome)
+        }
+        Link::Up(session) => Event::Message(session.down.message().await),
+    }
+}
+
+async fn until(timer: Option<Instant>) {
+    match timer {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Opens a session and waits for its welcome.
+async fn dial(
+    connect: Connect,
+    addr: SocketAddr,
+    description: NodeDescription,
+) -> Result<(Session, Welcome), Status> {
+    let attempt = async {
+        let (up, messages) = mpsc::channel(256);
+        let hello = Hello { description: Some((&description).into()) };
+        up.try_send(AgentMessage { message: Some(Up::Hello(hello)) }).expect("the queue is empty");
+        let mut client = DispatcherClient::new(connect(addr)).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let mut down = client.session(ReceiverStream::new(messages)).await?.into_inner();
+        let first = down.message().await?.and_then(|m| m.message);
+        let Some(Down::Welcome(welcome)) = first else {
+            return Err(Status::failed_precondition("the manager did not begin with a welcome"));
+        };
+        let now = Instant::now();
+        let period = Duration::from_millis(welcome.heartbeat_period_ms.max(10));
+        let session = Session {
+            addr,
+            up,
+            down,
+            period,
+            heard_at: now,
+            heartbeat_at: now + period,
+            describe_at: now + DESCRIBE_PERIOD,
+            description,
+            assignments: None,
+            networks: BTreeSet::new(),
+        };
+        Ok((session, welcome))
+    };
+    tokio::time::timeout(DIAL_LIMIT, attempt)
+        .await
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("the manager does not answer")))
+}
+
+fn node_config(welcome: &Welcome) -> Result<(Node, NodeConfig), Invalid> {
+    let missing = |field: &str| proto::Problem::Missing.of(field);
+    let node: Node = welcome.node.clone().ok_or_else(|| missing("node"))?.try_into()?;
+    let narrow =
+        |field: &str, v: u32| u16::try_from(v).map_err(|_| proto::Problem::OutOfRange(v.into()).of(field));
+    let net = |field: &str, text: &str| {
+        text.parse().map_err(|_| proto::Problem::NotAnAddress(text.to_owned()).of(field))
+    };
+    let config = NodeConfig {
+        id: node.id,
+        index: narrow("index", welcome.index)?,
+        data_port: narrow("data_path_port", welcome.data_path_port)?,
+        mesh_subnet: net("mesh_subnet", &welcome.mesh_subnet)?,
+        task_pool: net("task_pool", &welcome.task_pool)?,
+    };
+    Ok((node, config))
+}

@@ -1,0 +1,1 @@
+//! An agent against a fake host and a fake manager.
