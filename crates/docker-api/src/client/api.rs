@@ -1,0 +1,347 @@
+//! Typed requests, by Docker's route.
+
+use super::{Client, Error, Hijacked, JsonLines, Query, Result, escape};
+use crate::types::*;
+use axum::body::Body;
+use http_body_util::BodyExt as _;
+use hyper::{HeaderMap, Method, Response, StatusCode, body::Incoming};
+
+/// A body whose bytes come as the daemon sends them: logs, archives.
+pub type Exposed = Response<Incoming>;
+
+/// Lists and single objects that have nothing special: `GET path`, `GET path/{id}`.
+macro_rules! objects {
+    ($($list:ident, $one:ident: $type:ty = $path:literal;)*) => {$(
+        #[doc = concat!("`GET ", $path, "`; the query may hold `filters`.")]
+        pub async fn $list(&self, query: Query<'_>) -> Result<Vec<$type>> {
+            self.get($path, query).await
+        }
+        #[doc = concat!("`GET ", $path, "/{id or name}`")]
+        pub async fn $one(&self, id: &str) -> Result<$type> {
+            self.get(&format!(concat!($path, "/{}"), escape(id)), &[]).await
+        }
+    )*};
+}
+
+impl Client {
+    objects! {
+        services, service: Service = "/services";
+        nodes, node: Node = "/nodes";
+        tasks, task: Task = "/tasks";
+        secrets, secret: Secret = "/secrets";
+        configs, config: Config = "/configs";
+        networks, network: Network = "/networks";
+        stacks, stack: Stack = "/rswarm/stacks";
+    }
+
+    // ---- system
+
+    pub async fn version(&self) -> Result<Version> {
+        self.get("/version", &[]).await
+    }
+
+    pub async fn info(&self) -> Result<Info> {
+        self.get("/info", &[]).await
+    }
+
+    /// `GET /events`; endless unless `until` is in the query.
+    pub async fn events(&self, query: Query<'_>) -> Result<JsonLines<EventMessage>> {
+        self.lines(Method::GET, "/events", query, HeaderMap::new()).await
+    }
+
+    // ---- swarm
+
+    /// `POST /swarm/init`; returns the node's id.
+    pub async fn swarm_init(&self, request: &SwarmInit) -> Result<String> {
+        self.post("/swarm/init", &[], request).await
+    }
+
+    pub async fn swarm_join(&self, request: &SwarmJoin) -> Result<()> {
+        self.post_empty("/swarm/join", &[], request).await
+    }
+
+    pub async fn swarm_leave(&self, force: bool) -> Result<()> {
+        self.post_empty("/swarm/leave", &[("force", bool_text(force))], &()).await
+    }
+
+    pub async fn swarm(&self) -> Result<Swarm> {
+        self.get("/swarm", &[]).await
+    }
+
+    /// `POST /swarm/update`; the query may hold `rotateWorkerToken`, `rotateManagerToken`,
+    /// `rotateManagerUnlockKey`.
+    pub async fn swarm_update(&self, version: u64, spec: &SwarmSpec, query: Query<'_>) -> Result<()> {
+        let version = version.to_string();
+        let mut all = vec![("version", version.as_str())];
+        all.extend_from_slice(query);
+        self.post_empty("/swarm/update", &all, spec).await
+    }
+
+    pub async fn swarm_unlock_key(&self) -> Result<UnlockKey> {
+        self.get("/swarm/unlockkey", &[]).await
+    }
+
+    pub async fn swarm_unlock(&self, key: &str) -> Result<()> {
+        self.post_empty("/swarm/unlock", &[], &UnlockKey { unlock_key: key.into() }).await
+    }
+
+    pub async fn node_update(&self, id: &str, version: u64, spec: &NodeSpec) -> Result<()> {
+        self.update("nodes", id, version, spec).await
+    }
+
+    pub async fn node_remove(&self, id: &str, force: bool) -> Result<()> {
+        self.delete(&format!("/nodes/{}", escape(id)), &[("force", bool_text(force))]).await.map(drop)
+    }
+
+    // ---- services
+
+    pub async fn service_create(&self, spec: &ServiceSpec) -> Result<ServiceCreated> {
+        self.post("/services/create", &[], spec).await
+    }
+
+    pub async fn service_update(&self, id: &str, version: u64, spec: &ServiceSpec) -> Result<ServiceUpdated> {
+        let version = version.to_string();
+        self.post(&format!("/services/{}/update", escape(id)), &[("version", &version)], spec).await
+    }
+
+    /// Puts the previous spec back.
+    pub async fn service_rollback(
+        &self,
+        id: &str,
+        version: u64,
+        spec: &ServiceSpec,
+    ) -> Result<ServiceUpdated> {
+        let version = version.to_string();
+        let query = [("version", version.as_str()), ("rollback", "previous")];
+        self.post(&format!("/services/{}/update", escape(id)), &query, spec).await
+    }
+
+    pub async fn service_remove(&self, id: &str) -> Result<()> {
+        self.delete(&format!("/services/{}", escape(id)), &[]).await.map(drop)
+    }
+
+    // ---- secrets, configs, networks, stacks
+
+    pub async fn secret_create(&self, spec: &SecretSpec) -> Result<ObjectId> {
+        self.post("/secrets/create", &[], spec).await
+    }
+
+    pub async fn secret_update(&self, id: &str, version: u64, spec: &SecretSpec) -> Result<()> {
+        self.update("secrets", id, version, spec).await
+    }
+
+    pub async fn secret_remove(&self, id: &str) -> Result<()> {
+        self.delete(&format!("/secrets/{}", escape(id)), &[]).await.map(drop)
+    }
+
+    pub async fn config_create(&self, spec: &ConfigSpec) -> Result<ObjectId> {
+        self.post("/configs/create", &[], spec).await
+    }
+
+    pub async fn config_update(&self, id: &str, version: u64, spec: &ConfigSpec) -> Result<()> {
+        self.update("configs", id, version, spec).await
+    }
+
+    pub async fn config_remove(&self, id: &str) -> Result<()> {
+        self.delete(&format!("/configs/{}", escape(id)), &[]).await.map(drop)
+    }
+
+    pub async fn network_create(&self, spec: &NetworkCreate) -> Result<NetworkCreated> {
+        self.post("/networks/create", &[], spec).await
+    }
+
+    pub async fn network_remove(&self, id: &str) -> Result<()> {
+        self.delete(&format!("/networks/{}", escape(id)), &[]).await.map(drop)
+    }
+
+    /// Records what was deployed; returns the stack with its history.
+    pub async fn stack_record(&self, record: &RecordStack) -> Result<Stack> {
+        self.post("/rswarm/stacks", &[], record).await
+    }
+
+    /// Forgets a stack's history; its services are the caller's business.
+    pub async fn stack_remove(&self, name: &str) -> Result<()> {
+        self.delete(&format!("/rswarm/stacks/{}", escape(name)), &[]).await.map(drop)
+    }
+
+    async fn update(&self, kind: &str, id: &str, version: u64, spec: &impl serde::Serialize) -> Result<()> {
+        let version = version.to_string();
+        self.post_empty(&format!("/{kind}/{}/update", escape(id)), &[("version", &version)], spec).await
+    }
+
+    // ---- containers
+
+    /// `GET /containers/json`
+    pub async fn containers(&self, query: Query<'_>) -> Result<Vec<ContainerSummary>> {
+        self.get("/containers/json", query).await
+    }
+
+    pub async fn container(&self, id: &str) -> Result<ContainerInspect> {
+        self.get(&format!("/containers/{}/json", escape(id)), &[]).await
+    }
+
+    pub async fn container_create(&self, name: Option<&str>, config: &ContainerCreate) -> Result<Created> {
+        let query: Vec<_> = name.map(|n| ("name", n)).into_iter().collect();
+        self.post("/containers/create", &query, config).await
+    }
+
+    /// `POST /containers/{id}/{action}` with an empty answer: `start stop restart kill pause unpause rename
+    /// resize`.
+    pub async fn container_act(&self, id: &str, action: &str, query: Query<'_>) -> Result<()> {
+        let path = format!("/containers/{}/{action}", escape(id));
+        self.request(Method::POST, &path, query, HeaderMap::new(), Body::empty()).await?;
+        Ok(())
+    }
+
+    pub async fn container_remove(&self, id: &str, query: Query<'_>) -> Result<()> {
+        self.delete(&format!("/containers/{}", escape(id)), query).await.map(drop)
+    }
+
+    /// Asks for the exit; the wait is in force when this returns, the answer comes by [`wait_answer`].
+    ///
+    /// [`wait_answer`]: Self::wait_answer
+    pub async fn container_wait(&self, id: &str, condition: &str) -> Result<Exposed> {
+        let path = format!("/containers/{}/wait", escape(id));
+        self.request(Method::POST, &path, &[("condition", condition)], HeaderMap::new(), Body::empty()).await
+    }
+
+    /// Waits for the exit that [`container_wait`](Self::container_wait) asked for.
+    pub async fn wait_answer(answer: Exposed) -> Result<ContainerWaited> {
+        Ok(parse(&answer.into_body().collect().await?.to_bytes())?)
+    }
+
+    /// `POST /containers/{id}/attach`; the query says which streams (`stdin=1` ..).
+    pub async fn container_attach(&self, id: &str, query: Query<'_>) -> Result<Hijacked> {
+        self.hijack(&format!("/containers/{}/attach", escape(id)), query, &Empty {}).await
+    }
+
+    /// `GET /containers/{id}/logs` and its like for services and tasks: `base` is `containers`, `services`
+    /// or `tasks`.
+    pub async fn logs(&self, base: &str, id: &str, query: Query<'_>) -> Result<Exposed> {
+        let path = format!("/{base}/{}/logs", escape(id));
+        self.request(Method::GET, &path, query, HeaderMap::new(), Body::empty()).await
+    }
+
+    /// `GET /containers/{id}/archive`: a tar stream of `path`.
+    pub async fn archive_get(&self, id: &str, path: &str) -> Result<Exposed> {
+        let url = format!("/containers/{}/archive", escape(id));
+        self.request(Method::GET, &url, &[("path", path)], HeaderMap::new(), Body::empty()).await
+    }
+
+    /// `PUT /containers/{id}/archive`: unpacks a tar stream into the folder `path`.
+    pub async fn archive_put(&self, id: &str, query: Query<'_>, tar: Body) -> Result<()> {
+        let url = format!("/containers/{}/archive", escape(id));
+        self.request(Method::PUT, &url, query, HeaderMap::new(), tar).await?;
+        Ok(())
+    }
+
+    pub async fn exec_create(&self, id: &str, exec: &ExecCreate) -> Result<Created> {
+        self.post(&format!("/containers/{}/exec", escape(id)), &[], exec).await
+    }
+
+    pub async fn exec_start(&self, exec: &str, start: &ExecStart) -> Result<Hijacked> {
+        self.hijack(&format!("/exec/{}/start", escape(exec)), &[], start).await
+    }
+
+    pub async fn exec_start_detached(&self, exec: &str) -> Result<()> {
+        let start = ExecStart { detach: true, ..ExecStart::default() };
+        self.post_empty(&format!("/exec/{}/start", escape(exec)), &[], &start).await
+    }
+
+    pub async fn exec(&self, exec: &str) -> Result<ExecInspect> {
+        self.get(&format!("/exec/{}/json", escape(exec)), &[]).await
+    }
+
+    /// `POST /{containers|exec}/{id}/resize`
+    pub async fn resize(&self, base: &str, id: &str, rows: u16, columns: u16) -> Result<()> {
+        let (h, w) = (rows.to_string(), columns.to_string());
+        let path = format!("/{base}/{}/resize", escape(id));
+        self.request(Method::POST, &path, &[("h", &h), ("w", &w)], HeaderMap::new(), Body::empty()).await?;
+        Ok(())
+    }
+
+    // ---- images
+
+    pub async fn images(&self, query: Query<'_>) -> Result<Vec<ImageSummary>> {
+        self.get("/images/json", query).await
+    }
+
+    pub async fn image(&self, name: &str) -> Result<ImageInspect> {
+        self.get(&format!("/images/{}/json", escape(name)), &[]).await
+    }
+
+    pub async fn image_history(&self, name: &str) -> Result<Vec<ImageHistory>> {
+        self.get(&format!("/images/{}/history", escape(name)), &[]).await
+    }
+
+    pub async fn image_tag(&self, name: &str, repo: &str, tag: &str) -> Result<()> {
+        let path = format!("/images/{}/tag", escape(name));
+        let query = [("repo", repo), ("tag", tag)];
+        self.request(Method::POST, &path, &query, HeaderMap::new(), Body::empty()).await?;
+        Ok(())
+    }
+
+    pub async fn image_remove(&self, name: &str, query: Query<'_>) -> Result<Vec<ImageDeleted>> {
+        Ok(parse(&self.delete(&format!("/images/{}", escape(name)), query).await?)?)
+    }
+
+    /// `POST /images/create?fromImage=..`
+    pub async fn image_pull(&self, query: Query<'_>, auth: HeaderMap) -> Result<JsonLines<JsonMessage>> {
+        self.lines(Method::POST, "/images/create", query, auth).await
+    }
+
+    pub async fn image_push(&self, name: &str, tag: &str, auth: HeaderMap) -> Result<JsonLines<JsonMessage>> {
+        self.lines(Method::POST, &format!("/images/{}/push", escape(name)), &[("tag", tag)], auth).await
+    }
+
+    pub async fn image_load(&self, query: Query<'_>, archive: Body) -> Result<JsonLines<JsonMessage>> {
+        self.upload(Method::POST, "/images/load", query, HeaderMap::new(), archive).await
+    }
+
+    /// `POST /images/create?fromSrc=-`: a root file system as an image.
+    pub async fn image_import(&self, query: Query<'_>, archive: Body) -> Result<JsonLines<JsonMessage>> {
+        self.upload(Method::POST, "/images/create", query, HeaderMap::new(), archive).await
+    }
+
+    /// `GET /images/get?names=..`: a docker-archive of several images.
+    pub async fn image_save(&self, names: &[&str]) -> Result<Exposed> {
+        let query: Vec<_> = names.iter().map(|n| ("names", *n)).collect();
+        self.request(Method::GET, "/images/get", &query, HeaderMap::new(), Body::empty()).await
+    }
+
+    /// The manifest a reference stands for: asked of this host, the swarm, then the registry. `None` = unknown.
+    pub async fn distribution(&self, name: &str) -> Result<Option<DistributionInspect>> {
+        match self.get(&format!("/distribution/{}/json", escape(name)), &[]).await {
+            Ok(found) => Ok(Some(found)),
+            Err(Error::Api { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    // ---- volumes
+
+    pub async fn volumes(&self, query: Query<'_>) -> Result<VolumeList> {
+        self.get("/volumes", query).await
+    }
+
+    pub async fn volume(&self, name: &str) -> Result<Volume> {
+        self.get(&format!("/volumes/{}", escape(name)), &[]).await
+    }
+
+    pub async fn volume_create(&self, volume: &VolumeCreate) -> Result<Volume> {
+        self.post("/volumes/create", &[], volume).await
+    }
+
+    pub async fn volume_remove(&self, name: &str, force: bool) -> Result<()> {
+        self.delete(&format!("/volumes/{}", escape(name)), &[("force", bool_text(force))]).await.map(drop)
+    }
+
+    /// `POST /{containers|images|networks|volumes}/prune`
+    pub async fn prune<T: serde::de::DeserializeOwned>(&self, kind: &str, query: Query<'_>) -> Result<T> {
+        self.post(&format!("/{kind}/prune"), query, &Empty {}).await
+    }
+}
+
+fn bool_text(value: bool) -> &'static str {
+    if value { "1" } else { "0" }
+}
