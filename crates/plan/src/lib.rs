@@ -1,8 +1,10 @@
 //! Decides what a swarm should do next: the whole control loop as one pure function.
 //!
 //! ```text
-//!  tables, now, acks --> orchestrate -> allocate -> schedule -> reap --> batches, wake_at, report
-//!                        |  delete, scale, restart, update, promote
+//!  tables, now, acks --> orchestrate --> allocate --> schedule --> reap --> batches, wake_at, report
+//!                        per service:    networks,    pending      ended tasks,
+//!                        delete, scale,  services,    tasks ->     removed services
+//!                        restart, update tasks        nodes        and networks
 //! ```
 //!
 //! [`step`] reads a view of the replicated state and returns the changes that bring it nearer to what was
@@ -10,11 +12,28 @@
 //! on a settled state it returns nothing. Everything it must remember is in the stored objects, so the next
 //! leader goes on where this one stopped.
 //!
+//! Stages meet only in the [`draft`]: each sees what the ones before it decided.
+//!
 //! Invariants: no clock, no randomness, no I/O, no map without an order. It writes desired state, slot,
 //! placement, addresses and update status; never a spec (but for an automatic rollback) and never observed
 //! state (but ORPHANED, for nodes that can no longer speak).
 //!
 //! *Start reading at* [`step`].
+
+mod allocate;
+mod constraint;
+mod depend;
+mod draft;
+mod nodes;
+mod orchestrate;
+mod reap;
+mod restart;
+mod schedule;
+mod slots;
+mod update;
+
+pub use allocate::task_subnet;
+pub use constraint::matches as constraint_matches;
 
 use model::{Batch, NetworkId, Tables, Timestamp};
 use std::collections::BTreeMap;
@@ -53,11 +72,23 @@ pub struct Line {
     pub reason: String,
 }
 
+impl std::fmt::Display for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.subject, self.what)?;
+        if self.reason.is_empty() { Ok(()) } else { write!(f, " ({})", self.reason) }
+    }
+}
+
 /// Returns the changes that bring the swarm nearer to what was asked for.
 ///
-/// `ids` gives fresh random bits for each new task.
+/// `ids` gives fresh random bits for each new task. Without a cluster object there is nothing to plan.
 #[must_use]
 pub fn step(tables: &Tables, now: Timestamp, acks: &Acks, ids: &mut dyn FnMut() -> u128) -> Plan {
-    let _ = (tables, now, acks, ids);
-    Plan::default()
+    let Some(cluster) = tables.cluster.clone() else { return Plan::default() };
+    let mut draft = draft::Draft::new(tables, now, ids);
+    orchestrate::run(&mut draft);
+    allocate::run(&mut draft, &cluster);
+    schedule::run(&mut draft, &cluster);
+    reap::run(&mut draft, &cluster, acks);
+    draft.finish()
 }

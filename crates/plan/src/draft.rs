@@ -1,0 +1,194 @@
+//! The state as it will be once this step's changes are applied: every stage reads and writes it, so later
+//! stages see what earlier ones decided. At the end it becomes the batches.
+//!
+//! An object that several stages touched becomes one change, made from the version it was read at. What a
+//! change frees in this step (an address, a port) is not handed out in the same step: see
+//! [`Draft::base`]. So the batches apply in any order.
+
+use crate::{Line, Plan, Report};
+use model::{
+    Batch, Change, Desired, Meta, NodeId, Object, ObjectRef, Placement, Service, Slot, Tables, Task, TaskId,
+    TaskStatus, Timestamp,
+};
+use std::{collections::BTreeSet, sync::Arc};
+
+/// Changes in one batch at most. Source: swarmkit `MaxChangesPerTransaction`.
+const BATCH_LIMIT: usize = 200;
+
+pub(crate) struct Draft<'a> {
+    base: &'a Tables,
+    tables: Tables,
+    now: Timestamp,
+    /// In the order of first touch: an old task stands before its replacement.
+    touched: Vec<ObjectRef>,
+    seen: BTreeSet<ObjectRef>,
+    report: Report,
+    wake_at: Option<Timestamp>,
+    ids: &'a mut dyn FnMut() -> u128,
+}
+
+impl<'a> Draft<'a> {
+    pub(crate) fn new(base: &'a Tables, now: Timestamp, ids: &'a mut dyn FnMut() -> u128) -> Self {
+        Self {
+            base,
+            tables: base.clone(),
+            now,
+            touched: Vec::new(),
+            seen: BTreeSet::new(),
+            report: Report::default(),
+            wake_at: None,
+            ids,
+        }
+    }
+
+    /// Returns the state with what was decided so far.
+    pub(crate) fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Returns the state this step began with: what is claimed there is not free yet.
+    pub(crate) fn base(&self) -> &'a Tables {
+        self.base
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Asks to be called again at `at`, if that is still to come.
+    pub(crate) fn wake(&mut self, at: Timestamp) {
+        if at > self.now {
+            self.wake_at = Some(self.wake_at.map_or(at, |w| w.min(at)));
+        }
+    }
+
+    pub(crate) fn say(&mut self, subject: impl Into<String>, what: &'static str, reason: impl Into<String>) {
+        self.report.lines.push(Line { subject: subject.into(), what, reason: reason.into() });
+    }
+
+    /// Stores an object; false (and a line in the report) if something else holds what it claims.
+    pub(crate) fn put(&mut self, object: Object) -> bool {
+        self.apply(object.key(), Change::Put(object))
+    }
+
+    pub(crate) fn delete(&mut self, key: ObjectRef) {
+        if let Some(stored) = self.tables.get(key) {
+            self.apply(key, Change::Delete { key, version: stored.version() });
+        }
+    }
+
+    /// Changes a task, if it is there and the edit makes a difference.
+    pub(crate) fn edit_task(&mut self, id: TaskId, edit: impl FnOnce(&mut Task)) -> bool {
+        let Some(old) = self.tables.tasks.get(&id) else { return false };
+        let mut new = Task::clone(old);
+        edit(&mut new);
+        if new == **old { true } else { self.put(Object::Task(Arc::new(new))) }
+    }
+
+    /// Changes a service, if it is there and the edit makes a difference.
+    pub(crate) fn edit_service(&mut self, id: model::ServiceId, edit: impl FnOnce(&mut Service)) -> bool {
+        let Some(old) = self.tables.services.get(&id) else { return false };
+        let mut new = Service::clone(old);
+        edit(&mut new);
+        if new == **old { true } else { self.put(Object::Service(Arc::new(new))) }
+    }
+
+    /// Sets what is wanted of a task, noting when.
+    pub(crate) fn want(&mut self, id: TaskId, desired: Desired) {
+        let now = self.now;
+        self.edit_task(id, |task| {
+            if task.desired != desired {
+                task.desired = desired;
+                task.desired_at = now;
+            }
+        });
+    }
+
+    /// Makes a fresh task for a slot of a service.
+    pub(crate) fn create_task(&mut self, service: &Service, slot: Slot, desired: Desired) -> TaskId {
+        let id = TaskId((self.ids)());
+        let task = Task {
+            id,
+            meta: Meta::default(),
+            service: service.id,
+            service_name: service.spec.name.clone(),
+            slot,
+            spec: service.spec.task.clone(),
+            spec_version: service.spec_version,
+            job_iteration: service.job_iteration,
+            host_ports: Vec::new(),
+            placement: Placement::Unallocated,
+            desired,
+            attachments: Vec::new(),
+            gateway_address: None,
+            status: TaskStatus::default(),
+            desired_at: self.now,
+        };
+        self.put(Object::Task(Arc::new(task)));
+        id
+    }
+
+    /// Returns a node's name for the report.
+    pub(crate) fn node_name(&self, id: NodeId) -> String {
+        self.tables.nodes.get(&id).map_or_else(|| id.to_string(), |n| n.display_name())
+    }
+
+    fn apply(&mut self, key: ObjectRef, change: Change) -> bool {
+        let batch = Batch { at: self.now, changes: vec![change] };
+        if let Err(conflict) = self.tables.apply(self.base.index + 1, &batch) {
+            self.say(key.to_string(), "not changed", conflict.to_string());
+            return false;
+        }
+        if self.seen.insert(key) {
+            self.touched.push(key);
+        }
+        true
+    }
+
+    pub(crate) fn finish(self) -> Plan {
+        let changes: Vec<Change> = self.touched.iter().filter_map(|key| self.net_change(*key)).collect();
+        let batches =
+            changes.chunks(BATCH_LIMIT).map(|part| Batch { at: self.now, changes: part.to_vec() }).collect();
+        Plan { batches, wake_at: self.wake_at, report: self.report }
+    }
+
+    /// Returns what became of one object in the whole step, made from the version in the base.
+    fn net_change(&self, key: ObjectRef) -> Option<Change> {
+        match (self.base.get(key), self.tables.get(key)) {
+            (None, None) => None,
+            (Some(old), None) => Some(Change::Delete { key, version: old.version() }),
+            (None, Some(new)) => Some(Change::Put(with_meta(new, Meta::default()))),
+            (Some(old), Some(new)) => {
+                let new = with_meta(new, meta_of(&old));
+                (new != old).then_some(Change::Put(new))
+            }
+        }
+    }
+}
+
+fn meta_of(object: &Object) -> Meta {
+    match object {
+        Object::Cluster(o) => o.meta,
+        Object::Node(o) => o.meta,
+        Object::Service(o) => o.meta,
+        Object::Task(o) => o.meta,
+        Object::Network(o) => o.meta,
+        Object::Secret(o) => o.meta,
+        Object::Config(o) => o.meta,
+        Object::Stack(o) => o.meta,
+    }
+}
+
+fn with_meta(mut object: Object, meta: Meta) -> Object {
+    match &mut object {
+        Object::Cluster(o) => Arc::make_mut(o).meta = meta,
+        Object::Node(o) => Arc::make_mut(o).meta = meta,
+        Object::Service(o) => Arc::make_mut(o).meta = meta,
+        Object::Task(o) => Arc::make_mut(o).meta = meta,
+        Object::Network(o) => Arc::make_mut(o).meta = meta,
+        Object::Secret(o) => Arc::make_mut(o).meta = meta,
+        Object::Config(o) => Arc::make_mut(o).meta = meta,
+        Object::Stack(o) => Arc::make_mut(o).meta = meta,
+    }
+    object
+}

@@ -1,0 +1,199 @@
+//! Ends what is over: frees addresses, forgets old tasks, deletes services and networks nobody needs.
+//!
+//! An address is free only when every node that could still send to it has heard that its task ended
+//! ([`Acks`]). A task is deleted no earlier than that. Source: swarmkit `manager/orchestrator/taskreaper`.
+
+use crate::{
+    Acks,
+    draft::Draft,
+    nodes,
+    slots::{self, Slots},
+};
+use model::{
+    Cluster, Desired, Duration, NetworkId, ObjectRef, Service, Task, TaskId, TaskState, UpdateState,
+};
+use std::{collections::BTreeSet, sync::Arc};
+
+/// After this long a node that is down is taken to be gone for good, with all its containers.
+const ORPHAN_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+pub(crate) fn run(draft: &mut Draft<'_>, cluster: &Cluster, acks: &Acks) {
+    let tasks: Vec<Arc<Task>> = draft.tables().tasks.values().cloned().collect();
+    for task in &tasks {
+        orphan(draft, task);
+        if !draft.tables().services.contains(&task.service) {
+            draft.want(task.id, Desired::Remove);
+        }
+    }
+    let forgettable = beyond_history(draft, cluster);
+    for task in &tasks {
+        settle(draft, task.id, &forgettable, acks);
+    }
+    delete_services(draft);
+    delete_networks(draft);
+    delete_stacks(draft);
+}
+
+/// Gives up on a task whose node will not speak again.
+fn orphan(draft: &mut Draft<'_>, task: &Task) {
+    let Some(id) = task.node() else { return };
+    if slots::is_over(task) {
+        return;
+    }
+    let now = draft.now();
+    if let Some(node) = draft.tables().nodes.get(&id) {
+        if !nodes::is_lost(Some(node)) {
+            return;
+        }
+        let due = node.status.since.after(ORPHAN_AFTER);
+        if due > now {
+            draft.wake(due);
+            return;
+        }
+    }
+    let name = draft.node_name(id);
+    draft.say(task.name(), "orphaned", format!("node {name} is gone"));
+    draft.edit_task(task.id, |t| {
+        t.status.state = Some(TaskState::Orphaned);
+        t.status.at = now;
+        "node is gone".clone_into(&mut t.status.message);
+    });
+}
+
+/// Frees the addresses of an ended task, and deletes it if nobody will ask for it any more.
+fn settle(draft: &mut Draft<'_>, id: TaskId, forgettable: &BTreeSet<TaskId>, acks: &Acks) {
+    let Some(task) = draft.tables().tasks.get(&id).cloned() else { return };
+    let never_placed = task.node().is_none();
+    let unwanted = task.desired == Desired::Remove
+        || (never_placed && task.desired == Desired::Shutdown)
+        || forgettable.contains(&id);
+    let free = never_placed || (slots::is_over(&task) && is_forgotten_by_all(draft, &task, acks));
+    if !free {
+        return;
+    }
+    if unwanted {
+        draft.delete(ObjectRef::Task(id));
+    } else if !never_placed && (!task.attachments.is_empty() || task.gateway_address.is_some()) {
+        draft.edit_task(id, |t| {
+            t.attachments.clear();
+            t.gateway_address = None;
+        });
+    }
+}
+
+/// Returns true if no node has a table with this task's addresses in it.
+fn is_forgotten_by_all(draft: &Draft<'_>, task: &Task, acks: &Acks) -> bool {
+    // Tables made at or behind the version at which it was stored as ended are without it.
+    let Some(stored) = draft.base().tasks.get(&task.id).filter(|t| slots::is_over(t)) else { return false };
+    task.attachments
+        .iter()
+        .all(|a| acks.0.get(&a.network).is_none_or(|version| *version >= stored.meta.version))
+}
+
+/// Returns ended tasks that are older than the history each slot keeps.
+fn beyond_history(draft: &Draft<'_>, cluster: &Cluster) -> BTreeSet<TaskId> {
+    let mut forgettable = BTreeSet::new();
+    let Ok(limit) = usize::try_from(cluster.spec.task_history_limit) else { return forgettable }; // < 0: keep all
+    for service in draft.tables().services.values() {
+        let slots: Slots = slots::of(draft.tables(), service.id);
+        for tasks in slots.values() {
+            let attempts = service.spec.task.restart.max_attempts;
+            // Attempts are counted by the tasks that are left.
+            let attempts =
+                if attempts == 0 { 0 } else { usize::try_from(attempts).unwrap_or(usize::MAX - 1) + 1 };
+            let keep = limit.max(attempts);
+            let has_live = tasks.iter().any(|t| slots::is_live(t));
+            let needed = needed_by_update(service, tasks);
+            let ended = tasks.iter().rev().filter(|t| slots::is_over(t) && !is_result(service, t));
+            for (nth, task) in ended.enumerate() {
+                // The last task of a slot says why there is no other.
+                if nth >= keep && !(nth == 0 && !has_live) && !needed.contains(&task.id) {
+                    forgettable.insert(task.id);
+                }
+            }
+        }
+    }
+    forgettable
+}
+
+/// A job's completed tasks are its memory of what is done.
+fn is_result(service: &Service, task: &Task) -> bool {
+    task.desired == Desired::Complete
+        && task.status.state == Some(TaskState::Complete)
+        && task.job_iteration == service.job_iteration
+}
+
+/// What an update that goes on reads off: the task it replaced and one that failed.
+fn needed_by_update(service: &Service, tasks: &[Arc<Task>]) -> BTreeSet<TaskId> {
+    let active = service
+        .update
+        .as_ref()
+        .is_some_and(|u| matches!(u.state, UpdateState::Updating | UpdateState::RollbackStarted));
+    if !active {
+        return BTreeSet::new();
+    }
+    let old = tasks.iter().rev().find(|t| t.spec_version < service.spec_version);
+    let failed = tasks.iter().find(|t| t.spec_version == service.spec_version && slots::failed(t));
+    old.into_iter().chain(failed).map(|t| t.id).collect()
+}
+
+/// A service goes with its last task. Tasks on lost nodes do not hold it back: they are known by their own
+/// id, and are stopped when the node returns.
+fn delete_services(draft: &mut Draft<'_>) {
+    let done: Vec<Arc<Service>> = draft
+        .tables()
+        .services
+        .values()
+        .filter(|s| s.pending_delete)
+        .filter(|s| draft.tables().tasks_of_service(s.id).all(|t| nodes::on_lost_node(draft.tables(), t)))
+        .cloned()
+        .collect();
+    for service in done {
+        draft.say(&service.spec.name, "deleted", "its tasks are gone");
+        draft.delete(ObjectRef::Service(service.id));
+    }
+}
+
+fn delete_networks(draft: &mut Draft<'_>) {
+    if !draft.tables().networks.values().any(|n| n.pending_delete) {
+        return;
+    }
+    let used = used_networks(draft);
+    let done: Vec<_> = draft
+        .tables()
+        .networks
+        .values()
+        .filter(|n| n.pending_delete && !used.contains(&n.id))
+        .cloned()
+        .collect();
+    for network in done {
+        draft.say(&network.spec.name, "deleted", "nothing uses it");
+        draft.delete(ObjectRef::Network(network.id));
+    }
+}
+
+fn used_networks(draft: &Draft<'_>) -> BTreeSet<NetworkId> {
+    let tables = draft.tables();
+    let by_services = tables.services.values().flat_map(|s| {
+        let named = s.spec.task.networks.iter().map(|n| n.network);
+        named.chain(s.endpoint.vips.iter().map(|v| v.network)).collect::<Vec<_>>()
+    });
+    let held = tables.tasks.values().filter(|t| !nodes::on_lost_node(tables, t));
+    let by_tasks = held.flat_map(|t| t.attachments.iter().map(|a| a.network));
+    by_services.chain(by_tasks).collect()
+}
+
+fn delete_stacks(draft: &mut Draft<'_>) {
+    let done: Vec<_> = draft
+        .tables()
+        .stacks
+        .values()
+        .filter(|stack| stack.pending_delete)
+        .filter(|stack| !draft.tables().services.values().any(|s| s.stack == Some(stack.id)))
+        .cloned()
+        .collect();
+    for stack in done {
+        draft.say(&stack.name, "deleted", "its services are gone");
+        draft.delete(ObjectRef::Stack(stack.id));
+    }
+}

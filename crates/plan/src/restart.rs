@@ -1,0 +1,149 @@
+//! Replaces tasks that ended or lost their node, as the restart policy says. A retry is a new task in the
+//! same slot: made at once with desired READY, so that its node can prepare it, and promoted when the delay
+//! is over and the old one has stopped. Source: swarmkit `manager/orchestrator/restart`.
+
+use crate::{
+    constraint,
+    draft::Draft,
+    nodes::{self, Home},
+    slots::{self, Slots},
+};
+use model::{Desired, Duration, RestartCondition, Service, Slot, Tables, Task, TaskId, TaskState, Timestamp};
+use std::{collections::BTreeSet, sync::Arc};
+
+/// How long after its grace period an old task that does not report its end still holds back the new one.
+const STOP_BOUND: Duration = Duration::from_secs(60);
+const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+
+/// Shuts down what cannot go on in these slots, and makes the replacements the policy allows.
+pub(crate) fn heal(draft: &mut Draft<'_>, service: &Service, slots: &Slots, crowded: &BTreeSet<TaskId>) {
+    for (slot, tasks) in slots {
+        for task in tasks.iter().filter(|t| slots::is_live(t)) {
+            let home = home(draft.tables(), service, task, crowded);
+            let done = task.desired == Desired::Complete && task.status.state == Some(TaskState::Complete);
+            if done || (home == Home::Fine && !slots::is_over(task)) {
+                continue;
+            }
+            replace(draft, service, *slot, tasks, task, home);
+        }
+    }
+}
+
+fn replace(
+    draft: &mut Draft<'_>,
+    service: &Service,
+    slot: Slot,
+    tasks: &[Arc<Task>],
+    task: &Task,
+    home: Home,
+) {
+    draft.want(task.id, Desired::Shutdown);
+    let why = if slots::is_over(task) { ended_reason(task) } else { home.reason().to_owned() };
+    let has_successor = tasks.iter().any(|t| {
+        t.id != task.id && slots::is_live(t) && t.spec_version >= task.spec_version && !slots::is_over(t)
+    });
+    // A global task lives and dies with its node.
+    let bound_to_node = matches!(slot, Slot::Node(_)) && !matches!(home, Home::Fine | Home::Crowded);
+    if has_successor || bound_to_node || !may_restart(service, tasks, task) {
+        draft.say(task.name(), "shut down", why);
+        return;
+    }
+    draft.say(task.name(), "replaced", why);
+    draft.create_task(service, slot, Desired::Ready);
+}
+
+fn ended_reason(task: &Task) -> String {
+    let error = task.status.error.clone().unwrap_or_else(|| task.status.message.clone());
+    let state = match task.status.state {
+        Some(TaskState::Complete) => "complete",
+        Some(TaskState::Rejected) => "rejected",
+        Some(TaskState::Orphaned) => "orphaned",
+        Some(TaskState::Shutdown) => "was shut down",
+        _ => "failed",
+    };
+    if error.is_empty() { state.to_owned() } else { format!("{state}: {error}") }
+}
+
+/// Returns whether a task's node still is a place for it.
+fn home(tables: &Tables, service: &Service, task: &Task, crowded: &BTreeSet<TaskId>) -> Home {
+    let Some(id) = task.node() else { return Home::Fine };
+    let Some(node) = tables.nodes.get(&id) else { return Home::Lost };
+    // Both the constraints it was made with and the present ones: a change of the spec is the updater's to
+    // roll out, only a change of the node is ours.
+    let placements = [&task.spec.placement, &service.spec.task.placement];
+    if nodes::is_lost(Some(node)) {
+        Home::Lost
+    } else if nodes::is_drained(node) {
+        Home::Drained
+    } else if node.description.is_some() && placements.iter().all(|p| !constraint::allows(p, node)) {
+        Home::Unfit
+    } else if crowded.contains(&task.id) {
+        Home::Crowded
+    } else {
+        Home::Fine
+    }
+}
+
+/// Returns true if the policy lets the slot be filled again after this task.
+pub(crate) fn may_restart(service: &Service, tasks: &[Arc<Task>], task: &Task) -> bool {
+    let policy = &task.spec.restart;
+    let succeeded = task.status.state == Some(TaskState::Complete);
+    let condition = match (policy.condition, service.spec.mode) {
+        // A job that ran to its end is done.
+        (RestartCondition::Any, model::Mode::ReplicatedJob { .. } | model::Mode::GlobalJob) => {
+            RestartCondition::OnFailure
+        }
+        (condition, _) => condition,
+    };
+    let wanted = match condition {
+        RestartCondition::Any => true,
+        RestartCondition::OnFailure => !succeeded,
+        RestartCondition::None => false,
+    };
+    if !wanted || policy.max_attempts == 0 || !slots::ended_by_itself(task) {
+        return wanted;
+    }
+    // Looked at from the moment of its end: a slot that was given up does not come back as time goes by.
+    let in_window = |t: &Task| policy.window.is_zero() || task.status.at.since(t.status.at) < policy.window;
+    let ended = tasks
+        .iter()
+        .filter(|t| t.spec_version == task.spec_version && t.job_iteration == task.job_iteration)
+        .filter(|t| slots::ended_by_itself(t) && in_window(t))
+        .count() as u64;
+    // The first start was no restart.
+    ended <= policy.max_attempts
+}
+
+/// Lets tasks that wait at READY go on, once they may.
+pub(crate) fn promote(draft: &mut Draft<'_>, service: &Service) {
+    let goal = match service.spec.mode {
+        model::Mode::Replicated { .. } | model::Mode::Global => Desired::Running,
+        model::Mode::ReplicatedJob { .. } | model::Mode::GlobalJob => Desired::Complete,
+    };
+    for tasks in slots::of(draft.tables(), service.id).values() {
+        for task in tasks.iter().filter(|t| t.desired == Desired::Ready) {
+            match waits_until(draft.tables(), tasks, task) {
+                Some(at) if at > draft.now() => draft.wake(at),
+                _ => draft.want(task.id, goal),
+            }
+        }
+    }
+}
+
+/// Returns when a task at READY may start if nothing more is heard; `None` = now.
+fn waits_until(tables: &Tables, tasks: &[Arc<Task>], task: &Task) -> Option<Timestamp> {
+    let old = tasks.iter().filter(|t| t.id != task.id && t.desired > Desired::Complete);
+    let stopping = old
+        .clone()
+        .filter(|t| t.may_hold_resources() && !nodes::on_lost_node(tables, t))
+        .map(|t| t.desired_at.after(grace(t) + STOP_BOUND));
+    let resting = old
+        .filter(|t| t.desired_at == task.desired_at && t.spec_version == task.spec_version)
+        .filter(|t| slots::ended_by_itself(t))
+        .map(|t| task.desired_at.after(t.spec.restart.delay));
+    stopping.chain(resting).max()
+}
+
+fn grace(task: &Task) -> Duration {
+    task.spec.container.stop_grace_period.unwrap_or(DEFAULT_GRACE)
+}

@@ -1,0 +1,423 @@
+//! Finds a node for each task that has none. Source: swarmkit `manager/scheduler`.
+//!
+//! Tasks of one service and version are alike, so they are placed as a group: the nodes that can ever take
+//! one are found once, kept in order of preference, and each task takes the first that still has room. The
+//! order is: few recent failures, few tasks of the service, few tasks in all, then the node's id. Spread
+//! preferences come before it: they split the nodes into branches, and the emptiest branch is served first.
+
+use crate::{
+    allocate::{DYNAMIC_PORTS, free_gateway, is_attached, set_pending},
+    constraint, depend,
+    draft::Draft,
+    nodes,
+    slots::{self},
+};
+use model::{
+    Cluster, Duration, Node, NodeId, Placement, PortConfig, Protocol, PublishMode, Resources, Service,
+    ServiceId, Slot, Task, TaskState, Timestamp,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+/// A node with this many failures of a service in this time is taken last.
+const MAX_FAILURES: u32 = 5;
+const FAILURE_WINDOW: Duration = Duration::from_secs(5 * 60);
+
+pub(crate) fn run(draft: &mut Draft<'_>, cluster: &Cluster) {
+    let groups = waiting(draft);
+    if groups.is_empty() {
+        return;
+    }
+    let mut hosts = Hosts::survey(draft, cluster);
+    for ((service, spec_version), tasks) in groups {
+        let Some(service) = draft.tables().services.get(&service).cloned() else { continue };
+        if let Some(reason) = depend::waits_for(draft.tables(), &service, spec_version) {
+            for task in &tasks {
+                set_pending(draft, task.id, reason.clone());
+            }
+            continue;
+        }
+        let (bound, free): (Vec<_>, Vec<_>) =
+            tasks.into_iter().partition(|t| matches!(t.slot, Slot::Node(_)));
+        for task in bound {
+            place_on_its_node(draft, &mut hosts, &service, &task);
+        }
+        place_group(draft, &mut hosts, &service, &free);
+    }
+}
+
+type Groups = BTreeMap<(ServiceId, u64), Vec<Arc<Task>>>;
+
+/// Returns the tasks that have all they need but a node, alike ones together.
+fn waiting(draft: &Draft<'_>) -> Groups {
+    let mut groups = Groups::new();
+    let candidates = draft.tables().tasks.values().filter(|t| {
+        matches!(t.placement, Placement::Pending { .. }) && slots::is_live(t) && !slots::is_over(t)
+    });
+    for task in candidates.filter(|t| is_attached(draft, t)) {
+        let ready = draft.tables().services.get(&task.service).is_some_and(|s| has_endpoint(s, task));
+        if ready {
+            groups.entry((task.service, task.spec_version)).or_default().push(task.clone());
+        }
+    }
+    for tasks in groups.values_mut() {
+        tasks.sort_by_key(|t| (t.slot, t.id));
+    }
+    groups
+}
+
+/// Ports and virtual addresses come before tasks: a service that did not get its own starts nothing.
+fn has_endpoint(service: &Service, task: &Task) -> bool {
+    let ports = service.spec.endpoint.ports.len() == service.endpoint.ports.len();
+    let vips = service.spec.endpoint.mode == model::EndpointMode::DnsRr
+        || task.attachments.iter().all(|a| {
+            service.endpoint.vips.iter().any(|v| v.network == a.network)
+                || !service.spec.task.networks.iter().any(|n| n.network == a.network)
+        });
+    ports && vips
+}
+
+// ---- what nodes have ----------------------------------------------------------------------------------
+
+/// One node as the scheduler sees it.
+struct Host {
+    node: Arc<Node>,
+    tasks: u32,
+    reserved: Resources,
+    ports: BTreeSet<(Protocol, u16)>,
+    by_service: BTreeMap<ServiceId, u32>,
+    failures: BTreeMap<ServiceId, u32>,
+    last_gateway: Option<(Timestamp, IpAddr)>,
+}
+
+struct Hosts<'a> {
+    cluster: &'a Cluster,
+    all: Vec<Host>,
+    index: BTreeMap<NodeId, usize>,
+    /// Published by every node.
+    ingress_ports: BTreeSet<(Protocol, u16)>,
+}
+
+impl<'a> Hosts<'a> {
+    fn survey(draft: &Draft<'_>, cluster: &'a Cluster) -> Self {
+        let all: Vec<Host> = draft.tables().nodes.values().map(|n| Host::survey(draft, n.clone())).collect();
+        let index = all.iter().enumerate().map(|(i, h)| (h.node.id, i)).collect();
+        let ports = draft.tables().services.values().flat_map(|s| s.endpoint.ports.iter());
+        let ingress_ports = ports
+            .filter(|p| p.mode == PublishMode::Ingress && p.published != 0)
+            .map(|p| (p.protocol, p.published))
+            .collect();
+        Self { cluster, all, index, ingress_ports }
+    }
+}
+
+impl Host {
+    fn survey(draft: &Draft<'_>, node: Arc<Node>) -> Self {
+        let mut host = Self {
+            tasks: 0,
+            reserved: Resources::default(),
+            ports: BTreeSet::new(),
+            by_service: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            last_gateway: None,
+            node,
+        };
+        for task in draft.tables().tasks_of_node(host.node.id) {
+            if let Some(address) = task.gateway_address {
+                host.last_gateway = host.last_gateway.max(Some((task.meta.created_at, address)));
+            }
+            let failed = matches!(task.status.state, Some(TaskState::Failed | TaskState::Rejected));
+            if failed && draft.now().since(task.status.at) < FAILURE_WINDOW {
+                *host.failures.entry(task.service).or_default() += 1;
+            }
+            if task.may_hold_resources() {
+                host.take(task);
+            }
+        }
+        host
+    }
+
+    /// Counts a task that is, or may still be, here. One that is being stopped holds what it reserved, but
+    /// is no reason to go elsewhere.
+    fn take(&mut self, task: &Task) {
+        if slots::is_live(task) {
+            self.tasks += 1;
+            *self.by_service.entry(task.service).or_default() += 1;
+        }
+        let wants = &task.spec.resources.reservations;
+        self.reserved.cpu_nanos += wants.cpu_nanos;
+        self.reserved.memory_bytes += wants.memory_bytes;
+        self.ports.extend(task.host_ports.iter().map(|p| (p.protocol, p.published)));
+    }
+
+    fn preference(&self, service: ServiceId) -> (u32, u32, u32) {
+        let failures = self.failures.get(&service).copied().unwrap_or(0);
+        let unlucky = if failures >= MAX_FAILURES { failures } else { 0 };
+        (unlucky, self.by_service.get(&service).copied().unwrap_or(0), self.tasks)
+    }
+}
+
+// ---- filters ------------------------------------------------------------------------------------------
+
+/// Why a node cannot take a task, in the order they are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Obstacle {
+    NotReady,
+    Resources,
+    Constraints,
+    Platform,
+    HostPort,
+    MaxReplicas,
+    NoAddress,
+}
+
+impl Obstacle {
+    /// Returns Docker's words for it.
+    fn explain(self, nodes: usize) -> String {
+        let on = if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") };
+        match self {
+            Self::NotReady => format!("{on} not available for new tasks"),
+            Self::Resources => format!("insufficient resources on {on}"),
+            Self::Constraints => format!("scheduling constraints not satisfied on {on}"),
+            Self::Platform => format!("unsupported platform on {on}"),
+            Self::HostPort => format!("host-mode port already in use on {on}"),
+            Self::MaxReplicas => "max replicas per node limit exceed".to_owned(),
+            Self::NoAddress => format!("no task address left on {on}"),
+        }
+    }
+
+    /// Returns true if another task of the same group may still fit.
+    fn is_of_this_slot_only(self) -> bool {
+        self == Self::MaxReplicas
+    }
+}
+
+fn obstacle(
+    draft: &Draft<'_>,
+    hosts: &Hosts<'_>,
+    host: &Host,
+    service: &Service,
+    task: &Task,
+) -> Option<Obstacle> {
+    let placement = &task.spec.placement;
+    if !host.node.accepts_tasks() {
+        return Some(Obstacle::NotReady);
+    }
+    let wants = &task.spec.resources.reservations;
+    let has = host.node.description.as_ref().map(|d| d.resources).unwrap_or_default();
+    let fits =
+        |wanted: u64, reserved: u64, total: u64| wanted == 0 || reserved.saturating_add(wanted) <= total;
+    if !fits(wants.cpu_nanos, host.reserved.cpu_nanos, has.cpu_nanos)
+        || !fits(wants.memory_bytes, host.reserved.memory_bytes, has.memory_bytes)
+    {
+        return Some(Obstacle::Resources);
+    }
+    if !constraint::allows(placement, &host.node) {
+        return Some(Obstacle::Constraints);
+    }
+    if !constraint::runs_platform(placement, &host.node) {
+        return Some(Obstacle::Platform);
+    }
+    if choose_host_ports(hosts, host, service).is_none() {
+        return Some(Obstacle::HostPort);
+    }
+    let limit = placement.max_replicas_per_node;
+    if limit > 0 && nodes::replicas_elsewhere_in_service(draft.tables(), task, host.node.id) >= limit {
+        return Some(Obstacle::MaxReplicas);
+    }
+    if slots::needs_gateway(draft.tables(), &service.spec.endpoint, &task.spec) {
+        let last = host.last_gateway.map(|(_, address)| address);
+        if free_gateway(draft, hosts.cluster, host.node.id, last).is_none() {
+            return Some(Obstacle::NoAddress);
+        }
+    }
+    None
+}
+
+/// Returns the host-mode ports a task would get here; `None` when one is in use.
+fn choose_host_ports(hosts: &Hosts<'_>, host: &Host, service: &Service) -> Option<Vec<PortConfig>> {
+    let mut ports: Vec<PortConfig> = slots::host_ports(&service.spec.endpoint).cloned().collect();
+    let mut mine: BTreeSet<(Protocol, u16)> = BTreeSet::new();
+    let is_free = |mine: &BTreeSet<(Protocol, u16)>, key: &(Protocol, u16)| {
+        !host.ports.contains(key) && !hosts.ingress_ports.contains(key) && !mine.contains(key)
+    };
+    // Fixed ports first, so that a chosen one does not take theirs.
+    for port in ports.iter().filter(|p| p.published != 0) {
+        let key = (port.protocol, port.published);
+        if !is_free(&mine, &key) {
+            return None;
+        }
+        mine.insert(key);
+    }
+    for port in ports.iter_mut().filter(|p| p.published == 0) {
+        port.published = DYNAMIC_PORTS.clone().find(|p| is_free(&mine, &(port.protocol, *p)))?;
+        mine.insert((port.protocol, port.published));
+    }
+    Some(ports)
+}
+
+// ---- placing ------------------------------------------------------------------------------------------
+
+fn place_on_its_node(draft: &mut Draft<'_>, hosts: &mut Hosts<'_>, service: &Service, task: &Task) {
+    let Slot::Node(node) = task.slot else { return };
+    let Some(&at) = hosts.index.get(&node) else {
+        set_pending(draft, task.id, "no suitable node (its node does not exist)".to_owned());
+        return;
+    };
+    match obstacle(draft, hosts, &hosts.all[at], service, task) {
+        None => place(draft, hosts, service, task, at),
+        Some(why) => set_pending(draft, task.id, format!("no suitable node ({})", why.explain(1))),
+    }
+}
+
+fn place_group(draft: &mut Draft<'_>, hosts: &mut Hosts<'_>, service: &Service, tasks: &[Arc<Task>]) {
+    let Some(first) = tasks.first() else { return };
+    // What this group's tasks can never pass is asked once.
+    let usable: Vec<usize> = (0..hosts.all.len())
+        .filter(|&at| {
+            obstacle(draft, hosts, &hosts.all[at], service, first).is_none_or(|o| o.is_of_this_slot_only())
+        })
+        .collect();
+    let mut tree = Branch::grow(&hosts.all, service.id, usable, &first.spec.placement.spread);
+    for task in tasks {
+        let chosen =
+            tree.pick(&hosts.all, service.id, &mut |host| obstacle(draft, hosts, host, service, task));
+        match chosen {
+            Some(at) => {
+                place(draft, hosts, service, task, at);
+                tree.put_back(&hosts.all, service.id, at);
+            }
+            None => {
+                let reason = explain(draft, hosts, service, task);
+                if task.placement != (Placement::Pending { reason: reason.clone() }) {
+                    draft.say(task.name(), "cannot be placed", reason.clone());
+                }
+                set_pending(draft, task.id, reason);
+            }
+        }
+    }
+}
+
+fn place(draft: &mut Draft<'_>, hosts: &mut Hosts<'_>, service: &Service, task: &Task, at: usize) {
+    let node = hosts.all[at].node.id;
+    let ports = choose_host_ports(hosts, &hosts.all[at], service).unwrap_or_default();
+    let last = hosts.all[at].last_gateway.map(|(_, address)| address);
+    let gateway = slots::needs_gateway(draft.tables(), &service.spec.endpoint, &task.spec)
+        .then(|| free_gateway(draft, hosts.cluster, node, last))
+        .flatten();
+    let placed = draft.edit_task(task.id, |t| {
+        t.placement = Placement::On(node);
+        t.host_ports = ports;
+        t.gateway_address = gateway;
+    });
+    if !placed {
+        return;
+    }
+    draft.say(task.name(), "placed", format!("on {}", hosts.all[at].node.display_name()));
+    if let Some(task) = draft.tables().tasks.get(&task.id) {
+        hosts.all[at].take(task);
+        if let Some(address) = gateway {
+            hosts.all[at].last_gateway = Some((draft.now(), address));
+        }
+    }
+}
+
+/// Returns why no node takes a task, the most frequent reason first.
+fn explain(draft: &Draft<'_>, hosts: &Hosts<'_>, service: &Service, task: &Task) -> String {
+    let mut counts: BTreeMap<Obstacle, usize> = BTreeMap::new();
+    for host in &hosts.all {
+        if let Some(why) = obstacle(draft, hosts, host, service, task) {
+            *counts.entry(why).or_default() += 1;
+        }
+    }
+    if counts.is_empty() {
+        return "no suitable node".to_owned();
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(why, count)| (std::cmp::Reverse(*count), *why));
+    let parts: Vec<String> = counts.into_iter().map(|(why, count)| why.explain(count)).collect();
+    format!("no suitable node ({})", parts.join("; "))
+}
+
+// ---- spread -------------------------------------------------------------------------------------------
+
+type Rank = ((u32, u32, u32), usize);
+
+/// Nodes in order of preference, split by the values of the spread keys.
+enum Branch {
+    Leaf(BTreeSet<Rank>),
+    /// The count is of the service's tasks below; children in the order of their label's value.
+    Split(Vec<(u32, BTreeSet<usize>, Branch)>),
+}
+
+impl Branch {
+    fn grow(all: &[Host], service: ServiceId, members: Vec<usize>, spread: &[String]) -> Self {
+        let Some((key, deeper)) = spread.split_first() else {
+            return Self::Leaf(members.into_iter().map(|at| (all[at].preference(service), at)).collect());
+        };
+        let mut by_value: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for at in members {
+            by_value.entry(constraint::spread_value(key, &all[at].node)).or_default().push(at);
+        }
+        let children = by_value.into_values().map(|members| {
+            let count = members.iter().map(|at| all[*at].preference(service).1).sum();
+            let set = members.iter().copied().collect();
+            (count, set, Self::grow(all, service, members, deeper))
+        });
+        Self::Split(children.collect())
+    }
+
+    /// Takes out the best node that has no obstacle. Nodes that cannot take any of the group are dropped.
+    fn pick(
+        &mut self,
+        all: &[Host],
+        service: ServiceId,
+        obstacle: &mut dyn FnMut(&Host) -> Option<Obstacle>,
+    ) -> Option<usize> {
+        match self {
+            Self::Leaf(ranks) => {
+                let mut aside = Vec::new();
+                let mut chosen = None;
+                while let Some((_, at)) = ranks.pop_first() {
+                    match obstacle(&all[at]) {
+                        None => {
+                            chosen = Some(at);
+                            break;
+                        }
+                        Some(why) if why.is_of_this_slot_only() => aside.push(at),
+                        Some(_) => {}
+                    }
+                }
+                ranks.extend(aside.into_iter().map(|at| (all[at].preference(service), at)));
+                chosen
+            }
+            Self::Split(children) => {
+                let mut order: Vec<usize> = (0..children.len()).collect();
+                order.sort_by_key(|i| children[*i].0);
+                order.into_iter().find_map(|i| {
+                    let at = children[i].2.pick(all, service, obstacle)?;
+                    children[i].0 += 1;
+                    Some(at)
+                })
+            }
+        }
+    }
+
+    /// Ranks a node again after it took a task.
+    fn put_back(&mut self, all: &[Host], service: ServiceId, at: usize) {
+        match self {
+            Self::Leaf(ranks) => {
+                ranks.insert((all[at].preference(service), at));
+            }
+            Self::Split(children) => {
+                if let Some((_, _, child)) = children.iter_mut().find(|(_, members, _)| members.contains(&at))
+                {
+                    child.put_back(all, service, at);
+                }
+            }
+        }
+    }
+}

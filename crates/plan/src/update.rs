@@ -1,0 +1,228 @@
+//! Rolls a new spec out slot by slot, and back again when it fails.
+//! Source: swarmkit `manager/orchestrator/update/updater.go`.
+//!
+//! ```text
+//!  slot:   dirty --(a worker is free)--> in flight --(RUNNING, then delay)--> clean
+//!                                            `--(a task ended)--> counts as a failure
+//!  update: Updating --> Completed            after the last slot, one more `monitor`
+//!                 |---> Paused               too many failures, or
+//!                 `---> RollbackStarted --> RollbackCompleted | RollbackPaused
+//! ```
+//! All of it is read off the tasks: a slot is in flight while its task of the new version is on its way.
+//! Stricter than Swarm in one point: an updated task that fails later than `monitor` after its start, but
+//! while the update still goes on, counts too.
+
+use crate::{
+    depend,
+    draft::Draft,
+    slots::{self, Slots},
+};
+use model::{
+    Desired, Duration, FailureAction, Service, Slot, Task, Timestamp, UpdateOrder, UpdatePolicy, UpdateState,
+    UpdateStatus,
+};
+use std::sync::Arc;
+
+/// Where one slot stands.
+enum Progress {
+    Clean,
+    /// Holds nothing of the new spec.
+    Dirty,
+    InFlight,
+    /// On its way until then: the pause between two slots.
+    Cooling(Timestamp),
+}
+
+pub(crate) fn run(draft: &mut Draft<'_>, service: &Service, slots: &Slots) {
+    let state = service.update.as_ref().map(|u| u.state);
+    if matches!(state, Some(UpdateState::Paused | UpdateState::RollbackPaused)) {
+        return; // until a person changes the service
+    }
+    retire_overtaken(draft, service, slots);
+    let rolling_back = state == Some(UpdateState::RollbackStarted);
+    let policy = if rolling_back { &service.spec.rollback } else { &service.spec.update };
+    let mut dirty = Vec::new();
+    let mut busy = 0u64;
+    for (slot, tasks) in slots {
+        match progress(draft, service, policy, tasks) {
+            Progress::Clean => {}
+            Progress::Dirty => dirty.push((*slot, tasks)),
+            Progress::InFlight => busy += 1,
+            Progress::Cooling(until) => {
+                draft.wake(until);
+                busy += 1;
+            }
+        }
+    }
+    let active = matches!(state, Some(UpdateState::Updating | UpdateState::RollbackStarted));
+    if active && let Some(task) = too_many_failures(service, policy, slots) {
+        give_up(draft, service, policy, rolling_back, &task);
+        return;
+    }
+    if dirty.is_empty() {
+        if active && busy == 0 {
+            finish(draft, service, policy, rolling_back, slots);
+        }
+        return;
+    }
+    if state.is_none() {
+        begin(draft, service);
+    }
+    if let Some(reason) = depend::waits_for(draft.tables(), service, service.spec_version) {
+        draft.say(&service.spec.name, "update waits", reason);
+        return; // the old tasks go on meanwhile
+    }
+    let free = if policy.parallelism == 0 { u64::MAX } else { policy.parallelism.saturating_sub(busy) };
+    for (slot, tasks) in dirty.into_iter().take(usize::try_from(free).unwrap_or(usize::MAX)) {
+        renew(draft, service, policy.order, slot, tasks);
+    }
+}
+
+/// Start-first: an old task goes when the new one runs.
+fn retire_overtaken(draft: &mut Draft<'_>, service: &Service, slots: &Slots) {
+    for tasks in slots.values() {
+        let live = || tasks.iter().filter(|t| slots::is_live(t));
+        let overtaken = live().any(|t| slots::is_running(t) && slots::is_clean(draft.tables(), service, t));
+        if !overtaken {
+            continue;
+        }
+        let old: Vec<_> = live().filter(|t| !slots::is_clean(draft.tables(), service, t)).cloned().collect();
+        for task in old {
+            draft.say(task.name(), "shut down", "its replacement is running");
+            draft.want(task.id, Desired::Shutdown);
+        }
+    }
+}
+
+fn progress(draft: &Draft<'_>, service: &Service, policy: &UpdatePolicy, tasks: &[Arc<Task>]) -> Progress {
+    let clean = |t: &Task| slots::is_clean(draft.tables(), service, t);
+    let has_live = tasks.iter().any(|t| slots::is_live(t));
+    let is_dirty = if has_live {
+        !tasks.iter().any(|t| slots::is_live(t) && clean(t))
+    } else {
+        tasks.last().is_some_and(|t| !clean(t)) // ended for good, but by another spec
+    };
+    if is_dirty {
+        return Progress::Dirty;
+    }
+    let is_new = |t: &&Arc<Task>| t.spec_version == service.spec_version;
+    if !tasks.iter().any(|t| t.spec_version < service.spec_version) {
+        return Progress::Clean; // made by scaling, not by the update
+    }
+    let ended = tasks.iter().filter(is_new).filter(|t| slots::is_over(t)).map(|t| t.status.at).min();
+    let running = tasks.iter().filter(is_new).filter(|t| slots::is_live(t) && slots::is_running(t));
+    let came_up = running.map(|t| t.status.at).min();
+    match ended.into_iter().chain(came_up).min() {
+        Some(since) if since.after(policy.delay) > draft.now() => {
+            Progress::Cooling(since.after(policy.delay))
+        }
+        Some(_) => Progress::Clean,
+        None if tasks.iter().filter(is_new).any(|t| slots::is_live(t)) => Progress::InFlight,
+        None => Progress::Clean, // an older task is as good
+    }
+}
+
+/// Returns a task whose failure was one too many.
+fn too_many_failures(service: &Service, policy: &UpdatePolicy, slots: &Slots) -> Option<Arc<Task>> {
+    if policy.on_failure == FailureAction::Continue {
+        return None;
+    }
+    let failed: Vec<_> = slots
+        .values()
+        .filter(|tasks| tasks.iter().any(|t| t.spec_version < service.spec_version))
+        .filter_map(|tasks| tasks.iter().find(|t| t.spec_version == service.spec_version && slots::failed(t)))
+        .collect();
+    let too_many =
+        failed.len() as u64 * 1_000_000 > u64::from(policy.max_failure_ratio_ppm) * slots.len() as u64;
+    if too_many { failed.last().map(|t| Arc::clone(t)) } else { None }
+}
+
+fn begin(draft: &mut Draft<'_>, service: &Service) {
+    let now = draft.now();
+    draft.say(&service.spec.name, "update started", "");
+    draft.edit_service(service.id, |s| {
+        s.update = Some(UpdateStatus {
+            state: UpdateState::Updating,
+            started_at: now,
+            completed_at: None,
+            message: "update in progress".to_owned(),
+        });
+    });
+}
+
+fn renew(draft: &mut Draft<'_>, service: &Service, order: UpdateOrder, slot: Slot, tasks: &[Arc<Task>]) {
+    let name = tasks.last().map_or_else(|| service.spec.name.clone(), |t| t.name());
+    let desired = match order {
+        UpdateOrder::StopFirst => {
+            for task in tasks.iter().filter(|t| slots::is_live(t)) {
+                draft.want(task.id, Desired::Shutdown);
+            }
+            Desired::Ready
+        }
+        UpdateOrder::StartFirst => Desired::Running,
+    };
+    draft.say(name, "updated", format!("spec version {}", service.spec_version));
+    draft.create_task(service, slot, desired);
+}
+
+fn finish(
+    draft: &mut Draft<'_>,
+    service: &Service,
+    policy: &UpdatePolicy,
+    rolling_back: bool,
+    slots: &Slots,
+) {
+    let watch =
+        if policy.delay > policy.monitor { policy.delay + Duration::from_secs(1) } else { policy.monitor };
+    let last = slots
+        .values()
+        .filter(|tasks| tasks.iter().any(|t| t.spec_version < service.spec_version))
+        .flat_map(|tasks| tasks.iter().filter(|t| t.spec_version == service.spec_version))
+        .filter(|t| slots::is_running(t) || slots::is_over(t))
+        .map(|t| t.status.at)
+        .max();
+    if let Some(last) = last
+        && last.after(watch) > draft.now()
+    {
+        draft.wake(last.after(watch));
+        return;
+    }
+    let now = draft.now();
+    let (state, message) = if rolling_back {
+        (UpdateState::RollbackCompleted, "rollback completed")
+    } else {
+        (UpdateState::Completed, "update completed")
+    };
+    draft.say(&service.spec.name, message, "");
+    draft.edit_service(service.id, |s| {
+        if let Some(update) = &mut s.update {
+            update.state = state;
+            update.completed_at = Some(now);
+            message.clone_into(&mut update.message);
+        }
+    });
+}
+
+/// Pauses the update, or begins the way back. A rollback is never rolled back.
+fn give_up(draft: &mut Draft<'_>, service: &Service, policy: &UpdatePolicy, rolling_back: bool, task: &Task) {
+    let previous =
+        service.previous.clone().filter(|_| !rolling_back && policy.on_failure == FailureAction::Rollback);
+    let (state, what, verb) = match (rolling_back, &previous) {
+        (true, _) => (UpdateState::RollbackPaused, "rollback paused", "rollback paused"),
+        (false, None) => (UpdateState::Paused, "update paused", "update paused"),
+        (false, Some(_)) => (UpdateState::RollbackStarted, "update rolled back", "update rolled back"),
+    };
+    let message = format!("{verb} due to failure or early termination of task {}", task.id);
+    draft.say(&service.spec.name, what, message.clone());
+    draft.edit_service(service.id, |s| {
+        if let Some(update) = &mut s.update {
+            update.state = state;
+            update.message = message;
+        }
+        if let Some(previous) = previous {
+            s.spec = previous;
+            s.previous = None;
+            s.spec_version += 1;
+        }
+    });
+}
