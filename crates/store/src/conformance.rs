@@ -1,0 +1,1 @@
+//! openraft's own suite on our log and state machine.

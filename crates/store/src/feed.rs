@@ -1,0 +1,160 @@
+//! The change feed: what each applied entry did, kept for a while so that a reader can catch up.
+
+use model::Event;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::watch;
+
+/// Events kept for slow readers.
+const KEPT: usize = 64 * 1024;
+
+/// The feed no longer has what comes next: read a view anew and follow from its index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("changes after index {after} are no longer kept: read the state anew")]
+pub struct Lagged {
+    pub after: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Ring {
+    state: Mutex<State>,
+    applied: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Everything behind this index is here.
+    floor: u64,
+    changes: VecDeque<(u64, Arc<[Event]>)>,
+    events: usize,
+}
+
+impl Ring {
+    pub(crate) fn new(index: u64) -> Self {
+        let state = State { floor: index, ..State::default() };
+        Self { state: Mutex::new(state), applied: watch::Sender::new(index) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records that `index` is applied and what it did.
+    pub(crate) fn push(&self, index: u64, events: Vec<Event>) {
+        if !events.is_empty() {
+            let mut state = self.lock();
+            state.events += events.len();
+            state.changes.push_back((index, events.into()));
+            while state.events > KEPT
+                && let Some((index, events)) = state.changes.pop_front()
+            {
+                state.events -= events.len();
+                state.floor = index;
+            }
+        }
+        self.applied.send_replace(index);
+    }
+
+    /// Begins anew behind a state that was not reached change by change.
+    pub(crate) fn reset(&self, index: u64) {
+        *self.lock() = State { floor: index, ..State::default() };
+        self.applied.send_replace(index);
+    }
+
+    pub(crate) fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    pub(crate) fn follow(self: &Arc<Self>, after: u64) -> Feed {
+        Feed { ring: self.clone(), applied: self.applied.subscribe(), after }
+    }
+
+    /// Returns the first changes behind `after`; `None` if there are none yet.
+    fn next(&self, after: u64) -> Result<Option<(u64, Arc<[Event]>)>, Lagged> {
+        let state = self.lock();
+        if after < state.floor {
+            return Err(Lagged { after });
+        }
+        let position = state.changes.partition_point(|(index, _)| *index <= after);
+        Ok(state.changes.get(position).cloned())
+    }
+}
+
+/// Follows the changes behind an index.
+#[derive(Debug)]
+pub struct Feed {
+    ring: Arc<Ring>,
+    applied: watch::Receiver<u64>,
+    after: u64,
+}
+
+impl Feed {
+    /// Returns the index behind which the next changes are looked for.
+    pub fn position(&self) -> u64 {
+        self.after
+    }
+
+    /// Waits for the next applied entry that changed something, and returns its index and what it did. `None` when
+    /// the store is shut down.
+    ///
+    /// # Errors
+    /// [`Lagged`]: changes were missed. The feed stays where it is; begin a new one from a fresh view.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when it is dropped while waiting.
+    pub async fn next(&mut self) -> Result<Option<(u64, Arc<[Event]>)>, Lagged> {
+        loop {
+            self.applied.borrow_and_update();
+            if let Some((index, events)) = self.ring.next(self.after)? {
+                self.after = index;
+                return Ok(Some((index, events)));
+            }
+            if self.applied.changed().await.is_err() {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{Object, Secret, SecretBytes, SecretId, SecretSpec};
+
+    fn event(n: u64) -> Event {
+        let spec =
+            SecretSpec { name: n.to_string(), labels: model::Labels::new(), data: SecretBytes::default() };
+        Event::Created(Object::Secret(Arc::new(Secret {
+            id: SecretId(u128::from(n)),
+            meta: model::Meta::default(),
+            spec,
+        })))
+    }
+
+    #[tokio::test]
+    async fn a_reader_sees_every_change_behind_its_index_in_order() {
+        let ring = Arc::new(Ring::new(3));
+        ring.push(4, vec![event(4)]);
+        ring.push(5, Vec::new());
+        ring.push(6, vec![event(6), event(7)]);
+        let mut feed = ring.follow(4);
+        assert_eq!(feed.next().await.unwrap().unwrap().0, 6);
+        ring.push(8, vec![event(8)]);
+        assert_eq!(feed.next().await.unwrap().unwrap().0, 8);
+    }
+
+    #[tokio::test]
+    async fn a_reader_too_far_behind_is_told_so() {
+        let ring = Arc::new(Ring::new(3));
+        assert_eq!(ring.follow(2).next().await, Err(Lagged { after: 2 }));
+        for index in 4..10 {
+            ring.push(index, (0..KEPT as u64 / 4).map(event).collect());
+        }
+        assert!(ring.follow(4).next().await.is_err());
+        assert!(ring.follow(9 - 3).next().await.is_ok());
+        ring.reset(100);
+        assert!(ring.follow(9).next().await.is_err());
+    }
+}

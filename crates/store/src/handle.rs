@@ -1,0 +1,167 @@
+//! What the rest of a manager sees of the store.
+
+use crate::{
+    feed::Feed,
+    leadership::{Leadership, leader_now},
+    machine::{Machine, Published},
+    members::{Member, Members, MembershipError},
+    propose::{ProposeError, Proposer},
+    types::TypeConfig,
+};
+use model::{Batch, Duration, Event, Tables};
+use openraft::{
+    Raft, ReadPolicy,
+    error::{LinearizableReadError, RaftError},
+};
+use std::{net::SocketAddr, sync::Arc};
+use tokio::{sync::watch, time::timeout};
+
+const READ: Duration = Duration::from_secs(10);
+
+/// Why a read cannot be promised to be fresh.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("this manager is not the leader")]
+    NotLeader { leader: Option<(u64, SocketAddr)> },
+    #[error("the managers have no majority: {0}")]
+    Unavailable(String),
+}
+
+/// The store of this manager. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(crate) raft: Raft<TypeConfig, Machine>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) proposer: Proposer,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) failure: watch::Receiver<Option<String>>,
+}
+
+impl Handle {
+    /// Returns this member's raft id.
+    pub fn raft_id(&self) -> u64 {
+        *self.raft.node_id()
+    }
+
+    /// Returns the state as this member last applied it; `index` in it is the Raft index it stands at. It may be
+    /// behind the leader's: for a fresh one call [`Handle::read_index`] first.
+    pub fn view(&self) -> Arc<Tables> {
+        self.published.view.load_full()
+    }
+
+    /// Makes a batch part of the state, and returns its Raft index and what it did. This member's view then has it.
+    ///
+    /// # Errors
+    /// [`ProposeError`]; only after `OutcomeUnknown` something may still happen. Gives up after 10 s.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves the outcome unknown.
+    pub async fn propose(&self, batch: Batch) -> Result<(u64, Vec<Event>), ProposeError> {
+        if let Some(failure) = self.failure() {
+            return Err(ProposeError::Unavailable(failure));
+        }
+        if !self.raft.is_leader() {
+            let leader = self.leader_now().leader;
+            return Err(ProposeError::NotLeader { leader });
+        }
+        self.proposer.propose(batch).await
+    }
+
+    /// Waits until this member's view has every change acknowledged before the call, and returns the index it then
+    /// has. Only the leader can promise that; another member asks it for the index, then [`Handle::wait_applied`].
+    ///
+    /// # Errors
+    /// Not the leader, or no majority within 10 s.
+    pub async fn read_index(&self) -> Result<u64, ReadError> {
+        match timeout(READ, self.raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
+            Ok(Ok(id)) => {
+                // Raft's own mark may run ahead of what is published.
+                let index = id.index();
+                self.wait_applied(index).await?;
+                Ok(index)
+            }
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_)))) => {
+                Err(ReadError::NotLeader { leader: self.leader_now().leader })
+            }
+            Ok(Err(other)) => Err(ReadError::Unavailable(other.to_string())),
+            Err(_) => Err(ReadError::Unavailable("no answer in time".to_owned())),
+        }
+    }
+
+    /// Waits until this member has applied the entry at `index`.
+    ///
+    /// # Errors
+    /// Not within 10 s.
+    pub async fn wait_applied(&self, index: u64) -> Result<(), ReadError> {
+        let mut applied = self.watch();
+        match timeout(READ, applied.wait_for(|applied| *applied >= index)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ReadError::Unavailable("the store is shut down".to_owned())),
+            Err(_) => Err(ReadError::Unavailable(format!("entry {index} did not arrive in time"))),
+        }
+    }
+
+    /// Returns a watch on the index of the last applied entry.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.published.ring.applied()
+    }
+
+    /// Follows the changes behind `after`, usually the index of a view.
+    pub fn feed(&self, after: u64) -> Feed {
+        self.published.ring.follow(after)
+    }
+
+    /// Returns a watch on who leads.
+    pub fn leader(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
+    }
+
+    /// Returns who leads now.
+    pub fn leader_now(&self) -> Leadership {
+        leader_now(&self.raft)
+    }
+
+    /// Returns why this member has stopped for good (a disk error), if it has; it must then be restarted.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.borrow().clone()
+    }
+
+    /// Returns a watch on [`Handle::failure`].
+    pub fn watch_failure(&self) -> watch::Receiver<Option<String>> {
+        self.failure.clone()
+    }
+
+    /// Returns the Raft members.
+    pub fn members(&self) -> Vec<Member> {
+        self.members_of().list()
+    }
+
+    /// Adds a member: it must already serve Raft at `addr`. It votes once it has caught up. Repeating is harmless.
+    ///
+    /// # Errors
+    /// [`MembershipError`]; after `Behind` the members are as before.
+    pub async fn add_member(&self, raft_id: u64, addr: SocketAddr) -> Result<(), MembershipError> {
+        self.members_of().add(raft_id, addr).await
+    }
+
+    /// Removes a member; `Ok` if there is none. If it is this member, leadership is handed over and the error is
+    /// `NotLeader` with the successor, who must be asked instead.
+    ///
+    /// # Errors
+    /// [`MembershipError`].
+    pub async fn remove_member(&self, raft_id: u64) -> Result<(), MembershipError> {
+        self.members_of().remove(raft_id).await
+    }
+
+    /// Hands leadership over, to the member furthest in the log if `to` is `None`.
+    ///
+    /// # Errors
+    /// [`MembershipError`]; this member then still leads, or nobody does for a moment.
+    pub async fn transfer_leadership(&self, to: Option<u64>) -> Result<(), MembershipError> {
+        self.members_of().transfer(to).await
+    }
+
+    fn members_of(&self) -> Members {
+        Members(self.raft.clone())
+    }
+}

@@ -1,0 +1,54 @@
+//! Who leads.
+
+use crate::{
+    machine::Machine,
+    types::{TypeConfig, addr_of},
+};
+use openraft::{Raft, ServerState, async_runtime::watch::WatchReceiver as _, metrics::RaftServerMetrics};
+use std::net::SocketAddr;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What a member knows of the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Leadership {
+    /// Raft id and address, if one is known.
+    pub leader: Option<(u64, SocketAddr)>,
+    /// This member leads. Its view may still lack changes of the leader before it: call
+    /// [`crate::Handle::read_index`] before deciding anything.
+    pub me: bool,
+    pub term: u64,
+}
+
+/// Returns who leads now. Metrics are cloned at once: holding the borrow would block the Raft core.
+pub(crate) fn leader_now(raft: &Raft<TypeConfig, Machine>) -> Leadership {
+    leadership(&raft.server_metrics().borrow_watched().clone())
+}
+
+pub(crate) fn leadership(metrics: &RaftServerMetrics<TypeConfig>) -> Leadership {
+    let leader = metrics.current_leader.and_then(|id| {
+        let node = metrics.membership_config.membership().get_node(&id)?;
+        Some((id, addr_of(node)?))
+    });
+    Leadership { leader, me: metrics.state == ServerState::Leader, term: metrics.vote.leader_id.term }
+}
+
+/// Tells each change of leadership until cancelled or Raft stops.
+pub(crate) async fn herald(
+    raft: Raft<TypeConfig, Machine>,
+    told: watch::Sender<Leadership>,
+    cancel: CancellationToken,
+) {
+    let mut metrics = raft.server_metrics();
+    loop {
+        let next = leadership(&metrics.borrow_and_update().clone());
+        told.send_if_modified(|old| std::mem::replace(old, next) != next);
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => break,
+            changed = metrics.changed() => if changed.is_err() { break },
+        }
+    }
+    // Whoever led here must stop leading.
+    told.send_modify(|last| *last = Leadership { leader: None, me: false, term: last.term });
+}

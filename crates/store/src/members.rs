@@ -1,0 +1,213 @@
+//! Who takes part in Raft, and changing it: one member at a time, and never without the majority's consent.
+
+use crate::{
+    leadership::{leader_now, leadership},
+    machine::Machine,
+    types::{TypeConfig, addr_of},
+};
+use model::Duration;
+use openraft::{
+    BasicNode, ChangeMembers, Raft,
+    async_runtime::watch::WatchReceiver as _,
+    error::{ChangeMembershipError, ClientWriteError, RaftError},
+};
+use std::{collections::BTreeSet, future::Future, net::SocketAddr};
+use tokio::time::{Instant, sleep, timeout};
+
+/// A member that is far behind gets a snapshot first.
+const CATCH_UP: Duration = Duration::from_secs(60);
+const CHANGE: Duration = Duration::from_secs(20);
+const TRANSFER: Duration = Duration::from_secs(5);
+/// Between two looks at something that is under way.
+const POLL: Duration = Duration::from_millis(50);
+
+/// One that takes part in Raft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    pub raft_id: u64,
+    pub addr: SocketAddr,
+    /// False while it is catching up.
+    pub voter: bool,
+    pub leader: bool,
+}
+
+/// Why the members did not change.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    #[error("this manager is not the leader")]
+    NotLeader { leader: Option<(u64, SocketAddr)> },
+    #[error("member {0} did not catch up with the log in time; is its address reachable from the leader?")]
+    Behind(u64),
+    #[error("member {0} is the last manager: without it the swarm's state is lost")]
+    Last(u64),
+    #[error("no other manager can take over leadership")]
+    NoSuccessor,
+    #[error("the managers did not agree on the change in time; look at the members before trying again")]
+    OutcomeUnknown,
+    #[error("cannot change the members: {0}")]
+    Refused(String),
+}
+
+type Write = RaftError<TypeConfig, ClientWriteError<TypeConfig>>;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Members(pub(crate) Raft<TypeConfig, Machine>);
+
+impl Members {
+    pub(crate) fn list(&self) -> Vec<Member> {
+        let metrics = self.0.server_metrics().borrow_watched().clone();
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let leader = leadership(&metrics).leader.map(|(id, _)| id);
+        membership
+            .nodes()
+            .filter_map(|(id, node)| {
+                Some(Member {
+                    raft_id: *id,
+                    addr: addr_of(node)?,
+                    voter: voters.contains(id),
+                    leader: leader == Some(*id),
+                })
+            })
+            .collect()
+    }
+
+    /// Adds a voter: first as a learner, and when it has caught up for good. Repeating it is harmless.
+    pub(crate) async fn add(&self, raft_id: u64, addr: SocketAddr) -> Result<(), MembershipError> {
+        self.leading()?;
+        let known = self.list().into_iter().find(|m| m.raft_id == raft_id);
+        if known.is_some_and(|m| m.voter && m.addr == addr) {
+            return Ok(());
+        }
+        let node = BasicNode { addr: addr.to_string() };
+        if known.is_some_and(|m| m.addr != addr) {
+            let nodes = [(raft_id, node.clone())].into();
+            self.change(|| {
+                self.0.change_membership(
+                    ChangeMembers::SetNodes(std::collections::BTreeMap::clone(&nodes)),
+                    true,
+                )
+            })
+            .await?;
+        }
+        self.change(|| self.0.add_learner(raft_id, node.clone(), false)).await?;
+        if let Err(error) = self.caught_up(raft_id).await {
+            // A learner nobody reaches would only be dead weight.
+            if known.is_none() {
+                self.drop_learner(raft_id).await?;
+            }
+            return Err(error);
+        }
+        self.change(|| self.0.change_membership(ChangeMembers::AddVoterIds([raft_id].into()), true)).await
+    }
+
+    async fn drop_learner(&self, raft_id: u64) -> Result<(), MembershipError> {
+        self.change(|| self.0.change_membership(ChangeMembers::RemoveNodes([raft_id].into()), false)).await
+    }
+
+    /// Waits until a learner has all but a few entries.
+    async fn caught_up(&self, raft_id: u64) -> Result<(), MembershipError> {
+        let give_up = Instant::now() + CATCH_UP;
+        loop {
+            self.leading()?;
+            let metrics = self.0.metrics().borrow_watched().clone();
+            let target = metrics.last_applied.map_or(0, |id| id.index);
+            let matched = metrics.replication.and_then(|r| r.get(&raft_id).copied().flatten());
+            if matched.is_some_and(|id| id.index + 100 >= target) {
+                return Ok(());
+            }
+            if Instant::now() >= give_up {
+                return Err(MembershipError::Behind(raft_id));
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Removes a member. The leader hands leadership over first, and then says so: its successor must be asked.
+    pub(crate) async fn remove(&self, raft_id: u64) -> Result<(), MembershipError> {
+        self.leading()?;
+        let members = self.list();
+        let Some(member) = members.iter().find(|m| m.raft_id == raft_id) else { return Ok(()) };
+        if !member.voter {
+            return self.drop_learner(raft_id).await;
+        }
+        if members.iter().filter(|m| m.voter).count() == 1 {
+            return Err(MembershipError::Last(raft_id));
+        }
+        if raft_id == *self.0.node_id() {
+            self.transfer(None).await?;
+            return Err(self.not_leader());
+        }
+        self.change(|| self.0.change_membership(ChangeMembers::RemoveVoters([raft_id].into()), false)).await
+    }
+
+    /// Hands leadership to `to`, or to the voter that is furthest.
+    pub(crate) async fn transfer(&self, to: Option<u64>) -> Result<(), MembershipError> {
+        self.leading()?;
+        let metrics = self.0.metrics().borrow_watched().clone();
+        let me = *self.0.node_id();
+        let voters: BTreeSet<u64> =
+            metrics.membership_config.membership().voter_ids().filter(|id| *id != me).collect();
+        let furthest = metrics
+            .replication
+            .into_iter()
+            .flatten()
+            .filter(|(id, matched)| voters.contains(id) && matched.is_some())
+            .max_by_key(|(_, matched)| matched.map(|id| id.index));
+        let to = match to {
+            Some(id) if voters.contains(&id) => id,
+            Some(_) => return Err(MembershipError::NoSuccessor),
+            None => furthest.ok_or(MembershipError::NoSuccessor)?.0,
+        };
+        self.0.trigger().transfer_leader(to).await.map_err(|e| MembershipError::Refused(e.to_string()))?;
+        let mut metrics = self.0.server_metrics();
+        let handed_over = async {
+            loop {
+                let now = leadership(&metrics.borrow_and_update().clone());
+                if !now.me && now.leader.is_some() {
+                    return true;
+                }
+                if metrics.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        match timeout(TRANSFER, handed_over).await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(MembershipError::NoSuccessor),
+        }
+    }
+
+    fn leading(&self) -> Result<(), MembershipError> {
+        if self.0.is_leader() { Ok(()) } else { Err(self.not_leader()) }
+    }
+
+    fn not_leader(&self) -> MembershipError {
+        MembershipError::NotLeader { leader: leader_now(&self.0).leader }
+    }
+
+    /// Runs one change; while another is under way, waits for it.
+    async fn change<T, Fut>(&self, change: impl Fn() -> Fut) -> Result<(), MembershipError>
+    where
+        Fut: Future<Output = Result<T, Write>>,
+    {
+        let attempts = async {
+            loop {
+                match change().await {
+                    Ok(_) => return Ok(()),
+                    Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                        ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
+                    ))) => sleep(POLL).await,
+                    Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
+                        return Err(self.not_leader());
+                    }
+                    Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
+                        return Err(MembershipError::OutcomeUnknown);
+                    }
+                    Err(other) => return Err(MembershipError::Refused(other.to_string())),
+                }
+            }
+        };
+        timeout(CHANGE, attempts).await.unwrap_or(Err(MembershipError::OutcomeUnknown))
+    }
+}

@@ -1,0 +1,220 @@
+//! The one way changes enter the log: a task on the leader that gathers what is waiting into few entries and keeps
+//! at most eight of them in flight.
+
+use crate::{
+    leadership::leader_now,
+    machine::{Machine, Published},
+    types::{Command, Reply, TypeConfig},
+};
+use model::{Batch, Conflict, Duration, Event};
+use openraft::{
+    Raft,
+    error::{ClientWriteError, RaftError},
+    raft::ClientWriteResponse,
+};
+use prost::Message as _;
+use proto::types;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Beyond this a batch is refused. *Unit:* bytes. Source: SwarmKit `store.MaxTransactionBytes`.
+const LARGEST: usize = 1_500_000;
+/// Batches are gathered up to this. *Unit:* bytes.
+const ENTRY: usize = 64 << 10;
+const ENTRY_CHANGES: usize = 200;
+/// More would only queue in Raft. Measured: 450k changes/s at 8, collapse at 64.
+const IN_FLIGHT: usize = 8;
+/// Proposals that may wait.
+const QUEUE: usize = 1024;
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why a batch was not applied, or is not known to be.
+#[derive(Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// It contradicts the state; nothing of it was applied.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// Nothing was applied; ask the leader.
+    #[error("this manager is not the leader")]
+    NotLeader { leader: Option<(u64, SocketAddr)> },
+    /// Nothing was applied; try again later.
+    #[error("the swarm accepts no changes: {0}")]
+    Unavailable(String),
+    /// It may be applied or not, now or later: read before trying again.
+    #[error("the managers did not confirm the change in time; it may still take effect")]
+    OutcomeUnknown,
+    /// Nothing was applied; propose less at once.
+    #[error("the change has {bytes} bytes, more than the {limit} allowed")]
+    TooLarge { bytes: usize, limit: usize },
+}
+
+/// A proposal's way through the queue, so that one that timed out is either refused for sure or unknown.
+const QUEUED: u8 = 0;
+const SUBMITTED: u8 = 1;
+const WITHDRAWN: u8 = 2;
+
+pub(crate) struct Proposal {
+    batch: Batch,
+    bytes: usize,
+    stage: Arc<AtomicU8>,
+    done: oneshot::Sender<Result<(u64, Vec<Event>), ProposeError>>,
+}
+
+/// Puts proposals into the queue.
+#[derive(Debug, Clone)]
+pub(crate) struct Proposer {
+    queue: mpsc::Sender<Proposal>,
+    published: Arc<Published>,
+}
+
+impl std::fmt::Debug for Proposal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Proposal({} bytes)", self.bytes)
+    }
+}
+
+impl Proposer {
+    pub(crate) fn new(published: Arc<Published>) -> (Self, mpsc::Receiver<Proposal>) {
+        let (queue, proposals) = mpsc::channel(QUEUE);
+        (Self { queue, published }, proposals)
+    }
+
+    pub(crate) async fn propose(&self, batch: Batch) -> Result<(u64, Vec<Event>), ProposeError> {
+        let bytes = types::Batch::from(&batch).encoded_len();
+        if bytes > LARGEST {
+            return Err(ProposeError::TooLarge { bytes, limit: LARGEST });
+        }
+        // What cannot apply now will hardly apply later: say so before it costs a round of the managers.
+        let view = self.published.view.load_full();
+        let index = view.index + 1;
+        (*view).clone().apply(index, &batch)?;
+
+        let stage = Arc::new(AtomicU8::new(QUEUED));
+        let (done, outcome) = oneshot::channel();
+        let proposal = Proposal { batch, bytes, stage: stage.clone(), done };
+        let stopped = || ProposeError::Unavailable("the store is shut down".to_owned());
+        let wait = async {
+            self.queue.send(proposal).await.map_err(|_| stopped())?;
+            outcome.await.unwrap_or(Err(ProposeError::OutcomeUnknown))
+        };
+        match timeout(DEADLINE, wait).await {
+            Ok(outcome) => outcome,
+            Err(_) if withdraw(&stage) => {
+                Err(ProposeError::Unavailable("too many changes are waiting".to_owned()))
+            }
+            Err(_) => Err(ProposeError::OutcomeUnknown),
+        }
+    }
+}
+
+fn withdraw(stage: &AtomicU8) -> bool {
+    stage.compare_exchange(QUEUED, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire).is_ok()
+}
+
+/// Runs until cancelled; what is waiting then is refused.
+pub(crate) async fn run(
+    raft: Raft<TypeConfig, Machine>,
+    mut proposals: mpsc::Receiver<Proposal>,
+    cancel: CancellationToken,
+) {
+    let slots = Arc::new(Semaphore::new(IN_FLIGHT));
+    let mut in_flight = JoinSet::new();
+    let mut left_over = None;
+    loop {
+        while in_flight.try_join_next().is_some() {}
+        let first = match left_over.take() {
+            Some(proposal) => proposal,
+            None => tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                proposal = proposals.recv() => match proposal {
+                    Some(proposal) => proposal,
+                    None => break,
+                },
+            },
+        };
+        // The slot comes first: what arrives while waiting for it joins this entry.
+        let slot = tokio::select! {
+            biased;
+            () = cancel.cancelled() => break,
+            slot = slots.clone().acquire_owned() => slot.expect("the semaphore is never closed"),
+        };
+        let (group, rest) = gather(first, &mut proposals);
+        left_over = rest;
+        if group.is_empty() {
+            continue;
+        }
+        let raft = raft.clone();
+        in_flight.spawn(async move {
+            submit(&raft, group).await;
+            drop(slot);
+        });
+    }
+    // Entries in flight end with Raft itself, which is shut down next.
+    while in_flight.join_next().await.is_some() {}
+}
+
+/// Takes what is waiting, up to one entry's worth; returns what no longer fits.
+fn gather(first: Proposal, proposals: &mut mpsc::Receiver<Proposal>) -> (Vec<Proposal>, Option<Proposal>) {
+    let (mut bytes, mut changes) = (0, 0);
+    let mut group = Vec::new();
+    let mut next = Some(first);
+    while let Some(proposal) = next {
+        let full = bytes + proposal.bytes > ENTRY || changes + proposal.batch.changes.len() > ENTRY_CHANGES;
+        if full && !group.is_empty() {
+            return (group, Some(proposal));
+        }
+        let submitted =
+            proposal.stage.compare_exchange(QUEUED, SUBMITTED, Ordering::AcqRel, Ordering::Acquire);
+        if submitted.is_ok() {
+            bytes += proposal.bytes;
+            changes += proposal.batch.changes.len();
+            group.push(proposal);
+        }
+        next = proposals.try_recv().ok();
+    }
+    (group, None)
+}
+
+async fn submit(raft: &Raft<TypeConfig, Machine>, group: Vec<Proposal>) {
+    let (batches, waiting): (Vec<Batch>, Vec<_>) = group.into_iter().map(|p| (p.batch, p.done)).unzip();
+    let outcome = timeout(DEADLINE, raft.client_write(Command::new(batches))).await;
+    let answers: Vec<Result<(u64, Vec<Event>), ProposeError>> = match outcome {
+        Ok(Ok(ClientWriteResponse { log_id, data: Reply(results), .. })) => {
+            results.into_iter().map(|r| r.map(|events| (log_id.index, events)).map_err(Into::into)).collect()
+        }
+        Ok(Err(error)) => waiting.iter().map(|_| Err(refused(raft, &error))).collect(),
+        Err(_) => Vec::new(), // the outcome stays unknown
+    };
+    let mut answers = answers.into_iter();
+    for done in waiting {
+        // One who no longer waits learns nothing.
+        drop(done.send(answers.next().unwrap_or(Err(ProposeError::OutcomeUnknown))));
+    }
+}
+
+fn refused(
+    raft: &Raft<TypeConfig, Machine>,
+    error: &RaftError<TypeConfig, ClientWriteError<TypeConfig>>,
+) -> ProposeError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => {
+            ProposeError::NotLeader { leader: leader_now(raft).leader }
+        }
+        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => ProposeError::OutcomeUnknown,
+        RaftError::APIError(other) => ProposeError::Unavailable(other.to_string()),
+        // It may have been sent to others before Raft stopped here.
+        RaftError::Fatal(_) => ProposeError::OutcomeUnknown,
+    }
+}

@@ -1,0 +1,247 @@
+//! Putting the parts together, and taking them down in order.
+
+use crate::{
+    cipher::Dek,
+    handle::Handle,
+    leadership::{Leadership, herald},
+    machine::Machine,
+    network::{Connect, MESSAGE_LIMIT, Network},
+    propose::{self, Proposer},
+    service::RaftService,
+    snapshot::{SnapshotError, Snapshots},
+    wal::{Log, OpenLogError},
+};
+use model::Duration;
+use openraft::{BasicNode, Config, Raft, SnapshotPolicy};
+use proto::raft::raft_server::RaftServer;
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// How a member takes part.
+#[derive(Clone)]
+pub struct Options {
+    /// A random number made for this join; never used by another.
+    pub raft_id: u64,
+    /// Where the other managers reach this one.
+    pub addr: SocketAddr,
+    pub dek: Dek,
+    pub connect: Arc<dyn Connect>,
+    /// Entries between two snapshots. Source: `ClusterSpec::snapshot_interval`.
+    pub snapshot_interval: u64,
+    /// Entries kept behind a snapshot for members that are a little late.
+    pub keep_entries: u64,
+    pub timing: Timing,
+}
+
+/// Heartbeats and elections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    pub heartbeat: Duration,
+    pub election_min: Duration,
+    pub election_max: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(250),
+            election_min: Duration::from_secs(1),
+            election_max: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Options {
+    /// Returns the usual options: a snapshot every 10,000 entries, 500 kept.
+    pub fn new(raft_id: u64, addr: SocketAddr, dek: Dek, connect: Arc<dyn Connect>) -> Self {
+        Self {
+            raft_id,
+            addr,
+            dek,
+            connect,
+            snapshot_interval: 10_000,
+            keep_entries: 500,
+            timing: Timing::default(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("raft_id", &self.raft_id)
+            .field("addr", &self.addr)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why the store cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot use {dir}")]
+    Dir {
+        dir: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{dir} is in use by another process")]
+    InUse { dir: PathBuf },
+    #[error(transparent)]
+    Log(#[from] OpenLogError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error("the log in {dir} begins behind entry {purged}, but there is no snapshot that has it")]
+    NoSnapshot { dir: PathBuf, purged: u64 },
+    #[error("Raft settings are contradictory: {0}")]
+    Settings(String),
+    #[error("Raft cannot start: {0}")]
+    Raft(String),
+}
+
+/// A running store. [`Store::shutdown`] ends it; dropping it only stops its own tasks.
+#[derive(Debug)]
+pub struct Store {
+    handle: Handle,
+    addr: SocketAddr,
+    cancel: CancellationToken,
+    tasks: JoinSet<()>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    /// Locked while the store is open.
+    _lock: fs::File,
+}
+
+impl Store {
+    /// Returns the raft id of the store in `dir`; `None` if there is none.
+    ///
+    /// # Errors
+    /// It is there but cannot be read.
+    pub fn stored_raft_id(dir: &Path) -> io::Result<Option<u64>> {
+        Log::raft_id(&dir.join("log"))
+    }
+
+    /// Opens the store in `dir`, making an empty one if there is none, and starts to take part in Raft. An empty
+    /// one waits: the first manager of a swarm calls [`Store::bootstrap`], any other is added by the leader
+    /// ([`Handle::add_member`]) once it serves [`Store::service`].
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing on disk was changed then.
+    pub async fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
+        let (root, dek, raft_id) = (dir.to_owned(), options.dek.clone(), options.raft_id);
+        let blocking = tokio::task::spawn_blocking(move || {
+            let lock = lock(&root)?;
+            let snapshots = Snapshots::open(&root.join("snapshots"), &dek)?;
+            let opened = Log::open(&root.join("log"), &dek, raft_id)?;
+            let last = snapshots.newest().and_then(|(meta, _)| meta.last_log_id).map(|id| id.index);
+            match opened.log.purged() {
+                Some(purged) if last.is_none_or(|last| last < purged.index) => {
+                    Err(OpenError::NoSnapshot { dir: root, purged: purged.index })
+                }
+                _ => Ok((lock, snapshots, opened)),
+            }
+        });
+        let (lock, snapshots, opened) = blocking.await.map_err(|e| OpenError::Raft(e.to_string()))??;
+        let machine = Machine::new(snapshots);
+        let published = machine.published();
+        let network = Network::new(options.connect.clone());
+        let raft = Raft::new(raft_id, Arc::new(config(&options)?), network, opened.log, machine)
+            .await
+            .map_err(|e| OpenError::Raft(e.to_string()))?;
+
+        let (proposer, proposals) = Proposer::new(published.clone());
+        let (told, leadership) = watch::channel(Leadership::default());
+        let cancel = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(propose::run(raft.clone(), proposals, cancel.clone()));
+        tasks.spawn(herald(raft.clone(), told, cancel.clone()));
+        let handle = Handle { raft, published, proposer, leadership, failure: opened.failure };
+        Ok(Self {
+            handle,
+            addr: options.addr,
+            cancel,
+            tasks,
+            writer: Mutex::new(Some(opened.writer)),
+            _lock: lock,
+        })
+    }
+
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Returns the gRPC service the other members call.
+    pub fn service(&self) -> RaftServer<RaftService> {
+        RaftServer::new(RaftService { raft: self.handle.raft.clone() })
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .max_encoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// Makes this the only member of a new swarm; it leads at once. Does nothing if it is a member already.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn bootstrap(&self) -> Result<(), OpenError> {
+        let raft = &self.handle.raft;
+        let failed = |e: &dyn std::fmt::Display| OpenError::Raft(e.to_string());
+        if raft.is_initialized().await.map_err(|e| failed(&e))? {
+            return Ok(());
+        }
+        let me = BasicNode { addr: self.addr.to_string() };
+        let members = std::collections::BTreeMap::from([(self.handle.raft_id(), me)]);
+        raft.initialize(members).await.map_err(|e| failed(&e))
+    }
+
+    /// Ends it: refuses new proposals, stops Raft, and returns when the last record is on disk. Handles that are
+    /// left keep the last view; everything else fails.
+    pub async fn shutdown(mut self) {
+        self.cancel.cancel();
+        if let Err(error) = self.handle.raft.shutdown().await {
+            tracing::warn!(%error, "Raft did not end in order");
+        }
+        while self.tasks.join_next().await.is_some() {}
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            let joined = tokio::task::spawn_blocking(move || writer.join());
+            if !matches!(joined.await, Ok(Ok(()))) {
+                tracing::warn!("the log's writer thread panicked");
+            }
+        }
+    }
+}
+
+fn lock(dir: &Path) -> Result<fs::File, OpenError> {
+    let failed = |source| OpenError::Dir { dir: dir.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    let file = fs::File::create(dir.join("lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse { dir: dir.to_owned() }),
+        Err(fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn config(options: &Options) -> Result<Config, OpenError> {
+    let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let config = Config {
+        cluster_name: "rswarm".to_owned(),
+        heartbeat_interval: millis(options.timing.heartbeat),
+        election_timeout_min: millis(options.timing.election_min),
+        election_timeout_max: millis(options.timing.election_max),
+        enable_pre_vote: Some(true),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_interval),
+        max_in_snapshot_log_to_keep: options.keep_entries,
+        purge_batch_size: 1,
+        max_payload_entries: 300,
+        replication_lag_threshold: options.keep_entries.max(500) * 2,
+        install_snapshot_timeout: 60_000,
+        ..Config::default()
+    };
+    config.validate().map_err(|e| OpenError::Settings(e.to_string()))
+}

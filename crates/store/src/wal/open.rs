@@ -1,0 +1,229 @@
+//! Reading a log back after a restart or a crash.
+
+use super::{
+    Index, Log, Opened, Place, Reader, Shared,
+    segment::{self, Fault, Kind, Record},
+    writer::{Active, Writer, read_meta, segment_path, write_meta},
+};
+use crate::{
+    cipher::{Dek, sync_dir},
+    types::{DecodeError, LogId, entry_from_wire, log_id_from_wire, vote_from_wire},
+};
+use prost::Message as _;
+use proto::raft as wire;
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock},
+};
+use tokio::sync::{mpsc, watch};
+
+/// Operations that may wait for the writer.
+const QUEUE: usize = 1024;
+
+/// Why a log cannot be opened. Nothing was changed on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenLogError {
+    #[error("cannot open the Raft log in {dir}")]
+    Io {
+        dir: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the Raft log in {dir} belongs to member {found}, not {wanted}")]
+    OtherMember { dir: PathBuf, found: u64, wanted: u64 },
+    #[error(
+        "Raft log {file} is damaged at byte {offset} ({why}); committed changes may be in it, so it is not skipped: \
+         restore it from a copy, or remove this manager from the swarm and let it join again with an empty directory"
+    )]
+    Damaged { file: PathBuf, offset: u64, why: String },
+    #[error("Raft log segment {file} is missing")]
+    Missing { file: PathBuf },
+    #[error("cannot start the log's writer thread")]
+    Thread(#[source] io::Error),
+}
+
+pub(super) fn open(dir: &Path, dek: &Dek, raft_id: u64) -> Result<Opened, OpenLogError> {
+    let failed = |source| OpenLogError::Io { dir: dir.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    let meta = match read_meta(dir).map_err(failed)? {
+        Some(meta) if meta.raft_id != raft_id => {
+            return Err(OpenLogError::OtherMember {
+                dir: dir.to_owned(),
+                found: meta.raft_id,
+                wanted: raft_id,
+            });
+        }
+        Some(meta) => meta,
+        None => {
+            write_meta(dir, raft_id, None, None).map_err(failed)?;
+            wire::LogMeta { raft_id, vote: None, purged: None }
+        }
+    };
+    let vote = meta.vote.map(vote_from_wire);
+    let purged = meta.purged.map(log_id_from_wire);
+    let mut index = Index { vote, purged, ..Index::default() };
+    let mut segments = BTreeMap::new();
+    let sequences = list(dir).map_err(failed)?;
+    let mut active = None;
+    for (position, &sequence) in sequences.iter().enumerate() {
+        let previous = position.checked_sub(1).map_or(sequence - 1, |p| sequences[p]);
+        let lost_first = position == 0 && sequence != 1 && purged.is_none();
+        if previous + 1 != sequence || lost_first {
+            return Err(OpenLogError::Missing { file: segment_path(dir, sequence - 1) });
+        }
+        let last = position + 1 == sequences.len();
+        let mut replay = Replay { dir, dek, sequence, last, index: &mut index, greatest: None };
+        let end = replay.run()?;
+        segments.insert(sequence, replay.greatest);
+        if last {
+            active = Some(resume(dir, sequence, end).map_err(failed)?);
+        }
+    }
+    let active = match active {
+        Some(active) => active,
+        None => {
+            segments.insert(1, None);
+            Active::create(dir, 1).map_err(failed)?
+        }
+    };
+    // A mark that a crash cut off from the entries it names says less, never more.
+    let last = index.slots.back().map(|s| s.id).or(index.purged);
+    index.committed = index.committed.min(last).max(index.purged);
+
+    let (failure, failure_watch) = watch::channel(None);
+    let shared = Arc::new(Shared { index: Mutex::new(index), failed: OnceLock::new(), failure });
+    let (ops, queue) = mpsc::channel(QUEUE);
+    let writer = Writer {
+        dir: dir.to_owned(),
+        dek: dek.clone(),
+        shared: shared.clone(),
+        raft_id,
+        vote,
+        purged,
+        segments,
+        active,
+    };
+    let thread = std::thread::Builder::new()
+        .name("raft-log".to_owned())
+        .spawn(move || writer.run(queue))
+        .map_err(OpenLogError::Thread)?;
+    let reader = Reader { shared, dir: Arc::new(dir.to_owned()), dek: dek.clone() };
+    Ok(Opened { log: Log { reader, ops }, writer: thread, failure: failure_watch })
+}
+
+/// Returns the sequence numbers of the segments, in order.
+fn list(dir: &Path) -> io::Result<Vec<u64>> {
+    let mut out = Vec::new();
+    for file in fs::read_dir(dir)? {
+        let name = file?.file_name();
+        let number =
+            name.to_str().and_then(|n| n.strip_suffix(".wal")).and_then(|n| u64::from_str_radix(n, 16).ok());
+        out.extend(number.filter(|n| *n > 0));
+    }
+    out.sort_unstable();
+    Ok(out)
+}
+
+/// Opens the last segment for writing behind its last good record; what is behind that is erased.
+fn resume(dir: &Path, sequence: u64, end: Option<u64>) -> io::Result<Active> {
+    let Some(end) = end else { return Active::create(dir, sequence) };
+    let file = fs::OpenOptions::new().read(true).write(true).open(segment_path(dir, sequence))?;
+    file.set_len(end)?;
+    file.sync_all()?;
+    sync_dir(dir)?;
+    Ok(Active { sequence, file, end, allocated: end, synced: end, announced: segment::HEAD as u64 })
+}
+
+/// Puts the records of one segment into the index.
+struct Replay<'a> {
+    dir: &'a Path,
+    dek: &'a Dek,
+    sequence: u64,
+    /// The one that was being written.
+    last: bool,
+    index: &'a mut Index,
+    greatest: Option<u64>,
+}
+
+impl Replay<'_> {
+    /// Returns the end of the good records; `None` if a crash came before the segment had a head.
+    fn run(&mut self) -> Result<Option<u64>, OpenLogError> {
+        let path = segment_path(self.dir, self.sequence);
+        let bytes =
+            fs::read(&path).map_err(|source| OpenLogError::Io { dir: self.dir.to_owned(), source })?;
+        let head = segment::head(self.sequence);
+        if bytes.get(..segment::HEAD) != Some(head.as_slice()) {
+            let unfinished = bytes.len() <= segment::HEAD || bytes.iter().all(|b| *b == 0);
+            return if self.last && unfinished { Ok(None) } else { Err(self.damaged(0, "wrong head")) };
+        }
+        let mut offset = segment::HEAD;
+        loop {
+            match segment::read(self.dek, self.sequence, &bytes, offset) {
+                Ok(record) => {
+                    offset += record.len;
+                    self.put(record)?;
+                }
+                Err(Fault::End) if self.last || offset == bytes.len() => break,
+                Err(Fault::End) => return Err(self.damaged(offset, "zeros instead of a record")),
+                Err(Fault::Damaged(why)) => {
+                    if !self.last || segment::was_synced(self.dek, self.sequence, &bytes, offset) {
+                        return Err(self.damaged(offset, why));
+                    }
+                    tracing::warn!(file = %path.display(), offset, why, "a crash tore the end of the Raft log; cut off");
+                    break;
+                }
+            }
+        }
+        // Zeros where there was a record once are damage too.
+        if self.last && segment::was_synced(self.dek, self.sequence, &bytes, offset) {
+            return Err(self.damaged(offset, "zeros instead of a record"));
+        }
+        Ok(Some(offset as u64))
+    }
+
+    fn put(&mut self, record: Record) -> Result<(), OpenLogError> {
+        let at = record.offset;
+        let undecodable = |e: DecodeError| e.to_string();
+        match record.kind {
+            Kind::Entry => {
+                let entry = wire::Entry::decode(record.plain.as_slice())
+                    .map_err(DecodeError::from)
+                    .and_then(entry_from_wire)
+                    .map_err(|e| self.damaged(at, undecodable(e)))?;
+                let entry_index = entry.log_id.index;
+                self.greatest = self.greatest.max(Some(entry_index));
+                if self.index.purged.is_some_and(|p| entry_index <= p.index) {
+                    return Ok(());
+                }
+                if let Some(next) = self.index.next()
+                    && next != entry_index
+                {
+                    return Err(self.damaged(at, format!("entry {entry_index} follows entry {}", next - 1)));
+                }
+                let place = Place { sequence: self.sequence, offset: at, len: record.len };
+                self.index.push(entry, Some(place));
+            }
+            Kind::TruncateAfter => {
+                let last = if record.plain.is_empty() { None } else { Some(self.log_id(&record)?) };
+                self.index.truncate_after(last);
+            }
+            Kind::Committed => self.index.committed = Some(self.log_id(&record)?),
+            Kind::Synced => {}
+        }
+        Ok(())
+    }
+
+    fn log_id(&self, record: &Record) -> Result<LogId, OpenLogError> {
+        wire::LogId::decode(record.plain.as_slice())
+            .map(log_id_from_wire)
+            .map_err(|e| self.damaged(record.offset, e.to_string()))
+    }
+
+    fn damaged<O: TryInto<u64>>(&self, offset: O, why: impl Into<String>) -> OpenLogError {
+        let offset = offset.try_into().unwrap_or(u64::MAX);
+        OpenLogError::Damaged { file: segment_path(self.dir, self.sequence), offset, why: why.into() }
+    }
+}

@@ -1,0 +1,1 @@
+//! The log across restarts, crashes and damage.
