@@ -37,7 +37,9 @@ pub(crate) fn run(draft: &mut Draft<'_>) {
             }
         }
         if matches!(service.spec.mode, Mode::Replicated { .. } | Mode::Global) {
-            update::run(draft, &service, &slots::of(draft.tables(), service.id));
+            let mut slots = slots::of(draft.tables(), service.id);
+            slots.retain(|slot, tasks| may_have_task(draft.tables(), &service, *slot, tasks));
+            update::run(draft, &service, &slots);
         }
         // The update may have rolled the service back: what is replaced now is made from that.
         let service = draft.tables().services.get(&service.id).cloned().unwrap_or(service);
@@ -158,6 +160,13 @@ fn cover_nodes(draft: &mut Draft<'_>, service: &Service, slots: &Slots, desired:
             remove_slot(draft, tasks);
         }
     }
+}
+
+/// Returns true if the updater may fill this slot anew: not so on a node that takes no tasks.
+fn may_have_task(tables: &Tables, service: &Service, slot: Slot, tasks: &[Arc<Task>]) -> bool {
+    let Slot::Node(node) = slot else { return true };
+    let accepts = tables.nodes.get(&node).is_some_and(|n| n.accepts_tasks() && suits(service, n));
+    accepts || tasks.iter().any(|t| slots::is_live(t))
 }
 
 /// Constraints of an undescribed node cannot be judged: it keeps what it has.

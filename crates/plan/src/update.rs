@@ -152,15 +152,17 @@ fn begin(draft: &mut Draft<'_>, service: &Service) {
 
 fn renew(draft: &mut Draft<'_>, service: &Service, order: UpdateOrder, slot: Slot, tasks: &[Arc<Task>]) {
     let name = tasks.last().map_or_else(|| service.spec.name.clone(), |t| t.name());
-    let desired = match order {
-        UpdateOrder::StopFirst => {
-            for task in tasks.iter().filter(|t| slots::is_live(t)) {
-                draft.want(task.id, Desired::Shutdown);
-            }
-            Desired::Ready
+    let live = || tasks.iter().filter(|t| slots::is_live(t));
+    // Start-first: the newest that runs serves on. One overtaken before it ran is not waited for.
+    let (desired, serving) = match order {
+        UpdateOrder::StopFirst => (Desired::Ready, None),
+        UpdateOrder::StartFirst => {
+            (Desired::Running, live().rev().find(|t| slots::is_running(t)).map(|t| t.id))
         }
-        UpdateOrder::StartFirst => Desired::Running,
     };
+    for task in live().filter(|t| Some(t.id) != serving) {
+        draft.want(task.id, Desired::Shutdown);
+    }
     draft.say(name, "updated", format!("spec version {}", service.spec_version));
     draft.create_task(service, slot, desired);
 }
