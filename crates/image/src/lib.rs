@@ -1,1 +1,37 @@
-//! (being written)
+//! Images: from a name to verified, unpacked layers, and back out again.
+//!
+//! ```text
+//! load, import, pull ──► ingest/ ──verify──► blobs/sha256/…   exact compressed bytes, for push, save and peers
+//!                                               │ unpack (own code, openat2-rooted, parallel)
+//!                                               ▼
+//!                                         layers/<diff id>/diff ──► Layers: overlay's lowerdirs, top first
+//! images.json: what is called how (written new, synced, renamed)
+//! ```
+//!
+//! [`Store`] is a cheap handle; it starts no task of its own. Blocking work (hashing, unpacking) runs on tokio's blocking
+//! threads. Several operations may run at once: one blob is fetched once, one layer unpacked once, and whatever
+//! an operation needs is pinned against [`Store::prune`] until it ends. Every image has a manifest, made here if it came
+//! without one, so peers can fetch any of them through [`BlobSource`].
+//!
+//! A digest decides, never a source: peers, mirrors and registries are all asked with suspicion.
+//!
+//! *Start reading at* [`Store::pull`], then `unpack`.
+
+mod config;
+mod digest;
+mod error;
+mod manifest;
+mod reference;
+mod source;
+mod store;
+
+pub use config::{ChangeError, Config, Healthcheck, HistoryEntry, ImageConfiguration, RootFs};
+pub use digest::{Digest, InvalidDigest};
+pub use error::{Error, Result};
+pub use manifest::{Descriptor, InvalidPlatform, Manifest, Platform};
+pub use reference::{InvalidReference, Reference};
+pub use source::{BlobSource, BoxAsyncRead, SourceError};
+pub use store::{
+    Auth, Image, ImportOptions, Layers, Loaded, Progress, PullOptions, PushOptions, RegistryOptions, Removed,
+    Store,
+};

@@ -1,0 +1,479 @@
+//! The image's configuration document: what a container of it does unless told otherwise, and how it came to be.
+//!
+//! Own types instead of `oci-spec`'s, because those drop Docker's `Healthcheck`, `OnBuild` and `Shell` and write
+//! maps in random order (an image id must not be random). *Source:* OCI image-spec `config.md`, Docker image-spec v1.3.
+
+use crate::digest::Digest;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::{collections::BTreeMap, time::Duration};
+
+/// The document whose digest is the image id.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageConfiguration {
+    /// RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// Who is to be asked.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub author: String,
+    /// Go's name of the processor.
+    #[serde(default)]
+    pub architecture: String,
+    /// Level of the processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// `linux`.
+    #[serde(default)]
+    pub os: String,
+    /// What a container runs with.
+    #[serde(default, deserialize_with = "or_default")]
+    pub config: Config,
+    /// Layers, lowest first.
+    pub rootfs: RootFs,
+    /// One entry per build step, oldest first.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<HistoryEntry>,
+    /// Note of the committer.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+    /// Image this one was built on, where Docker's builder left it.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub parent: String,
+    /// Version of the engine that wrote it.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub docker_version: String,
+}
+
+/// Layers by the digest of their uncompressed tar.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootFs {
+    /// Always `layers`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Lowest first.
+    #[serde(default, deserialize_with = "or_default")]
+    pub diff_ids: Vec<Digest>,
+}
+
+impl Default for RootFs {
+    fn default() -> Self {
+        Self { kind: "layers".to_owned(), diff_ids: Vec::new() }
+    }
+}
+
+/// One step of the build.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// Who is to be asked.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub author: String,
+    /// Command of the step.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub created_by: String,
+    /// Note of the step.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+    /// The step changed the configuration only.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "std::ops::Not::not")]
+    pub empty_layer: bool,
+}
+
+/// What a container of the image runs with. Field names on the wire are Docker's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Config {
+    /// `user`, `uid`, `user:group` ...; empty is root.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// `80/tcp`.
+    #[serde(default, with = "go_set", skip_serializing_if = "Vec::is_empty")]
+    pub exposed_ports: Vec<String>,
+    /// `NAME=value`.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// Always put before the arguments.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub entrypoint: Vec<String>,
+    /// Arguments unless others are given.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub cmd: Vec<String>,
+    /// Paths that get an anonymous volume.
+    #[serde(default, with = "go_set", skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
+    /// Empty is `/`.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub working_dir: String,
+    /// User's notes.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// `SIGTERM` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// How to know that it works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
+    /// Instructions for images built on this one.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub on_build: Vec<String>,
+    /// Shell of the shell forms.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub shell: Vec<String>,
+}
+
+/// Docker's `HEALTHCHECK`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Healthcheck {
+    /// `["NONE"]`, `["CMD", ..]`, `["CMD-SHELL", command]`.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub test: Vec<String>,
+    /// Zero: the default (30 s).
+    #[serde(default, with = "nanoseconds", skip_serializing_if = "Duration::is_zero")]
+    pub interval: Duration,
+    /// Zero: the default (30 s).
+    #[serde(default, with = "nanoseconds", skip_serializing_if = "Duration::is_zero")]
+    pub timeout: Duration,
+    /// Failures within this time from the start do not count.
+    #[serde(default, with = "nanoseconds", skip_serializing_if = "Duration::is_zero")]
+    pub start_period: Duration,
+    /// Interval during the start period; zero: the default (5 s).
+    #[serde(default, with = "nanoseconds", skip_serializing_if = "Duration::is_zero")]
+    pub start_interval: Duration,
+    /// Zero: the default (3).
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_zero")]
+    pub retries: u32,
+}
+
+/// An instruction given with `--change` cannot be carried out.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ChangeError {
+    /// No Dockerfile instruction, or not one that changes the configuration.
+    #[error("{0} is not a valid change command")]
+    Unknown(String),
+    /// An instruction without what it needs.
+    #[error("invalid change \"{change}\": {reason}")]
+    Invalid {
+        /// The line as given.
+        change: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+impl Config {
+    /// Carries out one Dockerfile instruction: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, SHELL,
+    /// STOPSIGNAL, USER, VOLUME or WORKDIR.
+    ///
+    /// # Errors
+    /// Another instruction, or broken arguments; the configuration is unchanged then.
+    pub fn apply_change(&mut self, change: &str) -> Result<(), ChangeError> {
+        let change = change.trim();
+        let (instruction, rest) = change.split_once(char::is_whitespace).unwrap_or((change, ""));
+        let rest = rest.trim();
+        let invalid = |reason| ChangeError::Invalid { change: change.to_owned(), reason };
+        if rest.is_empty() {
+            return Err(invalid("it needs an argument"));
+        }
+        match instruction.to_ascii_uppercase().as_str() {
+            "CMD" => self.cmd = self.command(rest),
+            "ENTRYPOINT" => self.entrypoint = self.command(rest),
+            "SHELL" => self.shell = json_list(rest).ok_or_else(|| invalid("SHELL needs the JSON form"))?,
+            "ENV" => {
+                for (name, value) in pairs(rest).ok_or_else(|| invalid("NAME=value is needed"))? {
+                    self.set_env(&name, &value);
+                }
+            }
+            "LABEL" => self.labels.extend(pairs(rest).ok_or_else(|| invalid("NAME=value is needed"))?),
+            "EXPOSE" => {
+                let ports: Option<Vec<Vec<String>>> = rest.split_whitespace().map(ports).collect();
+                for port in
+                    ports.ok_or_else(|| invalid("a port is 1 to 65535, /tcp, /udp or /sctp"))?.concat()
+                {
+                    insert(&mut self.exposed_ports, port);
+                }
+            }
+            "VOLUME" => {
+                for path in json_list(rest).unwrap_or_else(|| words(rest)) {
+                    insert(&mut self.volumes, path);
+                }
+            }
+            "WORKDIR" => {
+                let base = if rest.starts_with('/') { String::new() } else { self.working_dir.clone() };
+                self.working_dir = clean_path(&format!("{base}/{rest}"));
+            }
+            "USER" => self.user = rest.to_owned(),
+            "STOPSIGNAL" => self.stop_signal = Some(rest.to_owned()),
+            "ONBUILD" => self.on_build.push(rest.to_owned()),
+            "HEALTHCHECK" => self.healthcheck = Some(self.parse_healthcheck(rest).map_err(invalid)?),
+            _ => return Err(ChangeError::Unknown(instruction.to_owned())),
+        }
+        Ok(())
+    }
+
+    fn set_env(&mut self, name: &str, value: &str) {
+        let entry = format!("{name}={value}");
+        let same = |old: &&mut String| old.split_once('=').map_or(old.as_str(), |(name, _)| name) == name;
+        match self.env.iter_mut().find(same) {
+            Some(old) => *old = entry,
+            None => self.env.push(entry),
+        }
+    }
+
+    /// Exec form as it is; shell form wrapped in the image's shell.
+    fn command(&self, text: &str) -> Vec<String> {
+        json_list(text).unwrap_or_else(|| {
+            let default = || vec!["/bin/sh".to_owned(), "-c".to_owned()];
+            let mut command = if self.shell.is_empty() { default() } else { self.shell.clone() };
+            command.push(text.to_owned());
+            command
+        })
+    }
+
+    fn parse_healthcheck(&self, text: &str) -> Result<Healthcheck, &'static str> {
+        let mut check = Healthcheck::default();
+        let mut rest = text;
+        while let Some(option) = rest.strip_prefix("--") {
+            let (option, after) = option.split_once(char::is_whitespace).ok_or("a test is needed")?;
+            let (name, value) = option.split_once('=').ok_or("an option is --name=value")?;
+            let time = || parse_duration(value).ok_or("a duration looks like 1m30s");
+            match name {
+                "interval" => check.interval = time()?,
+                "timeout" => check.timeout = time()?,
+                "start-period" => check.start_period = time()?,
+                "start-interval" => check.start_interval = time()?,
+                "retries" => check.retries = value.parse().map_err(|_| "retries is a number")?,
+                _ => return Err("unknown option"),
+            }
+            rest = after.trim_start();
+        }
+        let (kind, command) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        check.test = match kind.to_ascii_uppercase().as_str() {
+            "NONE" => vec!["NONE".to_owned()],
+            "CMD" if !command.trim().is_empty() => match json_list(command.trim()) {
+                Some(mut args) => {
+                    args.insert(0, "CMD".to_owned());
+                    args
+                }
+                None => vec!["CMD-SHELL".to_owned(), command.trim().to_owned()],
+            },
+            _ => return Err("CMD or NONE is needed"),
+        };
+        Ok(check)
+    }
+}
+
+fn insert(set: &mut Vec<String>, item: String) {
+    if !set.contains(&item) {
+        set.push(item);
+        set.sort();
+    }
+}
+
+fn json_list(text: &str) -> Option<Vec<String>> {
+    text.starts_with('[').then(|| serde_json::from_str(text).ok()).flatten()
+}
+
+/// `80`, `80/udp`, `80-82/tcp`.
+fn ports(text: &str) -> Option<Vec<String>> {
+    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = protocol.to_ascii_lowercase();
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let (first, last) = (first.parse::<u16>().ok()?, last.parse::<u16>().ok()?);
+    let valid = first > 0 && first <= last && matches!(protocol.as_str(), "tcp" | "udp" | "sctp");
+    valid.then(|| (first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+/// Splits at blanks outside quotes; quotes and backslashes are taken away.
+fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (c, quote) {
+            ('\\', None | Some('"')) => word.get_or_insert_default().extend(chars.next()),
+            (c, Some(open)) if c == open => quote = None,
+            ('"' | '\'', None) => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (c, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// `A=1 B="2 3"`, or the old form `A 1 and more`.
+fn pairs(text: &str) -> Option<Vec<(String, String)>> {
+    let words = words(text);
+    if !words.first()?.contains('=') {
+        let (name, value) = text.split_once(char::is_whitespace)?;
+        return Some(vec![(name.to_owned(), value.trim().to_owned())]);
+    }
+    let pair = |word: &String| {
+        word.split_once('=').filter(|(name, _)| !name.is_empty()).map(|(n, v)| (n.to_owned(), v.to_owned()))
+    };
+    words.iter().map(pair).collect()
+}
+
+fn clean_path(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// Go's `time.ParseDuration`: `1h2m3.5s`, `200ms`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let unit = rest[number..]
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .map_or(rest.len(), |len| number + len);
+        let seconds = match &rest[number..unit] {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        let amount: f64 = rest[..number].parse().ok()?;
+        total = total.checked_add(Duration::try_from_secs_f64(amount * seconds).ok()?)?;
+        rest = &rest[unit..];
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+/// Go writes empty lists and texts as `null`.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// Go's `map[string]struct{}`.
+mod go_set {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::collections::BTreeMap;
+
+    #[derive(Serialize)]
+    struct Empty {}
+
+    pub(super) fn serialize<S: Serializer>(set: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+        set.iter().map(|key| (key, Empty {})).collect::<BTreeMap<_, _>>().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+        let map = Option::<BTreeMap<String, serde::de::IgnoredAny>>::deserialize(deserializer)?;
+        Ok(map.unwrap_or_default().into_keys().collect())
+    }
+}
+
+/// Go's `time.Duration`.
+mod nanoseconds {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::time::Duration;
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(time.as_nanos()).unwrap_or(i64::MAX as u64))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let nanos = Option::<i64>::deserialize(deserializer)?.unwrap_or(0);
+        Ok(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(changes: &[&str]) -> Config {
+        let mut config = Config::default();
+        for change in changes {
+            config.apply_change(change).unwrap();
+        }
+        config
+    }
+
+    #[test]
+    fn changes_read_as_in_a_dockerfile() {
+        let config = changed(&[
+            "CMD [\"/bin/web\", \"--port\", \"80\"]",
+            "entrypoint exec run",
+            "ENV A=1 B=\"two words\"",
+            "ENV A=3",
+            "ENV OLD the rest",
+            "EXPOSE 80 53/udp 8000-8001",
+            "LABEL a.b=c",
+            "VOLUME /data /cache",
+            "WORKDIR /srv",
+            "WORKDIR app/../web",
+            "USER nobody:nogroup",
+            "STOPSIGNAL SIGINT",
+            "HEALTHCHECK --interval=1m30s --retries=2 CMD wget -q localhost",
+        ]);
+        assert_eq!(config.cmd, ["/bin/web", "--port", "80"]);
+        assert_eq!(config.entrypoint, ["/bin/sh", "-c", "exec run"]);
+        assert_eq!(config.env, ["A=3", "B=two words", "OLD=the rest"]);
+        assert_eq!(config.exposed_ports, ["53/udp", "80/tcp", "8000/tcp", "8001/tcp"]);
+        assert_eq!(config.volumes, ["/cache", "/data"]);
+        assert_eq!(config.working_dir, "/srv/web");
+        assert_eq!(config.stop_signal.as_deref(), Some("SIGINT"));
+        let check = config.healthcheck.unwrap();
+        assert_eq!(check.test, ["CMD-SHELL", "wget -q localhost"]);
+        assert_eq!((check.interval, check.retries), (Duration::from_secs(90), 2));
+    }
+
+    #[test]
+    fn a_broken_change_is_named() {
+        let mut config = Config::default();
+        assert_eq!(
+            config.apply_change("RUN x").unwrap_err().to_string(),
+            "RUN is not a valid change command"
+        );
+        for change in [
+            "CMD",
+            "EXPOSE 0",
+            "EXPOSE 70000",
+            "ENV A",
+            "HEALTHCHECK maybe",
+            "HEALTHCHECK --interval=x CMD y",
+        ] {
+            assert!(config.apply_change(change).is_err(), "{change}");
+        }
+        assert_eq!(config, Config::default());
+    }
+
+    #[test]
+    fn go_nulls_and_empty_structs_are_read_and_written_back_in_order() {
+        let text = r#"{"architecture":"amd64","os":"linux","config":{"ExposedPorts":{"80/tcp":{},"53/udp":{}},"Env":null,
+            "Cmd":["a"],"Volumes":null,"Labels":null,"Healthcheck":{"Test":["CMD","x"],"Interval":1000000000}},
+            "rootfs":{"type":"layers","diff_ids":null},"history":null}"#;
+        let config: ImageConfiguration = serde_json::from_str(text).unwrap();
+        assert_eq!(config.config.exposed_ports, ["53/udp", "80/tcp"]);
+        assert_eq!(config.config.healthcheck.as_ref().unwrap().interval, Duration::from_secs(1));
+        let written = serde_json::to_string(&config).unwrap();
+        assert!(written.contains(r#""ExposedPorts":{"53/udp":{},"80/tcp":{}}"#), "{written}");
+        assert_eq!(serde_json::from_str::<ImageConfiguration>(&written).unwrap(), config);
+    }
+}
