@@ -18,6 +18,13 @@
 //! placement, addresses and update status; never a spec (but for an automatic rollback) and never observed
 //! state (but ORPHANED, for nodes that can no longer speak).
 //!
+//! # Why
+//! - *Only an end of its own delays a task's replacement.* Swarm also waits after a node went down, which
+//!   adds five seconds to every failover; the delay is there to slow down crash loops.
+//! - *Changed ingress ports do not replace tasks*: the mesh is set up beside them.
+//! - *A dead node does not hold back `service rm`*: its tasks are remembered by id until it returns, or is
+//!   given up after a day; their addresses rest as long.
+//!
 //! *Start reading at* [`step`].
 
 mod allocate;

@@ -107,7 +107,8 @@ fn beyond_history(draft: &Draft<'_>, cluster: &Cluster) -> BTreeSet<TaskId> {
             let ended = tasks.iter().rev().filter(|t| slots::is_over(t) && !is_result(service, t));
             for (nth, task) in ended.enumerate() {
                 // The last task of a slot says why there is no other.
-                if nth >= keep && !(nth == 0 && !has_live) && !needed.contains(&task.id) {
+                let tells_why = nth == 0 && !has_live;
+                if nth >= keep && !tells_why && !needed.contains(&task.id) {
                     forgettable.insert(task.id);
                 }
             }

@@ -1,6 +1,8 @@
 //! Whatever people, nodes and containers do, in any order: the plan settles, its invariants hold after every
 //! step (`World::step` checks them), and once all is well again every service has what was asked for.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by failing")]
+
 mod world;
 
 use model::{Desired, Mode, NodeState, TaskState};
