@@ -41,8 +41,6 @@ use writer::Op;
 
 pub use open::OpenLogError;
 
-/// Entries are kept in memory up to this much, newest first. *Unit:* bytes.
-const CACHE: usize = 32 << 20;
 /// One replication message has entries up to about this much. *Unit:* bytes.
 const MESSAGE: usize = 2 << 20;
 
@@ -83,6 +81,8 @@ struct Index {
     /// Consecutive.
     slots: VecDeque<Slot>,
     cached_bytes: usize,
+    /// Entries are kept in memory up to this much, newest first. *Unit:* bytes.
+    cache: usize,
     /// Position of the first slot that is in memory.
     cached_from: usize,
 }
@@ -96,7 +96,7 @@ impl Index {
     }
 
     fn evict(&mut self) {
-        while self.cached_bytes > CACHE
+        while self.cached_bytes > self.cache
             && let Some(slot) = self.slots.get_mut(self.cached_from)
             && slot.place.is_some()
         {
@@ -205,7 +205,7 @@ pub(crate) struct Opened {
 impl Log {
     /// Opens the log in `dir`, making it if there is none. Blocks.
     pub(crate) fn open(dir: &Path, dek: &Dek, raft_id: u64) -> Result<Opened, OpenLogError> {
-        open::open(dir, dek, raft_id)
+        open::open(dir, dek, raft_id, open::Limits::default())
     }
 
     /// Returns the raft id of the log in `dir`, if there is one.

@@ -45,7 +45,20 @@ pub enum OpenLogError {
     Thread(#[source] io::Error),
 }
 
-pub(super) fn open(dir: &Path, dek: &Dek, raft_id: u64) -> Result<Opened, OpenLogError> {
+/// How much goes into a segment and stays in memory. *Unit:* bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) segment: u64,
+    pub(super) cache: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { segment: 16 << 20, cache: 32 << 20 }
+    }
+}
+
+pub(super) fn open(dir: &Path, dek: &Dek, raft_id: u64, limits: Limits) -> Result<Opened, OpenLogError> {
     let failed = |source| OpenLogError::Io { dir: dir.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
     let meta = match read_meta(dir).map_err(failed)? {
@@ -64,7 +77,7 @@ pub(super) fn open(dir: &Path, dek: &Dek, raft_id: u64) -> Result<Opened, OpenLo
     };
     let vote = meta.vote.map(vote_from_wire);
     let purged = meta.purged.map(log_id_from_wire);
-    let mut index = Index { vote, purged, ..Index::default() };
+    let mut index = Index { vote, purged, cache: limits.cache, ..Index::default() };
     let mut segments = BTreeMap::new();
     let sequences = list(dir).map_err(failed)?;
     let mut active = None;
@@ -105,6 +118,7 @@ pub(super) fn open(dir: &Path, dek: &Dek, raft_id: u64) -> Result<Opened, OpenLo
         purged,
         segments,
         active,
+        segment: limits.segment,
     };
     let thread = std::thread::Builder::new()
         .name("raft-log".to_owned())
@@ -168,6 +182,9 @@ impl Replay<'_> {
                 }
                 Err(Fault::End) if self.last || offset == bytes.len() => break,
                 Err(Fault::End) => return Err(self.damaged(offset, "zeros instead of a record")),
+                Err(Fault::Foreign) => {
+                    return Err(self.damaged(offset, "does not decrypt: wrong key, or moved from elsewhere"));
+                }
                 Err(Fault::Damaged(why)) => {
                     if !self.last || segment::was_synced(self.dek, self.sequence, &bytes, offset) {
                         return Err(self.damaged(offset, why));

@@ -83,6 +83,8 @@ pub(super) enum Fault {
     /// Nothing was written here.
     End,
     Damaged(&'static str),
+    /// Whole, but not written here with this key: no crash does that.
+    Foreign,
 }
 
 /// Reads the record at `offset` of a segment's bytes.
@@ -104,9 +106,7 @@ pub(super) fn read(dek: &Dek, sequence: u64, bytes: &[u8], offset: usize) -> Res
         return Err(Fault::Damaged("wrong checksum"));
     }
     let kind = Kind::of(frame[8]).ok_or(Fault::Damaged("unknown kind of record"))?;
-    let plain = dek
-        .open(&place(sequence, offset as u64, kind), payload)
-        .map_err(|_| Fault::Damaged("does not decrypt: wrong key, or moved from elsewhere"))?;
+    let plain = dek.open(&place(sequence, offset as u64, kind), payload).map_err(|_| Fault::Foreign)?;
     Ok(Record { offset: offset as u64, len: FRAME + len, kind, plain })
 }
 
@@ -125,5 +125,5 @@ pub(super) fn was_synced(dek: &Dek, sequence: u64, bytes: &[u8], offset: usize) 
 pub(super) fn read_at(dek: &Dek, sequence: u64, record: &[u8], offset: u64) -> Result<Vec<u8>, Fault> {
     let (frame, payload) = record.split_at_checked(FRAME).ok_or(Fault::Damaged("cut short"))?;
     let kind = Kind::of(frame[8]).ok_or(Fault::Damaged("unknown kind of record"))?;
-    dek.open(&place(sequence, offset, kind), payload).map_err(|_| Fault::Damaged("does not decrypt"))
+    dek.open(&place(sequence, offset, kind), payload).map_err(|_| Fault::Foreign)
 }

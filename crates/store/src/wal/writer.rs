@@ -21,8 +21,6 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-/// A segment is closed when it would grow beyond this. *Unit:* bytes.
-const SEGMENT: u64 = 16 << 20;
 /// Space is taken from the file system in steps of this, so that a sync writes no metadata. *Unit:* bytes.
 const STEP: usize = 1 << 20;
 /// Operations taken into one sync.
@@ -47,6 +45,8 @@ pub(super) struct Writer {
     /// Greatest entry index in each segment that is there.
     pub(super) segments: BTreeMap<u64, Option<u64>>,
     pub(super) active: Active,
+    /// A segment is closed when it would grow beyond this. *Unit:* bytes.
+    pub(super) segment: u64,
 }
 
 /// The segment being written.
@@ -193,7 +193,7 @@ impl Writer {
 
     /// Adds a record to the group and returns its offset.
     fn add(&mut self, group: &mut Group, kind: Kind, plain: &[u8]) -> io::Result<u64> {
-        if self.active.end + group.bytes.len() as u64 + plain.len() as u64 > SEGMENT {
+        if self.active.end + group.bytes.len() as u64 + plain.len() as u64 > self.segment {
             self.write(group, true)?;
             self.rotate()?;
         }

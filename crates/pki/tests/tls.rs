@@ -1,0 +1,202 @@
+//! Who can reach whom over TLS, and what those who cannot are told.
+
+use model::{ClusterId, Duration, NodeId, Role, Timestamp};
+use pki::{
+    Credentials, Expected, Identity, NodeKey, RootCa,
+    tls::{Connector, Listener, Peer, bootstrap_connector, connector},
+};
+use std::{os::unix::fs::PermissionsExt as _, time::SystemTime};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    sync::mpsc,
+    task::JoinSet,
+};
+use tokio_stream::StreamExt as _;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    Timestamp(i64::try_from(since.as_nanos()).unwrap())
+}
+
+struct Swarm {
+    ca: RootCa,
+    id: ClusterId,
+}
+
+impl Swarm {
+    fn new(id: u128) -> Self {
+        Self { ca: RootCa::generate(ClusterId(id)).unwrap(), id: ClusterId(id) }
+    }
+
+    /// Key and chain of a node whose certificate was signed `ago` for `life`.
+    fn issue(&self, node: u128, role: Role, at: Timestamp, life: Duration) -> (String, String) {
+        let key = NodeKey::generate().unwrap();
+        let csr = key.csr_pem().unwrap();
+        (key.pem(), self.ca.sign_csr_at(at, &csr, NodeId(node), role, self.id, life).unwrap())
+    }
+
+    fn node(&self, node: u128, role: Role) -> Credentials {
+        let (key, chain) = self.issue(node, role, now(), DAY);
+        Credentials::in_memory(&key, &chain, self.ca.cert_pem()).unwrap()
+    }
+}
+
+/// A node that answers every connection with one byte and tells who came.
+struct Server {
+    authority: String,
+    peers: mpsc::Receiver<Peer>,
+    _serving: JoinSet<()>,
+}
+
+impl Server {
+    async fn start(credentials: &Credentials) -> Self {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut listener = Listener::start(tcp, credentials).unwrap();
+        let authority = listener.local_addr().to_string();
+        let (send, peers) = mpsc::channel(16);
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            while let Some(connection) = listener.next().await {
+                let mut connection = connection.unwrap();
+                send.send(connection.peer()).await.unwrap();
+                connection.write_all(b"!").await.unwrap();
+                connection.shutdown().await.ok();
+            }
+        });
+        Self { authority, peers, _serving: serving }
+    }
+
+    /// Connects and reads the byte: with TLS 1.3 a client learns only then that its certificate was refused.
+    async fn reach(&self, connector: &Connector) -> Result<(), String> {
+        let mut stream = connector.connect(&self.authority).await.map_err(|e| e.to_string())?;
+        let mut byte = [0];
+        stream.read_exact(&mut byte).await.map_err(|e| e.to_string())?;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn members_of_one_swarm_know_each_other() {
+    let swarm = Swarm::new(7);
+    let mut server = Server::start(&swarm.node(1, Role::Manager)).await;
+    let worker = swarm.node(2, Role::Worker);
+    for expected in [Expected::Role(Role::Manager), Expected::Node(NodeId(1)), Expected::Member] {
+        server.reach(&connector(&worker, expected)).await.unwrap();
+        let peer = server.peers.recv().await.unwrap();
+        let identity = Identity { node: NodeId(2), role: Role::Worker, cluster: ClusterId(7) };
+        assert_eq!(peer.identity, Some(identity));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_someone_else_is_not_spoken_to() {
+    let swarm = Swarm::new(7);
+    let server = Server::start(&swarm.node(1, Role::Worker)).await;
+    let manager = swarm.node(2, Role::Manager);
+    let error = server.reach(&connector(&manager, Expected::Role(Role::Manager))).await.unwrap_err();
+    assert!(error.contains("is not a swarm-manager but a swarm-worker"), "{error}");
+    let error = server.reach(&connector(&manager, Expected::Node(NodeId(3)))).await.unwrap_err();
+    assert!(error.contains("given to another node"), "{error}");
+}
+
+#[tokio::test]
+async fn nodes_of_another_swarm_are_strangers_in_both_directions() {
+    let (ours, theirs) = (Swarm::new(7), Swarm::new(8));
+    let server = Server::start(&ours.node(1, Role::Manager)).await;
+    let error = server.reach(&connector(&theirs.node(2, Role::Manager), Expected::Member)).await.unwrap_err();
+    assert!(error.contains("was not issued by this swarm"), "{error}");
+
+    // Theirs trusts our root, but shows its own certificate.
+    let (key, chain) = theirs.issue(2, Role::Manager, now(), DAY);
+    let intruder = Credentials::in_memory(&key, &chain, ours.ca.cert_pem()).unwrap();
+    server.reach(&connector(&intruder, Expected::Member)).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_joiner_needs_only_the_digest_of_the_root() {
+    let swarm = Swarm::new(7);
+    let mut server = Server::start(&swarm.node(1, Role::Manager)).await;
+    server.reach(&bootstrap_connector(swarm.ca.digest())).await.unwrap();
+    assert_eq!(server.peers.recv().await.unwrap().identity, None);
+
+    let error = server.reach(&bootstrap_connector(Swarm::new(7).ca.digest())).await.unwrap_err();
+    assert!(error.contains("does not match the join token"), "{error}");
+
+    let worker = Server::start(&swarm.node(2, Role::Worker)).await;
+    assert!(worker.reach(&bootstrap_connector(swarm.ca.digest())).await.is_err(), "a worker is no manager");
+}
+
+#[tokio::test]
+async fn expired_and_future_certificates_point_at_the_clocks() {
+    let swarm = Swarm::new(7);
+    let client = swarm.node(2, Role::Manager);
+    let long_ago = Timestamp(now().0 - 10 * 24 * 3600 * 1_000_000_000);
+    for (at, text) in [(long_ago, "has expired"), (now().after(DAY), "is not valid yet")] {
+        let (key, chain) = swarm.issue(1, Role::Manager, at, DAY);
+        let odd = Credentials::in_memory(&key, &chain, swarm.ca.cert_pem()).unwrap();
+        let server = Server::start(&odd).await;
+        let error = server.reach(&connector(&client, Expected::Member)).await.unwrap_err();
+        assert!(error.contains(text) && error.contains("clocks"), "{error}");
+        let server = Server::start(&client).await;
+        server.reach(&connector(&odd, Expected::Member)).await.unwrap_err();
+    }
+}
+
+#[tokio::test]
+async fn clocks_a_few_minutes_apart_do_no_harm() {
+    let swarm = Swarm::new(7);
+    let minute = 60 * 1_000_000_000;
+    // Expired two minutes ago; begins (an hour back-dated) in two minutes.
+    for at in [Timestamp(now().0 - 24 * 60 * minute - 2 * minute), Timestamp(now().0 + 62 * minute)] {
+        let (key, chain) = swarm.issue(1, Role::Manager, at, DAY);
+        let odd = Credentials::in_memory(&key, &chain, swarm.ca.cert_pem()).unwrap();
+        let server = Server::start(&odd).await;
+        server.reach(&connector(&swarm.node(2, Role::Worker), Expected::Member)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_without_a_restart() {
+    let swarm = Swarm::new(7);
+    let mut server = Server::start(&swarm.node(1, Role::Manager)).await;
+    let client = swarm.node(2, Role::Worker);
+    let connector = connector(&client, Expected::Member);
+    server.reach(&connector).await.unwrap();
+    assert_eq!(server.peers.recv().await.unwrap().identity.unwrap().role, Role::Worker);
+
+    let (key, chain) = swarm.issue(2, Role::Manager, now(), DAY);
+    client.replace(&key, &chain, swarm.ca.cert_pem()).unwrap();
+    server.reach(&connector).await.unwrap();
+    assert_eq!(server.peers.recv().await.unwrap().identity.unwrap().role, Role::Manager);
+}
+
+#[test]
+fn credentials_survive_a_restart_and_only_their_owner_reads_them() {
+    let swarm = Swarm::new(7);
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("certificates");
+    assert!(Credentials::load(&dir).unwrap().is_none());
+    let (key, chain) = swarm.issue(1, Role::Worker, now(), DAY);
+    Credentials::create(&dir, &key, &chain, swarm.ca.cert_pem()).unwrap();
+    let loaded = Credentials::load(&dir).unwrap().unwrap();
+    assert_eq!(loaded.identity(), Identity { node: NodeId(1), role: Role::Worker, cluster: ClusterId(7) });
+    assert_eq!(loaded.root_pem(), swarm.ca.cert_pem());
+    for file in std::fs::read_dir(&dir).unwrap() {
+        let mode = file.unwrap().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    let (_, other_chain) = swarm.issue(1, Role::Manager, now(), DAY);
+    loaded.replace(&key, &other_chain, swarm.ca.cert_pem()).unwrap_err();
+    assert_eq!(
+        Credentials::load(&dir).unwrap().unwrap().identity().role,
+        Role::Worker,
+        "a misfit changes nothing"
+    );
+    let (key, chain) = swarm.issue(1, Role::Manager, now(), DAY);
+    loaded.replace(&key, &chain, swarm.ca.cert_pem()).unwrap();
+    assert_eq!(Credentials::load(&dir).unwrap().unwrap().identity().role, Role::Manager);
+}
