@@ -1,1 +1,198 @@
-//! (being written)
+//! Reads stack files: compose text, environment, `.env` and the files it names, into specs of the model.
+//!
+//! ```text
+//!  text --tree--> nodes with positions --interpolate--> --merge--> one tree --resolve--> Stack
+//! ```
+//!
+//! Names, labels, aliases and defaults are those of `docker stack deploy` (docker/cli `cli/compose/convert`).
+//! Nothing is ignored silently: a key that is unknown, or that this version cannot honour, is an error with
+//! file, line, column and path; what is harmless is a [`Warning`].
+//!
+//! Invariants: reads the world only through [`Files`]; the same sources give the same stack.
+//!
+//! *Start reading at* [`load`].
+
+mod depend;
+mod deploy;
+mod dotenv;
+mod error;
+mod interpolate;
+mod merge;
+mod mounts;
+mod ports;
+mod read;
+mod service;
+mod stack;
+mod tree;
+mod units;
+mod yaml;
+
+pub use error::{At, Error};
+
+use model::{FileRef, Labels, NetworkSpec, SecretBytes, ServiceSpec};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+/// What a stack is made from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// Stack files with their text; later ones are merged over earlier ones.
+    pub files: Vec<(PathBuf, String)>,
+    /// Relative paths are looked up here; its `.env` is read. Its name is the stack's, if nothing else is.
+    pub project_dir: PathBuf,
+    /// The caller's environment; it wins over `.env`.
+    pub env: BTreeMap<String, String>,
+    /// The stack's name, if the caller gave one.
+    pub name: Option<String>,
+}
+
+/// Reads the files that stack files name.
+pub trait Files {
+    /// Returns the content of a file.
+    ///
+    /// # Errors
+    /// As `std::fs::read`.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+}
+
+/// The files of this machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Disk;
+
+impl Files for Disk {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+}
+
+impl Files for BTreeMap<PathBuf, Vec<u8>> {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.get(path).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+}
+
+/// Something the author should know, that stops nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    pub at: Option<At>,
+    pub text: String,
+}
+
+impl std::fmt::Display for Warning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.at {
+            Some(at) => write!(f, "{at}: {}", self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+/// Everything a stack file asks for, resolved; names are full (`<stack>_<key>`) unless they are external.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stack {
+    pub name: String,
+    /// Only those that a service uses.
+    pub networks: Vec<StackNetwork>,
+    pub secrets: Vec<StackSecret>,
+    pub configs: Vec<StackConfig>,
+    pub services: Vec<StackService>,
+    resolved: tree::Node,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct StackNetwork {
+    /// Name in the file.
+    pub key: String,
+    /// Name in the swarm.
+    pub name: String,
+    /// Must exist already.
+    pub external: bool,
+    /// `None` if external.
+    pub spec: Option<NetworkSpec>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct StackSecret {
+    pub key: String,
+    pub name: String,
+    pub external: bool,
+    pub labels: Labels,
+    /// `None` if external.
+    pub data: Option<SecretBytes>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct StackConfig {
+    pub key: String,
+    pub name: String,
+    pub external: bool,
+    pub labels: Labels,
+    /// `None` if external.
+    pub data: Option<Vec<u8>>,
+}
+
+/// A service whose references are still names: whoever creates it looks up the ids.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StackService {
+    /// Name in the file; `spec.name` is the full one.
+    pub key: String,
+    /// `task.networks`, `container.secrets` and `container.configs` are empty.
+    pub spec: ServiceSpec,
+    /// In the order of their full names.
+    pub networks: Vec<StackAttachment>,
+    /// By full name.
+    pub secrets: Vec<FileRef<String>>,
+    pub configs: Vec<FileRef<String>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StackAttachment {
+    /// Full name.
+    pub network: String,
+    pub aliases: Vec<String>,
+}
+
+impl Stack {
+    /// Returns the merged, interpolated file as canonical YAML: keys in order, comments and anchors gone.
+    pub fn to_yaml(&self) -> String {
+        yaml::write(&self.resolved)
+    }
+}
+
+/// Reads a stack.
+///
+/// # Errors
+/// The first [`Error`] found; nothing has been done.
+///
+/// ```
+/// let sources = compose::Sources {
+///     files: vec![("stack.yml".into(), "services: {web: {image: nginx, ports: ['80:80']}}".into())],
+///     project_dir: "/srv/shop".into(),
+///     ..compose::Sources::default()
+/// };
+/// let no_files = std::collections::BTreeMap::new();
+/// let (stack, warnings) = compose::load(&sources, &no_files)?;
+/// assert_eq!(stack.services[0].spec.name, "shop_web");
+/// assert!(warnings.is_empty());
+/// # Ok::<(), compose::Error>(())
+/// ```
+pub fn load(sources: &Sources, files: &dyn Files) -> Result<(Stack, Vec<Warning>), Error> {
+    let mut env = dotenv::read_default(sources, files)?;
+    env.extend(sources.env.clone());
+    let read = read::Reader::new(sources, files, env);
+    let mut merged: Option<tree::Node> = None;
+    for (path, text) in &sources.files {
+        let mut tree = tree::parse(path, text)?;
+        interpolate::tree(&mut tree, &read)?;
+        merged = Some(match merged {
+            Some(base) => merge::files(base, tree)?,
+            None => tree,
+        });
+    }
+    let tree = merged.ok_or(Error::NoFiles)?;
+    let stack = stack::resolve(tree, sources, &read)?;
+    Ok((stack, read.into_warnings()))
+}

@@ -1,0 +1,100 @@
+//! What can be wrong with a stack file, and where.
+
+use std::{fmt, io, path::PathBuf};
+
+/// A place in a stack file. Lines and columns count from 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct At {
+    pub file: PathBuf,
+    pub line: u64,
+    pub column: u64,
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
+    }
+}
+
+/// Why a stack file cannot be deployed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no stack file was given")]
+    NoFiles,
+    #[error("{at}: {text}")]
+    Yaml { at: At, text: String },
+    #[error("{at}: {path}: unknown key {key:?}{}", hint(.suggestion))]
+    UnknownKey { at: At, path: String, key: String, suggestion: Option<String> },
+    #[error("{at}: {path}: {key:?} is not supported: {why}")]
+    UnsupportedKey { at: At, path: String, key: String, why: &'static str },
+    /// A value of the wrong type, out of range or of a form that nothing has.
+    #[error("{at}: {path}: {text}")]
+    Invalid { at: At, path: String, text: String },
+    /// A name that is used but not defined.
+    #[error("{at}: {path}: undefined {kind} {name:?}{}", hint(.suggestion))]
+    Undefined { at: At, path: String, kind: &'static str, name: String, suggestion: Option<String> },
+    #[error("{at}: {path}: invalid interpolation format: {value:?}: {why}")]
+    Interpolation { at: At, path: String, value: String, why: String },
+    /// `${NAME:?message}` and `${NAME?message}`.
+    #[error("{at}: {path}: required variable {name} is missing a value: {message}")]
+    RequiredVariable { at: At, path: String, name: String, message: String },
+    #[error("{at}: {path}: cannot read {}", file.display())]
+    Read {
+        at: At,
+        path: String,
+        file: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{}:{line}: {text}", file.display())]
+    EnvFile { file: PathBuf, line: usize, text: String },
+    #[error("cannot read {}", file.display())]
+    ReadDefaultEnv {
+        file: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "invalid stack name {name:?}: want lower-case letters, digits, '-' and '_', a letter or digit first"
+    )]
+    Name { name: String },
+    #[error("{at}: {path}: services depend on each other in a circle: {circle}")]
+    Circle { at: At, path: String, circle: String },
+}
+
+fn hint(suggestion: &Option<String>) -> String {
+    suggestion.as_ref().map_or_else(String::new, |s| format!("\nhint: did you mean {s:?}?"))
+}
+
+/// Returns the candidate that a misspelt word was most likely meant to be.
+pub(crate) fn suggest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let limit = (word.chars().count() / 3).clamp(1, 3);
+    candidates
+        .into_iter()
+        .map(|c| (distance(&word.to_lowercase().replace('-', "_"), c), c))
+        .filter(|(d, _)| *d <= limit)
+        .min()
+        .map(|(_, c)| c.to_owned())
+}
+
+/// Counts insertions, deletions, replacements and swaps of neighbours.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![vec![0usize; b.len() + 1]; a.len() + 1];
+    for (i, row) in rows.iter_mut().enumerate() {
+        row[0] = i;
+    }
+    for j in 0..=b.len() {
+        rows[0][j] = j;
+    }
+    for i in 1..=a.len() {
+        for j in 1..=b.len() {
+            let change = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            rows[i][j] = change.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                rows[i][j] = rows[i][j].min(rows[i - 2][j - 2] + 1);
+            }
+        }
+    }
+    rows[a.len()][b.len()]
+}

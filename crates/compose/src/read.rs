@@ -1,0 +1,324 @@
+//! Reading values out of the tree: the right type, or an error that says where and what was wanted.
+
+use crate::{
+    Files, Sources, Warning, dotenv,
+    error::{Error, suggest},
+    tree::{Entry, Node, Place, Value},
+    units,
+};
+use model::{Duration, Labels};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+/// What reading needs besides the tree.
+pub(crate) struct Reader<'a> {
+    files: &'a dyn Files,
+    project_dir: PathBuf,
+    env: BTreeMap<String, String>,
+    warnings: RefCell<Vec<Warning>>,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(sources: &Sources, files: &'a dyn Files, env: BTreeMap<String, String>) -> Self {
+        Self { files, project_dir: sources.project_dir.clone(), env, warnings: RefCell::default() }
+    }
+
+    pub(crate) fn env(&self, name: &str) -> Option<&str> {
+        self.env.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn warn(&self, at: &Place, text: String) {
+        let warning = Warning { at: Some(at.at()), text };
+        let mut warnings = self.warnings.borrow_mut();
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+
+    pub(crate) fn into_warnings(self) -> Vec<Warning> {
+        self.warnings.into_inner()
+    }
+
+    /// Returns a path as the project means it: `~` is the caller's home, relative ones start at the project.
+    pub(crate) fn path(&self, text: &str) -> PathBuf {
+        let home = || self.env("HOME").map(PathBuf::from);
+        let path = match text.strip_prefix('~') {
+            Some("") => home().unwrap_or_else(|| PathBuf::from(text)),
+            Some(rest) if rest.starts_with('/') => {
+                home().map_or_else(|| PathBuf::from(text), |h| h.join(rest.trim_start_matches('/')))
+            }
+            _ => self.project_dir.join(text),
+        };
+        clean(&path)
+    }
+
+    /// Reads a file a stack file names.
+    pub(crate) fn file(&self, item: &Item<'_>, text: &str) -> Result<Vec<u8>, Error> {
+        let file = self.path(text);
+        let read = self.files.read(&file);
+        read.map_err(|source| Error::Read { at: item.node.at.at(), path: item.path.clone(), file, source })
+    }
+
+    /// Reads an environment file; `None` if it is missing and need not be there.
+    pub(crate) fn env_file(
+        &self,
+        item: &Item<'_>,
+        text: &str,
+        required: bool,
+    ) -> Result<Vec<(String, Option<String>)>, Error> {
+        match self.file(item, text) {
+            Ok(bytes) => dotenv::parse(&self.path(text), &bytes, &self.env),
+            Err(Error::Read { source, .. }) if !required && source.kind() == std::io::ErrorKind::NotFound => {
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Takes `.` and `..` out of a path without looking at the disk.
+fn clean(path: &Path) -> PathBuf {
+    use std::path::Component;
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                out.pop();
+            }
+            part => out.push(part),
+        }
+    }
+    out
+}
+
+/// A node and the path to it.
+#[derive(Clone)]
+pub(crate) struct Item<'a> {
+    pub(crate) node: &'a Node,
+    pub(crate) path: String,
+}
+
+impl<'a> Item<'a> {
+    pub(crate) fn root(node: &'a Node) -> Self {
+        Self { node, path: String::new() }
+    }
+
+    pub(crate) fn at(&self) -> crate::At {
+        self.node.at.at()
+    }
+
+    pub(crate) fn invalid(&self, text: impl Into<String>) -> Error {
+        Error::Invalid { at: self.at(), path: self.shown_path(), text: text.into() }
+    }
+
+    fn shown_path(&self) -> String {
+        if self.path.is_empty() { "(file)".to_owned() } else { self.path.clone() }
+    }
+
+    fn wanted(&self, what: &str) -> Error {
+        self.invalid(format!("want {what}, not {}", self.node.kind()))
+    }
+
+    fn child(&self, entry: &'a Entry) -> Self {
+        let path =
+            if self.path.is_empty() { entry.key.clone() } else { format!("{}.{}", self.path, entry.key) };
+        Self { node: &entry.node, path }
+    }
+
+    pub(crate) fn is_null(&self) -> bool {
+        self.node.value == Value::Null
+    }
+
+    pub(crate) fn is_map(&self) -> bool {
+        matches!(self.node.value, Value::Map(_))
+    }
+
+    /// Returns the value of a key, unless it is missing or empty.
+    pub(crate) fn get(&self, key: &str) -> Option<Item<'a>> {
+        match &self.node.value {
+            Value::Map(entries) => {
+                entries.iter().find(|e| e.key == key).map(|e| self.child(e)).filter(|i| !i.is_null())
+            }
+            _ => None,
+        }
+    }
+
+    /// Checks that this is a mapping with no other keys than these. Keys of the second list exist in the
+    /// compose specification, but cannot be honoured.
+    pub(crate) fn only(&self, known: &[&str], unsupported: &[(&str, &'static str)]) -> Result<(), Error> {
+        for (key, _, at) in self.entries()? {
+            if known.contains(&key) || key.starts_with("x-") {
+                continue;
+            }
+            if let Some((_, why)) = unsupported.iter().find(|(name, _)| *name == key) {
+                let key = key.to_owned();
+                return Err(Error::UnsupportedKey { at: at.at(), path: self.shown_path(), key, why });
+            }
+            return Err(Error::UnknownKey {
+                at: at.at(),
+                path: self.shown_path(),
+                key: key.to_owned(),
+                suggestion: suggest(key, known.iter().copied()),
+            });
+        }
+        Ok(())
+    }
+
+    /// Returns the entries of a mapping; nothing counts as an empty one.
+    pub(crate) fn entries(&self) -> Result<Vec<(&'a str, Item<'a>, &'a Place)>, Error> {
+        match &self.node.value {
+            Value::Map(entries) => {
+                Ok(entries.iter().map(|e| (e.key.as_str(), self.child(e), &e.at)).collect())
+            }
+            Value::Null => Ok(Vec::new()),
+            _ => Err(self.wanted("a mapping")),
+        }
+    }
+
+    pub(crate) fn items(&self) -> Result<Vec<Item<'a>>, Error> {
+        match &self.node.value {
+            Value::Seq(items) => Ok(items
+                .iter()
+                .enumerate()
+                .map(|(i, node)| Item { node, path: format!("{}[{i}]", self.path) })
+                .collect()),
+            Value::Null => Ok(Vec::new()),
+            _ => Err(self.wanted("a list")),
+        }
+    }
+
+    /// Returns a list, taking a single value as a list of one.
+    pub(crate) fn items_or_one(&self) -> Result<Vec<Item<'a>>, Error> {
+        match &self.node.value {
+            Value::Seq(_) | Value::Null => self.items(),
+            _ => Ok(vec![self.clone()]),
+        }
+    }
+
+    pub(crate) fn string(&self) -> Result<String, Error> {
+        self.node.scalar().ok_or_else(|| self.wanted("a string"))
+    }
+
+    pub(crate) fn strings(&self) -> Result<Vec<String>, Error> {
+        self.items()?.iter().map(Item::string).collect()
+    }
+
+    pub(crate) fn strings_or_one(&self) -> Result<Vec<String>, Error> {
+        self.items_or_one()?.iter().map(Item::string).collect()
+    }
+
+    pub(crate) fn boolean(&self) -> Result<bool, Error> {
+        match &self.node.value {
+            Value::Bool(b) => Ok(*b),
+            // What a variable gave, in the words of YAML 1.1.
+            Value::Str(s) => match s.to_ascii_lowercase().as_str() {
+                "true" | "yes" | "y" | "on" | "1" => Ok(true),
+                "false" | "no" | "n" | "off" | "0" => Ok(false),
+                _ => Err(self.invalid(format!("want true or false, not {s:?}"))),
+            },
+            _ => Err(self.wanted("true or false")),
+        }
+    }
+
+    pub(crate) fn integer<T: TryFrom<i128>>(&self) -> Result<T, Error> {
+        let number = match &self.node.value {
+            Value::Int(i) => Some(*i),
+            Value::Str(s) => s.trim().parse().ok(),
+            Value::Float(f) if f.fract() == 0.0 && f.abs() < 1e15 => format!("{f:.0}").parse().ok(),
+            _ => None,
+        };
+        let number = number.ok_or_else(|| self.wanted_value("a whole number"))?;
+        T::try_from(number).map_err(|_| self.invalid(format!("{number} is out of range")))
+    }
+
+    fn wanted_value(&self, what: &str) -> Error {
+        match &self.node.value {
+            Value::Str(s) => self.invalid(format!("want {what}, not {s:?}")),
+            Value::Float(f) => self.invalid(format!("want {what}, not {f}")),
+            _ => self.wanted(what),
+        }
+    }
+
+    pub(crate) fn duration(&self) -> Result<Duration, Error> {
+        let text = self.string()?;
+        units::duration(&text).ok_or_else(|| {
+            self.invalid(format!("invalid duration {text:?}: want a number with a unit, like 1m30s or 500ms"))
+        })
+    }
+
+    /// *Unit:* bytes.
+    pub(crate) fn bytes(&self) -> Result<u64, Error> {
+        let text = self.string()?;
+        units::bytes(&text).ok_or_else(|| {
+            self.invalid(format!("invalid size {text:?}: want bytes, or a number with b, k, m or g"))
+        })
+    }
+
+    /// *Unit:* 10^-9 of a CPU.
+    pub(crate) fn cpus(&self) -> Result<u64, Error> {
+        let text = self.string()?;
+        units::cpu_nanos(&text).ok_or_else(|| self.invalid(format!("invalid number of CPUs {text:?}")))
+    }
+
+    /// Returns one of a few words.
+    pub(crate) fn one_of<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, Error> {
+        let text = self.string()?;
+        let found = words.iter().find(|(word, _)| *word == text);
+        found.map(|(_, value)| *value).ok_or_else(|| {
+            let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            self.invalid(format!("want one of {}, not {text:?}", all.join(", ")))
+        })
+    }
+
+    pub(crate) fn parsed<T: FromStr<Err: std::fmt::Display>>(&self) -> Result<T, Error> {
+        self.string()?.parse().map_err(|e: T::Err| self.invalid(e.to_string()))
+    }
+
+    /// Returns `key: value` pairs from a mapping, or from a list of `key=value`; a missing value is `None`.
+    pub(crate) fn pairs(&self) -> Result<Vec<(String, Option<String>)>, Error> {
+        if let Value::Seq(_) = &self.node.value {
+            let items = self.strings()?;
+            let split = |text: String| match text.split_once('=') {
+                Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                None => (text, None),
+            };
+            return Ok(items.into_iter().map(split).collect());
+        }
+        let entries = self.entries()?;
+        entries
+            .into_iter()
+            .map(|(key, item, _)| {
+                Ok((key.to_owned(), if item.is_null() { None } else { Some(item.string()?) }))
+            })
+            .collect()
+    }
+
+    pub(crate) fn labels(&self) -> Result<Labels, Error> {
+        Ok(self.pairs()?.into_iter().map(|(k, v)| (k, v.unwrap_or_default())).collect())
+    }
+
+    /// Returns the words of a command: a list as it is, a string split as a shell would.
+    pub(crate) fn command(&self) -> Result<Vec<String>, Error> {
+        match &self.node.value {
+            Value::Seq(_) => self.strings(),
+            _ => {
+                let text = self.string()?;
+                units::shell_words(&text)
+                    .ok_or_else(|| self.invalid(format!("unbalanced quotes in {text:?}")))
+            }
+        }
+    }
+}
+
+/// Reads an optional key: `optional(service.get("init"), Item::boolean)?`.
+pub(crate) fn optional<'a, T>(
+    item: Option<Item<'a>>,
+    read: impl FnOnce(&Item<'a>) -> Result<T, Error>,
+) -> Result<Option<T>, Error> {
+    item.as_ref().map(read).transpose()
+}

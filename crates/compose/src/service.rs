@@ -1,0 +1,483 @@
+//! One service. Source: compose specification "services"; docker/cli `cli/compose/convert/service.go`.
+
+use crate::{
+    Error, StackAttachment, StackService, depend, deploy,
+    error::suggest,
+    mounts, ports,
+    read::{Item, Reader, optional},
+    stack::Definitions,
+    tree::Value,
+};
+use model::{
+    ContainerSpec, DnsConfig, EndpointSpec, FileRef, Healthcheck, Labels, LogDriver, Mode, ServiceSpec,
+    TaskSpec, Ulimit,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+const KNOWN: &[&str] = &[
+    "cap_add",
+    "cap_drop",
+    "command",
+    "configs",
+    "cpus",
+    "depends_on",
+    "deploy",
+    "dns",
+    "dns_opt",
+    "dns_search",
+    "entrypoint",
+    "env_file",
+    "environment",
+    "expose",
+    "extra_hosts",
+    "group_add",
+    "healthcheck",
+    "hostname",
+    "image",
+    "init",
+    "labels",
+    "logging",
+    "mem_limit",
+    "mem_reservation",
+    "networks",
+    "oom_score_adj",
+    "pids_limit",
+    "platform",
+    "ports",
+    "privileged",
+    "read_only",
+    "restart",
+    "scale",
+    "secrets",
+    "security_opt",
+    "shm_size",
+    "stdin_open",
+    "stop_grace_period",
+    "stop_signal",
+    "sysctls",
+    "tmpfs",
+    "tty",
+    "ulimits",
+    "user",
+    "volumes",
+    "working_dir",
+];
+
+const NOT_YET: &str = "not implemented yet";
+const LOCAL: &str = "it has no meaning for a service of a swarm";
+
+const UNSUPPORTED: &[(&str, &str)] = &[
+    ("annotations", NOT_YET),
+    ("attach", LOCAL),
+    ("blkio_config", NOT_YET),
+    ("build", "building is not implemented yet: build the image first and name it with \"image\""),
+    ("cgroup", NOT_YET),
+    ("cgroup_parent", NOT_YET),
+    ("container_name", "the tasks of a service are named after their slots"),
+    ("cpu_count", NOT_YET),
+    ("cpu_percent", NOT_YET),
+    ("cpu_period", "use deploy.resources.limits.cpus"),
+    ("cpu_quota", "use deploy.resources.limits.cpus"),
+    ("cpu_rt_period", NOT_YET),
+    ("cpu_rt_runtime", NOT_YET),
+    ("cpu_shares", NOT_YET),
+    ("cpuset", NOT_YET),
+    ("credential_spec", NOT_YET),
+    ("develop", LOCAL),
+    ("device_cgroup_rules", NOT_YET),
+    ("devices", NOT_YET),
+    ("domainname", NOT_YET),
+    ("extends", "use YAML anchors and merge keys, or several files"),
+    ("external_links", "services on one network find each other by name"),
+    ("gpus", NOT_YET),
+    ("ipc", NOT_YET),
+    ("isolation", NOT_YET),
+    ("label_file", NOT_YET),
+    ("links", "services on one network find each other by name"),
+    ("mac_address", "addresses are given out by the swarm"),
+    ("mem_swappiness", NOT_YET),
+    ("memswap_limit", NOT_YET),
+    ("models", NOT_YET),
+    ("network_mode", "use \"networks\""),
+    ("oom_kill_disable", NOT_YET),
+    ("pid", NOT_YET),
+    ("post_start", NOT_YET),
+    ("pre_stop", NOT_YET),
+    ("profiles", NOT_YET),
+    ("provider", NOT_YET),
+    ("pull_policy", NOT_YET),
+    ("runtime", NOT_YET),
+    ("storage_opt", NOT_YET),
+    ("use_api_socket", NOT_YET),
+    ("userns_mode", NOT_YET),
+    ("uts", NOT_YET),
+    ("volumes_from", "name the volume in both services"),
+];
+
+pub(crate) fn read(
+    key: &str,
+    service: &Item<'_>,
+    defined: &Definitions<'_>,
+    read: &Reader<'_>,
+) -> Result<StackService, Error> {
+    service.only(KNOWN, UNSUPPORTED)?;
+    let deploy = deploy::read(service)?;
+    let container = container(service, defined, read)?;
+    let mut labels = defined.with_namespace(deploy.labels.clone());
+    labels.insert("com.docker.stack.image".to_owned(), container.image.clone());
+    let endpoint = EndpointSpec {
+        mode: deploy.endpoint_mode,
+        ports: service.get("ports").map_or(Ok(Vec::new()), |p| ports::read(&p))?,
+    };
+    if endpoint.mode == model::EndpointMode::DnsRr
+        && endpoint.ports.iter().any(|p| p.mode == model::PublishMode::Ingress)
+    {
+        return Err(service.invalid("endpoint_mode dnsrr cannot publish ports in ingress mode"));
+    }
+    let task = TaskSpec {
+        container,
+        resources: deploy.resources,
+        restart: deploy.restart,
+        placement: deploy.placement,
+        networks: Vec::new(),
+        log_driver: optional(service.get("logging"), logging)?,
+        force_update: 0,
+    };
+    let spec = ServiceSpec {
+        name: defined.full_name(key),
+        labels,
+        task: Arc::new(task),
+        mode: deploy.mode.unwrap_or(Mode::Replicated { replicas: 1 }),
+        update: deploy.update,
+        rollback: deploy.rollback,
+        endpoint,
+        depends_on: depend::read(service, defined, read)?,
+    };
+    Ok(StackService {
+        key: key.to_owned(),
+        spec,
+        networks: networks(key, service, defined)?,
+        secrets: files(service, "secrets", &defined.secrets, defined)?,
+        configs: files(service, "configs", &defined.configs, defined)?,
+    })
+}
+
+fn container(
+    service: &Item<'_>,
+    defined: &Definitions<'_>,
+    read: &Reader<'_>,
+) -> Result<ContainerSpec, Error> {
+    let image = optional(service.get("image"), Item::string)?.filter(|i| !i.is_empty());
+    let text = |key: &str| optional(service.get(key), Item::string);
+    let list = |key: &str| optional(service.get(key), Item::strings).map(Option::unwrap_or_default);
+    let flag = |key: &str| optional(service.get(key), Item::boolean).map(Option::unwrap_or_default);
+    if let Some(expose) = service.get("expose") {
+        expose.strings()?; // on an overlay network every port is open
+    }
+    Ok(ContainerSpec {
+        image: image.ok_or_else(|| service.invalid("a service needs an image"))?,
+        labels: defined.with_namespace(optional(service.get("labels"), Item::labels)?.unwrap_or_default()),
+        command: optional(service.get("entrypoint"), Item::command)?.unwrap_or_default(),
+        args: optional(service.get("command"), Item::command)?.unwrap_or_default(),
+        env: environment(service, read)?,
+        hostname: text("hostname")?,
+        working_dir: text("working_dir")?,
+        user: text("user")?,
+        groups: list("group_add")?,
+        tty: flag("tty")?,
+        open_stdin: flag("stdin_open")?,
+        read_only: flag("read_only")?,
+        mounts: mounts::read(service, defined, read)?,
+        stop_signal: text("stop_signal")?,
+        stop_grace_period: optional(service.get("stop_grace_period"), Item::duration)?,
+        healthcheck: optional(service.get("healthcheck"), healthcheck)?,
+        hosts: optional(service.get("extra_hosts"), hosts)?.unwrap_or_default(),
+        dns: DnsConfig {
+            nameservers: optional(service.get("dns"), nameservers)?.unwrap_or_default(),
+            search: optional(service.get("dns_search"), Item::strings_or_one)?.unwrap_or_default(),
+            options: optional(service.get("dns_opt"), Item::strings_or_one)?.unwrap_or_default(),
+        },
+        secrets: Vec::new(),
+        configs: Vec::new(),
+        init: optional(service.get("init"), Item::boolean)?,
+        sysctls: optional(service.get("sysctls"), Item::labels)?.unwrap_or_default(),
+        cap_add: capabilities(list("cap_add")?),
+        cap_drop: capabilities(list("cap_drop")?),
+        ulimits: optional(service.get("ulimits"), ulimits)?.unwrap_or_default(),
+        privileged: flag("privileged")?,
+        no_new_privileges: optional(service.get("security_opt"), security)?.unwrap_or_default(),
+        shm_size_bytes: optional(service.get("shm_size"), Item::bytes)?,
+        oom_score_adj: optional(service.get("oom_score_adj"), Item::integer)?.unwrap_or(0),
+    })
+}
+
+/// `env_file` first, `environment` over it. A name without a value takes the caller's; where the caller has
+/// none, it removes the image's. Sorted by name, as Docker does.
+fn environment(service: &Item<'_>, read: &Reader<'_>) -> Result<Vec<String>, Error> {
+    let mut all: BTreeMap<String, Option<String>> = BTreeMap::new();
+    let own = |name: &str| read.env(name).map(str::to_owned);
+    if let Some(files) = service.get("env_file") {
+        for file in files.items_or_one()? {
+            let (path, required) = env_file(&file)?;
+            for (name, value) in read.env_file(&file, &path, required)? {
+                let value = value.or_else(|| own(&name));
+                // A bare name in a file that the caller does not set means nothing.
+                if value.is_some() {
+                    all.insert(name, value);
+                }
+            }
+        }
+    }
+    if let Some(environment) = service.get("environment") {
+        for (name, value) in environment.pairs()? {
+            if name.is_empty() {
+                return Err(environment.invalid("a variable needs a name"));
+            }
+            let value = value.or_else(|| own(&name));
+            all.insert(name, value);
+        }
+    }
+    Ok(all.into_iter().map(|(k, v)| v.map_or(k.clone(), |v| format!("{k}={v}"))).collect())
+}
+
+fn env_file(file: &Item<'_>) -> Result<(String, bool), Error> {
+    if !file.is_map() {
+        return Ok((file.string()?, true));
+    }
+    file.only(&["path", "required"], &[("format", NOT_YET)])?;
+    let path = file.get("path").ok_or_else(|| file.invalid("an env_file needs a path"))?.string()?;
+    Ok((path, optional(file.get("required"), Item::boolean)?.unwrap_or(true)))
+}
+
+fn healthcheck(item: &Item<'_>) -> Result<Healthcheck, Error> {
+    item.only(&["test", "interval", "timeout", "retries", "start_period", "start_interval", "disable"], &[])?;
+    let disabled = optional(item.get("disable"), Item::boolean)?.unwrap_or(false);
+    let test = match item.get("test") {
+        Some(_) if disabled => return Err(item.invalid("\"test\" and \"disable: true\" exclude each other")),
+        None if disabled => vec!["NONE".to_owned()],
+        None => Vec::new(),
+        Some(test) => match &test.node.value {
+            Value::Seq(_) => {
+                let words = test.strings()?;
+                let kind = words.first().map(String::as_str);
+                if !matches!(kind, None | Some("NONE" | "CMD" | "CMD-SHELL")) {
+                    return Err(test.invalid("the first word of a test is NONE, CMD or CMD-SHELL"));
+                }
+                words
+            }
+            _ => vec!["CMD-SHELL".to_owned(), test.string()?],
+        },
+    };
+    Ok(Healthcheck {
+        test,
+        interval: optional(item.get("interval"), Item::duration)?,
+        timeout: optional(item.get("timeout"), Item::duration)?,
+        start_period: optional(item.get("start_period"), Item::duration)?,
+        start_interval: optional(item.get("start_interval"), Item::duration)?,
+        retries: optional(item.get("retries"), Item::integer)?,
+    })
+}
+
+fn logging(item: &Item<'_>) -> Result<LogDriver, Error> {
+    item.only(&["driver", "options"], &[])?;
+    Ok(LogDriver {
+        name: optional(item.get("driver"), Item::string)?.unwrap_or_default(),
+        options: optional(item.get("options"), Item::labels)?.unwrap_or_default(),
+    })
+}
+
+/// Returns `IP host` lines.
+fn hosts(item: &Item<'_>) -> Result<Vec<String>, Error> {
+    let mut lines = Vec::new();
+    if item.is_map() {
+        for (host, addresses, _) in item.entries()? {
+            for address in addresses.items_or_one()? {
+                lines.push(host_line(&address, host, &address.string()?)?);
+            }
+        }
+        return Ok(lines);
+    }
+    for entry in item.items()? {
+        let text = entry.string()?;
+        let (host, address) = text
+            .split_once('=')
+            .or_else(|| text.split_once(':'))
+            .ok_or_else(|| entry.invalid(format!("invalid extra host {text:?}: want HOST:IP")))?;
+        lines.push(host_line(&entry, host, address)?);
+    }
+    Ok(lines)
+}
+
+fn host_line(item: &Item<'_>, host: &str, address: &str) -> Result<String, Error> {
+    let address = address.trim().trim_start_matches('[').trim_end_matches(']');
+    if address == "host-gateway" {
+        return Err(item.invalid("host-gateway is not implemented for services yet"));
+    }
+    address.parse::<IpAddr>().map_err(|_| item.invalid(format!("{address:?} is not an IP address")))?;
+    Ok(format!("{address} {host}"))
+}
+
+fn nameservers(item: &Item<'_>) -> Result<Vec<IpAddr>, Error> {
+    item.items_or_one()?
+        .iter()
+        .map(|i| {
+            let text = i.string()?;
+            text.parse().map_err(|_| i.invalid(format!("{text:?} is not an IP address")))
+        })
+        .collect()
+}
+
+/// Returns names in capitals with `CAP_`, each once, as Docker stores them.
+fn capabilities(names: Vec<String>) -> Vec<String> {
+    let full = |name: String| {
+        let name = name.to_ascii_uppercase();
+        if name == "ALL" || name.starts_with("CAP_") { name } else { format!("CAP_{name}") }
+    };
+    names.into_iter().map(full).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn ulimits(item: &Item<'_>) -> Result<Vec<Ulimit>, Error> {
+    let mut limits = Vec::new();
+    for (name, limit, _) in item.entries()? {
+        let (soft, hard) = if limit.is_map() {
+            limit.only(&["soft", "hard"], &[])?;
+            let of = |key: &str| {
+                limit
+                    .get(key)
+                    .ok_or_else(|| limit.invalid(format!("a limit needs {key:?}")))?
+                    .integer::<i64>()
+            };
+            (of("soft")?, of("hard")?)
+        } else {
+            let both = limit.integer::<i64>()?;
+            (both, both)
+        };
+        limits.push(Ulimit { name: name.to_owned(), soft, hard });
+    }
+    limits.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(limits)
+}
+
+fn security(item: &Item<'_>) -> Result<bool, Error> {
+    let mut no_new_privileges = false;
+    for option in item.items()? {
+        match option.string()?.as_str() {
+            "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true" => {
+                no_new_privileges = true
+            }
+            "no-new-privileges:false" | "no-new-privileges=false" => no_new_privileges = false,
+            other => return Err(option.invalid(format!("security option {other:?} is not implemented yet"))),
+        }
+    }
+    Ok(no_new_privileges)
+}
+
+/// Each network with the service's short name as an alias, in the order of the networks' full names.
+fn networks(key: &str, service: &Item<'_>, defined: &Definitions<'_>) -> Result<Vec<StackAttachment>, Error> {
+    let mut attachments = Vec::new();
+    let mut attach = |item: &Item<'_>, network: &str, mut aliases: Vec<String>| -> Result<(), Error> {
+        let full = defined.network(item, network)?;
+        if !aliases.iter().any(|a| a == key) {
+            aliases.push(key.to_owned());
+        }
+        attachments.push(StackAttachment { network: full, aliases });
+        Ok(())
+    };
+    match service.get("networks") {
+        None => attach(service, "default", Vec::new())?,
+        Some(item) if item.is_map() => {
+            for (name, entry, _) in item.entries()? {
+                entry.only(
+                    &["aliases"],
+                    &[
+                        ("ipv4_address", "addresses are given out by the swarm"),
+                        ("ipv6_address", "addresses are given out by the swarm"),
+                        ("link_local_ips", NOT_YET),
+                        ("mac_address", "addresses are given out by the swarm"),
+                        ("priority", NOT_YET),
+                        ("gw_priority", NOT_YET),
+                        ("interface_name", NOT_YET),
+                        ("driver_opts", NOT_YET),
+                    ],
+                )?;
+                let aliases = optional(entry.get("aliases"), Item::strings)?.unwrap_or_default();
+                attach(&entry, name, aliases)?;
+            }
+        }
+        Some(item) => {
+            for entry in item.items()? {
+                attach(&entry, &entry.string()?, Vec::new())?;
+            }
+        }
+    }
+    attachments.sort_by(|a, b| a.network.cmp(&b.network));
+    if let Some(twice) = attachments.windows(2).find(|w| w[0].network == w[1].network) {
+        return Err(service.invalid(format!("network {:?} is named twice", twice[0].network)));
+    }
+    Ok(attachments)
+}
+
+/// `secrets` and `configs` of a service.
+fn files(
+    service: &Item<'_>,
+    section: &'static str,
+    known: &BTreeMap<String, Item<'_>>,
+    defined: &Definitions<'_>,
+) -> Result<Vec<FileRef<String>>, Error> {
+    let Some(item) = service.get(section) else { return Ok(Vec::new()) };
+    let kind = section.trim_end_matches('s');
+    let mut refs: Vec<FileRef<String>> = Vec::new();
+    for entry in item.items()? {
+        let is_long = entry.is_map();
+        if is_long {
+            entry.only(&["source", "target", "uid", "gid", "mode"], &[])?;
+        }
+        let source = if is_long {
+            entry.get("source").ok_or_else(|| entry.invalid(format!("a {kind} needs a source")))?.string()?
+        } else {
+            entry.string()?
+        };
+        let Some(definition) = known.get(&source) else {
+            return Err(Error::Undefined {
+                at: entry.at(),
+                path: entry.path.clone(),
+                kind: if section == "secrets" { "secret" } else { "config" },
+                suggestion: suggest(&source, known.keys().map(String::as_str)),
+                name: source,
+            });
+        };
+        let name = defined.naming(&source, definition)?.name;
+        let text = |key: &str, default: &str| {
+            optional(entry.get(key), Item::string).map(|v| v.unwrap_or_else(|| default.to_owned()))
+        };
+        let file = FileRef {
+            id: name.clone(),
+            name,
+            target: if is_long { text("target", &source)? } else { source.clone() },
+            uid: if is_long { text("uid", "0")? } else { "0".to_owned() },
+            gid: if is_long { text("gid", "0")? } else { "0".to_owned() },
+            mode: if is_long { optional(entry.get("mode"), Item::integer)?.unwrap_or(0o444) } else { 0o444 },
+        };
+        if refs.iter().any(|r| r.target == file.target) {
+            return Err(entry.invalid(format!("target {:?} is used twice", file.target)));
+        }
+        refs.push(file);
+    }
+    refs.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(refs)
+}
+
+/// Labels that mark what belongs to a stack.
+pub(crate) fn namespace_label(stack: &str) -> (String, String) {
+    ("com.docker.stack.namespace".to_owned(), stack.to_owned())
+}
+
+/// Adds the mark.
+pub(crate) fn with_namespace(mut labels: Labels, stack: &str) -> Labels {
+    labels.extend([namespace_label(stack)]);
+    labels
+}

@@ -1,0 +1,409 @@
+//! The stack as a whole: its name, its sections, and what names in it mean.
+
+use crate::{
+    Error, Sources, Stack, StackConfig, StackNetwork, StackSecret, StackService, depend,
+    error::suggest,
+    read::{Item, Reader, optional},
+    service,
+    tree::Node,
+};
+use model::{Labels, NetworkDriver, NetworkSpec, SecretBytes};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
+
+type Section<'a> = BTreeMap<String, Item<'a>>;
+
+/// What names may refer to.
+pub(crate) struct Definitions<'a> {
+    stack: String,
+    pub(crate) services: Section<'a>,
+    pub(crate) networks: Section<'a>,
+    pub(crate) volumes: Section<'a>,
+    pub(crate) secrets: Section<'a>,
+    pub(crate) configs: Section<'a>,
+    used_networks: RefCell<BTreeSet<String>>,
+}
+
+/// What a definition is called in the swarm.
+pub(crate) struct Naming {
+    pub(crate) name: String,
+    pub(crate) external: bool,
+}
+
+impl Definitions<'_> {
+    /// Returns `<stack>_<key>`.
+    pub(crate) fn full_name(&self, key: &str) -> String {
+        format!("{}_{key}", self.stack)
+    }
+
+    pub(crate) fn with_namespace(&self, labels: Labels) -> Labels {
+        service::with_namespace(labels, &self.stack)
+    }
+
+    /// Reads `name` and `external` of a definition.
+    pub(crate) fn naming(&self, key: &str, item: &Item<'_>) -> Result<Naming, Error> {
+        let name = optional(item.get("name"), Item::string)?;
+        let (external, old_name) = match item.get("external") {
+            None => (false, None),
+            // The old form: `external: {name: x}`.
+            Some(external) if external.is_map() => {
+                external.only(&["name"], &[])?;
+                (true, optional(external.get("name"), Item::string)?)
+            }
+            Some(external) => (external.boolean()?, None),
+        };
+        if external && let Some((key, _, at)) = item.entries()?.into_iter().find(|(k, _, _)| is_own(k)) {
+            return Err(Error::Invalid {
+                at: at.at(),
+                path: item.path.clone(),
+                text: format!("{key:?} cannot be set on something external"),
+            });
+        }
+        let default = || if external { key.to_owned() } else { self.full_name(key) };
+        Ok(Naming { name: name.or(old_name).unwrap_or_else(default), external })
+    }
+
+    /// Returns the full name of a network, and notes that it is used.
+    pub(crate) fn network(&self, item: &Item<'_>, key: &str) -> Result<String, Error> {
+        let name = match self.networks.get(key) {
+            Some(definition) => self.naming(key, definition)?.name,
+            None if key == "default" => self.full_name(key),
+            None => {
+                return Err(Error::Undefined {
+                    at: item.at(),
+                    path: item.path.clone(),
+                    kind: "network",
+                    name: key.to_owned(),
+                    suggestion: suggest(key, self.networks.keys().map(String::as_str)),
+                });
+            }
+        };
+        self.used_networks.borrow_mut().insert(key.to_owned());
+        Ok(name)
+    }
+}
+
+/// Keys that describe what an external object already is.
+fn is_own(key: &str) -> bool {
+    !matches!(key, "external" | "name") && !key.starts_with("x-")
+}
+
+pub(crate) fn resolve(tree: Node, sources: &Sources, read: &Reader<'_>) -> Result<Stack, Error> {
+    let root = Item::root(&tree);
+    root.only(
+        &["name", "version", "services", "networks", "volumes", "secrets", "configs"],
+        &[("include", "name all files, they are merged"), ("models", "not implemented yet")],
+    )?;
+    if let Some(version) = root.get("version") {
+        read.warn(&version.node.at, "the attribute \"version\" is obsolete and ignored".to_owned());
+    }
+    let section = |name: &str| -> Result<Section<'_>, Error> {
+        let Some(item) = root.get(name) else { return Ok(Section::new()) };
+        let entries = item.entries()?;
+        Ok(entries
+            .into_iter()
+            .filter(|(k, _, _)| !k.starts_with("x-"))
+            .map(|(k, i, _)| (k.to_owned(), i))
+            .collect())
+    };
+    let defined = Definitions {
+        stack: stack_name(&root, sources)?,
+        services: section("services")?,
+        networks: section("networks")?,
+        volumes: section("volumes")?,
+        secrets: section("secrets")?,
+        configs: section("configs")?,
+        used_networks: RefCell::default(),
+    };
+    if defined.services.is_empty() {
+        return Err(root.invalid("the file defines no services"));
+    }
+    let mut services = Vec::new();
+    for (key, item) in &defined.services {
+        check_key(item, key)?;
+        services.push(service::read(key, item, &defined, read)?);
+    }
+    refuse_circles(&root, &defined, &services)?;
+    let stack = Stack {
+        name: defined.stack.clone(),
+        networks: networks(&defined, read)?,
+        secrets: secrets(&defined, read)?,
+        configs: configs(&defined, read)?,
+        services,
+        resolved: tree.clone(),
+    };
+    check_volumes(&defined)?;
+    Ok(stack)
+}
+
+/// Service names become DNS names.
+fn check_key(item: &Item<'_>, key: &str) -> Result<(), Error> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if key.is_empty() || !key.chars().all(fine) {
+        return Err(item.invalid(format!("{key:?} is no name: use letters, digits, '.', '_' and '-'")));
+    }
+    Ok(())
+}
+
+fn refuse_circles(
+    root: &Item<'_>,
+    defined: &Definitions<'_>,
+    services: &[StackService],
+) -> Result<(), Error> {
+    let key_of = |full: &str| defined.services.keys().find(|k| defined.full_name(k) == full).cloned();
+    let needs = services
+        .iter()
+        .map(|s| (s.key.clone(), s.spec.depends_on.iter().filter_map(|d| key_of(&d.service)).collect()))
+        .collect();
+    depend::refuse_circles(&root.get("services").unwrap_or_else(|| root.clone()), &needs)
+}
+
+/// The caller's name, else the file's, else that of the folder.
+fn stack_name(root: &Item<'_>, sources: &Sources) -> Result<String, Error> {
+    let in_file = optional(root.get("name"), Item::string)?.filter(|n| !n.is_empty());
+    let name = match sources.name.clone().or(in_file) {
+        Some(name) => name,
+        None => {
+            let folder = sources.project_dir.file_name().map(|n| n.to_string_lossy().to_lowercase());
+            let fine = |c: &char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+            let name: String = folder.unwrap_or_default().chars().filter(fine).collect();
+            name.trim_start_matches(['-', '_']).to_owned()
+        }
+    };
+    let first_fits = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let rest_fits =
+        name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_'));
+    if first_fits && rest_fits { Ok(name) } else { Err(Error::Name { name }) }
+}
+
+fn networks(defined: &Definitions<'_>, read: &Reader<'_>) -> Result<Vec<StackNetwork>, Error> {
+    let mut used = defined.used_networks.borrow().clone();
+    let mut networks = Vec::new();
+    for (key, item) in &defined.networks {
+        let network = network(key, item, defined)?; // also when unused: mistakes must show
+        if used.remove(key) {
+            networks.push(network);
+        } else {
+            read.warn(&item.node.at, format!("network {key:?} is not used by any service"));
+        }
+    }
+    // What is left has no definition.
+    networks.extend(used.into_iter().map(|key| {
+        let name = defined.full_name(&key);
+        let spec = Some(overlay(name.clone(), defined.with_namespace(Labels::new())));
+        StackNetwork { key, name, external: false, spec }
+    }));
+    networks.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(networks)
+}
+
+fn overlay(name: String, labels: Labels) -> NetworkSpec {
+    NetworkSpec {
+        name,
+        labels,
+        driver: NetworkDriver::Overlay,
+        options: Labels::new(),
+        subnet: None,
+        gateway: None,
+        ip_range: None,
+        attachable: false,
+        internal: false,
+        encrypted: false,
+        ipv6: false,
+    }
+}
+
+fn network(key: &str, item: &Item<'_>, defined: &Definitions<'_>) -> Result<StackNetwork, Error> {
+    item.only(
+        &[
+            "name",
+            "external",
+            "driver",
+            "driver_opts",
+            "attachable",
+            "internal",
+            "labels",
+            "ipam",
+            "enable_ipv6",
+        ],
+        &[("enable_ipv4", "not implemented yet")],
+    )?;
+    let naming = defined.naming(key, item)?;
+    if naming.external {
+        return Ok(StackNetwork { key: key.to_owned(), name: naming.name, external: true, spec: None });
+    }
+    let labels = optional(item.get("labels"), Item::labels)?.unwrap_or_default();
+    let mut spec = overlay(naming.name.clone(), defined.with_namespace(labels));
+    if let Some(driver) = item.get("driver") {
+        let text = driver.string()?;
+        if text != "overlay" {
+            let why = format!("driver {text:?} cannot be used by a stack: services need an overlay network");
+            return Err(driver.invalid(why));
+        }
+    }
+    if let Some(options) = item.get("driver_opts") {
+        for (option, value, at) in options.entries()? {
+            match option {
+                // Present means encrypted, unless it says not.
+                "encrypted" => {
+                    spec.encrypted = value.is_null() || value.string()?.is_empty() || value.boolean()?;
+                }
+                "com.docker.network.driver.mtu" => {
+                    value.integer::<u16>()?;
+                }
+                _ => {
+                    return Err(Error::UnknownKey {
+                        at: at.at(),
+                        path: options.path.clone(),
+                        key: option.to_owned(),
+                        suggestion: suggest(option, ["encrypted", "com.docker.network.driver.mtu"]),
+                    });
+                }
+            }
+            spec.options.insert(
+                option.to_owned(),
+                optional(Some(value).filter(|v| !v.is_null()), Item::string)?.unwrap_or_default(),
+            );
+        }
+    }
+    let flag = |key: &str| optional(item.get(key), Item::boolean).map(Option::unwrap_or_default);
+    spec.attachable = flag("attachable")?;
+    spec.internal = flag("internal")?;
+    spec.ipv6 = flag("enable_ipv6")?;
+    if let Some(ipam) = item.get("ipam") {
+        addresses(&ipam, &mut spec)?;
+    }
+    Ok(StackNetwork { key: key.to_owned(), name: naming.name, external: false, spec: Some(spec) })
+}
+
+fn addresses(ipam: &Item<'_>, spec: &mut NetworkSpec) -> Result<(), Error> {
+    ipam.only(&["driver", "config"], &[("options", "not implemented yet")])?;
+    if let Some(driver) = ipam.get("driver")
+        && driver.string()? != "default"
+    {
+        return Err(driver.invalid("only the default address manager exists"));
+    }
+    let Some(configs) = ipam.get("config") else { return Ok(()) };
+    let configs = configs.items()?;
+    if let Some(second) = configs.get(1) {
+        return Err(second.invalid("one subnet per network is implemented"));
+    }
+    for config in configs {
+        config.only(&["subnet", "gateway", "ip_range"], &[("aux_addresses", "not implemented yet")])?;
+        spec.subnet = optional(config.get("subnet"), Item::parsed)?;
+        spec.gateway = optional(config.get("gateway"), Item::parsed)?;
+        spec.ip_range = optional(config.get("ip_range"), Item::parsed)?;
+        let Some(subnet) = spec.subnet else {
+            return Err(config.invalid("an address configuration needs a subnet"));
+        };
+        if spec.gateway.is_some_and(|g| !subnet.contains(&g))
+            || spec.ip_range.is_some_and(|r| !subnet.contains(&r))
+        {
+            return Err(config.invalid(format!("gateway and ip_range must lie in {subnet}")));
+        }
+    }
+    Ok(())
+}
+
+fn secrets(defined: &Definitions<'_>, read: &Reader<'_>) -> Result<Vec<StackSecret>, Error> {
+    let mut secrets = Vec::new();
+    for (key, item) in &defined.secrets {
+        item.only(
+            &["name", "external", "file", "environment", "labels"],
+            &[
+                ("driver", "not implemented yet"),
+                ("driver_opts", "not implemented yet"),
+                ("template_driver", "not implemented yet"),
+            ],
+        )?;
+        let (naming, labels, data) = content(key, item, defined, read, false)?;
+        let data = data.map(SecretBytes);
+        secrets.push(StackSecret {
+            key: key.clone(),
+            name: naming.name,
+            external: naming.external,
+            labels,
+            data,
+        });
+    }
+    Ok(secrets)
+}
+
+fn configs(defined: &Definitions<'_>, read: &Reader<'_>) -> Result<Vec<StackConfig>, Error> {
+    let mut configs = Vec::new();
+    for (key, item) in &defined.configs {
+        item.only(
+            &["name", "external", "file", "content", "environment", "labels"],
+            &[("template_driver", "not implemented yet")],
+        )?;
+        let (naming, labels, data) = content(key, item, defined, read, true)?;
+        configs.push(StackConfig {
+            key: key.clone(),
+            name: naming.name,
+            external: naming.external,
+            labels,
+            data,
+        });
+    }
+    Ok(configs)
+}
+
+type Content = (Naming, Labels, Option<Vec<u8>>);
+
+/// Exactly one of `file`, `content`, `environment` and `external` says what is in it.
+fn content(
+    key: &str,
+    item: &Item<'_>,
+    defined: &Definitions<'_>,
+    read: &Reader<'_>,
+    inline: bool,
+) -> Result<Content, Error> {
+    let naming = defined.naming(key, item)?;
+    if naming.external {
+        return Ok((naming, Labels::new(), None));
+    }
+    let words =
+        if inline { "file, content, environment or external" } else { "file, environment or external" };
+    let sources: Vec<_> =
+        ["file", "content", "environment"].iter().filter_map(|k| Some((*k, item.get(k)?))).collect();
+    let [(kind, source)] = sources.as_slice() else {
+        return Err(item.invalid(format!("want exactly one of {words}")));
+    };
+    let text = source.string()?;
+    let data = match *kind {
+        "file" => read.file(source, &text)?,
+        "content" => text.into_bytes(),
+        _ => match read.env(&text) {
+            Some(value) => value.as_bytes().to_vec(),
+            None => {
+                return Err(Error::Undefined {
+                    at: source.at(),
+                    path: source.path.clone(),
+                    kind: "environment variable",
+                    name: text,
+                    suggestion: None,
+                });
+            }
+        },
+    };
+    // Source: swarmkit api/validation/secrets.go and configs.
+    let limit = if inline { 1000 * 1024 } else { 500 * 1024 };
+    if data.len() >= limit || (data.is_empty() && !inline) {
+        return Err(
+            source.invalid(format!("want more than 0 and less than {limit} bytes, not {}", data.len()))
+        );
+    }
+    let labels = optional(item.get("labels"), Item::labels)?.unwrap_or_default();
+    Ok((naming, defined.with_namespace(labels), Some(data)))
+}
+
+/// Volumes are made by the nodes that use them; here they are only checked.
+fn check_volumes(defined: &Definitions<'_>) -> Result<(), Error> {
+    for (key, item) in &defined.volumes {
+        item.only(&["driver", "driver_opts", "external", "labels", "name"], &[])?;
+        defined.naming(key, item)?;
+    }
+    Ok(())
+}

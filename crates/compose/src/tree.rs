@@ -1,0 +1,211 @@
+//! YAML as a tree in which every node knows its place.
+
+use crate::error::{At, Error};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_yaml::{Location, Spanned};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Value {
+    Null,
+    Bool(bool),
+    Int(i128),
+    Float(f64),
+    Str(String),
+    Seq(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Node {
+    pub(crate) value: Value,
+    pub(crate) at: Place,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) at: Place,
+    pub(crate) node: Node,
+}
+
+/// Like [`At`], but cheap to copy about.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Place {
+    file: Arc<PathBuf>,
+    line: u64,
+    column: u64,
+}
+
+impl Place {
+    pub(crate) fn at(&self) -> At {
+        At { file: self.file.as_ref().clone(), line: self.line, column: self.column }
+    }
+}
+
+impl Node {
+    pub(crate) fn new(value: Value, at: Place) -> Self {
+        Self { value, at }
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|e| e.key == key).map(|e| &e.node),
+            _ => None,
+        }
+    }
+
+    /// Says what kind of value it is, for messages.
+    pub(crate) fn kind(&self) -> &'static str {
+        match &self.value {
+            Value::Null => "nothing",
+            Value::Bool(_) => "a boolean",
+            Value::Int(_) | Value::Float(_) => "a number",
+            Value::Str(_) => "a string",
+            Value::Seq(_) => "a list",
+            Value::Map(_) => "a mapping",
+        }
+    }
+
+    /// Returns a scalar as the text people meant.
+    pub(crate) fn scalar(&self) -> Option<String> {
+        match &self.value {
+            Value::Bool(b) => Some(b.to_string()),
+            Value::Int(i) => Some(i.to_string()),
+            Value::Float(f) => Some(f.to_string()),
+            Value::Str(s) => Some(s.clone()),
+            Value::Null | Value::Seq(_) | Value::Map(_) => None,
+        }
+    }
+}
+
+/// Parses one stack file. Anchors and merge keys are resolved; a duplicate key is an error.
+pub(crate) fn parse(file: &Path, text: &str) -> Result<Node, Error> {
+    let options = serde_yaml::options! {
+        legacy_octal_numbers: true,
+        strict_booleans: true,
+    };
+    let file = Arc::new(file.to_path_buf());
+    let raw: Option<Spanned<Raw>> = serde_yaml::from_str_with_options(text, options).map_err(|error| {
+        let at = error.location();
+        let (line, column) = at.map_or((1, 1), |l| (l.line(), l.column()));
+        let text = error.without_snippet().to_string();
+        Error::Yaml { at: At { file: file.as_ref().clone(), line, column }, text: strip_position(&text) }
+    })?;
+    let start = Place { file: file.clone(), line: 1, column: 1 };
+    Ok(raw.map_or(Node::new(Value::Null, start), |raw| place(raw, &file)))
+}
+
+/// The position stands in front already.
+fn strip_position(text: &str) -> String {
+    let first = text.lines().next().unwrap_or(text);
+    let cut = first.find(" at line ").or_else(|| first.find(" (line "));
+    let without = cut.map_or(first, |cut| &first[..cut]);
+    let without = without.strip_prefix("error: ").unwrap_or(without);
+    match without.strip_prefix("line ").and_then(|rest| rest.split_once(": ")) {
+        Some((_, rest)) => rest.to_owned(),
+        None => without.to_owned(),
+    }
+}
+
+fn place(raw: Spanned<Raw>, file: &Arc<PathBuf>) -> Node {
+    let at = whereabouts(raw.defined, file);
+    let value = match raw.value {
+        Raw::Null => Value::Null,
+        Raw::Bool(b) => Value::Bool(b),
+        Raw::Int(i) => Value::Int(i),
+        Raw::Float(f) => Value::Float(f),
+        Raw::Str(s) => Value::Str(s),
+        Raw::Seq(items) => Value::Seq(items.into_iter().map(|i| place(i, file)).collect()),
+        Raw::Map(entries) => Value::Map(
+            entries
+                .into_iter()
+                .map(|(key, node)| Entry {
+                    at: whereabouts(key.defined, file),
+                    key: key.value,
+                    node: place(node, file),
+                })
+                .collect(),
+        ),
+    };
+    Node { value, at }
+}
+
+fn whereabouts(location: Location, file: &Arc<PathBuf>) -> Place {
+    Place { file: file.clone(), line: location.line(), column: location.column() }
+}
+
+/// What the deserializer gives.
+enum Raw {
+    Null,
+    Bool(bool),
+    Int(i128),
+    Float(f64),
+    Str(String),
+    Seq(Vec<Spanned<Raw>>),
+    Map(Vec<(Spanned<String>, Spanned<Raw>)>),
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RawVisitor)
+    }
+}
+
+struct RawVisitor;
+
+impl<'de> Visitor<'de> for RawVisitor {
+    type Value = Raw;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a YAML value")
+    }
+    fn visit_unit<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Null)
+    }
+    fn visit_none<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Null)
+    }
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Raw, D::Error> {
+        Raw::deserialize(deserializer)
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
+        Ok(Raw::Bool(value))
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
+        Ok(Raw::Int(value.into()))
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
+        Ok(Raw::Int(value.into()))
+    }
+    fn visit_i128<E>(self, value: i128) -> Result<Raw, E> {
+        Ok(Raw::Int(value))
+    }
+    fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
+        Ok(Raw::Float(value))
+    }
+    fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
+        Ok(Raw::Str(value.to_owned()))
+    }
+    fn visit_string<E>(self, value: String) -> Result<Raw, E> {
+        Ok(Raw::Str(value))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Raw, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Raw::Seq(items))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Raw::Map(entries))
+    }
+}
