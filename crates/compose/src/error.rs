@@ -1,13 +1,17 @@
 //! What can be wrong with a stack file, and where.
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// A place in a stack file. Lines and columns count from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct At {
-    pub file: PathBuf,
-    pub line: u64,
-    pub column: u64,
+    pub file: Arc<Path>,
+    pub line: u32,
+    pub column: u32,
 }
 
 impl fmt::Display for At {
@@ -80,13 +84,21 @@ pub(crate) fn suggest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
 /// Counts insertions, deletions, replacements and swaps of neighbours.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![vec![0usize; b.len() + 1]; a.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    for j in 0..=b.len() {
-        rows[0][j] = j;
-    }
+    // The first row and column: nothing turned into a prefix, or the other way.
+    let edge = |i: usize| {
+        (0..=b.len())
+            .map(|j| {
+                if i == 0 {
+                    j
+                } else if j == 0 {
+                    i
+                } else {
+                    0
+                }
+            })
+            .collect()
+    };
+    let mut rows: Vec<Vec<usize>> = (0..=a.len()).map(edge).collect();
     for i in 1..=a.len() {
         for j in 1..=b.len() {
             let change = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);

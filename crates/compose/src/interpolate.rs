@@ -10,9 +10,10 @@
 //! `word` may itself hold variables.
 
 use crate::{
+    At,
     error::Error,
     read::Reader,
-    tree::{Node, Place, Value},
+    tree::{Node, Value},
 };
 
 /// Replaces the variables in all values (not in keys) of a file.
@@ -48,7 +49,7 @@ fn walk(node: &mut Node, path: &str, read: &Reader<'_>) -> Result<(), Error> {
 struct Template<'a> {
     whole: &'a str,
     path: &'a str,
-    at: &'a Place,
+    at: &'a At,
     read: &'a Reader<'a>,
 }
 
@@ -106,7 +107,7 @@ impl Template<'_> {
             (Some('?'), text) => match value {
                 Some(value) => Ok(value.to_owned()),
                 None => Err(Error::RequiredVariable {
-                    at: self.at.at(),
+                    at: self.at.clone(),
                     path: self.path.to_owned(),
                     name: name.to_owned(),
                     message: self.expand(text)?,
@@ -129,7 +130,7 @@ impl Template<'_> {
 
     fn malformed(&self, why: &str) -> Error {
         Error::Interpolation {
-            at: self.at.at(),
+            at: self.at.clone(),
             path: self.path.to_owned(),
             value: self.whole.to_owned(),
             why: why.to_owned(),

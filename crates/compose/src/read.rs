@@ -1,9 +1,9 @@
 //! Reading values out of the tree: the right type, or an error that says where and what was wanted.
 
 use crate::{
-    Files, Sources, Warning, dotenv,
+    At, Files, Sources, Warning, dotenv,
     error::{Error, suggest},
-    tree::{Entry, Node, Place, Value},
+    tree::{Entry, Node, Value},
     units,
 };
 use model::{Duration, Labels};
@@ -31,8 +31,8 @@ impl<'a> Reader<'a> {
         self.env.get(name).map(String::as_str)
     }
 
-    pub(crate) fn warn(&self, at: &Place, text: String) {
-        let warning = Warning { at: Some(at.at()), text };
+    pub(crate) fn warn(&self, at: &At, text: String) {
+        let warning = Warning { at: Some(at.clone()), text };
         let mut warnings = self.warnings.borrow_mut();
         if !warnings.contains(&warning) {
             warnings.push(warning);
@@ -60,7 +60,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn file(&self, item: &Item<'_>, text: &str) -> Result<Vec<u8>, Error> {
         let file = self.path(text);
         let read = self.files.read(&file);
-        read.map_err(|source| Error::Read { at: item.node.at.at(), path: item.path.clone(), file, source })
+        read.map_err(|source| Error::Read { at: item.node.at.clone(), path: item.path.clone(), file, source })
     }
 
     /// Reads an environment file; `None` if it is missing and need not be there.
@@ -108,8 +108,8 @@ impl<'a> Item<'a> {
         Self { node, path: String::new() }
     }
 
-    pub(crate) fn at(&self) -> crate::At {
-        self.node.at.at()
+    pub(crate) fn at(&self) -> At {
+        self.node.at.clone()
     }
 
     pub(crate) fn invalid(&self, text: impl Into<String>) -> Error {
@@ -157,10 +157,10 @@ impl<'a> Item<'a> {
             }
             if let Some((_, why)) = unsupported.iter().find(|(name, _)| *name == key) {
                 let key = key.to_owned();
-                return Err(Error::UnsupportedKey { at: at.at(), path: self.shown_path(), key, why });
+                return Err(Error::UnsupportedKey { at: at.clone(), path: self.shown_path(), key, why });
             }
             return Err(Error::UnknownKey {
-                at: at.at(),
+                at: at.clone(),
                 path: self.shown_path(),
                 key: key.to_owned(),
                 suggestion: suggest(key, known.iter().copied()),
@@ -170,7 +170,7 @@ impl<'a> Item<'a> {
     }
 
     /// Returns the entries of a mapping; nothing counts as an empty one.
-    pub(crate) fn entries(&self) -> Result<Vec<(&'a str, Item<'a>, &'a Place)>, Error> {
+    pub(crate) fn entries(&self) -> Result<Vec<(&'a str, Item<'a>, &'a At)>, Error> {
         match &self.node.value {
             Value::Map(entries) => {
                 Ok(entries.iter().map(|e| (e.key.as_str(), self.child(e), &e.at)).collect())

@@ -56,7 +56,7 @@ impl Definitions<'_> {
         };
         if external && let Some((key, _, at)) = item.entries()?.into_iter().find(|(k, _, _)| is_own(k)) {
             return Err(Error::Invalid {
-                at: at.at(),
+                at: at.clone(),
                 path: item.path.clone(),
                 text: format!("{key:?} cannot be set on something external"),
             });
@@ -255,7 +255,7 @@ fn network(key: &str, item: &Item<'_>, defined: &Definitions<'_>) -> Result<Stac
                 }
                 _ => {
                     return Err(Error::UnknownKey {
-                        at: at.at(),
+                        at: at.clone(),
                         path: options.path.clone(),
                         key: option.to_owned(),
                         suggestion: suggest(option, ["encrypted", "com.docker.network.driver.mtu"]),

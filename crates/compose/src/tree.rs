@@ -3,11 +3,7 @@
 use crate::error::{At, Error};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_yaml::{Location, Spanned};
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, path::Path, sync::Arc};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
@@ -23,32 +19,18 @@ pub(crate) enum Value {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
     pub(crate) value: Value,
-    pub(crate) at: Place,
+    pub(crate) at: At,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Entry {
     pub(crate) key: String,
-    pub(crate) at: Place,
+    pub(crate) at: At,
     pub(crate) node: Node,
 }
 
-/// Like [`At`], but cheap to copy about.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Place {
-    file: Arc<PathBuf>,
-    line: u64,
-    column: u64,
-}
-
-impl Place {
-    pub(crate) fn at(&self) -> At {
-        At { file: self.file.as_ref().clone(), line: self.line, column: self.column }
-    }
-}
-
 impl Node {
-    pub(crate) fn new(value: Value, at: Place) -> Self {
+    pub(crate) fn new(value: Value, at: At) -> Self {
         Self { value, at }
     }
 
@@ -88,15 +70,16 @@ pub(crate) fn parse(file: &Path, text: &str) -> Result<Node, Error> {
     let options = serde_yaml::options! {
         legacy_octal_numbers: true,
         strict_booleans: true,
+        alias_limits: serde_yaml::alias_limits! { max_total_replayed_events: 100_000 },
     };
-    let file = Arc::new(file.to_path_buf());
+    let file: Arc<Path> = file.into();
     let raw: Option<Spanned<Raw>> = serde_yaml::from_str_with_options(text, options).map_err(|error| {
-        let at = error.location();
-        let (line, column) = at.map_or((1, 1), |l| (l.line(), l.column()));
+        let start = At { file: file.clone(), line: 1, column: 1 };
+        let at = error.location().map_or(start, |l| whereabouts(l, &file));
         let text = error.without_snippet().to_string();
-        Error::Yaml { at: At { file: file.as_ref().clone(), line, column }, text: strip_position(&text) }
+        Error::Yaml { at, text: strip_position(&text) }
     })?;
-    let start = Place { file: file.clone(), line: 1, column: 1 };
+    let start = At { file: file.clone(), line: 1, column: 1 };
     Ok(raw.map_or(Node::new(Value::Null, start), |raw| place(raw, &file)))
 }
 
@@ -106,13 +89,15 @@ fn strip_position(text: &str) -> String {
     let cut = first.find(" at line ").or_else(|| first.find(" (line "));
     let without = cut.map_or(first, |cut| &first[..cut]);
     let without = without.strip_prefix("error: ").unwrap_or(without);
+    // Advice to programmers.
+    let without = without.split_once(", set DuplicateKeyPolicy").map_or(without, |(text, _)| text);
     match without.strip_prefix("line ").and_then(|rest| rest.split_once(": ")) {
         Some((_, rest)) => rest.to_owned(),
         None => without.to_owned(),
     }
 }
 
-fn place(raw: Spanned<Raw>, file: &Arc<PathBuf>) -> Node {
+fn place(raw: Spanned<Raw>, file: &Arc<Path>) -> Node {
     let at = whereabouts(raw.defined, file);
     let value = match raw.value {
         Raw::Null => Value::Null,
@@ -135,8 +120,9 @@ fn place(raw: Spanned<Raw>, file: &Arc<PathBuf>) -> Node {
     Node { value, at }
 }
 
-fn whereabouts(location: Location, file: &Arc<PathBuf>) -> Place {
-    Place { file: file.clone(), line: location.line(), column: location.column() }
+fn whereabouts(location: Location, file: &Arc<Path>) -> At {
+    let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    At { file: file.clone(), line: number(location.line()), column: number(location.column()) }
 }
 
 /// What the deserializer gives.

@@ -1,5 +1,7 @@
 //! What stack files mean.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by failing")]
+
 use compose::{Sources, Stack, StackService, Warning, load};
 use model::*;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -439,7 +441,7 @@ fn harmless_things_are_warned_of() {
         texts,
         [
             "stack.yml:1:10: the attribute \"version\" is obsolete and ignored",
-            "stack.yml:3:17: network \"idle\" is not used by any service",
+            "stack.yml:3:16: network \"idle\" is not used by any service",
         ]
     );
 }
