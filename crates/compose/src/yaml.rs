@@ -53,8 +53,7 @@ fn nested(node: &Node, indent: usize, out: &mut String) {
     };
     if is_block {
         out.push('\n');
-        let deeper = if matches!(node.value, Value::Seq(_)) { indent } else { indent + 1 };
-        block(node, deeper, out);
+        block(node, indent + 1, out);
     } else {
         out.push(' ');
         out.push_str(&scalar(node));

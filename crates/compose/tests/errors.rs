@@ -1,7 +1,5 @@
 //! What people get wrong, and what they are told. Positions are part of the promise.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by failing")]
-
 use compose::{Sources, load};
 use std::{collections::BTreeMap, path::PathBuf};
 

@@ -1,7 +1,5 @@
 //! What stack files mean.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by failing")]
-
 use compose::{Sources, Stack, StackService, Warning, load};
 use model::*;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -453,7 +451,7 @@ fn the_resolved_file_is_canonical_and_reads_back() {
     let yaml = stack.to_yaml();
     assert_eq!(
         yaml,
-        "services:\n  web:\n    deploy:\n      replicas: 2\n    environment:\n      A: \"true\"\n      B: \"\"\n      C: \"x: y\"\n    image: n:1\n    ports:\n    - \"80:80\"\n"
+        "services:\n  web:\n    deploy:\n      replicas: 2\n    environment:\n      A: \"true\"\n      B: \"\"\n      C: \"x: y\"\n    image: n:1\n    ports:\n      - \"80:80\"\n"
     );
     let (again, _) = given(&yaml).load();
     assert_eq!(again.services, stack.services);
