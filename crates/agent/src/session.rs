@@ -40,7 +40,7 @@ const DESCRIBE_PERIOD: Duration = Duration::from_secs(20);
 /// How long statuses are collected before they are sent.
 const REPORT_DELAY: Duration = Duration::from_millis(10);
 /// A manager silent for this many heartbeat periods is left.
-const MISSED_PERIODS: u32 = 4;
+const MISSED_PERIODS: u32 = 3;
 /// Largest message taken: assignments carry secrets and configs.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
@@ -428,7 +428,11 @@ impl Loop {
                 self.view.send_modify(|view| view.node = Some(Arc::new(node)));
             }
             Some(Down::RootCa(pem)) => self.view.send_modify(|view| view.root_ca = Some(pem)),
-            Some(Down::Welcome(welcome)) => self.welcome(&welcome),
+            Some(Down::Welcome(welcome)) => {
+                session.period = period_of(&welcome);
+                self.ledger.put_welcome(&welcome);
+                self.welcome(&welcome);
+            }
             Some(Down::Heartbeat(Heartbeat {})) | None => {}
         }
         Ok(())
@@ -474,6 +478,22 @@ impl Loop {
             for (id, held) in std::mem::take(&mut self.held) {
                 warn!(task.id = %id, container.id = held.container.container_id, "removing a container of no task");
                 self.adopt_stray(id);
+            }
+        }
+        // Tasks that were told before may have waited for what came now.
+        let waiting: Vec<Arc<Task>> =
+            self.tasks.values().filter(|a| !named.contains(&a.task.id)).map(|a| a.task.clone()).collect();
+        for task in waiting {
+            let assignment = self.resolve(task.clone());
+            if let Some(assigned) = self.tasks.get(&task.id) {
+                assigned.directive.send_if_modified(|d| {
+                    let more = assignment.secrets.len() > d.assignment.secrets.len()
+                        || assignment.configs.len() > d.assignment.configs.len();
+                    if more {
+                        d.assignment = assignment;
+                    }
+                    more
+                });
             }
         }
         for id in gone {
@@ -642,7 +662,7 @@ async fn dial(
             return Err(Status::failed_precondition("the manager did not begin with a welcome"));
         };
         let now = Instant::now();
-        let period = Duration::from_millis(welcome.heartbeat_period_ms.max(10));
+        let period = period_of(&welcome);
         let session = Session {
             addr,
             up,
@@ -660,6 +680,10 @@ async fn dial(
     tokio::time::timeout(DIAL_LIMIT, attempt)
         .await
         .unwrap_or_else(|_| Err(Status::deadline_exceeded("the manager does not answer")))
+}
+
+fn period_of(welcome: &Welcome) -> Duration {
+    Duration::from_millis(welcome.heartbeat_period_ms.max(10))
 }
 
 fn node_config(welcome: &Welcome) -> Result<(Node, NodeConfig), Invalid> {

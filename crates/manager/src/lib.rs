@@ -1,1 +1,107 @@
-//! (being written)
+//! What a manager does: takes orders, decides (when it leads), and keeps agents informed.
+//!
+//! ```text
+//!  people  --Control-->  control ----specs----.
+//!  joiners --Ca------->  ca ------nodes-------+--> store (Raft) --view--> publisher --tables, tasks--.
+//!  managers --Membership-> members ----.      |       ^                                              v
+//!                                      |      |       | desired, placed, observed        dispatcher sessions
+//!                        roles --------'      '--- leader loop <-- plan::step                |       ^
+//!                        (leader only)                ^  (leader only)                       v       |
+//!                                                     '---- presence, observations <------- agents --'
+//! ```
+//!
+//! Tasks (of tokio), all children of [`Manager::run`]: *publisher* turns each new view into the tables that nodes
+//! need; *reporter* tells the leader which nodes this manager hears and learns what all of them hold; the *leader*
+//! task runs the leader loop and the role loop while this manager leads; one task per agent session.
+//!
+//! Invariants: only `control` writes specs, only `plan` desired state, only the leader loop observed state; every
+//! RPC is authorised from one table (module `authorize`), which names them all; a follower decides nothing: it
+//! forwards, with the caller's identity.
+//!
+//! *Start reading at* `leader::lead`, then `dispatcher::session`.
+
+mod assignments;
+mod authorize;
+pub mod ca;
+mod control;
+mod dispatcher;
+mod forward;
+mod leader;
+mod presence;
+mod publisher;
+mod roles;
+mod shared;
+pub mod tables;
+#[cfg(test)]
+mod tests;
+
+use model::{NodeId, Timestamp};
+use shared::Shared;
+use std::{net::SocketAddr, sync::Arc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::{service::Routes, transport::Channel};
+
+/// Returns a (lazily connecting) channel to the manager at this address, authenticated both ways.
+pub type Connect = Arc<dyn Fn(SocketAddr) -> Channel + Send + Sync>;
+/// Returns the time.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Largest message taken: assignments carry secrets and configs. *Unit:* bytes.
+pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// What a manager needs.
+#[derive(Clone)]
+pub struct Options {
+    /// The state this manager replicates.
+    pub store: store::Handle,
+    /// The node this manager runs on.
+    pub node: NodeId,
+    pub connect: Connect,
+    pub clock: Clock,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// A manager. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Manager {
+    shared: Arc<Shared>,
+}
+
+impl Manager {
+    pub fn new(options: Options) -> Self {
+        Self { shared: Arc::new(Shared::new(options)) }
+    }
+
+    /// Returns the gRPC services of a manager: Control, Dispatcher, Liveness, Ca and Membership. They expect
+    /// [`pki::tls::Peer`] in the extensions of each request, as a server behind [`pki::tls::Listener`] puts it
+    /// there, and refuse requests without.
+    pub fn routes(&self) -> Routes {
+        let mut routes = Routes::builder();
+        routes
+            .add_service(control::service(self.shared.clone()))
+            .add_service(dispatcher::service(self.shared.clone()))
+            .add_service(dispatcher::liveness_service(self.shared.clone()))
+            .add_service(ca::service(self.shared.clone()))
+            .add_service(ca::membership_service(self.shared.clone()));
+        routes.routes()
+    }
+
+    /// Runs until cancelled; then ends every session, so that agents look for another manager.
+    pub async fn run(&self, cancel: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(publisher::run(self.shared.clone()));
+        tasks.spawn(dispatcher::reporter(self.shared.clone()));
+        tasks.spawn(leader::run(self.shared.clone()));
+        cancel.cancelled().await;
+        self.shared.cancel.cancel();
+        self.shared.sessions_tracker.close();
+        self.shared.sessions_tracker.wait().await;
+        tasks.shutdown().await;
+    }
+}

@@ -1,0 +1,124 @@
+//! What a node has been told and what it must be told next: pure bookkeeping of one session.
+
+use model::{ConfigId, NodeId, SecretId, Tables, Task, TaskId};
+use proto::{WireId as _, dispatcher::Assignments};
+use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
+
+/// What a session has sent.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    sequence: u64,
+    tasks: BTreeMap<TaskId, Arc<Task>>,
+    secrets: BTreeSet<SecretId>,
+    configs: BTreeSet<ConfigId>,
+}
+
+impl Ledger {
+    /// Returns the next message, all there is for the first one and then differences; `None` if nothing changed.
+    /// Changes of tasks that `hold` returns true for wait.
+    pub(crate) fn next(
+        &mut self,
+        tables: &Tables,
+        node: NodeId,
+        mut hold: impl FnMut(&Task) -> bool,
+    ) -> Option<Assignments> {
+        let complete = self.sequence == 0;
+        let mut message = Assignments { complete, ..Assignments::default() };
+        let mut there = BTreeSet::new();
+        let (mut secrets, mut configs) = (BTreeSet::new(), BTreeSet::new());
+        for task in tables.tasks_of_node(node) {
+            there.insert(task.id);
+            let told = self.tasks.get(&task.id);
+            if needs_files(task) {
+                secrets.extend(task.spec.container.secrets.iter().map(|s| s.id));
+                configs.extend(task.spec.container.configs.iter().map(|c| c.id));
+            }
+            let news = told.is_none_or(|told| told.desired != task.desired);
+            if news && !(told.is_some() && hold(task)) {
+                message.tasks.push((&**task).into());
+                self.tasks.insert(task.id, task.clone());
+            }
+        }
+        for id in self.tasks.keys().filter(|id| !there.contains(id)) {
+            message.removed_tasks.push(id.to_wire());
+        }
+        self.tasks.retain(|id, _| there.contains(id));
+
+        for secret in secrets.difference(&self.secrets).filter_map(|id| tables.secrets.get(id)) {
+            message.secrets.push((&**secret).into());
+        }
+        for config in configs.difference(&self.configs).filter_map(|id| tables.configs.get(id)) {
+            message.configs.push((&**config).into());
+        }
+        message.removed_secrets = self.secrets.difference(&secrets).map(|id| id.to_wire()).collect();
+        message.removed_configs = self.configs.difference(&configs).map(|id| id.to_wire()).collect();
+        // One that is referred to before it is stored is sent when it is.
+        self.secrets = secrets.into_iter().filter(|id| tables.secrets.contains(id)).collect();
+        self.configs = configs.into_iter().filter(|id| tables.configs.contains(id)).collect();
+
+        let news = !(message.tasks.is_empty()
+            && message.removed_tasks.is_empty()
+            && message.secrets.is_empty()
+            && message.configs.is_empty()
+            && message.removed_secrets.is_empty()
+            && message.removed_configs.is_empty());
+        if !complete && !news {
+            return None;
+        }
+        self.sequence += 1;
+        message.sequence = self.sequence;
+        Some(message)
+    }
+}
+
+/// An ended task's files are not needed any more.
+fn needs_files(task: &Task) -> bool {
+    task.may_hold_resources()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::state::state;
+    use model::{Desired, TaskState};
+
+    const NODE: NodeId = NodeId(1);
+
+    fn ids(message: &Assignments) -> Vec<u128> {
+        message.tasks.iter().map(|t| TaskId::from_wire(&t.id).unwrap().0).collect()
+    }
+
+    #[test]
+    fn a_node_is_told_everything_once_and_then_only_what_changed() {
+        let mut ledger = Ledger::default();
+        let empty = state().node(1).service(1, &[], &[]);
+        let first = ledger.next(&empty.clone().tables(), NODE, |_| false).unwrap();
+        assert!(first.complete && first.tasks.is_empty());
+
+        let placed = empty.task(1, 1, 1, None).task(2, 1, 2, None);
+        let second = ledger.next(&placed.clone().tables(), NODE, |_| false).unwrap();
+        assert_eq!((second.complete, second.sequence, ids(&second)), (false, 2, vec![1]));
+        // What the node itself reported is no news to it.
+        let running = placed.change_task(1, |t| t.status.state = Some(TaskState::Running));
+        assert_eq!(ledger.next(&running.clone().tables(), NODE, |_| false), None);
+
+        let stopped = running.change_task(1, |t| t.desired = Desired::Shutdown);
+        assert_eq!(ledger.next(&stopped.clone().tables(), NODE, |_| true), None, "held back");
+        assert_eq!(ids(&ledger.next(&stopped.clone().tables(), NODE, |_| false).unwrap()), [1]);
+        let gone = stopped.delete_task(1).tables();
+        assert_eq!(ledger.next(&gone, NODE, |_| true).unwrap().removed_tasks, [TaskId(1).to_wire()]);
+    }
+
+    #[test]
+    fn secrets_go_only_to_nodes_with_a_living_task_that_names_them() {
+        let mut ledger = Ledger::default();
+        let base = state().node(1).node(2).secret(1).secret(2).service(1, &[], &[]);
+        let uses = base.task(1, 1, 1, None).use_secret(1, 1).task(2, 1, 2, None).use_secret(2, 2);
+        let first = ledger.next(&uses.clone().tables(), NODE, |_| false).unwrap();
+        assert_eq!(first.secrets.len(), 1);
+        assert_eq!(first.secrets[0].id, SecretId(1).to_wire());
+        let ended = uses.change_task(1, |t| t.status.state = Some(TaskState::Failed)).tables();
+        let next = ledger.next(&ended, NODE, |_| false).unwrap();
+        assert_eq!(next.removed_secrets, [SecretId(1).to_wire()]);
+    }
+}

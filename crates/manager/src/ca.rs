@@ -1,0 +1,441 @@
+//! Identity: who becomes a node, and which certificate it holds. The only place that makes nodes.
+//!
+//! A new node is one with a join token; the token's kind is its role. A known node renews with the certificate it
+//! has, and gets the role that the swarm wants of it, but a demoted manager only after it has left Raft.
+
+use crate::{
+    MESSAGE_BYTES_MAX,
+    authorize::{Caller, Method, on_behalf_of},
+    forward::{Leader, membership_error},
+    shared::{Shared, random_id},
+};
+use ipnet::Ipv4Net;
+use model::{
+    Availability, Batch, Change, Cluster, ClusterId, ClusterSpec, ManagerStatus, Meta, Node, NodeId,
+    NodeSpec, NodeStatus, Object, Role, SecretBytes, Tables, Timestamp,
+};
+use pki::{CaError, JoinToken, NodeKey, RootCa};
+use proto::{
+    WireId as _,
+    ca::{
+        GetRootCaReply, GetRootCaRequest, IssueCertificateReply, IssueCertificateRequest, JoinRaftReply,
+        JoinRaftRequest, Member,
+        ca_client::CaClient,
+        ca_server::{Ca, CaServer},
+        membership_client::MembershipClient,
+        membership_server::{Membership, MembershipServer},
+    },
+    types,
+};
+use std::{net::SocketAddr, sync::Arc};
+use tonic::{Request, Response, Status};
+use tracing::info;
+
+const ATTEMPTS: usize = 10;
+
+/// What the first manager of a swarm decides.
+#[derive(Debug, Clone)]
+pub struct Init {
+    pub spec: ClusterSpec,
+    /// Of the first node.
+    pub availability: Availability,
+    /// Random, as every member's.
+    pub raft_id: u64,
+    /// Where other nodes reach this one.
+    pub addr: SocketAddr,
+    /// Pools that overlay subnets are cut from.
+    pub address_pools: Vec<Ipv4Net>,
+    pub subnet_prefix: u8,
+    pub data_path_port: u16,
+    pub mesh_subnet: Ipv4Net,
+    pub task_pool: Ipv4Net,
+}
+
+impl Init {
+    /// Returns Docker's defaults: 10.0.0.0/8 cut into /24 (without the mesh 10.254.0.0/16 and the task pool
+    /// 10.255.0.0/16, which the allocator leaves out), VXLAN on 4789.
+    pub fn new(raft_id: u64, addr: SocketAddr) -> Self {
+        let net = |text: &str| text.parse().expect("a valid subnet");
+        Self {
+            spec: ClusterSpec::default(),
+            availability: Availability::Active,
+            raft_id,
+            addr,
+            address_pools: vec![net("10.0.0.0/8")],
+            subnet_prefix: 24,
+            data_path_port: 4789,
+            mesh_subnet: net("10.254.0.0/16"),
+            task_pool: net("10.255.0.0/16"),
+        }
+    }
+}
+
+/// A new swarm: what to store, and the credentials of its first node.
+#[derive(Debug)]
+pub struct Bootstrap {
+    pub cluster: ClusterId,
+    pub node: NodeId,
+    /// To be proposed first of all: the cluster object and the first node.
+    pub batch: Batch,
+    /// PEM.
+    pub key: SecretBytes,
+    /// PEM, leaf first.
+    pub chain: String,
+    /// PEM.
+    pub root: String,
+}
+
+/// Why a swarm cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    #[error("the system has no randomness")]
+    Random(#[source] getrandom::Error),
+    #[error("cannot make the swarm's certificates")]
+    Ca(#[from] CaError),
+}
+
+/// Makes a new swarm with its root certificate, tokens and first manager.
+///
+/// # Errors
+/// No randomness; nothing was made.
+pub fn bootstrap(init: Init, now: Timestamp) -> Result<Bootstrap, BootstrapError> {
+    let random = || {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map(|()| u128::from_be_bytes(bytes)).map_err(BootstrapError::Random)
+    };
+    let (cluster_id, node_id) = (ClusterId(random()?), NodeId(random()?));
+    let root = RootCa::generate(cluster_id)?;
+    let key = NodeKey::generate()?;
+    let chain =
+        root.sign_csr(&key.csr_pem()?, node_id, Role::Manager, cluster_id, init.spec.node_cert_expiry)?;
+    let token = || {
+        let token = JoinToken::generate(root.digest()).map_err(BootstrapError::Random)?;
+        Ok::<_, BootstrapError>(SecretBytes(token.to_string().into_bytes()))
+    };
+    let unlock_key =
+        if init.spec.autolock { Some(new_unlock_key().map_err(BootstrapError::Random)?) } else { None };
+    let cluster = Cluster {
+        id: cluster_id,
+        meta: Meta::default(),
+        spec: init.spec,
+        root_ca_cert: root.cert_pem().to_owned(),
+        root_ca_key: SecretBytes(root.key_pem().into_bytes()),
+        worker_token: token()?,
+        manager_token: token()?,
+        unlock_key,
+        address_pools: init.address_pools,
+        subnet_prefix: init.subnet_prefix,
+        data_path_port: init.data_path_port,
+        mesh_subnet: init.mesh_subnet,
+        task_pool: init.task_pool,
+        feature_level: 1,
+    };
+    let mut node = new_node(node_id, 1, Role::Manager, init.availability);
+    node.manager = Some(ManagerStatus { raft_id: init.raft_id, addr: init.addr });
+    let objects = [Object::Cluster(Arc::new(cluster)), Object::Node(Arc::new(node))];
+    Ok(Bootstrap {
+        cluster: cluster_id,
+        node: node_id,
+        batch: Batch { at: now, changes: objects.into_iter().map(Change::Put).collect() },
+        key: SecretBytes(key.pem().into_bytes()),
+        chain,
+        root: root.cert_pem().to_owned(),
+    })
+}
+
+/// Returns `SWMKEY-1-` and 32 random bytes in base 64. Source: SwarmKit `encryption.HumanReadableKey`.
+///
+/// # Errors
+/// No randomness.
+pub(crate) fn new_unlock_key() -> Result<SecretBytes, getrandom::Error> {
+    use base64::Engine as _;
+    let mut key = [0; 32];
+    getrandom::fill(&mut key)?;
+    let text = format!("SWMKEY-1-{}", base64::engine::general_purpose::STANDARD_NO_PAD.encode(key));
+    Ok(SecretBytes(text.into_bytes()))
+}
+
+/// Returns a fresh join token for the swarm with this root.
+///
+/// # Errors
+/// INTERNAL: the root is unreadable or there is no randomness.
+pub(crate) fn new_token(root_pem: &str) -> Result<SecretBytes, Status> {
+    let digest = RootCa::digest_of(root_pem).map_err(|e| Status::internal(e.to_string()))?;
+    let token = JoinToken::generate(digest).map_err(|e| Status::internal(e.to_string()))?;
+    Ok(SecretBytes(token.to_string().into_bytes()))
+}
+
+fn new_node(id: NodeId, index: u16, role: Role, availability: Availability) -> Node {
+    Node {
+        id,
+        meta: Meta::default(),
+        spec: NodeSpec { role, availability, ..NodeSpec::default() },
+        index,
+        certified_role: role,
+        description: None,
+        status: NodeStatus::default(),
+        manager: None,
+    }
+}
+
+/// Returns the role a join token stands for; `None`: it is no token of this swarm.
+fn role_of_token(cluster: &Cluster, text: &str) -> Option<Role> {
+    let given: JoinToken = text.parse().ok()?;
+    let is = |stored: &SecretBytes| {
+        let stored = std::str::from_utf8(&stored.0).ok().and_then(|t| t.parse::<JoinToken>().ok());
+        stored.is_some_and(|stored| stored.matches(given.secret()))
+    };
+    // Both are always compared, so that the time taken tells nothing.
+    let (worker, manager) = (is(&cluster.worker_token), is(&cluster.manager_token));
+    if manager { Some(Role::Manager) } else { worker.then_some(Role::Worker) }
+}
+
+/// Returns the role a node's next certificate carries.
+fn role_to_certify(node: &Node) -> Role {
+    if node.manager.is_some() { Role::Manager } else { node.spec.role }
+}
+
+fn free_index(tables: &Tables) -> Option<u16> {
+    (1..=65534).find(|index| tables.owner_of_index(*index).is_none())
+}
+
+pub(crate) fn service(shared: Arc<Shared>) -> CaServer<CaService> {
+    CaServer::new(CaService(shared)).max_decoding_message_size(1 << 20)
+}
+
+pub(crate) fn membership_service(shared: Arc<Shared>) -> MembershipServer<CaService> {
+    MembershipServer::new(CaService(shared)).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+pub(crate) struct CaService(Arc<Shared>);
+
+#[tonic::async_trait]
+impl Ca for CaService {
+    async fn get_root_ca(
+        &self,
+        request: Request<GetRootCaRequest>,
+    ) -> Result<Response<GetRootCaReply>, Status> {
+        self.0.authorize(Method::GetRootCa, &request)?;
+        let view = self.0.store.view();
+        let cluster = view.cluster.as_ref().ok_or_else(|| Status::unavailable("the swarm is not ready"))?;
+        Ok(Response::new(GetRootCaReply { pem: cluster.root_ca_cert.clone() }))
+    }
+
+    async fn issue_certificate(
+        &self,
+        request: Request<IssueCertificateRequest>,
+    ) -> Result<Response<IssueCertificateReply>, Status> {
+        let caller = self.0.authorize(Method::IssueCertificate, &request)?;
+        let request = request.into_inner();
+        if let Leader::At(channel) = self.0.leader(&caller)? {
+            return CaClient::new(channel).issue_certificate(on_behalf_of(&caller, request)).await;
+        }
+        self.0.fresh().await?;
+        let node = if request.token.is_empty() {
+            self.renewing_node(&caller).await?
+        } else {
+            self.joining_node(&request).await?
+        };
+        let view = self.0.store.view();
+        let cluster = view.cluster.as_ref().ok_or_else(|| Status::unavailable("the swarm is not ready"))?;
+        let reply = sign(cluster, &node, &request.csr_pem)?;
+        info!(node.id = %node.id, role = ?node.certified_role, "certificate issued");
+        Ok(Response::new(reply))
+    }
+}
+
+fn sign(cluster: &Cluster, node: &Node, csr_pem: &str) -> Result<IssueCertificateReply, Status> {
+    let key = std::str::from_utf8(&cluster.root_ca_key.0)
+        .map_err(|_| Status::internal("the root key is unreadable"))?;
+    let root = RootCa::from_pem(&cluster.root_ca_cert, key).map_err(|e| Status::internal(e.to_string()))?;
+    let certificate_pem = root
+        .sign_csr(csr_pem, node.id, node.certified_role, cluster.id, cluster.spec.node_cert_expiry)
+        .map_err(|e| Status::invalid_argument(e.to_string()))?;
+    Ok(IssueCertificateReply {
+        node_id: node.id.to_wire(),
+        cluster_id: cluster.id.to_wire(),
+        role: types::Role::from(node.certified_role) as i32,
+        certificate_pem,
+        root_pem: cluster.root_ca_cert.clone(),
+    })
+}
+
+impl CaService {
+    /// Makes the node object of a joiner with a good token.
+    async fn joining_node(&self, request: &IssueCertificateRequest) -> Result<Node, Status> {
+        let availability = match types::Availability::try_from(request.availability) {
+            Ok(types::Availability::Unspecified) => Availability::Active,
+            Ok(known) => {
+                known.try_into().map_err(|e: proto::Invalid| Status::invalid_argument(e.to_string()))?
+            }
+            Err(_) => return Err(Status::invalid_argument("unknown availability")),
+        };
+        for _ in 0..ATTEMPTS {
+            let view = self.0.store.view();
+            let cluster =
+                view.cluster.as_ref().ok_or_else(|| Status::unavailable("the swarm is not ready"))?;
+            let role = role_of_token(cluster, &request.token).ok_or_else(|| {
+                Status::invalid_argument("A valid join token is necessary to join this cluster")
+            })?;
+            let index = free_index(&view)
+                .ok_or_else(|| Status::resource_exhausted("the swarm has no room for a node"))?;
+            let node = new_node(NodeId(random_id()?), index, role, availability);
+            match self.0.change(vec![Change::Put(Object::Node(Arc::new(node.clone())))]).await {
+                Ok(_) => return Ok(node),
+                Err(status) if status.code() == tonic::Code::Aborted => {} // another joiner took the index
+                Err(status) => return Err(status),
+            }
+        }
+        Err(Status::unavailable("too many nodes are joining at once, try again"))
+    }
+
+    /// Returns the caller's node with the role its next certificate carries.
+    async fn renewing_node(&self, caller: &Caller) -> Result<Node, Status> {
+        let id = caller.node()?;
+        for _ in 0..ATTEMPTS {
+            let view = self.0.store.view();
+            let stored = view
+                .nodes
+                .get(&id)
+                .ok_or_else(|| Status::permission_denied("this node was removed from the swarm"))?;
+            let node = Node { certified_role: role_to_certify(stored), ..(**stored).clone() };
+            if node == **stored {
+                return Ok(node);
+            }
+            match self.0.change(vec![Change::Put(Object::Node(Arc::new(node.clone())))]).await {
+                Ok(_) => return Ok(node),
+                Err(status) if status.code() == tonic::Code::Aborted => {} // its status changed meanwhile
+                Err(status) => return Err(status),
+            }
+        }
+        Err(Status::unavailable("the node changes all the time, try again"))
+    }
+
+    /// Records that a node is a Raft member.
+    async fn record_member(&self, id: NodeId, manager: ManagerStatus) -> Result<(), Status> {
+        for _ in 0..ATTEMPTS {
+            let view = self.0.store.view();
+            let stored = view
+                .nodes
+                .get(&id)
+                .ok_or_else(|| Status::permission_denied("this node was removed from the swarm"))?;
+            if stored.manager == Some(manager) {
+                return Ok(());
+            }
+            let node = Node { manager: Some(manager), ..(**stored).clone() };
+            match self.0.change(vec![Change::Put(Object::Node(Arc::new(node)))]).await {
+                Ok(_) => return Ok(()),
+                Err(status) if status.code() == tonic::Code::Aborted => {}
+                Err(status) => return Err(status),
+            }
+        }
+        Err(Status::unavailable("the node changes all the time, try again"))
+    }
+}
+
+#[tonic::async_trait]
+impl Membership for CaService {
+    async fn join_raft(&self, request: Request<JoinRaftRequest>) -> Result<Response<JoinRaftReply>, Status> {
+        let caller = self.0.authorize(Method::JoinRaft, &request)?;
+        let request = request.into_inner();
+        if let Leader::At(channel) = self.0.leader(&caller)? {
+            return MembershipClient::new(channel).join_raft(on_behalf_of(&caller, request)).await;
+        }
+        self.0.fresh().await?;
+        let id = caller.node()?;
+        let addr: SocketAddr =
+            request.addr.parse().map_err(|_| Status::invalid_argument("the address is not IP:PORT"))?;
+        if addr.ip().is_unspecified() || request.raft_id == 0 {
+            return Err(Status::invalid_argument(
+                "a manager needs a raft id and an address others can reach",
+            ));
+        }
+        let view = self.0.store.view();
+        let node = view
+            .nodes
+            .get(&id)
+            .ok_or_else(|| Status::permission_denied("this node was removed from the swarm"))?;
+        if node.spec.role != Role::Manager {
+            return Err(Status::permission_denied("this node is to be a worker"));
+        }
+        if let Some(old) = node.manager.filter(|m| m.raft_id != request.raft_id) {
+            // It lost its state and begins anew: the old member will never answer again.
+            self.0.store.remove_member(old.raft_id).await.map_err(|e| membership_error(&e))?;
+        }
+        let joining = Joining::begin(&self.0, request.raft_id);
+        self.0.store.add_member(request.raft_id, addr).await.map_err(|e| membership_error(&e))?;
+        self.record_member(id, ManagerStatus { raft_id: request.raft_id, addr }).await?;
+        drop(joining);
+        info!(node.id = %id, raft.id = request.raft_id, "manager joined");
+        let members = self.0.store.members().into_iter();
+        let members = members.map(|m| Member { raft_id: m.raft_id, addr: m.addr.to_string() }).collect();
+        Ok(Response::new(JoinRaftReply { members }))
+    }
+}
+
+/// Marks a Raft member as no stray while it is being added, also if the caller goes away.
+struct Joining<'a> {
+    shared: &'a Shared,
+    raft_id: u64,
+}
+
+impl<'a> Joining<'a> {
+    fn begin(shared: &'a Shared, raft_id: u64) -> Self {
+        shared.joining().insert(raft_id);
+        Self { shared, raft_id }
+    }
+}
+
+impl Drop for Joining<'_> {
+    fn drop(&mut self) {
+        self.shared.joining().remove(&self.raft_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn swarm() -> (Bootstrap, Tables) {
+        let made = bootstrap(Init::new(7, "192.0.2.1:2377".parse().unwrap()), Timestamp(1)).unwrap();
+        let mut tables = Tables::default();
+        tables.apply(1, &made.batch).unwrap();
+        (made, tables)
+    }
+
+    #[test]
+    fn a_new_swarm_has_one_manager_whose_certificate_its_root_signed() {
+        let (made, tables) = swarm();
+        let node = tables.nodes.get(&made.node).unwrap();
+        assert_eq!((node.index, node.spec.role, node.manager.unwrap().raft_id), (1, Role::Manager, 7));
+        let key = String::from_utf8(made.key.0).unwrap();
+        let credentials = pki::Credentials::in_memory(&key, &made.chain, &made.root).unwrap();
+        let identity = credentials.identity();
+        assert_eq!(
+            (identity.node, identity.role, identity.cluster),
+            (made.node, Role::Manager, made.cluster)
+        );
+    }
+
+    #[test]
+    fn a_token_gives_its_role_and_a_strange_one_none() {
+        let (_, tables) = swarm();
+        let cluster = tables.cluster.as_ref().unwrap();
+        let text = |t: &SecretBytes| String::from_utf8(t.0.clone()).unwrap();
+        assert_eq!(role_of_token(cluster, &text(&cluster.worker_token)), Some(Role::Worker));
+        assert_eq!(role_of_token(cluster, &text(&cluster.manager_token)), Some(Role::Manager));
+        let strange = new_token(&cluster.root_ca_cert).unwrap();
+        assert_eq!(role_of_token(cluster, &text(&strange)), None);
+        assert_eq!(role_of_token(cluster, ""), None);
+    }
+
+    #[test]
+    fn a_demoted_manager_is_certified_as_worker_only_after_it_left_raft() {
+        let (made, tables) = swarm();
+        let mut node = (**tables.nodes.get(&made.node).unwrap()).clone();
+        node.spec.role = Role::Worker;
+        assert_eq!(role_to_certify(&node), Role::Manager);
+        node.manager = None;
+        assert_eq!(role_to_certify(&node), Role::Worker);
+    }
+}

@@ -1,0 +1,317 @@
+//! Specs into objects: what creating, changing and removing makes of the state. Pure.
+
+use super::{object_ref, stacks, validate};
+use model::{
+    Change, Meta, Mode, Node, NodeSpec, NodeState, Object, ObjectRef, Role, Service, ServiceId, ServiceSpec,
+    Tables, Timestamp, UpdateState, UpdateStatus,
+};
+use proto::types::ObjectKind;
+use std::sync::Arc;
+use tonic::Status;
+
+pub(super) fn new_service(view: &Tables, id: ServiceId, spec: ServiceSpec) -> Service {
+    Service {
+        id,
+        meta: Meta::default(),
+        stack: stacks::owner(view, &spec.labels),
+        spec: Arc::new(spec),
+        spec_version: 1,
+        previous: None,
+        endpoint: model::Endpoint::default(),
+        update: None,
+        pending_delete: false,
+        job_iteration: 0,
+    }
+}
+
+/// Returns the service with a new spec; `None` if that is the spec it has.
+pub(super) fn updated_service(
+    view: &Tables,
+    old: &Service,
+    spec: ServiceSpec,
+) -> Result<Option<Service>, Status> {
+    if old.pending_delete {
+        return Err(Status::not_found(format!("service {} not found", old.id)));
+    }
+    validate::service_change(&old.spec, &spec)?;
+    validate::service(view, &spec, Some(old.id))?;
+    if *old.spec == spec {
+        return Ok(None);
+    }
+    let is_job = matches!(spec.mode, Mode::ReplicatedJob { .. } | Mode::GlobalJob);
+    let runs_again = is_job && spec.task.force_update != old.spec.task.force_update;
+    Ok(Some(Service {
+        stack: stacks::owner(view, &spec.labels).or(old.stack),
+        spec: Arc::new(spec),
+        spec_version: old.spec_version + 1,
+        previous: Some(old.spec.clone()),
+        update: None,
+        job_iteration: old.job_iteration + u64::from(runs_again),
+        ..old.clone()
+    }))
+}
+
+/// Returns the service with its previous spec, and the present one as previous.
+pub(super) fn rolled_back_service(old: &Service, now: Timestamp) -> Result<Service, Status> {
+    let previous = old.previous.clone().ok_or_else(|| {
+        Status::failed_precondition(format!("service {} does not have a previous spec", old.id))
+    })?;
+    Ok(Service {
+        spec: previous,
+        spec_version: old.spec_version + 1,
+        previous: Some(old.spec.clone()),
+        update: Some(UpdateStatus {
+            state: UpdateState::RollbackStarted,
+            started_at: now,
+            completed_at: None,
+            message: "manually requested rollback".to_owned(),
+        }),
+        ..old.clone()
+    })
+}
+
+pub(super) fn updated_node(view: &Tables, old: &Node, spec: NodeSpec) -> Result<Node, Status> {
+    if old.spec.role == Role::Manager && spec.role == Role::Worker {
+        may_demote(view, old)?;
+    }
+    Ok(Node { spec, ..old.clone() })
+}
+
+/// Refuses to demote the last manager, or one without which those that answer are no majority.
+fn may_demote(view: &Tables, node: &Node) -> Result<(), Status> {
+    let managers = view.nodes.values().filter(|n| n.spec.role == Role::Manager);
+    if managers.count() <= 1 {
+        return Err(Status::failed_precondition("attempting to demote the last manager of the swarm"));
+    }
+    let rest: Vec<_> = view.nodes.values().filter(|n| n.manager.is_some() && n.id != node.id).collect();
+    let answering = rest.iter().filter(|n| n.status.state == NodeState::Ready).count();
+    if node.manager.is_some() && answering < rest.len() / 2 + 1 {
+        return Err(Status::failed_precondition(
+            "can't remove member from the raft: this would result in a loss of quorum",
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn only_labels(only: bool) -> Result<(), Status> {
+    if only { Ok(()) } else { Err(Status::invalid_argument("only updates to Labels are allowed")) }
+}
+
+/// Returns what the removal of an object changes.
+pub(super) fn removal(
+    view: &Tables,
+    kind: ObjectKind,
+    id: &[u8],
+    force: bool,
+) -> Result<Vec<Change>, Status> {
+    let key = object_ref(kind, id)?;
+    let object = view.get(key).ok_or_else(|| Status::not_found(format!("{key} not found")))?;
+    let delete = Change::Delete { key, version: object.version() };
+    Ok(match object {
+        Object::Service(service) => {
+            vec![Change::Put(Object::Service(Arc::new(Service {
+                pending_delete: true,
+                ..(*service).clone()
+            })))]
+        }
+        Object::Network(network) => {
+            validate::network_unused(view, network.id)?;
+            let network = model::Network { pending_delete: true, ..(*network).clone() };
+            vec![Change::Put(Object::Network(Arc::new(network)))]
+        }
+        Object::Secret(secret) => {
+            validate::secret_unused(view, &secret)?;
+            vec![delete]
+        }
+        Object::Config(config) => {
+            validate::config_unused(view, &config)?;
+            vec![delete]
+        }
+        Object::Node(node) => {
+            may_remove_node(&node, force)?;
+            vec![delete]
+        }
+        Object::Stack(stack) => stacks::removal(view, &stack),
+        Object::Task(_) | Object::Cluster(_) => {
+            return Err(Status::invalid_argument(format!("{key} cannot be removed")));
+        }
+    })
+}
+
+fn may_remove_node(node: &Node, force: bool) -> Result<(), Status> {
+    if node.manager.is_some() || node.spec.role == Role::Manager {
+        return Err(Status::failed_precondition(format!(
+            "node {} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal",
+            node.id
+        )));
+    }
+    match node.status.state {
+        NodeState::Ready | NodeState::Unknown if !force => {
+            Err(Status::failed_precondition(format!("node {} is not down and can't be removed", node.id)))
+        }
+        NodeState::Ready | NodeState::Unknown | NodeState::Down | NodeState::Disconnected => Ok(()),
+    }
+}
+
+/// Returns every object of a kind.
+pub(super) fn all(view: &Tables, kind: ObjectKind) -> Box<dyn Iterator<Item = Object> + '_> {
+    match kind {
+        ObjectKind::Unspecified => Box::new(std::iter::empty()),
+        ObjectKind::Cluster => Box::new(view.cluster.iter().cloned().map(Object::Cluster)),
+        ObjectKind::Node => Box::new(view.nodes.values().cloned().map(Object::Node)),
+        ObjectKind::Service => Box::new(view.services.values().cloned().map(Object::Service)),
+        ObjectKind::Task => Box::new(view.tasks.values().cloned().map(Object::Task)),
+        ObjectKind::Network => Box::new(view.networks.values().cloned().map(Object::Network)),
+        ObjectKind::Secret => Box::new(view.secrets.values().cloned().map(Object::Secret)),
+        ObjectKind::Config => Box::new(view.configs.values().cloned().map(Object::Config)),
+        ObjectKind::Stack => Box::new(view.stacks.values().cloned().map(Object::Stack)),
+    }
+}
+
+/// Returns the object with this id, else this name, else the only one whose id begins so. Source: moby
+/// `daemon/cluster/helpers.go`.
+pub(super) fn find(view: &Tables, kind: ObjectKind, text: &str) -> Result<Object, Status> {
+    if kind == ObjectKind::Cluster {
+        return all(view, kind).next().ok_or_else(|| Status::not_found("no swarm"));
+    }
+    let word = word(kind);
+    let objects: Vec<Object> = all(view, kind).collect();
+    let ids: Vec<String> = objects.iter().map(|o| id_text(o.key())).collect();
+    if let Some(position) = ids.iter().position(|id| id == text) {
+        return Ok(objects[position].clone());
+    }
+    let one_of = |found: Vec<&Object>, by: &str| match found.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some((*one).clone())),
+        many => Err(Status::invalid_argument(format!(
+            "{word} {text} is ambiguous ({} matches found{by})",
+            many.len()
+        ))),
+    };
+    let named = objects.iter().filter(|o| name_of(o).as_deref() == Some(text)).collect();
+    if let Some(object) = one_of(named, " by name")? {
+        return Ok(object);
+    }
+    let begins = ids.iter().zip(&objects).filter(|(id, _)| !text.is_empty() && id.starts_with(text));
+    one_of(begins.map(|(_, o)| o).collect(), " by ID prefix")?
+        .ok_or_else(|| Status::not_found(format!("{word} {text} not found")))
+}
+
+fn word(kind: ObjectKind) -> &'static str {
+    match kind {
+        ObjectKind::Unspecified => "object",
+        ObjectKind::Cluster => "swarm",
+        ObjectKind::Node => "node",
+        ObjectKind::Service => "service",
+        ObjectKind::Task => "task",
+        ObjectKind::Network => "network",
+        ObjectKind::Secret => "secret",
+        ObjectKind::Config => "config",
+        ObjectKind::Stack => "stack",
+    }
+}
+
+fn id_text(key: ObjectRef) -> String {
+    match key {
+        ObjectRef::Cluster => String::new(),
+        ObjectRef::Node(id) => id.to_string(),
+        ObjectRef::Service(id) => id.to_string(),
+        ObjectRef::Task(id) => id.to_string(),
+        ObjectRef::Network(id) => id.to_string(),
+        ObjectRef::Secret(id) => id.to_string(),
+        ObjectRef::Config(id) => id.to_string(),
+        ObjectRef::Stack(id) => id.to_string(),
+    }
+}
+
+fn name_of(object: &Object) -> Option<String> {
+    match object {
+        Object::Cluster(_) => None,
+        Object::Node(node) => node.description.as_ref().map(|d| d.hostname.clone()),
+        Object::Service(service) => Some(service.spec.name.clone()),
+        Object::Task(task) => Some(task.name()),
+        Object::Network(network) => Some(network.spec.name.clone()),
+        Object::Secret(secret) => Some(secret.spec.name.clone()),
+        Object::Config(config) => Some(config.spec.name.clone()),
+        Object::Stack(stack) => Some(stack.name.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::state::{service_spec, state};
+    use model::{NodeId, ServiceId};
+    use proto::WireId as _;
+
+    #[test]
+    fn an_update_keeps_the_spec_before_and_counts_up_only_when_something_changed() {
+        let tables = state().service(1, &[], &[]).tables();
+        let old = tables.services.get(&ServiceId(1)).unwrap();
+        assert_eq!(updated_service(&tables, old, (*old.spec).clone()).unwrap(), None);
+        let mut spec = (*old.spec).clone();
+        spec.labels.insert("a".into(), "b".into());
+        let new = updated_service(&tables, old, spec).unwrap().unwrap();
+        assert_eq!((new.spec_version, new.previous.as_ref()), (old.spec_version + 1, Some(&old.spec)));
+        let back = rolled_back_service(&new, Timestamp(1)).unwrap();
+        assert_eq!((&back.spec, back.spec_version), (&old.spec, old.spec_version + 2));
+        assert_eq!(back.update.unwrap().state, UpdateState::RollbackStarted);
+        assert!(rolled_back_service(old, Timestamp(1)).is_err());
+    }
+
+    #[test]
+    fn objects_are_found_by_id_name_or_unique_prefix() {
+        let tables = state().service(1, &[], &[]).service(2, &[], &[]).tables();
+        let find = |text: &str| find(&tables, ObjectKind::Service, text);
+        assert_eq!(find("service1").unwrap().key(), ObjectRef::Service(ServiceId(1)));
+        assert_eq!(find(&ServiceId(2).to_string()).unwrap().key(), ObjectRef::Service(ServiceId(2)));
+        assert_eq!(find("000").unwrap_err().code(), tonic::Code::InvalidArgument);
+        assert_eq!(find("nope").unwrap_err().message(), "service nope not found");
+    }
+
+    #[test]
+    fn nodes_are_removed_only_when_down_or_by_force_and_never_as_managers() {
+        let may = |change: fn(&mut Node), force: bool| {
+            let tables = state().node(1).change_node(1, change).tables();
+            removal(&tables, ObjectKind::Node, &NodeId(1).to_wire(), force)
+                .map_err(|s| s.message().to_owned())
+        };
+        assert!(may(|_| {}, false).unwrap_err().contains("is not down and can't be removed"));
+        assert!(may(|_| {}, true).is_ok());
+        assert!(may(|n| n.status.state = NodeState::Down, false).is_ok());
+        assert!(
+            may(|n| n.spec.role = Role::Manager, true).unwrap_err().contains("must be demoted to worker")
+        );
+    }
+
+    #[test]
+    fn a_demotion_that_breaks_the_quorum_is_refused() {
+        let manager = |n: &mut Node| {
+            n.spec.role = Role::Manager;
+            n.manager =
+                Some(model::ManagerStatus { raft_id: n.id.0 as u64, addr: "192.0.2.1:1".parse().unwrap() });
+        };
+        let alone = state().node(1).change_node(1, manager).tables();
+        let three = state().node(1).node(2).node(3);
+        let three = three.change_node(1, manager).change_node(2, manager).change_node(3, manager);
+        let one_down = three.clone().change_node(3, |n| n.status.state = NodeState::Down).tables();
+        let demote = |tables: &Tables, id| {
+            let old = tables.nodes.get(&NodeId(id)).unwrap();
+            let spec = NodeSpec { role: Role::Worker, ..old.spec.clone() };
+            updated_node(tables, old, spec).map(drop).map_err(|s| s.message().to_owned())
+        };
+        assert!(demote(&alone, 1).unwrap_err().contains("last manager"));
+        assert_eq!(demote(&three.tables(), 1), Ok(()));
+        assert!(demote(&one_down, 1).unwrap_err().contains("loss of quorum"));
+        assert_eq!(demote(&one_down, 3), Ok(()));
+    }
+
+    #[test]
+    fn removing_a_service_marks_it() {
+        let tables = state().service(1, &[], &[]).tables();
+        let changes = removal(&tables, ObjectKind::Service, &ServiceId(1).to_wire(), false).unwrap();
+        let [Change::Put(Object::Service(service))] = changes.as_slice() else { panic!("{changes:?}") };
+        assert!(service.pending_delete);
+        assert_eq!(service_spec("service1").name, service.spec.name);
+    }
+}

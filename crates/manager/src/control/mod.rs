@@ -1,0 +1,376 @@
+//! What people do to the swarm: validates, writes specs, answers questions. Never decides what follows.
+//!
+//! Every call is made on the leader; a follower forwards it. Answers are linearizable.
+
+mod edit;
+mod stacks;
+mod validate;
+mod watch;
+
+use crate::{
+    MESSAGE_BYTES_MAX,
+    authorize::{Method, on_behalf_of},
+    ca::{new_token, new_unlock_key},
+    forward::{Leader, membership_error, no_leader},
+    shared::{Shared, random_id},
+};
+use futures::{StreamExt as _, stream::BoxStream};
+use model::{
+    Change, Cluster, Config, ConfigId, Duration, Meta, Network, NetworkId, Node, NodeId, NodeState, Object,
+    ObjectRef, Role, Secret, SecretBytes, SecretId, ServiceId, StackId, Tables, TaskId,
+};
+use proto::{
+    WireId as _,
+    control::{
+        CreateReply, CreateRequest, GetRequest, GetSwarmRequest, LeaveReply, LeaveRequest, ListChunk,
+        ListRequest, RecordStackRequest, RemoveReply, RemoveRequest, UpdateReply, UpdateRequest,
+        UpdateSwarmRequest, WatchEvent, WatchRequest,
+        control_client::ControlClient,
+        control_server::{Control, ControlServer},
+        create_request::Spec as NewSpec,
+        update_request::Spec as ChangedSpec,
+    },
+    types::{self, ObjectKind},
+};
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+use tracing::info;
+
+/// Objects per message of a list.
+const CHUNK: usize = 500;
+
+pub(crate) fn service(shared: Arc<Shared>) -> ControlServer<ControlService> {
+    ControlServer::new(ControlService(shared)).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+pub(crate) struct ControlService(Arc<Shared>);
+
+/// Continues with the caller and message of a request if this manager leads; else returns the leader's answer.
+macro_rules! on_the_leader {
+    ($self:ident, $request:ident, $method:ident, $rpc:ident) => {{
+        let caller = $self.0.authorize(Method::$method, &$request)?;
+        let message = $request.into_inner();
+        if let Leader::At(channel) = $self.0.leader(&caller)? {
+            let mut leader = ControlClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            return leader.$rpc(on_behalf_of(&caller, message)).await;
+        }
+        $self.0.fresh().await?;
+        (caller, message)
+    }};
+}
+
+#[tonic::async_trait]
+impl Control for ControlService {
+    type ListStream = BoxStream<'static, Result<ListChunk, Status>>;
+    type WatchStream = BoxStream<'static, Result<WatchEvent, Status>>;
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<types::Object>, Status> {
+        let (_, request) = on_the_leader!(self, request, Get, get);
+        let kind = kind(request.kind)?;
+        let view = self.0.store.view();
+        let object = edit::find(&view, kind, &request.id_or_name)?;
+        Ok(Response::new((&redacted(object)).into()))
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<Self::ListStream>, Status> {
+        let caller = self.0.authorize(Method::List, &request)?;
+        let message = request.into_inner();
+        if let Leader::At(channel) = self.0.leader(&caller)? {
+            let mut leader = ControlClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            let chunks = leader.list(on_behalf_of(&caller, message)).await?.into_inner();
+            return Ok(Response::new(chunks.boxed()));
+        }
+        self.0.fresh().await?;
+        let view = self.0.store.view();
+        let index = view.index;
+        let objects: Vec<types::Object> =
+            edit::all(&view, kind(message.kind)?).map(|o| (&redacted(o)).into()).collect();
+        let mut chunks: Vec<_> =
+            objects.chunks(CHUNK).map(|part| Ok(ListChunk { index, objects: part.to_vec() })).collect();
+        if chunks.is_empty() {
+            chunks.push(Ok(ListChunk { index, objects: Vec::new() }));
+        }
+        Ok(Response::new(futures::stream::iter(chunks).boxed()))
+    }
+
+    async fn create(&self, request: Request<CreateRequest>) -> Result<Response<CreateReply>, Status> {
+        let (_, request) = on_the_leader!(self, request, Create, create);
+        let view = self.0.store.view();
+        let object = new_object(&view, request.spec.ok_or_else(|| Status::invalid_argument("no spec"))?)?;
+        let id = key_bytes(object.key());
+        info!(object = %object.key(), "created");
+        let version = self.0.change(vec![Change::Put(object)]).await?;
+        Ok(Response::new(CreateReply { id, version }))
+    }
+
+    async fn update(&self, request: Request<UpdateRequest>) -> Result<Response<UpdateReply>, Status> {
+        let (_, request) = on_the_leader!(self, request, Update, update);
+        let view = self.0.store.view();
+        let (version, object) = self.updated_object(&view, request)?;
+        let Some(object) = object else { return Ok(Response::new(UpdateReply { version })) };
+        info!(object = %object.key(), "updated");
+        let version = self.0.change(vec![Change::Put(object)]).await?;
+        Ok(Response::new(UpdateReply { version }))
+    }
+
+    async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<RemoveReply>, Status> {
+        let (_, request) = on_the_leader!(self, request, Remove, remove);
+        let view = self.0.store.view();
+        let changes = edit::removal(&view, kind(request.kind)?, &request.id, request.force)?;
+        self.0.change(changes).await?;
+        Ok(Response::new(RemoveReply {}))
+    }
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        // Served from any replica: an index means the same on all of them.
+        self.0.authorize(Method::Watch, &request)?;
+        let request = request.into_inner();
+        let kinds = request.kinds.into_iter().map(kind).collect::<Result<Vec<_>, _>>()?;
+        Ok(Response::new(watch::follow(&self.0, request.since, kinds)))
+    }
+
+    async fn get_swarm(&self, request: Request<GetSwarmRequest>) -> Result<Response<types::Cluster>, Status> {
+        let (_, GetSwarmRequest {}) = on_the_leader!(self, request, GetSwarm, get_swarm);
+        let view = self.0.store.view();
+        let mut cluster = Cluster::clone(stored_cluster(&view)?);
+        cluster.root_ca_key = SecretBytes::default();
+        Ok(Response::new((&cluster).into()))
+    }
+
+    async fn update_swarm(
+        &self,
+        request: Request<UpdateSwarmRequest>,
+    ) -> Result<Response<UpdateReply>, Status> {
+        let (_, request) = on_the_leader!(self, request, UpdateSwarm, update_swarm);
+        let view = self.0.store.view();
+        let cluster = updated_cluster(stored_cluster(&view)?, request)?;
+        let version = self.0.change(vec![Change::Put(Object::Cluster(Arc::new(cluster)))]).await?;
+        Ok(Response::new(UpdateReply { version }))
+    }
+
+    async fn record_stack(
+        &self,
+        request: Request<RecordStackRequest>,
+    ) -> Result<Response<types::Stack>, Status> {
+        let (_, request) = on_the_leader!(self, request, RecordStack, record_stack);
+        let view = self.0.store.view();
+        let (stack, changes) = stacks::record(&view, (self.0.clock)(), request)?;
+        self.0.change(changes).await?;
+        let view = self.0.store.view();
+        let stored =
+            view.stacks.get(&stack).ok_or_else(|| Status::aborted("the stack was removed meanwhile"))?;
+        Ok(Response::new((&**stored).into()))
+    }
+
+    async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
+        let (caller, message) = on_the_leader!(self, request, Leave, leave);
+        let id = caller.node()?;
+        let view = self.0.store.view();
+        let Some(node) = view.nodes.get(&id) else { return Ok(Response::new(LeaveReply {})) };
+        if let Some(manager) = node.manager {
+            match self.0.store.remove_member(manager.raft_id).await {
+                // The last manager takes the swarm with it.
+                Ok(()) | Err(store::MembershipError::Last(_)) => {}
+                // It was this one: leadership is handed over, and the successor goes on.
+                Err(store::MembershipError::NotLeader { leader: Some((_, addr)) }) if !caller.forwarded => {
+                    let mut leader = ControlClient::new((self.0.connect)(addr));
+                    return leader.leave(on_behalf_of(&caller, message)).await;
+                }
+                Err(error) => return Err(membership_error(&error)),
+            }
+        }
+        self.mark_left(id).await?;
+        info!(node.id = %id, "node left");
+        Ok(Response::new(LeaveReply {}))
+    }
+}
+
+impl ControlService {
+    /// Returns the changed object, or none if nothing changes, and the version it then has.
+    fn updated_object(&self, view: &Tables, request: UpdateRequest) -> Result<(u64, Option<Object>), Status> {
+        let spec = request.spec.ok_or_else(|| Status::invalid_argument("no spec"))?;
+        let (id, version, now) = (&request.id, request.version, (self.0.clock)());
+        let not_found = |kind: &str| Status::not_found(format!("{kind} not found"));
+        match spec {
+            ChangedSpec::Service(spec) => {
+                let id = ServiceId::from_wire(id).map_err(invalid)?;
+                let old = view.services.get(&id).ok_or_else(|| not_found("service"))?;
+                in_sequence(old.meta, version)?;
+                let new = edit::updated_service(view, old, spec.try_into().map_err(invalid)?)?;
+                Ok((version, new.map(|s| Object::Service(Arc::new(s)))))
+            }
+            ChangedSpec::Rollback(_) => {
+                let id = ServiceId::from_wire(id).map_err(invalid)?;
+                let old = view.services.get(&id).ok_or_else(|| not_found("service"))?;
+                in_sequence(old.meta, version)?;
+                Ok((version, Some(Object::Service(Arc::new(edit::rolled_back_service(old, now)?)))))
+            }
+            ChangedSpec::Node(spec) => {
+                let id = NodeId::from_wire(id).map_err(invalid)?;
+                let old = view.nodes.get(&id).ok_or_else(|| not_found("node"))?;
+                in_sequence(old.meta, version)?;
+                let spec = spec.try_into().map_err(invalid)?;
+                let node = edit::updated_node(view, old, spec)?;
+                Ok((version, Some(Object::Node(Arc::new(node)))))
+            }
+            ChangedSpec::Secret(spec) => {
+                let id = SecretId::from_wire(id).map_err(invalid)?;
+                let old = view.secrets.get(&id).ok_or_else(|| not_found("secret"))?;
+                in_sequence(old.meta, version)?;
+                let spec: model::SecretSpec = spec.try_into().map_err(invalid)?;
+                let same = spec.data.0.is_empty() || spec.data == old.spec.data;
+                edit::only_labels(spec.name == old.spec.name && same)?;
+                let mut new = Secret::clone(old);
+                new.spec.labels = spec.labels;
+                Ok((version, Some(Object::Secret(Arc::new(new)))))
+            }
+            ChangedSpec::Config(spec) => {
+                let id = ConfigId::from_wire(id).map_err(invalid)?;
+                let old = view.configs.get(&id).ok_or_else(|| not_found("config"))?;
+                in_sequence(old.meta, version)?;
+                let spec: model::ConfigSpec = spec.try_into().map_err(invalid)?;
+                let same = spec.data.is_empty() || spec.data == old.spec.data;
+                edit::only_labels(spec.name == old.spec.name && same)?;
+                let mut new = Config::clone(old);
+                new.spec.labels = spec.labels;
+                Ok((version, Some(Object::Config(Arc::new(new)))))
+            }
+        }
+    }
+
+    /// Records that a node left by itself.
+    async fn mark_left(&self, id: NodeId) -> Result<(), Status> {
+        for _ in 0..10 {
+            let view = self.0.store.view();
+            let Some(node) = view.nodes.get(&id) else { return Ok(()) };
+            let mut node = Node::clone(node);
+            node.manager = None;
+            node.spec.role = Role::Worker;
+            node.certified_role = Role::Worker;
+            if node.status.state != NodeState::Disconnected {
+                node.status.since = (self.0.clock)();
+            }
+            node.status.state = NodeState::Disconnected;
+            "node left the swarm".clone_into(&mut node.status.message);
+            match self.0.change(vec![Change::Put(Object::Node(Arc::new(node)))]).await {
+                Ok(_) => return Ok(()),
+                Err(status) if status.code() == tonic::Code::Aborted => {}
+                Err(status) => return Err(status),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(no_leader())
+    }
+}
+
+fn invalid(error: proto::Invalid) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn in_sequence(meta: Meta, version: u64) -> Result<(), Status> {
+    if meta.version == version { Ok(()) } else { Err(Status::aborted("update out of sequence")) }
+}
+
+fn stored_cluster(view: &Tables) -> Result<&Arc<Cluster>, Status> {
+    view.cluster.as_ref().ok_or_else(|| Status::unavailable("the swarm is not ready"))
+}
+
+fn kind(kind: i32) -> Result<ObjectKind, Status> {
+    match ObjectKind::try_from(kind) {
+        Ok(ObjectKind::Unspecified) | Err(_) => Err(Status::invalid_argument(format!("unknown kind {kind}"))),
+        Ok(kind) => Ok(kind),
+    }
+}
+
+fn key_bytes(key: ObjectRef) -> Vec<u8> {
+    types::ObjectRef::from(&key).id
+}
+
+/// Returns the object without what must not leave the managers.
+fn redacted(mut object: Object) -> Object {
+    match &mut object {
+        Object::Secret(secret) => Arc::make_mut(secret).spec.data = SecretBytes::default(),
+        Object::Cluster(cluster) => {
+            let cluster = Arc::make_mut(cluster);
+            cluster.root_ca_key = SecretBytes::default();
+            cluster.worker_token = SecretBytes::default();
+            cluster.manager_token = SecretBytes::default();
+            cluster.unlock_key = None;
+        }
+        Object::Node(_)
+        | Object::Service(_)
+        | Object::Task(_)
+        | Object::Network(_)
+        | Object::Config(_)
+        | Object::Stack(_) => {}
+    }
+    object
+}
+
+fn new_object(view: &Tables, spec: NewSpec) -> Result<Object, Status> {
+    let meta = Meta::default();
+    Ok(match spec {
+        NewSpec::Service(spec) => {
+            let spec = spec.try_into().map_err(invalid)?;
+            validate::service(view, &spec, None)?;
+            Object::Service(Arc::new(edit::new_service(view, ServiceId(random_id()?), spec)))
+        }
+        NewSpec::Network(spec) => {
+            let spec = spec.try_into().map_err(invalid)?;
+            validate::network(view, &spec)?;
+            let id = NetworkId(random_id()?);
+            Object::Network(Arc::new(Network { id, meta, spec, allocation: None, pending_delete: false }))
+        }
+        NewSpec::Secret(spec) => {
+            let spec: model::SecretSpec = spec.try_into().map_err(invalid)?;
+            validate::secret(&spec.name, &spec.data.0)?;
+            Object::Secret(Arc::new(Secret { id: SecretId(random_id()?), meta, spec }))
+        }
+        NewSpec::Config(spec) => {
+            let spec: model::ConfigSpec = spec.try_into().map_err(invalid)?;
+            validate::config(&spec.name, &spec.data)?;
+            Object::Config(Arc::new(Config { id: ConfigId(random_id()?), meta, spec }))
+        }
+    })
+}
+
+fn updated_cluster(old: &Arc<Cluster>, request: UpdateSwarmRequest) -> Result<Cluster, Status> {
+    in_sequence(old.meta, request.version)?;
+    let mut new = Cluster::clone(old);
+    if let Some(spec) = request.spec {
+        let spec: model::ClusterSpec = spec.try_into().map_err(invalid)?;
+        if spec.heartbeat_period < Duration::from_millis(100) {
+            return Err(Status::invalid_argument("heartbeat time period cannot be shorter than 100 ms"));
+        }
+        if spec.node_cert_expiry < Duration::from_secs(3600) {
+            return Err(Status::invalid_argument("minimum certificate expiry time is: 1h0m0s"));
+        }
+        new.spec = spec;
+    }
+    if request.rotate_worker_token {
+        new.worker_token = new_token(&new.root_ca_cert)?;
+    }
+    if request.rotate_manager_token {
+        new.manager_token = new_token(&new.root_ca_cert)?;
+    }
+    if !new.spec.autolock {
+        new.unlock_key = None;
+    } else if new.unlock_key.is_none() || request.rotate_unlock_key {
+        new.unlock_key = Some(new_unlock_key().map_err(|e| Status::internal(e.to_string()))?);
+    }
+    Ok(new)
+}
+
+/// Reads an id of a kind.
+fn object_ref(kind: ObjectKind, id: &[u8]) -> Result<ObjectRef, Status> {
+    Ok(match kind {
+        ObjectKind::Cluster | ObjectKind::Unspecified => ObjectRef::Cluster,
+        ObjectKind::Node => ObjectRef::Node(NodeId::from_wire(id).map_err(invalid)?),
+        ObjectKind::Service => ObjectRef::Service(ServiceId::from_wire(id).map_err(invalid)?),
+        ObjectKind::Task => ObjectRef::Task(TaskId::from_wire(id).map_err(invalid)?),
+        ObjectKind::Network => ObjectRef::Network(NetworkId::from_wire(id).map_err(invalid)?),
+        ObjectKind::Secret => ObjectRef::Secret(SecretId::from_wire(id).map_err(invalid)?),
+        ObjectKind::Config => ObjectRef::Config(ConfigId::from_wire(id).map_err(invalid)?),
+        ObjectKind::Stack => ObjectRef::Stack(StackId::from_wire(id).map_err(invalid)?),
+    })
+}

@@ -1,0 +1,441 @@
+//! What is wrong with a spec, in Docker's words. Pure: a spec and the state in, a refusal out.
+//! Source: swarmkit `manager/controlapi`, `api/validation`.
+
+use ipnet::IpNet;
+use model::{
+    Config, ConfigId, EndpointMode, Mode, NetworkDriver, NetworkId, NetworkSpec, PortConfig, PublishMode,
+    Resources, Secret, SecretId, Service, ServiceId, ServiceSpec, Tables, Task, TaskState,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use tonic::Status;
+
+const SECRET_BYTES_MAX: usize = 500 * 1024;
+const CONFIG_BYTES_MAX: usize = 1000 * 1024;
+const MEMORY_BYTES_MIN: u64 = 4 << 20;
+const CPU_NANOS_MIN: u64 = 1_000_000;
+const RATIO_PPM_MAX: u32 = 1_000_000;
+
+fn invalid(text: impl Into<String>) -> Status {
+    Status::invalid_argument(text)
+}
+
+/// Checks a service that is new (`id` = `None`) or changed.
+pub(super) fn service(tables: &Tables, spec: &ServiceSpec, id: Option<ServiceId>) -> Result<(), Status> {
+    dns_name(&spec.name)?;
+    container(tables, spec)?;
+    resources(&spec.task.resources.limits)?;
+    resources(&spec.task.resources.reservations)?;
+    for constraint in &spec.task.placement.constraints {
+        constraint.to_string().parse::<model::Constraint>().map_err(|e| invalid(e.to_string()))?;
+    }
+    for policy in [&spec.update, &spec.rollback] {
+        if policy.max_failure_ratio_ppm > RATIO_PPM_MAX {
+            return Err(invalid(
+                "TaskSpec: update-maxfailureratio cannot be greater than 1 or bigger than 0",
+            ));
+        }
+    }
+    networks(tables, spec)?;
+    endpoint(spec)?;
+    port_conflicts(tables, spec, id)
+}
+
+/// Checks that an update may turn `old` into `new`.
+pub(super) fn service_change(old: &ServiceSpec, new: &ServiceSpec) -> Result<(), Status> {
+    if old.name != new.name {
+        return Err(Status::unimplemented("renaming services is not supported"));
+    }
+    let same_mode = matches!(
+        (old.mode, new.mode),
+        (Mode::Replicated { .. }, Mode::Replicated { .. })
+            | (Mode::Global, Mode::Global)
+            | (Mode::ReplicatedJob { .. }, Mode::ReplicatedJob { .. })
+            | (Mode::GlobalJob, Mode::GlobalJob)
+    );
+    if same_mode { Ok(()) } else { Err(Status::unimplemented("service mode change is not allowed")) }
+}
+
+/// Source: swarmkit `isValidDNSName`: `^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$`.
+fn dns_name(name: &str) -> Result<(), Status> {
+    if name.is_empty() {
+        return Err(invalid("meta: name must be provided"));
+    }
+    if name.len() > 63 {
+        return Err(invalid("name must be 63 characters or fewer"));
+    }
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let inner = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if inner && ends(name.chars().next()) && ends(name.chars().last()) {
+        Ok(())
+    } else {
+        Err(invalid("name must be valid as a DNS name component"))
+    }
+}
+
+/// Source: swarmkit `validateConfigOrSecretAnnotations`.
+fn file_name(name: &str) -> Result<(), Status> {
+    if name.is_empty() {
+        return Err(invalid("name must be provided"));
+    }
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let inner = name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if name.len() <= 64 && inner && ends(name.chars().next()) && ends(name.chars().last()) {
+        Ok(())
+    } else {
+        Err(invalid(
+            "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed, and the start and end character must be [a-zA-Z0-9]",
+        ))
+    }
+}
+
+pub(super) fn secret(name: &str, data: &[u8]) -> Result<(), Status> {
+    file_name(name)?;
+    if data.is_empty() || data.len() >= SECRET_BYTES_MAX {
+        return Err(invalid(format!(
+            "secret data must be larger than 0 and less than {SECRET_BYTES_MAX} bytes"
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn config(name: &str, data: &[u8]) -> Result<(), Status> {
+    file_name(name)?;
+    if data.is_empty() || data.len() >= CONFIG_BYTES_MAX {
+        return Err(invalid(format!(
+            "config data must be larger than 0 and less than {CONFIG_BYTES_MAX} bytes"
+        )));
+    }
+    Ok(())
+}
+
+fn container(tables: &Tables, spec: &ServiceSpec) -> Result<(), Status> {
+    let container = &spec.task.container;
+    if container.image.is_empty() {
+        return Err(invalid("ContainerSpec: image reference must be provided"));
+    }
+    if container.image.chars().any(char::is_whitespace) {
+        return Err(invalid(format!("ContainerSpec: {:?} is not a valid repository/tag", container.image)));
+    }
+    let mut mounts = BTreeSet::new();
+    for mount in &container.mounts {
+        if mount.target.is_empty() {
+            return Err(invalid("ContainerSpec: mount target must be provided"));
+        }
+        if !mounts.insert(&mount.target) {
+            return Err(invalid(format!("ContainerSpec: duplicate mount point: {}", mount.target)));
+        }
+    }
+    let mut targets: BTreeMap<&str, &str> = BTreeMap::new();
+    for file in &container.secrets {
+        if !tables.secrets.contains(&file.id) {
+            return Err(invalid(format!("secret not found: {}", file.name)));
+        }
+        if let Some(other) = targets.insert(&file.target, &file.name) {
+            return Err(conflicting_target("secret", other, &file.name, &file.target));
+        }
+    }
+    targets.clear();
+    for file in &container.configs {
+        if !tables.configs.contains(&file.id) {
+            return Err(invalid(format!("config not found: {}", file.name)));
+        }
+        if let Some(other) = targets.insert(&file.target, &file.name) {
+            return Err(conflicting_target("config", other, &file.name, &file.target));
+        }
+    }
+    Ok(())
+}
+
+fn conflicting_target(kind: &str, one: &str, other: &str, target: &str) -> Status {
+    invalid(format!("{kind} references '{one}' and '{other}' have a conflicting target: '{target}'"))
+}
+
+fn resources(resources: &Resources) -> Result<(), Status> {
+    if resources.cpu_nanos != 0 && resources.cpu_nanos < CPU_NANOS_MIN {
+        let cpus = resources.cpu_nanos as f64 / 1e9;
+        return Err(invalid(format!("invalid cpu value {cpus}: Must be at least 0.001")));
+    }
+    if resources.memory_bytes != 0 && resources.memory_bytes < MEMORY_BYTES_MIN {
+        return Err(invalid(format!(
+            "invalid memory value {}: Must be at least 4MiB",
+            resources.memory_bytes
+        )));
+    }
+    Ok(())
+}
+
+fn networks(tables: &Tables, spec: &ServiceSpec) -> Result<(), Status> {
+    let mut seen = BTreeSet::new();
+    for attachment in &spec.task.networks {
+        let network = tables
+            .networks
+            .get(&attachment.network)
+            .filter(|n| !n.pending_delete)
+            .ok_or_else(|| invalid(format!("network {} not found", attachment.network)))?;
+        if !seen.insert(attachment.network) {
+            return Err(invalid(format!("network {} is named twice", network.spec.name)));
+        }
+    }
+    Ok(())
+}
+
+fn endpoint(spec: &ServiceSpec) -> Result<(), Status> {
+    let mut published = BTreeSet::new();
+    for port in &spec.endpoint.ports {
+        if port.target == 0 {
+            return Err(invalid("EndpointSpec: a port needs a target"));
+        }
+        if spec.endpoint.mode == EndpointMode::DnsRr && port.mode == PublishMode::Ingress {
+            return Err(invalid(
+                "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
+            ));
+        }
+        if port.published != 0 && !published.insert((port.protocol, port.published, port.mode)) {
+            return Err(invalid("EndpointSpec: duplicate published ports provided"));
+        }
+    }
+    Ok(())
+}
+
+/// An ingress port has every node's port to itself; a host port only must not meet an ingress port.
+/// Source: swarmkit `checkPortConflicts`.
+fn port_conflicts(tables: &Tables, spec: &ServiceSpec, id: Option<ServiceId>) -> Result<(), Status> {
+    for port in spec.endpoint.ports.iter().filter(|p| p.published != 0) {
+        for other in tables.services.values().filter(|s| Some(s.id) != id) {
+            let clash = ports_of(other).find(|p| {
+                (p.protocol, p.published) == (port.protocol, port.published)
+                    && (p.mode == PublishMode::Ingress || port.mode == PublishMode::Ingress)
+            });
+            if let Some(clash) = clash {
+                let mode = match clash.mode {
+                    PublishMode::Ingress => "an ingress port",
+                    PublishMode::Host => "a host-published port",
+                };
+                let (number, name) = (port.published, &other.spec.name);
+                return Err(invalid(format!(
+                    "port '{number}' is already in use by service '{name}' ({}) as {mode}",
+                    other.id
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn ports_of(service: &Service) -> impl Iterator<Item = &PortConfig> {
+    service.spec.endpoint.ports.iter().chain(&service.endpoint.ports).filter(|p| p.published != 0)
+}
+
+pub(super) fn network(tables: &Tables, spec: &NetworkSpec) -> Result<(), Status> {
+    if spec.name.is_empty() {
+        return Err(invalid("meta: name must be provided"));
+    }
+    let Some(subnet) = spec.subnet else {
+        if spec.gateway.is_some() || spec.ip_range.is_some() {
+            return Err(invalid("a gateway or range needs a subnet"));
+        }
+        return Ok(());
+    };
+    if spec.driver != NetworkDriver::Overlay {
+        return Err(invalid("only overlay networks have a subnet"));
+    }
+    if spec.gateway.is_some_and(|gateway| !subnet.contains(&gateway)) {
+        return Err(invalid(format!(
+            "no matching subnet for gateway {}",
+            spec.gateway.map_or_else(String::new, |g| g.to_string())
+        )));
+    }
+    if spec.ip_range.is_some_and(|range| !subnet.contains(&range)) {
+        return Err(invalid(format!(
+            "no matching subnet for range {}",
+            spec.ip_range.map_or_else(String::new, |r| r.to_string())
+        )));
+    }
+    let reserved = tables.cluster.iter().flat_map(|c| [c.mesh_subnet, c.task_pool]).map(IpNet::V4);
+    let taken = tables.networks.values().filter_map(|n| n.allocation.map(|a| a.subnet).or(n.spec.subnet));
+    if reserved.chain(taken).any(|other| other.contains(&subnet) || subnet.contains(&other)) {
+        return Err(invalid("invalid pool request: Pool overlaps with other one on this address space"));
+    }
+    Ok(())
+}
+
+/// Refuses the removal of a network that a service or a living task uses.
+pub(super) fn network_unused(tables: &Tables, id: NetworkId) -> Result<(), Status> {
+    let users = tables.services.values().filter(|s| !s.pending_delete);
+    for service in users {
+        if service.spec.task.networks.iter().any(|n| n.network == id) {
+            return Err(Status::failed_precondition(format!(
+                "network {id} is in use by service {}",
+                service.id
+            )));
+        }
+    }
+    let lives = |task: &Task| {
+        task.desired < model::Desired::Shutdown && !task.status.state.is_some_and(TaskState::is_terminal)
+    };
+    let task = tables.tasks.values().find(|t| lives(t) && t.attachments.iter().any(|a| a.network == id));
+    match task {
+        Some(task) => Err(Status::failed_precondition(format!("network {id} is in use by task {}", task.id))),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn secret_unused(tables: &Tables, secret: &Secret) -> Result<(), Status> {
+    let users = users(tables, |s| refers_secret(s, secret.id));
+    in_use("secret", &secret.spec.name, &users)
+}
+
+pub(super) fn config_unused(tables: &Tables, config: &Config) -> Result<(), Status> {
+    let users = users(tables, |s| refers_config(s, config.id));
+    in_use("config", &config.spec.name, &users)
+}
+
+fn users(tables: &Tables, refers: impl Fn(&ServiceSpec) -> bool) -> Vec<&str> {
+    let services = tables.services.values().filter(|s| !s.pending_delete && refers(&s.spec));
+    services.map(|s| s.spec.name.as_str()).collect()
+}
+
+fn refers_secret(spec: &ServiceSpec, id: SecretId) -> bool {
+    spec.task.container.secrets.iter().any(|s| s.id == id)
+}
+
+fn refers_config(spec: &ServiceSpec, id: ConfigId) -> bool {
+    spec.task.container.configs.iter().any(|c| c.id == id)
+}
+
+fn in_use(kind: &str, name: &str, users: &[&str]) -> Result<(), Status> {
+    let plural = match users.len() {
+        0 => return Ok(()),
+        1 => "service",
+        _ => "services",
+    };
+    let users = users.join(", ");
+    Err(invalid(format!("{kind} '{name}' is in use by the following {plural}: {users}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::state::{service_spec, state};
+    use std::sync::Arc;
+
+    /// Checks what a new service with these changes is told.
+    fn check(change: impl FnOnce(&mut ServiceSpec), said: &str) {
+        let tables = state().node(1).network(1).service(1, &[1], &[(80, 8080)]).tables();
+        let mut spec = service_spec("new");
+        change(&mut spec);
+        let told = service(&tables, &spec, None).err().map_or_else(String::new, |s| s.message().to_owned());
+        assert_eq!(told, said);
+    }
+
+    fn publish(spec: &mut ServiceSpec, port: u16, mode: PublishMode) {
+        let protocol = model::Protocol::Tcp;
+        spec.endpoint.ports.push(PortConfig {
+            name: String::new(),
+            protocol,
+            target: 80,
+            published: port,
+            mode,
+        });
+    }
+
+    #[test]
+    fn service_specs_are_refused_in_dockers_words() {
+        check(|_| {}, "");
+        check(|s| s.name = String::new(), "meta: name must be provided");
+        for name in ["-a", "a.b", "ä", "a_"] {
+            check(|s| s.name = name.into(), "name must be valid as a DNS name component");
+        }
+        check(|s| s.name = "a".repeat(64), "name must be 63 characters or fewer");
+        check(
+            |s| Arc::make_mut(&mut s.task).container.image = String::new(),
+            "ContainerSpec: image reference must be provided",
+        );
+        check(
+            |s| Arc::make_mut(&mut s.task).resources.limits.memory_bytes = 1,
+            "invalid memory value 1: Must be at least 4MiB",
+        );
+        check(
+            |s| {
+                s.endpoint.mode = EndpointMode::DnsRr;
+                publish(s, 9, PublishMode::Ingress);
+            },
+            "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
+        );
+    }
+
+    #[test]
+    fn published_ports_have_one_owner() {
+        let taken = format!(
+            "port '80' is already in use by service 'service1' ({}) as an ingress port",
+            ServiceId(1)
+        );
+        check(|s| publish(s, 80, PublishMode::Ingress), &taken);
+        check(|s| publish(s, 80, PublishMode::Host), &taken);
+        check(|s| publish(s, 81, PublishMode::Ingress), "");
+        check(
+            |s| {
+                publish(s, 81, PublishMode::Ingress);
+                publish(s, 81, PublishMode::Ingress);
+            },
+            "EndpointSpec: duplicate published ports provided",
+        );
+        let tables = state().service(1, &[], &[(80, 8080)]).tables();
+        let own = tables.services.get(&ServiceId(1)).unwrap();
+        assert!(service(&tables, &own.spec, Some(ServiceId(1))).is_ok(), "its own port is no conflict");
+    }
+
+    #[test]
+    fn mode_and_name_of_a_service_are_fixed() {
+        let old = service_spec("a");
+        let replicas = ServiceSpec { mode: Mode::Replicated { replicas: 9 }, ..old.clone() };
+        assert!(service_change(&old, &replicas).is_ok());
+        let global = ServiceSpec { mode: Mode::Global, ..old.clone() };
+        assert_eq!(
+            service_change(&old, &global).unwrap_err().message(),
+            "service mode change is not allowed"
+        );
+        let renamed = ServiceSpec { name: "b".into(), ..old.clone() };
+        assert_eq!(
+            service_change(&old, &renamed).unwrap_err().message(),
+            "renaming services is not supported"
+        );
+    }
+
+    #[test]
+    fn what_a_service_uses_cannot_be_removed() {
+        let tables = state().network(1).secret(1).service(1, &[1], &[]).service_secret(1, 1).tables();
+        let secret = tables.secrets.get(&SecretId(1)).unwrap();
+        assert_eq!(
+            secret_unused(&tables, secret).unwrap_err().message(),
+            "secret 'secret1' is in use by the following service: service1"
+        );
+        assert!(
+            network_unused(&tables, NetworkId(1)).unwrap_err().message().contains("is in use by service")
+        );
+        let removed = state().network(1).service(1, &[1], &[]).change_service(1, |s| s.pending_delete = true);
+        assert!(network_unused(&removed.tables(), NetworkId(1)).is_ok());
+    }
+
+    #[test]
+    fn secrets_and_configs_have_limits() {
+        assert!(secret("a", b"x").is_ok());
+        assert!(secret("a", &[]).is_err() && secret("a", &vec![0; SECRET_BYTES_MAX]).is_err());
+        assert!(
+            config("a", &vec![0; SECRET_BYTES_MAX]).is_ok()
+                && config("a", &vec![0; CONFIG_BYTES_MAX]).is_err()
+        );
+        assert!(secret("a b", b"x").is_err() && secret("a.b-c_d", b"x").is_ok());
+    }
+
+    #[test]
+    fn subnets_do_not_overlap() {
+        let tables = state().cluster().network(1).tables();
+        let mut spec = tables.networks.get(&NetworkId(1)).unwrap().spec.clone();
+        spec.name = "other".into();
+        for (subnet, fine) in [("10.7.0.0/24", true), ("10.1.0.0/25", false), ("10.254.3.0/24", false)] {
+            spec.subnet = Some(subnet.parse().unwrap());
+            assert_eq!(network(&tables, &spec).is_ok(), fine, "{subnet}");
+        }
+    }
+}

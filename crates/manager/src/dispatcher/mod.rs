@@ -1,0 +1,342 @@
+//! Agents and what is heard of them: sessions, their liveness, and the way of reports to the leader.
+//!
+//! Any manager serves sessions from its own replica. What it hears goes to the leader, which alone writes:
+//! heartbeats and acknowledgements in batches (`Alive`), statuses and descriptions as they come (`Observe`).
+
+mod session;
+
+use crate::{
+    MESSAGE_BYTES_MAX,
+    authorize::Method,
+    forward::no_leader,
+    leader::{Observation, heartbeat_period},
+    presence::{Alive, ClusterAcks, Subject},
+    shared::Shared,
+};
+use model::{Duration, NodeId, TaskId, TaskStatus};
+use proto::{
+    Invalid, Problem, WireId as _,
+    dispatcher::{
+        AgentMessage, AliveNode, AliveReply, AliveRequest, ManagerMessage, NetworkAck, ObserveReply,
+        ObserveRequest, ObservedNode, ObservedTask, TaskReport,
+        dispatcher_server::{Dispatcher, DispatcherServer},
+        liveness_client::LivenessClient,
+        liveness_server::{Liveness, LivenessServer},
+    },
+};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::debug;
+
+/// How long news are gathered before they go to the leader.
+const GATHER: Duration = Duration::from_millis(10);
+/// How often a follower asks the leader while tasks wait for others' acknowledgements.
+const DRAIN_POLL: Duration = Duration::from_millis(50);
+const OUT_QUEUE: usize = 64;
+
+pub(crate) fn service(shared: Arc<Shared>) -> DispatcherServer<DispatcherService> {
+    DispatcherServer::new(DispatcherService(shared)).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+pub(crate) fn liveness_service(shared: Arc<Shared>) -> LivenessServer<DispatcherService> {
+    LivenessServer::new(DispatcherService(shared)).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+pub(crate) struct DispatcherService(Arc<Shared>);
+
+#[tonic::async_trait]
+impl Dispatcher for DispatcherService {
+    type SessionStream = ReceiverStream<Result<ManagerMessage, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let caller = self.0.authorize(Method::Session, &request)?;
+        if caller.forwarded {
+            return Err(Status::permission_denied("sessions are not forwarded"));
+        }
+        let node = caller.node()?;
+        if self.0.cancel.is_cancelled() {
+            return Err(Status::unavailable("this manager is stopping"));
+        }
+        let (out, stream) = mpsc::channel(OUT_QUEUE);
+        let serve = session::serve(self.0.clone(), node, caller.addr.ip(), request.into_inner(), out);
+        self.0.sessions_tracker.spawn(serve);
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+#[tonic::async_trait]
+impl Liveness for DispatcherService {
+    async fn alive(&self, request: Request<AliveRequest>) -> Result<Response<AliveReply>, Status> {
+        self.0.authorize(Method::Alive, &request)?;
+        if !self.0.store.leader_now().me {
+            return Err(no_leader());
+        }
+        let nodes = request.into_inner().nodes.into_iter().map(alive_from_wire);
+        let nodes =
+            nodes.collect::<Result<Vec<_>, _>>().map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let acks = self.0.record_alive(nodes);
+        let index = self.0.fresh().await?;
+        let acks = acks.into_iter().map(|(subject, version)| ack_to_wire(subject, version)).collect();
+        Ok(Response::new(AliveReply { acks, index }))
+    }
+
+    async fn observe(&self, request: Request<ObserveRequest>) -> Result<Response<ObserveReply>, Status> {
+        self.0.authorize(Method::Observe, &request)?;
+        if !self.0.store.leader_now().me {
+            return Err(no_leader());
+        }
+        let observation = observation_from_wire(request.into_inner())
+            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        self.0.inbox.put(observation).await?;
+        Ok(Response::new(ObserveReply {}))
+    }
+}
+
+impl Shared {
+    /// Takes what a manager hears (this one or another) into the leader's memory, and returns what all hold.
+    fn record_alive(&self, nodes: Vec<Alive>) -> ClusterAcks {
+        let view = self.store.view();
+        let now = Instant::now();
+        let (news, acks) = {
+            let mut presence = self.presence();
+            let news = presence.record(now, heartbeat_period(&view), nodes);
+            (news, presence.cluster_acks(now, &view))
+        };
+        self.learn_acks(acks.clone());
+        if news {
+            self.presence_changed.notify_one();
+        }
+        acks
+    }
+
+    fn learn_acks(&self, acks: ClusterAcks) {
+        self.cluster_acks.send_if_modified(|known| {
+            let changed = *known != acks;
+            *known = acks;
+            changed
+        });
+    }
+
+    /// Tells the leader which nodes this manager hears; returns an index: a view that has it is fresh.
+    async fn report_alive(&self) -> Result<u64, Status> {
+        let alive = self.sessions.alive();
+        let leadership = self.store.leader_now();
+        if leadership.me {
+            self.record_alive(alive);
+            return self.fresh().await;
+        }
+        let (_, addr) = leadership.leader.ok_or_else(no_leader)?;
+        let request = AliveRequest { nodes: alive.into_iter().map(alive_to_wire).collect() };
+        let mut client =
+            LivenessClient::new((self.connect)(addr)).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let reply = tokio::time::timeout(Duration::from_secs(5), client.alive(request))
+            .await
+            .map_err(|_| Status::deadline_exceeded("the leader does not answer"))??
+            .into_inner();
+        let acks = reply.acks.into_iter().map(ack_from_wire).collect::<Result<_, Invalid>>();
+        self.learn_acks(acks.map_err(|e| Status::internal(e.to_string()))?);
+        Ok(reply.index)
+    }
+
+    /// Waits until this manager's view has everything acknowledged before the call.
+    ///
+    /// # Errors
+    /// UNAVAILABLE: no leader, or no majority.
+    async fn catch_up(&self) -> Result<(), Status> {
+        let index = self.report_alive().await?;
+        self.store.wait_applied(index).await.map_err(crate::forward::read_error)
+    }
+
+    /// Hands what a session heard to the leader and returns once it is replicated.
+    async fn observe(&self, observation: Observation) -> Result<(), Status> {
+        let leadership = self.store.leader_now();
+        if leadership.me {
+            return self.inbox.put(observation).await;
+        }
+        let (_, addr) = leadership.leader.ok_or_else(no_leader)?;
+        let mut client = LivenessClient::new((self.connect)(addr));
+        tokio::time::timeout(Duration::from_secs(15), client.observe(observation_to_wire(observation)))
+            .await
+            .map_err(|_| Status::deadline_exceeded("the leader does not answer"))??;
+        Ok(())
+    }
+}
+
+/// Tells the leader what this manager hears: each heartbeat period, and soon after something changed.
+pub(crate) async fn reporter(shared: Arc<Shared>) {
+    loop {
+        if let Err(error) = shared.report_alive().await {
+            debug!(%error, "cannot tell the leader which nodes are heard");
+        }
+        let period = heartbeat_period(&shared.store.view());
+        let me = shared.store.leader_now().me;
+        let pause = if !me && shared.sessions.any_draining() { DRAIN_POLL.min(period) } else { period };
+        tokio::select! {
+            () = shared.cancel.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+            () = shared.sessions.changed.notified() => tokio::time::sleep(GATHER).await,
+        }
+    }
+}
+
+/// The sessions this manager serves.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    open: Mutex<Open>,
+    /// An acknowledgement arrived, or a session began.
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    last: u64,
+    by_node: BTreeMap<NodeId, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: u64,
+    end: CancellationToken,
+    addr: IpAddr,
+    heard_at: Instant,
+    acks: BTreeMap<Subject, u64>,
+    /// Tasks of it wait for others' acknowledgements.
+    draining: bool,
+}
+
+impl Sessions {
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a session: the one the node had before ends. Returns its number and what ends it.
+    fn begin(&self, node: NodeId, addr: IpAddr, parent: &CancellationToken) -> (u64, CancellationToken) {
+        let mut open = self.lock();
+        open.last += 1;
+        let (id, end) = (open.last, parent.child_token());
+        let entry = Entry {
+            id,
+            end: end.clone(),
+            addr,
+            heard_at: Instant::now(),
+            acks: BTreeMap::from([(None, 0)]),
+            draining: false,
+        };
+        if let Some(old) = open.by_node.insert(node, entry) {
+            old.end.cancel();
+        }
+        self.changed.notify_one();
+        (id, end)
+    }
+
+    fn end(&self, node: NodeId, id: u64) {
+        let mut open = self.lock();
+        if open.by_node.get(&node).is_some_and(|e| e.id == id) {
+            open.by_node.remove(&node);
+        }
+    }
+
+    fn heard(&self, node: NodeId, id: u64) {
+        if let Some(entry) = self.lock().by_node.get_mut(&node).filter(|e| e.id == id) {
+            entry.heard_at = Instant::now();
+        }
+    }
+
+    fn holds(&self, node: NodeId, id: u64, acks: BTreeMap<Subject, u64>, draining: bool) {
+        let mut open = self.lock();
+        let Some(entry) = open.by_node.get_mut(&node).filter(|e| e.id == id) else { return };
+        if entry.acks != acks || entry.draining != draining {
+            entry.acks = acks;
+            entry.draining = draining;
+            self.changed.notify_one();
+        }
+    }
+
+    fn alive(&self) -> Vec<Alive> {
+        let open = self.lock();
+        let alive = open.by_node.iter().map(|(node, entry)| Alive {
+            node: *node,
+            addr: Some(entry.addr),
+            silent: entry.heard_at.elapsed(),
+            acks: entry.acks.clone(),
+        });
+        alive.collect()
+    }
+
+    fn any_draining(&self) -> bool {
+        self.lock().by_node.values().any(|e| e.draining)
+    }
+}
+
+fn ack_to_wire(subject: Subject, version: u64) -> NetworkAck {
+    NetworkAck { network: subject.map(proto::WireId::to_wire).unwrap_or_default(), version }
+}
+
+fn ack_from_wire(ack: NetworkAck) -> Result<(Subject, u64), Invalid> {
+    let subject =
+        if ack.network.is_empty() { None } else { Some(model::NetworkId::from_wire(&ack.network)?) };
+    Ok((subject, ack.version))
+}
+
+fn alive_to_wire(alive: Alive) -> AliveNode {
+    AliveNode {
+        node: alive.node.to_wire(),
+        addr: alive.addr.map(|a| a.to_string()).unwrap_or_default(),
+        acks: alive.acks.into_iter().map(|(subject, version)| ack_to_wire(subject, version)).collect(),
+        silent_ms: u64::try_from(alive.silent.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+fn alive_from_wire(alive: AliveNode) -> Result<Alive, Invalid> {
+    Ok(Alive {
+        node: NodeId::from_wire(&alive.node)?,
+        addr: alive.addr.parse().ok(),
+        silent: Duration::from_millis(alive.silent_ms),
+        acks: alive.acks.into_iter().map(ack_from_wire).collect::<Result<_, _>>()?,
+    })
+}
+
+fn report_from_wire(report: TaskReport) -> Result<(TaskId, TaskStatus), Invalid> {
+    let status = report.status.ok_or_else(|| Problem::Missing.of("status"))?;
+    Ok((TaskId::from_wire(&report.task)?, status.try_into()?))
+}
+
+fn observation_to_wire(observation: Observation) -> ObserveRequest {
+    let nodes = observation.nodes.iter().map(|(node, description)| ObservedNode {
+        node: node.to_wire(),
+        description: Some(description.into()),
+    });
+    let tasks = observation.tasks.iter().map(|(node, task, status)| ObservedTask {
+        node: node.to_wire(),
+        report: Some(TaskReport { task: task.to_wire(), status: Some(status.into()) }),
+    });
+    ObserveRequest { nodes: nodes.collect(), tasks: tasks.collect() }
+}
+
+fn observation_from_wire(wire: ObserveRequest) -> Result<Observation, Invalid> {
+    let nodes = wire.nodes.into_iter().map(|n| {
+        let description = n.description.ok_or_else(|| Problem::Missing.of("description"))?;
+        Ok((NodeId::from_wire(&n.node)?, description.try_into()?))
+    });
+    let tasks = wire.tasks.into_iter().map(|t| {
+        let (task, status) = report_from_wire(t.report.ok_or_else(|| Problem::Missing.of("report"))?)?;
+        Ok((NodeId::from_wire(&t.node)?, task, status))
+    });
+    Ok(Observation {
+        nodes: nodes.collect::<Result<_, Invalid>>()?,
+        tasks: tasks.collect::<Result<_, Invalid>>()?,
+    })
+}

@@ -1,0 +1,410 @@
+//! One agent's session: tells it what is new for its node, and hears what it says.
+//!
+//! A running task that is to stop first leaves the maps everywhere: its agent is told only when every subscriber
+//! of its networks has acknowledged tables without it, or after two seconds.
+
+use super::{ack_from_wire, report_from_wire};
+use crate::{
+    assignments::Ledger,
+    leader::{Observation, heartbeat_period},
+    presence::{Subject, subjects_of},
+    publisher::Published,
+    shared::Shared,
+};
+use futures::future::BoxFuture;
+use model::{Desired, Duration, Node, NodeId, Tables, Task, TaskId, TaskState};
+use proto::{
+    WireId as _,
+    dispatcher::{
+        AgentMessage, Heartbeat, ManagerList, ManagerMessage, StatusAck, Welcome,
+        agent_message::Message as Up, manager_message::Message as Down,
+    },
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+use tracing::{debug, info};
+
+const HELLO_LIMIT: Duration = Duration::from_secs(10);
+/// An agent that takes nothing for this long is gone.
+const SEND_LIMIT: Duration = Duration::from_secs(10);
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+/// Without a leader for this long a session ends: the agent may find a manager that has one.
+const LEADERLESS_LIMIT: Duration = Duration::from_secs(10);
+const SILENT_PERIODS: u32 = 4;
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Serves one session to its end.
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    node: NodeId,
+    addr: IpAddr,
+    incoming: Streaming<AgentMessage>,
+    out: mpsc::Sender<Result<ManagerMessage, Status>>,
+) {
+    let (id, end) = shared.sessions.begin(node, addr, &shared.cancel);
+    let outcome = Session::open(shared.clone(), node, id, incoming, out.clone(), end).await;
+    shared.sessions.end(node, id);
+    match outcome {
+        Ok(()) => debug!(node.id = %node, "session closed by its agent"),
+        Err(status) => {
+            info!(node.id = %node, error = %status, "session ended");
+            if out.try_send(Err(status)).is_err() {
+                debug!(node.id = %node, "the agent is gone already");
+            }
+        }
+    }
+}
+
+/// A task that waits until nobody sends to it any more.
+struct Drain {
+    /// Tables at or behind this index are without it.
+    index: u64,
+    until: Instant,
+}
+
+type Reported = (Vec<u64>, Result<(), Status>);
+
+struct Session {
+    shared: Arc<Shared>,
+    node: NodeId,
+    id: u64,
+    out: mpsc::Sender<Result<ManagerMessage, Status>>,
+    told: Ledger,
+    /// Version of the last table sent, by network.
+    sent: BTreeMap<Subject, u64>,
+    acked: BTreeMap<Subject, u64>,
+    draining: BTreeMap<TaskId, Drain>,
+    told_node: Option<Arc<Node>>,
+    told_managers: Vec<String>,
+    told_root: String,
+    told_period: Duration,
+    /// What it said and the leader has not yet heard, with the sequences to acknowledge.
+    pending: (Vec<u64>, Observation),
+    reporting: Option<BoxFuture<'static, Reported>>,
+    heard_at: Instant,
+    leaderless_since: Option<Instant>,
+}
+
+impl Session {
+    async fn open(
+        shared: Arc<Shared>,
+        node: NodeId,
+        id: u64,
+        mut incoming: Streaming<AgentMessage>,
+        out: mpsc::Sender<Result<ManagerMessage, Status>>,
+        end: CancellationToken,
+    ) -> Result<(), Status> {
+        let hello = tokio::time::timeout(HELLO_LIMIT, incoming.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no hello"))??;
+        let Some(Up::Hello(hello)) = hello.and_then(|m| m.message) else {
+            return Err(Status::invalid_argument("a session begins with a hello"));
+        };
+        let description =
+            hello.description.ok_or_else(|| Status::invalid_argument("a hello has a description"))?;
+        let description = description.try_into().map_err(invalid)?;
+        // A task that this replica has not heard of yet must not be taken for removed.
+        shared.catch_up().await?;
+        let index = shared.store.view().index;
+        let mut published = shared.published.subscribe();
+        let first = published.wait_for(|p| p.view.index >= index).await.map(|p| p.clone());
+        let first = first.map_err(|_| Status::unavailable("this manager is stopping"))?;
+        let mut session = Self {
+            shared,
+            node,
+            id,
+            out,
+            told: Ledger::default(),
+            sent: BTreeMap::new(),
+            acked: BTreeMap::new(),
+            draining: BTreeMap::new(),
+            told_node: None,
+            told_managers: Vec::new(),
+            told_root: String::new(),
+            told_period: Duration::ZERO,
+            pending: (Vec::new(), Observation { nodes: vec![(node, description)], tasks: Vec::new() }),
+            reporting: None,
+            heard_at: Instant::now(),
+            leaderless_since: None,
+        };
+        session.publish(&first).await?;
+        info!(node.id = %node, "session is open");
+        session.run(&mut incoming, &mut published, &end).await
+    }
+
+    async fn run(
+        &mut self,
+        incoming: &mut Streaming<AgentMessage>,
+        published: &mut tokio::sync::watch::Receiver<Arc<Published>>,
+        end: &CancellationToken,
+    ) -> Result<(), Status> {
+        let mut acks = self.shared.cluster_acks.subscribe();
+        let mut check_at = Instant::now() + self.told_period;
+        loop {
+            self.report();
+            let drained = self.draining.values().map(|d| d.until).min();
+            tokio::select! {
+                () = end.cancelled() => {
+                    return Err(Status::aborted("the node has a newer session, or the manager is stopping"));
+                }
+                message = incoming.message() => {
+                    let Some(message) = message? else { return Ok(()) };
+                    self.heard(message).await?;
+                }
+                reported = wait(&mut self.reporting) => self.reported(reported).await?,
+                changed = published.changed() => {
+                    changed.map_err(|_| Status::unavailable("this manager is stopping"))?;
+                    let new = published.borrow_and_update().clone();
+                    self.publish(&new).await?;
+                }
+                changed = acks.changed(), if !self.draining.is_empty() => {
+                    changed.map_err(|_| Status::unavailable("this manager is stopping"))?;
+                    let now = published.borrow().clone();
+                    self.publish(&now).await?;
+                }
+                () = tokio::time::sleep_until(drained.map_or(check_at, |d| d.min(check_at))) => {
+                    check_at = Instant::now() + self.told_period;
+                    self.check_time()?;
+                    if !self.draining.is_empty() {
+                        let now = published.borrow().clone();
+                        self.publish(&now).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_time(&mut self) -> Result<(), Status> {
+        if self.heard_at.elapsed() > self.told_period * SILENT_PERIODS {
+            return Err(Status::deadline_exceeded("the agent is silent"));
+        }
+        if self.shared.store.leader_now().leader.is_some() {
+            self.leaderless_since = None;
+        } else if self.leaderless_since.get_or_insert_with(Instant::now).elapsed() > LEADERLESS_LIMIT {
+            return Err(crate::forward::no_leader());
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, message: Down) -> Result<(), Status> {
+        let message = ManagerMessage { message: Some(message) };
+        match tokio::time::timeout(SEND_LIMIT, self.out.send(Ok(message))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Status::cancelled("the agent is gone")),
+            Err(_) => Err(Status::deadline_exceeded("the agent takes no messages")),
+        }
+    }
+
+    async fn heard(&mut self, message: AgentMessage) -> Result<(), Status> {
+        self.heard_at = Instant::now();
+        self.shared.sessions.heard(self.node, self.id);
+        match message.message {
+            Some(Up::Heartbeat(Heartbeat {})) => self.send(Down::Heartbeat(Heartbeat {})).await?,
+            Some(Up::Statuses(report)) => {
+                for task in report.tasks {
+                    let (id, status) = report_from_wire(task).map_err(invalid)?;
+                    self.pending.1.tasks.push((self.node, id, status));
+                }
+                self.pending.0.push(report.sequence);
+            }
+            Some(Up::NetworkAck(ack)) => {
+                let (subject, version) = ack_from_wire(ack).map_err(invalid)?;
+                self.acked.insert(subject, version);
+                let now = self.shared.published.borrow().clone();
+                self.tell_what_it_holds(&now.view);
+            }
+            Some(Up::Description(description)) => {
+                self.pending.1.nodes.push((self.node, description.try_into().map_err(invalid)?));
+            }
+            Some(Up::Hello(_)) => return Err(Status::invalid_argument("a session has one hello")),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Sends what is pending to the leader, one report at a time.
+    fn report(&mut self) {
+        if self.reporting.is_some() || (self.pending.0.is_empty() && self.pending.1.is_empty()) {
+            return;
+        }
+        let (sequences, observation) = std::mem::take(&mut self.pending);
+        let shared = self.shared.clone();
+        self.reporting = Some(Box::pin(async move {
+            loop {
+                let outcome = shared.observe(observation.clone()).await;
+                match outcome {
+                    Err(status) if is_passing(&status) => {
+                        debug!(error = %status, "cannot report to the leader, will retry");
+                        tokio::time::sleep(RETRY).await;
+                    }
+                    outcome => return (sequences, outcome),
+                }
+            }
+        }));
+    }
+
+    async fn reported(&mut self, (sequences, outcome): Reported) -> Result<(), Status> {
+        self.reporting = None;
+        outcome?;
+        for sequence in sequences {
+            self.send(Down::StatusAck(StatusAck { sequence })).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is new for this node: who it is, then tables, then tasks, then what is no more.
+    async fn publish(&mut self, published: &Published) -> Result<(), Status> {
+        let view = &published.view;
+        let node = view
+            .nodes
+            .get(&self.node)
+            .ok_or_else(|| Status::permission_denied("this node was removed from the swarm"))?;
+        self.tell_who_it_is(view, node).await?;
+        let subjects = subjects_of(view, self.node);
+        self.send_tables(published, &subjects).await?;
+
+        self.draining.retain(|id, _| view.tasks.contains(id));
+        let acks = self.shared.cluster_acks.borrow().clone();
+        let (draining, now) = (&mut self.draining, Instant::now());
+        let assignments = self.told.next(view, self.node, |task| {
+            if !serves(task) {
+                draining.remove(&task.id);
+                return false;
+            }
+            let drain =
+                draining.entry(task.id).or_insert(Drain { index: view.index, until: now + DRAIN_LIMIT });
+            let mut maps =
+                task.attachments.iter().map(|a| Some(a.network)).chain(task.gateway_address.map(|_| None));
+            let waits = now < drain.until
+                && maps.any(|subject| acks.get(&subject).is_some_and(|held| *held < drain.index));
+            if !waits {
+                draining.remove(&task.id);
+            }
+            waits
+        });
+        if let Some(assignments) = assignments {
+            self.send(Down::Assignments(assignments)).await?;
+        }
+
+        let gone: Vec<Subject> = self.sent.keys().filter(|s| !subjects.contains(*s)).copied().collect();
+        for subject in gone {
+            self.sent.remove(&subject);
+            self.acked.remove(&subject);
+            if let Some(network) = subject {
+                self.send(Down::NetworkGone(network.to_wire())).await?;
+            }
+        }
+        self.tell_what_it_holds(view);
+        Ok(())
+    }
+
+    async fn tell_who_it_is(&mut self, view: &Tables, node: &Arc<Node>) -> Result<(), Status> {
+        let cluster = view.cluster.as_ref().ok_or_else(|| Status::unavailable("the swarm is not ready"))?;
+        let managers: Vec<String> =
+            view.nodes.values().filter_map(|n| n.manager.map(|m| m.addr.to_string())).collect();
+        let period = heartbeat_period(view);
+        if period != self.told_period {
+            self.told_period = period;
+            self.told_node = Some(node.clone());
+            self.told_managers.clone_from(&managers);
+            let welcome = Welcome {
+                node: Some((&**node).into()),
+                heartbeat_period_ms: u64::try_from(period.as_millis()).unwrap_or(u64::MAX),
+                data_path_port: u32::from(cluster.data_path_port),
+                mesh_subnet: cluster.mesh_subnet.to_string(),
+                task_pool: cluster.task_pool.to_string(),
+                index: u32::from(node.index),
+                managers: Some(ManagerList { addrs: managers.clone() }),
+            };
+            self.send(Down::Welcome(welcome)).await?;
+        }
+        let same = self.told_node.as_ref().is_some_and(|told| {
+            told.spec == node.spec
+                && told.certified_role == node.certified_role
+                && told.manager == node.manager
+        });
+        if !same {
+            self.told_node = Some(node.clone());
+            self.send(Down::Node((&**node).into())).await?;
+        }
+        if self.told_managers != managers {
+            self.told_managers.clone_from(&managers);
+            self.send(Down::Managers(ManagerList { addrs: managers })).await?;
+        }
+        if self.told_root != cluster.root_ca_cert {
+            self.told_root.clone_from(&cluster.root_ca_cert);
+            self.send(Down::RootCa(cluster.root_ca_cert.clone())).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_tables(
+        &mut self,
+        published: &Published,
+        subjects: &BTreeSet<Subject>,
+    ) -> Result<(), Status> {
+        for subject in subjects {
+            let (version, message) = match subject {
+                None => {
+                    let table = &published.ingress;
+                    if self.sent.get(subject) == Some(&table.version) {
+                        continue;
+                    }
+                    (table.version, Down::Ingress((&**table).into()))
+                }
+                Some(network) => {
+                    let Some(table) = published.networks.get(network) else { continue };
+                    if self.sent.get(subject) == Some(&table.version) {
+                        continue;
+                    }
+                    (table.version, Down::NetworkTable((&**table).into()))
+                }
+            };
+            self.sent.insert(*subject, version);
+            self.send(message).await?;
+        }
+        Ok(())
+    }
+
+    /// Records up to which index the node's kernel agrees with the state: as long as the table it acknowledged is
+    /// the current one, up to the index of the view.
+    fn tell_what_it_holds(&self, view: &Tables) {
+        let held = self.sent.iter().map(|(subject, sent)| {
+            let acked = self.acked.get(subject).copied().unwrap_or(0);
+            (*subject, if acked >= *sent { view.index } else { acked })
+        });
+        self.shared.sessions.holds(self.node, self.id, held.collect(), !self.draining.is_empty());
+    }
+}
+
+/// Returns true if connections may be on their way to the task, which is to stop.
+fn serves(task: &Task) -> bool {
+    task.desired >= Desired::Shutdown
+        && task.status.state == Some(TaskState::Running)
+        && (!task.attachments.is_empty() || task.gateway_address.is_some())
+}
+
+async fn wait(reporting: &mut Option<BoxFuture<'static, Reported>>) -> Reported {
+    match reporting {
+        Some(report) => report.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn is_passing(status: &Status) -> bool {
+    use tonic::Code;
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Aborted
+    )
+}
+
+fn invalid(error: proto::Invalid) -> Status {
+    Status::invalid_argument(error.to_string())
+}

@@ -1,0 +1,374 @@
+//! The leader loop: while this manager leads, it alone writes what was observed and what is to be done.
+//!
+//! One loop, one writer: first what nodes reported, then what follows from it. A conflict (a person changed
+//! something meanwhile) costs another turn and nothing else.
+
+use crate::{forward, forward::no_leader, roles, shared::Shared};
+use model::{
+    Batch, Change, Duration, Node, NodeDescription, NodeId, NodeState, Object, Tables, Task, TaskId,
+    TaskStatus, Timestamp,
+};
+use plan::{Acks, Plan};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+use store::ProposeError;
+use tokio::{
+    sync::{Notify, oneshot},
+    task::JoinSet,
+    time::Instant,
+};
+use tonic::Status;
+use tracing::{debug, info, warn};
+
+/// How long causes are gathered before a turn.
+const GATHER: Duration = Duration::from_millis(15);
+/// Wait after a failure that is not a conflict.
+const PAUSE: Duration = Duration::from_millis(500);
+const CHANGES_MAX: usize = 200;
+
+/// What nodes say of themselves and their tasks.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Observation {
+    pub(crate) nodes: Vec<(NodeId, NodeDescription)>,
+    /// The node that says so, the task, its status.
+    pub(crate) tasks: Vec<(NodeId, TaskId, TaskStatus)>,
+}
+
+impl Observation {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.nodes.is_empty() && self.tasks.is_empty()
+    }
+}
+
+type Done = oneshot::Sender<Result<(), Status>>;
+
+/// Observations on their way into the state.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    waiting: Mutex<Vec<(Observation, Done)>>,
+    arrived: Notify,
+}
+
+impl Inbox {
+    /// Returns once the observation is replicated.
+    ///
+    /// # Errors
+    /// UNAVAILABLE when this manager does not lead (any more).
+    pub(crate) async fn put(&self, observation: Observation) -> Result<(), Status> {
+        if observation.is_empty() {
+            return Ok(());
+        }
+        let (done, outcome) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push((observation, done));
+        self.arrived.notify_one();
+        outcome.await.unwrap_or_else(|_| Err(no_leader()))
+    }
+
+    fn take(&self) -> Vec<(Observation, Done)> {
+        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn put_back(&self, mut old: Vec<(Observation, Done)>) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        old.append(&mut waiting); // older first: the newest state of a task wins
+        *waiting = old;
+    }
+}
+
+/// Leads whenever the managers agree that this one does.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut leadership = shared.store.leader();
+    loop {
+        let now = *leadership.borrow_and_update();
+        if now.me {
+            info!(raft.term = now.term, "this manager leads");
+            let mut work = JoinSet::new();
+            work.spawn(lead(shared.clone()));
+            work.spawn(roles::run(shared.clone()));
+            let lost = leadership.wait_for(|l| !l.me || l.term != now.term).await.is_err();
+            work.shutdown().await;
+            drop(shared.inbox.take());
+            info!(raft.term = now.term, "this manager leads no longer");
+            if lost {
+                return;
+            }
+        } else {
+            drop(shared.inbox.take()); // came too late
+            if leadership.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The leader loop.
+async fn lead(shared: Arc<Shared>) {
+    shared.presence().begin();
+    let mut applied = shared.store.watch();
+    loop {
+        // The view may lack what the leader before us did.
+        match shared.fresh().await {
+            Ok(_) => break,
+            Err(error) => {
+                debug!(%error, "cannot lead yet");
+                tokio::time::sleep(GATHER).await;
+            }
+        }
+    }
+    loop {
+        applied.borrow_and_update();
+        let turn = turn(&shared).await;
+        let wake_at = match turn {
+            Turn::Again => continue,
+            Turn::Failed => Some(Instant::now() + PAUSE),
+            Turn::Until(at) => at,
+        };
+        tokio::select! {
+            changed = applied.changed() => if changed.is_err() { return },
+            () = shared.inbox.arrived.notified() => {}
+            () = shared.presence_changed.notified() => {}
+            () = until(wake_at) => continue,
+        }
+        tokio::time::sleep(GATHER).await;
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+enum Turn {
+    /// Something changed under our hands.
+    Again,
+    /// The managers took nothing.
+    Failed,
+    /// Nothing to do before.
+    Until(Option<Instant>),
+}
+
+async fn turn(shared: &Arc<Shared>) -> Turn {
+    let now = Instant::now();
+    let view = shared.store.view();
+    let period = heartbeat_period(&view);
+    let waiting = shared.inbox.take();
+    let (lost, next_loss) = shared.presence().lost(now, period, &view);
+    let returned = shared.presence().returned(now, &view);
+
+    let mut record = Record::new(&view, (shared.clock)());
+    for (observation, _) in &waiting {
+        record.observe(observation);
+    }
+    for node in &lost {
+        warn!(node.id = %node, "node is down");
+        record.node_state(*node, NodeState::Down, "heartbeat failure", None);
+    }
+    for (node, addr) in &returned {
+        info!(node.id = %node, "node is ready");
+        record.node_state(*node, NodeState::Ready, "", *addr);
+    }
+    match propose_all(shared, record.into_batches()).await {
+        Ok(()) => waiting.into_iter().for_each(|(_, done)| answer(done, Ok(()))),
+        Err(ProposeError::Conflict(conflict)) => {
+            debug!(%conflict, "an observation came across a change, once more");
+            shared.inbox.put_back(waiting);
+            return Turn::Again;
+        }
+        Err(error) => {
+            let status = forward::propose_error(&error);
+            waiting.into_iter().for_each(|(_, done)| answer(done, Err(status.clone())));
+            warn!(%error, "cannot record observations");
+            return Turn::Failed;
+        }
+    }
+
+    let acks = shared.presence().cluster_acks(Instant::now(), &shared.store.view());
+    shared.cluster_acks.send_if_modified(|known| {
+        let changed = *known != acks;
+        known.clone_from(&acks);
+        changed
+    });
+    let acks = Acks(acks.into_iter().filter_map(|(subject, index)| Some((subject?, index))).collect());
+    let (view, clock) = (shared.store.view(), shared.clock.clone());
+    let step = tokio::task::spawn_blocking(move || {
+        let now = clock();
+        let mut ids = || crate::shared::random_id().expect("the system has randomness");
+        (plan::step(&view, now, &acks, &mut ids), now)
+    });
+    let (Plan { batches, wake_at, report }, planned_at) = step.await.expect("planning does not panic");
+    for line in &report.lines {
+        debug!(decision = %line, "planned");
+    }
+    match propose_all(shared, batches).await {
+        Ok(()) => {
+            let wake_at = wake_at.map(|at| now + at.since(planned_at));
+            Turn::Until([wake_at, next_loss].into_iter().flatten().min())
+        }
+        Err(ProposeError::Conflict(conflict)) => {
+            debug!(%conflict, "the plan came across a change, once more");
+            Turn::Again
+        }
+        Err(error) => {
+            warn!(%error, "cannot carry out the plan");
+            Turn::Failed
+        }
+    }
+}
+
+fn answer(done: Done, outcome: Result<(), Status>) {
+    if done.send(outcome).is_err() {
+        debug!("whoever observed this has left");
+    }
+}
+
+/// Proposes batches in order, several at once, and returns the first failure.
+async fn propose_all(shared: &Shared, batches: Vec<Batch>) -> Result<(), ProposeError> {
+    let outcomes = futures::future::join_all(batches.into_iter().map(|batch| propose(shared, batch))).await;
+    outcomes.into_iter().collect()
+}
+
+/// Proposes a batch; one that is too large goes in halves.
+async fn propose(shared: &Shared, batch: Batch) -> Result<(), ProposeError> {
+    let mut rest = vec![batch];
+    while let Some(batch) = rest.pop() {
+        if batch.changes.is_empty() {
+            continue;
+        }
+        match shared.store.propose(batch.clone()).await {
+            Ok(_) => {}
+            Err(ProposeError::TooLarge { .. }) if batch.changes.len() > 1 => {
+                let (first, second) = batch.changes.split_at(batch.changes.len() / 2);
+                rest.push(Batch { at: batch.at, changes: second.to_vec() });
+                rest.push(Batch { at: batch.at, changes: first.to_vec() });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn heartbeat_period(tables: &Tables) -> Duration {
+    tables.cluster.as_ref().map_or(Duration::from_secs(1), |c| c.spec.heartbeat_period)
+}
+
+/// What observations make of a view: each object at most once.
+struct Record<'a> {
+    tables: &'a Tables,
+    now: Timestamp,
+    nodes: BTreeMap<NodeId, Node>,
+    tasks: BTreeMap<TaskId, Task>,
+}
+
+impl<'a> Record<'a> {
+    fn new(tables: &'a Tables, now: Timestamp) -> Self {
+        Self { tables, now, nodes: BTreeMap::new(), tasks: BTreeMap::new() }
+    }
+
+    fn observe(&mut self, observation: &Observation) {
+        for (id, description) in &observation.nodes {
+            if let Some(node) = self.node(*id)
+                && node.description.as_ref() != Some(description)
+            {
+                node.description = Some(description.clone());
+            }
+        }
+        for (node, id, status) in &observation.tasks {
+            self.task_status(*node, *id, status);
+        }
+    }
+
+    /// Takes a task's status if it is from the node the task is on, and does not go back.
+    fn task_status(&mut self, node: NodeId, id: TaskId, status: &TaskStatus) {
+        let known = self.tasks.get(&id).or_else(|| self.tables.tasks.get(&id).map(|t| &**t));
+        let Some(task) = known.filter(|t| t.node() == Some(node)) else { return };
+        let old = &task.status;
+        let advances =
+            status.state > old.state || (status.state == old.state && status.at >= old.at && status != old);
+        if advances && status.state.is_some() {
+            let mut task = task.clone();
+            task.status = status.clone();
+            self.tasks.insert(id, task);
+        }
+    }
+
+    fn node_state(&mut self, id: NodeId, state: NodeState, message: &str, addr: Option<IpAddr>) {
+        let now = self.now;
+        let Some(node) = self.node(id) else { return };
+        if node.status.state != state {
+            node.status.state = state;
+            node.status.since = now;
+        }
+        message.clone_into(&mut node.status.message);
+        node.status.addr = addr.or(node.status.addr);
+    }
+
+    fn node(&mut self, id: NodeId) -> Option<&mut Node> {
+        let stored = self.tables.nodes.get(&id)?;
+        Some(self.nodes.entry(id).or_insert_with(|| (**stored).clone()))
+    }
+
+    fn into_batches(self) -> Vec<Batch> {
+        let tables = self.tables;
+        let nodes = self.nodes.into_values();
+        let nodes = nodes.filter(|n| tables.nodes.get(&n.id).is_some_and(|old| **old != *n));
+        let nodes = nodes.map(|n| Change::Put(Object::Node(Arc::new(n))));
+        let tasks = self.tasks.into_values().map(|t| Change::Put(Object::Task(Arc::new(t))));
+        let changes: Vec<Change> = nodes.chain(tasks).collect();
+        changes.chunks(CHANGES_MAX).map(|c| Batch { at: self.now, changes: c.to_vec() }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::state::state;
+    use model::TaskState;
+
+    fn reported(node: u128, state: TaskState, at: i64) -> Observation {
+        let status = TaskStatus { state: Some(state), at: Timestamp(at), ..TaskStatus::default() };
+        Observation { nodes: Vec::new(), tasks: vec![(NodeId(node), TaskId(1), status)] }
+    }
+
+    /// Returns the state that task 1 has after these reports.
+    fn check(reports: &[Observation]) -> Option<TaskState> {
+        let mut tables =
+            state().node(1).node(2).service(1, &[], &[]).task(1, 1, 1, Some(TaskState::Ready)).tables();
+        let view = tables.clone();
+        let mut record = Record::new(&view, Timestamp(9));
+        reports.iter().for_each(|r| record.observe(r));
+        for batch in record.into_batches() {
+            tables.apply(tables.index + 1, &batch).unwrap();
+        }
+        tables.tasks.get(&TaskId(1)).unwrap().status.state
+    }
+
+    #[test]
+    fn observed_states_only_advance_and_only_by_the_word_of_the_tasks_node() {
+        use TaskState::{Failed, Preparing, Ready, Running};
+        assert_eq!(check(&[reported(1, Running, 1)]), Some(Running));
+        assert_eq!(check(&[reported(1, Preparing, 1)]), Some(Ready));
+        assert_eq!(check(&[reported(2, Running, 1)]), Some(Ready));
+        assert_eq!(check(&[reported(1, Failed, 3), reported(1, Running, 2)]), Some(Failed));
+    }
+
+    #[test]
+    fn nodes_are_written_only_when_something_changed() {
+        let tables = state().node(1).tables();
+        let node = tables.nodes.get(&NodeId(1)).unwrap();
+        let same = Observation {
+            nodes: vec![(NodeId(1), node.description.clone().unwrap())],
+            ..Observation::default()
+        };
+        let mut record = Record::new(&tables, Timestamp(9));
+        record.observe(&same);
+        assert_eq!(record.into_batches(), []);
+        let mut record = Record::new(&tables, Timestamp(9));
+        record.node_state(NodeId(1), NodeState::Down, "heartbeat failure", None);
+        assert_eq!(record.into_batches().len(), 1);
+    }
+}

@@ -1,0 +1,61 @@
+//! Turns each new view into what sessions hand out; what did not change stays the same object.
+
+use crate::{shared::Shared, tables};
+use model::{Duration, IngressTable, NetworkId, NetworkTable, Tables};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// How long changes are gathered.
+const GATHER: Duration = Duration::from_millis(15);
+
+/// A view and the tables that follow from it. A table whose content is as before keeps its version.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) view: Arc<Tables>,
+    pub(crate) networks: BTreeMap<NetworkId, Arc<NetworkTable>>,
+    pub(crate) ingress: Arc<IngressTable>,
+}
+
+impl Published {
+    pub(crate) fn of(view: Arc<Tables>, before: Option<&Self>) -> Self {
+        let keep_network = |mut new: NetworkTable| {
+            let old = before.and_then(|b| b.networks.get(&new.network));
+            let version = new.version;
+            match old {
+                Some(old) => {
+                    new.version = old.version;
+                    if **old == new {
+                        return old.clone();
+                    }
+                    new.version = version;
+                    Arc::new(new)
+                }
+                None => Arc::new(new),
+            }
+        };
+        let networks =
+            tables::networks(&view).into_iter().map(|(id, table)| (id, keep_network(table))).collect();
+        let ingress = tables::ingress(&view);
+        let ingress = match before.map(|b| &b.ingress) {
+            Some(old) if old.nodes == ingress.nodes && old.ports == ingress.ports => old.clone(),
+            Some(_) | None => Arc::new(ingress),
+        };
+        Self { view, networks, ingress }
+    }
+}
+
+/// Publishes each new view until the store is shut down.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut applied = shared.store.watch();
+    loop {
+        applied.borrow_and_update();
+        let before = shared.published.borrow().clone();
+        let view = shared.store.view();
+        if view.index != before.view.index {
+            shared.published.send_replace(Arc::new(Published::of(view, Some(&before))));
+        }
+        if applied.changed().await.is_err() {
+            return;
+        }
+        tokio::time::sleep(GATHER).await;
+    }
+}

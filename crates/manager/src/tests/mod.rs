@@ -1,0 +1,3 @@
+//! What the tests of this room share, and the manager with a real agent over a real store.
+
+pub(crate) mod state;

@@ -1,0 +1,227 @@
+//! States built with words.
+
+use model::*;
+use std::{net::IpAddr, sync::Arc};
+
+/// A state under construction. Objects are numbered; `service1` is the name of service 1.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct State(Tables);
+
+pub(crate) fn state() -> State {
+    State::default()
+}
+
+pub(crate) fn service_spec(name: &str) -> ServiceSpec {
+    ServiceSpec {
+        name: name.to_owned(),
+        labels: Labels::new(),
+        task: Arc::new(TaskSpec {
+            container: ContainerSpec { image: "busybox".into(), ..ContainerSpec::default() },
+            ..TaskSpec::default()
+        }),
+        mode: Mode::Replicated { replicas: 1 },
+        update: UpdatePolicy::default(),
+        rollback: UpdatePolicy::default(),
+        endpoint: EndpointSpec::default(),
+        depends_on: Vec::new(),
+    }
+}
+
+fn octet(number: u128) -> u8 {
+    u8::try_from(number).unwrap()
+}
+
+impl State {
+    pub(crate) fn tables(self) -> Tables {
+        self.0
+    }
+
+    fn change(mut self, changes: Vec<Change>) -> Self {
+        let index = self.0.index + 1;
+        self.0.apply(index, &Batch { at: Timestamp(1), changes }).unwrap();
+        self
+    }
+
+    fn put(self, object: Object) -> Self {
+        self.change(vec![Change::Put(object)])
+    }
+
+    pub(crate) fn cluster(self) -> Self {
+        let addr = "192.0.2.1:2377".parse().unwrap();
+        let made = crate::ca::bootstrap(crate::ca::Init::new(1, addr), Timestamp(1)).unwrap();
+        let cluster = made.batch.changes.into_iter().next().unwrap();
+        self.change(vec![cluster])
+    }
+
+    /// A node that is ready, with index and address after its number.
+    pub(crate) fn node(self, number: u128) -> Self {
+        let addr = IpAddr::from([192, 0, 2, octet(number)]);
+        self.put(Object::Node(Arc::new(Node {
+            id: NodeId(number),
+            meta: Meta::default(),
+            spec: NodeSpec::default(),
+            index: u16::from(octet(number)),
+            certified_role: Role::Worker,
+            description: Some(NodeDescription {
+                hostname: format!("node{number}"),
+                platform: Platform::default(),
+                resources: Resources { cpu_nanos: 4_000_000_000, memory_bytes: 8 << 30, pids: 0 },
+                engine_version: String::new(),
+                engine_labels: Labels::new(),
+                addr: (addr, 2377).into(),
+                data_addr: addr,
+            }),
+            status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
+            manager: None,
+        })))
+    }
+
+    /// An overlay network with the subnet 10.N.0.0/24.
+    pub(crate) fn network(self, number: u128) -> Self {
+        let subnet = ipnet::Ipv4Net::new([10, octet(number), 0, 0].into(), 24).unwrap();
+        self.put(Object::Network(Arc::new(Network {
+            id: NetworkId(number),
+            meta: Meta::default(),
+            spec: NetworkSpec {
+                name: format!("network{number}"),
+                labels: Labels::new(),
+                driver: NetworkDriver::Overlay,
+                options: Labels::new(),
+                subnet: None,
+                gateway: None,
+                ip_range: None,
+                attachable: false,
+                internal: false,
+                encrypted: false,
+                ipv6: false,
+            },
+            allocation: Some(NetworkAllocation {
+                vni: 4096 + u32::from(octet(number)),
+                subnet: subnet.into(),
+                gateway: IpAddr::from([10, octet(number), 0, 1]),
+            }),
+            pending_delete: false,
+        })))
+    }
+
+    pub(crate) fn secret(self, number: u128) -> Self {
+        let spec = SecretSpec {
+            name: format!("secret{number}"),
+            labels: Labels::new(),
+            data: SecretBytes(b"secret".to_vec()),
+        };
+        self.put(Object::Secret(Arc::new(Secret { id: SecretId(number), meta: Meta::default(), spec })))
+    }
+
+    /// A service on these networks that publishes these (published, target) TCP ports in the mesh.
+    pub(crate) fn service(self, number: u128, networks: &[u128], ports: &[(u16, u16)]) -> Self {
+        let mut spec = service_spec(&format!("service{number}"));
+        Arc::make_mut(&mut spec.task).networks = networks
+            .iter()
+            .map(|n| NetworkAttachmentSpec { network: NetworkId(*n), aliases: Vec::new() })
+            .collect();
+        spec.endpoint.ports = ports
+            .iter()
+            .map(|(published, target)| PortConfig {
+                name: String::new(),
+                protocol: Protocol::Tcp,
+                target: *target,
+                published: *published,
+                mode: PublishMode::Ingress,
+            })
+            .collect();
+        let vips = networks.iter().map(|n| Vip {
+            network: NetworkId(*n),
+            address: IpAddr::from([10, octet(*n), 0, 200 + octet(number)]),
+        });
+        let endpoint = Endpoint { vips: vips.collect(), ports: spec.endpoint.ports.clone() };
+        self.put(Object::Service(Arc::new(Service {
+            id: ServiceId(number),
+            meta: Meta::default(),
+            spec: Arc::new(spec),
+            spec_version: 1,
+            previous: None,
+            stack: None,
+            endpoint,
+            update: None,
+            pending_delete: false,
+            job_iteration: 0,
+        })))
+    }
+
+    pub(crate) fn service_secret(self, service: u128, secret: u128) -> Self {
+        self.change_service(service, |s| refer(&mut Arc::make_mut(&mut s.spec).task, secret))
+    }
+
+    /// A task of a service on a node, with addresses after its number.
+    pub(crate) fn task(self, number: u128, service: u128, node: u128, state: Option<TaskState>) -> Self {
+        let owner = self.0.services.get(&ServiceId(service)).unwrap().clone();
+        let attachments = owner.spec.task.networks.iter().map(|n| Attachment {
+            network: n.network,
+            address: format!("10.{}.0.{}/24", n.network.0, 10 + number).parse().unwrap(),
+            aliases: n.aliases.clone(),
+        });
+        let task = Task {
+            id: TaskId(number),
+            meta: Meta::default(),
+            service: owner.id,
+            service_name: owner.spec.name.clone(),
+            slot: Slot::Replica(u64::try_from(number).unwrap()),
+            spec: owner.spec.task.clone(),
+            spec_version: owner.spec_version,
+            job_iteration: 0,
+            host_ports: Vec::new(),
+            placement: Placement::On(NodeId(node)),
+            desired: Desired::Running,
+            attachments: attachments.collect(),
+            gateway_address: Some(IpAddr::from([10, 255, octet(node), octet(number)])),
+            status: TaskStatus { state, ..TaskStatus::default() },
+            desired_at: Timestamp(0),
+        };
+        self.put(Object::Task(Arc::new(task)))
+    }
+
+    pub(crate) fn use_secret(self, task: u128, secret: u128) -> Self {
+        self.change_task(task, |t| refer(&mut t.spec, secret))
+    }
+
+    pub(crate) fn delete_task(self, number: u128) -> Self {
+        let version = self.0.tasks.get(&TaskId(number)).unwrap().meta.version;
+        self.change(vec![Change::Delete { key: ObjectRef::Task(TaskId(number)), version }])
+    }
+
+    pub(crate) fn change_task(self, number: u128, change: impl FnOnce(&mut Task)) -> Self {
+        let mut new = Task::clone(self.0.tasks.get(&TaskId(number)).unwrap());
+        change(&mut new);
+        self.put(Object::Task(Arc::new(new)))
+    }
+
+    pub(crate) fn change_node(self, number: u128, change: impl FnOnce(&mut Node)) -> Self {
+        let mut new = Node::clone(self.0.nodes.get(&NodeId(number)).unwrap());
+        change(&mut new);
+        self.put(Object::Node(Arc::new(new)))
+    }
+
+    pub(crate) fn change_service(self, number: u128, change: impl FnOnce(&mut Service)) -> Self {
+        let mut new = Service::clone(self.0.services.get(&ServiceId(number)).unwrap());
+        change(&mut new);
+        self.put(Object::Service(Arc::new(new)))
+    }
+
+    pub(crate) fn change_network(self, number: u128, change: impl FnOnce(&mut Network)) -> Self {
+        let mut new = Network::clone(self.0.networks.get(&NetworkId(number)).unwrap());
+        change(&mut new);
+        self.put(Object::Network(Arc::new(new)))
+    }
+}
+
+fn refer(spec: &mut Arc<TaskSpec>, secret: u128) {
+    Arc::make_mut(spec).container.secrets.push(FileRef {
+        id: SecretId(secret),
+        name: format!("secret{secret}"),
+        target: "s".into(),
+        uid: "0".into(),
+        gid: "0".into(),
+        mode: 0o444,
+    });
+}
