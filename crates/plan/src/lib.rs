@@ -12,7 +12,7 @@
 //! on a settled state it returns nothing. Everything it must remember is in the stored objects, so the next
 //! leader goes on where this one stopped.
 //!
-//! Stages meet only in the [`draft`]: each sees what the ones before it decided.
+//! Stages meet only in the draft (`draft.rs`): each sees what the ones before it decided.
 //!
 //! Invariants: no clock, no randomness, no I/O, no map without an order. It writes desired state, slot,
 //! placement, addresses and update status; never a spec (but for an automatic rollback) and never observed
