@@ -136,17 +136,23 @@ impl Lab {
 
     /// Runs `rswarm ARGS` against host `n`.
     pub fn rswarm(&self, n: u8, args: &[&str]) -> Output {
-        self.run(&self.program, n, args)
+        self.run(&self.program, n, &[], args)
+    }
+
+    /// Runs `rswarm ARGS` against host `n` with more environment variables.
+    pub fn rswarm_with(&self, n: u8, env: &[(&str, &str)], args: &[&str]) -> Output {
+        self.run(&self.program, n, env, args)
     }
 
     /// Runs the real `docker ARGS` against host `n`.
     pub fn docker(&self, n: u8, args: &[&str]) -> Output {
-        self.run(Path::new("docker"), n, args)
+        self.run(Path::new("docker"), n, &[], args)
     }
 
-    fn run(&self, program: &Path, n: u8, args: &[&str]) -> Output {
+    fn run(&self, program: &Path, n: u8, env: &[(&str, &str)], args: &[&str]) -> Output {
         let output = Command::new(program)
             .args(args)
+            .envs(env.iter().copied())
             .env("DOCKER_HOST", format!("unix://{}", self.socket(n).display()))
             .env_remove("RSWARM_HOST")
             .env("HOME", self.dir.path())

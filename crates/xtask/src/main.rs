@@ -1,2 +1,33 @@
-//! (being written)
-fn main() {}
+//! Chores: `cargo xtask bench` measures rswarm on this machine, a table and JSON, peers in the same run where
+//! they are installed.
+
+mod bench;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure. Numbers are of this machine on this day: quote ratios, not times.
+    Bench {
+        /// Only rows whose name contains this.
+        #[arg(default_value = "")]
+        only: String,
+        /// Write the rows as JSON to this file too.
+        #[arg(long)]
+        json: Option<std::path::PathBuf>,
+    },
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Bench { only, json } => bench::run(&only, json.as_deref()),
+    }
+}
