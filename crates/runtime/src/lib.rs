@@ -1,1 +1,45 @@
-//! (being written)
+//! One container: its namespaces, cgroup, overlay mount, seccomp filter, and the shim process that outlives the
+//! daemon. For the engine; synchronous, never tokio, because a copy of a threaded process hangs sooner or later.
+//!
+//! ```text
+//!   daemon (threads)                    shim (one thread)                         container
+//!   ContainerPlan
+//!     | launch::translate: spec -> plain data, file `plan`
+//!     | Shim::spawn ---- exec --------> reads `plan`, makes the cgroup
+//!     |                                 clone3 ----------------------------------> child: namespaces, mounts,
+//!     | <--- Hello{pid} --------------- <---- ready (and the terminal) ----------- pivot_root, terminal; waits
+//!     | start ------------------------> ----- go --------------------------------> user, seccomp, caps, execve
+//!     | <--- Done --------------------- <---- end of file: executed
+//!     | <--- Exited ------------------- log drained, `exit` written <------------- ends
+//! ```
+//!
+//! *Invariants:* whatever needs the spec is done by the daemon, so the shim stays small; the shim holds no state
+//! that is not in its directory; signals and waiting go by pidfd, never by number; nothing is mounted in the
+//! host's mount namespace.
+//!
+//! *Start reading at* [`Shim::spawn`], then [`shim::main`].
+
+mod client;
+mod error;
+mod launch;
+mod plan;
+mod state;
+mod wire;
+
+pub mod caps;
+pub mod cgroup;
+pub mod seccomp;
+pub mod shim;
+
+mod remove;
+mod spec;
+
+pub use caps::default_caps;
+pub use cgroup::{Stats, kill_all, pause, stats, unpause, update};
+pub use client::{Shim, ShimProgram};
+pub use error::Error;
+pub use plan::{AttachFds, ContainerPlan, Event, ExecPlan, ExitStatus, LogTarget, Rootfs};
+pub use remove::remove;
+pub use seccomp::default_seccomp;
+pub use spec::{default_masked_paths, default_mounts, default_readonly_paths, default_spec};
+pub use state::read_exit;

@@ -1,0 +1,98 @@
+//! Capabilities by number, and those that Docker gives every container.
+
+use oci_spec::runtime::{Capabilities, Capability};
+
+/// In the kernel's order. Source: linux/capability.h.
+const BY_NUMBER: [Capability; 41] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::DacReadSearch,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Setgid,
+    Capability::Setuid,
+    Capability::Setpcap,
+    Capability::LinuxImmutable,
+    Capability::NetBindService,
+    Capability::NetBroadcast,
+    Capability::NetAdmin,
+    Capability::NetRaw,
+    Capability::IpcLock,
+    Capability::IpcOwner,
+    Capability::SysModule,
+    Capability::SysRawio,
+    Capability::SysChroot,
+    Capability::SysPtrace,
+    Capability::SysPacct,
+    Capability::SysAdmin,
+    Capability::SysBoot,
+    Capability::SysNice,
+    Capability::SysResource,
+    Capability::SysTime,
+    Capability::SysTtyConfig,
+    Capability::Mknod,
+    Capability::Lease,
+    Capability::AuditWrite,
+    Capability::AuditControl,
+    Capability::Setfcap,
+    Capability::MacOverride,
+    Capability::MacAdmin,
+    Capability::Syslog,
+    Capability::WakeAlarm,
+    Capability::BlockSuspend,
+    Capability::AuditRead,
+    Capability::Perfmon,
+    Capability::Bpf,
+    Capability::CheckpointRestore,
+];
+
+/// Number of capabilities known here.
+pub(crate) const COUNT: u32 = 41;
+
+/// Returns the set as a mask: bit n = capability n.
+pub(crate) fn mask(capabilities: &Capabilities) -> u64 {
+    BY_NUMBER
+        .iter()
+        .enumerate()
+        .filter(|(_, name)| capabilities.contains(name))
+        .fold(0, |mask, (n, _)| mask | 1 << n)
+}
+
+/// Returns Docker's 14. Source: moby `daemon/pkg/oci/caps/defaults.go`.
+#[must_use]
+pub fn default_caps() -> Capabilities {
+    Capabilities::from([
+        Capability::Chown,
+        Capability::DacOverride,
+        Capability::Fsetid,
+        Capability::Fowner,
+        Capability::Mknod,
+        Capability::NetRaw,
+        Capability::Setgid,
+        Capability::Setuid,
+        Capability::Setfcap,
+        Capability::Setpcap,
+        Capability::NetBindService,
+        Capability::SysChroot,
+        Capability::Kill,
+        Capability::AuditWrite,
+    ])
+}
+
+/// Returns every capability: what `--privileged` gives.
+#[must_use]
+pub fn all_caps() -> Capabilities {
+    BY_NUMBER.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dockers_default_is_the_well_known_mask() {
+        assert_eq!(mask(&default_caps()), 0x0000_0000_a804_25fb);
+        assert_eq!(mask(&all_caps()), 0x0000_01ff_ffff_ffff);
+    }
+}

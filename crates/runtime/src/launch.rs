@@ -1,0 +1,386 @@
+//! From an OCI spec to the plain data that a shim executes. Pure but for reading which cgroups the host has.
+
+use crate::{
+    ContainerPlan, Error, LogTarget, Rootfs, caps, cgroup, seccomp,
+    wire::{Caps, Device, Launch, Log, Mount, Namespace, Pair, Process, Rlimit, Root, VERSION},
+};
+use oci_spec::runtime::{self as oci, LinuxNamespaceType, LinuxSeccomp, PosixRlimitType, Spec};
+use std::{
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Translates the plan. Refuses what the shim cannot do rather than leaving it out.
+pub(crate) fn translate(plan: &ContainerPlan) -> Result<Launch, Error> {
+    translated(plan).map_err(|reason| Error::Spec { id: plan.id.clone(), reason })
+}
+
+fn translated(plan: &ContainerPlan) -> Result<Launch, String> {
+    let spec = &plan.spec;
+    refuse_unsupported(spec)?;
+    let linux = spec.linux().as_ref().ok_or("no linux section")?;
+    let mut process = process(spec.process().as_ref().ok_or("no process")?, plan.tty)?;
+    if let Some(profile) = linux.seccomp() {
+        let compiled = compiled(profile)?;
+        process.seccomp.clone_from(&compiled.0);
+        process.seccomp_flags = compiled.1;
+    }
+    let mut sysctls: Vec<Pair> = pairs(linux.sysctl().iter().flatten());
+    sysctls.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(Launch {
+        version: VERSION,
+        id: plan.id.clone(),
+        process: Some(process),
+        stdin_open: plan.stdin_open,
+        init: plan.init,
+        log: log(&plan.log),
+        root: Some(root(plan)?),
+        namespaces: linux.namespaces().iter().flatten().map(namespace).collect::<Result<_, _>>()?,
+        mounts: spec
+            .mounts()
+            .iter()
+            .flatten()
+            .map(|m| mount(m, plan.userns_squash))
+            .collect::<Result<_, _>>()?,
+        masked_paths: linux.masked_paths().iter().flatten().map(|path| path.clone().into_bytes()).collect(),
+        readonly_paths: linux
+            .readonly_paths()
+            .iter()
+            .flatten()
+            .map(|path| path.clone().into_bytes())
+            .collect(),
+        devices: linux.devices().iter().flatten().map(device).collect::<Result<_, _>>()?,
+        hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
+        domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
+        sysctls,
+        cgroup: match linux.cgroups_path() {
+            None => None,
+            Some(path) => Some(cgroup::launch(path, linux.resources().as_ref(), plan.userns_squash)?),
+        },
+        userns_squash: plan.userns_squash,
+    })
+}
+
+fn refuse_unsupported(spec: &Spec) -> Result<(), String> {
+    let refuse =
+        |there: bool, what: &str| if there { Err(format!("{what} is not supported")) } else { Ok(()) };
+    let linux = spec.linux().as_ref();
+    refuse(spec.hooks().is_some(), "hooks")?;
+    refuse(
+        linux.is_some_and(|l| l.uid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
+        "linux.uidMappings",
+    )?;
+    refuse(
+        linux.is_some_and(|l| l.gid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
+        "linux.gidMappings",
+    )?;
+    refuse(linux.is_some_and(|l| l.personality().is_some()), "linux.personality")?;
+    refuse(linux.is_some_and(|l| l.intel_rdt().is_some()), "linux.intelRdt")?;
+    refuse(linux.is_some_and(|l| l.time_offsets().is_some()), "linux.timeOffsets")?;
+    refuse(linux.is_some_and(|l| l.memory_policy().is_some()), "linux.memoryPolicy")?;
+    let process = spec.process().as_ref();
+    refuse(process.is_some_and(|p| p.scheduler().is_some()), "process.scheduler")?;
+    refuse(process.is_some_and(|p| p.io_priority().is_some()), "process.ioPriority")
+}
+
+/// Translates a process without its seccomp filter, which is the container's.
+pub(crate) fn process(process: &oci::Process, tty: bool) -> Result<Process, String> {
+    let args: Vec<Vec<u8>> = process.args().iter().flatten().map(|arg| arg.clone().into_bytes()).collect();
+    if args.is_empty() {
+        return Err("process.args is empty".into());
+    }
+    let env: Vec<Vec<u8>> = process.env().iter().flatten().map(|value| value.clone().into_bytes()).collect();
+    if args.iter().chain(&env).any(|value| value.contains(&0)) {
+        return Err("process.args and process.env cannot hold NUL".into());
+    }
+    if !process.cwd().is_absolute() {
+        return Err(format!("process.cwd {:?} is not absolute", process.cwd().display()));
+    }
+    let user = process.user();
+    let set = |of: &Option<oci::Capabilities>| of.as_ref().map_or(0, caps::mask);
+    let caps = process.capabilities().as_ref().map_or_else(Caps::default, |caps| Caps {
+        bounding: set(caps.bounding()),
+        effective: set(caps.effective()),
+        permitted: set(caps.permitted()),
+        inheritable: set(caps.inheritable()),
+        ambient: set(caps.ambient()),
+    });
+    let size = process.console_size().unwrap_or_default();
+    let cells = |n: u64| u32::try_from(n).unwrap_or_default();
+    Ok(Process {
+        args,
+        env,
+        cwd: process.cwd().as_os_str().as_bytes().to_vec(),
+        uid: user.uid(),
+        gid: user.gid(),
+        groups: user.additional_gids().clone().unwrap_or_default(),
+        umask: user.umask(),
+        caps: Some(caps),
+        no_new_privs: process.no_new_privileges().unwrap_or(false),
+        seccomp: Vec::new(),
+        seccomp_flags: 0,
+        oom_score_adj: process.oom_score_adj(),
+        rlimits: process.rlimits().iter().flatten().map(rlimit).collect(),
+        tty,
+        rows: cells(size.height()),
+        cols: cells(size.width()),
+    })
+}
+
+fn rlimit(limit: &oci::PosixRlimit) -> Rlimit {
+    // Source: asm-generic/resource.h.
+    let resource = match limit.typ() {
+        PosixRlimitType::RlimitCpu => 0,
+        PosixRlimitType::RlimitFsize => 1,
+        PosixRlimitType::RlimitData => 2,
+        PosixRlimitType::RlimitStack => 3,
+        PosixRlimitType::RlimitCore => 4,
+        PosixRlimitType::RlimitRss => 5,
+        PosixRlimitType::RlimitNproc => 6,
+        PosixRlimitType::RlimitNofile => 7,
+        PosixRlimitType::RlimitMemlock => 8,
+        PosixRlimitType::RlimitAs => 9,
+        PosixRlimitType::RlimitLocks => 10,
+        PosixRlimitType::RlimitSigpending => 11,
+        PosixRlimitType::RlimitMsgqueue => 12,
+        PosixRlimitType::RlimitNice => 13,
+        PosixRlimitType::RlimitRtprio => 14,
+        PosixRlimitType::RlimitRttime => 15,
+    };
+    Rlimit { resource, soft: limit.soft(), hard: limit.hard() }
+}
+
+type Compiled = Arc<(Vec<u8>, u32)>;
+
+/// Nearly all containers of a host have the same profile, so the last one is kept.
+fn compiled(profile: &LinuxSeccomp) -> Result<Compiled, String> {
+    static LAST: Mutex<Option<(LinuxSeccomp, Compiled)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((known, compiled)) = last.as_ref()
+        && known == profile
+    {
+        return Ok(Arc::clone(compiled));
+    }
+    let (program, flags) = seccomp::compile(profile)?;
+    let mut bytes = Vec::with_capacity(program.len() * 8);
+    for instruction in program {
+        bytes.extend(instruction.code.to_le_bytes());
+        bytes.extend([instruction.jump_true, instruction.jump_false]);
+        bytes.extend(instruction.k.to_le_bytes());
+    }
+    let compiled = Arc::new((bytes, flags));
+    *last = Some((profile.clone(), Arc::clone(&compiled)));
+    Ok(compiled)
+}
+
+fn log(target: &LogTarget) -> Option<Log> {
+    match target {
+        LogTarget::None => None,
+        LogTarget::JsonFile { path, max_size_bytes, max_files, attrs } => Some(Log {
+            path: bytes(path),
+            max_size_bytes: *max_size_bytes,
+            max_files: (*max_files).max(1),
+            attrs: pairs(attrs.iter().map(|(key, value)| (key, value))),
+        }),
+    }
+}
+
+fn root(plan: &ContainerPlan) -> Result<Root, String> {
+    let readonly = plan.spec.root().as_ref().and_then(oci::Root::readonly).unwrap_or(false);
+    let linux = plan.spec.linux().as_ref();
+    let propagation = match linux.and_then(|l| l.rootfs_propagation().as_deref()) {
+        None | Some("" | "slave" | "rslave") => libc::MS_SLAVE,
+        Some("private" | "rprivate") => libc::MS_PRIVATE,
+        Some("shared" | "rshared") => libc::MS_SHARED,
+        Some(other) => return Err(format!("linux.rootfsPropagation {other:?} is not supported")),
+    };
+    let mut root = Root { readonly, propagation, userxattr: plan.userns_squash, ..Root::default() };
+    match &plan.rootfs {
+        Rootfs::Overlay { lowers, upper, work } => {
+            if lowers.is_empty() {
+                return Err("overlay without layers".into());
+            }
+            root.lowers = lowers.iter().map(|path| bytes(path)).collect();
+            root.upper = bytes(upper);
+            root.work = bytes(work);
+        }
+        Rootfs::Directory(path) => root.directory = bytes(path),
+    }
+    Ok(root)
+}
+
+fn namespace(namespace: &oci::LinuxNamespace) -> Result<Namespace, String> {
+    let flag = match namespace.typ() {
+        LinuxNamespaceType::Mount => libc::CLONE_NEWNS,
+        LinuxNamespaceType::Cgroup => libc::CLONE_NEWCGROUP,
+        LinuxNamespaceType::Uts => libc::CLONE_NEWUTS,
+        LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC,
+        LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
+        LinuxNamespaceType::Network => libc::CLONE_NEWNET,
+        LinuxNamespaceType::User | LinuxNamespaceType::Time => {
+            return Err(format!("namespace {} is not supported", namespace.typ()));
+        }
+    };
+    let path = namespace.path().as_deref().map(bytes).unwrap_or_default();
+    if namespace.typ() == LinuxNamespaceType::Mount && !path.is_empty() {
+        return Err("joining a mount namespace is not supported".into());
+    }
+    Ok(Namespace { flag: u64::try_from(flag).map_err(|_| "namespace flag")?, path })
+}
+
+fn device(device: &oci::LinuxDevice) -> Result<Device, String> {
+    let block = match device.typ() {
+        oci::LinuxDeviceType::B => true,
+        oci::LinuxDeviceType::C | oci::LinuxDeviceType::U => false,
+        other => {
+            return Err(format!("device type {:?} of {:?} is not supported", other.as_str(), device.path()));
+        }
+    };
+    let number =
+        |n: i64| u32::try_from(n).map_err(|_| format!("device {:?} has a negative number", device.path()));
+    Ok(Device {
+        path: bytes(device.path()),
+        block,
+        major: number(device.major())?,
+        minor: number(device.minor())?,
+        mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+        uid: device.uid().unwrap_or(0),
+        gid: device.gid().unwrap_or(0),
+    })
+}
+
+/// Sorts the options of a mount into attributes of the mount and options of the filesystem.
+/// Source: OCI runtime spec, "Linux mount options"; mount(8).
+///
+/// One difference: `ro` on `rbind` reaches submounts, as Docker does it since 25.
+pub(crate) fn mount(mount: &oci::Mount, userns_squash: bool) -> Result<Mount, String> {
+    let fstype = mount.typ().clone().unwrap_or_default();
+    let mut to = Mount {
+        source: mount.source().as_deref().map(bytes).unwrap_or_default(),
+        target: bytes(mount.destination()),
+        ..Mount::default()
+    };
+    if !mount.destination().is_absolute() {
+        return Err(format!("mount target {:?} is not absolute", mount.destination()));
+    }
+    let mut bind = fstype == "bind";
+    for option in mount.options().iter().flatten() {
+        let (attrs, clears, recursive) = match option.as_str() {
+            "bind" => {
+                bind = true;
+                continue;
+            }
+            "rbind" => {
+                bind = true;
+                to.recursive = true;
+                continue;
+            }
+            "ro" => (libc::MOUNT_ATTR_RDONLY, false, false),
+            "rw" => (libc::MOUNT_ATTR_RDONLY, true, false),
+            "rro" => (libc::MOUNT_ATTR_RDONLY, false, true),
+            "nosuid" => (libc::MOUNT_ATTR_NOSUID, false, false),
+            "suid" => (libc::MOUNT_ATTR_NOSUID, true, false),
+            "nodev" => (libc::MOUNT_ATTR_NODEV, false, false),
+            "dev" => (libc::MOUNT_ATTR_NODEV, true, false),
+            "noexec" => (libc::MOUNT_ATTR_NOEXEC, false, false),
+            "exec" => (libc::MOUNT_ATTR_NOEXEC, true, false),
+            "noatime" => (libc::MOUNT_ATTR_NOATIME, false, false),
+            "strictatime" => (libc::MOUNT_ATTR_STRICTATIME, false, false),
+            "nodiratime" => (libc::MOUNT_ATTR_NODIRATIME, false, false),
+            "nosymfollow" => (libc::MOUNT_ATTR_NOSYMFOLLOW, false, false),
+            "relatime" | "atime" | "diratime" | "defaults" | "async" => continue,
+            "private" | "rprivate" | "slave" | "rslave" | "shared" | "rshared" | "unbindable"
+            | "runbindable" => {
+                (to.propagation, to.propagation_recursive) = propagation(option);
+                continue;
+            }
+            other => {
+                to.options.push(filesystem_option(other));
+                continue;
+            }
+        };
+        if clears {
+            to.attrs &= !attrs;
+        } else {
+            to.attrs |= attrs;
+        }
+        to.attrs_recursive |= recursive;
+    }
+    if bind {
+        if let Some(option) = to.options.first() {
+            return Err(format!(
+                "bind mount at {:?} has unknown option {:?}",
+                mount.destination(),
+                option.key
+            ));
+        }
+        if to.recursive && to.attrs & libc::MOUNT_ATTR_RDONLY != 0 {
+            to.attrs_recursive = true;
+        }
+    } else {
+        to.fstype = if fstype.is_empty() {
+            return Err(format!("mount at {:?} has no type", mount.destination()));
+        } else {
+            fstype
+        };
+    }
+    if userns_squash && to.fstype == "devpts" {
+        // Group `tty` is not mapped; the owner of the terminal is then the only user there is.
+        to.options.retain(|option| option.key != "gid" && option.key != "uid");
+    }
+    Ok(to)
+}
+
+fn propagation(option: &str) -> (u64, bool) {
+    let (kind, recursive) = match option.strip_prefix('r') {
+        Some(kind) => (kind, true),
+        None => (option, false),
+    };
+    let flag = match kind {
+        "slave" => libc::MS_SLAVE,
+        "shared" => libc::MS_SHARED,
+        "unbindable" => libc::MS_UNBINDABLE,
+        _ => libc::MS_PRIVATE,
+    };
+    (flag, recursive)
+}
+
+fn filesystem_option(option: &str) -> Pair {
+    let (key, value) = option.split_once('=').unwrap_or((option, ""));
+    Pair { key: key.to_owned(), value: value.to_owned() }
+}
+
+fn pairs<'a>(from: impl Iterator<Item = (&'a String, &'a String)>) -> Vec<Pair> {
+    from.map(|(key, value)| Pair { key: key.clone(), value: value.clone() }).collect()
+}
+
+fn bytes(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_bytes().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci::MountBuilder;
+
+    fn mounted(typ: &str, options: &[&str]) -> Result<Mount, String> {
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+        let built =
+            MountBuilder::default().destination("/there").source("/here").typ(typ).options(options).build();
+        mount(&built.unwrap(), false)
+    }
+
+    #[test]
+    fn mount_options_are_sorted_into_attributes_and_filesystem_options() {
+        let shm = mounted("tmpfs", &["nosuid", "noexec", "mode=1777", "size=64m"]).unwrap();
+        assert_eq!(shm.attrs, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC);
+        assert_eq!(shm.options.iter().map(|o| o.key.as_str()).collect::<Vec<_>>(), ["mode", "size"]);
+
+        let bind = mounted("bind", &["rbind", "ro", "rslave"]).unwrap();
+        assert_eq!((bind.fstype.as_str(), bind.recursive, bind.attrs_recursive), ("", true, true));
+        assert_eq!((bind.propagation, bind.propagation_recursive), (libc::MS_SLAVE, true));
+
+        assert!(mounted("bind", &["rbind", "zoom"]).unwrap_err().contains("zoom"));
+    }
+}

@@ -1,0 +1,517 @@
+//! What a new process does between clone and exec, in order. It is a copy of the single-threaded shim, so it may
+//! run ordinary code; it never returns.
+
+use super::{
+    create::ChildEnds,
+    failure::{At, Failure, text},
+    mounts,
+};
+use crate::{
+    caps,
+    cgroup::Group,
+    wire::{self, Answer, Body, Caps, Launch, Process, Received},
+};
+use rustix::{
+    event::{PollFd, PollFlags},
+    fs::{Gid, Mode, OFlags, Uid},
+    io::Errno,
+    mount::{MoveMountFlags, OpenTreeFlags},
+    process::{DumpableBehavior, Pid, Signal, WaitOptions},
+    pty::OpenptFlags,
+};
+use std::{
+    convert::Infallible,
+    ffi::{CString, OsStr},
+    fs,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+use sys::{
+    process::{Cloned, SingleThreaded, Vectors},
+    seccomp::Instruction,
+};
+
+const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const DEFAULT_UMASK: u32 = 0o022;
+
+/// What the container's first process needs.
+#[derive(Debug)]
+pub(super) struct First<'a> {
+    pub(super) launch: &'a Launch,
+    pub(super) dir: &'a Path,
+    pub(super) group: Option<&'a Group>,
+    /// Namespaces that exist already, by kind.
+    pub(super) joined: Vec<(i32, OwnedFd)>,
+    pub(super) new_cgroup_namespace: bool,
+    pub(super) proof: SingleThreaded,
+}
+
+/// What a further process needs.
+#[derive(Debug)]
+pub(super) struct Further<'a> {
+    pub(super) launch: &'a Launch,
+    pub(super) group: Option<&'a Group>,
+    pub(super) init: BorrowedFd<'a>,
+    pub(super) proof: SingleThreaded,
+}
+
+/// Runs `steps`, which end in exec or in a reason; tells the reason and ends.
+pub(super) fn run(
+    conversation: OwnedFd,
+    steps: impl FnOnce(BorrowedFd<'_>) -> Result<Infallible, Failure>,
+) -> ! {
+    let result = catch_unwind(AssertUnwindSafe(|| steps(conversation.as_fd())));
+    let failure = match result {
+        Ok(Err(failure)) => failure,
+        Err(_) => Failure::other("the container's process panicked while it was made; see shim.log".into()),
+    };
+    let body = Body::Failed(wire::Failed { message: failure.message, exec_code: failure.exec_code });
+    // If the shim is gone there is nobody to tell.
+    drop(wire::send(conversation.as_fd(), &Answer { version: wire::VERSION, seq: 0, body: Some(body) }, &[]));
+    sys::process::exit_now(if failure.exec_code == 0 { 1 } else { failure.exec_code })
+}
+
+/// The container's first process.
+pub(super) fn first(
+    plan: &First<'_>,
+    process: &Process,
+    ends: ChildEnds,
+    conversation: BorrowedFd<'_>,
+) -> Result<Infallible, Failure> {
+    let launch = plan.launch;
+    set_oom_score(process, launch.userns_squash)?;
+    if let Some(group) = plan.group {
+        group.enter().map_err(|error| Failure::other(format!("cannot enter the cgroup: {error}")))?;
+    }
+    for (flag, fd) in &plan.joined {
+        sys::process::join_namespaces(fd.as_fd(), *flag).at(|| format!("cannot join namespace {flag:#x}"))?;
+    }
+    if plan.new_cgroup_namespace {
+        sys::process::unshare_namespaces(libc::CLONE_NEWCGROUP)
+            .at(|| "cannot make a cgroup namespace".into())?;
+    }
+    for sysctl in &launch.sysctls {
+        let path = format!("/proc/sys/{}", sysctl.key.replace('.', "/"));
+        fs::write(&path, &sysctl.value).at(|| format!("cannot set sysctl {}", sysctl.key))?;
+    }
+    mounts::build(launch, plan.dir, plan.group)?;
+    if let Some(name) = &launch.hostname {
+        rustix::system::sethostname(name.as_bytes()).at(|| format!("cannot set hostname {name:?}"))?;
+    }
+    if let Some(name) = &launch.domainname {
+        rustix::system::setdomainname(name.as_bytes()).at(|| format!("cannot set domain name {name:?}"))?;
+    }
+    let streams = open_streams(process, ends, true, conversation)?;
+    if !process.tty {
+        tell(conversation, &[])?;
+    }
+    await_start(conversation);
+    if launch.init {
+        become_init(plan.proof, launch, process, streams, conversation)
+    } else {
+        execute(launch, process, streams)
+    }
+}
+
+/// A further process: the container exists, its program is executed at once.
+pub(super) fn further(
+    plan: &Further<'_>,
+    process: &Process,
+    ends: ChildEnds,
+    conversation: BorrowedFd<'_>,
+) -> Result<Infallible, Failure> {
+    let launch = plan.launch;
+    let of_container = launch.process.as_ref().and_then(|process| process.oom_score_adj);
+    let oom_score_adj = process.oom_score_adj.or(of_container);
+    let process = &Process {
+        oom_score_adj,
+        seccomp: launch.process.as_ref().map(|process| process.seccomp.clone()).unwrap_or_default(),
+        seccomp_flags: launch.process.as_ref().map_or(0, |process| process.seccomp_flags),
+        ..process.clone()
+    };
+    set_oom_score(process, launch.userns_squash)?;
+    if let Some(group) = plan.group {
+        group.enter().map_err(|error| Failure::other(format!("cannot enter the cgroup: {error}")))?;
+    }
+    let mut flags = libc::CLONE_NEWNS;
+    for namespace in &launch.namespaces {
+        flags |= i32::try_from(namespace.flag).unwrap_or(0);
+    }
+    // A child cannot change its own process namespace; it was born in the right one.
+    flags &= !libc::CLONE_NEWPID;
+    sys::process::join_namespaces(plan.init, flags).at(|| "cannot join the container's namespaces".into())?;
+    rustix::process::chdir("/").at(|| "cannot change into the container".into())?;
+    let _ = plan.proof;
+    let streams = open_streams(process, ends, false, conversation)?;
+    execute(launch, process, streams)
+}
+
+fn tell(conversation: BorrowedFd<'_>, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
+    let done = Answer { version: wire::VERSION, seq: 0, body: Some(Body::Done(wire::Empty {})) };
+    wire::send(conversation, &done, fds).at(|| "cannot tell the shim".into())
+}
+
+/// Waits for the word to start; ends when the shim is gone.
+fn await_start(conversation: BorrowedFd<'_>) {
+    loop {
+        match wire::receive::<Answer>(conversation) {
+            Ok(Received::Message(..)) => return,
+            Ok(Received::Nothing) => {
+                let mut fds = [PollFd::from_borrowed_fd(conversation, PollFlags::IN)];
+                if !matches!(rustix::event::poll(&mut fds, None), Ok(_) | Err(Errno::INTR)) {
+                    sys::process::exit_now(1);
+                }
+            }
+            Ok(Received::End) | Err(_) => sys::process::exit_now(1),
+        }
+    }
+}
+
+fn set_oom_score(process: &Process, squash: bool) -> Result<(), Failure> {
+    // The shim's own score is inherited and must not stay.
+    let score = process.oom_score_adj.unwrap_or(0);
+    match fs::write("/proc/self/oom_score_adj", score.to_string()) {
+        Err(_) if squash => Ok(()),
+        result => result.at(|| format!("cannot set oom_score_adj {score}")),
+    }
+}
+
+/// Descriptors that become 0, 1 and 2.
+struct Streams {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+fn open_streams(
+    process: &Process,
+    ends: ChildEnds,
+    console: bool,
+    conversation: BorrowedFd<'_>,
+) -> Result<Streams, Failure> {
+    if process.tty {
+        let step = || "cannot open the terminal".to_owned();
+        let slave = open_terminal(process, console, conversation)?;
+        let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).at(step);
+        return Ok(Streams { stdin: copy(&slave)?, stdout: copy(&slave)?, stderr: slave });
+    }
+    let null = |flags| {
+        rustix::fs::open("/dev/null", flags | OFlags::CLOEXEC, Mode::empty())
+            .at(|| "cannot open /dev/null".into())
+    };
+    // The program may open /dev/stdout again, as its own user.
+    for pipe in [&ends.stdin, &ends.stdout, &ends.stderr].into_iter().flatten() {
+        drop(rustix::fs::fchown(pipe, Some(Uid::from_raw(process.uid)), Some(Gid::from_raw(process.gid))));
+    }
+    Ok(Streams {
+        stdin: ends.stdin.map_or_else(|| null(OFlags::RDONLY), Ok)?,
+        stdout: ends.stdout.map_or_else(|| null(OFlags::WRONLY), Ok)?,
+        stderr: ends.stderr.map_or_else(|| null(OFlags::WRONLY), Ok)?,
+    })
+}
+
+/// Opens a terminal of the container's own devpts, sends its master to the shim and returns the slave.
+fn open_terminal(process: &Process, console: bool, conversation: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    let step = || "cannot open a terminal in /dev/pts".to_owned();
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let master = rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty()).at(step)?;
+    rustix::pty::unlockpt(&master).at(step)?;
+    let slave = rustix::pty::ioctl_tiocgptpeer(
+        &master,
+        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+    )
+    .at(step)?;
+    if process.rows > 0 && process.cols > 0 {
+        let cells = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
+        sys::process::set_terminal_size(master.as_fd(), cells(process.rows), cells(process.cols)).at(step)?;
+    }
+    drop(rustix::fs::fchown(&slave, Some(Uid::from_raw(process.uid)), None));
+    if console {
+        let step = || "cannot make /dev/console".to_owned();
+        let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+        let place = rustix::fs::open("/dev/console", flags, Mode::from_raw_mode(0o620)).at(step)?;
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        let tree = rustix::mount::open_tree(&slave, c"", flags).at(step)?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        rustix::mount::move_mount(&tree, c"", &place, c"", flags).at(step)?;
+    }
+    tell(conversation, &[master.as_fd()])?;
+    Ok(slave)
+}
+
+/// Makes the program a child of this process, which stays as pid 1: it passes signals on and reaps.
+fn become_init(
+    proof: SingleThreaded,
+    launch: &Launch,
+    process: &Process,
+    streams: Streams,
+    conversation: BorrowedFd<'_>,
+) -> Result<Infallible, Failure> {
+    // Whoever enters the container must not look into this copy of the shim.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .at(|| "cannot hide the init".into())?;
+    sys::signal::block_all().at(|| "cannot block signals".into())?;
+    match sys::process::clone3(proof, 0, None).at(|| "cannot clone the program's process".into())? {
+        Cloned::Child => {
+            let conversation =
+                rustix::io::fcntl_dupfd_cloexec(conversation, 3).at(|| "cannot copy".into())?;
+            run(conversation, |_| execute(launch, process, streams))
+        }
+        Cloned::Parent { pid, pidfd } => {
+            drop((pidfd, streams));
+            // Best effort: the name that Docker's init has.
+            drop(rustix::thread::set_name(c"docker-init"));
+            rustix::process::chdir("/").at(|| "cannot change directory".into())?;
+            take_identity(process, launch.userns_squash)?;
+            die_with_shim();
+            sys::process::close_all_and_become(init_loop, pid.as_raw_nonzero().get())
+        }
+    }
+}
+
+/// Passes signals to the program, reaps whoever ends, and ends as the program did.
+fn init_loop(program: i32) -> Infallible {
+    let program = Pid::from_raw(program);
+    loop {
+        let signal = sys::signal::wait_any().unwrap_or(libc::SIGCHLD);
+        if signal != libc::SIGCHLD {
+            if let (Some(pid), Some(signal)) = (program, Signal::from_named_raw(signal)) {
+                drop(rustix::process::kill_process(pid, signal));
+            }
+            continue;
+        }
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            if Some(pid) == program {
+                let code =
+                    status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+                sys::process::exit_now(code.unwrap_or(1));
+            }
+        }
+    }
+}
+
+/// The program ends when its shim is killed: a container without supervisor is none.
+fn die_with_shim() {
+    drop(rustix::process::set_parent_process_death_signal(Some(Signal::KILL)));
+}
+
+/// Becomes the program.
+fn execute(launch: &Launch, process: &Process, streams: Streams) -> Result<Infallible, Failure> {
+    let squash = launch.userns_squash;
+    rustix::process::setsid().at(|| "cannot make a session".into())?;
+    if process.tty {
+        rustix::process::ioctl_tiocsctty(&streams.stdin).at(|| "cannot take the terminal".into())?;
+    }
+    rustix::stdio::dup2_stdin(&streams.stdin).at(|| "cannot set standard input".into())?;
+    rustix::stdio::dup2_stdout(&streams.stdout).at(|| "cannot set standard output".into())?;
+    rustix::stdio::dup2_stderr(&streams.stderr).at(|| "cannot set standard error".into())?;
+    drop(streams);
+    set_rlimits(process, squash)?;
+    let candidates = Program::find(process);
+    let args = vectors(process.args.iter().cloned());
+    let env = vectors(environment(process));
+    rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(DEFAULT_UMASK)));
+
+    // Root may enter directories that the user may not, and the other way round on network filesystems.
+    let entered = enter_directory(&process.cwd);
+    let program = seccomp(process);
+    let install = || {
+        if program.is_empty() {
+            return Ok(());
+        }
+        sys::seccomp::install(&program, process.seccomp_flags)
+            .at(|| "cannot install the seccomp filter".into())
+    };
+    if !process.no_new_privs {
+        // Without that promise only a privileged process may install a filter: before privileges go.
+        install()?;
+    }
+    take_identity(process, squash)?;
+    if entered.is_err() {
+        enter_directory(&process.cwd)?;
+    }
+    die_with_shim();
+    if process.no_new_privs {
+        rustix::thread::set_no_new_privs(true).at(|| "cannot set no_new_privs".into())?;
+        install()?;
+    }
+    sys::process::close_on_exec_from(3).at(|| "cannot close descriptors".into())?;
+    sys::signal::reset_all();
+    Err(candidates.execute(&args, &env))
+}
+
+fn set_rlimits(process: &Process, squash: bool) -> Result<(), Failure> {
+    for limit in &process.rlimits {
+        match sys::process::set_rlimit(limit.resource, limit.soft, limit.hard) {
+            // Raising a hard limit is for the real root.
+            Err(Errno::PERM) if squash => {}
+            result => result.at(|| format!("cannot set rlimit {}", limit.resource))?,
+        }
+    }
+    Ok(())
+}
+
+/// Changes the working directory, and refuses one that is outside of the root (CVE-2024-21626).
+fn enter_directory(cwd: &[u8]) -> Result<(), Failure> {
+    let shown = String::from_utf8_lossy(cwd);
+    let step = || format!("chdir to cwd ({shown:?}) set in config.json failed");
+    rustix::process::chdir(OsStr::from_bytes(cwd)).map_err(|errno| {
+        let exec_code = match errno {
+            Errno::NOENT => 127,
+            Errno::ACCESS => 126,
+            _ => 0,
+        };
+        Failure { exec_code, ..Failure::at(step(), errno) }
+    })?;
+    let inside = rustix::process::getcwd(Vec::new()).is_ok_and(|path| path.as_bytes().first() == Some(&b'/'));
+    if inside {
+        Ok(())
+    } else {
+        Err(Failure::other("current working directory is outside of container root".into()))
+    }
+}
+
+/// User, groups and capabilities.
+fn take_identity(process: &Process, squash: bool) -> Result<(), Failure> {
+    let wanted = process.caps.unwrap_or_default();
+    for capability in 0..64 {
+        if wanted.bounding & (1 << capability) == 0 {
+            sys::caps::drop_from_bounding_set(capability).at(|| "cannot drop capabilities".into())?;
+        }
+    }
+    // Capabilities survive the change of user until they are set right below.
+    rustix::thread::set_keep_capabilities(true).at(|| "cannot keep capabilities".into())?;
+    let unmapped = |result: Result<(), Errno>, what: &str| match result {
+        Err(Errno::PERM | Errno::INVAL) if squash => Ok(()),
+        result => result.at(|| format!("cannot set {what}")),
+    };
+    let groups: Vec<Gid> = process.groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
+    unmapped(rustix::thread::set_thread_groups(&groups), "supplementary groups")?;
+    let gid = Gid::from_raw(process.gid);
+    unmapped(rustix::thread::set_thread_res_gid(gid, gid, gid), "group")?;
+    let uid = Uid::from_raw(process.uid);
+    unmapped(rustix::thread::set_thread_res_uid(uid, uid, uid), "user")?;
+    let Caps { effective, permitted, inheritable, ambient, .. } = wanted;
+    sys::caps::set(effective, permitted, inheritable).at(|| "cannot set capabilities".into())?;
+    for capability in (0..caps::COUNT).filter(|n| ambient & (1 << n) != 0) {
+        sys::caps::raise_ambient(capability).at(|| "cannot set ambient capabilities".into())?;
+    }
+    Ok(())
+}
+
+fn seccomp(process: &Process) -> Vec<Instruction> {
+    let mut program = Vec::with_capacity(process.seccomp.len() / 8);
+    for bytes in process.seccomp.chunks_exact(8) {
+        program.push(Instruction {
+            code: u16::from_le_bytes([bytes[0], bytes[1]]),
+            jump_true: bytes[2],
+            jump_false: bytes[3],
+            k: u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+        });
+    }
+    program
+}
+
+fn c_string(bytes: Vec<u8>) -> CString {
+    // The daemon refuses NUL in what it hands over.
+    CString::new(bytes.into_iter().take_while(|&byte| byte != 0).collect::<Vec<_>>()).unwrap_or_default()
+}
+
+fn vectors(strings: impl Iterator<Item = Vec<u8>>) -> Vectors {
+    Vectors::new(strings.map(c_string).collect())
+}
+
+/// The environment, with HOME from the container's passwd when nobody set it, as runc does.
+fn environment(process: &Process) -> impl Iterator<Item = Vec<u8>> {
+    let mut env = process.env.clone();
+    if !env.iter().any(|entry| entry.starts_with(b"HOME=")) {
+        let passwd = fs::read("/etc/passwd").unwrap_or_default();
+        let home = home_of(&passwd, process.uid).unwrap_or_else(|| b"/".to_vec());
+        env.push([b"HOME=", home.as_slice()].concat());
+    }
+    env.into_iter()
+}
+
+fn home_of(passwd: &[u8], uid: u32) -> Option<Vec<u8>> {
+    let uid = uid.to_string();
+    passwd.split(|&byte| byte == b'\n').find_map(|line| {
+        let fields: Vec<&[u8]> = line.split(|&byte| byte == b':').collect();
+        (fields.len() >= 6 && fields[2] == uid.as_bytes()).then(|| fields[5].to_vec())
+    })
+}
+
+/// The program and where it may be.
+struct Program {
+    name: String,
+    searched: bool,
+    places: Vec<CString>,
+}
+
+impl Program {
+    fn find(process: &Process) -> Self {
+        let name = process.args.first().cloned().unwrap_or_default();
+        let shown = String::from_utf8_lossy(&name).into_owned();
+        if name.contains(&b'/') {
+            return Self { name: shown, searched: false, places: vec![c_string(name)] };
+        }
+        let path =
+            process.env.iter().rev().find_map(|entry| entry.strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH);
+        let places = path.split(|&byte| byte == b':').filter(|dir| !dir.is_empty() && !name.is_empty());
+        let places = places.map(|dir| c_string([dir, b"/", &name].concat())).collect();
+        Self { name: shown, searched: true, places }
+    }
+
+    /// Tries each place. The texts are Go's and runc's: clients look for them.
+    fn execute(&self, args: &Vectors, env: &Vectors) -> Failure {
+        let name = &self.name;
+        for place in &self.places {
+            let errno = sys::process::execve(place, args, env);
+            let there = rustix::fs::stat(place.as_c_str());
+            let shown = place.to_string_lossy();
+            let (message, exec_code) = match errno {
+                Errno::NOENT | Errno::NOTDIR | Errno::ACCESS
+                    if self.searched && !matches!(there, Ok(stat) if runnable(stat.st_mode)) =>
+                {
+                    continue;
+                }
+                Errno::NOENT if there.is_ok() => (format!("exec {shown}: no such file or directory"), 127),
+                Errno::NOENT | Errno::NOTDIR => {
+                    (format!("exec: {name:?}: stat {shown}: {}", text(errno)), 127)
+                }
+                Errno::ACCESS if matches!(there, Ok(stat) if is_directory(stat.st_mode)) => {
+                    (format!("exec: {name:?}: is a directory"), 126)
+                }
+                Errno::ACCESS => (format!("exec: {name:?}: permission denied"), 126),
+                other => (format!("exec {shown}: {}", text(other)), 126),
+            };
+            return Failure { message, exec_code };
+        }
+        Failure { message: format!("exec: {name:?}: executable file not found in $PATH"), exec_code: 127 }
+    }
+}
+
+fn is_directory(mode: u32) -> bool {
+    mode & libc::S_IFMT == libc::S_IFDIR
+}
+
+fn runnable(mode: u32) -> bool {
+    mode & libc::S_IFMT == libc::S_IFREG && mode & 0o111 != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn home_comes_from_passwd() {
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\nbroken\nweb:x:33:33::/var/www:/bin/false\n";
+        assert_eq!(home_of(passwd, 33), Some(b"/var/www".to_vec()));
+        assert_eq!(home_of(passwd, 0), Some(b"/root".to_vec()));
+        assert_eq!(home_of(passwd, 7), None);
+    }
+}

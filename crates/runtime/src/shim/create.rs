@@ -1,0 +1,327 @@
+//! Making the container's first process and further ones: the shim's side of it.
+
+use super::{
+    child,
+    failure::{At, Failure},
+};
+use crate::{
+    cgroup::{Group, OomWatch},
+    state,
+    wire::{self, Answer, Body, Launch, Process, Received},
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    fs::{Mode, OFlags},
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType},
+    pipe::PipeFlags,
+    process::{Pid, WaitOptions},
+};
+use std::{
+    ffi::OsStr,
+    fs, io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+    time::{Duration, Instant},
+};
+use sys::process::{Cloned, SingleThreaded};
+
+/// How long a child may take for a step that the shim waits for.
+const DEADLINE: Duration = Duration::from_secs(9);
+
+/// A process that the shim made, and the shim's ends of its streams.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) pid: Pid,
+    pub(super) pidfd: OwnedFd,
+    pub(super) ends: Ends,
+}
+
+/// The shim's ends. With a terminal only that, else the pipes that exist.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    pub(super) stdin: Option<OwnedFd>,
+    pub(super) stdout: Option<OwnedFd>,
+    pub(super) stderr: Option<OwnedFd>,
+    pub(super) terminal: Option<OwnedFd>,
+}
+
+/// The container, its program not executed yet.
+#[derive(Debug)]
+pub(super) struct Container {
+    pub(super) init: Made,
+    /// The waiting child's end of the conversation; taken by the start.
+    pub(super) waiting: Option<OwnedFd>,
+    pub(super) group: Option<Group>,
+    pub(super) oom_watch: Option<OomWatch>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// The child's ends of its streams; what is missing is `/dev/null`.
+#[derive(Debug, Default)]
+pub(super) struct ChildEnds {
+    pub(super) stdin: Option<OwnedFd>,
+    pub(super) stdout: Option<OwnedFd>,
+    pub(super) stderr: Option<OwnedFd>,
+}
+
+/// Makes the container up to the point where its program could be executed. On failure nothing is left.
+pub(super) fn create(proof: SingleThreaded, launch: &Launch, dir: &Path) -> Result<Container, Failure> {
+    let mut warnings = Vec::new();
+    let group = make_group(launch, &mut warnings)?;
+    match create_in(proof, launch, dir, group.as_ref()) {
+        Ok((init, waiting)) => {
+            let oom_watch = group.as_ref().and_then(|group| group.watch_oom().ok());
+            let container = Container { init, waiting: Some(waiting), group, oom_watch, warnings };
+            record(&container, dir).inspect_err(|_| destroy(&container))?;
+            Ok(container)
+        }
+        Err(failure) => {
+            if let Some(group) = group {
+                // The reason for which nothing works is the one to tell.
+                drop(group.remove());
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// Kills what [`create`] made and removes its cgroups.
+pub(super) fn destroy(container: &Container) {
+    drop(sys::process::send_signal(container.init.pidfd.as_fd(), libc::SIGKILL));
+    reap(container.init.pid);
+    if let Some(group) = &container.group {
+        drop(group.remove());
+    }
+}
+
+fn reap(pid: Pid) {
+    while matches!(rustix::process::waitpid(Some(pid), WaitOptions::empty()), Err(Errno::INTR)) {}
+}
+
+fn make_group(launch: &Launch, warnings: &mut Vec<String>) -> Result<Option<Group>, Failure> {
+    let Some(plan) = &launch.cgroup else { return Ok(None) };
+    let group = Group::new(&plan.path, &plan.hierarchies);
+    let limited = group.create().and_then(|()| {
+        let limited = group.limit(&plan.writes).and_then(|()| {
+            if plan.device_program.is_empty() {
+                Ok(())
+            } else {
+                group.attach_device_program(&plan.device_program)
+            }
+        });
+        if limited.is_err() {
+            drop(group.remove());
+        }
+        limited
+    });
+    match limited {
+        Ok(()) => Ok(Some(group)),
+        Err(error) if plan.optional => {
+            warnings.push(format!("no resource limits and usage: cannot use cgroups: {error}"));
+            Ok(None)
+        }
+        Err(error) => Err(Failure::other(format!("cannot apply cgroup configuration: {error}"))),
+    }
+}
+
+fn record(container: &Container, dir: &Path) -> Result<(), Failure> {
+    let init = container.init.pid.as_raw_nonzero().get();
+    let shim = rustix::process::getpid().as_raw_nonzero().get();
+    let pids = state::Pids {
+        init,
+        init_start: state::start_time(init).unwrap_or(0),
+        shim,
+        shim_start: state::start_time(shim).unwrap_or(0),
+    };
+    state::write_pids(dir, pids).at(|| format!("cannot write in {}", dir.display()))
+}
+
+fn create_in(
+    proof: SingleThreaded,
+    launch: &Launch,
+    dir: &Path,
+    group: Option<&Group>,
+) -> Result<(Made, OwnedFd), Failure> {
+    let process = launch.process.as_ref().ok_or_else(|| Failure::other("the plan has no process".into()))?;
+    let mut new = 0;
+    let mut joined = Vec::new();
+    let mut new_cgroup_namespace = false;
+    for namespace in &launch.namespaces {
+        let flag = i32::try_from(namespace.flag).unwrap_or(0);
+        if !namespace.path.is_empty() {
+            let path = OsStr::from_bytes(&namespace.path);
+            let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .at(|| format!("cannot open namespace {path:?}"))?;
+            joined.push((flag, fd));
+        } else if flag == libc::CLONE_NEWCGROUP {
+            // Its root is where the process is when it is made: after entering the cgroup.
+            new_cgroup_namespace = true;
+        } else {
+            new |= namespace.flag;
+        }
+    }
+    // The child is always alone with its mounts, whatever the spec says.
+    new |= u64::try_from(libc::CLONE_NEWNS).unwrap_or(0);
+    // A process namespace is joined by children only, so it is the shim that joins.
+    if let Some(at) = joined.iter().position(|(flag, _)| *flag == libc::CLONE_NEWPID) {
+        let (flag, fd) = joined.remove(at);
+        sys::process::join_namespaces(fd.as_fd(), flag).at(|| "cannot join the pid namespace".into())?;
+    }
+    let rootfs = dir.join(state::ROOTFS);
+    match fs::create_dir(&rootfs) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        result => result.at(|| format!("cannot make {}", rootfs.display()))?,
+    }
+    let (ends, child_ends) = pipes(process.tty, launch.stdin_open, true, true)?;
+    let (ours, theirs) = conversation()?;
+    match sys::process::clone3(proof, new, None).at(|| "cannot clone the container's process".into())? {
+        Cloned::Child => {
+            drop(ours);
+            let plan = child::First { launch, dir, group, joined, new_cgroup_namespace, proof };
+            child::run(theirs, |conversation| child::first(&plan, process, child_ends, conversation))
+        }
+        Cloned::Parent { pid, pidfd } => {
+            drop((theirs, child_ends));
+            let made = await_ready(&ours, pid, pidfd, ends, true).inspect_err(|_| reap(pid))?;
+            let pid_namespace = u64::try_from(libc::CLONE_NEWPID).unwrap_or(0);
+            if new & pid_namespace != 0 {
+                // From now on the shim's children are born in the container: its execs.
+                let result = sys::process::join_namespaces(made.pidfd.as_fd(), libc::CLONE_NEWPID);
+                if let Err(errno) = result {
+                    drop(sys::process::send_signal(made.pidfd.as_fd(), libc::SIGKILL));
+                    reap(pid);
+                    return Err(Failure::at("cannot join the container's pid namespace", errno));
+                }
+            }
+            Ok((made, ours))
+        }
+    }
+}
+
+/// Has the waiting child execute the program. An error means that it has ended.
+pub(super) fn start(waiting: &OwnedFd) -> Result<(), Failure> {
+    wire::send(waiting.as_fd(), &done(), &[]).at(|| "cannot tell the container to start".into())?;
+    await_executed(waiting.as_fd())
+}
+
+/// Makes one more process in the container and executes its program.
+pub(super) fn exec(
+    proof: SingleThreaded,
+    launch: &Launch,
+    container: &Container,
+    process: &Process,
+    streams: wire::Streams,
+) -> Result<Made, Failure> {
+    let (ends, child_ends) = pipes(process.tty, streams.stdin, streams.stdout, streams.stderr)?;
+    let (ours, theirs) = conversation()?;
+    match sys::process::clone3(proof, 0, None).at(|| "cannot clone a process".into())? {
+        Cloned::Child => {
+            drop(ours);
+            let plan = child::Further {
+                launch,
+                group: container.group.as_ref(),
+                init: container.init.pidfd.as_fd(),
+                proof,
+            };
+            child::run(theirs, |conversation| child::further(&plan, process, child_ends, conversation))
+        }
+        Cloned::Parent { pid, pidfd } => {
+            drop((theirs, child_ends));
+            let made = await_ready(&ours, pid, pidfd, ends, process.tty).inspect_err(|_| reap(pid))?;
+            await_executed(ours.as_fd()).inspect_err(|_| {
+                drop(sys::process::send_signal(made.pidfd.as_fd(), libc::SIGKILL));
+                reap(pid);
+            })?;
+            Ok(made)
+        }
+    }
+}
+
+fn pipes(tty: bool, stdin: bool, stdout: bool, stderr: bool) -> Result<(Ends, ChildEnds), Failure> {
+    let (mut ends, mut child) = (Ends::default(), ChildEnds::default());
+    if tty {
+        return Ok((ends, child));
+    }
+    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(|| "cannot make a pipe".into());
+    if stdin {
+        let (read, write) = pipe()?;
+        (child.stdin, ends.stdin) = (Some(read), Some(write));
+    }
+    if stdout {
+        let (read, write) = pipe()?;
+        (ends.stdout, child.stdout) = (Some(read), Some(write));
+    }
+    if stderr {
+        let (read, write) = pipe()?;
+        (ends.stderr, child.stderr) = (Some(read), Some(write));
+    }
+    Ok((ends, child))
+}
+
+fn conversation() -> Result<(OwnedFd, OwnedFd), Failure> {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .at(|| "cannot make a socketpair".into())
+}
+
+fn done() -> Answer {
+    Answer { version: wire::VERSION, seq: 0, body: Some(Body::Done(wire::Empty {})) }
+}
+
+/// Waits until the child has built its world (and, with `asks`, sent its terminal).
+fn await_ready(
+    ours: &OwnedFd,
+    pid: Pid,
+    pidfd: OwnedFd,
+    mut ends: Ends,
+    asks: bool,
+) -> Result<Made, Failure> {
+    if asks {
+        match hear(ours.as_fd()) {
+            Ok(Some(fds)) => ends.terminal = fds.into_iter().next(),
+            Ok(None) => {
+                return Err(Failure::other("the container's process was killed while it was made".into()));
+            }
+            Err(failure) => {
+                drop(sys::process::send_signal(pidfd.as_fd(), libc::SIGKILL));
+                return Err(failure);
+            }
+        }
+    }
+    Ok(Made { pid, pidfd, ends })
+}
+
+/// Waits for the end of the conversation: exec closes it.
+fn await_executed(ours: BorrowedFd<'_>) -> Result<(), Failure> {
+    while hear(ours)?.is_some() {}
+    Ok(())
+}
+
+/// Waits for one message of the child: `Some` = done, with what came along; `None` = it closed.
+fn hear(ours: BorrowedFd<'_>) -> Result<Option<Vec<OwnedFd>>, Failure> {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        match wire::receive::<Answer>(ours).at(|| "cannot hear the container's process".into())? {
+            Received::Message(Answer { body: Some(Body::Failed(failed)), .. }, _) => {
+                return Err(Failure { message: failed.message, exec_code: failed.exec_code });
+            }
+            Received::Message(_, fds) => return Ok(Some(fds)),
+            Received::End => return Ok(None),
+            Received::Nothing => {
+                let left = until.saturating_duration_since(Instant::now());
+                let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
+                match rustix::event::poll(
+                    &mut [PollFd::from_borrowed_fd(ours, PollFlags::IN)],
+                    Some(&timeout),
+                ) {
+                    Ok(0) => return Err(Failure::other("the container's process took too long".into())),
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(errno) => return Err(Failure::at("poll", errno)),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The shim: one small process per container, which outlives the daemon.
+//!
+//! It makes the container, holds its standard streams or terminal, writes its log, collects its exit status, and
+//! starts further processes in it. One thread, one `poll` loop ([`server`]), no state but what its directory and
+//! its descriptors hold. The daemon is any number of clients on its socket; none at all is fine.
+
+mod child;
+mod create;
+mod failure;
+mod log;
+mod mounts;
+mod paths;
+mod server;
+mod streams;
+
+use crate::{
+    state,
+    wire::{self, Answer, Body, Launch},
+};
+use failure::Failure;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+use sys::process::{Cloned, SingleThreaded};
+
+/// Runs as the shim of the container whose state directory is the only argument; standard input is the connection
+/// to the daemon. To be called first thing in `main`, before any thread exists. Returns when the container has
+/// ended and the daemon has said so, or at once in the process that the daemon started, which only forks.
+#[must_use]
+pub fn main(args: &[OsString]) -> ExitCode {
+    match detach_and_run(args) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn detach_and_run(args: &[OsString]) -> io::Result<ExitCode> {
+    let [dir] = args else { return Err(io::Error::other("usage: shim STATE-DIRECTORY")) };
+    let dir = PathBuf::from(dir);
+    let proof = SingleThreaded::prove()?;
+    sys::process::close_on_exec_from(3)?;
+    let daemon = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let null = fs::File::open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    drop(null);
+    match sys::process::clone3(proof, 0, None)? {
+        Cloned::Parent { .. } => sys::process::exit_now(0),
+        Cloned::Child => {}
+    }
+    rustix::process::setsid()?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    sys::signal::ignore_for_supervisor();
+    // Without the right to do so it is as likely a victim as the others.
+    drop(fs::write("/proc/self/oom_score_adj", "-999"));
+    rustix::process::chdir("/")?;
+    run(proof, dir, daemon)
+}
+
+fn run(proof: SingleThreaded, dir: PathBuf, daemon: OwnedFd) -> io::Result<ExitCode> {
+    let refuse = |failure: Failure| -> io::Result<ExitCode> {
+        let body = Body::Failed(wire::Failed { message: failure.message, exec_code: failure.exec_code });
+        wire::send(daemon.as_fd(), &Answer { version: wire::VERSION, seq: 0, body: Some(body) }, &[])?;
+        Ok(ExitCode::SUCCESS)
+    };
+    let launch = match read_plan(&dir) {
+        Ok(launch) => launch,
+        Err(error) => return refuse(Failure::other(format!("cannot read the plan: {error}"))),
+    };
+    let container = match create::create(proof, &launch, &dir) {
+        Ok(container) => container,
+        Err(failure) => return refuse(failure),
+    };
+    let listener = match listen(&dir) {
+        Ok(listener) => listener,
+        Err(error) => {
+            create::destroy(&container);
+            return refuse(Failure::other(format!("cannot listen in {}: {error}", dir.display())));
+        }
+    };
+    server::Server::new(proof, dir, launch, container, listener)?.run(daemon)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_plan(dir: &Path) -> io::Result<Launch> {
+    let launch = <Launch as prost::Message>::decode(fs::read(dir.join(state::PLAN))?.as_slice())?;
+    if launch.version > wire::VERSION {
+        return Err(io::Error::other(format!(
+            "it is of version {}, this is {}",
+            launch.version,
+            wire::VERSION
+        )));
+    }
+    Ok(launch)
+}
+
+fn listen(dir: &Path) -> io::Result<OwnedFd> {
+    let (address, _dir) = state::socket_address(dir)?;
+    let listener = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?;
+    rustix::net::bind(&listener, &address)?;
+    rustix::net::listen(&listener, 16)?;
+    Ok(listener)
+}

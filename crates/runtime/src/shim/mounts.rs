@@ -1,0 +1,417 @@
+//! The container's view of files: root, mounts, devices, masked paths, pivot_root. Runs in the child, in its own
+//! mount namespace; everything is placed through descriptors that were resolved inside the new root.
+
+use super::{
+    failure::{At, Failure},
+    paths::{self, Kind},
+};
+use crate::{
+    cgroup::Group,
+    state,
+    wire::{Launch, Mount, Root},
+};
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags},
+    io::Errno,
+    mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
+};
+use std::{
+    ffi::OsStr,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+};
+use sys::mount::{Attributes, set_attributes};
+
+/// Longest value of one filesystem option. Source: fsconfig(2).
+const OPTION_BYTES_MAX: usize = 255;
+const PROC_MAGIC: i64 = 0x9fa0;
+/// Devices of every container, bound from the host because a user namespace may not make nodes.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+/// Files in /proc that may be covered by a bind mount. Source: runc `checkProcMount`.
+const PROC_FILES: [&[u8]; 11] = [
+    b"/proc/cpuinfo",
+    b"/proc/diskstats",
+    b"/proc/meminfo",
+    b"/proc/stat",
+    b"/proc/swaps",
+    b"/proc/uptime",
+    b"/proc/loadavg",
+    b"/proc/slabinfo",
+    b"/proc/net/dev",
+    b"/proc/sys/kernel/ns_last_pid",
+    b"/proc/sys/crypto/fips_enabled",
+];
+
+/// Builds the whole view and makes it the root of this process.
+pub(super) fn build(launch: &Launch, dir: &Path, group: Option<&Group>) -> Result<(), Failure> {
+    let plan = launch.root.as_ref().ok_or_else(|| Failure::other("the plan has no root".into()))?;
+    let slash = location("/")?;
+    let propagation = Attributes { propagation: plan.propagation, ..Attributes::default() };
+    set_attributes(slash.as_fd(), c"", propagation, true)
+        .at(|| "cannot detach from the host's mounts".into())?;
+
+    let root = mount_root(plan, &dir.join(state::ROOTFS))?;
+    for mount in &launch.mounts {
+        add(root.as_fd(), mount, launch, group)?;
+    }
+    devices(root.as_fd(), launch)?;
+    for path in &launch.masked_paths {
+        mask(root.as_fd(), path)?;
+    }
+    for path in &launch.readonly_paths {
+        make_readonly(root.as_fd(), path)?;
+    }
+    if plan.readonly {
+        set_attributes(root.as_fd(), c"", attrs(libc::MOUNT_ATTR_RDONLY), false)
+            .at(|| "cannot make the root filesystem read-only".into())?;
+    }
+    pivot(&root)
+}
+
+fn attrs(set: u64) -> Attributes {
+    Attributes { set, ..Attributes::default() }
+}
+
+fn show(path: &[u8]) -> String {
+    format!("{:?}", String::from_utf8_lossy(path))
+}
+
+fn location(path: impl AsRef<Path>) -> Result<OwnedFd, Failure> {
+    rustix::fs::open(path.as_ref(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .at(|| format!("cannot open {:?}", path.as_ref()))
+}
+
+fn attach(tree: &OwnedFd, target: &OwnedFd) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(tree, c"", target, c"", flags)
+}
+
+/// Copies a mount (or with `recursive` a tree of them) as a detached one.
+fn copied(source: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    rustix::mount::open_tree(source, c"", flags)
+}
+
+/// Mounts the root over the empty directory `place`, which only this mount namespace sees.
+fn mount_root(plan: &Root, place: &Path) -> Result<OwnedFd, Failure> {
+    let tree = if plan.lowers.is_empty() {
+        let directory = PathBuf::from(OsStr::from_bytes(&plan.directory));
+        let source = location(&directory)?;
+        copied(source.as_fd(), true).at(|| format!("cannot bind the root filesystem {directory:?}"))?
+    } else {
+        overlay(plan)?
+    };
+    attach(&tree, &location(place)?).at(|| "cannot attach the root filesystem".into())?;
+    let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
+    set_attributes(tree.as_fd(), c"", private, true)
+        .at(|| "cannot make the root filesystem private".into())?;
+    // Opened again: a location reached through the mount table, from which `..` and lookups behave as usual.
+    location(place)
+}
+
+fn overlay(plan: &Root) -> Result<OwnedFd, Failure> {
+    let step = |what: &str| format!("cannot mount the overlay: {what}");
+    let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at(|| step("fsopen"))?;
+    // Kept open until the mount exists, for paths that are too long for an option.
+    let mut holders = Vec::new();
+    let mut set = |key: &str, path: &[u8]| -> Result<(), Failure> {
+        let through;
+        let value = if path.len() > OPTION_BYTES_MAX {
+            let holder = location(OsStr::from_bytes(path))?;
+            through = format!("/proc/self/fd/{}", holder.as_raw_fd());
+            holders.push(holder);
+            through.as_bytes()
+        } else {
+            path
+        };
+        rustix::mount::fsconfig_set_string(&fs, key, OsStr::from_bytes(value))
+            .at(|| step(&format!("{key} {}", show(path))))
+    };
+    for lower in &plan.lowers {
+        set("lowerdir+", lower)?;
+    }
+    set("upperdir", &plan.upper)?;
+    set("workdir", &plan.work)?;
+    if plan.userxattr {
+        rustix::mount::fsconfig_set_flag(&fs, "userxattr").at(|| step("userxattr"))?;
+    }
+    rustix::mount::fsconfig_create(&fs).map_err(|errno| explained(step("create"), &fs, errno))?;
+    rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).at(|| step("fsmount"))
+}
+
+/// The kernel says more about a failed mount to who reads the context.
+fn explained(step: String, fs: &OwnedFd, errno: Errno) -> Failure {
+    let mut buffer = [0; 256];
+    let said = match rustix::io::read(fs, &mut buffer) {
+        Ok(length) if length > 0 => format!(" ({})", String::from_utf8_lossy(&buffer[..length]).trim()),
+        _ => String::new(),
+    };
+    let mut failure = Failure::at(step, errno);
+    failure.message.push_str(&said);
+    failure
+}
+
+/// Adds one mount of the spec.
+fn add(root: BorrowedFd<'_>, mount: &Mount, launch: &Launch, group: Option<&Group>) -> Result<(), Failure> {
+    let step = || {
+        let what = if mount.fstype.is_empty() { show(&mount.source) } else { format!("{:?}", mount.fstype) };
+        format!("error mounting {what} to rootfs at {}", show(&mount.target))
+    };
+    match mount.fstype.as_str() {
+        "" => bind(root, mount).map_err(|failure| Failure::other(format!("{}: {}", step(), failure.message))),
+        "cgroup" | "cgroup2" => cgroups(root, mount, group).map_err(|errno| Failure::at(step(), errno)),
+        "proc" | "sysfs" => {
+            // CVE-2019-19921: a link in the image must not decide where these are.
+            let target = paths::ensure(root, &mount.target, Kind::Directory)
+                .and_then(|_| paths::open_without_links(root, &mount.target))
+                .at(step)?;
+            let tree = match filesystem(mount) {
+                // The host's instance, where this user namespace does not own the network or process namespace.
+                Err(errno @ (Errno::PERM | Errno::BUSY))
+                    if launch.userns_squash || mount.fstype == "sysfs" =>
+                {
+                    let host = location(if mount.fstype == "proc" { "/proc" } else { "/sys" })?;
+                    let tree = copied(host.as_fd(), true).map_err(|_| Failure::at(step(), errno))?;
+                    set_attributes(tree.as_fd(), c"", attrs(mount.attrs), true).at(step)?;
+                    tree
+                }
+                result => result.at(step)?,
+            };
+            attach(&tree, &target).at(step)
+        }
+        _ => {
+            let target = paths::ensure(root, &mount.target, Kind::Directory).at(step)?;
+            let tree = match filesystem(mount) {
+                Err(errno @ Errno::PERM) if mount.fstype == "mqueue" => {
+                    let host = location("/dev/mqueue")?;
+                    copied(host.as_fd(), false).map_err(|_| Failure::at(step(), errno))?
+                }
+                result => result.at(step)?,
+            };
+            attach(&tree, &target).at(step)
+        }
+    }
+}
+
+/// Makes a new instance of a filesystem, not attached anywhere yet.
+fn filesystem(mount: &Mount) -> Result<OwnedFd, Errno> {
+    let fs = rustix::mount::fsopen(mount.fstype.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if !mount.source.is_empty() {
+        rustix::mount::fsconfig_set_string(&fs, "source", OsStr::from_bytes(&mount.source))?;
+    }
+    for option in &mount.options {
+        if option.value.is_empty() {
+            rustix::mount::fsconfig_set_flag(&fs, option.key.as_str())?;
+        } else {
+            rustix::mount::fsconfig_set_string(&fs, option.key.as_str(), option.value.as_str())?;
+        }
+    }
+    rustix::mount::fsconfig_create(&fs)?;
+    let tree = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    set_attributes(tree.as_fd(), c"", attribute_change(mount.attrs), false)?;
+    Ok(tree)
+}
+
+/// Access times are a choice, not a flag: the field is cleared when one is set.
+fn attribute_change(set: u64) -> Attributes {
+    let atime = libc::MOUNT_ATTR_NOATIME | libc::MOUNT_ATTR_STRICTATIME;
+    let clear = if set & atime != 0 { libc::MOUNT_ATTR__ATIME } else { 0 };
+    Attributes { set, clear, propagation: 0 }
+}
+
+fn bind(root: BorrowedFd<'_>, mount: &Mount) -> Result<(), Failure> {
+    let reason = |what: &'static str| move || what.to_owned();
+    let source =
+        rustix::fs::open(OsStr::from_bytes(&mount.source), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .at(|| format!("cannot open {}", show(&mount.source)))?;
+    // A tree with mounts that this user namespace did not make can only be copied whole.
+    let tree = match copied(source.as_fd(), mount.recursive) {
+        Err(Errno::INVAL) if !mount.recursive => copied(source.as_fd(), true),
+        result => result,
+    }
+    .at(reason("open_tree"))?;
+    let kind = if paths::is_directory(&source).at(reason("fstat"))? { Kind::Directory } else { Kind::File };
+    let target = paths::ensure(root, &mount.target, kind).at(reason("cannot make the mount point"))?;
+    refuse_proc(&target, mount)?;
+    if mount.attrs != 0 {
+        set_attributes(tree.as_fd(), c"", attribute_change(mount.attrs), mount.attrs_recursive)
+            .at(reason("mount_setattr"))?;
+    }
+    let kind = if mount.propagation == 0 { libc::MS_PRIVATE } else { mount.propagation };
+    let propagation = Attributes { propagation: kind, ..Attributes::default() };
+    // A copy of a shared mount is a peer of it: whatever the container mounts there would reach the host.
+    let recursive = mount.propagation == 0 || mount.propagation_recursive;
+    set_attributes(tree.as_fd(), c"", propagation, recursive).at(reason("cannot set the propagation"))?;
+    attach(&tree, &target).at(reason("move_mount"))
+}
+
+/// CVE-2019-16884: a mount inside /proc could fake what the runtime itself writes to.
+fn refuse_proc(target: &OwnedFd, mount: &Mount) -> Result<(), Failure> {
+    let in_proc = |fd: &OwnedFd| rustix::fs::fstatfs(fd).is_ok_and(|stat| stat.f_type as i64 == PROC_MAGIC);
+    if in_proc(target) && !PROC_FILES.contains(&mount.target.as_slice()) {
+        return Err(Failure::other(format!(
+            "{} cannot be mounted because it is inside /proc",
+            show(&mount.target)
+        )));
+    }
+    Ok(())
+}
+
+/// Shows the container its own control groups, one directory per v1 hierarchy.
+fn cgroups(root: BorrowedFd<'_>, mount: &Mount, group: Option<&Group>) -> Result<(), Errno> {
+    let Some(group) = group else { return Ok(()) };
+    let target = match paths::ensure(root, &mount.target, Kind::Directory) {
+        // Without a mounted sysfs that can hold it there is no place for it.
+        Err(Errno::PERM | Errno::ACCESS | Errno::ROFS) => return Ok(()),
+        result => result?,
+    };
+    let attrs = attrs(mount.attrs);
+    if group.v2() {
+        for (_, dir) in group.views() {
+            let tree = copied(open_dir(dir)?.as_fd(), false)?;
+            set_attributes(tree.as_fd(), c"", attrs, false)?;
+            attach(&tree, &target)?;
+        }
+        return Ok(());
+    }
+    let tmpfs = Mount { fstype: "tmpfs".into(), source: b"cgroup".to_vec(), ..Mount::default() };
+    let tree = filesystem(&Mount {
+        options: vec![crate::wire::Pair { key: "mode".into(), value: "755".into() }],
+        ..tmpfs
+    })?;
+    attach(&tree, &target)?;
+    for (name, dir) in group.views() {
+        rustix::fs::mkdirat(&tree, name, Mode::from_raw_mode(0o755))?;
+        let view = copied(open_dir(dir)?.as_fd(), false)?;
+        set_attributes(view.as_fd(), c"", attrs, false)?;
+        let place = rustix::fs::openat(&tree, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        attach(&view, &place)?;
+        // `cpu,cpuacct` is also found by either name.
+        for alias in name.split(',').filter(|alias| *alias != name) {
+            paths::link(&tree, alias, name)?;
+        }
+    }
+    set_attributes(tree.as_fd(), c"", attrs, false)
+}
+
+fn open_dir(dir: &Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn devices(root: BorrowedFd<'_>, launch: &Launch) -> Result<(), Failure> {
+    let dev = paths::ensure(root, b"/dev", Kind::Directory).at(|| "cannot open /dev".into())?;
+    for (name, major, minor) in DEVICES {
+        let path = format!("/dev/{name}");
+        if paths::has(&dev, name) {
+            continue;
+        }
+        bind_device(root, path.as_bytes(), false, major, minor).at(|| format!("cannot make {path}"))?;
+    }
+    for device in &launch.devices {
+        let step = || format!("cannot make device {}", show(&device.path));
+        match bind_device(root, &device.path, device.block, device.major, device.minor) {
+            // The host has it elsewhere or not at all.
+            Err(Errno::NOENT | Errno::NODEV) => make_device(root, device).at(step)?,
+            result => result.at(step)?,
+        }
+    }
+    for (name, target) in LINKS {
+        paths::link(&dev, name, target).at(|| format!("cannot link /dev/{name}"))?;
+    }
+    if Path::new("/proc/kcore").exists() {
+        paths::link(&dev, "core", "/proc/kcore").at(|| "cannot link /dev/core".into())?;
+    }
+    Ok(())
+}
+
+/// Binds the host's node of the same path, after looking that it is the device it claims to be.
+fn bind_device(root: BorrowedFd<'_>, path: &[u8], block: bool, major: u32, minor: u32) -> Result<(), Errno> {
+    let source = rustix::fs::open(OsStr::from_bytes(path), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = rustix::fs::fstat(&source)?;
+    let kind = if block { FileType::BlockDevice } else { FileType::CharacterDevice };
+    if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_rdev != rustix::fs::makedev(major, minor) {
+        return Err(Errno::NODEV);
+    }
+    let target = paths::ensure(root, path, Kind::File)?;
+    attach(&copied(source.as_fd(), false)?, &target)
+}
+
+fn make_device(root: BorrowedFd<'_>, device: &crate::wire::Device) -> Result<(), Errno> {
+    let path = Path::new(OsStr::from_bytes(&device.path));
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL) };
+    let dir = paths::ensure(root, parent.as_os_str().as_bytes(), Kind::Directory)?;
+    let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
+    let node = rustix::fs::makedev(device.major, device.minor);
+    match rustix::fs::mknodat(&dir, name, kind, Mode::from_raw_mode(device.mode), node) {
+        Err(Errno::EXIST) => return Ok(()),
+        result => result?,
+    }
+    // The umask had its say in mknod.
+    rustix::fs::chmodat(&dir, name, Mode::from_raw_mode(device.mode), AtFlags::empty())?;
+    let (uid, gid) = (rustix::fs::Uid::from_raw(device.uid), rustix::fs::Gid::from_raw(device.gid));
+    rustix::fs::chownat(&dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Covers a path: a file with /dev/null, a directory with an empty read-only one.
+fn mask(root: BorrowedFd<'_>, path: &[u8]) -> Result<(), Failure> {
+    let step = || format!("cannot mask path {}", show(path));
+    let target = match paths::open(root, path) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        result => result.at(step)?,
+    };
+    if paths::is_directory(&target).at(step)? {
+        let cover = Mount {
+            fstype: "tmpfs".into(),
+            source: b"tmpfs".to_vec(),
+            attrs: libc::MOUNT_ATTR_RDONLY,
+            options: vec![crate::wire::Pair { key: "nr_blocks".into(), value: "1".into() }],
+            ..Mount::default()
+        };
+        return filesystem(&cover).and_then(|tree| attach(&tree, &target)).at(step);
+    }
+    // CVE-2025-31133: only the real null device may cover a file.
+    let null = location("/dev/null")?;
+    let stat = rustix::fs::fstat(&null).at(step)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice
+        || stat.st_rdev != rustix::fs::makedev(1, 3)
+    {
+        return Err(Failure::other(format!("{}: the host's /dev/null is not the null device", step())));
+    }
+    copied(null.as_fd(), false).and_then(|tree| attach(&tree, &target)).at(step)
+}
+
+fn make_readonly(root: BorrowedFd<'_>, path: &[u8]) -> Result<(), Failure> {
+    let step = || format!("cannot make {} read-only", show(path));
+    let target = match paths::open(root, path) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        result => result.at(step)?,
+    };
+    let tree = copied(target.as_fd(), true).at(step)?;
+    set_attributes(tree.as_fd(), c"", attrs(libc::MOUNT_ATTR_RDONLY), true).at(step)?;
+    attach(&tree, &target).at(step)
+}
+
+/// Makes the new root the root and lets go of the old one.
+fn pivot(root: &OwnedFd) -> Result<(), Failure> {
+    let step = || "cannot change into the root filesystem".to_owned();
+    rustix::process::fchdir(root).at(step)?;
+    // The old root lands on top of the new one at `.` and is taken off there.
+    rustix::process::pivot_root(".", ".").at(step)?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).at(step)?;
+    rustix::process::chdir("/").at(step)
+}

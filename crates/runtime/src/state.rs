@@ -1,0 +1,142 @@
+//! The files of a container's state directory.
+//!
+//! | file | written by | what |
+//! |---|---|---|
+//! | `config.json` | daemon | the OCI spec |
+//! | `plan` | daemon | the spec translated for the shim |
+//! | `pid` | shim | `pid start-time shim-pid` |
+//! | `shim.sock` | shim | its socket |
+//! | `exit` | shim | how the container ended, whole or not at all, before anyone is told |
+//! | `rootfs/` | shim | empty; mount point inside the container's mount namespace |
+//! | `shim.log` | shim | its panics |
+
+use crate::{ExitStatus, wire};
+use rustix::net::SocketAddrUnix;
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::fd::{AsRawFd, OwnedFd},
+    path::Path,
+};
+
+pub(crate) const CONFIG: &str = "config.json";
+pub(crate) const PLAN: &str = "plan";
+pub(crate) const PID: &str = "pid";
+pub(crate) const EXIT: &str = "exit";
+pub(crate) const ROOTFS: &str = "rootfs";
+pub(crate) const STDERR: &str = "shim.log";
+/// All of them, for removal.
+pub(crate) const FILES: [&str; 6] = [CONFIG, PLAN, PID, EXIT, STDERR, wire::SOCKET];
+
+/// Returns how the container in `dir` ended, if it has.
+#[must_use]
+pub fn read_exit(dir: &Path) -> Option<ExitStatus> {
+    parse_exit(&fs::read_to_string(dir.join(EXIT)).ok()?)
+}
+
+fn parse_exit(text: &str) -> Option<ExitStatus> {
+    let mut words = text.split_ascii_whitespace();
+    let code = words.next()?.parse().ok()?;
+    let signal = words.next()?.parse().ok().filter(|&signal| signal != 0);
+    let oom = words.next()? == "1";
+    let at = ExitStatus::at_from_nanos(words.next()?.parse().ok()?);
+    Some(ExitStatus { code, signal, oom, at })
+}
+
+/// Writes the exit file: `code signal oom nanoseconds-since-epoch`, signal 0 = none.
+pub(crate) fn write_exit(dir: &Path, status: ExitStatus) -> io::Result<()> {
+    let text = format!(
+        "{} {} {} {}\n",
+        status.code,
+        status.signal.unwrap_or(0),
+        u8::from(status.oom),
+        status.at_nanos()
+    );
+    write_whole(&dir.join(EXIT), text.as_bytes())
+}
+
+/// The container's first process and its shim. A process id alone may have been given to another process since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pids {
+    pub(crate) init: i32,
+    pub(crate) init_start: u64,
+    pub(crate) shim: i32,
+    pub(crate) shim_start: u64,
+}
+
+pub(crate) fn read_pids(dir: &Path) -> Option<Pids> {
+    let text = fs::read_to_string(dir.join(PID)).ok()?;
+    let mut words = text.split_ascii_whitespace();
+    Some(Pids {
+        init: words.next()?.parse().ok()?,
+        init_start: words.next()?.parse().ok()?,
+        shim: words.next()?.parse().ok()?,
+        shim_start: words.next()?.parse().ok()?,
+    })
+}
+
+pub(crate) fn write_pids(dir: &Path, pids: Pids) -> io::Result<()> {
+    let text = format!("{} {} {} {}\n", pids.init, pids.init_start, pids.shim, pids.shim_start);
+    write_whole(&dir.join(PID), text.as_bytes())
+}
+
+/// Returns when a process started, in clock ticks since boot: with its id that names it for ever.
+/// Source: proc_pid_stat(5), field 22.
+pub(crate) fn start_time(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the command in parentheses and may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// Takes away what an earlier run of the same container left.
+pub(crate) fn forget(dir: &Path) -> io::Result<()> {
+    for file in [PID, EXIT, wire::SOCKET] {
+        match fs::remove_file(dir.join(file)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Returns the address of the socket in `dir`, by way of a descriptor when the path is too long for an address,
+/// and that descriptor.
+pub(crate) fn socket_address(dir: &Path) -> io::Result<(SocketAddrUnix, Option<OwnedFd>)> {
+    if let Ok(address) = SocketAddrUnix::new(dir.join(wire::SOCKET)) {
+        return Ok((address, None));
+    }
+    let fd = OwnedFd::from(File::open(dir)?);
+    let short = format!("/proc/self/fd/{}/{}", fd.as_raw_fd(), wire::SOCKET);
+    Ok((SocketAddrUnix::new(short)?, Some(fd)))
+}
+
+/// Writes a file so that a reader sees all of it or nothing.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let part = path.with_extension("part");
+    File::create(&part)?.write_all(bytes)?;
+    fs::rename(part, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn exit_file_reads_back_and_half_a_line_is_nothing() {
+        let dir = std::env::temp_dir().join(format!("rswarm-state-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let at = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
+        for status in [
+            ExitStatus { code: 137, signal: Some(9), oom: true, at },
+            ExitStatus { code: 3, signal: None, oom: false, at },
+        ] {
+            write_exit(&dir, status).unwrap();
+            assert_eq!(read_exit(&dir), Some(status));
+        }
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(parse_exit("137 9"), None);
+        assert_eq!(parse_exit(""), None);
+    }
+}

@@ -1,0 +1,537 @@
+//! Messages between the daemon and a shim: prost, one per SOCK_SEQPACKET datagram, descriptors beside them.
+//!
+//! Daemon and shim may be of different releases: fields are only ever added, [`VERSION`] is raised when an old
+//! shim would do the wrong thing with a new request. A message longer than [`INLINE_BYTES_MAX`] travels in a memfd
+//! that is the first descriptor, because a datagram is limited by the socket's buffer.
+
+use prost::Message;
+use rustix::{
+    fs::MemfdFlags,
+    io::Errno,
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags,
+    },
+};
+use std::{
+    fs::File,
+    io::{self, IoSlice, IoSliceMut, Read, Seek, Write},
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+/// Version of the protocol that this program speaks.
+pub(crate) const VERSION: u32 = 1;
+/// Name of the shim's socket in the state directory.
+pub(crate) const SOCKET: &str = "shim.sock";
+/// Longest message inside a datagram.
+pub(crate) const INLINE_BYTES_MAX: usize = 16 * 1024;
+/// Longest message at all.
+const MESSAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Most descriptors beside one message: three streams and a memfd.
+const FDS_MAX: usize = 4;
+
+const KIND_INLINE: u8 = 0;
+const KIND_MEMFD: u8 = 1;
+
+/// Daemon to shim.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Request {
+    #[prost(uint32, tag = "1")]
+    pub(crate) version: u32,
+    /// Comes back in the answer; never 0.
+    #[prost(uint64, tag = "2")]
+    pub(crate) seq: u64,
+    #[prost(oneof = "Call", tags = "10, 11, 12, 13, 14, 15, 16")]
+    pub(crate) call: Option<Call>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(crate) enum Call {
+    #[prost(message, tag = "10")]
+    Start(Empty),
+    #[prost(message, tag = "11")]
+    Signal(Signal),
+    #[prost(message, tag = "12")]
+    Exec(Exec),
+    #[prost(message, tag = "13")]
+    Attach(Streams),
+    #[prost(message, tag = "14")]
+    Resize(Resize),
+    #[prost(message, tag = "15")]
+    CloseStdin(Empty),
+    #[prost(message, tag = "16")]
+    Shutdown(Empty),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Empty {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Signal {
+    #[prost(int32, tag = "1")]
+    pub(crate) number: i32,
+    /// Every process of the container instead of the first one.
+    #[prost(bool, tag = "2")]
+    pub(crate) all: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Exec {
+    #[prost(string, tag = "1")]
+    pub(crate) id: String,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) process: Option<Process>,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) streams: Option<Streams>,
+}
+
+/// Which descriptors came along, in this order.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Streams {
+    #[prost(bool, tag = "1")]
+    pub(crate) stdin: bool,
+    #[prost(bool, tag = "2")]
+    pub(crate) stdout: bool,
+    #[prost(bool, tag = "3")]
+    pub(crate) stderr: bool,
+    #[prost(bool, tag = "4")]
+    pub(crate) stdin_once: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Resize {
+    /// Absent = the container's own terminal.
+    #[prost(string, optional, tag = "1")]
+    pub(crate) exec: Option<String>,
+    #[prost(uint32, tag = "2")]
+    pub(crate) rows: u32,
+    #[prost(uint32, tag = "3")]
+    pub(crate) cols: u32,
+}
+
+/// Shim to daemon.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Answer {
+    #[prost(uint32, tag = "1")]
+    pub(crate) version: u32,
+    /// The request's; 0 = not asked for.
+    #[prost(uint64, tag = "2")]
+    pub(crate) seq: u64,
+    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15")]
+    pub(crate) body: Option<Body>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(crate) enum Body {
+    #[prost(message, tag = "10")]
+    Hello(Hello),
+    #[prost(message, tag = "11")]
+    Done(Empty),
+    #[prost(message, tag = "12")]
+    Failed(Failed),
+    #[prost(message, tag = "13")]
+    Exited(Exited),
+    #[prost(message, tag = "14")]
+    ExecExited(ExecExited),
+    #[prost(message, tag = "15")]
+    Oom(Empty),
+}
+
+/// First message on each connection: the container exists.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Hello {
+    /// Of the container's first process, as the shim sees it.
+    #[prost(uint32, tag = "1")]
+    pub(crate) pid: u32,
+    #[prost(string, tag = "2")]
+    pub(crate) id: String,
+    #[prost(string, repeated, tag = "3")]
+    pub(crate) warnings: Vec<String>,
+    /// The program was executed (it may have ended since).
+    #[prost(bool, tag = "4")]
+    pub(crate) started: bool,
+    #[prost(uint32, tag = "5")]
+    pub(crate) shim_pid: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Failed {
+    #[prost(string, tag = "1")]
+    pub(crate) message: String,
+    /// 126 or 127 when a program could not be executed, else 0.
+    #[prost(int32, tag = "2")]
+    pub(crate) exec_code: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Exited {
+    #[prost(int32, tag = "1")]
+    pub(crate) code: i32,
+    #[prost(int32, optional, tag = "2")]
+    pub(crate) signal: Option<i32>,
+    #[prost(bool, tag = "3")]
+    pub(crate) oom: bool,
+    #[prost(uint64, tag = "4")]
+    pub(crate) at_nanos: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ExecExited {
+    #[prost(string, tag = "1")]
+    pub(crate) id: String,
+    #[prost(int32, tag = "2")]
+    pub(crate) code: i32,
+}
+
+/// All that a shim needs to make a container, translated from the spec by the daemon: the file `plan`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Launch {
+    #[prost(uint32, tag = "1")]
+    pub(crate) version: u32,
+    #[prost(string, tag = "2")]
+    pub(crate) id: String,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) process: Option<Process>,
+    #[prost(bool, tag = "4")]
+    pub(crate) stdin_open: bool,
+    #[prost(bool, tag = "5")]
+    pub(crate) init: bool,
+    #[prost(message, optional, tag = "6")]
+    pub(crate) log: Option<Log>,
+    #[prost(message, optional, tag = "7")]
+    pub(crate) root: Option<Root>,
+    #[prost(message, repeated, tag = "8")]
+    pub(crate) namespaces: Vec<Namespace>,
+    #[prost(message, repeated, tag = "9")]
+    pub(crate) mounts: Vec<Mount>,
+    #[prost(bytes = "vec", repeated, tag = "10")]
+    pub(crate) masked_paths: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", repeated, tag = "11")]
+    pub(crate) readonly_paths: Vec<Vec<u8>>,
+    #[prost(message, repeated, tag = "12")]
+    pub(crate) devices: Vec<Device>,
+    #[prost(string, optional, tag = "13")]
+    pub(crate) hostname: Option<String>,
+    #[prost(string, optional, tag = "14")]
+    pub(crate) domainname: Option<String>,
+    #[prost(message, repeated, tag = "15")]
+    pub(crate) sysctls: Vec<Pair>,
+    #[prost(message, optional, tag = "16")]
+    pub(crate) cgroup: Option<Cgroup>,
+    #[prost(bool, tag = "17")]
+    pub(crate) userns_squash: bool,
+}
+
+/// What is executed, and as whom.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Process {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub(crate) args: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub(crate) env: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) cwd: Vec<u8>,
+    #[prost(uint32, tag = "4")]
+    pub(crate) uid: u32,
+    #[prost(uint32, tag = "5")]
+    pub(crate) gid: u32,
+    #[prost(uint32, repeated, tag = "6")]
+    pub(crate) groups: Vec<u32>,
+    #[prost(uint32, optional, tag = "7")]
+    pub(crate) umask: Option<u32>,
+    #[prost(message, optional, tag = "8")]
+    pub(crate) caps: Option<Caps>,
+    #[prost(bool, tag = "9")]
+    pub(crate) no_new_privs: bool,
+    /// A BPF program in the kernel's layout; empty = none.
+    #[prost(bytes = "vec", tag = "10")]
+    pub(crate) seccomp: Vec<u8>,
+    /// Flags of seccomp(2) for it.
+    #[prost(uint32, tag = "11")]
+    pub(crate) seccomp_flags: u32,
+    #[prost(int32, optional, tag = "12")]
+    pub(crate) oom_score_adj: Option<i32>,
+    #[prost(message, repeated, tag = "13")]
+    pub(crate) rlimits: Vec<Rlimit>,
+    #[prost(bool, tag = "14")]
+    pub(crate) tty: bool,
+    #[prost(uint32, tag = "15")]
+    pub(crate) rows: u32,
+    #[prost(uint32, tag = "16")]
+    pub(crate) cols: u32,
+}
+
+/// Bit n = capability n.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct Caps {
+    #[prost(uint64, tag = "1")]
+    pub(crate) bounding: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) effective: u64,
+    #[prost(uint64, tag = "3")]
+    pub(crate) permitted: u64,
+    #[prost(uint64, tag = "4")]
+    pub(crate) inheritable: u64,
+    #[prost(uint64, tag = "5")]
+    pub(crate) ambient: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct Rlimit {
+    /// `RLIMIT_*`.
+    #[prost(uint32, tag = "1")]
+    pub(crate) resource: u32,
+    /// `u64::MAX` = unlimited.
+    #[prost(uint64, tag = "2")]
+    pub(crate) soft: u64,
+    #[prost(uint64, tag = "3")]
+    pub(crate) hard: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Log {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) path: Vec<u8>,
+    #[prost(uint64, optional, tag = "2")]
+    pub(crate) max_size_bytes: Option<u64>,
+    #[prost(uint32, tag = "3")]
+    pub(crate) max_files: u32,
+    #[prost(message, repeated, tag = "4")]
+    pub(crate) attrs: Vec<Pair>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Pair {
+    #[prost(string, tag = "1")]
+    pub(crate) key: String,
+    #[prost(string, tag = "2")]
+    pub(crate) value: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Root {
+    /// Overlay layers, top first; empty = `directory` is used.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub(crate) lowers: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) upper: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) work: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub(crate) directory: Vec<u8>,
+    #[prost(bool, tag = "5")]
+    pub(crate) readonly: bool,
+    /// `MS_SLAVE`, `MS_PRIVATE` or `MS_SHARED`.
+    #[prost(uint64, tag = "6")]
+    pub(crate) propagation: u64,
+    /// Overlay marks live in `user.` attributes.
+    #[prost(bool, tag = "7")]
+    pub(crate) userxattr: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Namespace {
+    /// One `CLONE_NEW*` bit.
+    #[prost(uint64, tag = "1")]
+    pub(crate) flag: u64,
+    /// Empty = a new one.
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) path: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Mount {
+    /// Empty = a bind mount.
+    #[prost(string, tag = "1")]
+    pub(crate) fstype: String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) source: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) target: Vec<u8>,
+    /// `MOUNT_ATTR_*` to set.
+    #[prost(uint64, tag = "4")]
+    pub(crate) attrs: u64,
+    /// The attributes reach submounts too.
+    #[prost(bool, tag = "5")]
+    pub(crate) attrs_recursive: bool,
+    /// Submounts come along.
+    #[prost(bool, tag = "6")]
+    pub(crate) recursive: bool,
+    /// `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED` or `MS_UNBINDABLE`; 0 = private.
+    #[prost(uint64, tag = "7")]
+    pub(crate) propagation: u64,
+    #[prost(bool, tag = "8")]
+    pub(crate) propagation_recursive: bool,
+    /// Options of the filesystem; an empty value is a flag.
+    #[prost(message, repeated, tag = "9")]
+    pub(crate) options: Vec<Pair>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Device {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) path: Vec<u8>,
+    #[prost(bool, tag = "2")]
+    pub(crate) block: bool,
+    #[prost(uint32, tag = "3")]
+    pub(crate) major: u32,
+    #[prost(uint32, tag = "4")]
+    pub(crate) minor: u32,
+    #[prost(uint32, tag = "5")]
+    pub(crate) mode: u32,
+    #[prost(uint32, tag = "6")]
+    pub(crate) uid: u32,
+    #[prost(uint32, tag = "7")]
+    pub(crate) gid: u32,
+}
+
+/// The container's place in each hierarchy and what is written there.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Cgroup {
+    /// As in the spec, e.g. `/rswarm/<id>`.
+    #[prost(string, tag = "1")]
+    pub(crate) path: String,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) writes: Vec<CgroupWrite>,
+    /// Continue without, with a warning, when it cannot be made.
+    #[prost(bool, tag = "3")]
+    pub(crate) optional: bool,
+    /// Device rules for cgroup v2: an eBPF program in the kernel's layout; empty = none.
+    #[prost(bytes = "vec", tag = "4")]
+    pub(crate) device_program: Vec<u8>,
+    /// Controllers of a hierarchy (comma-separated; empty = the cgroup2 one) and where it is mounted.
+    #[prost(message, repeated, tag = "5")]
+    pub(crate) hierarchies: Vec<Pair>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct CgroupWrite {
+    /// v1 controller, e.g. `memory`; empty on v2.
+    #[prost(string, tag = "1")]
+    pub(crate) controller: String,
+    #[prost(string, tag = "2")]
+    pub(crate) file: String,
+    #[prost(string, tag = "3")]
+    pub(crate) value: String,
+    /// The kernel may lack this file.
+    #[prost(bool, tag = "4")]
+    pub(crate) optional: bool,
+}
+
+/// Sends one message with descriptors.
+///
+/// # Errors
+/// As sendmsg(2); `WouldBlock` when the peer does not read.
+pub(crate) fn send(socket: BorrowedFd<'_>, message: &impl Message, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut bytes = vec![KIND_INLINE];
+    message.encode_length_delimited(&mut bytes).map_err(io::Error::other)?;
+    let memfd;
+    let mut all = Vec::with_capacity(FDS_MAX);
+    if bytes.len() > INLINE_BYTES_MAX {
+        let mut file = File::from(rustix::fs::memfd_create("message", MemfdFlags::CLOEXEC)?);
+        file.write_all(&bytes[1..])?;
+        memfd = OwnedFd::from(file);
+        all.push(memfd.as_fd());
+        bytes = vec![KIND_MEMFD];
+    }
+    all.extend_from_slice(fds);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !all.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&all)) {
+        return Err(io::Error::other("too many descriptors"));
+    }
+    rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(
+            socket,
+            &[IoSlice::new(&bytes)],
+            &mut control,
+            SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+        )
+    })?;
+    Ok(())
+}
+
+/// What [`receive`] found.
+#[derive(Debug)]
+pub(crate) enum Received<M> {
+    Message(M, Vec<OwnedFd>),
+    /// Nothing there yet.
+    Nothing,
+    /// The peer closed.
+    End,
+}
+
+/// Takes one message without waiting.
+///
+/// # Errors
+/// As recvmsg(2); `InvalidData` when it is not a message.
+pub(crate) fn receive<M: Message + Default>(socket: BorrowedFd<'_>) -> io::Result<Received<M>> {
+    let mut buffer = vec![0; INLINE_BYTES_MAX + 1];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let got = loop {
+        match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut buffer)], &mut control, flags) {
+            Ok(got) => break got,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(Received::Nothing),
+            Err(Errno::CONNRESET) => return Ok(Received::End),
+            Err(errno) => return Err(errno.into()),
+        }
+    };
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    if got.bytes == 0 {
+        return Ok(Received::End);
+    }
+    let invalid = |reason: &str| io::Error::new(io::ErrorKind::InvalidData, reason.to_owned());
+    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(invalid("truncated message"));
+    }
+    let decode =
+        |bytes: &[u8]| M::decode_length_delimited(bytes).map_err(|error| invalid(&error.to_string()));
+    let message = match buffer[0] {
+        KIND_INLINE => decode(&buffer[1..got.bytes])?,
+        KIND_MEMFD if !fds.is_empty() => {
+            let mut file = File::from(fds.remove(0));
+            if file.metadata()?.len() > MESSAGE_BYTES_MAX {
+                return Err(invalid("message too long"));
+            }
+            file.rewind()?;
+            let mut bytes = Vec::new();
+            file.take(MESSAGE_BYTES_MAX).read_to_end(&mut bytes)?;
+            decode(&bytes)?
+        }
+        _ => return Err(invalid("unknown kind of message")),
+    };
+    Ok(Received::Message(message, fds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    #[test]
+    fn messages_and_descriptors_arrive_whatever_their_length() {
+        for length in [0, 10, INLINE_BYTES_MAX, 3 * INLINE_BYTES_MAX, 1 << 20] {
+            let (a, b) =
+                socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+            let sent = Failed { message: "x".repeat(length), exec_code: 7 };
+            send(a.as_fd(), &sent, &[a.as_fd()]).unwrap();
+            let Received::Message(got, fds) = receive::<Failed>(b.as_fd()).unwrap() else {
+                panic!("no message")
+            };
+            assert_eq!((got, fds.len()), (sent, 1));
+            assert!(matches!(receive::<Failed>(b.as_fd()).unwrap(), Received::Nothing));
+            drop(a);
+            drop(fds);
+            assert!(matches!(receive::<Failed>(b.as_fd()).unwrap(), Received::End));
+        }
+    }
+}
