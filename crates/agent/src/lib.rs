@@ -20,6 +20,7 @@
 
 mod backoff;
 mod executor;
+pub mod fake;
 mod ledger;
 mod session;
 mod tables;
