@@ -266,7 +266,7 @@ impl Tables {
                         meta.updated_at = batch.at;
                         meta.created_at = if old.is_some() { meta.created_at } else { batch.at };
                     });
-                    next.index_object(&new)?;
+                    next.index_object(&new, &self.claims)?;
                     next.store(new.clone());
                     events.push(match old {
                         Some(old) => Event::Updated(old, new),
@@ -291,7 +291,7 @@ impl Tables {
     /// # Errors
     /// A [`Conflict`] when two objects of the snapshot claim the same thing: it is corrupt.
     pub fn restore(&mut self, object: Object) -> Result<(), Conflict> {
-        self.index_object(&object)?;
+        self.index_object(&object, &Claims::default())?;
         self.store(object);
         Ok(())
     }
@@ -386,7 +386,9 @@ impl Tables {
         self.claims.0.get(&Claim::Name(kind, name.to_owned())).copied()
     }
 
-    fn index_object(&mut self, object: &Object) -> Result<(), Conflict> {
+    /// Claims what the object holds. `before`: the claims before this batch; who held an address then and still
+    /// does has not been handed it anew.
+    fn index_object(&mut self, object: &Object, before: &Claims) -> Result<(), Conflict> {
         let owner = object.key();
         for claim in claims_of(object) {
             if let Some(&other) = self.claims.0.get(&claim)
@@ -394,7 +396,9 @@ impl Tables {
             {
                 return Err(claim.taken_by(other));
             }
-            if let Claim::Address(network, address) = claim {
+            if let Claim::Address(network, address) = claim
+                && before.0.get(&claim) != Some(&owner)
+            {
                 self.cursors.0.insert_mut(network, address);
             }
             self.claims.0.insert_mut(claim, owner);

@@ -89,3 +89,16 @@ fn restoring_every_object_gives_the_same_state_with_its_indexes() {
     assert_eq!(restored.tasks_of_node(NodeId(7)).count(), 1);
     assert!(restored.apply(2, &put([secret(2, "a", 0)])).is_err(), "names are indexed again");
 }
+
+#[test]
+fn the_next_address_is_looked_for_behind_the_one_handed_out_last() {
+    let mut tables = Tables::default();
+    tables.apply(1, &put([task(1, "10.0.0.5/24")])).expect("free");
+    tables.apply(2, &put([task(2, "10.0.0.6/24")])).expect("free");
+    // A report about the first task puts it again with the address it has.
+    let Some(Object::Task(first)) = tables.get(ObjectRef::Task(TaskId(1))) else {
+        panic!("task 1 is stored")
+    };
+    tables.apply(3, &put([Object::Task(first)])).expect("at its version");
+    assert_eq!(tables.last_address(NetworkId(1)), Some("10.0.0.6".parse().expect("an address")));
+}
