@@ -17,21 +17,31 @@
 //!
 //! *Start reading at* [`Store::pull`], then `unpack`.
 
+mod compression;
 mod config;
 mod digest;
 mod error;
+mod import;
+mod layers;
+mod load;
 mod manifest;
+mod pull;
+mod push;
 mod reference;
+mod registry;
+mod save;
 mod source;
 mod store;
+mod tarball;
+mod unpack;
 
 pub use config::{ChangeError, Config, Healthcheck, HistoryEntry, ImageConfiguration, RootFs};
 pub use digest::{Digest, InvalidDigest};
 pub use error::{Error, Result};
+pub use layers::Layers;
 pub use manifest::{Descriptor, InvalidPlatform, Manifest, Platform};
 pub use reference::{InvalidReference, Reference};
 pub use source::{BlobSource, BoxAsyncRead, SourceError};
 pub use store::{
-    Auth, Image, ImportOptions, Layers, Loaded, Progress, PullOptions, PushOptions, RegistryOptions, Removed,
-    Store,
+    Auth, Image, ImportOptions, Loaded, Progress, PullOptions, PushOptions, RegistryOptions, Removed, Store,
 };

@@ -1,343 +1,566 @@
-//! The store: signatures others build on.
+//! The content store: what is here, what it is called, who needs it, and what may go.
+//!
+//! ```text
+//! root/images.json         names, images, holders: the one truth (metadata)
+//! root/blobs/sha256/<hex>  complete, verified blobs (blobs)
+//! root/ingest/             blobs being written; `<hex>.part` is taken up by the next pull
+//! root/layers/<hex24>/diff unpacked layers, beside `layer.json` that names the whole diff id (unpacked)
+//! ```
+
+mod blobs;
+mod metadata;
+mod removal;
+mod types;
+mod unpacked;
+
+pub(crate) use blobs::{Blobs, Ingest, verify};
+pub use types::{
+    Auth, Image, ImportOptions, Loaded, Progress, PullOptions, PushOptions, RegistryOptions, Removed,
+};
 
 use crate::{
     config::{HistoryEntry, ImageConfiguration},
     digest::Digest,
     error::{Error, Result},
-    manifest::{Manifest, Platform},
+    layers::Layers,
+    manifest::{Descriptor, ImageManifest, Manifest},
     reference::Reference,
-    source::BlobSource,
 };
+use metadata::{Document, LayerRecord, Metadata, Record};
 use std::{
+    collections::HashMap,
+    fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, SystemTime},
 };
-use time::OffsetDateTime;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::mpsc,
-};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::sync::{Semaphore, mpsc};
+
+/// How long an unnamed blob or a half download waits for a second try.
+const KEEP_UNUSED: Duration = Duration::from_secs(24 * 3600);
 
 /// Handle of a content store on disk.
 #[derive(Debug, Clone)]
 pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     root: PathBuf,
+    squash: bool,
+    blobs: Blobs,
+    current: Mutex<Arc<Metadata>>,
+    /// One change at a time.
+    writer: Mutex<()>,
+    /// One fetch per blob and one unpack per layer at a time.
+    gates: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    /// Blobs and layers that running operations need.
+    pins: Mutex<HashMap<Digest, usize>>,
+    unpackers: Semaphore,
+    flusher: unpacked::Flusher,
+    http: crate::registry::Http,
 }
 
-/// An image that is here, complete and unpacked.
-#[derive(Debug, Clone)]
-pub struct Image {
-    /// Digest of the configuration: Docker's image id.
-    pub id: Digest,
-    /// What a container of it runs with.
-    pub config: Arc<ImageConfiguration>,
-    /// Digest services pin: of the index if it was pulled through one, else of the manifest.
-    pub manifest: Digest,
-    /// `redis:7`, sorted.
-    pub repo_tags: Vec<String>,
-    /// `redis@sha256:..`, sorted.
-    pub repo_digests: Vec<String>,
-    /// *Unit:* bytes of all layers, unpacked.
-    pub size_bytes: u64,
-    /// When it was built, as its configuration says.
-    pub created: Option<OffsetDateTime>,
-    /// When a name was last given to it.
-    pub last_tagged: Option<OffsetDateTime>,
-    /// Image it was committed from, if that is known.
-    pub parent: Option<Digest>,
+/// An image whose blobs are all in the store, about to be unpacked and named.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    pub(crate) manifest: Manifest,
+    /// The index it was chosen from.
+    pub(crate) index: Option<Manifest>,
+    pub(crate) tags: Vec<Reference>,
+    /// Where it came from, with the digest it has there.
+    pub(crate) digests: Vec<Reference>,
+    pub(crate) parent: Option<Digest>,
 }
 
-/// Unpacked layers of an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layers {
-    /// Directories, top first: the `lowerdir`s of an overlay. Paths contain no `:`, `,` or `\` unless the root does.
-    pub dirs: Vec<PathBuf>,
+/// Keeps digests from being swept away while it lives.
+#[derive(Debug)]
+pub(crate) struct Pins {
+    store: Store,
+    digests: Vec<Digest>,
 }
 
-impl Layers {
-    /// Returns the content of a file as a container would see it, `None` if there is none. Symlinks stay in the root.
-    ///
-    /// # Errors
-    /// The file is there and cannot be read. Blocking: a few small reads.
-    pub fn read_file(&self, _path: &str) -> Result<Option<Vec<u8>>> {
-        Err(unbuilt())
+impl Pins {
+    pub(crate) fn add(&mut self, digest: Digest) {
+        *lock(&self.store.inner.pins).entry(digest).or_default() += 1;
+        self.digests.push(digest);
     }
 }
 
-/// One image out of an archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Loaded {
-    /// Image id.
-    pub id: Digest,
-    /// Names it got.
-    pub tags: Vec<Reference>,
-}
-
-/// What [`Store::import`] makes of a root tarball.
-#[derive(Debug, Clone, Default)]
-pub struct ImportOptions {
-    /// Name to give.
-    pub reference: Option<Reference>,
-    /// Dockerfile instructions: `CMD ["/bin/sh"]`.
-    pub changes: Vec<String>,
-    /// Comment in the history; empty: `Imported from -`.
-    pub message: String,
-    /// Unset: this machine's.
-    pub platform: Option<Platform>,
-    /// Unset: now. The same tarball, changes and time give the same image id.
-    pub created: Option<OffsetDateTime>,
-}
-
-/// One line of progress, Docker's `status` messages.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// 12 hex digits of the layer, the tag, or empty.
-    pub id: String,
-    /// Docker's words: `Downloading`, `Extracting`, `Pull complete` ...
-    pub status: String,
-    /// *Unit:* bytes.
-    pub current: u64,
-    /// *Unit:* bytes; 0 when unknown.
-    pub total: u64,
-}
-
-/// Who we are to a registry. *Source:* Docker API, `X-Registry-Auth`.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Auth {
-    /// Name and password.
-    Basic {
-        /// Name.
-        username: String,
-        /// Password or access token.
-        password: String,
-    },
-    /// A refresh token for the token server.
-    Identity(String),
-    /// A ready bearer token.
-    Bearer(String),
-}
-
-impl std::fmt::Debug for Auth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Auth(..)")
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let mut pins = lock(&self.store.inner.pins);
+        for digest in &self.digests {
+            if let Some(count) = pins.get_mut(digest) {
+                *count -= 1;
+                if *count == 0 {
+                    pins.remove(digest);
+                }
+            }
+        }
     }
 }
 
-/// How registries are reached.
-#[derive(Debug, Clone, Default)]
-pub struct RegistryOptions {
-    /// `host[:port]` or CIDR that may be talked to without (verified) TLS; `localhost` and 127.0.0.0/8 always may.
-    pub insecure: Vec<String>,
-    /// Base URLs asked before `docker.io`.
-    pub mirrors: Vec<String>,
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No section under these locks leaves its data half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How to pull.
-#[derive(Debug, Clone, Default)]
-pub struct PullOptions {
-    /// For the image's registry only.
-    pub auth: Option<Auth>,
-    /// Unset: this machine's.
-    pub platform: Option<Platform>,
-    /// Asked before any registry, in this order.
-    pub peers: Vec<Arc<dyn BlobSource>>,
-    /// Mirrors, insecure hosts.
-    pub registries: RegistryOptions,
-    /// Do not ask any registry.
-    pub peers_only: bool,
+/// Runs blocking work off the runtime's threads.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("blocking work neither panics nor is aborted")
 }
 
-/// How to push.
-#[derive(Debug, Clone, Default)]
-pub struct PushOptions {
-    /// For the image's registry only.
-    pub auth: Option<Auth>,
-    /// Insecure hosts.
-    pub registries: RegistryOptions,
+pub(crate) fn random_name() -> String {
+    let mut bytes = [0; 12];
+    getrandom::fill(&mut bytes).expect("the kernel has random numbers");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What a removal did, one line each.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Removed {
-    /// A name is gone (familiar form).
-    Untagged(String),
-    /// An image or layer is gone.
-    Deleted(Digest),
+pub(crate) fn parse_config(digest: Digest, bytes: &[u8]) -> Result<ImageConfiguration> {
+    serde_json::from_slice(bytes).map_err(|source| Error::Document { what: "configuration", digest, source })
 }
 
-fn unbuilt() -> Error {
-    Error::Unusable { what: "store", reason: "being built".to_owned() }
+pub(crate) fn parse_manifest(manifest: &Manifest) -> Result<ImageManifest> {
+    let invalid = |source| Error::Document { what: "manifest", digest: manifest.digest, source };
+    let parsed: ImageManifest = serde_json::from_slice(&manifest.bytes).map_err(invalid)?;
+    if parsed.schema_version != 2 {
+        let reason = format!("schema version {} is not supported", parsed.schema_version);
+        return Err(Error::Unusable { what: "manifest", reason });
+    }
+    Ok(parsed)
 }
 
-#[expect(clippy::unused_async, reason = "signatures come first")]
 impl Store {
     /// Opens or makes the store under `root`; half-made things of a crash are cleared away. `userns_squash`: all files
     /// belong to the caller, `user.overlay.*` instead of `trusted.overlay.*` (mount with `userxattr`).
     ///
     /// # Errors
     /// The directory cannot be used, or `images.json` cannot be read (it is never replaced by an empty one).
-    pub async fn open(root: &Path, _userns_squash: bool) -> Result<Self> {
-        Ok(Self { root: root.to_owned() })
+    pub async fn open(root: &Path, userns_squash: bool) -> Result<Self> {
+        let root = root.to_owned();
+        let store = blocking(move || Self::open_blocking(root, userns_squash)).await?;
+        Ok(store)
     }
 
-    /// Loads all images of a `docker save` archive (old or new) or OCI layout, plain, gzip or zstd.
-    ///
-    /// # Errors
-    /// A broken archive, a wrong digest, a full disk; images completed before stay.
-    pub async fn load(
-        &self,
-        _reader: impl AsyncRead + Send + Unpin + 'static,
-        _progress: mpsc::Sender<Progress>,
-    ) -> Result<Vec<Loaded>> {
-        Err(unbuilt())
+    fn open_blocking(root: PathBuf, squash: bool) -> Result<Self> {
+        let blobs = Blobs::open(&root)?;
+        let layers = root.join("layers");
+        fs::create_dir_all(&layers).map_err(Error::io("make", &layers))?;
+        let mut metadata = Metadata::read(&root.join("images.json"))?;
+        for (id, record) in metadata.images.clone() {
+            let complete =
+                blobs.has(&record.manifest) && record.layers.iter().all(|l| blobs.has(&l.blob.digest));
+            let config = blobs.read(&id).and_then(|bytes| parse_config(id, &bytes));
+            match config {
+                Ok(config) if complete => drop(metadata.configs.insert(id, Arc::new(config))),
+                Ok(_) => {
+                    tracing::error!(image.id = %id, "image has lost blobs and is forgotten");
+                    metadata.forget(id);
+                }
+                Err(error) => {
+                    tracing::error!(image.id = %id, %error, "image has lost its configuration and is forgotten");
+                    metadata.forget(id);
+                }
+            }
+        }
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let store = Self {
+            inner: Arc::new(Inner {
+                root,
+                squash,
+                blobs,
+                current: Mutex::new(Arc::new(metadata)),
+                writer: Mutex::default(),
+                gates: Mutex::default(),
+                pins: Mutex::default(),
+                unpackers: Semaphore::new(cores.clamp(2, 8)),
+                flusher: unpacked::Flusher::default(),
+                http: crate::registry::Http::default(),
+            }),
+        };
+        store.clear_half_made()?;
+        store.sweep(KEEP_UNUSED)?;
+        Ok(store)
     }
 
-    /// Makes an image of one layer from a root tarball (plain, gzip or zstd) and returns its id.
-    ///
-    /// # Errors
-    /// A broken tarball, a bad change, a full disk; nothing is left.
-    pub async fn import(
-        &self,
-        _reader: impl AsyncRead + Send + Unpin + 'static,
-        _options: ImportOptions,
-    ) -> Result<Digest> {
-        Err(unbuilt())
+    fn clear_half_made(&self) -> Result<()> {
+        let layers = self.layers_directory();
+        for name in directory_names(&layers)? {
+            if name.starts_with('.') {
+                let path = layers.join(&name);
+                fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+        let ingest = self.inner.blobs.ingest_directory();
+        for name in directory_names(ingest)? {
+            let path = ingest.join(&name);
+            if !name.ends_with(".part") || is_older(&path, KEEP_UNUSED) {
+                fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+        Ok(())
     }
 
-    /// Fetches an image from peers or its registry, verified and unpacked, and names it.
-    ///
-    /// # Errors
-    /// No source has it, is allowed to give it, or gives the right bytes.
-    ///
-    /// # Cancel safety
-    /// May be dropped; what was fetched is used by the next try.
-    pub async fn pull(
+    pub(crate) fn blobs(&self) -> &Blobs {
+        &self.inner.blobs
+    }
+
+    pub(crate) fn http(&self) -> &crate::registry::Http {
+        &self.inner.http
+    }
+
+    pub(crate) fn squash(&self) -> bool {
+        self.inner.squash
+    }
+
+    fn layers_directory(&self) -> PathBuf {
+        self.inner.root.join("layers")
+    }
+
+    fn view(&self) -> Arc<Metadata> {
+        Arc::clone(&lock(&self.inner.current))
+    }
+
+    /// Changes the metadata: on disk first, then for all to see.
+    async fn update<T: Send + 'static>(
         &self,
-        _reference: &Reference,
-        _options: PullOptions,
-        _progress: mpsc::Sender<Progress>,
+        change: impl FnOnce(&mut Metadata) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = Arc::clone(&self.inner);
+        // Runs to its end even if the caller goes away: disk and memory never part.
+        blocking(move || {
+            let _writer = lock(&inner.writer);
+            let mut next = Metadata::clone(&lock(&inner.current));
+            let answer = change(&mut next)?;
+            next.write(&inner.root.join("images.json"))?;
+            *lock(&inner.current) = Arc::new(next);
+            Ok(answer)
+        })
+        .await
+    }
+
+    pub(crate) fn pins(&self) -> Pins {
+        Pins { store: self.clone(), digests: Vec::new() }
+    }
+
+    /// Returns the lock of one blob or layer.
+    pub(crate) fn gate(&self, digest: Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut gates = lock(&self.inner.gates);
+        if let Some(gate) = gates.get(&digest).and_then(Weak::upgrade) {
+            return gate;
+        }
+        gates.retain(|_, gate| gate.strong_count() > 0);
+        let gate = Arc::default();
+        gates.insert(digest, Arc::downgrade(&gate));
+        gate
+    }
+
+    /// Unpacks what is not unpacked yet, keeps the documents and gives the image its names.
+    pub(crate) async fn install(
+        &self,
+        candidate: Candidate,
+        progress: &mpsc::Sender<Progress>,
     ) -> Result<Image> {
-        Err(unbuilt())
-    }
+        let Candidate { manifest, index, tags, digests, parent } = candidate;
+        let parsed = parse_manifest(&manifest)?;
+        let id = parsed.config.digest;
+        let blobs = self.inner.blobs.clone();
+        let mut pins = self.pins();
+        let documents: Vec<Manifest> = std::iter::once(manifest.clone()).chain(index.clone()).collect();
+        [id].into_iter()
+            .chain(documents.iter().map(|document| document.digest))
+            .chain(parsed.layers.iter().map(|layer| layer.digest))
+            .for_each(|digest| pins.add(digest));
+        let kept = documents.clone();
+        let config = blocking(move || {
+            for document in &kept {
+                blobs.put(&document.bytes)?;
+            }
+            parse_config(id, &blobs.read(&id)?)
+        })
+        .await?;
+        check_usable(&config, &parsed)?;
+        config.rootfs.diff_ids.iter().for_each(|diff_id| pins.add(*diff_id));
 
-    /// Uploads an image under its name; returns the manifest's digest.
-    ///
-    /// # Errors
-    /// No such image here; the registry refuses.
-    pub async fn push(
-        &self,
-        _reference: &Reference,
-        _options: PushOptions,
-        _progress: mpsc::Sender<Progress>,
-    ) -> Result<Digest> {
-        Err(unbuilt())
-    }
+        let unpacks = parsed.layers.iter().zip(&config.rootfs.diff_ids);
+        let unpacks = unpacks.map(|(blob, diff_id)| async move {
+            let size_bytes = self.unpack_layer(blob, *diff_id, progress).await?;
+            Ok::<_, Error>(LayerRecord { blob: blob.clone(), diff_id: *diff_id, size_bytes })
+        });
+        let layers = futures::future::try_join_all(unpacks).await?;
 
-    /// Writes images (names or ids) as one tar that is both an OCI layout and a `docker save` archive.
-    ///
-    /// # Errors
-    /// An unknown name (before anything is written); the writer's error.
-    pub async fn save(
-        &self,
-        _names: &[String],
-        _writer: impl AsyncWrite + Send + Unpin + 'static,
-    ) -> Result<()> {
-        Err(unbuilt())
+        let target = index.as_ref().map_or(manifest.digest, |index| index.digest);
+        let manifest = manifest.digest;
+        self.update(move |metadata| {
+            for document in documents {
+                metadata
+                    .documents
+                    .insert(document.digest, Document { media_type: document.media_type, image: id });
+            }
+            let now = OffsetDateTime::now_utc().unix_timestamp();
+            let parent = parent.or_else(|| metadata.images.get(&id).and_then(|record| record.parent));
+            metadata.images.insert(id, Record { manifest, target, layers, last_tagged: now, parent });
+            metadata.configs.insert(id, Arc::new(config));
+            metadata.tags.extend(tags.iter().map(|tag| (tag.canonical(), target)));
+            metadata.digests.extend(digests.iter().filter_map(|name| Some((name.canonical(), name.digest?))));
+            Ok(())
+        })
+        .await?;
+        drop(pins);
+        self.by_id(&id).await.ok_or_else(|| Error::NotFound(id.to_string()))
     }
 
     /// Gives an image (name, id or prefix) one more name.
     ///
     /// # Errors
-    /// No such image.
-    pub async fn tag(&self, _image: &str, _name: &Reference) -> Result<()> {
-        Err(unbuilt())
-    }
-
-    /// Removes a name, or an image by id; the last name takes the image, its blobs and its layers along.
-    ///
-    /// # Errors
-    /// [`Error::InUse`] as Docker says it: several names (force helps), or held by a container (see [`Store::hold`]).
-    pub async fn remove(&self, _name_or_id: &str, _force: bool) -> Result<Vec<Removed>> {
-        Err(unbuilt())
+    /// No such image, or the new name has a digest.
+    pub async fn tag(&self, image: &str, name: &Reference) -> Result<()> {
+        let Some(tag) = name.tag.clone().filter(|_| name.digest.is_none()) else {
+            let reason = "refusing to create a tag with a digest reference".to_owned();
+            return Err(Error::Unusable { what: "name", reason });
+        };
+        let canonical = name.with_tag(&tag).canonical();
+        let (id, target) = self.look_up(image)?;
+        self.update(move |metadata| {
+            let record = metadata.images.get_mut(&id).ok_or_else(|| Error::NotFound(id.to_string()))?;
+            record.last_tagged = OffsetDateTime::now_utc().unix_timestamp();
+            metadata.tags.insert(canonical, target);
+            Ok(())
+        })
+        .await
     }
 
     /// Keeps an image (its layers) for `holder`, a container id, until [`Store::release`]. Persistent.
     ///
     /// # Errors
     /// No such image; the disk.
-    pub async fn hold(&self, _image: &Digest, _holder: &str) -> Result<()> {
-        Err(unbuilt())
+    pub async fn hold(&self, image: &Digest, holder: &str) -> Result<()> {
+        let (image, holder) = (*image, holder.to_owned());
+        self.update(move |metadata| {
+            if !metadata.images.contains_key(&image) {
+                return Err(Error::NotFound(image.to_string()));
+            }
+            metadata.holders.insert(holder, image);
+            Ok(())
+        })
+        .await
     }
 
     /// Ends what [`Store::hold`] began; unknown holders are fine.
     ///
     /// # Errors
     /// The disk.
-    pub async fn release(&self, _holder: &str) -> Result<()> {
-        Err(unbuilt())
+    pub async fn release(&self, holder: &str) -> Result<()> {
+        if !self.view().holders.contains_key(holder) {
+            return Ok(());
+        }
+        let holder = holder.to_owned();
+        self.update(move |metadata| {
+            metadata.holders.remove(&holder);
+            Ok(())
+        })
+        .await
     }
 
     /// Returns all holders and their images.
+    #[expect(clippy::unused_async, reason = "the store may look at the disk one day")]
     pub async fn holders(&self) -> Vec<(String, Digest)> {
-        Vec::new()
+        self.view().holders.iter().map(|(holder, image)| (holder.clone(), *image)).collect()
     }
 
     /// Returns all images, newest first.
+    #[expect(clippy::unused_async, reason = "the store may look at the disk one day")]
     pub async fn list(&self) -> Vec<Image> {
-        Vec::new()
+        let view = self.view();
+        let mut images: Vec<Image> = view.images.keys().filter_map(|id| describe(&view, *id)).collect();
+        images.sort_by_key(|image| std::cmp::Reverse((image.created, image.id)));
+        images
     }
 
     /// Returns the image of that name (`redis`, `redis:7`, `redis:7@sha256:..`), id or unambiguous id prefix.
-    pub async fn get(&self, _name_or_id: &str) -> Option<Image> {
-        None
+    pub async fn get(&self, name_or_id: &str) -> Option<Image> {
+        self.find(name_or_id).await.ok()
     }
 
     /// As [`Store::get`], with Docker's error.
     ///
     /// # Errors
     /// [`Error::NotFound`] or [`Error::Ambiguous`].
-    pub async fn find(&self, _name_or_id: &str) -> Result<Image> {
-        Err(unbuilt())
+    pub async fn find(&self, name_or_id: &str) -> Result<Image> {
+        let (id, _) = self.look_up(name_or_id)?;
+        self.by_id(&id).await.ok_or_else(|| Error::NotFound(name_or_id.to_owned()))
     }
 
     /// Returns the image with exactly this id.
-    pub async fn by_id(&self, _id: &Digest) -> Option<Image> {
-        None
+    #[expect(clippy::unused_async, reason = "the store may look at the disk one day")]
+    pub async fn by_id(&self, id: &Digest) -> Option<Image> {
+        describe(&self.view(), *id)
+    }
+
+    /// Returns image id and document (manifest or index) of a name, id or prefix.
+    fn look_up(&self, text: &str) -> Result<(Digest, Digest)> {
+        let view = self.view();
+        let by_id = |id: Digest| view.images.get(&id).map(|record| (id, record.target));
+        let by_document =
+            |digest: Digest| view.documents.get(&digest).map(|document| (document.image, digest));
+        let unknown = || Error::NotFound(text.to_owned());
+        let hex = text.strip_prefix("sha256:").unwrap_or(text);
+        if let Ok(digest) = format!("sha256:{hex}").parse::<Digest>() {
+            return by_id(digest).or_else(|| by_document(digest)).ok_or_else(unknown);
+        }
+        if let Ok(reference) = text.parse::<Reference>() {
+            let target = reference.digest.or_else(|| view.tags.get(&reference.canonical()).copied());
+            if let Some(found) = target.and_then(by_document) {
+                return Ok(found);
+            }
+        }
+        if hex.is_empty() || !hex.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c)) {
+            return Err(unknown());
+        }
+        let mut matching = view.images.iter().filter(|(id, _)| id.hex().starts_with(hex));
+        match (matching.next(), matching.next()) {
+            (Some((id, record)), None) => Ok((*id, record.target)),
+            (Some(_), Some(_)) => Err(Error::Ambiguous(text.to_owned())),
+            (None, _) => Err(unknown()),
+        }
     }
 
     /// Returns the build steps, newest first, each with the unpacked bytes of its layer.
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn history(&self, _name_or_id: &str) -> Result<Vec<(HistoryEntry, u64)>> {
-        Err(unbuilt())
+    #[expect(clippy::unused_async, reason = "the store may look at the disk one day")]
+    pub async fn history(&self, name_or_id: &str) -> Result<Vec<(HistoryEntry, u64)>> {
+        let (id, _) = self.look_up(name_or_id)?;
+        let view = self.view();
+        let unknown = || Error::NotFound(name_or_id.to_owned());
+        let (record, config) =
+            (view.images.get(&id).ok_or_else(unknown)?, view.configs.get(&id).ok_or_else(unknown)?);
+        let mut layers = record.layers.iter().map(|layer| layer.size_bytes);
+        let steps = config.history.iter();
+        let mut steps: Vec<_> = steps
+            .map(|step| (step.clone(), if step.empty_layer { 0 } else { layers.next().unwrap_or(0) }))
+            .collect();
+        // Layers nobody wrote a step for.
+        steps.extend(layers.map(|size| (HistoryEntry::default(), size)));
+        steps.reverse();
+        Ok(steps)
     }
 
-    /// Removes images nobody names or holds (`all`: also named ones not held) and all bytes nobody needs.
+    /// Returns the unpacked layers of an image; one that was lost is unpacked again.
     ///
     /// # Errors
-    /// The disk.
-    pub async fn prune(&self, _all: bool) -> Result<(Vec<Removed>, u64)> {
-        Err(unbuilt())
-    }
-
-    /// Returns the unpacked layers of an image.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`].
-    pub async fn rootfs(&self, _image: &Digest) -> Result<Layers> {
-        Err(unbuilt())
+    /// [`Error::NotFound`]; or a layer has to be unpacked and cannot be.
+    pub async fn rootfs(&self, image: &Digest) -> Result<Layers> {
+        let view = self.view();
+        let record = view.images.get(image).ok_or_else(|| Error::NotFound(image.to_string()))?;
+        let (progress, _) = mpsc::channel(1);
+        let mut dirs = Vec::with_capacity(record.layers.len());
+        for layer in record.layers.iter().rev() {
+            self.unpack_layer(&layer.blob, layer.diff_id, &progress).await?;
+            let directory = self.layer_directory(&layer.diff_id).join("diff");
+            // A layer may be in an image twice; overlayfs wants a directory once, and the upper one decides.
+            if !dirs.contains(&directory) {
+                dirs.push(directory);
+            }
+        }
+        Ok(Layers { dirs })
     }
 
     /// Returns the file with exactly these bytes, if it is here and complete.
     #[must_use]
-    pub fn blob_path(&self, _digest: &Digest) -> Option<PathBuf> {
-        let _ = &self.root;
-        None
+    pub fn blob_path(&self, digest: &Digest) -> Option<PathBuf> {
+        self.inner.blobs.has(digest).then(|| self.inner.blobs.path(digest))
     }
 
     /// Returns the manifest or index a name stands for here; by digest alone if the name has one.
-    pub async fn manifest_for(&self, _reference: &Reference) -> Option<Manifest> {
-        None
+    pub async fn manifest_for(&self, reference: &Reference) -> Option<Manifest> {
+        let view = self.view();
+        let digest = reference.digest.or_else(|| view.tags.get(&reference.canonical()).copied())?;
+        self.document(digest).await
+    }
+
+    pub(crate) async fn document(&self, digest: Digest) -> Option<Manifest> {
+        let media_type = self.view().documents.get(&digest)?.media_type.clone();
+        let blobs = self.inner.blobs.clone();
+        match blocking(move || blobs.read(&digest)).await {
+            Ok(bytes) => Some(Manifest { media_type, digest, bytes: bytes.into() }),
+            Err(error) => {
+                tracing::error!(%digest, %error, "manifest cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Returns the manifest (never the index) of an image.
+    pub(crate) async fn manifest_of(&self, image: Digest) -> Result<Manifest> {
+        let manifest = self.view().images.get(&image).map(|record| record.manifest);
+        let unknown = || Error::NotFound(image.to_string());
+        self.document(manifest.ok_or_else(unknown)?).await.ok_or_else(unknown)
+    }
+
+    /// Remembers that a registry has this image under that digest.
+    pub(crate) async fn note_digest(&self, name: Reference) -> Result<()> {
+        let Some(digest) = name.digest else { return Ok(()) };
+        let canonical = Reference { tag: None, ..name }.canonical();
+        self.update(move |metadata| {
+            metadata.digests.insert(canonical, digest);
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn check_usable(config: &ImageConfiguration, manifest: &ImageManifest) -> Result<()> {
+    let unusable = |reason| Err(Error::Unusable { what: "image", reason });
+    if !config.os.is_empty() && config.os != "linux" {
+        return unusable(format!("image operating system \"{}\" cannot be used on this platform", config.os));
+    }
+    let (ids, layers) = (config.rootfs.diff_ids.len(), manifest.layers.len());
+    if ids != layers {
+        return unusable(format!("its configuration names {ids} layers, its manifest {layers}"));
+    }
+    Ok(())
+}
+
+fn describe(view: &Metadata, id: Digest) -> Option<Image> {
+    let record = view.images.get(&id)?;
+    let config = Arc::clone(view.configs.get(&id)?);
+    let parse = |name: &String| name.parse::<Reference>().ok();
+    let created = config.created.as_ref().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+    Some(Image {
+        id,
+        manifest: record.target,
+        repo_tags: view.tags_of(id).iter().filter_map(|name| parse(name)?.familiar_tag()).collect(),
+        repo_digests: view.digests_of(id).iter().filter_map(|name| Some(parse(name)?.to_string())).collect(),
+        size_bytes: record.layers.iter().map(|layer| layer.size_bytes).sum(),
+        created,
+        last_tagged: OffsetDateTime::from_unix_timestamp(record.last_tagged).ok(),
+        parent: record.parent,
+        layers: record.layers.iter().map(|layer| layer.diff_id).collect(),
+        config,
+    })
+}
+
+fn directory_names(path: &Path) -> Result<Vec<String>> {
+    let read = || -> io::Result<Vec<String>> {
+        fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    };
+    read().map_err(Error::io("list", path))
+}
+
+fn is_older(path: &Path, age: Duration) -> bool {
+    let modified = fs::symlink_metadata(path).and_then(|meta| meta.modified());
+    modified
+        .is_ok_and(|modified| SystemTime::now().duration_since(modified).is_ok_and(|passed| passed >= age))
+}
+
+impl Descriptor {
+    /// Returns the id shown in progress lines.
+    pub(crate) fn short(&self) -> String {
+        self.digest.short()
     }
 }

@@ -1,0 +1,116 @@
+//! Makes an image of a root tarball, or of what a container changed.
+
+use crate::{
+    compression::{Compression, sniff},
+    config::{HistoryEntry, ImageConfiguration, RootFs},
+    digest::{Digest, Hasher},
+    error::{Error, Result},
+    load::{copy, make_manifest},
+    manifest::{Descriptor, OCI_CONFIG},
+    store::{Candidate, ImportOptions, Pins, Store, blocking},
+};
+use std::{
+    fs::File,
+    io::{self, Read},
+};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::{io::AsyncRead, sync::mpsc};
+use tokio_util::io::SyncIoBridge;
+
+impl Store {
+    /// Makes an image of one layer from a root tarball (plain, gzip or zstd) and returns its id.
+    ///
+    /// # Errors
+    /// A broken tarball, a bad change, a full disk; nothing is left.
+    pub async fn import(
+        &self,
+        reader: impl AsyncRead + Send + Unpin + 'static,
+        options: ImportOptions,
+    ) -> Result<Digest> {
+        let ImportOptions { reference, changes, message, platform, created } = options;
+        let platform = platform.unwrap_or_default();
+        let created = timestamp(created.unwrap_or_else(OffsetDateTime::now_utc));
+        let mut config = ImageConfiguration {
+            created: Some(created.clone()),
+            architecture: platform.architecture,
+            variant: platform.variant,
+            os: platform.os,
+            ..ImageConfiguration::default()
+        };
+        for change in &changes {
+            config.config.apply_change(change)?;
+        }
+        let comment = if message.is_empty() { "Imported from -".to_owned() } else { message };
+        config.comment.clone_from(&comment);
+        config.history = vec![HistoryEntry { created: Some(created), comment, ..HistoryEntry::default() }];
+        let (layer, diff_id, _pins) = self.ingest_layer(reader).await?;
+        config.rootfs = RootFs { diff_ids: vec![diff_id], ..RootFs::default() };
+        self.install_config(&config, vec![layer], reference, None).await
+    }
+
+    /// Writes a layer's tar into the store; returns it, its diff id, and the pins that keep it.
+    pub(crate) async fn ingest_layer(
+        &self,
+        reader: impl AsyncRead + Send + Unpin + 'static,
+    ) -> Result<(Descriptor, Digest, Pins)> {
+        let reader = SyncIoBridge::new(reader);
+        let blobs = self.blobs().clone();
+        let mut pins = self.pins();
+        blocking(move || {
+            let (head, mut reader) = sniff(reader).map_err(Error::Archive)?;
+            let compression = Compression::of(&head)?;
+            let mut ingest = blobs.begin()?;
+            copy(&mut reader, &mut ingest)?;
+            let (digest, size) = (ingest.digest(), ingest.written);
+            let diff_id = if compression == Compression::None {
+                digest
+            } else {
+                diff_id(ingest.reopen()?, compression)?
+            };
+            pins.add(digest);
+            pins.add(diff_id);
+            ingest.commit(None)?;
+            Ok((Descriptor::new(compression.media_type(), digest, size), diff_id, pins))
+        })
+        .await
+    }
+
+    /// Writes the configuration, makes the manifest, installs and names the image.
+    pub(crate) async fn install_config(
+        &self,
+        config: &ImageConfiguration,
+        layers: Vec<Descriptor>,
+        name: Option<crate::Reference>,
+        parent: Option<Digest>,
+    ) -> Result<Digest> {
+        let bytes = serde_json::to_vec(config).expect("a configuration is plain JSON");
+        let descriptor = Descriptor::new(OCI_CONFIG, Digest::of(&bytes), bytes.len() as u64);
+        let mut pins = self.pins();
+        pins.add(descriptor.digest);
+        let blobs = self.blobs().clone();
+        blocking(move || blobs.put(&bytes)).await?;
+        let manifest = make_manifest(descriptor, layers);
+        let (progress, _) = mpsc::channel(1);
+        let tags = name.into_iter().collect();
+        let candidate = Candidate { manifest, index: None, tags, digests: Vec::new(), parent };
+        Ok(self.install(candidate, &progress).await?.id)
+    }
+}
+
+pub(crate) fn timestamp(time: OffsetDateTime) -> String {
+    time.format(&Rfc3339).expect("every time of this era has an RFC 3339 form")
+}
+
+fn diff_id(file: File, compression: Compression) -> Result<Digest> {
+    let mut plain = compression.reader(file).map_err(Error::Archive)?;
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; 128 << 10];
+    loop {
+        match plain.read(&mut buffer) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(count) => hasher.update(&buffer[..count]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(Error::Archive(e)),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Talks to registries.
+#[derive(Debug, Default)]
+pub(crate) struct Http;
