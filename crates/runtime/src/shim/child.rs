@@ -205,7 +205,7 @@ fn open_streams(
     };
     // The program may open /dev/stdout again, as its own user.
     for pipe in [&ends.stdin, &ends.stdout, &ends.stderr].into_iter().flatten() {
-        drop(rustix::fs::fchown(pipe, Some(Uid::from_raw(process.uid)), Some(Gid::from_raw(process.gid))));
+        rustix::fs::fchown(pipe, Some(Uid::from_raw(process.uid)), Some(Gid::from_raw(process.gid))).ok();
     }
     Ok(Streams {
         stdin: ends.stdin.map_or_else(|| null(OFlags::RDONLY), Ok)?,
@@ -229,7 +229,7 @@ fn open_terminal(process: &Process, console: bool, conversation: BorrowedFd<'_>)
         let cells = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
         sys::process::set_terminal_size(master.as_fd(), cells(process.rows), cells(process.cols)).at(step)?;
     }
-    drop(rustix::fs::fchown(&slave, Some(Uid::from_raw(process.uid)), None));
+    rustix::fs::fchown(&slave, Some(Uid::from_raw(process.uid)), None).ok();
     if console {
         let step = || "cannot make /dev/console".to_owned();
         let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
@@ -265,7 +265,7 @@ fn become_init(
         Cloned::Parent { pid, pidfd } => {
             drop((pidfd, streams));
             // Best effort: the name that Docker's init has.
-            drop(rustix::thread::set_name(c"docker-init"));
+            rustix::thread::set_name(c"docker-init").ok();
             rustix::process::chdir("/").at(|| "cannot change directory".into())?;
             take_identity(process, launch.userns_squash)?;
             die_with_shim();
@@ -281,7 +281,7 @@ fn init_loop(program: i32) -> Infallible {
         let signal = sys::signal::wait_any().unwrap_or(libc::SIGCHLD);
         if signal != libc::SIGCHLD {
             if let (Some(pid), Some(signal)) = (program, Signal::from_named_raw(signal)) {
-                drop(rustix::process::kill_process(pid, signal));
+                rustix::process::kill_process(pid, signal).ok();
             }
             continue;
         }
@@ -297,7 +297,7 @@ fn init_loop(program: i32) -> Infallible {
 
 /// The program ends when its shim is killed: a container without supervisor is none.
 fn die_with_shim() {
-    drop(rustix::process::set_parent_process_death_signal(Some(Signal::KILL)));
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).ok();
 }
 
 /// Becomes the program.

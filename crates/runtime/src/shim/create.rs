@@ -91,7 +91,7 @@ pub(super) fn create(proof: SingleThreaded, launch: &Launch, dir: &Path) -> Resu
 
 /// Kills what [`create`] made and removes its cgroups.
 pub(super) fn destroy(container: &Container) {
-    drop(sys::process::send_signal(container.init.pidfd.as_fd(), libc::SIGKILL));
+    sys::process::send_signal(container.init.pidfd.as_fd(), libc::SIGKILL).ok();
     reap(container.init.pid);
     if let Some(group) = &container.group {
         drop(group.remove());
@@ -192,7 +192,7 @@ fn create_in(
                 // From now on the shim's children are born in the container: its execs.
                 let result = sys::process::join_namespaces(made.pidfd.as_fd(), libc::CLONE_NEWPID);
                 if let Err(errno) = result {
-                    drop(sys::process::send_signal(made.pidfd.as_fd(), libc::SIGKILL));
+                    sys::process::send_signal(made.pidfd.as_fd(), libc::SIGKILL).ok();
                     reap(pid);
                     return Err(Failure::at("cannot join the container's pid namespace", errno));
                 }
@@ -233,7 +233,7 @@ pub(super) fn exec(
             drop((theirs, child_ends));
             let made = await_ready(&ours, pid, pidfd, ends, process.tty).inspect_err(|_| reap(pid))?;
             await_executed(ours.as_fd()).inspect_err(|_| {
-                drop(sys::process::send_signal(made.pidfd.as_fd(), libc::SIGKILL));
+                sys::process::send_signal(made.pidfd.as_fd(), libc::SIGKILL).ok();
                 reap(pid);
             })?;
             Ok(made)
@@ -286,7 +286,7 @@ fn await_ready(
                 return Err(Failure::other("the container's process was killed while it was made".into()));
             }
             Err(failure) => {
-                drop(sys::process::send_signal(pidfd.as_fd(), libc::SIGKILL));
+                sys::process::send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
                 return Err(failure);
             }
         }

@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn full_files_are_renamed_and_the_oldest_goes() {
-        let plan = plan("rotate", Some(100), 3);
+        let plan = plan("rotate", Some(150), 3);
         let mut log = Log::open(&plan).unwrap();
         for n in 0..8 {
             log.take(Stream::Stdout, format!("{n}\n").as_bytes(), at(0, 0)).unwrap();

@@ -330,7 +330,7 @@ impl Server {
                     self.ends_at = Some(Instant::now() + LAST_FLUSH);
                     return Some(done);
                 }
-                drop(sys::process::send_signal(self.container.init.pidfd.as_fd(), libc::SIGKILL));
+                sys::process::send_signal(self.container.init.pidfd.as_fd(), libc::SIGKILL).ok();
                 if let Some(group) = &self.container.group {
                     // A paused container dies when it thaws. A host without freezer has no paused ones.
                     drop(group.thaw());
@@ -356,7 +356,7 @@ impl Server {
             }
             Err(failure) => {
                 self.start_failed = Some(if failure.exec_code == 0 { 128 } else { failure.exec_code });
-                drop(sys::process::send_signal(self.container.init.pidfd.as_fd(), libc::SIGKILL));
+                sys::process::send_signal(self.container.init.pidfd.as_fd(), libc::SIGKILL).ok();
                 Body::Failed(wire::Failed { message: failure.message, exec_code: failure.exec_code })
             }
         }
@@ -404,7 +404,7 @@ impl Server {
                 Body::Done(wire::Empty {})
             }
             Err(error) => {
-                drop(sys::process::send_signal(made.pidfd.as_fd(), libc::SIGKILL));
+                sys::process::send_signal(made.pidfd.as_fd(), libc::SIGKILL).ok();
                 refused(format!("cannot attach: {error}"))
             }
         }

@@ -1,0 +1,230 @@
+//! Birth, exit and removal.
+
+use crate::kit::{self, Fixture};
+use oci_spec::runtime::{LinuxNamespaceType, MountBuilder, UserBuilder};
+use runtime::{Error, Event, Shim};
+use std::fs;
+
+#[test]
+fn exit_codes_are_reported() {
+    for (script, code) in [("exit 0", 0), ("exit 1", 1), ("exit 42", 42)] {
+        let fixture = Fixture::sh(script);
+        let (status, _) = fixture.run();
+        assert_eq!((status.code, status.signal), (code, None), "{script}");
+        assert_eq!(runtime::read_exit(&fixture.plan.dir), Some(status));
+    }
+}
+
+#[test]
+fn killed_container_reports_the_signal() {
+    let fixture = Fixture::new(&["sleep", "1000"]);
+    let mut shim = fixture.start();
+    shim.signal(9, false).unwrap();
+    let status = kit::wait(&mut shim);
+    assert_eq!((status.code, status.signal, status.oom), (137, Some(9), false));
+    assert!(matches!(shim.signal(9, false), Err(Error::Refused { .. })));
+    shim.shutdown().unwrap();
+}
+
+#[test]
+fn missing_program_is_127_and_unrunnable_one_is_126() {
+    for (program, code, message) in [
+        ("nosuch", 127, r#"exec: "nosuch": executable file not found in $PATH"#),
+        ("not-a-program", 127, r#"exec: "not-a-program": executable file not found in $PATH"#),
+        ("/nosuch", 127, r#"exec: "/nosuch": stat /nosuch: no such file or directory"#),
+        ("/bin/not-a-program", 126, r#"exec: "/bin/not-a-program": permission denied"#),
+        ("/bin", 126, r#"exec: "/bin": is a directory"#),
+    ] {
+        let fixture = Fixture::new(&[program]);
+        let mut shim = fixture.create().unwrap();
+        let error = shim.start().unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.exit_code()), (message, code));
+        assert_eq!(kit::wait(&mut shim).code, code);
+        shim.shutdown().unwrap();
+    }
+}
+
+#[test]
+fn environment_directory_hostname_and_home_are_as_planned() {
+    let script = "echo $GREETING $HOME; pwd; hostname; umask";
+    let fixture = Fixture::sh(script)
+        .process(|process| {
+            process.env_mut().as_mut().unwrap().push("GREETING=hello".into());
+            process.set_cwd("/tmp".into());
+        })
+        .spec(|spec| {
+            spec.set_hostname(Some("web-1".into()));
+        });
+    assert_eq!(fixture.run().1, "hello /root\n/tmp\nweb-1\n0022\n");
+}
+
+#[test]
+fn missing_working_directory_is_told_as_docker_does() {
+    let fixture = Fixture::sh("true").process(|process| {
+        process.set_cwd("/nosuch".into());
+    });
+    let mut shim = fixture.create().unwrap();
+    let error = shim.start().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        r#"chdir to cwd ("/nosuch") set in config.json failed: no such file or directory"#
+    );
+    assert_eq!(error.exit_code(), 127);
+}
+
+#[test]
+fn user_is_taken_or_squashed() {
+    let user = UserBuilder::default().uid(33_u32).gid(33_u32).additional_gids(vec![44_u32]).build().unwrap();
+    let fixture = Fixture::sh("id -u; id -g; id -G; echo $HOME; echo x > /dev/stdout").process(|process| {
+        process.set_user(user);
+    });
+    let expected = if kit::squashed() { "0\n0\n" } else { "33\n33\n33 44\n/var/www\nx\n" };
+    let output = fixture.run().1;
+    assert!(output.starts_with(expected), "{output}");
+}
+
+#[test]
+fn init_reaps_forwards_signals_and_returns_the_code() {
+    let script = "echo $$; (sleep 0 & exec sleep 0) & trap 'exit 7' TERM; while :; do usleep 1000; done";
+    let fixture = Fixture::sh(script).with(|plan| plan.init = true);
+    let mut shim = fixture.start();
+    kit::eventually("the script runs", || !fixture.output().is_empty());
+    assert_ne!(fixture.output().trim(), "1");
+    let name = kit::exec(&mut shim, "name", kit::process(&fixture.plan, &["cat", "/proc/1/comm"])).unwrap();
+    assert_eq!(name, (0, "docker-init\n".to_owned()));
+    shim.signal(15, false).unwrap();
+    assert_eq!(kit::wait(&mut shim).code, 7);
+    shim.shutdown().unwrap();
+
+    let fixture = Fixture::new(&["nosuch"]).with(|plan| plan.init = true);
+    let mut shim = fixture.create().unwrap();
+    assert_eq!(shim.start().unwrap_err().exit_code(), 127);
+    assert_eq!(kit::wait(&mut shim).code, 127);
+    shim.shutdown().unwrap();
+}
+
+#[test]
+fn client_may_go_and_another_one_come_back() {
+    let fixture = Fixture::sh("trap 'exit 5' TERM; while :; do usleep 1000; done");
+    let pid = fixture.start().pid();
+    let again = Shim::connect(&fixture.plan.dir).unwrap();
+    assert_eq!((again.pid(), again.started()), (pid, true));
+    // It may not have set its trap yet.
+    kit::eventually("it ends", || {
+        drop(again.signal(15, false));
+        runtime::read_exit(&fixture.plan.dir).is_some()
+    });
+    drop(again);
+    let mut third = Shim::connect(&fixture.plan.dir).unwrap();
+    let status = kit::wait(&mut third);
+    assert_eq!((status.code, Some(status)), (5, runtime::read_exit(&fixture.plan.dir)));
+    third.shutdown().unwrap();
+    kit::eventually("the shim is gone", || Shim::connect(&fixture.plan.dir).is_err());
+}
+
+#[test]
+fn two_clients_hear_of_the_end() {
+    let fixture = Fixture::new(&["sleep", "1000"]);
+    let mut first = fixture.start();
+    let mut second = Shim::connect(&fixture.plan.dir).unwrap();
+    second.signal(9, true).unwrap();
+    for shim in [&mut first, &mut second] {
+        assert!(matches!(kit::event(shim), Event::Exited(status) if status.code == 137));
+    }
+    first.shutdown().unwrap();
+    second.shutdown().unwrap();
+}
+
+#[test]
+fn long_state_directory_is_no_obstacle() {
+    let fixture =
+        Fixture::new(&["true"]).with(|plan| plan.dir = plan.dir.join("x".repeat(100)).join("y".repeat(100)));
+    let mut shim = fixture.start();
+    drop(Shim::connect(&fixture.plan.dir).unwrap());
+    assert_eq!(kit::wait(&mut shim).code, 0);
+    shim.shutdown().unwrap();
+}
+
+#[test]
+fn container_that_cannot_be_made_leaves_nothing() {
+    let mount = MountBuilder::default().destination("/there").source("/nosuch").typ("bind").build().unwrap();
+    let fixture = Fixture::new(&["true"]).spec(|spec| spec.mounts_mut().as_mut().unwrap().push(mount));
+    let error = fixture.create().unwrap_err();
+    let text =
+        r#"error mounting "/nosuch" to rootfs at "/there": cannot open "/nosuch": no such file or directory"#;
+    assert_eq!(error.to_string(), text);
+    assert!(runtime::stats(&fixture.cgroup()).is_err());
+}
+
+#[test]
+fn killed_shim_takes_its_container_along_and_removal_finishes() {
+    let fixture = Fixture::new(&["sleep", "1000"]);
+    let shim = fixture.start();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(shim.shim_pid()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let init = format!("/proc/{}/stat", shim.pid());
+    kit::eventually("the container is gone", || {
+        fs::read_to_string(&init).map_or(true, |stat| stat.contains(") Z "))
+    });
+    assert!(Shim::connect(&fixture.plan.dir).is_err());
+    runtime::remove(&fixture.plan.dir, Some(&fixture.cgroup())).unwrap();
+    assert!(!fixture.plan.dir.exists());
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let count = || {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+        let fds = fs::read_dir("/proc/self/fd").unwrap().count();
+        (mounts, fds)
+    };
+    // Other tests run beside this one, so descriptors of this process are only compared when it is alone.
+    let (mounts, _) = count();
+    let (dir, cgroup) = {
+        let fixture = Fixture::sh("mkdir /tmp/x; sleep 0 & true");
+        fixture.run();
+        assert_eq!(count().0, mounts, "mounts in the host's namespace");
+        (fixture.plan.dir.clone(), fixture.cgroup())
+    };
+    assert!(!dir.exists());
+    assert!(runtime::stats(&cgroup).is_err());
+}
+
+#[test]
+fn host_namespaces_can_be_shared() {
+    let fixture =
+        Fixture::sh("readlink /proc/self/ns/net; readlink /proc/self/ns/pid; readlink /proc/self/ns/uts")
+            .without_namespace(LinuxNamespaceType::Network)
+            .without_namespace(LinuxNamespaceType::Pid)
+            .without_namespace(LinuxNamespaceType::Uts);
+    let expected: String = ["net", "pid", "uts"]
+        .map(|kind| format!("{}\n", fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().display()))
+        .concat();
+    assert_eq!(fixture.run().1, expected);
+}
+
+#[test]
+fn namespaces_of_another_container_can_be_joined() {
+    let first = Fixture::new(&["sleep", "1000"]);
+    let mut shim = first.start();
+    let pid = shim.pid();
+    let fixture = Fixture::sh("for n in net ipc uts pid; do readlink /proc/self/ns/$n; done").spec(|spec| {
+        for namespace in spec.linux_mut().as_mut().unwrap().namespaces_mut().as_mut().unwrap() {
+            let kind = match namespace.typ() {
+                LinuxNamespaceType::Network => "net",
+                LinuxNamespaceType::Ipc => "ipc",
+                LinuxNamespaceType::Uts => "uts",
+                LinuxNamespaceType::Pid => "pid",
+                _ => continue,
+            };
+            namespace.set_path(Some(format!("/proc/{pid}/ns/{kind}").into()));
+        }
+    });
+    let expected: String = ["net", "ipc", "uts", "pid"]
+        .map(|kind| format!("{}\n", fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap().display()))
+        .concat();
+    assert_eq!(fixture.run().1, expected);
+    shim.signal(9, false).unwrap();
+    kit::wait(&mut shim);
+    shim.shutdown().unwrap();
+}
