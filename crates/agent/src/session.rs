@@ -181,8 +181,11 @@ struct Session {
     networks: BTreeSet<NetworkId>,
 }
 
+/// A session with the welcome it began with.
+type Dialled = Result<Box<(Session, Welcome)>, Status>;
+
 enum Link {
-    Dialling(BoxFuture<'static, (SocketAddr, Result<(Session, Welcome), Status>)>),
+    Dialling(BoxFuture<'static, (SocketAddr, Dialled)>),
     Up(Box<Session>),
 }
 
@@ -239,8 +242,8 @@ struct Loop {
 
 /// Everything the loop wakes for.
 enum Event {
-    Dialled(SocketAddr, Result<(Session, Welcome), Status>),
-    Message(Result<Option<ManagerMessage>, Status>),
+    Dialled(SocketAddr, Dialled),
+    Message(Box<Result<Option<ManagerMessage>, Status>>),
     Task(TaskEvent),
     Accepted(Accepted),
     Timer,
@@ -275,7 +278,8 @@ impl Loop {
                 () = until(timer) => Event::Timer,
             };
             match event {
-                Event::Dialled(addr, Ok((session, welcome))) => {
+                Event::Dialled(addr, Ok(dialled)) => {
+                    let (session, welcome) = *dialled;
                     info!(manager.addr = %addr, "session is open");
                     self.open(&session, &welcome);
                     link = Link::Up(Box::new(session));
@@ -297,7 +301,7 @@ impl Loop {
                 Event::Message(_) | Event::Timer => {
                     let Link::Up(session) = &mut link else { continue };
                     let outcome = match event {
-                        Event::Message(message) => self.on_message(session, message),
+                        Event::Message(message) => self.on_message(session, *message),
                         _ => self.on_timer(session, &mut report_at).await,
                     };
                     if let Err(error) = outcome {
@@ -634,7 +638,7 @@ async fn next(link: &mut Link) -> Event {
             let (addr, outcome) = attempt.await;
             Event::Dialled(addr, outcome)
         }
-        Link::Up(session) => Event::Message(session.down.message().await),
+        Link::Up(session) => Event::Message(Box::new(session.down.message().await)),
     }
 }
 
@@ -646,11 +650,7 @@ async fn until(timer: Option<Instant>) {
 }
 
 /// Opens a session and waits for its welcome.
-async fn dial(
-    connect: Connect,
-    addr: SocketAddr,
-    description: NodeDescription,
-) -> Result<(Session, Welcome), Status> {
+async fn dial(connect: Connect, addr: SocketAddr, description: NodeDescription) -> Dialled {
     let attempt = async {
         let (up, messages) = mpsc::channel(256);
         let hello = Hello { description: Some((&description).into()) };
@@ -675,7 +675,7 @@ async fn dial(
             assignments: None,
             networks: BTreeSet::new(),
         };
-        Ok((session, welcome))
+        Ok(Box::new((session, welcome)))
     };
     tokio::time::timeout(DIAL_LIMIT, attempt)
         .await

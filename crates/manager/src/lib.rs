@@ -93,7 +93,11 @@ impl Manager {
     }
 
     /// Runs until cancelled; then ends every session, so that agents look for another manager.
+    ///
+    /// # Cancel safety
+    /// Dropping it ends everything at once.
     pub async fn run(&self, cancel: CancellationToken) {
+        let _sessions_end_with_us = self.shared.cancel.clone().drop_guard();
         let mut tasks = JoinSet::new();
         tasks.spawn(publisher::run(self.shared.clone()));
         tasks.spawn(dispatcher::reporter(self.shared.clone()));

@@ -1,3 +1,5 @@
-//! What the tests of this room share, and the manager with a real agent over a real store.
+//! What the tests of this room share, and whole swarms in one process.
 
 pub(crate) mod state;
+mod swarm;
+mod whole;

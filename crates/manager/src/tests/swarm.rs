@@ -1,0 +1,316 @@
+//! A swarm in one process: real managers, stores, certificates and TLS on loopback, real agents on fake hosts.
+
+use crate::{Manager, Options, ca};
+use agent::{Agent, fake::FakeHost};
+use model::*;
+use pki::{Credentials, Expected, NodeKey, RootCa, tls};
+use proto::{
+    WireId as _,
+    ca::{
+        IssueCertificateRequest, JoinRaftRequest, ca_client::CaClient, membership_client::MembershipClient,
+    },
+    control::{
+        CreateRequest, GetSwarmRequest, ListRequest, RemoveRequest, UpdateRequest,
+        control_client::ControlClient, create_request, update_request,
+    },
+    types::{self, ObjectKind},
+};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+use store::{Dek, Store};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint, Server},
+};
+
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
+
+pub(super) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    Timestamp(i64::try_from(since.as_nanos()).unwrap())
+}
+
+/// Asks until the answer is yes.
+pub(super) async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let limit = Instant::now() + LIMIT;
+    while !done() {
+        assert!(Instant::now() < limit, "{what}: not within {LIMIT:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn channel(credentials: &Credentials, addr: SocketAddr) -> Channel {
+    let connector = tls::connector(credentials, Expected::Role(Role::Manager));
+    Endpoint::from_shared(format!("http://{addr}")).unwrap().connect_with_connector_lazy(connector)
+}
+
+/// A manager that runs, with the port it is reached at.
+pub(super) struct Running {
+    pub(super) node: NodeId,
+    pub(super) addr: SocketAddr,
+    pub(super) credentials: Credentials,
+    pub(super) store: store::Handle,
+    cancel: CancellationToken,
+    tasks: JoinSet<()>,
+    opened: Option<Store>,
+    _dir: tempfile::TempDir,
+}
+
+impl Running {
+    async fn start(
+        credentials: Credentials,
+        raft_id: u64,
+        listener: TcpListener,
+        first: Option<Batch>,
+    ) -> Self {
+        let addr = listener.local_addr().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let peers = credentials.clone();
+        let connect = move |_raft_id: u64, addr: SocketAddr| {
+            let channel = channel(&peers, addr);
+            async move { Ok::<_, store::ConnectError>(channel) }
+        };
+        let options = store::Options::new(raft_id, addr, Dek::new(&[7; 32]), Arc::new(connect));
+        let opened = Store::open(dir.path(), options).await.unwrap();
+        if let Some(first) = first {
+            opened.bootstrap().await.unwrap();
+            let mut leader = opened.handle().leader();
+            leader.wait_for(|l| l.me).await.unwrap();
+            opened.handle().propose(first).await.unwrap();
+        }
+        let node = credentials.identity().node;
+        let peers = credentials.clone();
+        let manager = Manager::new(Options {
+            store: opened.handle(),
+            node,
+            connect: Arc::new(move |addr| channel(&peers, addr)),
+            clock: Arc::new(now),
+        });
+        let cancel = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let incoming = tls::Listener::start(listener, &credentials).unwrap();
+        let routes = manager.routes().add_service(opened.service());
+        tasks.spawn(async move {
+            Server::builder().add_routes(routes).serve_with_incoming(incoming).await.unwrap();
+        });
+        let stop = cancel.clone();
+        tasks.spawn(async move { manager.run(stop).await });
+        Self {
+            node,
+            addr,
+            credentials,
+            store: opened.handle(),
+            cancel,
+            tasks,
+            opened: Some(opened),
+            _dir: dir,
+        }
+    }
+
+    /// Ends it at once, as a crash does.
+    pub(super) async fn kill(&mut self) {
+        self.tasks.abort_all();
+        self.cancel.cancel();
+        if let Some(opened) = self.opened.take() {
+            opened.shutdown().await;
+        }
+    }
+}
+
+/// An agent with its host.
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    pub(super) host: Arc<FakeHost>,
+    agent: JoinSet<()>,
+    _dir: tempfile::TempDir,
+}
+
+impl Node {
+    pub(super) fn start(credentials: &Credentials, managers: Vec<SocketAddr>, number: u8) -> Self {
+        let addr = SocketAddr::from(([192, 0, 2, number], 2377));
+        let host = Arc::new(FakeHost::new(&format!("host{number}"), addr));
+        let dir = tempfile::tempdir().unwrap();
+        let mine = credentials.clone();
+        let agent = Agent::new(agent::Options {
+            managers: watch::channel(managers).1,
+            connect: Arc::new(move |addr| channel(&mine, addr)),
+            executor: host.clone(),
+            state_dir: dir.path().to_owned(),
+            clock: Arc::new(now),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { agent.run(CancellationToken::new()).await.unwrap() });
+        Self { id: credentials.identity().node, host, agent: tasks, _dir: dir }
+    }
+
+    /// Cuts it off: it is heard no more, its containers go on.
+    pub(super) fn kill(&mut self) {
+        self.agent.abort_all();
+    }
+}
+
+pub(super) struct Swarm {
+    pub(super) managers: Vec<Running>,
+    pub(super) nodes: Vec<Node>,
+}
+
+impl Swarm {
+    /// A swarm of one manager, with short heartbeats.
+    pub(super) async fn new() -> Self {
+        pki::install_crypto();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut init = ca::Init::new(1, listener.local_addr().unwrap());
+        init.spec.heartbeat_period = Duration::from_millis(300);
+        let made = ca::bootstrap(init, now()).unwrap();
+        let key = String::from_utf8(made.key.0).unwrap();
+        let credentials = Credentials::in_memory(&key, &made.chain, &made.root).unwrap();
+        let manager = Running::start(credentials, 1, listener, Some(made.batch)).await;
+        Self { managers: vec![manager], nodes: Vec::new() }
+    }
+
+    fn leader(&self) -> &Running {
+        let alive = self.managers.iter().filter(|m| m.opened.is_some());
+        alive.clone().find(|m| m.store.leader_now().me).or(alive.clone().next()).expect("a manager")
+    }
+
+    pub(super) fn view(&self) -> Arc<Tables> {
+        self.leader().store.view()
+    }
+
+    pub(super) fn addrs(&self) -> Vec<SocketAddr> {
+        self.managers.iter().filter(|m| m.opened.is_some()).map(|m| m.addr).collect()
+    }
+
+    pub(super) async fn token(&self, role: Role) -> String {
+        let cluster = self.control().get_swarm(GetSwarmRequest {}).await.unwrap().into_inner();
+        let token = match role {
+            Role::Worker => cluster.worker_token,
+            Role::Manager => cluster.manager_token,
+        };
+        assert!(cluster.root_ca_key.is_empty(), "the CA key stays");
+        String::from_utf8(token).unwrap()
+    }
+
+    /// Gets a certificate as a joiner does, from the manager at `addr`.
+    pub(super) async fn certify(&self, addr: SocketAddr, token: &str) -> Result<Credentials, Status> {
+        let digest = RootCa::digest_of(&self.managers[0].credentials.root_pem()).unwrap();
+        let connector = tls::bootstrap_connector(digest);
+        let channel =
+            Endpoint::from_shared(format!("http://{addr}")).unwrap().connect_with_connector_lazy(connector);
+        let key = NodeKey::generate().unwrap();
+        let request = IssueCertificateRequest {
+            csr_pem: key.csr_pem().unwrap(),
+            token: token.to_owned(),
+            availability: types::Availability::Active as i32,
+        };
+        let reply = CaClient::new(channel).issue_certificate(request).await?.into_inner();
+        Ok(Credentials::in_memory(&key.pem(), &reply.certificate_pem, &reply.root_pem).unwrap())
+    }
+
+    pub(super) async fn join_worker(&mut self) -> usize {
+        let token = self.token(Role::Worker).await;
+        let credentials = self.certify(self.managers[0].addr, &token).await.unwrap();
+        let number = u8::try_from(self.nodes.len() + 1).unwrap();
+        self.nodes.push(Node::start(&credentials, self.addrs(), number));
+        self.nodes.len() - 1
+    }
+
+    pub(super) async fn join_manager(&mut self) {
+        let token = self.token(Role::Manager).await;
+        // Any manager takes it: a follower forwards to the leader.
+        let addr = self.managers.last().unwrap().addr;
+        let credentials = self.certify(addr, &token).await.unwrap();
+        let raft_id = self.managers.len() as u64 + 1;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let manager = Running::start(credentials, raft_id, listener, None).await;
+        let request = JoinRaftRequest { raft_id, addr: manager.addr.to_string() };
+        let mut client = MembershipClient::new(channel(&manager.credentials, addr));
+        let members = client.join_raft(request).await.unwrap().into_inner().members;
+        assert!(members.iter().any(|m| m.raft_id == raft_id));
+        self.managers.push(manager);
+    }
+
+    pub(super) fn control(&self) -> ControlClient<Channel> {
+        self.control_at(self.leader())
+    }
+
+    pub(super) fn control_at(&self, manager: &Running) -> ControlClient<Channel> {
+        ControlClient::new(channel(&self.managers[0].credentials, manager.addr))
+    }
+
+    pub(super) async fn create(&self, spec: create_request::Spec) -> Result<u128, Status> {
+        let reply = self.control().create(CreateRequest { spec: Some(spec) }).await?.into_inner();
+        Ok(ServiceId::from_wire(&reply.id).unwrap().0)
+    }
+
+    pub(super) async fn create_service(&self, spec: &ServiceSpec) -> Result<ServiceId, Status> {
+        self.create(create_request::Spec::Service(spec.into())).await.map(ServiceId)
+    }
+
+    pub(super) async fn update_service(
+        &self,
+        id: ServiceId,
+        change: impl Fn(&mut ServiceSpec),
+    ) -> Result<(), Status> {
+        // The plan writes the service too: whoever updates it reads it again when it was out of sequence.
+        for _ in 0..20 {
+            let service = self.view().services.get(&id).unwrap().clone();
+            let mut spec = (*service.spec).clone();
+            change(&mut spec);
+            let spec = Some(update_request::Spec::Service((&spec).into()));
+            let request = UpdateRequest { id: id.to_wire(), version: service.meta.version, spec };
+            match self.control().update(request).await {
+                Err(status) if status.code() == tonic::Code::Aborted => continue,
+                outcome => return outcome.map(drop),
+            }
+        }
+        panic!("always out of sequence");
+    }
+
+    pub(super) async fn update_node(&self, id: NodeId, change: impl Fn(&mut NodeSpec)) -> Result<(), Status> {
+        for _ in 0..20 {
+            let node = self.view().nodes.get(&id).unwrap().clone();
+            let mut spec = node.spec.clone();
+            change(&mut spec);
+            let spec = Some(update_request::Spec::Node((&spec).into()));
+            let request = UpdateRequest { id: id.to_wire(), version: node.meta.version, spec };
+            match self.control().update(request).await {
+                Err(status) if status.code() == tonic::Code::Aborted => continue,
+                outcome => return outcome.map(drop),
+            }
+        }
+        panic!("always out of sequence");
+    }
+
+    pub(super) async fn remove(&self, kind: ObjectKind, id: u128) -> Result<(), Status> {
+        let request = RemoveRequest { kind: kind as i32, id: id.to_be_bytes().to_vec(), force: false };
+        self.control().remove(request).await.map(drop)
+    }
+
+    pub(super) async fn list(&self, at: &Running, kind: ObjectKind) -> Vec<Object> {
+        let request = ListRequest { kind: kind as i32 };
+        let mut chunks = self.control_at(at).list(request).await.unwrap().into_inner();
+        let mut objects = Vec::new();
+        while let Some(chunk) = chunks.message().await.unwrap() {
+            objects.extend(chunk.objects.into_iter().map(|o| Object::try_from(o).unwrap()));
+        }
+        objects
+    }
+
+    /// Returns how many of a service's tasks are wanted and run.
+    pub(super) fn running(&self, service: ServiceId) -> usize {
+        let view = self.view();
+        let tasks = view.tasks_of_service(service);
+        tasks.filter(|t| t.desired == Desired::Running && t.status.state == Some(TaskState::Running)).count()
+    }
+
+    pub(super) async fn until_running(&self, service: ServiceId, count: usize) {
+        until(&format!("{count} tasks run: {:#?}", Vec::<()>::new()), || self.running(service) == count)
+            .await;
+    }
+}

@@ -1,0 +1,291 @@
+//! What a swarm does as a whole.
+
+use super::{
+    state::service_spec,
+    swarm::{Swarm, until},
+};
+use model::*;
+use proto::{
+    WireId as _,
+    control::{RemoveRequest, UpdateRequest, WatchRequest, create_request, update_request},
+    types::ObjectKind,
+};
+use std::{collections::BTreeSet, sync::Arc};
+
+fn web(replicas: u64) -> ServiceSpec {
+    let mut spec = service_spec("web");
+    spec.mode = Mode::Replicated { replicas };
+    let task = Arc::make_mut(&mut spec.task);
+    task.restart.delay = Duration::from_millis(10);
+    spec
+}
+
+fn overlay(name: &str) -> NetworkSpec {
+    NetworkSpec {
+        name: name.into(),
+        labels: Labels::new(),
+        driver: NetworkDriver::Overlay,
+        options: Labels::new(),
+        subnet: None,
+        gateway: None,
+        ip_range: None,
+        attachable: false,
+        internal: false,
+        encrypted: false,
+        ipv6: false,
+    }
+}
+
+async fn with_workers(count: usize) -> Swarm {
+    let mut swarm = Swarm::new().await;
+    for _ in 0..count {
+        swarm.join_worker().await;
+    }
+    until("the workers are ready", || {
+        swarm.view().nodes.values().filter(|n| n.status.state == NodeState::Ready).count() == count
+    })
+    .await;
+    swarm
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_runs_scales_updates_and_goes() {
+    let swarm = with_workers(2).await;
+    let id = swarm.create_service(&web(4)).await.unwrap();
+    swarm.until_running(id, 4).await;
+    for node in &swarm.nodes {
+        assert_eq!(node.host.running().len(), 2, "spread over the nodes");
+    }
+    swarm.update_service(id, |s| s.mode = Mode::Replicated { replicas: 6 }).await.unwrap();
+    swarm.until_running(id, 6).await;
+    swarm.update_service(id, |s| s.mode = Mode::Replicated { replicas: 1 }).await.unwrap();
+    until("one container runs", || swarm.nodes.iter().map(|n| n.host.running().len()).sum::<usize>() == 1)
+        .await;
+    swarm
+        .update_service(id, |s| {
+            Arc::make_mut(&mut s.task).container.env = vec!["A=1".into()];
+            s.update.monitor = Duration::from_millis(50);
+        })
+        .await
+        .unwrap();
+    until("the task was replaced", || {
+        let view = swarm.view();
+        let mut tasks = view.tasks_of_service(id).filter(|t| t.status.state == Some(TaskState::Running));
+        tasks.all(|t| !t.spec.container.env.is_empty()) && swarm.running(id) == 1
+    })
+    .await;
+    swarm.remove(ObjectKind::Service, id.0).await.unwrap();
+    until("nothing is left", || {
+        let view = swarm.view();
+        view.services.is_empty()
+            && view.tasks.is_empty()
+            && swarm.nodes.iter().all(|n| n.host.state().containers.is_empty())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_of_a_node_that_is_heard_no_more_run_elsewhere() {
+    let mut swarm = with_workers(2).await;
+    let id = swarm.create_service(&web(2)).await.unwrap();
+    swarm.until_running(id, 2).await;
+    let lost = swarm.nodes[0].id;
+    swarm.nodes[0].kill();
+    until("the other node runs both", || swarm.nodes[1].host.running().len() == 2).await;
+    assert_eq!(swarm.view().nodes.get(&lost).unwrap().status.state, NodeState::Down);
+    assert_eq!(swarm.nodes[0].host.running().len(), 1, "its container goes on, unheard");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn networks_reach_the_nodes_with_tasks_and_removal_frees_everything() {
+    let swarm = with_workers(2).await;
+    let network =
+        NetworkId(swarm.create(create_request::Spec::Network((&overlay("net")).into())).await.unwrap());
+    let mut spec = web(2);
+    Arc::make_mut(&mut spec.task).networks =
+        vec![NetworkAttachmentSpec { network, aliases: vec!["w".into()] }];
+    spec.endpoint.ports = vec![PortConfig {
+        name: String::new(),
+        protocol: Protocol::Tcp,
+        target: 80,
+        published: 8080,
+        mode: PublishMode::Ingress,
+    }];
+    let id = swarm.create_service(&spec).await.unwrap();
+    swarm.until_running(id, 2).await;
+    until("both nodes know both endpoints and the mesh", || {
+        swarm.nodes.iter().all(|n| {
+            let state = n.host.state();
+            let endpoints = state
+                .networks
+                .get(&network)
+                .is_some_and(|t| t.endpoints.values().filter(|e| e.ready).count() == 2);
+            let ports = state.ingress.as_ref().and_then(|t| t.ports.get(&(Protocol::Tcp, 8080)));
+            endpoints && ports.is_some_and(|backends| backends.len() == 2)
+        })
+    })
+    .await;
+    let refused = swarm.remove(ObjectKind::Network, network.0).await.unwrap_err();
+    assert!(refused.message().contains("is in use by service"), "{refused}");
+    let mut other = web(1);
+    other.name = "other".into();
+    other.endpoint.ports.clone_from(&spec.endpoint.ports);
+    let refused = swarm.create_service(&other).await.unwrap_err();
+    assert_eq!(
+        refused.message(),
+        format!("port '8080' is already in use by service 'web' ({id}) as an ingress port")
+    );
+    swarm.remove(ObjectKind::Service, id.0).await.unwrap();
+    until("the tasks are gone", || swarm.view().tasks.is_empty()).await;
+    swarm.remove(ObjectKind::Network, network.0).await.unwrap();
+    until("the network is gone everywhere", || {
+        swarm.view().networks.is_empty() && swarm.nodes.iter().all(|n| n.host.state().networks.is_empty())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_leaves_the_maps_before_it_is_told_to_stop() {
+    let swarm = with_workers(1).await;
+    let network =
+        NetworkId(swarm.create(create_request::Spec::Network((&overlay("net")).into())).await.unwrap());
+    let mut spec = web(1);
+    Arc::make_mut(&mut spec.task).networks = vec![NetworkAttachmentSpec { network, aliases: Vec::new() }];
+    let id = swarm.create_service(&spec).await.unwrap();
+    swarm.until_running(id, 1).await;
+    let host = swarm.nodes[0].host.clone();
+    let ready = |host: &agent::fake::FakeHost| {
+        host.state().networks.values().flat_map(|t| t.endpoints.values()).filter(|e| e.ready).count()
+    };
+    until("it is ready", || ready(&host) == 1).await;
+    let started = std::time::Instant::now();
+    swarm.update_service(id, |s| s.mode = Mode::Replicated { replicas: 0 }).await.unwrap();
+    until("it is stopped, and was out of the maps before", || {
+        let stopped = host.state().steps.iter().any(|s| s.starts_with("shutdown"));
+        let out = ready(&host) == 0;
+        assert!(out || !stopped, "stopped while connections were sent to it");
+        stopped
+    })
+    .await;
+    assert!(started.elapsed() < Duration::from_millis(1900), "acknowledged, not timed out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_arrive_with_the_tasks_that_use_them_and_lists_are_without_contents() {
+    let swarm = with_workers(1).await;
+    let spec =
+        SecretSpec { name: "key".into(), labels: Labels::new(), data: SecretBytes(b"opensesame".to_vec()) };
+    let secret = SecretId(swarm.create(create_request::Spec::Secret((&spec).into())).await.unwrap());
+    let taken = swarm.create(create_request::Spec::Secret((&spec).into())).await.unwrap_err();
+    assert_eq!(
+        (taken.code(), taken.message()),
+        (tonic::Code::AlreadyExists, "name conflicts with an existing object: secret key already exists")
+    );
+    let mut service = web(1);
+    Arc::make_mut(&mut service.task).container.secrets = vec![FileRef {
+        id: secret,
+        name: "key".into(),
+        target: "key".into(),
+        uid: "0".into(),
+        gid: "0".into(),
+        mode: 0o444,
+    }];
+    let id = swarm.create_service(&service).await.unwrap();
+    swarm.until_running(id, 1).await;
+    let contents = swarm.nodes[0].host.state().containers.values().next().unwrap().secrets.clone();
+    assert_eq!(contents["key"], b"opensesame");
+    let listed = swarm.list(&swarm.managers[0], ObjectKind::Secret).await;
+    let [Object::Secret(listed)] = listed.as_slice() else { panic!("{listed:?}") };
+    assert!(listed.spec.data.0.is_empty());
+    let refused = swarm.remove(ObjectKind::Secret, secret.0).await.unwrap_err();
+    assert_eq!(refused.message(), "secret 'key' is in use by the following service: web");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_good_token_makes_a_node() {
+    let swarm = Swarm::new().await;
+    let addr = swarm.managers[0].addr;
+    let worker = swarm.token(Role::Worker).await;
+    let credentials = swarm.certify(addr, &worker).await.unwrap();
+    assert_eq!(credentials.identity().role, Role::Worker);
+    assert_eq!(swarm.view().nodes.get(&credentials.identity().node).unwrap().index, 2);
+    for bad in [worker.replace("SWMTKN-1-", "SWMTKN-1-x"), format!("{}0", &worker[..worker.len() - 1])] {
+        if bad != worker {
+            let refused = swarm.certify(addr, &bad).await.unwrap_err();
+            assert_eq!(refused.message(), "A valid join token is necessary to join this cluster");
+        }
+    }
+    let cluster = swarm.view().cluster.clone().unwrap();
+    let rotate = proto::control::UpdateSwarmRequest {
+        version: cluster.meta.version,
+        rotate_worker_token: true,
+        ..Default::default()
+    };
+    swarm.control().update_swarm(rotate).await.unwrap();
+    assert!(swarm.certify(addr, &worker).await.is_err(), "rotated");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stale_updates_are_refused_and_watchers_see_changes() {
+    let swarm = with_workers(1).await;
+    let watch = WatchRequest { since: swarm.view().index, kinds: vec![ObjectKind::Service as i32] };
+    let mut events = swarm.control().watch(watch).await.unwrap().into_inner();
+    let id = swarm.create_service(&web(1)).await.unwrap();
+    let event = events.message().await.unwrap().unwrap();
+    let Ok(Object::Service(seen)) = Object::try_from(event.object.unwrap()) else { panic!("not a service") };
+    assert_eq!(seen.id, id);
+    swarm.until_running(id, 1).await;
+    let spec = Some(update_request::Spec::Service((&web(2)).into()));
+    let stale = UpdateRequest { id: id.to_wire(), version: 1, spec };
+    let refused = swarm.control().update(stale).await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (tonic::Code::Aborted, "update out of sequence"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_cannot_be_removed_nor_the_last_one_demoted() {
+    let swarm = Swarm::new().await;
+    let id = swarm.managers[0].node;
+    let request = RemoveRequest { kind: ObjectKind::Node as i32, id: id.to_wire(), force: true };
+    let refused = swarm.control().remove(request).await.unwrap_err();
+    assert!(refused.message().contains("must be demoted to worker before removal"), "{refused}");
+    let refused = swarm.update_node(id, |n| n.role = Role::Worker).await.unwrap_err();
+    assert_eq!(refused.message(), "attempting to demote the last manager of the swarm");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_managers_serve_alike_and_survive_the_loss_of_their_leader() {
+    let mut swarm = Swarm::new().await;
+    swarm.join_manager().await;
+    swarm.join_manager().await;
+    for _ in 0..3 {
+        swarm.join_worker().await;
+    }
+    until("the workers are ready", || {
+        swarm.view().nodes.values().filter(|n| n.status.state == NodeState::Ready).count() == 3
+    })
+    .await;
+    // A follower takes orders and answers.
+    let id = swarm.create_service(&web(3)).await.unwrap();
+    swarm.until_running(id, 3).await;
+    for manager in &swarm.managers {
+        assert_eq!(swarm.list(manager, ObjectKind::Task).await.len(), 3);
+    }
+    let leader = swarm.managers.iter().position(|m| m.store.leader_now().me).unwrap();
+    let before: BTreeSet<TaskId> = swarm.view().tasks.values().map(|t| t.id).collect();
+    swarm.managers[leader].kill().await;
+    until("another leads", || {
+        swarm.managers.iter().enumerate().any(|(i, m)| i != leader && m.store.leader_now().me)
+    })
+    .await;
+    until("it takes orders", || {
+        let update = swarm.update_service(id, |s| s.mode = Mode::Replicated { replicas: 5 });
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(update)).is_ok()
+    })
+    .await;
+    swarm.until_running(id, 5).await;
+    let after: BTreeSet<TaskId> = swarm.view().tasks.values().map(|t| t.id).collect();
+    assert!(before.is_subset(&after), "no task was replaced");
+    let stopped =
+        swarm.nodes.iter().flat_map(|n| n.host.state().steps.clone()).filter(|s| s.starts_with("shutdown"));
+    assert_eq!(stopped.count(), 0, "no container was touched");
+}
