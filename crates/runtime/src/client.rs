@@ -233,7 +233,7 @@ impl Shim {
         let (streams, fds) = streams(&exec.stdio);
         self.call(
             "exec",
-            Call::Exec(wire::Exec { id: exec.id, process: Some(process), streams: Some(streams) }),
+            Call::Exec(Box::new(wire::Exec { id: exec.id, process: Some(process), streams: Some(streams) })),
             &fds,
         )
     }

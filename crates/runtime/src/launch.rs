@@ -26,6 +26,13 @@ fn translated(plan: &ContainerPlan) -> Result<Launch, String> {
         process.seccomp.clone_from(&compiled.0);
         process.seccomp_flags = compiled.1;
     }
+    let hostname = spec.hostname().clone().filter(|name| !name.is_empty());
+    let domainname = spec.domainname().clone().filter(|name| !name.is_empty());
+    let own_names =
+        linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::Uts);
+    if !own_names && (hostname.is_some() || domainname.is_some()) {
+        return Err("unable to set hostname without a private UTS namespace".into());
+    }
     let mut sysctls: Vec<Pair> = pairs(linux.sysctl().iter().flatten());
     sysctls.sort_by(|a, b| a.key.cmp(&b.key));
     Ok(Launch {
@@ -51,8 +58,8 @@ fn translated(plan: &ContainerPlan) -> Result<Launch, String> {
             .map(|path| path.clone().into_bytes())
             .collect(),
         devices: linux.devices().iter().flatten().map(device).collect::<Result<_, _>>()?,
-        hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
-        domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
+        hostname,
+        domainname,
         sysctls,
         cgroup: match linux.cgroups_path() {
             None => None,

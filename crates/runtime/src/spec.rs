@@ -54,14 +54,18 @@ pub fn default_spec(args: Vec<String>) -> Spec {
         .readonly_paths(default_readonly_paths())
         .build()
         .expect(COMPLETE);
-    SpecBuilder::default()
+    let mut spec = SpecBuilder::default()
         .version("1.2.0")
         .root(RootBuilder::default().path("rootfs").readonly(false).build().expect(COMPLETE))
         .process(process)
         .mounts(default_mounts())
         .linux(linux)
         .build()
-        .expect(COMPLETE)
+        .expect(COMPLETE);
+    // The builder's defaults are another project's.
+    spec.set_hostname(None);
+    spec.set_annotations(None);
+    spec
 }
 
 /// Returns `/proc /dev /dev/pts /sys /sys/fs/cgroup /dev/mqueue /dev/shm` as Docker mounts them.

@@ -52,8 +52,8 @@ pub(crate) enum Call {
     Start(Empty),
     #[prost(message, tag = "11")]
     Signal(Signal),
-    #[prost(message, tag = "12")]
-    Exec(Exec),
+    #[prost(message, boxed, tag = "12")]
+    Exec(Box<Exec>),
     #[prost(message, tag = "13")]
     Attach(Streams),
     #[prost(message, tag = "14")]

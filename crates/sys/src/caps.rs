@@ -36,7 +36,6 @@ pub fn set(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
     }
     const VERSION_3: u32 = 0x2008_0522;
     let header = Header { version: VERSION_3, pid: 0 };
-    #[expect(clippy::cast_possible_truncation, reason = "the kernel wants 64 bits in halves")]
     let half = |shift: u32| Sets {
         effective: (effective >> shift) as u32,
         permitted: (permitted >> shift) as u32,

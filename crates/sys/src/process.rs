@@ -66,12 +66,10 @@ pub fn clone3(_proof: SingleThreaded, flags: u64, into_cgroup: Option<BorrowedFd
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP
         | libc::CLONE_NEWUSER;
-    #[expect(clippy::cast_sign_loss, reason = "flag bits")]
     if flags & !(NAMESPACES as u64) != 0 {
         return Err(Errno::INVAL);
     }
     let mut pidfd: RawFd = -1;
-    #[expect(clippy::cast_sign_loss, reason = "constants and descriptors are not negative")]
     let mut args = libc::clone_args {
         flags: flags | libc::CLONE_PIDFD as u64,
         pidfd: (&raw mut pidfd) as u64,

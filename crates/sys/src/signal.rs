@@ -9,10 +9,14 @@ const HIGHEST: i32 = 64;
 
 /// Gives every signal its default action and blocks none: what a fresh program expects.
 pub fn reset_all() {
+    // `struct kernel_sigaction`: handler, flags, restorer, mask; all zero is SIG_DFL with an empty mask.
+    let default = [0_u64; 4];
     for signal in 1..=HIGHEST {
-        // JUSTIFICATION: std sets SIGPIPE to "ignore", and an ignored signal stays ignored through execve.
-        // SAFETY: SIG_DFL runs no code of ours. SIGKILL, SIGSTOP and libc's own two are refused, which is fine.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // JUSTIFICATION: std sets SIGPIPE to "ignore", and an ignored signal stays ignored through execve; libc's
+        // own function refuses two signals that a parent may have ignored all the same.
+        // SAFETY: SIG_DFL runs no code of ours; the kernel reads a struct of 32 bytes with a mask of 8. SIGKILL and
+        // SIGSTOP are refused, which is fine.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null_mut::<u64>(), 8) };
     }
     set_mask(false).expect("an empty mask cannot be refused");
 }

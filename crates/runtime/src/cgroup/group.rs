@@ -110,7 +110,7 @@ impl Group {
     pub(crate) fn update(&self, writes: &[CgroupWrite]) -> io::Result<()> {
         let mut order: Vec<&CgroupWrite> = writes.iter().collect();
         let number = |file: &str| -> Option<i128> {
-            Some(fs::read_to_string(self.dir("memory")?.join(file)).ok()?.trim().parse().ok()?)
+            fs::read_to_string(self.dir("memory")?.join(file)).ok()?.trim().parse().ok()
         };
         let limit = order.iter().position(|write| write.file == "memory.limit_in_bytes");
         let swap = order.iter().position(|write| write.file == "memory.memsw.limit_in_bytes");

@@ -229,7 +229,6 @@ fn rule(arguments: &[LinuxSeccompArg], answer: u32) -> Vec<Instruction> {
 fn compare(argument: &LinuxSeccompArg) -> Vec<Instruction> {
     let low_at = OFFSET_ARGUMENTS + 8 * u32::try_from(argument.index()).expect("checked to be below six");
     let high_at = low_at + 4;
-    #[expect(clippy::cast_possible_truncation, reason = "the halves are what is wanted")]
     let halves = |value: u64| ((value >> 32) as u32, value as u32);
     let (high, low) = halves(argument.value());
     match argument.op() {

@@ -262,7 +262,7 @@ fn bind(root: BorrowedFd<'_>, mount: &Mount) -> Result<(), Failure> {
 
 /// CVE-2019-16884: a mount inside /proc could fake what the runtime itself writes to.
 fn refuse_proc(target: &OwnedFd, mount: &Mount) -> Result<(), Failure> {
-    let in_proc = |fd: &OwnedFd| rustix::fs::fstatfs(fd).is_ok_and(|stat| stat.f_type as i64 == PROC_MAGIC);
+    let in_proc = |fd: &OwnedFd| rustix::fs::fstatfs(fd).is_ok_and(|stat| stat.f_type == PROC_MAGIC);
     if in_proc(target) && !PROC_FILES.contains(&mount.target.as_slice()) {
         return Err(Failure::other(format!(
             "{} cannot be mounted because it is inside /proc",

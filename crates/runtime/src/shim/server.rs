@@ -310,7 +310,7 @@ impl Server {
         Some(match request.call {
             Some(Call::Start(_)) => self.start(),
             Some(Call::Signal(signal)) => self.signal(&signal),
-            Some(Call::Exec(exec)) => self.exec(exec, fds),
+            Some(Call::Exec(exec)) => self.exec(*exec, fds),
             Some(Call::Attach(streams)) => match self.state {
                 State::Exited(_) => refused("container is not running"),
                 State::Created | State::Running => {

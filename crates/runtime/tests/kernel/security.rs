@@ -1,1 +1,240 @@
-//! (next)
+//! What a container cannot do and see.
+
+use crate::kit::{self, Fixture};
+use oci_spec::runtime::{
+    LinuxCapabilitiesBuilder, LinuxSeccompAction, LinuxSeccompBuilder, LinuxSyscallBuilder, MountBuilder,
+    PosixRlimitBuilder, PosixRlimitType, RootBuilder,
+};
+use std::{collections::HashMap, fs, os::unix::fs::symlink};
+
+fn bind(source: &str, destination: &str, options: &[&str]) -> oci_spec::runtime::Mount {
+    let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+    MountBuilder::default()
+        .source(source)
+        .destination(destination)
+        .typ("bind")
+        .options(options)
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn capabilities_are_dockers_default() {
+    let output = Fixture::new(&["cat", "/proc/self/status"]).run().1;
+    let field = |name: &str| {
+        let line = output
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_else(|| panic!("{name} in {output}"));
+        line.split_once(':').unwrap().1.trim().to_owned()
+    };
+    for set in ["CapBnd", "CapEff", "CapPrm", "CapInh"] {
+        assert_eq!(field(set), "00000000a80425fb", "{set}");
+    }
+    assert_eq!(field("CapAmb"), "0000000000000000");
+    assert_eq!((field("NoNewPrivs"), field("Seccomp")), ("0".into(), "2".into()));
+    assert_eq!(field("SigIgn"), "0000000000000000", "no signal is ignored");
+    assert_eq!(field("SigBlk"), "0000000000000000", "no signal is blocked");
+}
+
+#[test]
+fn capabilities_can_be_dropped_and_no_new_privileges_kept() {
+    let fixture = Fixture::sh("cat /proc/self/status").process(|process| {
+        let none = oci_spec::runtime::Capabilities::new();
+        let caps = LinuxCapabilitiesBuilder::default()
+            .bounding(none.clone())
+            .effective(none.clone())
+            .permitted(none.clone())
+            .inheritable(none.clone())
+            .ambient(none)
+            .build()
+            .unwrap();
+        process.set_capabilities(Some(caps));
+        process.set_no_new_privileges(Some(true));
+    });
+    let output = fixture.run().1;
+    assert!(output.contains("CapBnd:\t0000000000000000") && output.contains("NoNewPrivs:\t1"), "{output}");
+    assert!(output.contains("Seccomp:\t2"), "{output}");
+}
+
+#[test]
+fn seccomp_denies_namespaces_and_mounts() {
+    let script = "unshare -U true; echo $?; unshare -m true; echo $?; mount -t tmpfs none /tmp; echo $?";
+    let (status, output) = Fixture::sh(script).run();
+    assert_eq!(status.code, 0);
+    let codes: Vec<_> = output.lines().filter(|line| line.parse::<i32>().is_ok()).collect();
+    assert!(codes.len() == 3 && !codes.contains(&"0"), "{output}");
+    assert!(output.contains("Operation not permitted") || output.contains("ermission denied"), "{output}");
+}
+
+#[test]
+fn own_seccomp_profile_is_obeyed() {
+    let rule = LinuxSyscallBuilder::default()
+        .names(vec!["mkdir".to_owned(), "mkdirat".to_owned()])
+        .action(LinuxSeccompAction::ScmpActErrno)
+        .errno_ret(38_u32)
+        .build()
+        .unwrap();
+    let profile = LinuxSeccompBuilder::default()
+        .default_action(LinuxSeccompAction::ScmpActAllow)
+        .syscalls(vec![rule])
+        .build()
+        .unwrap();
+    let fixture = Fixture::sh("mkdir /tmp/x").spec(|spec| {
+        spec.linux_mut().as_mut().unwrap().set_seccomp(Some(profile));
+    });
+    assert!(fixture.run().1.contains("Function not implemented"));
+}
+
+#[test]
+fn masked_paths_are_empty_and_proc_is_read_only() {
+    let script = "wc -c < /proc/keys; wc -c < /proc/timer_list; ls /sys/firmware | wc -l; \
+                  (echo 1 > /proc/sys/kernel/panic) 2>&1; (echo 1 > /proc/irq/default_smp_affinity) 2>&1; \
+                  (touch /sys/x) 2>&1";
+    let output = Fixture::sh(script).run().1;
+    let lines: Vec<_> = output.lines().collect();
+    assert_eq!(lines[..3], ["0", "0", "0"], "{output}");
+    assert_eq!(output.matches("Read-only file system").count(), 3, "{output}");
+}
+
+#[test]
+fn read_only_root_refuses_writes_but_not_to_mounts() {
+    let root = RootBuilder::default().path("rootfs").readonly(true).build().unwrap();
+    let fixture = Fixture::sh("touch /x; touch /dev/shm/y && echo shm").spec(|spec| {
+        spec.set_root(Some(root));
+    });
+    let output = fixture.run().1;
+    assert!(output.contains("Read-only file system") && output.ends_with("shm\n"), "{output}");
+}
+
+#[test]
+fn bind_mounts_are_placed_read_only_or_not() {
+    let fixture = Fixture::sh("cat /in/file; touch /in/new; touch /out/new; cat /one");
+    let host = fixture.temp.path().join("host");
+    fs::create_dir(&host).unwrap();
+    fs::write(host.join("file"), "hello\n").unwrap();
+    let source = host.to_str().unwrap().to_owned();
+    let fixture = fixture.spec(|spec| {
+        let mounts = spec.mounts_mut().as_mut().unwrap();
+        mounts.push(bind(&source, "/in", &["rbind", "ro"]));
+        mounts.push(bind(&source, "/out", &["rbind", "rprivate"]));
+        mounts.push(bind(&format!("{source}/file"), "/one", &["bind"]));
+    });
+    let output = fixture.run().1;
+    assert!(output.contains("Read-only file system") && output.matches("hello").count() == 2, "{output}");
+    assert!(host.join("new").exists());
+}
+
+#[test]
+fn tmpfs_has_its_options() {
+    let mount = MountBuilder::default()
+        .destination("/scratch/deep")
+        .typ("tmpfs")
+        .source("tmpfs")
+        .options(vec!["noexec".to_owned(), "size=64k".to_owned(), "mode=1700".to_owned()])
+        .build()
+        .unwrap();
+    let script =
+        "stat -c %a /scratch/deep; dd if=/dev/zero of=/scratch/deep/x bs=1k count=100 2>&1 | head -1";
+    let output = Fixture::sh(script).spec(|spec| spec.mounts_mut().as_mut().unwrap().push(mount)).run().1;
+    assert!(output.starts_with("1700\n") && output.contains("No space left"), "{output}");
+}
+
+#[test]
+fn symlinked_mount_target_cannot_escape() {
+    let fixture = Fixture::sh("ls /escape-target/; true");
+    let outside = fixture.temp.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("secret"), "x").unwrap();
+    symlink(&outside, fixture.lower().join("absolute")).unwrap();
+    symlink("../../../../../../..", fixture.lower().join("up")).unwrap();
+    let source = fixture.temp.path().join("host");
+    fs::create_dir(&source).unwrap();
+    let source = source.to_str().unwrap().to_owned();
+    let inside = format!("/up{}", outside.display());
+    let fixture = fixture.spec(|spec| {
+        let mounts = spec.mounts_mut().as_mut().unwrap();
+        mounts.push(bind(&source, "/absolute/made", &["rbind"]));
+        mounts.push(bind(&source, &format!("{inside}/made"), &["rbind"]));
+    });
+    assert_eq!(fixture.run().0.code, 0);
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "nothing was made outside");
+    // It was made inside instead, where the link's text leads from the container's root.
+    let upper = fixture.temp.path().join("upper");
+    assert!(upper.join(outside.strip_prefix("/").unwrap()).join("made").is_dir());
+}
+
+#[test]
+fn proc_cannot_be_a_link_or_be_covered() {
+    let fixture = Fixture::new(&["true"]);
+    fs::remove_dir(fixture.lower().join("proc")).unwrap();
+    symlink("/tmp", fixture.lower().join("proc")).unwrap();
+    let error = fixture.create().unwrap_err().to_string();
+    assert!(error.starts_with(r#"error mounting "proc" to rootfs at "/proc""#), "{error}");
+
+    let fixture = Fixture::new(&["true"])
+        .spec(|spec| spec.mounts_mut().as_mut().unwrap().push(bind("/tmp", "/proc/sys", &["rbind"])));
+    let error = fixture.create().unwrap_err().to_string();
+    assert!(error.contains("inside /proc"), "{error}");
+}
+
+#[test]
+fn host_is_not_visible() {
+    let script = "ls /; cat /proc/1/environ | tr '\\0' '\\n'; ls /proc/self/fd | wc -l; ls -l /proc/self/cwd";
+    let output = Fixture::sh(script).run().1;
+    // `ls` itself holds the directory open.
+    assert!(output.lines().any(|line| line == "4"), "descriptors: {output}");
+    assert!(!output.contains("CARGO") && !output.contains("oldroot"), "{output}");
+    assert!(output.contains("-> /\n"), "{output}");
+}
+
+#[test]
+fn devices_and_links_are_there() {
+    let script = "for d in null zero full random urandom; do [ -c /dev/$d ] || echo no $d; done; \
+                  echo x > /dev/null; head -c 3 /dev/zero | wc -c; for l in fd stdin ptmx; do readlink /dev/$l; done; \
+                  ls /dev/pts /dev/mqueue; stat -c %a /dev/shm; echo y > /dev/full; ls /sys/fs/cgroup | wc -l";
+    let output = Fixture::sh(script).run().1;
+    assert!(output.starts_with("3\n/proc/self/fd\n/proc/self/fd/0\npts/ptmx\n"), "{output}");
+    assert!(output.contains("1777") && output.contains("No space left"), "{output}");
+}
+
+#[test]
+fn sysctls_and_rlimits_are_set() {
+    let script = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start; cat /proc/sys/kernel/shmmax; cat /proc/self/limits";
+    let fixture = Fixture::sh(script)
+        .spec(|spec| {
+            let sysctls = HashMap::from([
+                ("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned()),
+                ("kernel.shmmax".to_owned(), "12345678".to_owned()),
+            ]);
+            spec.linux_mut().as_mut().unwrap().set_sysctl(Some(sysctls));
+        })
+        .process(|process| {
+            let limit =
+                PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(100_u64).hard(200_u64);
+            process.set_rlimits(Some(vec![limit.build().unwrap()]));
+        });
+    let output = fixture.run().1;
+    assert!(output.starts_with("0\n12345678\n"), "{output}");
+    let limit = output.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(limit.split_ascii_whitespace().collect::<Vec<_>>()[3..5], ["100", "200"]);
+}
+
+#[test]
+fn oom_score_is_not_the_shims() {
+    assert_eq!(Fixture::new(&["cat", "/proc/self/oom_score_adj"]).run().1, "0\n");
+}
+
+#[test]
+fn shim_program_cannot_be_written() {
+    let fixture = Fixture::new(&["sleep", "1000"]);
+    let shim = fixture.start();
+    let error = fs::OpenOptions::new().write(true).open(format!("/proc/{}/exe", shim.shim_pid()));
+    // Busy, or open but sealed.
+    if let Ok(mut file) = error {
+        std::io::Write::write_all(&mut file, b"x").unwrap_err();
+    }
+    shim.shutdown().unwrap();
+    assert_eq!(runtime::read_exit(&fixture.plan.dir).map(|status| status.code), Some(137));
+    kit::eventually("it is gone", || runtime::Shim::connect(&fixture.plan.dir).is_err());
+}
