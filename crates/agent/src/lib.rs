@@ -32,8 +32,12 @@ pub use executor::{Executor, Held, NodeConfig, TaskAssignment, TaskError};
 pub use ledger::LedgerError;
 pub use session::{Agent, View};
 
-use model::Timestamp;
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use model::{Duration, Timestamp};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
@@ -58,4 +62,52 @@ impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Options").field("state_dir", &self.state_dir).finish_non_exhaustive()
     }
+}
+
+/// Ends what the swarm ran on this host and forgets it: the node has left. Every container of a task is removed,
+/// then the ledger. The agent must not run any more.
+///
+/// # Errors
+/// What could not be removed; everything else was.
+pub async fn forget(executor: &dyn Executor, state_dir: &Path) -> Result<(), Vec<ForgetError>> {
+    let mut errors = Vec::new();
+    for held in executor.list().await {
+        for attempt in 1.. {
+            match executor.remove(held.task).await {
+                Ok(()) => break,
+                Err(TaskError::Temporary { .. }) if attempt < 5 => {
+                    tokio::time::sleep(Duration::from_millis(100 * attempt)).await;
+                }
+                Err(source) => {
+                    errors.push(ForgetError::Remove { task: held.task, source });
+                    break;
+                }
+            }
+        }
+    }
+    let dir = state_dir.to_owned();
+    match tokio::fs::remove_dir_all(&dir).await {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            errors.push(ForgetError::Ledger { path: dir, source });
+        }
+        Ok(()) | Err(_) => {}
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// Something of a swarm that stayed on this host.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    #[error("cannot remove task {task}")]
+    Remove {
+        task: model::TaskId,
+        #[source]
+        source: TaskError,
+    },
+    #[error("cannot remove the agent's state in {path}")]
+    Ledger {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
 }

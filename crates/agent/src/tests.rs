@@ -445,3 +445,16 @@ async fn a_task_waits_for_the_secrets_it_names_and_none_is_written_to_disk() {
         assert!(!bytes.windows(10).any(|w| w == b"opensesame"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaving_removes_every_container_and_the_ledger() {
+    let mut rig = rig().await;
+    let mut session = rig.session().await;
+    session.assign(true, 1, &[task(1, "web"), task(2, "exit-0")]).await;
+    session.until_state(1, TaskState::Running).await;
+    session.until_state(2, TaskState::Complete).await;
+    rig.stop().await;
+    crate::forget(&*rig.host, &rig.dir.path().join("agent")).await.unwrap();
+    assert!(rig.host.state().containers.is_empty());
+    assert!(!rig.dir.path().join("agent").exists());
+}

@@ -122,7 +122,10 @@ async fn lead(shared: Arc<Shared>) {
         applied.borrow_and_update();
         let turn = turn(&shared).await;
         let wake_at = match turn {
-            Turn::Again => continue,
+            Turn::Again => {
+                tokio::time::sleep(GATHER).await;
+                continue;
+            }
             Turn::Failed => Some(Instant::now() + PAUSE),
             Turn::Until(at) => at,
         };

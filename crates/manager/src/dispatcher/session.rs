@@ -12,7 +12,7 @@ use crate::{
     shared::Shared,
 };
 use futures::future::BoxFuture;
-use model::{Desired, Duration, Node, NodeId, Tables, Task, TaskId, TaskState};
+use model::{Desired, Duration, Node, NodeId, PublishMode, Tables, Task, TaskId, TaskState};
 use proto::{
     WireId as _,
     dispatcher::{
@@ -273,16 +273,15 @@ impl Session {
         let acks = self.shared.cluster_acks.borrow().clone();
         let (draining, now) = (&mut self.draining, Instant::now());
         let assignments = self.told.next(view, self.node, |task| {
-            if !serves(task) {
+            let maps = maps_of(view, task);
+            if maps.is_empty() {
                 draining.remove(&task.id);
                 return false;
             }
             let drain =
                 draining.entry(task.id).or_insert(Drain { index: view.index, until: now + DRAIN_LIMIT });
-            let mut maps =
-                task.attachments.iter().map(|a| Some(a.network)).chain(task.gateway_address.map(|_| None));
             let waits = now < drain.until
-                && maps.any(|subject| acks.get(&subject).is_some_and(|held| *held < drain.index));
+                && maps.iter().any(|subject| acks.get(subject).is_some_and(|held| *held < drain.index));
             if !waits {
                 draining.remove(&task.id);
             }
@@ -383,11 +382,17 @@ impl Session {
     }
 }
 
-/// Returns true if connections may be on their way to the task, which is to stop.
-fn serves(task: &Task) -> bool {
-    task.desired >= Desired::Shutdown
-        && task.status.state == Some(TaskState::Running)
-        && (!task.attachments.is_empty() || task.gateway_address.is_some())
+/// Returns the maps that may still send connections to a task which is to stop.
+fn maps_of(tables: &Tables, task: &Task) -> Vec<Subject> {
+    if task.desired < Desired::Shutdown || task.status.state != Some(TaskState::Running) {
+        return Vec::new();
+    }
+    let published = task.gateway_address.is_some()
+        && tables
+            .services
+            .get(&task.service)
+            .is_some_and(|s| s.endpoint.ports.iter().any(|p| p.mode == PublishMode::Ingress));
+    task.attachments.iter().map(|a| Some(a.network)).chain(published.then_some(None)).collect()
 }
 
 async fn wait(reporting: &mut Option<BoxFuture<'static, Reported>>) -> Reported {

@@ -58,7 +58,7 @@ pub(super) struct Running {
     cancel: CancellationToken,
     tasks: JoinSet<()>,
     opened: Option<Store>,
-    _dir: tempfile::TempDir,
+    dir: Option<tempfile::TempDir>,
 }
 
 impl Running {
@@ -68,8 +68,24 @@ impl Running {
         listener: TcpListener,
         first: Option<Batch>,
     ) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), credentials, raft_id, listener, first).await
+    }
+
+    /// Starts it again after [`Self::kill`], with the state it had.
+    pub(super) async fn restart(&mut self) {
+        let listener = TcpListener::bind(self.addr).await.unwrap();
+        let (dir, raft_id) = (self.dir.take().unwrap(), self.store.raft_id());
+        *self = Self::start_in(dir, self.credentials.clone(), raft_id, listener, None).await;
+    }
+
+    async fn start_in(
+        dir: tempfile::TempDir,
+        credentials: Credentials,
+        raft_id: u64,
+        listener: TcpListener,
+        first: Option<Batch>,
+    ) -> Self {
         let addr = listener.local_addr().unwrap();
-        let dir = tempfile::tempdir().unwrap();
         let peers = credentials.clone();
         let connect = move |_raft_id: u64, addr: SocketAddr| {
             let channel = channel(&peers, addr);
@@ -108,13 +124,13 @@ impl Running {
             cancel,
             tasks,
             opened: Some(opened),
-            _dir: dir,
+            dir: Some(dir),
         }
     }
 
     /// Ends it at once, as a crash does.
     pub(super) async fn kill(&mut self) {
-        self.tasks.abort_all();
+        self.tasks.shutdown().await;
         self.cancel.cancel();
         if let Some(opened) = self.opened.take() {
             opened.shutdown().await;
@@ -126,6 +142,7 @@ impl Running {
 pub(super) struct Node {
     pub(super) id: NodeId,
     pub(super) host: Arc<FakeHost>,
+    pub(super) credentials: Credentials,
     agent: JoinSet<()>,
     _dir: tempfile::TempDir,
 }
@@ -145,7 +162,13 @@ impl Node {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { agent.run(CancellationToken::new()).await.unwrap() });
-        Self { id: credentials.identity().node, host, agent: tasks, _dir: dir }
+        Self {
+            id: credentials.identity().node,
+            host,
+            credentials: credentials.clone(),
+            agent: tasks,
+            _dir: dir,
+        }
     }
 
     /// Cuts it off: it is heard no more, its containers go on.
@@ -210,6 +233,19 @@ impl Swarm {
         };
         let reply = CaClient::new(channel).issue_certificate(request).await?.into_inner();
         Ok(Credentials::in_memory(&key.pem(), &reply.certificate_pem, &reply.root_pem).unwrap())
+    }
+
+    /// Renews a certificate as a node does.
+    pub(super) async fn renew(&self, credentials: &Credentials) -> Result<Credentials, Status> {
+        let key = NodeKey::generate().unwrap();
+        let request = IssueCertificateRequest { csr_pem: key.csr_pem().unwrap(), ..Default::default() };
+        let channel = channel(credentials, self.leader().addr);
+        let reply = CaClient::new(channel).issue_certificate(request).await?.into_inner();
+        Ok(Credentials::in_memory(&key.pem(), &reply.certificate_pem, &reply.root_pem).unwrap())
+    }
+
+    pub(super) fn control_as(&self, credentials: &Credentials) -> ControlClient<Channel> {
+        ControlClient::new(channel(credentials, self.leader().addr))
     }
 
     pub(super) async fn join_worker(&mut self) -> usize {

@@ -2,7 +2,7 @@
 
 use super::{
     state::service_spec,
-    swarm::{Swarm, until},
+    swarm::{Node, Swarm, until},
 };
 use model::*;
 use proto::{
@@ -288,4 +288,106 @@ async fn three_managers_serve_alike_and_survive_the_loss_of_their_leader() {
     let stopped =
         swarm.nodes.iter().flat_map(|n| n.host.state().steps.clone()).filter(|s| s.starts_with("shutdown"));
     assert_eq!(stopped.count(), 0, "no container was touched");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_go_on_without_any_manager_and_are_known_again_when_one_returns() {
+    let mut swarm = with_workers(2).await;
+    let id = swarm.create_service(&web(4)).await.unwrap();
+    swarm.until_running(id, 4).await;
+    let before: BTreeSet<TaskId> = swarm.view().tasks.values().map(|t| t.id).collect();
+    swarm.managers[0].kill().await;
+    let failing = swarm.nodes[0].host.running()[0];
+    swarm.nodes[0].host.exit(failing, 9);
+    swarm.managers[0].restart().await;
+    until("the failure is known and made good", || {
+        let view = swarm.view();
+        let failed = view.tasks.get(&failing).and_then(|t| t.status.error.clone());
+        failed.as_deref() == Some("task: non-zero exit (9)") && swarm.running(id) == 4
+    })
+    .await;
+    let view = swarm.view();
+    let kept = view.tasks_of_service(id).filter(|t| before.contains(&t.id) && t.desired == Desired::Running);
+    assert_eq!(kept.count(), 3, "the others were left alone");
+    let stopped = swarm.nodes.iter().flat_map(|n| n.host.state().steps.clone());
+    let stopped = stopped.filter(|s| s.starts_with("shutdown") && !s.contains(&failing.to_string()));
+    assert_eq!(stopped.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_follow_the_spec_through_raft_and_certificates() {
+    let mut swarm = with_workers(1).await;
+    let worker = swarm.nodes[0].credentials.clone();
+    swarm.update_node(swarm.nodes[0].id, |n| n.role = Role::Manager).await.unwrap();
+    assert_eq!(swarm.renew(&worker).await.unwrap().identity().role, Role::Manager);
+
+    swarm.join_manager().await;
+    swarm.join_manager().await;
+    for (number, manager) in (10..).zip(&swarm.managers) {
+        swarm.nodes.push(Node::start(&manager.credentials, vec![manager.addr], number));
+    }
+    until("the managers' nodes are ready", || {
+        swarm.view().nodes.values().filter(|n| n.status.state == NodeState::Ready).count() == 4
+    })
+    .await;
+    let demoted = (swarm.managers[2].node, swarm.managers[2].credentials.clone());
+    swarm.update_node(demoted.0, |n| n.role = Role::Worker).await.unwrap();
+    let leader = swarm.managers[0].store.clone();
+    until("it is out of Raft and of the record", || {
+        leader.members().len() == 2 && leader.view().nodes.get(&demoted.0).unwrap().manager.is_none()
+    })
+    .await;
+    assert_eq!(swarm.renew(&demoted.1).await.unwrap().identity().role, Role::Worker);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_left_is_replaced_and_one_that_was_removed_is_a_stranger() {
+    let mut swarm = with_workers(2).await;
+    let id = swarm.create_service(&web(2)).await.unwrap();
+    swarm.until_running(id, 2).await;
+    let (left, credentials) = (swarm.nodes[0].id, swarm.nodes[0].credentials.clone());
+    swarm.nodes[0].kill();
+    swarm.control_as(&credentials).leave(proto::control::LeaveRequest {}).await.unwrap();
+    assert_eq!(swarm.view().nodes.get(&left).unwrap().status.state, NodeState::Disconnected);
+    until("the other node runs both", || swarm.nodes[1].host.running().len() == 2).await;
+    swarm.remove(ObjectKind::Node, left.0).await.unwrap();
+    let refused = swarm.renew(&credentials).await.unwrap_err();
+    assert_eq!(refused.message(), "this node was removed from the swarm");
+    let living = swarm.remove(ObjectKind::Node, swarm.nodes[1].id.0).await.unwrap_err();
+    assert!(living.message().contains("is not down and can't be removed"), "{living}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_can_leave() {
+    let mut swarm = Swarm::new().await;
+    swarm.join_manager().await;
+    swarm.join_manager().await;
+    let (left, credentials) = (swarm.managers[0].node, swarm.managers[0].credentials.clone());
+    assert!(swarm.managers[0].store.leader_now().me);
+    swarm.control_as(&credentials).leave(proto::control::LeaveRequest {}).await.unwrap();
+    let rest = swarm.managers[1].store.clone();
+    until("two are left, and know it", || {
+        rest.members().len() == 2 && rest.view().nodes.get(&left).is_some_and(|n| n.manager.is_none())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_tasks_run_soon() {
+    let swarm = with_workers(3).await;
+    let started = std::time::Instant::now();
+    let network =
+        NetworkId(swarm.create(create_request::Spec::Network((&overlay("net")).into())).await.unwrap());
+    let mut spec = web(100);
+    Arc::make_mut(&mut spec.task).networks = vec![NetworkAttachmentSpec { network, aliases: Vec::new() }];
+    let id = swarm.create_service(&spec).await.unwrap();
+    swarm.until_running(id, 100).await;
+    let up = started.elapsed();
+    swarm.update_service(id, |s| s.mode = Mode::Replicated { replicas: 0 }).await.unwrap();
+    until("all are stopped", || swarm.nodes.iter().all(|n| n.host.running().is_empty())).await;
+    let stopped = started.elapsed() - up;
+    until("all are gone", || swarm.view().tasks.is_empty()).await;
+    let down = started.elapsed() - up;
+    assert!(up < Duration::from_secs(5) && down < Duration::from_secs(5), "up {up:?}, down {down:?}");
+    println!("100 tasks: up {up:?}, stopped {stopped:?}, gone {down:?}");
 }
