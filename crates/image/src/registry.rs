@@ -1,3 +1,473 @@
-//! Talks to registries.
-#[derive(Debug, Default)]
-pub(crate) struct Http;
+//! Talks to registries: finds the scheme, follows redirects, retries, proves who we are, gives manifests and blobs.
+//!
+//! *Source:* OCI distribution-spec; distribution `spec/auth/token.md`; Docker's daemon docs on insecure registries and
+//! `certs.d`.
+
+mod auth;
+mod http;
+mod tls;
+
+pub(crate) use http::{Http, Payload};
+
+use crate::{
+    digest::Digest,
+    error::{Error, Result},
+    manifest::{DOCKER_INDEX, DOCKER_MANIFEST, Manifest, OCI_INDEX, OCI_MANIFEST},
+    reference::Reference,
+    source::{BlobSource, BoxAsyncRead, SourceError},
+    store::{Auth, RegistryOptions, Store},
+};
+use auth::Scope;
+use futures::TryStreamExt;
+use http_body_util::{BodyDataStream, BodyExt, Limited};
+use hyper::{
+    HeaderMap, Method, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::io::AsyncReadExt;
+use tokio_util::io::StreamReader;
+
+const MAX_MANIFEST_BYTES: usize = 4 << 20;
+const MAX_ERROR_BYTES: usize = 64 << 10;
+const MAX_TRIES: u32 = 5;
+const MAX_REDIRECTS: u32 = 8;
+/// Longest wait a server may ask for.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// One repository at one registry (or mirror of it).
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint {
+    http: Http,
+    /// `https://registry-1.docker.io`
+    base: String,
+    /// Whether certificates are checked.
+    verify: bool,
+    pub(crate) repository: String,
+    scope: Scope,
+    auth: Option<Auth>,
+    authorization: Arc<Mutex<Option<HeaderValue>>>,
+}
+
+/// What to do to a repository.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Access {
+    Pull,
+    /// Push, and pull from these other repositories to mount their blobs.
+    Push {
+        mount_from: Vec<String>,
+    },
+}
+
+impl Endpoint {
+    /// Finds out how to talk to the registry of `reference`.
+    ///
+    /// # Errors
+    /// Nobody answers there.
+    pub(crate) async fn of(
+        store: &Store,
+        reference: &Reference,
+        access: Access,
+        auth: Option<Auth>,
+        options: &RegistryOptions,
+    ) -> Result<Self> {
+        let host =
+            if reference.registry == "docker.io" { "registry-1.docker.io" } else { &reference.registry };
+        let insecure = is_insecure(host, &options.insecure);
+        let candidates = if insecure { vec!["https", "http"] } else { vec!["https"] };
+        let http = store.http().clone();
+        let mut last = None;
+        for scheme in candidates {
+            let base = format!("{scheme}://{host}");
+            let endpoint =
+                Self::new(&http, base, !insecure, &reference.repository, access.clone(), auth.clone());
+            match endpoint.http.is_known(&endpoint.base) {
+                Some(true) => return Ok(endpoint),
+                Some(false) => continue,
+                None => {}
+            }
+            match endpoint.ping().await {
+                Ok(()) => {
+                    http.remember(&endpoint.base, true);
+                    return Ok(endpoint);
+                }
+                Err(error) => last = Some(error),
+            }
+            if insecure
+                && scheme == "https"
+                && matches!(&last, Some(Error::Network { source, .. }) if http::is_not_tls(source))
+            {
+                http.remember(&endpoint.base, false);
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::ManifestUnknown { reference: reference.to_string() }))
+    }
+
+    /// A mirror by its base URL; never gets credentials.
+    pub(crate) fn mirror(
+        store: &Store,
+        base: &str,
+        reference: &Reference,
+        options: &RegistryOptions,
+    ) -> Self {
+        let base = base.trim_end_matches('/').to_owned();
+        let host = base.split("://").nth(1).unwrap_or(&base).to_owned();
+        let verify = !is_insecure(&host, &options.insecure);
+        Self::new(store.http(), base, verify, &reference.repository, Access::Pull, None)
+    }
+
+    fn new(
+        http: &Http,
+        base: String,
+        verify: bool,
+        repository: &str,
+        access: Access,
+        auth: Option<Auth>,
+    ) -> Self {
+        let scope = Scope::new(repository, &access);
+        let repository = repository.to_owned();
+        Self { http: http.clone(), base, verify, repository, scope, auth, authorization: Arc::default() }
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let url = format!("{}/v2/", self.base);
+        let response =
+            self.http.send(&Method::GET, &url, &HeaderMap::new(), &Payload::Empty, self.verify).await?;
+        match response.status() {
+            StatusCode::OK | StatusCode::UNAUTHORIZED => Ok(()),
+            _ => Err(failure(&Method::GET, &url, response).await),
+        }
+    }
+
+    /// Sends a request about this repository: with proof of who we are if it is asked for, again if the server is busy.
+    /// The status may be anything the caller has to judge, except 401, 429 and 5xx.
+    pub(crate) async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        payload: Payload,
+    ) -> Result<Response<Incoming>> {
+        let url = if path.starts_with("http") {
+            path.to_owned()
+        } else {
+            format!("{}/v2/{}{path}", self.base, self.repository)
+        };
+        let mut proven = false;
+        let mut tries = 0;
+        loop {
+            let sent = self.send_following(&method, &url, &headers, &payload).await;
+            let wait = match sent {
+                Ok(response) if response.status() == StatusCode::UNAUTHORIZED => {
+                    if proven {
+                        return Err(self.denied(&method, &url, response).await);
+                    }
+                    proven = true;
+                    let challenges = response.headers().get_all(WWW_AUTHENTICATE);
+                    let challenges: Vec<String> = challenges
+                        .iter()
+                        .filter_map(|value| value.to_str().ok())
+                        .map(str::to_owned)
+                        .collect();
+                    match self.prove(&challenges).await? {
+                        Some(header) => self.set_authorization(Some(header)),
+                        None => return Err(self.denied(&method, &url, response).await),
+                    }
+                    continue;
+                }
+                Ok(response) if is_busy(response.status()) => {
+                    let wait = retry_after(response.headers()).unwrap_or_else(|| backoff(tries));
+                    if tries + 1 >= MAX_TRIES {
+                        return Err(failure(&method, &url, response).await);
+                    }
+                    wait
+                }
+                Ok(response) => return Ok(response),
+                Err(error @ Error::Network { .. }) if tries + 1 >= MAX_TRIES => return Err(error),
+                Err(Error::Network { url, source }) => {
+                    tracing::debug!(url, error = %source, "registry does not answer; trying again");
+                    backoff(tries)
+                }
+                Err(other) => return Err(other),
+            };
+            tries += 1;
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn set_authorization(&self, header: Option<HeaderValue>) {
+        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = header;
+    }
+
+    async fn prove(&self, challenges: &[String]) -> Result<Option<HeaderValue>> {
+        // A token that was just refused is of no use to anyone.
+        let refused = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).take();
+        auth::answer(
+            &self.http,
+            challenges,
+            &self.base,
+            &self.scope,
+            self.auth.as_ref(),
+            refused.as_ref(),
+            self.verify,
+        )
+        .await
+    }
+
+    async fn send_following(
+        &self,
+        method: &Method,
+        url: &str,
+        headers: &HeaderMap,
+        payload: &Payload,
+    ) -> Result<Response<Incoming>> {
+        let mut url = url.to_owned();
+        let mut headers = headers.clone();
+        for _ in 0..MAX_REDIRECTS {
+            let ours = origin(&url) == origin(&self.base);
+            let authorization = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            match authorization.filter(|_| ours) {
+                Some(value) => drop(headers.insert(AUTHORIZATION, value)),
+                // Never to another host: a storage server would take it for a signature, or keep it.
+                None => drop(headers.remove(AUTHORIZATION)),
+            }
+            let verify = self.verify || !ours;
+            let response = self.http.send(method, &url, &headers, payload, verify).await?;
+            let moved = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+            let Some(location) = response.headers().get(LOCATION).filter(|_| moved) else {
+                return Ok(response);
+            };
+            let Ok(location) = location.to_str() else { return Ok(response) };
+            let next = absolute(&url, location);
+            if url.starts_with("https:") && !next.starts_with("https:") {
+                let reason = format!("redirect to {next} would leave TLS");
+                return Err(Error::Registry { method: method.to_string(), url, reason, status: 0 });
+            }
+            url = next;
+        }
+        Err(Error::Registry {
+            method: method.to_string(),
+            url,
+            reason: "too many redirects".to_owned(),
+            status: 0,
+        })
+    }
+
+    async fn denied(&self, method: &Method, url: &str, response: Response<Incoming>) -> Error {
+        let familiar = self.repository.strip_prefix("library/").unwrap_or(&self.repository).to_owned();
+        match failure(method, url, response).await {
+            Error::Registry { reason, .. } => Error::Denied { repository: familiar, reason },
+            other => other,
+        }
+    }
+
+    /// Turns an answer that is no success into an error.
+    pub(crate) async fn refuse(&self, method: &Method, path: &str, response: Response<Incoming>) -> Error {
+        match response.status() {
+            StatusCode::FORBIDDEN => self.denied(method, path, response).await,
+            _ => failure(method, path, response).await,
+        }
+    }
+
+    /// Returns a URL from a `Location` header.
+    pub(crate) fn absolute(&self, location: &str) -> String {
+        absolute(&self.base, location)
+    }
+
+    async fn manifest(&self, wanted: &str) -> Result<Option<Manifest>> {
+        let mut headers = HeaderMap::new();
+        for media_type in [OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST] {
+            headers.append(ACCEPT, HeaderValue::from_static(media_type));
+        }
+        let path = format!("/manifests/{wanted}");
+        let response = self.request(Method::GET, &path, headers, Payload::Empty).await?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Ok(None),
+            _ => return Err(self.refuse(&Method::GET, &path, response).await),
+        }
+        let media_type = response.headers().get(hyper::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        let media_type = media_type.unwrap_or_default().to_owned();
+        let body = Limited::new(response.into_body(), MAX_MANIFEST_BYTES).collect().await;
+        let body = body.map_err(|source| Error::Network { url: format!("{}{path}", self.base), source })?;
+        Ok(Some(Manifest::new(&media_type, body.to_bytes())))
+    }
+
+    async fn blob(&self, digest: &Digest, offset: u64) -> Result<Option<BoxAsyncRead>> {
+        let mut headers = HeaderMap::new();
+        if offset > 0 {
+            let range =
+                HeaderValue::from_str(&format!("bytes={offset}-")).expect("digits are a header value");
+            headers.insert(RANGE, range);
+        }
+        let path = format!("/blobs/{digest}");
+        let response = self.request(Method::GET, &path, headers, Payload::Empty).await?;
+        let skip = match response.status() {
+            StatusCode::PARTIAL_CONTENT => 0,
+            // A server without ranges: read past what is here already.
+            StatusCode::OK => offset,
+            StatusCode::RANGE_NOT_SATISFIABLE => return Ok(Some(Box::pin(tokio::io::empty()))),
+            StatusCode::NOT_FOUND => return Ok(None),
+            _ => return Err(self.refuse(&Method::GET, &path, response).await),
+        };
+        let stream = BodyDataStream::new(response.into_body()).map_err(std::io::Error::other);
+        let mut reader: BoxAsyncRead = Box::pin(StreamReader::new(stream));
+        if skip > 0 {
+            let skipped = tokio::io::copy(&mut (&mut reader).take(skip), &mut tokio::io::sink()).await;
+            skipped.map_err(|e| Error::Network { url: format!("{}{path}", self.base), source: e.into() })?;
+        }
+        Ok(Some(reader))
+    }
+}
+
+#[async_trait::async_trait]
+impl BlobSource for Endpoint {
+    async fn resolve(&self, reference: &Reference) -> Result<Option<Manifest>, SourceError> {
+        Ok(self.manifest(&reference.wanted()).await?)
+    }
+
+    async fn open(&self, digest: &Digest, offset: u64) -> Result<Option<BoxAsyncRead>, SourceError> {
+        Ok(self.blob(digest, offset).await?)
+    }
+
+    fn name(&self) -> String {
+        self.base.clone()
+    }
+}
+
+/// `host[:port]` listed, its address in a listed CIDR, or this machine.
+fn is_insecure(host: &str, insecure: &[String]) -> bool {
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((v6, _)) => v6,
+        None => host.split(':').next().unwrap_or(host),
+    };
+    let address = name.parse::<IpAddr>().ok();
+    if name == "localhost" || address.is_some_and(|address| address.is_loopback()) {
+        return true;
+    }
+    insecure.iter().any(|entry| {
+        entry == host
+            || entry == name
+            || address.is_some_and(|a| entry.parse::<ipnet::IpNet>().is_ok_and(|net| net.contains(&a)))
+    })
+}
+
+fn is_busy(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS
+        || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
+}
+
+/// 0.2, 0.4, 0.8 ... seconds, a little apart for each of many nodes.
+pub(crate) fn backoff(tries: u32) -> Duration {
+    let base = 200_u64 << tries.min(6);
+    let jitter = getrandom::u64().unwrap_or(0) % (base / 2);
+    Duration::from_millis((base + jitter).min(10_000))
+}
+
+/// Seconds, or an HTTP date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    let wait = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let rfc2822 = &time::format_description::well_known::Rfc2822;
+            let at = time::OffsetDateTime::parse(&text.replace("GMT", "+0000"), rfc2822).ok()?;
+            (at - time::OffsetDateTime::now_utc()).try_into().ok()?
+        }
+    };
+    Some(wait.min(MAX_WAIT))
+}
+
+fn origin(url: &str) -> &str {
+    let after_scheme = url.find("://").map_or(0, |at| at + 3);
+    url[after_scheme..].find('/').map_or(url, |end| &url[..after_scheme + end])
+}
+
+fn absolute(base: &str, location: &str) -> String {
+    if location.contains("://") {
+        location.to_owned()
+    } else if let Some(rest) = location.strip_prefix("//") {
+        format!("{}://{rest}", base.split(':').next().unwrap_or("https"))
+    } else if location.starts_with('/') {
+        format!("{}{location}", origin(base))
+    } else {
+        let path = base.split('?').next().unwrap_or(base);
+        let directory =
+            path.rfind('/').filter(|end| *end >= origin(base).len()).map_or(path, |end| &path[..end]);
+        format!("{directory}/{location}")
+    }
+}
+
+/// Reads the registry's own words: `{"errors":[{"code":..,"message":..}]}`.
+async fn failure(method: &Method, url: &str, response: Response<Incoming>) -> Error {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        errors: Vec<Fault>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Fault {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_ERROR_BYTES)
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes);
+    let words = serde_json::from_slice::<Answer>(&body.unwrap_or_else(|_| Bytes::new())).ok().map(|answer| {
+        let faults =
+            answer.errors.iter().map(|fault| format!("{}: {}", fault.code.to_lowercase(), fault.message));
+        faults.collect::<Vec<_>>().join(", ")
+    });
+    let reason = words.filter(|words| !words.is_empty()).unwrap_or_else(|| status.to_string());
+    // A signed URL's query is a credential.
+    let url = url.split('?').next().unwrap_or(url).to_owned();
+    Error::Registry { method: method.to_string(), url, reason, status: status.as_u16() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_and_listed_hosts_may_go_without_tls() {
+        let listed = ["reg.example:5000".to_owned(), "plain.example".to_owned(), "10.1.0.0/16".to_owned()];
+        for host in
+            ["localhost:1", "127.9.9.9:5000", "[::1]:5000", "reg.example:5000", "plain.example:7", "10.1.2.3"]
+        {
+            assert!(is_insecure(host, &listed), "{host}");
+        }
+        for host in ["reg.example:5001", "10.2.0.1:5000", "localhost.evil.example", "127.evil.example"] {
+            assert!(!is_insecure(host, &listed), "{host}");
+        }
+    }
+
+    #[test]
+    fn locations_are_resolved_against_where_they_came_from() {
+        let base = "http://r:5000/v2/a/blobs/uploads/";
+        assert_eq!(absolute(base, "/v2/x?y=1"), "http://r:5000/v2/x?y=1");
+        assert_eq!(absolute(base, "https://s3/x"), "https://s3/x");
+        assert_eq!(absolute(base, "//cdn/x"), "http://cdn/x");
+        assert_eq!(absolute(base, "u1"), "http://r:5000/v2/a/blobs/uploads/u1");
+        assert_eq!(absolute("http://r:5000", "u1"), "http://r:5000/u1");
+        assert_ne!(origin("https://r:5000/a"), origin("https://r:5001/a"));
+    }
+
+    #[test]
+    fn servers_may_ask_for_patience_within_bounds() {
+        let wait = |text: &'static str| {
+            retry_after(&[(RETRY_AFTER, HeaderValue::from_static(text))].into_iter().collect::<HeaderMap>())
+        };
+        assert_eq!(wait("3"), Some(Duration::from_secs(3)));
+        assert_eq!(wait("86400"), Some(MAX_WAIT));
+        assert_eq!(wait("Fri, 31 Dec 2999 23:59:59 GMT"), Some(MAX_WAIT));
+        assert_eq!(wait("soon"), None);
+    }
+}

@@ -1,0 +1,282 @@
+//! One HTTP client for all registries: pooled connections, own resolver, streams in and out.
+
+use super::tls;
+use crate::{
+    error::{Error, Result},
+    source::SourceError,
+};
+use futures::{TryStreamExt, future::BoxFuture};
+use hickory_resolver::{TokioResolver, net::runtime::TokioRuntimeProvider};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    HeaderMap, Method, Request, Response, Uri,
+    body::{Bytes, Frame, Incoming},
+    header::{CONTENT_LENGTH, HeaderValue, USER_AGENT},
+};
+use hyper_util::{
+    client::legacy::{
+        Client,
+        connect::{Connected, Connection},
+    },
+    rt::{TokioExecutor, TokioIo},
+};
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::OnceCell,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_util::io::ReaderStream;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Until the answer's headers are here; large uploads are read by the server before it answers.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
+
+type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// What to send; made anew for each try.
+#[derive(Debug, Clone)]
+pub(crate) enum Payload {
+    Empty,
+    Bytes(Bytes),
+    File(PathBuf),
+}
+
+/// The client: cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Http {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// By host and whether its certificate is checked: each may have its own certificates.
+    clients: Mutex<HashMap<(String, bool), Client<Connector, Body>>>,
+    /// Base URLs tried before.
+    known: Mutex<HashMap<String, bool>>,
+    pub(super) tokens: super::auth::Tokens,
+}
+
+impl Http {
+    pub(super) fn tokens(&self) -> &super::auth::Tokens {
+        &self.inner.tokens
+    }
+
+    /// Whether a registry speaks there, if that is known.
+    pub(super) fn is_known(&self, base: &str) -> Option<bool> {
+        self.inner.known.lock().unwrap_or_else(PoisonError::into_inner).get(base).copied()
+    }
+
+    pub(super) fn remember(&self, base: &str, speaks: bool) {
+        self.inner.known.lock().unwrap_or_else(PoisonError::into_inner).insert(base.to_owned(), speaks);
+    }
+
+    /// Sends one request and waits for the headers of the answer.
+    pub(super) async fn send(
+        &self,
+        method: &Method,
+        url: &str,
+        headers: &HeaderMap,
+        payload: &Payload,
+        verify: bool,
+    ) -> Result<Response<Incoming>> {
+        let shown = url.split('?').next().unwrap_or(url).to_owned();
+        let network = |source: SourceError| Error::Network { url: shown.clone(), source };
+        let uri: Uri = url.parse().map_err(|e: hyper::http::uri::InvalidUri| network(e.into()))?;
+        let host = uri.authority().map(ToString::to_string).unwrap_or_default();
+        let client = self.client(&host, verify).map_err(|e| network(e.into()))?;
+        let (body, length, timeout) = payload.body().await?;
+        let mut request = Request::new(body);
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers.clone();
+        request
+            .headers_mut()
+            .insert(USER_AGENT, HeaderValue::from_static(concat!("rswarm/", env!("CARGO_PKG_VERSION"))));
+        if let Some(length) = length {
+            request.headers_mut().insert(CONTENT_LENGTH, length.into());
+        }
+        match tokio::time::timeout(timeout, client.request(request)).await {
+            Ok(answer) => answer.map_err(|e| network(e.into())),
+            Err(elapsed) => Err(network(elapsed.into())),
+        }
+    }
+
+    fn client(&self, host: &str, verify: bool) -> io::Result<Client<Connector, Body>> {
+        let mut clients = self.inner.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (host.to_owned(), verify);
+        if let Some(client) = clients.get(&key) {
+            return Ok(client.clone());
+        }
+        let connector = Connector { tls: tls::connector(host, verify)? };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(hyper_util::rt::TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(connector);
+        clients.insert(key, client.clone());
+        Ok(client)
+    }
+}
+
+impl Payload {
+    async fn body(&self) -> Result<(Body, Option<u64>, Duration)> {
+        let full = |bytes: Bytes| Full::new(bytes).map_err(|never| match never {}).boxed_unsync();
+        Ok(match self {
+            Self::Empty => (full(Bytes::new()), None, ANSWER_TIMEOUT),
+            Self::Bytes(bytes) => (full(bytes.clone()), Some(bytes.len() as u64), ANSWER_TIMEOUT),
+            Self::File(path) => {
+                let file = tokio::fs::File::open(path).await.map_err(Error::io("open", path))?;
+                let length = file.metadata().await.map_err(Error::io("open", path))?.len();
+                let stream = ReaderStream::with_capacity(file, 128 << 10).map_ok(Frame::data);
+                (StreamBody::new(stream).boxed_unsync(), Some(length), UPLOAD_TIMEOUT)
+            }
+        })
+    }
+}
+
+/// Tells whether a TLS handshake found something else at the other end.
+pub(super) fn is_not_tls(error: &SourceError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());
+    while let Some(current) = cause {
+        let inner = current.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let tls = current.downcast_ref::<rustls::Error>().or_else(|| inner?.downcast_ref::<rustls::Error>());
+        if matches!(tls, Some(rustls::Error::InvalidMessage(_))) {
+            return true;
+        }
+        cause = current.source();
+    }
+    false
+}
+
+/// Opens connections: resolves, connects, and does the handshake.
+#[derive(Debug, Clone)]
+struct Connector {
+    tls: TlsConnectorDebug,
+}
+
+/// `TlsConnector`, which cannot be shown.
+#[derive(Clone)]
+pub(super) struct TlsConnectorDebug(pub(super) TlsConnector);
+
+impl std::fmt::Debug for TlsConnectorDebug {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TlsConnector")
+    }
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<Stream>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<TokioIo<Stream>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let tls = self.tls.0.clone();
+        Box::pin(async move {
+            let timed_out = || io::Error::new(io::ErrorKind::TimedOut, "no connection within 10 s");
+            let connect = tokio::time::timeout(CONNECT_TIMEOUT, connect(&uri, &tls));
+            connect.await.map_err(|_| timed_out())?.map(TokioIo::new)
+        })
+    }
+}
+
+async fn connect(uri: &Uri, tls: &TlsConnector) -> io::Result<Stream> {
+    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "URL without a host");
+    let host = uri.host().ok_or_else(invalid)?.trim_matches(['[', ']']);
+    let secure = uri.scheme_str() == Some("https");
+    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("no address for {host}"));
+    for address in addresses(host).await? {
+        match TcpStream::connect(SocketAddr::new(address, port)).await {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                if !secure {
+                    return Ok(Stream::Plain(stream));
+                }
+                let name = rustls_pki_types::ServerName::try_from(host.to_owned()).map_err(|_| invalid())?;
+                return Ok(Stream::Tls(Box::new(tls.connect(name, stream).await?)));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Resolves without libc, whose resolver a static program cannot rely on.
+async fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
+    static RESOLVER: OnceCell<TokioResolver> = OnceCell::const_new();
+    if let Ok(address) = host.parse() {
+        return Ok(vec![address]);
+    }
+    if host == "localhost" {
+        return Ok(vec![Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()]);
+    }
+    let make = || async {
+        TokioResolver::builder(TokioRuntimeProvider::default()).and_then(|builder| builder.build())
+    };
+    let resolver = RESOLVER.get_or_try_init(make).await.map_err(io::Error::other)?;
+    Ok(resolver.lookup_ip(host).await.map_err(io::Error::other)?.iter().collect())
+}
+
+/// A connection, encrypted or not.
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
