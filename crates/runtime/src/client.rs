@@ -19,7 +19,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::fs::DirBuilderExt,
+        unix::{ffi::OsStrExt, fs::DirBuilderExt},
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -58,6 +58,17 @@ impl ShimProgram {
     }
 }
 
+/// Who has the ends of a container's standard streams.
+#[derive(Debug)]
+pub(crate) enum Streams<'a> {
+    /// The shim: log, attached clients.
+    Shim,
+    /// The container has the caller's own.
+    Inherited([BorrowedFd<'a>; 3]),
+    /// Whoever listens on this socket gets the terminal's master. Source: runc `docs/terminals.md`.
+    Console(&'a Path),
+}
+
 /// A connection to the shim of one container.
 #[derive(Debug)]
 pub struct Shim {
@@ -89,7 +100,21 @@ impl Shim {
     /// When the spec is invalid or a step fails, with the step's name and cause; what was made is gone then, but
     /// call [`remove`](crate::remove) for the directory.
     pub fn spawn(program: &ShimProgram, plan: &ContainerPlan) -> Result<Self, Error> {
-        let launch = launch::translate(plan)?;
+        Self::spawn_with(program, plan, &Streams::Shim)
+    }
+
+    /// As [`spawn`](Self::spawn), with a choice of who has the streams.
+    pub(crate) fn spawn_with(
+        program: &ShimProgram,
+        plan: &ContainerPlan,
+        streams: &Streams<'_>,
+    ) -> Result<Self, Error> {
+        let mut launch = launch::translate(plan)?;
+        match streams {
+            Streams::Shim => {}
+            Streams::Inherited(_) => launch.inherit_streams = true,
+            Streams::Console(socket) => launch.console_socket = socket.as_os_str().as_bytes().to_vec(),
+        }
         let prepare = |source| Error::Prepare { dir: plan.dir.clone(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&plan.dir).map_err(prepare)?;
         state::forget(&plan.dir).map_err(prepare)?;
@@ -102,6 +127,9 @@ impl Shim {
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(|errno| spawn(errno.into()))?;
+        if let Streams::Inherited(fds) = streams {
+            wire::send(ours.as_fd(), &wire::Empty {}, fds).map_err(spawn)?;
+        }
         // The shim gets the connection as its standard input: no descriptor has to survive exec by chance.
         // It forks once and its parent ends at once, so that it is nobody's zombie.
         let mut child = Command::new(&program.path)

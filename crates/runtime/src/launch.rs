@@ -18,6 +18,9 @@ pub(crate) fn translate(plan: &ContainerPlan) -> Result<Launch, Error> {
 
 fn translated(plan: &ContainerPlan) -> Result<Launch, String> {
     let spec = &plan.spec;
+    if !plan.dir.is_absolute() {
+        return Err(format!("state directory {:?} is not absolute", plan.dir));
+    }
     refuse_unsupported(spec)?;
     let linux = spec.linux().as_ref().ok_or("no linux section")?;
     let mut process = process(spec.process().as_ref().ok_or("no process")?, plan.tty)?;
@@ -66,6 +69,8 @@ fn translated(plan: &ContainerPlan) -> Result<Launch, String> {
             Some(path) => Some(cgroup::launch(path, linux.resources().as_ref(), plan.userns_squash)?),
         },
         userns_squash: plan.userns_squash,
+        inherit_streams: false,
+        console_socket: Vec::new(),
     })
 }
 

@@ -28,6 +28,7 @@ mod wire;
 
 pub mod caps;
 pub mod cgroup;
+pub mod oci;
 pub mod seccomp;
 pub mod shim;
 

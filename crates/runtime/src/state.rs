@@ -125,17 +125,15 @@ mod tests {
 
     #[test]
     fn exit_file_reads_back_and_half_a_line_is_nothing() {
-        let dir = std::env::temp_dir().join(format!("rswarm-state-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let at = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
         for status in [
             ExitStatus { code: 137, signal: Some(9), oom: true, at },
             ExitStatus { code: 3, signal: None, oom: false, at },
         ] {
-            write_exit(&dir, status).unwrap();
-            assert_eq!(read_exit(&dir), Some(status));
+            write_exit(dir.path(), status).unwrap();
+            assert_eq!(read_exit(dir.path()), Some(status));
         }
-        fs::remove_dir_all(&dir).unwrap();
         assert_eq!(parse_exit("137 9"), None);
         assert_eq!(parse_exit(""), None);
     }

@@ -221,6 +221,12 @@ pub(crate) struct Launch {
     pub(crate) cgroup: Option<Cgroup>,
     #[prost(bool, tag = "17")]
     pub(crate) userns_squash: bool,
+    /// The process gets the three descriptors that wait on the daemon's connection instead of pipes.
+    #[prost(bool, tag = "18")]
+    pub(crate) inherit_streams: bool,
+    /// Where the terminal's master is sent instead of staying with the shim; empty = it stays.
+    #[prost(bytes = "vec", tag = "19")]
+    pub(crate) console_socket: Vec<u8>,
 }
 
 /// What is executed, and as whom.

@@ -29,3 +29,16 @@ pub fn sealed_copy(source: &mut impl Read, name: &CStr) -> io::Result<OwnedFd> {
     )?;
     Ok(fd)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copy_is_whole_and_cannot_be_written() {
+        let fd = sealed_copy(&mut &b"program"[..], c"test").unwrap();
+        let mut buffer = [0; 16];
+        assert_eq!(rustix::io::pread(&fd, &mut buffer, 0).unwrap(), 7);
+        assert_eq!(rustix::io::pwrite(&fd, b"x", 0).unwrap_err(), rustix::io::Errno::PERM);
+    }
+}

@@ -267,3 +267,31 @@ pub fn exit_status_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
     let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
     (result == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn exit_status_is_known_to_whoever_holds_a_pidfd() {
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", "read x; exit 7"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_child(&child);
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        assert_eq!(exit_status_of(pidfd.as_fd()), None);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        // Kernels before 6.15 do not tell.
+        assert!(matches!(exit_status_of(pidfd.as_fd()), Some(0x700) | None));
+        assert_eq!(send_signal(pidfd.as_fd(), 0).unwrap_err(), Errno::SRCH);
+    }
+
+    #[test]
+    fn only_namespaces_can_be_asked_for() {
+        assert_eq!(unshare_namespaces(libc::CLONE_FILES).unwrap_err(), Errno::INVAL);
+    }
+}

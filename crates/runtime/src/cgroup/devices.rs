@@ -28,6 +28,8 @@ const EXIT: u8 = 0x95;
 const BLOCK: i32 = 1;
 const CHARACTER: i32 = 2;
 const MKNOD: i32 = 1;
+/// Instructions of an answer: set the result, exit.
+const ANSWER: usize = 2;
 const READ: i32 = 2;
 const WRITE: i32 = 4;
 
@@ -55,7 +57,13 @@ pub(super) fn program(rules: &[LinuxDeviceCgroup]) -> Result<Vec<u8>, String> {
         instruction(LOAD_WORD, R5, R1, 8, 0),
     ];
     for rule in rules.iter().rev() {
-        program.extend(test(rule)?);
+        let block = test(rule)?;
+        let decides_all = block.len() == ANSWER;
+        program.extend(block);
+        if decides_all {
+            // The kernel refuses a program with parts that cannot be reached.
+            return Ok(program.concat());
+        }
     }
     program.extend([instruction(MOVE, R0, 0, 0, 0), instruction(EXIT, 0, 0, 0, 0)]);
     Ok(program.concat())
@@ -98,12 +106,12 @@ fn test(rule: &LinuxDeviceCgroup) -> Result<Vec<[u8; 8]>, String> {
         tests.push((JUMP_UNEQUAL, R5, 0, minor));
     }
     let length = tests.len();
-    let mut block = Vec::with_capacity(length + 2);
+    let mut block = Vec::with_capacity(length + ANSWER);
     for (at, (opcode, destination, source, immediate)) in tests.into_iter().enumerate() {
         // Jumps go behind this block: the remaining tests and the two instructions of the answer.
         let jumps = matches!(opcode, JUMP_UNEQUAL | JUMP_UNEQUAL_REGISTER);
         let offset =
-            if jumps { i16::try_from(length - at - 1 + 2).map_err(|_| "block too long")? } else { 0 };
+            if jumps { i16::try_from(length - at - 1 + ANSWER).map_err(|_| "block too long")? } else { 0 };
         block.push(instruction(opcode, destination, source, offset, immediate));
     }
     block.extend([instruction(MOVE, R0, 0, 0, i32::from(rule.allow())), instruction(EXIT, 0, 0, 0, 0)]);

@@ -205,6 +205,10 @@ fn open_streams(
     };
     // The program may open /dev/stdout again, as its own user.
     for pipe in [&ends.stdin, &ends.stdout, &ends.stderr].into_iter().flatten() {
+        // Streams of the caller may be anything, the host's /dev/null for one.
+        if !rustix::fs::fstat(pipe).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO) {
+            continue;
+        }
         rustix::fs::fchown(pipe, Some(Uid::from_raw(process.uid)), Some(Gid::from_raw(process.gid))).ok();
     }
     Ok(Streams {

@@ -69,10 +69,15 @@ pub(super) struct ChildEnds {
 }
 
 /// Makes the container up to the point where its program could be executed. On failure nothing is left.
-pub(super) fn create(proof: SingleThreaded, launch: &Launch, dir: &Path) -> Result<Container, Failure> {
+pub(super) fn create(
+    proof: SingleThreaded,
+    launch: &Launch,
+    dir: &Path,
+    inherited: Option<ChildEnds>,
+) -> Result<Container, Failure> {
     let mut warnings = Vec::new();
     let group = make_group(launch, &mut warnings)?;
-    match create_in(proof, launch, dir, group.as_ref()) {
+    match create_in(proof, launch, dir, group.as_ref(), inherited) {
         Ok((init, waiting)) => {
             let oom_watch = group.as_ref().and_then(|group| group.watch_oom().ok());
             let container = Container { init, waiting: Some(waiting), group, oom_watch, warnings };
@@ -145,6 +150,7 @@ fn create_in(
     launch: &Launch,
     dir: &Path,
     group: Option<&Group>,
+    inherited: Option<ChildEnds>,
 ) -> Result<(Made, OwnedFd), Failure> {
     let process = launch.process.as_ref().ok_or_else(|| Failure::other("the plan has no process".into()))?;
     let mut new = 0;
@@ -176,7 +182,10 @@ fn create_in(
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         result => result.at(|| format!("cannot make {}", rootfs.display()))?,
     }
-    let (ends, child_ends) = pipes(process.tty, launch.stdin_open, true, true)?;
+    let (ends, child_ends) = match inherited {
+        Some(ends) if !process.tty => (Ends::default(), ends),
+        _ => pipes(process.tty, launch.stdin_open, true, true)?,
+    };
     let (ours, theirs) = conversation()?;
     match sys::process::clone3(proof, new, None).at(|| "cannot clone the container's process".into())? {
         Cloned::Child => {
@@ -186,7 +195,13 @@ fn create_in(
         }
         Cloned::Parent { pid, pidfd } => {
             drop((theirs, child_ends));
-            let made = await_ready(&ours, pid, pidfd, ends, true).inspect_err(|_| reap(pid))?;
+            let mut made = await_ready(&ours, pid, pidfd, ends, true).inspect_err(|_| reap(pid))?;
+            if let Some(master) = made.ends.terminal.take_if(|_| !launch.console_socket.is_empty()) {
+                send_console(&launch.console_socket, &master).inspect_err(|_| {
+                    sys::process::send_signal(made.pidfd.as_fd(), libc::SIGKILL).ok();
+                    reap(pid);
+                })?;
+            }
             let pid_namespace = u64::try_from(libc::CLONE_NEWPID).unwrap_or(0);
             if new & pid_namespace != 0 {
                 // From now on the shim's children are born in the container: its execs.
@@ -200,6 +215,23 @@ fn create_in(
             Ok((made, ours))
         }
     }
+}
+
+/// Sends the terminal's master to who wants to drive it. Source: runc `docs/terminals.md`.
+fn send_console(socket: &[u8], master: &OwnedFd) -> Result<(), Failure> {
+    let step = || "cannot send the terminal to the console socket".to_owned();
+    let address = rustix::net::SocketAddrUnix::new(OsStr::from_bytes(socket)).at(step)?;
+    let stream =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .at(step)?;
+    rustix::net::connect(&stream, &address).at(step)?;
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
+    let fds = [master.as_fd()];
+    control.push(rustix::net::SendAncillaryMessage::ScmRights(&fds));
+    let name = [io::IoSlice::new(b"/dev/ptmx")];
+    rustix::net::sendmsg(&stream, &name, &mut control, rustix::net::SendFlags::NOSIGNAL).at(step)?;
+    Ok(())
 }
 
 /// Has the waiting child execute the program. An error means that it has ended.

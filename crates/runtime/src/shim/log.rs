@@ -241,9 +241,8 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)
     }
 
-    fn plan(name: &str, max_size_bytes: Option<u64>, max_files: u32) -> wire::Log {
-        let path = std::env::temp_dir().join(format!("rswarm-log-{name}-{}", std::process::id()));
-        drop(fs::remove_file(&path));
+    fn plan(dir: &tempfile::TempDir, max_size_bytes: Option<u64>, max_files: u32) -> wire::Log {
+        let path = dir.path().join("log");
         let attrs = vec![
             wire::Pair { key: "b".into(), value: "2".into() },
             wire::Pair { key: "a".into(), value: "<1>".into() },
@@ -284,7 +283,8 @@ mod tests {
 
     #[test]
     fn lines_become_entries_and_long_ones_are_split() {
-        let plan = plan("lines", None, 1);
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan(&dir, None, 1);
         let mut log = Log::open(&plan).unwrap();
         log.take(Stream::Stdout, b"one\ntw", at(0, 0)).unwrap();
         log.take(Stream::Stderr, b"bad\n", at(1, 0)).unwrap();
@@ -316,7 +316,8 @@ mod tests {
 
     #[test]
     fn full_files_are_renamed_and_the_oldest_goes() {
-        let plan = plan("rotate", Some(150), 3);
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan(&dir, Some(150), 3);
         let mut log = Log::open(&plan).unwrap();
         for n in 0..8 {
             log.take(Stream::Stdout, format!("{n}\n").as_bytes(), at(0, 0)).unwrap();

@@ -15,7 +15,7 @@ mod streams;
 
 use crate::{
     state,
-    wire::{self, Answer, Body, Launch},
+    wire::{self, Answer, Body, Launch, Received},
 };
 use failure::Failure;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -74,7 +74,11 @@ fn run(proof: SingleThreaded, dir: PathBuf, daemon: OwnedFd) -> io::Result<ExitC
         Ok(launch) => launch,
         Err(error) => return refuse(Failure::other(format!("cannot read the plan: {error}"))),
     };
-    let container = match create::create(proof, &launch, &dir) {
+    let inherited = match inherited(&launch, &daemon) {
+        Ok(streams) => streams,
+        Err(error) => return refuse(Failure::other(format!("cannot take over the streams: {error}"))),
+    };
+    let container = match create::create(proof, &launch, &dir, inherited) {
         Ok(container) => container,
         Err(failure) => return refuse(failure),
     };
@@ -87,6 +91,18 @@ fn run(proof: SingleThreaded, dir: PathBuf, daemon: OwnedFd) -> io::Result<ExitC
     };
     server::Server::new(proof, dir, launch, container, listener)?.run(daemon)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes the descriptors that the daemon sent before anything else, if it did.
+fn inherited(launch: &Launch, daemon: &OwnedFd) -> io::Result<Option<create::ChildEnds>> {
+    if !launch.inherit_streams {
+        return Ok(None);
+    }
+    let Received::Message(wire::Empty {}, fds) = wire::receive(daemon.as_fd())? else {
+        return Err(io::Error::other("they did not come"));
+    };
+    let mut fds = fds.into_iter();
+    Ok(Some(create::ChildEnds { stdin: fds.next(), stdout: fds.next(), stderr: fds.next() }))
 }
 
 fn read_plan(dir: &Path) -> io::Result<Launch> {

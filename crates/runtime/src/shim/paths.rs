@@ -146,17 +146,17 @@ mod tests {
     use super::*;
     use std::{fs, os::unix::fs::symlink};
 
-    fn root(name: &str) -> (PathBuf, fs::File) {
-        let dir = std::env::temp_dir().join(format!("rswarm-paths-{name}-{}", std::process::id()));
-        drop(fs::remove_dir_all(&dir));
-        fs::create_dir_all(dir.join("root")).unwrap();
-        let file = fs::File::open(dir.join("root")).unwrap();
+    fn root() -> (tempfile::TempDir, fs::File) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("root")).unwrap();
+        let file = fs::File::open(dir.path().join("root")).unwrap();
         (dir, file)
     }
 
     #[test]
     fn links_cannot_lead_out_of_the_root() {
-        let (dir, root) = root("out");
+        let (temp, root) = root();
+        let dir = temp.path();
         fs::create_dir(dir.join("outside")).unwrap();
         symlink(dir.join("outside"), dir.join("root/absolute")).unwrap();
         symlink("../../../outside", dir.join("root/relative")).unwrap();
@@ -166,15 +166,14 @@ mod tests {
         ensure(root.as_fd(), b"../../outside/file", Kind::File).unwrap();
         assert_eq!(fs::read_dir(dir.join("outside")).unwrap().count(), 0, "nothing outside");
         assert!(dir.join("root/outside/made/here").is_dir() && dir.join("root/outside/file").is_file());
-        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
     fn loops_end() {
-        let (dir, root) = root("loop");
+        let (temp, root) = root();
+        let dir = temp.path();
         symlink("b", dir.join("root/a")).unwrap();
         symlink("a", dir.join("root/b")).unwrap();
         assert_eq!(ensure(root.as_fd(), b"/a/x", Kind::Directory).unwrap_err(), Errno::LOOP);
-        fs::remove_dir_all(&dir).unwrap();
     }
 }

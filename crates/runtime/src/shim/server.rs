@@ -381,6 +381,10 @@ impl Server {
         if !matches!(self.state, State::Running) {
             return refused("container is not running");
         }
+        if self.container.group.as_ref().is_some_and(|group| group.is_frozen()) {
+            // The new process would stop in there, and the shim with it.
+            return refused("container is paused");
+        }
         if self.execs.iter().any(|known| known.id == exec.id) {
             return refused(format!("exec {} exists already", exec.id));
         }
@@ -452,6 +456,12 @@ impl Server {
         let at = SystemTime::now();
         self.pump.finish(&mut self.log, &mut self.chunk);
         self.container.waiting = None;
+        if self.may_adopt()
+            && let Some(group) = &self.container.group
+        {
+            // No process namespace ends the others. What remains for lack of permission, removal will name.
+            drop(group.signal_all(libc::SIGKILL));
+        }
         let oom = self.container.group.as_ref().is_some_and(|group| group.oom_kills() > 0);
         if oom && !self.oom_told {
             self.tell_oom();

@@ -118,7 +118,6 @@ impl Pump {
 
     pub(super) fn close_input(&mut self) {
         self.input_ends = true;
-        self.settle();
     }
 
     fn output(&self, stream: Stream) -> Option<&OwnedFd> {
@@ -182,7 +181,7 @@ impl Pump {
         }
     }
 
-    /// Removes what is closed.
+    /// Removes what is closed. Ports are positions, so not while some of them wait to be served.
     pub(super) fn settle(&mut self) {
         self.sources.retain(Option::is_some);
         self.sinks.retain(|sink| sink.as_ref().is_some_and(|sink| !(sink.ends && sink.buffer.is_empty())));

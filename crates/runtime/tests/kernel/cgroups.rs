@@ -122,6 +122,8 @@ fn paused_container_does_nothing_until_it_goes_on() {
     runtime::unpause(&fixture.cgroup()).unwrap();
     kit::eventually("it goes on", || size() > last);
     runtime::pause(&fixture.cgroup()).unwrap();
+    let error = kit::exec(&mut shim, "x", kit::process(&fixture.plan, &["true"])).unwrap_err();
+    assert_eq!(error.to_string(), "container is paused");
     // A paused one can be ended too.
     shim.shutdown().unwrap();
     assert_eq!(kit::wait(&mut shim).code, 137);

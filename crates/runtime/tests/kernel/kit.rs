@@ -148,6 +148,7 @@ impl Fixture {
 impl Drop for Fixture {
     fn drop(&mut self) {
         let removed = runtime::remove(&self.plan.dir, Some(&self.cgroup()));
+        runtime::cgroup::remove_if_empty("/rswarm-test");
         if let Err(errors) = removed
             && !std::thread::panicking()
         {

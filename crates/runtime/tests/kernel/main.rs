@@ -6,5 +6,6 @@
 mod cgroups;
 mod kit;
 mod life;
+mod oci;
 mod security;
 mod streams;
