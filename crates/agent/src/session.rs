@@ -53,6 +53,8 @@ pub struct View {
     pub manager: Option<SocketAddr>,
     /// Every manager heard of in sessions.
     pub managers: Vec<SocketAddr>,
+    /// Why the last attempt to open a session failed; `None` while there is one.
+    pub error: Option<String>,
     /// Root certificates (PEM) the managers last sent.
     pub root_ca: Option<String>,
 }
@@ -287,6 +289,7 @@ impl Loop {
                 }
                 Event::Dialled(addr, Err(error)) => {
                     let delay = self.backoff.delay();
+                    self.view.send_modify(|view| view.error = Some(error.message().to_owned()));
                     debug!(manager.addr = %addr, %error, ?delay, "cannot open a session, will retry");
                     link = self.dial(delay);
                 }
@@ -355,7 +358,10 @@ impl Loop {
         self.last_tried = None;
         self.ledger.put_welcome(welcome);
         self.welcome(welcome);
-        self.view.send_modify(|view| view.manager = Some(session.addr));
+        self.view.send_modify(|view| {
+            view.manager = Some(session.addr);
+            view.error = None;
+        });
     }
 
     fn welcome(&mut self, welcome: &Welcome) {

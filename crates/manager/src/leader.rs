@@ -209,7 +209,7 @@ async fn turn(shared: &Arc<Shared>) -> Turn {
     }
     match propose_all(shared, batches).await {
         Ok(()) => {
-            let wake_at = wake_at.map(|at| now + at.since(planned_at));
+            let wake_at = wake_at.map(|at| now + at.since(planned_at).max(GATHER));
             Turn::Until([wake_at, next_loss].into_iter().flatten().min())
         }
         Err(ProposeError::Conflict(conflict)) => {

@@ -33,9 +33,12 @@ use proto::{
     types::{self, ObjectKind},
 };
 use std::sync::Arc;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use tracing::info;
 
+/// How long a leaving manager waits for a majority of those that stay.
+const QUORUM_LIMIT: Duration = Duration::from_secs(5);
 /// Objects per message of a list.
 const CHUNK: usize = 500;
 
@@ -97,9 +100,10 @@ impl Control for ControlService {
         let (_, request) = on_the_leader!(self, request, Create, create);
         let view = self.0.store.view();
         let object = new_object(&view, request.spec.ok_or_else(|| Status::invalid_argument("no spec"))?)?;
-        let id = key_bytes(object.key());
-        info!(object = %object.key(), "created");
+        let key = object.key();
         let version = self.0.change(vec![Change::Put(object)]).await?;
+        info!(object = %key, "created");
+        let id = key_bytes(key);
         Ok(Response::new(CreateReply { id, version }))
     }
 
@@ -108,16 +112,19 @@ impl Control for ControlService {
         let view = self.0.store.view();
         let (version, object) = self.updated_object(&view, request)?;
         let Some(object) = object else { return Ok(Response::new(UpdateReply { version })) };
-        info!(object = %object.key(), "updated");
+        let key = object.key();
         let version = self.0.change(vec![Change::Put(object)]).await?;
+        info!(object = %key, "updated");
         Ok(Response::new(UpdateReply { version }))
     }
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<RemoveReply>, Status> {
         let (_, request) = on_the_leader!(self, request, Remove, remove);
         let view = self.0.store.view();
-        let changes = edit::removal(&view, kind(request.kind)?, &request.id, request.force)?;
+        let kind = kind(request.kind)?;
+        let changes = edit::removal(&view, kind, &request.id, request.force)?;
         self.0.change(changes).await?;
+        info!(object = %object_ref(kind, &request.id)?, "removed");
         Ok(Response::new(RemoveReply {}))
     }
 
@@ -168,7 +175,7 @@ impl Control for ControlService {
         let view = self.0.store.view();
         let Some(node) = view.nodes.get(&id) else { return Ok(Response::new(LeaveReply {})) };
         if let Some(manager) = node.manager {
-            match self.0.store.remove_member(manager.raft_id).await {
+            match self.take_out_of_raft(manager.raft_id).await {
                 // The last manager takes the swarm with it.
                 Ok(()) | Err(store::MembershipError::Last(_)) => {}
                 // It was this one: leadership is handed over, and the successor goes on.
@@ -234,6 +241,19 @@ impl ControlService {
                 let mut new = Config::clone(old);
                 new.spec.labels = spec.labels;
                 Ok((version, Some(Object::Config(Arc::new(new)))))
+            }
+        }
+    }
+
+    /// Removes a Raft member. A leader that is new does not know for a moment which of the others answer.
+    async fn take_out_of_raft(&self, raft_id: u64) -> Result<(), store::MembershipError> {
+        let give_up = Instant::now() + QUORUM_LIMIT;
+        loop {
+            match self.0.store.remove_member(raft_id).await {
+                Err(store::MembershipError::Quorum(_)) if Instant::now() < give_up => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                outcome => return outcome,
             }
         }
     }

@@ -391,3 +391,60 @@ async fn a_hundred_tasks_run_soon() {
     assert!(up < Duration::from_secs(5) && down < Duration::from_secs(5), "up {up:?}, down {down:?}");
     println!("100 tasks: up {up:?}, stopped {stopped:?}, gone {down:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_majority_nothing_is_acknowledged_and_docker_words_say_why() {
+    let mut swarm = Swarm::new().await;
+    swarm.join_manager().await;
+    swarm.join_manager().await;
+    let before = swarm.view().services.len();
+    swarm.managers[1].kill().await;
+    swarm.managers[2].kill().await;
+    let mut client = swarm.control_at(&swarm.managers[0]);
+    let spec = Some(create_request::Spec::Service((&web(1)).into()));
+    let refused = client.create(proto::control::CreateRequest { spec }).await.unwrap_err();
+    assert!(matches!(refused.code(), tonic::Code::Unavailable | tonic::Code::DeadlineExceeded), "{refused}");
+    assert!(refused.message().starts_with("The swarm does not have a leader."), "{refused}");
+    assert_eq!(swarm.managers[0].store.view().services.len(), before);
+    swarm.managers[1].restart().await;
+    let spec = web(1);
+    until("a majority takes orders again", || {
+        let create = swarm.create_service(&spec);
+        let created = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(create));
+        // One whose outcome was unknown may have been made after all.
+        created.is_ok() || !swarm.view().services.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_are_never_held_twice_while_tasks_come_and_go() {
+    let swarm = with_workers(2).await;
+    let network =
+        NetworkId(swarm.create(create_request::Spec::Network((&overlay("net")).into())).await.unwrap());
+    let mut spec = web(8);
+    let task = Arc::make_mut(&mut spec.task);
+    task.networks = vec![NetworkAttachmentSpec { network, aliases: Vec::new() }];
+    spec.update.parallelism = 4;
+    spec.update.monitor = Duration::from_millis(1);
+    let id = swarm.create_service(&spec).await.unwrap();
+    swarm.until_running(id, 8).await;
+    let mut seen = 0;
+    for round in 1..=3u64 {
+        swarm.update_service(id, |s| Arc::make_mut(&mut s.task).force_update = round).await.unwrap();
+        until("a rolling update", || {
+            for node in &swarm.nodes {
+                for table in node.host.state().networks.values() {
+                    let addresses: BTreeSet<_> = table.endpoints.values().map(|e| e.address).collect();
+                    assert_eq!(addresses.len(), table.endpoints.len(), "an address held twice");
+                    seen += 1;
+                }
+            }
+            let view = swarm.view();
+            let mut tasks = view.tasks_of_service(id).filter(|t| t.desired == Desired::Running);
+            swarm.running(id) == 8 && tasks.all(|t| t.spec.force_update == round)
+        })
+        .await;
+    }
+    assert!(seen > 0);
+}
