@@ -27,6 +27,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The small shim that a release build carries (see `build.rs`); empty in others.
+static CARRIED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rswarm-shim"));
+
 /// How long any call may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -46,13 +49,29 @@ impl ShimProgram {
         Self { path, args_prefix, _memfd: None }
     }
 
+    /// Uses the small shim that this program carries inside, or this program itself with `args_prefix` if it
+    /// carries none (debug builds). In sealed memory either way.
+    ///
+    /// # Errors
+    /// As [`sealed`](Self::sealed).
+    pub fn of_this_program(args_prefix: Vec<OsString>) -> io::Result<Self> {
+        if CARRIED.is_empty() {
+            return Self::sealed(Path::new("/proc/self/exe"), args_prefix);
+        }
+        Self::from_memory(&mut &*CARRIED, Vec::new())
+    }
+
     /// Copies the file into sealed memory once, so that no container can overwrite it and an upgrade of the file
     /// does not matter. Normally `/proc/self/exe` with `["shim"]`.
     ///
     /// # Errors
     /// When the file cannot be read or there is not enough memory.
     pub fn sealed(path: &Path, args_prefix: Vec<OsString>) -> io::Result<Self> {
-        let memfd = sys::memfd::sealed_copy(&mut File::open(path)?, c"rswarm-shim")?;
+        Self::from_memory(&mut File::open(path)?, args_prefix)
+    }
+
+    fn from_memory(source: &mut impl io::Read, args_prefix: Vec<OsString>) -> io::Result<Self> {
+        let memfd = sys::memfd::sealed_copy(source, c"rswarm-shim")?;
         let path = PathBuf::from(format!("/proc/self/fd/{}", memfd.as_raw_fd()));
         Ok(Self { path, args_prefix, _memfd: Some(memfd) })
     }
@@ -98,7 +117,7 @@ impl Shim {
     ///
     /// # Errors
     /// When the spec is invalid or a step fails, with the step's name and cause; what was made is gone then, but
-    /// call [`remove`](crate::remove) for the directory.
+    /// call [`remove`](crate::remove()) for the directory.
     pub fn spawn(program: &ShimProgram, plan: &ContainerPlan) -> Result<Self, Error> {
         Self::spawn_with(program, plan, &Streams::Shim)
     }

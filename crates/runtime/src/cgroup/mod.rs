@@ -1,7 +1,7 @@
 //! Control groups: v1 (one hierarchy per controller), v2 (one for all) and hybrid hosts (v1 for the controllers)
 //! behind one interface. A container has one path, e.g. `/rswarm/<id>`, below every mount point.
 //!
-//! The daemon decides what is written where ([`launch`]); the shim makes the directories and writes.
+//! The daemon decides what is written where (`launch`); the shim makes the directories and writes.
 
 mod devices;
 mod group;

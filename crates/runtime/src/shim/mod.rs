@@ -1,7 +1,7 @@
 //! The shim: one small process per container, which outlives the daemon.
 //!
 //! It makes the container, holds its standard streams or terminal, writes its log, collects its exit status, and
-//! starts further processes in it. One thread, one `poll` loop ([`server`]), no state but what its directory and
+//! starts further processes in it. One thread, one `poll` loop (`server`), no state but what its directory and
 //! its descriptors hold. The daemon is any number of clients on its socket; none at all is fine.
 
 mod child;
