@@ -19,6 +19,7 @@ use model::{
     Change, Cluster, Config, ConfigId, Duration, Meta, Network, NetworkId, Node, NodeId, NodeState, Object,
     ObjectRef, Role, Secret, SecretBytes, SecretId, ServiceId, StackId, Tables, TaskId,
 };
+use prost::Message as _;
 use proto::{
     WireId as _,
     control::{
@@ -39,8 +40,8 @@ use tracing::info;
 
 /// How long a leaving manager waits for a majority of those that stay.
 const QUORUM_LIMIT: Duration = Duration::from_secs(5);
-/// Objects per message of a list.
-const CHUNK: usize = 500;
+/// A message of a list is full when it has this much: clients take 4 MiB. *Unit:* bytes.
+const CHUNK_BYTES: usize = 1 << 20;
 
 pub(crate) fn service(shared: Arc<Shared>) -> ControlServer<ControlService> {
     ControlServer::new(ControlService(shared)).max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -86,14 +87,9 @@ impl Control for ControlService {
         self.0.fresh().await?;
         let view = self.0.store.view();
         let index = view.index;
-        let objects: Vec<types::Object> =
-            edit::all(&view, kind(message.kind)?).map(|o| (&redacted(o)).into()).collect();
-        let mut chunks: Vec<_> =
-            objects.chunks(CHUNK).map(|part| Ok(ListChunk { index, objects: part.to_vec() })).collect();
-        if chunks.is_empty() {
-            chunks.push(Ok(ListChunk { index, objects: Vec::new() }));
-        }
-        Ok(Response::new(futures::stream::iter(chunks).boxed()))
+        let objects = edit::all(&view, kind(message.kind)?).map(|o| (&redacted(o)).into()).collect();
+        let chunks = chunks(objects).into_iter().map(move |objects| Ok(ListChunk { index, objects }));
+        Ok(Response::new(futures::stream::iter(chunks.collect::<Vec<_>>()).boxed()))
     }
 
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<CreateReply>, Status> {
@@ -283,6 +279,24 @@ impl ControlService {
     }
 }
 
+/// Cuts a list into messages; an empty list is one empty message.
+fn chunks(objects: Vec<types::Object>) -> Vec<Vec<types::Object>> {
+    let mut chunks = vec![Vec::new()];
+    let mut bytes = 0;
+    for object in objects {
+        let size = object.encoded_len();
+        if bytes > 0 && bytes + size > CHUNK_BYTES {
+            chunks.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += size;
+        if let Some(last) = chunks.last_mut() {
+            last.push(object);
+        }
+    }
+    chunks
+}
+
 fn invalid(error: proto::Invalid) -> Status {
     Status::invalid_argument(error.to_string())
 }
@@ -393,4 +407,23 @@ fn object_ref(kind: ObjectKind, id: &[u8]) -> Result<ObjectRef, Status> {
         ObjectKind::Config => ObjectRef::Config(ConfigId::from_wire(id).map_err(invalid)?),
         ObjectKind::Stack => ObjectRef::Stack(StackId::from_wire(id).map_err(invalid)?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_cut_into_messages_that_clients_take() {
+        let config = |size: usize| {
+            let spec =
+                model::ConfigSpec { name: "c".into(), labels: model::Labels::new(), data: vec![1; size] };
+            let config = Config { id: ConfigId(1), meta: Meta::default(), spec };
+            types::Object::from(&Object::Config(Arc::new(config)))
+        };
+        let sizes = |list: Vec<types::Object>| chunks(list).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(sizes(Vec::new()), [0]);
+        assert_eq!(sizes(vec![config(10); 500]), [500]);
+        assert_eq!(sizes(vec![config(900 << 10), config(900 << 10), config(1), config(1)]), [1, 3]);
+    }
 }
