@@ -100,7 +100,12 @@ impl Group {
         };
         let file = dir.join(&write.file);
         match fs::write(&file, &write.value) {
-            Err(error) if write.optional && error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // A file that is not there cannot be made either, which is what the kernel complains about.
+            Err(_) if !file.exists() && write.optional => Ok(()),
+            Err(_) if !file.exists() => {
+                let text = format!("{}: its controller is not available here", file.display());
+                Err(io::Error::new(io::ErrorKind::Unsupported, text))
+            }
             Err(error) => Err(named(&error, &file)),
             Ok(()) => Ok(()),
         }
@@ -131,8 +136,18 @@ impl Group {
         Ok(sys::bpf::attach_device_program(dir.as_fd(), program)?)
     }
 
-    /// Puts the calling process into the group.
+    /// Opens the directory that a new process can be born in: v2 only. Being moved there later would cost it a
+    /// grace period of the kernel.
+    pub(crate) fn birthplace(&self) -> io::Result<Option<OwnedFd>> {
+        let dir = self.dirs.first().filter(|_| self.v2()).map(|(.., dir)| dir);
+        dir.map(|dir| fs::File::open(dir).map(OwnedFd::from)).transpose()
+    }
+
+    /// Puts the calling process into the group, where it was not born in it.
     pub(crate) fn enter(&self) -> io::Result<()> {
+        if self.v2() {
+            return Ok(());
+        }
         self.dirs.iter().try_for_each(|(.., dir)| {
             let file = dir.join("cgroup.procs");
             fs::write(&file, "0").map_err(|error| named(&error, &file))

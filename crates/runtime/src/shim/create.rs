@@ -187,7 +187,9 @@ fn create_in(
         _ => pipes(process.tty, launch.stdin_open, true, true)?,
     };
     let (ours, theirs) = conversation()?;
-    match sys::process::clone3(proof, new, None).at(|| "cannot clone the container's process".into())? {
+    let birthplace = birthplace(group)?;
+    let into = birthplace.as_ref().map(AsFd::as_fd);
+    match sys::process::clone3(proof, new, into).at(|| "cannot clone the container's process".into())? {
         Cloned::Child => {
             drop(ours);
             let plan = child::First { launch, dir, group, joined, new_cgroup_namespace, proof };
@@ -250,7 +252,9 @@ pub(super) fn exec(
 ) -> Result<Made, Failure> {
     let (ends, child_ends) = pipes(process.tty, streams.stdin, streams.stdout, streams.stderr)?;
     let (ours, theirs) = conversation()?;
-    match sys::process::clone3(proof, 0, None).at(|| "cannot clone a process".into())? {
+    let birthplace = birthplace(container.group.as_ref())?;
+    let into = birthplace.as_ref().map(AsFd::as_fd);
+    match sys::process::clone3(proof, 0, into).at(|| "cannot clone a process".into())? {
         Cloned::Child => {
             drop(ours);
             let plan = child::Further {
@@ -271,6 +275,10 @@ pub(super) fn exec(
             Ok(made)
         }
     }
+}
+
+fn birthplace(group: Option<&Group>) -> Result<Option<OwnedFd>, Failure> {
+    Ok(group.map(Group::birthplace).transpose().at(|| "cannot open the cgroup".into())?.flatten())
 }
 
 fn pipes(tty: bool, stdin: bool, stdout: bool, stderr: bool) -> Result<(Ends, ChildEnds), Failure> {

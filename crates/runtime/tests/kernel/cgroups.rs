@@ -134,10 +134,8 @@ fn container_sees_its_own_cgroup_only() {
     if !kit::has_cgroups() {
         return;
     }
-    let fixture = Fixture::sh(
-        "cat /proc/self/cgroup; cat /sys/fs/cgroup/pids/cgroup.procs | wc -l; touch /sys/fs/cgroup/pids/x",
-    );
-    let output = fixture.run().1;
+    let output = Fixture::sh("cat /proc/self/cgroup; ls /sys/fs/cgroup; touch /sys/fs/cgroup/x").run().1;
     assert!(!output.contains("rswarm-test"), "{output}");
-    assert!(output.contains("Read-only"), "{output}");
+    assert!(output.contains("Read-only file system"), "{output}");
+    assert!(output.contains("cgroup.procs") || output.contains("memory\n"), "{output}");
 }
