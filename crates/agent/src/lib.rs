@@ -16,7 +16,7 @@
 //! Invariants: an observed state only advances; a task's container is removed only when its assignment is; no
 //! secret is ever written to disk here; losing every manager changes nothing for what runs.
 //!
-//! *Start reading at* [`Agent::run`], then [`task`].
+//! *Start reading at* [`Agent::run`], then module `task`.
 
 mod backoff;
 mod executor;

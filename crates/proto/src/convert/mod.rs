@@ -1,7 +1,7 @@
 //! `model` <-> `types`: every noun has `From<&model::X> for types::X` and `TryFrom<types::X> for model::X`.
 //!
-//! A message is listed once, field by field, in [`messages!`]; how one field travels is decided by its two types
-//! (trait [`Field`]): ids are 16 bytes big endian, addresses their text form, durations and times nanoseconds,
+//! A message is listed once, field by field, in `messages!`; how one field travels is decided by its two types
+//! (trait `Field`): ids are 16 bytes big endian, addresses their text form, durations and times nanoseconds,
 //! enums must name a known value, and a message that the model cannot do without must be there.
 
 mod network;
