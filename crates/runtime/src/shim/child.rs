@@ -84,6 +84,7 @@ pub(super) fn first(
 ) -> Result<Infallible, Failure> {
     let launch = plan.launch;
     set_oom_score(process, launch.userns_squash)?;
+    hide()?;
     if let Some(group) = plan.group {
         group.enter().map_err(|error| Failure::other(format!("cannot enter the cgroup: {error}")))?;
     }
@@ -134,6 +135,7 @@ pub(super) fn further(
         ..process.clone()
     };
     set_oom_score(process, launch.userns_squash)?;
+    hide()?;
     if let Some(group) = plan.group {
         group.enter().map_err(|error| Failure::other(format!("cannot enter the cgroup: {error}")))?;
     }
@@ -169,6 +171,13 @@ fn await_start(conversation: BorrowedFd<'_>) {
             Ok(Received::End) | Err(_) => sys::process::exit_now(1),
         }
     }
+}
+
+/// Keeps processes of the container from looking into this copy of the shim and through its descriptors, which
+/// lead to the host (CVE-2016-9962, CVE-2024-21626). Ends with exec.
+fn hide() -> Result<(), Failure> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .at(|| "cannot hide the process".into())
 }
 
 fn set_oom_score(process: &Process, squash: bool) -> Result<(), Failure> {
