@@ -174,9 +174,9 @@ impl<R: Read> Reader<R> {
             kind,
             path,
             link: extensions.link.or_else(|| header.link_name_bytes().map(Into::into)).unwrap_or_default(),
-            mode: header.mode()?,
-            uid: extensions.uid.map_or_else(|| header.uid(), Ok)?,
-            gid: extensions.gid.map_or_else(|| header.gid(), Ok)?,
+            mode: or_blank(&header.as_old().mode, header.mode())?,
+            uid: extensions.uid.map_or_else(|| or_blank(&header.as_old().uid, header.uid()), Ok)?,
+            gid: extensions.gid.map_or_else(|| or_blank(&header.as_old().gid, header.gid()), Ok)?,
             mtime: extensions
                 .mtime
                 .unwrap_or_else(|| (i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0), 0)),
@@ -257,6 +257,12 @@ impl<R: Read> Reader<R> {
         io::copy(&mut (&mut *self).take(rest), &mut io::sink())?;
         Ok(map)
     }
+}
+
+/// Some writers leave fields blank where they mean zero, and Go reads them so.
+fn or_blank<T: Default>(field: &[u8], number: io::Result<T>) -> io::Result<T> {
+    let blank = field.iter().all(|byte| matches!(byte, 0 | b' '));
+    if blank { Ok(T::default()) } else { number }
 }
 
 fn check_sparse(map: &[(u64, u64)], size: u64, stored: u64) -> io::Result<()> {

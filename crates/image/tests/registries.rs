@@ -1,7 +1,7 @@
 //! Pull and push: against Debian's `docker-registry` with `skopeo` as the other party, and against a registry of our
 //! own that misbehaves on purpose.
 
-use futures::stream;
+use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use hyper::{
     Request, Response, StatusCode,
@@ -72,7 +72,8 @@ fn said(receiver: &mut mpsc::Receiver<Progress>) -> Vec<String> {
 }
 
 async fn pull(store: &Store, name: &str, options: PullOptions) -> Result<Image, Error> {
-    store.pull(&name.parse().unwrap(), options, mpsc::channel(1).0).await
+    let (sender, _) = mpsc::channel(1);
+    store.pull(&name.parse().unwrap(), options, sender).await
 }
 
 fn free_port() -> u16 {
@@ -512,11 +513,15 @@ impl Fake {
             wrong[0] ^= 1;
             rest = wrong.into();
         }
-        let mut frames = vec![Ok(Frame::data(rest.clone()))];
-        if self.behaviour.cut_blobs && length > 10_000 {
-            frames = vec![Ok(Frame::data(rest.slice(..length / 2))), Err(io::Error::other("cut"))];
-        }
-        let mut response = Response::new(BodyExt::boxed(StreamBody::new(stream::iter(frames))));
+        let cut = self.behaviour.cut_blobs && length > 10_000;
+        let sent = if cut { rest.slice(..length / 2) } else { rest };
+        let end = stream::iter(cut.then_some(())).then(|()| async {
+            // Lets the server send what it has before the line breaks.
+            tokio::task::yield_now().await;
+            Err(io::Error::other("cut"))
+        });
+        let frames = stream::iter([Ok(Frame::data(sent))]).chain(end);
+        let mut response = Response::new(BodyExt::boxed(StreamBody::new(frames)));
         response.headers_mut().insert("content-length", length.into());
         if offset > 0 {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;

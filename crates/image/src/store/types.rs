@@ -3,9 +3,12 @@
 use crate::{
     config::ImageConfiguration, digest::Digest, manifest::Platform, reference::Reference, source::BlobSource,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
+
+/// How long a listener of progress may hold up the work at each line.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// An image that is here, complete and unpacked.
 #[derive(Debug, Clone)]
@@ -77,11 +80,12 @@ impl Progress {
         drop(sender.try_send(line));
     }
 
-    /// Says what changed; waits for a slow listener.
+    /// Says what changed; waits for a slow listener, but not for one that has stopped listening: others may wait for
+    /// the same layer.
     pub(crate) async fn say(sender: &mpsc::Sender<Self>, id: &str, status: impl Into<String>) {
         let line = Self { id: id.to_owned(), status: status.into(), ..Self::default() };
         // Nobody listens: fine.
-        drop(sender.send(line).await);
+        drop(sender.send_timeout(line, PATIENCE).await);
     }
 }
 
