@@ -266,7 +266,16 @@ impl Shim {
     /// # Errors
     /// [`Error::Refused`] when it has ended.
     pub fn signal(&self, sig: i32, all: bool) -> Result<(), Error> {
-        self.call("signal", Call::Signal(wire::Signal { number: sig, all }), &[])
+        self.call("signal", Call::Signal(wire::Signal { number: sig, all, exec: None }), &[])
+    }
+
+    /// Sends a signal to the first process of an exec.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it has ended.
+    pub fn signal_exec(&self, exec: &str, sig: i32) -> Result<(), Error> {
+        let signal = wire::Signal { number: sig, all: false, exec: Some(exec.to_owned()) };
+        self.call("signal", Call::Signal(signal), &[])
     }
 
     /// Starts one more process in the container; returns when its program was executed.

@@ -36,7 +36,7 @@ mod remove;
 mod spec;
 
 pub use caps::default_caps;
-pub use cgroup::{Stats, kill_all, pause, stats, unpause, update};
+pub use cgroup::{IoOperation, Stats, kill_all, pause, stats, unpause, update};
 pub use client::{Shim, ShimProgram};
 pub use error::Error;
 pub use plan::{AttachFds, ContainerPlan, Event, ExecPlan, ExitStatus, LogTarget, Rootfs};

@@ -5,7 +5,7 @@
 //! runc(8).
 
 use crate::{
-    ContainerPlan, Error, LogTarget, Rootfs, Shim, ShimProgram,
+    ContainerPlan, Error, LogTarget, Rootfs, Shim, ShimProgram, cgroup,
     client::Streams,
     remove,
     state::{self, read_exit},
@@ -19,6 +19,9 @@ use std::{
 
 /// Remembers the bundle of a container.
 const BUNDLE: &str = "bundle";
+
+/// Where the cgroups of bundles without `cgroupsPath` are.
+const PARENT: &str = "/rswarm-oci";
 
 /// What `create` is told.
 #[derive(Debug, Clone)]
@@ -70,7 +73,7 @@ pub fn create(root: &Path, program: &ShimProgram, args: &Create) -> Result<(), E
     if let Some(linux) = spec.linux_mut()
         && linux.cgroups_path().is_none()
     {
-        linux.set_cgroups_path(Some(format!("/rswarm-oci/{}", args.id).into()));
+        linux.set_cgroups_path(Some(format!("{PARENT}/{}", args.id).into()));
     }
     let streams = match (&args.console_socket, tty) {
         (Some(socket), true) => Streams::Console(socket),
@@ -169,14 +172,17 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<(), Vec<Error>> {
 
 fn take_away(dir: &Path) -> Result<(), Vec<Error>> {
     let spec = Spec::load(dir.join(state::CONFIG)).ok();
-    let cgroup =
-        spec.as_ref().and_then(|spec| spec.linux().as_ref()).and_then(|linux| linux.cgroups_path().as_ref());
-    let cgroup = cgroup.and_then(|path| path.to_str());
+    let linux = spec.as_ref().and_then(|spec| spec.linux().as_ref());
+    let path = linux.and_then(|linux| linux.cgroups_path().as_ref()).and_then(|path| path.to_str());
     match fs::remove_file(dir.join(BUNDLE)) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             return Err(vec![Error::Remove { path: dir.join(BUNDLE), source }]);
         }
         _ => {}
     }
-    remove(dir, cgroup)
+    remove(dir, path)?;
+    if path.is_some_and(|path| path.starts_with(PARENT)) {
+        cgroup::remove_if_empty(PARENT);
+    }
+    Ok(())
 }

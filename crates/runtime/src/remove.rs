@@ -5,7 +5,7 @@ use crate::{
     cgroup::{Group, Hierarchies},
     state,
 };
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use std::{
     fs, io,
     os::fd::AsFd,
@@ -83,7 +83,12 @@ fn kill(pid: i32, started: u64) -> io::Result<()> {
         let timeout = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
         match rustix::event::poll(&mut fds, Some(&timeout)) {
             Ok(0) => thread::yield_now(),
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                // A daemon that is pid 1 of its namespace is everybody's last parent; any other is told it is not.
+                let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+                rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options).ok();
+                return Ok(());
+            }
             Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }

@@ -74,6 +74,9 @@ pub(crate) struct Signal {
     /// Every process of the container instead of the first one.
     #[prost(bool, tag = "2")]
     pub(crate) all: bool,
+    /// This exec's first process instead of the container's.
+    #[prost(string, optional, tag = "3")]
+    pub(crate) exec: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -411,6 +411,8 @@ fn take_identity(process: &Process, squash: bool) -> Result<(), Failure> {
     unmapped(rustix::thread::set_thread_res_uid(uid, uid, uid), "user")?;
     let Caps { effective, permitted, inheritable, ambient, .. } = wanted;
     sys::caps::set(effective, permitted, inheritable).at(|| "cannot set capabilities".into())?;
+    // What is not inheritable cannot be ambient; `runc spec` asks for it all the same.
+    let ambient = ambient & inheritable & permitted;
     for capability in (0..caps::COUNT).filter(|n| ambient & (1 << n) != 0) {
         sys::caps::raise_ambient(capability).at(|| "cannot set ambient capabilities".into())?;
     }

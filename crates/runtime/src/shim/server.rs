@@ -366,6 +366,15 @@ impl Server {
         if let State::Exited(_) = self.state {
             return refused("container is not running");
         }
+        if let Some(id) = &signal.exec {
+            let Some(exec) = self.execs.iter().find(|exec| exec.id == *id && !exec.ended) else {
+                return refused(format!("exec {id} is not running"));
+            };
+            return match sys::process::send_signal(exec.pidfd.as_fd(), signal.number) {
+                Ok(()) => Body::Done(wire::Empty {}),
+                Err(error) => refused(format!("cannot send signal {}: {error}", signal.number)),
+            };
+        }
         let result = match &self.container.group {
             Some(group) if signal.all => group.signal_all(signal.number),
             _ => sys::process::send_signal(self.container.init.pidfd.as_fd(), signal.number)

@@ -3,7 +3,7 @@
 use crate::kit::{self, Fixture};
 use oci_spec::runtime::{LinuxNamespaceType, MountBuilder, UserBuilder};
 use runtime::{Error, Event, Shim};
-use std::fs;
+use std::{fs, path::Path};
 
 #[test]
 fn exit_codes_are_reported() {
@@ -169,21 +169,24 @@ fn killed_shim_takes_its_container_along_and_removal_finishes() {
     assert!(Shim::connect(&fixture.plan.dir).is_err());
     runtime::remove(&fixture.plan.dir, Some(&fixture.cgroup())).unwrap();
     assert!(!fixture.plan.dir.exists());
+    assert!(!Path::new(&init).exists(), "not even a zombie");
 }
 
 #[test]
 fn nothing_is_left_behind() {
-    let count = || {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
-        let fds = fs::read_dir("/proc/self/fd").unwrap().count();
-        (mounts, fds)
-    };
-    // Other tests run beside this one, so descriptors of this process are only compared when it is alone.
-    let (mounts, _) = count();
+    let count = || fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+    let mounts = count();
     let (dir, cgroup) = {
         let fixture = Fixture::sh("mkdir /tmp/x; sleep 0 & true");
-        fixture.run();
-        assert_eq!(count().0, mounts, "mounts in the host's namespace");
+        let mut shim = fixture.start();
+        let processes = [shim.pid(), shim.shim_pid()];
+        kit::wait(&mut shim);
+        shim.shutdown().unwrap();
+        assert_eq!(count(), mounts, "mounts in the host's namespace");
+        runtime::remove(&fixture.plan.dir, Some(&fixture.cgroup())).unwrap();
+        for pid in processes {
+            assert!(!Path::new(&format!("/proc/{pid}")).exists(), "process {pid}, dead or alive");
+        }
         (fixture.plan.dir.clone(), fixture.cgroup())
     };
     assert!(!dir.exists());
