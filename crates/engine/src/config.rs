@@ -327,6 +327,29 @@ pub struct Resources {
     pub oom_kill_disable: bool,
 }
 
+impl Resources {
+    /// Replaces what is set in `changes`.
+    pub(crate) fn overlay(&mut self, changes: &Self) {
+        fn set<T: PartialEq + Default + Clone>(mine: &mut T, theirs: &T) {
+            if *theirs != T::default() {
+                mine.clone_from(theirs);
+            }
+        }
+        set(&mut self.cpu_nanos, &changes.cpu_nanos);
+        set(&mut self.cpu_shares, &changes.cpu_shares);
+        set(&mut self.cpu_period, &changes.cpu_period);
+        set(&mut self.cpu_quota, &changes.cpu_quota);
+        set(&mut self.cpuset_cpus, &changes.cpuset_cpus);
+        set(&mut self.cpuset_mems, &changes.cpuset_mems);
+        set(&mut self.memory_bytes, &changes.memory_bytes);
+        set(&mut self.memory_reservation_bytes, &changes.memory_reservation_bytes);
+        set(&mut self.memory_swap_bytes, &changes.memory_swap_bytes);
+        set(&mut self.pids_limit, &changes.pids_limit);
+        set(&mut self.blkio_weight, &changes.blkio_weight);
+        set(&mut self.oom_kill_disable, &changes.oom_kill_disable);
+    }
+}
+
 /// -1 = unlimited. Source: setrlimit(2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ulimit {

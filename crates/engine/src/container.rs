@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 /// A snapshot of one container.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Container {
     /// 64 hex digits.
     pub id: String,
     /// Without the leading slash.
     pub name: String,
+    #[serde(with = "persist::nanos")]
     pub created_at: Timestamp,
     /// `sha256:..` of the image's configuration.
     pub image_id: String,
@@ -22,6 +23,8 @@ pub struct Container {
     pub path: String,
     pub args: Vec<String>,
     /// As asked for, with the image's defaults merged in (as Docker shows it).
+    /// Kept apart, in `config.json`.
+    #[serde(skip)]
     pub config: Arc<ContainerConfig>,
     pub state: ContainerState,
     pub restart_count: u32,
@@ -38,9 +41,12 @@ pub struct Container {
     pub hostname_path: PathBuf,
     pub resolv_conf_path: PathBuf,
     /// Ids of its exec instances that run.
+    #[serde(skip)]
     pub exec_ids: Vec<String>,
     /// Times it ended; changes at each exit.
     pub exits: u64,
+    /// Its last end was wished by a person: `unless-stopped` leaves it down.
+    pub manually_stopped: bool,
 }
 
 impl Container {
@@ -220,6 +226,28 @@ pub struct Endpoint {
     pub aliases: Vec<String>,
     /// As asked for, kept over restarts.
     pub wanted_address: Option<IpAddr>,
+}
+
+impl Endpoint {
+    /// What a container asks of a network, before it is on it.
+    pub(crate) fn wanted(network_id: String, asked: &crate::config::EndpointConfig) -> Self {
+        Self {
+            network_id,
+            aliases: asked.aliases.clone(),
+            wanted_address: asked.ipv4_address,
+            ..Self::default()
+        }
+    }
+
+    /// Forgets what only a running container has.
+    pub(crate) fn leave(&mut self) {
+        *self = Self {
+            network_id: std::mem::take(&mut self.network_id),
+            aliases: std::mem::take(&mut self.aliases),
+            wanted_address: self.wanted_address,
+            ..Self::default()
+        };
+    }
 }
 
 /// A port that answers on this host.

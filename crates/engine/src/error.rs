@@ -95,8 +95,13 @@ pub enum Error {
     #[error("{0}")]
     Conflict(String),
     /// The container's process could not be made or executed; text as runc reports it. Exit code 125, 126 or 127.
-    #[error("failed to create task for container: {message}")]
+    #[error(
+        "failed to create task for container: failed to create shim task: OCI runtime create failed: unable to start container process: {message}"
+    )]
     Start { message: String, exit_code: i32 },
+    /// An exec's program could not be executed. Exit code 126 or 127.
+    #[error("OCI runtime exec failed: exec failed: unable to start container process: {message}")]
+    ExecFailed { message: String, exit_code: i32 },
     #[error("cannot {operation} container {id}")]
     Runtime {
         operation: &'static str,
@@ -176,6 +181,7 @@ impl Error {
             | Self::NotConnected { .. } => K::Forbidden,
             // Docker answers 400 when the command cannot be executed, 500 otherwise.
             Self::Start { exit_code, .. } if *exit_code != 125 => K::InvalidParameter,
+            Self::ExecFailed { .. } => K::InvalidParameter,
             Self::Start { .. }
             | Self::Runtime { .. }
             | Self::Image { .. }

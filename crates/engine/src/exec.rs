@@ -1,7 +1,19 @@
 //! More processes in a running container: `docker exec` and healthchecks.
 
+use crate::{
+    container::{Container, Status},
+    engine::Engine,
+    error::{Error, Result},
+    event::Event,
+    layers::Layers,
+    owner::{Command, Owner, container_event},
+    spec,
+    streams::{self, ShimEnds, Streams, Wanted},
+    users,
+};
 use model::Timestamp;
-use std::collections::BTreeMap;
+use oci_spec::runtime::Process;
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 /// Source: Docker API `ExecConfig`.
 #[derive(Debug, Clone, Default)]
@@ -46,3 +58,214 @@ pub struct Exec {
 
 /// By id; an instance is forgotten five minutes after it ended or with its container.
 pub(crate) type Execs = BTreeMap<String, Exec>;
+
+/// How long an ended instance can still be inspected.
+const KEPT: Duration = Duration::from_secs(300);
+
+pub(crate) fn create(engine: &Engine, container: &Container, config: ExecConfig) -> Result<String> {
+    if config.cmd.is_empty() {
+        return Err(Error::invalid("No exec command specified"));
+    }
+    must_run(container)?;
+    let id = crate::random_id();
+    let exec = Exec {
+        id: id.clone(),
+        container_id: container.id.clone(),
+        running: false,
+        exit_code: None,
+        pid: None,
+        finished_at: None,
+        can_remove: false,
+        config,
+    };
+    let now = crate::now();
+    let mut execs = engine.inner.execs();
+    execs.retain(|_, e| e.finished_at.is_none_or(|at| now.since(at) < KEPT));
+    engine.publish(event(container, "exec_create", &exec, []));
+    execs.insert(id.clone(), exec);
+    Ok(id)
+}
+
+fn must_run(container: &Container) -> Result<()> {
+    match container.state.status {
+        Status::Running => Ok(()),
+        Status::Paused => Err(Error::ExecPaused(container.id.clone())),
+        Status::Created | Status::Restarting | Status::Removing | Status::Exited | Status::Dead => {
+            Err(Error::NotRunning(container.id.clone()))
+        }
+    }
+}
+
+pub(crate) fn event<const N: usize>(
+    container: &Container,
+    action: &str,
+    exec: &Exec,
+    more: [(&str, String); N],
+) -> Event {
+    let action = if action == "exec_die" {
+        action.to_owned()
+    } else {
+        format!("{action}: {}", exec.config.cmd.join(" "))
+    };
+    let mut event = container_event(container, action, more);
+    event.attributes.insert("execID".into(), exec.id.clone());
+    event
+}
+
+pub(crate) async fn start(engine: &Engine, id: &str, start: ExecStart) -> Result<Streams> {
+    let exec = engine.exec_inspect(id)?;
+    let container = engine.inspect(&exec.container_id)?;
+    must_run(&container)?;
+    claim(engine, id)?;
+    let started = start_claimed(engine, &exec, &container, start).await;
+    if let Err(e) = &started {
+        let code = match e {
+            Error::ExecFailed { exit_code, .. } => *exit_code,
+            _ => 126,
+        };
+        finish(engine, id, code);
+    }
+    started
+}
+
+/// Marks it running, so that nobody else starts it.
+fn claim(engine: &Engine, id: &str) -> Result<()> {
+    let mut execs = engine.inner.execs();
+    let exec = execs.get_mut(id).ok_or_else(|| Error::NoSuchExec(id.to_owned()))?;
+    if exec.running {
+        return Err(Error::ExecRunning(id.to_owned()));
+    }
+    if exec.exit_code.is_some() {
+        return Err(Error::ExecHasRun(id.to_owned()));
+    }
+    exec.running = true;
+    Ok(())
+}
+
+async fn start_claimed(
+    engine: &Engine,
+    exec: &Exec,
+    container: &Container,
+    start: ExecStart,
+) -> Result<Streams> {
+    let process = process(engine, container, &exec.config).await?;
+    let wanted = if start.detach {
+        Wanted::default()
+    } else {
+        Wanted {
+            stdin: exec.config.attach_stdin,
+            stdout: exec.config.attach_stdout,
+            stderr: exec.config.attach_stderr,
+        }
+    };
+    let (ours, ends) =
+        streams::pair(wanted, exec.config.tty).map_err(Error::io("make socket pair for", &exec.id))?;
+    let id = exec.id.clone();
+    engine
+        .ask(&exec.container_id, |reply| Command::Exec {
+            id: id.clone(),
+            process: Box::new(process),
+            ends,
+            reply,
+        })
+        .await?;
+    if let Some((rows, cols)) = start.console_size.filter(|_| exec.config.tty) {
+        // It may have ended already.
+        engine.exec_resize(&exec.id, rows, cols).await.ok();
+    }
+    engine.publish(event(container, "exec_start", exec, []));
+    Ok(ours)
+}
+
+/// Resolves user and environment of an exec in the container's own files.
+pub(crate) async fn process(engine: &Engine, container: &Container, exec: &ExecConfig) -> Result<Process> {
+    let folders = folders(engine, container).await?;
+    let (config, exec) = (container.config.clone(), exec.clone());
+    let hostname = match &config.hostname {
+        Some(name) if !name.is_empty() => name.clone(),
+        _ => container.id[..12].to_owned(),
+    };
+    crate::blocking(move || {
+        let user = exec.user.as_deref().or(config.user.as_deref()).unwrap_or_default();
+        let group_add: &[String] = if exec.user.is_some() { &[] } else { &config.host.group_add };
+        let identity = users::resolve(&Layers { folders }, user, group_add)?;
+        spec::exec_process(&config, &identity, &exec, &hostname)
+    })
+    .await
+}
+
+/// The folders of a container's file tree, top first.
+pub(crate) async fn folders(engine: &Engine, container: &Container) -> Result<Vec<PathBuf>> {
+    let id: image::Digest =
+        container.image_id.parse().map_err(|_| Error::NoSuchImage(container.image_id.clone()))?;
+    let operation = || format!("find layers of image {}", container.config.image);
+    let layers = engine.inner.images.rootfs(&id).await;
+    let layers = layers.map_err(|e| Error::Image { operation: operation(), source: e.into() })?;
+    let mut folders = vec![engine.inner.container_dir(&container.id).join("upper")];
+    folders.extend(layers.dirs);
+    Ok(folders)
+}
+
+/// Notes the end of an instance; returns it if it was one.
+pub(crate) fn finish(engine: &Engine, id: &str, code: i32) -> Option<Exec> {
+    let mut execs = engine.inner.execs();
+    let exec = execs.get_mut(id)?;
+    exec.running = false;
+    exec.exit_code = Some(code);
+    exec.finished_at = Some(crate::now());
+    exec.can_remove = true;
+    let exec = exec.clone();
+    drop(execs);
+    engine.inner.exec_ended.send_replace(());
+    Some(exec)
+}
+
+pub(crate) async fn wait(engine: &Engine, id: &str) -> Result<Exec> {
+    let mut ended = engine.inner.exec_ended.subscribe();
+    loop {
+        ended.borrow_and_update();
+        let exec = engine.exec_inspect(id)?;
+        if exec.exit_code.is_some() {
+            return Ok(exec);
+        }
+        ended.changed().await.map_err(|_| Error::ShuttingDown)?;
+    }
+}
+
+impl Owner {
+    pub(crate) async fn exec(&mut self, id: String, process: Process, ends: ShimEnds) -> Result<()> {
+        if self.container.state.status == Status::Paused {
+            return Err(Error::ExecPaused(self.container.id.clone()));
+        }
+        let plan = runtime::ExecPlan { id: id.clone(), process, stdio: ends.attached(true) };
+        let started = self.with_shim("exec in", move |shim| shim.exec(plan)).await;
+        match started {
+            Ok(()) => {
+                self.container.exec_ids.push(id);
+                self.publish();
+                Ok(())
+            }
+            Err(Error::Start { message, exit_code }) => Err(Error::ExecFailed { message, exit_code }),
+            Err(e) => Err(e),
+        }
+    }
+
+    pub(crate) async fn exec_ended(&mut self, id: &str, code: i32) {
+        if self.probe.as_ref().is_some_and(|p| p.id == id) {
+            return self.probe_ended(code).await;
+        }
+        self.container.exec_ids.retain(|e| e != id);
+        self.publish();
+        if let Some(exec) = finish(&self.engine, id, code) {
+            let event = event(&self.container, "exec_die", &exec, [("exitCode", code.to_string())]);
+            self.engine.publish(event);
+        }
+    }
+
+    /// All of them ended with the container.
+    pub(crate) fn forget_execs(&mut self) {
+        for id in std::mem::take(&mut self.container.exec_ids) {
+            finish(&self.engine, &id, 137);
+        }
+    }
+}

@@ -17,21 +17,54 @@
 //!
 //! *Start reading at* [`Engine`], then `owner`.
 
+mod archive;
+mod changes;
 mod config;
 mod container;
+mod copy_up;
+mod create;
+mod engine;
 mod error;
+mod etc;
 mod event;
 mod exec;
+mod health;
+mod image_defaults;
+mod layers;
+mod lifecycle;
+mod list;
+mod local_network;
+mod logs;
+mod merge;
+mod mounts;
+mod names;
+mod open;
+mod owner;
 mod persist;
+mod probe;
+mod registry;
+mod restart;
+mod secrets;
+mod signal;
+mod spec;
+mod start;
 mod stats;
 mod streams;
+mod top;
+mod usage;
+mod users;
 mod volume;
+mod volume_api;
 
+pub use archive::*;
 pub use config::*;
 pub use container::*;
+pub use engine::*;
 pub use error::{Cause, Error, ErrorKind, Result};
 pub use event::{Event, EventKind, Events};
 pub use exec::{Exec, ExecConfig, ExecStart};
+pub use local_network::*;
+pub use logs::*;
 pub use stats::*;
 pub use streams::{AttachOptions, Streams, Wanted};
 pub use volume::{Volume, VolumeConfig, VolumeUsage};
@@ -53,4 +86,15 @@ pub(crate) fn random_id() -> String {
         write!(out, "{b:02x}").expect("writing to a String cannot fail");
         out
     })
+}
+
+/// Runs work that may block on a thread where it may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+        Err(_) => Err(Error::ShuttingDown),
+    }
 }

@@ -13,6 +13,13 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     write_atomically(path, &bytes, 0o600).map_err(Error::io("write", path))
 }
 
+/// As [`write_json`], but does not wait for the platter: for what can be found out again after a crash.
+pub(crate) fn write_json_lazily<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let bytes = serde_json::to_vec(value).map_err(|source| Error::State { path: path.to_owned(), source })?;
+    let temporary = path.with_extension("new");
+    fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path)).map_err(Error::io("write", path))
+}
+
 /// As [`write_json`], for bytes.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;

@@ -42,6 +42,13 @@ impl fmt::Debug for ShimEnds {
     }
 }
 
+impl ShimEnds {
+    /// Turns them into what the shim takes. With `stdin_once` the end of this stdin is the end of the container's.
+    pub(crate) fn attached(self, stdin_once: bool) -> runtime::AttachFds {
+        runtime::AttachFds { stdin: self.stdin, stdout: self.stdout, stderr: self.stderr, stdin_once }
+    }
+}
+
 /// Makes the socketpairs. With `tty` stderr does not exist.
 pub(crate) fn pair(wanted: Wanted, tty: bool) -> io::Result<(Streams, ShimEnds)> {
     let one = |want: bool| -> io::Result<(Option<UnixStream>, Option<OwnedFd>)> {

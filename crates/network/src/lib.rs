@@ -24,14 +24,26 @@
 //!
 //! *Start reading at* [`worker::Worker::apply`].
 
+mod address;
+mod conntrack;
+mod desired;
+mod disk;
+mod dns;
+mod firewall;
+mod netlink;
+mod netns;
+mod nft;
+mod ports;
+mod reconcile;
+mod rt;
 mod spec;
+mod state;
+mod worker;
 
 pub use spec::{
     AuditReport, Bridge, BridgeEndpoint, BridgeSpec, DnsOptions, Error, Gateway, InterfaceInfo, NodeIdentity,
     Options, PortBinding, SandboxAttachment, SandboxInfo, SandboxSpec,
 };
-
-mod worker;
 
 use model::{IngressTable, NetworkId, NetworkTable, TaskId};
 use tokio::sync::{mpsc, oneshot};

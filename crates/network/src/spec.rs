@@ -199,6 +199,10 @@ pub enum Error {
     Stopped,
     #[error("network {0} not found")]
     UnknownNetwork(String),
+    #[error("sandbox {0} not found")]
+    UnknownSandbox(String),
+    #[error("{0:?} cannot be an id")]
+    InvalidId(String),
     #[error("this node is in no swarm")]
     NotInSwarm,
     #[error("node index {index} does not fit into task pool {pool}")]
@@ -234,12 +238,6 @@ pub enum Error {
         path: PathBuf,
         #[source]
         source: io::Error,
-    },
-    #[error("record {path} cannot be read", path = path.display())]
-    Record {
-        path: PathBuf,
-        #[source]
-        source: prost::DecodeError,
     },
 }
 

@@ -1,1 +1,200 @@
-//! (being written)
+//! The hall of the house: reads the settings, starts engine, front door and (in a swarm) agent and manager, joins
+//! and stops them.
+//!
+//! ```text
+//!  run ── image store, network service, engine          this host's containers; always there
+//!      ── NodeSwarm + supervisor ── Member               certificate, gRPC server, agent, manager + store
+//!      ── FrontDoor                                      RUN_ROOT/docker.sock, and tunnels from other nodes
+//! ```
+//!
+//! Tasks (of tokio): the supervisor and one server per listening socket of the front door, in one `JoinSet`. They
+//! end at SIGTERM or SIGINT in this order: front door, member, engine, network. Containers keep running.
+//!
+//! *Start reading at* [`run`], then `member::Member::start`.
+
+mod address;
+mod connect;
+mod executor;
+mod images;
+mod member;
+mod peer;
+mod record;
+mod settings;
+mod swarm;
+mod template;
+
+pub use settings::Settings;
+
+use anyhow::{Context, Result};
+use docker_api::server::{FrontDoor, Listener};
+use std::{
+    fs,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+/// What a daemon is started with.
+#[derive(Debug)]
+pub struct Options {
+    /// Survives reboots.
+    pub data_root: PathBuf,
+    /// Gone after a reboot.
+    pub run_root: PathBuf,
+    pub hostname: String,
+    /// Cgroup below which containers' cgroups are made.
+    pub cgroup_parent: String,
+    pub settings: Settings,
+}
+
+/// Runs a daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Another daemon uses the same roots, or a part cannot start; the text names it.
+pub async fn run(options: Options) -> Result<()> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("RSWARM_LOG")
+                .unwrap_or_else(|_| "info,openraft=warn".into()),
+        )
+        .init();
+    pki::install_crypto();
+    // Taken first: a second signal while starting must not be lost.
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+
+    for root in [&options.data_root, &options.run_root] {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(root)
+            .with_context(|| format!("cannot make {}", root.display()))?;
+    }
+    let data_root = canonical(&options.data_root)?;
+    let run_root = canonical(&options.run_root)?;
+    let _lock = lock(&data_root)?;
+    let squash = in_single_uid_namespace()?;
+    if squash {
+        tracing::info!(
+            "running in a user namespace with one uid: file owners are squashed, limits are best effort"
+        );
+    }
+
+    let images =
+        image::Store::open(&data_root.join("images"), squash).await.context("cannot open the image store")?;
+    let mut network_options = network::Options::new(run_root.join("network"), data_root.join("network"));
+    network_options.rootless = squash;
+    if !options.settings.dns.is_empty() {
+        network_options.resolvers = Some(options.settings.dns.clone());
+    }
+    let network =
+        network::Network::start(network_options).await.context("cannot start the network service")?;
+    let shim = runtime::ShimProgram::sealed(Path::new("/proc/self/exe"), vec!["shim".into()])
+        .context("cannot copy this program for its shims")?;
+    let engine = engine::Engine::open(engine::Options {
+        data_root: data_root.clone(),
+        run_root: run_root.clone(),
+        images,
+        network: network.clone(),
+        shim,
+        userns_squash: squash,
+        hostname: options.hostname.clone(),
+        cgroup_parent: options.cgroup_parent.clone(),
+    })
+    .await
+    .context("cannot start the engine")?;
+
+    let cancel = CancellationToken::new();
+    let door_cell = Arc::new(OnceLock::new());
+    let (node_swarm, supervisor) = swarm::NodeSwarm::new(swarm::Parts {
+        folder: record::Folder::new(&data_root),
+        engine: engine.clone(),
+        hostname: options.hostname.clone(),
+        registries: image::RegistryOptions {
+            insecure: options.settings.insecure_registries.clone(),
+            mirrors: options.settings.registry_mirrors.clone(),
+        },
+        door: Arc::clone(&door_cell),
+    });
+    let door_cancel = CancellationToken::new();
+    let door = FrontDoor::new(
+        docker_api::server::Options {
+            engine: Some(engine.clone()),
+            swarm: Arc::new(node_swarm),
+            hostname: options.hostname,
+            data_root,
+        },
+        door_cancel.clone(),
+    );
+    if door_cell.set(door.clone()).is_err() {
+        unreachable!("the cell is filled once, here");
+    }
+    let mut tasks: JoinSet<Result<()>> = JoinSet::new();
+    tasks.spawn(supervisor.run(cancel.clone()));
+    let mut doors = JoinSet::new();
+    let socket = run_root.join("docker.sock");
+    let mut listeners = vec![
+        Listener::unix(&socket).await.with_context(|| format!("cannot listen on {}", socket.display()))?,
+    ];
+    for host in &options.settings.hosts {
+        let addr = host
+            .strip_prefix("tcp://")
+            .with_context(|| format!("daemon.toml: hosts: {host:?} is not tcp://ADDRESS:PORT"))?;
+        listeners.push(Listener::tcp(addr).await.with_context(|| format!("cannot listen on {host}"))?);
+    }
+    for listener in listeners {
+        let door = door.clone();
+        doors.spawn(async move { door.serve(listener).await });
+    }
+    tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
+
+    let result = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        Some(ended) = tasks.join_next() => ended.context("the swarm supervisor failed").and_then(|r| r),
+    };
+    tracing::info!("stopping; containers keep running");
+    door_cancel.cancel();
+    while doors.join_next().await.is_some() {}
+    cancel.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended.context("the swarm supervisor failed").and_then(|r| r) {
+            tracing::warn!(error = format!("{error:#}"), "not stopped cleanly");
+        }
+    }
+    engine.shutdown().await;
+    network.shutdown().await;
+    result
+}
+
+fn canonical(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().with_context(|| format!("cannot use {}", path.display()))
+}
+
+/// Keeps a second daemon off the same data root for as long as the file is open.
+fn lock(data_root: &Path) -> Result<fs::File> {
+    let path = data_root.join("daemon.lock");
+    let file = fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).with_context(|| {
+        format!(
+            "another daemon uses {}; hint: give this one its own --data-root and --run-root",
+            data_root.display()
+        )
+    })?;
+    Ok(file)
+}
+
+/// Returns true in a user namespace that knows one uid only: what an ordinary user gets without subordinate ids.
+/// Source: user_namespaces(7), "/proc/[pid]/uid_map".
+fn in_single_uid_namespace() -> Result<bool> {
+    let map = fs::read_to_string("/proc/self/uid_map").context("cannot read /proc/self/uid_map")?;
+    let uids: u64 = map.lines().filter_map(|l| l.split_whitespace().nth(2)?.parse::<u64>().ok()).sum();
+    Ok(uids == 1)
+}

@@ -1,2 +1,123 @@
-//! (being written)
-fn main() {}
+//! `rswarm`: the engine, the cluster and the client in one program.
+//!
+//! *Start reading at* [`main`]: what must run before any thread exists comes first, then the daemon, then the
+//! commands, which all speak to a daemon's front door.
+
+mod cli;
+mod commands;
+mod demo;
+mod list;
+mod output;
+mod terminal;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use cli::{Cli, Command};
+use docker_api::client::Client;
+use std::{ffi::OsString, process::ExitCode};
+
+/// Where a daemon listens when nobody says otherwise.
+const DEFAULT_HOST: &str = "unix:///run/rswarm/docker.sock";
+
+/// Exit codes beyond those of a container: 1 = the command failed, 2 = it was typed wrong (clap), 125 = the
+/// daemon refused to make a container.
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|a| a == "shim") {
+        return runtime::shim::main(&args[2..]);
+    }
+    // In the hello image this program is called `/hello`.
+    let called = args.first().map(std::path::Path::new).and_then(|p| p.file_name());
+    if called.is_some_and(|name| name == "hello") {
+        let words: Vec<String> = args.iter().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+        return finish(demo::hello::run(&words));
+    }
+    finish(dispatch(Cli::parse()))
+}
+
+fn finish(result: Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        output::error(&error);
+        ExitCode::FAILURE
+    })
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        // These make namespaces, which a process may do only while it has one thread.
+        Command::Demo(args) => demo::demo(&args),
+        Command::Lab(args) => demo::lab(&args),
+        Command::LabHost(args) => demo::host::run(&args),
+        Command::Hello { args } => demo::hello::run(&args),
+        Command::Daemon(args) => daemon(args),
+        command => {
+            let host = cli.host.or_else(|| std::env::var("DOCKER_HOST").ok().filter(|h| !h.is_empty()));
+            let client = Client::new(&host.unwrap_or_else(|| DEFAULT_HOST.to_owned()))?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let result = runtime.block_on(ask(&client, command));
+            // A read of standard input cannot be cancelled; it must not hold the exit up.
+            runtime.shutdown_background();
+            result
+        }
+    }
+}
+
+fn daemon(args: cli::DaemonArgs) -> Result<ExitCode> {
+    let hostname = match args.hostname {
+        Some(name) => name,
+        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    let settings = node::Settings::read(&args.config)?;
+    let options = node::Options {
+        data_root: args.data_root,
+        run_root: args.run_root,
+        hostname,
+        cgroup_parent: args.cgroup_parent,
+        settings,
+    };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start tokio")?;
+    runtime.block_on(node::run(options))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
+    use commands::{cluster, container, deploy, image, objects, service, system};
+    match command {
+        Command::Deploy(args) => deploy::run(client, &args).await?,
+        Command::Scale(args) => service::scale(client, &args).await?,
+        Command::Swarm(command) => cluster::swarm(client, command).await?,
+        Command::Node(command) => cluster::node(client, command).await?,
+        Command::Service(command) => service::run(client, command).await?,
+        Command::Stack(command) => service::stack(client, command).await?,
+        Command::Image(command) => image::run(client, command).await?,
+        Command::Secret(command) => objects::secret(client, command).await?,
+        Command::Config(command) => objects::config(client, command).await?,
+        Command::Network(command) => objects::network(client, command).await?,
+        Command::Volume(command) => objects::volume(client, command).await?,
+        Command::Container(command) => return container::command(client, command).await,
+        Command::Ps(args) => container::ps(client, &args).await?,
+        Command::Run(args) => return container::run(client, args).await,
+        Command::Exec(args) => return container::exec(client, args).await,
+        Command::Logs(args) => container::logs(client, "containers", &args).await?,
+        Command::Stop(args) => container::stop(client, &args).await?,
+        Command::Kill(args) => container::kill(client, &args).await?,
+        Command::Rm(args) => container::rm(client, &args).await?,
+        Command::Pull(args) => image::pull(client, &args).await?,
+        Command::Images(args) => image::ls(client, &args).await?,
+        Command::Load(args) => image::load(client, &args).await?,
+        Command::Import(args) => image::import(client, &args).await?,
+        Command::Tag(args) => image::tag(client, &args).await?,
+        Command::Inspect(args) => system::inspect(client, &args).await?,
+        Command::Info(args) => system::info(client, &args).await?,
+        Command::Version(args) => system::version(client, &args).await?,
+        Command::Daemon(_)
+        | Command::Demo(_)
+        | Command::Lab(_)
+        | Command::LabHost(_)
+        | Command::Hello { .. } => {
+            unreachable!("dispatch() runs these itself")
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

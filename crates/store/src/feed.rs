@@ -17,6 +17,9 @@ pub struct Lagged {
     pub after: u64,
 }
 
+/// The Raft index of an applied entry, and what it did.
+pub type Applied = (u64, Arc<[Event]>);
+
 #[derive(Debug)]
 pub(crate) struct Ring {
     state: Mutex<State>,
@@ -27,7 +30,7 @@ pub(crate) struct Ring {
 struct State {
     /// Everything behind this index is here.
     floor: u64,
-    changes: VecDeque<(u64, Arc<[Event]>)>,
+    changes: VecDeque<Applied>,
     events: usize,
 }
 
@@ -72,7 +75,7 @@ impl Ring {
     }
 
     /// Returns the first changes behind `after`; `None` if there are none yet.
-    fn next(&self, after: u64) -> Result<Option<(u64, Arc<[Event]>)>, Lagged> {
+    fn next(&self, after: u64) -> Result<Option<Applied>, Lagged> {
         let state = self.lock();
         if after < state.floor {
             return Err(Lagged { after });
@@ -104,7 +107,7 @@ impl Feed {
     ///
     /// # Cancel safety
     /// Nothing is lost when it is dropped while waiting.
-    pub async fn next(&mut self) -> Result<Option<(u64, Arc<[Event]>)>, Lagged> {
+    pub async fn next(&mut self) -> Result<Option<Applied>, Lagged> {
         loop {
             self.applied.borrow_and_update();
             if let Some((index, events)) = self.ring.next(self.after)? {

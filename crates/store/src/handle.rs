@@ -2,7 +2,7 @@
 
 use crate::{
     feed::Feed,
-    leadership::{Leadership, leader_now},
+    leadership::{Leadership, TurnedAway, leader_now, turned_away},
     machine::{Machine, Published},
     members::{Member, Members, MembershipError},
     propose::{ProposeError, Proposer},
@@ -60,9 +60,9 @@ impl Handle {
         if let Some(failure) = self.failure() {
             return Err(ProposeError::Unavailable(failure));
         }
-        if !self.raft.is_leader() {
-            let leader = self.leader_now().leader;
-            return Err(ProposeError::NotLeader { leader });
+        let now = self.leader_now();
+        if !now.me {
+            return Err(ProposeError::NotLeader { leader: now.leader });
         }
         self.proposer.propose(batch).await
     }
@@ -80,8 +80,13 @@ impl Handle {
                 self.wait_applied(index).await?;
                 Ok(index)
             }
-            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_)))) => {
-                Err(ReadError::NotLeader { leader: self.leader_now().leader })
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(why)))) => {
+                Err(match turned_away(&self.raft, &why) {
+                    TurnedAway::To(leader) => ReadError::NotLeader { leader },
+                    TurnedAway::NoMajority => {
+                        ReadError::Unavailable("the leader reaches too few of them".to_owned())
+                    }
+                })
             }
             Ok(Err(other)) => Err(ReadError::Unavailable(other.to_string())),
             Err(_) => Err(ReadError::Unavailable("no answer in time".to_owned())),

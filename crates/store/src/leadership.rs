@@ -4,7 +4,12 @@ use crate::{
     machine::Machine,
     types::{TypeConfig, addr_of},
 };
-use openraft::{Raft, ServerState, async_runtime::watch::WatchReceiver as _, metrics::RaftServerMetrics};
+use openraft::{
+    Raft, ServerState,
+    async_runtime::watch::WatchReceiver as _,
+    error::{ForwardReason, ForwardToLeader},
+    metrics::RaftServerMetrics,
+};
 use std::net::SocketAddr;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -33,10 +38,29 @@ pub(crate) fn leadership(metrics: &RaftServerMetrics<TypeConfig>) -> Leadership 
     Leadership { leader, me: metrics.state == ServerState::Leader, term: metrics.vote.leader_id.term }
 }
 
-/// Tells each change of leadership until cancelled or Raft stops.
+/// Why the Raft core turned a request away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TurnedAway {
+    /// Another member leads, or is about to.
+    To(Option<(u64, SocketAddr)>),
+    /// This member leads, but has not heard of a majority lately.
+    NoMajority,
+}
+
+pub(crate) fn turned_away(raft: &Raft<TypeConfig, Machine>, why: &ForwardToLeader<TypeConfig>) -> TurnedAway {
+    if why.reason == ForwardReason::LeaseExpired {
+        return TurnedAway::NoMajority;
+    }
+    let named = why.leader_id.zip(why.leader_node.as_ref().and_then(addr_of));
+    TurnedAway::To(named.or_else(|| leader_now(raft).leader).filter(|(id, _)| id != raft.node_id()))
+}
+
+/// Tells each change of leadership, and why Raft or its log stopped if they do, until cancelled.
 pub(crate) async fn herald(
     raft: Raft<TypeConfig, Machine>,
     told: watch::Sender<Leadership>,
+    failure: watch::Sender<Option<String>>,
+    mut log_failure: watch::Receiver<Option<String>>,
     cancel: CancellationToken,
 ) {
     let mut metrics = raft.server_metrics();
@@ -46,7 +70,16 @@ pub(crate) async fn herald(
         tokio::select! {
             biased;
             () = cancel.cancelled() => break,
-            changed = metrics.changed() => if changed.is_err() { break },
+            Ok(failed) = log_failure.wait_for(Option::is_some) => {
+                failure.send_replace(failed.clone());
+                break;
+            }
+            changed = metrics.changed() => if changed.is_err() {
+                let state = raft.metrics().borrow_watched().running_state.clone();
+                let why = state.err().map_or_else(|| "Raft has stopped".to_owned(), |e| e.to_string());
+                failure.send_replace(Some(why));
+                break;
+            }
         }
     }
     // Whoever led here must stop leading.

@@ -42,7 +42,7 @@ mod wal;
 mod conformance;
 
 pub use cipher::Dek;
-pub use feed::{Feed, Lagged};
+pub use feed::{Applied, Feed, Lagged};
 pub use handle::{Handle, ReadError};
 pub use leadership::Leadership;
 pub use members::{Member, MembershipError};

@@ -1,13 +1,13 @@
 //! Who takes part in Raft, and changing it: one member at a time, and never without the majority's consent.
 
 use crate::{
-    leadership::{leader_now, leadership},
+    leadership::{TurnedAway, leader_now, leadership, turned_away},
     machine::Machine,
     types::{TypeConfig, addr_of},
 };
 use model::Duration;
 use openraft::{
-    BasicNode, ChangeMembers, Raft,
+    BasicNode, ChangeMembers, Instant as _, Raft, ServerState,
     async_runtime::watch::WatchReceiver as _,
     error::{ChangeMembershipError, ClientWriteError, RaftError},
 };
@@ -18,6 +18,8 @@ use tokio::time::{Instant, sleep, timeout};
 const CATCH_UP: Duration = Duration::from_secs(60);
 const CHANGE: Duration = Duration::from_secs(20);
 const TRANSFER: Duration = Duration::from_secs(5);
+/// A member not heard of for this long is called unreachable.
+const UNREACHABLE: Duration = Duration::from_secs(3);
 /// Between two looks at something that is under way.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -29,6 +31,8 @@ pub struct Member {
     /// False while it is catching up.
     pub voter: bool,
     pub leader: bool,
+    /// Whether the leader heard of it within the last few heartbeats; only the leader knows.
+    pub reachable: Option<bool>,
 }
 
 /// Why the members did not change.
@@ -40,6 +44,10 @@ pub enum MembershipError {
     Behind(u64),
     #[error("member {0} is the last manager: without it the swarm's state is lost")]
     Last(u64),
+    #[error(
+        "without member {0} the managers that can be reached are no majority: bring others back, or add one, first"
+    )]
+    Quorum(u64),
     #[error("no other manager can take over leadership")]
     NoSuccessor,
     #[error("the managers did not agree on the change in time; look at the members before trying again")]
@@ -55,10 +63,12 @@ pub(crate) struct Members(pub(crate) Raft<TypeConfig, Machine>);
 
 impl Members {
     pub(crate) fn list(&self) -> Vec<Member> {
-        let metrics = self.0.server_metrics().borrow_watched().clone();
+        let metrics = self.0.metrics().borrow_watched().clone();
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
-        let leader = leadership(&metrics).leader.map(|(id, _)| id);
+        let leading = metrics.state == ServerState::Leader;
+        let heard = metrics.heartbeat.unwrap_or_default();
+        let recent = |id: &u64| heard.get(id).copied().flatten().is_some_and(|at| at.elapsed() < UNREACHABLE);
         membership
             .nodes()
             .filter_map(|(id, node)| {
@@ -66,7 +76,8 @@ impl Members {
                     raft_id: *id,
                     addr: addr_of(node)?,
                     voter: voters.contains(id),
-                    leader: leader == Some(*id),
+                    leader: metrics.current_leader == Some(*id),
+                    reachable: leading.then(|| *id == metrics.id || recent(id)),
                 })
             })
             .collect()
@@ -138,6 +149,10 @@ impl Members {
             self.transfer(None).await?;
             return Err(self.not_leader());
         }
+        let left: Vec<&Member> = members.iter().filter(|m| m.voter && m.raft_id != raft_id).collect();
+        if left.iter().filter(|m| m.reachable == Some(true)).count() <= left.len() / 2 {
+            return Err(MembershipError::Quorum(raft_id));
+        }
         self.change(|| self.0.change_membership(ChangeMembers::RemoveVoters([raft_id].into()), false)).await
     }
 
@@ -179,7 +194,7 @@ impl Members {
     }
 
     fn leading(&self) -> Result<(), MembershipError> {
-        if self.0.is_leader() { Ok(()) } else { Err(self.not_leader()) }
+        if leader_now(&self.0).me { Ok(()) } else { Err(self.not_leader()) }
     }
 
     fn not_leader(&self) -> MembershipError {
@@ -198,8 +213,11 @@ impl Members {
                     Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
                         ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
                     ))) => sleep(POLL).await,
-                    Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
-                        return Err(self.not_leader());
+                    Err(RaftError::APIError(ClientWriteError::ForwardToLeader(why))) => {
+                        match turned_away(&self.0, &why) {
+                            TurnedAway::To(leader) => return Err(MembershipError::NotLeader { leader }),
+                            TurnedAway::NoMajority => sleep(POLL).await,
+                        }
                     }
                     Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
                         return Err(MembershipError::OutcomeUnknown);

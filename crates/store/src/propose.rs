@@ -2,7 +2,7 @@
 //! at most eight of them in flight.
 
 use crate::{
-    leadership::leader_now,
+    leadership::{TurnedAway, turned_away},
     machine::{Machine, Published},
     types::{Command, Reply, TypeConfig},
 };
@@ -24,7 +24,7 @@ use std::{
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +38,8 @@ const IN_FLIGHT: usize = 8;
 /// Proposals that may wait.
 const QUEUE: usize = 1024;
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a leader without a majority, as each is at first, looks for one.
+const MAJORITY: Duration = Duration::from_secs(3);
 
 /// Why a batch was not applied, or is not known to be.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +68,7 @@ const WITHDRAWN: u8 = 2;
 
 pub(crate) struct Proposal {
     batch: Batch,
+    message: types::Batch,
     bytes: usize,
     stage: Arc<AtomicU8>,
     done: oneshot::Sender<Result<(u64, Vec<Event>), ProposeError>>,
@@ -91,7 +94,8 @@ impl Proposer {
     }
 
     pub(crate) async fn propose(&self, batch: Batch) -> Result<(u64, Vec<Event>), ProposeError> {
-        let bytes = types::Batch::from(&batch).encoded_len();
+        let message = types::Batch::from(&batch);
+        let bytes = message.encoded_len();
         if bytes > LARGEST {
             return Err(ProposeError::TooLarge { bytes, limit: LARGEST });
         }
@@ -102,7 +106,7 @@ impl Proposer {
 
         let stage = Arc::new(AtomicU8::new(QUEUED));
         let (done, outcome) = oneshot::channel();
-        let proposal = Proposal { batch, bytes, stage: stage.clone(), done };
+        let proposal = Proposal { batch, message, bytes, stage: stage.clone(), done };
         let stopped = || ProposeError::Unavailable("the store is shut down".to_owned());
         let wait = async {
             self.queue.send(proposal).await.map_err(|_| stopped())?;
@@ -188,8 +192,13 @@ fn gather(first: Proposal, proposals: &mut mpsc::Receiver<Proposal>) -> (Vec<Pro
 }
 
 async fn submit(raft: &Raft<TypeConfig, Machine>, group: Vec<Proposal>) {
-    let (batches, waiting): (Vec<Batch>, Vec<_>) = group.into_iter().map(|p| (p.batch, p.done)).unzip();
-    let outcome = timeout(DEADLINE, raft.client_write(Command::new(batches))).await;
+    let mut waiting = Vec::with_capacity(group.len());
+    let batches = group.into_iter().map(|proposal| {
+        waiting.push(proposal.done);
+        (proposal.batch, proposal.message)
+    });
+    let command = Command::new(batches);
+    let outcome = timeout(DEADLINE, write(raft, &command)).await;
     let answers: Vec<Result<(u64, Vec<Event>), ProposeError>> = match outcome {
         Ok(Ok(ClientWriteResponse { log_id, data: Reply(results), .. })) => {
             results.into_iter().map(|r| r.map(|events| (log_id.index, events)).map_err(Into::into)).collect()
@@ -204,14 +213,34 @@ async fn submit(raft: &Raft<TypeConfig, Machine>, group: Vec<Proposal>) {
     }
 }
 
-fn refused(
+type WriteError = RaftError<TypeConfig, ClientWriteError<TypeConfig>>;
+
+/// Writes an entry; while this leader lacks a majority nothing enters the log, so it can be tried again.
+async fn write(
     raft: &Raft<TypeConfig, Machine>,
-    error: &RaftError<TypeConfig, ClientWriteError<TypeConfig>>,
-) -> ProposeError {
-    match error {
-        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => {
-            ProposeError::NotLeader { leader: leader_now(raft).leader }
+    command: &Command,
+) -> Result<ClientWriteResponse<TypeConfig>, WriteError> {
+    let give_up = Instant::now() + MAJORITY;
+    loop {
+        match raft.client_write(command.clone()).await {
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(why)))
+                if turned_away(raft, &why) == TurnedAway::NoMajority && Instant::now() < give_up =>
+            {
+                sleep(Duration::from_millis(25)).await;
+            }
+            outcome => return outcome,
         }
+    }
+}
+
+fn refused(raft: &Raft<TypeConfig, Machine>, error: &WriteError) -> ProposeError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(why)) => match turned_away(raft, why) {
+            TurnedAway::To(leader) => ProposeError::NotLeader { leader },
+            TurnedAway::NoMajority => {
+                ProposeError::Unavailable("the leader does not reach a majority of the managers".to_owned())
+            }
+        },
         RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => ProposeError::OutcomeUnknown,
         RaftError::APIError(other) => ProposeError::Unavailable(other.to_string()),
         // It may have been sent to others before Raft stopped here.

@@ -214,7 +214,7 @@ impl Builder {
     pub(crate) fn add(&mut self, object: types::Object) -> Result<(), DecodeError> {
         let mut object = Object::try_from(object)?;
         self.specs.share(&mut object);
-        self.tables.restore(object).map_err(|conflict| DecodeError::Conflict(conflict))?;
+        self.tables.restore(object).map_err(DecodeError::Conflict)?;
         self.objects += 1;
         Ok(())
     }

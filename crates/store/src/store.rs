@@ -160,8 +160,9 @@ impl Store {
         let cancel = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(propose::run(raft.clone(), proposals, cancel.clone()));
-        tasks.spawn(herald(raft.clone(), told, cancel.clone()));
-        let handle = Handle { raft, published, proposer, leadership, failure: opened.failure };
+        let (failed, failure) = watch::channel(None);
+        tasks.spawn(herald(raft.clone(), told, failed, opened.failure, cancel.clone()));
+        let handle = Handle { raft, published, proposer, leadership, failure };
         Ok(Self {
             handle,
             addr: options.addr,

@@ -3,7 +3,7 @@
 use model::{Batch, Change, Conflict, Event};
 use openraft::{BasicNode, EntryPayload, alias};
 use prost::Message as _;
-use proto::{SpecCache, raft as wire};
+use proto::{SpecCache, raft as wire, types};
 use std::{collections::BTreeSet, fmt, net::SocketAddr, sync::Arc};
 
 /// Batches that share one log entry. Cloning shares; the encoded form is made once.
@@ -15,8 +15,10 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    pub(crate) fn new(batches: Vec<Batch>) -> Self {
-        let message = wire::Command { batches: batches.iter().map(Into::into).collect() };
+    /// Returns the command of batches and their messages.
+    pub(crate) fn new(batches: impl Iterator<Item = (Batch, types::Batch)>) -> Self {
+        let (batches, messages): (Vec<_>, Vec<_>) = batches.unzip();
+        let message = wire::Command { batches: messages };
         Self { batches: batches.into(), encoded: message.encode_to_vec().into() }
     }
 

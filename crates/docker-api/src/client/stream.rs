@@ -180,7 +180,7 @@ mod tests {
         let wire = b"\x01\0\0\0\0\0\0\x02hi\x02\0\0\0\0\0\0\x01!\x01\0\0\0\0\0\0\0".to_vec();
         for cut in 0..wire.len() {
             let (head, tail) = wire.split_at(cut);
-            let mut demux = Demux::new(AsyncReadExt::chain(head, tail));
+            let mut demux = Demux::new(tokio::io::AsyncReadExt::chain(head, tail));
             let mut got = Vec::new();
             while let Some(frame) = demux.next().await.unwrap() {
                 got.push(frame);

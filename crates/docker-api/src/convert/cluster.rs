@@ -107,6 +107,16 @@ pub fn config_spec(from: types::ConfigSpec) -> Result<ConfigSpec> {
     Ok(ConfigSpec { name: from.name, labels: from.labels, data })
 }
 
+/// Reads a change of a secret: only its labels may differ from the stored one, which the managers judge.
+pub fn secret_change(from: types::SecretSpec) -> Result<SecretSpec> {
+    Ok(SecretSpec { name: from.name, labels: from.labels, data: SecretBytes(decode(&from.data)?) })
+}
+
+/// Reads a change of a config: only its labels may differ from the stored one, which the managers judge.
+pub fn config_change(from: types::ConfigSpec) -> Result<ConfigSpec> {
+    Ok(ConfigSpec { name: from.name, labels: from.labels, data: decode(&from.data)? })
+}
+
 fn decode(data: &str) -> Result<Vec<u8>> {
     STANDARD.decode(data).or_else(|e| invalid(format!("illegal base64 data: {e}")))
 }

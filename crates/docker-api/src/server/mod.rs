@@ -1,12 +1,225 @@
 //! Answers the Docker Engine REST API.
+//!
+//! ```text
+//!  connection (unix, tcp, or a tunnel from another node)
+//!     '-> FrontDoor::answer   version prefix off, version judged, headers on
+//!            '-> router       one module per noun
+//!                  |-- this host's containers: engine
+//!                  |-- objects of the swarm:   cluster (gRPC to a manager)
+//!                  '-- a container elsewhere:  proxy   (the same request through a tunnel)
+//! ```
+//!
+//! *Tasks.* [`FrontDoor::serve`] has one per connection; a hijacked stream (attach, exec) has one more. All end
+//! when the token given to [`FrontDoor::new`] is cancelled; `serve` returns when they have.
+//!
+//! *Invariant:* a request that came through a tunnel is never sent on: there are no loops.
 
+mod cluster;
 mod error;
+mod filters;
+mod listen;
+mod networks;
+mod nodes;
+mod proxy;
+mod request;
+mod secrets;
+mod services;
+mod stacks;
 mod swarm;
+mod swarms;
+mod system;
+mod tasks;
+
+pub use error::{ApiError, NOT_IN_SWARM};
+pub use filters::Filters;
+pub use listen::Listener;
+pub use swarm::{BoxedIo, Control, InitRequest, Io, JoinRequest, Membership, Swarm, SwarmStatus};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::DefaultBodyLimit,
+    http::{HeaderValue, Method, Request, Uri, header::SERVER},
+    response::{IntoResponse as _, Response},
+};
+use engine::Engine;
+use std::sync::Arc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt as _;
 
 /// The newest API version spoken here.
 pub const API_VERSION: &str = "1.51";
 /// The oldest.
 pub const MIN_API_VERSION: &str = "1.40";
 
-pub use error::{ApiError, NOT_IN_SWARM};
-pub use swarm::{BoxedIo, Control, InitRequest, Io, JoinRequest, Membership, Swarm, SwarmStatus};
+/// *Limit* of a JSON request body. *Unit:* bytes. Above the largest config (1000 KiB in base64).
+const BODY_MAX: usize = 8 << 20;
+
+/// What a front door is made of.
+#[derive(Clone)]
+pub struct Options {
+    /// The containers of this host; `None` = this door serves the swarm only.
+    pub engine: Option<Engine>,
+    pub swarm: Arc<dyn Swarm>,
+    /// Host name as `/info` shows it.
+    pub hostname: String,
+    /// Where the engine keeps its state, as `/info` shows it.
+    pub data_root: std::path::PathBuf,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("hostname", &self.hostname).finish_non_exhaustive()
+    }
+}
+
+/// What every route may use.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    options: Arc<Options>,
+    /// Hijacked streams.
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+    remote_execs: Arc<proxy::RemoteExecs>,
+}
+
+impl State {
+    pub(crate) fn engine(&self) -> Result<&Engine, ApiError> {
+        self.options
+            .engine
+            .as_ref()
+            .ok_or_else(|| ApiError::unavailable("this front door has no container engine"))
+    }
+
+    pub(crate) fn swarm(&self) -> &dyn Swarm {
+        &*self.options.swarm
+    }
+
+    /// Runs a stream's task until it ends or the front door closes.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let cancel = self.cancel.clone();
+        self.tasks.spawn(async move { cancel.run_until_cancelled(task).await });
+    }
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A person's client.
+    Client,
+    /// Another node's front door: answered from this host alone.
+    Peer,
+}
+
+/// The Docker Engine REST API of one host; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct FrontDoor {
+    state: State,
+    router: Router,
+}
+
+impl FrontDoor {
+    /// Returns a front door; [`serve`](Self::serve) opens it. All its work ends when `cancel` is cancelled.
+    pub fn new(options: Options, cancel: CancellationToken) -> Self {
+        let state = State {
+            options: Arc::new(options),
+            tasks: TaskTracker::new(),
+            cancel,
+            remote_execs: Arc::default(),
+        };
+        Self { router: router(state.clone()), state }
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, mut request: Request<Body>, origin: Origin) -> Response {
+        request.extensions_mut().insert(origin);
+        let head = request.method() == Method::HEAD;
+        let mut answer = match without_version(request.uri()) {
+            Ok(uri) => {
+                *request.uri_mut() = uri;
+                // Infallible: a router answers everything.
+                match self.router.clone().oneshot(request).await {
+                    Ok(answer) => answer,
+                    Err(never) => match never {},
+                }
+            }
+            Err(refusal) => refusal.into_response(),
+        };
+        if head {
+            *answer.body_mut() = Body::empty();
+        }
+        let headers = answer.headers_mut();
+        headers.insert("Api-Version", HeaderValue::from_static(API_VERSION));
+        headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
+        headers.insert("Ostype", HeaderValue::from_static("linux"));
+        headers.insert(
+            SERVER,
+            HeaderValue::from_static(concat!("rswarm/", env!("CARGO_PKG_VERSION"), " (linux)")),
+        );
+        answer
+    }
+}
+
+fn router(state: State) -> Router {
+    Router::new()
+        .merge(system::routes())
+        .merge(swarms::routes())
+        .merge(nodes::routes())
+        .merge(services::routes())
+        .merge(tasks::routes())
+        .merge(secrets::routes())
+        .merge(stacks::routes())
+        .merge(networks::routes())
+        .fallback(async || ApiError::not_found("page not found"))
+        .method_not_allowed_fallback(async || ApiError::not_found("page not found"))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(state)
+}
+
+/// Takes `/v1.43` off the path.
+fn without_version(uri: &Uri) -> Result<Uri, ApiError> {
+    let text = uri.path_and_query().map_or("/", |p| p.as_str());
+    let plain = match text.strip_prefix("/v").and_then(|rest| rest.split_once('/')) {
+        Some((version, rest)) if version.starts_with(|c: char| c.is_ascii_digit()) => {
+            check_version(version)?;
+            format!("/{rest}")
+        }
+        _ => text.to_owned(),
+    };
+    plain.parse().map_err(|_| ApiError::bad_request("invalid path"))
+}
+
+fn check_version(version: &str) -> Result<(), ApiError> {
+    let number = |text: &str| -> Option<(u32, u32)> {
+        let (major, minor) = text.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    let wanted =
+        number(version).ok_or_else(|| ApiError::bad_request(format!("invalid API version {version:?}")))?;
+    if Some(wanted) < number(MIN_API_VERSION) {
+        return Err(ApiError::bad_request(format!(
+            "client version {version} is too old. Minimum supported API version is {MIN_API_VERSION}, please upgrade your client to a newer version"
+        )));
+    }
+    if Some(wanted) > number(API_VERSION) {
+        return Err(ApiError::bad_request(format!(
+            "client version {version} is too new. Maximum supported API version is {API_VERSION}"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_prefix_is_optional_and_judged() {
+        let path = |text: &str| without_version(&text.parse().unwrap()).map(|u| u.to_string());
+        assert_eq!(path("/v1.43/info?x=1").unwrap(), "/info?x=1");
+        assert_eq!(path("/volumes/v1").unwrap(), "/volumes/v1");
+        assert_eq!(path("/version").unwrap(), "/version");
+        assert!(path("/v1.12/info").unwrap_err().message.contains("too old"));
+        assert!(path("/v1.99/info").unwrap_err().message.contains("too new"));
+    }
+}

@@ -32,7 +32,8 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
 
 /// Serves each connection on a thread of its own, `CONNECTIONS_MAX` at once, until SIGTERM.
 fn serve(port: u16, answer: impl Fn(TcpStream) -> Result<()> + Send + Sync + 'static) -> Result<()> {
-    let listener = TcpListener::bind(("0.0.0.0", port)).with_context(|| format!("cannot listen on port {port}"))?;
+    let listener =
+        TcpListener::bind(("0.0.0.0", port)).with_context(|| format!("cannot listen on port {port}"))?;
     crate::output::line(&format!("listening on port {port}"))?;
     let answer = Arc::new(answer);
     let slots = Arc::new((Mutex::new(0usize), std::sync::Condvar::new()));
@@ -79,8 +80,12 @@ fn greet(mut stream: TcpStream, name: &str, host: &str, counter: &str) -> Result
     let (status, body) = match request.split(' ').nth(1) {
         Some("/healthz") => ("200 OK", "ok\n".to_owned()),
         Some("/") => match visit(counter) {
-            Ok(count) => ("200 OK", format!("Hello {name}! I am {host}. You are {client}. Visits: {count}\n")),
-            Err(error) => ("503 Service Unavailable", format!("Hello {name}! I am {host}. No counter: {error:#}\n")),
+            Ok(count) => {
+                ("200 OK", format!("Hello {name}! I am {host}. You are {client}. Visits: {count}\n"))
+            }
+            Err(error) => {
+                ("503 Service Unavailable", format!("Hello {name}! I am {host}. No counter: {error:#}\n"))
+            }
         },
         _ => ("404 Not Found", "not found\n".to_owned()),
     };
@@ -97,12 +102,16 @@ fn greet(mut stream: TcpStream, name: &str, host: &str, counter: &str) -> Result
 fn visit(counter: &str) -> Result<u64> {
     let address = counter.to_socket_addrs().with_context(|| format!("cannot resolve {counter}"))?.next();
     let address = address.with_context(|| format!("{counter} has no address"))?;
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("cannot reach {counter}"))?;
+    let mut stream =
+        TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("cannot reach {counter}"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"*2\r\n$4\r\nINCR\r\n$6\r\nvisits\r\n")?;
     let mut line = String::new();
     BufReader::new(stream.take(64)).read_line(&mut line)?;
-    line.trim().strip_prefix(':').and_then(|n| n.parse().ok()).with_context(|| format!("{counter} said {line:?}"))
+    line.trim()
+        .strip_prefix(':')
+        .and_then(|n| n.parse().ok())
+        .with_context(|| format!("{counter} said {line:?}"))
 }
 
 /// Counts visits; a count is on disk before it is told.
@@ -123,7 +132,8 @@ fn counter(file: &Path) -> Result<()> {
             if reader.read_line(&mut line)? == 0 {
                 return Ok(());
             }
-            let Some(words) = line.trim().strip_prefix('*').and_then(|n| n.parse::<usize>().ok()).filter(|n| *n <= 8)
+            let Some(words) =
+                line.trim().strip_prefix('*').and_then(|n| n.parse::<usize>().ok()).filter(|n| *n <= 8)
             else {
                 bail!("not a Redis command: {line:?}");
             };

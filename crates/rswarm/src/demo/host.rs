@@ -46,7 +46,10 @@ pub(crate) fn run(args: &HostArgs) -> Result<ExitCode> {
 
 fn keep(args: &HostArgs) -> Result<ExitCode> {
     lab::die_with_parent()?;
-    let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUTS;
+    let flags = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWUTS;
     unshare(flags).context("cannot make the host's namespaces")?;
     let mut init = Command::new("/proc/self/exe")
         .args(["lab-host", "--init", "--index", &args.index.to_string()])

@@ -15,7 +15,9 @@
 use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
 use nix::sched::{CloneFlags, unshare};
-use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, packet_route::link::LinkAttribute};
+use rtnetlink::{
+    Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, packet_route::link::LinkAttribute,
+};
 use std::{
     collections::BTreeMap,
     io::{BufRead, Write},
@@ -139,7 +141,12 @@ impl Switch {
     pub(crate) async fn new() -> Result<Self> {
         let handle = netlink()?;
         set_up(&handle, "lo", None).await?;
-        handle.link().add(LinkBridge::new(SWITCH).build()).execute().await.context("cannot add the bridge")?;
+        handle
+            .link()
+            .add(LinkBridge::new(SWITCH).build())
+            .execute()
+            .await
+            .context("cannot add the bridge")?;
         let index = set_up(&handle, SWITCH, Some((GATEWAY, PREFIX))).await?;
         Ok(Self { handle, index })
     }
@@ -149,9 +156,15 @@ impl Switch {
         let port = format!("h{n}");
         let mut veth = LinkVeth::new(&port, &format!("p{n}")).build();
         veth.attributes.push(LinkAttribute::Controller(self.index));
-        self.handle.link().add(veth).execute().await.with_context(|| format!("cannot add the link of host {n}"))?;
+        self.handle
+            .link()
+            .add(veth)
+            .execute()
+            .await
+            .with_context(|| format!("cannot add the link of host {n}"))?;
         set_up(&self.handle, &port, None).await?;
-        let peer = link_index(&self.handle, &format!("p{n}")).await?.context("the link's other end is gone")?;
+        let peer =
+            link_index(&self.handle, &format!("p{n}")).await?.context("the link's other end is gone")?;
         let moved = LinkUnspec::new_with_index(peer).setns_by_pid(pid).name("eth0".to_owned()).build();
         self.handle.link().set(moved).execute().await.with_context(|| format!("cannot plug host {n} in"))
     }
@@ -159,7 +172,8 @@ impl Switch {
     /// Pulls the network cable of host `n`, or puts it back.
     pub(crate) async fn cable(&self, n: u8, plugged: bool) -> Result<()> {
         let port = format!("h{n}");
-        let index = link_index(&self.handle, &port).await?.with_context(|| format!("host {n} is not plugged in"))?;
+        let index =
+            link_index(&self.handle, &port).await?.with_context(|| format!("host {n} is not plugged in"))?;
         let link = LinkUnspec::new_with_index(index);
         let link = if plugged { link.up() } else { link.down() };
         self.handle.link().set(link.build()).execute().await.with_context(|| format!("cannot set {port}"))
@@ -210,7 +224,8 @@ impl Lab {
             bail!("host {n} is already up");
         }
         let paths = HostPaths::new(&self.dir, n);
-        std::fs::create_dir_all(&paths.root).with_context(|| format!("cannot make {}", paths.root.display()))?;
+        std::fs::create_dir_all(&paths.root)
+            .with_context(|| format!("cannot make {}", paths.root.display()))?;
         let log = std::fs::OpenOptions::new().create(true).append(true).open(paths.daemon_log())?;
         let mut keeper = Command::new("/proc/self/exe")
             .args(["lab-host", "--index", &n.to_string(), "--cgroup-parent", &self.cgroup_parent, "--root"])

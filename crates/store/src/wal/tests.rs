@@ -77,7 +77,9 @@ fn entry(term: u64, index: u64, size: usize) -> Entry {
     };
     let secret = Secret { id: SecretId(u128::from(index)), meta: model::Meta::default(), spec };
     let batch = Batch { changes: vec![Change::Put(Object::Secret(Arc::new(secret)))], ..Batch::default() };
-    Entry { log_id: id(term, index), payload: EntryPayload::Normal(Command::new(vec![batch])) }
+    let message = (&batch).into();
+    let command = Command::new([(batch, message)].into_iter());
+    Entry { log_id: id(term, index), payload: EntryPayload::Normal(command) }
 }
 
 fn segments(dir: &Path) -> Vec<PathBuf> {

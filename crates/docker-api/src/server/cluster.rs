@@ -1,0 +1,114 @@
+//! Objects of the swarm, asked of a manager.
+
+use super::{ApiError, Control, State};
+use crate::convert::Networks;
+use model::{Cluster, Config, Network, Node, Object, Secret, Service, Stack, Task};
+use proto::{
+    WireId,
+    control::{
+        CreateRequest, GetRequest, GetSwarmRequest, ListRequest, RemoveRequest, UpdateRequest,
+        create_request, update_request,
+    },
+    types::ObjectKind,
+};
+use std::sync::Arc;
+use tonic::Code;
+
+/// A kind of stored object.
+pub(super) trait Stored: Sized {
+    const KIND: ObjectKind;
+    /// Docker's word, for "no such ..".
+    const WORD: &'static str;
+    fn of(object: Object) -> Option<Arc<Self>>;
+}
+
+macro_rules! stored {
+    ($($type:ident = $word:literal;)*) => {$(
+        impl Stored for $type {
+            const KIND: ObjectKind = ObjectKind::$type;
+            const WORD: &'static str = $word;
+            fn of(object: Object) -> Option<Arc<Self>> {
+                match object {
+                    Object::$type(object) => Some(object),
+                    _ => None,
+                }
+            }
+        }
+    )*};
+}
+
+stored! {
+    Node = "node";
+    Service = "service";
+    Task = "task";
+    Network = "network";
+    Secret = "secret";
+    Config = "config";
+    Stack = "stack";
+}
+
+impl State {
+    pub(super) async fn control(&self) -> Result<Control, ApiError> {
+        self.swarm().control().await
+    }
+
+    /// Returns all objects of a kind, by id.
+    pub(super) async fn list<T: Stored>(&self) -> Result<Vec<Arc<T>>, ApiError> {
+        let request = ListRequest { kind: T::KIND as i32 };
+        let mut chunks = self.control().await?.list(request).await?.into_inner();
+        let mut all = Vec::new();
+        while let Some(chunk) = chunks.message().await? {
+            for object in chunk.objects {
+                all.extend(T::of(Object::try_from(object)?));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Returns one object by id, unique id prefix or name.
+    pub(super) async fn find<T: Stored>(&self, id_or_name: &str) -> Result<Arc<T>, ApiError> {
+        let request = GetRequest { kind: T::KIND as i32, id_or_name: id_or_name.to_owned() };
+        let object = match self.control().await?.get(request).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) if status.code() == Code::NotFound => {
+                return Err(ApiError::not_found(format!("{} {id_or_name} not found", T::WORD)));
+            }
+            Err(status) => return Err(status.into()),
+        };
+        T::of(Object::try_from(object)?)
+            .ok_or_else(|| ApiError::internal("a manager sent another kind of object"))
+    }
+
+    /// Returns the cluster's networks by id.
+    pub(super) async fn cluster_networks(&self) -> Result<Networks, ApiError> {
+        Ok(self.list::<Network>().await?.into_iter().map(|n| (n.id, n)).collect())
+    }
+
+    pub(super) async fn cluster(&self) -> Result<Cluster, ApiError> {
+        let cluster = self.control().await?.get_swarm(GetSwarmRequest {}).await?.into_inner();
+        Ok(Cluster::try_from(cluster)?)
+    }
+
+    /// Stores a new object; returns its id.
+    pub(super) async fn create<Id: WireId>(&self, spec: create_request::Spec) -> Result<Id, ApiError> {
+        let reply = self.control().await?.create(CreateRequest { spec: Some(spec) }).await?;
+        Ok(Id::from_wire(&reply.into_inner().id)?)
+    }
+
+    pub(super) async fn update(
+        &self,
+        id: impl WireId,
+        version: u64,
+        spec: update_request::Spec,
+    ) -> Result<(), ApiError> {
+        let request = UpdateRequest { id: id.to_wire(), version, spec: Some(spec) };
+        self.control().await?.update(request).await?;
+        Ok(())
+    }
+
+    pub(super) async fn remove<T: Stored>(&self, id: impl WireId, force: bool) -> Result<(), ApiError> {
+        let request = RemoveRequest { kind: T::KIND as i32, id: id.to_wire(), force };
+        self.control().await?.remove(request).await?;
+        Ok(())
+    }
+}

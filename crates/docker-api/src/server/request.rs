@@ -1,0 +1,95 @@
+//! What a route takes out of a request: JSON bodies, query parameters, filters.
+
+use super::{ApiError, Filters, Origin};
+use axum::{
+    extract::{FromRequest, FromRequestParts, Request},
+    http::request::Parts,
+};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+/// A JSON body; an empty one is the default value.
+#[derive(Debug)]
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let body = Bytes::from_request(request, state).await.map_err(|e| ApiError {
+            status: e.status(),
+            message: format!("failed to read the request: {}", e.body_text()),
+        })?;
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self(T::default()));
+        }
+        crate::types::parse(&body).map(Self).map_err(|e| ApiError::bad_request(format!("invalid JSON: {e}")))
+    }
+}
+
+/// The query, as moby reads it.
+#[derive(Debug, Default)]
+pub(crate) struct Params(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        axum::extract::Query::<Vec<(String, String)>>::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Query(pairs)| Self(pairs))
+            .map_err(|e| ApiError::bad_request(e.body_text()))
+    }
+}
+
+impl Params {
+    /// Returns the first value that is not empty.
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(k, v)| k == key && !v.is_empty()).map(|(_, v)| v.as_str())
+    }
+
+    pub(crate) fn all(&self, key: &str) -> Vec<String> {
+        self.0.iter().filter(|(k, _)| k == key).map(|(_, v)| v.clone()).collect()
+    }
+
+    /// Returns true unless the value is absent or one of Docker's words for no.
+    pub(crate) fn flag(&self, key: &str) -> bool {
+        self.get(key)
+            .is_some_and(|v| !matches!(v.to_ascii_lowercase().as_str(), "0" | "no" | "false" | "none"))
+    }
+
+    /// Returns the flag, or `default` when there is no such parameter.
+    pub(crate) fn flag_or(&self, key: &str, default: bool) -> bool {
+        if self.get(key).is_some() { self.flag(key) } else { default }
+    }
+
+    /// Returns a number.
+    ///
+    /// # Errors
+    /// 400 when it is not one.
+    pub(crate) fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, ApiError> {
+        self.get(key)
+            .map(|v| v.parse().map_err(|_| ApiError::bad_request(format!("invalid value for {key}: {v:?}"))))
+            .transpose()
+    }
+
+    /// Returns the version an update was made from.
+    pub(crate) fn version(&self, what: &str) -> Result<u64, ApiError> {
+        let text = self.get("version").unwrap_or_default();
+        text.parse()
+            .map_err(|_| ApiError::bad_request(format!("invalid {what} version '{text}': not a number")))
+    }
+
+    pub(crate) fn filters(&self) -> Result<Filters, ApiError> {
+        self.get("filters").map_or_else(|| Ok(Filters::default()), Filters::parse)
+    }
+}
+
+/// Where the request came from.
+impl<S: Send + Sync> FromRequestParts<S> for Origin {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(parts.extensions.get::<Self>().copied().unwrap_or(Self::Client))
+    }
+}

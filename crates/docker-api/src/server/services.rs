@@ -1,0 +1,208 @@
+//! `/services`
+
+use super::{
+    ApiError, Filters, State,
+    request::{Json, Params},
+};
+use crate::{convert, types};
+use axum::{
+    Router,
+    extract::{Path, State as Use},
+    http::StatusCode,
+    routing::{get, post},
+};
+use model::{
+    Desired, Mode, Network, NetworkDriver, NetworkId, NetworkSpec, Service, ServiceId, Task, TaskState,
+};
+use proto::control::{create_request, update_request};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+pub(super) fn routes() -> Router<State> {
+    Router::new()
+        .route("/services", get(list))
+        .route("/services/create", post(create))
+        .route("/services/{id}", get(inspect).delete(remove))
+        .route("/services/{id}/update", post(update))
+}
+
+fn mode_word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Replicated { .. } => "replicated",
+        Mode::Global => "global",
+        Mode::ReplicatedJob { .. } => "replicated-job",
+        Mode::GlobalJob => "global-job",
+    }
+}
+
+fn passes(service: &Service, filters: &Filters) -> bool {
+    filters.prefix("id", &service.id.to_string())
+        && filters.prefix("name", &service.spec.name)
+        && filters.labels("label", &service.spec.labels)
+        && filters.any("mode", |m| m == mode_word(service.spec.mode))
+        && filters.any("runtime", |r| r == "container")
+}
+
+/// Counts tasks as `service ls` shows them. *Source:* swarmkit `ListServiceStatuses`.
+fn status(service: &Service, tasks: &[Arc<Task>]) -> types::ServiceStatus {
+    let mut to = types::ServiceStatus::default();
+    let mut wanted = 0;
+    for task in tasks {
+        let current = task.job_iteration == service.job_iteration;
+        if task.status.state == Some(TaskState::Running) {
+            to.running_tasks += 1;
+        }
+        if task.status.state == Some(TaskState::Complete) && current {
+            to.completed_tasks += 1;
+        }
+        if task.desired < Desired::Shutdown && current {
+            wanted += 1;
+        }
+    }
+    to.desired_tasks = match service.spec.mode {
+        Mode::Replicated { replicas } => replicas,
+        Mode::Global | Mode::GlobalJob => wanted,
+        Mode::ReplicatedJob { max_concurrent, total } => {
+            max_concurrent.min(total.saturating_sub(to.completed_tasks))
+        }
+    };
+    to
+}
+
+async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<types::Service>>, ApiError> {
+    let filters = params.filters()?.only(&["id", "name", "label", "mode", "runtime"])?;
+    let networks = state.cluster_networks().await?;
+    let services = state.list::<Service>().await?;
+    let mut tasks = BTreeMap::<ServiceId, Vec<Arc<Task>>>::new();
+    if params.flag("status") {
+        for task in state.list::<Task>().await? {
+            tasks.entry(task.service).or_default().push(task);
+        }
+    }
+    let shown = services.iter().filter(|s| passes(s, &filters) && !s.pending_delete).map(|service| {
+        let mut json = convert::service_json(service, &networks);
+        if params.flag("status") {
+            json.service_status = Some(status(service, tasks.get(&service.id).map_or(&[], Vec::as_slice)));
+        }
+        json
+    });
+    Ok(axum::Json(shown.collect()))
+}
+
+/// `insertDefaults` changes nothing: the policies are always there.
+async fn inspect(
+    Use(state): Use<State>,
+    Path(id): Path<String>,
+) -> Result<axum::Json<types::Service>, ApiError> {
+    let service = state.find::<Service>(&id).await?;
+    let networks = state.cluster_networks().await?;
+    Ok(axum::Json(convert::service_json(&service, &networks)))
+}
+
+async fn create(
+    Use(state): Use<State>,
+    Json(spec): Json<types::ServiceSpec>,
+) -> Result<(StatusCode, axum::Json<types::ServiceCreated>), ApiError> {
+    let spec = state.service_spec(spec).await?;
+    let id: ServiceId = state.create(create_request::Spec::Service((&spec).into())).await?;
+    let created = types::ServiceCreated { id: id.to_string(), warnings: Vec::new() };
+    Ok((StatusCode::CREATED, axum::Json(created)))
+}
+
+async fn update(
+    Use(state): Use<State>,
+    Path(id): Path<String>,
+    params: Params,
+    Json(spec): Json<types::ServiceSpec>,
+) -> Result<axum::Json<types::ServiceUpdated>, ApiError> {
+    let version = params.version("service")?;
+    let service = state.find::<Service>(&id).await?;
+    let change = match params.get("rollback") {
+        Some("previous") => update_request::Spec::Rollback(true),
+        None | Some("none") => update_request::Spec::Service((&state.service_spec(spec).await?).into()),
+        Some(other) => {
+            return Err(ApiError::bad_request(format!("unrecognized rollback option {other}")));
+        }
+    };
+    state.update(service.id, version, change).await?;
+    Ok(axum::Json(types::ServiceUpdated::default()))
+}
+
+async fn remove(Use(state): Use<State>, Path(id): Path<String>) -> Result<(), ApiError> {
+    let service = state.find::<Service>(&id).await?;
+    state.remove::<Service>(service.id, false).await
+}
+
+impl State {
+    /// Reads a service's spec, finding its networks by name or id.
+    async fn service_spec(&self, spec: types::ServiceSpec) -> Result<model::ServiceSpec, ApiError> {
+        let wanted: BTreeSet<&str> = [&spec.task_template.networks, &spec.networks]
+            .into_iter()
+            .flatten()
+            .map(|n| n.target.as_str())
+            .collect();
+        let mut found = BTreeMap::<String, NetworkId>::new();
+        if !wanted.is_empty() {
+            let networks = self.list::<Network>().await?;
+            for target in wanted {
+                found
+                    .extend(self.service_network(target, &networks).await?.map(|id| (target.to_owned(), id)));
+            }
+        }
+        Ok(convert::service_spec(spec, |target| found.get(target).copied())?)
+    }
+
+    /// Finds the cluster network a service names. `host` and `none` are made in the cluster when first used.
+    async fn service_network(
+        &self,
+        target: &str,
+        networks: &[Arc<Network>],
+    ) -> Result<Option<NetworkId>, ApiError> {
+        let named = |name: &str| networks.iter().find(|n| n.spec.name == name).map(|n| n.id);
+        if let Some(network) = networks.iter().find(|n| n.id.to_string() == target) {
+            return Ok(Some(network.id));
+        }
+        if let Some(id) = named(target) {
+            return Ok(Some(id));
+        }
+        // The docker CLI sends the id of this host's network of that name.
+        let local = self.local_network_name(target).await;
+        let driver = match local.as_deref().unwrap_or(target) {
+            "host" => NetworkDriver::Host,
+            "none" => NetworkDriver::None,
+            _ if local.is_some() => {
+                return Err(ApiError::forbidden(format!(
+                    "The network {target} cannot be used with services. Only networks scoped to the swarm can be used, such as those created with the overlay driver."
+                )));
+            }
+            _ => return Ok(None),
+        };
+        let name = if driver == NetworkDriver::Host { "host" } else { "none" };
+        if let Some(id) = named(name) {
+            return Ok(Some(id));
+        }
+        let spec = NetworkSpec {
+            name: name.to_owned(),
+            labels: model::Labels::new(),
+            driver,
+            options: model::Labels::new(),
+            subnet: None,
+            gateway: None,
+            ip_range: None,
+            attachable: false,
+            internal: false,
+            encrypted: false,
+            ipv6: false,
+        };
+        match self.create::<NetworkId>(create_request::Spec::Network((&spec).into())).await {
+            Ok(id) => Ok(Some(id)),
+            // Somebody was faster.
+            Err(error) if error.status == StatusCode::CONFLICT => {
+                Ok(Some(self.find::<Network>(name).await?.id))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! `/swarm`: make, join, leave, change.
+
+use super::{
+    ApiError, InitRequest, JoinRequest, State, SwarmStatus,
+    request::{Json, Params},
+};
+use crate::{
+    convert::{self, availability, duration, given},
+    types,
+};
+use axum::{
+    Router,
+    extract::State as Use,
+    routing::{get, post},
+};
+use proto::control::UpdateSwarmRequest;
+use std::time::Duration;
+
+pub(super) fn routes() -> Router<State> {
+    Router::new()
+        .route("/swarm", get(inspect))
+        .route("/swarm/init", post(init))
+        .route("/swarm/join", post(join))
+        .route("/swarm/leave", post(leave))
+        .route("/swarm/update", post(update))
+        .route("/swarm/unlockkey", get(unlock_key))
+        .route("/swarm/unlock", post(unlock))
+}
+
+fn wanted_availability(word: &str) -> Result<model::Availability, ApiError> {
+    Ok(if word.is_empty() { model::Availability::Active } else { availability(word)? })
+}
+
+async fn init(
+    Use(state): Use<State>,
+    Json(from): Json<types::SwarmInit>,
+) -> Result<axum::Json<String>, ApiError> {
+    let spec = from.spec;
+    let positive = |nanos: i64, what: &str| -> Result<Option<Duration>, ApiError> {
+        Ok(Some(duration(nanos, what)?).filter(|d| !d.is_zero()))
+    };
+    let narrow = |value: u32, what: &str| -> Result<Option<u16>, ApiError> {
+        let value =
+            u16::try_from(value).map_err(|_| ApiError::bad_request(format!("invalid {what}: {value}")))?;
+        Ok((value > 0).then_some(value))
+    };
+    let data_path_port = narrow(from.data_path_port, "DataPathPort")?;
+    if data_path_port.is_some_and(|p| !(1024..=49151).contains(&p)) {
+        return Err(ApiError::bad_request("Default data path port must be in 1024 to 49151"));
+    }
+    let subnet_prefix = narrow(from.subnet_size, "SubnetSize")?
+        .map(|n| {
+            u8::try_from(n)
+                .ok()
+                .filter(|n| *n <= 29)
+                .ok_or_else(|| ApiError::bad_request("invalid SubnetSize"))
+        })
+        .transpose()?;
+    let request = InitRequest {
+        advertise_addr: given(from.advertise_addr),
+        listen_addr: given(from.listen_addr),
+        data_path_addr: given(from.data_path_addr),
+        data_path_port,
+        default_addr_pool: from
+            .default_addr_pool
+            .iter()
+            .map(|p| p.parse().map_err(|_| ApiError::bad_request(format!("invalid CIDR address: {p}"))))
+            .collect::<Result<_, _>>()?,
+        subnet_prefix,
+        availability: wanted_availability(&from.availability)?,
+        autolock: from.auto_lock_managers || spec.encryption_config.auto_lock_managers,
+        force_new_cluster: from.force_new_cluster,
+        task_history_limit: spec.orchestration.task_history_retention_limit,
+        node_cert_expiry: positive(spec.ca_config.node_cert_expiry, "NodeCertExpiry")?,
+        heartbeat_period: positive(spec.dispatcher.heartbeat_period, "HeartbeatPeriod")?,
+        snapshot_interval: (spec.raft.snapshot_interval > 0).then_some(spec.raft.snapshot_interval),
+        labels: spec.labels,
+    };
+    Ok(axum::Json(state.swarm().init(request).await?.to_string()))
+}
+
+async fn join(Use(state): Use<State>, Json(from): Json<types::SwarmJoin>) -> Result<(), ApiError> {
+    if from.remote_addrs.is_empty() {
+        return Err(ApiError::bad_request("at least one RemoteAddr is required to join"));
+    }
+    let request = JoinRequest {
+        remotes: from.remote_addrs,
+        token: from.join_token,
+        advertise_addr: given(from.advertise_addr),
+        listen_addr: given(from.listen_addr),
+        data_path_addr: given(from.data_path_addr),
+        availability: wanted_availability(&from.availability)?,
+    };
+    state.swarm().join(request).await
+}
+
+async fn leave(Use(state): Use<State>, params: Params) -> Result<(), ApiError> {
+    state.swarm().leave(params.flag("force")).await
+}
+
+async fn inspect(Use(state): Use<State>) -> Result<axum::Json<types::Swarm>, ApiError> {
+    Ok(axum::Json(convert::swarm_json(&state.cluster().await?, true)))
+}
+
+async fn update(
+    Use(state): Use<State>,
+    params: Params,
+    Json(spec): Json<types::SwarmSpec>,
+) -> Result<(), ApiError> {
+    let version = params.version("swarm")?;
+    let ca = &spec.ca_config;
+    if ca.force_rotate > 0 || !ca.signing_ca_cert.is_empty() || !ca.signing_ca_key.is_empty() {
+        return Err(ApiError::not_implemented("rotation of the root certificate is not supported"));
+    }
+    let current = state.cluster().await?;
+    let request = UpdateSwarmRequest {
+        version,
+        spec: Some((&convert::cluster_spec(spec, &current.spec)?).into()),
+        rotate_worker_token: params.flag("rotateWorkerToken"),
+        rotate_manager_token: params.flag("rotateManagerToken"),
+        rotate_unlock_key: params.flag("rotateManagerUnlockKey"),
+    };
+    state.control().await?.update_swarm(request).await?;
+    Ok(())
+}
+
+async fn unlock_key(Use(state): Use<State>) -> Result<axum::Json<types::UnlockKey>, ApiError> {
+    let key = state.cluster().await?.unlock_key.unwrap_or_default();
+    Ok(axum::Json(types::UnlockKey { unlock_key: String::from_utf8_lossy(&key.0).into_owned() }))
+}
+
+async fn unlock(Use(state): Use<State>, Json(key): Json<types::UnlockKey>) -> Result<(), ApiError> {
+    state.swarm().unlock(key.unlock_key).await
+}
+
+impl State {
+    /// Returns the `Swarm` block of `/info`; what managers would tell is left out when none answers in 2 s.
+    pub(super) async fn swarm_info(&self) -> types::SwarmInfo {
+        let me = match self.swarm().status() {
+            SwarmStatus::Inactive => {
+                return types::SwarmInfo {
+                    local_node_state: "inactive".into(),
+                    ..types::SwarmInfo::default()
+                };
+            }
+            SwarmStatus::Locked => {
+                return types::SwarmInfo {
+                    local_node_state: "locked".into(),
+                    error: "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to unlock it.".into(),
+                    ..types::SwarmInfo::default()
+                };
+            }
+            SwarmStatus::Active(me) => me,
+        };
+        let mut to = types::SwarmInfo {
+            node_id: me.node_id.to_string(),
+            node_addr: me.addr.ip().to_string(),
+            local_node_state: if me.error.is_empty() { "active" } else { "error" }.into(),
+            control_available: me.control_available,
+            error: me.error,
+            remote_managers: me
+                .managers
+                .iter()
+                .map(|(id, addr)| types::PeerManager { node_id: id.to_string(), addr: addr.to_string() })
+                .collect(),
+            ..types::SwarmInfo::default()
+        };
+        if !me.control_available {
+            return to;
+        }
+        let ask = async { Ok::<_, ApiError>((self.cluster().await?, self.list::<model::Node>().await?)) };
+        match tokio::time::timeout(Duration::from_secs(2), ask).await {
+            Ok(Ok((cluster, nodes))) => {
+                to.cluster = Some(convert::swarm_json(&cluster, false));
+                to.nodes = nodes.len() as u64;
+                to.managers = nodes.iter().filter(|n| n.spec.role == model::Role::Manager).count() as u64;
+            }
+            Ok(Err(error)) => to.error = error.message,
+            Err(_) => to.error = "no manager answers".into(),
+        }
+        to
+    }
+}

@@ -1,0 +1,149 @@
+//! `/_ping /version /info /events /auth /system/df`
+
+use super::{API_VERSION, ApiError, MIN_API_VERSION, State, SwarmStatus};
+use crate::types;
+use axum::{
+    Router,
+    extract::State as Use,
+    http::{HeaderValue, header::CACHE_CONTROL},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use model::Role;
+
+pub(super) fn routes() -> Router<State> {
+    Router::new()
+        .route("/_ping", get(ping).head(ping))
+        .route("/version", get(version))
+        .route("/info", get(info))
+}
+
+async fn ping(Use(state): Use<State>) -> Response {
+    let swarm = match state.swarm().status() {
+        SwarmStatus::Inactive => "inactive",
+        SwarmStatus::Locked => "locked",
+        SwarmStatus::Active(me) if !me.error.is_empty() => "error",
+        SwarmStatus::Active(me) => match me.role {
+            Role::Worker => "active/worker",
+            Role::Manager => "active/manager",
+        },
+    };
+    let mut answer = "OK".into_response();
+    let headers = answer.headers_mut();
+    headers.insert("Swarm", HeaderValue::from_static(swarm));
+    // 1 = the classic builder; 2 would be BuildKit.
+    headers.insert("Builder-Version", HeaderValue::from_static("1"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+    headers.insert("Pragma", HeaderValue::from_static("no-cache"));
+    answer
+}
+
+/// Returns Docker's word for this machine's architecture.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn kernel_version() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+async fn version() -> axum::Json<types::Version> {
+    let version = env!("CARGO_PKG_VERSION");
+    axum::Json(types::Version {
+        platform: types::PlatformName { name: "rswarm".into() },
+        components: vec![types::Component {
+            name: "Engine".into(),
+            version: version.into(),
+            details: [
+                ("ApiVersion", API_VERSION),
+                ("MinAPIVersion", MIN_API_VERSION),
+                ("Arch", architecture()),
+                ("Os", "linux"),
+                ("KernelVersion", &kernel_version()),
+                ("Experimental", "false"),
+                ("GitCommit", ""),
+                ("GoVersion", ""),
+                ("BuildTime", ""),
+            ]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into(),
+        }],
+        version: version.into(),
+        api_version: API_VERSION.into(),
+        min_api_version: MIN_API_VERSION.into(),
+        os: "linux".into(),
+        arch: architecture().into(),
+        kernel_version: kernel_version(),
+        ..types::Version::default()
+    })
+}
+
+async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiError> {
+    let words = |list: &[&str]| list.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+    let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let os = |key: &str| {
+        let line = os_release.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('='));
+        line.unwrap_or_default().trim_matches('"').to_owned()
+    };
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let memory_kib: u64 = meminfo
+        .lines()
+        .find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse().ok())
+        .unwrap_or_default();
+    let cgroup2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let mut to = types::Info {
+        id: state.options.hostname.clone(),
+        name: state.options.hostname.clone(),
+        driver: "overlay2".into(),
+        plugins: types::PluginsInfo {
+            volume: words(&["local"]),
+            network: words(&["bridge", "host", "null", "overlay"]),
+            authorization: Vec::new(),
+            log: words(&["json-file", "local", "none"]),
+        },
+        memory_limit: true,
+        swap_limit: true,
+        cpu_cfs_period: true,
+        cpu_cfs_quota: true,
+        cpu_shares: true,
+        cpu_set: true,
+        pids_limit: true,
+        ipv4_forwarding: true,
+        system_time: types::Time::from(now()).to_string(),
+        logging_driver: "json-file".into(),
+        cgroup_driver: "cgroupfs".into(),
+        cgroup_version: if cgroup2 { "2" } else { "1" }.into(),
+        kernel_version: kernel_version(),
+        operating_system: os("PRETTY_NAME"),
+        os_version: os("VERSION_ID"),
+        os_type: "linux".into(),
+        architecture: std::env::consts::ARCH.into(),
+        index_server_address: "https://index.docker.io/v1/".into(),
+        ncpu: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
+        mem_total: memory_kib * 1024,
+        docker_root_dir: state.options.data_root.display().to_string(),
+        server_version: env!("CARGO_PKG_VERSION").into(),
+        runtimes: [("rswarm".to_owned(), types::RuntimeInfo { path: "rswarm".into() })].into(),
+        default_runtime: "rswarm".into(),
+        live_restore_enabled: true,
+        security_options: words(&["name=seccomp,profile=builtin"]),
+        swarm: state.swarm_info().await,
+        ..types::Info::default()
+    };
+    state.count_containers(&mut to).await;
+    Ok(axum::Json(to))
+}
+
+/// Returns the time of this host's clock.
+pub(super) fn now() -> model::Timestamp {
+    let nanos = time::OffsetDateTime::now_utc().unix_timestamp_nanos();
+    model::Timestamp(i64::try_from(nanos).unwrap_or(i64::MAX))
+}
+
+impl State {
+    async fn count_containers(&self, _to: &mut types::Info) {}
+}

@@ -1,0 +1,105 @@
+//! What a container changed: its upper folder compared with the image's layers.
+//!
+//! Source: moby `pkg/archive/changes`: a path in the upper folder is added if no layer has it, else modified; a
+//! whiteout is a deletion; folders on the way count as modified.
+
+use crate::{
+    container::{Change, ChangeKind, Container},
+    engine::Engine,
+    error::{Error, Result},
+    exec,
+    layers::{self, Found},
+};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Mount points that the runtime makes: not the container's doing.
+const OURS: [&str; 7] =
+    ["/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/.dockerenv"];
+
+pub(crate) async fn changes(engine: &Engine, container: &Container) -> Result<Vec<Change>> {
+    let folders = exec::folders(engine, container).await?;
+    let mut ours: Vec<String> = OURS.map(str::to_owned).to_vec();
+    ours.extend(container.mounts.iter().map(|m| m.destination.clone()));
+    ours.extend(container.config.host.files.iter().map(|f| f.target.clone()));
+    let upper = folders[0].clone();
+    crate::blocking(move || {
+        let mut found = Vec::new();
+        walk(&folders[0], &folders[1..], "", &mut found).map_err(Error::io("compare", &upper))?;
+        found.retain(|c| !is_ours(c, &ours));
+        keep_meaningful_folders(&mut found, &upper);
+        found.sort();
+        Ok(found)
+    })
+    .await
+}
+
+fn is_ours(change: &Change, ours: &[String]) -> bool {
+    ours.iter().any(|o| {
+        change.path == *o || change.path.strip_prefix(o.as_str()).is_some_and(|r| r.starts_with('/'))
+    })
+}
+
+/// A folder that only holds mount points of ours was not changed by the container.
+fn keep_meaningful_folders(found: &mut Vec<Change>, upper: &Path) {
+    let paths: Vec<String> = found.iter().map(|c| c.path.clone()).collect();
+    found.retain(|c| {
+        let is_folder = upper.join(c.path.trim_start_matches('/')).is_dir();
+        let prefix = format!("{}/", c.path);
+        !is_folder || c.kind == ChangeKind::Added || paths.iter().any(|p| p.starts_with(&prefix))
+    });
+}
+
+fn walk(upper: &Path, lowers: &[PathBuf], path: &str, found: &mut Vec<Change>) -> io::Result<()> {
+    for entry in fs::read_dir(upper)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let path = format!("{path}/{}", name.to_string_lossy());
+        let meta = entry.metadata()?;
+        let below = if lowers.is_empty() { Found::Missing } else { layers::child(lowers, &name)? };
+        let kind = match (&below, layers::is_whiteout(&entry.path(), &meta)) {
+            (_, true) => ChangeKind::Deleted,
+            (Found::Missing, false) => ChangeKind::Added,
+            (Found::Folder(_) | Found::Other(_), false) => ChangeKind::Modified,
+        };
+        found.push(Change { path: path.clone(), kind });
+        if meta.is_dir() {
+            let deeper = match below {
+                Found::Folder(folders) if !layers::is_opaque(&entry.path()) => folders,
+                _ => vec![],
+            };
+            walk(&entry.path(), &deeper, &path, found)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn added_and_modified_paths_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (upper, lower) = (dir.path().join("u"), dir.path().join("l"));
+        fs::create_dir_all(upper.join("etc")).unwrap();
+        fs::create_dir_all(lower.join("etc")).unwrap();
+        fs::write(upper.join("etc/passwd"), "").unwrap();
+        fs::write(lower.join("etc/passwd"), "x").unwrap();
+        fs::write(upper.join("etc/new"), "").unwrap();
+        let mut found = vec![];
+        walk(&upper, &[lower], "", &mut found).unwrap();
+        found.sort();
+        let show: Vec<_> = found.iter().map(|c| (c.path.as_str(), c.kind)).collect();
+        assert_eq!(
+            show,
+            [
+                ("/etc", ChangeKind::Modified),
+                ("/etc/new", ChangeKind::Added),
+                ("/etc/passwd", ChangeKind::Modified),
+            ]
+        );
+    }
+}

@@ -1,0 +1,226 @@
+//! Makes a container: the image's defaults merged in, mounts planned, everything checked, folder written. No process.
+
+use crate::{
+    config::{ContainerConfig, EndpointConfig, NetworkMode},
+    container::*,
+    copy_up,
+    engine::Engine,
+    error::{Error, Result},
+    image_defaults,
+    layers::Layers,
+    merge, mounts, names, open,
+    owner::{Owner, container_event},
+    persist, secrets, signal, spec, start,
+};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+pub(crate) async fn create(engine: &Engine, mut config: ContainerConfig) -> Result<Created> {
+    let inner = &engine.inner;
+    let image =
+        inner.images.get(&config.image).await.ok_or_else(|| Error::NoSuchImage(config.image.clone()))?;
+    let layers = inner
+        .images
+        .rootfs(&image.id)
+        .await
+        .map_err(|e| Error::Image { operation: format!("unpack image {}", config.image), source: e.into() })?
+        .dirs;
+    config = merge::merge(config, image_defaults::of(&image))?;
+    check(&config)?;
+    let id = crate::random_id();
+    let name = reserve_name(engine, config.name.as_deref(), &id)?;
+    config.name = Some(name.clone());
+    let made = make(engine, &id, &name, config, image.id.to_string(), layers).await;
+    if made.is_err() {
+        inner.registry.release(&name, &id);
+    }
+    let owner = made?;
+    let created = Created { id: id.clone(), warnings: vec![] };
+    engine.publish(container_event(&owner.container, "create", []));
+    inner.tasks.spawn(owner.run());
+    tracing::info!(container.id = %id, "container created");
+    Ok(created)
+}
+
+fn reserve_name(engine: &Engine, wanted: Option<&str>, id: &str) -> Result<String> {
+    let registry = &engine.inner.registry;
+    if let Some(name) = wanted.map(|n| n.strip_prefix('/').unwrap_or(n)).filter(|n| !n.is_empty()) {
+        names::check(name)?;
+        registry.reserve(name, id)?;
+        return Ok(name.to_owned());
+    }
+    let mut attempt = 0;
+    loop {
+        let name = names::random(attempt);
+        match registry.reserve(&name, id) {
+            Ok(()) => return Ok(name),
+            Err(_) => attempt += 1,
+        }
+    }
+}
+
+/// Refuses now what could only fail at the start.
+fn check(config: &ContainerConfig) -> Result<()> {
+    let host = &config.host;
+    if let Some(dir) = config.working_dir.as_deref().filter(|d| !d.starts_with('/')) {
+        return Err(Error::invalid(format!(
+            "the working directory '{dir}' is invalid, it needs to be an absolute path"
+        )));
+    }
+    if let Some(name) = &config.stop_signal {
+        signal::parse(name)?;
+    }
+    if host.auto_remove && host.restart != crate::config::RestartPolicy::No {
+        return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
+    }
+    if matches!(host.network_mode, NetworkMode::Host) && !host.port_bindings.is_empty() {
+        tracing::debug!("published ports are discarded when using host network mode");
+    }
+    spec::security(&host.security_opts)?;
+    spec::capabilities(&host.cap_add, &host.cap_drop, host.privileged)?;
+    spec::limits(&host.resources)?;
+    for mode in [&host.pid_mode, &host.ipc_mode] {
+        let known = matches!(mode.as_str(), "" | "host" | "private" | "shareable" | "none")
+            || mode.starts_with("container:");
+        if !known {
+            return Err(Error::invalid(format!("invalid namespace mode: {mode}")));
+        }
+    }
+    Ok(())
+}
+
+async fn make(
+    engine: &Engine,
+    id: &str,
+    name: &str,
+    mut config: ContainerConfig,
+    image_id: String,
+    layers: Vec<PathBuf>,
+) -> Result<Owner> {
+    resolve_containers(engine, &mut config)?;
+    let networks = networks(engine, &config, id)?;
+    let (maker, id, name) = (engine.clone(), id.to_owned(), name.to_owned());
+    let container = crate::blocking(move || {
+        let dir = maker.inner.container_dir(&id);
+        let result = make_folder(&maker, &dir, &id, name, config, image_id, networks, layers);
+        if result.is_err() {
+            // A folder without both files is also removed at the next open.
+            secrets::remove(&maker.inner, &id)?;
+            open::remove_tree(&dir).map_err(Error::io("remove", &dir))?;
+        }
+        result
+    })
+    .await?;
+    let (owner, handle) = Owner::new(engine.clone(), container);
+    engine.inner.registry.insert(&owner.container.id, handle);
+    Ok(owner)
+}
+
+/// Names of other containers become ids: they may be renamed.
+fn resolve_containers(engine: &Engine, config: &mut ContainerConfig) -> Result<()> {
+    if let NetworkMode::Container(other) = &mut config.host.network_mode {
+        *other = engine.inspect(other)?.id.clone();
+    }
+    for mode in [&mut config.host.pid_mode, &mut config.host.ipc_mode] {
+        if let Some(other) = mode.strip_prefix("container:") {
+            *mode = format!("container:{}", engine.inspect(other)?.id);
+        }
+    }
+    Ok(())
+}
+
+fn networks(engine: &Engine, config: &ContainerConfig, id: &str) -> Result<BTreeMap<String, Endpoint>> {
+    let mut networks = BTreeMap::new();
+    let local = &engine.inner.networks;
+    let first = match &config.host.network_mode {
+        NetworkMode::Bridge => Some("bridge"),
+        NetworkMode::Host => Some("host"),
+        NetworkMode::None => Some("none"),
+        NetworkMode::Named(name) => Some(name.as_str()),
+        NetworkMode::Container(_) | NetworkMode::Swarm => None,
+    };
+    for wanted in first.into_iter().chain(config.endpoints.keys().map(String::as_str)) {
+        let network = match local.find(wanted) {
+            Err(_) if wanted == "default" => local.find("bridge")?,
+            found => found?,
+        };
+        let nothing = EndpointConfig::default();
+        let asked =
+            config.endpoints.get(wanted).or_else(|| config.endpoints.get(&network.id)).unwrap_or(&nothing);
+        let mut endpoint = Endpoint::wanted(network.id.clone(), asked);
+        if !network.is_predefined() && !endpoint.aliases.iter().any(|a| *a == id[..12]) {
+            endpoint.aliases.push(id[..12].to_owned());
+        }
+        networks.entry(network.name).or_insert(endpoint);
+    }
+    for overlay in config.host.swarm.iter().flat_map(|s| &s.overlays) {
+        let endpoint = Endpoint {
+            network_id: overlay.network.to_string(),
+            aliases: overlay.aliases.clone(),
+            wanted_address: Some(overlay.address.addr()),
+            ..Endpoint::default()
+        };
+        networks.insert(overlay.network_name.clone(), endpoint);
+    }
+    Ok(networks)
+}
+
+#[expect(clippy::too_many_arguments, reason = "everything a container is made of, used once")]
+fn make_folder(
+    engine: &Engine,
+    dir: &Path,
+    id: &str,
+    name: String,
+    config: ContainerConfig,
+    image_id: String,
+    networks: BTreeMap<String, Endpoint>,
+    layers: Vec<PathBuf>,
+) -> Result<Container> {
+    for folder in ["upper", "work"] {
+        let path = dir.join(folder);
+        fs::create_dir_all(&path).map_err(Error::io("create folder", &path))?;
+    }
+    let others = |other: &str| Ok(mounts::shareable(&*engine.inspect(other)?));
+    let realised = mounts::Plan::of(&config, others)?.realise(engine)?;
+    let lower = Layers { folders: layers };
+    for mount in realised.iter().filter(|m| m.copy_up) {
+        copy_up::copy_up(&lower, &mount.point.destination, &mount.point.source, engine.inner.userns_squash)
+            .map_err(Error::io("copy the image's content to", &mount.point.source))?;
+    }
+    secrets::place(&engine.inner, id, &config.host.files)?;
+    let (path, args) = Owner::command_line(&config);
+    let log_path =
+        if config.host.log.driver == "none" { PathBuf::new() } else { dir.join(format!("{id}-json.log")) };
+    let container = Container {
+        id: id.to_owned(),
+        name,
+        created_at: crate::now(),
+        image_id,
+        path,
+        args,
+        config: Arc::new(config),
+        state: ContainerState::default(),
+        restart_count: 0,
+        mounts: realised.into_iter().map(|r| r.point).collect(),
+        networks,
+        ports: vec![],
+        netns: None,
+        log_path,
+        hosts_path: dir.join("hosts"),
+        hostname_path: dir.join("hostname"),
+        resolv_conf_path: dir.join("resolv.conf"),
+        exec_ids: vec![],
+        exits: 0,
+        manually_stopped: false,
+    };
+    start::log_target(&container)?;
+    persist::write_json(&dir.join("config.json"), &*container.config)?;
+    persist::write_json(&dir.join("state.json"), &container)?;
+    let parent = dir.parent().unwrap_or(dir);
+    fs::File::open(parent).and_then(|f| f.sync_all()).map_err(Error::io("sync", parent))?;
+    Ok(container)
+}

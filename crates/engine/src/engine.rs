@@ -1,0 +1,380 @@
+//! The handle: every operation on containers that the REST server and the agent's executor call.
+//! Images, volumes and networks have their calls in `volumes_api`, `networks_api`.
+
+use crate::{
+    archive::{self, ArchiveReader, PathStat},
+    config::ContainerConfig,
+    container::*,
+    create,
+    error::{Error, Result},
+    event::{Event, Events},
+    exec::{Exec, ExecConfig, ExecStart, Execs},
+    local_network::LocalNetworks,
+    logs::{self, LogOptions, Logs},
+    open,
+    owner::{Command, Reply},
+    registry::{Handle, Registry},
+    stats::Stats,
+    streams::{self, AttachOptions, Streams},
+    volume::Volumes,
+};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::{broadcast, oneshot, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// What an engine is made of.
+#[derive(Debug)]
+pub struct Options {
+    /// Containers, volumes and local networks survive reboots here.
+    pub data_root: PathBuf,
+    /// Sockets and bundles of running containers; gone after a reboot, as they are.
+    pub run_root: PathBuf,
+    pub images: image::Store,
+    pub network: network::Network,
+    pub shim: runtime::ShimProgram,
+    /// All of this runs in a user namespace with one uid.
+    pub userns_squash: bool,
+    /// Name of this host, for [`Engine::info`] and host-network containers.
+    pub hostname: String,
+    /// Cgroup below which containers' cgroups are made; `rswarm` if empty.
+    pub cgroup_parent: String,
+}
+
+/// The engine of this host; cheap to clone. Names of containers may be full ids, names or unique id prefixes.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("data_root", &self.inner.data_root).finish_non_exhaustive()
+    }
+}
+
+pub(crate) struct Inner {
+    pub(crate) data_root: PathBuf,
+    pub(crate) run_root: PathBuf,
+    pub(crate) images: image::Store,
+    pub(crate) network: network::Network,
+    pub(crate) shim: runtime::ShimProgram,
+    pub(crate) userns_squash: bool,
+    pub(crate) hostname: String,
+    pub(crate) cgroup_parent: String,
+    pub(crate) registry: Registry,
+    pub(crate) execs: Mutex<Execs>,
+    /// Changes when any exec ends.
+    pub(crate) exec_ended: watch::Sender<()>,
+    pub(crate) volumes: Volumes,
+    pub(crate) networks: LocalNetworks,
+    pub(crate) events: Events,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) cancel: CancellationToken,
+}
+
+impl Inner {
+    pub(crate) fn container_dir(&self, id: &str) -> PathBuf {
+        self.data_root.join("containers").join(id)
+    }
+
+    /// Where the shim's socket is; kept short, a socket path has 107 bytes.
+    pub(crate) fn run_dir(&self, id: &str) -> PathBuf {
+        self.run_root.join("c").join(id)
+    }
+
+    pub(crate) fn execs(&self) -> MutexGuard<'_, Execs> {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine {
+    /// Opens the engine: adopts running containers, collects exit codes of those that ended meanwhile, removes what
+    /// a killed daemon left half-made, and starts again those whose restart policy asks for it.
+    ///
+    /// # Errors
+    /// When the roots cannot be used. One container that cannot be read does not keep the others from opening.
+    pub async fn open(options: Options) -> Result<Self> {
+        open::open(options).await
+    }
+
+    /// Ends all tasks of the engine. Containers keep running.
+    pub async fn shutdown(&self) {
+        self.inner.cancel.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    /// Returns the image store.
+    pub fn images(&self) -> &image::Store {
+        &self.inner.images
+    }
+
+    /// Returns the network service.
+    pub fn network_service(&self) -> &network::Network {
+        &self.inner.network
+    }
+
+    fn find(&self, container: &str) -> Result<Handle> {
+        self.inner.registry.find(container)
+    }
+
+    /// Sends a command to a container's owner and waits for its answer.
+    pub(crate) async fn ask<T>(
+        &self,
+        container: &str,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T> {
+        let handle = self.find(container)?;
+        let (reply, answer) = oneshot::channel();
+        let gone = || {
+            if self.inner.cancel.is_cancelled() {
+                Error::ShuttingDown
+            } else {
+                Error::NoSuchContainer(container.to_owned())
+            }
+        };
+        handle.commands.send(command(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    // ---- life of a container ----
+
+    /// Makes a container; it does not run yet.
+    ///
+    /// # Errors
+    /// `NoSuchImage`, `NameInUse`, `InvalidParameter`; nothing is left behind.
+    /// *Source:* API `ContainerCreate`.
+    pub async fn create(&self, config: ContainerConfig) -> Result<Created> {
+        create::create(self, config).await
+    }
+
+    /// Starts it; returns when its process has been executed.
+    ///
+    /// # Errors
+    /// `AlreadyStarted`; `Start` with exit code 125, 126 or 127 when the process cannot be made or executed.
+    pub async fn start(&self, container: &str) -> Result<()> {
+        self.ask(container, Command::Start).await
+    }
+
+    /// Sends the stop signal, after the timeout SIGKILL; returns when it has ended. No restart policy applies.
+    ///
+    /// # Errors
+    /// `AlreadyStopped`.
+    pub async fn stop(&self, container: &str, options: StopOptions) -> Result<()> {
+        self.ask(container, |reply| Command::Stop(options, reply)).await
+    }
+
+    /// Sends a signal (name or number; `None` = SIGKILL) to its first process.
+    pub async fn kill(&self, container: &str, signal: Option<&str>) -> Result<()> {
+        let signal = crate::signal::parse(signal.unwrap_or("KILL"))?;
+        self.ask(container, |reply| Command::Kill(signal, reply)).await
+    }
+
+    /// Stops it if it runs, then starts it.
+    pub async fn restart(&self, container: &str, options: StopOptions) -> Result<()> {
+        self.ask(container, |reply| Command::Restart(options, reply)).await
+    }
+
+    pub async fn pause(&self, container: &str) -> Result<()> {
+        self.ask(container, Command::Pause).await
+    }
+
+    pub async fn unpause(&self, container: &str) -> Result<()> {
+        self.ask(container, Command::Unpause).await
+    }
+
+    /// # Errors
+    /// `NameInUse`, `InvalidParameter`.
+    pub async fn rename(&self, container: &str, name: &str) -> Result<()> {
+        let name = name.strip_prefix('/').unwrap_or(name).to_owned();
+        crate::names::check(&name)?;
+        self.ask(container, |reply| Command::Rename(name, reply)).await
+    }
+
+    /// Changes limits and restart policy, also while it runs.
+    pub async fn update(&self, container: &str, update: Update) -> Result<()> {
+        self.ask(container, |reply| Command::Update(Box::new(update), reply)).await
+    }
+
+    /// Removes it with all that is its own.
+    ///
+    /// # Errors
+    /// `RemoveRunning` unless forced; `RemovalInProgress`.
+    pub async fn remove(&self, container: &str, options: RemoveOptions) -> Result<()> {
+        self.ask(container, |reply| Command::Remove(options, reply)).await
+    }
+
+    /// Begins to wait; the answer comes from [`Waiting::exit`]. What happens after this call returns is not missed.
+    pub fn wait(&self, container: &str, condition: WaitCondition) -> Result<Waiting> {
+        let view = self.find(container)?.view;
+        let exits = view.borrow().exits;
+        Ok(Waiting { view, condition, exits })
+    }
+
+    /// Returns a snapshot of one container that changes as the container does; closed when it is removed.
+    pub fn watch(&self, container: &str) -> Result<watch::Receiver<Arc<Container>>> {
+        Ok(self.find(container)?.view)
+    }
+
+    pub fn inspect(&self, container: &str) -> Result<Arc<Container>> {
+        Ok(self.find(container)?.view.borrow().clone())
+    }
+
+    /// Returns containers, newest first. Filters: `id name label status ancestor before since exited health network
+    /// volume publish expose`.
+    pub async fn list(&self, options: ListOptions) -> Result<Vec<Arc<Container>>> {
+        crate::list::list(self, options).await
+    }
+
+    /// Removes all stopped containers. Filters: `label until`.
+    pub async fn prune_containers(&self, filters: &Filters) -> Result<Pruned> {
+        crate::list::prune(self, filters).await
+    }
+
+    /// Measures the space a container takes; walks its folder.
+    pub async fn size(&self, container: &str) -> Result<Size> {
+        crate::usage::size(self, &*self.inspect(container)?).await
+    }
+
+    // ---- looking into a running container ----
+
+    /// Lists processes as `ps -ef` would; `ps_args` other than `-ef` or empty and `aux` are refused.
+    pub async fn top(&self, container: &str, ps_args: &str) -> Result<Top> {
+        crate::top::top(self, &*self.inspect(container)?, ps_args).await
+    }
+
+    /// Takes one sample; all zero if it does not run.
+    pub async fn stats(&self, container: &str) -> Result<Stats> {
+        crate::usage::stats(self, &*self.inspect(container)?).await
+    }
+
+    /// Opens its streams. A container that does not run yet gets them at its next start, so attaching before
+    /// `start` loses nothing.
+    pub async fn attach(&self, container: &str, options: AttachOptions) -> Result<Streams> {
+        let view = self.inspect(container)?;
+        let wanted =
+            streams::Wanted { stdin: options.streams.stdin && view.config.open_stdin, ..options.streams };
+        let (ours, theirs) =
+            streams::pair(wanted, view.config.tty).map_err(Error::io("make socket pair for", &view.id))?;
+        self.ask(container, |reply| Command::Attach(theirs, reply)).await?;
+        Ok(ours)
+    }
+
+    /// Sets the size of its terminal.
+    pub async fn resize(&self, container: &str, rows: u16, cols: u16) -> Result<()> {
+        self.ask(container, |reply| Command::Resize { exec: None, rows, cols, reply }).await
+    }
+
+    /// Returns a stream of log entries; it ends at the end, with `follow` when the container has ended.
+    ///
+    /// # Errors
+    /// `InvalidParameter` if the log driver keeps nothing.
+    pub async fn logs(&self, container: &str, options: LogOptions) -> Result<Logs> {
+        logs::open(self, self.find(container)?.view, options)
+    }
+
+    /// # Errors
+    /// `NotRunning`, `ExecPaused`, `InvalidParameter` for an empty command.
+    pub async fn exec_create(&self, container: &str, config: ExecConfig) -> Result<String> {
+        crate::exec::create(self, &*self.inspect(container)?, config)
+    }
+
+    /// Starts it; returns its streams (none when detached).
+    pub async fn exec_start(&self, exec: &str, start: ExecStart) -> Result<Streams> {
+        crate::exec::start(self, exec, start).await
+    }
+
+    pub fn exec_inspect(&self, exec: &str) -> Result<Exec> {
+        self.inner.execs().get(exec).cloned().ok_or_else(|| Error::NoSuchExec(exec.to_owned()))
+    }
+
+    /// Waits until it has ended and returns it then.
+    pub async fn exec_wait(&self, exec: &str) -> Result<Exec> {
+        crate::exec::wait(self, exec).await
+    }
+
+    pub async fn exec_resize(&self, exec: &str, rows: u16, cols: u16) -> Result<()> {
+        let container = self.exec_inspect(exec)?.container_id;
+        let exec = Some(exec.to_owned());
+        self.ask(&container, |reply| Command::Resize { exec, rows, cols, reply }).await
+    }
+
+    // ---- files ----
+
+    /// Describes a path in the container, running or not.
+    pub async fn archive_stat(&self, container: &str, path: &str) -> Result<PathStat> {
+        archive::stat(self, self.inspect(container)?, path.to_owned()).await
+    }
+
+    /// Returns a tar of a path. *Source:* API `ContainerArchive`.
+    pub async fn archive_get(&self, container: &str, path: &str) -> Result<(PathStat, ArchiveReader)> {
+        archive::get(self, self.inspect(container)?, path.to_owned()).await
+    }
+
+    /// Unpacks a tar into a folder of the container. With `keep_type` a folder never replaces a file nor the reverse.
+    pub async fn archive_put(
+        &self,
+        container: &str,
+        path: &str,
+        tar: impl tokio::io::AsyncRead + Send + Unpin + 'static,
+        keep_type: bool,
+    ) -> Result<()> {
+        archive::put(self, self.inspect(container)?, path.to_owned(), tar, keep_type).await
+    }
+
+    /// Returns a tar of the whole file system.
+    pub async fn export(&self, container: &str) -> Result<ArchiveReader> {
+        archive::export(self, self.inspect(container)?).await
+    }
+
+    /// Returns what differs from the image.
+    pub async fn changes(&self, container: &str) -> Result<Vec<Change>> {
+        crate::changes::changes(self, &*self.inspect(container)?).await
+    }
+
+    // ---- events ----
+
+    /// Tells everybody what happened (image events come from the REST server).
+    pub fn publish(&self, event: Event) {
+        self.inner.events.publish(event);
+    }
+
+    /// Returns the kept events and a receiver of what follows; filter with [`Event::passes`].
+    pub fn events(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
+        self.inner.events.subscribe()
+    }
+}
+
+/// A wait that has begun.
+#[derive(Debug)]
+pub struct Waiting {
+    view: watch::Receiver<Arc<Container>>,
+    condition: WaitCondition,
+    exits: u64,
+}
+
+impl Waiting {
+    /// Returns how the container ended, once the condition holds.
+    pub async fn exit(mut self) -> Exit {
+        loop {
+            let now = self.view.borrow_and_update().clone();
+            let done = match self.condition {
+                WaitCondition::NotRunning => {
+                    !now.state.is_running() && now.state.status != Status::Restarting
+                }
+                WaitCondition::NextExit => now.exits != self.exits,
+                WaitCondition::Removed => false,
+            };
+            // The owner drops its end when the container is gone.
+            if done || self.view.changed().await.is_err() {
+                let last = self.view.borrow();
+                let error = Some(last.state.error.clone()).filter(|e| !e.is_empty());
+                return Exit { code: last.state.exit_code, error };
+            }
+        }
+    }
+}

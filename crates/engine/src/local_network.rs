@@ -1,0 +1,462 @@
+//! Networks of this host: the predefined `bridge`, `host` and `none`, and user-defined bridges.
+//!
+//! A record per network is kept under `DATA_ROOT/networks`; the kernel side is the network room's. The predefined
+//! bridge is made in the kernel when the first container needs it.
+
+use crate::{
+    config::EndpointConfig,
+    container::{Container, Endpoint, Filters, Pruned},
+    engine::Engine,
+    error::{Error, Result},
+    event::{Event, EventKind},
+    owner::Command,
+    persist,
+};
+use ipnet::Ipv4Net;
+use model::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Source: Docker API `NetworkCreate`.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkConfig {
+    pub name: String,
+    /// Empty = `bridge`.
+    pub driver: String,
+    pub subnet: Option<Ipv4Net>,
+    pub gateway: Option<IpAddr>,
+    pub ip_range: Option<Ipv4Net>,
+    pub internal: bool,
+    pub attachable: bool,
+    pub labels: BTreeMap<String, String>,
+    /// Docker's `com.docker.network.*` options; `bridge.name`, `bridge.enable_icc` and `driver.mtu` are obeyed.
+    pub options: BTreeMap<String, String>,
+}
+
+/// A network of this host. Source: Docker API `Network`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalNetwork {
+    /// 64 hex digits.
+    pub id: String,
+    pub name: String,
+    #[serde(with = "persist::nanos")]
+    pub created_at: Timestamp,
+    /// `bridge`, `host` or `null`.
+    pub driver: String,
+    #[serde(with = "net_option")]
+    pub subnet: Option<Ipv4Net>,
+    pub gateway: Option<IpAddr>,
+    #[serde(with = "net_option")]
+    pub ip_range: Option<Ipv4Net>,
+    pub internal: bool,
+    pub attachable: bool,
+    pub labels: BTreeMap<String, String>,
+    pub options: BTreeMap<String, String>,
+    /// Running containers on it, by id. Filled in by [`Engine::network`] and [`Engine::networks`].
+    #[serde(skip)]
+    pub containers: BTreeMap<String, NetworkMember>,
+}
+
+impl LocalNetwork {
+    /// Returns true for `bridge`, `host` and `none`.
+    pub fn is_predefined(&self) -> bool {
+        is_predefined(&self.name)
+    }
+}
+
+/// A container on a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkMember {
+    pub name: String,
+    pub endpoint: Endpoint,
+}
+
+mod net_option {
+    use ipnet::Ipv4Net;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(net: &Option<Ipv4Net>, s: S) -> Result<S::Ok, S::Error> {
+        net.map(|n| n.to_string()).serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Ipv4Net>, D::Error> {
+        Option::<String>::deserialize(d)?.map(|t| t.parse().map_err(serde::de::Error::custom)).transpose()
+    }
+}
+
+fn is_predefined(name: &str) -> bool {
+    matches!(name, "bridge" | "host" | "none")
+}
+
+/// The records; its calls are blocking and short.
+#[derive(Debug)]
+pub(crate) struct LocalNetworks {
+    root: PathBuf,
+    known: Mutex<BTreeMap<String, LocalNetwork>>,
+}
+
+impl LocalNetworks {
+    pub(crate) fn open(root: PathBuf) -> Result<Self> {
+        fs::create_dir_all(&root).map_err(Error::io("create folder", &root))?;
+        let mut known = BTreeMap::new();
+        for entry in fs::read_dir(&root).map_err(Error::io("list", &root))? {
+            let path = entry.map_err(Error::io("list", &root))?.path();
+            if path.extension().is_some_and(|e| e == "json")
+                && let Some(network) = persist::read_json::<LocalNetwork>(&path)?
+            {
+                known.insert(network.id.clone(), network);
+            }
+        }
+        let networks = Self { root, known: Mutex::new(known) };
+        for (name, driver) in [("bridge", "bridge"), ("host", "host"), ("none", "null")] {
+            if networks.lock().values().all(|n| n.name != name) {
+                networks.insert(predefined(name, driver))?;
+            }
+        }
+        Ok(networks)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, LocalNetwork>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn insert(&self, network: LocalNetwork) -> Result<()> {
+        persist::write_json(&self.root.join(format!("{}.json", network.id)), &network)?;
+        self.lock().insert(network.id.clone(), network);
+        Ok(())
+    }
+
+    fn forget(&self, id: &str) -> Result<()> {
+        let path = self.root.join(format!("{id}.json"));
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", path)(e)),
+            _ => {}
+        }
+        self.lock().remove(id);
+        Ok(())
+    }
+
+    /// Finds by name, full id, or unique prefix of an id.
+    pub(crate) fn find(&self, wanted: &str) -> Result<LocalNetwork> {
+        let known = self.lock();
+        if let Some(n) = known.get(wanted).or_else(|| known.values().find(|n| n.name == wanted)) {
+            return Ok(n.clone());
+        }
+        let mut matching = known.values().filter(|n| !wanted.is_empty() && n.id.starts_with(wanted));
+        match (matching.next(), matching.next()) {
+            (Some(n), None) => Ok(n.clone()),
+            (None, _) => Err(Error::NoSuchNetwork(wanted.to_owned())),
+            (Some(_), Some(_)) => Err(Error::AmbiguousPrefix(wanted.to_owned())),
+        }
+    }
+
+    fn subnets(&self) -> Vec<Ipv4Net> {
+        self.lock().values().filter_map(|n| n.subnet).collect()
+    }
+
+    fn all(&self) -> Vec<LocalNetwork> {
+        self.lock().values().cloned().collect()
+    }
+}
+
+fn predefined(name: &str, driver: &str) -> LocalNetwork {
+    let mut network = LocalNetwork {
+        id: crate::random_id(),
+        name: name.into(),
+        created_at: crate::now(),
+        driver: driver.into(),
+        subnet: None,
+        gateway: None,
+        ip_range: None,
+        internal: false,
+        attachable: false,
+        labels: BTreeMap::new(),
+        options: BTreeMap::new(),
+        containers: BTreeMap::new(),
+    };
+    if driver == "bridge" {
+        network.subnet = Ipv4Net::new(Ipv4Addr::new(172, 17, 0, 0), 16).ok();
+        network.gateway = Some(Ipv4Addr::new(172, 17, 0, 1).into());
+        network.options = [
+            ("com.docker.network.bridge.default_bridge", "true"),
+            ("com.docker.network.bridge.enable_icc", "true"),
+            ("com.docker.network.bridge.enable_ip_masquerade", "true"),
+            ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0"),
+            ("com.docker.network.bridge.name", "docker0"),
+            ("com.docker.network.driver.mtu", "1500"),
+        ]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into();
+    }
+    network
+}
+
+/// Docker's pools for local networks: 172.18/16 .. 172.31/16, then 192.168.0/20 .. 192.168.240/20.
+fn pools() -> impl Iterator<Item = Ipv4Net> {
+    let big = (18..=31).map(|n| (Ipv4Addr::new(172, n, 0, 0), 16));
+    let small = (0..16).map(|n| (Ipv4Addr::new(192, 168, n * 16, 0), 20));
+    big.chain(small).filter_map(|(address, prefix)| Ipv4Net::new(address, prefix).ok())
+}
+
+fn overlaps(a: Ipv4Net, b: Ipv4Net) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
+}
+
+fn bridge_spec(network: &LocalNetwork) -> Result<network::BridgeSpec> {
+    let subnet = network.subnet.ok_or_else(|| Error::NoSuchNetwork(network.name.clone()))?;
+    let option = |key: &str| network.options.get(key).map(String::as_str);
+    let mtu = option("com.docker.network.driver.mtu");
+    Ok(network::BridgeSpec {
+        id: network.id.clone(),
+        name: network.name.clone(),
+        subnet,
+        gateway: network.gateway,
+        ip_range: network.ip_range,
+        internal: network.internal,
+        icc: option("com.docker.network.bridge.enable_icc") != Some("false"),
+        mtu_bytes: mtu
+            .map(|m| m.parse().map_err(|_| Error::invalid(format!("invalid value {m:?} for driver.mtu"))))
+            .transpose()?,
+        interface: option("com.docker.network.bridge.name").map(str::to_owned),
+    })
+}
+
+pub(crate) fn failed(operation: impl Into<String>) -> impl FnOnce(network::Error) -> Error {
+    let operation = operation.into();
+    move |source| Error::Network { operation, source: source.into() }
+}
+
+/// Makes sure the kernel has the bridge; safe to repeat.
+pub(crate) async fn ensure_bridge(engine: &Engine, network: &LocalNetwork) -> Result<()> {
+    let spec = bridge_spec(network)?;
+    let operation = format!("create network {}", network.name);
+    engine.inner.network.create_bridge(spec).await.map_err(failed(operation))?;
+    Ok(())
+}
+
+impl Engine {
+    /// Makes a user-defined bridge network.
+    ///
+    /// # Errors
+    /// `NetworkExists`, `PredefinedName`, `InvalidParameter`, `Network` when its subnet is taken.
+    pub async fn network_create(&self, config: NetworkConfig) -> Result<LocalNetwork> {
+        let inner = &self.inner;
+        if is_predefined(&config.name) {
+            return Err(Error::PredefinedName(config.name));
+        }
+        if config.name.is_empty() {
+            return Err(Error::invalid("network name cannot be empty"));
+        }
+        if !matches!(config.driver.as_str(), "" | "bridge") {
+            return Err(Error::invalid(format!(
+                "could not find plugin {} in v1 plugin registry: plugin not found",
+                config.driver
+            )));
+        }
+        if inner.networks.all().iter().any(|n| n.name == config.name) {
+            return Err(Error::NetworkExists(config.name));
+        }
+        let mut network = LocalNetwork {
+            id: crate::random_id(),
+            name: config.name,
+            created_at: crate::now(),
+            driver: "bridge".into(),
+            subnet: config.subnet.map(|s| s.trunc()),
+            gateway: config.gateway,
+            ip_range: config.ip_range,
+            internal: config.internal,
+            attachable: config.attachable,
+            labels: config.labels,
+            options: config.options,
+            containers: BTreeMap::new(),
+        };
+        if network.subnet.is_some() {
+            self.make_bridge(&mut network).await?;
+        } else {
+            let taken = inner.networks.subnets();
+            let mut free = pools().filter(|p| !taken.iter().any(|t| overlaps(*p, *t)));
+            loop {
+                let Some(subnet) = free.next() else {
+                    return Err(Error::Conflict(
+                        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network".into(),
+                    ));
+                };
+                network.subnet = Some(subnet);
+                match self.make_bridge(&mut network).await {
+                    Err(Error::Network { source, .. })
+                        if matches!(source.downcast_ref(), Some(network::Error::SubnetInUse { .. })) => {}
+                    other => break other?,
+                }
+            }
+        }
+        self.network_event("create", &network, None);
+        Ok(network)
+    }
+
+    /// The record first, then the kernel: a bridge without a record cannot be left by a kill.
+    async fn make_bridge(&self, network: &mut LocalNetwork) -> Result<()> {
+        self.inner.networks.insert(network.clone())?;
+        let made = match bridge_spec(network) {
+            Ok(spec) => {
+                let operation = format!("create network {}", network.name);
+                self.inner.network.create_bridge(spec).await.map_err(failed(operation))
+            }
+            Err(e) => Err(e),
+        };
+        match made {
+            Ok(bridge) => {
+                network.gateway = Some(bridge.gateway);
+                self.inner.networks.insert(network.clone())
+            }
+            Err(e) => {
+                self.inner.networks.forget(&network.id)?;
+                Err(e)
+            }
+        }
+    }
+
+    /// Returns local networks. Filters: `name id driver label type scope dangling`.
+    pub fn networks(&self, filters: &Filters) -> Vec<LocalNetwork> {
+        let containers = self.inner.registry.snapshots();
+        let passes = |n: &LocalNetwork| {
+            filters.any("name", |v| n.name.contains(v))
+                && filters.any("id", |v| n.id.starts_with(v))
+                && filters.any("driver", |v| n.driver == v)
+                && filters.any("scope", |v| v == "local")
+                && filters.any("type", |v| (v == "builtin") == n.is_predefined())
+                && filters.labels_match(&n.labels)
+        };
+        let mut all: Vec<_> = self.inner.networks.all().into_iter().filter(passes).collect();
+        for network in &mut all {
+            network.containers = members(network, &containers);
+        }
+        all.retain(|n| {
+            filters.any("dangling", |v| {
+                matches!(v, "1" | "true") == (n.containers.is_empty() && !n.is_predefined())
+            })
+        });
+        all
+    }
+
+    /// Finds a local network by name, id or unique prefix.
+    pub fn network(&self, wanted: &str) -> Result<LocalNetwork> {
+        let mut network = self.inner.networks.find(wanted)?;
+        network.containers = members(&network, &self.inner.registry.snapshots());
+        Ok(network)
+    }
+
+    /// # Errors
+    /// `PredefinedNetwork`, `NetworkInUse` while a container is on it.
+    pub async fn network_remove(&self, wanted: &str) -> Result<()> {
+        let network = self.network(wanted)?;
+        if network.is_predefined() {
+            return Err(Error::PredefinedNetwork(network.name));
+        }
+        if !network.containers.is_empty() {
+            let containers =
+                network.containers.values().map(|m| m.name.clone()).collect::<Vec<_>>().join(", ");
+            return Err(Error::NetworkInUse { name: network.name, containers });
+        }
+        let operation = format!("remove network {}", network.name);
+        self.inner.network.remove_bridge(&network.id).await.map_err(failed(operation))?;
+        self.inner.networks.forget(&network.id)?;
+        self.network_event("destroy", &network, None);
+        Ok(())
+    }
+
+    /// Removes user-defined networks that no container uses, running or not. Filters: `label until`.
+    pub async fn network_prune(&self, filters: &Filters) -> Result<Pruned> {
+        let before = crate::list::until(filters)?;
+        let containers = self.inner.registry.snapshots();
+        let mut pruned = Pruned::default();
+        for network in self.networks(&Filters::default()) {
+            let used = containers.iter().any(|c| c.networks.values().any(|e| e.network_id == network.id));
+            let old = before.is_none_or(|t| network.created_at < t);
+            if !used && old && !network.is_predefined() && filters.labels_match(&network.labels) {
+                self.network_remove(&network.id).await?;
+                pruned.removed.push(network.name);
+            }
+        }
+        Ok(pruned)
+    }
+
+    /// Puts a container, running or not, onto one more network.
+    ///
+    /// # Errors
+    /// `EndpointExists`; `Conflict` for the networks `host` and `none`.
+    pub async fn network_connect(
+        &self,
+        network: &str,
+        container: &str,
+        endpoint: EndpointConfig,
+    ) -> Result<()> {
+        let network = self.inner.networks.find(network)?;
+        if network.driver != "bridge" {
+            return Err(Error::Conflict(format!(
+                "container cannot be connected to network {}",
+                network.name
+            )));
+        }
+        let connected = network.clone();
+        self.ask(container, |reply| Command::Connect(Box::new(connected), endpoint, reply)).await?;
+        self.network_event("connect", &network, Some(self.inspect(container)?.id.clone()));
+        Ok(())
+    }
+
+    /// Takes a container off a network.
+    pub async fn network_disconnect(&self, network: &str, container: &str) -> Result<()> {
+        let network = self.inner.networks.find(network)?;
+        let left = network.clone();
+        self.ask(container, |reply| Command::Disconnect(Box::new(left), reply)).await?;
+        self.network_event("disconnect", &network, Some(self.inspect(container)?.id.clone()));
+        Ok(())
+    }
+
+    pub(crate) fn network_event(&self, action: &str, network: &LocalNetwork, container: Option<String>) {
+        let mut attributes = BTreeMap::from([
+            ("name".to_owned(), network.name.clone()),
+            ("type".to_owned(), network.driver.clone()),
+        ]);
+        attributes.extend(container.map(|id| ("container".to_owned(), id)));
+        self.publish(Event::now(EventKind::Network, action, network.id.clone(), attributes));
+    }
+}
+
+fn members(network: &LocalNetwork, containers: &[Arc<Container>]) -> BTreeMap<String, NetworkMember> {
+    let on_it = |c: &Arc<Container>| {
+        let endpoint = c.networks.values().find(|e| e.network_id == network.id)?;
+        let member = NetworkMember { name: c.name.clone(), endpoint: endpoint.clone() };
+        c.state.is_running().then(|| (c.id.clone(), member))
+    };
+    containers.iter().filter_map(on_it).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pools_are_dockers_and_do_not_overlap() {
+        let all: Vec<_> = pools().collect();
+        assert_eq!(all[0].to_string(), "172.18.0.0/16");
+        assert_eq!(all.last().unwrap().to_string(), "192.168.240.0/20");
+        for (i, a) in all.iter().enumerate() {
+            assert!(all[i + 1..].iter().all(|b| !overlaps(*a, *b)), "{a}");
+        }
+    }
+
+    #[test]
+    fn predefined_networks_keep_their_ids_over_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let ids = |n: &LocalNetworks| n.all().into_iter().map(|n| (n.name, n.id)).collect::<BTreeMap<_, _>>();
+        let first = ids(&LocalNetworks::open(dir.path().to_owned()).unwrap());
+        assert_eq!(first.keys().map(String::as_str).collect::<Vec<_>>(), ["bridge", "host", "none"]);
+        assert_eq!(ids(&LocalNetworks::open(dir.path().to_owned()).unwrap()), first);
+    }
+}

@@ -1,0 +1,144 @@
+//! What a container is, from what was asked for and what its image says. Pure.
+//!
+//! Source: moby `image/spec` and its `merge`: entrypoint of the caller drops the image's cmd; env, labels, ports and
+//! volumes are united; everything else is the caller's if set.
+
+use crate::{
+    config::{ContainerConfig, Healthcheck, Port},
+    error::{Error, Result},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What an image says of containers made from it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ImageDefaults {
+    pub(crate) entrypoint: Vec<String>,
+    pub(crate) cmd: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) user: String,
+    pub(crate) working_dir: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) exposed_ports: BTreeSet<Port>,
+    pub(crate) volumes: BTreeSet<String>,
+    pub(crate) stop_signal: Option<String>,
+    pub(crate) healthcheck: Option<Healthcheck>,
+}
+
+/// Fills what the caller left open.
+///
+/// # Errors
+/// `InvalidParameter` when neither says what to run.
+pub(crate) fn merge(mut config: ContainerConfig, image: ImageDefaults) -> Result<ContainerConfig> {
+    let cleared = |e: &Vec<String>| e.is_empty() || (e.len() == 1 && e[0].is_empty());
+    match config.entrypoint.take() {
+        None => {
+            if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+                config.cmd = Some(image.cmd).filter(|c| !c.is_empty());
+            }
+            config.entrypoint = Some(image.entrypoint).filter(|e| !e.is_empty());
+        }
+        // `[]` in the API means "not given" for old clients; `[""]` clears.
+        Some(e) if cleared(&e) => config.entrypoint = None,
+        given => config.entrypoint = given,
+    }
+    if command(&config).is_empty() {
+        return Err(Error::invalid("no command specified"));
+    }
+    config.env = merge_env(&image.env, &config.env);
+    let mut labels = image.labels;
+    labels.append(&mut config.labels);
+    config.labels = labels;
+    config.exposed_ports.extend(image.exposed_ports);
+    config.exposed_ports.extend(config.host.port_bindings.iter().map(|b| b.container));
+    config.volumes.extend(image.volumes);
+    let fill = |mine: &mut Option<String>, theirs: String| {
+        if mine.as_ref().is_none_or(String::is_empty) {
+            *mine = Some(theirs).filter(|t| !t.is_empty());
+        }
+    };
+    fill(&mut config.user, image.user);
+    fill(&mut config.working_dir, image.working_dir);
+    fill(&mut config.stop_signal, image.stop_signal.unwrap_or_default());
+    config.healthcheck = merge_healthcheck(config.healthcheck, image.healthcheck);
+    Ok(config)
+}
+
+/// Returns path and arguments of the process.
+pub(crate) fn command(config: &ContainerConfig) -> Vec<String> {
+    let parts = [config.entrypoint.as_deref(), config.cmd.as_deref()];
+    parts.into_iter().flatten().flatten().cloned().collect()
+}
+
+fn key(entry: &str) -> &str {
+    entry.split_once('=').map_or(entry, |(k, _)| k)
+}
+
+/// Returns `base` with the entries of `over` replaced or added; a bare `KEY` removes.
+pub(crate) fn merge_env(base: &[String], over: &[String]) -> Vec<String> {
+    let mut merged: Vec<String> = base.to_vec();
+    for entry in over {
+        let place = merged.iter().position(|have| key(have) == key(entry));
+        match (place, entry.contains('=')) {
+            (Some(i), true) => merged[i].clone_from(entry),
+            (None, true) => merged.push(entry.clone()),
+            (Some(i), false) => {
+                merged.remove(i);
+            }
+            (None, false) => {}
+        }
+    }
+    merged
+}
+
+fn merge_healthcheck(mine: Option<Healthcheck>, image: Option<Healthcheck>) -> Option<Healthcheck> {
+    match (mine, image) {
+        (None, theirs) => theirs,
+        (Some(mine), None) => Some(mine),
+        (Some(mine), Some(theirs)) => Some(Healthcheck {
+            test: if mine.test.is_empty() { theirs.test } else { mine.test },
+            interval: mine.interval.or(theirs.interval),
+            timeout: mine.timeout.or(theirs.timeout),
+            start_period: mine.start_period.or(theirs.start_period),
+            start_interval: mine.start_interval.or(theirs.start_interval),
+            retries: mine.retries.or(theirs.retries),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[track_caller]
+    fn check(entrypoint: Option<&str>, cmd: Option<&str>, runs: &str) {
+        let config = ContainerConfig {
+            entrypoint: entrypoint.map(words),
+            cmd: cmd.map(words),
+            ..ContainerConfig::default()
+        };
+        let image =
+            ImageDefaults { entrypoint: words("/entry"), cmd: words("serve"), ..ImageDefaults::default() };
+        let got = merge(config, image).map(|c| command(&c).join(" ")).unwrap_or_default();
+        assert_eq!(got, runs);
+    }
+
+    #[test]
+    fn entrypoint_and_cmd_combine_as_in_docker() {
+        check(None, None, "/entry serve");
+        check(None, Some("debug"), "/entry debug");
+        check(Some("/mine"), None, "/mine");
+        check(Some("/mine"), Some("x"), "/mine x");
+        check(Some(""), Some("sh"), "sh");
+        check(Some(""), None, "");
+    }
+
+    #[test]
+    fn env_of_the_caller_replaces_adds_and_removes() {
+        let merged = merge_env(&words("PATH=/bin A=1 B=2"), &words("A=9 C=3 B"));
+        assert_eq!(merged, words("PATH=/bin A=9 C=3"));
+    }
+}

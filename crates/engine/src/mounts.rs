@@ -1,0 +1,351 @@
+//! Which mounts a container gets: `-v` strings, `--mount`s, `--volumes-from`, the image's volumes. Parsing is pure;
+//! [`Plan::realise`] makes volumes and folders.
+
+use crate::{
+    config::{ContainerConfig, MountKind},
+    container::{Container, MountPoint, MountPointKind},
+    engine::Engine,
+    error::{Error, Result},
+    volume::VolumeConfig,
+};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Component, Path, PathBuf},
+};
+
+/// One mount as asked for, its destination cleaned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) destination: String,
+    pub(crate) source: Source,
+    pub(crate) writable: bool,
+    pub(crate) mode: String,
+    pub(crate) propagation: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    Bind {
+        path: PathBuf,
+        create: bool,
+    },
+    Volume {
+        config: VolumeConfigKey,
+        no_copy: bool,
+        subpath: Option<String>,
+    },
+    /// One that another container has.
+    Same(MountPoint),
+    Tmpfs(String),
+}
+
+/// What names a volume; empty name = anonymous.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct VolumeConfigKey {
+    pub(crate) name: String,
+    pub(crate) driver: String,
+    pub(crate) driver_opts: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// Mounts by destination; later sources never replace earlier ones.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) by_destination: BTreeMap<String, Wanted>,
+}
+
+/// A mount as made, and whether the image's content has to be copied into it.
+#[derive(Debug)]
+pub(crate) struct Realised {
+    pub(crate) point: MountPoint,
+    pub(crate) copy_up: bool,
+    /// Options of a tmpfs.
+    pub(crate) options: String,
+}
+
+impl Plan {
+    /// Reads all that the configuration says. `others` resolves `--volumes-from`.
+    pub(crate) fn of(
+        config: &ContainerConfig,
+        others: impl Fn(&str) -> Result<Vec<MountPoint>>,
+    ) -> Result<Self> {
+        let mut plan = Self::default();
+        for bind in &config.host.binds {
+            plan.add(parse_bind(bind)?, true)?;
+        }
+        for mount in &config.host.mounts {
+            plan.add(of_mount(mount)?, true)?;
+        }
+        for (path, options) in &config.host.tmpfs {
+            let wanted = Wanted {
+                destination: clean(path)?,
+                source: Source::Tmpfs(options.clone()),
+                writable: !options.split(',').any(|o| o == "ro"),
+                mode: options.clone(),
+                propagation: String::new(),
+            };
+            plan.add(wanted, true)?;
+        }
+        for from in &config.host.volumes_from {
+            let (container, mode) = from.split_once(':').unwrap_or((from, ""));
+            for point in others(container)? {
+                let writable = point.writable && !mode.split(',').any(|o| o == "ro");
+                let wanted = Wanted {
+                    destination: point.destination.clone(),
+                    writable,
+                    mode: mode.to_owned(),
+                    propagation: point.propagation.clone(),
+                    source: Source::Same(point),
+                };
+                plan.add(wanted, false)?;
+            }
+        }
+        for path in &config.volumes {
+            let wanted = Wanted {
+                destination: clean(path)?,
+                source: Source::Volume { config: VolumeConfigKey::default(), no_copy: false, subpath: None },
+                writable: true,
+                mode: String::new(),
+                propagation: String::new(),
+            };
+            plan.add(wanted, false)?;
+        }
+        Ok(plan)
+    }
+
+    fn add(&mut self, wanted: Wanted, must_be_first: bool) -> Result<()> {
+        if wanted.destination == "/" {
+            return Err(Error::invalid("invalid specification: destination can't be '/'"));
+        }
+        if !self.by_destination.contains_key(&wanted.destination) {
+            self.by_destination.insert(wanted.destination.clone(), wanted);
+            return Ok(());
+        }
+        if must_be_first {
+            return Err(Error::invalid(format!("Duplicate mount point: {}", wanted.destination)));
+        }
+        Ok(())
+    }
+
+    /// Makes volumes and missing folders. Blocking. Volumes made before an error stay: they are named and reusable,
+    /// anonymous ones are removed again.
+    pub(crate) fn realise(self, engine: &Engine) -> Result<Vec<Realised>> {
+        let mut made = Vec::new();
+        for wanted in self.by_destination.into_values() {
+            match realise(engine, wanted) {
+                Ok(one) => made.push(one),
+                Err(e) => {
+                    for one in made.iter().filter(|m: &&Realised| m.point.anonymous) {
+                        if let Err(e) = engine.inner.volumes.remove(&one.point.name, true) {
+                            tracing::warn!(error = %e, "anonymous volume could not be removed");
+                        }
+                    }
+                    return Err(e);
+                }
+            }
+        }
+        Ok(made)
+    }
+}
+
+fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
+    let Wanted { destination, source, writable, mode, propagation } = wanted;
+    let mut point = MountPoint {
+        kind: MountPointKind::Bind,
+        name: String::new(),
+        source: PathBuf::new(),
+        destination,
+        driver: String::new(),
+        mode,
+        writable,
+        propagation,
+        anonymous: false,
+    };
+    match source {
+        Source::Bind { path, create } => {
+            match fs::metadata(&path) {
+                Ok(_) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound && create => {
+                    fs::create_dir_all(&path).map_err(Error::io("create folder", &path))?;
+                }
+                Err(_) => {
+                    return Err(Error::invalid(format!(
+                        "invalid mount config for type \"bind\": bind source path does not exist: {}",
+                        path.display()
+                    )));
+                }
+            }
+            if point.propagation.is_empty() {
+                point.propagation = "rprivate".into();
+            }
+            point.source = path;
+            Ok(Realised { point, copy_up: false, options: String::new() })
+        }
+        Source::Volume { config, no_copy, subpath } => {
+            let volume = VolumeConfig {
+                name: config.name,
+                driver: config.driver,
+                driver_opts: config.driver_opts,
+                labels: config.labels,
+            };
+            let (volume, new) = engine.inner.volumes.create(volume)?;
+            if new {
+                engine.volume_event("create", &volume.name, &volume.driver, None);
+            }
+            point.kind = MountPointKind::Volume;
+            point.source = match subpath {
+                Some(sub) => inside(&volume.mountpoint, &sub)?,
+                None => volume.mountpoint,
+            };
+            point.name = volume.name;
+            point.driver = volume.driver;
+            point.anonymous = volume.anonymous;
+            Ok(Realised { point, copy_up: !no_copy, options: String::new() })
+        }
+        Source::Same(other) => {
+            point.kind = other.kind;
+            point.name = other.name;
+            point.source = other.source;
+            point.driver = other.driver;
+            Ok(Realised { point, copy_up: false, options: String::new() })
+        }
+        Source::Tmpfs(options) => {
+            point.kind = MountPointKind::Tmpfs;
+            Ok(Realised { point, copy_up: false, options })
+        }
+    }
+}
+
+/// A folder in a volume; must exist and be inside.
+fn inside(volume: &Path, sub: &str) -> Result<PathBuf> {
+    let path = volume.join(sub.trim_start_matches('/'));
+    let real = fs::canonicalize(&path).map_err(Error::io("find", &path))?;
+    let root = fs::canonicalize(volume).map_err(Error::io("find", volume))?;
+    if real.starts_with(root) {
+        Ok(real)
+    } else {
+        Err(Error::invalid(format!("subpath {sub} leaves the volume")))
+    }
+}
+
+/// Returns the mounts of a container that others may share.
+pub(crate) fn shareable(container: &Container) -> Vec<MountPoint> {
+    container.mounts.iter().filter(|m| m.kind != MountPointKind::Tmpfs).cloned().collect()
+}
+
+/// Makes a container path absolute and free of `.`, `..` and double slashes.
+pub(crate) fn clean(path: &str) -> Result<String> {
+    if !path.starts_with('/') {
+        return Err(Error::invalid(format!("invalid mount path: '{path}' mount path must be absolute")));
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(name) => parts.push(name.to_str().unwrap_or_default()),
+            Component::ParentDir => {
+                parts.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+/// Reads `source:destination[:options]` or `destination`.
+fn parse_bind(text: &str) -> Result<Wanted> {
+    let invalid = || Error::invalid(format!("invalid volume specification: '{text}'"));
+    let fields: Vec<&str> = text.split(':').collect();
+    let (source, destination, options) = match fields[..] {
+        [destination] => ("", destination, ""),
+        [source, destination] => (source, destination, ""),
+        [source, destination, options] => (source, destination, options),
+        _ => return Err(invalid()),
+    };
+    let (mut writable, mut no_copy, mut propagation) = (true, false, String::new());
+    for option in options.split(',').filter(|o| !o.is_empty()) {
+        match option {
+            "ro" | "readonly" => writable = false,
+            "rw" => writable = true,
+            "nocopy" => no_copy = true,
+            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
+                propagation = option.to_owned()
+            }
+            "z" | "Z" | "cached" | "consistent" | "delegated" | "copy" => {}
+            other => return Err(Error::invalid(format!("invalid mode: {other}"))),
+        }
+    }
+    let source = if source.starts_with('/') {
+        Source::Bind { path: PathBuf::from(clean(source)?), create: true }
+    } else {
+        let config = VolumeConfigKey { name: source.to_owned(), ..VolumeConfigKey::default() };
+        Source::Volume { config, no_copy, subpath: None }
+    };
+    Ok(Wanted { destination: clean(destination)?, source, writable, mode: options.to_owned(), propagation })
+}
+
+fn of_mount(mount: &crate::config::Mount) -> Result<Wanted> {
+    let mut wanted_propagation = String::new();
+    let source = match &mount.kind {
+        MountKind::Bind { source, propagation, create, .. } => {
+            if !source.starts_with('/') {
+                return Err(Error::invalid(format!(
+                    "invalid mount config for type \"bind\": invalid mount path: '{source}' mount path must be absolute"
+                )));
+            }
+            wanted_propagation = propagation.clone().unwrap_or_default();
+            Source::Bind { path: PathBuf::from(source), create: *create }
+        }
+        MountKind::Volume { name, driver, driver_opts, labels, no_copy, subpath } => Source::Volume {
+            config: VolumeConfigKey {
+                name: name.clone().unwrap_or_default(),
+                driver: driver.clone().unwrap_or_default(),
+                driver_opts: driver_opts.clone(),
+                labels: labels.clone(),
+            },
+            no_copy: *no_copy,
+            subpath: subpath.clone(),
+        },
+        MountKind::Tmpfs { size_bytes, mode } => {
+            let size = size_bytes.filter(|s| *s > 0).map(|s| format!("size={s}"));
+            let mode = mode.filter(|m| *m > 0).map(|m| format!("mode={m:o}"));
+            Source::Tmpfs([size, mode].into_iter().flatten().collect::<Vec<_>>().join(","))
+        }
+    };
+    Ok(Wanted {
+        destination: clean(&mount.target)?,
+        source,
+        writable: !mount.read_only,
+        mode: String::new(),
+        propagation: wanted_propagation,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bind_strings_name_paths_volumes_and_options() {
+        let bind = parse_bind("/srv/../data:/x//y/:ro,z").unwrap();
+        assert_eq!((bind.destination.as_str(), bind.writable), ("/x/y", false));
+        assert_eq!(bind.source, Source::Bind { path: "/data".into(), create: true });
+        let volume = parse_bind("web:/data:nocopy").unwrap();
+        assert!(matches!(volume.source, Source::Volume { no_copy: true, .. }));
+        assert!(matches!(parse_bind("/anon").unwrap().source, Source::Volume { .. }));
+        for bad in ["a:b:c:d", "v:relative", "v:/x:what", ""] {
+            assert!(parse_bind(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_callers_mount_wins_over_the_images_volume_and_duplicates_are_refused() {
+        let mut config = ContainerConfig::default();
+        config.volumes.insert("/data/".into());
+        config.host.binds = vec!["named:/data".into()];
+        let plan = Plan::of(&config, |_| Ok(vec![])).unwrap();
+        assert_eq!(plan.by_destination.len(), 1);
+        config.host.binds.push("other:/data".into());
+        assert!(Plan::of(&config, |_| Ok(vec![])).is_err());
+    }
+}

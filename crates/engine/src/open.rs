@@ -1,0 +1,253 @@
+//! Opening the engine over what an earlier one left: nothing that runs is disturbed, nothing half-made stays.
+
+use crate::{
+    container::*,
+    engine::{Engine, Inner, Options},
+    error::{Error, Result},
+    event::Events,
+    local_network::LocalNetworks,
+    owner::{Owner, lost},
+    persist,
+    registry::Registry,
+    restart, secrets,
+    volume::Volumes,
+};
+use futures::StreamExt;
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio::time::Instant;
+
+/// Prefix of folders that wait to be swept up.
+pub(crate) const REMOVED: &str = ".removed-";
+/// Containers looked after at once.
+const AT_ONCE: usize = 8;
+
+pub(crate) async fn open(options: Options) -> Result<Engine> {
+    let Options { data_root, run_root, images, network, shim, userns_squash, hostname, cgroup_parent } =
+        options;
+    for folder in [data_root.join("containers"), run_root.join("c"), run_root.join("secrets")] {
+        fs::create_dir_all(&folder).map_err(Error::io("create folder", &folder))?;
+    }
+    let inner = Inner {
+        volumes: Volumes::open(data_root.join("volumes"))?,
+        networks: LocalNetworks::open(data_root.join("networks"))?,
+        data_root,
+        run_root,
+        images,
+        network,
+        shim,
+        userns_squash,
+        hostname,
+        cgroup_parent: if cgroup_parent.is_empty() { "rswarm".into() } else { cgroup_parent },
+        registry: Registry::default(),
+        execs: Default::default(),
+        exec_ended: tokio::sync::watch::Sender::new(()),
+        events: Events::default(),
+        tasks: Default::default(),
+        cancel: Default::default(),
+    };
+    let engine = Engine { inner: Arc::new(inner) };
+    let known = engine.clone();
+    let containers = crate::blocking(move || read_containers(&known.inner)).await?;
+    let ids: BTreeSet<String> = containers.iter().map(|c| c.id.clone()).collect();
+    sweep(&engine, &ids).await;
+    // All are known before any is started again: one may name another.
+    let mut owners = Vec::new();
+    for mut container in containers {
+        if engine.inner.registry.reserve(&container.name, &container.id).is_err() {
+            container.name = container.id.clone(); // cannot happen while this engine alone writes here
+        }
+        let (owner, handle) = Owner::new(engine.clone(), container);
+        engine.inner.registry.insert(&owner.container.id, handle);
+        owners.push(owner);
+    }
+    let recovered = futures::stream::iter(owners).map(recover).buffer_unordered(AT_ONCE);
+    let recovered: Vec<Owner> = recovered.collect().await;
+    for owner in recovered {
+        engine.inner.tasks.spawn(owner.run());
+    }
+    Ok(engine)
+}
+
+/// Returns the containers on disk; removes folders that are not whole.
+fn read_containers(inner: &Inner) -> Result<Vec<Container>> {
+    let root = inner.data_root.join("containers");
+    let mut containers = Vec::new();
+    for entry in fs::read_dir(&root).map_err(Error::io("list", &root))? {
+        let dir = entry.map_err(Error::io("list", &root))?.path();
+        match read_container(&dir) {
+            Ok(Some(container)) => containers.push(container),
+            Ok(None) => {
+                tracing::info!(path = %dir.display(), "half-made container removed");
+                remove_tree(&dir).map_err(Error::io("remove", &dir))?;
+            }
+            Err(e) => {
+                tracing::error!(path = %dir.display(), error = %e, "container cannot be read and is left alone")
+            }
+        }
+    }
+    Ok(containers)
+}
+
+/// `None` = it was being made or removed.
+fn read_container(dir: &Path) -> Result<Option<Container>> {
+    let id = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    if id.starts_with(REMOVED) {
+        return Ok(None);
+    }
+    let (config, state) = (
+        persist::read_json(&dir.join("config.json"))?,
+        persist::read_json::<Container>(&dir.join("state.json"))?,
+    );
+    let (Some(config), Some(mut container)) = (config, state) else { return Ok(None) };
+    container.config = Arc::new(config);
+    // The data root may have been moved.
+    container.hosts_path = dir.join("hosts");
+    container.hostname_path = dir.join("hostname");
+    container.resolv_conf_path = dir.join("resolv.conf");
+    if !container.log_path.as_os_str().is_empty() {
+        container.log_path = dir.join(format!("{id}-json.log"));
+    }
+    Ok(Some(container))
+}
+
+/// Removes run folders, cgroups, sandboxes and secrets that belong to no container.
+async fn sweep(engine: &Engine, ids: &BTreeSet<String>) {
+    let inner = &engine.inner;
+    let orphan = |id: &String| !ids.contains(id);
+    let run_folders = fs::read_dir(inner.run_root.join("c")).into_iter().flatten();
+    for id in run_folders.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(orphan) {
+        tracing::info!(container.id = %id, "leftover of a run removed");
+        let (dir, cgroup) = (inner.run_dir(&id), format!("/{}/{id}", inner.cgroup_parent));
+        let swept = crate::blocking(move || {
+            if let Ok(shim) = runtime::Shim::connect(&dir)
+                && let Err(e) = shim.shutdown()
+            {
+                tracing::warn!(error = %e, "shim did not end");
+            }
+            Ok(runtime::remove(&dir, Some(&cgroup)))
+        })
+        .await;
+        for error in swept.ok().and_then(Result::err).into_iter().flatten() {
+            tracing::warn!(container.id = %id, error = %error, "leftover stays");
+        }
+    }
+    for id in secrets::ids(inner).into_iter().filter(orphan) {
+        if let Err(e) = secrets::remove(inner, &id) {
+            tracing::warn!(container.id = %id, error = %e, "leftover stays");
+        }
+    }
+    match inner.network.sandboxes().await {
+        Ok(sandboxes) => {
+            for id in sandboxes.into_iter().map(|s| s.id).filter(orphan) {
+                if inner.network.remove_sandbox(&id).await.is_err() {
+                    tracing::warn!(container.id = %id, "sandbox stays");
+                }
+            }
+        }
+        Err(e) => tracing::warn!(error = %e, "sandboxes unknown"),
+    }
+}
+
+/// Finds out what became of one container while nobody looked.
+async fn recover(mut owner: Owner) -> Owner {
+    let run_dir = owner.run_dir.clone();
+    let was_running = owner.container.state.is_running();
+    let was_removing = owner.container.state.status == Status::Removing;
+    let connected = crate::blocking(move || Ok(runtime::Shim::connect(&run_dir)))
+        .await
+        .and_then(|shim| shim.map_err(|e| crate::owner::runtime_failed("adopt", "", e)));
+    match connected {
+        Ok(shim) if shim.started() => adopt(&mut owner, shim).await,
+        Ok(shim) => {
+            // Made, but not started, when the daemon was killed: the caller never got an answer.
+            owner.shim = Some(Arc::new(std::sync::Mutex::new(shim)));
+            owner.take_down().await;
+        }
+        Err(_) if was_running => {
+            let exit = runtime::read_exit(&owner.run_dir).unwrap_or_else(lost);
+            owner.ended(exit).await;
+        }
+        Err(_) => {
+            if let Some(exit) = runtime::read_exit(&owner.run_dir) {
+                owner.ended(exit).await;
+            } else if owner.run_dir.exists() {
+                owner.take_down().await;
+            }
+        }
+    }
+    if was_removing && !owner.gone {
+        if let Err(e) = owner.remove_now(RemoveOptions { force: true, volumes: false }).await {
+            tracing::warn!(container.id = %owner.container.id, error = %e, "removal not finished");
+        }
+        return owner;
+    }
+    let idle = !owner.gone && !owner.container.state.is_running() && owner.restart_at.is_none();
+    let was_up = was_running || owner.container.state.status == Status::Restarting;
+    let ran_before =
+        owner.container.state.started_at.is_some() || owner.container.state.status == Status::Restarting;
+    let host = &owner.container.config.host;
+    if idle && ran_before && restart::at_open(host.restart, owner.container.manually_stopped, was_up) {
+        owner.restart_at = Some(Instant::now());
+        owner.container.state.status = Status::Restarting;
+        owner.publish();
+    }
+    owner
+}
+
+async fn adopt(owner: &mut Owner, shim: runtime::Shim) {
+    let pid = shim.pid();
+    if let Err(e) = owner.adopt(shim) {
+        tracing::error!(container.id = %owner.container.id, error = %e, "container not adopted");
+        return;
+    }
+    let state = &mut owner.container.state;
+    if !state.is_running() {
+        // Killed between the program's start and the note of it.
+        state.status = Status::Running;
+        state.started_at = Some(crate::now());
+    }
+    state.pid = Some(pid);
+    let started_at = state.started_at.unwrap_or_else(crate::now);
+    let ran_for = crate::now().since(started_at);
+    owner.started = Instant::now().checked_sub(ran_for).or_else(|| Some(Instant::now()));
+    if let Ok(sandboxes) = owner.engine.inner.network.sandboxes().await
+        && let Some(info) = sandboxes.iter().find(|s| s.id == owner.container.id)
+    {
+        owner.take_network(info);
+    }
+    owner.begin_health();
+    owner.publish();
+    tracing::info!(container.id = %owner.container.id, "container adopted");
+    owner.hear_shim().await;
+}
+
+pub(crate) fn cgroup_path(inner: &Inner, container: &Container) -> String {
+    let parent = container.config.host.cgroup_parent.as_deref().filter(|p| !p.is_empty());
+    let parent = parent.unwrap_or(&inner.cgroup_parent).trim_matches('/');
+    format!("/{parent}/{}", container.id)
+}
+
+/// Removes a folder with everything in it; that it is missing is fine. Overlayfs leaves a folder without permissions
+/// in `work`, which an ordinary user has to open first.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    let missing_is_fine = |result: io::Result<()>| match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    match missing_is_fine(fs::remove_dir_all(path)) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            use std::os::unix::fs::PermissionsExt;
+            let work: PathBuf = path.join("work/work");
+            if work.exists() {
+                fs::set_permissions(&work, fs::Permissions::from_mode(0o700))?;
+            }
+            missing_is_fine(fs::remove_dir_all(path))
+        }
+        other => other,
+    }
+}

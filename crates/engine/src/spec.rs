@@ -1,0 +1,702 @@
+//! The OCI runtime spec of a container, as Docker would write it. Pure: everything looked up before comes in by
+//! [`Parts`]. Written as JSON and parsed, because that is how the specification and every example show it.
+//!
+//! Source: OCI runtime-spec 1.2; moby `oci/defaults.go`, `daemon/oci_linux.go`.
+
+use crate::{
+    config::{ContainerConfig, Resources, Ulimit},
+    container::{MountPoint, MountPointKind},
+    error::{Error, Result},
+    exec::ExecConfig,
+    merge,
+    users::Identity,
+};
+use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const SHM_BYTES: u64 = 64 << 20;
+
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+const DEFAULT_CAPS: [&str; 14] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+];
+
+const ALL_CAPS: [&str; 41] = [
+    "CAP_AUDIT_CONTROL",
+    "CAP_AUDIT_READ",
+    "CAP_AUDIT_WRITE",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_KILL",
+    "CAP_LEASE",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_MAC_ADMIN",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MKNOD",
+    "CAP_NET_ADMIN",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_RAW",
+    "CAP_PERFMON",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYSLOG",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_NICE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_WAKE_ALARM",
+];
+
+/// A tmpfs to be mounted, with its options.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tmpfs {
+    pub(crate) destination: String,
+    pub(crate) options: String,
+}
+
+/// What was looked up for the spec.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) config: &'a ContainerConfig,
+    pub(crate) hostname: &'a str,
+    pub(crate) identity: &'a Identity,
+    pub(crate) mounts: &'a [MountPoint],
+    pub(crate) tmpfs: &'a [Tmpfs],
+    /// hosts, hostname, resolv.conf, secrets: (host path, container path, writable).
+    pub(crate) files: &'a [(PathBuf, String, bool)],
+    /// `None` = the host's own network.
+    pub(crate) netns: Option<&'a Path>,
+    /// Pids of containers whose namespaces are joined.
+    pub(crate) pid_of: Option<u32>,
+    pub(crate) ipc_of: Option<u32>,
+    pub(crate) cgroups_path: &'a str,
+    pub(crate) userns_squash: bool,
+}
+
+/// Returns the capabilities of a container.
+///
+/// # Errors
+/// `InvalidParameter` for a name that does not exist.
+pub(crate) fn capabilities(add: &[String], drop: &[String], privileged: bool) -> Result<Vec<String>> {
+    if privileged {
+        return Ok(ALL_CAPS.map(str::to_owned).to_vec());
+    }
+    let known = |name: &String| -> Result<String> {
+        let upper = name.to_ascii_uppercase();
+        let full = if upper == "ALL" || upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+        if full == "ALL" || ALL_CAPS.contains(&full.as_str()) {
+            Ok(full)
+        } else {
+            Err(Error::invalid(format!("invalid capability: \"{name}\"")))
+        }
+    };
+    let add = add.iter().map(known).collect::<Result<Vec<_>>>()?;
+    let drop = drop.iter().map(known).collect::<Result<Vec<_>>>()?;
+    let has = |list: &[String], cap: &str| list.iter().any(|c| c == cap);
+    let granted = |cap: &&str| {
+        let by_default = !has(&drop, "ALL") && DEFAULT_CAPS.contains(cap);
+        if has(&add, "ALL") { !has(&drop, cap) } else { has(&add, cap) || (by_default && !has(&drop, cap)) }
+    };
+    Ok(ALL_CAPS.iter().filter(|c| granted(*c)).map(|c| (*c).to_owned()).collect())
+}
+
+/// What the security options say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Security {
+    pub(crate) no_new_privileges: bool,
+    pub(crate) seccomp: Seccomp,
+    pub(crate) unmask: bool,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) enum Seccomp {
+    #[default]
+    Default,
+    Unconfined,
+    /// JSON of `linux.seccomp`.
+    Custom(String),
+}
+
+/// # Errors
+/// `InvalidParameter` for an option that does not exist.
+pub(crate) fn security(options: &[String]) -> Result<Security> {
+    let mut security = Security::default();
+    for option in options {
+        let (key, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));
+        match (key, value) {
+            ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
+            ("no-new-privileges", "false") => security.no_new_privileges = false,
+            ("seccomp", "unconfined") => security.seccomp = Seccomp::Unconfined,
+            ("seccomp", "builtin" | "default") => security.seccomp = Seccomp::Default,
+            ("seccomp", json) if json.trim_start().starts_with('{') => {
+                security.seccomp = Seccomp::Custom(json.to_owned());
+            }
+            ("systempaths", "unconfined") => security.unmask = true,
+            ("apparmor" | "label", _) => {} // this host has neither AppArmor nor SELinux rules of ours
+            _ => return Err(Error::invalid(format!("invalid --security-opt: {option:?}"))),
+        }
+    }
+    Ok(security)
+}
+
+/// Builds the whole spec.
+///
+/// # Errors
+/// `InvalidParameter` for limits, capabilities or options that do not exist.
+pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec> {
+    let host = &parts.config.host;
+    let security = security(&host.security_opts)?;
+    let caps = capabilities(&host.cap_add, &host.cap_drop, host.privileged)?;
+    let process = json!({
+        "terminal": parts.config.tty,
+        "user": user(parts.identity),
+        "args": merge::command(parts.config),
+        "env": env(parts),
+        "cwd": cwd(parts.config),
+        "capabilities": capability_sets(&caps, parts.identity.uid),
+        "rlimits": host.ulimits.iter().map(rlimit).collect::<Result<Vec<_>>>()?,
+        "noNewPrivileges": security.no_new_privileges,
+        "oomScoreAdj": host.oom_score_adj,
+    });
+    let mut linux = json!({
+        "cgroupsPath": parts.cgroups_path,
+        "namespaces": namespaces(parts),
+        "sysctl": host.sysctls.iter().filter(|(k, _)| !(k.starts_with("net.") && parts.netns.is_some())).collect::<std::collections::BTreeMap<_, _>>(),
+        "resources": resources(&host.resources, host.privileged, parts)?,
+        "devices": devices(parts)?,
+        "maskedPaths": masked(host.masked_paths.as_ref(), &MASKED, host.privileged || security.unmask),
+        "readonlyPaths": masked(host.readonly_paths.as_ref(), &READ_ONLY, host.privileged || security.unmask),
+    });
+    if !host.privileged {
+        match &security.seccomp {
+            Seccomp::Default => linux["seccomp"] = seccomp(&caps, parts.id)?,
+            Seccomp::Unconfined => {}
+            Seccomp::Custom(text) => {
+                linux["seccomp"] = serde_json::from_str(text)
+                    .map_err(|e| Error::invalid(format!("Decoding seccomp profile failed: {e}")))?;
+            }
+        }
+    }
+    let own_uts = host.uts_mode != "host";
+    let mut whole = json!({
+        "ociVersion": "1.2.0",
+        "process": process,
+        "root": { "path": "rootfs", "readonly": host.read_only },
+        "mounts": mounts(parts),
+        "linux": linux,
+        "annotations": host.annotations,
+    });
+    if own_uts {
+        whole["hostname"] = parts.hostname.into();
+        if let Some(domain) = parts.config.domainname.as_deref().filter(|d| !d.is_empty()) {
+            whole["domainname"] = domain.into();
+        }
+    }
+    parsed(whole, parts.id)
+}
+
+/// Builds the process of an exec.
+pub(crate) fn exec_process(
+    config: &ContainerConfig,
+    identity: &Identity,
+    exec: &ExecConfig,
+    hostname: &str,
+) -> Result<Process> {
+    let host = &config.host;
+    let caps = capabilities(&host.cap_add, &host.cap_drop, host.privileged || exec.privileged)?;
+    let mut env = base_env(config, hostname, identity, exec.tty);
+    env = merge::merge_env(&env, &exec.env);
+    let process = json!({
+        "terminal": exec.tty,
+        "user": user(identity),
+        "args": exec.cmd,
+        "env": env,
+        "cwd": exec.working_dir.clone().filter(|d| !d.is_empty()).unwrap_or_else(|| cwd(config)),
+        "capabilities": capability_sets(&caps, identity.uid),
+        "noNewPrivileges": security(&host.security_opts)?.no_new_privileges,
+        "oomScoreAdj": host.oom_score_adj,
+        "rlimits": host.ulimits.iter().map(rlimit).collect::<Result<Vec<_>>>()?,
+    });
+    parsed(process, "exec")
+}
+
+/// Builds the cgroup limits for a live update.
+pub(crate) fn limits(resources_wanted: &Resources) -> Result<LinuxResources> {
+    parsed(Value::Object(limit_map(resources_wanted)?), "update")
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(value: Value, id: &str) -> Result<T> {
+    serde_json::from_value(value)
+        .map_err(|source| Error::Spec { id: id.to_owned(), source: oci_spec::OciSpecError::SerDe(source) })
+}
+
+fn user(identity: &Identity) -> Value {
+    json!({ "uid": identity.uid, "gid": identity.gid, "additionalGids": identity.groups })
+}
+
+fn capability_sets(caps: &[String], uid: u32) -> Value {
+    // As Docker: an ordinary user starts without effective capabilities, but may get them from file capabilities.
+    if uid == 0 {
+        json!({ "bounding": caps, "effective": caps, "permitted": caps })
+    } else {
+        json!({ "bounding": caps })
+    }
+}
+
+fn cwd(config: &ContainerConfig) -> String {
+    config.working_dir.clone().filter(|d| !d.is_empty()).unwrap_or_else(|| "/".into())
+}
+
+fn env(parts: &Parts<'_>) -> Vec<String> {
+    base_env(parts.config, parts.hostname, parts.identity, parts.config.tty)
+}
+
+fn base_env(config: &ContainerConfig, hostname: &str, identity: &Identity, tty: bool) -> Vec<String> {
+    let mut env = vec![PATH.to_owned(), format!("HOSTNAME={hostname}")];
+    if tty {
+        env.push("TERM=xterm".into());
+    }
+    env = merge::merge_env(&env, &config.env);
+    if !env.iter().any(|e| e.starts_with("HOME=")) {
+        env.push(format!("HOME={}", identity.home));
+    }
+    env
+}
+
+fn rlimit(limit: &Ulimit) -> Result<Value> {
+    const NAMES: [&str; 15] = [
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ];
+    let name = limit.name.to_ascii_lowercase();
+    if !NAMES.contains(&name.as_str()) {
+        return Err(Error::invalid(format!("invalid ulimit type: {}", limit.name)));
+    }
+    let number = |n: i64| u64::try_from(n).unwrap_or(u64::MAX); // -1 = unlimited
+    if number(limit.soft) > number(limit.hard) {
+        return Err(Error::invalid("ulimit soft limit must be less than or equal to hard limit"));
+    }
+    let name = format!("RLIMIT_{}", name.to_ascii_uppercase());
+    Ok(json!({ "type": name, "soft": number(limit.soft), "hard": number(limit.hard) }))
+}
+
+fn namespaces(parts: &Parts<'_>) -> Vec<Value> {
+    let host = &parts.config.host;
+    let joined =
+        |kind: &str, file: &str, pid: u32| json!({ "type": kind, "path": format!("/proc/{pid}/ns/{file}") });
+    let mut namespaces = vec![json!({ "type": "mount" })];
+    if let Some(path) = parts.netns {
+        namespaces.push(json!({ "type": "network", "path": path }));
+    }
+    match parts.pid_of {
+        Some(pid) => namespaces.push(joined("pid", "pid", pid)),
+        None if host.pid_mode != "host" => namespaces.push(json!({ "type": "pid" })),
+        None => {}
+    }
+    match parts.ipc_of {
+        Some(pid) => namespaces.push(joined("ipc", "ipc", pid)),
+        None if host.ipc_mode != "host" => namespaces.push(json!({ "type": "ipc" })),
+        None => {}
+    }
+    if host.uts_mode != "host" {
+        namespaces.push(json!({ "type": "uts" }));
+    }
+    if host.cgroupns_mode != "host" {
+        namespaces.push(json!({ "type": "cgroup" }));
+    }
+    namespaces
+}
+
+fn limit_map(wanted: &Resources) -> Result<serde_json::Map<String, Value>> {
+    let mut cpu = serde_json::Map::new();
+    if wanted.cpu_shares > 0 {
+        cpu.insert("shares".into(), wanted.cpu_shares.into());
+    }
+    if wanted.cpu_nanos > 0 {
+        let period = 100_000u64;
+        let quota =
+            i64::try_from(wanted.cpu_nanos.saturating_mul(period) / 1_000_000_000).unwrap_or(i64::MAX);
+        if quota < 1000 {
+            return Err(Error::invalid("Range of CPUs is from 0.01: the limit is too small"));
+        }
+        cpu.insert("period".into(), period.into());
+        cpu.insert("quota".into(), quota.into());
+    } else {
+        if wanted.cpu_period > 0 {
+            cpu.insert("period".into(), wanted.cpu_period.into());
+        }
+        if wanted.cpu_quota != 0 {
+            cpu.insert("quota".into(), wanted.cpu_quota.into());
+        }
+    }
+    if !wanted.cpuset_cpus.is_empty() {
+        cpu.insert("cpus".into(), wanted.cpuset_cpus.clone().into());
+    }
+    if !wanted.cpuset_mems.is_empty() {
+        cpu.insert("mems".into(), wanted.cpuset_mems.clone().into());
+    }
+    let mut memory = serde_json::Map::new();
+    if wanted.memory_bytes > 0 {
+        if wanted.memory_bytes < 6 << 20 {
+            return Err(Error::invalid("Minimum memory limit allowed is 6MB"));
+        }
+        memory.insert("limit".into(), wanted.memory_bytes.into());
+        // As Docker: the same amount of swap again unless said otherwise.
+        let swap = match wanted.memory_swap_bytes {
+            0 => i64::try_from(wanted.memory_bytes.saturating_mul(2)).unwrap_or(i64::MAX),
+            given => given,
+        };
+        if swap > 0 && u64::try_from(swap).is_ok_and(|s| s < wanted.memory_bytes) {
+            return Err(Error::invalid(
+                "Minimum memoryswap limit should be larger than memory limit, see usage",
+            ));
+        }
+        memory.insert("swap".into(), swap.into());
+    }
+    if wanted.memory_reservation_bytes > 0 {
+        memory.insert("reservation".into(), wanted.memory_reservation_bytes.into());
+    }
+    if wanted.oom_kill_disable {
+        memory.insert("disableOOMKiller".into(), true.into());
+    }
+    let mut map = serde_json::Map::new();
+    if !cpu.is_empty() {
+        map.insert("cpu".into(), cpu.into());
+    }
+    if !memory.is_empty() {
+        map.insert("memory".into(), memory.into());
+    }
+    if let Some(limit) = wanted.pids_limit.filter(|n| *n > 0) {
+        map.insert("pids".into(), json!({ "limit": limit }));
+    }
+    if wanted.blkio_weight > 0 {
+        map.insert("blockIO".into(), json!({ "weight": wanted.blkio_weight }));
+    }
+    Ok(map)
+}
+
+fn resources(wanted: &Resources, privileged: bool, parts: &Parts<'_>) -> Result<Value> {
+    let mut map = limit_map(wanted)?;
+    let mut rules = vec![];
+    if privileged {
+        rules.push(json!({ "allow": true, "access": "rwm" }));
+    } else {
+        rules.push(json!({ "allow": false, "access": "rwm" }));
+        for (kind, major, minor) in [
+            ("c", Some(1), Some(3)),
+            ("c", Some(1), Some(5)),
+            ("c", Some(1), Some(7)),
+            ("c", Some(1), Some(8)),
+            ("c", Some(1), Some(9)),
+            ("c", Some(5), Some(0)),
+            ("c", Some(5), Some(1)),
+            ("c", Some(5), Some(2)),
+            ("c", Some(136), None),
+        ] {
+            let mut rule = json!({ "allow": true, "type": kind, "access": "rwm" });
+            if let Some(major) = major {
+                rule["major"] = major.into();
+            }
+            if let Some(minor) = minor {
+                rule["minor"] = minor.into();
+            }
+            rules.push(rule);
+        }
+        for kind in ["c", "b"] {
+            rules.push(json!({ "allow": true, "type": kind, "access": "m" }));
+        }
+        for device in &parts.config.host.devices {
+            let (kind, major, minor, ..) = device_numbers(&device.host_path)?;
+            let access = if device.permissions.is_empty() { "rwm" } else { &device.permissions };
+            rules.push(
+                json!({ "allow": true, "type": kind, "major": major, "minor": minor, "access": access }),
+            );
+        }
+    }
+    map.insert("devices".into(), rules.into());
+    Ok(Value::Object(map))
+}
+
+fn device_numbers(path: &str) -> Result<(&'static str, i64, i64, u32)> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let bad = || {
+        Error::invalid(format!(
+            "error gathering device information while adding custom device \"{path}\": not a device node"
+        ))
+    };
+    let meta = std::fs::metadata(path).map_err(|_| {
+        Error::invalid(format!(
+            "error gathering device information while adding custom device \"{path}\": no such file or directory"
+        ))
+    })?;
+    let kind = match meta.file_type() {
+        t if t.is_char_device() => "c",
+        t if t.is_block_device() => "b",
+        _ => return Err(bad()),
+    };
+    let device = meta.rdev();
+    let number = |n: u32| i64::from(n);
+    Ok((kind, number(rustix::fs::major(device)), number(rustix::fs::minor(device)), meta.mode() & 0o777))
+}
+
+fn devices(parts: &Parts<'_>) -> Result<Vec<Value>> {
+    let one = |d: &crate::config::Device| {
+        let (kind, major, minor, mode) = device_numbers(&d.host_path)?;
+        let path = if d.container_path.is_empty() { &d.host_path } else { &d.container_path };
+        Ok(
+            json!({ "path": path, "type": kind, "major": major, "minor": minor, "fileMode": mode, "uid": 0, "gid": 0 }),
+        )
+    };
+    parts.config.host.devices.iter().map(one).collect()
+}
+
+fn masked(wanted: Option<&Vec<String>>, default: &[&str], none: bool) -> Vec<String> {
+    match wanted {
+        Some(paths) => paths.clone(),
+        None if none => vec![],
+        None => default.iter().map(|p| (*p).to_owned()).collect(),
+    }
+}
+
+fn seccomp(caps: &[String], id: &str) -> Result<Value> {
+    let set = caps.iter().filter_map(|c| c.parse::<Capability>().ok()).collect();
+    let profile = runtime::default_seccomp(&set);
+    serde_json::to_value(profile)
+        .map_err(|source| Error::Spec { id: id.to_owned(), source: oci_spec::OciSpecError::SerDe(source) })
+}
+
+fn mounts(parts: &Parts<'_>) -> Vec<Value> {
+    let host = &parts.config.host;
+    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": source, "options": options });
+    let system_access = if host.privileged { "rw" } else { "ro" };
+    let mut pts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    if !parts.userns_squash {
+        pts.push("gid=5");
+    }
+    let mut mounts = vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", "devpts", &pts),
+    ];
+    if parts.netns.is_none() && parts.userns_squash {
+        // sysfs shows a network namespace: only its owner may mount it.
+        mounts.push(mount("/sys", "bind", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"]));
+    } else {
+        mounts.push(mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", system_access]));
+    }
+    mounts.push(mount(
+        "/sys/fs/cgroup",
+        "cgroup",
+        "cgroup",
+        &["nosuid", "noexec", "nodev", "relatime", system_access],
+    ));
+    let has = |path: &str| {
+        parts.mounts.iter().any(|m| m.destination == path)
+            || parts.tmpfs.iter().any(|t| t.destination == path)
+    };
+    if !has("/dev/mqueue") {
+        if host.ipc_mode == "host" {
+            mounts.push(mount("/dev/mqueue", "bind", "/dev/mqueue", &["rbind", "nosuid", "noexec", "nodev"]));
+        } else {
+            mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
+        }
+    }
+    if !has("/dev/shm") {
+        let size = format!("size={}", host.shm_size_bytes.filter(|s| *s > 0).unwrap_or(SHM_BYTES));
+        match (host.ipc_mode.as_str(), parts.ipc_of) {
+            ("host", _) => {
+                mounts.push(mount("/dev/shm", "bind", "/dev/shm", &["rbind", "nosuid", "noexec", "nodev"]))
+            }
+            (_, Some(pid)) => {
+                let source = format!("/proc/{pid}/root/dev/shm");
+                mounts.push(mount("/dev/shm", "bind", &source, &["rbind", "nosuid", "noexec", "nodev"]));
+            }
+            _ => mounts.push(mount(
+                "/dev/shm",
+                "tmpfs",
+                "shm",
+                &["nosuid", "noexec", "nodev", "mode=1777", &size],
+            )),
+        }
+    }
+    let mut own = vec![];
+    for (source, destination, writable) in parts.files {
+        let access = if *writable { "rw" } else { "ro" };
+        let source = source.to_string_lossy();
+        own.push(mount(destination, "bind", &source, &["rbind", "rprivate", access]));
+    }
+    for tmpfs in parts.tmpfs {
+        let mut options = vec!["nosuid", "nodev", "noexec"];
+        for option in tmpfs.options.split(',').filter(|o| !o.is_empty()) {
+            match option {
+                "exec" => options.retain(|o| *o != "noexec"),
+                "dev" => options.retain(|o| *o != "nodev"),
+                "suid" => options.retain(|o| *o != "nosuid"),
+                other if !options.contains(&other) => options.push(other),
+                _ => {}
+            }
+        }
+        own.push(mount(&tmpfs.destination, "tmpfs", "tmpfs", &options));
+    }
+    for point in parts.mounts.iter().filter(|m| m.kind != MountPointKind::Tmpfs) {
+        let access = if point.writable { "rw" } else { "ro" };
+        let propagation = if point.propagation.is_empty() { "rprivate" } else { &point.propagation };
+        own.push(mount(
+            &point.destination,
+            "bind",
+            &point.source.to_string_lossy(),
+            &["rbind", propagation, access],
+        ));
+    }
+    // Parents before what lies in them; the sort is stable.
+    own.sort_by_key(|m| m["destination"].as_str().map_or(0, |d| d.matches('/').count()));
+    mounts.extend(own);
+    mounts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caps(add: &[&str], drop: &[&str]) -> Vec<String> {
+        let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        capabilities(&own(add), &own(drop), false).unwrap()
+    }
+
+    #[test]
+    fn capabilities_are_dockers_default_with_what_is_added_and_dropped() {
+        assert_eq!(caps(&[], &[]).len(), 14);
+        assert!(caps(&["net_admin"], &[]).contains(&"CAP_NET_ADMIN".to_owned()));
+        assert!(!caps(&[], &["CAP_CHOWN"]).contains(&"CAP_CHOWN".to_owned()));
+        assert_eq!(caps(&["SYS_TIME"], &["ALL"]), ["CAP_SYS_TIME"]);
+        assert_eq!(caps(&["ALL"], &["SYS_ADMIN"]).len(), 40);
+        assert!(capabilities(&["NO_SUCH".to_owned()], &[], false).is_err());
+    }
+
+    #[test]
+    fn security_options_are_understood_or_refused() {
+        let of = |text: &str| security(&[text.to_owned()]);
+        assert!(of("no-new-privileges").unwrap().no_new_privileges);
+        assert!(of("no-new-privileges:true").unwrap().no_new_privileges);
+        assert_eq!(of("seccomp=unconfined").unwrap().seccomp, Seccomp::Unconfined);
+        assert!(of("seccomp=nonsense").is_err());
+        assert!(of("frobnicate").is_err());
+    }
+
+    #[test]
+    fn limits_become_cgroup_values() {
+        let wanted = Resources {
+            cpu_nanos: 1_500_000_000,
+            memory_bytes: 64 << 20,
+            pids_limit: Some(10),
+            ..Resources::default()
+        };
+        let got = Value::Object(limit_map(&wanted).unwrap());
+        assert_eq!(got["cpu"], json!({ "period": 100_000, "quota": 150_000 }));
+        assert_eq!(got["memory"], json!({ "limit": 64 << 20, "swap": 128 << 20 }));
+        assert_eq!(got["pids"]["limit"], 10);
+        assert!(limits(&wanted).is_ok());
+        assert!(limit_map(&Resources { memory_bytes: 1 << 20, ..Resources::default() }).is_err());
+    }
+
+    #[test]
+    fn the_whole_spec_is_valid() {
+        let config = ContainerConfig { cmd: Some(vec!["true".into()]), ..ContainerConfig::default() };
+        let identity = Identity { uid: 33, gid: 33, groups: vec![40], home: "/".into() };
+        let point = MountPoint {
+            kind: MountPointKind::Bind,
+            name: String::new(),
+            source: "/srv".into(),
+            destination: "/a/b".into(),
+            driver: String::new(),
+            mode: String::new(),
+            writable: false,
+            propagation: String::new(),
+            anonymous: false,
+        };
+        let shallow = MountPoint { destination: "/a".into(), ..point.clone() };
+        let parts = Parts {
+            id: "x",
+            config: &config,
+            hostname: "web",
+            identity: &identity,
+            mounts: &[point, shallow],
+            tmpfs: &[],
+            files: &[],
+            netns: Some(Path::new("/run/ns")),
+            pid_of: None,
+            ipc_of: None,
+            cgroups_path: "/rswarm/x",
+            userns_squash: false,
+        };
+        let spec = spec(&parts).unwrap();
+        let mounts: Vec<_> =
+            spec.mounts().as_ref().unwrap().iter().map(|m| m.destination().display().to_string()).collect();
+        assert_eq!(mounts[mounts.len() - 2..], ["/a", "/a/b"]);
+        let process = spec.process().as_ref().unwrap();
+        assert!(process.capabilities().as_ref().unwrap().effective().is_none());
+        assert!(process.env().as_ref().unwrap().contains(&"HOSTNAME=web".to_owned()));
+    }
+}

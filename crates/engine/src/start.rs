@@ -1,0 +1,582 @@
+//! The start of a container, in order: network, files of /etc, spec, shim, program. Whatever fails takes down what
+//! was made before it.
+
+use crate::{
+    config::{EndpointConfig, NetworkMode},
+    container::*,
+    error::{Error, Result},
+    etc::{self, Resolver},
+    health,
+    layers::Layers,
+    local_network::{self, LocalNetwork},
+    owner::{Owner, runtime_failed},
+    secrets,
+    spec::{self, Parts, Tmpfs},
+    users,
+};
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+use tokio::time::Instant;
+
+const LOG_BYTES: u64 = 10 << 20;
+const LOG_FILES: u32 = 3;
+
+/// The network side of a start.
+#[derive(Debug, Default)]
+struct Network {
+    /// `None` = the host's.
+    netns: Option<PathBuf>,
+    addresses: Vec<IpAddr>,
+    /// Ours, where names of containers are answered.
+    resolver: Option<Resolver>,
+}
+
+impl Owner {
+    /// Starts it; on failure nothing of it is left and `state` says why.
+    pub(crate) async fn start(&mut self) -> Result<()> {
+        let result = self.try_start().await;
+        if let Err(e) = &result {
+            self.take_down().await;
+            self.early.clear();
+            let state = &mut self.container.state;
+            state.error = e.to_string();
+            state.exit_code = match e {
+                Error::Start { exit_code, .. } => *exit_code,
+                _ => 128,
+            };
+            state.pid = None;
+            state.finished_at = Some(crate::now());
+            if state.status != Status::Created {
+                state.status = Status::Exited;
+            }
+            self.container.exits += 1;
+            self.container.ports.clear();
+            self.container.netns = None;
+            self.container.networks.values_mut().for_each(Endpoint::leave);
+            self.event("die", [("exitCode", self.container.state.exit_code.to_string())]);
+            self.note().await;
+        }
+        result
+    }
+
+    async fn try_start(&mut self) -> Result<()> {
+        let id = self.container.id.clone();
+        let image: image::Digest = self
+            .container
+            .image_id
+            .parse()
+            .map_err(|_| Error::NoSuchImage(self.container.image_id.clone()))?;
+        let lowers = self
+            .engine
+            .inner
+            .images
+            .rootfs(&image)
+            .await
+            .map_err(|e| Error::Image {
+                operation: format!("unpack image {}", self.container.config.image),
+                source: e.into(),
+            })?
+            .dirs;
+        let network = self.set_up_network().await?;
+        let plan = self.plan(lowers, network).await?;
+        let engine = self.engine.clone();
+        let (early, once) = (std::mem::take(&mut self.early), self.container.config.stdin_once);
+        let shim = crate::blocking(move || {
+            let failed = |e| runtime_failed("start", &id, e);
+            let mut shim = runtime::Shim::spawn(&engine.inner.shim, &plan).map_err(failed)?;
+            for ends in early {
+                shim.attach(ends.attached(once)).map_err(|e| runtime_failed("attach", &id, e))?;
+            }
+            shim.start().map_err(|e| runtime_failed("start", &id, e))?;
+            Ok(shim)
+        })
+        .await?;
+        for warning in shim.warnings() {
+            tracing::warn!(container.id = %self.container.id, warning, "container started with less than asked");
+        }
+        let pid = shim.pid();
+        self.adopt(shim)?;
+        self.running(pid);
+        self.note().await;
+        self.event("start", []);
+        tracing::info!(container.id = %self.container.id, "container started");
+        Ok(())
+    }
+
+    /// The state of a run that has just begun.
+    fn running(&mut self, pid: u32) {
+        let state = &mut self.container.state;
+        *state = ContainerState {
+            status: Status::Running,
+            pid: Some(pid),
+            started_at: Some(crate::now()),
+            finished_at: state.finished_at,
+            ..ContainerState::default()
+        };
+        self.started = Some(Instant::now());
+        self.begin_health();
+    }
+
+    /// Begins healthchecks, if there are any.
+    pub(crate) fn begin_health(&mut self) {
+        self.health = health::Plan::of(self.container.config.healthcheck.as_ref());
+        if let Some(plan) = &self.health {
+            let status = HealthStatus::Starting;
+            let known = self.container.state.health.take();
+            let health = known.unwrap_or(Health { status, failing_streak: 0, log: vec![] });
+            let ran = self.started.map(|s| s.elapsed()).unwrap_or_default();
+            self.probe_at = Some(Instant::now() + plan.pause(health.status, ran));
+            self.container.state.health = Some(health);
+        }
+    }
+
+    // ---- network ----
+
+    async fn set_up_network(&mut self) -> Result<Network> {
+        let config = self.container.config.clone();
+        let host = &config.host;
+        match &host.network_mode {
+            NetworkMode::Host => return Ok(Network::default()),
+            NetworkMode::Container(other) => {
+                let other = self.engine.inspect(other)?;
+                if !other.state.is_running() {
+                    return Err(Error::Conflict(format!(
+                        "cannot join network namespace of a non running container: {}",
+                        other.id
+                    )));
+                }
+                return Ok(Network { netns: other.netns.clone(), ..Network::default() });
+            }
+            NetworkMode::Bridge | NetworkMode::Named(_) | NetworkMode::None | NetworkMode::Swarm => {}
+        }
+        let mut attachments = Vec::new();
+        for (name, endpoint) in &self.container.networks {
+            if let Some(overlay) =
+                host.swarm.iter().flat_map(|s| &s.overlays).find(|o| o.network_name == *name)
+            {
+                attachments.push(network::SandboxAttachment::Overlay {
+                    network: overlay.network,
+                    task: overlay.task,
+                    address: overlay.address,
+                    aliases: overlay.aliases.clone(),
+                });
+                continue;
+            }
+            let local = self.engine.inner.networks.find(&endpoint.network_id)?;
+            if local.driver == "bridge" {
+                local_network::ensure_bridge(&self.engine, &local).await?;
+                attachments.push(self.attachment(&local, endpoint));
+            }
+        }
+        let spec = network::SandboxSpec {
+            id: self.container.id.clone(),
+            hostname: self.hostname(),
+            attachments,
+            gateway: host.swarm.as_ref().and_then(|s| s.gateway).map(|address| network::Gateway { address }),
+            ports: self.port_requests(),
+            dns: network::DnsOptions {
+                servers: host.dns.clone(),
+                search: host.dns_search.clone(),
+                options: host.dns_options.clone(),
+            },
+            sysctls: host
+                .sysctls
+                .iter()
+                .filter(|(k, _)| k.starts_with("net."))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
+        };
+        let operation = format!("set up networking of container {}", self.container.name);
+        let info =
+            self.engine.inner.network.create_sandbox(spec).await.map_err(local_network::failed(operation))?;
+        let user_defined = self.container.networks.keys().any(|n| n != "bridge" && n != "none");
+        let resolver = info.dns_server.map(|server| Resolver {
+            servers: vec![server],
+            search: info.dns_search.clone(),
+            options: info.dns_options.clone(),
+        });
+        let network = Network {
+            netns: Some(info.netns_path.clone()),
+            addresses: info
+                .interfaces
+                .iter()
+                .filter(|i| !i.network.is_empty())
+                .map(|i| i.address.addr())
+                .collect(),
+            resolver: resolver.filter(|_| user_defined || self.host_resolver().servers.is_empty()),
+        };
+        self.take_network(&info);
+        Ok(network)
+    }
+
+    fn attachment(&self, local: &LocalNetwork, endpoint: &Endpoint) -> network::SandboxAttachment {
+        let mut names = vec![self.container.name.clone(), self.container.id[..12].to_owned()];
+        names.extend(endpoint.aliases.iter().filter(|a| !names.contains(a)).cloned().collect::<Vec<_>>());
+        network::SandboxAttachment::Bridge {
+            network: local.id.clone(),
+            address: endpoint.wanted_address,
+            names,
+        }
+    }
+
+    fn port_requests(&self) -> Vec<network::PortBinding> {
+        let config = &self.container.config;
+        let mut ports: Vec<_> = config
+            .host
+            .port_bindings
+            .iter()
+            .map(|b| network::PortBinding {
+                protocol: b.container.protocol,
+                host_ip: b.host_ip.filter(|ip| !ip.is_unspecified()),
+                host_port: b.host_port.filter(|p| *p > 0),
+                container_port: b.container.number,
+            })
+            .collect();
+        if config.host.publish_all_ports {
+            let bound = |p: &crate::config::Port| config.host.port_bindings.iter().any(|b| b.container == *p);
+            ports.extend(config.exposed_ports.iter().filter(|p| !bound(p)).map(|p| network::PortBinding {
+                protocol: p.protocol,
+                host_ip: None,
+                host_port: None,
+                container_port: p.number,
+            }));
+        }
+        ports
+    }
+
+    /// Shows what the sandbox has become.
+    pub(crate) fn take_network(&mut self, info: &network::SandboxInfo) {
+        self.container.netns = Some(info.netns_path.clone());
+        for endpoint in self.container.networks.values_mut() {
+            let Some(interface) = info.interfaces.iter().find(|i| i.network == endpoint.network_id) else {
+                continue;
+            };
+            endpoint.endpoint_id = format!("{:0<64}", interface.mac.replace(':', "") + &info.id[..52]);
+            endpoint.address = Some(interface.address.addr());
+            endpoint.prefix_len = interface.address.prefix_len();
+            endpoint.gateway = interface.gateway;
+            endpoint.mac.clone_from(&interface.mac);
+        }
+        let published = |p: &network::PortBinding| PublishedPort {
+            container: crate::config::Port { number: p.container_port, protocol: p.protocol },
+            host_ip: p.host_ip,
+            host_port: p.host_port.unwrap_or(0),
+        };
+        self.container.ports = info.ports.iter().map(published).collect();
+    }
+
+    pub(crate) async fn connect(&mut self, local: LocalNetwork, endpoint: EndpointConfig) -> Result<()> {
+        let container = self.container.name.clone();
+        match self.container.config.host.network_mode {
+            NetworkMode::Host | NetworkMode::Container(_) => {
+                return Err(Error::Conflict(
+                    "container sharing network namespace with another container or host cannot be connected to any other network".into(),
+                ));
+            }
+            NetworkMode::None => {
+                return Err(Error::Conflict(
+                    "container cannot be connected to multiple networks with one of the networks in private (none) mode".into(),
+                ));
+            }
+            NetworkMode::Bridge | NetworkMode::Named(_) | NetworkMode::Swarm => {}
+        }
+        if self.container.networks.contains_key(&local.name) {
+            return Err(Error::EndpointExists { container, network: local.name });
+        }
+        let made = Endpoint::wanted(local.id.clone(), &endpoint);
+        if self.container.state.is_running() {
+            local_network::ensure_bridge(&self.engine, &local).await?;
+            let attachment = self.attachment(&local, &made);
+            let operation = format!("connect container {container} to network {}", local.name);
+            let network = &self.engine.inner.network;
+            let info = network
+                .connect(&self.container.id, attachment)
+                .await
+                .map_err(local_network::failed(operation))?;
+            self.container.networks.insert(local.name, made);
+            self.take_network(&info);
+        } else {
+            self.container.networks.insert(local.name, made);
+        }
+        self.save().await
+    }
+
+    pub(crate) async fn disconnect(&mut self, local: &LocalNetwork) -> Result<()> {
+        let container = self.container.name.clone();
+        if !self.container.networks.contains_key(&local.name) {
+            return Err(Error::NotConnected { container, network: local.name.clone() });
+        }
+        if self.container.state.is_running() {
+            let operation = format!("disconnect container {container} from network {}", local.name);
+            let network = &self.engine.inner.network;
+            let info = network
+                .disconnect(&self.container.id, &local.id)
+                .await
+                .map_err(local_network::failed(operation))?;
+            self.container.networks.remove(&local.name);
+            self.take_network(&info);
+        } else {
+            self.container.networks.remove(&local.name);
+        }
+        self.save().await
+    }
+
+    // ---- files and spec ----
+
+    pub(crate) fn hostname(&self) -> String {
+        let config = &self.container.config;
+        let own_network = config.host.network_mode != NetworkMode::Host && config.host.uts_mode != "host";
+        match &config.hostname {
+            Some(name) if !name.is_empty() => name.clone(),
+            _ if own_network => self.container.id[..12].to_owned(),
+            _ => self.engine.inner.hostname.clone(),
+        }
+    }
+
+    fn host_resolver(&self) -> Resolver {
+        let host = &self.container.config.host;
+        Resolver::of_host(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default()).overridden(
+            &host.dns,
+            &host.dns_search,
+            &host.dns_options,
+        )
+    }
+
+    /// Writes hosts, hostname and resolv.conf; returns what to bind where.
+    fn write_etc(&self, network: &Network) -> Result<Vec<(PathBuf, String, bool)>> {
+        let config = &self.container.config;
+        let host = &config.host;
+        let writable = !host.read_only;
+        let bind = |path: &Path, target: &str| (path.to_owned(), target.to_owned(), writable);
+        let mut files = vec![bind(&self.container.hostname_path, "/etc/hostname")];
+        write(&self.container.hostname_path, &format!("{}\n", self.hostname()))?;
+        if let NetworkMode::Container(other) = &host.network_mode {
+            let other = self.engine.inspect(other)?;
+            files.push(bind(&other.hosts_path, "/etc/hosts"));
+            files.push(bind(&other.resolv_conf_path, "/etc/resolv.conf"));
+        } else {
+            let resolver = match (&host.network_mode, &network.resolver) {
+                (NetworkMode::Host, _) => fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+                (_, Some(ours)) => ours.text(),
+                (_, None) => self.host_resolver().text(),
+            };
+            write(&self.container.resolv_conf_path, &resolver)?;
+            let extra =
+                extra_hosts(&host.extra_hosts, self.container.networks.values().find_map(|e| e.gateway))?;
+            let domain = config.domainname.as_deref().unwrap_or_default();
+            let hosts = if host.network_mode == NetworkMode::Host {
+                let mut text = fs::read_to_string("/etc/hosts").unwrap_or_default();
+                for (name, address) in &extra {
+                    text += &format!("{address}\t{name}\n");
+                }
+                text
+            } else {
+                etc::hosts(&extra, &network.addresses, &self.hostname(), domain)
+            };
+            write(&self.container.hosts_path, &hosts)?;
+            files.push(bind(&self.container.hosts_path, "/etc/hosts"));
+            files.push(bind(&self.container.resolv_conf_path, "/etc/resolv.conf"));
+        }
+        // A mount of the caller's own at the same place wins.
+        files.retain(|(_, target, _)| self.container.mounts.iter().all(|m| m.destination != *target));
+        Ok(files)
+    }
+
+    async fn plan(&self, lowers: Vec<PathBuf>, network: Network) -> Result<runtime::ContainerPlan> {
+        let config = self.container.config.clone();
+        let mut files = self.write_etc(&network)?;
+        files.extend(secrets::binds(&self.engine.inner, &self.container.id, &config.host.files)?);
+        let pid_of = self.joined("pid", &config.host.pid_mode)?;
+        let ipc_of = self.joined("ipc", &config.host.ipc_mode)?;
+        let (upper, work) = (self.dir.join("upper"), self.dir.join("work"));
+        let mut folders = vec![upper.clone()];
+        folders.extend(lowers.iter().cloned());
+        let (hostname, cgroup) = (self.hostname(), self.cgroup());
+        let (container, run_dir, squash) =
+            (self.container.clone(), self.run_dir.clone(), self.engine.inner.userns_squash);
+        crate::blocking(move || {
+            let identity = users::resolve(
+                &Layers { folders },
+                config.user.as_deref().unwrap_or_default(),
+                &config.host.group_add,
+            )?;
+            let tmpfs = tmpfs_mounts(&container)?;
+            let spec = spec::spec(&Parts {
+                id: &container.id,
+                config: &config,
+                hostname: &hostname,
+                identity: &identity,
+                mounts: &container.mounts,
+                tmpfs: &tmpfs,
+                files: &files,
+                netns: network.netns.as_deref(),
+                pid_of,
+                ipc_of,
+                cgroups_path: &cgroup,
+                userns_squash: squash,
+            })?;
+            Ok(runtime::ContainerPlan {
+                id: container.id.clone(),
+                dir: run_dir,
+                spec,
+                rootfs: runtime::Rootfs::Overlay { lowers, upper, work },
+                log: log_target(&container)?,
+                tty: config.tty,
+                stdin_open: config.open_stdin,
+                init: config.host.init.unwrap_or(false),
+                userns_squash: squash,
+            })
+        })
+        .await
+    }
+
+    /// Returns the pid whose namespace `container:<id>` names.
+    fn joined(&self, kind: &str, mode: &str) -> Result<Option<u32>> {
+        let Some(other) = mode.strip_prefix("container:") else { return Ok(None) };
+        let other = self.engine.inspect(other)?;
+        let not_running = || {
+            Error::Conflict(format!("cannot join {kind} namespace of a non running container: {}", other.id))
+        };
+        other.state.pid.map(Some).ok_or_else(not_running)
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(Error::io("write", path))
+}
+
+fn extra_hosts(lines: &[String], gateway: Option<IpAddr>) -> Result<Vec<(String, String)>> {
+    let read = |line: &String| {
+        let (name, address) = line.split_once('=').or_else(|| line.split_once(':')).ok_or_else(|| {
+            Error::invalid(format!("invalid argument \"{line}\" for extra host: bad format"))
+        })?;
+        if address == "host-gateway" {
+            let gateway = gateway.ok_or_else(|| {
+                Error::invalid("unable to derive the IP value for host-gateway: the container has no gateway")
+            })?;
+            return Ok((name.to_owned(), gateway.to_string()));
+        }
+        let bare = address.trim_matches(['[', ']']);
+        bare.parse::<IpAddr>()
+            .map(|ip| (name.to_owned(), ip.to_string()))
+            .map_err(|_| Error::invalid(format!("invalid IP address in add-host: \"{address}\"")))
+    };
+    lines.iter().map(read).collect()
+}
+
+fn tmpfs_mounts(container: &Container) -> Result<Vec<Tmpfs>> {
+    let plan = crate::mounts::Plan::of(&container.config, |_| Ok(vec![]))?;
+    let tmpfs = |wanted: crate::mounts::Wanted| match wanted.source {
+        crate::mounts::Source::Tmpfs(mut options) => {
+            if !wanted.writable && !options.split(',').any(|o| o == "ro") {
+                options = if options.is_empty() { "ro".into() } else { format!("{options},ro") };
+            }
+            Some(Tmpfs { destination: wanted.destination, options })
+        }
+        _ => None,
+    };
+    Ok(plan.by_destination.into_values().filter_map(tmpfs).collect())
+}
+
+/// Reads Docker's `10m`, `1g`, `512k`, `100`. *Unit:* bytes.
+fn size(text: &str) -> Option<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let number = lower.trim_end_matches('b').trim_end_matches(['k', 'm', 'g']);
+    let unit = match lower.trim_end_matches('b').bytes().last()? {
+        b'k' => 1 << 10,
+        b'm' => 1 << 20,
+        b'g' => 1 << 30,
+        _ => 1,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+/// # Errors
+/// `InvalidParameter` for a driver or option that does not exist.
+pub(crate) fn log_target(container: &Container) -> Result<runtime::LogTarget> {
+    let log = &container.config.host.log;
+    let option = |key: &str| log.options.get(key).map(String::as_str);
+    match log.driver.as_str() {
+        "none" => return Ok(runtime::LogTarget::None),
+        "" | "json-file" | "local" => {}
+        other => return Err(Error::invalid(format!("logger: no log driver named '{other}' is registered"))),
+    }
+    let known = [
+        "max-size",
+        "max-file",
+        "labels",
+        "labels-regex",
+        "env",
+        "env-regex",
+        "tag",
+        "compress",
+        "mode",
+        "max-buffer-size",
+    ];
+    if let Some(unknown) = log.options.keys().find(|k| !known.contains(&k.as_str())) {
+        return Err(Error::invalid(format!("unknown log opt '{unknown}' for json-file log driver")));
+    }
+    let max_size_bytes = match option("max-size") {
+        None => Some(LOG_BYTES),
+        Some("-1") => None,
+        Some(text) => Some(size(text).ok_or_else(|| Error::invalid(format!("invalid size: '{text}'")))?),
+    };
+    let max_files = match option("max-file") {
+        None => LOG_FILES,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|n| *n > 0)
+            .ok_or_else(|| Error::invalid("max-file cannot be less than 1"))?,
+    };
+    let listed = |key: &str| {
+        option(key)
+            .unwrap_or_default()
+            .split(',')
+            .filter(|k| !k.is_empty())
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let mut attrs: Vec<(String, String)> = Vec::new();
+    for key in listed("labels") {
+        attrs.extend(container.config.labels.get(&key).map(|v| (key.clone(), v.clone())));
+    }
+    for key in listed("env") {
+        let value = container.config.env.iter().find_map(|e| e.split_once('=').filter(|(k, _)| *k == key));
+        attrs.extend(value.map(|(k, v)| (k.to_owned(), v.to_owned())));
+    }
+    if let Some(tag) = option("tag") {
+        attrs.push(("tag".into(), tag.to_owned()));
+    }
+    attrs.sort();
+    Ok(runtime::LogTarget::JsonFile { path: container.log_path.clone(), max_size_bytes, max_files, attrs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_docker_writes_them() {
+        for (text, bytes) in
+            [("10m", 10 << 20), ("1G", 1 << 30), ("512kb", 512 << 10), ("100", 100), ("7b", 7)]
+        {
+            assert_eq!(size(text), Some(bytes), "{text}");
+        }
+        assert_eq!(size("lots"), None);
+    }
+
+    #[test]
+    fn extra_hosts_take_both_separators_and_the_gateway() {
+        let lines = ["db:10.0.0.5", "v6=[::1]", "me:host-gateway"].map(str::to_owned);
+        let got = extra_hosts(&lines, "172.17.0.1".parse().ok()).unwrap();
+        assert_eq!(got[0], ("db".into(), "10.0.0.5".into()));
+        assert_eq!(got[1], ("v6".into(), "::1".into()));
+        assert_eq!(got[2].1, "172.17.0.1");
+        assert!(extra_hosts(&lines, None).is_err());
+        assert!(extra_hosts(&["bad".to_owned()], None).is_err());
+    }
+}

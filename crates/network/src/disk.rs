@@ -1,0 +1,724 @@
+//! Records of tables, bridges, sandboxes and the node's identity, so that a restarted daemon knows what
+//! the kernel should hold. Each is a file of its own, replaced as a whole.
+//!
+//! ```text
+//!  <state_dir>/identity  ingress  tables/<id>  bridges/<id>  sandboxes/<id>
+//! ```
+
+use crate::{
+    spec::{
+        BridgeSpec, DnsOptions, Error, Gateway, NodeIdentity, PortBinding, SandboxAttachment, SandboxSpec,
+    },
+    state::{Leg, LocalBridge, Sandbox, State},
+};
+use model::{
+    IngressBackend, IngressTable, MeshNode, NetworkAllocation, NetworkEndpoint, NetworkId, NetworkService,
+    NetworkTable, Protocol,
+};
+use prost::Message;
+use std::{
+    fmt::Display,
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+use tracing::warn;
+
+#[derive(Clone, PartialEq, Message)]
+struct TableRecord {
+    #[prost(string, tag = "1")]
+    network: String,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(uint64, tag = "3")]
+    version: u64,
+    #[prost(uint32, tag = "4")]
+    vni: u32,
+    #[prost(string, tag = "5")]
+    subnet: String,
+    #[prost(string, tag = "6")]
+    gateway: String,
+    #[prost(bool, tag = "7")]
+    internal: bool,
+    #[prost(uint32, tag = "8")]
+    mtu_bytes: u32,
+    #[prost(message, repeated, tag = "9")]
+    endpoints: Vec<EndpointRecord>,
+    #[prost(message, repeated, tag = "10")]
+    services: Vec<ServiceRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct EndpointRecord {
+    #[prost(string, tag = "1")]
+    task: String,
+    #[prost(string, tag = "2")]
+    address: String,
+    #[prost(string, tag = "3")]
+    node: String,
+    #[prost(string, tag = "4")]
+    vtep: String,
+    #[prost(string, tag = "5")]
+    service: String,
+    #[prost(string, repeated, tag = "6")]
+    names: Vec<String>,
+    #[prost(bool, tag = "7")]
+    ready: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ServiceRecord {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, optional, tag = "3")]
+    vip: Option<String>,
+    #[prost(string, repeated, tag = "4")]
+    aliases: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct IngressRecord {
+    #[prost(uint64, tag = "1")]
+    version: u64,
+    #[prost(message, repeated, tag = "2")]
+    nodes: Vec<MeshNodeRecord>,
+    #[prost(message, repeated, tag = "3")]
+    ports: Vec<PublishedRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct MeshNodeRecord {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(uint32, tag = "2")]
+    index: u32,
+    #[prost(string, tag = "3")]
+    vtep: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PublishedRecord {
+    #[prost(uint32, tag = "1")]
+    protocol: u32,
+    #[prost(uint32, tag = "2")]
+    port: u32,
+    #[prost(message, repeated, tag = "3")]
+    backends: Vec<BackendRecord>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct BackendRecord {
+    #[prost(string, tag = "1")]
+    task: String,
+    #[prost(string, tag = "2")]
+    node: String,
+    #[prost(string, tag = "3")]
+    address: String,
+    #[prost(uint32, tag = "4")]
+    port: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct IdentityRecord {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(uint32, tag = "2")]
+    index: u32,
+    #[prost(string, tag = "3")]
+    data_addr: String,
+    #[prost(uint32, tag = "4")]
+    data_port: u32,
+    #[prost(string, tag = "5")]
+    mesh_subnet: String,
+    #[prost(string, tag = "6")]
+    task_pool: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct BridgeRecord {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    subnet: String,
+    #[prost(string, optional, tag = "4")]
+    gateway: Option<String>,
+    #[prost(string, optional, tag = "5")]
+    ip_range: Option<String>,
+    #[prost(bool, tag = "6")]
+    internal: bool,
+    #[prost(bool, tag = "7")]
+    icc: bool,
+    #[prost(uint32, optional, tag = "8")]
+    mtu_bytes: Option<u32>,
+    #[prost(string, optional, tag = "9")]
+    interface: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SandboxRecord {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(string, tag = "2")]
+    hostname: String,
+    #[prost(message, repeated, tag = "3")]
+    legs: Vec<LegRecord>,
+    #[prost(string, optional, tag = "4")]
+    gateway: Option<String>,
+    #[prost(message, repeated, tag = "5")]
+    ports: Vec<PortRecord>,
+    #[prost(string, repeated, tag = "6")]
+    dns_servers: Vec<String>,
+    #[prost(string, repeated, tag = "7")]
+    dns_search: Vec<String>,
+    #[prost(string, repeated, tag = "8")]
+    dns_options: Vec<String>,
+    /// Key, value, key, value, ...
+    #[prost(string, repeated, tag = "9")]
+    sysctls: Vec<String>,
+    #[prost(uint32, tag = "10")]
+    dns_port: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LegRecord {
+    #[prost(uint32, tag = "1")]
+    number: u32,
+    #[prost(string, tag = "2")]
+    address: String,
+    #[prost(uint32, tag = "3")]
+    prefix: u32,
+    /// Set on overlays only.
+    #[prost(string, optional, tag = "4")]
+    task: Option<String>,
+    #[prost(string, tag = "5")]
+    network: String,
+    #[prost(string, repeated, tag = "6")]
+    names: Vec<String>,
+    #[prost(string, optional, tag = "7")]
+    requested: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PortRecord {
+    #[prost(uint32, tag = "1")]
+    protocol: u32,
+    #[prost(string, optional, tag = "2")]
+    host_ip: Option<String>,
+    #[prost(uint32, optional, tag = "3")]
+    host_port: Option<u32>,
+    #[prost(uint32, tag = "4")]
+    container_port: u32,
+}
+
+/// What in a record makes no sense. Only logged.
+type Unreadable = String;
+
+fn parse<T: FromStr<Err: Display>>(text: &str) -> Result<T, Unreadable> {
+    text.parse().map_err(|e| format!("{text:?}: {e}"))
+}
+
+fn parse_optional<T: FromStr<Err: Display>>(text: Option<&String>) -> Result<Option<T>, Unreadable> {
+    text.map(|t| parse(t)).transpose()
+}
+
+fn port(number: u32) -> Result<u16, Unreadable> {
+    u16::try_from(number).map_err(|e| e.to_string())
+}
+
+fn protocol_number(protocol: Protocol) -> u32 {
+    match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    }
+}
+
+fn protocol(number: u32) -> Result<Protocol, Unreadable> {
+    match number {
+        6 => Ok(Protocol::Tcp),
+        17 => Ok(Protocol::Udp),
+        132 => Ok(Protocol::Sctp),
+        other => Err(format!("protocol {other}")),
+    }
+}
+
+impl TableRecord {
+    fn of(table: &NetworkTable) -> Self {
+        Self {
+            network: table.network.to_string(),
+            name: table.name.clone(),
+            version: table.version,
+            vni: table.allocation.vni,
+            subnet: table.allocation.subnet.to_string(),
+            gateway: table.allocation.gateway.to_string(),
+            internal: table.internal,
+            mtu_bytes: table.mtu_bytes,
+            endpoints: table
+                .endpoints
+                .iter()
+                .map(|(task, e)| EndpointRecord {
+                    task: task.to_string(),
+                    address: e.address.to_string(),
+                    node: e.node.to_string(),
+                    vtep: e.vtep.to_string(),
+                    service: e.service.to_string(),
+                    names: e.names.clone(),
+                    ready: e.ready,
+                })
+                .collect(),
+            services: table
+                .services
+                .iter()
+                .map(|(id, s)| ServiceRecord {
+                    id: id.to_string(),
+                    name: s.name.clone(),
+                    vip: s.vip.map(|v| v.to_string()),
+                    aliases: s.aliases.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    fn read(self) -> Result<NetworkTable, Unreadable> {
+        let endpoint = |e: EndpointRecord| {
+            let endpoint = NetworkEndpoint {
+                address: parse(&e.address)?,
+                node: parse(&e.node)?,
+                vtep: parse(&e.vtep)?,
+                service: parse(&e.service)?,
+                names: e.names,
+                ready: e.ready,
+            };
+            Ok((parse(&e.task)?, endpoint))
+        };
+        let service = |s: ServiceRecord| {
+            let vip = parse_optional(s.vip.as_ref())?;
+            Ok((parse(&s.id)?, NetworkService { name: s.name, vip, aliases: s.aliases }))
+        };
+        Ok(NetworkTable {
+            network: parse(&self.network)?,
+            name: self.name,
+            version: self.version,
+            allocation: NetworkAllocation {
+                vni: self.vni,
+                subnet: parse(&self.subnet)?,
+                gateway: parse(&self.gateway)?,
+            },
+            internal: self.internal,
+            mtu_bytes: self.mtu_bytes,
+            endpoints: self.endpoints.into_iter().map(endpoint).collect::<Result<_, Unreadable>>()?,
+            services: self.services.into_iter().map(service).collect::<Result<_, Unreadable>>()?,
+        })
+    }
+}
+
+impl IngressRecord {
+    fn of(table: &IngressTable) -> Self {
+        let node = |(id, n): (&model::NodeId, &MeshNode)| MeshNodeRecord {
+            node: id.to_string(),
+            index: u32::from(n.index),
+            vtep: n.vtep.to_string(),
+        };
+        let backend = |b: &IngressBackend| BackendRecord {
+            task: b.task.to_string(),
+            node: b.node.to_string(),
+            address: b.address.to_string(),
+            port: u32::from(b.port),
+        };
+        Self {
+            version: table.version,
+            nodes: table.nodes.iter().map(node).collect(),
+            ports: table
+                .ports
+                .iter()
+                .map(|((protocol, port), backends)| PublishedRecord {
+                    protocol: protocol_number(*protocol),
+                    port: u32::from(*port),
+                    backends: backends.iter().map(backend).collect(),
+                })
+                .collect(),
+        }
+    }
+
+    fn read(self) -> Result<IngressTable, Unreadable> {
+        let node = |n: MeshNodeRecord| {
+            Ok((parse(&n.node)?, MeshNode { index: port(n.index)?, vtep: parse(&n.vtep)? }))
+        };
+        let backend = |b: BackendRecord| {
+            Ok(IngressBackend {
+                task: parse(&b.task)?,
+                node: parse(&b.node)?,
+                address: parse(&b.address)?,
+                port: port(b.port)?,
+            })
+        };
+        let published = |p: PublishedRecord| {
+            let backends = p.backends.into_iter().map(backend).collect::<Result<_, Unreadable>>()?;
+            Ok(((protocol(p.protocol)?, port(p.port)?), backends))
+        };
+        Ok(IngressTable {
+            version: self.version,
+            nodes: self.nodes.into_iter().map(node).collect::<Result<_, Unreadable>>()?,
+            ports: self.ports.into_iter().map(published).collect::<Result<_, Unreadable>>()?,
+        })
+    }
+}
+
+impl IdentityRecord {
+    fn of(identity: &NodeIdentity) -> Self {
+        Self {
+            node: identity.node.to_string(),
+            index: u32::from(identity.index),
+            data_addr: identity.data_addr.to_string(),
+            data_port: u32::from(identity.data_port),
+            mesh_subnet: identity.mesh_subnet.to_string(),
+            task_pool: identity.task_pool.to_string(),
+        }
+    }
+
+    fn read(self) -> Result<NodeIdentity, Unreadable> {
+        Ok(NodeIdentity {
+            node: parse(&self.node)?,
+            index: port(self.index)?,
+            data_addr: parse(&self.data_addr)?,
+            data_port: port(self.data_port)?,
+            mesh_subnet: parse(&self.mesh_subnet)?,
+            task_pool: parse(&self.task_pool)?,
+        })
+    }
+}
+
+impl BridgeRecord {
+    fn of(spec: &BridgeSpec) -> Self {
+        Self {
+            id: spec.id.clone(),
+            name: spec.name.clone(),
+            subnet: spec.subnet.to_string(),
+            gateway: spec.gateway.map(|g| g.to_string()),
+            ip_range: spec.ip_range.map(|r| r.to_string()),
+            internal: spec.internal,
+            icc: spec.icc,
+            mtu_bytes: spec.mtu_bytes,
+            interface: spec.interface.clone(),
+        }
+    }
+
+    fn read(self) -> Result<BridgeSpec, Unreadable> {
+        Ok(BridgeSpec {
+            subnet: parse(&self.subnet)?,
+            gateway: parse_optional(self.gateway.as_ref())?,
+            ip_range: parse_optional(self.ip_range.as_ref())?,
+            id: self.id,
+            name: self.name,
+            internal: self.internal,
+            icc: self.icc,
+            mtu_bytes: self.mtu_bytes,
+            interface: self.interface,
+        })
+    }
+}
+
+impl LegRecord {
+    fn of(leg: &Leg) -> Self {
+        let (task, network, names, requested) = match &leg.attachment {
+            SandboxAttachment::Overlay { network, task, address, aliases } => {
+                (Some(task.to_string()), network.to_string(), aliases, Some(address.to_string()))
+            }
+            SandboxAttachment::Bridge { network, address, names } => {
+                (None, network.clone(), names, address.map(|a| a.to_string()))
+            }
+        };
+        Self {
+            number: u32::from(leg.number),
+            address: leg.address.to_string(),
+            prefix: u32::from(leg.prefix),
+            task,
+            network,
+            names: names.clone(),
+            requested,
+        }
+    }
+
+    fn read(self) -> Result<Leg, Unreadable> {
+        let attachment = match &self.task {
+            Some(task) => SandboxAttachment::Overlay {
+                network: parse(&self.network)?,
+                task: parse(task)?,
+                address: parse(self.requested.as_deref().unwrap_or_default())?,
+                aliases: self.names,
+            },
+            None => SandboxAttachment::Bridge {
+                network: self.network,
+                address: parse_optional(self.requested.as_ref())?,
+                names: self.names,
+            },
+        };
+        let narrow = |n: u32| u8::try_from(n).map_err(|e| e.to_string());
+        let (number, prefix) = (narrow(self.number)?, narrow(self.prefix)?);
+        Ok(Leg { number, attachment, address: parse(&self.address)?, prefix })
+    }
+}
+
+impl SandboxRecord {
+    fn of(sandbox: &Sandbox) -> Self {
+        let spec = &sandbox.spec;
+        let port = |p: &PortBinding| PortRecord {
+            protocol: protocol_number(p.protocol),
+            host_ip: p.host_ip.map(|ip| ip.to_string()),
+            host_port: p.host_port.map(u32::from),
+            container_port: u32::from(p.container_port),
+        };
+        Self {
+            id: spec.id.clone(),
+            hostname: spec.hostname.clone(),
+            legs: sandbox.legs.iter().map(LegRecord::of).collect(),
+            gateway: spec.gateway.map(|g| g.address.to_string()),
+            ports: spec.ports.iter().map(port).collect(),
+            dns_servers: spec.dns.servers.iter().map(ToString::to_string).collect(),
+            dns_search: spec.dns.search.clone(),
+            dns_options: spec.dns.options.clone(),
+            sysctls: spec.sysctls.iter().flat_map(|(k, v)| [k.clone(), v.clone()]).collect(),
+            dns_port: u32::from(sandbox.dns_port),
+        }
+    }
+
+    fn read(self) -> Result<Sandbox, Unreadable> {
+        let legs = self.legs.into_iter().map(LegRecord::read).collect::<Result<Vec<_>, _>>()?;
+        let binding = |p: PortRecord| {
+            Ok(PortBinding {
+                protocol: protocol(p.protocol)?,
+                host_ip: parse_optional(p.host_ip.as_ref())?,
+                host_port: p.host_port.map(port).transpose()?,
+                container_port: port(p.container_port)?,
+            })
+        };
+        let servers = self.dns_servers.iter().map(|s| parse(s)).collect::<Result<_, Unreadable>>()?;
+        let spec = SandboxSpec {
+            attachments: legs.iter().map(|l| l.attachment.clone()).collect(),
+            gateway: parse_optional(self.gateway.as_ref())?.map(|address| Gateway { address }),
+            ports: self.ports.into_iter().map(binding).collect::<Result<_, Unreadable>>()?,
+            dns: DnsOptions { servers, search: self.dns_search, options: self.dns_options },
+            sysctls: self.sysctls.as_chunks().0.iter().map(|[k, v]| (k.clone(), v.clone())).collect(),
+            id: self.id,
+            hostname: self.hostname,
+        };
+        Ok(Sandbox { spec, legs, dns_port: port(self.dns_port)? })
+    }
+}
+
+/// How sure a record must be on disk when the call returns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    /// Survives a crash of the daemon; worthless after one of the machine.
+    Process,
+    /// Survives a crash of the machine.
+    Machine,
+}
+
+/// The directory of records.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    root: PathBuf,
+}
+
+impl Disk {
+    pub(crate) fn open(root: &Path) -> Result<Self, Error> {
+        for part in ["tables", "bridges", "sandboxes"] {
+            let dir = root.join(part);
+            fs::create_dir_all(&dir).map_err(Error::file("make directory", &dir))?;
+        }
+        Ok(Self { root: root.to_owned() })
+    }
+
+    fn write(&self, name: &str, record: &impl Message, durability: Durability) -> Result<(), Error> {
+        let path = self.root.join(name);
+        let partial = path.with_extension("new");
+        let written = fs::File::create(&partial).and_then(|mut file| {
+            file.write_all(&record.encode_to_vec())?;
+            if durability == Durability::Machine {
+                file.sync_all()?;
+            }
+            fs::rename(&partial, &path)
+        });
+        written.map_err(Error::file("write record", &path))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), Error> {
+        let path = self.root.join(name);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file("remove record", &path)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn put_identity(&self, identity: &NodeIdentity) -> Result<(), Error> {
+        self.write("identity", &IdentityRecord::of(identity), Durability::Machine)
+    }
+
+    pub(crate) fn put_ingress(&self, table: &IngressTable) -> Result<(), Error> {
+        self.write("ingress", &IngressRecord::of(table), Durability::Process)
+    }
+
+    pub(crate) fn put_table(&self, table: &NetworkTable) -> Result<(), Error> {
+        self.write(&format!("tables/{}", table.network), &TableRecord::of(table), Durability::Process)
+    }
+
+    pub(crate) fn put_bridge(&self, spec: &BridgeSpec) -> Result<(), Error> {
+        self.write(&format!("bridges/{}", spec.id), &BridgeRecord::of(spec), Durability::Machine)
+    }
+
+    pub(crate) fn put_sandbox(&self, sandbox: &Sandbox) -> Result<(), Error> {
+        let name = format!("sandboxes/{}", sandbox.spec.id);
+        self.write(&name, &SandboxRecord::of(sandbox), Durability::Process)
+    }
+
+    pub(crate) fn remove_table(&self, network: NetworkId) -> Result<(), Error> {
+        self.remove(&format!("tables/{network}"))
+    }
+
+    pub(crate) fn remove_bridge(&self, id: &str) -> Result<(), Error> {
+        self.remove(&format!("bridges/{id}"))
+    }
+
+    pub(crate) fn remove_sandbox(&self, id: &str) -> Result<(), Error> {
+        self.remove(&format!("sandboxes/{id}"))
+    }
+
+    /// Forgets identity, mesh and tables.
+    pub(crate) fn remove_swarm(&self, networks: &[NetworkId]) -> Result<(), Error> {
+        for network in networks {
+            self.remove_table(*network)?;
+        }
+        self.remove("ingress")?;
+        self.remove("identity")
+    }
+
+    /// Reads all records. One that cannot be read is logged and left out: managers send tables again, and
+    /// a sandbox or bridge without a record is removed from the kernel as an orphan.
+    pub(crate) fn load(&self) -> Result<State, Error> {
+        let mut state = State { identity: self.read("identity", IdentityRecord::read)?, ..State::default() };
+        if let Some(table) = self.read("ingress", IngressRecord::read)? {
+            state.put_ingress(table);
+        }
+        for table in self.read_all("tables", TableRecord::read)? {
+            state.put_table(table);
+        }
+        for spec in self.read_all("bridges", BridgeRecord::read)? {
+            match state.plan_bridge(spec) {
+                Ok(bridge) => drop(state.bridges.insert(bridge.spec.id.clone(), bridge)),
+                Err(error) => warn!(%error, "a bridge record makes no sense"),
+            }
+        }
+        for sandbox in self.read_all("sandboxes", SandboxRecord::read)? {
+            remember_address(&mut state, &sandbox);
+            state.sandboxes.insert(sandbox.spec.id.clone(), sandbox);
+        }
+        Ok(state)
+    }
+
+    fn read<R: Message + Default, T>(
+        &self,
+        name: &str,
+        read: impl Fn(R) -> Result<T, Unreadable>,
+    ) -> Result<Option<T>, Error> {
+        let path = self.root.join(name);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::file("read record", &path)(e)),
+        };
+        match R::decode(bytes.as_slice()).map_err(|e| e.to_string()).and_then(read) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => {
+                warn!(path = %path.display(), %error, "a network record cannot be read");
+                Ok(None)
+            }
+        }
+    }
+
+    fn read_all<R: Message + Default, T>(
+        &self,
+        part: &str,
+        read: impl Fn(R) -> Result<T, Unreadable>,
+    ) -> Result<Vec<T>, Error> {
+        let dir = self.root.join(part);
+        let mut values = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(Error::file("read directory", &dir))? {
+            let entry = entry.map_err(Error::file("read directory", &dir))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // What a crash left half-written.
+            if !name.ends_with(".new") {
+                values.extend(self.read(&format!("{part}/{name}"), &read)?);
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// Goes on behind the addresses in use, so that a restart does not hand out recent ones at once.
+fn remember_address(state: &mut State, sandbox: &Sandbox) {
+    for leg in &sandbox.legs {
+        let bridge: Option<&mut LocalBridge> = leg.bridge().and_then(|id| state.bridges.get_mut(id));
+        if let Some(bridge) = bridge {
+            bridge.last = bridge.last.max(Some(leg.address));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::TaskId;
+
+    #[test]
+    fn sandboxes_and_bridges_read_back_as_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::open(dir.path()).unwrap();
+        let leg = |number, attachment, last| Leg {
+            number,
+            attachment,
+            address: std::net::Ipv4Addr::new(10, 0, 0, last),
+            prefix: 24,
+        };
+        let overlay = SandboxAttachment::Overlay {
+            network: NetworkId(7),
+            task: TaskId(8),
+            address: "10.0.0.5/24".parse().unwrap(),
+            aliases: vec!["web".into()],
+        };
+        let bridge =
+            SandboxAttachment::Bridge { network: "b".into(), address: None, names: vec!["db".into()] };
+        let legs = vec![leg(0, overlay, 5), leg(1, bridge, 6)];
+        let spec = SandboxSpec {
+            id: "s".into(),
+            hostname: "h".into(),
+            attachments: legs.iter().map(|l| l.attachment.clone()).collect(),
+            gateway: Some(Gateway { address: "10.255.1.9".parse().unwrap() }),
+            ports: vec![PortBinding {
+                protocol: Protocol::Udp,
+                host_ip: None,
+                host_port: Some(53),
+                container_port: 5353,
+            }],
+            dns: DnsOptions { servers: vec!["192.0.2.1".parse().unwrap()], ..DnsOptions::default() },
+            sysctls: vec![("net.core.somaxconn".into(), "99".into())],
+        };
+        let sandbox = Sandbox { spec, legs, dns_port: 4242 };
+        disk.put_sandbox(&sandbox).unwrap();
+        let read = disk.load().unwrap().sandboxes.remove("s").unwrap();
+        assert_eq!((read.spec, read.legs, read.dns_port), (sandbox.spec, sandbox.legs, 4242));
+    }
+
+    #[test]
+    fn a_damaged_record_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::open(dir.path()).unwrap();
+        fs::write(dir.path().join("sandboxes/x"), [0xff; 9]).unwrap();
+        assert!(disk.load().unwrap().sandboxes.is_empty());
+    }
+}

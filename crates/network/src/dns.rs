@@ -1,0 +1,568 @@
+//! Names for containers: one server per sandbox on 127.0.0.11, its sockets made inside the sandbox by the
+//! worker thread and served here on tokio.
+//!
+//! Names of the sandbox's networks are answered from a [`View`], a value the worker replaces; everything
+//! else goes as it is to the container's or the host's name servers, from the host's namespace.
+//! A name we know has no IPv6 address of ours: AAAA is answered empty and never forwarded.
+
+use crate::{
+    address::v4,
+    spec::{Error, SandboxAttachment},
+    state::{Overlay, State},
+    worker::Job,
+};
+use hickory_proto::{
+    op::{Message, MessageType, OpCode, Query, ResponseCode},
+    rr::{DNSClass, Name, RData, Record, RecordType, rdata},
+};
+use ipnet::{IpNet, Ipv4Net};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
+    runtime::Handle,
+    sync::{Semaphore, mpsc, oneshot, watch},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+/// How long a client may keep an answer. Addresses move with tasks. *Unit:* seconds.
+const TTL_SECONDS: u32 = 5;
+const UPSTREAM_PATIENCE: Duration = Duration::from_secs(2);
+const TCP_PATIENCE: Duration = Duration::from_secs(10);
+/// Questions of one sandbox under way; more are dropped, and asked again by the client.
+const QUESTIONS_MAX: usize = 256;
+const CONNECTIONS_MAX: usize = 32;
+const DATAGRAM_BYTES: usize = 4096;
+const PLAIN_DATAGRAM_BYTES: u16 = 512;
+
+/// The names of one network.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Zone {
+    names: BTreeMap<String, Vec<Ipv4Addr>>,
+    addresses: BTreeMap<Ipv4Addr, String>,
+    subnet: Option<Ipv4Net>,
+}
+
+/// What one sandbox can resolve.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct View {
+    /// In order of the interfaces: the first that knows a name answers.
+    pub(crate) zones: Vec<Arc<Zone>>,
+    /// Asked for the rest; empty = the host's.
+    pub(crate) servers: Vec<IpAddr>,
+}
+
+impl Zone {
+    fn add(&mut self, name: &str, address: Ipv4Addr) {
+        let addresses = self.names.entry(name.to_ascii_lowercase()).or_default();
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+
+    /// Makes `name` and `name.<network>` answer alike, as Docker does.
+    fn add_qualified(&mut self, name: &str, network: &str, address: Ipv4Addr) {
+        self.add(name, address);
+        self.add(&format!("{name}.{network}"), address);
+    }
+
+    fn know(&mut self, name: &str, network: &str) {
+        for name in [name.to_owned(), format!("{name}.{network}")] {
+            self.names.entry(name.to_ascii_lowercase()).or_default();
+        }
+    }
+}
+
+/// Services, their tasks and aliases on an overlay network.
+pub(crate) fn zone_of_overlay(state: &State, overlay: &Overlay) -> Zone {
+    let table = &overlay.table;
+    let network = table.name.as_str();
+    let mut zone = Zone::default();
+    if let IpNet::V4(subnet) = table.allocation.subnet {
+        zone.subnet = Some(subnet);
+    }
+    let address_of = |endpoint: &model::NetworkEndpoint| v4(endpoint.address, "endpoints").ok();
+    for (id, service) in &table.services {
+        let members =
+            || table.endpoints.values().filter(|e| e.service == *id && e.ready).filter_map(address_of);
+        let vip = service.vip.and_then(|vip| v4(vip, "virtual addresses").ok());
+        for name in std::iter::once(&service.name).chain(&service.aliases) {
+            zone.know(name, network);
+            let tasks = format!("tasks.{name}");
+            zone.know(&tasks, network);
+            members().for_each(|address| zone.add_qualified(&tasks, network, address));
+            match vip {
+                Some(vip) => zone.add_qualified(name, network, vip),
+                None => members().for_each(|address| zone.add_qualified(name, network, address)),
+            }
+        }
+        if let Some(vip) = vip {
+            zone.addresses.insert(vip, format!("{}.{network}", service.name));
+        }
+    }
+    let services = zone.names.clone();
+    // Ready ones first: a name several tasks share leads to those that work, if any does.
+    let mut led = BTreeSet::new();
+    for ready in [true, false] {
+        for endpoint in table.endpoints.values().filter(|e| e.ready == ready) {
+            let Some(address) = address_of(endpoint) else { continue };
+            if let Some(name) = endpoint.names.first() {
+                zone.addresses.entry(address).or_insert_with(|| format!("{name}.{network}"));
+            }
+            for name in &endpoint.names {
+                let is_service = services.contains_key(&name.to_ascii_lowercase());
+                if !is_service && (ready || !led.contains(name)) {
+                    zone.add_qualified(name, network, address);
+                }
+            }
+        }
+        led.extend(table.endpoints.values().filter(|e| e.ready).flat_map(|e| e.names.iter().cloned()));
+    }
+    // Containers of this host only: not in any table when started by hand.
+    for leg in state.sandboxes.values().flat_map(|s| &s.legs) {
+        if let SandboxAttachment::Overlay { network: id, aliases, .. } = &leg.attachment
+            && *id == table.network
+        {
+            for name in aliases.iter().filter(|n| !services.contains_key(&n.to_ascii_lowercase())) {
+                zone.add_qualified(name, network, leg.address);
+            }
+        }
+    }
+    zone
+}
+
+/// Containers on a local bridge.
+pub(crate) fn zone_of_bridge(state: &State, id: &str) -> Zone {
+    let mut zone = Zone::default();
+    let Some(bridge) = state.bridges.get(id) else { return zone };
+    zone.subnet = Some(bridge.spec.subnet);
+    for (_, leg) in state.on_bridge(id) {
+        if let SandboxAttachment::Bridge { names, .. } = &leg.attachment {
+            for name in names {
+                zone.add_qualified(name, &bridge.spec.name, leg.address);
+            }
+            if let Some(name) = names.first() {
+                zone.addresses.insert(leg.address, format!("{name}.{}", bridge.spec.name));
+            }
+        }
+    }
+    zone
+}
+
+enum Answer {
+    /// Records, possibly none.
+    Known(Vec<RData>),
+    /// There is no such name, and nobody else may be asked.
+    Nothing,
+    /// Ask the outside.
+    Foreign,
+}
+
+impl View {
+    fn answer(&self, query: &Query, turn: usize) -> Answer {
+        let name = query.name().to_ascii().to_ascii_lowercase();
+        let name = name.trim_end_matches('.');
+        if query.query_class() != DNSClass::IN {
+            return Answer::Foreign;
+        }
+        if query.query_type() == RecordType::PTR {
+            return self.reverse(query.name());
+        }
+        let Some(addresses) = self.zones.iter().find_map(|zone| zone.names.get(name)) else {
+            return Answer::Foreign;
+        };
+        if query.query_type() != RecordType::A || addresses.is_empty() {
+            return Answer::Known(Vec::new());
+        }
+        // Each answer begins with another one.
+        let (back, front) = addresses.split_at(turn % addresses.len());
+        Answer::Known(front.iter().chain(back).map(|a| RData::A(rdata::A(*a))).collect())
+    }
+
+    fn reverse(&self, name: &Name) -> Answer {
+        let Ok(IpNet::V4(net)) = name.parse_arpa_name() else { return Answer::Foreign };
+        let address = net.addr();
+        if let Some(name) = self.zones.iter().find_map(|zone| zone.addresses.get(&address)) {
+            return match Name::from_labels(name.split('.').map(str::as_bytes)) {
+                Ok(name) => Answer::Known(vec![RData::PTR(rdata::PTR(name))]),
+                Err(_) => Answer::Nothing,
+            };
+        }
+        // Addresses of ours mean nothing outside.
+        let ours = self.zones.iter().filter_map(|z| z.subnet).any(|subnet| subnet.contains(&address));
+        if ours { Answer::Nothing } else { Answer::Foreign }
+    }
+}
+
+/// Sockets made in a sandbox, not yet served.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    udp: std::net::UdpSocket,
+    tcp: std::net::TcpListener,
+}
+
+impl Sockets {
+    /// Opens UDP and TCP on 127.0.0.11 in the calling thread's namespace, on `wanted` if it is free: then
+    /// flows tracked to it go on.
+    pub(crate) fn open(wanted: u16) -> io::Result<Self> {
+        let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+        for port in [wanted, 0, 0, 0, 0] {
+            match Self::open_at(port) {
+                Ok(sockets) => return Ok(sockets),
+                Err(e) => last = e,
+            }
+        }
+        Err(last)
+    }
+
+    fn open_at(port: u16) -> io::Result<Self> {
+        let udp = std::net::UdpSocket::bind((crate::address::DNS, port))?;
+        let tcp = std::net::TcpListener::bind(udp.local_addr()?)?;
+        udp.set_nonblocking(true)?;
+        tcp.set_nonblocking(true)?;
+        Ok(Self { udp, tcp })
+    }
+
+    pub(crate) fn port(&self) -> io::Result<u16> {
+        Ok(self.udp.local_addr()?.port())
+    }
+}
+
+/// Where foreign questions go.
+#[derive(Debug, Clone)]
+pub(crate) struct Upstream {
+    /// `None` = /etc/resolv.conf of the host.
+    pub(crate) resolvers: Option<Vec<IpAddr>>,
+    /// The worker, when the host's namespace is not that of this process.
+    pub(crate) worker: Option<mpsc::Sender<Job>>,
+}
+
+/// A sandbox's server; ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    view: watch::Sender<Arc<View>>,
+    stop: CancellationToken,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Server {
+    /// Serves `sockets` on the runtime until dropped.
+    pub(crate) fn start(
+        runtime: &Handle,
+        sockets: Sockets,
+        view: View,
+        upstream: Upstream,
+    ) -> Result<Self, Error> {
+        let _inside = runtime.enter();
+        let failed = || Error::kernel("serve names");
+        let udp = UdpSocket::from_std(sockets.udp).map_err(failed())?;
+        let tcp = TcpListener::from_std(sockets.tcp).map_err(failed())?;
+        let (sender, receiver) = watch::channel(Arc::new(view));
+        let stop = CancellationToken::new();
+        let resolver = Arc::new(Resolver { view: receiver, upstream, turn: AtomicUsize::new(0) });
+        runtime.spawn(serve(udp, tcp, resolver, stop.clone()));
+        Ok(Self { view: sender, stop })
+    }
+
+    pub(crate) fn show(&self, view: View) {
+        self.view.send_replace(Arc::new(view));
+    }
+}
+
+async fn serve(udp: UdpSocket, tcp: TcpListener, resolver: Arc<Resolver>, stop: CancellationToken) {
+    let udp = Arc::new(udp);
+    let questions = Arc::new(Semaphore::new(QUESTIONS_MAX));
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut tasks = JoinSet::new();
+    let mut buffer = vec![0; DATAGRAM_BYTES];
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(_) = tasks.join_next() => {}
+            received = udp.recv_from(&mut buffer) => match received {
+                Ok((len, from)) => {
+                    let Ok(permit) = questions.clone().try_acquire_owned() else { continue };
+                    let (udp, resolver, question) = (udp.clone(), resolver.clone(), buffer[..len].to_vec());
+                    tasks.spawn(async move {
+                        if let Some(answer) = resolver.resolve(&question, Transport::Udp).await
+                            && let Err(error) = udp.send_to(&answer, from).await
+                        {
+                            debug!(%error, "cannot answer a name query");
+                        }
+                        drop(permit);
+                    });
+                }
+                // An earlier answer met a closed port.
+                Err(error) => debug!(%error, "cannot receive a name query"),
+            },
+            accepted = tcp.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let Ok(permit) = connections.clone().try_acquire_owned() else { continue };
+                    let resolver = resolver.clone();
+                    tasks.spawn(async move {
+                        if let Err(error) = converse(stream, &resolver).await {
+                            debug!(%error, "name query over TCP ended");
+                        }
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "cannot accept a name query over TCP");
+                    // Out of descriptors: others need the time to close some.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+}
+
+async fn converse(mut stream: TcpStream, resolver: &Resolver) -> io::Result<()> {
+    loop {
+        let question = match timeout(TCP_PATIENCE, read_framed(&mut stream)).await {
+            Ok(Ok(question)) => question,
+            Ok(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            Ok(Err(e)) => return Err(e),
+            Err(_) => return Ok(()),
+        };
+        if let Some(answer) = resolver.resolve(&question, Transport::Tcp).await {
+            write_framed(&mut stream, &answer).await?;
+        }
+    }
+}
+
+async fn read_framed(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let len = stream.read_u16().await?;
+    let mut message = vec![0; usize::from(len)];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}
+
+async fn write_framed(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    let len = u16::try_from(message.len()).map_err(io::Error::other)?;
+    let mut framed = len.to_be_bytes().to_vec();
+    framed.extend_from_slice(message);
+    stream.write_all(&framed).await
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Udp,
+    Tcp,
+}
+
+#[derive(Debug)]
+struct Resolver {
+    view: watch::Receiver<Arc<View>>,
+    upstream: Upstream,
+    turn: AtomicUsize,
+}
+
+impl Resolver {
+    /// Answers one message; `None` when it is not even a question.
+    async fn resolve(&self, question: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let request = Message::from_vec(question).ok()?;
+        if request.metadata.message_type != MessageType::Query {
+            return None;
+        }
+        let view = self.view.borrow().clone();
+        let answer = match request.queries.as_slice() {
+            [query] if request.metadata.op_code == OpCode::Query => {
+                view.answer(query, self.turn.fetch_add(1, Ordering::Relaxed))
+            }
+            _ => return encode(&reply(&request, ResponseCode::NotImp), transport, &request),
+        };
+        let message = match answer {
+            Answer::Known(records) => {
+                let mut message = reply(&request, ResponseCode::NoError);
+                let name = request.queries[0].name();
+                message.add_answers(
+                    records.into_iter().map(|data| Record::from_rdata(name.clone(), TTL_SECONDS, data)),
+                );
+                message
+            }
+            Answer::Nothing => reply(&request, ResponseCode::NXDomain),
+            Answer::Foreign => match self.ask(&view, question, transport).await {
+                Some(answer) => return Some(answer),
+                None => reply(&request, ResponseCode::ServFail),
+            },
+        };
+        encode(&message, transport, &request)
+    }
+
+    /// Asks the outside; the answer is passed on as it came.
+    async fn ask(&self, view: &View, question: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let servers = if view.servers.is_empty() { self.upstream.servers() } else { view.servers.clone() };
+        for server in servers.iter().chain(&servers) {
+            let asked = match transport {
+                Transport::Udp => timeout(UPSTREAM_PATIENCE, self.upstream.ask_udp(*server, question)).await,
+                Transport::Tcp => timeout(UPSTREAM_PATIENCE, self.upstream.ask_tcp(*server, question)).await,
+            };
+            match asked {
+                Ok(Ok(answer)) => return Some(answer),
+                Ok(Err(error)) => debug!(%server, %error, "name server failed"),
+                Err(_) => debug!(%server, "name server is silent"),
+            }
+        }
+        None
+    }
+}
+
+fn reply(request: &Message, code: ResponseCode) -> Message {
+    let mut message = Message::error_msg(request.metadata.id, request.metadata.op_code, code);
+    message.metadata.recursion_desired = request.metadata.recursion_desired;
+    message.metadata.recursion_available = true;
+    message.metadata.authoritative = code == ResponseCode::NoError;
+    message.add_queries(request.queries.iter().cloned());
+    message
+}
+
+fn encode(message: &Message, transport: Transport, request: &Message) -> Option<Vec<u8>> {
+    let bytes = message.to_vec().ok()?;
+    let limit =
+        request.edns.as_ref().map_or(PLAIN_DATAGRAM_BYTES, |e| e.max_payload().max(PLAIN_DATAGRAM_BYTES));
+    if transport == Transport::Udp && bytes.len() > usize::from(limit) {
+        return message.truncate().to_vec().ok();
+    }
+    Some(bytes)
+}
+
+impl Upstream {
+    fn servers(&self) -> Vec<IpAddr> {
+        match &self.resolvers {
+            Some(servers) => servers.clone(),
+            None => std::fs::read_to_string("/etc/resolv.conf").map(|t| name_servers(&t)).unwrap_or_default(),
+        }
+    }
+
+    async fn ask_udp(&self, server: IpAddr, question: &[u8]) -> io::Result<Vec<u8>> {
+        let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = match &self.worker {
+            None => UdpSocket::bind(any).await?,
+            Some(_) => {
+                let socket = self.in_host(move || std::net::UdpSocket::bind(any)).await?;
+                socket.set_nonblocking(true)?;
+                UdpSocket::from_std(socket)?
+            }
+        };
+        socket.connect(SocketAddr::new(server, 53)).await?;
+        socket.send(question).await?;
+        let mut answer = vec![0; usize::from(u16::MAX)];
+        loop {
+            let len = socket.recv(&mut answer).await?;
+            // Somebody guessing would have to hit the identifier.
+            if answer.get(..2) == question.get(..2) {
+                answer.truncate(len);
+                return Ok(answer);
+            }
+        }
+    }
+
+    async fn ask_tcp(&self, server: IpAddr, question: &[u8]) -> io::Result<Vec<u8>> {
+        let v4 = server.is_ipv4();
+        let make = move || if v4 { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let socket = match &self.worker {
+            None => make()?,
+            Some(_) => self.in_host(make).await?,
+        };
+        let mut stream = socket.connect(SocketAddr::new(server, 53)).await?;
+        write_framed(&mut stream, question).await?;
+        read_framed(&mut stream).await
+    }
+
+    /// Makes a socket on the worker thread, which is at home in the host's namespace.
+    async fn in_host<T: Send + 'static>(
+        &self,
+        make: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let stopped = || io::Error::other(Error::Stopped);
+        let worker = self.worker.as_ref().ok_or_else(stopped)?;
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |_| drop(answer.send(make())));
+        worker.send(job).await.map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())?
+    }
+}
+
+/// Reads `nameserver` lines. Our own address is left out: it would ask itself.
+fn name_servers(resolv_conf: &str) -> Vec<IpAddr> {
+    resolv_conf
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("nameserver"))
+        .filter_map(|address| address.trim().parse().ok())
+        .filter(|address| *address != IpAddr::V4(crate::address::DNS))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view() -> View {
+        let mut zone = Zone { subnet: Some("10.0.1.0/24".parse().unwrap()), ..Zone::default() };
+        zone.add_qualified("web", "front", Ipv4Addr::new(10, 0, 1, 200));
+        zone.addresses.insert(Ipv4Addr::new(10, 0, 1, 200), "web.front".into());
+        zone.add("tasks.web", Ipv4Addr::new(10, 0, 1, 2));
+        zone.add("tasks.web", Ipv4Addr::new(10, 0, 1, 3));
+        View { zones: vec![Arc::new(zone)], servers: vec![] }
+    }
+
+    fn ask(name: &str, kind: RecordType, turn: usize) -> Answer {
+        view().answer(&Query::query(Name::from_ascii(name).unwrap(), kind), turn)
+    }
+
+    fn first(answer: Answer) -> Option<String> {
+        match answer {
+            Answer::Known(records) => records.first().map(ToString::to_string),
+            Answer::Nothing | Answer::Foreign => panic!("not known"),
+        }
+    }
+
+    #[test]
+    fn names_answer_in_any_case_and_with_their_network() {
+        assert_eq!(first(ask("WEB.", RecordType::A, 0)).as_deref(), Some("10.0.1.200"));
+        assert_eq!(first(ask("web.front.", RecordType::A, 0)).as_deref(), Some("10.0.1.200"));
+    }
+
+    #[test]
+    fn answers_take_turns() {
+        assert_eq!(first(ask("tasks.web.", RecordType::A, 0)).as_deref(), Some("10.0.1.2"));
+        assert_eq!(first(ask("tasks.web.", RecordType::A, 1)).as_deref(), Some("10.0.1.3"));
+    }
+
+    #[test]
+    fn known_names_have_no_ipv6_and_unknown_ones_are_foreign() {
+        assert_eq!(first(ask("web.", RecordType::AAAA, 0)), None);
+        assert!(matches!(ask("example.org.", RecordType::A, 0), Answer::Foreign));
+    }
+
+    #[test]
+    fn reverse_names_of_our_subnets_are_never_forwarded() {
+        assert_eq!(first(ask("200.1.0.10.in-addr.arpa.", RecordType::PTR, 0)).as_deref(), Some("web.front."));
+        assert!(matches!(ask("9.1.0.10.in-addr.arpa.", RecordType::PTR, 0), Answer::Nothing));
+        assert!(matches!(ask("9.9.9.9.in-addr.arpa.", RecordType::PTR, 0), Answer::Foreign));
+    }
+
+    #[test]
+    fn name_servers_are_read_but_not_ourselves() {
+        let text = "# x\nnameserver 127.0.0.11\n nameserver 192.0.2.53\nsearch corp\nnameserver fe80::1\n";
+        let read = name_servers(text);
+        assert_eq!(read, ["192.0.2.53".parse::<IpAddr>().unwrap(), "fe80::1".parse().unwrap()]);
+    }
+}

@@ -1,0 +1,331 @@
+//! The nftables table of each namespace, computed from [`State`]: static rules, and maps that hold all
+//! that changes.
+//!
+//! Chains `n<k>` ("pick one of k") are shared by everything with k backends: `VIP -> goto n<k> -> dnat to
+//! (VIP . random index) -> backend`. nat chains see only the first packet of a flow, so a change of
+//! backends leaves established flows alone.
+//!
+//! Policies are always accept and only our own interfaces are judged: other firewalls keep their rules.
+
+use crate::{
+    address::{self, DNS, MARK_MASK, Mac, v4},
+    desired::{MESH_LINK, vips},
+    nft::{
+        Chain, ETHER, Hook, IFNAME, IPV4, MARK, PORT, PROTO, Rule, Ruleset, Set, concat,
+        field::{
+            Destination, DestinationNet24, DestinationPort, EtherSource, Iif, L4Proto, Oif, Random, Source,
+        },
+        ifname,
+    },
+    spec::NodeIdentity,
+    state::{Sandbox, State},
+};
+use model::Protocol;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+const RAW: i32 = -300;
+const MANGLE: i32 = -150;
+const NAT_IN: i32 = -100;
+const FILTER: i32 = 0;
+const NAT_OUT: i32 = 100;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SCTP: u8 = 132;
+/// Every host end of a routed leg.
+const ROUTED: &str = "g-*";
+
+fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+        Protocol::Sctp => SCTP,
+    }
+}
+
+fn port_key(protocol: Protocol, port: u16) -> Vec<u8> {
+    concat(&[&[number(protocol)], &port.to_be_bytes()])
+}
+
+fn endpoint(address: Ipv4Addr, port: u16) -> Vec<u8> {
+    concat(&[&address.octets(), &port.to_be_bytes()])
+}
+
+fn named(sets: Vec<(&str, Set)>) -> BTreeMap<String, Set> {
+    sets.into_iter().map(|(name, set)| (name.to_owned(), set)).collect()
+}
+
+fn chains(chains: Vec<(&str, Chain)>) -> BTreeMap<String, Chain> {
+    chains.into_iter().map(|(name, chain)| (name.to_owned(), chain)).collect()
+}
+
+/// The table of a sandbox: virtual addresses of the services on its networks, and its name server.
+pub(crate) fn of_sandbox(state: &State, sandbox: &Sandbox) -> Ruleset {
+    let mut known = Set::new(&[IPV4]);
+    let mut services = Set::verdict_map(&[IPV4]);
+    let mut backends = Set::map(&[IPV4, MARK], &[IPV4]);
+    let mut sizes = BTreeSet::new();
+    let overlays = sandbox.legs.iter().filter_map(|leg| state.tables.get(&leg.overlay()?));
+    for (vip, members) in overlays.flat_map(vips) {
+        known.insert(vip.octets().to_vec());
+        let Some(count) = u32::try_from(members.len()).ok().filter(|count| *count > 0) else { continue };
+        sizes.insert(count);
+        services.insert_goto(vip.octets().to_vec(), format!("n{count}"));
+        for (index, member) in (0u32..).zip(members) {
+            let key = concat(&[&vip.octets(), &index.to_ne_bytes()]);
+            backends.insert_value(key, member.octets().to_vec());
+        }
+    }
+    let to_dns = |l4| Rule::new().destination(DNS).l4(l4).port(53).dnat(DNS, sandbox.dns_port);
+    let mut chains = chains(vec![
+        (
+            "out_nat",
+            Chain::base(
+                "nat",
+                Hook::Output,
+                NAT_IN,
+                vec![to_dns(UDP), to_dns(TCP), Rule::new().verdict_map(&[Destination], "svc")],
+            ),
+        ),
+        (
+            // Still a virtual address after nat: no backend. Tell the caller at once.
+            "out_flt",
+            Chain::base(
+                "filter",
+                Hook::Output,
+                FILTER,
+                vec![
+                    Rule::new().in_set(&[Destination], "vips").l4(TCP).tcp_reset(),
+                    Rule::new().in_set(&[Destination], "vips").reject_host_unreachable(),
+                ],
+            ),
+        ),
+    ]);
+    for k in sizes {
+        let rule = Rule::new().dnat_to_address_of(&[Destination, Random(k)], "be");
+        chains.insert(format!("n{k}"), Chain::plain(vec![rule]));
+    }
+    Ruleset { sets: named(vec![("svc", services), ("be", backends), ("vips", known)]), chains }
+}
+
+/// The table of the host: published ports, mesh, ways out, isolation.
+pub(crate) fn of_host(state: &State) -> Ruleset {
+    let identity = state.identity.as_ref();
+    let mut chains = chains(vec![
+        ("raw_in", Chain::base("filter", Hook::Prerouting, RAW, raw_in(identity))),
+        ("raw_out", Chain::base("filter", Hook::Output, RAW, raw_out(identity))),
+        ("mark_in", Chain::base("filter", Hook::Prerouting, MANGLE, mark_in())),
+        ("lb", Chain::plain(balance())),
+        ("pre_nat", Chain::base("nat", Hook::Prerouting, NAT_IN, published(Rule::new().not_iif(MESH_LINK)))),
+        ("out_nat", Chain::base("nat", Hook::Output, NAT_IN, published(Rule::new()))),
+        ("post_nat", Chain::base("nat", Hook::Postrouting, NAT_OUT, post_nat(identity))),
+        ("mss", Chain::base("filter", Hook::Postrouting, MANGLE, mangle_out())),
+        ("forw", Chain::base("filter", Hook::Forward, FILTER, forward())),
+    ]);
+    let mut sets = BTreeMap::new();
+    mesh_sets(state, &mut sets);
+    let sizes = ingress_sets(state, &mut sets);
+    for k in sizes {
+        let key = [L4Proto, DestinationPort, Random(k)];
+        chains.insert(format!("n{k}"), Chain::plain(vec![Rule::new().dnat_to_endpoint_of(&key, "pub_be")]));
+    }
+    host_port_sets(state, &mut sets);
+    bridge_sets(state, &mut sets);
+    Ruleset { sets, chains }
+}
+
+fn mesh_sets(state: &State, sets: &mut BTreeMap<String, Set>) {
+    let mut node_of_mac = Set::map(&[ETHER], &[MARK]);
+    let mut self_hop = Set::new(&[IPV4, IPV4]);
+    let mut self_task = Set::new(&[IPV4, IPV4]);
+    if let Some(identity) = &state.identity {
+        for (node, peer) in &state.ingress.nodes {
+            if *node == identity.node {
+                continue;
+            }
+            let mark = address::mark(peer.index).to_ne_bytes().to_vec();
+            node_of_mac.insert_value(Mac::of_node(peer.index).0.to_vec(), mark);
+            if let Ok(vtep) = v4(peer.vtep, "mesh") {
+                let tasks = address::task_subnet(identity.task_pool, peer.index).network();
+                self_hop.insert(concat(&[&vtep.octets(), &tasks.octets()]));
+            }
+        }
+    }
+    for address in state.sandboxes.values().filter_map(Sandbox::gateway) {
+        self_task.insert(concat(&[&address.octets(), &address.octets()]));
+    }
+    sets.extend(named(vec![("node_of_mac", node_of_mac), ("self_hop", self_hop), ("self_task", self_task)]));
+}
+
+/// Returns the sizes of backend sets in use.
+fn ingress_sets(state: &State, sets: &mut BTreeMap<String, Set>) -> BTreeSet<u32> {
+    let mut ports = Set::verdict_map(&[PROTO, PORT]);
+    let mut backends = Set::map(&[PROTO, PORT, MARK], &[IPV4, PORT]);
+    let mut local = Set::new(&[IPV4, PROTO, PORT]);
+    let mut sizes = BTreeSet::new();
+    if let Some(identity) = &state.identity {
+        for ((protocol, port), slots) in &state.published {
+            if slots.count() == 0 {
+                continue;
+            }
+            sizes.insert(slots.count());
+            ports.insert_goto(port_key(*protocol, *port), format!("n{}", slots.count()));
+            for (index, (address, target)) in (0u32..).zip(slots.members()) {
+                let key = concat(&[&[number(*protocol)], &port.to_be_bytes(), &index.to_ne_bytes()]);
+                backends.insert_value(key, endpoint(*address, *target));
+            }
+        }
+        for ((protocol, _), members) in &state.ingress.ports {
+            for backend in members.iter().filter(|b| b.node == identity.node) {
+                if let Ok(address) = v4(backend.address, "mesh") {
+                    let parts: [&[u8]; 3] =
+                        [&address.octets(), &[number(*protocol)], &backend.port.to_be_bytes()];
+                    local.insert(concat(&parts));
+                }
+            }
+        }
+    }
+    sets.extend(named(vec![("pub", ports), ("pub_be", backends), ("local_be", local)]));
+    sizes
+}
+
+fn host_port_sets(state: &State, sets: &mut BTreeMap<String, Set>) {
+    let mut everywhere = Set::map(&[PROTO, PORT], &[IPV4, PORT]);
+    let mut one_address = Set::map(&[IPV4, PROTO, PORT], &[IPV4, PORT]);
+    for sandbox in state.sandboxes.values() {
+        let Some(target) = sandbox.published_address(state) else { continue };
+        for binding in &sandbox.spec.ports {
+            let Some(port) = binding.host_port else { continue };
+            let value = endpoint(target, binding.container_port);
+            match binding.host_ip {
+                Some(std::net::IpAddr::V4(ip)) if !ip.is_unspecified() => {
+                    let parts: [&[u8]; 3] = [&ip.octets(), &[number(binding.protocol)], &port.to_be_bytes()];
+                    one_address.insert_value(concat(&parts), value);
+                }
+                // Bindings to ::1 and the like are refused when they are asked for.
+                _ => everywhere.insert_value(port_key(binding.protocol, port), value),
+            }
+        }
+    }
+    sets.extend(named(vec![("hostp", everywhere), ("hostp_ip", one_address)]));
+}
+
+fn bridge_sets(state: &State, sets: &mut BTreeMap<String, Set>) {
+    let mut bridges = Set::new(&[IFNAME]);
+    let mut internal = Set::new(&[IFNAME]);
+    let mut within = Set::new(&[IFNAME, IFNAME]);
+    let mut hairpin = Set::new(&[IFNAME, IFNAME]);
+    for bridge in state.bridges.values() {
+        let name = ifname(&bridge.interface);
+        bridges.insert(name.to_vec());
+        if bridge.spec.internal {
+            internal.insert(name.to_vec());
+        }
+        hairpin.insert(concat(&[&name, &name]));
+        if bridge.spec.icc {
+            within.insert(concat(&[&name, &name]));
+        }
+    }
+    sets.extend(named(vec![
+        ("bridges", bridges),
+        ("internal", internal),
+        ("within", within),
+        ("hairpin", hairpin),
+    ]));
+}
+
+fn raw_in(identity: Option<&NodeIdentity>) -> Vec<Rule> {
+    // route_localnet opens 127.0.0.0/8 to whoever is next door: close it again.
+    let mut rules = vec![
+        Rule::new().in_set(&[Iif], "bridges").destination_loopback().drop(),
+        Rule::new().iif(ROUTED).destination_loopback().drop(),
+        Rule::new().iif(MESH_LINK).destination_loopback().drop(),
+    ];
+    rules.extend(raw_out(identity));
+    rules
+}
+
+/// Tunnel packets need no tracking, and must not be lost when its table is full.
+fn raw_out(identity: Option<&NodeIdentity>) -> Vec<Rule> {
+    identity.map(|i| Rule::new().l4(UDP).port(i.data_port).notrack()).into_iter().collect()
+}
+
+fn mark_in() -> Vec<Rule> {
+    vec![
+        Rule::new().iif(MESH_LINK).new_flow().ct_mark_from_map(&[EtherSource], "node_of_mac"),
+        Rule::new().iif(ROUTED).reply().ct_mark(MARK_MASK).mark_from_ct(),
+    ]
+}
+
+fn balance() -> Vec<Rule> {
+    vec![
+        Rule::new().dnat_to_endpoint_of(&[Destination, L4Proto, DestinationPort], "hostp_ip"),
+        Rule::new().dnat_to_endpoint_of(&[L4Proto, DestinationPort], "hostp"),
+        Rule::new().verdict_map(&[L4Proto, DestinationPort], "pub"),
+    ]
+}
+
+fn published(to: Rule) -> Vec<Rule> {
+    [TCP, UDP, SCTP].map(|l4| to.clone().to_this_host().l4(l4).jump("lb")).into()
+}
+
+fn post_nat(identity: Option<&NodeIdentity>) -> Vec<Rule> {
+    let mut rules = vec![
+        // localhost:port on the host itself, and a container that reaches its neighbour or itself
+        // through a port of the host: the answer must come back this way.
+        Rule::new().in_set(&[Oif], "bridges").source_loopback().masquerade(),
+        Rule::new().in_set(&[Iif, Oif], "hairpin").translated().masquerade(),
+    ];
+    if let Some(identity) = identity {
+        let gateway = address::task_gateway(identity.task_pool, identity.index);
+        let tasks = address::task_subnet(identity.task_pool, identity.index).network();
+        rules.extend([
+            Rule::new().oif(ROUTED).source_loopback().snat(gateway),
+            Rule::new().oif(MESH_LINK).source_loopback().snat(gateway),
+            // A host that comes in here and is sent back to a task of its own: its own address would be a
+            // martian there.
+            Rule::new().oif(MESH_LINK).in_set(&[Source, DestinationNet24], "self_hop").masquerade(),
+            // A task that picked itself.
+            Rule::new().oif(ROUTED).iif(ROUTED).in_set(&[Source, Destination], "self_task").snat(gateway),
+            // Local bridges mean nothing to other hosts.
+            Rule::new().oif(MESH_LINK).in_set(&[Iif], "bridges").masquerade(),
+            ours_to_outside(Rule::new().source_in(tasks, 3)).masquerade(),
+        ]);
+    }
+    rules.push(ours_to_outside(Rule::new().in_set(&[Iif], "bridges")).masquerade());
+    rules
+}
+
+fn ours_to_outside(from: Rule) -> Rule {
+    from.not_oif(ROUTED).not_oif(MESH_LINK).not_oif("lo").not_in_set(&[Oif], "bridges")
+}
+
+fn mangle_out() -> Vec<Rule> {
+    vec![
+        // Here and not in forward: flows made on the host itself would offer a segment size of 65495.
+        Rule::new().oif(MESH_LINK).syn().clamp_mss(),
+        // The kernel routes the tunnel's outer packet by the inner packet's mark: into the tunnel itself.
+        Rule::new().oif(MESH_LINK).mark(MARK_MASK).clear_mark(),
+    ]
+}
+
+fn forward() -> Vec<Rule> {
+    vec![
+        Rule::new().established().accept(),
+        Rule::new()
+            .iif(MESH_LINK)
+            .oif(ROUTED)
+            .in_set(&[Destination, L4Proto, DestinationPort], "local_be")
+            .accept(),
+        Rule::new().iif(MESH_LINK).drop(),
+        // Tasks do not see each other on this plane, nor does anybody see what is not published.
+        Rule::new().oif(ROUTED).not_translated().drop(),
+        Rule::new().iif(ROUTED).oif(MESH_LINK).not_translated().drop(),
+        Rule::new().in_set(&[Iif, Oif], "within").accept(),
+        Rule::new().in_set(&[Iif], "internal").drop(),
+        Rule::new().in_set(&[Oif], "internal").drop(),
+        Rule::new().in_set(&[Oif], "bridges").not_translated().drop(),
+    ]
+}

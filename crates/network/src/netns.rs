@@ -1,0 +1,119 @@
+//! Network namespaces pinned by a file, and stepping into them. Only the worker thread and threads made
+//! for the purpose ever change theirs.
+
+use crate::spec::Error;
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, setns, unshare},
+};
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    thread,
+};
+
+/// An open namespace.
+#[derive(Debug)]
+pub(crate) struct Netns {
+    pub(crate) file: File,
+}
+
+impl Netns {
+    /// Opens the namespace of the calling thread.
+    pub(crate) fn own() -> Result<Self, Error> {
+        Self::open(Path::new("/proc/thread-self/ns/net"))
+    }
+
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(Error::file("open network namespace", path))?;
+        Ok(Self { file })
+    }
+
+    /// Makes a namespace and pins it by a bind mount on `path`.
+    pub(crate) fn create(path: &Path) -> Result<Self, Error> {
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(parent).map_err(Error::file("make directory", parent))?;
+        File::create(path).map_err(Error::file("make file", path))?;
+        let target = path.to_owned();
+        let pinned = thread::Builder::new()
+            .name("rswarm-netns".into())
+            .spawn(move || -> io::Result<()> {
+                unshare(CloneFlags::CLONE_NEWNET)?;
+                let own = Path::new("/proc/thread-self/ns/net");
+                mount(Some(own), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+                Ok(())
+            })
+            .and_then(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("thread panicked"))));
+        if let Err(source) = pinned {
+            // The file alone means nothing; failing to remove it changes nothing.
+            drop(fs::remove_file(path));
+            return Err(Error::File { what: "make network namespace", path: path.to_owned(), source });
+        }
+        Self::open(path)
+    }
+
+    /// Runs `work` with the calling thread inside, and steps back to `home`.
+    ///
+    /// # Panics
+    /// When stepping back fails: a thread that is lost must not go on.
+    pub(crate) fn within<T>(&self, home: &Self, work: impl FnOnce() -> T) -> io::Result<T> {
+        setns(&self.file, CloneFlags::CLONE_NEWNET)?;
+        let result = work();
+        setns(&home.file, CloneFlags::CLONE_NEWNET).expect("the way home was open a moment ago");
+        Ok(result)
+    }
+
+    /// Moves the calling thread in for good.
+    pub(crate) fn enter(&self) -> Result<(), Error> {
+        setns(&self.file, CloneFlags::CLONE_NEWNET)
+            .map_err(|e| Error::kernel("enter network namespace")(e.into()))
+    }
+}
+
+/// Unpins a namespace; it ends with the last process in it. Fine when it is gone already.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    match umount2(path, MntFlags::MNT_DETACH) {
+        // EINVAL: a plain file, as after a reboot.
+        Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+        Err(e) => return Err(Error::file("unpin network namespace", path)(e.into())),
+    }
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", path)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a setting of the calling thread's namespace when it differs. `key` has dots or slashes.
+/// Source: kernel Documentation/networking/ip-sysctl.rst.
+pub(crate) fn sysctl(key: &str, value: &str) -> Result<(), Error> {
+    let path = sysctl_path(key);
+    if fs::read_to_string(&path).is_ok_and(|now| now.split_whitespace().eq(value.split_whitespace())) {
+        return Ok(());
+    }
+    fs::write(&path, value).map_err(Error::file("write setting", &path))
+}
+
+/// `net.ipv4.conf.eth0.rp_filter` -> file. A slash in a key stands for a dot in a name, as for `sysctl`.
+fn sysctl_path(key: &str) -> PathBuf {
+    let swap = |c| match c {
+        '.' => '/',
+        '/' => '.',
+        c => c,
+    };
+    Path::new("/proc/sys").join(key.chars().map(swap).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn setting_names_become_paths() {
+        assert_eq!(sysctl_path("net.ipv4.ip_forward"), Path::new("/proc/sys/net/ipv4/ip_forward"));
+        assert_eq!(
+            sysctl_path("net.ipv4.conf.eth0/5.rp_filter"),
+            Path::new("/proc/sys/net/ipv4/conf/eth0.5/rp_filter")
+        );
+    }
+}

@@ -1,0 +1,727 @@
+//! Links, addresses, routes, neighbours, forwarding entries and rules of one network namespace, over rtnetlink.
+//!
+//! Every object this room makes is marked: links by [`GROUP`], routes and rules by [`PROTOCOL`]; so a dump
+//! tells what is ours in a namespace shared with others.
+//! Source: kernel include/uapi/linux/{if_link,rtnetlink,neighbour,fib_rules}.h.
+
+use crate::{
+    address::Mac,
+    netlink::{
+        ACK, CREATE, DUMP, EXCL, Message, REPLACE, Socket, attribute, attributes, read_be32, read_str,
+        read_u32,
+    },
+};
+use ipnet::Ipv4Net;
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+/// Link group of everything made here ("rs").
+pub(crate) const GROUP: u32 = 0x7273;
+/// Origin number of our routes and rules; no routing daemon uses it.
+pub(crate) const PROTOCOL: u8 = 147;
+/// Priority of the rules that send answers back to the entry host.
+pub(crate) const RULE_PRIORITY: u32 = 7000;
+pub(crate) const TABLE_MAIN: u32 = 254;
+const TABLE_LOCAL: u32 = 255;
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_GETROUTE: u16 = 26;
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+const RTM_GETNEIGH: u16 = 30;
+const RTM_NEWRULE: u16 = 32;
+const RTM_DELRULE: u16 = 33;
+const RTM_GETRULE: u16 = 34;
+
+const AF_UNSPEC: u8 = 0;
+const AF_INET: u8 = 2;
+const AF_BRIDGE: u8 = 7;
+const AF_INET6: u8 = 10;
+const IFF_UP: u32 = 1;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_GROUP: u16 = 27;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const VETH_INFO_PEER: u16 = 1;
+
+const IFLA_VXLAN_ID: u16 = 1;
+const IFLA_VXLAN_LOCAL: u16 = 4;
+const IFLA_VXLAN_TTL: u16 = 5;
+const IFLA_VXLAN_LEARNING: u16 = 7;
+const IFLA_VXLAN_PROXY: u16 = 11;
+const IFLA_VXLAN_PORT: u16 = 15;
+const IFLA_VXLAN_LOCAL6: u16 = 17;
+const IFLA_VXLAN_UDP_CSUM: u16 = 18;
+const IFLA_VXLAN_UDP_ZERO_CSUM6_TX: u16 = 19;
+const IFLA_VXLAN_UDP_ZERO_CSUM6_RX: u16 = 20;
+
+const IFLA_BR_FORWARD_DELAY: u16 = 1;
+const IFLA_BR_STP_STATE: u16 = 5;
+const IFLA_BR_MCAST_SNOOPING: u16 = 23;
+const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_LEARNING: u16 = 8;
+const IFLA_BRPORT_UNICAST_FLOOD: u16 = 9;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
+const RTA_TABLE: u16 = 15;
+const RTN_UNICAST: u8 = 1;
+const RTN_UNREACHABLE: u8 = 7;
+const RTNH_F_ONLINK: u32 = 4;
+const SCOPE_UNIVERSE: u8 = 0;
+const SCOPE_LINK: u8 = 253;
+
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NDA_MASTER: u16 = 9;
+const NUD_NOARP: u16 = 0x40;
+const NUD_PERMANENT: u16 = 0x80;
+const NTF_SELF: u8 = 0x02;
+const NTF_MASTER: u8 = 0x04;
+
+const FRA_PRIORITY: u16 = 6;
+const FRA_FWMARK: u16 = 10;
+const FRA_TABLE: u16 = 15;
+const FRA_FWMASK: u16 = 16;
+const FRA_PROTOCOL: u16 = 21;
+const FR_ACT_TO_TBL: u8 = 1;
+
+/// A link as we want it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) mtu: u32,
+    /// `None` = the kernel's choice.
+    pub(crate) mac: Option<Mac>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Bridge,
+    Vxlan {
+        vni: u32,
+        local: IpAddr,
+        port: u16,
+        proxy: bool,
+    },
+    /// The other end is born in a sandbox.
+    Veth {
+        sandbox: String,
+        peer: String,
+        peer_mac: Mac,
+    },
+}
+
+/// What hangs on links; in the order of making.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Object {
+    Port { link: String, bridge: String, flags: PortFlags },
+    Address { link: String, address: Ipv4Addr, prefix: u8 },
+    Neighbour { link: String, address: Ipv4Addr, mac: Mac },
+    Forwarding { link: String, mac: Mac, to: Behind },
+    Route(Route),
+    Rule { mark: u32, mask: u32, table: u32 },
+}
+
+impl Object {
+    /// Returns the link this object goes away with.
+    pub(crate) fn link(&self) -> Option<&str> {
+        match self {
+            Self::Port { link, .. }
+            | Self::Address { link, .. }
+            | Self::Neighbour { link, .. }
+            | Self::Forwarding { link, .. } => Some(link),
+            Self::Route(route) => route.via.link(),
+            Self::Rule { .. } => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Object {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Port { link, bridge, .. } => write!(f, "port {link} of {bridge}"),
+            Self::Address { link, address, prefix } => write!(f, "address {address}/{prefix} on {link}"),
+            Self::Neighbour { link, address, mac } => write!(f, "neighbour {address} at {mac} on {link}"),
+            Self::Forwarding { link, mac, to: Behind::Bridge } => {
+                write!(f, "forwarding entry {mac} on {link}")
+            }
+            Self::Forwarding { link, mac, to: Behind::Tunnel(ip) } => {
+                write!(f, "forwarding entry {mac} to {ip} on {link}")
+            }
+            Self::Route(route) => write!(f, "route {} in table {}", route.to, route.table),
+            Self::Rule { mark, table, .. } => write!(f, "rule of mark {mark:#x} to table {table}"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PortFlags {
+    pub(crate) learning: bool,
+    /// Unknown unicast goes out of this port.
+    pub(crate) flood: bool,
+    pub(crate) hairpin: bool,
+    /// May not talk to other isolated ports.
+    pub(crate) isolated: bool,
+}
+
+/// Where a MAC is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Behind {
+    /// The bridge: behind this port.
+    Bridge,
+    /// The VXLAN: at this host.
+    Tunnel(IpAddr),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Route {
+    pub(crate) table: u32,
+    pub(crate) via: Via,
+    pub(crate) to: Ipv4Net,
+    pub(crate) metric: u32,
+    pub(crate) source: Option<Ipv4Addr>,
+}
+
+/// In the order of making: a gateway must be reachable first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Via {
+    Link(String),
+    Unreachable,
+    /// The gateway need not be in any subnet of the link when `onlink`.
+    Gateway {
+        link: String,
+        gateway: Ipv4Addr,
+        onlink: bool,
+    },
+}
+
+impl Via {
+    fn link(&self) -> Option<&str> {
+        match self {
+            Self::Link(link) | Self::Gateway { link, .. } => Some(link),
+            Self::Unreachable => None,
+        }
+    }
+}
+
+/// A link as it is.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkRow {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) kind: String,
+    pub(crate) mac: Option<Mac>,
+    pub(crate) mtu: u32,
+    pub(crate) up: bool,
+    pub(crate) ours: bool,
+    master: u32,
+    port: Option<PortFlags>,
+    vxlan: Option<(u32, Option<IpAddr>, u16, bool)>,
+}
+
+impl LinkRow {
+    /// True when nothing but settings can differ from `link`: no need to make it anew.
+    pub(crate) fn is(&self, link: &Link) -> bool {
+        match &link.kind {
+            Kind::Bridge => self.kind == "bridge",
+            Kind::Veth { .. } => self.kind == "veth",
+            Kind::Vxlan { vni, local, port, proxy } => {
+                self.vxlan == Some((*vni, Some(*local), *port, *proxy))
+            }
+        }
+    }
+
+    /// True when the settings are right, too.
+    pub(crate) fn set_as(&self, link: &Link) -> bool {
+        self.up && self.mtu == link.mtu && link.mac.is_none_or(|mac| self.mac == Some(mac))
+    }
+}
+
+/// All of one namespace's links and objects.
+#[derive(Debug, Default)]
+pub(crate) struct Dump {
+    pub(crate) links: BTreeMap<String, LinkRow>,
+    pub(crate) objects: Vec<Object>,
+}
+
+/// An rtnetlink socket in one namespace.
+#[derive(Debug)]
+pub(crate) struct Rt {
+    socket: Socket,
+}
+
+fn ifinfo(index: u32, flags: u32, change: u32) -> Vec<u8> {
+    let mut bytes = vec![AF_UNSPEC, 0, 0, 0];
+    bytes.extend(index.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend(change.to_ne_bytes());
+    bytes
+}
+
+fn ndmsg(family: u8, index: u32, state: u16, flags: u8) -> Vec<u8> {
+    let mut bytes = vec![family, 0, 0, 0];
+    bytes.extend(index.to_ne_bytes());
+    bytes.extend(state.to_ne_bytes());
+    bytes.extend([flags, 0]);
+    bytes
+}
+
+fn ip_bytes(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+fn read_ip(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => Some(Ipv4Addr::from(read_be32(value)).into()),
+        16 => <[u8; 16]>::try_from(value).ok().map(|v| Ipv6Addr::from(v).into()),
+        _ => None,
+    }
+}
+
+fn read_v4(value: &[u8]) -> Option<Ipv4Addr> {
+    (value.len() == 4).then(|| Ipv4Addr::from(read_be32(value)))
+}
+
+fn read_mac(value: &[u8]) -> Option<Mac> {
+    value.try_into().ok().map(Mac)
+}
+
+impl Rt {
+    /// Opens a socket in the namespace of the calling thread.
+    pub(crate) fn open() -> io::Result<Self> {
+        Ok(Self { socket: Socket::route()? })
+    }
+
+    pub(crate) fn index(&mut self, name: &str) -> io::Result<u32> {
+        let mut message = Message::new(RTM_GETLINK, ACK, &ifinfo(0, 0, 0));
+        message.str(IFLA_IFNAME, name);
+        let replies = self.socket.exchange(message)?;
+        let body = replies.first().map(|r| r.body.as_slice()).unwrap_or_default();
+        Ok(body.get(4..8).map_or(0, read_u32))
+    }
+
+    /// Makes a link and brings it up. `born_in` is the namespace it appears in when not this one,
+    /// `peer_in` that of a veth's other end.
+    pub(crate) fn add_link(
+        &mut self,
+        link: &Link,
+        born_in: Option<BorrowedFd<'_>>,
+        peer_in: Option<BorrowedFd<'_>>,
+    ) -> io::Result<()> {
+        let mut message = Message::new(RTM_NEWLINK, CREATE | EXCL, &ifinfo(0, IFF_UP, IFF_UP));
+        message.str(IFLA_IFNAME, &link.name).u32(IFLA_MTU, link.mtu).u32(IFLA_GROUP, GROUP);
+        if let Some(mac) = link.mac {
+            message.raw(IFLA_ADDRESS, &mac.0);
+        }
+        if let Some(fd) = born_in {
+            message.u32(IFLA_NET_NS_FD, fd.as_raw_fd().cast_unsigned());
+        }
+        message.nest(IFLA_LINKINFO, |m| match &link.kind {
+            Kind::Bridge => {
+                m.str(IFLA_INFO_KIND, "bridge").nest(IFLA_INFO_DATA, |m| {
+                    m.u32(IFLA_BR_FORWARD_DELAY, 0).u32(IFLA_BR_STP_STATE, 0).u8(IFLA_BR_MCAST_SNOOPING, 0);
+                });
+            }
+            Kind::Vxlan { vni, local, port, proxy } => {
+                m.str(IFLA_INFO_KIND, "vxlan").nest(IFLA_INFO_DATA, |m| {
+                    let local_kind = if local.is_ipv4() { IFLA_VXLAN_LOCAL } else { IFLA_VXLAN_LOCAL6 };
+                    m.u32(IFLA_VXLAN_ID, *vni)
+                        .raw(local_kind, &ip_bytes(*local))
+                        .u8(IFLA_VXLAN_TTL, 64)
+                        .u8(IFLA_VXLAN_LEARNING, 0)
+                        .u8(IFLA_VXLAN_PROXY, u8::from(*proxy))
+                        .be16(IFLA_VXLAN_PORT, *port)
+                        .u8(IFLA_VXLAN_UDP_CSUM, 0)
+                        .u8(IFLA_VXLAN_UDP_ZERO_CSUM6_TX, 1)
+                        .u8(IFLA_VXLAN_UDP_ZERO_CSUM6_RX, 1);
+                });
+            }
+            Kind::Veth { peer, peer_mac, .. } => {
+                m.str(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |m| {
+                    m.nest(VETH_INFO_PEER, |m| {
+                        m.plain(&ifinfo(0, 0, 0))
+                            .str(IFLA_IFNAME, peer)
+                            .u32(IFLA_MTU, link.mtu)
+                            .raw(IFLA_ADDRESS, &peer_mac.0);
+                        if let Some(fd) = peer_in {
+                            m.u32(IFLA_NET_NS_FD, fd.as_raw_fd().cast_unsigned());
+                        }
+                    });
+                });
+            }
+        });
+        self.socket.request(message)
+    }
+
+    /// Sets MTU, MAC and state of a link that exists.
+    pub(crate) fn set_link(&mut self, link: &Link) -> io::Result<()> {
+        let mut message = Message::new(RTM_NEWLINK, 0, &ifinfo(0, IFF_UP, IFF_UP));
+        message.str(IFLA_IFNAME, &link.name).u32(IFLA_MTU, link.mtu).u32(IFLA_GROUP, GROUP);
+        if let Some(mac) = link.mac {
+            message.raw(IFLA_ADDRESS, &mac.0);
+        }
+        self.socket.request(message)
+    }
+
+    pub(crate) fn set_up(&mut self, name: &str) -> io::Result<()> {
+        let mut message = Message::new(RTM_NEWLINK, 0, &ifinfo(0, IFF_UP, IFF_UP));
+        message.str(IFLA_IFNAME, name);
+        self.socket.request(message)
+    }
+
+    pub(crate) fn delete_link(&mut self, name: &str) -> io::Result<()> {
+        let mut message = Message::new(RTM_DELLINK, 0, &ifinfo(0, 0, 0));
+        message.str(IFLA_IFNAME, name);
+        self.socket.request(message)
+    }
+
+    pub(crate) fn add(&mut self, object: &Object) -> io::Result<()> {
+        if let Object::Port { link, bridge, .. } = object {
+            // The kernel looks for the bridge before it reads the port's flags: first make it a port.
+            let mut enslave = Message::new(RTM_NEWLINK, 0, &ifinfo(0, 0, 0));
+            enslave.str(IFLA_IFNAME, link).u32(IFLA_MASTER, self.index(bridge)?);
+            self.socket.request(enslave)?;
+        }
+        let message = self.message(object, true)?;
+        self.socket.request(message)
+    }
+
+    pub(crate) fn delete(&mut self, object: &Object) -> io::Result<()> {
+        if let Object::Port { link, .. } = object {
+            let mut message = Message::new(RTM_NEWLINK, 0, &ifinfo(0, 0, 0));
+            message.str(IFLA_IFNAME, link).u32(IFLA_MASTER, 0);
+            return self.socket.request(message);
+        }
+        let message = self.message(object, false)?;
+        self.socket.request(message)
+    }
+
+    fn message(&mut self, object: &Object, add: bool) -> io::Result<Message> {
+        let replace = if add { CREATE | REPLACE } else { 0 };
+        Ok(match object {
+            Object::Port { link, flags, .. } => {
+                let mut m = Message::new(RTM_NEWLINK, 0, &ifinfo(0, 0, 0));
+                m.str(IFLA_IFNAME, link).nest(IFLA_LINKINFO, |m| {
+                    m.str(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |m| {
+                        m.u8(IFLA_BRPORT_LEARNING, u8::from(flags.learning))
+                            .u8(IFLA_BRPORT_UNICAST_FLOOD, u8::from(flags.flood))
+                            .u8(IFLA_BRPORT_MODE, u8::from(flags.hairpin))
+                            .u8(IFLA_BRPORT_ISOLATED, u8::from(flags.isolated));
+                    });
+                });
+                m
+            }
+            Object::Address { link, address, prefix } => {
+                let mut fixed = vec![AF_INET, *prefix, 0, SCOPE_UNIVERSE];
+                fixed.extend(self.index(link)?.to_ne_bytes());
+                let mut m = Message::new(if add { RTM_NEWADDR } else { RTM_DELADDR }, replace, &fixed);
+                m.raw(IFA_LOCAL, &address.octets()).raw(IFA_ADDRESS, &address.octets());
+                m
+            }
+            Object::Neighbour { link, address, mac } => {
+                let fixed = ndmsg(AF_INET, self.index(link)?, NUD_PERMANENT, 0);
+                let mut m = Message::new(if add { RTM_NEWNEIGH } else { RTM_DELNEIGH }, replace, &fixed);
+                m.raw(NDA_DST, &address.octets());
+                if add {
+                    m.raw(NDA_LLADDR, &mac.0);
+                }
+                m
+            }
+            Object::Forwarding { link, mac, to } => {
+                let index = self.index(link)?;
+                let fixed = match to {
+                    Behind::Bridge => ndmsg(AF_BRIDGE, index, NUD_NOARP, NTF_MASTER),
+                    Behind::Tunnel(_) => ndmsg(AF_BRIDGE, index, NUD_PERMANENT, NTF_SELF),
+                };
+                let mut m = Message::new(if add { RTM_NEWNEIGH } else { RTM_DELNEIGH }, replace, &fixed);
+                m.raw(NDA_LLADDR, &mac.0);
+                if let Behind::Tunnel(host) = to {
+                    m.raw(NDA_DST, &ip_bytes(*host));
+                }
+                m
+            }
+            Object::Route(route) => self.route_message(route, add)?,
+            Object::Rule { mark, mask, table } => {
+                let fixed = [AF_INET, 0, 0, 0, 0, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0];
+                // The kernel accepts the same rule twice, so EXCL.
+                let flags = if add { CREATE | EXCL } else { 0 };
+                let mut m = Message::new(if add { RTM_NEWRULE } else { RTM_DELRULE }, flags, &fixed);
+                m.u32(FRA_PRIORITY, RULE_PRIORITY)
+                    .u32(FRA_FWMARK, *mark)
+                    .u32(FRA_FWMASK, *mask)
+                    .u32(FRA_TABLE, *table)
+                    .u8(FRA_PROTOCOL, PROTOCOL);
+                m
+            }
+        })
+    }
+
+    fn route_message(&mut self, route: &Route, add: bool) -> io::Result<Message> {
+        let (kind, scope, flags) = match &route.via {
+            Via::Unreachable => (RTN_UNREACHABLE, SCOPE_UNIVERSE, 0),
+            Via::Link(_) => (RTN_UNICAST, SCOPE_LINK, 0),
+            Via::Gateway { onlink, .. } => {
+                (RTN_UNICAST, SCOPE_UNIVERSE, if *onlink { RTNH_F_ONLINK } else { 0 })
+            }
+        };
+        let mut fixed = vec![AF_INET, route.to.prefix_len(), 0, 0, 0, PROTOCOL, scope, kind];
+        fixed.extend(u32::to_ne_bytes(flags));
+        let (message, how) = if add { (RTM_NEWROUTE, CREATE | REPLACE) } else { (RTM_DELROUTE, 0) };
+        let mut m = Message::new(message, how, &fixed);
+        m.u32(RTA_TABLE, route.table).raw(RTA_DST, &route.to.network().octets());
+        if route.metric != 0 {
+            m.u32(RTA_PRIORITY, route.metric);
+        }
+        if let Some(link) = route.via.link() {
+            m.u32(RTA_OIF, self.index(link)?);
+        }
+        if let Via::Gateway { gateway, .. } = &route.via {
+            m.raw(RTA_GATEWAY, &gateway.octets());
+        }
+        if let Some(source) = route.source {
+            m.raw(RTA_PREFSRC, &source.octets());
+        }
+        Ok(m)
+    }
+
+    /// Reads all links, and every IPv4 object that could be of our making. Other people's are in it, too.
+    pub(crate) fn dump(&mut self) -> io::Result<Dump> {
+        let links = self.links()?;
+        let names: BTreeMap<u32, String> = links.values().map(|l| (l.index, l.name.clone())).collect();
+        let mut objects = Vec::new();
+        for row in links.values() {
+            if let (Some(bridge), Some(flags)) = (names.get(&row.master), row.port) {
+                objects.push(Object::Port { link: row.name.clone(), bridge: bridge.clone(), flags });
+            }
+        }
+        self.addresses(&names, &mut objects)?;
+        self.neighbours(&names, &mut objects)?;
+        self.routes(&names, &mut objects)?;
+        self.rules(&mut objects)?;
+        Ok(Dump { links, objects })
+    }
+
+    pub(crate) fn links(&mut self) -> io::Result<BTreeMap<String, LinkRow>> {
+        let replies = self.socket.exchange(Message::new(RTM_GETLINK, DUMP, &ifinfo(0, 0, 0)))?;
+        Ok(replies
+            .iter()
+            .filter(|r| r.kind == RTM_NEWLINK)
+            .filter_map(|r| read_link(&r.body))
+            .map(|row| (row.name.clone(), row))
+            .collect())
+    }
+
+    /// Every IPv4 address of the namespace: (link index, address, prefix).
+    pub(crate) fn all_addresses(&mut self) -> io::Result<Vec<(u32, Ipv4Addr, u8)>> {
+        let replies =
+            self.socket.exchange(Message::new(RTM_GETADDR, DUMP, &[AF_INET, 0, 0, 0, 0, 0, 0, 0]))?;
+        Ok(replies
+            .iter()
+            .filter(|r| r.kind == RTM_NEWADDR)
+            .filter_map(|r| {
+                let (fixed, rest) = r.body.split_at_checked(8)?;
+                let local = attribute(rest, IFA_LOCAL).and_then(read_v4)?;
+                Some((read_u32(&fixed[4..8]), local, fixed[1]))
+            })
+            .collect())
+    }
+
+    fn addresses(&mut self, names: &BTreeMap<u32, String>, objects: &mut Vec<Object>) -> io::Result<()> {
+        for (index, address, prefix) in self.all_addresses()? {
+            if let Some(link) = names.get(&index) {
+                objects.push(Object::Address { link: link.clone(), address, prefix });
+            }
+        }
+        Ok(())
+    }
+
+    fn neighbours(&mut self, names: &BTreeMap<u32, String>, objects: &mut Vec<Object>) -> io::Result<()> {
+        for family in [AF_INET, AF_BRIDGE] {
+            let replies = self.socket.exchange(Message::new(RTM_GETNEIGH, DUMP, &ndmsg(family, 0, 0, 0)))?;
+            for reply in replies.iter().filter(|r| r.kind == RTM_NEWNEIGH) {
+                objects.extend(read_neighbour(&reply.body, names));
+            }
+        }
+        Ok(())
+    }
+
+    fn routes(&mut self, names: &BTreeMap<u32, String>, objects: &mut Vec<Object>) -> io::Result<()> {
+        for reply in self.route_dump()? {
+            if reply.body.get(5) == Some(&PROTOCOL) {
+                objects.extend(read_route(&reply.body, names).map(Object::Route));
+            }
+        }
+        Ok(())
+    }
+
+    fn route_dump(&mut self) -> io::Result<Vec<crate::netlink::Reply>> {
+        let mut fixed = [0; 12];
+        fixed[0] = AF_INET;
+        let mut replies = self.socket.exchange(Message::new(RTM_GETROUTE, DUMP, &fixed))?;
+        replies.retain(|r| r.kind == RTM_NEWROUTE);
+        Ok(replies)
+    }
+
+    /// Destinations of other people's unicast routes, with the name of the link, default routes left out.
+    pub(crate) fn foreign_destinations(&mut self) -> io::Result<Vec<(Ipv4Net, String)>> {
+        let links = self.links()?;
+        let names: BTreeMap<u32, String> = links.values().map(|l| (l.index, l.name.clone())).collect();
+        let ours = |name: &str| links.get(name).is_some_and(|row| row.ours);
+        Ok(self
+            .route_dump()?
+            .iter()
+            .filter(|r| r.body.get(5) != Some(&PROTOCOL))
+            .filter_map(|r| read_route(&r.body, &names))
+            .filter(|route| route.to.prefix_len() > 0 && route.table != TABLE_LOCAL)
+            .filter_map(|route| Some((route.to, route.via.link()?.to_owned())))
+            .filter(|(_, link)| !ours(link))
+            .collect())
+    }
+
+    fn rules(&mut self, objects: &mut Vec<Object>) -> io::Result<()> {
+        let mut fixed = [0; 12];
+        fixed[0] = AF_INET;
+        let replies = self.socket.exchange(Message::new(RTM_GETRULE, DUMP, &fixed))?;
+        for reply in replies.iter().filter(|r| r.kind == RTM_NEWRULE) {
+            let rest = reply.body.get(12..).unwrap_or_default();
+            let number = |kind| attribute(rest, kind).map(read_u32);
+            if attribute(rest, FRA_PROTOCOL) != Some(&[PROTOCOL]) {
+                continue;
+            }
+            if let (Some(mark), Some(mask), Some(table)) =
+                (number(FRA_FWMARK), number(FRA_FWMASK), number(FRA_TABLE))
+            {
+                objects.push(Object::Rule { mark, mask, table });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_link(body: &[u8]) -> Option<LinkRow> {
+    let (fixed, rest) = body.split_at_checked(16)?;
+    let mut row = LinkRow {
+        index: read_u32(&fixed[4..8]),
+        name: String::new(),
+        kind: String::new(),
+        mac: None,
+        mtu: 0,
+        up: read_u32(&fixed[8..12]) & IFF_UP != 0,
+        ours: false,
+        master: 0,
+        port: None,
+        vxlan: None,
+    };
+    for (kind, value) in attributes(rest) {
+        match kind {
+            IFLA_IFNAME => row.name = read_str(value),
+            IFLA_MTU => row.mtu = read_u32(value),
+            IFLA_ADDRESS => row.mac = read_mac(value),
+            IFLA_MASTER => row.master = read_u32(value),
+            IFLA_GROUP => row.ours = read_u32(value) == GROUP,
+            IFLA_LINKINFO => read_link_kind(value, &mut row),
+            _ => {}
+        }
+    }
+    Some(row)
+}
+
+fn read_link_kind(value: &[u8], row: &mut LinkRow) {
+    row.kind = attribute(value, IFLA_INFO_KIND).map(read_str).unwrap_or_default();
+    if let (Some(data), "vxlan") = (attribute(value, IFLA_INFO_DATA), row.kind.as_str()) {
+        let vni = attribute(data, IFLA_VXLAN_ID).map_or(0, read_u32);
+        let local =
+            attribute(data, IFLA_VXLAN_LOCAL).or(attribute(data, IFLA_VXLAN_LOCAL6)).and_then(read_ip);
+        let port =
+            attribute(data, IFLA_VXLAN_PORT).and_then(|v| v.try_into().ok()).map_or(0, u16::from_be_bytes);
+        row.vxlan = Some((vni, local, port, attribute(data, IFLA_VXLAN_PROXY) == Some(&[1])));
+    }
+    if let (Some(data), Some("bridge")) = (
+        attribute(value, IFLA_INFO_SLAVE_DATA),
+        attribute(value, IFLA_INFO_SLAVE_KIND).map(read_str).as_deref(),
+    ) {
+        let flag = |kind| attribute(data, kind) == Some(&[1]);
+        row.port = Some(PortFlags {
+            learning: flag(IFLA_BRPORT_LEARNING),
+            flood: flag(IFLA_BRPORT_UNICAST_FLOOD),
+            hairpin: flag(IFLA_BRPORT_MODE),
+            isolated: flag(IFLA_BRPORT_ISOLATED),
+        });
+    }
+}
+
+fn read_neighbour(body: &[u8], names: &BTreeMap<u32, String>) -> Option<Object> {
+    let (fixed, rest) = body.split_at_checked(12)?;
+    let link = names.get(&read_u32(&fixed[4..8]))?.clone();
+    let state = u16::from_ne_bytes([fixed[8], fixed[9]]);
+    let mac = attribute(rest, NDA_LLADDR).and_then(read_mac)?;
+    let destination = attribute(rest, NDA_DST).and_then(read_ip);
+    match fixed[0] {
+        AF_INET if state == NUD_PERMANENT => {
+            let IpAddr::V4(address) = destination? else { return None };
+            Some(Object::Neighbour { link, address, mac })
+        }
+        AF_BRIDGE if attribute(rest, NDA_MASTER).is_none() && destination.is_some() => {
+            Some(Object::Forwarding { link, mac, to: Behind::Tunnel(destination?) })
+        }
+        // Permanent entries of a bridge are the MACs of its ports; learned ones are not ours to judge.
+        AF_BRIDGE if attribute(rest, NDA_MASTER).is_some() && state == NUD_NOARP => {
+            Some(Object::Forwarding { link, mac, to: Behind::Bridge })
+        }
+        AF_INET | AF_INET6 | AF_BRIDGE => None,
+        _ => None,
+    }
+}
+
+fn read_route(body: &[u8], names: &BTreeMap<u32, String>) -> Option<Route> {
+    let (fixed, rest) = body.split_at_checked(12)?;
+    let destination = attribute(rest, RTA_DST).and_then(read_v4).unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let link = attribute(rest, RTA_OIF).and_then(|v| names.get(&read_u32(v))).cloned();
+    let gateway = attribute(rest, RTA_GATEWAY).and_then(read_v4);
+    let via = match (fixed[7], link, gateway) {
+        (RTN_UNREACHABLE, _, _) => Via::Unreachable,
+        (RTN_UNICAST, Some(link), None) => Via::Link(link),
+        (RTN_UNICAST, Some(link), Some(gateway)) => {
+            Via::Gateway { link, gateway, onlink: read_u32(&fixed[8..12]) & RTNH_F_ONLINK != 0 }
+        }
+        _ => return None,
+    };
+    Some(Route {
+        table: attribute(rest, RTA_TABLE).map_or(u32::from(fixed[4]), read_u32),
+        via,
+        to: Ipv4Net::new(destination, fixed[1]).ok()?,
+        metric: attribute(rest, RTA_PRIORITY).map_or(0, read_u32),
+        source: attribute(rest, RTA_PREFSRC).and_then(read_v4),
+    })
+}

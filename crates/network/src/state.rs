@@ -1,0 +1,427 @@
+//! What should be: identity, tables, bridges and sandboxes, as data. One writer: the worker thread.
+
+use crate::{
+    address::{self, Mac, v4},
+    spec::{
+        Bridge, BridgeEndpoint, BridgeSpec, Error, InterfaceInfo, NodeIdentity, PortBinding,
+        SandboxAttachment, SandboxInfo, SandboxSpec,
+    },
+};
+use ipnet::{IpNet, Ipv4Net};
+use model::{IngressTable, NetworkId, NetworkTable, Protocol, ServiceId};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
+
+pub(crate) const MAX_NETWORKS: usize = 30;
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct State {
+    pub(crate) identity: Option<NodeIdentity>,
+    /// Of the interface that holds the data address. *Unit:* bytes.
+    pub(crate) underlay_mtu: u32,
+    pub(crate) tables: BTreeMap<NetworkId, Overlay>,
+    pub(crate) ingress: IngressTable,
+    /// Slots of published ports, see [`Slots`].
+    pub(crate) published: BTreeMap<(Protocol, u16), Slots<(Ipv4Addr, u16)>>,
+    pub(crate) bridges: BTreeMap<String, LocalBridge>,
+    pub(crate) sandboxes: BTreeMap<String, Sandbox>,
+}
+
+/// An overlay network on this host.
+#[derive(Debug, Clone)]
+pub(crate) struct Overlay {
+    pub(crate) table: NetworkTable,
+    /// Backends of each service with a VIP.
+    pub(crate) backends: BTreeMap<ServiceId, Slots<Ipv4Addr>>,
+}
+
+/// Members at numbered places, where one that leaves is replaced by the last: each change touches at
+/// most two places, so that the kernel's maps change by a few elements however many members there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Slots<T>(Vec<T>);
+
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Ord + Clone> Slots<T> {
+    /// Brings the members to `wanted`, keeping places where it can.
+    pub(crate) fn update(&mut self, wanted: &BTreeSet<T>) {
+        let mut place = 0;
+        while place < self.0.len() {
+            if wanted.contains(&self.0[place]) {
+                place += 1;
+            } else {
+                self.0.swap_remove(place);
+            }
+        }
+        let known: BTreeSet<T> = self.0.iter().cloned().collect();
+        self.0.extend(wanted.iter().filter(|w| !known.contains(w)).cloned());
+    }
+
+    pub(crate) fn members(&self) -> &[T] {
+        &self.0
+    }
+
+    /// How many members, as a modulus.
+    pub(crate) fn count(&self) -> u32 {
+        u32::try_from(self.0.len()).expect("far fewer backends than 2^32")
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct LocalBridge {
+    pub(crate) spec: BridgeSpec,
+    pub(crate) interface: String,
+    pub(crate) gateway: Ipv4Addr,
+    /// The address handed out last; the search goes on behind it, so that addresses are not reused at once.
+    pub(crate) last: Option<Ipv4Addr>,
+}
+
+/// A sandbox with all its choices made.
+#[derive(Debug, Clone)]
+pub(crate) struct Sandbox {
+    /// As asked, with every host port chosen.
+    pub(crate) spec: SandboxSpec,
+    pub(crate) legs: Vec<Leg>,
+    /// Where the DNS server of this sandbox listens.
+    pub(crate) dns_port: u16,
+}
+
+/// One `eth<i>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Leg {
+    /// Fixes the interface names; stays when other networks are left.
+    pub(crate) number: u8,
+    pub(crate) attachment: SandboxAttachment,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) prefix: u8,
+}
+
+impl Leg {
+    pub(crate) fn interface(&self) -> String {
+        format!("eth{}", self.number)
+    }
+
+    /// Name of the end outside the sandbox.
+    pub(crate) fn outer(&self, sandbox: &str) -> String {
+        let digit = char::from_digit(u32::from(self.number), 36).unwrap_or('z');
+        format!("v{digit}-{}", address::key(sandbox))
+    }
+
+    pub(crate) fn network(&self) -> String {
+        match &self.attachment {
+            SandboxAttachment::Overlay { network, .. } => network.to_string(),
+            SandboxAttachment::Bridge { network, .. } => network.clone(),
+        }
+    }
+
+    pub(crate) fn overlay(&self) -> Option<NetworkId> {
+        match &self.attachment {
+            SandboxAttachment::Overlay { network, .. } => Some(*network),
+            SandboxAttachment::Bridge { .. } => None,
+        }
+    }
+
+    pub(crate) fn bridge(&self) -> Option<&str> {
+        match &self.attachment {
+            SandboxAttachment::Overlay { .. } => None,
+            SandboxAttachment::Bridge { network, .. } => Some(network),
+        }
+    }
+}
+
+/// Name of the host's end of a sandbox's routed leg.
+pub(crate) fn routed_link(sandbox: &str) -> String {
+    format!("g-{}", address::key(sandbox))
+}
+
+impl Sandbox {
+    pub(crate) fn gateway(&self) -> Option<Ipv4Addr> {
+        match self.spec.gateway.map(|g| g.address) {
+            Some(IpAddr::V4(v4)) => Some(v4),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn has_network(&self) -> bool {
+        !self.legs.is_empty() || self.spec.gateway.is_some()
+    }
+
+    /// Where published ports lead: the routed leg, else the first bridge with a way out.
+    pub(crate) fn published_address(&self, state: &State) -> Option<Ipv4Addr> {
+        self.gateway().or_else(|| self.way_out(state).map(|(leg, _)| leg.address))
+    }
+
+    /// The bridge that leads to the outside.
+    pub(crate) fn way_out<'a>(&self, state: &'a State) -> Option<(&Leg, &'a LocalBridge)> {
+        self.legs.iter().find_map(|leg| {
+            let bridge = state.bridges.get(leg.bridge()?)?;
+            (!bridge.spec.internal).then_some((leg, bridge))
+        })
+    }
+}
+
+impl State {
+    pub(crate) fn mac(&self, leg: &Leg) -> Mac {
+        match leg.overlay().and_then(|id| self.tables.get(&id)) {
+            Some(overlay) => Mac::of(overlay.table.allocation.vni, leg.address),
+            None => Mac::of_bridged(leg.address),
+        }
+    }
+
+    /// Replaces or adds a table and its backends.
+    pub(crate) fn put_table(&mut self, table: NetworkTable) {
+        let mut backends = self.tables.remove(&table.network).map(|o| o.backends).unwrap_or_default();
+        backends.retain(|id, _| table.services.contains_key(id));
+        for (id, service) in &table.services {
+            if service.vip.is_some() {
+                let ready = table.endpoints.values().filter(|e| e.service == *id && e.ready);
+                let wanted = ready.filter_map(|e| v4(e.address, "endpoints").ok()).collect();
+                backends.entry(*id).or_default().update(&wanted);
+            }
+        }
+        self.tables.insert(table.network, Overlay { table, backends });
+    }
+
+    pub(crate) fn put_ingress(&mut self, table: IngressTable) {
+        self.published.retain(|port, _| table.ports.contains_key(port));
+        for (port, backends) in &table.ports {
+            let wanted =
+                backends.iter().filter_map(|b| Some((v4(b.address, "mesh").ok()?, b.port))).collect();
+            self.published.entry(*port).or_default().update(&wanted);
+        }
+        self.ingress = table;
+    }
+
+    /// Makes a local bridge's choices.
+    pub(crate) fn plan_bridge(&self, spec: BridgeSpec) -> Result<LocalBridge, Error> {
+        let first = spec.subnet.hosts().next().unwrap_or(spec.subnet.network());
+        let gateway = spec.gateway.map_or(Ok(first), |g| v4(g, "bridge gateways"))?;
+        if !spec.subnet.contains(&gateway) {
+            return Err(Error::AddressOutsideSubnet { address: gateway.into(), subnet: spec.subnet });
+        }
+        for other in self.bridges.values().filter(|b| b.spec.id != spec.id) {
+            if overlap(other.spec.subnet, spec.subnet) {
+                let other = format!("network {} ({})", other.spec.name, other.spec.subnet);
+                return Err(Error::SubnetInUse { subnet: spec.subnet, other });
+            }
+        }
+        let interface = spec.interface.clone().unwrap_or_else(|| format!("br-{}", address::key(&spec.id)));
+        Ok(LocalBridge { spec, interface, gateway, last: None })
+    }
+
+    pub(crate) fn on_bridge<'a>(&'a self, id: &'a str) -> impl Iterator<Item = (&'a str, &'a Leg)> + 'a {
+        self.sandboxes.iter().flat_map(move |(sandbox, s)| {
+            s.legs.iter().filter(move |l| l.bridge() == Some(id)).map(move |l| (sandbox.as_str(), l))
+        })
+    }
+
+    /// Chooses addresses for a sandbox. Legs of an earlier spec keep number and address.
+    pub(crate) fn plan_legs(&mut self, spec: &SandboxSpec, before: &[Leg]) -> Result<Vec<Leg>, Error> {
+        if spec.attachments.len() > MAX_NETWORKS {
+            return Err(Error::TooManyNetworks);
+        }
+        let mut legs: Vec<Leg> = Vec::new();
+        for attachment in &spec.attachments {
+            let kept = before.iter().find(|leg| same_place(leg, attachment));
+            if let Some(kept) = kept {
+                legs.push(Leg { attachment: attachment.clone(), ..kept.clone() });
+                continue;
+            }
+            let number =
+                (0..).find(|n| !legs.iter().chain(before).any(|l| l.number == *n)).unwrap_or(u8::MAX);
+            let (address, prefix) = self.place(attachment, &legs)?;
+            legs.push(Leg { number, attachment: attachment.clone(), address, prefix });
+        }
+        Ok(legs)
+    }
+
+    fn place(&mut self, attachment: &SandboxAttachment, taken: &[Leg]) -> Result<(Ipv4Addr, u8), Error> {
+        match attachment {
+            SandboxAttachment::Overlay { network, address, .. } => {
+                if !self.tables.contains_key(network) {
+                    return Err(Error::UnknownNetwork(network.to_string()));
+                }
+                Ok((v4(address.addr(), "overlay networks")?, address.prefix_len()))
+            }
+            SandboxAttachment::Bridge { network, address, .. } => {
+                let mut used: BTreeSet<Ipv4Addr> = self.on_bridge(network).map(|(_, l)| l.address).collect();
+                used.extend(taken.iter().filter(|l| l.bridge() == Some(network)).map(|l| l.address));
+                let bridge =
+                    self.bridges.get_mut(network).ok_or_else(|| Error::UnknownNetwork(network.clone()))?;
+                let address = match address {
+                    Some(address) => bridge.claim(*address, &used)?,
+                    None => bridge.next_free(&used)?,
+                };
+                Ok((address, bridge.spec.subnet.prefix_len()))
+            }
+        }
+    }
+
+    pub(crate) fn describe(&self, sandbox: &Sandbox, netns: &Path) -> SandboxInfo {
+        let spec = &sandbox.spec;
+        let mut interfaces: Vec<InterfaceInfo> =
+            sandbox.legs.iter().map(|leg| self.describe_leg(leg)).collect();
+        if let Some(address) = sandbox.gateway() {
+            interfaces.push(InterfaceInfo {
+                network: String::new(),
+                name: "ethg".into(),
+                mac: Mac::of_routed(address).to_string(),
+                address: net(address, 32),
+                gateway: Some(address::GATEWAY.into()),
+            });
+        }
+        let mut dns_options = spec.dns.options.clone();
+        // Names of services have no dots; they must not wander through the search list first.
+        if !dns_options.iter().any(|o| o.starts_with("ndots:")) {
+            dns_options.push("ndots:0".into());
+        }
+        SandboxInfo {
+            id: spec.id.clone(),
+            netns_path: netns.to_owned(),
+            interfaces,
+            ports: spec.ports.clone(),
+            dns_server: sandbox.has_network().then_some(address::DNS.into()),
+            dns_search: spec.dns.search.clone(),
+            dns_options,
+        }
+    }
+
+    fn describe_leg(&self, leg: &Leg) -> InterfaceInfo {
+        let bridge = leg.bridge().and_then(|id| self.bridges.get(id));
+        InterfaceInfo {
+            network: leg.network(),
+            name: leg.interface(),
+            mac: self.mac(leg).to_string(),
+            address: net(leg.address, leg.prefix),
+            gateway: bridge.filter(|b| !b.spec.internal).map(|b| b.gateway.into()),
+        }
+    }
+
+    pub(crate) fn describe_bridge(&self, bridge: &LocalBridge) -> Bridge {
+        let endpoints = self.on_bridge(&bridge.spec.id).map(|(sandbox, leg)| BridgeEndpoint {
+            sandbox: sandbox.to_owned(),
+            address: leg.address.into(),
+            mac: self.mac(leg).to_string(),
+        });
+        Bridge {
+            spec: bridge.spec.clone(),
+            interface: bridge.interface.clone(),
+            gateway: bridge.gateway.into(),
+            endpoints: endpoints.collect(),
+        }
+    }
+
+    /// Published ports of all sandboxes but `except`.
+    pub(crate) fn bindings<'a>(&'a self, except: &'a str) -> impl Iterator<Item = &'a PortBinding> + 'a {
+        self.sandboxes.values().filter(move |s| s.spec.id != except).flat_map(|s| &s.spec.ports)
+    }
+}
+
+fn same_place(leg: &Leg, attachment: &SandboxAttachment) -> bool {
+    match (&leg.attachment, attachment) {
+        (
+            SandboxAttachment::Overlay { network: a, .. },
+            SandboxAttachment::Overlay { network: b, address, .. },
+        ) => a == b && address.addr() == IpAddr::V4(leg.address),
+        (
+            SandboxAttachment::Bridge { network: a, .. },
+            SandboxAttachment::Bridge { network: b, address, .. },
+        ) => a == b && address.is_none_or(|address| address == IpAddr::V4(leg.address)),
+        _ => false,
+    }
+}
+
+fn net(address: Ipv4Addr, prefix: u8) -> IpNet {
+    IpNet::new(address.into(), prefix).unwrap_or_else(|_| IpNet::from(IpAddr::V4(address)))
+}
+
+pub(crate) fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
+}
+
+impl LocalBridge {
+    fn claim(&self, address: IpAddr, used: &BTreeSet<Ipv4Addr>) -> Result<Ipv4Addr, Error> {
+        let subnet = self.spec.subnet;
+        let v4 = v4(address, "local bridges")?;
+        if !subnet.contains(&v4) {
+            return Err(Error::AddressOutsideSubnet { address, subnet });
+        }
+        if v4 == self.gateway || used.contains(&v4) {
+            return Err(Error::AddressInUse { address, network: self.spec.name.clone() });
+        }
+        Ok(v4)
+    }
+
+    fn next_free(&mut self, used: &BTreeSet<Ipv4Addr>) -> Result<Ipv4Addr, Error> {
+        let subnet = self.spec.subnet;
+        let range = self.spec.ip_range.unwrap_or(subnet);
+        let (first, end) = (u32::from(range.network()), u32::from(range.broadcast()));
+        let start = self.last.filter(|l| range.contains(l)).map_or(first, u32::from);
+        let candidates = (start..=end).skip(1).chain(first..=start);
+        let free = candidates.map(Ipv4Addr::from).find(|a| {
+            *a != self.gateway && *a != subnet.network() && *a != subnet.broadcast() && !used.contains(a)
+        });
+        let address = free.ok_or_else(|| Error::PoolExhausted(self.spec.name.clone()))?;
+        self.last = Some(address);
+        Ok(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bridge(subnet: &str) -> LocalBridge {
+        let spec = BridgeSpec {
+            id: "0123456789abcdef".into(),
+            name: "bridge".into(),
+            subnet: subnet.parse().unwrap(),
+            gateway: None,
+            ip_range: None,
+            internal: false,
+            icc: true,
+            mtu_bytes: None,
+            interface: None,
+        };
+        State::default().plan_bridge(spec).unwrap()
+    }
+
+    #[test]
+    fn one_leaving_backend_moves_only_the_last() {
+        let mut slots = Slots::default();
+        slots.update(&BTreeSet::from([1, 2, 3, 4]));
+        slots.update(&BTreeSet::from([1, 3, 4]));
+        assert_eq!(slots.members(), [1, 4, 3]);
+        slots.update(&BTreeSet::from([1, 3, 4, 5]));
+        assert_eq!(slots.members(), [1, 4, 3, 5]);
+    }
+
+    #[test]
+    fn addresses_are_not_reused_at_once_and_run_out_clearly() {
+        let mut b = bridge("10.9.0.0/29");
+        let mut used = BTreeSet::new();
+        let a = b.next_free(&used).unwrap();
+        assert_eq!(a, Ipv4Addr::new(10, 9, 0, 2));
+        assert_eq!(b.next_free(&used).unwrap(), Ipv4Addr::new(10, 9, 0, 3));
+        for _ in 0..5 {
+            used.insert(b.next_free(&used).unwrap());
+        }
+        assert!(matches!(b.next_free(&used), Err(Error::PoolExhausted(_))));
+    }
+
+    #[test]
+    fn overlapping_bridges_are_refused() {
+        let mut state = State::default();
+        state.bridges.insert("x".into(), bridge("10.9.0.0/16"));
+        let mut spec = bridge("10.9.5.0/24").spec;
+        spec.id = "other".into();
+        assert!(matches!(state.plan_bridge(spec), Err(Error::SubnetInUse { .. })));
+    }
+}

@@ -1,0 +1,92 @@
+//! Local bridge networks: the way out, published ports, names, isolation, adoption.
+
+mod lab;
+use ::network::*;
+use lab::*;
+use std::net::Ipv4Addr;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_reaches_outside_masqueraded_and_resolves_foreign_names() {
+    let lab = Lab::new(1);
+    let network = lab.start(1).await;
+    let made = network.create_bridge(bridge("b1", "10.71.0.0/24")).await.unwrap();
+    assert_eq!(made.gateway, Ipv4Addr::new(10, 71, 0, 1));
+    let info = network.create_sandbox(bridge_sandbox("c1", &["b1"])).await.unwrap();
+    assert_eq!(info.interfaces[0].address.to_string(), "10.71.0.2/24");
+
+    let _server = Server::start(&lab.client(), "outside", 7000);
+    assert_eq!(greet(&info.netns_path, &format!("{OUTSIDE}:7000")), "outside 192.168.77.11");
+    outside_name_server(&lab.client());
+    assert_eq!(resolve(&info.netns_path, "example.org", "A"), (0, vec!["203.0.113.7".into()]));
+    network.destroy().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_published_port_leads_in_from_everywhere() {
+    let lab = Lab::new(1);
+    let network = lab.start(1).await;
+    network.create_bridge(bridge("b1", "10.72.0.0/24")).await.unwrap();
+    let spec = SandboxSpec {
+        ports: vec![tcp_port(Some(8080), 80), tcp_port(None, 80)],
+        ..bridge_sandbox("c1", &["b1"])
+    };
+    let web = network.create_sandbox(spec).await.unwrap();
+    let other = network.create_sandbox(bridge_sandbox("c2", &["b1"])).await.unwrap();
+    let _server = Server::start(&web.netns_path, "web", 80);
+
+    let chosen = web.ports[1].host_port.unwrap();
+    assert_eq!(
+        greet(&lab.client(), "192.168.77.11:8080"),
+        "web 192.168.77.100",
+        "keeps the client's address"
+    );
+    assert_eq!(greet(&lab.client(), &format!("192.168.77.11:{chosen}")), "web 192.168.77.100");
+    assert!(greet(&lab.host(1), "127.0.0.1:8080").starts_with("web "), "localhost");
+    assert!(greet(&lab.host(1), "192.168.77.11:8080").starts_with("web "), "the host's own address");
+    assert!(greet(&other.netns_path, "192.168.77.11:8080").starts_with("web "), "a neighbour");
+    assert!(greet(&web.netns_path, "192.168.77.11:8080").starts_with("web "), "hairpin");
+    assert_eq!(greet(&other.netns_path, "10.72.0.2:80"), "web 10.72.0.3", "neighbours talk directly");
+
+    let clash = SandboxSpec { ports: vec![tcp_port(Some(8080), 1)], ..bridge_sandbox("c3", &["b1"]) };
+    let refused = network.create_sandbox(clash).await.unwrap_err();
+    assert_eq!(refused.to_string(), "Bind for 0.0.0.0:8080 failed: port is already allocated");
+    assert_eq!(network.sandboxes().await.unwrap().len(), 2, "a refused sandbox leaves nothing");
+
+    network.remove_sandbox("c1").await.unwrap();
+    assert!(unreachable(&lab.client(), "192.168.77.11:8080"));
+    network.destroy().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bridges_are_isolated_and_names_are_answered_within_them() {
+    let lab = Lab::new(1);
+    let network = lab.start(1).await;
+    network.create_bridge(bridge("b1", "10.73.1.0/24")).await.unwrap();
+    network.create_bridge(BridgeSpec { internal: true, ..bridge("b2", "10.73.2.0/24") }).await.unwrap();
+    let one = network.create_sandbox(bridge_sandbox("one", &["b1"])).await.unwrap();
+    let two = network.create_sandbox(bridge_sandbox("two", &["b2"])).await.unwrap();
+    let both = network.create_sandbox(bridge_sandbox("both", &["b1", "b2"])).await.unwrap();
+    let _one = Server::start(&one.netns_path, "one", 80);
+    let _two = Server::start(&two.netns_path, "two", 80);
+    let _outside = Server::start(&lab.client(), "outside", 7000);
+
+    assert!(unreachable(&two.netns_path, "10.73.1.2:80"));
+    assert!(unreachable(&one.netns_path, "10.73.2.2:80"));
+    assert!(unreachable(&two.netns_path, &format!("{OUTSIDE}:7000")), "internal");
+    assert!(unreachable(&lab.client(), "10.73.1.2:80"), "not published");
+    assert_eq!(greet(&both.netns_path, "10.73.1.2:80"), "one 10.73.1.3");
+    assert_eq!(greet(&both.netns_path, "10.73.2.2:80"), "two 10.73.2.3");
+
+    assert_eq!(resolve(&both.netns_path, "one", "A"), (0, vec!["10.73.1.2".into()]));
+    assert_eq!(resolve(&both.netns_path, "TWO.b2-net", "A"), (0, vec!["10.73.2.2".into()]));
+    assert_eq!(resolve(&both.netns_path, "one", "AAAA"), (0, vec![]));
+    assert_eq!(resolve_tcp(&one.netns_path, "both", "A"), (0, vec!["10.73.1.3".into()]));
+    assert_eq!(resolve(&one.netns_path, "3.1.73.10.in-addr.arpa", "PTR"), (0, vec!["both.b1-net.".into()]));
+
+    network.connect("one", bridge_sandbox("one", &["b2"]).attachments.remove(0)).await.unwrap();
+    assert_eq!(greet(&one.netns_path, "10.73.2.2:80"), "two 10.73.2.4");
+    network.disconnect("one", "b2").await.unwrap();
+    assert!(unreachable(&one.netns_path, "10.73.2.2:80"));
+    assert!(network.remove_bridge("b1").await.is_err(), "in use");
+    network.destroy().await.unwrap();
+}

@@ -1,0 +1,456 @@
+//! Hosts as network namespaces on one switch, a client outside the cluster, and a `Network` per host.
+//! Built with `ip`, so that what is tested is not its own oracle. Needs root, or uid 0 of a user namespace.
+
+#![expect(dead_code, reason = "each test file uses a part")]
+
+use ::network::*;
+use model::{
+    NetworkAllocation, NetworkEndpoint, NetworkId, NetworkService, NetworkTable, NodeId, Protocol, ServiceId,
+    TaskId,
+};
+use nix::sched::{CloneFlags, setns};
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// Somebody outside the cluster (TEST-NET-2).
+pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+
+static LABS: AtomicU32 = AtomicU32::new(0);
+
+/// Runs a program that must succeed; returns what it printed.
+pub(crate) fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{program} {}: {}{text}",
+        args.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
+
+pub(crate) fn ip(args: &str) -> String {
+    run("ip", &args.split_whitespace().collect::<Vec<_>>())
+}
+
+/// Runs `work` on a thread inside a namespace.
+pub(crate) fn inside<T: Send + 'static>(netns: &Path, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let file = File::open(netns).unwrap_or_else(|e| panic!("{}: {e}", netns.display()));
+    thread::spawn(move || {
+        setns(file, CloneFlags::CLONE_NEWNET).expect("these tests need root in their user namespace");
+        work()
+    })
+    .join()
+    .expect("the work inside a namespace panicked")
+}
+
+/// What a program prints inside a namespace.
+pub(crate) fn run_inside(netns: &Path, command: &str) -> String {
+    let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+    inside(netns, move || run(&words[0], &words[1..].iter().map(String::as_str).collect::<Vec<_>>()))
+}
+
+/// Tries until `check` gives something.
+pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = check() {
+            return value;
+        }
+        assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
+        thread::yield_now();
+    }
+}
+
+/// A switch with hosts and a client.
+pub(crate) struct Lab {
+    prefix: String,
+    pub(crate) dir: tempfile::TempDir,
+    names: Vec<String>,
+}
+
+impl Lab {
+    /// Hosts are numbered from 1 and have 192.168.77.1<n>.
+    pub(crate) fn new(hosts: u8) -> Self {
+        let prefix = format!("rst{}x{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
+        let mut lab = Self { prefix, dir: tempfile::tempdir().unwrap(), names: vec![] };
+        lab.namespace("sw");
+        lab.ip("sw", "link add sw0 type bridge");
+        lab.ip("sw", "link set sw0 up");
+        for host in 1..=hosts {
+            lab.join(&format!("h{host}"), 10 + host);
+            lab.ip(&format!("h{host}"), &format!("route add {OUTSIDE}/32 via 192.168.77.100"));
+        }
+        lab.join("client", 100);
+        lab.ip("client", &format!("addr add {OUTSIDE}/32 dev lo"));
+        lab
+    }
+
+    fn namespace(&mut self, name: &str) {
+        ip(&format!("netns add {}-{name}", self.prefix));
+        self.names.push(name.to_owned());
+        self.ip(name, "link set lo up");
+    }
+
+    fn join(&mut self, name: &str, last: u8) {
+        self.namespace(name);
+        self.ip(name, &format!("link add eth0 type veth peer name p-{name} netns {}-sw", self.prefix));
+        self.ip("sw", &format!("link set p-{name} master sw0 up"));
+        self.ip(name, &format!("addr add 192.168.77.{last}/24 dev eth0"));
+        self.ip(name, "link set eth0 up");
+    }
+
+    /// `ip` inside one of the namespaces.
+    pub(crate) fn ip(&self, name: &str, args: &str) -> String {
+        ip(&format!("-n {}-{name} {args}", self.prefix))
+    }
+
+    pub(crate) fn netns(&self, name: &str) -> PathBuf {
+        Path::new("/run/netns").join(format!("{}-{name}", self.prefix))
+    }
+
+    pub(crate) fn host(&self, number: u8) -> PathBuf {
+        self.netns(&format!("h{number}"))
+    }
+
+    pub(crate) fn client(&self) -> PathBuf {
+        self.netns("client")
+    }
+
+    pub(crate) fn run_root(&self, host: u8) -> PathBuf {
+        self.dir.path().join(format!("run{host}"))
+    }
+
+    /// Path of a pinned namespace of a host's daemon.
+    pub(crate) fn pinned(&self, host: u8, name: &str) -> PathBuf {
+        self.run_root(host).join("netns").join(name)
+    }
+
+    pub(crate) fn options(&self, host: u8) -> Options {
+        Options {
+            resolvers: Some(vec![OUTSIDE.into()]),
+            host_netns: Some(self.host(host)),
+            ..Options::new(self.run_root(host), self.dir.path().join(format!("state{host}")))
+        }
+    }
+
+    pub(crate) async fn start(&self, host: u8) -> Network {
+        Network::start(self.options(host)).await.unwrap()
+    }
+
+    /// A daemon that has joined the swarm, knowing all `hosts`.
+    pub(crate) async fn node(&self, host: u8) -> Network {
+        let network = self.start(host).await;
+        network.join_swarm(identity(host)).await.unwrap();
+        network
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for name in &self.names {
+            drop(Command::new("ip").args(["netns", "del", &format!("{}-{name}", self.prefix)]).output());
+        }
+    }
+}
+
+pub(crate) fn underlay(host: u8) -> IpAddr {
+    Ipv4Addr::new(192, 168, 77, 10 + host).into()
+}
+
+pub(crate) fn identity(host: u8) -> NodeIdentity {
+    NodeIdentity {
+        node: NodeId(host.into()),
+        index: host.into(),
+        data_addr: underlay(host),
+        data_port: 4789,
+        mesh_subnet: "10.254.0.0/16".parse().unwrap(),
+        task_pool: "10.255.0.0/16".parse().unwrap(),
+    }
+}
+
+/// A network table made by words.
+pub(crate) struct Overlay(pub(crate) NetworkTable);
+
+pub(crate) const WEB: ServiceId = ServiceId(500);
+
+impl Overlay {
+    /// Subnet 10.0.1.0/24; the service "web" has the VIP 10.0.1.200.
+    pub(crate) fn new(id: u128) -> Self {
+        let service = NetworkService {
+            name: "web".into(),
+            vip: Some("10.0.1.200".parse().unwrap()),
+            aliases: vec!["www".into()],
+        };
+        Self(NetworkTable {
+            network: NetworkId(id),
+            name: format!("net{id}"),
+            version: 1,
+            allocation: NetworkAllocation {
+                vni: 4096 + u32::try_from(id).unwrap(),
+                subnet: "10.0.1.0/24".parse().unwrap(),
+                gateway: "10.0.1.1".parse().unwrap(),
+            },
+            internal: false,
+            mtu_bytes: 1450,
+            endpoints: [].into(),
+            services: [(WEB, service)].into(),
+        })
+    }
+
+    /// Task `last` with address 10.0.1.`last` on a host, of the service "web" when `backend`.
+    pub(crate) fn task(mut self, host: u8, last: u8, backend: bool) -> Self {
+        self.0.endpoints.insert(
+            TaskId(last.into()),
+            NetworkEndpoint {
+                address: Ipv4Addr::new(10, 0, 1, last).into(),
+                node: NodeId(host.into()),
+                vtep: underlay(host),
+                service: if backend { WEB } else { ServiceId(1000 + u128::from(last)) },
+                names: vec![format!("web.{last}.x")],
+                ready: true,
+            },
+        );
+        self
+    }
+
+    pub(crate) fn without(mut self, last: u8) -> Self {
+        self.0.endpoints.remove(&TaskId(last.into()));
+        self
+    }
+
+    pub(crate) fn next(&self) -> Self {
+        Self(NetworkTable { version: self.0.version + 1, ..self.0.clone() })
+    }
+}
+
+/// A sandbox with one leg at 10.0.1.`last` in each network, and a gateway 10.255.`host`.`last`.
+pub(crate) fn task_sandbox(id: &str, host: u8, last: u8, networks: &[u128]) -> SandboxSpec {
+    SandboxSpec {
+        id: id.into(),
+        hostname: id.into(),
+        attachments: networks
+            .iter()
+            .map(|network| SandboxAttachment::Overlay {
+                network: NetworkId(*network),
+                task: TaskId(last.into()),
+                address: format!("10.0.1.{last}/24").parse().unwrap(),
+                aliases: vec![],
+            })
+            .collect(),
+        gateway: Some(Gateway { address: Ipv4Addr::new(10, 255, host, last).into() }),
+        ports: vec![],
+        dns: DnsOptions::default(),
+        sysctls: vec![],
+    }
+}
+
+pub(crate) fn bridge(id: &str, subnet: &str) -> BridgeSpec {
+    BridgeSpec {
+        id: id.into(),
+        name: format!("{id}-net"),
+        subnet: subnet.parse().unwrap(),
+        gateway: None,
+        ip_range: None,
+        internal: false,
+        icc: true,
+        mtu_bytes: None,
+        interface: None,
+    }
+}
+
+pub(crate) fn bridge_sandbox(id: &str, networks: &[&str]) -> SandboxSpec {
+    let attachment = |network: &&str| SandboxAttachment::Bridge {
+        network: (*network).into(),
+        address: None,
+        names: vec![id.into()],
+    };
+    SandboxSpec {
+        id: id.into(),
+        hostname: id.into(),
+        attachments: networks.iter().map(attachment).collect(),
+        gateway: None,
+        ports: vec![],
+        dns: DnsOptions::default(),
+        sysctls: vec![],
+    }
+}
+
+pub(crate) fn tcp_port(host_port: Option<u16>, container_port: u16) -> PortBinding {
+    PortBinding { protocol: Protocol::Tcp, host_ip: None, host_port, container_port }
+}
+
+/// A TCP server in a namespace that greets with its name and the peer's address, then echoes lines.
+pub(crate) struct Server {
+    netns: PathBuf,
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+}
+
+impl Server {
+    pub(crate) fn start(netns: &Path, name: &str, port: u16) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (name, stopping) = (name.to_owned(), stop.clone());
+        let address = inside(netns, move || {
+            let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
+            let address = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
+            thread::spawn(move || {
+                for stream in listener.incoming() {
+                    if stopping.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let (stream, name) = (stream.unwrap(), name.clone());
+                    thread::spawn(move || drop(serve(stream, &name)));
+                }
+            });
+            address
+        });
+        Self { netns: netns.to_owned(), address, stop }
+    }
+}
+
+fn serve(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
+    writeln!(stream, "{name} {}", stream.peer_addr()?.ip())?;
+    let reader = BufReader::new(stream.try_clone()?);
+    for line in reader.lines() {
+        writeln!(stream, "{name}:{}", line?)?;
+    }
+    Ok(())
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let address = self.address;
+        if self.netns.exists() {
+            inside(&self.netns, move || {
+                drop(TcpStream::connect_timeout(&address, Duration::from_millis(200)))
+            });
+        }
+    }
+}
+
+/// A client's open connection.
+pub(crate) struct Talk {
+    stream: BufReader<TcpStream>,
+    pub(crate) greeting: String,
+}
+
+impl Talk {
+    /// Connects from inside a namespace and reads the greeting.
+    pub(crate) fn open(netns: &Path, to: &str) -> Result<Self, std::io::Error> {
+        let to: SocketAddr = to.parse().unwrap();
+        inside(netns, move || {
+            let stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
+            stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+            let mut stream = BufReader::new(stream);
+            let mut greeting = String::new();
+            stream.read_line(&mut greeting)?;
+            Ok(Self { stream, greeting: greeting.trim().to_owned() })
+        })
+    }
+
+    /// Sends a line and returns who answered.
+    pub(crate) fn ask(&mut self, line: &str) -> Result<String, std::io::Error> {
+        writeln!(self.stream.get_mut(), "{line}")?;
+        let mut answer = String::new();
+        self.stream.read_line(&mut answer)?;
+        Ok(answer.split(':').next().unwrap_or_default().to_owned())
+    }
+}
+
+/// Greeting of a server, once it is reachable.
+pub(crate) fn greet(netns: &Path, to: &str) -> String {
+    Talk::open(netns, to).unwrap_or_else(|e| panic!("{to}: {e}")).greeting
+}
+
+pub(crate) fn refused_at_once(netns: &Path, to: &str) -> bool {
+    let began = Instant::now();
+    let error = Talk::open(netns, to).err().map(|e| e.kind());
+    error == Some(std::io::ErrorKind::ConnectionRefused) && began.elapsed() < Duration::from_secs(1)
+}
+
+pub(crate) fn unreachable(netns: &Path, to: &str) -> bool {
+    let to: SocketAddr = to.parse().unwrap();
+    inside(netns, move || TcpStream::connect_timeout(&to, Duration::from_millis(300)).is_err())
+}
+
+/// Asks 127.0.0.11 in a sandbox, over UDP: (response code, answers as text).
+pub(crate) fn resolve(netns: &Path, name: &str, kind: &str) -> (u8, Vec<String>) {
+    let question = question(name, kind);
+    let answer = inside(netns, move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.connect("127.0.0.11:53").unwrap();
+        socket.send(&question).unwrap();
+        let mut answer = vec![0; 4096];
+        let len = socket.recv(&mut answer).expect("an answer of the name server");
+        answer.truncate(len);
+        answer
+    });
+    read_answer(&answer)
+}
+
+/// The same over TCP.
+pub(crate) fn resolve_tcp(netns: &Path, name: &str, kind: &str) -> (u8, Vec<String>) {
+    let question = question(name, kind);
+    let answer = inside(netns, move || {
+        let mut stream = TcpStream::connect("127.0.0.11:53").unwrap();
+        stream.write_all(&u16::try_from(question.len()).unwrap().to_be_bytes()).unwrap();
+        stream.write_all(&question).unwrap();
+        let mut len = [0; 2];
+        stream.read_exact(&mut len).unwrap();
+        let mut answer = vec![0; u16::from_be_bytes(len).into()];
+        stream.read_exact(&mut answer).unwrap();
+        answer
+    });
+    read_answer(&answer)
+}
+
+fn question(name: &str, kind: &str) -> Vec<u8> {
+    use hickory_proto::{op, rr};
+    let mut message = op::Message::query();
+    message.metadata.recursion_desired = true;
+    let name = rr::Name::from_ascii(format!("{}.", name.trim_end_matches('.'))).unwrap();
+    message.add_query(op::Query::query(name, kind.parse().unwrap()));
+    message.to_vec().unwrap()
+}
+
+fn read_answer(bytes: &[u8]) -> (u8, Vec<String>) {
+    let message = hickory_proto::op::Message::from_vec(bytes).unwrap();
+    let mut answers: Vec<String> = message.answers.iter().map(|r| r.data.to_string()).collect();
+    answers.sort();
+    (message.metadata.response_code.low(), answers)
+}
+
+/// A name server outside that answers every A question with 203.0.113.7.
+pub(crate) fn outside_name_server(netns: &Path) {
+    use hickory_proto::{op, rr};
+    inside(netns, || {
+        let socket = UdpSocket::bind((OUTSIDE, 53)).unwrap();
+        thread::spawn(move || {
+            let mut buffer = vec![0; 4096];
+            while let Ok((len, from)) = socket.recv_from(&mut buffer) {
+                let query = op::Message::from_vec(&buffer[..len]).unwrap();
+                let mut reply = op::Message::response(query.metadata.id, op::OpCode::Query);
+                reply.add_queries(query.queries.clone());
+                let data = rr::RData::A(rr::rdata::A(Ipv4Addr::new(203, 0, 113, 7)));
+                reply.add_answer(rr::Record::from_rdata(query.queries[0].name().clone(), 9, data));
+                socket.send_to(&reply.to_vec().unwrap(), from).unwrap();
+            }
+        });
+    });
+}

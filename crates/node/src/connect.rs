@@ -1,0 +1,67 @@
+//! gRPC connections from this node to the others: one per peer and expectation, kept, encrypted and mutual.
+
+use model::{NodeId, Role};
+use pki::{Credentials, Expected};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+use tonic::transport::{Channel, Endpoint};
+
+/// Whom a channel must end at, beside its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Whom {
+    Manager,
+    Node(NodeId),
+}
+
+/// Channels to other nodes. A channel connects when first used and again whenever it broke.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    credentials: Credentials,
+    channels: Mutex<BTreeMap<(SocketAddr, Whom), Channel>>,
+}
+
+impl Connections {
+    pub(crate) fn new(credentials: Credentials) -> Self {
+        Self { credentials, channels: Mutex::default() }
+    }
+
+    /// Returns a channel that ends at a manager or nowhere.
+    pub(crate) fn manager(&self, addr: SocketAddr) -> Channel {
+        self.channel(addr, Whom::Manager)
+    }
+
+    /// Returns a channel that ends at this very node or nowhere.
+    pub(crate) fn node(&self, addr: SocketAddr, node: NodeId) -> Channel {
+        self.channel(addr, Whom::Node(node))
+    }
+
+    fn channel(&self, addr: SocketAddr, whom: Whom) -> Channel {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels
+            .entry((addr, whom))
+            .or_insert_with(|| {
+                let expected = match whom {
+                    Whom::Manager => Expected::Role(Role::Manager),
+                    Whom::Node(node) => Expected::Node(node),
+                };
+                endpoint(addr).connect_with_connector_lazy(pki::tls::connector(&self.credentials, expected))
+            })
+            .clone()
+    }
+}
+
+/// Returns an endpoint with the timeouts every node-to-node connection has. The scheme is `http` because our own
+/// connector adds the TLS.
+pub(crate) fn endpoint(addr: SocketAddr) -> Endpoint {
+    Endpoint::from_shared(format!("http://{addr}"))
+        .expect("an address is a valid authority")
+        .connect_timeout(Duration::from_secs(3))
+        .http2_keep_alive_interval(Duration::from_secs(2))
+        .keep_alive_timeout(Duration::from_secs(3))
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true)
+}

@@ -1,0 +1,483 @@
+//! The engine of this host as the agent sees it: a task becomes a container.
+
+use crate::template::{Values, architecture};
+use agent::{Held, NodeConfig, TaskAssignment, TaskError};
+use engine::{
+    ContainerConfig, ContainerFile, Engine, ErrorKind, HealthStatus, HostConfig, NetworkMode,
+    OverlayAttachment, Port, PortBinding, RemoveOptions, Status, StopOptions, SwarmAttachments,
+};
+use futures::future::BoxFuture;
+use model::{
+    ContainerStatus, Duration, FileRef, IngressTable, MountKind, NetworkId, NetworkTable, NodeDescription,
+    Platform, Resources, Task, TaskId,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Labels Docker puts on a task's container; its tools look for them.
+const LABEL_TASK: &str = "com.docker.swarm.task.id";
+/// How long a stop waits beyond the grace period before the task counts as stuck.
+const STOP_SLACK: Duration = Duration::from_secs(10);
+
+/// Brings an image to this host: from a node that has it, else from its registry.
+pub(crate) type Fetch = Arc<dyn Fn(image::Reference) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// What the host says of itself and where it finds images.
+pub(crate) struct HostExecutor {
+    pub(crate) engine: Engine,
+    pub(crate) hostname: String,
+    pub(crate) addr: SocketAddr,
+    pub(crate) data_addr: IpAddr,
+    pub(crate) fetch: Fetch,
+    /// Set with the first welcome.
+    pub(crate) node: Mutex<Option<NodeConfig>>,
+    /// Names of the overlay networks seen, for inspect.
+    pub(crate) network_names: Mutex<BTreeMap<NetworkId, String>>,
+}
+
+impl std::fmt::Debug for HostExecutor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostExecutor").field("hostname", &self.hostname).finish_non_exhaustive()
+    }
+}
+
+fn fatal(error: &dyn std::error::Error) -> TaskError {
+    TaskError::fatal(chain(error))
+}
+
+fn temporary(error: &dyn std::error::Error) -> TaskError {
+    TaskError::temporary(chain(error))
+}
+
+/// Returns an error with its causes: `a: b: c`.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn status_of(container: &engine::Container) -> ContainerStatus {
+    let ended = matches!(container.state.status, Status::Exited | Status::Dead);
+    ContainerStatus {
+        container_id: container.id.clone(),
+        pid: container.state.pid.and_then(|p| i32::try_from(p).ok()).unwrap_or(0),
+        exit_code: ended.then_some(container.state.exit_code),
+        oom_killed: container.state.oom_killed,
+    }
+}
+
+fn ended(container: &engine::Container) -> TaskError {
+    let state = &container.state;
+    let reason = match (&state.error, state.exit_code) {
+        (error, _) if !error.is_empty() => error.clone(),
+        (_, code) if state.oom_killed => format!("task: non-zero exit ({code}): out of memory"),
+        (_, code) => format!("task: non-zero exit ({code})"),
+    };
+    TaskError::Fatal { reason, container: Some(Box::new(status_of(container))) }
+}
+
+impl HostExecutor {
+    /// Returns the container of a task, if there is one.
+    async fn find(&self, task: TaskId) -> Result<Option<Arc<engine::Container>>, TaskError> {
+        let mut options = engine::ListOptions { all: true, ..engine::ListOptions::default() };
+        options.filters.0.insert("label".to_owned(), vec![format!("{LABEL_TASK}={task}")]);
+        let found = self.engine.list(options).await.map_err(|e| temporary(&e))?;
+        Ok(found.into_iter().next())
+    }
+
+    async fn ensure_image(&self, reference: &str) -> Result<(), TaskError> {
+        if self.engine.images().get(reference).await.is_some() {
+            return Ok(());
+        }
+        let parsed = reference.parse::<image::Reference>().map_err(|e| fatal(&e))?;
+        (self.fetch)(parsed).await.map_err(TaskError::fatal)
+    }
+
+    fn container_config(&self, assignment: &TaskAssignment) -> Result<ContainerConfig, TaskError> {
+        let task = &assignment.task;
+        let node = self.node.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let node = node.ok_or_else(|| TaskError::temporary("this node has not been welcomed yet"))?;
+        let values = Values::new(task, node.id, &self.hostname);
+        let fill = |text: &str| values.fill(text).map_err(|e| fatal(&e));
+        let spec = &task.spec.container;
+
+        let mut labels = spec.labels.clone();
+        labels.extend([
+            ("com.docker.swarm.node.id".to_owned(), node.id.to_string()),
+            ("com.docker.swarm.service.id".to_owned(), task.service.to_string()),
+            ("com.docker.swarm.service.name".to_owned(), task.service_name.clone()),
+            ("com.docker.swarm.task".to_owned(), String::new()),
+            (LABEL_TASK.to_owned(), task.id.to_string()),
+            ("com.docker.swarm.task.name".to_owned(), task.container_name()),
+        ]);
+
+        let list = |items: &Vec<String>| (!items.is_empty()).then(|| items.clone());
+        Ok(ContainerConfig {
+            name: Some(task.container_name()),
+            image: spec.image.clone(),
+            entrypoint: list(&spec.command),
+            cmd: list(&spec.args),
+            env: spec.env.iter().map(|e| fill(e)).collect::<Result<_, _>>()?,
+            user: spec.user.clone(),
+            working_dir: spec.working_dir.clone(),
+            hostname: spec.hostname.as_deref().map(fill).transpose()?,
+            labels,
+            tty: spec.tty,
+            open_stdin: spec.open_stdin,
+            stop_signal: spec.stop_signal.clone(),
+            stop_timeout: spec.stop_grace_period,
+            healthcheck: spec.healthcheck.as_ref().map(|h| engine::Healthcheck {
+                test: h.test.clone(),
+                interval: h.interval,
+                timeout: h.timeout,
+                start_period: h.start_period,
+                start_interval: h.start_interval,
+                retries: h.retries,
+            }),
+            host: self.host_config(assignment, &fill)?,
+            ..ContainerConfig::default()
+        })
+    }
+
+    fn host_config(
+        &self,
+        assignment: &TaskAssignment,
+        fill: &dyn Fn(&str) -> Result<String, TaskError>,
+    ) -> Result<HostConfig, TaskError> {
+        let task = &assignment.task;
+        let spec = &task.spec.container;
+        let limits = task.spec.resources.limits;
+        let log = task.spec.log_driver.clone().map_or_else(engine::LogConfig::default, |log| {
+            engine::LogConfig { driver: log.name, options: log.options }
+        });
+        // `web 10.0.0.1` lines of /etc/hosts are `IP name..` in a service and `name:IP` in a container.
+        let extra_hosts = spec.hosts.iter().flat_map(|line| {
+            let mut words = line.split_whitespace();
+            let ip = words.next().unwrap_or_default().to_owned();
+            words.map(|name| format!("{name}:{ip}")).collect::<Vec<_>>()
+        });
+        let (network_mode, swarm) = self.network_of(task);
+        Ok(HostConfig {
+            mounts: spec.mounts.iter().map(|m| mount(m, fill)).collect::<Result<_, _>>()?,
+            port_bindings: task
+                .host_ports
+                .iter()
+                .map(|p| PortBinding {
+                    container: Port { number: p.target, protocol: p.protocol },
+                    host_ip: None,
+                    host_port: Some(p.published),
+                })
+                .collect(),
+            network_mode,
+            swarm,
+            dns: spec.dns.nameservers.clone(),
+            dns_search: spec.dns.search.clone(),
+            dns_options: spec.dns.options.clone(),
+            extra_hosts: extra_hosts.collect(),
+            cap_add: spec.cap_add.clone(),
+            cap_drop: spec.cap_drop.clone(),
+            privileged: spec.privileged,
+            read_only: spec.read_only,
+            init: spec.init,
+            ulimits: spec
+                .ulimits
+                .iter()
+                .map(|u| engine::Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard })
+                .collect(),
+            sysctls: spec.sysctls.clone(),
+            resources: engine::Resources {
+                cpu_nanos: limits.cpu_nanos,
+                memory_bytes: limits.memory_bytes,
+                pids_limit: i64::try_from(limits.pids).ok().filter(|n| *n > 0),
+                memory_reservation_bytes: task.spec.resources.reservations.memory_bytes,
+                ..engine::Resources::default()
+            },
+            log,
+            shm_size_bytes: spec.shm_size_bytes,
+            oom_score_adj: spec.oom_score_adj,
+            security_opts: if spec.no_new_privileges {
+                vec!["no-new-privileges".to_owned()]
+            } else {
+                Vec::new()
+            },
+            group_add: spec.groups.clone(),
+            files: files(assignment)?,
+            ..HostConfig::default()
+        })
+    }
+
+    fn network_of(&self, task: &Task) -> (NetworkMode, Option<SwarmAttachments>) {
+        // The allocator gives neither attachment nor gateway to a task on the host's own network.
+        if task.attachments.is_empty() && task.gateway_address.is_none() && !task.spec.networks.is_empty() {
+            return (NetworkMode::Host, None);
+        }
+        let names = self.network_names.lock().unwrap_or_else(PoisonError::into_inner);
+        let overlays = task.attachments.iter().map(|a| OverlayAttachment {
+            network: a.network,
+            network_name: names.get(&a.network).cloned().unwrap_or_else(|| a.network.to_string()),
+            task: task.id,
+            address: a.address,
+            aliases: a.aliases.clone(),
+        });
+        let swarm = SwarmAttachments { overlays: overlays.collect(), gateway: task.gateway_address };
+        (NetworkMode::Swarm, Some(swarm))
+    }
+}
+
+fn mount(
+    mount: &model::Mount,
+    fill: &dyn Fn(&str) -> Result<String, TaskError>,
+) -> Result<engine::Mount, TaskError> {
+    let kind = match &mount.kind {
+        MountKind::Bind { source, propagation, create } => engine::MountKind::Bind {
+            source: fill(source)?,
+            propagation: propagation.clone(),
+            create: *create,
+            non_recursive: false,
+        },
+        MountKind::Volume { name, driver, driver_opts, labels, no_copy } => engine::MountKind::Volume {
+            name: name.as_deref().map(fill).transpose()?,
+            driver: driver.clone(),
+            driver_opts: driver_opts.clone(),
+            labels: labels.clone(),
+            no_copy: *no_copy,
+            subpath: None,
+        },
+        MountKind::Tmpfs { size_bytes, mode } => {
+            engine::MountKind::Tmpfs { size_bytes: *size_bytes, mode: *mode }
+        }
+    };
+    Ok(engine::Mount { target: fill(&mount.target)?, read_only: mount.read_only, kind })
+}
+
+/// Returns the secrets and configs of a task as files in memory.
+fn files(assignment: &TaskAssignment) -> Result<Vec<ContainerFile>, TaskError> {
+    let spec = &assignment.task.spec.container;
+    let secrets = spec.secrets.iter().map(|file| {
+        let secret = assignment.secrets.get(&file.id);
+        container_file("secret", "/run/secrets/", file, secret.map(|s| s.spec.data.0.as_slice()))
+    });
+    let configs = spec.configs.iter().map(|file| {
+        let config = assignment.configs.get(&file.id);
+        container_file("config", "/", file, config.map(|c| c.spec.data.as_slice()))
+    });
+    secrets.chain(configs).collect()
+}
+
+fn container_file<Id>(
+    kind: &str,
+    below: &str,
+    file: &FileRef<Id>,
+    data: Option<&[u8]>,
+) -> Result<ContainerFile, TaskError> {
+    let data =
+        data.ok_or_else(|| TaskError::temporary(format!("{kind} {} has not arrived yet", file.name)))?;
+    let number = |what: &str, text: &str| {
+        if text.is_empty() {
+            return Ok(0);
+        }
+        text.parse::<u32>()
+            .map_err(|_| TaskError::fatal(format!("{kind} {}: {what} {text:?} is not a number", file.name)))
+    };
+    let target =
+        if file.target.starts_with('/') { file.target.clone() } else { format!("{below}{}", file.target) };
+    Ok(ContainerFile {
+        target,
+        uid: number("uid", &file.uid)?,
+        gid: number("gid", &file.gid)?,
+        mode: file.mode,
+        content: engine::SecretBytes(Arc::from(data)),
+    })
+}
+
+#[async_trait::async_trait]
+impl agent::Executor for HostExecutor {
+    async fn describe(&self) -> NodeDescription {
+        let info = rustix::system::sysinfo();
+        let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+        NodeDescription {
+            hostname: self.hostname.clone(),
+            platform: Platform { os: "linux".to_owned(), architecture: architecture().to_owned() },
+            resources: Resources {
+                cpu_nanos: cpus * 1_000_000_000,
+                memory_bytes: info.totalram as u64 * u64::from(info.mem_unit),
+                pids: 0,
+            },
+            engine_version: env!("CARGO_PKG_VERSION").to_owned(),
+            engine_labels: BTreeMap::new(),
+            addr: self.addr,
+            data_addr: self.data_addr,
+        }
+    }
+
+    async fn configure(&self, node: NodeConfig) -> Result<(), TaskError> {
+        let identity = network::NodeIdentity {
+            node: node.id,
+            index: node.index,
+            data_addr: self.data_addr,
+            data_port: node.data_port,
+            mesh_subnet: node.mesh_subnet,
+            task_pool: node.task_pool,
+        };
+        self.engine.network_service().join_swarm(identity).await.map_err(|e| temporary(&e))?;
+        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(node);
+        Ok(())
+    }
+
+    async fn prepare(&self, assignment: &TaskAssignment) -> Result<(), TaskError> {
+        let task = &assignment.task;
+        if self.find(task.id).await?.is_some() {
+            return Ok(());
+        }
+        self.ensure_image(&task.spec.container.image).await?;
+        let config = self.container_config(assignment)?;
+        match self.engine.create(config).await {
+            Ok(_) => Ok(()),
+            // Made by a call that was dropped before it answered.
+            Err(error) if error.kind() == ErrorKind::Conflict && self.find(task.id).await?.is_some() => {
+                Ok(())
+            }
+            Err(error) => Err(fatal(&error)),
+        }
+    }
+
+    async fn start(&self, assignment: &TaskAssignment) -> Result<ContainerStatus, TaskError> {
+        let task = &assignment.task;
+        let Some(container) = self.find(task.id).await? else {
+            return Err(TaskError::fatal("its container is gone"));
+        };
+        match container.state.status {
+            Status::Exited | Status::Dead => return Err(ended(&container)),
+            _ if container.state.is_running() => {}
+            _ => {
+                let started = self.engine.start(&container.id).await;
+                if let Err(error) = started
+                    && error.kind() != ErrorKind::NotModified
+                {
+                    return Err(fatal(&error));
+                }
+            }
+        }
+        let mut view = self.engine.watch(&container.id).map_err(|e| fatal(&e))?;
+        loop {
+            let now = view.borrow_and_update().clone();
+            if !now.state.is_running() {
+                return Err(ended(&now));
+            }
+            match now.health().map(|h| h.status) {
+                None | Some(HealthStatus::Healthy) => return Ok(status_of(&now)),
+                Some(HealthStatus::Unhealthy) => return Err(unhealthy(&now)),
+                Some(_) => {}
+            }
+            if view.changed().await.is_err() {
+                return Err(TaskError::fatal("its container was removed by somebody else"));
+            }
+        }
+    }
+
+    async fn wait(&self, task: TaskId) -> Result<ContainerStatus, TaskError> {
+        let Some(container) = self.find(task).await? else {
+            return Err(TaskError::fatal("its container is gone"));
+        };
+        let mut view = self.engine.watch(&container.id).map_err(|e| fatal(&e))?;
+        loop {
+            let now = view.borrow_and_update().clone();
+            if !now.state.is_running() && now.state.status != Status::Created {
+                return if now.state.error.is_empty() { Ok(status_of(&now)) } else { Err(ended(&now)) };
+            }
+            if now.health().is_some_and(|h| h.status == HealthStatus::Unhealthy) {
+                return Err(unhealthy(&now));
+            }
+            if view.changed().await.is_err() {
+                return Err(TaskError::fatal("its container was removed by somebody else"));
+            }
+        }
+    }
+
+    async fn shutdown(&self, assignment: &TaskAssignment) -> Result<Option<ContainerStatus>, TaskError> {
+        let task = &assignment.task;
+        let Some(container) = self.find(task.id).await? else { return Ok(None) };
+        if container.state.is_running() {
+            let grace = task.spec.container.stop_grace_period.unwrap_or(Duration::from_secs(10));
+            let stop = self.engine.stop(&container.id, StopOptions { signal: None, timeout: Some(grace) });
+            match tokio::time::timeout(grace.saturating_add(STOP_SLACK), stop).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) if matches!(error.kind(), ErrorKind::NotModified | ErrorKind::NotFound) => {}
+                Ok(Err(error)) => return Err(temporary(&error)),
+                Err(_) => return Err(TaskError::temporary("it did not end after SIGKILL")),
+            }
+        }
+        let last = self.find(task.id).await?;
+        if let Err(error) = self.engine.network_service().drain(task.id).await {
+            tracing::warn!(task.id = %task.id, error = chain(&error), "connections of an ended task not forgotten");
+        }
+        Ok(last.map(|c| status_of(&c)))
+    }
+
+    async fn remove(&self, task: TaskId) -> Result<(), TaskError> {
+        let Some(container) = self.find(task).await? else { return Ok(()) };
+        match self.engine.remove(&container.id, RemoveOptions { force: true, volumes: true }).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(temporary(&error)),
+        }
+    }
+
+    async fn list(&self) -> Vec<Held> {
+        let mut options = engine::ListOptions { all: true, ..engine::ListOptions::default() };
+        options.filters.0.insert("label".to_owned(), vec![LABEL_TASK.to_owned()]);
+        let containers = match self.engine.list(options).await {
+            Ok(containers) => containers,
+            Err(error) => {
+                tracing::error!(error = chain(&error), "cannot list the containers of tasks");
+                return Vec::new();
+            }
+        };
+        let mut seen = BTreeSet::new();
+        containers
+            .iter()
+            .filter_map(|c| {
+                let task = c.config.labels.get(LABEL_TASK)?.parse::<TaskId>().ok()?;
+                seen.insert(task).then(|| Held {
+                    task,
+                    container: status_of(c),
+                    running: c.state.is_running(),
+                })
+            })
+            .collect()
+    }
+
+    async fn apply_network(&self, table: NetworkTable) -> Result<(), TaskError> {
+        let (id, name) = (table.network, table.name.clone());
+        self.engine.network_service().apply_table(table).await.map_err(|e| temporary(&e))?;
+        self.network_names.lock().unwrap_or_else(PoisonError::into_inner).insert(id, name);
+        Ok(())
+    }
+
+    async fn drop_network(&self, network: NetworkId) -> Result<(), TaskError> {
+        self.engine.network_service().drop_table(network).await.map_err(|e| temporary(&e))?;
+        self.network_names.lock().unwrap_or_else(PoisonError::into_inner).remove(&network);
+        Ok(())
+    }
+
+    async fn apply_ingress(&self, table: IngressTable) -> Result<(), TaskError> {
+        self.engine.network_service().apply_ingress(table).await.map_err(|e| temporary(&e))
+    }
+}
+
+fn unhealthy(container: &engine::Container) -> TaskError {
+    let last = container.health().and_then(|h| h.log.last()).map(|p| p.output.trim().to_owned());
+    let reason = match last {
+        Some(output) if !output.is_empty() => format!("unhealthy container: {output}"),
+        _ => "unhealthy container".to_owned(),
+    };
+    TaskError::Fatal { reason, container: Some(Box::new(status_of(container))) }
+}

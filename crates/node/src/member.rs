@@ -1,0 +1,501 @@
+//! This node as a running member of a swarm: its gRPC server, its agent, and on a manager its store and loops.
+//!
+//! ```text
+//!  start -> serve Peer (+ manager routes + Raft)  -> agent
+//!        -> renew: certificate at 50..80 % of its life, or at once when the role is to change
+//!        -> ends with Outcome::Restart when the role changed: the caller starts it anew in the new role
+//! ```
+//!
+//! Tasks (of tokio), all in one `JoinSet`: the gRPC server, the agent, the manager, the keeper of certificate,
+//! role and known managers. They end together.
+
+use crate::{
+    connect::{Connections, endpoint},
+    executor::HostExecutor,
+    peer::{FrontDoorCell, PeerService},
+    record::{Folder, Record},
+};
+use agent::{Agent, Executor};
+use anyhow::{Context, Result, bail};
+use model::{ClusterId, NodeId, Role, Timestamp};
+use pki::{Credentials, NodeKey};
+use proto::{
+    ca::{
+        IssueCertificateRequest, JoinRaftRequest, ca_client::CaClient, membership_client::MembershipClient,
+    },
+    node::peer_server::PeerServer,
+};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+/// How long a certificate request or a join may take.
+const CA_LIMIT: Duration = Duration::from_secs(20);
+/// Between two tries of what failed for a passing reason.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How a store begins.
+#[derive(Debug, Clone)]
+pub(crate) enum Begin {
+    /// From what is on disk.
+    Resume,
+    /// As the first manager of a new swarm, with these first objects.
+    Bootstrap(Box<model::Batch>),
+}
+
+/// Why a member ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Cancelled,
+    /// The role changed: start again.
+    Restart,
+}
+
+/// What a member is started from.
+#[derive(Clone)]
+pub(crate) struct Start {
+    pub(crate) folder: Folder,
+    pub(crate) credentials: Credentials,
+    pub(crate) executor: Arc<HostExecutor>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) images: image::Store,
+    pub(crate) door: FrontDoorCell,
+}
+
+/// What others may see of a running member.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    pub(crate) node: NodeId,
+    pub(crate) cluster: ClusterId,
+    pub(crate) role: Role,
+    pub(crate) addr: SocketAddr,
+    /// Managers by address, as last heard.
+    pub(crate) managers: Vec<SocketAddr>,
+    pub(crate) store: Option<store::Handle>,
+}
+
+/// A running member.
+pub(crate) struct Member {
+    view: watch::Receiver<View>,
+    cancel: CancellationToken,
+    tasks: JoinSet<Result<Outcome>>,
+    /// How the first part ended, if one has.
+    first: Option<Result<Result<Outcome>, tokio::task::JoinError>>,
+    store: Option<store::Store>,
+}
+
+pub(crate) fn clock() -> Timestamp {
+    let nanos = time::OffsetDateTime::now_utc().unix_timestamp_nanos();
+    Timestamp(i64::try_from(nanos).unwrap_or(i64::MAX))
+}
+
+fn random_u64() -> u64 {
+    getrandom::u64().expect("the kernel has random numbers")
+}
+
+/// Returns a number no other member has or had.
+pub(crate) fn new_raft_id() -> u64 {
+    random_u64()
+}
+
+impl Member {
+    /// Starts everything a member runs and returns once it serves and, on a manager, has its place in Raft.
+    ///
+    /// # Errors
+    /// The address is in use, the store cannot be opened, or no manager takes this one in; what was started is
+    /// stopped again.
+    pub(crate) async fn start(start: Start, mut record: Record, begin: Begin) -> Result<Self> {
+        let identity = start.credentials.identity();
+        let tcp = TcpListener::bind(record.listen_addr)
+            .await
+            .with_context(|| format!("cannot listen on {}", record.listen_addr))?;
+        let cancel = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+
+        if record.raft_id.is_none() {
+            // Left by an earlier life as a manager; a new one begins from nothing, under a new number.
+            discard_raft(&start.folder)?;
+        }
+        let store = match identity.role {
+            Role::Manager => Some(open_store(&start, &mut record).await?),
+            Role::Worker => None,
+        };
+        let handle = store.as_ref().map(store::Store::handle);
+        let connections = Arc::clone(&start.connections);
+        let to_manager: agent::Connect = Arc::new(move |addr| connections.manager(addr));
+
+        let peer = PeerServer::new(PeerService { images: start.images.clone(), door: start.door.clone() });
+        let mut routes = tonic::service::Routes::new(peer.clone());
+        if let (Some(store), Some(handle)) = (&store, &handle) {
+            let manager = manager::Manager::new(manager::Options {
+                store: handle.clone(),
+                node: identity.node,
+                connect: to_manager.clone(),
+                clock: Arc::new(clock),
+            });
+            routes = manager.routes().add_service(peer).add_service(store.service());
+            let cancel = cancel.clone();
+            tasks.spawn(async move {
+                manager.run(cancel).await;
+                Ok(Outcome::Cancelled)
+            });
+        }
+        let listener = pki::tls::Listener::start(tcp, &start.credentials).context("cannot serve TLS")?;
+        tasks.spawn(serve(routes, listener, cancel.clone()));
+
+        if let Some(store) = &store {
+            match begin {
+                Begin::Bootstrap(batch) => {
+                    store.bootstrap().await.context("cannot make the first member of Raft")?;
+                    propose_first(&store.handle(), *batch).await?;
+                    record.raft_joined = true;
+                }
+                Begin::Resume if !record.raft_joined => {
+                    join_raft(&start, &record).await?;
+                    record.raft_joined = true;
+                }
+                Begin::Resume => {}
+            }
+        }
+        start.folder.store(&record)?;
+
+        let view = watch::Sender::new(View {
+            node: identity.node,
+            cluster: identity.cluster,
+            role: identity.role,
+            addr: record.advertise_addr,
+            managers: record.managers.clone(),
+            store: handle.clone(),
+        });
+        let known = watch::Sender::new(managers_of(&record, identity.role));
+        let agent = Agent::new(agent::Options {
+            managers: known.subscribe(),
+            connect: to_manager,
+            executor: Arc::clone(&start.executor) as Arc<dyn Executor>,
+            state_dir: start.folder.agent(),
+            clock: Arc::new(clock),
+        });
+        let heard = agent.view();
+        let agent_cancel = cancel.clone();
+        tasks.spawn(async move {
+            agent.run(agent_cancel).await.context("the agent's ledger cannot be used")?;
+            Ok(Outcome::Cancelled)
+        });
+        let receiver = view.subscribe();
+        let keeper = Keeper { start, record: Mutex::new(record), heard, view, known };
+        let keeper_cancel = cancel.clone();
+        tasks.spawn(async move { keeper.run(keeper_cancel).await });
+        Ok(Self { view: receiver, cancel, tasks, first: None, store })
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<View> {
+        self.view.clone()
+    }
+
+    pub(crate) fn cancel_token(&self) -> CancellationToken {
+        self.cancel.clone()
+    }
+
+    /// Waits until one of its parts has ended.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: [`Member::ended`] reports it.
+    pub(crate) async fn part_ended(&mut self) {
+        if self.first.is_none() {
+            self.first = self.tasks.join_next().await;
+        }
+    }
+
+    /// Waits until the member ends by itself or is cancelled, then stops what is left of it.
+    pub(crate) async fn ended(mut self) -> Result<Outcome> {
+        let mut outcome = Ok(Outcome::Cancelled);
+        let mut first = self.first.take();
+        while let Some(joined) = match first.take() {
+            Some(joined) => Some(joined),
+            None => self.tasks.join_next().await,
+        } {
+            let result = joined.context("a part of the member failed").and_then(|r| r);
+            if !self.cancel.is_cancelled() {
+                outcome = result;
+                self.cancel.cancel();
+            }
+        }
+        if let Some(store) = self.store {
+            store.shutdown().await;
+        }
+        outcome
+    }
+}
+
+fn managers_of(record: &Record, role: Role) -> Vec<SocketAddr> {
+    let mut all = record.managers.clone();
+    if role == Role::Manager && !all.contains(&record.advertise_addr) {
+        all.push(record.advertise_addr);
+    }
+    all
+}
+
+async fn serve(
+    routes: tonic::service::Routes,
+    listener: pki::tls::Listener,
+    cancel: CancellationToken,
+) -> Result<Outcome> {
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(listener, async move {
+            cancel.cancelled().await;
+            // Streams that never end by themselves would hold the shutdown up.
+            sleep(Duration::from_millis(200)).await;
+        })
+        .await
+        .context("the node-to-node server failed")?;
+    Ok(Outcome::Cancelled)
+}
+
+async fn open_store(start: &Start, record: &mut Record) -> Result<store::Store> {
+    let raft_id = match record.raft_id {
+        Some(id) => id,
+        None => {
+            // Durable before the store exists: a restart must not open it under another number.
+            let id = new_raft_id();
+            record.raft_id = Some(id);
+            start.folder.store(record)?;
+            id
+        }
+    };
+    let dek = store::Dek::load_or_create(&start.folder.raft_key())
+        .context("cannot read the key of the Raft log")?;
+    let connections = Arc::clone(&start.connections);
+    let connect = move |_: u64, addr: SocketAddr| {
+        let channel = connections.manager(addr);
+        async move { Ok::<_, store::ConnectError>(channel) }
+    };
+    let options = store::Options::new(raft_id, record.advertise_addr, dek, Arc::new(connect));
+    store::Store::open(&start.folder.raft(), options).await.context("cannot open the replicated store")
+}
+
+/// Writes the first objects of a new swarm; the first leader needs a moment to be elected by itself.
+async fn propose_first(handle: &store::Handle, batch: model::Batch) -> Result<()> {
+    if handle.view().cluster.is_some() {
+        return Ok(());
+    }
+    let mut leader = handle.leader();
+    timeout(CA_LIMIT, leader.wait_for(|l| l.me)).await.context("no leader was elected")??;
+    handle.propose(batch).await.context("cannot write the swarm's first objects")?;
+    Ok(())
+}
+
+/// Asks the managers to take this one in, until one does.
+async fn join_raft(start: &Start, record: &Record) -> Result<()> {
+    let raft_id = record.raft_id.context("a manager has a raft id")?;
+    let ask = JoinRaftRequest { raft_id, addr: record.advertise_addr.to_string() };
+    let attempt = async {
+        let mut last = anyhow::anyhow!("no manager is known");
+        loop {
+            for addr in record.managers.iter().filter(|a| **a != record.advertise_addr) {
+                match MembershipClient::new(start.connections.manager(*addr)).join_raft(ask.clone()).await {
+                    Ok(_) => return Ok(()),
+                    Err(status) if is_passing(&status) => {
+                        last = anyhow::Error::from(status).context(format!("manager {addr}"));
+                    }
+                    Err(status) => bail!("manager {addr} refuses this node: {}", status.message()),
+                }
+            }
+            tracing::debug!(error = format!("{last:#}"), "not taken in yet");
+            sleep(Duration::from_millis(200)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), attempt).await.context("no manager took this node in within 60 s")?
+}
+
+fn is_passing(status: &tonic::Status) -> bool {
+    use tonic::Code;
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::Cancelled | Code::Unknown
+    )
+}
+
+/// What a joiner or renewer gets.
+#[derive(Debug)]
+pub(crate) struct Issued {
+    pub(crate) key_pem: String,
+    pub(crate) chain_pem: String,
+    pub(crate) root_pem: String,
+    pub(crate) node: NodeId,
+    pub(crate) role: Role,
+}
+
+/// Has a fresh key certified over `channel`.
+///
+/// # Errors
+/// The manager's refusal, or it does not answer.
+pub(crate) async fn issue(
+    channel: Channel,
+    token: &str,
+    availability: model::Availability,
+) -> Result<Issued, tonic::Status> {
+    let broken = |e: &dyn std::error::Error| tonic::Status::internal(crate::executor::chain(e));
+    let key = NodeKey::generate().map_err(|e| broken(&e))?;
+    let request = IssueCertificateRequest {
+        csr_pem: key.csr_pem().map_err(|e| broken(&e))?,
+        token: token.to_owned(),
+        availability: proto::types::Availability::from(availability).into(),
+    };
+    let answer = timeout(CA_LIMIT, CaClient::new(channel).issue_certificate(request))
+        .await
+        .map_err(|_| tonic::Status::deadline_exceeded("the manager did not answer in time"))?;
+    let reply = answer?.into_inner();
+    let id: [u8; 16] = reply
+        .node_id
+        .as_slice()
+        .try_into()
+        .map_err(|_| tonic::Status::internal("the manager sent a malformed node id"))?;
+    let role = match reply.role() {
+        proto::types::Role::Manager => Role::Manager,
+        proto::types::Role::Worker | proto::types::Role::Unspecified => Role::Worker,
+    };
+    Ok(Issued {
+        key_pem: key.pem(),
+        chain_pem: reply.certificate_pem,
+        root_pem: reply.root_pem,
+        node: NodeId(u128::from_be_bytes(id)),
+        role,
+    })
+}
+
+/// Keeps certificate, role and known managers up to date.
+struct Keeper {
+    start: Start,
+    record: Mutex<Record>,
+    heard: watch::Receiver<agent::View>,
+    view: watch::Sender<View>,
+    known: watch::Sender<Vec<SocketAddr>>,
+}
+
+impl Keeper {
+    async fn run(mut self, cancel: CancellationToken) -> Result<Outcome> {
+        let role = self.start.credentials.identity().role;
+        let random = random_u64();
+        loop {
+            let (not_before, not_after) = self.start.credentials.validity();
+            let due = pki::renewal_due(not_before, not_after, random).since(clock());
+            let renew = tokio::select! {
+                () = cancel.cancelled() => return Ok(Outcome::Cancelled),
+                () = sleep(due) => true,
+                changed = self.heard.changed() => {
+                    if changed.is_err() {
+                        return Ok(Outcome::Cancelled);
+                    }
+                    let heard = self.heard.borrow_and_update().clone();
+                    self.learn(&heard)?;
+                    heard.node.is_some_and(|n| n.spec.role != role)
+                }
+            };
+            if !renew {
+                continue;
+            }
+            match self.renew(role).await {
+                Ok(new) if new == role => tracing::info!("certificate renewed"),
+                Ok(new) => {
+                    tracing::info!(from = ?role, to = ?new, "role changed");
+                    self.change_role(new)?;
+                    return Ok(Outcome::Restart);
+                }
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "certificate not renewed; will retry");
+                    tokio::select! {
+                        () = cancel.cancelled() => return Ok(Outcome::Cancelled),
+                        () = sleep(RETRY) => {}
+                    }
+                    self.heard.mark_changed();
+                }
+            }
+        }
+    }
+
+    /// Notes the managers and the root certificates the session told of.
+    fn learn(&self, heard: &agent::View) -> Result<()> {
+        if let Some(root) = &heard.root_ca
+            && *root != self.start.credentials.root_pem()
+        {
+            self.start.credentials.replace_roots(root).context("cannot take over new root certificates")?;
+        }
+        if heard.managers.is_empty() {
+            return Ok(());
+        }
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        if record.managers != heard.managers {
+            record.managers.clone_from(&heard.managers);
+            self.start.folder.store(&record)?;
+            self.known.send_replace(managers_of(&record, self.start.credentials.identity().role));
+            self.view.send_modify(|view| view.managers.clone_from(&heard.managers));
+        }
+        Ok(())
+    }
+
+    /// Gets a new certificate from any manager and puts it into use; returns its role.
+    async fn renew(&self, role: Role) -> Result<Role> {
+        let managers = {
+            let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+            managers_of(&record, role)
+        };
+        let mut last = anyhow::anyhow!("no manager is known");
+        for addr in managers {
+            match issue(self.start.connections.manager(addr), "", model::Availability::Active).await {
+                Ok(issued) => {
+                    // Asked too early: the managers have not made the change of role effective yet.
+                    self.start.credentials.replace(&issued.key_pem, &issued.chain_pem, &issued.root_pem)?;
+                    return Ok(issued.role);
+                }
+                Err(status) => last = anyhow::Error::from(status).context(format!("manager {addr}")),
+            }
+        }
+        Err(last)
+    }
+
+    /// Prepares the disk for the new role. A demoted manager's part in Raft is over for good.
+    fn change_role(&self, new: Role) -> Result<()> {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        record.raft_id = None;
+        record.raft_joined = false;
+        if new == Role::Worker {
+            let own = record.advertise_addr;
+            record.managers.retain(|a| *a != own);
+        }
+        self.start.folder.store(&record)
+    }
+}
+
+/// Removes what a former manager kept of Raft.
+fn discard_raft(folder: &Folder) -> Result<()> {
+    match std::fs::remove_dir_all(folder.raft()) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", folder.raft().display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Connects to a manager known only by address and token, which pins its root certificate.
+///
+/// # Errors
+/// Nobody answers there, or not whom the token promises.
+pub(crate) async fn bootstrap_channel(
+    addr: SocketAddr,
+    token: &pki::JoinToken,
+) -> Result<Channel, tonic::transport::Error> {
+    endpoint(addr).connect_with_connector(pki::tls::bootstrap_connector(token.digest)).await
+}

@@ -1,0 +1,146 @@
+//! What a member keeps on disk about its membership, beside its certificate and its Raft log.
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs, io,
+    io::Write as _,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+/// A member's own facts. Fields are only ever added, with defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Where this node listens for the others.
+    pub(crate) listen_addr: SocketAddr,
+    /// Where the others reach it.
+    pub(crate) advertise_addr: SocketAddr,
+    /// Underlay address of VXLAN.
+    pub(crate) data_addr: IpAddr,
+    /// This node's part in Raft while it is a manager; a new number for each join.
+    #[serde(default)]
+    pub(crate) raft_id: Option<u64>,
+    /// True once the leader has taken this manager in.
+    #[serde(default)]
+    pub(crate) raft_joined: bool,
+    /// Managers last heard of, so that a restart finds one.
+    #[serde(default)]
+    pub(crate) managers: Vec<SocketAddr>,
+}
+
+/// The folder of a membership: `DATA_ROOT/swarm`.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new(data_root: &Path) -> Self {
+        Self(data_root.join("swarm"))
+    }
+
+    pub(crate) fn credentials(&self) -> PathBuf {
+        self.0.join("certificates")
+    }
+
+    pub(crate) fn raft(&self) -> PathBuf {
+        self.0.join("raft")
+    }
+
+    pub(crate) fn raft_key(&self) -> PathBuf {
+        self.0.join("raft.key")
+    }
+
+    pub(crate) fn agent(&self) -> PathBuf {
+        self.0.join("agent")
+    }
+
+    fn record(&self) -> PathBuf {
+        self.0.join("member.json")
+    }
+
+    /// Returns the record, `None` if this node is in no swarm.
+    ///
+    /// # Errors
+    /// It is there but cannot be read: better to stop than to forget a membership.
+    pub(crate) fn load(&self) -> Result<Option<Record>> {
+        let path = self.record();
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(
+                serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?,
+            )),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// Writes the record: whole and durable, or not at all.
+    ///
+    /// # Errors
+    /// The disk refuses; the old record stays.
+    pub(crate) fn store(&self, record: &Record) -> Result<()> {
+        let path = self.record();
+        let write = || -> io::Result<()> {
+            fs::create_dir_all(&self.0)?;
+            let new = path.with_extension("new");
+            let mut file = fs::File::create(&new)?;
+            file.write_all(&serde_json::to_vec_pretty(record)?)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            fs::File::open(&self.0)?.sync_all()
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Forgets the membership. The record goes first: without it nothing else in here counts.
+    ///
+    /// # Errors
+    /// The disk refuses; calling again goes on.
+    pub(crate) fn forget(&self) -> Result<()> {
+        for path in [self.record(), self.0.clone()] {
+            let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            match gone {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(e).with_context(|| format!("cannot remove {}", path.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_survives_and_is_forgotten_whole() {
+        let root = std::env::temp_dir().join(format!("rswarm-record-{}", std::process::id()));
+        let folder = Folder::new(&root);
+        assert_eq!(folder.load().unwrap(), None);
+        let record = Record {
+            listen_addr: "0.0.0.0:2377".parse().unwrap(),
+            advertise_addr: "192.0.2.1:2377".parse().unwrap(),
+            data_addr: "192.0.2.1".parse().unwrap(),
+            raft_id: Some(7),
+            raft_joined: true,
+            managers: vec!["192.0.2.2:2377".parse().unwrap()],
+        };
+        folder.store(&record).unwrap();
+        assert_eq!(folder.load().unwrap(), Some(record));
+        folder.forget().unwrap();
+        folder.forget().unwrap();
+        assert_eq!(folder.load().unwrap(), None);
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_record_is_not_taken_for_none() {
+        let root = std::env::temp_dir().join(format!("rswarm-damaged-{}", std::process::id()));
+        let folder = Folder::new(&root);
+        fs::create_dir_all(&folder.0).unwrap();
+        fs::write(folder.record(), "{").unwrap();
+        assert!(folder.load().unwrap_err().to_string().contains("damaged"));
+        fs::remove_dir_all(root).unwrap();
+    }
+}

@@ -1,0 +1,596 @@
+//! This node's part in a swarm as the front door sees it: init, join, leave, and the ways to managers and to
+//! other nodes.
+//!
+//! Tasks (of tokio): one *supervisor*, made by [`NodeSwarm::open`], owns the running member and is told what to
+//! do over a channel; it starts the member anew when its role changed.
+
+use crate::{
+    address::{self, interfaces},
+    connect::Connections,
+    executor::{HostExecutor, chain},
+    images,
+    member::{self, Begin, Member, Outcome, Start, bootstrap_channel, clock},
+    peer::{FrontDoorCell, open_tunnel},
+    record::{Folder, Record},
+};
+use anyhow::Context as _;
+use docker_api::server::{
+    ApiError, BoxedIo, Control, InitRequest, JoinRequest, Membership, Swarm, SwarmStatus,
+};
+use engine::Engine;
+use image::Reference;
+use model::{NodeId, Object, Role};
+use pki::{Credentials, JoinToken};
+use proto::{
+    control::{GetRequest, LeaveRequest, ListRequest, control_client::ControlClient},
+    types::ObjectKind,
+};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long a request waits for a manager that answers.
+const MANAGER_LIMIT: Duration = Duration::from_secs(10);
+/// Largest gRPC message taken from a manager. *Unit:* bytes.
+const MESSAGE_MAX: usize = 64 << 20;
+
+/// What the supervisor is told.
+enum Order {
+    Start {
+        record: Box<Record>,
+        credentials: Credentials,
+        begin: Box<Begin>,
+        done: oneshot::Sender<anyhow::Result<()>>,
+    },
+    Leave {
+        done: oneshot::Sender<anyhow::Result<()>>,
+    },
+}
+
+/// What a member is made of besides its membership.
+pub(crate) struct Parts {
+    pub(crate) folder: Folder,
+    pub(crate) engine: Engine,
+    pub(crate) hostname: String,
+    pub(crate) registries: image::RegistryOptions,
+    pub(crate) door: FrontDoorCell,
+}
+
+/// Shared by the front door, the supervisor and the image fetcher.
+struct Shared {
+    parts: Parts,
+    /// The running member, if any.
+    current: RwLock<Option<Current>>,
+    /// Serialises init, join and leave.
+    changing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Current {
+    view: watch::Receiver<member::View>,
+    connections: Arc<Connections>,
+}
+
+/// Implements [`Swarm`]. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct NodeSwarm {
+    shared: Arc<Shared>,
+    orders: mpsc::Sender<Order>,
+}
+
+/// The part of [`NodeSwarm`] that runs.
+pub(crate) struct Supervisor {
+    shared: Arc<Shared>,
+    orders: mpsc::Receiver<Order>,
+}
+
+fn internal(error: &anyhow::Error) -> ApiError {
+    ApiError::internal(format!("{error:#}"))
+}
+
+fn already() -> ApiError {
+    ApiError::unavailable(
+        "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.",
+    )
+}
+
+impl NodeSwarm {
+    pub(crate) fn new(parts: Parts) -> (Self, Supervisor) {
+        let shared =
+            Arc::new(Shared { parts, current: RwLock::new(None), changing: tokio::sync::Mutex::new(()) });
+        // One order at a time: `changing` is held while it is carried out.
+        let (orders, received) = mpsc::channel(1);
+        (Self { shared: Arc::clone(&shared), orders }, Supervisor { shared, orders: received })
+    }
+
+    fn current(&self) -> Option<Current> {
+        self.shared.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn order(
+        &self,
+        make: impl FnOnce(oneshot::Sender<anyhow::Result<()>>) -> Order,
+    ) -> anyhow::Result<()> {
+        let (done, answer) = oneshot::channel();
+        self.orders.send(make(done)).await.ok().context("the daemon is stopping")?;
+        answer.await.context("the daemon is stopping")?
+    }
+
+    fn addresses(
+        listen: Option<&str>,
+        advertise: Option<&str>,
+        data_path: Option<&str>,
+    ) -> Result<Record, ApiError> {
+        let interfaces = interfaces();
+        let bad = |e: address::InvalidAddress| ApiError::bad_request(e.to_string());
+        let listen_addr = address::listen(listen, &interfaces).map_err(bad)?;
+        // A manager that listens on one address only is reached there.
+        let listened = (!listen_addr.ip().is_unspecified()).then(|| listen_addr.to_string());
+        let advertise_addr =
+            address::advertise(advertise.or(listened.as_deref()), listen_addr.port(), &interfaces)
+                .map_err(bad)?;
+        let data_addr = match data_path.filter(|d| !d.is_empty()) {
+            Some(typed) => address::advertise(Some(typed), 0, &interfaces).map_err(bad)?.ip(),
+            None => advertise_addr.ip(),
+        };
+        Ok(Record {
+            listen_addr,
+            advertise_addr,
+            data_addr,
+            raft_id: None,
+            raft_joined: false,
+            managers: Vec::new(),
+        })
+    }
+
+    /// Returns the managers to ask, the likeliest first.
+    fn managers(view: &member::View) -> Vec<SocketAddr> {
+        let mut all = view.managers.clone();
+        if view.role == Role::Manager {
+            all.retain(|a| *a != view.addr);
+            all.insert(0, view.addr);
+        }
+        all
+    }
+}
+
+impl Shared {
+    fn start(&self, credentials: &Credentials, record: &Record) -> Start {
+        let connections = Arc::new(Connections::new(credentials.clone()));
+        let executor = HostExecutor {
+            engine: self.parts.engine.clone(),
+            hostname: self.parts.hostname.clone(),
+            addr: record.advertise_addr,
+            data_addr: record.data_addr,
+            fetch: self.fetcher(credentials, &connections),
+            node: Mutex::default(),
+            network_names: Mutex::default(),
+        };
+        Start {
+            folder: self.parts.folder.clone(),
+            credentials: credentials.clone(),
+            executor: Arc::new(executor),
+            connections,
+            images: self.parts.engine.images().clone(),
+            door: Arc::clone(&self.parts.door),
+        }
+    }
+
+    /// Returns how images come here: from nodes that have them, then from their registry.
+    fn fetcher(&self, credentials: &Credentials, connections: &Arc<Connections>) -> crate::executor::Fetch {
+        let images = self.parts.engine.images().clone();
+        let registries = self.parts.registries.clone();
+        let connections = Arc::clone(connections);
+        let this = credentials.identity().node;
+        let folder = self.parts.folder.clone();
+        Arc::new(move |reference: Reference| {
+            let (images, registries, connections) =
+                (images.clone(), registries.clone(), Arc::clone(&connections));
+            let folder = folder.clone();
+            Box::pin(async move {
+                let nodes = known_nodes(&folder, &connections).await;
+                let peers = images::peers(&connections, &nodes, this);
+                let options = image::PullOptions { peers, registries, ..image::PullOptions::default() };
+                let (progress, mut steps) = mpsc::channel(64);
+                let pull = images.pull(&reference, options, progress);
+                // Nobody watches a task's pull; its steps still must not block it.
+                let watched = async { while steps.recv().await.is_some() {} };
+                let (pulled, ()) = tokio::join!(pull, watched);
+                pulled.map(drop).map_err(|e| chain(&e))
+            })
+        })
+    }
+}
+
+/// Returns the nodes a manager knows; none if no manager answers (the registry is asked then).
+async fn known_nodes(folder: &Folder, connections: &Connections) -> Vec<model::Node> {
+    let Ok(Some(record)) = folder.load() else { return Vec::new() };
+    let managers = record.managers.into_iter().chain([record.advertise_addr]);
+    for addr in managers {
+        let mut client = ControlClient::new(connections.manager(addr)).max_decoding_message_size(MESSAGE_MAX);
+        let ask = client.list(ListRequest { kind: ObjectKind::Node.into() });
+        let Ok(Ok(answer)) = timeout(Duration::from_secs(3), ask).await else { continue };
+        let mut stream = answer.into_inner();
+        let mut nodes = Vec::new();
+        while let Ok(Some(chunk)) = stream.message().await {
+            for object in chunk.objects {
+                if let Ok(Object::Node(node)) = Object::try_from(object) {
+                    nodes.push(Arc::unwrap_or_clone(node));
+                }
+            }
+        }
+        return nodes;
+    }
+    Vec::new()
+}
+
+impl Supervisor {
+    /// Resumes the membership that is on disk, then does as it is told until cancelled.
+    ///
+    /// # Errors
+    /// The membership on disk cannot be read; nothing was started.
+    pub(crate) async fn run(mut self, cancel: CancellationToken) -> anyhow::Result<()> {
+        let mut member: Option<(Member, Start)> = None;
+        if let Some(record) = self.shared.parts.folder.load()? {
+            let credentials = Credentials::load(&self.shared.parts.folder.credentials())?
+                .context("this node is a member of a swarm but has no certificate")?;
+            member = self.resume(&credentials, record, &cancel).await;
+        }
+        loop {
+            let order = match &mut member {
+                None => tokio::select! {
+                    () = cancel.cancelled() => break,
+                    order = self.orders.recv() => order,
+                },
+                Some((running, _)) => {
+                    let ended = running.cancel_token();
+                    tokio::select! {
+                        () = cancel.cancelled() => break,
+                        order = self.orders.recv() => order,
+                        () = ended.cancelled() => None,
+                        () = running.part_ended() => None,
+                    }
+                }
+            };
+            match order {
+                Some(Order::Start { record, credentials, begin, done }) => {
+                    let start = self.shared.start(&credentials, &record);
+                    let started = Member::start(start.clone(), *record, *begin).await;
+                    let answer = started.map(|running| {
+                        self.publish(Some((&running, &start)));
+                        member = Some((running, start));
+                    });
+                    drop(done.send(answer));
+                }
+                Some(Order::Leave { done }) => {
+                    self.publish(None);
+                    if let Some((running, _)) = member.take() {
+                        running.cancel_token().cancel();
+                        drop(running.ended().await);
+                    }
+                    drop(done.send(self.shared.forget().await));
+                }
+                None => {
+                    self.publish(None);
+                    let Some((running, start)) = member.take() else { continue };
+                    match running.ended().await {
+                        Ok(Outcome::Restart) => {}
+                        Ok(Outcome::Cancelled) => {
+                            tracing::warn!("the member ended by itself; starting it again")
+                        }
+                        Err(error) => {
+                            tracing::error!(
+                                error = format!("{error:#}"),
+                                "the member failed; starting it again"
+                            );
+                            tokio::time::sleep(Duration::from_secs(1)).await;
+                        }
+                    }
+                    if let Some(record) = self.shared.parts.folder.load()? {
+                        member = self.resume(&start.credentials, record, &cancel).await;
+                    }
+                }
+            }
+        }
+        self.publish(None);
+        if let Some((running, _)) = member {
+            running.cancel_token().cancel();
+            running.ended().await?;
+        }
+        Ok(())
+    }
+
+    /// Starts the member from what is on disk, again and again until it works or the daemon stops.
+    async fn resume(
+        &self,
+        credentials: &Credentials,
+        record: Record,
+        cancel: &CancellationToken,
+    ) -> Option<(Member, Start)> {
+        loop {
+            let start = self.shared.start(credentials, &record);
+            let attempt = Member::start(start.clone(), record.clone(), Begin::Resume);
+            let started = tokio::select! {
+                () = cancel.cancelled() => return None,
+                started = attempt => started,
+            };
+            match started {
+                Ok(member) => {
+                    self.publish(Some((&member, &start)));
+                    return Some((member, start));
+                }
+                Err(error) => {
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "cannot take part in the swarm; will retry"
+                    );
+                    tokio::select! {
+                        () = cancel.cancelled() => return None,
+                        () = tokio::time::sleep(Duration::from_secs(2)) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn publish(&self, member: Option<(&Member, &Start)>) {
+        let current =
+            member.map(|(m, s)| Current { view: m.watch(), connections: Arc::clone(&s.connections) });
+        *self.shared.current.write().unwrap_or_else(PoisonError::into_inner) = current;
+    }
+}
+
+impl Shared {
+    /// Removes every trace of the membership: containers of tasks, networks, certificate, log.
+    async fn forget(&self) -> anyhow::Result<()> {
+        let credentials = Credentials::load(&self.parts.folder.credentials())?;
+        if let (Some(credentials), Some(record)) = (credentials, self.parts.folder.load()?) {
+            let start = self.start(&credentials, &record);
+            for held in agent::Executor::list(&*start.executor).await {
+                if let Err(error) = agent::Executor::remove(&*start.executor, held.task).await {
+                    tracing::warn!(task.id = %held.task, %error, "container of a task not removed");
+                }
+            }
+        }
+        self.parts
+            .engine
+            .network_service()
+            .leave_swarm()
+            .await
+            .context("cannot take the overlay networks down")?;
+        self.parts.folder.forget()
+    }
+}
+
+#[async_trait::async_trait]
+impl Swarm for NodeSwarm {
+    fn status(&self) -> SwarmStatus {
+        let Some(current) = self.current() else {
+            return SwarmStatus::Inactive;
+        };
+        let view = current.view.borrow().clone();
+        let (mut managers, mut leader, mut control_available) = (Vec::new(), None, false);
+        if let Some(store) = &view.store {
+            let tables = store.view();
+            let now = store.leader_now();
+            let all = tables.nodes.values().filter_map(|n| Some((n.id, n.manager?)));
+            for (id, status) in all {
+                managers.push((id, status.addr));
+                if now.leader.is_some_and(|(raft_id, _)| raft_id == status.raft_id) {
+                    leader = Some(id);
+                }
+            }
+            control_available = now.leader.is_some();
+        }
+        SwarmStatus::Active(Membership {
+            node_id: view.node,
+            cluster_id: view.cluster,
+            role: view.role,
+            addr: view.addr,
+            managers,
+            control_available: control_available && view.role == Role::Manager,
+            leader,
+            error: String::new(),
+        })
+    }
+
+    async fn init(&self, request: InitRequest) -> Result<NodeId, ApiError> {
+        let _changing = self.shared.changing.lock().await;
+        if self.current().is_some() || self.shared.parts.folder.load().map_err(|e| internal(&e))?.is_some() {
+            return Err(already());
+        }
+        let mut record = Self::addresses(
+            request.listen_addr.as_deref(),
+            request.advertise_addr.as_deref(),
+            request.data_path_addr.as_deref(),
+        )?;
+        if request.autolock || request.force_new_cluster {
+            return Err(ApiError::not_implemented(
+                "--autolock and --force-new-cluster are not supported yet",
+            ));
+        }
+        let (node, credentials, batch) = self.new_swarm(&request, &mut record).map_err(|e| internal(&e))?;
+        let begin = Box::new(Begin::Bootstrap(Box::new(batch)));
+        let record = Box::new(record);
+        let started = self.order(|done| Order::Start { record, credentials, begin, done }).await;
+        if let Err(error) = started {
+            self.shared.parts.folder.forget().map_err(|e| internal(&e))?;
+            return Err(internal(&error));
+        }
+        Ok(node)
+    }
+
+    async fn join(&self, request: JoinRequest) -> Result<(), ApiError> {
+        let _changing = self.shared.changing.lock().await;
+        if self.current().is_some() || self.shared.parts.folder.load().map_err(|e| internal(&e))?.is_some() {
+            return Err(already());
+        }
+        let token = request
+            .token
+            .parse::<JoinToken>()
+            .map_err(|e| ApiError::bad_request(format!("invalid join token: {e}")))?;
+        let mut record = Self::addresses(
+            request.listen_addr.as_deref(),
+            request.advertise_addr.as_deref(),
+            request.data_path_addr.as_deref(),
+        )?;
+        if request.remotes.is_empty() {
+            return Err(ApiError::bad_request("at least 1 remote address must be given to join a swarm"));
+        }
+        let mut last = None;
+        for remote in &request.remotes {
+            let addr = address::remote(remote).map_err(|e| ApiError::bad_request(e.to_string()))?;
+            let asked = async {
+                let channel = bootstrap_channel(addr, &token).await.map_err(|e| {
+                    ApiError::internal(format!("cannot join through manager {addr}: {}", chain(&e)))
+                })?;
+                member::issue(channel, &request.token, request.availability)
+                    .await
+                    .map_err(|e| ApiError::internal(format!("manager {addr} refuses: {}", e.message())))
+            };
+            match asked.await {
+                Ok(issued) => {
+                    record.managers = vec![addr];
+                    return self.become_member(record, issued).await;
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| ApiError::internal("no manager answered")))
+    }
+
+    async fn leave(&self, force: bool) -> Result<(), ApiError> {
+        let _changing = self.shared.changing.lock().await;
+        let on_disk = self.shared.parts.folder.load().map_err(|e| internal(&e))?;
+        let current = self.current();
+        if current.is_none() && on_disk.is_none() {
+            return Err(ApiError::unavailable("This node is not part of a swarm"));
+        }
+        let role = current.as_ref().map(|c| c.view.borrow().role);
+        if role == Some(Role::Manager) && !force {
+            return Err(ApiError::unavailable(
+                "You are attempting to leave the swarm on a node that is participating as a manager. The only way \
+                 to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. Use \
+                 `--force` to suppress this message.",
+            ));
+        }
+        // Managers are told so that they need not wait for silence; leaving does not depend on their answer.
+        if current.is_some()
+            && let Ok(mut control) = self.control().await
+        {
+            match timeout(MANAGER_LIMIT, control.leave(LeaveRequest {})).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(status)) => tracing::warn!(error = status.message(), "managers not told of the leave"),
+                Err(_) => tracing::warn!("managers not told of the leave: no answer"),
+            }
+        }
+        self.order(|done| Order::Leave { done }).await.map_err(|e| internal(&e))
+    }
+
+    async fn unlock(&self, _key: String) -> Result<(), ApiError> {
+        Err(ApiError::conflict("swarm is not locked"))
+    }
+
+    async fn control(&self) -> Result<Control, ApiError> {
+        let current = self.current().ok_or_else(ApiError::not_in_swarm)?;
+        let view = current.view.borrow().clone();
+        let mut last = "no manager is known".to_owned();
+        let managers = Self::managers(&view);
+        let attempt = async {
+            for addr in managers {
+                let mut client = ControlClient::new(current.connections.manager(addr))
+                    .max_decoding_message_size(MESSAGE_MAX)
+                    .max_encoding_message_size(MESSAGE_MAX);
+                // A cheap question, answered by the replica's leader: whoever answers can serve the request.
+                let ask = client
+                    .get(GetRequest { kind: ObjectKind::Node.into(), id_or_name: view.node.to_string() });
+                match timeout(Duration::from_secs(3), ask).await {
+                    Ok(Ok(_)) => return Ok(client),
+                    Ok(Err(status)) if status.code() == tonic::Code::NotFound => return Ok(client),
+                    Ok(Err(status)) => last = format!("manager {addr}: {}", status.message()),
+                    Err(_) => last = format!("manager {addr} does not answer"),
+                }
+            }
+            Err(ApiError::unavailable(format!("no manager can serve this request: {last}")))
+        };
+        timeout(MANAGER_LIMIT, attempt)
+            .await
+            .unwrap_or_else(|_| Err(ApiError::unavailable("no manager answered in time")))
+    }
+
+    async fn tunnel(&self, node: NodeId) -> Result<BoxedIo, ApiError> {
+        let current = self.current().ok_or_else(ApiError::not_in_swarm)?;
+        let mut control = self.control().await?;
+        let found = control
+            .get(GetRequest { kind: ObjectKind::Node.into(), id_or_name: node.to_string() })
+            .await?
+            .into_inner();
+        let unreadable = |e: &dyn std::error::Error| ApiError::internal(chain(e));
+        let Object::Node(found) = Object::try_from(found).map_err(|e| unreadable(&e))? else {
+            return Err(ApiError::internal("a manager answered with something that is no node"));
+        };
+        let addr = found
+            .description
+            .as_ref()
+            .map(|d| d.addr)
+            .ok_or_else(|| ApiError::unavailable(format!("node {node} has not been seen yet")))?;
+        let opened = timeout(MANAGER_LIMIT, open_tunnel(current.connections.node(addr, node))).await;
+        opened
+            .map_err(|_| ApiError::unavailable(format!("node {} does not answer", found.display_name())))?
+            .map_err(|e| ApiError::unavailable(format!("node {}: {}", found.display_name(), e.message())))
+    }
+}
+
+impl NodeSwarm {
+    /// Makes the keys and first objects of a new swarm, and this node's credentials.
+    fn new_swarm(
+        &self,
+        request: &InitRequest,
+        record: &mut Record,
+    ) -> anyhow::Result<(NodeId, Credentials, model::Batch)> {
+        let raft_id = member::new_raft_id();
+        record.raft_id = Some(raft_id);
+        let mut init = manager::ca::Init::new(raft_id, record.advertise_addr);
+        init.availability = request.availability;
+        init.subnet_prefix = request.subnet_prefix.unwrap_or(init.subnet_prefix);
+        init.data_path_port = request.data_path_port.unwrap_or(init.data_path_port);
+        if !request.default_addr_pool.is_empty() {
+            init.address_pools.clone_from(&request.default_addr_pool);
+        }
+        let spec = &mut init.spec;
+        spec.labels.clone_from(&request.labels);
+        spec.autolock = request.autolock;
+        spec.task_history_limit = request.task_history_limit.unwrap_or(spec.task_history_limit);
+        spec.heartbeat_period = request.heartbeat_period.unwrap_or(spec.heartbeat_period);
+        spec.node_cert_expiry = request.node_cert_expiry.unwrap_or(spec.node_cert_expiry);
+        spec.snapshot_interval = request.snapshot_interval.unwrap_or(spec.snapshot_interval);
+        let made = manager::ca::bootstrap(init, clock())?;
+        let key = String::from_utf8(made.key.0).context("the key is not PEM")?;
+        let dir = self.shared.parts.folder.credentials();
+        let credentials = Credentials::create(&dir, &key, &made.chain, &made.root)?;
+        Ok((made.node, credentials, made.batch))
+    }
+
+    async fn become_member(&self, record: Record, issued: member::Issued) -> Result<(), ApiError> {
+        let folder = &self.shared.parts.folder;
+        let credentials =
+            Credentials::create(&folder.credentials(), &issued.key_pem, &issued.chain_pem, &issued.root_pem)
+                .map_err(|e| ApiError::internal(chain(&e)))?;
+        tracing::info!(node.id = %issued.node, role = ?issued.role, "joining");
+        let record = Box::new(record);
+        let begin = Box::new(Begin::Resume);
+        let started = self.order(|done| Order::Start { record, credentials, begin, done }).await;
+        if let Err(error) = started {
+            folder.forget().map_err(|e| internal(&e))?;
+            return Err(internal(&error));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,656 @@
+//! What can be typed: clap types and nothing else. Words, flags and defaults are Docker's where Docker has them.
+
+use crate::demo;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// A handful of Linux hosts as one machine for containers.
+#[derive(Debug, Parser)]
+#[command(name = "rswarm", version, propagate_version = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// The daemon's socket: unix://PATH or tcp://HOST:PORT.
+    #[arg(short = 'H', long, global = true, env = "RSWARM_HOST")]
+    pub(crate) host: Option<String>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the engine of this host.
+    Daemon(DaemonArgs),
+    /// Deploy a compose file to the swarm.
+    Deploy(DeployArgs),
+    /// A cluster of hosts in namespaces, to try things on; no root needed.
+    Demo(demo::DemoArgs),
+    /// Scale services: SERVICE=REPLICAS...
+    Scale(ScaleArgs),
+    #[command(subcommand)]
+    Swarm(Swarm),
+    #[command(subcommand)]
+    Node(Node),
+    #[command(subcommand)]
+    Service(Service),
+    #[command(subcommand)]
+    Stack(Stack),
+    #[command(subcommand)]
+    Image(Image),
+    #[command(subcommand)]
+    Secret(Blob),
+    #[command(subcommand)]
+    Config(Blob),
+    #[command(subcommand)]
+    Network(Network),
+    #[command(subcommand)]
+    Volume(Volume),
+    #[command(subcommand)]
+    Container(Container),
+    /// List containers.
+    Ps(PsArgs),
+    /// Create and run a container.
+    Run(RunArgs),
+    /// Run a command in a running container or task.
+    Exec(ExecArgs),
+    /// Show the logs of a container or task.
+    Logs(LogsArgs),
+    /// Stop containers.
+    Stop(StopArgs),
+    /// Kill containers.
+    Kill(KillArgs),
+    /// Remove containers.
+    Rm(RmArgs),
+    /// Pull an image from a registry.
+    Pull(PullArgs),
+    /// List images.
+    Images(ListArgs),
+    /// Load images from an archive.
+    Load(LoadArgs),
+    /// Make an image from a root file system.
+    Import(ImportArgs),
+    /// Add a name to an image.
+    Tag(TagArgs),
+    /// Show what an object is, as JSON.
+    Inspect(InspectArgs),
+    /// Show what this host and its swarm are.
+    Info(FormatArgs),
+    /// Show the versions of client and daemon.
+    Version(FormatArgs),
+    /// Hosts in namespaces, driven over standard input; for tests.
+    #[command(hide = true)]
+    Lab(demo::LabArgs),
+    #[command(hide = true)]
+    LabHost(demo::host::HostArgs),
+    /// The program in the hello image.
+    #[command(hide = true)]
+    Hello { args: Vec<String> },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DaemonArgs {
+    #[arg(long, default_value = "/var/lib/rswarm")]
+    pub(crate) data_root: PathBuf,
+    #[arg(long, default_value = "/run/rswarm")]
+    pub(crate) run_root: PathBuf,
+    /// Settings file (TOML); flags win over it.
+    #[arg(long, default_value = "/etc/rswarm/daemon.toml")]
+    pub(crate) config: PathBuf,
+    /// Name of this host in the swarm.
+    #[arg(long)]
+    pub(crate) hostname: Option<String>,
+    /// Cgroup below which containers' cgroups are made.
+    #[arg(long, default_value = "rswarm")]
+    pub(crate) cgroup_parent: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeployArgs {
+    /// Compose files, merged in order; `compose.yaml` and its siblings by default.
+    pub(crate) files: Vec<PathBuf>,
+    /// Name of the stack; else the file's `name:`, else its folder's.
+    #[arg(long, value_name = "STACK")]
+    pub(crate) name: Option<String>,
+    /// Show what would change and change nothing.
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Do not wait until the services run.
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// How long to wait, e.g. 90s or 10m.
+    #[arg(long, default_value = "10m", value_parser = parse_duration)]
+    pub(crate) timeout: std::time::Duration,
+    /// Remove services that the file no longer names.
+    #[arg(long)]
+    pub(crate) prune: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScaleArgs {
+    #[arg(required = true, value_name = "SERVICE=REPLICAS")]
+    pub(crate) services: Vec<String>,
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FormatArgs {
+    /// `json`, or a template such as '{{.ID}}'.
+    #[arg(short, long)]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only ids.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// `json`, `table`, or a template such as '{{.Name}}'.
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// Only what matches, e.g. name=web; may be repeated.
+    #[arg(short, long)]
+    pub(crate) filter: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Names {
+    #[arg(required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    #[arg(required = true)]
+    pub(crate) names: Vec<String>,
+    /// `json`, or a template such as '{{.ID}}'.
+    #[arg(short, long)]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Swarm {
+    /// Make a new swarm with this host as its first manager.
+    Init(SwarmInit),
+    /// Join a swarm.
+    Join(SwarmJoin),
+    /// Show or change the token hosts join with.
+    JoinToken(JoinToken),
+    /// Leave the swarm.
+    Leave {
+        /// Also when this is a manager.
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Open the state of a manager that restarted with autolock on.
+    Unlock,
+    /// Show the root certificate.
+    Ca,
+    /// Change the swarm's settings.
+    Update(SwarmUpdate),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SwarmInit {
+    #[arg(long)]
+    pub(crate) advertise_addr: Option<String>,
+    #[arg(long, default_value = "0.0.0.0:2377")]
+    pub(crate) listen_addr: String,
+    #[arg(long)]
+    pub(crate) data_path_addr: Option<String>,
+    #[arg(long)]
+    pub(crate) data_path_port: Option<u16>,
+    #[arg(long)]
+    pub(crate) default_addr_pool: Vec<String>,
+    #[arg(long, default_value_t = 24)]
+    pub(crate) default_addr_pool_mask_length: u8,
+    #[arg(long, default_value = "active", value_parser = ["active", "pause", "drain"])]
+    pub(crate) availability: String,
+    #[arg(long)]
+    pub(crate) force_new_cluster: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SwarmJoin {
+    /// From `swarm join-token`.
+    #[arg(long)]
+    pub(crate) token: String,
+    #[arg(long)]
+    pub(crate) advertise_addr: Option<String>,
+    #[arg(long, default_value = "0.0.0.0:2377")]
+    pub(crate) listen_addr: String,
+    #[arg(long)]
+    pub(crate) data_path_addr: Option<String>,
+    #[arg(long, default_value = "active", value_parser = ["active", "pause", "drain"])]
+    pub(crate) availability: String,
+    /// A manager, HOST[:2377].
+    #[arg(required = true, value_name = "HOST:PORT")]
+    pub(crate) remote: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JoinToken {
+    #[arg(value_parser = ["worker", "manager"])]
+    pub(crate) role: String,
+    /// Only the token.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Make a new one; the old one no longer lets anybody in.
+    #[arg(long)]
+    pub(crate) rotate: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SwarmUpdate {
+    #[arg(long)]
+    pub(crate) task_history_limit: Option<i64>,
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) cert_expiry: Option<std::time::Duration>,
+    #[arg(long)]
+    pub(crate) snapshot_interval: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Node {
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    Inspect(InspectArgs),
+    /// Tasks on a node; this one by default.
+    Ps {
+        #[arg(default_value = "self")]
+        node: String,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    Update(NodeUpdate),
+    Promote(Names),
+    Demote(Names),
+    Rm {
+        #[arg(required = true)]
+        nodes: Vec<String>,
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeUpdate {
+    pub(crate) node: String,
+    #[arg(long, value_parser = ["active", "pause", "drain"])]
+    pub(crate) availability: Option<String>,
+    #[arg(long, value_parser = ["worker", "manager"])]
+    pub(crate) role: Option<String>,
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label_add: Vec<String>,
+    #[arg(long, value_name = "KEY")]
+    pub(crate) label_rm: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Service {
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    Ps {
+        #[arg(required = true)]
+        services: Vec<String>,
+        #[command(flatten)]
+        list: ListArgs,
+        #[arg(long)]
+        no_trunc: bool,
+    },
+    Inspect(InspectArgs),
+    Create(ServiceCreate),
+    Update(ServiceUpdate),
+    Scale(ScaleArgs),
+    Rollback {
+        service: String,
+        #[arg(short, long)]
+        detach: bool,
+    },
+    Logs(LogsArgs),
+    #[command(visible_alias = "remove")]
+    Rm(Names),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServiceCreate {
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    #[arg(long, default_value_t = 1)]
+    pub(crate) replicas: u64,
+    #[arg(long, default_value = "replicated", value_parser = ["replicated", "global"])]
+    pub(crate) mode: String,
+    #[arg(short, long)]
+    pub(crate) env: Vec<String>,
+    /// [PUBLISHED:]TARGET[/PROTOCOL]
+    #[arg(short, long)]
+    pub(crate) publish: Vec<String>,
+    #[arg(long)]
+    pub(crate) network: Vec<String>,
+    #[arg(long)]
+    pub(crate) constraint: Vec<String>,
+    #[arg(short, long)]
+    pub(crate) label: Vec<String>,
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    pub(crate) image: String,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServiceUpdate {
+    pub(crate) service: String,
+    #[arg(long)]
+    pub(crate) image: Option<String>,
+    #[arg(long)]
+    pub(crate) replicas: Option<u64>,
+    #[arg(long)]
+    pub(crate) env_add: Vec<String>,
+    #[arg(long)]
+    pub(crate) env_rm: Vec<String>,
+    /// Replace the tasks although nothing else changes.
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Stack {
+    Deploy {
+        #[arg(short = 'c', long = "compose-file", required = true)]
+        compose_file: Vec<PathBuf>,
+        #[arg(short, long)]
+        detach: bool,
+        #[arg(long)]
+        prune: bool,
+        stack: String,
+    },
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    Ps {
+        stack: String,
+        #[command(flatten)]
+        list: ListArgs,
+        #[arg(long)]
+        no_trunc: bool,
+    },
+    Services {
+        stack: String,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    #[command(visible_aliases = ["remove", "down"])]
+    Rm {
+        #[arg(required = true)]
+        stacks: Vec<String>,
+        /// Do not wait until everything is gone.
+        #[arg(short, long)]
+        detach: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Image {
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    Pull(PullArgs),
+    Load(LoadArgs),
+    Import(ImportArgs),
+    Tag(TagArgs),
+    /// Load rswarm/hello, the image of the examples, which this program carries.
+    Hello,
+    Inspect(InspectArgs),
+    Rm {
+        #[arg(required = true)]
+        images: Vec<String>,
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    pub(crate) image: String,
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    /// Archive to read; standard input by default.
+    #[arg(short, long)]
+    pub(crate) input: Option<PathBuf>,
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// A tarball, or - for standard input.
+    pub(crate) file: PathBuf,
+    pub(crate) reference: Option<String>,
+    /// Dockerfile instruction to apply, e.g. 'CMD ["sh"]'.
+    #[arg(short, long)]
+    pub(crate) change: Vec<String>,
+    #[arg(short, long, default_value = "")]
+    pub(crate) message: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TagArgs {
+    pub(crate) source: String,
+    pub(crate) target: String,
+}
+
+/// Secrets and configs have the same verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Blob {
+    Create {
+        name: String,
+        /// - for standard input.
+        file: PathBuf,
+        #[arg(short, long)]
+        label: Vec<String>,
+    },
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    Inspect(InspectArgs),
+    Rm(Names),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Network {
+    Create {
+        #[arg(short, long, default_value = "bridge")]
+        driver: String,
+        #[arg(long)]
+        subnet: Option<String>,
+        #[arg(long)]
+        gateway: Option<String>,
+        #[arg(long)]
+        attachable: bool,
+        #[arg(long)]
+        internal: bool,
+        #[arg(long)]
+        label: Vec<String>,
+        #[arg(short = 'o', long = "opt")]
+        options: Vec<String>,
+        name: String,
+    },
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    Inspect(InspectArgs),
+    Rm(Names),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Volume {
+    Create {
+        #[arg(long)]
+        label: Vec<String>,
+        name: Option<String>,
+    },
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    Inspect(InspectArgs),
+    Rm {
+        #[arg(required = true)]
+        names: Vec<String>,
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Container {
+    #[command(visible_alias = "list")]
+    Ls(PsArgs),
+    Run(RunArgs),
+    Exec(ExecArgs),
+    Logs(LogsArgs),
+    Stop(StopArgs),
+    Kill(KillArgs),
+    Rm(RmArgs),
+    Inspect(InspectArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PsArgs {
+    /// Also those that do not run.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    #[arg(long)]
+    pub(crate) rm: bool,
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    #[arg(short, long)]
+    pub(crate) env: Vec<String>,
+    #[arg(short, long)]
+    pub(crate) publish: Vec<String>,
+    #[arg(short, long)]
+    pub(crate) volume: Vec<String>,
+    #[arg(long)]
+    pub(crate) network: Option<String>,
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+    #[arg(short, long)]
+    pub(crate) workdir: Option<String>,
+    #[arg(long)]
+    pub(crate) entrypoint: Option<String>,
+    #[arg(long)]
+    pub(crate) hostname: Option<String>,
+    pub(crate) image: String,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    #[arg(short, long)]
+    pub(crate) env: Vec<String>,
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+    #[arg(short, long)]
+    pub(crate) workdir: Option<String>,
+    pub(crate) container: String,
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    #[arg(short = 'n', long, default_value = "all")]
+    pub(crate) tail: String,
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    /// Seconds until SIGKILL.
+    #[arg(short = 't', long)]
+    pub(crate) time: Option<u32>,
+    #[arg(required = true)]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KillArgs {
+    #[arg(short, long, default_value = "KILL")]
+    pub(crate) signal: String,
+    #[arg(required = true)]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Their anonymous volumes too.
+    #[arg(short, long)]
+    pub(crate) volumes: bool,
+    #[arg(required = true)]
+    pub(crate) containers: Vec<String>,
+}
+
+/// Reads `90s`, `10m`, `1h30m`, `500ms`.
+fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    let bad = || format!("{text:?} is not a duration such as 90s or 10m");
+    let mut total = std::time::Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| bad())?;
+        let unit = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |n| digits + n);
+        let millis: u64 = match &rest[digits..unit] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(bad()),
+        };
+        let part = number.checked_mul(millis).ok_or_else(bad)?;
+        total = total.checked_add(std::time::Duration::from_millis(part)).ok_or_else(bad)?;
+        rest = &rest[unit..];
+    }
+    if text.is_empty() { Err(bad()) } else { Ok(total) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        for (text, millis) in [("90s", 90_000), ("10m", 600_000), ("1h30m", 5_400_000), ("250ms", 250)] {
+            assert_eq!(parse_duration(text).map(|d| d.as_millis()), Ok(millis), "{text}");
+        }
+        for bad in ["", "5", "s", "1d", "99999999999999999999s"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}

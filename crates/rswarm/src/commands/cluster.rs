@@ -1,0 +1,222 @@
+//! `rswarm swarm ...` and `rswarm node ...`.
+
+use super::{each, inspect, pairs};
+use crate::{
+    cli::{JoinToken, ListArgs, Node, NodeUpdate, Swarm, SwarmInit, SwarmJoin},
+    list::{self, List},
+    output,
+};
+use anyhow::{Context, Result};
+use docker_api::{client::Client, types};
+use std::collections::BTreeMap;
+
+pub(crate) async fn swarm(client: &Client, command: Swarm) -> Result<()> {
+    match command {
+        Swarm::Init(args) => init(client, args).await,
+        Swarm::Join(args) => join(client, args).await,
+        Swarm::JoinToken(args) => join_token(client, &args).await,
+        Swarm::Leave { force } => {
+            client.swarm_leave(force).await?;
+            output::line("Node left the swarm.")
+        }
+        Swarm::Unlock => {
+            let mut key = String::new();
+            std::io::stdin().read_line(&mut key).context("cannot read the key from standard input")?;
+            Ok(client.swarm_unlock(key.trim()).await?)
+        }
+        Swarm::Ca => output::line(client.swarm().await?.tls_info.trust_root.trim_end()),
+        Swarm::Update(args) => {
+            let swarm = client.swarm().await?;
+            let mut spec = swarm.spec;
+            if args.task_history_limit.is_some() {
+                spec.orchestration.task_history_retention_limit = args.task_history_limit;
+            }
+            if let Some(expiry) = args.cert_expiry {
+                spec.ca_config.node_cert_expiry =
+                    i64::try_from(expiry.as_nanos()).context("expiry out of range")?;
+            }
+            if let Some(interval) = args.snapshot_interval {
+                spec.raft.snapshot_interval = interval;
+            }
+            client.swarm_update(swarm.version.index, &spec, &[]).await?;
+            output::line("Swarm updated.")
+        }
+    }
+}
+
+async fn init(client: &Client, args: SwarmInit) -> Result<()> {
+    let request = types::SwarmInit {
+        listen_addr: args.listen_addr,
+        advertise_addr: args.advertise_addr.unwrap_or_default(),
+        data_path_addr: args.data_path_addr.unwrap_or_default(),
+        data_path_port: args.data_path_port.map_or(0, u32::from),
+        force_new_cluster: args.force_new_cluster,
+        availability: args.availability,
+        default_addr_pool: args.default_addr_pool,
+        subnet_size: u32::from(args.default_addr_pool_mask_length),
+        ..types::SwarmInit::default()
+    };
+    let node = client.swarm_init(&request).await?;
+    output::line(&format!("Swarm initialized: current node ({node}) is now a manager.\n"))?;
+    output::line("To add a worker to this swarm, run the following command:\n")?;
+    output::line(&join_command(client, "worker").await?)?;
+    output::line(
+        "To add a manager to this swarm, run 'rswarm swarm join-token manager' and follow the instructions.",
+    )
+}
+
+async fn join_command(client: &Client, role: &str) -> Result<String> {
+    let token = token(client, role).await?;
+    let info = client.info().await?;
+    let addr = info.swarm.remote_managers.first().map(|m| m.addr.clone()).unwrap_or(info.swarm.node_addr);
+    Ok(format!("    rswarm swarm join --token {token} {addr}\n"))
+}
+
+async fn token(client: &Client, role: &str) -> Result<String> {
+    let tokens =
+        client.swarm().await?.join_tokens.context("the manager shows no join tokens to this node")?;
+    Ok(if role == "manager" { tokens.manager } else { tokens.worker })
+}
+
+async fn join(client: &Client, args: SwarmJoin) -> Result<()> {
+    let request = types::SwarmJoin {
+        listen_addr: args.listen_addr,
+        advertise_addr: args.advertise_addr.unwrap_or_default(),
+        data_path_addr: args.data_path_addr.unwrap_or_default(),
+        remote_addrs: args.remote,
+        join_token: args.token,
+        availability: args.availability,
+    };
+    client.swarm_join(&request).await?;
+    let role = if client.info().await?.swarm.control_available { "manager" } else { "worker" };
+    output::line(&format!("This node joined a swarm as a {role}."))
+}
+
+async fn join_token(client: &Client, args: &JoinToken) -> Result<()> {
+    if args.rotate {
+        let swarm = client.swarm().await?;
+        let which = if args.role == "manager" { "rotateManagerToken" } else { "rotateWorkerToken" };
+        client.swarm_update(swarm.version.index, &swarm.spec, &[(which, "true")]).await?;
+        if !args.quiet {
+            output::line(&format!("Successfully rotated {} join token.\n", args.role))?;
+        }
+    }
+    if args.quiet {
+        return output::line(&token(client, &args.role).await?);
+    }
+    output::line(&format!("To add a {} to this swarm, run the following command:\n", args.role))?;
+    output::line(&join_command(client, &args.role).await?)
+}
+
+pub(crate) async fn node(client: &Client, command: Node) -> Result<()> {
+    match command {
+        Node::Ls(args) => ls(client, &args).await,
+        Node::Inspect(mut args) => {
+            for name in &mut args.names {
+                *name = id_of(client, name).await?;
+            }
+            inspect(client, "nodes", &args).await
+        }
+        Node::Ps { node, list: args } => {
+            let id = id_of(client, &node).await?;
+            let ids = [(id, true.into())].into_iter().collect();
+            let filters = list::with_filter(&list::filters(&args.filter)?, "node", ids)?;
+            super::service::print_tasks(client, &filters, &args, false).await
+        }
+        Node::Update(args) => {
+            let name = args.node.clone();
+            update(client, &name, |spec| change(spec, args)).await?;
+            output::line(&name)
+        }
+        Node::Promote(names) => set_role(client, &names.names, "manager", "promoted to a manager").await,
+        Node::Demote(names) => set_role(client, &names.names, "worker", "demoted in the swarm").await,
+        Node::Rm { nodes, force } => {
+            each(&nodes, async |name| Ok(client.node_remove(&id_of(client, name).await?, force).await?)).await
+        }
+    }
+}
+
+fn change(spec: &mut types::NodeSpec, args: NodeUpdate) {
+    if let Some(availability) = args.availability {
+        spec.availability = availability;
+    }
+    if let Some(role) = args.role {
+        spec.role = role;
+    }
+    spec.labels.extend(pairs(&args.label_add));
+    for key in &args.label_rm {
+        spec.labels.remove(key);
+    }
+}
+
+async fn set_role(client: &Client, names: &[String], role: &str, done: &str) -> Result<()> {
+    for name in names {
+        update(client, name, |spec| spec.role = role.to_owned()).await?;
+        output::line(&format!("Node {name} {done}."))?;
+    }
+    Ok(())
+}
+
+async fn update(client: &Client, name: &str, change: impl FnOnce(&mut types::NodeSpec)) -> Result<()> {
+    let node = client.node(&id_of(client, name).await?).await?;
+    let mut spec = node.spec;
+    change(&mut spec);
+    Ok(client.node_update(&node.id, node.version.index, &spec).await?)
+}
+
+/// Returns the id of a node named by id, prefix, host name or `self`.
+async fn id_of(client: &Client, name: &str) -> Result<String> {
+    if name == "self" {
+        return Ok(client.info().await?.swarm.node_id);
+    }
+    let nodes = client.nodes(&[]).await?;
+    let named: Vec<_> =
+        nodes.iter().filter(|n| n.description.hostname == name || n.spec.name == name).collect();
+    match named.as_slice() {
+        [one] => Ok(one.id.clone()),
+        [] => Ok(name.to_owned()),
+        many => anyhow::bail!("node {name} is ambiguous ({} matches found)", many.len()),
+    }
+}
+
+/// Returns display names of all nodes, by id.
+pub(crate) async fn names(client: &Client) -> Result<BTreeMap<String, String>> {
+    let nodes = client.nodes(&[]).await?;
+    Ok(nodes.into_iter().map(|n| (n.id, n.description.hostname)).collect())
+}
+
+async fn ls(client: &Client, args: &ListArgs) -> Result<()> {
+    let filters = list::filters(&args.filter)?;
+    let nodes = client.nodes(&[("filters", &filters)]).await?;
+    let this = client.info().await?.swarm.node_id;
+    let mut table = List::new(&[
+        ("ID", "ID"),
+        ("HOSTNAME", "Hostname"),
+        ("STATUS", "Status"),
+        ("AVAILABILITY", "Availability"),
+        ("MANAGER STATUS", "ManagerStatus"),
+        ("ENGINE VERSION", "EngineVersion"),
+    ]);
+    for node in nodes {
+        let id = if node.id == this && !args.quiet { format!("{} *", node.id) } else { node.id.clone() };
+        let manager = match &node.manager_status {
+            Some(status) if status.leader => "Leader".to_owned(),
+            Some(status) => capitalised(&status.reachability),
+            None => String::new(),
+        };
+        table.row(vec![
+            id,
+            node.description.hostname,
+            capitalised(&node.status.state),
+            capitalised(&node.spec.availability),
+            manager,
+            node.description.engine.engine_version,
+        ]);
+    }
+    table.print(args)
+}
+
+pub(crate) fn capitalised(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}

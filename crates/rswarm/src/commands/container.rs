@@ -1,0 +1,267 @@
+//! Containers: `ps run exec logs stop kill rm`; `exec` and `logs` reach tasks on any host.
+
+use super::{each, inspect};
+use crate::{
+    cli::{Container, ExecArgs, KillArgs, LogsArgs, PsArgs, RmArgs, RunArgs, StopArgs},
+    list::{self, List},
+    output, terminal,
+};
+use anyhow::{Context, Result, bail};
+use docker_api::{
+    client::{Client, Demux, Frame, Hijacked},
+    types::{self, StrSlice},
+};
+use futures::StreamExt;
+use http_body_util::BodyExt;
+use std::{collections::BTreeMap, process::ExitCode};
+use tokio::io::{AsyncRead, AsyncWriteExt};
+use tokio_util::io::StreamReader;
+
+pub(crate) async fn command(client: &Client, command: Container) -> Result<ExitCode> {
+    match command {
+        Container::Ls(args) => ps(client, &args).await?,
+        Container::Run(args) => return run(client, args).await,
+        Container::Exec(args) => return exec(client, args).await,
+        Container::Logs(args) => logs(client, "containers", &args).await?,
+        Container::Stop(args) => stop(client, &args).await?,
+        Container::Kill(args) => kill(client, &args).await?,
+        Container::Rm(args) => rm(client, &args).await?,
+        Container::Inspect(args) => inspect(client, "containers", &args).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) async fn ps(client: &Client, args: &PsArgs) -> Result<()> {
+    let filters = list::filters(&args.list.filter)?;
+    let all = if args.all { "1" } else { "0" };
+    let mut table = List::new(&[
+        ("CONTAINER ID", "ID"),
+        ("IMAGE", "Image"),
+        ("COMMAND", "Command"),
+        ("CREATED", "RunningFor"),
+        ("STATUS", "Status"),
+        ("PORTS", "Ports"),
+        ("NAMES", "Names"),
+    ]);
+    let now = list::now().0 / 1_000_000_000;
+    for c in client.containers(&[("all", all), ("filters", &filters)]).await? {
+        let ports = c.ports.iter().map(|p| match p.public_port {
+            0 => format!("{}/{}", p.private_port, p.kind),
+            public => format!("{}:{public}->{}/{}", p.ip, p.private_port, p.kind),
+        });
+        let command: String = c.command.chars().take(20).collect();
+        let age = std::time::Duration::from_secs(u64::try_from(now - c.created).unwrap_or(0));
+        table.row(vec![
+            c.id.chars().take(12).collect(),
+            c.image.split('@').next().unwrap_or_default().to_owned(),
+            format!("\"{command}\""),
+            format!("{} ago", list::human(age)),
+            c.status,
+            ports.collect::<Vec<_>>().join(", "),
+            c.names.iter().map(|n| n.trim_start_matches('/')).collect::<Vec<_>>().join(","),
+        ]);
+    }
+    table.print(&args.list)
+}
+
+/// Reads `[[ip:]host:]container[/protocol]`.
+fn publish(text: &str) -> Result<(String, types::PortBinding)> {
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let parts: Vec<&str> = ports.rsplitn(3, ':').collect();
+    let (container, host_port, host_ip) = match parts.as_slice() {
+        [container] => (*container, "", ""),
+        [container, host] => (*container, *host, ""),
+        [container, host, ip] => (*container, *host, *ip),
+        _ => bail!("invalid port {text:?}"),
+    };
+    if container.parse::<u16>().is_err() {
+        bail!("invalid container port in {text:?}");
+    }
+    let binding = types::PortBinding { host_ip: host_ip.to_owned(), host_port: host_port.to_owned() };
+    Ok((format!("{container}/{protocol}"), binding))
+}
+
+pub(crate) async fn run(client: &Client, args: RunArgs) -> Result<ExitCode> {
+    let mut port_bindings: BTreeMap<String, Option<Vec<types::PortBinding>>> = BTreeMap::new();
+    let mut exposed_ports = BTreeMap::new();
+    for text in &args.publish {
+        let (port, binding) = publish(text)?;
+        exposed_ports.insert(port.clone(), types::Empty::default());
+        port_bindings.entry(port).or_default().get_or_insert_default().push(binding);
+    }
+    let attached = !args.detach;
+    let create = types::ContainerCreate {
+        config: types::ContainerConfig {
+            image: args.image.clone(),
+            cmd: (!args.command.is_empty()).then(|| StrSlice(args.command.clone())),
+            entrypoint: args.entrypoint.map(|e| StrSlice(vec![e])),
+            env: args.env,
+            user: args.user.unwrap_or_default(),
+            working_dir: args.workdir.unwrap_or_default(),
+            hostname: args.hostname.unwrap_or_default(),
+            tty: args.tty,
+            open_stdin: args.interactive,
+            stdin_once: args.interactive && attached,
+            attach_stdin: args.interactive && attached,
+            attach_stdout: attached,
+            attach_stderr: attached,
+            exposed_ports,
+            ..Default::default()
+        },
+        host_config: Some(types::HostConfig {
+            binds: Some(args.volume),
+            port_bindings,
+            auto_remove: args.rm,
+            network_mode: args.network.unwrap_or_else(|| "default".to_owned()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let name = args.name.as_deref();
+    let created = match client.container_create(name, &create).await {
+        Err(error) if error.is_not_found() => {
+            let pull = crate::cli::PullArgs { image: args.image.clone(), quiet: false };
+            super::image::pull(client, &pull).await?;
+            client.container_create(name, &create).await?
+        }
+        other => other?,
+    };
+    for warning in &created.warnings {
+        output::warning(warning);
+    }
+    if args.detach {
+        client.container_act(&created.id, "start", &[]).await?;
+        output::line(&created.id)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut query = vec![("stream", "1"), ("stdout", "1"), ("stderr", "1")];
+    if args.interactive {
+        query.push(("stdin", "1"));
+    }
+    let streams = client.container_attach(&created.id, &query).await?;
+    let condition = if args.rm { "removed" } else { "next-exit" };
+    let waiting = client.container_wait(&created.id, condition).await?;
+    client.container_act(&created.id, "start", &[]).await?;
+    let _raw = terminal::raw_if(args.tty && args.interactive)?;
+    if args.tty {
+        resize(client, "containers", &created.id).await;
+    }
+    pump(streams, args.tty, args.interactive).await?;
+    let ended = Client::wait_answer(waiting).await?;
+    Ok(exit_code(ended.status_code))
+}
+
+fn exit_code(code: i64) -> ExitCode {
+    u8::try_from(code).map_or(ExitCode::from(125), ExitCode::from)
+}
+
+/// A terminal that cannot be resized (it has ended already) is no reason to fail.
+async fn resize(client: &Client, base: &str, id: &str) {
+    if let Some((rows, columns)) = terminal::size() {
+        drop(client.resize(base, id, rows, columns).await);
+    }
+}
+
+pub(crate) async fn exec(client: &Client, args: ExecArgs) -> Result<ExitCode> {
+    let exec = types::ExecCreate {
+        user: args.user.unwrap_or_default(),
+        tty: args.tty,
+        attach_stdin: args.interactive,
+        attach_stdout: true,
+        attach_stderr: true,
+        env: args.env,
+        working_dir: args.workdir.unwrap_or_default(),
+        cmd: StrSlice(args.command),
+        ..Default::default()
+    };
+    let id = client.exec_create(&args.container, &exec).await?.id;
+    let streams = client.exec_start(&id, &types::ExecStart { tty: args.tty, ..Default::default() }).await?;
+    let _raw = terminal::raw_if(args.tty && args.interactive)?;
+    if args.tty {
+        resize(client, "exec", &id).await;
+    }
+    pump(streams, args.tty, args.interactive).await?;
+    let ended = client.exec(&id).await?;
+    Ok(exit_code(i64::from(ended.exit_code.unwrap_or(0))))
+}
+
+/// Joins a hijacked connection with this process's streams until the output ends.
+async fn pump(streams: Hijacked, tty: bool, stdin: bool) -> Result<()> {
+    let (from, mut to) = tokio::io::split(streams.io);
+    let input = async {
+        if stdin {
+            // The other side may have stopped reading; its output still counts.
+            drop(tokio::io::copy(&mut tokio::io::stdin(), &mut to).await);
+        }
+        drop(to.shutdown().await);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        result = print(from, tty) => result,
+        () = input => Ok(()),
+    }
+}
+
+/// Writes output where it belongs: raw for a terminal, else by Docker's frames.
+async fn print(mut from: impl AsyncRead + Unpin, raw: bool) -> Result<()> {
+    let (mut out, mut err) = (tokio::io::stdout(), tokio::io::stderr());
+    if raw {
+        tokio::io::copy(&mut from, &mut out).await.context("the stream was cut")?;
+        return out.flush().await.context("cannot write to standard output");
+    }
+    let mut demux = Demux::new(from);
+    while let Some(frame) = demux.next().await? {
+        match frame {
+            Frame::Stdout(bytes) => {
+                out.write_all(&bytes).await?;
+                out.flush().await?;
+            }
+            Frame::Stderr(bytes) => {
+                err.write_all(&bytes).await?;
+                err.flush().await?;
+            }
+            Frame::SystemError(bytes) => bail!("{}", String::from_utf8_lossy(&bytes)),
+        }
+    }
+    Ok(())
+}
+
+/// Prints the logs of a container, or of all tasks of a service: `base` is `containers` or `services`.
+pub(crate) async fn logs(client: &Client, base: &str, args: &LogsArgs) -> Result<()> {
+    let flag = |on| if on { "1" } else { "0" };
+    let query = [
+        ("stdout", "1"),
+        ("stderr", "1"),
+        ("follow", flag(args.follow)),
+        ("timestamps", flag(args.timestamps)),
+        ("tail", args.tail.as_str()),
+    ];
+    // The logs of a container with a terminal have no frames.
+    let raw = match base {
+        "containers" => client.container(&args.name).await?.config.tty,
+        _ => false,
+    };
+    let answer = client.logs(base, &args.name, &query).await?;
+    let body = answer.into_body().into_data_stream().map(|chunk| chunk.map_err(std::io::Error::other));
+    print(StreamReader::new(body), raw).await
+}
+
+pub(crate) async fn stop(client: &Client, args: &StopArgs) -> Result<()> {
+    let time = args.time.map(|t| t.to_string());
+    let query: Vec<(&str, &str)> = time.iter().map(|t| ("t", t.as_str())).collect();
+    let query = &query;
+    each(&args.containers, async |name| Ok(client.container_act(name, "stop", query).await?)).await
+}
+
+pub(crate) async fn kill(client: &Client, args: &KillArgs) -> Result<()> {
+    let signal = args.signal.as_str();
+    each(&args.containers, async |name| Ok(client.container_act(name, "kill", &[("signal", signal)]).await?))
+        .await
+}
+
+pub(crate) async fn rm(client: &Client, args: &RmArgs) -> Result<()> {
+    let flag = |on| if on { "1" } else { "0" };
+    let query = [("force", flag(args.force)), ("v", flag(args.volumes))];
+    let query = &query;
+    each(&args.containers, async |name| Ok(client.container_remove(name, query).await?)).await
+}

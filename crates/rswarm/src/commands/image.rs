@@ -1,0 +1,179 @@
+//! `rswarm image ...` and its short forms.
+
+use super::{each, inspect};
+use crate::{
+    cli::{Image, ImportArgs, ListArgs, LoadArgs, PullArgs, TagArgs},
+    list::{self, List},
+    output,
+};
+use anyhow::{Context, Result, bail};
+use docker_api::{
+    client::{Client, JsonLines},
+    types,
+};
+use std::path::Path;
+use tokio_util::io::ReaderStream;
+
+pub(crate) async fn run(client: &Client, command: Image) -> Result<()> {
+    match command {
+        Image::Ls(args) => ls(client, &args).await,
+        Image::Pull(args) => pull(client, &args).await,
+        Image::Load(args) => load(client, &args).await,
+        Image::Import(args) => import(client, &args).await,
+        Image::Tag(args) => tag(client, &args).await,
+        Image::Hello => hello(client).await,
+        Image::Inspect(args) => inspect(client, "images", &args).await,
+        Image::Rm { images, force } => {
+            let force = if force { "1" } else { "0" };
+            each(&images, async |name| Ok(client.image_remove(name, &[("force", force)]).await.map(drop)?))
+                .await
+        }
+    }
+}
+
+/// Splits `name[:tag]`; a port is no tag.
+fn split_tag(name: &str) -> (&str, &str) {
+    match name.rsplit_once(':') {
+        Some((repo, tag)) if !tag.contains('/') => (repo, tag),
+        _ => (name, "latest"),
+    }
+}
+
+pub(crate) async fn ls(client: &Client, args: &ListArgs) -> Result<()> {
+    let filters = list::filters(&args.filter)?;
+    let mut table = List::new(&[
+        ("REPOSITORY", "Repository"),
+        ("TAG", "Tag"),
+        ("IMAGE ID", "ID"),
+        ("CREATED", "CreatedSince"),
+        ("SIZE", "Size"),
+    ]);
+    let now = list::now().0 / 1_000_000_000;
+    for image in client.images(&[("filters", &filters)]).await? {
+        let id: String = image.id.trim_start_matches("sha256:").chars().take(12).collect();
+        let age = std::time::Duration::from_secs(u64::try_from(now - image.created).unwrap_or(0));
+        let names =
+            if image.repo_tags.is_empty() { vec!["<none>:<none>".to_owned()] } else { image.repo_tags };
+        for name in names {
+            let (repo, tag) = split_tag(&name);
+            if args.quiet {
+                output::line(&id)?;
+                continue;
+            }
+            table.row(vec![
+                repo.to_owned(),
+                tag.to_owned(),
+                id.clone(),
+                format!("{} ago", list::human(age)),
+                list::size(u64::try_from(image.size).unwrap_or(0)),
+            ]);
+        }
+    }
+    if args.quiet { Ok(()) } else { table.print(args) }
+}
+
+pub(crate) async fn pull(client: &Client, args: &PullArgs) -> Result<()> {
+    let (repo, tag) = match args.image.split_once('@') {
+        Some((repo, digest)) => (repo, digest),
+        None => split_tag(&args.image),
+    };
+    let lines = client.image_pull(&[("fromImage", repo), ("tag", tag)], Default::default()).await?;
+    show(lines, args.quiet).await?;
+    if args.quiet { output::line(&args.image) } else { Ok(()) }
+}
+
+pub(crate) async fn load(client: &Client, args: &LoadArgs) -> Result<()> {
+    let body = upload(args.input.as_deref()).await?;
+    show(client.image_load(&[], body).await?, args.quiet).await
+}
+
+pub(crate) async fn import(client: &Client, args: &ImportArgs) -> Result<()> {
+    let file = (args.file != Path::new("-")).then_some(args.file.as_path());
+    let mut query = vec![("fromSrc", "-"), ("message", args.message.as_str())];
+    if let Some(reference) = &args.reference {
+        let (repo, tag) = split_tag(reference);
+        query.extend([("repo", repo), ("tag", tag)]);
+    }
+    query.extend(args.change.iter().map(|c| ("changes", c.as_str())));
+    show(client.image_import(&query, upload(file).await?).await?, false).await
+}
+
+pub(crate) async fn tag(client: &Client, args: &TagArgs) -> Result<()> {
+    let (repo, tag) = split_tag(&args.target);
+    Ok(client.image_tag(&args.source, repo, tag).await?)
+}
+
+/// Streams a file or standard input as a request's body.
+async fn upload(path: Option<&Path>) -> Result<axum::body::Body> {
+    Ok(match path {
+        Some(path) => {
+            let file = tokio::fs::File::open(path)
+                .await
+                .with_context(|| format!("cannot open {}", path.display()))?;
+            axum::body::Body::from_stream(ReaderStream::with_capacity(file, 256 * 1024))
+        }
+        None => axum::body::Body::from_stream(ReaderStream::with_capacity(tokio::io::stdin(), 256 * 1024)),
+    })
+}
+
+/// Prints the daemon's progress lines; the first error ends it.
+async fn show(mut lines: JsonLines<types::JsonMessage>, quiet: bool) -> Result<()> {
+    let mut last = String::new();
+    while let Some(message) = lines.next().await {
+        let message = message?;
+        if !message.error.is_empty() {
+            bail!("{}", message.error);
+        }
+        let text = match (message.stream.trim_end(), message.status.as_str(), message.id.as_str()) {
+            ("", status, "") => status.to_owned(),
+            ("", status, id) => format!("{id}: {status}"),
+            (stream, ..) => stream.to_owned(),
+        };
+        // Without a terminal's cursor a repeated state says nothing new.
+        if !quiet && !text.is_empty() && text != last {
+            output::line(&text)?;
+            last = text;
+        }
+    }
+    Ok(())
+}
+
+/// Imports the image: a root file system of one file, this very program.
+pub(crate) async fn hello(client: &Client) -> Result<()> {
+    let program = std::fs::read("/proc/self/exe").context("cannot read this program")?;
+    let mut archive = Vec::with_capacity(program.len() + 4096);
+    for folder in ["data/", "etc/", "proc/", "sys/", "dev/", "tmp/"] {
+        archive.extend_from_slice(&tar_header(folder, 0, 0o755, b'5'));
+    }
+    archive.extend_from_slice(&tar_header("hello", program.len(), 0o755, b'0'));
+    archive.extend_from_slice(&program);
+    archive.resize(archive.len().next_multiple_of(512) + 1024, 0);
+    let (repo, tag) = crate::demo::HELLO_IMAGE.split_once(':').context("the image has a tag")?;
+    let query = [
+        ("fromSrc", "-"),
+        ("repo", repo),
+        ("tag", tag),
+        ("message", "carried by rswarm"),
+        ("changes", r#"ENTRYPOINT ["/hello"]"#),
+        ("changes", "EXPOSE 80"),
+    ];
+    show(client.image_import(&query, archive.into()).await?, false).await
+}
+
+/// Returns a header of the POSIX ustar format (IEEE Std 1003.1, pax "ustar Interchange Format").
+fn tar_header(name: &str, size: usize, mode: u32, kind: u8) -> [u8; 512] {
+    let mut header = [0u8; 512];
+    let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    put(0, name);
+    put(100, &format!("{mode:07o}"));
+    put(108, "0000000");
+    put(116, "0000000");
+    put(124, &format!("{size:011o}"));
+    put(136, "00000000000");
+    put(148, "        ");
+    put(257, "ustar\x0000");
+    header[156] = kind;
+    let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header
+}

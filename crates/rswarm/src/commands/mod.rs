@@ -1,0 +1,71 @@
+//! The commands: each asks the front door and prints the answer as Docker does.
+
+pub(crate) mod cluster;
+pub(crate) mod container;
+pub(crate) mod deploy;
+pub(crate) mod image;
+pub(crate) mod objects;
+pub(crate) mod service;
+pub(crate) mod system;
+
+use crate::{cli::InspectArgs, list, output};
+use anyhow::Result;
+use docker_api::client::Client;
+use serde_json::Value;
+
+/// Prints objects of one kind as JSON or through a template.
+///
+/// # Errors
+/// Of the first name that is not found.
+pub(crate) async fn inspect(client: &Client, base: &str, args: &InspectArgs) -> Result<()> {
+    let mut all = Vec::new();
+    for name in &args.names {
+        let path = match base {
+            "containers" | "images" => format!("/{base}/{}/json", escape(name)),
+            _ => format!("/{base}/{}", escape(name)),
+        };
+        all.push(client.get::<Value>(&path, &[]).await?);
+    }
+    match args.format.as_deref() {
+        None => output::line(&serde_json::to_string_pretty(&all)?),
+        Some(format) => all.iter().try_for_each(|value| output::line(&list::render(format, value)?)),
+    }
+}
+
+/// Escapes one segment of a path.
+fn escape(segment: &str) -> String {
+    segment
+        .bytes()
+        .map(|b| match b {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b':' | b'@' => {
+                (b as char).to_string()
+            }
+            _ => format!("%{b:02X}"),
+        })
+        .collect()
+}
+
+/// Does the same to several things; goes on after an error, prints each name that worked, and fails at the end.
+pub(crate) async fn each<'a, F>(names: &'a [String], act: impl Fn(&'a str) -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
+    let mut failed = Vec::new();
+    for name in names {
+        match act(name).await {
+            Ok(()) => output::line(name)?,
+            Err(error) => failed.push(format!("{error:#}")),
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(anyhow::anyhow!(failed.join("\n"))) }
+}
+
+/// Reads `KEY=VALUE` flags; a bare `KEY` has the empty value.
+pub(crate) fn pairs(flags: &[String]) -> std::collections::BTreeMap<String, String> {
+    flags
+        .iter()
+        .map(|flag| {
+            flag.split_once('=').map_or((flag.clone(), String::new()), |(k, v)| (k.to_owned(), v.to_owned()))
+        })
+        .collect()
+}

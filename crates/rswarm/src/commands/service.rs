@@ -1,0 +1,471 @@
+//! `rswarm service ...`, `rswarm scale`, `rswarm stack ls|ps|services|rm`, and waiting until services run.
+
+use super::{cluster, container, each, inspect, pairs};
+use crate::{
+    cli::{ListArgs, ScaleArgs, Service, ServiceCreate, ServiceUpdate, Stack},
+    list::{self, List},
+    output,
+};
+use anyhow::{Context, Result, bail};
+use docker_api::{client::Client, types};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+/// Label that says which stack an object belongs to.
+pub(crate) const STACK_LABEL: &str = "com.docker.stack.namespace";
+/// How long commands that change a service wait for it, as Docker's CLI does for ever.
+const CONVERGE_LIMIT: Duration = Duration::from_secs(600);
+
+pub(crate) async fn run(client: &Client, command: Service) -> Result<()> {
+    match command {
+        Service::Ls(args) => {
+            let filters = list::filters(&args.filter)?;
+            print_services(client, &filters, &args).await
+        }
+        Service::Ps { services, list: args, no_trunc } => {
+            let mut ids = serde_json::Map::new();
+            for name in &services {
+                ids.insert(client.service(name).await?.id, true.into());
+            }
+            let filters = list::with_filter(&list::filters(&args.filter)?, "service", ids)?;
+            print_tasks(client, &filters, &args, no_trunc).await
+        }
+        Service::Inspect(args) => inspect(client, "services", &args).await,
+        Service::Create(args) => create(client, args).await,
+        Service::Update(args) => update(client, args).await,
+        Service::Scale(args) => scale(client, &args).await,
+        Service::Rollback { service, detach } => {
+            let found = client.service(&service).await?;
+            client.service_rollback(&found.id, found.version.index, &found.spec).await?;
+            output::line(&service)?;
+            wait_unless(detach, client, &[service]).await
+        }
+        Service::Logs(args) => container::logs(client, "services", &args).await,
+        Service::Rm(names) => {
+            each(&names.names, async |name| {
+                Ok(client.service_remove(&client.service(name).await?.id).await?)
+            })
+            .await
+        }
+    }
+}
+
+async fn wait_unless(detach: bool, client: &Client, services: &[String]) -> Result<()> {
+    if detach {
+        return Ok(());
+    }
+    let names: BTreeSet<String> = services.iter().cloned().collect();
+    converge(client, &names, CONVERGE_LIMIT).await
+}
+
+async fn create(client: &Client, args: ServiceCreate) -> Result<()> {
+    let mode = match args.mode.as_str() {
+        "global" => types::ServiceMode { global: Some(types::Empty::default()), ..Default::default() },
+        _ => types::ServiceMode {
+            replicated: Some(types::Replicated { replicas: Some(args.replicas) }),
+            ..Default::default()
+        },
+    };
+    let image = pinned(client, &args.image).await?;
+    let networks = args
+        .network
+        .iter()
+        .map(|n| types::NetworkAttachmentConfig { target: n.clone(), ..Default::default() });
+    let spec = types::ServiceSpec {
+        name: args.name.clone().unwrap_or_default(),
+        labels: pairs(&args.label),
+        task_template: types::TaskSpec {
+            container_spec: Some(types::ContainerSpec {
+                image,
+                env: args.env,
+                args: args.command,
+                ..Default::default()
+            }),
+            placement: Some(types::Placement { constraints: args.constraint, ..Default::default() }),
+            networks: networks.collect(),
+            ..Default::default()
+        },
+        mode,
+        endpoint_spec: Some(types::EndpointSpec {
+            mode: "vip".to_owned(),
+            ports: args.publish.iter().map(|p| port(p)).collect::<Result<_>>()?,
+        }),
+        ..Default::default()
+    };
+    let created = client.service_create(&spec).await?;
+    output::line(&created.id)?;
+    wait_unless(args.detach, client, &[created.id]).await
+}
+
+/// Reads `[PUBLISHED:]TARGET[/PROTOCOL]`.
+fn port(text: &str) -> Result<types::PortConfig> {
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (published, target) = match ports.split_once(':') {
+        Some((published, target)) => (Some(published), target),
+        None => (None, ports),
+    };
+    let number = |text: &str| text.parse::<u16>().with_context(|| format!("invalid port in {text:?}"));
+    Ok(types::PortConfig {
+        protocol: protocol.to_owned(),
+        target_port: u32::from(number(target)?),
+        published_port: published.map(number).transpose()?.map_or(0, u32::from),
+        publish_mode: "ingress".to_owned(),
+        ..Default::default()
+    })
+}
+
+/// Returns the image with the digest it has now, so that every task runs the same one.
+pub(crate) async fn pinned(client: &Client, image: &str) -> Result<String> {
+    if image.contains("@sha256:") {
+        return Ok(image.to_owned());
+    }
+    Ok(match client.distribution(image).await {
+        Ok(Some(found)) => format!("{image}@{}", found.descriptor.digest),
+        // Not known anywhere yet, or its registry is out of reach: the tasks will say so if they need it.
+        Ok(None) | Err(_) => image.to_owned(),
+    })
+}
+
+async fn update(client: &Client, args: ServiceUpdate) -> Result<()> {
+    let service = client.service(&args.service).await?;
+    let mut spec = service.spec;
+    let container = spec.task_template.container_spec.get_or_insert_default();
+    if let Some(image) = &args.image {
+        container.image = pinned(client, image).await?;
+    }
+    let key = |e: &str| e.split('=').next().unwrap_or_default().to_owned();
+    let gone: BTreeSet<String> =
+        args.env_rm.iter().cloned().chain(args.env_add.iter().map(|e| key(e))).collect();
+    container.env.retain(|e| !gone.contains(&key(e)));
+    container.env.extend(args.env_add);
+    if args.force {
+        spec.task_template.force_update += 1;
+    }
+    if let Some(replicas) = args.replicas {
+        set_replicas(&mut spec, &args.service, replicas)?;
+    }
+    client.service_update(&service.id, service.version.index, &spec).await?;
+    output::line(&args.service)?;
+    wait_unless(args.detach, client, &[args.service]).await
+}
+
+fn set_replicas(spec: &mut types::ServiceSpec, name: &str, replicas: u64) -> Result<()> {
+    match &mut spec.mode.replicated {
+        Some(mode) => mode.replicas = Some(replicas),
+        None => bail!("{name}: scale can only be used with replicated mode"),
+    }
+    Ok(())
+}
+
+pub(crate) async fn scale(client: &Client, args: &ScaleArgs) -> Result<()> {
+    let mut wanted = Vec::new();
+    for text in &args.services {
+        let (name, replicas) = text
+            .split_once('=')
+            .with_context(|| format!("invalid scale specifier {text:?} (want SERVICE=REPLICAS)"))?;
+        let replicas: u64 =
+            replicas.parse().with_context(|| format!("invalid number of replicas in {text:?}"))?;
+        wanted.push((name.to_owned(), replicas));
+    }
+    for (name, replicas) in &wanted {
+        let service = client.service(name).await?;
+        let mut spec = service.spec;
+        set_replicas(&mut spec, name, *replicas)?;
+        client.service_update(&service.id, service.version.index, &spec).await?;
+        output::line(&format!("{name} scaled to {replicas}"))?;
+    }
+    let names: Vec<String> = wanted.into_iter().map(|(name, _)| name).collect();
+    wait_unless(args.detach, client, &names).await
+}
+
+async fn print_services(client: &Client, filters: &str, args: &ListArgs) -> Result<()> {
+    let services = client.services(&[("filters", filters), ("status", "true")]).await?;
+    let mut table = List::new(&[
+        ("ID", "ID"),
+        ("NAME", "Name"),
+        ("MODE", "Mode"),
+        ("REPLICAS", "Replicas"),
+        ("IMAGE", "Image"),
+        ("PORTS", "Ports"),
+    ]);
+    for service in services {
+        let status = service.service_status.unwrap_or_default();
+        let mode = match &service.spec.mode {
+            mode if mode.global.is_some() => "global",
+            mode if mode.replicated_job.is_some() => "replicated job",
+            mode if mode.global_job.is_some() => "global job",
+            _ => "replicated",
+        };
+        let image = service.spec.task_template.container_spec.map(|c| c.image).unwrap_or_default();
+        let ports = service.endpoint.ports.iter().filter(|p| p.publish_mode != "host");
+        let ports: Vec<String> =
+            ports.map(|p| format!("*:{}->{}/{}", p.published_port, p.target_port, p.protocol)).collect();
+        table.row(vec![
+            service.id.chars().take(12).collect(),
+            service.spec.name,
+            mode.to_owned(),
+            format!("{}/{}", status.running_tasks, status.desired_tasks),
+            image.split('@').next().unwrap_or_default().to_owned(),
+            ports.join(", "),
+        ]);
+    }
+    table.print(args)
+}
+
+/// Prints tasks, newest of each slot first, as `docker service ps` does.
+pub(crate) async fn print_tasks(
+    client: &Client,
+    filters: &str,
+    args: &ListArgs,
+    no_trunc: bool,
+) -> Result<()> {
+    task_list(client, filters, no_trunc).await?.print(args)
+}
+
+/// Returns the tasks that match as a list.
+pub(crate) async fn task_list(client: &Client, filters: &str, no_trunc: bool) -> Result<List> {
+    let mut tasks = client.tasks(&[("filters", filters)]).await?;
+    let nodes = cluster::names(client).await?;
+    let services: BTreeMap<String, String> =
+        client.services(&[]).await?.into_iter().map(|s| (s.id, s.spec.name)).collect();
+    tasks.sort_by(|a, b| {
+        let key = |t: &types::Task| (services.get(&t.service_id).cloned(), t.slot, t.node_id.clone());
+        let by_slot =
+            if a.slot == 0 { key(a).cmp(&key(b)) } else { (key(a).0, a.slot).cmp(&(key(b).0, b.slot)) };
+        by_slot.then(b.created_at.timestamp().cmp(&a.created_at.timestamp()))
+    });
+    let mut table = List::new(&[
+        ("ID", "ID"),
+        ("NAME", "Name"),
+        ("IMAGE", "Image"),
+        ("NODE", "Node"),
+        ("DESIRED STATE", "DesiredState"),
+        ("CURRENT STATE", "CurrentState"),
+        ("ERROR", "Error"),
+    ]);
+    let now = list::now();
+    let mut last = String::new();
+    for task in tasks {
+        let service = services.get(&task.service_id).cloned().unwrap_or_else(|| task.service_id.clone());
+        let slot = if task.slot == 0 { task.node_id.clone() } else { task.slot.to_string() };
+        let mut name = format!("{service}.{slot}");
+        if name == last {
+            name = format!(" \\_ {name}");
+        } else {
+            last.clone_from(&name);
+        }
+        let image = task.spec.container_spec.map(|c| c.image).unwrap_or_default();
+        let age = now.since(task.status.timestamp.timestamp());
+        let error = task.status.err;
+        let short = if no_trunc || error.chars().count() <= 40 {
+            error
+        } else {
+            format!("{}…", error.chars().take(39).collect::<String>())
+        };
+        table.row(vec![
+            if no_trunc { task.id } else { task.id.chars().take(12).collect() },
+            name,
+            image.split('@').next().unwrap_or_default().to_owned(),
+            nodes.get(&task.node_id).cloned().unwrap_or(task.node_id),
+            cluster::capitalised(&task.desired_state),
+            format!("{} {} ago", cluster::capitalised(&task.status.state), list::human(age).to_lowercase()),
+            if short.is_empty() { short } else { format!("\"{short}\"") },
+        ]);
+    }
+    Ok(table)
+}
+
+/// Waits until every named service runs what it should, printing each change of its count.
+///
+/// # Errors
+/// When an update pauses or rolls back, or `limit` has passed; with the newest task error of each service that
+/// is not there yet.
+pub(crate) async fn converge(client: &Client, names: &BTreeSet<String>, limit: Duration) -> Result<()> {
+    let start = Instant::now();
+    let mut shown: BTreeMap<String, String> = BTreeMap::new();
+    let mut misses = 0;
+    loop {
+        let services = match client.services(&[("status", "true")]).await {
+            Ok(services) => {
+                misses = 0;
+                services
+            }
+            // A leader may be changing; the deploy itself is already in the log.
+            Err(_) if misses < 30 => {
+                misses += 1;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut waiting = Vec::new();
+        for service in services.iter().filter(|s| names.contains(&s.spec.name) || names.contains(&s.id)) {
+            let status = service.service_status.clone().unwrap_or_default();
+            let update = service.update_status.as_ref().map(|u| u.state.as_str()).unwrap_or_default();
+            match update {
+                "paused" | "rollback_paused" => {
+                    let message =
+                        service.update_status.as_ref().map(|u| u.message.clone()).unwrap_or_default();
+                    bail!(
+                        "service {} {update}: {message}{}",
+                        service.spec.name,
+                        newest_error(client, &service.id).await
+                    );
+                }
+                "rollback_completed" if !shown.is_empty() => {
+                    let why = newest_error(client, &service.id).await;
+                    bail!("service {} rolled back: its new tasks failed{why}", service.spec.name);
+                }
+                _ => {}
+            }
+            let job = service.spec.mode.replicated_job.is_some() || service.spec.mode.global_job.is_some();
+            // Tasks of the spec before this one run too; they do not count.
+            let there = if job { status.completed_tasks } else { running_as_wanted(client, service).await? };
+            let line = format!("{}: {there}/{}", service.spec.name, status.desired_tasks);
+            if shown.get(&service.id) != Some(&line) {
+                output::line(&line)?;
+                shown.insert(service.id.clone(), line);
+            }
+            let updating = matches!(update, "updating" | "rollback_started");
+            let surplus = !job && status.running_tasks > status.desired_tasks;
+            if there < status.desired_tasks || updating || surplus {
+                waiting.push(service);
+            }
+        }
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        if start.elapsed() > limit {
+            let mut text = format!("not converged within {limit:?}:");
+            for service in waiting {
+                text.push_str(&format!(
+                    "\n  {}{}",
+                    service.spec.name,
+                    newest_error(client, &service.id).await
+                ));
+            }
+            text.push_str("\nhint: `rswarm service ps NAME --no-trunc` shows every task");
+            bail!(text);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Counts the tasks that run as the service is written now. Where a task may run is no reason to replace it, so
+/// placement is left out of the comparison.
+async fn running_as_wanted(client: &Client, service: &types::Service) -> Result<u64> {
+    let filters =
+        serde_json::json!({"service": {&service.id: true}, "desired-state": {"running": true}}).to_string();
+    let wanted = types::TaskSpec { placement: None, ..service.spec.task_template.clone() };
+    let tasks = client.tasks(&[("filters", &filters)]).await?;
+    let running = tasks
+        .into_iter()
+        .filter(|t| t.status.state == "running")
+        .filter(|t| types::TaskSpec { placement: None, ..t.spec.clone() } == wanted);
+    Ok(running.count() as u64)
+}
+
+async fn newest_error(client: &Client, service: &str) -> String {
+    let filters = serde_json::json!({"service": {service: true}}).to_string();
+    let Ok(mut tasks) = client.tasks(&[("filters", &filters)]).await else { return String::new() };
+    tasks.sort_by_key(|t| t.status.timestamp.timestamp());
+    let found = tasks.iter().rev().find(|t| !t.status.err.is_empty());
+    if let Some(task) = found {
+        return format!(": {}", task.status.err);
+    }
+    let pending = tasks.iter().rev().find(|t| t.status.state == "pending" && !t.status.message.is_empty());
+    pending.map(|t| format!(": {}", t.status.message)).unwrap_or_default()
+}
+
+pub(crate) async fn stack(client: &Client, command: Stack) -> Result<()> {
+    let of = |stack: &str| serde_json::json!({"label": {format!("{STACK_LABEL}={stack}"): true}}).to_string();
+    match command {
+        Stack::Deploy { compose_file, detach, prune, stack } => {
+            let args = crate::cli::DeployArgs {
+                files: compose_file,
+                name: Some(stack),
+                plan: false,
+                detach,
+                timeout: CONVERGE_LIMIT,
+                prune,
+            };
+            super::deploy::run(client, &args).await
+        }
+        Stack::Ls(args) => {
+            let mut stacks: BTreeMap<String, usize> = BTreeMap::new();
+            for service in client.services(&[]).await? {
+                if let Some(stack) = service.spec.labels.get(STACK_LABEL) {
+                    *stacks.entry(stack.clone()).or_default() += 1;
+                }
+            }
+            let mut table = List::new(&[("NAME", "Name"), ("SERVICES", "Services")]);
+            for (name, services) in stacks {
+                table.row(vec![name, services.to_string()]);
+            }
+            table.print(&args)
+        }
+        Stack::Ps { stack, list: args, no_trunc } => {
+            let services = client.services(&[("filters", &of(&stack))]).await?;
+            if services.is_empty() {
+                bail!("nothing found in stack: {stack}");
+            }
+            let ids = services.into_iter().map(|s| (s.id, true.into())).collect();
+            let filters = list::with_filter(&list::filters(&args.filter)?, "service", ids)?;
+            print_tasks(client, &filters, &args, no_trunc).await
+        }
+        Stack::Services { stack, list: args } => print_services(client, &of(&stack), &args).await,
+        Stack::Rm { stacks, detach } => {
+            for stack in &stacks {
+                remove_stack(client, stack, &of(stack), detach).await?;
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn remove_stack(client: &Client, stack: &str, filters: &str, detach: bool) -> Result<()> {
+    let query: docker_api::client::Query<'_> = &[("filters", filters)];
+    let services = client.services(query).await?;
+    let secrets = client.secrets(query).await?;
+    let configs = client.configs(query).await?;
+    let networks = client.networks(query).await?;
+    if services.is_empty() && secrets.is_empty() && configs.is_empty() && networks.is_empty() {
+        return output::line(&format!("Nothing found in stack: {stack}"));
+    }
+    for service in &services {
+        output::line(&format!("Removing service {}", service.spec.name))?;
+        client.service_remove(&service.id).await?;
+    }
+    for secret in &secrets {
+        output::line(&format!("Removing secret {}", secret.spec.name))?;
+        client.secret_remove(&secret.id).await?;
+    }
+    for config in &configs {
+        output::line(&format!("Removing config {}", config.spec.name))?;
+        client.config_remove(&config.id).await?;
+    }
+    for network in &networks {
+        output::line(&format!("Removing network {}", network.name))?;
+        client.network_remove(&network.id).await?;
+    }
+    client.stack_remove(stack).await.or_else(|e| if e.is_not_found() { Ok(()) } else { Err(e) })?;
+    if detach {
+        return Ok(());
+    }
+    let deadline = Instant::now() + CONVERGE_LIMIT;
+    loop {
+        let services = client.services(query).await?.len();
+        let networks = client.networks(query).await?.len();
+        if services + networks == 0 {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!(
+                "stack {stack} is not gone within {CONVERGE_LIMIT:?}: {services} services and {networks} networks left"
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}

@@ -1,0 +1,88 @@
+//! `rswarm info`, `version` and `inspect`.
+
+use crate::{
+    cli::{FormatArgs, InspectArgs},
+    list, output,
+};
+use anyhow::Result;
+use docker_api::client::Client;
+use serde_json::Value;
+
+pub(crate) async fn info(client: &Client, args: &FormatArgs) -> Result<()> {
+    let info: Value = client.get("/info", &[]).await?;
+    if let Some(format) = &args.format {
+        return output::line(&list::render(format, &info)?);
+    }
+    let text = |path: &str| match info.pointer(path) {
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+        None => String::new(),
+    };
+    output::line(&format!("Server Version: {}", text("/ServerVersion")))?;
+    output::line(&format!("Name: {}", text("/Name")))?;
+    output::line(&format!(
+        "Containers: {} (running {}, paused {}, stopped {})",
+        text("/Containers"),
+        text("/ContainersRunning"),
+        text("/ContainersPaused"),
+        text("/ContainersStopped")
+    ))?;
+    output::line(&format!("Images: {}", text("/Images")))?;
+    output::line(&format!("Cgroup Version: {}", text("/CgroupVersion")))?;
+    output::line(&format!("Kernel Version: {}", text("/KernelVersion")))?;
+    output::line(&format!("CPUs: {}", text("/NCPU")))?;
+    output::line(&format!("Data Root: {}", text("/DockerRootDir")))?;
+    output::line(&format!("Swarm: {}", text("/Swarm/LocalNodeState")))?;
+    if text("/Swarm/LocalNodeState") == "active" {
+        output::line(&format!("  NodeID: {}", text("/Swarm/NodeID")))?;
+        output::line(&format!("  Is Manager: {}", text("/Swarm/ControlAvailable")))?;
+        output::line(&format!("  Node Address: {}", text("/Swarm/NodeAddr")))?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn version(client: &Client, args: &FormatArgs) -> Result<()> {
+    let server: Value = client.get("/version", &[]).await?;
+    let both = serde_json::json!({"Client": {"Version": env!("CARGO_PKG_VERSION")}, "Server": server});
+    match &args.format {
+        Some(format) => output::line(&list::render(format, &both)?),
+        None => {
+            let field = |name: &str| server.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            output::line(&format!("Client: {}", env!("CARGO_PKG_VERSION")))?;
+            output::line(&format!("Server: {} (API {})", field("Version"), field("ApiVersion")))
+        }
+    }
+}
+
+/// Finds whatever has the name, as `docker inspect` does: container, image, volume, network, node, service, ...
+pub(crate) async fn inspect(client: &Client, args: &InspectArgs) -> Result<()> {
+    const KINDS: [&str; 9] =
+        ["containers", "images", "networks", "volumes", "services", "tasks", "nodes", "secrets", "configs"];
+    let mut missing = Vec::new();
+    for name in &args.names {
+        let one = InspectArgs { names: vec![name.clone()], format: args.format.clone() };
+        let mut found = false;
+        for kind in KINDS {
+            match super::inspect(client, kind, &one).await {
+                Ok(()) => {
+                    found = true;
+                    break;
+                }
+                Err(error) if is_absence(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if !found {
+            missing.push(format!("no such object: {name}"));
+        }
+    }
+    if missing.is_empty() { Ok(()) } else { Err(anyhow::anyhow!(missing.join("\n"))) }
+}
+
+/// A host that is in no swarm has no services and so on.
+fn is_absence(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<docker_api::client::Error>()
+        .and_then(docker_api::client::Error::status)
+        .is_some_and(|status| matches!(status.as_u16(), 404 | 503))
+}

@@ -1,0 +1,237 @@
+//! `rswarm demo`: a cluster on one machine, and `rswarm lab`: the same hosts without a script, for tests.
+
+pub(crate) mod hello;
+pub(crate) mod host;
+mod lab;
+mod show;
+
+use anyhow::{Context, Result};
+use lab::Lab;
+use std::{
+    collections::BTreeSet,
+    net::{Shutdown, TcpListener},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+/// The port the hello stack publishes.
+const DEMO_PORT: u16 = 8080;
+/// Name of the image this binary carries.
+pub(crate) const HELLO_IMAGE: &str = "rswarm/hello:latest";
+/// The stack the demo deploys when no file is given.
+pub(crate) const HELLO_STACK: &str = include_str!("../../../../examples/hello/stack.yml");
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct DemoArgs {
+    /// How many hosts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub(crate) hosts: u8,
+    /// Leave the hosts up until Ctrl-C and say how to use them.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// A stack to deploy instead of hello.
+    pub(crate) file: Option<PathBuf>,
+    /// Where the hosts keep their things; set for the part inside the namespaces.
+    #[arg(long, hide = true)]
+    inside: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct LabArgs {
+    #[arg(long)]
+    dir: PathBuf,
+    #[arg(long)]
+    inside: bool,
+}
+
+/// Runs `rswarm demo`. Call before any thread exists.
+pub(crate) fn demo(args: &DemoArgs) -> Result<ExitCode> {
+    if let Some(dir) = &args.inside {
+        return inside(|| show::run(dir.clone(), args.clone()));
+    }
+    let dir = tempfile_dir()?;
+    let mut again = vec!["demo".to_owned(), "--inside".to_owned(), dir.display().to_string()];
+    again.extend(["--hosts".to_owned(), args.hosts.to_string()]);
+    // The sockets must be born here: inside, the person's loopback does not exist.
+    let listeners = if args.keep { listen(args.hosts)? } else { Vec::new() };
+    if args.keep {
+        again.push("--keep".to_owned());
+    }
+    if let Some(file) = &args.file {
+        let file = file.canonicalize().with_context(|| format!("cannot read {}", file.display()))?;
+        again.push(file.display().to_string());
+    }
+    let result = run_in_namespaces(&dir, &again, listeners);
+    let removed = std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()));
+    result.and_then(|code| removed.map(|()| code))
+}
+
+/// Runs `rswarm lab`. Call before any thread exists.
+pub(crate) fn lab(args: &LabArgs) -> Result<ExitCode> {
+    if args.inside {
+        return inside(|| serve_lab(args.dir.clone()));
+    }
+    // Whoever started the lab may be killed: it must not outlive that.
+    lab::die_with_parent()?;
+    let dir = args.dir.display().to_string();
+    run_in_namespaces(
+        &args.dir,
+        &["lab".to_owned(), "--inside".to_owned(), "--dir".to_owned(), dir],
+        Vec::new(),
+    )
+}
+
+fn tempfile_dir() -> Result<PathBuf> {
+    let dir = std::env::temp_dir().join(format!("rswarm-demo-{}", std::process::id()));
+    std::fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// Starts this program again as pid 1 of new namespaces and returns how it ended.
+fn run_in_namespaces(dir: &Path, args: &[String], listeners: Vec<(u8, TcpListener)>) -> Result<ExitCode> {
+    lab::enter_namespaces()?;
+    for (n, listener) in listeners {
+        relay(dir, n, listener);
+    }
+    let status =
+        Command::new("/proc/self/exe").args(args).status().context("cannot start inside the namespaces")?;
+    remove_cgroups(&cgroup_parent(dir));
+    Ok(status.code().and_then(|c| u8::try_from(c).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn inside<F: Future<Output = Result<()>>>(work: impl FnOnce() -> F) -> Result<ExitCode> {
+    lab::die_with_parent()?;
+    lab::mount_proc()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, work())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The cgroup under which all containers of a lab live, named after its directory.
+fn cgroup_parent(dir: &Path) -> String {
+    dir.file_name().map_or_else(|| "rswarm-lab".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Removes a lab's cgroups from every hierarchy; their processes have ended. What an ordinary user could not
+/// make is not there.
+fn remove_cgroups(parent: &str) {
+    let roots = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|e| e.path());
+    for root in roots.chain([PathBuf::from("/sys/fs/cgroup")]) {
+        remove_cgroup(&root.join(parent));
+    }
+}
+
+fn remove_cgroup(path: &Path) {
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    match std::fs::remove_dir(path) {
+        Err(e)
+            if e.kind() != std::io::ErrorKind::NotFound && e.kind() != std::io::ErrorKind::NotADirectory =>
+        {
+            tracing::warn!(path = %path.display(), error = %e, "cgroup not removed");
+        }
+        _ => {}
+    }
+}
+
+/// Binds one port a host on the person's loopback, for a browser: host N answers on 8080 + N.
+fn listen(hosts: u8) -> Result<Vec<(u8, TcpListener)>> {
+    (1..=hosts)
+        .map(|n| {
+            let port = browser_port(n);
+            let listener = TcpListener::bind(("127.0.0.1", port))
+                .with_context(|| format!("cannot listen on 127.0.0.1:{port} for a browser"))?;
+            Ok((n, listener))
+        })
+        .collect()
+}
+
+/// Returns where a browser finds port 8080 of host `n`.
+fn browser_port(n: u8) -> u16 {
+    8080 + u16::from(n)
+}
+
+/// Passes what arrives on a browser's socket to the lab, through the Unix socket that crosses its namespaces.
+/// Runs for as long as the process.
+fn relay(dir: &Path, n: u8, listener: TcpListener) {
+    let path = forward_path(dir, n, DEMO_PORT);
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = UnixStream::connect(&path) else { continue };
+            let (Ok(client_in), Ok(server_in)) = (client.try_clone(), server.try_clone()) else { continue };
+            std::thread::spawn(move || copy(client_in, &server, |s| s.shutdown(Shutdown::Write)));
+            std::thread::spawn(move || copy(server_in, &client, |c| c.shutdown(Shutdown::Write)));
+        }
+    });
+}
+
+/// Copies until either side hangs up, then passes the half-close on; there is nobody to tell of an error.
+fn copy<W>(mut from: impl std::io::Read, to: &W, close: impl Fn(&W) -> std::io::Result<()>)
+where
+    for<'a> &'a W: std::io::Write,
+{
+    let mut to_ref = to;
+    drop(std::io::copy(&mut from, &mut to_ref));
+    drop(close(to));
+}
+
+fn forward_path(dir: &Path, n: u8, port: u16) -> PathBuf {
+    dir.join(format!("forward-{n}-{port}.sock"))
+}
+
+async fn serve_lab(dir: PathBuf) -> Result<()> {
+    let mut lab = Lab::new(dir.clone(), cgroup_parent(&dir)).await?;
+    let mut forwards = BTreeSet::new();
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await? {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let done = match words.as_slice() {
+            ["start", n] => lab.start_host(n.parse()?).await,
+            ["kill", n] => lab.kill_host(n.parse()?),
+            ["kill-daemon", n] => lab.kill_daemon(n.parse()?),
+            ["start-daemon", n] => lab.start_daemon(n.parse()?),
+            ["cut", n] => lab.cable(n.parse()?, false).await,
+            ["heal", n] => lab.cable(n.parse()?, true).await,
+            ["forward", n, port] => forward(&dir, n.parse()?, port.parse()?, &mut forwards),
+            _ => Err(anyhow::anyhow!("unknown command {line:?}")),
+        };
+        match done {
+            Ok(()) => crate::output::line("ok")?,
+            Err(error) => crate::output::line(&format!("error: {error:#}"))?,
+        }
+    }
+    Ok(())
+}
+
+/// Lets a client outside the namespaces reach a port of a host through a Unix socket in the lab's directory.
+fn forward(dir: &Path, n: u8, port: u16, known: &mut BTreeSet<(u8, u16)>) -> Result<()> {
+    if !known.insert((n, port)) {
+        return Ok(());
+    }
+    let path = forward_path(dir, n, port);
+    let listener = tokio::net::UnixListener::bind(&path)
+        .with_context(|| format!("cannot listen on {}", path.display()))?;
+    tokio::task::spawn_local(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::task::spawn_local(pipe(client, lab::host_address(n), port));
+        }
+    });
+    Ok(())
+}
+
+async fn pipe(
+    mut client: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    host: std::net::Ipv4Addr,
+    port: u16,
+) {
+    let connect = tokio::net::TcpStream::connect((host, port));
+    if let Ok(Ok(mut server)) = tokio::time::timeout(std::time::Duration::from_secs(5), connect).await {
+        // Either side may hang up at any time; there is nobody to tell.
+        drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
+    }
+}

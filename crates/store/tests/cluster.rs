@@ -1,0 +1,530 @@
+//! Managers agreeing over loopback gRPC, with members that die, come back, lag and leave.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+use model::{
+    Batch, Change, Conflict, Labels, Meta, Object, ObjectRef, Secret, SecretBytes, SecretId, SecretSpec,
+    Timestamp,
+};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use store::{
+    Connect, ConnectError, Dek, Handle, MembershipError, OpenError, Options, ProposeError, ReadError, Store,
+};
+use tempfile::TempDir;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint, server::TcpIncoming};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Waits until `check` gives something.
+async fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let give_up = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(Instant::now() < give_up, "not within {DEADLINE:?}: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn dial(addr: SocketAddr) -> Result<Channel, ConnectError> {
+    let endpoint = Endpoint::from_shared(format!("http://{addr}"))?;
+    Ok(endpoint.connect_timeout(Duration::from_secs(1)).connect().await?)
+}
+
+fn connect() -> Arc<dyn Connect> {
+    Arc::new(|_raft_id: u64, addr: SocketAddr| dial(addr))
+}
+
+/// One manager: its directory outlives it.
+struct Manager {
+    raft_id: u64,
+    addr: SocketAddr,
+    dir: TempDir,
+    snapshot_interval: u64,
+    running: Option<(Store, JoinSet<()>, CancellationToken)>,
+}
+
+impl Manager {
+    async fn start(raft_id: u64, snapshot_interval: u64) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = socket.local_addr().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let mut manager = Self { raft_id, addr, dir, snapshot_interval, running: None };
+        manager.run(socket).await;
+        manager
+    }
+
+    fn options(&self) -> Options {
+        let mut options = Options::new(self.raft_id, self.addr, Dek::new(&[9; 32]), connect());
+        options.snapshot_interval = self.snapshot_interval;
+        options.keep_entries = 5;
+        options
+    }
+
+    async fn open(&self) -> Result<Store, OpenError> {
+        Store::open(self.dir.path(), self.options()).await
+    }
+
+    async fn run(&mut self, socket: TcpListener) {
+        let store = self.open().await.unwrap();
+        let cancel = CancellationToken::new();
+        let mut serving = JoinSet::new();
+        let server = tonic::transport::Server::builder().add_service(store.service());
+        let stopped = cancel.clone().cancelled_owned();
+        serving.spawn(async move {
+            server.serve_with_incoming_shutdown(TcpIncoming::from(socket), stopped).await.unwrap();
+        });
+        self.running = Some((store, serving, cancel));
+    }
+
+    /// Ends it without telling the others.
+    async fn stop(&mut self) {
+        let (store, mut serving, _cancel) = self.running.take().expect("it runs");
+        serving.abort_all();
+        store.shutdown().await;
+        while serving.join_next().await.is_some() {}
+    }
+
+    async fn restart(&mut self) {
+        let give_up = Instant::now() + DEADLINE;
+        let socket = loop {
+            match TcpListener::bind(self.addr).await {
+                Ok(socket) => break socket,
+                Err(error) => assert!(Instant::now() < give_up, "{error}"),
+            }
+            sleep(Duration::from_millis(50)).await;
+        };
+        self.run(socket).await;
+    }
+
+    fn store(&self) -> &Store {
+        &self.running.as_ref().expect("it runs").0
+    }
+
+    fn handle(&self) -> Handle {
+        self.store().handle()
+    }
+
+    fn snapshots(&self) -> usize {
+        files(&self.dir.path().join("snapshots"), "snap")
+    }
+}
+
+fn files(dir: &Path, extension: &str) -> usize {
+    let all = std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().path());
+    all.filter(|p| p.extension().is_some_and(|e| e == extension)).count()
+}
+
+/// `size` managers that agree, the first of them the leader.
+async fn cluster(size: u64, snapshot_interval: u64) -> Vec<Manager> {
+    let mut managers = vec![Manager::start(1, snapshot_interval).await];
+    managers[0].store().bootstrap().await.unwrap();
+    let leader = managers[0].handle();
+    eventually("the first manager leads", || leader.leader_now().me.then_some(())).await;
+    for raft_id in 2..=size {
+        let manager = Manager::start(raft_id, snapshot_interval).await;
+        leader.add_member(raft_id, manager.addr).await.unwrap();
+        managers.push(manager);
+    }
+    managers
+}
+
+fn secret(id: u64, name: &str, version: u64) -> Change {
+    let spec = SecretSpec { name: name.to_owned(), labels: Labels::new(), data: SecretBytes(vec![1; 64]) };
+    let meta = Meta { version, ..Meta::default() };
+    Change::Put(Object::Secret(Arc::new(Secret { id: SecretId(u128::from(id)), meta, spec })))
+}
+
+fn put(id: u64) -> Batch {
+    Batch { at: Timestamp(1), changes: vec![secret(id, &format!("s{id}"), 0)] }
+}
+
+/// Proposes to whoever leads, until it is acknowledged.
+async fn write(managers: &[Manager], id: u64) -> u64 {
+    let give_up = Instant::now() + DEADLINE;
+    loop {
+        for manager in managers.iter().filter(|m| m.running.is_some()) {
+            match manager.handle().propose(put(id)).await {
+                Ok((index, _)) => return index,
+                // An attempt whose outcome was unknown did take effect.
+                Err(ProposeError::Conflict(Conflict::OutOfSequence { stored, .. })) if stored > 0 => {
+                    return stored;
+                }
+                Err(_) => {}
+            }
+        }
+        assert!(Instant::now() < give_up, "no manager accepted the change");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn has(handle: &Handle, ids: std::ops::Range<u64>) -> bool {
+    let view = handle.view();
+    ids.into_iter().all(|id| view.secrets.contains(&SecretId(u128::from(id))))
+}
+
+async fn arrive(manager: &Manager, ids: std::ops::Range<u64>) {
+    let handle = manager.handle();
+    eventually("all changes arrive", || has(&handle, ids.clone()).then_some(())).await;
+}
+
+fn leader_of(managers: &[Manager]) -> Option<usize> {
+    managers.iter().position(|m| m.running.is_some() && m.handle().leader_now().me)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_reach_every_member_and_survive_a_restart_of_all() {
+    let mut managers = cluster(3, 1000).await;
+    for id in 0..20 {
+        write(&managers, id).await;
+    }
+    for manager in &managers {
+        arrive(manager, 0..20).await;
+    }
+    let before = managers[0].handle().view();
+    for manager in &mut managers {
+        manager.stop().await;
+    }
+    for manager in &mut managers {
+        manager.restart().await;
+    }
+    write(&managers, 20).await;
+    for manager in &managers {
+        arrive(manager, 0..21).await;
+        for secret in before.secrets.values() {
+            assert_eq!(manager.handle().view().secrets.get(&secret.id), Some(secret));
+        }
+        assert_eq!(manager.handle().members().len(), 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_manager_takes_over_when_the_leader_dies() {
+    let mut managers = cluster(3, 1000).await;
+    for id in 0..5 {
+        write(&managers, id).await;
+    }
+    let mut told = managers[1].handle().leader();
+    let term = told.borrow_and_update().term;
+    managers[0].stop().await;
+    write(&managers, 5).await;
+    let leader = leader_of(&managers).expect("one leads");
+    assert!(managers[leader].handle().leader_now().term > term);
+    told.wait_for(|l| l.leader.is_some_and(|(id, _)| id != 1)).await.unwrap();
+    for manager in &managers[1..] {
+        arrive(manager, 0..6).await;
+    }
+    managers[0].restart().await;
+    arrive(&managers[0], 0..6).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_minority_acknowledges_nothing() {
+    let mut managers = cluster(3, 1000).await;
+    write(&managers, 0).await;
+    managers[1].stop().await;
+    managers[2].stop().await;
+    let alone = managers[0].handle();
+    let outcome = alone.propose(put(1)).await;
+    assert!(
+        matches!(
+            outcome,
+            Err(ProposeError::OutcomeUnknown | ProposeError::NotLeader { .. } | ProposeError::Unavailable(_))
+        ),
+        "{outcome:?}"
+    );
+    assert!(!has(&alone, 1..2), "what is not agreed on is not seen");
+    assert!(alone.read_index().await.is_err(), "nor can it promise a fresh read");
+    managers[1].restart().await;
+    write(&managers, 2).await;
+    arrive(&managers[0], 0..1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_member_catches_up_by_snapshot_when_the_log_is_cut() {
+    let mut managers = cluster(1, 50).await;
+    for id in 0..200 {
+        write(&managers, id).await;
+    }
+    eventually("a snapshot is made", || (managers[0].snapshots() == 1).then_some(())).await;
+    let newcomer = Manager::start(2, 1_000_000).await;
+    managers[0].handle().add_member(2, newcomer.addr).await.unwrap();
+    arrive(&newcomer, 0..200).await;
+    assert_eq!(newcomer.snapshots(), 1, "it would make none by itself");
+    assert_eq!(newcomer.handle().view().secrets, managers[0].handle().view().secrets);
+    assert!(newcomer.handle().feed(0).next().await.is_err(), "its feed begins behind the snapshot");
+    managers.push(newcomer);
+    write(&managers, 200).await;
+    for manager in &mut managers {
+        manager.stop().await;
+        manager.restart().await;
+    }
+    for manager in &managers {
+        arrive(manager, 0..201).await;
+    }
+
+    // The log alone does not have it all any more: that it says so proves that it was cut.
+    managers[0].stop().await;
+    std::fs::remove_dir_all(managers[0].dir.path().join("snapshots")).unwrap();
+    let opened = managers[0].open().await;
+    assert!(matches!(opened, Err(OpenError::NoSnapshot { purged, .. }) if purged > 50), "{opened:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_half_written_snapshot_is_ignored_and_a_damaged_one_refused() {
+    let mut managers = cluster(1, 20).await;
+    for id in 0..50 {
+        write(&managers, id).await;
+    }
+    let dir = managers[0].dir.path().join("snapshots");
+    eventually("a snapshot is made", || (managers[0].snapshots() == 1).then_some(())).await;
+    managers[0].stop().await;
+    std::fs::write(dir.join("ffffffffffffffff-ffffffffffffffff.tmp"), b"RSSNAPv1 half").unwrap();
+    managers[0].restart().await;
+    arrive(&managers[0], 0..50).await;
+    assert_eq!(files(&dir, "tmp"), 0);
+
+    managers[0].stop().await;
+    let file = std::fs::read_dir(&dir).unwrap().next().unwrap().unwrap().path();
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &whole[..whole.len() - 7]).unwrap();
+    let error = managers[0].open().await.map(drop).unwrap_err().to_string();
+    assert!(error.contains("is damaged") && error.contains(".snap"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conflict_is_reported_and_changes_nothing() {
+    let managers = cluster(1, 1000).await;
+    let handle = managers[0].handle();
+    let (index, events) = handle.propose(put(1)).await.unwrap();
+    assert_eq!(events.len(), 1);
+    assert_eq!(handle.view().get(ObjectRef::Secret(SecretId(1))).unwrap().version(), index);
+
+    let stale = Batch { changes: vec![secret(2, "fine", 0), secret(1, "s1", index + 7)], ..Batch::default() };
+    let outcome = handle.propose(stale).await;
+    assert!(matches!(outcome, Err(ProposeError::Conflict(Conflict::OutOfSequence { .. }))), "{outcome:?}");
+    let taken = Batch { changes: vec![secret(3, "s1", 0)], ..Batch::default() };
+    let outcome = handle.propose(taken).await;
+    assert!(matches!(outcome, Err(ProposeError::Conflict(Conflict::NameTaken { .. }))), "{outcome:?}");
+    assert_eq!(handle.view().secrets.len(), 1);
+
+    // Of writers that race for one version, one wins, even in one entry.
+    let race = (0..20).map(|_| {
+        let change = Batch { changes: vec![secret(1, "s1", index)], ..Batch::default() };
+        let handle = handle.clone();
+        async move { handle.propose(change).await.is_ok() }
+    });
+    let won = futures::future::join_all(race).await.into_iter().filter(|won| *won).count();
+    assert_eq!(won, 1);
+
+    let huge =
+        SecretSpec { name: "huge".to_owned(), labels: Labels::new(), data: SecretBytes(vec![0; 2_000_000]) };
+    let huge = Object::Secret(Arc::new(Secret { id: SecretId(9), meta: Meta::default(), spec: huge }));
+    let outcome = handle.propose(Batch { changes: vec![Change::Put(huge)], ..Batch::default() }).await;
+    assert!(matches!(outcome, Err(ProposeError::TooLarge { .. })), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_names_the_leader_and_catches_up_with_its_index() {
+    let managers = cluster(3, 1000).await;
+    let (leader, follower) = (managers[0].handle(), managers[1].handle());
+    eventually("the follower knows the leader", || follower.leader_now().leader).await;
+    let there = Some((1, managers[0].addr));
+    let outcome = follower.propose(put(1)).await;
+    assert!(matches!(&outcome, Err(ProposeError::NotLeader { leader }) if *leader == there), "{outcome:?}");
+    let outcome = follower.read_index().await;
+    assert!(matches!(&outcome, Err(ReadError::NotLeader { leader }) if *leader == there), "{outcome:?}");
+
+    let (index, _) = leader.propose(put(1)).await.unwrap();
+    let fresh = leader.read_index().await.unwrap();
+    assert!(fresh >= index);
+    follower.wait_applied(fresh).await.unwrap();
+    assert!(has(&follower, 1..2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over_before_the_leader_leaves() {
+    let mut managers = cluster(3, 1000).await;
+    write(&managers, 0).await;
+    let outcome = managers[0].handle().remove_member(1).await;
+    let Err(MembershipError::NotLeader { leader: Some((successor, _)) }) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_ne!(successor, 1);
+    let position = usize::try_from(successor - 1).unwrap();
+    let next = managers[position].handle();
+    eventually("the successor leads", || next.leader_now().me.then_some(())).await;
+    next.remove_member(1).await.unwrap();
+    next.remove_member(1).await.unwrap();
+    managers[0].stop().await;
+    write(&managers, 1).await;
+    let left: Vec<u64> = next.members().iter().map(|m| m.raft_id).collect();
+    assert_eq!(left, [2, 3]);
+
+    let other = managers.iter().find(|m| m.running.is_some() && m.raft_id != successor).unwrap();
+    next.transfer_leadership(Some(other.raft_id)).await.unwrap();
+    let other = other.handle();
+    eventually("the other one leads", || other.leader_now().me.then_some(())).await;
+    other.remove_member(successor).await.unwrap();
+    let outcome = other.remove_member(other.raft_id()).await;
+    assert!(matches!(outcome, Err(MembershipError::Last(_))), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_nobody_reaches_is_not_made_a_voter() {
+    let managers = cluster(1, 1000).await;
+    let handle = managers[0].handle();
+    // Somebody else answers at this address: the message names its target, so nothing is taken in by mistake.
+    let stranger = Manager::start(77, 1000).await;
+    let adding = tokio::time::timeout(Duration::from_secs(3), handle.add_member(2, stranger.addr)).await;
+    assert!(adding.is_err(), "{adding:?}");
+    assert!(handle.members().iter().all(|m| m.raft_id != 2 || !m.voter));
+    handle.propose(put(1)).await.unwrap();
+    assert!(stranger.handle().view().secrets.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_feed_tells_every_change_once_and_in_order() {
+    let managers = cluster(1, 1000).await;
+    let handle = managers[0].handle();
+    let mut feed = handle.feed(handle.view().index);
+    let writers = (0..100).map(|id| {
+        let handle = handle.clone();
+        async move { handle.propose(put(id)).await.unwrap().0 }
+    });
+    let mut indexes = futures::future::join_all(writers).await;
+    indexes.sort_unstable();
+    let (mut seen, mut last) = (0, 0);
+    while seen < 100 {
+        let (index, events) = feed.next().await.unwrap().unwrap();
+        assert!(index > last, "in order");
+        (last, seen) = (index, seen + events.len());
+    }
+    assert_eq!(last, *indexes.last().unwrap());
+    indexes.dedup();
+    assert!(indexes.len() < 100, "proposals that wait together share entries");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_ends_the_member_and_says_why() {
+    let managers = cluster(1, 1_000_000).await;
+    let handle = managers[0].handle();
+    let segment = managers[0].dir.path().join("log/0000000000000002.wal");
+    std::os::unix::fs::symlink("/dev/full", segment).unwrap();
+    // Fill the first segment (16 MiB).
+    let next = AtomicU64::new(0);
+    let failed = loop {
+        let id = next.fetch_add(1, Ordering::Relaxed);
+        let spec = SecretSpec {
+            name: format!("s{id}"),
+            labels: Labels::new(),
+            data: SecretBytes(vec![5; 1_000_000]),
+        };
+        let change = Change::Put(Object::Secret(Arc::new(Secret {
+            id: SecretId(u128::from(id)),
+            meta: Meta::default(),
+            spec,
+        })));
+        match handle.propose(Batch { changes: vec![change], ..Batch::default() }).await {
+            Ok(_) => assert!(id < 40, "the disk never gets full"),
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(failed, ProposeError::OutcomeUnknown | ProposeError::Unavailable(_)),
+        "what failed is not called refused: {failed}"
+    );
+    let why = eventually("the failure is told", || handle.failure()).await;
+    assert!(why.contains("No space left"), "{why}");
+    let outcome = handle.propose(put(1000)).await;
+    assert!(matches!(outcome, Err(ProposeError::Unavailable(_))), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_has_one_user_at_a_time() {
+    let managers = cluster(1, 1000).await;
+    assert!(matches!(managers[0].open().await.map(drop), Err(OpenError::InUse { .. })));
+    assert_eq!(Store::stored_raft_id(managers[0].dir.path()).unwrap(), Some(1));
+    // The port is still taken by the one that runs.
+    TcpStream::connect(managers[0].addr).await.unwrap();
+}
+
+/// Copies a directory file by file, as the disk looks at that moment.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let path = file.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else if let Err(error) = std::fs::copy(&path, &target) {
+            // Renamed or deleted between listing and copying.
+            assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_was_acknowledged_is_on_disk_at_that_moment() {
+    let managers = cluster(1, 1_000_000).await;
+    let handle = managers[0].handle();
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let writer = {
+        let (handle, acknowledged) = (handle.clone(), acknowledged.clone());
+        async move {
+            for id in 0..400 {
+                handle.propose(put(id)).await.unwrap();
+                acknowledged.store(id + 1, Ordering::SeqCst);
+            }
+        }
+    };
+    let mut writing = JoinSet::new();
+    writing.spawn(writer);
+    for round in 1..=4 {
+        eventually("more is written", || (acknowledged.load(Ordering::SeqCst) >= round * 80).then_some(()))
+            .await;
+        let promised = acknowledged.load(Ordering::SeqCst);
+        let image = tempfile::tempdir().unwrap();
+        copy(managers[0].dir.path(), image.path());
+        let store = Store::open(image.path(), managers[0].options()).await.unwrap();
+        // It was alone: it elects itself, and then everything in its log counts.
+        let crashed = store.handle();
+        eventually("it leads again", || crashed.leader_now().me.then_some(())).await;
+        eventually("all is there", || has(&crashed, 0..promised).then_some(())).await;
+        store.shutdown().await;
+    }
+    writing.join_next().await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_that_would_stop_the_swarm_is_refused() {
+    let mut managers = cluster(3, 1000).await;
+    let leader = managers[0].handle();
+    eventually("all are reachable", || {
+        leader.members().iter().all(|m| m.reachable == Some(true)).then_some(())
+    })
+    .await;
+    managers[2].stop().await;
+    let gone = |m: &store::Member| m.raft_id == 3 && m.reachable == Some(false);
+    eventually("the dead one is noticed", || leader.members().iter().any(gone).then_some(())).await;
+    let outcome = leader.remove_member(2).await;
+    assert!(matches!(outcome, Err(MembershipError::Quorum(2))), "{outcome:?}");
+    leader.remove_member(3).await.unwrap();
+    write(&managers, 1).await;
+    assert_eq!(leader.members().len(), 2);
+}

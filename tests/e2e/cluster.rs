@@ -1,0 +1,222 @@
+//! Three hosts: deploy, scale, update, drain, and what happens when something is pulled.
+
+use crate::{SOON, ask, load_hello, swarm, wait_for_replicas};
+use std::collections::BTreeSet;
+use testkit::{Lab, wait_for};
+
+fn hello_stack(lab: &Lab) -> String {
+    let path = lab.dir().join("hello.yml");
+    std::fs::write(&path, include_str!("../../examples/hello/stack.yml")).expect("a file");
+    path.to_str().expect("a readable path").to_owned()
+}
+
+fn count(greeting: &str) -> u64 {
+    greeting.trim().rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{greeting}"))
+}
+
+#[test]
+fn a_stack_answers_on_every_host_counts_on_and_leaves_nothing_behind() {
+    let mut lab = swarm(3, 3);
+    load_hello(&lab, 1);
+    let stack = hello_stack(&lab);
+    lab.rswarm(1, &["deploy", &stack]).ok();
+
+    // Whichever host is asked and whichever replica answers, the one counter goes up.
+    let mut last = 0;
+    let mut replicas = BTreeSet::new();
+    for round in 0..12 {
+        let n = 1 + round % 3;
+        let greeting = ask(&mut lab, n, 8080);
+        let seen = count(&greeting);
+        assert!(seen > last, "{greeting} after {last}");
+        last = seen;
+        replicas.insert(
+            greeting.split("I am ").nth(1).map(|t| t.split('.').next().unwrap_or_default().to_owned()),
+        );
+    }
+    assert!(replicas.len() > 1, "only one replica ever answered: {replicas:?}");
+
+    // The task sees who asked: the lab itself, outside the hosts.
+    assert!(ask(&mut lab, 2, 8080).contains("You are 198.18.0.254"), "the client's address was lost");
+
+    // An unchanged deploy touches nothing.
+    let before = lab.rswarm(1, &["service", "ps", "hello_web", "-q"]).ok();
+    lab.rswarm(2, &["deploy", &stack]).ok();
+    assert_eq!(lab.rswarm(1, &["service", "ps", "hello_web", "-q"]).ok(), before);
+
+    lab.rswarm(3, &["scale", "hello_web=6"]).ok();
+    wait_for_replicas(&lab, 2, "hello_web", "6/6");
+
+    lab.rswarm(1, &["stack", "rm", "hello"]).ok();
+    assert_eq!(lab.rswarm(1, &["service", "ls", "-q"]).ok(), "");
+    for n in 1..=3 {
+        wait_for("the containers to be gone", SOON, || {
+            let left = lab.rswarm(n, &["ps", "-a", "-q"]).ok();
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        });
+    }
+}
+
+#[test]
+fn tasks_of_a_dead_worker_run_elsewhere() {
+    let mut lab = swarm(3, 1);
+    load_hello(&lab, 1);
+    lab.rswarm(1, &["service", "create", "--name", "web", "--replicas", "3", "rswarm/hello", "web"]).ok();
+    wait_for_replicas(&lab, 1, "web", "3/3");
+    lab.tell("kill 3").expect("host 3 to be killed");
+    wait_for("host 3 to be seen as down", SOON, || {
+        let nodes = lab.rswarm(1, &["node", "ls", "--format", "{{.Hostname}} {{.Status}}"]).ok();
+        if nodes.contains("host3 Down") { Ok(()) } else { Err(nodes) }
+    });
+    wait_for_replicas(&lab, 1, "web", "3/3");
+    let nodes =
+        lab.rswarm(1, &["service", "ps", "web", "-f", "desired-state=running", "--format", "{{.Node}}"]).ok();
+    assert!(!nodes.contains("host3"), "{nodes}");
+}
+
+#[test]
+fn a_dead_leader_is_replaced_and_nothing_is_lost() {
+    let mut lab = swarm(3, 3);
+    load_hello(&lab, 1);
+    lab.rswarm(1, &["service", "create", "--name", "web", "--replicas", "2", "rswarm/hello", "web"]).ok();
+    lab.tell("kill 1").expect("the leader to be killed");
+    // The first write after the election is the proof that the swarm lives.
+    wait_for("a write through a new leader", SOON, || {
+        let scaled = lab.rswarm(2, &["scale", "--detach", "web=4"]);
+        if scaled.code == 0 { Ok(()) } else { Err(format!("{scaled:?}{}", lab.daemon_logs())) }
+    });
+    wait_for_replicas(&lab, 3, "web", "4/4");
+
+    // Back again, it catches up and serves.
+    lab.tell("start 1").expect("host 1 to be started");
+    lab.wait_for_daemon(1).expect("its daemon");
+    wait_for("host 1 to answer for the swarm", SOON, || {
+        let list = lab.rswarm(1, &["service", "ls", "--format", "{{.Name}} {{.Replicas}}"]);
+        if list.stdout.trim() == "web 4/4" { Ok(()) } else { Err(format!("{list:?}{}", lab.daemon_logs())) }
+    });
+}
+
+#[test]
+fn a_minority_acknowledges_no_write() {
+    let mut lab = swarm(3, 3);
+    lab.tell("cut 3").expect("the cable of host 3 to be pulled");
+    wait_for("host 3 to notice", SOON, || {
+        let refused = lab.rswarm(3, &["secret", "create", "lonely", "/dev/null"]);
+        if refused.code == 0 {
+            panic!("a minority acknowledged a write: {refused:?}")
+        }
+        if refused.stderr.contains("manager") || refused.stderr.contains("leader") {
+            Ok(())
+        } else {
+            Err(refused.stderr)
+        }
+    });
+    let file = lab.dir().join("s");
+    std::fs::write(&file, "secret").expect("a file");
+    wait_for("the majority to go on", SOON, || {
+        let made = lab.rswarm(1, &["secret", "create", "ours", file.to_str().expect("a path")]);
+        if made.code == 0 || made.stderr.contains("taken") { Ok(()) } else { Err(format!("{made:?}")) }
+    });
+    lab.tell("heal 3").expect("the cable to be put back");
+    wait_for("host 3 to catch up", SOON, || {
+        let names = lab.rswarm(3, &["secret", "ls", "--format", "{{.Name}}"]);
+        if names.stdout.trim() == "ours" { Ok(()) } else { Err(format!("{names:?}")) }
+    });
+}
+
+#[test]
+fn containers_outlive_their_daemon_and_its_restart() {
+    let mut lab = swarm(3, 3);
+    load_hello(&lab, 1);
+    let stack = hello_stack(&lab);
+    lab.rswarm(1, &["deploy", &stack]).ok();
+    let pids =
+        |lab: &Lab| lab.rswarm(2, &["ps", "-q"]).ok().lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    let before = pids(&lab);
+    lab.tell("kill-daemon 2").expect("the daemon of host 2 to be killed");
+    // The other hosts answer all the while, also with tasks of host 2.
+    for _ in 0..20 {
+        for n in [1, 3] {
+            lab.http(n, 8080).unwrap_or_else(|e| panic!("host {n}: {e}"));
+        }
+    }
+    lab.tell("start-daemon 2").expect("the daemon to be started");
+    lab.wait_for_daemon(2).expect("its answer");
+    wait_for("host 2 to be a member again", SOON, || {
+        let list = lab.rswarm(2, &["service", "ls", "-q"]);
+        if list.code == 0 { Ok(()) } else { Err(list.stderr) }
+    });
+    assert_eq!(pids(&lab), before, "a container was replaced");
+}
+
+#[test]
+fn a_drained_node_gives_its_tasks_away() {
+    let lab = swarm(2, 1);
+    load_hello(&lab, 1);
+    lab.rswarm(1, &["service", "create", "--name", "web", "--replicas", "4", "rswarm/hello", "web"]).ok();
+    wait_for_replicas(&lab, 1, "web", "4/4");
+    lab.rswarm(1, &["node", "update", "--availability", "drain", "host2"]).ok();
+    wait_for("host 2 to be empty", SOON, || {
+        let nodes = lab.rswarm(
+            1,
+            &[
+                "service",
+                "ps",
+                "web",
+                "-f",
+                "desired-state=running",
+                "--format",
+                "{{.Node}} {{.CurrentState}}",
+            ],
+        );
+        let there = nodes.stdout.lines().filter(|l| l.starts_with("host1 Running")).count();
+        if there == 4 { Ok(()) } else { Err(nodes.stdout) }
+    });
+}
+
+#[test]
+fn an_impossible_constraint_says_why_the_task_waits() {
+    let lab = swarm(1, 1);
+    load_hello(&lab, 1);
+    let create = [
+        "service",
+        "create",
+        "-d",
+        "--name",
+        "web",
+        "--constraint",
+        "node.labels.ssd==true",
+        "rswarm/hello",
+        "web",
+    ];
+    lab.rswarm(1, &create).ok();
+    wait_for("the reason", SOON, || {
+        let tasks = lab.rswarm(1, &["service", "ps", "web", "--no-trunc"]).ok();
+        if tasks.contains("no suitable node") { Ok(()) } else { Err(tasks) }
+    });
+    // The label cures it.
+    lab.rswarm(1, &["node", "update", "--label-add", "ssd=true", "host1"]).ok();
+    wait_for_replicas(&lab, 1, "web", "1/1");
+}
+
+#[test]
+fn a_wrong_token_and_a_second_join_are_refused() {
+    let lab = swarm(2, 1);
+    let token = lab.rswarm(1, &["swarm", "join-token", "-q", "worker"]).ok();
+    let remote = format!("{}:2377", Lab::address(1));
+    let again = lab.rswarm(2, &["swarm", "join", "--token", token.trim(), &remote]).fails();
+    assert!(again.contains("already part of a swarm"), "{again}");
+
+    lab.rswarm(2, &["swarm", "leave"]).ok();
+    let mut wrong = token.trim().to_owned();
+    let last = if wrong.pop() == Some('0') { '1' } else { '0' };
+    wrong.push(last);
+    let refused = lab.rswarm(2, &["swarm", "join", "--token", &wrong, &remote]).fails();
+    assert!(refused.contains("token"), "{refused}");
+
+    // A rotated token no longer lets anybody in; the new one does.
+    let new = lab.rswarm(1, &["swarm", "join-token", "-q", "--rotate", "worker"]).ok();
+    let refused = lab.rswarm(2, &["swarm", "join", "--token", token.trim(), &remote]).fails();
+    assert!(refused.contains("token"), "{refused}");
+    lab.rswarm(2, &["swarm", "join", "--token", new.trim(), &remote]).ok();
+}

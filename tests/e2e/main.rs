@@ -1,0 +1,68 @@
+//! The whole of rswarm on the real kernel: hosts in namespaces, real daemons, containers, networks and faults.
+//!
+//! Each test has a lab of its own, so they run side by side; a lab ends with its test, whatever happened.
+
+mod cluster;
+mod docker_cli;
+mod examples;
+mod single_host;
+
+use std::{path::Path, time::Duration};
+use testkit::{Lab, wait_for};
+
+/// The program under test.
+fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_rswarm"))
+}
+
+/// Time for anything that needs an election, a heartbeat to be missed, or an image to travel. Machines are slow.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Starts a lab of `hosts` hosts.
+fn lab(hosts: u8) -> Lab {
+    Lab::start(program(), hosts).expect("a lab of hosts")
+}
+
+/// Starts a lab whose first `managers` hosts are managers and the rest workers of one swarm.
+fn swarm(hosts: u8, managers: u8) -> Lab {
+    let lab = lab(hosts);
+    lab.rswarm(1, &["swarm", "init", "--advertise-addr", &Lab::address(1)]).ok();
+    for n in 2..=hosts {
+        let role = if n <= managers { "manager" } else { "worker" };
+        let token = lab.rswarm(1, &["swarm", "join-token", "-q", role]).ok();
+        let first = format!("{}:2377", Lab::address(1));
+        let join = ["swarm", "join", "--token", token.trim(), "--advertise-addr", &Lab::address(n), &first];
+        lab.rswarm(n, &join).ok();
+    }
+    wait_for("all nodes to be ready", SOON, || {
+        let nodes = lab.rswarm(1, &["node", "ls", "--format", "{{.Status}}"]);
+        let ready = nodes.stdout.lines().filter(|l| *l == "Ready").count();
+        if ready == usize::from(hosts) { Ok(()) } else { Err(format!("{nodes:?}{}", lab.daemon_logs())) }
+    });
+    lab
+}
+
+/// Loads the hello image, which is the program itself, on host `n`.
+fn load_hello(lab: &Lab, n: u8) {
+    lab.rswarm(n, &["image", "hello"]).ok();
+}
+
+/// Waits until a service runs as many tasks as it should.
+fn wait_for_replicas(lab: &Lab, n: u8, service: &str, replicas: &str) {
+    wait_for(&format!("{service} to run {replicas}"), SOON, || {
+        let list = lab.rswarm(n, &["service", "ls", "--format", "{{.Name}} {{.Replicas}}"]);
+        if list.stdout.lines().any(|l| l == format!("{service} {replicas}")) {
+            return Ok(());
+        }
+        let tasks = lab.rswarm(n, &["service", "ps", service, "--no-trunc"]);
+        Err(format!("{}{}{}{}", list.stdout, list.stderr, tasks.stdout, lab.daemon_logs()))
+    });
+}
+
+/// Asks a published port until it answers and returns what it says.
+fn ask(lab: &mut Lab, n: u8, port: u16) -> String {
+    let logs = lab.daemon_logs();
+    wait_for(&format!("host {n} to answer on port {port}"), SOON, || {
+        lab.http(n, port).map_err(|e| format!("{e}{logs}"))
+    })
+}
