@@ -47,8 +47,11 @@ impl Compression {
     }
 }
 
+/// A stream with its first bytes put back.
+pub(crate) type Whole<R> = Chain<Cursor<Vec<u8>>, R>;
+
 /// Reads the first bytes of a stream and gives them back in front of it.
-pub(crate) fn sniff<R: Read>(mut inner: R) -> io::Result<(Vec<u8>, Chain<Cursor<Vec<u8>>, R>)> {
+pub(crate) fn sniff<R: Read>(mut inner: R) -> io::Result<(Vec<u8>, Whole<R>)> {
     let mut head = Vec::new();
     (&mut inner).take(6).read_to_end(&mut head)?;
     Ok((head.clone(), Cursor::new(head).chain(inner)))

@@ -203,7 +203,7 @@ impl Spool {
         let mut candidates: Vec<Candidate> = Vec::new();
         if let Some(index) = index {
             for descriptor in document::<ImageIndex>("index", &index)?.manifests {
-                candidates.extend(self.from_layout(&descriptor, blobs, pins)?);
+                candidates.extend(self.layout_image(&descriptor, blobs, pins)?);
             }
         }
         for image in archived
@@ -224,7 +224,7 @@ impl Spool {
             };
             match candidates.iter_mut().find(same) {
                 Some(candidate) => candidate.tags.extend(tags),
-                None => candidates.push(self.from_archive(&image, config, tags, blobs, pins)?),
+                None => candidates.push(self.archived_image(&image, config, tags, blobs, pins)?),
             }
         }
         for candidate in &mut candidates {
@@ -235,7 +235,7 @@ impl Spool {
     }
 
     /// An image as the layout has it, its manifest kept to the byte. One of another platform is `None`.
-    fn from_layout(
+    fn layout_image(
         &mut self,
         descriptor: &Descriptor,
         blobs: &Blobs,
@@ -265,7 +265,7 @@ impl Spool {
     }
 
     /// An image of `manifest.json`; gets the manifest it came without.
-    fn from_archive(
+    fn archived_image(
         &mut self,
         image: &ArchivedImage,
         config: Digest,

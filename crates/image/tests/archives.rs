@@ -1,5 +1,7 @@
 //! Load, import, save: what goes in comes out, evil tarballs stay in their layer, crashes and full disks leave nothing.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use image::{Digest, Error, ImportOptions, Progress, Reference, Removed, Store};
 use std::{
     io::{Cursor, Write},
@@ -52,6 +54,12 @@ impl Tarball {
         self.entry(tar::EntryType::Link, path, target, 0o644, b"")
     }
 
+    /// A PAX record for the entry that follows.
+    fn pax(mut self, key: &str, value: &[u8]) -> Self {
+        self.0.append_pax_extensions([(key, value)]).unwrap();
+        self
+    }
+
     fn done(self) -> Vec<u8> {
         self.0.into_inner().unwrap()
     }
@@ -62,9 +70,15 @@ struct Fixture {
     root: tempfile::TempDir,
 }
 
+/// Whether this is root of a user namespace with one uid only, as an ordinary user's tests run.
+fn single_uid() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    map.split_whitespace().last().is_none_or(|count| count != "4294967295")
+}
+
 async fn fixture() -> Fixture {
     let root = tempfile::tempdir().unwrap();
-    let store = Store::open(root.path(), false).await.unwrap();
+    let store = Store::open(root.path(), single_uid()).await.unwrap();
     Fixture { store, root }
 }
 
@@ -140,13 +154,15 @@ async fn imported_root_is_unpacked_as_it_was_and_configured() {
     assert_eq!(image.config.config.exposed_ports, ["80/tcp"]);
     let layers = f.store.rootfs(&id).await.unwrap();
     let top = &layers.dirs[0];
+    let owner = if single_uid() { (0, 0) } else { (7, 8) };
     let su = std::fs::metadata(top.join("bin/su")).unwrap();
     assert_eq!(
         (su.mode() & 0o7777, su.uid(), su.gid(), su.nlink(), su.mtime()),
-        (0o4755, 7, 8, 2, 1_000_000_000)
+        (0o4755, owner.0, owner.1, 2, 1_000_000_000)
     );
     assert_eq!(std::fs::read(top.join("usr/lib/libc.so")).unwrap(), b"elf");
-    assert!(std::fs::symlink_metadata(top.join("dev/null")).unwrap().file_type().is_char_device());
+    let null = std::fs::symlink_metadata(top.join("dev/null"));
+    assert_eq!(null.is_ok_and(|null| null.file_type().is_char_device()), !single_uid());
     assert_eq!(
         std::fs::metadata(top.join("bin")).unwrap().mtime(),
         1_000_000_000,
@@ -173,7 +189,16 @@ async fn a_layer_cannot_reach_outside_its_directory() {
         ("hard link absolute", Tarball::new().hard_link("l", &format!("{outside_text}/secret"))),
         ("hard link through symlink", Tarball::new().symlink("d", outside_text).hard_link("l", "d/secret")),
         ("whiteout up", Tarball::new().file(".wh...", b"")),
-        ("overlay attribute type", Tarball::new().entry(tar::EntryType::new(b'Z'), "z", "", 0, b"")),
+        (
+            "overlay attribute",
+            Tarball::new().pax("SCHILY.xattr.trusted.overlay.redirect", b"/etc").directory("d/"),
+        ),
+        (
+            "user overlay attribute",
+            Tarball::new().pax("SCHILY.xattr.user.overlay.opaque", b"y").directory("d/"),
+        ),
+        ("path hidden in PAX", Tarball::new().pax("path", b"../evil").file("innocent", b"x")),
+        ("unknown type", Tarball::new().entry(tar::EntryType::new(b'Z'), "z", "", 0, b"")),
     ];
     for (what, tar) in refused {
         let error = f.import(tar.done()).await.unwrap_err();
@@ -222,7 +247,8 @@ async fn whiteouts_become_overlayfs_marks_and_hide_files_from_readers() {
     assert!(group.file_type().is_char_device() && group.rdev() == 0);
     let opaque = |path: &str| {
         let mut value = [0; 1];
-        rustix::fs::getxattr(top.join(path), "trusted.overlay.opaque", &mut value).map(|_| value[0])
+        let attribute = if single_uid() { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
+        rustix::fs::getxattr(top.join(path), attribute, &mut value).map(|_| value[0])
     };
     assert_eq!(opaque("opt"), Ok(b'y'));
     assert_eq!(opaque("gone"), Ok(b'y'), "a directory made over a whiteout hides what was below");
@@ -349,14 +375,14 @@ async fn half_made_things_of_a_crash_are_gone_after_open_and_images_stay() {
     let layer = f.store.rootfs(&id).await.unwrap().dirs[0].clone();
     std::fs::remove_file(layer.parent().unwrap().join("layer.json")).unwrap();
     std::fs::write(layer.join("tampered"), b"").unwrap();
-    let store = Store::open(root, false).await.unwrap();
+    let store = Store::open(root, single_uid()).await.unwrap();
     assert_eq!(names(&root.join("ingest")), [""; 0]);
     assert_eq!(names(&root.join("layers")).len(), 1);
     let dirs = store.rootfs(&id).await.unwrap().dirs;
     assert_eq!(names(&dirs[0]), ["a"], "unpacked again from its blob");
 
     std::fs::write(root.join("images.json"), b"{\"half").unwrap();
-    assert!(Store::open(root, false).await.is_err(), "never replaced by an empty one");
+    assert!(Store::open(root, single_uid()).await.is_err(), "never replaced by an empty one");
 }
 
 #[tokio::test]
@@ -409,7 +435,7 @@ fn small_disk() -> tempfile::TempDir {
 #[tokio::test]
 async fn a_full_disk_is_a_clean_error_and_leaves_room_again() {
     let disk = small_disk();
-    let store = Store::open(&disk.path().join("store"), false).await.unwrap();
+    let store = Store::open(&disk.path().join("store"), single_uid()).await.unwrap();
     let f = Fixture { store, root: tempfile::tempdir().unwrap() };
     let large = Tarball::new().file("large", &vec![1; 3 << 20]).done();
     // The blob does not fit beside the unpacked file; gzipped it fits, the file alone does not.

@@ -1,6 +1,8 @@
 //! Pull and push: against Debian's `docker-registry` with `skopeo` as the other party, and against a registry of our
 //! own that misbehaves on purpose.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use hyper::{
