@@ -312,7 +312,9 @@ impl OomWatch {
 }
 
 fn make(key: &str, mount: &Path, dir: &Path) -> io::Result<()> {
-    if dir.is_dir() {
+    let cpuset = key.split(',').any(|name| name == "cpuset");
+    // Another shim may have made a cpuset just now and not filled it yet, so those are always looked into.
+    if !cpuset && dir.is_dir() {
         return Ok(());
     }
     let parent = dir.parent().ok_or(io::ErrorKind::InvalidInput)?;
@@ -326,7 +328,7 @@ fn make(key: &str, mount: &Path, dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    if key.split(',').any(|name| name == "cpuset") {
+    if cpuset {
         // A new cpuset is empty and takes no process.
         for file in ["cpuset.cpus", "cpuset.mems"] {
             if fs::read_to_string(dir.join(file))?.trim().is_empty() {
