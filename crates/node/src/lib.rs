@@ -62,7 +62,7 @@ pub async fn run(options: Options) -> Result<()> {
         .with_ansi(false)
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("RSWARM_LOG")
-                .unwrap_or_else(|_| "info,openraft=warn".into()),
+                .unwrap_or_else(|_| "info,openraft=error".into()),
         )
         .init();
     pki::install_crypto();
@@ -96,7 +96,7 @@ pub async fn run(options: Options) -> Result<()> {
     }
     let network =
         network::Network::start(network_options).await.context("cannot start the network service")?;
-    let shim = runtime::ShimProgram::sealed(Path::new("/proc/self/exe"), vec!["shim".into()])
+    let shim = runtime::ShimProgram::of_this_program(vec!["shim".into()])
         .context("cannot copy this program for its shims")?;
     let engine = engine::Engine::open(engine::Options {
         data_root: data_root.clone(),
@@ -112,15 +112,16 @@ pub async fn run(options: Options) -> Result<()> {
     .context("cannot start the engine")?;
 
     let cancel = CancellationToken::new();
+    let registries = image::RegistryOptions {
+        insecure: options.settings.insecure_registries.clone(),
+        mirrors: options.settings.registry_mirrors.clone(),
+    };
     let door_cell = Arc::new(OnceLock::new());
     let (node_swarm, supervisor) = swarm::NodeSwarm::new(swarm::Parts {
         folder: record::Folder::new(&data_root),
         engine: engine.clone(),
         hostname: options.hostname.clone(),
-        registries: image::RegistryOptions {
-            insecure: options.settings.insecure_registries.clone(),
-            mirrors: options.settings.registry_mirrors.clone(),
-        },
+        registries: registries.clone(),
         door: Arc::clone(&door_cell),
     });
     let door_cancel = CancellationToken::new();
@@ -130,6 +131,7 @@ pub async fn run(options: Options) -> Result<()> {
             swarm: Arc::new(node_swarm),
             hostname: options.hostname,
             data_root,
+            registries,
         },
         door_cancel.clone(),
     );

@@ -401,7 +401,11 @@ impl Keeper {
                     }
                     let heard = self.heard.borrow_and_update().clone();
                     self.learn(&heard)?;
-                    heard.node.is_some_and(|n| n.spec.role != role)
+                    // A demoted manager is certified anew only once it is out of Raft.
+                    heard.node.is_some_and(|n| match n.spec.role {
+                        Role::Manager => role != Role::Manager,
+                        Role::Worker => role != Role::Worker && n.manager.is_none(),
+                    })
                 }
             };
             if !renew {

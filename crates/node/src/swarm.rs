@@ -353,9 +353,9 @@ impl Shared {
         let credentials = Credentials::load(&self.parts.folder.credentials())?;
         if let (Some(credentials), Some(record)) = (credentials, self.parts.folder.load()?) {
             let start = self.start(&credentials, &record);
-            for held in agent::Executor::list(&*start.executor).await {
-                if let Err(error) = agent::Executor::remove(&*start.executor, held.task).await {
-                    tracing::warn!(task.id = %held.task, %error, "container of a task not removed");
+            if let Err(errors) = agent::forget(&*start.executor, &self.parts.folder.agent()).await {
+                for error in errors {
+                    tracing::warn!(error = chain(&error), "something of a task was not removed");
                 }
             }
         }

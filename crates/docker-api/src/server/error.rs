@@ -107,3 +107,23 @@ impl From<crate::convert::Invalid> for ApiError {
         Self::bad_request(error.0)
     }
 }
+
+impl From<engine::Error> for ApiError {
+    fn from(error: engine::Error) -> Self {
+        let status = match error.kind() {
+            engine::ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            engine::ErrorKind::Conflict => StatusCode::CONFLICT,
+            engine::ErrorKind::InvalidParameter => StatusCode::BAD_REQUEST,
+            engine::ErrorKind::NotModified => StatusCode::NOT_MODIFIED,
+            engine::ErrorKind::Forbidden => StatusCode::FORBIDDEN,
+            engine::ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let mut message = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        Self { status, message }
+    }
+}

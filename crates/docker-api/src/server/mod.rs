@@ -17,6 +17,7 @@
 mod cluster;
 mod error;
 mod filters;
+mod images;
 mod listen;
 mod networks;
 mod nodes;
@@ -29,6 +30,7 @@ mod swarm;
 mod swarms;
 mod system;
 mod tasks;
+mod volumes;
 
 pub use error::{ApiError, NOT_IN_SWARM};
 pub use filters::Filters;
@@ -65,6 +67,8 @@ pub struct Options {
     pub hostname: String,
     /// Where the engine keeps its state, as `/info` shows it.
     pub data_root: std::path::PathBuf,
+    /// How registries are reached.
+    pub registries: image::RegistryOptions,
 }
 
 impl std::fmt::Debug for Options {
@@ -89,6 +93,10 @@ impl State {
             .engine
             .as_ref()
             .ok_or_else(|| ApiError::unavailable("this front door has no container engine"))
+    }
+
+    pub(crate) fn registries(&self) -> image::RegistryOptions {
+        self.options.registries.clone()
     }
 
     pub(crate) fn swarm(&self) -> &dyn Swarm {
@@ -170,6 +178,8 @@ fn router(state: State) -> Router {
         .merge(secrets::routes())
         .merge(stacks::routes())
         .merge(networks::routes())
+        .merge(images::routes())
+        .merge(volumes::routes())
         .fallback(async || ApiError::not_found("page not found"))
         .method_not_allowed_fallback(async || ApiError::not_found("page not found"))
         .layer(DefaultBodyLimit::max(BODY_MAX))

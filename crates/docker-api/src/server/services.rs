@@ -51,7 +51,8 @@ fn status(service: &Service, tasks: &[Arc<Task>]) -> types::ServiceStatus {
     let mut wanted = 0;
     for task in tasks {
         let current = task.job_iteration == service.job_iteration;
-        if task.status.state == Some(TaskState::Running) {
+        // What runs on a node that is lost, or is being stopped, does not serve.
+        if task.status.state == Some(TaskState::Running) && task.desired < Desired::Shutdown {
             to.running_tasks += 1;
         }
         if task.status.state == Some(TaskState::Complete) && current {

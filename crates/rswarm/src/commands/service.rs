@@ -329,8 +329,7 @@ pub(crate) async fn converge(client: &Client, names: &BTreeSet<String>, limit: D
                 shown.insert(service.id.clone(), line);
             }
             let updating = matches!(update, "updating" | "rollback_started");
-            let surplus = !job && status.running_tasks > status.desired_tasks;
-            if there < status.desired_tasks || updating || surplus {
+            if there < status.desired_tasks || updating {
                 waiting.push(service);
             }
         }

@@ -1,0 +1,449 @@
+//! `/images`, `/distribution`: what this host's store has, gets and gives.
+
+use super::{ApiError, State, request::Params};
+use crate::types;
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{DefaultBodyLimit, Path, State as Use},
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+    routing::{delete, get, post},
+};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE};
+use futures::{StreamExt as _, TryStreamExt as _};
+use image::{Auth, Image, ImportOptions, Progress, PullOptions, Reference, Removed};
+use std::collections::BTreeMap;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::io::{ReaderStream, StreamReader};
+
+/// Progress lines waiting for a slow client; more are dropped, results never.
+const LINES: usize = 64;
+
+pub(super) fn routes() -> Router<State> {
+    Router::new()
+        .route("/images/json", get(list))
+        .route("/images/create", post(create).layer(DefaultBodyLimit::disable()))
+        .route("/images/load", post(load).layer(DefaultBodyLimit::disable()))
+        .route("/images/get", get(save))
+        .route("/images/prune", post(prune))
+        .route("/images/{*rest}", get(get_one).post(act))
+        .route("/images/{*rest}", delete(remove))
+        .route("/distribution/{*rest}", get(distribution))
+}
+
+impl From<image::Error> for ApiError {
+    fn from(error: image::Error) -> Self {
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        if error.is_not_found() { Self::not_found(text) } else { Self::internal(text) }
+    }
+}
+
+fn parse(name: &str) -> Result<Reference, ApiError> {
+    name.parse()
+        .map_err(|e: image::InvalidReference| ApiError::bad_request(format!("invalid reference format: {e}")))
+}
+
+/// Splits `name/verb`; names have slashes of their own.
+fn split(rest: &str) -> (&str, &str) {
+    rest.rsplit_once('/').unwrap_or((rest, ""))
+}
+
+fn seconds(time: Option<time::OffsetDateTime>) -> i64 {
+    time.map_or(0, time::OffsetDateTime::unix_timestamp)
+}
+
+fn bytes(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+async fn list(Use(state): Use<State>, params: Params) -> Result<Json<Vec<types::ImageSummary>>, ApiError> {
+    let filters = params.filters()?;
+    let images = state.engine()?.images().list().await;
+    let wanted = |image: &Image| {
+        let names = filters.get("reference");
+        let named =
+            names.is_empty() || names.iter().any(|n| image.repo_tags.iter().any(|t| matches_reference(n, t)));
+        let dangling = filters.get("dangling");
+        let dangling_fits = dangling.is_empty()
+            || dangling.iter().any(|d| matches!(d.as_str(), "1" | "true") == image.repo_tags.is_empty());
+        let labels = filters.get("label").iter().all(|wanted| {
+            let (key, value) = wanted.split_once('=').map_or((wanted.as_str(), None), |(k, v)| (k, Some(v)));
+            let found = image.config.config.labels.get(key);
+            found.is_some_and(|f| value.is_none_or(|v| v == f))
+        });
+        named && dangling_fits && labels
+    };
+    Ok(Json(images.iter().filter(|i| wanted(i)).map(summary).collect()))
+}
+
+/// Returns true if a `reference` filter (a name, a name with tag, or either with one `*`) fits a tag.
+fn matches_reference(pattern: &str, tag: &str) -> bool {
+    let name = tag.rsplit_once(':').map_or(tag, |(name, _)| name);
+    [tag, name].iter().any(|text| match pattern.split_once('*') {
+        None => *text == pattern,
+        Some((before, after)) => {
+            text.len() >= before.len() + after.len() && text.starts_with(before) && text.ends_with(after)
+        }
+    })
+}
+
+fn summary(image: &Image) -> types::ImageSummary {
+    types::ImageSummary {
+        id: image.id.to_string(),
+        parent_id: image.parent.map(|p| p.to_string()).unwrap_or_default(),
+        repo_tags: image.repo_tags.clone(),
+        repo_digests: image.repo_digests.clone(),
+        created: seconds(image.created),
+        size: bytes(image.size_bytes),
+        shared_size: -1,
+        labels: image.config.config.labels.clone(),
+        containers: -1,
+    }
+}
+
+/// `GET /images/{name}/json|history|get`
+async fn get_one(Use(state): Use<State>, Path(rest): Path<String>) -> Result<Response, ApiError> {
+    match split(&rest) {
+        (name, "json") => Ok(Json(inspect(&state, name).await?).into_response()),
+        (name, "history") => Ok(Json(history(&state, name).await?).into_response()),
+        (name, "get") => archive(&state, vec![name.to_owned()]).await,
+        _ => Err(ApiError::not_found("page not found")),
+    }
+}
+
+async fn inspect(state: &State, name: &str) -> Result<types::ImageInspect, ApiError> {
+    let image = state.engine()?.images().find(name).await?;
+    let config = &image.config.config;
+    let empty = |keys: &[String]| {
+        keys.iter().map(|k| (k.clone(), types::Empty::default())).collect::<BTreeMap<_, _>>()
+    };
+    let list = |items: &Vec<String>| (!items.is_empty()).then(|| types::StrSlice(items.clone()));
+    Ok(types::ImageInspect {
+        id: image.id.to_string(),
+        repo_tags: image.repo_tags.clone(),
+        repo_digests: image.repo_digests.clone(),
+        parent: image.parent.map(|p| p.to_string()).unwrap_or_default(),
+        comment: image.config.comment.clone(),
+        created: image.config.created.clone().unwrap_or_default(),
+        config: Some(types::ContainerConfig {
+            user: config.user.clone(),
+            exposed_ports: empty(&config.exposed_ports),
+            env: config.env.clone(),
+            cmd: list(&config.cmd),
+            entrypoint: list(&config.entrypoint),
+            volumes: (!config.volumes.is_empty()).then(|| empty(&config.volumes)),
+            working_dir: config.working_dir.clone(),
+            labels: config.labels.clone(),
+            stop_signal: config.stop_signal.clone().unwrap_or_default(),
+            ..Default::default()
+        }),
+        architecture: image.config.architecture.clone(),
+        variant: image.config.variant.clone().unwrap_or_default(),
+        os: image.config.os.clone(),
+        size: bytes(image.size_bytes),
+        graph_driver: types::GraphDriver { name: "overlay2".to_owned(), ..Default::default() },
+        root_fs: types::RootFs {
+            kind: "layers".to_owned(),
+            layers: image.layers.iter().map(ToString::to_string).collect(),
+        },
+        ..Default::default()
+    })
+}
+
+async fn history(state: &State, name: &str) -> Result<Vec<types::ImageHistory>, ApiError> {
+    let images = state.engine()?.images();
+    let image = images.find(name).await?;
+    let steps = images.history(name).await?;
+    let rows = steps.into_iter().enumerate().map(|(n, (step, size))| types::ImageHistory {
+        id: if n == 0 { image.id.to_string() } else { "<missing>".to_owned() },
+        created: step.created.as_deref().and_then(types::Time::parse).map_or(0, types::Time::unix_seconds),
+        created_by: step.created_by,
+        tags: if n == 0 { image.repo_tags.clone() } else { Vec::new() },
+        size: bytes(size),
+        comment: step.comment,
+    });
+    Ok(rows.collect())
+}
+
+/// `POST /images/{name}/tag|push`
+async fn act(
+    Use(state): Use<State>,
+    Path(rest): Path<String>,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<Response, ApiError> {
+    match split(&rest) {
+        (name, "tag") => {
+            let repo = params.get("repo").ok_or_else(|| ApiError::bad_request("missing parameter: repo"))?;
+            let target = parse(&format!("{repo}:{}", params.get("tag").unwrap_or("latest")))?;
+            state.engine()?.images().tag(name, &target).await?;
+            Ok(StatusCode::CREATED.into_response())
+        }
+        (name, "push") => {
+            let reference = match params.get("tag") {
+                Some(tag) => parse(&format!("{name}:{tag}"))?,
+                None => parse(name)?,
+            };
+            let images = state.engine()?.images().clone();
+            let options = image::PushOptions { auth: auth(&headers)?, registries: state.registries() };
+            Ok(progress(&state, move |lines| async move {
+                images.push(&reference, options, lines).await.map(|digest| format!("digest: {digest}"))
+            }))
+        }
+        _ => Err(ApiError::not_found("page not found")),
+    }
+}
+
+/// Reads `X-Registry-Auth`: base64url JSON. Source: Docker API "Authentication".
+fn auth(headers: &HeaderMap) -> Result<Option<Auth>, ApiError> {
+    let Some(header) = headers.get("X-Registry-Auth") else { return Ok(None) };
+    let bad = || ApiError::bad_request("invalid X-Registry-Auth header");
+    let text = header.to_str().map_err(|_| bad())?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let padded = format!("{text}{}", &"==="[..(4 - text.len() % 4) % 4]);
+    let json = BASE64_URL_SAFE.decode(padded).map_err(|_| bad())?;
+    let config: types::AuthConfig = types::parse(&json).map_err(|_| bad())?;
+    Ok(match config {
+        c if !c.identity_token.is_empty() => Some(Auth::Identity(c.identity_token)),
+        c if !c.registry_token.is_empty() => Some(Auth::Bearer(c.registry_token)),
+        c if !c.username.is_empty() => Some(Auth::Basic { username: c.username, password: c.password }),
+        _ => None,
+    })
+}
+
+/// `POST /images/create`: a pull, or (`fromSrc`) an import.
+async fn create(
+    Use(state): Use<State>,
+    headers: HeaderMap,
+    params: Params,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let images = state.engine()?.images().clone();
+    if let Some(source) = params.get("fromSrc") {
+        if source != "-" {
+            return Err(ApiError::not_implemented(
+                "only fromSrc=- is supported: send the tarball as the body",
+            ));
+        }
+        let reference = match params.get("repo") {
+            Some(repo) if repo.contains('@') => {
+                return Err(ApiError::bad_request("cannot import digest reference"));
+            }
+            Some(repo) => Some(parse(&match params.get("tag") {
+                Some(tag) => format!("{repo}:{tag}"),
+                None => repo.to_owned(),
+            })?),
+            None => None,
+        };
+        let options = ImportOptions {
+            reference,
+            changes: params.all("changes"),
+            message: params.get("message").unwrap_or_default().to_owned(),
+            ..ImportOptions::default()
+        };
+        // Answered once it is done: an import's only line is its result.
+        let id = images.import(reader(body), options).await?;
+        return Ok(lines(vec![types::JsonMessage { status: id.to_string(), ..Default::default() }]));
+    }
+    let name =
+        params.get("fromImage").ok_or_else(|| ApiError::bad_request("missing parameter: fromImage"))?;
+    let reference = parse(&match params.get("tag") {
+        Some(digest) if digest.contains(':') => format!("{name}@{digest}"),
+        Some(tag) => format!("{name}:{tag}"),
+        None => name.to_owned(),
+    })?;
+    let options =
+        PullOptions { auth: auth(&headers)?, registries: state.registries(), ..PullOptions::default() };
+    Ok(progress(&state, move |lines| async move {
+        let before = images.get(&reference.to_string()).await.map(|i| i.id);
+        let pulled = images.pull(&reference, options, lines).await?;
+        Ok(if before == Some(pulled.id) {
+            format!("Status: Image is up to date for {reference}")
+        } else {
+            format!("Status: Downloaded newer image for {reference}")
+        })
+    }))
+}
+
+fn reader(body: Body) -> impl tokio::io::AsyncRead + Send + Unpin + 'static {
+    StreamReader::new(body.into_data_stream().map_err(std::io::Error::other))
+}
+
+/// Streams the progress of some work as JSON lines; its result or error is the last one.
+fn progress<F, W>(state: &State, work: W) -> Response
+where
+    F: Future<Output = Result<String, image::Error>> + Send + 'static,
+    W: FnOnce(mpsc::Sender<Progress>) -> F + Send + 'static,
+{
+    let (lines, mut steps) = mpsc::channel(LINES);
+    let (out, answer) = mpsc::channel::<types::JsonMessage>(LINES);
+    state.spawn(async move {
+        let show = async {
+            while let Some(step) = steps.recv().await {
+                // A client that has gone does not stop a pull that others wait for.
+                drop(out.try_send(line(step)));
+            }
+        };
+        let (result, ()) = tokio::join!(work(lines), show);
+        let last = match result {
+            Ok(status) => types::JsonMessage { status, ..Default::default() },
+            Err(error) => {
+                let message = ApiError::from(error).message;
+                types::JsonMessage {
+                    error_detail: Some(types::ErrorDetail { message: message.clone(), ..Default::default() }),
+                    error: message,
+                    ..Default::default()
+                }
+            }
+        };
+        drop(out.send(last).await);
+    });
+    let body = ReceiverStream::new(answer).map(|message| serde_json::to_vec(&message).map(with_newline));
+    ([(CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
+}
+
+fn line(step: Progress) -> types::JsonMessage {
+    let detail = types::ProgressDetail { current: step.current, total: step.total };
+    let counted = step.total > 0 || step.current > 0;
+    types::JsonMessage {
+        status: step.status,
+        id: step.id,
+        progress_detail: counted.then_some(detail),
+        ..Default::default()
+    }
+}
+
+fn with_newline(mut json: Vec<u8>) -> Vec<u8> {
+    json.extend_from_slice(b"\r\n");
+    json
+}
+
+fn lines(messages: Vec<types::JsonMessage>) -> Response {
+    let json = messages.iter().filter_map(|m| serde_json::to_vec(m).ok()).flat_map(with_newline);
+    ([(CONTENT_TYPE, "application/json")], json.collect::<Vec<u8>>()).into_response()
+}
+
+async fn load(Use(state): Use<State>, body: Body) -> Result<Response, ApiError> {
+    let (sender, mut steps) = mpsc::channel(LINES);
+    let images = state.engine()?.images();
+    // The archive must be read while the answer waits, so progress would have nobody to read it.
+    let drain = async { while steps.recv().await.is_some() {} };
+    let (loaded, ()) = tokio::join!(images.load(reader(body), sender), drain);
+    let said = loaded?.into_iter().flat_map(|image| {
+        if image.tags.is_empty() {
+            return vec![format!("Loaded image ID: {}\n", image.id)];
+        }
+        image.tags.iter().map(|tag| format!("Loaded image: {tag}\n")).collect()
+    });
+    Ok(lines(said.map(|stream| types::JsonMessage { stream, ..Default::default() }).collect()))
+}
+
+async fn save(Use(state): Use<State>, params: Params) -> Result<Response, ApiError> {
+    archive(&state, params.all("names")).await
+}
+
+async fn archive(state: &State, names: Vec<String>) -> Result<Response, ApiError> {
+    let images = state.engine()?.images().clone();
+    for name in &names {
+        images.find(name).await?;
+    }
+    let (ours, theirs) = tokio::io::duplex(256 << 10);
+    state.spawn(async move {
+        if let Err(error) = images.save(&names, ours).await {
+            tracing::warn!(error = %ApiError::from(error), "saving images was cut short");
+        }
+    });
+    Ok(([(CONTENT_TYPE, "application/x-tar")], Body::from_stream(ReaderStream::new(theirs))).into_response())
+}
+
+async fn remove(
+    Use(state): Use<State>,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Json<Vec<types::ImageDeleted>>, ApiError> {
+    let removed = state.engine()?.images().remove(&name, params.flag("force")).await?;
+    Ok(Json(removed.into_iter().map(deleted).collect()))
+}
+
+fn deleted(removed: Removed) -> types::ImageDeleted {
+    match removed {
+        Removed::Untagged(name) => types::ImageDeleted { untagged: name.to_string(), ..Default::default() },
+        Removed::Deleted(digest) => types::ImageDeleted { deleted: digest.to_string(), ..Default::default() },
+    }
+}
+
+async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::ImagesPruned>, ApiError> {
+    let filters = params.filters()?;
+    let all = filters.get("dangling").iter().any(|d| matches!(d.as_str(), "0" | "false"));
+    let (removed, space_reclaimed) = state.engine()?.images().prune(all).await?;
+    Ok(Json(types::ImagesPruned {
+        images_deleted: removed.into_iter().map(deleted).collect(),
+        space_reclaimed,
+    }))
+}
+
+/// What a reference stands for now, so that a service can pin it.
+async fn distribution(
+    Use(state): Use<State>,
+    Path(rest): Path<String>,
+) -> Result<Json<types::DistributionInspect>, ApiError> {
+    let (name, "json") = split(&rest) else { return Err(ApiError::not_found("page not found")) };
+    let reference = parse(name)?;
+    let images = state.engine()?.images();
+    let manifest = images
+        .manifest_for(&reference)
+        .await
+        .ok_or_else(|| ApiError::not_found(format!("no such image: {reference}")))?;
+    let image = images.find(name).await?;
+    Ok(Json(types::DistributionInspect {
+        descriptor: types::Descriptor {
+            size: bytes(manifest.bytes.len() as u64),
+            media_type: manifest.media_type,
+            digest: manifest.digest.to_string(),
+        },
+        platforms: vec![types::DistributionPlatform {
+            architecture: image.config.architecture.clone(),
+            os: image.config.os.clone(),
+            variant: image.config.variant.clone().unwrap_or_default(),
+        }],
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reference_filters_take_names_tags_and_one_star() {
+        for (pattern, fits) in [
+            ("redis", true),
+            ("redis:7", true),
+            ("red*", true),
+            ("*:7", true),
+            ("redis:8", false),
+            ("nginx", false),
+        ] {
+            assert_eq!(matches_reference(pattern, "redis:7"), fits, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn credentials_come_from_dockers_header() {
+        let mut headers = HeaderMap::new();
+        assert!(auth(&headers).unwrap().is_none());
+        let text = base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(r#"{"username":"u","password":"p"}"#);
+        headers.insert("X-Registry-Auth", text.parse().unwrap());
+        assert!(auth(&headers).unwrap() == Some(Auth::Basic { username: "u".into(), password: "p".into() }));
+        headers.insert("X-Registry-Auth", "!".parse().unwrap());
+        assert!(auth(&headers).is_err());
+    }
+}

@@ -1,0 +1,73 @@
+//! `/volumes`: the volumes of this host.
+
+use super::{
+    ApiError, State,
+    request::{Json as Body, Params},
+};
+use crate::types;
+use axum::{
+    Json, Router,
+    extract::{Path, State as Use},
+    http::StatusCode,
+    routing::{get, post},
+};
+
+pub(super) fn routes() -> Router<State> {
+    Router::new()
+        .route("/volumes", get(list))
+        .route("/volumes/create", post(create))
+        .route("/volumes/prune", post(prune))
+        .route("/volumes/{name}", get(inspect).delete(remove))
+}
+
+fn json(volume: engine::Volume) -> types::Volume {
+    types::Volume {
+        created_at: types::Time(Some(volume.created_at)),
+        driver: volume.driver,
+        labels: volume.labels,
+        mountpoint: volume.mountpoint.display().to_string(),
+        name: volume.name,
+        options: volume.options,
+        scope: "local".to_owned(),
+        usage_data: None,
+    }
+}
+
+async fn list(Use(state): Use<State>, params: Params) -> Result<Json<types::VolumeList>, ApiError> {
+    let volumes = state.engine()?.volumes(&params.filters()?.engine());
+    Ok(Json(types::VolumeList { volumes: volumes.into_iter().map(json).collect(), warnings: Vec::new() }))
+}
+
+async fn create(
+    Use(state): Use<State>,
+    Body(request): Body<types::VolumeCreate>,
+) -> Result<(StatusCode, Json<types::Volume>), ApiError> {
+    let config = engine::VolumeConfig {
+        name: request.name,
+        driver: request.driver,
+        driver_opts: request.driver_opts,
+        labels: request.labels,
+    };
+    Ok((StatusCode::CREATED, Json(json(state.engine()?.volume_create(config).await?))))
+}
+
+async fn inspect(Use(state): Use<State>, Path(name): Path<String>) -> Result<Json<types::Volume>, ApiError> {
+    Ok(Json(json(state.engine()?.volume(&name)?)))
+}
+
+async fn remove(
+    Use(state): Use<State>,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<StatusCode, ApiError> {
+    state.engine()?.volume_remove(&name, params.flag("force")).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::VolumesPruned>, ApiError> {
+    let pruned = state.engine()?.volume_prune(&params.filters()?.engine()).await?;
+    Ok(Json(types::VolumesPruned {
+        volumes_deleted: pruned.removed,
+        space_reclaimed: pruned.reclaimed_bytes,
+    }))
+}
