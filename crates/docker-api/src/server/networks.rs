@@ -19,7 +19,117 @@ pub(super) fn routes() -> Router<State> {
     Router::new()
         .route("/networks", get(list))
         .route("/networks/create", post(create))
+        .route("/networks/prune", post(prune))
         .route("/networks/{id}", get(inspect).delete(remove))
+        .route("/networks/{id}/connect", post(connect))
+        .route("/networks/{id}/disconnect", post(disconnect))
+}
+
+fn local_json(network: engine::LocalNetwork) -> types::Network {
+    let text = |value: Option<String>| value.unwrap_or_default();
+    let config = network.subnet.map(|subnet| types::IpamConfig {
+        subnet: subnet.to_string(),
+        ip_range: text(network.ip_range.map(|r| r.to_string())),
+        gateway: text(network.gateway.map(|g| g.to_string())),
+        ..Default::default()
+    });
+    let containers = network.containers.into_iter().map(|(id, member)| {
+        let address = member.endpoint.address.map(|a| format!("{a}/{}", member.endpoint.prefix_len));
+        let container = types::NetworkContainer {
+            name: member.name,
+            endpoint_id: member.endpoint.endpoint_id,
+            mac_address: member.endpoint.mac,
+            ipv4_address: text(address),
+            ipv6_address: String::new(),
+        };
+        (id, container)
+    });
+    types::Network {
+        name: network.name,
+        id: network.id,
+        created: types::Time(Some(network.created_at)),
+        scope: "local".to_owned(),
+        driver: network.driver,
+        enable_ipv4: true,
+        ipam: types::Ipam {
+            driver: "default".to_owned(),
+            config: config.into_iter().collect(),
+            ..Default::default()
+        },
+        internal: network.internal,
+        attachable: network.attachable,
+        containers: containers.collect(),
+        options: network.options,
+        labels: network.labels,
+        ..Default::default()
+    }
+}
+
+/// Reads what a new local network should be. *Source:* Docker API `NetworkCreate`.
+fn local_config(from: types::NetworkCreate) -> Result<engine::NetworkConfig, ApiError> {
+    fn read<T: std::str::FromStr>(what: &str, text: &str) -> Result<Option<T>, ApiError> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let bad =
+            |_| ApiError::bad_request(format!("invalid {what} {text:?} in the network's IPAM configuration"));
+        text.parse().map(Some).map_err(bad)
+    }
+    let ipam = from.ipam.unwrap_or_default();
+    if from.enable_ipv6 == Some(true) || ipam.config.len() > 1 {
+        return Err(ApiError::not_implemented("a local network has one IPv4 subnet"));
+    }
+    let config = ipam.config.into_iter().next().unwrap_or_default();
+    Ok(engine::NetworkConfig {
+        name: from.name,
+        driver: from.driver,
+        subnet: read("subnet", &config.subnet)?,
+        gateway: read("gateway", &config.gateway)?,
+        ip_range: read("IP range", &config.ip_range)?,
+        internal: from.internal,
+        attachable: from.attachable,
+        labels: from.labels,
+        options: from.options,
+    })
+}
+
+async fn prune(
+    Use(state): Use<State>,
+    params: Params,
+) -> Result<axum::Json<types::NetworksPruned>, ApiError> {
+    let pruned = state.engine()?.network_prune(&params.filters()?.engine()).await?;
+    Ok(axum::Json(types::NetworksPruned { networks_deleted: pruned.removed }))
+}
+
+async fn connect(
+    Use(state): Use<State>,
+    Path(id): Path<String>,
+    Json(request): Json<types::NetworkConnect>,
+) -> Result<StatusCode, ApiError> {
+    let asked = request.endpoint_config.unwrap_or_default();
+    let address = asked.ipam_config.map(|c| c.ipv4_address).unwrap_or_default();
+    let ipv4_address = if address.is_empty() {
+        None
+    } else {
+        let bad = |_| ApiError::bad_request(format!("invalid IPv4 address: {address}"));
+        Some(address.parse().map_err(bad)?)
+    };
+    let endpoint = engine::EndpointConfig {
+        aliases: asked.aliases.unwrap_or_default(),
+        ipv4_address,
+        ..engine::EndpointConfig::default()
+    };
+    state.engine()?.network_connect(&id, &request.container, endpoint).await?;
+    Ok(StatusCode::OK)
+}
+
+async fn disconnect(
+    Use(state): Use<State>,
+    Path(id): Path<String>,
+    Json(request): Json<types::NetworkDisconnect>,
+) -> Result<StatusCode, ApiError> {
+    state.engine()?.network_disconnect(&id, &request.container).await?;
+    Ok(StatusCode::OK)
 }
 
 fn passes(network: &types::Network, filters: &Filters) -> bool {
@@ -50,7 +160,8 @@ impl State {
     }
 
     async fn local_networks(&self) -> Result<Vec<types::Network>, ApiError> {
-        Ok(Vec::new())
+        let Ok(engine) = self.engine() else { return Ok(Vec::new()) };
+        Ok(engine.networks(&engine::Filters::default()).into_iter().map(local_json).collect())
     }
 
     /// Returns the name of this host's network of that name or id.
@@ -124,7 +235,9 @@ async fn create(
         let created = types::NetworkCreated { id: id.to_string(), warning: String::new() };
         return Ok((StatusCode::CREATED, axum::Json(created)));
     }
-    Err(ApiError::unavailable("local networks need an engine"))
+    let network = state.engine()?.network_create(local_config(from)?).await?;
+    let created = types::NetworkCreated { id: network.id, warning: String::new() };
+    Ok((StatusCode::CREATED, axum::Json(created)))
 }
 
 async fn remove(Use(state): Use<State>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
@@ -135,5 +248,6 @@ async fn remove(Use(state): Use<State>, Path(id): Path<String>) -> Result<Status
         state.remove::<Network>(id, false).await?;
         return Ok(StatusCode::NO_CONTENT);
     }
-    Err(ApiError::unavailable("local networks need an engine"))
+    state.engine()?.network_remove(&network.id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
