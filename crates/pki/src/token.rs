@@ -158,7 +158,7 @@ mod tests {
             ("hello".to_owned(), InvalidToken::Prefix),
             (good.replace("SWMTKN-1", "SWMTKN-2"), InvalidToken::Prefix),
             (good[..good.len() - 1].to_owned(), InvalidToken::Malformed),
-            (good.to_uppercase().replace("SWMTKN", "SWMTKN"), InvalidToken::Malformed),
+            (format!("{good}Z").replace('0', "O"), InvalidToken::Malformed),
             (format!("{good}-x"), InvalidToken::Malformed),
             (format!("SWMTKN-1-{}-{}", "z".repeat(50), "0".repeat(25)), InvalidToken::Malformed),
         ] {

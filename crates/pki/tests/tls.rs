@@ -1,5 +1,7 @@
 //! Who can reach whom over TLS, and what those who cannot are told.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 use model::{ClusterId, Duration, NodeId, Role, Timestamp};
 use pki::{
     Credentials, Expected, Identity, NodeKey, RootCa,

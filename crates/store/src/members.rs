@@ -149,11 +149,25 @@ impl Members {
             self.transfer(None).await?;
             return Err(self.not_leader());
         }
-        let left: Vec<&Member> = members.iter().filter(|m| m.voter && m.raft_id != raft_id).collect();
-        if left.iter().filter(|m| m.reachable == Some(true)).count() <= left.len() / 2 {
-            return Err(MembershipError::Quorum(raft_id));
-        }
+        self.keeps_quorum(raft_id).await?;
         self.change(|| self.0.change_membership(ChangeMembers::RemoveVoters([raft_id].into()), false)).await
+    }
+
+    /// Waits until a majority of those who would be left is reachable; a new leader has yet to hear of them.
+    async fn keeps_quorum(&self, without: u64) -> Result<(), MembershipError> {
+        let give_up = Instant::now() + UNREACHABLE;
+        loop {
+            self.leading()?;
+            let left: Vec<Member> =
+                self.list().into_iter().filter(|m| m.voter && m.raft_id != without).collect();
+            if left.iter().filter(|m| m.reachable == Some(true)).count() > left.len() / 2 {
+                return Ok(());
+            }
+            if Instant::now() >= give_up {
+                return Err(MembershipError::Quorum(without));
+            }
+            sleep(POLL).await;
+        }
     }
 
     /// Hands leadership to `to`, or to the voter that is furthest.

@@ -66,7 +66,7 @@ async fn managers_agree_and_workers_are_turned_away() {
 
     let worker = dial(credentials(&ca, 3, Role::Worker), first.addr).await.unwrap();
     let request = VoteRequest { target: 1, ..VoteRequest::default() };
-    let refused = RaftClient::new(worker).vote(request.clone()).await.unwrap_err();
+    let refused = RaftClient::new(worker).vote(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     let bootstrap = Endpoint::from_shared(format!("http://{}", first.addr)).unwrap();
     let nameless =
