@@ -194,7 +194,7 @@ fn lock(data_root: &Path) -> Result<fs::File> {
 }
 
 /// Returns true in a user namespace that knows one uid only: what an ordinary user gets without subordinate ids.
-/// Source: user_namespaces(7), "/proc/[pid]/uid_map".
+/// Source: user_namespaces(7), `/proc/PID/uid_map`.
 fn in_single_uid_namespace() -> Result<bool> {
     let map = fs::read_to_string("/proc/self/uid_map").context("cannot read /proc/self/uid_map")?;
     let uids: u64 = map.lines().filter_map(|l| l.split_whitespace().nth(2)?.parse::<u64>().ok()).sum();

@@ -1,7 +1,7 @@
 //! This node's part in a swarm as the front door sees it: init, join, leave, and the ways to managers and to
 //! other nodes.
 //!
-//! Tasks (of tokio): one *supervisor*, made by [`NodeSwarm::open`], owns the running member and is told what to
+//! Tasks (of tokio): one *supervisor*, made by [`NodeSwarm::new`], owns the running member and is told what to
 //! do over a channel; it starts the member anew when its role changed.
 
 use crate::{

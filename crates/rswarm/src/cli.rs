@@ -221,7 +221,7 @@ pub(crate) struct SwarmJoin {
     pub(crate) data_path_addr: Option<String>,
     #[arg(long, default_value = "active", value_parser = ["active", "pause", "drain"])]
     pub(crate) availability: String,
-    /// A manager, HOST[:2377].
+    /// A manager; port 2377 unless named.
     #[arg(required = true, value_name = "HOST:PORT")]
     pub(crate) remote: Vec<String>,
 }
@@ -320,7 +320,7 @@ pub(crate) struct ServiceCreate {
     pub(crate) mode: String,
     #[arg(short, long)]
     pub(crate) env: Vec<String>,
-    /// [PUBLISHED:]TARGET[/PROTOCOL]
+    /// `[PUBLISHED:]TARGET[/PROTOCOL]`
     #[arg(short, long)]
     pub(crate) publish: Vec<String>,
     #[arg(long)]

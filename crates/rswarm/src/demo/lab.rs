@@ -57,8 +57,8 @@ impl HostPaths {
     }
 }
 
-/// Enters the namespaces a lab lives in. Call before any thread exists; returns in the process that must then
-/// start pid 1 ([`spawn_inside`]).
+/// Enters the namespaces a lab lives in. Call before any thread exists; the next child is
+/// pid 1 of the new pid namespace.
 ///
 /// # Errors
 /// Names the namespace the kernel refused and what to do about it.
