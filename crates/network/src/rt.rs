@@ -7,8 +7,7 @@
 use crate::{
     address::Mac,
     netlink::{
-        ACK, CREATE, DUMP, EXCL, Message, REPLACE, Socket, attribute, attributes, read_be32, read_str,
-        read_u32,
+        CREATE, DUMP, EXCL, Message, REPLACE, Socket, attribute, attributes, read_be32, read_str, read_u32,
     },
 };
 use ipnet::Ipv4Net;
@@ -324,7 +323,7 @@ impl Rt {
     }
 
     pub(crate) fn index(&mut self, name: &str) -> io::Result<u32> {
-        let mut message = Message::new(RTM_GETLINK, ACK, &ifinfo(0, 0, 0));
+        let mut message = Message::new(RTM_GETLINK, 0, &ifinfo(0, 0, 0));
         message.str(IFLA_IFNAME, name);
         let replies = self.socket.exchange(message)?;
         let body = replies.first().map(|r| r.body.as_slice()).unwrap_or_default();

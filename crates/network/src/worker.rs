@@ -434,6 +434,9 @@ impl Worker {
                 for object in known.difference(&objects).filter(|o| matches!(o, Object::Address { .. })) {
                     drop(rt.delete(object));
                 }
+                // The inner ends of new veths are born down.
+                let links: BTreeSet<&str> = objects.difference(&known).filter_map(Object::link).collect();
+                links.into_iter().try_for_each(|link| rt.set_up(link))?;
                 merge(&mut inner, add_missing(&mut rt, &objects, &known));
             }
             if let Some(rules) = rules
