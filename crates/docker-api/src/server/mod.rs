@@ -15,8 +15,13 @@
 //! *Invariant:* a request that came through a tunnel is never sent on: there are no loops.
 
 mod cluster;
+mod container_create;
+mod container_json;
+mod containers;
 mod error;
+mod execs;
 mod filters;
+mod hijack;
 mod images;
 mod listen;
 mod networks;
@@ -178,6 +183,8 @@ fn router(state: State) -> Router {
         .merge(secrets::routes())
         .merge(stacks::routes())
         .merge(networks::routes())
+        .merge(containers::routes())
+        .merge(execs::routes())
         .merge(images::routes())
         .merge(volumes::routes())
         .fallback(async || ApiError::not_found("page not found"))

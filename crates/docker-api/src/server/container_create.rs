@@ -1,0 +1,306 @@
+//! `POST /containers/create`: Docker's JSON to what the engine takes. What the engine cannot do is refused by
+//! name, never dropped.
+
+use super::ApiError;
+use crate::types;
+use engine::{
+    ContainerConfig, Device, EndpointConfig, Healthcheck, HostConfig, LogConfig, Mount, MountKind, NetworkMode, Port,
+    PortBinding, Resources, RestartPolicy, Ulimit,
+};
+use model::Duration;
+use std::{collections::BTreeMap, net::IpAddr};
+
+fn given(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn bad(text: impl Into<String>) -> ApiError {
+    ApiError::bad_request(text)
+}
+
+fn unsigned(what: &str, value: i64) -> Result<u64, ApiError> {
+    u64::try_from(value).map_err(|_| bad(format!("{what} must not be negative")))
+}
+
+/// Docker's nanoseconds; 0 is "not given".
+fn nanos(what: &str, value: i64) -> Result<Option<Duration>, ApiError> {
+    Ok(Some(Duration::from_nanos(unsigned(what, value)?)).filter(|d| !d.is_zero()))
+}
+
+fn parse<T: std::str::FromStr>(what: &str, text: &str) -> Result<T, ApiError> {
+    text.parse().map_err(|_| bad(format!("invalid {what}: {text:?}")))
+}
+
+fn addresses(what: &str, texts: &[String]) -> Result<Vec<IpAddr>, ApiError> {
+    texts.iter().map(|t| parse(what, t)).collect()
+}
+
+/// Reads a whole request.
+///
+/// # Errors
+/// 400 for what means nothing, 501 for what the engine cannot do; both name the field.
+pub(super) fn container_config(
+    name: Option<&str>,
+    request: types::ContainerCreate,
+) -> Result<ContainerConfig, ApiError> {
+    let types::ContainerCreate { config, host_config, networking_config } = request;
+    let stop_timeout = match config.stop_timeout {
+        Some(seconds) if seconds < 0 => Some(Duration::MAX),
+        Some(seconds) => Some(Duration::from_secs(unsigned("StopTimeout", seconds)?)),
+        None => None,
+    };
+    let endpoints = networking_config.unwrap_or_default().endpoints_config;
+    Ok(ContainerConfig {
+        name: name.map(|n| n.trim_start_matches('/').to_owned()),
+        image: config.image,
+        cmd: config.cmd.map(|c| c.0),
+        entrypoint: config.entrypoint.map(|e| e.0),
+        env: config.env,
+        user: given(config.user),
+        working_dir: given(config.working_dir),
+        hostname: given(config.hostname),
+        domainname: given(config.domainname),
+        labels: config.labels,
+        tty: config.tty,
+        open_stdin: config.open_stdin,
+        stdin_once: config.stdin_once,
+        attach_stdin: config.attach_stdin,
+        attach_stdout: config.attach_stdout,
+        attach_stderr: config.attach_stderr,
+        stop_signal: given(config.stop_signal),
+        stop_timeout,
+        healthcheck: config.healthcheck.map(healthcheck).transpose()?,
+        exposed_ports: config
+            .exposed_ports
+            .keys()
+            .map(|p| parse("port", p))
+            .collect::<Result<_, _>>()?,
+        volumes: config.volumes.unwrap_or_default().into_keys().collect(),
+        host: host(host_config.unwrap_or_default())?,
+        endpoints: endpoints
+            .into_iter()
+            .map(|(network, settings)| Ok((network, endpoint(settings.unwrap_or_default())?)))
+            .collect::<Result<_, ApiError>>()?,
+    })
+}
+
+fn endpoint(settings: types::EndpointSettings) -> Result<EndpointConfig, ApiError> {
+    let ipam = settings.ipam_config.unwrap_or_default();
+    let address = |text: String| given(text).map(|t| parse("address", &t)).transpose();
+    Ok(EndpointConfig {
+        aliases: settings.aliases.unwrap_or_default(),
+        ipv4_address: address(ipam.ipv4_address)?,
+        ipv6_address: address(ipam.ipv6_address)?,
+    })
+}
+
+fn healthcheck(from: types::Health) -> Result<Healthcheck, ApiError> {
+    Ok(Healthcheck {
+        test: from.test,
+        interval: nanos("Healthcheck.Interval", from.interval)?,
+        timeout: nanos("Healthcheck.Timeout", from.timeout)?,
+        start_period: nanos("Healthcheck.StartPeriod", from.start_period)?,
+        start_interval: nanos("Healthcheck.StartInterval", from.start_interval)?,
+        retries: u32::try_from(from.retries).ok().filter(|r| *r > 0),
+    })
+}
+
+fn host(from: types::HostConfig) -> Result<HostConfig, ApiError> {
+    let refused = [
+        ("HostConfig.StorageOpt", !from.storage_opt.is_empty()),
+        ("HostConfig.UsernsMode", !matches!(from.userns_mode.as_str(), "" | "host")),
+        ("HostConfig.VolumeDriver", !matches!(from.volume_driver.as_str(), "" | "local")),
+        ("HostConfig.DeviceRequests", from.resources.device_requests.as_ref().is_some_and(|d| !d.is_empty())),
+    ];
+    if let Some((field, _)) = refused.iter().find(|(_, asked)| *asked) {
+        return Err(ApiError::not_implemented(format!("{field} is not supported")));
+    }
+    let restart = restart_policy(&from.restart_policy)?;
+    if from.auto_remove && restart != RestartPolicy::No {
+        return Err(bad("can't create 'AutoRemove' container with restart policy"));
+    }
+    Ok(HostConfig {
+        binds: from.binds.unwrap_or_default(),
+        mounts: from.mounts.into_iter().map(mount).collect::<Result<_, _>>()?,
+        volumes_from: from.volumes_from.unwrap_or_default(),
+        tmpfs: from.tmpfs,
+        port_bindings: port_bindings(&from.port_bindings)?,
+        publish_all_ports: from.publish_all_ports,
+        network_mode: NetworkMode::from(from.network_mode.as_str()),
+        dns: addresses("Dns", &from.dns)?,
+        dns_search: from.dns_search,
+        dns_options: from.dns_options,
+        extra_hosts: from.extra_hosts.unwrap_or_default(),
+        links: from.links.unwrap_or_default(),
+        cap_add: from.cap_add.map(|c| c.0).unwrap_or_default(),
+        cap_drop: from.cap_drop.map(|c| c.0).unwrap_or_default(),
+        privileged: from.privileged,
+        read_only: from.readonly_rootfs,
+        init: from.init,
+        ulimits: from.resources.ulimits.clone().unwrap_or_default().into_iter().map(ulimit).collect(),
+        sysctls: from.sysctls,
+        devices: from.resources.devices.iter().map(device).collect(),
+        resources: resources(&from.resources)?,
+        restart,
+        auto_remove: from.auto_remove,
+        log: LogConfig { driver: from.log_config.kind, options: from.log_config.config },
+        shm_size_bytes: Some(unsigned("ShmSize", from.shm_size)?).filter(|s| *s > 0),
+        oom_score_adj: from.oom_score_adj,
+        security_opts: from.security_opt.unwrap_or_default(),
+        group_add: from.group_add.unwrap_or_default(),
+        pid_mode: from.pid_mode,
+        ipc_mode: from.ipc_mode,
+        uts_mode: from.uts_mode,
+        cgroupns_mode: from.cgroupns_mode,
+        cgroup_parent: given(from.resources.cgroup_parent.clone()),
+        runtime: given(from.runtime),
+        masked_paths: from.masked_paths,
+        readonly_paths: from.readonly_paths,
+        annotations: from.annotations,
+        ..HostConfig::default()
+    })
+}
+
+fn ulimit(from: types::Ulimit) -> Ulimit {
+    Ulimit { name: from.name, soft: from.soft, hard: from.hard }
+}
+
+fn device(from: &types::Device) -> Device {
+    Device {
+        host_path: from.path_on_host.clone(),
+        container_path: from.path_in_container.clone(),
+        permissions: from.cgroup_permissions.clone(),
+    }
+}
+
+/// Reads Docker's limits.
+///
+/// # Errors
+/// 400 for a negative one.
+pub(super) fn resources(from: &types::ContainerResources) -> Result<Resources, ApiError> {
+    Ok(Resources {
+        cpu_nanos: unsigned("NanoCpus", from.nano_cpus)?,
+        cpu_shares: unsigned("CpuShares", from.cpu_shares)?,
+        cpu_period: unsigned("CpuPeriod", from.cpu_period)?,
+        cpu_quota: from.cpu_quota,
+        cpuset_cpus: from.cpuset_cpus.clone(),
+        cpuset_mems: from.cpuset_mems.clone(),
+        memory_bytes: unsigned("Memory", from.memory)?,
+        memory_reservation_bytes: unsigned("MemoryReservation", from.memory_reservation)?,
+        memory_swap_bytes: from.memory_swap,
+        pids_limit: from.pids_limit,
+        blkio_weight: from.blkio_weight,
+        oom_kill_disable: from.oom_kill_disable.unwrap_or(false),
+    })
+}
+
+/// Reads Docker's restart policy.
+///
+/// # Errors
+/// 400 for a word that is none.
+pub(super) fn restart_policy(from: &types::RestartPolicy) -> Result<RestartPolicy, ApiError> {
+    let retries = u32::try_from(from.maximum_retry_count).ok().filter(|n| *n > 0);
+    Ok(match from.name.as_str() {
+        "" | "no" => RestartPolicy::No,
+        "always" => RestartPolicy::Always,
+        "unless-stopped" => RestartPolicy::UnlessStopped,
+        "on-failure" => RestartPolicy::OnFailure { max_retries: retries },
+        other => return Err(bad(format!("invalid restart policy: unknown policy '{other}'"))),
+    })
+}
+
+/// Reads `{"80/tcp": [{"HostIp", "HostPort"}]}`; a host port may be a range, of which the first free one is not
+/// chosen here: a range of one container port means its first port.
+fn port_bindings(
+    from: &BTreeMap<String, Option<Vec<types::PortBinding>>>,
+) -> Result<Vec<PortBinding>, ApiError> {
+    let mut all = Vec::new();
+    for (port, bindings) in from {
+        let container: Port = parse("port", port)?;
+        for binding in bindings.iter().flatten() {
+            let host_port = match binding.host_port.split('-').next().unwrap_or_default() {
+                "" | "0" => None,
+                text => Some(parse("port specification", text)?),
+            };
+            let host_ip = given(binding.host_ip.clone()).map(|t| parse("host IP", &t)).transpose()?;
+            all.push(PortBinding {
+                container,
+                host_ip: host_ip.filter(|ip: &IpAddr| !ip.is_unspecified()),
+                host_port,
+            });
+        }
+    }
+    Ok(all)
+}
+
+fn mount(from: types::Mount) -> Result<Mount, ApiError> {
+    let kind = match from.kind.as_str() {
+        "bind" => {
+            let options = from.bind_options.unwrap_or_default();
+            MountKind::Bind {
+                source: from.source,
+                propagation: given(options.propagation),
+                create: options.create_mountpoint,
+                non_recursive: options.non_recursive,
+            }
+        }
+        "volume" | "" => {
+            let options = from.volume_options.unwrap_or_default();
+            let driver = options.driver_config.unwrap_or_default();
+            MountKind::Volume {
+                name: given(from.source),
+                driver: given(driver.name),
+                driver_opts: driver.options,
+                labels: options.labels,
+                no_copy: options.no_copy,
+                subpath: given(options.subpath),
+            }
+        }
+        "tmpfs" => {
+            let options = from.tmpfs_options.unwrap_or_default();
+            MountKind::Tmpfs {
+                size_bytes: Some(unsigned("TmpfsOptions.SizeBytes", options.size_bytes)?).filter(|s| *s > 0),
+                mode: Some(options.mode).filter(|m| *m > 0),
+            }
+        }
+        other => return Err(bad(format!("mount type unknown: {other:?}"))),
+    };
+    Ok(Mount { target: from.target, read_only: from.read_only, kind })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<ContainerConfig, ApiError> {
+        container_config(Some("web"), types::parse(json.as_bytes()).expect("valid JSON"))
+    }
+
+    #[test]
+    fn what_docker_run_sends_is_understood() {
+        let config = read(
+            r#"{"Image":"x","Cmd":"ls","ExposedPorts":{"80/tcp":{}},"HostConfig":{"NetworkMode":"default",
+            "PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"8080"}]},"RestartPolicy":{"Name":"on-failure",
+            "MaximumRetryCount":3},"Memory":1048576,"Binds":["/a:/b:ro"]}}"#,
+        )
+        .unwrap();
+        assert_eq!(config.name.as_deref(), Some("web"));
+        assert_eq!(config.host.port_bindings[0].host_port, Some(8080));
+        assert_eq!(config.host.restart, RestartPolicy::OnFailure { max_retries: Some(3) });
+        assert_eq!(config.host.network_mode, NetworkMode::Bridge);
+        assert_eq!(config.host.resources.memory_bytes, 1 << 20);
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_named() {
+        for (json, field) in [
+            (r#"{"HostConfig":{"DeviceRequests":[{"Driver":"nvidia"}]}}"#, "DeviceRequests"),
+            (r#"{"HostConfig":{"RestartPolicy":{"Name":"sometimes"}}}"#, "sometimes"),
+            (r#"{"HostConfig":{"Memory":-1}}"#, "Memory"),
+            (r#"{"HostConfig":{"Mounts":[{"Type":"npipe","Target":"/x"}]}}"#, "npipe"),
+        ] {
+            let error = read(json).unwrap_err();
+            assert!(error.message.contains(field), "{error}");
+        }
+    }
+}

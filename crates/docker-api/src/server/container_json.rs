@@ -1,0 +1,358 @@
+//! Containers as Docker's JSON. Source: Docker API `ContainerSummary`, `ContainerInspectResponse`, `ContainerStats`.
+
+use crate::types;
+use engine::{Container, Status};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn time(at: Option<model::Timestamp>) -> types::Time {
+    types::Time(at)
+}
+
+/// Words an age as Docker's CLI does: `5 minutes`.
+fn ago(nanos: i64) -> String {
+    let seconds = nanos.max(0) / 1_000_000_000;
+    let count = |n: i64, unit: &str| if n == 1 { format!("{n} {unit}") } else { format!("{n} {unit}s") };
+    match seconds {
+        0 => "Less than a second".to_owned(),
+        1..60 => count(seconds, "second"),
+        60..120 => "About a minute".to_owned(),
+        120..3600 => count(seconds / 60, "minute"),
+        3600..7200 => "About an hour".to_owned(),
+        7200..172_800 => count(seconds / 3600, "hour"),
+        _ => count(seconds / 86_400, "day"),
+    }
+}
+
+/// Docker's status line: `Up 5 minutes (healthy)`, `Exited (1) 2 hours ago`.
+fn status_line(container: &Container) -> String {
+    let now = time::OffsetDateTime::now_utc().unix_timestamp_nanos();
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let since = |at: Option<model::Timestamp>| ago(now.saturating_sub(at.unwrap_or_default().0));
+    let state = &container.state;
+    let health = container.health().map(|h| match h.status.as_str() {
+        "starting" => " (health: starting)".to_owned(),
+        word => format!(" ({word})"),
+    });
+    match state.status {
+        Status::Running => format!("Up {}{}", since(state.started_at), health.unwrap_or_default()),
+        Status::Paused => format!("Up {} (Paused)", since(state.started_at)),
+        Status::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(state.finished_at)),
+        Status::Removing => "Removal In Progress".to_owned(),
+        Status::Dead => "Dead".to_owned(),
+        Status::Created => "Created".to_owned(),
+        Status::Exited => format!("Exited ({}) {} ago", state.exit_code, since(state.finished_at)),
+    }
+}
+
+fn mounts(container: &Container) -> Vec<types::MountPoint> {
+    let json = |m: &engine::MountPoint| types::MountPoint {
+        kind: m.kind.as_str().to_owned(),
+        name: m.name.clone(),
+        source: m.source.display().to_string(),
+        destination: m.destination.clone(),
+        driver: m.driver.clone(),
+        mode: m.mode.clone(),
+        rw: m.writable,
+        propagation: m.propagation.clone(),
+    };
+    container.mounts.iter().map(json).collect()
+}
+
+fn networks(container: &Container) -> BTreeMap<String, types::EndpointSettings> {
+    let text = |ip: Option<std::net::IpAddr>| ip.map(|a| a.to_string()).unwrap_or_default();
+    let json = |e: &engine::Endpoint| types::EndpointSettings {
+        aliases: (!e.aliases.is_empty()).then(|| e.aliases.clone()),
+        mac_address: e.mac.clone(),
+        network_id: e.network_id.clone(),
+        endpoint_id: e.endpoint_id.clone(),
+        gateway: text(e.gateway),
+        ip_address: text(e.address),
+        ip_prefix_len: i64::from(e.prefix_len),
+        ..Default::default()
+    };
+    container.networks.iter().map(|(name, e)| (name.clone(), json(e))).collect()
+}
+
+pub(super) fn summary(container: &Container) -> types::ContainerSummary {
+    let command: Vec<&str> =
+        std::iter::once(container.path.as_str()).chain(container.args.iter().map(String::as_str)).collect();
+    let mut ports: Vec<types::SummaryPort> = container
+        .ports
+        .iter()
+        .map(|p| {
+            let (private_port, kind) = split_port(&p.container);
+            let ip = p.host_ip.map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string());
+            types::SummaryPort { ip, private_port, public_port: p.host_port, kind }
+        })
+        .collect();
+    for port in &container.config.exposed_ports {
+        if !container.ports.iter().any(|p| p.container == *port) {
+            let (private_port, kind) = split_port(port);
+            ports.push(types::SummaryPort { private_port, kind, ..Default::default() });
+        }
+    }
+    types::ContainerSummary {
+        id: container.id.clone(),
+        names: vec![format!("/{}", container.name)],
+        image: container.config.image.clone(),
+        image_id: container.image_id.clone(),
+        command: command.join(" "),
+        created: container.created_at.0 / 1_000_000_000,
+        ports,
+        labels: container.config.labels.clone(),
+        state: container.state.status.as_str().to_owned(),
+        status: status_line(container),
+        host_config: types::SummaryHostConfig {
+            network_mode: container.config.host.network_mode.to_string(),
+            ..Default::default()
+        },
+        network_settings: types::SummaryNetworks { networks: networks(container) },
+        mounts: mounts(container),
+        ..Default::default()
+    }
+}
+
+fn split_port(port: &engine::Port) -> (u16, String) {
+    let text = port.to_string();
+    (port.number, text.rsplit_once('/').map_or("tcp", |(_, kind)| kind).to_owned())
+}
+
+fn state(container: &Container) -> types::ContainerState {
+    let state = &container.state;
+    types::ContainerState {
+        status: state.status.as_str().to_owned(),
+        running: state.is_running(),
+        paused: state.status == Status::Paused,
+        restarting: state.status == Status::Restarting,
+        oom_killed: state.oom_killed,
+        dead: state.status == Status::Dead,
+        pid: state.pid.unwrap_or(0),
+        exit_code: state.exit_code,
+        error: state.error.clone(),
+        started_at: time(state.started_at),
+        finished_at: time(state.finished_at),
+        health: container.health().map(|h| types::HealthState {
+            status: h.status.as_str().to_owned(),
+            failing_streak: h.failing_streak,
+            log: h
+                .log
+                .iter()
+                .map(|p| types::HealthProbe {
+                    start: time(Some(p.start)),
+                    end: time(Some(p.end)),
+                    exit_code: p.exit_code,
+                    output: p.output.clone(),
+                })
+                .collect(),
+        }),
+    }
+}
+
+pub(super) fn inspect(container: &Container) -> types::ContainerInspect {
+    let config = &container.config;
+    let host = &config.host;
+    let mut ports: BTreeMap<String, Option<Vec<types::PortBinding>>> =
+        config.exposed_ports.iter().map(|p| (p.to_string(), None)).collect();
+    for port in &container.ports {
+        let binding = types::PortBinding {
+            host_ip: port.host_ip.map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string()),
+            host_port: port.host_port.to_string(),
+        };
+        ports.entry(port.container.to_string()).or_default().get_or_insert_default().push(binding);
+    }
+    let mut port_bindings: BTreeMap<String, Option<Vec<types::PortBinding>>> = BTreeMap::new();
+    for asked in &host.port_bindings {
+        let binding = types::PortBinding {
+            host_ip: asked.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+            host_port: asked.host_port.map(|p| p.to_string()).unwrap_or_default(),
+        };
+        port_bindings.entry(asked.container.to_string()).or_default().get_or_insert_default().push(binding);
+    }
+    let bridge = container.networks.get("bridge").cloned().unwrap_or_default();
+    let text = |ip: Option<std::net::IpAddr>| ip.map(|a| a.to_string()).unwrap_or_default();
+    let (restart_name, maximum_retry_count) = match host.restart {
+        engine::RestartPolicy::No => ("no", 0),
+        engine::RestartPolicy::Always => ("always", 0),
+        engine::RestartPolicy::UnlessStopped => ("unless-stopped", 0),
+        engine::RestartPolicy::OnFailure { max_retries } => ("on-failure", i64::from(max_retries.unwrap_or(0))),
+    };
+    let limits = &host.resources;
+    types::ContainerInspect {
+        id: container.id.clone(),
+        created: time(Some(container.created_at)),
+        path: container.path.clone(),
+        args: container.args.clone(),
+        state: state(container),
+        image: container.image_id.clone(),
+        resolv_conf_path: container.resolv_conf_path.display().to_string(),
+        hostname_path: container.hostname_path.display().to_string(),
+        hosts_path: container.hosts_path.display().to_string(),
+        log_path: container.log_path.display().to_string(),
+        name: format!("/{}", container.name),
+        restart_count: i64::from(container.restart_count),
+        driver: "overlay2".to_owned(),
+        platform: "linux".to_owned(),
+        exec_ids: (!container.exec_ids.is_empty()).then(|| container.exec_ids.clone()),
+        host_config: types::HostConfig {
+            binds: (!host.binds.is_empty()).then(|| host.binds.clone()),
+            log_config: types::LogConfig {
+                kind: if host.log.driver.is_empty() { "json-file".to_owned() } else { host.log.driver.clone() },
+                config: host.log.options.clone(),
+            },
+            network_mode: host.network_mode.to_string(),
+            port_bindings,
+            restart_policy: types::RestartPolicy { name: restart_name.to_owned(), maximum_retry_count },
+            auto_remove: host.auto_remove,
+            cap_add: (!host.cap_add.is_empty()).then(|| types::StrSlice(host.cap_add.clone())),
+            cap_drop: (!host.cap_drop.is_empty()).then(|| types::StrSlice(host.cap_drop.clone())),
+            extra_hosts: (!host.extra_hosts.is_empty()).then(|| host.extra_hosts.clone()),
+            oom_score_adj: host.oom_score_adj,
+            pid_mode: host.pid_mode.clone(),
+            ipc_mode: if host.ipc_mode.is_empty() { "private".to_owned() } else { host.ipc_mode.clone() },
+            privileged: host.privileged,
+            readonly_rootfs: host.read_only,
+            security_opt: (!host.security_opts.is_empty()).then(|| host.security_opts.clone()),
+            shm_size: signed(host.shm_size_bytes.unwrap_or(64 << 20)),
+            init: host.init,
+            tmpfs: host.tmpfs.clone(),
+            sysctls: host.sysctls.clone(),
+            runtime: "rswarm".to_owned(),
+            resources: types::ContainerResources {
+                cpu_shares: signed(limits.cpu_shares),
+                memory: signed(limits.memory_bytes),
+                nano_cpus: signed(limits.cpu_nanos),
+                cpuset_cpus: limits.cpuset_cpus.clone(),
+                memory_reservation: signed(limits.memory_reservation_bytes),
+                memory_swap: limits.memory_swap_bytes,
+                pids_limit: limits.pids_limit,
+                ..Default::default()
+            },
+            ..Default::default()
+        },
+        graph_driver: types::GraphDriver { name: "overlay2".to_owned(), ..Default::default() },
+        mounts: mounts(container),
+        config: types::ContainerConfig {
+            hostname: config.hostname.clone().unwrap_or_else(|| container.id.chars().take(12).collect()),
+            domainname: config.domainname.clone().unwrap_or_default(),
+            user: config.user.clone().unwrap_or_default(),
+            attach_stdin: config.attach_stdin,
+            attach_stdout: config.attach_stdout,
+            attach_stderr: config.attach_stderr,
+            exposed_ports: config
+                .exposed_ports
+                .iter()
+                .map(|p| (p.to_string(), types::Empty::default()))
+                .collect(),
+            tty: config.tty,
+            open_stdin: config.open_stdin,
+            stdin_once: config.stdin_once,
+            env: config.env.clone(),
+            cmd: config.cmd.clone().map(types::StrSlice),
+            image: config.image.clone(),
+            working_dir: config.working_dir.clone().unwrap_or_default(),
+            entrypoint: config.entrypoint.clone().map(types::StrSlice),
+            labels: config.labels.clone(),
+            stop_signal: config.stop_signal.clone().unwrap_or_default(),
+            ..Default::default()
+        },
+        network_settings: types::NetworkSettings {
+            sandbox_key: container.netns.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
+            ports,
+            gateway: text(bridge.gateway),
+            ip_address: text(bridge.address),
+            ip_prefix_len: i64::from(bridge.prefix_len),
+            mac_address: bridge.mac,
+            networks: networks(container),
+            ..Default::default()
+        },
+        ..Default::default()
+    }
+}
+
+/// Two samples as Docker's CLI wants them: the one before beside the one now.
+pub(super) fn stats(container: &Container, before: &engine::Stats, now: &engine::Stats) -> Value {
+    let cpu = |s: &engine::Stats| {
+        json!({
+            "cpu_usage": {
+                "total_usage": s.cpu.total, "usage_in_usermode": s.cpu.user, "usage_in_kernelmode": s.cpu.kernel,
+            },
+            "system_cpu_usage": s.cpu.system,
+            "online_cpus": s.cpu.online_cpus,
+            "throttling_data": {
+                "periods": s.cpu.periods, "throttled_periods": s.cpu.throttled_periods,
+                "throttled_time": s.cpu.throttled,
+            },
+        })
+    };
+    let networks: BTreeMap<&String, Value> = now
+        .networks
+        .iter()
+        .map(|(name, n)| {
+            let counters = json!({
+                "rx_bytes": n.rx_bytes, "rx_packets": n.rx_packets, "rx_errors": n.rx_errors,
+                "rx_dropped": n.rx_dropped, "tx_bytes": n.tx_bytes, "tx_packets": n.tx_packets,
+                "tx_errors": n.tx_errors, "tx_dropped": n.tx_dropped,
+            });
+            (name, counters)
+        })
+        .collect();
+    let io: Vec<Value> = now
+        .blkio
+        .iter()
+        .flat_map(|d| {
+            [("read", d.read_bytes), ("write", d.write_bytes)]
+                .map(|(op, value)| json!({"major": d.major, "minor": d.minor, "op": op, "value": value}))
+        })
+        .collect();
+    json!({
+        "id": container.id, "name": format!("/{}", container.name),
+        "read": types::Time(Some(now.read_at)), "preread": types::Time(Some(before.read_at)),
+        "cpu_stats": cpu(now), "precpu_stats": cpu(before),
+        "memory_stats": {
+            "usage": now.memory.usage, "max_usage": now.memory.max_usage, "limit": now.memory.limit,
+            "stats": now.memory.stats,
+        },
+        "networks": networks,
+        "blkio_stats": {"io_service_bytes_recursive": io},
+        "pids_stats": {"current": now.pids_current, "limit": now.pids_limit},
+        "num_procs": 0, "storage_stats": {},
+    })
+}
+
+/// Source: Docker API `ContainerArchiveInfo`; `mode` is Go's `os.FileMode`, which has bits of its own for kinds.
+pub(super) fn path_stat(stat: &engine::PathStat) -> Value {
+    let kind = match stat.mode & 0o170_000 {
+        0o040_000 => 1 << 31,
+        0o120_000 => 1 << 27,
+        0o060_000 => 1 << 26,
+        0o020_000 => 1 << 26 | 1 << 21,
+        0o010_000 => 1 << 25,
+        0o140_000 => 1 << 24,
+        _ => 0u32,
+    };
+    let special = [(0o4000, 1 << 23), (0o2000, 1 << 22), (0o1000, 1 << 20)];
+    let special = special.iter().filter(|(bit, _)| stat.mode & bit != 0).fold(0u32, |all, (_, go)| all | go);
+    json!({
+        "name": stat.name, "size": stat.size, "mode": kind | special | stat.mode & 0o777,
+        "mtime": types::Time(Some(stat.modified_at)), "linkTarget": stat.link_target,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_worded_as_docker_does() {
+        for (seconds, words) in
+            [(0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (90, "About a minute"), (7300, "2 hours")]
+        {
+            assert_eq!(ago(seconds * 1_000_000_000), words);
+        }
+    }
+}

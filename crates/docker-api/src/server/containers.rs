@@ -1,0 +1,367 @@
+//! `/containers`: the containers of this host, and (through `proxy`) those of the swarm's tasks elsewhere.
+
+use super::{
+    ApiError, State, container_create, container_json,
+    hijack::hijack,
+    request::{Json as JsonBody, Params},
+};
+use crate::types;
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, Request, State as Use},
+    http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use engine::{
+    AttachOptions, ListOptions, LogEntry, LogOptions, LogStream, RemoveOptions, StopOptions, WaitCondition, Wanted,
+};
+use futures::{StreamExt as _, TryStreamExt as _};
+use model::{Duration, Timestamp};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::io::{ReaderStream, StreamReader};
+
+pub(super) fn routes() -> Router<State> {
+    Router::new()
+        .route("/containers/json", get(list))
+        .route("/containers/create", post(create))
+        .route("/containers/prune", post(prune))
+        .route("/containers/{id}/json", get(inspect))
+        .route("/containers/{id}/{action}", post(act))
+        .route("/containers/{id}/wait", post(wait))
+        .route("/containers/{id}/attach", post(attach))
+        .route("/containers/{id}/logs", get(logs))
+        .route("/containers/{id}/top", get(top))
+        .route("/containers/{id}/stats", get(stats))
+        .route("/containers/{id}/changes", get(changes))
+        .route("/containers/{id}/export", get(export))
+        .route("/containers/{id}/archive", get(archive_get).put(archive_put))
+        .route("/containers/{id}", axum::routing::delete(remove))
+}
+
+async fn list(Use(state): Use<State>, params: Params) -> Result<Json<Vec<types::ContainerSummary>>, ApiError> {
+    let filters = params.filters()?;
+    let options = ListOptions {
+        // Asking for a state means asking for all of that state.
+        all: params.flag("all") || !filters.get("status").is_empty(),
+        limit: params.number::<i64>("limit")?.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0),
+        filters: filters.engine(),
+    };
+    let engine = state.engine()?;
+    let mut all = Vec::new();
+    for container in engine.list(options).await? {
+        let mut row = container_json::summary(&container);
+        if params.flag("size") {
+            let size = engine.size(&container.id).await?;
+            row.size_rw = i64::try_from(size.writable).unwrap_or(i64::MAX);
+            row.size_root_fs = i64::try_from(size.root).unwrap_or(i64::MAX);
+        }
+        all.push(row);
+    }
+    Ok(Json(all))
+}
+
+async fn create(
+    Use(state): Use<State>,
+    params: Params,
+    JsonBody(request): JsonBody<types::ContainerCreate>,
+) -> Result<(StatusCode, Json<types::Created>), ApiError> {
+    let config = container_create::container_config(params.get("name"), request)?;
+    let created = state.engine()?.create(config).await?;
+    Ok((StatusCode::CREATED, Json(types::Created { id: created.id, warnings: created.warnings })))
+}
+
+async fn inspect(
+    Use(state): Use<State>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Json<types::ContainerInspect>, ApiError> {
+    let engine = state.engine()?;
+    let container = engine.inspect(&id)?;
+    let mut json = container_json::inspect(&container);
+    if params.flag("size") {
+        let size = engine.size(&id).await?;
+        json.size_rw = i64::try_from(size.writable).ok();
+        json.size_root_fs = i64::try_from(size.root).ok();
+    }
+    Ok(Json(json))
+}
+
+/// Docker's seconds: negative means for ever.
+fn timeout(params: &Params) -> Result<Option<Duration>, ApiError> {
+    Ok(params.number::<i64>("t")?.map(|t| u64::try_from(t).map_or(Duration::MAX, Duration::from_secs)))
+}
+
+/// What answers with nothing but success.
+async fn act(
+    Use(state): Use<State>,
+    Path((id, action)): Path<(String, String)>,
+    params: Params,
+    JsonBody(update): JsonBody<types::ContainerUpdate>,
+) -> Result<Response, ApiError> {
+    let engine = state.engine()?;
+    let stop = || Ok::<_, ApiError>(StopOptions { signal: params.get("signal").map(str::to_owned), timeout: timeout(&params)? });
+    match action.as_str() {
+        "start" => engine.start(&id).await?,
+        "stop" => engine.stop(&id, stop()?).await?,
+        "restart" => engine.restart(&id, stop()?).await?,
+        "kill" => engine.kill(&id, params.get("signal")).await?,
+        "pause" => engine.pause(&id).await?,
+        "unpause" => engine.unpause(&id).await?,
+        "rename" => {
+            let name = params.get("name").ok_or_else(|| ApiError::bad_request("New container name cannot be empty"))?;
+            engine.rename(&id, name).await?;
+        }
+        "resize" => {
+            engine.resize(&id, params.number("h")?.unwrap_or(0), params.number("w")?.unwrap_or(0)).await?;
+            return Ok(StatusCode::OK.into_response());
+        }
+        "update" => {
+            let restart = update.restart_policy.as_ref().map(container_create::restart_policy).transpose()?;
+            let resources = container_create::resources(&update.resources)?;
+            engine.update(&id, engine::Update { resources, restart }).await?;
+            return Ok(Json(types::ContainerUpdated::default()).into_response());
+        }
+        _ => return Err(ApiError::not_found("page not found")),
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn remove(Use(state): Use<State>, Path(id): Path<String>, params: Params) -> Result<StatusCode, ApiError> {
+    let options = RemoveOptions { force: params.flag("force"), volumes: params.flag("v") };
+    state.engine()?.remove(&id, options).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::ContainersPruned>, ApiError> {
+    let pruned = state.engine()?.prune_containers(&params.filters()?.engine()).await?;
+    Ok(Json(types::ContainersPruned {
+        containers_deleted: pruned.removed,
+        space_reclaimed: pruned.reclaimed_bytes,
+    }))
+}
+
+/// The headers go out at once: a client starts the container only once it knows that it is waited for.
+async fn wait(Use(state): Use<State>, Path(id): Path<String>, params: Params) -> Result<Response, ApiError> {
+    let condition = match params.get("condition").unwrap_or("not-running") {
+        "not-running" => WaitCondition::NotRunning,
+        "next-exit" => WaitCondition::NextExit,
+        "removed" => WaitCondition::Removed,
+        other => return Err(ApiError::bad_request(format!("invalid condition: {other:?}"))),
+    };
+    let waiting = state.engine()?.wait(&id, condition)?;
+    let answer = futures::stream::once(async move {
+        let exit = waiting.exit().await;
+        let error = exit.error.map(|message| types::WaitError { message });
+        serde_json::to_vec(&types::ContainerWaited { status_code: i64::from(exit.code), error })
+    });
+    Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(answer)).into_response())
+}
+
+async fn attach(
+    Use(state): Use<State>,
+    Path(id): Path<String>,
+    params: Params,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let engine = state.engine()?;
+    let container = engine.inspect(&id)?;
+    let (stdout, stderr) = (params.flag("stdout"), params.flag("stderr"));
+    let wanted = if params.flag("stream") {
+        Wanted { stdin: params.flag("stdin"), stdout, stderr }
+    } else {
+        Wanted::default()
+    };
+    let mut before = Vec::new();
+    if params.flag("logs") {
+        let options = LogOptions { stdout, stderr, ..LogOptions::default() };
+        let mut entries = engine.logs(&id, options).await?;
+        while let Some(entry) = entries.recv().await {
+            before.push(entry_bytes(&entry?, container.config.tty, false, false));
+        }
+    }
+    let streams = engine.attach(&id, AttachOptions { streams: wanted }).await?;
+    hijack(&state, request, streams, container.config.tty, before)
+}
+
+/// Reads Docker's `since` and `until`: seconds since 1970 with an optional fraction, or RFC 3339.
+fn moment(params: &Params, key: &str) -> Result<Option<Timestamp>, ApiError> {
+    let Some(text) = params.get(key).filter(|t| *t != "0") else { return Ok(None) };
+    if let Some(time) = types::Time::parse(text) {
+        return Ok(Some(time.timestamp()));
+    }
+    let bad = || ApiError::bad_request(format!("invalid value for {key:?}: {text:?}"));
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i64 = seconds.parse().map_err(|_| bad())?;
+    let fraction = format!("{fraction:0<9}");
+    let nanos: i64 = fraction.get(..9).and_then(|f| f.parse().ok()).ok_or_else(bad)?;
+    Ok(Some(Timestamp(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))))
+}
+
+/// Reads which log entries are wanted.
+///
+/// # Errors
+/// 400 when no stream is chosen, or a time or number is none.
+pub(super) fn log_options(params: &Params) -> Result<LogOptions, ApiError> {
+    let (stdout, stderr) = (params.flag("stdout"), params.flag("stderr"));
+    if !stdout && !stderr {
+        return Err(ApiError::bad_request("Bad parameters: you must choose at least one stream"));
+    }
+    Ok(LogOptions {
+        stdout,
+        stderr,
+        since: moment(params, "since")?,
+        until: moment(params, "until")?,
+        tail: params.get("tail").filter(|t| *t != "all").and_then(|t| t.parse().ok()),
+        follow: params.flag("follow"),
+    })
+}
+
+/// Returns an entry as it goes out: framed unless the container has a terminal.
+fn entry_bytes(entry: &LogEntry, raw: bool, timestamps: bool, details: bool) -> Bytes {
+    let mut line = Vec::new();
+    if timestamps {
+        line.extend_from_slice(types::Time::nano_padded(entry.at).as_bytes());
+        line.push(b' ');
+    }
+    if details {
+        let attrs: Vec<String> = entry.attrs.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        line.extend_from_slice(attrs.join(",").as_bytes());
+        line.push(b' ');
+    }
+    line.extend_from_slice(&entry.line);
+    if raw {
+        return line.into();
+    }
+    frame(if entry.stream == LogStream::Stderr { 2 } else { 1 }, &line)
+}
+
+/// Puts Docker's 8-byte header in front: stream, three zeros, length big-endian.
+pub(super) fn frame(stream: u8, bytes: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(8 + bytes.len());
+    out.put_slice(&[stream, 0, 0, 0]);
+    out.put_u32(u32::try_from(bytes.len()).expect("a line is far below 4 GiB"));
+    out.put_slice(bytes);
+    out.freeze()
+}
+
+pub(super) const RAW: &str = "application/vnd.docker.raw-stream";
+pub(super) const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
+
+async fn logs(Use(state): Use<State>, Path(id): Path<String>, params: Params) -> Result<Response, ApiError> {
+    let engine = state.engine()?;
+    let tty = engine.inspect(&id)?.config.tty;
+    let entries = engine.logs(&id, log_options(&params)?).await?;
+    let (timestamps, details) = (params.flag("timestamps"), params.flag("details"));
+    let body = ReceiverStream::new(entries).map(move |entry| match entry {
+        Ok(entry) => Ok::<_, std::convert::Infallible>(entry_bytes(&entry, tty, timestamps, details)),
+        Err(error) => Ok(frame(3, format!("cannot read the log: {}", ApiError::from(error)).as_bytes())),
+    });
+    let kind = if tty { RAW } else { MULTIPLEXED };
+    Ok(([(CONTENT_TYPE, kind)], Body::from_stream(body)).into_response())
+}
+
+async fn top(
+    Use(state): Use<State>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Json<types::ContainerTop>, ApiError> {
+    let top = state.engine()?.top(&id, params.get("ps_args").unwrap_or("-ef")).await?;
+    Ok(Json(types::ContainerTop { titles: top.titles, processes: top.processes }))
+}
+
+/// Docker sends a sample a second; each holds the one before it, from which clients compute rates.
+async fn stats(Use(state): Use<State>, Path(id): Path<String>, params: Params) -> Result<Response, ApiError> {
+    let engine = state.engine()?.clone();
+    let container = engine.inspect(&id)?;
+    let first = engine.stats(&id).await?;
+    if !params.flag_or("stream", true) {
+        let before = if params.flag("one-shot") { engine::Stats::default() } else { first };
+        if !params.flag("one-shot") {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let now = engine.stats(&id).await?;
+        return Ok(Json(container_json::stats(&container, &before, &now)).into_response());
+    }
+    let samples = futures::stream::unfold((engine, first), move |(engine, before)| {
+        let (id, container) = (id.clone(), container.clone());
+        async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let now = engine.stats(&id).await.ok()?;
+            let mut json = serde_json::to_vec(&container_json::stats(&container, &before, &now)).ok()?;
+            json.push(b'\n');
+            Some((Ok::<_, std::convert::Infallible>(json), (engine, now)))
+        }
+    });
+    Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(samples)).into_response())
+}
+
+async fn changes(
+    Use(state): Use<State>,
+    Path(id): Path<String>,
+) -> Result<Json<Vec<types::ContainerChange>>, ApiError> {
+    let changes = state.engine()?.changes(&id).await?;
+    let kind = |kind| match kind {
+        engine::ChangeKind::Modified => 0,
+        engine::ChangeKind::Added => 1,
+        engine::ChangeKind::Deleted => 2,
+    };
+    Ok(Json(changes.into_iter().map(|c| types::ContainerChange { kind: kind(c.kind), path: c.path }).collect()))
+}
+
+async fn export(Use(state): Use<State>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let tar = state.engine()?.export(&id).await?;
+    Ok(([(CONTENT_TYPE, "application/x-tar")], Body::from_stream(ReaderStream::new(tar))).into_response())
+}
+
+/// Source: Docker API `ContainerArchiveInfo`: base64 of a JSON object in a header.
+fn path_stat(stat: &engine::PathStat) -> HeaderMap {
+    let json = container_json::path_stat(stat).to_string();
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_str(&BASE64_STANDARD.encode(json)) {
+        headers.insert("X-Docker-Container-Path-Stat", value);
+    }
+    headers
+}
+
+/// Also answers HEAD, which asks for the header alone.
+async fn archive_get(
+    Use(state): Use<State>,
+    Path(id): Path<String>,
+    params: Params,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let path = params.get("path").ok_or_else(|| ApiError::bad_request("missing parameter: path"))?;
+    let engine = state.engine()?;
+    if request.method() == axum::http::Method::HEAD {
+        return Ok(path_stat(&engine.archive_stat(&id, path).await?).into_response());
+    }
+    let (stat, tar) = engine.archive_get(&id, path).await?;
+    let body = Body::from_stream(ReaderStream::new(tar));
+    Ok((path_stat(&stat), [(CONTENT_TYPE, "application/x-tar")], body).into_response())
+}
+
+async fn archive_put(
+    Use(state): Use<State>,
+    Path(id): Path<String>,
+    params: Params,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let path = params.get("path").ok_or_else(|| ApiError::bad_request("missing parameter: path"))?;
+    let tar = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
+    state.engine()?.archive_put(&id, path, tar, params.flag("noOverwriteDirNonDir")).await?;
+    Ok(StatusCode::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_have_dockers_header() {
+        assert_eq!(&frame(2, b"hi")[..], b"\x02\0\0\0\0\0\0\x02hi");
+    }
+}

@@ -1,0 +1,133 @@
+//! Connections that stop being HTTP: attach and exec.
+//!
+//! Source: Docker API `ContainerAttach`, "Stream format": after `101 UPGRADED` (or a plain 200 for clients that do
+//! not ask to upgrade) both sides speak raw bytes, framed unless there is a terminal.
+
+use super::{
+    ApiError, State,
+    containers::{MULTIPLEXED, RAW, frame},
+};
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONNECTION, CONTENT_TYPE, UPGRADE},
+    },
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use engine::Streams;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+/// *Unit:* bytes of one frame.
+const FRAME_MAX: usize = 32 << 10;
+
+/// Answers the request and joins the connection with `streams`; `before` goes out first.
+///
+/// # Errors
+/// 400 when the connection cannot be taken over.
+pub(super) fn hijack(
+    state: &State,
+    mut request: Request,
+    streams: Streams,
+    tty: bool,
+    before: Vec<Bytes>,
+) -> Result<Response, ApiError> {
+    let upgrade = request
+        .extensions_mut()
+        .remove::<OnUpgrade>()
+        .ok_or_else(|| ApiError::bad_request("this connection cannot be hijacked"))?;
+    state.spawn(async move {
+        match upgrade.await {
+            Ok(connection) => {
+                let (from, to) = tokio::io::split(TokioIo::new(connection));
+                if let Err(error) = join(from, to, streams, tty, before).await {
+                    tracing::debug!(%error, "an attached client has gone");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "a client went before its connection was taken over"),
+        }
+    });
+    let kind = if tty { RAW } else { MULTIPLEXED };
+    let mut answer = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    *answer.body_mut() = Body::empty();
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
+    Ok(answer)
+}
+
+/// Copies until the output has ended. The client closing its side ends stdin, not the output.
+async fn join(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    streams: Streams,
+    tty: bool,
+    before: Vec<Bytes>,
+) -> std::io::Result<()> {
+    let Streams { stdin, stdout, stderr } = streams;
+    let input = async {
+        if let Some(mut stdin) = stdin {
+            // A container that reads no more is no reason to cut its output off.
+            drop(tokio::io::copy(&mut from, &mut stdin).await);
+            drop(stdin.shutdown().await);
+        }
+        std::future::pending::<()>().await;
+    };
+    let output = async {
+        for bytes in before {
+            to.write_all(&bytes).await?;
+        }
+        let (mut out, mut err) = (Source::new(stdout), Source::new(stderr));
+        while out.open() || err.open() {
+            let (stream, bytes) = tokio::select! {
+                read = out.next(), if out.open() => (1, read?),
+                read = err.next(), if err.open() => (2, read?),
+            };
+            if bytes.is_empty() {
+                continue;
+            }
+            let bytes = if tty { bytes } else { frame(stream, &bytes) };
+            to.write_all(&bytes).await?;
+            to.flush().await?;
+        }
+        to.shutdown().await
+    };
+    tokio::select! {
+        done = output => done,
+        () = input => Ok(()),
+    }
+}
+
+/// One output stream of the container; closed once it has ended.
+struct Source {
+    reader: Option<tokio::net::UnixStream>,
+    buffer: Vec<u8>,
+}
+
+impl Source {
+    fn new(reader: Option<tokio::net::UnixStream>) -> Self {
+        Self { reader, buffer: vec![0; FRAME_MAX] }
+    }
+
+    fn open(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    /// Returns the next bytes; none at the end.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    async fn next(&mut self) -> std::io::Result<Bytes> {
+        let Some(reader) = &mut self.reader else { return Ok(Bytes::new()) };
+        let read = reader.read(&mut self.buffer).await?;
+        if read == 0 {
+            self.reader = None;
+        }
+        Ok(Bytes::copy_from_slice(&self.buffer[..read]))
+    }
+}
