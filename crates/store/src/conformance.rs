@@ -15,7 +15,7 @@ struct Fresh {
 
 fn open(dir: &Path) -> (Log, Machine, std::thread::JoinHandle<()>) {
     let dek = Dek::new(&[7; 32]);
-    let opened = Log::open(&dir.join("log"), &dek, 0).unwrap();
+    let opened = Log::open(&dir.join("log"), &dek, 0, None).unwrap();
     let machine = Machine::new(Snapshots::open(&dir.join("snapshots"), &dek).unwrap());
     (opened.log, machine, opened.writer)
 }

@@ -114,8 +114,6 @@ pub struct Store {
     cancel: CancellationToken,
     tasks: JoinSet<()>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    /// Locked while the store is open.
-    _lock: fs::File,
 }
 
 impl Store {
@@ -138,16 +136,16 @@ impl Store {
         let blocking = tokio::task::spawn_blocking(move || {
             let lock = lock(&root)?;
             let snapshots = Snapshots::open(&root.join("snapshots"), &dek)?;
-            let opened = Log::open(&root.join("log"), &dek, raft_id)?;
+            let opened = Log::open(&root.join("log"), &dek, raft_id, Some(lock))?;
             let last = snapshots.newest().and_then(|(meta, _)| meta.last_log_id).map(|id| id.index);
             match opened.log.purged() {
                 Some(purged) if last.is_none_or(|last| last < purged.index) => {
                     Err(OpenError::NoSnapshot { dir: root, purged: purged.index })
                 }
-                _ => Ok((lock, snapshots, opened)),
+                _ => Ok((snapshots, opened)),
             }
         });
-        let (lock, snapshots, opened) = blocking.await.map_err(|e| OpenError::Raft(e.to_string()))??;
+        let (snapshots, opened) = blocking.await.map_err(|e| OpenError::Raft(e.to_string()))??;
         let machine = Machine::new(snapshots);
         let published = machine.published();
         let network = Network::new(options.connect.clone());
@@ -163,14 +161,7 @@ impl Store {
         let (failed, failure) = watch::channel(None);
         tasks.spawn(herald(raft.clone(), told, failed, opened.failure, cancel.clone()));
         let handle = Handle { raft, published, proposer, leadership, failure };
-        Ok(Self {
-            handle,
-            addr: options.addr,
-            cancel,
-            tasks,
-            writer: Mutex::new(Some(opened.writer)),
-            _lock: lock,
-        })
+        Ok(Self { handle, addr: options.addr, cancel, tasks, writer: Mutex::new(Some(opened.writer)) })
     }
 
     pub fn handle(&self) -> Handle {

@@ -203,9 +203,14 @@ pub(crate) struct Opened {
 }
 
 impl Log {
-    /// Opens the log in `dir`, making it if there is none. Blocks.
-    pub(crate) fn open(dir: &Path, dek: &Dek, raft_id: u64) -> Result<Opened, OpenLogError> {
-        open::open(dir, dek, raft_id, open::Limits::default())
+    /// Opens the log in `dir`, making it if there is none; keeps `lock` until nothing is written any more. Blocks.
+    pub(crate) fn open(
+        dir: &Path,
+        dek: &Dek,
+        raft_id: u64,
+        lock: Option<std::fs::File>,
+    ) -> Result<Opened, OpenLogError> {
+        open::open(dir, dek, raft_id, open::Limits::default(), lock)
     }
 
     /// Returns the raft id of the log in `dir`, if there is one.

@@ -58,7 +58,14 @@ impl Default for Limits {
     }
 }
 
-pub(super) fn open(dir: &Path, dek: &Dek, raft_id: u64, limits: Limits) -> Result<Opened, OpenLogError> {
+/// `lock` is kept for as long as the writer may write.
+pub(super) fn open(
+    dir: &Path,
+    dek: &Dek,
+    raft_id: u64,
+    limits: Limits,
+    lock: Option<fs::File>,
+) -> Result<Opened, OpenLogError> {
     let failed = |source| OpenLogError::Io { dir: dir.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
     let meta = match read_meta(dir).map_err(failed)? {
@@ -122,7 +129,10 @@ pub(super) fn open(dir: &Path, dek: &Dek, raft_id: u64, limits: Limits) -> Resul
     };
     let thread = std::thread::Builder::new()
         .name("raft-log".to_owned())
-        .spawn(move || writer.run(queue))
+        .spawn(move || {
+            writer.run(queue);
+            drop(lock);
+        })
         .map_err(OpenLogError::Thread)?;
     let reader = Reader { shared, dir: Arc::new(dir.to_owned()), dek: dek.clone() };
     Ok(Opened { log: Log { reader, ops }, writer: thread, failure: failure_watch })

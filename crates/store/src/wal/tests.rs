@@ -31,7 +31,7 @@ fn dek() -> Dek {
 }
 
 fn try_open(dir: &TempDir) -> Result<TestLog, OpenLogError> {
-    let Opened { log, writer, .. } = super::open::open(dir.path(), &dek(), 1, LIMITS)?;
+    let Opened { log, writer, .. } = super::open::open(dir.path(), &dek(), 1, LIMITS, None)?;
     Ok(TestLog { log, writer })
 }
 
@@ -289,10 +289,10 @@ async fn a_log_is_opened_only_by_its_member_and_with_its_key() {
     log.close();
     assert_eq!(Log::raft_id(dir.path()).unwrap(), Some(1));
     assert!(matches!(
-        Log::open(dir.path(), &dek(), 2),
+        Log::open(dir.path(), &dek(), 2, None),
         Err(OpenLogError::OtherMember { found: 1, wanted: 2, .. })
     ));
-    let error = Log::open(dir.path(), &Dek::new(&[4; 32]), 1).unwrap_err();
+    let error = Log::open(dir.path(), &Dek::new(&[4; 32]), 1, None).unwrap_err();
     assert!(error.to_string().contains("wrong key"), "{error}");
     assert_eq!(stored_ids(&dir).await.len(), 3, "the attempt destroyed nothing");
     let text = fs::read(segment_path(dir.path(), 1)).unwrap();
