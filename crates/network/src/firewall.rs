@@ -34,6 +34,8 @@ const NAT_OUT: i32 = 100;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SCTP: u8 = 132;
+/// Bit of the connection mark of flows that turn round at a local bridge; outside of `MARK_MASK`.
+const HAIRPIN: u32 = 0x2_0000;
 /// Every host end of a routed leg.
 const ROUTED: &str = "g-*";
 
@@ -276,7 +278,7 @@ fn post_nat(identity: Option<&NodeIdentity>) -> Vec<Rule> {
         // localhost:port on the host itself, and a container that reaches its neighbour or itself
         // through a port of the host: the answer must come back this way.
         Rule::new().in_set(&[Oif], "bridges").source_loopback().masquerade(),
-        Rule::new().in_set(&[Iif, Oif], "hairpin").translated().masquerade(),
+        Rule::new().ct_mark(HAIRPIN).masquerade(),
     ];
     if let Some(identity) = identity {
         let gateway = address::task_gateway(identity.task_pool, identity.index);
@@ -313,6 +315,8 @@ fn mangle_out() -> Vec<Rule> {
 
 fn forward() -> Vec<Rule> {
     vec![
+        // Noted here for post_nat: with br_netfilter on, that hook does not know the incoming interface.
+        Rule::new().in_set(&[Iif, Oif], "hairpin").new_flow().translated().set_ct_mark(HAIRPIN),
         Rule::new().established().accept(),
         Rule::new()
             .iif(MESH_LINK)

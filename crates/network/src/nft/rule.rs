@@ -268,6 +268,15 @@ impl Rule {
         self.say("meta mark set 0").immediate(REG_1, &0u32.to_ne_bytes()).set_meta_mark()
     }
 
+    pub(crate) fn set_ct_mark(self, mark: u32) -> Self {
+        self.say(format_args!("ct mark set {mark:#x}")).immediate(REG_1, &mark.to_ne_bytes()).expression(
+            "ct",
+            |m| {
+                m.be32(2, 3).be32(4, REG_1);
+            },
+        )
+    }
+
     pub(crate) fn mark_from_ct(self) -> Self {
         self.say("meta mark set ct mark").ct(3).set_meta_mark()
     }

@@ -372,9 +372,13 @@ impl Talk {
     }
 }
 
+#[track_caller]
 /// Greeting of a server, once it is reachable.
 pub(crate) fn greet(netns: &Path, to: &str) -> String {
-    Talk::open(netns, to).unwrap_or_else(|e| panic!("{to}: {e}")).greeting
+    match Talk::open(netns, to) {
+        Ok(talk) => talk.greeting,
+        Err(e) => panic!("{to}: {e}"),
+    }
 }
 
 pub(crate) fn refused_at_once(netns: &Path, to: &str) -> bool {
@@ -453,4 +457,34 @@ pub(crate) fn outside_name_server(netns: &Path) {
             }
         });
     });
+}
+
+/// Answers every datagram with its number.
+pub(crate) fn udp_server(netns: &Path, number: u8) {
+    inside(netns, move || {
+        let socket = UdpSocket::bind("0.0.0.0:82").unwrap();
+        thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                drop(socket.send_to(&[number], from));
+            }
+        });
+    });
+}
+
+pub(crate) fn udp_client(netns: &Path, to: &str) -> UdpSocket {
+    let to: SocketAddr = to.parse().unwrap();
+    inside(netns, move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        socket.connect(to).unwrap();
+        socket
+    })
+}
+
+/// Number of the server that answers; `None` when nobody does.
+pub(crate) fn udp_ask(socket: &UdpSocket) -> Option<u8> {
+    socket.send(b"?").ok()?;
+    let mut answer = [0];
+    socket.recv(&mut answer).ok().map(|_| answer[0])
 }
