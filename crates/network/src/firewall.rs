@@ -270,7 +270,7 @@ fn balance() -> Vec<Rule> {
 }
 
 fn published(to: Rule) -> Vec<Rule> {
-    [TCP, UDP, SCTP].map(|l4| to.clone().to_this_host().l4(l4).jump("lb")).into()
+    [TCP, UDP, SCTP].map(|l4| to.clone().for_this_host().l4(l4).jump("lb")).into()
 }
 
 fn post_nat(identity: Option<&NodeIdentity>) -> Vec<Rule> {

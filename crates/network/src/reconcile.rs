@@ -118,8 +118,17 @@ fn replaces(after: &Object, before: &Object) -> bool {
     }
 }
 
+/// Who else is in a namespace.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Scope {
+    /// The host's: ours is what is marked, and /32 addresses of the pool on loopback.
+    Shared { task_pool: Option<Ipv4Net> },
+    /// The data namespace: everything.
+    Own,
+}
+
 /// Reads a dump as if it had been applied by us: our objects, and links as far as they are as they should be.
-pub(crate) fn held(dump: Dump, to: &Desired, task_pool: Option<Ipv4Net>) -> Desired {
+pub(crate) fn held(dump: Dump, to: &Desired, scope: Scope) -> Desired {
     let mut from = Desired::default();
     for (name, row) in &dump.links {
         match to.links.get(name) {
@@ -131,14 +140,16 @@ pub(crate) fn held(dump: Dump, to: &Desired, task_pool: Option<Ipv4Net>) -> Desi
                 drop(from.links.insert(name.clone(), Link { mtu: 0, ..link.clone() }));
             }
             Some(_) => drop(from.links.insert(name.clone(), wrong(name))),
-            None if row.ours => drop(from.links.insert(name.clone(), wrong(name))),
+            None if row.ours || (matches!(scope, Scope::Own) && name != "lo") => {
+                drop(from.links.insert(name.clone(), wrong(name)))
+            }
             None => {}
         }
     }
     let ours = |link: &str| from.links.contains_key(link);
     let on_lo = |object: &Object| match object {
         Object::Address { link, address, prefix: 32 } if link == "lo" => {
-            task_pool.is_some_and(|pool| pool.contains(address))
+            matches!(scope, Scope::Shared { task_pool: Some(pool) } if pool.contains(address))
         }
         _ => false,
     };

@@ -12,7 +12,7 @@ use crate::{
     netns::{self, Netns, sysctl},
     nft::{self, Nft, Ruleset},
     ports::Reservations,
-    reconcile::{Maker, Outcome, add_missing, change, held},
+    reconcile::{Maker, Outcome, Scope, add_missing, change, held},
     rt::{Kind, Object, Rt},
     spec::{
         AuditReport, Bridge, BridgeSpec, Error, NodeIdentity, Options, SandboxAttachment, SandboxInfo,
@@ -297,7 +297,10 @@ impl Worker {
         let before = match from {
             From::LastApplied => std::mem::take(&mut self.applied),
             From::Kernel => match self.rt.dump() {
-                Ok(dump) => held(dump, &to, self.state.identity.as_ref().map(|i| i.task_pool)),
+                Ok(dump) => {
+                    let task_pool = self.state.identity.as_ref().map(|i| i.task_pool);
+                    held(dump, &to, Scope::Shared { task_pool })
+                }
                 Err(e) => return outcome.errors.push(Error::kernel("read the host's network")(e)),
             },
         };
@@ -345,7 +348,7 @@ impl Worker {
         let before = match from {
             From::LastApplied => std::mem::take(&mut data.applied),
             From::Kernel => match data.rt.dump() {
-                Ok(dump) => held(dump, &to, None),
+                Ok(dump) => held(dump, &to, Scope::Own),
                 Err(e) => return outcome.errors.push(Error::kernel("read the data namespace")(e)),
             },
         };

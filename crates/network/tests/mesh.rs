@@ -3,7 +3,7 @@
 mod lab;
 use ::network::*;
 use lab::*;
-use model::*;
+use model::{IngressBackend, IngressTable, MeshNode, NodeId, Protocol, TaskId};
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 /// 8080 on every of `hosts` leads to port 80 of tasks 10.255.<host>.<last>.

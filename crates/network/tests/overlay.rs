@@ -3,7 +3,7 @@
 mod lab;
 use ::network::*;
 use lab::*;
-use model::*;
+use model::{NetworkId, NetworkService, NetworkTable, ServiceId, TaskId};
 use std::collections::BTreeMap;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -18,7 +18,10 @@ async fn tasks_on_two_hosts_reach_each_other_with_the_right_mtu() {
     let b = two.create_sandbox(task_sandbox("b", 2, 12, &[1])).await.unwrap();
     let _server = Server::start(&b.netns_path, "b", 80);
     assert_eq!(greet(&a.netns_path, "10.0.1.12:80"), "b 10.0.1.11");
-    run_inside(&a.netns_path, "ping -c1 -W2 -q -s 1422 -M do 10.0.1.12");
+    udp_server(&b.netns_path, 12);
+    let client = udp_client(&a.netns_path, "10.0.1.12:82");
+    client.send(&[0; 1450 - 28]).unwrap();
+    assert_eq!(client.recv(&mut [0]).unwrap(), 1, "a full packet goes through unfragmented");
     assert!(run_inside(&a.netns_path, "ip link show eth0").contains("mtu 1450"));
     assert!(unreachable(&a.netns_path, "10.0.1.99:80"));
 

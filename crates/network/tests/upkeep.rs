@@ -3,7 +3,7 @@
 mod lab;
 use ::network::*;
 use lab::*;
-use model::*;
+use model::{IngressBackend, IngressTable, MeshNode, NetworkId, NodeId, Protocol, TaskId};
 
 /// A node with one overlay task, one routed leg and one container on a bridge; a second node for the far end.
 async fn two_nodes(lab: &Lab) -> (Network, Network) {
@@ -177,9 +177,9 @@ async fn what_changed_while_no_daemon_was_there_is_put_right_at_the_start() {
     run_inside(&lab.host(1), "ip link add g-000000000000 group 29299 type veth peer name orphan");
     run_inside(&lab.pinned(1, "rswarm-data"), "ip link add br9999 type bridge");
     let orphan = lab.pinned(1, "orphan");
-    std::fs::copy("/dev/null", &orphan).unwrap();
+    std::fs::write(&orphan, "").unwrap();
     let lost = lab.pinned(1, "c");
-    run("umount", &[lost.to_str().unwrap()]);
+    nix::mount::umount(&lost).unwrap();
     let one = lab.start(1).await;
     assert!(!orphan.exists() && !lost.exists());
     assert_eq!(one.sandboxes().await.unwrap().len(), 1);

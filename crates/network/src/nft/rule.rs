@@ -212,7 +212,7 @@ impl Rule {
     }
 
     /// The destination is an address of this host.
-    pub(crate) fn to_this_host(self) -> Self {
+    pub(crate) fn for_this_host(self) -> Self {
         self.say("fib daddr type local")
             .expression("fib", |m| {
                 m.be32(1, REG_1).be32(2, 3).be32(3, 2);
