@@ -3,7 +3,6 @@
 use crate::{
     container::*,
     error::{Error, Result},
-    event::EventKind,
     merge,
     owner::{AfterExit, GRACE, Owner, Reply, Stopping, answer, runtime_failed},
     signal, spec,
@@ -344,11 +343,11 @@ impl Owner {
         let state = &self.container.state;
         match state.status {
             Status::Removing => {
-                return answer(reply, Err(Error::RemovalInProgress(self.container.id.clone())));
+                answer(reply, Err(Error::RemovalInProgress(self.container.id.clone())));
             }
             Status::Running | Status::Paused | Status::Restarting if !options.force => {
                 let name = self.container.name.clone();
-                return answer(reply, Err(Error::RemoveRunning { name, state: state.status.as_str() }));
+                answer(reply, Err(Error::RemoveRunning { name, state: state.status.as_str() }));
             }
             Status::Running | Status::Paused => {
                 self.container.manually_stopped = true;
@@ -416,21 +415,6 @@ impl Owner {
     /// The cgroup of this container, below the hierarchies' roots.
     pub(crate) fn cgroup(&self) -> String {
         crate::open::cgroup_path(&self.engine.inner, &self.container)
-    }
-
-    /// Tells of endpoints that appear or go.
-    pub(crate) fn endpoint_event(&self, action: &str, name: &str, network_id: &str) {
-        let attributes = [
-            ("name".to_owned(), name.to_owned()),
-            ("container".to_owned(), self.container.id.clone()),
-            ("type".to_owned(), "bridge".to_owned()),
-        ];
-        self.engine.publish(crate::event::Event::now(
-            EventKind::Network,
-            action,
-            network_id,
-            attributes.into(),
-        ));
     }
 
     /// Returns path and arguments of its process, for the record.

@@ -25,6 +25,15 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
+/// Registers a descriptor whose readiness is waited for.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe; an owned descriptor stays open for as long as it is registered"
+)]
+pub(crate) fn wait_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(fd, Interest::READABLE)
+}
+
 /// Which entries. Source: Docker API `ContainerLogs`.
 #[derive(Debug, Clone, Default)]
 pub struct LogOptions {
@@ -133,7 +142,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn run(mut self, view: watch::Receiver<Arc<Container>>) {
+    async fn run(self, view: watch::Receiver<Arc<Container>>) {
         // The watch comes first: what is written while the past is read is not missed.
         let watch = self.options.follow.then(|| watch_folder(&self.path)).transpose();
         let sender = self.sender.clone();
@@ -227,7 +236,7 @@ impl Reader {
             };
             let (reader, more) = self.read_new().await?;
             self = reader;
-            if !more || (ended && more) {
+            if !more || ended {
                 return Ok(());
             }
             tokio::select! {
@@ -345,7 +354,7 @@ fn watch_folder(path: &Path) -> Result<AsyncFd<OwnedFd>> {
         let fd = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         let flags = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::DELETE_SELF;
         inotify::add_watch(&fd, folder, flags)?;
-        AsyncFd::with_interest(fd, Interest::READABLE)
+        wait_readable(fd)
     };
     watched().map_err(Error::io("watch", folder))
 }

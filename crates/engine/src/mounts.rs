@@ -60,8 +60,6 @@ pub(crate) struct Plan {
 pub(crate) struct Realised {
     pub(crate) point: MountPoint,
     pub(crate) copy_up: bool,
-    /// Options of a tmpfs.
-    pub(crate) options: String,
 }
 
 impl Plan {
@@ -180,7 +178,7 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
                 point.propagation = "rprivate".into();
             }
             point.source = path;
-            Ok(Realised { point, copy_up: false, options: String::new() })
+            Ok(Realised { point, copy_up: false })
         }
         Source::Volume { config, no_copy, subpath } => {
             let volume = VolumeConfig {
@@ -201,18 +199,18 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
             point.name = volume.name;
             point.driver = volume.driver;
             point.anonymous = volume.anonymous;
-            Ok(Realised { point, copy_up: !no_copy, options: String::new() })
+            Ok(Realised { point, copy_up: !no_copy })
         }
         Source::Same(other) => {
             point.kind = other.kind;
             point.name = other.name;
             point.source = other.source;
             point.driver = other.driver;
-            Ok(Realised { point, copy_up: false, options: String::new() })
+            Ok(Realised { point, copy_up: false })
         }
-        Source::Tmpfs(options) => {
+        Source::Tmpfs(_) => {
             point.kind = MountPointKind::Tmpfs;
-            Ok(Realised { point, copy_up: false, options })
+            Ok(Realised { point, copy_up: false })
         }
     }
 }

@@ -298,7 +298,7 @@ impl Owner {
         let io = |source| Error::Io { operation: "watch", path: self.run_dir.clone(), source };
         let watched = shim.as_fd().try_clone_to_owned().map_err(io)?;
         let io = |source| Error::Io { operation: "watch", path: self.run_dir.clone(), source };
-        self.readiness = Some(AsyncFd::with_interest(watched, Interest::READABLE).map_err(io)?);
+        self.readiness = Some(crate::logs::wait_readable(watched).map_err(io)?);
         self.shim = Some(Arc::new(std::sync::Mutex::new(shim)));
         Ok(())
     }

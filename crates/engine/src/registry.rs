@@ -95,8 +95,4 @@ impl Registry {
         all.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.id.cmp(&b.id)));
         all
     }
-
-    pub(crate) fn handles(&self) -> Vec<Handle> {
-        self.lock().by_id.values().cloned().collect()
-    }
 }

@@ -51,7 +51,7 @@ fn place_in(folder: &Path, files: &[ContainerFile], squash: bool) -> Result<()> 
             std::os::unix::fs::fchown(&out, Some(file.uid), Some(file.gid))
                 .map_err(Error::io("chown", &path))?;
         }
-        let mode = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(file.mode & 0o7777));
+        let mode = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(file.mode & 0o7777);
         out.set_permissions(mode).map_err(Error::io("chmod", &path))?;
     }
     Ok(())

@@ -146,7 +146,7 @@ pub(crate) fn capabilities(add: &[String], drop: &[String], privileged: bool) ->
         let by_default = !has(&drop, "ALL") && DEFAULT_CAPS.contains(cap);
         if has(&add, "ALL") { !has(&drop, cap) } else { has(&add, cap) || (by_default && !has(&drop, cap)) }
     };
-    Ok(ALL_CAPS.iter().filter(|c| granted(*c)).map(|c| (*c).to_owned()).collect())
+    Ok(ALL_CAPS.iter().filter(|c| granted(c)).map(|c| (*c).to_owned()).collect())
 }
 
 /// What the security options say.

@@ -414,7 +414,7 @@ pub fn service_json(from: &Service, networks: &Networks) -> types::Service {
             message: u.message.clone(),
         }),
         service_status: None,
-        job_status: is_job.then(|| types::JobStatus {
+        job_status: is_job.then_some(types::JobStatus {
             job_iteration: ObjectVersion { index: from.job_iteration },
             last_execution: None,
         }),

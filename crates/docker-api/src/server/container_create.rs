@@ -4,8 +4,8 @@
 use super::ApiError;
 use crate::types;
 use engine::{
-    ContainerConfig, Device, EndpointConfig, Healthcheck, HostConfig, LogConfig, Mount, MountKind, NetworkMode, Port,
-    PortBinding, Resources, RestartPolicy, Ulimit,
+    ContainerConfig, Device, EndpointConfig, Healthcheck, HostConfig, LogConfig, Mount, MountKind,
+    NetworkMode, Port, PortBinding, Resources, RestartPolicy, Ulimit,
 };
 use model::Duration;
 use std::{collections::BTreeMap, net::IpAddr};
@@ -70,11 +70,7 @@ pub(super) fn container_config(
         stop_signal: given(config.stop_signal),
         stop_timeout,
         healthcheck: config.healthcheck.map(healthcheck).transpose()?,
-        exposed_ports: config
-            .exposed_ports
-            .keys()
-            .map(|p| parse("port", p))
-            .collect::<Result<_, _>>()?,
+        exposed_ports: config.exposed_ports.keys().map(|p| parse("port", p)).collect::<Result<_, _>>()?,
         volumes: config.volumes.unwrap_or_default().into_keys().collect(),
         host: host(host_config.unwrap_or_default())?,
         endpoints: endpoints

@@ -179,7 +179,9 @@ pub(super) fn inspect(container: &Container) -> types::ContainerInspect {
         engine::RestartPolicy::No => ("no", 0),
         engine::RestartPolicy::Always => ("always", 0),
         engine::RestartPolicy::UnlessStopped => ("unless-stopped", 0),
-        engine::RestartPolicy::OnFailure { max_retries } => ("on-failure", i64::from(max_retries.unwrap_or(0))),
+        engine::RestartPolicy::OnFailure { max_retries } => {
+            ("on-failure", i64::from(max_retries.unwrap_or(0)))
+        }
     };
     let limits = &host.resources;
     types::ContainerInspect {
@@ -201,7 +203,11 @@ pub(super) fn inspect(container: &Container) -> types::ContainerInspect {
         host_config: types::HostConfig {
             binds: (!host.binds.is_empty()).then(|| host.binds.clone()),
             log_config: types::LogConfig {
-                kind: if host.log.driver.is_empty() { "json-file".to_owned() } else { host.log.driver.clone() },
+                kind: if host.log.driver.is_empty() {
+                    "json-file".to_owned()
+                } else {
+                    host.log.driver.clone()
+                },
                 config: host.log.options.clone(),
             },
             network_mode: host.network_mode.to_string(),
@@ -349,9 +355,13 @@ mod tests {
 
     #[test]
     fn ages_are_worded_as_docker_does() {
-        for (seconds, words) in
-            [(0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (90, "About a minute"), (7300, "2 hours")]
-        {
+        for (seconds, words) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (90, "About a minute"),
+            (7300, "2 hours"),
+        ] {
             assert_eq!(ago(seconds * 1_000_000_000), words);
         }
     }

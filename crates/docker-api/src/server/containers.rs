@@ -17,7 +17,8 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use engine::{
-    AttachOptions, ListOptions, LogEntry, LogOptions, LogStream, RemoveOptions, StopOptions, WaitCondition, Wanted,
+    AttachOptions, ListOptions, LogEntry, LogOptions, LogStream, RemoveOptions, StopOptions, WaitCondition,
+    Wanted,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 use model::{Duration, Timestamp};
@@ -42,7 +43,10 @@ pub(super) fn routes() -> Router<State> {
         .route("/containers/{id}", axum::routing::delete(remove))
 }
 
-async fn list(Use(state): Use<State>, params: Params) -> Result<Json<Vec<types::ContainerSummary>>, ApiError> {
+async fn list(
+    Use(state): Use<State>,
+    params: Params,
+) -> Result<Json<Vec<types::ContainerSummary>>, ApiError> {
     let filters = params.filters()?;
     let options = ListOptions {
         // Asking for a state means asking for all of that state.
@@ -103,7 +107,12 @@ async fn act(
     JsonBody(update): JsonBody<types::ContainerUpdate>,
 ) -> Result<Response, ApiError> {
     let engine = state.engine()?;
-    let stop = || Ok::<_, ApiError>(StopOptions { signal: params.get("signal").map(str::to_owned), timeout: timeout(&params)? });
+    let stop = || {
+        Ok::<_, ApiError>(StopOptions {
+            signal: params.get("signal").map(str::to_owned),
+            timeout: timeout(&params)?,
+        })
+    };
     match action.as_str() {
         "start" => engine.start(&id).await?,
         "stop" => engine.stop(&id, stop()?).await?,
@@ -112,7 +121,9 @@ async fn act(
         "pause" => engine.pause(&id).await?,
         "unpause" => engine.unpause(&id).await?,
         "rename" => {
-            let name = params.get("name").ok_or_else(|| ApiError::bad_request("New container name cannot be empty"))?;
+            let name = params
+                .get("name")
+                .ok_or_else(|| ApiError::bad_request("New container name cannot be empty"))?;
             engine.rename(&id, name).await?;
         }
         "resize" => {
@@ -130,7 +141,11 @@ async fn act(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn remove(Use(state): Use<State>, Path(id): Path<String>, params: Params) -> Result<StatusCode, ApiError> {
+async fn remove(
+    Use(state): Use<State>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<StatusCode, ApiError> {
     let options = RemoveOptions { force: params.flag("force"), volumes: params.flag("v") };
     state.engine()?.remove(&id, options).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -309,7 +324,9 @@ async fn changes(
         engine::ChangeKind::Added => 1,
         engine::ChangeKind::Deleted => 2,
     };
-    Ok(Json(changes.into_iter().map(|c| types::ContainerChange { kind: kind(c.kind), path: c.path }).collect()))
+    Ok(Json(
+        changes.into_iter().map(|c| types::ContainerChange { kind: kind(c.kind), path: c.path }).collect(),
+    ))
 }
 
 async fn export(Use(state): Use<State>, Path(id): Path<String>) -> Result<Response, ApiError> {

@@ -44,7 +44,11 @@ async fn create(
     Ok((StatusCode::CREATED, Json(types::Created { id, warnings: Vec::new() })))
 }
 
-async fn start(Use(state): Use<State>, Path(id): Path<String>, request: Request) -> Result<Response, ApiError> {
+async fn start(
+    Use(state): Use<State>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
     // The connection is taken over after the small JSON body has been read from it.
     let (mut parts, body) = request.into_parts();
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
@@ -66,13 +70,20 @@ async fn start(Use(state): Use<State>, Path(id): Path<String>, request: Request)
     hijack(&state, again, streams, tty, Vec::new())
 }
 
-async fn resize(Use(state): Use<State>, Path(id): Path<String>, params: Params) -> Result<StatusCode, ApiError> {
+async fn resize(
+    Use(state): Use<State>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<StatusCode, ApiError> {
     let (rows, columns) = (params.number("h")?.unwrap_or(0), params.number("w")?.unwrap_or(0));
     state.engine()?.exec_resize(&id, rows, columns).await?;
     Ok(StatusCode::OK)
 }
 
-async fn inspect(Use(state): Use<State>, Path(id): Path<String>) -> Result<Json<types::ExecInspect>, ApiError> {
+async fn inspect(
+    Use(state): Use<State>,
+    Path(id): Path<String>,
+) -> Result<Json<types::ExecInspect>, ApiError> {
     let exec = state.engine()?.exec_inspect(&id)?;
     let (entrypoint, arguments) = match exec.config.cmd.split_first() {
         Some((first, rest)) => (first.clone(), rest.to_vec()),

@@ -29,6 +29,7 @@ mod nodes;
 mod proxy;
 mod request;
 mod secrets;
+mod service_logs;
 mod services;
 mod stacks;
 mod swarm;
@@ -100,6 +101,14 @@ impl State {
             .ok_or_else(|| ApiError::unavailable("this front door has no container engine"))
     }
 
+    /// Answers a request from this host's containers alone.
+    pub(crate) async fn answer_here(&self, request: Request<Body>) -> Response {
+        match containers::routes().with_state(self.clone()).oneshot(request).await {
+            Ok(answer) => answer,
+            Err(never) => match never {},
+        }
+    }
+
     pub(crate) fn registries(&self) -> image::RegistryOptions {
         self.options.registries.clone()
     }
@@ -150,11 +159,7 @@ impl FrontDoor {
         let mut answer = match without_version(request.uri()) {
             Ok(uri) => {
                 *request.uri_mut() = uri;
-                // Infallible: a router answers everything.
-                match self.router.clone().oneshot(request).await {
-                    Ok(answer) => answer,
-                    Err(never) => match never {},
-                }
+                self.route(request, origin).await
             }
             Err(refusal) => refusal.into_response(),
         };
@@ -173,12 +178,32 @@ impl FrontDoor {
     }
 }
 
+impl FrontDoor {
+    /// Answers from this host, or from the host that has the container.
+    async fn route(&self, request: Request<Body>, origin: Origin) -> Response {
+        if origin == Origin::Client
+            && let Some((node, container)) = proxy::elsewhere(&self.state, request.uri().path()).await
+        {
+            return match proxy::forward(&self.state, node, container, request).await {
+                Ok(answer) => answer,
+                Err(error) => error.into_response(),
+            };
+        }
+        // Infallible: a router answers everything.
+        match self.router.clone().oneshot(request).await {
+            Ok(answer) => answer,
+            Err(never) => match never {},
+        }
+    }
+}
+
 fn router(state: State) -> Router {
     Router::new()
         .merge(system::routes())
         .merge(swarms::routes())
         .merge(nodes::routes())
         .merge(services::routes())
+        .merge(service_logs::routes())
         .merge(tasks::routes())
         .merge(secrets::routes())
         .merge(stacks::routes())

@@ -1,10 +1,125 @@
 //! Requests about a container of another host: the same request, through a tunnel to that host's front door.
 
-use model::NodeId;
+use super::{ApiError, State, SwarmStatus};
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{HeaderValue, Method, StatusCode, header::HOST},
+    response::Response,
+};
+use http_body_util::BodyExt as _;
+use hyper::{client::conn::http1, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
+use model::{NodeId, Task};
 use std::{
     collections::VecDeque,
     sync::{Mutex, PoisonError},
 };
+
+/// *Limit* of an answer that is read here. *Unit:* bytes.
+const ANSWER_MAX: usize = 1 << 20;
+
+/// Returns the node a request belongs to: it names a container or exec that is not here but elsewhere in the swarm.
+/// `None`: this host answers, if only that there is no such thing.
+pub(super) async fn elsewhere(state: &State, path: &str) -> Option<(NodeId, Option<String>)> {
+    let mut segments = path.trim_start_matches('/').split('/');
+    let (kind, id) = (segments.next()?, segments.next()?);
+    if !matches!(state.swarm().status(), SwarmStatus::Active(_)) {
+        return None;
+    }
+    match kind {
+        "containers" if !matches!(id, "json" | "create" | "prune") => {
+            let engine = state.engine().ok()?;
+            match engine.inspect(id) {
+                Err(error) if error.kind() == engine::ErrorKind::NotFound => {}
+                _ => return None,
+            }
+            let tasks = state.list::<Task>().await.ok()?;
+            let task = tasks.iter().find(|t| is_named(t, id))?;
+            let container = task.status.container.as_ref().map(|c| c.container_id.clone());
+            Some((task.node()?, container))
+        }
+        "exec" => state.remote_execs.node(id).map(|node| (node, None)),
+        _ => None,
+    }
+}
+
+/// A task's container is named by its id (or the beginning of it), its name, or the task's id.
+fn is_named(task: &Task, wanted: &str) -> bool {
+    let by_id = task
+        .status
+        .container
+        .as_ref()
+        .is_some_and(|c| wanted.len() >= 4 && c.container_id.starts_with(wanted));
+    by_id || task.container_name() == wanted || task.id.to_string() == wanted
+}
+
+/// Sends a request to the front door of `node` and returns its answer; a connection that is taken over there is
+/// taken over here too. `container` replaces the name in the path, which that host may not know.
+///
+/// # Errors
+/// 503 when the node does not answer.
+pub(super) async fn forward(
+    state: &State,
+    node: NodeId,
+    container: Option<String>,
+    mut request: Request,
+) -> Result<Response, ApiError> {
+    let broken = |e: hyper::Error| ApiError::unavailable(format!("node {node} broke the connection: {e}"));
+    let io = state.swarm().tunnel(node).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(broken)?;
+    state.spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a tunnel ended");
+        }
+    });
+    let path = request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned();
+    let makes_exec = request.method() == Method::POST && request.uri().path().ends_with("/exec");
+    let path = match container {
+        Some(id) => with_container(&path, &id),
+        None => path,
+    };
+    *request.uri_mut() = path.parse().map_err(|_| ApiError::bad_request("invalid path"))?;
+    request.headers_mut().insert(HOST, HeaderValue::from_static("rswarm"));
+    let ours = request.extensions_mut().remove::<OnUpgrade>();
+    let mut answer = sender.send_request(request).await.map_err(broken)?;
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let theirs = hyper::upgrade::on(&mut answer);
+        if let Some(ours) = ours {
+            state.spawn(async move {
+                if let (Ok(ours), Ok(theirs)) = (ours.await, theirs.await) {
+                    let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
+                    // Either side may hang up; there is nobody to tell.
+                    drop(tokio::io::copy_bidirectional(&mut ours, &mut theirs).await);
+                }
+            });
+        }
+        return Ok(answer.map(|_| Body::empty()));
+    }
+    if makes_exec && answer.status() == StatusCode::CREATED {
+        let (parts, body) = answer.into_parts();
+        let limited = http_body_util::Limited::new(body, ANSWER_MAX);
+        let bytes = limited
+            .collect()
+            .await
+            .map_err(|e| ApiError::unavailable(format!("node {node}: {e}")))?
+            .to_bytes();
+        if let Ok(created) = crate::types::parse::<crate::types::Created>(&bytes) {
+            state.remote_execs.remember(created.id, node);
+        }
+        return Ok(Response::from_parts(parts, Body::from(bytes)));
+    }
+    Ok(answer.map(Body::new))
+}
+
+/// Puts another id into `/containers/{id}/...`.
+fn with_container(path: &str, id: &str) -> String {
+    let rest = path.trim_start_matches("/containers/");
+    match rest.find(['/', '?']) {
+        Some(end) => format!("/containers/{id}{}", &rest[end..]),
+        None => format!("/containers/{id}"),
+    }
+}
 
 /// How many exec instances are remembered.
 const REMEMBERED: usize = 4096;
@@ -25,5 +140,17 @@ impl RemoteExecs {
     pub(super) fn node(&self, exec: &str) -> Option<NodeId> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.iter().rev().find(|(id, _)| id == exec).map(|(_, node)| *node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_keeps_all_but_the_name() {
+        assert_eq!(with_container("/containers/web.1.x/logs?tail=1", "abc"), "/containers/abc/logs?tail=1");
+        assert_eq!(with_container("/containers/web?force=1", "abc"), "/containers/abc?force=1");
+        assert_eq!(with_container("/containers/web", "abc"), "/containers/abc");
     }
 }
