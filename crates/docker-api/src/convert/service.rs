@@ -383,7 +383,8 @@ pub fn service_json(from: &Service, networks: &Networks) -> types::Service {
     let is_job = matches!(from.spec.mode, Mode::ReplicatedJob { .. } | Mode::GlobalJob);
     types::Service {
         id: from.id.to_string(),
-        version: ObjectVersion { index: from.meta.version },
+        // Of the spec: an update must name it, and only another change of the spec makes it stale.
+        version: ObjectVersion { index: from.spec_version },
         created_at: from.meta.created_at.into(),
         updated_at: from.meta.updated_at.into(),
         spec: service_spec_json(&from.spec),

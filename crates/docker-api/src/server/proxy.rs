@@ -44,14 +44,15 @@ pub(super) async fn elsewhere(state: &State, path: &str) -> Option<(NodeId, Opti
     }
 }
 
-/// A task's container is named by its id (or the beginning of it), its name, or the task's id.
+/// A task's container is named by its id (or the beginning of it) or by its name. Not by the id of the task: that
+/// names the task itself, also to `docker inspect`.
 fn is_named(task: &Task, wanted: &str) -> bool {
     let by_id = task
         .status
         .container
         .as_ref()
         .is_some_and(|c| wanted.len() >= 4 && c.container_id.starts_with(wanted));
-    by_id || task.container_name() == wanted || task.id.to_string() == wanted
+    by_id || task.container_name() == wanted
 }
 
 /// Sends a request to the front door of `node` and returns its answer; a connection that is taken over there is

@@ -275,8 +275,10 @@ impl control_server::Control for ControlService {
                 let spec: Arc<model::ServiceSpec> = Arc::new(spec.try_into().map_err(invalid)?);
                 service.previous = Some(std::mem::replace(&mut service.spec, spec));
                 service.endpoint.ports = service.spec.endpoint.ports.clone();
+                if service.spec_version != request.version {
+                    return Err(Status::aborted("update out of sequence"));
+                }
                 service.spec_version += 1;
-                service.meta.version = request.version;
                 Object::Service(service.into())
             }
             update_request::Spec::Rollback(_) => {
@@ -285,8 +287,10 @@ impl control_server::Control for ControlService {
                 service.spec = service.previous.take().ok_or_else(|| {
                     Status::failed_precondition(format!("service {id} does not have a previous spec"))
                 })?;
+                if service.spec_version != request.version {
+                    return Err(Status::aborted("update out of sequence"));
+                }
                 service.spec_version += 1;
-                service.meta.version = request.version;
                 Object::Service(service.into())
             }
             update_request::Spec::Node(spec) => {
@@ -580,6 +584,7 @@ impl Door {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("docker.sock");
         let options = Options {
+            registries: image::RegistryOptions::default(),
             engine: None,
             swarm: swarm.clone(),
             hostname: "host1".into(),

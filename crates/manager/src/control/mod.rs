@@ -38,6 +38,9 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use tracing::info;
 
+/// How often a write is decided anew when others write to the same objects.
+const ATTEMPTS: usize = 20;
+
 /// How long a leaving manager waits for a majority of those that stay.
 const QUORUM_LIMIT: Duration = Duration::from_secs(5);
 /// A message of a list is full when it has this much: clients take 4 MiB. *Unit:* bytes.
@@ -105,21 +108,24 @@ impl Control for ControlService {
 
     async fn update(&self, request: Request<UpdateRequest>) -> Result<Response<UpdateReply>, Status> {
         let (_, request) = on_the_leader!(self, request, Update, update);
-        let view = self.0.store.view();
-        let (version, object) = self.updated_object(&view, request)?;
-        let Some(object) = object else { return Ok(Response::new(UpdateReply { version })) };
-        let key = object.key();
-        let version = self.0.change(vec![Change::Put(object)]).await?;
-        info!(object = %key, "updated");
+        let version = request.version;
+        let (version, key) = self
+            .decide(version, |view| {
+                let (_, object) = self.updated_object(view, request.clone())?;
+                let key = object.as_ref().map(Object::key);
+                Ok((key, object.map(Change::Put).into_iter().collect()))
+            })
+            .await?;
+        if let Some(key) = key {
+            info!(object = %key, "updated");
+        }
         Ok(Response::new(UpdateReply { version }))
     }
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<RemoveReply>, Status> {
         let (_, request) = on_the_leader!(self, request, Remove, remove);
-        let view = self.0.store.view();
         let kind = kind(request.kind)?;
-        let changes = edit::removal(&view, kind, &request.id, request.force)?;
-        self.0.change(changes).await?;
+        self.decide(0, |view| Ok(((), edit::removal(view, kind, &request.id, request.force)?))).await?;
         info!(object = %object_ref(kind, &request.id)?, "removed");
         Ok(Response::new(RemoveReply {}))
     }
@@ -156,9 +162,8 @@ impl Control for ControlService {
         request: Request<RecordStackRequest>,
     ) -> Result<Response<types::Stack>, Status> {
         let (_, request) = on_the_leader!(self, request, RecordStack, record_stack);
-        let view = self.0.store.view();
-        let (stack, changes) = stacks::record(&view, (self.0.clock)(), request)?;
-        self.0.change(changes).await?;
+        let (_, stack) =
+            self.decide(0, |view| stacks::record(view, (self.0.clock)(), request.clone())).await?;
         let view = self.0.store.view();
         let stored =
             view.stacks.get(&stack).ok_or_else(|| Status::aborted("the stack was removed meanwhile"))?;
@@ -190,6 +195,29 @@ impl Control for ControlService {
 
 impl ControlService {
     /// Returns the changed object, or none if nothing changes, and the version it then has.
+    /// Decides on the newest view and writes; decides anew when the plan or the dispatcher wrote to the same
+    /// objects meanwhile. What the caller names (its version, a name) is judged each time. Returns the index of the
+    /// write, `unchanged` if there was nothing to write, and what `decide` made.
+    async fn decide<T>(
+        &self,
+        unchanged: u64,
+        decide: impl Fn(&Tables) -> Result<(T, Vec<Change>), Status>,
+    ) -> Result<(u64, T), Status> {
+        for _ in 1..ATTEMPTS {
+            let (made, changes) = decide(&self.0.store.view())?;
+            if changes.is_empty() {
+                return Ok((unchanged, made));
+            }
+            match self.0.change(changes).await {
+                Ok(index) => return Ok((index, made)),
+                Err(status) if status.code() == tonic::Code::Aborted => {}
+                Err(status) => return Err(status),
+            }
+        }
+        let (made, changes) = decide(&self.0.store.view())?;
+        Ok((self.0.change(changes).await?, made))
+    }
+
     fn updated_object(&self, view: &Tables, request: UpdateRequest) -> Result<(u64, Option<Object>), Status> {
         let spec = request.spec.ok_or_else(|| Status::invalid_argument("no spec"))?;
         let (id, version, now) = (&request.id, request.version, (self.0.clock)());
@@ -198,20 +226,24 @@ impl ControlService {
             ChangedSpec::Service(spec) => {
                 let id = ServiceId::from_wire(id).map_err(invalid)?;
                 let old = view.services.get(&id).ok_or_else(|| not_found("service"))?;
-                in_sequence(old.meta, version)?;
+                // Of its spec: what the plan writes beside it (addresses, the state of an update) is not what a
+                // person edited, and must not get in the way.
+                in_sequence(old.spec_version, version)?;
                 let new = edit::updated_service(view, old, spec.try_into().map_err(invalid)?)?;
                 Ok((version, new.map(|s| Object::Service(Arc::new(s)))))
             }
             ChangedSpec::Rollback(_) => {
                 let id = ServiceId::from_wire(id).map_err(invalid)?;
                 let old = view.services.get(&id).ok_or_else(|| not_found("service"))?;
-                in_sequence(old.meta, version)?;
+                // Of its spec: what the plan writes beside it (addresses, the state of an update) is not what a
+                // person edited, and must not get in the way.
+                in_sequence(old.spec_version, version)?;
                 Ok((version, Some(Object::Service(Arc::new(edit::rolled_back_service(old, now)?)))))
             }
             ChangedSpec::Node(spec) => {
                 let id = NodeId::from_wire(id).map_err(invalid)?;
                 let old = view.nodes.get(&id).ok_or_else(|| not_found("node"))?;
-                in_sequence(old.meta, version)?;
+                in_sequence(old.meta.version, version)?;
                 let spec = spec.try_into().map_err(invalid)?;
                 let node = edit::updated_node(view, old, spec)?;
                 Ok((version, Some(Object::Node(Arc::new(node)))))
@@ -219,7 +251,7 @@ impl ControlService {
             ChangedSpec::Secret(spec) => {
                 let id = SecretId::from_wire(id).map_err(invalid)?;
                 let old = view.secrets.get(&id).ok_or_else(|| not_found("secret"))?;
-                in_sequence(old.meta, version)?;
+                in_sequence(old.meta.version, version)?;
                 let spec: model::SecretSpec = spec.try_into().map_err(invalid)?;
                 let same = spec.data.0.is_empty() || spec.data == old.spec.data;
                 edit::only_labels(spec.name == old.spec.name && same)?;
@@ -230,7 +262,7 @@ impl ControlService {
             ChangedSpec::Config(spec) => {
                 let id = ConfigId::from_wire(id).map_err(invalid)?;
                 let old = view.configs.get(&id).ok_or_else(|| not_found("config"))?;
-                in_sequence(old.meta, version)?;
+                in_sequence(old.meta.version, version)?;
                 let spec: model::ConfigSpec = spec.try_into().map_err(invalid)?;
                 let same = spec.data.is_empty() || spec.data == old.spec.data;
                 edit::only_labels(spec.name == old.spec.name && same)?;
@@ -301,8 +333,8 @@ fn invalid(error: proto::Invalid) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
-fn in_sequence(meta: Meta, version: u64) -> Result<(), Status> {
-    if meta.version == version { Ok(()) } else { Err(Status::aborted("update out of sequence")) }
+fn in_sequence(stored: u64, named: u64) -> Result<(), Status> {
+    if stored == named { Ok(()) } else { Err(Status::aborted("update out of sequence")) }
 }
 
 fn stored_cluster(view: &Tables) -> Result<&Arc<Cluster>, Status> {
@@ -369,7 +401,7 @@ fn new_object(view: &Tables, spec: NewSpec) -> Result<Object, Status> {
 }
 
 fn updated_cluster(old: &Arc<Cluster>, request: UpdateSwarmRequest) -> Result<Cluster, Status> {
-    in_sequence(old.meta, request.version)?;
+    in_sequence(old.meta.version, request.version)?;
     let mut new = Cluster::clone(old);
     if let Some(spec) = request.spec {
         let spec: model::ClusterSpec = spec.try_into().map_err(invalid)?;

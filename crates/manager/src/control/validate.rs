@@ -270,8 +270,12 @@ pub(super) fn network_unused(tables: &Tables, id: NetworkId) -> Result<(), Statu
             )));
         }
     }
+    // Tasks of a service that goes are going too, even if the plan has not told them yet.
+    let stays = |task: &Task| tables.services.get(&task.service).is_some_and(|s| !s.pending_delete);
     let lives = |task: &Task| {
-        task.desired < model::Desired::Shutdown && !task.status.state.is_some_and(TaskState::is_terminal)
+        stays(task)
+            && task.desired < model::Desired::Shutdown
+            && !task.status.state.is_some_and(TaskState::is_terminal)
     };
     let task = tables.tasks.values().find(|t| lives(t) && t.attachments.iter().any(|a| a.network == id));
     match task {

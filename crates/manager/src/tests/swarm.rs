@@ -299,7 +299,7 @@ impl Swarm {
             let mut spec = (*service.spec).clone();
             change(&mut spec);
             let spec = Some(update_request::Spec::Service((&spec).into()));
-            let request = UpdateRequest { id: id.to_wire(), version: service.meta.version, spec };
+            let request = UpdateRequest { id: id.to_wire(), version: service.spec_version, spec };
             match self.control().update(request).await {
                 Err(status) if status.code() == tonic::Code::Aborted => continue,
                 outcome => return outcome.map(drop),

@@ -236,7 +236,7 @@ async fn stale_updates_are_refused_and_watchers_see_changes() {
     assert_eq!(seen.id, id);
     swarm.until_running(id, 1).await;
     let spec = Some(update_request::Spec::Service((&web(2)).into()));
-    let stale = UpdateRequest { id: id.to_wire(), version: 1, spec };
+    let stale = UpdateRequest { id: id.to_wire(), version: 99, spec };
     let refused = swarm.control().update(stale).await.unwrap_err();
     assert_eq!((refused.code(), refused.message()), (tonic::Code::Aborted, "update out of sequence"));
 }
