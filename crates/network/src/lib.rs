@@ -12,7 +12,7 @@
 //!  dns tasks (tokio) <--sockets, names-----------'
 //! ```
 //!
-//! Everything the kernel must hold is computed from [`State`](state::State) by plain functions as sets of
+//! Everything the kernel must hold is computed from `state::State` by plain functions as sets of
 //! objects and as nftables rulesets. Applying a change compares with what was applied last; an audit and a
 //! start compare with a dump of the kernel. So a restarted daemon adopts what is there, and what somebody
 //! deleted by hand comes back.
@@ -22,7 +22,7 @@
 //! Invariants: no tokio thread ever changes its namespace; only the worker thread writes state; established
 //! flows are left alone by every change of services.
 //!
-//! *Start reading at* [`worker::Worker::apply`].
+//! *Start reading at* `worker::apply`, function `Worker::apply`.
 
 mod address;
 mod conntrack;

@@ -29,6 +29,7 @@ const ATTRIBUTE_MASK: u16 = 0x3fff;
 const HEADER_LEN: usize = 16;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
+/// An error quotes the refused message, which may be as long as a nest can be. Touched only as far as filled.
 const RECEIVE_BYTES: usize = 1 << 18;
 
 /// A request being built: header, fixed part, attributes.
@@ -163,7 +164,6 @@ pub(crate) struct Reply {
 pub(crate) struct Socket {
     fd: OwnedFd,
     sequence: u32,
-    buffer: Vec<u8>,
 }
 
 impl Socket {
@@ -187,7 +187,7 @@ impl Socket {
             setsockopt(&fd, sockopt::RcvBuf, &size)?;
         }
         setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(10, 0))?;
-        Ok(Self { fd, sequence: 0, buffer: vec![0; RECEIVE_BYTES] })
+        Ok(Self { fd, sequence: 0 })
     }
 
     fn next(&mut self) -> u32 {
@@ -210,9 +210,10 @@ impl Socket {
         let sequence = self.next();
         send(self.fd.as_raw_fd(), &message.sealed(sequence), MsgFlags::empty())?;
         let mut replies = Vec::new();
+        let mut buffer = vec![0; RECEIVE_BYTES];
         loop {
-            let len = recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
-            for (kind, seq, body) in messages(&self.buffer[..len]) {
+            let len = recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+            for (kind, seq, body) in messages(&buffer[..len]) {
                 if seq != sequence {
                     continue;
                 }
@@ -249,14 +250,15 @@ impl Socket {
         }
         send(self.fd.as_raw_fd(), &bytes, MsgFlags::empty()).map_err(|e| (None, e.into()))?;
         let mut failure = None;
+        let mut buffer = vec![0; RECEIVE_BYTES];
         loop {
             // Work is done when `send` returns; only refusals were queued.
-            let len = match recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
+            let len = match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(len) => len,
                 Err(nix::errno::Errno::EAGAIN) => break,
                 Err(e) => return Err((None, e.into())),
             };
-            for (kind, seq, body) in messages(&self.buffer[..len]) {
+            for (kind, seq, body) in messages(&buffer[..len]) {
                 let at = usize::try_from(seq.wrapping_sub(first)).unwrap_or(usize::MAX);
                 if kind == ERROR && at < count && errno(body) != 0 && failure.is_none() {
                     failure = Some((Some(at), io::Error::from_raw_os_error(errno(body))));

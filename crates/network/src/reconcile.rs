@@ -28,6 +28,8 @@ pub(crate) struct Outcome {
     pub(crate) errors: Vec<Error>,
     /// Sandboxes whose interfaces are new.
     pub(crate) reborn: BTreeSet<String>,
+    /// Links wait to be deleted in this namespace.
+    pub(crate) buried: bool,
 }
 
 impl Outcome {
@@ -71,6 +73,12 @@ pub(crate) fn change(rt: &mut Rt, maker: &mut impl LinkMaker, from: &Desired, to
         }
     }
     for name in &leaving {
+        let veth = matches!(&from.links[*name].kind, Kind::Veth { sandbox, .. } if !sandbox.is_empty());
+        if veth && rt.bury_link(name).is_ok() {
+            outcome.buried = true;
+            outcome.done.push(format!("remove link {name}"));
+            continue;
+        }
         let result = rt.delete_link(name);
         outcome.note(format!("remove link {name}"), result, &GONE);
     }

@@ -20,6 +20,8 @@ use std::{
 
 /// Link group of everything made here ("rs").
 pub(crate) const GROUP: u32 = 0x7273;
+/// Link group of what is only waiting for [`Rt::empty_graves`].
+const GRAVE: u32 = 0x7278;
 /// Origin number of our routes and rules; no routing daemon uses it.
 pub(crate) const PROTOCOL: u8 = 147;
 /// Priority of the rules that send answers back to the entry host.
@@ -241,6 +243,7 @@ pub(crate) struct LinkRow {
     pub(crate) mtu: u32,
     pub(crate) up: bool,
     pub(crate) ours: bool,
+    group: u32,
     master: u32,
     port: Option<PortFlags>,
     vxlan: Option<(u32, Option<IpAddr>, u16, bool)>,
@@ -405,6 +408,28 @@ impl Rt {
         self.socket.request(message)
     }
 
+    /// Takes a link out of use at once and frees its name; [`Rt::empty_graves`] deletes it. Deleting waits
+    /// some 40 ms for the kernel's readers, once for any number of links.
+    pub(crate) fn bury_link(&mut self, name: &str) -> io::Result<()> {
+        let index = self.index(name)?;
+        let mut out = Message::new(RTM_NEWLINK, 0, &ifinfo(index, 0, IFF_UP));
+        out.u32(IFLA_MASTER, 0).u32(IFLA_GROUP, GRAVE);
+        self.socket.request(out)?;
+        let mut rename = Message::new(RTM_NEWLINK, 0, &ifinfo(index, 0, 0));
+        rename.str(IFLA_IFNAME, &format!("rsx{index}"));
+        self.socket.request(rename)
+    }
+
+    /// Deletes all buried links of the namespace; fine when there are none.
+    pub(crate) fn empty_graves(&mut self) -> io::Result<()> {
+        let mut message = Message::new(RTM_DELLINK, 0, &ifinfo(0, 0, 0));
+        message.u32(IFLA_GROUP, GRAVE);
+        match self.socket.request(message) {
+            Err(e) if e.raw_os_error() == Some(nix::libc::ENODEV) => Ok(()),
+            result => result,
+        }
+    }
+
     pub(crate) fn add(&mut self, object: &Object) -> io::Result<()> {
         if let Object::Port { link, bridge, .. } = object {
             // The kernel looks for the bridge before it reads the port's flags: first make it a port.
@@ -537,6 +562,7 @@ impl Rt {
             .iter()
             .filter(|r| r.kind == RTM_NEWLINK)
             .filter_map(|r| read_link(&r.body))
+            .filter(|row| row.group != GRAVE)
             .map(|row| (row.name.clone(), row))
             .collect())
     }
@@ -638,6 +664,7 @@ fn read_link(body: &[u8]) -> Option<LinkRow> {
         mtu: 0,
         up: read_u32(&fixed[8..12]) & IFF_UP != 0,
         ours: false,
+        group: 0,
         master: 0,
         port: None,
         vxlan: None,
@@ -648,7 +675,10 @@ fn read_link(body: &[u8]) -> Option<LinkRow> {
             IFLA_MTU => row.mtu = read_u32(value),
             IFLA_ADDRESS => row.mac = read_mac(value),
             IFLA_MASTER => row.master = read_u32(value),
-            IFLA_GROUP => row.ours = read_u32(value) == GROUP,
+            IFLA_GROUP => {
+                row.group = read_u32(value);
+                row.ours = row.group == GROUP;
+            }
             IFLA_LINKINFO => read_link_kind(value, &mut row),
             _ => {}
         }

@@ -1,5 +1,7 @@
 //! Restarts, audits and removal: what is there stays, what is missing comes back, nothing is left behind.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 mod lab;
 use ::network::*;
 use lab::*;
@@ -116,7 +118,7 @@ async fn what_somebody_deletes_by_hand_comes_back() {
         (&host, "nft add rule inet rswarm forw drop"),
     ] {
         run_inside(netns, surplus);
-        assert_eq!(one.audit_now().await.unwrap().repairs.is_empty(), false, "still there: {surplus}");
+        assert!(!one.audit_now().await.unwrap().repairs.is_empty(), "still there: {surplus}");
         works();
     }
     for host in [one, two] {
@@ -200,8 +202,9 @@ async fn removal_leaves_nothing_behind() {
     one.remove_sandbox("a").await.unwrap();
     one.remove_sandbox("a").await.unwrap();
     one.remove_sandbox("c").await.unwrap();
-    let links = run_inside(&lab.host(1), "ip -o link show");
-    assert_eq!(links.matches("@if").count(), 1, "no veth but the underlay's: {links}");
+    eventually("no veth but the underlay's is left", || {
+        (run_inside(&lab.host(1), "ip -o link show").matches("@if").count() == 1).then_some(())
+    });
     one.remove_bridge("b1").await.unwrap();
     one.leave_swarm().await.unwrap();
     assert_eq!(traces(&lab, 1), clean);
@@ -213,4 +216,34 @@ async fn removal_leaves_nothing_behind() {
     assert_eq!(traces(&lab, 2), clean);
     let records = std::fs::read_dir(lab.dir.path().join("state2/sandboxes")).unwrap().count();
     assert_eq!(records, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_sandboxes_come_and_go_without_delay() {
+    let lab = Lab::new(1);
+    let one = lab.node(1).await;
+    let mut table = Overlay::new(1);
+    for last in 1..=100 {
+        table = table.task(1, last, true);
+    }
+    one.apply_table(table.0.clone()).await.unwrap();
+    let began = std::time::Instant::now();
+    for last in 1..=100 {
+        one.create_sandbox(task_sandbox(&format!("{last:012x}"), 1, last, &[1])).await.unwrap();
+    }
+    let made = began.elapsed();
+    for last in 1..=100 {
+        table = table.next().without(last);
+        one.apply_table(table.0.clone()).await.unwrap();
+    }
+    let drained = began.elapsed() - made;
+    assert_eq!(one.audit_now().await.unwrap(), AuditReport::default());
+    let audited = began.elapsed() - made - drained;
+    for last in 1..=100 {
+        one.remove_sandbox(&format!("{last:012x}")).await.unwrap();
+    }
+    let removed = began.elapsed() - made - drained - audited;
+    println!("100 sandboxes: made {made:?}, 100 tables {drained:?}, audit {audited:?}, removed {removed:?}");
+    assert!(began.elapsed() < std::time::Duration::from_secs(30));
+    one.destroy().await.unwrap();
 }

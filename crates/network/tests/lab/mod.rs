@@ -2,13 +2,17 @@
 //! Built with `ip`, so that what is tested is not its own oracle. Needs root, or uid 0 of a user namespace.
 
 #![expect(dead_code, reason = "each test file uses a part")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 use ::network::*;
 use model::{
     NetworkAllocation, NetworkEndpoint, NetworkId, NetworkService, NetworkTable, NodeId, Protocol, ServiceId,
     TaskId,
 };
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, setns, unshare},
+};
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Write},
@@ -17,7 +21,7 @@ use std::{
     process::Command,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -26,8 +30,6 @@ use std::{
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Somebody outside the cluster (TEST-NET-2).
 pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
-
-static LABS: AtomicU32 = AtomicU32::new(0);
 
 /// Runs a program that must succeed; returns what it printed.
 pub(crate) fn run(program: &str, args: &[&str]) -> String {
@@ -40,10 +42,6 @@ pub(crate) fn run(program: &str, args: &[&str]) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     text
-}
-
-pub(crate) fn ip(args: &str) -> String {
-    run("ip", &args.split_whitespace().collect::<Vec<_>>())
 }
 
 /// Runs `work` on a thread inside a namespace.
@@ -77,7 +75,6 @@ pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) ->
 
 /// A switch with hosts and a client.
 pub(crate) struct Lab {
-    prefix: String,
     pub(crate) dir: tempfile::TempDir,
     names: Vec<String>,
 }
@@ -85,8 +82,7 @@ pub(crate) struct Lab {
 impl Lab {
     /// Hosts are numbered from 1 and have 192.168.77.1<n>.
     pub(crate) fn new(hosts: u8) -> Self {
-        let prefix = format!("rst{}x{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
-        let mut lab = Self { prefix, dir: tempfile::tempdir().unwrap(), names: vec![] };
+        let mut lab = Self { dir: tempfile::tempdir().unwrap(), names: vec![] };
         lab.namespace("sw");
         lab.ip("sw", "link add sw0 type bridge");
         lab.ip("sw", "link set sw0 up");
@@ -100,14 +96,23 @@ impl Lab {
     }
 
     fn namespace(&mut self, name: &str) {
-        ip(&format!("netns add {}-{name}", self.prefix));
+        let path = self.netns(name);
+        File::create(&path).unwrap();
+        thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root in their user namespace");
+            let own = Path::new("/proc/thread-self/ns/net");
+            mount(Some(own), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        })
+        .join()
+        .unwrap();
         self.names.push(name.to_owned());
         self.ip(name, "link set lo up");
     }
 
     fn join(&mut self, name: &str, last: u8) {
         self.namespace(name);
-        self.ip(name, &format!("link add eth0 type veth peer name p-{name} netns {}-sw", self.prefix));
+        let switch = self.netns("sw");
+        self.ip(name, &format!("link add eth0 type veth peer name p-{name} netns {}", switch.display()));
         self.ip("sw", &format!("link set p-{name} master sw0 up"));
         self.ip(name, &format!("addr add 192.168.77.{last}/24 dev eth0"));
         self.ip(name, "link set eth0 up");
@@ -115,11 +120,11 @@ impl Lab {
 
     /// `ip` inside one of the namespaces.
     pub(crate) fn ip(&self, name: &str, args: &str) -> String {
-        ip(&format!("-n {}-{name} {args}", self.prefix))
+        run_inside(&self.netns(name), &format!("ip {args}"))
     }
 
     pub(crate) fn netns(&self, name: &str) -> PathBuf {
-        Path::new("/run/netns").join(format!("{}-{name}", self.prefix))
+        self.dir.path().join(name)
     }
 
     pub(crate) fn host(&self, number: u8) -> PathBuf {
@@ -162,7 +167,8 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         for name in &self.names {
-            drop(Command::new("ip").args(["netns", "del", &format!("{}-{name}", self.prefix)]).output());
+            // A test that failed early may not have made them all; the mount namespace ends with the program.
+            umount2(&self.netns(name), MntFlags::MNT_DETACH).ok();
         }
     }
 }

@@ -1,0 +1,343 @@
+//! From the state to the kernel: host, data namespace, sandboxes, names.
+
+use super::{DATA, Data, From, Worker, chain};
+use crate::{
+    desired::{self, Desired},
+    dns, firewall,
+    netns::{self, Netns, sysctl},
+    nft::{self, Nft, Ruleset},
+    reconcile::{Maker, Outcome, Scope, add_missing, change, held},
+    rt::{Kind, Object, Rt},
+    spec::Error,
+    state::Sandbox,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::fd::AsFd,
+    sync::Arc,
+};
+use tracing::{debug, warn};
+
+impl Worker {
+    /// Brings the kernel to the state. `touched` = sandboxes whose names or rules may have changed.
+    pub(super) fn apply(&mut self, touched: &BTreeSet<String>) -> Result<(), Error> {
+        let outcome = self.apply_from(From::LastApplied, touched);
+        if outcome.errors.is_empty() {
+            return Ok(());
+        }
+        // Somebody has been at it: look, then try again.
+        for error in &outcome.errors {
+            debug!(error = %chain(error), "the kernel is not as we left it");
+        }
+        let everything = self.live.keys().cloned().collect();
+        let mut outcome = self.apply_from(From::Kernel, &everything);
+        for repair in &outcome.done {
+            debug!(repair, "put right on the way");
+        }
+        if outcome.errors.is_empty() { Ok(()) } else { Err(outcome.errors.swap_remove(0)) }
+    }
+
+    pub(super) fn apply_from(&mut self, from: From, touched: &BTreeSet<String>) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.apply_host(from, &mut outcome);
+        self.apply_data(from, &mut outcome);
+        self.apply_host_rules(from, &mut outcome);
+        let reborn = std::mem::take(&mut outcome.reborn);
+        for id in touched.union(&reborn) {
+            if reborn.contains(id)
+                && let Some(live) = self.live.get_mut(id)
+            {
+                live.objects.clear();
+            }
+            self.apply_sandbox(id, from, &mut outcome);
+        }
+        outcome
+    }
+
+    pub(super) fn apply_host(&mut self, from: From, outcome: &mut Outcome) {
+        let to = desired::of_host(&self.state);
+        let before = match from {
+            From::LastApplied => std::mem::take(&mut self.applied),
+            From::Kernel => match self.rt.dump() {
+                Ok(dump) => {
+                    let task_pool = self.state.identity.as_ref().map(|i| i.task_pool);
+                    held(dump, &to, Scope::Shared { task_pool })
+                }
+                Err(e) => return outcome.errors.push(Error::kernel("read the host's network")(e)),
+            },
+        };
+        let sandboxes = self.live.iter().map(|(id, live)| (id.as_str(), live.netns.file.as_fd())).collect();
+        let mut maker = Maker { vxlan_from: None, sandboxes };
+        let changed = change(&mut self.rt, &mut maker, &before, &to);
+        if changed.buried {
+            self.reaper.empty(Rt::open());
+        }
+        merge(outcome, changed);
+        if !to.links.is_empty() {
+            self.host_settings(&before, &to, outcome);
+        }
+        self.applied = to;
+    }
+
+    /// Settings go with links, so those of links that are new, or all when read from the kernel.
+    pub(super) fn host_settings(&self, before: &Desired, to: &Desired, outcome: &mut Outcome) {
+        let mut settings = vec![("net.ipv4.ip_forward".to_owned(), "1")];
+        for link in to.links.values().filter(|l| before.links.get(&l.name) != Some(l)) {
+            let knob = |name| format!("net.ipv4.conf.{}.{name}", link.name.replace('.', "/"));
+            match link.kind {
+                Kind::Vxlan { .. } => {
+                    // Clients' addresses arrive here; the effective value is the larger of all and this.
+                    settings.push((knob("rp_filter"), "2"));
+                    settings.push((knob("route_localnet"), "1"));
+                }
+                Kind::Bridge => settings.push((knob("route_localnet"), "1")),
+                Kind::Veth { .. } if link.name.starts_with("g-") => {
+                    settings.push((knob("route_localnet"), "1"));
+                }
+                Kind::Veth { .. } => {}
+            }
+        }
+        for (key, value) in settings {
+            match sysctl(&key, value) {
+                Err(e) if self.options.rootless => {
+                    warn!(key, error = %chain(&e), "a network setting is withheld from this user");
+                }
+                Err(e) => outcome.errors.push(e),
+                Ok(()) => {}
+            }
+        }
+    }
+
+    pub(super) fn apply_data(&mut self, from: From, outcome: &mut Outcome) {
+        let to = desired::of_data(&self.state);
+        if let Err(e) = self.ensure_data(!to.links.is_empty()) {
+            return outcome.errors.push(e);
+        }
+        let Some(data) = &mut self.data else { return };
+        let before = match from {
+            From::LastApplied => std::mem::take(&mut data.applied),
+            From::Kernel => match data.rt.dump() {
+                Ok(dump) => held(dump, &to, Scope::Own),
+                Err(e) => return outcome.errors.push(Error::kernel("read the data namespace")(e)),
+            },
+        };
+        let sandboxes = self.live.iter().map(|(id, live)| (id.as_str(), live.netns.file.as_fd())).collect();
+        let mut maker = Maker { vxlan_from: Some((&mut self.rt, data.netns.file.as_fd())), sandboxes };
+        let changed = change(&mut data.rt, &mut maker, &before, &to);
+        if changed.buried {
+            self.reaper.empty(data.netns.within(&self.home, Rt::open).flatten());
+        }
+        merge(outcome, changed);
+        data.applied = to;
+    }
+
+    /// Opens the data namespace, making it when `needed`.
+    pub(super) fn ensure_data(&mut self, needed: bool) -> Result<(), Error> {
+        if self.data.is_some() {
+            return Ok(());
+        }
+        let path = self.netns_path(DATA);
+        let existing = Netns::open(&path).ok().filter(|netns| netns.within(&self.home, || ()).is_ok());
+        let netns = match existing {
+            Some(netns) => netns,
+            None if !needed => return Ok(()),
+            None => {
+                netns::remove(&path)?;
+                Netns::create(&path)?
+            }
+        };
+        let rt = netns.within(&self.home, || {
+            // Bridged frames must never meet a firewall; absent where br_netfilter is.
+            for table in ["iptables", "ip6tables", "arptables"] {
+                drop(sysctl(&format!("net.bridge.bridge-nf-call-{table}"), "0"));
+            }
+            // No addresses in here. IPv6 stays on: neighbour entries need it.
+            drop(sysctl("net.ipv6.conf.default.addr_gen_mode", "1"));
+            Rt::open()
+        });
+        let rt = rt.flatten().map_err(Error::kernel("open a netlink socket in the data namespace"))?;
+        self.data = Some(Data { netns, rt, applied: Desired::default() });
+        Ok(())
+    }
+
+    pub(super) fn apply_host_rules(&mut self, from: From, outcome: &mut Outcome) {
+        if from == From::Kernel {
+            match self.nft.read() {
+                Ok(read) => self.rules = read,
+                Err(e) => return outcome.errors.push(Error::kernel("read nftables")(e)),
+            }
+        }
+        // Nothing to rule over: leave no table behind.
+        if self.applied.links.is_empty() {
+            if self.rules.take().is_some()
+                && let Err(refused) = self.nft.delete_table()
+            {
+                outcome.errors.push(refuse(refused));
+            }
+            return;
+        }
+        let to = firewall::of_host(&self.state);
+        settle(&mut self.nft, &mut self.rules, to, from, outcome);
+    }
+
+    /// A sandbox's own side: addresses, routes, rules, names.
+    pub(super) fn apply_sandbox(&mut self, id: &str, from: From, outcome: &mut Outcome) {
+        let (Some(sandbox), Some(live)) = (self.state.sandboxes.get(id), self.live.get_mut(id)) else {
+            return;
+        };
+        let objects = desired::of_sandbox(&self.state, sandbox);
+        let rules = sandbox.has_network().then(|| firewall::of_sandbox(&self.state, sandbox));
+        let (known, applied, socket) = (&live.objects, &mut live.rules, &mut live.nft);
+        let inside = || -> io::Result<Outcome> {
+            let mut inner = Outcome::default();
+            if *known != objects || from == From::Kernel {
+                let mut rt = Rt::open()?;
+                rt.set_up("lo")?;
+                // A veth's end cannot be born up: its peer does not exist yet then (ENOTCONN).
+                for object in &objects {
+                    if let Object::Address { link, .. } = object {
+                        rt.set_up(link)?;
+                    }
+                }
+                let known = if from == From::Kernel {
+                    let held: BTreeSet<Object> = rt.dump()?.objects.into_iter().collect();
+                    settled(known, &objects, &held)
+                } else {
+                    known.clone()
+                };
+                // A change of address leaves the old one behind otherwise.
+                for object in known.difference(&objects).filter(|o| matches!(o, Object::Address { .. })) {
+                    drop(rt.delete(object));
+                }
+                // The inner ends of new veths are born down.
+                let links: BTreeSet<&str> = objects.difference(&known).filter_map(Object::link).collect();
+                links.into_iter().try_for_each(|link| rt.set_up(link))?;
+                merge(&mut inner, add_missing(&mut rt, &objects, &known));
+            }
+            if let Some(rules) = rules
+                && (applied.as_ref() != Some(&rules) || from == From::Kernel)
+            {
+                let nft = match socket {
+                    Some(nft) => nft,
+                    None => socket.insert(Nft::open()?),
+                };
+                if from == From::Kernel {
+                    *applied = nft.read()?;
+                }
+                settle(nft, applied, rules, from, &mut inner);
+            }
+            Ok(inner)
+        };
+        match live.netns.within(&self.home, inside).flatten() {
+            Ok(inner) => {
+                let clean = inner.errors.is_empty();
+                outcome.done.extend(inner.done.into_iter().map(|what| format!("{what} in sandbox {id}")));
+                outcome.errors.extend(inner.errors);
+                live.objects = if clean { objects } else { BTreeSet::new() };
+            }
+            Err(e) => outcome.errors.push(Error::kernel(format!("set up sandbox {id}"))(e)),
+        }
+    }
+
+    /// Makes zones of all networks anew; returns whether sandboxes must be told.
+    pub(super) fn refresh_zones(&mut self) {
+        let mut zones = BTreeMap::new();
+        for (id, overlay) in &self.state.tables {
+            zones.insert(id.to_string(), dns::zone_of_overlay(&self.state, overlay));
+        }
+        for id in self.state.bridges.keys() {
+            zones.insert(id.clone(), dns::zone_of_bridge(&self.state, id));
+        }
+        self.zones = zones
+            .into_iter()
+            .map(|(id, zone)| {
+                let same = self.zones.get(&id).filter(|old| ***old == zone).cloned();
+                (id, same.unwrap_or_else(|| Arc::new(zone)))
+            })
+            .collect();
+        for (id, live) in &self.live {
+            if let (Some(server), Some(sandbox)) = (&live.names, self.state.sandboxes.get(id)) {
+                server.show(self.view(sandbox));
+            }
+        }
+    }
+
+    pub(super) fn view(&self, sandbox: &Sandbox) -> dns::View {
+        let zones = sandbox.legs.iter().filter_map(|leg| self.zones.get(&leg.network()).cloned()).collect();
+        dns::View { zones, servers: sandbox.spec.dns.servers.clone() }
+    }
+
+    /// Makes the sockets of a sandbox's name server and serves them.
+    pub(super) fn serve_names(&mut self, id: &str) -> Result<(), Error> {
+        let (Some(sandbox), Some(live)) = (self.state.sandboxes.get_mut(id), self.live.get_mut(id)) else {
+            return Ok(());
+        };
+        if !sandbox.has_network() || live.names.is_some() {
+            return Ok(());
+        }
+        let wanted = sandbox.dns_port;
+        let sockets = live.netns.within(&self.home, || {
+            Rt::open()?.set_up("lo")?;
+            dns::Sockets::open(wanted)
+        });
+        let failed = || Error::kernel(format!("open name server sockets of sandbox {id}"));
+        let sockets = sockets.flatten().map_err(failed())?;
+        let port = sockets.port().map_err(failed())?;
+        if port != wanted {
+            sandbox.dns_port = port;
+            self.disk.put_sandbox(sandbox)?;
+        }
+        let sandbox = &self.state.sandboxes[id];
+        let view = self.view(sandbox);
+        let server = dns::Server::start(&self.runtime, sockets, view, self.upstream.clone())?;
+        if let Some(live) = self.live.get_mut(id) {
+            live.names = Some(server);
+        }
+        Ok(())
+    }
+
+    /// Applies the state after it was put back; returns the error that made it necessary.
+    pub(super) fn undo(&mut self, cause: Error) -> Error {
+        self.refresh_zones();
+        let everything = self.live.keys().cloned().collect();
+        for error in self.apply_from(From::Kernel, &everything).errors {
+            warn!(error = %chain(&error), "cannot go back to the network as it was");
+        }
+        cause
+    }
+}
+
+/// Brings a table to `to` and remembers it.
+fn settle(nft: &mut Nft, applied: &mut Option<Ruleset>, to: Ruleset, from: From, outcome: &mut Outcome) {
+    if from == From::Kernel {
+        outcome.done.extend(nft::differences(applied.as_ref(), &to));
+    }
+    match nft.change(applied.as_ref(), &to) {
+        Ok(()) => *applied = Some(to),
+        Err(refused) => outcome.errors.push(refuse(refused)),
+    }
+}
+
+/// Of what was applied to a sandbox, what counts as there. Routes and neighbours a container may have
+/// changed on purpose; they are ours to restore only with their interface's address.
+fn settled(known: &BTreeSet<Object>, wanted: &BTreeSet<Object>, held: &BTreeSet<Object>) -> BTreeSet<Object> {
+    let addresses = |set: &BTreeSet<Object>| -> BTreeSet<Object> {
+        set.iter().filter(|o| matches!(o, Object::Address { .. })).cloned().collect()
+    };
+    if addresses(wanted).is_subset(held) {
+        wanted.union(known).cloned().collect()
+    } else {
+        held.intersection(wanted).cloned().collect()
+    }
+}
+
+fn merge(outcome: &mut Outcome, more: Outcome) {
+    outcome.done.extend(more.done);
+    outcome.errors.extend(more.errors);
+    outcome.reborn.extend(more.reborn);
+}
+
+fn refuse(refused: nft::Refused) -> Error {
+    Error::Kernel { what: refused.step, source: refused.source }
+}

@@ -1,0 +1,186 @@
+//! The containers' side: sandboxes and local bridges.
+
+use super::{Condemned, DATA, Live, Worker, chain};
+use crate::{
+    address,
+    netns::{self, Netns, sysctl},
+    rt::Rt,
+    spec::{Bridge, BridgeSpec, Error, SandboxAttachment, SandboxInfo, SandboxSpec},
+    state::{Sandbox, overlap},
+};
+use std::{collections::BTreeSet, net::Ipv4Addr};
+use tracing::{debug, warn};
+
+impl Worker {
+    pub(crate) fn create_sandbox(&mut self, spec: SandboxSpec) -> Result<SandboxInfo, Error> {
+        check_name(&spec.id)?;
+        let id = spec.id.clone();
+        let before = self.state.sandboxes.get(&id).cloned();
+        let legs = before.as_ref().map(|b| b.legs.clone()).unwrap_or_default();
+        let legs = self.state.plan_legs(&spec, &legs)?;
+        if let Some(gateway) = spec.gateway {
+            address::v4(gateway.address, "gateways")?;
+        }
+        let mut spec = spec;
+        self.reservations.choose(&id, &mut spec.ports, self.state.bindings(&id))?;
+        let dns_port = before.as_ref().map_or(0, |b| b.dns_port);
+        self.state.sandboxes.insert(id.clone(), Sandbox { spec, legs, dns_port });
+        if let Err(e) = self.build(&id) {
+            match before {
+                Some(before) => {
+                    self.state.sandboxes.insert(id, before);
+                    return Err(self.undo(e));
+                }
+                None => {
+                    for error in self.remove_sandbox(&id).err().unwrap_or_default() {
+                        warn!(container.id = %id, error = %chain(&error), "cannot clean up a failed sandbox");
+                    }
+                    return Err(e);
+                }
+            }
+        }
+        let sandbox = &self.state.sandboxes[&id];
+        Ok(self.state.describe(sandbox, &self.netns_path(&id)))
+    }
+
+    /// Brings a sandbox in the state to life.
+    pub(super) fn build(&mut self, id: &str) -> Result<(), Error> {
+        if !self.live.contains_key(id) {
+            let path = self.netns_path(id);
+            netns::remove(&path)?;
+            let netns = Netns::create(&path)?;
+            self.live.insert(id.to_owned(), Live::new(netns));
+            self.sandbox_settings(id)?;
+        }
+        let sandbox = &self.state.sandboxes[id];
+        self.disk.put_sandbox(sandbox)?;
+        self.serve_names(id)?;
+        self.refresh_zones();
+        self.apply(&BTreeSet::from([id.to_owned()]))?;
+        // What the container asks for may name its interfaces.
+        let (live, sandbox) = (&self.live[id], &self.state.sandboxes[id]);
+        let settings = sandbox.spec.sysctls.iter().filter(|(key, _)| key.starts_with("net."));
+        live.netns
+            .within(&self.home, || settings.into_iter().try_for_each(|(key, value)| sysctl(key, value)))
+            .map_err(Error::kernel(format!("enter sandbox {id}")))?
+    }
+
+    /// Defaults of every container's namespace, as Docker has them.
+    pub(super) fn sandbox_settings(&self, id: &str) -> Result<(), Error> {
+        let settings = [
+            ("net.ipv4.ip_unprivileged_port_start", "0"),
+            ("net.ipv4.ping_group_range", "0 2147483647"),
+            ("net.ipv6.conf.default.addr_gen_mode", "1"),
+            ("net.ipv6.conf.default.accept_ra", "0"),
+        ];
+        self.live[id]
+            .netns
+            .within(&self.home, || {
+                Rt::open()?.set_up("lo")?;
+                for (key, value) in settings {
+                    // Groups that are not mapped, or a kernel without IPv6: nice to have.
+                    if let Err(error) = sysctl(key, value) {
+                        debug!(key, error = %chain(&error), "a default setting of containers is not available");
+                    }
+                }
+                Ok(())
+            })
+            .flatten()
+            .map_err(Error::kernel(format!("set up loopback of sandbox {id}")))
+    }
+
+    pub(crate) fn connect(&mut self, id: &str, attachment: SandboxAttachment) -> Result<SandboxInfo, Error> {
+        let sandbox = self.state.sandboxes.get(id).ok_or_else(|| Error::UnknownSandbox(id.to_owned()))?;
+        let mut spec = sandbox.spec.clone();
+        spec.attachments.push(attachment);
+        self.create_sandbox(spec)
+    }
+
+    pub(crate) fn disconnect(&mut self, id: &str, network: &str) -> Result<SandboxInfo, Error> {
+        let sandbox = self.state.sandboxes.get(id).ok_or_else(|| Error::UnknownSandbox(id.to_owned()))?;
+        let mut spec = sandbox.spec.clone();
+        let legs = sandbox.legs.iter().filter(|leg| leg.network() != network);
+        spec.attachments = legs.map(|leg| leg.attachment.clone()).collect();
+        self.create_sandbox(spec)
+    }
+
+    pub(crate) fn remove_sandbox(&mut self, id: &str) -> Result<(), Vec<Error>> {
+        let mut errors = Vec::new();
+        if let Some(sandbox) = self.state.sandboxes.remove(id) {
+            let addresses = sandbox.legs.iter().filter(|l| l.bridge().is_some()).map(|l| l.address);
+            let gone: BTreeSet<Ipv4Addr> = addresses.chain(sandbox.gateway()).collect();
+            errors.extend(self.apply(&BTreeSet::new()).err());
+            if !gone.is_empty() {
+                let condemned = Condemned { stopping: BTreeSet::new(), gone };
+                self.condemn(&BTreeSet::from([String::new()]), &condemned);
+            }
+        }
+        self.reservations.release(id);
+        if let Some(live) = self.live.remove(id) {
+            self.reaper.drop(live);
+        }
+        self.condemned.remove(id);
+        if !id.contains('/') {
+            errors.extend(netns::remove(&self.netns_path(id)).err());
+            errors.extend(self.disk.remove_sandbox(id).err());
+        }
+        self.refresh_zones();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    pub(crate) fn sandboxes(&mut self) -> Vec<SandboxInfo> {
+        let all = self.state.sandboxes.values();
+        all.map(|s| self.state.describe(s, &self.netns_path(&s.spec.id))).collect()
+    }
+
+    pub(crate) fn create_bridge(&mut self, spec: BridgeSpec) -> Result<Bridge, Error> {
+        check_name(&spec.id)?;
+        if let Some(there) = self.state.bridges.get(&spec.id).filter(|b| b.spec == spec) {
+            return Ok(self.state.describe_bridge(there));
+        }
+        let bridge = self.state.plan_bridge(spec)?;
+        let subnet = bridge.spec.subnet;
+        let routes = self.rt.foreign_destinations().map_err(Error::kernel("read the routes of this host"))?;
+        if let Some((to, link)) = routes.into_iter().find(|(to, _)| overlap(*to, subnet)) {
+            return Err(Error::SubnetInUse { subnet, other: format!("route {to} of interface {link}") });
+        }
+        let id = bridge.spec.id.clone();
+        let described = self.state.describe_bridge(&bridge);
+        let record = bridge.spec.clone();
+        let before = self.state.bridges.insert(id.clone(), bridge);
+        self.refresh_zones();
+        if let Err(e) = self.apply(&BTreeSet::new()) {
+            match before {
+                Some(before) => drop(self.state.bridges.insert(id, before)),
+                None => drop(self.state.bridges.remove(&id)),
+            }
+            return Err(self.undo(e));
+        }
+        self.disk.put_bridge(&record)?;
+        Ok(described)
+    }
+
+    pub(crate) fn remove_bridge(&mut self, id: &str) -> Result<(), Error> {
+        let Some(bridge) = self.state.bridges.get(id) else { return Ok(()) };
+        if self.state.on_bridge(id).next().is_some() {
+            return Err(Error::NetworkInUse(bridge.spec.name.clone()));
+        }
+        self.state.bridges.remove(id);
+        self.refresh_zones();
+        self.disk.remove_bridge(id)?;
+        self.apply(&BTreeSet::new())
+    }
+
+    pub(crate) fn bridges(&mut self) -> Vec<Bridge> {
+        self.state.bridges.values().map(|b| self.state.describe_bridge(b)).collect()
+    }
+}
+
+/// Ids become file names.
+fn check_name(id: &str) -> Result<(), Error> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if id.is_empty() || id.len() > 128 || id.starts_with('.') || id == DATA || !id.chars().all(fine) {
+        return Err(Error::InvalidId(id.to_owned()));
+    }
+    Ok(())
+}

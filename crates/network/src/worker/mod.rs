@@ -1,0 +1,357 @@
+//! The worker thread: owns [`State`] and the sockets to the kernel, runs one job after the other.
+//!
+//! Every job has the same three steps: change the state, [`Worker::apply`], write the record. When the
+//! kernel refuses, the state goes back and is applied again from a dump.
+
+mod apply;
+mod containers;
+mod swarm;
+
+use crate::{
+    desired::Desired,
+    disk::Disk,
+    dns,
+    netns::{self, Netns},
+    nft::{Nft, Ruleset},
+    ports::Reservations,
+    rt::{Object, Rt},
+    spec::{AuditReport, Error, Options},
+    state::State,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
+use tracing::{info, warn};
+
+pub(crate) type Job = Box<dyn FnOnce(&mut Worker) + Send>;
+
+const JOBS_WAITING: usize = 256;
+/// File name of the data namespace beside those of the sandboxes.
+const DATA: &str = "rswarm-data";
+
+/// Starts the thread and waits until everything from before is adopted.
+pub(crate) async fn start(options: Options) -> Result<mpsc::Sender<Job>, Error> {
+    let (jobs, waiting) = mpsc::channel(JOBS_WAITING);
+    let (ready, started) = oneshot::channel();
+    let runtime = Handle::current();
+    let (to_self, period) = (jobs.clone(), options.audit_period);
+    thread::Builder::new()
+        .name("rswarm-net".into())
+        .spawn(move || match Worker::open(options, runtime, to_self) {
+            Ok(mut worker) => {
+                if ready.send(Ok(())).is_ok() {
+                    worker.run(waiting);
+                }
+            }
+            Err(e) => drop(ready.send(Err(e))),
+        })
+        .map_err(Error::kernel("start a thread"))?;
+    started.await.map_err(|_| Error::Stopped)??;
+    let auditor = jobs.downgrade();
+    // Ends when the worker does.
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(period).await;
+            let Some(jobs) = auditor.upgrade() else { return };
+            let audit: Job = Box::new(|worker| drop(worker.audit()));
+            if jobs.send(audit).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(jobs)
+}
+
+/// A sandbox's live parts.
+#[derive(Debug)]
+struct Live {
+    netns: Netns,
+    objects: BTreeSet<Object>,
+    rules: Option<Ruleset>,
+    /// Kept open: closing one waits for the kernel to tidy up behind its last transaction, some 15 ms.
+    nft: Option<Nft>,
+    names: Option<dns::Server>,
+}
+
+impl Live {
+    fn new(netns: Netns) -> Self {
+        Self { netns, objects: BTreeSet::new(), rules: None, nft: None, names: None }
+    }
+}
+
+/// A thread for what takes long and nobody waits for: deleting links, closing nftables sockets.
+/// Ends with the worker.
+#[derive(Debug)]
+struct Reaper(std::sync::mpsc::Sender<Remains>);
+
+enum Remains {
+    /// A socket in the namespace whose buried links go.
+    Links(Rt),
+    Sandbox(Box<Live>),
+}
+
+impl Reaper {
+    fn start() -> Result<Self, Error> {
+        // Each entry is the end of a sandbox; there are no more of them than there were sandboxes.
+        let (sender, remains) = std::sync::mpsc::channel();
+        let work = move || {
+            for one in remains {
+                match one {
+                    Remains::Links(mut rt) => {
+                        if let Err(error) = rt.empty_graves() {
+                            warn!(%error, "cannot delete links that are out of use");
+                        }
+                    }
+                    Remains::Sandbox(live) => drop(live),
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("rswarm-reaper".into());
+        thread.spawn(work).map_err(Error::kernel("start a thread"))?;
+        Ok(Self(sender))
+    }
+
+    fn empty(&self, rt: io::Result<Rt>) {
+        match rt {
+            // The thread lives as long as this sender.
+            Ok(rt) => drop(self.0.send(Remains::Links(rt))),
+            Err(error) => warn!(%error, "cannot delete links that are out of use"),
+        }
+    }
+
+    fn drop(&self, live: Live) {
+        drop(self.0.send(Remains::Sandbox(Box::new(live))));
+    }
+}
+
+/// The namespace of overlay networks.
+#[derive(Debug)]
+struct Data {
+    netns: Netns,
+    rt: Rt,
+    applied: Desired,
+}
+
+/// Flows to be forgotten when there is time.
+#[derive(Debug, Default, Clone)]
+struct Condemned {
+    /// Of UDP only: the task still serves what it has.
+    stopping: BTreeSet<Ipv4Addr>,
+    gone: BTreeSet<Ipv4Addr>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Worker {
+    options: Options,
+    state: State,
+    disk: Disk,
+    home: Netns,
+    rt: Rt,
+    nft: Nft,
+    applied: Desired,
+    rules: Option<Ruleset>,
+    data: Option<Data>,
+    live: BTreeMap<String, Live>,
+    reservations: Reservations,
+    reaper: Reaper,
+    /// By sandbox; the host's under the empty name.
+    condemned: BTreeMap<String, Condemned>,
+    zones: BTreeMap<String, Arc<dns::Zone>>,
+    runtime: Handle,
+    upstream: dns::Upstream,
+    stopped: bool,
+}
+
+/// Where to compare from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    LastApplied,
+    Kernel,
+}
+
+impl Worker {
+    fn open(options: Options, runtime: Handle, jobs: mpsc::Sender<Job>) -> Result<Self, Error> {
+        if let Some(path) = &options.host_netns {
+            Netns::open(path)?.enter()?;
+        }
+        let disk = Disk::open(&options.state_dir)?;
+        let upstream = dns::Upstream {
+            resolvers: options.resolvers.clone(),
+            worker: options.host_netns.is_some().then_some(jobs),
+        };
+        let mut worker = Self {
+            state: disk.load()?,
+            disk,
+            home: Netns::own()?,
+            rt: Rt::open().map_err(Error::kernel("open a netlink socket"))?,
+            nft: Nft::open().map_err(Error::kernel("open an nftables socket"))?,
+            applied: Desired::default(),
+            rules: None,
+            data: None,
+            live: BTreeMap::new(),
+            reservations: Reservations::default(),
+            reaper: Reaper::start()?,
+            condemned: BTreeMap::new(),
+            zones: BTreeMap::new(),
+            runtime,
+            upstream,
+            stopped: false,
+            options,
+        };
+        worker.adopt()?;
+        Ok(worker)
+    }
+
+    fn run(&mut self, mut jobs: mpsc::Receiver<Job>) {
+        while !self.stopped {
+            let job = if self.condemned.is_empty() {
+                jobs.blocking_recv()
+            } else {
+                match jobs.try_recv() {
+                    Ok(job) => Some(job),
+                    Err(mpsc::error::TryRecvError::Empty) => {
+                        self.forget_some_flows();
+                        continue;
+                    }
+                    Err(mpsc::error::TryRecvError::Disconnected) => None,
+                }
+            };
+            match job {
+                Some(job) => job(self),
+                None => return,
+            }
+        }
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    fn netns_path(&self, name: &str) -> PathBuf {
+        self.options.run_root.join("netns").join(name)
+    }
+
+    /// Takes over what an earlier daemon left: live sandboxes keep their traffic, the rest is mended or removed.
+    fn adopt(&mut self) -> Result<(), Error> {
+        let graves = || Error::kernel("delete links that are out of use");
+        self.rt.empty_graves().map_err(graves())?;
+        self.ensure_data(false)?;
+        if let Some(data) = &mut self.data {
+            data.rt.empty_graves().map_err(graves())?;
+        }
+        self.state.underlay_mtu = self.underlay_mtu()?;
+        let ids: Vec<String> = self.state.sandboxes.keys().cloned().collect();
+        for id in ids {
+            let netns = Netns::open(&self.netns_path(&id));
+            // A plain file, as after a reboot, cannot be entered.
+            let alive = netns.ok().filter(|netns| netns.within(&self.home, || ()).is_ok());
+            match alive {
+                Some(netns) => {
+                    self.live.insert(id, Live::new(netns));
+                }
+                None => {
+                    info!(container.id = %id, "sandbox ended with its host");
+                    self.state.sandboxes.remove(&id);
+                    self.disk.remove_sandbox(&id)?;
+                }
+            }
+        }
+        self.remove_orphan_namespaces();
+        for sandbox in self.state.sandboxes.values() {
+            for binding in &sandbox.spec.ports {
+                if let Err(error) = self.reservations.reserve(&sandbox.spec.id, binding) {
+                    warn!(container.id = %sandbox.spec.id, %error, "a published port is taken by somebody else");
+                }
+            }
+        }
+        self.refresh_zones();
+        let ids: Vec<String> = self.live.keys().cloned().collect();
+        for id in ids {
+            self.serve_names(&id)?;
+        }
+        let report = self.audit();
+        info!(sandboxes = self.live.len(), repairs = report.repairs.len(), "network adopted");
+        Ok(())
+    }
+
+    fn remove_orphan_namespaces(&self) {
+        let dir = self.options.run_root.join("netns");
+        let Ok(entries) = std::fs::read_dir(&dir) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name != DATA && !self.live.contains_key(&name) {
+                info!(container.id = %name, "removing the namespace of an unknown sandbox");
+                if let Err(error) = netns::remove(&entry.path()) {
+                    warn!(container.id = %name, %error, "cannot remove the namespace of an unknown sandbox");
+                }
+            }
+        }
+    }
+
+    fn underlay_mtu(&mut self) -> Result<u32, Error> {
+        const ORDINARY: u32 = 1500;
+        let Some(IpAddr::V4(wanted)) = self.state.identity.as_ref().map(|i| i.data_addr) else {
+            return Ok(ORDINARY);
+        };
+        let read = || Error::kernel("read the addresses of this host");
+        let holders = self.rt.all_addresses().map_err(read())?;
+        let Some((index, ..)) = holders.into_iter().find(|(_, address, _)| *address == wanted) else {
+            return Ok(ORDINARY);
+        };
+        let links = self.rt.links().map_err(read())?;
+        let mtu = links.values().find(|l| l.index == index).map_or(ORDINARY, |l| l.mtu);
+        // Loopback has 65536; a mesh over it is a test on one machine.
+        Ok(mtu.min(9000))
+    }
+
+    pub(crate) fn audit(&mut self) -> AuditReport {
+        let everything = self.live.keys().cloned().collect();
+        let outcome = self.apply_from(From::Kernel, &everything);
+        for repair in &outcome.done {
+            warn!(repair, "network repaired");
+        }
+        let errors: Vec<String> = outcome.errors.iter().map(chain).collect();
+        for error in &errors {
+            warn!(error, "network cannot be repaired yet");
+        }
+        AuditReport { repairs: outcome.done, errors }
+    }
+
+    pub(crate) fn destroy(&mut self) -> Result<(), Vec<Error>> {
+        let mut errors = Vec::new();
+        let ids: Vec<String> = self.state.sandboxes.keys().cloned().collect();
+        for id in ids {
+            errors.extend(self.remove_sandbox(&id).err().unwrap_or_default());
+        }
+        let ids: Vec<String> = self.state.bridges.keys().cloned().collect();
+        for id in ids {
+            errors.extend(self.remove_bridge(&id).err());
+        }
+        errors.extend(self.leave_swarm().err());
+        // What no record knew of.
+        errors.extend(self.apply_from(From::Kernel, &BTreeSet::new()).errors);
+        self.remove_orphan_namespaces();
+        // Only ours; other things may live in these directories.
+        drop(std::fs::remove_dir(self.options.run_root.join("netns")));
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+}
+
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
