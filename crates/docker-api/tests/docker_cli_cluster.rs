@@ -1,13 +1,17 @@
 //! The real `docker` CLI against the front door of a fake swarm.
 
+#![expect(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test that cannot go on may panic, in its helpers too; its modules have no outside"
+)]
+
 mod fake;
 use fake::{Door, has_docker};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_in_no_swarm_refuses_cluster_commands_in_dockers_words() {
-    if !has_docker() {
-        return;
-    }
+    assert!(has_docker(), "this test needs the docker CLI (Debian: docker.io or docker-cli)");
     let door = Door::open().await;
     assert!(door.docker(&["version"]).await.ok().contains("Version:"));
     let info = door.docker(&["info"]).await.ok_with_warnings();
@@ -25,9 +29,7 @@ async fn a_host_in_no_swarm_refuses_cluster_commands_in_dockers_words() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn swarm_and_node_commands() {
-    if !has_docker() {
-        return;
-    }
+    assert!(has_docker(), "this test needs the docker CLI (Debian: docker.io or docker-cli)");
     let door = Door::open().await;
     let said = door.docker(&["swarm", "init", "--advertise-addr", "127.0.0.1"]).await.ok();
     assert!(said.contains("Swarm initialized: current node") && said.contains("SWMTKN-1-worker"), "{said}");
@@ -92,9 +94,7 @@ async fn swarm_and_node_commands() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn service_commands() {
-    if !has_docker() {
-        return;
-    }
+    assert!(has_docker(), "this test needs the docker CLI (Debian: docker.io or docker-cli)");
     let door = Door::of_swarm().await;
     let d = |args: &'static str| {
         let args: Vec<_> = args.split(' ').map(|a| a.replace('~', " ")).collect();
@@ -158,9 +158,7 @@ async fn service_commands() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secret_config_and_network_commands() {
-    if !has_docker() {
-        return;
-    }
+    assert!(has_docker(), "this test needs the docker CLI (Debian: docker.io or docker-cli)");
     let door = Door::of_swarm().await;
     let file = door.path().join("data");
     std::fs::write(&file, "hunter2").unwrap();
@@ -236,9 +234,7 @@ async fn secret_config_and_network_commands() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stack_commands() {
-    if !has_docker() {
-        return;
-    }
+    assert!(has_docker(), "this test needs the docker CLI (Debian: docker.io or docker-cli)");
     let door = Door::of_swarm().await;
     let file = door.path().join("stack.yml");
     std::fs::write(door.path().join("motd"), "hello").unwrap();
@@ -280,12 +276,9 @@ async fn stack_commands() {
     assert!(ps.contains(&"shop_web.3 Running".to_owned()), "{ps:?}");
     let said = door.docker(&["stack", "rm", "--detach=false", "shop"]).await.ok_with_warnings();
     assert!(said.is_empty() || said.contains("Removing"), "{said}");
-    let world = door.world.lock().unwrap();
-    assert!(
-        world.tables.services.is_empty()
-            && world.tables.networks.is_empty()
-            && world.tables.secrets.is_empty()
-    );
-    drop(world);
+    {
+        let tables = &door.world.lock().unwrap().tables;
+        assert!(tables.services.is_empty() && tables.networks.is_empty() && tables.secrets.is_empty());
+    }
     door.docker(&["stack", "ps", "shop"]).await.fails("nothing found in stack: shop");
 }

@@ -176,9 +176,17 @@ impl Lab {
     /// # Errors
     /// When it does not answer 200 within 5 s, with what it did answer.
     pub fn http(&mut self, n: u8, port: u16) -> Result<String, String> {
+        self.http_path(n, port, "/")
+    }
+
+    /// As [`Lab::http`], for another path.
+    ///
+    /// # Errors
+    /// As [`Lab::http`].
+    pub fn http_path(&mut self, n: u8, port: u16, path: &str) -> Result<String, String> {
         self.tell(&format!("forward {n} {port}")).map_err(|e| e.to_string())?;
         let socket = self.dir.path().join(format!("forward-{n}-{port}.sock"));
-        http_get(&socket).map_err(|e| format!("{e:#}"))
+        http_get(&socket, path).map_err(|e| format!("{e:#}"))
     }
 
     /// Returns what the daemons logged, for a failure's message.
@@ -196,10 +204,10 @@ impl Lab {
     }
 }
 
-fn http_get(socket: &Path) -> Result<String> {
+fn http_get(socket: &Path, path: &str) -> Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(b"GET / HTTP/1.0\r\nHost: lab\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: lab\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let Some((head, body)) = answer.split_once("\r\n\r\n") else { bail!("no HTTP answer: {answer:?}") };

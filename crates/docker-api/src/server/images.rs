@@ -1,11 +1,11 @@
 //! `/images`, `/distribution`: what this host's store has, gets and gives.
 
-use super::{ApiError, State, request::Params};
+use super::{ApiError, Origin, State, proxy, request::Params};
 use crate::types;
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Body,
-    extract::{DefaultBodyLimit, Path, State as Use},
+    extract::{DefaultBodyLimit, Path, Request, State as Use},
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
     routing::{delete, get, post},
@@ -13,13 +13,17 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_URL_SAFE};
 use futures::{StreamExt as _, TryStreamExt as _};
 use image::{Auth, Image, ImportOptions, Progress, PullOptions, Reference, Removed};
-use std::collections::BTreeMap;
+use model::{Node, NodeState};
+use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 /// Progress lines waiting for a slow client; more are dropped, results never.
 const LINES: usize = 64;
+
+/// How long another node may take to say whether it knows an image.
+const NODE_LIMIT: Duration = Duration::from_secs(3);
 
 pub(super) fn routes() -> Router<State> {
     Router::new()
@@ -391,31 +395,60 @@ async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::Ima
     }))
 }
 
-/// What a reference stands for now, so that a service can pin it.
+/// What a reference stands for now, so that a service can pin it: here, else on another node of the swarm.
 async fn distribution(
     Use(state): Use<State>,
+    Extension(origin): Extension<Origin>,
     Path(rest): Path<String>,
-) -> Result<Json<types::DistributionInspect>, ApiError> {
+) -> Result<Response, ApiError> {
     let (name, "json") = split(&rest) else { return Err(ApiError::not_found("page not found")) };
     let reference = parse(name)?;
     let images = state.engine()?.images();
-    let manifest = images
-        .manifest_for(&reference)
-        .await
-        .ok_or_else(|| ApiError::not_found(format!("no such image: {reference}")))?;
-    let image = images.find(name).await?;
-    Ok(Json(types::DistributionInspect {
-        descriptor: types::Descriptor {
-            size: bytes(manifest.bytes.len() as u64),
-            media_type: manifest.media_type,
-            digest: manifest.digest.to_string(),
-        },
-        platforms: vec![types::DistributionPlatform {
-            architecture: image.config.architecture.clone(),
-            os: image.config.os.clone(),
-            variant: image.config.variant.clone().unwrap_or_default(),
-        }],
-    }))
+    if let Some(manifest) = images.manifest_for(&reference).await {
+        let image = images.find(name).await?;
+        let answer = types::DistributionInspect {
+            descriptor: types::Descriptor {
+                size: bytes(manifest.bytes.len() as u64),
+                media_type: manifest.media_type,
+                digest: manifest.digest.to_string(),
+            },
+            platforms: vec![types::DistributionPlatform {
+                architecture: image.config.architecture.clone(),
+                os: image.config.os.clone(),
+                variant: image.config.variant.clone().unwrap_or_default(),
+            }],
+        };
+        return Ok(Json(answer).into_response());
+    }
+    if origin == Origin::Client
+        && let Some(answer) = asked_of_the_swarm(&state, &rest).await
+    {
+        return Ok(answer);
+    }
+    Err(ApiError::not_found(format!("no such image: {reference}")))
+}
+
+/// Returns the first answer of a node that knows the image; nodes that do not answer in time are passed over.
+async fn asked_of_the_swarm(state: &State, rest: &str) -> Option<Response> {
+    let this = state.swarm().status().membership()?.node_id;
+    let nodes = state.list::<Node>().await.ok()?;
+    let others = nodes.iter().filter(|n| n.id != this && n.status.state == NodeState::Ready);
+    let mut answers: futures::stream::FuturesUnordered<_> = others
+        .map(|node| {
+            let request = Request::builder().uri(format!("/distribution/{rest}")).body(Body::empty());
+            async move {
+                let asked = proxy::forward(state, node.id, None, request.ok()?);
+                let answer = tokio::time::timeout(NODE_LIMIT, asked).await.ok()?.ok()?;
+                (answer.status() == StatusCode::OK).then_some(answer)
+            }
+        })
+        .collect();
+    while let Some(answer) = answers.next().await {
+        if answer.is_some() {
+            return answer;
+        }
+    }
+    None
 }
 
 #[cfg(test)]
