@@ -38,7 +38,7 @@ pub struct Options {
     pub shim: runtime::ShimProgram,
     /// All of this runs in a user namespace with one uid.
     pub userns_squash: bool,
-    /// Name of this host, for [`Engine::info`] and host-network containers.
+    /// Name of this host, which containers on its network share.
     pub hostname: String,
     /// Cgroup below which containers' cgroups are made; `rswarm` if empty.
     pub cgroup_parent: String,
