@@ -422,6 +422,8 @@ mod tests {
             let mut header = tar::Header::new_gnu();
             header.set_size(content.len() as u64);
             header.set_mode(0o640);
+            header.set_uid(0);
+            header.set_gid(0);
             header.as_gnu_mut().unwrap().name[..path.len()].copy_from_slice(path.as_bytes());
             header.set_cksum();
             out.append(&header, content.as_bytes()).unwrap();
