@@ -199,7 +199,7 @@ async fn attach(
         }
     }
     let streams = engine.attach(&id, AttachOptions { streams: wanted }).await?;
-    hijack(&state, request, streams, container.config.tty, before)
+    hijack(&state, request, streams, container.config.tty, before, Box::pin(std::future::ready(())))
 }
 
 /// Reads Docker's `since` and `until`: seconds since 1970 with an optional fraction, or RFC 3339.

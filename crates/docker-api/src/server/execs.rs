@@ -67,7 +67,12 @@ async fn start(
     if let Some(upgrade) = upgrade {
         again.extensions_mut().insert(upgrade);
     }
-    hijack(&state, again, streams, tty, Vec::new())
+    let waiting = engine.clone();
+    let ended = Box::pin(async move {
+        // An instance that is forgotten has ended.
+        drop(waiting.exec_wait(&id).await);
+    });
+    hijack(&state, again, streams, tty, Vec::new(), ended)
 }
 
 async fn resize(

@@ -18,14 +18,18 @@ use axum::{
 };
 use bytes::Bytes;
 use engine::Streams;
+use futures::future::BoxFuture;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+/// How long the end of a process may lag behind the end of its output.
+const EXIT_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
 /// *Unit:* bytes of one frame.
 const FRAME_MAX: usize = 32 << 10;
 
-/// Answers the request and joins the connection with `streams`; `before` goes out first.
+/// Answers the request and joins the connection with `streams`; `before` goes out first; the connection is
+/// closed only once the output and `ended` are over.
 ///
 /// # Errors
 /// 400 when the connection cannot be taken over.
@@ -35,6 +39,7 @@ pub(super) fn hijack(
     streams: Streams,
     tty: bool,
     before: Vec<Bytes>,
+    ended: BoxFuture<'static, ()>,
 ) -> Result<Response, ApiError> {
     let upgrade = request
         .extensions_mut()
@@ -44,7 +49,7 @@ pub(super) fn hijack(
         match upgrade.await {
             Ok(connection) => {
                 let (from, to) = tokio::io::split(TokioIo::new(connection));
-                if let Err(error) = join(from, to, streams, tty, before).await {
+                if let Err(error) = join(from, to, streams, tty, before, ended).await {
                     tracing::debug!(%error, "an attached client has gone");
                 }
             }
@@ -68,6 +73,7 @@ async fn join(
     streams: Streams,
     tty: bool,
     before: Vec<Bytes>,
+    ended: BoxFuture<'static, ()>,
 ) -> std::io::Result<()> {
     let Streams { stdin, stdout, stderr } = streams;
     let input = async {
@@ -95,6 +101,8 @@ async fn join(
             to.write_all(&bytes).await?;
             to.flush().await?;
         }
+        // Clients ask for the exit code as soon as the stream ends: it must be known by then.
+        drop(tokio::time::timeout(EXIT_LIMIT, ended).await);
         to.shutdown().await
     };
     tokio::select! {
