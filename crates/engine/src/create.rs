@@ -34,11 +34,18 @@ pub(crate) async fn create(engine: &Engine, mut config: ContainerConfig) -> Resu
     let id = crate::random_id();
     let name = reserve_name(engine, config.name.as_deref(), &id)?;
     config.name = Some(name.clone());
-    let made = make(engine, &id, &name, config, image.id.to_string(), layers).await;
-    if made.is_err() {
-        inner.registry.release(&name, &id);
-    }
-    let owner = made?;
+    let made = async {
+        inner.images.hold(&image.id, &id).await.map_err(|_| Error::NoSuchImage(config.image.clone()))?;
+        make(engine, &id, &name, config, image.id.to_string(), layers).await
+    };
+    let owner = match made.await {
+        Ok(owner) => owner,
+        Err(e) => {
+            inner.images.release(&id).await;
+            inner.registry.release(&name, &id);
+            return Err(e);
+        }
+    };
     let created = Created { id: id.clone(), warnings: vec![] };
     engine.publish(container_event(&owner.container, "create", []));
     inner.tasks.spawn(owner.run());

@@ -399,6 +399,7 @@ impl Owner {
         });
         inner.execs().retain(|_, exec| exec.container_id != self.container.id);
         inner.registry.remove(&self.container.id);
+        inner.images.release(&self.container.id).await;
         self.gone = true;
         if options.volumes {
             for mount in self.container.mounts.iter().filter(|m| m.anonymous) {

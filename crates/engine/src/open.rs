@@ -58,6 +58,7 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
     // All are known before any is started again: one may name another.
     let mut owners = Vec::new();
     for mut container in containers {
+        hold_image(&engine.inner, &container).await;
         if engine.inner.registry.reserve(&container.name, &container.id).is_err() {
             container.name = container.id.clone(); // cannot happen while this engine alone writes here
         }
@@ -113,6 +114,17 @@ fn read_container(dir: &Path) -> Result<Option<Container>> {
         container.log_path = dir.join(format!("{id}-json.log"));
     }
     Ok(Some(container))
+}
+
+/// Keeps the image of a container from being pruned.
+async fn hold_image(inner: &Inner, container: &Container) {
+    let held = match container.image_id.parse() {
+        Ok(image) => inner.images.hold(&image, &container.id).await.map_err(|e| e.to_string()),
+        Err(_) => Err(format!("{:?} is no image id", container.image_id)),
+    };
+    if let Err(reason) = held {
+        tracing::warn!(container.id = %container.id, reason, "image of a container is gone: it cannot start again");
+    }
 }
 
 /// Removes run folders, cgroups, sandboxes and secrets that belong to no container.

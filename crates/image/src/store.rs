@@ -1,7 +1,7 @@
 //! The content store: what is here, what it is called, who needs it, and what may go.
 //!
 //! ```text
-//! root/images.json         names, images, holders: the one truth (metadata)
+//! root/images.json         names and images: the one truth (metadata)
 //! root/blobs/sha256/<hex>  complete, verified blobs (blobs)
 //! root/ingest/             blobs being written; `<hex>.part` is taken up by the next pull
 //! root/layers/<hex24>/diff unpacked layers, beside `layer.json` that names the whole diff id (unpacked)
@@ -229,13 +229,29 @@ impl Store {
         &self,
         change: impl FnOnce(&mut Metadata) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.change(change, Metadata::write).await
+    }
+
+    /// As [`Store::update`], for what is not in the file.
+    async fn update_unwritten<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Metadata) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.change(change, |_, _| Ok(())).await
+    }
+
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Metadata) -> Result<T> + Send + 'static,
+        write: fn(&Metadata, &Path) -> Result<()>,
+    ) -> Result<T> {
         let inner = Arc::clone(&self.inner);
         // Runs to its end even if the caller goes away: disk and memory never part.
         blocking(move || {
             let _writer = lock(&inner.writer);
             let mut next = Metadata::clone(&lock(&inner.current));
             let answer = change(&mut next)?;
-            next.write(&inner.root.join("images.json"))?;
+            write(&next, &inner.root.join("images.json"))?;
             *lock(&inner.current) = Arc::new(next);
             Ok(answer)
         })
@@ -333,13 +349,14 @@ impl Store {
         .await
     }
 
-    /// Keeps an image (its layers) for `holder`, a container id, until [`Store::release`]. Persistent.
+    /// Keeps an image (its layers) for `holder`, a container id, until [`Store::release`]. Not written down: who
+    /// opens the store again holds again, before anything may be removed.
     ///
     /// # Errors
-    /// No such image; the disk.
+    /// [`Error::NotFound`]: no such image (any more).
     pub async fn hold(&self, image: &Digest, holder: &str) -> Result<()> {
         let (image, holder) = (*image, holder.to_owned());
-        self.update(move |metadata| {
+        self.update_unwritten(move |metadata| {
             if !metadata.images.contains_key(&image) {
                 return Err(Error::NotFound(image.to_string()));
             }
@@ -350,19 +367,16 @@ impl Store {
     }
 
     /// Ends what [`Store::hold`] began; unknown holders are fine.
-    ///
-    /// # Errors
-    /// The disk.
-    pub async fn release(&self, holder: &str) -> Result<()> {
+    pub async fn release(&self, holder: &str) {
         if !self.view().holders.contains_key(holder) {
-            return Ok(());
+            return;
         }
         let holder = holder.to_owned();
-        self.update(move |metadata| {
+        let released = self.update_unwritten(move |metadata| {
             metadata.holders.remove(&holder);
             Ok(())
-        })
-        .await
+        });
+        released.await.expect("nothing here can fail");
     }
 
     /// Returns all holders and their images.

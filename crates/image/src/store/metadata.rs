@@ -29,7 +29,8 @@ pub(super) struct Metadata {
     pub(super) digests: BTreeMap<String, Digest>,
     /// Every manifest and index kept -> its image.
     pub(super) documents: BTreeMap<Digest, Document>,
-    /// Container -> image it needs.
+    /// Container -> image it needs; the containers' own records are the truth.
+    #[serde(skip)]
     pub(super) holders: BTreeMap<String, Digest>,
     /// Read from the configuration blobs at open.
     #[serde(skip)]
