@@ -65,6 +65,7 @@ pub use event::{Event, EventKind, Events};
 pub use exec::{Exec, ExecConfig, ExecStart};
 pub use local_network::*;
 pub use logs::*;
+pub use start::kept_name_sockets;
 pub use stats::*;
 pub use streams::{AttachOptions, Streams, Wanted};
 pub use volume::{Volume, VolumeConfig, VolumeUsage};

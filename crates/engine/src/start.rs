@@ -15,6 +15,7 @@ use crate::{
     users,
 };
 use std::{
+    collections::BTreeMap,
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -32,6 +33,30 @@ struct Network {
     addresses: Vec<IpAddr>,
     /// Ours, where names of containers are answered.
     resolver: Option<Resolver>,
+    /// To be kept by the shim while there is no daemon.
+    name_sockets: Option<network::NameSockets>,
+}
+
+/// Has the shim keep the sockets of the container's name server: questions wait through a daemon's restart.
+fn keep(shim: &runtime::Shim, id: &str, sockets: Option<&network::NameSockets>) {
+    if let Some(sockets) = sockets
+        && let Err(error) = shim.keep(&sockets.as_fds())
+    {
+        tracing::warn!(container.id = id, %error, "names will not resolve while the daemon restarts");
+    }
+}
+
+/// Collects from the shims under `run_root` what [`keep`] gave them, by container, for the network service of a
+/// daemon that starts. Blocking.
+#[must_use]
+pub fn kept_name_sockets(run_root: &Path) -> BTreeMap<String, network::NameSockets> {
+    let entries = std::fs::read_dir(run_root.join("c")).into_iter().flatten().flatten();
+    let kept = entries.filter_map(|entry| {
+        let sockets = runtime::Shim::connect(&entry.path()).ok()?.kept().ok()?;
+        let [udp, tcp] = <[_; 2]>::try_from(sockets).ok()?;
+        Some((entry.file_name().into_string().ok()?, network::NameSockets::new(udp, tcp)))
+    });
+    kept.collect()
 }
 
 impl Owner {
@@ -80,7 +105,8 @@ impl Owner {
                 source: e.into(),
             })?
             .dirs;
-        let network = self.set_up_network().await?;
+        let mut network = self.set_up_network().await?;
+        let name_sockets = network.name_sockets.take();
         let plan = self.plan(lowers, network).await?;
         let engine = self.engine.clone();
         let (early, once) = (std::mem::take(&mut self.early), self.container.config.stdin_once);
@@ -90,6 +116,7 @@ impl Owner {
             for ends in early {
                 shim.attach(ends.attached(once)).map_err(|e| runtime_failed("attach", &id, e))?;
             }
+            keep(&shim, &id, name_sockets.as_ref());
             shim.start().map_err(|e| runtime_failed("start", &id, e))?;
             Ok(shim)
         })
@@ -200,6 +227,7 @@ impl Owner {
         });
         let network = Network {
             netns: Some(info.netns_path.clone()),
+            name_sockets: info.name_sockets.clone(),
             addresses: info
                 .interfaces
                 .iter()
@@ -298,6 +326,15 @@ impl Owner {
                 .map_err(local_network::failed(operation))?;
             self.container.networks.insert(local.name, made);
             self.take_network(&info);
+            if let (Some(sockets), Some(shim)) = (info.name_sockets, self.shim.clone()) {
+                let id = self.container.id.clone();
+                crate::blocking(move || {
+                    let shim = shim.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    keep(&shim, &id, Some(&sockets));
+                    Ok(())
+                })
+                .await?;
+            }
         } else {
             self.container.networks.insert(local.name, made);
         }

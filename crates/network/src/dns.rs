@@ -6,8 +6,8 @@
 //! A name we know has no IPv6 address of ours: AAAA is answered empty and never forwarded.
 
 use crate::{
-    address::v4,
-    spec::{Error, SandboxAttachment},
+    address::{self, v4},
+    spec::{Error, NameSockets, SandboxAttachment},
     state::{Overlay, State},
     worker::Job,
 };
@@ -233,6 +233,24 @@ impl Sockets {
         udp.set_nonblocking(true)?;
         tcp.set_nonblocking(true)?;
         Ok(Self { udp, tcp })
+    }
+
+    /// Takes over sockets that somebody kept.
+    pub(crate) fn kept(kept: &NameSockets) -> io::Result<Self> {
+        let [udp, tcp] = kept.as_fds();
+        let udp = std::net::UdpSocket::from(udp.try_clone_to_owned()?);
+        let tcp = std::net::TcpListener::from(tcp.try_clone_to_owned()?);
+        let (address, other) = (udp.local_addr()?, tcp.local_addr()?);
+        if address != other || address.ip() != address::DNS {
+            let reason = format!("kept sockets are of {address} and {other}, not of a name server");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
+        Ok(Self { udp, tcp })
+    }
+
+    /// Returns copies for whoever is to keep them.
+    pub(crate) fn copies(&self) -> io::Result<NameSockets> {
+        Ok(NameSockets::new(self.udp.try_clone()?.into(), self.tcp.try_clone()?.into()))
     }
 
     pub(crate) fn port(&self) -> io::Result<u16> {

@@ -41,8 +41,8 @@ mod state;
 mod worker;
 
 pub use spec::{
-    AuditReport, Bridge, BridgeEndpoint, BridgeSpec, DnsOptions, Error, Gateway, InterfaceInfo, NodeIdentity,
-    Options, PortBinding, SandboxAttachment, SandboxInfo, SandboxSpec,
+    AuditReport, Bridge, BridgeEndpoint, BridgeSpec, DnsOptions, Error, Gateway, InterfaceInfo, NameSockets,
+    NodeIdentity, Options, PortBinding, SandboxAttachment, SandboxInfo, SandboxSpec,
 };
 
 use model::{IngressTable, NetworkId, NetworkTable, TaskId};

@@ -3,9 +3,12 @@
 use ipnet::{IpNet, Ipv4Net};
 use model::{NetworkId, NodeId, Protocol, TaskId};
 use std::{
+    collections::BTreeMap,
     io,
     net::IpAddr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -24,6 +27,8 @@ pub struct Options {
     pub host_netns: Option<PathBuf>,
     /// Time between two audits.
     pub audit_period: Duration,
+    /// By sandbox: sockets of name servers that somebody kept open for the time without a daemon.
+    pub name_sockets: BTreeMap<String, NameSockets>,
 }
 
 impl Options {
@@ -36,6 +41,7 @@ impl Options {
             resolvers: None,
             host_netns: None,
             audit_period: Duration::from_secs(30),
+            name_sockets: BTreeMap::new(),
         }
     }
 }
@@ -118,6 +124,32 @@ pub struct DnsOptions {
     pub options: Vec<String>,
 }
 
+/// The sockets of a sandbox's name server. Whoever keeps a copy open keeps the questions that arrive while no
+/// daemon runs: the next one answers them (see [`Options::name_sockets`]).
+#[derive(Debug, Clone)]
+pub struct NameSockets(Arc<[OwnedFd; 2]>);
+
+impl NameSockets {
+    /// Takes a bound UDP socket and a listening TCP socket.
+    pub fn new(udp: OwnedFd, tcp: OwnedFd) -> Self {
+        Self(Arc::new([udp, tcp]))
+    }
+
+    /// Returns the UDP and the TCP socket.
+    pub fn as_fds(&self) -> [BorrowedFd<'_>; 2] {
+        let [udp, tcp] = &*self.0;
+        [udp.as_fd(), tcp.as_fd()]
+    }
+}
+
+impl PartialEq for NameSockets {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for NameSockets {}
+
 /// A sandbox as made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxInfo {
@@ -132,6 +164,8 @@ pub struct SandboxInfo {
     /// Search domains for the container's resolv.conf.
     pub dns_search: Vec<String>,
     pub dns_options: Vec<String>,
+    /// Of a name server that was started just now; told once.
+    pub name_sockets: Option<NameSockets>,
 }
 
 /// One interface in a sandbox.

@@ -290,6 +290,7 @@ impl State {
             dns_server: sandbox.has_network().then_some(address::DNS.into()),
             dns_search: spec.dns.search.clone(),
             dns_options,
+            name_sockets: None,
         }
     }
 

@@ -247,3 +247,44 @@ async fn a_hundred_sandboxes_come_and_go_without_delay() {
     assert!(began.elapsed() < std::time::Duration::from_secs(30));
     one.destroy().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_asked_while_no_daemon_runs_are_answered_by_the_next() {
+    let lab = Lab::new(1);
+    let one = lab.start(1).await;
+    one.create_bridge(bridge("b1", "10.75.0.0/24")).await.unwrap();
+    let made = one.create_sandbox(bridge_sandbox("c", &["b1"])).await.unwrap();
+    let kept = made.name_sockets.expect("a name server was started");
+    let again = one.create_sandbox(bridge_sandbox("c", &["b1"])).await.unwrap();
+    assert_eq!(again.name_sockets, None, "it goes on");
+    one.shutdown().await;
+
+    let netns = lab.pinned(1, "c");
+    let asked = [resolve, resolve_tcp].map(|ask| {
+        let netns = netns.clone();
+        std::thread::spawn(move || ask(&netns, "c", "A"))
+    });
+    eventually("both questions wait", || {
+        let waiting = |table: &str| {
+            inside(&netns, {
+                let path = format!("/proc/thread-self/net/{table}");
+                move || std::fs::read_to_string(path).unwrap()
+            })
+        };
+        // 127.0.0.11 as the kernel prints it, and bytes or connections in the receive queue.
+        let queued = |table: &str| {
+            waiting(table).lines().any(|line| {
+                let fields: Vec<&str> = line.split_whitespace().collect();
+                fields.get(1).is_some_and(|f| f.starts_with("0B00007F:"))
+                    && fields.get(4).is_some_and(|f| !f.ends_with(":00000000"))
+            })
+        };
+        (queued("udp") && queued("tcp")).then_some(())
+    });
+    let options = Options { name_sockets: [("c".to_owned(), kept)].into(), ..lab.options(1) };
+    let two = Network::start(options).await.unwrap();
+    for asked in asked {
+        assert_eq!(asked.join().unwrap(), (0, vec!["10.75.0.2".to_owned()]));
+    }
+    two.destroy().await.unwrap();
+}

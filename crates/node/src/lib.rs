@@ -91,6 +91,10 @@ pub async fn run(options: Options) -> Result<()> {
         image::Store::open(&data_root.join("images"), squash).await.context("cannot open the image store")?;
     let mut network_options = network::Options::new(run_root.join("network"), data_root.join("network"));
     network_options.rootless = squash;
+    let shims = run_root.clone();
+    network_options.name_sockets = tokio::task::spawn_blocking(move || engine::kept_name_sockets(&shims))
+        .await
+        .context("cannot ask the shims for name server sockets")?;
     if !options.settings.dns.is_empty() {
         network_options.resolvers = Some(options.settings.dns.clone());
     }

@@ -204,7 +204,7 @@ impl Shim {
             conversation: Mutex::default(),
         };
         let until = Instant::now() + DEADLINE;
-        let answer = shim.receive_until(until, "hello")?;
+        let (answer, _) = shim.receive_until(until, "hello")?;
         if answer.version > wire::VERSION {
             let reason = format!("it speaks protocol {}, this program {}", answer.version, wire::VERSION);
             return Err(Error::Protocol { reason });
@@ -339,6 +339,23 @@ impl Shim {
         }
     }
 
+    /// Has the shim keep copies of descriptors open, whatever becomes of this process, until the shim ends or other
+    /// ones are given. *Range:* at most 3.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] by a shim of a release that does not know this.
+    pub fn keep(&self, fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
+        self.call("keep", Call::Keep(wire::Empty {}), fds)
+    }
+
+    /// Returns copies of what [`keep`](Self::keep) gave, in that order.
+    ///
+    /// # Errors
+    /// As [`keep`](Self::keep).
+    pub fn kept(&self) -> Result<Vec<OwnedFd>, Error> {
+        self.ask("kept", Call::Kept(wire::Empty {}), &[])
+    }
+
     /// Ends the shim; kills the container first if it still runs. Call it after the exit was collected.
     ///
     /// # Errors
@@ -366,13 +383,18 @@ impl Shim {
             Some(Body::ExecExited(exited)) => Event::ExecExited { id: exited.id, code: exited.code },
             Some(Body::Oom(_)) => Event::Oom,
             // An answer that came after its caller's deadline, or something that a newer shim tells.
-            Some(Body::Hello(_) | Body::Done(_) | Body::Failed(_)) | None => return,
+            Some(Body::Hello(_) | Body::Done(_) | Body::Failed(_) | Body::Kept(_)) | None => return,
         };
         self.conversation().events.push_back(event);
     }
 
-    /// Asks and waits for the answer to that very question. One question at a time per handle.
     fn call(&self, name: &'static str, call: Call, fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
+        self.ask(name, call, fds).map(drop)
+    }
+
+    /// Asks and waits for the answer to that very question; returns the descriptors beside it. One question at a time
+    /// per handle.
+    fn ask(&self, name: &'static str, call: Call, fds: &[BorrowedFd<'_>]) -> Result<Vec<OwnedFd>, Error> {
         let until = Instant::now() + DEADLINE;
         let seq = {
             let mut conversation = self.conversation();
@@ -391,13 +413,13 @@ impl Shim {
             }
         }
         loop {
-            let answer = self.receive_until(until, name)?;
+            let (answer, fds) = self.receive_until(until, name)?;
             if answer.seq != seq {
                 self.keep_event(answer);
                 continue;
             }
             return match answer.body {
-                Some(Body::Done(_)) => Ok(()),
+                Some(Body::Done(_) | Body::Kept(_)) => Ok(fds),
                 Some(Body::Failed(failed)) if failed.exec_code != 0 => {
                     Err(Error::Exec { message: failed.message, code: failed.exec_code })
                 }
@@ -407,10 +429,10 @@ impl Shim {
         }
     }
 
-    fn receive_until(&self, until: Instant, call: &'static str) -> Result<Answer, Error> {
+    fn receive_until(&self, until: Instant, call: &'static str) -> Result<(Answer, Vec<OwnedFd>), Error> {
         loop {
             match wire::receive::<Answer>(self.socket.as_fd()).map_err(|source| Error::Talk { source })? {
-                Received::Message(answer, _) => return Ok(answer),
+                Received::Message(answer, fds) => return Ok((answer, fds)),
                 Received::Nothing => self.wait(PollFlags::IN, until, call)?,
                 Received::End => return Err(Error::Gone),
             }

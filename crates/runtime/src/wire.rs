@@ -42,7 +42,7 @@ pub(crate) struct Request {
     /// Comes back in the answer; never 0.
     #[prost(uint64, tag = "2")]
     pub(crate) seq: u64,
-    #[prost(oneof = "Call", tags = "10, 11, 12, 13, 14, 15, 16")]
+    #[prost(oneof = "Call", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18")]
     pub(crate) call: Option<Call>,
 }
 
@@ -62,6 +62,12 @@ pub(crate) enum Call {
     CloseStdin(Empty),
     #[prost(message, tag = "16")]
     Shutdown(Empty),
+    /// The descriptors beside it are kept open in place of those kept before.
+    #[prost(message, tag = "17")]
+    Keep(Empty),
+    /// Asks for copies of what is kept.
+    #[prost(message, tag = "18")]
+    Kept(Empty),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -121,7 +127,7 @@ pub(crate) struct Answer {
     /// The request's; 0 = not asked for.
     #[prost(uint64, tag = "2")]
     pub(crate) seq: u64,
-    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15, 16")]
     pub(crate) body: Option<Body>,
 }
 
@@ -139,6 +145,9 @@ pub(crate) enum Body {
     ExecExited(ExecExited),
     #[prost(message, tag = "15")]
     Oom(Empty),
+    /// With the descriptors beside it.
+    #[prost(message, tag = "16")]
+    Kept(Empty),
 }
 
 /// First message on each connection: the container exists.

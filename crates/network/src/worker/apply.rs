@@ -277,12 +277,23 @@ impl Worker {
             return Ok(());
         }
         let wanted = sandbox.dns_port;
-        let sockets = live.netns.within(&self.home, || {
-            Rt::open()?.set_up("lo")?;
-            dns::Sockets::open(wanted)
-        });
         let failed = || Error::kernel(format!("open name server sockets of sandbox {id}"));
-        let sockets = sockets.flatten().map_err(failed())?;
+        let kept = self.options.name_sockets.remove(id).and_then(|kept| {
+            let kept = dns::Sockets::kept(&kept);
+            kept.inspect_err(|error| warn!(container.id = %id, %error, "kept sockets not used")).ok()
+        });
+        let sockets = match kept {
+            Some(sockets) => sockets,
+            None => {
+                let sockets = live.netns.within(&self.home, || {
+                    Rt::open()?.set_up("lo")?;
+                    dns::Sockets::open(wanted)
+                });
+                let sockets = sockets.flatten().map_err(failed())?;
+                live.fresh = Some(sockets.copies().map_err(failed())?);
+                sockets
+            }
+        };
         let port = sockets.port().map_err(failed())?;
         if port != wanted {
             sandbox.dns_port = port;

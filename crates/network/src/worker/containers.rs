@@ -39,8 +39,9 @@ impl Worker {
                 }
             }
         }
-        let sandbox = &self.state.sandboxes[&id];
-        Ok(self.state.describe(sandbox, &self.netns_path(&id)))
+        let mut info = self.state.describe(&self.state.sandboxes[&id], &self.netns_path(&id));
+        info.name_sockets = self.live.get_mut(&id).and_then(|live| live.fresh.take());
+        Ok(info)
     }
 
     /// Brings a sandbox in the state to life.

@@ -15,7 +15,7 @@ use crate::{
     nft::{Nft, Ruleset},
     ports::Reservations,
     rt::{Object, Rt},
-    spec::{AuditReport, Error, Options},
+    spec::{AuditReport, Error, NameSockets, Options},
     state::State,
 };
 use std::{
@@ -80,11 +80,13 @@ struct Live {
     /// Kept open: closing one waits for the kernel to tidy up behind its last transaction, some 15 ms.
     nft: Option<Nft>,
     names: Option<dns::Server>,
+    /// Of a name server whose sockets nobody keeps yet.
+    fresh: Option<NameSockets>,
 }
 
 impl Live {
     fn new(netns: Netns) -> Self {
-        Self { netns, objects: BTreeSet::new(), rules: None, nft: None, names: None }
+        Self { netns, objects: BTreeSet::new(), rules: None, nft: None, names: None, fresh: None }
     }
 }
 
@@ -278,6 +280,7 @@ impl Worker {
         for id in ids {
             self.serve_names(&id)?;
         }
+        self.options.name_sockets.clear();
         let report = self.audit();
         info!(sandboxes = self.live.len(), repairs = report.repairs.len(), "network adopted");
         Ok(())

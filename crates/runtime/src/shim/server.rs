@@ -58,7 +58,7 @@ enum Token {
 #[derive(Debug)]
 struct Client {
     socket: OwnedFd,
-    queue: VecDeque<Answer>,
+    queue: VecDeque<(Answer, Vec<OwnedFd>)>,
     gone: bool,
 }
 
@@ -91,6 +91,8 @@ pub(super) struct Server {
     /// Who waits for the end, with the sequence number of the question.
     shutting_down: Vec<(usize, u64)>,
     ends_at: Option<Instant>,
+    /// Open for the daemon while there is none.
+    kept: Vec<OwnedFd>,
     chunk: Vec<u8>,
 }
 
@@ -132,6 +134,7 @@ impl Server {
             oom_told: false,
             shutting_down: Vec::new(),
             ends_at: None,
+            kept: Vec::new(),
             chunk: vec![0; CHUNK_BYTES],
         })
     }
@@ -308,6 +311,18 @@ impl Server {
     fn obey(&mut self, client: usize, request: Request, fds: Vec<OwnedFd>) -> Option<Body> {
         let done = Body::Done(wire::Empty {});
         Some(match request.call {
+            Some(Call::Keep(_)) => {
+                self.kept = fds;
+                done
+            }
+            Some(Call::Kept(_)) => match self.kept.iter().map(OwnedFd::try_clone).collect() {
+                Ok(copies) => {
+                    let kept = answer(request.seq, Body::Kept(wire::Empty {}));
+                    self.clients[client].send_with(kept, copies);
+                    return None;
+                }
+                Err(error) => refused(format!("cannot copy a descriptor: {error}")),
+            },
             Some(Call::Start(_)) => self.start(),
             Some(Call::Signal(signal)) => self.signal(&signal),
             Some(Call::Exec(exec)) => self.exec(*exec, fds),
@@ -506,19 +521,24 @@ impl Server {
 
 impl Client {
     fn send(&mut self, answer: Answer) {
+        self.send_with(answer, Vec::new());
+    }
+
+    fn send_with(&mut self, answer: Answer, fds: Vec<OwnedFd>) {
         if self.queue.len() >= QUEUE_MAX {
             self.gone = true;
         }
         if self.gone {
             return;
         }
-        self.queue.push_back(answer);
+        self.queue.push_back((answer, fds));
         self.flush();
     }
 
     fn flush(&mut self) {
-        while let Some(answer) = self.queue.front() {
-            match wire::send(self.socket.as_fd(), answer, &[]) {
+        while let Some((answer, fds)) = self.queue.front() {
+            let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+            match wire::send(self.socket.as_fd(), answer, &fds) {
                 Ok(()) => {
                     self.queue.pop_front();
                 }

@@ -3,7 +3,15 @@
 use crate::kit::{self, Fixture};
 use oci_spec::runtime::{LinuxNamespaceType, MountBuilder, UserBuilder};
 use runtime::{Error, Event, Shim};
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::Path,
+};
 
 #[test]
 fn exit_codes_are_reported() {
@@ -120,6 +128,24 @@ fn client_may_go_and_another_one_come_back() {
     assert_eq!((status.code, Some(status)), (5, runtime::read_exit(&fixture.plan.dir)));
     third.shutdown().unwrap();
     kit::eventually("the shim is gone", || Shim::connect(&fixture.plan.dir).is_err());
+}
+
+#[test]
+fn shim_keeps_descriptors_for_the_next_client() {
+    let fixture = Fixture::new(&["sleep", "1000"]);
+    let shim = fixture.start();
+    assert_eq!(shim.kept().unwrap().len(), 0);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    shim.keep(&[theirs.as_fd()]).unwrap();
+    drop((shim, theirs));
+    (&ours).write_all(b"waiting").unwrap();
+    let next = Shim::connect(&fixture.plan.dir).unwrap();
+    let [kept] = <[OwnedFd; 1]>::try_from(next.kept().unwrap()).unwrap();
+    let mut said = [0; 7];
+    UnixStream::from(kept).read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"waiting");
+    next.shutdown().unwrap();
+    assert_eq!((&ours).read(&mut said).unwrap(), 0, "the shim's copy is closed");
 }
 
 #[test]
