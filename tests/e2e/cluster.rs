@@ -1,7 +1,14 @@
 //! Three hosts: deploy, scale, update, drain, and what happens when something is pulled.
 
 use crate::{SOON, ask, load_hello, swarm, wait_for_replicas};
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+};
 use testkit::{Lab, wait_for};
 
 fn hello_stack(lab: &Lab) -> String {
@@ -131,13 +138,12 @@ fn containers_outlive_their_daemon_and_its_restart() {
     let pids =
         |lab: &Lab| lab.rswarm(2, &["ps", "-q"]).ok().lines().map(str::to_owned).collect::<BTreeSet<_>>();
     let before = pids(&lab);
+    let load = Load::begin(&mut lab, &[1, 3]);
+    load.wait_for(20);
     lab.tell("kill-daemon 2").expect("the daemon of host 2 to be killed");
-    // The other hosts answer all the while, also with tasks of host 2. (Names are resolved by the daemon: a task of
-    // host 2 finds its counter again only with it, so the question is one that needs no counter.)
-    for _ in 0..20 {
-        for n in [1, 3] {
-            lab.http_path(n, 8080, "/healthz").unwrap_or_else(|e| panic!("host {n}: {e}"));
-        }
+    // While it is away the other hosts' ports lead to its tasks too.
+    for n in [1, 3] {
+        lab.http_path(n, 8080, "/healthz").unwrap_or_else(|e| panic!("host {n}: {e}"));
     }
     lab.tell("start-daemon 2").expect("the daemon to be started");
     lab.wait_for_daemon(2).expect("its answer");
@@ -145,7 +151,94 @@ fn containers_outlive_their_daemon_and_its_restart() {
         let list = lab.rswarm(2, &["service", "ls", "-q"]);
         if list.code == 0 { Ok(()) } else { Err(list.stderr) }
     });
+    load.wait_for(20);
+    assert_eq!(load.end(), Vec::<String>::new(), "requests failed while a daemon was killed and restarted");
     assert_eq!(pids(&lab), before, "a container was replaced");
+}
+
+/// Clients that ask hosts for greetings, each of which takes a name and a connection to the counter, all the time.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    clients: Vec<JoinHandle<Vec<String>>>,
+}
+
+impl Load {
+    fn begin(lab: &mut Lab, hosts: &[u8]) -> Self {
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let clients = hosts.iter().chain(hosts).map(|&n| {
+            let door = lab.door(n, 8080).expect("a way in");
+            let (stop, answered) = (stop.clone(), answered.clone());
+            std::thread::spawn(move || {
+                let mut failures = Vec::new();
+                while !stop.load(Relaxed) {
+                    match door.get("/") {
+                        Ok(greeting) if greeting.contains("Visits") => drop(answered.fetch_add(1, Relaxed)),
+                        other => failures.push(format!("host {n}: {other:?}")),
+                    }
+                }
+                failures
+            })
+        });
+        let clients = clients.collect();
+        Self { stop, answered, clients }
+    }
+
+    /// Waits for that many more answers.
+    fn wait_for(&self, more: usize) {
+        let enough = self.answered.load(Relaxed) + more;
+        wait_for("clients to be answered", SOON, || {
+            let now = self.answered.load(Relaxed);
+            if now >= enough { Ok(()) } else { Err(format!("{now} of {enough}")) }
+        });
+    }
+
+    /// Returns what failed.
+    fn end(self) -> Vec<String> {
+        self.stop.store(true, Relaxed);
+        self.clients.into_iter().flat_map(|client| client.join().expect("a client")).collect()
+    }
+}
+
+#[test]
+fn two_of_three_managers_dead_and_back_leave_state_and_addresses_intact() {
+    let mut lab = swarm(3, 3);
+    load_hello(&lab, 1);
+    let stack = lab.dir().join("app.yml");
+    let text = "name: app\nservices:\n  web:\n    image: rswarm/hello\n    command: [web]\n    ports: ['8080:80']\n    \
+                deploy: {replicas: 6}\n";
+    std::fs::write(&stack, text).expect("a file");
+    lab.rswarm(1, &["deploy", stack.to_str().expect("a readable path")]).ok();
+    lab.tell("kill 2").expect("host 2 to be killed");
+    lab.tell("kill 3").expect("host 3 to be killed");
+
+    let refused = lab.rswarm(1, &["scale", "--detach", "app_web=1"]);
+    assert_ne!(refused.code, 0, "one manager of three acknowledged a write: {refused:?}");
+    // Some flows meet the dead hosts' tasks; those of this host answer without any manager.
+    wait_for("an answer without managers", SOON, || lab.http_path(1, 8080, "/healthz"));
+
+    for n in [2, 3] {
+        lab.tell(&format!("start {n}")).expect("the host to be started");
+        lab.wait_for_daemon(n).expect("its daemon");
+    }
+    wait_for("a write", SOON, || {
+        let scaled = lab.rswarm(2, &["scale", "--detach", "app_web=9"]);
+        if scaled.code == 0 { Ok(()) } else { Err(format!("{scaled:?}{}", lab.daemon_logs())) }
+    });
+    wait_for_replicas(&lab, 3, "app_web", "9/9");
+    for n in 1..=3 {
+        wait_for("the host to answer", SOON, || lab.http_path(n, 8080, "/healthz"));
+    }
+    let running = ["service", "ps", "app_web", "-f", "desired-state=running", "-q", "--no-trunc"];
+    let tasks = lab.rswarm(1, &running).ok();
+    let mut addresses = BTreeSet::new();
+    for task in tasks.lines() {
+        let attachments = lab.rswarm(1, &["inspect", "--format", "{{json .NetworksAttachments}}", task]).ok();
+        let address = attachments.split("\"Addresses\":").nth(1).and_then(|rest| rest.split(']').next());
+        let address = address.unwrap_or_else(|| panic!("no address in {attachments}")).to_owned();
+        assert!(addresses.insert(address.clone()), "{address} was given twice");
+    }
+    assert_eq!(addresses.len(), 9);
 }
 
 #[test]

@@ -39,6 +39,20 @@ impl Output {
     }
 }
 
+/// A way to one published port of one host.
+#[derive(Debug, Clone)]
+pub struct Door(PathBuf);
+
+impl Door {
+    /// Asks `GET path`.
+    ///
+    /// # Errors
+    /// When it does not answer 200 within 5 s, with what it did answer.
+    pub fn get(&self, path: &str) -> Result<String, String> {
+        http_get(&self.0, path).map_err(|e| format!("{e:#}"))
+    }
+}
+
 /// Hosts `1..=n`, each with a running daemon; everything ends with this value.
 #[derive(Debug)]
 pub struct Lab {
@@ -184,9 +198,16 @@ impl Lab {
     /// # Errors
     /// As [`Lab::http`].
     pub fn http_path(&mut self, n: u8, port: u16, path: &str) -> Result<String, String> {
-        self.tell(&format!("forward {n} {port}")).map_err(|e| e.to_string())?;
-        let socket = self.dir.path().join(format!("forward-{n}-{port}.sock"));
-        http_get(&socket, path).map_err(|e| format!("{e:#}"))
+        self.door(n, port).map_err(|e| e.to_string())?.get(path)
+    }
+
+    /// Opens a way to a published port of host `n` that another thread can take.
+    ///
+    /// # Errors
+    /// When the lab refuses.
+    pub fn door(&mut self, n: u8, port: u16) -> Result<Door> {
+        self.tell(&format!("forward {n} {port}"))?;
+        Ok(Door(self.dir.path().join(format!("forward-{n}-{port}.sock"))))
     }
 
     /// Returns what the daemons logged, for a failure's message.

@@ -3,7 +3,7 @@
 
 mod lab;
 
-pub use lab::{Lab, Output};
+pub use lab::{Door, Lab, Output};
 
 use std::time::{Duration, Instant};
 

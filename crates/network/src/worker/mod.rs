@@ -30,7 +30,7 @@ use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 pub(crate) type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 
@@ -281,8 +281,15 @@ impl Worker {
             self.serve_names(&id)?;
         }
         self.options.name_sockets.clear();
-        let report = self.audit();
-        info!(sandboxes = self.live.len(), repairs = report.repairs.len(), "network adopted");
+        // After a boot everything is missing, and that is no news.
+        let outcome = self.apply_from(From::Kernel, &self.live.keys().cloned().collect());
+        for repair in &outcome.done {
+            debug!(repair, "network put right");
+        }
+        for error in &outcome.errors {
+            warn!(error = chain(error), "network cannot be put right yet");
+        }
+        info!(sandboxes = self.live.len(), repairs = outcome.done.len(), "network adopted");
         Ok(())
     }
 
