@@ -5,6 +5,7 @@
 mod cluster;
 mod docker_cli;
 mod examples;
+mod faults;
 mod single_host;
 
 use std::{path::Path, time::Duration};

@@ -5,7 +5,7 @@ use crate::{
     engine::{Engine, Inner, Options},
     error::{Error, Result},
     event::Events,
-    local_network::LocalNetworks,
+    local_network::{self, LocalNetworks},
     owner::{Owner, lost},
     persist,
     registry::Registry,
@@ -14,7 +14,7 @@ use crate::{
 };
 use futures::StreamExt;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -54,7 +54,11 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
     let known = engine.clone();
     let containers = crate::blocking(move || read_containers(&known.inner)).await?;
     let ids: BTreeSet<String> = containers.iter().map(|c| c.id.clone()).collect();
-    sweep(&engine, &ids).await;
+    let sandboxes =
+        engine.inner.network.sandboxes().await.map_err(local_network::failed("list sandboxes"))?;
+    let sandboxes: BTreeMap<String, network::SandboxInfo> =
+        sandboxes.into_iter().map(|s| (s.id.clone(), s)).collect();
+    sweep(&engine, &ids, sandboxes.keys()).await;
     // All are known before any is started again: one may name another.
     let mut owners = Vec::new();
     for mut container in containers {
@@ -66,7 +70,8 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
         engine.inner.registry.insert(&owner.container.id, handle);
         owners.push(owner);
     }
-    let recovered = futures::stream::iter(owners).map(recover).buffer_unordered(AT_ONCE);
+    let recovered = futures::stream::iter(owners);
+    let recovered = recovered.map(|owner| recover(owner, &sandboxes)).buffer_unordered(AT_ONCE);
     let recovered: Vec<Owner> = recovered.collect().await;
     for owner in recovered {
         engine.inner.tasks.spawn(owner.run());
@@ -128,7 +133,7 @@ async fn hold_image(inner: &Inner, container: &Container) {
 }
 
 /// Removes run folders, cgroups, sandboxes and secrets that belong to no container.
-async fn sweep(engine: &Engine, ids: &BTreeSet<String>) {
+async fn sweep(engine: &Engine, ids: &BTreeSet<String>, sandboxes: impl Iterator<Item = &String>) {
     let inner = &engine.inner;
     let orphan = |id: &String| !ids.contains(id);
     let run_folders = fs::read_dir(inner.run_root.join("c")).into_iter().flatten();
@@ -153,20 +158,15 @@ async fn sweep(engine: &Engine, ids: &BTreeSet<String>) {
             tracing::warn!(container.id = %id, error = %e, "leftover stays");
         }
     }
-    match inner.network.sandboxes().await {
-        Ok(sandboxes) => {
-            for id in sandboxes.into_iter().map(|s| s.id).filter(orphan) {
-                if inner.network.remove_sandbox(&id).await.is_err() {
-                    tracing::warn!(container.id = %id, "sandbox stays");
-                }
-            }
+    for id in sandboxes.filter(|id| orphan(id)) {
+        for error in inner.network.remove_sandbox(id).await.err().into_iter().flatten() {
+            tracing::warn!(container.id = %id, %error, "sandbox stays");
         }
-        Err(e) => tracing::warn!(error = %e, "sandboxes unknown"),
     }
 }
 
 /// Finds out what became of one container while nobody looked.
-async fn recover(mut owner: Owner) -> Owner {
+async fn recover(mut owner: Owner, sandboxes: &BTreeMap<String, network::SandboxInfo>) -> Owner {
     let run_dir = owner.run_dir.clone();
     let was_running = owner.container.state.is_running();
     let was_removing = owner.container.state.status == Status::Removing;
@@ -174,7 +174,10 @@ async fn recover(mut owner: Owner) -> Owner {
         .await
         .and_then(|shim| shim.map_err(|e| crate::owner::runtime_failed("adopt", "", e)));
     match connected {
-        Ok(shim) if shim.started() => adopt(&mut owner, shim).await,
+        Ok(shim) if shim.started() => {
+            let sandbox = sandboxes.get(&owner.container.id);
+            adopt(&mut owner, shim, sandbox).await;
+        }
         Ok(shim) => {
             // Made, but not started, when the daemon was killed: the caller never got an answer.
             owner.shim = Some(Arc::new(std::sync::Mutex::new(shim)));
@@ -187,7 +190,8 @@ async fn recover(mut owner: Owner) -> Owner {
         Err(_) => {
             if let Some(exit) = runtime::read_exit(&owner.run_dir) {
                 owner.ended(exit).await;
-            } else if owner.run_dir.exists() {
+            } else if owner.run_dir.exists() || sandboxes.contains_key(&owner.container.id) {
+                // Killed in the middle of a start.
                 owner.take_down().await;
             }
         }
@@ -211,7 +215,7 @@ async fn recover(mut owner: Owner) -> Owner {
     owner
 }
 
-async fn adopt(owner: &mut Owner, shim: runtime::Shim) {
+async fn adopt(owner: &mut Owner, shim: runtime::Shim, sandbox: Option<&network::SandboxInfo>) {
     let pid = shim.pid();
     if let Err(e) = owner.adopt(shim) {
         tracing::error!(container.id = %owner.container.id, error = %e, "container not adopted");
@@ -227,9 +231,7 @@ async fn adopt(owner: &mut Owner, shim: runtime::Shim) {
     let started_at = state.started_at.unwrap_or_else(crate::now);
     let ran_for = crate::now().since(started_at);
     owner.started = Instant::now().checked_sub(ran_for).or_else(|| Some(Instant::now()));
-    if let Ok(sandboxes) = owner.engine.inner.network.sandboxes().await
-        && let Some(info) = sandboxes.iter().find(|s| s.id == owner.container.id)
-    {
+    if let Some(info) = sandbox {
         owner.take_network(info);
     }
     owner.begin_health();

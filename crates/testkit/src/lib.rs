@@ -2,6 +2,7 @@
 //! a state with a deadline. Never a dependency outside tests.
 
 mod lab;
+mod traces;
 
 pub use lab::{Door, Lab, Output};
 

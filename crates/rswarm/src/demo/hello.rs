@@ -4,6 +4,7 @@
 //! one Redis command the web service needs, so a real Redis can stand in; `hello check ADDR` is the healthcheck.
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigSet, Signal};
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream, ToSocketAddrs},
@@ -30,11 +31,23 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// As pid 1 of its container the program gets no default action for a signal. Call before other threads exist.
+fn end_at_sigterm() -> Result<()> {
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    signals.thread_block().context("cannot block signals")?;
+    std::thread::spawn(move || {
+        let code = if signals.wait().is_ok() { 0 } else { 1 };
+        std::process::exit(code);
+    });
+    Ok(())
+}
+
 /// Serves each connection on a thread of its own, `CONNECTIONS_MAX` at once, until SIGTERM.
 fn serve(port: u16, answer: impl Fn(TcpStream) -> Result<()> + Send + Sync + 'static) -> Result<()> {
     let listener =
         TcpListener::bind(("0.0.0.0", port)).with_context(|| format!("cannot listen on port {port}"))?;
     crate::output::line(&format!("listening on port {port}"))?;
+    end_at_sigterm()?;
     let answer = Arc::new(answer);
     let slots = Arc::new((Mutex::new(0usize), std::sync::Condvar::new()));
     for stream in listener.incoming() {
