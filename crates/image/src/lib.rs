@@ -43,5 +43,6 @@ pub use manifest::{Descriptor, InvalidPlatform, Manifest, Platform};
 pub use reference::{InvalidReference, Reference};
 pub use source::{BlobSource, BoxAsyncRead, SourceError};
 pub use store::{
-    Auth, Image, ImportOptions, Loaded, Progress, PullOptions, PushOptions, RegistryOptions, Removed, Store,
+    Auth, Image, ImportOptions, LayerUsage, Loaded, Progress, PullOptions, PushOptions, RegistryOptions,
+    Removed, Store,
 };

@@ -9,8 +9,8 @@ use crate::{
     registry::{Access, Endpoint, backoff},
     source::{BlobSource, SourceError},
     store::{
-        Candidate, Image, Ingest, Progress, PullOptions, Store, blocking, parse_config, parse_manifest,
-        verify,
+        Auth, Candidate, Image, Ingest, Progress, PullOptions, RegistryOptions, Store, blocking,
+        parse_config, parse_manifest, verify,
     },
 };
 use futures::future::try_join_all;
@@ -105,6 +105,44 @@ impl Store {
         let outcome = if known { "Image is up to date for" } else { "Downloaded newer image for" };
         Progress::say(&progress, "", format!("Status: {outcome} {reference}")).await;
         Ok(image)
+    }
+
+    /// Asks the sources what a name stands for, without fetching it; returns the manifest or index, and the platforms it
+    /// is for.
+    ///
+    /// # Errors
+    /// As [`Store::pull`].
+    pub async fn resolve(
+        &self,
+        reference: &Reference,
+        options: PullOptions,
+    ) -> Result<(Manifest, Vec<Platform>)> {
+        let (sources, unreachable) = self.sources(reference, &options).await;
+        let (manifest, sources) = resolve(sources, reference, unreachable).await?;
+        let index = manifest.is_index().then(|| serde_json::from_slice::<ImageIndex>(&manifest.bytes));
+        if let Some(index) = index {
+            let index =
+                index.map_err(|source| Error::Document { what: "index", digest: manifest.digest, source })?;
+            let platforms = index.manifests.into_iter().filter_map(|manifest| manifest.platform).collect();
+            return Ok((manifest, platforms));
+        }
+        let config = parse_manifest(&manifest)?.config;
+        let mut pins = self.pins();
+        pins.add(config.digest);
+        self.fetch(&config, &sources, None).await?;
+        let (blobs, id) = (self.blobs().clone(), config.digest);
+        let config = blocking(move || parse_config(id, &blobs.read(&id)?)).await?;
+        let platform = Platform { architecture: config.architecture, os: config.os, variant: config.variant };
+        Ok((manifest, vec![platform]))
+    }
+
+    /// Proves an account to a registry (`host[:port]`, `docker.io`).
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when the registry does not take it.
+    pub async fn login(&self, registry: &str, auth: Auth, registries: &RegistryOptions) -> Result<()> {
+        let reference: Reference = format!("{registry}/account/check:latest").parse()?;
+        Endpoint::of(self, &reference, Access::Account, Some(auth), registries).await?.prove_account().await
     }
 
     /// Returns whom to ask, in order, and why the registry itself cannot be asked, if so.

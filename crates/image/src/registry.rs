@@ -57,6 +57,8 @@ pub(crate) struct Endpoint {
 /// What to do to a repository.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Access {
+    /// Nothing: only who we are is asked.
+    Account,
     Pull,
     /// Push, and pull from these other repositories to mount their blobs.
     Push {
@@ -140,6 +142,16 @@ impl Endpoint {
             self.http.send(&Method::GET, &url, &HeaderMap::new(), &Payload::Empty, self.verify).await?;
         match response.status() {
             StatusCode::OK | StatusCode::UNAUTHORIZED => Ok(()),
+            _ => Err(failure(&Method::GET, &url, response).await),
+        }
+    }
+
+    /// Succeeds when the registry takes our account. *Source:* distribution-spec, "API version check".
+    pub(crate) async fn prove_account(&self) -> Result<()> {
+        let url = format!("{}/v2/", self.base);
+        let response = self.request(Method::GET, &url, HeaderMap::new(), Payload::Empty).await?;
+        match response.status() {
+            StatusCode::OK => Ok(()),
             _ => Err(failure(&Method::GET, &url, response).await),
         }
     }

@@ -28,7 +28,7 @@ use crate::{
 };
 use metadata::{Document, LayerRecord, Metadata, Record};
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -61,6 +61,14 @@ struct Inner {
     unpackers: Semaphore,
     flusher: unpacked::Flusher,
     http: crate::registry::Http,
+}
+
+/// What unpacked layers take, each counted once. *Unit:* bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LayerUsage {
+    pub total_bytes: u64,
+    /// Of each image, by id: layers that another image has too.
+    pub shared_bytes: BTreeMap<Digest, u64>,
 }
 
 /// An image whose blobs are all in the store, about to be unpacked and named.
@@ -383,6 +391,29 @@ impl Store {
     #[expect(clippy::unused_async, reason = "the store may look at the disk one day")]
     pub async fn holders(&self) -> Vec<(String, Digest)> {
         self.view().holders.iter().map(|(holder, image)| (holder.clone(), *image)).collect()
+    }
+
+    /// Returns what the unpacked layers take.
+    #[must_use]
+    pub fn layer_usage(&self) -> LayerUsage {
+        let view = self.view();
+        let mut users: BTreeMap<Digest, (u64, usize)> = BTreeMap::new();
+        for record in view.images.values() {
+            let layers: BTreeMap<Digest, u64> =
+                record.layers.iter().map(|layer| (layer.diff_id, layer.size_bytes)).collect();
+            for (layer, size) in layers {
+                users.entry(layer).or_insert((size, 0)).1 += 1;
+            }
+        }
+        let shared = |record: &Record| {
+            let of_others =
+                |layer: &&LayerRecord| users.get(&layer.diff_id).is_some_and(|(_, users)| *users > 1);
+            record.layers.iter().filter(of_others).map(|layer| layer.size_bytes).sum()
+        };
+        LayerUsage {
+            total_bytes: users.values().map(|(size, _)| size).sum(),
+            shared_bytes: view.images.iter().map(|(id, record)| (*id, shared(record))).collect(),
+        }
     }
 
     /// Returns all images, newest first.

@@ -45,7 +45,14 @@ impl From<image::Error> for ApiError {
             text = format!("{text}: {cause}");
             source = cause.source();
         }
-        if error.is_not_found() { Self::not_found(text) } else { Self::internal(text) }
+        match error {
+            error if error.is_not_found() => Self::not_found(text),
+            image::Error::InUse { .. } => Self::conflict(text),
+            image::Error::Reference(_) | image::Error::Change(_) | image::Error::Ambiguous(_) => {
+                Self::bad_request(text)
+            }
+            _ => Self::internal(text),
+        }
     }
 }
 
@@ -98,7 +105,7 @@ fn matches_reference(pattern: &str, tag: &str) -> bool {
     })
 }
 
-fn summary(image: &Image) -> types::ImageSummary {
+pub(super) fn summary(image: &Image) -> types::ImageSummary {
     types::ImageSummary {
         id: image.id.to_string(),
         parent_id: image.parent.map(|p| p.to_string()).unwrap_or_default(),
@@ -187,7 +194,10 @@ async fn act(
         (name, "tag") => {
             let repo = params.get("repo").ok_or_else(|| ApiError::bad_request("missing parameter: repo"))?;
             let target = parse(&format!("{repo}:{}", params.get("tag").unwrap_or("latest")))?;
-            state.engine()?.images().tag(name, &target).await?;
+            let images = state.engine()?.images();
+            images.tag(name, &target).await?;
+            let id = images.get(name).await.map(|image| image.id.to_string()).unwrap_or_default();
+            state.image_event("tag", &id, &target.to_string());
             Ok(StatusCode::CREATED.into_response())
         }
         (name, "push") => {
@@ -197,11 +207,24 @@ async fn act(
             };
             let images = state.engine()?.images().clone();
             let options = image::PushOptions { auth: auth(&headers)?, registries: state.registries() };
+            let teller = state.clone();
             Ok(progress(&state, move |lines| async move {
-                images.push(&reference, options, lines).await.map(|digest| format!("digest: {digest}"))
+                images.push(&reference, options, lines).await?;
+                teller.image_event("push", &reference.to_string(), &reference.familiar_name());
+                Ok(())
             }))
         }
         _ => Err(ApiError::not_found("page not found")),
+    }
+}
+
+/// What a client's credentials say. Source: Docker API "Authentication".
+pub(super) fn credentials(config: types::AuthConfig) -> Option<Auth> {
+    match config {
+        c if !c.identity_token.is_empty() => Some(Auth::Identity(c.identity_token)),
+        c if !c.registry_token.is_empty() => Some(Auth::Bearer(c.registry_token)),
+        c if !c.username.is_empty() => Some(Auth::Basic { username: c.username, password: c.password }),
+        _ => None,
     }
 }
 
@@ -215,13 +238,7 @@ fn auth(headers: &HeaderMap) -> Result<Option<Auth>, ApiError> {
     }
     let padded = format!("{text}{}", &"==="[..(4 - text.len() % 4) % 4]);
     let json = BASE64_URL_SAFE.decode(padded).map_err(|_| bad())?;
-    let config: types::AuthConfig = types::parse(&json).map_err(|_| bad())?;
-    Ok(match config {
-        c if !c.identity_token.is_empty() => Some(Auth::Identity(c.identity_token)),
-        c if !c.registry_token.is_empty() => Some(Auth::Bearer(c.registry_token)),
-        c if !c.username.is_empty() => Some(Auth::Basic { username: c.username, password: c.password }),
-        _ => None,
-    })
+    types::parse(&json).map(credentials).map_err(|_| bad())
 }
 
 /// `POST /images/create`: a pull, or (`fromSrc`) an import.
@@ -256,6 +273,7 @@ async fn create(
         };
         // Answered once it is done: an import's only line is its result.
         let id = images.import(reader(body), options).await?;
+        state.image_event("import", &id.to_string(), &id.to_string());
         return Ok(lines(vec![types::JsonMessage { status: id.to_string(), ..Default::default() }]));
     }
     let name =
@@ -267,14 +285,11 @@ async fn create(
     })?;
     let options =
         PullOptions { auth: auth(&headers)?, registries: state.registries(), ..PullOptions::default() };
+    let teller = state.clone();
     Ok(progress(&state, move |lines| async move {
-        let before = images.get(&reference.to_string()).await.map(|i| i.id);
-        let pulled = images.pull(&reference, options, lines).await?;
-        Ok(if before == Some(pulled.id) {
-            format!("Status: Image is up to date for {reference}")
-        } else {
-            format!("Status: Downloaded newer image for {reference}")
-        })
+        images.pull(&reference, options, lines).await?;
+        teller.image_event("pull", &reference.to_string(), &reference.familiar_name());
+        Ok(())
     }))
 }
 
@@ -282,10 +297,10 @@ fn reader(body: Body) -> impl tokio::io::AsyncRead + Send + Unpin + 'static {
     StreamReader::new(body.into_data_stream().map_err(std::io::Error::other))
 }
 
-/// Streams the progress of some work as JSON lines; its result or error is the last one.
+/// Streams the progress of some work as JSON lines; its error is the last one.
 fn progress<F, W>(state: &State, work: W) -> Response
 where
-    F: Future<Output = Result<String, image::Error>> + Send + 'static,
+    F: Future<Output = Result<(), image::Error>> + Send + 'static,
     W: FnOnce(mpsc::Sender<Progress>) -> F + Send + 'static,
 {
     let (lines, mut steps) = mpsc::channel(LINES);
@@ -298,18 +313,15 @@ where
             }
         };
         let (result, ()) = tokio::join!(work(lines), show);
-        let last = match result {
-            Ok(status) => types::JsonMessage { status, ..Default::default() },
-            Err(error) => {
-                let message = ApiError::from(error).message;
-                types::JsonMessage {
-                    error_detail: Some(types::ErrorDetail { message: message.clone(), ..Default::default() }),
-                    error: message,
-                    ..Default::default()
-                }
-            }
-        };
-        drop(out.send(last).await);
+        if let Err(error) = result {
+            let message = ApiError::from(error).message;
+            let last = types::JsonMessage {
+                error_detail: Some(types::ErrorDetail { message: message.clone(), ..Default::default() }),
+                error: message,
+                ..Default::default()
+            };
+            drop(out.send(last).await);
+        }
     });
     let body = ReceiverStream::new(answer).map(|message| serde_json::to_vec(&message).map(with_newline));
     ([(CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
@@ -342,7 +354,13 @@ async fn load(Use(state): Use<State>, body: Body) -> Result<Response, ApiError> 
     // The archive must be read while the answer waits, so progress would have nobody to read it.
     let drain = async { while steps.recv().await.is_some() {} };
     let (loaded, ()) = tokio::join!(images.load(reader(body), sender), drain);
-    let said = loaded?.into_iter().flat_map(|image| {
+    let loaded = loaded?;
+    for image in &loaded {
+        let id = image.id.to_string();
+        let name = image.tags.first().map_or_else(|| id.clone(), ToString::to_string);
+        state.image_event("load", &id, &name);
+    }
+    let said = loaded.into_iter().flat_map(|image| {
         if image.tags.is_empty() {
             return vec![format!("Loaded image ID: {}\n", image.id)];
         }
@@ -374,8 +392,22 @@ async fn remove(
     Path(name): Path<String>,
     params: Params,
 ) -> Result<Json<Vec<types::ImageDeleted>>, ApiError> {
-    let removed = state.engine()?.images().remove(&name, params.flag("force")).await?;
+    let images = state.engine()?.images();
+    let id = images.find(&name).await?.id.to_string();
+    let removed = images.remove(&name, params.flag("force")).await?;
+    tell_removed(&state, &id, &removed);
     Ok(Json(removed.into_iter().map(deleted).collect()))
+}
+
+fn tell_removed(state: &State, id: &str, removed: &[Removed]) {
+    for one in removed {
+        match one {
+            Removed::Untagged(name) => state.image_event("untag", id, name),
+            // Layers go silently.
+            Removed::Deleted(digest) if digest.to_string() == id => state.image_event("delete", id, id),
+            Removed::Deleted(_) => {}
+        }
+    }
 }
 
 fn deleted(removed: Removed) -> types::ImageDeleted {
@@ -395,37 +427,52 @@ async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::Ima
     }))
 }
 
-/// What a reference stands for now, so that a service can pin it: here, else on another node of the swarm.
+/// What a reference stands for now, so that a service can pin it: here, else on another node of the swarm, else at
+/// its registry.
 async fn distribution(
     Use(state): Use<State>,
     Extension(origin): Extension<Origin>,
     Path(rest): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (name, "json") = split(&rest) else { return Err(ApiError::not_found("page not found")) };
     let reference = parse(name)?;
     let images = state.engine()?.images();
     if let Some(manifest) = images.manifest_for(&reference).await {
         let image = images.find(name).await?;
-        let answer = types::DistributionInspect {
-            descriptor: types::Descriptor {
-                size: bytes(manifest.bytes.len() as u64),
-                media_type: manifest.media_type,
-                digest: manifest.digest.to_string(),
-            },
-            platforms: vec![types::DistributionPlatform {
-                architecture: image.config.architecture.clone(),
-                os: image.config.os.clone(),
-                variant: image.config.variant.clone().unwrap_or_default(),
-            }],
+        let platform = image::Platform {
+            architecture: image.config.architecture.clone(),
+            os: image.config.os.clone(),
+            variant: image.config.variant.clone(),
         };
-        return Ok(Json(answer).into_response());
+        return Ok(Json(distributed(manifest, vec![platform])).into_response());
     }
-    if origin == Origin::Client
-        && let Some(answer) = asked_of_the_swarm(&state, &rest).await
-    {
+    if origin == Origin::Peer {
+        return Err(ApiError::not_found(format!("no such image: {reference}")));
+    }
+    if let Some(answer) = asked_of_the_swarm(&state, &rest).await {
         return Ok(answer);
     }
-    Err(ApiError::not_found(format!("no such image: {reference}")))
+    let options =
+        PullOptions { auth: auth(&headers)?, registries: state.registries(), ..PullOptions::default() };
+    let (manifest, platforms) = images.resolve(&reference, options).await?;
+    Ok(Json(distributed(manifest, platforms)).into_response())
+}
+
+fn distributed(manifest: image::Manifest, platforms: Vec<image::Platform>) -> types::DistributionInspect {
+    let platforms = platforms.into_iter().map(|platform| types::DistributionPlatform {
+        architecture: platform.architecture,
+        os: platform.os,
+        variant: platform.variant.unwrap_or_default(),
+    });
+    types::DistributionInspect {
+        descriptor: types::Descriptor {
+            size: bytes(manifest.bytes.len() as u64),
+            media_type: manifest.media_type,
+            digest: manifest.digest.to_string(),
+        },
+        platforms: platforms.collect(),
+    }
 }
 
 /// Returns the first answer of a node that knows the image; nodes that do not answer in time are passed over.

@@ -19,6 +19,7 @@ mod container_create;
 mod container_json;
 mod containers;
 mod error;
+mod events;
 mod execs;
 mod filters;
 mod hijack;
@@ -200,6 +201,7 @@ impl FrontDoor {
 fn router(state: State) -> Router {
     Router::new()
         .merge(system::routes())
+        .merge(events::routes())
         .merge(swarms::routes())
         .merge(nodes::routes())
         .merge(services::routes())

@@ -1,14 +1,18 @@
-//! `/_ping /version /info /events /auth /system/df`
+//! `/_ping /version /info /auth /system/df`
 
-use super::{API_VERSION, ApiError, MIN_API_VERSION, State, SwarmStatus};
+use super::{
+    API_VERSION, ApiError, MIN_API_VERSION, State, SwarmStatus,
+    request::{Json as Body, Params},
+};
 use crate::types;
 use axum::{
     Router,
     extract::State as Use,
-    http::{HeaderValue, header::CACHE_CONTROL},
+    http::{HeaderValue, StatusCode, header::CACHE_CONTROL},
     response::{IntoResponse as _, Response},
-    routing::get,
+    routing::{get, post},
 };
+use engine::{ListOptions, Status};
 use model::Role;
 
 pub(super) fn routes() -> Router<State> {
@@ -16,6 +20,8 @@ pub(super) fn routes() -> Router<State> {
         .route("/_ping", get(ping).head(ping))
         .route("/version", get(version))
         .route("/info", get(info))
+        .route("/system/df", get(disk_usage))
+        .route("/auth", post(authenticate))
 }
 
 async fn ping(Use(state): Use<State>) -> Response {
@@ -134,7 +140,20 @@ async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiErro
         swarm: state.swarm_info().await,
         ..types::Info::default()
     };
-    state.count_containers(&mut to).await;
+    if let Ok(engine) = state.engine() {
+        let all = ListOptions { all: true, ..ListOptions::default() };
+        for container in engine.list(all).await? {
+            to.containers += 1;
+            match container.state.status {
+                Status::Running | Status::Restarting => to.containers_running += 1,
+                Status::Paused => to.containers_paused += 1,
+                Status::Created | Status::Removing | Status::Exited | Status::Dead => {
+                    to.containers_stopped += 1;
+                }
+            }
+        }
+        to.images = engine.images().list().await.len() as u64;
+    }
     Ok(axum::Json(to))
 }
 
@@ -144,6 +163,78 @@ pub(super) fn now() -> model::Timestamp {
     model::Timestamp(i64::try_from(nanos).unwrap_or(i64::MAX))
 }
 
-impl State {
-    async fn count_containers(&self, _to: &mut types::Info) {}
+/// Source: Docker API `SystemDataUsage`; `type` may be given several times.
+async fn disk_usage(
+    Use(state): Use<State>,
+    params: Params,
+) -> Result<axum::Json<types::DiskUsage>, ApiError> {
+    let kinds = params.all("type");
+    let wanted = |kind: &str| kinds.is_empty() || kinds.iter().any(|k| k == kind);
+    if let Some(unknown) =
+        kinds.iter().find(|k| !matches!(k.as_str(), "container" | "image" | "volume" | "build-cache"))
+    {
+        return Err(ApiError::bad_request(format!("unknown object type: {unknown}")));
+    }
+    let engine = state.engine()?;
+    let containers = engine.list(ListOptions { all: true, ..ListOptions::default() }).await?;
+    let mut usage = types::DiskUsage::default();
+    if wanted("image") {
+        let layers = engine.images().layer_usage();
+        usage.layers_size = i64::try_from(layers.total_bytes).unwrap_or(i64::MAX);
+        for image in engine.images().list().await {
+            let users = containers.iter().filter(|c| c.image_id == image.id.to_string()).count();
+            let mut row = super::images::summary(&image);
+            row.containers = i64::try_from(users).unwrap_or(i64::MAX);
+            let shared = layers.shared_bytes.get(&image.id).copied().unwrap_or(0);
+            row.shared_size = i64::try_from(shared).unwrap_or(i64::MAX);
+            usage.images.push(row);
+        }
+    }
+    if wanted("container") {
+        for container in &containers {
+            let mut row = super::container_json::summary(container);
+            // One that is removed meanwhile takes nothing.
+            let size = engine.size(&container.id).await.unwrap_or_default();
+            row.size_rw = i64::try_from(size.writable).unwrap_or(i64::MAX);
+            row.size_root_fs = i64::try_from(size.root).unwrap_or(i64::MAX);
+            usage.containers.push(row);
+        }
+    }
+    if wanted("volume") {
+        for used in engine.volume_usage().await? {
+            let mut row = super::volumes::json(used.volume);
+            row.usage_data = Some(types::VolumeUsage {
+                size: i64::try_from(used.size).unwrap_or(i64::MAX),
+                ref_count: i64::try_from(used.containers).unwrap_or(i64::MAX),
+            });
+            usage.volumes.push(row);
+        }
+    }
+    Ok(axum::Json(usage))
+}
+
+/// Source: Docker API `SystemAuth`.
+async fn authenticate(
+    Use(state): Use<State>,
+    Body(config): Body<types::AuthConfig>,
+) -> Result<axum::Json<types::AuthAnswer>, ApiError> {
+    // Clients name Docker Hub by its old index.
+    let server = config.server_address.trim_end_matches('/');
+    let registry = server.trim_start_matches("https://").trim_start_matches("http://");
+    let registry = registry.split('/').next().unwrap_or_default();
+    let registry =
+        if registry.is_empty() || registry == "index.docker.io" { "docker.io" } else { registry }.to_owned();
+    let credentials = super::images::credentials(config)
+        .ok_or_else(|| ApiError::bad_request("no username and password, and no token"))?;
+    let images = state.engine()?.images();
+    match images.login(&registry, credentials, &state.registries()).await {
+        Ok(()) => {
+            Ok(axum::Json(types::AuthAnswer { status: "Login Succeeded".into(), ..Default::default() }))
+        }
+        Err(image::Error::Denied { reason, .. }) => Err(ApiError {
+            status: StatusCode::UNAUTHORIZED,
+            message: format!("login attempt to {registry} failed: {reason}"),
+        }),
+        Err(error) => Err(error.into()),
+    }
 }

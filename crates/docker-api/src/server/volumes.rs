@@ -20,7 +20,7 @@ pub(super) fn routes() -> Router<State> {
         .route("/volumes/{name}", get(inspect).delete(remove))
 }
 
-fn json(volume: engine::Volume) -> types::Volume {
+pub(super) fn json(volume: engine::Volume) -> types::Volume {
     types::Volume {
         created_at: types::Time(Some(volume.created_at)),
         driver: volume.driver,

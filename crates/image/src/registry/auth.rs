@@ -33,6 +33,7 @@ pub(super) struct Scope(Vec<String>);
 impl Scope {
     pub(super) fn new(repository: &str, access: &Access) -> Self {
         match access {
+            Access::Account => Self(Vec::new()),
             Access::Pull => Self(vec![format!("repository:{repository}:pull")]),
             Access::Push { mount_from } => {
                 let others = mount_from.iter().map(|other| format!("repository:{other}:pull"));

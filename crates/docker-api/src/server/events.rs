@@ -1,0 +1,137 @@
+//! `/events`: what happened on this host, as lines of JSON.
+
+use super::{ApiError, State, request::Params, system::now};
+use crate::types;
+use axum::{
+    Router,
+    body::Body,
+    extract::State as Use,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use engine::{Event, EventKind};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+pub(super) fn routes() -> Router<State> {
+    Router::new().route("/events", get(events))
+}
+
+/// Returns a moment in nanoseconds since 1970 from seconds with up to nine decimals, as Docker's clients send it.
+fn moment(text: &str) -> Option<i64> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = fraction.get(..9).unwrap_or(fraction);
+    let nanos: i64 = if digits.is_empty() { 0 } else { format!("{digits:0<9}").parse().ok()? };
+    seconds.parse::<i64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)
+}
+
+async fn events(Use(state): Use<State>, params: Params) -> Result<Response, ApiError> {
+    let time = |key: &str| match params.get(key) {
+        None => Ok(None),
+        Some(text) => moment(text)
+            .map(Some)
+            .ok_or_else(|| ApiError::bad_request(format!("invalid value for {key}: {text:?}"))),
+    };
+    let (since, until) = (time("since")?, time("until")?);
+    if let (Some(since), Some(until)) = (since, until)
+        && since > until
+    {
+        return Err(ApiError::bad_request("`since` time cannot be after `until` time"));
+    }
+    let filters = params.filters()?.engine();
+    let (kept, live) = state.engine()?.events();
+    let fits = move |event: &Event| {
+        let at = event.at.0;
+        since.is_none_or(|since| at >= since)
+            && until.is_none_or(|until| at <= until)
+            && event.passes(&filters)
+    };
+    // Without `since` only what comes is asked for.
+    let past: Vec<_> = if since.is_some() || until.is_some() {
+        kept.iter().filter(|event| fits(event)).map(|event| line(event)).collect()
+    } else {
+        Vec::new()
+    };
+    let end = until.map(|until| {
+        let left = u64::try_from(until - now().0).unwrap_or(0);
+        tokio::time::Instant::now() + Duration::from_nanos(left)
+    });
+    let cancel = state.cancel.clone();
+    let coming = futures::stream::unfold((live, fits), move |(mut live, fits)| {
+        let cancel = cancel.clone();
+        async move {
+            let next = cancel.run_until_cancelled(next(&mut live, &fits, end)).await.flatten()?;
+            Some((line(&next), (live, fits)))
+        }
+    });
+    let lines = futures::StreamExt::chain(futures::stream::iter(past), coming);
+    let body = Body::from_stream(futures::StreamExt::map(lines, Ok::<_, Infallible>));
+    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// Returns the next event that fits; `None` at the end of the time asked for.
+async fn next(
+    live: &mut Receiver<Arc<Event>>,
+    fits: &impl Fn(&Event) -> bool,
+    end: Option<tokio::time::Instant>,
+) -> Option<Arc<Event>> {
+    loop {
+        let received = match end {
+            Some(end) => tokio::time::timeout_at(end, live.recv()).await.ok()?,
+            None => live.recv().await,
+        };
+        match received {
+            Ok(event) if fits(&event) => return Some(event),
+            // A client this slow misses some, as with Docker.
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return None,
+        }
+    }
+}
+
+fn line(event: &Event) -> Vec<u8> {
+    let mut line = serde_json::to_vec(&json(event)).expect("strings and numbers are JSON");
+    line.push(b'\n');
+    line
+}
+
+fn json(event: &Event) -> types::EventMessage {
+    let legacy = matches!(event.kind, EventKind::Container | EventKind::Image);
+    let from = event.attributes.get("image").cloned().filter(|_| event.kind == EventKind::Container);
+    types::EventMessage {
+        status: if legacy { event.action.clone() } else { String::new() },
+        id: if legacy { event.actor.clone() } else { String::new() },
+        from: from.unwrap_or_default(),
+        kind: event.kind.as_str().into(),
+        action: event.action.clone(),
+        actor: types::EventActor { id: event.actor.clone(), attributes: event.attributes.clone() },
+        scope: event.scope.into(),
+        time: event.at.0.div_euclid(1_000_000_000),
+        time_nano: event.at.0,
+    }
+}
+
+impl State {
+    /// Tells of something that was done to an image: `pull tag untag delete load import push save`.
+    pub(super) fn image_event(&self, action: &str, actor: &str, name: &str) {
+        if let Ok(engine) = self.engine() {
+            let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
+            engine.publish(Event::now(EventKind::Image, action, actor, attributes));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_seconds_with_decimals() {
+        assert_eq!(moment("12"), Some(12_000_000_000));
+        assert_eq!(moment("12.5"), Some(12_500_000_000));
+        assert_eq!(moment("12.0000000019"), Some(12_000_000_001));
+        assert_eq!(moment("yesterday"), None);
+        assert_eq!(moment("1.x"), None);
+    }
+}
