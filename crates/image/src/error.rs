@@ -22,12 +22,10 @@ pub enum Error {
     #[error(transparent)]
     Change(#[from] ChangeError),
     /// The image cannot be removed as asked.
-    #[error("conflict: unable to {action} {image} ({reason}) - {hint}")]
+    #[error("conflict: unable to {action} ({reason}) - {hint}")]
     InUse {
-        /// `remove repository reference "x"` or `delete`.
+        /// `remove repository reference "x"` or `delete SHORT_ID`.
         action: String,
-        /// Short id.
-        image: String,
         /// `must be forced`, `cannot be forced`.
         reason: &'static str,
         /// Who uses it.

@@ -108,8 +108,7 @@ fn remove_name(metadata: &mut Metadata, text: &str, id: Digest, force: bool) -> 
     let holder = metadata.holders.iter().find(|(_, image)| **image == id).map(|(holder, _)| holder.clone());
     let reference = text.parse::<Reference>().ok();
     let named = reference.as_ref().map(Reference::canonical).filter(|name| metadata.tags.contains_key(name));
-    let conflict =
-        |action: String, reason, hint| Err(Error::InUse { action, image: id.short(), reason, hint });
+    let conflict = |action: String, reason, hint| Err(Error::InUse { action, reason, hint });
     let used_by = |holder: &String| {
         format!("container {} is using its referenced image", &holder[..holder.len().min(12)])
     };
@@ -131,7 +130,7 @@ fn remove_name(metadata: &mut Metadata, text: &str, id: Digest, force: bool) -> 
     repositories.dedup();
     if repositories.len() > 1 && !force {
         return conflict(
-            "delete".into(),
+            format!("delete {}", id.short()),
             "must be forced",
             "image is referenced in multiple repositories".into(),
         );
@@ -139,7 +138,7 @@ fn remove_name(metadata: &mut Metadata, text: &str, id: Digest, force: bool) -> 
     if let Some(holder) = holder {
         if !force {
             return conflict(
-                "delete".into(),
+                format!("delete {}", id.short()),
                 "must be forced",
                 format!("image is being used by container {holder}"),
             );
