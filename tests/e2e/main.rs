@@ -6,6 +6,7 @@ mod cluster;
 mod docker_cli;
 mod examples;
 mod faults;
+mod flask;
 mod single_host;
 
 use std::{path::Path, time::Duration};

@@ -294,6 +294,7 @@ async fn long_names_xattrs_and_sparse_files_of_gnu_tar_arrive() {
 }
 
 #[tokio::test]
+#[ignore = "oracle: skopeo"]
 async fn saved_images_load_elsewhere_and_in_skopeo_with_the_same_id_and_manifest() {
     let f = fixture().await;
     let id = f.import_as("demo:1", gzip(&Tarball::new().file("a", b"a").done())).await;

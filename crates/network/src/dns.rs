@@ -312,6 +312,7 @@ async fn serve(udp: UdpSocket, tcp: TcpListener, resolver: Arc<Resolver>, stop: 
     let mut buffer = vec![0; DATAGRAM_BYTES];
     loop {
         tokio::select! {
+            biased; // once stopped, no question is taken that would not be answered
             () = stop.cancelled() => return,
             Some(_) = tasks.join_next() => {}
             received = udp.recv_from(&mut buffer) => match received {

@@ -6,6 +6,7 @@ use lab::*;
 use std::net::Ipv4Addr;
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn a_container_reaches_outside_masqueraded_and_resolves_foreign_names() {
     let lab = Lab::new(1);
     let network = lab.start(1).await;
@@ -22,6 +23,7 @@ async fn a_container_reaches_outside_masqueraded_and_resolves_foreign_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn a_published_port_leads_in_from_everywhere() {
     let lab = Lab::new(1);
     let network = lab.start(1).await;
@@ -58,6 +60,7 @@ async fn a_published_port_leads_in_from_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn bridges_are_isolated_and_names_are_answered_within_them() {
     let lab = Lab::new(1);
     let network = lab.start(1).await;

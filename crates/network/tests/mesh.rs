@@ -27,6 +27,7 @@ fn routed(id: &str, host: u8, last: u8) -> SandboxSpec {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn every_host_leads_to_every_task_and_tasks_see_the_client() {
     let lab = Lab::new(3);
     let hosts = [lab.node(1).await, lab.node(2).await, lab.node(3).await];
@@ -89,6 +90,7 @@ async fn every_host_leads_to_every_task_and_tasks_see_the_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn a_host_mode_port_leads_to_its_task_only() {
     let lab = Lab::new(2);
     let (one, two) = (lab.node(1).await, lab.node(2).await);
@@ -103,6 +105,7 @@ async fn a_host_mode_port_leads_to_its_task_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn a_local_container_reaches_a_published_service_of_another_host() {
     let lab = Lab::new(2);
     let (one, two) = (lab.node(1).await, lab.node(2).await);

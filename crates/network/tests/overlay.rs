@@ -7,6 +7,7 @@ use model::{NetworkId, NetworkService, NetworkTable, ServiceId, TaskId};
 use std::collections::BTreeMap;
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn tasks_on_two_hosts_reach_each_other_with_the_right_mtu() {
     let lab = Lab::new(2);
     let (one, two) = (lab.node(1).await, lab.node(2).await);
@@ -38,6 +39,7 @@ async fn tasks_on_two_hosts_reach_each_other_with_the_right_mtu() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn networks_with_the_same_subnet_are_isolated() {
     let lab = Lab::new(2);
     let (one, two) = (lab.node(1).await, lab.node(2).await);
@@ -68,6 +70,7 @@ async fn networks_with_the_same_subnet_are_isolated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn a_virtual_address_spreads_over_backends_and_keeps_open_flows() {
     let lab = Lab::new(2);
     let (one, two) = (lab.node(1).await, lab.node(2).await);
@@ -116,6 +119,7 @@ async fn a_virtual_address_spreads_over_backends_and_keeps_open_flows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn an_open_udp_flow_moves_on_when_its_backend_leaves() {
     let lab = Lab::new(1);
     let one = lab.node(1).await;
@@ -136,6 +140,7 @@ async fn an_open_udp_flow_moves_on_when_its_backend_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn names_of_services_tasks_and_aliases_are_answered() {
     let lab = Lab::new(1);
     let one = lab.node(1).await;
@@ -170,6 +175,7 @@ async fn names_of_services_tasks_and_aliases_are_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn an_older_table_and_an_unknown_network_change_nothing() {
     let lab = Lab::new(1);
     let one = lab.node(1).await;

@@ -52,6 +52,7 @@ fn traces(lab: &Lab, host: u8) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn an_audit_of_an_untouched_node_finds_nothing() {
     let lab = Lab::new(2);
     let (one, two) = two_nodes(&lab).await;
@@ -64,6 +65,7 @@ async fn an_audit_of_an_untouched_node_finds_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn what_somebody_deletes_by_hand_comes_back() {
     let lab = Lab::new(2);
     let (one, two) = two_nodes(&lab).await;
@@ -133,6 +135,7 @@ fn bridge_key(id: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn a_restarted_daemon_adopts_everything_and_no_flow_breaks() {
     let lab = Lab::new(2);
     let (one, two) = two_nodes(&lab).await;
@@ -171,6 +174,7 @@ async fn a_restarted_daemon_adopts_everything_and_no_flow_breaks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn what_changed_while_no_daemon_was_there_is_put_right_at_the_start() {
     let lab = Lab::new(2);
     let (one, two) = two_nodes(&lab).await;
@@ -194,6 +198,7 @@ async fn what_changed_while_no_daemon_was_there_is_put_right_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn removal_leaves_nothing_behind() {
     let lab = Lab::new(2);
     let clean = traces(&lab, 1);
@@ -219,6 +224,7 @@ async fn removal_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn a_hundred_sandboxes_come_and_go_without_delay() {
     let lab = Lab::new(1);
     let one = lab.node(1).await;
@@ -249,6 +255,7 @@ async fn a_hundred_sandboxes_come_and_go_without_delay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn questions_asked_while_no_daemon_runs_are_answered_by_the_next() {
     let lab = Lab::new(1);
     let one = lab.start(1).await;

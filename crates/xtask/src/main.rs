@@ -1,7 +1,8 @@
 //! Chores: `cargo xtask bench` measures rswarm on this machine, a table and JSON, peers in the same run where
-//! they are installed.
+//! they are installed; `cargo xtask oracles` runs the tests that need other programs.
 
 mod bench;
+mod oracles;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -24,10 +25,13 @@ enum Command {
         #[arg(long)]
         json: Option<std::path::PathBuf>,
     },
+    /// Run the tests that hold us against other programs: those that `cargo test` shows as ignored.
+    Oracles,
 }
 
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Bench { only, json } => bench::run(&only, json.as_deref()),
+        Command::Oracles => oracles::run(),
     }
 }

@@ -674,14 +674,3 @@ impl Output {
         assert!(self.code != 0 && self.stderr.contains(with), "want a failure with {with:?}, got {self:#?}");
     }
 }
-
-/// Returns true if the `docker` CLI is here; without it those tests say so, and in CI that is a failure.
-pub fn has_docker() -> bool {
-    let found =
-        std::process::Command::new("docker").arg("--version").output().is_ok_and(|o| o.status.success());
-    if !found {
-        assert!(std::env::var_os("CI").is_none(), "the docker CLI is not installed");
-        eprintln!("not run: the docker CLI is not installed");
-    }
-    found
-}

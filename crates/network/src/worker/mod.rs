@@ -235,6 +235,8 @@ impl Worker {
     }
 
     pub(crate) fn stop(&mut self) {
+        // What is asked from now on waits for the next daemon.
+        self.live.values_mut().for_each(|live| live.names = None);
         self.stopped = true;
     }
 

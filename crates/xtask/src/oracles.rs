@@ -1,0 +1,119 @@
+//! Tests that need other programs are `#[ignore = "oracle: .."]`: `cargo test` needs Rust and a C compiler only.
+//! Here they run, all of them; a program that is missing is an error, not a skip.
+
+use anyhow::{Context, Result, bail};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Programs that the tests call, with Debian's package.
+const PROGRAMS: [(&str, &str); 10] = [
+    ("ip", "iproute2"),
+    ("bridge", "iproute2"),
+    ("nft", "nftables"),
+    ("conntrack", "conntrack"),
+    ("busybox", "busybox-static"),
+    ("docker", "docker.io"),
+    ("docker-registry", "docker-registry"),
+    ("skopeo", "skopeo"),
+    ("apt-get", "apt"),
+    ("dpkg-deb", "dpkg"),
+];
+
+/// Images of the tests made from Debian packages: name, packages, files that are ours.
+const IMAGES: [(&str, &[&str], &[(&str, &str)]); 2] = [
+    ("redis", &["redis-server"], &[]),
+    ("flask", &["python3-flask", "python3-redis"], &[("app/app.py", include_str!("flask_app.py"))]),
+];
+
+/// Makes the images and runs the tests.
+///
+/// # Errors
+/// A program is missing, a package cannot be fetched, a test fails.
+pub(crate) fn run() -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there = |program: &str| {
+        // Administrators' programs are not on everybody's PATH.
+        std::env::split_paths(&path)
+            .chain(["/usr/sbin".into(), "/sbin".into()])
+            .any(|d| d.join(program).exists())
+    };
+    let missing: Vec<&str> =
+        PROGRAMS.iter().filter(|(program, _)| !there(program)).map(|(_, package)| *package).collect();
+    if !missing.is_empty() {
+        bail!("the tests need programs of Debian's packages: apt-get install {}", missing.join(" "));
+    }
+    let folder = root()?.join("target/test-images");
+    for (name, packages, files) in IMAGES {
+        image(&folder, name, packages, files).with_context(|| format!("image {name}"))?;
+    }
+    succeed(Command::new("cargo").args(["test", "--workspace", "--locked", "--", "--ignored"]))
+}
+
+fn root() -> Result<PathBuf> {
+    Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?)
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("{command:?}"))?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(())
+}
+
+/// Makes `<folder>/<name>.tar`, the root of an image with these packages and all that they depend on.
+fn image(folder: &Path, name: &str, packages: &[&str], files: &[(&str, &str)]) -> Result<()> {
+    let tar = folder.join(format!("{name}.tar"));
+    let recipe = folder.join(format!("{name}.recipe"));
+    let wanted = format!("{packages:?}\n{files:?}\n");
+    if tar.exists() && fs::read_to_string(&recipe).is_ok_and(|made| made == wanted) {
+        return Ok(());
+    }
+    let work = folder.join(format!("{name}.work"));
+    if work.exists() {
+        fs::remove_dir_all(&work)?;
+    }
+    let (archives, image) = (work.join("archives"), work.join("root"));
+    for path in [archives.join("partial"), image.join("tmp"), image.join("etc"), image.join("proc")] {
+        fs::create_dir_all(&path)?;
+    }
+    // To apt nothing is installed: it fetches the packages and everything below them.
+    let status = work.join("status");
+    fs::write(&status, "")?;
+    succeed(
+        Command::new("apt-get")
+            .args(["install", "--yes", "-qq", "--no-install-recommends", "--download-only"])
+            .args(["-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User=root"])
+            .arg("-o")
+            .arg(format!("Dir::State::status={}", status.display()))
+            .arg("-o")
+            .arg(format!("Dir::Cache::archives={}/", archives.display()))
+            .args(packages),
+    )?;
+    for entry in fs::read_dir(&archives)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "deb") {
+            succeed(Command::new("dpkg-deb").arg("-x").arg(&path).arg(&image))?;
+        }
+    }
+    fs::write(image.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")?;
+    fs::write(image.join("etc/group"), "root:x:0:\n")?;
+    for (path, content) in files {
+        let path = image.join(path);
+        fs::create_dir_all(path.parent().context("a file at the root")?)?;
+        fs::write(path, content)?;
+    }
+    for waste in ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info"] {
+        let waste = image.join(waste);
+        if waste.exists() {
+            fs::remove_dir_all(waste)?;
+        }
+    }
+    succeed(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&image).arg("."))?;
+    fs::remove_dir_all(&work)?;
+    fs::write(recipe, wanted)?;
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! The "Get started" app of Docker's documentation, Flask and Redis from Debian packages, with the real `docker` CLI.
+
+use crate::{SOON, swarm, wait_for_replicas};
+use std::{collections::BTreeSet, path::PathBuf};
+use testkit::{Lab, wait_for};
+
+const STACK: &str = "services:
+  web:
+    image: app/flask:1
+    command: [python3, /app/app.py]
+    init: true
+    ports: ['8000:8000']
+    deploy: {replicas: 3}
+  redis:
+    image: app/redis:1
+    command: [redis-server, --save, '', --protected-mode, 'no']
+";
+
+/// Returns the root of an image that `cargo xtask oracles` makes.
+fn root_of(image: &str) -> String {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/test-images"));
+    let path = folder.join(format!("{image}.tar"));
+    assert!(path.exists(), "{} is missing: run `cargo xtask oracles`", path.display());
+    path.display().to_string()
+}
+
+/// Returns the greeting, the count and the replica of an answer.
+fn read(answer: &str) -> (String, u64, String) {
+    let (greeting, rest) = answer.trim().split_once(" I have been seen ").expect("the app's words");
+    let (count, replica) = rest.split_once(" times. ").expect("the app's words");
+    (greeting.to_owned(), count.parse().expect("a count"), replica.to_owned())
+}
+
+/// Asks every host in turn; each answer must count on from the last.
+fn ask_around(lab: &mut Lab, last: &mut u64, rounds: u8) -> BTreeSet<String> {
+    let mut replicas = BTreeSet::new();
+    for round in 0..rounds {
+        let host = 1 + round % 3;
+        let logs = lab.daemon_logs();
+        let answer = wait_for("an answer", SOON, || lab.http(host, 8000).map_err(|e| format!("{e}{logs}")));
+        let (_, count, replica) = read(&answer);
+        assert!(count > *last, "{answer} after {last}");
+        *last = count;
+        replicas.insert(replica);
+    }
+    replicas
+}
+
+fn wait_for_greeting(lab: &mut Lab, greeting: &str) {
+    for host in 1..=3 {
+        wait_for(greeting, SOON, || match lab.http(host, 8000) {
+            Ok(answer) if read(&answer).0 == greeting => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+}
+
+#[test]
+#[ignore = "oracle: docker, images of Debian packages"]
+fn flask_and_redis_count_on_through_scale_update_rollback_and_drain() {
+    let mut lab = swarm(3, 3);
+    lab.docker(1, &["import", &root_of("redis"), "app/redis:1"]).ok();
+    lab.docker(1, &["import", &root_of("flask"), "app/flask:1"]).ok();
+    let again = ["import", "--change", "ENV GREETING=\"Hello again!\"", &root_of("flask"), "app/flask:2"];
+    lab.docker(1, &again).ok();
+    let stack = lab.dir().join("app.yml");
+    std::fs::write(&stack, STACK).expect("a file");
+    let stack = stack.to_str().expect("a readable path");
+    lab.docker(1, &["stack", "deploy", "--detach=true", "-c", stack, "app"]).ok();
+    wait_for_replicas(&lab, 1, "app_redis", "1/1");
+    wait_for_replicas(&lab, 1, "app_web", "3/3");
+
+    let mut last = 0;
+    let replicas = ask_around(&mut lab, &mut last, 12);
+    assert!(replicas.len() > 1, "only {replicas:?} ever answered");
+
+    lab.docker(2, &["service", "scale", "--detach", "app_web=5"]).ok();
+    wait_for_replicas(&lab, 3, "app_web", "5/5");
+    ask_around(&mut lab, &mut last, 6);
+
+    lab.docker(1, &["service", "update", "--detach", "--image", "app/flask:2", "app_web"]).ok();
+    wait_for("the update to be complete", SOON, || {
+        let state =
+            lab.docker(1, &["service", "inspect", "--format", "{{.UpdateStatus.State}}", "app_web"]).ok();
+        if state.trim() == "completed" { Ok(()) } else { Err(state) }
+    });
+    wait_for_greeting(&mut lab, "Hello again!");
+    lab.docker(1, &["service", "rollback", "--detach", "app_web"]).ok();
+    wait_for("the rollback to be complete", SOON, || {
+        let state =
+            lab.docker(1, &["service", "inspect", "--format", "{{.UpdateStatus.State}}", "app_web"]).ok();
+        if state.trim() == "rollback_completed" { Ok(()) } else { Err(state) }
+    });
+    wait_for_greeting(&mut lab, "Hello World!");
+    ask_around(&mut lab, &mut last, 6);
+
+    // Of a drained host the counter may move too: its memory goes with it, so the count starts anew then.
+    let running = ["service", "ps", "-f", "desired-state=running", "--format", "{{.Node}}"];
+    let counter = lab.docker(1, &[&running[..], &["app_redis"]].concat()).ok();
+    let drained = if counter.trim() == "host3" { "host2" } else { "host3" };
+    lab.docker(1, &["node", "update", "--availability", "drain", drained]).ok();
+    wait_for("the host to be empty", SOON, || {
+        let nodes = lab.docker(1, &[&running[..], &["app_web"]].concat()).ok();
+        let tasks = lab.docker(1, &["node", "ps", "-f", "desired-state=running", "-q", drained]).ok();
+        if nodes.lines().count() == 5 && tasks.is_empty() { Ok(()) } else { Err(format!("{nodes}{tasks}")) }
+    });
+    wait_for_replicas(&lab, 1, "app_web", "5/5");
+    ask_around(&mut lab, &mut last, 9);
+
+    let logs = lab.docker(2, &["service", "logs", "app_web"]);
+    let said = format!("{}{}", logs.stdout, logs.stderr);
+    assert!(said.contains("GET / HTTP/1.0\" 200"), "{said}");
+
+    // Into every task, from one host: most run on another.
+    let running = ["service", "ps", "app_web", "-f", "desired-state=running", "-q", "--no-trunc"];
+    for task in lab.docker(1, &running).ok().lines() {
+        let container = ["inspect", "--format", "{{.Status.ContainerStatus.ContainerID}}", task];
+        let container = lab.docker(1, &container).ok();
+        let said = lab.docker(1, &["exec", container.trim(), "python3", "-c", "print(6 * 7)"]);
+        assert_eq!(said.stdout.trim(), "42", "{said:?}{}", lab.daemon_logs());
+    }
+
+    lab.docker(1, &["stack", "rm", "app"]).ok();
+    for host in 1..=3 {
+        wait_for("the containers to be gone", SOON, || {
+            let left = lab.docker(host, &["ps", "-a", "-q"]).ok();
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        });
+    }
+}
