@@ -16,18 +16,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Measure. Numbers are of this machine on this day: quote ratios, not times.
-    Bench {
-        /// Only rows whose name contains this.
-        #[arg(default_value = "")]
-        only: String,
-        /// Write the rows as JSON to this file too.
-        #[arg(long)]
-        json: Option<std::path::PathBuf>,
-    },
+    Bench(bench::Args),
 }
 
 fn main() -> Result<()> {
     match Cli::parse().command {
-        Command::Bench { only, json } => bench::run(&only, json.as_deref()),
+        Command::Bench(args) => bench::run(&args),
     }
 }

@@ -1,9 +1,11 @@
 //! The program inside `rswarm/hello`, the image this binary carries: the binary itself, called `/hello`.
 //!
 //! `hello web` greets with NAME, its host name and a visit count; `hello counter` keeps that count and speaks the
-//! one Redis command the web service needs, so a real Redis can stand in; `hello check ADDR` is the healthcheck.
+//! one Redis command the web service needs, so a real Redis can stand in; `hello check ADDR` is the healthcheck;
+//! `hello deaf` does nothing and ignores SIGTERM.
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigSet, Signal};
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream, ToSocketAddrs},
@@ -21,13 +23,29 @@ const CONNECTIONS_MAX: usize = 64;
 /// Runs `hello ARGS`.
 pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    if args.first() != Some(&"deaf") {
+        end_at_sigterm()?;
+    }
     match args.as_slice() {
+        ["deaf"] => std::thread::sleep(Duration::MAX),
         ["web"] => web()?,
         ["counter"] => counter(Path::new("/data/visits"))?,
         ["check", address] => check(address)?,
         _ => bail!("usage: hello web | counter | check ADDRESS"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends the process at SIGTERM and SIGINT, which the first process of a container must ask for: by itself it ignores
+/// them. Call before any thread exists.
+fn end_at_sigterm() -> Result<()> {
+    let stop = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    stop.thread_block().context("cannot block signals")?;
+    std::thread::spawn(move || match stop.wait() {
+        Ok(_) => std::process::exit(0),
+        Err(error) => drop(crate::output::line(&format!("cannot wait for signals: {error}"))),
+    });
+    Ok(())
 }
 
 /// Serves each connection on a thread of its own, `CONNECTIONS_MAX` at once, until SIGTERM.
