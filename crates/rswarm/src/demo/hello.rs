@@ -2,8 +2,9 @@
 //!
 //! `hello web` greets with NAME, its host name and a visit count; `hello counter` keeps that count and speaks the
 //! one Redis command the web service needs, so a real Redis can stand in; `hello check ADDR` is the healthcheck;
-//! `hello deaf` does nothing and ignores SIGTERM.
+//! `hello deaf` does nothing and ignores SIGTERM; for `hello sink` and `hello blast` see [`load`].
 
+use super::load;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use std::{
@@ -31,6 +32,8 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
         ["web"] => web()?,
         ["counter"] => counter(Path::new("/data/visits"))?,
         ["check", address] => check(address)?,
+        ["sink", port] => load::sink(port.parse().with_context(|| format!("{port:?} is no port"))?)?,
+        ["blast", kind, address, seconds] => load::blast(kind, address, seconds)?,
         _ => bail!("usage: hello web | counter | check ADDRESS"),
     }
     Ok(ExitCode::SUCCESS)

@@ -2,8 +2,8 @@
 //! remove. And what a shim costs while its container runs.
 
 use super::{Row, median, milliseconds, oci, quantile, ratio};
-use anyhow::{Context, Result, anyhow};
-use runtime::{ContainerPlan, Event, LogTarget, Rootfs, Shim, ShimProgram};
+use anyhow::{Context, Result, anyhow, bail};
+use runtime::{ContainerPlan, Event, ExitStatus, LogTarget, Rootfs, Shim, ShimProgram};
 use rustix::event::{PollFd, PollFlags};
 use std::{
     fs,
@@ -17,8 +17,9 @@ const SHIMS: usize = 20;
 /// A program that ends at once and one that stays, in an image of a single layer.
 struct Image {
     lower: PathBuf,
-    name: &'static str,
+    program: PathBuf,
     ends: Vec<String>,
+    /// What the first ends with.
     code: u8,
     stays: Vec<String>,
 }
@@ -31,15 +32,15 @@ fn image(dir: &Path, program: &Path) -> Result<Image> {
     let busybox = Path::new("/bin/busybox");
     let is_static = |bytes: Vec<u8>| !bytes[..bytes.len().min(4096)].windows(8).any(|w| w == b"ld-linux");
     let (file, name, ends, code, stays) = if fs::read(busybox).is_ok_and(is_static) {
-        (busybox, "busybox true", ["true"].as_slice(), 0, ["sleep", "600"].as_slice())
+        (busybox, "busybox", ["true"], 0, ["sleep", "600"].as_slice())
     } else {
-        (program, "hello none", ["hello", "none"].as_slice(), 1, ["hello", "deaf"].as_slice())
+        (program, "hello", ["none"], 1, ["deaf"].as_slice())
     };
-    fs::copy(file, lower.join("program"))?;
+    fs::copy(file, lower.join(name))?;
     let words = |args: &[&str]| {
-        std::iter::once("/program").chain(args.iter().copied()).map(str::to_owned).collect::<Vec<_>>()
+        std::iter::once(format!("/{name}")).chain(args.iter().map(|a| (*a).to_owned())).collect()
     };
-    Ok(Image { lower, name, ends: words(ends), code, stays: words(stays) })
+    Ok(Image { program: lower.join(name), lower, ends: words(&ends), code, stays: words(stays) })
 }
 
 pub(super) fn bench(program: &Path) -> Result<Vec<Row>> {
@@ -72,7 +73,7 @@ pub(super) fn bench(program: &Path) -> Result<Vec<Row>> {
         let totals: Vec<f64> = times.iter().map(|t| milliseconds(t.iter().sum())).collect();
         let note = format!(
             "{}; create {:.2} start {:.2} wait {:.2} remove {:.2}, p99 {:.1}, {each_second:.0}/s; target 6",
-            image.name,
+            image.ends.join(" "),
             phase(0),
             phase(1),
             phase(2),
@@ -88,7 +89,7 @@ pub(super) fn bench(program: &Path) -> Result<Vec<Row>> {
     }
     for peer in oci::PEERS {
         let args: Vec<&str> = image.ends[1..].iter().map(String::as_str).collect();
-        rows.push(match oci::run(peer, &image.lower.join("program"), &args, image.code, COUNT) {
+        rows.push(match oci::run(peer, &image.program, &args, image.code, COUNT) {
             Ok(times) => {
                 let ms = median(times);
                 let note = format!("{}; target 0.2 of runc", ratio(ours, ms, peer));
@@ -153,11 +154,11 @@ impl Container {
         self.shim.as_mut().expect("a created container has a shim")
     }
 
-    fn wait(&mut self) -> Result<()> {
+    fn wait(&mut self) -> Result<ExitStatus> {
         let shim = self.shim();
         loop {
             match shim.next_event()? {
-                Some(Event::Exited(_)) => return Ok(()),
+                Some(Event::Exited(status)) => return Ok(status),
                 Some(_) => {}
                 None => drop(rustix::event::poll(&mut [PollFd::new(shim, PollFlags::IN)], None)?),
             }
@@ -190,11 +191,14 @@ fn cycle(program: &ShimProgram, image: &Image, dir: &Path, name: &str) -> Result
     at.push(Instant::now());
     container.shim().start()?;
     at.push(Instant::now());
-    container.wait()?;
+    let status = container.wait()?;
     at.push(Instant::now());
     container.shim().shutdown()?;
     container.remove()?;
     at.push(Instant::now());
+    if status.code != i32::from(image.code) {
+        bail!("{} ended with exit code {}", image.ends.join(" "), status.code);
+    }
     Ok([at[1] - at[0], at[2] - at[1], at[3] - at[2], at[4] - at[3]])
 }
 

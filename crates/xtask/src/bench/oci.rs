@@ -24,14 +24,16 @@ pub(super) fn run(peer: &str, program: &Path, args: &[&str], code: u8, count: us
     let dir = tempfile::tempdir()?;
     let bundle = dir.path();
     std::fs::create_dir_all(bundle.join("rootfs"))?;
-    std::fs::copy(program, bundle.join("rootfs/program"))?;
+    let name = program.file_name().context("a program has a name")?;
+    std::fs::copy(program, bundle.join("rootfs").join(name))?;
     let spec = Command::new(peer).arg("spec").current_dir(bundle).output().context("not installed")?;
     if !spec.status.success() {
         bail!("{peer} spec: {}", String::from_utf8_lossy(&spec.stderr).trim());
     }
     let path = bundle.join("config.json");
     let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-    let words: Vec<&str> = std::iter::once("/program").chain(args.iter().copied()).collect();
+    let path_inside = format!("/{}", name.to_string_lossy());
+    let words: Vec<&str> = std::iter::once(path_inside.as_str()).chain(args.iter().copied()).collect();
     config["process"]["args"] = serde_json::json!(words);
     config["process"]["terminal"] = false.into();
     std::fs::write(&path, config.to_string())?;
