@@ -3,12 +3,11 @@
 
 use super::{
     front_door::FrontDoor,
-    hosts::{LIMIT, containers, running, until},
+    hosts::until,
     milliseconds,
-    scale::{TASKS, Took},
+    scale::{self, TASKS, Took},
 };
 use anyhow::{Context, Result, bail};
-use serde_json::json;
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -135,26 +134,8 @@ pub(super) fn run(program: &Path, count: usize) -> Result<Vec<f64>> {
 pub(super) fn scale(program: &Path) -> Result<Took> {
     let dockerd = Dockerd::start(program)?;
     dockerd.docker_ok(&["swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1"])?;
-    let mut door = FrontDoor::open(&dockerd.socket())?;
-    let service = |replicas: u64| {
-        json!({
-            "Name": "many",
-            "TaskTemplate": {"ContainerSpec": {"Image": "rswarm/hello", "Args": ["web"]}},
-            "Mode": {"Replicated": {"Replicas": replicas}},
-        })
-    };
-    let created = door.post("/services/create", &service(0))?;
-    let id = created["ID"].as_str().context("a service id")?;
-    let version = door.get(&format!("/services/{id}"))?["Version"]["Index"].clone();
-    let start = Instant::now();
-    door.post(&format!("/services/{id}/update?version={version}"), &service(TASKS))?;
-    until("tasks of dockerd running", LIMIT, || Ok(running(&mut door, "many")? == TASKS))
-        .with_context(|| tail(&dockerd.log()))?;
-    let up = start.elapsed().as_secs_f64();
-    let start = Instant::now();
-    door.delete(&format!("/services/{id}"))?;
-    until("no container of dockerd", LIMIT, || Ok(containers(&mut door)? == 0))?;
-    Ok(Took { up, down: start.elapsed().as_secs_f64() })
+    let door = FrontDoor::open(&dockerd.socket())?;
+    scale::measure(&mut [door], "web", TASKS).with_context(|| tail(&dockerd.log()))
 }
 
 fn tail(log: &str) -> String {

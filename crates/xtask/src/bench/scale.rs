@@ -6,7 +6,8 @@ use super::{
     hosts::{LIMIT, containers, running, succeed, swarm, until},
     ratio,
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
+use serde_json::json;
 use std::{path::Path, time::Instant};
 
 pub(super) const TASKS: u64 = 100;
@@ -22,9 +23,10 @@ pub(super) fn bench(program: &Path) -> Result<Vec<Row>> {
     let mut one_host = None;
     for hosts in [1, 3] {
         let took = ours(program, hosts, "web", TASKS)?;
-        let note = "all RUNNING in GET /services; no network of their own; target 1";
+        let note =
+            "POST /services/ID/update -> all RUNNING in GET /services; no network of their own; target 1";
         rows.push(Row::new(format!("scale 0 -> {TASKS} tasks, {hosts} host(s)"), took.up, "s").note(note));
-        let note = "service rm -> no container in GET /containers of any host; tasks obey SIGTERM; target 1";
+        let note = "DELETE /services/ID -> no container in GET /containers of any host; tasks obey SIGTERM; target 1";
         rows.push(Row::new(format!("remove {TASKS} tasks, {hosts} host(s)"), took.down, "s").note(note));
         if hosts == 1 {
             one_host = Some(took);
@@ -61,15 +63,29 @@ fn ours(program: &Path, hosts: u8, command: &str, tasks: u64) -> Result<Took> {
     succeed(lab.rswarm(1, &["service", "rm", "first"]))?;
     empty(&mut doors)?;
 
-    let create = ["service", "create", "-d", "--name", "many", "--replicas", "0", "rswarm/hello", command];
-    succeed(lab.rswarm(1, &create))?;
+    measure(&mut doors, command, tasks)
+}
+
+/// Scales a service with no network of its own from 0 to `tasks` and removes it, all by the API of the first of
+/// `doors`; the others are those of the swarm's other hosts.
+pub(super) fn measure(doors: &mut [FrontDoor], command: &str, tasks: u64) -> Result<Took> {
+    let spec = |replicas: u64| {
+        json!({
+            "Name": "many",
+            "TaskTemplate": {"ContainerSpec": {"Image": "rswarm/hello", "Args": [command]}},
+            "Mode": {"Replicated": {"Replicas": replicas}},
+        })
+    };
+    let created = doors[0].post("/services/create", &spec(0))?;
+    let id = created["ID"].as_str().context("a service id")?;
+    let version = doors[0].get(&format!("/services/{id}"))?["Version"]["Index"].clone();
     let start = Instant::now();
-    succeed(lab.rswarm(1, &["scale", "--detach", &format!("many={tasks}")]))?;
+    doors[0].post(&format!("/services/{id}/update?version={version}"), &spec(tasks))?;
     until("tasks running", LIMIT, || Ok(running(&mut doors[0], "many")? == tasks))?;
     let up = start.elapsed().as_secs_f64();
     let start = Instant::now();
-    succeed(lab.rswarm(1, &["service", "rm", "many"]))?;
-    empty(&mut doors)?;
+    doors[0].delete(&format!("/services/{id}"))?;
+    empty(doors)?;
     Ok(Took { up, down: start.elapsed().as_secs_f64() })
 }
 
