@@ -228,7 +228,8 @@ impl Ca for CaService {
         let caller = self.0.authorize(Method::IssueCertificate, &request)?;
         let request = request.into_inner();
         if let Leader::At(channel) = self.0.leader(&caller)? {
-            return CaClient::new(channel).issue_certificate(on_behalf_of(&caller, request)).await;
+            let mut leader = CaClient::new(channel);
+            return self.0.answer(leader.issue_certificate(on_behalf_of(&caller, request))).await;
         }
         self.0.fresh().await?;
         let node = if request.token.is_empty() {
@@ -339,7 +340,8 @@ impl Membership for CaService {
         let caller = self.0.authorize(Method::JoinRaft, &request)?;
         let request = request.into_inner();
         if let Leader::At(channel) = self.0.leader(&caller)? {
-            return MembershipClient::new(channel).join_raft(on_behalf_of(&caller, request)).await;
+            let mut leader = MembershipClient::new(channel);
+            return self.0.answer(leader.join_raft(on_behalf_of(&caller, request))).await;
         }
         self.0.fresh().await?;
         let id = caller.node()?;

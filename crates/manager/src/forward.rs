@@ -30,6 +30,22 @@ impl Shared {
         }
     }
 
+    /// Waits for the leader's answer, but not longer than it leads: one that was killed or cut off never answers.
+    ///
+    /// # Errors
+    /// The leader's own; UNAVAILABLE when another one leads now. What was asked for may have been done then.
+    pub(crate) async fn answer<T>(
+        &self,
+        asked: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let mut leadership = self.store.leader();
+        let before = leadership.borrow_and_update().leader;
+        tokio::select! {
+            answer = asked => answer,
+            _ = leadership.wait_for(|now| now.leader.is_some() && now.leader != before) => Err(no_leader()),
+        }
+    }
+
     /// Waits until this leader's view has every change acknowledged so far.
     ///
     /// # Errors

@@ -501,13 +501,20 @@ impl Swarm for NodeSwarm {
     async fn control(&self) -> Result<Control, ApiError> {
         let current = self.current().ok_or_else(ApiError::not_in_swarm)?;
         let view = current.view.borrow().clone();
+        let client = |addr| {
+            ControlClient::new(current.connections.manager(addr))
+                .max_decoding_message_size(MESSAGE_MAX)
+                .max_encoding_message_size(MESSAGE_MAX)
+        };
+        // A manager that knows a leader passes on to it what it cannot answer itself: no need to ask around.
+        if view.store.as_ref().is_some_and(|store| store.leader_now().leader.is_some()) {
+            return Ok(client(view.addr));
+        }
         let mut last = "no manager is known".to_owned();
         let managers = Self::managers(&view);
         let attempt = async {
             for addr in managers {
-                let mut client = ControlClient::new(current.connections.manager(addr))
-                    .max_decoding_message_size(MESSAGE_MAX)
-                    .max_encoding_message_size(MESSAGE_MAX);
+                let mut client = client(addr);
                 // A cheap question, answered by the replica's leader: whoever answers can serve the request.
                 let ask = client
                     .get(GetRequest { kind: ObjectKind::Node.into(), id_or_name: view.node.to_string() });

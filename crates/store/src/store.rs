@@ -41,7 +41,9 @@ pub struct Options {
     pub timing: Timing,
 }
 
-/// Heartbeats and elections.
+/// Heartbeats and elections. A follower calls an election when it has not heard of the leader for the leader's lease,
+/// which is `election_max`, and then for a random time between `election_min` and `election_max`: with the usual
+/// values 2 to 2.5 s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
     pub heartbeat: Duration,
@@ -53,8 +55,8 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_millis(250),
-            election_min: Duration::from_secs(1),
-            election_max: Duration::from_secs(2),
+            election_min: Duration::from_millis(750),
+            election_max: Duration::from_millis(1250),
         }
     }
 }

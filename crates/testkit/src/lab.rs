@@ -59,8 +59,35 @@ pub struct Lab {
     program: PathBuf,
     dir: tempfile::TempDir,
     process: Child,
-    commands: ChildStdin,
+    /// `None` once the lab was told to end.
+    commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
+    execs: usize,
+}
+
+/// A program started by [`Lab::exec`].
+#[derive(Debug)]
+pub struct Exec {
+    output: PathBuf,
+}
+
+impl Exec {
+    /// Waits until the program has ended and returns what it said; both its streams are in `stdout`.
+    ///
+    /// # Errors
+    /// When it has not within `limit`.
+    pub fn wait(&self, limit: Duration) -> Result<Output> {
+        let end = std::time::Instant::now() + limit;
+        let code = self.output.with_extension("code");
+        while !code.exists() {
+            if std::time::Instant::now() > end {
+                bail!("not ended within {limit:?}: {}", std::fs::read_to_string(&self.output)?);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let code = std::fs::read_to_string(&code)?.parse().context("no exit code")?;
+        Ok(Output { code, stdout: std::fs::read_to_string(&self.output)?, stderr: String::new() })
+    }
 }
 
 impl Lab {
@@ -79,9 +106,9 @@ impl Lab {
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let commands = process.stdin.take().context("no command pipe")?;
+        let commands = Some(process.stdin.take().context("no command pipe")?);
         let answers = BufReader::new(process.stdout.take().context("no answer pipe")?);
-        let mut lab = Self { program: program.to_owned(), dir, process, commands, answers };
+        let mut lab = Self { program: program.to_owned(), dir, process, commands, answers, execs: 0 };
         for n in 1..=hosts {
             lab.tell(&format!("start {n}"))?;
         }
@@ -92,12 +119,13 @@ impl Lab {
     }
 
     /// Gives the lab one of its commands (`start N`, `kill N`, `kill-daemon N`, `start-daemon N`, `cut N`,
-    /// `heal N`) and waits until it is done.
+    /// `heal N`, `forward N PORT`, `exec N NAME ARGS`) and waits until it is done.
     ///
     /// # Errors
     /// When the lab refuses, with its reason.
     pub fn tell(&mut self, command: &str) -> Result<()> {
-        writeln!(self.commands, "{command}").with_context(|| format!("lab is gone before {command:?}"))?;
+        let commands = self.commands.as_mut().context("the lab has ended")?;
+        writeln!(commands, "{command}").with_context(|| format!("lab is gone before {command:?}"))?;
         let mut answer = String::new();
         self.answers.read_line(&mut answer)?;
         if answer.trim() != "ok" {
@@ -210,6 +238,18 @@ impl Lab {
         Ok(Door(self.dir.path().join(format!("forward-{n}-{port}.sock"))))
     }
 
+    /// Starts `rswarm ARGS` in the namespaces of host `n`, beside its daemon. It ends with the host at the latest.
+    /// ARGS must be without white space.
+    ///
+    /// # Errors
+    /// When the host is not up.
+    pub fn exec(&mut self, n: u8, args: &[&str]) -> Result<Exec> {
+        self.execs += 1;
+        let name = format!("exec-{}", self.execs);
+        self.tell(&format!("exec {n} {name} {}", args.join(" ")))?;
+        Ok(Exec { output: self.dir.path().join(format!("h{n}/{name}")) })
+    }
+
     /// Returns what the daemons logged, for a failure's message.
     pub fn daemon_logs(&self) -> String {
         let mut all = String::new();
@@ -240,10 +280,17 @@ fn http_get(socket: &Path, path: &str) -> Result<String> {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // The lab ends when its input does; then its namespaces end.
-        let killed = self.process.kill().and_then(|()| self.process.wait());
-        if let Err(error) = killed {
-            eprintln!("lab not ended: {error}");
+        // The lab ends when its input does; then its namespaces end, and it removes its cgroups.
+        self.commands = None;
+        let limit = std::time::Instant::now() + Duration::from_secs(10);
+        while std::time::Instant::now() < limit {
+            match self.process.try_wait() {
+                Ok(None) => std::thread::sleep(Duration::from_millis(5)),
+                Ok(Some(_)) => return,
+                Err(_) => break,
+            }
         }
+        let killed = self.process.kill().and_then(|()| self.process.wait());
+        eprintln!("the lab did not end by itself: {killed:?}");
     }
 }

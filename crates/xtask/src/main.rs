@@ -17,21 +17,14 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Measure. Numbers are of this machine on this day: quote ratios, not times.
-    Bench {
-        /// Only rows whose name contains this.
-        #[arg(default_value = "")]
-        only: String,
-        /// Write the rows as JSON to this file too.
-        #[arg(long)]
-        json: Option<std::path::PathBuf>,
-    },
+    Bench(bench::Args),
     /// Run the tests that hold us against other programs: those that `cargo test` shows as ignored.
     Oracles,
 }
 
 fn main() -> Result<()> {
     match Cli::parse().command {
-        Command::Bench { only, json } => bench::run(&only, json.as_deref()),
+        Command::Bench(args) => bench::run(&args),
         Command::Oracles => oracles::run(),
     }
 }

@@ -59,7 +59,7 @@ macro_rules! on_the_leader {
         let message = $request.into_inner();
         if let Leader::At(channel) = $self.0.leader(&caller)? {
             let mut leader = ControlClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            return leader.$rpc(on_behalf_of(&caller, message)).await;
+            return $self.0.answer(leader.$rpc(on_behalf_of(&caller, message))).await;
         }
         $self.0.fresh().await?;
         (caller, message)
@@ -84,7 +84,7 @@ impl Control for ControlService {
         let message = request.into_inner();
         if let Leader::At(channel) = self.0.leader(&caller)? {
             let mut leader = ControlClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            let chunks = leader.list(on_behalf_of(&caller, message)).await?.into_inner();
+            let chunks = self.0.answer(leader.list(on_behalf_of(&caller, message))).await?.into_inner();
             return Ok(Response::new(chunks.boxed()));
         }
         self.0.fresh().await?;

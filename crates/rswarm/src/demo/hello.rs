@@ -1,8 +1,10 @@
 //! The program inside `rswarm/hello`, the image this binary carries: the binary itself, called `/hello`.
 //!
 //! `hello web` greets with NAME, its host name and a visit count; `hello counter` keeps that count and speaks the
-//! one Redis command the web service needs, so a real Redis can stand in; `hello check ADDR` is the healthcheck.
+//! one Redis command the web service needs, so a real Redis can stand in; `hello check ADDR` is the healthcheck;
+//! `hello deaf` does nothing and ignores SIGTERM; for `hello sink` and `hello blast` see [`load`].
 
+use super::load;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use std::{
@@ -22,22 +24,29 @@ const CONNECTIONS_MAX: usize = 64;
 /// Runs `hello ARGS`.
 pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    if args.first() != Some(&"deaf") {
+        end_at_sigterm()?;
+    }
     match args.as_slice() {
+        ["deaf"] => std::thread::sleep(Duration::MAX),
         ["web"] => web()?,
         ["counter"] => counter(Path::new("/data/visits"))?,
         ["check", address] => check(address)?,
+        ["sink", port] => load::sink(port.parse().with_context(|| format!("{port:?} is no port"))?)?,
+        ["blast", kind, address, seconds] => load::blast(kind, address, seconds)?,
         _ => bail!("usage: hello web | counter | check ADDRESS"),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// As pid 1 of its container the program gets no default action for a signal. Call before other threads exist.
+/// Ends the process at SIGTERM and SIGINT, which the first process of a container must ask for: by itself it ignores
+/// them. Call before any thread exists.
 fn end_at_sigterm() -> Result<()> {
-    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
-    signals.thread_block().context("cannot block signals")?;
-    std::thread::spawn(move || {
-        let code = if signals.wait().is_ok() { 0 } else { 1 };
-        std::process::exit(code);
+    let stop = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    stop.thread_block().context("cannot block signals")?;
+    std::thread::spawn(move || match stop.wait() {
+        Ok(_) => std::process::exit(0),
+        Err(error) => drop(crate::output::line(&format!("cannot wait for signals: {error}"))),
     });
     Ok(())
 }
@@ -47,7 +56,6 @@ fn serve(port: u16, answer: impl Fn(TcpStream) -> Result<()> + Send + Sync + 'st
     let listener =
         TcpListener::bind(("0.0.0.0", port)).with_context(|| format!("cannot listen on port {port}"))?;
     crate::output::line(&format!("listening on port {port}"))?;
-    end_at_sigterm()?;
     let answer = Arc::new(answer);
     let slots = Arc::new((Mutex::new(0usize), std::sync::Condvar::new()));
     for stream in listener.incoming() {

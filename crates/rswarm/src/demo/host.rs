@@ -1,5 +1,5 @@
 //! `rswarm lab-host`: one host of a lab. A keeper makes the host's namespaces and waits; pid 1 inside them
-//! sets up the network, starts the daemon when told to and reaps what is orphaned.
+//! sets up the network, starts the daemon and other programs when told to and reaps what is orphaned.
 
 use super::lab;
 use anyhow::{Context, Result};
@@ -8,15 +8,16 @@ use nix::{
     sched::{CloneFlags, unshare},
     sys::{
         signal::{Signal, kill},
-        wait::waitpid,
+        wait::{WaitStatus, waitpid},
     },
     unistd::Pid,
 };
 use std::{
+    collections::BTreeMap,
     io::BufRead,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 /// What a host is started with.
@@ -65,11 +66,28 @@ fn keep(args: &HostArgs) -> Result<ExitCode> {
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The daemon's pid while it runs, and a wake-up for whoever waits for it to start or end.
+/// The children of pid 1 that it knows, and a wake-up for whoever waits for one to start or end.
 #[derive(Debug, Default)]
-struct Daemon {
-    pid: Mutex<Option<Pid>>,
+struct Children {
+    known: Mutex<Known>,
     changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    daemon: Option<Pid>,
+    /// Where the exit code of a program goes.
+    programs: BTreeMap<Pid, PathBuf>,
+}
+
+impl Children {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, known: MutexGuard<'a, Known>) -> MutexGuard<'a, Known> {
+        self.changed.wait(known).unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn init(args: &HostArgs) -> Result<ExitCode> {
@@ -80,28 +98,37 @@ fn init(args: &HostArgs) -> Result<ExitCode> {
     tokio::task::LocalSet::new().block_on(&runtime, lab::configure_host(args.index))?;
     drop(runtime);
 
-    let daemon = Arc::new(Daemon::default());
+    let children = Arc::new(Children::default());
     std::thread::spawn({
-        let daemon = Arc::clone(&daemon);
-        move || reap(&daemon)
+        let children = Arc::clone(&children);
+        move || reap(&children)
     });
     for command in std::io::stdin().lock().lines() {
-        let mut pid = daemon.pid.lock().unwrap_or_else(PoisonError::into_inner);
-        match command?.as_str() {
-            "start" => {
+        let command = command?;
+        let words: Vec<&str> = command.split(' ').collect();
+        // Held while a child starts, so that it is known before it is reaped.
+        let mut known = children.lock();
+        match words.as_slice() {
+            ["start"] => {
                 // A killed daemon may not be reaped yet.
-                while pid.is_some() {
-                    pid = daemon.changed.wait(pid).unwrap_or_else(PoisonError::into_inner);
+                while known.daemon.is_some() {
+                    known = children.wait(known);
                 }
-                *pid = Some(start_daemon(args)?);
-                daemon.changed.notify_all();
+                known.daemon = Some(start_daemon(args)?);
+                children.changed.notify_all();
             }
-            "kill" => {
-                if let Some(running) = *pid {
+            ["kill"] => {
+                if let Some(running) = known.daemon {
                     kill(running, Signal::SIGKILL).context("cannot kill the daemon")?;
                 }
             }
-            other => anyhow::bail!("host {}: unknown command {other:?}", args.index),
+            ["exec", name, words @ ..] => {
+                let output = args.root.join(name);
+                let pid = start_program(&output, words)?;
+                known.programs.insert(pid, output.with_extension("code"));
+                children.changed.notify_all();
+            }
+            _ => anyhow::bail!("host {}: unknown command {command:?}", args.index),
         }
     }
     // The lab closed the pipe: this host ends, and its namespaces with it.
@@ -121,28 +148,62 @@ fn start_daemon(args: &HostArgs) -> Result<Pid> {
         .stdout(Stdio::inherit())
         .spawn()
         .context("cannot start the daemon")?;
+    pid_of(&child)
+}
+
+fn start_program(output: &Path, args: &[&str]) -> Result<Pid> {
+    let output =
+        std::fs::File::create(output).with_context(|| format!("cannot write {}", output.display()))?;
+    let child = Command::new("/proc/self/exe")
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .spawn()
+        .with_context(|| format!("cannot start {args:?}"))?;
+    pid_of(&child)
+}
+
+fn pid_of(child: &std::process::Child) -> Result<Pid> {
     Ok(Pid::from_raw(i32::try_from(child.id()).context("pid out of range")?))
 }
 
-/// Waits for every child: the daemon, and the shims it leaves behind.
-fn reap(daemon: &Daemon) {
+/// Waits for every child: the daemon, the shims it leaves behind, and programs.
+fn reap(children: &Children) {
     loop {
         match waitpid(None, None) {
             Ok(status) => {
-                let mut pid = daemon.pid.lock().unwrap_or_else(PoisonError::into_inner);
-                if pid.is_some() && status.pid() == *pid {
-                    *pid = None;
-                    daemon.changed.notify_all();
+                let mut known = children.lock();
+                if known.daemon.is_some() && status.pid() == known.daemon {
+                    known.daemon = None;
+                    children.changed.notify_all();
+                }
+                if let Some(file) = status.pid().and_then(|pid| known.programs.remove(&pid)) {
+                    tell_code(&file, status);
                 }
             }
             Err(Errno::EINTR) => {}
             Err(_) => {
                 // No child: wait for the next start.
-                let mut pid = daemon.pid.lock().unwrap_or_else(PoisonError::into_inner);
-                while pid.is_none() {
-                    pid = daemon.changed.wait(pid).unwrap_or_else(PoisonError::into_inner);
+                let mut known = children.lock();
+                while known.daemon.is_none() && known.programs.is_empty() {
+                    known = children.wait(known);
                 }
             }
         }
+    }
+}
+
+/// Writes how a program ended, as a shell counts, in one step: whoever sees the file sees all of it.
+fn tell_code(file: &Path, status: WaitStatus) {
+    let code = match status {
+        WaitStatus::Exited(_, code) => code,
+        WaitStatus::Signaled(_, signal, _) => 128 + signal as i32,
+        _ => return,
+    };
+    let new = file.with_extension("new");
+    let told = std::fs::write(&new, code.to_string()).and_then(|()| std::fs::rename(&new, file));
+    if let Err(error) = told {
+        tracing::warn!(path = %file.display(), %error, "exit code not written");
     }
 }

@@ -267,6 +267,12 @@ impl Lab {
         self.command(n, "start")
     }
 
+    /// Starts this program with `args` in host `n`, beside its daemon. What it says goes to the file NAME in the
+    /// host's directory, and when it has ended its exit code to NAME.code.
+    pub(crate) fn exec(&mut self, n: u8, name: &str, args: &[&str]) -> Result<()> {
+        self.command(n, &format!("exec {name} {}", args.join(" ")))
+    }
+
     pub(crate) async fn cable(&self, n: u8, plugged: bool) -> Result<()> {
         self.switch.cable(n, plugged).await
     }

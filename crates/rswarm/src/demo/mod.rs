@@ -3,6 +3,7 @@
 pub(crate) mod hello;
 pub(crate) mod host;
 mod lab;
+mod load;
 mod show;
 
 use anyhow::{Context, Result};
@@ -197,6 +198,7 @@ async fn serve_lab(dir: PathBuf) -> Result<()> {
             ["start-daemon", n] => lab.start_daemon(n.parse()?),
             ["cut", n] => lab.cable(n.parse()?, false).await,
             ["heal", n] => lab.cable(n.parse()?, true).await,
+            ["exec", n, name, args @ ..] => lab.exec(n.parse()?, name, args),
             ["forward", n, port] => forward(&dir, n.parse()?, port.parse()?, &mut forwards),
             _ => Err(anyhow::anyhow!("unknown command {line:?}")),
         };

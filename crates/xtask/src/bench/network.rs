@@ -1,0 +1,145 @@
+//! TCP between containers on two hosts, through a VIP and a published port, against the bare underlay: the same
+//! load between two hosts' namespaces. Rounds of all paths alternate, so that a busy machine slows all alike. Both
+//! ends are on this machine: the ratios say what a path costs, not what a wire would carry.
+
+use super::{
+    Row,
+    front_door::FrontDoor,
+    hosts::{LIMIT, containers, running, succeed, swarm, until},
+    median, quantile,
+};
+use anyhow::{Context, Result};
+use std::{path::Path, time::Duration};
+use testkit::Lab;
+
+const ROUNDS: usize = 5;
+const SECONDS: &str = "1";
+const PORT: u16 = 9000;
+/// Where the sink in a host's own namespace listens; [`PORT`] is published there.
+const BARE_PORT: u16 = 9100;
+
+/// Three hosts: clients on the first, backends on the second, the third an entry to the published port.
+struct Bed {
+    lab: Lab,
+    /// The container on host 1 from which services are asked.
+    client: String,
+}
+
+/// From where a path is asked, and what.
+#[derive(Debug, Clone)]
+enum From {
+    Container(String),
+    Host(u8, String),
+}
+
+pub(super) fn bench(program: &Path) -> Result<Vec<Row>> {
+    let mut bed = Bed::start(program)?;
+    let bare = From::Host(1, format!("{}:{BARE_PORT}", Lab::address(2)));
+    let task = From::Container(format!("tasks.sink:{PORT}"));
+    let vip = From::Container(format!("sink:{PORT}"));
+    let paths = [
+        ("host to host, no container", bare.clone()),
+        ("container to container, overlay", task.clone()),
+        ("container to container, VIP", vip.clone()),
+        ("host to published port, task there", From::Host(1, format!("{}:{PORT}", Lab::address(2)))),
+        ("host to published port, task elsewhere", From::Host(1, format!("{}:{PORT}", Lab::address(3)))),
+    ];
+    let mut rows = Vec::new();
+    for (kind, what, unit, scale) in [
+        ("bytes", "TCP, 1 stream", "Gbit/s", 1e9),
+        ("requests", "64-byte requests, 1 connection", "1/s", 1.0),
+    ] {
+        let rates = bed.compare(kind, &paths)?;
+        rows.extend(rows_of(what, &paths, rates, unit, scale));
+    }
+
+    for backends in [1, 10, 100] {
+        bed.scale(backends)?;
+        let mut paths = vec![("host to host, no container".to_owned(), bare.clone())];
+        if backends == 1 {
+            paths.push(("container to container, overlay".to_owned(), task.clone()));
+        }
+        paths.push((format!("VIP, {backends} backend(s)"), vip.clone()));
+        let rates = bed.compare("connections", &paths)?;
+        let rows_of = rows_of("new TCP connections", &paths, rates, "1/s", 1.0);
+        let shown = usize::from(backends != 1);
+        rows.extend(rows_of.into_iter().skip(shown));
+    }
+    Ok(rows)
+}
+
+fn rows_of<N: AsRef<str>>(
+    what: &str,
+    paths: &[(N, From)],
+    rates: Vec<Vec<f64>>,
+    unit: &'static str,
+    scale: f64,
+) -> Vec<Row> {
+    let bare = rates[0].clone();
+    let row = |((name, _), rates): (&(N, From), Vec<f64>)| {
+        let (low, high) = (quantile(rates.clone(), 0.0) / scale, quantile(rates.clone(), 1.0) / scale);
+        let share = median(rates.iter().zip(&bare).map(|(rate, bare)| rate / bare).collect());
+        Row::new(format!("{what}: {}", name.as_ref()), median(rates) / scale, unit).note(format!(
+            "{share:.2} of host to host in the same round; {ROUNDS} rounds of {SECONDS} s, {low:.1} to {high:.1}"
+        ))
+    };
+    paths.iter().zip(rates).map(row).collect()
+}
+
+impl Bed {
+    fn start(program: &Path) -> Result<Self> {
+        let mut lab = swarm(program, 3, 1)?;
+        lab.exec(2, &["hello", "sink", &BARE_PORT.to_string()])?;
+        succeed(lab.rswarm(1, &["network", "create", "-d", "overlay", "load"]))?;
+        let on = |name, host, rest: &[&str]| {
+            let common = ["service", "create", "--name", name, "--network", "load", "--constraint", host];
+            succeed(lab.rswarm(1, &[common.as_slice(), rest].concat()))
+        };
+        let (port, publish) = (PORT.to_string(), format!("{PORT}:{PORT}"));
+        on("client", "node.hostname==host1", &["rswarm/hello", "deaf"])?;
+        on("sink", "node.hostname==host2", &["--publish", &publish, "rswarm/hello", "sink", &port])?;
+        let client = succeed(lab.rswarm(1, &["ps", "-q"]))?.trim().to_owned();
+        Ok(Self { lab, client })
+    }
+
+    /// Returns the rates of every path, round by round.
+    fn compare<N: AsRef<str>>(&mut self, kind: &str, paths: &[(N, From)]) -> Result<Vec<Vec<f64>>> {
+        let mut rates = vec![Vec::new(); paths.len()];
+        for _ in 0..ROUNDS {
+            for ((name, from), rates) in paths.iter().zip(&mut rates) {
+                let rate = self.ask(kind, from).with_context(|| format!("{kind}, {}", name.as_ref()))?;
+                rates.push(rate);
+            }
+        }
+        Ok(rates)
+    }
+
+    fn ask(&mut self, kind: &str, from: &From) -> Result<f64> {
+        let said = match from {
+            From::Container(address) => {
+                let client = self.client.clone();
+                self.lab.rswarm(1, &["exec", &client, "/hello", "blast", kind, address, SECONDS])
+            }
+            From::Host(n, address) => {
+                let program = self.lab.exec(*n, &["hello", "blast", kind, address, SECONDS])?;
+                program.wait(Duration::from_secs(30))?
+            }
+        };
+        let said = succeed(said)?;
+        let (rate, failed) = said.trim().split_once(' ').context("no rate")?;
+        if failed != "0" {
+            eprintln!("{kind}, {from:?}: {failed} attempts failed");
+        }
+        Ok(rate.parse()?)
+    }
+
+    fn scale(&mut self, backends: u64) -> Result<()> {
+        succeed(self.lab.rswarm(1, &["scale", "--detach", &format!("sink={backends}")]))?;
+        let mut manager = FrontDoor::open(&self.lab.socket(1))?;
+        let mut worker = FrontDoor::open(&self.lab.socket(2))?;
+        until("backends", LIMIT, || {
+            Ok(running(&mut manager, "sink")? == backends && containers(&mut worker)? as u64 == backends)
+        })?;
+        Ok(())
+    }
+}
