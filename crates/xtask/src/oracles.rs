@@ -22,10 +22,21 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("dpkg-deb", "dpkg"),
 ];
 
-/// Images of the tests made from Debian packages: name, packages, files that are ours.
-const IMAGES: [(&str, &[&str], &[(&str, &str)]); 2] = [
-    ("redis", &["redis-server"], &[]),
-    ("flask", &["python3-flask", "python3-redis"], &[("app/app.py", include_str!("flask_app.py"))]),
+/// An image of the tests, made from Debian packages.
+struct Recipe {
+    name: &'static str,
+    packages: &'static [&'static str],
+    /// Path and content of what is ours.
+    files: &'static [(&'static str, &'static str)],
+}
+
+const IMAGES: [Recipe; 2] = [
+    Recipe { name: "redis", packages: &["redis-server"], files: &[] },
+    Recipe {
+        name: "flask",
+        packages: &["python3-flask", "python3-redis"],
+        files: &[("app/app.py", include_str!("flask_app.py"))],
+    },
 ];
 
 /// Makes the images and runs the tests.
@@ -46,8 +57,8 @@ pub(crate) fn run() -> Result<()> {
         bail!("the tests need programs of Debian's packages: apt-get install {}", missing.join(" "));
     }
     let folder = root()?.join("target/test-images");
-    for (name, packages, files) in IMAGES {
-        image(&folder, name, packages, files).with_context(|| format!("image {name}"))?;
+    for recipe in IMAGES {
+        image(&folder, &recipe).with_context(|| format!("image {}", recipe.name))?;
     }
     succeed(Command::new("cargo").args(["test", "--workspace", "--locked", "--", "--ignored"]))
 }
@@ -65,7 +76,7 @@ fn succeed(command: &mut Command) -> Result<()> {
 }
 
 /// Makes `<folder>/<name>.tar`, the root of an image with these packages and all that they depend on.
-fn image(folder: &Path, name: &str, packages: &[&str], files: &[(&str, &str)]) -> Result<()> {
+fn image(folder: &Path, Recipe { name, packages, files }: &Recipe) -> Result<()> {
     let tar = folder.join(format!("{name}.tar"));
     let recipe = folder.join(format!("{name}.recipe"));
     let wanted = format!("{packages:?}\n{files:?}\n");
@@ -91,7 +102,7 @@ fn image(folder: &Path, name: &str, packages: &[&str], files: &[(&str, &str)]) -
             .arg(format!("Dir::State::status={}", status.display()))
             .arg("-o")
             .arg(format!("Dir::Cache::archives={}/", archives.display()))
-            .args(packages),
+            .args(*packages),
     )?;
     for entry in fs::read_dir(&archives)? {
         let path = entry?.path();
@@ -101,7 +112,7 @@ fn image(folder: &Path, name: &str, packages: &[&str], files: &[(&str, &str)]) -
     }
     fs::write(image.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")?;
     fs::write(image.join("etc/group"), "root:x:0:\n")?;
-    for (path, content) in files {
+    for (path, content) in *files {
         let path = image.join(path);
         fs::create_dir_all(path.parent().context("a file at the root")?)?;
         fs::write(path, content)?;
