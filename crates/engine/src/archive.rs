@@ -45,11 +45,17 @@ pub struct PathStat {
 }
 
 /// The root folder of a container, and what keeps it there.
-struct Root {
+pub(crate) struct Root {
     fd: OwnedFd,
 }
 
 impl Root {
+    /// Opens a folder as a root. Blocking.
+    pub(crate) fn of(folder: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self { fd: rustix::fs::open(folder, flags, Mode::empty())? })
+    }
+
     /// Opens the file tree. Blocking.
     fn open(container: &Container, folders: &[PathBuf], work: &Path) -> io::Result<Self> {
         let path_only = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -69,7 +75,7 @@ impl Root {
         Ok(Self { fd })
     }
 
-    fn resolve(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    pub(crate) fn resolve(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         Ok(rustix::fs::openat2(&self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?)
@@ -173,7 +179,33 @@ pub(crate) async fn export(engine: &Engine, container: Arc<Container>) -> Result
     Ok(reader)
 }
 
-type TarOut = tar::Builder<SyncIoBridge<DuplexStream>>;
+pub(crate) type TarOut = tar::Builder<SyncIoBridge<DuplexStream>>;
+
+/// Returns a tar that `work` makes while it is read.
+pub(crate) fn stream(
+    engine: &Engine,
+    work: impl FnOnce(&mut TarOut) -> io::Result<()> + Send + 'static,
+) -> ArchiveReader {
+    let (reader, writer) = tokio::io::duplex(PIPE);
+    spawn_writer(engine, writer, work);
+    reader
+}
+
+/// Appends an empty file.
+pub(crate) fn append_empty(out: &mut TarOut, shown: &Path) -> io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o600);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(0);
+    out.append_data(&mut header, shown, io::empty())
+}
+
+/// Appends what is at `shown`, whose folder is `parent`; of a folder without what is in it.
+pub(crate) fn append_one(out: &mut TarOut, parent: &OwnedFd, shown: &Path) -> io::Result<()> {
+    // No file system has this number: the folder's children count as being on another one.
+    append_on(out, parent.as_fd(), shown.file_name().unwrap_or_default(), shown, Some(u64::MAX))
+}
 
 /// Makes the tar on a thread of its own; an error ends the stream early, which readers of tars notice.
 fn spawn_writer(
@@ -412,8 +444,7 @@ mod tests {
     use super::*;
 
     fn root(path: &Path) -> Root {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Root { fd: rustix::fs::open(path, flags, Mode::empty()).unwrap() }
+        Root::of(path).unwrap()
     }
 
     fn tar_of(entries: &[(&str, &str)]) -> Vec<u8> {

@@ -3,6 +3,7 @@
 
 use crate::{
     archive::{self, ArchiveReader, PathStat},
+    commit::CommitOptions,
     config::ContainerConfig,
     container::*,
     create,
@@ -334,6 +335,11 @@ impl Engine {
     /// Returns what differs from the image.
     pub async fn changes(&self, container: &str) -> Result<Vec<Change>> {
         crate::changes::changes(self, &*self.inspect(container)?).await
+    }
+
+    /// Makes an image of what a container changed. *Source:* API `ImageCommit`.
+    pub async fn commit(&self, container: &str, options: CommitOptions) -> Result<image::Digest> {
+        crate::commit::commit(self, container, options).await
     }
 
     // ---- events ----

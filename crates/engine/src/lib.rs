@@ -19,6 +19,7 @@
 
 mod archive;
 mod changes;
+mod commit;
 mod config;
 mod container;
 mod copy_up;
@@ -56,7 +57,8 @@ mod users;
 mod volume;
 mod volume_api;
 
-pub use archive::*;
+pub use archive::{ArchiveReader, PathStat};
+pub use commit::CommitOptions;
 pub use config::*;
 pub use container::*;
 pub use engine::*;

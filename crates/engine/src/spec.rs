@@ -127,8 +127,14 @@ pub(crate) struct Parts<'a> {
 /// # Errors
 /// `InvalidParameter` for a name that does not exist.
 pub(crate) fn capabilities(add: &[String], drop: &[String], privileged: bool) -> Result<Vec<String>> {
+    // Everything means everything that there is to give; a name that is asked for must be given.
+    let all = || {
+        let held = runtime::held_caps();
+        let held = move |cap: &&str| capability(cap).is_some_and(|cap| held.contains(&cap));
+        ALL_CAPS.iter().copied().filter(held)
+    };
     if privileged {
-        return Ok(ALL_CAPS.map(str::to_owned).to_vec());
+        return Ok(all().map(str::to_owned).collect());
     }
     let known = |name: &String| -> Result<String> {
         let upper = name.to_ascii_uppercase();
@@ -142,11 +148,19 @@ pub(crate) fn capabilities(add: &[String], drop: &[String], privileged: bool) ->
     let add = add.iter().map(known).collect::<Result<Vec<_>>>()?;
     let drop = drop.iter().map(known).collect::<Result<Vec<_>>>()?;
     let has = |list: &[String], cap: &str| list.iter().any(|c| c == cap);
+    if has(&add, "ALL") {
+        return Ok(all().filter(|cap| !has(&drop, cap) || has(&add, cap)).map(str::to_owned).collect());
+    }
     let granted = |cap: &&str| {
         let by_default = !has(&drop, "ALL") && DEFAULT_CAPS.contains(cap);
-        if has(&add, "ALL") { !has(&drop, cap) } else { has(&add, cap) || (by_default && !has(&drop, cap)) }
+        has(&add, cap) || (by_default && !has(&drop, cap))
     };
     Ok(ALL_CAPS.iter().filter(|c| granted(c)).map(|c| (*c).to_owned()).collect())
+}
+
+/// Reads a name of [`ALL_CAPS`]; the crate's own reader knows names without their prefix only.
+fn capability(name: &str) -> Option<Capability> {
+    name.strip_prefix("CAP_")?.parse().ok()
 }
 
 /// What the security options say.
@@ -521,7 +535,7 @@ fn masked(wanted: Option<&Vec<String>>, default: &[&str], none: bool) -> Vec<Str
 }
 
 fn seccomp(caps: &[String], id: &str) -> Result<Value> {
-    let set = caps.iter().filter_map(|c| c.parse::<Capability>().ok()).collect();
+    let set = caps.iter().filter_map(|cap| capability(cap)).collect();
     let profile = runtime::default_seccomp(&set);
     serde_json::to_value(profile)
         .map_err(|source| Error::Spec { id: id.to_owned(), source: oci_spec::OciSpecError::SerDe(source) })
@@ -633,6 +647,10 @@ mod tests {
         assert_eq!(caps(&["SYS_TIME"], &["ALL"]), ["CAP_SYS_TIME"]);
         assert_eq!(caps(&["ALL"], &["SYS_ADMIN"]).len(), 40);
         assert!(capabilities(&["NO_SUCH".to_owned()], &[], false).is_err());
+        assert!(
+            ALL_CAPS.iter().all(|cap| capability(cap).is_some()),
+            "every name is known to the seccomp profile"
+        );
     }
 
     #[test]

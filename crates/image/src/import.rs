@@ -2,12 +2,13 @@
 
 use crate::{
     compression::{Compression, sniff},
-    config::{HistoryEntry, ImageConfiguration, RootFs},
+    config::{Config, HistoryEntry, ImageConfiguration, RootFs},
     digest::{Digest, Hasher},
     error::{Error, Result},
     load::{copy, make_manifest},
     manifest::{Descriptor, OCI_CONFIG},
-    store::{Candidate, ImportOptions, Pins, Store, blocking},
+    reference::Reference,
+    store::{Candidate, ImportOptions, Pins, Store, blocking, parse_manifest},
 };
 use std::{
     fs::File,
@@ -16,6 +17,20 @@ use std::{
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{io::AsyncRead, sync::mpsc};
 use tokio_util::io::SyncIoBridge;
+
+/// What a container adds to its image.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    pub reference: Option<Reference>,
+    pub author: String,
+    pub comment: String,
+    /// The command that made the changes.
+    pub created_by: String,
+    /// Of the container; build triggers and shell stay those of its image.
+    pub config: Config,
+    /// Instructions of a Dockerfile, applied to the configuration.
+    pub changes: Vec<String>,
+}
 
 impl Store {
     /// Makes an image of one layer from a root tarball (plain, gzip or zstd) and returns its id.
@@ -46,6 +61,46 @@ impl Store {
         let (layer, diff_id, _pins) = self.ingest_layer(reader).await?;
         config.rootfs = RootFs { diff_ids: vec![diff_id], ..RootFs::default() };
         self.install_config(&config, vec![layer], reference, None).await
+    }
+
+    /// Makes an image of `base` and one more layer (`None`: none, only the configuration differs); returns its id.
+    ///
+    /// # Errors
+    /// No such base, a broken tarball, a bad change, a full disk; nothing is left.
+    pub async fn commit(
+        &self,
+        base: &Digest,
+        layer: Option<impl AsyncRead + Send + Unpin + 'static>,
+        commit: Commit,
+    ) -> Result<Digest> {
+        let image = self.by_id(base).await.ok_or_else(|| Error::NotFound(base.to_string()))?;
+        let mut layers = parse_manifest(&self.manifest_of(*base).await?)?.layers;
+        let mut config = image.config.as_ref().clone();
+        let (on_build, shell) = (config.config.on_build, config.config.shell);
+        config.config = Config { on_build, shell, ..commit.config };
+        for change in &commit.changes {
+            config.config.apply_change(change)?;
+        }
+        let _pins;
+        let empty_layer = layer.is_none();
+        if let Some(layer) = layer {
+            let (descriptor, diff_id, pins) = self.ingest_layer(layer).await?;
+            layers.push(descriptor);
+            config.rootfs.diff_ids.push(diff_id);
+            _pins = pins;
+        }
+        let created = timestamp(OffsetDateTime::now_utc());
+        config.created = Some(created.clone());
+        config.author.clone_from(&commit.author);
+        config.comment.clone_from(&commit.comment);
+        config.history.push(HistoryEntry {
+            created: Some(created),
+            author: commit.author,
+            created_by: commit.created_by,
+            comment: commit.comment,
+            empty_layer,
+        });
+        self.install_config(&config, layers, commit.reference, Some(*base)).await
     }
 
     /// Writes a layer's tar into the store; returns it, its diff id, and the pins that keep it.

@@ -38,6 +38,7 @@ mod unpack;
 pub use config::{ChangeError, Config, Healthcheck, HistoryEntry, ImageConfiguration, RootFs};
 pub use digest::{Digest, InvalidDigest};
 pub use error::{Error, Result};
+pub use import::Commit;
 pub use layers::Layers;
 pub use manifest::{Descriptor, InvalidPlatform, Manifest, Platform};
 pub use reference::{InvalidReference, Reference};

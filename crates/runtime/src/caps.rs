@@ -86,6 +86,18 @@ pub fn all_caps() -> Capabilities {
     BY_NUMBER.into_iter().collect()
 }
 
+/// Returns those that this process can pass on: in the sandboxes of some hosts even root lacks a few. Source:
+/// proc_pid_status(5), `CapBnd`.
+#[must_use]
+pub fn held_caps() -> Capabilities {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let bounding =
+        status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapBnd:")?.trim(), 16).ok());
+    // Without /proc the kernel will say what is missing.
+    let bounding = bounding.unwrap_or(u64::MAX);
+    BY_NUMBER.into_iter().enumerate().filter(|(n, _)| bounding & (1 << n) != 0).map(|(_, cap)| cap).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

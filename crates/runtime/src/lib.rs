@@ -35,7 +35,7 @@ pub mod shim;
 mod remove;
 mod spec;
 
-pub use caps::default_caps;
+pub use caps::{default_caps, held_caps};
 pub use cgroup::{IoOperation, Stats, kill_all, pause, stats, unpause, update};
 pub use client::{Shim, ShimProgram};
 pub use error::Error;

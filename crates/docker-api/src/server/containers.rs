@@ -21,7 +21,7 @@ use engine::{
     Wanted,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
-use model::{Duration, Timestamp};
+use model::Duration;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::{ReaderStream, StreamReader};
 
@@ -170,8 +170,8 @@ async fn wait(Use(state): Use<State>, Path(id): Path<String>, params: Params) ->
     let waiting = state.engine()?.wait(&id, condition)?;
     let answer = futures::stream::once(async move {
         let exit = waiting.exit().await;
-        let error = exit.error.map(|message| types::WaitError { message });
-        serde_json::to_vec(&types::ContainerWaited { status_code: i64::from(exit.code), error })
+        // `Error` is for a wait that fails. Why a container did not start, its start has said.
+        serde_json::to_vec(&types::ContainerWaited { status_code: i64::from(exit.code), error: None })
     });
     Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(answer)).into_response())
 }
@@ -202,20 +202,6 @@ async fn attach(
     hijack(&state, request, streams, container.config.tty, before, Box::pin(std::future::ready(())))
 }
 
-/// Reads Docker's `since` and `until`: seconds since 1970 with an optional fraction, or RFC 3339.
-fn moment(params: &Params, key: &str) -> Result<Option<Timestamp>, ApiError> {
-    let Some(text) = params.get(key).filter(|t| *t != "0") else { return Ok(None) };
-    if let Some(time) = types::Time::parse(text) {
-        return Ok(Some(time.timestamp()));
-    }
-    let bad = || ApiError::bad_request(format!("invalid value for {key:?}: {text:?}"));
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = seconds.parse().map_err(|_| bad())?;
-    let fraction = format!("{fraction:0<9}");
-    let nanos: i64 = fraction.get(..9).and_then(|f| f.parse().ok()).ok_or_else(bad)?;
-    Ok(Some(Timestamp(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))))
-}
-
 /// Reads which log entries are wanted.
 ///
 /// # Errors
@@ -228,8 +214,8 @@ pub(super) fn log_options(params: &Params) -> Result<LogOptions, ApiError> {
     Ok(LogOptions {
         stdout,
         stderr,
-        since: moment(params, "since")?,
-        until: moment(params, "until")?,
+        since: params.moment("since")?,
+        until: params.moment("until")?,
         tail: params.get("tail").filter(|t| *t != "all").and_then(|t| t.parse().ok()),
         follow: params.flag("follow"),
     })
@@ -264,6 +250,8 @@ pub(super) fn frame(stream: u8, bytes: &[u8]) -> Bytes {
 }
 
 pub(super) const RAW: &str = "application/vnd.docker.raw-stream";
+/// Stream number in a frame. Source: Docker API `ContainerAttach`.
+pub(super) const STDOUT: u8 = 1;
 pub(super) const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 
 async fn logs(Use(state): Use<State>, Path(id): Path<String>, params: Params) -> Result<Response, ApiError> {

@@ -11,29 +11,15 @@ use axum::{
     routing::get,
 };
 use engine::{Event, EventKind};
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 pub(super) fn routes() -> Router<State> {
     Router::new().route("/events", get(events))
 }
 
-/// Returns a moment in nanoseconds since 1970 from seconds with up to nine decimals, as Docker's clients send it.
-fn moment(text: &str) -> Option<i64> {
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits = fraction.get(..9).unwrap_or(fraction);
-    let nanos: i64 = if digits.is_empty() { 0 } else { format!("{digits:0<9}").parse().ok()? };
-    seconds.parse::<i64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)
-}
-
 async fn events(Use(state): Use<State>, params: Params) -> Result<Response, ApiError> {
-    let time = |key: &str| match params.get(key) {
-        None => Ok(None),
-        Some(text) => moment(text)
-            .map(Some)
-            .ok_or_else(|| ApiError::bad_request(format!("invalid value for {key}: {text:?}"))),
-    };
-    let (since, until) = (time("since")?, time("until")?);
+    let (since, until) = (params.moment("since")?, params.moment("until")?);
     if let (Some(since), Some(until)) = (since, until)
         && since > until
     {
@@ -42,7 +28,7 @@ async fn events(Use(state): Use<State>, params: Params) -> Result<Response, ApiE
     let filters = params.filters()?.engine();
     let (kept, live) = state.engine()?.events();
     let fits = move |event: &Event| {
-        let at = event.at.0;
+        let at = event.at;
         since.is_none_or(|since| at >= since)
             && until.is_none_or(|until| at <= until)
             && event.passes(&filters)
@@ -54,8 +40,8 @@ async fn events(Use(state): Use<State>, params: Params) -> Result<Response, ApiE
         Vec::new()
     };
     let end = until.map(|until| {
-        let left = u64::try_from(until - now().0).unwrap_or(0);
-        tokio::time::Instant::now() + Duration::from_nanos(left)
+        let left = until.since(now());
+        tokio::time::Instant::now() + left
     });
     let cancel = state.cancel.clone();
     let coming = futures::stream::unfold((live, fits), move |(mut live, fits)| {
@@ -119,19 +105,5 @@ impl State {
             let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
             engine.publish(Event::now(EventKind::Image, action, actor, attributes));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn moments_are_seconds_with_decimals() {
-        assert_eq!(moment("12"), Some(12_000_000_000));
-        assert_eq!(moment("12.5"), Some(12_500_000_000));
-        assert_eq!(moment("12.0000000019"), Some(12_000_000_001));
-        assert_eq!(moment("yesterday"), None);
-        assert_eq!(moment("1.x"), None);
     }
 }

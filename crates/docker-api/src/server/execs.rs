@@ -2,6 +2,7 @@
 
 use super::{
     ApiError, State,
+    containers::{STDOUT, frame},
     hijack::hijack,
     request::{Json as JsonBody, Params},
 };
@@ -59,10 +60,21 @@ async fn start(
     let engine = state.engine()?;
     let tty = engine.exec_inspect(&id)?.config.tty;
     let console_size = asked.console_size.map(|[rows, columns]| (rows, columns));
-    let streams = engine.exec_start(&id, engine::ExecStart { detach: asked.detach, console_size }).await?;
+    let started = engine.exec_start(&id, engine::ExecStart { detach: asked.detach, console_size }).await;
     if asked.detach {
+        started?;
         return Ok(StatusCode::OK.into_response());
     }
+    // As dockerd: a program that cannot be executed is told on the stream, its exit code by inspect.
+    let (streams, before) = match started {
+        Ok(streams) => (streams, Vec::new()),
+        Err(error @ engine::Error::ExecFailed { .. }) => {
+            let text = format!("{error}\r\n").into_bytes();
+            let said = if tty { text.into() } else { frame(STDOUT, &text) };
+            (engine::Streams::default(), vec![said])
+        }
+        Err(error) => return Err(error.into()),
+    };
     let mut again = Request::from_parts(head, axum::body::Body::empty());
     if let Some(upgrade) = upgrade {
         again.extensions_mut().insert(upgrade);
@@ -72,7 +84,7 @@ async fn start(
         // An instance that is forgotten has ended.
         drop(waiting.exec_wait(&id).await);
     });
-    hijack(&state, again, streams, tty, Vec::new(), ended)
+    hijack(&state, again, streams, tty, before, ended)
 }
 
 async fn resize(

@@ -32,6 +32,7 @@ pub(super) fn routes() -> Router<State> {
         .route("/images/load", post(load).layer(DefaultBodyLimit::disable()))
         .route("/images/get", get(save))
         .route("/images/prune", post(prune))
+        .route("/commit", post(commit))
         .route("/images/{*rest}", get(get_one).post(act))
         .route("/images/{*rest}", delete(remove))
         .route("/distribution/{*rest}", get(distribution))
@@ -142,6 +143,7 @@ async fn inspect(state: &State, name: &str) -> Result<types::ImageInspect, ApiEr
         repo_digests: image.repo_digests.clone(),
         parent: image.parent.map(|p| p.to_string()).unwrap_or_default(),
         comment: image.config.comment.clone(),
+        author: image.config.author.clone(),
         created: image.config.created.clone().unwrap_or_default(),
         config: Some(types::ContainerConfig {
             user: config.user.clone(),
@@ -415,6 +417,29 @@ fn deleted(removed: Removed) -> types::ImageDeleted {
         Removed::Untagged(name) => types::ImageDeleted { untagged: name.to_string(), ..Default::default() },
         Removed::Deleted(digest) => types::ImageDeleted { deleted: digest.to_string(), ..Default::default() },
     }
+}
+
+/// Source: Docker API `ImageCommit`.
+async fn commit(
+    Use(state): Use<State>,
+    params: Params,
+) -> Result<(StatusCode, Json<types::Created>), ApiError> {
+    let container =
+        params.get("container").ok_or_else(|| ApiError::bad_request("missing parameter: container"))?;
+    let reference = match params.get("repo") {
+        Some(repo) => Some(parse(&format!("{repo}:{}", params.get("tag").unwrap_or("latest")))?),
+        None => None,
+    };
+    let changes = params.all("changes");
+    let options = engine::CommitOptions {
+        reference,
+        author: params.get("author").unwrap_or_default().to_owned(),
+        comment: params.get("comment").unwrap_or_default().to_owned(),
+        pause: params.flag_or("pause", true),
+        changes: changes.iter().flat_map(|c| c.lines()).map(str::to_owned).collect(),
+    };
+    let id = state.engine()?.commit(container, options).await?;
+    Ok((StatusCode::CREATED, Json(types::Created { id: id.to_string(), warnings: Vec::new() })))
 }
 
 async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::ImagesPruned>, ApiError> {

@@ -6,6 +6,7 @@ use axum::{
     http::request::Parts,
 };
 use bytes::Bytes;
+use model::Timestamp;
 use serde::de::DeserializeOwned;
 
 /// A JSON body; an empty one is the default value.
@@ -71,6 +72,23 @@ impl Params {
         self.get(key)
             .map(|v| v.parse().map_err(|_| ApiError::bad_request(format!("invalid value for {key}: {v:?}"))))
             .transpose()
+    }
+
+    /// Reads Docker's `since` and `until`: seconds since 1970 with an optional fraction, or RFC 3339.
+    ///
+    /// # Errors
+    /// 400 when it is neither.
+    pub(crate) fn moment(&self, key: &str) -> Result<Option<Timestamp>, ApiError> {
+        let Some(text) = self.get(key).filter(|t| *t != "0") else { return Ok(None) };
+        if let Some(time) = crate::types::Time::parse(text) {
+            return Ok(Some(time.timestamp()));
+        }
+        let bad = || ApiError::bad_request(format!("invalid value for {key:?}: {text:?}"));
+        let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let seconds: i64 = seconds.parse().map_err(|_| bad())?;
+        let fraction = format!("{fraction:0<9}");
+        let nanos: i64 = fraction.get(..9).and_then(|f| f.parse().ok()).ok_or_else(bad)?;
+        Ok(Some(Timestamp(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))))
     }
 
     /// Returns the version an update was made from.

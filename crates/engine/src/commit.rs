@@ -1,0 +1,130 @@
+//! `docker commit`: what a container changed, as one more layer, with its configuration, as an image.
+
+use crate::{
+    archive::{self, ArchiveReader, Root},
+    changes,
+    config::ContainerConfig,
+    container::{ChangeKind, Container, Status},
+    engine::Engine,
+    error::{Error, Result},
+    layers, merge,
+};
+use rustix::fs::OFlags;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// What a commit is given. Source: Docker API `ImageCommit`.
+#[derive(Debug, Clone, Default)]
+pub struct CommitOptions {
+    pub reference: Option<image::Reference>,
+    pub author: String,
+    pub comment: String,
+    /// Stop its processes while its files are read.
+    pub pause: bool,
+    /// Instructions of a Dockerfile, applied to the configuration.
+    pub changes: Vec<String>,
+}
+
+pub(crate) async fn commit(
+    engine: &Engine,
+    container: &str,
+    options: CommitOptions,
+) -> Result<image::Digest> {
+    let container = engine.inspect(container)?;
+    let base: image::Digest =
+        container.image_id.parse().map_err(|_| Error::NoSuchImage(container.image_id.clone()))?;
+    let pause = options.pause && container.state.status == Status::Running;
+    if pause {
+        engine.pause(&container.id).await?;
+    }
+    let made = make(engine, &container, &base, options).await;
+    if pause {
+        engine.unpause(&container.id).await?;
+    }
+    let id = made?;
+    engine.publish(crate::owner::container_event(&container, "commit", [("imageID", id.to_string())]));
+    Ok(id)
+}
+
+async fn make(
+    engine: &Engine,
+    container: &Arc<Container>,
+    base: &image::Digest,
+    options: CommitOptions,
+) -> Result<image::Digest> {
+    let layer = layer(engine, container).await?;
+    let commit = image::Commit {
+        reference: options.reference,
+        author: options.author,
+        comment: options.comment,
+        created_by: merge::command(&container.config).join(" "),
+        config: image_config(&container.config),
+        changes: options.changes,
+    };
+    let made = engine.images().commit(base, layer, commit).await;
+    made.map_err(|e| Error::Image {
+        operation: format!("commit container {}", container.name),
+        source: e.into(),
+    })
+}
+
+/// Returns the changes as a layer's tar; `None` if there are none.
+///
+/// *Source:* OCI image-spec `layer.md`, "Whiteouts".
+async fn layer(engine: &Engine, container: &Arc<Container>) -> Result<Option<ArchiveReader>> {
+    let changes = changes::changes(engine, container).await?;
+    if changes.is_empty() {
+        return Ok(None);
+    }
+    let upper = engine.inner.container_dir(&container.id).join("upper");
+    Ok(Some(archive::stream(engine, move |out| {
+        let root = Root::of(&upper)?;
+        for change in &changes {
+            let path = Path::new(change.path.trim_start_matches('/'));
+            let parent = path.parent().unwrap_or(Path::new(""));
+            if change.kind == ChangeKind::Deleted {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                archive::append_empty(out, &parent.join(format!(".wh.{name}")))?;
+                continue;
+            }
+            let folder = root.resolve(parent, OFlags::PATH | OFlags::DIRECTORY)?;
+            match archive::append_one(out, &folder, path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue, // removed meanwhile
+                other => other?,
+            }
+            let inside: PathBuf = upper.join(path);
+            if inside.is_dir() && layers::is_opaque(&inside) {
+                archive::append_empty(out, &path.join(".wh..wh..opq"))?;
+            }
+        }
+        Ok(())
+    })))
+}
+
+/// What of a container's configuration its image keeps.
+fn image_config(config: &ContainerConfig) -> image::Config {
+    let healthcheck = config.healthcheck.as_ref().map(|h| image::Healthcheck {
+        test: h.test.clone(),
+        interval: h.interval.unwrap_or_default(),
+        timeout: h.timeout.unwrap_or_default(),
+        start_period: h.start_period.unwrap_or_default(),
+        start_interval: h.start_interval.unwrap_or_default(),
+        retries: h.retries.unwrap_or_default(),
+    });
+    image::Config {
+        user: config.user.clone().unwrap_or_default(),
+        exposed_ports: config.exposed_ports.iter().map(ToString::to_string).collect(),
+        env: config.env.clone(),
+        entrypoint: config.entrypoint.clone().unwrap_or_default(),
+        cmd: config.cmd.clone().unwrap_or_default(),
+        volumes: config.volumes.iter().cloned().collect(),
+        working_dir: config.working_dir.clone().unwrap_or_default(),
+        labels: config.labels.clone(),
+        stop_signal: config.stop_signal.clone(),
+        healthcheck,
+        ..image::Config::default()
+    }
+}
