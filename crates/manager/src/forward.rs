@@ -33,7 +33,8 @@ impl Shared {
     /// Waits for the leader's answer, but not longer than it leads: one that was killed or cut off never answers.
     ///
     /// # Errors
-    /// The leader's own; UNAVAILABLE when another one leads now. What was asked for may have been done then.
+    /// The leader's own; UNAVAILABLE when it cannot be reached or another one leads now. What was asked for may have
+    /// been done then.
     pub(crate) async fn answer<T>(
         &self,
         asked: impl Future<Output = Result<T, Status>>,
@@ -41,7 +42,11 @@ impl Shared {
         let mut leadership = self.store.leader();
         let before = leadership.borrow_and_update().leader;
         tokio::select! {
-            answer = asked => answer,
+            answer = asked => answer.map_err(|status| match std::error::Error::source(&status) {
+                // Only a status made on this side has a cause: the connection failed.
+                Some(cause) => Status::unavailable(format!("{NO_LEADER} (the last one known: {cause})")),
+                None => status,
+            }),
             _ = leadership.wait_for(|now| now.leader.is_some() && now.leader != before) => Err(no_leader()),
         }
     }

@@ -30,7 +30,9 @@ impl Dockerd {
         let path = |name: &str| dir.path().join(name).display().to_string();
         let log = std::fs::File::create(dir.path().join("log"))?;
         let cgroup_parent = format!("bench-dockerd-{}", std::process::id());
-        let process = Command::new("unshare")
+        // It dies with us, and its namespaces with it.
+        let process = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "unshare"])
             .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
             .args(["--propagation", "private", "sh", "-c", "ip link set lo up; exec dockerd \"$@\"", "sh"])
             .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid")])
@@ -41,7 +43,7 @@ impl Dockerd {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
-            .context("cannot run unshare")?;
+            .context("cannot run setpriv")?;
         let dockerd = Self { dir, process, cgroup_parent };
         let socket = dockerd.socket();
         until("dockerd answers", Duration::from_secs(30), || {

@@ -25,24 +25,26 @@ struct Bed {
     client: String,
 }
 
-/// From where a path is asked, and what.
+/// Who asks which address.
 #[derive(Debug, Clone)]
-enum From {
+enum Client {
+    /// The client's container on host 1.
     Container(String),
+    /// A process in the host's own namespace.
     Host(u8, String),
 }
 
 pub(super) fn bench(program: &Path) -> Result<Vec<Row>> {
     let mut bed = Bed::start(program)?;
-    let bare = From::Host(1, format!("{}:{BARE_PORT}", Lab::address(2)));
-    let task = From::Container(format!("tasks.sink:{PORT}"));
-    let vip = From::Container(format!("sink:{PORT}"));
+    let bare = Client::Host(1, format!("{}:{BARE_PORT}", Lab::address(2)));
+    let task = Client::Container(format!("tasks.sink:{PORT}"));
+    let vip = Client::Container(format!("sink:{PORT}"));
     let paths = [
         ("host to host, no container", bare.clone()),
         ("container to container, overlay", task.clone()),
         ("container to container, VIP", vip.clone()),
-        ("host to published port, task there", From::Host(1, format!("{}:{PORT}", Lab::address(2)))),
-        ("host to published port, task elsewhere", From::Host(1, format!("{}:{PORT}", Lab::address(3)))),
+        ("host to published port, task there", Client::Host(1, format!("{}:{PORT}", Lab::address(2)))),
+        ("host to published port, task elsewhere", Client::Host(1, format!("{}:{PORT}", Lab::address(3)))),
     ];
     let mut rows = Vec::new();
     for (kind, what, unit, scale) in [
@@ -61,22 +63,22 @@ pub(super) fn bench(program: &Path) -> Result<Vec<Row>> {
         }
         paths.push((format!("VIP, {backends} backend(s)"), vip.clone()));
         let rates = bed.compare("connections", &paths)?;
-        let rows_of = rows_of("new TCP connections", &paths, rates, "1/s", 1.0);
-        let shown = usize::from(backends != 1);
-        rows.extend(rows_of.into_iter().skip(shown));
+        // Each size runs beside the bare underlay, which needs to be shown only once.
+        let known = usize::from(backends > 1);
+        rows.extend(rows_of("new TCP connections", &paths, rates, "1/s", 1.0).into_iter().skip(known));
     }
     Ok(rows)
 }
 
 fn rows_of<N: AsRef<str>>(
     what: &str,
-    paths: &[(N, From)],
+    paths: &[(N, Client)],
     rates: Vec<Vec<f64>>,
     unit: &'static str,
     scale: f64,
 ) -> Vec<Row> {
     let bare = rates[0].clone();
-    let row = |((name, _), rates): (&(N, From), Vec<f64>)| {
+    let row = |((name, _), rates): (&(N, Client), Vec<f64>)| {
         let (low, high) = (quantile(rates.clone(), 0.0) / scale, quantile(rates.clone(), 1.0) / scale);
         let share = median(rates.iter().zip(&bare).map(|(rate, bare)| rate / bare).collect());
         Row::new(format!("{what}: {}", name.as_ref()), median(rates) / scale, unit).note(format!(
@@ -103,24 +105,23 @@ impl Bed {
     }
 
     /// Returns the rates of every path, round by round.
-    fn compare<N: AsRef<str>>(&mut self, kind: &str, paths: &[(N, From)]) -> Result<Vec<Vec<f64>>> {
+    fn compare<N: AsRef<str>>(&mut self, kind: &str, paths: &[(N, Client)]) -> Result<Vec<Vec<f64>>> {
         let mut rates = vec![Vec::new(); paths.len()];
         for _ in 0..ROUNDS {
-            for ((name, from), rates) in paths.iter().zip(&mut rates) {
-                let rate = self.ask(kind, from).with_context(|| format!("{kind}, {}", name.as_ref()))?;
+            for ((name, client), rates) in paths.iter().zip(&mut rates) {
+                let rate = self.ask(kind, client).with_context(|| format!("{kind}, {}", name.as_ref()))?;
                 rates.push(rate);
             }
         }
         Ok(rates)
     }
 
-    fn ask(&mut self, kind: &str, from: &From) -> Result<f64> {
-        let said = match from {
-            From::Container(address) => {
-                let client = self.client.clone();
-                self.lab.rswarm(1, &["exec", &client, "/hello", "blast", kind, address, SECONDS])
+    fn ask(&mut self, kind: &str, client: &Client) -> Result<f64> {
+        let said = match client {
+            Client::Container(address) => {
+                self.lab.rswarm(1, &["exec", &self.client, "/hello", "blast", kind, address, SECONDS])
             }
-            From::Host(n, address) => {
+            Client::Host(n, address) => {
                 let program = self.lab.exec(*n, &["hello", "blast", kind, address, SECONDS])?;
                 program.wait(Duration::from_secs(30))?
             }
@@ -128,7 +129,7 @@ impl Bed {
         let said = succeed(said)?;
         let (rate, failed) = said.trim().split_once(' ').context("no rate")?;
         if failed != "0" {
-            eprintln!("{kind}, {from:?}: {failed} attempts failed");
+            eprintln!("{kind}, {client:?}: {failed} attempts failed");
         }
         Ok(rate.parse()?)
     }

@@ -21,9 +21,10 @@ pub(super) fn bench(program: &Path) -> Result<Vec<Row>> {
     for network in ["none", "bridge"] {
         once(network)?;
         let times = (0..40).map(|_| once(network)).collect::<Result<Vec<_>>>()?;
-        ours.push(median(times));
+        let ms = median(times);
+        ours.push(ms);
         let name = format!("run --rm, --network {network}, median of 40");
-        rows.push(Row::new(name, median_of(&ours), "ms").note("CLI, API, engine, shim and removal"));
+        rows.push(Row::new(name, ms, "ms").note("CLI, API, engine, shim and removal"));
     }
     drop(lab);
     for peer in oci::PEERS {
@@ -45,8 +46,4 @@ pub(super) fn bench(program: &Path) -> Result<Vec<Row>> {
         Err(error) => Row::missing("dockerd: docker run --rm", format!("{error:#}")),
     });
     Ok(rows)
-}
-
-fn median_of(all: &[f64]) -> f64 {
-    all.last().copied().unwrap_or(f64::NAN)
 }
