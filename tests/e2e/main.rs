@@ -4,6 +4,7 @@
 
 mod cluster;
 mod docker_cli;
+mod docker_engine;
 mod examples;
 mod faults;
 mod flask;

@@ -302,6 +302,8 @@ pub struct EndpointConfig {
     pub aliases: Vec<String>,
     pub ipv4_address: Option<IpAddr>,
     pub ipv6_address: Option<IpAddr>,
+    /// `aa:bb:cc:dd:ee:ff`
+    pub mac_address: Option<String>,
 }
 
 /// Zero and `None` mean "not set". Source: Docker API `Resources`.

@@ -226,6 +226,8 @@ pub struct Endpoint {
     pub aliases: Vec<String>,
     /// As asked for, kept over restarts.
     pub wanted_address: Option<IpAddr>,
+    #[serde(default)]
+    pub wanted_mac: Option<String>,
 }
 
 impl Endpoint {
@@ -235,6 +237,7 @@ impl Endpoint {
             network_id,
             aliases: asked.aliases.clone(),
             wanted_address: asked.ipv4_address,
+            wanted_mac: asked.mac_address.clone(),
             ..Self::default()
         }
     }
@@ -245,6 +248,7 @@ impl Endpoint {
             network_id: std::mem::take(&mut self.network_id),
             aliases: std::mem::take(&mut self.aliases),
             wanted_address: self.wanted_address,
+            wanted_mac: self.wanted_mac.take(),
             ..Self::default()
         };
     }

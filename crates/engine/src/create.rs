@@ -109,6 +109,10 @@ async fn make(
     layers: Vec<PathBuf>,
 ) -> Result<Owner> {
     resolve_containers(engine, &mut config)?;
+    for link in &config.host.links {
+        let other = link.split(':').next().unwrap_or_default();
+        engine.inspect(other).map_err(|_| Error::invalid(format!("could not get container for {other}")))?;
+    }
     let networks = networks(engine, &config, id)?;
     let (maker, id, name) = (engine.clone(), id.to_owned(), name.to_owned());
     let container = crate::blocking(move || {
@@ -156,8 +160,18 @@ fn networks(engine: &Engine, config: &ContainerConfig, id: &str) -> Result<BTree
             found => found?,
         };
         let nothing = EndpointConfig::default();
-        let asked =
-            config.endpoints.get(wanted).or_else(|| config.endpoints.get(&network.id)).unwrap_or(&nothing);
+        let asked = config.endpoints.get(wanted).or_else(|| config.endpoints.get(&network.id));
+        // Clients call the default network "default".
+        let default = || config.endpoints.get("default").filter(|_| network.name == "bridge");
+        let asked = asked.or_else(default).unwrap_or(&nothing);
+        if network.is_predefined() && (asked.ipv4_address.is_some() || asked.ipv6_address.is_some()) {
+            return Err(Error::invalid(
+                "user specified IP address is supported on user defined networks only",
+            ));
+        }
+        if let Some(mac) = &asked.mac_address {
+            mac.parse::<network::Mac>().map_err(|e| Error::invalid(e.to_string()))?;
+        }
         let mut endpoint = Endpoint::wanted(network.id.clone(), asked);
         if !network.is_predefined() && !endpoint.aliases.iter().any(|a| *a == id[..12]) {
             endpoint.aliases.push(id[..12].to_owned());

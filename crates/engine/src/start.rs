@@ -195,7 +195,7 @@ impl Owner {
             let local = self.engine.inner.networks.find(&endpoint.network_id)?;
             if local.driver == "bridge" {
                 local_network::ensure_bridge(&self.engine, &local).await?;
-                attachments.push(self.attachment(&local, endpoint));
+                attachments.push(self.attachment(&local, endpoint)?);
             }
         }
         let spec = network::SandboxSpec {
@@ -240,14 +240,16 @@ impl Owner {
         Ok(network)
     }
 
-    fn attachment(&self, local: &LocalNetwork, endpoint: &Endpoint) -> network::SandboxAttachment {
+    fn attachment(&self, local: &LocalNetwork, endpoint: &Endpoint) -> Result<network::SandboxAttachment> {
         let mut names = vec![self.container.name.clone(), self.container.id[..12].to_owned()];
         names.extend(endpoint.aliases.iter().filter(|a| !names.contains(a)).cloned().collect::<Vec<_>>());
-        network::SandboxAttachment::Bridge {
+        let mac = endpoint.wanted_mac.as_ref().map(|text| text.parse()).transpose();
+        Ok(network::SandboxAttachment::Bridge {
             network: local.id.clone(),
             address: endpoint.wanted_address,
+            mac: mac.map_err(|e: network::Error| Error::invalid(e.to_string()))?,
             names,
-        }
+        })
     }
 
     fn port_requests(&self) -> Vec<network::PortBinding> {
@@ -317,7 +319,7 @@ impl Owner {
         let made = Endpoint::wanted(local.id.clone(), &endpoint);
         if self.container.state.is_running() {
             local_network::ensure_bridge(&self.engine, &local).await?;
-            let attachment = self.attachment(&local, &made);
+            let attachment = self.attachment(&local, &made)?;
             let operation = format!("connect container {container} to network {}", local.name);
             let network = &self.engine.inner.network;
             let info = network
@@ -366,11 +368,51 @@ impl Owner {
     pub(crate) fn hostname(&self) -> String {
         let config = &self.container.config;
         let own_network = config.host.network_mode != NetworkMode::Host && config.host.uts_mode != "host";
-        match &config.hostname {
-            Some(name) if !name.is_empty() => name.clone(),
+        match (&config.hostname, &config.host.network_mode) {
+            (Some(name), _) if !name.is_empty() => name.clone(),
+            // As in Docker: who shares the network is called as its owner.
+            (_, NetworkMode::Container(other)) => match self.engine.inspect(other) {
+                Ok(other) => {
+                    let name = other.config.hostname.clone().filter(|name| !name.is_empty());
+                    name.unwrap_or_else(|| other.id[..12].to_owned())
+                }
+                Err(_) => self.container.id[..12].to_owned(),
+            },
             _ if own_network => self.container.id[..12].to_owned(),
             _ => self.engine.inner.hostname.clone(),
         }
+    }
+
+    /// Returns the linked containers: names and address for /etc/hosts. Source: Docker's legacy links.
+    fn links(&self) -> Result<Vec<(String, String)>> {
+        let mut lines = Vec::new();
+        for link in &self.container.config.host.links {
+            let (other, alias) = link.split_once(':').unwrap_or((link, link));
+            let other = self.engine.inspect(other)?;
+            if !other.state.is_running() {
+                return Err(Error::Conflict(format!(
+                    "Cannot link to a non running container: /{}",
+                    other.name
+                )));
+            }
+            let shared = |(name, endpoint): (&String, &Endpoint)| {
+                self.container.networks.contains_key(name).then_some(endpoint.address).flatten()
+            };
+            let address = other.networks.iter().find_map(shared).ok_or_else(|| {
+                Error::Conflict(format!(
+                    "Cannot link to /{}, as it does not belong to a common network",
+                    other.name
+                ))
+            })?;
+            let mut names = alias.to_owned();
+            for name in [&other.id[..12], other.name.as_str()] {
+                if !names.split(' ').any(|n| n == name) {
+                    names = format!("{names} {name}");
+                }
+            }
+            lines.push((names, address.to_string()));
+        }
+        Ok(lines)
     }
 
     fn host_resolver(&self) -> Resolver {
@@ -401,8 +443,9 @@ impl Owner {
                 (_, None) => self.host_resolver().text(),
             };
             write(&self.container.resolv_conf_path, &resolver)?;
-            let extra =
+            let mut extra =
                 extra_hosts(&host.extra_hosts, self.container.networks.values().find_map(|e| e.gateway))?;
+            extra.extend(self.links()?);
             let domain = config.domainname.as_deref().unwrap_or_default();
             let hosts = if host.network_mode == NetworkMode::Host {
                 let mut text = fs::read_to_string("/etc/hosts").unwrap_or_default();

@@ -21,8 +21,9 @@ pub(crate) const MARK_MASK: u32 = 0x1_ffff;
 /// VNI that stands for the routed legs in [`Mac::of`].
 const ROUTED_VNI: u32 = 4095;
 
+/// An Ethernet address of one machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Mac(pub(crate) [u8; 6]);
+pub struct Mac(pub(crate) [u8; 6]);
 
 impl Mac {
     /// The MAC of an address on a network: the same whichever task holds the address, so that a cached
@@ -47,6 +48,19 @@ impl Mac {
     pub(crate) fn of_node(index: u16) -> Self {
         let [high, low] = index.to_be_bytes();
         Self([0x0a, 0, 0, 0, high, low])
+    }
+}
+
+impl std::str::FromStr for Mac {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let invalid = || Error::InvalidMac(text.to_owned());
+        let bytes: Result<Vec<u8>, _> =
+            text.split([':', '-']).map(|byte| u8::from_str_radix(byte, 16)).collect();
+        let bytes: [u8; 6] = bytes.ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(invalid)?;
+        // The lowest bit of the first byte marks groups.
+        if bytes[0] & 1 != 0 || bytes == [0; 6] { Err(invalid()) } else { Ok(Self(bytes)) }
     }
 }
 

@@ -201,6 +201,8 @@ struct LegRecord {
     names: Vec<String>,
     #[prost(string, optional, tag = "7")]
     requested: Option<String>,
+    #[prost(string, optional, tag = "8")]
+    mac: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -425,12 +427,13 @@ impl BridgeRecord {
 
 impl LegRecord {
     fn of(leg: &Leg) -> Self {
-        let (task, network, names, requested) = match &leg.attachment {
+        let (task, network, names, requested, mac) = match &leg.attachment {
             SandboxAttachment::Overlay { network, task, address, aliases } => {
-                (Some(task.to_string()), network.to_string(), aliases, Some(address.to_string()))
+                (Some(task.to_string()), network.to_string(), aliases, Some(address.to_string()), None)
             }
-            SandboxAttachment::Bridge { network, address, names } => {
-                (None, network.clone(), names, address.map(|a| a.to_string()))
+            SandboxAttachment::Bridge { network, address, mac, names } => {
+                let address = address.map(|a| a.to_string());
+                (None, network.clone(), names, address, mac.map(|m| m.to_string()))
             }
         };
         Self {
@@ -441,6 +444,7 @@ impl LegRecord {
             network,
             names: names.clone(),
             requested,
+            mac,
         }
     }
 
@@ -455,6 +459,7 @@ impl LegRecord {
             None => SandboxAttachment::Bridge {
                 network: self.network,
                 address: parse_optional(self.requested.as_ref())?,
+                mac: parse_optional(self.mac.as_ref())?,
                 names: self.names,
             },
         };
@@ -691,8 +696,12 @@ mod tests {
             address: "10.0.0.5/24".parse().unwrap(),
             aliases: vec!["web".into()],
         };
-        let bridge =
-            SandboxAttachment::Bridge { network: "b".into(), address: None, names: vec!["db".into()] };
+        let bridge = SandboxAttachment::Bridge {
+            network: "b".into(),
+            address: None,
+            mac: None,
+            names: vec!["db".into()],
+        };
         let legs = vec![leg(0, overlay, 5), leg(1, bridge, 6)];
         let spec = SandboxSpec {
             id: "s".into(),

@@ -40,6 +40,7 @@ mod spec;
 mod state;
 mod worker;
 
+pub use address::Mac;
 pub use spec::{
     AuditReport, Bridge, BridgeEndpoint, BridgeSpec, DnsOptions, Error, Gateway, InterfaceInfo, NameSockets,
     NodeIdentity, Options, PortBinding, SandboxAttachment, SandboxInfo, SandboxSpec,

@@ -1,5 +1,6 @@
 //! What callers ask of this room: nodes, sandboxes, local bridges, ports, and why a request failed.
 
+use crate::address::Mac;
 use ipnet::{IpNet, Ipv4Net};
 use model::{NetworkId, NodeId, Protocol, TaskId};
 use std::{
@@ -93,6 +94,8 @@ pub enum SandboxAttachment {
         network: String,
         /// `None` = the next free one.
         address: Option<IpAddr>,
+        /// `None` = Docker's `02:42` and the address.
+        mac: Option<Mac>,
         /// The container's name and aliases on this network, answered by DNS.
         names: Vec<String>,
     },
@@ -235,6 +238,8 @@ pub enum Error {
     UnknownNetwork(String),
     #[error("sandbox {0} not found")]
     UnknownSandbox(String),
+    #[error("{0:?} is not the MAC address of one machine (aa:bb:cc:dd:ee:ff)")]
+    InvalidMac(String),
     #[error("{0:?} cannot be an id")]
     InvalidId(String),
     #[error("this node is in no swarm")]

@@ -171,7 +171,10 @@ impl State {
     pub(crate) fn mac(&self, leg: &Leg) -> Mac {
         match leg.overlay().and_then(|id| self.tables.get(&id)) {
             Some(overlay) => Mac::of(overlay.table.allocation.vni, leg.address),
-            None => Mac::of_bridged(leg.address),
+            None => match leg.attachment {
+                SandboxAttachment::Bridge { mac: Some(mac), .. } => mac,
+                _ => Mac::of_bridged(leg.address),
+            },
         }
     }
 

@@ -50,6 +50,20 @@ pub(super) fn container_config(
         None => None,
     };
     let endpoints = networking_config.unwrap_or_default().endpoints_config;
+    let endpoints = endpoints
+        .into_iter()
+        .map(|(network, settings)| Ok((network, endpoint(settings.unwrap_or_default())?)));
+    let mut endpoints = endpoints.collect::<Result<BTreeMap<_, _>, ApiError>>()?;
+    let host = host(host_config.unwrap_or_default())?;
+    if let Some(mac) = given(config.mac_address) {
+        // Before API 1.44 there was one for the container: that of its first network.
+        let first = match &host.network_mode {
+            NetworkMode::Named(name) => name.clone(),
+            _ if endpoints.contains_key("default") => "default".to_owned(),
+            _ => "bridge".to_owned(),
+        };
+        endpoints.entry(first).or_default().mac_address.get_or_insert(mac);
+    }
     Ok(ContainerConfig {
         name: name.map(|n| n.trim_start_matches('/').to_owned()),
         image: config.image,
@@ -72,11 +86,8 @@ pub(super) fn container_config(
         healthcheck: config.healthcheck.map(healthcheck).transpose()?,
         exposed_ports: config.exposed_ports.keys().map(|p| parse("port", p)).collect::<Result<_, _>>()?,
         volumes: config.volumes.unwrap_or_default().into_keys().collect(),
-        host: host(host_config.unwrap_or_default())?,
-        endpoints: endpoints
-            .into_iter()
-            .map(|(network, settings)| Ok((network, endpoint(settings.unwrap_or_default())?)))
-            .collect::<Result<_, ApiError>>()?,
+        host,
+        endpoints,
     })
 }
 
@@ -87,6 +98,7 @@ fn endpoint(settings: types::EndpointSettings) -> Result<EndpointConfig, ApiErro
         aliases: settings.aliases.unwrap_or_default(),
         ipv4_address: address(ipam.ipv4_address)?,
         ipv6_address: address(ipam.ipv6_address)?,
+        mac_address: given(settings.mac_address),
     })
 }
 

@@ -74,8 +74,26 @@ async fn create(
     JsonBody(request): JsonBody<types::ContainerCreate>,
 ) -> Result<(StatusCode, Json<types::Created>), ApiError> {
     let config = container_create::container_config(params.get("name"), request)?;
+    if let Some(platform) = params.get("platform")
+        && let Some(image) = state.engine()?.images().get(&config.image).await
+    {
+        check_platform(platform, &config.image, &image.config)?;
+    }
     let created = state.engine()?.create(config).await?;
     Ok((StatusCode::CREATED, Json(types::Created { id: created.id, warnings: created.warnings })))
+}
+
+/// Refuses an image of another platform; 404, so that clients pull the right one.
+fn check_platform(wanted: &str, name: &str, image: &image::ImageConfiguration) -> Result<(), ApiError> {
+    let asked: image::Platform = wanted.parse().map_err(|e| ApiError::bad_request(format!("{e}")))?;
+    if asked.os == image.os && asked.architecture == image.architecture {
+        return Ok(());
+    }
+    Err(ApiError::not_found(format!(
+        "image with reference {name} was found but its platform ({}/{}) does not match the specified platform \
+         ({wanted})",
+        image.os, image.architecture
+    )))
 }
 
 async fn inspect(

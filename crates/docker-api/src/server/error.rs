@@ -121,7 +121,10 @@ impl From<engine::Error> for ApiError {
         let mut message = error.to_string();
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {
-            message = format!("{message}: {cause}");
+            // Some causes are in their consequence's text already.
+            if !message.ends_with(&cause.to_string()) {
+                message = format!("{message}: {cause}");
+            }
             source = cause.source();
         }
         Self { status, message }

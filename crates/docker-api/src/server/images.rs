@@ -33,6 +33,7 @@ pub(super) fn routes() -> Router<State> {
         .route("/images/get", get(save))
         .route("/images/prune", post(prune))
         .route("/commit", post(commit))
+        .route("/build/prune", post(prune_builds))
         .route("/images/{*rest}", get(get_one).post(act))
         .route("/images/{*rest}", delete(remove))
         .route("/distribution/{*rest}", get(distribution))
@@ -417,6 +418,11 @@ fn deleted(removed: Removed) -> types::ImageDeleted {
         Removed::Untagged(name) => types::ImageDeleted { untagged: name.to_string(), ..Default::default() },
         Removed::Deleted(digest) => types::ImageDeleted { deleted: digest.to_string(), ..Default::default() },
     }
+}
+
+/// Nothing is built here, so nothing of a build is kept.
+async fn prune_builds() -> Json<types::ImagesPruned> {
+    Json(types::ImagesPruned::default())
 }
 
 /// Source: Docker API `ImageCommit`.

@@ -282,6 +282,7 @@ pub(crate) fn bridge_sandbox(id: &str, networks: &[&str]) -> SandboxSpec {
     let attachment = |network: &&str| SandboxAttachment::Bridge {
         network: (*network).into(),
         address: None,
+        mac: None,
         names: vec![id.into()],
     };
     SandboxSpec {

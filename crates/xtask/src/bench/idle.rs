@@ -38,7 +38,8 @@ pub(super) fn bench(program: &Path) -> Result<Vec<Row>> {
             rows.push(Row::new(format!("{name}: CPU per minute"), each_minute, "s").note(note));
         }
     }
-    let shims = processes(&["shim", &lab.dir().display().to_string()])?;
+    // A shim's argument is the folder of its container.
+    let shims = processes(&[&lab.dir().join("h2/run/c/").display().to_string()])?;
     rows.extend(shim_rows(&shims, "of a daemon's task")?);
     Ok(rows)
 }
