@@ -82,6 +82,38 @@ fn tasks_of_a_dead_worker_run_elsewhere() {
 }
 
 #[test]
+fn tasks_of_a_worker_that_was_cut_off_run_elsewhere_and_end_there_when_it_is_back() {
+    let mut lab = swarm(3, 1);
+    load_hello(&lab, 1);
+    let create =
+        ["service", "create", "--name", "web", "--replicas", "6", "-p", "8080:80", "rswarm/hello", "web"];
+    lab.rswarm(1, &create).ok();
+    wait_for_replicas(&lab, 1, "web", "6/6");
+    let status = |lab: &Lab, wanted: &str| {
+        wait_for(wanted, SOON, || {
+            let nodes = lab.rswarm(1, &["node", "ls", "--format", "{{.Hostname}} {{.Status}}"]).ok();
+            if nodes.contains(wanted) { Ok(()) } else { Err(nodes) }
+        });
+    };
+    lab.tell("cut 3").expect("the cable of host 3 to be pulled");
+    status(&lab, "host3 Down");
+    wait_for_replicas(&lab, 1, "web", "6/6");
+    let alone = lab.rswarm(3, &["ps", "-q"]).ok();
+    assert!(!alone.is_empty(), "a host without managers ended its containers");
+
+    lab.tell("heal 3").expect("the cable to be put back");
+    status(&lab, "host3 Ready");
+    wait_for("the containers that were replaced to end", SOON, || {
+        let left = lab.rswarm(3, &["ps", "-q"]).ok();
+        if left.lines().any(|id| alone.contains(id)) { Err(left) } else { Ok(()) }
+    });
+    wait_for_replicas(&lab, 1, "web", "6/6");
+    for n in 1..=3 {
+        wait_for("the host to answer", SOON, || lab.http_path(n, 8080, "/healthz"));
+    }
+}
+
+#[test]
 fn a_dead_leader_is_replaced_and_nothing_is_lost() {
     let mut lab = swarm(3, 3);
     load_hello(&lab, 1);

@@ -46,8 +46,8 @@ fn keep(shim: &runtime::Shim, id: &str, sockets: Option<&network::NameSockets>) 
     }
 }
 
-/// Collects from the shims under `run_root` what [`keep`] gave them, by container, for the network service of a
-/// daemon that starts. Blocking.
+/// Collects from the shims under `run_root` the sockets of name servers that they keep, by container, for the
+/// network service of a daemon that starts. Blocking.
 #[must_use]
 pub fn kept_name_sockets(run_root: &Path) -> BTreeMap<String, network::NameSockets> {
     let entries = std::fs::read_dir(run_root.join("c")).into_iter().flatten().flatten();

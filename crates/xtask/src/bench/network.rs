@@ -9,12 +9,14 @@ use super::{
     median, quantile,
 };
 use anyhow::{Context, Result};
+use serde_json::json;
 use std::{path::Path, time::Duration};
 use testkit::Lab;
 
 const ROUNDS: usize = 5;
 const SECONDS: &str = "1";
 const PORT: u16 = 9000;
+const OTHER_SERVICES: usize = 2000;
 /// Where the sink in a host's own namespace listens; [`PORT`] is published there.
 const BARE_PORT: u16 = 9100;
 
@@ -67,6 +69,13 @@ pub(super) fn bench(program: &Path) -> Result<Vec<Row>> {
         let known = usize::from(backends > 1);
         rows.extend(rows_of("new TCP connections", &paths, rates, "1/s", 1.0).into_iter().skip(known));
     }
+    bed.add_services(OTHER_SERVICES)?;
+    let paths = [
+        ("host to host, no container".to_owned(), bare),
+        (format!("VIP, 100 backends, {OTHER_SERVICES} other services on the network"), vip),
+    ];
+    let rates = bed.compare("connections", &paths)?;
+    rows.extend(rows_of("new TCP connections", &paths, rates, "1/s", 1.0).into_iter().skip(1));
     Ok(rows)
 }
 
@@ -92,7 +101,7 @@ impl Bed {
     fn start(program: &Path) -> Result<Self> {
         let mut lab = swarm(program, 3, 1)?;
         lab.exec(2, &["hello", "sink", &BARE_PORT.to_string()])?;
-        succeed(lab.rswarm(1, &["network", "create", "-d", "overlay", "load"]))?;
+        succeed(lab.rswarm(1, &["network", "create", "-d", "overlay", "--subnet", "10.77.0.0/16", "load"]))?;
         let on = |name, host, rest: &[&str]| {
             let common = ["service", "create", "--name", name, "--network", "load", "--constraint", host];
             succeed(lab.rswarm(1, &[common.as_slice(), rest].concat()))
@@ -132,6 +141,29 @@ impl Bed {
             eprintln!("{kind}, {client:?}: {failed} attempts failed");
         }
         Ok(rate.parse()?)
+    }
+
+    /// Adds services with a virtual address and no task.
+    fn add_services(&self, count: usize) -> Result<()> {
+        let mut manager = FrontDoor::open(&self.lab.socket(1))?;
+        for n in 0..count {
+            let spec = json!({
+                "Name": format!("other{n}"),
+                "TaskTemplate": {
+                    "ContainerSpec": {"Image": "rswarm/hello", "Args": ["deaf"]},
+                    "Networks": [{"Target": "load"}],
+                },
+                "Mode": {"Replicated": {"Replicas": 0}},
+            });
+            manager.post("/services/create", &spec)?;
+        }
+        // The last one's name is known where the client is: so are all before it.
+        let last = format!("other{}:{PORT}", count - 1);
+        until("all names", LIMIT, || {
+            let asked = self.lab.rswarm(1, &["exec", &self.client, "/hello", "check", &last]);
+            Ok(asked.stderr.contains("refused"))
+        })?;
+        Ok(())
     }
 
     fn scale(&mut self, backends: u64) -> Result<()> {
