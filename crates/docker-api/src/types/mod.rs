@@ -37,6 +37,7 @@ macro_rules! wire {
 }
 
 mod container;
+mod go;
 mod image;
 mod network;
 mod node;
@@ -70,14 +71,14 @@ pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Reads JSON the way Go does: `null` means "not given".
+/// Reads JSON the way Go does: `null` means "not given", names of fields fit whatever their case.
 ///
 /// # Errors
 /// When the text is not JSON or a field has another type than Docker's.
 pub fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {
     let mut value = serde_json::from_slice(json)?;
     drop_nulls(&mut value);
-    serde_json::from_value(value)
+    T::deserialize(go::Go(value))
 }
 
 fn drop_nulls(value: &mut serde_json::Value) {
