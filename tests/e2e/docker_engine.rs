@@ -5,7 +5,7 @@ use std::process::Command;
 use testkit::{Lab, Output, wait_for};
 
 /// A lab of one host that has the image `bb`, a busybox.
-fn host() -> Lab {
+pub(crate) fn host() -> Lab {
     let lab = lab(1);
     let root = lab.dir().join("busybox");
     for folder in ["bin", "etc", "tmp", "data"] {

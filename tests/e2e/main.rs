@@ -5,6 +5,7 @@
 mod cluster;
 mod docker_cli;
 mod docker_engine;
+mod docker_py;
 mod examples;
 mod faults;
 mod flask;

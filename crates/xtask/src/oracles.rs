@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Programs that the tests call, with Debian's package.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("ip", "iproute2"),
     ("bridge", "iproute2"),
     ("nft", "nftables"),
@@ -20,6 +20,7 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("skopeo", "skopeo"),
     ("apt-get", "apt"),
     ("dpkg-deb", "dpkg"),
+    ("python3", "python3-venv"),
 ];
 
 /// An image of the tests, made from Debian packages.
@@ -60,6 +61,7 @@ pub(crate) fn run() -> Result<()> {
     for recipe in IMAGES {
         image(&folder, &recipe).with_context(|| format!("image {}", recipe.name))?;
     }
+    python(&root()?.join("target/oracle-venv"))?;
     succeed(Command::new("cargo").args(["test", "--workspace", "--locked", "--", "--ignored"]))
 }
 
@@ -73,6 +75,15 @@ fn succeed(command: &mut Command) -> Result<()> {
         bail!("{command:?}: {status}");
     }
     Ok(())
+}
+
+/// Makes a Python environment with docker-py.
+fn python(folder: &Path) -> Result<()> {
+    if !folder.join("bin/python").exists() {
+        succeed(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
+    }
+    let pip = folder.join("bin/pip");
+    succeed(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", "docker==7.1.0"]))
 }
 
 /// Makes `<folder>/<name>.tar`, the root of an image with these packages and all that they depend on.
