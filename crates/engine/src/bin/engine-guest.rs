@@ -1,0 +1,142 @@
+//! What runs in the containers of this crate's tests: the only program of their image, so that tests need no shell.
+//!
+//! Each argument is a step, `verb` or `verb:operand`, done in turn: `engine-guest say:hello cry:oops exit:3`.
+//! A step that fails says so on stderr and ends the program with [`FAILED`].
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Exit code of a program whose step failed.
+const FAILED: u8 = 9;
+/// Between two looks at a file that is waited for.
+const LOOK: Duration = Duration::from_millis(5);
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    for step in std::env::args().skip(1) {
+        let (verb, operand) = step.split_once(':').unwrap_or((&step, ""));
+        match take(verb, operand).await {
+            Ok(None) => {}
+            Ok(Some(code)) => return code.into(),
+            Err(error) => {
+                eprintln!("{step}: {error}");
+                return FAILED.into();
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Does one step; returns the exit code if it is the last one.
+async fn take(verb: &str, operand: &str) -> io::Result<Option<u8>> {
+    match verb {
+        "say" => say(operand)?,
+        "cry" => eprintln!("{operand}"),
+        "arguments" => say(&std::env::args().collect::<Vec<_>>().join(" "))?,
+        "variable" => say(&std::env::var(operand).unwrap_or_else(|_| "(unset)".into()))?,
+        "folder" => say(&std::env::current_dir()?.display().to_string())?,
+        "hostname" => say(fs::read_to_string("/proc/sys/kernel/hostname")?.trim())?,
+        "user" => say(&format!("{}:{}", status("Uid:")?, status("Gid:")?))?,
+        "list" => say(&list(operand)?)?,
+        "read" => io::stdout().write_all(&fs::read(operand)?)?,
+        "write" => {
+            let (path, text) = pair(operand)?;
+            fs::write(path, text)?;
+        }
+        "append" => {
+            let (path, text) = pair(operand)?;
+            writeln!(fs::File::options().create(true).append(true).open(path)?, "{text}")?;
+        }
+        "copy" => drop(io::copy(&mut io::stdin(), &mut io::stdout())?),
+        "wait" => wait(Path::new(operand)).await,
+        "on" => on_signal(operand)?,
+        "ignore" => drop(signal(kind(operand)?)?),
+        "serve" => serve(operand).await?,
+        "eat" => eat(operand)?,
+        "park" => std::future::pending().await,
+        "exit" => return operand.parse().map(Some).map_err(io::Error::other),
+        other => return Err(io::Error::other(format!("no such step: {other}"))),
+    }
+    Ok(None)
+}
+
+fn say(text: &str) -> io::Result<()> {
+    writeln!(io::stdout(), "{text}")
+}
+
+fn pair(operand: &str) -> io::Result<(&str, &str)> {
+    operand.split_once('=').ok_or_else(|| io::Error::other("PATH=TEXT expected"))
+}
+
+/// The first number of a line of `/proc/self/status`.
+fn status(key: &str) -> io::Result<String> {
+    let text = fs::read_to_string("/proc/self/status")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+    Ok(line.split_whitespace().next().unwrap_or_default().to_owned())
+}
+
+fn list(folder: &str) -> io::Result<String> {
+    let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+    let mut names = fs::read_dir(folder)?.map(name).collect::<io::Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names.join(" "))
+}
+
+/// Waits until a file is there.
+async fn wait(path: &Path) {
+    while !path.exists() {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// `TERM=7`: ends the program with code 7 when it gets SIGTERM.
+fn on_signal(operand: &str) -> io::Result<()> {
+    let (name, code) = pair(operand)?;
+    let code: i32 = code.parse().map_err(io::Error::other)?;
+    let mut signals = signal(kind(name)?)?;
+    drop(tokio::spawn(async move {
+        signals.recv().await;
+        std::process::exit(code);
+    }));
+    Ok(())
+}
+
+fn kind(name: &str) -> io::Result<SignalKind> {
+    match name {
+        "TERM" => Ok(SignalKind::terminate()),
+        "INT" => Ok(SignalKind::interrupt()),
+        "HUP" => Ok(SignalKind::hangup()),
+        "USR1" => Ok(SignalKind::user_defined1()),
+        other => Err(io::Error::other(format!("no such signal: {other}"))),
+    }
+}
+
+/// `8080=hello`: greets whoever connects to the port, for ever.
+async fn serve(operand: &str) -> io::Result<()> {
+    use tokio::io::AsyncWriteExt;
+    let (port, greeting) = pair(operand)?;
+    let port: u16 = port.parse().map_err(io::Error::other)?;
+    let listener = tokio::net::TcpListener::bind(("0.0.0.0", port)).await?;
+    say("listening")?;
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        // Somebody who is gone again needs no greeting.
+        stream.write_all(format!("{greeting}\n").as_bytes()).await.ok();
+    }
+}
+
+/// Takes that many MiB of memory, and touches them.
+fn eat(mebibytes: &str) -> io::Result<()> {
+    let wanted: usize = mebibytes.parse().map_err(io::Error::other)?;
+    let mut eaten = Vec::new();
+    for _ in 0..wanted {
+        eaten.push(vec![1u8; 1 << 20]);
+    }
+    say(&format!("ate {}", eaten.len()))
+}

@@ -1,0 +1,189 @@
+//! Stop, kill, restart policies, names.
+
+use crate::kit::{Host, guest, guest_with};
+use engine::{Error, RemoveOptions, RestartPolicy, Status, StopOptions, WaitCondition};
+use std::time::{Duration, Instant};
+
+fn stop(host: &Host, id: &str, timeout: Duration) -> Result<(), Error> {
+    let options = StopOptions { timeout: Some(timeout), ..StopOptions::default() };
+    host.on(async |engine| engine.stop(id, options).await)
+}
+
+const LONG: Duration = Duration::from_secs(40);
+const SHORT: Duration = Duration::from_millis(300);
+
+#[test]
+fn stop_sends_the_stop_signal_and_returns_when_it_has_ended() {
+    let host = Host::new();
+    let id = host.start(guest(&["on:TERM=7", "say:ready", "park"]));
+    host.until_said(&id, "ready\n");
+    stop(&host, &id, LONG).unwrap();
+    let state = &host.inspect(&id).state;
+    assert_eq!((state.status, state.exit_code), (Status::Exited, 7));
+    assert!(matches!(stop(&host, &id, LONG), Err(Error::AlreadyStopped(_))));
+}
+
+#[test]
+fn stop_signal_is_the_containers_or_the_callers() {
+    let host = Host::new();
+    let steps = ["on:TERM=1", "on:USR1=2", "on:INT=3", "say:ready", "park"];
+    let config = || guest_with(&steps, |c| c.stop_signal = Some("SIGUSR1".into()));
+    let id = host.start(config());
+    host.until_said(&id, "ready\n");
+    stop(&host, &id, LONG).unwrap();
+    assert_eq!(host.wait(&id), 2);
+    let id = host.start(config());
+    host.until_said(&id, "ready\n");
+    let options = StopOptions { signal: Some("INT".into()), timeout: Some(LONG) };
+    host.on(async |engine| engine.stop(&id, options).await.unwrap());
+    assert_eq!(host.wait(&id), 3);
+}
+
+#[test]
+fn stop_kills_after_the_grace_period_and_not_before() {
+    let host = Host::new();
+    let id = host.start(guest(&["ignore:TERM", "say:ready", "park"]));
+    host.until_said(&id, "ready\n");
+    let began = Instant::now();
+    stop(&host, &id, SHORT).unwrap();
+    assert!(began.elapsed() >= SHORT, "{:?}", began.elapsed());
+    assert_eq!(host.wait(&id), 137);
+}
+
+#[test]
+fn kill_is_at_once_and_other_signals_reach_the_program() {
+    let host = Host::new();
+    let id = host.start(guest(&["on:HUP=8", "say:ready", "park"]));
+    host.until_said(&id, "ready\n");
+    host.on(async |engine| engine.kill(&id, Some("SIGHUP")).await.unwrap());
+    assert_eq!(host.wait(&id), 8);
+    let id = host.start(guest(&["ignore:TERM", "park"]));
+    host.on(async |engine| engine.kill(&id, None).await.unwrap());
+    assert_eq!(host.inspect(&id).state.exit_code, 137, "kill returns when it has ended");
+    let error = host.on(async |engine| engine.kill(&id, None).await.unwrap_err());
+    assert_eq!(error.to_string(), format!("cannot kill container: {id}: container {id} is not running"));
+    let error = host.on(async |engine| engine.kill(&id, Some("NOPE")).await.unwrap_err());
+    assert_eq!(error.to_string(), "invalid signal: NOPE");
+}
+
+#[test]
+fn restart_gives_a_new_process() {
+    let host = Host::new();
+    let id = host.start(guest(&["on:TERM=0", "say:ready", "park"]));
+    host.until_said(&id, "ready\n");
+    let first = host.pid(&id);
+    host.on(async |engine| engine.restart(&id, StopOptions::default()).await.unwrap());
+    host.until_said(&id, "ready\nready\n");
+    assert_ne!(host.pid(&id), first);
+    assert_eq!(host.inspect(&id).restart_count, 0, "only the policy counts");
+}
+
+#[test]
+fn paused_container_waits_and_goes_on() {
+    let host = Host::new();
+    let shared = host.shared();
+    let id =
+        host.start(guest_with(&["say:ready", "wait:/shared/go", "exit:2"], |c| c.host.binds = vec![shared]));
+    host.until_said(&id, "ready\n");
+    let paused = host.on(async |engine| engine.pause(&id).await);
+    if crate::kit::squashed() {
+        // Without a freezer of its own it cannot be held; it must say so and go on.
+        assert!(paused.is_err());
+        assert_eq!(host.inspect(&id).state.status, Status::Running);
+        return;
+    }
+    paused.unwrap();
+    assert_eq!(host.inspect(&id).state.status, Status::Paused);
+    let error = host.exec(&id, &[crate::kit::GUEST], "").unwrap_err();
+    assert!(matches!(error, Error::ExecPaused(_)), "{error}");
+    host.give("go");
+    host.on(async |engine| engine.unpause(&id).await.unwrap());
+    assert_eq!(host.wait(&id), 2);
+}
+
+#[test]
+fn on_failure_restarts_so_often_and_no_more() {
+    let host = Host::new();
+    let id = host.start(guest_with(&["say:again", "exit:5"], |c| {
+        c.host.restart = RestartPolicy::OnFailure { max_retries: Some(2) };
+    }));
+    let ended = host.until(&id, "it gives up", |c| c.state.status == Status::Exited);
+    assert_eq!((ended.restart_count, ended.state.exit_code), (2, 5));
+    assert_eq!(host.logs(&id).0, "again\n".repeat(3));
+    let id = host.start(guest_with(&["exit:0"], |c| {
+        c.host.restart = RestartPolicy::OnFailure { max_retries: Some(2) };
+    }));
+    host.wait(&id);
+    assert_eq!(host.inspect(&id).restart_count, 0, "success is no failure");
+}
+
+#[test]
+fn always_restarts_until_it_is_stopped() {
+    let host = Host::new();
+    let id = host.start(guest_with(&["exit:0"], |c| c.host.restart = RestartPolicy::Always));
+    host.until(&id, "it was started again", |c| c.restart_count >= 2);
+    let stopped = stop(&host, &id, SHORT);
+    assert!(matches!(stopped, Ok(()) | Err(Error::AlreadyStopped(_))), "{stopped:?}");
+    let at_rest = host.inspect(&id);
+    assert_eq!(at_rest.state.status, Status::Exited);
+    host.on(async |engine| engine.start(&id).await.unwrap());
+    let again = host.until(&id, "it is started again", |c| c.restart_count >= 1);
+    assert!(again.restart_count < at_rest.restart_count + 2, "a person's start begins a new count");
+}
+
+#[test]
+fn unless_stopped_and_always_differ_after_a_stop_and_a_new_daemon() {
+    let mut host = Host::new();
+    let start = |name: &str, policy| {
+        host.start(guest_with(&["on:TERM=0", "say:ready", "park"], |c| {
+            c.name = Some(name.into());
+            c.host.restart = policy;
+        }))
+    };
+    let ids = [start("unless", RestartPolicy::UnlessStopped), start("always", RestartPolicy::Always)];
+    for id in &ids {
+        host.until_said(id, "ready\n");
+        stop(&host, id, LONG).unwrap();
+        assert_eq!(host.inspect(id).state.status, Status::Exited);
+    }
+    host.stop_daemon();
+    host.start_daemon();
+    host.until("always", "always is up again", |c| c.state.status == Status::Running);
+    assert_eq!(host.inspect("unless").state.status, Status::Exited);
+}
+
+#[test]
+fn auto_removed_container_is_gone_after_its_end_and_its_code_is_told() {
+    let host = Host::new();
+    let id = host.create(guest_with(&["exit:3"], |c| c.host.auto_remove = true));
+    let waiting = host.on(async |engine| engine.wait(&id, WaitCondition::Removed).unwrap());
+    host.try_start(&id).unwrap();
+    assert_eq!(host.on(async |_| waiting.exit().await).code, 3);
+    host.on(async |engine| assert!(matches!(engine.inspect(&id), Err(Error::NoSuchContainer(_)))));
+}
+
+#[test]
+fn name_in_use_is_an_error_until_its_holder_is_gone() {
+    let host = Host::new();
+    let named = || guest_with(&["park"], |c| c.name = Some("web".into()));
+    let id = host.create(named());
+    let error = host.try_create(named()).unwrap_err();
+    assert!(matches!(&error, Error::NameInUse { name, holder } if name == "web" && *holder == id), "{error}");
+    let other = host.create(guest_with(&["park"], |c| c.name = Some("other".into())));
+    let error = host.on(async |engine| engine.rename(&other, "web").await.unwrap_err());
+    assert!(matches!(error, Error::NameInUse { .. }), "{error}");
+    host.remove("web").unwrap();
+    host.on(async |engine| engine.rename(&other, "web").await.unwrap());
+    assert_eq!(host.inspect("web").id, other);
+    assert_eq!(host.create(guest_with(&["park"], |c| c.name = Some("other".into()))).len(), 64);
+}
+
+#[test]
+fn running_container_is_removed_only_by_force() {
+    let host = Host::new();
+    let id = host.start(guest(&["park"]));
+    let error = host.on(async |engine| engine.remove(&id, RemoveOptions::default()).await.unwrap_err());
+    assert!(matches!(error, Error::RemoveRunning { .. }), "{error}");
+    host.remove(&id).unwrap();
+    host.on(async |engine| assert!(matches!(engine.inspect(&id), Err(Error::NoSuchContainer(_)))));
+}
