@@ -128,3 +128,55 @@ fn flask_and_redis_count_on_through_scale_update_rollback_and_drain() {
         });
     }
 }
+
+#[test]
+#[ignore = "oracle: docker-compose, images of Debian packages"]
+fn docker_compose_of_2021_brings_the_app_up_scales_it_and_takes_it_down() {
+    let lab = crate::lab(1);
+    lab.docker(1, &["import", &root_of("redis"), "app/redis:1"]).ok();
+    lab.docker(1, &["import", &root_of("flask"), "app/flask:1"]).ok();
+    let text = format!("version: '3.8'\n{STACK}").replace("'8000:8000'", "'8000'");
+    let text = text.replace("    deploy: {replicas: 3}\n", "    depends_on: [redis]\n");
+    std::fs::write(lab.dir().join("docker-compose.yml"), text).expect("a file");
+    let compose = |args: &[&str]| {
+        let mut command = std::process::Command::new("docker-compose");
+        command.args(["-p", "app"]).args(args).current_dir(lab.dir()).env("HOME", lab.dir());
+        command.env("DOCKER_HOST", format!("unix://{}", lab.socket(1).display()));
+        let said = command.stdin(std::process::Stdio::null()).output().expect("docker-compose runs");
+        let text =
+            format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+        assert!(said.status.success(), "docker-compose {args:?}: {text}{}", lab.daemon_logs());
+        text
+    };
+    compose(&["up", "-d"]);
+    let ask = "import urllib.request as u; print(u.urlopen('http://web:8000').read().decode())";
+    let mut last = 0;
+    let mut greet = || {
+        let answer = wait_for("the app to answer", SOON, || {
+            let container = lab.docker(1, &["ps", "-q", "-f", "name=app_web_1"]).ok();
+            let said = lab.docker(1, &["exec", container.trim(), "python3", "-c", ask]);
+            if said.code == 0 { Ok(said.stdout) } else { Err(format!("{said:?}")) }
+        });
+        let (_, count, _) = read(&answer);
+        assert!(count > last, "{answer} after {last}");
+        last = count;
+    };
+    greet();
+    compose(&["up", "-d", "--scale", "web=3"]);
+    let up = compose(&["ps"]);
+    assert_eq!(
+        up.lines().filter(|line| line.contains("app_web_") && line.contains(" Up ")).count(),
+        3,
+        "{up}"
+    );
+    let resolve = "import socket; print(len(socket.gethostbyname_ex('web')[2]))";
+    assert_eq!(compose(&["exec", "-T", "redis", "redis-cli", "ping"]).trim(), "PONG");
+    assert_eq!(compose(&["exec", "-T", "--index=2", "web", "python3", "-c", resolve]).trim(), "3");
+    assert!(compose(&["logs", "redis"]).contains("Ready to accept connections"));
+    assert!(compose(&["run", "--rm", "web", "python3", "-c", "print(6 * 7)"]).contains("42"));
+    compose(&["restart", "web"]);
+    greet();
+    compose(&["down", "-v"]);
+    assert_eq!(lab.docker(1, &["ps", "-a", "-q"]).ok(), "");
+    assert!(!lab.docker(1, &["network", "ls"]).ok().contains("app_default"));
+}

@@ -9,13 +9,14 @@ use std::{
 };
 
 /// Programs that the tests call, with Debian's package.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("ip", "iproute2"),
     ("bridge", "iproute2"),
     ("nft", "nftables"),
     ("conntrack", "conntrack"),
     ("busybox", "busybox-static"),
     ("docker", "docker.io"),
+    ("docker-compose", "docker-compose"),
     ("docker-registry", "docker-registry"),
     ("skopeo", "skopeo"),
     ("apt-get", "apt"),
