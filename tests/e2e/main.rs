@@ -9,6 +9,7 @@ mod docker_py;
 mod examples;
 mod faults;
 mod flask;
+mod own_cli;
 mod single_host;
 
 use std::{path::Path, time::Duration};

@@ -53,14 +53,54 @@ pub(crate) enum Command {
     Exec(ExecArgs),
     /// Show the logs of a container or task.
     Logs(LogsArgs),
+    /// Start stopped containers.
+    Start(StartArgs),
     /// Stop containers.
     Stop(StopArgs),
+    /// Stop and start containers.
+    Restart(StopArgs),
     /// Kill containers.
     Kill(KillArgs),
+    /// Freeze all processes of containers.
+    Pause(Names),
+    /// Let paused containers go on.
+    Unpause(Names),
+    /// Give a container another name.
+    Rename { container: String, name: String },
+    /// Wait until containers stop; print their exit codes.
+    Wait(Names),
+    /// Show the processes of a container.
+    Top { container: String },
+    /// Show the published ports of a container.
+    Port { container: String },
+    /// Show what a container changed in its file system.
+    Diff { container: String },
+    /// Show what containers take, once or every second.
+    Stats(StatsArgs),
+    /// Join this terminal with a running container.
+    Attach(AttachArgs),
+    /// Copy files between a container and this machine.
+    Cp(CpArgs),
+    /// Write a container's file system as a tar.
+    Export(ExportArgs),
+    /// Make an image of what a container changed.
+    Commit(CommitArgs),
     /// Remove containers.
     Rm(RmArgs),
     /// Pull an image from a registry.
     Pull(PullArgs),
+    /// Push an image to a registry.
+    Push(PullArgs),
+    /// Write images as an archive.
+    Save(SaveArgs),
+    /// Show how an image was made.
+    History(HistoryArgs),
+    /// Prove an account to a registry and keep it in Docker's config.json.
+    Login(LoginArgs),
+    /// Forget a registry's account.
+    Logout(LogoutArgs),
+    /// Show what happens on this host.
+    Events(EventsArgs),
     /// List images.
     Images(ListArgs),
     /// Load images from an archive.
@@ -416,6 +456,56 @@ pub(crate) struct PullArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct SaveArgs {
+    /// File to write; standard output by default.
+    #[arg(short, long)]
+    pub(crate) output: Option<PathBuf>,
+    #[arg(required = true)]
+    pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    pub(crate) image: String,
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LoginArgs {
+    #[arg(short, long)]
+    pub(crate) username: Option<String>,
+    #[arg(short, long)]
+    pub(crate) password: Option<String>,
+    /// Read the password from standard input.
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+    /// Docker Hub by default.
+    pub(crate) server: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogoutArgs {
+    pub(crate) server: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// From then on, e.g. 10m (ago), 2026-01-31T12:00:00Z or seconds since 1970.
+    #[arg(long)]
+    pub(crate) since: Option<String>,
+    /// Until then; without it events go on.
+    #[arg(long)]
+    pub(crate) until: Option<String>,
+    /// Only what matches, e.g. type=container; may be repeated.
+    #[arg(short, long)]
+    pub(crate) filter: Vec<String>,
+    /// `json`, or a template such as '{{.Action}}'.
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
     /// Archive to read; standard input by default.
     #[arg(short, long)]
@@ -585,6 +675,69 @@ pub(crate) struct LogsArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    /// Show its output until it ends, and end with its exit code.
+    #[arg(short, long)]
+    pub(crate) attach: bool,
+    #[arg(required = true)]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// One sample, then end.
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+    /// All running ones by default.
+    pub(crate) containers: Vec<String>,
+    /// `json`, `table`, or a template such as '{{.Name}}'.
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AttachArgs {
+    /// Output only.
+    #[arg(long)]
+    pub(crate) no_stdin: bool,
+    pub(crate) container: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CpArgs {
+    /// CONTAINER:PATH, a path here, or `-` for a tar on standard input.
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) source: String,
+    /// CONTAINER:PATH, a path here, or `-` for a tar on standard output.
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) destination: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// File to write; standard output by default.
+    #[arg(short, long)]
+    pub(crate) output: Option<PathBuf>,
+    pub(crate) container: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CommitArgs {
+    #[arg(short, long)]
+    pub(crate) author: Option<String>,
+    #[arg(short, long)]
+    pub(crate) message: Option<String>,
+    /// An instruction of a Dockerfile, e.g. 'ENV A=1'; may be repeated.
+    #[arg(short, long)]
+    pub(crate) change: Vec<String>,
+    /// Do not pause the container meanwhile.
+    #[arg(long)]
+    pub(crate) no_pause: bool,
+    pub(crate) container: String,
+    pub(crate) reference: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct StopArgs {
     /// Seconds until SIGKILL.
     #[arg(short = 't', long)]
@@ -613,7 +766,7 @@ pub(crate) struct RmArgs {
 }
 
 /// Reads `90s`, `10m`, `1h30m`, `500ms`.
-fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     let bad = || format!("{text:?} is not a duration such as 90s or 10m");
     let mut total = std::time::Duration::ZERO;
     let mut rest = text;

@@ -82,7 +82,7 @@ fn daemon(args: cli::DaemonArgs) -> Result<ExitCode> {
 }
 
 async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
-    use commands::{cluster, container, deploy, image, objects, service, system};
+    use commands::{cluster, container, copy, deploy, image, login, look, objects, service, system};
     match command {
         Command::Deploy(args) => deploy::run(client, &args).await?,
         Command::Scale(args) => service::scale(client, &args).await?,
@@ -100,10 +100,32 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Run(args) => return container::run(client, args).await,
         Command::Exec(args) => return container::exec(client, args).await,
         Command::Logs(args) => container::logs(client, "containers", &args).await?,
-        Command::Stop(args) => container::stop(client, &args).await?,
+        Command::Start(args) => return container::start(client, &args).await,
+        Command::Stop(args) => container::stop(client, &args, "stop").await?,
+        Command::Restart(args) => container::stop(client, &args, "restart").await?,
+        Command::Pause(args) => container::act(client, &args.names, "pause").await?,
+        Command::Unpause(args) => container::act(client, &args.names, "unpause").await?,
+        Command::Rename { container, name } => {
+            client.container_act(&container, "rename", &[("name", &name)]).await?;
+        }
+        Command::Wait(args) => container::wait(client, &args).await?,
+        Command::Top { container } => look::top(client, &container).await?,
+        Command::Port { container } => look::port(client, &container).await?,
+        Command::Diff { container } => look::diff(client, &container).await?,
+        Command::Stats(args) => look::stats(client, &args).await?,
+        Command::Attach(args) => return container::attach(client, &args).await,
+        Command::Cp(args) => copy::cp(client, &args).await?,
+        Command::Export(args) => image::export(client, &args).await?,
+        Command::Commit(args) => image::commit(client, &args).await?,
         Command::Kill(args) => container::kill(client, &args).await?,
         Command::Rm(args) => container::rm(client, &args).await?,
         Command::Pull(args) => image::pull(client, &args).await?,
+        Command::Push(args) => image::push(client, &args).await?,
+        Command::Save(args) => image::save(client, &args).await?,
+        Command::History(args) => image::history(client, &args).await?,
+        Command::Login(args) => login::login(client, &args).await?,
+        Command::Logout(args) => login::logout(&args)?,
+        Command::Events(args) => look::events(client, &args).await?,
         Command::Images(args) => image::ls(client, &args).await?,
         Command::Load(args) => image::load(client, &args).await?,
         Command::Import(args) => image::import(client, &args).await?,

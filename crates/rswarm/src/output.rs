@@ -21,3 +21,12 @@ pub(crate) fn warning(text: &str) {
 pub(crate) fn error(error: &anyhow::Error) {
     eprintln!("Error: {error:#}");
 }
+
+/// Writes a question to standard output, without ending the line.
+///
+/// # Errors
+/// As [`line`].
+pub(crate) fn prompt(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    write!(out, "{text}").and_then(|()| out.flush()).context("cannot write to standard output")
+}

@@ -26,6 +26,22 @@ pub(crate) fn raw_if(wanted: bool) -> Result<Option<Raw>> {
     Ok(Some(Raw(before)))
 }
 
+/// Stops showing what is typed, for a password; standard input that is no terminal shows nothing anyway.
+///
+/// # Errors
+/// The terminal refuses.
+pub(crate) fn silent() -> Result<Option<Raw>> {
+    let stdin = std::io::stdin();
+    if !isatty(&stdin) {
+        return Ok(None);
+    }
+    let before = tcgetattr(&stdin).context("cannot read the terminal's settings")?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(rustix::termios::LocalModes::ECHO);
+    tcsetattr(&stdin, OptionalActions::Now, &silent).context("cannot silence the terminal")?;
+    Ok(Some(Raw(before)))
+}
+
 impl Drop for Raw {
     fn drop(&mut self) {
         if tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0).is_err() {

@@ -228,6 +228,32 @@ impl Client {
         self.request(Method::GET, &url, &[("path", path)], HeaderMap::new(), Body::empty()).await
     }
 
+    /// `HEAD /containers/{id}/archive`: base64 of what is at `path`; `None` = nothing.
+    pub async fn archive_stat(&self, id: &str, path: &str) -> Result<Option<String>> {
+        let url = format!("/containers/{}/archive", escape(id));
+        let asked =
+            self.request(Method::HEAD, &url, &[("path", path)], HeaderMap::new(), Body::empty()).await;
+        match asked {
+            Ok(answer) => {
+                let stat = answer.headers().get("X-Docker-Container-Path-Stat");
+                Ok(stat.and_then(|value| value.to_str().ok()).map(str::to_owned))
+            }
+            Err(Error::Api { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `GET /containers/{id}/export`: a tar stream of the whole file system.
+    pub async fn container_export(&self, id: &str) -> Result<Exposed> {
+        let path = format!("/containers/{}/export", escape(id));
+        self.request(Method::GET, &path, &[], HeaderMap::new(), Body::empty()).await
+    }
+
+    /// `POST /auth`
+    pub async fn login(&self, account: &AuthConfig) -> Result<AuthAnswer> {
+        self.post("/auth", &[], account).await
+    }
+
     /// `PUT /containers/{id}/archive`: unpacks a tar stream into the folder `path`.
     pub async fn archive_put(&self, id: &str, query: Query<'_>, tar: Body) -> Result<()> {
         let url = format!("/containers/{}/archive", escape(id));

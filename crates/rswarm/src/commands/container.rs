@@ -2,7 +2,10 @@
 
 use super::{each, inspect};
 use crate::{
-    cli::{Container, ExecArgs, KillArgs, LogsArgs, PsArgs, RmArgs, RunArgs, StopArgs},
+    cli::{
+        AttachArgs, Container, ExecArgs, KillArgs, LogsArgs, Names, PsArgs, RmArgs, RunArgs, StartArgs,
+        StopArgs,
+    },
     list::{self, List},
     output, terminal,
 };
@@ -23,7 +26,7 @@ pub(crate) async fn command(client: &Client, command: Container) -> Result<ExitC
         Container::Run(args) => return run(client, args).await,
         Container::Exec(args) => return exec(client, args).await,
         Container::Logs(args) => logs(client, "containers", &args).await?,
-        Container::Stop(args) => stop(client, &args).await?,
+        Container::Stop(args) => stop(client, &args, "stop").await?,
         Container::Kill(args) => kill(client, &args).await?,
         Container::Rm(args) => rm(client, &args).await?,
         Container::Inspect(args) => inspect(client, "containers", &args).await?,
@@ -246,11 +249,62 @@ pub(crate) async fn logs(client: &Client, base: &str, args: &LogsArgs) -> Result
     print(StreamReader::new(body), raw).await
 }
 
-pub(crate) async fn stop(client: &Client, args: &StopArgs) -> Result<()> {
+pub(crate) async fn start(client: &Client, args: &StartArgs) -> Result<ExitCode> {
+    if !args.attach {
+        act(client, &args.containers, "start").await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let [container] = args.containers.as_slice() else {
+        bail!("you cannot start and attach multiple containers at once")
+    };
+    let tty = client.container(container).await?.config.tty;
+    let streams =
+        client.container_attach(container, &[("stream", "1"), ("stdout", "1"), ("stderr", "1")]).await?;
+    let waiting = client.container_wait(container, "next-exit").await?;
+    client.container_act(container, "start", &[]).await?;
+    pump(streams, tty, false).await?;
+    Ok(exit_code(Client::wait_answer(waiting).await?.status_code))
+}
+
+pub(crate) async fn attach(client: &Client, args: &AttachArgs) -> Result<ExitCode> {
+    let container = client.container(&args.container).await?;
+    if !container.state.running {
+        bail!("You cannot attach to a stopped container, start it first");
+    }
+    let (tty, stdin) = (container.config.tty, container.config.open_stdin && !args.no_stdin);
+    let mut query = vec![("stream", "1"), ("stdout", "1"), ("stderr", "1")];
+    if stdin {
+        query.push(("stdin", "1"));
+    }
+    let streams = client.container_attach(&args.container, &query).await?;
+    let waiting = client.container_wait(&args.container, "not-running").await?;
+    let _raw = terminal::raw_if(tty && stdin)?;
+    if tty {
+        resize(client, "containers", &args.container).await;
+    }
+    pump(streams, tty, stdin).await?;
+    Ok(exit_code(Client::wait_answer(waiting).await?.status_code))
+}
+
+/// Does one thing without a parameter to each of several containers.
+pub(crate) async fn act(client: &Client, names: &[String], action: &str) -> Result<()> {
+    each(names, async |name| Ok(client.container_act(name, action, &[]).await?)).await
+}
+
+pub(crate) async fn wait(client: &Client, args: &Names) -> Result<()> {
+    for name in &args.names {
+        let waiting = client.container_wait(name, "not-running").await?;
+        output::line(&Client::wait_answer(waiting).await?.status_code.to_string())?;
+    }
+    Ok(())
+}
+
+/// `action` is `stop` or `restart`.
+pub(crate) async fn stop(client: &Client, args: &StopArgs, action: &str) -> Result<()> {
     let time = args.time.map(|t| t.to_string());
     let query: Vec<(&str, &str)> = time.iter().map(|t| ("t", t.as_str())).collect();
     let query = &query;
-    each(&args.containers, async |name| Ok(client.container_act(name, "stop", query).await?)).await
+    each(&args.containers, async |name| Ok(client.container_act(name, action, query).await?)).await
 }
 
 pub(crate) async fn kill(client: &Client, args: &KillArgs) -> Result<()> {

@@ -2,17 +2,23 @@
 
 use super::{each, inspect};
 use crate::{
-    cli::{Image, ImportArgs, ListArgs, LoadArgs, PullArgs, TagArgs},
+    cli::{
+        CommitArgs, ExportArgs, HistoryArgs, Image, ImportArgs, ListArgs, LoadArgs, PullArgs, SaveArgs,
+        TagArgs,
+    },
     list::{self, List},
     output,
 };
 use anyhow::{Context, Result, bail};
+use axum::http::HeaderMap;
 use docker_api::{
-    client::{Client, JsonLines},
+    client::{Client, JsonLines, registry_auth},
     types,
 };
-use std::path::Path;
-use tokio_util::io::ReaderStream;
+use futures::TryStreamExt;
+use http_body_util::BodyExt;
+use std::{io::IsTerminal, path::Path};
+use tokio_util::io::{ReaderStream, StreamReader};
 
 pub(crate) async fn run(client: &Client, command: Image) -> Result<()> {
     match command {
@@ -77,9 +83,97 @@ pub(crate) async fn pull(client: &Client, args: &PullArgs) -> Result<()> {
         Some((repo, digest)) => (repo, digest),
         None => split_tag(&args.image),
     };
-    let lines = client.image_pull(&[("fromImage", repo), ("tag", tag)], Default::default()).await?;
+    let lines = client.image_pull(&[("fromImage", repo), ("tag", tag)], credentials(&args.image)?).await?;
     show(lines, args.quiet).await?;
     if args.quiet { output::line(&args.image) } else { Ok(()) }
+}
+
+/// Returns the header that proves our account at an image's registry.
+fn credentials(image: &str) -> Result<HeaderMap> {
+    let account = super::login::account(image)?;
+    let header = account.map(|account| registry_auth(&account)).transpose()?;
+    Ok(header.into_iter().collect())
+}
+
+pub(crate) async fn push(client: &Client, args: &PullArgs) -> Result<()> {
+    let (repo, tag) = split_tag(&args.image);
+    // Docker's API wants the header even when it is empty.
+    let mut headers = credentials(&args.image)?;
+    if headers.is_empty() {
+        headers.extend([registry_auth(&types::AuthConfig::default())?]);
+    }
+    show(client.image_push(repo, tag, headers).await?, args.quiet).await
+}
+
+pub(crate) async fn save(client: &Client, args: &SaveArgs) -> Result<()> {
+    let names: Vec<&str> = args.images.iter().map(String::as_str).collect();
+    download(client.image_save(&names).await?, args.output.as_deref()).await
+}
+
+pub(crate) async fn export(client: &Client, args: &ExportArgs) -> Result<()> {
+    download(client.container_export(&args.container).await?, args.output.as_deref()).await
+}
+
+/// Writes an answer to a file, whole or not at all, or to standard output.
+async fn download(answer: docker_api::client::Exposed, path: Option<&Path>) -> Result<()> {
+    let body = answer.into_body().into_data_stream().map_err(std::io::Error::other);
+    let mut body = StreamReader::new(body);
+    let Some(path) = path else {
+        if std::io::stdout().is_terminal() {
+            bail!("cowardly refusing to save to a terminal. Use the -o flag or redirect");
+        }
+        tokio::io::copy(&mut body, &mut tokio::io::stdout()).await.context("the archive was cut")?;
+        return Ok(());
+    };
+    let part = path.with_extension("part");
+    let written = async {
+        let mut file = tokio::fs::File::create(&part).await?;
+        tokio::io::copy(&mut body, &mut file).await?;
+        file.sync_all().await?;
+        tokio::fs::rename(&part, path).await
+    };
+    let written = written.await;
+    if written.is_err() {
+        // The first error is the one to tell.
+        drop(tokio::fs::remove_file(&part).await);
+    }
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+pub(crate) async fn commit(client: &Client, args: &CommitArgs) -> Result<()> {
+    let mut query = vec![("container", args.container.as_str())];
+    if let Some(reference) = &args.reference {
+        let (repo, tag) = split_tag(reference);
+        query.extend([("repo", repo), ("tag", tag)]);
+    }
+    query.push(("author", args.author.as_deref().unwrap_or_default()));
+    query.push(("comment", args.message.as_deref().unwrap_or_default()));
+    query.push(("pause", if args.no_pause { "0" } else { "1" }));
+    query.extend(args.change.iter().map(|c| ("changes", c.as_str())));
+    let made: types::Created = client.post("/commit", &query, &serde_json::json!({})).await?;
+    output::line(&made.id)
+}
+
+pub(crate) async fn history(client: &Client, args: &HistoryArgs) -> Result<()> {
+    let mut table = List::new(&[
+        ("IMAGE", "ID"),
+        ("CREATED", "CreatedSince"),
+        ("CREATED BY", "CreatedBy"),
+        ("SIZE", "Size"),
+        ("COMMENT", "Comment"),
+    ]);
+    let now = list::now().0 / 1_000_000_000;
+    for step in client.image_history(&args.image).await? {
+        let age = std::time::Duration::from_secs(u64::try_from(now - step.created).unwrap_or(0));
+        table.row(vec![
+            step.id.trim_start_matches("sha256:").chars().take(12).collect(),
+            format!("{} ago", list::human(age)),
+            step.created_by.chars().take(45).collect(),
+            list::size(u64::try_from(step.size).unwrap_or(0)),
+            step.comment,
+        ]);
+    }
+    table.print(&args.list)
 }
 
 pub(crate) async fn load(client: &Client, args: &LoadArgs) -> Result<()> {

@@ -2,8 +2,11 @@
 
 pub(crate) mod cluster;
 pub(crate) mod container;
+pub(crate) mod copy;
 pub(crate) mod deploy;
 pub(crate) mod image;
+pub(crate) mod login;
+pub(crate) mod look;
 pub(crate) mod objects;
 pub(crate) mod service;
 pub(crate) mod system;

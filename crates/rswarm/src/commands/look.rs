@@ -1,0 +1,133 @@
+//! Looking at containers and at what happens: `top port diff stats events`.
+
+use crate::{
+    cli::{EventsArgs, ListArgs, StatsArgs},
+    list::{self, List},
+    output,
+};
+use anyhow::{Context, Result};
+use docker_api::{client::Client, types};
+use serde_json::Value;
+use std::time::Duration;
+
+pub(crate) async fn top(client: &Client, container: &str) -> Result<()> {
+    let top: types::ContainerTop = client.get(&path(container, "top"), &[]).await?;
+    let rows: Vec<&Vec<String>> = std::iter::once(&top.titles).chain(&top.processes).collect();
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
+    for row in &rows {
+        let cells = row.iter().enumerate().map(|(n, cell)| format!("{cell:<0$}", width(n)));
+        output::line(cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+fn path(container: &str, what: &str) -> String {
+    format!("/containers/{}/{what}", super::escape(container))
+}
+
+pub(crate) async fn port(client: &Client, container: &str) -> Result<()> {
+    let container: Value = client.get(&path(container, "json"), &[]).await?;
+    let ports = container.pointer("/NetworkSettings/Ports").and_then(Value::as_object);
+    for (port, bindings) in ports.into_iter().flatten() {
+        for binding in bindings.as_array().into_iter().flatten() {
+            let text = |name: &str| binding[name].as_str().unwrap_or_default();
+            output::line(&format!("{port} -> {}:{}", text("HostIp"), text("HostPort")))?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn diff(client: &Client, container: &str) -> Result<()> {
+    let changes: Vec<types::ContainerChange> = client.get(&path(container, "changes"), &[]).await?;
+    for change in changes {
+        let kind = match change.kind {
+            0 => 'C',
+            1 => 'A',
+            _ => 'D',
+        };
+        output::line(&format!("{kind} {}", change.path))?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn stats(client: &Client, args: &StatsArgs) -> Result<()> {
+    loop {
+        let mut names = args.containers.clone();
+        if names.is_empty() {
+            names = client.containers(&[]).await?.into_iter().map(|c| c.id).collect();
+        }
+        let mut table = List::new(&[
+            ("CONTAINER ID", "ID"),
+            ("NAME", "Name"),
+            ("CPU %", "CPUPerc"),
+            ("MEM USAGE / LIMIT", "MemUsage"),
+            ("MEM %", "MemPerc"),
+            ("NET I/O", "NetIO"),
+            ("PIDS", "PIDs"),
+        ]);
+        for name in &names {
+            // Two samples of the daemon, a second apart: a share of the processor is of a time.
+            let sample: Value = client.get(&path(name, "stats"), &[("stream", "0")]).await?;
+            table.row(sample_row(&sample));
+        }
+        table.print(&ListArgs { quiet: false, format: args.format.clone(), filter: Vec::new() })?;
+        if args.no_stream {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Source: docker CLI `cli/command/container/stats_helpers.go`.
+fn sample_row(sample: &Value) -> Vec<String> {
+    let number = |path: &str| sample.pointer(path).and_then(Value::as_f64).unwrap_or(0.0);
+    let cpu = number("/cpu_stats/cpu_usage/total_usage") - number("/precpu_stats/cpu_usage/total_usage");
+    let system = number("/cpu_stats/system_cpu_usage") - number("/precpu_stats/system_cpu_usage");
+    let share = if system > 0.0 { cpu / system * number("/cpu_stats/online_cpus") * 100.0 } else { 0.0 };
+    let (used, limit) = (number("/memory_stats/usage"), number("/memory_stats/limit"));
+    let networks = sample["networks"].as_object();
+    let total =
+        |name: &str| -> u64 { networks.into_iter().flatten().filter_map(|(_, of)| of[name].as_u64()).sum() };
+    let text = |path: &str| sample.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    vec![
+        text("/id").chars().take(12).collect(),
+        text("/name").trim_start_matches('/').to_owned(),
+        format!("{share:.2}%"),
+        format!("{} / {}", list::size(used as u64), list::size(limit as u64)),
+        format!("{:.2}%", if limit > 0.0 { used / limit * 100.0 } else { 0.0 }),
+        format!("{} / {}", list::size(total("rx_bytes")), list::size(total("tx_bytes"))),
+        format!("{}", number("/pids_stats/current")),
+    ]
+}
+
+pub(crate) async fn events(client: &Client, args: &EventsArgs) -> Result<()> {
+    let filters = list::filters(&args.filter)?;
+    let moment = |text: &Option<String>| text.as_deref().map(moment).transpose();
+    let (since, until) = (moment(&args.since)?, moment(&args.until)?);
+    let mut query = vec![("filters", filters.as_str())];
+    query.extend(since.as_deref().map(|since| ("since", since)));
+    query.extend(until.as_deref().map(|until| ("until", until)));
+    let mut events = client.events(&query).await?;
+    while let Some(event) = events.next().await {
+        let event = event?;
+        if let Some(format) = &args.format {
+            output::line(&list::render(format, &serde_json::to_value(&event)?)?)?;
+            continue;
+        }
+        let at = time::OffsetDateTime::from_unix_timestamp_nanos(event.time_nano.into())?;
+        let at = at.format(&time::format_description::well_known::Rfc3339)?;
+        let attributes = event.actor.attributes.iter().map(|(key, value)| format!("{key}={value}"));
+        let attributes = attributes.collect::<Vec<_>>().join(", ");
+        output::line(&format!("{at} {} {} {} ({attributes})", event.kind, event.action, event.actor.id))?;
+    }
+    Ok(())
+}
+
+/// Reads `10m` (ago), or passes on what the daemon reads.
+fn moment(text: &str) -> Result<String> {
+    let Ok(ago) = crate::cli::parse_duration(text) else { return Ok(text.to_owned()) };
+    let nanos = i64::try_from(ago.as_nanos()).context("too long ago")?;
+    let at = list::now().0 - nanos;
+    Ok(format!("{}.{:09}", at.div_euclid(1_000_000_000), at.rem_euclid(1_000_000_000)))
+}

@@ -1,0 +1,91 @@
+//! Our own words for what Docker's CLI does on one host; what they do is tried with Docker's in `docker_engine`.
+
+use crate::{SOON, lab, load_hello};
+use std::{fs, os::unix::fs::symlink};
+use testkit::wait_for;
+
+#[test]
+fn containers_are_started_looked_at_copied_committed_and_exported() {
+    let mut lab = lab(1);
+    load_hello(&lab, 1);
+    let ok = |args: &[&str]| lab.rswarm(1, args).ok();
+    ok(&["run", "-d", "--name", "web", "-p", "8090:80", "rswarm/hello", "web"]);
+    assert!(ok(&["port", "web"]).contains("80/tcp -> 0.0.0.0:8090"));
+    assert!(ok(&["top", "web"]).contains("/hello web"));
+    assert!(ok(&["stats", "--no-stream", "--format", "{{.Name}}", "web"]).contains("web"));
+    ok(&["pause", "web"]);
+    assert!(ok(&["ps"]).contains("(Paused)"));
+    ok(&["unpause", "web"]);
+    ok(&["rename", "web", "web2"]);
+
+    // Into a folder, under another name, a whole folder, and back.
+    let here = lab.dir().join("here");
+    fs::create_dir_all(here.join("sub")).expect("a folder");
+    fs::write(here.join("sub/file"), "content").expect("a file");
+    symlink("/etc/hostname", here.join("sub/link")).expect("a link");
+    let (file, folder) =
+        (here.join("sub/file").display().to_string(), here.join("sub").display().to_string());
+    ok(&["cp", &file, "web2:/tmp"]);
+    ok(&["cp", &file, "web2:/tmp/other"]);
+    ok(&["cp", &folder, "web2:/data"]);
+    let diff = ok(&["diff", "web2"]);
+    for line in ["A /tmp/file", "A /tmp/other", "A /data/sub/file", "A /data/sub/link"] {
+        assert!(diff.lines().any(|l| l == line), "{line} is missing in {diff}");
+    }
+    let back = lab.dir().join("back").display().to_string();
+    ok(&["cp", "web2:/tmp/other", &back]);
+    assert_eq!(fs::read_to_string(&back).expect("the copy"), "content");
+    let there = lab.dir().join("there");
+    fs::create_dir(&there).expect("a folder");
+    ok(&["cp", "web2:/data/sub", &there.display().to_string()]);
+    assert_eq!(fs::read_to_string(there.join("sub/file")).expect("the copy"), "content");
+    assert_eq!(
+        fs::read_link(there.join("sub/link")).expect("the link"),
+        std::path::Path::new("/etc/hostname")
+    );
+    let missing = lab.rswarm(1, &["cp", "web2:/nope", &back]).fails();
+    assert!(missing.contains("Could not find the file /nope in container web2"), "{missing}");
+
+    ok(&["commit", "-m", "hi", "-c", "ENV A=1", "web2", "snap:1"]);
+    assert!(ok(&["history", "snap:1"]).contains("hi"));
+    let (tar, image) = (lab.dir().join("root.tar"), lab.dir().join("snap.tar"));
+    ok(&["export", "-o", &tar.display().to_string(), "web2"]);
+    ok(&["save", "-o", &image.display().to_string(), "snap:1"]);
+    assert!(fs::metadata(&tar).expect("a tar").len() > 1 << 20);
+    ok(&["image", "rm", "snap:1"]);
+    assert!(ok(&["load", "-i", &image.display().to_string()]).contains("snap:1"));
+
+    ok(&["stop", "web2"]);
+    ok(&["start", "web2"]);
+    ok(&["restart", "-t", "1", "web2"]);
+    ok(&["kill", "web2"]);
+    assert_eq!(ok(&["wait", "web2"]).trim(), "137");
+    ok(&["rm", "web2"]);
+    let events = ok(&[
+        "events",
+        "--since",
+        "10m",
+        "--until",
+        "0s",
+        "--filter",
+        "type=container",
+        "--format",
+        "{{.Action}}",
+    ]);
+    for action in
+        ["create", "start", "pause", "unpause", "rename", "commit", "stop", "restart", "kill", "destroy"]
+    {
+        assert!(events.lines().any(|l| l == action), "{action} is missing in {events}");
+    }
+    wait_for("the port to be free", SOON, || {
+        if lab.http(1, 8090).is_err() { Ok(()) } else { Err(String::new()) }
+    });
+}
+
+#[test]
+fn an_account_that_no_registry_takes_is_not_kept() {
+    let lab = lab(1);
+    let refused = lab.rswarm(1, &["login", "-u", "me", "-p", "secret", "127.0.0.1:9"]).fails();
+    assert!(refused.contains("127.0.0.1:9"), "{refused}");
+    assert!(!lab.dir().join(".docker/config.json").exists());
+}
