@@ -25,7 +25,7 @@ pub(crate) fn error(error: &anyhow::Error) {
 /// Writes a question to standard output, without ending the line.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub(crate) fn prompt(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     write!(out, "{text}").and_then(|()| out.flush()).context("cannot write to standard output")
