@@ -46,11 +46,40 @@ pub(crate) async fn create(engine: &Engine, mut config: ContainerConfig) -> Resu
             return Err(e);
         }
     };
-    let created = Created { id: id.clone(), warnings: vec![] };
+    let created = Created { id: id.clone(), warnings: discarded_limits(&owner).await? };
     engine.publish(container_event(&owner.container, "create", []));
     inner.tasks.spawn(owner.run());
     tracing::info!(container.id = %id, "container created");
     Ok(created)
+}
+
+/// Tells an ordinary user, whose containers run without the limits that the kernel keeps from them, which these are.
+async fn discarded_limits(owner: &Owner) -> Result<Vec<String>> {
+    let asked = &owner.container.config.host.resources;
+    let cpu = asked.cpu_nanos > 0 || asked.cpu_period > 0 || asked.cpu_quota != 0;
+    let cpuset = !asked.cpuset_cpus.is_empty() || !asked.cpuset_mems.is_empty();
+    let memory = asked.memory_bytes > 0 || asked.memory_reservation_bytes > 0;
+    let discarded = [
+        (memory, "memory limit capabilities or the cgroup is not mounted. Limitation discarded."),
+        (cpu, "CPU CFS scheduler or the cgroup is not mounted. CPU period/quota discarded."),
+        (asked.cpu_shares > 0, "CPU shares or the cgroup is not mounted. Shares discarded."),
+        (cpuset, "cpuset or the cgroup is not mounted. CPUset discarded."),
+        (
+            asked.pids_limit.is_some_and(|n| n > 0),
+            "PIDs limit capabilities or the cgroup is not mounted. PIDs limit discarded.",
+        ),
+    ];
+    let texts = discarded.iter().filter(|(asked, _)| *asked);
+    let texts: Vec<_> = texts.map(|(_, text)| format!("Your kernel does not support {text}")).collect();
+    if texts.is_empty() || !owner.engine.inner.userns_squash {
+        return Ok(vec![]); // root is refused at the start instead
+    }
+    let (cgroup, limits) = (owner.cgroup(), spec::limits(asked)?);
+    crate::blocking(move || match runtime::cgroup::try_limits(&cgroup, &limits) {
+        Ok(()) => Ok(vec![]),
+        Err(_) => Ok(texts),
+    })
+    .await
 }
 
 fn reserve_name(engine: &Engine, wanted: Option<&str>, id: &str) -> Result<String> {
@@ -207,6 +236,27 @@ fn make_folder(
     }
     let others = |other: &str| Ok(mounts::shareable(&*engine.inspect(other)?));
     let realised = mounts::Plan::of(&config, others)?.realise(engine)?;
+    let points = realised.iter().map(|r| r.point.clone()).collect();
+    let made = fill(engine, dir, id, name, config, image_id, networks, layers, realised);
+    if made.is_err() {
+        mounts::remove_anonymous(engine, points);
+    }
+    made
+}
+
+/// Fills the new volumes and writes the record.
+#[expect(clippy::too_many_arguments, reason = "everything a container is made of, used once")]
+fn fill(
+    engine: &Engine,
+    dir: &Path,
+    id: &str,
+    name: String,
+    config: ContainerConfig,
+    image_id: String,
+    networks: BTreeMap<String, Endpoint>,
+    layers: Vec<PathBuf>,
+    realised: Vec<mounts::Realised>,
+) -> Result<Container> {
     let lower = Layers { folders: layers };
     for mount in realised.iter().filter(|m| m.copy_up) {
         copy_up::copy_up(&lower, &mount.point.destination, &mount.point.source, engine.inner.userns_squash)

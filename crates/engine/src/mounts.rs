@@ -134,16 +134,21 @@ impl Plan {
             match realise(engine, wanted) {
                 Ok(one) => made.push(one),
                 Err(e) => {
-                    for one in made.iter().filter(|m: &&Realised| m.point.anonymous) {
-                        if let Err(e) = engine.inner.volumes.remove(&one.point.name, true) {
-                            tracing::warn!(error = %e, "anonymous volume could not be removed");
-                        }
-                    }
+                    remove_anonymous(engine, made.into_iter().map(|m: Realised| m.point).collect());
                     return Err(e);
                 }
             }
         }
         Ok(made)
+    }
+}
+
+/// Takes back the volumes that were made for a container that did not come to be. Blocking.
+pub(crate) fn remove_anonymous(engine: &Engine, points: Vec<MountPoint>) {
+    for point in points.into_iter().filter(|p| p.anonymous) {
+        if let Err(e) = engine.inner.volumes.remove(&point.name, true) {
+            tracing::warn!(volume = %point.name, error = %e, "anonymous volume could not be removed");
+        }
     }
 }
 

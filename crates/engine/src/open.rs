@@ -52,8 +52,8 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
     };
     let engine = Engine { inner: Arc::new(inner) };
     let known = engine.clone();
-    let containers = crate::blocking(move || read_containers(&known.inner)).await?;
-    let ids: BTreeSet<String> = containers.iter().map(|c| c.id.clone()).collect();
+    let Found { containers, unreadable } = crate::blocking(move || read_containers(&known.inner)).await?;
+    let ids: BTreeSet<String> = containers.iter().map(|c| c.id.clone()).chain(unreadable).collect();
     let sandboxes =
         engine.inner.network.sandboxes().await.map_err(local_network::failed("list sandboxes"))?;
     let sandboxes: BTreeMap<String, network::SandboxInfo> =
@@ -79,24 +79,33 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
     Ok(engine)
 }
 
+/// What the containers' folder holds.
+#[derive(Debug, Default)]
+struct Found {
+    containers: Vec<Container>,
+    /// Ids of those whose record cannot be understood: nothing of them is touched.
+    unreadable: Vec<String>,
+}
+
 /// Returns the containers on disk; removes folders that are not whole.
-fn read_containers(inner: &Inner) -> Result<Vec<Container>> {
+fn read_containers(inner: &Inner) -> Result<Found> {
     let root = inner.data_root.join("containers");
-    let mut containers = Vec::new();
+    let mut found = Found::default();
     for entry in fs::read_dir(&root).map_err(Error::io("list", &root))? {
         let dir = entry.map_err(Error::io("list", &root))?.path();
         match read_container(&dir) {
-            Ok(Some(container)) => containers.push(container),
-            Ok(None) => {
-                tracing::info!(path = %dir.display(), "half-made container removed");
-                remove_tree(&dir).map_err(Error::io("remove", &dir))?;
-            }
+            Ok(Some(container)) => found.containers.push(container),
+            Ok(None) => match remove_tree(&dir) {
+                Ok(()) => tracing::info!(path = %dir.display(), "half-made container removed"),
+                Err(e) => tracing::warn!(path = %dir.display(), error = %e, "folder not removed"),
+            },
             Err(e) => {
-                tracing::error!(path = %dir.display(), error = %e, "container cannot be read and is left alone")
+                tracing::error!(path = %dir.display(), error = %e, "container cannot be read and is left alone");
+                found.unreadable.extend(dir.file_name().map(|id| id.to_string_lossy().into_owned()));
             }
         }
     }
-    Ok(containers)
+    Ok(found)
 }
 
 /// `None` = it was being made or removed.
@@ -202,12 +211,18 @@ async fn recover(mut owner: Owner, sandboxes: &BTreeMap<String, network::Sandbox
         }
         return owner;
     }
-    let idle = !owner.gone && !owner.container.state.is_running() && owner.restart_at.is_none();
-    let was_up = was_running || owner.container.state.status == Status::Restarting;
-    let ran_before =
-        owner.container.state.started_at.is_some() || owner.container.state.status == Status::Restarting;
+    if owner.gone || was_running || owner.container.state.is_running() {
+        return owner; // if it has ended meanwhile, that was judged above
+    }
+    let was_waiting = owner.container.state.status == Status::Restarting;
+    let ran_before = was_waiting || owner.container.state.started_at.is_some();
     let host = &owner.container.config.host;
-    if idle && ran_before && restart::at_open(host.restart, owner.container.manually_stopped, was_up) {
+    if host.auto_remove {
+        // Whoever made it waited for its end, and is gone with the daemon it asked.
+        if let Err(e) = owner.remove_now(RemoveOptions { force: true, volumes: true }).await {
+            tracing::warn!(container.id = %owner.container.id, error = %e, "container not removed");
+        }
+    } else if ran_before && restart::at_open(host.restart, owner.container.manually_stopped, was_waiting) {
         owner.restart_at = Some(Instant::now());
         owner.container.state.status = Status::Restarting;
         owner.publish();

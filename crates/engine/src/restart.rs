@@ -45,13 +45,14 @@ impl Backoff {
     }
 }
 
-/// Returns true if a container that is down when the engine opens is to be started.
-pub(crate) fn at_open(policy: RestartPolicy, manually_stopped: bool, was_running: bool) -> bool {
+/// Returns true if a container that was down already when the last engine went is to be started by the next one.
+/// `was_waiting`: a restart was due. One that ended in between is judged by [`Backoff::after_exit`], as any end is.
+pub(crate) fn at_open(policy: RestartPolicy, manually_stopped: bool, was_waiting: bool) -> bool {
     match policy {
         RestartPolicy::No => false,
         RestartPolicy::Always => true,
         RestartPolicy::UnlessStopped => !manually_stopped,
-        RestartPolicy::OnFailure { .. } => was_running && !manually_stopped,
+        RestartPolicy::OnFailure { .. } => was_waiting && !manually_stopped,
     }
 }
 

@@ -1,9 +1,11 @@
-//! Host ports of sandboxes: chosen, and held by a bound socket so that no process of the host takes them
+//! Host ports of sandboxes: chosen, and held by a socket so that no process of the host takes them
 //! meanwhile. Packets never reach that socket: nftables leads them away first.
 
 use crate::spec::{Error, PortBinding};
 use model::Protocol;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, setsockopt, socket, sockopt,
+};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
@@ -125,6 +127,10 @@ fn hold(binding: &PortBinding, address: Ipv4Addr) -> Result<Option<OwnedFd>, Err
     }
     let [a, b, c, d] = address.octets();
     bind(fd.as_raw_fd(), &SockaddrIn::new(a, b, c, d, port)).map_err(failed)?;
+    if binding.protocol == Protocol::Tcp {
+        // A socket that is only bound would share the port with a server that reuses addresses, as most do.
+        listen(&fd, Backlog::new(0).map_err(failed)?).map_err(failed)?;
+    }
     Ok(Some(fd))
 }
 

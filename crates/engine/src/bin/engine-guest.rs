@@ -58,6 +58,13 @@ async fn take(verb: &str, operand: &str) -> io::Result<Option<u8>> {
         "on" => on_signal(operand)?,
         "ignore" => drop(signal(kind(operand)?)?),
         "serve" => serve(operand).await?,
+        "fetch" => {
+            use tokio::io::AsyncReadExt;
+            let mut answer = String::new();
+            tokio::net::TcpStream::connect(operand).await?.read_to_string(&mut answer).await?;
+            print!("{answer}");
+        }
+        "remove" => fs::remove_file(operand)?,
         "eat" => eat(operand)?,
         "park" => std::future::pending().await,
         "exit" => return operand.parse().map(Some).map_err(io::Error::other),

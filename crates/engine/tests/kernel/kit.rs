@@ -1,11 +1,12 @@
 //! A host for tests: roots in a temporary folder, a network namespace of its own, an image that holds the test guest,
 //! and a daemon (an engine with its network service) that can be shut down, killed, and started again.
 
+use crate::inventory::new_netns;
 use engine::{
     AttachOptions, Container, ContainerConfig, Created, Engine, Error, ExecConfig, ExecStart, ListOptions,
     LogOptions, LogStream, NetworkMode, Options, RemoveOptions, Streams, WaitCondition, Wanted,
 };
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, setns};
 use std::{
     fs::{self, File},
     os::fd::AsRawFd,
@@ -139,6 +140,12 @@ impl Host {
         last.block_on(network.shutdown());
     }
 
+    /// As after a boot: nothing of the old network is there.
+    pub(crate) fn new_netns(&mut self) {
+        assert!(self.daemon.is_none(), "a daemon runs");
+        self.netns = new_netns();
+    }
+
     /// Waits for what `work` does with the engine.
     #[track_caller]
     pub(crate) fn on<T>(&self, work: impl AsyncFnOnce(Engine) -> T) -> T {
@@ -146,10 +153,6 @@ impl Host {
         let work = work(daemon.engine.clone());
         let result = daemon.runtime.block_on(async { tokio::time::timeout(DEADLINE, work).await });
         result.expect("not in time")
-    }
-
-    pub(crate) fn network(&self) -> network::Network {
-        self.daemon.as_ref().expect("a daemon runs").network.clone()
     }
 
     // ---- places ----
@@ -168,6 +171,11 @@ impl Host {
     /// Makes the file that a guest waits for.
     pub(crate) fn give(&self, name: &str) {
         File::create(self.path("shared").join(name)).unwrap();
+    }
+
+    /// Removes it again.
+    pub(crate) fn take(&self, name: &str) {
+        fs::remove_file(self.path("shared").join(name)).unwrap();
     }
 
     /// The cgroup of all its containers.
@@ -355,6 +363,17 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until what is found is what is expected, and tells the difference if it never is.
+#[track_caller]
+pub(crate) fn becomes<T: PartialEq + std::fmt::Debug>(expected: &T, mut found: impl FnMut() -> T) {
+    let until = Instant::now() + DEADLINE / 2;
+    let mut last = found();
+    while last != *expected && Instant::now() < until {
+        last = found();
+    }
+    assert_eq!(last, *expected);
+}
+
 /// An error with all its causes.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -398,40 +417,4 @@ fn pack() -> Vec<u8> {
     add("etc/passwd", 0o644, 0, Some(b"root:x:0:0::/root:/bin/sh\nweb:x:33:33::/var/www:/bin/sh\n"));
     add("etc/group", 0o644, 0, Some(b"root:x:0:\nweb:x:33:\n"));
     tar.into_inner().unwrap()
-}
-
-/// A network namespace with its loopback up.
-fn new_netns() -> File {
-    let made = thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root in their user namespace");
-        take_loopback_up();
-        File::open("/proc/thread-self/ns/net").unwrap()
-    });
-    made.join().unwrap()
-}
-
-/// Sends `RTM_NEWLINK` for link 1 with `IFF_UP`. Source: rtnetlink(7).
-fn take_loopback_up() {
-    use nix::sys::socket::{
-        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
-    };
-    const RTM_NEWLINK: u16 = 16;
-    const REQUEST_ACK: u16 = 1 | 4;
-    const IFF_UP: u32 = 1;
-    let mut message = Vec::new();
-    message.extend(32u32.to_ne_bytes());
-    message.extend(RTM_NEWLINK.to_ne_bytes());
-    message.extend(REQUEST_ACK.to_ne_bytes());
-    message.extend([0; 8]); // sequence, port
-    message.extend([0; 4]); // family, padding, type
-    message.extend(1i32.to_ne_bytes());
-    message.extend(IFF_UP.to_ne_bytes());
-    message.extend(IFF_UP.to_ne_bytes());
-    let netlink =
-        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)
-            .unwrap();
-    sendto(netlink.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty()).unwrap();
-    let mut answer = [0; 1024];
-    recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty()).unwrap();
-    assert_eq!(answer[16..20], [0; 4], "the kernel's answer to `lo up`");
 }

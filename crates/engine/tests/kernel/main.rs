@@ -3,7 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
+mod adoption;
 mod exec;
+mod health;
+mod inventory;
 mod kit;
+mod leftovers;
 mod life;
+mod limits;
+mod networks;
 mod run;
+mod volumes;

@@ -138,6 +138,24 @@ pub fn update(cgroup: &str, resources: &LinuxResources) -> Result<(), Error> {
     group.update(&writes).map_err(|source| failed("limit", cgroup, source))
 }
 
+/// Finds out whether these limits could be set on a cgroup that does not exist yet; leaves nothing.
+///
+/// # Errors
+/// What an ordinary user's container will go without: no cgroup can be made, or one lacks a controller.
+pub fn try_limits(cgroup: &str, resources: &LinuxResources) -> Result<(), Error> {
+    let host = Hierarchies::of_this_host();
+    let invalid =
+        |reason: String| failed("limit", cgroup, io::Error::new(io::ErrorKind::InvalidInput, reason));
+    let writes = limits::writes(resources, host.v2()).map_err(invalid)?;
+    let group = Group::new(cgroup, &host.mounts);
+    let tried = group.create().and_then(|()| {
+        let limited = group.limit(&writes);
+        drop(group.remove());
+        limited
+    });
+    tried.map_err(|source| failed("limit", cgroup, source))
+}
+
 /// Reads what the container uses now.
 ///
 /// # Errors

@@ -1,0 +1,246 @@
+//! Removal leaves nothing, and neither does a daemon that was killed at a bad moment.
+
+use crate::kit::{GUEST, Host, becomes, guest, guest_with};
+use engine::{ContainerFile, Error, NetworkMode, Port, PortBinding, SecretBytes, Status};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Everything of a host that a container could leave behind.
+#[derive(Debug, PartialEq, Eq)]
+struct Inventory {
+    mounts: Vec<String>,
+    cgroups: BTreeSet<PathBuf>,
+    links: Vec<String>,
+    rules: usize,
+    sandboxes: usize,
+    processes: Vec<String>,
+    files: BTreeSet<PathBuf>,
+}
+
+fn inventory(host: &Host) -> Inventory {
+    let mut cgroups = BTreeSet::new();
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten() {
+        walk(&hierarchy.unwrap().path().join(host.cgroup()), &mut |path| path.is_dir(), &mut cgroups);
+    }
+    walk(&Path::new("/sys/fs/cgroup").join(host.cgroup()), &mut |path| path.is_dir(), &mut cgroups);
+    let mut files = BTreeSet::new();
+    let data = host.path("data");
+    // Layers are unpacked once, when the first container needs them; logs of the network's own are not ours.
+    walk(&data, &mut |path| !path.starts_with(data.join("images")), &mut files);
+    walk(&host.path("run"), &mut |_| true, &mut files);
+    Inventory {
+        mounts: host.mounts(),
+        cgroups,
+        links: host.links(),
+        rules: host.rules(),
+        sandboxes: host.on(async |engine| engine.network_service().sandboxes().await.unwrap().len()),
+        processes: host.processes(),
+        files,
+    }
+}
+
+/// Waits until a host without containers has come to rest, and returns what it has then: bridge, image, records.
+fn at_rest(host: &Host) -> Inventory {
+    becomes(&vec!["docker0".to_owned(), "lo".to_owned()], || host.links());
+    becomes(&0, || fs::read_dir(host.path("data/containers")).unwrap().count());
+    becomes(&vec![], || host.audit());
+    inventory(host)
+}
+
+fn walk(path: &Path, wanted: &mut impl FnMut(&Path) -> bool, found: &mut BTreeSet<PathBuf>) {
+    if !path.exists() || !wanted(path) {
+        return;
+    }
+    found.insert(path.to_owned());
+    if path.is_dir() && !path.is_symlink() {
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            walk(&entry.path(), wanted, found);
+        }
+    }
+}
+
+/// A container that uses all there is.
+fn everything(steps: &[&str]) -> engine::ContainerConfig {
+    guest_with(steps, |c| {
+        c.host.network_mode = NetworkMode::Bridge;
+        let container = "80/tcp".parse::<Port>().unwrap();
+        c.host.port_bindings = vec![PortBinding { container, host_ip: None, host_port: None }];
+        c.volumes.insert("/seed".into());
+        drop(c.host.tmpfs.insert("/scratch".into(), String::new()));
+        c.host.files = vec![ContainerFile {
+            target: "/run/secrets/key".into(),
+            uid: 0,
+            gid: 0,
+            mode: 0o400,
+            content: SecretBytes(Arc::from(&b"secret"[..])),
+        }];
+    })
+}
+
+#[test]
+fn removal_leaves_nothing() {
+    let host = Host::new();
+    // The first container brings the bridge and the unpacked image.
+    let first = host.start(everything(&["park"]));
+    host.remove(&first).unwrap();
+    let before = at_rest(&host);
+
+    let ended = host.start(everything(&["say:x", "exit:3"]));
+    host.wait(&ended);
+    let killed = host.start(everything(&["say:ready", "park"]));
+    host.until_said(&killed, "ready\n");
+    host.exec(&killed, &[GUEST, "write:/work/a=x"], "").unwrap();
+    let made = host.create(everything(&["park"]));
+    let broken = host.create(guest_with(&[], |c| c.entrypoint = Some(vec!["/nothing".into()])));
+    host.try_start(&broken).unwrap_err();
+    let full = inventory(&host);
+    assert!(full.files.len() > before.files.len() && full.links.len() > before.links.len(), "{full:#?}");
+    assert!(full.processes.len() > before.processes.len() && full.rules > before.rules, "{full:#?}");
+    for id in [&ended, &killed, &made, &broken] {
+        host.remove(id).unwrap();
+    }
+    becomes(&before, || inventory(&host));
+    assert_eq!(host.audit(), [""; 0]);
+}
+
+#[test]
+fn ended_container_holds_only_its_files() {
+    let host = Host::new();
+    let first = host.start(everything(&["exit:0"]));
+    host.wait(&first);
+    becomes(&vec!["docker0".to_owned(), "lo".to_owned()], || host.links());
+    let before = inventory(&host);
+    host.try_start(&first).unwrap();
+    host.wait(&first);
+    becomes(&before, || inventory(&host));
+}
+
+/// What a daemon that was killed while it made or removed a container can leave.
+#[test]
+fn half_made_folders_are_gone_after_the_next_open() {
+    let mut host = Host::new();
+    let whole = host.create(guest_with(&["park"], |c| c.name = Some("whole".into())));
+    let root = host.path("data/containers");
+    let record = fs::read(root.join(&whole).join("state.json")).unwrap();
+    host.kill_daemon();
+    let id = |digit: &str| digit.repeat(64);
+    for folder in ["a", "b", "c"] {
+        fs::create_dir_all(root.join(id(folder)).join("upper/sub")).unwrap();
+        fs::create_dir_all(root.join(id(folder)).join("work/work")).unwrap();
+    }
+    fs::write(root.join(id("b")).join("config.json"), "{}").unwrap();
+    fs::write(root.join(id("c")).join("state.json"), record).unwrap();
+    fs::write(root.join(id("c")).join("config.new"), "{").unwrap();
+    fs::create_dir_all(root.join(format!(".removed-{}", id("d"))).join("upper")).unwrap();
+    fs::create_dir_all(host.path("run/c").join(id("e"))).unwrap();
+    fs::write(host.path("run/c").join(id("e")).join("plan"), "half").unwrap();
+    fs::create_dir_all(host.path("run/secrets").join(id("f"))).unwrap();
+    host.start_daemon();
+    let left: Vec<_> = fs::read_dir(&root).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, [whole.as_str()]);
+    for folder in ["run/c", "run/secrets"] {
+        assert_eq!(fs::read_dir(host.path(folder)).unwrap().count(), 0, "{folder}");
+    }
+    let status = host.inspect("whole").state.status;
+    assert_eq!(status, Status::Created);
+    host.try_start("whole").unwrap();
+}
+
+#[test]
+fn container_whose_folder_is_gone_is_ended_and_swept() {
+    let mut host = Host::new();
+    let first = host.start(everything(&["park"]));
+    host.remove(&first).unwrap();
+    let before = at_rest(&host);
+    let id = host.start(guest_with(&["park"], |c| c.host.network_mode = NetworkMode::Bridge));
+    let pid = host.pid(&id);
+    host.kill_daemon();
+    fs::remove_dir_all(host.path("data/containers").join(&id)).unwrap();
+    host.start_daemon();
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    becomes(&before, || inventory(&host));
+}
+
+#[test]
+fn record_of_a_run_without_a_trace_of_it_is_an_end() {
+    let mut host = Host::new();
+    let id = host.start(guest(&["park"]));
+    let running = fs::read(host.path("data/containers").join(&id).join("state.json")).unwrap();
+    host.on(async |engine| engine.kill(&id, None).await.unwrap());
+    host.kill_daemon();
+    fs::write(host.path("data/containers").join(&id).join("state.json"), running).unwrap();
+    host.start_daemon();
+    let state = &host.inspect(&id).state;
+    assert_eq!((state.status, state.exit_code, state.pid), (Status::Exited, 137, None));
+    host.try_start(&id).unwrap();
+}
+
+#[test]
+fn run_that_was_never_noted_is_found() {
+    let mut host = Host::new();
+    let id = host.create(guest(&["park"]));
+    let created = fs::read(host.path("data/containers").join(&id).join("state.json")).unwrap();
+    host.try_start(&id).unwrap();
+    let pid = host.pid(&id);
+    host.kill_daemon();
+    fs::write(host.path("data/containers").join(&id).join("state.json"), created).unwrap();
+    host.start_daemon();
+    let state = &host.inspect(&id).state;
+    assert_eq!((state.status, state.pid), (Status::Running, Some(pid)));
+}
+
+#[test]
+fn removal_that_was_cut_is_finished() {
+    let mut host = Host::new();
+    let id = host.create(guest(&["park"]));
+    let path = host.path("data/containers").join(&id).join("state.json");
+    host.kill_daemon();
+    let record = fs::read_to_string(&path).unwrap();
+    fs::write(&path, record.replace(r#""status":"created""#, r#""status":"removing""#)).unwrap();
+    host.start_daemon();
+    host.on(async |engine| assert!(matches!(engine.inspect(&id), Err(Error::NoSuchContainer(_)))));
+}
+
+#[test]
+fn container_that_cannot_be_read_is_left_alone_and_does_not_keep_the_others_from_opening() {
+    let mut host = Host::new();
+    let id = host.start(guest(&["park"]));
+    let other = host.create(guest(&["park"]));
+    let pid = host.pid(&id);
+    let path = host.path("data/containers").join(&id).join("state.json");
+    let record = fs::read(&path).unwrap();
+    host.kill_daemon();
+    fs::write(&path, "{ not json").unwrap();
+    host.start_daemon();
+    assert_eq!(host.inspect(&other).state.status, Status::Created);
+    assert!(Path::new(&format!("/proc/{pid}")).exists(), "what cannot be read is not killed either");
+    host.kill_daemon();
+    fs::write(&path, record).unwrap();
+    host.start_daemon();
+    assert_eq!(host.pid(&id), pid, "once it can be read it is adopted");
+}
+
+#[test]
+fn folder_that_cannot_be_removed_does_not_keep_the_engine_from_opening() {
+    let mut host = Host::new();
+    let id = host.create(guest(&["park"]));
+    host.kill_daemon();
+    let stuck = host.path("data/containers").join(format!(".removed-{}", "a".repeat(64))).join("upper");
+    fs::create_dir_all(&stuck).unwrap();
+    let _mounted = crate::inventory::mount_tmpfs(&stuck);
+    host.start_daemon();
+    assert_eq!(host.inspect(&id).state.status, Status::Created);
+}
+
+#[test]
+fn made_container_that_removes_itself_is_gone_with_its_daemon() {
+    let mut host = Host::new();
+    let id = host.create(guest_with(&["park"], |c| c.host.auto_remove = true));
+    host.kill_daemon();
+    host.start_daemon();
+    host.on(async |engine| assert!(matches!(engine.inspect(&id), Err(Error::NoSuchContainer(_)))));
+}

@@ -1,0 +1,182 @@
+//! Local networks and published ports, seen from the host.
+
+use crate::kit::{Host, becomes, chain, guest_with};
+use engine::{ContainerConfig, EndpointConfig, Error, NetworkConfig, NetworkMode, Port, PortBinding, Status};
+use std::{
+    io::Read,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+/// A container on the bridge that greets on port 80, published on `port` of the host.
+fn server(greeting: &str, port: Option<u16>) -> ContainerConfig {
+    guest_with(&[&format!("serve:80={greeting}")], |c| {
+        c.host.network_mode = NetworkMode::Bridge;
+        c.host.port_bindings = vec![PortBinding {
+            container: "80/tcp".parse::<Port>().unwrap(),
+            host_ip: None,
+            host_port: port,
+        }];
+    })
+}
+
+fn fetch(host: &Host, address: impl Into<IpAddr>, port: u16) -> std::io::Result<String> {
+    let address = SocketAddr::new(address.into(), port);
+    host.inside(|| {
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })
+}
+
+const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const BRIDGE: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 1);
+
+fn address(host: &Host, id: &str, network: &str) -> IpAddr {
+    host.inspect(id).networks[network].address.expect("it has an address")
+}
+
+#[test]
+fn published_port_answers_on_every_address_of_the_host() {
+    let host = Host::new();
+    let id = host.start(server("hello", Some(8080)));
+    host.until_said(&id, "listening\n");
+    for to in [LOCALHOST, BRIDGE] {
+        assert_eq!(fetch(&host, to, 8080).unwrap(), "hello\n", "{to}");
+    }
+    assert_eq!(fetch(&host, address(&host, &id, "bridge"), 80).unwrap(), "hello\n");
+    let ports = &host.inspect(&id).ports;
+    assert_eq!((ports[0].container.to_string().as_str(), ports[0].host_port), ("80/tcp", 8080));
+    host.on(async |engine| engine.kill(&id, None).await.unwrap());
+    assert!(host.inspect(&id).ports.is_empty());
+    assert!(fetch(&host, LOCALHOST, 8080).is_err());
+}
+
+#[test]
+fn free_port_is_chosen_when_none_is_asked_for() {
+    let host = Host::new();
+    let ids = [host.start(server("one", None)), host.start(server("two", None))];
+    let port = |id| host.inspect(id).ports[0].host_port;
+    assert_ne!(port(&ids[0]), port(&ids[1]));
+    for (id, greeting) in ids.iter().zip(["one\n", "two\n"]) {
+        host.until_said(id, "listening\n");
+        assert_eq!(fetch(&host, LOCALHOST, port(id)).unwrap(), greeting);
+    }
+}
+
+#[test]
+fn taken_port_is_named_and_the_refused_container_leaves_nothing() {
+    let host = Host::new();
+    let first = host.start(server("first", Some(8081)));
+    host.until_said(&first, "listening\n");
+    let links = host.links();
+    let second = host.create(server("second", Some(8081)));
+    let error = host.try_start(&second).unwrap_err();
+    assert!(
+        chain(&error).contains("Bind for 0.0.0.0:8081 failed: port is already allocated"),
+        "{}",
+        chain(&error)
+    );
+    let refused = host.inspect(&second);
+    assert_eq!((refused.state.status, refused.state.exit_code), (Status::Created, 128));
+    assert!(refused.state.error.contains("8081") && refused.ports.is_empty(), "{}", refused.state.error);
+    assert_eq!(refused.networks["bridge"].address, None);
+    let sandboxes = host.on(async |engine| engine.network_service().sandboxes().await.unwrap());
+    assert_eq!(sandboxes.iter().map(|s| &s.id).collect::<Vec<_>>(), [&first]);
+    assert_eq!(host.links(), links);
+    assert!(!host.path("run/c").join(&second).exists());
+    assert_eq!(fetch(&host, LOCALHOST, 8081).unwrap(), "first\n");
+    // When the port is free, nothing of the refusal is in the way.
+    host.remove(&first).unwrap();
+    host.try_start(&second).unwrap();
+    host.until_said(&second, "listening\n");
+    assert_eq!(fetch(&host, LOCALHOST, 8081).unwrap(), "second\n");
+    assert_eq!(host.inspect(&second).state.error, "");
+}
+
+#[test]
+fn port_of_a_program_of_the_host_is_refused_and_the_other_way_round() {
+    let host = Host::new();
+    let listener = host.inside(|| TcpListener::bind("0.0.0.0:8082").unwrap());
+    let id = host.create(server("x", Some(8082)));
+    let error = host.try_start(&id).unwrap_err();
+    assert!(chain(&error).contains("0.0.0.0:8082"), "{}", chain(&error));
+    drop(listener);
+    host.try_start(&id).unwrap();
+    let refused = host.inside(|| TcpListener::bind("0.0.0.0:8082").map(drop));
+    assert_eq!(refused.map_err(|e| e.kind()), Err(std::io::ErrorKind::AddrInUse));
+}
+
+#[test]
+fn containers_of_a_network_reach_each_other_and_those_of_another_do_not() {
+    let host = Host::new();
+    let links = host.links();
+    let make = |name: &str| {
+        let config = NetworkConfig { name: name.into(), ..NetworkConfig::default() };
+        host.on(async |engine| engine.network_create(config).await.unwrap())
+    };
+    let (web, back) = (make("web"), make("back"));
+    assert_ne!(web.subnet, back.subnet);
+    let on = |name: &str, steps: &[&str]| {
+        guest_with(steps, |c| c.host.network_mode = NetworkMode::Named(name.into()))
+    };
+    let id = host.start(on("web", &["serve:80=hello"]));
+    host.until_said(&id, "listening\n");
+    let fetch = format!("fetch:{}:80", address(&host, &id, "web"));
+    assert_eq!(host.run(on("web", &[&fetch])).stdout, "hello\n");
+    let stranger = host.start(on("back", &[&fetch]));
+    assert_eq!(host.logs(&stranger).0, "");
+    let in_use = host.on(async |engine| engine.network_remove("web").await.unwrap_err());
+    assert!(matches!(in_use, Error::NetworkInUse { .. }), "{in_use}");
+
+    // One more leg, taken off again.
+    let endpoint = EndpointConfig::default();
+    host.on(async |engine| engine.network_connect("back", &id, endpoint).await.unwrap());
+    let second = format!("fetch:{}:80", address(&host, &id, "back"));
+    assert_eq!(host.run(on("back", &[&second])).stdout, "hello\n");
+    host.on(async |engine| engine.network_disconnect("back", &id).await.unwrap());
+    assert_eq!(host.inspect(&id).networks.keys().collect::<Vec<_>>(), ["web"]);
+
+    for id in [&id, &stranger] {
+        host.remove(id).unwrap();
+    }
+    for name in ["web", "back"] {
+        host.on(async |engine| engine.network_remove(name).await.unwrap());
+    }
+    becomes(&links, || host.links());
+}
+
+#[test]
+fn wanted_address_is_given_and_a_taken_one_refused() {
+    let host = Host::new();
+    let subnet = Some("10.99.0.0/24".parse().unwrap());
+    let config = NetworkConfig { name: "fixed".into(), subnet, ..NetworkConfig::default() };
+    host.on(async |engine| engine.network_create(config).await.unwrap());
+    let config = || {
+        guest_with(&["park"], |c| {
+            c.host.network_mode = NetworkMode::Named("fixed".into());
+            let ipv4_address = Some("10.99.0.7".parse().unwrap());
+            let endpoint = EndpointConfig { ipv4_address, ..EndpointConfig::default() };
+            drop(c.endpoints.insert("fixed".into(), endpoint));
+        })
+    };
+    let id = host.start(config());
+    assert_eq!(address(&host, &id, "fixed").to_string(), "10.99.0.7");
+    let error = host.start_error(config());
+    assert!(chain(&error).contains("10.99.0.7"), "{}", chain(&error));
+}
+
+#[test]
+fn network_of_another_container_is_shared() {
+    let host = Host::new();
+    let id = host.start(server("mine", None));
+    host.until_said(&id, "listening\n");
+    let sharing =
+        guest_with(&["fetch:127.0.0.1:80"], |c| c.host.network_mode = NetworkMode::Container(id.clone()));
+    assert_eq!(host.run(sharing).stdout, "mine\n");
+    host.on(async |engine| engine.kill(&id, None).await.unwrap());
+    let late = guest_with(&["park"], |c| c.host.network_mode = NetworkMode::Container(id.clone()));
+    let error = host.start_error(late);
+    assert!(error.to_string().contains("non running container"), "{error}");
+}

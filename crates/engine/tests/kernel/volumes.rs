@@ -1,0 +1,219 @@
+//! Volumes, bind mounts, tmpfs.
+
+use crate::kit::{self, Host, guest, guest_with};
+use engine::{ContainerConfig, Error, Filters, Mount, MountKind, RemoveOptions, VolumeConfig};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+};
+
+fn bound(steps: &[&str], binds: &[&str]) -> ContainerConfig {
+    guest_with(steps, |c| c.host.binds = binds.iter().map(|&bind| bind.to_owned()).collect())
+}
+
+fn volume_names(host: &Host) -> Vec<String> {
+    host.on(async |engine| engine.volumes(&Filters::default()).into_iter().map(|v| v.name).collect())
+}
+
+#[test]
+fn named_volume_keeps_what_one_container_wrote_for_the_next() {
+    let host = Host::new();
+    let first = host.start(bound(&["write:/data/note=kept"], &["notes:/data"]));
+    assert_eq!(host.wait(&first), 0);
+    host.remove(&first).unwrap();
+    assert_eq!(host.run(bound(&["read:/data/note"], &["notes:/data"])).stdout, "kept");
+    assert_eq!(host.run(bound(&["write:/data/note=x"], &["notes:/data:ro"])).code, 9);
+    assert_eq!(volume_names(&host), ["notes"]);
+}
+
+#[test]
+fn new_volume_gets_the_images_content_and_a_used_one_is_left_alone() {
+    let host = Host::new();
+    let outcome = host.run(bound(&["read:/seed/file", "write:/seed/more=x"], &["seeds:/seed"]));
+    assert_eq!((outcome.stdout.as_str(), outcome.code), ("from the image\n", 0));
+    let root = host.on(async |engine| engine.volume("seeds").unwrap().mountpoint);
+    let (folder, file) = (fs::metadata(&root).unwrap(), fs::metadata(root.join("file")).unwrap());
+    assert_eq!((folder.permissions().mode() & 0o7777, file.permissions().mode() & 0o7777), (0o750, 0o640));
+    let owner = if kit::squashed() { 0 } else { 33 };
+    assert_eq!((folder.uid(), file.uid(), file.gid()), (owner, owner, owner));
+    // At another place, with other content in the image.
+    assert_eq!(host.run(bound(&["list:/work"], &["seeds:/work:ro"])).stdout, "file more\n");
+}
+
+#[test]
+fn volume_stays_empty_if_asked() {
+    let host = Host::new();
+    assert_eq!(host.run(bound(&["list:/seed"], &["empty:/seed:nocopy"])).stdout, "\n");
+}
+
+#[test]
+fn volume_in_use_is_not_removed() {
+    let host = Host::new();
+    let id = host.create(bound(&["park"], &["mine:/data"]));
+    let remove = || host.on(async |engine| engine.volume_remove("mine", false).await);
+    let error = remove().unwrap_err();
+    assert!(matches!(&error, Error::VolumeInUse { containers, .. } if *containers == id), "{error}");
+    host.remove(&id).unwrap();
+    assert_eq!(volume_names(&host), ["mine"], "a named volume outlives its container");
+    remove().unwrap();
+    assert!(matches!(remove(), Err(Error::NoSuchVolume(_))));
+}
+
+#[test]
+fn anonymous_volume_goes_with_its_container_only_if_asked() {
+    let host = Host::new();
+    let config = || guest_with(&["park"], |c| c.volumes = ["/data".into()].into());
+    let (kept, gone) = (host.create(config()), host.create(config()));
+    let names: Vec<String> =
+        [&kept, &gone].iter().map(|id| host.inspect(id).mounts[0].name.clone()).collect();
+    host.on(async |engine| {
+        engine.remove(&kept, RemoveOptions::default()).await.unwrap();
+        engine.remove(&gone, RemoveOptions { volumes: true, ..RemoveOptions::default() }).await.unwrap();
+    });
+    assert_eq!(volume_names(&host), names[..1]);
+}
+
+#[test]
+fn volumes_of_another_container_are_shared() {
+    let host = Host::new();
+    let first =
+        host.create(guest_with(&["write:/data/note=shared"], |c| c.volumes = ["/data".into()].into()));
+    let from = |mode: &str| format!("{first}{mode}");
+    host.try_start(&first).unwrap();
+    host.wait(&first);
+    let read =
+        guest_with(&["read:/data/note", "write:/data/other=x"], |c| c.host.volumes_from = vec![from("")]);
+    assert_eq!(host.run(read).stdout, "shared");
+    let refused = guest_with(&["write:/data/note=x"], |c| c.host.volumes_from = vec![from(":ro")]);
+    assert_eq!(host.run(refused).code, 9);
+}
+
+#[test]
+fn container_that_cannot_be_made_leaves_no_volume() {
+    let host = Host::new();
+    let made_for_nothing = |change: fn(&mut ContainerConfig)| {
+        let config = guest_with(&["park"], |c| {
+            c.volumes.insert("/seed".into());
+            c.name = Some("again".into());
+            change(c);
+        });
+        let error = host.try_create(config).unwrap_err();
+        assert_eq!(volume_names(&host), [""; 0], "{error}");
+        let folders = fs::read_dir(host.path("data/containers")).unwrap().count();
+        assert_eq!(folders, 0, "{error}");
+    };
+    made_for_nothing(|c| c.host.log.driver = "parchment".into());
+    made_for_nothing(|c| {
+        c.host.mounts = vec![bind_mount("/nowhere", false)];
+    });
+    made_for_nothing(|c| c.host.volumes_from = vec!["nobody".into()]);
+    made_for_nothing(|c| c.image = "nothing".into());
+    made_for_nothing(|c| {
+        c.host.resources.memory_bytes = 1;
+    });
+}
+
+fn bind_mount(source: &str, read_only: bool) -> Mount {
+    let kind =
+        MountKind::Bind { source: source.into(), propagation: None, create: false, non_recursive: false };
+    Mount { target: "/there".into(), read_only, kind }
+}
+
+#[test]
+fn bind_mount_shows_the_hosts_files_and_refuses_writes_if_read_only() {
+    let host = Host::new();
+    let shared = host.shared();
+    fs::write(host.path("shared/a"), "of the host\n").unwrap();
+    let outcome = host.run(bound(&["read:/shared/a", "write:/shared/b=of the guest"], &[&shared]));
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (0, "of the host\n"));
+    assert_eq!(fs::read_to_string(host.path("shared/b")).unwrap(), "of the guest");
+
+    let outcome = host.run(bound(&["read:/shared/a", "write:/shared/c=x"], &[&format!("{shared}:ro")]));
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (9, "of the host\n"));
+    assert!(outcome.stderr.contains("Read-only file system"), "{}", outcome.stderr);
+
+    let mount = bind_mount(host.path("shared").to_str().unwrap(), true);
+    let outcome = host.run(guest_with(&["write:/there/c=x"], |c| c.host.mounts = vec![mount]));
+    assert!(outcome.code == 9 && outcome.stderr.contains("Read-only file system"), "{}", outcome.stderr);
+    assert!(!host.path("shared/c").exists());
+}
+
+#[test]
+fn missing_source_is_made_for_a_bind_and_refused_for_a_mount() {
+    let host = Host::new();
+    let source = host.path("new/folder");
+    host.run(bound(&["write:/data/a=x"], &[&format!("{}:/data", source.display())]));
+    assert!(source.join("a").exists());
+    let missing = host.path("missing");
+    let mount = bind_mount(missing.to_str().unwrap(), false);
+    let error = host.try_create(guest_with(&["park"], |c| c.host.mounts = vec![mount])).unwrap_err();
+    assert!(error.to_string().contains("bind source path does not exist"), "{error}");
+    assert!(!missing.exists());
+}
+
+#[test]
+fn tmpfs_is_new_at_each_start_and_never_on_disk() {
+    let host = Host::new();
+    let steps = ["list:/scratch", "write:/scratch/a=x", "read:/proc/self/mounts"];
+    let id = host.create(guest_with(&steps, |c| {
+        drop(c.host.tmpfs.insert("/scratch".into(), "size=1m,mode=1770".into()));
+    }));
+    for run in 1..=2 {
+        host.try_start(&id).unwrap();
+        assert_eq!(host.wait(&id), 0);
+        let said = host.logs(&id).0;
+        let lists = said.lines().filter(|line| line.is_empty()).count();
+        assert_eq!(lists, run, "it is empty at each start: {said}");
+        let mount = said.lines().find(|line| line.contains(" /scratch tmpfs ")).expect("it is mounted");
+        assert!(mount.contains("size=1024k") && mount.contains("mode=1770"), "{mount}");
+    }
+    let upper = host.path("data/containers").join(&id).join("upper");
+    assert!(!upper.join("scratch/a").exists());
+    let full = guest_with(&["write:/scratch/a=x"], |c| {
+        c.host.mounts = vec![Mount {
+            target: "/scratch".into(),
+            read_only: true,
+            kind: MountKind::Tmpfs { size_bytes: Some(1 << 20), mode: None },
+        }];
+    });
+    assert_eq!(host.run(full).code, 9);
+}
+
+#[test]
+fn read_only_root_refuses_writes_but_not_in_its_volumes() {
+    let host = Host::new();
+    let steps = ["write:/data/a=x", "say:volume", "write:/work/a=x"];
+    let outcome = host.run(guest_with(&steps, |c| {
+        c.host.read_only = true;
+        c.host.binds = vec!["free:/data".into()];
+    }));
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (9, "volume\n"));
+    assert!(outcome.stderr.contains("Read-only file system"), "{}", outcome.stderr);
+}
+
+#[test]
+fn own_files_stay_over_a_restart_and_go_with_the_container() {
+    let host = Host::new();
+    let id = host.create(guest(&["append:/work/log=x", "read:/work/log"]));
+    for said in ["x\n", "x\nx\nx\n"] {
+        host.try_start(&id).unwrap();
+        host.wait(&id);
+        assert_eq!(host.logs(&id).0, said);
+    }
+}
+
+#[test]
+fn volume_of_a_folder_of_the_host_is_that_folder() {
+    let host = Host::new();
+    host.shared();
+    let device = host.path("shared").display().to_string();
+    let options = [("type", "none"), ("o", "bind"), ("device", &device)];
+    let config = VolumeConfig {
+        name: "device".into(),
+        driver_opts: options.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        ..VolumeConfig::default()
+    };
+    host.on(async |engine| engine.volume_create(config).await.unwrap());
+    host.run(bound(&["write:/data/a=x"], &["device:/data"]));
+    assert!(host.path("shared/a").exists());
+}
