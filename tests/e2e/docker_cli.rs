@@ -1,7 +1,7 @@
 //! The real `docker` CLI against our front door. Needs `docker` (Debian: docker.io or docker-cli); its daemon is
 //! not used.
 
-use crate::{SOON, ask, load_hello, swarm, wait_for_replicas};
+use crate::{SOON, ask, load_hello, swarm, wait_for_replicas, wait_for_update};
 use testkit::wait_for;
 
 #[test]
@@ -39,6 +39,7 @@ fn dockers_own_cli_deploys_scales_updates_and_looks_into_a_swarm() {
         Ok(text) if text.contains("Hello docker!") => Ok(()),
         other => Err(format!("{other:?}")),
     });
+    wait_for_update(&lab, "app_web", "rollback_completed");
 
     assert!(lab.docker(1, &["stack", "ls", "--format", "{{.Name}} {{.Services}}"]).ok().contains("app 2"));
     assert!(lab.docker(1, &["stack", "ps", "app", "--format", "{{.Name}}"]).ok().contains("app_web.1"));

@@ -1,6 +1,6 @@
 //! The "Get started" app of Docker's documentation, Flask and Redis from Debian packages, with the real `docker` CLI.
 
-use crate::{SOON, swarm, wait_for_replicas};
+use crate::{SOON, swarm, wait_for_replicas, wait_for_update};
 use std::{collections::BTreeSet, path::PathBuf};
 use testkit::{Lab, wait_for};
 
@@ -79,18 +79,10 @@ fn flask_and_redis_count_on_through_scale_update_rollback_and_drain() {
     ask_around(&mut lab, &mut last, 6);
 
     lab.docker(1, &["service", "update", "--detach", "--image", "app/flask:2", "app_web"]).ok();
-    wait_for("the update to be complete", SOON, || {
-        let state =
-            lab.docker(1, &["service", "inspect", "--format", "{{.UpdateStatus.State}}", "app_web"]).ok();
-        if state.trim() == "completed" { Ok(()) } else { Err(state) }
-    });
+    wait_for_update(&lab, "app_web", "completed");
     wait_for_greeting(&mut lab, "Hello again!");
     lab.docker(1, &["service", "rollback", "--detach", "app_web"]).ok();
-    wait_for("the rollback to be complete", SOON, || {
-        let state =
-            lab.docker(1, &["service", "inspect", "--format", "{{.UpdateStatus.State}}", "app_web"]).ok();
-        if state.trim() == "rollback_completed" { Ok(()) } else { Err(state) }
-    });
+    wait_for_update(&lab, "app_web", "rollback_completed");
     wait_for_greeting(&mut lab, "Hello World!");
     ask_around(&mut lab, &mut last, 6);
 

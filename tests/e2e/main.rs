@@ -64,6 +64,15 @@ fn wait_for_replicas(lab: &Lab, n: u8, service: &str, replicas: &str) {
     });
 }
 
+/// Waits until the update of a service is in a state. Just after its request there is none yet, as with Docker.
+fn wait_for_update(lab: &Lab, service: &str, wanted: &str) {
+    let state = ["service", "inspect", "--format", "{{with .UpdateStatus}}{{.State}}{{end}}", service];
+    wait_for(&format!("{service} to be {wanted}"), SOON, || {
+        let state = lab.docker(1, &state).ok();
+        if state.trim() == wanted { Ok(()) } else { Err(format!("{state:?}{}", lab.daemon_logs())) }
+    });
+}
+
 /// Asks a published port until it answers and returns what it says.
 fn ask(lab: &mut Lab, n: u8, port: u16) -> String {
     let logs = lab.daemon_logs();

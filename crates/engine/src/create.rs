@@ -235,11 +235,20 @@ fn make_folder(
         fs::create_dir_all(&path).map_err(Error::io("create folder", &path))?;
     }
     let others = |other: &str| Ok(mounts::shareable(&*engine.inspect(other)?));
-    let realised = mounts::Plan::of(&config, others)?.realise(engine)?;
+    let mut plan = mounts::Plan::of(&config, others)?;
+    let anonymous = plan.name_anonymous();
+    let note = dir.join(mounts::GOES_WITH_FOLDER);
+    if !anonymous.is_empty() {
+        persist::write_json_lazily(&note, &anonymous)?;
+    }
+    let realised = plan.realise(engine)?;
     let points = realised.iter().map(|r| r.point.clone()).collect();
     let made = fill(engine, dir, id, name, config, image_id, networks, layers, realised);
     if made.is_err() {
         mounts::remove_anonymous(engine, points);
+    } else if !anonymous.is_empty() {
+        // From now on they are in the record.
+        fs::remove_file(&note).map_err(Error::io("remove", note))?;
     }
     made
 }

@@ -4,6 +4,7 @@ use crate::{
     container::*,
     error::{Error, Result},
     merge,
+    mounts::GOES_WITH_FOLDER,
     owner::{AfterExit, GRACE, Owner, Reply, Stopping, answer, runtime_failed},
     signal, spec,
     streams::ShimEnds,
@@ -378,10 +379,16 @@ impl Owner {
         self.publish();
         let engine = self.engine.clone();
         let (dir, id) = (self.dir.clone(), self.container.id.clone());
+        let anonymous: Vec<_> =
+            self.container.mounts.iter().filter(|m| m.anonymous).map(|m| m.name.clone()).collect();
+        let noted = if options.volumes { anonymous.clone() } else { vec![] };
         let gone = dir.with_file_name(format!("{}{id}", crate::open::REMOVED));
         let swept = gone.clone();
         let renamed = crate::blocking(move || {
             crate::secrets::remove(&engine.inner, &id)?;
+            if !noted.is_empty() {
+                crate::persist::write_json_lazily(&dir.join(GOES_WITH_FOLDER), &noted)?;
+            }
             std::fs::rename(&dir, &gone).map_err(Error::io("rename", &dir))
         })
         .await;
@@ -392,23 +399,23 @@ impl Owner {
             return Err(e);
         }
         let inner = &self.engine.inner;
-        inner.tasks.spawn_blocking(move || {
-            if let Err(e) = crate::open::remove_tree(&swept) {
-                tracing::warn!(path = %swept.display(), error = %e, "folder not removed");
-            }
-        });
         inner.execs().retain(|_, exec| exec.container_id != self.container.id);
         inner.registry.remove(&self.container.id);
         inner.images.release(&self.container.id).await;
         self.gone = true;
         if options.volumes {
-            for mount in self.container.mounts.iter().filter(|m| m.anonymous) {
+            for name in &anonymous {
                 // Somebody else may use it by --volumes-from: then it stays.
-                if let Err(e) = self.engine.volume_remove(&mount.name, true).await {
-                    tracing::debug!(volume = %mount.name, error = %e, "anonymous volume stays");
+                if let Err(e) = self.engine.volume_remove(name, true).await {
+                    tracing::debug!(volume = %name, error = %e, "anonymous volume stays");
                 }
             }
         }
+        inner.tasks.spawn_blocking(move || {
+            if let Err(e) = crate::open::remove_tree(&swept) {
+                tracing::warn!(path = %swept.display(), error = %e, "folder not removed");
+            }
+        });
         self.event("destroy", []);
         Ok(())
     }

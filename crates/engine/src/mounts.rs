@@ -40,13 +40,20 @@ pub(crate) enum Source {
     Tmpfs(String),
 }
 
-/// What names a volume; empty name = anonymous.
+/// What names a volume; an anonymous one has no name before [`Plan::name_anonymous`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct VolumeConfigKey {
     pub(crate) name: String,
+    pub(crate) anonymous: bool,
     pub(crate) driver: String,
     pub(crate) driver_opts: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
+}
+
+impl VolumeConfigKey {
+    fn named(name: String) -> Self {
+        Self { anonymous: name.is_empty(), name, ..Self::default() }
+    }
 }
 
 /// Mounts by destination; later sources never replace earlier ones.
@@ -102,7 +109,11 @@ impl Plan {
         for path in &config.volumes {
             let wanted = Wanted {
                 destination: clean(path)?,
-                source: Source::Volume { config: VolumeConfigKey::default(), no_copy: false, subpath: None },
+                source: Source::Volume {
+                    config: VolumeConfigKey::named(String::new()),
+                    no_copy: false,
+                    subpath: None,
+                },
                 writable: true,
                 mode: String::new(),
                 propagation: String::new(),
@@ -126,6 +137,20 @@ impl Plan {
         Ok(())
     }
 
+    /// Gives anonymous volumes their names, and returns these: to be noted before they are made.
+    pub(crate) fn name_anonymous(&mut self) -> Vec<String> {
+        let mut names = Vec::new();
+        for wanted in self.by_destination.values_mut() {
+            if let Source::Volume { config, .. } = &mut wanted.source
+                && config.anonymous
+            {
+                config.name = crate::random_id();
+                names.push(config.name.clone());
+            }
+        }
+        names
+    }
+
     /// Makes volumes and missing folders. Blocking. Volumes made before an error stay: they are named and reusable,
     /// anonymous ones are removed again.
     pub(crate) fn realise(self, engine: &Engine) -> Result<Vec<Realised>> {
@@ -142,6 +167,10 @@ impl Plan {
         Ok(made)
     }
 }
+
+/// File in a container's folder: names of anonymous volumes that go with the folder, if the daemon is killed before
+/// it has done so itself. There while the container is made, and when its removal asks for it.
+pub(crate) const GOES_WITH_FOLDER: &str = "volumes.json";
 
 /// Takes back the volumes that were made for a container that did not come to be. Blocking.
 pub(crate) fn remove_anonymous(engine: &Engine, points: Vec<MountPoint>) {
@@ -186,13 +215,9 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
             Ok(Realised { point, copy_up: false })
         }
         Source::Volume { config, no_copy, subpath } => {
-            let volume = VolumeConfig {
-                name: config.name,
-                driver: config.driver,
-                driver_opts: config.driver_opts,
-                labels: config.labels,
-            };
-            let (volume, new) = engine.inner.volumes.create(volume)?;
+            let VolumeConfigKey { name, anonymous, driver, driver_opts, labels } = config;
+            let volume = VolumeConfig { name: name.clone(), driver, driver_opts, labels };
+            let (volume, new) = engine.inner.volumes.create_as(name, anonymous, volume)?;
             if new {
                 engine.volume_event("create", &volume.name, &volume.driver, None);
             }
@@ -281,8 +306,7 @@ fn parse_bind(text: &str) -> Result<Wanted> {
     let source = if source.starts_with('/') {
         Source::Bind { path: PathBuf::from(clean(source)?), create: true }
     } else {
-        let config = VolumeConfigKey { name: source.to_owned(), ..VolumeConfigKey::default() };
-        Source::Volume { config, no_copy, subpath: None }
+        Source::Volume { config: VolumeConfigKey::named(source.to_owned()), no_copy, subpath: None }
     };
     Ok(Wanted { destination: clean(destination)?, source, writable, mode: options.to_owned(), propagation })
 }
@@ -301,10 +325,10 @@ fn of_mount(mount: &crate::config::Mount) -> Result<Wanted> {
         }
         MountKind::Volume { name, driver, driver_opts, labels, no_copy, subpath } => Source::Volume {
             config: VolumeConfigKey {
-                name: name.clone().unwrap_or_default(),
                 driver: driver.clone().unwrap_or_default(),
                 driver_opts: driver_opts.clone(),
                 labels: labels.clone(),
+                ..VolumeConfigKey::named(name.clone().unwrap_or_default())
             },
             no_copy: *no_copy,
             subpath: subpath.clone(),

@@ -6,6 +6,7 @@ use crate::{
     error::{Error, Result},
     event::Events,
     local_network::{self, LocalNetworks},
+    mounts::GOES_WITH_FOLDER,
     owner::{Owner, lost},
     persist,
     registry::Registry,
@@ -90,22 +91,43 @@ struct Found {
 /// Returns the containers on disk; removes folders that are not whole.
 fn read_containers(inner: &Inner) -> Result<Found> {
     let root = inner.data_root.join("containers");
-    let mut found = Found::default();
+    let (mut found, mut half_made) = (Found::default(), Vec::new());
     for entry in fs::read_dir(&root).map_err(Error::io("list", &root))? {
         let dir = entry.map_err(Error::io("list", &root))?.path();
         match read_container(&dir) {
-            Ok(Some(container)) => found.containers.push(container),
-            Ok(None) => match remove_tree(&dir) {
-                Ok(()) => tracing::info!(path = %dir.display(), "half-made container removed"),
-                Err(e) => tracing::warn!(path = %dir.display(), error = %e, "folder not removed"),
-            },
+            Ok(Some(container)) => {
+                // Its volumes are in its record by now.
+                if let Err(e) = fs::remove_file(dir.join(GOES_WITH_FOLDER))
+                    && e.kind() != io::ErrorKind::NotFound
+                {
+                    return Err(Error::io("remove", dir.join(GOES_WITH_FOLDER))(e));
+                }
+                found.containers.push(container);
+            }
+            Ok(None) => half_made.push(dir),
             Err(e) => {
                 tracing::error!(path = %dir.display(), error = %e, "container cannot be read and is left alone");
                 found.unreadable.extend(dir.file_name().map(|id| id.to_string_lossy().into_owned()));
             }
         }
     }
+    for dir in half_made {
+        match give_up(inner, &dir, &found.containers) {
+            Ok(()) => tracing::info!(path = %dir.display(), "half-made container removed"),
+            Err(e) => tracing::warn!(path = %dir.display(), error = %e, "half-made container stays"),
+        }
+    }
     Ok(found)
+}
+
+/// Removes the folder of a container that is not whole, and the volumes that go with it if no other container has
+/// them.
+fn give_up(inner: &Inner, dir: &Path, others: &[Container]) -> Result<()> {
+    let volumes = persist::read_json::<Vec<String>>(&dir.join(GOES_WITH_FOLDER))?.unwrap_or_default();
+    for name in volumes.iter().filter(|v| others.iter().all(|c| c.mounts.iter().all(|m| m.name != **v))) {
+        inner.volumes.remove(name, true)?;
+    }
+    remove_tree(dir).map_err(Error::io("remove", dir))
 }
 
 /// `None` = it was being made or removed.

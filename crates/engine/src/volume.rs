@@ -86,10 +86,20 @@ impl Volumes {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the volume of that name, making it if needed; `true` = it is new.
+    /// Returns the volume of that name, making it if needed; `true` = it is new. Without a name it is anonymous.
     pub(crate) fn create(&self, config: VolumeConfig) -> Result<(Volume, bool)> {
         let anonymous = config.name.is_empty();
-        let name = if anonymous { crate::random_id() } else { config.name };
+        let name = if anonymous { crate::random_id() } else { config.name.clone() };
+        self.create_as(name, anonymous, config)
+    }
+
+    /// As [`Self::create`], where the caller has chosen the name, also that of an anonymous one.
+    pub(crate) fn create_as(
+        &self,
+        name: String,
+        anonymous: bool,
+        config: VolumeConfig,
+    ) -> Result<(Volume, bool)> {
         if !matches!(config.driver.as_str(), "" | "local") {
             return Err(Error::invalid(format!(
                 "error looking up volume plugin {0}: plugin \"{0}\" not found",

@@ -49,6 +49,21 @@ impl Host {
         })
     }
 
+    /// Its cgroups, in all hierarchies.
+    pub(crate) fn cgroups(&self) -> BTreeSet<PathBuf> {
+        let mut found = BTreeSet::new();
+        let mut of = |root: &Path| {
+            let parent = root.join(self.cgroup());
+            walk(&parent, &mut |path| path.is_dir(), &mut found);
+            found.remove(&parent);
+        };
+        of(Path::new("/sys/fs/cgroup"));
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten() {
+            of(&hierarchy.unwrap().path());
+        }
+        found
+    }
+
     /// Mount points in its folders.
     pub(crate) fn mounts(&self) -> Vec<String> {
         let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -104,6 +119,19 @@ impl Host {
         }
         fs::remove_dir_all(self.path("run")).unwrap();
         self.new_netns();
+    }
+}
+
+/// Collects what is below a path, as far as it is wanted.
+pub(crate) fn walk(path: &Path, wanted: &mut impl FnMut(&Path) -> bool, found: &mut BTreeSet<PathBuf>) {
+    if !path.exists() || !wanted(path) {
+        return;
+    }
+    found.insert(path.to_owned());
+    if path.is_dir() && !path.is_symlink() {
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            walk(&entry.path(), wanted, found);
+        }
     }
 }
 

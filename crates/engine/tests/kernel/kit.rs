@@ -11,6 +11,7 @@ use std::{
     fs::{self, File},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
+    process::{Child, Command},
     sync::{Arc, OnceLock},
     thread,
     time::{Duration, Instant},
@@ -138,6 +139,17 @@ impl Host {
         // What is left of it is one thread, which has to let go of the kernel before another daemon comes.
         let last = tokio::runtime::Builder::new_current_thread().build().unwrap();
         last.block_on(network.shutdown());
+    }
+
+    /// Starts a daemon that is a program of its own and works for so many clients (see `engine-daemon`), to be killed.
+    pub(crate) fn other_daemon(&self, clients: u32) -> Child {
+        assert!(self.daemon.is_none(), "a daemon runs");
+        let netns = format!("/proc/{}/fd/{}", std::process::id(), self.netns.as_raw_fd());
+        Command::new(env!("CARGO_BIN_EXE_engine-daemon"))
+            .arg(self.temp.path())
+            .args([&netns, &self.cgroup(), env!("CARGO_BIN_EXE_engine-shim"), IMAGE, &clients.to_string()])
+            .spawn()
+            .unwrap()
     }
 
     /// As after a boot: nothing of the old network is there.

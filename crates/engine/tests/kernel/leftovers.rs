@@ -1,5 +1,6 @@
 //! Removal leaves nothing, and neither does a daemon that was killed at a bad moment.
 
+use crate::inventory::walk;
 use crate::kit::{GUEST, Host, becomes, guest, guest_with};
 use engine::{ContainerFile, Error, NetworkMode, Port, PortBinding, SecretBytes, Status};
 use std::{
@@ -22,11 +23,6 @@ struct Inventory {
 }
 
 fn inventory(host: &Host) -> Inventory {
-    let mut cgroups = BTreeSet::new();
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten() {
-        walk(&hierarchy.unwrap().path().join(host.cgroup()), &mut |path| path.is_dir(), &mut cgroups);
-    }
-    walk(&Path::new("/sys/fs/cgroup").join(host.cgroup()), &mut |path| path.is_dir(), &mut cgroups);
     let mut files = BTreeSet::new();
     let data = host.path("data");
     // Layers are unpacked once, when the first container needs them; logs of the network's own are not ours.
@@ -34,7 +30,7 @@ fn inventory(host: &Host) -> Inventory {
     walk(&host.path("run"), &mut |_| true, &mut files);
     Inventory {
         mounts: host.mounts(),
-        cgroups,
+        cgroups: host.cgroups(),
         links: host.links(),
         rules: host.rules(),
         sandboxes: host.on(async |engine| engine.network_service().sandboxes().await.unwrap().len()),
@@ -49,18 +45,6 @@ fn at_rest(host: &Host) -> Inventory {
     becomes(&0, || fs::read_dir(host.path("data/containers")).unwrap().count());
     becomes(&vec![], || host.audit());
     inventory(host)
-}
-
-fn walk(path: &Path, wanted: &mut impl FnMut(&Path) -> bool, found: &mut BTreeSet<PathBuf>) {
-    if !path.exists() || !wanted(path) {
-        return;
-    }
-    found.insert(path.to_owned());
-    if path.is_dir() && !path.is_symlink() {
-        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-            walk(&entry.path(), wanted, found);
-        }
-    }
 }
 
 /// A container that uses all there is.

@@ -7,6 +7,7 @@ mod adoption;
 mod exec;
 mod health;
 mod inventory;
+mod killed;
 mod kit;
 mod leftovers;
 mod life;
