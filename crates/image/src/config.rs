@@ -3,7 +3,10 @@
 //! Own types instead of `oci-spec`'s, because those drop Docker's `Healthcheck`, `OnBuild` and `Shell` and write
 //! maps in random order (an image id must not be random). *Source:* OCI image-spec `config.md`, Docker image-spec v1.3.
 
-use crate::digest::Digest;
+use crate::{
+    digest::Digest,
+    dockerfile::{self, CommandLine, Instruction},
+};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -159,58 +162,75 @@ pub enum ChangeError {
         /// The line as given.
         change: String,
         /// What is wrong with it.
-        reason: &'static str,
+        reason: String,
     },
 }
 
 impl Config {
     /// Carries out one Dockerfile instruction: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, SHELL,
-    /// STOPSIGNAL, USER, VOLUME or WORKDIR.
+    /// STOPSIGNAL, USER, VOLUME or WORKDIR. Variables in it are the image's own.
     ///
     /// # Errors
     /// Another instruction, or broken arguments; the configuration is unchanged then.
     pub fn apply_change(&mut self, change: &str) -> Result<(), ChangeError> {
-        let change = change.trim();
-        let (instruction, rest) = change.split_once(char::is_whitespace).unwrap_or((change, ""));
-        let rest = rest.trim();
-        let invalid = |reason| ChangeError::Invalid { change: change.to_owned(), reason };
-        if rest.is_empty() {
-            return Err(invalid("it needs an argument"));
-        }
-        match instruction.to_ascii_uppercase().as_str() {
-            "CMD" => self.cmd = self.command(rest),
-            "ENTRYPOINT" => self.entrypoint = self.command(rest),
-            "SHELL" => self.shell = json_list(rest).ok_or_else(|| invalid("SHELL needs the JSON form"))?,
-            "ENV" => {
-                for (name, value) in pairs(rest).ok_or_else(|| invalid("NAME=value is needed"))? {
-                    self.set_env(&name, &value);
-                }
+        let invalid = |reason: String| ChangeError::Invalid { change: change.trim().to_owned(), reason };
+        let step = dockerfile::parse_one(change, '\\').map_err(|error| invalid(error.reason))?;
+        let instruction = step.instruction.expand('\\', &|name| self.variable(name)).map_err(invalid)?;
+        match self.apply(&instruction).map_err(|reason| invalid(reason.to_owned()))? {
+            true => Ok(()),
+            false => {
+                let name = change.split_whitespace().next().unwrap_or_default();
+                Err(ChangeError::Unknown(name.to_owned()))
             }
-            "LABEL" => self.labels.extend(pairs(rest).ok_or_else(|| invalid("NAME=value is needed"))?),
-            "EXPOSE" => {
-                let ports: Option<Vec<Vec<String>>> = rest.split_whitespace().map(ports).collect();
-                for port in
-                    ports.ok_or_else(|| invalid("a port is 1 to 65535, /tcp, /udp or /sctp"))?.concat()
-                {
+        }
+    }
+
+    /// Carries out an instruction whose variables have been replaced; `false` if it is not about the configuration.
+    ///
+    /// # Errors
+    /// What is wrong with it; the configuration is unchanged then.
+    pub fn apply(&mut self, instruction: &Instruction) -> Result<bool, &'static str> {
+        match instruction {
+            Instruction::Cmd(command) => self.cmd = self.command(command),
+            Instruction::Entrypoint(command) => self.entrypoint = self.command(command),
+            Instruction::Shell(shell) => self.shell.clone_from(shell),
+            Instruction::Env(pairs) => pairs.iter().for_each(|(name, value)| self.set_env(name, value)),
+            Instruction::Label(pairs) => self.labels.extend(pairs.iter().cloned()),
+            Instruction::Expose(words) => {
+                let ports: Option<Vec<Vec<String>>> = words.iter().map(|word| ports(word)).collect();
+                for port in ports.ok_or("a port is 1 to 65535, /tcp, /udp or /sctp")?.concat() {
                     insert(&mut self.exposed_ports, port);
                 }
             }
-            "VOLUME" => {
-                for path in json_list(rest).unwrap_or_else(|| words(rest)) {
-                    insert(&mut self.volumes, path);
+            Instruction::Volume(paths) => {
+                if paths.iter().any(|path| path.trim().is_empty()) {
+                    return Err("VOLUME specified can not be an empty string");
                 }
+                paths.iter().for_each(|path| insert(&mut self.volumes, path.trim().to_owned()));
             }
-            "WORKDIR" => {
-                let base = if rest.starts_with('/') { String::new() } else { self.working_dir.clone() };
-                self.working_dir = clean_path(&format!("{base}/{rest}"));
+            Instruction::Workdir(path) => {
+                let base = if path.starts_with('/') { "" } else { self.working_dir.as_str() };
+                self.working_dir = clean_path(&format!("{base}/{path}"));
             }
-            "USER" => self.user = rest.to_owned(),
-            "STOPSIGNAL" => self.stop_signal = Some(rest.to_owned()),
-            "ONBUILD" => self.on_build.push(rest.to_owned()),
-            "HEALTHCHECK" => self.healthcheck = Some(self.parse_healthcheck(rest).map_err(invalid)?),
-            _ => return Err(ChangeError::Unknown(instruction.to_owned())),
+            Instruction::User(user) => self.user.clone_from(user),
+            Instruction::Stopsignal(signal) => self.stop_signal = Some(signal.clone()),
+            Instruction::Onbuild(trigger) => self.on_build.push(trigger.clone()),
+            Instruction::Healthcheck(check) => self.healthcheck = Some(check.clone()),
+            Instruction::Add(_)
+            | Instruction::Arg(_)
+            | Instruction::Copy(_)
+            | Instruction::Maintainer(_)
+            | Instruction::Run(_) => return Ok(false),
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Returns the value of an environment variable.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.env
+            .iter()
+            .find_map(|entry| Some(entry.split_once('=').filter(|(n, _)| *n == name)?.1.to_owned()))
     }
 
     fn set_env(&mut self, name: &str, value: &str) {
@@ -222,46 +242,20 @@ impl Config {
         }
     }
 
-    /// Exec form as it is; shell form wrapped in the image's shell.
-    fn command(&self, text: &str) -> Vec<String> {
-        json_list(text).unwrap_or_else(|| {
-            let default = || vec!["/bin/sh".to_owned(), "-c".to_owned()];
-            let mut command = if self.shell.is_empty() { default() } else { self.shell.clone() };
-            command.push(text.to_owned());
-            command
-        })
+    /// Returns what is executed: exec form as it is; shell form wrapped in the image's shell.
+    #[must_use]
+    pub fn command(&self, command: &CommandLine) -> Vec<String> {
+        match command {
+            CommandLine::Exec(args) => args.clone(),
+            CommandLine::Shell(text) => self.shell().into_iter().chain([text.clone()]).collect(),
+        }
     }
 
-    fn parse_healthcheck(&self, text: &str) -> Result<Healthcheck, &'static str> {
-        let mut check = Healthcheck::default();
-        let mut rest = text;
-        while let Some(option) = rest.strip_prefix("--") {
-            let (option, after) = option.split_once(char::is_whitespace).ok_or("a test is needed")?;
-            let (name, value) = option.split_once('=').ok_or("an option is --name=value")?;
-            let time = || parse_duration(value).ok_or("a duration looks like 1m30s");
-            match name {
-                "interval" => check.interval = time()?,
-                "timeout" => check.timeout = time()?,
-                "start-period" => check.start_period = time()?,
-                "start-interval" => check.start_interval = time()?,
-                "retries" => check.retries = value.parse().map_err(|_| "retries is a number")?,
-                _ => return Err("unknown option"),
-            }
-            rest = after.trim_start();
-        }
-        let (kind, command) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-        check.test = match kind.to_ascii_uppercase().as_str() {
-            "NONE" => vec!["NONE".to_owned()],
-            "CMD" if !command.trim().is_empty() => match json_list(command.trim()) {
-                Some(mut args) => {
-                    args.insert(0, "CMD".to_owned());
-                    args
-                }
-                None => vec!["CMD-SHELL".to_owned(), command.trim().to_owned()],
-            },
-            _ => return Err("CMD or NONE is needed"),
-        };
-        Ok(check)
+    /// Returns the shell of the shell forms.
+    #[must_use]
+    pub fn shell(&self) -> Vec<String> {
+        let default = || vec!["/bin/sh".to_owned(), "-c".to_owned()];
+        if self.shell.is_empty() { default() } else { self.shell.clone() }
     }
 }
 
@@ -272,7 +266,7 @@ fn insert(set: &mut Vec<String>, item: String) {
     }
 }
 
-fn json_list(text: &str) -> Option<Vec<String>> {
+pub(crate) fn json_list(text: &str) -> Option<Vec<String>> {
     text.starts_with('[').then(|| serde_json::from_str(text).ok()).flatten()
 }
 
@@ -286,42 +280,8 @@ fn ports(text: &str) -> Option<Vec<String>> {
     valid.then(|| (first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
 
-/// Splits at blanks outside quotes; quotes and backslashes are taken away.
-fn words(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match (c, quote) {
-            ('\\', None | Some('"')) => word.get_or_insert_default().extend(chars.next()),
-            (c, Some(open)) if c == open => quote = None,
-            ('"' | '\'', None) => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (c, None) if c.is_whitespace() => words.extend(word.take()),
-            (c, _) => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    words
-}
-
-/// `A=1 B="2 3"`, or the old form `A 1 and more`.
-fn pairs(text: &str) -> Option<Vec<(String, String)>> {
-    let words = words(text);
-    if !words.first()?.contains('=') {
-        let (name, value) = text.split_once(char::is_whitespace)?;
-        return Some(vec![(name.to_owned(), value.trim().to_owned())]);
-    }
-    let pair = |word: &String| {
-        word.split_once('=').filter(|(name, _)| !name.is_empty()).map(|(n, v)| (n.to_owned(), v.to_owned()))
-    };
-    words.iter().map(pair).collect()
-}
-
-fn clean_path(path: &str) -> String {
+/// Makes a path absolute and free of `.`, `..` and double slashes.
+pub(crate) fn clean_path(path: &str) -> String {
     let mut parts = Vec::new();
     for part in path.split('/') {
         match part {
@@ -334,7 +294,7 @@ fn clean_path(path: &str) -> String {
 }
 
 /// Go's `time.ParseDuration`: `1h2m3.5s`, `200ms`.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
     while !rest.is_empty() {

@@ -20,6 +20,7 @@
 mod compression;
 mod config;
 mod digest;
+pub mod dockerfile;
 mod error;
 mod import;
 mod layers;
