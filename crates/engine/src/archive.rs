@@ -336,7 +336,7 @@ pub(crate) async fn put(
 }
 
 /// Unpacks below a folder; no entry can get out of it.
-fn unpack(target: &Root, tar: impl Read, keep_type: bool, squash: bool) -> io::Result<()> {
+pub(crate) fn unpack(target: &Root, tar: impl Read, keep_type: bool, squash: bool) -> io::Result<()> {
     let mut archive = tar::Archive::new(tar);
     for entry in archive.entries()? {
         let mut entry = entry?;

@@ -24,16 +24,20 @@ pub(crate) async fn changes(engine: &Engine, container: &Container) -> Result<Ve
     let mut ours: Vec<String> = OURS.map(str::to_owned).to_vec();
     ours.extend(container.mounts.iter().map(|m| m.destination.clone()));
     ours.extend(container.config.host.files.iter().map(|f| f.target.clone()));
-    let upper = folders[0].clone();
-    crate::blocking(move || {
-        let mut found = Vec::new();
-        walk(&folders[0], &folders[1..], "", &mut found).map_err(Error::io("compare", &upper))?;
-        found.retain(|c| !is_ours(c, &ours));
-        keep_meaningful_folders(&mut found, &upper);
-        found.sort();
-        Ok(found)
-    })
-    .await
+    let built = container.config.host.build.iter().flat_map(|step| &step.mounts);
+    ours.extend(built.map(|mount| mount.target.clone()));
+    crate::blocking(move || compare(&folders, &ours)).await
+}
+
+/// Compares the first folder with the others, top first; `ours` are paths that do not count. Blocking.
+pub(crate) fn compare(folders: &[PathBuf], ours: &[String]) -> Result<Vec<Change>> {
+    let mut found = Vec::new();
+    let upper = &folders[0];
+    walk(upper, &folders[1..], "", &mut found).map_err(Error::io("compare", upper))?;
+    found.retain(|c| !is_ours(c, ours));
+    keep_meaningful_folders(&mut found, upper);
+    found.sort();
+    Ok(found)
 }
 
 fn is_ours(change: &Change, ours: &[String]) -> bool {

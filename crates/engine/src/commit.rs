@@ -4,7 +4,7 @@ use crate::{
     archive::{self, ArchiveReader, Root},
     changes,
     config::ContainerConfig,
-    container::{ChangeKind, Container, Status},
+    container::{Change, ChangeKind, Container, Status},
     engine::Engine,
     error::{Error, Result},
     layers, merge,
@@ -76,11 +76,15 @@ async fn make(
 /// *Source:* OCI image-spec `layer.md`, "Whiteouts".
 async fn layer(engine: &Engine, container: &Arc<Container>) -> Result<Option<ArchiveReader>> {
     let changes = changes::changes(engine, container).await?;
+    Ok(layer_of(engine, engine.inner.container_dir(&container.id).join("upper"), changes))
+}
+
+/// As [`layer`], of any upper folder.
+pub(crate) fn layer_of(engine: &Engine, upper: PathBuf, changes: Vec<Change>) -> Option<ArchiveReader> {
     if changes.is_empty() {
-        return Ok(None);
+        return None;
     }
-    let upper = engine.inner.container_dir(&container.id).join("upper");
-    Ok(Some(archive::stream(engine, move |out| {
+    Some(archive::stream(engine, move |out| {
         let root = Root::of(&upper)?;
         for change in &changes {
             let path = Path::new(change.path.trim_start_matches('/'));
@@ -101,7 +105,7 @@ async fn layer(engine: &Engine, container: &Arc<Container>) -> Result<Option<Arc
             }
         }
         Ok(())
-    })))
+    }))
 }
 
 /// What of a container's configuration its image keeps.

@@ -113,6 +113,27 @@ pub struct HostConfig {
     /// Secrets and configs: files in memory, never written to a disk.
     pub files: Vec<ContainerFile>,
     pub annotations: BTreeMap<String, String>,
+    /// Set if this is a step of a build: the image's volumes are ordinary folders then, and the container goes when
+    /// the engine is opened again.
+    pub build: Option<BuildStep>,
+}
+
+/// What a step of a build gets besides.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BuildStep {
+    pub mounts: Vec<LayerMount>,
+}
+
+/// Folders of the host that are seen as one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerMount {
+    /// Absolute path in the container.
+    pub target: String,
+    /// Top first; at least one.
+    pub lowers: Vec<std::path::PathBuf>,
+    /// Its folders `upper` and `work` take what is written; `None` = nothing may be.
+    pub scratch: Option<std::path::PathBuf>,
 }
 
 /// Source: Docker API `HealthConfig`.

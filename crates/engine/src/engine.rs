@@ -72,6 +72,7 @@ pub(crate) struct Inner {
     pub(crate) exec_ended: watch::Sender<()>,
     pub(crate) volumes: Volumes,
     pub(crate) networks: LocalNetworks,
+    pub(crate) builds: crate::build::Cache,
     pub(crate) events: Events,
     pub(crate) tasks: TaskTracker,
     pub(crate) cancel: CancellationToken,

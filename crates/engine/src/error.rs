@@ -1,5 +1,6 @@
 //! What can go wrong, in Docker's words, and which HTTP answer each case is.
 
+use crate::build::BuildError;
 use std::path::PathBuf;
 
 /// What lies below a failure: an error of the runtime, image or network room.
@@ -140,6 +141,9 @@ pub enum Error {
         #[source]
         source: oci_spec::OciSpecError,
     },
+    /// An image could not be built.
+    #[error(transparent)]
+    Build(#[from] crate::build::BuildError),
     /// The container's owner task has ended (the engine shuts down).
     #[error("the engine is shutting down")]
     ShuttingDown,
@@ -173,6 +177,13 @@ impl Error {
             | Self::NetworkExists(_)
             | Self::Conflict(_) => K::Conflict,
             Self::AmbiguousPrefix(_) | Self::InvalidParameter(_) => K::InvalidParameter,
+            Self::Build(
+                BuildError::Syntax(_)
+                | BuildError::NoDockerfile(_)
+                | BuildError::NoTarget(_)
+                | BuildError::NoArchive
+                | BuildError::Context(_),
+            ) => K::InvalidParameter,
             Self::AlreadyStarted(_) | Self::AlreadyStopped(_) => K::NotModified,
             Self::PredefinedNetwork(_)
             | Self::PredefinedName(_)
@@ -189,6 +200,7 @@ impl Error {
             | Self::Io { .. }
             | Self::State { .. }
             | Self::Spec { .. }
+            | Self::Build(_)
             | Self::ShuttingDown => K::Internal,
         }
     }

@@ -18,6 +18,7 @@
 //! *Start reading at* [`Engine`], then `owner`.
 
 mod archive;
+mod build;
 mod changes;
 mod commit;
 mod config;
@@ -58,6 +59,7 @@ mod volume;
 mod volume_api;
 
 pub use archive::{ArchiveReader, PathStat};
+pub use build::{BuildError, BuildLine, BuildOptions, CachedStep, CopyError};
 pub use commit::CommitOptions;
 pub use config::*;
 pub use container::*;

@@ -50,7 +50,9 @@ pub(crate) fn merge(mut config: ContainerConfig, image: ImageDefaults) -> Result
     config.labels = labels;
     config.exposed_ports.extend(image.exposed_ports);
     config.exposed_ports.extend(config.host.port_bindings.iter().map(|b| b.container));
-    config.volumes.extend(image.volumes);
+    if config.host.build.is_none() {
+        config.volumes.extend(image.volumes);
+    }
     let fill = |mine: &mut Option<String>, theirs: String| {
         if mine.as_ref().is_none_or(String::is_empty) {
             *mine = Some(theirs).filter(|t| !t.is_empty());

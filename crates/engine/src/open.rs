@@ -36,6 +36,7 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
     let inner = Inner {
         volumes: Volumes::open(data_root.join("volumes"))?,
         networks: LocalNetworks::open(data_root.join("networks"))?,
+        builds: crate::build::open(&data_root)?,
         data_root,
         run_root,
         images,
@@ -52,6 +53,7 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
         cancel: Default::default(),
     };
     let engine = Engine { inner: Arc::new(inner) };
+    engine.inner.builds.hold_all(&engine.inner.images).await;
     let known = engine.clone();
     let Found { containers, unreadable } = crate::blocking(move || read_containers(&known.inner)).await?;
     let ids: BTreeSet<String> = containers.iter().map(|c| c.id.clone()).chain(unreadable).collect();
@@ -74,8 +76,18 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
     let recovered = futures::stream::iter(owners);
     let recovered = recovered.map(|owner| recover(owner, &sandboxes)).buffer_unordered(AT_ONCE);
     let recovered: Vec<Owner> = recovered.collect().await;
+    let mut steps = Vec::new();
     for owner in recovered {
+        if owner.container.config.host.build.is_some() {
+            steps.push(owner.container.id.clone());
+        }
         engine.inner.tasks.spawn(owner.run());
+    }
+    for id in steps {
+        let removed = engine.remove(&id, RemoveOptions { force: true, volumes: true }).await;
+        if let Err(error) = removed {
+            tracing::warn!(container.id = %id, %error, "container of a killed daemon's build stays");
+        }
     }
     Ok(engine)
 }

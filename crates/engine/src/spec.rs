@@ -4,7 +4,7 @@
 //! Source: OCI runtime-spec 1.2; moby `oci/defaults.go`, `daemon/oci_linux.go`.
 
 use crate::{
-    config::{ContainerConfig, Resources, Ulimit},
+    config::{ContainerConfig, LayerMount, Resources, Ulimit},
     container::{MountPoint, MountPointKind},
     error::{Error, Result},
     exec::ExecConfig,
@@ -624,10 +624,36 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
             &["rbind", propagation, access],
         ));
     }
+    for layers in host.build.iter().flat_map(|step| &step.mounts) {
+        own.push(layer_mount(layers, parts.userns_squash));
+    }
     // Parents before what lies in them; the sort is stable.
     own.sort_by_key(|m| m["destination"].as_str().map_or(0, |d| d.matches('/').count()));
     mounts.extend(own);
     mounts
+}
+
+fn layer_mount(layers: &LayerMount, squash: bool) -> Value {
+    let (kind, source, options) = match (&layers.lowers[..], &layers.scratch) {
+        // Overlayfs wants two folders, or one to write to.
+        ([only], None) => ("bind", only.to_string_lossy(), vec!["rbind".to_owned(), "ro".to_owned()]),
+        (lowers, scratch) => {
+            let mut options: Vec<String> =
+                lowers.iter().map(|lower| format!("lowerdir+={}", lower.display())).collect();
+            match scratch {
+                Some(scratch) => {
+                    options.push(format!("upperdir={}", scratch.join("upper").display()));
+                    options.push(format!("workdir={}", scratch.join("work").display()));
+                }
+                None => options.push("ro".to_owned()),
+            }
+            if squash {
+                options.push("userxattr".to_owned());
+            }
+            ("overlay", "overlay".into(), options)
+        }
+    };
+    json!({ "destination": layers.target, "type": kind, "source": source, "options": options })
 }
 
 #[cfg(test)]

@@ -74,21 +74,13 @@ impl Store {
         commit: Commit,
     ) -> Result<Digest> {
         let image = self.by_id(base).await.ok_or_else(|| Error::NotFound(base.to_string()))?;
-        let mut layers = parse_manifest(&self.manifest_of(*base).await?)?.layers;
         let mut config = image.config.as_ref().clone();
         let (on_build, shell) = (config.config.on_build, config.config.shell);
         config.config = Config { on_build, shell, ..commit.config };
         for change in &commit.changes {
             config.config.apply_change(change)?;
         }
-        let _pins;
         let empty_layer = layer.is_none();
-        if let Some(layer) = layer {
-            let (descriptor, diff_id, pins) = self.ingest_layer(layer).await?;
-            layers.push(descriptor);
-            config.rootfs.diff_ids.push(diff_id);
-            _pins = pins;
-        }
         let created = timestamp(OffsetDateTime::now_utc());
         config.created = Some(created.clone());
         config.author.clone_from(&commit.author);
@@ -100,7 +92,36 @@ impl Store {
             comment: commit.comment,
             empty_layer,
         });
-        self.install_config(&config, layers, commit.reference, Some(*base)).await
+        self.derive(Some(base), layer, config, commit.reference).await
+    }
+
+    /// Makes an image of the layers of `base` (`None`: none), one more layer, and a configuration, whose list of layers
+    /// is set here; returns its id.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub async fn derive(
+        &self,
+        base: Option<&Digest>,
+        layer: Option<impl AsyncRead + Send + Unpin + 'static>,
+        mut config: ImageConfiguration,
+        name: Option<Reference>,
+    ) -> Result<Digest> {
+        let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
+        if let Some(base) = base {
+            let image = self.by_id(base).await.ok_or_else(|| Error::NotFound(base.to_string()))?;
+            layers = parse_manifest(&self.manifest_of(*base).await?)?.layers;
+            diff_ids.clone_from(&image.config.rootfs.diff_ids);
+        }
+        let _pins;
+        if let Some(layer) = layer {
+            let (descriptor, diff_id, pins) = self.ingest_layer(layer).await?;
+            layers.push(descriptor);
+            diff_ids.push(diff_id);
+            _pins = pins;
+        }
+        config.rootfs = RootFs { diff_ids, ..RootFs::default() };
+        self.install_config(&config, layers, name, base.copied()).await
     }
 
     /// Writes a layer's tar into the store; returns it, its diff id, and the pins that keep it.
@@ -112,8 +133,12 @@ impl Store {
         let blobs = self.blobs().clone();
         let mut pins = self.pins();
         blocking(move || {
-            let (head, mut reader) = sniff(reader).map_err(Error::Archive)?;
-            let compression = Compression::of(&head)?;
+            let (head, reader) = sniff(reader).map_err(Error::Archive)?;
+            let stored = Compression::of(&head);
+            let (compression, mut reader): (_, Box<dyn Read + Send>) = match stored.media_type() {
+                Some(_) => (stored, Box::new(reader)),
+                None => (Compression::None, stored.reader(reader).map_err(Error::Archive)?),
+            };
             let mut ingest = blobs.begin()?;
             copy(&mut reader, &mut ingest)?;
             let (digest, size) = (ingest.digest(), ingest.written);
@@ -125,7 +150,8 @@ impl Store {
             pins.add(digest);
             pins.add(diff_id);
             ingest.commit(None)?;
-            Ok((Descriptor::new(compression.media_type(), digest, size), diff_id, pins))
+            let media_type = compression.media_type().expect("others were undone above");
+            Ok((Descriptor::new(media_type, digest, size), diff_id, pins))
         })
         .await
     }

@@ -21,6 +21,7 @@ mod compression;
 mod config;
 mod digest;
 pub mod dockerfile;
+mod download;
 mod error;
 mod import;
 mod layers;
@@ -36,8 +37,10 @@ mod store;
 mod tarball;
 mod unpack;
 
+pub use compression::plain_tar;
 pub use config::{ChangeError, Config, Healthcheck, HistoryEntry, ImageConfiguration, RootFs};
 pub use digest::{Digest, InvalidDigest};
+pub use download::Downloaded;
 pub use error::{Error, Result};
 pub use import::Commit;
 pub use layers::Layers;
@@ -45,6 +48,6 @@ pub use manifest::{Descriptor, InvalidPlatform, Manifest, Platform};
 pub use reference::{InvalidReference, Reference};
 pub use source::{BlobSource, BoxAsyncRead, SourceError};
 pub use store::{
-    Auth, Image, ImportOptions, LayerUsage, Loaded, Progress, PullOptions, PushOptions, RegistryOptions,
-    Removed, Store,
+    Auth, CACHE_HOLDER, Image, ImportOptions, LayerUsage, Loaded, Progress, PullOptions, PushOptions,
+    RegistryOptions, Removed, Store,
 };

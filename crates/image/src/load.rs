@@ -120,7 +120,7 @@ fn document<T: for<'de> Deserialize<'de>>(what: &'static str, bytes: &[u8]) -> R
 impl Spool {
     fn read(reader: impl Read + Send, blobs: &Blobs) -> Result<Self> {
         let (head, reader) = sniff(reader).map_err(Error::Archive)?;
-        let reader = Compression::of(&head)?.reader(reader).map_err(Error::Archive)?;
+        let reader = Compression::of(&head).reader(reader).map_err(Error::Archive)?;
         let mut reader = tarball::Reader::new(reader);
         let mut spool = Self::default();
         while let Some(entry) = reader.next_entry().map_err(Error::Archive)? {
@@ -285,7 +285,9 @@ impl Spool {
             let (digest, size) = self.commit(path, None, pins)?;
             let file = std::fs::File::open(blobs.path(&digest)).map_err(Error::Archive)?;
             let (head, _) = sniff(file).map_err(Error::Archive)?;
-            layers.push(Descriptor::new(Compression::of(&head)?.media_type(), digest, size));
+            let media_type = Compression::of(&head).media_type();
+            let media_type = media_type.ok_or(Error::Compression("xz or bzip2"))?;
+            layers.push(Descriptor::new(media_type, digest, size));
         }
         let manifest = make_manifest(Descriptor::new(OCI_CONFIG, config, config_bytes.len() as u64), layers);
         Ok(Candidate { manifest, index: None, tags, digests: Vec::new(), parent: None })

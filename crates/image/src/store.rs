@@ -40,6 +40,10 @@ use tokio::sync::{Semaphore, mpsc};
 /// How long an unnamed blob or a half download waits for a second try.
 const KEEP_UNUSED: Duration = Duration::from_secs(24 * 3600);
 
+/// What the names of holders begin with that keep results of builds: they are no use of an image, and go when the
+/// image is removed.
+pub const CACHE_HOLDER: &str = "build-cache:";
+
 /// Handle of a content store on disk.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -586,6 +590,9 @@ fn describe(view: &Metadata, id: Digest) -> Option<Image> {
         last_tagged: OffsetDateTime::from_unix_timestamp(record.last_tagged).ok(),
         parent: record.parent,
         layers: record.layers.iter().map(|layer| layer.diff_id).collect(),
+        intermediate: view.tags_of(id).is_empty()
+            && view.digests_of(id).is_empty()
+            && view.holders.iter().any(|(holder, held)| *held == id && holder.starts_with(CACHE_HOLDER)),
         config,
     })
 }

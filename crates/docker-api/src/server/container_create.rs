@@ -169,7 +169,7 @@ fn host(from: types::HostConfig) -> Result<HostConfig, ApiError> {
     })
 }
 
-fn ulimit(from: types::Ulimit) -> Ulimit {
+pub(super) fn ulimit(from: types::Ulimit) -> Ulimit {
     Ulimit { name: from.name, soft: from.soft, hard: from.hard }
 }
 

@@ -33,7 +33,6 @@ pub(super) fn routes() -> Router<State> {
         .route("/images/get", get(save))
         .route("/images/prune", post(prune))
         .route("/commit", post(commit))
-        .route("/build/prune", post(prune_builds))
         .route("/images/{*rest}", get(get_one).post(act))
         .route("/images/{*rest}", delete(remove))
         .route("/distribution/{*rest}", get(distribution))
@@ -58,7 +57,7 @@ impl From<image::Error> for ApiError {
     }
 }
 
-fn parse(name: &str) -> Result<Reference, ApiError> {
+pub(super) fn parse(name: &str) -> Result<Reference, ApiError> {
     name.parse()
         .map_err(|e: image::InvalidReference| ApiError::bad_request(format!("invalid reference format: {e}")))
 }
@@ -77,7 +76,7 @@ fn bytes(size: u64) -> i64 {
 }
 
 async fn list(Use(state): Use<State>, params: Params) -> Result<Json<Vec<types::ImageSummary>>, ApiError> {
-    let filters = params.filters()?;
+    let (filters, all) = (params.filters()?, params.flag("all"));
     let images = state.engine()?.images().list().await;
     let wanted = |image: &Image| {
         let names = filters.get("reference");
@@ -91,7 +90,9 @@ async fn list(Use(state): Use<State>, params: Params) -> Result<Json<Vec<types::
             let found = image.config.config.labels.get(key);
             found.is_some_and(|f| value.is_none_or(|v| v == f))
         });
-        named && dangling_fits && labels
+        // Images between the steps of builds are nobody's.
+        let shown = all || !image.intermediate;
+        named && dangling_fits && labels && shown
     };
     Ok(Json(images.iter().filter(|i| wanted(i)).map(summary).collect()))
 }
@@ -156,6 +157,9 @@ async fn inspect(state: &State, name: &str) -> Result<types::ImageInspect, ApiEr
             working_dir: config.working_dir.clone(),
             labels: config.labels.clone(),
             stop_signal: config.stop_signal.clone().unwrap_or_default(),
+            on_build: (!config.on_build.is_empty()).then(|| config.on_build.clone()),
+            shell: list(&config.shell),
+            healthcheck: config.healthcheck.as_ref().map(health),
             ..Default::default()
         }),
         architecture: image.config.architecture.clone(),
@@ -169,6 +173,18 @@ async fn inspect(state: &State, name: &str) -> Result<types::ImageInspect, ApiEr
         },
         ..Default::default()
     })
+}
+
+fn health(check: &image::Healthcheck) -> types::Health {
+    let nanos = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+    types::Health {
+        test: check.test.clone(),
+        interval: nanos(check.interval),
+        timeout: nanos(check.timeout),
+        start_period: nanos(check.start_period),
+        start_interval: nanos(check.start_interval),
+        retries: i64::from(check.retries),
+    }
 }
 
 async fn history(state: &State, name: &str) -> Result<Vec<types::ImageHistory>, ApiError> {
@@ -296,7 +312,7 @@ async fn create(
     }))
 }
 
-fn reader(body: Body) -> impl tokio::io::AsyncRead + Send + Unpin + 'static {
+pub(super) fn reader(body: Body) -> impl tokio::io::AsyncRead + Send + Unpin + 'static {
     StreamReader::new(body.into_data_stream().map_err(std::io::Error::other))
 }
 
@@ -330,7 +346,7 @@ where
     ([(CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
 }
 
-fn line(step: Progress) -> types::JsonMessage {
+pub(super) fn line(step: Progress) -> types::JsonMessage {
     let detail = types::ProgressDetail { current: step.current, total: step.total };
     let counted = step.total > 0 || step.current > 0;
     types::JsonMessage {
@@ -341,7 +357,7 @@ fn line(step: Progress) -> types::JsonMessage {
     }
 }
 
-fn with_newline(mut json: Vec<u8>) -> Vec<u8> {
+pub(super) fn with_newline(mut json: Vec<u8>) -> Vec<u8> {
     json.extend_from_slice(b"\r\n");
     json
 }
@@ -418,11 +434,6 @@ fn deleted(removed: Removed) -> types::ImageDeleted {
         Removed::Untagged(name) => types::ImageDeleted { untagged: name.to_string(), ..Default::default() },
         Removed::Deleted(digest) => types::ImageDeleted { deleted: digest.to_string(), ..Default::default() },
     }
-}
-
-/// Nothing is built here, so nothing of a build is kept.
-async fn prune_builds() -> Json<types::ImagesPruned> {
-    Json(types::ImagesPruned::default())
 }
 
 /// Source: Docker API `ImageCommit`.

@@ -14,6 +14,7 @@
 //!
 //! *Invariant:* a request that came through a tunnel is never sent on: there are no loops.
 
+mod build;
 mod cluster;
 mod container_create;
 mod container_json;
@@ -213,6 +214,7 @@ fn router(state: State) -> Router {
         .merge(containers::routes())
         .merge(execs::routes())
         .merge(images::routes())
+        .merge(build::routes())
         .merge(volumes::routes())
         .fallback(async || ApiError::not_found("page not found"))
         .method_not_allowed_fallback(async || ApiError::not_found("page not found"))

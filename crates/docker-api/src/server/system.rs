@@ -181,9 +181,9 @@ async fn disk_usage(
     if wanted("image") {
         let layers = engine.images().layer_usage();
         usage.layers_size = i64::try_from(layers.total_bytes).unwrap_or(i64::MAX);
-        for image in engine.images().list().await {
+        for image in engine.images().list().await.iter().filter(|image| !image.intermediate) {
             let users = containers.iter().filter(|c| c.image_id == image.id.to_string()).count();
-            let mut row = super::images::summary(&image);
+            let mut row = super::images::summary(image);
             row.containers = i64::try_from(users).unwrap_or(i64::MAX);
             let shared = layers.shared_bytes.get(&image.id).copied().unwrap_or(0);
             row.shared_size = i64::try_from(shared).unwrap_or(i64::MAX);
@@ -198,6 +198,20 @@ async fn disk_usage(
             row.size_rw = i64::try_from(size.writable).unwrap_or(i64::MAX);
             row.size_root_fs = i64::try_from(size.root).unwrap_or(i64::MAX);
             usage.containers.push(row);
+        }
+    }
+    if wanted("build-cache") {
+        for step in engine.build_cache().await {
+            usage.build_cache.push(types::BuildCache {
+                id: step.id.chars().take(25).collect(),
+                kind: "regular".into(),
+                description: step.description,
+                size: i64::try_from(step.size_bytes).unwrap_or(i64::MAX),
+                created_at: step.created_at.into(),
+                last_used_at: step.last_used_at.into(),
+                usage_count: step.uses,
+                ..types::BuildCache::default()
+            });
         }
     }
     if wanted("volume") {

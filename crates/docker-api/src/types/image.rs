@@ -1,6 +1,6 @@
 //! Images. Source: Docker API `ImageInspect`, `ImageSummary`.
 
-use super::{ContainerConfig, StringMap};
+use super::{ContainerConfig, StringMap, Time};
 
 wire! {
     ImageSummary {
@@ -59,6 +59,21 @@ wire! {
     ImagesPruned {
         images_deleted: Vec<ImageDeleted> = "ImagesDeleted",
         space_reclaimed: u64 = "SpaceReclaimed",
+    }
+    BuildPruned {
+        caches_deleted: Vec<String> = "CachesDeleted",
+        space_reclaimed: u64 = "SpaceReclaimed",
+    }
+    BuildCache {
+        id: String = "ID",
+        kind: String = "Type",
+        description: String = "Description",
+        in_use: bool = "InUse",
+        shared: bool = "Shared",
+        size: i64 = "Size",
+        created_at: Time = "CreatedAt",
+        last_used_at: Time = "LastUsedAt",
+        usage_count: u64 = "UsageCount",
     }
     DistributionInspect {
         descriptor: Descriptor = "Descriptor",

@@ -1,6 +1,6 @@
 //! The daemon itself: version, info, events, disk usage. Source: Docker API `SystemInfo`, `SystemVersion`.
 
-use super::{ContainerSummary, ImageSummary, StringMap, SwarmInfo, Volume};
+use super::{BuildCache, ContainerSummary, ImageSummary, StringMap, SwarmInfo, Volume};
 
 wire! {
     Version {
@@ -122,6 +122,6 @@ wire! {
         images: Vec<ImageSummary> = "Images",
         containers: Vec<ContainerSummary> = "Containers",
         volumes: Vec<Volume> = "Volumes",
-        build_cache: Vec<serde_json::Value> = "BuildCache",
+        build_cache: Vec<BuildCache> = "BuildCache",
     }
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
 mod adoption;
+mod build;
 mod exec;
 mod health;
 mod inventory;

@@ -83,7 +83,7 @@ impl Http {
     }
 
     /// Sends one request and waits for the headers of the answer.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         method: &Method,
         url: &str,

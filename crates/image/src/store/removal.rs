@@ -1,7 +1,7 @@
 //! What may go: names, then images nobody names or holds, then bytes no image needs.
 
 use super::{
-    Store, blocking, directory_names, is_older, lock, metadata::Metadata, random_name,
+    CACHE_HOLDER, Store, blocking, directory_names, is_older, lock, metadata::Metadata, random_name,
     unpacked::remove_directory,
 };
 use crate::{
@@ -105,7 +105,9 @@ fn untagged(names: Vec<String>) -> impl Iterator<Item = Removed> {
 /// *Source:* moby `daemon/images/image_delete.go`.
 fn remove_name(metadata: &mut Metadata, text: &str, id: Digest, force: bool) -> Result<Vec<Removed>> {
     let tags = metadata.tags_of(id);
-    let holder = metadata.holders.iter().find(|(_, image)| **image == id).map(|(holder, _)| holder.clone());
+    let held = metadata.holders.iter().filter(|(_, image)| **image == id).map(|(holder, _)| holder.clone());
+    let (caches, users): (Vec<_>, Vec<_>) = held.partition(|holder| holder.starts_with(CACHE_HOLDER));
+    let holder = users.into_iter().next();
     let reference = text.parse::<Reference>().ok();
     let named = reference.as_ref().map(Reference::canonical).filter(|name| metadata.tags.contains_key(name));
     let conflict = |action: String, reason, hint| Err(Error::InUse { action, reason, hint });
@@ -150,6 +152,7 @@ fn remove_name(metadata: &mut Metadata, text: &str, id: Digest, force: bool) -> 
     removed.extend(untagged(tags));
     removed.extend(untagged(metadata.digests_of(id)));
     let record = metadata.images.get(&id).cloned();
+    metadata.holders.retain(|holder, _| !caches.contains(holder));
     metadata.forget(id);
     removed.push(Removed::Deleted(id));
     let (_, still_needed) = metadata.needed();

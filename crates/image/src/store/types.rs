@@ -33,6 +33,8 @@ pub struct Image {
     pub parent: Option<Digest>,
     /// Diff ids, lowest first.
     pub layers: Vec<Digest>,
+    /// Nobody named it; a build keeps it to build on.
+    pub intermediate: bool,
 }
 
 /// One image out of an archive.

@@ -166,7 +166,7 @@ fn unpack_stream(
 fn decompress(stored: impl Read + Send, chunks: &threads::SyncSender<io::Result<Vec<u8>>>) -> Result<Digest> {
     let mut hasher = Hasher::default();
     let (head, stored) = sniff(stored).map_err(Error::Archive)?;
-    let mut plain = Compression::of(&head)?.reader(stored).map_err(Error::Archive)?;
+    let mut plain = Compression::of(&head).reader(stored).map_err(Error::Archive)?;
     loop {
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
         let read = (&mut plain).take(CHUNK_BYTES as u64).read_to_end(&mut chunk);

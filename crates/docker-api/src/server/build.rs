@@ -1,0 +1,230 @@
+//! `POST /build` (the classic builder), `POST /build/prune`.
+//!
+//! The answer begins with the first line of the build: what is wrong with the request or the Dockerfile has a status of
+//! its own. A client that goes away ends its build.
+
+use super::{ApiError, State, container_create, images, request::Params};
+use crate::types;
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{DefaultBodyLimit, State as Use},
+    http::{HeaderMap, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+    routing::post,
+};
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use engine::{BuildError, BuildLine, BuildOptions, SecretBytes};
+use futures::StreamExt as _;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Lines that wait for a slow client; the build waits with them.
+const LINES: usize = 64;
+
+/// Base64 of any client: padded or not.
+const LENIENT: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+
+pub(super) fn routes() -> Router<State> {
+    Router::new()
+        .route("/build", post(build).layer(DefaultBodyLimit::disable()))
+        .route("/build/prune", post(prune))
+}
+
+/// Reads a parameter that is JSON; absent is the default.
+fn json<T: DeserializeOwned + Default>(params: &Params, key: &str) -> Result<T, ApiError> {
+    let Some(text) = params.get(key) else { return Ok(T::default()) };
+    serde_json::from_str::<Option<T>>(text)
+        .map(Option::unwrap_or_default)
+        .map_err(|e| ApiError::bad_request(format!("invalid value for {key}: {e}")))
+}
+
+/// Reads a header that is base64 of JSON.
+fn header<T: DeserializeOwned + Default>(headers: &HeaderMap, name: &str) -> Result<T, ApiError> {
+    let bad = || ApiError::bad_request(format!("invalid {name} header"));
+    let Some(value) = headers.get(name) else { return Ok(T::default()) };
+    let text = value.to_str().map_err(|_| bad())?.replace('-', "+").replace('_', "/");
+    let bytes = GeneralPurpose::new(&alphabet::STANDARD, LENIENT).decode(text).map_err(|_| bad())?;
+    if bytes.is_empty() { Ok(T::default()) } else { types::parse(&bytes).map_err(|_| bad()) }
+}
+
+/// Reads what is asked for. *Source:* Docker API `ImageBuild`; the header `X-Rswarm-Build-Secrets` (base64 of a JSON map
+/// of base64 values by id) is ours.
+fn options(state: &State, params: &Params, headers: &HeaderMap) -> Result<BuildOptions, ApiError> {
+    if params.get("version") == Some("2") {
+        return Err(ApiError::bad_request(
+            "BuildKit sessions are not supported: build with DOCKER_BUILDKIT=0, mounts and here-documents work there too",
+        ));
+    }
+    if params.flag("squash") {
+        return Err(ApiError::bad_request("squash is not supported: use a multi-stage build"));
+    }
+    if params.get("remote").is_some() {
+        return Err(ApiError::bad_request("remote contexts are not fetched here: send the context as a tar"));
+    }
+    let platform = params.get("platform").map(str::parse).transpose();
+    let mut tags = Vec::new();
+    for name in params.all("t").iter().filter(|name| !name.is_empty()) {
+        let tag = images::parse(name)?;
+        if tag.digest.is_some() {
+            return Err(ApiError::bad_request("the name of an image that is built cannot have a digest"));
+        }
+        let wanted = tag.tag.clone().unwrap_or_else(|| "latest".to_owned());
+        tags.push(tag.with_tag(&wanted));
+    }
+    let args: BTreeMap<String, Option<String>> = json(params, "buildargs")?;
+    let secrets: BTreeMap<String, String> = header(headers, "X-Rswarm-Build-Secrets")?;
+    let secrets = secrets.into_iter().map(|(id, text)| {
+        let content = GeneralPurpose::new(&alphabet::STANDARD, LENIENT).decode(text);
+        let content = content.map_err(|_| ApiError::bad_request(format!("secret {id} is not base64")))?;
+        Ok((id, SecretBytes(content.into())))
+    });
+    let registries: BTreeMap<String, types::AuthConfig> = header(headers, "X-Registry-Config")?;
+    let credentials = registries.into_iter().filter_map(|(server, account)| {
+        let host = server.trim_start_matches("https://").trim_start_matches("http://");
+        let host = host.split('/').next().unwrap_or_default();
+        let host = if host == "index.docker.io" { "docker.io" } else { host };
+        Some((host.to_owned(), images::credentials(account)?))
+    });
+    let resources = types::ContainerResources {
+        memory: params.number("memory")?.unwrap_or_default(),
+        memory_swap: params.number("memswap")?.unwrap_or_default(),
+        cpu_shares: params.number("cpushares")?.unwrap_or_default(),
+        cpu_period: params.number("cpuperiod")?.unwrap_or_default(),
+        cpu_quota: params.number("cpuquota")?.unwrap_or_default(),
+        cpuset_cpus: params.get("cpusetcpus").unwrap_or_default().to_owned(),
+        cpuset_mems: params.get("cpusetmems").unwrap_or_default().to_owned(),
+        ..types::ContainerResources::default()
+    };
+    let ulimits: Vec<types::Ulimit> = json(params, "ulimits")?;
+    Ok(BuildOptions {
+        dockerfile: params.get("dockerfile").unwrap_or_default().to_owned(),
+        tags,
+        args: args.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
+        labels: json(params, "labels")?,
+        target: params.get("target").unwrap_or_default().to_owned(),
+        platform: platform.map_err(|e: image::InvalidPlatform| ApiError::bad_request(e.to_string()))?,
+        no_cache: params.flag("nocache"),
+        pull: params.flag("pull"),
+        network: params.get("networkmode").unwrap_or_default().into(),
+        extra_hosts: params.all("extrahosts").iter().flat_map(|h| h.split(',')).map(str::to_owned).collect(),
+        resources: container_create::resources(&resources)?,
+        ulimits: ulimits.into_iter().map(container_create::ulimit).collect(),
+        shm_size_bytes: params.number("shmsize")?,
+        secrets: secrets.collect::<Result<_, ApiError>>()?,
+        credentials: credentials.collect(),
+        registries: state.registries(),
+    })
+}
+
+async fn build(
+    Use(state): Use<State>,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let options = options(&state, &params, &headers)?;
+    let engine = state.engine()?.clone();
+    let quiet = params.flag("q");
+    let (said, mut lines) = mpsc::channel(LINES);
+    let (out, answer) = mpsc::channel::<types::JsonMessage>(LINES);
+    let (begun, first) = tokio::sync::oneshot::channel::<Result<(), ApiError>>();
+    if !params.all("cachefrom").iter().all(|list| matches!(list.as_str(), "" | "[]" | "null")) {
+        let text = "--cache-from is not needed: results of this host's builds are used by themselves\n";
+        drop(out.try_send(stream(text.to_owned())));
+    }
+    let teller = state.clone();
+    state.spawn(async move {
+        let mut begun = Some(begun);
+        let show = async {
+            while let Some(line) = lines.recv().await {
+                if let Some(begun) = begun.take() {
+                    drop(begun.send(Ok(())));
+                }
+                let message = match line {
+                    BuildLine::Text(text) if !quiet => stream(text),
+                    BuildLine::Pull(step) if !quiet => images::line(step),
+                    BuildLine::Image(id) if quiet => stream(format!("{id}\n")),
+                    BuildLine::Image(id) => types::JsonMessage {
+                        aux: Some(serde_json::json!({ "ID": id.to_string() })),
+                        ..Default::default()
+                    },
+                    BuildLine::Text(_) | BuildLine::Pull(_) => continue,
+                };
+                if out.send(message).await.is_err() {
+                    break;
+                }
+            }
+            begun
+        };
+        let built = async { tokio::join!(engine.build(options, images::reader(body), said), show) };
+        let (built, begun) = tokio::select! {
+            ended = built => ended,
+            // Nobody listens any more: what runs is ended.
+            () = out.closed() => return,
+        };
+        match built {
+            Ok(id) => teller.image_event("build", &id.to_string(), &id.to_string()),
+            Err(error) => {
+                let code = match &error {
+                    engine::Error::Build(BuildError::Command { code, .. }) => i64::from(*code),
+                    _ => 0,
+                };
+                let error = ApiError::from(error);
+                match begun {
+                    Some(begun) => drop(begun.send(Err(error))),
+                    None => {
+                        let message = error.message;
+                        let detail = types::ErrorDetail { code, message: message.clone() };
+                        let last = types::JsonMessage {
+                            error_detail: Some(detail),
+                            error: message,
+                            ..Default::default()
+                        };
+                        drop(out.send(last).await);
+                    }
+                }
+            }
+        }
+    });
+    // The sender goes away with the front door.
+    first.await.map_err(|_| ApiError::unavailable("the daemon is shutting down"))??;
+    let body =
+        ReceiverStream::new(answer).map(|message| serde_json::to_vec(&message).map(images::with_newline));
+    Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response())
+}
+
+fn stream(text: String) -> types::JsonMessage {
+    types::JsonMessage { stream: text, ..Default::default() }
+}
+
+/// Source: Docker API `BuildPrune`; `until` is the filter that is understood.
+async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::BuildPruned>, ApiError> {
+    let filters = params.filters()?.engine();
+    let (caches_deleted, space_reclaimed) = state.engine()?.prune_builds(&filters).await?;
+    Ok(Json(types::BuildPruned { caches_deleted, space_reclaimed }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+
+    #[test]
+    fn headers_are_read_in_any_base64() {
+        let text = r#"{"a?~":"eA=="}"#;
+        for encoded in [BASE64_STANDARD.encode(text), BASE64_URL_SAFE_NO_PAD.encode(text)] {
+            let mut headers = HeaderMap::new();
+            headers.insert("X-Rswarm-Build-Secrets", encoded.parse().unwrap());
+            let read: BTreeMap<String, String> = header(&headers, "X-Rswarm-Build-Secrets").unwrap();
+            assert_eq!(read["a?~"], "eA==");
+        }
+        assert!(header::<BTreeMap<String, String>>(&HeaderMap::new(), "X").unwrap().is_empty());
+    }
+}

@@ -1,0 +1,202 @@
+//! What builds can use again: the result of a step, by a digest of all that it depends on.
+//!
+//! `DATA_ROOT/build/cache/<key>.json` names the image that holds the layers. A record is worth nothing that could not be
+//! made again: it is written without waiting for the disk, and one whose image is gone is a miss. Records that nobody
+//! used for a month go, and so does the oldest where there are too many.
+
+use crate::{
+    error::{Error, Result},
+    persist,
+};
+use model::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+const RECORDS_MAX: usize = 4096;
+const KEPT_UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The result of one step.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) image: String,
+    /// The step, as `docker system df -v` shows it.
+    pub(super) description: String,
+    #[serde(with = "persist::nanos")]
+    pub(super) created_at: Timestamp,
+    #[serde(with = "persist::nanos")]
+    pub(super) last_used_at: Timestamp,
+    pub(super) uses: u64,
+    /// Keeps its image; a finished image is kept by its names alone.
+    pub(super) holds: bool,
+}
+
+/// All results; of one engine.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    folder: PathBuf,
+    records: Mutex<BTreeMap<String, Record>>,
+    /// Of cache mounts in use, by their folder.
+    gates: Mutex<HashMap<PathBuf, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+impl Cache {
+    /// Reads the records of earlier builds. Blocking.
+    pub(crate) fn open(folder: PathBuf) -> Result<Self> {
+        fs::create_dir_all(&folder).map_err(Error::io("create folder", &folder))?;
+        let mut records = BTreeMap::new();
+        for entry in fs::read_dir(&folder).map_err(Error::io("list", &folder))? {
+            let path = entry.map_err(Error::io("list", &folder))?.path();
+            let key = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            match persist::read_json::<Record>(&path) {
+                Ok(Some(record)) if path.extension().is_some_and(|e| e == "json") => {
+                    records.insert(key, record);
+                }
+                _ => fs::remove_file(&path).map_err(Error::io("remove", &path))?, // half-written by a crash
+            }
+        }
+        Ok(Self { folder, records: Mutex::new(records), gates: Mutex::default() })
+    }
+
+    fn records(&self) -> MutexGuard<'_, BTreeMap<String, Record>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the lock of a cache mount's folder.
+    pub(super) fn gate(&self, folder: &Path) -> Arc<tokio::sync::Mutex<()>> {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gate) = gates.get(folder).and_then(Weak::upgrade) {
+            return gate;
+        }
+        gates.retain(|_, gate| gate.strong_count() > 0);
+        let gate = Arc::default();
+        gates.insert(folder.to_owned(), Arc::downgrade(&gate));
+        gate
+    }
+
+    fn holder(key: &str) -> String {
+        format!("{}{key}", image::CACHE_HOLDER)
+    }
+
+    /// Holds the images of all records; those that are gone are forgotten. Before anything may be removed.
+    pub(crate) async fn hold_all(&self, images: &image::Store) {
+        let all: Vec<(String, Record)> = self.records().iter().map(|(k, r)| (k.clone(), r.clone())).collect();
+        for (key, record) in all {
+            let held = match record.image.parse() {
+                Ok(id) if record.holds => images.hold(&id, &Self::holder(&key)).await.is_ok(),
+                Ok(id) => images.by_id(&id).await.is_some(),
+                Err(_) => false,
+            };
+            if !held {
+                self.forget(&key);
+            }
+        }
+    }
+
+    /// Returns the image of a step's result, if it is still there.
+    pub(super) async fn get(&self, images: &image::Store, key: &str) -> Option<image::Image> {
+        let mut record = self.records().get(key).cloned()?;
+        let found = match record.image.parse() {
+            Ok(id) => images.by_id(&id).await,
+            Err(_) => None,
+        };
+        if found.is_none() {
+            self.forget(key);
+            return None;
+        }
+        (record.last_used_at, record.uses) = (crate::now(), record.uses + 1);
+        self.note(key, record);
+        found
+    }
+
+    /// Remembers a step's result.
+    pub(super) async fn put(
+        &self,
+        images: &image::Store,
+        key: &str,
+        image: &image::Digest,
+        description: &str,
+        holds: bool,
+    ) -> Result<()> {
+        if holds {
+            let holder = Self::holder(key);
+            images.hold(image, &holder).await.map_err(|_| Error::NoSuchImage(image.to_string()))?;
+        }
+        let now = crate::now();
+        let description = description.to_owned();
+        let image = image.to_string();
+        self.note(key, Record { image, description, created_at: now, last_used_at: now, uses: 1, holds });
+        Ok(())
+    }
+
+    fn note(&self, key: &str, record: Record) {
+        let path = self.folder.join(format!("{key}.json"));
+        if let Err(error) = persist::write_json_lazily(&path, &record) {
+            tracing::warn!(%error, "result of a build step is not remembered");
+        }
+        self.records().insert(key.to_owned(), record);
+    }
+
+    fn forget(&self, key: &str) {
+        self.records().remove(key);
+        let path = self.folder.join(format!("{key}.json"));
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::debug!(path = %path.display(), %error, "record of a build step was gone already");
+        }
+    }
+
+    pub(super) fn list(&self) -> Vec<(String, Record)> {
+        self.records().iter().map(|(key, record)| (key.clone(), record.clone())).collect()
+    }
+
+    /// Forgets records, and removes their images where nobody else has a use for them; returns what it forgot and
+    /// the bytes that this freed.
+    pub(super) async fn prune(
+        &self,
+        images: &image::Store,
+        until: Option<Timestamp>,
+    ) -> Result<(Vec<String>, u64)> {
+        let idle = |record: &Record| until.is_none_or(|until| record.last_used_at < until);
+        let gone: Vec<_> = self.list().into_iter().filter(|(_, record)| idle(record)).collect();
+        self.drop_records(images, gone).await
+    }
+
+    /// Keeps the cache within its bounds.
+    pub(super) async fn tidy(&self, images: &image::Store) -> Result<()> {
+        let now = crate::now();
+        let mut all = self.list();
+        all.sort_by_key(|(_, record)| record.last_used_at);
+        let surplus = all.len().saturating_sub(RECORDS_MAX);
+        let old = all.iter().filter(|(_, r)| now.since(r.last_used_at) >= KEPT_UNUSED).count();
+        all.truncate(surplus.max(old));
+        if all.is_empty() { Ok(()) } else { self.drop_records(images, all).await.map(drop) }
+    }
+
+    async fn drop_records(
+        &self,
+        images: &image::Store,
+        gone: Vec<(String, Record)>,
+    ) -> Result<(Vec<String>, u64)> {
+        let before = images.layer_usage().total_bytes;
+        for (key, record) in &gone {
+            self.forget(key);
+            images.release(&Self::holder(key)).await;
+            let Ok(id) = record.image.parse::<image::Digest>() else { continue };
+            let held = images.holders().await.iter().any(|(_, image)| *image == id);
+            let unnamed = images.by_id(&id).await.is_some_and(|image| image.repo_tags.is_empty());
+            if record.holds && unnamed && !held {
+                images.remove(&id.to_string(), false).await.map_err(|e| Error::Image {
+                    operation: format!("remove image {id}"),
+                    source: e.into(),
+                })?;
+            }
+        }
+        let freed = before.saturating_sub(images.layer_usage().total_bytes);
+        Ok((gone.into_iter().map(|(key, _)| key).collect(), freed))
+    }
+}

@@ -1,0 +1,381 @@
+//! `docker build`: a context and its Dockerfile become an image.
+//!
+//! ```text
+//!   context.tar --> scratch/context       Dockerfile --> graph (pure): which stages, in which order
+//!                                             |
+//!             one future per needed stage, all at once; a stage waits for those it takes files from
+//!                     |                                            |
+//!                 copy: COPY, ADD, WORKDIR                     run: RUN, in a container of the engine
+//!                     '--- changes --> a layer --> an image that the cache holds <--- '
+//! ```
+//!
+//! A step's result is found again by a digest of what it depends on (`cache`): the image below, the command with its
+//! environment, or the bytes that are copied. Steps that only change the configuration cost nothing and spoil no cache.
+//!
+//! *Invariants.* A build that fails or whose client goes away leaves nothing but results that the next one can use.
+//! What a killed daemon leaves (`DATA_ROOT/build/tmp`, containers marked as a step's) is removed when the engine opens.
+//!
+//! *Source:* Docker API `ImageBuild`; Docker's Dockerfile reference.
+
+mod cache;
+mod copy;
+mod graph;
+mod run;
+mod stage;
+mod tree;
+
+pub(crate) use cache::Cache;
+pub use copy::CopyError;
+
+use crate::{
+    config::{NetworkMode, Resources, SecretBytes, Ulimit},
+    container::Filters,
+    engine::Engine,
+    error::{Error, Result},
+};
+use graph::Graph;
+use image::dockerfile::{Dockerfile, SyntaxError};
+use model::Timestamp;
+use stage::{Done, Stage};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::{
+    io::AsyncRead,
+    sync::{Semaphore, mpsc, watch},
+};
+use tokio_util::io::SyncIoBridge;
+use tree::Tree;
+
+/// *Limit* of a Dockerfile. *Unit:* bytes.
+const DOCKERFILE_MAX: u64 = 4 << 20;
+/// *Limit* of lines of one stage that wait for an earlier stage's to be shown.
+const LINES: usize = 1024;
+
+/// How to build. *Source:* query of Docker API `ImageBuild`.
+#[derive(Debug, Clone, Default)]
+pub struct BuildOptions {
+    /// Path in the context; empty = `Dockerfile`.
+    pub dockerfile: String,
+    /// Names the image gets.
+    pub tags: Vec<image::Reference>,
+    /// `--build-arg`
+    pub args: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    /// Stage to build; empty = the last.
+    pub target: String,
+    /// `None` = this machine's.
+    pub platform: Option<image::Platform>,
+    /// Use no result of earlier builds.
+    pub no_cache: bool,
+    /// Ask registries even for images that are here.
+    pub pull: bool,
+    /// Network of RUN.
+    pub network: NetworkMode,
+    /// `host:ip`
+    pub extra_hosts: Vec<String>,
+    pub resources: Resources,
+    pub ulimits: Vec<Ulimit>,
+    /// *Unit:* bytes.
+    pub shm_size_bytes: Option<u64>,
+    /// For `RUN --mount=type=secret`, by id.
+    pub secrets: BTreeMap<String, SecretBytes>,
+    /// By registry host.
+    pub credentials: BTreeMap<String, image::Auth>,
+    pub registries: image::RegistryOptions,
+}
+
+/// What a build says on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BuildLine {
+    Text(String),
+    /// Of a base image that is pulled.
+    Pull(image::Progress),
+    /// The image, at the end.
+    Image(image::Digest),
+}
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error(transparent)]
+    Syntax(#[from] SyntaxError),
+    #[error("Cannot locate specified Dockerfile: {0}")]
+    NoDockerfile(String),
+    #[error("failed to reach build target {0} in Dockerfile")]
+    NoTarget(String),
+    #[error("build context is not a tar archive, plain or compressed")]
+    NoArchive,
+    #[error("cannot unpack the build context: {0}")]
+    Context(#[source] std::io::Error),
+    #[error("The command '{command}' returned a non-zero code: {code}")]
+    Command { command: String, code: i32 },
+    #[error("{instruction} failed: {reason} (Dockerfile line {line})")]
+    Step { instruction: String, line: usize, reason: String },
+    #[error("the client of the build has gone away")]
+    Abandoned,
+}
+
+impl BuildError {
+    fn step(instruction: impl Into<String>, line: usize, reason: impl Into<String>) -> Self {
+        Self::Step { instruction: instruction.into(), line, reason: reason.into() }
+    }
+}
+
+/// A result that builds can use again. *Source:* Docker API `BuildCache`.
+#[derive(Debug, Clone)]
+pub struct CachedStep {
+    pub id: String,
+    pub description: String,
+    pub created_at: Timestamp,
+    pub last_used_at: Timestamp,
+    pub uses: u64,
+    /// *Unit:* bytes of its topmost layer.
+    pub size_bytes: u64,
+}
+
+/// A folder of a running build; removed when dropped.
+#[derive(Debug)]
+struct Scratch {
+    engine: Engine,
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// Makes a folder with these folders in it.
+    async fn new(engine: &Engine, folders: &'static [&'static str]) -> Result<Self> {
+        let path = folder(engine).join("tmp").join(&crate::random_id()[..16]);
+        let scratch = Self { engine: engine.clone(), path: path.clone() };
+        crate::blocking(move || {
+            for name in folders {
+                let path = path.join(name);
+                std::fs::create_dir_all(&path).map_err(Error::io("create folder", &path))?;
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(scratch)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let path = self.path.clone();
+        self.engine.inner.tasks.spawn_blocking(move || {
+            if let Err(error) = crate::open::remove_tree(&path) {
+                tracing::warn!(path = %path.display(), %error, "folder of a build stays until the next start");
+            }
+        });
+    }
+}
+
+/// Where builds keep what is theirs.
+fn folder(engine: &Engine) -> PathBuf {
+    engine.inner.data_root.join("build")
+}
+
+/// Opens the cache and removes what builds of a killed daemon left. Blocking.
+pub(crate) fn open(data_root: &Path) -> Result<Cache> {
+    let tmp = data_root.join("build/tmp");
+    crate::open::remove_tree(&tmp).map_err(Error::io("remove", &tmp))?;
+    Cache::open(data_root.join("build/cache"))
+}
+
+/// One build.
+struct Build {
+    engine: Engine,
+    options: BuildOptions,
+    file: Dockerfile,
+    graph: Graph,
+    scratch: Scratch,
+    /// `ARG`s before the first stage, and those that are always there.
+    globals: BTreeMap<String, String>,
+    /// By stage.
+    done: Vec<watch::Sender<Option<Arc<Done>>>>,
+    /// Steps that may run at once.
+    slots: Semaphore,
+    /// `--build-arg`s that were asked for.
+    consumed: Mutex<BTreeSet<String>>,
+}
+
+impl Engine {
+    /// Builds an image. What happens is said on `lines`, in Docker's words; the last is the image.
+    ///
+    /// # Errors
+    /// `Build` says which step failed and why; results of the steps before it are kept for the next build.
+    /// # Cancel safety
+    /// May be dropped: commands are ended and everything half-made goes.
+    /// *Source:* Docker API `ImageBuild`.
+    pub async fn build(
+        &self,
+        options: BuildOptions,
+        context: impl AsyncRead + Send + Unpin + 'static,
+        lines: mpsc::Sender<BuildLine>,
+    ) -> Result<image::Digest> {
+        let scratch = Scratch::new(self, &["context"]).await?;
+        unpack(context, scratch.path.join("context")).await?;
+        let file = read_dockerfile(&scratch.path.join("context"), &options.dockerfile).await?;
+        let globals = globals(&file, &options)?;
+        let graph = Graph::plan(&file, &options.target, &|name| globals.get(name).cloned())?;
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let build = Build {
+            engine: self.clone(),
+            done: file.stages.iter().map(|_| watch::Sender::new(None)).collect(),
+            slots: Semaphore::new(cores),
+            consumed: Mutex::default(),
+            options,
+            file,
+            graph,
+            scratch,
+            globals,
+        };
+        let image = build.run(&lines).await?;
+        let images = &self.inner.images;
+        for tag in &build.options.tags {
+            let operation = || format!("tag the image as {tag}");
+            let tagged = images.tag(&image.to_string(), tag).await;
+            tagged.map_err(|e| Error::Image { operation: operation(), source: e.into() })?;
+        }
+        self.inner.builds.tidy(images).await?;
+        let mut last = vec![BuildLine::Image(image)];
+        last.extend(build.unused_arguments().map(BuildLine::Text));
+        last.push(BuildLine::Text(format!("Successfully built {}\n", image.short())));
+        let tags = build.options.tags.iter();
+        last.extend(tags.map(|tag| BuildLine::Text(format!("Successfully tagged {tag}\n"))));
+        for line in last {
+            lines.send(line).await.map_err(|_| BuildError::Abandoned)?;
+        }
+        Ok(image)
+    }
+
+    /// Lists what builds can use again.
+    pub async fn build_cache(&self) -> Vec<CachedStep> {
+        let mut steps = Vec::new();
+        for (id, record) in self.inner.builds.list().into_iter().filter(|(_, record)| record.holds) {
+            let size_bytes = match self.inner.images.history(&record.image).await {
+                Ok(history) => history.first().map_or(0, |(_, size)| *size),
+                Err(_) => 0,
+            };
+            steps.push(CachedStep {
+                id,
+                description: record.description,
+                created_at: record.created_at,
+                last_used_at: record.last_used_at,
+                uses: record.uses,
+                size_bytes,
+            });
+        }
+        steps
+    }
+
+    /// Forgets results of builds; returns which, and the bytes that this freed. Filter: `until`, of the last use.
+    ///
+    /// # Errors
+    /// A filter that makes no sense, or the disk.
+    pub async fn prune_builds(&self, filters: &Filters) -> Result<(Vec<String>, u64)> {
+        let until = crate::list::until(filters)?;
+        self.inner.builds.prune(&self.inner.images, until).await
+    }
+}
+
+/// Unpacks the context; its files are this user's whoever they were.
+async fn unpack(context: impl AsyncRead + Send + Unpin + 'static, into: PathBuf) -> Result<()> {
+    let tar = SyncIoBridge::new(context);
+    crate::blocking(move || {
+        let plain = image::plain_tar(tar).map_err(|e| BuildError::Context(std::io::Error::other(e)))?;
+        let plain = plain.ok_or(BuildError::NoArchive)?;
+        let root = crate::archive::Root::of(&into).map_err(Error::io("open", &into))?;
+        Ok(crate::archive::unpack(&root, plain, false, true).map_err(BuildError::Context)?)
+    })
+    .await
+}
+
+async fn read_dockerfile(context: &Path, named: &str) -> Result<Dockerfile> {
+    let name = if named.is_empty() { "Dockerfile".to_owned() } else { named.to_owned() };
+    let context = context.to_owned();
+    crate::blocking(move || {
+        let tree = Tree::folder(&context).map_err(Error::io("open", &context))?;
+        let file = tree.open(&tree::rooted(&name), rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK);
+        let file = file.map_err(|_| BuildError::NoDockerfile(name.clone()))?;
+        let mut text = Vec::new();
+        let read = std::fs::File::from(file).take(DOCKERFILE_MAX).read_to_end(&mut text);
+        read.map_err(Error::io("read", &name))?;
+        Ok(Dockerfile::parse(&String::from_utf8_lossy(&text)).map_err(BuildError::Syntax)?)
+    })
+    .await
+}
+
+/// What a `FROM` can use, and what a stage gets when it declares it again.
+fn globals(file: &Dockerfile, options: &BuildOptions) -> Result<BTreeMap<String, String>> {
+    let ours = image::Platform::default();
+    let target = options.platform.clone().unwrap_or_default();
+    let mut globals = BTreeMap::new();
+    for (prefix, platform) in [("BUILD", &ours), ("TARGET", &target)] {
+        globals.insert(format!("{prefix}PLATFORM"), platform.to_string());
+        globals.insert(format!("{prefix}OS"), platform.os.clone());
+        globals.insert(format!("{prefix}ARCH"), platform.architecture.clone());
+        globals.insert(format!("{prefix}VARIANT"), platform.variant.clone().unwrap_or_default());
+    }
+    for step in &file.globals {
+        let failed = |reason| BuildError::step("ARG", step.line, reason);
+        let lookup = |name: &str| globals.get(name).cloned();
+        let image::dockerfile::Instruction::Arg(args) =
+            step.instruction.expand(file.escape, &lookup).map_err(failed)?
+        else {
+            continue;
+        };
+        for (name, default) in args {
+            if let Some(value) = options.args.get(&name).cloned().or(default) {
+                globals.insert(name, value);
+            }
+        }
+    }
+    Ok(globals)
+}
+
+impl Build {
+    /// Builds all needed stages and returns the target's image.
+    async fn run(&self, lines: &mpsc::Sender<BuildLine>) -> Result<image::Digest> {
+        let extra = usize::from(!self.options.labels.is_empty());
+        let count = |at: &usize| 1 + self.file.stages[*at].steps.len();
+        let total = self.graph.needed.iter().map(count).sum::<usize>() + extra;
+        let mut first = 1;
+        let (mut stages, mut outputs) = (Vec::new(), Vec::new());
+        for at in &self.graph.needed {
+            let (said, output) = mpsc::channel(LINES);
+            stages.push(Stage::new(self, *at, said, first, total).run());
+            outputs.push(output);
+            first += count(at);
+        }
+        // Stage by stage, as if they ran one after the other.
+        let show = async move {
+            for mut output in outputs {
+                while let Some(line) = output.recv().await {
+                    if lines.send(line).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        };
+        let (built, ()) = tokio::join!(futures::future::try_join_all(stages), show);
+        built?;
+        let target = self.done[self.graph.target].borrow().clone();
+        target.expect("its stage has ended well").finish(self).await
+    }
+
+    fn unused_arguments(&self) -> Option<String> {
+        let consumed = self.consumed.lock().unwrap_or_else(PoisonError::into_inner);
+        let global = |name: &String| {
+            self.file.globals.iter().any(|step| matches!(&step.instruction, image::dockerfile::Instruction::Arg(args) if args.iter().any(|(n, _)| n == name)))
+        };
+        let known = |name: &String| {
+            consumed.contains(name) || global(name) || stage::PREDEFINED.contains(&name.as_str())
+        };
+        let unused: Vec<&str> = self.options.args.keys().filter(|n| !known(n)).map(String::as_str).collect();
+        let text = format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" "));
+        (!unused.is_empty()).then_some(text)
+    }
+}
