@@ -89,3 +89,57 @@ fn an_account_that_no_registry_takes_is_not_kept() {
     assert!(refused.contains("127.0.0.1:9"), "{refused}");
     assert!(!lab.dir().join(".docker/config.json").exists());
 }
+
+#[test]
+fn an_image_is_built_from_a_folder_from_standard_input_and_with_a_secret() {
+    let lab = lab(1);
+    load_hello(&lab, 1);
+    let context = lab.dir().join("context");
+    fs::create_dir_all(context.join("page")).expect("a folder");
+    for (path, text) in [
+        (
+            "Dockerfile",
+            "FROM rswarm/hello AS base\nFROM base\nARG NAME\nCOPY . /ctx/\nENV NAME=$NAME\nCMD [\"web\"]\n",
+        ),
+        (".dockerignore", "*.log\n"),
+        ("page/index", "page"),
+        ("big.log", "left out"),
+    ] {
+        fs::write(context.join(path), text).expect("a file");
+    }
+    let folder = context.display().to_string();
+    let idfile = lab.dir().join("id").display().to_string();
+    let build = ["build", "-t", "built:1", "--build-arg", "NAME=builder", "--iidfile", &idfile, &folder];
+    let said = lab.rswarm(1, &build).ok();
+    assert!(
+        said.contains("Step 1/6 : FROM rswarm/hello AS base") && said.contains("Successfully tagged built:1"),
+        "{said}"
+    );
+    let again = lab.rswarm(1, &build).ok();
+    assert!(again.contains("Using cache"), "{again}");
+    let id = fs::read_to_string(&idfile).expect("the id");
+    assert!(lab.rswarm(1, &["images", "-q"]).ok().lines().any(|short| id.contains(short)));
+    lab.rswarm(1, &["run", "-d", "--name", "web", "built:1"]).ok();
+    let diff = lab.dir().join("index").display().to_string();
+    lab.rswarm(1, &["cp", "web:/ctx/page/index", &diff]).ok();
+    assert_eq!(fs::read_to_string(&diff).expect("the copy"), "page");
+    assert!(lab.rswarm(1, &["cp", "web:/ctx/big.log", &diff]).fails().contains("Could not find the file"));
+    assert!(lab.rswarm(1, &["inspect", "built:1"]).ok().contains("NAME=builder"));
+
+    for (args, expected) in [
+        (vec!["build", "/nowhere"], "path \"/nowhere\" not found"),
+        (
+            vec!["build", "-f", "/nowhere/Dockerfile", folder.as_str()],
+            "failed to read dockerfile: open /nowhere/Dockerfile",
+        ),
+        (
+            vec!["build", "--target", "none", folder.as_str()],
+            "failed to reach build target none in Dockerfile",
+        ),
+        (vec!["build", "--secret", "src=x", folder.as_str()], "id=NAME is needed"),
+        (vec!["build", "https://example.org/x.git"], "clone it first"),
+    ] {
+        let said = lab.rswarm(1, &args).fails();
+        assert!(said.contains(expected), "{args:?}: {said}");
+    }
+}

@@ -87,6 +87,8 @@ pub(crate) enum Command {
     Commit(CommitArgs),
     /// Remove containers.
     Rm(RmArgs),
+    /// Build an image from a Dockerfile.
+    Build(BuildArgs),
     /// Pull an image from a registry.
     Pull(PullArgs),
     /// Push an image to a registry.
@@ -433,6 +435,7 @@ pub(crate) enum Stack {
 pub(crate) enum Image {
     #[command(visible_alias = "list")]
     Ls(ListArgs),
+    Build(BuildArgs),
     Pull(PullArgs),
     Load(LoadArgs),
     Import(ImportArgs),
@@ -446,6 +449,54 @@ pub(crate) enum Image {
         #[arg(short, long)]
         force: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// Folder that is sent to the daemon; - reads a Dockerfile or a tar from standard input.
+    pub(crate) context: String,
+    /// The Dockerfile; - is standard input. CONTEXT/Dockerfile by default.
+    #[arg(short, long)]
+    pub(crate) file: Option<PathBuf>,
+    /// Name of the image, NAME[:TAG].
+    #[arg(short, long)]
+    pub(crate) tag: Vec<String>,
+    /// NAME=VALUE of an ARG; NAME alone takes it from the environment.
+    #[arg(long)]
+    pub(crate) build_arg: Vec<String>,
+    /// NAME=VALUE to add to the image.
+    #[arg(long)]
+    pub(crate) label: Vec<String>,
+    /// Stage to build; the last by default.
+    #[arg(long)]
+    pub(crate) target: Option<String>,
+    /// os/architecture[/variant] of the image.
+    #[arg(long)]
+    pub(crate) platform: Option<String>,
+    /// Network of RUN.
+    #[arg(long)]
+    pub(crate) network: Option<String>,
+    /// HOST:IP for RUN.
+    #[arg(long)]
+    pub(crate) add_host: Vec<String>,
+    /// id=NAME,src=FILE or id=NAME,env=VARIABLE, for RUN --mount=type=secret.
+    #[arg(long)]
+    pub(crate) secret: Vec<String>,
+    /// Use no result of earlier builds.
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Ask registries even for images that are here.
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// File that gets the image's id.
+    #[arg(long)]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// How progress is shown; there is one way: plain.
+    #[arg(long, value_parser = ["auto", "plain"], default_value = "auto")]
+    pub(crate) progress: String,
+    /// Print the image's id alone.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Args)]

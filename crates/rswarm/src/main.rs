@@ -82,7 +82,7 @@ fn daemon(args: cli::DaemonArgs) -> Result<ExitCode> {
 }
 
 async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
-    use commands::{cluster, container, copy, deploy, image, login, look, objects, service, system};
+    use commands::{build, cluster, container, copy, deploy, image, login, look, objects, service, system};
     match command {
         Command::Deploy(args) => deploy::run(client, &args).await?,
         Command::Scale(args) => service::scale(client, &args).await?,
@@ -119,6 +119,7 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Commit(args) => image::commit(client, &args).await?,
         Command::Kill(args) => container::kill(client, &args).await?,
         Command::Rm(args) => container::rm(client, &args).await?,
+        Command::Build(args) => build::run(client, &args).await?,
         Command::Pull(args) => image::pull(client, &args).await?,
         Command::Push(args) => image::push(client, &args).await?,
         Command::Save(args) => image::save(client, &args).await?,

@@ -38,7 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "store",
         ],
     ),
-    ("rswarm", &["model", "compose", "docker-api", "runtime", "node"]),
+    ("rswarm", &["model", "compose", "docker-api", "image", "runtime", "node"]),
     ("testkit", &[]),
     ("xtask", &["testkit", "model", "pki", "runtime", "store"]), // a tool of ours, not part of the product
 ];

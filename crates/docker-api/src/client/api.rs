@@ -316,6 +316,16 @@ impl Client {
         self.lines(Method::POST, "/images/create", query, auth).await
     }
 
+    /// `POST /build`: a tar of the context. The answer begins when the first step has.
+    pub async fn image_build(
+        &self,
+        query: Query<'_>,
+        headers: HeaderMap,
+        context: Body,
+    ) -> Result<JsonLines<JsonMessage>> {
+        self.upload(Method::POST, "/build", query, headers, context).await
+    }
+
     pub async fn image_push(&self, name: &str, tag: &str, auth: HeaderMap) -> Result<JsonLines<JsonMessage>> {
         self.lines(Method::POST, &format!("/images/{}/push", escape(name)), &[("tag", tag)], auth).await
     }

@@ -11,6 +11,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use docker_api::{client::Client, types::AuthConfig};
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeMap,
     io::{BufRead, Write},
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
@@ -72,11 +73,24 @@ pub(crate) fn account(image: &str) -> Result<Option<AuthConfig>> {
     };
     let key = key(registry);
     let config = read()?;
-    let Some(entry) = config["auths"].get(&key) else { return Ok(None) };
+    Ok(config["auths"].get(&key).map(|entry| account_of(&key, entry)))
+}
+
+/// Returns all accounts, by registry as the file names them.
+///
+/// # Errors
+/// As [`account`].
+pub(crate) fn accounts() -> Result<BTreeMap<String, AuthConfig>> {
+    let config = read()?;
+    let entries = config["auths"].as_object().into_iter().flatten();
+    Ok(entries.map(|(key, entry)| (key.clone(), account_of(key, entry))).collect())
+}
+
+fn account_of(key: &str, entry: &Value) -> AuthConfig {
     let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
     let mut account = AuthConfig {
         identity_token: text("identitytoken"),
-        server_address: key.clone(),
+        server_address: key.to_owned(),
         ..AuthConfig::default()
     };
     if let Ok(pair) = BASE64_STANDARD.decode(text("auth"))
@@ -86,7 +100,7 @@ pub(crate) fn account(image: &str) -> Result<Option<AuthConfig>> {
         user.clone_into(&mut account.username);
         password.clone_into(&mut account.password);
     }
-    Ok(Some(account))
+    account
 }
 
 pub(crate) async fn login(client: &Client, args: &LoginArgs) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The commands: each asks the front door and prints the answer as Docker does.
 
+pub(crate) mod build;
 pub(crate) mod cluster;
 pub(crate) mod container;
 pub(crate) mod copy;
