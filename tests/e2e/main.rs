@@ -6,6 +6,7 @@ mod cluster;
 mod docker_cli;
 mod docker_engine;
 mod docker_py;
+mod dockerfiles;
 mod examples;
 mod faults;
 mod flask;

@@ -1,9 +1,11 @@
 //! What end-to-end tests are made of: a lab of namespaced hosts, driven through the real binary, and waiting for
 //! a state with a deadline. Never a dependency outside tests.
 
+mod dockerd;
 mod lab;
 mod traces;
 
+pub use dockerd::Dockerd;
 pub use lab::{Door, Lab, Output};
 
 use std::time::{Duration, Instant};

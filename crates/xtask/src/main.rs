@@ -19,12 +19,15 @@ enum Command {
     /// Measure. Numbers are of this machine on this day: quote ratios, not times.
     Bench(bench::Args),
     /// Run the tests that hold us against other programs: those that `cargo test` shows as ignored.
-    Oracles,
+    Oracles {
+        /// Names of tests; all by default.
+        tests: Vec<String>,
+    },
 }
 
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
-        Command::Oracles => oracles::run(),
+        Command::Oracles { tests } => oracles::run(&tests),
     }
 }

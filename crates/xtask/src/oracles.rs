@@ -32,20 +32,49 @@ struct Recipe {
     files: &'static [(&'static str, &'static str)],
 }
 
-const IMAGES: [Recipe; 2] = [
+/// Packages of the dockerd that the tests compare with; the libraries are this machine's or these.
+const DOCKERD: &[&str] = &["docker.io", "containerd", "runc", "libdevmapper1.02.1"];
+
+const IMAGES: [Recipe; 3] = [
     Recipe { name: "redis", packages: &["redis-server"], files: &[] },
     Recipe {
         name: "flask",
         packages: &["python3-flask", "python3-redis"],
         files: &[("app/app.py", include_str!("flask_app.py"))],
     },
+    // What the Dockerfiles of the tests build on.
+    Recipe {
+        name: "lang",
+        packages: &[
+            "bash",
+            "coreutils",
+            "dash",
+            "findutils",
+            "grep",
+            "gzip",
+            "libc6-dev",
+            "lua5.4",
+            "make",
+            "mawk",
+            "nodejs",
+            "perl-base",
+            "php8.2-cli",
+            "python3-minimal",
+            "python3",
+            "ruby",
+            "sed",
+            "tar",
+            "tcc",
+        ],
+        files: &[("etc/os-release", "PRETTY_NAME=\"languages of Debian\"\n")],
+    },
 ];
 
-/// Makes the images and runs the tests.
+/// Makes the images and runs the tests, or those of them with such names.
 ///
 /// # Errors
 /// A program is missing, a package cannot be fetched, a test fails.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(tests: &[String]) -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let there = |program: &str| {
         // Administrators' programs are not on everybody's PATH.
@@ -62,8 +91,10 @@ pub(crate) fn run() -> Result<()> {
     for recipe in IMAGES {
         image(&folder, &recipe).with_context(|| format!("image {}", recipe.name))?;
     }
+    dockerd(&root()?.join("target/oracle-dockerd"))?;
     python(&root()?.join("target/oracle-venv"))?;
-    succeed(Command::new("cargo").args(["test", "--workspace", "--locked", "--", "--ignored"]))
+    let cargo = ["test", "--workspace", "--locked", "--", "--ignored"];
+    succeed(Command::new("cargo").args(cargo).args(tests))
 }
 
 fn root() -> Result<PathBuf> {
@@ -85,6 +116,22 @@ fn python(folder: &Path) -> Result<()> {
     }
     let pip = folder.join("bin/pip");
     succeed(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", "docker==7.1.0"]))
+}
+
+/// Unpacks a dockerd: it is not installed, so nothing starts it and it replaces nobody's `docker`.
+fn dockerd(folder: &Path) -> Result<()> {
+    if folder.join("usr/sbin/dockerd").exists() {
+        return Ok(());
+    }
+    let archives = folder.join("archives");
+    fs::create_dir_all(&archives)?;
+    succeed(Command::new("apt-get").args(["download", "-qq"]).args(DOCKERD).current_dir(&archives))?;
+    for entry in fs::read_dir(&archives)? {
+        succeed(Command::new("dpkg-deb").arg("-x").arg(entry?.path()).arg(folder))?;
+    }
+    // The client is the one that is installed.
+    fs::remove_file(folder.join("usr/bin/docker"))?;
+    Ok(fs::remove_dir_all(archives)?)
 }
 
 /// Makes `<folder>/<name>.tar`, the root of an image with these packages and all that they depend on.

@@ -243,6 +243,9 @@ impl Sources {
         }
         let owner = written.owner.filter(|_| !written.squash);
         if into {
+            // As Docker: folders on the way are root's.
+            let parent = destination.parent().unwrap_or(Path::new("/"));
+            target.make_folders(parent, None).map_err(at(destination))?;
             target.make_folders(destination, owner).map_err(at(destination))?;
         }
         let mut writer = Writer { tree, target, written, owner, links: HashMap::new(), times: Vec::new() };

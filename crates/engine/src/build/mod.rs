@@ -199,6 +199,8 @@ struct Build {
     slots: Semaphore,
     /// `--build-arg`s that were asked for.
     consumed: Mutex<BTreeSet<String>>,
+    /// The stage that could not be built.
+    failed: Mutex<Option<usize>>,
 }
 
 impl Engine {
@@ -226,6 +228,7 @@ impl Engine {
             done: file.stages.iter().map(|_| watch::Sender::new(None)).collect(),
             slots: Semaphore::new(cores),
             consumed: Mutex::default(),
+            failed: Mutex::default(),
             options,
             file,
             graph,
@@ -346,13 +349,24 @@ impl Build {
         let (mut stages, mut outputs) = (Vec::new(), Vec::new());
         for at in &self.graph.needed {
             let (said, output) = mpsc::channel(LINES);
-            stages.push(Stage::new(self, *at, said, first, total).run());
-            outputs.push(output);
+            let stage = Stage::new(self, *at, said, first, total);
+            stages.push(async move {
+                let built = stage.run().await;
+                if built.is_err() {
+                    *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(*at);
+                }
+                built
+            });
+            outputs.push((*at, output));
             first += count(at);
         }
         // Stage by stage, as if they ran one after the other.
         let show = async move {
-            for mut output in outputs {
+            for (at, mut output) in outputs {
+                // After a failure only the stages before it are worth reading.
+                if self.failed().is_some_and(|failed| at > failed) {
+                    return;
+                }
                 while let Some(line) = output.recv().await {
                     if lines.send(line).await.is_err() {
                         return;
@@ -364,6 +378,10 @@ impl Build {
         built?;
         let target = self.done[self.graph.target].borrow().clone();
         target.expect("its stage has ended well").finish(self).await
+    }
+
+    fn failed(&self) -> Option<usize> {
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unused_arguments(&self) -> Option<String> {

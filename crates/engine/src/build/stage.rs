@@ -244,9 +244,7 @@ impl<'a> Stage<'a> {
                 for (name, default) in args {
                     self.declare(name, default.clone());
                 }
-                let set: Vec<_> =
-                    args.iter().map(|(name, _)| (name.clone(), self.args[name].clone())).collect();
-                self.note(described(&Instruction::Arg(set), &self.configuration.config.shell()), true, None);
+                self.note(described(&instruction, &self.configuration.config.shell()), true, None);
                 Ok(())
             }
             Instruction::Maintainer(author) => {
@@ -283,9 +281,8 @@ impl<'a> Stage<'a> {
 
     /// Carries out an instruction that is about the configuration alone.
     fn configure(&mut self, instruction: &Instruction, line: usize) -> Result<()> {
-        // What `created_by` shows is the shell of before.
-        let shell = self.configuration.config.shell();
         self.check(instruction, line)?;
+        let shell = self.configuration.config.shell();
         match instruction {
             Instruction::Cmd(_) => self.command_set = true,
             // An entry point of its own does not take the arguments of the base's.
@@ -393,7 +390,7 @@ impl<'a> Stage<'a> {
 
     async fn work_dir(&mut self, instruction: &Instruction, step: &Step) -> Result<()> {
         let path = self.configuration.config.working_dir.clone();
-        let created_by = described(&Instruction::Workdir(path.clone()), &self.configuration.config.shell());
+        let created_by = format!("{} #(nop) WORKDIR {path}", self.configuration.config.shell().join(" "));
         let lowers = self.lowers(self.files).await?;
         let looked = path.clone();
         let there = Layers { folders: lowers.clone() };
@@ -485,14 +482,12 @@ impl<'a> Stage<'a> {
         };
         let (sources, tree, shown) = self.sources(transfer, step, add).await?;
         let digest = hex(&sources.1);
+        // Docker writes no blank after it.
+        let chown = transfer.chown.as_ref().map(|user| format!("--chown={user}")).unwrap_or_default();
         let created_by = format!(
-            "{} #(nop) {name} {shown}:{digest} in {} ",
+            "{} #(nop) {name} {chown}{shown}:{digest} in {} ",
             self.configuration.config.shell().join(" "),
-            if folder && destination != Path::new("/") {
-                format!("{}/", destination.display())
-            } else {
-                destination.display().to_string()
-            }
+            transfer.destination
         );
         let key = self
             .key(name)
@@ -610,10 +605,11 @@ impl<'a> Stage<'a> {
         let shown = planned.shown();
         let args = self.run_arguments();
         let created_by = match args.len() {
-            0 => shown.clone(),
+            // As Docker: a proxy is an argument, but none that the history shows.
+            0 if self.proxies().next().is_none() => shown.clone(),
             count => {
-                let pairs: Vec<String> = args.iter().map(|(name, value)| format!("{name}={value}")).collect();
-                format!("|{count} {} {shown}", pairs.join(" "))
+                let pairs: String = args.iter().map(|(name, value)| format!("{name}={value} ")).collect();
+                format!("|{count} {pairs}{shown}")
             }
         };
         let key = planned.key(self).finish();
@@ -628,15 +624,13 @@ impl<'a> Stage<'a> {
     /// Arguments that a RUN sees: those declared, with a value, and not hidden by the environment.
     pub(super) fn run_arguments(&self) -> Vec<(String, String)> {
         let seen = self.args.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
-        seen.filter(|(name, _)| {
-            self.configuration.config.variable(name).is_none() && !PREDEFINED.contains(&name.as_str())
-        })
-        .collect()
+        seen.filter(|(name, _)| self.configuration.config.variable(name).is_none()).collect()
     }
 
-    /// Proxies that were given: seen by RUN, and nowhere else.
+    /// Proxies that were given and not declared: seen by RUN, and nowhere else.
     pub(super) fn proxies(&self) -> impl Iterator<Item = (String, String)> + '_ {
-        let given = self.build.options.args.iter().filter(|(name, _)| PREDEFINED.contains(&name.as_str()));
+        let undeclared = |name: &String| PREDEFINED.contains(&name.as_str()) && !self.args.contains_key(name);
+        let given = self.build.options.args.iter().filter(move |(name, _)| undeclared(name));
         given.map(|(name, value)| (name.clone(), value.clone()))
     }
 

@@ -1,0 +1,1 @@
+const v = require('left'); console.log(v, process.env.NODE_ENV);
