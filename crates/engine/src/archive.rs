@@ -1,8 +1,12 @@
-//! Files in and out of containers: `docker cp`, `docker export`.
+//! Files in and out of containers and volumes: `docker cp`, `docker export`, `rswarm volume export`.
+//!
+//! A tar keeps what a tar can keep: further names of a file are hard links, `user.*` attributes and capabilities are
+//! PAX records. Sockets and holes are not kept. *Source:* moby `pkg/archive`.
 //!
 //! A running container is reached through `/proc/<pid>/root`, one that is down through a detached overlay mount that
 //! vanishes with its descriptor. Either way every path is resolved by `openat2(RESOLVE_IN_ROOT)`: a symlink in the
-//! container can never lead to the host.
+//! container can never lead to the host. What is found is held by a descriptor before it is looked at, so a name that
+//! the container turns into something else meanwhile is still what it was.
 
 use crate::{
     container::Container,
@@ -11,8 +15,12 @@ use crate::{
     exec,
 };
 use model::Timestamp;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags},
+    io::Errno,
+};
 use std::{
+    collections::HashMap,
     ffi::{OsStr, OsString},
     fs::File,
     io::{self, Read, Write},
@@ -21,16 +29,44 @@ use std::{
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll, ready},
 };
-use tokio::io::{AsyncRead, DuplexStream};
+use tokio::io::{AsyncRead, DuplexStream, ReadBuf};
 use tokio_util::io::SyncIoBridge;
-
-/// A tar as it is made.
-pub type ArchiveReader = DuplexStream;
 
 /// *Unit:* bytes on the way from the maker of a tar to its reader.
 const PIPE: usize = 256 << 10;
+/// How deep folders may be nested; each holds a descriptor while what is in it is read.
+const DEPTH_MAX: usize = 4096;
+
+/// A tar as it is made. Where its maker fails, reading fails: a cut tar is never taken for a whole one.
+#[derive(Debug)]
+pub struct ArchiveReader {
+    pipe: DuplexStream,
+    /// Set before the pipe is closed.
+    outcome: Arc<OnceLock<io::Result<()>>>,
+}
+
+impl AsyncRead for ArchiveReader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let (before, space) = (buf.filled().len(), buf.remaining());
+        ready!(Pin::new(&mut self.pipe).poll_read(cx, buf))?;
+        if space == 0 || buf.filled().len() > before {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Ready(match self.outcome.get() {
+            Some(Ok(())) => Ok(()),
+            Some(Err(e)) => Err(io::Error::new(e.kind(), e.to_string())),
+            None => Err(io::Error::other("the archive's maker has ended")),
+        })
+    }
+}
 
 /// What is at a path. Source: Docker API, header `X-Docker-Container-Path-Stat`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,7 +180,6 @@ pub(crate) async fn get(
     container: Arc<Container>,
     path: String,
 ) -> Result<(PathStat, ArchiveReader)> {
-    let (reader, writer) = tokio::io::duplex(PIPE);
     let follow = path.ends_with("/.") || path.ends_with('/');
     let (stat, root, parent, name) = with_root(engine, container, path, move |root, path| {
         let (parent, name) = root.parent(path)?;
@@ -160,34 +195,71 @@ pub(crate) async fn get(
     })
     .await?;
     let shown = stat.name.clone();
-    spawn_writer(engine, writer, move |out| {
+    let reader = stream(engine, move |out| {
         let _alive = root;
         let top = if shown == "/" { PathBuf::from("./") } else { PathBuf::from(shown) };
-        append(out, parent.as_fd(), &name, &top)
+        append(out, parent.as_fd(), &name, &top, None)
     });
     Ok((stat, reader))
 }
 
 pub(crate) async fn export(engine: &Engine, container: Arc<Container>) -> Result<ArchiveReader> {
-    let (reader, writer) = tokio::io::duplex(PIPE);
     let root = with_root(engine, container.clone(), "/".into(), |root, _| Ok(root)).await?;
-    spawn_writer(engine, writer, move |out| {
+    let reader = stream(engine, move |out| {
         let folder = root.resolve(Path::new("/"), OFlags::RDONLY | OFlags::DIRECTORY)?;
-        append_children(out, &folder, Path::new(""), Some(device_of(&folder)?))
+        let device = rustix::fs::fstat(&folder)?.st_dev;
+        append_children(out, folder, Path::new(""), Some(device))
     });
     engine.publish(crate::owner::container_event(&container, "export", []));
     Ok(reader)
 }
 
-pub(crate) type TarOut = tar::Builder<SyncIoBridge<DuplexStream>>;
+/// A tar that is being made.
+pub(crate) type TarOut = tar::Builder<Output>;
 
-/// Returns a tar that `work` makes while it is read.
+/// Where a tar goes, and what is remembered while it is made.
+pub(crate) struct Output {
+    sink: Box<dyn Write + Send>,
+    /// Of files with several names, by device and inode, the name they have in the tar.
+    names: HashMap<(u64, u64), PathBuf>,
+    /// Docker's archives have whole seconds.
+    exact_times: bool,
+}
+
+impl Output {
+    fn new(sink: impl Write + Send + 'static) -> Self {
+        Self { sink: Box::new(sink), names: HashMap::new(), exact_times: false }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sink.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
+/// Returns a tar that `work` makes, on a thread of its own, while it is read.
 pub(crate) fn stream(
     engine: &Engine,
     work: impl FnOnce(&mut TarOut) -> io::Result<()> + Send + 'static,
 ) -> ArchiveReader {
-    let (reader, writer) = tokio::io::duplex(PIPE);
-    spawn_writer(engine, writer, work);
+    let (pipe, writer) = tokio::io::duplex(PIPE);
+    let outcome = Arc::new(OnceLock::new());
+    let reader = ArchiveReader { pipe, outcome: Arc::clone(&outcome) };
+    let bridge = SyncIoBridge::new(writer);
+    engine.inner.tasks.spawn_blocking(move || {
+        let mut out = tar::Builder::new(Output::new(bridge));
+        let written = work(&mut out).and_then(|()| out.finish()).and_then(|()| out.get_mut().flush());
+        if let Err(e) = &written {
+            tracing::debug!(error = %e, "archive broke off");
+        }
+        // Set once, here.
+        outcome.set(written).ok();
+    });
     reader
 }
 
@@ -203,32 +275,160 @@ pub(crate) fn append_empty(out: &mut TarOut, shown: &Path) -> io::Result<()> {
 
 /// Appends what is at `shown`, whose folder is `parent`; of a folder without what is in it.
 pub(crate) fn append_one(out: &mut TarOut, parent: &OwnedFd, shown: &Path) -> io::Result<()> {
-    // No file system has this number: the folder's children count as being on another one.
-    append_on(out, parent.as_fd(), shown.file_name().unwrap_or_default(), shown, Some(u64::MAX))
+    append_alone(out, parent.as_fd(), shown.file_name().unwrap_or_default(), shown).map(drop)
 }
 
-/// Makes the tar on a thread of its own; an error ends the stream early, which readers of tars notice.
-fn spawn_writer(
-    engine: &Engine,
-    writer: DuplexStream,
-    work: impl FnOnce(&mut TarOut) -> io::Result<()> + Send + 'static,
-) {
-    let bridge = SyncIoBridge::new(writer);
-    engine.inner.tasks.spawn_blocking(move || {
-        let mut out = tar::Builder::new(bridge);
-        let written = work(&mut out).and_then(|()| out.into_inner()?.flush());
-        if let Err(e) = written {
-            tracing::debug!(error = %e, "archive broke off");
+/// Appends one name (empty: the folder `parent` itself) and what is below it; with `device`, other file systems are
+/// left empty.
+fn append(
+    out: &mut TarOut,
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    shown: &Path,
+    device: Option<u64>,
+) -> io::Result<()> {
+    match append_alone(out, parent, name, shown)? {
+        Some(folder) => append_children(out, folder.open()?, shown, device),
+        None => Ok(()),
+    }
+}
+
+/// A folder that is in the tar, without what is in it.
+struct Folder {
+    place: OwnedFd,
+    device: u64,
+}
+
+impl Folder {
+    fn open(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.place, ".", flags, Mode::empty())?)
+    }
+}
+
+/// A folder whose names are being appended.
+struct Level {
+    folder: OwnedFd,
+    names: std::vec::IntoIter<OsString>,
+}
+
+impl Level {
+    fn of(folder: OwnedFd) -> io::Result<Self> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&folder)? {
+            let name = entry?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name));
+            }
         }
-    });
+        names.sort();
+        Ok(Self { folder, names: names.into_iter() })
+    }
 }
 
-fn device_of(folder: &OwnedFd) -> io::Result<u64> {
-    Ok(rustix::fs::fstat(folder)?.st_dev)
+/// Appends all that is in a folder. No recursion: a container may nest its folders as deep as it likes.
+fn append_children(out: &mut TarOut, folder: OwnedFd, shown: &Path, device: Option<u64>) -> io::Result<()> {
+    let mut shown = if shown == Path::new("./") { PathBuf::new() } else { shown.to_owned() };
+    let mut levels = vec![Level::of(folder)?];
+    while let Some(level) = levels.last_mut() {
+        let Some(name) = level.names.next() else {
+            levels.pop();
+            shown.pop();
+            continue;
+        };
+        shown.push(&name);
+        let deeper = match append_alone(out, level.folder.as_fd(), &name, &shown) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None, // removed meanwhile
+            other => other?,
+        };
+        match deeper.filter(|folder| device.is_none_or(|d| d == folder.device)) {
+            Some(_) if levels.len() == DEPTH_MAX => {
+                return Err(io::Error::other(format!("more than {DEPTH_MAX} folders are in each other")));
+            }
+            Some(folder) => levels.push(Level::of(folder.open()?)?),
+            None => drop(shown.pop()),
+        }
+    }
+    Ok(())
 }
 
-fn header(stat: &rustix::fs::Stat) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
+/// Appends one name without what is in it; returns the folder if it is one.
+fn append_alone(
+    out: &mut TarOut,
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    shown: &Path,
+) -> io::Result<Option<Folder>> {
+    let name = if name.is_empty() { OsStr::new(".") } else { name };
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let place = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&place)?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if matches!(kind, FileType::Socket | FileType::Unknown) {
+        return Ok(None);
+    }
+    let inode = (kind != FileType::Directory && stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino));
+    if let Some(first) = inode.and_then(|inode| out.get_ref().names.get(&inode).cloned()) {
+        let mut header = header(&stat, &[]);
+        header.set_entry_type(tar::EntryType::Link);
+        out.append_link(&mut header, shown, first)?;
+        return Ok(None);
+    }
+    // A location cannot be read from or asked for attributes; its name in /proc can, and leads nowhere else.
+    let through = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let mut records = if kind == FileType::Symlink { vec![] } else { attributes(&through)? };
+    records.extend(out.get_ref().exact_times.then(|| exact_time(&stat)).flatten());
+    let mut header = header(&stat, &records);
+    let records = |out: &mut TarOut| match &records[..] {
+        [] => Ok(()),
+        some => out.append_pax_extensions(some.iter().map(|(key, value)| (key.as_str(), value.as_slice()))),
+    };
+    match kind {
+        FileType::Directory => {
+            header.set_entry_type(tar::EntryType::Directory);
+            let mut folder_name = shown.as_os_str().to_owned();
+            if !folder_name.as_bytes().ends_with(b"/") {
+                folder_name.push("/");
+            }
+            records(out)?;
+            out.append_data(&mut header, &folder_name, io::empty())?;
+            return Ok(Some(Folder { place, device: stat.st_dev }));
+        }
+        FileType::RegularFile => {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let file = File::from(rustix::fs::open(through, flags, Mode::empty())?);
+            let size = u64::try_from(stat.st_size).unwrap_or(0);
+            header.set_size(size);
+            records(out)?;
+            // A file that shrinks or grows meanwhile must not break the archive.
+            out.append_data(&mut header, shown, file.chain(io::repeat(0)).take(size))?;
+        }
+        FileType::Symlink => {
+            header.set_entry_type(tar::EntryType::Symlink);
+            let target = rustix::fs::readlinkat(&place, "", Vec::new())?;
+            records(out)?;
+            out.append_link(&mut header, shown, OsStr::from_bytes(target.as_bytes()))?;
+        }
+        kind => {
+            header.set_entry_type(match kind {
+                FileType::CharacterDevice => tar::EntryType::Char,
+                FileType::BlockDevice => tar::EntryType::Block,
+                _ => tar::EntryType::Fifo,
+            });
+            header.set_device_major(rustix::fs::major(stat.st_rdev))?;
+            header.set_device_minor(rustix::fs::minor(stat.st_rdev))?;
+            records(out)?;
+            out.append_data(&mut header, shown, io::empty())?;
+        }
+    }
+    if let Some(inode) = inode {
+        out.get_mut().names.insert(inode, shown.to_owned());
+    }
+    Ok(None)
+}
+
+fn header(stat: &rustix::fs::Stat, records: &[Record]) -> tar::Header {
+    let mut header = if records.is_empty() { tar::Header::new_gnu() } else { tar::Header::new_ustar() };
     header.set_mode(stat.st_mode & 0o7777);
     header.set_uid(stat.st_uid.into());
     header.set_gid(stat.st_gid.into());
@@ -237,80 +437,63 @@ fn header(stat: &rustix::fs::Stat) -> tar::Header {
     header
 }
 
-fn append(out: &mut TarOut, parent: BorrowedFd<'_>, name: &OsStr, shown: &Path) -> io::Result<()> {
-    append_on(out, parent, name, shown, None)
+/// Key and value of a PAX record.
+type Record = (String, Vec<u8>);
+
+fn exact_time(stat: &rustix::fs::Stat) -> Option<Record> {
+    let whole = stat.st_mtime_nsec == 0 || stat.st_mtime < 0;
+    (!whole)
+        .then(|| ("mtime".to_owned(), format!("{}.{:09}", stat.st_mtime, stat.st_mtime_nsec).into_bytes()))
 }
 
-/// Appends one name and what is below it; with `device`, other file systems are left empty.
-fn append_on(
-    out: &mut TarOut,
-    parent: BorrowedFd<'_>,
-    name: &OsStr,
-    shown: &Path,
-    device: Option<u64>,
-) -> io::Result<()> {
-    let stat = stat_at(parent, name)?;
-    let mut header = header(&stat);
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => {
-            header.set_entry_type(tar::EntryType::Directory);
-            let mut folder_name = shown.as_os_str().to_owned();
-            if !folder_name.as_bytes().ends_with(b"/") {
-                folder_name.push("/");
-            }
-            out.append_data(&mut header, &folder_name, io::empty())?;
-            if device.is_some_and(|d| d != stat.st_dev) {
-                return Ok(());
-            }
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let name = if name.is_empty() { OsStr::new(".") } else { name };
-            let folder = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-            append_children(out, &folder, shown, device)
+/// Returns the extended attributes that travel. *Source:* libarchive `tar.5`, "SCHILY.xattr".
+fn attributes(path: &str) -> io::Result<Vec<Record>> {
+    let names = grown(|buffer| rustix::fs::listxattr(path, buffer))?.unwrap_or_default();
+    let mut records = Vec::new();
+    for name in names.split(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name).ok()) {
+        // `=` would end the record's key.
+        let ours = name.starts_with("user.") && !name.starts_with("user.overlay.") && !name.contains('=');
+        if !ours && name != CAPABILITY {
+            continue;
         }
-        FileType::RegularFile => {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-            let file = File::from(rustix::fs::openat(parent, name, flags, Mode::empty())?);
-            let size = u64::try_from(stat.st_size).unwrap_or(0);
-            header.set_size(size);
-            // A file that shrinks or grows meanwhile must not break the archive.
-            out.append_data(&mut header, shown, file.chain(io::repeat(0)).take(size))
+        if let Some(value) = grown(|buffer| rustix::fs::getxattr(path, name, buffer))? {
+            let value = if name == CAPABILITY { without_namespace(value) } else { value };
+            records.push((format!("SCHILY.xattr.{name}"), value));
         }
-        FileType::Symlink => {
-            header.set_entry_type(tar::EntryType::Symlink);
-            let target = rustix::fs::readlinkat(parent, name, Vec::new())?;
-            out.append_link(&mut header, shown, OsStr::from_bytes(target.as_bytes()))
-        }
-        kind @ (FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo) => {
-            header.set_entry_type(match kind {
-                FileType::CharacterDevice => tar::EntryType::Char,
-                FileType::BlockDevice => tar::EntryType::Block,
-                _ => tar::EntryType::Fifo,
-            });
-            header.set_device_major(rustix::fs::major(stat.st_rdev))?;
-            header.set_device_minor(rustix::fs::minor(stat.st_rdev))?;
-            out.append_data(&mut header, shown, io::empty())
-        }
-        FileType::Socket | FileType::Unknown => Ok(()),
     }
+    Ok(records)
 }
 
-fn append_children(out: &mut TarOut, folder: &OwnedFd, shown: &Path, device: Option<u64>) -> io::Result<()> {
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(folder)? {
-        let name = entry?.file_name().to_bytes().to_vec();
-        if name != b"." && name != b".." {
-            names.push(OsString::from_vec(name));
+const CAPABILITY: &str = "security.capability";
+
+/// Turns revision 3 of a file's capabilities, which names a user namespace's root, into revision 2, which any host
+/// understands. *Source:* linux/capability.h, moby `ReadSecurityXattrToTarHeader`.
+fn without_namespace(mut value: Vec<u8>) -> Vec<u8> {
+    const REVISION_BYTE: usize = 3;
+    const REVISION_2_BYTES: usize = 20;
+    if value.get(REVISION_BYTE) == Some(&3) {
+        value[REVISION_BYTE] = 2;
+        value.truncate(REVISION_2_BYTES);
+    }
+    value
+}
+
+/// Reads what has no length known beforehand; `None` = there is none (any more).
+fn grown(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> io::Result<Option<Vec<u8>>> {
+    /// *Unit:* bytes. Source: linux/limits.h, `XATTR_SIZE_MAX`, `XATTR_LIST_MAX`.
+    const MAX: usize = 64 << 10;
+    let mut buffer = vec![0; 256];
+    loop {
+        match read(&mut buffer) {
+            Ok(length) => {
+                buffer.truncate(length);
+                return Ok(Some(buffer));
+            }
+            Err(Errno::RANGE) if buffer.len() < MAX => buffer.resize(MAX, 0),
+            Err(Errno::NODATA | Errno::NOTSUP) => return Ok(None),
+            Err(e) => return Err(e.into()),
         }
     }
-    names.sort();
-    for name in names {
-        let shown = if shown == Path::new("./") { PathBuf::from(&name) } else { shown.join(&name) };
-        match append_on(out, folder.as_fd(), &name, &shown, device) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {} // removed meanwhile
-            other => other?,
-        }
-    }
-    Ok(())
 }
 
 pub(crate) async fn put(
@@ -326,117 +509,19 @@ pub(crate) async fn put(
     let squash = engine.inner.userns_squash;
     let bridge = SyncIoBridge::new(tar);
     let event = crate::owner::container_event(&container, "extract-to-dir", []);
-    with_root(engine, container, path, move |root, path| {
-        let target = root.resolve(path, OFlags::PATH | OFlags::DIRECTORY)?;
-        unpack(&Root { fd: target }, bridge, keep_type, squash)
-    })
-    .await?;
+    let unpacked = with_root(engine, container, path.clone(), move |root, path| {
+        let target = Root { fd: root.resolve(path, OFlags::PATH | OFlags::DIRECTORY)? };
+        Ok(unpack(&target, bridge, keep_type, squash))
+    });
+    unpacked.await?.map_err(Error::io("unpack into", path))?;
     engine.publish(event);
     Ok(())
 }
 
 /// Unpacks below a folder; no entry can get out of it.
-pub(crate) fn unpack(target: &Root, tar: impl Read, keep_type: bool, squash: bool) -> io::Result<()> {
-    let mut archive = tar::Archive::new(tar);
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let path = entry.path()?.into_owned();
-        let (parent, name) = make_parents(target, &path)?;
-        if name.is_empty() || name == "." {
-            continue;
-        }
-        let kind = entry.header().entry_type();
-        replace(&parent, &name, kind.is_dir(), keep_type)?;
-        let mode = Mode::from_raw_mode(entry.header().mode()? & 0o7777);
-        let owner = (entry.header().uid()?, entry.header().gid()?);
-        if kind.is_dir() {
-            match rustix::fs::mkdirat(&parent, &name, mode) {
-                Err(rustix::io::Errno::EXIST) => {}
-                other => other?,
-            }
-        } else if kind.is_file() {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let mut file = File::from(rustix::fs::openat(&parent, &name, flags, mode)?);
-            io::copy(&mut entry, &mut file)?;
-        } else if kind.is_symlink() {
-            let to = entry.link_name()?.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-            rustix::fs::symlinkat(to.as_os_str(), &parent, &name)?;
-        } else if kind.is_hard_link() {
-            let to = entry.link_name()?.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-            let (folder, old) = target.parent(&Path::new("/").join(to))?;
-            rustix::fs::linkat(&folder, &old, &parent, &name, AtFlags::empty())?;
-            continue;
-        } else {
-            continue; // devices and pipes are not copied in
-        }
-        set_attributes(&parent, &name, &entry, mode, owner, squash)?;
-    }
-    Ok(())
-}
-
-fn set_attributes<R: Read>(
-    parent: &OwnedFd,
-    name: &OsStr,
-    entry: &tar::Entry<'_, R>,
-    mode: Mode,
-    (uid, gid): (u64, u64),
-    squash: bool,
-) -> io::Result<()> {
-    let number = |n: u64| u32::try_from(n).unwrap_or(0);
-    if !squash {
-        let (uid, gid) = (rustix::fs::Uid::from_raw(number(uid)), rustix::fs::Gid::from_raw(number(gid)));
-        rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    }
-    if !entry.header().entry_type().is_symlink() {
-        rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?;
-    }
-    let seconds = i64::try_from(entry.header().mtime()?).unwrap_or(0);
-    let at = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: 0 };
-    let times = rustix::fs::Timestamps { last_access: at, last_modification: at };
-    rustix::fs::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
-    Ok(())
-}
-
-/// Opens the folder an entry goes into, making folders on the way.
-fn make_parents(target: &Root, path: &Path) -> io::Result<(OwnedFd, OsString)> {
-    let full = Path::new("/").join(path);
-    let name = full.file_name().map(OsStr::to_owned).unwrap_or_default();
-    let mut so_far = PathBuf::from("/");
-    let mut folder = target.resolve(&so_far, OFlags::PATH | OFlags::DIRECTORY)?;
-    for part in full.parent().into_iter().flat_map(Path::components).skip(1) {
-        so_far.push(part);
-        folder = match target.resolve(&so_far, OFlags::PATH | OFlags::DIRECTORY) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                rustix::fs::mkdirat(&folder, part.as_os_str(), Mode::from_raw_mode(0o755))?;
-                target.resolve(&so_far, OFlags::PATH | OFlags::DIRECTORY)?
-            }
-            other => other?,
-        };
-    }
-    Ok((folder, name))
-}
-
-/// Makes room for an entry.
-fn replace(parent: &OwnedFd, name: &OsStr, folder_comes: bool, keep_type: bool) -> io::Result<()> {
-    let stat = match stat_at(parent.as_fd(), name) {
-        Ok(stat) => stat,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(e),
-    };
-    let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    match (is_folder, folder_comes) {
-        (true, true) => Ok(()),
-        (true, false) | (false, true) if keep_type => Err(io::Error::other(format!(
-            "cannot overwrite {} with {}",
-            if is_folder { "directory" } else { "non-directory" },
-            if folder_comes { "directory" } else { "non-directory" }
-        ))),
-        (true, false) => {
-            let path = format!("/proc/self/fd/{}", parent.as_raw_fd());
-            std::fs::remove_dir_all(Path::new(&path).join(name))
-        }
-        (false, _) => Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty())?),
-    }
+pub(crate) fn unpack(target: &Root, tar: impl Read + Send, keep_type: bool, squash: bool) -> io::Result<()> {
+    let options = image::TreeOptions { squash, keep_type, whole: false };
+    image::unpack_tree(tar, target.fd.try_clone()?, options).map_err(io::Error::other)
 }
 
 #[cfg(test)]
@@ -485,5 +570,139 @@ mod tests {
         assert!(unpack(&root(dir.path()), tar.as_slice(), true, true).is_err());
         unpack(&root(dir.path()), tar.as_slice(), false, true).unwrap();
         assert!(dir.path().join("d").is_file());
+    }
+
+    /// Packs `from` by `append` and unpacks it into `to`.
+    fn carry(from: &Path, to: &Path, exact: bool) {
+        let mut tar = tempfile::tempfile().unwrap();
+        let mut out = tar::Builder::new(Output::new(tar.try_clone().unwrap()));
+        out.get_mut().exact_times = exact;
+        append(&mut out, root(from).fd.as_fd(), OsStr::new(""), Path::new("./"), None).unwrap();
+        out.finish().unwrap();
+        io::Seek::rewind(&mut tar).unwrap();
+        unpack(&root(to), tar, false, squash()).unwrap();
+    }
+
+    /// In a user namespace with one uid, as an ordinary user's tests run.
+    fn squash() -> bool {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+        map.split_ascii_whitespace().nth(2) == Some("1")
+    }
+
+    fn folders() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        std::fs::create_dir(&from).unwrap();
+        std::fs::create_dir(&to).unwrap();
+        (dir, from, to)
+    }
+
+    fn set(path: &Path, name: &str, value: &[u8]) {
+        rustix::fs::lsetxattr(path, name, value, rustix::fs::XattrFlags::empty()).unwrap();
+    }
+
+    fn get_attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
+        grown(|buffer| rustix::fs::lgetxattr(path, name, buffer)).unwrap()
+    }
+
+    #[test]
+    fn names_of_one_file_are_hard_links_and_special_files_come_along() {
+        let (_dir, from, to) = folders();
+        std::fs::create_dir(from.join("a")).unwrap();
+        std::fs::write(from.join("a/first"), "shared").unwrap();
+        std::fs::hard_link(from.join("a/first"), from.join("second")).unwrap();
+        std::os::unix::fs::symlink("nowhere", from.join("link")).unwrap();
+        std::fs::hard_link(from.join("link"), from.join("link2")).unwrap();
+        let mode = Mode::from_raw_mode(0o640);
+        rustix::fs::mknodat(rustix::fs::CWD, from.join("fifo"), FileType::Fifo, mode, 0).unwrap();
+        if !squash() {
+            let null = rustix::fs::makedev(1, 3);
+            rustix::fs::mknodat(rustix::fs::CWD, from.join("null"), FileType::CharacterDevice, mode, null)
+                .unwrap();
+        }
+        carry(&from, &to, false);
+        let stat = |name: &str| rustix::fs::lstat(to.join(name)).unwrap();
+        assert_eq!(std::fs::read_to_string(to.join("second")).unwrap(), "shared");
+        assert_eq!((stat("second").st_ino, stat("second").st_nlink), (stat("a/first").st_ino, 2));
+        assert_eq!(std::fs::read_link(to.join("link2")).unwrap(), Path::new("nowhere"));
+        assert_eq!(stat("link").st_ino, stat("link2").st_ino);
+        assert_eq!(stat("fifo").st_mode, libc_mode(FileType::Fifo, 0o640));
+        if !squash() {
+            assert_eq!(stat("null").st_mode, libc_mode(FileType::CharacterDevice, 0o640));
+            assert_eq!(stat("null").st_rdev, rustix::fs::makedev(1, 3));
+        }
+    }
+
+    fn libc_mode(kind: FileType, mode: u32) -> u32 {
+        kind.as_raw_mode() | mode
+    }
+
+    #[test]
+    fn attributes_travel_and_those_of_overlayfs_do_not() {
+        let (_dir, from, to) = folders();
+        let long = "long/".repeat(50);
+        std::fs::create_dir_all(from.join(&long)).unwrap();
+        let files = [from.join("file"), from.join(&long).join("file")];
+        // `cap_net_bind_service=ep`, revision 2, with a byte that is a line's end.
+        let capability = [1, 0, 0, 2, 0, 4, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        for file in &files {
+            std::fs::write(file, "x").unwrap();
+            set(file, "user.note", b"two\nlines\0");
+            set(file, "user.overlay.opaque", b"y");
+            set(file, CAPABILITY, &capability);
+        }
+        set(&from.join("long"), "user.folder", &[7; 3000]);
+        carry(&from, &to, false);
+        for file in ["file".to_owned(), format!("{long}file")] {
+            let file = to.join(file);
+            assert_eq!(get_attribute(&file, "user.note").unwrap(), b"two\nlines\0");
+            assert_eq!(get_attribute(&file, "user.overlay.opaque"), None);
+            assert_eq!(get_attribute(&file, CAPABILITY).unwrap(), capability);
+        }
+        assert_eq!(get_attribute(&to.join("long"), "user.folder").unwrap(), [7; 3000]);
+    }
+
+    #[test]
+    fn a_namespaces_capabilities_are_those_of_any_host() {
+        let (mut third, mut second) = (vec![1, 0, 0, 3], vec![1, 0, 0, 2]);
+        third.extend([9; 20]); // the last four bytes are the namespace's root
+        second.extend([9; 16]);
+        assert_eq!(without_namespace(third), second);
+        assert_eq!(without_namespace(second.clone()), second);
+    }
+
+    #[test]
+    fn times_are_dockers_whole_seconds_or_exact() {
+        use std::time::{Duration, UNIX_EPOCH};
+        let (_dir, from, to) = folders();
+        let time = UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789);
+        std::fs::create_dir(from.join("folder")).unwrap();
+        std::fs::write(from.join("folder/file"), "x").unwrap();
+        for path in ["folder/file", "folder"] {
+            File::open(from.join(path)).unwrap().set_modified(time).unwrap();
+        }
+        let times = |exact| {
+            carry(&from, &to, exact);
+            ["folder/file", "folder"].map(|path| to.join(path).metadata().unwrap().modified().unwrap())
+        };
+        assert_eq!(times(false), [UNIX_EPOCH + Duration::from_secs(1_000_000_000); 2]);
+        assert_eq!(times(true), [time; 2]);
+    }
+
+    #[tokio::test]
+    async fn an_archive_that_broke_off_is_an_error_for_its_reader() {
+        use tokio::io::AsyncReadExt;
+        for (outcome, whole) in
+            [(Some(Ok(())), true), (Some(Err(io::ErrorKind::Other.into())), false), (None, false)]
+        {
+            let (pipe, writer) = tokio::io::duplex(8);
+            drop(writer);
+            let set = OnceLock::new();
+            if let Some(outcome) = outcome {
+                set.set(outcome).unwrap();
+            }
+            let mut reader = ArchiveReader { pipe, outcome: Arc::new(set) };
+            assert_eq!(reader.read_to_end(&mut Vec::new()).await.is_ok(), whole);
+        }
     }
 }

@@ -40,6 +40,7 @@ pub(crate) struct Reader<R> {
     left: u64,
     padding: u64,
     ended: bool,
+    marked: bool,
 }
 
 /// What extension headers say of the entry that follows.
@@ -64,7 +65,7 @@ fn invalid(reason: &str) -> io::Error {
 
 impl<R: Read> Reader<R> {
     pub(crate) fn new(inner: R) -> Self {
-        Self { inner, left: 0, padding: 0, ended: false }
+        Self { inner, left: 0, padding: 0, ended: false, marked: false }
     }
 
     /// Returns the next entry; unread data of the one before is skipped.
@@ -91,6 +92,11 @@ impl<R: Read> Reader<R> {
         }
     }
 
+    /// Tells whether the entries ended as POSIX wants it, with a block of zeros, and not because the stream did.
+    pub(crate) fn at_end_mark(&self) -> bool {
+        self.marked
+    }
+
     /// Reads the stream to its end, past the end mark of the archive.
     pub(crate) fn drain(&mut self) -> io::Result<()> {
         io::copy(&mut self.inner, &mut io::sink()).map(drop)
@@ -106,8 +112,10 @@ impl<R: Read> Reader<R> {
         }
         (self.left, self.padding) = (0, 0);
         let mut header = Header::new_old();
-        if !self.read_block(header.as_mut_bytes())? || header.as_bytes().iter().all(|byte| *byte == 0) {
-            self.ended = true;
+        self.ended = !self.read_block(header.as_mut_bytes())?;
+        self.marked = !self.ended && header.as_bytes().iter().all(|byte| *byte == 0);
+        self.ended |= self.marked;
+        if self.ended {
             return Ok(None);
         }
         let bytes = header.as_bytes();

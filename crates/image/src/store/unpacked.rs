@@ -152,7 +152,7 @@ fn unpack_stream(
         // The receiver is gone by now, so the other thread ends.
         let digest = decompressor.join().expect("decompression does not panic");
         let digest = digest?;
-        let failed = |failure: unpack::Failure| match failure.source.kind() {
+        let failed = |failure: unpack::UnpackError| match failure.source.kind() {
             io::ErrorKind::InvalidData if failure.source.to_string().starts_with("layer ") => {
                 Error::TooLarge { layer: layer.to_owned(), reason: failure.source.to_string() }
             }
