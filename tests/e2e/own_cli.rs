@@ -83,6 +83,44 @@ fn containers_are_started_looked_at_copied_committed_and_exported() {
 }
 
 #[test]
+fn a_volume_goes_out_as_a_tar_and_comes_back_under_other_names() {
+    let lab = lab(1);
+    load_hello(&lab, 1);
+    let ok = |args: &[&str]| lab.rswarm(1, args).ok();
+    let here = |name: &str| lab.dir().join(name).display().to_string();
+    let holds = |volume: &str| {
+        let (mount, back) = (format!("{volume}:/data"), here(&format!("back-{volume}")));
+        ok(&["run", "-d", "--name", volume, "-v", &mount, "rswarm/hello", "web"]);
+        ok(&["cp", &format!("{volume}:/data/file"), &back]);
+        fs::read(&back).expect("the copy")
+    };
+    // More than a connection holds: whoever is refused has not sent it all.
+    let content: Vec<u8> = (0..8_u32 << 20).map(|n| n.to_le_bytes()[1]).collect();
+    fs::write(lab.dir().join("file"), &content).expect("a file");
+    ok(&["run", "-d", "--name", "web", "-v", "one:/data", "rswarm/hello", "web"]);
+    ok(&["cp", &here("file"), "web:/data"]);
+
+    ok(&["volume", "export", "-o", &here("one.tar"), "one"]);
+    assert_eq!(ok(&["volume", "import", "-i", &here("one.tar"), "two"]), "two\n");
+    assert_eq!(ok(&["volume", "cp", "one", "three"]), "three\n");
+    assert!(holds("two") == content && holds("three") == content);
+
+    let import = |more: &[&str]| {
+        lab.rswarm(1, &[&["volume", "import", "-i", &here("one.tar")], more].concat()).fails()
+    };
+    assert!(import(&["one"]).contains("volume one is not empty; use --force"));
+    assert!(import(&["--force", "one"]).contains("mounted by running containers; stop them first"));
+    let whole = fs::read(lab.dir().join("one.tar")).expect("the tar");
+    fs::write(lab.dir().join("one.tar"), &whole[..whole.len() / 2]).expect("half a tar");
+    ok(&["rm", "-f", "web"]);
+    assert!(import(&["--force", "one"]).contains("volume one stays as it was"));
+    assert!(import(&["four"]).contains("cannot unpack"));
+    assert!(!ok(&["volume", "ls", "-q"]).contains("four"));
+    assert!(lab.rswarm(1, &["volume", "export", "four"]).fails().contains("no such volume"));
+    assert!(holds("one") == content);
+}
+
+#[test]
 fn an_account_that_no_registry_takes_is_not_kept() {
     let lab = lab(1);
     let refused = lab.rswarm(1, &["login", "-u", "me", "-p", "secret", "127.0.0.1:9"]).fails();

@@ -214,6 +214,14 @@ pub(crate) async fn export(engine: &Engine, container: Arc<Container>) -> Result
     Ok(reader)
 }
 
+/// Returns a tar of a folder and all below it, to the nanosecond; the folder is its first entry, `./`.
+pub(crate) fn whole(engine: &Engine, folder: Root) -> ArchiveReader {
+    stream(engine, move |out| {
+        out.get_mut().exact_times = true;
+        append(out, folder.fd.as_fd(), OsStr::new(""), Path::new("./"), None)
+    })
+}
+
 /// A tar that is being made.
 pub(crate) type TarOut = tar::Builder<Output>;
 

@@ -241,6 +241,7 @@ fn make_folder(
     if !anonymous.is_empty() {
         persist::write_json_lazily(&note, &anonymous)?;
     }
+    let _mounting = engine.inner.mounting.blocking_read();
     let realised = plan.realise(engine)?;
     let points = realised.iter().map(|r| r.point.clone()).collect();
     let made = fill(engine, dir, id, name, config, image_id, networks, layers, realised);

@@ -71,6 +71,8 @@ pub(crate) struct Inner {
     /// Changes when any exec ends.
     pub(crate) exec_ended: watch::Sender<()>,
     pub(crate) volumes: Volumes,
+    /// Held by all who use a volume's folder before the registry says so, and alone by who exchanges one.
+    pub(crate) mounting: tokio::sync::RwLock<()>,
     pub(crate) networks: LocalNetworks,
     pub(crate) builds: crate::build::Cache,
     pub(crate) events: Events,

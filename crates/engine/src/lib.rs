@@ -57,6 +57,7 @@ mod usage;
 mod users;
 mod volume;
 mod volume_api;
+mod volume_archive;
 
 pub use archive::{ArchiveReader, PathStat};
 pub use build::{BuildError, BuildLine, BuildOptions, CachedStep, CopyError};

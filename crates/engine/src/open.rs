@@ -35,6 +35,7 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
     }
     let inner = Inner {
         volumes: Volumes::open(data_root.join("volumes"))?,
+        mounting: Default::default(),
         networks: LocalNetworks::open(data_root.join("networks"))?,
         builds: crate::build::open(&data_root)?,
         data_root,

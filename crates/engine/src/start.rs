@@ -108,7 +108,8 @@ impl Owner {
         let mut network = self.set_up_network().await?;
         let name_sockets = network.name_sockets.take();
         let plan = self.plan(lowers, network).await?;
-        let engine = self.engine.clone();
+        let (engine, working) = (self.engine.clone(), self.engine.clone());
+        let _mounting = working.inner.mounting.read().await;
         let (early, once) = (std::mem::take(&mut self.early), self.container.config.stdin_once);
         let shim = crate::blocking(move || {
             let failed = |e| runtime_failed("start", &id, e);

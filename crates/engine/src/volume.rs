@@ -9,6 +9,7 @@ use crate::{
     persist,
 };
 use model::Timestamp;
+use rustix::fs::{CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -58,6 +59,32 @@ pub(crate) struct Volumes {
     known: Mutex<BTreeMap<String, Volume>>,
 }
 
+/// Content that is no volume's yet, or no longer. Gone when dropped, or at the next open.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    folder: PathBuf,
+}
+
+impl Staged {
+    /// Where it is: an empty folder at first.
+    pub(crate) fn content(&self) -> PathBuf {
+        self.folder.join(CONTENT)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.folder) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.folder.display(), error = %e, "staged content could not be removed");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The content's folder in a volume's.
+const CONTENT: &str = "_data";
 const REMOVED: &str = ".removed-";
 const MAKING: &str = ".new-";
 
@@ -74,7 +101,7 @@ impl Volumes {
             } else if let Some(mut volume) = persist::read_json::<Volume>(&entry.path().join("volume.json"))?
             {
                 if bind_device(&volume.options).is_none() {
-                    volume.mountpoint = entry.path().join("_data"); // the data root may have been moved
+                    volume.mountpoint = entry.path().join(CONTENT); // the data root may have been moved
                 }
                 known.insert(volume.name.clone(), volume);
             }
@@ -111,24 +138,78 @@ impl Volumes {
         if let Some(volume) = known.get(&name) {
             return Ok((volume.clone(), false));
         }
+        let volume = self.describe(name, anonymous, config)?;
+        self.place(&mut known, &volume, &self.root.join(format!("{MAKING}{}", volume.name)))?;
+        Ok((volume, true))
+    }
+
+    fn describe(&self, name: String, anonymous: bool, config: VolumeConfig) -> Result<Volume> {
         let device = checked_device(&config.driver_opts)?;
-        let folder = self.root.join(&name);
-        let volume = Volume {
-            mountpoint: device.unwrap_or_else(|| folder.join("_data")),
-            name: name.clone(),
+        Ok(Volume {
+            mountpoint: device.unwrap_or_else(|| self.root.join(&name).join(CONTENT)),
+            name,
             driver: "local".into(),
             created_at: crate::now(),
             labels: config.labels,
             options: config.driver_opts,
             anonymous,
-        };
-        let making = self.root.join(format!("{MAKING}{name}"));
-        fs::create_dir_all(making.join("_data")).map_err(Error::io("create folder", &making))?;
-        persist::write_json(&making.join("volume.json"), &volume)?;
-        fs::rename(&making, &folder).map_err(Error::io("rename", &making))?;
+        })
+    }
+
+    /// Makes the folder `making` that of a new volume.
+    fn place(&self, known: &mut BTreeMap<String, Volume>, volume: &Volume, making: &Path) -> Result<()> {
+        fs::create_dir_all(making.join(CONTENT)).map_err(Error::io("create folder", making))?;
+        persist::write_json(&making.join("volume.json"), volume)?;
+        fs::rename(making, self.root.join(&volume.name)).map_err(Error::io("rename", making))?;
         sync_folder(&self.root)?;
-        known.insert(name, volume.clone());
-        Ok((volume, true))
+        known.insert(volume.name.clone(), volume.clone());
+        Ok(())
+    }
+
+    /// Makes an empty folder beside the volumes.
+    pub(crate) fn stage(&self) -> Result<Staged> {
+        let staged = Staged { folder: self.root.join(format!("{MAKING}{}", crate::random_id())) };
+        fs::create_dir_all(staged.content()).map_err(Error::io("create folder", &staged.folder))?;
+        Ok(staged)
+    }
+
+    /// Refuses what [`Self::install`] would refuse.
+    ///
+    /// # Errors
+    /// `InvalidParameter` for a name; `Conflict` for a volume with content unless forced, and for one that is a folder
+    /// of the host, which is not ours to exchange.
+    pub(crate) fn check_fillable(&self, name: &str, force: bool) -> Result<()> {
+        match self.lock().get(name) {
+            Some(volume) => fillable(volume, force),
+            None => check_name(name),
+        }
+    }
+
+    /// Makes staged content that of a volume, which is made with these labels if it is not there; `true` = it is new.
+    /// Nobody may have the volume mounted.
+    ///
+    /// # Errors
+    /// As [`Self::check_fillable`]; the volume is as before.
+    pub(crate) fn install(
+        &self,
+        staged: Staged,
+        name: String,
+        labels: BTreeMap<String, String>,
+        force: bool,
+    ) -> Result<(Volume, bool)> {
+        check_name(&name)?;
+        let mut known = self.lock();
+        let Some(volume) = known.get(&name).cloned() else {
+            let volume = self.describe(name, false, VolumeConfig { labels, ..VolumeConfig::default() })?;
+            self.place(&mut known, &volume, &staged.folder)?;
+            return Ok((volume, true));
+        };
+        fillable(&volume, force)?;
+        let (old, new) = (&volume.mountpoint, staged.content());
+        rustix::fs::renameat_with(CWD, &new, CWD, old, RenameFlags::EXCHANGE)
+            .map_err(|e| Error::io("exchange", old)(e.into()))?;
+        sync_folder(&self.root.join(&volume.name))?;
+        Ok((volume, false))
     }
 
     pub(crate) fn get(&self, name: &str) -> Result<Volume> {
@@ -179,6 +260,23 @@ fn check_name(name: &str) -> Result<()> {
     Err(Error::invalid(format!(
         "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
     )))
+}
+
+fn fillable(volume: &Volume, force: bool) -> Result<()> {
+    let Volume { name, mountpoint, options, .. } = volume;
+    if bind_device(options).is_some() {
+        return Err(Error::Conflict(format!(
+            "volume {name} is the folder {} of this host: unpack the archive there",
+            mountpoint.display()
+        )));
+    }
+    let mut content = fs::read_dir(mountpoint).map_err(Error::io("list", mountpoint))?;
+    if !force && content.next().is_some() {
+        return Err(Error::Conflict(format!(
+            "volume {name} is not empty; use --force to replace its content"
+        )));
+    }
+    Ok(())
 }
 
 fn bind_device(options: &BTreeMap<String, String>) -> Option<PathBuf> {

@@ -86,7 +86,7 @@ impl Engine {
     }
 }
 
-fn users(containers: &[Arc<Container>], volume: &str) -> Vec<String> {
+pub(crate) fn users(containers: &[Arc<Container>], volume: &str) -> Vec<String> {
     let uses =
         |c: &&Arc<Container>| c.mounts.iter().any(|m| m.kind == MountPointKind::Volume && m.name == volume);
     containers.iter().filter(uses).map(|c| c.id.clone()).collect()

@@ -631,6 +631,31 @@ pub(crate) enum Volume {
         label: Vec<String>,
         name: Option<String>,
     },
+    /// Write what a volume holds as a tar.
+    Export {
+        /// File to write; standard output by default.
+        #[arg(short, long)]
+        output: Option<PathBuf>,
+        name: String,
+    },
+    /// Fill a volume from a tar (plain, gzip or zstd); make it if it is not there.
+    Import {
+        /// File to read; standard input by default.
+        #[arg(short, long)]
+        input: Option<PathBuf>,
+        /// Replace what the volume holds.
+        #[arg(short, long)]
+        force: bool,
+        name: String,
+    },
+    /// Make a volume with what another one on this host holds.
+    Cp {
+        /// Replace what the target holds.
+        #[arg(short, long)]
+        force: bool,
+        source: String,
+        target: String,
+    },
     #[command(visible_alias = "list")]
     Ls(ListArgs),
     Inspect(InspectArgs),

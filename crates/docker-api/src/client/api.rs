@@ -372,6 +372,20 @@ impl Client {
         self.delete(&format!("/volumes/{}", escape(name)), &[("force", bool_text(force))]).await.map(drop)
     }
 
+    /// `GET /rswarm/volumes/{name}/archive`: a tar stream of all that a volume holds.
+    pub async fn volume_export(&self, name: &str) -> Result<Exposed> {
+        let path = format!("/rswarm/volumes/{}/archive", escape(name));
+        self.request(Method::GET, &path, &[], HeaderMap::new(), Body::empty()).await
+    }
+
+    /// `PUT /rswarm/volumes/{name}/archive`: fills a volume with a tar stream, or with `from` in the query with what
+    /// another volume holds; `force` replaces content.
+    pub async fn volume_import(&self, name: &str, query: Query<'_>, tar: Body) -> Result<Volume> {
+        let path = format!("/rswarm/volumes/{}/archive", escape(name));
+        let answer = self.request(Method::PUT, &path, query, HeaderMap::new(), tar).await?;
+        Ok(parse(&answer.into_body().collect().await?.to_bytes())?)
+    }
+
     /// `POST /{containers|images|networks|volumes}/prune`
     pub async fn prune<T: serde::de::DeserializeOwned>(&self, kind: &str, query: Query<'_>) -> Result<T> {
         self.post(&format!("/{kind}/prune"), query, &Empty {}).await

@@ -1,4 +1,4 @@
-//! `/volumes`: the volumes of this host.
+//! `/volumes`: the volumes of this host; `/rswarm/volumes`: what they hold, which is not in Docker.
 
 use super::{
     ApiError, State,
@@ -7,10 +7,14 @@ use super::{
 use crate::types;
 use axum::{
     Json, Router,
+    body::Body as Stream,
     extract::{Path, State as Use},
-    http::StatusCode,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
+use futures::TryStreamExt as _;
+use tokio_util::io::{ReaderStream, StreamReader};
 
 pub(super) fn routes() -> Router<State> {
     Router::new()
@@ -18,6 +22,7 @@ pub(super) fn routes() -> Router<State> {
         .route("/volumes/create", post(create))
         .route("/volumes/prune", post(prune))
         .route("/volumes/{name}", get(inspect).delete(remove))
+        .route("/rswarm/volumes/{name}/archive", get(export).put(import))
 }
 
 pub(super) fn json(volume: engine::Volume) -> types::Volume {
@@ -70,4 +75,28 @@ async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::Vol
         volumes_deleted: pruned.removed,
         space_reclaimed: pruned.reclaimed_bytes,
     }))
+}
+
+async fn export(Use(state): Use<State>, Path(name): Path<String>) -> Result<Response, ApiError> {
+    let tar = state.engine()?.volume_export(&name).await?;
+    let body = Stream::from_stream(ReaderStream::new(tar));
+    Ok(([(CONTENT_TYPE, "application/x-tar")], body).into_response())
+}
+
+/// Fills a volume with the body, or `?from=` another volume. `?force=1` replaces what it holds.
+async fn import(
+    Use(state): Use<State>,
+    Path(name): Path<String>,
+    params: Params,
+    body: Stream,
+) -> Result<Json<types::Volume>, ApiError> {
+    let (engine, force) = (state.engine()?, params.flag("force"));
+    let filled = match params.get("from") {
+        Some(source) => engine.volume_copy(source, &name, force).await?,
+        None => {
+            let tar = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
+            engine.volume_import(&name, tar, force).await?
+        }
+    };
+    Ok(Json(json(filled)))
 }

@@ -15,4 +15,5 @@ mod life;
 mod limits;
 mod networks;
 mod run;
+mod volume_archive;
 mod volumes;

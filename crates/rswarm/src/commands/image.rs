@@ -116,7 +116,7 @@ pub(crate) async fn export(client: &Client, args: &ExportArgs) -> Result<()> {
 }
 
 /// Writes an answer to a file, whole or not at all, or to standard output.
-async fn download(answer: docker_api::client::Exposed, path: Option<&Path>) -> Result<()> {
+pub(super) async fn download(answer: docker_api::client::Exposed, path: Option<&Path>) -> Result<()> {
     let body = answer.into_body().into_data_stream().map_err(std::io::Error::other);
     let mut body = StreamReader::new(body);
     let Some(path) = path else {
@@ -199,7 +199,7 @@ pub(crate) async fn tag(client: &Client, args: &TagArgs) -> Result<()> {
 }
 
 /// Streams a file or standard input as a request's body.
-async fn upload(path: Option<&Path>) -> Result<axum::body::Body> {
+pub(super) async fn upload(path: Option<&Path>) -> Result<axum::body::Body> {
     Ok(match path {
         Some(path) => {
             let file = tokio::fs::File::open(path)

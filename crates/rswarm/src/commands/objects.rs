@@ -1,12 +1,13 @@
 //! Secrets, configs, networks and volumes.
 
-use super::{each, inspect, pairs};
+use super::{each, image, inspect, pairs};
 use crate::{
     cli::{Blob, ListArgs, Network, Volume},
     list::{self, List},
     output,
 };
 use anyhow::{Context, Result};
+use axum::body::Body;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use docker_api::{client::Client, types};
 use std::path::Path;
@@ -131,9 +132,24 @@ pub(crate) async fn volume(client: &Client, command: Volume) -> Result<()> {
             }
             table.print(&args)
         }
+        Volume::Export { output, name } => {
+            image::download(client.volume_export(&name).await?, output.as_deref()).await
+        }
+        Volume::Import { input, force, name } => {
+            let tar = image::upload(input.as_deref()).await?;
+            output::line(&client.volume_import(&name, &[("force", flag(force))], tar).await?.name)
+        }
+        Volume::Cp { force, source, target } => {
+            let query = [("from", source.as_str()), ("force", flag(force))];
+            output::line(&client.volume_import(&target, &query, Body::empty()).await?.name)
+        }
         Volume::Inspect(args) => inspect(client, "volumes", &args).await,
         Volume::Rm { names, force } => {
             each(&names, async |name| Ok(client.volume_remove(name, force).await?)).await
         }
     }
+}
+
+fn flag(set: bool) -> &'static str {
+    if set { "1" } else { "0" }
 }
