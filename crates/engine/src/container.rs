@@ -181,6 +181,9 @@ pub struct MountPoint {
     pub name: String,
     /// Path on the host; empty for a tmpfs.
     pub source: PathBuf,
+    /// What of the source is mounted, below it; empty = all. Looked up at each start: what is there is a container's.
+    #[serde(default)]
+    pub subpath: String,
     pub destination: String,
     /// Volume driver; empty otherwise.
     pub driver: String,

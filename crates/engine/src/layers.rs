@@ -1,10 +1,15 @@
 //! The file tree of a container that is not mounted: its upper folder over the image's layers, read through
 //! overlayfs' rules (whiteouts, opaque folders), symlinks resolved inside the tree and never on the host.
 
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
 use std::{
     collections::VecDeque,
     ffi::OsString,
-    fs, io,
+    fs,
+    io::{self, Read},
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Component, Path, PathBuf},
 };
@@ -70,12 +75,19 @@ impl Layers {
     pub(crate) fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
         match self.find(Path::new(path))? {
             Found::Other(real) => {
-                let meta = fs::symlink_metadata(&real)?;
-                if meta.is_file() && meta.len() <= MAX_FILE_BYTES {
-                    fs::read(real).map(Some)
-                } else {
-                    Ok(None)
+                // A running container may have put a link or a fifo there by now.
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let file = match rustix::fs::open(&real, flags | OFlags::NOCTTY, Mode::empty()) {
+                    Err(Errno::LOOP | Errno::NXIO) => return Ok(None),
+                    opened => fs::File::from(opened?),
+                };
+                let meta = file.metadata()?;
+                if !meta.is_file() || meta.len() > MAX_FILE_BYTES {
+                    return Ok(None);
                 }
+                let mut content = Vec::new();
+                file.take(MAX_FILE_BYTES).read_to_end(&mut content)?;
+                Ok(Some(content))
             }
             Found::Folder(_) | Found::Missing => Ok(None),
         }

@@ -187,6 +187,7 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
         kind: MountPointKind::Bind,
         name: String::new(),
         source: PathBuf::new(),
+        subpath: String::new(),
         destination,
         driver: String::new(),
         mode,
@@ -222,19 +223,23 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
                 engine.volume_event("create", &volume.name, &volume.driver, None);
             }
             point.kind = MountPointKind::Volume;
-            point.source = match subpath {
-                Some(sub) => inside(&volume.mountpoint, &sub)?,
-                None => volume.mountpoint,
-            };
+            if let Some(sub) = subpath {
+                check_inside(&volume.mountpoint, &sub)?;
+                point.subpath = sub.trim_start_matches('/').to_owned();
+            }
+            point.source = volume.mountpoint;
             point.name = volume.name;
             point.driver = volume.driver;
             point.anonymous = volume.anonymous;
-            Ok(Realised { point, copy_up: !no_copy })
+            // What is at a subpath has to be there already.
+            let copy_up = !no_copy && point.subpath.is_empty();
+            Ok(Realised { point, copy_up })
         }
         Source::Same(other) => {
             point.kind = other.kind;
             point.name = other.name;
             point.source = other.source;
+            point.subpath = other.subpath;
             point.driver = other.driver;
             Ok(Realised { point, copy_up: false })
         }
@@ -245,13 +250,13 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
     }
 }
 
-/// A folder in a volume; must exist and be inside.
-fn inside(volume: &Path, sub: &str) -> Result<PathBuf> {
+/// Refuses a subpath that is not there or leads out of its volume; at a start it may still do so.
+fn check_inside(volume: &Path, sub: &str) -> Result<()> {
     let path = volume.join(sub.trim_start_matches('/'));
     let real = fs::canonicalize(&path).map_err(Error::io("find", &path))?;
     let root = fs::canonicalize(volume).map_err(Error::io("find", volume))?;
     if real.starts_with(root) {
-        Ok(real)
+        Ok(())
     } else {
         Err(Error::invalid(format!("subpath {sub} leaves the volume")))
     }

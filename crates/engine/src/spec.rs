@@ -617,12 +617,10 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
     for point in parts.mounts.iter().filter(|m| m.kind != MountPointKind::Tmpfs) {
         let access = if point.writable { "rw" } else { "ro" };
         let propagation = if point.propagation.is_empty() { "rprivate" } else { &point.propagation };
-        own.push(mount(
-            &point.destination,
-            "bind",
-            &point.source.to_string_lossy(),
-            &["rbind", propagation, access],
-        ));
+        let subdir = format!("X-mount.subdir={}", point.subpath);
+        let mut options = vec!["rbind", propagation, access];
+        options.extend((!point.subpath.is_empty()).then_some(subdir.as_str()));
+        own.push(mount(&point.destination, "bind", &point.source.to_string_lossy(), &options));
     }
     for layers in host.build.iter().flat_map(|step| &step.mounts) {
         own.push(layer_mount(layers, parts.userns_squash));
@@ -714,6 +712,7 @@ mod tests {
             kind: MountPointKind::Bind,
             name: String::new(),
             source: "/srv".into(),
+            subpath: String::new(),
             destination: "/a/b".into(),
             driver: String::new(),
             mode: String::new(),

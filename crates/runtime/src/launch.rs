@@ -262,6 +262,9 @@ fn device(device: &oci::LinuxDevice) -> Result<Device, String> {
     })
 }
 
+/// Option of a bind mount: what is mounted, below its source. Source: mount(8), `X-mount.subdir`.
+const SUBDIR: &str = "X-mount.subdir=";
+
 /// Sorts the options of a mount into attributes of the mount and options of the filesystem.
 /// Source: OCI runtime spec, "Linux mount options"; mount(8).
 ///
@@ -308,7 +311,10 @@ pub(crate) fn mount(mount: &oci::Mount, userns_squash: bool) -> Result<Mount, St
                 continue;
             }
             other => {
-                to.options.push(filesystem_option(other));
+                match other.strip_prefix(SUBDIR) {
+                    Some(subdir) => to.subdir = subdir.as_bytes().to_vec(),
+                    None => to.options.push(filesystem_option(other)),
+                }
                 continue;
             }
         };
@@ -330,6 +336,8 @@ pub(crate) fn mount(mount: &oci::Mount, userns_squash: bool) -> Result<Mount, St
         if to.recursive && to.attrs & libc::MOUNT_ATTR_RDONLY != 0 {
             to.attrs_recursive = true;
         }
+    } else if !to.subdir.is_empty() {
+        return Err(format!("mount at {:?} has {SUBDIR:?} and is no bind mount", mount.destination()));
     } else {
         to.fstype = if fstype.is_empty() {
             return Err(format!("mount at {:?} has no type", mount.destination()));
@@ -393,6 +401,13 @@ mod tests {
         assert_eq!((bind.fstype.as_str(), bind.recursive, bind.attrs_recursive), ("", true, true));
         assert_eq!((bind.propagation, bind.propagation_recursive), (libc::MS_SLAVE, true));
 
+        let part = mounted("bind", &["rbind", "X-mount.subdir=a/b"]).unwrap();
+        assert_eq!(
+            (part.source.as_slice(), part.subdir.as_slice()),
+            (b"/here".as_slice(), b"a/b".as_slice())
+        );
+
         assert!(mounted("bind", &["rbind", "zoom"]).unwrap_err().contains("zoom"));
+        assert!(mounted("tmpfs", &["X-mount.subdir=a"]).unwrap_err().contains("subdir"));
     }
 }

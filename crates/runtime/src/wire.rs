@@ -384,6 +384,9 @@ pub(crate) struct Mount {
     /// Options of the filesystem; an empty value is a flag.
     #[prost(message, repeated, tag = "9")]
     pub(crate) options: Vec<Pair>,
+    /// Of a bind mount: what is mounted, below the source. Looked up when it is mounted, and never outside of the source.
+    #[prost(bytes = "vec", tag = "10")]
+    pub(crate) subdir: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -24,6 +24,8 @@ use tokio::{
 
 /// How long anything may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+/// *Unit:* bytes at the end of a tar. Source: POSIX `pax`.
+const END_MARK: usize = 1024;
 /// Name of the image, whose entrypoint is the guest.
 pub(crate) const IMAGE: &str = "guest:latest";
 /// Path of the guest in its image.
@@ -80,13 +82,24 @@ impl Host {
         let temp = tempfile::Builder::new().prefix("rswarm-engine-").tempdir().unwrap();
         let mut host = Self { temp, netns: new_netns(), daemon: None };
         host.start_daemon();
-        host.on(async |engine| {
-            let changes = [r#"ENTRYPOINT ["guest"]"#, "ENV FROM_IMAGE=yes"].map(str::to_owned).to_vec();
-            let reference = Some(IMAGE.parse().unwrap());
-            let options = image::ImportOptions { reference, changes, ..image::ImportOptions::default() };
-            engine.images().import(std::io::Cursor::new(root_tarball()), options).await.unwrap();
-        });
+        host.image(IMAGE, &["ENV FROM_IMAGE=yes"], |_| {});
         host
+    }
+
+    /// Makes an image of the guest and more files (which replace those of the same name), with these instructions.
+    pub(crate) fn image(&self, name: &str, changes: &[&str], more: impl FnOnce(&mut tar::Builder<Vec<u8>>)) {
+        let mut tar = tar::Builder::new(Vec::new());
+        more(&mut tar);
+        let mut whole = root_tarball();
+        whole.truncate(whole.len() - END_MARK);
+        whole.extend(tar.into_inner().unwrap());
+        let changes =
+            [&[r#"ENTRYPOINT ["guest"]"#], changes].concat().iter().map(|&c| c.to_owned()).collect();
+        let reference = Some(name.parse().unwrap());
+        let options = image::ImportOptions { reference, changes, ..image::ImportOptions::default() };
+        self.on(async |engine| {
+            engine.images().import(std::io::Cursor::new(whole), options).await.unwrap();
+        });
     }
 
     // ---- the daemon ----

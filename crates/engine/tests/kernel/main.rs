@@ -5,6 +5,7 @@
 
 mod adoption;
 mod build;
+mod escape;
 mod exec;
 mod health;
 mod inventory;

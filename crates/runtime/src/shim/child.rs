@@ -4,7 +4,7 @@
 use super::{
     create::ChildEnds,
     failure::{At, Failure, text},
-    mounts,
+    mounts, paths,
 };
 use crate::{
     caps,
@@ -23,6 +23,7 @@ use std::{
     convert::Infallible,
     ffi::{CString, OsStr},
     fs,
+    io::Read,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -209,8 +210,12 @@ fn open_streams(
         return Ok(Streams { stdin: copy(&slave)?, stdout: copy(&slave)?, stderr: slave });
     }
     let null = |flags| {
-        rustix::fs::open("/dev/null", flags | OFlags::CLOEXEC, Mode::empty())
-            .at(|| "cannot open /dev/null".into())
+        let step = || "cannot open /dev/null".to_owned();
+        let null = paths::open_here("/dev/null", flags).at(step)?;
+        if paths::is_null_device(&null).at(step)? {
+            return Ok(null);
+        }
+        Err(Failure::other("/dev/null of the container is not the null device".into()))
     };
     // The program may open /dev/stdout again, as its own user.
     for pipe in [&ends.stdin, &ends.stdout, &ends.stderr].into_iter().flatten() {
@@ -230,8 +235,7 @@ fn open_streams(
 /// Opens a terminal of the container's own devpts, sends its master to the shim and returns the slave.
 fn open_terminal(process: &Process, console: bool, conversation: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
     let step = || "cannot open a terminal in /dev/pts".to_owned();
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let master = rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty()).at(step)?;
+    let master = paths::open_here("/dev/pts/ptmx", OFlags::RDWR).at(step)?;
     rustix::pty::unlockpt(&master).at(step)?;
     let slave = rustix::pty::ioctl_tiocgptpeer(
         &master,
@@ -445,11 +449,22 @@ fn vectors(strings: impl Iterator<Item = Vec<u8>>) -> Vectors {
 fn environment(process: &Process) -> impl Iterator<Item = Vec<u8>> {
     let mut env = process.env.clone();
     if !env.iter().any(|entry| entry.starts_with(b"HOME=")) {
-        let passwd = fs::read("/etc/passwd").unwrap_or_default();
+        let passwd = passwd().unwrap_or_default();
         let home = home_of(&passwd, process.uid).unwrap_or_else(|| b"/".to_vec());
         env.push([b"HOME=", home.as_slice()].concat());
     }
     env.into_iter()
+}
+
+/// Reads the container's /etc/passwd, if that is an ordinary file of ordinary length.
+fn passwd() -> Option<Vec<u8>> {
+    /// *Unit:* bytes.
+    const MAX: u64 = 16 << 20;
+    let file = fs::File::from(paths::open_here("/etc/passwd", OFlags::RDONLY).ok()?);
+    let mut content = Vec::new();
+    file.metadata().ok().filter(fs::Metadata::is_file)?;
+    file.take(MAX).read_to_end(&mut content).ok()?;
+    Some(content)
 }
 
 fn home_of(passwd: &[u8], uid: u32) -> Option<Vec<u8>> {

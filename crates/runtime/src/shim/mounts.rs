@@ -239,6 +239,13 @@ fn bind(root: BorrowedFd<'_>, mount: &Mount) -> Result<(), Failure> {
     let source =
         rustix::fs::open(OsStr::from_bytes(&mount.source), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .at(|| format!("cannot open {}", show(&mount.source)))?;
+    let source = if mount.subdir.is_empty() {
+        source
+    } else {
+        // CVE-2017-1002101: what is in the source is a container's, and may be a link by now.
+        paths::open(source.as_fd(), &mount.subdir)
+            .at(|| format!("cannot open {} in {}", show(&mount.subdir), show(&mount.source)))?
+    };
     // A tree with mounts that this user namespace did not make can only be copied whole.
     let tree = match copied(source.as_fd(), mount.recursive) {
         Err(Errno::INVAL) if !mount.recursive => copied(source.as_fd(), true),
@@ -324,9 +331,11 @@ fn devices(root: BorrowedFd<'_>, launch: &Launch) -> Result<(), Failure> {
     }
     for device in &launch.devices {
         let step = || format!("cannot make device {}", show(&device.path));
-        match bind_device(root, &device.path, device.block, device.major, device.minor) {
-            // The host has it elsewhere or not at all.
-            Err(Errno::NOENT | Errno::NODEV) => make_device(root, device).at(step)?,
+        match make_device(root, device) {
+            // Not in a user namespace.
+            Err(Errno::PERM) => {
+                bind_device(root, &device.path, device.block, device.major, device.minor).at(step)?;
+            }
             result => result.at(step)?,
         }
     }
@@ -348,7 +357,15 @@ fn bind_device(root: BorrowedFd<'_>, path: &[u8], block: bool, major: u32, minor
         return Err(Errno::NODEV);
     }
     let target = paths::ensure(root, path, Kind::File)?;
-    attach(&copied(source.as_fd(), false)?, &target)
+    attach(&node(&source)?, &target)
+}
+
+/// Copies the mount of a device node of the host. Read-only: the device is written to all the same, but mode and owner
+/// of the node, which is the host's, stay as they are.
+fn node(source: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let tree = copied(source.as_fd(), false)?;
+    set_attributes(tree.as_fd(), c"", attrs(libc::MOUNT_ATTR_RDONLY), false)?;
+    Ok(tree)
 }
 
 fn make_device(root: BorrowedFd<'_>, device: &crate::wire::Device) -> Result<(), Errno> {
@@ -357,12 +374,14 @@ fn make_device(root: BorrowedFd<'_>, device: &crate::wire::Device) -> Result<(),
     let dir = paths::ensure(root, parent.as_os_str().as_bytes(), Kind::Directory)?;
     let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
     let node = rustix::fs::makedev(device.major, device.minor);
-    match rustix::fs::mknodat(&dir, name, kind, Mode::from_raw_mode(device.mode), node) {
+    // No chmod afterwards: that would follow a link.
+    let umask = rustix::process::umask(Mode::empty());
+    let made = rustix::fs::mknodat(&dir, name, kind, Mode::from_raw_mode(device.mode), node);
+    rustix::process::umask(umask);
+    match made {
         Err(Errno::EXIST) => return Ok(()),
         result => result?,
     }
-    // The umask had its say in mknod.
-    rustix::fs::chmodat(&dir, name, Mode::from_raw_mode(device.mode), AtFlags::empty())?;
     let (uid, gid) = (rustix::fs::Uid::from_raw(device.uid), rustix::fs::Gid::from_raw(device.gid));
     rustix::fs::chownat(&dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
@@ -386,13 +405,10 @@ fn mask(root: BorrowedFd<'_>, path: &[u8]) -> Result<(), Failure> {
     }
     // CVE-2025-31133: only the real null device may cover a file.
     let null = location("/dev/null")?;
-    let stat = rustix::fs::fstat(&null).at(step)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice
-        || stat.st_rdev != rustix::fs::makedev(1, 3)
-    {
+    if !paths::is_null_device(&null).at(step)? {
         return Err(Failure::other(format!("{}: the host's /dev/null is not the null device", step())));
     }
-    copied(null.as_fd(), false).and_then(|tree| attach(&tree, &target)).at(step)
+    node(&null).and_then(|tree| attach(&tree, &target)).at(step)
 }
 
 fn make_readonly(root: BorrowedFd<'_>, path: &[u8]) -> Result<(), Failure> {

@@ -128,6 +128,26 @@ pub(super) fn is_directory(fd: &impl AsFd) -> Result<bool> {
     Ok(FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) == FileType::Directory)
 }
 
+/// Tells whether an opened file is the null device, whatever its name.
+pub(super) fn is_null_device(fd: &impl AsFd) -> Result<bool> {
+    let stat = rustix::fs::fstat(fd)?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    Ok(kind == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3))
+}
+
+/// Opens a file by its name in this process' root, which is a container's. Waits for nobody, and does not follow the
+/// links of /proc, which would lead to this process' descriptors and with them out of the container.
+///
+/// # Errors
+/// As openat2(2); `LOOP` for a link of /proc.
+pub(super) fn open_here(path: &str, flags: OFlags) -> Result<OwnedFd> {
+    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)?;
+    let flags = rustix::fs::fcntl_getfl(&file)?;
+    rustix::fs::fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
+    Ok(file)
+}
+
 /// Makes a link inside an opened directory unless something has that name.
 pub(super) fn link(dir: &impl AsFd, name: &str, target: &str) -> Result<()> {
     match rustix::fs::symlinkat(target, dir, name) {
