@@ -303,14 +303,14 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     };
-    match missing_is_fine(fs::remove_dir_all(path)) {
+    match missing_is_fine(image::remove_tree(path)) {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
             use std::os::unix::fs::PermissionsExt;
             let work: PathBuf = path.join("work/work");
             if work.exists() {
                 fs::set_permissions(&work, fs::Permissions::from_mode(0o700))?;
             }
-            missing_is_fine(fs::remove_dir_all(path))
+            missing_is_fine(image::remove_tree(path))
         }
         other => other,
     }

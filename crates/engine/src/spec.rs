@@ -584,8 +584,9 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
                 mounts.push(mount("/dev/shm", "bind", "/dev/shm", &["rbind", "nosuid", "noexec", "nodev"]))
             }
             (_, Some(pid)) => {
-                let source = format!("/proc/{pid}/root/dev/shm");
-                mounts.push(mount("/dev/shm", "bind", &source, &["rbind", "nosuid", "noexec", "nodev"]));
+                let of = format!("X-rswarm.of-process={pid}");
+                let options = ["rbind", "nosuid", "noexec", "nodev", &of];
+                mounts.push(mount("/dev/shm", "bind", "/dev/shm", &options));
             }
             _ => mounts.push(mount(
                 "/dev/shm",

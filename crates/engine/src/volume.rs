@@ -74,11 +74,8 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        match fs::remove_dir_all(&self.folder) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.folder.display(), error = %e, "staged content could not be removed");
-            }
-            _ => {}
+        if let Err(e) = crate::open::remove_tree(&self.folder) {
+            tracing::warn!(path = %self.folder.display(), error = %e, "staged content could not be removed");
         }
     }
 }
@@ -97,7 +94,7 @@ impl Volumes {
             let entry = entry.map_err(Error::io("list", &root))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(REMOVED) || name.starts_with(MAKING) {
-                fs::remove_dir_all(entry.path()).map_err(Error::io("remove", entry.path()))?;
+                crate::open::remove_tree(&entry.path()).map_err(Error::io("remove", entry.path()))?;
             } else if let Some(mut volume) = persist::read_json::<Volume>(&entry.path().join("volume.json"))?
             {
                 if bind_device(&volume.options).is_none() {
@@ -238,7 +235,7 @@ impl Volumes {
         sync_folder(&self.root)?;
         known.remove(name);
         drop(known);
-        fs::remove_dir_all(&gone).map_err(Error::io("remove", &gone))?;
+        crate::open::remove_tree(&gone).map_err(Error::io("remove", &gone))?;
         Ok(Some(volume))
     }
 }

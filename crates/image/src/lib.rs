@@ -31,6 +31,7 @@ mod pull;
 mod push;
 mod reference;
 mod registry;
+mod remove;
 mod save;
 mod source;
 mod store;
@@ -46,6 +47,7 @@ pub use import::Commit;
 pub use layers::Layers;
 pub use manifest::{Descriptor, InvalidPlatform, Manifest, Platform};
 pub use reference::{InvalidReference, Reference};
+pub use remove::remove_tree;
 pub use source::{BlobSource, BoxAsyncRead, SourceError};
 pub use store::{
     Auth, CACHE_HOLDER, Image, ImportOptions, LayerUsage, Loaded, Progress, PullOptions, PushOptions,

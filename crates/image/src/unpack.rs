@@ -11,6 +11,7 @@
 
 use crate::{
     compression::{Compression, sniff},
+    remove::remove_at,
     tarball::{self, Entry},
 };
 use rustix::{
@@ -18,9 +19,13 @@ use rustix::{
     io::Errno,
 };
 use std::{
+    ffi::OsStr,
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::Path,
     rc::Rc,
 };
@@ -359,7 +364,7 @@ impl Unpacker {
             Err(Errno::ISDIR) if self.keeps_type() => {
                 return Err(io::Error::other("cannot overwrite directory with non-directory"));
             }
-            Err(Errno::ISDIR) => remove_tree(parent, name, 0)?,
+            Err(Errno::ISDIR) => remove_at(parent, OsStr::from_bytes(name))?,
             Err(e) => return Err(e.into()),
         }
         self.last_parent = None;
@@ -560,26 +565,6 @@ pub(crate) fn is_whiteout(stat: &rustix::fs::Stat) -> bool {
 fn times(entry: &Entry) -> Timestamps {
     let time = Timespec { tv_sec: entry.mtime.0, tv_nsec: entry.mtime.1.into() };
     Timestamps { last_access: time, last_modification: time }
-}
-
-fn remove_tree(parent: impl AsFd, name: &[u8], depth: u32) -> io::Result<()> {
-    if depth > 4096 {
-        return Err(refused("directories are nested too deeply"));
-    }
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = rustix::fs::openat(&parent, name, flags, Mode::empty())?;
-    for child in rustix::fs::Dir::read_from(&directory)? {
-        let child = child?;
-        let name = child.file_name().to_bytes();
-        if name == b"." || name == b".." {
-            continue;
-        }
-        match rustix::fs::unlinkat(&directory, name, AtFlags::empty()) {
-            Err(Errno::ISDIR) => remove_tree(&directory, name, depth + 1)?,
-            other => other?,
-        }
-    }
-    Ok(rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)?)
 }
 
 /// Flushes the file system that holds `path`.

@@ -264,6 +264,8 @@ fn device(device: &oci::LinuxDevice) -> Result<Device, String> {
 
 /// Option of a bind mount: what is mounted, below its source. Source: mount(8), `X-mount.subdir`.
 const SUBDIR: &str = "X-mount.subdir=";
+/// Option of a bind mount: process in whose files its source is looked up. Ours.
+const OF_PROCESS: &str = "X-rswarm.of-process=";
 
 /// Sorts the options of a mount into attributes of the mount and options of the filesystem.
 /// Source: OCI runtime spec, "Linux mount options"; mount(8).
@@ -311,9 +313,12 @@ pub(crate) fn mount(mount: &oci::Mount, userns_squash: bool) -> Result<Mount, St
                 continue;
             }
             other => {
-                match other.strip_prefix(SUBDIR) {
-                    Some(subdir) => to.subdir = subdir.as_bytes().to_vec(),
-                    None => to.options.push(filesystem_option(other)),
+                if let Some(subdir) = other.strip_prefix(SUBDIR) {
+                    to.subdir = subdir.as_bytes().to_vec();
+                } else if let Some(pid) = other.strip_prefix(OF_PROCESS) {
+                    to.of_process = pid.parse().map_err(|_| format!("{other:?} names no process"))?;
+                } else {
+                    to.options.push(filesystem_option(other));
                 }
                 continue;
             }
@@ -336,8 +341,11 @@ pub(crate) fn mount(mount: &oci::Mount, userns_squash: bool) -> Result<Mount, St
         if to.recursive && to.attrs & libc::MOUNT_ATTR_RDONLY != 0 {
             to.attrs_recursive = true;
         }
-    } else if !to.subdir.is_empty() {
-        return Err(format!("mount at {:?} has {SUBDIR:?} and is no bind mount", mount.destination()));
+    } else if !to.subdir.is_empty() || to.of_process != 0 {
+        let destination = mount.destination();
+        return Err(format!(
+            "mount at {destination:?} has {SUBDIR:?} or {OF_PROCESS:?} and is no bind mount"
+        ));
     } else {
         to.fstype = if fstype.is_empty() {
             return Err(format!("mount at {:?} has no type", mount.destination()));
@@ -408,6 +416,9 @@ mod tests {
         );
 
         assert!(mounted("bind", &["rbind", "zoom"]).unwrap_err().contains("zoom"));
-        assert!(mounted("tmpfs", &["X-mount.subdir=a"]).unwrap_err().contains("subdir"));
+        assert_eq!(mounted("bind", &["X-rswarm.of-process=7"]).unwrap().of_process, 7);
+        for option in ["X-mount.subdir=a", "X-rswarm.of-process=7"] {
+            assert!(mounted("tmpfs", &[option]).unwrap_err().contains("no bind mount"));
+        }
     }
 }

@@ -387,6 +387,9 @@ pub(crate) struct Mount {
     /// Of a bind mount: what is mounted, below the source. Looked up when it is mounted, and never outside of the source.
     #[prost(bytes = "vec", tag = "10")]
     pub(crate) subdir: Vec<u8>,
+    /// Of a bind mount: a process in whose files the source is; 0 = the host's.
+    #[prost(uint32, tag = "11")]
+    pub(crate) of_process: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -435,3 +435,48 @@ fn copies_stay_in_a_container_that_exchanges_files_meanwhile() {
         }
     }
 }
+
+/// No escape, but the end of a daemon whose stack or descriptors end first.
+#[test]
+fn folders_nested_without_end_do_no_harm() {
+    let target = Target::new();
+    let id = target.host.start(guest_with(&["nest:/work=20000", "say:ready", "park"], |_| {}));
+    target.host.until_said(&id, "ready\n");
+    target.host.on(async |engine| {
+        let mut tar = Vec::new();
+        engine.archive_get(&id, "/work").await.unwrap().1.read_to_end(&mut tar).await.unwrap_err();
+        engine.export(&id).await.unwrap().read_to_end(&mut tar).await.unwrap_err();
+        engine.size(&id).await.unwrap();
+    });
+    target.host.remove(&id).unwrap();
+    let left = || fs::read_dir(target.host.path("data/containers")).unwrap().count();
+    crate::kit::eventually("its files are gone", || left() == 0);
+}
+
+/// Whoever shares the memory of a container gets what that container has at its place.
+#[test]
+fn shared_memory_that_a_container_has_replaced_by_a_link_does_not_lead_out() {
+    let target = Target::new();
+    let of =
+        |owner: &str, steps: &[&str]| guest_with(steps, |c| c.host.ipc_mode = format!("container:{owner}"));
+    let honest = target.host.start(guest_with(&["write:/dev/shm/a=shared", "say:ready", "park"], |c| {
+        c.host.ipc_mode = "shareable".into();
+    }));
+    target.host.until_said(&honest, "ready\n");
+    assert_eq!(target.host.run(of(&honest, &["read:/dev/shm/a"])).stdout, "shared");
+
+    target.host.image("evil", &[], |tar| link(tar, "dev", "/work/dev"));
+    let link = format!("link:/dev/shm={}", target.outside());
+    let evil = target.host.start(guest_with(
+        &["rename:/dev=/dev.was", "make:/dev", &link, "say:ready", "park"],
+        |c| {
+            c.image = "evil".into();
+            c.open_stdin = true;
+            c.host.ipc_mode = "shareable".into();
+        },
+    ));
+    target.host.until_said(&evil, "ready\n");
+    let ran = target.attempt(of(&evil, &["list:/dev/shm", "write:/dev/shm/new=x"]));
+    target.is_untouched();
+    assert!(ran.is_none(), "{ran:?}");
+}

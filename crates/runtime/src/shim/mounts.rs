@@ -236,23 +236,11 @@ fn attribute_change(set: u64) -> Attributes {
 
 fn bind(root: BorrowedFd<'_>, mount: &Mount) -> Result<(), Failure> {
     let reason = |what: &'static str| move || what.to_owned();
-    let source =
-        rustix::fs::open(OsStr::from_bytes(&mount.source), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .at(|| format!("cannot open {}", show(&mount.source)))?;
-    let source = if mount.subdir.is_empty() {
-        source
-    } else {
-        // CVE-2017-1002101: what is in the source is a container's, and may be a link by now.
-        paths::open(source.as_fd(), &mount.subdir)
-            .at(|| format!("cannot open {} in {}", show(&mount.subdir), show(&mount.source)))?
+    let tree = match mount.of_process {
+        0 => source_of(mount)?,
+        pid => elsewhere(pid, || source_of(mount))?,
     };
-    // A tree with mounts that this user namespace did not make can only be copied whole.
-    let tree = match copied(source.as_fd(), mount.recursive) {
-        Err(Errno::INVAL) if !mount.recursive => copied(source.as_fd(), true),
-        result => result,
-    }
-    .at(reason("open_tree"))?;
-    let kind = if paths::is_directory(&source).at(reason("fstat"))? { Kind::Directory } else { Kind::File };
+    let kind = if paths::is_directory(&tree).at(reason("fstat"))? { Kind::Directory } else { Kind::File };
     let target = paths::ensure(root, &mount.target, kind).at(reason("cannot make the mount point"))?;
     refuse_proc(&target, mount)?;
     if mount.attrs != 0 {
@@ -265,6 +253,44 @@ fn bind(root: BorrowedFd<'_>, mount: &Mount) -> Result<(), Failure> {
     let recursive = mount.propagation == 0 || mount.propagation_recursive;
     set_attributes(tree.as_fd(), c"", propagation, recursive).at(reason("cannot set the propagation"))?;
     attach(&tree, &target).at(reason("move_mount"))
+}
+
+/// Copies what a bind mount shows.
+fn source_of(mount: &Mount) -> Result<OwnedFd, Failure> {
+    let step = || format!("cannot open {}", show(&mount.source));
+    let source = if mount.of_process == 0 {
+        location(OsStr::from_bytes(&mount.source))?
+    } else {
+        // A container's root now: a link there must not lead out of it by way of /proc.
+        paths::open(location("/")?.as_fd(), &mount.source).at(step)?
+    };
+    let source = if mount.subdir.is_empty() {
+        source
+    } else {
+        // CVE-2017-1002101: what is in the source is a container's, and may be a link by now.
+        paths::open(source.as_fd(), &mount.subdir)
+            .at(|| format!("cannot open {} in {}", show(&mount.subdir), show(&mount.source)))?
+    };
+    // A tree with mounts that this user namespace did not make can only be copied whole.
+    match copied(source.as_fd(), mount.recursive) {
+        Err(Errno::INVAL) if !mount.recursive => copied(source.as_fd(), true),
+        result => result,
+    }
+    .at(|| "open_tree".to_owned())
+}
+
+/// Works in the mount namespace of another process, in which alone its mounts can be copied, and comes back.
+fn elsewhere<T>(pid: u32, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let step = || format!("cannot enter the files of process {pid}");
+    let namespace = |of: &str| {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        rustix::fs::open(format!("/proc/{of}/ns/mnt"), flags, Mode::empty()).at(step)
+    };
+    let (here, there) = (namespace("self")?, namespace(&pid.to_string())?);
+    sys::process::join_namespaces(there.as_fd(), libc::CLONE_NEWNS).at(step)?;
+    let done = work();
+    sys::process::join_namespaces(here.as_fd(), libc::CLONE_NEWNS).at(step)?;
+    done
 }
 
 /// CVE-2019-16884: a mount inside /proc could fake what the runtime itself writes to.
