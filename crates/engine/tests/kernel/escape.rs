@@ -373,8 +373,8 @@ fn the_hosts_device_nodes_keep_their_modes() {
     for path in ["/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", masked_files()[0], "/dev/null"] {
         let ran = target.attempt(guest_with(&[&format!("mode:{path}=604")], |_| {}));
         let after = names.map(mode);
-        for (name, mode) in names.iter().zip(before) {
-            fs::set_permissions(format!("/dev/{name}"), fs::Permissions::from_mode(mode)).unwrap();
+        for ((name, was), _) in names.iter().zip(before).zip(after).filter(|((_, was), is)| was != is) {
+            fs::set_permissions(format!("/dev/{name}"), fs::Permissions::from_mode(was)).unwrap();
         }
         assert_eq!(before, after, "{path}: {ran:?}");
     }
