@@ -127,7 +127,7 @@ pub(crate) fn unpack(tar: impl Read, into: &Path, options: Options) -> Result<Un
     Unpacker::new(root, options.squash, kind).all(tar)
 }
 
-/// Unpacks a tar (plain, gzip or zstd) below an opened directory (`O_PATH` will do) and reads the stream to its end.
+/// Unpacks a tar, plain or compressed, below an opened directory (`O_PATH` will do) and reads the stream to its end.
 /// What has the name of an entry is replaced; directories are merged. Attributes that the file system or the user
 /// cannot hold, overlayfs' own, and with `squash` device nodes are left out. Blocking.
 ///
@@ -137,7 +137,7 @@ pub(crate) fn unpack(tar: impl Read, into: &Path, options: Options) -> Result<Un
 /// Whatever is there by then stays.
 pub fn unpack_tree(tar: impl Read + Send, into: OwnedFd, options: TreeOptions) -> Result<(), UnpackError> {
     let (head, tar) = sniff(tar).map_err(at("the stream"))?;
-    let compression = Compression::of(&head).map_err(|e| at("the stream")(io::Error::other(e)))?;
+    let compression = Compression::of(&head);
     let tar = compression.reader(tar).map_err(at("the stream"))?;
     let kind = Kind::Tree { keep_type: options.keep_type, whole: options.whole };
     let done = Unpacker::new(into, options.squash, kind).all(tar)?;
