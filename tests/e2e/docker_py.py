@@ -1,7 +1,9 @@
 """docker-py's ordinary use, against the front door that DOCKER_HOST names. `bb` is a busybox image."""
 
 import io
+import pathlib
 import tarfile
+import tempfile
 import time
 
 import docker
@@ -108,6 +110,42 @@ def limits_and_mounts():
     client.volumes.get("pv").remove()
 
 
+def build():
+    with tempfile.TemporaryDirectory() as folder:
+        files = {
+            "Dockerfile": "FROM bb AS one\nARG WHO=nobody\nCOPY . /src\nRUN echo $WHO > /who\n"
+            "FROM bb\nCOPY --from=one /who /src /out/\nLABEL a=b\nCMD cat /out/who\n",
+            ".dockerignore": "*.log\n",
+            "kept": "1",
+            "x.log": "left out",
+        }
+        for name, text in files.items():
+            pathlib.Path(folder, name).write_text(text)
+        image, said = client.images.build(path=folder, tag="py:1", buildargs={"WHO": "py"}, labels={"c": "d"}, rm=True)
+        said = list(said)
+        assert image.tags == ["py:1"] and image.labels == {"a": "b", "c": "d"}
+        assert said[0]["stream"].startswith("Step 1/") and any("aux" in line for line in said)
+        assert client.containers.run("py:1", remove=True) == b"py\n"
+        assert b"x.log" not in client.containers.run("py:1", "ls /out", remove=True)
+        again, said = client.images.build(path=folder, tag="py:1", buildargs={"WHO": "py"}, labels={"c": "d"})
+        assert again.id == image.id and any("Using cache" in line.get("stream", "") for line in said)
+        target, _ = client.images.build(path=folder, target="one")
+        assert client.containers.run(target.id, "cat /src/kept", remove=True) == b"1"
+    failed = refused(
+        docker.errors.BuildError,
+        lambda: client.images.build(fileobj=io.BytesIO(b"FROM bb\nRUN exit 4\n")),
+        "The command '/bin/sh -c exit 4' returned a non-zero code: 4",
+    )
+    assert any("Step 2/2" in line.get("stream", "") for line in failed.build_log)
+    text = "dockerfile parse error on line 1: unknown instruction: NO"
+    refused(docker.errors.APIError, lambda: client.images.build(fileobj=io.BytesIO(b"NO\n")), text)
+    lines = client.api.build(fileobj=io.BytesIO(b"FROM bb\n"), decode=True, quiet=True)
+    assert [line["stream"].startswith("sha256:") for line in lines] == [True]
+    assert client.api.prune_builds()["CachesDeleted"]
+    client.images.remove("py:1")
+    client.images.prune()
+
+
 def networks_and_volumes():
     pool = IPAMConfig(pool_configs=[IPAMPool(subnet="10.55.0.0/24")])
     network = client.networks.create("pn", driver="bridge", ipam=pool)
@@ -162,6 +200,6 @@ def swarm():
     assert client.services.list() == []
 
 
-for part in [run, look_into_a_container, attach, limits_and_mounts, networks_and_volumes, system, swarm]:
+for part in [run, look_into_a_container, attach, limits_and_mounts, build, networks_and_volumes, system, swarm]:
     part()
     print("ok", part.__name__, flush=True)

@@ -287,6 +287,14 @@ impl Engine {
         crate::exec::create(self, &*self.inspect(container)?, config)
     }
 
+    /// Checks that an exec instance can be started now.
+    ///
+    /// # Errors
+    /// `NoSuchExec`, `ExecRunning`, `ExecHasRun`, `NotRunning`, `ExecPaused`.
+    pub fn exec_can_start(&self, exec: &str) -> Result<()> {
+        crate::exec::can_start(self, exec)
+    }
+
     /// Starts it; returns its streams (none when detached).
     pub async fn exec_start(&self, exec: &str, start: ExecStart) -> Result<Streams> {
         crate::exec::start(self, exec, start).await

@@ -128,16 +128,25 @@ pub(crate) async fn start(engine: &Engine, id: &str, start: ExecStart) -> Result
     started
 }
 
+pub(crate) fn can_start(engine: &Engine, id: &str) -> Result<()> {
+    let exec = engine.exec_inspect(id)?;
+    must_run(&*engine.inspect(&exec.container_id)?)?;
+    not_started(&exec)
+}
+
+fn not_started(exec: &Exec) -> Result<()> {
+    match exec.exit_code {
+        _ if exec.running => Err(Error::ExecRunning(exec.id.clone())),
+        Some(_) => Err(Error::ExecHasRun(exec.id.clone())),
+        None => Ok(()),
+    }
+}
+
 /// Marks it running, so that nobody else starts it.
 fn claim(engine: &Engine, id: &str) -> Result<()> {
     let mut execs = engine.inner.execs();
     let exec = execs.get_mut(id).ok_or_else(|| Error::NoSuchExec(id.to_owned()))?;
-    if exec.running {
-        return Err(Error::ExecRunning(id.to_owned()));
-    }
-    if exec.exit_code.is_some() {
-        return Err(Error::ExecHasRun(id.to_owned()));
-    }
+    not_started(exec)?;
     exec.running = true;
     Ok(())
 }

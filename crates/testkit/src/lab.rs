@@ -238,7 +238,7 @@ impl Lab {
         Ok(Door(self.dir.path().join(format!("forward-{n}-{port}.sock"))))
     }
 
-    /// Starts `rswarm ARGS` in the namespaces of host `n`, beside its daemon. It ends with the host at the latest.
+    /// Starts `rswarm ARGS`, or another program by its absolute path, in the namespaces of host `n`, beside its daemon. It ends with the host at the latest.
     /// ARGS must be without white space.
     ///
     /// # Errors

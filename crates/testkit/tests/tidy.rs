@@ -21,7 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["model", "image", "runtime", "network"]),
     ("agent", &["model", "proto", "pki"]),
     ("manager", &["model", "proto", "pki", "plan", "store"]),
-    ("docker-api", &["model", "proto", "engine", "image"]),
+    ("docker-api", &["model", "proto", "engine", "image", "sys"]),
     (
         "node",
         &[

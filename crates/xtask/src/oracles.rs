@@ -109,13 +109,19 @@ fn succeed(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Makes a Python environment with docker-py.
+/// Makes a Python environment with docker-py and testcontainers.
 fn python(folder: &Path) -> Result<()> {
     if !folder.join("bin/python").exists() {
         succeed(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
     }
     let pip = folder.join("bin/pip");
-    succeed(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", "docker==7.1.0"]))
+    succeed(Command::new(pip).args([
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "docker==7.1.0",
+        "testcontainers==4.15.0",
+    ]))
 }
 
 /// Unpacks a dockerd: it is not installed, so nothing starts it and it replaces nobody's `docker`.

@@ -217,7 +217,8 @@ async fn attach(
         }
     }
     let streams = engine.attach(&id, AttachOptions { streams: wanted }).await?;
-    hijack(&state, request, streams, container.config.tty, before, Box::pin(std::future::ready(())))
+    let open = std::future::ready((streams, before));
+    hijack(&state, request, container.config.tty, open, Box::pin(std::future::ready(())))
 }
 
 /// Reads which log entries are wanted.

@@ -60,31 +60,33 @@ async fn start(
     let engine = state.engine()?;
     let tty = engine.exec_inspect(&id)?.config.tty;
     let console_size = asked.console_size.map(|[rows, columns]| (rows, columns));
-    let started = engine.exec_start(&id, engine::ExecStart { detach: asked.detach, console_size }).await;
+    let start = engine::ExecStart { detach: asked.detach, console_size };
     if asked.detach {
-        started?;
+        engine.exec_start(&id, start).await?;
         return Ok(StatusCode::OK.into_response());
     }
-    // As dockerd: a program that cannot be executed is told on the stream, its exit code by inspect.
-    let (streams, before) = match started {
-        Ok(streams) => (streams, Vec::new()),
-        Err(error @ engine::Error::ExecFailed { .. }) => {
-            let text = format!("{error}\r\n").into_bytes();
-            let said = if tty { text.into() } else { frame(STDOUT, &text) };
-            (engine::Streams::default(), vec![said])
-        }
-        Err(error) => return Err(error.into()),
-    };
+    engine.exec_can_start(&id)?;
     let mut again = Request::from_parts(head, axum::body::Body::empty());
     if let Some(upgrade) = upgrade {
         again.extensions_mut().insert(upgrade);
     }
-    let waiting = engine.clone();
+    let (starting, waiting, started) = (engine.clone(), engine.clone(), id.clone());
+    // As dockerd: what fails from here on is told on the stream, its exit code by inspect.
+    let open = async move {
+        match starting.exec_start(&started, start).await {
+            Ok(streams) => (streams, Vec::new()),
+            Err(error) => {
+                let text = format!("{}\r\n", ApiError::from(error)).into_bytes();
+                let said = if tty { text.into() } else { frame(STDOUT, &text) };
+                (engine::Streams::default(), vec![said])
+            }
+        }
+    };
     let ended = Box::pin(async move {
         // An instance that is forgotten has ended.
         drop(waiting.exec_wait(&id).await);
     });
-    hijack(&state, again, streams, tty, before, ended)
+    hijack(&state, again, tty, open, ended)
 }
 
 async fn resize(

@@ -19,26 +19,35 @@ use axum::{
 use bytes::Bytes;
 use engine::Streams;
 use futures::future::BoxFuture;
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use std::time::Duration;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::UnixStream,
+};
 
 /// How long the end of a process may lag behind the end of its output.
-const EXIT_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+const EXIT_LIMIT: Duration = Duration::from_secs(10);
+/// How long a client may take to read the head of the answer before it is sent more.
+const HEAD_READ_LIMIT: Duration = Duration::from_millis(500);
 /// *Unit:* bytes of one frame.
 const FRAME_MAX: usize = 32 << 10;
 
-/// Answers the request and joins the connection with `streams`; `before` goes out first; the connection is
-/// closed only once the output and `ended` are over.
+/// What the connection is joined with: streams, and what goes out before theirs.
+pub(super) type Opened = (Streams, Vec<Bytes>);
+
+/// Answers the request, and joins the connection with what `open` gives; that runs after the answer has been sent:
+/// docker-py throws away what comes together with it. The connection is closed only once the output and `ended` are
+/// over.
 ///
 /// # Errors
 /// 400 when the connection cannot be taken over.
 pub(super) fn hijack(
     state: &State,
     mut request: Request,
-    streams: Streams,
     tty: bool,
-    before: Vec<Bytes>,
+    open: impl Future<Output = Opened> + Send + 'static,
     ended: BoxFuture<'static, ()>,
 ) -> Result<Response, ApiError> {
     let upgrade = request
@@ -48,8 +57,19 @@ pub(super) fn hijack(
     state.spawn(async move {
         match upgrade.await {
             Ok(connection) => {
-                let (from, to) = tokio::io::split(TokioIo::new(connection));
-                if let Err(error) = join(from, to, streams, tty, before, ended).await {
+                let joined = match connection.downcast::<TokioIo<UnixStream>>() {
+                    Ok(Parts { io, read_buf, .. }) => {
+                        let (from, to) = io.into_inner().into_split();
+                        has_read(to.as_ref()).await;
+                        let from = std::io::Cursor::new(read_buf).chain(from);
+                        join(from, to, open.await, tty, ended).await
+                    }
+                    Err(connection) => {
+                        let (from, to) = tokio::io::split(TokioIo::new(connection));
+                        join(from, to, open.await, tty, ended).await
+                    }
+                };
+                if let Err(error) = joined {
                     tracing::debug!(%error, "an attached client has gone");
                 }
             }
@@ -66,13 +86,20 @@ pub(super) fn hijack(
     Ok(answer)
 }
 
+/// Waits until a client has read what was sent so far, but not for one that reads nothing.
+async fn has_read(client: &UnixStream) {
+    let limit = tokio::time::Instant::now() + HEAD_READ_LIMIT;
+    while sys::socket::unread(client).is_ok_and(|unread| unread > 0) && tokio::time::Instant::now() < limit {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// Copies until the output has ended. The client closing its side ends stdin, not the output.
 async fn join(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    streams: Streams,
+    (streams, before): Opened,
     tty: bool,
-    before: Vec<Bytes>,
     ended: BoxFuture<'static, ()>,
 ) -> std::io::Result<()> {
     let Streams { stdin, stdout, stderr } = streams;
@@ -113,12 +140,12 @@ async fn join(
 
 /// One output stream of the container; closed once it has ended.
 struct Source {
-    reader: Option<tokio::net::UnixStream>,
+    reader: Option<UnixStream>,
     buffer: Vec<u8>,
 }
 
 impl Source {
-    fn new(reader: Option<tokio::net::UnixStream>) -> Self {
+    fn new(reader: Option<UnixStream>) -> Self {
         Self { reader, buffer: vec![0; FRAME_MAX] }
     }
 

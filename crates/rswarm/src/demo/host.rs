@@ -154,7 +154,11 @@ fn start_daemon(args: &HostArgs) -> Result<Pid> {
 fn start_program(output: &Path, args: &[&str]) -> Result<Pid> {
     let output =
         std::fs::File::create(output).with_context(|| format!("cannot write {}", output.display()))?;
-    let child = Command::new("/proc/self/exe")
+    let (program, args) = match args {
+        [program, args @ ..] if program.starts_with('/') => (*program, args),
+        args => ("/proc/self/exe", args),
+    };
+    let child = Command::new(program)
         .args(args)
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
