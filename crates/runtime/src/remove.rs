@@ -17,6 +17,9 @@ use std::{
 /// How long to wait for killed processes to be gone.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// How often to begin again because a shim is still at work.
+const ATTEMPTS_MAX: u32 = 16;
+
 /// Kills the container and its shim if they still live, removes its cgroups and the runtime's files in `dir`, and
 /// `dir` itself when nothing else is in it. Repeatable; also for containers whose shim was killed.
 ///
@@ -26,7 +29,18 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Everything that could not be taken away; the rest is gone.
 pub fn remove(dir: &Path, cgroup: Option<&str>) -> Result<(), Vec<Error>> {
     let mut errors = Vec::new();
-    if let Some(pids) = state::read_pids(dir) {
+    for _ in 0..ATTEMPTS_MAX {
+        if remove_once(dir, cgroup, &mut errors) {
+            break;
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// Returns false if a shim that was still making its container has written to `dir` meanwhile. Once `dir` is gone such
+/// a shim cannot write where it is, and gives up by itself.
+fn remove_once(dir: &Path, cgroup: Option<&str>, errors: &mut Vec<Error>) -> bool {
+    if let Some(pids) = state::take_pids(dir) {
         for (pid, started) in [(pids.init, pids.init_start), (pids.shim, pids.shim_start)] {
             if let Err(source) = kill(pid, started) {
                 errors.push(Error::Remove { path: format!("/proc/{pid}").into(), source });
@@ -44,15 +58,19 @@ pub fn remove(dir: &Path, cgroup: Option<&str>) -> Result<(), Vec<Error>> {
         }
     }
     for file in state::FILES {
-        missing_is_fine(fs::remove_file(dir.join(file)), &dir.join(file), &mut errors);
+        missing_is_fine(fs::remove_file(dir.join(file)), &dir.join(file), errors);
     }
-    missing_is_fine(fs::remove_dir(dir.join(state::ROOTFS)), &dir.join(state::ROOTFS), &mut errors);
-    // The engine may keep files of its own there.
+    missing_is_fine(fs::remove_dir(dir.join(state::ROOTFS)), &dir.join(state::ROOTFS), errors);
     match fs::remove_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-        result => missing_is_fine(result, dir, &mut errors),
+        // The engine may keep files of its own there.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            !state::FILES.iter().chain([&state::PID]).any(|file| dir.join(file).exists())
+        }
+        result => {
+            missing_is_fine(result, dir, errors);
+            true
+        }
     }
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
 fn missing_is_fine(result: io::Result<()>, path: &Path, errors: &mut Vec<Error>) {

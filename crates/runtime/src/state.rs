@@ -25,8 +25,10 @@ pub(crate) const PID: &str = "pid";
 pub(crate) const EXIT: &str = "exit";
 pub(crate) const ROOTFS: &str = "rootfs";
 pub(crate) const STDERR: &str = "shim.log";
-/// All of them, for removal.
-pub(crate) const FILES: [&str; 6] = [CONFIG, PLAN, PID, EXIT, STDERR, wire::SOCKET];
+const PID_TAKEN: &str = "pid.taken";
+/// All but the one that [`take_pids`] takes, for removal; also what a writer that was killed has not finished.
+pub(crate) const FILES: [&str; 8] =
+    [CONFIG, PLAN, EXIT, STDERR, wire::SOCKET, "pid.part", "exit.part", PID_TAKEN];
 
 /// Returns how the container in `dir` ended, if it has.
 #[must_use]
@@ -64,8 +66,14 @@ pub(crate) struct Pids {
     pub(crate) shim_start: u64,
 }
 
-pub(crate) fn read_pids(dir: &Path) -> Option<Pids> {
-    let text = fs::read_to_string(dir.join(PID)).ok()?;
+/// Returns who runs, and takes the file that says so away, at once: what is written later is not lost with it.
+pub(crate) fn take_pids(dir: &Path) -> Option<Pids> {
+    let taken = dir.join(PID_TAKEN);
+    fs::rename(dir.join(PID), &taken).ok()?;
+    parse_pids(&fs::read_to_string(taken).ok()?)
+}
+
+fn parse_pids(text: &str) -> Option<Pids> {
     let mut words = text.split_ascii_whitespace();
     Some(Pids {
         init: words.next()?.parse().ok()?,
