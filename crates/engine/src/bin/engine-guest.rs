@@ -151,6 +151,8 @@ fn for_ever(work: impl Fn() + Send + 'static) {
     drop(thread::spawn(move || {
         loop {
             work();
+            // Those who are to lose the race need a processor too.
+            thread::yield_now();
         }
     }));
 }

@@ -12,7 +12,7 @@ use std::{
 use tokio::io::AsyncReadExt;
 
 /// How often a race is run.
-const ROUNDS: usize = 30;
+const ROUNDS: usize = 15;
 const SECRET: &str = "the host's secret";
 
 /// A host with a folder that no container is given. Looks at the end whether it is as it was.
