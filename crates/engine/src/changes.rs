@@ -56,25 +56,29 @@ fn keep_meaningful_folders(found: &mut Vec<Change>, upper: &Path) {
     });
 }
 
+/// Not recursive: folders nest as deep as somebody likes.
 fn walk(upper: &Path, lowers: &[PathBuf], path: &str, found: &mut Vec<Change>) -> io::Result<()> {
-    for entry in fs::read_dir(upper)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let path = format!("{path}/{}", name.to_string_lossy());
-        let meta = entry.metadata()?;
-        let below = if lowers.is_empty() { Found::Missing } else { layers::child(lowers, &name)? };
-        let kind = match (&below, layers::is_whiteout(&entry.path(), &meta)) {
-            (_, true) => ChangeKind::Deleted,
-            (Found::Missing, false) => ChangeKind::Added,
-            (Found::Folder(_) | Found::Other(_), false) => ChangeKind::Modified,
-        };
-        found.push(Change { path: path.clone(), kind });
-        if meta.is_dir() {
-            let deeper = match below {
-                Found::Folder(folders) if !layers::is_opaque(&entry.path()) => folders,
-                _ => vec![],
+    let mut open = vec![(upper.to_owned(), lowers.to_vec(), path.to_owned())];
+    while let Some((upper, lowers, path)) = open.pop() {
+        for entry in fs::read_dir(upper)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let path = format!("{path}/{}", name.to_string_lossy());
+            let meta = entry.metadata()?;
+            let below = if lowers.is_empty() { Found::Missing } else { layers::child(&lowers, &name)? };
+            let kind = match (&below, layers::is_whiteout(&entry.path(), &meta)) {
+                (_, true) => ChangeKind::Deleted,
+                (Found::Missing, false) => ChangeKind::Added,
+                (Found::Folder(_) | Found::Other(_), false) => ChangeKind::Modified,
             };
-            walk(&entry.path(), &deeper, &path, found)?;
+            found.push(Change { path: path.clone(), kind });
+            if meta.is_dir() {
+                let deeper = match below {
+                    Found::Folder(folders) if !layers::is_opaque(&entry.path()) => folders,
+                    _ => vec![],
+                };
+                open.push((entry.path(), deeper, path));
+            }
         }
     }
     Ok(())

@@ -123,7 +123,7 @@ impl Sources {
             self.matched += 1;
             if kind(&stat) == FileType::Directory {
                 self.folders += 1;
-                walk(tree, &path, kept, Path::new(""), rules, &mut self.items)?;
+                walk(tree, &path, kept, rules, &mut self.items)?;
                 continue;
             }
             let name = path.file_name().unwrap_or_default();
@@ -306,30 +306,26 @@ fn matches(tree: &Tree, wanted: &str) -> Result<Vec<PathBuf>, CopyError> {
     Ok(found)
 }
 
-/// Adds a folder and all below it. `below`: its path seen from the source, which `--exclude` judges.
-fn walk(
-    tree: &Tree,
-    path: &Path,
-    to: &Path,
-    below: &Path,
-    rules: &Rules,
-    items: &mut Vec<Item>,
-) -> Result<(), CopyError> {
-    let first = below.as_os_str().is_empty();
-    let ignored = !first && rules.exclude.ignores(&below.to_string_lossy());
-    if ignored && rules.exclude.prunes() {
-        return Ok(());
-    }
-    let stat = tree.stat(path, first).map_err(at(path))?;
-    let Some(stat) = stat else { return Ok(()) };
-    let is_folder = kind(&stat) == FileType::Directory;
-    // The root of a source has no entry of its own: its content is what is copied.
-    if !ignored && (!first || !to.as_os_str().is_empty()) {
-        items.push(Item { from: path.to_owned(), to: to.to_owned(), stat, content: Content::Tree });
-    }
-    if is_folder {
-        for name in tree.names(path).map_err(at(path))? {
-            walk(tree, &path.join(&name), &to.join(&name), &below.join(&name), rules, items)?;
+/// Adds what is in a folder, and the folder itself if it has a name at the destination. Not recursive: folders nest as
+/// deep as somebody likes.
+fn walk(tree: &Tree, root: &Path, to: &Path, rules: &Rules, items: &mut Vec<Item>) -> Result<(), CopyError> {
+    // `below` is the path seen from the source, which `--exclude` judges.
+    let mut open = vec![(root.to_owned(), to.to_owned(), PathBuf::new())];
+    while let Some((path, to, below)) = open.pop() {
+        let first = below.as_os_str().is_empty();
+        let ignored = !first && rules.exclude.ignores(&below.to_string_lossy());
+        if ignored && rules.exclude.prunes() {
+            continue;
+        }
+        let Some(stat) = tree.stat(&path, first).map_err(at(&path))? else { continue };
+        if kind(&stat) == FileType::Directory {
+            let mut names = tree.names(&path).map_err(at(&path))?;
+            names.reverse(); // the last one pushed comes next
+            open.extend(names.iter().map(|name| (path.join(name), to.join(name), below.join(name))));
+        }
+        // The root of a source has no entry of its own: its content is what is copied.
+        if !ignored && !to.as_os_str().is_empty() {
+            items.push(Item { from: path, to, stat, content: Content::Tree });
         }
     }
     Ok(())

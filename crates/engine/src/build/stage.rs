@@ -707,14 +707,17 @@ fn chain(error: &dyn std::error::Error) -> String {
 pub(super) fn clamp_times(folder: &Path, epoch: OffsetDateTime) -> io::Result<()> {
     let at = Timespec { tv_sec: epoch.unix_timestamp(), tv_nsec: 0 };
     let times = Timestamps { last_access: at, last_modification: at };
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if std::fs::symlink_metadata(&path)?.is_dir() {
-            clamp_times(&path, epoch)?;
-        }
-        let stat = rustix::fs::lstat(&path)?;
-        if stat.st_mtime > at.tv_sec || (stat.st_mtime == at.tv_sec && stat.st_mtime_nsec > 0) {
-            rustix::fs::utimensat(rustix::fs::CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            let stat = rustix::fs::lstat(&path)?;
+            if stat.st_mtime > at.tv_sec || (stat.st_mtime == at.tv_sec && stat.st_mtime_nsec > 0) {
+                rustix::fs::utimensat(rustix::fs::CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            if tree::kind(&stat) == rustix::fs::FileType::Directory {
+                open.push(path);
+            }
         }
     }
     Ok(())
