@@ -8,7 +8,7 @@ use std::{
     io::Read as _,
     path::{Path, PathBuf},
 };
-use testkit::{Dockerd, Lab, Output};
+use testkit::{Dockerd, Lab, Networks, Output};
 
 fn root() -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).to_owned()
@@ -144,8 +144,8 @@ fn sum(content: &[u8]) -> u64 {
 #[test]
 #[ignore = "oracle: docker, dockerd, Debian packages"]
 fn ten_dockerfiles_give_what_dockerds_classic_builder_gives() {
-    let dockerd =
-        Dockerd::start(Some(&root().join("target/oracle-dockerd"))).expect("run `cargo xtask oracles`");
+    let dockerd = Dockerd::start(Some(&root().join("target/oracle-dockerd")), Networks::None);
+    let dockerd = dockerd.expect("run `cargo xtask oracles`");
     let lab = lab(1);
     let base = root().join("target/test-images/lang.tar").display().to_string();
     let (ours, theirs) = (Builder::Ours(&lab), Builder::Theirs(&dockerd));

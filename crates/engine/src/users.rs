@@ -84,7 +84,8 @@ fn resolve_in(passwd: &str, group: &str, user: &str, group_add: &[String]) -> Re
         })
     };
     let gid = wanted_group.map_or(Ok(default_gid), gid_of)?;
-    let mut more = vec![];
+    // As Docker since CVE-2022-36109: dropping a group must not be a way around a file's permissions.
+    let mut more = vec![gid];
     // As Docker: memberships count only when no group was named.
     if wanted_group.is_none()
         && let Some(e) = &entry
@@ -118,12 +119,12 @@ mod tests {
 
     #[test]
     fn users_and_groups_are_resolved_as_docker_does() {
-        check("", &[], 0, 0, &[], "/root");
-        check("www", &[], 33, 33, &[40], "/var/www");
-        check("33", &["video"], 33, 33, &[40, 44], "/var/www");
-        check("www:video", &[], 33, 44, &[], "/var/www");
-        check("1000", &["7"], 1000, 0, &[7], "/");
-        check("1000:2000", &[], 1000, 2000, &[], "/");
+        check("", &[], 0, 0, &[0], "/root");
+        check("www", &[], 33, 33, &[33, 40], "/var/www");
+        check("33", &["video"], 33, 33, &[33, 40, 44], "/var/www");
+        check("www:video", &[], 33, 44, &[44], "/var/www");
+        check("1000", &["7"], 1000, 0, &[0, 7], "/");
+        check("1000:2000", &[], 1000, 2000, &[2000], "/");
     }
 
     #[test]

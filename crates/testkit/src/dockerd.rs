@@ -12,7 +12,16 @@ use std::{
 /// How long it may take to start.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A running dockerd without a network; it, its containers and its files end with this value.
+/// Which networks its containers get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Networks {
+    /// Loopback only.
+    None,
+    /// Bridges, without a way out; ports are published by docker-proxy.
+    Bridges,
+}
+
+/// A running dockerd; it, its containers and its files end with this value.
 #[derive(Debug)]
 pub struct Dockerd {
     dir: tempfile::TempDir,
@@ -26,7 +35,7 @@ impl Dockerd {
     ///
     /// # Errors
     /// It is not installed or does not answer within 30 s; its log is in the error.
-    pub fn start(tree: Option<&Path>) -> Result<Self> {
+    pub fn start(tree: Option<&Path>, networks: Networks) -> Result<Self> {
         let mut path = std::env::var_os("PATH").unwrap_or_default();
         let mut libraries = OsString::new();
         if let Some(tree) = tree {
@@ -57,7 +66,11 @@ impl Dockerd {
                 &inside("pid"),
             ])
             .args(["-H", &format!("unix://{}", inside("docker.sock"))])
-            .args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--userland-proxy=false"])
+            .args(["--iptables=false", "--ip6tables=false"])
+            .args(match networks {
+                Networks::None => &["--bridge=none", "--userland-proxy=false"][..],
+                Networks::Bridges => &["--userland-proxy=true"],
+            })
             .args(["--storage-driver=overlay2", &format!("--cgroup-parent=/{cgroup_parent}")])
             .env("PATH", &path)
             .env("LD_LIBRARY_PATH", &libraries)
@@ -99,7 +112,13 @@ impl Dockerd {
     /// There is none.
     pub fn docker(&self, args: &[&str]) -> Result<Output> {
         let host = format!("unix://{}", self.socket().display());
-        let said = Command::new("docker").env("DOCKER_HOST", host).args(args).output();
+        let said = Command::new("docker")
+            .env("DOCKER_HOST", host)
+            .env("HOME", self.dir())
+            .current_dir(self.dir())
+            .args(args)
+            .stdin(Stdio::null())
+            .output();
         let said = said.context("docker is not installed")?;
         Ok(Output {
             code: said.status.code().unwrap_or(-1),

@@ -5,7 +5,7 @@ mod dockerd;
 mod lab;
 mod traces;
 
-pub use dockerd::Dockerd;
+pub use dockerd::{Dockerd, Networks};
 pub use lab::{Door, Lab, Output};
 
 use std::time::{Duration, Instant};

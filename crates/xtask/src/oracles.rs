@@ -94,7 +94,7 @@ pub(crate) fn run(tests: &[String]) -> Result<()> {
     dockerd(&root()?.join("target/oracle-dockerd"))?;
     python(&root()?.join("target/oracle-venv"))?;
     let cargo = ["test", "--workspace", "--locked", "--", "--ignored"];
-    succeed(Command::new("cargo").args(cargo).args(tests))
+    succeed(Command::new("cargo").env("ORACLE", "1").args(cargo).args(tests))
 }
 
 fn root() -> Result<PathBuf> {

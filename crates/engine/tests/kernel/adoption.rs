@@ -76,8 +76,9 @@ fn end_that_no_daemon_saw_is_collected() {
     host.give("go");
     until_ended(pid);
     host.start_daemon();
-    let ended = host.inspect(&id);
-    assert_eq!((ended.state.status, ended.state.exit_code, ended.state.pid), (Status::Exited, 6, None));
+    // Its shim may still be at writing it down.
+    let ended = host.until(&id, "it is known to have ended", |c| c.state.status == Status::Exited);
+    assert_eq!((ended.state.exit_code, ended.state.pid), (6, None));
     assert!(ended.state.finished_at.unwrap() > ended.state.started_at.unwrap());
     assert_eq!(host.logs(&id).0, "last words\n");
     assert_eq!(
@@ -159,9 +160,12 @@ fn container_that_removes_itself_is_gone_after_an_end_that_no_daemon_saw() {
     host.give("go");
     until_ended(pid);
     host.start_daemon();
-    host.on(async |engine| {
-        assert!(matches!(engine.inspect(&id), Err(Error::NoSuchContainer(_))));
-        assert!(engine.volumes(&engine::Filters::default()).is_empty());
+    // Its shim may still be at writing down that it ended.
+    eventually("it is gone", || {
+        host.on(async |engine| {
+            let gone = matches!(engine.inspect(&id), Err(Error::NoSuchContainer(_)));
+            gone && engine.volumes(&engine::Filters::default()).is_empty()
+        })
     });
 }
 

@@ -1,7 +1,7 @@
 //! Removal leaves nothing, and neither does a daemon that was killed at a bad moment.
 
 use crate::inventory::walk;
-use crate::kit::{GUEST, Host, becomes, guest, guest_with};
+use crate::kit::{GUEST, Host, becomes, eventually, guest, guest_with};
 use engine::{ContainerFile, Error, NetworkMode, Port, PortBinding, SecretBytes, Status};
 use std::{
     collections::BTreeSet,
@@ -97,7 +97,11 @@ fn ended_container_holds_only_its_files() {
     let first = host.start(everything(&["exit:0"]));
     host.wait(&first);
     becomes(&vec!["docker0".to_owned(), "lo".to_owned()], || host.links());
-    let before = inventory(&host);
+    let mut before = inventory(&host);
+    eventually("nothing is being written", || {
+        before = inventory(&host);
+        !before.files.iter().any(|file| file.ends_with(".new"))
+    });
     host.try_start(&first).unwrap();
     host.wait(&first);
     becomes(&before, || inventory(&host));

@@ -7,11 +7,11 @@ use super::{
 };
 use anyhow::{Context, Result, bail};
 use std::{path::Path, process::Command, time::Instant};
-use testkit::Dockerd;
+use testkit::{Dockerd, Networks};
 
 /// Starts dockerd with the hello image of `program`.
 fn start(program: &Path) -> Result<Dockerd> {
-    let dockerd = Dockerd::start(None)?;
+    let dockerd = Dockerd::start(None, Networks::None)?;
     let (root, archive) = (dockerd.dir().join("image"), dockerd.dir().join("image.tar"));
     std::fs::create_dir(&root)?;
     std::fs::copy(program, root.join("hello"))?;
