@@ -164,6 +164,17 @@ fn an_image_is_built_from_a_folder_from_standard_input_and_with_a_secret() {
     assert!(lab.rswarm(1, &["cp", "web:/ctx/big.log", &diff]).fails().contains("Could not find the file"));
     assert!(lab.rswarm(1, &["inspect", "built:1"]).ok().contains("NAME=builder"));
 
+    assert!(
+        lab.rswarm(1, &["system", "df", "--format", "{{.Type}} {{.TotalCount}}"])
+            .ok()
+            .contains("Build Cache 1")
+    );
+    lab.rswarm(1, &["rm", "-f", "web"]).ok();
+    assert!(lab.rswarm(1, &["builder", "prune", "-f"]).ok().contains("Deleted build cache objects:"));
+    assert!(lab.rswarm(1, &["system", "prune", "-a", "-f"]).ok().contains("untagged: built:1"));
+    assert_eq!(lab.rswarm(1, &["images", "-q"]).ok(), "");
+    load_hello(&lab, 1);
+
     for (args, expected) in [
         (vec!["build", "/nowhere"], "path \"/nowhere\" not found"),
         (

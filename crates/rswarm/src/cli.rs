@@ -45,6 +45,10 @@ pub(crate) enum Command {
     Volume(Volume),
     #[command(subcommand)]
     Container(Container),
+    #[command(subcommand)]
+    Builder(Builder),
+    #[command(subcommand)]
+    System(System),
     /// List containers.
     Ps(PsArgs),
     /// Create and run a container.
@@ -180,7 +184,7 @@ pub(crate) struct FormatArgs {
     pub(crate) format: Option<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct ListArgs {
     /// Only ids.
     #[arg(short, long)]
@@ -436,6 +440,8 @@ pub(crate) enum Image {
     #[command(visible_alias = "list")]
     Ls(ListArgs),
     Build(BuildArgs),
+    /// Remove those that nothing uses.
+    Prune(PruneArgs),
     Pull(PullArgs),
     Load(LoadArgs),
     Import(ImportArgs),
@@ -449,6 +455,60 @@ pub(crate) enum Image {
         #[arg(short, long)]
         force: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Builder {
+    /// Forget results of earlier builds.
+    Prune(PruneArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum System {
+    /// Show what takes space on this host.
+    Df(DfArgs),
+    /// Remove what nothing uses.
+    Prune(SystemPruneArgs),
+    /// Show what happens on this host.
+    Events(EventsArgs),
+    /// Show what this host and its swarm are.
+    Info(FormatArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DfArgs {
+    /// A Go template of fields: {{.Type}}, {{.Size}} ...
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Not only dangling images, not only anonymous volumes.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// KEY=VALUE: until, label.
+    #[arg(long)]
+    pub(crate) filter: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SystemPruneArgs {
+    /// Also images that have names, if no container uses them.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Also anonymous volumes.
+    #[arg(long)]
+    pub(crate) volumes: bool,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// KEY=VALUE: until, label.
+    #[arg(long)]
+    pub(crate) filter: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -601,6 +661,8 @@ pub(crate) enum Blob {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Network {
+    /// Remove those that nothing uses.
+    Prune(PruneArgs),
     Create {
         #[arg(short, long, default_value = "bridge")]
         driver: String,
@@ -626,6 +688,8 @@ pub(crate) enum Network {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Volume {
+    /// Remove those that nothing uses.
+    Prune(PruneArgs),
     Create {
         #[arg(long)]
         label: Vec<String>,
@@ -671,6 +735,8 @@ pub(crate) enum Volume {
 pub(crate) enum Container {
     #[command(visible_alias = "list")]
     Ls(PsArgs),
+    /// Remove those that nothing uses.
+    Prune(PruneArgs),
     Run(RunArgs),
     Exec(ExecArgs),
     Logs(LogsArgs),

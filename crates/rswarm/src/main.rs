@@ -12,7 +12,7 @@ mod terminal;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use cli::{Cli, Command};
+use cli::{Builder, Cli, Command, System};
 use docker_api::client::Client;
 use std::{ffi::OsString, process::ExitCode};
 
@@ -82,7 +82,9 @@ fn daemon(args: cli::DaemonArgs) -> Result<ExitCode> {
 }
 
 async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
-    use commands::{build, cluster, container, copy, deploy, image, login, look, objects, service, system};
+    use commands::{
+        build, cluster, container, copy, deploy, image, login, look, objects, prune, service, system,
+    };
     match command {
         Command::Deploy(args) => deploy::run(client, &args).await?,
         Command::Scale(args) => service::scale(client, &args).await?,
@@ -132,6 +134,11 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Import(args) => image::import(client, &args).await?,
         Command::Tag(args) => image::tag(client, &args).await?,
         Command::Inspect(args) => system::inspect(client, &args).await?,
+        Command::Builder(Builder::Prune(args)) => prune::run(client, prune::Kind::Builds, &args).await?,
+        Command::System(System::Df(args)) => prune::df(client, &args).await?,
+        Command::System(System::Prune(args)) => prune::system(client, &args).await?,
+        Command::System(System::Events(args)) => look::events(client, &args).await?,
+        Command::System(System::Info(args)) => system::info(client, &args).await?,
         Command::Info(args) => system::info(client, &args).await?,
         Command::Version(args) => system::version(client, &args).await?,
         Command::Daemon(_)

@@ -42,7 +42,7 @@ pub(crate) struct Cache {
     folder: PathBuf,
     records: Mutex<BTreeMap<String, Record>>,
     /// Of cache mounts in use, by their folder.
-    gates: Mutex<HashMap<PathBuf, Weak<tokio::sync::Mutex<()>>>>,
+    gates: Mutex<HashMap<PathBuf, Weak<tokio::sync::RwLock<()>>>>,
 }
 
 impl Cache {
@@ -68,7 +68,7 @@ impl Cache {
     }
 
     /// Returns the lock of a cache mount's folder.
-    pub(super) fn gate(&self, folder: &Path) -> Arc<tokio::sync::Mutex<()>> {
+    pub(super) fn gate(&self, folder: &Path) -> Arc<tokio::sync::RwLock<()>> {
         let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(gate) = gates.get(folder).and_then(Weak::upgrade) {
             return gate;
@@ -163,7 +163,33 @@ impl Cache {
     ) -> Result<(Vec<String>, u64)> {
         let idle = |record: &Record| until.is_none_or(|until| record.last_used_at < until);
         let gone: Vec<_> = self.list().into_iter().filter(|(_, record)| idle(record)).collect();
-        self.drop_records(images, gone).await
+        let (mut names, mut freed) = self.drop_records(images, gone).await?;
+        if until.is_none() {
+            let (mounts, bytes) = self.remove_mounts().await?;
+            names.extend(mounts);
+            freed += bytes;
+        }
+        Ok((names, freed))
+    }
+
+    /// Removes the folders of cache mounts that no build uses now.
+    async fn remove_mounts(&self) -> Result<(Vec<String>, u64)> {
+        let root = self.folder.with_file_name("mounts");
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&root).into_iter().flatten() {
+            let path = entry.map_err(Error::io("list", &root))?.path();
+            found.extend(self.gate(&path).try_write_owned().ok().map(|lock| (path, lock)));
+        }
+        crate::blocking(move || {
+            let (mut names, mut freed) = (Vec::new(), 0);
+            for (path, _lock) in &found {
+                freed += crate::usage::folder_bytes(path);
+                crate::open::remove_tree(path).map_err(Error::io("remove", path))?;
+                names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+            }
+            Ok((names, freed))
+        })
+        .await
     }
 
     /// Keeps the cache within its bounds.

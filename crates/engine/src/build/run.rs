@@ -25,7 +25,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    sync::OwnedMutexGuard,
+    sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard},
 };
 
 /// The container of a step; removed when dropped.
@@ -81,7 +81,9 @@ struct Mounts {
     env: Vec<String>,
     targets: Vec<String>,
     scratches: Vec<Scratch>,
-    locks: Vec<OwnedMutexGuard<()>>,
+    /// Of caches, against being pruned and, where the mount asks for it, against others.
+    shared: Vec<OwnedRwLockReadGuard<()>>,
+    locks: Vec<OwnedRwLockWriteGuard<()>>,
 }
 
 impl Stage<'_> {
@@ -336,13 +338,13 @@ impl Stage<'_> {
         let builds = &self.build.engine.inner.builds;
         let mut folder = root.join(&name);
         match mount.sharing {
-            Sharing::Shared => {}
-            Sharing::Locked => mounts.locks.push(builds.gate(&folder).lock_owned().await),
+            Sharing::Shared => mounts.shared.push(builds.gate(&folder).read_owned().await),
+            Sharing::Locked => mounts.locks.push(builds.gate(&folder).write_owned().await),
             // Whoever finds one in use takes the next.
             Sharing::Private => {
                 let mut number = 0;
                 loop {
-                    if let Ok(lock) = builds.gate(&folder).try_lock_owned() {
+                    if let Ok(lock) = builds.gate(&folder).try_write_owned() {
                         mounts.locks.push(lock);
                         break;
                     }

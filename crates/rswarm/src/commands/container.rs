@@ -23,6 +23,7 @@ use tokio_util::io::StreamReader;
 pub(crate) async fn command(client: &Client, command: Container) -> Result<ExitCode> {
     match command {
         Container::Ls(args) => ps(client, &args).await?,
+        Container::Prune(args) => super::prune::run(client, super::prune::Kind::Containers, &args).await?,
         Container::Run(args) => return run(client, args).await,
         Container::Exec(args) => return exec(client, args).await,
         Container::Logs(args) => logs(client, "containers", &args).await?,

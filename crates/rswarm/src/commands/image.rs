@@ -23,6 +23,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 pub(crate) async fn run(client: &Client, command: Image) -> Result<()> {
     match command {
         Image::Ls(args) => ls(client, &args).await,
+        Image::Prune(args) => super::prune::run(client, super::prune::Kind::Images, &args).await,
         Image::Build(args) => super::build::run(client, &args).await,
         Image::Pull(args) => pull(client, &args).await,
         Image::Load(args) => load(client, &args).await,

@@ -109,6 +109,7 @@ pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
             }
             table.print(&args)
         }
+        Network::Prune(args) => super::prune::run(client, super::prune::Kind::Networks, &args).await,
         Network::Inspect(args) => inspect(client, "networks", &args).await,
         Network::Rm(names) => each(&names.names, async |name| Ok(client.network_remove(name).await?)).await,
     }
@@ -143,6 +144,7 @@ pub(crate) async fn volume(client: &Client, command: Volume) -> Result<()> {
             let query = [("from", source.as_str()), ("force", flag(force))];
             output::line(&client.volume_import(&target, &query, Body::empty()).await?.name)
         }
+        Volume::Prune(args) => super::prune::run(client, super::prune::Kind::Volumes, &args).await,
         Volume::Inspect(args) => inspect(client, "volumes", &args).await,
         Volume::Rm { names, force } => {
             each(&names, async |name| Ok(client.volume_remove(name, force).await?)).await
