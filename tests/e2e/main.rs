@@ -12,6 +12,7 @@ mod faults;
 mod flask;
 mod own_cli;
 mod single_host;
+mod sockets;
 
 use std::{path::Path, time::Duration};
 use testkit::{Lab, wait_for};

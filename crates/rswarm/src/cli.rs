@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "rswarm", version, propagate_version = true, disable_help_subcommand = true)]
 pub(crate) struct Cli {
-    /// The daemon's socket: unix://PATH or tcp://HOST:PORT.
+    /// The daemon's socket: unix://PATH, tcp://HOST:PORT or ssh://[USER@]HOST[:PORT].
     #[arg(short = 'H', long, global = true, env = "RSWARM_HOST")]
     pub(crate) host: Option<String>,
     #[command(subcommand)]
@@ -467,6 +467,8 @@ pub(crate) enum Builder {
 pub(crate) enum System {
     /// Show what takes space on this host.
     Df(DfArgs),
+    /// Join standard input and output with the daemon's socket, for ssh://.
+    DialStdio,
     /// Remove what nothing uses.
     Prune(SystemPruneArgs),
     /// Show what happens on this host.

@@ -135,6 +135,7 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Tag(args) => image::tag(client, &args).await?,
         Command::Inspect(args) => system::inspect(client, &args).await?,
         Command::Builder(Builder::Prune(args)) => prune::run(client, prune::Kind::Builds, &args).await?,
+        Command::System(System::DialStdio) => system::dial_stdio(client).await?,
         Command::System(System::Df(args)) => prune::df(client, &args).await?,
         Command::System(System::Prune(args)) => prune::system(client, &args).await?,
         Command::System(System::Events(args)) => look::events(client, &args).await?,

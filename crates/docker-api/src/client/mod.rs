@@ -4,9 +4,11 @@
 //! A connection's driver task ends with its response, so nothing is left to join.
 
 mod api;
+mod dial;
 mod stream;
 
 pub use api::Exposed;
+pub use dial::Connection;
 pub use stream::{Demux, Frame, Hijacked, JsonLines, Kind, StreamError};
 
 use crate::types::{ErrorBody, parse};
@@ -21,7 +23,6 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{path::PathBuf, time::Duration};
-use tokio::net::{TcpStream, UnixStream};
 
 /// Where a daemon listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub enum Host {
     Unix(PathBuf),
     /// `tcp://host:port`
     Tcp(String),
+    /// `ssh://[user@]host[:port]`: as the rswarm of that host reaches it.
+    Ssh { destination: String, port: Option<u16> },
 }
 
 impl std::fmt::Display for Host {
@@ -37,6 +40,8 @@ impl std::fmt::Display for Host {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Tcp(addr) => write!(f, "tcp://{addr}"),
+            Self::Ssh { destination, port: None } => write!(f, "ssh://{destination}"),
+            Self::Ssh { destination, port: Some(port) } => write!(f, "ssh://{destination}:{port}"),
         }
     }
 }
@@ -44,11 +49,25 @@ impl std::fmt::Display for Host {
 impl std::str::FromStr for Host {
     type Err = Error;
 
-    /// Reads `unix:///path`, `tcp://host[:port]` (port 2375 by default) or an absolute path.
+    /// Reads `unix:///path`, `tcp://host[:port]` (port 2375 by default), `ssh://[user@]host[:port]` or an absolute path.
     fn from_str(text: &str) -> Result<Self, Error> {
         let bad = || Error::Host(text.to_owned());
         if let Some(path) = text.strip_prefix("unix://").or_else(|| text.starts_with('/').then_some(text)) {
             return if path.is_empty() { Err(bad()) } else { Ok(Self::Unix(path.into())) };
+        }
+        if let Some(destination) = text.strip_prefix("ssh://") {
+            let destination = destination.trim_end_matches('/');
+            let (destination, port) = match destination.rsplit_once(':') {
+                Some((host, port)) if !destination.ends_with(']') => {
+                    (host, Some(port.parse().map_err(|_| bad())?))
+                }
+                _ => (destination, None),
+            };
+            // A path would be another socket there, which nothing here can name.
+            if destination.is_empty() || destination.contains('/') {
+                return Err(bad());
+            }
+            return Ok(Self::Ssh { destination: destination.to_owned(), port });
         }
         let addr = text.strip_prefix("tcp://").or_else(|| text.strip_prefix("http://")).ok_or_else(bad)?;
         let addr = addr.trim_end_matches('/');
@@ -137,7 +156,7 @@ impl Client {
     /// Returns a client of the daemon at `host`; connects at each request.
     ///
     /// # Errors
-    /// When `host` is neither `unix://` nor `tcp://`.
+    /// When `host` is neither `unix://` nor `tcp://` nor `ssh://`.
     pub fn new(host: &str) -> Result<Self> {
         Ok(Self { host: host.parse()? })
     }
@@ -151,24 +170,7 @@ impl Client {
     /// # Errors
     /// When the daemon cannot be reached.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>> {
-        match &self.host {
-            Host::Unix(path) => {
-                exchange(TokioIo::new(self.connected(UnixStream::connect(path)).await?), request).await
-            }
-            Host::Tcp(addr) => {
-                let stream = self.connected(TcpStream::connect(addr)).await?;
-                stream.set_nodelay(true)?;
-                exchange(TokioIo::new(stream), request).await
-            }
-        }
-    }
-
-    async fn connected<S>(&self, connect: impl Future<Output = std::io::Result<S>>) -> Result<S> {
-        let failed = |source| Error::Connect { host: self.host.clone(), source };
-        tokio::time::timeout(CONNECT_TIMEOUT, connect)
-            .await
-            .map_err(|_| failed(std::io::ErrorKind::TimedOut.into()))?
-            .map_err(failed)
+        exchange(TokioIo::new(self.dial().await?), request).await
     }
 
     /// Sends and returns the answer if it is a success (or 304).
@@ -366,10 +368,13 @@ mod tests {
             ("tcp://10.0.0.1", "tcp://10.0.0.1:2375"),
             ("tcp://[::1]:99/", "tcp://[::1]:99"),
             ("tcp://[::1]", "tcp://[::1]:2375"),
+            ("ssh://me@far/", "ssh://me@far"),
+            ("ssh://far:22", "ssh://far:22"),
+            ("ssh://[::1]", "ssh://[::1]"),
         ] {
             assert_eq!(text.parse::<Host>().unwrap().to_string(), want);
         }
-        for bad in ["", "ssh://x", "unix://", "tcp://"] {
+        for bad in ["", "ssh://", "ssh://far/path", "ssh://far:x", "unix://", "tcp://"] {
             assert!(bad.parse::<Host>().is_err(), "{bad}");
         }
     }

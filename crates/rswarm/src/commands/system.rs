@@ -1,10 +1,10 @@
-//! `rswarm info`, `version` and `inspect`.
+//! `rswarm info`, `version`, `inspect` and `system dial-stdio`.
 
 use crate::{
     cli::{FormatArgs, InspectArgs},
     list, output,
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use docker_api::client::Client;
 use serde_json::Value;
 
@@ -85,4 +85,34 @@ fn is_absence(error: &anyhow::Error) -> bool {
         .downcast_ref::<docker_api::client::Error>()
         .and_then(docker_api::client::Error::status)
         .is_some_and(|status| matches!(status.as_u16(), 404 | 503))
+}
+
+/// Joins standard input and output with the daemon's socket until the daemon closes it. The end of standard input is
+/// passed on and ends nothing by itself. *Source:* `docker system dial-stdio`.
+pub(crate) async fn dial_stdio(client: &Client) -> Result<()> {
+    let (mut from, mut to) = tokio::io::split(client.dial().await?);
+    let input = async {
+        tokio::io::copy(&mut tokio::io::stdin(), &mut to).await?;
+        tokio::io::AsyncWriteExt::shutdown(&mut to).await?;
+        std::future::pending::<std::io::Result<()>>().await
+    };
+    let output = async {
+        let mut out = tokio::io::stdout();
+        let (mut buffer, mut written) = (vec![0; 64 << 10], 0);
+        loop {
+            let count = tokio::io::AsyncReadExt::read(&mut from, &mut buffer).await?;
+            if count == 0 {
+                return Ok::<_, std::io::Error>(written);
+            }
+            tokio::io::AsyncWriteExt::write_all(&mut out, &buffer[..count]).await?;
+            tokio::io::AsyncWriteExt::flush(&mut out).await?;
+            written += count;
+        }
+    };
+    tokio::select! {
+        done = output => drop(done.context("the connection to the daemon broke")?),
+        failed = input => failed.context("the connection to the daemon broke")?,
+    }
+    // A read of standard input that still waits must not keep the program.
+    std::process::exit(0)
 }

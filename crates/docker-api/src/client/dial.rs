@@ -1,0 +1,94 @@
+//! Ways to a daemon: a unix socket, TCP, or `ssh` to a host whose `rswarm system dial-stdio` reaches its own.
+
+use super::{CONNECT_TIMEOUT, Client, Error, Host, Result};
+use std::{
+    io,
+    pin::Pin,
+    process::Stdio,
+    task::{Context, Poll},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Join, ReadBuf},
+    net::{TcpStream, UnixStream},
+    process::{Child, ChildStdin, ChildStdout, Command},
+};
+
+/// A byte stream to a daemon.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// What a running `ssh` carries; it ends with this value.
+struct Tunnel {
+    io: Join<ChildStdout, ChildStdin>,
+    _ssh: Child,
+}
+
+impl AsyncRead for Tunnel {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl Client {
+    /// Opens a connection to the daemon.
+    ///
+    /// # Errors
+    /// When it cannot be reached within 10 s; what `ssh` has to say it says on standard error.
+    pub async fn dial(&self) -> Result<Box<dyn Connection>> {
+        Ok(match self.host() {
+            Host::Unix(path) => Box::new(self.connected(UnixStream::connect(path)).await?),
+            Host::Tcp(addr) => {
+                let stream = self.connected(TcpStream::connect(addr)).await?;
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+            Host::Ssh { destination, port } => Box::new(self.connected(ssh(destination, *port)).await?),
+        })
+    }
+
+    async fn connected<S>(&self, connect: impl Future<Output = io::Result<S>>) -> Result<S> {
+        let failed = |source| Error::Connect { host: self.host().clone(), source };
+        tokio::time::timeout(CONNECT_TIMEOUT, connect)
+            .await
+            .map_err(|_| failed(io::ErrorKind::TimedOut.into()))?
+            .map_err(failed)
+    }
+}
+
+/// Starts `ssh` as Docker's CLI does. *Source:* docker/cli `cli/connhelper`.
+async fn ssh(destination: &str, port: Option<u16>) -> io::Result<Tunnel> {
+    let mut command = Command::new("ssh");
+    command.args(["-o", "ConnectTimeout=30", "-T"]);
+    if let Some(port) = port {
+        command.args(["-p", &port.to_string()]);
+    }
+    // What looks like an option is a destination.
+    command.args(["--", destination, "rswarm", "system", "dial-stdio"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut ssh = command
+        .spawn()
+        .map_err(|e| io::Error::new(e.kind(), format!("cannot start ssh: {e}; is it installed?")))?;
+    let (Some(input), Some(output)) = (ssh.stdin.take(), ssh.stdout.take()) else {
+        return Err(io::Error::other("ssh has no pipes"));
+    };
+    Ok(Tunnel { io: tokio::io::join(output, input), _ssh: ssh })
+}
