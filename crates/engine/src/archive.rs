@@ -322,16 +322,22 @@ struct Level {
 
 impl Level {
     fn of(folder: OwnedFd) -> io::Result<Self> {
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&folder)? {
-            let name = entry?.file_name().to_bytes().to_vec();
-            if name != b"." && name != b".." {
-                names.push(OsString::from_vec(name));
-            }
-        }
-        names.sort();
+        let names = names_in(&folder)?;
         Ok(Self { folder, names: names.into_iter() })
     }
+}
+
+/// Returns the names in a folder, sorted.
+pub(crate) fn names_in(folder: &OwnedFd) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(folder)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(OsString::from_vec(name));
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Appends all that is in a folder. No recursion: a container may nest its folders as deep as it likes.

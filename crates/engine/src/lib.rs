@@ -30,6 +30,8 @@ mod error;
 mod etc;
 mod event;
 mod exec;
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod image_defaults;
 mod layers;

@@ -80,7 +80,7 @@ struct Line {
     time: String,
 }
 
-fn parse(line: &str) -> Option<LogEntry> {
+pub(crate) fn parse(line: &str) -> Option<LogEntry> {
     let line: Line = serde_json::from_str(line).ok()?;
     let at = OffsetDateTime::parse(&line.time, &Rfc3339).ok()?.unix_timestamp_nanos();
     Some(LogEntry {

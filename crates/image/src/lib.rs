@@ -23,6 +23,8 @@ mod digest;
 pub mod dockerfile;
 mod download;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod import;
 mod layers;
 mod load;

@@ -7,6 +7,7 @@ mod auth;
 mod http;
 mod tls;
 
+pub(crate) use auth::parse_parameters;
 pub(crate) use http::{Http, Payload};
 
 use crate::{

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "rswarm", version, propagate_version = true, disable_help_subcommand = true)]
 pub(crate) struct Cli {
-    /// The daemon's socket: unix://PATH, tcp://HOST:PORT or ssh://[USER@]HOST[:PORT].
+    /// The daemon's socket: unix://PATH, tcp://HOST:PORT or ssh://USER@HOST.
     #[arg(short = 'H', long, global = true, env = "RSWARM_HOST")]
     pub(crate) host: Option<String>,
     #[command(subcommand)]
@@ -520,7 +520,7 @@ pub(crate) struct BuildArgs {
     /// The Dockerfile; - is standard input. CONTEXT/Dockerfile by default.
     #[arg(short, long)]
     pub(crate) file: Option<PathBuf>,
-    /// Name of the image, NAME[:TAG].
+    /// Name of the image, with or without :TAG.
     #[arg(short, long)]
     pub(crate) tag: Vec<String>,
     /// NAME=VALUE of an ARG; NAME alone takes it from the environment.

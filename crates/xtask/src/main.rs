@@ -1,7 +1,8 @@
 //! Chores: `cargo xtask bench` measures rswarm on this machine, a table and JSON, peers in the same run where
-//! they are installed; `cargo xtask oracles` runs the tests that need other programs.
+//! they are installed; `cargo xtask oracles` runs the tests that need other programs, `cargo xtask fuzz` the fuzz targets.
 
 mod bench;
+mod fuzz;
 mod oracles;
 
 use anyhow::Result;
@@ -18,6 +19,8 @@ struct Cli {
 enum Command {
     /// Measure. Numbers are of this machine on this day: quote ratios, not times.
     Bench(bench::Args),
+    /// Throw inputs at what reads foreign bytes.
+    Fuzz(fuzz::FuzzArgs),
     /// Run the tests that hold us against other programs: those that `cargo test` shows as ignored.
     Oracles {
         /// Names of tests; all by default.
@@ -28,6 +31,7 @@ enum Command {
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Oracles { tests } => oracles::run(&tests),
     }
 }

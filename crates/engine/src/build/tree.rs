@@ -11,10 +11,7 @@ use rustix::{
 use std::{
     ffi::OsString,
     io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::ffi::OsStringExt,
-    },
+    os::fd::{AsFd, OwnedFd},
     path::{Component, Path, PathBuf},
 };
 
@@ -83,16 +80,7 @@ impl Tree {
 
     /// Returns the names in a folder, sorted.
     pub(super) fn names(&self, folder: &Path) -> io::Result<Vec<OsString>> {
-        let folder = self.open(folder, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&folder)? {
-            let name = entry?.file_name().to_bytes().to_vec();
-            if name != b"." && name != b".." {
-                names.push(OsString::from_vec(name));
-            }
-        }
-        names.sort();
-        Ok(names)
+        crate::archive::names_in(&self.open(folder, OFlags::RDONLY | OFlags::DIRECTORY)?)
     }
 
     /// Opens a folder, making it and those on the way to it where they are missing.

@@ -193,7 +193,7 @@ fn form(fields: &[(&str, String)]) -> String {
 }
 
 /// `realm="https://a/token",service="r",scope="x:y:pull,push"`
-fn parse_parameters(text: &str) -> HashMap<String, String> {
+pub(crate) fn parse_parameters(text: &str) -> HashMap<String, String> {
     let mut parameters = HashMap::new();
     let mut rest = text.trim();
     while let Some((name, after)) = rest.split_once('=') {

@@ -1,0 +1,16 @@
+//! A stack file is read or refused.
+#![no_main]
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+libfuzzer_sys::fuzz_target!(|text: &str| {
+    let sources = compose::Sources {
+        files: vec![("stack.yml".into(), text.into())],
+        project_dir: "/srv/shop".into(),
+        ..compose::Sources::default()
+    };
+    let files: BTreeMap<PathBuf, Vec<u8>> = BTreeMap::new();
+    if let Ok((stack, _)) = compose::load(&sources, &files) {
+        drop(stack.to_yaml());
+    }
+});
