@@ -111,15 +111,17 @@ impl Owner {
         let (engine, working) = (self.engine.clone(), self.engine.clone());
         let _mounting = working.inner.mounting.read().await;
         let (early, once) = (std::mem::take(&mut self.early), self.container.config.stdin_once);
-        let shim = crate::blocking(move || {
+        let (shim, at) = crate::blocking(move || {
             let failed = |e| runtime_failed("start", &id, e);
             let mut shim = runtime::Shim::spawn(&engine.inner.shim, &plan).map_err(failed)?;
             for ends in early {
                 shim.attach(ends.attached(once)).map_err(|e| runtime_failed("attach", &id, e))?;
             }
             keep(&shim, &id, name_sockets.as_ref());
+            // Before it runs: it may have ended before anybody looks at a clock again.
+            let at = crate::now();
             shim.start().map_err(|e| runtime_failed("start", &id, e))?;
-            Ok(shim)
+            Ok((shim, at))
         })
         .await?;
         for warning in shim.warnings() {
@@ -127,7 +129,7 @@ impl Owner {
         }
         let pid = shim.pid();
         self.adopt(shim)?;
-        self.running(pid);
+        self.running(pid, at);
         self.note().await;
         self.event("start", []);
         tracing::info!(container.id = %self.container.id, "container started");
@@ -135,12 +137,12 @@ impl Owner {
     }
 
     /// The state of a run that has just begun.
-    fn running(&mut self, pid: u32) {
+    fn running(&mut self, pid: u32, at: model::Timestamp) {
         let state = &mut self.container.state;
         *state = ContainerState {
             status: Status::Running,
             pid: Some(pid),
-            started_at: Some(crate::now()),
+            started_at: Some(at),
             finished_at: state.finished_at,
             ..ContainerState::default()
         };

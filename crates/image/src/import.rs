@@ -8,7 +8,7 @@ use crate::{
     load::{copy, make_manifest},
     manifest::{Descriptor, OCI_CONFIG},
     reference::Reference,
-    store::{Candidate, ImportOptions, Pins, Store, blocking, parse_manifest},
+    store::{Candidate, ImportOptions, Pins, Store, blocking, parse_manifest, random_name},
 };
 use std::{
     fs::File,
@@ -61,6 +61,28 @@ impl Store {
         let (layer, diff_id, _pins) = self.ingest_layer(reader).await?;
         config.rootfs = RootFs { diff_ids: vec![diff_id], ..RootFs::default() };
         self.install_config(&config, vec![layer], reference, None).await
+    }
+
+    /// As [`Store::import`], of a tarball that a web server has.
+    ///
+    /// # Errors
+    /// As [`Store::import`] and [`Store::download`]; nothing is left.
+    pub async fn import_url(&self, url: &str, mut options: ImportOptions) -> Result<Digest> {
+        // What a crash leaves there is cleared when the store is opened.
+        let path = self.blobs().ingest_directory().join(random_name());
+        if options.message.is_empty() {
+            options.message = format!("Imported from {url}");
+        }
+        let imported = async {
+            self.download(url, &path).await?;
+            let file = tokio::fs::File::open(&path).await.map_err(Error::io("open", &path))?;
+            self.import(file, options).await
+        };
+        let imported = imported.await;
+        match tokio::fs::remove_file(&path).await {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &path)(e)),
+            _ => imported,
+        }
     }
 
     /// Makes an image of `base` and one more layer (`None`: none, only the configuration differs); returns its id.

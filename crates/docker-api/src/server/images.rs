@@ -269,11 +269,11 @@ async fn create(
 ) -> Result<Response, ApiError> {
     let images = state.engine()?.images().clone();
     if let Some(source) = params.get("fromSrc") {
-        if source != "-" {
-            return Err(ApiError::not_implemented(
-                "only fromSrc=- is supported: send the tarball as the body",
-            ));
-        }
+        let url = (source != "-").then(|| match source.contains("://") {
+            true => source.to_owned(),
+            // As Docker: what is no URL is the beginning of one.
+            false => format!("http://{source}"),
+        });
         let reference = match params.get("repo") {
             Some(repo) if repo.contains('@') => {
                 return Err(ApiError::bad_request("cannot import digest reference"));
@@ -291,7 +291,10 @@ async fn create(
             ..ImportOptions::default()
         };
         // Answered once it is done: an import's only line is its result.
-        let id = images.import(reader(body), options).await?;
+        let id = match url {
+            Some(url) => images.import_url(&url, options).await?,
+            None => images.import(reader(body), options).await?,
+        };
         state.image_event("import", &id.to_string(), &id.to_string());
         return Ok(lines(vec![types::JsonMessage { status: id.to_string(), ..Default::default() }]));
     }

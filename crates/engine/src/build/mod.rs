@@ -235,7 +235,10 @@ impl Engine {
             scratch,
             globals,
         };
-        let image = build.run(&lines).await?;
+        let built = build.run(&lines).await;
+        // Whoever prunes after the answer finds nothing in use.
+        build.release().await;
+        let image = built?;
         let images = &self.inner.images;
         for tag in &build.options.tags {
             let operation = || format!("tag the image as {tag}");
@@ -339,6 +342,13 @@ fn globals(file: &Dockerfile, options: &BuildOptions) -> Result<BTreeMap<String,
     Ok(globals)
 }
 
+/// A build that is given up lets go of its images too.
+impl Drop for Build {
+    fn drop(&mut self) {
+        self.engine.inner.tasks.spawn(self.release());
+    }
+}
+
 impl Build {
     /// Builds all needed stages and returns the target's image.
     async fn run(&self, lines: &mpsc::Sender<BuildLine>) -> Result<image::Digest> {
@@ -378,6 +388,22 @@ impl Build {
         built?;
         let target = self.done[self.graph.target].borrow().clone();
         target.expect("its stage has ended well").finish(self).await
+    }
+
+    /// Lets go of what the stages build on.
+    fn release(&self) -> impl Future<Output = ()> + Send + use<> {
+        let holders: Vec<String> = self.graph.needed.iter().map(|stage| self.holder(*stage)).collect();
+        let images = self.engine.inner.images.clone();
+        async move {
+            for holder in holders {
+                images.release(&holder).await;
+            }
+        }
+    }
+
+    /// Under which name the image store keeps what a stage builds on.
+    fn holder(&self, stage: usize) -> String {
+        format!("build:{}:{stage}", self.scratch.path.file_name().unwrap_or_default().to_string_lossy())
     }
 
     fn failed(&self) -> Option<usize> {

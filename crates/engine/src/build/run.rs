@@ -2,7 +2,8 @@
 
 use super::{
     BuildError, Scratch,
-    stage::{Kept, Key, Layer, Stage, clamp_times},
+    copy::{Rules, Sources},
+    stage::{Kept, Key, Layer, Origin, Stage, clamp_times},
     tree,
 };
 use crate::{
@@ -54,6 +55,8 @@ pub(super) struct Planned {
     mounts: Vec<RunMount>,
     env: Vec<String>,
     network: NetworkMode,
+    /// What its bind mounts show.
+    inputs: Vec<String>,
 }
 
 impl Planned {
@@ -67,7 +70,8 @@ impl Planned {
         let config = &stage.configuration.config;
         let mut key = stage.key("RUN").field(format!("{:?}", self.argv)).field(format!("{:?}", self.env));
         key = key.field(&config.user).field(&config.working_dir).field(self.network.to_string());
-        key.field(format!("{:?}", self.script)).field(format!("{:?}", self.mounts))
+        key = key.field(format!("{:?}", self.script)).field(format!("{:?}", self.mounts));
+        self.inputs.iter().fold(key, Key::field)
     }
 }
 
@@ -117,7 +121,36 @@ impl Stage<'_> {
             Some("host") => NetworkMode::Host,
             _ => self.build.options.network.clone(),
         };
-        Ok(Planned { argv, script, mounts: run.mounts.clone(), env, network })
+        let mut inputs = Vec::new();
+        for mount in run.mounts.iter().filter(|mount| mount.kind == MountKind::Bind) {
+            inputs.push(self.bind_input(mount, step).await?);
+        }
+        let mut mounts = run.mounts.clone();
+        // Caches are locked in one order everywhere: no two commands wait for each other's.
+        mounts.sort_by_key(|mount| (mount.kind == MountKind::Cache, mount.id.clone(), mount.target.clone()));
+        Ok(Planned { argv, script, mounts, env, network, inputs })
+    }
+
+    /// Returns what the content of a bind mount is known by: a digest of files of the context, else the image that has
+    /// them.
+    async fn bind_input(&self, mount: &RunMount, step: &Step) -> Result<String> {
+        let source = mount.source.clone().unwrap_or_else(|| "/".to_owned());
+        match self.origin(mount.from.as_deref(), step.line).await? {
+            Origin::Image(files) => Ok(format!("{files:?} {source}")),
+            Origin::Context(folder) => {
+                let line = step.line;
+                let failed =
+                    move |e: super::CopyError| Error::from(BuildError::step("RUN", line, e.to_string()));
+                crate::blocking(move || {
+                    let tree = tree::Tree::folder(&folder).map_err(Error::io("open", &folder))?;
+                    let mut sources = Sources::default();
+                    sources.gather(&tree, &source, &Rules::default()).map_err(failed)?;
+                    let digest = sources.digest(Some(&tree), false).map_err(failed)?;
+                    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+                })
+                .await
+            }
+        }
     }
 
     /// Runs it and returns what it changed.
@@ -135,6 +168,8 @@ impl Stage<'_> {
         if let Some((name, content)) = &planned.script {
             self.script(name, content, &mut mounts).await?;
         }
+        // Only now: whoever waits for another stage or for a cache must not keep that stage from running.
+        let _slot = self.build.slots.acquire().await.map_err(|_| Error::ShuttingDown)?;
         let shown = planned.shown();
         let config = self.container(files, planned, &mounts);
         let id = engine.create(config).await?.id;

@@ -68,6 +68,13 @@ pub(super) enum Kept {
     Nothing,
 }
 
+/// What files are taken from.
+pub(super) enum Origin {
+    Context(PathBuf),
+    /// An image that has them; `None` = there are none yet.
+    Image(Option<Digest>),
+}
+
 /// A stage that is being built.
 pub(super) struct Stage<'a> {
     pub(super) build: &'a Build,
@@ -147,12 +154,14 @@ impl<'a> Stage<'a> {
             }
             Base::Stage(other) => {
                 let done = self.wait_for(*other, line).await?;
-                self.files = done.files;
+                if let Some(files) = done.files {
+                    self.use_files(files).await?;
+                }
                 self.configuration = done.configuration.clone();
             }
             Base::Image { name, platform } => {
                 let image = self.image(name, platform.as_deref(), line).await?;
-                self.files = Some(image.id);
+                self.use_files(image.id).await?;
                 self.configuration = image.config.as_ref().clone();
                 self.configuration.comment.clear();
                 self.configuration.parent.clear();
@@ -341,7 +350,7 @@ impl<'a> Stage<'a> {
             None => 0,
         };
         self.note(created_by.to_owned(), image.layers.len() == before, image.config.created.clone());
-        self.files = Some(image.id);
+        self.use_files(image.id).await?;
         self.say(format!(" ---> Using cache\n ---> {}\n", image.id.short())).await?;
         Ok(true)
     }
@@ -361,8 +370,16 @@ impl<'a> Stage<'a> {
         let id =
             id.map_err(|e| Error::Image { operation: "keep the layer of a step".into(), source: e.into() })?;
         self.build.engine.inner.builds.put(images, key, &id, description, true).await?;
-        self.files = Some(id);
+        self.use_files(id).await?;
         self.say(format!(" ---> {}\n", id.short())).await
+    }
+
+    /// Goes on with the files of an image, which nobody can remove while the build needs it.
+    async fn use_files(&mut self, image: Digest) -> Result<()> {
+        let held = self.build.engine.inner.images.hold(&image, &self.build.holder(self.at)).await;
+        held.map_err(|_| Error::NoSuchImage(image.to_string()))?;
+        self.files = Some(image);
+        Ok(())
     }
 
     /// Returns the folders of an image's layers, top first.
@@ -373,18 +390,20 @@ impl<'a> Stage<'a> {
         Ok(layers.map_err(|e| Error::Image { operation: operation(), source: e.into() })?.dirs)
     }
 
+    /// Finds what files are taken from; waits for the stage that makes them.
+    pub(super) async fn origin(&self, from: Option<&str>, line: usize) -> Result<Origin> {
+        Ok(match graph::source(&self.build.file, from, self.at) {
+            Source::Context => Origin::Context(self.build.scratch.path.join("context")),
+            Source::Stage(stage) => Origin::Image(self.wait_for(stage, line).await?.files),
+            Source::Image(name) => Origin::Image(Some(self.image(&name, None, line).await?.id)),
+        })
+    }
+
     /// Returns the folders that a source is made of.
     pub(super) async fn source(&self, from: Option<&str>, line: usize) -> Result<Vec<PathBuf>> {
-        match graph::source(&self.build.file, from, self.at) {
-            Source::Context => Ok(vec![self.build.scratch.path.join("context")]),
-            Source::Stage(stage) => {
-                let done = self.wait_for(stage, line).await?;
-                self.lowers(done.files).await
-            }
-            Source::Image(name) => {
-                let image = self.image(&name, None, line).await?;
-                self.lowers(Some(image.id)).await
-            }
+        match self.origin(from, line).await? {
+            Origin::Context(folder) => Ok(vec![folder]),
+            Origin::Image(files) => self.lowers(files).await,
         }
     }
 
@@ -616,7 +635,6 @@ impl<'a> Stage<'a> {
         if self.cached(&key, &created_by).await? {
             return Ok(());
         }
-        let _slot = self.build.slots.acquire().await.map_err(|_| Error::ShuttingDown)?;
         let layer = self.run_command(planned, step).await?;
         self.keep(&key, created_by, &step.text, layer).await
     }

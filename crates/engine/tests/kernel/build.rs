@@ -211,6 +211,38 @@ fn mounts_of_a_command_are_there_and_leave_no_trace() {
 }
 
 #[test]
+fn stages_that_wait_for_one_another_do_not_keep_it_from_running() {
+    let host = Host::new();
+    let mut dockerfile = "FROM guest AS first\nRUN [\"guest\", \"write:/made=1\"]\n".to_owned();
+    let mut last = "FROM guest\n".to_owned();
+    // More than any machine of tests has cores.
+    for n in 0..40 {
+        dockerfile += &format!(
+            "FROM guest AS s{n}\nRUN --mount=type=bind,from=first,target=/m \
+             --mount=type=cache,target=/{},sharing=locked --mount=type=cache,target=/{},sharing=locked \
+             [\"guest\", \"read:/m/made\", \"write:/own{n}={n}\"]\n",
+            ["a", "b"][n % 2],
+            ["b", "a"][n % 2],
+        );
+        last += &format!("COPY --from=s{n} /own{n} /all/\n");
+    }
+    build(&host, &[("Dockerfile", &(dockerfile + &last))]).ok();
+    assert_eq!(read(&host, "/all/own39"), "39");
+}
+
+#[test]
+fn a_command_runs_again_when_what_is_mounted_into_it_has_changed() {
+    let host = Host::new();
+    let dockerfile = "FROM guest\nRUN --mount=type=bind,source=in,target=/in [\"guest\", \"read:/in/a\"]\n";
+    let said = |content: &str| build(&host, &[("Dockerfile", dockerfile), ("in/a", content)]).ok().1;
+    assert!(said("one").contains("one"));
+    assert!(said("one").contains("Using cache"));
+    assert!(said("two").contains("two"));
+    let missing = build(&host, &[("Dockerfile", dockerfile)]).id.unwrap_err();
+    assert!(missing.contains("RUN failed") && missing.contains("(Dockerfile line 2)"), "{missing}");
+}
+
+#[test]
 fn a_step_that_fails_says_which_and_leaves_what_worked() {
     let host = Host::new();
     let files =

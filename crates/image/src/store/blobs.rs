@@ -31,7 +31,7 @@ impl Blobs {
         &self.complete
     }
 
-    pub(super) fn ingest_directory(&self) -> &Path {
+    pub(crate) fn ingest_directory(&self) -> &Path {
         &self.ingest
     }
 
