@@ -10,6 +10,7 @@ mod dockerfiles;
 mod examples;
 mod faults;
 mod flask;
+mod oci;
 mod own_cli;
 mod single_host;
 mod sockets;

@@ -8,9 +8,9 @@ use crate::{
     error::{Error, Result},
     image_defaults,
     layers::Layers,
-    merge, mounts, names, open,
+    lifecycle, merge, mounts, names, open,
     owner::{Owner, container_event},
-    persist, secrets, signal, spec, start,
+    persist, secrets, spec, start,
 };
 use std::{
     collections::BTreeMap,
@@ -108,7 +108,7 @@ fn check(config: &ContainerConfig) -> Result<()> {
         )));
     }
     if let Some(name) = &config.stop_signal {
-        signal::parse(name)?;
+        lifecycle::signal_number(name)?;
     }
     if host.auto_remove && host.restart != crate::config::RestartPolicy::No {
         return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));

@@ -174,7 +174,7 @@ impl Engine {
 
     /// Sends a signal (name or number; `None` = SIGKILL) to its first process.
     pub async fn kill(&self, container: &str, signal: Option<&str>) -> Result<()> {
-        let signal = crate::signal::parse(signal.unwrap_or("KILL"))?;
+        let signal = crate::lifecycle::signal_number(signal.unwrap_or("KILL"))?;
         self.ask(container, |reply| Command::Kill(signal, reply)).await
     }
 

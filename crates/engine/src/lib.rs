@@ -49,7 +49,6 @@ mod probe;
 mod registry;
 mod restart;
 mod secrets;
-mod signal;
 mod spec;
 mod start;
 mod stats;

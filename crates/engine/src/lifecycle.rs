@@ -6,7 +6,7 @@ use crate::{
     merge,
     mounts::GOES_WITH_FOLDER,
     owner::{AfterExit, GRACE, Owner, Reply, Stopping, answer, runtime_failed},
-    signal, spec,
+    spec,
     streams::ShimEnds,
 };
 use model::Timestamp;
@@ -17,6 +17,14 @@ const KILL: i32 = 9;
 const TERM: i32 = 15;
 /// Exit codes above this are the program's signals.
 const SIGNALLED: i32 = 128;
+
+/// Reads a signal's name or number.
+///
+/// # Errors
+/// `InvalidParameter` with Docker's text.
+pub(crate) fn signal_number(text: &str) -> Result<i32> {
+    runtime::parse_signal(text).ok_or_else(|| Error::invalid(format!("invalid signal: {text}")))
+}
 
 impl Owner {
     /// Start by a person: policy counters begin anew.
@@ -50,7 +58,7 @@ impl Owner {
 
     fn stop_signal(&self, wanted: Option<&str>) -> Result<i32> {
         match wanted.or(self.container.config.stop_signal.as_deref()) {
-            Some(name) => signal::parse(name),
+            Some(name) => signal_number(name),
             None => Ok(TERM),
         }
     }

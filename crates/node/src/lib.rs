@@ -80,7 +80,7 @@ pub async fn run(options: Options) -> Result<()> {
     let data_root = canonical(&options.data_root)?;
     let run_root = canonical(&options.run_root)?;
     let _lock = lock(&data_root)?;
-    let squash = in_single_uid_namespace()?;
+    let squash = runtime::single_uid();
     if squash {
         tracing::info!(
             "running in a user namespace with one uid: file owners are squashed, limits are best effort"
@@ -195,12 +195,4 @@ fn lock(data_root: &Path) -> Result<fs::File> {
         )
     })?;
     Ok(file)
-}
-
-/// Returns true in a user namespace that knows one uid only: what an ordinary user gets without subordinate ids.
-/// Source: user_namespaces(7), `/proc/PID/uid_map`.
-fn in_single_uid_namespace() -> Result<bool> {
-    let map = fs::read_to_string("/proc/self/uid_map").context("cannot read /proc/self/uid_map")?;
-    let uids: u64 = map.lines().filter_map(|l| l.split_whitespace().nth(2)?.parse::<u64>().ok()).sum();
-    Ok(uids == 1)
 }

@@ -49,6 +49,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Lab(args) => demo::lab(&args),
         Command::LabHost(args) => demo::host::run(&args),
         Command::Hello { args } => demo::hello::run(&args),
+        Command::Oci(args) => commands::oci::run(&args),
         Command::Daemon(args) => daemon(args),
         command => {
             let host = cli.host.or_else(|| std::env::var("DOCKER_HOST").ok().filter(|h| !h.is_empty()));
@@ -146,6 +147,7 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
         | Command::Demo(_)
         | Command::Lab(_)
         | Command::LabHost(_)
+        | Command::Oci(_)
         | Command::Hello { .. } => {
             unreachable!("dispatch() runs these itself")
         }

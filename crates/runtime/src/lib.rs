@@ -33,6 +33,7 @@ pub mod seccomp;
 pub mod shim;
 
 mod remove;
+mod signal;
 mod spec;
 
 pub use caps::{default_caps, held_caps};
@@ -42,5 +43,15 @@ pub use error::Error;
 pub use plan::{AttachFds, ContainerPlan, Event, ExecPlan, ExitStatus, LogTarget, Rootfs};
 pub use remove::remove;
 pub use seccomp::default_seccomp;
+pub use signal::parse_signal;
 pub use spec::{default_masked_paths, default_mounts, default_readonly_paths, default_spec};
 pub use state::read_exit;
+
+/// Tells whether this process is in a user namespace that knows one uid only, what an ordinary user gets without
+/// subordinate ids: then [`ContainerPlan::userns_squash`] is what works. Source: user_namespaces(7).
+#[must_use]
+pub fn single_uid() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let uids: u64 = map.lines().filter_map(|l| l.split_whitespace().nth(2)?.parse::<u64>().ok()).sum();
+    uids == 1
+}

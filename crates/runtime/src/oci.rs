@@ -75,6 +75,13 @@ pub fn create(root: &Path, program: &ShimProgram, args: &Create) -> Result<(), E
     {
         linux.set_cgroups_path(Some(format!("{PARENT}/{}", args.id).into()));
     }
+    // Source: OCI runtime spec, "Mounts": a relative source of a bind mount is below the bundle.
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        let binds = mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind");
+        if let Some(source) = mount.source().as_ref().filter(|source| binds && source.is_relative()) {
+            mount.set_source(Some(bundle.join(source)));
+        }
+    }
     let streams = match (&args.console_socket, tty) {
         (Some(socket), true) => Streams::Console(socket),
         (None, true) => return Err(invalid(&args.id, "process.terminal needs a console socket")),

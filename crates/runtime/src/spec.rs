@@ -123,7 +123,7 @@ pub fn default_readonly_paths() -> Vec<String> {
 }
 
 /// Everything denied but making nodes, the harmless devices and terminals.
-fn default_device_rules() -> Vec<LinuxDeviceCgroup> {
+pub(crate) fn default_device_rules() -> Vec<LinuxDeviceCgroup> {
     let rule = |allow, typ, major: Option<i64>, minor: Option<i64>, access: &str| {
         let mut builder = LinuxDeviceCgroupBuilder::default().allow(allow).typ(typ).access(access);
         if let Some(major) = major {

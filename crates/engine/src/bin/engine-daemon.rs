@@ -2,7 +2,7 @@
 //! SIGKILL. `engine-daemon FOLDER HOST-NETNS CGROUP SHIM IMAGE NUMBER-OF-CLIENTS`.
 
 use engine::{ContainerConfig, Engine, Error, ExecConfig, ExecStart, NetworkMode, Options, RemoveOptions};
-use std::{error::Error as Cause, fs, path::PathBuf};
+use std::{error::Error as Cause, path::PathBuf};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Cause>> {
@@ -11,7 +11,7 @@ async fn main() -> Result<(), Box<dyn Cause>> {
         return Err("usage: engine-daemon FOLDER HOST-NETNS CGROUP SHIM IMAGE NUMBER-OF-CLIENTS".into());
     };
     let (folder, clients): (PathBuf, u32) = (folder.into(), clients.parse()?);
-    let squash = fs::read_to_string("/proc/self/uid_map")?.split_ascii_whitespace().nth(2) == Some("1");
+    let squash = runtime::single_uid();
     let (data_root, run_root) = (folder.join("data"), folder.join("run"));
     let network = network::Options {
         rootless: squash,

@@ -9,6 +9,7 @@ pub(crate) mod image;
 pub(crate) mod login;
 pub(crate) mod look;
 pub(crate) mod objects;
+pub(crate) mod oci;
 pub(crate) mod prune;
 pub(crate) mod service;
 pub(crate) mod system;

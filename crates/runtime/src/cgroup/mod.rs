@@ -10,6 +10,7 @@ mod stats;
 
 use crate::{
     Error,
+    spec::default_device_rules,
     wire::{self, Pair},
 };
 use oci_spec::runtime::LinuxResources;
@@ -90,12 +91,13 @@ pub(crate) fn launch(
     let text =
         path.to_str().filter(|text| valid(text)).ok_or_else(|| format!("cgroupsPath {path:?} is no path"))?;
     let host = Hierarchies::of_this_host();
-    let writes =
-        resources.map(|resources| limits::writes(resources, host.v2())).transpose()?.unwrap_or_default();
-    let device_program = match resources.and_then(|resources| resources.devices().as_ref()) {
-        Some(rules) if host.v2() => devices::program(rules)?,
-        _ => Vec::new(),
-    };
+    let mut resources = resources.cloned().unwrap_or_default();
+    // Without any rule it gets what every container gets, not every device. Source: runc `specconv.CreateCgroupConfig`.
+    let rules =
+        resources.devices().clone().filter(|rules| !rules.is_empty()).unwrap_or_else(default_device_rules);
+    let device_program = if host.v2() { devices::program(&rules)? } else { Vec::new() };
+    resources.set_devices(Some(rules));
+    let writes = limits::writes(&resources, host.v2())?;
     Ok(wire::Cgroup {
         path: text.to_owned(),
         writes,

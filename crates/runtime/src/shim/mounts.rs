@@ -8,7 +8,7 @@ use super::{
 use crate::{
     cgroup::Group,
     state,
-    wire::{Launch, Mount, Root},
+    wire::{Device, Launch, Mount, Root},
 };
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags},
@@ -28,7 +28,7 @@ use sys::mount::{Attributes, set_attributes};
 /// Longest value of one filesystem option. Source: fsconfig(2).
 const OPTION_BYTES_MAX: usize = 255;
 const PROC_MAGIC: i64 = 0x9fa0;
-/// Devices of every container, bound from the host because a user namespace may not make nodes.
+/// Devices of every container.
 const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 const LINKS: [(&str, &str); 5] = [
@@ -66,6 +66,10 @@ pub(super) fn build(launch: &Launch, dir: &Path, group: Option<&Group>) -> Resul
         add(root.as_fd(), mount, launch, group)?;
     }
     devices(root.as_fd(), launch)?;
+    if let Some(process) = &launch.process {
+        // As runc does it. What stands in the way is told when the program is started there.
+        drop(paths::ensure(root.as_fd(), &process.cwd, Kind::Directory));
+    }
     for path in &launch.masked_paths {
         mask(root.as_fd(), path)?;
     }
@@ -349,21 +353,14 @@ fn open_dir(dir: &Path) -> Result<OwnedFd, Errno> {
 fn devices(root: BorrowedFd<'_>, launch: &Launch) -> Result<(), Failure> {
     let dev = paths::ensure(root, b"/dev", Kind::Directory).at(|| "cannot open /dev".into())?;
     for (name, major, minor) in DEVICES {
-        let path = format!("/dev/{name}");
         if paths::has(&dev, name) {
             continue;
         }
-        bind_device(root, path.as_bytes(), false, major, minor).at(|| format!("cannot make {path}"))?;
+        let path = format!("/dev/{name}").into_bytes();
+        add_device(root, &Device { path, major, minor, mode: 0o666, ..Device::default() })?;
     }
     for device in &launch.devices {
-        let step = || format!("cannot make device {}", show(&device.path));
-        match make_device(root, device) {
-            // Not in a user namespace.
-            Err(Errno::PERM) => {
-                bind_device(root, &device.path, device.block, device.major, device.minor).at(step)?;
-            }
-            result => result.at(step)?,
-        }
+        add_device(root, device)?;
     }
     for (name, target) in LINKS {
         paths::link(&dev, name, target).at(|| format!("cannot link /dev/{name}"))?;
@@ -372,6 +369,15 @@ fn devices(root: BorrowedFd<'_>, launch: &Launch) -> Result<(), Failure> {
         paths::link(&dev, "core", "/proc/kcore").at(|| "cannot link /dev/core".into())?;
     }
     Ok(())
+}
+
+fn add_device(root: BorrowedFd<'_>, device: &Device) -> Result<(), Failure> {
+    let made = match make_device(root, device) {
+        // A user namespace may not make nodes, and device rules may forbid it.
+        Err(Errno::PERM) => bind_device(root, &device.path, device.block, device.major, device.minor),
+        result => result,
+    };
+    made.at(|| format!("cannot make device {}", show(&device.path)))
 }
 
 /// Binds the host's node of the same path, after looking that it is the device it claims to be.
@@ -394,7 +400,7 @@ fn node(source: &OwnedFd) -> Result<OwnedFd, Errno> {
     Ok(tree)
 }
 
-fn make_device(root: BorrowedFd<'_>, device: &crate::wire::Device) -> Result<(), Errno> {
+fn make_device(root: BorrowedFd<'_>, device: &Device) -> Result<(), Errno> {
     let path = Path::new(OsStr::from_bytes(&device.path));
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL) };
     let dir = paths::ensure(root, parent.as_os_str().as_bytes(), Kind::Directory)?;

@@ -22,8 +22,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// True for an ordinary user's tests: one uid is mapped, cgroups cannot be written.
 pub(crate) fn squashed() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap();
-    map.split_ascii_whitespace().nth(2) == Some("1")
+    runtime::single_uid()
 }
 
 /// True where limits can be tested.

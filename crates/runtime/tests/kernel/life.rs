@@ -72,17 +72,21 @@ fn environment_directory_hostname_and_home_are_as_planned() {
 
 #[test]
 #[ignore = "oracle: busybox"]
-fn missing_working_directory_is_told_as_docker_does() {
-    let fixture = Fixture::sh("true").process(|process| {
-        process.set_cwd("/nosuch".into());
+fn missing_working_directory_is_made_for_a_container_and_told_to_an_exec() {
+    let fixture = Fixture::sh("pwd; sleep 1000").process(|process| {
+        process.set_cwd("/no/such".into());
     });
-    let mut shim = fixture.create().unwrap();
-    let error = shim.start().unwrap_err();
+    let mut shim = fixture.start();
+    kit::eventually("it is there", || fixture.output() == "/no/such\n");
+    let mut process = fixture.plan.spec.process().clone().unwrap();
+    process.set_cwd("/none".into());
+    let error = kit::exec(&mut shim, "one", process).unwrap_err();
     assert_eq!(
         error.to_string(),
-        r#"chdir to cwd ("/nosuch") set in config.json failed: no such file or directory"#
+        r#"chdir to cwd ("/none") set in config.json failed: no such file or directory"#
     );
     assert_eq!(error.exit_code(), 127);
+    shim.shutdown().unwrap();
 }
 
 #[test]

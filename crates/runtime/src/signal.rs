@@ -1,7 +1,5 @@
 //! Signals by name or number.
 
-use crate::error::{Error, Result};
-
 const NAMES: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
     "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
@@ -10,19 +8,16 @@ const NAMES: [&str; 31] = [
 const RTMIN: i32 = 34;
 const RTMAX: i32 = 64;
 
-/// Reads `SIGTERM`, `term`, `15`, `RTMIN+3`.
-///
-/// # Errors
-/// `InvalidParameter` with Docker's text.
-pub(crate) fn parse(text: &str) -> Result<i32> {
-    let invalid = || Error::invalid(format!("invalid signal: {text}"));
+/// Reads `SIGTERM`, `term`, `15`, `RTMIN+3`; `None` when there is no such signal.
+#[must_use]
+pub fn parse_signal(text: &str) -> Option<i32> {
     if let Ok(number) = text.parse::<i32>() {
-        return if (1..=RTMAX).contains(&number) { Ok(number) } else { Err(invalid()) };
+        return (1..=RTMAX).contains(&number).then_some(number);
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let offset = |rest: &str| rest.parse::<i32>().ok().filter(|n| (0..=RTMAX - RTMIN).contains(n));
-    let number = match name {
+    match name {
         "RTMIN" => Some(RTMIN),
         "RTMAX" => Some(RTMAX),
         "IOT" => Some(6),
@@ -32,8 +27,7 @@ pub(crate) fn parse(text: &str) -> Result<i32> {
             let up = name.strip_prefix("RTMIN+").and_then(offset).map(|n| RTMIN + n);
             up.or_else(|| name.strip_prefix("RTMAX-").and_then(offset).map(|n| RTMAX - n))
         }),
-    };
-    number.ok_or_else(invalid)
+    }
 }
 
 #[cfg(test)]
@@ -52,10 +46,10 @@ mod tests {
             ("SYS", 31),
             ("WINCH", 28),
         ] {
-            assert_eq!(parse(text).unwrap(), number, "{text}");
+            assert_eq!(parse_signal(text), Some(number), "{text}");
         }
         for bad in ["", "0", "65", "SIGFOO", "RTMIN+99", "-9"] {
-            assert!(parse(bad).is_err(), "{bad}");
+            assert_eq!(parse_signal(bad), None, "{bad}");
         }
     }
 }
