@@ -5,6 +5,7 @@
 mod cluster;
 mod docker_cli;
 mod docker_engine;
+mod docker_inspect;
 mod docker_py;
 mod dockerfiles;
 mod examples;

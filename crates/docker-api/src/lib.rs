@@ -7,7 +7,7 @@
 //! ```
 //!
 //! [`types`] is Docker's JSON and nothing else; [`convert`] turns it into the nouns of `model` and back;
-//! [`server`] answers; [`client`] asks. Docker JSON never travels further inward than `convert`.
+//! [`server`] answers; [`client`] asks; [`tls`] proves who both are. Docker JSON never travels further inward than `convert`.
 //!
 //! *Start reading at* [`server::FrontDoor`].
 #![recursion_limit = "256"]
@@ -15,4 +15,5 @@
 pub mod client;
 pub mod convert;
 pub mod server;
+pub mod tls;
 pub mod types;

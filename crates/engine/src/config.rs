@@ -84,7 +84,10 @@ pub struct HostConfig {
     pub init: Option<bool>,
     pub ulimits: Vec<Ulimit>,
     pub sysctls: BTreeMap<String, String>,
+    /// A folder stands for all devices below it.
     pub devices: Vec<Device>,
+    /// `c 13:* rwm`: devices that it may make and use besides.
+    pub device_cgroup_rules: Vec<String>,
     pub resources: Resources,
     pub restart: RestartPolicy,
     pub auto_remove: bool,
@@ -344,6 +347,8 @@ pub struct Resources {
     pub memory_reservation_bytes: u64,
     /// Memory and swap together; -1 = unlimited swap.
     pub memory_swap_bytes: i64,
+    /// *Range:* 0 to 100. Not on cgroup v2.
+    pub memory_swappiness: Option<u8>,
     /// `None`, 0 or -1 = unlimited.
     pub pids_limit: Option<i64>,
     pub blkio_weight: u16,
@@ -367,6 +372,7 @@ impl Resources {
         set(&mut self.memory_bytes, &changes.memory_bytes);
         set(&mut self.memory_reservation_bytes, &changes.memory_reservation_bytes);
         set(&mut self.memory_swap_bytes, &changes.memory_swap_bytes);
+        set(&mut self.memory_swappiness, &changes.memory_swappiness);
         set(&mut self.pids_limit, &changes.pids_limit);
         set(&mut self.blkio_weight, &changes.blkio_weight);
         set(&mut self.oom_kill_disable, &changes.oom_kill_disable);
@@ -382,7 +388,7 @@ pub struct Ulimit {
 }
 
 /// A device of the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     pub host_path: String,
     pub container_path: String,

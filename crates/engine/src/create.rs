@@ -30,6 +30,7 @@ pub(crate) async fn create(engine: &Engine, mut config: ContainerConfig) -> Resu
         .map_err(|e| Error::Image { operation: format!("unpack image {}", config.image), source: e.into() })?
         .dirs;
     config = merge::merge(config, image_defaults::of(&image))?;
+    inner.defaults.fill(&mut config);
     check(&config)?;
     let id = crate::random_id();
     let name = reserve_name(engine, config.name.as_deref(), &id)?;
@@ -245,6 +246,7 @@ fn make_folder(
     let realised = plan.realise(engine)?;
     let points = realised.iter().map(|r| r.point.clone()).collect();
     let made = fill(engine, dir, id, name, config, image_id, networks, layers, realised);
+    engine.inner.volumes.release(id);
     if made.is_err() {
         mounts::remove_anonymous(engine, points);
     } else if !anonymous.is_empty() {
@@ -269,6 +271,9 @@ fn fill(
 ) -> Result<Container> {
     let lower = Layers { folders: layers };
     for mount in realised.iter().filter(|m| m.copy_up) {
+        if let Ok(volume) = engine.inner.volumes.get(&mount.point.name) {
+            engine.inner.volumes.acquire(&volume, id)?;
+        }
         copy_up::copy_up(&lower, &mount.point.destination, &mount.point.source, engine.inner.userns_squash)
             .map_err(Error::io("copy the image's content to", &mount.point.source))?;
     }

@@ -7,6 +7,7 @@ use crate::{
     config::ContainerConfig,
     container::*,
     create,
+    defaults::Defaults,
     error::{Error, Result},
     event::{Event, Events},
     exec::{Exec, ExecConfig, ExecStart, Execs},
@@ -43,6 +44,7 @@ pub struct Options {
     pub hostname: String,
     /// Cgroup below which containers' cgroups are made; `rswarm` if empty.
     pub cgroup_parent: String,
+    pub defaults: Defaults,
 }
 
 /// The engine of this host; cheap to clone. Names of containers may be full ids, names or unique id prefixes.
@@ -66,6 +68,7 @@ pub(crate) struct Inner {
     pub(crate) userns_squash: bool,
     pub(crate) hostname: String,
     pub(crate) cgroup_parent: String,
+    pub(crate) defaults: Defaults,
     pub(crate) registry: Registry,
     pub(crate) execs: Mutex<Execs>,
     /// Changes when any exec ends.

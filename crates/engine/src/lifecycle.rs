@@ -8,6 +8,7 @@ use crate::{
     owner::{AfterExit, GRACE, Owner, Reply, Stopping, answer, runtime_failed},
     spec,
     streams::ShimEnds,
+    volume::Volume,
 };
 use model::Timestamp;
 use std::{sync::Arc, time::Duration};
@@ -211,12 +212,19 @@ impl Owner {
         }
     }
 
+    /// The volumes that it has.
+    pub(crate) fn volumes(&self) -> Vec<Volume> {
+        let volumes = &self.engine.inner.volumes;
+        self.container.mounts.iter().filter_map(|m| volumes.get(&m.name).ok()).collect()
+    }
+
     /// Ends the shim and removes cgroup, run folder and network of the run that is over. Goes on after errors.
     pub(crate) async fn take_down(&mut self) {
         self.readiness = None;
         let (shim, run_dir, cgroup) = (self.shim.take(), self.run_dir.clone(), self.cgroup());
-        let id = self.container.id.clone();
+        let (id, engine) = (self.container.id.clone(), self.engine.clone());
         let removed = crate::blocking(move || {
+            engine.inner.volumes.release(&id);
             if let Some(shim) = shim {
                 let shim = shim.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if let Err(e) = shim.shutdown() {

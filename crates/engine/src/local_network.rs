@@ -197,13 +197,6 @@ fn predefined(name: &str, driver: &str) -> LocalNetwork {
     network
 }
 
-/// Docker's pools for local networks: 172.18/16 .. 172.31/16, then 192.168.0/20 .. 192.168.240/20.
-fn pools() -> impl Iterator<Item = Ipv4Net> {
-    let big = (18..=31).map(|n| (Ipv4Addr::new(172, n, 0, 0), 16));
-    let small = (0..16).map(|n| (Ipv4Addr::new(192, 168, n * 16, 0), 20));
-    big.chain(small).filter_map(|(address, prefix)| Ipv4Net::new(address, prefix).ok())
-}
-
 fn overlaps(a: Ipv4Net, b: Ipv4Net) -> bool {
     a.contains(&b.network()) || b.contains(&a.network())
 }
@@ -230,6 +223,35 @@ fn bridge_spec(network: &LocalNetwork) -> Result<network::BridgeSpec> {
 pub(crate) fn failed(operation: impl Into<String>) -> impl FnOnce(network::Error) -> Error {
     let operation = operation.into();
     move |source| Error::Network { operation, source: source.into() }
+}
+
+/// Gives the network `bridge` the addresses and size that the operator chose. While containers are on it it stays as
+/// it was when they were started.
+pub(crate) async fn configure_default_bridge(engine: &Engine) -> Result<()> {
+    let inner = &engine.inner;
+    let network = engine.network("bridge")?;
+    let mut wanted = predefined("bridge", "bridge");
+    if let Some(bridge) = inner.defaults.bridge {
+        wanted.subnet = Some(bridge.trunc());
+        wanted.gateway = Some(bridge.addr().into());
+    }
+    if let Some(mtu) = inner.defaults.bridge_mtu_bytes {
+        wanted.options.insert("com.docker.network.driver.mtu".into(), mtu.to_string());
+    }
+    if (wanted.subnet, wanted.gateway, &wanted.options) == (network.subnet, network.gateway, &network.options)
+    {
+        return Ok(());
+    }
+    if !network.containers.is_empty() {
+        tracing::warn!(
+            "network bridge is in use and stays as it is; hint: start again without containers on it"
+        );
+        return Ok(());
+    }
+    let (subnet, gateway, options) = (wanted.subnet, wanted.gateway, wanted.options);
+    let network = LocalNetwork { subnet, gateway, options, ..network };
+    inner.network.remove_bridge(&network.id).await.map_err(failed("change network bridge"))?;
+    inner.networks.insert(network)
 }
 
 /// Makes sure the kernel has the bridge; safe to repeat.
@@ -280,7 +302,7 @@ impl Engine {
             self.make_bridge(&mut network).await?;
         } else {
             let taken = inner.networks.subnets();
-            let mut free = pools().filter(|p| !taken.iter().any(|t| overlaps(*p, *t)));
+            let mut free = inner.defaults.subnets().filter(|p| !taken.iter().any(|t| overlaps(*p, *t)));
             loop {
                 let Some(subnet) = free.next() else {
                     return Err(Error::Conflict(
@@ -440,16 +462,6 @@ fn members(network: &LocalNetwork, containers: &[Arc<Container>]) -> BTreeMap<St
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pools_are_dockers_and_do_not_overlap() {
-        let all: Vec<_> = pools().collect();
-        assert_eq!(all[0].to_string(), "172.18.0.0/16");
-        assert_eq!(all.last().unwrap().to_string(), "192.168.240.0/20");
-        for (i, a) in all.iter().enumerate() {
-            assert!(all[i + 1..].iter().all(|b| !overlaps(*a, *b)), "{a}");
-        }
-    }
 
     #[test]
     fn predefined_networks_keep_their_ids_over_reopening() {

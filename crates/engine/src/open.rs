@@ -28,8 +28,18 @@ pub(crate) const REMOVED: &str = ".removed-";
 const AT_ONCE: usize = 8;
 
 pub(crate) async fn open(options: Options) -> Result<Engine> {
-    let Options { data_root, run_root, images, network, shim, userns_squash, hostname, cgroup_parent } =
-        options;
+    let Options {
+        data_root,
+        run_root,
+        images,
+        network,
+        shim,
+        userns_squash,
+        hostname,
+        cgroup_parent,
+        defaults,
+    } = options;
+    defaults.check()?;
     for folder in [data_root.join("containers"), run_root.join("c"), run_root.join("secrets")] {
         fs::create_dir_all(&folder).map_err(Error::io("create folder", &folder))?;
     }
@@ -46,6 +56,7 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
         userns_squash,
         hostname,
         cgroup_parent: if cgroup_parent.is_empty() { "rswarm".into() } else { cgroup_parent },
+        defaults,
         registry: Registry::default(),
         execs: Default::default(),
         exec_ended: tokio::sync::watch::Sender::new(()),
@@ -74,6 +85,7 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
         engine.inner.registry.insert(&owner.container.id, handle);
         owners.push(owner);
     }
+    local_network::configure_default_bridge(&engine).await?;
     let recovered = futures::stream::iter(owners);
     let recovered = recovered.map(|owner| recover(owner, &sandboxes)).buffer_unordered(AT_ONCE);
     let recovered: Vec<Owner> = recovered.collect().await;
@@ -84,6 +96,12 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
         }
         engine.inner.tasks.spawn(owner.run());
     }
+    let tidied = engine.clone();
+    crate::blocking(move || {
+        tidied.inner.volumes.unmount_unused();
+        Ok(())
+    })
+    .await?;
     for id in steps {
         let removed = engine.remove(&id, RemoveOptions { force: true, volumes: true }).await;
         if let Err(error) = removed {
@@ -283,6 +301,11 @@ async fn adopt(owner: &mut Owner, shim: runtime::Shim, sandbox: Option<&network:
     owner.started = Instant::now().checked_sub(ran_for).or_else(|| Some(Instant::now()));
     if let Some(info) = sandbox {
         owner.take_network(info);
+    }
+    let (engine, volumes, id) = (owner.engine.clone(), owner.volumes(), owner.container.id.clone());
+    let kept = crate::blocking(move || volumes.iter().try_for_each(|v| engine.inner.volumes.acquire(v, &id)));
+    if let Err(e) = kept.await {
+        tracing::warn!(container.id = %owner.container.id, error = %e, "a volume is not mounted for others");
     }
     owner.begin_health();
     owner.publish();

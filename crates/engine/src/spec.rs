@@ -4,8 +4,9 @@
 //! Source: OCI runtime-spec 1.2; moby `oci/defaults.go`, `daemon/oci_linux.go`.
 
 use crate::{
-    config::{ContainerConfig, LayerMount, Resources, Ulimit},
+    config::{ContainerConfig, HostConfig, LayerMount, Resources, Ulimit},
     container::{MountPoint, MountPointKind},
+    devices,
     error::{Error, Result},
     exec::ExecConfig,
     merge,
@@ -227,8 +228,8 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec> {
         "sysctl": host.sysctls.iter().filter(|(k, _)| !(k.starts_with("net.") && parts.netns.is_some())).collect::<std::collections::BTreeMap<_, _>>(),
         "resources": resources(&host.resources, host.privileged, parts)?,
         "devices": devices(parts)?,
-        "maskedPaths": masked(host.masked_paths.as_ref(), &MASKED, host.privileged || security.unmask),
-        "readonlyPaths": masked(host.readonly_paths.as_ref(), &READ_ONLY, host.privileged || security.unmask),
+        "maskedPaths": host.hidden_paths(),
+        "readonlyPaths": host.unwritable_paths(),
     });
     if !host.privileged {
         match &security.seccomp {
@@ -429,6 +430,9 @@ fn limit_map(wanted: &Resources) -> Result<serde_json::Map<String, Value>> {
         }
         memory.insert("swap".into(), swap.into());
     }
+    if let Some(swappiness) = wanted.memory_swappiness {
+        memory.insert("swappiness".into(), swappiness.into());
+    }
     if wanted.memory_reservation_bytes > 0 {
         memory.insert("reservation".into(), wanted.memory_reservation_bytes.into());
     }
@@ -481,56 +485,51 @@ fn resources(wanted: &Resources, privileged: bool, parts: &Parts<'_>) -> Result<
         for kind in ["c", "b"] {
             rules.push(json!({ "allow": true, "type": kind, "access": "m" }));
         }
-        for device in &parts.config.host.devices {
-            let (kind, major, minor, ..) = device_numbers(&device.host_path)?;
-            let access = if device.permissions.is_empty() { "rwm" } else { &device.permissions };
+        for device in devices::of_host(&parts.config.host)? {
             rules.push(
-                json!({ "allow": true, "type": kind, "major": major, "minor": minor, "access": access }),
+                json!({ "allow": true, "type": device.kind, "major": device.major, "minor": device.minor,
+                "access": device.access }),
             );
+        }
+        for rule in &parts.config.host.device_cgroup_rules {
+            rules.push(devices::rule(rule)?);
         }
     }
     map.insert("devices".into(), rules.into());
     Ok(Value::Object(map))
 }
 
-fn device_numbers(path: &str) -> Result<(&'static str, i64, i64, u32)> {
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    let bad = || {
-        Error::invalid(format!(
-            "error gathering device information while adding custom device \"{path}\": not a device node"
-        ))
-    };
-    let meta = std::fs::metadata(path).map_err(|_| {
-        Error::invalid(format!(
-            "error gathering device information while adding custom device \"{path}\": no such file or directory"
-        ))
-    })?;
-    let kind = match meta.file_type() {
-        t if t.is_char_device() => "c",
-        t if t.is_block_device() => "b",
-        _ => return Err(bad()),
-    };
-    let device = meta.rdev();
-    let number = |n: u32| i64::from(n);
-    Ok((kind, number(rustix::fs::major(device)), number(rustix::fs::minor(device)), meta.mode() & 0o777))
-}
-
 fn devices(parts: &Parts<'_>) -> Result<Vec<Value>> {
-    let one = |d: &crate::config::Device| {
-        let (kind, major, minor, mode) = device_numbers(&d.host_path)?;
-        let path = if d.container_path.is_empty() { &d.host_path } else { &d.container_path };
-        Ok(
-            json!({ "path": path, "type": kind, "major": major, "minor": minor, "fileMode": mode, "uid": 0, "gid": 0 }),
-        )
-    };
-    parts.config.host.devices.iter().map(one).collect()
+    let all = devices::of_host(&parts.config.host)?;
+    Ok(all
+        .iter()
+        .map(|d| {
+            json!({ "path": d.path, "type": d.kind, "major": d.major, "minor": d.minor, "fileMode": d.mode,
+                "uid": d.uid, "gid": d.gid })
+        })
+        .collect())
 }
 
-fn masked(wanted: Option<&Vec<String>>, default: &[&str], none: bool) -> Vec<String> {
-    match wanted {
-        Some(paths) => paths.clone(),
-        None if none => vec![],
-        None => default.iter().map(|p| (*p).to_owned()).collect(),
+impl HostConfig {
+    /// Returns what is hidden in the container: what was asked for, else Docker's list.
+    #[must_use]
+    pub fn hidden_paths(&self) -> Vec<String> {
+        self.paths(self.masked_paths.as_ref(), &MASKED)
+    }
+
+    /// Returns what can only be read in the container.
+    #[must_use]
+    pub fn unwritable_paths(&self) -> Vec<String> {
+        self.paths(self.readonly_paths.as_ref(), &READ_ONLY)
+    }
+
+    fn paths(&self, wanted: Option<&Vec<String>>, default: &[&str]) -> Vec<String> {
+        let open = self.privileged || security(&self.security_opts).is_ok_and(|s| s.unmask);
+        match wanted {
+            Some(paths) => paths.clone(),
+            None if open => vec![],
+            None => default.iter().map(|p| (*p).to_owned()).collect(),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! was made before it.
 
 use crate::{
-    config::{EndpointConfig, NetworkMode},
+    config::{EndpointConfig, LogConfig, NetworkMode},
     container::*,
     error::{Error, Result},
     etc::{self, Resolver},
@@ -111,7 +111,11 @@ impl Owner {
         let (engine, working) = (self.engine.clone(), self.engine.clone());
         let _mounting = working.inner.mounting.read().await;
         let (early, once) = (std::mem::take(&mut self.early), self.container.config.stdin_once);
+        let volumes = self.volumes();
         let (shim, at) = crate::blocking(move || {
+            for volume in &volumes {
+                engine.inner.volumes.acquire(volume, &id)?;
+            }
             let failed = |e| runtime_failed("start", &id, e);
             let mut shim = runtime::Shim::spawn(&engine.inner.shim, &plan).map_err(failed)?;
             for ends in early {
@@ -577,13 +581,17 @@ fn size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
+/// Most bytes of a log file (`None` = no end) and how many files there are.
+type LogLimits = (Option<u64>, u32);
+
+/// Judges a log configuration; `None` when nothing is kept.
+///
 /// # Errors
 /// `InvalidParameter` for a driver or option that does not exist.
-pub(crate) fn log_target(container: &Container) -> Result<runtime::LogTarget> {
-    let log = &container.config.host.log;
+pub(crate) fn log_limits(log: &LogConfig) -> Result<Option<LogLimits>> {
     let option = |key: &str| log.options.get(key).map(String::as_str);
     match log.driver.as_str() {
-        "none" => return Ok(runtime::LogTarget::None),
+        "none" => return Ok(None),
         "" | "json-file" | "local" => {}
         other => return Err(Error::invalid(format!("logger: no log driver named '{other}' is registered"))),
     }
@@ -615,6 +623,15 @@ pub(crate) fn log_target(container: &Container) -> Result<runtime::LogTarget> {
             .filter(|n| *n > 0)
             .ok_or_else(|| Error::invalid("max-file cannot be less than 1"))?,
     };
+    Ok(Some((max_size_bytes, max_files)))
+}
+
+/// # Errors
+/// As [`log_limits`].
+pub(crate) fn log_target(container: &Container) -> Result<runtime::LogTarget> {
+    let log = &container.config.host.log;
+    let Some((max_size_bytes, max_files)) = log_limits(log)? else { return Ok(runtime::LogTarget::None) };
+    let option = |key: &str| log.options.get(key).map(String::as_str);
     let listed = |key: &str| {
         option(key)
             .unwrap_or_default()

@@ -1,5 +1,5 @@
 //! Volumes of the local driver: folders under `DATA_ROOT/volumes/<name>/_data`, or another folder of the host
-//! (`type=none o=bind device=/path`).
+//! (`type=none o=bind device=/path`), or a filesystem that is mounted there ([`volume_mount`]).
 //!
 //! A volume appears by one rename and disappears by one rename, so a killed daemon leaves no half of one.
 
@@ -7,6 +7,7 @@ use crate::{
     container::Filters,
     error::{Error, Result},
     persist,
+    volume_mount::{self, Users},
 };
 use model::Timestamp;
 use rustix::fs::{CWD, RenameFlags};
@@ -57,6 +58,7 @@ pub struct VolumeUsage {
 pub(crate) struct Volumes {
     root: PathBuf,
     known: Mutex<BTreeMap<String, Volume>>,
+    users: Mutex<Users>,
 }
 
 /// Content that is no volume's yet, or no longer. Gone when dropped, or at the next open.
@@ -103,7 +105,11 @@ impl Volumes {
                 known.insert(volume.name.clone(), volume);
             }
         }
-        Ok(Self { root, known: Mutex::new(known) })
+        Ok(Self { root, known: Mutex::new(known), users: Mutex::default() })
+    }
+
+    pub(crate) fn users(&self) -> std::sync::MutexGuard<'_, Users> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Volume>> {
@@ -267,6 +273,11 @@ fn fillable(volume: &Volume, force: bool) -> Result<()> {
             mountpoint.display()
         )));
     }
+    if volume.is_filesystem() {
+        return Err(Error::Conflict(format!(
+            "volume {name} is a filesystem: its content cannot be exchanged"
+        )));
+    }
     let mut content = fs::read_dir(mountpoint).map_err(Error::io("list", mountpoint))?;
     if !force && content.next().is_some() {
         return Err(Error::Conflict(format!(
@@ -274,6 +285,13 @@ fn fillable(volume: &Volume, force: bool) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+impl Volume {
+    /// Tells whether it is mounted when it is used, and not just a folder.
+    pub(crate) fn is_filesystem(&self) -> bool {
+        !self.options.is_empty() && bind_device(&self.options).is_none()
+    }
 }
 
 fn bind_device(options: &BTreeMap<String, String>) -> Option<PathBuf> {
@@ -293,10 +311,7 @@ fn checked_device(options: &BTreeMap<String, String>) -> Result<Option<PathBuf>>
         Some(device) => {
             Err(Error::invalid(format!("volume device {} is not a folder of this host", device.display())))
         }
-        None => Err(Error::invalid(
-            "the local volume driver supports only type=none, o=bind, device=<folder> on this host"
-                .to_owned(),
-        )),
+        None => volume_mount::check(options).map(|()| None),
     }
 }
 

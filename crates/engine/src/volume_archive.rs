@@ -23,8 +23,16 @@ impl Engine {
     /// Returns a tar of all that a volume holds: owners, modes, attributes, hard links, times to the nanosecond; its
     /// first entry, `./`, is the volume's own folder. What containers write meanwhile may be in it or not.
     pub async fn volume_export(&self, name: &str) -> Result<ArchiveReader> {
-        let folder = self.volume(name)?.mountpoint;
-        let root = crate::blocking(move || Root::of(&folder).map_err(Error::io("open", &folder))).await?;
+        let (volume, engine) = (self.volume(name)?, self.clone());
+        let root = crate::blocking(move || {
+            // The open folder keeps what is mounted there.
+            let user = crate::random_id();
+            engine.inner.volumes.acquire(&volume, &user)?;
+            let root = Root::of(&volume.mountpoint).map_err(Error::io("open", &volume.mountpoint));
+            engine.inner.volumes.release(&user);
+            root
+        })
+        .await?;
         Ok(archive::whole(self, root))
     }
 

@@ -62,9 +62,12 @@ pub async fn run(options: Options) -> Result<()> {
         .with_ansi(false)
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("RSWARM_LOG")
-                .unwrap_or_else(|_| "info,openraft=error".into()),
+                .unwrap_or_else(|_| options.settings.log_filter().into()),
         )
         .init();
+    if options.settings.live_restore == Some(false) {
+        tracing::warn!("live-restore: containers outlive the daemon here, whatever it says");
+    }
     pki::install_crypto();
     // Taken first: a second signal while starting must not be lost.
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
@@ -111,6 +114,7 @@ pub async fn run(options: Options) -> Result<()> {
         userns_squash: squash,
         hostname: options.hostname.clone(),
         cgroup_parent: options.cgroup_parent.clone(),
+        defaults: options.settings.engine_defaults(),
     })
     .await
     .context("cannot start the engine")?;
@@ -146,15 +150,12 @@ pub async fn run(options: Options) -> Result<()> {
     tasks.spawn(supervisor.run(cancel.clone()));
     let mut doors = JoinSet::new();
     let socket = run_root.join("docker.sock");
-    let mut listeners = vec![
-        Listener::unix(&socket).await.with_context(|| format!("cannot listen on {}", socket.display()))?,
-    ];
-    for host in &options.settings.hosts {
-        let addr = host
-            .strip_prefix("tcp://")
-            .with_context(|| format!("daemon.toml: hosts: {host:?} is not tcp://ADDRESS:PORT"))?;
-        listeners.push(Listener::tcp(addr).await.with_context(|| format!("cannot listen on {host}"))?);
+    // The usual socket last: whoever finds it finds the others.
+    let mut listeners = Vec::new();
+    for door in options.settings.doors()? {
+        listeners.push(listen(&door, &options.settings).await?);
     }
+    listeners.push(listen(&settings::Door::Unix(socket.clone()), &options.settings).await?);
     for listener in listeners {
         let door = door.clone();
         doors.spawn(async move { door.serve(listener).await });
@@ -178,6 +179,22 @@ pub async fn run(options: Options) -> Result<()> {
     engine.shutdown().await;
     network.shutdown().await;
     result
+}
+
+async fn listen(door: &settings::Door, settings: &Settings) -> Result<Listener> {
+    match door {
+        settings::Door::Unix(path) => {
+            Listener::unix(path).await.with_context(|| format!("cannot listen on {}", path.display()))
+        }
+        settings::Door::Tcp(address) => match settings.server_tls()? {
+            Some(config) => Listener::tls(address, config).await,
+            None => {
+                tracing::warn!(address, "whoever reaches this address is root on this host");
+                Listener::tcp(address).await
+            }
+        }
+        .with_context(|| format!("cannot listen on {address}")),
+    }
 }
 
 fn canonical(path: &Path) -> Result<PathBuf> {

@@ -1,35 +1,200 @@
-//! `daemon.toml`: what an operator sets once for a host. Docker's names where Docker has the key.
+//! `daemon.toml`, or Docker's `daemon.json`: what an operator sets once for a host, in Docker's words.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use docker_api::tls;
+use ipnet::Ipv4Net;
 use serde::Deserialize;
-use std::{fs, io, net::IpAddr, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
-/// The settings file. An unknown key is an error: a misspelt one must not be ignored.
+/// The settings file. An unknown key is an error: a misspelt one must not be ignored. *Source:* dockerd(8),
+/// "Daemon configuration file".
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
+    /// Where images, containers and volumes are kept.
+    pub data_root: Option<PathBuf>,
     /// `host[:port]` or CIDR of registries that may be talked to without verified TLS.
     pub insecure_registries: Vec<String>,
     /// Base URLs asked before docker.io.
     pub registry_mirrors: Vec<String>,
     /// Name servers for what this host's own networks do not answer; else /etc/resolv.conf.
     pub dns: Vec<IpAddr>,
-    /// More addresses for the front door, e.g. `tcp://127.0.0.1:2375`. There is no access control on them.
+    /// More addresses for the front door: `tcp://ADDRESS[:PORT]`, `unix://PATH`.
     pub hosts: Vec<String>,
+    /// TLS on `tcp://` addresses. `false` (and no `tlsverify`) opens them to whoever reaches them.
+    pub tls: Option<bool>,
+    /// TLS on `tcp://` addresses, for clients alone whose certificate `tlscacert` has signed.
+    pub tlsverify: bool,
+    pub tlscacert: Option<PathBuf>,
+    pub tlscert: Option<PathBuf>,
+    pub tlskey: Option<PathBuf>,
+    /// Of containers that name none.
+    pub log_driver: String,
+    pub log_opts: BTreeMap<String, String>,
+    /// Of containers that do not set them; the key is the name too.
+    pub default_ulimits: BTreeMap<String, Ulimit>,
+    /// Subnets of networks that name none.
+    pub default_address_pools: Vec<AddressPool>,
+    /// The network `bridge` with its gateway's address, as in `172.17.0.1/16`.
+    pub bip: Option<Ipv4Net>,
+    /// Of the network `bridge`. *Unit:* bytes.
+    pub mtu: Option<u32>,
+    /// Containers always outlive the daemon here; the key is known, so that a file of Docker's can be used as it is.
+    pub live_restore: Option<bool>,
+    /// `debug`, `info`, `warn`, `error`.
+    pub log_level: Option<LogLevel>,
+    pub debug: bool,
+}
+
+/// *Source:* Docker API, `Ulimit`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ulimit {
+    #[serde(rename = "Name")]
+    pub name: Option<String>,
+    #[serde(rename = "Soft")]
+    pub soft: i64,
+    #[serde(rename = "Hard")]
+    pub hard: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddressPool {
+    pub base: Ipv4Net,
+    pub size: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// One more address of the front door.
+#[derive(Debug)]
+pub(crate) enum Door {
+    Unix(PathBuf),
+    Tcp(String),
 }
 
 impl Settings {
-    /// Reads the file; a missing one means the defaults.
+    /// Reads the file, as JSON if its name ends so; a missing one means the defaults.
     ///
     /// # Errors
-    /// It cannot be read, is not TOML, or has a key nobody knows; the text has file, line and key.
+    /// It cannot be read, is not TOML or JSON, or has a key nobody knows; the text has file, line and key.
     pub fn read(path: &Path) -> Result<Self> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
         };
-        toml::from_str(&text).with_context(|| format!("{}", path.display()))
+        let json = path.extension().is_some_and(|extension| extension == "json");
+        let settings: Self = if json {
+            serde_json::from_str(&text).map_err(Into::into)
+        } else {
+            toml::from_str(&text).map_err(anyhow::Error::from)
+        }
+        .with_context(|| path.display().to_string())?;
+        settings.doors().with_context(|| path.display().to_string())?;
+        Ok(settings)
+    }
+
+    /// Tells whether `tcp://` addresses speak TLS.
+    ///
+    /// # Errors
+    /// There are some, and nothing says how they are protected.
+    fn encrypted(&self) -> Result<bool> {
+        match self.tls {
+            _ if self.tlsverify => Ok(true),
+            Some(tls) => Ok(tls),
+            None => bail!(
+                "hosts: whoever reaches a tcp:// address is root on this host; hint: set tlsverify = true with tlscacert, \
+                 tlscert and tlskey, or tls = false if that is meant"
+            ),
+        }
+    }
+
+    /// Returns the addresses of `hosts`.
+    ///
+    /// # Errors
+    /// One cannot be used, or it is not said how it is protected.
+    pub(crate) fn doors(&self) -> Result<Vec<Door>> {
+        let door = |host: &String| {
+            if let Some(path) = host.strip_prefix("unix://").filter(|path| path.starts_with('/')) {
+                return Ok(Door::Unix(path.into()));
+            }
+            let address =
+                host.strip_prefix("tcp://").filter(|address| !address.is_empty()).with_context(|| {
+                    format!("hosts: {host:?} is neither tcp://ADDRESS[:PORT] nor unix:///PATH")
+                })?;
+            let port = if self.encrypted()? { 2376 } else { 2375 };
+            let has_port = !address.ends_with(']')
+                && address.rsplit_once(':').is_some_and(|(_, p)| p.parse::<u16>().is_ok());
+            Ok(Door::Tcp(if has_port { address.to_owned() } else { format!("{address}:{port}") }))
+        };
+        self.hosts.iter().map(door).collect()
+    }
+
+    /// Returns how `tcp://` addresses are protected; `None` = not at all.
+    ///
+    /// # Errors
+    /// A file is not named or cannot be used.
+    pub(crate) fn server_tls(&self) -> Result<Option<std::sync::Arc<rustls::ServerConfig>>> {
+        if !self.encrypted()? {
+            return Ok(None);
+        }
+        let file = |key: &str, value: &Option<PathBuf>| {
+            value.clone().with_context(|| format!("TLS needs {key}, the path of a PEM file"))
+        };
+        let files = tls::Files {
+            ca: if self.tlsverify { file("tlscacert", &self.tlscacert)? } else { PathBuf::new() },
+            cert: file("tlscert", &self.tlscert)?,
+            key: file("tlskey", &self.tlskey)?,
+        };
+        Ok(Some(tls::server_config(&files, self.tlsverify)?))
+    }
+
+    /// Returns what holds for every container and network.
+    pub(crate) fn engine_defaults(&self) -> engine::Defaults {
+        engine::Defaults {
+            log: engine::LogConfig { driver: self.log_driver.clone(), options: self.log_opts.clone() },
+            ulimits: self
+                .default_ulimits
+                .iter()
+                .map(|(key, limit)| engine::Ulimit {
+                    name: limit.name.clone().unwrap_or_else(|| key.clone()),
+                    soft: limit.soft,
+                    hard: limit.hard,
+                })
+                .collect(),
+            address_pools: self
+                .default_address_pools
+                .iter()
+                .map(|pool| engine::AddressPool { base: pool.base, size: pool.size })
+                .collect(),
+            bridge: self.bip,
+            bridge_mtu_bytes: self.mtu,
+        }
+    }
+
+    /// Returns the filter of the daemon's own log.
+    pub(crate) fn log_filter(&self) -> &'static str {
+        match self.log_level {
+            _ if self.debug => "debug,openraft=info,h2=info,hyper=info",
+            Some(LogLevel::Debug) => "debug,openraft=info,h2=info,hyper=info",
+            None | Some(LogLevel::Info) => "info,openraft=error",
+            Some(LogLevel::Warn) => "warn,openraft=error",
+            Some(LogLevel::Error) => "error",
+        }
     }
 }
 
@@ -37,17 +202,60 @@ impl Settings {
 mod tests {
     use super::*;
 
+    fn read(name: &str, text: &str) -> Result<Settings, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        Settings::read(&path).map_err(|e| format!("{e:#}"))
+    }
+
     #[test]
     fn settings_have_dockers_names() {
-        let settings: Settings =
-            toml::from_str("insecure-registries = [\"10.0.0.0/8\"]\ndns = [\"192.0.2.53\"]\n").unwrap();
+        let text = "insecure-registries = [\"10.0.0.0/8\"]\ndns = [\"192.0.2.53\"]\n";
+        let settings = read("daemon.toml", text).unwrap();
         assert_eq!(settings.insecure_registries, ["10.0.0.0/8"]);
         assert_eq!(settings.dns.len(), 1);
     }
 
     #[test]
     fn a_misspelt_key_is_named_with_its_line() {
-        let error = toml::from_str::<Settings>("\ninsecure-registry = []\n").unwrap_err().to_string();
-        assert!(error.contains("insecure-registry") && error.contains("line 2"), "{error}");
+        for (name, text) in
+            [("daemon.toml", "\ninsecure-registry = []\n"), ("daemon.json", "{\n\"insecure-registry\": []}")]
+        {
+            let error = read(name, text).unwrap_err();
+            assert!(error.contains("insecure-registry") && error.contains("line 2"), "{error}");
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_dockers_is_read_as_it_is() {
+        let text = r#"{
+            "data-root": "/srv/docker", "registry-mirrors": ["https://mirror.example"], "live-restore": true,
+            "log-driver": "json-file", "log-opts": {"max-size": "10m", "max-file": "3"},
+            "default-address-pools": [{"base": "10.9.0.0/16", "size": 24}], "bip": "10.200.0.1/24", "mtu": 1400,
+            "default-ulimits": {"nofile": {"Name": "nofile", "Hard": 64000, "Soft": 32000}},
+            "hosts": ["unix:///var/run/docker.sock", "tcp://0.0.0.0"],
+            "tlsverify": true, "tlscacert": "/ca.pem", "tlscert": "/cert.pem", "tlskey": "/key.pem", "debug": true
+        }"#;
+        let settings = read("daemon.json", text).unwrap();
+        let defaults = settings.engine_defaults();
+        assert_eq!(defaults.ulimits[0].soft, 32000);
+        assert_eq!(defaults.log.options["max-size"], "10m");
+        assert_eq!(defaults.bridge.unwrap().to_string(), "10.200.0.1/24");
+        let doors = settings.doors().unwrap();
+        assert!(matches!(&doors[1], Door::Tcp(address) if address == "0.0.0.0:2376"), "{doors:?}");
+        assert!(settings.server_tls().unwrap_err().to_string().contains("/ca.pem"));
+    }
+
+    #[test]
+    fn a_tcp_address_needs_a_word_about_who_may_come_in() {
+        let error = read("daemon.toml", "hosts = [\"tcp://127.0.0.1:2375\"]\n").unwrap_err();
+        assert!(error.contains("tlsverify"), "{error}");
+        assert!(read("daemon.toml", "hosts = [\"tcp://127.0.0.1:2375\"]\ntls = false\n").is_ok());
+        for bad in ["fd://", "tcp://", "unix://relative"] {
+            let error = read("daemon.toml", &format!("tls = false\nhosts = [\"{bad}\"]\n")).unwrap_err();
+            assert!(error.contains(bad), "{error}");
+        }
     }
 }

@@ -11,8 +11,26 @@ pub(crate) struct Cli {
     /// The daemon's socket: unix://PATH, tcp://HOST:PORT or ssh://USER@HOST.
     #[arg(short = 'H', long, global = true, env = "RSWARM_HOST")]
     pub(crate) host: Option<String>,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TlsArgs {
+    /// Speak TLS to a tcp:// daemon and believe it only with a certificate that the CA has signed.
+    #[arg(long, global = true)]
+    pub(crate) tlsverify: bool,
+    /// Who signs the daemon's certificate; else `ca.pem` in $DOCKER_CERT_PATH or ~/.docker.
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    pub(crate) tlscacert: Option<PathBuf>,
+    /// Our certificate; else `cert.pem` there.
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    pub(crate) tlscert: Option<PathBuf>,
+    /// Its key; else `key.pem` there.
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    pub(crate) tlskey: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -197,11 +215,12 @@ pub(crate) enum OciVerb {
 
 #[derive(Debug, Args)]
 pub(crate) struct DaemonArgs {
-    #[arg(long, default_value = "/var/lib/rswarm")]
-    pub(crate) data_root: PathBuf,
+    /// Where everything is kept; else the settings' `data-root`, else /var/lib/rswarm.
+    #[arg(long)]
+    pub(crate) data_root: Option<PathBuf>,
     #[arg(long, default_value = "/run/rswarm")]
     pub(crate) run_root: PathBuf,
-    /// Settings file (TOML); flags win over it.
+    /// Settings file: TOML, or JSON as Docker's daemon.json if its name ends so; flags win over it.
     #[arg(long, default_value = "/etc/rswarm/daemon.toml")]
     pub(crate) config: PathBuf,
     /// Name of this host in the swarm.

@@ -13,7 +13,7 @@ mod terminal;
 use anyhow::{Context, Result};
 use clap::Parser;
 use cli::{Builder, Cli, Command, System};
-use docker_api::client::Client;
+use docker_api::{client::Client, tls::Files};
 use std::{ffi::OsString, process::ExitCode};
 
 /// Where a daemon listens when nobody says otherwise.
@@ -53,7 +53,12 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Daemon(args) => daemon(args),
         command => {
             let host = cli.host.or_else(|| std::env::var("DOCKER_HOST").ok().filter(|h| !h.is_empty()));
-            let client = Client::new(&host.unwrap_or_else(|| DEFAULT_HOST.to_owned()))?;
+            let host = host.unwrap_or_else(|| DEFAULT_HOST.to_owned());
+            let encrypted = if host.starts_with("tcp://") { tls_files(&cli.tls)? } else { None };
+            let client = match encrypted {
+                Some(files) => Client::with_tls(&host, docker_api::tls::client_config(&files)?)?,
+                None => Client::new(&host)?,
+            };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let result = runtime.block_on(ask(&client, command));
             // A read of standard input cannot be cancelled; it must not hold the exit up.
@@ -63,6 +68,25 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     }
 }
 
+/// Returns the files for TLS, if it is asked for; Docker's variables stand for flags.
+fn tls_files(args: &cli::TlsArgs) -> Result<Option<Files>> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    if !args.tlsverify && set("DOCKER_TLS_VERIFY").is_none() {
+        return Ok(None);
+    }
+    let folder = match (set("DOCKER_CERT_PATH"), set("HOME")) {
+        (Some(folder), _) => folder.into(),
+        (None, Some(home)) => std::path::PathBuf::from(home).join(".docker"),
+        (None, None) => anyhow::bail!("TLS needs --tlscacert, or DOCKER_CERT_PATH, or HOME"),
+    };
+    let usual = Files::in_folder(&folder);
+    Ok(Some(Files {
+        ca: args.tlscacert.clone().unwrap_or(usual.ca),
+        cert: args.tlscert.clone().unwrap_or(usual.cert),
+        key: args.tlskey.clone().unwrap_or(usual.key),
+    }))
+}
+
 fn daemon(args: cli::DaemonArgs) -> Result<ExitCode> {
     let hostname = match args.hostname {
         Some(name) => name,
@@ -70,7 +94,10 @@ fn daemon(args: cli::DaemonArgs) -> Result<ExitCode> {
     };
     let settings = node::Settings::read(&args.config)?;
     let options = node::Options {
-        data_root: args.data_root,
+        data_root: args
+            .data_root
+            .or_else(|| settings.data_root.clone())
+            .unwrap_or_else(|| "/var/lib/rswarm".into()),
         run_root: args.run_root,
         hostname,
         cgroup_parent: args.cgroup_parent,

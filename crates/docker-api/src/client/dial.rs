@@ -1,10 +1,12 @@
-//! Ways to a daemon: a unix socket, TCP, or `ssh` to a host whose `rswarm system dial-stdio` reaches its own.
+//! Ways to a daemon: a unix socket, TCP with or without TLS, or `ssh` to a host whose `rswarm system dial-stdio` reaches its own.
 
 use super::{CONNECT_TIMEOUT, Client, Error, Host, Result};
+use rustls_pki_types::ServerName;
 use std::{
     io,
     pin::Pin,
     process::Stdio,
+    sync::Arc,
     task::{Context, Poll},
 };
 use tokio::{
@@ -12,6 +14,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
     process::{Child, ChildStdin, ChildStdout, Command},
 };
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// A byte stream to a daemon.
 pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -59,7 +62,10 @@ impl Client {
             Host::Tcp(addr) => {
                 let stream = self.connected(TcpStream::connect(addr)).await?;
                 stream.set_nodelay(true)?;
-                Box::new(stream)
+                match &self.tls {
+                    None => Box::new(stream),
+                    Some(config) => Box::new(self.connected(encrypted(stream, addr, config)).await?),
+                }
             }
             Host::Ssh { destination, port } => Box::new(self.connected(ssh(destination, *port)).await?),
         })
@@ -72,6 +78,17 @@ impl Client {
             .map_err(|_| failed(io::ErrorKind::TimedOut.into()))?
             .map_err(failed)
     }
+}
+
+async fn encrypted(
+    stream: TcpStream,
+    addr: &str,
+    config: &Arc<rustls::ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host).trim_matches(['[', ']']);
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("{host:?}: {e}")))?;
+    TlsConnector::from(Arc::clone(config)).connect(name, stream).await
 }
 
 /// Starts `ssh` as Docker's CLI does. *Source:* docker/cli `cli/connhelper`.

@@ -22,7 +22,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// Where a daemon listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,12 @@ impl std::str::FromStr for Host {
 
     /// Reads `unix:///path`, `tcp://host[:port]` (port 2375 by default), `ssh://[user@]host[:port]` or an absolute path.
     fn from_str(text: &str) -> Result<Self, Error> {
+        Self::read(text, 2375)
+    }
+}
+
+impl Host {
+    fn read(text: &str, default_port: u16) -> Result<Self, Error> {
         let bad = || Error::Host(text.to_owned());
         if let Some(path) = text.strip_prefix("unix://").or_else(|| text.starts_with('/').then_some(text)) {
             return if path.is_empty() { Err(bad()) } else { Ok(Self::Unix(path.into())) };
@@ -69,7 +75,8 @@ impl std::str::FromStr for Host {
             }
             return Ok(Self::Ssh { destination: destination.to_owned(), port });
         }
-        let addr = text.strip_prefix("tcp://").or_else(|| text.strip_prefix("http://")).ok_or_else(bad)?;
+        let schemes = ["tcp://", "http://", "https://"];
+        let addr = schemes.iter().find_map(|scheme| text.strip_prefix(scheme)).ok_or_else(bad)?;
         let addr = addr.trim_end_matches('/');
         if addr.is_empty() {
             return Err(bad());
@@ -77,7 +84,7 @@ impl std::str::FromStr for Host {
         let has_port = addr
             .rsplit_once(':')
             .is_some_and(|(_, port)| port.parse::<u16>().is_ok() && !addr.ends_with(']'));
-        Ok(Self::Tcp(if has_port { addr.to_owned() } else { format!("{addr}:2375") }))
+        Ok(Self::Tcp(if has_port { addr.to_owned() } else { format!("{addr}:{default_port}") }))
     }
 }
 
@@ -147,6 +154,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Client {
     host: Host,
+    /// For `tcp://`.
+    tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 /// A query: pairs that are escaped for the URL.
@@ -158,7 +167,15 @@ impl Client {
     /// # Errors
     /// When `host` is neither `unix://` nor `tcp://` nor `ssh://`.
     pub fn new(host: &str) -> Result<Self> {
-        Ok(Self { host: host.parse()? })
+        Ok(Self { host: host.parse()?, tls: None })
+    }
+
+    /// Returns a client that speaks TLS where `host` is `tcp://`, on port 2376 by default.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_tls(host: &str, config: Arc<rustls::ClientConfig>) -> Result<Self> {
+        Ok(Self { host: Host::read(host, 2376)?, tls: Some(config) })
     }
 
     pub fn host(&self) -> &Host {

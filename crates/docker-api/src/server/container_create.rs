@@ -114,11 +114,19 @@ fn healthcheck(from: types::Health) -> Result<Healthcheck, ApiError> {
 }
 
 fn host(from: types::HostConfig) -> Result<HostConfig, ApiError> {
+    let listed = |list: &Option<Vec<serde_json::Value>>| list.as_ref().is_some_and(|l| !l.is_empty());
     let refused = [
         ("HostConfig.StorageOpt", !from.storage_opt.is_empty()),
         ("HostConfig.UsernsMode", !matches!(from.userns_mode.as_str(), "" | "host")),
         ("HostConfig.VolumeDriver", !matches!(from.volume_driver.as_str(), "" | "local")),
-        ("HostConfig.DeviceRequests", from.resources.device_requests.as_ref().is_some_and(|d| !d.is_empty())),
+        ("HostConfig.BlkioWeightDevice", !from.resources.blkio_weight_device.is_empty()),
+        ("HostConfig.BlkioDeviceReadBps", listed(&from.resources.blkio_device_read_bps)),
+        ("HostConfig.BlkioDeviceWriteBps", listed(&from.resources.blkio_device_write_bps)),
+        ("HostConfig.BlkioDeviceReadIOps", listed(&from.resources.blkio_device_read_iops)),
+        ("HostConfig.BlkioDeviceWriteIOps", listed(&from.resources.blkio_device_write_iops)),
+        ("HostConfig.CpuRealtimePeriod", from.resources.cpu_realtime_period != 0),
+        ("HostConfig.CpuRealtimeRuntime", from.resources.cpu_realtime_runtime != 0),
+        ("HostConfig.DeviceRequests", listed(&from.resources.device_requests)),
     ];
     if let Some((field, _)) = refused.iter().find(|(_, asked)| *asked) {
         return Err(ApiError::not_implemented(format!("{field} is not supported")));
@@ -148,6 +156,7 @@ fn host(from: types::HostConfig) -> Result<HostConfig, ApiError> {
         ulimits: from.resources.ulimits.clone().unwrap_or_default().into_iter().map(ulimit).collect(),
         sysctls: from.sysctls,
         devices: from.resources.devices.iter().map(device).collect(),
+        device_cgroup_rules: from.resources.device_cgroup_rules.clone().unwrap_or_default(),
         resources: resources(&from.resources)?,
         restart,
         auto_remove: from.auto_remove,
@@ -196,6 +205,14 @@ pub(super) fn resources(from: &types::ContainerResources) -> Result<Resources, A
         memory_bytes: unsigned("Memory", from.memory)?,
         memory_reservation_bytes: unsigned("MemoryReservation", from.memory_reservation)?,
         memory_swap_bytes: from.memory_swap,
+        memory_swappiness: match from.memory_swappiness {
+            None | Some(-1) => None,
+            Some(n) => {
+                Some(u8::try_from(n).ok().filter(|n| *n <= 100).ok_or_else(|| {
+                    bad(format!("Invalid value: {n}, valid memory swappiness range is 0-100"))
+                })?)
+            }
+        },
         pids_limit: from.pids_limit,
         blkio_weight: from.blkio_weight,
         oom_kill_disable: from.oom_kill_disable.unwrap_or(false),

@@ -1,11 +1,12 @@
 //! Containers as Docker's JSON. Source: Docker API `ContainerSummary`, `ContainerInspectResponse`, `ContainerStats`.
 
+use super::container_host;
 use crate::types;
 use engine::{Container, Status};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-fn signed(value: u64) -> i64 {
+pub(super) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
@@ -155,7 +156,6 @@ fn state(container: &Container) -> types::ContainerState {
 
 pub(super) fn inspect(container: &Container) -> types::ContainerInspect {
     let config = &container.config;
-    let host = &config.host;
     let mut ports: BTreeMap<String, Option<Vec<types::PortBinding>>> =
         config.exposed_ports.iter().map(|p| (p.to_string(), None)).collect();
     for port in &container.ports {
@@ -165,25 +165,8 @@ pub(super) fn inspect(container: &Container) -> types::ContainerInspect {
         };
         ports.entry(port.container.to_string()).or_default().get_or_insert_default().push(binding);
     }
-    let mut port_bindings: BTreeMap<String, Option<Vec<types::PortBinding>>> = BTreeMap::new();
-    for asked in &host.port_bindings {
-        let binding = types::PortBinding {
-            host_ip: asked.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
-            host_port: asked.host_port.map(|p| p.to_string()).unwrap_or_default(),
-        };
-        port_bindings.entry(asked.container.to_string()).or_default().get_or_insert_default().push(binding);
-    }
     let bridge = container.networks.get("bridge").cloned().unwrap_or_default();
     let text = |ip: Option<std::net::IpAddr>| ip.map(|a| a.to_string()).unwrap_or_default();
-    let (restart_name, maximum_retry_count) = match host.restart {
-        engine::RestartPolicy::No => ("no", 0),
-        engine::RestartPolicy::Always => ("always", 0),
-        engine::RestartPolicy::UnlessStopped => ("unless-stopped", 0),
-        engine::RestartPolicy::OnFailure { max_retries } => {
-            ("on-failure", i64::from(max_retries.unwrap_or(0)))
-        }
-    };
-    let limits = &host.resources;
     types::ContainerInspect {
         id: container.id.clone(),
         created: time(Some(container.created_at)),
@@ -200,46 +183,7 @@ pub(super) fn inspect(container: &Container) -> types::ContainerInspect {
         driver: "overlay2".to_owned(),
         platform: "linux".to_owned(),
         exec_ids: (!container.exec_ids.is_empty()).then(|| container.exec_ids.clone()),
-        host_config: types::HostConfig {
-            binds: (!host.binds.is_empty()).then(|| host.binds.clone()),
-            log_config: types::LogConfig {
-                kind: if host.log.driver.is_empty() {
-                    "json-file".to_owned()
-                } else {
-                    host.log.driver.clone()
-                },
-                config: host.log.options.clone(),
-            },
-            network_mode: host.network_mode.to_string(),
-            port_bindings,
-            restart_policy: types::RestartPolicy { name: restart_name.to_owned(), maximum_retry_count },
-            auto_remove: host.auto_remove,
-            cap_add: (!host.cap_add.is_empty()).then(|| types::StrSlice(host.cap_add.clone())),
-            cap_drop: (!host.cap_drop.is_empty()).then(|| types::StrSlice(host.cap_drop.clone())),
-            extra_hosts: (!host.extra_hosts.is_empty()).then(|| host.extra_hosts.clone()),
-            oom_score_adj: host.oom_score_adj,
-            pid_mode: host.pid_mode.clone(),
-            ipc_mode: if host.ipc_mode.is_empty() { "private".to_owned() } else { host.ipc_mode.clone() },
-            privileged: host.privileged,
-            readonly_rootfs: host.read_only,
-            security_opt: (!host.security_opts.is_empty()).then(|| host.security_opts.clone()),
-            shm_size: signed(host.shm_size_bytes.unwrap_or(64 << 20)),
-            init: host.init,
-            tmpfs: host.tmpfs.clone(),
-            sysctls: host.sysctls.clone(),
-            runtime: "rswarm".to_owned(),
-            resources: types::ContainerResources {
-                cpu_shares: signed(limits.cpu_shares),
-                memory: signed(limits.memory_bytes),
-                nano_cpus: signed(limits.cpu_nanos),
-                cpuset_cpus: limits.cpuset_cpus.clone(),
-                memory_reservation: signed(limits.memory_reservation_bytes),
-                memory_swap: limits.memory_swap_bytes,
-                pids_limit: limits.pids_limit,
-                ..Default::default()
-            },
-            ..Default::default()
-        },
+        host_config: container_host::json(container),
         graph_driver: types::GraphDriver { name: "overlay2".to_owned(), ..Default::default() },
         mounts: mounts(container),
         config: types::ContainerConfig {
@@ -264,6 +208,10 @@ pub(super) fn inspect(container: &Container) -> types::ContainerInspect {
             entrypoint: config.entrypoint.clone().map(types::StrSlice),
             labels: config.labels.clone(),
             stop_signal: config.stop_signal.clone().unwrap_or_default(),
+            stop_timeout: config.stop_timeout.map(|t| signed(t.as_secs())),
+            healthcheck: config.healthcheck.as_ref().map(container_host::health),
+            volumes: (!config.volumes.is_empty())
+                .then(|| config.volumes.iter().map(|v| (v.clone(), types::Empty::default())).collect()),
             ..Default::default()
         },
         network_settings: types::NetworkSettings {

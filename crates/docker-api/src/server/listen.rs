@@ -10,24 +10,37 @@ use std::{
     io,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener},
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
 
 /// *Limit* of open connections per listener: a client that leaks them must not starve the daemon.
 const CONNECTIONS_MAX: usize = 4096;
 /// A client that connects must send its request's head within this time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where a front door listens.
-#[derive(Debug)]
 pub enum Listener {
     Unix(UnixListener),
     Tcp(TcpListener),
+    /// For those who show a certificate, if the configuration asks for one.
+    Tls(TcpListener, TlsAcceptor),
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(listener) => listener.fmt(f),
+            Self::Tcp(listener) | Self::Tls(listener, _) => listener.fmt(f),
+        }
+    }
 }
 
 impl Listener {
@@ -69,6 +82,11 @@ impl Listener {
     pub async fn tcp(addr: &str) -> io::Result<Self> {
         TcpListener::bind(addr).await.map(Self::Tcp)
     }
+
+    /// Listens on a TCP address with TLS: see [`server_config`](crate::tls::server_config).
+    pub async fn tls(addr: &str, config: Arc<rustls::ServerConfig>) -> io::Result<Self> {
+        Ok(Self::Tls(TcpListener::bind(addr).await?, config.into()))
+    }
 }
 
 impl FrontDoor {
@@ -90,6 +108,10 @@ impl FrontDoor {
                     let door = self.clone();
                     connections.spawn(async move { door.connection(io, Origin::Client).await });
                 }
+                Ok(Accepted::Tls(io, acceptor)) => {
+                    let door = self.clone();
+                    connections.spawn(async move { door.handshake(io, acceptor).await });
+                }
                 Err(error) => {
                     tracing::warn!(error = %error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await; // out of descriptors: let some close
@@ -99,6 +121,15 @@ impl FrontDoor {
         while connections.join_next().await.is_some() {}
         self.state.tasks.close();
         self.state.tasks.wait().await;
+    }
+
+    async fn handshake(&self, io: TcpStream, acceptor: TlsAcceptor) {
+        let peer = io.peer_addr().ok();
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(io)).await {
+            Ok(Ok(io)) => self.connection(io, Origin::Client).await,
+            Ok(Err(error)) => tracing::info!(?peer, %error, "a client is refused"),
+            Err(_) => tracing::info!(?peer, "a client is too slow with its TLS handshake"),
+        }
     }
 
     /// Serves one connection until it ends or the front door's token is cancelled. `Origin::Peer` is for
@@ -132,7 +163,8 @@ impl FrontDoor {
 
 enum Accepted {
     Unix(tokio::net::UnixStream),
-    Tcp(tokio::net::TcpStream),
+    Tcp(TcpStream),
+    Tls(TcpStream, TlsAcceptor),
 }
 
 async fn accept(listener: &Listener) -> io::Result<Accepted> {
@@ -142,6 +174,11 @@ async fn accept(listener: &Listener) -> io::Result<Accepted> {
             let (io, _) = listener.accept().await?;
             io.set_nodelay(true)?;
             Ok(Accepted::Tcp(io))
+        }
+        Listener::Tls(listener, acceptor) => {
+            let (io, _) = listener.accept().await?;
+            io.set_nodelay(true)?;
+            Ok(Accepted::Tls(io, acceptor.clone()))
         }
     }
 }

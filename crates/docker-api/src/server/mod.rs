@@ -17,6 +17,7 @@
 mod build;
 mod cluster;
 mod container_create;
+mod container_host;
 mod container_json;
 mod containers;
 mod error;

@@ -28,6 +28,7 @@ async fn main() -> Result<(), Box<dyn Cause>> {
         userns_squash: squash,
         hostname: "host".into(),
         cgroup_parent: cgroup.clone(),
+        defaults: engine::Defaults::default(),
     })
     .await?;
     let mut working = tokio::task::JoinSet::new();

@@ -127,6 +127,7 @@ impl Host {
                 userns_squash: squashed(),
                 hostname: "host".into(),
                 cgroup_parent,
+                defaults: engine::Defaults::default(),
             };
             (Engine::open(options).await.unwrap(), network)
         });

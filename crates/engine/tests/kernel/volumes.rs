@@ -46,6 +46,48 @@ fn volume_stays_empty_if_asked() {
     assert_eq!(host.run(bound(&["list:/seed"], &["empty:/seed:nocopy"])).stdout, "\n");
 }
 
+fn make_tmpfs(host: &Host, name: &str) {
+    let options = [("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,noexec")];
+    let driver_opts = options.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let config = VolumeConfig { name: name.to_owned(), driver_opts, ..VolumeConfig::default() };
+    host.on(async |engine| engine.volume_create(config).await.unwrap());
+}
+
+#[test]
+fn filesystem_of_a_volume_is_mounted_while_containers_run_with_it_and_no_longer() {
+    let mut host = Host::new();
+    make_tmpfs(&host, "shared");
+    let folder = host.on(async |engine| engine.volume("shared").unwrap().mountpoint);
+    let mounted = || {
+        fs::read_to_string("/proc/self/mounts").unwrap().contains(&format!(" {} tmpfs ", folder.display()))
+    };
+    let writer = host.start(bound(&["write:/data/note=seen by both", "park"], &["shared:/data:nocopy"]));
+    kit::eventually("the note", || folder.join("note").exists());
+    assert_eq!(host.run(bound(&["read:/data/note"], &["shared:/data"])).stdout, "seen by both");
+    assert!(mounted(), "the first container still has it");
+    host.kill_daemon();
+    host.start_daemon();
+    assert!(mounted(), "and still after its daemon");
+    assert_eq!(host.run(bound(&["read:/data/note"], &["shared:/data"])).stdout, "seen by both");
+    host.remove(&writer).unwrap();
+    assert!(!mounted());
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "it was in memory");
+    assert_eq!(host.run(bound(&["list:/data"], &["shared:/data:nocopy"])).stdout, "\n");
+}
+
+#[test]
+fn filesystem_that_cannot_be_mounted_is_an_error_that_names_it() {
+    let host = Host::new();
+    let options = [("type", "nosuchfs"), ("device", "/dev/null")];
+    let driver_opts = options.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let config = VolumeConfig { name: "odd".to_owned(), driver_opts, ..VolumeConfig::default() };
+    host.on(async |engine| engine.volume_create(config).await.unwrap());
+    let id = host.create(bound(&["park"], &["odd:/data:nocopy"]));
+    let error = host.try_start(&id).unwrap_err();
+    let text = kit::chain(&error);
+    assert!(text.contains("odd") && text.contains("nosuchfs"), "{text}");
+}
+
 #[test]
 fn volume_in_use_is_not_removed() {
     let host = Host::new();

@@ -142,6 +142,8 @@ fn start_daemon(args: &HostArgs) -> Result<Pid> {
         .arg(args.root.join("data"))
         .arg("--run-root")
         .arg(args.root.join("run"))
+        .arg("--config")
+        .arg(args.root.join("daemon.toml"))
         .args(["--hostname", &args.hostname()])
         .args(["--cgroup-parent", &format!("{}/{}", args.cgroup_parent, args.hostname())])
         .stdin(Stdio::null())
