@@ -44,7 +44,9 @@ pub(crate) fn merge(mut config: ContainerConfig, image: ImageDefaults) -> Result
     if command(&config).is_empty() {
         return Err(Error::invalid("no command specified"));
     }
-    config.env = merge_env(&image.env, &config.env);
+    let mut env = merge_env(&[], &config.env);
+    env.extend(image.env.into_iter().filter(|theirs| config.env.iter().all(|mine| key(mine) != key(theirs))));
+    config.env = env;
     let mut labels = image.labels;
     labels.append(&mut config.labels);
     config.labels = labels;

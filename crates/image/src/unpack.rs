@@ -262,6 +262,8 @@ impl Unpacker {
                 }
                 self.clear(parent, name)?;
                 rustix::fs::symlinkat(&*entry.link, parent, name)?;
+                // As Docker counts. *Source:* containerd `continuity/fs.DiskUsage`, moby `directory.Size`.
+                self.done.bytes += entry.link.len() as u64;
                 self.owner(entry, parent, name)?;
                 self.done.skipped_xattrs += entry.xattrs.len() as u64;
             }

@@ -123,7 +123,11 @@ fn resources(host: &HostConfig) -> types::ContainerResources {
         memory_swappiness: limits.memory_swappiness.map(i64::from),
         oom_kill_disable: Some(limits.oom_kill_disable),
         pids_limit: limits.pids_limit.filter(|n| *n > 0),
-        ulimits: (!host.ulimits.is_empty()).then(|| host.ulimits.iter().map(ulimit).collect()),
+        ulimits: Some(host.ulimits.iter().map(ulimit).collect()),
+        blkio_device_read_bps: Some(Vec::new()),
+        blkio_device_write_bps: Some(Vec::new()),
+        blkio_device_read_iops: Some(Vec::new()),
+        blkio_device_write_iops: Some(Vec::new()),
         ..types::ContainerResources::default()
     }
 }
@@ -165,8 +169,8 @@ pub(super) fn json(container: &Container) -> types::HostConfig {
         runtime: host.runtime.clone().unwrap_or_else(|| "rswarm".to_owned()),
         resources: resources(host),
         mounts: host.mounts.iter().map(mount).collect(),
-        masked_paths: Some(host.hidden_paths()),
-        readonly_paths: Some(host.unwritable_paths()),
+        masked_paths: Some(host.hidden_paths()).filter(|p| !(host.privileged && p.is_empty())),
+        readonly_paths: Some(host.unwritable_paths()).filter(|p| !(host.privileged && p.is_empty())),
         init: host.init,
         ..types::HostConfig::default()
     }

@@ -57,16 +57,32 @@ fn mounts(container: &Container) -> Vec<types::MountPoint> {
         source: m.source.display().to_string(),
         destination: m.destination.clone(),
         driver: m.driver.clone(),
-        mode: m.mode.clone(),
+        // A named volume may be shared, says Docker.
+        mode: match m.mode.as_str() {
+            "" if !m.name.is_empty() && !m.anonymous => "z".to_owned(),
+            mode => mode.to_owned(),
+        },
         rw: m.writable,
         propagation: m.propagation.clone(),
     };
-    container.mounts.iter().map(json).collect()
+    // Those of `--tmpfs` are in HostConfig.
+    let shown = |m: &&engine::MountPoint| {
+        m.kind != engine::MountPointKind::Tmpfs || !container.config.host.tmpfs.contains_key(&m.destination)
+    };
+    container.mounts.iter().filter(shown).map(json).collect()
 }
 
 fn networks(container: &Container) -> BTreeMap<String, types::EndpointSettings> {
     let text = |ip: Option<std::net::IpAddr>| ip.map(|a| a.to_string()).unwrap_or_default();
     let json = |e: &engine::Endpoint| types::EndpointSettings {
+        ipam_config: e.wanted_address.map(|ip| {
+            let (v4, v6) = (ip.is_ipv4(), ip.is_ipv6());
+            types::EndpointIpam {
+                ipv4_address: if v4 { ip.to_string() } else { String::new() },
+                ipv6_address: if v6 { ip.to_string() } else { String::new() },
+                ..types::EndpointIpam::default()
+            }
+        }),
         aliases: (!e.aliases.is_empty()).then(|| e.aliases.clone()),
         mac_address: e.mac.clone(),
         network_id: e.network_id.clone(),
@@ -156,8 +172,11 @@ fn state(container: &Container) -> types::ContainerState {
 
 pub(super) fn inspect(container: &Container) -> types::ContainerInspect {
     let config = &container.config;
-    let mut ports: BTreeMap<String, Option<Vec<types::PortBinding>>> =
-        config.exposed_ports.iter().map(|p| (p.to_string(), None)).collect();
+    let mut ports: BTreeMap<String, Option<Vec<types::PortBinding>>> = if container.state.is_running() {
+        config.exposed_ports.iter().map(|p| (p.to_string(), None)).collect()
+    } else {
+        BTreeMap::new()
+    };
     for port in &container.ports {
         let binding = types::PortBinding {
             host_ip: port.host_ip.map_or_else(|| "0.0.0.0".to_owned(), |ip| ip.to_string()),
@@ -216,6 +235,8 @@ pub(super) fn inspect(container: &Container) -> types::ContainerInspect {
         },
         network_settings: types::NetworkSettings {
             sandbox_key: container.netns.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
+            sandbox_id: if container.netns.is_some() { container.id.clone() } else { String::new() },
+            endpoint_id: bridge.endpoint_id.clone(),
             ports,
             gateway: text(bridge.gateway),
             ip_address: text(bridge.address),

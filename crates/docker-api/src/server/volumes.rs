@@ -29,10 +29,10 @@ pub(super) fn json(volume: engine::Volume) -> types::Volume {
     types::Volume {
         created_at: types::Time(Some(volume.created_at)),
         driver: volume.driver,
-        labels: volume.labels,
+        labels: Some(volume.labels).filter(|l| !l.is_empty()),
         mountpoint: volume.mountpoint.display().to_string(),
         name: volume.name,
-        options: volume.options,
+        options: Some(volume.options).filter(|o| !o.is_empty()),
         scope: "local".to_owned(),
         usage_data: None,
     }

@@ -33,7 +33,7 @@ wire! {
         entrypoint: Option<StrSlice> = "Entrypoint",
         network_disabled: bool => "NetworkDisabled",
         mac_address: String => "MacAddress",
-        on_build: Option<Vec<String>> => "OnBuild",
+        on_build: Option<Vec<String>> = "OnBuild",
         labels: StringMap = "Labels",
         stop_signal: String => "StopSignal",
         /// *Unit:* seconds.

@@ -6,10 +6,10 @@ wire! {
     Volume {
         created_at: Time => "CreatedAt",
         driver: String = "Driver",
-        labels: StringMap = "Labels",
+        labels: Option<StringMap> = "Labels",
         mountpoint: String = "Mountpoint",
         name: String = "Name",
-        options: StringMap = "Options",
+        options: Option<StringMap> = "Options",
         scope: String = "Scope",
         usage_data: Option<VolumeUsage> => "UsageData",
     }
