@@ -13,7 +13,7 @@ const OBJECTS: &[(&str, &str)] = &[
     ("container plain", "create --name plain bb"),
     (
         "container full",
-        "create --name full -i -t -h box --domainname example -e A=1 --env B=2 -p 127.0.0.1:8080:80 -p 90:90/udp \
+        "create --name full -i -t -h box --domainname example -e A=1 -p 127.0.0.1:8080:80 -p 90:90/udp \
          -p 100 --expose 70 -v /data -v vol:/vol:ro --mount type=bind,source=/etc,target=/host-etc,readonly --mount type=tmpfs,target=/t,tmpfs-size=1m \
          --mount type=volume,source=v2,target=/v2,volume-nocopy --tmpfs /scratch:size=1m --dns 192.0.2.1 \
          --dns-search example.org --dns-option ndots:2 --add-host h:192.0.2.2 -u 1000:1000 -w /tmp --entrypoint /bin/sh \

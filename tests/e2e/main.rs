@@ -4,6 +4,7 @@
 
 mod cluster;
 mod docker_cli;
+mod docker_commands;
 mod docker_engine;
 mod docker_inspect;
 mod docker_py;

@@ -331,6 +331,23 @@ impl Filters {
         values.is_empty() || values.iter().any(|v| accepts(v))
     }
 
+    /// Returns true if there is no `name` filter, or one fits: a regular expression that may fit in the middle. What is no
+    /// regular expression is taken as it stands. *Source:* moby `filters.Args.Match`.
+    pub fn name_matches(&self, name: &str) -> bool {
+        self.any("name", |pattern| match regex_lite::Regex::new(pattern) {
+            Ok(regex) => regex.is_match(name),
+            Err(_) => pattern == name,
+        })
+    }
+
+    /// Reads filter `until`: RFC 3339, Unix seconds, or `10m`, `1h30m` ago.
+    ///
+    /// # Errors
+    /// `InvalidParameter` for anything else.
+    pub fn until(&self) -> crate::error::Result<Option<Timestamp>> {
+        crate::list::until(self)
+    }
+
     /// Returns true if all `label` filters (`key` or `key=value`) hold and no `label!` filter does.
     pub fn labels_match(&self, labels: &BTreeMap<String, String>) -> bool {
         let holds = |filter: &String| match filter.split_once('=') {

@@ -187,6 +187,10 @@ fn networks(engine: &Engine, config: &ContainerConfig, id: &str) -> Result<BTree
     for wanted in first.into_iter().chain(config.endpoints.keys().map(String::as_str)) {
         let network = match local.find(wanted) {
             Err(_) if wanted == "default" => local.find("bridge")?,
+            // Not as "no such network": clients take a 404 here for a missing image, and pull it.
+            Err(Error::NoSuchNetwork(name)) => {
+                return Err(Error::invalid(format!("network {name} not found")));
+            }
             found => found?,
         };
         let nothing = EndpointConfig::default();

@@ -69,9 +69,8 @@ fn passes(c: &Container, filters: &Filters) -> bool {
         (low..=high).contains(&number) && port.to_string().ends_with(&protocol)
     };
     filters.any("id", |id| c.id.starts_with(id))
-        && filters.any("name", |n| {
-            c.name.contains(n.trim_start_matches(['/', '^']).trim_end_matches('$')) && anchored(&c.name, n)
-        })
+        // Some clients put Docker's slash before a name.
+        && (filters.name_matches(&c.name) || filters.name_matches(&format!("/{}", c.name)))
         && filters.any("status", |s| c.state.status.as_str() == s)
         && filters
             .any("exited", |code| code.parse() == Ok(c.state.exit_code) && c.state.status == Status::Exited)
@@ -86,12 +85,6 @@ fn passes(c: &Container, filters: &Filters) -> bool {
             matches!(v, "1" | "true") == c.config.labels.contains_key("com.docker.swarm.task.id")
         })
         && filters.labels_match(&c.config.labels)
-}
-
-/// `^name` and `name$` bind to the ends, as people write them.
-fn anchored(name: &str, pattern: &str) -> bool {
-    let bare = pattern.trim_start_matches('^').trim_start_matches('/').trim_end_matches('$');
-    (!pattern.starts_with('^') || name.starts_with(bare)) && (!pattern.ends_with('$') || name.ends_with(bare))
 }
 
 /// Reads filter `until`: RFC 3339, Unix seconds, or `10m`, `1h30m` ago.
@@ -171,6 +164,15 @@ mod tests {
 
     #[test]
     fn name_patterns_may_be_anchored() {
-        assert!(anchored("web", "^web$") && anchored("web", "/web") && !anchored("my-web", "^web"));
+        let named = |pattern: &str| Filters([("name".to_owned(), vec![pattern.to_owned()])].into());
+        for (pattern, name, fits) in [
+            ("^web$", "web", true),
+            ("we", "my-web", true),
+            ("^web", "my-web", false),
+            ("w.b", "web", true),
+            ("[", "web", false),
+        ] {
+            assert_eq!(named(pattern).name_matches(name), fits, "{pattern} {name}");
+        }
     }
 }

@@ -347,7 +347,7 @@ impl Engine {
     pub fn networks(&self, filters: &Filters) -> Vec<LocalNetwork> {
         let containers = self.inner.registry.snapshots();
         let passes = |n: &LocalNetwork| {
-            filters.any("name", |v| n.name.contains(v))
+            filters.name_matches(&n.name)
                 && filters.any("id", |v| n.id.starts_with(v))
                 && filters.any("driver", |v| n.driver == v)
                 && filters.any("scope", |v| v == "local")

@@ -390,12 +390,15 @@ fn limit_map(wanted: &Resources) -> Result<serde_json::Map<String, Value>> {
         cpu.insert("shares".into(), wanted.cpu_shares.into());
     }
     if wanted.cpu_nanos > 0 {
+        let cpus = std::thread::available_parallelism().map_or(u64::MAX, |n| n.get() as u64);
+        if wanted.cpu_nanos < 10_000_000 || wanted.cpu_nanos > cpus.saturating_mul(1_000_000_000) {
+            return Err(Error::invalid(format!(
+                "Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
+            )));
+        }
         let period = 100_000u64;
         let quota =
             i64::try_from(wanted.cpu_nanos.saturating_mul(period) / 1_000_000_000).unwrap_or(i64::MAX);
-        if quota < 1000 {
-            return Err(Error::invalid("Range of CPUs is from 0.01: the limit is too small"));
-        }
         cpu.insert("period".into(), period.into());
         cpu.insert("quota".into(), quota.into());
     } else {
@@ -579,6 +582,7 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
     if !has("/dev/shm") {
         let size = format!("size={}", host.shm_size_bytes.filter(|s| *s > 0).unwrap_or(SHM_BYTES));
         match (host.ipc_mode.as_str(), parts.ipc_of) {
+            ("none", _) => {}
             ("host", _) => {
                 mounts.push(mount("/dev/shm", "bind", "/dev/shm", &["rbind", "nosuid", "noexec", "nodev"]))
             }

@@ -222,7 +222,7 @@ impl Volumes {
     /// Returns those that pass the filters `name driver label`, by name; `dangling` is judged by the caller.
     pub(crate) fn list(&self, filters: &Filters) -> Vec<Volume> {
         let passes = |v: &&Volume| {
-            filters.any("name", |n| v.name.contains(n))
+            filters.name_matches(&v.name)
                 && filters.any("driver", |d| v.driver == d)
                 && filters.labels_match(&v.labels)
         };

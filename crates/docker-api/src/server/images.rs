@@ -12,7 +12,7 @@ use axum::{
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE};
 use futures::{StreamExt as _, TryStreamExt as _};
-use image::{Auth, Image, ImportOptions, Progress, PullOptions, Reference, Removed};
+use image::{Auth, Image, ImportOptions, Progress, PullOptions, Reference, Removed, dockerfile::Pattern};
 use model::{Node, NodeState};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::mpsc;
@@ -76,36 +76,58 @@ fn bytes(size: u64) -> i64 {
 }
 
 async fn list(Use(state): Use<State>, params: Params) -> Result<Json<Vec<types::ImageSummary>>, ApiError> {
-    let (filters, all) = (params.filters()?, params.flag("all"));
-    let images = state.engine()?.images().list().await;
-    let wanted = |image: &Image| {
-        let names = filters.get("reference");
-        let named =
-            names.is_empty() || names.iter().any(|n| image.repo_tags.iter().any(|t| matches_reference(n, t)));
-        let dangling = filters.get("dangling");
-        let dangling_fits = dangling.is_empty()
-            || dangling.iter().any(|d| matches!(d.as_str(), "1" | "true") == image.repo_tags.is_empty());
-        let labels = filters.get("label").iter().all(|wanted| {
-            let (key, value) = wanted.split_once('=').map_or((wanted.as_str(), None), |(k, v)| (k, Some(v)));
-            let found = image.config.config.labels.get(key);
-            found.is_some_and(|f| value.is_none_or(|v| v == f))
-        });
+    let known = ["reference", "dangling", "label", "label!", "before", "since", "until"];
+    let (filters, all) = (params.filters()?.only(&known)?.engine(), params.flag("all"));
+    let store = state.engine()?.images();
+    let images = store.list().await;
+    let mut bounds = BTreeMap::new();
+    for key in ["before", "since"] {
+        for name in filters.get(key) {
+            let found = store.get(name).await;
+            let found = found.ok_or_else(|| ApiError::not_found(format!("No such image: {name}")))?;
+            bounds.insert((key, name), found.created);
+        }
+    }
+    let until = filters.until()?.map(|at| i128::from(at.0));
+    let patterns: Vec<Pattern> = filters
+        .get("reference")
+        .iter()
+        .map(|n| {
+            Pattern::of_path(n)
+                .map_err(|e| ApiError::bad_request(format!("invalid filter reference={n}: {e}")))
+        })
+        .collect::<Result<_, _>>()?;
+    let passes = |image: &Image| {
+        let dangling = |d: &str| matches!(d, "1" | "true") == image.repo_tags.is_empty();
         // Images between the steps of builds are nobody's.
-        let shown = all || !image.intermediate;
-        named && dangling_fits && labels && shown
+        (all || !image.intermediate)
+            && filters.any("dangling", dangling)
+            && filters.labels_match(&image.config.config.labels)
+            && bounds.iter().all(|((key, _), bound)| {
+                if *key == "before" { image.created < *bound } else { image.created > *bound }
+            })
+            && until.is_none_or(|until| image.created.is_none_or(|at| at.unix_timestamp_nanos() <= until))
     };
-    Ok(Json(images.iter().filter(|i| wanted(i)).map(summary).collect()))
+    let shown = images.iter().filter(|i| passes(i)).map(summary).filter_map(|mut image| {
+        if !patterns.is_empty() {
+            // Of its names those alone that were asked for.
+            let fits = |name: &String| patterns.iter().any(|pattern| matches_reference(pattern, name));
+            image.repo_tags.retain(fits);
+            image.repo_digests.retain(fits);
+        }
+        (patterns.is_empty() || !image.repo_tags.is_empty() || !image.repo_digests.is_empty())
+            .then_some(image)
+    });
+    Ok(Json(shown.collect()))
 }
 
-/// Returns true if a `reference` filter (a name, a name with tag, or either with one `*`) fits a tag.
-fn matches_reference(pattern: &str, tag: &str) -> bool {
-    let name = tag.rsplit_once(':').map_or(tag, |(name, _)| name);
-    [tag, name].iter().any(|text| match pattern.split_once('*') {
-        None => *text == pattern,
-        Some((before, after)) => {
-            text.len() >= before.len() + after.len() && text.starts_with(before) && text.ends_with(after)
-        }
-    })
+/// Returns true if a pattern fits a name with or without its tag or digest. *Source:* distribution `reference.FamiliarMatch`.
+fn matches_reference(pattern: &Pattern, reference: &str) -> bool {
+    let name = match reference.split_once('@') {
+        Some((name, _)) => name,
+        None => reference.rsplit_once(':').map_or(reference, |(name, _)| name),
+    };
+    pattern.matches(reference) || pattern.matches(name)
 }
 
 pub(super) fn summary(image: &Image) -> types::ImageSummary {
@@ -548,17 +570,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reference_filters_take_names_tags_and_one_star() {
+    fn reference_filters_take_names_and_tags_with_wildcards() {
         for (pattern, fits) in [
             ("redis", true),
             ("redis:7", true),
             ("red*", true),
             ("*:7", true),
+            ("r*:?", true),
             ("redis:8", false),
             ("nginx", false),
         ] {
-            assert_eq!(matches_reference(pattern, "redis:7"), fits, "{pattern}");
+            let pattern = Pattern::of_path(pattern).unwrap();
+            assert_eq!(matches_reference(&pattern, "redis:7"), fits, "{pattern:?}");
         }
+        assert!(!matches_reference(&Pattern::of_path("*").unwrap(), "team/redis:7"), "a star is no slash");
+        assert!(matches_reference(&Pattern::of_path("a:5000/x").unwrap(), "a:5000/x@sha256:00"));
     }
 
     #[test]

@@ -135,7 +135,7 @@ async fn disconnect(
 fn passes(network: &types::Network, filters: &Filters) -> bool {
     let builtin = matches!(network.name.as_str(), "bridge" | "host" | "none");
     filters.any("id", |i| network.id.starts_with(i))
-        && filters.any("name", |n| network.name.contains(n))
+        && filters.clone().engine().name_matches(&network.name)
         && filters.any("driver", |d| network.driver == d)
         && filters.any("scope", |s| network.scope == s)
         && filters.any("type", |t| match t {
