@@ -106,7 +106,11 @@ fn containers_are_listed_attached_to_and_talked_with() {
                     0,
                     "=sig\n9\n",
                 ),
-                ("docker start sig >/dev/null; docker logs -f --since 0s sig | head -1 >/dev/null; docker kill -s USR1 sig; docker wait sig", 0, "=sig\n9\n"),
+                (
+                    "docker start sig >/dev/null; docker logs -f --since 0s sig | head -1 >/dev/null; docker kill -s USR1 sig; docker wait sig",
+                    0,
+                    "=sig\n9\n",
+                ),
                 ("docker kill sig", 1, "is not running"),
                 ("docker kill -s NOPE aa", 1, "nvalid signal: NOPE"),
                 ("docker restart -t 0 aa", 0, "=aa\n"),
@@ -117,7 +121,11 @@ fn containers_are_listed_attached_to_and_talked_with() {
                     0,
                     "=Deleted Containers:\n",
                 ),
-                ("docker run -d --rm bb true >/dev/null; while test -n \"$(docker ps -aq)\"; do :; done", 0, "="),
+                (
+                    "docker run -d --rm bb true >/dev/null; while test -n \"$(docker ps -aq)\"; do :; done",
+                    0,
+                    "=",
+                ),
                 ("docker run --rm bb sh -c 'sh -c \"kill -9 \\$\\$\"; exit $?'", 137, "="),
                 ("docker run --rm --init bb sh -c 'ps -o args | sed -n 2p'", 0, "init"),
                 (

@@ -36,6 +36,14 @@ impl Dockerd {
     /// # Errors
     /// It is not installed or does not answer within 30 s; its log is in the error.
     pub fn start(tree: Option<&Path>, networks: Networks) -> Result<Self> {
+        Self::start_beside(tree, networks, None)
+    }
+
+    /// As [`start`](Self::start), with another command line that runs in the same namespaces and ends with them.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_beside(tree: Option<&Path>, networks: Networks, beside: Option<&str>) -> Result<Self> {
         let mut path = std::env::var_os("PATH").unwrap_or_default();
         let mut libraries = OsString::new();
         if let Some(tree) = tree {
@@ -56,7 +64,14 @@ impl Dockerd {
         let process = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "unshare"])
             .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
-            .args(["--propagation", "private", "sh", "-c", "ip link set lo up; exec dockerd \"$@\"", "sh"])
+            .args([
+                "--propagation",
+                "private",
+                "sh",
+                "-c",
+                "ip link set lo up; $BESIDE & exec dockerd \"$@\"",
+                "sh",
+            ])
             .args([
                 "--data-root",
                 &inside("data"),
@@ -73,6 +88,7 @@ impl Dockerd {
             })
             .args(["--storage-driver=overlay2", &format!("--cgroup-parent=/{cgroup_parent}")])
             .env("PATH", &path)
+            .env("BESIDE", beside.unwrap_or(":"))
             .env("LD_LIBRARY_PATH", &libraries)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -1,6 +1,6 @@
 //! `rswarm build`: sends a folder to the daemon as a tar, without what `.dockerignore` leaves out.
 
-use super::login;
+use super::credentials::Credentials;
 use crate::{cli::BuildArgs, output};
 use ::image::dockerfile::IgnoreList;
 use anyhow::{Context, Result, bail};
@@ -116,7 +116,7 @@ pub(crate) async fn run(client: &Client, args: &BuildArgs) -> Result<()> {
 /// Accounts for base images, and secrets.
 fn headers(args: &BuildArgs) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
-    let accounts = login::accounts()?;
+    let accounts = Credentials::read()?.all()?;
     if !accounts.is_empty() {
         let value = BASE64_URL_SAFE.encode(serde_json::to_vec(&accounts)?);
         headers.insert("x-registry-config", value.parse().context("a header")?);

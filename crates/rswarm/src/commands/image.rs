@@ -92,7 +92,7 @@ pub(crate) async fn pull(client: &Client, args: &PullArgs) -> Result<()> {
 
 /// Returns the header that proves our account at an image's registry.
 fn credentials(image: &str) -> Result<HeaderMap> {
-    let account = super::login::account(image)?;
+    let account = super::credentials::Credentials::read()?.of_image(image)?;
     let header = account.map(|account| registry_auth(&account)).transpose()?;
     Ok(header.into_iter().collect())
 }

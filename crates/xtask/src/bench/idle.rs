@@ -45,7 +45,7 @@ pub(super) fn bench(program: &Path) -> Result<Vec<Row>> {
 }
 
 /// Returns the processes whose command line has all `words`.
-fn processes(words: &[&str]) -> Result<Vec<u32>> {
+pub(super) fn processes(words: &[&str]) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
@@ -58,7 +58,7 @@ fn processes(words: &[&str]) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-fn resident_kb(pid: u32) -> Result<f64> {
+pub(super) fn resident_kb(pid: u32) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let rss =
         status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse().ok());

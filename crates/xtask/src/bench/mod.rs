@@ -6,6 +6,7 @@
 
 mod cycle;
 mod dockerd;
+mod engine;
 mod failover;
 mod front_door;
 mod hosts;
@@ -63,9 +64,10 @@ impl Row {
 
 type Bench = fn(&Path) -> Result<Vec<Row>>;
 
-const ALL: [(&str, Bench); 8] = [
+const ALL: [(&str, Bench); 9] = [
     ("cycle", cycle::bench),
     ("run", run::bench),
+    ("engine", engine::bench),
     ("scale", scale::bench),
     ("raft-store", raft::store),
     ("raft-api", raft::api),
