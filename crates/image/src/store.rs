@@ -352,13 +352,20 @@ impl Store {
         };
         let canonical = name.with_tag(&tag).canonical();
         let (id, target) = self.look_up(image)?;
-        self.update(move |metadata| {
+        // When it has that name already, the time is all there is to note: that comes with the next change.
+        let again = self.view().tags.get(&canonical) == Some(&target);
+        let named = move |metadata: &mut Metadata| {
+            if again && metadata.tags.get(&canonical) != Some(&target) {
+                return Ok(false);
+            }
             let record = metadata.images.get_mut(&id).ok_or_else(|| Error::NotFound(id.to_string()))?;
             record.last_tagged = OffsetDateTime::now_utc().unix_timestamp();
             metadata.tags.insert(canonical, target);
-            Ok(())
-        })
-        .await
+            Ok(true)
+        };
+        let done = if again { self.update_unwritten(named).await? } else { self.update(named).await? };
+        // Renamed by somebody in between.
+        if done { Ok(()) } else { Box::pin(self.tag(image, name)).await }
     }
 
     /// Keeps an image (its layers) for `holder`, a container id, until [`Store::release`]. Not written down: who

@@ -34,6 +34,9 @@ pub(super) struct Record {
     pub(super) uses: u64,
     /// Keeps its image; a finished image is kept by its names alone.
     pub(super) holds: bool,
+    /// When it was last written.
+    #[serde(skip)]
+    noted_at: Option<Timestamp>,
 }
 
 /// All results; of one engine.
@@ -44,6 +47,9 @@ pub(crate) struct Cache {
     /// Of cache mounts in use, by their folder.
     gates: Mutex<HashMap<PathBuf, Weak<tokio::sync::RwLock<()>>>>,
 }
+
+/// How old a written time of use may be: a rebuild should not write a file for each of its steps.
+const WRITE_EVERY: Duration = Duration::from_secs(60);
 
 impl Cache {
     /// Reads the records of earlier builds. Blocking.
@@ -109,8 +115,14 @@ impl Cache {
             self.forget(key);
             return None;
         }
-        (record.last_used_at, record.uses) = (crate::now(), record.uses + 1);
-        self.note(key, record);
+        let now = crate::now();
+        let old = now.since(record.noted_at.unwrap_or(record.last_used_at)) >= WRITE_EVERY;
+        (record.last_used_at, record.uses) = (now, record.uses + 1);
+        if old {
+            self.note(key, record);
+        } else {
+            self.records().insert(key.to_owned(), record);
+        }
         found
     }
 
@@ -130,11 +142,15 @@ impl Cache {
         let now = crate::now();
         let description = description.to_owned();
         let image = image.to_string();
-        self.note(key, Record { image, description, created_at: now, last_used_at: now, uses: 1, holds });
+        self.note(
+            key,
+            Record { image, description, created_at: now, last_used_at: now, uses: 1, holds, noted_at: None },
+        );
         Ok(())
     }
 
-    fn note(&self, key: &str, record: Record) {
+    fn note(&self, key: &str, mut record: Record) {
+        record.noted_at = Some(record.last_used_at);
         let path = self.folder.join(format!("{key}.json"));
         if let Err(error) = persist::write_json_lazily(&path, &record) {
             tracing::warn!(%error, "result of a build step is not remembered");
