@@ -218,6 +218,18 @@ mod tests {
     }
 
     #[test]
+    fn the_example_has_every_key_and_is_read() {
+        let example = include_str!("../../../deploy/daemon.toml");
+        assert_eq!(read("daemon.toml", example).unwrap(), Settings::default());
+        // Keys are the comments that look like them.
+        let is_key = |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+        let lines: Vec<&str> = example.lines().filter_map(|l| l.strip_prefix("# ")).filter(is_key).collect();
+        let settings = read("daemon.toml", &lines.join("\n")).unwrap();
+        assert_eq!(settings.doors().unwrap().len(), 1);
+        assert!(settings.bip.is_some() && settings.mtu.is_some() && lines.len() > 15, "{lines:?}");
+    }
+
+    #[test]
     fn a_misspelt_key_is_named_with_its_line() {
         for (name, text) in
             [("daemon.toml", "\ninsecure-registry = []\n"), ("daemon.json", "{\n\"insecure-registry\": []}")]

@@ -1,6 +1,6 @@
 //! Images are built from Dockerfiles: real layers, real containers for RUN.
 
-use crate::kit::{GUEST, Host, IMAGE, becomes, guest_with};
+use crate::kit::{GUEST, Host, IMAGE, becomes, chain, guest_with};
 use engine::{BuildLine, BuildOptions, Filters, SecretBytes};
 use std::{collections::BTreeMap, fs, io::Cursor};
 use tokio::sync::mpsc;
@@ -20,14 +20,14 @@ fn context(files: &[(&str, &str)]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-struct Built {
-    id: Result<image::Digest, String>,
+pub(crate) struct Built {
+    pub(crate) id: Result<image::Digest, String>,
     said: String,
 }
 
 impl Built {
     #[track_caller]
-    fn ok(self) -> (image::Digest, String) {
+    pub(crate) fn ok(self) -> (image::Digest, String) {
         (self.id.unwrap_or_else(|e| panic!("{e}\n{}", self.said)), self.said)
     }
 }
@@ -50,11 +50,11 @@ fn build_with(host: &Host, files: &[(&str, &str)], options: BuildOptions) -> Bui
             text
         };
         let (id, said) = tokio::join!(engine.build(options, context, lines), listen);
-        Built { id: id.map_err(|e| e.to_string()), said }
+        Built { id: id.map_err(|e| chain(&e)), said }
     })
 }
 
-fn build(host: &Host, files: &[(&str, &str)]) -> Built {
+pub(crate) fn build(host: &Host, files: &[(&str, &str)]) -> Built {
     build_with(
         host,
         files,

@@ -33,8 +33,7 @@ pub(crate) const GUEST: &str = "/bin/guest";
 
 /// True for an ordinary user's tests: one uid is mapped, cgroups cannot be written.
 pub(crate) fn squashed() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap();
-    map.split_ascii_whitespace().nth(2) == Some("1")
+    runtime::single_uid()
 }
 
 /// A container that takes these steps (see `engine-guest`), without a network.
@@ -71,6 +70,8 @@ struct Daemon {
 
 /// One host; everything of it is gone when dropped.
 pub(crate) struct Host {
+    /// Gone before the folder it is in.
+    _disk: Option<Disk>,
     temp: tempfile::TempDir,
     netns: File,
     daemon: Option<Daemon>,
@@ -79,8 +80,18 @@ pub(crate) struct Host {
 impl Host {
     /// A host whose daemon runs and has the image.
     pub(crate) fn new() -> Self {
+        Self::on_disk(None)
+    }
+
+    /// A host whose data root is a disk of so many bytes.
+    pub(crate) fn on_disk_of(bytes: u64) -> Self {
+        Self::on_disk(Some(bytes))
+    }
+
+    fn on_disk(bytes: Option<u64>) -> Self {
         let temp = tempfile::Builder::new().prefix("rswarm-engine-").tempdir().unwrap();
-        let mut host = Self { temp, netns: new_netns(), daemon: None };
+        let disk = bytes.map(|bytes| Disk::new(&temp.path().join("data"), bytes));
+        let mut host = Self { _disk: disk, temp, netns: new_netns(), daemon: None };
         host.start_daemon();
         host.image(IMAGE, &["ENV FROM_IMAGE=yes"], |_| {});
         host
@@ -332,6 +343,26 @@ impl Host {
 
     pub(crate) fn remove(&self, id: &str) -> Result<(), Error> {
         self.on(async |engine| engine.remove(id, RemoveOptions { force: true, volumes: true }).await)
+    }
+}
+
+/// A small disk of its own.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn new(path: &Path, bytes: u64) -> Self {
+        fs::create_dir(path).unwrap();
+        let size = std::ffi::CString::new(format!("size={bytes}")).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", path, "tmpfs", flags, size.as_c_str()).unwrap();
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let gone = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+        assert!(gone.is_ok() || thread::panicking(), "{gone:?}");
     }
 }
 

@@ -7,6 +7,7 @@ mod adoption;
 mod build;
 mod escape;
 mod exec;
+mod full_disk;
 mod health;
 mod inventory;
 mod killed;
