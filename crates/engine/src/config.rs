@@ -409,7 +409,8 @@ pub enum RestartPolicy {
     },
 }
 
-/// Source: Docker API `LogConfig`. Drivers: `json-file` (default; `local` is taken for it) and `none`.
+/// Source: Docker API `LogConfig`. Drivers: `json-file` (default; `local` is taken for it), `none`, and
+/// besides the file `journald` and `syslog`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogConfig {

@@ -8,9 +8,9 @@ use crate::{
     error::{Error, Result},
     image_defaults,
     layers::Layers,
-    lifecycle, merge, mounts, names, open,
+    lifecycle, log_driver, merge, mounts, names, open,
     owner::{Owner, container_event},
-    persist, secrets, spec, start,
+    persist, secrets, spec,
 };
 use std::{
     collections::BTreeMap,
@@ -307,7 +307,7 @@ fn fill(
         exits: 0,
         manually_stopped: false,
     };
-    start::log_target(&container)?;
+    log_driver::check(&container.config.host.log)?;
     persist::write_json(&dir.join("config.json"), &*container.config)?;
     persist::write_json(&dir.join("state.json"), &container)?;
     let parent = dir.parent().unwrap_or(dir);

@@ -49,7 +49,7 @@ impl Defaults {
                 "bip: {bridge} is not an address of the bridge in its network, as in 172.17.0.1/16"
             )));
         }
-        crate::start::log_limits(&self.log).map(drop)
+        crate::log_driver::check(&self.log)
     }
 
     /// Fills in what a new container does not say.

@@ -2,13 +2,14 @@
 //! was made before it.
 
 use crate::{
-    config::{EndpointConfig, LogConfig, NetworkMode},
+    config::{EndpointConfig, NetworkMode},
     container::*,
     error::{Error, Result},
     etc::{self, Resolver},
     health,
     layers::Layers,
     local_network::{self, LocalNetwork},
+    log_driver,
     owner::{Owner, runtime_failed},
     secrets,
     spec::{self, Parts, Tmpfs},
@@ -21,9 +22,6 @@ use std::{
     path::{Path, PathBuf},
 };
 use tokio::time::Instant;
-
-const LOG_BYTES: u64 = 10 << 20;
-const LOG_FILES: u32 = 3;
 
 /// The network side of a start.
 #[derive(Debug, Default)]
@@ -484,6 +482,7 @@ impl Owner {
         let (hostname, cgroup) = (self.hostname(), self.cgroup());
         let (container, run_dir, squash) =
             (self.container.clone(), self.run_dir.clone(), self.engine.inner.userns_squash);
+        let host = self.engine.inner.hostname.clone();
         crate::blocking(move || {
             let identity = users::resolve(
                 &Layers { folders },
@@ -510,7 +509,7 @@ impl Owner {
                 dir: run_dir,
                 spec,
                 rootfs: runtime::Rootfs::Overlay { lowers, upper, work },
-                log: log_target(&container)?,
+                log: log_driver::target(&container, &host)?,
                 tty: config.tty,
                 stdin_open: config.open_stdin,
                 init: config.host.init.unwrap_or(false),
@@ -568,106 +567,9 @@ fn tmpfs_mounts(container: &Container) -> Result<Vec<Tmpfs>> {
     Ok(plan.by_destination.into_values().filter_map(tmpfs).collect())
 }
 
-/// Reads Docker's `10m`, `1g`, `512k`, `100`. *Unit:* bytes.
-fn size(text: &str) -> Option<u64> {
-    let lower = text.trim().to_ascii_lowercase();
-    let number = lower.trim_end_matches('b').trim_end_matches(['k', 'm', 'g']);
-    let unit = match lower.trim_end_matches('b').bytes().last()? {
-        b'k' => 1 << 10,
-        b'm' => 1 << 20,
-        b'g' => 1 << 30,
-        _ => 1,
-    };
-    number.parse::<u64>().ok()?.checked_mul(unit)
-}
-
-/// Most bytes of a log file (`None` = no end) and how many files there are.
-type LogLimits = (Option<u64>, u32);
-
-/// Judges a log configuration; `None` when nothing is kept.
-///
-/// # Errors
-/// `InvalidParameter` for a driver or option that does not exist.
-pub(crate) fn log_limits(log: &LogConfig) -> Result<Option<LogLimits>> {
-    let option = |key: &str| log.options.get(key).map(String::as_str);
-    match log.driver.as_str() {
-        "none" => return Ok(None),
-        "" | "json-file" | "local" => {}
-        other => return Err(Error::invalid(format!("logger: no log driver named '{other}' is registered"))),
-    }
-    let known = [
-        "max-size",
-        "max-file",
-        "labels",
-        "labels-regex",
-        "env",
-        "env-regex",
-        "tag",
-        "compress",
-        "mode",
-        "max-buffer-size",
-    ];
-    if let Some(unknown) = log.options.keys().find(|k| !known.contains(&k.as_str())) {
-        return Err(Error::invalid(format!("unknown log opt '{unknown}' for json-file log driver")));
-    }
-    let max_size_bytes = match option("max-size") {
-        None => Some(LOG_BYTES),
-        Some("-1") => None,
-        Some(text) => Some(size(text).ok_or_else(|| Error::invalid(format!("invalid size: '{text}'")))?),
-    };
-    let max_files = match option("max-file") {
-        None => LOG_FILES,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|n| *n > 0)
-            .ok_or_else(|| Error::invalid("max-file cannot be less than 1"))?,
-    };
-    Ok(Some((max_size_bytes, max_files)))
-}
-
-/// # Errors
-/// As [`log_limits`].
-pub(crate) fn log_target(container: &Container) -> Result<runtime::LogTarget> {
-    let log = &container.config.host.log;
-    let Some((max_size_bytes, max_files)) = log_limits(log)? else { return Ok(runtime::LogTarget::None) };
-    let option = |key: &str| log.options.get(key).map(String::as_str);
-    let listed = |key: &str| {
-        option(key)
-            .unwrap_or_default()
-            .split(',')
-            .filter(|k| !k.is_empty())
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
-    let mut attrs: Vec<(String, String)> = Vec::new();
-    for key in listed("labels") {
-        attrs.extend(container.config.labels.get(&key).map(|v| (key.clone(), v.clone())));
-    }
-    for key in listed("env") {
-        let value = container.config.env.iter().find_map(|e| e.split_once('=').filter(|(k, _)| *k == key));
-        attrs.extend(value.map(|(k, v)| (k.to_owned(), v.to_owned())));
-    }
-    if let Some(tag) = option("tag") {
-        attrs.push(("tag".into(), tag.to_owned()));
-    }
-    attrs.sort();
-    Ok(runtime::LogTarget::JsonFile { path: container.log_path.clone(), max_size_bytes, max_files, attrs })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_read_as_docker_writes_them() {
-        for (text, bytes) in
-            [("10m", 10 << 20), ("1G", 1 << 30), ("512kb", 512 << 10), ("100", 100), ("7b", 7)]
-        {
-            assert_eq!(size(text), Some(bytes), "{text}");
-        }
-        assert_eq!(size("lots"), None);
-    }
 
     #[test]
     fn extra_hosts_take_both_separators_and_the_gateway() {

@@ -42,6 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 max_size_bytes: None,
                 max_files: 1,
                 attrs: Vec::new(),
+                forward: None,
             },
             tty: false,
             stdin_open: false,

@@ -1,8 +1,8 @@
 //! From an OCI spec to the plain data that a shim executes. Pure but for reading which cgroups the host has.
 
 use crate::{
-    ContainerPlan, Error, LogTarget, Rootfs, caps, cgroup, seccomp,
-    wire::{Caps, Device, Launch, Log, Mount, Namespace, Pair, Process, Rlimit, Root, VERSION},
+    ContainerPlan, Error, LogService, LogTarget, Rootfs, SyslogAddress, caps, cgroup, seccomp,
+    wire::{Caps, Device, Forward, Launch, Log, Mount, Namespace, Pair, Process, Rlimit, Root, VERSION},
 };
 use oci_spec::runtime::{self as oci, LinuxNamespaceType, LinuxSeccomp, PosixRlimitType, Spec};
 use std::{
@@ -189,12 +189,31 @@ fn compiled(profile: &LinuxSeccomp) -> Result<Compiled, String> {
 fn log(target: &LogTarget) -> Option<Log> {
     match target {
         LogTarget::None => None,
-        LogTarget::JsonFile { path, max_size_bytes, max_files, attrs } => Some(Log {
+        LogTarget::JsonFile { path, max_size_bytes, max_files, attrs, forward } => Some(Log {
             path: bytes(path),
             max_size_bytes: *max_size_bytes,
             max_files: (*max_files).max(1),
             attrs: pairs(attrs.iter().map(|(key, value)| (key, value))),
+            forward: forward.as_ref().map(log_service),
         }),
+    }
+}
+
+fn log_service(service: &LogService) -> Forward {
+    match service {
+        LogService::Journald { socket, fields } => Forward {
+            socket: bytes(socket),
+            fields: pairs(fields.iter().map(|(key, value)| (key, value))),
+            ..Forward::default()
+        },
+        LogService::Syslog { to, facility, tag, format, hostname } => {
+            let (socket, udp) = match to {
+                SyslogAddress::Unix(path) => (bytes(path), String::new()),
+                SyslogAddress::Udp(address) => (Vec::new(), address.to_string()),
+            };
+            let (tag, format, hostname) = (tag.clone(), format.clone(), hostname.clone());
+            Forward { socket, udp, facility: Some(*facility), tag, format, hostname, ..Forward::default() }
+        }
     }
 }
 

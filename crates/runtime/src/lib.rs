@@ -40,7 +40,9 @@ pub use caps::{default_caps, held_caps};
 pub use cgroup::{IoOperation, Stats, kill_all, pause, stats, unpause, update};
 pub use client::{Shim, ShimProgram};
 pub use error::Error;
-pub use plan::{AttachFds, ContainerPlan, Event, ExecPlan, ExitStatus, LogTarget, Rootfs};
+pub use plan::{
+    AttachFds, ContainerPlan, Event, ExecPlan, ExitStatus, LogService, LogTarget, Rootfs, SyslogAddress,
+};
 pub use remove::remove;
 pub use seccomp::default_seccomp;
 pub use signal::parse_signal;

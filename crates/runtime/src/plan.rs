@@ -53,7 +53,37 @@ pub enum LogTarget {
         max_files: u32,
         /// Written into each line, sorted by key.
         attrs: Vec<(String, String)>,
+        /// Where each line goes besides.
+        forward: Option<LogService>,
     },
+}
+
+/// A log service of the host. What it does not take at once it does not get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogService {
+    /// Source: systemd "Native Journal Protocol".
+    Journald {
+        socket: PathBuf,
+        /// Of each entry, besides `MESSAGE` and `PRIORITY`: upper case, digits and `_`.
+        fields: Vec<(String, String)>,
+    },
+    Syslog {
+        to: SyslogAddress,
+        /// *Range:* 0 to 23. Source: RFC 5424, 6.2.1.
+        facility: u32,
+        tag: String,
+        /// `rfc3164`, `rfc5424`, `rfc5424micro`; empty = as syslog(3) writes locally.
+        format: String,
+        hostname: String,
+    },
+}
+
+/// Where a syslog service listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SyslogAddress {
+    /// Path of a datagram socket.
+    Unix(PathBuf),
+    Udp(std::net::SocketAddr),
 }
 
 /// One more process in a running container.

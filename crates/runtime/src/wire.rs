@@ -317,6 +317,33 @@ pub(crate) struct Log {
     pub(crate) max_files: u32,
     #[prost(message, repeated, tag = "4")]
     pub(crate) attrs: Vec<Pair>,
+    /// Where each line goes besides.
+    #[prost(message, optional, tag = "5")]
+    pub(crate) forward: Option<Forward>,
+}
+
+/// A log service of the host: journald, or with a facility syslog.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Forward {
+    /// Path of a unix datagram socket; empty = `udp`.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) socket: Vec<u8>,
+    /// `address:port`
+    #[prost(string, tag = "2")]
+    pub(crate) udp: String,
+    /// Of each entry in the journal, besides the message.
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) fields: Vec<Pair>,
+    /// RFC 5424, 6.2.1: 0 to 23.
+    #[prost(uint32, optional, tag = "4")]
+    pub(crate) facility: Option<u32>,
+    #[prost(string, tag = "5")]
+    pub(crate) tag: String,
+    /// `rfc3164`, `rfc5424`, `rfc5424micro`; empty = as the local syslog(3).
+    #[prost(string, tag = "6")]
+    pub(crate) format: String,
+    #[prost(string, tag = "7")]
+    pub(crate) hostname: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -109,7 +109,7 @@ async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiErro
             volume: words(&["local"]),
             network: words(&["bridge", "host", "null", "overlay"]),
             authorization: Vec::new(),
-            log: words(&["json-file", "local", "none"]),
+            log: words(&engine::LOG_DRIVERS),
         },
         memory_limit: true,
         swap_limit: true,

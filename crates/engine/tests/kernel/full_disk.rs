@@ -33,7 +33,7 @@ impl Full {
     }
 
     fn fill(&self) {
-        let stat = rustix::fs::statvfs(&self.host.path("data")).unwrap();
+        let stat = rustix::fs::statvfs(self.host.path("data")).unwrap();
         let bytes = (stat.f_bavail * stat.f_frsize).saturating_sub(LEFT);
         let file = fs::File::create(&self.filler).unwrap();
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).unwrap();
@@ -164,7 +164,7 @@ fn a_container_that_cannot_be_recorded_is_refused_and_others_go() {
     let old = full.host.create(guest(&["say:still here"]));
     full.fill();
     // Not even the room for records.
-    let stat = rustix::fs::statvfs(&full.host.path("data")).unwrap();
+    let stat = rustix::fs::statvfs(full.host.path("data")).unwrap();
     let last = fs::File::create(full.host.path("data/last")).unwrap();
     rustix::fs::fallocate(&last, rustix::fs::FallocateFlags::empty(), 0, stat.f_bavail * stat.f_frsize)
         .unwrap();

@@ -162,3 +162,42 @@ fn secret_is_a_file_of_its_owner_in_memory() {
     assert_eq!(host.logs(&id).0, "hunter2");
     host.remove(&id).unwrap();
 }
+
+#[test]
+fn syslog_gets_each_line_and_the_log_has_it_too() {
+    let host = Host::new();
+    let path = host.path("syslog");
+    let service = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    service.set_read_timeout(Some(kit::DEADLINE)).unwrap();
+    let options = [
+        ("syslog-address", format!("unixgram://{}", path.display())),
+        ("syslog-facility", "local1".to_owned()),
+        ("tag", "{{.Name}} of {{.ImageName}}".to_owned()),
+    ];
+    let options = options.map(|(k, v)| (k.to_owned(), v)).into();
+    let outcome = host.run(guest_with(&["say:one", "cry:two"], |c| {
+        c.name = Some("web".into());
+        c.host.log = engine::LogConfig { driver: "syslog".into(), options };
+    }));
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("one\n", "two\n"));
+    let received = || {
+        let mut bytes = [0; 1024];
+        let count = service.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    };
+    let mut lines = [received(), received()];
+    lines.sort();
+    assert!(lines[0].starts_with("<139>") && lines[0].ends_with("]: two"), "{lines:?}");
+    assert!(lines[1].starts_with("<142>") && lines[1].contains(" web of guest:latest["), "{lines:?}");
+}
+
+#[test]
+fn log_service_that_is_not_there_is_an_error() {
+    let host = Host::new();
+    let options = [("syslog-address".to_owned(), "unixgram:///no/such/socket".to_owned())].into();
+    let error = host.start_error(guest_with(&["say:x"], |c| {
+        c.host.log = engine::LogConfig { driver: "syslog".into(), options };
+    }));
+    let text = kit::chain(&error);
+    assert!(text.contains("logging driver") && text.contains("/no/such/socket"), "{text}");
+}

@@ -1,5 +1,6 @@
 //! Docker's json-file log, byte for byte. Source: moby `daemon/logger/jsonfilelog`, `pkg/jsonlog`.
 
+use super::forward::Forward;
 use crate::wire;
 use std::{
     ffi::OsStr,
@@ -44,6 +45,7 @@ pub(super) struct Log {
     pending: [Vec<u8>; 2],
     /// Entries made but not written.
     entries: String,
+    forward: Option<Forward>,
 }
 
 impl Log {
@@ -65,7 +67,9 @@ impl Log {
         }
         let (max_size_bytes, max_files) = (plan.max_size_bytes, plan.max_files.max(1));
         let pending = [Vec::new(), Vec::new()];
-        Ok(Self { path, file, size_bytes, max_size_bytes, max_files, attrs, pending, entries: String::new() })
+        let entries = String::new();
+        let forward = plan.forward.as_ref().map(Forward::open).transpose()?;
+        Ok(Self { path, file, size_bytes, max_size_bytes, max_files, attrs, pending, entries, forward })
     }
 
     /// Takes what a stream said: whole lines are written, the rest waits.
@@ -101,6 +105,9 @@ impl Log {
 
     fn entry(&mut self, stream: Stream, now: SystemTime) {
         let line = &mut self.pending[usize::from(stream == Stream::Stderr)];
+        if let Some(forward) = &self.forward {
+            forward.send(stream, line, !line.ends_with(b"\n"), now);
+        }
         self.entries.push_str("{\"log\":");
         push_json(&mut self.entries, line);
         line.clear();
@@ -221,7 +228,7 @@ fn push_time(to: &mut String, time: SystemTime) {
 
 /// Year, month and day of a day since 1970-01-01. Source: Howard Hinnant, "chrono-compatible low-level date
 /// algorithms", `civil_from_days`.
-fn date(days: u64) -> (u64, u64, u64) {
+pub(super) fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let era = days / 146_097;
     let day_of_era = days % 146_097;
@@ -247,7 +254,13 @@ mod tests {
             wire::Pair { key: "b".into(), value: "2".into() },
             wire::Pair { key: "a".into(), value: "<1>".into() },
         ];
-        wire::Log { path: path.into_os_string().into_encoded_bytes(), max_size_bytes, max_files, attrs }
+        wire::Log {
+            path: path.into_os_string().into_encoded_bytes(),
+            max_size_bytes,
+            max_files,
+            attrs,
+            forward: None,
+        }
     }
 
     fn content(plan: &wire::Log, suffix: &str) -> Option<String> {

@@ -7,6 +7,7 @@
 mod child;
 mod create;
 mod failure;
+mod forward;
 mod log;
 mod mounts;
 mod paths;

@@ -73,6 +73,7 @@ impl Fixture {
                 max_size_bytes: None,
                 max_files: 1,
                 attrs: Vec::new(),
+                forward: None,
             },
             tty: false,
             stdin_open: false,

@@ -139,6 +139,7 @@ impl Container {
                 max_size_bytes: None,
                 max_files: 1,
                 attrs: Vec::new(),
+                forward: None,
             },
             tty: false,
             stdin_open: false,
