@@ -20,8 +20,12 @@ use std::{
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 use tokio::time::Instant;
+
+/// How long the server of a volume may take to answer.
+const MOUNT_LIMIT: Duration = Duration::from_secs(90);
 
 /// The network side of a start.
 #[derive(Debug, Default)]
@@ -107,13 +111,10 @@ impl Owner {
         let name_sockets = network.name_sockets.take();
         let plan = self.plan(lowers, network).await?;
         let (engine, working) = (self.engine.clone(), self.engine.clone());
+        self.mount_volumes().await?;
         let _mounting = working.inner.mounting.read().await;
         let (early, once) = (std::mem::take(&mut self.early), self.container.config.stdin_once);
-        let volumes = self.volumes();
         let (shim, at) = crate::blocking(move || {
-            for volume in &volumes {
-                engine.inner.volumes.acquire(volume, &id)?;
-            }
             let failed = |e| runtime_failed("start", &id, e);
             let mut shim = runtime::Shim::spawn(&engine.inner.shim, &plan).map_err(failed)?;
             for ends in early {
@@ -136,6 +137,21 @@ impl Owner {
         self.event("start", []);
         tracing::info!(container.id = %self.container.id, "container started");
         Ok(())
+    }
+
+    /// Mounts the volumes that are filesystems.
+    async fn mount_volumes(&self) -> Result<()> {
+        let (volumes, engine, id) = (self.volumes(), self.engine.clone(), self.container.id.clone());
+        let mount = move || volumes.iter().try_for_each(|volume| engine.inner.volumes.acquire(volume, &id));
+        match tokio::time::timeout(MOUNT_LIMIT, crate::blocking(mount)).await {
+            Ok(mounted) => mounted,
+            Err(_) => {
+                self.engine.inner.volumes.release(&self.container.id);
+                Err(Error::Conflict(format!(
+                    "a volume of the container is not mounted within {MOUNT_LIMIT:?}"
+                )))
+            }
+        }
     }
 
     /// The state of a run that has just begun.

@@ -18,10 +18,19 @@ use std::{
     ffi::CString,
     net::{IpAddr, ToSocketAddrs as _},
     path::Path,
+    sync::{Arc, Mutex, PoisonError},
 };
 
-/// Who uses each mounted volume: ids of containers, and of what else looks into one.
-pub(crate) type Users = BTreeMap<String, BTreeSet<String>>;
+/// Who uses each volume that is a filesystem.
+pub(crate) type Users = BTreeMap<String, UsersOfOne>;
+
+#[derive(Debug, Default)]
+pub(crate) struct UsersOfOne {
+    /// Ids of containers, and of what else looks into it.
+    ids: BTreeSet<String>,
+    /// Held while it is mounted or unmounted: that may take as long as a server likes, and concerns this volume alone.
+    gate: Arc<Mutex<()>>,
+}
 
 /// Source: linux/stat.h, `STATX_ATTR_MOUNT_ROOT`.
 const MOUNT_ROOT: u64 = 0x2000;
@@ -44,7 +53,7 @@ pub(crate) fn check(options: &BTreeMap<String, String>) -> Result<()> {
 
 impl Volumes {
     /// Mounts a volume for a user, unless it is a folder or mounted already. Blocking; a server that does not answer
-    /// may take minutes.
+    /// may take minutes. A user that was released meanwhile gets nothing.
     ///
     /// # Errors
     /// `Io` when the kernel refuses, with the volume's device.
@@ -52,44 +61,59 @@ impl Volumes {
         if !volume.is_filesystem() {
             return Ok(());
         }
-        let mut users = self.users();
-        if !is_mount(&volume.mountpoint) {
-            mount(volume)?;
+        let gate = {
+            let mut all = self.users();
+            let one = all.entry(volume.name.clone()).or_default();
+            one.ids.insert(user.to_owned());
+            Arc::clone(&one.gate)
+        };
+        let _held = gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mounted = if is_mount(&volume.mountpoint) { Ok(()) } else { mount(volume) };
+        if mounted.is_err()
+            && let Some(one) = self.users().get_mut(&volume.name)
+        {
+            one.ids.remove(user);
         }
-        users.entry(volume.name.clone()).or_default().insert(user.to_owned());
-        Ok(())
+        // Who released it while the gate was closed left the rest to us.
+        self.unmount_if_unused(volume);
+        mounted
     }
 
-    /// Unmounts what nobody else uses of the volumes that `user` had. Blocking.
+    /// Unmounts what nobody else uses of the volumes that `user` had. Does not wait for servers.
     pub(crate) fn release(&self, user: &str) {
-        let mut users = self.users();
         let mut unused = Vec::new();
-        users.retain(|volume, of| {
-            if of.remove(user) && of.is_empty() {
-                unused.push(volume.clone());
+        for (name, one) in self.users().iter_mut() {
+            if one.ids.remove(user) && one.ids.is_empty() {
+                unused.push((name.clone(), Arc::clone(&one.gate)));
             }
-            !of.is_empty()
-        });
-        for name in unused {
-            if let Ok(volume) = self.get(&name) {
-                unmount(&volume);
+        }
+        for (name, gate) in unused {
+            if let (Ok(volume), Ok(_held)) = (self.get(&name), gate.try_lock()) {
+                self.unmount_if_unused(&volume);
             }
         }
     }
 
     /// Unmounts what a killed daemon left mounted and no container runs with. Blocking.
     pub(crate) fn unmount_unused(&self) {
-        let users = self.users();
         for volume in self.list(&crate::container::Filters::default()) {
-            if volume.is_filesystem() && !users.contains_key(&volume.name) && is_mount(&volume.mountpoint) {
-                unmount(&volume);
+            if volume.is_filesystem() {
+                self.unmount_if_unused(&volume);
             }
+        }
+    }
+
+    /// To be called with the volume's gate held, or before anybody uses volumes.
+    fn unmount_if_unused(&self, volume: &Volume) {
+        let used = self.users().get(&volume.name).is_some_and(|one| !one.ids.is_empty());
+        if !used && is_mount(&volume.mountpoint) {
+            unmount(volume);
         }
     }
 }
 
 fn is_mount(folder: &Path) -> bool {
-    rustix::fs::statx(CWD, folder, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())
+    rustix::fs::statx(CWD, folder, AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC, StatxFlags::empty())
         .is_ok_and(|stat| stat.stx_attributes.bits() & MOUNT_ROOT != 0)
 }
 
@@ -180,6 +204,23 @@ mod tests {
             "addr=127.0.0.1,soft"
         );
         assert_eq!(with_address("tmpfs", "addr=localhost".into()).unwrap(), "addr=localhost");
+    }
+
+    #[test]
+    fn a_server_that_takes_its_time_holds_up_its_own_volume_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let volumes = Volumes::open(dir.path().to_owned()).unwrap();
+        let driver_opts =
+            [("type", "nfs"), ("device", ":/x")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let config = crate::VolumeConfig { name: "slow".into(), driver_opts, ..Default::default() };
+        let (volume, _) = volumes.create(config).unwrap();
+        volumes.users().entry(volume.name.clone()).or_default().ids.insert("one".into());
+        let gate = Arc::clone(&volumes.users()["slow"].gate);
+        let _mounting = gate.lock().unwrap();
+        // Both return although that volume is being mounted.
+        volumes.release("another");
+        volumes.release("one");
+        assert!(volumes.users()["slow"].ids.is_empty());
     }
 
     #[test]

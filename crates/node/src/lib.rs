@@ -186,11 +186,13 @@ async fn listen(door: &settings::Door, settings: &Settings) -> Result<Listener> 
         settings::Door::Unix(path) => {
             Listener::unix(path).await.with_context(|| format!("cannot listen on {}", path.display()))
         }
-        settings::Door::Tcp(address) => match settings.server_tls()? {
-            Some(config) => Listener::tls(address, config).await,
-            None => {
+        settings::Door::Tcp(address) => {
+            if !settings.tlsverify {
                 tracing::warn!(address, "whoever reaches this address is root on this host");
-                Listener::tcp(address).await
+            }
+            match settings.server_tls()? {
+                Some(config) => Listener::tls(address, config).await,
+                None => Listener::tcp(address).await,
             }
         }
         .with_context(|| format!("cannot listen on {address}")),
