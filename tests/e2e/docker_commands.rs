@@ -321,13 +321,21 @@ fn run_takes_every_flag() {
                     0,
                     "=33554432\n",
                 ),
-                ("docker run --rm --pids-limit 33 bb sh -c 'cd /sys/fs/cgroup; cat pids/pids.max pids.max 2>/dev/null; true'", 0, "=33\n"),
+                (
+                    "docker run --rm --pids-limit 33 bb sh -c 'cd /sys/fs/cgroup; cat pids/pids.max pids.max 2>/dev/null; true'",
+                    0,
+                    "=33\n",
+                ),
                 (
                     "docker run --rm --cpuset-cpus 0 bb grep Cpus_allowed_list /proc/self/status",
                     0,
                     "=Cpus_allowed_list:\t0\n",
                 ),
-                ("docker run --rm --cpu-shares 77 bb sh -c 'cd /sys/fs/cgroup; cat cpu/cpu.shares cpu.weight 2>/dev/null | grep -cx -e 77 -e 3'", 0, "=1\n"),
+                (
+                    "docker run --rm --cpu-shares 77 bb sh -c 'cd /sys/fs/cgroup; cat cpu/cpu.shares cpu.weight 2>/dev/null | grep -cx -e 77 -e 3'",
+                    0,
+                    "=1\n",
+                ),
                 ("docker run --rm --ulimit nproc=1:2:3 bb true", 125, "ulimit"),
                 ("docker run --rm --sysctl kernel.nope=1 bb true", 125, "sysctl"),
                 ("docker run --rm --restart always bb true", 125, "conflicting options"),

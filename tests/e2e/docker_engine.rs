@@ -118,6 +118,10 @@ fn import_busybox(machine: &Machine) {
 
 /// Runs a line of words in single quotes or without, as a shell would.
 pub(crate) fn docker(machine: &Machine, line: &str) -> Output {
+    machine.docker(&words(line))
+}
+
+pub(crate) fn words(line: &str) -> Vec<&str> {
     let mut words = Vec::new();
     for (n, part) in line.split('\'').enumerate() {
         match n % 2 {
@@ -125,7 +129,7 @@ pub(crate) fn docker(machine: &Machine, line: &str) -> Output {
             _ => words.push(part),
         }
     }
-    machine.docker(&words)
+    words
 }
 
 /// Demands an exit code and, in either stream, a text.

@@ -1,7 +1,7 @@
 //! `docker inspect` of the same objects, made by the same commands, here and on a real dockerd: every field and value.
 //! Where they differ, `differences.txt` says why.
 
-use crate::docker_engine::{Machine, differences, docker, each};
+use crate::docker_engine::{Machine, differences, docker, each, host, words};
 use serde_json::Value;
 use std::{
     cell::RefCell,
@@ -115,6 +115,14 @@ fn normal(text: &str) -> String {
     words.concat()
 }
 
+fn inspect(machine: &Machine, kind: &str, name: &str) -> BTreeMap<String, String> {
+    let said = docker(machine, &format!("inspect --type {kind} {name}")).ok();
+    let found: Value = serde_json::from_str(&said).expect("JSON");
+    let mut fields = BTreeMap::new();
+    flatten("", &found[0], &mut fields);
+    fields
+}
+
 fn look(machine: &Machine) -> BTreeMap<String, String> {
     let mut seen = BTreeMap::new();
     for (object, made) in OBJECTS {
@@ -123,10 +131,7 @@ fn look(machine: &Machine) -> BTreeMap<String, String> {
             assert!(made.code == 0 || object.ends_with("ended"), "{object}: {made:?}");
         }
         let (kind, name) = object.split_once(' ').expect("a kind and a name");
-        let said = docker(machine, &format!("inspect --type {kind} {name}")).ok();
-        let found: Value = serde_json::from_str(&said).expect("JSON");
-        let mut fields = BTreeMap::new();
-        flatten("", &found[0], &mut fields);
+        let fields = inspect(machine, kind, name);
         let root = machine.dir().display().to_string();
         seen.extend(fields.into_iter().map(|(path, value)| {
             (
@@ -171,6 +176,33 @@ fn inspect_shows_what_docker_shows() {
     let old: Vec<&&str> =
         lines.iter().filter(|line| !differ.iter().any(|path| explains(line, path))).collect();
     assert!(old.is_empty(), "no difference any more: {old:#?}");
+}
+
+#[test]
+#[ignore = "oracle: docker, busybox"]
+fn our_cli_makes_the_same_container_of_the_same_flags() {
+    let machine = Machine::Ours(host());
+    let Machine::Ours(lab) = &machine else { unreachable!("it is ours") };
+    for (object, made) in OBJECTS.iter().filter(|(_, made)| made.starts_with("create ")) {
+        let (_, name) = object.split_once(' ').expect("a kind and a name");
+        docker(&machine, made).ok();
+        let own = made.replace(&format!("--name {name} "), &format!("--name own-{name} "));
+        lab.rswarm(1, &words(&own)).ok();
+        let [theirs, ours] = [name.to_owned(), format!("own-{name}")].map(|name| {
+            let mut fields = inspect(&machine, "container", &name);
+            fields.retain(|field, _| field != ".Name");
+            fields.into_iter().map(|(k, v)| (k, normal(&v))).collect::<BTreeMap<_, _>>()
+        });
+        let differ: Vec<String> = ours
+            .keys()
+            .chain(theirs.keys())
+            .filter(|field| ours.get(*field) != theirs.get(*field))
+            .map(|field| {
+                format!("{field}\n    ours   {:?}\n    docker {:?}", ours.get(field), theirs.get(field))
+            })
+            .collect();
+        assert!(differ.is_empty(), "{name}:\n{}", differ.join("\n"));
+    }
 }
 
 /// Without a dockerd to ask, at least the fields that every client reads.

@@ -28,6 +28,7 @@ mod units;
 mod yaml;
 
 pub use error::{At, Error};
+pub use units::{bytes, cpu_nanos, duration};
 
 use model::{FileRef, Labels, NetworkSpec, SecretBytes, ServiceSpec};
 use std::{

@@ -3,7 +3,8 @@
 use model::Duration;
 
 /// Parses Go's form of durations: `1h30m`, `1.5s`, `300ms`, `10us`, `5ns`, `0`.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     if text == "0" {
         return Some(Duration::ZERO);
@@ -36,7 +37,8 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Parses Docker's sizes: `512`, `64m`, `1.5gb`, `10KiB`; units are powers of 1024.
-pub(crate) fn bytes(text: &str) -> Option<u64> {
+#[must_use]
+pub fn bytes(text: &str) -> Option<u64> {
     let text = text.trim().to_ascii_lowercase();
     let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -53,7 +55,8 @@ pub(crate) fn bytes(text: &str) -> Option<u64> {
 }
 
 /// Parses a number of CPUs, `0.5`, into 10^-9 of a CPU.
-pub(crate) fn cpu_nanos(text: &str) -> Option<u64> {
+#[must_use]
+pub fn cpu_nanos(text: &str) -> Option<u64> {
     u64::try_from(scaled(text.trim(), 1_000_000_000)?).ok()
 }
 

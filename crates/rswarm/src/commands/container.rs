@@ -3,8 +3,8 @@
 use super::{each, inspect};
 use crate::{
     cli::{
-        AttachArgs, Container, ExecArgs, KillArgs, LogsArgs, Names, PsArgs, RmArgs, RunArgs, StartArgs,
-        StopArgs,
+        AttachArgs, Container, CreateArgs, ExecArgs, KillArgs, LogsArgs, Names, PsArgs, Pull, RmArgs,
+        RunArgs, StartArgs, StopArgs,
     },
     list::{self, List},
     output, terminal,
@@ -16,7 +16,7 @@ use docker_api::{
 };
 use futures::StreamExt;
 use http_body_util::BodyExt;
-use std::{collections::BTreeMap, process::ExitCode};
+use std::process::ExitCode;
 use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio_util::io::StreamReader;
 
@@ -24,7 +24,8 @@ pub(crate) async fn command(client: &Client, command: Container) -> Result<ExitC
     match command {
         Container::Ls(args) => ps(client, &args).await?,
         Container::Prune(args) => super::prune::run(client, super::prune::Kind::Containers, &args).await?,
-        Container::Run(args) => return run(client, args).await,
+        Container::Run(args) => return run(client, &args).await,
+        Container::Create(args) => return create(client, &args).await,
         Container::Exec(args) => return exec(client, args).await,
         Container::Logs(args) => logs(client, "containers", &args).await?,
         Container::Stop(args) => stop(client, &args, "stop").await?,
@@ -68,91 +69,106 @@ pub(crate) async fn ps(client: &Client, args: &PsArgs) -> Result<()> {
     table.print(&args.list)
 }
 
-/// Reads `[[ip:]host:]container[/protocol]`.
-fn publish(text: &str) -> Result<(String, types::PortBinding)> {
-    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let parts: Vec<&str> = ports.rsplitn(3, ':').collect();
-    let (container, host_port, host_ip) = match parts.as_slice() {
-        [container] => (*container, "", ""),
-        [container, host] => (*container, *host, ""),
-        [container, host, ip] => (*container, *host, *ip),
-        _ => bail!("invalid port {text:?}"),
-    };
-    if container.parse::<u16>().is_err() {
-        bail!("invalid container port in {text:?}");
-    }
-    let binding = types::PortBinding { host_ip: host_ip.to_owned(), host_port: host_port.to_owned() };
-    Ok((format!("{container}/{protocol}"), binding))
+pub(crate) async fn create(client: &Client, args: &CreateArgs) -> Result<ExitCode> {
+    let id = make(client, args, true).await?;
+    output::line(&id)?;
+    Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) async fn run(client: &Client, args: RunArgs) -> Result<ExitCode> {
-    let mut port_bindings: BTreeMap<String, Option<Vec<types::PortBinding>>> = BTreeMap::new();
-    let mut exposed_ports = BTreeMap::new();
-    for text in &args.publish {
-        let (port, binding) = publish(text)?;
-        exposed_ports.insert(port.clone(), types::Empty::default());
-        port_bindings.entry(port).or_default().get_or_insert_default().push(binding);
-    }
-    let attached = !args.detach;
-    let create = types::ContainerCreate {
-        config: types::ContainerConfig {
-            image: args.image.clone(),
-            cmd: (!args.command.is_empty()).then(|| StrSlice(args.command.clone())),
-            entrypoint: args.entrypoint.map(|e| StrSlice(vec![e])),
-            env: args.env,
-            user: args.user.unwrap_or_default(),
-            working_dir: args.workdir.unwrap_or_default(),
-            hostname: args.hostname.unwrap_or_default(),
-            tty: args.tty,
-            open_stdin: args.interactive,
-            stdin_once: args.interactive && attached,
-            attach_stdin: args.interactive && attached,
-            attach_stdout: attached,
-            attach_stderr: attached,
-            exposed_ports,
-            ..Default::default()
-        },
-        host_config: Some(types::HostConfig {
-            binds: Some(args.volume),
-            port_bindings,
-            auto_remove: args.rm,
-            network_mode: args.network.unwrap_or_else(|| "default".to_owned()),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    let name = args.name.as_deref();
-    let created = match client.container_create(name, &create).await {
-        Err(error) if error.is_not_found() => {
-            let pull = crate::cli::PullArgs { image: args.image.clone(), quiet: false };
-            super::image::pull(client, &pull).await?;
-            client.container_create(name, &create).await?
+/// Makes a container, with its image pulled if asked or needed; returns its id.
+async fn make(client: &Client, args: &CreateArgs, attached: bool) -> Result<String> {
+    let flags = &args.flags;
+    let body = super::create::body(args, attached)?;
+    let mut cidfile = match &flags.cidfile {
+        None => None,
+        Some(path) => {
+            Some(std::fs::OpenOptions::new().write(true).create_new(true).open(path).with_context(|| {
+                format!(
+                    "ID file {}, make sure the other container isn't running or delete it",
+                    path.display()
+                )
+            })?)
         }
-        other => other?,
     };
+    let pull = || async {
+        let args = crate::cli::PullArgs { image: args.image().to_owned(), quiet: false };
+        super::image::pull(client, &args).await
+    };
+    if flags.pull == Pull::Always {
+        pull().await?;
+    }
+    let name = flags.name.as_deref();
+    let created = match client.container_create(name, &body).await {
+        Err(error) if error.is_not_found() && flags.pull == Pull::Missing => {
+            pull().await?;
+            client.container_create(name, &body).await
+        }
+        other => other,
+    };
+    if let (Err(_), Some(path)) = (&created, &flags.cidfile) {
+        // Nothing was made that it could name.
+        drop(std::fs::remove_file(path));
+    }
+    let created = created?;
+    if let Some(file) = &mut cidfile {
+        std::io::Write::write_all(file, created.id.as_bytes()).context("cannot write the ID file")?;
+    }
     for warning in &created.warnings {
         output::warning(warning);
     }
+    Ok(created.id)
+}
+
+pub(crate) async fn run(client: &Client, args: &RunArgs) -> Result<ExitCode> {
+    let flags = &args.container.flags;
+    let id = match make(client, &args.container, !args.detach).await {
+        Ok(id) => id,
+        Err(error) => {
+            output::error(&error);
+            return Ok(ExitCode::from(REFUSED));
+        }
+    };
     if args.detach {
-        client.container_act(&created.id, "start", &[]).await?;
-        output::line(&created.id)?;
+        if let Err(error) = client.container_act(&id, "start", &[]).await {
+            return Ok(not_started(error.into()));
+        }
+        output::line(&id)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut query = vec![("stream", "1"), ("stdout", "1"), ("stderr", "1")];
-    if args.interactive {
+    if flags.interactive {
         query.push(("stdin", "1"));
     }
-    let streams = client.container_attach(&created.id, &query).await?;
-    let condition = if args.rm { "removed" } else { "next-exit" };
-    let waiting = client.container_wait(&created.id, condition).await?;
-    client.container_act(&created.id, "start", &[]).await?;
-    let _raw = terminal::raw_if(args.tty && args.interactive)?;
-    if args.tty {
-        resize(client, "containers", &created.id).await;
+    let streams = client.container_attach(&id, &query).await?;
+    let condition = if flags.rm { "removed" } else { "next-exit" };
+    let waiting = client.container_wait(&id, condition).await?;
+    if let Err(error) = client.container_act(&id, "start", &[]).await {
+        return Ok(not_started(error.into()));
     }
-    pump(streams, args.tty, args.interactive).await?;
+    let _raw = terminal::raw_if(flags.tty && flags.interactive)?;
+    if flags.tty {
+        resize(client, "containers", &id).await;
+    }
+    pump(streams, flags.tty, flags.interactive).await?;
     let ended = Client::wait_answer(waiting).await?;
     Ok(exit_code(ended.status_code))
+}
+
+/// Exit code when there is no container to have one.
+const REFUSED: u8 = 125;
+
+/// Shows why a container does not start. *Source:* docker CLI, `toStatusError`: 127 and 126 as a shell has them.
+fn not_started(error: anyhow::Error) -> ExitCode {
+    output::error(&error);
+    let text = format!("{error:#}");
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if says(&["executable file not found", "no such file or directory"]) {
+        127.into()
+    } else if says(&["permission denied", "is a directory"]) {
+        126.into()
+    } else {
+        REFUSED.into()
+    }
 }
 
 fn exit_code(code: i64) -> ExitCode {

@@ -4,6 +4,7 @@ pub(crate) mod build;
 pub(crate) mod cluster;
 pub(crate) mod container;
 pub(crate) mod copy;
+pub(crate) mod create;
 pub(crate) mod credentials;
 pub(crate) mod deploy;
 pub(crate) mod image;

@@ -1,0 +1,450 @@
+//! From the flags of `run` and `create` to what the Docker API takes. *Source:* docker CLI, `cli/command/container`
+//! `opts.go`; mount syntax: `opts/mount.go`.
+
+use super::pairs;
+use crate::cli::{ContainerFlags, CreateArgs};
+use anyhow::{Context, Result, bail};
+use docker_api::types::{self, StrSlice};
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+/// Returns what is to be made; `attached` when its streams are to be joined at once.
+///
+/// # Errors
+/// A flag that cannot be read, or a file of one.
+pub(crate) fn body(args: &CreateArgs, attached: bool) -> Result<types::ContainerCreate> {
+    let flags = &args.flags;
+    let (exposed_ports, port_bindings) = ports(flags)?;
+    let mut env = lines_of(&flags.env_file)?;
+    env.extend(flags.env.iter().cloned());
+    let mut labels = pairs(&lines_of(&flags.label_file)?);
+    labels.extend(pairs(&flags.label));
+    let (binds, volumes) = volumes(&flags.volume);
+    let config = types::ContainerConfig {
+        image: args.image().to_owned(),
+        cmd: (!args.command().is_empty()).then(|| StrSlice(args.command().to_vec())),
+        // An empty one takes the image's away.
+        entrypoint: flags.entrypoint.clone().map(|e| StrSlice(vec![e])),
+        env: env.into_iter().filter_map(with_value).collect(),
+        labels,
+        user: flags.user.clone().unwrap_or_default(),
+        working_dir: flags.workdir.clone().unwrap_or_default(),
+        hostname: flags.hostname.clone().unwrap_or_default(),
+        domainname: flags.domainname.clone().unwrap_or_default(),
+        tty: flags.tty,
+        open_stdin: flags.interactive,
+        stdin_once: flags.interactive && attached,
+        attach_stdin: flags.interactive && attached,
+        attach_stdout: attached,
+        attach_stderr: attached,
+        stop_signal: flags.stop_signal.clone().unwrap_or_default(),
+        stop_timeout: flags.stop_timeout,
+        healthcheck: health(flags)?,
+        exposed_ports,
+        volumes: (!volumes.is_empty()).then_some(volumes),
+        ..Default::default()
+    };
+    let network = flags.network.clone().unwrap_or_else(|| "default".to_owned());
+    Ok(types::ContainerCreate {
+        config,
+        host_config: Some(host(flags, binds, port_bindings, network.clone())?),
+        networking_config: endpoint(flags)
+            .map(|endpoint| types::NetworkingConfig { endpoints_config: [(network, Some(endpoint))].into() }),
+    })
+}
+
+fn host(
+    flags: &ContainerFlags,
+    binds: Vec<String>,
+    port_bindings: Ports,
+    network_mode: String,
+) -> Result<types::HostConfig> {
+    let text = |flag: &Option<String>| flag.clone().unwrap_or_default();
+    let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
+    Ok(types::HostConfig {
+        binds: some(&binds),
+        mounts: flags.mount.iter().map(|m| mount(m)).collect::<Result<_>>()?,
+        tmpfs: flags.tmpfs.iter().map(|t| split(t, ':')).collect(),
+        volumes_from: some(&flags.volumes_from),
+        port_bindings,
+        publish_all_ports: flags.publish_all,
+        auto_remove: flags.rm,
+        network_mode,
+        restart_policy: restart(flags.restart.as_deref())?,
+        log_config: types::LogConfig { kind: text(&flags.log_driver), config: pairs(&flags.log_opt) },
+        annotations: pairs(&flags.annotation),
+        cap_add: some(&capabilities(&flags.cap_add)).map(StrSlice),
+        cap_drop: some(&capabilities(&flags.cap_drop)).map(StrSlice),
+        dns: flags.dns.clone(),
+        dns_search: flags.dns_search.clone(),
+        dns_options: flags.dns_option.clone(),
+        extra_hosts: some(&flags.add_host.iter().map(|h| h.replacen('=', ":", 1)).collect::<Vec<_>>()),
+        group_add: some(&flags.group_add),
+        links: some(&flags.link),
+        privileged: flags.privileged,
+        readonly_rootfs: flags.read_only,
+        init: flags.init.then_some(true),
+        security_opt: some(&flags.security_opt.iter().map(|o| security(o)).collect::<Result<Vec<_>>>()?),
+        sysctls: pairs(&flags.sysctl),
+        pid_mode: text(&flags.pid),
+        ipc_mode: text(&flags.ipc),
+        uts_mode: text(&flags.uts),
+        userns_mode: text(&flags.userns),
+        cgroupns_mode: text(&flags.cgroupns),
+        shm_size: bytes("--shm-size", flags.shm_size.as_deref())?,
+        oom_score_adj: flags.oom_score_adj.unwrap_or(0),
+        runtime: text(&flags.runtime),
+        resources: resources(flags)?,
+        ..Default::default()
+    })
+}
+
+fn resources(flags: &ContainerFlags) -> Result<types::ContainerResources> {
+    let nano_cpus = match &flags.cpus {
+        None => 0,
+        Some(text) => compose::cpu_nanos(text)
+            .and_then(|n| i64::try_from(n).ok())
+            .with_context(|| format!("--cpus {text:?} is no number of CPUs such as 1.5"))?,
+    };
+    Ok(types::ContainerResources {
+        memory: bytes("--memory", flags.memory.as_deref())?,
+        memory_swap: match flags.memory_swap.as_deref() {
+            Some("-1") => -1,
+            other => bytes("--memory-swap", other)?,
+        },
+        memory_reservation: bytes("--memory-reservation", flags.memory_reservation.as_deref())?,
+        memory_swappiness: flags.memory_swappiness,
+        nano_cpus,
+        cpu_shares: flags.cpu_shares.unwrap_or(0),
+        cpu_period: flags.cpu_period.unwrap_or(0),
+        cpu_quota: flags.cpu_quota.unwrap_or(0),
+        cpuset_cpus: flags.cpuset_cpus.clone().unwrap_or_default(),
+        cpuset_mems: flags.cpuset_mems.clone().unwrap_or_default(),
+        pids_limit: flags.pids_limit,
+        blkio_weight: flags.blkio_weight.unwrap_or(0),
+        oom_kill_disable: flags.oom_kill_disable.then_some(true),
+        cgroup_parent: flags.cgroup_parent.clone().unwrap_or_default(),
+        devices: flags.device.iter().map(|d| device(d)).collect(),
+        device_cgroup_rules: (!flags.device_cgroup_rule.is_empty()).then(|| flags.device_cgroup_rule.clone()),
+        ulimits: Some(flags.ulimit.iter().map(|l| ulimit(l)).collect::<Result<_>>()?),
+        ..Default::default()
+    })
+}
+
+fn endpoint(flags: &ContainerFlags) -> Option<types::EndpointSettings> {
+    let text = |flag: &Option<String>| flag.clone().unwrap_or_default();
+    let ipam = types::EndpointIpam {
+        ipv4_address: text(&flags.ip),
+        ipv6_address: text(&flags.ip6),
+        ..Default::default()
+    };
+    let endpoint = types::EndpointSettings {
+        ipam_config: Some(ipam).filter(|ipam| *ipam != types::EndpointIpam::default()),
+        aliases: (!flags.network_alias.is_empty()).then(|| flags.network_alias.clone()),
+        mac_address: text(&flags.mac_address),
+        ..Default::default()
+    };
+    Some(endpoint).filter(|endpoint| *endpoint != types::EndpointSettings::default())
+}
+
+/// In the kernel's words, each once. *Source:* docker CLI, `opts.NormalizeCapability`.
+fn capabilities(flags: &[String]) -> Vec<String> {
+    let whole = |flag: &String| match flag.trim().to_ascii_uppercase() {
+        all if all == "ALL" => all,
+        whole if whole.starts_with("CAP_") => whole,
+        short => format!("CAP_{short}"),
+    };
+    let all: std::collections::BTreeSet<String> = flags.iter().map(whole).collect();
+    all.into_iter().collect()
+}
+
+/// Reads files of one entry a line; empty lines and those with `#` in front are none.
+fn lines_of(files: &[std::path::PathBuf]) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for file in files {
+        let text =
+            std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let lines = text.lines().map(str::trim_start);
+        all.extend(lines.filter(|l| !l.is_empty() && !l.starts_with('#')).map(str::to_owned));
+    }
+    Ok(all)
+}
+
+/// A variable without a value has the one it has here; one that is not set here is not there.
+fn with_value(entry: String) -> Option<String> {
+    if entry.contains('=') {
+        return Some(entry);
+    }
+    std::env::var(&entry).ok().map(|value| format!("{entry}={value}"))
+}
+
+fn split(text: &str, at: char) -> (String, String) {
+    text.split_once(at).map_or((text.to_owned(), String::new()), |(a, b)| (a.to_owned(), b.to_owned()))
+}
+
+fn bytes(flag: &str, text: Option<&str>) -> Result<i64> {
+    let Some(text) = text else { return Ok(0) };
+    let read = compose::bytes(text).and_then(|n| i64::try_from(n).ok());
+    read.with_context(|| format!("{flag} {text:?} is not a size such as 512m or 2g"))
+}
+
+fn nanos(flag: &str, text: Option<&str>) -> Result<i64> {
+    let Some(text) = text else { return Ok(0) };
+    let read: Option<Duration> = compose::duration(text);
+    let read = read.and_then(|d| i64::try_from(d.as_nanos()).ok());
+    read.with_context(|| format!("{flag} {text:?} is not a duration such as 30s or 1m30s"))
+}
+
+fn health(flags: &ContainerFlags) -> Result<Option<types::Health>> {
+    let health = types::Health {
+        test: flags
+            .health_cmd
+            .as_ref()
+            .map(|line| vec!["CMD-SHELL".to_owned(), line.clone()])
+            .unwrap_or_default(),
+        interval: nanos("--health-interval", flags.health_interval.as_deref())?,
+        timeout: nanos("--health-timeout", flags.health_timeout.as_deref())?,
+        start_period: nanos("--health-start-period", flags.health_start_period.as_deref())?,
+        start_interval: nanos("--health-start-interval", flags.health_start_interval.as_deref())?,
+        retries: flags.health_retries.unwrap_or(0),
+    };
+    let asked = health != types::Health::default();
+    match (flags.no_healthcheck, asked) {
+        (true, true) => bail!("--no-healthcheck conflicts with --health-* options"),
+        (true, false) => Ok(Some(types::Health { test: vec!["NONE".to_owned()], ..Default::default() })),
+        (false, _) => Ok(asked.then_some(health)),
+    }
+}
+
+fn restart(text: Option<&str>) -> Result<types::RestartPolicy> {
+    let (name, count) = text.unwrap_or("no").split_once(':').unwrap_or((text.unwrap_or("no"), "0"));
+    let count = count.parse().ok().filter(|n: &i64| *n >= 0);
+    let maximum_retry_count =
+        count.context("invalid restart policy: the number of retries must be an integer")?;
+    Ok(types::RestartPolicy { name: name.to_owned(), maximum_retry_count })
+}
+
+/// A seccomp profile is read here: the daemon may be elsewhere.
+fn security(text: &str) -> Result<String> {
+    let Some(file) = text.strip_prefix("seccomp=").filter(|f| !matches!(*f, "unconfined" | "builtin")) else {
+        return Ok(text.to_owned());
+    };
+    let profile =
+        std::fs::read_to_string(file).with_context(|| format!("opening seccomp profile ({file}) failed"))?;
+    let profile: serde_json::Value =
+        serde_json::from_str(&profile).with_context(|| format!("seccomp profile {file} is not JSON"))?;
+    Ok(format!("seccomp={profile}"))
+}
+
+fn device(text: &str) -> types::Device {
+    let parts: Vec<&str> = text.split(':').collect();
+    let rights = |text: &str| !text.is_empty() && text.chars().all(|c| "rwm".contains(c));
+    let (path, inside, access) = match parts.as_slice() {
+        [path, inside, access] => (*path, *inside, *access),
+        [path, access] if rights(access) => (*path, *path, *access),
+        [path, inside] => (*path, *inside, "rwm"),
+        _ => (text, text, "rwm"),
+    };
+    types::Device {
+        path_on_host: path.to_owned(),
+        path_in_container: inside.to_owned(),
+        cgroup_permissions: access.to_owned(),
+    }
+}
+
+fn ulimit(text: &str) -> Result<types::Ulimit> {
+    let bad = || format!("invalid ulimit argument: {text}");
+    let (name, limits) = text.split_once('=').with_context(bad)?;
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    let number = |text: &str| text.parse::<i64>().with_context(bad);
+    Ok(types::Ulimit { name: name.to_owned(), soft: number(soft)?, hard: number(hard)? })
+}
+
+/// Splits `-v` values into those that Docker calls binds and paths of anonymous volumes.
+fn volumes(flags: &[String]) -> (Vec<String>, BTreeMap<String, types::Empty>) {
+    let (binds, anonymous): (Vec<&String>, Vec<&String>) = flags.iter().partition(|v| v.contains(':'));
+    let absolute = |bind: &String| match bind.split_once(':') {
+        // A relative folder of this machine.
+        Some((source, rest)) if source.starts_with('.') => match Path::new(source).canonicalize() {
+            Ok(path) => format!("{}:{rest}", path.display()),
+            Err(_) => bind.clone(),
+        },
+        _ => bind.clone(),
+    };
+    (
+        binds.into_iter().map(absolute).collect(),
+        anonymous.into_iter().map(|v| (v.clone(), types::Empty::default())).collect(),
+    )
+}
+
+/// Reads `--mount`.
+fn mount(text: &str) -> Result<types::Mount> {
+    let mut mount = types::Mount { kind: "volume".to_owned(), ..Default::default() };
+    let (mut bind, mut volume, mut tmpfs) =
+        (types::BindOptions::default(), types::VolumeOptions::default(), types::TmpfsOptions::default());
+    let mut driver = types::DriverState::default();
+    for field in text.split(',') {
+        let (key, value) = split(field, '=');
+        let flag = || match value.as_str() {
+            "" | "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            other => bail!("--mount {text}: invalid value for {key}: {other}"),
+        };
+        match key.as_str() {
+            "type" => mount.kind.clone_from(&value),
+            "source" | "src" => mount.source.clone_from(&value),
+            "target" | "dst" | "destination" => mount.target.clone_from(&value),
+            "readonly" | "ro" => mount.read_only = flag()?,
+            "bind-propagation" => bind.propagation.clone_from(&value),
+            "bind-nonrecursive" => bind.non_recursive = flag()?,
+            "bind-create-src" => bind.create_mountpoint = flag()?,
+            "volume-nocopy" => volume.no_copy = flag()?,
+            "volume-subpath" => volume.subpath.clone_from(&value),
+            "volume-driver" => driver.name.clone_from(&value),
+            "volume-opt" => {
+                driver.options.extend([split(&value, '=')]);
+            }
+            "volume-label" => {
+                volume.labels.extend([split(&value, '=')]);
+            }
+            "tmpfs-size" => tmpfs.size_bytes = bytes("--mount tmpfs-size", Some(&value))?,
+            "tmpfs-mode" => {
+                tmpfs.mode = u32::from_str_radix(&value, 8)
+                    .with_context(|| format!("--mount {text}: tmpfs-mode is not octal"))?;
+            }
+            other => bail!("--mount {text}: unknown key {other:?}"),
+        }
+    }
+    if mount.target.is_empty() {
+        bail!("--mount {text}: target is required");
+    }
+    volume.driver_config = Some(driver).filter(|d| *d != types::DriverState::default());
+    mount.bind_options = Some(bind).filter(|o| *o != types::BindOptions::default());
+    mount.volume_options = Some(volume).filter(|o| *o != types::VolumeOptions::default());
+    mount.tmpfs_options = Some(tmpfs).filter(|o| *o != types::TmpfsOptions::default());
+    Ok(mount)
+}
+
+type Ports = BTreeMap<String, Option<Vec<types::PortBinding>>>;
+
+fn ports(flags: &ContainerFlags) -> Result<(BTreeMap<String, types::Empty>, Ports)> {
+    let (mut exposed, mut bindings) = (BTreeMap::new(), Ports::new());
+    for text in &flags.expose {
+        let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (first, last) = range(ports).with_context(|| format!("--expose {text:?} is no port or range"))?;
+        exposed.extend((first..=last).map(|port| (format!("{port}/{protocol}"), types::Empty::default())));
+    }
+    for text in &flags.publish {
+        for (port, binding) in publish(text)? {
+            exposed.insert(port.clone(), types::Empty::default());
+            bindings.entry(port).or_default().get_or_insert_default().push(binding);
+        }
+    }
+    Ok((exposed, bindings))
+}
+
+fn range(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (0 < first && first <= last).then_some((first, last))
+}
+
+/// Reads `[[ip:]host:]container[/protocol]`, where host and container may be ranges.
+fn publish(text: &str) -> Result<Vec<(String, types::PortBinding)>> {
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    // An IPv6 address has brackets.
+    let (ip, ports) = match ports.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {
+        Some((ip, rest)) => (ip, rest),
+        None => match ports.rsplitn(3, ':').collect::<Vec<_>>().as_slice() {
+            [_, _, ip] => (*ip, &ports[ip.len() + 1..]),
+            _ => ("", ports),
+        },
+    };
+    if !ip.is_empty() && ip.parse::<std::net::IpAddr>().is_err() {
+        bail!("invalid IP address: {ip} (in {text:?})");
+    }
+    let (host, container) = ports.rsplit_once(':').unwrap_or(("", ports));
+    let (first, last) =
+        range(container).with_context(|| format!("invalid containerPort: {container} (in {text:?})"))?;
+    let hosts: Vec<String> = match host {
+        "" => (first..=last).map(|_| String::new()).collect(),
+        host => {
+            let (low, high) =
+                range(host).with_context(|| format!("invalid hostPort: {host} (in {text:?})"))?;
+            if high - low == last - first {
+                (low..=high).map(|port| port.to_string()).collect()
+            } else if first == last {
+                vec![host.to_owned()] // one port out of the range
+            } else {
+                bail!("invalid ranges specified for container and host ports: {container} and {host}")
+            }
+        }
+    };
+    let binding = |host_port| types::PortBinding { host_ip: ip.to_owned(), host_port };
+    let all = (first..=last).map(|port| format!("{port}/{protocol}")).zip(hosts);
+    Ok(all.map(|(port, host)| (port, binding(host))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published(text: &str) -> Vec<String> {
+        let line = |(port, b): (String, types::PortBinding)| format!("{port} {} {}", b.host_ip, b.host_port);
+        publish(text).unwrap().into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn ports_are_read_as_docker_reads_them() {
+        assert_eq!(published("80"), ["80/tcp  "]);
+        assert_eq!(published("8080:80/udp"), ["80/udp  8080"]);
+        assert_eq!(published("127.0.0.1::80"), ["80/tcp 127.0.0.1 "]);
+        assert_eq!(published("[::1]:8080:80"), ["80/tcp ::1 8080"]);
+        assert_eq!(published("8000-8001:80-81"), ["80/tcp  8000", "81/tcp  8001"]);
+        assert_eq!(published("8000-8009:80"), ["80/tcp  8000-8009"]);
+        for bad in ["x", "80:", "1:2:3:4", "8000-8001:80-85", "0", "90-80"] {
+            assert!(publish(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn mounts_are_read_as_docker_reads_them() {
+        let read =
+            mount("type=volume,src=v,dst=/x,readonly,volume-nocopy,volume-opt=o=bind,volume-driver=local");
+        let read = read.unwrap();
+        assert_eq!((read.source.as_str(), read.target.as_str(), read.read_only), ("v", "/x", true));
+        let options = read.volume_options.unwrap();
+        assert!(options.no_copy && options.driver_config.unwrap().options["o"] == "bind");
+        let tmpfs =
+            mount("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=1770").unwrap().tmpfs_options.unwrap();
+        assert_eq!((tmpfs.size_bytes, tmpfs.mode), (1 << 20, 0o1770));
+        for bad in
+            ["type=volume", "target=/x,nope=1", "target=/x,ro=maybe", "type=tmpfs,target=/x,tmpfs-mode=9"]
+        {
+            assert!(mount(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn capabilities_have_their_whole_names() {
+        let flags = ["net_admin", "CAP_KILL", "KILL", "all"].map(str::to_owned);
+        assert_eq!(capabilities(&flags), ["ALL", "CAP_KILL", "CAP_NET_ADMIN"]);
+    }
+
+    #[test]
+    fn devices_limits_and_policies_are_read() {
+        let paths = |text: &str| {
+            let d = device(text);
+            format!("{} {} {}", d.path_on_host, d.path_in_container, d.cgroup_permissions)
+        };
+        assert_eq!(paths("/dev/a"), "/dev/a /dev/a rwm");
+        assert_eq!(paths("/dev/a:r"), "/dev/a /dev/a r");
+        assert_eq!(paths("/dev/a:/dev/b"), "/dev/a /dev/b rwm");
+        assert_eq!(paths("/dev/a:/dev/b:rw"), "/dev/a /dev/b rw");
+        let limit = ulimit("nofile=5:6").unwrap();
+        assert_eq!((limit.soft, limit.hard, ulimit("core=0").unwrap().hard), (5, 6, 0));
+        assert!(ulimit("nofile").is_err() && ulimit("nofile=x").is_err());
+        assert_eq!(restart(Some("on-failure:3")).unwrap().maximum_retry_count, 3);
+        assert_eq!(restart(None).unwrap().name, "no");
+        assert!(restart(Some("on-failure:x")).is_err());
+    }
+}
