@@ -1,7 +1,7 @@
 //! The commands of the `docker` CLI as they are typed in a shell, with pipes and terminals, here and (with `ORACLE=1`)
 //! on a real dockerd.
 
-use crate::docker_engine::{Machine, judge, on_each};
+use crate::docker_engine::{Machine, host, judge, on_each};
 use std::process::{Command, Stdio};
 
 /// Runs a line in a shell whose `docker` speaks with the machine; its folder is the machine's.
@@ -537,4 +537,56 @@ fn the_daemon_tells_of_itself() {
             ],
         );
     });
+}
+
+/// Lines that both command lines take.
+const SAME: &[&str] = &[
+    "docker run --rm bb echo hi",
+    "docker run --rm bb sh -c 'exit 7'",
+    "docker run --rm bb nope",
+    "docker run --rm bb /etc",
+    "docker run --rm --network nope bb true",
+    "docker run --rm --memory 1m bb true",
+    "printf 'A=1\\n# no\\nB\\n' >env; B=2 docker run --rm -e C=3 --env-file env bb env | sort | grep '^[ABC]='",
+    "echo one | docker run --rm -i bb cat",
+    "docker run --rm -h hh -w /tmp -u 1000:5 bb sh -c 'hostname; pwd; id'",
+    "docker run --rm -v vol:/data --tmpfs /t --read-only bb sh -c 'cat /data/seed; touch /t/x; touch /x'; docker volume rm vol",
+    "docker run --rm --mount type=bind,source=/etc,target=/e,readonly bb touch /e/x",
+    "docker run --rm --cap-drop ALL bb chown user /tmp",
+    "docker run --rm --ulimit nofile=99:99 --sysctl net.ipv4.ip_forward=1 bb sh -c 'ulimit -n; cat /proc/sys/net/ipv4/ip_forward'",
+    "docker run --cidfile id --rm bb true; wc -c <id; docker run --cidfile id --rm bb true; rm id",
+    "docker run --rm --pull never no/such:1",
+    "docker create --name cc bb echo made >/dev/null; docker start -a cc; docker rm cc",
+    "docker run -d --name cc bb sleep 1000 >/dev/null; docker exec -e X=y -w /tmp cc sh -c 'echo $X; pwd'; docker exec cc sh -c 'exit 3'; echo $?; docker rm -f cc",
+    "docker run -d --name cc bb sleep 1000 >/dev/null; docker exec -d cc touch /tmp/x; while ! docker exec cc ls /tmp/x; do :; done 2>/dev/null; docker rm -f cc",
+    "docker run --name cc -l a=b --log-opt labels=a bb sh -c 'echo 1; echo 2' >/dev/null; docker logs cc; docker logs -n 1 cc; docker logs --details cc; docker logs --since 2099-01-01 cc; docker rm cc",
+    "docker run -d --name cc bb sleep 1000 >/dev/null; docker update --memory 64m --memory-swap 64m --restart always cc; docker inspect -f '{{.HostConfig.Memory}} {{.HostConfig.RestartPolicy.Name}}' cc; docker rm -f cc",
+    "docker run -d --name cc -p 18088:80 bb sleep 1000 >/dev/null; docker port cc; docker pause cc; docker unpause cc; docker rename cc dd; docker stop -t 0 dd; docker wait dd; docker rm dd",
+    "docker run --name cc bb touch /tmp/x; docker diff cc; docker cp cc:/etc/passwd - | tar -xOf - | head -1; docker export cc | tar -tf - | grep -c passwd; docker rm cc",
+    "docker run --name cc bb touch /x; docker commit -m hi cc made:1 >/dev/null; docker run --rm made:1 ls /x; docker rm cc; docker rmi made:1 | head -1",
+    "docker tag bb cc:1; docker images -q | sort -u | wc -l; docker rmi cc:1; docker rmi nope",
+    "docker save bb | docker load",
+    "docker volume create vv; docker volume ls -q; docker volume rm vv; docker volume rm vv",
+    "docker network create nn >/dev/null; docker network ls --format {{.Name}}; docker network rm nn",
+    "docker run --name cc bb true; docker ps -a --format '{{.Names}} {{.Image}}'; docker ps -aq | wc -l; docker rm cc; docker rm cc",
+    "docker kill nope",
+    "docker inspect nope",
+    "docker version --format {{.Server.Os}}",
+    "printf 'FROM bb\\nRUN echo x >/x\\n' >Dockerfile; docker build -q -t built . | cut -c1-7; docker run --rm built cat /x; docker rmi built | head -1; rm Dockerfile",
+];
+
+#[test]
+#[ignore = "oracle: docker, busybox"]
+fn our_own_command_line_says_what_dockers_says() {
+    let machine = Machine::Ours(host());
+    let ours = format!("docker() {{ {} \"$@\"; }}; ", env!("CARGO_BIN_EXE_rswarm"));
+    let mut differ = Vec::new();
+    for line in SAME {
+        let theirs = shell(&machine, line);
+        let own = shell(&machine, &format!("{ours}{line}"));
+        if (theirs.code, &theirs.stdout) != (own.code, &own.stdout) {
+            differ.push(format!("{line}\n  docker {theirs:?}\n  ours   {own:?}"));
+        }
+    }
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
 }

@@ -2,7 +2,7 @@
 
 mod flags;
 
-pub(crate) use flags::{ContainerFlags, CreateArgs, Pull, RunArgs};
+pub(crate) use flags::{ContainerFlags, CreateArgs, LimitFlags, Pull, RunArgs};
 
 use crate::demo;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -133,6 +133,10 @@ pub(crate) enum Command {
     Events(EventsArgs),
     /// List images.
     Images(ListArgs),
+    /// Remove images.
+    Rmi(RmiArgs),
+    /// Change the limits of containers.
+    Update(Box<UpdateArgs>),
     /// Load images from an archive.
     Load(LoadArgs),
     /// Make an image from a root file system.
@@ -538,12 +542,7 @@ pub(crate) enum Image {
     /// Load rswarm/hello, the image of the examples, which this program carries.
     Hello,
     Inspect(InspectArgs),
-    Rm {
-        #[arg(required = true)]
-        images: Vec<String>,
-        #[arg(short, long)]
-        force: bool,
-    },
+    Rm(RmiArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -849,12 +848,19 @@ pub(crate) struct PsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {
+    /// Do not wait for its end.
+    #[arg(short, long)]
+    pub(crate) detach: bool,
     #[arg(short, long)]
     pub(crate) interactive: bool,
     #[arg(short, long)]
     pub(crate) tty: bool,
+    #[arg(long)]
+    pub(crate) privileged: bool,
     #[arg(short, long)]
     pub(crate) env: Vec<String>,
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
     #[arg(short, long)]
     pub(crate) user: Option<String>,
     #[arg(short, long)]
@@ -872,11 +878,42 @@ pub(crate) struct LogsArgs {
     pub(crate) tail: String,
     #[arg(short, long)]
     pub(crate) timestamps: bool,
+    /// Lines from then on: RFC 3339, Unix seconds, or an age such as 10m.
+    #[arg(long)]
+    pub(crate) since: Option<String>,
+    /// Lines before then.
+    #[arg(long)]
+    pub(crate) until: Option<String>,
+    /// Show what `--log-opt` asked to be logged with each line.
+    #[arg(long)]
+    pub(crate) details: bool,
     pub(crate) name: String,
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct RmiArgs {
+    #[arg(required = true)]
+    pub(crate) images: Vec<String>,
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+/// Limits that a container gets while it runs.
+#[derive(Debug, Args)]
+pub(crate) struct UpdateArgs {
+    #[arg(required = true)]
+    pub(crate) containers: Vec<String>,
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) restart: Option<String>,
+    #[command(flatten)]
+    pub(crate) limits: LimitFlags,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct StartArgs {
+    /// Join its standard input too.
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
     /// Show its output until it ends, and end with its exit code.
     #[arg(short, long)]
     pub(crate) attach: bool,

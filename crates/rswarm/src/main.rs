@@ -158,6 +158,8 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Login(args) => login::login(client, &args).await?,
         Command::Logout(args) => login::logout(&args)?,
         Command::Events(args) => look::events(client, &args).await?,
+        Command::Rmi(args) => image::rm(client, &args).await?,
+        Command::Update(args) => container::update(client, &args).await?,
         Command::Images(args) => image::ls(client, &args).await?,
         Command::Load(args) => image::load(client, &args).await?,
         Command::Import(args) => image::import(client, &args).await?,

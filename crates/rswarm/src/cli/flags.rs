@@ -186,31 +186,10 @@ pub(crate) struct ContainerFlags {
     pub(crate) cgroup_parent: Option<String>,
 
     // ---- limits ----
-    #[arg(short, long)]
-    pub(crate) memory: Option<String>,
-    #[arg(long, allow_hyphen_values = true)]
-    pub(crate) memory_swap: Option<String>,
-    #[arg(long)]
-    pub(crate) memory_reservation: Option<String>,
+    #[command(flatten)]
+    pub(crate) limits: LimitFlags,
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) memory_swappiness: Option<i64>,
-    /// E.g. `1.5`.
-    #[arg(long)]
-    pub(crate) cpus: Option<String>,
-    #[arg(short, long)]
-    pub(crate) cpu_shares: Option<i64>,
-    #[arg(long)]
-    pub(crate) cpu_period: Option<i64>,
-    #[arg(long, allow_hyphen_values = true)]
-    pub(crate) cpu_quota: Option<i64>,
-    #[arg(long)]
-    pub(crate) cpuset_cpus: Option<String>,
-    #[arg(long)]
-    pub(crate) cpuset_mems: Option<String>,
-    #[arg(long, allow_hyphen_values = true)]
-    pub(crate) pids_limit: Option<i64>,
-    #[arg(long)]
-    pub(crate) blkio_weight: Option<u16>,
     #[arg(long)]
     pub(crate) oom_kill_disable: bool,
     #[arg(long, allow_hyphen_values = true)]
@@ -238,4 +217,32 @@ pub(crate) struct ContainerFlags {
     pub(crate) log_driver: Option<String>,
     #[arg(long)]
     pub(crate) log_opt: Vec<String>,
+}
+
+/// Limits of a container, also of one that runs.
+#[derive(Debug, Args)]
+pub(crate) struct LimitFlags {
+    #[arg(short, long)]
+    pub(crate) memory: Option<String>,
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<String>,
+    #[arg(long)]
+    pub(crate) memory_reservation: Option<String>,
+    /// E.g. `1.5`.
+    #[arg(long)]
+    pub(crate) cpus: Option<String>,
+    #[arg(short, long)]
+    pub(crate) cpu_shares: Option<i64>,
+    #[arg(long)]
+    pub(crate) cpu_period: Option<i64>,
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) cpu_quota: Option<i64>,
+    #[arg(long)]
+    pub(crate) cpuset_cpus: Option<String>,
+    #[arg(long)]
+    pub(crate) cpuset_mems: Option<String>,
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) pids_limit: Option<i64>,
+    #[arg(long)]
+    pub(crate) blkio_weight: Option<u16>,
 }

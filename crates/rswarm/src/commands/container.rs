@@ -4,7 +4,7 @@ use super::{each, inspect};
 use crate::{
     cli::{
         AttachArgs, Container, CreateArgs, ExecArgs, KillArgs, LogsArgs, Names, PsArgs, Pull, RmArgs,
-        RunArgs, StartArgs, StopArgs,
+        RunArgs, StartArgs, StopArgs, UpdateArgs,
     },
     list::{self, List},
     output, terminal,
@@ -186,15 +186,20 @@ pub(crate) async fn exec(client: &Client, args: ExecArgs) -> Result<ExitCode> {
     let exec = types::ExecCreate {
         user: args.user.unwrap_or_default(),
         tty: args.tty,
-        attach_stdin: args.interactive,
-        attach_stdout: true,
-        attach_stderr: true,
-        env: args.env,
+        attach_stdin: args.interactive && !args.detach,
+        attach_stdout: !args.detach,
+        attach_stderr: !args.detach,
+        privileged: args.privileged,
+        env: super::create::environment(&args.env_file, &args.env)?,
         working_dir: args.workdir.unwrap_or_default(),
         cmd: StrSlice(args.command),
         ..Default::default()
     };
     let id = client.exec_create(&args.container, &exec).await?.id;
+    if args.detach {
+        client.exec_start_detached(&id).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let streams = client.exec_start(&id, &types::ExecStart { tty: args.tty, ..Default::default() }).await?;
     let _raw = terminal::raw_if(args.tty && args.interactive)?;
     if args.tty {
@@ -247,15 +252,55 @@ async fn print(mut from: impl AsyncRead + Unpin, raw: bool) -> Result<()> {
 }
 
 /// Prints the logs of a container, or of all tasks of a service: `base` is `containers` or `services`.
+/// Reads a time as the API has it: Unix seconds. *Source:* docker CLI, `--since`.
+fn moment(text: Option<&str>) -> Result<String> {
+    let Some(text) = text else { return Ok(String::new()) };
+    if text.parse::<f64>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    let now = time::OffsetDateTime::now_utc();
+    let at = match compose::duration(text) {
+        Some(age) => now - age,
+        None => {
+            let whole = if text.contains('T') { text.to_owned() } else { format!("{text}T00:00:00Z") };
+            time::OffsetDateTime::parse(&whole, &time::format_description::well_known::Rfc3339).with_context(
+                || format!("{text:?} is neither a time such as 2024-05-01T10:00:00Z nor an age such as 10m"),
+            )?
+        }
+    };
+    Ok(format!("{}.{:09}", at.unix_timestamp(), at.nanosecond()))
+}
+
+pub(crate) async fn update(client: &Client, args: &UpdateArgs) -> Result<()> {
+    let body = types::ContainerUpdate {
+        resources: super::create::limits(&args.limits)?,
+        restart_policy: match &args.restart {
+            None => None,
+            some => Some(super::create::restart(some.as_deref())?),
+        },
+    };
+    each(&args.containers, async |name| {
+        let said: types::ContainerUpdated =
+            client.post(&format!("/containers/{}/update", super::escape(name)), &[], &body).await?;
+        said.warnings.iter().for_each(|warning| output::warning(warning));
+        Ok(())
+    })
+    .await
+}
+
 pub(crate) async fn logs(client: &Client, base: &str, args: &LogsArgs) -> Result<()> {
     let flag = |on| if on { "1" } else { "0" };
-    let query = [
+    let (since, until) = (moment(args.since.as_deref())?, moment(args.until.as_deref())?);
+    let mut query = vec![
         ("stdout", "1"),
         ("stderr", "1"),
         ("follow", flag(args.follow)),
         ("timestamps", flag(args.timestamps)),
         ("tail", args.tail.as_str()),
+        ("details", flag(args.details)),
     ];
+    let bounds = [("since", since.as_str()), ("until", until.as_str())];
+    query.extend(bounds.into_iter().filter(|(_, at)| !at.is_empty()));
     // The logs of a container with a terminal have no frames.
     let raw = match base {
         "containers" => client.container(&args.name).await?.config.tty,
@@ -267,7 +312,7 @@ pub(crate) async fn logs(client: &Client, base: &str, args: &LogsArgs) -> Result
 }
 
 pub(crate) async fn start(client: &Client, args: &StartArgs) -> Result<ExitCode> {
-    if !args.attach {
+    if !args.attach && !args.interactive {
         act(client, &args.containers, "start").await?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -275,11 +320,15 @@ pub(crate) async fn start(client: &Client, args: &StartArgs) -> Result<ExitCode>
         bail!("you cannot start and attach multiple containers at once")
     };
     let tty = client.container(container).await?.config.tty;
-    let streams =
-        client.container_attach(container, &[("stream", "1"), ("stdout", "1"), ("stderr", "1")]).await?;
+    let mut query = vec![("stream", "1"), ("stdout", "1"), ("stderr", "1")];
+    if args.interactive {
+        query.push(("stdin", "1"));
+    }
+    let streams = client.container_attach(container, &query).await?;
     let waiting = client.container_wait(container, "next-exit").await?;
     client.container_act(container, "start", &[]).await?;
-    pump(streams, tty, false).await?;
+    let _raw = terminal::raw_if(tty && args.interactive)?;
+    pump(streams, tty, args.interactive).await?;
     Ok(exit_code(Client::wait_answer(waiting).await?.status_code))
 }
 

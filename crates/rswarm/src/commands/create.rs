@@ -2,7 +2,7 @@
 //! `opts.go`; mount syntax: `opts/mount.go`.
 
 use super::pairs;
-use crate::cli::{ContainerFlags, CreateArgs};
+use crate::cli::{ContainerFlags, CreateArgs, LimitFlags};
 use anyhow::{Context, Result, bail};
 use docker_api::types::{self, StrSlice};
 use std::{collections::BTreeMap, path::Path, time::Duration};
@@ -14,8 +14,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 pub(crate) fn body(args: &CreateArgs, attached: bool) -> Result<types::ContainerCreate> {
     let flags = &args.flags;
     let (exposed_ports, port_bindings) = ports(flags)?;
-    let mut env = lines_of(&flags.env_file)?;
-    env.extend(flags.env.iter().cloned());
+    let env = environment(&flags.env_file, &flags.env)?;
     let mut labels = pairs(&lines_of(&flags.label_file)?);
     labels.extend(pairs(&flags.label));
     let (binds, volumes) = volumes(&flags.volume);
@@ -24,7 +23,7 @@ pub(crate) fn body(args: &CreateArgs, attached: bool) -> Result<types::Container
         cmd: (!args.command().is_empty()).then(|| StrSlice(args.command().to_vec())),
         // An empty one takes the image's away.
         entrypoint: flags.entrypoint.clone().map(|e| StrSlice(vec![e])),
-        env: env.into_iter().filter_map(with_value).collect(),
+        env,
         labels,
         user: flags.user.clone().unwrap_or_default(),
         working_dir: flags.workdir.clone().unwrap_or_default(),
@@ -98,7 +97,11 @@ fn host(
     })
 }
 
-fn resources(flags: &ContainerFlags) -> Result<types::ContainerResources> {
+/// Returns limits alone, as `update` sends them.
+///
+/// # Errors
+/// A value that cannot be read.
+pub(crate) fn limits(flags: &LimitFlags) -> Result<types::ContainerResources> {
     let nano_cpus = match &flags.cpus {
         None => 0,
         Some(text) => compose::cpu_nanos(text)
@@ -112,7 +115,6 @@ fn resources(flags: &ContainerFlags) -> Result<types::ContainerResources> {
             other => bytes("--memory-swap", other)?,
         },
         memory_reservation: bytes("--memory-reservation", flags.memory_reservation.as_deref())?,
-        memory_swappiness: flags.memory_swappiness,
         nano_cpus,
         cpu_shares: flags.cpu_shares.unwrap_or(0),
         cpu_period: flags.cpu_period.unwrap_or(0),
@@ -121,12 +123,19 @@ fn resources(flags: &ContainerFlags) -> Result<types::ContainerResources> {
         cpuset_mems: flags.cpuset_mems.clone().unwrap_or_default(),
         pids_limit: flags.pids_limit,
         blkio_weight: flags.blkio_weight.unwrap_or(0),
+        ..Default::default()
+    })
+}
+
+fn resources(flags: &ContainerFlags) -> Result<types::ContainerResources> {
+    Ok(types::ContainerResources {
+        memory_swappiness: flags.memory_swappiness,
         oom_kill_disable: flags.oom_kill_disable.then_some(true),
         cgroup_parent: flags.cgroup_parent.clone().unwrap_or_default(),
         devices: flags.device.iter().map(|d| device(d)).collect(),
         device_cgroup_rules: (!flags.device_cgroup_rule.is_empty()).then(|| flags.device_cgroup_rule.clone()),
         ulimits: Some(flags.ulimit.iter().map(|l| ulimit(l)).collect::<Result<_>>()?),
-        ..Default::default()
+        ..limits(&flags.limits)?
     })
 }
 
@@ -167,6 +176,16 @@ fn lines_of(files: &[std::path::PathBuf]) -> Result<Vec<String>> {
         all.extend(lines.filter(|l| !l.is_empty() && !l.starts_with('#')).map(str::to_owned));
     }
     Ok(all)
+}
+
+/// Returns the variables of files and flags.
+///
+/// # Errors
+/// A file cannot be read.
+pub(crate) fn environment(files: &[std::path::PathBuf], flags: &[String]) -> Result<Vec<String>> {
+    let mut env = lines_of(files)?;
+    env.extend(flags.iter().cloned());
+    Ok(env.into_iter().filter_map(with_value).collect())
 }
 
 /// A variable without a value has the one it has here; one that is not set here is not there.
@@ -215,7 +234,7 @@ fn health(flags: &ContainerFlags) -> Result<Option<types::Health>> {
     }
 }
 
-fn restart(text: Option<&str>) -> Result<types::RestartPolicy> {
+pub(crate) fn restart(text: Option<&str>) -> Result<types::RestartPolicy> {
     let (name, count) = text.unwrap_or("no").split_once(':').unwrap_or((text.unwrap_or("no"), "0"));
     let count = count.parse().ok().filter(|n: &i64| *n >= 0);
     let maximum_retry_count =

@@ -1,10 +1,10 @@
 //! `rswarm image ...` and its short forms.
 
-use super::{each, inspect};
+use super::inspect;
 use crate::{
     cli::{
-        CommitArgs, ExportArgs, HistoryArgs, Image, ImportArgs, ListArgs, LoadArgs, PullArgs, SaveArgs,
-        TagArgs,
+        CommitArgs, ExportArgs, HistoryArgs, Image, ImportArgs, ListArgs, LoadArgs, PullArgs, RmiArgs,
+        SaveArgs, TagArgs,
     },
     list::{self, List},
     output,
@@ -31,11 +31,7 @@ pub(crate) async fn run(client: &Client, command: Image) -> Result<()> {
         Image::Tag(args) => tag(client, &args).await,
         Image::Hello => hello(client).await,
         Image::Inspect(args) => inspect(client, "images", &args).await,
-        Image::Rm { images, force } => {
-            let force = if force { "1" } else { "0" };
-            each(&images, async |name| Ok(client.image_remove(name, &[("force", force)]).await.map(drop)?))
-                .await
-        }
+        Image::Rm(args) => rm(client, &args).await,
     }
 }
 
@@ -78,6 +74,21 @@ pub(crate) async fn ls(client: &Client, args: &ListArgs) -> Result<()> {
         }
     }
     if args.quiet { Ok(()) } else { table.print(args) }
+}
+
+pub(crate) async fn rm(client: &Client, args: &RmiArgs) -> Result<()> {
+    let force = if args.force { "1" } else { "0" };
+    let mut failed = Vec::new();
+    for name in &args.images {
+        match client.image_remove(name, &[("force", force)]).await {
+            Ok(gone) => gone.iter().try_for_each(|step| match step.untagged.as_str() {
+                "" => output::line(&format!("Deleted: {}", step.deleted)),
+                untagged => output::line(&format!("Untagged: {untagged}")),
+            })?,
+            Err(error) => failed.push(error.to_string()),
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(anyhow::anyhow!(failed.join("\n"))) }
 }
 
 pub(crate) async fn pull(client: &Client, args: &PullArgs) -> Result<()> {

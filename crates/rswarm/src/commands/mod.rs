@@ -28,14 +28,26 @@ use serde_json::Value;
 pub(crate) async fn inspect(client: &Client, base: &str, args: &InspectArgs) -> Result<()> {
     let mut all = Vec::new();
     for name in &args.names {
-        let path = match base {
-            "containers" | "images" => format!("/{base}/{}/json", escape(name)),
-            _ => format!("/{base}/{}", escape(name)),
-        };
-        all.push(client.get::<Value>(&path, &[]).await?);
+        all.push(object(client, base, name).await?);
     }
-    match args.format.as_deref() {
-        None => output::line(&serde_json::to_string_pretty(&all)?),
+    show(&all, args.format.as_deref())
+}
+
+/// Returns an object as the API has it.
+///
+/// # Errors
+/// There is none of that name.
+async fn object(client: &Client, base: &str, name: &str) -> Result<Value> {
+    let path = match base {
+        "containers" | "images" => format!("/{base}/{}/json", escape(name)),
+        _ => format!("/{base}/{}", escape(name)),
+    };
+    Ok(client.get::<Value>(&path, &[]).await?)
+}
+
+fn show(all: &[Value], format: Option<&str>) -> Result<()> {
+    match format {
+        None => output::line(&serde_json::to_string_pretty(all)?),
         Some(format) => all.iter().try_for_each(|value| output::line(&list::render(format, value)?)),
     }
 }

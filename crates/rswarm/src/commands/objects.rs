@@ -104,7 +104,9 @@ pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
                 ("DRIVER", "Driver"),
                 ("SCOPE", "Scope"),
             ]);
-            for n in client.networks(&[("filters", &filters)]).await? {
+            let mut networks = client.networks(&[("filters", &filters)]).await?;
+            networks.sort_by(|a, b| a.name.cmp(&b.name));
+            for n in networks {
                 table.row(vec![n.id.chars().take(12).collect(), n.name, n.driver, n.scope]);
             }
             table.print(&args)

@@ -58,24 +58,21 @@ pub(crate) async fn version(client: &Client, args: &FormatArgs) -> Result<()> {
 pub(crate) async fn inspect(client: &Client, args: &InspectArgs) -> Result<()> {
     const KINDS: [&str; 9] =
         ["containers", "images", "networks", "volumes", "services", "tasks", "nodes", "secrets", "configs"];
-    let mut missing = Vec::new();
-    for name in &args.names {
-        let one = InspectArgs { names: vec![name.clone()], format: args.format.clone() };
-        let mut found = false;
+    let (mut all, mut missing) = (Vec::new(), Vec::new());
+    'names: for name in &args.names {
         for kind in KINDS {
-            match super::inspect(client, kind, &one).await {
-                Ok(()) => {
-                    found = true;
-                    break;
+            match super::object(client, kind, name).await {
+                Ok(value) => {
+                    all.push(value);
+                    continue 'names;
                 }
                 Err(error) if is_absence(&error) => {}
                 Err(error) => return Err(error),
             }
         }
-        if !found {
-            missing.push(format!("no such object: {name}"));
-        }
+        missing.push(format!("No such object: {name}"));
     }
+    super::show(&all, args.format.as_deref())?;
     if missing.is_empty() { Ok(()) } else { Err(anyhow::anyhow!(missing.join("\n"))) }
 }
 
