@@ -102,12 +102,12 @@ fn containers_are_listed_attached_to_and_talked_with() {
                 ("docker exec nope true", 1, "No such container: nope"),
                 // Signals and the end.
                 (
-                    "docker run -d --name sig --stop-signal USR1 bb sh -c \"trap 'exit 9' USR1; echo up; while :; do sleep 0.1; done\" >/dev/null; docker logs -f sig | head -1 >/dev/null; docker stop sig; docker inspect -f {{.State.ExitCode}} sig",
+                    "docker run -d --name sig --stop-signal USR1 bb sh -c \"trap 'exit 9' USR1; echo up; while :; do sleep 0.1; done\" >/dev/null; while ! docker logs sig | grep -q up; do :; done; docker stop sig; docker inspect -f {{.State.ExitCode}} sig",
                     0,
                     "=sig\n9\n",
                 ),
                 (
-                    "docker start sig >/dev/null; docker logs -f --since 0s sig | head -1 >/dev/null; docker kill -s USR1 sig; docker wait sig",
+                    "docker start sig >/dev/null; while test $(docker logs sig | grep -c up) -lt 2; do :; done; docker kill -s USR1 sig; docker wait sig",
                     0,
                     "=sig\n9\n",
                 ),

@@ -183,12 +183,13 @@ pub(super) struct Swarm {
 }
 
 impl Swarm {
-    /// A swarm of one manager, with short heartbeats.
+    /// A swarm of one manager, with heartbeats so short that a loss is soon known, and so long that a busy machine
+    /// misses none.
     pub(super) async fn new() -> Self {
         pki::install_crypto();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut init = ca::Init::new(1, listener.local_addr().unwrap());
-        init.spec.heartbeat_period = Duration::from_millis(300);
+        init.spec.heartbeat_period = Duration::from_secs(1);
         let made = ca::bootstrap(init, now()).unwrap();
         let key = String::from_utf8(made.key.0).unwrap();
         let credentials = Credentials::in_memory(&key, &made.chain, &made.root).unwrap();
