@@ -8,7 +8,11 @@ use crate::{
     dockerfile::{self, CommandLine, Instruction},
 };
 use serde::{Deserialize, Deserializer, Serialize};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 /// The document whose digest is the image id.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,10 +201,20 @@ impl Config {
             Instruction::Env(pairs) => pairs.iter().for_each(|(name, value)| self.set_env(name, value)),
             Instruction::Label(pairs) => self.labels.extend(pairs.iter().cloned()),
             Instruction::Expose(words) => {
-                let ports: Option<Vec<Vec<String>>> = words.iter().map(|word| ports(word)).collect();
-                for port in ports.ok_or("a port is 1 to 65535, /tcp, /udp or /sctp")?.concat() {
-                    insert(&mut self.exposed_ports, port);
+                // Ranges first: however often a port is named, it is written down once.
+                let mut open: BTreeMap<&str, Vec<bool>> = BTreeMap::new();
+                for word in words {
+                    let (range, protocol) = ports(word).ok_or("a port is 1 to 65535, /tcp, /udp or /sctp")?;
+                    let all = open.entry(protocol).or_insert_with(|| vec![false; usize::from(u16::MAX) + 1]);
+                    all[range].fill(true);
                 }
+                let mut exposed: BTreeSet<String> =
+                    std::mem::take(&mut self.exposed_ports).into_iter().collect();
+                for (protocol, all) in open {
+                    let named = all.iter().enumerate().filter(|(_, named)| **named);
+                    exposed.extend(named.map(|(port, _)| format!("{port}/{protocol}")));
+                }
+                self.exposed_ports = exposed.into_iter().collect();
             }
             Instruction::Volume(paths) => {
                 if paths.iter().any(|path| path.trim().is_empty()) {
@@ -271,13 +285,12 @@ pub(crate) fn json_list(text: &str) -> Option<Vec<String>> {
 }
 
 /// `80`, `80/udp`, `80-82/tcp`.
-fn ports(text: &str) -> Option<Vec<String>> {
+fn ports(text: &str) -> Option<(RangeInclusive<usize>, &'static str)> {
     let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
+    let protocol = ["tcp", "udp", "sctp"].into_iter().find(|known| known.eq_ignore_ascii_case(protocol))?;
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     let (first, last) = (first.parse::<u16>().ok()?, last.parse::<u16>().ok()?);
-    let valid = first > 0 && first <= last && matches!(protocol.as_str(), "tcp" | "udp" | "sctp");
-    valid.then(|| (first..=last).map(|port| format!("{port}/{protocol}")).collect())
+    (first > 0 && first <= last).then(|| (usize::from(first)..=usize::from(last), protocol))
 }
 
 /// Makes a path absolute and free of `.`, `..` and double slashes.
@@ -373,6 +386,15 @@ mod tests {
             config.apply_change(change).unwrap();
         }
         config
+    }
+
+    #[test]
+    fn ranges_of_ports_are_open_once_however_often_they_are_named() {
+        let mut config = Config::default();
+        let line = format!("EXPOSE {}", "1-65535 ".repeat(500));
+        config.apply_change(&line).unwrap();
+        config.apply_change("EXPOSE 5/UDP 70-80").unwrap();
+        assert_eq!(config.exposed_ports.len(), 65_536);
     }
 
     #[test]
