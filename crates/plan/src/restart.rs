@@ -18,17 +18,20 @@ const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// Shuts down what cannot go on in these slots, and makes the replacements the policy allows.
 pub(crate) fn heal(draft: &mut Draft<'_>, service: &Service, slots: &Slots, crowded: &BTreeSet<TaskId>) {
     for (slot, tasks) in slots {
-        for task in tasks.iter().filter(|t| slots::is_live(t)) {
+        let mut is_filled = false;
+        for task in tasks.iter().rev().filter(|t| slots::is_live(t)) {
             let home = home(draft.tables(), service, task, crowded);
             let done = task.desired == Desired::Complete && task.status.state == Some(TaskState::Complete);
             if done || (home == Home::Fine && !slots::is_over(task)) {
                 continue;
             }
-            replace(draft, service, *slot, tasks, task, home);
+            is_filled |= replace(draft, service, *slot, tasks, task, home, is_filled);
         }
     }
 }
 
+/// Shuts a task down; true if another one was made for it. A slot whose tasks of a start-first update end
+/// together is filled once.
 fn replace(
     draft: &mut Draft<'_>,
     service: &Service,
@@ -36,7 +39,8 @@ fn replace(
     tasks: &[Arc<Task>],
     task: &Task,
     home: Home,
-) {
+    is_filled: bool,
+) -> bool {
     draft.want(task.id, Desired::Shutdown);
     let why = if slots::is_over(task) { ended_reason(task) } else { home.reason().to_owned() };
     let has_successor = tasks.iter().any(|t| {
@@ -44,12 +48,13 @@ fn replace(
     });
     // A global task lives and dies with its node.
     let bound_to_node = matches!(slot, Slot::Node(_)) && !matches!(home, Home::Fine | Home::Crowded);
-    if has_successor || bound_to_node || !may_restart(service, tasks, task) {
+    if is_filled || has_successor || bound_to_node || !may_restart(service, tasks, task) {
         draft.say(task.name(), "shut down", why);
-        return;
+        return false;
     }
     draft.say(task.name(), "replaced", why);
     draft.create_task(service, slot, Desired::Ready);
+    true
 }
 
 fn ended_reason(task: &Task) -> String {

@@ -15,6 +15,7 @@
 use crate::{
     depend,
     draft::Draft,
+    restart,
     slots::{self, Slots},
 };
 use model::{
@@ -38,9 +39,9 @@ pub(crate) fn run(draft: &mut Draft<'_>, service: &Service, slots: &Slots) {
     if matches!(state, Some(UpdateState::Paused | UpdateState::RollbackPaused)) {
         return; // until a person changes the service
     }
-    retire_overtaken(draft, service, slots);
     let rolling_back = state == Some(UpdateState::RollbackStarted);
     let policy = if rolling_back { &service.spec.rollback } else { &service.spec.update };
+    retire_overtaken(draft, service, policy.order, slots);
     let mut dirty = Vec::new();
     let mut busy = 0u64;
     for (slot, tasks) in slots {
@@ -78,17 +79,22 @@ pub(crate) fn run(draft: &mut Draft<'_>, service: &Service, slots: &Slots) {
     }
 }
 
-/// Start-first: an old task goes when the new one runs.
-fn retire_overtaken(draft: &mut Draft<'_>, service: &Service, slots: &Slots) {
+/// Leaves a slot one task. Start-first: the new one, once it runs. Stop-first: at once, if the order was another
+/// one when the slot got its second.
+fn retire_overtaken(draft: &mut Draft<'_>, service: &Service, order: UpdateOrder, slots: &Slots) {
     for tasks in slots.values() {
-        let live = || tasks.iter().filter(|t| slots::is_live(t));
-        let overtaken = live().any(|t| slots::is_running(t) && slots::is_clean(draft.tables(), service, t));
-        if !overtaken {
-            continue;
-        }
-        let old: Vec<_> = live().filter(|t| !slots::is_clean(draft.tables(), service, t)).cloned().collect();
-        for task in old {
-            draft.say(task.name(), "shut down", "its replacement is running");
+        let live = || tasks.iter().rev().filter(|t| slots::is_live(t));
+        let mut clean = live().filter(|t| slots::is_clean(draft.tables(), service, t));
+        let (kept, reason) = match order {
+            UpdateOrder::StartFirst => (clean.find(|t| slots::is_running(t)), "its replacement is running"),
+            UpdateOrder::StopFirst => {
+                let serving = || live().find(|t| slots::is_running(t)).or_else(|| live().next());
+                (clean.next().or_else(serving), "no two at once")
+            }
+        };
+        let Some(kept) = kept else { continue };
+        for task in live().filter(|t| t.id != kept.id) {
+            draft.say(task.name(), "shut down", reason);
             draft.want(task.id, Desired::Shutdown);
         }
     }
@@ -98,28 +104,37 @@ fn progress(draft: &Draft<'_>, service: &Service, policy: &UpdatePolicy, tasks: 
     let clean = |t: &Task| slots::is_clean(draft.tables(), service, t);
     let has_live = tasks.iter().any(|t| slots::is_live(t));
     let is_dirty = if has_live {
-        !tasks.iter().any(|t| slots::is_live(t) && clean(t))
+        !tasks.iter().any(|t| slots::is_live(t) && clean(t)) && !had_all_attempts(service, tasks)
     } else {
         tasks.last().is_some_and(|t| !clean(t)) // ended for good, but by another spec
     };
     if is_dirty {
         return Progress::Dirty;
     }
-    let is_new = |t: &&Arc<Task>| t.spec_version == service.spec_version;
-    if !tasks.iter().any(|t| t.spec_version < service.spec_version) {
+    let Some(last_dirty) = tasks.iter().rposition(|t| !clean(t)) else {
         return Progress::Clean; // made by scaling, not by the update
-    }
-    let ended = tasks.iter().filter(is_new).filter(|t| slots::is_over(t)).map(|t| t.status.at).min();
-    let running = tasks.iter().filter(is_new).filter(|t| slots::is_live(t) && slots::is_running(t));
+    };
+    let new = &tasks[last_dirty + 1..];
+    let ended = new.iter().filter(|t| slots::is_over(t)).map(|t| t.status.at).min();
+    let running = new.iter().filter(|t| slots::is_live(t) && slots::is_running(t));
     let came_up = running.map(|t| t.status.at).min();
     match ended.into_iter().chain(came_up).min() {
         Some(since) if since.after(policy.delay) > draft.now() => {
             Progress::Cooling(since.after(policy.delay))
         }
         Some(_) => Progress::Clean,
-        None if tasks.iter().filter(is_new).any(|t| slots::is_live(t)) => Progress::InFlight,
+        None if new.iter().any(|t| slots::is_live(t)) => Progress::InFlight,
         None => Progress::Clean, // an older task is as good
     }
+}
+
+/// Returns true if the new spec had all its attempts in this slot: what serves there now stays.
+fn had_all_attempts(service: &Service, tasks: &[Arc<Task>]) -> bool {
+    tasks.last().is_some_and(|newest| {
+        newest.spec_version == service.spec_version
+            && slots::ended_by_itself(newest)
+            && !restart::may_restart(service, tasks, newest)
+    })
 }
 
 /// Returns a task whose failure was one too many.

@@ -164,7 +164,7 @@ impl World {
         let changed = !plan.batches.is_empty();
         self.last = plan;
         self.name_tasks();
-        self.check();
+        self.check(&before);
         changed
     }
 
@@ -699,7 +699,7 @@ impl World {
     }
 
     /// What must hold after every step, whatever happened.
-    fn check(&self) {
+    fn check(&self, before: &Tables) {
         let mut live: BTreeMap<(ServiceId, Slot), u32> = BTreeMap::new();
         let mut reserved: BTreeMap<NodeId, (u64, u64)> = BTreeMap::new();
         let mut ports = BTreeSet::new();
@@ -726,9 +726,9 @@ impl World {
         }
         for ((service, slot), count) in live {
             let Some(service) = self.tables.services.get(&service) else { continue };
-            let order = service.spec.update.order;
-            let before = service.previous.as_ref().map(|p| p.update.order);
-            let overlap = order == UpdateOrder::StartFirst || before == Some(UpdateOrder::StartFirst);
+            // A step that gives an update up changes the order; the next one goes by it.
+            let orders = [Some(service), before.services.get(&service.id)].into_iter().flatten();
+            let overlap = orders.map(|s| s.spec.update.order).any(|o| o == UpdateOrder::StartFirst);
             assert!(
                 count <= if overlap { 2 } else { 1 },
                 "{}.{slot:?} runs {count} times",
