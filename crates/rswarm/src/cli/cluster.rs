@@ -1,0 +1,257 @@
+//! What can be typed of the swarm: its nodes, services and stacks.
+
+use super::{InspectArgs, ListArgs, LogsArgs, Names, parse_duration};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(crate) struct DeployArgs {
+    /// Compose files, merged in order; `compose.yaml` and its siblings by default.
+    pub(crate) files: Vec<PathBuf>,
+    /// Name of the stack; else the file's `name:`, else its folder's.
+    #[arg(long, value_name = "STACK")]
+    pub(crate) name: Option<String>,
+    /// Show what would change and change nothing.
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Do not wait until the services run.
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// How long to wait, e.g. 90s or 10m.
+    #[arg(long, default_value = "10m", value_parser = parse_duration)]
+    pub(crate) timeout: std::time::Duration,
+    /// Remove services that the file no longer names.
+    #[arg(long)]
+    pub(crate) prune: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScaleArgs {
+    #[arg(required = true, value_name = "SERVICE=REPLICAS")]
+    pub(crate) services: Vec<String>,
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Swarm {
+    /// Make a new swarm with this host as its first manager.
+    Init(SwarmInit),
+    /// Join a swarm.
+    Join(SwarmJoin),
+    /// Show or change the token hosts join with.
+    JoinToken(JoinToken),
+    /// Leave the swarm.
+    Leave {
+        /// Also when this is a manager.
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Open the state of a manager that restarted with autolock on.
+    Unlock,
+    /// Show the root certificate.
+    Ca,
+    /// Change the swarm's settings.
+    Update(SwarmUpdate),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SwarmInit {
+    #[arg(long)]
+    pub(crate) advertise_addr: Option<String>,
+    #[arg(long, default_value = "0.0.0.0:2377")]
+    pub(crate) listen_addr: String,
+    #[arg(long)]
+    pub(crate) data_path_addr: Option<String>,
+    #[arg(long)]
+    pub(crate) data_path_port: Option<u16>,
+    #[arg(long)]
+    pub(crate) default_addr_pool: Vec<String>,
+    #[arg(long, default_value_t = 24)]
+    pub(crate) default_addr_pool_mask_length: u8,
+    #[arg(long, default_value = "active", value_parser = ["active", "pause", "drain"])]
+    pub(crate) availability: String,
+    #[arg(long)]
+    pub(crate) force_new_cluster: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SwarmJoin {
+    /// From `swarm join-token`.
+    #[arg(long)]
+    pub(crate) token: String,
+    #[arg(long)]
+    pub(crate) advertise_addr: Option<String>,
+    #[arg(long, default_value = "0.0.0.0:2377")]
+    pub(crate) listen_addr: String,
+    #[arg(long)]
+    pub(crate) data_path_addr: Option<String>,
+    #[arg(long, default_value = "active", value_parser = ["active", "pause", "drain"])]
+    pub(crate) availability: String,
+    /// A manager; port 2377 unless named.
+    #[arg(required = true, value_name = "HOST:PORT")]
+    pub(crate) remote: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JoinToken {
+    #[arg(value_parser = ["worker", "manager"])]
+    pub(crate) role: String,
+    /// Only the token.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Make a new one; the old one no longer lets anybody in.
+    #[arg(long)]
+    pub(crate) rotate: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SwarmUpdate {
+    #[arg(long)]
+    pub(crate) task_history_limit: Option<i64>,
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) cert_expiry: Option<std::time::Duration>,
+    #[arg(long)]
+    pub(crate) snapshot_interval: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Node {
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    Inspect(InspectArgs),
+    /// Tasks on a node; this one by default.
+    Ps {
+        #[arg(default_value = "self")]
+        node: String,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    Update(NodeUpdate),
+    Promote(Names),
+    Demote(Names),
+    Rm {
+        #[arg(required = true)]
+        nodes: Vec<String>,
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeUpdate {
+    pub(crate) node: String,
+    #[arg(long, value_parser = ["active", "pause", "drain"])]
+    pub(crate) availability: Option<String>,
+    #[arg(long, value_parser = ["worker", "manager"])]
+    pub(crate) role: Option<String>,
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label_add: Vec<String>,
+    #[arg(long, value_name = "KEY")]
+    pub(crate) label_rm: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Service {
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    Ps {
+        #[arg(required = true)]
+        services: Vec<String>,
+        #[command(flatten)]
+        list: ListArgs,
+        #[arg(long)]
+        no_trunc: bool,
+    },
+    Inspect(InspectArgs),
+    Create(ServiceCreate),
+    Update(ServiceUpdate),
+    Scale(ScaleArgs),
+    Rollback {
+        service: String,
+        #[arg(short, long)]
+        detach: bool,
+    },
+    Logs(LogsArgs),
+    #[command(visible_alias = "remove")]
+    Rm(Names),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServiceCreate {
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    #[arg(long, default_value_t = 1)]
+    pub(crate) replicas: u64,
+    #[arg(long, default_value = "replicated", value_parser = ["replicated", "global"])]
+    pub(crate) mode: String,
+    #[arg(short, long)]
+    pub(crate) env: Vec<String>,
+    /// `[PUBLISHED:]TARGET[/PROTOCOL]`
+    #[arg(short, long)]
+    pub(crate) publish: Vec<String>,
+    #[arg(long)]
+    pub(crate) network: Vec<String>,
+    #[arg(long)]
+    pub(crate) constraint: Vec<String>,
+    #[arg(short, long)]
+    pub(crate) label: Vec<String>,
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    pub(crate) image: String,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServiceUpdate {
+    pub(crate) service: String,
+    #[arg(long)]
+    pub(crate) image: Option<String>,
+    #[arg(long)]
+    pub(crate) replicas: Option<u64>,
+    #[arg(long)]
+    pub(crate) env_add: Vec<String>,
+    #[arg(long)]
+    pub(crate) env_rm: Vec<String>,
+    /// Replace the tasks although nothing else changes.
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Stack {
+    Deploy {
+        #[arg(short = 'c', long = "compose-file", required = true)]
+        compose_file: Vec<PathBuf>,
+        #[arg(short, long)]
+        detach: bool,
+        #[arg(long)]
+        prune: bool,
+        stack: String,
+    },
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    Ps {
+        stack: String,
+        #[command(flatten)]
+        list: ListArgs,
+        #[arg(long)]
+        no_trunc: bool,
+    },
+    Services {
+        stack: String,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    #[command(visible_aliases = ["remove", "down"])]
+    Rm {
+        #[arg(required = true)]
+        stacks: Vec<String>,
+        /// Do not wait until everything is gone.
+        #[arg(short, long)]
+        detach: bool,
+    },
+}

@@ -1,0 +1,89 @@
+//! What can be typed of a host: its daemon, what it takes, what happens on it.
+
+use super::FormatArgs;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(crate) struct DaemonArgs {
+    /// Where everything is kept; else the settings' `data-root`, else /var/lib/rswarm.
+    #[arg(long)]
+    pub(crate) data_root: Option<PathBuf>,
+    #[arg(long, default_value = "/run/rswarm")]
+    pub(crate) run_root: PathBuf,
+    /// Settings file: TOML, or JSON as Docker's daemon.json if its name ends so; flags win over it.
+    #[arg(long, default_value = "/etc/rswarm/daemon.toml")]
+    pub(crate) config: PathBuf,
+    /// Name of this host in the swarm.
+    #[arg(long)]
+    pub(crate) hostname: Option<String>,
+    /// Cgroup below which containers' cgroups are made.
+    #[arg(long, default_value = "rswarm")]
+    pub(crate) cgroup_parent: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum System {
+    /// Show what takes space on this host.
+    Df(DfArgs),
+    /// Join standard input and output with the daemon's socket, for ssh://.
+    DialStdio,
+    /// Remove what nothing uses.
+    Prune(SystemPruneArgs),
+    /// Show what happens on this host.
+    Events(EventsArgs),
+    /// Show what this host and its swarm are.
+    Info(FormatArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DfArgs {
+    /// A Go template of fields: {{.Type}}, {{.Size}} ...
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Not only dangling images, not only anonymous volumes.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// KEY=VALUE: until, label.
+    #[arg(long)]
+    pub(crate) filter: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SystemPruneArgs {
+    /// Also images that have names, if no container uses them.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Also anonymous volumes.
+    #[arg(long)]
+    pub(crate) volumes: bool,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// KEY=VALUE: until, label.
+    #[arg(long)]
+    pub(crate) filter: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// From then on, e.g. 10m (ago), 2026-01-31T12:00:00Z or seconds since 1970.
+    #[arg(long)]
+    pub(crate) since: Option<String>,
+    /// Until then; without it events go on.
+    #[arg(long)]
+    pub(crate) until: Option<String>,
+    /// Only what matches, e.g. type=container; may be repeated.
+    #[arg(short, long)]
+    pub(crate) filter: Vec<String>,
+    /// `json`, or a template such as '{{.Action}}'.
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+}

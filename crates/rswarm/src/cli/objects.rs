@@ -1,0 +1,93 @@
+//! What can be typed of networks, volumes, secrets and configs.
+
+use super::{InspectArgs, ListArgs, Names, PruneArgs};
+use clap::Subcommand;
+use std::path::PathBuf;
+
+/// Secrets and configs have the same verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Blob {
+    Create {
+        name: String,
+        /// - for standard input.
+        file: PathBuf,
+        #[arg(short, long)]
+        label: Vec<String>,
+    },
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    Inspect(InspectArgs),
+    Rm(Names),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Network {
+    /// Remove those that nothing uses.
+    Prune(PruneArgs),
+    Create {
+        #[arg(short, long, default_value = "bridge")]
+        driver: String,
+        #[arg(long)]
+        subnet: Option<String>,
+        #[arg(long)]
+        gateway: Option<String>,
+        #[arg(long)]
+        attachable: bool,
+        #[arg(long)]
+        internal: bool,
+        #[arg(long)]
+        label: Vec<String>,
+        #[arg(short = 'o', long = "opt")]
+        options: Vec<String>,
+        name: String,
+    },
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    Inspect(InspectArgs),
+    Rm(Names),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Volume {
+    /// Remove those that nothing uses.
+    Prune(PruneArgs),
+    Create {
+        #[arg(long)]
+        label: Vec<String>,
+        name: Option<String>,
+    },
+    /// Write what a volume holds as a tar.
+    Export {
+        /// File to write; standard output by default.
+        #[arg(short, long)]
+        output: Option<PathBuf>,
+        name: String,
+    },
+    /// Fill a volume from a tar (plain, gzip or zstd); make it if it is not there.
+    Import {
+        /// File to read; standard input by default.
+        #[arg(short, long)]
+        input: Option<PathBuf>,
+        /// Replace what the volume holds.
+        #[arg(short, long)]
+        force: bool,
+        name: String,
+    },
+    /// Make a volume with what another one on this host holds.
+    Cp {
+        /// Replace what the target holds.
+        #[arg(short, long)]
+        force: bool,
+        source: String,
+        target: String,
+    },
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    Inspect(InspectArgs),
+    Rm {
+        #[arg(required = true)]
+        names: Vec<String>,
+        #[arg(short, long)]
+        force: bool,
+    },
+}
