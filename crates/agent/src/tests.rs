@@ -225,6 +225,7 @@ fn task(number: u128, image: &str) -> Task {
         gateway_address: None,
         status: TaskStatus::default(),
         desired_at: Timestamp(0),
+        attaches: None,
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) enum Method {
     GetSwarm,
     UpdateSwarm,
     RecordStack,
+    Attach,
     Leave,
 }
 
@@ -53,6 +54,7 @@ fn rule(method: Method) -> Rule {
         | Method::GetSwarm
         | Method::UpdateSwarm
         | Method::RecordStack
+        | Method::Attach
         | Method::Leave
         | Method::Session => Rule::Node,
         Method::JoinRaft | Method::Alive | Method::Observe => Rule::Manager,

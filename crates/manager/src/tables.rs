@@ -58,7 +58,10 @@ fn add_endpoints(all: &mut BTreeMap<NetworkId, NetworkTable>, tables: &Tables, t
             node: node.id,
             vtep,
             service: task.service,
-            names: vec![task.container_name(), task.name()],
+            names: match task.attaches {
+                Some(_) => vec![task.name()],
+                None => vec![task.container_name(), task.name()],
+            },
             ready: is_ready(node, task),
         };
         table.endpoints.insert(task.id, endpoint);

@@ -8,7 +8,9 @@
 //!  the node is gone for good: ORPHANED
 //! ```
 
-use crate::{Meta, NetworkId, NodeId, PortConfig, ServiceId, TaskId, TaskSpec, Timestamp};
+use crate::{
+    Meta, NetworkAttachmentSpec, NetworkId, NodeId, PortConfig, ServiceId, TaskId, TaskSpec, Timestamp,
+};
 use ipnet::IpNet;
 use std::{net::IpAddr, sync::Arc};
 
@@ -40,11 +42,47 @@ pub struct Task {
     pub status: TaskStatus,
     /// Writer: plan. When the plan shut it down, for history order and restart windows.
     pub desired_at: Timestamp,
+    /// Id of the container that a person started on the node and that this task holds addresses for: of no
+    /// service, and nothing is run for it. Source: swarmkit `api/types.proto`, `NetworkAttachmentSpec`.
+    pub attaches: Option<String>,
 }
 
 impl Task {
-    /// Returns `web.1` (replicated) or `web.<node id>` (global), Docker's short task name.
+    /// Returns a task that asks for addresses for a container on a node.
+    pub fn attachment(
+        id: TaskId,
+        container: &str,
+        name: &str,
+        node: NodeId,
+        networks: Vec<NetworkAttachmentSpec>,
+    ) -> Self {
+        Self {
+            id,
+            meta: Meta::default(),
+            // Of its own, so that its name is answered on its networks.
+            service: ServiceId(id.0),
+            service_name: name.to_owned(),
+            slot: Slot::Node(node),
+            spec: Arc::new(TaskSpec { networks, ..TaskSpec::default() }),
+            spec_version: 1,
+            job_iteration: 0,
+            host_ports: Vec::new(),
+            placement: Placement::Unallocated,
+            desired: Desired::Running,
+            attachments: Vec::new(),
+            gateway_address: None,
+            status: TaskStatus::default(),
+            desired_at: Timestamp::default(),
+            attaches: Some(container.to_owned()),
+        }
+    }
+
+    /// Returns `web.1` (replicated) or `web.<node id>` (global), Docker's short task name; the container's name
+    /// of one that only attaches it.
     pub fn name(&self) -> String {
+        if self.attaches.is_some() {
+            return self.service_name.clone();
+        }
         match self.slot {
             Slot::Replica(n) => format!("{}.{n}", self.service_name),
             Slot::Node(node) => format!("{}.{node}", self.service_name),
@@ -53,6 +91,9 @@ impl Task {
 
     /// Returns `web.1.<task id>`: the container's name on its node.
     pub fn container_name(&self) -> String {
+        if self.attaches.is_some() {
+            return self.name();
+        }
         format!("{}.{}", self.name(), self.id)
     }
 

@@ -123,6 +123,7 @@ impl<'a> Draft<'a> {
             gateway_address: None,
             status: TaskStatus::default(),
             desired_at: self.now,
+            attaches: None,
         };
         self.put(Object::Task(Arc::new(task)));
         id

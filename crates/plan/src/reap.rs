@@ -17,11 +17,18 @@ use std::{collections::BTreeSet, sync::Arc};
 /// After this long a node that is down is taken to be gone for good, with all its containers.
 const ORPHAN_AFTER: Duration = Duration::from_secs(24 * 3600);
 
+/// A node that has no address for its container by then has told whoever started it so.
+const ATTACH_LIMIT: Duration = Duration::from_secs(60);
+
 pub(crate) fn run(draft: &mut Draft<'_>, cluster: &Cluster, acks: &Acks) {
     let tasks: Vec<Arc<Task>> = draft.tables().tasks.values().cloned().collect();
     for task in &tasks {
         orphan(draft, task);
-        if !draft.tables().services.contains(&task.service) {
+        let is_done = match task.attaches {
+            Some(_) => is_detached(draft, task),
+            None => !draft.tables().services.contains(&task.service),
+        };
+        if is_done {
             draft.want(task.id, Desired::Remove);
         }
     }
@@ -32,6 +39,16 @@ pub(crate) fn run(draft: &mut Draft<'_>, cluster: &Cluster, acks: &Acks) {
     delete_services(draft);
     delete_networks(draft);
     delete_stacks(draft);
+}
+
+/// Returns true once a container needs its addresses no more, or its node has stopped waiting for them.
+fn is_detached(draft: &mut Draft<'_>, task: &Task) -> bool {
+    if task.node().is_some() {
+        return slots::is_over(task);
+    }
+    let due = task.meta.created_at.after(ATTACH_LIMIT);
+    draft.wake(due);
+    due <= draft.now()
 }
 
 /// Gives up on a task whose node will not speak again.

@@ -13,8 +13,8 @@ use crate::{
     slots::{self},
 };
 use model::{
-    Cluster, Duration, Node, NodeId, Placement, PortConfig, Protocol, PublishMode, Resources, Service,
-    ServiceId, Slot, Task, TaskState, Timestamp,
+    Cluster, Duration, EndpointSpec, Node, NodeId, Placement, PortConfig, Protocol, PublishMode, Resources,
+    Service, ServiceId, Slot, Task, TaskState, Timestamp,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,6 +27,7 @@ const MAX_FAILURES: u32 = 5;
 const FAILURE_WINDOW: Duration = Duration::from_secs(5 * 60);
 
 pub(crate) fn run(draft: &mut Draft<'_>, cluster: &Cluster) {
+    attach(draft, cluster);
     let groups = waiting(draft);
     if groups.is_empty() {
         return;
@@ -46,6 +47,30 @@ pub(crate) fn run(draft: &mut Draft<'_>, cluster: &Cluster) {
             place_on_its_node(draft, &mut hosts, &service, &task);
         }
         place_group(draft, &mut hosts, &service, &free);
+    }
+}
+
+/// Tasks that hold addresses for a container have their node: it asked for them.
+fn attach(draft: &mut Draft<'_>, cluster: &Cluster) {
+    let candidates = draft.tables().tasks.values().filter(|t| {
+        t.attaches.is_some() && matches!(t.placement, Placement::Pending { .. }) && slots::is_live(t)
+    });
+    let ready: Vec<_> = candidates.filter(|t| is_attached(draft, t)).cloned().collect();
+    for task in ready {
+        let Slot::Node(id) = task.slot else { continue };
+        let Some(node) = draft.tables().nodes.get(&id).cloned() else { continue };
+        let wants_gateway = slots::needs_gateway(draft.tables(), &EndpointSpec::default(), &task.spec);
+        let last = Host::survey(draft, node).last_gateway.map(|(_, address)| address);
+        let gateway = wants_gateway.then(|| free_gateway(draft, cluster, id, last)).flatten();
+        if wants_gateway && gateway.is_none() {
+            set_pending(draft, task.id, Obstacle::NoAddress.explain(1));
+            continue;
+        }
+        draft.edit_task(task.id, |t| {
+            t.placement = Placement::On(id);
+            t.gateway_address = gateway;
+        });
+        draft.say(task.name(), "attached", format!("on {}", draft.node_name(id)));
     }
 }
 

@@ -9,10 +9,14 @@ use model::{Desired, Mode, NodeState, TaskState};
 use proptest::prelude::*;
 use world::{World, duration};
 
+fn node_name() -> impl Strategy<Value = &'static str> + Clone {
+    prop::sample::select(vec!["a", "b", "c", "d"])
+}
+
 /// A command in the words of the scenarios.
 fn event() -> impl Strategy<Value = String> {
     let service = prop::sample::select(vec!["web", "db", "log", "job"]);
-    let node = prop::sample::select(vec!["a", "b", "c", "d"]);
+    let node = node_name();
     let change = prop::sample::select(vec![
         "image=v1",
         "image=v2",
@@ -48,6 +52,7 @@ fn event() -> impl Strategy<Value = String> {
         2 => (life, node.clone()).prop_map(|(l, n)| format!("{l} {n}")),
         1 => node.prop_map(|n| format!("label {n} x=y")),
         4 => time.prop_map(str::to_owned),
+        1 => node_name().prop_map(|n| format!("attach c {n} net")),
         2 => (0usize..20, outcome).prop_map(|(n, o)| format!("end {n} {o}")),
     ]
 }
@@ -113,7 +118,7 @@ proptest! {
         }
         recover(&mut world);
         check_all_is_well(&world);
-        world.run("rm web ; rm db ; rm log ; rm job ; rm-network net");
+        world.run("detach c ; rm web ; rm db ; rm log ; rm job ; rm-network net");
         world.settle();
         prop_assert!(world.tables.tasks.is_empty(), "{:?}", world.tables.tasks);
         prop_assert!(world.tables.services.is_empty());

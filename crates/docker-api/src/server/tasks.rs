@@ -64,7 +64,7 @@ async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<t
     Ok(axum::Json(
         tasks
             .iter()
-            .filter(|t| passes(t))
+            .filter(|t| t.attaches.is_none() && passes(t))
             .map(|t| convert::task_json(t, is_job(services.get(&t.service)), &networks))
             .collect(),
     ))

@@ -158,6 +158,7 @@ impl World {
                     }),
                 },
                 desired_at: Timestamp(0),
+                attaches: None,
             }))));
         }
         self.apply(changes).unwrap();

@@ -17,15 +17,15 @@ use crate::{
 use futures::{StreamExt as _, stream::BoxStream};
 use model::{
     Change, Cluster, Config, ConfigId, Duration, Meta, Network, NetworkId, Node, NodeId, NodeState, Object,
-    ObjectRef, Role, Secret, SecretBytes, SecretId, ServiceId, StackId, Tables, TaskId,
+    ObjectRef, Role, Secret, SecretBytes, SecretId, ServiceId, StackId, Tables, Task, TaskId,
 };
 use prost::Message as _;
 use proto::{
     WireId as _,
     control::{
-        CreateReply, CreateRequest, GetRequest, GetSwarmRequest, LeaveReply, LeaveRequest, ListChunk,
-        ListRequest, RecordStackRequest, RemoveReply, RemoveRequest, UpdateReply, UpdateRequest,
-        UpdateSwarmRequest, WatchEvent, WatchRequest,
+        AttachReply, AttachRequest, CreateReply, CreateRequest, GetRequest, GetSwarmRequest, LeaveReply,
+        LeaveRequest, ListChunk, ListRequest, RecordStackRequest, RemoveReply, RemoveRequest, UpdateReply,
+        UpdateRequest, UpdateSwarmRequest, WatchEvent, WatchRequest,
         control_client::ControlClient,
         control_server::{Control, ControlServer},
         create_request::Spec as NewSpec,
@@ -168,6 +168,24 @@ impl Control for ControlService {
         let stored =
             view.stacks.get(&stack).ok_or_else(|| Status::aborted("the stack was removed meanwhile"))?;
         Ok(Response::new((&**stored).into()))
+    }
+
+    async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<AttachReply>, Status> {
+        let (caller, request) = on_the_leader!(self, request, Attach, attach);
+        let node = caller.node()?;
+        let id = TaskId::from_wire(&request.task).map_err(invalid)?;
+        let networks = request.networks.into_iter().map(TryInto::try_into).collect::<Result<Vec<_>, _>>();
+        let task = Task::attachment(id, &request.container, &request.name, node, networks.map_err(invalid)?);
+        self.decide(0, |view| {
+            if view.tasks.contains(&id) {
+                return Ok(((), Vec::new())); // asked again
+            }
+            validate::attachment(view, &task)?;
+            Ok(((), vec![Change::Put(Object::Task(Arc::new(task.clone())))]))
+        })
+        .await?;
+        info!(task.id = %id, node.id = %node, container = request.container, "attachment asked for");
+        Ok(Response::new(AttachReply {}))
     }
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {

@@ -259,6 +259,29 @@ pub(super) fn network(tables: &Tables, spec: &NetworkSpec) -> Result<(), Status>
     Ok(())
 }
 
+/// Refuses what a node may not ask for a container. Source: moby `daemon/cluster/networks.go`; swarmkit
+/// `manager/resourceapi/allocator.go`.
+pub(super) fn attachment(tables: &Tables, task: &Task) -> Result<(), Status> {
+    if task.attaches.as_ref().is_none_or(String::is_empty) || task.service_name.is_empty() {
+        return Err(Status::invalid_argument("an attachment needs the container's id and name"));
+    }
+    if task.spec.networks.is_empty() {
+        return Err(Status::invalid_argument("an attachment needs a network"));
+    }
+    for wanted in &task.spec.networks {
+        let id = wanted.network;
+        let network = tables.networks.get(&id).filter(|n| !n.pending_delete);
+        let Some(network) = network.filter(|n| n.spec.driver == NetworkDriver::Overlay) else {
+            return Err(Status::not_found(format!("network {id} not found")));
+        };
+        if !network.spec.attachable {
+            let name = &network.spec.name;
+            return Err(Status::permission_denied(format!("network {name} not manually attachable")));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses the removal of a network that a service or a living task uses.
 pub(super) fn network_unused(tables: &Tables, id: NetworkId) -> Result<(), Status> {
     let users = tables.services.values().filter(|s| !s.pending_delete);
@@ -271,7 +294,9 @@ pub(super) fn network_unused(tables: &Tables, id: NetworkId) -> Result<(), Statu
         }
     }
     // Tasks of a service that goes are going too, even if the plan has not told them yet.
-    let stays = |task: &Task| tables.services.get(&task.service).is_some_and(|s| !s.pending_delete);
+    let stays = |task: &Task| {
+        task.attaches.is_some() || tables.services.get(&task.service).is_some_and(|s| !s.pending_delete)
+    };
     let lives = |task: &Task| {
         stays(task)
             && task.desired < model::Desired::Shutdown

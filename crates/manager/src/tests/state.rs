@@ -177,6 +177,7 @@ impl State {
             gateway_address: Some(IpAddr::from([10, 255, octet(node), octet(number)])),
             status: TaskStatus { state, ..TaskStatus::default() },
             desired_at: Timestamp(0),
+            attaches: None,
         };
         self.put(Object::Task(Arc::new(task)))
     }

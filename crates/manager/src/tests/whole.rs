@@ -7,7 +7,7 @@ use super::{
 use model::*;
 use proto::{
     WireId as _,
-    control::{RemoveRequest, UpdateRequest, WatchRequest, create_request, update_request},
+    control::{AttachRequest, RemoveRequest, UpdateRequest, WatchRequest, create_request, update_request},
     types::ObjectKind,
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -447,4 +447,49 @@ async fn addresses_are_never_held_twice_while_tasks_come_and_go() {
         .await;
     }
     assert!(seen > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_gets_addresses_for_a_container_started_by_hand() {
+    let swarm = with_workers(2).await;
+    let mut open = overlay("open");
+    open.attachable = true;
+    let open = NetworkId(swarm.create(create_request::Spec::Network((&open).into())).await.unwrap());
+    let closed =
+        NetworkId(swarm.create(create_request::Spec::Network((&overlay("closed")).into())).await.unwrap());
+    let id = TaskId(77);
+    let asked = |network: NetworkId| AttachRequest {
+        task: id.to_wire(),
+        container: "c1".into(),
+        name: "shell".into(),
+        networks: vec![(&NetworkAttachmentSpec { network, aliases: vec!["sh".into()] }).into()],
+    };
+    let mut control = swarm.control_as(&swarm.nodes[1].credentials);
+    let refused = control.attach(asked(closed)).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    assert_eq!(refused.message(), "network closed not manually attachable");
+    let unknown = control.attach(asked(NetworkId(5))).await.unwrap_err();
+    assert_eq!(unknown.code(), tonic::Code::NotFound);
+
+    control.attach(asked(open)).await.unwrap();
+    control.attach(asked(open)).await.unwrap(); // the answer was lost
+    until("its node has it", || swarm.nodes[1].host.running() == [id]).await;
+    assert!(swarm.nodes[0].host.running().is_empty());
+    let task = swarm.view().tasks.get(&id).unwrap().clone();
+    assert_eq!(task.attachments.len(), 1);
+    assert!(task.gateway_address.is_some());
+    until("its name is known", || {
+        let state = swarm.nodes[1].host.state();
+        state.networks.get(&open).is_some_and(|table| {
+            table.endpoints.get(&id).is_some_and(|e| e.names == ["shell"])
+                && table.services.values().any(|s| s.name == "shell" && s.aliases == ["sh"])
+        })
+    })
+    .await;
+    let refused = swarm.remove(ObjectKind::Network, open.0).await.unwrap_err();
+    assert!(refused.message().contains("is in use by task"), "{refused}");
+
+    swarm.nodes[1].host.exit(id, 0);
+    until("it is forgotten", || swarm.view().tasks.is_empty()).await;
+    swarm.remove(ObjectKind::Network, open.0).await.unwrap();
 }

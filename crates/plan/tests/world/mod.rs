@@ -79,6 +79,12 @@ impl World {
             "rollback" => self.rollback(rest[0]),
             "rerun" => self.edit_service(rest[0], |s| s.job_iteration += 1),
             "rm" => self.edit_service(rest[0], |s| s.pending_delete = true),
+            "attach" => self.attach(rest[0], rest[1], rest[2]),
+            "detach" => {
+                for task in self.live_tasks().iter().filter(|t| t.attaches.as_deref() == Some(rest[0])) {
+                    self.report(task, TaskState::Complete, "");
+                }
+            }
             "rm-network" => self.remove_network(rest[0]),
             "down" => self.set_state(rest[0], NodeState::Down),
             "unknown" => self.set_state(rest[0], NodeState::Unknown),
@@ -251,6 +257,20 @@ impl World {
     }
 
     // ---- what people do -------------------------------------------------------------------------------
+
+    /// A node asks for a place for a container that was started there.
+    fn attach(&mut self, container: &str, node: &str, network: &str) {
+        let network = self.tables.network_named(network).expect("a network to attach to").id;
+        let id = TaskId(self.fresh_id());
+        let task = Task::attachment(
+            id,
+            container,
+            container,
+            self.node(node).id,
+            vec![NetworkAttachmentSpec { network, aliases: Vec::new() }],
+        );
+        self.put(Object::Task(Arc::new(task)));
+    }
 
     fn put(&mut self, object: Object) {
         let index = self.tables.index + 1;
@@ -556,6 +576,7 @@ impl World {
     /// `web.1`, or `web.a` for the task of a global service on node a.
     fn short_name(&self, task: &Task) -> String {
         match task.slot {
+            _ if task.attaches.is_some() => task.name(),
             Slot::Replica(n) => format!("{}.{n}", task.service_name),
             Slot::Node(node) => format!("{}.{}", task.service_name, self.node_name(node)),
         }
@@ -581,7 +602,7 @@ impl World {
             Some(is) => write!(out, " {is} desired={desired}").unwrap(),
             None => write!(out, " desired={desired}").unwrap(),
         }
-        if task.spec.container.image != "v1" {
+        if task.spec.container.image != "v1" && task.attaches.is_none() {
             write!(out, " image={}", task.spec.container.image).unwrap();
         }
         out
@@ -662,21 +683,21 @@ impl World {
                     format!("port {} -> {} {:?}", port.published, port.target, port.mode).to_lowercase(),
                 );
             }
-            let mut tasks: Vec<_> = self.tables.tasks_of_service(service.id).collect();
-            tasks.sort_by_key(|t| self.label(t.id));
-            for task in tasks {
-                let mut line = self.label(task.id);
-                for attachment in &task.attachments {
-                    write!(line, " {}", attachment.address).unwrap();
-                }
-                if let Some(address) = task.gateway_address {
-                    write!(line, " gateway {address}").unwrap();
-                }
-                for port in &task.host_ports {
-                    write!(line, " host port {} -> {}", port.published, port.target).unwrap();
-                }
-                lines.push(line);
+        }
+        let mut tasks: Vec<_> = self.tables.tasks.values().filter(|t| t.service_name == name).collect();
+        tasks.sort_by_key(|t| self.label(t.id));
+        for task in tasks {
+            let mut line = self.label(task.id);
+            for attachment in &task.attachments {
+                write!(line, " {}", attachment.address).unwrap();
             }
+            if let Some(address) = task.gateway_address {
+                write!(line, " gateway {address}").unwrap();
+            }
+            for port in &task.host_ports {
+                write!(line, " host port {} -> {}", port.published, port.target).unwrap();
+            }
+            lines.push(line);
         }
         assert!(!lines.is_empty(), "nothing is called {name}");
         lines.iter().fold(String::new(), |out, line| out + "  " + line + "\n")
@@ -691,7 +712,12 @@ impl World {
             assert!(was.is_none() || was == task.node(), "{} moved", task.name());
             let Some(node) = task.node().filter(|_| was.is_none()) else { continue };
             let node = self.tables.nodes.get(&node).expect("placed on a node that exists");
-            assert!(node.accepts_tasks(), "{} placed on {}", task.name(), node.display_name());
+            assert!(
+                task.attaches.is_some() || node.accepts_tasks(),
+                "{} placed on {}",
+                task.name(),
+                node.display_name()
+            );
             for constraint in &task.spec.placement.constraints {
                 assert!(plan::constraint_matches(constraint, node), "{} against {constraint}", task.name());
             }

@@ -215,6 +215,7 @@ fn task(slot: Slot, placement: Placement, desired: Desired, state: Option<TaskSt
             }),
         },
         desired_at: Timestamp(6),
+        attaches: None,
     }
 }
 
