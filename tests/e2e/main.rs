@@ -2,6 +2,7 @@
 //!
 //! Each test has a lab of its own, so they run side by side; a lab ends with its test, whatever happened.
 
+mod attachable;
 mod cluster;
 mod docker_cli;
 mod docker_commands;

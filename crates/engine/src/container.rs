@@ -1,7 +1,8 @@
 //! A container as it is: what `inspect` and `list` show. Kept on disk as `state.json`.
 
 use crate::{
-    config::{ContainerConfig, Port},
+    config::{ContainerConfig, OverlayAttachment, Port},
+    overlay::AnyNetwork,
     persist,
 };
 use model::Timestamp;
@@ -31,6 +32,9 @@ pub struct Container {
     pub mounts: Vec<MountPoint>,
     /// By network name.
     pub networks: BTreeMap<String, Endpoint>,
+    /// Its places on overlay networks, while a run of it that a person started has them.
+    #[serde(default)]
+    pub overlays: Vec<OverlayAttachment>,
     /// Published ports as they are now; empty while not running.
     pub ports: Vec<PublishedPort>,
     /// Path of its network namespace while running.
@@ -231,13 +235,17 @@ pub struct Endpoint {
     pub wanted_address: Option<IpAddr>,
     #[serde(default)]
     pub wanted_mac: Option<String>,
+    /// It is an overlay network, and a person put the container on it.
+    #[serde(default)]
+    pub overlay: bool,
 }
 
 impl Endpoint {
     /// What a container asks of a network, before it is on it.
-    pub(crate) fn wanted(network_id: String, asked: &crate::config::EndpointConfig) -> Self {
+    pub(crate) fn wanted(network: &AnyNetwork, asked: &crate::config::EndpointConfig) -> Self {
         Self {
-            network_id,
+            network_id: network.id(),
+            overlay: matches!(network, AnyNetwork::Overlay(_)),
             aliases: asked.aliases.clone(),
             wanted_address: asked.ipv4_address,
             wanted_mac: asked.mac_address.clone(),
@@ -252,6 +260,7 @@ impl Endpoint {
             aliases: std::mem::take(&mut self.aliases),
             wanted_address: self.wanted_address,
             wanted_mac: self.wanted_mac.take(),
+            overlay: self.overlay,
             ..Self::default()
         };
     }

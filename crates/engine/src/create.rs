@@ -9,6 +9,7 @@ use crate::{
     image_defaults,
     layers::Layers,
     lifecycle, log_driver, merge, mounts, names, open,
+    overlay::{self, AnyNetwork},
     owner::{Owner, container_event},
     persist, secrets, spec,
 };
@@ -143,7 +144,7 @@ async fn make(
         let other = link.split(':').next().unwrap_or_default();
         engine.inspect(other).map_err(|_| Error::invalid(format!("could not get container for {other}")))?;
     }
-    let networks = networks(engine, &config, id)?;
+    let networks = networks(engine, &config, id).await?;
     let (maker, id, name) = (engine.clone(), id.to_owned(), name.to_owned());
     let container = crate::blocking(move || {
         let dir = maker.inner.container_dir(&id);
@@ -174,9 +175,8 @@ fn resolve_containers(engine: &Engine, config: &mut ContainerConfig) -> Result<(
     Ok(())
 }
 
-fn networks(engine: &Engine, config: &ContainerConfig, id: &str) -> Result<BTreeMap<String, Endpoint>> {
+async fn networks(engine: &Engine, config: &ContainerConfig, id: &str) -> Result<BTreeMap<String, Endpoint>> {
     let mut networks = BTreeMap::new();
-    let local = &engine.inner.networks;
     let first = match &config.host.network_mode {
         NetworkMode::Bridge => Some("bridge"),
         NetworkMode::Host => Some("host"),
@@ -185,8 +185,9 @@ fn networks(engine: &Engine, config: &ContainerConfig, id: &str) -> Result<BTree
         NetworkMode::Container(_) | NetworkMode::Swarm => None,
     };
     for wanted in first.into_iter().chain(config.endpoints.keys().map(String::as_str)) {
-        let network = match local.find(wanted) {
-            Err(_) if wanted == "default" => local.find("bridge")?,
+        // Clients call the default network "default".
+        let name = if wanted == "default" { "bridge" } else { wanted };
+        let network = match engine.any_network(name).await {
             // Not as "no such network": clients take a 404 here for a missing image, and pull it.
             Err(Error::NoSuchNetwork(name)) => {
                 return Err(Error::invalid(format!("network {name} not found")));
@@ -194,11 +195,14 @@ fn networks(engine: &Engine, config: &ContainerConfig, id: &str) -> Result<BTree
             found => found?,
         };
         let nothing = EndpointConfig::default();
-        let asked = config.endpoints.get(wanted).or_else(|| config.endpoints.get(&network.id));
-        // Clients call the default network "default".
-        let default = || config.endpoints.get("default").filter(|_| network.name == "bridge");
+        let asked = config.endpoints.get(wanted).or_else(|| config.endpoints.get(&network.id()));
+        let default = || config.endpoints.get("default").filter(|_| network.name() == "bridge");
         let asked = asked.or_else(default).unwrap_or(&nothing);
-        if network.is_predefined() && (asked.ipv4_address.is_some() || asked.ipv6_address.is_some()) {
+        let is_predefined = match &network {
+            AnyNetwork::Local(network) => network.is_predefined(),
+            AnyNetwork::Overlay(network) => overlay::check(network, asked).map(|()| false)?,
+        };
+        if is_predefined && (asked.ipv4_address.is_some() || asked.ipv6_address.is_some()) {
             return Err(Error::invalid(
                 "user specified IP address is supported on user defined networks only",
             ));
@@ -206,11 +210,11 @@ fn networks(engine: &Engine, config: &ContainerConfig, id: &str) -> Result<BTree
         if let Some(mac) = &asked.mac_address {
             mac.parse::<network::Mac>().map_err(|e| Error::invalid(e.to_string()))?;
         }
-        let mut endpoint = Endpoint::wanted(network.id.clone(), asked);
-        if !network.is_predefined() && !endpoint.aliases.iter().any(|a| *a == id[..12]) {
+        let mut endpoint = Endpoint::wanted(&network, asked);
+        if !is_predefined && !endpoint.aliases.iter().any(|a| *a == id[..12]) {
             endpoint.aliases.push(id[..12].to_owned());
         }
-        networks.entry(network.name).or_insert(endpoint);
+        networks.entry(network.name().to_owned()).or_insert(endpoint);
     }
     for overlay in config.host.swarm.iter().flat_map(|s| &s.overlays) {
         let endpoint = Endpoint {
@@ -297,6 +301,7 @@ fn fill(
         restart_count: 0,
         mounts: realised.into_iter().map(|r| r.point).collect(),
         networks,
+        overlays: Vec::new(),
         ports: vec![],
         netns: None,
         log_path,

@@ -14,6 +14,7 @@ use crate::{
     local_network::LocalNetworks,
     logs::{self, LogOptions, Logs},
     open,
+    overlay::Overlays,
     owner::{Command, Reply},
     registry::{Handle, Registry},
     stats::Stats,
@@ -77,6 +78,7 @@ pub(crate) struct Inner {
     /// Held by all who use a volume's folder before the registry says so, and alone by who exchanges one.
     pub(crate) mounting: tokio::sync::RwLock<()>,
     pub(crate) networks: LocalNetworks,
+    pub(crate) overlays: watch::Sender<Option<Arc<dyn Overlays>>>,
     pub(crate) builds: crate::build::Cache,
     pub(crate) events: Events,
     pub(crate) tasks: TaskTracker,

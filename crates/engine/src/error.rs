@@ -95,6 +95,9 @@ pub enum Error {
     /// What the caller asked for contradicts the present state; the text says how.
     #[error("{0}")]
     Conflict(String),
+    /// What the caller asked for is not allowed to it; the text says why.
+    #[error("{0}")]
+    Forbidden(String),
     /// The container's process could not be made or executed; text as runc reports it. Exit code 125, 126 or 127.
     #[error(
         "failed to create task for container: failed to create shim task: OCI runtime create failed: unable to start container process: {message}"
@@ -189,6 +192,7 @@ impl Error {
             | Self::PredefinedName(_)
             | Self::NetworkInUse { .. }
             | Self::EndpointExists { .. }
+            | Self::Forbidden(_)
             | Self::NotConnected { .. } => K::Forbidden,
             // Docker answers 400 when the command cannot be executed, 500 otherwise.
             Self::Start { exit_code, .. } if *exit_code != 125 => K::InvalidParameter,

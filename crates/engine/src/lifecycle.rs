@@ -241,6 +241,8 @@ impl Owner {
         for error in network.err().into_iter().flatten() {
             tracing::warn!(container.id = %self.container.id, error = %error, "leftover of a sandbox");
         }
+        // Only now may others have its addresses.
+        self.container.overlays.clear();
     }
 
     pub(crate) async fn follow_policy(&mut self, exit_code: i32, ran_for: Duration) {

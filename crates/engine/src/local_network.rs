@@ -9,6 +9,7 @@ use crate::{
     engine::Engine,
     error::{Error, Result},
     event::{Event, EventKind},
+    overlay::{self, AnyNetwork},
     owner::Command,
     persist,
 };
@@ -356,7 +357,7 @@ impl Engine {
         };
         let mut all: Vec<_> = self.inner.networks.all().into_iter().filter(passes).collect();
         for network in &mut all {
-            network.containers = members(network, &containers);
+            network.containers = members(&network.id, &containers);
         }
         all.retain(|n| {
             filters.any("dangling", |v| {
@@ -369,8 +370,13 @@ impl Engine {
     /// Finds a local network by name, id or unique prefix.
     pub fn network(&self, wanted: &str) -> Result<LocalNetwork> {
         let mut network = self.inner.networks.find(wanted)?;
-        network.containers = members(&network, &self.inner.registry.snapshots());
+        network.containers = members(&network.id, &self.inner.registry.snapshots());
         Ok(network)
+    }
+
+    /// Returns the running containers of this host on a network, local or overlay, by id.
+    pub fn network_members(&self, id: &str) -> BTreeMap<String, NetworkMember> {
+        members(id, &self.inner.registry.snapshots())
     }
 
     /// # Errors
@@ -418,41 +424,63 @@ impl Engine {
         container: &str,
         endpoint: EndpointConfig,
     ) -> Result<()> {
-        let network = self.inner.networks.find(network)?;
-        if network.driver != "bridge" {
-            return Err(Error::Conflict(format!(
-                "container cannot be connected to network {}",
-                network.name
-            )));
+        let network = self.any_network(network).await?;
+        match &network {
+            AnyNetwork::Local(local) if local.driver != "bridge" => {
+                return Err(Error::Conflict(format!(
+                    "container cannot be connected to network {}",
+                    local.name
+                )));
+            }
+            AnyNetwork::Local(_) => {}
+            AnyNetwork::Overlay(overlay) => overlay::check(overlay, &endpoint)?,
         }
         let connected = network.clone();
         self.ask(container, |reply| Command::Connect(Box::new(connected), endpoint, reply)).await?;
-        self.network_event("connect", &network, Some(self.inspect(container)?.id.clone()));
-        Ok(())
+        self.member_event("connect", &network, container)
     }
 
     /// Takes a container off a network.
     pub async fn network_disconnect(&self, network: &str, container: &str) -> Result<()> {
-        let network = self.inner.networks.find(network)?;
+        let network = self.any_network(network).await?;
         let left = network.clone();
         self.ask(container, |reply| Command::Disconnect(Box::new(left), reply)).await?;
-        self.network_event("disconnect", &network, Some(self.inspect(container)?.id.clone()));
+        self.member_event("disconnect", &network, container)
+    }
+
+    fn member_event(&self, action: &str, network: &AnyNetwork, container: &str) -> Result<()> {
+        let container = Some(self.inspect(container)?.id.clone());
+        match network {
+            AnyNetwork::Local(local) => self.network_event(action, local, container),
+            AnyNetwork::Overlay(overlay) => {
+                self.network_event_of(action, overlay.id.to_string(), &overlay.name, "overlay", container);
+            }
+        }
         Ok(())
     }
 
     pub(crate) fn network_event(&self, action: &str, network: &LocalNetwork, container: Option<String>) {
-        let mut attributes = BTreeMap::from([
-            ("name".to_owned(), network.name.clone()),
-            ("type".to_owned(), network.driver.clone()),
-        ]);
+        self.network_event_of(action, network.id.clone(), &network.name, &network.driver, container);
+    }
+
+    fn network_event_of(
+        &self,
+        action: &str,
+        id: String,
+        name: &str,
+        driver: &str,
+        container: Option<String>,
+    ) {
+        let mut attributes =
+            BTreeMap::from([("name".to_owned(), name.to_owned()), ("type".to_owned(), driver.to_owned())]);
         attributes.extend(container.map(|id| ("container".to_owned(), id)));
-        self.publish(Event::now(EventKind::Network, action, network.id.clone(), attributes));
+        self.publish(Event::now(EventKind::Network, action, id, attributes));
     }
 }
 
-fn members(network: &LocalNetwork, containers: &[Arc<Container>]) -> BTreeMap<String, NetworkMember> {
+fn members(network: &str, containers: &[Arc<Container>]) -> BTreeMap<String, NetworkMember> {
     let on_it = |c: &Arc<Container>| {
-        let endpoint = c.networks.values().find(|e| e.network_id == network.id)?;
+        let endpoint = c.networks.values().find(|e| e.network_id == network)?;
         let member = NetworkMember { name: c.name.clone(), endpoint: endpoint.clone() };
         c.state.is_running().then(|| (c.id.clone(), member))
     };

@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     event::{Event, EventKind},
     health,
-    local_network::LocalNetwork,
+    overlay::AnyNetwork,
     persist,
     probe::Probe,
     restart::Backoff,
@@ -56,8 +56,8 @@ pub(crate) enum Command {
     Attach(ShimEnds, Reply<()>),
     Resize { exec: Option<String>, rows: u16, cols: u16, reply: Reply<()> },
     Exec { id: String, process: Box<Process>, ends: ShimEnds, reply: Reply<()> },
-    Connect(Box<LocalNetwork>, EndpointConfig, Reply<()>),
-    Disconnect(Box<LocalNetwork>, Reply<()>),
+    Connect(Box<AnyNetwork>, EndpointConfig, Reply<()>),
+    Disconnect(Box<AnyNetwork>, Reply<()>),
 }
 
 /// Answers; that the asker has gone away meanwhile is no matter.

@@ -10,6 +10,7 @@ use crate::{
     layers::Layers,
     local_network::{self, LocalNetwork},
     log_driver,
+    overlay::{AnyNetwork, on_overlay, wanted_place},
     owner::{Owner, runtime_failed},
     secrets,
     spec::{self, Parts, Tmpfs},
@@ -201,20 +202,17 @@ impl Owner {
             NetworkMode::Bridge | NetworkMode::Named(_) | NetworkMode::None | NetworkMode::Swarm => {}
         }
         let mut attachments = Vec::new();
+        let mut gateway = host.swarm.as_ref().and_then(|s| s.gateway);
+        self.claim_overlays(&mut gateway).await?;
         for (name, endpoint) in &self.container.networks {
-            if let Some(overlay) =
-                host.swarm.iter().flat_map(|s| &s.overlays).find(|o| o.network_name == *name)
-            {
-                attachments.push(network::SandboxAttachment::Overlay {
-                    network: overlay.network,
-                    task: overlay.task,
-                    address: overlay.address,
-                    aliases: overlay.aliases.clone(),
-                });
+            let places = host.swarm.iter().flat_map(|s| &s.overlays).chain(&self.container.overlays);
+            if let Some(overlay) = places.into_iter().find(|o| o.network_name == *name) {
+                attachments.push(on_overlay(overlay));
                 continue;
             }
             let local = self.engine.inner.networks.find(&endpoint.network_id)?;
             if local.driver == "bridge" {
+                gateway = None; // the bridge leads outside
                 local_network::ensure_bridge(&self.engine, &local).await?;
                 attachments.push(self.attachment(&local, endpoint)?);
             }
@@ -223,7 +221,7 @@ impl Owner {
             id: self.container.id.clone(),
             hostname: self.hostname(),
             attachments,
-            gateway: host.swarm.as_ref().and_then(|s| s.gateway).map(|address| network::Gateway { address }),
+            gateway: gateway.map(|address| network::Gateway { address }),
             ports: self.port_requests(),
             dns: network::DnsOptions {
                 servers: host.dns.clone(),
@@ -240,12 +238,6 @@ impl Owner {
         let operation = format!("set up networking of container {}", self.container.name);
         let info =
             self.engine.inner.network.create_sandbox(spec).await.map_err(local_network::failed(operation))?;
-        let user_defined = self.container.networks.keys().any(|n| n != "bridge" && n != "none");
-        let resolver = info.dns_server.map(|server| Resolver {
-            servers: vec![server],
-            search: info.dns_search.clone(),
-            options: info.dns_options.clone(),
-        });
         let network = Network {
             netns: Some(info.netns_path.clone()),
             name_sockets: info.name_sockets.clone(),
@@ -255,10 +247,30 @@ impl Owner {
                 .filter(|i| !i.network.is_empty())
                 .map(|i| i.address.addr())
                 .collect(),
-            resolver: resolver.filter(|_| user_defined || self.host_resolver().servers.is_empty()),
+            resolver: self.own_resolver(&info),
         };
         self.take_network(&info);
         Ok(network)
+    }
+
+    /// Returns the name server of its network: on a network of its own, and where the host has none that it reaches.
+    fn own_resolver(&self, info: &network::SandboxInfo) -> Option<Resolver> {
+        let user_defined = self.container.networks.keys().any(|n| n != "bridge" && n != "none");
+        let wanted = user_defined || self.host_resolver().servers.is_empty();
+        info.dns_server.filter(|_| wanted).map(|server| Resolver {
+            servers: vec![server],
+            search: info.dns_search.clone(),
+            options: info.dns_options.clone(),
+        })
+    }
+
+    /// Gives a running container that is on its first network of its own the names of it. What somebody has written
+    /// into its resolv.conf stays. Source: moby `libnetwork/sandbox_dns_unix.go`, `rebuildDNS`.
+    fn renew_resolver(&self, info: &network::SandboxInfo) -> Result<()> {
+        let path = &self.container.resolv_conf_path;
+        let Some(resolver) = self.own_resolver(info) else { return Ok(()) };
+        let is_ours = fs::read_to_string(path).is_ok_and(|text| text == self.host_resolver().text());
+        if is_ours { write(path, &resolver.text()) } else { Ok(()) }
     }
 
     fn attachment(&self, local: &LocalNetwork, endpoint: &Endpoint) -> Result<network::SandboxAttachment> {
@@ -319,7 +331,7 @@ impl Owner {
         self.container.ports = info.ports.iter().map(published).collect();
     }
 
-    pub(crate) async fn connect(&mut self, local: LocalNetwork, endpoint: EndpointConfig) -> Result<()> {
+    pub(crate) async fn connect(&mut self, to: AnyNetwork, endpoint: EndpointConfig) -> Result<()> {
         let container = self.container.name.clone();
         match self.container.config.host.network_mode {
             NetworkMode::Host | NetworkMode::Container(_) => {
@@ -334,21 +346,39 @@ impl Owner {
             }
             NetworkMode::Bridge | NetworkMode::Named(_) | NetworkMode::Swarm => {}
         }
-        if self.container.networks.contains_key(&local.name) {
-            return Err(Error::EndpointExists { container, network: local.name });
+        let name = to.name().to_owned();
+        if self.container.networks.contains_key(&name) {
+            return Err(Error::EndpointExists { container, network: name });
         }
-        let made = Endpoint::wanted(local.id.clone(), &endpoint);
+        let made = Endpoint::wanted(&to, &endpoint);
         if self.container.state.is_running() {
-            local_network::ensure_bridge(&self.engine, &local).await?;
-            let attachment = self.attachment(&local, &made)?;
-            let operation = format!("connect container {container} to network {}", local.name);
+            let attachment = match &to {
+                AnyNetwork::Local(local) => {
+                    local_network::ensure_bridge(&self.engine, local).await?;
+                    self.attachment(local, &made)?
+                }
+                AnyNetwork::Overlay(_) => {
+                    // It has a way outside, or none was wanted.
+                    let places = self.claim(vec![wanted_place(&name, &made)?]).await?;
+                    let attachment = places.overlays.first().map(on_overlay);
+                    self.container.overlays.extend(places.overlays);
+                    self.publish();
+                    attachment.ok_or_else(|| Error::Conflict(format!("no address on network {name}")))?
+                }
+            };
+            let operation = format!("connect container {container} to network {name}");
             let network = &self.engine.inner.network;
             let info = network
                 .connect(&self.container.id, attachment)
                 .await
-                .map_err(local_network::failed(operation))?;
-            self.container.networks.insert(local.name, made);
+                .map_err(local_network::failed(operation));
+            if info.is_err() {
+                self.leave_overlay(&name);
+            }
+            let info = info?;
+            self.container.networks.insert(name, made);
             self.take_network(&info);
+            self.renew_resolver(&info)?;
             if let (Some(sockets), Some(shim)) = (info.name_sockets, self.shim.clone()) {
                 let id = self.container.id.clone();
                 crate::blocking(move || {
@@ -359,27 +389,29 @@ impl Owner {
                 .await?;
             }
         } else {
-            self.container.networks.insert(local.name, made);
+            self.container.networks.insert(name, made);
         }
         self.save().await
     }
 
-    pub(crate) async fn disconnect(&mut self, local: &LocalNetwork) -> Result<()> {
+    pub(crate) async fn disconnect(&mut self, from: &AnyNetwork) -> Result<()> {
         let container = self.container.name.clone();
-        if !self.container.networks.contains_key(&local.name) {
-            return Err(Error::NotConnected { container, network: local.name.clone() });
+        let name = from.name();
+        if !self.container.networks.contains_key(name) {
+            return Err(Error::NotConnected { container, network: name.to_owned() });
         }
         if self.container.state.is_running() {
-            let operation = format!("disconnect container {container} from network {}", local.name);
+            let operation = format!("disconnect container {container} from network {name}");
             let network = &self.engine.inner.network;
             let info = network
-                .disconnect(&self.container.id, &local.id)
+                .disconnect(&self.container.id, &from.id())
                 .await
                 .map_err(local_network::failed(operation))?;
-            self.container.networks.remove(&local.name);
+            self.container.networks.remove(name);
             self.take_network(&info);
+            self.leave_overlay(name);
         } else {
-            self.container.networks.remove(&local.name);
+            self.container.networks.remove(name);
         }
         self.save().await
     }

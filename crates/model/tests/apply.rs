@@ -32,6 +32,7 @@ fn task(id: u128, address: &str) -> Object {
         gateway_address: None,
         status: TaskStatus::default(),
         desired_at: Timestamp(0),
+        attaches: None,
     }))
 }
 

@@ -1,6 +1,9 @@
 //! The engine of this host as the agent sees it: a task becomes a container.
 
-use crate::template::{Values, architecture};
+use crate::{
+    attach::{self, Waiting},
+    template::{Values, architecture},
+};
 use agent::{Held, NodeConfig, TaskAssignment, TaskError};
 use engine::{
     ContainerConfig, ContainerFile, Engine, ErrorKind, HealthStatus, HostConfig, NetworkMode,
@@ -36,6 +39,8 @@ pub(crate) struct HostExecutor {
     pub(crate) node: Mutex<Option<NodeConfig>>,
     /// Names of the overlay networks seen, for inspect.
     pub(crate) network_names: Mutex<BTreeMap<NetworkId, String>>,
+    /// Starts of people's containers that wait for a task.
+    pub(crate) waiting: Arc<Waiting>,
 }
 
 impl std::fmt::Debug for HostExecutor {
@@ -338,7 +343,7 @@ impl agent::Executor for HostExecutor {
 
     async fn prepare(&self, assignment: &TaskAssignment) -> Result<(), TaskError> {
         let task = &assignment.task;
-        if self.find(task.id).await?.is_some() {
+        if task.attaches.is_some() || self.find(task.id).await?.is_some() {
             return Ok(());
         }
         self.ensure_image(&task.spec.container.image).await?;
@@ -355,6 +360,9 @@ impl agent::Executor for HostExecutor {
 
     async fn start(&self, assignment: &TaskAssignment) -> Result<ContainerStatus, TaskError> {
         let task = &assignment.task;
+        if task.attaches.is_some() {
+            return self.waiting.start(&self.engine, task).await;
+        }
         let Some(container) = self.find(task.id).await? else {
             return Err(TaskError::fatal("its container is gone"));
         };
@@ -388,6 +396,9 @@ impl agent::Executor for HostExecutor {
     }
 
     async fn wait(&self, task: TaskId) -> Result<ContainerStatus, TaskError> {
+        if let Some(ended) = attach::wait(&self.engine, task).await {
+            return Ok(ended);
+        }
         let Some(container) = self.find(task).await? else {
             return Err(TaskError::fatal("its container is gone"));
         };
@@ -408,6 +419,9 @@ impl agent::Executor for HostExecutor {
 
     async fn shutdown(&self, assignment: &TaskAssignment) -> Result<Option<ContainerStatus>, TaskError> {
         let task = &assignment.task;
+        if task.attaches.is_some() {
+            return self.engine.take_off(task.id).await.map(|()| None).map_err(|e| temporary(&e));
+        }
         let Some(container) = self.find(task.id).await? else { return Ok(None) };
         if container.state.is_running() {
             let grace = task.spec.container.stop_grace_period.unwrap_or(Duration::from_secs(10));
@@ -427,6 +441,7 @@ impl agent::Executor for HostExecutor {
     }
 
     async fn remove(&self, task: TaskId) -> Result<(), TaskError> {
+        self.engine.take_off(task).await.map_err(|e| temporary(&e))?;
         let Some(container) = self.find(task).await? else { return Ok(()) };
         match self.engine.remove(&container.id, RemoveOptions { force: true, volumes: true }).await {
             Ok(()) => Ok(()),
@@ -436,8 +451,7 @@ impl agent::Executor for HostExecutor {
     }
 
     async fn list(&self) -> Vec<Held> {
-        let mut options = engine::ListOptions { all: true, ..engine::ListOptions::default() };
-        options.filters.0.insert("label".to_owned(), vec![LABEL_TASK.to_owned()]);
+        let options = engine::ListOptions { all: true, ..engine::ListOptions::default() };
         let containers = match self.engine.list(options).await {
             Ok(containers) => containers,
             Err(error) => {
@@ -446,17 +460,16 @@ impl agent::Executor for HostExecutor {
             }
         };
         let mut seen = BTreeSet::new();
-        containers
-            .iter()
-            .filter_map(|c| {
-                let task = c.config.labels.get(LABEL_TASK)?.parse::<TaskId>().ok()?;
-                seen.insert(task).then(|| Held {
-                    task,
-                    container: status_of(c),
-                    running: c.state.is_running(),
-                })
-            })
-            .collect()
+        let mut held = Vec::new();
+        for container in &containers {
+            let own = container.config.labels.get(LABEL_TASK).and_then(|id| id.parse::<TaskId>().ok());
+            let attaching = container.overlays.iter().map(|place| place.task);
+            for task in own.into_iter().chain(attaching).filter(|task| seen.insert(*task)) {
+                let running = container.state.is_running();
+                held.push(Held { task, container: status_of(container), running });
+            }
+        }
+        held
     }
 
     async fn apply_network(&self, table: NetworkTable) -> Result<(), TaskError> {

@@ -13,6 +13,7 @@
 //! *Start reading at* [`run`], then `member::Member::start`.
 
 mod address;
+mod attach;
 mod connect;
 mod executor;
 mod images;
@@ -125,13 +126,16 @@ pub async fn run(options: Options) -> Result<()> {
         mirrors: options.settings.registry_mirrors.clone(),
     };
     let door_cell = Arc::new(OnceLock::new());
+    let waiting = Arc::new(attach::Waiting::default());
     let (node_swarm, supervisor) = swarm::NodeSwarm::new(swarm::Parts {
         folder: record::Folder::new(&data_root),
         engine: engine.clone(),
         hostname: options.hostname.clone(),
         registries: registries.clone(),
         door: Arc::clone(&door_cell),
+        waiting: Arc::clone(&waiting),
     });
+    engine.set_overlays(Arc::new(attach::SwarmOverlays { swarm: node_swarm.clone(), waiting }));
     let door_cancel = CancellationToken::new();
     let door = FrontDoor::new(
         docker_api::server::Options {

@@ -6,6 +6,7 @@
 
 use crate::{
     address::{self, interfaces},
+    attach::Waiting,
     connect::Connections,
     executor::{HostExecutor, chain},
     images,
@@ -61,6 +62,7 @@ pub(crate) struct Parts {
     pub(crate) hostname: String,
     pub(crate) registries: image::RegistryOptions,
     pub(crate) door: FrontDoorCell,
+    pub(crate) waiting: Arc<Waiting>,
 }
 
 /// Shared by the front door, the supervisor and the image fetcher.
@@ -108,6 +110,11 @@ impl NodeSwarm {
         // One order at a time: `changing` is held while it is carried out.
         let (orders, received) = mpsc::channel(1);
         (Self { shared: Arc::clone(&shared), orders }, Supervisor { shared, orders: received })
+    }
+
+    /// Returns true if this host is a member, also while its part in the swarm is only being taken up.
+    pub(crate) fn is_member(&self) -> bool {
+        self.current().is_some() || matches!(self.shared.parts.folder.load(), Ok(Some(_)))
     }
 
     fn current(&self) -> Option<Current> {
@@ -172,6 +179,7 @@ impl Shared {
             fetch: self.fetcher(credentials, &connections),
             node: Mutex::default(),
             network_names: Mutex::default(),
+            waiting: Arc::clone(&self.parts.waiting),
         };
         Start {
             folder: self.parts.folder.clone(),

@@ -154,6 +154,14 @@ impl Client {
         self.delete(&format!("/networks/{}", escape(id)), &[]).await.map(drop)
     }
 
+    pub async fn network_connect(&self, id: &str, connect: &NetworkConnect) -> Result<()> {
+        self.post_empty(&format!("/networks/{}/connect", escape(id)), &[], connect).await
+    }
+
+    pub async fn network_disconnect(&self, id: &str, disconnect: &NetworkDisconnect) -> Result<()> {
+        self.post_empty(&format!("/networks/{}/disconnect", escape(id)), &[], disconnect).await
+    }
+
     /// Records what was deployed; returns the stack with its history.
     pub async fn stack_record(&self, record: &RecordStack) -> Result<Stack> {
         self.post("/rswarm/stacks", &[], record).await

@@ -13,7 +13,7 @@ use axum::{
 };
 use model::{Network, NetworkDriver, NetworkId};
 use proto::control::create_request;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 pub(super) fn routes() -> Router<State> {
     Router::new()
@@ -33,17 +33,6 @@ fn local_json(network: engine::LocalNetwork) -> types::Network {
         gateway: text(network.gateway.map(|g| g.to_string())),
         ..Default::default()
     });
-    let containers = network.containers.into_iter().map(|(id, member)| {
-        let address = member.endpoint.address.map(|a| format!("{a}/{}", member.endpoint.prefix_len));
-        let container = types::NetworkContainer {
-            name: member.name,
-            endpoint_id: member.endpoint.endpoint_id,
-            mac_address: member.endpoint.mac,
-            ipv4_address: text(address),
-            ipv6_address: String::new(),
-        };
-        (id, container)
-    });
     types::Network {
         name: network.name,
         id: network.id,
@@ -58,11 +47,27 @@ fn local_json(network: engine::LocalNetwork) -> types::Network {
         },
         internal: network.internal,
         attachable: network.attachable,
-        containers: containers.collect(),
+        containers: members_json(network.containers),
         options: network.options,
         labels: network.labels,
         ..Default::default()
     }
+}
+
+fn members_json(
+    members: BTreeMap<String, engine::NetworkMember>,
+) -> BTreeMap<String, types::NetworkContainer> {
+    let container = |member: engine::NetworkMember| types::NetworkContainer {
+        name: member.name,
+        ipv4_address: member
+            .endpoint
+            .address
+            .map_or_else(String::new, |a| format!("{a}/{}", member.endpoint.prefix_len)),
+        endpoint_id: member.endpoint.endpoint_id,
+        mac_address: member.endpoint.mac,
+        ipv6_address: String::new(),
+    };
+    members.into_iter().map(|(id, member)| (id, container(member))).collect()
 }
 
 /// Reads what a new local network should be. *Source:* Docker API `NetworkCreate`.
@@ -211,7 +216,14 @@ async fn inspect(
     Path(id): Path<String>,
     params: Params,
 ) -> Result<axum::Json<types::Network>, ApiError> {
-    Ok(axum::Json(state.any_network(&id, params.get("scope")).await?))
+    let mut network = state.any_network(&id, params.get("scope")).await?;
+    if network.scope == "swarm"
+        && let Ok(engine) = state.engine()
+    {
+        // As in Docker: those of this host.
+        network.containers = members_json(engine.network_members(&network.id));
+    }
+    Ok(axum::Json(network))
 }
 
 async fn create(

@@ -18,9 +18,10 @@ use model::{
 use proto::{
     WireId as _,
     control::{
-        CreateReply, CreateRequest, GetRequest, GetSwarmRequest, LeaveReply, LeaveRequest, ListChunk,
-        ListRequest, RecordStackRequest, RemoveReply, RemoveRequest, UpdateReply, UpdateRequest,
-        UpdateSwarmRequest, WatchEvent, WatchRequest, control_server, create_request, update_request,
+        AttachReply, AttachRequest, CreateReply, CreateRequest, GetRequest, GetSwarmRequest, LeaveReply,
+        LeaveRequest, ListChunk, ListRequest, RecordStackRequest, RemoveReply, RemoveRequest, UpdateReply,
+        UpdateRequest, UpdateSwarmRequest, WatchEvent, WatchRequest, control_server, create_request,
+        update_request,
     },
     types::{self as wire, ObjectKind},
 };
@@ -415,6 +416,10 @@ impl control_server::Control for ControlService {
         world.put(Object::Stack(stack.into()))?;
         let stored = world.tables.stack_named(&request.name).unwrap();
         Ok(Response::new((&**stored).into()))
+    }
+
+    async fn attach(&self, _: Request<AttachRequest>) -> Result<Response<AttachReply>, Status> {
+        Err(Status::unimplemented("the fake has no agents"))
     }
 
     async fn leave(&self, _: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {

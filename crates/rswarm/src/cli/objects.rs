@@ -31,6 +31,10 @@ pub(crate) enum Network {
         subnet: Option<String>,
         #[arg(long)]
         gateway: Option<String>,
+        /// Part of the subnet that containers get their addresses from.
+        #[arg(long)]
+        ip_range: Option<String>,
+        /// Containers may be put on it by hand; for overlay networks.
         #[arg(long)]
         attachable: bool,
         #[arg(long)]
@@ -40,6 +44,24 @@ pub(crate) enum Network {
         #[arg(short = 'o', long = "opt")]
         options: Vec<String>,
         name: String,
+    },
+    /// Put a container, running or not, onto one more network.
+    Connect {
+        /// Name by which others on the network find it; may be repeated.
+        #[arg(long)]
+        alias: Vec<String>,
+        /// Its IPv4 address there.
+        #[arg(long)]
+        ip: Option<String>,
+        network: String,
+        container: String,
+    },
+    /// Take a container off a network.
+    Disconnect {
+        #[arg(short, long)]
+        force: bool,
+        network: String,
+        container: String,
     },
     #[command(visible_alias = "list")]
     Ls(ListArgs),
@@ -54,6 +76,9 @@ pub(crate) enum Volume {
     Create {
         #[arg(long)]
         label: Vec<String>,
+        /// Of the local driver: type=nfs, device=.., o=..; may be repeated.
+        #[arg(short = 'o', long = "opt", value_name = "KEY=VALUE")]
+        options: Vec<String>,
         name: Option<String>,
     },
     /// Write what a volume holds as a tar.

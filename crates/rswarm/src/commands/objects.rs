@@ -77,10 +77,11 @@ fn print(
 
 pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
     match command {
-        Network::Create { driver, subnet, gateway, attachable, internal, label, options, name } => {
+        Network::Create { driver, subnet, gateway, ip_range, attachable, internal, label, options, name } => {
             let config = types::IpamConfig {
                 subnet: subnet.unwrap_or_default(),
                 gateway: gateway.unwrap_or_default(),
+                ip_range: ip_range.unwrap_or_default(),
                 ..Default::default()
             };
             let given = config != types::IpamConfig::default();
@@ -95,6 +96,20 @@ pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
                 ..Default::default()
             };
             output::line(&client.network_create(&spec).await?.id)
+        }
+        Network::Connect { alias, ip, network, container } => {
+            let ipam = ip.map(|ipv4_address| types::EndpointIpam { ipv4_address, ..Default::default() });
+            let endpoint = types::EndpointSettings {
+                aliases: (!alias.is_empty()).then_some(alias),
+                ipam_config: ipam,
+                ..Default::default()
+            };
+            let connect = types::NetworkConnect { container, endpoint_config: Some(endpoint) };
+            Ok(client.network_connect(&network, &connect).await?)
+        }
+        Network::Disconnect { force, network, container } => {
+            let disconnect = types::NetworkDisconnect { container, force };
+            Ok(client.network_disconnect(&network, &disconnect).await?)
         }
         Network::Ls(args) => {
             let filters = list::filters(&args.filter)?;
@@ -119,9 +134,10 @@ pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
 
 pub(crate) async fn volume(client: &Client, command: Volume) -> Result<()> {
     match command {
-        Volume::Create { label, name } => {
+        Volume::Create { label, options, name } => {
             let spec = types::VolumeCreate {
                 name: name.unwrap_or_default(),
+                driver_opts: pairs(&options),
                 labels: pairs(&label),
                 ..Default::default()
             };

@@ -1,0 +1,223 @@
+//! Places on overlay networks for containers that a person started here.
+//!
+//! ```text
+//!  engine: start ── Overlays::attach ── Control.Attach ──> manager: a task that attaches, with addresses
+//!            ^                                                 |
+//!            `──── the assignment <──── Executor::start <──────' the session of this node's agent
+//!  engine: the run is over ──> Executor::wait ends ──> the task is COMPLETE, its addresses are free
+//! ```
+
+use crate::swarm::NodeSwarm;
+use agent::TaskError;
+use docker_api::server::{ApiError, Control, Swarm as _, SwarmStatus};
+use engine::{AttachmentRequest, Engine, OverlayAttachment, OverlayNetwork, SwarmAttachments};
+use model::{
+    ContainerStatus, Network, NetworkAttachmentSpec, NetworkDriver, Object, Placement, Task, TaskId,
+};
+use proto::{
+    WireId as _,
+    control::{AttachRequest, GetRequest},
+    types::ObjectKind,
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
+
+/// How long a start waits for its addresses, with all that lies between.
+const ATTACH_LIMIT: Duration = Duration::from_secs(30);
+/// How long the engine may take to note what it was given.
+const NOTE_LIMIT: Duration = Duration::from_secs(10);
+/// HTTP status of a manager that does not answer.
+const UNAVAILABLE: u16 = 503;
+/// Between two looks at what is not there yet.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Starts that wait for their task. Shared by who asks and by the agent's executor.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting(Mutex<BTreeMap<TaskId, oneshot::Sender<Arc<Task>>>>);
+
+impl Waiting {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<TaskId, oneshot::Sender<Arc<Task>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a task to the start that waits for it, and returns once the engine holds it.
+    pub(crate) async fn start(
+        &self,
+        engine: &Engine,
+        task: &Arc<Task>,
+    ) -> Result<ContainerStatus, TaskError> {
+        let waiting = self.all().remove(&task.id);
+        let is_given = waiting.is_some_and(|start| start.send(Arc::clone(task)).is_ok());
+        if !is_given && engine.holder(task.id).is_none() {
+            return Err(TaskError::fatal("its container waits for it no more"));
+        }
+        let give_up = Instant::now() + NOTE_LIMIT;
+        loop {
+            match engine.holder(task.id) {
+                Some(container) => {
+                    return Ok(ContainerStatus {
+                        container_id: container.id.clone(),
+                        ..ContainerStatus::default()
+                    });
+                }
+                None if Instant::now() > give_up => {
+                    return Err(TaskError::fatal("its container did not take it"));
+                }
+                None => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+}
+
+/// Returns the container's status once it holds the task no more; `None` if no container did.
+pub(crate) async fn wait(engine: &Engine, task: TaskId) -> Option<ContainerStatus> {
+    let container = engine.holder(task)?;
+    let ended = ContainerStatus {
+        container_id: container.id.clone(),
+        exit_code: Some(0),
+        ..ContainerStatus::default()
+    };
+    let Ok(mut view) = engine.watch(&container.id) else { return Some(ended) };
+    while view.borrow_and_update().overlays.iter().any(|place| place.task == task) {
+        if view.changed().await.is_err() {
+            break; // removed
+        }
+    }
+    Some(ended)
+}
+
+/// The swarm as the engine sees it.
+pub(crate) struct SwarmOverlays {
+    pub(crate) swarm: NodeSwarm,
+    pub(crate) waiting: Arc<Waiting>,
+}
+
+#[async_trait::async_trait]
+impl engine::Overlays for SwarmOverlays {
+    async fn find(&self, wanted: &str) -> engine::Result<Option<OverlayNetwork>> {
+        if matches!(self.swarm.status(), SwarmStatus::Inactive) {
+            return Ok(None);
+        }
+        let failed = |e: ApiError| failed(format!("find network {wanted}"), e);
+        let mut control = self.swarm.control().await.map_err(failed)?;
+        let Some(network) = find_network(&mut control, wanted).await.map_err(failed)? else {
+            return Ok(None);
+        };
+        let name = &network.spec.name;
+        if !network.spec.attachable {
+            // As the managers would say at the start.
+            return Err(engine::Error::Forbidden(format!(
+                "Could not attach to network {name}: rpc error: code = PermissionDenied desc = network {name} not manually attachable"
+            )));
+        }
+        Ok(Some(OverlayNetwork { id: network.id, name: name.clone() }))
+    }
+
+    async fn attach(&self, request: AttachmentRequest) -> engine::Result<SwarmAttachments> {
+        let deadline = Instant::now() + ATTACH_LIMIT;
+        let names: Vec<&str> = request.networks.iter().map(|(network, _)| network.name.as_str()).collect();
+        let operation = || format!("attach to network {}", names.join(", "));
+        let id = TaskId(random().map_err(|e| failed(operation(), ApiError::internal(e.to_string())))?);
+        let (given, task) = oneshot::channel();
+        self.waiting.all().insert(id, given);
+        let outcome = timeout_at(deadline, async {
+            self.ask(&request, id).await?;
+            task.await.map_err(|_| ApiError::unavailable("this node is leaving the swarm"))
+        })
+        .await;
+        self.waiting.all().remove(&id);
+        match outcome {
+            Ok(Ok(task)) => Ok(places(&task, &request)),
+            Ok(Err(error)) => Err(failed(operation(), error)),
+            Err(_) => Err(failed(operation(), ApiError::unavailable(self.reason(id).await))),
+        }
+    }
+}
+
+fn failed(operation: String, error: ApiError) -> engine::Error {
+    engine::Error::Network { operation, source: error.into() }
+}
+
+impl SwarmOverlays {
+    /// Asks the managers for a task; waits for a membership that is only being taken up.
+    async fn ask(&self, request: &AttachmentRequest, id: TaskId) -> Result<(), ApiError> {
+        let networks = request.networks.iter().map(|(network, aliases)| {
+            (&NetworkAttachmentSpec { network: network.id, aliases: aliases.clone() }).into()
+        });
+        let message = AttachRequest {
+            task: id.to_wire(),
+            container: request.container.clone(),
+            name: request.name.clone(),
+            networks: networks.collect(),
+        };
+        loop {
+            let asked = async {
+                let mut control = self.swarm.control().await?;
+                control.attach(message.clone()).await.map_err(ApiError::from)
+            };
+            match asked.await {
+                Ok(_) => return Ok(()),
+                Err(error) if !self.swarm.is_member() || error.status.as_u16() != UNAVAILABLE => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no place on an overlay network yet");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Returns why a task was not given in time.
+    async fn reason(&self, id: TaskId) -> String {
+        let late = || "the swarm gave no address in time".to_owned();
+        let Ok(mut control) = self.swarm.control().await else { return late() };
+        let request = GetRequest { kind: ObjectKind::Task.into(), id_or_name: id.to_string() };
+        let found = control.get(request).await.ok().and_then(|o| Object::try_from(o.into_inner()).ok());
+        match found {
+            Some(Object::Task(task)) => match &task.placement {
+                Placement::Pending { reason } if !reason.is_empty() => reason.clone(),
+                _ => late(),
+            },
+            _ => late(),
+        }
+    }
+}
+
+async fn find_network(control: &mut Control, wanted: &str) -> Result<Option<Arc<Network>>, ApiError> {
+    let request = GetRequest { kind: ObjectKind::Network.into(), id_or_name: wanted.to_owned() };
+    let object = match control.get(request).await {
+        Ok(object) => Object::try_from(object.into_inner())?,
+        Err(status) if status.code() == tonic::Code::NotFound => return Ok(None),
+        Err(status) => return Err(status.into()),
+    };
+    Ok(match object {
+        Object::Network(network) if network.spec.driver == NetworkDriver::Overlay => Some(network),
+        _ => None,
+    })
+}
+
+fn places(task: &Task, request: &AttachmentRequest) -> SwarmAttachments {
+    let name = |id| request.networks.iter().find(|(network, _)| network.id == id);
+    let overlays = task.attachments.iter().map(|attachment| OverlayAttachment {
+        network: attachment.network,
+        network_name: name(attachment.network).map(|(n, _)| n.name.clone()).unwrap_or_default(),
+        task: task.id,
+        address: attachment.address,
+        aliases: attachment.aliases.clone(),
+    });
+    SwarmAttachments { overlays: overlays.collect(), gateway: task.gateway_address }
+}
+
+fn random() -> Result<u128, getrandom::Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(u128::from_le_bytes(bytes))
+}
