@@ -1,11 +1,15 @@
-//! Compiles `proto/*.proto` with `protox`: no `protoc` is needed to build rswarm.
+//! Compiles `proto/**.proto` with `protox`: no `protoc` is needed to build rswarm.
 
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(&root)?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
+    let mut files = Vec::<PathBuf>::new();
+    for folder in [&root, &root.join("buildkit")] {
+        for entry in std::fs::read_dir(folder)? {
+            files.push(entry?.path());
+        }
+    }
     files.retain(|f| f.extension().is_some_and(|e| e == "proto"));
     files.sort();
     println!("cargo:rerun-if-changed={}", root.display());

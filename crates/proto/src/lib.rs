@@ -21,5 +21,22 @@ pub use generated::rswarm::{
     types::v1 as types,
 };
 
+/// The builder's side of docker's buildx, on the wire as BuildKit has it.
+pub mod buildkit {
+    pub use super::generated::{
+        fsutil::types as files,
+        google::rpc,
+        moby::{
+            buildkit::{
+                secrets::v1 as secrets,
+                v1::{self as control, apicaps, frontend as gateway, types},
+            },
+            filesync::v1 as filesync,
+            upload::v1 as upload,
+        },
+        pb as ops,
+    };
+}
+
 mod convert;
 pub use convert::{Invalid, Problem, SpecCache, WireId};

@@ -105,6 +105,7 @@ fn options(state: &State, params: &Params, headers: &HeaderMap) -> Result<BuildO
     let ulimits: Vec<types::Ulimit> = json(params, "ulimits")?;
     Ok(BuildOptions {
         dockerfile: params.get("dockerfile").unwrap_or_default().to_owned(),
+        dockerfile_text: None,
         tags,
         args: args.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
         labels: json(params, "labels")?,
@@ -148,14 +149,16 @@ async fn build(
                     drop(begun.send(Ok(())));
                 }
                 let message = match line {
-                    BuildLine::Text(text) if !quiet => stream(text),
                     BuildLine::Pull(step) if !quiet => images::line(step),
                     BuildLine::Image(id) if quiet => stream(format!("{id}\n")),
                     BuildLine::Image(id) => types::JsonMessage {
                         aux: Some(serde_json::json!({ "ID": id.to_string() })),
                         ..Default::default()
                     },
-                    BuildLine::Text(_) | BuildLine::Pull(_) => continue,
+                    line => match line.text().filter(|_| !quiet) {
+                        Some(text) => stream(text),
+                        None => continue,
+                    },
                 };
                 if out.send(message).await.is_err() {
                     break;

@@ -15,6 +15,7 @@
 //! *Invariant:* a request that came through a tunnel is never sent on: there are no loops.
 
 mod build;
+mod buildkit;
 mod cluster;
 mod container_create;
 mod container_host;
@@ -94,6 +95,7 @@ pub(crate) struct State {
     tasks: TaskTracker,
     cancel: CancellationToken,
     remote_execs: Arc<proxy::RemoteExecs>,
+    buildkit: Arc<buildkit::Hub>,
 }
 
 impl State {
@@ -151,6 +153,7 @@ impl FrontDoor {
             tasks: TaskTracker::new(),
             cancel,
             remote_execs: Arc::default(),
+            buildkit: Arc::default(),
         };
         Self { router: router(state.clone()), state }
     }
@@ -216,6 +219,7 @@ fn router(state: State) -> Router {
         .merge(execs::routes())
         .merge(images::routes())
         .merge(build::routes())
+        .merge(buildkit::routes())
         .merge(volumes::routes())
         .fallback(async || ApiError::not_found("page not found"))
         .method_not_allowed_fallback(async || ApiError::not_found("page not found"))

@@ -60,6 +60,8 @@ const LINES: usize = 1024;
 pub struct BuildOptions {
     /// Path in the context; empty = `Dockerfile`.
     pub dockerfile: String,
+    /// What that file says, if it is not to be read from the context.
+    pub dockerfile_text: Option<String>,
     /// Names the image gets.
     pub tags: Vec<image::Reference>,
     /// `--build-arg`
@@ -91,11 +93,30 @@ pub struct BuildOptions {
 /// What a build says on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BuildLine {
-    Text(String),
+    /// A step begins, counted from 1; `text` is its instruction.
+    Step { number: usize, total: usize, text: String },
+    /// The step's result was there already: an image, by its short id.
+    Cached(String),
+    /// What the builder itself says of a step, in the classic builder's words.
+    Note(String),
+    /// What a command writes.
+    Output(String),
     /// Of a base image that is pulled.
     Pull(image::Progress),
     /// The image, at the end.
     Image(image::Digest),
+}
+
+impl BuildLine {
+    /// Returns a line as the classic builder shows it; `None` for what is not text.
+    pub fn text(&self) -> Option<String> {
+        Some(match self {
+            Self::Step { number, total, text } => format!("Step {number}/{total} : {text}\n"),
+            Self::Cached(image) => format!(" ---> Using cache\n ---> {image}\n"),
+            Self::Note(text) | Self::Output(text) => text.clone(),
+            Self::Pull(_) | Self::Image(_) => return None,
+        })
+    }
 }
 
 /// Why there is no image.
@@ -219,7 +240,10 @@ impl Engine {
     ) -> Result<image::Digest> {
         let scratch = Scratch::new(self, &["context"]).await?;
         unpack(context, scratch.path.join("context")).await?;
-        let file = read_dockerfile(&scratch.path.join("context"), &options.dockerfile).await?;
+        let file = match &options.dockerfile_text {
+            Some(text) => Dockerfile::parse(text).map_err(BuildError::Syntax)?,
+            None => read_dockerfile(&scratch.path.join("context"), &options.dockerfile).await?,
+        };
         let globals = globals(&file, &options)?;
         let graph = Graph::plan(&file, &options.target, &|name| globals.get(name).cloned())?;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
@@ -247,10 +271,10 @@ impl Engine {
         }
         self.inner.builds.tidy(images).await?;
         let mut last = vec![BuildLine::Image(image)];
-        last.extend(build.unused_arguments().map(BuildLine::Text));
-        last.push(BuildLine::Text(format!("Successfully built {}\n", image.short())));
+        last.extend(build.unused_arguments().map(BuildLine::Note));
+        last.push(BuildLine::Note(format!("Successfully built {}\n", image.short())));
         let tags = build.options.tags.iter();
-        last.extend(tags.map(|tag| BuildLine::Text(format!("Successfully tagged {tag}\n"))));
+        last.extend(tags.map(|tag| BuildLine::Note(format!("Successfully tagged {tag}\n"))));
         for line in last {
             lines.send(line).await.map_err(|_| BuildError::Abandoned)?;
         }

@@ -1,7 +1,7 @@
 //! RUN: a command in a container on the files there are; what it changed is the layer.
 
 use super::{
-    BuildError, Scratch,
+    BuildError, BuildLine, Scratch,
     copy::{Rules, Sources},
     stage::{Kept, Key, Layer, Origin, Stage, clamp_times},
     tree,
@@ -251,7 +251,7 @@ impl Stage<'_> {
                 _ => held.len(),
             };
             if whole > 0 {
-                self.say(String::from_utf8_lossy(&held[..whole]).into_owned()).await?;
+                self.tell(BuildLine::Output(String::from_utf8_lossy(&held[..whole]).into_owned())).await?;
                 held.drain(..whole);
             }
             if count == 0 {

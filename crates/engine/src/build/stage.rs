@@ -119,18 +119,18 @@ impl<'a> Stage<'a> {
 
     pub(super) async fn run(mut self) -> Result<()> {
         let stage = &self.build.file.stages[self.at];
-        self.say(format!("Step {}/{} : {}\n", self.first, self.total, stage.text)).await?;
+        self.begins(self.first, &stage.text).await?;
         self.begin(stage.line).await?;
         self.triggers().await?;
         for (n, step) in stage.steps.iter().enumerate() {
-            self.say(format!("Step {}/{} : {}\n", self.first + n + 1, self.total, step.text)).await?;
+            self.begins(self.first + n + 1, &step.text).await?;
             self.step(step).await?;
         }
         if self.at == self.build.graph.target && !self.build.options.labels.is_empty() {
             let pairs = self.build.options.labels.clone().into_iter().collect();
             let instruction = Instruction::Label(pairs);
             let text = described(&instruction, &[]);
-            self.say(format!("Step {}/{} : {text}\n", self.total, self.total)).await?;
+            self.begins(self.total, &text).await?;
             self.configure(&instruction, stage.line)?;
         }
         let done = Done { files: self.files, configuration: self.configuration };
@@ -138,8 +138,16 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
+    async fn begins(&self, number: usize, text: &str) -> Result<()> {
+        self.tell(BuildLine::Step { number, total: self.total, text: text.to_owned() }).await
+    }
+
     pub(super) async fn say(&self, text: impl Into<String>) -> Result<()> {
-        Ok(self.said.send(BuildLine::Text(text.into())).await.map_err(|_| BuildError::Abandoned)?)
+        self.tell(BuildLine::Note(text.into())).await
+    }
+
+    pub(super) async fn tell(&self, line: BuildLine) -> Result<()> {
+        Ok(self.said.send(line).await.map_err(|_| BuildError::Abandoned)?)
     }
 
     /// Begins with what `FROM` names.
@@ -351,7 +359,7 @@ impl<'a> Stage<'a> {
         };
         self.note(created_by.to_owned(), image.layers.len() == before, image.config.created.clone());
         self.use_files(image.id).await?;
-        self.say(format!(" ---> Using cache\n ---> {}\n", image.id.short())).await?;
+        self.tell(BuildLine::Cached(image.id.short().to_string())).await?;
         Ok(true)
     }
 

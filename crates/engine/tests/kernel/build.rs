@@ -39,13 +39,11 @@ fn build_with(host: &Host, files: &[(&str, &str)], options: BuildOptions) -> Bui
     let files: Vec<(&str, &str)> = files.iter().map(|(p, text)| (*p, text.as_str())).collect();
     let context = Cursor::new(context(&files));
     host.on(async |engine| {
-        let (lines, mut said) = mpsc::channel(16);
+        let (lines, mut said) = mpsc::channel::<BuildLine>(16);
         let listen = async {
             let mut text = String::new();
             while let Some(line) = said.recv().await {
-                if let BuildLine::Text(more) = line {
-                    text.push_str(&more);
-                }
+                text.extend(line.text());
             }
             text
         };
@@ -304,11 +302,11 @@ fn a_build_that_nobody_waits_for_any_more_ends_and_leaves_nothing() {
     let begin = |host: &Host| {
         let context = Cursor::new(context.clone());
         host.on(async |engine| {
-            let (lines, mut said) = mpsc::channel(16);
+            let (lines, mut said) = mpsc::channel::<BuildLine>(16);
             let building = engine.build(BuildOptions::default(), context, lines);
             let started = async {
                 while let Some(line) = said.recv().await {
-                    if matches!(&line, BuildLine::Text(text) if text.contains("Running in")) {
+                    if matches!(&line, BuildLine::Note(text) if text.contains("Running in")) {
                         break;
                     }
                 }

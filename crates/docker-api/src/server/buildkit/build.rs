@@ -1,0 +1,605 @@
+//! One build: what the client asks for becomes the engine's options, its folders the engine's context.
+
+use super::{
+    control,
+    files::Folder,
+    progress::{Progress, Transfer},
+    session::Session,
+};
+use crate::server::{State, images};
+use engine::{BuildError, BuildOptions, Engine};
+use image::dockerfile::{Dockerfile, Instruction, MountKind};
+use proto::buildkit::{
+    apicaps::ApiCap,
+    control::Exporter,
+    gateway::{
+        EvaluateRequest, EvaluateResponse, PingRequest, PongResponse, Ref, ReturnRequest, ReturnResponse,
+        SolveRequest, SolveResponse, WarnRequest, WarnResponse, llb_bridge_server::LlbBridge, result,
+    },
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    sync::{mpsc, watch},
+    time::timeout,
+};
+use tonic::{Code, Request, Response, Status};
+
+/// What a client of LLBBridge may rely on. Source: buildkit `frontend/gateway/pb/caps.go`.
+const CAPABILITIES: [&str; 5] = ["solve.base", "return", "returnmap", "proto.refarray", "gateway.evaluate"];
+/// How long a call waits for the `Control.Solve` of its build: clients make them side by side.
+const BEGIN_LIMIT: Duration = Duration::from_secs(20);
+/// *Limit* of builds at once.
+const BUILDS_MAX: usize = 256;
+/// Lines of the engine that wait to be shown.
+const LINES: usize = 64;
+/// *Limit* of a Dockerfile and of a .dockerignore. *Unit:* bytes.
+const TEXT_MAX: u64 = 4 << 20;
+const TAR_BLOCK: u64 = 512;
+/// Where buildx says that a context comes over the session.
+const UPLOADS: &str = "http://buildkit-session/";
+
+/// A build that a client has begun.
+#[derive(Debug)]
+pub(super) struct Build {
+    pub(super) progress: Arc<Progress>,
+    session: String,
+    /// What the client gave back over LLBBridge: an image, nothing, or why it failed.
+    returned: watch::Sender<Option<Result<Option<image::Digest>, Status>>>,
+}
+
+/// The builds that run, by their reference.
+#[derive(Debug, Default)]
+pub(super) struct Builds {
+    all: Mutex<BTreeMap<String, Arc<Build>>>,
+    changed: watch::Sender<()>,
+}
+
+/// Keeps a build among those that run.
+pub(super) struct Running<'a> {
+    builds: &'a Builds,
+    reference: String,
+    build: Arc<Build>,
+}
+
+impl std::ops::Deref for Running<'_> {
+    type Target = Build;
+
+    fn deref(&self) -> &Build {
+        &self.build
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.build.progress.end();
+        self.builds.all().remove(&self.reference);
+    }
+}
+
+impl Builds {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Build>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn begin(&self, reference: &str, session: &str) -> Result<Running<'_>, Status> {
+        let build = Arc::new(Build {
+            progress: Arc::default(),
+            session: session.to_owned(),
+            returned: watch::Sender::new(None),
+        });
+        let mut all = self.all();
+        if all.len() >= BUILDS_MAX {
+            return Err(Status::resource_exhausted(format!("{BUILDS_MAX} builds run already")));
+        }
+        if all.contains_key(reference) {
+            return Err(Status::already_exists(format!("a build {reference} runs already")));
+        }
+        all.insert(reference.to_owned(), Arc::clone(&build));
+        drop(all);
+        self.changed.send_replace(());
+        Ok(Running { builds: self, reference: reference.to_owned(), build })
+    }
+
+    /// Returns a build, which may be about to begin.
+    pub(super) async fn get(&self, reference: &str) -> Result<Arc<Build>, Status> {
+        let mut changed = self.changed.subscribe();
+        let found = async {
+            loop {
+                let found = self.all().get(reference).cloned();
+                match found {
+                    Some(build) => return Some(build),
+                    None => changed.changed().await.ok()?,
+                }
+            }
+        };
+        let found = timeout(BEGIN_LIMIT, found).await.ok().flatten();
+        found.ok_or_else(|| Status::not_found(format!("no such job {reference}")))
+    }
+}
+
+impl Build {
+    /// Waits for what the client gives back.
+    pub(super) async fn returned(&self) -> Result<Option<image::Digest>, Status> {
+        let mut returned = self.returned.subscribe();
+        let outcome =
+            returned.wait_for(Option::is_some).await.map_err(|_| Status::aborted("the build is over"))?;
+        outcome.clone().unwrap_or_else(|| Err(Status::aborted("the build is over")))
+    }
+}
+
+// ---- what comes out -----------------------------------------------------------------------------------
+
+/// Returns the names that an image gets. The exporter of dockerd's own builder is the only one.
+pub(super) fn names(exporters: &[Exporter]) -> Result<Vec<image::Reference>, Status> {
+    let mut names = Vec::new();
+    for exporter in exporters {
+        if !matches!(exporter.r#type.as_str(), "moby" | "image") {
+            return Err(Status::unimplemented(format!(
+                "the output {:?} is not available: build an image, and take the files out with `docker cp` or `docker save`",
+                exporter.r#type
+            )));
+        }
+        let list = exporter.attrs.get("name").map(String::as_str).unwrap_or_default();
+        for name in list.split(',').filter(|name| !name.is_empty()) {
+            let name = images::parse(name).map_err(|e| Status::invalid_argument(e.message))?;
+            let tag = name.tag.clone().unwrap_or_else(|| "latest".to_owned());
+            names.push(name.with_tag(&tag));
+        }
+    }
+    Ok(names)
+}
+
+/// Gives an image its names. Source: buildkit `exporter/containerimage/exptypes`.
+pub(super) async fn export(
+    engine: &Engine,
+    build: &Build,
+    image: image::Digest,
+    names: &[image::Reference],
+) -> Result<BTreeMap<String, String>, Status> {
+    let step = build.progress.begin("exporting to image");
+    step.status(&format!("writing image {image}"), 0, 0, true);
+    for name in names {
+        let named = engine.images().tag(&image.to_string(), name).await;
+        if let Err(error) = named {
+            let reason = format!("cannot name the image {name}: {error}");
+            step.fail(&reason);
+            return Err(Status::unknown(reason));
+        }
+        step.status(&format!("naming to {}", name.canonical()), 0, 0, true);
+    }
+    step.end();
+    let list: Vec<String> = names.iter().map(image::Reference::canonical).collect();
+    let mut response = BTreeMap::from([
+        ("containerimage.digest".to_owned(), image.to_string()),
+        ("containerimage.config.digest".to_owned(), image.to_string()),
+    ]);
+    if !list.is_empty() {
+        response.insert("image.name".to_owned(), list.join(","));
+    }
+    Ok(response)
+}
+
+// ---- what goes in -------------------------------------------------------------------------------------
+
+/// Builds what the frontend's options ask for.
+pub(super) async fn run(
+    state: &State,
+    build: &Build,
+    frontend: &str,
+    mut wanted: BTreeMap<String, String>,
+) -> Result<image::Digest, Status> {
+    if frontend != "dockerfile.v0" {
+        return Err(Status::unimplemented(format!(
+            "the frontend {frontend:?} is not available, only dockerfile.v0 is: leave BUILDKIT_SYNTAX out"
+        )));
+    }
+    let session = state.buildkit.sessions.get(&build.session).await?;
+    let name = wanted.remove("filename").filter(|name| !name.is_empty());
+    let name = name.unwrap_or_else(|| "Dockerfile".to_owned());
+    let remote = wanted.remove("context").filter(|context| !context.is_empty());
+    // The Dockerfile of an uploaded archive is in it, unless the client has one beside.
+    let has_own = remote.is_none() || wanted.contains_key("dockerfilekey");
+    let mut options = options(state, wanted)?;
+    options.dockerfile.clone_from(&name);
+    if has_own {
+        let text = dockerfile(&session, build, &name).await?;
+        prepare(&session, text, &mut options).await?;
+    }
+    match remote {
+        None => {
+            let exclude = ignored(&session, build, &name).await?;
+            let context = session.folder(Folder { name: "context".into(), exclude, ..Folder::default() });
+            carry_out(state, build, options, counted(build, context)).await
+        }
+        Some(url) if url.starts_with(UPLOADS) => {
+            let path = url.trim_start_matches("http://buildkit-session").to_owned();
+            let mut context = session.upload(&path, "buildkit-session");
+            let mut head = Vec::new();
+            (&mut context)
+                .take(TAR_BLOCK)
+                .read_to_end(&mut head)
+                .await
+                .map_err(|e| Status::unknown(e.to_string()))?;
+            if !is_text(&head) {
+                let context = std::io::Cursor::new(head).chain(context);
+                return carry_out(state, build, options, counted(build, context)).await;
+            }
+            // `docker build - < Dockerfile`: there is nothing else.
+            let text = std::io::Cursor::new(head).chain(context).take(TEXT_MAX);
+            let (text, context) = lone_dockerfile(text).await?;
+            prepare(&session, text, &mut options).await?;
+            carry_out(state, build, options, std::io::Cursor::new(context)).await
+        }
+        Some(url) => Err(Status::unimplemented(format!(
+            "the context {url:?} is not fetched here: clone or download it and build from the folder"
+        ))),
+    }
+}
+
+/// Asks the client for what a Dockerfile needs. That of an uploaded archive is known only once it is unpacked: it gets no
+/// secrets and no accounts.
+async fn prepare(session: &Session, text: String, options: &mut BuildOptions) -> Result<(), Status> {
+    let file = Dockerfile::parse(&text).map_err(|e| Status::invalid_argument(e.to_string()))?;
+    ask_for_secrets(session, &file, options).await?;
+    ask_for_accounts(session, &file, options).await?;
+    options.dockerfile_text = Some(text);
+    Ok(())
+}
+
+/// Returns true for the beginning of a text; every tar and every compressed file has other bytes there.
+fn is_text(head: &[u8]) -> bool {
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        // A character may be cut in two.
+        Err(e) if e.error_len().is_none() => "",
+        Err(_) => return false,
+    };
+    !text.contains('\0')
+}
+
+/// Returns a Dockerfile that came without a context, and a context of nothing else.
+async fn lone_dockerfile(mut from: impl AsyncRead + Unpin) -> Result<(String, Vec<u8>), Status> {
+    let failed = |e: std::io::Error| Status::unknown(format!("cannot read the Dockerfile: {e}"));
+    let mut text = Vec::new();
+    from.read_to_end(&mut text).await.map_err(failed)?;
+    let mut header = tar::Header::new_gnu();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o644);
+    let mut context = tar::Builder::new(Vec::new());
+    context.append_data(&mut header, "Dockerfile", text.as_slice()).map_err(failed)?;
+    Ok((String::from_utf8_lossy(&text).into_owned(), context.into_inner().map_err(failed)?))
+}
+
+/// Shows how much of the context has come.
+fn counted<R>(build: &Build, context: R) -> Transfer<R> {
+    let step = build.progress.begin("[internal] load build context");
+    Transfer::new(context, "transferring context:", step)
+}
+
+async fn carry_out(
+    state: &State,
+    build: &Build,
+    options: BuildOptions,
+    context: impl AsyncRead + Send + Unpin + 'static,
+) -> Result<image::Digest, Status> {
+    let engine = state.engine().map_err(|e| Status::unavailable(e.message))?;
+    let (said, mut lines) = mpsc::channel(LINES);
+    let (built, step) = tokio::join!(engine.build(options, context, said), build.progress.show(&mut lines));
+    match built {
+        Ok(image) => {
+            if let Some(step) = step {
+                step.end();
+            }
+            state.image_event("build", &image.to_string(), &image.to_string());
+            Ok(image)
+        }
+        Err(error) => {
+            let reason = match &error {
+                // In BuildKit's words.
+                engine::Error::Build(BuildError::Command { command, code }) => {
+                    format!("process {command:?} did not complete successfully: exit code: {code}")
+                }
+                other => other.to_string(),
+            };
+            if let Some(step) = step {
+                step.fail(&reason);
+            }
+            Err(Status::unknown(reason))
+        }
+    }
+}
+
+/// Reads the frontend's options. Source: buildkit `frontend/dockerui/config.go`.
+fn options(state: &State, wanted: BTreeMap<String, String>) -> Result<BuildOptions, Status> {
+    let bad = |key: &str, value: &str| Status::invalid_argument(format!("invalid value {value:?} for {key}"));
+    let mut options = BuildOptions { registries: state.registries(), ..BuildOptions::default() };
+    for (key, value) in wanted {
+        match key.as_str() {
+            "target" => options.target = value,
+            // A list of stages is taken for all of them.
+            "no-cache" => options.no_cache = true,
+            "image-resolve-mode" => options.pull = value == "pull",
+            "platform" if value.contains(',') => {
+                return Err(Status::unimplemented("one platform at a time is built here"));
+            }
+            "platform" if value.is_empty() => {}
+            "platform" => options.platform = Some(value.parse().map_err(|_| bad(&key, &value))?),
+            "force-network-mode" => options.network = value.as_str().into(),
+            "add-hosts" => {
+                let hosts = value.split(',').filter(|h| !h.is_empty());
+                options.extra_hosts = hosts.map(|host| host.replacen('=', ":", 1)).collect();
+            }
+            "shm-size" => options.shm_size_bytes = Some(value.parse().map_err(|_| bad(&key, &value))?),
+            "ulimit" => {
+                let limits = value.split(',').filter(|l| !l.is_empty());
+                options.ulimits =
+                    limits.map(|l| ulimit(l).ok_or_else(|| bad(&key, l))).collect::<Result<_, _>>()?;
+            }
+            other => {
+                if let Some(name) = other.strip_prefix("build-arg:") {
+                    options.args.insert(name.to_owned(), value);
+                } else if let Some(name) = other.strip_prefix("label:") {
+                    options.labels.insert(name.to_owned(), value);
+                } else if other.starts_with("context:") {
+                    return Err(Status::unimplemented(format!(
+                        "additional build contexts ({other}) are not available: copy it into the context"
+                    )));
+                } else {
+                    tracing::debug!(key, value, "an option of a build that means nothing here");
+                }
+            }
+        }
+    }
+    Ok(options)
+}
+
+/// Reads `nofile=1024:2048`.
+fn ulimit(text: &str) -> Option<engine::Ulimit> {
+    let (name, limits) = text.split_once('=')?;
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    Some(engine::Ulimit { name: name.to_owned(), soft: soft.parse().ok()?, hard: hard.parse().ok()? })
+}
+
+async fn dockerfile(session: &Session, build: &Build, name: &str) -> Result<String, Status> {
+    let step = build.progress.begin(format!("[internal] load build definition from {name}"));
+    let folder = Folder { name: "dockerfile".into(), include: vec![name.to_owned()], ..Folder::default() };
+    match text(session, folder, name).await {
+        Ok(Some(text)) => {
+            step.status("transferring dockerfile:", text.len() as u64, 0, true);
+            step.end();
+            Ok(text)
+        }
+        Ok(None) => {
+            let reason = format!("failed to read dockerfile: open {name}: no such file or directory");
+            step.fail(&reason);
+            Err(Status::unknown(reason))
+        }
+        Err(status) => {
+            step.fail(status.message());
+            Err(status)
+        }
+    }
+}
+
+/// Returns the patterns of what the client is not to send: those beside the Dockerfile, else the context's.
+async fn ignored(session: &Session, build: &Build, dockerfile: &str) -> Result<Vec<String>, Status> {
+    let step = build.progress.begin("[internal] load .dockerignore");
+    let beside = format!("{dockerfile}.dockerignore");
+    let mut found = None;
+    for (folder, name) in [("dockerfile", beside.as_str()), ("context", ".dockerignore")] {
+        let folder = Folder { name: folder.into(), include: vec![name.to_owned()], ..Folder::default() };
+        found = text(session, folder, name).await?;
+        if found.is_some() {
+            break;
+        }
+    }
+    step.end();
+    Ok(patterns(&found.unwrap_or_default()))
+}
+
+fn patterns(text: &str) -> Vec<String> {
+    let text = text.trim_start_matches('\u{feff}');
+    let lines = text.lines().filter(|line| !line.starts_with('#')).map(str::trim);
+    let pattern = |line: &str| match line.strip_prefix('!') {
+        Some(kept) => format!("!{}", kept.trim().trim_start_matches('/')),
+        None => line.trim_start_matches('/').to_owned(),
+    };
+    lines.map(pattern).filter(|line| !line.is_empty() && line != "!").collect()
+}
+
+/// Returns the content of one file of a folder; `None` if there is none.
+async fn text(session: &Session, folder: Folder, path: &str) -> Result<Option<String>, Status> {
+    let failed = |e: std::io::Error| Status::unknown(format!("cannot read {path}: {e}"));
+    let mut archive = Vec::new();
+    let read = session.folder(folder).take(TEXT_MAX).read_to_end(&mut archive).await.map_err(failed)?;
+    if read as u64 >= TEXT_MAX {
+        return Err(Status::invalid_argument(format!("{path} is larger than {TEXT_MAX} bytes")));
+    }
+    let mut archive = tar::Archive::new(archive.as_slice());
+    for entry in archive.entries().map_err(failed)? {
+        let mut entry = entry.map_err(failed)?;
+        if entry.path().map_err(failed)?.as_ref() == std::path::Path::new(path) {
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut bytes).map_err(failed)?;
+            return Ok(Some(String::from_utf8_lossy(&bytes).into_owned()));
+        }
+    }
+    Ok(None)
+}
+
+async fn ask_for_secrets(
+    session: &Session,
+    file: &Dockerfile,
+    options: &mut BuildOptions,
+) -> Result<(), Status> {
+    for id in secrets(file) {
+        if let Some(secret) = session.secret(&id).await? {
+            options.secrets.insert(id, secret);
+        }
+    }
+    Ok(())
+}
+
+/// Returns the ids of the secrets that commands use. As Docker does: one without an id is called as its file.
+fn secrets(file: &Dockerfile) -> BTreeSet<String> {
+    let mut ids = BTreeSet::new();
+    for step in file.stages.iter().flat_map(|stage| &stage.steps) {
+        let Instruction::Run(run) = &step.instruction else { continue };
+        for mount in run.mounts.iter().filter(|mount| mount.kind == MountKind::Secret) {
+            let name = mount.target.as_deref().and_then(|target| target.rsplit('/').next());
+            ids.extend(mount.id.as_deref().or(name).map(str::to_owned));
+        }
+    }
+    ids
+}
+
+/// Asks for the accounts at the registries of base images. A name with variables in it is not known before the build.
+async fn ask_for_accounts(
+    session: &Session,
+    file: &Dockerfile,
+    options: &mut BuildOptions,
+) -> Result<(), Status> {
+    for stage in &file.stages {
+        let Ok(reference) = stage.base.parse::<image::Reference>() else { continue };
+        if stage.base == "scratch" || options.credentials.contains_key(&reference.registry) {
+            continue;
+        }
+        if let Some(account) = session.account(&reference.registry).await? {
+            options.credentials.insert(reference.registry.clone(), account);
+        }
+    }
+    Ok(())
+}
+
+// ---- LLBBridge ----------------------------------------------------------------------------------------
+
+pub(super) struct Service(pub(super) State);
+
+impl Service {
+    /// Returns the build that a call belongs to. Source: buildkit `client/buildid/metadata.go`.
+    async fn build<T>(&self, request: &Request<T>) -> Result<Arc<Build>, Status> {
+        let id = request.metadata().get("buildkit-controlapi-buildid").and_then(|id| id.to_str().ok());
+        let id = id.ok_or_else(|| Status::invalid_argument("no buildid found in context"))?;
+        self.0.buildkit.builds.get(id).await
+    }
+}
+
+#[tonic::async_trait]
+impl LlbBridge for Service {
+    async fn ping(&self, request: Request<PingRequest>) -> Result<Response<PongResponse>, Status> {
+        self.build(&request).await?;
+        let capability = |id: &str| ApiCap { id: id.to_owned(), enabled: true };
+        Ok(Response::new(PongResponse {
+            frontend_api_caps: CAPABILITIES.map(capability).into(),
+            llb_caps: vec![capability("source.local")],
+            workers: vec![control::worker()],
+        }))
+    }
+
+    async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
+        let build = self.build(&request).await?;
+        let request = request.into_inner();
+        let image = run(&self.0, &build, &request.frontend, request.frontend_opt).await?;
+        let result = proto::buildkit::gateway::Result {
+            result: Some(result::Result::Ref(Ref { id: image.to_string() })),
+            metadata: BTreeMap::new(),
+        };
+        Ok(Response::new(SolveResponse { r#ref: String::new(), result: Some(result) }))
+    }
+
+    async fn evaluate(
+        &self,
+        request: Request<EvaluateRequest>,
+    ) -> Result<Response<EvaluateResponse>, Status> {
+        self.build(&request).await?;
+        Ok(Response::new(EvaluateResponse {})) // a solve has built it already
+    }
+
+    async fn r#return(&self, request: Request<ReturnRequest>) -> Result<Response<ReturnResponse>, Status> {
+        let build = self.build(&request).await?;
+        let request = request.into_inner();
+        let outcome = match request.error {
+            Some(error) => Err(Status::new(Code::from(error.code), error.message)),
+            None => image_of(request.result),
+        };
+        build.returned.send_replace(Some(outcome));
+        Ok(Response::new(ReturnResponse {}))
+    }
+
+    async fn warn(&self, _: Request<WarnRequest>) -> Result<Response<WarnResponse>, Status> {
+        Ok(Response::new(WarnResponse {}))
+    }
+}
+
+/// Returns the image that a client gives back: one that we gave it.
+fn image_of(result: Option<proto::buildkit::gateway::Result>) -> Result<Option<image::Digest>, Status> {
+    let id = match result.and_then(|r| r.result) {
+        None => return Ok(None),
+        Some(result::Result::RefDeprecated(id)) => id,
+        Some(result::Result::Ref(one)) => one.id,
+        Some(result::Result::Refs(many)) => match many.refs.into_values().collect::<Vec<_>>().as_slice() {
+            [] => return Ok(None),
+            [one] => one.id.clone(),
+            _ => return Err(Status::unimplemented("one platform at a time is built here")),
+        },
+    };
+    if id.is_empty() {
+        return Ok(None);
+    }
+    id.parse().map(Some).map_err(|_| Status::invalid_argument(format!("no such reference {id}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_patterns_are_sent_as_the_client_matches_them() {
+        let text = "\u{feff}# no comment\n/target\n  *.log \n\n!/keep.log\n!\n#\nsub/*\n";
+        assert_eq!(patterns(text), ["target", "*.log", "!keep.log", "sub/*"]);
+    }
+
+    #[test]
+    fn a_dockerfile_is_told_from_an_archive() {
+        for text in ["FROM a\n", "", "# \u{e9}"] {
+            assert!(is_text(text.as_bytes()), "{text}");
+        }
+        assert!(is_text(&"# \u{e9}".as_bytes()[..3]), "cut in a character");
+        for archive in
+            [&[0x1f, 0x8b, 8, 0][..], b"Dockerfile\0\0\0", b"BZh91AY&SY\xb1\xf0", &[0x28, 0xb5, 0x2f, 0xfd]]
+        {
+            assert!(!is_text(archive), "{archive:?}");
+        }
+    }
+
+    #[test]
+    fn outputs_other_than_images_are_refused() {
+        let exporter = |kind: &str, name: &str| Exporter {
+            r#type: kind.into(),
+            attrs: BTreeMap::from([("name".to_owned(), name.to_owned())]),
+        };
+        let text = |e: &[Exporter]| {
+            names(e).map(|n| n.iter().map(image::Reference::canonical).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(
+            text(&[exporter("moby", "a,b:1")]).unwrap(),
+            "docker.io/library/a:latest docker.io/library/b:1"
+        );
+        assert_eq!(text(&[exporter("moby", "")]).unwrap(), "");
+        assert_eq!(text(&[exporter("local", "")]).unwrap_err().code(), Code::Unimplemented);
+        assert_eq!(text(&[exporter("moby", "A B")]).unwrap_err().code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn limits_are_read_as_docker_writes_them() {
+        let read = |text| ulimit(text).map(|u| (u.name, u.soft, u.hard));
+        assert_eq!(read("nofile=1:2"), Some(("nofile".into(), 1, 2)));
+        assert_eq!(read("nofile=5"), Some(("nofile".into(), 5, 5)));
+        assert_eq!(read("nofile"), None);
+    }
+}

@@ -1,0 +1,158 @@
+//! Sessions: connections of clients on which we are the one who asks.
+
+use super::files;
+use engine::SecretBytes;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use proto::buildkit::{
+    filesync::{CredentialsRequest, auth_client::AuthClient},
+    secrets::{GetSecretRequest, secrets_client::SecretsClient},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{oneshot, watch},
+    time::timeout,
+};
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+
+/// How long a build waits for the session that it names: the client opens both at once.
+const SESSION_LIMIT: Duration = Duration::from_secs(20);
+/// How long a client may take to answer a small question.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+const CREDENTIALS: &str = "/moby.filesync.v1.auth/credentials";
+const SECRETS: &str = "/moby.buildkit.secrets.v1.secrets/getsecret";
+
+/// One client's session.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    channel: Channel,
+    /// What the client answers: paths of gRPC methods in lower case.
+    methods: Arc<BTreeSet<String>>,
+}
+
+/// The sessions that are open, by id.
+#[derive(Debug, Default)]
+pub(super) struct Sessions(watch::Sender<BTreeMap<String, Session>>);
+
+impl Sessions {
+    /// Keeps a session until its connection ends.
+    pub(super) async fn run(&self, id: String, methods: BTreeSet<String>, connection: Upgraded) {
+        let (closed, ended) = oneshot::channel();
+        let io = Mutex::new(Some(Watched { io: TokioIo::new(connection), _closed: closed }));
+        // The one connection there is: it is never made anew.
+        let connector = tower::service_fn(move |_| {
+            let io = io.lock().ok().and_then(|mut io| io.take());
+            async move { io.map(TokioIo::new).ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
+        });
+        let channel = Endpoint::from_static("http://session").connect_with_connector(connector).await;
+        let channel = match channel {
+            Ok(channel) => channel,
+            Err(error) => {
+                tracing::debug!(%error, "a session is not of use");
+                return;
+            }
+        };
+        let session = Session { channel, methods: Arc::new(methods) };
+        self.0.send_modify(|all| drop(all.insert(id.clone(), session)));
+        // Its sender goes with the connection.
+        drop(ended.await);
+        self.0.send_modify(|all| drop(all.remove(&id)));
+    }
+
+    /// Returns a session, which may be on its way.
+    pub(super) async fn get(&self, id: &str) -> Result<Session, Status> {
+        let mut all = self.0.subscribe();
+        let found = timeout(SESSION_LIMIT, all.wait_for(|all| all.contains_key(id))).await;
+        let found = found.ok().and_then(Result::ok).and_then(|all| all.get(id).cloned());
+        found.ok_or_else(|| Status::unavailable(format!("no active session for {id}")))
+    }
+}
+
+impl Session {
+    /// Returns a secret; `None` if the client has none of that id.
+    pub(super) async fn secret(&self, id: &str) -> Result<Option<SecretBytes>, Status> {
+        if !self.methods.contains(SECRETS) {
+            return Ok(None);
+        }
+        let mut client = SecretsClient::new(self.channel.clone());
+        let asked = client.get_secret(GetSecretRequest { id: id.to_owned() });
+        match timeout(ANSWER_LIMIT, asked).await {
+            Ok(Ok(answer)) => Ok(Some(SecretBytes(answer.into_inner().data.into()))),
+            Ok(Err(status)) if status.code() == Code::NotFound => Ok(None),
+            Ok(Err(status)) => Err(status),
+            Err(_) => Err(Status::deadline_exceeded(format!("the client does not tell its secret {id}"))),
+        }
+    }
+
+    /// Returns the client's account at a registry; `None` if it has none.
+    pub(super) async fn account(&self, host: &str) -> Result<Option<image::Auth>, Status> {
+        if !self.methods.contains(CREDENTIALS) {
+            return Ok(None);
+        }
+        // As clients name Docker Hub in their configuration.
+        let host = if host == "docker.io" { "registry-1.docker.io" } else { host };
+        let mut client = AuthClient::new(self.channel.clone());
+        let asked = client.credentials(CredentialsRequest { host: host.to_owned() });
+        let answer = timeout(ANSWER_LIMIT, asked).await.map_err(|_| {
+            Status::deadline_exceeded(format!("the client does not tell its account at {host}"))
+        })??;
+        let account = answer.into_inner();
+        Ok(match (account.username, account.secret) {
+            (_, secret) if secret.is_empty() => None,
+            // As Docker's configuration has an identity token.
+            (name, secret) if name.is_empty() => Some(image::Auth::Identity(secret)),
+            (username, password) => Some(image::Auth::Basic { username, password }),
+        })
+    }
+
+    /// Returns what a client's folder holds, as a tar; see [`files::tar`].
+    pub(super) fn folder(&self, folder: files::Folder) -> impl AsyncRead + Send + Unpin + use<> {
+        files::tar(self.channel.clone(), folder)
+    }
+
+    /// Returns what the client reads from its standard input.
+    pub(super) fn upload(&self, path: &str, host: &str) -> impl AsyncRead + Send + Unpin + use<> {
+        files::upload(self.channel.clone(), path.to_owned(), host.to_owned())
+    }
+}
+
+/// A connection that tells when it is closed.
+struct Watched {
+    io: TokioIo<Upgraded>,
+    _closed: oneshot::Sender<()>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        to: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, to)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, from)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
