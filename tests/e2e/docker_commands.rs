@@ -2,10 +2,17 @@
 //! on a real dockerd.
 
 use crate::docker_engine::{Machine, host, judge, on_each};
-use std::process::{Command, Stdio};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
 /// Runs a line in a shell whose `docker` speaks with the machine; its folder is the machine's.
 fn shell(machine: &Machine, line: &str) -> testkit::Output {
+    shell_with(machine, &[], line)
+}
+
+fn shell_with(machine: &Machine, environment: &[(&str, &Path)], line: &str) -> testkit::Output {
     let folder = machine.dir().join("shell");
     std::fs::create_dir_all(&folder).expect("a folder");
     let ended = Command::new("timeout")
@@ -13,6 +20,7 @@ fn shell(machine: &Machine, line: &str) -> testkit::Output {
         .current_dir(&folder)
         .env("DOCKER_HOST", machine.host())
         .env("HOME", machine.dir())
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .output()
         .expect("a shell");
@@ -27,8 +35,14 @@ fn shell(machine: &Machine, line: &str) -> testkit::Output {
 /// is on standard output.
 #[track_caller]
 fn all(machine: &Machine, lines: &[(&str, i32, &str)]) {
+    all_with(machine, &[], lines);
+}
+
+/// As `all`, with these variables.
+#[track_caller]
+pub(crate) fn all_with(machine: &Machine, environment: &[(&str, &Path)], lines: &[(&str, i32, &str)]) {
     for (line, code, text) in lines {
-        let said = shell(machine, line);
+        let said = shell_with(machine, environment, line);
         let fits = match text.strip_prefix('=') {
             Some(whole) => said.stdout == whole,
             None => format!("{}{}", said.stdout, said.stderr).contains(text),

@@ -15,6 +15,7 @@ mod faults;
 mod flask;
 mod oci;
 mod own_cli;
+mod plugins;
 mod single_host;
 mod sockets;
 

@@ -35,6 +35,9 @@ struct Recipe {
 /// Packages of the dockerd that the tests compare with; the libraries are this machine's or these.
 const DOCKERD: &[&str] = &["docker.io", "containerd", "runc", "libdevmapper1.02.1"];
 
+/// Plugins of the `docker` CLI, and the release of Debian that has them: the tests' own has none.
+const PLUGINS: (&str, &[&str]) = ("trixie", &["docker-buildx", "docker-compose"]);
+
 const IMAGES: [Recipe; 3] = [
     Recipe { name: "redis", packages: &["redis-server"], files: &[] },
     Recipe {
@@ -92,6 +95,7 @@ pub(crate) fn run(tests: &[String]) -> Result<()> {
         image(&folder, &recipe).with_context(|| format!("image {}", recipe.name))?;
     }
     dockerd(&root()?.join("target/oracle-dockerd"))?;
+    plugins(&root()?.join("target/oracle-plugins"))?;
     python(&root()?.join("target/oracle-venv"))?;
     let cargo = ["test", "--workspace", "--locked", "--", "--ignored"];
     succeed(Command::new("cargo").env("ORACLE", "1").args(cargo).args(tests))
@@ -138,6 +142,51 @@ fn dockerd(folder: &Path) -> Result<()> {
     // The client is the one that is installed.
     fs::remove_file(folder.join("usr/bin/docker"))?;
     Ok(fs::remove_dir_all(archives)?)
+}
+
+/// Makes a configuration folder of the `docker` CLI that has the plugins; they come from where this machine gets its
+/// packages, out of another release.
+fn plugins(folder: &Path) -> Result<()> {
+    if folder.join("cli-plugins/docker-buildx").exists() {
+        return Ok(());
+    }
+    let apt = folder.join("apt");
+    for part in ["lists/partial", "cache/archives/partial", "tree"] {
+        fs::create_dir_all(apt.join(part))?;
+    }
+    let indexes = ["indextargets", "--format", "$(CODENAME) $(REPO_URI)", "Created-By: Packages"];
+    let indexes = Command::new("apt-get").args(indexes).output().context("apt-get does not run")?;
+    let indexes = String::from_utf8(indexes.stdout)?;
+    // Of the release itself, not of its updates, whose archive may have no other releases.
+    let source =
+        indexes.lines().filter_map(|line| line.split_once(' ')).find(|(name, _)| !name.contains('-'));
+    let (_, source) = source.context("apt-get has no source of packages")?;
+    let (release, packages) = PLUGINS;
+    let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    fs::write(apt.join("sources.list"), format!("deb [signed-by={keys}] {source} {release} main\n"))?;
+    let apt_get = || {
+        let mut command = Command::new("apt-get");
+        for (key, value) in [
+            ("Dir::Etc::sourcelist", apt.join("sources.list")),
+            ("Dir::Etc::sourceparts", "-".into()),
+            ("Dir::State::lists", apt.join("lists")),
+            ("Dir::Cache", apt.join("cache")),
+        ] {
+            command.arg("-o").arg(format!("{key}={}", value.display()));
+        }
+        command.arg("-qq").current_dir(&apt);
+        command
+    };
+    succeed(apt_get().arg("update"))?;
+    succeed(apt_get().arg("download").args(packages))?;
+    for entry in fs::read_dir(&apt)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "deb") {
+            succeed(Command::new("dpkg-deb").arg("-x").arg(path).arg(apt.join("tree")))?;
+        }
+    }
+    fs::rename(apt.join("tree/usr/libexec/docker/cli-plugins"), folder.join("cli-plugins"))?;
+    Ok(fs::remove_dir_all(apt)?)
 }
 
 /// Makes `<folder>/<name>.tar`, the root of an image with these packages and all that they depend on.

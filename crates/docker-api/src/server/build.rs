@@ -59,7 +59,7 @@ fn header<T: DeserializeOwned + Default>(headers: &HeaderMap, name: &str) -> Res
 fn options(state: &State, params: &Params, headers: &HeaderMap) -> Result<BuildOptions, ApiError> {
     if params.get("version") == Some("2") {
         return Err(ApiError::bad_request(
-            "BuildKit sessions are not supported: build with DOCKER_BUILDKIT=0, mounts and here-documents work there too",
+            "builds of version 2 come over /grpc here: install docker's buildx plugin, or build with DOCKER_BUILDKIT=0",
         ));
     }
     if params.flag("squash") {

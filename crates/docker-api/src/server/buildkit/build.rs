@@ -39,7 +39,6 @@ const BUILDS_MAX: usize = 256;
 const LINES: usize = 64;
 /// *Limit* of a Dockerfile and of a .dockerignore. *Unit:* bytes.
 const TEXT_MAX: u64 = 4 << 20;
-const TAR_BLOCK: u64 = 512;
 /// Where buildx says that a context comes over the session.
 const UPLOADS: &str = "http://buildkit-session/";
 
@@ -218,22 +217,8 @@ pub(super) async fn run(
         }
         Some(url) if url.starts_with(UPLOADS) => {
             let path = url.trim_start_matches("http://buildkit-session").to_owned();
-            let mut context = session.upload(&path, "buildkit-session");
-            let mut head = Vec::new();
-            (&mut context)
-                .take(TAR_BLOCK)
-                .read_to_end(&mut head)
-                .await
-                .map_err(|e| Status::unknown(e.to_string()))?;
-            if !is_text(&head) {
-                let context = std::io::Cursor::new(head).chain(context);
-                return carry_out(state, build, options, counted(build, context)).await;
-            }
-            // `docker build - < Dockerfile`: there is nothing else.
-            let text = std::io::Cursor::new(head).chain(context).take(TEXT_MAX);
-            let (text, context) = lone_dockerfile(text).await?;
-            prepare(&session, text, &mut options).await?;
-            carry_out(state, build, options, std::io::Cursor::new(context)).await
+            let context = session.upload(&path, "buildkit-session");
+            carry_out(state, build, options, counted(build, context)).await
         }
         Some(url) => Err(Status::unimplemented(format!(
             "the context {url:?} is not fetched here: clone or download it and build from the folder"
@@ -249,30 +234,6 @@ async fn prepare(session: &Session, text: String, options: &mut BuildOptions) ->
     ask_for_accounts(session, &file, options).await?;
     options.dockerfile_text = Some(text);
     Ok(())
-}
-
-/// Returns true for the beginning of a text; every tar and every compressed file has other bytes there.
-fn is_text(head: &[u8]) -> bool {
-    let text = match std::str::from_utf8(head) {
-        Ok(text) => text,
-        // A character may be cut in two.
-        Err(e) if e.error_len().is_none() => "",
-        Err(_) => return false,
-    };
-    !text.contains('\0')
-}
-
-/// Returns a Dockerfile that came without a context, and a context of nothing else.
-async fn lone_dockerfile(mut from: impl AsyncRead + Unpin) -> Result<(String, Vec<u8>), Status> {
-    let failed = |e: std::io::Error| Status::unknown(format!("cannot read the Dockerfile: {e}"));
-    let mut text = Vec::new();
-    from.read_to_end(&mut text).await.map_err(failed)?;
-    let mut header = tar::Header::new_gnu();
-    header.set_size(text.len() as u64);
-    header.set_mode(0o644);
-    let mut context = tar::Builder::new(Vec::new());
-    context.append_data(&mut header, "Dockerfile", text.as_slice()).map_err(failed)?;
-    Ok((String::from_utf8_lossy(&text).into_owned(), context.into_inner().map_err(failed)?))
 }
 
 /// Shows how much of the context has come.
@@ -562,19 +523,6 @@ mod tests {
     fn ignored_patterns_are_sent_as_the_client_matches_them() {
         let text = "\u{feff}# no comment\n/target\n  *.log \n\n!/keep.log\n!\n#\nsub/*\n";
         assert_eq!(patterns(text), ["target", "*.log", "!keep.log", "sub/*"]);
-    }
-
-    #[test]
-    fn a_dockerfile_is_told_from_an_archive() {
-        for text in ["FROM a\n", "", "# \u{e9}"] {
-            assert!(is_text(text.as_bytes()), "{text}");
-        }
-        assert!(is_text(&"# \u{e9}".as_bytes()[..3]), "cut in a character");
-        for archive in
-            [&[0x1f, 0x8b, 8, 0][..], b"Dockerfile\0\0\0", b"BZh91AY&SY\xb1\xf0", &[0x28, 0xb5, 0x2f, 0xfd]]
-        {
-            assert!(!is_text(archive), "{archive:?}");
-        }
     }
 
     #[test]

@@ -158,6 +158,9 @@ async fn fetch(channel: Channel, folder: Folder, to: &mut (impl AsyncWrite + Unp
     let mut packets = { client }.diff_copy(request).await.map_err(refused)?.into_inner();
     let mut waiting: VecDeque<(u32, Stat)> = VecDeque::new();
     let (mut count, mut complete, mut current) = (0u32, false, None::<Current>);
+    // The folder itself: a tar without an entry is no tar.
+    let root = Stat { path: "./".to_owned(), mode: go::DIR | 0o755, ..Stat::default() };
+    begin(0, &root, to).await?;
     loop {
         while current.is_none()
             && let Some((id, stat)) = waiting.pop_front()

@@ -1,0 +1,170 @@
+//! The plugins that a `docker` of today has: `buildx`, which `docker build` is, and Compose of version 2.
+
+use crate::{
+    docker_commands::all_with,
+    docker_engine::{Machine, host, on_each},
+};
+use std::path::Path;
+
+/// Types lines into a shell whose `docker` has the plugins.
+#[track_caller]
+fn type_all(machine: &Machine, lines: &[(&str, i32, &str)]) {
+    let plugins = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/oracle-plugins"));
+    assert!(plugins.join("cli-plugins/docker-buildx").exists(), "run `cargo xtask oracles`");
+    let own = machine.dir().join("buildx");
+    all_with(machine, &[("DOCKER_CONFIG", plugins), ("BUILDX_CONFIG", &own)], lines);
+}
+
+#[test]
+#[ignore = "oracle: docker, docker-buildx, dockerd, busybox"]
+fn docker_build_is_buildx() {
+    on_each(|machine| {
+        type_all(
+            machine,
+            &[
+                ("docker buildx version", 0, "buildx"),
+                (
+                    "mkdir -p app/sub; cd app; echo content > f; ln -s f link; ln f hard; echo s > sub/s; echo x > x.log; printf '*.log\\n' > .dockerignore; printf tokentoken > ../token",
+                    0,
+                    "",
+                ),
+                (
+                    r#"printf 'FROM bb AS base\nARG WHO=world\nRUN echo hello $WHO | tee /hello\nRUN --mount=type=secret,id=t wc -c < /run/secrets/t > /size\nFROM base\nCOPY . /ctx/\nRUN find /ctx | sort > /list\nLABEL a=b\nCMD ["cat","/hello","/size","/list"]\n' > app/Dockerfile"#,
+                    0,
+                    "",
+                ),
+                (
+                    "docker build --progress plain --secret id=t,src=token --build-arg WHO=me --label x=y -t app:1 -t app:2 --iidfile id app",
+                    0,
+                    "hello me",
+                ),
+                ("[ $(docker inspect -f {{.Id}} app:2) = $(cat id) ] && echo same", 0, "=same\n"),
+                (
+                    "docker run --rm app:1",
+                    0,
+                    "=hello me\n10\n/ctx\n/ctx/.dockerignore\n/ctx/Dockerfile\n/ctx/f\n/ctx/hard\n/ctx/link\n/ctx/sub\n/ctx/sub/s\n",
+                ),
+                ("docker run --rm app:1 sh -c 'readlink /ctx/link; cat /ctx/hard'", 0, "=f\ncontent\n"),
+                ("docker inspect -f '{{json .Config.Labels}}' app:1", 0, "{\"a\":\"b\",\"x\":\"y\"}"),
+                // Nothing has changed: nothing is done.
+                (
+                    "docker build --progress plain --secret id=t,src=token --build-arg WHO=me --label x=y -t app:1 app 2>&1 | grep -c CACHED",
+                    0,
+                    "",
+                ),
+                (
+                    "docker build -q --target base --secret id=t,src=token -t base app | cut -c1-7",
+                    0,
+                    "=sha256:\n",
+                ),
+                ("docker run --rm base cat /hello", 0, "=hello world\n"),
+                (
+                    "printf 'FROM bb\\nRUN echo in > /in\\n' | docker build -t lone - && docker run --rm lone cat /in",
+                    0,
+                    "=in\n",
+                ),
+                (
+                    "printf 'FROM bb\\nCOPY f /f\\n' | docker build -t beside -f - app && docker run --rm beside cat /f",
+                    0,
+                    "=content\n",
+                ),
+                (
+                    "tar -C app -cz . | docker build --secret id=t,src=token --target base -t packed - && docker run --rm packed cat /hello",
+                    0,
+                    "=hello world\n",
+                ),
+                (
+                    "printf 'FROM bb\\nRUN sh -c \"echo boom; exit 3\"\\n' > fail; docker build --progress plain -f fail app",
+                    1,
+                    "boom",
+                ),
+                ("docker build --progress plain -f fail app", 1, "exit code: 3"),
+                ("docker build -f nope app", 1, "nope: no such file or directory"),
+                ("printf 'FROM bb\\nCOPY absent /\\n' > absent; docker build -f absent app", 1, "not found"),
+                ("printf 'FROM bb\\nFOO x\\n' > foo; docker build -f foo app", 1, "unknown instruction: FOO"),
+                ("docker build --target nope app", 1, "nope"),
+                ("docker builder prune -f", 0, "Total"),
+                ("docker ps -a -q", 0, "="),
+            ],
+        );
+    });
+}
+
+/// What dockerd 20.10 is too old for.
+#[test]
+#[ignore = "oracle: docker, docker-buildx, busybox"]
+fn a_build_is_ended_with_its_client_and_many_run_at_once() {
+    let machine = Machine::Ours(host());
+    type_all(
+        &machine,
+        &[
+            ("mkdir a; printf 'FROM bb\\nRUN sleep 1000\\n' > a/Dockerfile", 0, ""),
+            // Killed, it cannot say goodbye.
+            ("timeout -s KILL 3 docker build a; docker ps -q | wc -l", 0, ""),
+            (
+                "for n in $(seq 50); do [ -z \"$(docker ps -a -q)\" ] && echo gone && break; sleep 0.2; done",
+                0,
+                "=gone\n",
+            ),
+            (
+                "printf 'FROM bb\\nARG N\\nRUN echo $N > /n\\n' > a/Dockerfile; for n in 1 2 3 4 5 6; do docker build -q --build-arg N=$n -t n:$n a & done; wait; for n in 1 2 3 4 5 6; do docker run --rm n:$n cat /n; done",
+                0,
+                "\n1\n2\n3\n4\n5\n6\n",
+            ),
+            (
+                "printf 'FROM bb\\nRUN <<EOF\\necho one > /d\\necho two >> /d\\nEOF\\nRUN --mount=type=cache,target=/c touch /c/x\\n' > a/Dockerfile; docker build -t here a && docker run --rm here cat /d",
+                0,
+                "=one\ntwo\n",
+            ),
+            ("docker build -o out a", 1, "the output \"local\" is not available"),
+            ("docker build https://example.invalid/a.git", 1, "is not fetched here"),
+            ("docker buildx build --platform linux/amd64,linux/arm64 a", 1, ""),
+            ("docker buildx ls", 0, "running"),
+            ("docker buildx du", 0, "Total"),
+        ],
+    );
+}
+
+#[test]
+#[ignore = "oracle: docker, docker-buildx, docker-compose, dockerd, busybox"]
+fn compose_2_builds_starts_scales_and_removes() {
+    on_each(|machine| {
+        type_all(
+            machine,
+            &[
+                (
+                    "mkdir -p c/app; printf 'FROM bb\\nARG WHO=nobody\\nRUN echo $WHO > /who\\nCMD [\"sh\",\"-c\",\"cat /who; exec sleep 1000\"]\\n' > c/app/Dockerfile",
+                    0,
+                    "",
+                ),
+                (
+                    "printf 'services:\\n  web:\\n    build:\\n      context: app\\n      args: {WHO: me}\\n    depends_on:\\n      db: {condition: service_healthy}\\n    environment: [A=1]\\n    networks: [front, back]\\n  db:\\n    image: bb\\n    command: sleep 1000\\n    healthcheck: {test: [CMD, test, -d, /store], interval: 200ms}\\n    volumes: [\"store:/store\"]\\n    networks: {back: {aliases: [store]}}\\nnetworks: {front: {}, back: {internal: true}}\\nvolumes: {store: {}}\\n' > c/compose.yaml",
+                    0,
+                    "",
+                ),
+                ("cd c; docker compose build", 0, ""),
+                ("cd c; docker compose up -d --wait", 0, ""),
+                (
+                    "cd c; docker compose ps --format '{{.Service}} {{.State}} {{.Health}}' | sort",
+                    0,
+                    "=db running healthy\nweb running \n",
+                ),
+                ("cd c; docker compose logs --no-log-prefix web", 0, "me\n"),
+                ("cd c; docker compose exec -T web ping -c1 -W5 store | grep -c 'bytes from'", 0, "=1\n"),
+                ("cd c; docker compose exec -T web sh -c 'echo $A'", 0, "=1\n"),
+                ("cd c; docker compose run --rm -T web cat /who", 0, "me\n"),
+                ("cd c; docker compose up -d --scale web=3; docker compose ps -q web | wc -l", 0, "3\n"),
+                ("cd c; docker compose up -d --scale web=1; docker compose ps -q web | wc -l", 0, "1\n"),
+                ("cd c; docker compose cp web:/who who; cat who", 0, "me\n"),
+                ("cd c; docker compose restart -t 0 web; docker compose top web", 0, "sleep 1000"),
+                ("cd c; docker compose stop -t 0; docker compose ps -q | wc -l", 0, "0\n"),
+                ("cd c; docker compose down -t 0 -v --rmi local", 0, ""),
+                (
+                    "docker ps -a -q; docker volume ls -q; docker network ls -q -f type=custom; docker images -q c-web",
+                    0,
+                    "=",
+                ),
+            ],
+        );
+    });
+}
