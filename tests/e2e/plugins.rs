@@ -117,7 +117,7 @@ fn a_build_is_ended_with_its_client_and_many_run_at_once() {
                 "=one\ntwo\n",
             ),
             ("docker build -o out a", 1, "the output \"local\" is not available"),
-            ("docker build https://example.invalid/a.git", 1, "is not fetched here"),
+            ("docker build https://example.invalid/a.git", 1, "unable to prepare context"),
             ("docker buildx build --platform linux/amd64,linux/arm64 a", 1, ""),
             ("docker buildx ls", 0, "running"),
             ("docker buildx du", 0, "Total"),

@@ -185,7 +185,8 @@ impl Error {
                 | BuildError::NoDockerfile(_)
                 | BuildError::NoTarget(_)
                 | BuildError::NoArchive
-                | BuildError::Context(_),
+                | BuildError::Context(_)
+                | BuildError::Remote { .. },
             ) => K::InvalidParameter,
             Self::AlreadyStarted(_) | Self::AlreadyStopped(_) => K::NotModified,
             Self::PredefinedNetwork(_)

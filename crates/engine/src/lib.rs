@@ -66,7 +66,7 @@ mod volume_archive;
 mod volume_mount;
 
 pub use archive::{ArchiveReader, PathStat};
-pub use build::{BuildError, BuildLine, BuildOptions, CachedStep, CopyError};
+pub use build::{BuildContext, BuildError, BuildLine, BuildOptions, CachedStep, CopyError};
 pub use commit::CommitOptions;
 pub use config::*;
 pub use container::*;

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Programs that the tests call, with Debian's package.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 13] = [
     ("ip", "iproute2"),
     ("bridge", "iproute2"),
     ("nft", "nftables"),
@@ -19,6 +19,7 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("docker-compose", "docker-compose"),
     ("docker-registry", "docker-registry"),
     ("skopeo", "skopeo"),
+    ("git", "git"),
     ("apt-get", "apt"),
     ("dpkg-deb", "dpkg"),
     ("python3", "python3-venv"),

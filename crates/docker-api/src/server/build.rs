@@ -17,7 +17,7 @@ use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use engine::{BuildError, BuildLine, BuildOptions, SecretBytes};
+use engine::{BuildContext, BuildError, BuildLine, BuildOptions, SecretBytes};
 use futures::StreamExt as _;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -64,9 +64,6 @@ fn options(state: &State, params: &Params, headers: &HeaderMap) -> Result<BuildO
     }
     if params.flag("squash") {
         return Err(ApiError::bad_request("squash is not supported: use a multi-stage build"));
-    }
-    if params.get("remote").is_some() {
-        return Err(ApiError::bad_request("remote contexts are not fetched here: send the context as a tar"));
     }
     let platform = params.get("platform").map(str::parse).transpose();
     let mut tags = Vec::new();
@@ -131,6 +128,10 @@ async fn build(
     body: Body,
 ) -> Result<Response, ApiError> {
     let options = options(&state, &params, &headers)?;
+    let context = match params.get("remote").filter(|url| !url.is_empty()) {
+        Some(url) => BuildContext::Remote(url.to_owned()),
+        None => BuildContext::tar(images::reader(body)),
+    };
     let engine = state.engine()?.clone();
     let quiet = params.flag("q");
     let (said, mut lines) = mpsc::channel(LINES);
@@ -166,7 +167,7 @@ async fn build(
             }
             begun
         };
-        let built = async { tokio::join!(engine.build(options, images::reader(body), said), show) };
+        let built = async { tokio::join!(engine.build(options, context, said), show) };
         let (built, begun) = tokio::select! {
             ended = built => ended,
             // Nobody listens any more: what runs is ended.

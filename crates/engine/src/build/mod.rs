@@ -20,6 +20,7 @@
 mod cache;
 mod copy;
 mod graph;
+mod remote;
 mod run;
 mod stage;
 mod tree;
@@ -136,6 +137,8 @@ pub enum BuildError {
     Command { command: String, code: i32 },
     #[error("{instruction} failed: {reason} (Dockerfile line {line})")]
     Step { instruction: String, line: usize, reason: String },
+    #[error("unable to prepare context: {url}: {reason}")]
+    Remote { url: String, reason: String },
     #[error("the client of the build has gone away")]
     Abandoned,
 }
@@ -235,14 +238,15 @@ impl Engine {
     pub async fn build(
         &self,
         options: BuildOptions,
-        context: impl AsyncRead + Send + Unpin + 'static,
+        context: BuildContext,
         lines: mpsc::Sender<BuildLine>,
     ) -> Result<image::Digest> {
-        let scratch = Scratch::new(self, &["context"]).await?;
-        unpack(context, scratch.path.join("context")).await?;
-        let file = match &options.dockerfile_text {
+        let scratch = Scratch::new(self, &["context", "remote"]).await?;
+        let folder = scratch.path.join("context");
+        let lone = context.open(self, &folder, &scratch.path.join("remote")).await?;
+        let file = match options.dockerfile_text.as_ref().or(lone.as_ref()) {
             Some(text) => Dockerfile::parse(text).map_err(BuildError::Syntax)?,
-            None => read_dockerfile(&scratch.path.join("context"), &options.dockerfile).await?,
+            None => read_dockerfile(&folder, &options.dockerfile).await?,
         };
         let globals = globals(&file, &options)?;
         let graph = Graph::plan(&file, &options.target, &|name| globals.get(name).cloned())?;
@@ -308,6 +312,59 @@ impl Engine {
     pub async fn prune_builds(&self, filters: &Filters) -> Result<(Vec<String>, u64)> {
         let until = crate::list::until(filters)?;
         self.inner.builds.prune(&self.inner.images, until).await
+    }
+}
+
+/// What a build takes its files from.
+pub enum BuildContext {
+    /// A tar, compressed or not.
+    Tar(Box<dyn AsyncRead + Send + Unpin>),
+    /// A git repository (`https://host/name.git#branch:folder`), or the URL of a tar or of a Dockerfile.
+    Remote(String),
+}
+
+impl std::fmt::Debug for BuildContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tar(_) => f.write_str("Tar"),
+            Self::Remote(url) => f.debug_tuple("Remote").field(url).finish(),
+        }
+    }
+}
+
+impl BuildContext {
+    pub fn tar(stream: impl AsyncRead + Send + Unpin + 'static) -> Self {
+        Self::Tar(Box::new(stream))
+    }
+
+    /// Fills the context's folder; returns the Dockerfile if that is all there is.
+    async fn open(self, engine: &Engine, folder: &Path, downloads: &Path) -> Result<Option<String>> {
+        let url = match self {
+            Self::Tar(stream) => return unpack(stream, folder.to_owned()).await.map(|()| None),
+            Self::Remote(url) => url,
+        };
+        let file = match remote::fetch(engine, &url, downloads).await? {
+            remote::Fetched::Folder(found) => {
+                tokio::fs::remove_dir(folder).await.map_err(Error::io("remove", folder))?;
+                tokio::fs::rename(&found, folder).await.map_err(Error::io("move", &found))?;
+                return Ok(None);
+            }
+            remote::Fetched::File(file) => file,
+        };
+        let archive = tokio::fs::File::open(&file).await.map_err(Error::io("open", &file))?;
+        match unpack(archive, folder.to_owned()).await {
+            Err(Error::Build(BuildError::NoArchive)) => {}
+            other => return other.map(|()| None),
+        }
+        crate::blocking(move || {
+            let text = std::fs::File::open(&file).and_then(|file| {
+                let mut text = Vec::new();
+                file.take(DOCKERFILE_MAX).read_to_end(&mut text)?;
+                Ok(String::from_utf8_lossy(&text).into_owned())
+            });
+            text.map(Some).map_err(Error::io("read", &file))
+        })
+        .await
     }
 }
 

@@ -1,8 +1,15 @@
 //! Images are built from Dockerfiles: real layers, real containers for RUN.
 
-use crate::kit::{GUEST, Host, IMAGE, becomes, chain, guest_with};
-use engine::{BuildLine, BuildOptions, Filters, SecretBytes};
-use std::{collections::BTreeMap, fs, io::Cursor};
+use crate::kit::{GUEST, Host, IMAGE, becomes, chain, eventually, guest_with};
+use engine::{BuildContext, BuildLine, BuildOptions, Filters, SecretBytes};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead as _, BufReader, Cursor, Write as _},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command},
+};
 use tokio::sync::mpsc;
 
 /// A context with these files.
@@ -37,7 +44,10 @@ fn build_with(host: &Host, files: &[(&str, &str)], options: BuildOptions) -> Bui
     let files: Vec<(&str, String)> =
         files.iter().map(|(p, text)| (*p, text.replace("FROM guest", &format!("FROM {IMAGE}")))).collect();
     let files: Vec<(&str, &str)> = files.iter().map(|(p, text)| (*p, text.as_str())).collect();
-    let context = Cursor::new(context(&files));
+    build_from(host, BuildContext::tar(Cursor::new(context(&files))), options)
+}
+
+fn build_from(host: &Host, context: BuildContext, options: BuildOptions) -> Built {
     host.on(async |engine| {
         let (lines, mut said) = mpsc::channel::<BuildLine>(16);
         let listen = async {
@@ -271,7 +281,7 @@ fn a_step_that_fails_says_which_and_leaves_what_worked() {
     let no_tar = host.on(async |engine| {
         let (lines, _said) = mpsc::channel(16);
         engine
-            .build(BuildOptions::default(), Cursor::new(b"no tar".to_vec()), lines)
+            .build(BuildOptions::default(), BuildContext::tar(Cursor::new(b"no tar".to_vec())), lines)
             .await
             .unwrap_err()
             .to_string()
@@ -303,7 +313,7 @@ fn a_build_that_nobody_waits_for_any_more_ends_and_leaves_nothing() {
         let context = Cursor::new(context.clone());
         host.on(async |engine| {
             let (lines, mut said) = mpsc::channel::<BuildLine>(16);
-            let building = engine.build(BuildOptions::default(), context, lines);
+            let building = engine.build(BuildOptions::default(), BuildContext::tar(context), lines);
             let started = async {
                 while let Some(line) = said.recv().await {
                     if matches!(&line, BuildLine::Note(text) if text.contains("Running in")) {
@@ -339,4 +349,110 @@ fn archives_are_unpacked_by_add_and_copied_by_copy() {
     build(&host, &files).ok();
     assert_eq!(read(&host, "/x/deep/file"), "inside");
     assert_eq!(read(&host, "/y/a.tar"), inner);
+}
+
+/// What serves while a test runs.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn git(folder: &Path, words: &[&str]) -> String {
+    let mut command = Command::new("git");
+    command.args(["-c", "user.name=n", "-c", "user.email=e@example.com"]).args(words).current_dir(folder);
+    let ended = command.output().unwrap();
+    assert!(ended.status.success(), "{words:?}: {ended:?}");
+    String::from_utf8(ended.stdout).unwrap().trim().to_owned()
+}
+
+fn build_remote(host: &Host, url: &str) -> Built {
+    let options = BuildOptions { tags: vec!["built:1".parse().unwrap()], ..BuildOptions::default() };
+    build_from(host, BuildContext::Remote(url.to_owned()), options)
+}
+
+#[test]
+#[ignore = "oracle: git"]
+fn a_git_repository_is_a_context() {
+    let host = Host::new();
+    let served = tempfile::tempdir().unwrap();
+    let repository = served.path().join("app");
+    fs::create_dir_all(repository.join("sub")).unwrap();
+    let write = |path: &str, text: &str| fs::write(repository.join(path), text).unwrap();
+    let dockerfile = format!("FROM {IMAGE}\nCOPY . /got\n");
+    write("Dockerfile", &dockerfile);
+    write("sub/Dockerfile", &dockerfile);
+    write("v", "one");
+    write("sub/v", "below");
+    std::os::unix::fs::symlink("/etc", repository.join("out")).unwrap();
+    git(&repository, &["init", "--quiet", "--initial-branch=main"]);
+    git(&repository, &["add", "--all"]);
+    git(&repository, &["commit", "--quiet", "--message=one"]);
+    git(&repository, &["tag", "v1"]);
+    let first = git(&repository, &["rev-parse", "HEAD"]);
+    write("v", "two");
+    git(&repository, &["commit", "--quiet", "--all", "--message=two"]);
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let words = ["--reuseaddr", "--export-all", "--listen=127.0.0.1"];
+    // `git daemon` would be a child of the one that we end.
+    let mut server = Command::new(Path::new(&git(served.path(), &["--exec-path"])).join("git-daemon"));
+    server.args(words).arg(format!("--port={port}")).arg(format!("--base-path={}", served.path().display()));
+    let server = Server(server.spawn().unwrap());
+    eventually("the git server answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+
+    let url = |fragment: &str| format!("git://127.0.0.1:{port}/app{fragment}");
+    for (fragment, v) in
+        [("", "two"), ("#main", "two"), ("#v1", "one"), (&format!("#{first}"), "one"), ("#main:sub", "below")]
+    {
+        build_remote(&host, &url(fragment)).ok();
+        assert_eq!(read(&host, "/got/v"), v, "{fragment}");
+    }
+    for (fragment, reason) in [
+        ("#nope", "there is no branch, tag or commit \"nope\" in it"),
+        ("#main:nope", "there is no folder \"nope\" in it"),
+        ("#main:out", "there is no folder \"out\" in it"),
+        ("#main:../..", "there is no folder \"../..\" in it"),
+        ("#-x", "a branch does not begin with a dash"),
+    ] {
+        let error = build_remote(&host, &url(fragment)).id.unwrap_err();
+        assert!(error.contains(reason), "{fragment}: {error}");
+    }
+    drop(server);
+    let error = build_remote(&host, &url("")).id.unwrap_err();
+    assert!(error.contains("unable to prepare context: git://127.0.0.1:"), "{error}");
+    nothing_is_left(&host);
+}
+
+#[test]
+fn an_archive_or_a_dockerfile_behind_a_url_is_a_context() {
+    let host = Host::new();
+    let dockerfile = format!("FROM {IMAGE}\nRUN [\"guest\", \"write:/own=1\"]\n");
+    let tar = context(&[("Dockerfile", &format!("FROM {IMAGE}\nCOPY a /own\n")), ("a", "packed")]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || {
+        for body in [tar.as_slice(), dockerfile.as_bytes(), b"not a Dockerfile"] {
+            let (mut client, _) = listener.accept().unwrap();
+            let mut head = BufReader::new(client.try_clone().unwrap()).lines();
+            while head.next().unwrap().unwrap() != "" {}
+            let length = body.len();
+            write!(client, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n")
+                .unwrap();
+            client.write_all(body).unwrap();
+        }
+    });
+    let url = format!("http://127.0.0.1:{port}/x");
+    for own in ["packed", "1"] {
+        build_remote(&host, &url).ok();
+        assert_eq!(read(&host, "/own"), own);
+    }
+    let error = build_remote(&host, &url).id.unwrap_err();
+    assert!(error.contains("unknown instruction"), "{error}");
+    server.join().unwrap();
+    let error = build_remote(&host, &url).id.unwrap_err();
+    assert!(error.contains(&format!("cannot download {url}")), "{error}");
+    nothing_is_left(&host);
 }

@@ -32,6 +32,8 @@ enum BuildContext {
     },
     /// A tar, or a Dockerfile that needs no files.
     Input,
+    /// A repository or an archive that the daemon fetches.
+    Remote,
 }
 
 #[derive(Debug)]
@@ -47,7 +49,9 @@ pub(crate) async fn run(client: &Client, args: &BuildArgs) -> Result<()> {
     let name = match &context {
         BuildContext::Folder { dockerfile: Dockerfile::Within(name), .. } => name.clone(),
         BuildContext::Folder { .. } => SENT_DOCKERFILE.to_owned(),
-        BuildContext::Input => args.file.as_ref().map(|f| f.display().to_string()).unwrap_or_default(),
+        BuildContext::Input | BuildContext::Remote => {
+            args.file.as_ref().map(|f| f.display().to_string()).unwrap_or_default()
+        }
     };
     let json = |map: &BTreeMap<String, String>| serde_json::to_string(map).context("plain JSON");
     let mut build_args = BTreeMap::new();
@@ -75,6 +79,9 @@ pub(crate) async fn run(client: &Client, args: &BuildArgs) -> Result<()> {
     ];
     query.extend(args.tag.iter().map(|tag| ("t", tag.as_str())));
     query.extend(args.add_host.iter().map(|host| ("extrahosts", host.as_str())));
+    if matches!(context, BuildContext::Remote) {
+        query.push(("remote", args.context.as_str()));
+    }
     let (reader, writer) = tokio::io::duplex(PIPE);
     let sending = tokio::task::spawn_blocking(move || send(context, SyncIoBridge::new(writer)));
     let body = Body::from_stream(ReaderStream::with_capacity(reader, PIPE));
@@ -152,11 +159,8 @@ fn context(args: &BuildArgs) -> Result<BuildContext> {
     if args.context == "-" {
         return Ok(BuildContext::Input);
     }
-    if args.context.contains("://") || args.context.starts_with("git@") {
-        bail!(
-            "{}: remote contexts are not fetched here; clone it first, or: curl -L URL | rswarm build -",
-            args.context
-        );
+    if args.context.contains("://") || ["git@", "github.com/"].iter().any(|p| args.context.starts_with(p)) {
+        return Ok(BuildContext::Remote);
     }
     let root = PathBuf::from(&args.context);
     let not_found = || format!("unable to prepare context: path {:?} not found", args.context);
@@ -202,6 +206,7 @@ fn context(args: &BuildArgs) -> Result<BuildContext> {
 /// Writes the context as a tar. Blocking.
 fn send(context: BuildContext, out: impl io::Write) -> Result<()> {
     match context {
+        BuildContext::Remote => {}
         BuildContext::Folder { root, dockerfile, ignore } => {
             let mut tar = tar::Builder::new(out);
             tar.follow_symlinks(false);

@@ -7,7 +7,7 @@ use super::{
     session::Session,
 };
 use crate::server::{State, images};
-use engine::{BuildError, BuildOptions, Engine};
+use engine::{BuildContext, BuildError, BuildOptions, Engine};
 use image::dockerfile::{Dockerfile, Instruction, MountKind};
 use proto::buildkit::{
     apicaps::ApiCap,
@@ -20,10 +20,10 @@ use proto::buildkit::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _},
+    io::AsyncReadExt as _,
     sync::{mpsc, watch},
     time::timeout,
 };
@@ -33,6 +33,8 @@ use tonic::{Code, Request, Response, Status};
 const CAPABILITIES: [&str; 5] = ["solve.base", "return", "returnmap", "proto.refarray", "gateway.evaluate"];
 /// How long a call waits for the `Control.Solve` of its build: clients make them side by side.
 const BEGIN_LIMIT: Duration = Duration::from_secs(20);
+/// How long one that has ended is known: a client may ask what happened only then.
+const ENDED_LIMIT: Duration = Duration::from_secs(20);
 /// *Limit* of builds at once.
 const BUILDS_MAX: usize = 256;
 /// Lines of the engine that wait to be shown.
@@ -51,11 +53,17 @@ pub(super) struct Build {
     returned: watch::Sender<Option<Result<Option<image::Digest>, Status>>>,
 }
 
-/// The builds that run, by their reference.
+/// The builds that run or have just ended, by their reference.
 #[derive(Debug, Default)]
 pub(super) struct Builds {
-    all: Mutex<BTreeMap<String, Arc<Build>>>,
+    all: Mutex<BTreeMap<String, Known>>,
     changed: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Known {
+    build: Arc<Build>,
+    ended: Option<Instant>,
 }
 
 /// Keeps a build among those that run.
@@ -76,13 +84,17 @@ impl std::ops::Deref for Running<'_> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.build.progress.end();
-        self.builds.all().remove(&self.reference);
+        if let Some(known) = self.builds.all().get_mut(&self.reference) {
+            known.ended = Some(Instant::now());
+        }
     }
 }
 
 impl Builds {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Build>>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, known| known.ended.is_none_or(|at| at.elapsed() < ENDED_LIMIT));
+        all
     }
 
     pub(super) fn begin(&self, reference: &str, session: &str) -> Result<Running<'_>, Status> {
@@ -92,13 +104,13 @@ impl Builds {
             returned: watch::Sender::new(None),
         });
         let mut all = self.all();
-        if all.len() >= BUILDS_MAX {
+        if all.values().filter(|known| known.ended.is_none()).count() >= BUILDS_MAX {
             return Err(Status::resource_exhausted(format!("{BUILDS_MAX} builds run already")));
         }
         if all.contains_key(reference) {
-            return Err(Status::already_exists(format!("a build {reference} runs already")));
+            return Err(Status::already_exists(format!("there is a build {reference} already")));
         }
-        all.insert(reference.to_owned(), Arc::clone(&build));
+        all.insert(reference.to_owned(), Known { build: Arc::clone(&build), ended: None });
         drop(all);
         self.changed.send_replace(());
         Ok(Running { builds: self, reference: reference.to_owned(), build })
@@ -109,7 +121,7 @@ impl Builds {
         let mut changed = self.changed.subscribe();
         let found = async {
             loop {
-                let found = self.all().get(reference).cloned();
+                let found = self.all().get(reference).map(|known| Arc::clone(&known.build));
                 match found {
                     Some(build) => return Some(build),
                     None => changed.changed().await.ok()?,
@@ -213,16 +225,14 @@ pub(super) async fn run(
         None => {
             let exclude = ignored(&session, build, &name).await?;
             let context = session.folder(Folder { name: "context".into(), exclude, ..Folder::default() });
-            carry_out(state, build, options, counted(build, context)).await
+            carry_out(state, build, options, BuildContext::tar(counted(build, context))).await
         }
         Some(url) if url.starts_with(UPLOADS) => {
             let path = url.trim_start_matches("http://buildkit-session").to_owned();
             let context = session.upload(&path, "buildkit-session");
-            carry_out(state, build, options, counted(build, context)).await
+            carry_out(state, build, options, BuildContext::tar(counted(build, context))).await
         }
-        Some(url) => Err(Status::unimplemented(format!(
-            "the context {url:?} is not fetched here: clone or download it and build from the folder"
-        ))),
+        Some(url) => carry_out(state, build, options, BuildContext::Remote(url)).await,
     }
 }
 
@@ -246,7 +256,7 @@ async fn carry_out(
     state: &State,
     build: &Build,
     options: BuildOptions,
-    context: impl AsyncRead + Send + Unpin + 'static,
+    context: BuildContext,
 ) -> Result<image::Digest, Status> {
     let engine = state.engine().map_err(|e| Status::unavailable(e.message))?;
     let (said, mut lines) = mpsc::channel(LINES);
@@ -541,6 +551,21 @@ mod tests {
         assert_eq!(text(&[exporter("moby", "")]).unwrap(), "");
         assert_eq!(text(&[exporter("local", "")]).unwrap_err().code(), Code::Unimplemented);
         assert_eq!(text(&[exporter("moby", "A B")]).unwrap_err().code(), Code::InvalidArgument);
+    }
+
+    #[tokio::test]
+    async fn a_build_is_known_for_a_while_after_its_end() {
+        let builds = Builds::default();
+        let running = builds.begin("a", "s").unwrap();
+        assert_eq!(builds.begin("a", "s").err().map(|s| s.code()), Some(Code::AlreadyExists));
+        running.progress.begin("step").end();
+        drop(running);
+        let build = builds.get("a").await.unwrap();
+        let seen = build.progress.after(0).await.unwrap();
+        assert_eq!(seen.len(), 2, "began and ended");
+        assert!(build.progress.after(seen.len()).await.is_none(), "nothing more will come");
+        builds.all().get_mut("a").unwrap().ended = Instant::now().checked_sub(ENDED_LIMIT);
+        assert!(builds.all().is_empty());
     }
 
     #[test]
