@@ -35,13 +35,27 @@ pub(super) enum Fetched {
 /// # Errors
 /// `Remote` with the reason: not reachable, no such branch, no such folder in it, no git on this host.
 pub(super) async fn fetch(engine: &Engine, url: &str, into: &Path) -> Result<Fetched> {
-    if let Some(repository) = Repository::parse(url) {
-        return Ok(Fetched::Folder(repository?.fetch(into).await?));
+    if is_repository(url) {
+        return fetch_repository(url, into).await.map(Fetched::Folder);
     }
     let file = into.join("context");
     let got = engine.inner.images.download(url, &file).await;
     got.map_err(|e| Error::Image { operation: format!("download {url}"), source: e.into() })?;
     Ok(Fetched::File(file))
+}
+
+/// Returns true for what names a git repository.
+pub(super) fn is_repository(url: &str) -> bool {
+    Repository::parse(url).is_some()
+}
+
+/// Fetches a git repository into a folder; returns the folder of it that is wanted.
+///
+/// # Errors
+/// As [`fetch`].
+pub(super) async fn fetch_repository(url: &str, into: &Path) -> Result<PathBuf> {
+    let repository = Repository::parse(url).unwrap_or_else(|| Err(failed(url, "this is no repository")));
+    repository?.fetch(into).await
 }
 
 /// A git repository, and what of it.

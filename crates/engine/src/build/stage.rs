@@ -4,6 +4,7 @@ use super::{
     Build, BuildError, BuildLine, Scratch,
     copy::{CopyError, Rules, Sources, Written},
     graph::{self, Base, Source},
+    remote,
     run::StepContainer,
     tree::{self, Tree},
 };
@@ -547,7 +548,7 @@ impl<'a> Stage<'a> {
         let name = if add { "ADD" } else { "COPY" };
         let failed = move |line: usize, reason: String| Error::from(BuildError::step(name, line, reason));
         let line = step.line;
-        let from = self.source(transfer.from.as_deref(), line).await?;
+        let mut from = self.source(transfer.from.as_deref(), line).await?;
         let exclude = IgnoreList::new(transfer.exclude.iter().map(String::as_str));
         let rules = Rules {
             exclude: exclude.map_err(|e| failed(line, e.to_string()))?,
@@ -562,15 +563,21 @@ impl<'a> Stage<'a> {
                 TransferSource::Inline(heredoc) => sources
                     .add_bytes(&heredoc.name, heredoc.content.clone().into_bytes())
                     .map_err(|e| failed(line, e.to_string()))?,
+                TransferSource::Path(url) if add && remote::is_repository(url) => {
+                    if transfer.sources.len() > 1 {
+                        let reason = format!("{url}: a repository is added alone, without other sources");
+                        return Err(failed(line, reason));
+                    }
+                    let folder = Scratch::new(&self.build.engine, &["urls"]).await?;
+                    self.say(format!("Fetching {url}\n")).await?;
+                    let fetched = remote::fetch_repository(url, &folder.path.join("urls")).await;
+                    from = vec![fetched.map_err(|e| failed(line, e.to_string()))?];
+                    paths.push(".".to_owned());
+                    downloads = Some(folder);
+                }
                 TransferSource::Path(url)
                     if add && (url.starts_with("http://") || url.starts_with("https://")) =>
                 {
-                    if url.ends_with(".git") || url.contains(".git#") {
-                        let reason = format!(
-                            "{url}: git repositories are not fetched here: clone it beside the Dockerfile and COPY it"
-                        );
-                        return Err(failed(line, reason));
-                    }
                     if downloads.is_none() {
                         downloads = Some(Scratch::new(&self.build.engine, &["urls"]).await?);
                     }
@@ -595,14 +602,6 @@ impl<'a> Stage<'a> {
                     sources
                         .add_host(&got.name, file, modified, unpack)
                         .map_err(|e| failed(line, e.to_string()))?;
-                }
-                TransferSource::Path(url)
-                    if add && (url.starts_with("git@") || url.starts_with("git://")) =>
-                {
-                    let reason = format!(
-                        "{url}: git repositories are not fetched here: clone it beside the Dockerfile and COPY it"
-                    );
-                    return Err(failed(line, reason));
                 }
                 TransferSource::Path(path) => paths.push(path.clone()),
             }

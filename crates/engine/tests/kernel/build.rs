@@ -410,6 +410,10 @@ fn a_git_repository_is_a_context() {
         build_remote(&host, &url(fragment)).ok();
         assert_eq!(read(&host, "/got/v"), v, "{fragment}");
     }
+    let add = format!("FROM guest\nADD {} /added/\n", url("#v1"));
+    build(&host, &[("Dockerfile", &add)]).ok();
+    assert_eq!(read(&host, "/added/v"), "one");
+    assert_eq!(read(&host, "/added/sub/v"), "below");
     for (fragment, reason) in [
         ("#nope", "there is no branch, tag or commit \"nope\" in it"),
         ("#main:nope", "there is no folder \"nope\" in it"),
