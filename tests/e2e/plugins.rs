@@ -125,6 +125,55 @@ fn a_build_is_ended_with_its_client_and_many_run_at_once() {
     );
 }
 
+/// Answers as an SSH agent without keys.
+const AGENT: &str = "import socket, sys, threading
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+def serve(client):
+    while client.recv(65536):
+        client.sendall(bytes([0, 0, 0, 5, 12, 0, 0, 0, 0]))
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+";
+
+/// Asks an agent for its keys and prints the kind of its answer.
+const ASK: &str = "import os, socket
+agent = socket.socket(socket.AF_UNIX)
+agent.connect(os.environ['SSH_AUTH_SOCK'])
+agent.sendall(bytes([0, 0, 0, 1, 11]))
+print('answer', agent.recv(9)[4])
+";
+
+#[test]
+#[ignore = "oracle: docker, docker-buildx, python3, busybox"]
+fn a_command_reaches_the_ssh_agent_of_the_client() {
+    let machine = Machine::Ours(host());
+    let shell = machine.dir().join("shell");
+    std::fs::create_dir_all(shell.join("a")).expect("a folder");
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/test-images/lang.tar"));
+    let dockerfile = "FROM lang\nCOPY ask.py /\nRUN --mount=type=ssh,required python3 /ask.py | tee /said\n\
+                      RUN --mount=type=ssh,id=other test -z $SSH_AUTH_SOCK\nRUN test ! -e /run/buildkit\n";
+    for (name, text) in [("agent.py", AGENT), ("a/ask.py", ASK), ("a/Dockerfile", dockerfile)] {
+        std::fs::write(shell.join(name), text).expect("a file");
+    }
+    let import = format!("docker import {} lang >/dev/null", root.display());
+    type_all(
+        &machine,
+        &[
+            (&import, 0, ""),
+            (
+                "timeout 50 python3 agent.py $PWD/s & pid=$!; until [ -S s ]; do sleep 0.1; done; docker build --ssh default=$PWD/s -q -t said a >id; code=$?; kill $pid; cat id; exit $code",
+                0,
+                "sha256:",
+            ),
+            ("docker run --rm said cat /said", 0, "=answer 12\n"),
+            ("docker build --no-cache a", 1, "the client lends no SSH agent default"),
+            ("DOCKER_BUILDKIT=0 docker build --no-cache a", 1, "the client lends no SSH agent default"),
+        ],
+    );
+}
+
 #[test]
 #[ignore = "oracle: docker, docker-buildx, docker-compose, dockerd, busybox"]
 fn compose_2_builds_starts_scales_and_removes() {

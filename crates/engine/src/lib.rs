@@ -66,7 +66,9 @@ mod volume_archive;
 mod volume_mount;
 
 pub use archive::{ArchiveReader, PathStat};
-pub use build::{BuildContext, BuildError, BuildLine, BuildOptions, CachedStep, CopyError};
+pub use build::{
+    AgentIo, BuildContext, BuildError, BuildLine, BuildOptions, CachedStep, CopyError, SshAgents,
+};
 pub use commit::CommitOptions;
 pub use config::*;
 pub use container::*;

@@ -32,6 +32,7 @@ pub mod buildkit {
                 v1::{self as control, apicaps, frontend as gateway, types},
             },
             filesync::v1 as filesync,
+            sshforward::v1 as ssh,
             upload::v1 as upload,
         },
         pb as ops,

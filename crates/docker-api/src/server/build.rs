@@ -116,6 +116,7 @@ fn options(state: &State, params: &Params, headers: &HeaderMap) -> Result<BuildO
         ulimits: ulimits.into_iter().map(container_create::ulimit).collect(),
         shm_size_bytes: params.number("shmsize")?,
         secrets: secrets.collect::<Result<_, ApiError>>()?,
+        ssh: None,
         credentials: credentials.collect(),
         registries: state.registries(),
     })

@@ -17,6 +17,7 @@
 //!
 //! *Source:* Docker API `ImageBuild`; Docker's Dockerfile reference.
 
+mod agent;
 mod cache;
 mod copy;
 mod graph;
@@ -25,6 +26,7 @@ mod run;
 mod stage;
 mod tree;
 
+pub use agent::{AgentIo, SshAgents};
 pub(crate) use cache::Cache;
 pub use copy::CopyError;
 
@@ -86,6 +88,8 @@ pub struct BuildOptions {
     pub shm_size_bytes: Option<u64>,
     /// For `RUN --mount=type=secret`, by id.
     pub secrets: BTreeMap<String, SecretBytes>,
+    /// For `RUN --mount=type=ssh`.
+    pub ssh: Option<Arc<dyn SshAgents>>,
     /// By registry host.
     pub credentials: BTreeMap<String, image::Auth>,
     pub registries: image::RegistryOptions,

@@ -1,7 +1,7 @@
 //! RUN: a command in a container on the files there are; what it changed is the layer.
 
 use super::{
-    BuildError, BuildLine, Scratch,
+    BuildError, BuildLine, Scratch, agent,
     copy::{Rules, Sources},
     stage::{Kept, Key, Layer, Origin, Stage, clamp_times},
     tree,
@@ -23,11 +23,13 @@ use sha2::{Digest as _, Sha256};
 use std::{
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 /// The container of a step; removed when dropped.
 pub(super) struct StepContainer {
@@ -88,6 +90,7 @@ struct Mounts {
     /// Of caches, against being pruned and, where the mount asks for it, against others.
     shared: Vec<OwnedRwLockReadGuard<()>>,
     locks: Vec<OwnedRwLockWriteGuard<()>>,
+    agents: Vec<AbortOnDropHandle<()>>,
 }
 
 impl Stage<'_> {
@@ -319,12 +322,7 @@ impl Stage<'_> {
                     });
                 }
             }
-            MountKind::Ssh if mount.required => {
-                return Err(failed(
-                    "no SSH agent of the client can be reached from this kind of build".into(),
-                ));
-            }
-            MountKind::Ssh => {}
+            MountKind::Ssh => self.ssh(mount, target, mounts).await.map_err(|e| failed(e.to_string()))?,
             MountKind::Cache => {
                 if mount.from.is_some() {
                     return Err(failed(
@@ -362,6 +360,33 @@ impl Stage<'_> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Lends the command an SSH agent of the client, if there is one.
+    async fn ssh(&self, mount: &RunMount, target: Option<String>, mounts: &mut Mounts) -> Result<()> {
+        let id = mount.id.clone().unwrap_or_else(|| "default".to_owned());
+        let agents = match &self.build.options.ssh {
+            Some(agents) if agents.has(&id).await.map_err(Error::io("ask for SSH agent", &id))? => agents,
+            _ if mount.required => {
+                let reason = format!("the client lends no SSH agent {id}: build with --ssh {id}");
+                return Err(Error::invalid(reason));
+            }
+            _ => return Ok(()),
+        };
+        let scratch = Scratch::new(&self.build.engine, &["ssh"]).await?;
+        let path = scratch.path.join("ssh").join("agent");
+        let squash = self.build.engine.inner.userns_squash;
+        let owner = (mount.uid, mount.gid);
+        let lent = agent::lend(Arc::clone(agents), id, &path, owner, mount.mode.unwrap_or(0o600), squash)?;
+        let target = target.unwrap_or_else(|| format!("/run/buildkit/ssh_agent.{}", mounts.agents.len()));
+        if mounts.agents.is_empty() {
+            mounts.env.push(format!("SSH_AUTH_SOCK={target}"));
+        }
+        mounts.targets.push(target.clone());
+        mounts.binds.push(bind(&path, &target, false));
+        mounts.scratches.push(scratch);
+        mounts.agents.push(lent);
         Ok(())
     }
 

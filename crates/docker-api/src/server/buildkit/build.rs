@@ -216,6 +216,7 @@ pub(super) async fn run(
     // The Dockerfile of an uploaded archive is in it, unless the client has one beside.
     let has_own = remote.is_none() || wanted.contains_key("dockerfilekey");
     let mut options = options(state, wanted)?;
+    options.ssh = Some(Arc::new(session.clone()));
     options.dockerfile.clone_from(&name);
     if has_own {
         let text = dockerfile(&session, build, &name).await?;

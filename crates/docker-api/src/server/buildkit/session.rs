@@ -1,12 +1,13 @@
 //! Sessions: connections of clients on which we are the one who asks.
 
 use super::files;
-use engine::SecretBytes;
+use engine::{AgentIo, SecretBytes, SshAgents};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use proto::buildkit::{
     filesync::{CredentialsRequest, auth_client::AuthClient},
     secrets::{GetSecretRequest, secrets_client::SecretsClient},
+    ssh::{BytesMessage, CheckAgentRequest, ssh_client::SshClient},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,12 +18,14 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{oneshot, watch},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    sync::{mpsc, oneshot, watch},
     time::timeout,
 };
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
-    Code, Status,
+    Code, Request, Status,
+    metadata::AsciiMetadataValue,
     transport::{Channel, Endpoint},
 };
 
@@ -31,6 +34,9 @@ const SESSION_LIMIT: Duration = Duration::from_secs(20);
 /// How long a client may take to answer a small question.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 const CREDENTIALS: &str = "/moby.filesync.v1.auth/credentials";
+const AGENTS: &str = "/moby.sshforward.v1.ssh/forwardagent";
+/// *Unit:* bytes.
+const AGENT_BUFFER: usize = 16 << 10;
 const SECRETS: &str = "/moby.buildkit.secrets.v1.secrets/getsecret";
 
 /// One client's session.
@@ -124,6 +130,60 @@ impl Session {
     /// Returns what the client reads from its standard input.
     pub(super) fn upload(&self, path: &str, host: &str) -> impl AsyncRead + Send + Unpin + use<> {
         files::upload(self.channel.clone(), path.to_owned(), host.to_owned())
+    }
+}
+
+#[tonic::async_trait]
+impl SshAgents for Session {
+    async fn has(&self, id: &str) -> io::Result<bool> {
+        if !self.methods.contains(AGENTS) {
+            return Ok(false);
+        }
+        let mut client = SshClient::new(self.channel.clone());
+        let asked = client.check_agent(CheckAgentRequest { id: id.to_owned() });
+        Ok(timeout(ANSWER_LIMIT, asked).await.is_ok_and(|answer| answer.is_ok()))
+    }
+
+    async fn connect(&self, id: &str) -> io::Result<Box<dyn AgentIo>> {
+        let (to_agent, outgoing) = mpsc::channel(4);
+        let mut request = Request::new(ReceiverStream::new(outgoing));
+        let id = AsciiMetadataValue::try_from(id).map_err(io::Error::other)?;
+        request.metadata_mut().insert("buildkit.ssh.id", id);
+        let mut client = SshClient::new(self.channel.clone());
+        let (ours, theirs) = tokio::io::duplex(AGENT_BUFFER);
+        let (mut from, mut to) = tokio::io::split(ours);
+        let asks = async move {
+            let mut buffer = vec![0; AGENT_BUFFER];
+            while let Ok(count @ 1..) = from.read(&mut buffer).await {
+                let message = BytesMessage { data: buffer[..count].to_vec() };
+                if to_agent.send(message).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let answered = async move {
+            let relayed = async {
+                // The client's answer begins with what the agent says first: not before it was asked.
+                let mut answers = client.forward_agent(request).await?.into_inner();
+                while let Some(message) = answers.message().await? {
+                    if to.write_all(&message.data).await.is_err() {
+                        break;
+                    }
+                }
+                Ok::<_, Status>(())
+            };
+            let relayed = relayed.await;
+            drop(to.shutdown().await);
+            relayed
+        };
+        // Ends when the program closes its connection or the client does.
+        tokio::spawn(async move {
+            let (answered, ()) = tokio::join!(answered, asks);
+            if let Err(status) = answered {
+                tracing::debug!(error = status.message(), "the way to a client's SSH agent broke");
+            }
+        });
+        Ok(Box::new(theirs))
     }
 }
 
