@@ -1,12 +1,15 @@
 """docker-py's ordinary use, against the front door that DOCKER_HOST names. `bb` is a busybox image."""
 
 import io
+import os
 import pathlib
+import socket as sockets
 import tarfile
 import tempfile
 import time
 
 import docker
+import websocket
 from docker.types import IPAMConfig, IPAMPool, Mount, ServiceMode, Ulimit
 
 client = docker.from_env()
@@ -99,6 +102,18 @@ def attach():
     socket._sock.sendall(b"hello\n")
     assert socket._sock.recv(100) == b"\x01\0\0\0\0\0\0\x06hello\n"
     container.remove(force=True)
+    container = client.containers.create("bb", "cat", stdin_open=True)
+    container.start()
+    # docker-py speaks WebSocket over TCP only.
+    door = sockets.socket(sockets.AF_UNIX)
+    door.connect(os.environ["DOCKER_HOST"].removeprefix("unix://"))
+    web = websocket.WebSocket()
+    web.connect(f"ws://localhost/containers/{container.id}/attach/ws?stdin=1&stream=1&stdout=1", socket=door)
+    web.send("hello\n")
+    assert web.recv() == b"hello\n"
+    container.kill()
+    assert not web.recv()
+    container.remove()
 
 
 def limits_and_mounts():

@@ -35,6 +35,7 @@ mod reference;
 mod registry;
 mod remove;
 mod save;
+mod search;
 mod source;
 mod store;
 mod tarball;
@@ -50,6 +51,7 @@ pub use layers::Layers;
 pub use manifest::{Descriptor, InvalidPlatform, Manifest, Platform};
 pub use reference::{InvalidReference, Reference};
 pub use remove::remove_tree;
+pub use search::Found;
 pub use source::{BlobSource, BoxAsyncRead, SourceError};
 pub use store::{
     Auth, CACHE_HOLDER, Image, ImportOptions, LayerUsage, Loaded, Progress, PullOptions, PushOptions,

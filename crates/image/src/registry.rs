@@ -354,7 +354,7 @@ impl BlobSource for Endpoint {
 }
 
 /// `host[:port]` listed, its address in a listed CIDR, or this machine.
-fn is_insecure(host: &str, insecure: &[String]) -> bool {
+pub(crate) fn is_insecure(host: &str, insecure: &[String]) -> bool {
     let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((v6, _)) => v6,
         None => host.split(':').next().unwrap_or(host),

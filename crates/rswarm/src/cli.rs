@@ -22,7 +22,7 @@ pub(crate) use flags::{ContainerFlags, CreateArgs, LimitFlags, Pull, RunArgs};
 pub(crate) use host::{DaemonArgs, DfArgs, EventsArgs, PruneArgs, System, SystemPruneArgs};
 pub(crate) use image::{
     BuildArgs, Builder, HistoryArgs, Image, ImportArgs, LoadArgs, LoginArgs, LogoutArgs, PullArgs, RmiArgs,
-    SaveArgs, TagArgs,
+    SaveArgs, SearchArgs, TagArgs,
 };
 pub(crate) use objects::{Blob, Network, Volume};
 pub(crate) use oci::{LogFormat, OciArgs, OciVerb};
@@ -158,6 +158,8 @@ pub(crate) enum Command {
     Images(ListArgs),
     /// Remove images.
     Rmi(RmiArgs),
+    /// Look for images at a registry's index; Docker Hub's unless TERM begins with a host.
+    Search(SearchArgs),
     /// Change the limits of containers.
     Update(Box<UpdateArgs>),
     /// Load images from an archive.

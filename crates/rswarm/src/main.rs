@@ -159,6 +159,7 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Logout(args) => login::logout(&args)?,
         Command::Events(args) => look::events(client, &args).await?,
         Command::Rmi(args) => image::rm(client, &args).await?,
+        Command::Search(args) => image::search(client, &args).await?,
         Command::Update(args) => container::update(client, &args).await?,
         Command::Images(args) => image::ls(client, &args).await?,
         Command::Load(args) => image::load(client, &args).await?,

@@ -124,7 +124,7 @@ fn python(folder: &Path) -> Result<()> {
         "install",
         "--quiet",
         "--disable-pip-version-check",
-        "docker==7.1.0",
+        "docker[websockets]==7.1.0",
         "testcontainers==4.15.0",
     ]))
 }

@@ -146,6 +146,11 @@ impl Client {
         self.delete(&format!("/configs/{}", escape(id)), &[]).await.map(drop)
     }
 
+    /// `GET /images/search`: what a registry's index knows.
+    pub async fn image_search(&self, query: Query<'_>) -> Result<Vec<ImageFound>> {
+        self.get("/images/search", query).await
+    }
+
     pub async fn network_create(&self, spec: &NetworkCreate) -> Result<NetworkCreated> {
         self.post("/networks/create", &[], spec).await
     }

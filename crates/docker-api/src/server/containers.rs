@@ -2,14 +2,14 @@
 
 use super::{
     ApiError, State, container_create, container_json,
-    hijack::hijack,
+    hijack::{self, hijack},
     request::{Json as JsonBody, Params},
 };
 use crate::types;
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Path, Request, State as Use},
+    extract::{Path, Request, State as Use, ws::WebSocketUpgrade},
     http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
     routing::{get, post},
@@ -34,6 +34,7 @@ pub(super) fn routes() -> Router<State> {
         .route("/containers/{id}/{action}", post(act))
         .route("/containers/{id}/wait", post(wait))
         .route("/containers/{id}/attach", post(attach))
+        .route("/containers/{id}/attach/ws", get(attach_websocket))
         .route("/containers/{id}/logs", get(logs))
         .route("/containers/{id}/top", get(top))
         .route("/containers/{id}/stats", get(stats))
@@ -200,8 +201,36 @@ async fn attach(
     params: Params,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let tty = state.engine()?.inspect(&id)?.config.tty;
+    let opened = open_attached(&state, &id, &params, tty).await?;
+    hijack(&state, request, tty, std::future::ready(opened), Box::pin(std::future::ready(())))
+}
+
+/// Source: Docker API `ContainerAttachWebsocket`: bytes as they are, not framed.
+async fn attach_websocket(
+    Use(state): Use<State>,
+    Path(id): Path<String>,
+    params: Params,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, ApiError> {
+    let opened = open_attached(&state, &id, &params, true).await?;
+    let cancel = state.cancel.clone();
+    Ok(upgrade.on_upgrade(async move |socket| {
+        let joined = cancel.run_until_cancelled(hijack::join_websocket(socket, opened)).await;
+        if let Some(Err(error)) = joined {
+            tracing::debug!(%error, "an attached client has gone");
+        }
+    }))
+}
+
+/// Opens the streams of a container that are asked for; what it has said before comes first, `raw` or framed.
+async fn open_attached(
+    state: &State,
+    id: &str,
+    params: &Params,
+    raw: bool,
+) -> Result<hijack::Opened, ApiError> {
     let engine = state.engine()?;
-    let container = engine.inspect(&id)?;
     let (stdout, stderr) = (params.flag("stdout"), params.flag("stderr"));
     let wanted = if params.flag("stream") {
         Wanted { stdin: params.flag("stdin"), stdout, stderr }
@@ -211,14 +240,12 @@ async fn attach(
     let mut before = Vec::new();
     if params.flag("logs") {
         let options = LogOptions { stdout, stderr, ..LogOptions::default() };
-        let mut entries = engine.logs(&id, options).await?;
+        let mut entries = engine.logs(id, options).await?;
         while let Some(entry) = entries.recv().await {
-            before.push(entry_bytes(&entry?, container.config.tty, false, false));
+            before.push(entry_bytes(&entry?, raw, false, false));
         }
     }
-    let streams = engine.attach(&id, AttachOptions { streams: wanted }).await?;
-    let open = std::future::ready((streams, before));
-    hijack(&state, request, container.config.tty, open, Box::pin(std::future::ready(())))
+    Ok((engine.attach(id, AttachOptions { streams: wanted }).await?, before))
 }
 
 /// Reads which log entries are wanted.

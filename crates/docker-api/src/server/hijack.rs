@@ -9,7 +9,10 @@ use super::{
 };
 use axum::{
     body::Body,
-    extract::Request,
+    extract::{
+        Request,
+        ws::{Message, WebSocket},
+    },
     http::{
         HeaderValue, StatusCode,
         header::{CONNECTION, CONTENT_TYPE, UPGRADE},
@@ -18,7 +21,7 @@ use axum::{
 };
 use bytes::Bytes;
 use engine::Streams;
-use futures::future::BoxFuture;
+use futures::{SinkExt as _, StreamExt as _, future::BoxFuture};
 use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
 use std::time::Duration;
@@ -136,6 +139,54 @@ async fn join(
         done = output => done,
         () = input => Ok(()),
     }
+}
+
+/// Copies between a container and a WebSocket until the output has ended or the client has gone.
+pub(super) async fn join_websocket(socket: WebSocket, (streams, before): Opened) -> Result<(), axum::Error> {
+    let Streams { stdin, stdout, stderr } = streams;
+    let (mut to, mut from) = socket.split();
+    let input = async {
+        let mut stdin = stdin;
+        while let Some(Ok(message)) = from.next().await {
+            let bytes = match message {
+                Message::Binary(bytes) => bytes,
+                Message::Text(text) => Bytes::from(text),
+                Message::Close(_) => break,
+                Message::Ping(_) | Message::Pong(_) => continue,
+            };
+            if let Some(writer) = &mut stdin
+                && writer.write_all(&bytes).await.is_err()
+            {
+                stdin = None; // it reads no more, but may still have something to say
+            }
+        }
+    };
+    let output = async {
+        for bytes in before {
+            to.send(Message::Binary(bytes)).await?;
+        }
+        let (mut out, mut err) = (Source::new(stdout), Source::new(stderr));
+        while out.open() || err.open() {
+            let bytes = tokio::select! {
+                read = out.next(), if out.open() => read,
+                read = err.next(), if err.open() => read,
+            };
+            let bytes = bytes.map_err(axum::Error::new)?;
+            if !bytes.is_empty() {
+                to.send(Message::Binary(bytes)).await?;
+            }
+        }
+        Ok(())
+    };
+    tokio::select! {
+        done = output => done?,
+        () = input => return Ok(()),
+    }
+    to.send(Message::Close(None)).await?;
+    // The client's own goodbye.
+    let goodbye = async { while let Some(Ok(_)) = from.next().await {} };
+    drop(tokio::time::timeout(HEAD_READ_LIMIT, goodbye).await);
+    Ok(())
 }
 
 /// One output stream of the container; closed once it has ended.

@@ -25,12 +25,17 @@ const LINES: usize = 64;
 /// How long another node may take to say whether it knows an image.
 const NODE_LIMIT: Duration = Duration::from_secs(3);
 
+/// Results of a search if nobody says how many. Source: moby `daemon/pkg/registry/search.go`.
+const SEARCH_DEFAULT: u32 = 25;
+const SEARCH_MAX: u32 = 100;
+
 pub(super) fn routes() -> Router<State> {
     Router::new()
         .route("/images/json", get(list))
         .route("/images/create", post(create).layer(DefaultBodyLimit::disable()))
         .route("/images/load", post(load).layer(DefaultBodyLimit::disable()))
         .route("/images/get", get(save))
+        .route("/images/search", get(search))
         .route("/images/prune", post(prune))
         .route("/commit", post(commit))
         .route("/images/{*rest}", get(get_one).post(act))
@@ -145,6 +150,45 @@ pub(super) fn summary(image: &Image) -> types::ImageSummary {
 }
 
 /// `GET /images/{name}/json|history|get`
+/// Source: Docker API `ImageSearch`.
+async fn search(
+    Use(state): Use<State>,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Json<Vec<types::ImageFound>>, ApiError> {
+    let filters = params.filters()?.only(&["is-official", "is-automated", "stars"])?;
+    let term = params.get("term").filter(|term| !term.is_empty());
+    let term = term.ok_or_else(|| ApiError::bad_request("\"term\" is what is looked for: it is missing"))?;
+    let limit = params.number::<u32>("limit")?.filter(|limit| *limit != 0).unwrap_or(SEARCH_DEFAULT);
+    if limit > SEARCH_MAX {
+        return Err(ApiError::bad_request(format!(
+            "limit {limit} is outside the range of [1, {SEARCH_MAX}]"
+        )));
+    }
+    let mut stars = 0;
+    for text in filters.get("stars") {
+        let bad = |_| ApiError::bad_request(format!("invalid filter 'stars={text}'"));
+        stars = stars.max(text.parse::<u64>().map_err(bad)?);
+    }
+    let images = state.engine()?.images();
+    let found = images.search(term, limit, auth(&headers)?, &state.registries()).await;
+    let found = found?;
+    let passes = |image: &image::Found| {
+        image.stars >= stars
+            && filters.any("is-official", |wanted| matches!(wanted, "true" | "1") == image.official)
+            // Docker Hub builds nothing by itself any more.
+            && filters.any("is-automated", |wanted| !matches!(wanted, "true" | "1"))
+    };
+    let json = |image: image::Found| types::ImageFound {
+        name: image.name,
+        description: image.description,
+        star_count: image.stars,
+        is_official: image.official,
+        is_automated: false,
+    };
+    Ok(Json(found.into_iter().filter(passes).map(json).collect()))
+}
+
 async fn get_one(Use(state): Use<State>, Path(rest): Path<String>) -> Result<Response, ApiError> {
     match split(&rest) {
         (name, "json") => Ok(Json(inspect(&state, name).await?).into_response()),

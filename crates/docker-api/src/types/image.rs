@@ -3,6 +3,13 @@
 use super::{ContainerConfig, StringMap, Time};
 
 wire! {
+    ImageFound {
+        name: String = "name",
+        description: String = "description",
+        star_count: u64 = "star_count",
+        is_official: bool = "is_official",
+        is_automated: bool = "is_automated",
+    }
     ImageSummary {
         id: String = "Id",
         parent_id: String = "ParentId",

@@ -2,7 +2,7 @@
 
 use super::{
     BuildError, BuildLine, Scratch, agent,
-    copy::{Rules, Sources},
+    copy::{Rules, Sources, Written},
     stage::{Kept, Key, Layer, Origin, Stage, clamp_times},
     tree,
 };
@@ -57,7 +57,7 @@ pub(super) struct Planned {
     mounts: Vec<RunMount>,
     env: Vec<String>,
     network: NetworkMode,
-    /// What its bind mounts show.
+    /// What its bind mounts show, and its caches begin with.
     inputs: Vec<String>,
 }
 
@@ -125,7 +125,7 @@ impl Stage<'_> {
             _ => self.build.options.network.clone(),
         };
         let mut inputs = Vec::new();
-        for mount in run.mounts.iter().filter(|mount| mount.kind == MountKind::Bind) {
+        for mount in run.mounts.iter().filter(|m| m.kind == MountKind::Bind || m.from.is_some()) {
             inputs.push(self.bind_input(mount, step).await?);
         }
         let mut mounts = run.mounts.clone();
@@ -324,13 +324,8 @@ impl Stage<'_> {
             }
             MountKind::Ssh => self.ssh(mount, target, mounts).await.map_err(|e| failed(e.to_string()))?,
             MountKind::Cache => {
-                if mount.from.is_some() {
-                    return Err(failed(
-                        "a cache mount with `from` is not supported: fill it with a RUN".into(),
-                    ));
-                }
                 let target = target.unwrap_or_default();
-                let folder = self.cache_folder(mount, &target, mounts).await?;
+                let folder = self.cache_folder(mount, &target, step, mounts).await?;
                 mounts.targets.push(target.clone());
                 mounts.binds.push(bind(&folder, &target, mount.writable == Some(false)));
             }
@@ -391,8 +386,18 @@ impl Stage<'_> {
     }
 
     /// Returns the folder of a cache mount, locked as the mount asks for.
-    async fn cache_folder(&self, mount: &RunMount, target: &str, mounts: &mut Mounts) -> Result<PathBuf> {
-        let id = mount.id.as_deref().unwrap_or(target);
+    async fn cache_folder(
+        &self,
+        mount: &RunMount,
+        target: &str,
+        step: &Step,
+        mounts: &mut Mounts,
+    ) -> Result<PathBuf> {
+        let mut id = mount.id.as_deref().unwrap_or(target).to_owned();
+        if mount.from.is_some() {
+            // What it begins with is part of what it is.
+            id = format!("{id}\0{}", self.bind_input(mount, step).await?);
+        }
         let name: String = Sha256::digest(id).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
         let root = super::folder(&self.build.engine).join("mounts");
         let builds = &self.build.engine.inner.builds;
@@ -413,23 +418,47 @@ impl Stage<'_> {
                 }
             }
         }
-        let (path, squash) = (folder.clone(), self.build.engine.inner.userns_squash);
-        let (mode, uid, gid) = (mount.mode.unwrap_or(0o755), mount.uid, mount.gid);
-        crate::blocking(move || {
-            if path.exists() {
-                return Ok(());
-            }
-            std::fs::create_dir_all(&path).map_err(Error::io("create folder", &path))?;
-            let mode = std::fs::Permissions::from_mode(mode & 0o7777);
-            std::fs::set_permissions(&path, mode).map_err(Error::io("chmod", &path))?;
-            if squash {
-                Ok(())
-            } else {
-                chown(&path, Some(uid), Some(gid)).map_err(Error::io("chown", &path))
-            }
-        })
-        .await?;
+        // One makes it, whoever shares it.
+        let _making = builds.gate(&folder.with_extension("making")).write_owned().await;
+        if !folder.exists() {
+            self.fill_cache(mount, step, &folder).await?;
+        }
         Ok(folder)
+    }
+
+    /// Makes the folder of a cache, with what the mount's `from` has.
+    async fn fill_cache(&self, mount: &RunMount, step: &Step, folder: &Path) -> Result<()> {
+        let line = step.line;
+        let mut from = None;
+        if mount.from.is_some() {
+            let source = mount.source.clone().unwrap_or_else(|| "/".to_owned());
+            from = Some((self.source(mount.from.as_deref(), line).await?, source));
+        }
+        let scratch = Scratch::new(&self.build.engine, &["cache"]).await?;
+        let (made, folder, squash) =
+            (scratch.path.join("cache"), folder.to_owned(), self.build.engine.inner.userns_squash);
+        let (mode, uid, gid) = (mount.mode.unwrap_or(0o755), mount.uid, mount.gid);
+        let failed = move |reason: String| Error::from(BuildError::step("RUN", line, reason));
+        crate::blocking(move || {
+            if let Some((folders, source)) = from {
+                let tree = tree::Tree::layers(&folders, None, squash).map_err(|e| failed(e.to_string()))?;
+                let target = tree::Tree::folder(&made).map_err(Error::io("open", &made))?;
+                let mut sources = Sources::default();
+                sources.gather(&tree, &source, &Rules::default()).map_err(|e| failed(e.to_string()))?;
+                let written = Written { owner: None, mode: None, squash };
+                let copied = sources.write(Some(&tree), &target, Path::new("/"), true, written);
+                copied.map_err(|e| failed(e.to_string()))?;
+            }
+            let mode = std::fs::Permissions::from_mode(mode & 0o7777);
+            std::fs::set_permissions(&made, mode).map_err(Error::io("chmod", &made))?;
+            if !squash {
+                chown(&made, Some(uid), Some(gid)).map_err(Error::io("chown", &made))?;
+            }
+            let root = folder.parent().unwrap_or(&folder);
+            std::fs::create_dir_all(root).map_err(Error::io("create folder", root))?;
+            std::fs::rename(&made, &folder).map_err(Error::io("move", &made))
+        })
+        .await
     }
 }
 

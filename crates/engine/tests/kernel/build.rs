@@ -219,6 +219,21 @@ fn mounts_of_a_command_are_there_and_leave_no_trace() {
 }
 
 #[test]
+fn a_cache_begins_with_what_its_mount_takes_from_a_stage() {
+    let host = Host::new();
+    let dockerfile = "FROM guest AS source\nCOPY a /deep/\nFROM guest\n\
+        RUN --mount=type=cache,from=source,source=/deep,target=/c [\"guest\", \"read:/c/a\", \"write:/c/a=changed\"]\n\
+        RUN --mount=type=cache,from=source,source=/deep,target=/c [\"guest\", \"read:/c/a\", \"write:/again=1\"]\n\
+        RUN --mount=type=cache,target=/c [\"guest\", \"write:/c/own=1\"]\n";
+    let said = |a: &str| build(&host, &[("Dockerfile", dockerfile), ("a", a)]).ok().1;
+    let first = said("first");
+    assert!(first.contains("first") && first.contains("changed"), "{first}");
+    // Another beginning is another cache.
+    assert!(said("second").contains("second"));
+    nothing_is_left(&host);
+}
+
+#[test]
 fn stages_that_wait_for_one_another_do_not_keep_it_from_running() {
     let host = Host::new();
     let mut dockerfile = "FROM guest AS first\nRUN [\"guest\", \"write:/made=1\"]\n".to_owned();

@@ -150,3 +150,17 @@ pub(crate) struct RmiArgs {
     #[arg(short, long)]
     pub(crate) force: bool,
 }
+
+#[derive(Debug, Args)]
+pub(crate) struct SearchArgs {
+    pub(crate) term: String,
+    /// Only what matches: is-official=true, stars=NUMBER.
+    #[arg(short, long)]
+    pub(crate) filter: Vec<String>,
+    /// At most so many, 1 to 100.
+    #[arg(long, default_value = "25")]
+    pub(crate) limit: u32,
+    /// `json`, `table`, or a template such as '{{.Name}}'.
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+}

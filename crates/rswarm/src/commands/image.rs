@@ -4,7 +4,7 @@ use super::inspect;
 use crate::{
     cli::{
         CommitArgs, ExportArgs, HistoryArgs, Image, ImportArgs, ListArgs, LoadArgs, PullArgs, RmiArgs,
-        SaveArgs, TagArgs,
+        SaveArgs, SearchArgs, TagArgs,
     },
     list::{self, List},
     output,
@@ -41,6 +41,38 @@ fn split_tag(name: &str) -> (&str, &str) {
         Some((repo, tag)) if !tag.contains('/') => (repo, tag),
         _ => (name, "latest"),
     }
+}
+
+pub(crate) async fn search(client: &Client, args: &SearchArgs) -> Result<()> {
+    let filters = list::filters(&args.filter)?;
+    let limit = args.limit.to_string();
+    let query = [("term", args.term.as_str()), ("limit", &limit), ("filters", &filters)];
+    let mut table = List::new(&[
+        ("NAME", "Name"),
+        ("DESCRIPTION", "Description"),
+        ("STARS", "StarCount"),
+        ("OFFICIAL", "IsOfficial"),
+    ]);
+    for image in client.image_search(&query).await? {
+        let description = image.description.replace(['\r', '\n'], " ");
+        let official = if image.is_official { "[OK]" } else { "" };
+        table.row(vec![
+            image.name,
+            shortened(&description),
+            image.star_count.to_string(),
+            official.to_owned(),
+        ]);
+    }
+    table.print(&ListArgs { format: args.format.clone(), ..ListArgs::default() })
+}
+
+/// Returns a description as Docker's table shows it.
+fn shortened(text: &str) -> String {
+    const WIDTH: usize = 45;
+    if text.chars().count() <= WIDTH {
+        return text.to_owned();
+    }
+    text.chars().take(WIDTH - 1).chain(['…']).collect()
 }
 
 pub(crate) async fn ls(client: &Client, args: &ListArgs) -> Result<()> {
