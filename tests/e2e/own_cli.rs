@@ -186,7 +186,7 @@ fn an_image_is_built_from_a_folder_from_standard_input_and_with_a_secret() {
             "failed to reach build target none in Dockerfile",
         ),
         (vec!["build", "--secret", "src=x", folder.as_str()], "id=NAME is needed"),
-        (vec!["build", "https://example.org/x.git"], "clone it first"),
+        (vec!["build", "git://127.0.0.1:1/x.git"], "unable to prepare context: git://127.0.0.1:1/x.git"),
     ] {
         let said = lab.rswarm(1, &args).fails();
         assert!(said.contains(expected), "{args:?}: {said}");

@@ -20,6 +20,9 @@ pub struct Defaults {
     pub bridge: Option<Ipv4Net>,
     /// `mtu`: of the network `bridge`. *Unit:* bytes.
     pub bridge_mtu_bytes: Option<u32>,
+    /// `builder.gc.defaultKeepStorage`: how much of earlier builds is kept. `None` = a tenth of the disk.
+    /// *Unit:* bytes.
+    pub build_cache_max_bytes: Option<u64>,
 }
 
 /// Networks that are made without a subnet get one of these.

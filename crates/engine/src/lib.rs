@@ -78,7 +78,7 @@ pub use error::{Cause, Error, ErrorKind, Result};
 pub use event::{Event, EventKind, Events};
 pub use exec::{Exec, ExecConfig, ExecStart};
 pub use local_network::*;
-pub use log_driver::DRIVERS as LOG_DRIVERS;
+pub use log_driver::{DRIVERS as LOG_DRIVERS, size as parse_size};
 pub use logs::*;
 pub use overlay::{AttachmentRequest, OverlayNetwork, Overlays};
 pub use start::kept_name_sockets;

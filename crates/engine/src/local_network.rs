@@ -442,7 +442,10 @@ impl Engine {
 
     /// Takes a container off a network.
     pub async fn network_disconnect(&self, network: &str, container: &str) -> Result<()> {
-        let network = self.any_network(network).await?;
+        let network = match self.inner.networks.find(network) {
+            Ok(local) => AnyNetwork::Local(local),
+            Err(error) => self.inspect(container)?.overlay(network).ok_or(error)?,
+        };
         let left = network.clone();
         self.ask(container, |reply| Command::Disconnect(Box::new(left), reply)).await?;
         self.member_event("disconnect", &network, container)

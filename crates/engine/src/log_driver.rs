@@ -34,8 +34,8 @@ const FILE: [&str; 5] = ["max-size", "max-file", "compress", "mode", "max-buffer
 const CACHE: [&str; 4] = ["cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"];
 const FORMATS: [&str; 4] = ["", "rfc3164", "rfc5424", "rfc5424micro"];
 
-/// Reads Docker's `10m`, `1g`, `512k`, `100`. *Unit:* bytes.
-fn size(text: &str) -> Option<u64> {
+/// Reads Docker's `10m`, `1GB`, `512k`, `100`. *Unit:* bytes.
+pub fn size(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let number = lower.trim_end_matches('b').trim_end_matches(['k', 'm', 'g']);
     let unit = match lower.trim_end_matches('b').bytes().last()? {

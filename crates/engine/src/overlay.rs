@@ -115,6 +115,18 @@ impl Engine {
     }
 }
 
+impl Container {
+    /// Finds an overlay network that a person put it on by name, id or prefix: also while no manager answers.
+    pub(crate) fn overlay(&self, wanted: &str) -> Option<AnyNetwork> {
+        let names = |(name, endpoint): &(&String, &Endpoint)| {
+            endpoint.overlay && (*name == wanted || endpoint.network_id.starts_with(wanted))
+        };
+        let (name, endpoint) = self.networks.iter().find(names)?;
+        let id = endpoint.network_id.parse().ok()?;
+        Some(AnyNetwork::Overlay(OverlayNetwork { id, name: name.clone() }))
+    }
+}
+
 impl Inner {
     /// Claims the addresses of a container on overlay networks.
     pub(crate) async fn attach(&self, request: AttachmentRequest) -> Result<SwarmAttachments> {
@@ -131,7 +143,10 @@ impl Owner {
     pub(crate) async fn claim_overlays(&mut self, gateway: &mut Option<IpAddr>) -> Result<()> {
         let on_overlays = self.container.networks.iter().filter(|(_, endpoint)| endpoint.overlay);
         let networks =
-            on_overlays.map(|(name, endpoint)| wanted_place(name, endpoint)).collect::<Result<_>>()?;
+            on_overlays.map(|(name, endpoint)| wanted_place(name, endpoint)).collect::<Result<Vec<_>>>()?;
+        if networks.is_empty() {
+            return Ok(());
+        }
         let places = self.claim(networks).await?;
         *gateway = gateway.or(places.gateway);
         self.container.overlays = places.overlays;
@@ -144,9 +159,6 @@ impl Owner {
         &self,
         networks: Vec<(OverlayNetwork, Vec<String>)>,
     ) -> Result<SwarmAttachments> {
-        if networks.is_empty() {
-            return Ok(SwarmAttachments::default());
-        }
         let (container, name) = (self.container.id.clone(), self.container.name.clone());
         self.engine.inner.attach(AttachmentRequest { container, name, networks }).await
     }

@@ -44,11 +44,29 @@ pub struct Settings {
     pub bip: Option<Ipv4Net>,
     /// Of the network `bridge`. *Unit:* bytes.
     pub mtu: Option<u32>,
+    /// Of `docker build`.
+    pub builder: Builder,
     /// Containers always outlive the daemon here; the key is known, so that a file of Docker's can be used as it is.
     pub live_restore: Option<bool>,
     /// `debug`, `info`, `warn`, `error`.
     pub log_level: Option<LogLevel>,
     pub debug: bool,
+}
+
+/// *Source:* dockerd(8), "Configure builder".
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Builder {
+    pub gc: BuilderGc,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct BuilderGc {
+    /// `false` keeps the results of all builds, until a month has gone by.
+    pub enabled: Option<bool>,
+    /// How much of them is kept, as in `20GB`; else a tenth of the disk.
+    pub default_keep_storage: Option<String>,
 }
 
 /// *Source:* Docker API, `Ulimit`.
@@ -105,6 +123,11 @@ impl Settings {
         }
         .with_context(|| path.display().to_string())?;
         settings.doors().with_context(|| path.display().to_string())?;
+        if let Some(text) = &settings.builder.gc.default_keep_storage
+            && engine::parse_size(text).is_none()
+        {
+            bail!("{}: defaultKeepStorage: {text:?} is no size such as \"20GB\"", path.display());
+        }
         Ok(settings)
     }
 
@@ -183,6 +206,10 @@ impl Settings {
                 .collect(),
             bridge: self.bip,
             bridge_mtu_bytes: self.mtu,
+            build_cache_max_bytes: match &self.builder.gc {
+                BuilderGc { enabled: Some(false), .. } => Some(u64::MAX),
+                gc => gc.default_keep_storage.as_deref().and_then(engine::parse_size),
+            },
         }
     }
 
@@ -248,11 +275,16 @@ mod tests {
             "default-address-pools": [{"base": "10.9.0.0/16", "size": 24}], "bip": "10.200.0.1/24", "mtu": 1400,
             "default-ulimits": {"nofile": {"Name": "nofile", "Hard": 64000, "Soft": 32000}},
             "hosts": ["unix:///var/run/docker.sock", "tcp://0.0.0.0"],
-            "tlsverify": true, "tlscacert": "/ca.pem", "tlscert": "/cert.pem", "tlskey": "/key.pem", "debug": true
+            "tlsverify": true, "tlscacert": "/ca.pem", "tlscert": "/cert.pem", "tlskey": "/key.pem", "debug": true,
+            "builder": {"gc": {"enabled": true, "defaultKeepStorage": "20GB"}}
         }"#;
         let settings = read("daemon.json", text).unwrap();
         let defaults = settings.engine_defaults();
         assert_eq!(defaults.ulimits[0].soft, 32000);
+        assert_eq!(defaults.build_cache_max_bytes, Some(20 << 30));
+        let error =
+            read("daemon.json", r#"{"builder": {"gc": {"defaultKeepStorage": "much"}}}"#).unwrap_err();
+        assert!(error.contains("defaultKeepStorage") && error.contains("much"), "{error}");
         assert_eq!(defaults.log.options["max-size"], "10m");
         assert_eq!(defaults.bridge.unwrap().to_string(), "10.200.0.1/24");
         let doors = settings.doors().unwrap();

@@ -131,6 +131,22 @@ impl Lab {
         if answer.trim() != "ok" {
             bail!("lab: {command}: {}{}", answer.trim(), self.daemon_logs());
         }
+        match command.strip_prefix("kill-daemon ").map(str::parse) {
+            Some(Ok(n)) => self.wait_for_its_end(n),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until nobody listens on the socket of host `n`: the lab only passes the kill on, and whoever starts the
+    /// daemon anew must not find the old one.
+    fn wait_for_its_end(&self, n: u8) -> Result<()> {
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while UnixStream::connect(self.socket(n)).is_ok() {
+            if std::time::Instant::now() > end {
+                bail!("the daemon of host {n} does not end{}", self.daemon_logs());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         Ok(())
     }
 

@@ -201,7 +201,7 @@ async fn disk_usage(
         }
     }
     if wanted("build-cache") {
-        for step in engine.build_cache().await {
+        for step in engine.build_cache() {
             usage.build_cache.push(types::BuildCache {
                 id: step.id.chars().take(25).collect(),
                 kind: "regular".into(),

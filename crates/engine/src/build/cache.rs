@@ -2,7 +2,7 @@
 //!
 //! `DATA_ROOT/build/cache/<key>.json` names the image that holds the layers. A record is worth nothing that could not be
 //! made again: it is written without waiting for the disk, and one whose image is gone is a miss. Records that nobody
-//! used for a month go, and so does the oldest where there are too many.
+//! used for a month go, and so do the oldest where there are too many or their layers are too large together.
 
 use crate::{
     error::{Error, Result},
@@ -34,6 +34,9 @@ pub(super) struct Record {
     pub(super) uses: u64,
     /// Keeps its image; a finished image is kept by its names alone.
     pub(super) holds: bool,
+    /// *Unit:* bytes of the step's own layer.
+    #[serde(default)]
+    pub(super) bytes: u64,
     /// When it was last written.
     #[serde(skip)]
     noted_at: Option<Timestamp>,
@@ -139,13 +142,19 @@ impl Cache {
             let holder = Self::holder(key);
             images.hold(image, &holder).await.map_err(|_| Error::NoSuchImage(image.to_string()))?;
         }
+        let layers = images.history(&image.to_string()).await.unwrap_or_default();
         let now = crate::now();
-        let description = description.to_owned();
-        let image = image.to_string();
-        self.note(
-            key,
-            Record { image, description, created_at: now, last_used_at: now, uses: 1, holds, noted_at: None },
-        );
+        let record = Record {
+            image: image.to_string(),
+            description: description.to_owned(),
+            created_at: now,
+            last_used_at: now,
+            uses: 1,
+            holds,
+            bytes: layers.first().map_or(0, |(_, size)| *size),
+            noted_at: None,
+        };
+        self.note(key, record);
         Ok(())
     }
 
@@ -208,14 +217,11 @@ impl Cache {
         .await
     }
 
-    /// Keeps the cache within its bounds.
-    pub(super) async fn tidy(&self, images: &image::Store) -> Result<()> {
-        let now = crate::now();
+    /// Keeps the cache within its bounds; its layers may have so many bytes.
+    pub(super) async fn tidy(&self, images: &image::Store, bytes_max: u64) -> Result<()> {
         let mut all = self.list();
         all.sort_by_key(|(_, record)| record.last_used_at);
-        let surplus = all.len().saturating_sub(RECORDS_MAX);
-        let old = all.iter().filter(|(_, r)| now.since(r.last_used_at) >= KEPT_UNUSED).count();
-        all.truncate(surplus.max(old));
+        all.truncate(surplus(all.iter().map(|(_, record)| record), crate::now(), bytes_max));
         if all.is_empty() { Ok(()) } else { self.drop_records(images, all).await.map(drop) }
     }
 
@@ -240,5 +246,56 @@ impl Cache {
         }
         let freed = before.saturating_sub(images.layer_usage().total_bytes);
         Ok((gone.into_iter().map(|(key, _)| key).collect(), freed))
+    }
+}
+
+/// Returns how many of these records, the longest unused first, are to go.
+fn surplus<'a>(
+    records: impl ExactSizeIterator<Item = &'a Record> + Clone,
+    now: Timestamp,
+    bytes_max: u64,
+) -> usize {
+    let many = records.len().saturating_sub(RECORDS_MAX);
+    let old = records.clone().filter(|record| now.since(record.last_used_at) >= KEPT_UNUSED).count();
+    let held = |record: &Record| if record.holds { record.bytes } else { 0 };
+    let mut bytes: u64 = records.clone().map(held).sum();
+    let mut large = 0;
+    for record in records {
+        if bytes <= bytes_max {
+            break;
+        }
+        bytes -= held(record);
+        large += 1;
+    }
+    many.max(old).max(large)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_unused_go_when_there_is_too_much() {
+        let day = 24 * 3600 * 1_000_000_000;
+        let record = |days: i64, bytes, holds| Record {
+            image: String::new(),
+            description: String::new(),
+            created_at: Timestamp(0),
+            last_used_at: Timestamp(days * day),
+            uses: 1,
+            holds,
+            bytes,
+            noted_at: None,
+        };
+        let count = |records: &[Record], days: i64, max| surplus(records.iter(), Timestamp(days * day), max);
+        let three = [record(1, 10, true), record(2, 20, true), record(3, 30, true)];
+        assert_eq!(count(&three, 4, 60), 0);
+        assert_eq!(count(&three, 4, 59), 1);
+        assert_eq!(count(&three, 4, 30), 2);
+        assert_eq!(count(&three, 4, 0), 3);
+        assert_eq!(count(&three, 32, 60), 2, "unused for a month");
+        // What is kept by its names takes nothing of the cache's.
+        assert_eq!(count(&[record(1, 100, false), record(2, 5, true)], 3, 10), 0);
+        assert_eq!(count(&vec![record(1, 0, true); RECORDS_MAX + 7], 2, 0), 7);
     }
 }

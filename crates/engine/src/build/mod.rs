@@ -277,7 +277,7 @@ impl Engine {
             let tagged = images.tag(&image.to_string(), tag).await;
             tagged.map_err(|e| Error::Image { operation: operation(), source: e.into() })?;
         }
-        self.inner.builds.tidy(images).await?;
+        self.inner.builds.tidy(images, self.build_cache_max()).await?;
         let mut last = vec![BuildLine::Image(image)];
         last.extend(build.unused_arguments().map(BuildLine::Note));
         last.push(BuildLine::Note(format!("Successfully built {}\n", image.short())));
@@ -289,21 +289,26 @@ impl Engine {
         Ok(image)
     }
 
+    /// Returns how large the cache may be: as the operator says, else a tenth of the disk. *Unit:* bytes.
+    fn build_cache_max(&self) -> u64 {
+        let tenth = || {
+            let disk = rustix::fs::statvfs(&self.inner.data_root).ok()?;
+            Some(disk.f_blocks.saturating_mul(disk.f_frsize) / 10)
+        };
+        self.inner.defaults.build_cache_max_bytes.or_else(tenth).unwrap_or(u64::MAX)
+    }
+
     /// Lists what builds can use again.
-    pub async fn build_cache(&self) -> Vec<CachedStep> {
+    pub fn build_cache(&self) -> Vec<CachedStep> {
         let mut steps = Vec::new();
         for (id, record) in self.inner.builds.list().into_iter().filter(|(_, record)| record.holds) {
-            let size_bytes = match self.inner.images.history(&record.image).await {
-                Ok(history) => history.first().map_or(0, |(_, size)| *size),
-                Err(_) => 0,
-            };
             steps.push(CachedStep {
                 id,
                 description: record.description,
                 created_at: record.created_at,
                 last_used_at: record.last_used_at,
                 uses: record.uses,
-                size_bytes,
+                size_bytes: record.bytes,
             });
         }
         steps

@@ -172,6 +172,8 @@ fn results_survive_the_daemon_and_go_when_they_are_pruned() {
     assert_eq!((between.len(), named.len()), (1, 2));
     let pruned = host.on(async |engine| engine.images().prune(false).await.unwrap());
     assert_eq!(pruned.0, [], "what the cache holds is no rubbish");
+    let kept = host.on(async |engine| engine.build_cache());
+    assert!(kept.len() == 1 && kept[0].size_bytes > 0, "{kept:?}");
     let (gone, _) = host.on(async |engine| engine.prune_builds(&Filters::default()).await.unwrap());
     assert_eq!(gone.len(), 2);
     assert!(host.on(async |engine| engine.images().by_id(&between[0].id).await).is_none());

@@ -58,7 +58,7 @@ impl Service {
         self.0.engine().map_err(|e| Status::unavailable(e.message))
     }
 
-    async fn records(&self) -> Result<Vec<UsageRecord>, Status> {
+    fn records(&self) -> Result<Vec<UsageRecord>, Status> {
         let record = |step: engine::CachedStep| UsageRecord {
             id: step.id,
             size: i64::try_from(step.size_bytes).unwrap_or(i64::MAX),
@@ -69,7 +69,7 @@ impl Service {
             record_type: "regular".to_owned(),
             ..UsageRecord::default()
         };
-        Ok(self.engine()?.build_cache().await.into_iter().map(record).collect())
+        Ok(self.engine()?.build_cache().into_iter().map(record).collect())
     }
 }
 
@@ -79,7 +79,7 @@ impl Control for Service {
     type StatusStream = BoxStream<'static, Result<StatusResponse, Status>>;
 
     async fn disk_usage(&self, _: Request<DiskUsageRequest>) -> Result<Response<DiskUsageResponse>, Status> {
-        Ok(Response::new(DiskUsageResponse { record: self.records().await? }))
+        Ok(Response::new(DiskUsageResponse { record: self.records()? }))
     }
 
     async fn prune(&self, request: Request<PruneRequest>) -> Result<Response<Self::PruneStream>, Status> {
@@ -92,7 +92,7 @@ impl Control for Service {
             let seconds = request.keep_duration / 1_000_000_000;
             filters.0.insert("until".to_owned(), vec![format!("{seconds}s")]);
         }
-        let before = self.records().await?;
+        let before = self.records()?;
         let (gone, _) = self.engine()?.prune_builds(&filters).await.map_err(failed)?;
         let removed: Vec<_> = before.into_iter().filter(|r| gone.contains(&r.id)).map(Ok).collect();
         Ok(Response::new(futures::stream::iter(removed).boxed()))
