@@ -582,6 +582,8 @@ const SAME: &[&str] = &[
     "docker save bb | docker load",
     "docker volume create vv; docker volume ls -q; docker volume rm vv; docker volume rm vv",
     "docker network create nn >/dev/null; docker network ls --format {{.Name}}; docker network rm nn",
+    "docker network create --subnet 10.77.0.0/24 --ip-range 10.77.0.128/25 nn >/dev/null; docker run -d --name cc bb sleep 1000 >/dev/null; docker network connect --alias x --ip 10.77.0.9 nn cc; docker inspect -f '{{.NetworkSettings.Networks.nn.IPAddress}}' cc; docker run --rm --network nn bb ping -c1 -W5 x | grep -c 'bytes from'; docker network connect nn cc; docker network disconnect nn cc; docker network disconnect nn cc; docker rm -f cc; docker network rm nn",
+    "docker volume create -o type=tmpfs -o device=tmpfs -o o=size=1m vv; docker volume inspect -f '{{.Options.o}}' vv; docker volume rm vv",
     "docker run --name cc bb true; docker ps -a --format '{{.Names}} {{.Image}}'; docker ps -aq | wc -l; docker rm cc; docker rm cc",
     "docker kill nope",
     "docker inspect nope",
