@@ -485,6 +485,15 @@ fn a_running_container_joins_and_leaves_networks() {
                     "=2\n",
                 ),
                 ("docker run --rm --network n bb ping -c1 -W5 db | grep -c 'bytes from'", 0, "=1\n"),
+                // It is found by its name of now; what it has open stays.
+                ("docker run --rm --network n bb ping -c1 -W5 cc | grep -c 'bytes from'", 0, "=1\n"),
+                (
+                    "docker rename cc dd; docker run --rm --network n bb ping -c1 -W5 dd | grep -c 'bytes from'",
+                    0,
+                    "=1\n",
+                ),
+                ("docker run --rm --network n bb ping -c1 -W5 cc", 1, "bad address"),
+                ("docker rename dd cc; docker exec cc ip -o link | grep -c 'eth[01]'", 0, "=2\n"),
                 ("docker network rm n", 1, "has active endpoints"),
                 ("docker network connect n cc", 1, "already exists in network n"),
                 ("docker network disconnect bridge cc && docker exec cc ip -o link | grep -c eth", 0, "=1\n"),

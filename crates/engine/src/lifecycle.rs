@@ -319,6 +319,14 @@ impl Owner {
             return Err(e);
         }
         registry.release(&old, &self.container.id);
+        let own_network = self.container.networks.values().any(|endpoint| endpoint.address.is_some());
+        if self.container.state.is_running() && own_network {
+            let renamed =
+                self.engine.inner.network.rename(&self.container.id, &old, &self.container.name).await;
+            if let Err(error) = renamed {
+                tracing::warn!(container.id = %self.container.id, %error, "others find it by its old name");
+            }
+        }
         self.event("rename", [("oldName", format!("/{old}"))]);
         Ok(())
     }

@@ -154,6 +154,12 @@ impl Network {
         self.call(move |w| w.disconnect(&id, &network)).await?
     }
 
+    /// Has the containers beside it find a running sandbox by another name, on bridge networks.
+    pub async fn rename(&self, id: &str, from: &str, to: &str) -> Result<SandboxInfo, Error> {
+        let (id, from, to) = (id.to_owned(), from.to_owned(), to.to_owned());
+        self.call(move |w| w.rename(&id, &from, &to)).await?
+    }
+
     /// Sandboxes in force, also those adopted from an earlier daemon.
     pub async fn sandboxes(&self) -> Result<Vec<SandboxInfo>, Error> {
         self.call(|w| w.sandboxes()).await

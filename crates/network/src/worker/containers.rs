@@ -105,6 +105,16 @@ impl Worker {
         self.create_sandbox(spec)
     }
 
+    pub(crate) fn rename(&mut self, id: &str, from: &str, to: &str) -> Result<SandboxInfo, Error> {
+        let sandbox = self.state.sandboxes.get(id).ok_or_else(|| Error::UnknownSandbox(id.to_owned()))?;
+        let mut spec = sandbox.spec.clone();
+        for attachment in &mut spec.attachments {
+            let SandboxAttachment::Bridge { names, .. } = attachment else { continue };
+            names.iter_mut().filter(|name| *name == from).for_each(|name| to.clone_into(name));
+        }
+        self.create_sandbox(spec)
+    }
+
     pub(crate) fn remove_sandbox(&mut self, id: &str) -> Result<(), Vec<Error>> {
         let mut errors = Vec::new();
         if let Some(sandbox) = self.state.sandboxes.remove(id) {
