@@ -119,6 +119,13 @@ fn a_build_is_ended_with_its_client_and_many_run_at_once() {
             ("docker build -o out a", 1, "the output \"local\" is not available"),
             ("docker build https://example.invalid/a.git", 1, "unable to prepare context"),
             ("docker buildx build --platform linux/amd64,linux/arm64 a", 1, ""),
+            // Asked for a look at the Dockerfile, we do not build it instead.
+            (
+                "BUILDX_EXPERIMENTAL=1 docker buildx build --print=outline a",
+                1,
+                "\"requestid\" of a build is not available",
+            ),
+            ("docker build --cgroup-parent x a", 1, "\"cgroup-parent\" of a build is not available"),
             ("docker buildx ls", 0, "running"),
             ("docker buildx du", 0, "Total"),
         ],

@@ -126,6 +126,19 @@ fn failed(remote: &str, reason: &str) -> Error {
     BuildError::Remote { url: remote.to_owned(), reason: reason.to_owned() }.into()
 }
 
+/// A running git and its helpers: when nobody waits any more, all of them end.
+struct Group(Option<rustix::process::Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0
+            && let Err(error) = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL)
+        {
+            tracing::debug!(%error, "a git was gone already");
+        }
+    }
+}
+
 struct Git<'a> {
     root: &'a Path,
     /// Where it finds no configuration.
@@ -145,10 +158,16 @@ impl Git<'_> {
         command.env("HOME", self.home).env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_TERMINAL_PROMPT", "0");
         // No local files and no helper programs, whatever a repository's submodules say.
         command.env("GIT_ALLOW_PROTOCOL", "http:https:git:ssh").env("GIT_PROTOCOL_FROM_USER", "0");
-        let ended = match tokio::time::timeout(GIT_LIMIT, command.output()).await {
-            Ok(Ok(ended)) => ended,
-            Ok(Err(e)) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(failed(self.remote, "git is not installed on this host"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let git = command.spawn().map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => failed(self.remote, "git is not installed on this host"),
+            _ => failed(self.remote, &format!("git does not run: {e}")),
+        })?;
+        let mut group = Group(git.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())));
+        let ended = match tokio::time::timeout(GIT_LIMIT, git.wait_with_output()).await {
+            Ok(Ok(ended)) => {
+                group.0 = None;
+                ended
             }
             Ok(Err(e)) => return Err(failed(self.remote, &format!("git does not run: {e}"))),
             Err(_) => return Err(failed(self.remote, &format!("git {} does not end", words[0]))),

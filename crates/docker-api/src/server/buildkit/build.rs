@@ -321,13 +321,36 @@ fn options(state: &State, wanted: BTreeMap<String, String>) -> Result<BuildOptio
                     return Err(Status::unimplemented(format!(
                         "additional build contexts ({other}) are not available: copy it into the context"
                     )));
-                } else {
-                    tracing::debug!(key, value, "an option of a build that means nothing here");
+                } else if !means_nothing(other) {
+                    return Err(Status::unimplemented(format!(
+                        "the option {other:?} of a build is not available"
+                    )));
                 }
             }
         }
     }
     Ok(options)
+}
+
+/// Returns true for what a client says of itself and for wishes that change no image: hints where to look for results of
+/// other builds (those of this host are used by themselves), attestations, which images here do not have, and where
+/// folders and sources come from.
+fn means_nothing(key: &str) -> bool {
+    const WORDS: [&str; 10] = [
+        "cache-from",
+        "cache-imports",
+        "cmdline",
+        "contextkey",
+        "dockerfilekey",
+        "frontend.caps",
+        "localuniqueid",
+        "multi-platform",
+        "shared-session",
+        "source",
+    ];
+    const FAMILIES: [&str; 6] =
+        ["attest:", "input:", "local-sessionid:", "sharedkey:", "vcs:", "localdir-sharedkey:"];
+    WORDS.contains(&key) || FAMILIES.iter().any(|family| key.starts_with(family))
 }
 
 /// Reads `nofile=1024:2048`.
@@ -552,6 +575,16 @@ mod tests {
         assert_eq!(text(&[exporter("moby", "")]).unwrap(), "");
         assert_eq!(text(&[exporter("local", "")]).unwrap_err().code(), Code::Unimplemented);
         assert_eq!(text(&[exporter("moby", "A B")]).unwrap_err().code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn what_would_change_the_outcome_is_not_passed_over() {
+        for key in ["attest:provenance", "cmdline", "vcs:source", "local-sessionid:context"] {
+            assert!(means_nothing(key), "{key}");
+        }
+        for key in ["requestid", "cgroup-parent", "hostname", "memory", "contextsubdir", "of tomorrow"] {
+            assert!(!means_nothing(key), "{key}");
+        }
     }
 
     #[tokio::test]

@@ -48,6 +48,13 @@ fn failed(error: engine::Error) -> Status {
     Status::unknown(error.to_string())
 }
 
+fn no_filter(filters: &[String]) -> Result<(), Status> {
+    match filters.iter().find(|filter| !filter.is_empty()) {
+        Some(other) => Err(Status::invalid_argument(format!("the filter {other:?} is not known here"))),
+        None => Ok(()),
+    }
+}
+
 fn timestamp(at: model::Timestamp) -> Option<Timestamp> {
     let nanos = at.0.rem_euclid(1_000_000_000);
     Some(Timestamp { seconds: at.0.div_euclid(1_000_000_000), nanos: i32::try_from(nanos).unwrap_or(0) })
@@ -78,16 +85,18 @@ impl Control for Service {
     type PruneStream = BoxStream<'static, Result<UsageRecord, Status>>;
     type StatusStream = BoxStream<'static, Result<StatusResponse, Status>>;
 
-    async fn disk_usage(&self, _: Request<DiskUsageRequest>) -> Result<Response<DiskUsageResponse>, Status> {
+    async fn disk_usage(
+        &self,
+        request: Request<DiskUsageRequest>,
+    ) -> Result<Response<DiskUsageResponse>, Status> {
+        no_filter(&request.get_ref().filter)?;
         Ok(Response::new(DiskUsageResponse { record: self.records()? }))
     }
 
     async fn prune(&self, request: Request<PruneRequest>) -> Result<Response<Self::PruneStream>, Status> {
         let request = request.into_inner();
         let mut filters = Filters::default();
-        if let Some(other) = request.filter.iter().find(|f| !f.is_empty()) {
-            return Err(Status::invalid_argument(format!("the filter {other:?} is not known here")));
-        }
+        no_filter(&request.filter)?;
         if request.keep_duration > 0 {
             let seconds = request.keep_duration / 1_000_000_000;
             filters.0.insert("until".to_owned(), vec![format!("{seconds}s")]);
