@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     str::FromStr,
     sync::Arc,
     time::Duration,
@@ -325,7 +325,7 @@ pub struct OverlayAttachment {
 pub struct EndpointConfig {
     pub aliases: Vec<String>,
     pub ipv4_address: Option<IpAddr>,
-    pub ipv6_address: Option<IpAddr>,
+    pub ipv6_address: Option<Ipv6Addr>,
     /// `aa:bb:cc:dd:ee:ff`
     pub mac_address: Option<String>,
 }

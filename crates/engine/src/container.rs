@@ -7,7 +7,14 @@ use crate::{
 };
 use model::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 /// A snapshot of one container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -229,10 +236,14 @@ pub struct Endpoint {
     pub address: Option<IpAddr>,
     pub prefix_len: u8,
     pub gateway: Option<IpAddr>,
+    pub address6: Option<Ipv6Addr>,
+    pub prefix6_len: u8,
+    pub gateway6: Option<Ipv6Addr>,
     pub mac: String,
     pub aliases: Vec<String>,
     /// As asked for, kept over restarts.
     pub wanted_address: Option<IpAddr>,
+    pub wanted_address6: Option<Ipv6Addr>,
     #[serde(default)]
     pub wanted_mac: Option<String>,
     /// It is an overlay network, and a person put the container on it.
@@ -248,6 +259,7 @@ impl Endpoint {
             overlay: matches!(network, AnyNetwork::Overlay(_)),
             aliases: asked.aliases.clone(),
             wanted_address: asked.ipv4_address,
+            wanted_address6: asked.ipv6_address,
             wanted_mac: asked.mac_address.clone(),
             ..Self::default()
         }
@@ -259,6 +271,7 @@ impl Endpoint {
             network_id: std::mem::take(&mut self.network_id),
             aliases: std::mem::take(&mut self.aliases),
             wanted_address: self.wanted_address,
+            wanted_address6: self.wanted_address6,
             wanted_mac: self.wanted_mac.take(),
             overlay: self.overlay,
             ..Self::default()

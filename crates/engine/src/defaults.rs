@@ -4,7 +4,7 @@ use crate::{
     config::{ContainerConfig, LogConfig, Ulimit},
     error::{Error, Result},
 };
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use std::net::Ipv4Addr;
 
 /// The operator's choices; each one gives way to what a container or network asks for itself.
@@ -18,11 +18,21 @@ pub struct Defaults {
     pub address_pools: Vec<AddressPool>,
     /// `bip`: the network `bridge` with its gateway's address.
     pub bridge: Option<Ipv4Net>,
+    /// `ipv6` and `fixed-cidr-v6`: of the network `bridge`.
+    pub bridge_ipv6: Option<BridgeIpv6>,
     /// `mtu`: of the network `bridge`. *Unit:* bytes.
     pub bridge_mtu_bytes: Option<u32>,
     /// `builder.gc.defaultKeepStorage`: how much of earlier builds is kept. `None` = a tenth of the disk.
     /// *Unit:* bytes.
     pub build_cache_max_bytes: Option<u64>,
+}
+
+/// IPv6 of the network `bridge`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BridgeIpv6 {
+    /// One of RFC 4193, made once.
+    Any,
+    Subnet(Ipv6Net),
 }
 
 /// Networks that are made without a subnet get one of these.

@@ -72,7 +72,7 @@ pub use build::{
 pub use commit::CommitOptions;
 pub use config::*;
 pub use container::*;
-pub use defaults::{AddressPool, Defaults};
+pub use defaults::{AddressPool, BridgeIpv6, Defaults};
 pub use engine::*;
 pub use error::{Cause, Error, ErrorKind, Result};
 pub use event::{Event, EventKind, Events};

@@ -1,4 +1,4 @@
-//! Networks of this host: the predefined `bridge`, `host` and `none`, and user-defined bridges.
+//! Networks of this host: the predefined `bridge`, `host` and `none`, and user-defined bridges and macvlans.
 //!
 //! A record per network is kept under `DATA_ROOT/networks`; the kernel side is the network room's. The predefined
 //! bridge is made in the kernel when the first container needs it.
@@ -6,6 +6,7 @@
 use crate::{
     config::EndpointConfig,
     container::{Container, Endpoint, Filters, Pruned},
+    defaults::BridgeIpv6,
     engine::Engine,
     error::{Error, Result},
     event::{Event, EventKind},
@@ -13,13 +14,13 @@ use crate::{
     owner::Command,
     persist,
 };
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use model::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fs,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -28,15 +29,22 @@ use std::{
 #[derive(Debug, Clone, Default)]
 pub struct NetworkConfig {
     pub name: String,
-    /// Empty = `bridge`.
+    /// `bridge` (also when empty) or `macvlan`.
     pub driver: String,
     pub subnet: Option<Ipv4Net>,
     pub gateway: Option<IpAddr>,
     pub ip_range: Option<Ipv4Net>,
+    pub ipv6: bool,
+    /// `None` with `ipv6` = one of RFC 4193.
+    pub subnet6: Option<Ipv6Net>,
+    pub gateway6: Option<Ipv6Addr>,
+    /// Addresses of other machines on it, by a name of no meaning.
+    pub aux_addresses: BTreeMap<String, IpAddr>,
     pub internal: bool,
     pub attachable: bool,
     pub labels: BTreeMap<String, String>,
-    /// Docker's `com.docker.network.*` options; `bridge.name`, `bridge.enable_icc` and `driver.mtu` are obeyed.
+    /// Docker's `com.docker.network.*` options; `bridge.name`, `bridge.enable_icc` and `driver.mtu` are obeyed. Of a
+    /// macvlan `parent` and `macvlan_mode`.
     pub options: BTreeMap<String, String>,
 }
 
@@ -48,13 +56,20 @@ pub struct LocalNetwork {
     pub name: String,
     #[serde(with = "persist::nanos")]
     pub created_at: Timestamp,
-    /// `bridge`, `host` or `null`.
+    /// `bridge`, `macvlan`, `host` or `null`.
     pub driver: String,
     #[serde(with = "net_option")]
     pub subnet: Option<Ipv4Net>,
     pub gateway: Option<IpAddr>,
     #[serde(with = "net_option")]
     pub ip_range: Option<Ipv4Net>,
+    /// `None` = it has no IPv6.
+    #[serde(default, with = "net_option")]
+    pub subnet6: Option<Ipv6Net>,
+    #[serde(default)]
+    pub gateway6: Option<Ipv6Addr>,
+    #[serde(default)]
+    pub aux_addresses: BTreeMap<String, IpAddr>,
     pub internal: bool,
     pub attachable: bool,
     pub labels: BTreeMap<String, String>,
@@ -69,6 +84,11 @@ impl LocalNetwork {
     pub fn is_predefined(&self) -> bool {
         is_predefined(&self.name)
     }
+
+    /// Returns true when containers have interfaces on it.
+    pub(crate) fn has_interfaces(&self) -> bool {
+        matches!(self.driver.as_str(), "bridge" | "macvlan")
+    }
 }
 
 /// A container on a network.
@@ -79,14 +99,16 @@ pub struct NetworkMember {
 }
 
 mod net_option {
-    use ipnet::Ipv4Net;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::{fmt::Display, str::FromStr};
 
-    pub(super) fn serialize<S: Serializer>(net: &Option<Ipv4Net>, s: S) -> Result<S::Ok, S::Error> {
-        net.map(|n| n.to_string()).serialize(s)
+    pub(super) fn serialize<N: Display, S: Serializer>(net: &Option<N>, s: S) -> Result<S::Ok, S::Error> {
+        net.as_ref().map(N::to_string).serialize(s)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Ipv4Net>, D::Error> {
+    pub(super) fn deserialize<'de, N: FromStr<Err: Display>, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Option<N>, D::Error> {
         Option::<String>::deserialize(d)?.map(|t| t.parse().map_err(serde::de::Error::custom)).transpose()
     }
 }
@@ -175,6 +197,9 @@ fn predefined(name: &str, driver: &str) -> LocalNetwork {
         subnet: None,
         gateway: None,
         ip_range: None,
+        subnet6: None,
+        gateway6: None,
+        aux_addresses: BTreeMap::new(),
         internal: false,
         attachable: false,
         labels: BTreeMap::new(),
@@ -212,6 +237,9 @@ fn bridge_spec(network: &LocalNetwork) -> Result<network::BridgeSpec> {
         subnet,
         gateway: network.gateway,
         ip_range: network.ip_range,
+        ipv6: network.subnet6.map(|subnet| network::BridgeIpv6 { subnet, gateway: network.gateway6 }),
+        aux_addresses: network.aux_addresses.values().copied().collect(),
+        macvlan: (network.driver == "macvlan").then(|| macvlan(&network.options)).transpose()?,
         internal: network.internal,
         icc: option("com.docker.network.bridge.enable_icc") != Some("false"),
         mtu_bytes: mtu
@@ -219,6 +247,31 @@ fn bridge_spec(network: &LocalNetwork) -> Result<network::BridgeSpec> {
             .transpose()?,
         interface: option("com.docker.network.bridge.name").map(str::to_owned),
     })
+}
+
+/// Reads the options of Docker's driver `macvlan`.
+fn macvlan(options: &BTreeMap<String, String>) -> Result<network::Macvlan> {
+    let parent = options.get("parent").filter(|parent| !parent.is_empty()).cloned().ok_or_else(|| {
+        Error::invalid("a macvlan network needs an interface of this host; hint: --opt parent=eth0")
+    })?;
+    let mode = match options.get("macvlan_mode").map_or("", String::as_str) {
+        "" | "bridge" => network::MacvlanMode::Bridge,
+        "private" => network::MacvlanMode::Private,
+        "vepa" => network::MacvlanMode::Vepa,
+        "passthru" => network::MacvlanMode::Passthru,
+        other => {
+            return Err(Error::invalid(format!(
+                "unknown macvlan_mode {other:?}; hint: bridge, private, vepa or passthru"
+            )));
+        }
+    };
+    Ok(network::Macvlan { parent, mode })
+}
+
+/// Makes a subnet of its own for a network. Source: RFC 4193, section 3.2; the id is random.
+fn unique_local_subnet(id: &str) -> Option<Ipv6Net> {
+    let global = u64::from_str_radix(id.get(..10)?, 16).ok()?;
+    Ipv6Net::new(Ipv6Addr::from((0xfd << 120) | (u128::from(global) << 80)), 64).ok()
 }
 
 pub(crate) fn failed(operation: impl Into<String>) -> impl FnOnce(network::Error) -> Error {
@@ -239,8 +292,16 @@ pub(crate) async fn configure_default_bridge(engine: &Engine) -> Result<()> {
     if let Some(mtu) = inner.defaults.bridge_mtu_bytes {
         wanted.options.insert("com.docker.network.driver.mtu".into(), mtu.to_string());
     }
-    if (wanted.subnet, wanted.gateway, &wanted.options) == (network.subnet, network.gateway, &network.options)
-    {
+    match inner.defaults.bridge_ipv6 {
+        Some(BridgeIpv6::Subnet(subnet)) => wanted.subnet6 = Some(subnet),
+        Some(BridgeIpv6::Any) => {
+            wanted.subnet6 = network.subnet6.or_else(|| unique_local_subnet(&network.id))
+        }
+        None => {}
+    }
+    let same =
+        (wanted.subnet, wanted.gateway, wanted.subnet6) == (network.subnet, network.gateway, network.subnet6);
+    if same && wanted.options == network.options {
         return Ok(());
     }
     if !network.containers.is_empty() {
@@ -249,8 +310,8 @@ pub(crate) async fn configure_default_bridge(engine: &Engine) -> Result<()> {
         );
         return Ok(());
     }
-    let (subnet, gateway, options) = (wanted.subnet, wanted.gateway, wanted.options);
-    let network = LocalNetwork { subnet, gateway, options, ..network };
+    let LocalNetwork { subnet, gateway, subnet6, gateway6, options, .. } = wanted;
+    let network = LocalNetwork { subnet, gateway, subnet6, gateway6, options, ..network };
     inner.network.remove_bridge(&network.id).await.map_err(failed("change network bridge"))?;
     inner.networks.insert(network)
 }
@@ -264,7 +325,7 @@ pub(crate) async fn ensure_bridge(engine: &Engine, network: &LocalNetwork) -> Re
 }
 
 impl Engine {
-    /// Makes a user-defined bridge network.
+    /// Makes a user-defined network.
     ///
     /// # Errors
     /// `NetworkExists`, `PredefinedName`, `InvalidParameter`, `Network` when its subnet is taken.
@@ -276,7 +337,7 @@ impl Engine {
         if config.name.is_empty() {
             return Err(Error::invalid("network name cannot be empty"));
         }
-        if !matches!(config.driver.as_str(), "" | "bridge") {
+        if !matches!(config.driver.as_str(), "" | "bridge" | "macvlan") {
             return Err(Error::invalid(format!(
                 "could not find plugin {} in v1 plugin registry: plugin not found",
                 config.driver
@@ -285,11 +346,15 @@ impl Engine {
         if inner.networks.all().iter().any(|n| n.name == config.name) {
             return Err(Error::NetworkExists(config.name));
         }
+        let id = crate::random_id();
         let mut network = LocalNetwork {
-            id: crate::random_id(),
+            subnet6: config.subnet6.map(|s| s.trunc()).or(unique_local_subnet(&id).filter(|_| config.ipv6)),
+            gateway6: config.gateway6,
+            aux_addresses: config.aux_addresses,
+            id,
             name: config.name,
             created_at: crate::now(),
-            driver: "bridge".into(),
+            driver: if config.driver.is_empty() { "bridge".into() } else { config.driver },
             subnet: config.subnet.map(|s| s.trunc()),
             gateway: config.gateway,
             ip_range: config.ip_range,
@@ -335,6 +400,7 @@ impl Engine {
         match made {
             Ok(bridge) => {
                 network.gateway = Some(bridge.gateway);
+                network.gateway6 = bridge.gateway6;
                 self.inner.networks.insert(network.clone())
             }
             Err(e) => {
@@ -426,7 +492,7 @@ impl Engine {
     ) -> Result<()> {
         let network = self.any_network(network).await?;
         match &network {
-            AnyNetwork::Local(local) if local.driver != "bridge" => {
+            AnyNetwork::Local(local) if !local.has_interfaces() => {
                 return Err(Error::Conflict(format!(
                     "container cannot be connected to network {}",
                     local.name

@@ -19,7 +19,7 @@ use crate::{
 use std::{
     collections::BTreeMap,
     fs,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -211,8 +211,8 @@ impl Owner {
                 continue;
             }
             let local = self.engine.inner.networks.find(&endpoint.network_id)?;
-            if local.driver == "bridge" {
-                gateway = None; // the bridge leads outside
+            if local.has_interfaces() {
+                gateway = None; // the network leads outside
                 local_network::ensure_bridge(&self.engine, &local).await?;
                 attachments.push(self.attachment(&local, endpoint)?);
             }
@@ -245,7 +245,8 @@ impl Owner {
                 .interfaces
                 .iter()
                 .filter(|i| !i.network.is_empty())
-                .map(|i| i.address.addr())
+                .flat_map(|i| [Some(i.address.addr()), i.address6.map(|net| net.addr().into())])
+                .flatten()
                 .collect(),
             resolver: self.own_resolver(&info),
         };
@@ -280,6 +281,7 @@ impl Owner {
         Ok(network::SandboxAttachment::Bridge {
             network: local.id.clone(),
             address: endpoint.wanted_address,
+            address6: endpoint.wanted_address6,
             mac: mac.map_err(|e: network::Error| Error::invalid(e.to_string()))?,
             names,
         })
@@ -293,7 +295,7 @@ impl Owner {
             .iter()
             .map(|b| network::PortBinding {
                 protocol: b.container.protocol,
-                host_ip: b.host_ip.filter(|ip| !ip.is_unspecified()),
+                host_ip: b.host_ip,
                 host_port: b.host_port.filter(|p| *p > 0),
                 container_port: b.container.number,
             })
@@ -321,14 +323,23 @@ impl Owner {
             endpoint.address = Some(interface.address.addr());
             endpoint.prefix_len = interface.address.prefix_len();
             endpoint.gateway = interface.gateway;
+            endpoint.address6 = interface.address6.map(|net| net.addr());
+            endpoint.prefix6_len = interface.address6.map_or(0, |net| net.prefix_len());
+            endpoint.gateway6 = interface.gateway6;
             endpoint.mac.clone_from(&interface.mac);
         }
-        let published = |p: &network::PortBinding| PublishedPort {
-            container: crate::config::Port { number: p.container_port, protocol: p.protocol },
-            host_ip: p.host_ip,
-            host_port: p.host_port.unwrap_or(0),
+        let ipv6 = info.interfaces.iter().any(|i| i.gateway6.is_some());
+        let published = |p: &network::PortBinding| {
+            let everywhere6 = (ipv6 && p.host_ip.is_none()).then_some(Ipv6Addr::UNSPECIFIED.into());
+            let at = |host_ip| PublishedPort {
+                container: crate::config::Port { number: p.container_port, protocol: p.protocol },
+                host_ip,
+                host_port: p.host_port.unwrap_or(0),
+            };
+            let more = everywhere6.map(|ip| at(Some(ip)));
+            std::iter::once(at(p.host_ip)).chain(more).collect::<Vec<_>>()
         };
-        self.container.ports = info.ports.iter().map(published).collect();
+        self.container.ports = info.ports.iter().flat_map(published).collect();
     }
 
     pub(crate) async fn connect(&mut self, to: AnyNetwork, endpoint: EndpointConfig) -> Result<()> {

@@ -5,7 +5,7 @@ use crate::spec::{Error, NodeIdentity};
 use ipnet::Ipv4Net;
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 /// VNI of the mesh between hosts.
@@ -16,6 +16,9 @@ pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 pub(crate) const GATEWAY_MAC: Mac = Mac([0x0a, 0, 0, 0, 0xff, 0xff]);
 /// Where containers find their name server.
 pub(crate) const DNS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+/// Of every bridge with IPv6, as Docker has it. The kernel asks for neighbours from the link's own address, and one
+/// that it makes itself is of no use in its first second.
+pub(crate) const BRIDGE_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// Bits of the packet mark that carry the entry host.
 pub(crate) const MARK_MASK: u32 = 0x1_ffff;
 /// VNI that stands for the routed legs in [`Mac::of`].

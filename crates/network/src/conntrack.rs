@@ -3,7 +3,10 @@
 //! Source: kernel include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 
 use crate::netlink::{DUMP, Message, Socket, attribute, read_be32};
-use std::{io, net::Ipv4Addr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 const GET: u16 = (1 << 8) | 1;
 const DELETE: u16 = (1 << 8) | 2;
@@ -11,17 +14,21 @@ const TUPLE_ORIG: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const CTA_ID: u16 = 12;
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+/// Source and destination follow each other, in a tuple of each family.
+const V4_SRC: u16 = 1;
+const V6_SRC: u16 = 3;
 const UDP: u8 = 17;
 
 /// One tracked connection, as far as we judge it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flow {
     pub(crate) protocol: u8,
-    pub(crate) source: Ipv4Addr,
+    pub(crate) source: IpAddr,
     /// Where the first packet was sent.
-    pub(crate) destination: Ipv4Addr,
+    pub(crate) destination: IpAddr,
     /// Who answers: the backend.
-    pub(crate) answers: Ipv4Addr,
+    pub(crate) answers: IpAddr,
 }
 
 impl Flow {
@@ -35,27 +42,28 @@ impl Flow {
     }
 }
 
-/// Deletes every IPv4 flow of the calling thread's namespace that `condemned` picks; returns how many.
+/// Deletes every flow of the calling thread's namespace that `condemned` picks; returns how many.
 pub(crate) fn forget(condemned: impl Fn(&Flow) -> bool) -> io::Result<usize> {
     let mut socket = Socket::netfilter()?;
-    let replies = socket.exchange(Message::new(GET, DUMP, &[AF_INET, 0, 0, 0]))?;
     let mut count = 0;
-    for reply in replies {
-        let Some(body) = reply.body.get(4..) else { continue };
-        let Some(tuple) = attribute(body, TUPLE_ORIG) else { continue };
-        if !read(body).is_some_and(|flow| condemned(&flow)) {
-            continue;
-        }
-        let mut delete = Message::new(DELETE, 0, &[AF_INET, 0, 0, 0]);
-        delete.raw(TUPLE_ORIG | 0x8000, tuple);
-        if let Some(id) = attribute(body, CTA_ID) {
-            delete.raw(CTA_ID, id);
-        }
-        match socket.request(delete) {
-            Ok(()) => count += 1,
-            // It ended by itself meanwhile.
-            Err(e) if e.raw_os_error() == Some(nix::libc::ENOENT) => {}
-            Err(e) => return Err(e),
+    for family in [AF_INET, AF_INET6] {
+        for reply in socket.exchange(Message::new(GET, DUMP, &[family, 0, 0, 0]))? {
+            let Some(body) = reply.body.get(4..) else { continue };
+            let Some(tuple) = attribute(body, TUPLE_ORIG) else { continue };
+            if !read(body).is_some_and(|flow| condemned(&flow)) {
+                continue;
+            }
+            let mut delete = Message::new(DELETE, 0, &[family, 0, 0, 0]);
+            delete.raw(TUPLE_ORIG | 0x8000, tuple);
+            if let Some(id) = attribute(body, CTA_ID) {
+                delete.raw(CTA_ID, id);
+            }
+            match socket.request(delete) {
+                Ok(()) => count += 1,
+                // It ended by itself meanwhile.
+                Err(e) if e.raw_os_error() == Some(nix::libc::ENOENT) => {}
+                Err(e) => return Err(e),
+            }
         }
     }
     Ok(count)
@@ -63,14 +71,20 @@ pub(crate) fn forget(condemned: impl Fn(&Flow) -> bool) -> io::Result<usize> {
 
 fn read(body: &[u8]) -> Option<Flow> {
     let ip = |tuple: u16, end: u16| {
-        let tuple = attribute(body, tuple)?;
-        attribute(attribute(tuple, 1)?, end).map(|v| Ipv4Addr::from(read_be32(v)))
+        let addresses = attribute(attribute(body, tuple)?, 1)?;
+        match attribute(addresses, V4_SRC + end) {
+            Some(v4) => Some(IpAddr::V4(Ipv4Addr::from(read_be32(v4)))),
+            None => {
+                let v6: [u8; 16] = attribute(addresses, V6_SRC + end)?.try_into().ok()?;
+                Some(IpAddr::V6(Ipv6Addr::from(v6)))
+            }
+        }
     };
     let protocol = *attribute(attribute(attribute(body, TUPLE_ORIG)?, 2)?, 1)?.first()?;
     Some(Flow {
         protocol,
-        source: ip(TUPLE_ORIG, 1)?,
-        destination: ip(TUPLE_ORIG, 2)?,
-        answers: ip(TUPLE_REPLY, 1)?,
+        source: ip(TUPLE_ORIG, 0)?,
+        destination: ip(TUPLE_ORIG, 1)?,
+        answers: ip(TUPLE_REPLY, 0)?,
     })
 }

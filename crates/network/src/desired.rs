@@ -8,12 +8,12 @@
 //! Source: network.md of the design, section 2, and the pitfalls named at each object.
 
 use crate::{
-    address::{self, GATEWAY, GATEWAY_MAC, MARK_MASK, MESH_VNI, Mac, v4},
+    address::{self, BRIDGE_LINK_LOCAL, GATEWAY, GATEWAY_MAC, MARK_MASK, MESH_VNI, Mac, v4},
     rt::{Behind, Kind, Link, Object, PortFlags, Route, TABLE_MAIN, Via},
-    spec::NodeIdentity,
+    spec::{BridgeIpv6, NodeIdentity},
     state::{Overlay, Sandbox, State, routed_link},
 };
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::MeshNode;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,8 +39,8 @@ impl Desired {
         self.links.insert(name.clone(), Link { name, kind, mtu, mac });
     }
 
-    fn route(&mut self, to: Ipv4Net, via: Via) {
-        let route = Route { table: TABLE_MAIN, via, to, metric: 0, source: None };
+    fn route(&mut self, to: impl Into<IpNet>, via: Via) {
+        let route = Route { table: TABLE_MAIN, via, to: to.into(), metric: 0, source: None };
         self.objects.insert(Object::Route(route));
     }
 }
@@ -64,16 +64,24 @@ pub(crate) fn of_host(state: &State) -> Desired {
             routed_leg(state, id, address, &mut desired);
         }
     }
-    for (id, bridge) in &state.bridges {
+    for (id, bridge) in state.bridges.iter().filter(|(_, bridge)| bridge.spec.macvlan.is_none()) {
         let mtu = bridge.spec.mtu_bytes.unwrap_or(ORDINARY_MTU);
         // A fixed MAC: else the bridge takes its lowest port's and changes it under the containers' feet.
         let mac = Mac::of_bridged(bridge.gateway);
         desired.link(bridge.interface.clone(), Kind::Bridge, mtu, Some(mac));
         desired.objects.insert(Object::Address {
             link: bridge.interface.clone(),
-            address: bridge.gateway,
+            address: bridge.gateway.into(),
             prefix: bridge.spec.subnet.prefix_len(),
         });
+        if let Some(ipv6) = &bridge.spec.ipv6 {
+            let addresses = [(ipv6.gateway(), ipv6.subnet.prefix_len()), (BRIDGE_LINK_LOCAL, 64)];
+            desired.objects.extend(addresses.map(|(address, prefix)| Object::Address {
+                link: bridge.interface.clone(),
+                address: address.into(),
+                prefix,
+            }));
+        }
         let flags = PortFlags { learning: true, flood: true, hairpin: true, isolated: !bridge.spec.icc };
         for (sandbox, leg) in state.on_bridge(id) {
             let (link, bridge) = (leg.outer(sandbox), bridge.interface.clone());
@@ -92,14 +100,18 @@ fn mesh(state: &State, identity: &NodeIdentity, desired: &mut Desired) {
         Kind::Vxlan { vni: MESH_VNI, local: identity.data_addr, port: identity.data_port, proxy: false };
     let mtu = state.underlay_mtu.saturating_sub(VXLAN_OVERHEAD);
     desired.link(MESH_LINK.into(), kind, mtu, Some(Mac::of_node(index)));
-    let address = |link: &str, address| Object::Address { link: link.into(), address, prefix: 32 };
+    let address = |link: &str, address: Ipv4Addr| Object::Address {
+        link: link.into(),
+        address: address.into(),
+        prefix: 32,
+    };
     desired.objects.insert(address(MESH_LINK, address::mesh_address(mesh_subnet, index)));
     desired.objects.insert(address("lo", address::task_gateway(task_pool, index)));
     // A task that is gone fails fast.
     desired.objects.insert(Object::Route(Route {
         table: TABLE_MAIN,
         via: Via::Unreachable,
-        to: address::task_subnet(task_pool, index),
+        to: address::task_subnet(task_pool, index).into(),
         metric: LAST_RESORT,
         source: None,
     }));
@@ -114,7 +126,7 @@ fn mesh_peer(identity: &NodeIdentity, peer: MeshNode, desired: &mut Desired) {
     let mac = Mac::of_node(peer.index);
     let gateway = address::mesh_address(identity.mesh_subnet, peer.index);
     let link = || MESH_LINK.to_owned();
-    let via = || Via::Gateway { link: link(), gateway, onlink: true };
+    let via = || Via::Gateway { link: link(), gateway: gateway.into(), onlink: true };
     let table = address::return_table(peer.index);
     desired.objects.insert(Object::Neighbour { link: link(), address: gateway, mac });
     desired.objects.insert(Object::Forwarding { link: link(), mac, to: Behind::Tunnel(peer.vtep) });
@@ -125,7 +137,7 @@ fn mesh_peer(identity: &NodeIdentity, peer: MeshNode, desired: &mut Desired) {
     desired.objects.insert(Object::Route(Route {
         table,
         via: via(),
-        to: everywhere(),
+        to: everywhere().into(),
         metric: 0,
         source: None,
     }));
@@ -142,7 +154,7 @@ fn routed_leg(state: &State, sandbox: &str, address: Ipv4Addr, desired: &mut Des
     desired.objects.insert(Object::Route(Route {
         table: TABLE_MAIN,
         via: Via::Link(link.clone()),
-        to: host(address),
+        to: host(address).into(),
         metric: 0,
         source,
     }));
@@ -200,16 +212,27 @@ fn overlay_network(state: &State, identity: &NodeIdentity, overlay: &Overlay, de
 pub(crate) fn of_sandbox(state: &State, sandbox: &Sandbox) -> BTreeSet<Object> {
     let mut desired = Desired::default();
     for leg in &sandbox.legs {
-        let (link, address, prefix) = (leg.interface(), leg.address, leg.prefix);
+        let (link, address, prefix) = (leg.interface(), leg.address.into(), leg.prefix);
         desired.objects.insert(Object::Address { link, address, prefix });
+        if let Some(net) = leg.address6 {
+            let (link, address, prefix) = (leg.interface(), net.addr().into(), net.prefix_len());
+            desired.objects.insert(Object::Address { link, address, prefix });
+        }
+    }
+    // Overlays have no IPv6: the way out for it is a network of this host, if one has it.
+    let way_out6 = sandbox.ways_out(state).find_map(|(leg, bridge)| Some((leg, bridge.spec.ipv6.as_ref()?)));
+    if let Some((leg, ipv6)) = way_out6 {
+        let gateway = BridgeIpv6::gateway(ipv6).into();
+        desired.route(Ipv6Net::default(), Via::Gateway { link: leg.interface(), gateway, onlink: false });
     }
     if let Some(address) = sandbox.gateway() {
         let link = || "ethg".to_owned();
-        desired.objects.insert(Object::Address { link: link(), address, prefix: 32 });
+        desired.objects.insert(Object::Address { link: link(), address: address.into(), prefix: 32 });
         desired.objects.insert(Object::Neighbour { link: link(), address: GATEWAY, mac: GATEWAY_MAC });
-        desired.route(everywhere(), Via::Gateway { link: link(), gateway: GATEWAY, onlink: true });
-    } else if let Some((leg, bridge)) = sandbox.way_out(state) {
-        let via = Via::Gateway { link: leg.interface(), gateway: bridge.gateway, onlink: false };
+        desired.route(everywhere(), Via::Gateway { link: link(), gateway: GATEWAY.into(), onlink: true });
+    } else if let Some((leg, bridge)) = sandbox.ways_out(state).next() {
+        let gateway = bridge.gateway.into();
+        let via = Via::Gateway { link: leg.interface(), gateway, onlink: false };
         desired.route(everywhere(), via);
     }
     desired.objects

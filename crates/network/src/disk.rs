@@ -7,7 +7,8 @@
 
 use crate::{
     spec::{
-        BridgeSpec, DnsOptions, Error, Gateway, NodeIdentity, PortBinding, SandboxAttachment, SandboxSpec,
+        BridgeIpv6, BridgeSpec, DnsOptions, Error, Gateway, Macvlan, MacvlanMode, NodeIdentity, PortBinding,
+        SandboxAttachment, SandboxSpec,
     },
     state::{Leg, LocalBridge, Sandbox, State},
 };
@@ -157,6 +158,17 @@ struct BridgeRecord {
     mtu_bytes: Option<u32>,
     #[prost(string, optional, tag = "9")]
     interface: Option<String>,
+    #[prost(string, optional, tag = "10")]
+    subnet6: Option<String>,
+    #[prost(string, optional, tag = "11")]
+    gateway6: Option<String>,
+    /// Set on macvlans only.
+    #[prost(string, optional, tag = "12")]
+    parent: Option<String>,
+    #[prost(uint32, tag = "13")]
+    macvlan_mode: u32,
+    #[prost(string, repeated, tag = "14")]
+    aux_addresses: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -203,6 +215,10 @@ struct LegRecord {
     requested: Option<String>,
     #[prost(string, optional, tag = "8")]
     mac: Option<String>,
+    #[prost(string, optional, tag = "9")]
+    address6: Option<String>,
+    #[prost(string, optional, tag = "10")]
+    requested6: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -247,6 +263,11 @@ fn protocol(number: u32) -> Result<Protocol, Unreadable> {
         132 => Ok(Protocol::Sctp),
         other => Err(format!("protocol {other}")),
     }
+}
+
+fn macvlan_mode(number: u32) -> Result<MacvlanMode, Unreadable> {
+    let modes = [MacvlanMode::Private, MacvlanMode::Vepa, MacvlanMode::Bridge, MacvlanMode::Passthru];
+    modes.into_iter().find(|mode| *mode as u32 == number).ok_or_else(|| format!("macvlan mode {number}"))
 }
 
 impl TableRecord {
@@ -407,11 +428,24 @@ impl BridgeRecord {
             icc: spec.icc,
             mtu_bytes: spec.mtu_bytes,
             interface: spec.interface.clone(),
+            subnet6: spec.ipv6.as_ref().map(|v6| v6.subnet.to_string()),
+            gateway6: spec.ipv6.as_ref().and_then(|v6| v6.gateway).map(|g| g.to_string()),
+            parent: spec.macvlan.as_ref().map(|m| m.parent.clone()),
+            aux_addresses: spec.aux_addresses.iter().map(ToString::to_string).collect(),
+            macvlan_mode: spec.macvlan.as_ref().map_or(0, |m| m.mode as u32),
         }
     }
 
     fn read(self) -> Result<BridgeSpec, Unreadable> {
+        let gateway6 = parse_optional(self.gateway6.as_ref())?;
+        let ipv6 = parse_optional(self.subnet6.as_ref())?;
+        let macvlan =
+            |parent| Ok::<_, Unreadable>(Macvlan { parent, mode: macvlan_mode(self.macvlan_mode)? });
+        let macvlan = self.parent.map(macvlan).transpose()?;
         Ok(BridgeSpec {
+            ipv6: ipv6.map(|subnet| BridgeIpv6 { subnet, gateway: gateway6 }),
+            macvlan,
+            aux_addresses: self.aux_addresses.iter().map(|a| parse(a)).collect::<Result<_, Unreadable>>()?,
             subnet: parse(&self.subnet)?,
             gateway: parse_optional(self.gateway.as_ref())?,
             ip_range: parse_optional(self.ip_range.as_ref())?,
@@ -427,13 +461,13 @@ impl BridgeRecord {
 
 impl LegRecord {
     fn of(leg: &Leg) -> Self {
-        let (task, network, names, requested, mac) = match &leg.attachment {
+        let (task, network, names, requested, requested6, mac) = match &leg.attachment {
             SandboxAttachment::Overlay { network, task, address, aliases } => {
-                (Some(task.to_string()), network.to_string(), aliases, Some(address.to_string()), None)
+                (Some(task.to_string()), network.to_string(), aliases, Some(address.to_string()), None, None)
             }
-            SandboxAttachment::Bridge { network, address, mac, names } => {
-                let address = address.map(|a| a.to_string());
-                (None, network.clone(), names, address, mac.map(|m| m.to_string()))
+            SandboxAttachment::Bridge { network, address, address6, mac, names } => {
+                let (address, address6) = (address.map(|a| a.to_string()), address6.map(|a| a.to_string()));
+                (None, network.clone(), names, address, address6, mac.map(|m| m.to_string()))
             }
         };
         Self {
@@ -445,6 +479,8 @@ impl LegRecord {
             names: names.clone(),
             requested,
             mac,
+            address6: leg.address6.map(|a| a.to_string()),
+            requested6,
         }
     }
 
@@ -459,13 +495,15 @@ impl LegRecord {
             None => SandboxAttachment::Bridge {
                 network: self.network,
                 address: parse_optional(self.requested.as_ref())?,
+                address6: parse_optional(self.requested6.as_ref())?,
                 mac: parse_optional(self.mac.as_ref())?,
                 names: self.names,
             },
         };
         let narrow = |n: u32| u8::try_from(n).map_err(|e| e.to_string());
         let (number, prefix) = (narrow(self.number)?, narrow(self.prefix)?);
-        Ok(Leg { number, attachment, address: parse(&self.address)?, prefix })
+        let address6 = parse_optional(self.address6.as_ref())?;
+        Ok(Leg { number, attachment, address: parse(&self.address)?, prefix, address6 })
     }
 }
 
@@ -689,6 +727,7 @@ mod tests {
             attachment,
             address: std::net::Ipv4Addr::new(10, 0, 0, last),
             prefix: 24,
+            address6: (number == 1).then(|| "fd00::6/64".parse().unwrap()),
         };
         let overlay = SandboxAttachment::Overlay {
             network: NetworkId(7),
@@ -699,6 +738,7 @@ mod tests {
         let bridge = SandboxAttachment::Bridge {
             network: "b".into(),
             address: None,
+            address6: None,
             mac: None,
             names: vec!["db".into()],
         };

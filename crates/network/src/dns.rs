@@ -3,23 +3,23 @@
 //!
 //! Names of the sandbox's networks are answered from a [`View`], a value the worker replaces; everything
 //! else goes as it is to the container's or the host's name servers, from the host's namespace.
-//! A name we know has no IPv6 address of ours: AAAA is answered empty and never forwarded.
+//! A name we know that has no address of the family asked for is answered empty and never forwarded.
 
 use crate::{
     address::{self, v4},
     spec::{Error, NameSockets, SandboxAttachment},
-    state::{Overlay, State},
+    state::{self, Overlay, State},
     worker::Job,
 };
 use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
     rr::{DNSClass, Name, RData, Record, RecordType, rdata},
 };
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -50,9 +50,9 @@ const PLAIN_DATAGRAM_BYTES: u16 = 512;
 /// The names of one network.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Zone {
-    names: BTreeMap<String, Vec<Ipv4Addr>>,
-    addresses: BTreeMap<Ipv4Addr, String>,
-    subnet: Option<Ipv4Net>,
+    names: BTreeMap<String, Vec<IpAddr>>,
+    addresses: BTreeMap<IpAddr, String>,
+    subnets: Vec<IpNet>,
 }
 
 /// What one sandbox can resolve.
@@ -65,7 +65,8 @@ pub(crate) struct View {
 }
 
 impl Zone {
-    fn add(&mut self, name: &str, address: Ipv4Addr) {
+    fn add(&mut self, name: &str, address: impl Into<IpAddr>) {
+        let address = address.into();
         let addresses = self.names.entry(name.to_ascii_lowercase()).or_default();
         if !addresses.contains(&address) {
             addresses.push(address);
@@ -73,7 +74,8 @@ impl Zone {
     }
 
     /// Makes `name` and `name.<network>` answer alike, as Docker does.
-    fn add_qualified(&mut self, name: &str, network: &str, address: Ipv4Addr) {
+    fn add_qualified(&mut self, name: &str, network: &str, address: impl Into<IpAddr>) {
+        let address = address.into();
         self.add(name, address);
         self.add(&format!("{name}.{network}"), address);
     }
@@ -90,9 +92,7 @@ pub(crate) fn zone_of_overlay(state: &State, overlay: &Overlay) -> Zone {
     let table = &overlay.table;
     let network = table.name.as_str();
     let mut zone = Zone::default();
-    if let IpNet::V4(subnet) = table.allocation.subnet {
-        zone.subnet = Some(subnet);
-    }
+    zone.subnets.push(table.allocation.subnet);
     let address_of = |endpoint: &model::NetworkEndpoint| v4(endpoint.address, "endpoints").ok();
     for (id, service) in &table.services {
         let members =
@@ -109,7 +109,7 @@ pub(crate) fn zone_of_overlay(state: &State, overlay: &Overlay) -> Zone {
             }
         }
         if let Some(vip) = vip {
-            zone.addresses.insert(vip, format!("{}.{network}", service.name));
+            zone.addresses.insert(vip.into(), format!("{}.{network}", service.name));
         }
     }
     let services = zone.names.clone();
@@ -119,7 +119,7 @@ pub(crate) fn zone_of_overlay(state: &State, overlay: &Overlay) -> Zone {
         for endpoint in table.endpoints.values().filter(|e| e.ready == ready) {
             let Some(address) = address_of(endpoint) else { continue };
             if let Some(name) = endpoint.names.first() {
-                zone.addresses.entry(address).or_insert_with(|| format!("{name}.{network}"));
+                zone.addresses.entry(address.into()).or_insert_with(|| format!("{name}.{network}"));
             }
             for name in &endpoint.names {
                 let is_service = services.contains_key(&name.to_ascii_lowercase());
@@ -147,14 +147,18 @@ pub(crate) fn zone_of_overlay(state: &State, overlay: &Overlay) -> Zone {
 pub(crate) fn zone_of_bridge(state: &State, id: &str) -> Zone {
     let mut zone = Zone::default();
     let Some(bridge) = state.bridges.get(id) else { return zone };
-    zone.subnet = Some(bridge.spec.subnet);
+    zone.subnets = state::subnets(&bridge.spec).collect();
     for (_, leg) in state.on_bridge(id) {
         if let SandboxAttachment::Bridge { names, .. } = &leg.attachment {
-            for name in names {
-                zone.add_qualified(name, &bridge.spec.name, leg.address);
-            }
-            if let Some(name) = names.first() {
-                zone.addresses.insert(leg.address, format!("{name}.{}", bridge.spec.name));
+            for address in
+                std::iter::once(leg.address.into()).chain(leg.address6.map(|net| net.addr().into()))
+            {
+                for name in names {
+                    zone.add_qualified(name, &bridge.spec.name, address);
+                }
+                if let Some(name) = names.first() {
+                    zone.addresses.insert(address, format!("{name}.{}", bridge.spec.name));
+                }
             }
         }
     }
@@ -183,16 +187,20 @@ impl View {
         let Some(addresses) = self.zones.iter().find_map(|zone| zone.names.get(name)) else {
             return Answer::Foreign;
         };
-        if query.query_type() != RecordType::A || addresses.is_empty() {
-            return Answer::Known(Vec::new());
-        }
+        let record = |address: &IpAddr| match (address, query.query_type()) {
+            (IpAddr::V4(v4), RecordType::A) => Some(RData::A(rdata::A(*v4))),
+            (IpAddr::V6(v6), RecordType::AAAA) => Some(RData::AAAA(rdata::AAAA(*v6))),
+            _ => None,
+        };
+        let mut records: Vec<RData> = addresses.iter().filter_map(record).collect();
         // Each answer begins with another one.
-        let (back, front) = addresses.split_at(turn % addresses.len());
-        Answer::Known(front.iter().chain(back).map(|a| RData::A(rdata::A(*a))).collect())
+        let first = turn.checked_rem(records.len()).unwrap_or(0);
+        records.rotate_left(first);
+        Answer::Known(records)
     }
 
     fn reverse(&self, name: &Name) -> Answer {
-        let Ok(IpNet::V4(net)) = name.parse_arpa_name() else { return Answer::Foreign };
+        let Ok(net) = name.parse_arpa_name() else { return Answer::Foreign };
         let address = net.addr();
         if let Some(name) = self.zones.iter().find_map(|zone| zone.addresses.get(&address)) {
             return match Name::from_labels(name.split('.').map(str::as_bytes)) {
@@ -201,7 +209,7 @@ impl View {
             };
         }
         // Addresses of ours mean nothing outside.
-        let ours = self.zones.iter().filter_map(|z| z.subnet).any(|subnet| subnet.contains(&address));
+        let ours = self.zones.iter().flat_map(|z| &z.subnets).any(|subnet| subnet.contains(&address));
         if ours { Answer::Nothing } else { Answer::Foreign }
     }
 }
@@ -532,11 +540,18 @@ fn name_servers(resolv_conf: &str) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     fn view() -> View {
-        let mut zone = Zone { subnet: Some("10.0.1.0/24".parse().unwrap()), ..Zone::default() };
+        let mut zone = Zone {
+            subnets: ["10.0.1.0/24", "fd00:1::/64"].map(|net| net.parse().unwrap()).into(),
+            ..Zone::default()
+        };
         zone.add_qualified("web", "front", Ipv4Addr::new(10, 0, 1, 200));
-        zone.addresses.insert(Ipv4Addr::new(10, 0, 1, 200), "web.front".into());
+        zone.addresses.insert(Ipv4Addr::new(10, 0, 1, 200).into(), "web.front".into());
+        zone.add("both", Ipv4Addr::new(10, 0, 1, 4));
+        zone.add("both", "fd00:1::4".parse::<IpAddr>().unwrap());
+        zone.addresses.insert("fd00:1::4".parse().unwrap(), "both.front".into());
         zone.add("tasks.web", Ipv4Addr::new(10, 0, 1, 2));
         zone.add("tasks.web", Ipv4Addr::new(10, 0, 1, 3));
         View { zones: vec![Arc::new(zone)], servers: vec![] }
@@ -566,7 +581,9 @@ mod tests {
     }
 
     #[test]
-    fn known_names_have_no_ipv6_and_unknown_ones_are_foreign() {
+    fn known_names_have_ipv6_where_their_container_has_and_unknown_ones_are_foreign() {
+        assert_eq!(first(ask("both.", RecordType::AAAA, 1)).as_deref(), Some("fd00:1::4"));
+        assert_eq!(first(ask("both.", RecordType::A, 1)).as_deref(), Some("10.0.1.4"));
         assert_eq!(first(ask("web.", RecordType::AAAA, 0)), None);
         assert!(matches!(ask("example.org.", RecordType::A, 0), Answer::Foreign));
     }
@@ -575,6 +592,8 @@ mod tests {
     fn reverse_names_of_our_subnets_are_never_forwarded() {
         assert_eq!(first(ask("200.1.0.10.in-addr.arpa.", RecordType::PTR, 0)).as_deref(), Some("web.front."));
         assert!(matches!(ask("9.1.0.10.in-addr.arpa.", RecordType::PTR, 0), Answer::Nothing));
+        let nibbles = "4.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.0.0.d.f.ip6.arpa.";
+        assert_eq!(first(ask(nibbles, RecordType::PTR, 0)).as_deref(), Some("both.front."));
         assert!(matches!(ask("9.9.9.9.in-addr.arpa.", RecordType::PTR, 0), Answer::Foreign));
     }
 

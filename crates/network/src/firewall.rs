@@ -11,12 +11,14 @@ use crate::{
     address::{self, DNS, MARK_MASK, Mac, v4},
     desired::{MESH_LINK, vips},
     nft::{
-        Chain, ETHER, Hook, IFNAME, IPV4, MARK, PORT, PROTO, Rule, Ruleset, Set, concat,
+        Chain, ETHER, Hook, IFNAME, IPV4, IPV6, MARK, PORT, PROTO, Rule, Ruleset, Set, concat,
         field::{
-            Destination, DestinationNet24, DestinationPort, EtherSource, Iif, L4Proto, Oif, Random, Source,
+            Destination, Destination6, DestinationNet24, DestinationPort, EtherSource, Iif, L4Proto, Oif,
+            Random, Source,
         },
         ifname,
     },
+    ports,
     spec::NodeIdentity,
     state::{Sandbox, State},
 };
@@ -122,6 +124,22 @@ pub(crate) fn of_host(state: &State) -> Ruleset {
         ("lb", Chain::plain(balance())),
         ("pre_nat", Chain::base("nat", Hook::Prerouting, NAT_IN, published(Rule::new().not_iif(MESH_LINK)))),
         ("out_nat", Chain::base("nat", Hook::Output, NAT_IN, published(Rule::new()))),
+        (
+            // Said at once, so that who asks for localhost goes on to 127.0.0.1.
+            "out_flt",
+            Chain::base(
+                "filter",
+                Hook::Output,
+                FILTER,
+                vec![
+                    Rule::new()
+                        .destination_loopback6()
+                        .in_set(&[L4Proto, DestinationPort], "open6")
+                        .l4(TCP)
+                        .tcp_reset(),
+                ],
+            ),
+        ),
         ("post_nat", Chain::base("nat", Hook::Postrouting, NAT_OUT, post_nat(identity))),
         ("mss", Chain::base("filter", Hook::Postrouting, MANGLE, mangle_out())),
         ("forw", Chain::base("filter", Hook::Forward, FILTER, forward())),
@@ -196,22 +214,43 @@ fn ingress_sets(state: &State, sets: &mut BTreeMap<String, Set>) -> BTreeSet<u32
 fn host_port_sets(state: &State, sets: &mut BTreeMap<String, Set>) {
     let mut everywhere = Set::map(&[PROTO, PORT], &[IPV4, PORT]);
     let mut one_address = Set::map(&[IPV4, PROTO, PORT], &[IPV4, PORT]);
+    let mut everywhere6 = Set::map(&[PROTO, PORT], &[IPV6, PORT]);
+    let mut open6 = Set::new(&[PROTO, PORT]);
+    let mut one_address6 = Set::map(&[IPV6, PROTO, PORT], &[IPV6, PORT]);
     for sandbox in state.sandboxes.values() {
-        let Some(target) = sandbox.published_address(state) else { continue };
+        let (v4, v6) = (sandbox.published_address(state), sandbox.published_address6(state));
         for binding in &sandbox.spec.ports {
             let Some(port) = binding.host_port else { continue };
-            let value = endpoint(target, binding.container_port);
-            match binding.host_ip {
-                Some(std::net::IpAddr::V4(ip)) if !ip.is_unspecified() => {
-                    let parts: [&[u8]; 3] = [&ip.octets(), &[number(binding.protocol)], &port.to_be_bytes()];
-                    one_address.insert_value(concat(&parts), value);
+            let to = binding.container_port;
+            let at = |ip: &[u8]| concat(&[ip, &[number(binding.protocol)], &port.to_be_bytes()]);
+            let anywhere = || port_key(binding.protocol, port);
+            let families = ports::families(binding.host_ip, v6.is_some());
+            if let (Some(host_ip), Some(target)) = (families.v4, v4) {
+                let value = endpoint(target, to);
+                match host_ip {
+                    Some(ip) => one_address.insert_value(at(&ip.octets()), value),
+                    None => everywhere.insert_value(anywhere(), value),
                 }
-                // Bindings to ::1 and the like are refused when they are asked for.
-                _ => everywhere.insert_value(port_key(binding.protocol, port), value),
+            }
+            if let (Some(host_ip), Some(target)) = (families.v6, v6) {
+                let value = concat(&[&target.octets(), &to.to_be_bytes()]);
+                match host_ip {
+                    Some(ip) => one_address6.insert_value(at(&ip.octets()), value),
+                    None => {
+                        open6.insert(anywhere());
+                        everywhere6.insert_value(anywhere(), value);
+                    }
+                }
             }
         }
     }
-    sets.extend(named(vec![("hostp", everywhere), ("hostp_ip", one_address)]));
+    sets.extend(named(vec![
+        ("hostp", everywhere),
+        ("hostp_ip", one_address),
+        ("hostp6", everywhere6),
+        ("hostp6_ip", one_address6),
+        ("open6", open6),
+    ]));
 }
 
 fn bridge_sets(state: &State, sets: &mut BTreeMap<String, Set>) {
@@ -219,7 +258,7 @@ fn bridge_sets(state: &State, sets: &mut BTreeMap<String, Set>) {
     let mut internal = Set::new(&[IFNAME]);
     let mut within = Set::new(&[IFNAME, IFNAME]);
     let mut hairpin = Set::new(&[IFNAME, IFNAME]);
-    for bridge in state.bridges.values() {
+    for bridge in state.bridges.values().filter(|b| b.spec.macvlan.is_none()) {
         let name = ifname(&bridge.interface);
         bridges.insert(name.to_vec());
         if bridge.spec.internal {
@@ -264,8 +303,12 @@ fn mark_in() -> Vec<Rule> {
 fn balance() -> Vec<Rule> {
     vec![
         Rule::new().dnat_to_endpoint_of(&[Destination, L4Proto, DestinationPort], "hostp_ip"),
-        Rule::new().dnat_to_endpoint_of(&[L4Proto, DestinationPort], "hostp"),
-        Rule::new().verdict_map(&[L4Proto, DestinationPort], "pub"),
+        Rule::new().of_ipv4().dnat_to_endpoint_of(&[L4Proto, DestinationPort], "hostp"),
+        // The kernel does not let an answer from elsewhere through to ::1: see `out_flt`.
+        Rule::new().destination_loopback6().accept(),
+        Rule::new().dnat_to_endpoint6_of(&[Destination6, L4Proto, DestinationPort], "hostp6_ip"),
+        Rule::new().of_ipv6().dnat_to_endpoint6_of(&[L4Proto, DestinationPort], "hostp6"),
+        Rule::new().of_ipv4().verdict_map(&[L4Proto, DestinationPort], "pub"),
     ]
 }
 

@@ -42,8 +42,9 @@ mod worker;
 
 pub use address::Mac;
 pub use spec::{
-    AuditReport, Bridge, BridgeEndpoint, BridgeSpec, DnsOptions, Error, Gateway, InterfaceInfo, NameSockets,
-    NodeIdentity, Options, PortBinding, SandboxAttachment, SandboxInfo, SandboxSpec,
+    AuditReport, Bridge, BridgeEndpoint, BridgeIpv6, BridgeSpec, DnsOptions, Error, Gateway, InterfaceInfo,
+    Macvlan, MacvlanMode, NameSockets, NodeIdentity, Options, PortBinding, SandboxAttachment, SandboxInfo,
+    SandboxSpec,
 };
 
 use model::{IngressTable, NetworkId, NetworkTable, TaskId};

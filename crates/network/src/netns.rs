@@ -94,6 +94,25 @@ pub(crate) fn sysctl(key: &str, value: &str) -> Result<(), Error> {
     fs::write(&path, value).map_err(Error::file("write setting", &path))
 }
 
+/// Has the interfaces of the calling thread's namespace that take their routes from routers go on doing so when the
+/// host forwards: by default that ends it, and with it the host's own IPv6.
+/// Source: kernel Documentation/networking/ip-sysctl.rst, `accept_ra`.
+pub(crate) fn keep_router_advertisements() {
+    let Ok(entries) = fs::read_dir("/proc/sys/net/ipv6/conf") else { return };
+    for entry in entries.flatten() {
+        let says = |file: &str, value: &str| {
+            fs::read_to_string(entry.path().join(file)).is_ok_and(|now| now.trim() == value)
+        };
+        let template = ["all", "default"].iter().any(|name| entry.file_name() == *name);
+        if !template && says("accept_ra", "1") && says("forwarding", "0") {
+            let path = entry.path().join("accept_ra");
+            if let Err(error) = fs::write(&path, "2") {
+                tracing::warn!(path = %path.display(), %error, "routes from IPv6 routers end on this interface");
+            }
+        }
+    }
+}
+
 /// `net.ipv4.conf.eth0.rp_filter` -> file. A slash in a key stands for a dot in a name, as for `sysctl`.
 fn sysctl_path(key: &str) -> PathBuf {
     let swap = |c| match c {

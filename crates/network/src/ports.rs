@@ -4,11 +4,11 @@
 use crate::spec::{Error, PortBinding};
 use model::Protocol;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
 };
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd, OwnedFd},
 };
 
@@ -18,47 +18,63 @@ const CHOICE: std::ops::RangeInclusive<u16> = 32768..=60999;
 #[derive(Debug, Default)]
 pub(crate) struct Reservations {
     /// By sandbox.
-    held: BTreeMap<String, Vec<(PortBinding, Option<OwnedFd>)>>,
+    held: BTreeMap<String, Vec<(PortBinding, Vec<OwnedFd>)>>,
     last: u16,
 }
 
-fn host_ip(binding: &PortBinding) -> Result<Ipv4Addr, Error> {
-    match binding.host_ip {
-        None => Ok(Ipv4Addr::UNSPECIFIED),
-        Some(IpAddr::V4(ip)) => Ok(ip),
-        Some(IpAddr::V6(ip)) if ip.is_unspecified() => Ok(Ipv4Addr::UNSPECIFIED),
-        Some(IpAddr::V6(_)) => Err(Error::Ipv6("host addresses of published ports")),
+/// The addresses of the host that a binding is for: outer `None` = none of this family, inner `None` = all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Families {
+    pub(crate) v4: Option<Option<Ipv4Addr>>,
+    pub(crate) v6: Option<Option<Ipv6Addr>>,
+}
+
+/// `ipv6`: the container has an IPv6 address that a port can lead to. Without one, `::` stands for IPv4, too: older
+/// clients write it for "everywhere".
+pub(crate) fn families(host_ip: Option<IpAddr>, ipv6: bool) -> Families {
+    match host_ip {
+        None => Families { v4: Some(None), v6: ipv6.then_some(None) },
+        Some(IpAddr::V4(ip)) => Families { v4: Some((!ip.is_unspecified()).then_some(ip)), v6: None },
+        Some(IpAddr::V6(ip)) if ip.is_unspecified() && !ipv6 => Families { v4: Some(None), v6: None },
+        Some(IpAddr::V6(ip)) => Families { v4: None, v6: Some((!ip.is_unspecified()).then_some(ip)) },
     }
 }
 
 fn clash(a: &PortBinding, b: &PortBinding) -> bool {
-    let any = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
-    a.protocol == b.protocol
-        && a.host_port == b.host_port
-        && (any(a.host_ip) || any(b.host_ip) || a.host_ip == b.host_ip)
+    fn meet<T: PartialEq>(a: Option<Option<T>>, b: Option<Option<T>>) -> bool {
+        let (Some(a), Some(b)) = (a, b) else { return false };
+        a.is_none() || b.is_none() || a == b
+    }
+    // Whether the other one has IPv6 is not known here; its own socket tells.
+    let (x, y) = (families(a.host_ip, true), families(b.host_ip, true));
+    a.protocol == b.protocol && a.host_port == b.host_port && (meet(x.v4, y.v4) || meet(x.v6, y.v6))
 }
 
 impl Reservations {
-    /// Fills in missing host ports and reserves all of them for `sandbox`; none on error.
+    /// Fills in missing host ports and reserves all of them for `sandbox`; none on error. `ipv6`: it has an IPv6
+    /// address that ports can lead to.
     pub(crate) fn choose<'a>(
         &mut self,
         sandbox: &str,
         wanted: &mut [PortBinding],
+        ipv6: bool,
         others: impl Iterator<Item = &'a PortBinding>,
     ) -> Result<(), Error> {
         let taken: Vec<&PortBinding> = others.collect();
         let before = self.held.remove(sandbox).unwrap_or_default();
-        let mut held: Vec<(PortBinding, Option<OwnedFd>)> = Vec::new();
+        let mut held: Vec<(PortBinding, Vec<OwnedFd>)> = Vec::new();
         let mut before: Vec<_> = before.into_iter().map(Some).collect();
         for binding in wanted.iter_mut() {
             let kept = before
                 .iter_mut()
-                .find(|slot| slot.as_ref().is_some_and(|(b, _)| b == binding))
+                .find(|slot| {
+                    slot.as_ref().is_some_and(|(b, fds)| b == binding && fds.len() == sockets(b, ipv6))
+                })
                 .and_then(Option::take);
             let one = match kept {
                 Some(kept) => kept,
-                None => match self.take(binding, &taken) {
-                    Ok(fd) => (binding.clone(), fd),
+                None => match self.take(binding, ipv6, &taken) {
+                    Ok(fds) => (binding.clone(), fds),
                     Err(e) => {
                         held.extend(before.into_iter().flatten());
                         self.held.insert(sandbox.to_owned(), held);
@@ -72,23 +88,37 @@ impl Reservations {
         Ok(())
     }
 
-    fn take(&mut self, binding: &mut PortBinding, taken: &[&PortBinding]) -> Result<Option<OwnedFd>, Error> {
-        let address = host_ip(binding)?;
+    fn take(
+        &mut self,
+        binding: &mut PortBinding,
+        ipv6: bool,
+        taken: &[&PortBinding],
+    ) -> Result<Vec<OwnedFd>, Error> {
+        if let Some(Some(ip)) = families(binding.host_ip, ipv6).v6 {
+            let port = binding.host_port.unwrap_or_default();
+            if ip.is_loopback() {
+                return Err(Error::Loopback6 { port });
+            }
+            if !ipv6 {
+                return Err(Error::NoIpv6Behind { host_ip: ip.into(), port });
+            }
+        }
         if binding.host_port.is_some_and(|port| port != 0) {
             if taken.iter().any(|t| clash(t, binding)) {
                 let port = binding.host_port.unwrap_or_default();
-                return Err(Error::PortInUse { host_ip: address.into(), port });
+                let host_ip = binding.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+                return Err(Error::PortInUse { host_ip, port });
             }
-            return hold(binding, address);
+            return hold(binding, ipv6);
         }
         for _ in CHOICE {
             self.last = if CHOICE.contains(&self.last) { self.last + 1 } else { *CHOICE.start() };
             binding.host_port = Some(self.last);
             if CHOICE.contains(&self.last)
                 && !taken.iter().any(|t| clash(t, binding))
-                && let Ok(fd) = hold(binding, address)
+                && let Ok(fds) = hold(binding, ipv6)
             {
-                return Ok(fd);
+                return Ok(fds);
             }
         }
         binding.host_port = None;
@@ -96,9 +126,9 @@ impl Reservations {
     }
 
     /// Takes a port again that was ours before a restart.
-    pub(crate) fn reserve(&mut self, sandbox: &str, binding: &PortBinding) -> Result<(), Error> {
-        let fd = hold(binding, host_ip(binding)?)?;
-        self.held.entry(sandbox.to_owned()).or_default().push((binding.clone(), fd));
+    pub(crate) fn reserve(&mut self, sandbox: &str, binding: &PortBinding, ipv6: bool) -> Result<(), Error> {
+        let fds = hold(binding, ipv6)?;
+        self.held.entry(sandbox.to_owned()).or_default().push((binding.clone(), fds));
         Ok(())
     }
 
@@ -107,31 +137,50 @@ impl Reservations {
     }
 }
 
+/// How many sockets a binding needs.
+fn sockets(binding: &PortBinding, ipv6: bool) -> usize {
+    let families = families(binding.host_ip, ipv6);
+    match binding.protocol {
+        // Not every kernel has SCTP sockets; the translation works without.
+        Protocol::Sctp => 0,
+        _ => usize::from(families.v4.is_some()) + usize::from(families.v6.is_some()),
+    }
+}
+
 /// Binds the port in the host's namespace, where the worker is at home.
-fn hold(binding: &PortBinding, address: Ipv4Addr) -> Result<Option<OwnedFd>, Error> {
+fn hold(binding: &PortBinding, ipv6: bool) -> Result<Vec<OwnedFd>, Error> {
     let kind = match binding.protocol {
         Protocol::Tcp => SockType::Stream,
         Protocol::Udp => SockType::Datagram,
-        // Not every kernel has SCTP sockets; the translation works without.
-        Protocol::Sctp => return Ok(None),
+        Protocol::Sctp => return Ok(Vec::new()),
     };
     let port = binding.host_port.unwrap_or_default();
+    let families = families(binding.host_ip, ipv6);
+    let v4 = families.v4.map(|ip| IpAddr::from(ip.unwrap_or(Ipv4Addr::UNSPECIFIED)));
+    let v6 = families.v6.map(|ip| IpAddr::from(ip.unwrap_or(Ipv6Addr::UNSPECIFIED)));
+    v4.into_iter().chain(v6).map(|address| hold_at(SocketAddr::new(address, port), kind)).collect()
+}
+
+fn hold_at(address: SocketAddr, kind: SockType) -> Result<OwnedFd, Error> {
     let failed = |e: nix::Error| match e {
-        nix::Error::EADDRINUSE => Error::PortInUse { host_ip: address.into(), port },
-        e => Error::kernel(format!("bind {address}:{port}"))(e.into()),
+        nix::Error::EADDRINUSE => Error::PortInUse { host_ip: address.ip(), port: address.port() },
+        e => Error::kernel(format!("bind {address}"))(e.into()),
     };
-    let fd = socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, None).map_err(failed)?;
-    if binding.protocol == Protocol::Tcp {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, None).map_err(failed)?;
+    if address.is_ipv6() {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &true).map_err(failed)?;
+    }
+    if kind == SockType::Stream {
         // Connections that are only waiting to end do not count.
         setsockopt(&fd, sockopt::ReuseAddr, &true).map_err(failed)?;
     }
-    let [a, b, c, d] = address.octets();
-    bind(fd.as_raw_fd(), &SockaddrIn::new(a, b, c, d, port)).map_err(failed)?;
-    if binding.protocol == Protocol::Tcp {
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(address)).map_err(failed)?;
+    if kind == SockType::Stream {
         // A socket that is only bound would share the port with a server that reuses addresses, as most do.
         listen(&fd, Backlog::new(0).map_err(failed)?).map_err(failed)?;
     }
-    Ok(Some(fd))
+    Ok(fd)
 }
 
 #[cfg(test)]
@@ -148,6 +197,20 @@ mod tests {
         assert!(clash(&tcp(None, Some(80)), &tcp(Some("10.0.0.1"), Some(80))));
         assert!(!clash(&tcp(Some("10.0.0.2"), Some(80)), &tcp(Some("10.0.0.1"), Some(80))));
         assert!(!clash(&tcp(None, Some(81)), &tcp(None, Some(80))));
+        assert!(!clash(&tcp(Some("0.0.0.0"), Some(80)), &tcp(Some("::"), Some(80))));
+        assert!(clash(&tcp(None, Some(80)), &tcp(Some("fd00::1"), Some(80))));
+    }
+
+    #[test]
+    fn a_host_address_of_ipv6_needs_a_container_with_one() {
+        let ask = |ip, ipv6| {
+            Reservations::default().choose("x", &mut [tcp(Some(ip), None)], ipv6, std::iter::empty())
+        };
+        assert!(matches!(ask("fd00::1", false), Err(Error::NoIpv6Behind { .. })));
+        assert!(matches!(ask("::1", true), Err(Error::Loopback6 { .. })));
+        ask("::", true).unwrap();
+        assert_eq!(families(None, true), Families { v4: Some(None), v6: Some(None) });
+        assert_eq!(families(None, false).v6, None);
     }
 
     #[test]
@@ -155,7 +218,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut wanted = [tcp(Some("127.0.0.1"), Some(port))];
-        let refused = Reservations::default().choose("x", &mut wanted, std::iter::empty()).unwrap_err();
+        let refused =
+            Reservations::default().choose("x", &mut wanted, false, std::iter::empty()).unwrap_err();
         let words = format!("Bind for 127.0.0.1:{port} failed: port is already allocated");
         assert_eq!(refused.to_string(), words);
     }
@@ -163,7 +227,7 @@ mod tests {
     #[test]
     fn missing_ports_are_chosen() {
         let mut wanted = [tcp(Some("127.0.0.1"), None), tcp(Some("127.0.0.1"), None)];
-        Reservations::default().choose("x", &mut wanted, std::iter::empty()).unwrap();
+        Reservations::default().choose("x", &mut wanted, false, std::iter::empty()).unwrap();
         assert_ne!(wanted[0].host_port, wanted[1].host_port);
         assert!(wanted.iter().all(|b| b.host_port.is_some_and(|p| CHOICE.contains(&p))));
     }

@@ -13,6 +13,7 @@ use nix::libc;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::IpAddr,
     os::fd::BorrowedFd,
 };
 
@@ -157,7 +158,8 @@ pub(crate) fn held(dump: Dump, to: &Desired, scope: Scope) -> Desired {
     let ours = |link: &str| from.links.contains_key(link);
     let on_lo = |object: &Object| match object {
         Object::Address { link, address, prefix: 32 } if link == "lo" => {
-            matches!(scope, Scope::Shared { task_pool: Some(pool) } if pool.contains(address))
+            let in_pool = |pool: Ipv4Net| matches!(address, IpAddr::V4(v4) if pool.contains(v4));
+            matches!(scope, Scope::Shared { task_pool: Some(pool) } if in_pool(pool))
         }
         _ => false,
     };

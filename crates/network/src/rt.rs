@@ -5,12 +5,13 @@
 //! Source: kernel include/uapi/linux/{if_link,rtnetlink,neighbour,fib_rules}.h.
 
 use crate::{
-    address::Mac,
+    address::{BRIDGE_LINK_LOCAL, Mac},
     netlink::{
         CREATE, DUMP, EXCL, Message, REPLACE, Socket, attribute, attributes, read_be32, read_str, read_u32,
     },
+    spec::Macvlan,
 };
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use std::{
     collections::BTreeMap,
     io,
@@ -54,6 +55,7 @@ const IFF_UP: u32 = 1;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_GROUP: u16 = 27;
@@ -63,6 +65,7 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_MACVLAN_MODE: u16 = 1;
 
 const IFLA_VXLAN_ID: u16 = 1;
 const IFLA_VXLAN_LOCAL: u16 = 4;
@@ -85,6 +88,10 @@ const IFLA_BRPORT_ISOLATED: u16 = 33;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_FLAGS: u16 = 8;
+/// Ours alone by construction: no need to ask the neighbours first.
+const IFA_F_NODAD: u32 = 0x02;
+const IFA_F_PERMANENT: u8 = 0x80;
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -144,7 +151,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Object {
     Port { link: String, bridge: String, flags: PortFlags },
-    Address { link: String, address: Ipv4Addr, prefix: u8 },
+    Address { link: String, address: IpAddr, prefix: u8 },
     Neighbour { link: String, address: Ipv4Addr, mac: Mac },
     Forwarding { link: String, mac: Mac, to: Behind },
     Route(Route),
@@ -206,7 +213,7 @@ pub(crate) enum Behind {
 pub(crate) struct Route {
     pub(crate) table: u32,
     pub(crate) via: Via,
-    pub(crate) to: Ipv4Net,
+    pub(crate) to: IpNet,
     pub(crate) metric: u32,
     pub(crate) source: Option<Ipv4Addr>,
 }
@@ -219,7 +226,7 @@ pub(crate) enum Via {
     /// The gateway need not be in any subnet of the link when `onlink`.
     Gateway {
         link: String,
-        gateway: Ipv4Addr,
+        gateway: IpAddr,
         onlink: bool,
     },
 }
@@ -294,6 +301,10 @@ fn ndmsg(family: u8, index: u32, state: u16, flags: u8) -> Vec<u8> {
     bytes.extend(state.to_ne_bytes());
     bytes.extend([flags, 0]);
     bytes
+}
+
+fn family(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { AF_INET } else { AF_INET6 }
 }
 
 fn ip_bytes(ip: IpAddr) -> Vec<u8> {
@@ -386,6 +397,28 @@ impl Rt {
         self.socket.request(message)
     }
 
+    /// Makes a macvlan of a link of this namespace; it is born in `netns`, down.
+    pub(crate) fn add_macvlan(
+        &mut self,
+        name: &str,
+        macvlan: &Macvlan,
+        (mac, mtu): (Mac, Option<u32>),
+        netns: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let mut message = Message::new(RTM_NEWLINK, CREATE | EXCL, &ifinfo(0, 0, 0));
+        message.str(IFLA_IFNAME, name).u32(IFLA_LINK, self.index(&macvlan.parent)?).raw(IFLA_ADDRESS, &mac.0);
+        if let Some(mtu) = mtu {
+            message.u32(IFLA_MTU, mtu);
+        }
+        message.u32(IFLA_NET_NS_FD, netns.as_raw_fd().cast_unsigned());
+        message.nest(IFLA_LINKINFO, |m| {
+            m.str(IFLA_INFO_KIND, "macvlan").nest(IFLA_INFO_DATA, |m| {
+                m.u32(IFLA_MACVLAN_MODE, macvlan.mode as u32);
+            });
+        });
+        self.socket.request(message)
+    }
+
     /// Sets MTU, MAC and state of a link that exists.
     pub(crate) fn set_link(&mut self, link: &Link) -> io::Result<()> {
         let mut message = Message::new(RTM_NEWLINK, 0, &ifinfo(0, IFF_UP, IFF_UP));
@@ -467,10 +500,13 @@ impl Rt {
                 m
             }
             Object::Address { link, address, prefix } => {
-                let mut fixed = vec![AF_INET, *prefix, 0, SCOPE_UNIVERSE];
+                let mut fixed = vec![family(*address), *prefix, 0, SCOPE_UNIVERSE];
                 fixed.extend(self.index(link)?.to_ne_bytes());
                 let mut m = Message::new(if add { RTM_NEWADDR } else { RTM_DELADDR }, replace, &fixed);
-                m.raw(IFA_LOCAL, &address.octets()).raw(IFA_ADDRESS, &address.octets());
+                m.raw(IFA_LOCAL, &ip_bytes(*address)).raw(IFA_ADDRESS, &ip_bytes(*address));
+                if address.is_ipv6() && add {
+                    m.u32(IFA_FLAGS, IFA_F_NODAD);
+                }
                 m
             }
             Object::Neighbour { link, address, mac } => {
@@ -519,11 +555,11 @@ impl Rt {
                 (RTN_UNICAST, SCOPE_UNIVERSE, if *onlink { RTNH_F_ONLINK } else { 0 })
             }
         };
-        let mut fixed = vec![AF_INET, route.to.prefix_len(), 0, 0, 0, PROTOCOL, scope, kind];
+        let mut fixed = vec![family(route.to.addr()), route.to.prefix_len(), 0, 0, 0, PROTOCOL, scope, kind];
         fixed.extend(u32::to_ne_bytes(flags));
         let (message, how) = if add { (RTM_NEWROUTE, CREATE | REPLACE) } else { (RTM_DELROUTE, 0) };
         let mut m = Message::new(message, how, &fixed);
-        m.u32(RTA_TABLE, route.table).raw(RTA_DST, &route.to.network().octets());
+        m.u32(RTA_TABLE, route.table).raw(RTA_DST, &ip_bytes(route.to.network()));
         if route.metric != 0 {
             m.u32(RTA_PRIORITY, route.metric);
         }
@@ -531,7 +567,7 @@ impl Rt {
             m.u32(RTA_OIF, self.index(link)?);
         }
         if let Via::Gateway { gateway, .. } = &route.via {
-            m.raw(RTA_GATEWAY, &gateway.octets());
+            m.raw(RTA_GATEWAY, &ip_bytes(*gateway));
         }
         if let Some(source) = route.source {
             m.raw(RTA_PREFSRC, &source.octets());
@@ -539,7 +575,7 @@ impl Rt {
         Ok(m)
     }
 
-    /// Reads all links, and every IPv4 object that could be of our making. Other people's are in it, too.
+    /// Reads all links, and every object that could be of our making. Other people's are in it, too.
     pub(crate) fn dump(&mut self) -> io::Result<Dump> {
         let links = self.links()?;
         let names: BTreeMap<u32, String> = links.values().map(|l| (l.index, l.name.clone())).collect();
@@ -567,17 +603,24 @@ impl Rt {
             .collect())
     }
 
-    /// Every IPv4 address of the namespace: (link index, address, prefix).
-    pub(crate) fn all_addresses(&mut self) -> io::Result<Vec<(u32, Ipv4Addr, u8)>> {
+    /// Addresses of the namespace that somebody gave: (link index, address, prefix). Those of IPv6 that the kernel
+    /// made itself, for a link or from what a router said, are left out.
+    pub(crate) fn all_addresses(&mut self) -> io::Result<Vec<(u32, IpAddr, u8)>> {
         let replies =
-            self.socket.exchange(Message::new(RTM_GETADDR, DUMP, &[AF_INET, 0, 0, 0, 0, 0, 0, 0]))?;
+            self.socket.exchange(Message::new(RTM_GETADDR, DUMP, &[AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0]))?;
         Ok(replies
             .iter()
             .filter(|r| r.kind == RTM_NEWADDR)
             .filter_map(|r| {
                 let (fixed, rest) = r.body.split_at_checked(8)?;
-                let local = attribute(rest, IFA_LOCAL).and_then(read_v4)?;
-                Some((read_u32(&fixed[4..8]), local, fixed[1]))
+                let address =
+                    attribute(rest, IFA_LOCAL).or(attribute(rest, IFA_ADDRESS)).and_then(read_ip)?;
+                let given = match address {
+                    IpAddr::V4(_) => true,
+                    IpAddr::V6(BRIDGE_LINK_LOCAL) => true,
+                    IpAddr::V6(v6) => fixed[2] & IFA_F_PERMANENT != 0 && !v6.is_unicast_link_local(),
+                };
+                given.then_some((read_u32(&fixed[4..8]), address, fixed[1]))
             })
             .collect())
     }
@@ -611,15 +654,18 @@ impl Rt {
     }
 
     fn route_dump(&mut self) -> io::Result<Vec<crate::netlink::Reply>> {
-        let mut fixed = [0; 12];
-        fixed[0] = AF_INET;
-        let mut replies = self.socket.exchange(Message::new(RTM_GETROUTE, DUMP, &fixed))?;
-        replies.retain(|r| r.kind == RTM_NEWROUTE);
-        Ok(replies)
+        let mut routes = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            let mut fixed = [0; 12];
+            fixed[0] = family;
+            let replies = self.socket.exchange(Message::new(RTM_GETROUTE, DUMP, &fixed))?;
+            routes.extend(replies.into_iter().filter(|r| r.kind == RTM_NEWROUTE));
+        }
+        Ok(routes)
     }
 
     /// Destinations of other people's unicast routes, with the name of the link, default routes left out.
-    pub(crate) fn foreign_destinations(&mut self) -> io::Result<Vec<(Ipv4Net, String)>> {
+    pub(crate) fn foreign_destinations(&mut self) -> io::Result<Vec<(IpNet, String)>> {
         let links = self.links()?;
         let names: BTreeMap<u32, String> = links.values().map(|l| (l.index, l.name.clone())).collect();
         let ours = |name: &str| links.get(name).is_some_and(|row| row.ours);
@@ -735,9 +781,11 @@ fn read_neighbour(body: &[u8], names: &BTreeMap<u32, String>) -> Option<Object> 
 
 fn read_route(body: &[u8], names: &BTreeMap<u32, String>) -> Option<Route> {
     let (fixed, rest) = body.split_at_checked(12)?;
-    let destination = attribute(rest, RTA_DST).and_then(read_v4).unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let nowhere =
+        if fixed[0] == AF_INET6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    let destination = attribute(rest, RTA_DST).and_then(read_ip).unwrap_or(nowhere);
     let link = attribute(rest, RTA_OIF).and_then(|v| names.get(&read_u32(v))).cloned();
-    let gateway = attribute(rest, RTA_GATEWAY).and_then(read_v4);
+    let gateway = attribute(rest, RTA_GATEWAY).and_then(read_ip);
     let via = match (fixed[7], link, gateway) {
         (RTN_UNREACHABLE, _, _) => Via::Unreachable,
         (RTN_UNICAST, Some(link), None) => Via::Link(link),
@@ -749,7 +797,7 @@ fn read_route(body: &[u8], names: &BTreeMap<u32, String>) -> Option<Route> {
     Some(Route {
         table: attribute(rest, RTA_TABLE).map_or(u32::from(fixed[4]), read_u32),
         via,
-        to: Ipv4Net::new(destination, fixed[1]).ok()?,
+        to: IpNet::new(destination, fixed[1]).ok()?,
         metric: attribute(rest, RTA_PRIORITY).map_or(0, read_u32),
         source: attribute(rest, RTA_PREFSRC).and_then(read_v4),
     })

@@ -1,12 +1,12 @@
 //! What callers ask of this room: nodes, sandboxes, local bridges, ports, and why a request failed.
 
 use crate::address::Mac;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::{NetworkId, NodeId, Protocol, TaskId};
 use std::{
     collections::BTreeMap,
     io,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
@@ -94,6 +94,8 @@ pub enum SandboxAttachment {
         network: String,
         /// `None` = the next free one.
         address: Option<IpAddr>,
+        /// `None` = one made of the IPv4 address; none at all on a network without IPv6.
+        address6: Option<Ipv6Addr>,
         /// `None` = Docker's `02:42` and the address.
         mac: Option<Mac>,
         /// The container's name and aliases on this network, answered by DNS.
@@ -111,7 +113,7 @@ pub struct Gateway {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortBinding {
     pub protocol: Protocol,
-    /// `None` = every address of the host.
+    /// `None` = every address of the host, of IPv6 only when the container has one.
     pub host_ip: Option<IpAddr>,
     /// `None` in a request = choose one; always `Some` in an answer.
     pub host_port: Option<u16>,
@@ -181,9 +183,11 @@ pub struct InterfaceInfo {
     pub mac: String,
     pub address: IpNet,
     pub gateway: Option<IpAddr>,
+    pub address6: Option<Ipv6Net>,
+    pub gateway6: Option<Ipv6Addr>,
 }
 
-/// A bridge network of this host. Source: Docker API `NetworkCreate`, driver `bridge`.
+/// A network of this host. Source: Docker API `NetworkCreate`, drivers `bridge` and `macvlan`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BridgeSpec {
     /// 64 hex digits as Docker's; unique.
@@ -194,6 +198,11 @@ pub struct BridgeSpec {
     pub gateway: Option<IpAddr>,
     /// Addresses are handed out from here. `None` = the whole subnet.
     pub ip_range: Option<Ipv4Net>,
+    pub ipv6: Option<BridgeIpv6>,
+    /// Addresses on it that other machines have.
+    pub aux_addresses: Vec<IpAddr>,
+    /// Its containers hang on a link of the host, not on a bridge of ours.
+    pub macvlan: Option<Macvlan>,
     /// No way to the outside.
     pub internal: bool,
     /// Containers on it may talk to each other.
@@ -204,12 +213,46 @@ pub struct BridgeSpec {
     pub interface: Option<String>,
 }
 
-/// A bridge network as it is.
+/// The IPv6 side of a network of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BridgeIpv6 {
+    pub subnet: Ipv6Net,
+    /// Held by the bridge. `None` = first address of the subnet.
+    pub gateway: Option<Ipv6Addr>,
+}
+
+impl BridgeIpv6 {
+    /// Returns the address of the way out.
+    pub fn gateway(&self) -> Ipv6Addr {
+        self.gateway.unwrap_or_else(|| Ipv6Addr::from(u128::from(self.subnet.network()) | 1))
+    }
+}
+
+/// Source: Docker's driver `macvlan`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Macvlan {
+    /// Link of the host; its owner makes it.
+    pub parent: String,
+    pub mode: MacvlanMode,
+}
+
+/// How containers on one parent see each other. Source: kernel `include/uapi/linux/if_link.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MacvlanMode {
+    Private = 1,
+    Vepa = 2,
+    #[default]
+    Bridge = 4,
+    Passthru = 8,
+}
+
+/// A network of this host as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bridge {
     pub spec: BridgeSpec,
     pub interface: String,
     pub gateway: IpAddr,
+    pub gateway6: Option<Ipv6Addr>,
     /// Sandbox id and address of each container on it.
     pub endpoints: Vec<BridgeEndpoint>,
 }
@@ -249,11 +292,19 @@ pub enum Error {
     #[error("network {0} has active endpoints")]
     NetworkInUse(String),
     #[error("subnet {subnet} overlaps {other}")]
-    SubnetInUse { subnet: Ipv4Net, other: String },
+    SubnetInUse { subnet: IpNet, other: String },
     #[error("address {address} is in use on network {network}")]
     AddressInUse { address: IpAddr, network: String },
     #[error("address {address} is not in subnet {subnet}")]
-    AddressOutsideSubnet { address: IpAddr, subnet: Ipv4Net },
+    AddressOutsideSubnet { address: IpAddr, subnet: IpNet },
+    #[error("network {0} has no IPv6")]
+    NoIpv6(String),
+    #[error("port {port} cannot be published on {host_ip}: the container is on no network with IPv6")]
+    NoIpv6Behind { host_ip: IpAddr, port: u16 },
+    #[error("port {port} cannot be published on ::1: the kernel does not translate it; hint: 127.0.0.1")]
+    Loopback6 { port: u16 },
+    #[error("there is no interface {0} on this host to be the parent of a macvlan network")]
+    NoParent(String),
     #[error("no free address in network {0}")]
     PoolExhausted(String),
     /// Docker's words.

@@ -3,15 +3,15 @@
 use crate::{
     address::{self, Mac, v4},
     spec::{
-        Bridge, BridgeEndpoint, BridgeSpec, Error, InterfaceInfo, NodeIdentity, PortBinding,
+        Bridge, BridgeEndpoint, BridgeIpv6, BridgeSpec, Error, InterfaceInfo, NodeIdentity, PortBinding,
         SandboxAttachment, SandboxInfo, SandboxSpec,
     },
 };
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv6Net};
 use model::{IngressTable, NetworkId, NetworkTable, Protocol, ServiceId};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
 };
 
@@ -77,6 +77,7 @@ impl<T: Ord + Clone> Slots<T> {
 #[derive(Debug, Clone)]
 pub(crate) struct LocalBridge {
     pub(crate) spec: BridgeSpec,
+    /// The bridge, or the parent of macvlans.
     pub(crate) interface: String,
     pub(crate) gateway: Ipv4Addr,
     /// The address handed out last; the search goes on behind it, so that addresses are not reused at once.
@@ -101,6 +102,8 @@ pub(crate) struct Leg {
     pub(crate) attachment: SandboxAttachment,
     pub(crate) address: Ipv4Addr,
     pub(crate) prefix: u8,
+    /// With the prefix length of its subnet.
+    pub(crate) address6: Option<Ipv6Net>,
 }
 
 impl Leg {
@@ -153,14 +156,22 @@ impl Sandbox {
         !self.legs.is_empty() || self.spec.gateway.is_some()
     }
 
-    /// Where published ports lead: the routed leg, else the first bridge with a way out.
+    /// Where published ports lead: the routed leg, else the first bridge with a way out. Who hangs on a parent link
+    /// is in the open by itself.
     pub(crate) fn published_address(&self, state: &State) -> Option<Ipv4Addr> {
-        self.gateway().or_else(|| self.way_out(state).map(|(leg, _)| leg.address))
+        let bridged = || self.ways_out(state).find(|(_, bridge)| bridge.spec.macvlan.is_none());
+        self.gateway().or_else(|| bridged().map(|(leg, _)| leg.address))
     }
 
-    /// The bridge that leads to the outside.
-    pub(crate) fn way_out<'a>(&self, state: &'a State) -> Option<(&Leg, &'a LocalBridge)> {
-        self.legs.iter().find_map(|leg| {
+    /// As [`Sandbox::published_address`], of IPv6.
+    pub(crate) fn published_address6(&self, state: &State) -> Option<Ipv6Addr> {
+        let mut bridged = self.ways_out(state).filter(|(_, bridge)| bridge.spec.macvlan.is_none());
+        bridged.find_map(|(leg, _)| leg.address6).map(|net| net.addr())
+    }
+
+    /// The networks of this host that lead to the outside.
+    pub(crate) fn ways_out<'a>(&self, state: &'a State) -> impl Iterator<Item = (&Leg, &'a LocalBridge)> {
+        self.legs.iter().filter_map(|leg| {
             let bridge = state.bridges.get(leg.bridge()?)?;
             (!bridge.spec.internal).then_some((leg, bridge))
         })
@@ -207,15 +218,26 @@ impl State {
         let first = spec.subnet.hosts().next().unwrap_or(spec.subnet.network());
         let gateway = spec.gateway.map_or(Ok(first), |g| v4(g, "bridge gateways"))?;
         if !spec.subnet.contains(&gateway) {
-            return Err(Error::AddressOutsideSubnet { address: gateway.into(), subnet: spec.subnet });
+            return Err(Error::AddressOutsideSubnet { address: gateway.into(), subnet: spec.subnet.into() });
+        }
+        if let Some(BridgeIpv6 { subnet, gateway: Some(gateway) }) = &spec.ipv6
+            && !subnet.contains(gateway)
+        {
+            let (address, subnet) = ((*gateway).into(), (*subnet).into());
+            return Err(Error::AddressOutsideSubnet { address, subnet });
         }
         for other in self.bridges.values().filter(|b| b.spec.id != spec.id) {
-            if overlap(other.spec.subnet, spec.subnet) {
-                let other = format!("network {} ({})", other.spec.name, other.spec.subnet);
-                return Err(Error::SubnetInUse { subnet: spec.subnet, other });
+            for (theirs, ours) in subnets(&other.spec).flat_map(|a| subnets(&spec).map(move |b| (a, b))) {
+                if overlap(theirs, ours) {
+                    let other = format!("network {} ({theirs})", other.spec.name);
+                    return Err(Error::SubnetInUse { subnet: ours, other });
+                }
             }
         }
-        let interface = spec.interface.clone().unwrap_or_else(|| format!("br-{}", address::key(&spec.id)));
+        let interface = match &spec.macvlan {
+            Some(macvlan) => macvlan.parent.clone(),
+            None => spec.interface.clone().unwrap_or_else(|| format!("br-{}", address::key(&spec.id))),
+        };
         Ok(LocalBridge { spec, interface, gateway, last: None })
     }
 
@@ -240,7 +262,8 @@ impl State {
             let number =
                 (0..).find(|n| !legs.iter().chain(before).any(|l| l.number == *n)).unwrap_or(u8::MAX);
             let (address, prefix) = self.place(attachment, &legs)?;
-            legs.push(Leg { number, attachment: attachment.clone(), address, prefix });
+            let address6 = self.place6(attachment, &legs, address)?;
+            legs.push(Leg { number, attachment: attachment.clone(), address, prefix, address6 });
         }
         Ok(legs)
     }
@@ -267,6 +290,58 @@ impl State {
         }
     }
 
+    /// The IPv6 address of a new leg: the one asked for, or one with the bits of its IPv4 address.
+    fn place6(
+        &self,
+        attachment: &SandboxAttachment,
+        taken: &[Leg],
+        address: Ipv4Addr,
+    ) -> Result<Option<Ipv6Net>, Error> {
+        let SandboxAttachment::Bridge { network, address6: wanted, .. } = attachment else { return Ok(None) };
+        let Some(bridge) = self.bridges.get(network) else { return Ok(None) };
+        let Some(ipv6) = &bridge.spec.ipv6 else {
+            return if wanted.is_some() { Err(Error::NoIpv6(bridge.spec.name.clone())) } else { Ok(None) };
+        };
+        let here = taken.iter().filter(|l| l.bridge() == Some(network));
+        let used: BTreeSet<Ipv6Addr> = self
+            .on_bridge(network)
+            .map(|(_, l)| l)
+            .chain(here)
+            .filter_map(|l| l.address6)
+            .map(|net| net.addr())
+            .chain([ipv6.gateway(), ipv6.subnet.network()])
+            .chain(
+                bridge
+                    .spec
+                    .aux_addresses
+                    .iter()
+                    .filter_map(|a| if let IpAddr::V6(v6) = a { Some(*v6) } else { None }),
+            )
+            .collect();
+        let subnet = ipv6.subnet;
+        let address = match wanted {
+            Some(wanted) if !subnet.contains(wanted) => {
+                return Err(Error::AddressOutsideSubnet { address: (*wanted).into(), subnet: subnet.into() });
+            }
+            Some(wanted) if used.contains(wanted) => {
+                let address = (*wanted).into();
+                return Err(Error::AddressInUse { address, network: bridge.spec.name.clone() });
+            }
+            Some(wanted) => *wanted,
+            None => {
+                let base = u128::from(subnet.network());
+                let hosts = u128::MAX.checked_shr(u32::from(subnet.prefix_len())).unwrap_or(0);
+                // As far as the subnet has room, the number of the IPv4 address in its own: so the two go together.
+                let number = u128::from(u32::from(address) - u32::from(bridge.spec.subnet.network()));
+                (0..=hosts)
+                    .map(|step| Ipv6Addr::from(base | (number.wrapping_add(step) & hosts)))
+                    .find(|candidate| !used.contains(candidate))
+                    .ok_or_else(|| Error::PoolExhausted(bridge.spec.name.clone()))?
+            }
+        };
+        Ok(Ipv6Net::new(address, subnet.prefix_len()).ok())
+    }
+
     pub(crate) fn describe(&self, sandbox: &Sandbox, netns: &Path) -> SandboxInfo {
         let spec = &sandbox.spec;
         let mut interfaces: Vec<InterfaceInfo> =
@@ -278,6 +353,8 @@ impl State {
                 mac: Mac::of_routed(address).to_string(),
                 address: net(address, 32),
                 gateway: Some(address::GATEWAY.into()),
+                address6: None,
+                gateway6: None,
             });
         }
         let mut dns_options = spec.dns.options.clone();
@@ -298,13 +375,15 @@ impl State {
     }
 
     fn describe_leg(&self, leg: &Leg) -> InterfaceInfo {
-        let bridge = leg.bridge().and_then(|id| self.bridges.get(id));
+        let bridge = leg.bridge().and_then(|id| self.bridges.get(id)).filter(|b| !b.spec.internal);
         InterfaceInfo {
             network: leg.network(),
             name: leg.interface(),
             mac: self.mac(leg).to_string(),
             address: net(leg.address, leg.prefix),
-            gateway: bridge.filter(|b| !b.spec.internal).map(|b| b.gateway.into()),
+            gateway: bridge.map(|b| b.gateway.into()),
+            address6: leg.address6,
+            gateway6: bridge.and_then(|b| b.spec.ipv6.as_ref()).map(BridgeIpv6::gateway),
         }
     }
 
@@ -318,6 +397,7 @@ impl State {
             spec: bridge.spec.clone(),
             interface: bridge.interface.clone(),
             gateway: bridge.gateway.into(),
+            gateway6: bridge.spec.ipv6.as_ref().map(BridgeIpv6::gateway),
             endpoints: endpoints.collect(),
         }
     }
@@ -336,8 +416,12 @@ fn same_place(leg: &Leg, attachment: &SandboxAttachment) -> bool {
         ) => a == b && address.addr() == IpAddr::V4(leg.address),
         (
             SandboxAttachment::Bridge { network: a, .. },
-            SandboxAttachment::Bridge { network: b, address, .. },
-        ) => a == b && address.is_none_or(|address| address == IpAddr::V4(leg.address)),
+            SandboxAttachment::Bridge { network: b, address, address6, .. },
+        ) => {
+            a == b
+                && address.is_none_or(|address| address == IpAddr::V4(leg.address))
+                && address6.is_none_or(|address| leg.address6.is_some_and(|net| net.addr() == address))
+        }
         _ => false,
     }
 }
@@ -346,7 +430,11 @@ fn net(address: Ipv4Addr, prefix: u8) -> IpNet {
     IpNet::new(address.into(), prefix).unwrap_or_else(|_| IpNet::from(IpAddr::V4(address)))
 }
 
-pub(crate) fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
+pub(crate) fn subnets(spec: &BridgeSpec) -> impl Iterator<Item = IpNet> + use<> {
+    [Some(spec.subnet.into()), spec.ipv6.as_ref().map(|v6| v6.subnet.into())].into_iter().flatten()
+}
+
+pub(crate) fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b.network()) || b.contains(&a.network())
 }
 
@@ -355,9 +443,9 @@ impl LocalBridge {
         let subnet = self.spec.subnet;
         let v4 = v4(address, "local bridges")?;
         if !subnet.contains(&v4) {
-            return Err(Error::AddressOutsideSubnet { address, subnet });
+            return Err(Error::AddressOutsideSubnet { address, subnet: subnet.into() });
         }
-        if v4 == self.gateway || used.contains(&v4) {
+        if v4 == self.gateway || used.contains(&v4) || self.spec.aux_addresses.contains(&address) {
             return Err(Error::AddressInUse { address, network: self.spec.name.clone() });
         }
         Ok(v4)
@@ -370,7 +458,11 @@ impl LocalBridge {
         let start = self.last.filter(|l| range.contains(l)).map_or(first, u32::from);
         let candidates = (start..=end).skip(1).chain(first..=start);
         let free = candidates.map(Ipv4Addr::from).find(|a| {
-            *a != self.gateway && *a != subnet.network() && *a != subnet.broadcast() && !used.contains(a)
+            *a != self.gateway
+                && *a != subnet.network()
+                && *a != subnet.broadcast()
+                && !used.contains(a)
+                && !self.spec.aux_addresses.contains(&IpAddr::V4(*a))
         });
         let address = free.ok_or_else(|| Error::PoolExhausted(self.spec.name.clone()))?;
         self.last = Some(address);
@@ -389,6 +481,9 @@ mod tests {
             subnet: subnet.parse().unwrap(),
             gateway: None,
             ip_range: None,
+            ipv6: None,
+            aux_addresses: vec![],
+            macvlan: None,
             internal: false,
             icc: true,
             mtu_bytes: None,
@@ -414,10 +509,43 @@ mod tests {
         let a = b.next_free(&used).unwrap();
         assert_eq!(a, Ipv4Addr::new(10, 9, 0, 2));
         assert_eq!(b.next_free(&used).unwrap(), Ipv4Addr::new(10, 9, 0, 3));
-        for _ in 0..5 {
+        b.spec.aux_addresses.push("10.9.0.4".parse().unwrap());
+        for _ in 0..4 {
             used.insert(b.next_free(&used).unwrap());
         }
         assert!(matches!(b.next_free(&used), Err(Error::PoolExhausted(_))));
+    }
+
+    #[test]
+    fn both_addresses_of_a_container_have_the_same_number() {
+        let mut state = State::default();
+        let mut spec = bridge("10.9.0.0/16").spec;
+        spec.ipv6 = Some(BridgeIpv6 { subnet: "fd00:9::/64".parse().unwrap(), gateway: None });
+        let planned = state.plan_bridge(spec).unwrap();
+        state.bridges.insert(planned.spec.id.clone(), planned);
+        let on_it = |address6: Option<&str>| SandboxAttachment::Bridge {
+            network: "0123456789abcdef".into(),
+            address: None,
+            address6: address6.map(|a| a.parse().unwrap()),
+            mac: None,
+            names: vec![],
+        };
+        let mut place = |wanted| {
+            let spec = SandboxSpec {
+                id: "s".into(),
+                hostname: String::new(),
+                attachments: vec![on_it(wanted)],
+                gateway: None,
+                ports: vec![],
+                dns: crate::spec::DnsOptions::default(),
+                sysctls: vec![],
+            };
+            state.plan_legs(&spec, &[]).map(|legs| legs[0].address6.unwrap().to_string())
+        };
+        assert_eq!(place(None).unwrap(), "fd00:9::2/64");
+        assert_eq!(place(Some("fd00:9::77")).unwrap(), "fd00:9::77/64");
+        assert!(matches!(place(Some("fd00:9::1")), Err(Error::AddressInUse { .. })));
+        assert!(matches!(place(Some("fd00:8::1")), Err(Error::AddressOutsideSubnet { .. })));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use docker_api::tls;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -42,6 +42,11 @@ pub struct Settings {
     pub default_address_pools: Vec<AddressPool>,
     /// The network `bridge` with its gateway's address, as in `172.17.0.1/16`.
     pub bip: Option<Ipv4Net>,
+    /// IPv6 for the network `bridge`.
+    pub ipv6: bool,
+    /// Its IPv6 subnet, as in `fd00:17::/64`; else one of RFC 4193.
+    #[serde(rename = "fixed-cidr-v6")]
+    pub fixed_cidr_v6: Option<Ipv6Net>,
     /// Of the network `bridge`. *Unit:* bytes.
     pub mtu: Option<u32>,
     /// Of `docker build`.
@@ -205,6 +210,10 @@ impl Settings {
                 .map(|pool| engine::AddressPool { base: pool.base, size: pool.size })
                 .collect(),
             bridge: self.bip,
+            bridge_ipv6: self.ipv6.then(|| {
+                self.fixed_cidr_v6
+                    .map_or(engine::BridgeIpv6::Any, |net| engine::BridgeIpv6::Subnet(net.trunc()))
+            }),
             bridge_mtu_bytes: self.mtu,
             build_cache_max_bytes: match &self.builder.gc {
                 BuilderGc { enabled: Some(false), .. } => Some(u64::MAX),
@@ -273,6 +282,7 @@ mod tests {
             "data-root": "/srv/docker", "registry-mirrors": ["https://mirror.example"], "live-restore": true,
             "log-driver": "json-file", "log-opts": {"max-size": "10m", "max-file": "3"},
             "default-address-pools": [{"base": "10.9.0.0/16", "size": 24}], "bip": "10.200.0.1/24", "mtu": 1400,
+            "ipv6": true, "fixed-cidr-v6": "fd00:17::/64",
             "default-ulimits": {"nofile": {"Name": "nofile", "Hard": 64000, "Soft": 32000}},
             "hosts": ["unix:///var/run/docker.sock", "tcp://0.0.0.0"],
             "tlsverify": true, "tlscacert": "/ca.pem", "tlscert": "/cert.pem", "tlskey": "/key.pem", "debug": true,

@@ -24,7 +24,7 @@ pub(crate) use image::{
     BuildArgs, Builder, HistoryArgs, Image, ImportArgs, LoadArgs, LoginArgs, LogoutArgs, PullArgs, RmiArgs,
     SaveArgs, SearchArgs, TagArgs,
 };
-pub(crate) use objects::{Blob, Network, Volume};
+pub(crate) use objects::{Blob, Network, NetworkAddresses, Volume};
 pub(crate) use oci::{LogFormat, OciArgs, OciVerb};
 
 use crate::demo;

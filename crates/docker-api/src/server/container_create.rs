@@ -91,13 +91,12 @@ pub(super) fn container_config(
     })
 }
 
-fn endpoint(settings: types::EndpointSettings) -> Result<EndpointConfig, ApiError> {
+pub(super) fn endpoint(settings: types::EndpointSettings) -> Result<EndpointConfig, ApiError> {
     let ipam = settings.ipam_config.unwrap_or_default();
-    let address = |text: String| given(text).map(|t| parse("address", &t)).transpose();
     Ok(EndpointConfig {
         aliases: settings.aliases.unwrap_or_default(),
-        ipv4_address: address(ipam.ipv4_address)?,
-        ipv6_address: address(ipam.ipv6_address)?,
+        ipv4_address: given(ipam.ipv4_address).map(|t| parse("IPv4 address", &t)).transpose()?,
+        ipv6_address: given(ipam.ipv6_address).map(|t| parse("IPv6 address", &t)).transpose()?,
         mac_address: given(settings.mac_address),
     })
 }
@@ -248,11 +247,7 @@ fn port_bindings(
                 text => Some(parse("port specification", text)?),
             };
             let host_ip = given(binding.host_ip.clone()).map(|t| parse("host IP", &t)).transpose()?;
-            all.push(PortBinding {
-                container,
-                host_ip: host_ip.filter(|ip: &IpAddr| !ip.is_unspecified()),
-                host_port,
-            });
+            all.push(PortBinding { container, host_ip, host_port });
         }
     }
     Ok(all)

@@ -74,12 +74,12 @@ fn mounts(container: &Container) -> Vec<types::MountPoint> {
 
 fn networks(container: &Container) -> BTreeMap<String, types::EndpointSettings> {
     let text = |ip: Option<std::net::IpAddr>| ip.map(|a| a.to_string()).unwrap_or_default();
+    let text6 = |ip: Option<std::net::Ipv6Addr>| text(ip.map(Into::into));
     let json = |e: &engine::Endpoint| types::EndpointSettings {
-        ipam_config: e.wanted_address.map(|ip| {
-            let (v4, v6) = (ip.is_ipv4(), ip.is_ipv6());
+        ipam_config: (e.wanted_address.is_some() || e.wanted_address6.is_some()).then(|| {
             types::EndpointIpam {
-                ipv4_address: if v4 { ip.to_string() } else { String::new() },
-                ipv6_address: if v6 { ip.to_string() } else { String::new() },
+                ipv4_address: text(e.wanted_address),
+                ipv6_address: text6(e.wanted_address6),
                 ..types::EndpointIpam::default()
             }
         }),
@@ -90,6 +90,9 @@ fn networks(container: &Container) -> BTreeMap<String, types::EndpointSettings> 
         gateway: text(e.gateway),
         ip_address: text(e.address),
         ip_prefix_len: i64::from(e.prefix_len),
+        ipv6_gateway: text6(e.gateway6),
+        global_ipv6_address: text6(e.address6),
+        global_ipv6_prefix_len: i64::from(e.prefix6_len),
         ..Default::default()
     };
     container.networks.iter().map(|(name, e)| (name.clone(), json(e))).collect()
@@ -241,6 +244,9 @@ pub(super) fn inspect(container: &Container) -> types::ContainerInspect {
             gateway: text(bridge.gateway),
             ip_address: text(bridge.address),
             ip_prefix_len: i64::from(bridge.prefix_len),
+            ipv6_gateway: text(bridge.gateway6.map(Into::into)),
+            global_ipv6_address: text(bridge.address6.map(Into::into)),
+            global_ipv6_prefix_len: i64::from(bridge.prefix6_len),
             mac_address: bridge.mac,
             networks: networks(container),
             ..Default::default()

@@ -27,10 +27,20 @@ pub(super) fn routes() -> Router<State> {
 
 fn local_json(network: engine::LocalNetwork) -> types::Network {
     let text = |value: Option<String>| value.unwrap_or_default();
+    let aux = |v4: bool| {
+        let mine = network.aux_addresses.iter().filter(|(_, address)| address.is_ipv4() == v4);
+        mine.map(|(name, address)| (name.clone(), address.to_string())).collect()
+    };
     let config = network.subnet.map(|subnet| types::IpamConfig {
         subnet: subnet.to_string(),
         ip_range: text(network.ip_range.map(|r| r.to_string())),
         gateway: text(network.gateway.map(|g| g.to_string())),
+        auxiliary_addresses: aux(true),
+    });
+    let config6 = network.subnet6.map(|subnet| types::IpamConfig {
+        subnet: subnet.to_string(),
+        gateway: text(network.gateway6.map(|g| g.to_string())),
+        auxiliary_addresses: aux(false),
         ..Default::default()
     });
     types::Network {
@@ -40,9 +50,10 @@ fn local_json(network: engine::LocalNetwork) -> types::Network {
         scope: "local".to_owned(),
         driver: network.driver,
         enable_ipv4: true,
+        enable_ipv6: network.subnet6.is_some(),
         ipam: types::Ipam {
             driver: "default".to_owned(),
-            config: config.into_iter().collect(),
+            config: config.into_iter().chain(config6).collect(),
             ..Default::default()
         },
         internal: network.internal,
@@ -65,7 +76,10 @@ fn members_json(
             .map_or_else(String::new, |a| format!("{a}/{}", member.endpoint.prefix_len)),
         endpoint_id: member.endpoint.endpoint_id,
         mac_address: member.endpoint.mac,
-        ipv6_address: String::new(),
+        ipv6_address: member
+            .endpoint
+            .address6
+            .map_or_else(String::new, |a| format!("{a}/{}", member.endpoint.prefix6_len)),
     };
     members.into_iter().map(|(id, member)| (id, container(member))).collect()
 }
@@ -81,16 +95,36 @@ fn local_config(from: types::NetworkCreate) -> Result<engine::NetworkConfig, Api
         text.parse().map(Some).map_err(bad)
     }
     let ipam = from.ipam.unwrap_or_default();
-    if from.enable_ipv6 == Some(true) || ipam.config.len() > 1 {
-        return Err(ApiError::not_implemented("a local network has one IPv4 subnet"));
+    if from.enable_ipv4 == Some(false) {
+        return Err(ApiError::not_implemented("a local network always has IPv4"));
     }
-    let config = ipam.config.into_iter().next().unwrap_or_default();
+    let ipv6 = from.enable_ipv6 == Some(true);
+    let is_v6 = |c: &types::IpamConfig| c.subnet.contains(':') || c.gateway.contains(':');
+    let (v6, v4): (Vec<_>, Vec<_>) = ipam.config.into_iter().partition(is_v6);
+    if v4.len() > 1 || v6.len() > 1 {
+        return Err(ApiError::not_implemented("a local network has one IPv4 subnet and one IPv6 subnet"));
+    }
+    if !ipv6 && !v6.is_empty() {
+        return Err(ApiError::bad_request("the network has an IPv6 subnet, but no IPv6; hint: --ipv6"));
+    }
+    let (v4, v6) = (v4.into_iter().next().unwrap_or_default(), v6.into_iter().next().unwrap_or_default());
+    if !v6.ip_range.is_empty() {
+        return Err(ApiError::not_implemented("an IPv6 subnet has no IP range"));
+    }
+    let mut aux_addresses = BTreeMap::new();
+    for (name, address) in v4.auxiliary_addresses.into_iter().chain(v6.auxiliary_addresses) {
+        aux_addresses.extend(read("auxiliary address", &address)?.map(|address| (name, address)));
+    }
     Ok(engine::NetworkConfig {
         name: from.name,
         driver: from.driver,
-        subnet: read("subnet", &config.subnet)?,
-        gateway: read("gateway", &config.gateway)?,
-        ip_range: read("IP range", &config.ip_range)?,
+        subnet: read("subnet", &v4.subnet)?,
+        gateway: read("gateway", &v4.gateway)?,
+        ip_range: read("IP range", &v4.ip_range)?,
+        ipv6,
+        subnet6: read("subnet", &v6.subnet)?,
+        gateway6: read("gateway", &v6.gateway)?,
+        aux_addresses,
         internal: from.internal,
         attachable: from.attachable,
         labels: from.labels,
@@ -111,19 +145,7 @@ async fn connect(
     Path(id): Path<String>,
     Json(request): Json<types::NetworkConnect>,
 ) -> Result<StatusCode, ApiError> {
-    let asked = request.endpoint_config.unwrap_or_default();
-    let address = asked.ipam_config.map(|c| c.ipv4_address).unwrap_or_default();
-    let ipv4_address = if address.is_empty() {
-        None
-    } else {
-        let bad = |_| ApiError::bad_request(format!("invalid IPv4 address: {address}"));
-        Some(address.parse().map_err(bad)?)
-    };
-    let endpoint = engine::EndpointConfig {
-        aliases: asked.aliases.unwrap_or_default(),
-        ipv4_address,
-        ..engine::EndpointConfig::default()
-    };
+    let endpoint = super::container_create::endpoint(request.endpoint_config.unwrap_or_default())?;
     state.engine()?.network_connect(&id, &request.container, endpoint).await?;
     Ok(StatusCode::OK)
 }

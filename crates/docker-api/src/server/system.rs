@@ -107,7 +107,7 @@ async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiErro
         driver: "overlay2".into(),
         plugins: types::PluginsInfo {
             volume: words(&["local"]),
-            network: words(&["bridge", "host", "null", "overlay"]),
+            network: words(&["bridge", "host", "macvlan", "null", "overlay"]),
             authorization: Vec::new(),
             log: words(&engine::LOG_DRIVERS),
         },

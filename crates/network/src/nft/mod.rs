@@ -67,6 +67,7 @@ pub(crate) struct Type {
 }
 
 pub(crate) const IPV4: Type = Type { number: 7, bytes: 4 };
+pub(crate) const IPV6: Type = Type { number: 8, bytes: 16 };
 pub(crate) const ETHER: Type = Type { number: 9, bytes: 6 };
 pub(crate) const PROTO: Type = Type { number: 12, bytes: 1 };
 pub(crate) const PORT: Type = Type { number: 13, bytes: 2 };

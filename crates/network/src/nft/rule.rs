@@ -12,6 +12,7 @@ const ACCEPT: i32 = 1;
 const DROP: i32 = 0;
 const JUMP: i32 = -3;
 const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
 const EQ: u32 = 0;
 const NEQ: u32 = 1;
 
@@ -23,6 +24,8 @@ pub(crate) enum Field {
     EtherSource,
     Source,
     Destination,
+    /// Of IPv6.
+    Destination6,
     L4Proto,
     DestinationPort,
     /// `numgen random mod n`
@@ -187,6 +190,23 @@ impl Rule {
         self.meta(15, REG_1).cmp(EQ, &[NFPROTO_IPV4])
     }
 
+    fn ipv6(self) -> Self {
+        self.meta(15, REG_1).cmp(EQ, &[NFPROTO_IPV6])
+    }
+
+    pub(crate) fn of_ipv4(self) -> Self {
+        self.say("meta nfproto ipv4").ipv4()
+    }
+
+    pub(crate) fn of_ipv6(self) -> Self {
+        self.say("meta nfproto ipv6").ipv6()
+    }
+
+    pub(crate) fn destination_loopback6(self) -> Self {
+        let loopback = std::net::Ipv6Addr::LOCALHOST;
+        self.say("ip6 daddr ::1").ipv6().payload(1, 24, 16, REG_1).cmp(EQ, &loopback.octets())
+    }
+
     pub(crate) fn source_loopback(self) -> Self {
         self.say("ip saddr 127.0.0.0/8").ipv4().payload(1, 12, 1, REG_1).cmp(EQ, &[127])
     }
@@ -315,7 +335,7 @@ impl Rule {
         let mut register = REG_32;
         for field in fields {
             let words = match field {
-                Field::Iif | Field::Oif => 4,
+                Field::Iif | Field::Oif | Field::Destination6 => 4,
                 Field::EtherSource => 2,
                 _ => 1,
             };
@@ -325,6 +345,7 @@ impl Rule {
                 Field::EtherSource => self.payload(0, 6, 6, register),
                 Field::Source => self.payload(1, 12, 4, register),
                 Field::Destination => self.payload(1, 16, 4, register),
+                Field::Destination6 => self.payload(1, 24, 16, register),
                 Field::DestinationNet24 => {
                     self.payload(1, 16, 4, register).mask(register, &[255, 255, 255, 0])
                 }
@@ -339,12 +360,18 @@ impl Rule {
         self
     }
 
-    /// Loads fields into a key; those of IPv4 only after making sure it is IPv4.
+    /// Loads fields into a key; those of an IP version only after making sure that it is this one.
     fn key(self, fields: &[Field], set: &str) -> Self {
         let needs_ip =
             fields.iter().any(|f| matches!(f, Field::Source | Field::Destination | Field::DestinationNet24));
         let rule = self.say(format_args!("{fields:?} @{set}"));
-        if needs_ip { rule.ipv4().load(fields) } else { rule.load(fields) }
+        if needs_ip {
+            rule.ipv4().load(fields)
+        } else if fields.iter().any(|f| matches!(f, Field::Destination6)) {
+            rule.ipv6().load(fields)
+        } else {
+            rule.load(fields)
+        }
     }
 
     fn lookup(self, set: &str, destination: Option<u32>, inverted: bool) -> Self {
@@ -379,31 +406,44 @@ impl Rule {
 
     /// `dnat` to the address in the map.
     pub(crate) fn dnat_to_address_of(self, fields: &[Field], map: &str) -> Self {
-        self.say("dnat to").key(fields, map).lookup(map, Some(REG_1), false).nat(1, false)
+        self.dnat_by(fields, map).nat(1, NFPROTO_IPV4, None)
     }
 
     /// `dnat` to address and port in the map.
     pub(crate) fn dnat_to_endpoint_of(self, fields: &[Field], map: &str) -> Self {
-        self.say("dnat to").key(fields, map).lookup(map, Some(REG_1), false).nat(1, true)
+        self.dnat_by(fields, map).nat(1, NFPROTO_IPV4, Some(REG_32 + 1))
+    }
+
+    /// `dnat` to IPv6 address and port in the map.
+    pub(crate) fn dnat_to_endpoint6_of(self, fields: &[Field], map: &str) -> Self {
+        self.dnat_by(fields, map).nat(1, NFPROTO_IPV6, Some(REG_32 + 4))
+    }
+
+    fn dnat_by(self, fields: &[Field], map: &str) -> Self {
+        self.say("dnat to").key(fields, map).lookup(map, Some(REG_1), false)
     }
 
     pub(crate) fn dnat(self, address: Ipv4Addr, port: u16) -> Self {
         self.say(format_args!("dnat to {address}:{port}"))
             .immediate(REG_32, &address.octets())
             .immediate(REG_32 + 1, &port.to_be_bytes())
-            .nat(1, true)
+            .nat(1, NFPROTO_IPV4, Some(REG_32 + 1))
     }
 
     pub(crate) fn snat(self, address: Ipv4Addr) -> Self {
-        self.say(format_args!("snat to {address}")).immediate(REG_32, &address.octets()).nat(0, false)
+        self.say(format_args!("snat to {address}")).immediate(REG_32, &address.octets()).nat(
+            0,
+            NFPROTO_IPV4,
+            None,
+        )
     }
 
-    /// Kinds: 0 source, 1 destination. Address in register 1, port in the four bytes after it.
-    fn nat(self, kind: u32, port: bool) -> Self {
+    /// Kinds: 0 source, 1 destination. Address in register 1, port in the register behind it.
+    fn nat(self, kind: u32, family: u8, port: Option<u32>) -> Self {
         self.expression("nat", |m| {
-            m.be32(1, kind).be32(2, u32::from(NFPROTO_IPV4)).be32(3, REG_1);
-            if port {
-                m.be32(5, REG_32 + 1).be32(7, 2);
+            m.be32(1, kind).be32(2, u32::from(family)).be32(3, REG_1);
+            if let Some(register) = port {
+                m.be32(5, register).be32(7, 2);
             }
         })
     }

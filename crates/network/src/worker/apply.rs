@@ -8,7 +8,7 @@ use crate::{
     nft::{self, Nft, Ruleset},
     reconcile::{Maker, Outcome, Scope, add_missing, change, held},
     rt::{Kind, Object, Rt},
-    spec::Error,
+    spec::{Error, Macvlan},
     state::Sandbox,
 };
 use std::{
@@ -98,6 +98,10 @@ impl Worker {
                 Kind::Veth { .. } => {}
             }
         }
+        if self.state.bridges.values().any(|b| b.spec.ipv6.is_some() && b.spec.macvlan.is_none()) {
+            netns::keep_router_advertisements();
+            settings.push(("net.ipv6.conf.all.forwarding".to_owned(), "1"));
+        }
         for (key, value) in settings {
             match sysctl(&key, value) {
                 Err(e) if self.options.rootless => {
@@ -183,6 +187,9 @@ impl Worker {
 
     /// A sandbox's own side: addresses, routes, rules, names.
     pub(super) fn apply_sandbox(&mut self, id: &str, from: From, outcome: &mut Outcome) {
+        if let Err(e) = self.make_macvlans(id) {
+            return outcome.errors.push(e);
+        }
         let (Some(sandbox), Some(live)) = (self.state.sandboxes.get(id), self.live.get_mut(id)) else {
             return;
         };
@@ -196,7 +203,11 @@ impl Worker {
                 rt.set_up("lo")?;
                 // A veth's end cannot be born up: its peer does not exist yet then (ENOTCONN).
                 for object in &objects {
-                    if let Object::Address { link, .. } = object {
+                    if let Object::Address { link, address, .. } = object {
+                        if address.is_ipv6() {
+                            // With a network that has IPv6 comes an address of the link. Nice to have.
+                            drop(sysctl(&format!("net.ipv6.conf.{link}.addr_gen_mode"), "0"));
+                        }
                         rt.set_up(link)?;
                     }
                 }
@@ -209,6 +220,11 @@ impl Worker {
                 // A change of address leaves the old one behind otherwise.
                 for object in known.difference(&objects).filter(|o| matches!(o, Object::Address { .. })) {
                     drop(rt.delete(object));
+                }
+                // A macvlan has no outer end that it goes away with; others are gone already.
+                let used: BTreeSet<&str> = objects.iter().filter_map(Object::link).collect();
+                for link in known.iter().filter_map(Object::link).filter(|link| !used.contains(link)) {
+                    drop(rt.delete_link(link));
                 }
                 // The inner ends of new veths are born down.
                 let links: BTreeSet<&str> = objects.difference(&known).filter_map(Object::link).collect();
@@ -238,6 +254,30 @@ impl Worker {
             }
             Err(e) => outcome.errors.push(Error::kernel(format!("set up sandbox {id}"))(e)),
         }
+    }
+
+    /// Makes the links to parents of the host that a sandbox lacks.
+    fn make_macvlans(&mut self, id: &str) -> Result<(), Error> {
+        let (Some(sandbox), Some(live)) = (self.state.sandboxes.get(id), self.live.get(id)) else {
+            return Ok(());
+        };
+        for leg in &sandbox.legs {
+            let Some(bridge) = leg.bridge().and_then(|network| self.state.bridges.get(network)) else {
+                continue;
+            };
+            let Some(macvlan) = &bridge.spec.macvlan else { continue };
+            let failed = || Error::kernel(format!("make a macvlan of {} in sandbox {id}", macvlan.parent));
+            let name = leg.interface();
+            let there =
+                live.netns.within(&self.home, || Rt::open().is_ok_and(|mut rt| rt.index(&name).is_ok()));
+            if !there.map_err(failed())? {
+                parent(&mut self.rt, macvlan)?;
+                let shape = (self.state.mac(leg), bridge.spec.mtu_bytes);
+                let made = self.rt.add_macvlan(&name, macvlan, shape, live.netns.file.as_fd());
+                made.map_err(failed())?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes zones of all networks anew; returns whether sandboxes must be told.
@@ -317,6 +357,14 @@ impl Worker {
         }
         cause
     }
+}
+
+/// Finds the link of the host that macvlans hang on.
+pub(super) fn parent(rt: &mut Rt, macvlan: &Macvlan) -> Result<u32, Error> {
+    rt.index(&macvlan.parent).map_err(|e| match e.raw_os_error() {
+        Some(nix::libc::ENODEV) => Error::NoParent(macvlan.parent.clone()),
+        _ => Error::kernel(format!("find interface {}", macvlan.parent))(e),
+    })
 }
 
 /// Brings a table to `to` and remembers it.

@@ -1,14 +1,14 @@
 //! The containers' side: sandboxes and local bridges.
 
-use super::{Condemned, DATA, Live, Worker, chain};
+use super::{Condemned, DATA, Live, Worker, apply, chain};
 use crate::{
     address,
     netns::{self, Netns, sysctl},
     rt::Rt,
     spec::{Bridge, BridgeSpec, Error, SandboxAttachment, SandboxInfo, SandboxSpec},
-    state::{Sandbox, overlap},
+    state::{Sandbox, overlap, subnets},
 };
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{collections::BTreeSet, net::IpAddr};
 use tracing::{debug, warn};
 
 impl Worker {
@@ -21,10 +21,11 @@ impl Worker {
         if let Some(gateway) = spec.gateway {
             address::v4(gateway.address, "gateways")?;
         }
-        let mut spec = spec;
-        self.reservations.choose(&id, &mut spec.ports, self.state.bindings(&id))?;
         let dns_port = before.as_ref().map_or(0, |b| b.dns_port);
-        self.state.sandboxes.insert(id.clone(), Sandbox { spec, legs, dns_port });
+        let mut sandbox = Sandbox { spec, legs, dns_port };
+        let ipv6 = sandbox.published_address6(&self.state).is_some();
+        self.reservations.choose(&id, &mut sandbox.spec.ports, ipv6, self.state.bindings(&id))?;
+        self.state.sandboxes.insert(id.clone(), sandbox);
         if let Err(e) = self.build(&id) {
             match before {
                 Some(before) => {
@@ -118,8 +119,11 @@ impl Worker {
     pub(crate) fn remove_sandbox(&mut self, id: &str) -> Result<(), Vec<Error>> {
         let mut errors = Vec::new();
         if let Some(sandbox) = self.state.sandboxes.remove(id) {
-            let addresses = sandbox.legs.iter().filter(|l| l.bridge().is_some()).map(|l| l.address);
-            let gone: BTreeSet<Ipv4Addr> = addresses.chain(sandbox.gateway()).collect();
+            let local = sandbox.legs.iter().filter(|l| l.bridge().is_some());
+            let addresses =
+                local.flat_map(|l| [Some(l.address.into()), l.address6.map(|net| net.addr().into())]);
+            let gateway = sandbox.gateway().map(IpAddr::from);
+            let gone: BTreeSet<IpAddr> = addresses.chain([gateway]).flatten().collect();
             errors.extend(self.apply(&BTreeSet::new()).err());
             if !gone.is_empty() {
                 let condemned = Condemned { stopping: BTreeSet::new(), gone };
@@ -150,10 +154,9 @@ impl Worker {
             return Ok(self.state.describe_bridge(there));
         }
         let bridge = self.state.plan_bridge(spec)?;
-        let subnet = bridge.spec.subnet;
-        let routes = self.rt.foreign_destinations().map_err(Error::kernel("read the routes of this host"))?;
-        if let Some((to, link)) = routes.into_iter().find(|(to, _)| overlap(*to, subnet)) {
-            return Err(Error::SubnetInUse { subnet, other: format!("route {to} of interface {link}") });
+        match &bridge.spec.macvlan {
+            Some(macvlan) => _ = apply::parent(&mut self.rt, macvlan)?,
+            None => self.check_routes(&bridge.spec)?,
         }
         let id = bridge.spec.id.clone();
         let described = self.state.describe_bridge(&bridge);
@@ -169,6 +172,17 @@ impl Worker {
         }
         self.disk.put_bridge(&record)?;
         Ok(described)
+    }
+
+    /// A bridge's subnets must be nobody else's.
+    fn check_routes(&mut self, spec: &BridgeSpec) -> Result<(), Error> {
+        let routes = self.rt.foreign_destinations().map_err(Error::kernel("read the routes of this host"))?;
+        for subnet in subnets(spec) {
+            if let Some((to, link)) = routes.iter().find(|(to, _)| overlap(*to, subnet)) {
+                return Err(Error::SubnetInUse { subnet, other: format!("route {to} of interface {link}") });
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn remove_bridge(&mut self, id: &str) -> Result<(), Error> {

@@ -21,7 +21,7 @@ use crate::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     path::PathBuf,
     sync::Arc,
     thread,
@@ -147,8 +147,8 @@ struct Data {
 #[derive(Debug, Default, Clone)]
 struct Condemned {
     /// Of UDP only: the task still serves what it has.
-    stopping: BTreeSet<Ipv4Addr>,
-    gone: BTreeSet<Ipv4Addr>,
+    stopping: BTreeSet<IpAddr>,
+    gone: BTreeSet<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -271,8 +271,9 @@ impl Worker {
         }
         self.remove_orphan_namespaces();
         for sandbox in self.state.sandboxes.values() {
+            let ipv6 = sandbox.published_address6(&self.state).is_some();
             for binding in &sandbox.spec.ports {
-                if let Err(error) = self.reservations.reserve(&sandbox.spec.id, binding) {
+                if let Err(error) = self.reservations.reserve(&sandbox.spec.id, binding, ipv6) {
                     warn!(container.id = %sandbox.spec.id, %error, "a published port is taken by somebody else");
                 }
             }
@@ -311,7 +312,7 @@ impl Worker {
 
     fn underlay_mtu(&mut self) -> Result<u32, Error> {
         const ORDINARY: u32 = 1500;
-        let Some(IpAddr::V4(wanted)) = self.state.identity.as_ref().map(|i| i.data_addr) else {
+        let Some(wanted) = self.state.identity.as_ref().map(|i| i.data_addr) else {
             return Ok(ORDINARY);
         };
         let read = || Error::kernel("read the addresses of this host");

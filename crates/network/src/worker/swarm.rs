@@ -9,7 +9,7 @@ use crate::{
     state::Sandbox,
 };
 use model::{IngressTable, NetworkId, NetworkTable, TaskId};
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{collections::BTreeSet, net::IpAddr};
 use tracing::{debug, warn};
 
 impl Worker {
@@ -113,9 +113,9 @@ impl Worker {
             (self.state.ingress, self.state.published) = before;
             return Err(self.undo(e));
         }
-        let backends = |table: &IngressTable| -> BTreeSet<Ipv4Addr> {
+        let backends = |table: &IngressTable| -> BTreeSet<IpAddr> {
             let all = table.ports.values().flatten();
-            all.filter_map(|b| address::v4(b.address, "mesh").ok()).collect()
+            all.map(|b| b.address).collect()
         };
         let stopping = backends(&before.0).difference(&backends(&table)).copied().collect();
         self.condemn(&BTreeSet::from([String::new()]), &Condemned { stopping, gone: BTreeSet::new() });
@@ -160,14 +160,14 @@ impl Worker {
     pub(crate) fn drain(&mut self, task: TaskId) -> Result<(), Error> {
         for (network, overlay) in &self.state.tables.clone() {
             let endpoint = overlay.table.endpoints.get(&task);
-            if let Some(address) = endpoint.and_then(|e| address::v4(e.address, "endpoints").ok()) {
+            if let Some(address) = endpoint.map(|e| e.address) {
                 let condemned = Condemned { stopping: [address].into(), gone: BTreeSet::new() };
                 let touched = self.on_overlay(*network);
                 self.condemn(&touched, &condemned);
             }
         }
         let backends = self.state.ingress.ports.values().flatten().filter(|b| b.task == task);
-        let stopping = backends.filter_map(|b| address::v4(b.address, "mesh").ok()).collect();
+        let stopping = backends.map(|b| b.address).collect();
         let host = BTreeSet::from([String::new()]);
         self.condemn(&host, &Condemned { stopping, gone: BTreeSet::new() });
         while !self.condemned.is_empty() {
@@ -179,9 +179,9 @@ impl Worker {
 
 /// Whose flows end between two tables of a network.
 fn condemned(before: &NetworkTable, after: &NetworkTable) -> Condemned {
-    let addresses = |table: &NetworkTable, ready: bool| -> BTreeSet<Ipv4Addr> {
+    let addresses = |table: &NetworkTable, ready: bool| -> BTreeSet<IpAddr> {
         let some = table.endpoints.values().filter(|e| e.ready || !ready);
-        some.filter_map(|e| address::v4(e.address, "endpoints").ok()).collect()
+        some.map(|e| e.address).collect()
     };
     let leaving = |ready| addresses(before, ready).difference(&addresses(after, ready)).copied().collect();
     Condemned { stopping: leaving(true), gone: leaving(false) }

@@ -271,6 +271,9 @@ pub(crate) fn bridge(id: &str, subnet: &str) -> BridgeSpec {
         subnet: subnet.parse().unwrap(),
         gateway: None,
         ip_range: None,
+        ipv6: None,
+        aux_addresses: vec![],
+        macvlan: None,
         internal: false,
         icc: true,
         mtu_bytes: None,
@@ -282,6 +285,7 @@ pub(crate) fn bridge_sandbox(id: &str, networks: &[&str]) -> SandboxSpec {
     let attachment = |network: &&str| SandboxAttachment::Bridge {
         network: (*network).into(),
         address: None,
+        address6: None,
         mac: None,
         names: vec![id.into()],
     };
@@ -312,7 +316,7 @@ impl Server {
         let stop = Arc::new(AtomicBool::new(false));
         let (name, stopping) = (name.to_owned(), stop.clone());
         let address = inside(netns, move || {
-            let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
+            let listener = TcpListener::bind(("::", port)).unwrap();
             let address = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
             thread::spawn(move || {
                 for stream in listener.incoming() {
@@ -330,7 +334,7 @@ impl Server {
 }
 
 fn serve(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
-    writeln!(stream, "{name} {}", stream.peer_addr()?.ip())?;
+    writeln!(stream, "{name} {}", stream.peer_addr()?.ip().to_canonical())?;
     let reader = BufReader::new(stream.try_clone()?);
     for line in reader.lines() {
         writeln!(stream, "{name}:{}", line?)?;

@@ -1,7 +1,7 @@
 //! What can be typed of networks, volumes, secrets and configs.
 
 use super::{InspectArgs, ListArgs, Names, PruneArgs};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 /// Secrets and configs have the same verbs.
@@ -20,6 +20,23 @@ pub(crate) enum Blob {
     Rm(Names),
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct NetworkAddresses {
+    /// One of IPv4, and with --ipv6 one of IPv6.
+    #[arg(long)]
+    pub(crate) subnet: Vec<String>,
+    #[arg(long)]
+    pub(crate) gateway: Vec<String>,
+    /// Part of the subnet that containers get their addresses from.
+    #[arg(long)]
+    pub(crate) ip_range: Vec<String>,
+    /// `name=address`: one that another machine has.
+    #[arg(long)]
+    pub(crate) aux_address: Vec<String>,
+    #[arg(long)]
+    pub(crate) ipv6: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Network {
     /// Remove those that nothing uses.
@@ -27,13 +44,8 @@ pub(crate) enum Network {
     Create {
         #[arg(short, long, default_value = "bridge")]
         driver: String,
-        #[arg(long)]
-        subnet: Option<String>,
-        #[arg(long)]
-        gateway: Option<String>,
-        /// Part of the subnet that containers get their addresses from.
-        #[arg(long)]
-        ip_range: Option<String>,
+        #[command(flatten)]
+        addresses: NetworkAddresses,
         /// Containers may be put on it by hand; for overlay networks.
         #[arg(long)]
         attachable: bool,
@@ -53,6 +65,9 @@ pub(crate) enum Network {
         /// Its IPv4 address there.
         #[arg(long)]
         ip: Option<String>,
+        /// Its IPv6 address there.
+        #[arg(long)]
+        ip6: Option<String>,
         network: String,
         container: String,
     },

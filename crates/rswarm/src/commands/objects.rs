@@ -2,7 +2,7 @@
 
 use super::{each, image, inspect, pairs};
 use crate::{
-    cli::{Blob, ListArgs, Network, Volume},
+    cli::{Blob, ListArgs, Network, NetworkAddresses, Volume},
     list::{self, List},
     output,
 };
@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 use axum::body::Body;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use docker_api::{client::Client, types};
-use std::path::Path;
+use ipnet::IpNet;
+use std::{net::IpAddr, path::Path};
 
 fn read(file: &Path) -> Result<Vec<u8>> {
     if file == Path::new("-") {
@@ -75,16 +76,46 @@ fn print(
     table.print(args)
 }
 
+/// Brings what belongs to one subnet together, as Docker's CLI does.
+fn ipam(given: &NetworkAddresses) -> Result<Vec<types::IpamConfig>> {
+    let mut configs: Vec<(Option<IpNet>, types::IpamConfig)> = Vec::new();
+    for subnet in &given.subnet {
+        let net = subnet.parse().with_context(|| format!("--subnet: invalid CIDR address: {subnet}"))?;
+        configs.push((Some(net), types::IpamConfig { subnet: subnet.clone(), ..Default::default() }));
+    }
+    if configs.is_empty() {
+        configs.push((None, types::IpamConfig::default()));
+    }
+    let of = |flag: &str, text: &str, address: &str| -> Result<usize> {
+        let address: IpAddr = address.parse().with_context(|| format!("{flag}: invalid address: {text}"))?;
+        let place = configs.iter().position(|(net, _)| net.is_none_or(|net| net.contains(&address)));
+        place.with_context(|| format!("{flag}: no matching subnet for {text}"))
+    };
+    let gateways = given.gateway.iter().map(|g| of("--gateway", g, g)).collect::<Result<Vec<_>>>()?;
+    let base = |range: &str| range.split_once('/').map_or(range, |(base, _)| base).to_owned();
+    let ranges = given.ip_range.iter().map(|r| of("--ip-range", r, &base(r))).collect::<Result<Vec<_>>>()?;
+    let aux = given.aux_address.iter().map(|text| {
+        let (_, address) =
+            text.split_once('=').with_context(|| format!("--aux-address: {text} is not name=address"))?;
+        of("--aux-address", text, address)
+    });
+    let aux = aux.collect::<Result<Vec<_>>>()?;
+    for (place, gateway) in gateways.into_iter().zip(&given.gateway) {
+        configs[place].1.gateway.clone_from(gateway);
+    }
+    for (place, range) in ranges.into_iter().zip(&given.ip_range) {
+        configs[place].1.ip_range.clone_from(range);
+    }
+    for (place, text) in aux.into_iter().zip(&given.aux_address) {
+        configs[place].1.auxiliary_addresses.extend(pairs(std::slice::from_ref(text)));
+    }
+    Ok(configs.into_iter().map(|(_, config)| config).filter(|c| *c != types::IpamConfig::default()).collect())
+}
+
 pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
     match command {
-        Network::Create { driver, subnet, gateway, ip_range, attachable, internal, label, options, name } => {
-            let config = types::IpamConfig {
-                subnet: subnet.unwrap_or_default(),
-                gateway: gateway.unwrap_or_default(),
-                ip_range: ip_range.unwrap_or_default(),
-                ..Default::default()
-            };
-            let given = config != types::IpamConfig::default();
+        Network::Create { driver, addresses, attachable, internal, label, options, name } => {
+            let config = ipam(&addresses)?;
             let spec = types::NetworkCreate {
                 name,
                 driver,
@@ -92,16 +123,21 @@ pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
                 internal,
                 labels: pairs(&label),
                 options: pairs(&options),
-                ipam: given.then(|| types::Ipam { config: vec![config], ..Default::default() }),
+                enable_ipv6: addresses.ipv6.then_some(true),
+                ipam: (!config.is_empty()).then(|| types::Ipam { config, ..Default::default() }),
                 ..Default::default()
             };
             output::line(&client.network_create(&spec).await?.id)
         }
-        Network::Connect { alias, ip, network, container } => {
-            let ipam = ip.map(|ipv4_address| types::EndpointIpam { ipv4_address, ..Default::default() });
+        Network::Connect { alias, ip, ip6, network, container } => {
+            let ipam = types::EndpointIpam {
+                ipv4_address: ip.unwrap_or_default(),
+                ipv6_address: ip6.unwrap_or_default(),
+                ..Default::default()
+            };
             let endpoint = types::EndpointSettings {
                 aliases: (!alias.is_empty()).then_some(alias),
-                ipam_config: ipam,
+                ipam_config: Some(ipam).filter(|ipam| *ipam != types::EndpointIpam::default()),
                 ..Default::default()
             };
             let connect = types::NetworkConnect { container, endpoint_config: Some(endpoint) };
