@@ -18,6 +18,7 @@ mod own_cli;
 mod plugins;
 mod single_host;
 mod sockets;
+mod stack_config;
 
 use std::{path::Path, time::Duration};
 use testkit::{Lab, wait_for};

@@ -14,6 +14,7 @@
 
 mod depend;
 mod deploy;
+pub mod docker;
 mod dotenv;
 mod error;
 mod interpolate;

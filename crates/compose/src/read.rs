@@ -81,7 +81,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Takes `.` and `..` out of a path without looking at the disk.
-fn clean(path: &Path) -> PathBuf {
+pub(crate) fn clean(path: &Path) -> PathBuf {
     use std::path::Component;
     let mut out = PathBuf::new();
     for part in path.components() {
@@ -308,7 +308,7 @@ impl<'a> Item<'a> {
             Value::Seq(_) => self.strings(),
             _ => {
                 let text = self.string()?;
-                units::shell_words(&text)
+                units::shell_words(&text, false)
                     .ok_or_else(|| self.invalid(format!("unbalanced quotes in {text:?}")))
             }
         }

@@ -73,8 +73,9 @@ fn scaled(number: &str, factor: u128) -> Option<u128> {
     whole.checked_add(fraction)
 }
 
-/// Splits a command line as a POSIX shell does; `None` if a quote is left open.
-pub(crate) fn shell_words(text: &str) -> Option<Vec<String>> {
+/// Splits a command line as a POSIX shell does; `None` if a quote is left open. With `comments`, a word that begins
+/// with `#` ends the line.
+pub(crate) fn shell_words(text: &str, comments: bool) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut chars = text.chars();
@@ -108,6 +109,7 @@ pub(crate) fn shell_words(text: &str) -> Option<Vec<String>> {
                 c => word.get_or_insert_default().push(c),
             },
             c if c.is_whitespace() => words.extend(word.take()),
+            '#' if comments && word.is_none() => drop(chars.find(|c| *c == '\n')),
             c => word.get_or_insert_default().push(c),
         }
     }
@@ -164,7 +166,7 @@ mod tests {
     #[test]
     fn commands_split_as_in_a_shell() {
         let check = |text: &str, expected: Option<&[&str]>| {
-            let seen = shell_words(text);
+            let seen = shell_words(text, false);
             let seen: Option<Vec<&str>> = seen.as_ref().map(|w| w.iter().map(String::as_str).collect());
             assert_eq!(seen.as_deref(), expected, "{text:?}");
         };

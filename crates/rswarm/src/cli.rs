@@ -11,8 +11,8 @@ mod objects;
 mod oci;
 
 pub(crate) use cluster::{
-    DeployArgs, JoinToken, Node, NodeUpdate, ScaleArgs, Service, ServiceCreate, ServiceUpdate, Stack, Swarm,
-    SwarmInit, SwarmJoin,
+    DeployArgs, JoinToken, Node, NodeUpdate, ScaleArgs, Service, ServiceCreate, ServiceUpdate, Stack,
+    StackConfig, Swarm, SwarmInit, SwarmJoin,
 };
 pub(crate) use container::{
     AttachArgs, CommitArgs, Container, CpArgs, ExecArgs, ExportArgs, KillArgs, LogsArgs, PsArgs, RmArgs,

@@ -51,6 +51,10 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Hello { args } => demo::hello::run(&args),
         Command::Oci(args) => commands::oci::run(&args),
         Command::Daemon(args) => daemon(args),
+        // Asks no daemon.
+        Command::Stack(cli::Stack::Config(args)) => {
+            commands::stack::config(&args).map(|()| ExitCode::SUCCESS)
+        }
         command => {
             let host = cli.host.or_else(|| std::env::var("DOCKER_HOST").ok().filter(|h| !h.is_empty()));
             let host = host.unwrap_or_else(|| DEFAULT_HOST.to_owned());
@@ -111,7 +115,7 @@ fn daemon(args: cli::DaemonArgs) -> Result<ExitCode> {
 
 async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
     use commands::{
-        build, cluster, container, copy, deploy, image, login, look, objects, prune, service, system,
+        build, cluster, container, copy, deploy, image, login, look, objects, prune, service, stack, system,
     };
     match command {
         Command::Deploy(args) => deploy::run(client, &args).await?,
@@ -119,7 +123,7 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Swarm(command) => cluster::swarm(client, command).await?,
         Command::Node(command) => cluster::node(client, command).await?,
         Command::Service(command) => service::run(client, command).await?,
-        Command::Stack(command) => service::stack(client, command).await?,
+        Command::Stack(command) => stack::run(client, command).await?,
         Command::Image(command) => image::run(client, command).await?,
         Command::Secret(command) => objects::secret(client, command).await?,
         Command::Config(command) => objects::config(client, command).await?,

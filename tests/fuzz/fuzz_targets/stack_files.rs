@@ -13,4 +13,9 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     if let Ok((stack, _)) = compose::load(&sources, &files) {
         drop(stack.to_yaml());
     }
+    // Docker's dialect: what it prints is read again.
+    if let Ok(yaml) = compose::docker::config(&sources, &files, true) {
+        let again = compose::Sources { files: vec![("again.yml".into(), yaml)], ..sources };
+        drop(compose::docker::config(&again, &files, false));
+    }
 });

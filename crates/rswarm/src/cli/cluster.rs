@@ -221,6 +221,16 @@ pub(crate) struct ServiceUpdate {
     pub(crate) detach: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct StackConfig {
+    /// - for standard input; may be repeated.
+    #[arg(short = 'c', long = "compose-file", required = true)]
+    pub(crate) compose_file: Vec<PathBuf>,
+    /// Leave variables as they are.
+    #[arg(long)]
+    pub(crate) skip_interpolation: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Stack {
     Deploy {
@@ -232,6 +242,8 @@ pub(crate) enum Stack {
         prune: bool,
         stack: String,
     },
+    /// Print the files as one, merged and with all values filled in, as Docker's CLI does.
+    Config(StackConfig),
     #[command(visible_alias = "list")]
     Ls(ListArgs),
     Ps {

@@ -29,6 +29,15 @@ pub(crate) async fn run(client: &Client, args: &DeployArgs) -> Result<()> {
 /// Reads and checks the files; nothing is asked of a daemon yet.
 fn load(args: &DeployArgs) -> Result<Stack> {
     let files = if args.files.is_empty() { vec![default_file()?] } else { args.files.clone() };
+    let (stack, warnings) = compose::load(&sources(&files, args.name.clone())?, &compose::Disk)?;
+    for warning in warnings {
+        output::warning(&warning.to_string());
+    }
+    Ok(stack)
+}
+
+/// Reads the files; paths in them begin at the folder of the first.
+pub(super) fn sources(files: &[PathBuf], name: Option<String>) -> Result<compose::Sources> {
     let texts = files.iter().map(|path| Ok((path.clone(), read(path)?))).collect::<Result<Vec<_>>>()?;
     let project_dir = files
         .first()
@@ -37,17 +46,7 @@ fn load(args: &DeployArgs) -> Result<Stack> {
         .map_or_else(|| PathBuf::from("."), Path::to_path_buf);
     let project_dir =
         project_dir.canonicalize().with_context(|| format!("cannot read {}", project_dir.display()))?;
-    let sources = compose::Sources {
-        files: texts,
-        project_dir,
-        env: std::env::vars().collect(),
-        name: args.name.clone(),
-    };
-    let (stack, warnings) = compose::load(&sources, &compose::Disk)?;
-    for warning in warnings {
-        output::warning(&warning.to_string());
-    }
-    Ok(stack)
+    Ok(compose::Sources { files: texts, project_dir, env: std::env::vars().collect(), name })
 }
 
 fn default_file() -> Result<PathBuf> {

@@ -14,6 +14,7 @@ pub(crate) mod objects;
 pub(crate) mod oci;
 pub(crate) mod prune;
 pub(crate) mod service;
+pub(crate) mod stack;
 pub(crate) mod system;
 
 use crate::{cli::InspectArgs, list, output};

@@ -1,8 +1,8 @@
-//! `rswarm service ...`, `rswarm scale`, `rswarm stack ls|ps|services|rm`, and waiting until services run.
+//! `rswarm service ...`, `rswarm scale`, and waiting until services run.
 
 use super::{cluster, container, each, inspect, pairs};
 use crate::{
-    cli::{ListArgs, ScaleArgs, Service, ServiceCreate, ServiceUpdate, Stack},
+    cli::{ListArgs, ScaleArgs, Service, ServiceCreate, ServiceUpdate},
     list::{self, List},
     output,
 };
@@ -16,7 +16,7 @@ use std::{
 /// Label that says which stack an object belongs to.
 pub(crate) const STACK_LABEL: &str = "com.docker.stack.namespace";
 /// How long commands that change a service wait for it, as Docker's CLI does for ever.
-const CONVERGE_LIMIT: Duration = Duration::from_secs(600);
+pub(super) const CONVERGE_LIMIT: Duration = Duration::from_secs(600);
 
 pub(crate) async fn run(client: &Client, command: Service) -> Result<()> {
     match command {
@@ -180,7 +180,7 @@ pub(crate) async fn scale(client: &Client, args: &ScaleArgs) -> Result<()> {
     wait_unless(args.detach, client, &names).await
 }
 
-async fn print_services(client: &Client, filters: &str, args: &ListArgs) -> Result<()> {
+pub(super) async fn print_services(client: &Client, filters: &str, args: &ListArgs) -> Result<()> {
     let services = client.services(&[("filters", filters), ("status", "true")]).await?;
     let mut table = List::new(&[
         ("ID", "ID"),
@@ -376,95 +376,4 @@ async fn newest_error(client: &Client, service: &str) -> String {
     }
     let pending = tasks.iter().rev().find(|t| t.status.state == "pending" && !t.status.message.is_empty());
     pending.map(|t| format!(": {}", t.status.message)).unwrap_or_default()
-}
-
-pub(crate) async fn stack(client: &Client, command: Stack) -> Result<()> {
-    let of = |stack: &str| serde_json::json!({"label": {format!("{STACK_LABEL}={stack}"): true}}).to_string();
-    match command {
-        Stack::Deploy { compose_file, detach, prune, stack } => {
-            let args = crate::cli::DeployArgs {
-                files: compose_file,
-                name: Some(stack),
-                plan: false,
-                detach,
-                timeout: CONVERGE_LIMIT,
-                prune,
-            };
-            super::deploy::run(client, &args).await
-        }
-        Stack::Ls(args) => {
-            let mut stacks: BTreeMap<String, usize> = BTreeMap::new();
-            for service in client.services(&[]).await? {
-                if let Some(stack) = service.spec.labels.get(STACK_LABEL) {
-                    *stacks.entry(stack.clone()).or_default() += 1;
-                }
-            }
-            let mut table = List::new(&[("NAME", "Name"), ("SERVICES", "Services")]);
-            for (name, services) in stacks {
-                table.row(vec![name, services.to_string()]);
-            }
-            table.print(&args)
-        }
-        Stack::Ps { stack, list: args, no_trunc } => {
-            let services = client.services(&[("filters", &of(&stack))]).await?;
-            if services.is_empty() {
-                bail!("nothing found in stack: {stack}");
-            }
-            let ids = services.into_iter().map(|s| (s.id, true.into())).collect();
-            let filters = list::with_filter(&list::filters(&args.filter)?, "service", ids)?;
-            print_tasks(client, &filters, &args, no_trunc).await
-        }
-        Stack::Services { stack, list: args } => print_services(client, &of(&stack), &args).await,
-        Stack::Rm { stacks, detach } => {
-            for stack in &stacks {
-                remove_stack(client, stack, &of(stack), detach).await?;
-            }
-            Ok(())
-        }
-    }
-}
-
-async fn remove_stack(client: &Client, stack: &str, filters: &str, detach: bool) -> Result<()> {
-    let query: docker_api::client::Query<'_> = &[("filters", filters)];
-    let services = client.services(query).await?;
-    let secrets = client.secrets(query).await?;
-    let configs = client.configs(query).await?;
-    let networks = client.networks(query).await?;
-    if services.is_empty() && secrets.is_empty() && configs.is_empty() && networks.is_empty() {
-        return output::line(&format!("Nothing found in stack: {stack}"));
-    }
-    for service in &services {
-        output::line(&format!("Removing service {}", service.spec.name))?;
-        client.service_remove(&service.id).await?;
-    }
-    for secret in &secrets {
-        output::line(&format!("Removing secret {}", secret.spec.name))?;
-        client.secret_remove(&secret.id).await?;
-    }
-    for config in &configs {
-        output::line(&format!("Removing config {}", config.spec.name))?;
-        client.config_remove(&config.id).await?;
-    }
-    for network in &networks {
-        output::line(&format!("Removing network {}", network.name))?;
-        client.network_remove(&network.id).await?;
-    }
-    client.stack_remove(stack).await.or_else(|e| if e.is_not_found() { Ok(()) } else { Err(e) })?;
-    if detach {
-        return Ok(());
-    }
-    let deadline = Instant::now() + CONVERGE_LIMIT;
-    loop {
-        let services = client.services(query).await?.len();
-        let networks = client.networks(query).await?.len();
-        if services + networks == 0 {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            bail!(
-                "stack {stack} is not gone within {CONVERGE_LIMIT:?}: {services} services and {networks} networks left"
-            );
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
 }

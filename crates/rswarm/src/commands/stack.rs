@@ -1,0 +1,116 @@
+//! `rswarm stack ...`
+
+use super::{
+    deploy,
+    service::{CONVERGE_LIMIT, STACK_LABEL, print_services, print_tasks},
+};
+use crate::{
+    cli::{Stack, StackConfig},
+    list::{self, List},
+    output,
+};
+use anyhow::{Result, bail};
+use docker_api::client::Client;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+/// Prints what `docker stack config` prints; no daemon is asked.
+pub(crate) fn config(args: &StackConfig) -> Result<()> {
+    let sources = deploy::sources(&args.compose_file, None)?;
+    let yaml = compose::docker::config(&sources, &compose::Disk, !args.skip_interpolation)?;
+    output::line(yaml.trim_end())
+}
+
+pub(crate) async fn run(client: &Client, command: Stack) -> Result<()> {
+    let of = |stack: &str| serde_json::json!({"label": {format!("{STACK_LABEL}={stack}"): true}}).to_string();
+    match command {
+        Stack::Deploy { compose_file, detach, prune, stack } => {
+            let args = crate::cli::DeployArgs {
+                files: compose_file,
+                name: Some(stack),
+                plan: false,
+                detach,
+                timeout: CONVERGE_LIMIT,
+                prune,
+            };
+            deploy::run(client, &args).await
+        }
+        Stack::Config(args) => config(&args),
+        Stack::Ls(args) => {
+            let mut stacks: BTreeMap<String, usize> = BTreeMap::new();
+            for service in client.services(&[]).await? {
+                if let Some(stack) = service.spec.labels.get(STACK_LABEL) {
+                    *stacks.entry(stack.clone()).or_default() += 1;
+                }
+            }
+            let mut table = List::new(&[("NAME", "Name"), ("SERVICES", "Services")]);
+            for (name, services) in stacks {
+                table.row(vec![name, services.to_string()]);
+            }
+            table.print(&args)
+        }
+        Stack::Ps { stack, list: args, no_trunc } => {
+            let services = client.services(&[("filters", &of(&stack))]).await?;
+            if services.is_empty() {
+                bail!("nothing found in stack: {stack}");
+            }
+            let ids = services.into_iter().map(|s| (s.id, true.into())).collect();
+            let filters = list::with_filter(&list::filters(&args.filter)?, "service", ids)?;
+            print_tasks(client, &filters, &args, no_trunc).await
+        }
+        Stack::Services { stack, list: args } => print_services(client, &of(&stack), &args).await,
+        Stack::Rm { stacks, detach } => {
+            for stack in &stacks {
+                remove_stack(client, stack, &of(stack), detach).await?;
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn remove_stack(client: &Client, stack: &str, filters: &str, detach: bool) -> Result<()> {
+    let query: docker_api::client::Query<'_> = &[("filters", filters)];
+    let services = client.services(query).await?;
+    let secrets = client.secrets(query).await?;
+    let configs = client.configs(query).await?;
+    let networks = client.networks(query).await?;
+    if services.is_empty() && secrets.is_empty() && configs.is_empty() && networks.is_empty() {
+        return output::line(&format!("Nothing found in stack: {stack}"));
+    }
+    for service in &services {
+        output::line(&format!("Removing service {}", service.spec.name))?;
+        client.service_remove(&service.id).await?;
+    }
+    for secret in &secrets {
+        output::line(&format!("Removing secret {}", secret.spec.name))?;
+        client.secret_remove(&secret.id).await?;
+    }
+    for config in &configs {
+        output::line(&format!("Removing config {}", config.spec.name))?;
+        client.config_remove(&config.id).await?;
+    }
+    for network in &networks {
+        output::line(&format!("Removing network {}", network.name))?;
+        client.network_remove(&network.id).await?;
+    }
+    client.stack_remove(stack).await.or_else(|e| if e.is_not_found() { Ok(()) } else { Err(e) })?;
+    if detach {
+        return Ok(());
+    }
+    let deadline = Instant::now() + CONVERGE_LIMIT;
+    loop {
+        let services = client.services(query).await?.len();
+        let networks = client.networks(query).await?.len();
+        if services + networks == 0 {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!(
+                "stack {stack} is not gone within {CONVERGE_LIMIT:?}: {services} services and {networks} networks left"
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
