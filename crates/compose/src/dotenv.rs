@@ -4,14 +4,32 @@
 use crate::{Error, Files, Sources};
 use std::{collections::BTreeMap, io, path::Path};
 
-/// Reads `.env` of the project directory, if there is one.
+/// Reads the files that the caller names, else `.env` of the project directory, if there is one.
 pub(crate) fn read_default(sources: &Sources, files: &dyn Files) -> Result<BTreeMap<String, String>, Error> {
-    let file = sources.project_dir.join(".env");
+    if sources.env_files.is_empty() {
+        return read_folder(&sources.project_dir, files, &sources.env);
+    }
+    let mut all = BTreeMap::new();
+    for file in &sources.env_files {
+        let fail = |source| Error::ReadDefaultEnv { file: file.clone(), source };
+        all.extend(known(parse(file, &files.read(file).map_err(fail)?, &sources.env)?));
+    }
+    Ok(all)
+}
+
+fn known(entries: Vec<(String, Option<String>)>) -> impl Iterator<Item = (String, String)> {
+    entries.into_iter().filter_map(|(name, value)| Some((name, value?)))
+}
+
+/// Reads `.env` of a folder, if there is one.
+pub(crate) fn read_folder(
+    folder: &Path,
+    files: &dyn Files,
+    env: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, Error> {
+    let file = folder.join(".env");
     match files.read(&file) {
-        Ok(bytes) => {
-            let entries = parse(&file, &bytes, &sources.env)?;
-            Ok(entries.into_iter().filter_map(|(k, v)| Some((k, v?))).collect())
-        }
+        Ok(bytes) => Ok(known(parse(&file, &bytes, env)?).collect()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
         Err(source) => Err(Error::ReadDefaultEnv { file, source }),
     }

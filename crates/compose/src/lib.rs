@@ -1,7 +1,7 @@
 //! Reads stack files: compose text, environment, `.env` and the files it names, into specs of the model.
 //!
 //! ```text
-//!  text --tree--> nodes with positions --interpolate--> --merge--> one tree --resolve--> Stack
+//!  text --tree--> nodes with positions --interpolate--> --project: extends, include, merge--> one tree --resolve--> Stack
 //! ```
 //!
 //! Names, labels, aliases and defaults are those of `docker stack deploy` (docker/cli `cli/compose/convert`).
@@ -12,16 +12,20 @@
 //!
 //! *Start reading at* [`load`].
 
+mod build;
 mod depend;
 mod deploy;
 pub mod docker;
 mod dotenv;
 mod error;
 mod interpolate;
+mod local;
 mod merge;
 mod mounts;
 mod ports;
+mod project;
 mod read;
+mod rebase;
 mod service;
 mod stack;
 mod tree;
@@ -49,6 +53,12 @@ pub struct Sources {
     pub env: BTreeMap<String, String>,
     /// The stack's name, if the caller gave one.
     pub name: Option<String>,
+    /// Files with variables, instead of `.env`; later ones win.
+    pub env_files: Vec<PathBuf>,
+    /// Services with a profile are there only with one of these; `*` stands for all.
+    pub profiles: Vec<String>,
+    /// What cannot be honoured is left out with a warning, instead of an error.
+    pub lenient: bool,
 }
 
 /// Reads the files that stack files name.
@@ -143,11 +153,36 @@ pub struct StackService {
     pub key: String,
     /// `task.networks`, `container.secrets` and `container.configs` are empty.
     pub spec: ServiceSpec,
+    /// Its image is to be built before.
+    pub build: Option<StackBuild>,
     /// In the order of their full names.
     pub networks: Vec<StackAttachment>,
     /// By full name.
     pub secrets: Vec<FileRef<String>>,
     pub configs: Vec<FileRef<String>>,
+}
+
+/// How an image comes to be. Source: compose specification "build".
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StackBuild {
+    /// An absolute path, or what is fetched: a repository, an archive.
+    pub context: String,
+    /// Below the context; empty = `Dockerfile`.
+    pub dockerfile: String,
+    /// Its text, instead.
+    pub dockerfile_inline: Option<String>,
+    pub args: BTreeMap<String, String>,
+    /// Empty = the last stage.
+    pub target: String,
+    pub network: String,
+    pub no_cache: bool,
+    pub pull: bool,
+    pub labels: Labels,
+    pub cache_from: Vec<String>,
+    /// Names of the image besides the service's.
+    pub tags: Vec<String>,
+    /// Secrets of the file that its steps may see.
+    pub secrets: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,16 +220,7 @@ pub fn load(sources: &Sources, files: &dyn Files) -> Result<(Stack, Vec<Warning>
     let mut env = dotenv::read_default(sources, files)?;
     env.extend(sources.env.clone());
     let read = read::Reader::new(sources, files, env);
-    let mut merged: Option<tree::Node> = None;
-    for (path, text) in &sources.files {
-        let mut tree = tree::parse(path, text)?;
-        interpolate::tree(&mut tree, &read)?;
-        merged = Some(match merged {
-            Some(base) => merge::files(base, tree)?,
-            None => tree,
-        });
-    }
-    let tree = merged.ok_or(Error::NoFiles)?;
-    let stack = stack::resolve(tree, sources, &read)?;
+    let tree = project::load(&sources.files, &read)?;
+    let stack = stack::resolve_leniently(tree, sources, &read)?;
     Ok((stack, read.into_warnings()))
 }

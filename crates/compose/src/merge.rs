@@ -4,12 +4,17 @@
 //! what may be written as list or mapping is brought to one form first.
 
 use crate::{
-    Error, mounts,
-    tree::{Entry, Node, Value},
+    mounts,
+    tree::{Entry, Node, Tag, Value},
 };
 
-pub(crate) fn files(base: Node, over: Node) -> Result<Node, Error> {
-    Ok(merge(&mut Vec::new(), base, over))
+pub(crate) fn files(base: Node, over: Node) -> Node {
+    merge(&mut Vec::new(), base, over)
+}
+
+/// Lays a service over the one that it extends.
+pub(crate) fn service(base: Node, over: Node) -> Node {
+    merge(&mut vec!["services".to_owned(), String::new()], base, over)
 }
 
 /// How the values of one key come together.
@@ -51,6 +56,10 @@ fn rule(path: &[String]) -> Rule {
 }
 
 fn merge(path: &mut Vec<String>, base: Node, over: Node) -> Node {
+    match over.tag {
+        Tag::Merge => {}
+        Tag::Reset | Tag::Override => return over,
+    }
     if over.value == Value::Null {
         return base;
     }
@@ -119,7 +128,7 @@ fn grow(base: Node, over: Node) -> Node {
     }
 }
 
-fn same_value(a: &Node, b: &Node) -> bool {
+pub(crate) fn same_value(a: &Node, b: &Node) -> bool {
     match (&a.value, &b.value) {
         (Value::Seq(a), Value::Seq(b)) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_value(a, b))

@@ -29,11 +29,46 @@ pub(crate) fn read(
             mounts.push(memory(&item)?);
         }
     }
+    if let Some(services) = service.get("volumes_from") {
+        for item in services.items()? {
+            for mount in from_service(&item, defined, read)? {
+                if !mounts.iter().any(|m| m.target == mount.target) {
+                    mounts.push(mount);
+                }
+            }
+        }
+    }
     for (i, mount) in mounts.iter().enumerate() {
         if mounts[..i].iter().any(|m| m.target == mount.target) {
             return Err(service.invalid(format!("duplicate mount point: {}", mount.target)));
         }
     }
+    Ok(mounts)
+}
+
+/// `SERVICE[:ro]`: the mounts that another service names itself.
+fn from_service(item: &Item<'_>, defined: &Definitions<'_>, read: &Reader<'_>) -> Result<Vec<Mount>, Error> {
+    let text = item.string()?;
+    if text.starts_with("container:") {
+        return Err(item.invalid(format!("{text:?} is no service of this file")));
+    }
+    let (name, mode) = text.split_once(':').unwrap_or((&text, "rw"));
+    let Some(other) = defined.services.get(name) else {
+        return Err(Error::Undefined {
+            at: item.at(),
+            path: item.path.clone(),
+            kind: "service",
+            name: name.to_owned(),
+            suggestion: suggest(name, defined.services.keys().map(String::as_str)),
+        });
+    };
+    if other.get("volumes_from").is_some() {
+        return Err(
+            item.invalid(format!("service {name:?} has its volumes from another one itself: name that one"))
+        );
+    }
+    let mut mounts = self::read(other, defined, read)?;
+    mounts.iter_mut().for_each(|m| m.read_only |= mode == "ro");
     Ok(mounts)
 }
 

@@ -11,6 +11,7 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     path::{Path, PathBuf},
+    rc::Rc,
     str::FromStr,
 };
 
@@ -19,12 +20,33 @@ pub(crate) struct Reader<'a> {
     files: &'a dyn Files,
     project_dir: PathBuf,
     env: BTreeMap<String, String>,
-    warnings: RefCell<Vec<Warning>>,
+    warnings: Rc<RefCell<Vec<Warning>>>,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(sources: &Sources, files: &'a dyn Files, env: BTreeMap<String, String>) -> Self {
-        Self { files, project_dir: sources.project_dir.clone(), env, warnings: RefCell::default() }
+        Self { files, project_dir: sources.project_dir.clone(), env, warnings: Rc::default() }
+    }
+
+    pub(crate) fn project_dir(&self) -> &Path {
+        &self.project_dir
+    }
+
+    /// Returns a reader that knows these variables where the caller has none.
+    pub(crate) fn with_defaults(&self, defaults: &BTreeMap<String, String>) -> Self {
+        let mut env = defaults.clone();
+        env.extend(self.env.clone());
+        Self {
+            files: self.files,
+            project_dir: self.project_dir.clone(),
+            env,
+            warnings: self.warnings.clone(),
+        }
+    }
+
+    /// The same with the `.env` of a folder.
+    pub(crate) fn with_folder(&self, folder: &Path) -> Result<Self, Error> {
+        Ok(self.with_defaults(&dotenv::read_folder(folder, self.files, &self.env)?))
     }
 
     pub(crate) fn env(&self, name: &str) -> Option<&str> {
@@ -40,27 +62,48 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn into_warnings(self) -> Vec<Warning> {
-        self.warnings.into_inner()
+        self.warnings.take()
     }
 
     /// Returns a path as the project means it: `~` is the caller's home, relative ones start at the project.
     pub(crate) fn path(&self, text: &str) -> PathBuf {
+        self.path_in(&self.project_dir, text)
+    }
+
+    /// The same for a file whose relative paths start elsewhere.
+    pub(crate) fn path_in(&self, dir: &Path, text: &str) -> PathBuf {
         let home = || self.env("HOME").map(PathBuf::from);
         let path = match text.strip_prefix('~') {
             Some("") => home().unwrap_or_else(|| PathBuf::from(text)),
             Some(rest) if rest.starts_with('/') => {
                 home().map_or_else(|| PathBuf::from(text), |h| h.join(rest.trim_start_matches('/')))
             }
-            _ => self.project_dir.join(text),
+            _ => dir.join(text),
         };
         clean(&path)
     }
 
     /// Reads a file a stack file names.
     pub(crate) fn file(&self, item: &Item<'_>, text: &str) -> Result<Vec<u8>, Error> {
-        let file = self.path(text);
-        let read = self.files.read(&file);
-        read.map_err(|source| Error::Read { at: item.node.at.clone(), path: item.path.clone(), file, source })
+        self.file_at(item, &self.path(text))
+    }
+
+    /// The same with the whole path.
+    pub(crate) fn file_at(&self, item: &Item<'_>, file: &Path) -> Result<Vec<u8>, Error> {
+        let read = self.files.read(file);
+        read.map_err(|source| Error::Read {
+            at: item.node.at.clone(),
+            path: item.path.clone(),
+            file: file.to_owned(),
+            source,
+        })
+    }
+
+    /// Reads the variables of a file below a folder.
+    pub(crate) fn env_file_in(&self, item: &Item<'_>, dir: &Path) -> Result<Vec<(String, String)>, Error> {
+        let path = self.path_in(dir, &item.string()?);
+        let pairs = dotenv::parse(&path, &self.file_at(item, &path)?, &self.env)?;
+        Ok(pairs.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
     }
 
     /// Reads an environment file; `None` if it is missing and need not be there.

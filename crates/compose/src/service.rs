@@ -1,9 +1,9 @@
 //! One service. Source: compose specification "services"; docker/cli `cli/compose/convert/service.go`.
 
 use crate::{
-    Error, StackAttachment, StackService, depend, deploy,
+    Error, StackAttachment, StackService, build, depend, deploy,
     error::suggest,
-    mounts, ports,
+    local, mounts, ports,
     read::{Item, Reader, optional},
     stack::Definitions,
     tree::Value,
@@ -19,16 +19,31 @@ use std::{
 };
 
 const KNOWN: &[&str] = &[
+    "annotations",
+    "attach",
+    "blkio_config",
+    "build",
     "cap_add",
     "cap_drop",
+    "cgroup",
+    "cgroup_parent",
     "command",
     "configs",
+    "container_name",
+    "cpu_period",
+    "cpu_quota",
+    "cpu_shares",
     "cpus",
+    "cpuset",
     "depends_on",
     "deploy",
+    "develop",
+    "device_cgroup_rules",
+    "devices",
     "dns",
     "dns_opt",
     "dns_search",
+    "domainname",
     "entrypoint",
     "env_file",
     "environment",
@@ -39,18 +54,30 @@ const KNOWN: &[&str] = &[
     "hostname",
     "image",
     "init",
+    "ipc",
+    "isolation",
+    "label_file",
     "labels",
+    "links",
     "logging",
     "mem_limit",
     "mem_reservation",
+    "mem_swappiness",
+    "memswap_limit",
+    "network_mode",
     "networks",
+    "oom_kill_disable",
     "oom_score_adj",
+    "pid",
     "pids_limit",
     "platform",
     "ports",
     "privileged",
+    "profiles",
+    "pull_policy",
     "read_only",
     "restart",
+    "runtime",
     "scale",
     "secrets",
     "security_opt",
@@ -63,59 +90,31 @@ const KNOWN: &[&str] = &[
     "tty",
     "ulimits",
     "user",
+    "userns_mode",
+    "uts",
     "volumes",
+    "volumes_from",
     "working_dir",
 ];
 
 const NOT_YET: &str = "not implemented yet";
-const LOCAL: &str = "it has no meaning for a service of a swarm";
 
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("annotations", NOT_YET),
-    ("attach", LOCAL),
-    ("blkio_config", NOT_YET),
-    ("build", "building is not implemented yet: build the image first and name it with \"image\""),
-    ("cgroup", NOT_YET),
-    ("cgroup_parent", NOT_YET),
-    ("container_name", "the tasks of a service are named after their slots"),
-    ("cpu_count", NOT_YET),
-    ("cpu_percent", NOT_YET),
-    ("cpu_period", "use deploy.resources.limits.cpus"),
-    ("cpu_quota", "use deploy.resources.limits.cpus"),
+    ("cpu_count", "it is for Windows"),
+    ("cpu_percent", "it is for Windows"),
     ("cpu_rt_period", NOT_YET),
     ("cpu_rt_runtime", NOT_YET),
-    ("cpu_shares", NOT_YET),
-    ("cpuset", NOT_YET),
-    ("credential_spec", NOT_YET),
-    ("develop", LOCAL),
-    ("device_cgroup_rules", NOT_YET),
-    ("devices", NOT_YET),
-    ("domainname", NOT_YET),
-    ("extends", "use YAML anchors and merge keys, or several files"),
+    ("credential_spec", "it is for Windows"),
     ("external_links", "services on one network find each other by name"),
-    ("gpus", NOT_YET),
-    ("ipc", NOT_YET),
-    ("isolation", NOT_YET),
-    ("label_file", NOT_YET),
-    ("links", "services on one network find each other by name"),
+    ("gpus", "nodes do not offer GPUs yet"),
     ("mac_address", "addresses are given out by the swarm"),
-    ("mem_swappiness", NOT_YET),
-    ("memswap_limit", NOT_YET),
-    ("models", NOT_YET),
-    ("network_mode", "use \"networks\""),
-    ("oom_kill_disable", NOT_YET),
-    ("pid", NOT_YET),
+    ("models", "nodes do not run models"),
     ("post_start", NOT_YET),
+    ("pre_start", NOT_YET),
     ("pre_stop", NOT_YET),
-    ("profiles", NOT_YET),
-    ("provider", NOT_YET),
-    ("pull_policy", NOT_YET),
-    ("runtime", NOT_YET),
+    ("provider", "no plugins are run"),
     ("storage_opt", NOT_YET),
     ("use_api_socket", NOT_YET),
-    ("userns_mode", NOT_YET),
-    ("uts", NOT_YET),
-    ("volumes_from", "name the volume in both services"),
 ];
 
 pub(crate) fn read(
@@ -125,8 +124,9 @@ pub(crate) fn read(
     read: &Reader<'_>,
 ) -> Result<StackService, Error> {
     service.only(KNOWN, UNSUPPORTED)?;
+    local::check_tooling(service, read)?;
     let deploy = deploy::read(service)?;
-    let container = container(service, defined, read)?;
+    let container = container(key, service, defined, read)?;
     let mut labels = defined.with_namespace(deploy.labels.clone());
     labels.insert("com.docker.stack.image".to_owned(), container.image.clone());
     let endpoint = EndpointSpec {
@@ -161,17 +161,21 @@ pub(crate) fn read(
         key: key.to_owned(),
         spec,
         networks: networks(key, service, defined)?,
+        build: optional(service.get("build"), |b| build::read(b, read))?,
         secrets: files(service, "secrets", &defined.secrets, defined)?,
         configs: files(service, "configs", &defined.configs, defined)?,
     })
 }
 
 fn container(
+    key: &str,
     service: &Item<'_>,
     defined: &Definitions<'_>,
     read: &Reader<'_>,
 ) -> Result<ContainerSpec, Error> {
     let image = optional(service.get("image"), Item::string)?.filter(|i| !i.is_empty());
+    // What is built has the service's name, if no other.
+    let image = image.or_else(|| service.get("build").map(|_| defined.full_name(key)));
     let text = |key: &str| optional(service.get(key), Item::string);
     let list = |key: &str| optional(service.get(key), Item::strings).map(Option::unwrap_or_default);
     let flag = |key: &str| optional(service.get(key), Item::boolean).map(Option::unwrap_or_default);
@@ -180,7 +184,7 @@ fn container(
     }
     Ok(ContainerSpec {
         image: image.ok_or_else(|| service.invalid("a service needs an image"))?,
-        labels: defined.with_namespace(optional(service.get("labels"), Item::labels)?.unwrap_or_default()),
+        labels: defined.with_namespace(labels(service, read)?),
         command: optional(service.get("entrypoint"), Item::command)?.unwrap_or_default(),
         args: optional(service.get("command"), Item::command)?.unwrap_or_default(),
         env: environment(service, read)?,
@@ -209,10 +213,25 @@ fn container(
         cap_drop: capabilities(list("cap_drop")?),
         ulimits: optional(service.get("ulimits"), ulimits)?.unwrap_or_default(),
         privileged: flag("privileged")?,
-        no_new_privileges: optional(service.get("security_opt"), security)?.unwrap_or_default(),
+        no_new_privileges: optional(service.get("security_opt"), local::no_new_privileges)?
+            .unwrap_or_default(),
         shm_size_bytes: optional(service.get("shm_size"), Item::bytes)?,
         oom_score_adj: optional(service.get("oom_score_adj"), Item::integer)?.unwrap_or(0),
+        host: local::read(service)?,
     })
+}
+
+/// `label_file` first, `labels` over it.
+fn labels(service: &Item<'_>, read: &Reader<'_>) -> Result<Labels, Error> {
+    let mut labels = Labels::new();
+    if let Some(files) = service.get("label_file") {
+        for file in files.items_or_one()? {
+            let pairs = read.env_file(&file, &file.string()?, true)?;
+            labels.extend(pairs.into_iter().map(|(name, value)| (name, value.unwrap_or_default())));
+        }
+    }
+    labels.extend(optional(service.get("labels"), Item::labels)?.unwrap_or_default());
+    Ok(labels)
 }
 
 /// `env_file` first, `environment` over it. A name without a value takes the caller's; where the caller has
@@ -314,8 +333,9 @@ fn hosts(item: &Item<'_>) -> Result<Vec<String>, Error> {
 
 fn host_line(item: &Item<'_>, host: &str, address: &str) -> Result<String, Error> {
     let address = address.trim().trim_start_matches('[').trim_end_matches(']');
+    // Each node puts its own in.
     if address == "host-gateway" {
-        return Err(item.invalid("host-gateway is not implemented for services yet"));
+        return Ok(format!("{address} {host}"));
     }
     address.parse::<IpAddr>().map_err(|_| item.invalid(format!("{address:?} is not an IP address")))?;
     Ok(format!("{address} {host}"))
@@ -362,27 +382,36 @@ fn ulimits(item: &Item<'_>) -> Result<Vec<Ulimit>, Error> {
     Ok(limits)
 }
 
-fn security(item: &Item<'_>) -> Result<bool, Error> {
-    let mut no_new_privileges = false;
-    for option in item.items()? {
-        match option.string()?.as_str() {
-            "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true" => {
-                no_new_privileges = true
-            }
-            "no-new-privileges:false" | "no-new-privileges=false" => no_new_privileges = false,
-            other => return Err(option.invalid(format!("security option {other:?} is not implemented yet"))),
-        }
-    }
-    Ok(no_new_privileges)
-}
-
 /// Each network with the service's short name as an alias, in the order of the networks' full names.
 fn networks(key: &str, service: &Item<'_>, defined: &Definitions<'_>) -> Result<Vec<StackAttachment>, Error> {
+    if let Some(item) = service.get("network_mode") {
+        if let Some(networks) = service.get("networks") {
+            return Err(networks.invalid("\"networks\" and \"network_mode\" exclude each other"));
+        }
+        return match item.string()?.as_str() {
+            // The host's own network is everywhere.
+            "host" => Ok(vec![StackAttachment { network: "host".to_owned(), aliases: Vec::new() }]),
+            // A way outside, and nothing else.
+            "bridge" => Ok(Vec::new()),
+            "none" => Err(item.invalid("a task without any network is not implemented yet")),
+            other if other.starts_with("service:") || other.starts_with("container:") => {
+                Err(item
+                    .invalid(format!("{other:?} is not possible: tasks of two services may be on two hosts")))
+            }
+            other => Err(item
+                .invalid(format!("want host or bridge, not {other:?}: a network is named in \"networks\""))),
+        };
+    }
+    let own_name = optional(service.get("container_name"), Item::string)?;
+    let linked = defined.links_to(key);
     let mut attachments = Vec::new();
     let mut attach = |item: &Item<'_>, network: &str, mut aliases: Vec<String>| -> Result<(), Error> {
         let full = defined.network(item, network)?;
-        if !aliases.iter().any(|a| a == key) {
-            aliases.push(key.to_owned());
+        for name in own_name.iter().map(String::as_str).chain(linked.iter().map(String::as_str)).chain([key])
+        {
+            if !aliases.iter().any(|a| a == name) {
+                aliases.push(name.to_owned());
+            }
         }
         attachments.push(StackAttachment { network: full, aliases });
         Ok(())

@@ -5,7 +5,7 @@ use crate::{
     error::suggest,
     read::{Item, Reader, optional},
     service,
-    tree::Node,
+    tree::{Node, Value},
 };
 use model::{Labels, NetworkDriver, NetworkSpec, SecretBytes};
 use std::{
@@ -36,6 +36,15 @@ impl Definitions<'_> {
     /// Returns `<stack>_<key>`.
     pub(crate) fn full_name(&self, key: &str) -> String {
         format!("{}_{key}", self.stack)
+    }
+
+    /// Returns the names by which other services link to this one.
+    pub(crate) fn links_to(&self, key: &str) -> Vec<String> {
+        let links =
+            self.services.values().filter_map(|s| s.get("links")).filter_map(|l| l.strings().ok()).flatten();
+        let named = links
+            .filter_map(|link| link.split_once(':').map(|(to, alias)| (to.to_owned(), alias.to_owned())));
+        named.filter(|(to, _)| to == key).map(|(_, alias)| alias).collect()
     }
 
     pub(crate) fn with_namespace(&self, labels: Labels) -> Labels {
@@ -90,11 +99,86 @@ fn is_own(key: &str) -> bool {
     !matches!(key, "external" | "name") && !key.starts_with("x-")
 }
 
+/// Resolves; what cannot be honoured is taken out with a warning, if the caller will have it so.
+pub(crate) fn resolve_leniently(
+    mut tree: Node,
+    sources: &Sources,
+    read: &Reader<'_>,
+) -> Result<Stack, Error> {
+    without_profiles(&mut tree, &sources.profiles)?;
+    loop {
+        match resolve(tree.clone(), sources, read) {
+            Err(Error::UnsupportedKey { at, path, key, why })
+                if sources.lenient && take_out(&mut tree, &at) =>
+            {
+                read.warn(&at, format!("{path}: {key:?} is left out: {why}"));
+            }
+            result => return result,
+        }
+    }
+}
+
+fn take_out(node: &mut Node, at: &crate::At) -> bool {
+    match &mut node.value {
+        Value::Map(entries) => {
+            let before = entries.len();
+            entries.retain(|e| e.at != *at);
+            entries.len() < before || entries.iter_mut().any(|e| take_out(&mut e.node, at))
+        }
+        Value::Seq(items) => items.iter_mut().any(|item| take_out(item, at)),
+        _ => false,
+    }
+}
+
+/// Takes out the services whose profiles nobody asked for. Source: compose specification "Profiles".
+fn without_profiles(tree: &mut Node, asked: &[String]) -> Result<(), Error> {
+    let mut off = BTreeMap::new();
+    let mut needed = Vec::new();
+    for (key, service, _) in Item::root(tree).get("services").map_or(Ok(Vec::new()), |s| s.entries())? {
+        let profiles = optional(service.get("profiles"), Item::strings)?.unwrap_or_default();
+        let on = profiles.is_empty() || profiles.iter().any(|p| asked.iter().any(|a| a == p || a == "*"));
+        if on {
+            if let Some(depends) = service.get("depends_on") {
+                if depends.is_map() {
+                    for (name, entry, _) in depends.entries()? {
+                        if optional(entry.get("required"), Item::boolean)?.unwrap_or(true) {
+                            needed.push((name.to_owned(), entry.at(), format!("services.{key}.depends_on")));
+                        }
+                    }
+                } else {
+                    for entry in depends.items()? {
+                        needed.push((entry.string()?, entry.at(), format!("services.{key}.depends_on")));
+                    }
+                }
+            }
+        } else {
+            off.insert(key.to_owned(), profiles);
+        }
+    }
+    if let Some((name, at, path, profiles)) =
+        needed.into_iter().find_map(|(name, at, path)| Some((name.clone(), at, path, off.get(&name)?)))
+    {
+        let text = format!(
+            "service {name:?} is there only with profile {}; hint: --profile {}",
+            profiles.join(" or "),
+            profiles[0]
+        );
+        return Err(Error::Invalid { at, path, text });
+    }
+    let Value::Map(sections) = &mut tree.value else { return Ok(()) };
+    for section in sections.iter_mut().filter(|s| s.key == "services") {
+        if let Value::Map(services) = &mut section.node.value {
+            services.retain(|s| !off.contains_key(&s.key));
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn resolve(tree: Node, sources: &Sources, read: &Reader<'_>) -> Result<Stack, Error> {
     let root = Item::root(&tree);
     root.only(
         &["name", "version", "services", "networks", "volumes", "secrets", "configs"],
-        &[("include", "name all files, they are merged"), ("models", "not implemented yet")],
+        &[("models", "nodes do not run models")],
     )?;
     if let Some(version) = root.get("version") {
         read.warn(&version.node.at, "the attribute \"version\" is obsolete and ignored".to_owned());

@@ -20,6 +20,19 @@ pub(crate) enum Value {
 pub(crate) struct Node {
     pub(crate) value: Value,
     pub(crate) at: At,
+    pub(crate) tag: Tag,
+}
+
+/// What a later file wants with the value of an earlier one. Source: compose specification "Reset value".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Tag {
+    /// To be merged with it.
+    #[default]
+    Merge,
+    /// `!reset`: gone.
+    Reset,
+    /// `!override`: replaced.
+    Override,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +44,7 @@ pub(crate) struct Entry {
 
 impl Node {
     pub(crate) fn new(value: Value, at: At) -> Self {
-        Self { value, at }
+        Self { value, at, tag: Tag::Merge }
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
@@ -80,7 +93,46 @@ pub(crate) fn parse(file: &Path, text: &str) -> Result<Node, Error> {
         Error::Yaml { at, text: strip_position(&text) }
     })?;
     let start = At { file: file.clone(), line: 1, column: 1 };
-    Ok(raw.map_or(Node::new(Value::Null, start), |raw| place(raw, &file)))
+    let mut tree = raw.map_or(Node::new(Value::Null, start), |raw| place(raw, &file));
+    if text.contains("!reset") || text.contains("!override") {
+        let lines: Vec<&str> = text.lines().collect();
+        tag(&mut tree, &lines);
+    }
+    Ok(tree)
+}
+
+/// The deserializer drops tags that it does not know: they stand right before a node, or where it begins.
+fn tag(node: &mut Node, lines: &[&str]) {
+    node.tag = tag_at(&node.at, lines);
+    match &mut node.value {
+        Value::Map(entries) => entries.iter_mut().for_each(|e| tag(&mut e.node, lines)),
+        Value::Seq(items) => items.iter_mut().for_each(|item| tag(item, lines)),
+        _ => {}
+    }
+}
+
+fn tag_at(at: &At, lines: &[&str]) -> Tag {
+    let place = at.line as usize - 1;
+    let Some(line) = lines.get(place) else { return Tag::Merge };
+    let column = line.char_indices().nth(at.column as usize - 1).map_or(line.len(), |(byte, _)| byte);
+    let (before, after) = line.split_at(column);
+    let of = |word: &str| match word {
+        "!reset" => Tag::Reset,
+        "!override" => Tag::Override,
+        _ => Tag::Merge,
+    };
+    let here = of(after.split([' ', ',', ']', '}']).next().unwrap_or_default());
+    if here != Tag::Merge {
+        return here;
+    }
+    let word_before = |text: &str| of(text.rsplit([' ', '[', '{', ',']).next().unwrap_or_default());
+    if !before.trim().is_empty() {
+        return word_before(before.trim_end());
+    }
+    // A block begins below the line that names it.
+    let named =
+        lines[..place].iter().rev().find(|l| !l.trim().is_empty() && !l.trim_start().starts_with('#'));
+    named.map_or(Tag::Merge, |line| word_before(line.trim_end()))
 }
 
 /// The position stands in front already.
@@ -117,7 +169,7 @@ fn place(raw: Spanned<Raw>, file: &Arc<Path>) -> Node {
                 .collect(),
         ),
     };
-    Node { value, at }
+    Node::new(value, at)
 }
 
 fn whereabouts(location: Location, file: &Arc<Path>) -> At {

@@ -12,7 +12,7 @@ fn config(files: &[&str]) -> Result<String, compose::Error> {
         files: files.iter().enumerate().map(named).collect(),
         project_dir: "/srv/shop".into(),
         env: env.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
-        name: None,
+        ..Sources::default()
     };
     let files: BTreeMap<PathBuf, Vec<u8>> =
         [(PathBuf::from("/srv/shop/web.env"), b"# shop\n A=1\nHOME\nTAG=\nNONE\n".to_vec())].into();

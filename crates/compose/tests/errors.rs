@@ -60,12 +60,16 @@ fn unknown_keys_are_located_and_a_better_one_is_offered() {
 #[test]
 fn what_cannot_be_honoured_is_refused_with_the_reason() {
     check_service(
-        "container_name: x",
-        "stack.yml:4:5: services.web: \"container_name\" is not supported: the tasks of a service are named after their slots",
+        "gpus: all",
+        "stack.yml:4:5: services.web: \"gpus\" is not supported: nodes do not offer GPUs yet",
     );
     check_service(
-        "devices: [/dev/null]",
-        "stack.yml:4:5: services.web: \"devices\" is not supported: not implemented yet",
+        "pid: 'service:db'",
+        "stack.yml:4:10: services.web.pid: \"service:db\" is not possible: tasks of two services may be on two hosts",
+    );
+    check_service(
+        "devices: [vendor.com/net=1]",
+        "stack.yml:4:15: services.web.devices[0]: \"vendor.com/net=1\" is no path of a device; CDI names are not implemented yet",
     );
     check_service(
         "ports: ['127.0.0.1:80:80']",

@@ -470,7 +470,7 @@ fn every_example_loads_without_a_warning() {
         let project_dir = file.parent().unwrap().to_path_buf();
         // Lesson 4 takes its secret from the environment.
         let env = BTreeMap::from([("LESSON4_PASSWORD".to_owned(), "secret".to_owned())]);
-        let sources = Sources { files: vec![(file, text)], project_dir, env, name: None };
+        let sources = Sources { files: vec![(file, text)], project_dir, env, ..Sources::default() };
         let (_, warnings) = load(&sources, &compose::Disk).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(warnings, []);
     }

@@ -47,6 +47,53 @@ pub struct ContainerSpec {
     /// *Unit:* bytes of /dev/shm; `None` = 64 MiB.
     pub shm_size_bytes: Option<u64>,
     pub oom_score_adj: i32,
+    /// What of its host it shares or gets; Docker's services know none of it.
+    pub host: Option<HostOptions>,
+}
+
+/// What a container shares with its host or gets of it. Zero, empty and `None` mean "not set". Source: compose
+/// specification "services", keys of one host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostOptions {
+    pub devices: Vec<DeviceMapping>,
+    /// `c 13:* rwm`
+    pub device_cgroup_rules: Vec<String>,
+    /// `host`, or `private`, `shareable`, `none`.
+    pub ipc: Option<String>,
+    /// `host`
+    pub pid: Option<String>,
+    /// `host`
+    pub uts: Option<String>,
+    /// `host` or `private`.
+    pub cgroup: Option<String>,
+    pub cgroup_parent: Option<String>,
+    pub domainname: Option<String>,
+    pub runtime: Option<String>,
+    /// Besides `no-new-privileges`.
+    pub security_opts: Vec<String>,
+    pub annotations: Labels,
+    pub cpu_shares: u64,
+    /// *Unit:* microseconds.
+    pub cpu_period: u64,
+    /// *Unit:* microseconds per period.
+    pub cpu_quota: i64,
+    pub cpuset: String,
+    /// Memory and swap together; -1 = unlimited swap.
+    pub memory_swap_bytes: i64,
+    /// *Range:* 0 to 100.
+    pub memory_swappiness: Option<u32>,
+    /// *Range:* 10 to 1000.
+    pub blkio_weight: u32,
+    pub oom_kill_disable: bool,
+}
+
+/// Source: compose `devices`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceMapping {
+    pub host_path: String,
+    pub container_path: String,
+    /// Some of `rwm`.
+    pub permissions: String,
 }
 
 /// Source: API `Mount`, compose `volumes`, `tmpfs`.

@@ -91,6 +91,12 @@ pub(crate) fn task_subnet(pool: Ipv4Net, index: u16) -> Ipv4Net {
     Ipv4Net::new(base, 24).expect("24 is a prefix length")
 }
 
+/// The node's own address, as its task with this gateway address sees it.
+pub fn node_of_task(gateway: Ipv4Addr) -> Ipv4Addr {
+    let [a, b, c, _] = gateway.octets();
+    Ipv4Addr::new(a, b, c, 1)
+}
+
 /// A node's own address in its task subnet.
 pub(crate) fn task_gateway(pool: Ipv4Net, index: u16) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(task_subnet(pool, index).network()) + 1)

@@ -40,7 +40,7 @@ mod spec;
 mod state;
 mod worker;
 
-pub use address::Mac;
+pub use address::{Mac, node_of_task};
 pub use spec::{
     AuditReport, Bridge, BridgeEndpoint, BridgeIpv6, BridgeSpec, DnsOptions, Error, Gateway, InterfaceInfo,
     Macvlan, MacvlanMode, NameSockets, NodeIdentity, Options, PortBinding, SandboxAttachment, SandboxInfo,

@@ -141,6 +141,7 @@ impl HostExecutor {
             labels,
             tty: spec.tty,
             open_stdin: spec.open_stdin,
+            domainname: spec.host.as_ref().and_then(|host| host.domainname.clone()),
             stop_signal: spec.stop_signal.clone(),
             stop_timeout: spec.stop_grace_period,
             healthcheck: spec.healthcheck.as_ref().map(|h| engine::Healthcheck {
@@ -167,13 +168,21 @@ impl HostExecutor {
         let log = task.spec.log_driver.clone().map_or_else(engine::LogConfig::default, |log| {
             engine::LogConfig { driver: log.name, options: log.options }
         });
+        let host_gateway = task.gateway_address.map(|address| match address {
+            IpAddr::V4(v4) => network::node_of_task(v4).to_string(),
+            IpAddr::V6(v6) => v6.to_string(),
+        });
         // `web 10.0.0.1` lines of /etc/hosts are `IP name..` in a service and `name:IP` in a container.
         let extra_hosts = spec.hosts.iter().flat_map(|line| {
             let mut words = line.split_whitespace();
             let ip = words.next().unwrap_or_default().to_owned();
+            // The node's own address on the leg that leads outside.
+            let ip = if ip == "host-gateway" { host_gateway.clone().unwrap_or(ip) } else { ip };
             words.map(|name| format!("{name}:{ip}")).collect::<Vec<_>>()
         });
         let (network_mode, swarm) = self.network_of(task);
+        let nothing = model::HostOptions::default();
+        let shared = spec.host.as_ref().unwrap_or(&nothing);
         Ok(HostConfig {
             mounts: spec.mounts.iter().map(|m| mount(m, fill)).collect::<Result<_, _>>()?,
             port_bindings: task
@@ -207,16 +216,34 @@ impl HostExecutor {
                 memory_bytes: limits.memory_bytes,
                 pids_limit: i64::try_from(limits.pids).ok().filter(|n| *n > 0),
                 memory_reservation_bytes: task.spec.resources.reservations.memory_bytes,
+                cpu_shares: shared.cpu_shares,
+                cpu_period: shared.cpu_period,
+                cpu_quota: shared.cpu_quota,
+                cpuset_cpus: shared.cpuset.clone(),
+                memory_swap_bytes: shared.memory_swap_bytes,
+                memory_swappiness: shared.memory_swappiness.and_then(|n| u8::try_from(n).ok()),
+                blkio_weight: u16::try_from(shared.blkio_weight).unwrap_or_default(),
+                oom_kill_disable: shared.oom_kill_disable,
                 ..engine::Resources::default()
             },
             log,
             shm_size_bytes: spec.shm_size_bytes,
             oom_score_adj: spec.oom_score_adj,
-            security_opts: if spec.no_new_privileges {
-                vec!["no-new-privileges".to_owned()]
-            } else {
-                Vec::new()
-            },
+            security_opts: spec
+                .no_new_privileges
+                .then(|| "no-new-privileges".to_owned())
+                .into_iter()
+                .chain(shared.security_opts.iter().cloned())
+                .collect(),
+            devices: shared.devices.iter().map(device).collect(),
+            device_cgroup_rules: shared.device_cgroup_rules.clone(),
+            ipc_mode: shared.ipc.clone().unwrap_or_default(),
+            pid_mode: shared.pid.clone().unwrap_or_default(),
+            uts_mode: shared.uts.clone().unwrap_or_default(),
+            cgroupns_mode: shared.cgroup.clone().unwrap_or_default(),
+            cgroup_parent: shared.cgroup_parent.clone(),
+            runtime: shared.runtime.clone(),
+            annotations: shared.annotations.clone(),
             group_add: spec.groups.clone(),
             files: files(assignment)?,
             ..HostConfig::default()
@@ -238,6 +265,14 @@ impl HostExecutor {
         });
         let swarm = SwarmAttachments { overlays: overlays.collect(), gateway: task.gateway_address };
         (NetworkMode::Swarm, Some(swarm))
+    }
+}
+
+fn device(device: &model::DeviceMapping) -> engine::Device {
+    engine::Device {
+        host_path: device.host_path.clone(),
+        container_path: device.container_path.clone(),
+        permissions: device.permissions.clone(),
     }
 }
 

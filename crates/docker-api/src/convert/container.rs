@@ -2,7 +2,10 @@
 
 use super::{Invalid, Result, duration, given, invalid, nanos, signed, unsigned};
 use crate::types;
-use model::{ConfigId, ContainerSpec, DnsConfig, FileRef, Healthcheck, Mount, MountKind, SecretId, Ulimit};
+use model::{
+    ConfigId, ContainerSpec, DeviceMapping, DnsConfig, FileRef, Healthcheck, HostOptions, Mount, MountKind,
+    SecretId, Ulimit,
+};
 
 /// Reads what a task's container should be.
 pub fn container_spec(from: types::ContainerSpec) -> Result<ContainerSpec> {
@@ -55,7 +58,67 @@ pub fn container_spec(from: types::ContainerSpec) -> Result<ContainerSpec> {
             .ok()
             .filter(|v| (-1000..=1000).contains(v))
             .ok_or_else(|| Invalid("OomScoreAdj: want -1000 to 1000".into()))?,
+        host: from.host.map(host_options).filter(|host| *host != HostOptions::default()),
     })
+}
+
+fn host_options(from: types::HostOptions) -> HostOptions {
+    let device = |d: types::Device| DeviceMapping {
+        host_path: d.path_on_host,
+        container_path: d.path_in_container,
+        permissions: d.cgroup_permissions,
+    };
+    HostOptions {
+        devices: from.devices.into_iter().map(device).collect(),
+        device_cgroup_rules: from.device_cgroup_rules,
+        ipc: given(from.ipc_mode),
+        pid: given(from.pid_mode),
+        uts: given(from.uts_mode),
+        cgroup: given(from.cgroupns_mode),
+        cgroup_parent: given(from.cgroup_parent),
+        domainname: given(from.domainname),
+        runtime: given(from.runtime),
+        security_opts: from.security_opt,
+        annotations: from.annotations,
+        cpu_shares: from.cpu_shares,
+        cpu_period: from.cpu_period,
+        cpu_quota: from.cpu_quota,
+        cpuset: from.cpuset_cpus,
+        memory_swap_bytes: from.memory_swap,
+        memory_swappiness: from.memory_swappiness,
+        blkio_weight: from.blkio_weight,
+        oom_kill_disable: from.oom_kill_disable,
+    }
+}
+
+fn host_options_json(from: &HostOptions) -> types::HostOptions {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let device = |d: &DeviceMapping| types::Device {
+        path_on_host: d.host_path.clone(),
+        path_in_container: d.container_path.clone(),
+        cgroup_permissions: d.permissions.clone(),
+    };
+    types::HostOptions {
+        devices: from.devices.iter().map(device).collect(),
+        device_cgroup_rules: from.device_cgroup_rules.clone(),
+        ipc_mode: text(&from.ipc),
+        pid_mode: text(&from.pid),
+        uts_mode: text(&from.uts),
+        cgroupns_mode: text(&from.cgroup),
+        cgroup_parent: text(&from.cgroup_parent),
+        domainname: text(&from.domainname),
+        runtime: text(&from.runtime),
+        security_opt: from.security_opts.clone(),
+        annotations: from.annotations.clone(),
+        cpu_shares: from.cpu_shares,
+        cpu_period: from.cpu_period,
+        cpu_quota: from.cpu_quota,
+        cpuset_cpus: from.cpuset.clone(),
+        memory_swap: from.memory_swap_bytes,
+        memory_swappiness: from.memory_swappiness,
+        blkio_weight: from.blkio_weight,
+        oom_kill_disable: from.oom_kill_disable,
+    }
 }
 
 /// Writes what a task's container should be.
@@ -117,6 +180,7 @@ pub(super) fn container_spec_json(from: &ContainerSpec) -> types::ContainerSpec 
         oom_score_adj: i64::from(from.oom_score_adj),
         privileged: from.privileged,
         shm_size: from.shm_size_bytes.unwrap_or_default(),
+        host: from.host.as_ref().map(host_options_json),
     }
 }
 

@@ -37,6 +37,30 @@ wire! {
         privileged: bool => "Privileged",
         /// Not in Docker. *Unit:* bytes.
         shm_size: u64 => "ShmSize",
+        /// Not in Docker.
+        host: Option<HostOptions> => "HostOptions",
+    }
+    /// What a container shares with its host or gets of it. Not in Docker's services; names as in `HostConfig`.
+    HostOptions {
+        devices: Vec<super::Device> => "Devices",
+        device_cgroup_rules: Vec<String> => "DeviceCgroupRules",
+        ipc_mode: String => "IpcMode",
+        pid_mode: String => "PidMode",
+        uts_mode: String => "UTSMode",
+        cgroupns_mode: String => "CgroupnsMode",
+        cgroup_parent: String => "CgroupParent",
+        domainname: String => "Domainname",
+        runtime: String => "Runtime",
+        security_opt: Vec<String> => "SecurityOpt",
+        annotations: StringMap => "Annotations",
+        cpu_shares: u64 => "CpuShares",
+        cpu_period: u64 => "CpuPeriod",
+        cpu_quota: i64 => "CpuQuota",
+        cpuset_cpus: String => "CpusetCpus",
+        memory_swap: i64 => "MemorySwap",
+        memory_swappiness: Option<u32> => "MemorySwappiness",
+        blkio_weight: u32 => "BlkioWeight",
+        oom_kill_disable: bool => "OomKillDisable",
     }
     /// Only `NoNewPrivileges` has an effect.
     Privileges {

@@ -97,6 +97,31 @@ fn container() -> ContainerSpec {
         no_new_privileges: true,
         shm_size_bytes: Some(1),
         oom_score_adj: -1000,
+        host: Some(HostOptions {
+            devices: vec![DeviceMapping {
+                host_path: "/dev/a".into(),
+                container_path: "/dev/b".into(),
+                permissions: "rw".into(),
+            }],
+            device_cgroup_rules: words(&["c 1:* r"]),
+            ipc: Some("host".into()),
+            pid: Some("host".into()),
+            uts: Some("host".into()),
+            cgroup: Some("private".into()),
+            cgroup_parent: Some("/x".into()),
+            domainname: Some("lan".into()),
+            runtime: Some("runc".into()),
+            security_opts: words(&["seccomp=unconfined"]),
+            annotations: labels(&[("a", "b")]),
+            cpu_shares: 1,
+            cpu_period: 2,
+            cpu_quota: -1,
+            cpuset: "0".into(),
+            memory_swap_bytes: -1,
+            memory_swappiness: Some(0),
+            blkio_weight: 10,
+            oom_kill_disable: true,
+        }),
     }
 }
 

@@ -9,8 +9,14 @@ messages! {
     model::ContainerSpec => ContainerSpec {
         image, labels, command, args, env, hostname, working_dir, user, groups, tty, open_stdin, read_only,
         mounts, stop_signal, stop_grace_period, healthcheck, hosts, dns, secrets, configs, init, sysctls, cap_add,
-        cap_drop, ulimits, privileged, no_new_privileges, shm_size_bytes, oom_score_adj,
+        cap_drop, ulimits, privileged, no_new_privileges, shm_size_bytes, oom_score_adj, host,
     }
+    model::HostOptions => HostOptions {
+        devices, device_cgroup_rules, ipc, pid, uts, cgroup, cgroup_parent, domainname, runtime, security_opts,
+        annotations, cpu_shares, cpu_period, cpu_quota, cpuset, memory_swap_bytes, memory_swappiness, blkio_weight,
+        oom_kill_disable,
+    }
+    model::DeviceMapping => DeviceMapping { host_path, container_path, permissions }
     model::Healthcheck => Healthcheck { test, interval, timeout, start_period, start_interval, retries }
     model::DnsConfig => DnsConfig { nameservers, search, options }
     FileRef<SecretId> => FileRef { id, name, target, uid, gid, mode }

@@ -46,7 +46,8 @@ pub(super) fn sources(files: &[PathBuf], name: Option<String>) -> Result<compose
         .map_or_else(|| PathBuf::from("."), Path::to_path_buf);
     let project_dir =
         project_dir.canonicalize().with_context(|| format!("cannot read {}", project_dir.display()))?;
-    Ok(compose::Sources { files: texts, project_dir, env: std::env::vars().collect(), name })
+    let env = std::env::vars().collect();
+    Ok(compose::Sources { files: texts, project_dir, env, name, ..compose::Sources::default() })
 }
 
 fn default_file() -> Result<PathBuf> {

@@ -1,0 +1,210 @@
+//! Several files as one stack: include, extends, profiles, what a later file resets; and keys made for one host.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+use compose::{Sources, Stack, StackService, load};
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// A project in /srv/shop: its files by path below /srv, and the first of them as the caller's.
+fn project(files: &[(&str, &str)], change: impl FnOnce(&mut Sources)) -> Result<Stack, compose::Error> {
+    let at = |path: &str| PathBuf::from("/srv").join(path);
+    let disk: BTreeMap<PathBuf, Vec<u8>> =
+        files.iter().map(|(path, text)| (at(path), text.as_bytes().to_vec())).collect();
+    let mut sources = Sources {
+        files: vec![("compose.yml".into(), files[0].1.to_owned())],
+        project_dir: "/srv/shop".into(),
+        ..Sources::default()
+    };
+    change(&mut sources);
+    load(&sources, &disk).map(|(stack, _)| stack)
+}
+
+fn service<'a>(stack: &'a Stack, key: &str) -> &'a StackService {
+    stack.services.iter().find(|s| s.key == key).unwrap()
+}
+
+#[track_caller]
+fn refused(files: &[(&str, &str)], expected: &str) {
+    let error = project(files, |_| {}).unwrap_err().to_string();
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn a_service_extends_one_of_another_file_whose_paths_begin_there() {
+    let stack = project(
+        &[
+            (
+                "shop/compose.yml",
+                "services: {web: {extends: {file: ../base/b.yml, service: app}, image: shop, environment: {B: own}}}",
+            ),
+            (
+                "base/b.yml",
+                "services: {app: {extends: root, volumes: ['./data:/data'], env_file: e.env, environment: [A=1, B=2]}, root: {image: none, cap_add: [KILL]}}",
+            ),
+            ("base/e.env", "C=3\n"),
+        ],
+        |_| {},
+    )
+    .unwrap();
+    let web = &service(&stack, "web").spec.task.container;
+    assert_eq!(
+        (web.image.as_str(), web.env.as_slice()),
+        ("shop", ["A=1", "B=own", "C=3"].map(str::to_owned).as_slice())
+    );
+    assert_eq!(web.cap_add, ["CAP_KILL"]);
+    assert!(format!("{:?}", web.mounts).contains("/srv/base/data"), "{:?}", web.mounts);
+}
+
+#[test]
+fn included_files_have_their_own_folder_and_variables() {
+    let stack = project(
+        &[
+            ("shop/compose.yml", "include: [db/compose.yml]\nservices: {web: {image: 'web:${TAG-none}', depends_on: [db]}}"),
+            ("shop/db/compose.yml", "services: {db: {image: 'db:${TAG}', build: ., secrets: [key]}}\nsecrets: {key: {file: key.pem}}"),
+            ("shop/db/.env", "TAG=9\n"),
+            ("shop/db/key.pem", "secret"),
+        ],
+        |_| {},
+    )
+    .unwrap();
+    assert_eq!(service(&stack, "web").spec.task.container.image, "web:none");
+    let db = service(&stack, "db");
+    assert_eq!(db.spec.task.container.image, "db:9");
+    assert_eq!(db.build.as_ref().unwrap().context, "/srv/shop/db");
+    assert_eq!(stack.secrets[0].data.as_ref().unwrap().0, b"secret");
+}
+
+#[test]
+fn circles_and_conflicts_of_files_are_told() {
+    refused(
+        &[
+            ("shop/compose.yml", "include: [a.yml]\nservices: {w: {image: a}}"),
+            ("shop/a.yml", "include: [compose.yml]"),
+        ],
+        "/srv/shop/a.yml:1:11: include[0]: files name each other in a circle: compose.yml -> /srv/shop/a.yml -> /srv/shop/compose.yml",
+    );
+    refused(
+        &[
+            ("shop/compose.yml", "include: [a.yml]\nservices: {w: {image: a}}"),
+            ("shop/a.yml", "services: {w: {image: b}}"),
+        ],
+        "compose.yml:2:12: services.w: an included file defines it too, and differently: /srv/shop/a.yml:1:12",
+    );
+    refused(
+        &[("shop/compose.yml", "services: {a: {extends: b}, b: {extends: {service: a}}}")],
+        "compose.yml:1:25: services.a.extends: services extend each other in a circle: a -> b -> a",
+    );
+    refused(
+        &[("shop/compose.yml", "services: {a: {extends: bb}, b: {image: x}}")],
+        "compose.yml:1:25: services.a.extends: undefined service \"bb\"\nhint: did you mean \"b\"?",
+    );
+    refused(
+        &[("shop/compose.yml", "include: [nothing.yml]")],
+        "compose.yml:1:11: include[0]: cannot read /srv/shop/nothing.yml",
+    );
+}
+
+#[test]
+fn profiles_choose_services() {
+    let files = [(
+        "shop/compose.yml",
+        "services: {web: {image: a}, debug: {image: b, profiles: [dev]}, t: {image: c, profiles: [test]}}",
+    )];
+    let keys = |profiles: &[&str]| {
+        let profiles = profiles.iter().map(|p| (*p).to_owned()).collect();
+        let stack = project(&files, |sources| sources.profiles = profiles).unwrap();
+        stack.services.into_iter().map(|s| s.key).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&[]), ["web"]);
+    assert_eq!(keys(&["dev"]), ["debug", "web"]);
+    assert_eq!(keys(&["*"]), ["debug", "t", "web"]);
+    refused(
+        &[(
+            "shop/compose.yml",
+            "services: {web: {image: a, depends_on: [db]}, db: {image: b, profiles: [dev]}}",
+        )],
+        "compose.yml:1:41: services.web.depends_on: service \"db\" is there only with profile dev; hint: --profile dev",
+    );
+}
+
+#[test]
+fn a_later_file_resets_and_overrides() {
+    let over = "services:\n  web:\n    ports: !reset []\n    cap_add: !override [KILL]\n    labels: !override\n      b: 2\n    hostname: !reset null\n";
+    let stack = project(
+        &[(
+            "shop/compose.yml",
+            "services: {web: {image: a, ports: ['80:80'], cap_add: [CHOWN], labels: {a: 1}, hostname: h}}",
+        )],
+        |sources| sources.files.push(("over.yml".into(), over.into())),
+    )
+    .unwrap();
+    let web = &service(&stack, "web").spec;
+    assert!(web.endpoint.ports.is_empty());
+    let container = &web.task.container;
+    assert_eq!(
+        (container.cap_add.as_slice(), container.hostname.as_ref()),
+        (["CAP_KILL".to_owned()].as_slice(), None)
+    );
+    assert_eq!(container.labels.keys().collect::<Vec<_>>(), ["b", "com.docker.stack.namespace"]);
+}
+
+#[test]
+fn keys_of_one_host_are_honoured_on_every_host() {
+    let text = "
+services:
+  web:
+    build: {context: web, args: {A: 1}, target: prod, tags: [x:1]}
+    container_name: frontdoor
+    devices: ['/dev/fuse:/dev/f:r', /dev/null]
+    ipc: host
+    pid: host
+    cgroup_parent: /shop
+    domainname: lan
+    cpu_shares: 512
+    memswap_limit: -1
+    security_opt: ['no-new-privileges:true', 'seccomp:unconfined']
+    extra_hosts: ['me:host-gateway']
+    pull_policy: always
+    links: ['db:database']
+    volumes_from: ['db:ro']
+  db: {image: db, volumes: ['data:/data'], network_mode: bridge}
+  agent: {image: agent, network_mode: host}
+volumes: {data: }
+";
+    let stack = project(&[("shop/compose.yml", text)], |_| {}).unwrap();
+    let web = service(&stack, "web");
+    let container = &web.spec.task.container;
+    assert_eq!(container.image, "shop_web", "what is built has the service's name");
+    let build = web.build.as_ref().unwrap();
+    assert_eq!((build.context.as_str(), build.target.as_str()), ("/srv/shop/web", "prod"));
+    let host = container.host.as_ref().unwrap();
+    assert_eq!(host.devices[0].container_path, "/dev/f");
+    assert_eq!((host.devices[0].permissions.as_str(), host.devices[1].permissions.as_str()), ("r", "rwm"));
+    assert_eq!((host.ipc.as_deref(), host.pid.as_deref()), (Some("host"), Some("host")));
+    assert_eq!((host.cpu_shares, host.memory_swap_bytes), (512, -1));
+    assert!(container.no_new_privileges);
+    assert_eq!(host.security_opts, ["seccomp=unconfined"]);
+    assert_eq!(container.hosts, ["host-gateway me"]);
+    assert!(container.mounts[0].read_only, "of another service, read-only");
+    assert_eq!(web.networks[0].aliases, ["frontdoor", "web"]);
+    assert!(service(&stack, "db").networks.is_empty(), "a way outside only");
+    assert_eq!(service(&stack, "agent").networks[0].network, "host");
+}
+
+#[test]
+fn what_cannot_be_honoured_is_left_out_if_the_caller_will_have_it_so() {
+    let files =
+        [("shop/compose.yml", "services: {web: {image: a, gpus: all, mac_address: '02:00:00:00:00:01'}}")];
+    assert!(project(&files, |_| {}).is_err());
+    project(&files, |sources| sources.lenient = true).unwrap();
+    let sources = Sources {
+        files: vec![("compose.yml".into(), files[0].1.into())],
+        project_dir: "/srv/shop".into(),
+        lenient: true,
+        ..Sources::default()
+    };
+    let (_, warnings) = load(&sources, &BTreeMap::<PathBuf, Vec<u8>>::new()).unwrap();
+    let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(told[0], "compose.yml:1:28: services.web: \"gpus\" is left out: nodes do not offer GPUs yet");
+    assert_eq!(told.len(), 2);
+}
