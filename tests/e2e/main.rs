@@ -19,6 +19,7 @@ mod plugins;
 mod single_host;
 mod sockets;
 mod stack_config;
+mod stacks;
 
 use std::{path::Path, time::Duration};
 use testkit::{Lab, wait_for};

@@ -27,7 +27,8 @@ pub(crate) enum Method {
     Watch,
     GetSwarm,
     UpdateSwarm,
-    RecordStack,
+    ApplyStack,
+    RollbackStack,
     Attach,
     Leave,
 }
@@ -53,7 +54,8 @@ fn rule(method: Method) -> Rule {
         | Method::Watch
         | Method::GetSwarm
         | Method::UpdateSwarm
-        | Method::RecordStack
+        | Method::ApplyStack
+        | Method::RollbackStack
         | Method::Attach
         | Method::Leave
         | Method::Session => Rule::Node,
@@ -147,7 +149,7 @@ mod tests {
     use super::*;
     use pki::Identity;
 
-    const ALL: [Method; 16] = [
+    const ALL: [Method; 18] = [
         Method::GetRootCa,
         Method::IssueCertificate,
         Method::JoinRaft,
@@ -162,7 +164,9 @@ mod tests {
         Method::Watch,
         Method::GetSwarm,
         Method::UpdateSwarm,
-        Method::RecordStack,
+        Method::ApplyStack,
+        Method::RollbackStack,
+        Method::Attach,
         Method::Leave,
     ];
     const SWARM: ClusterId = ClusterId(1);

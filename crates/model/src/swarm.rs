@@ -1,7 +1,8 @@
 //! The swarm itself, and the small objects people give it: secrets, configs, stacks.
 
-use crate::{ClusterId, ConfigId, Duration, Labels, Meta, SecretId, StackId, Timestamp};
+use crate::{ClusterId, ConfigId, Duration, Labels, Meta, SecretId, ServiceSpec, StackId, Timestamp};
 use ipnet::Ipv4Net;
+use std::sync::Arc;
 
 /// Source: Docker API `SwarmSpec`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,4 +114,8 @@ pub struct StackRevision {
     pub author: String,
     /// The resolved compose file, canonical YAML.
     pub source: String,
+    /// What it came to, sorted by name.
+    pub services: Vec<Arc<ServiceSpec>>,
+    /// Number of the revision that this one puts back; 0 = none.
+    pub restores: u64,
 }

@@ -11,8 +11,8 @@ mod objects;
 mod oci;
 
 pub(crate) use cluster::{
-    DeployArgs, JoinToken, Node, NodeUpdate, ScaleArgs, Service, ServiceCreate, ServiceUpdate, Stack,
-    StackConfig, Swarm, SwarmInit, SwarmJoin,
+    DeployArgs, JoinToken, Node, NodeUpdate, PlanFormat, ScaleArgs, Service, ServiceCreate, ServiceUpdate,
+    Stack, StackConfig, Swarm, SwarmInit, SwarmJoin,
 };
 pub(crate) use container::{
     AttachArgs, CommitArgs, Container, CpArgs, ExecArgs, ExportArgs, KillArgs, LogsArgs, PsArgs, RmArgs,
@@ -139,7 +139,7 @@ pub(crate) enum Command {
     /// Remove containers.
     Rm(RmArgs),
     /// Build an image from a Dockerfile.
-    Build(BuildArgs),
+    Build(Box<BuildArgs>),
     /// Pull an image from a registry.
     Pull(PullArgs),
     /// Push an image to a registry.

@@ -118,12 +118,12 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
         build, cluster, container, copy, deploy, image, login, look, objects, prune, service, stack, system,
     };
     match command {
-        Command::Deploy(args) => deploy::run(client, &args).await?,
+        Command::Deploy(args) => return deploy::run(client, &args).await,
         Command::Scale(args) => service::scale(client, &args).await?,
         Command::Swarm(command) => cluster::swarm(client, command).await?,
         Command::Node(command) => cluster::node(client, command).await?,
         Command::Service(command) => service::run(client, command).await?,
-        Command::Stack(command) => stack::run(client, command).await?,
+        Command::Stack(command) => return stack::run(client, command).await,
         Command::Image(command) => image::run(client, command).await?,
         Command::Secret(command) => objects::secret(client, command).await?,
         Command::Config(command) => objects::config(client, command).await?,

@@ -168,8 +168,14 @@ impl Client {
     }
 
     /// Records what was deployed; returns the stack with its history.
-    pub async fn stack_record(&self, record: &RecordStack) -> Result<Stack> {
-        self.post("/rswarm/stacks", &[], record).await
+    pub async fn stack_apply(&self, name: &str, stack: &ApplyStack) -> Result<Stack> {
+        self.post(&format!("/rswarm/stacks/{}", escape(name)), &[], stack).await
+    }
+
+    /// Puts a revision of a stack back; 0 = the one before the newest.
+    pub async fn stack_rollback(&self, name: &str, revision: u64, author: &str) -> Result<Stack> {
+        let (path, revision) = (format!("/rswarm/stacks/{}/rollback", escape(name)), revision.to_string());
+        self.post(&path, &[("revision", revision.as_str()), ("author", author)], &()).await
     }
 
     /// Forgets a stack's history; its services are the caller's business.

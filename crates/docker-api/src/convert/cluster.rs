@@ -184,6 +184,8 @@ pub fn stack_json(from: &Stack) -> types::Stack {
                 at: r.at.into(),
                 author: r.author.clone(),
                 source: r.source.clone(),
+                services: r.services.iter().map(|s| s.name.clone()).collect(),
+                restores: r.restores,
             })
             .collect(),
     }

@@ -507,6 +507,16 @@ mod tests {
             no_new_privileges: true,
             shm_size_bytes: Some(1 << 20),
             oom_score_adj: -5,
+            host: Some(model::HostOptions {
+                devices: vec![model::DeviceMapping {
+                    host_path: "/dev/fuse".into(),
+                    container_path: "/dev/fuse".into(),
+                    permissions: "rwm".into(),
+                }],
+                ipc: Some("host".into()),
+                memory_swap_bytes: -1,
+                ..model::HostOptions::default()
+            }),
         };
         ServiceSpec {
             name: "stack_web".into(),

@@ -139,18 +139,24 @@ async fn remove(Use(state): Use<State>, Path(id): Path<String>) -> Result<(), Ap
 impl State {
     /// Reads a service's spec, finding its networks by name or id.
     async fn service_spec(&self, spec: types::ServiceSpec) -> Result<model::ServiceSpec, ApiError> {
+        let networks = self.list::<Network>().await?;
+        self.service_spec_among(spec, &networks).await
+    }
+
+    /// The same with the networks that there are, or will be.
+    pub(super) async fn service_spec_among(
+        &self,
+        spec: types::ServiceSpec,
+        networks: &[Arc<Network>],
+    ) -> Result<model::ServiceSpec, ApiError> {
         let wanted: BTreeSet<&str> = [&spec.task_template.networks, &spec.networks]
             .into_iter()
             .flatten()
             .map(|n| n.target.as_str())
             .collect();
         let mut found = BTreeMap::<String, NetworkId>::new();
-        if !wanted.is_empty() {
-            let networks = self.list::<Network>().await?;
-            for target in wanted {
-                found
-                    .extend(self.service_network(target, &networks).await?.map(|id| (target.to_owned(), id)));
-            }
+        for target in wanted {
+            found.extend(self.service_network(target, networks).await?.map(|id| (target.to_owned(), id)));
         }
         Ok(convert::service_spec(spec, |target| found.get(target).copied())?)
     }

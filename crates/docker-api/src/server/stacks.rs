@@ -9,15 +9,20 @@ use axum::{
     Router,
     extract::{Path, State as Use},
     http::StatusCode,
-    routing::get,
+    routing::{get, post},
 };
-use model::Stack;
-use proto::control::RecordStackRequest;
+use model::{Config, ConfigId, Meta, Network, NetworkId, Secret, SecretId, ServiceId, Stack};
+use proto::{
+    WireId as _,
+    control::{ApplyStackRequest, PlannedRemoval, PlannedService, RollbackStackRequest},
+};
+use std::{collections::BTreeMap, sync::Arc};
 
 pub(super) fn routes() -> Router<State> {
     Router::new()
-        .route("/rswarm/stacks", get(list).post(record))
-        .route("/rswarm/stacks/{name}", get(inspect).delete(remove))
+        .route("/rswarm/stacks", get(list))
+        .route("/rswarm/stacks/{name}", get(inspect).post(apply).delete(remove))
+        .route("/rswarm/stacks/{name}/rollback", post(rollback))
 }
 
 async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<types::Stack>>, ApiError> {
@@ -34,15 +39,85 @@ async fn inspect(
     Ok(axum::Json(convert::stack_json(&*state.find::<Stack>(&name).await?)))
 }
 
-async fn record(
+/// Ids are chosen here, so that the services of the same request can name what it makes.
+async fn apply(
     Use(state): Use<State>,
-    Json(deployed): Json<types::RecordStack>,
+    Path(name): Path<String>,
+    Json(stack): Json<types::ApplyStack>,
 ) -> Result<(StatusCode, axum::Json<types::Stack>), ApiError> {
-    convert::check_name(&deployed.name)?;
-    let request =
-        RecordStackRequest { name: deployed.name, author: deployed.author, source: deployed.source };
-    let stack = state.control().await?.record_stack(request).await?.into_inner();
+    convert::check_name(&name)?;
+    let meta = Meta::default;
+    let mut networks = Vec::new();
+    for network in stack.networks {
+        let (id, spec) = (NetworkId(random_id()?), convert::network_spec(network)?);
+        networks.push(Arc::new(Network { id, meta: meta(), spec, allocation: None, pending_delete: false }));
+    }
+    let mut secrets = BTreeMap::new();
+    for secret in stack.secrets {
+        let spec = convert::secret_spec(secret)?;
+        secrets.insert(spec.name.clone(), Secret { id: SecretId(random_id()?), meta: meta(), spec });
+    }
+    let mut configs = BTreeMap::new();
+    for config in stack.configs {
+        let spec = convert::config_spec(config)?;
+        configs.insert(spec.name.clone(), Config { id: ConfigId(random_id()?), meta: meta(), spec });
+    }
+    let mut known = state.list::<Network>().await?;
+    known.extend(networks.iter().cloned());
+    let mut services = Vec::new();
+    for planned in stack.services {
+        let mut spec = planned.spec;
+        let container = spec.task_template.container_spec.get_or_insert_default();
+        for file in container.secrets.iter_mut().filter(|f| f.secret_id.is_empty()) {
+            file.secret_id = secrets.get(&file.secret_name).map(|s| s.id.to_string()).unwrap_or_default();
+        }
+        for file in container.configs.iter_mut().filter(|f| f.config_id.is_empty()) {
+            file.config_id = configs.get(&file.config_name).map(|c| c.id.to_string()).unwrap_or_default();
+        }
+        let spec = state.service_spec_among(spec, &known).await?;
+        services.push(PlannedService { spec: Some((&spec).into()), version: planned.version });
+    }
+    let removed = |planned: types::PlannedRemoval| {
+        let id: ServiceId =
+            planned.id.parse().map_err(|_| ApiError::bad_request(format!("invalid id {:?}", planned.id)))?;
+        Ok(PlannedRemoval { service: id.to_wire(), version: planned.version })
+    };
+    // Secrets and configs have ids of one form.
+    let kept = |id: String| {
+        let id: SecretId = id.parse().map_err(|_| ApiError::bad_request(format!("invalid id {id:?}")))?;
+        Ok(id.to_wire())
+    };
+    let request = ApplyStackRequest {
+        name,
+        author: stack.author,
+        source: stack.source,
+        networks: networks.iter().map(|n| (&**n).into()).collect(),
+        secrets: secrets.values().map(Into::into).collect(),
+        configs: configs.values().map(Into::into).collect(),
+        services,
+        removed: stack.removed.into_iter().map(removed).collect::<Result<_, ApiError>>()?,
+        kept: stack.kept.into_iter().map(kept).collect::<Result<_, ApiError>>()?,
+    };
+    let stack = state.control().await?.apply_stack(request).await?.into_inner();
     Ok((StatusCode::CREATED, axum::Json(convert::stack_json(&Stack::try_from(stack)?))))
+}
+
+fn random_id() -> Result<u128, ApiError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|e| ApiError::internal(format!("no randomness: {e}")))?;
+    Ok(u128::from_be_bytes(bytes))
+}
+
+async fn rollback(
+    Use(state): Use<State>,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<axum::Json<types::Stack>, ApiError> {
+    let revision = params.number("revision")?.unwrap_or(0);
+    let author = params.get("author").unwrap_or_default().to_owned();
+    let request = RollbackStackRequest { name, revision, author };
+    let stack = state.control().await?.rollback_stack(request).await?.into_inner();
+    Ok(axum::Json(convert::stack_json(&Stack::try_from(stack)?)))
 }
 
 async fn remove(Use(state): Use<State>, Path(name): Path<String>) -> Result<StatusCode, ApiError> {

@@ -48,11 +48,32 @@ wire! {
         author: String = "Author",
         /// The resolved compose file, YAML.
         source: String = "Source",
+        /// Names of the services that it came to.
+        services: Vec<String> = "Services",
+        /// Number of the revision that it puts back; 0 = none.
+        restores: u64 => "Restores",
     }
-    /// Records what was deployed: `POST /rswarm/stacks`.
-    RecordStack {
-        name: String = "Name",
+    /// A stack as a whole: `POST /rswarm/stacks/{name}`. What is in the swarm is changed as planned, or not at all.
+    ApplyStack {
         author: String = "Author",
         source: String = "Source",
+        /// Those that are to be made; services name them.
+        networks: Vec<super::NetworkCreate> = "Networks",
+        secrets: Vec<super::SecretSpec> = "Secrets",
+        configs: Vec<super::ConfigSpec> = "Configs",
+        /// All of the stack.
+        services: Vec<PlannedService> = "Services",
+        removed: Vec<PlannedRemoval> = "Removed",
+        /// Ids of secrets and configs of earlier deployments that this one has, too.
+        kept: Vec<String> = "Kept",
+    }
+    PlannedService {
+        /// Of the service that it replaces; 0 = there is none.
+        version: u64 = "Version",
+        spec: super::ServiceSpec = "Spec",
+    }
+    PlannedRemoval {
+        id: String = "ID",
+        version: u64 = "Version",
     }
 }

@@ -18,10 +18,10 @@ use model::{
 use proto::{
     WireId as _,
     control::{
-        AttachReply, AttachRequest, CreateReply, CreateRequest, GetRequest, GetSwarmRequest, LeaveReply,
-        LeaveRequest, ListChunk, ListRequest, RecordStackRequest, RemoveReply, RemoveRequest, UpdateReply,
-        UpdateRequest, UpdateSwarmRequest, WatchEvent, WatchRequest, control_server, create_request,
-        update_request,
+        ApplyStackRequest, AttachReply, AttachRequest, CreateReply, CreateRequest, GetRequest,
+        GetSwarmRequest, LeaveReply, LeaveRequest, ListChunk, ListRequest, RemoveReply, RemoveRequest,
+        RollbackStackRequest, UpdateReply, UpdateRequest, UpdateSwarmRequest, WatchEvent, WatchRequest,
+        control_server, create_request, update_request,
     },
     types::{self as wire, ObjectKind},
 };
@@ -391,9 +391,9 @@ impl control_server::Control for ControlService {
         Ok(Response::new(UpdateReply { version: world.tables.index }))
     }
 
-    async fn record_stack(
+    async fn apply_stack(
         &self,
-        request: Request<RecordStackRequest>,
+        request: Request<ApplyStackRequest>,
     ) -> Result<Response<wire::Stack>, Status> {
         let request = request.into_inner();
         let mut world = self.0.lock().unwrap();
@@ -412,9 +412,21 @@ impl control_server::Control for ControlService {
             at: Timestamp(1),
             author: request.author,
             source: request.source,
+            services: Vec::new(),
+            restores: 0,
         });
         world.put(Object::Stack(stack.into()))?;
         let stored = world.tables.stack_named(&request.name).unwrap();
+        Ok(Response::new((&**stored).into()))
+    }
+
+    async fn rollback_stack(
+        &self,
+        request: Request<RollbackStackRequest>,
+    ) -> Result<Response<wire::Stack>, Status> {
+        let name = request.into_inner().name;
+        let world = self.0.lock().unwrap();
+        let stored = world.tables.stack_named(&name).ok_or_else(|| Status::not_found("no such stack"))?;
         Ok(Response::new((&**stored).into()))
     }
 

@@ -38,17 +38,25 @@ pub(super) fn updated_service(
     if *old.spec == spec {
         return Ok(None);
     }
+    let stack = stacks::owner(view, &spec.labels).or(old.stack);
+    Ok(Some(Service { stack, ..with_spec(old, spec) }))
+}
+
+/// Returns the service with another spec, or as it is if that is the spec it has.
+pub(super) fn with_spec(old: &Service, spec: ServiceSpec) -> Service {
+    if *old.spec == spec {
+        return old.clone();
+    }
     let is_job = matches!(spec.mode, Mode::ReplicatedJob { .. } | Mode::GlobalJob);
     let runs_again = is_job && spec.task.force_update != old.spec.task.force_update;
-    Ok(Some(Service {
-        stack: stacks::owner(view, &spec.labels).or(old.stack),
+    Service {
         spec: Arc::new(spec),
         spec_version: old.spec_version + 1,
         previous: Some(old.spec.clone()),
         update: None,
         job_iteration: old.job_iteration + u64::from(runs_again),
         ..old.clone()
-    }))
+    }
 }
 
 /// Returns the service with its previous spec, and the present one as previous.

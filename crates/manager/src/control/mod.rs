@@ -23,9 +23,9 @@ use prost::Message as _;
 use proto::{
     WireId as _,
     control::{
-        AttachReply, AttachRequest, CreateReply, CreateRequest, GetRequest, GetSwarmRequest, LeaveReply,
-        LeaveRequest, ListChunk, ListRequest, RecordStackRequest, RemoveReply, RemoveRequest, UpdateReply,
-        UpdateRequest, UpdateSwarmRequest, WatchEvent, WatchRequest,
+        ApplyStackRequest, AttachReply, AttachRequest, CreateReply, CreateRequest, GetRequest,
+        GetSwarmRequest, LeaveReply, LeaveRequest, ListChunk, ListRequest, RemoveReply, RemoveRequest,
+        RollbackStackRequest, UpdateReply, UpdateRequest, UpdateSwarmRequest, WatchEvent, WatchRequest,
         control_client::ControlClient,
         control_server::{Control, ControlServer},
         create_request::Spec as NewSpec,
@@ -157,17 +157,24 @@ impl Control for ControlService {
         Ok(Response::new(UpdateReply { version }))
     }
 
-    async fn record_stack(
+    async fn apply_stack(
         &self,
-        request: Request<RecordStackRequest>,
+        request: Request<ApplyStackRequest>,
     ) -> Result<Response<types::Stack>, Status> {
-        let (_, request) = on_the_leader!(self, request, RecordStack, record_stack);
-        let (_, stack) =
-            self.decide(0, |view| stacks::record(view, (self.0.clock)(), request.clone())).await?;
-        let view = self.0.store.view();
-        let stored =
-            view.stacks.get(&stack).ok_or_else(|| Status::aborted("the stack was removed meanwhile"))?;
-        Ok(Response::new((&**stored).into()))
+        let (_, request) = on_the_leader!(self, request, ApplyStack, apply_stack);
+        let (_, stack) = self.decide(0, |view| stacks::apply(view, (self.0.clock)(), &request)).await?;
+        info!(stack = request.name, services = request.services.len(), "stack applied");
+        self.stored_stack(stack)
+    }
+
+    async fn rollback_stack(
+        &self,
+        request: Request<RollbackStackRequest>,
+    ) -> Result<Response<types::Stack>, Status> {
+        let (_, request) = on_the_leader!(self, request, RollbackStack, rollback_stack);
+        let (_, stack) = self.decide(0, |view| stacks::rollback(view, (self.0.clock)(), &request)).await?;
+        info!(stack = request.name, revision = request.revision, "stack rolled back");
+        self.stored_stack(stack)
     }
 
     async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<AttachReply>, Status> {
@@ -289,6 +296,13 @@ impl ControlService {
                 Ok((version, Some(Object::Config(Arc::new(new)))))
             }
         }
+    }
+
+    fn stored_stack(&self, id: StackId) -> Result<Response<types::Stack>, Status> {
+        let view = self.0.store.view();
+        let stored =
+            view.stacks.get(&id).ok_or_else(|| Status::aborted("the stack was removed meanwhile"))?;
+        Ok(Response::new((&**stored).into()))
     }
 
     /// Removes a Raft member. A leader that is new does not know for a moment which of the others answer.

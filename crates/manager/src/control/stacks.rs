@@ -1,12 +1,16 @@
-//! Stacks: what was deployed, when and by whom; and what goes with a stack when it is removed.
+//! Stacks: applied as a whole, put back as a whole, and what goes with a stack when it is removed.
 //! Membership is Docker's label, so stacks deployed by `docker stack deploy` are stacks too.
 
-use super::validate;
+use super::{edit, validate};
+use crate::shared::random_id;
 use model::{
-    Change, Labels, Meta, Network, Object, ObjectRef, Service, Stack, StackId, StackRevision, Tables,
-    Timestamp,
+    Change, Config, Labels, Meta, Network, Object, ObjectRef, Secret, Service, ServiceId, ServiceSpec, Stack,
+    StackId, StackRevision, Tables, Timestamp,
 };
-use proto::control::RecordStackRequest;
+use proto::{
+    WireId as _,
+    control::{ApplyStackRequest, RollbackStackRequest},
+};
 use std::sync::Arc;
 use tonic::Status;
 
@@ -19,37 +23,226 @@ pub(super) fn owner(view: &Tables, labels: &Labels) -> Option<StackId> {
     view.stack_named(labels.get(LABEL)?).map(|stack| stack.id)
 }
 
-/// Records a deployment: a new revision, and the stack's services as its own.
-pub(super) fn record(
+/// Returns what applying a stack changes: all of it, or an error and nothing.
+pub(super) fn apply(
     view: &Tables,
     now: Timestamp,
-    request: RecordStackRequest,
+    request: &ApplyStackRequest,
 ) -> Result<(StackId, Vec<Change>), Status> {
     if request.name.is_empty() {
         return Err(Status::invalid_argument("a stack needs a name"));
     }
-    let mut stack = match view.stack_named(&request.name) {
-        Some(known) => Stack::clone(known),
-        None => Stack {
-            id: StackId(crate::shared::random_id()?),
-            meta: Meta::default(),
-            name: request.name,
-            revisions: Vec::new(),
-            pending_delete: false,
-        },
+    let mut stack = known_or_new(view, &request.name)?;
+    let mut changes = new_objects(view, request)?;
+    let mut specs = Vec::new();
+    let mut judged = Vec::new();
+    for planned in &request.services {
+        let spec =
+            planned.spec.clone().ok_or_else(|| Status::invalid_argument("a service without a spec"))?;
+        let spec: ServiceSpec = spec.try_into().map_err(super::invalid)?;
+        let old = view.services.values().find(|s| s.spec.name == spec.name);
+        if old.map_or(0, |s| s.spec_version) != planned.version {
+            return Err(out_of_sequence(&format!("service {}", spec.name)));
+        }
+        let service = match old {
+            None => {
+                Service { stack: Some(stack.id), ..edit::new_service(view, ServiceId(random_id()?), spec) }
+            }
+            Some(old) => put_spec(old, spec, stack.id)?,
+        };
+        judged.push(service.id);
+        specs.push(service.spec.clone());
+        if old.is_none_or(|old| **old != service) {
+            changes.push(Change::Put(Object::Service(Arc::new(service))));
+        }
+    }
+    for planned in &request.removed {
+        let id = ServiceId::from_wire(&planned.service).map_err(super::invalid)?;
+        // It may be gone already: nobody misses it.
+        let Some(old) = view.services.get(&id).filter(|s| !s.pending_delete) else { continue };
+        if old.spec_version != planned.version {
+            return Err(out_of_sequence(&format!("service {}", old.spec.name)));
+        }
+        changes.push(removed_service(old));
+    }
+    let after = applied(view, now, &changes)?;
+    // Judged in the state that all of them make: two services may swap a port.
+    for id in judged {
+        if let Some(service) = after.services.get(&id) {
+            validate::service(&after, &service.spec, Some(id))?;
+        }
+    }
+    specs.sort_by(|a, b| a.name.cmp(&b.name));
+    let revision = StackRevision {
+        number: 0,
+        at: now,
+        author: request.author.clone(),
+        source: request.source.clone(),
+        services: specs,
+        restores: 0,
     };
-    stack.pending_delete = false;
-    let number = stack.revisions.last().map_or(1, |r| r.number + 1);
-    stack.revisions.push(StackRevision { number, at: now, author: request.author, source: request.source });
-    let surplus = stack.revisions.len().saturating_sub(REVISIONS_MAX);
-    stack.revisions.drain(..surplus);
-    let adopted = members(&stack, view.services.values(), |s| &s.spec.labels)
-        .filter(|s| s.stack != Some(stack.id) && !s.pending_delete)
-        .map(|s| Change::Put(Object::Service(Arc::new(Service { stack: Some(stack.id), ..(**s).clone() }))));
-    let mut changes: Vec<Change> = adopted.collect();
-    let id = stack.id;
+    let id = add_revision(&mut stack, revision);
+    changes.extend(surplus(&after, &stack, &request.kept, &changes));
     changes.push(Change::Put(Object::Stack(Arc::new(stack))));
     Ok((id, changes))
+}
+
+/// Returns what putting an earlier revision back changes. `wanted` 0 = the one before the newest.
+pub(super) fn rollback(
+    view: &Tables,
+    now: Timestamp,
+    request: &RollbackStackRequest,
+) -> Result<(StackId, Vec<Change>), Status> {
+    let stack = view.stack_named(&request.name).filter(|s| !s.pending_delete);
+    let stack = stack.ok_or_else(|| Status::not_found(format!("stack {} not found", request.name)))?;
+    let newest = stack.revisions.last().map_or(0, |r| r.number);
+    let number = if request.revision == 0 { newest.saturating_sub(1) } else { request.revision };
+    let kept = || stack.revisions.iter().map(|r| r.number.to_string()).collect::<Vec<_>>().join(", ");
+    let revision = stack.revisions.iter().find(|r| r.number == number).ok_or_else(|| {
+        Status::not_found(format!("stack {} has no revision {number}; there are {}", request.name, kept()))
+    })?;
+    let mut changes = Vec::new();
+    let mut back = Vec::new();
+    for spec in &revision.services {
+        let old = view.services.values().find(|s| s.spec.name == spec.name);
+        let service = match old {
+            None => {
+                let new = edit::new_service(view, ServiceId(random_id()?), ServiceSpec::clone(spec));
+                Service { stack: Some(stack.id), ..new }
+            }
+            Some(old) => put_spec(old, ServiceSpec::clone(spec), stack.id)?,
+        };
+        back.push(service.id);
+        if old.is_none_or(|old| **old != service) {
+            changes.push(Change::Put(Object::Service(Arc::new(service))));
+        }
+    }
+    let others = members(stack, view.services.values(), |s| &s.spec.labels);
+    changes.extend(others.filter(|s| !s.pending_delete && !back.contains(&s.id)).map(removed_service));
+    let after = applied(view, now, &changes)?;
+    for id in back {
+        if let Some(service) = after.services.get(&id) {
+            validate::service(&after, &service.spec, Some(id))?;
+        }
+    }
+    let mut stack = Stack::clone(stack);
+    let restored = StackRevision {
+        number: 0,
+        at: now,
+        author: request.author.clone(),
+        restores: number,
+        ..revision.clone()
+    };
+    let id = add_revision(&mut stack, restored);
+    changes.push(Change::Put(Object::Stack(Arc::new(stack))));
+    Ok((id, changes))
+}
+
+fn known_or_new(view: &Tables, name: &str) -> Result<Stack, Status> {
+    match view.stack_named(name) {
+        Some(known) if known.pending_delete => Err(Status::failed_precondition(format!(
+            "stack {name} is being removed; hint: try again in a moment"
+        ))),
+        Some(known) => Ok(Stack::clone(known)),
+        None => Ok(Stack {
+            id: StackId(random_id()?),
+            meta: Meta::default(),
+            name: name.to_owned(),
+            revisions: Vec::new(),
+            pending_delete: false,
+        }),
+    }
+}
+
+fn out_of_sequence(what: &str) -> Status {
+    Status::failed_precondition(format!(
+        "{what} was changed by somebody else since the plan was made; hint: plan again"
+    ))
+}
+
+/// Networks, secrets and configs that are new, with the ids that the caller chose.
+fn new_objects(view: &Tables, request: &ApplyStackRequest) -> Result<Vec<Change>, Status> {
+    let mut changes = Vec::new();
+    let mut put = |object: Object| {
+        if view.get(object.key()).is_some() {
+            return Err(Status::already_exists(format!("{} exists already", object.key())));
+        }
+        changes.push(Change::Put(object));
+        Ok(())
+    };
+    for network in &request.networks {
+        let network: Network = network.clone().try_into().map_err(super::invalid)?;
+        if view.networks.values().any(|n| n.spec.name == network.spec.name && !n.pending_delete) {
+            return Err(out_of_sequence(&format!("network {}", network.spec.name)));
+        }
+        validate::network(view, &network.spec)?;
+        put(Object::Network(Arc::new(Network {
+            allocation: None,
+            pending_delete: false,
+            meta: Meta::default(),
+            ..network
+        })))?;
+    }
+    for secret in &request.secrets {
+        let secret: Secret = secret.clone().try_into().map_err(super::invalid)?;
+        validate::secret(&secret.spec.name, &secret.spec.data.0)?;
+        put(Object::Secret(Arc::new(Secret { meta: Meta::default(), ..secret })))?;
+    }
+    for config in &request.configs {
+        let config: Config = config.clone().try_into().map_err(super::invalid)?;
+        validate::config(&config.spec.name, &config.spec.data)?;
+        put(Object::Config(Arc::new(Config { meta: Meta::default(), ..config })))?;
+    }
+    Ok(changes)
+}
+
+/// Returns the state after some changes.
+fn applied(view: &Tables, now: Timestamp, changes: &[Change]) -> Result<Tables, Status> {
+    let mut after = view.clone();
+    let batch = model::Batch { at: now, changes: changes.to_vec() };
+    after.apply(view.index + 1, &batch).map_err(|e| Status::failed_precondition(e.to_string()))?;
+    Ok(after)
+}
+
+fn put_spec(old: &Service, spec: ServiceSpec, stack: StackId) -> Result<Service, Status> {
+    if old.pending_delete {
+        return Err(Status::failed_precondition(format!(
+            "service {} is being removed; hint: try again in a moment",
+            old.spec.name
+        )));
+    }
+    validate::service_change(&old.spec, &spec)?;
+    let changed = edit::with_spec(old, spec);
+    Ok(Service { stack: Some(stack), ..changed })
+}
+
+fn removed_service(old: &Arc<Service>) -> Change {
+    Change::Put(Object::Service(Arc::new(Service { pending_delete: true, ..(**old).clone() })))
+}
+
+fn add_revision(stack: &mut Stack, revision: StackRevision) -> StackId {
+    let number = stack.revisions.last().map_or(1, |r| r.number + 1);
+    stack.revisions.push(StackRevision { number, ..revision });
+    let surplus = stack.revisions.len().saturating_sub(REVISIONS_MAX);
+    stack.revisions.drain(..surplus);
+    stack.id
+}
+
+/// Secrets and configs of the stack that no service uses, now or in a revision that can be put back.
+fn surplus(after: &Tables, stack: &Stack, kept: &[Vec<u8>], changes: &[Change]) -> Vec<Change> {
+    let specs = || stack.revisions.iter().flat_map(|r| &r.services);
+    let spared = |id: Vec<u8>| kept.contains(&id);
+    let is_new = |key: ObjectRef| changes.iter().any(|c| matches!(c, Change::Put(o) if o.key() == key));
+    let secrets = members(stack, after.secrets.values(), |s| &s.spec.labels)
+        .filter(|s| !spared(s.id.to_wire()) && validate::secret_unused(after, s).is_ok())
+        .filter(|s| !specs().any(|spec| spec.task.container.secrets.iter().any(|f| f.id == s.id)))
+        .map(|s| (ObjectRef::Secret(s.id), s.meta.version));
+    let configs = members(stack, after.configs.values(), |c| &c.spec.labels)
+        .filter(|c| !spared(c.id.to_wire()) && validate::config_unused(after, c).is_ok())
+        .filter(|c| !specs().any(|spec| spec.task.container.configs.iter().any(|f| f.id == c.id)))
+        .map(|c| (ObjectRef::Config(c.id), c.meta.version));
+    let all = secrets.chain(configs).filter(|(key, _)| !is_new(*key));
+    all.map(|(key, version)| Change::Delete { key, version }).collect()
 }
 
 /// Returns what removing a stack changes: its services and networks go, and the secrets and configs that no other
@@ -110,8 +303,27 @@ mod tests {
     use crate::tests::state::state;
     use model::ServiceId;
 
-    fn request() -> RecordStackRequest {
-        RecordStackRequest { name: "shop".into(), author: "me".into(), source: "services: {}".into() }
+    fn request() -> ApplyStackRequest {
+        ApplyStackRequest {
+            name: "shop".into(),
+            author: "me".into(),
+            source: "services: {}".into(),
+            ..ApplyStackRequest::default()
+        }
+    }
+
+    /// Applies a request to the state.
+    fn put(tables: &mut Tables, request: &ApplyStackRequest) -> Result<(), Status> {
+        let (_, changes) = apply(tables, Timestamp(5), request)?;
+        tables.apply(tables.index + 1, &model::Batch { at: Timestamp(5), changes }).unwrap();
+        Ok(())
+    }
+
+    /// A service of the stack with this image, planned against `version`.
+    fn planned(tables: &Tables, image: &str, version: u64) -> proto::control::PlannedService {
+        let mut spec = ServiceSpec::clone(&tables.services.get(&ServiceId(1)).unwrap().spec);
+        Arc::make_mut(&mut spec.task).container.image = image.into();
+        proto::control::PlannedService { spec: Some((&spec).into()), version }
     }
 
     fn labelled() -> Tables {
@@ -128,22 +340,53 @@ mod tests {
     }
 
     #[test]
-    fn a_stack_keeps_its_last_ten_revisions_and_owns_its_services() {
+    fn a_stack_keeps_its_last_ten_revisions() {
         let mut tables = labelled();
         for _ in 0..12 {
-            let (_, changes) = record(&tables, Timestamp(5), request()).unwrap();
-            tables.apply(tables.index + 1, &model::Batch { at: Timestamp(5), changes }).unwrap();
+            put(&mut tables, &request()).unwrap();
         }
         let stack = tables.stack_named("shop").unwrap();
         let numbers: Vec<u64> = stack.revisions.iter().map(|r| r.number).collect();
         assert_eq!(numbers, (3..=12).collect::<Vec<_>>());
-        assert_eq!(tables.services.get(&ServiceId(1)).unwrap().stack, Some(stack.id));
+    }
+
+    #[test]
+    fn a_stack_is_changed_as_planned_or_not_at_all() {
+        let mut tables = labelled();
+        let version = tables.services.get(&ServiceId(1)).unwrap().spec_version;
+        let with = |services| ApplyStackRequest { services, ..request() };
+        put(&mut tables, &with(vec![planned(&labelled(), "a:2", version)])).unwrap();
+        let service = tables.services.get(&ServiceId(1)).unwrap();
+        assert_eq!(service.spec.task.container.image, "a:2");
+        assert_eq!(service.stack, tables.stack_named("shop").map(|s| s.id));
+        let late = put(&mut tables, &with(vec![planned(&labelled(), "a:3", version)])).unwrap_err();
+        assert!(late.message().contains("was changed by somebody else since the plan was made"), "{late}");
+        assert_eq!(tables.stack_named("shop").unwrap().revisions.len(), 1);
+    }
+
+    #[test]
+    fn a_rollback_puts_all_services_of_a_revision_back() {
+        let mut tables = labelled();
+        let with = |services| ApplyStackRequest { services, ..request() };
+        for image in ["a:1", "a:2"] {
+            let version = tables.services.get(&ServiceId(1)).unwrap().spec_version;
+            put(&mut tables, &with(vec![planned(&labelled(), image, version)])).unwrap();
+        }
+        let back = RollbackStackRequest { name: "shop".into(), author: "me".into(), revision: 0 };
+        let (_, changes) = rollback(&tables, Timestamp(6), &back).unwrap();
+        tables.apply(tables.index + 1, &model::Batch { at: Timestamp(6), changes }).unwrap();
+        assert_eq!(tables.services.get(&ServiceId(1)).unwrap().spec.task.container.image, "a:1");
+        let newest = tables.stack_named("shop").unwrap().revisions.last().unwrap();
+        assert_eq!((newest.number, newest.restores), (3, 1));
+        let none =
+            rollback(&tables, Timestamp(6), &RollbackStackRequest { revision: 9, ..back }).unwrap_err();
+        assert_eq!(none.message(), "stack shop has no revision 9; there are 1, 2, 3");
     }
 
     #[test]
     fn removing_a_stack_removes_what_it_made() {
         let mut tables = labelled();
-        let (id, changes) = record(&tables, Timestamp(5), request()).unwrap();
+        let (id, changes) = apply(&tables, Timestamp(5), &request()).unwrap();
         tables.apply(tables.index + 1, &model::Batch { at: Timestamp(5), changes }).unwrap();
         let changes = removal(&tables, tables.stacks.get(&id).unwrap());
         tables.apply(tables.index + 1, &model::Batch { at: Timestamp(6), changes }).unwrap();

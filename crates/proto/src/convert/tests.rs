@@ -347,6 +347,8 @@ fn examples() -> Vec<Object> {
                 at: Timestamp(9),
                 author: "me".into(),
                 source: "services: {}".into(),
+                services: vec![service_spec(Mode::Global).into()],
+                restores: 4,
             }],
             pending_delete: true,
         })),

@@ -6,14 +6,35 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(crate) struct DeployArgs {
-    /// Compose files, merged in order; `compose.yaml` and its siblings by default.
+    /// Compose files, merged in order; `compose.yaml` and its siblings by default; - for standard input.
     pub(crate) files: Vec<PathBuf>,
+    /// The same, as Docker Compose has it.
+    #[arg(short, long)]
+    pub(crate) file: Vec<PathBuf>,
+    /// Variables, instead of `.env`; may be repeated.
+    #[arg(long)]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Have the services of a profile too; may be repeated, and * stands for all.
+    #[arg(long)]
+    pub(crate) profile: Vec<String>,
+    /// Leave out what cannot be honoured, with a warning.
+    #[arg(long)]
+    pub(crate) lenient: bool,
     /// Name of the stack; else the file's `name:`, else its folder's.
     #[arg(long, value_name = "STACK")]
     pub(crate) name: Option<String>,
-    /// Show what would change and change nothing.
+    /// Show what would change and change nothing; exits with 2 if something would.
     #[arg(long)]
     pub(crate) plan: bool,
+    /// How the plan is shown.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: PlanFormat,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Leave a deploy that failed as it is; else the stack goes back to the revision before.
+    #[arg(long)]
+    pub(crate) no_rollback: bool,
     /// Do not wait until the services run.
     #[arg(short, long)]
     pub(crate) detach: bool,
@@ -23,6 +44,36 @@ pub(crate) struct DeployArgs {
     /// Remove services that the file no longer names.
     #[arg(long)]
     pub(crate) prune: bool,
+}
+
+impl DeployArgs {
+    /// A deploy that asks nobody.
+    pub(crate) fn unattended(files: Vec<PathBuf>, timeout: std::time::Duration) -> Self {
+        Self {
+            files,
+            timeout,
+            yes: true,
+            file: Vec::new(),
+            env_file: Vec::new(),
+            profile: Vec::new(),
+            lenient: false,
+            name: None,
+            plan: false,
+            format: PlanFormat::Text,
+            no_rollback: false,
+            detach: false,
+            prune: false,
+        }
+    }
+}
+
+/// How a plan is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum PlanFormat {
+    /// For people.
+    #[default]
+    Text,
+    Json,
 }
 
 #[derive(Debug, Args)]
@@ -257,6 +308,20 @@ pub(crate) enum Stack {
         stack: String,
         #[command(flatten)]
         list: ListArgs,
+    },
+    /// List what was deployed, when and by whom.
+    History {
+        stack: String,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    /// Put an earlier revision back, all of its services in one step.
+    Rollback {
+        stack: String,
+        /// The one before the newest by default.
+        revision: Option<u64>,
+        #[arg(short, long)]
+        detach: bool,
     },
     #[command(visible_aliases = ["remove", "down"])]
     Rm {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub(crate) enum Image {
     #[command(visible_alias = "list")]
     Ls(ListArgs),
-    Build(BuildArgs),
+    Build(Box<BuildArgs>),
     /// Remove those that nothing uses.
     Prune(PruneArgs),
     Pull(PullArgs),
@@ -27,13 +27,16 @@ pub(crate) enum Builder {
     Prune(PruneArgs),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct BuildArgs {
     /// Folder that is sent to the daemon; - reads a Dockerfile or a tar from standard input.
     pub(crate) context: String,
     /// The Dockerfile; - is standard input. CONTEXT/Dockerfile by default.
     #[arg(short, long)]
     pub(crate) file: Option<PathBuf>,
+    /// The Dockerfile itself, from a compose file.
+    #[arg(skip)]
+    pub(crate) dockerfile_text: Option<String>,
     /// Name of the image, with or without :TAG.
     #[arg(short, long)]
     pub(crate) tag: Vec<String>,

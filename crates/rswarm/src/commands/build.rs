@@ -170,7 +170,9 @@ fn context(args: &BuildArgs) -> Result<BuildContext> {
     }
     let root = fs::canonicalize(&root).with_context(not_found)?;
     let file = args.file.clone().unwrap_or_else(|| root.join("Dockerfile"));
-    let (dockerfile, own_ignore) = if file == Path::new("-") {
+    let (dockerfile, own_ignore) = if let Some(text) = &args.dockerfile_text {
+        (Dockerfile::Text(text.clone()), None)
+    } else if file == Path::new("-") {
         let mut text = String::new();
         io::stdin().read_to_string(&mut text).context("cannot read the Dockerfile from standard input")?;
         (Dockerfile::Text(text), None)

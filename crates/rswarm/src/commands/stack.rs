@@ -5,7 +5,7 @@ use super::{
     service::{CONVERGE_LIMIT, STACK_LABEL, print_services, print_tasks},
 };
 use crate::{
-    cli::{Stack, StackConfig},
+    cli::{DeployArgs, Stack, StackConfig},
     list::{self, List},
     output,
 };
@@ -13,6 +13,7 @@ use anyhow::{Result, bail};
 use docker_api::client::Client;
 use std::{
     collections::BTreeMap,
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
@@ -23,21 +24,43 @@ pub(crate) fn config(args: &StackConfig) -> Result<()> {
     output::line(yaml.trim_end())
 }
 
-pub(crate) async fn run(client: &Client, command: Stack) -> Result<()> {
+pub(crate) async fn run(client: &Client, command: Stack) -> Result<ExitCode> {
     let of = |stack: &str| serde_json::json!({"label": {format!("{STACK_LABEL}={stack}"): true}}).to_string();
     match command {
         Stack::Deploy { compose_file, detach, prune, stack } => {
-            let args = crate::cli::DeployArgs {
-                files: compose_file,
+            let args = DeployArgs {
                 name: Some(stack),
-                plan: false,
                 detach,
-                timeout: CONVERGE_LIMIT,
                 prune,
+                ..DeployArgs::unattended(compose_file, CONVERGE_LIMIT)
             };
-            deploy::run(client, &args).await
+            return deploy::run(client, &args).await;
         }
-        Stack::Config(args) => config(&args),
+        Stack::Config(args) => config(&args)?,
+        Stack::History { stack, list: args } => {
+            let found = client.stack(&stack).await?;
+            let mut table = List::new(&[
+                ("REVISION", "Revision"),
+                ("DEPLOYED", "Deployed"),
+                ("AUTHOR", "Author"),
+                ("SERVICES", "Services"),
+                ("NOTE", "Note"),
+            ]);
+            let now = list::now();
+            for revision in found.revisions.iter().rev() {
+                let ago = format!("{} ago", list::human(now.since(revision.at.timestamp())));
+                let note = match revision.restores {
+                    0 => String::new(),
+                    number => format!("puts {number} back"),
+                };
+                let services = revision.services.len().to_string();
+                table.row(vec![revision.number.to_string(), ago, revision.author.clone(), services, note]);
+            }
+            table.print(&args)?;
+        }
+        Stack::Rollback { stack, revision, detach } => {
+            return deploy::rollback(client, &stack, revision.unwrap_or(0), detach).await;
+        }
         Stack::Ls(args) => {
             let mut stacks: BTreeMap<String, usize> = BTreeMap::new();
             for service in client.services(&[]).await? {
@@ -49,7 +72,7 @@ pub(crate) async fn run(client: &Client, command: Stack) -> Result<()> {
             for (name, services) in stacks {
                 table.row(vec![name, services.to_string()]);
             }
-            table.print(&args)
+            table.print(&args)?;
         }
         Stack::Ps { stack, list: args, no_trunc } => {
             let services = client.services(&[("filters", &of(&stack))]).await?;
@@ -58,16 +81,16 @@ pub(crate) async fn run(client: &Client, command: Stack) -> Result<()> {
             }
             let ids = services.into_iter().map(|s| (s.id, true.into())).collect();
             let filters = list::with_filter(&list::filters(&args.filter)?, "service", ids)?;
-            print_tasks(client, &filters, &args, no_trunc).await
+            print_tasks(client, &filters, &args, no_trunc).await?;
         }
-        Stack::Services { stack, list: args } => print_services(client, &of(&stack), &args).await,
+        Stack::Services { stack, list: args } => print_services(client, &of(&stack), &args).await?,
         Stack::Rm { stacks, detach } => {
             for stack in &stacks {
                 remove_stack(client, stack, &of(stack), detach).await?;
             }
-            Ok(())
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn remove_stack(client: &Client, stack: &str, filters: &str, detach: bool) -> Result<()> {

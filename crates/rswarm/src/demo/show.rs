@@ -103,8 +103,7 @@ async fn script(lab: &mut Lab, dir: &Path, args: &DemoArgs) -> Result<()> {
         "rswarm deploy {}",
         args.file.as_deref().unwrap_or(Path::new("examples/hello/stack.yml")).display()
     ))?;
-    let deploy =
-        cli::DeployArgs { files, name: None, plan: false, detach: false, timeout: STEP_LIMIT, prune: false };
+    let deploy = cli::DeployArgs::unattended(files, STEP_LIMIT);
     commands::deploy::run(&client(dir, 1)?, &deploy).await?;
     show_tasks(&client(dir, 1)?).await?;
     clock.end("stack running");

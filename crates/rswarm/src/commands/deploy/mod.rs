@@ -1,0 +1,266 @@
+//! `rswarm deploy`: a compose file becomes a stack of the swarm, as a transaction.
+//!
+//! ```text
+//!  files -> Stack -> build -> Plan (shown, asked about) -> one write -> services run | back to the revision before
+//! ```
+//! Read and check everything first, say what would change, then change that and nothing else: the write carries the
+//! versions that the plan was made from, and a manager refuses it if one of them is gone.
+
+mod content;
+mod failure;
+mod plan;
+
+use super::{
+    build,
+    service::{converge, pinned},
+};
+use crate::{
+    cli::{BuildArgs, DeployArgs, PlanFormat},
+    output,
+};
+use anyhow::{Context, Result, bail};
+use compose::{Stack, StackService};
+use docker_api::{client::Client, convert, types};
+use plan::Plan;
+use std::{
+    collections::BTreeSet,
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+/// Names looked for when no file is given, in this order. Source: Docker Compose.
+const DEFAULT_FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
+/// Exit code of `--plan` when something would change.
+const CHANGES: u8 = 2;
+/// Exit code after Ctrl-C, as a shell has it.
+const INTERRUPTED: u8 = 130;
+
+/// Runs `rswarm deploy`.
+///
+/// # Errors
+/// Something the stack refers to is missing, a manager refuses it, or its services do not run in time.
+pub(crate) async fn run(client: &Client, args: &DeployArgs) -> Result<ExitCode> {
+    let stack = load(args)?;
+    if !args.plan {
+        build_images(client, &stack).await?;
+    }
+    let plan = Plan::make(client, &stack, args.prune).await?;
+    match args.format {
+        PlanFormat::Json => output::line(&serde_json::to_string_pretty(&plan.json())?)?,
+        PlanFormat::Text => {
+            let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            plan.lines(colour).iter().try_for_each(|line| output::line(line))?;
+        }
+    }
+    if args.plan {
+        return Ok(if plan.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) });
+    }
+    if !plan.is_empty() && !args.yes && !confirmed()? {
+        output::line("Nothing was changed.")?;
+        return Ok(ExitCode::FAILURE);
+    }
+    apply(client, &plan, args).await
+}
+
+/// Asks a person; who is none has said yes by calling.
+fn confirmed() -> Result<bool> {
+    if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
+        return Ok(true);
+    }
+    output::prompt("Go on? [y/N] ")?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).context("cannot read the answer")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+async fn apply(client: &Client, plan: &Plan, args: &DeployArgs) -> Result<ExitCode> {
+    let before = client.stack(&plan.stack).await.ok().and_then(|s| s.revisions.last().map(|r| r.number));
+    if plan.is_empty() && before.is_some() {
+        return wait(client, plan, args, None).await;
+    }
+    let stack = client.stack_apply(&plan.stack, &plan.apply).await?;
+    let revision = stack.revisions.last().map_or(0, |r| r.number);
+    output::line(&format!("Stack {} is at revision {revision}", plan.stack))?;
+    if args.detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    wait(client, plan, args, before).await
+}
+
+/// Waits for the services; goes back to the revision before if they do not come up.
+async fn wait(client: &Client, plan: &Plan, args: &DeployArgs, before: Option<u64>) -> Result<ExitCode> {
+    if args.detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let all: BTreeSet<String> = plan.apply.services.iter().map(|s| s.spec.name.clone()).collect();
+    let failed = tokio::select! {
+        result = converge(client, &all, args.timeout) => match result {
+            Ok(()) => return Ok(ExitCode::SUCCESS),
+            Err(error) => error,
+        },
+        _ = tokio::signal::ctrl_c() => {
+            output::line(&format!(
+                "Not waited for: stack {} goes on in the swarm; hint: `rswarm stack ps {0}`", plan.stack
+            ))?;
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+    };
+    let mut text = format!("{failed:#}");
+    if let Some(story) = failure::story(client, &plan.touched).await {
+        text = format!("{text}\n{story}");
+    }
+    let Some(before) = before.filter(|_| !args.no_rollback) else { bail!(text) };
+    output::warning(&format!("stack {} goes back to revision {before}", plan.stack));
+    client.stack_rollback(&plan.stack, before, &plan.apply.author).await?;
+    let there = client.services(&[]).await?.into_iter().map(|s| s.spec.name).collect::<BTreeSet<_>>();
+    let back: BTreeSet<String> = all.intersection(&there).cloned().collect();
+    match converge(client, &back, args.timeout).await {
+        Ok(()) => bail!("{text}\nstack {} is as it was at revision {before}", plan.stack),
+        Err(error) => bail!("{text}\nand going back to revision {before}: {error:#}"),
+    }
+}
+
+/// Puts an earlier revision back. `wanted` 0 = the one before the newest.
+pub(crate) async fn rollback(client: &Client, stack: &str, wanted: u64, detach: bool) -> Result<ExitCode> {
+    let author = std::env::var("USER").unwrap_or_default();
+    let now = client.stack_rollback(stack, wanted, &author).await?;
+    let Some(newest) = now.revisions.last() else { bail!("stack {stack} has no revisions") };
+    output::line(&format!(
+        "Stack {stack} is at revision {}, which puts {} back",
+        newest.number, newest.restores
+    ))?;
+    if !detach {
+        let services = newest.services.iter().cloned().collect();
+        converge(client, &services, super::service::CONVERGE_LIMIT).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads and checks the files; nothing is asked of a daemon yet.
+fn load(args: &DeployArgs) -> Result<Stack> {
+    let mut files: Vec<PathBuf> = args.file.iter().chain(&args.files).cloned().collect();
+    if files.is_empty() {
+        files.push(default_file()?);
+    }
+    let profiles = std::env::var("COMPOSE_PROFILES").unwrap_or_default();
+    let profiles = profiles.split(',').filter(|p| !p.is_empty()).map(str::to_owned);
+    let sources = compose::Sources {
+        env_files: args.env_file.clone(),
+        profiles: args.profile.iter().cloned().chain(profiles).collect(),
+        lenient: args.lenient,
+        ..sources(&files, args.name.clone())?
+    };
+    let (stack, warnings) = compose::load(&sources, &compose::Disk)?;
+    for warning in warnings {
+        output::warning(&warning.to_string());
+    }
+    Ok(stack)
+}
+
+/// Reads the files; paths in them begin at the folder of the first.
+pub(super) fn sources(files: &[PathBuf], name: Option<String>) -> Result<compose::Sources> {
+    let texts = files.iter().map(|path| Ok((path.clone(), read(path)?))).collect::<Result<Vec<_>>>()?;
+    let project_dir = files
+        .first()
+        .and_then(|f| f.parent())
+        .filter(|d| !d.as_os_str().is_empty())
+        .map_or_else(|| PathBuf::from("."), Path::to_path_buf);
+    let project_dir =
+        project_dir.canonicalize().with_context(|| format!("cannot read {}", project_dir.display()))?;
+    let env = std::env::vars().collect();
+    Ok(compose::Sources { files: texts, project_dir, env, name, ..compose::Sources::default() })
+}
+
+fn default_file() -> Result<PathBuf> {
+    DEFAULT_FILES.iter().map(PathBuf::from).find(|f| f.exists()).with_context(|| {
+        format!("no compose file here; hint: name one, or make one of {}", DEFAULT_FILES.join(", "))
+    })
+}
+
+fn read(path: &Path) -> Result<String> {
+    if path == Path::new("-") {
+        return std::io::read_to_string(std::io::stdin()).context("cannot read standard input");
+    }
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Builds what is to be built, on the node that is asked; the others fetch it from there.
+async fn build_images(client: &Client, stack: &Stack) -> Result<()> {
+    for service in &stack.services {
+        let Some(wanted) = &service.build else { continue };
+        let image = &service.spec.task.container.image;
+        output::line(&format!("Building {image} for service {}", service.key))?;
+        let pair = |(name, value): (&String, &String)| format!("{name}={value}");
+        let given = |text: &String| Some(text.clone()).filter(|t| !t.is_empty());
+        let args = BuildArgs {
+            context: wanted.context.clone(),
+            // In a folder it is named by its path; elsewhere the daemon looks for it.
+            file: given(&wanted.dockerfile).map(|name| {
+                let folder = Path::new(&wanted.context);
+                if folder.is_dir() { folder.join(name) } else { PathBuf::from(name) }
+            }),
+            dockerfile_text: wanted.dockerfile_inline.clone(),
+            tag: std::iter::once(image).chain(&wanted.tags).cloned().collect(),
+            build_arg: wanted.args.iter().map(pair).collect(),
+            label: wanted.labels.iter().map(pair).collect(),
+            target: given(&wanted.target),
+            network: given(&wanted.network),
+            no_cache: wanted.no_cache,
+            pull: wanted.pull,
+            progress: "plain".to_owned(),
+            ..BuildArgs::default()
+        };
+        build::run(client, &args).await.with_context(|| format!("cannot build service {}", service.key))?;
+    }
+    Ok(())
+}
+
+/// Returns a service in Docker's JSON, its references filled in.
+async fn service_json(
+    client: &Client,
+    service: &StackService,
+    secrets: &content::Names,
+    configs: &content::Names,
+) -> Result<types::ServiceSpec> {
+    let mut spec = convert::service_spec_json(&service.spec);
+    spec.task_template.networks = service
+        .networks
+        .iter()
+        .map(|attachment| types::NetworkAttachmentConfig {
+            target: attachment.network.clone(),
+            aliases: attachment.aliases.clone(),
+            ..Default::default()
+        })
+        .collect();
+    let container = spec.task_template.container_spec.get_or_insert_default();
+    container.image = pinned(client, &container.image).await?;
+    let target = |file: &model::FileRef<String>| {
+        Some(types::FileTarget {
+            name: file.target.clone(),
+            uid: file.uid.clone(),
+            gid: file.gid.clone(),
+            mode: file.mode,
+        })
+    };
+    for file in &service.secrets {
+        let (name, id) =
+            secrets.get(&file.id).with_context(|| format!("secret {} is not defined", file.id))?;
+        container.secrets.push(types::SecretReference {
+            file: target(file),
+            secret_id: id.clone(),
+            secret_name: name.clone(),
+        });
+    }
+    for file in &service.configs {
+        let (name, id) =
+            configs.get(&file.id).with_context(|| format!("config {} is not defined", file.id))?;
+        container.configs.push(types::ConfigReference {
+            file: target(file),
+            runtime: None,
+            config_id: id.clone(),
+            config_name: name.clone(),
+        });
+    }
+    Ok(spec)
+}

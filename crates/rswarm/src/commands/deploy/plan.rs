@@ -1,0 +1,402 @@
+//! What a deploy would change, and nothing else: made from a look at the swarm, shown, and carried out as it is.
+
+use super::{content, service_json};
+use crate::commands::service::STACK_LABEL;
+use anyhow::{Result, bail};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use compose::Stack;
+use docker_api::{
+    client::{Client, Query},
+    convert, types,
+};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is in the swarm.
+pub(super) struct Present {
+    pub(super) services: BTreeMap<String, types::Service>,
+    pub(super) networks: BTreeMap<String, types::Network>,
+    pub(super) secrets: BTreeMap<String, types::Secret>,
+    pub(super) configs: BTreeMap<String, types::Config>,
+}
+
+impl Present {
+    pub(super) async fn ask(client: &Client) -> Result<Self> {
+        let all: Query<'_> = &[];
+        let scope: Query<'_> = &[("filters", r#"{"scope":{"swarm":true}}"#)];
+        Ok(Self {
+            services: client.services(all).await?.into_iter().map(|s| (s.spec.name.clone(), s)).collect(),
+            networks: client.networks(scope).await?.into_iter().map(|n| (n.name.clone(), n)).collect(),
+            secrets: client.secrets(all).await?.into_iter().map(|s| (s.spec.name.clone(), s)).collect(),
+            configs: client.configs(all).await?.into_iter().map(|c| (c.spec.name.clone(), c)).collect(),
+        })
+    }
+
+    /// Refuses a stack that refers to what is not there.
+    fn check_external(&self, stack: &Stack) -> Result<()> {
+        let mut missing = Vec::new();
+        for network in stack.networks.iter().filter(|n| n.external) {
+            // The host's own network is everywhere.
+            if !self.networks.contains_key(&network.name) && network.name != "host" {
+                missing.push(format!(
+                    "network {:?} is declared as external, but could not be found. You need to create a swarm-scoped \
+                     network before the stack is deployed",
+                    network.name
+                ));
+            }
+        }
+        let secrets = stack.secrets.iter().filter(|s| s.external && !self.secrets.contains_key(&s.name));
+        let configs = stack.configs.iter().filter(|c| c.external && !self.configs.contains_key(&c.name));
+        let names = secrets.map(|s| ("secret", &s.name)).chain(configs.map(|c| ("config", &c.name)));
+        missing.extend(names.map(|(kind, name)| {
+            format!("{kind} not found: {name} (it is declared as external; create it first)")
+        }));
+        if missing.is_empty() { Ok(()) } else { bail!(missing.join("\n")) }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Create,
+    Update,
+    Remove,
+}
+
+impl Action {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Remove => "remove",
+        }
+    }
+
+    /// The sign of a diff, and its colour on a terminal.
+    fn sign(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Create => ("+", "\x1b[32m"),
+            Self::Update => ("~", "\x1b[33m"),
+            Self::Remove => ("-", "\x1b[31m"),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Change {
+    action: Action,
+    kind: &'static str,
+    name: String,
+    fields: Vec<Field>,
+}
+
+#[derive(Debug)]
+struct Field {
+    path: String,
+    old: Value,
+    new: Value,
+}
+
+impl Field {
+    /// Where a task may run is no reason to replace it.
+    fn replaces_tasks(&self) -> bool {
+        self.path.starts_with("TaskTemplate.") && !self.path.starts_with("TaskTemplate.Placement")
+    }
+
+    fn lines(&self) -> Vec<String> {
+        if let (Value::Array(old), Value::Array(new)) = (&self.old, &self.new) {
+            let gone = old.iter().filter(|v| !new.contains(v)).map(|v| format!("{}: - {v}", self.path));
+            let come = new.iter().filter(|v| !old.contains(v)).map(|v| format!("{}: + {v}", self.path));
+            let lines: Vec<String> = gone.chain(come).collect();
+            if !lines.is_empty() {
+                return lines;
+            }
+        }
+        vec![format!("{}: {} -> {}", self.path, self.old, self.new)]
+    }
+}
+
+/// A deploy before it happens.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) stack: String,
+    changes: Vec<Change>,
+    /// What is sent: with the versions that this plan was made from.
+    pub(super) apply: types::ApplyStack,
+    /// Its services that are new or changed.
+    pub(super) touched: BTreeSet<String>,
+}
+
+impl Plan {
+    /// Compares a checked stack with the swarm.
+    ///
+    /// # Errors
+    /// Something it refers to is missing, or a manager cannot be asked.
+    pub(super) async fn make(client: &Client, stack: &Stack, prune: bool) -> Result<Self> {
+        let present = Present::ask(client).await?;
+        present.check_external(stack)?;
+        let mut plan = Self {
+            stack: stack.name.clone(),
+            changes: Vec::new(),
+            apply: types::ApplyStack {
+                author: std::env::var("USER").unwrap_or_default(),
+                source: stack.to_yaml(),
+                ..types::ApplyStack::default()
+            },
+            touched: BTreeSet::new(),
+        };
+        plan.networks(stack, &present);
+        let (secrets, configs) = (plan.secrets(stack, &present)?, plan.configs(stack, &present)?);
+        let names: BTreeMap<&str, &str> =
+            present.networks.values().map(|n| (n.id.as_str(), n.name.as_str())).collect();
+        for service in &stack.services {
+            let spec = service_json(client, service, &secrets, &configs).await?;
+            let stored = present.services.get(&spec.name);
+            let fields = stored.map(|stored| differences(&stored.spec, &spec, &names)).transpose()?;
+            match fields {
+                None => plan.note(Action::Create, "service", &spec.name, Vec::new()),
+                Some(fields) if fields.is_empty() => {}
+                Some(fields) => plan.note(Action::Update, "service", &spec.name, fields),
+            }
+            let version = stored.map_or(0, |s| s.version.index);
+            plan.apply.services.push(types::PlannedService { version, spec });
+        }
+        if prune {
+            plan.surplus(stack, &present);
+        }
+        Ok(plan)
+    }
+
+    fn note(&mut self, action: Action, kind: &'static str, name: &str, fields: Vec<Field>) {
+        if kind == "service" && action != Action::Remove {
+            self.touched.insert(name.to_owned());
+        }
+        self.changes.push(Change { action, kind, name: name.to_owned(), fields });
+    }
+
+    fn networks(&mut self, stack: &Stack, present: &Present) {
+        for network in
+            stack.networks.iter().filter(|n| !n.external && !present.networks.contains_key(&n.name))
+        {
+            if let Some(spec) = &network.spec {
+                self.note(Action::Create, "network", &network.name, Vec::new());
+                self.apply.networks.push(convert::network_create_json(spec));
+            }
+        }
+    }
+
+    /// Returns name and id of each secret by the name in the file; the id is empty while it is to be made.
+    fn secrets(&mut self, stack: &Stack, present: &Present) -> Result<content::Names> {
+        let mut names = content::Names::new();
+        for secret in &stack.secrets {
+            let Some(data) = secret.data.as_ref().map(|d| &d.0) else {
+                let id = present.secrets.get(&secret.name).map(|s| s.id.clone()).unwrap_or_default();
+                names.insert(secret.name.clone(), (secret.name.clone(), id));
+                continue;
+            };
+            let stored = present.secrets.values().map(|s| content::Stored {
+                id: &s.id,
+                name: &s.spec.name,
+                stack: s.spec.labels.get(STACK_LABEL).map(String::as_str),
+                same: content::is_secret(&s.spec.labels, data),
+            });
+            let own = secret.name == format!("{}_{}", stack.name, secret.key);
+            match content::find(&stack.name, &secret.name, own, stored, "secret")? {
+                content::Found::There { name, id } => {
+                    self.apply.kept.push(id.clone());
+                    names.insert(secret.name.clone(), (name, id));
+                }
+                content::Found::New { first } => {
+                    let (label, hash) = content::secret_label(data)?;
+                    let name = if first { secret.name.clone() } else { format!("{}-{hash}", secret.name) };
+                    let mut labels = secret.labels.clone();
+                    labels.insert(content::LABEL.to_owned(), label);
+                    self.note(Action::Create, "secret", &name, Vec::new());
+                    let data = BASE64_STANDARD.encode(data);
+                    let spec = types::SecretSpec { name: name.clone(), labels, data, ..Default::default() };
+                    self.apply.secrets.push(spec);
+                    names.insert(secret.name.clone(), (name, String::new()));
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    fn configs(&mut self, stack: &Stack, present: &Present) -> Result<content::Names> {
+        let mut names = content::Names::new();
+        for config in &stack.configs {
+            let Some(data) = &config.data else {
+                let id = present.configs.get(&config.name).map(|c| c.id.clone()).unwrap_or_default();
+                names.insert(config.name.clone(), (config.name.clone(), id));
+                continue;
+            };
+            let encoded = BASE64_STANDARD.encode(data);
+            let stored = present.configs.values().map(|c| content::Stored {
+                id: &c.id,
+                name: &c.spec.name,
+                stack: c.spec.labels.get(STACK_LABEL).map(String::as_str),
+                same: Some(c.spec.data == encoded),
+            });
+            let own = config.name == format!("{}_{}", stack.name, config.key);
+            match content::find(&stack.name, &config.name, own, stored, "config")? {
+                content::Found::There { name, id } => {
+                    self.apply.kept.push(id.clone());
+                    names.insert(config.name.clone(), (name, id));
+                }
+                content::Found::New { first } => {
+                    let hash = content::short(data);
+                    let name = if first { config.name.clone() } else { format!("{}-{hash}", config.name) };
+                    self.note(Action::Create, "config", &name, Vec::new());
+                    let labels = config.labels.clone();
+                    let spec =
+                        types::ConfigSpec { name: name.clone(), labels, data: encoded, ..Default::default() };
+                    self.apply.configs.push(spec);
+                    names.insert(config.name.clone(), (name, String::new()));
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    /// Services of the stack in the swarm that the file does not name.
+    fn surplus(&mut self, stack: &Stack, present: &Present) {
+        let named: BTreeSet<&str> = stack.services.iter().map(|s| s.spec.name.as_str()).collect();
+        for service in present.services.values() {
+            let of_stack = service.spec.labels.get(STACK_LABEL) == Some(&stack.name);
+            if of_stack && !named.contains(service.spec.name.as_str()) {
+                self.note(Action::Remove, "service", &service.spec.name, Vec::new());
+                let (id, version) = (service.id.clone(), service.version.index);
+                self.apply.removed.push(types::PlannedRemoval { id, version });
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Returns it for people.
+    pub(super) fn lines(&self, colour: bool) -> Vec<String> {
+        let mut lines = Vec::new();
+        for change in &self.changes {
+            let (sign, on) = change.action.sign();
+            let (on, off) = if colour { (on, "\x1b[0m") } else { ("", "") };
+            let replaces = change.fields.iter().any(Field::replaces_tasks);
+            let note = if replaces { " (its tasks are replaced)" } else { "" };
+            lines.push(format!("{on}{sign} {} {}{off}{note}", change.kind, change.name));
+            for field in &change.fields {
+                let mark = if replaces && field.replaces_tasks() { "!" } else { " " };
+                lines.extend(field.lines().into_iter().map(|line| format!("  {mark} {line}")));
+            }
+        }
+        let count = |action| self.changes.iter().filter(|c| c.action == action).count();
+        lines.push(if self.is_empty() {
+            "No changes.".to_owned()
+        } else {
+            format!(
+                "Plan: {} to create, {} to update, {} to remove.",
+                count(Action::Create),
+                count(Action::Update),
+                count(Action::Remove)
+            )
+        });
+        lines
+    }
+
+    /// Returns it for programs.
+    pub(super) fn json(&self) -> Value {
+        let field = |f: &Field| json!({"path": f.path, "old": f.old, "new": f.new, "replacesTasks": f.replaces_tasks()});
+        let change = |c: &Change| {
+            json!({
+                "action": c.action.word(), "kind": c.kind, "name": c.name,
+                "replacesTasks": c.fields.iter().any(Field::replaces_tasks),
+                "fields": c.fields.iter().map(field).collect::<Vec<_>>(),
+            })
+        };
+        json!({"stack": self.stack, "changes": self.changes.iter().map(change).collect::<Vec<_>>()})
+    }
+}
+
+/// Returns the fields that differ.
+fn differences(
+    old: &types::ServiceSpec,
+    new: &types::ServiceSpec,
+    networks: &BTreeMap<&str, &str>,
+) -> Result<Vec<Field>> {
+    let mut old = old.clone();
+    // Stored specs name networks by id, and refer to secrets and configs by id too: names say it all.
+    for network in &mut old.task_template.networks {
+        if let Some(name) = networks.get(network.target.as_str()) {
+            network.target = (*name).to_owned();
+        }
+    }
+    let mut fields = Vec::new();
+    diff(
+        "",
+        &serde_json::to_value(by_names(old))?,
+        &serde_json::to_value(by_names(new.clone()))?,
+        &mut fields,
+    );
+    Ok(fields)
+}
+
+fn by_names(mut spec: types::ServiceSpec) -> types::ServiceSpec {
+    if let Some(container) = &mut spec.task_template.container_spec {
+        container.secrets.iter_mut().for_each(|s| s.secret_id.clear());
+        container.configs.iter_mut().for_each(|c| c.config_id.clear());
+    }
+    spec
+}
+
+fn diff(path: &str, old: &Value, new: &Value, fields: &mut Vec<Field>) {
+    match (old, new) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            for key in keys {
+                let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                diff(&below, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null), fields);
+            }
+        }
+        (a, b) if a == b => {}
+        (a, b) => fields.push(Field { path: path.to_owned(), old: a.clone(), new: b.clone() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(image: &str, env: &[&str]) -> types::ServiceSpec {
+        let container = types::ContainerSpec {
+            image: image.into(),
+            env: env.iter().map(|e| (*e).to_owned()).collect(),
+            ..types::ContainerSpec::default()
+        };
+        let mut spec = types::ServiceSpec { name: "shop_web".into(), ..types::ServiceSpec::default() };
+        spec.task_template.container_spec = Some(container);
+        spec
+    }
+
+    #[test]
+    fn a_plan_says_which_fields_replace_tasks() {
+        let fields =
+            differences(&spec("a:1", &["A=1", "B=2"]), &spec("a:2", &["A=1", "B=3"]), &BTreeMap::new())
+                .unwrap();
+        assert!(fields.iter().all(Field::replaces_tasks));
+        let lines: Vec<String> = fields.iter().flat_map(Field::lines).collect();
+        assert_eq!(
+            lines,
+            [
+                "TaskTemplate.ContainerSpec.Env: - \"B=2\"",
+                "TaskTemplate.ContainerSpec.Env: + \"B=3\"",
+                "TaskTemplate.ContainerSpec.Image: \"a:1\" -> \"a:2\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_same_spec_is_no_change() {
+        assert!(
+            differences(&spec("a:1", &["A=1"]), &spec("a:1", &["A=1"]), &BTreeMap::new()).unwrap().is_empty()
+        );
+    }
+}

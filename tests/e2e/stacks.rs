@@ -1,0 +1,187 @@
+//! A stack as a transaction: seen before it happens, changed as seen, put back when it fails; and what it builds
+//! reaches every host.
+
+use crate::{SOON, load_hello, swarm};
+use testkit::{Lab, Output, wait_for};
+
+/// A stack file in the lab's folder.
+fn write(lab: &Lab, name: &str, text: &str) -> String {
+    let path = lab.dir().join(name);
+    std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+    std::fs::write(&path, text).expect("a file");
+    path.to_str().expect("a readable path").to_owned()
+}
+
+fn plan(lab: &Lab, file: &str) -> Output {
+    lab.rswarm(1, &["deploy", "--plan", file])
+}
+
+fn image_of(lab: &Lab, service: &str, template: &str) -> String {
+    let format = format!("{{{{.Spec.TaskTemplate.ContainerSpec.{template}}}}}");
+    lab.rswarm(1, &["service", "inspect", "--format", &format, service]).ok().trim().to_owned()
+}
+
+const SHOP: &str = "
+name: shop
+services:
+  web:
+    image: rswarm/hello
+    command: [web]
+    environment: {NAME: one}
+    configs: [motd]
+    secrets: [key]
+  still: {image: rswarm/hello, command: [web]}
+configs: {motd: {file: ./motd}}
+secrets: {key: {environment: SHOP_KEY}}
+";
+
+#[test]
+fn what_a_plan_says_is_what_happens() {
+    let lab = swarm(1, 1);
+    load_hello(&lab, 1);
+    let file = write(&lab, "shop.yml", SHOP);
+    write(&lab, "motd", "hello");
+    let deploy = |key: &str, args: &[&str]| {
+        let args = [&["deploy"], args, &[&file]].concat();
+        lab.rswarm_with(1, &[("SHOP_KEY", key)], &args)
+    };
+
+    let first = deploy("k1", &["--plan"]);
+    assert_eq!(first.code, 2, "{first:?}");
+    for line in ["+ network shop_default", "+ config shop_motd", "+ secret shop_key", "+ service shop_web"] {
+        assert!(first.stdout.contains(line), "{}", first.stdout);
+    }
+    assert_eq!(lab.rswarm(1, &["stack", "ls", "-q"]).ok().trim(), "", "a plan changes nothing");
+
+    deploy("k1", &["--yes"]).ok();
+    let again = deploy("k1", &["--plan"]);
+    assert_eq!((again.code, again.stdout.trim()), (0, "No changes."));
+
+    // Another content: another config, and only the service that has it is replaced.
+    write(&lab, "motd", "good morning");
+    let json = deploy("k1", &["--plan", "--format", "json"]);
+    assert_eq!(json.code, 2);
+    let seen: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+    let changes: Vec<String> = seen["changes"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|c| format!("{} {} {}", c["action"], c["kind"], c["replacesTasks"]).replace('"', ""))
+        .collect();
+    assert_eq!(changes, ["create config false", "update service true"], "{}", json.stdout);
+    let still = lab.rswarm(1, &["service", "ps", "-q", "shop_still"]).ok();
+    deploy("k1", &[]).ok();
+    assert_eq!(lab.rswarm(1, &["service", "ps", "-q", "shop_still"]).ok(), still);
+    deploy("k2", &[]).ok();
+    let secrets = lab.rswarm(1, &["secret", "ls", "--format", "{{.Name}}"]).ok();
+    assert!(secrets.lines().any(|name| name.starts_with("shop_key-")), "{secrets}");
+    assert!(!secrets.contains("k2"));
+
+    let history =
+        lab.rswarm(1, &["stack", "history", "shop", "--format", "{{.Revision}} {{.Services}}"]).ok();
+    assert_eq!(history.lines().collect::<Vec<_>>(), ["3 2", "2 2", "1 2"]);
+    lab.rswarm(1, &["stack", "rollback", "shop", "1"]).ok();
+    let configs = image_of(&lab, "shop_web", "Configs");
+    assert!(configs.contains("shop_motd") && !configs.contains("shop_motd-"), "{configs}");
+    let note = lab.rswarm(1, &["stack", "history", "shop", "--format", "{{.Note}}"]).ok();
+    assert_eq!(note.lines().next(), Some("puts 1 back"));
+    let refused = lab.rswarm(1, &["stack", "rollback", "shop", "77"]).fails();
+    assert!(refused.contains("has no revision 77"), "{refused}");
+    lab.rswarm(1, &["stack", "rm", "shop"]).ok();
+    assert_eq!(lab.rswarm(1, &["config", "ls", "-q"]).ok(), "");
+    assert_eq!(lab.rswarm(1, &["secret", "ls", "-q"]).ok(), "");
+}
+
+#[test]
+fn a_stack_whose_new_tasks_fail_goes_back_as_a_whole() {
+    let lab = swarm(1, 1);
+    load_hello(&lab, 1);
+    let text = |name: &str, command: &str| {
+        format!(
+            "
+name: shop
+services:
+  a: {{image: rswarm/hello, command: [web], environment: {{NAME: {name}}}}}
+  b:
+    image: rswarm/hello
+    command: [{command}]
+    deploy: {{restart_policy: {{delay: 100ms}}, update_config: {{failure_action: pause, monitor: 2s}}}}
+"
+        )
+    };
+    let file = write(&lab, "shop.yml", &text("one", "web"));
+    lab.rswarm(1, &["deploy", &file]).ok();
+    write(&lab, "shop.yml", &text("two", "no-such-word"));
+    let failed = lab.rswarm(1, &["deploy", "--timeout", "30s", &file]);
+    assert_ne!(failed.code, 0);
+    let told = &failed.stderr;
+    for words in
+        ["of service shop_b failed with exit code 1", "usage: hello web", "is as it was at revision 1"]
+    {
+        assert!(told.contains(words), "{told}");
+    }
+    assert!(image_of(&lab, "shop_a", "Env").contains("NAME=one"), "the other service went back, too");
+    assert_eq!(plan(&lab, &write(&lab, "shop.yml", &text("one", "web"))).code, 0, "nothing is left of it");
+}
+
+#[test]
+fn of_two_deploys_from_one_state_the_second_is_refused() {
+    let lab = swarm(1, 1);
+    load_hello(&lab, 1);
+    let text = |name: &str| {
+        format!(
+            "name: shop\nservices: {{a: {{image: rswarm/hello, command: [web], environment: {{NAME: {name}}}}}}}\n"
+        )
+    };
+    let one = write(&lab, "one.yml", &text("one"));
+    lab.rswarm(1, &["deploy", &one]).ok();
+    let files: Vec<String> =
+        (0..6).map(|n| write(&lab, &format!("{n}.yml"), &text(&format!("n{n}")))).collect();
+    let outcomes: Vec<Output> = std::thread::scope(|scope| {
+        let deploys: Vec<_> =
+            files.iter().map(|f| scope.spawn(|| lab.rswarm(1, &["deploy", "--detach", f]))).collect();
+        deploys.into_iter().map(|d| d.join().expect("a deploy")).collect()
+    });
+    let done = outcomes.iter().filter(|o| o.code == 0).count();
+    assert!(done >= 1, "{outcomes:?}");
+    for refused in outcomes.iter().filter(|o| o.code != 0) {
+        assert!(
+            refused.stderr.contains("was changed by somebody else since the plan was made"),
+            "{refused:?}"
+        );
+    }
+    let revisions = lab.rswarm(1, &["stack", "history", "shop", "-q"]).ok();
+    assert_eq!(revisions.lines().count(), done + 1, "each that was done is a revision, and no other is");
+}
+
+#[test]
+fn what_a_stack_builds_runs_on_every_host_without_a_registry() {
+    let lab = swarm(3, 1);
+    load_hello(&lab, 1);
+    let file = write(
+        &lab,
+        "app/compose.yml",
+        "
+name: app
+services:
+  web:
+    build: {context: ., args: {WHO: builder}, labels: {made: here}}
+    command: [web]
+    container_name: frontdoor
+    deploy: {mode: global}
+",
+    );
+    write(&lab, "app/Dockerfile", "FROM rswarm/hello\nARG WHO\nENV NAME=$WHO\n");
+    lab.rswarm(1, &["deploy", &file]).ok();
+    for n in 1..=3 {
+        wait_for("a task on every host", SOON, || {
+            let here = lab.rswarm(n, &["ps", "-q"]).ok();
+            if here.lines().count() == 1 { Ok(()) } else { Err(here) }
+        });
+        let here = lab.rswarm(n, &["ps", "-q"]).ok();
+        let env = lab.rswarm(n, &["inspect", "--format", "{{.Config.Env}}", here.trim()]).ok();
+        assert!(env.contains("NAME=builder"), "{env}");
+    }
+    let again = plan(&lab, &file);
+    assert_eq!((again.code, again.stdout.trim()), (0, "No changes."));
+}
