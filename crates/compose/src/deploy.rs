@@ -189,6 +189,9 @@ fn restart(item: &Item<'_>) -> Result<RestartPolicy, Error> {
                 ("none", RestartCondition::None),
                 ("on-failure", RestartCondition::OnFailure),
                 ("any", RestartCondition::Any),
+                // The words of one host.
+                ("always", RestartCondition::Any),
+                ("unless-stopped", RestartCondition::Any),
             ])
         })?
         .unwrap_or(default.condition),

@@ -66,6 +66,24 @@ pub enum Error {
     Circle { at: At, path: String, circle: String },
 }
 
+impl Error {
+    /// Returns the place in a stack file that it is about.
+    pub fn at(&self) -> Option<&At> {
+        match self {
+            Self::Yaml { at, .. }
+            | Self::UnknownKey { at, .. }
+            | Self::UnsupportedKey { at, .. }
+            | Self::Invalid { at, .. }
+            | Self::Undefined { at, .. }
+            | Self::Interpolation { at, .. }
+            | Self::RequiredVariable { at, .. }
+            | Self::Read { at, .. }
+            | Self::Circle { at, .. } => Some(at),
+            Self::NoFiles | Self::EnvFile { .. } | Self::ReadDefaultEnv { .. } | Self::Name { .. } => None,
+        }
+    }
+}
+
 fn hint(suggestion: &Option<String>) -> String {
     suggestion.as_ref().map_or_else(String::new, |s| format!("\nhint: did you mean {s:?}?"))
 }

@@ -1,7 +1,7 @@
 //! `${VARIABLES}` in values. Source: compose specification "Interpolation".
 //!
 //! ```text
-//!  $$               a dollar sign
+//!  $$               a dollar sign; so is one before what cannot be a name
 //!  $NAME ${NAME}    the value, or nothing with a warning
 //!  ${NAME:-word}    word if unset or empty      ${NAME-word}   if unset
 //!  ${NAME:?text}    an error if unset or empty  ${NAME?text}   if unset
@@ -70,7 +70,10 @@ impl Template<'_> {
             } else {
                 let len = name_length(rest);
                 if len == 0 {
-                    return Err(self.malformed("you may need to escape any $ with another $"));
+                    // As Docker Compose, it stands for itself.
+                    self.read.warn(self.at, "a $ that is no variable's is better written as $$".to_owned());
+                    out.push('$');
+                    continue;
                 }
                 out.push_str(&self.plain(&rest[..len]));
                 rest = &rest[len..];

@@ -107,10 +107,9 @@ fn short(item: &Item<'_>, defined: &Definitions<'_>, read: &Reader<'_>) -> Resul
             "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" => {
                 propagation = Some(option.to_owned());
             }
-            "cached" | "delegated" | "consistent" => {
-                read.warn(&item.node.at, format!("{option:?} has no effect on Linux"));
+            "cached" | "delegated" | "consistent" | "z" | "Z" => {
+                read.warn(&item.node.at, format!("{option:?} has no effect here"));
             }
-            "z" | "Z" => return Err(bad("relabelling for SELinux is not supported".to_owned())),
             other => return Err(bad(format!("unknown option {other:?}"))),
         }
     }

@@ -318,6 +318,12 @@ impl<'a> Item<'a> {
         })
     }
 
+    /// The same for a type whose errors say nothing.
+    pub(crate) fn parsed_as<T: FromStr>(&self, what: &str) -> Result<T, Error> {
+        let text = self.string()?;
+        text.parse().map_err(|_| self.invalid(format!("want {what}, not {text:?}")))
+    }
+
     pub(crate) fn parsed<T: FromStr<Err: std::fmt::Display>>(&self) -> Result<T, Error> {
         self.string()?.parse().map_err(|e: T::Err| self.invalid(e.to_string()))
     }

@@ -266,7 +266,7 @@ fn networks(defined: &Definitions<'_>, read: &Reader<'_>) -> Result<Vec<StackNet
     let mut used = defined.used_networks.borrow().clone();
     let mut networks = Vec::new();
     for (key, item) in &defined.networks {
-        let network = network(key, item, defined)?; // also when unused: mistakes must show
+        let network = network(key, item, defined, read)?; // also when unused: mistakes must show
         if used.remove(key) {
             networks.push(network);
         } else {
@@ -299,7 +299,12 @@ fn overlay(name: String, labels: Labels) -> NetworkSpec {
     }
 }
 
-fn network(key: &str, item: &Item<'_>, defined: &Definitions<'_>) -> Result<StackNetwork, Error> {
+fn network(
+    key: &str,
+    item: &Item<'_>,
+    defined: &Definitions<'_>,
+    read: &Reader<'_>,
+) -> Result<StackNetwork, Error> {
     item.only(
         &[
             "name",
@@ -322,7 +327,13 @@ fn network(key: &str, item: &Item<'_>, defined: &Definitions<'_>) -> Result<Stac
     let mut spec = overlay(naming.name.clone(), defined.with_namespace(labels));
     if let Some(driver) = item.get("driver") {
         let text = driver.string()?;
-        if text != "overlay" {
+        if matches!(text.as_str(), "bridge" | "default") {
+            // One host's default; here its services may be on several.
+            read.warn(
+                &driver.node.at,
+                format!("network {key:?} is an overlay network, so that it spans all hosts"),
+            );
+        } else if text != "overlay" {
             let why = format!("driver {text:?} cannot be used by a stack: services need an overlay network");
             return Err(driver.invalid(why));
         }
@@ -376,9 +387,9 @@ fn addresses(ipam: &Item<'_>, spec: &mut NetworkSpec) -> Result<(), Error> {
     }
     for config in configs {
         config.only(&["subnet", "gateway", "ip_range"], &[("aux_addresses", "not implemented yet")])?;
-        spec.subnet = optional(config.get("subnet"), Item::parsed)?;
-        spec.gateway = optional(config.get("gateway"), Item::parsed)?;
-        spec.ip_range = optional(config.get("ip_range"), Item::parsed)?;
+        spec.subnet = optional(config.get("subnet"), |i| i.parsed_as("a network such as 10.0.0.0/24"))?;
+        spec.gateway = optional(config.get("gateway"), |i| i.parsed_as("an IP address"))?;
+        spec.ip_range = optional(config.get("ip_range"), |i| i.parsed_as("a network such as 10.0.0.0/25"))?;
         let Some(subnet) = spec.subnet else {
             return Err(config.invalid("an address configuration needs a subnet"));
         };

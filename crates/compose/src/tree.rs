@@ -89,8 +89,8 @@ pub(crate) fn parse(file: &Path, text: &str) -> Result<Node, Error> {
     let raw: Option<Spanned<Raw>> = serde_yaml::from_str_with_options(text, options).map_err(|error| {
         let start = At { file: file.clone(), line: 1, column: 1 };
         let at = error.location().map_or(start, |l| whereabouts(l, &file));
-        let text = error.without_snippet().to_string();
-        Error::Yaml { at, text: strip_position(&text) }
+        let text = strip_position(&error.without_snippet().to_string());
+        Error::Yaml { at, text: in_plain_words(text) }
     })?;
     let start = At { file: file.clone(), line: 1, column: 1 };
     let mut tree = raw.map_or(Node::new(Value::Null, start), |raw| place(raw, &file));
@@ -147,6 +147,26 @@ fn strip_position(text: &str) -> String {
         Some((_, rest)) => rest.to_owned(),
         None => without.to_owned(),
     }
+}
+
+/// What the parser says to programmers, for who wrote the file.
+fn in_plain_words(text: String) -> String {
+    let hint = match text.as_str() {
+        t if t.starts_with("multiple YAML documents") => {
+            return "there is more than one document in the file; hint: make each a file of its own"
+                .to_owned();
+        }
+        t if t.starts_with("recursive references") => return "an anchor holds itself".to_owned(),
+        t if t.starts_with("mapping values are not allowed") => {
+            "is a line indented too far, or is a colon or the space behind one missing on the line before?"
+        }
+        t if t.contains("did not find expected key") => "do the keys of this mapping begin in one column?",
+        t if t.contains("unknown escape character") => "in single quotes a backslash is a backslash",
+        t if t.contains("tab") => "indent with spaces",
+        t if t.contains("unknown anchor") => "an anchor (&name) must stand before what refers to it (*name)",
+        _ => return text,
+    };
+    format!("{text}\nhint: {hint}")
 }
 
 fn place(raw: Spanned<Raw>, file: &Arc<Path>) -> Node {

@@ -29,7 +29,10 @@ fn check_service(lines: &str, expected: &str) {
 fn broken_yaml_is_located() {
     check("services:\n  web: [\n", "stack.yml:2:8: unclosed bracket '['");
     check("services:\n  web:\n    image: a\n    image: b\n", "stack.yml:4:5: duplicate mapping key: image");
-    check("services:\n\tweb: 1\n", "stack.yml:2:2: tabs disallowed within this context (block indentation)");
+    check(
+        "services:\n\tweb: 1\n",
+        "stack.yml:2:2: tabs disallowed within this context (block indentation)\nhint: indent with spaces",
+    );
 }
 
 #[test]
@@ -169,10 +172,6 @@ fn variables_can_be_demanded() {
     check_service(
         "user: ${WHO",
         "stack.yml:4:11: services.web.user: invalid interpolation format: \"${WHO\": a closing brace is missing",
-    );
-    check_service(
-        "command: echo $1",
-        "stack.yml:4:14: services.web.command: invalid interpolation format: \"echo $1\": you may need to escape any $ with another $",
     );
 }
 

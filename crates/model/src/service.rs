@@ -114,16 +114,22 @@ impl std::str::FromStr for Constraint {
             (None, None) => return Err(bad()),
         };
         let (key, value) = (key.trim(), value.trim());
-        let known = matches!(
-            key.to_ascii_lowercase().as_str(),
-            "node.id" | "node.hostname" | "node.role" | "node.ip" | "node.platform.os" | "node.platform.arch"
-        ) || ["node.labels.", "engine.labels."]
-            .iter()
-            .any(|p| key.len() > p.len() && key.starts_with(p));
-        if !known || value.is_empty() {
+        // Of labels only the prefix is the same in any case.
+        let lower = key.to_ascii_lowercase();
+        let key = match lower.as_str() {
+            "node.id" | "node.hostname" | "node.role" | "node.ip" | "node.platform.os"
+            | "node.platform.arch" => lower,
+            _ => {
+                let prefixes = ["node.labels.", "engine.labels."];
+                let prefix =
+                    prefixes.iter().find(|p| key.len() > p.len() && lower.starts_with(*p)).ok_or_else(bad)?;
+                format!("{prefix}{}", &key[prefix.len()..])
+            }
+        };
+        if value.is_empty() {
             return Err(bad());
         }
-        Ok(Self { key: key.to_owned(), equal, value: value.to_owned() })
+        Ok(Self { key, equal, value: value.to_owned() })
     }
 }
 

@@ -20,7 +20,8 @@ use std::{
 /// Prints what `docker stack config` prints; no daemon is asked.
 pub(crate) fn config(args: &StackConfig) -> Result<()> {
     let sources = deploy::sources(&args.compose_file, None)?;
-    let yaml = compose::docker::config(&sources, &compose::Disk, !args.skip_interpolation)?;
+    let yaml = compose::docker::config(&sources, &compose::Disk, !args.skip_interpolation)
+        .map_err(|error| deploy::with_line(error, &sources))?;
     output::line(yaml.trim_end())
 }
 

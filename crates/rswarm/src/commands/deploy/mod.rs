@@ -151,7 +151,8 @@ fn load(args: &DeployArgs) -> Result<Stack> {
         lenient: args.lenient,
         ..sources(&files, args.name.clone())?
     };
-    let (stack, warnings) = compose::load(&sources, &compose::Disk)?;
+    let (stack, warnings) =
+        compose::load(&sources, &compose::Disk).map_err(|error| with_line(error, &sources))?;
     for warning in warnings {
         output::warning(&warning.to_string());
     }
@@ -170,6 +171,32 @@ pub(super) fn sources(files: &[PathBuf], name: Option<String>) -> Result<compose
         project_dir.canonicalize().with_context(|| format!("cannot read {}", project_dir.display()))?;
     let env = std::env::vars().collect();
     Ok(compose::Sources { files: texts, project_dir, env, name, ..compose::Sources::default() })
+}
+
+/// Shows the line of the file that an error is about.
+pub(super) fn with_line(error: compose::Error, sources: &compose::Sources) -> anyhow::Error {
+    let shown = error.at().and_then(|at| {
+        let given = sources.files.iter().find(|(path, _)| **path == *at.file).map(|(_, text)| text.clone());
+        let text = given.or_else(|| std::fs::read_to_string(&at.file).ok())?;
+        let line = text.lines().nth(usize::try_from(at.line).ok()?.checked_sub(1)?)?.replace('\t', " ");
+        let column = usize::try_from(at.column).ok()?.saturating_sub(1);
+        // Of a long line only what is around the place.
+        let (first, width) = (column.saturating_sub(60), 100);
+        let part: String = line.chars().skip(first).take(width).collect();
+        Some(format!("{:>5} | {part}\n      | {:>width$}", at.line, "^", width = column - first + 1))
+    });
+    let error = anyhow::Error::new(error);
+    match shown {
+        None => error,
+        Some(shown) => {
+            let text = format!("{error:#}");
+            // Hints come last.
+            let (what, hint) =
+                text.split_once("\nhint: ").map_or((text.as_str(), None), |(w, h)| (w, Some(h)));
+            let hint = hint.map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+            anyhow::anyhow!("{what}\n{shown}{hint}")
+        }
+    }
 }
 
 fn default_file() -> Result<PathBuf> {
