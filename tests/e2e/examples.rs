@@ -1,7 +1,8 @@
-//! Every example deploys: a lesson that does not run teaches nothing.
+//! Every example deploys and answers: one that does not run teaches nothing.
 
-use crate::{load_hello, swarm};
+use crate::{SOON, load_hello, swarm};
 use std::path::Path;
+use testkit::wait_for;
 
 #[test]
 fn every_lesson_deploys_and_goes_away_again() {
@@ -28,5 +29,42 @@ fn every_lesson_deploys_and_goes_away_again() {
         assert_eq!(deployed.code, 0, "{name}: {deployed:?}{}", lab.daemon_logs());
         let stack = format!("lesson{}", name[1..2].parse::<u8>().expect("a numbered lesson"));
         lab.rswarm(1, &["stack", "rm", &stack]).ok();
+    }
+}
+
+#[test]
+fn every_application_answers_on_three_hosts() {
+    let mut lab = swarm(3, 3);
+    load_hello(&lab, 1);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/apps");
+    let mut apps: Vec<_> =
+        std::fs::read_dir(folder).expect("the applications").map(|e| e.expect("an entry").path()).collect();
+    apps.sort();
+    assert_eq!(apps.len(), 10, "{apps:?}");
+    for (number, app) in (1..).zip(apps) {
+        let file = app.join("compose.yaml");
+        let text = std::fs::read_to_string(&file).expect("a compose file");
+        let head: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
+        assert!(head.len() >= 3, "{}: a header says what it teaches, what to try and to see", file.display());
+        let name = text.lines().find_map(|line| line.strip_prefix("name: ")).expect("a name");
+        let mut command = vec!["deploy", "--timeout", "60s", file.to_str().expect("a path")];
+        let over = app.join("prod.yaml");
+        if over.exists() {
+            command.push(over.to_str().expect("a path"));
+        }
+        let env = [("APP_TOKEN", "s3cret")];
+        let deployed = lab.rswarm_with(1, &env, &command);
+        assert_eq!(deployed.code, 0, "{name}: {deployed:?}{}", lab.daemon_logs());
+        for host in 1..=3 {
+            let answer = wait_for("an answer", SOON, || lab.http(host, 8100 + number));
+            assert!(
+                answer.contains(&format!("Hello {name}!")) || answer.contains("Hello edge!"),
+                "{name}: {answer}"
+            );
+        }
+        command.insert(1, "--plan");
+        let again = lab.rswarm_with(1, &env, &command);
+        assert_eq!((again.code, again.stdout.trim()), (0, "No changes."), "{name}");
+        lab.rswarm(1, &["stack", "rm", name]).ok();
     }
 }

@@ -155,6 +155,44 @@ fn of_two_deploys_from_one_state_the_second_is_refused() {
 }
 
 #[test]
+fn a_client_that_is_killed_leaves_one_revision_or_the_other() {
+    let lab = swarm(1, 1);
+    load_hello(&lab, 1);
+    let text = |name: usize| {
+        let service = |key: &str| {
+            format!(
+                "  {key}: {{image: rswarm/hello, command: [web], environment: {{NAME: n{name}}}, deploy: {{replicas: 0}}}}\n"
+            )
+        };
+        format!("name: shop\nservices:\n{}", ["a", "b", "c", "d", "e"].map(service).concat())
+    };
+    let first = write(&lab, "shop.yml", &text(0));
+    lab.rswarm(1, &["deploy", &first]).ok();
+    let whole = std::time::Instant::now();
+    lab.rswarm(1, &["deploy", "--plan", &first]).ok();
+    let whole = whole.elapsed();
+    let socket = format!("unix://{}", lab.socket(1).display());
+    let mut seen = std::collections::BTreeSet::new();
+    for round in 1..=20 {
+        let file = write(&lab, "shop.yml", &text(round));
+        let mut client = std::process::Command::new(crate::program())
+            .args(["-H", &socket, "deploy", &file])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("a client");
+        // Over the time that it takes, and some more.
+        std::thread::sleep(whole.mul_f64(f64::from(u32::try_from(round).expect("small")) / 10.0));
+        // It may have ended by itself.
+        drop(client.kill());
+        client.wait().expect("its end");
+        let names = ["a", "b", "c", "d", "e"].map(|key| image_of(&lab, &format!("shop_{key}"), "Env"));
+        assert!(names.iter().all(|name| *name == names[0]), "round {round}: {names:?}");
+        seen.insert(names[0].clone());
+    }
+    assert!(seen.len() > 1, "some deploys came through: {seen:?}");
+}
+
+#[test]
 fn what_a_stack_builds_runs_on_every_host_without_a_registry() {
     let lab = swarm(3, 1);
     load_hello(&lab, 1);

@@ -216,7 +216,16 @@ impl State {
         if let Some(found) = one(all.iter().filter(|n| n.name == wanted).collect(), "on name")? {
             return Ok(found);
         }
-        one(all.iter().filter(|n| n.id.starts_with(wanted)).collect(), "based on the ID prefix")?
+        if let Some(found) =
+            one(all.iter().filter(|n| n.id.starts_with(wanted)).collect(), "based on the ID prefix")?
+        {
+            return Ok(found);
+        }
+        // Those of every host are in no list; services name them by id.
+        let hidden = self.cluster_networks().await.unwrap_or_default();
+        let found = hidden.values().find(|n| n.id.to_string() == wanted);
+        found
+            .map(|n| convert::network_json(n))
             .ok_or_else(|| ApiError::not_found(format!("network {wanted} not found")))
     }
 }

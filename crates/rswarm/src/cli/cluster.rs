@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(crate) struct DeployArgs {
-    /// Compose files, merged in order; `compose.yaml` and its siblings by default; - for standard input.
+    /// Compose files, merged in order, or folders with one; `compose.yaml` and its siblings by default; - for standard
+    /// input.
     pub(crate) files: Vec<PathBuf>,
     /// The same, as Docker Compose has it.
     #[arg(short, long)]

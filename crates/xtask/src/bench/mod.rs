@@ -16,6 +16,7 @@ mod oci;
 mod raft;
 mod run;
 mod scale;
+mod stack;
 
 use anyhow::{Context, Result, bail};
 use std::{
@@ -64,11 +65,12 @@ impl Row {
 
 type Bench = fn(&Path) -> Result<Vec<Row>>;
 
-const ALL: [(&str, Bench); 9] = [
+const ALL: [(&str, Bench); 10] = [
     ("cycle", cycle::bench),
     ("run", run::bench),
     ("engine", engine::bench),
     ("scale", scale::bench),
+    ("stack", stack::bench),
     ("raft-store", raft::store),
     ("raft-api", raft::api),
     ("network", network::bench),

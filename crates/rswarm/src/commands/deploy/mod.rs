@@ -23,7 +23,7 @@ use compose::{Stack, StackService};
 use docker_api::{client::Client, convert, types};
 use plan::Plan;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::IsTerminal as _,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -141,7 +141,10 @@ pub(crate) async fn rollback(client: &Client, stack: &str, wanted: u64, detach: 
 fn load(args: &DeployArgs) -> Result<Stack> {
     let mut files: Vec<PathBuf> = args.file.iter().chain(&args.files).cloned().collect();
     if files.is_empty() {
-        files.push(default_file()?);
+        files.push(default_file(Path::new(""))?);
+    }
+    for file in files.iter_mut().filter(|file| file.is_dir()) {
+        *file = default_file(file)?;
     }
     let profiles = std::env::var("COMPOSE_PROFILES").unwrap_or_default();
     let profiles = profiles.split(',').filter(|p| !p.is_empty()).map(str::to_owned);
@@ -199,9 +202,11 @@ pub(super) fn with_line(error: compose::Error, sources: &compose::Sources) -> an
     }
 }
 
-fn default_file() -> Result<PathBuf> {
-    DEFAULT_FILES.iter().map(PathBuf::from).find(|f| f.exists()).with_context(|| {
-        format!("no compose file here; hint: name one, or make one of {}", DEFAULT_FILES.join(", "))
+fn default_file(folder: &Path) -> Result<PathBuf> {
+    DEFAULT_FILES.iter().map(|name| folder.join(name)).find(|f| f.exists()).with_context(|| {
+        let place =
+            if folder == Path::new("") { "here".to_owned() } else { format!("in {}", folder.display()) };
+        format!("no compose file {place}; hint: name one, or make one of {}", DEFAULT_FILES.join(", "))
     })
 }
 
@@ -243,12 +248,13 @@ async fn build_images(client: &Client, stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// Returns a service in Docker's JSON, its references filled in.
+/// Returns a service in Docker's JSON, its references filled in. `images`: those that are pinned already, by name.
 async fn service_json(
     client: &Client,
     service: &StackService,
     secrets: &content::Names,
     configs: &content::Names,
+    images: &mut BTreeMap<String, String>,
 ) -> Result<types::ServiceSpec> {
     let mut spec = convert::service_spec_json(&service.spec);
     spec.task_template.networks = service
@@ -261,7 +267,14 @@ async fn service_json(
         })
         .collect();
     let container = spec.task_template.container_spec.get_or_insert_default();
-    container.image = pinned(client, &container.image).await?;
+    container.image = match images.get(&container.image) {
+        Some(known) => known.clone(),
+        None => {
+            let known = pinned(client, &container.image).await?;
+            images.insert(container.image.clone(), known.clone());
+            known
+        }
+    };
     let target = |file: &model::FileRef<String>| {
         Some(types::FileTarget {
             name: file.target.clone(),

@@ -146,10 +146,10 @@ impl Plan {
         };
         plan.networks(stack, &present);
         let (secrets, configs) = (plan.secrets(stack, &present)?, plan.configs(stack, &present)?);
-        let names: BTreeMap<&str, &str> =
-            present.networks.values().map(|n| (n.id.as_str(), n.name.as_str())).collect();
+        let names = network_names(client, stack, &present).await?;
+        let mut images = BTreeMap::new();
         for service in &stack.services {
-            let spec = service_json(client, service, &secrets, &configs).await?;
+            let spec = service_json(client, service, &secrets, &configs, &mut images).await?;
             let stored = present.services.get(&spec.name);
             let fields = stored.map(|stored| differences(&stored.spec, &spec, &names)).transpose()?;
             match fields {
@@ -316,17 +316,35 @@ impl Plan {
     }
 }
 
+/// Returns the names of the networks that the stack's services are on, by id. Those of every host are in no list.
+async fn network_names(
+    client: &Client,
+    stack: &Stack,
+    present: &Present,
+) -> Result<BTreeMap<String, String>> {
+    let mut names: BTreeMap<String, String> =
+        present.networks.values().map(|n| (n.id.clone(), n.name.clone())).collect();
+    let stored = stack.services.iter().filter_map(|s| present.services.get(&s.spec.name));
+    for network in stored.flat_map(|s| &s.spec.task_template.networks) {
+        if !names.contains_key(&network.target) {
+            let found = client.network(&network.target).await?;
+            names.insert(network.target.clone(), found.name);
+        }
+    }
+    Ok(names)
+}
+
 /// Returns the fields that differ.
 fn differences(
     old: &types::ServiceSpec,
     new: &types::ServiceSpec,
-    networks: &BTreeMap<&str, &str>,
+    networks: &BTreeMap<String, String>,
 ) -> Result<Vec<Field>> {
     let mut old = old.clone();
     // Stored specs name networks by id, and refer to secrets and configs by id too: names say it all.
     for network in &mut old.task_template.networks {
-        if let Some(name) = networks.get(network.target.as_str()) {
-            network.target = (*name).to_owned();
+        if let Some(name) = networks.get(&network.target) {
+            network.target.clone_from(name);
         }
     }
     let mut fields = Vec::new();
