@@ -403,7 +403,7 @@ fn networks(key: &str, service: &Item<'_>, defined: &Definitions<'_>) -> Result<
         };
     }
     let own_name = optional(service.get("container_name"), Item::string)?;
-    let linked = defined.links_to(key);
+    let linked = defined.links.get(key).map(Vec::as_slice).unwrap_or_default();
     let mut attachments = Vec::new();
     let mut attach = |item: &Item<'_>, network: &str, mut aliases: Vec<String>| -> Result<(), Error> {
         let full = defined.network(item, network)?;

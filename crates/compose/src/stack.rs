@@ -23,6 +23,8 @@ pub(crate) struct Definitions<'a> {
     pub(crate) volumes: Section<'a>,
     pub(crate) secrets: Section<'a>,
     pub(crate) configs: Section<'a>,
+    /// By service: the names by which others link to it.
+    pub(crate) links: BTreeMap<String, Vec<String>>,
     used_networks: RefCell<BTreeSet<String>>,
 }
 
@@ -36,15 +38,6 @@ impl Definitions<'_> {
     /// Returns `<stack>_<key>`.
     pub(crate) fn full_name(&self, key: &str) -> String {
         format!("{}_{key}", self.stack)
-    }
-
-    /// Returns the names by which other services link to this one.
-    pub(crate) fn links_to(&self, key: &str) -> Vec<String> {
-        let links =
-            self.services.values().filter_map(|s| s.get("links")).filter_map(|l| l.strings().ok()).flatten();
-        let named = links
-            .filter_map(|link| link.split_once(':').map(|(to, alias)| (to.to_owned(), alias.to_owned())));
-        named.filter(|(to, _)| to == key).map(|(_, alias)| alias).collect()
     }
 
     pub(crate) fn with_namespace(&self, labels: Labels) -> Labels {
@@ -192,9 +185,11 @@ pub(crate) fn resolve(tree: Node, sources: &Sources, read: &Reader<'_>) -> Resul
             .map(|(k, i, _)| (k.to_owned(), i))
             .collect())
     };
+    let services = section("services")?;
     let defined = Definitions {
         stack: stack_name(&root, sources)?,
-        services: section("services")?,
+        links: links(&services)?,
+        services,
         networks: section("networks")?,
         volumes: section("volumes")?,
         secrets: section("secrets")?,
@@ -220,6 +215,28 @@ pub(crate) fn resolve(tree: Node, sources: &Sources, read: &Reader<'_>) -> Resul
     };
     check_volumes(&defined)?;
     Ok(stack)
+}
+
+/// `links: [db:database]`: `db` has one more name on its networks.
+fn links(services: &Section<'_>) -> Result<BTreeMap<String, Vec<String>>, Error> {
+    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for link in services.values().filter_map(|service| service.get("links")) {
+        for item in link.items()? {
+            let text = item.string()?;
+            let (to, alias) = text.split_once(':').unwrap_or((&text, &text));
+            if !services.contains_key(to) {
+                return Err(Error::Undefined {
+                    at: item.at(),
+                    path: item.path.clone(),
+                    kind: "service",
+                    name: to.to_owned(),
+                    suggestion: suggest(to, services.keys().map(String::as_str)),
+                });
+            }
+            all.entry(to.to_owned()).or_default().push(alias.to_owned());
+        }
+    }
+    Ok(all)
 }
 
 /// Service names become DNS names.

@@ -23,6 +23,9 @@ pub(crate) struct Node {
     pub(crate) tag: Tag,
 }
 
+/// Ten thousand services have less.
+const BYTES_MAX: usize = 5_000_000;
+
 /// What a later file wants with the value of an earlier one. Source: compose specification "Reset value".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Tag {
@@ -80,10 +83,24 @@ impl Node {
 
 /// Parses one stack file. Anchors and merge keys are resolved; a duplicate key is an error.
 pub(crate) fn parse(file: &Path, text: &str) -> Result<Node, Error> {
+    if text.len() > BYTES_MAX {
+        let at = At { file: file.into(), line: 1, column: 1 };
+        let text = format!("the file has {} bytes, and stack files may have {BYTES_MAX}", text.len());
+        return Err(Error::Yaml { at, text });
+    }
     let options = serde_yaml::options! {
         legacy_octal_numbers: true,
         strict_booleans: true,
-        alias_limits: serde_yaml::alias_limits! { max_total_replayed_events: 100_000 },
+        alias_limits: serde_yaml::alias_limits! { max_total_replayed_events: 500_000 },
+        // Enough for ten thousand services, and no more than some hundred megabytes. One anchor may be used by all of
+        // them: what aliases come to is bounded above.
+        budget: serde_yaml::budget! {
+            max_events: 2_000_000,
+            max_nodes: 600_000,
+            max_merge_keys: 100_000,
+            max_aliases: 200_000,
+            enforce_alias_anchor_ratio: false,
+        },
     };
     let file: Arc<Path> = file.into();
     let raw: Option<Spanned<Raw>> = serde_yaml::from_str_with_options(text, options).map_err(|error| {
@@ -155,6 +172,9 @@ fn in_plain_words(text: String) -> String {
         t if t.starts_with("multiple YAML documents") => {
             return "there is more than one document in the file; hint: make each a file of its own"
                 .to_owned();
+        }
+        t if t.starts_with("budget breached") => {
+            return format!("the file is larger or deeper than any stack is ({t})");
         }
         t if t.starts_with("recursive references") => return "an anchor holds itself".to_owned(),
         t if t.starts_with("mapping values are not allowed") => {

@@ -83,7 +83,7 @@ impl Shared {
     /// As people are told them.
     pub(crate) async fn change(&self, changes: Vec<Change>) -> Result<u64, Status> {
         let batch = Batch { at: (self.clock)(), changes };
-        self.store.propose(batch).await.map(|(index, _)| index).map_err(|e| propose_error(&e))
+        self.store.propose_whole(batch).await.map(|(index, _)| index).map_err(|e| propose_error(&e))
     }
 }
 

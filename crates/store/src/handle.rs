@@ -5,7 +5,7 @@ use crate::{
     leadership::{Leadership, TurnedAway, leader_now, turned_away},
     machine::{Machine, Published},
     members::{Member, Members, MembershipError},
-    propose::{ProposeError, Proposer},
+    propose::{self, ProposeError, Proposer},
     types::TypeConfig,
 };
 use model::{Batch, Duration, Event, Tables};
@@ -57,6 +57,18 @@ impl Handle {
     /// # Cancel safety
     /// Dropping it leaves the outcome unknown.
     pub async fn propose(&self, batch: Batch) -> Result<(u64, Vec<Event>), ProposeError> {
+        self.propose_within(batch, propose::LARGEST).await
+    }
+
+    /// The same for what must not be cut and may be large: see [`ProposeError::TooLarge`].
+    ///
+    /// # Errors
+    /// As [`Store::propose`].
+    pub async fn propose_whole(&self, batch: Batch) -> Result<(u64, Vec<Event>), ProposeError> {
+        self.propose_within(batch, propose::WHOLE).await
+    }
+
+    async fn propose_within(&self, batch: Batch, limit: usize) -> Result<(u64, Vec<Event>), ProposeError> {
         if let Some(failure) = self.failure() {
             return Err(ProposeError::Unavailable(failure));
         }
@@ -64,7 +76,7 @@ impl Handle {
         if !now.me {
             return Err(ProposeError::NotLeader { leader: now.leader });
         }
-        self.proposer.propose(batch).await
+        self.proposer.propose(batch, limit).await
     }
 
     /// Waits until this member's view has every change acknowledged before the call, and returns the index it then

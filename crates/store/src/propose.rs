@@ -29,7 +29,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// Beyond this a batch is refused. *Unit:* bytes. Source: SwarmKit `store.MaxTransactionBytes`.
-const LARGEST: usize = 1_500_000;
+pub(crate) const LARGEST: usize = 1_500_000;
+/// What a person wants as a whole may have more: a stack of thousands of services. It must fit into a message between
+/// managers. *Unit:* bytes.
+pub(crate) const WHOLE: usize = 12_000_000;
 /// Batches are gathered up to this. *Unit:* bytes.
 const ENTRY: usize = 64 << 10;
 const ENTRY_CHANGES: usize = 200;
@@ -93,11 +96,15 @@ impl Proposer {
         (Self { queue, published }, proposals)
     }
 
-    pub(crate) async fn propose(&self, batch: Batch) -> Result<(u64, Vec<Event>), ProposeError> {
+    pub(crate) async fn propose(
+        &self,
+        batch: Batch,
+        limit: usize,
+    ) -> Result<(u64, Vec<Event>), ProposeError> {
         let message = types::Batch::from(&batch);
         let bytes = message.encoded_len();
-        if bytes > LARGEST {
-            return Err(ProposeError::TooLarge { bytes, limit: LARGEST });
+        if bytes > limit {
+            return Err(ProposeError::TooLarge { bytes, limit });
         }
         // What cannot apply now will hardly apply later: say so before it costs a round of the managers.
         let view = self.published.view.load_full();
