@@ -2,22 +2,25 @@
 
 use crate::{Error, read::Item};
 use model::{PortConfig, Protocol, PublishMode};
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) fn read(ports: &Item<'_>) -> Result<Vec<PortConfig>, Error> {
     let mut all: Vec<PortConfig> = Vec::new();
+    // A range may be of all ports there are.
+    let mut published = BTreeMap::new();
+    let mut seen = BTreeSet::new();
     for item in ports.items()? {
         let more = if item.is_map() { vec![long(&item)?] } else { short(&item)? };
         for port in more {
-            let taken = |p: &PortConfig| {
-                p.published != 0 && p.published == port.published && p.protocol == port.protocol
-            };
-            if let Some(other) = all.iter().find(|p| taken(p) && p.target != port.target) {
+            let first = *published.entry((port.protocol, port.published)).or_insert(port.target);
+            if port.published != 0 && first != port.target {
                 return Err(item.invalid(format!(
-                    "port {} is published twice, to {} and {}",
-                    port.published, other.target, port.target
+                    "port {} is published twice, to {first} and {}",
+                    port.published, port.target
                 )));
             }
-            if !all.contains(&port) {
+            let host = port.mode == PublishMode::Host;
+            if seen.insert((port.protocol, port.published, port.target, host)) {
                 all.push(port);
             }
         }

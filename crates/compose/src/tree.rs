@@ -129,9 +129,12 @@ fn tag(node: &mut Node, lines: &[&str]) {
 }
 
 fn tag_at(at: &At, lines: &[&str]) -> Tag {
-    let place = at.line as usize - 1;
-    let Some(line) = lines.get(place) else { return Tag::Merge };
-    let column = line.char_indices().nth(at.column as usize - 1).map_or(line.len(), |(byte, _)| byte);
+    let Some(place) = (at.line as usize).checked_sub(1).filter(|place| *place < lines.len()) else {
+        return Tag::Merge;
+    };
+    let line = lines[place];
+    let column = (at.column as usize).saturating_sub(1);
+    let column = line.char_indices().nth(column).map_or(line.len(), |(byte, _)| byte);
     let (before, after) = line.split_at(column);
     let of = |word: &str| match word {
         "!reset" => Tag::Reset,

@@ -54,8 +54,11 @@ fn what_is_meant_to_hurt_is_refused_at_once() {
     });
     let deep = format!("services: {}", "[".repeat(100_000));
     let long_key = format!("services: {{web: {{image: a, {}: 1}}}}", "k".repeat(1 << 20));
+    let ports = "services: {web: {image: a, ports: ['1-65535:1-65535', '1-65535:2-65535']}}".to_owned();
     let big = format!("services:\n  web:\n    image: a\n    labels:\n{}", "      - x\n".repeat(1 << 20));
-    for (name, text) in [("laughs", laughs), ("deep", deep), ("long key", long_key), ("ten megabytes", big)] {
+    for (name, text) in
+        [("laughs", laughs), ("deep", deep), ("long key", long_key), ("ten megabytes", big), ("ports", ports)]
+    {
         let begin = Instant::now();
         let error = told(&text).unwrap_or_else(|| panic!("{name} loads"));
         assert!(begin.elapsed() < 10 * PATIENCE, "{name} took {:?}", begin.elapsed());

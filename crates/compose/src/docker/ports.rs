@@ -11,6 +11,9 @@ use std::net::IpAddr;
 
 type Range = (u32, u32);
 
+/// More than there are of all protocols is a mistake, or an attack.
+const PORTS_MAX: usize = 3 * 65536;
+
 /// Returns the long forms of a list of ports.
 pub(super) fn long(
     items: &[Item<'_>],
@@ -22,6 +25,9 @@ pub(super) fn long(
             Value::Str(spec) => all.extend(short(item, spec)?),
             Value::Int(number) => all.extend(short(item, &number.to_string())?),
             _ => all.extend(as_written(item)?),
+        }
+        if all.len() > PORTS_MAX {
+            return Err(item.invalid(format!("the service has more than {PORTS_MAX} ports")));
         }
     }
     Ok(all)
