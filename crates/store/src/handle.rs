@@ -63,7 +63,7 @@ impl Handle {
     /// The same for what must not be cut and may be large: see [`ProposeError::TooLarge`].
     ///
     /// # Errors
-    /// As [`Store::propose`].
+    /// As [`Self::propose`].
     pub async fn propose_whole(&self, batch: Batch) -> Result<(u64, Vec<Event>), ProposeError> {
         self.propose_within(batch, propose::WHOLE).await
     }
