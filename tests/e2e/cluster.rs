@@ -169,6 +169,10 @@ fn containers_outlive_their_daemon_and_its_restart() {
     lab.rswarm(1, &["deploy", &stack]).ok();
     let pids =
         |lab: &Lab| lab.rswarm(2, &["ps", "-q"]).ok().lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    // The counter's name has arrived everywhere.
+    for n in 1..=3 {
+        ask(&mut lab, n, 8080);
+    }
     let before = pids(&lab);
     let load = Load::begin(&mut lab, &[1, 3]);
     load.wait_for(20);

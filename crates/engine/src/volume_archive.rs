@@ -19,6 +19,9 @@ use std::{
 use tokio::io::AsyncRead;
 use tokio_util::io::SyncIoBridge;
 
+/// What is still read of a tar that is refused. *Unit:* bytes.
+const REST_MAX: u64 = 64 << 20;
+
 impl Engine {
     /// Returns a tar of all that a volume holds: owners, modes, attributes, hard links, times to the nanosecond; its
     /// first entry, `./`, is the volume's own folder. What containers write meanwhile may be in it or not.
@@ -66,23 +69,38 @@ impl Engine {
         force: bool,
     ) -> Result<Volume> {
         let (engine, target) = (self.clone(), name.to_owned());
-        let tar = SyncIoBridge::new(tar);
+        let mut tar = SyncIoBridge::new(tar);
         let (volume, new) = crate::blocking(move || {
-            let (volumes, squash) = (&engine.inner.volumes, engine.inner.userns_squash);
-            volumes.check_fillable(&target, force)?;
-            engine.nobody_mounts(&target)?;
-            let staged = volumes.stage()?;
-            unpack(&target, tar, &staged.content(), squash)?;
-            // No container can be between having mounted the old content and being known to run.
-            let _still = engine.inner.mounting.blocking_write();
-            engine.nobody_mounts(&target)?;
-            volumes.install(staged, target, labels, force)
+            let filled = engine.fill(&target, labels, &mut tar, force);
+            if filled.is_err() {
+                // Who still sends would not hear why it is refused: the connection would break under it.
+                drop(io::copy(&mut tar.take(REST_MAX), &mut io::sink()));
+            }
+            filled
         })
         .await?;
         if new {
             self.volume_event("create", &volume.name, &volume.driver, None);
         }
         Ok(volume)
+    }
+
+    fn fill(
+        &self,
+        target: &str,
+        labels: BTreeMap<String, String>,
+        tar: impl Read + Send,
+        force: bool,
+    ) -> Result<(Volume, bool)> {
+        let (volumes, squash) = (&self.inner.volumes, self.inner.userns_squash);
+        volumes.check_fillable(target, force)?;
+        self.nobody_mounts(target)?;
+        let staged = volumes.stage()?;
+        unpack(target, tar, &staged.content(), squash)?;
+        // No container can be between having mounted the old content and being known to run.
+        let _still = self.inner.mounting.blocking_write();
+        self.nobody_mounts(target)?;
+        volumes.install(staged, target.to_owned(), labels, force)
     }
 
     /// Refuses a volume that a running container has.
