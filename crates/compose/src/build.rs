@@ -26,20 +26,20 @@ pub(crate) fn read(item: &Item<'_>, read: &Reader<'_>) -> Result<StackBuild, Err
             "no_cache",
             "pull",
             "labels",
-            "cache_from",
-            "shm_size",
-            "extra_hosts",
             "tags",
-            "secrets",
-            "platforms",
-            "cache_to",
-            "privileged",
-            "isolation",
-            "provenance",
-            "sbom",
         ],
         &[
             ("additional_contexts", NOT_YET),
+            ("cache_from", NOT_YET),
+            ("cache_to", NOT_YET),
+            ("extra_hosts", NOT_YET),
+            ("isolation", "it is for Windows"),
+            ("platforms", "images are built for the node that builds them"),
+            ("privileged", NOT_YET),
+            ("provenance", NOT_YET),
+            ("sbom", NOT_YET),
+            ("secrets", NOT_YET),
+            ("shm_size", NOT_YET),
             ("ssh", NOT_YET),
             ("ulimits", NOT_YET),
             ("entitlements", NOT_YET),
@@ -48,25 +48,6 @@ pub(crate) fn read(item: &Item<'_>, read: &Reader<'_>) -> Result<StackBuild, Err
     let text = |key: &str| optional(item.get(key), Item::string).map(Option::unwrap_or_default);
     let flag = |key: &str| optional(item.get(key), Item::boolean).map(Option::unwrap_or_default);
     let pairs = |key: &str| optional(item.get(key), Item::pairs).map(Option::unwrap_or_default);
-    if let Some(platforms) = item.get("platforms")
-        && platforms.strings()?.len() > 1
-    {
-        return Err(platforms.invalid("one platform per build is implemented"));
-    }
-    let secrets = match item.get("secrets") {
-        None => Vec::new(),
-        Some(secrets) => secrets
-            .items()?
-            .iter()
-            .map(|s| {
-                if s.is_map() {
-                    s.get("source").map_or_else(|| Err(s.invalid("a secret needs a source")), |n| n.string())
-                } else {
-                    s.string()
-                }
-            })
-            .collect::<Result<_, _>>()?,
-    };
     Ok(StackBuild {
         context: place(optional(item.get("context"), Item::string)?.unwrap_or_else(|| ".".to_owned())),
         dockerfile: text("dockerfile")?,
@@ -82,8 +63,6 @@ pub(crate) fn read(item: &Item<'_>, read: &Reader<'_>) -> Result<StackBuild, Err
         no_cache: flag("no_cache")?,
         pull: flag("pull")?,
         labels: pairs("labels")?.into_iter().map(|(k, v)| (k, v.unwrap_or_default())).collect(),
-        cache_from: optional(item.get("cache_from"), Item::strings)?.unwrap_or_default(),
         tags: optional(item.get("tags"), Item::strings)?.unwrap_or_default(),
-        secrets,
     })
 }

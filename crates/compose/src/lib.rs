@@ -178,11 +178,8 @@ pub struct StackBuild {
     pub no_cache: bool,
     pub pull: bool,
     pub labels: Labels,
-    pub cache_from: Vec<String>,
     /// Names of the image besides the service's.
     pub tags: Vec<String>,
-    /// Secrets of the file that its steps may see.
-    pub secrets: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,7 +27,7 @@ pub(crate) fn read(service: &Item<'_>) -> Result<Option<HostOptions>, Error> {
         cgroup: namespace(service, "cgroup", &["host", "private"])?,
         cgroup_parent: text("cgroup_parent")?,
         domainname: text("domainname")?,
-        runtime: text("runtime")?,
+        runtime: optional(service.get("runtime"), runtime)?,
         security_opts: optional(service.get("security_opt"), security)?.unwrap_or_default(),
         annotations: optional(service.get("annotations"), Item::labels)?.unwrap_or_default(),
         cpu_shares: number("cpu_shares")?,
@@ -37,7 +37,7 @@ pub(crate) fn read(service: &Item<'_>) -> Result<Option<HostOptions>, Error> {
             .unwrap_or_default(),
         cpuset: text("cpuset")?.unwrap_or_default(),
         memory_swap_bytes: optional(service.get("memswap_limit"), swap)?.unwrap_or_default(),
-        memory_swappiness: optional(service.get("mem_swappiness"), Item::integer)?,
+        memory_swappiness: optional(service.get("mem_swappiness"), |i| within(i, 0, 100))?,
         blkio_weight: optional(service.get("blkio_config"), weight)?.unwrap_or_default(),
         oom_kill_disable: optional(service.get("oom_kill_disable"), Item::boolean)?.unwrap_or(false),
     };
@@ -66,6 +66,22 @@ fn micros(item: &Item<'_>) -> Result<u64, Error> {
     }
 }
 
+fn within(item: &Item<'_>, least: u32, most: u32) -> Result<u32, Error> {
+    let number = item.integer::<u32>()?;
+    if (least..=most).contains(&number) {
+        return Ok(number);
+    }
+    Err(item.invalid(format!("want {least} to {most}, not {number}")))
+}
+
+/// There is one runtime, under the name that everybody writes.
+fn runtime(item: &Item<'_>) -> Result<String, Error> {
+    match item.string()?.as_str() {
+        name @ ("runc" | "io.containerd.runc.v2") => Ok(name.to_owned()),
+        other => Err(item.invalid(format!("there is no runtime {other:?}: nodes have one of their own"))),
+    }
+}
+
 /// -1, or a size.
 fn swap(item: &Item<'_>) -> Result<i64, Error> {
     if item.node.scalar().as_deref() == Some("-1") {
@@ -86,7 +102,7 @@ fn weight(item: &Item<'_>) -> Result<u32, Error> {
             ("device_write_iops", WHY),
         ],
     )?;
-    Ok(optional(item.get("weight"), Item::integer)?.unwrap_or(0))
+    Ok(optional(item.get("weight"), |i| within(i, 10, 1000))?.unwrap_or(0))
 }
 
 /// `host[:container[:rwm]]`, or the long form.
@@ -152,10 +168,15 @@ pub(crate) fn check_tooling(service: &Item<'_>, read: &Reader<'_>) -> Result<(),
         item.boolean()?;
     }
     if let Some(item) = service.get("pull_policy") {
-        let policy = item.string()?;
-        let known = ["always", "never", "missing", "if_not_present", "build", "daily", "weekly", "refresh"];
-        if !known.contains(&policy.as_str()) && !policy.starts_with("every_") {
-            return Err(item.invalid(format!("want one of {}, not {policy:?}", known.join(", "))));
+        match item.string()?.as_str() {
+            // A deploy asks which image a name means now, and every node has that one.
+            "always" | "missing" | "if_not_present" => {}
+            "build" if service.get("build").is_some() => {}
+            other => {
+                return Err(item.invalid(format!(
+                    "want always, missing, if_not_present, or build beside \"build\"; {other:?} is not possible here"
+                )));
+            }
         }
     }
     if let Some(item) = service.get("container_name") {
@@ -169,6 +190,11 @@ pub(crate) fn check_tooling(service: &Item<'_>, read: &Reader<'_>) -> Result<(),
         && !matches!(item.node.value, Value::Map(_))
     {
         return Err(item.invalid(format!("want a mapping, not {}", item.node.kind())));
+    }
+    for key in ["attach", "develop"] {
+        if let Some(item) = service.get(key) {
+            read.warn(&item.node.at, format!("{key:?} says nothing of a service in a swarm"));
+        }
     }
     Ok(())
 }

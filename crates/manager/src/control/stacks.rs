@@ -81,8 +81,9 @@ pub(super) fn apply(
         services: specs,
         restores: 0,
     };
-    let id = add_revision(&mut stack, revision);
-    changes.extend(surplus(&after, &stack, &request.kept, &changes));
+    let forgotten = add_revision(&mut stack, revision);
+    changes.extend(surplus(&after, &stack, &forgotten, &request.kept));
+    let id = stack.id;
     changes.push(Change::Put(Object::Stack(Arc::new(stack))));
     Ok((id, changes))
 }
@@ -133,7 +134,9 @@ pub(super) fn rollback(
         restores: number,
         ..revision.clone()
     };
-    let id = add_revision(&mut stack, restored);
+    let forgotten = add_revision(&mut stack, restored);
+    changes.extend(surplus(&after, &stack, &forgotten, &[]));
+    let id = stack.id;
     changes.push(Change::Put(Object::Stack(Arc::new(stack))));
     Ok((id, changes))
 }
@@ -220,29 +223,30 @@ fn removed_service(old: &Arc<Service>) -> Change {
     Change::Put(Object::Service(Arc::new(Service { pending_delete: true, ..(**old).clone() })))
 }
 
-fn add_revision(stack: &mut Stack, revision: StackRevision) -> StackId {
+/// Adds the newest revision; returns those that are too old to be kept.
+fn add_revision(stack: &mut Stack, revision: StackRevision) -> Vec<StackRevision> {
     let number = stack.revisions.last().map_or(1, |r| r.number + 1);
     stack.revisions.push(StackRevision { number, ..revision });
     let surplus = stack.revisions.len().saturating_sub(REVISIONS_MAX);
-    stack.revisions.drain(..surplus);
-    stack.id
+    stack.revisions.drain(..surplus).collect()
 }
 
-/// Secrets and configs of the stack that no service uses, now or in a revision that can be put back.
-fn surplus(after: &Tables, stack: &Stack, kept: &[Vec<u8>], changes: &[Change]) -> Vec<Change> {
-    let specs = || stack.revisions.iter().flat_map(|r| &r.services);
-    let spared = |id: Vec<u8>| kept.contains(&id);
-    let is_new = |key: ObjectRef| changes.iter().any(|c| matches!(c, Change::Put(o) if o.key() == key));
+/// Secrets and configs of the stack that only revisions had which cannot be put back any more: they go with them.
+fn surplus(after: &Tables, stack: &Stack, forgotten: &[StackRevision], kept: &[Vec<u8>]) -> Vec<Change> {
+    let had = |revisions: &[StackRevision], uses: &dyn Fn(&ServiceSpec) -> bool| {
+        revisions.iter().flat_map(|r| &r.services).any(|spec| uses(spec))
+    };
+    let only_forgotten =
+        |uses: &dyn Fn(&ServiceSpec) -> bool| had(forgotten, uses) && !had(&stack.revisions, uses);
     let secrets = members(stack, after.secrets.values(), |s| &s.spec.labels)
-        .filter(|s| !spared(s.id.to_wire()) && validate::secret_unused(after, s).is_ok())
-        .filter(|s| !specs().any(|spec| spec.task.container.secrets.iter().any(|f| f.id == s.id)))
+        .filter(|s| only_forgotten(&|spec| spec.task.container.secrets.iter().any(|f| f.id == s.id)))
+        .filter(|s| !kept.contains(&s.id.to_wire()) && validate::secret_unused(after, s).is_ok())
         .map(|s| (ObjectRef::Secret(s.id), s.meta.version));
     let configs = members(stack, after.configs.values(), |c| &c.spec.labels)
-        .filter(|c| !spared(c.id.to_wire()) && validate::config_unused(after, c).is_ok())
-        .filter(|c| !specs().any(|spec| spec.task.container.configs.iter().any(|f| f.id == c.id)))
+        .filter(|c| only_forgotten(&|spec| spec.task.container.configs.iter().any(|f| f.id == c.id)))
+        .filter(|c| !kept.contains(&c.id.to_wire()) && validate::config_unused(after, c).is_ok())
         .map(|c| (ObjectRef::Config(c.id), c.meta.version));
-    let all = secrets.chain(configs).filter(|(key, _)| !is_new(*key));
-    all.map(|(key, version)| Change::Delete { key, version }).collect()
+    secrets.chain(configs).map(|(key, version)| Change::Delete { key, version }).collect()
 }
 
 /// Returns what removing a stack changes: its services and networks go, and the secrets and configs that no other

@@ -45,6 +45,9 @@ pub(crate) async fn run(client: &Client, args: &DeployArgs) -> Result<ExitCode> 
     if !args.plan {
         build_images(client, &stack).await?;
     }
+    if args.plan && stack.services.iter().any(|s| s.build.is_some()) {
+        output::warning("images are built only by a deploy: this plan is of those that were built before");
+    }
     let plan = Plan::make(client, &stack, args.prune).await?;
     match args.format {
         PlanFormat::Json => output::line(&serde_json::to_string_pretty(&plan.json())?)?,
@@ -75,7 +78,12 @@ fn confirmed() -> Result<bool> {
 }
 
 async fn apply(client: &Client, plan: &Plan, args: &DeployArgs) -> Result<ExitCode> {
-    let before = client.stack(&plan.stack).await.ok().and_then(|s| s.revisions.last().map(|r| r.number));
+    // Only a stack that is not there has no revision: anything else that goes wrong would cost the way back.
+    let before = match client.stack(&plan.stack).await {
+        Ok(stack) => stack.revisions.last().map(|r| r.number),
+        Err(error) if error.is_not_found() => None,
+        Err(error) => return Err(error.into()),
+    };
     if plan.is_empty() && before.is_some() {
         return wait(client, plan, args, None).await;
     }
