@@ -1,6 +1,6 @@
 //! Every example deploys and answers: one that does not run teaches nothing.
 
-use crate::{SOON, load_hello, swarm};
+use crate::{SOON, lab, load_hello, swarm};
 use std::path::Path;
 use testkit::wait_for;
 
@@ -30,6 +30,21 @@ fn every_lesson_deploys_and_goes_away_again() {
         let stack = format!("lesson{}", name[1..2].parse::<u8>().expect("a numbered lesson"));
         lab.rswarm(1, &["stack", "rm", &stack]).ok();
     }
+}
+
+#[test]
+fn the_laptops_project_does_what_its_header_says() {
+    let lab = lab(1);
+    load_hello(&lab, 1);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/laptop/compose.yaml");
+    let file = folder.to_str().expect("a path");
+    let compose = |args: &[&str]| lab.rswarm(1, &[&["compose", "-f", file], args].concat()).ok();
+    compose(&["up", "-d", "--wait"]);
+    assert_eq!(compose(&["ps", "--services"]), "beside\ncounter\nweb\n");
+    compose(&["run", "--rm", "-T", "test"]);
+    assert_eq!(compose(&["port", "web", "80"]), "127.0.0.1:8099\n");
+    compose(&["down", "-v"]);
+    assert_eq!(lab.rswarm(1, &["ps", "-aq"]).ok(), "");
 }
 
 #[test]

@@ -4,6 +4,8 @@
 
 mod attachable;
 mod cluster;
+mod compose;
+mod demo;
 mod docker_cli;
 mod docker_commands;
 mod docker_engine;

@@ -9,10 +9,20 @@ use std::path::Path;
 /// Types lines into a shell whose `docker` has the plugins.
 #[track_caller]
 fn type_all(machine: &Machine, lines: &[(&str, i32, &str)]) {
+    type_with(machine, "docker compose", lines);
+}
+
+/// The same; `$COMPOSE` is what projects are handled with.
+#[track_caller]
+fn type_with(machine: &Machine, compose: &str, lines: &[(&str, i32, &str)]) {
     let plugins = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/oracle-plugins"));
     assert!(plugins.join("cli-plugins/docker-buildx").exists(), "run `cargo xtask oracles`");
     let own = machine.dir().join("buildx");
-    all_with(machine, &[("DOCKER_CONFIG", plugins), ("BUILDX_CONFIG", &own)], lines);
+    all_with(
+        machine,
+        &[("DOCKER_CONFIG", plugins), ("BUILDX_CONFIG", &own), ("COMPOSE", Path::new(compose))],
+        lines,
+    );
 }
 
 #[test]
@@ -181,46 +191,93 @@ fn a_command_reaches_the_ssh_agent_of_the_client() {
     );
 }
 
+/// A project's life, in the words of Docker Compose and of ours: both mean the same to both daemons.
 #[test]
 #[ignore = "oracle: docker, docker-buildx, docker-compose, dockerd, busybox"]
-fn compose_2_builds_starts_scales_and_removes() {
+fn compose_2_and_ours_build_start_scale_and_remove() {
     on_each(|machine| {
-        type_all(
-            machine,
-            &[
-                (
-                    "mkdir -p c/app; printf 'FROM bb\\nARG WHO=nobody\\nRUN echo $WHO > /who\\nCMD [\"sh\",\"-c\",\"cat /who; exec sleep 1000\"]\\n' > c/app/Dockerfile",
-                    0,
-                    "",
-                ),
-                (
-                    "printf 'services:\\n  web:\\n    build:\\n      context: app\\n      args: {WHO: me}\\n    depends_on:\\n      db: {condition: service_healthy}\\n    environment: [A=1]\\n    networks: [front, back]\\n  db:\\n    image: bb\\n    command: sleep 1000\\n    healthcheck: {test: [CMD, test, -d, /store], interval: 200ms}\\n    volumes: [\"store:/store\"]\\n    networks: {back: {aliases: [store]}}\\nnetworks: {front: {}, back: {internal: true}}\\nvolumes: {store: {}}\\n' > c/compose.yaml",
-                    0,
-                    "",
-                ),
-                ("cd c; docker compose build", 0, ""),
-                ("cd c; docker compose up -d --wait", 0, ""),
-                (
-                    "cd c; docker compose ps --format '{{.Service}} {{.State}} {{.Health}}' | sort",
-                    0,
-                    "=db running healthy\nweb running \n",
-                ),
-                ("cd c; docker compose logs --no-log-prefix web", 0, "me\n"),
-                ("cd c; docker compose exec -T web ping -c1 -W5 store | grep -c 'bytes from'", 0, "=1\n"),
-                ("cd c; docker compose exec -T web sh -c 'echo $A'", 0, "=1\n"),
-                ("cd c; docker compose run --rm -T web cat /who", 0, "me\n"),
-                ("cd c; docker compose up -d --scale web=3; docker compose ps -q web | wc -l", 0, "3\n"),
-                ("cd c; docker compose up -d --scale web=1; docker compose ps -q web | wc -l", 0, "1\n"),
-                ("cd c; docker compose cp web:/who who; cat who", 0, "me\n"),
-                ("cd c; docker compose restart -t 0 web; docker compose top web", 0, "sleep 1000"),
-                ("cd c; docker compose stop -t 0; docker compose ps -q | wc -l", 0, "0\n"),
-                ("cd c; docker compose down -t 0 -v --rmi local", 0, ""),
-                (
-                    "docker ps -a -q; docker volume ls -q; docker network ls -q -f type=custom; docker images -q c-web",
-                    0,
-                    "=",
-                ),
-            ],
-        );
+        // The newest version that dockerd 20.10 knows.
+        let version = if matches!(machine, Machine::Ours(_)) { "" } else { "1.41" };
+        let ours = format!("env DOCKER_API_VERSION={version} {} compose", crate::program().display());
+        for compose in ["docker compose", &ours] {
+            a_projects_life(machine, compose);
+        }
     });
+}
+
+fn a_projects_life(machine: &Machine, compose: &str) {
+    type_with(
+        machine,
+        compose,
+        &[
+            (
+                "mkdir -p c/app; printf 'FROM bb\\nARG WHO=nobody\\nRUN echo $WHO > /who\\nCMD [\"sh\",\"-c\",\"cat /who; exec sleep 1000\"]\\n' > c/app/Dockerfile",
+                0,
+                "",
+            ),
+            (
+                "printf 'services:\\n  web:\\n    build:\\n      context: app\\n      args: {WHO: me}\\n    depends_on:\\n      db: {condition: service_healthy}\\n    environment: [A=1]\\n    networks: [front, back]\\n  db:\\n    image: bb\\n    command: sleep 1000\\n    healthcheck: {test: [CMD, test, -d, /store], interval: 200ms}\\n    volumes: [\"store:/store\"]\\n    networks: {back: {aliases: [store]}}\\nnetworks: {front: {}, back: {internal: true}}\\nvolumes: {store: {}}\\n' > c/compose.yaml",
+                0,
+                "",
+            ),
+            ("cd c; $COMPOSE build", 0, ""),
+            ("cd c; $COMPOSE up -d --wait", 0, ""),
+            (
+                "cd c; $COMPOSE ps --format '{{.Service}} {{.State}} {{.Health}}' | sort",
+                0,
+                "=db running healthy\nweb running \n",
+            ),
+            ("cd c; $COMPOSE logs --no-log-prefix web", 0, "me\n"),
+            ("cd c; $COMPOSE exec -T web ping -c1 -W5 store | grep -c 'bytes from'", 0, "=1\n"),
+            ("cd c; $COMPOSE exec -T web sh -c 'echo $A'", 0, "=1\n"),
+            ("cd c; $COMPOSE run --rm -T web cat /who", 0, "me\n"),
+            ("cd c; $COMPOSE up -d --scale web=3; $COMPOSE ps -q web | wc -l", 0, "3\n"),
+            ("cd c; $COMPOSE up -d --scale web=1; $COMPOSE ps -q web | wc -l", 0, "1\n"),
+            ("cd c; $COMPOSE cp web:/who who; cat who", 0, "me\n"),
+            ("cd c; $COMPOSE restart -t 0 web; $COMPOSE top web", 0, "sleep 1000"),
+            ("cd c; $COMPOSE stop -t 0; $COMPOSE ps -q | wc -l", 0, "0\n"),
+            ("cd c; $COMPOSE down -t 0 -v --rmi local", 0, ""),
+            (
+                "docker ps -a -q; docker volume ls -q; docker network ls -q -f type=custom; docker images -q c-web",
+                0,
+                "=",
+            ),
+        ],
+    );
+}
+
+/// Both find their projects by the same labels.
+#[test]
+#[ignore = "oracle: docker, docker-compose, busybox"]
+fn a_project_of_one_is_a_project_of_the_other() {
+    let machine = Machine::Ours(host());
+    let ours = format!("{} compose", crate::program().display());
+    type_with(
+        &machine,
+        &ours,
+        &[
+            (
+                "mkdir p; printf 'services:\\n  a: {image: bb, command: sleep 1000, stop_grace_period: 0s}\\n  b: {image: bb, command: sleep 1000, stop_grace_period: 0s, volumes: [\"data:/data\"]}\\nvolumes: {data: {}}\\n' > p/compose.yaml",
+                0,
+                "",
+            ),
+            ("cd p; $COMPOSE up -d", 0, "Container p-a-1  Started"),
+            (
+                "cd p; docker compose ps --format '{{.Name}} {{.State}}' | sort",
+                0,
+                "=p-a-1 running\np-b-1 running\n",
+            ),
+            ("docker compose ls -q", 0, "=p\n"),
+            ("cd p; docker compose stop a; $COMPOSE ps -a --status exited --services", 0, "=a\n"),
+            ("cd p; $COMPOSE start; docker compose ps -q | wc -l", 0, "=2\n"),
+            ("cd p; docker compose up -d --scale b=2 --no-recreate; $COMPOSE ps -q | wc -l", 0, "=3\n"),
+            ("cd p; $COMPOSE up -d --scale b=1 --no-recreate; docker compose ps -q | wc -l", 0, "=2\n"),
+            ("cd p; docker compose down -v", 0, ""),
+            ("docker ps -aq; docker volume ls -q; docker network ls -q -f type=custom", 0, "="),
+            ("cd p; docker compose up -d", 0, ""),
+            ("$COMPOSE ls --format '{{.Name}} {{.Status}}'", 0, "=p running(2)\n"),
+            ("cd p; $COMPOSE down -v", 0, ""),
+            ("docker ps -aq; docker volume ls -q; docker network ls -q -f type=custom", 0, "="),
+        ],
+    );
 }

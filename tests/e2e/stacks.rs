@@ -121,7 +121,47 @@ services:
         assert!(told.contains(words), "{told}");
     }
     assert!(image_of(&lab, "shop_a", "Env").contains("NAME=one"), "the other service went back, too");
+    // Twice: what failed is no place to go back to.
+    assert!(
+        lab.rswarm(1, &["deploy", "--timeout", "30s", &file]).fails().contains("as it was at revision 3")
+    );
+    let history =
+        lab.rswarm(1, &["stack", "history", "--format", "{{.Revision}} {{.Status}} {{.Note}}", "shop"]);
+    let expected = ["5 came up puts 3 back", "4 failed ", "3 came up puts 1 back", "2 failed ", "1 came up "];
+    assert_eq!(history.ok().lines().collect::<Vec<_>>(), expected);
     assert_eq!(plan(&lab, &write(&lab, "shop.yml", &text("one", "web"))).code, 0, "nothing is left of it");
+}
+
+#[test]
+fn hooks_run_beside_the_task_and_a_failing_one_fails_it() {
+    let lab = swarm(1, 1);
+    load_hello(&lab, 1);
+    let text = |hook: &str| {
+        format!(
+            "
+name: hooked
+services:
+  web: {{image: rswarm/hello, command: [web]}}
+  alone: {{image: rswarm/hello, command: [web], network_mode: none}}
+  after:
+    image: rswarm/hello
+    command: [web]
+    depends_on: [web]
+    post_start: [{{command: [/hello, {hook}], environment: {{A: 1}}}}]
+    pre_stop: [{{command: /hello no-such-word}}]
+    deploy: {{restart_policy: {{condition: none}}}}
+"
+        )
+    };
+    let good = write(&lab, "good.yml", &text("check, 'web:80'"));
+    lab.rswarm(1, &["deploy", &good]).ok();
+    let alone = lab.rswarm(1, &["ps", "-q", "-f", "name=hooked_alone"]).ok();
+    let check = |address| lab.rswarm(1, &["exec", alone.trim(), "/hello", "check", address]).code;
+    assert_eq!((check("127.0.0.1:80"), check("web:80")), (0, 1), "it has itself alone");
+    lab.rswarm(1, &["stack", "rm", "hooked"]).ok();
+    let bad = write(&lab, "bad.yml", &text("no-such-word"));
+    let failed = lab.rswarm(1, &["deploy", "--timeout", "10s", &bad]).fails();
+    assert!(failed.contains("post_start hook \"/hello no-such-word\" failed with exit code 1"), "{failed}");
 }
 
 #[test]
@@ -185,7 +225,14 @@ fn a_client_that_is_killed_leaves_one_revision_or_the_other() {
         // It may have ended by itself.
         drop(client.kill());
         client.wait().expect("its end");
-        let names = ["a", "b", "c", "d", "e"].map(|key| image_of(&lab, &format!("shop_{key}"), "Env"));
+        // In one request: what the client sent may take effect between two.
+        let services = lab.api(1, "/services").expect("the services");
+        let services: Vec<serde_json::Value> = serde_json::from_str(&services).expect("JSON");
+        let names: Vec<String> = services
+            .iter()
+            .map(|service| service["Spec"]["TaskTemplate"]["ContainerSpec"]["Env"].to_string())
+            .collect();
+        assert_eq!(names.len(), 5, "round {round}: {names:?}");
         assert!(names.iter().all(|name| *name == names[0]), "round {round}: {names:?}");
         seen.insert(names[0].clone());
     }

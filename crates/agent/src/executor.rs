@@ -63,6 +63,9 @@ impl TaskError {
     }
 }
 
+/// What a step says for people while it lasts: the newest counts. It is told on at most every two seconds.
+pub type News = tokio::sync::watch::Sender<String>;
+
 /// The host of the tasks. Every method may be called again after it succeeded, and after this process was
 /// restarted, and then returns the same.
 ///
@@ -81,7 +84,8 @@ pub trait Executor: Send + Sync + 'static {
 
     /// Makes the task ready to start: network sandbox, image, container. The tables of its networks have been
     /// applied before.
-    async fn prepare(&self, task: &TaskAssignment) -> Result<(), TaskError>;
+    /// What takes long is told in `news`.
+    async fn prepare(&self, task: &TaskAssignment, news: &News) -> Result<(), TaskError>;
 
     /// Starts the container and returns once it runs and, with a healthcheck, is healthy. A container that runs
     /// already is left alone; one that has exited is not started again but a [`TaskError::Fatal`].

@@ -1,9 +1,10 @@
 //! A host without containers: what tests and simulations run an agent on.
 //!
 //! The image says how a task behaves: `missing` cannot be prepared, `flaky` fails to prepare once, `exit-N` ends
-//! with code N as soon as it is started, `broken` cannot be started; anything else runs until it is stopped.
+//! with code N as soon as it is started, `broken` cannot be started, `large` is prepared in four seconds and says how
+//! far it is; anything else runs until it is stopped.
 
-use crate::{Executor, Held, NodeConfig, TaskAssignment, TaskError};
+use crate::{Executor, Held, News, NodeConfig, TaskAssignment, TaskError};
 use async_trait::async_trait;
 use model::{
     ContainerStatus, IngressTable, Labels, NetworkId, NetworkTable, NodeDescription, Platform, Resources,
@@ -13,6 +14,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use tokio::sync::watch;
 
@@ -116,9 +118,13 @@ impl Executor for FakeHost {
         Ok(())
     }
 
-    async fn prepare(&self, assignment: &TaskAssignment) -> Result<(), TaskError> {
+    async fn prepare(&self, assignment: &TaskAssignment, news: &News) -> Result<(), TaskError> {
         let id = assignment.task.id;
         let image = assignment.task.spec.container.image.clone();
+        if image == "large" {
+            news.send_replace("pulling 10.0 MB of 100.0 MB".to_owned());
+            tokio::time::sleep(Duration::from_secs(4)).await;
+        }
         let mut state = self.step("prepare", id);
         match image.as_str() {
             "missing" => return Err(TaskError::fatal("No such image: missing:latest")),

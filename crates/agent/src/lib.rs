@@ -28,7 +28,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-pub use executor::{Executor, Held, NodeConfig, TaskAssignment, TaskError};
+pub use executor::{Executor, Held, News, NodeConfig, TaskAssignment, TaskError};
 pub use ledger::LedgerError;
 pub use session::{Agent, View};
 

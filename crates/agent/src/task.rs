@@ -17,6 +17,8 @@ use tracing::{Instrument as _, info, info_span, warn};
 
 /// How long a task waits for its networks' tables before it tries without.
 const TABLES_LIMIT: Duration = Duration::from_secs(10);
+/// Time between two pieces of news of one step: each is a write of the swarm.
+const NEWS_PERIOD: Duration = Duration::from_secs(2);
 /// How often `release` is tried before the end is reported anyway.
 const RELEASE_ATTEMPTS: u32 = 5;
 
@@ -143,11 +145,37 @@ impl Actor {
 
     async fn prepare(&mut self, assignment: TaskAssignment) -> Result<bool, Ending> {
         let around = self.around.clone();
+        let message = self.status.message.clone();
+        let (news, mut told) = watch::channel(String::new());
         let step = async move {
             around.ready_for(&assignment).await;
-            around.executor.prepare(&assignment).await
+            around.executor.prepare(&assignment, &news).await
         };
-        match self.unless_stopped(step).await {
+        let mut step = std::pin::pin!(step);
+        let outcome = loop {
+            let heard = async {
+                tokio::time::sleep(NEWS_PERIOD).await;
+                if told.changed().await.is_err() {
+                    std::future::pending::<()>().await; // the step is about to end
+                }
+            };
+            let next = async {
+                tokio::select! {
+                    biased;
+                    outcome = &mut step => Some(outcome),
+                    () = heard => None,
+                }
+            };
+            match self.unless_stopped(next).await {
+                None => break None,
+                Some(Some(outcome)) => break Some(outcome),
+                Some(None) => {
+                    self.status.message = told.borrow_and_update().clone();
+                    self.observe().await?;
+                }
+            }
+        };
+        match outcome {
             None => Ok(false),
             Some(Ok(())) => {
                 self.prepared = true;
@@ -161,7 +189,6 @@ impl Actor {
                 } else {
                     TaskState::Rejected
                 };
-                let message = self.status.message.clone();
                 self.end(end, &message, Some(reason), container.map(|c| *c)).await.map(|()| false)
             }
         }

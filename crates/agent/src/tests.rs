@@ -239,6 +239,20 @@ fn ledger_files(dir: &Path) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_long_pull_says_how_far_it_is() {
+    let mut rig = rig().await;
+    let mut session = rig.session().await;
+    session.assign(true, 1, &[task(1, "large")]).await;
+    let told =
+        |s: &Session| s.heard.get(&TaskId(1)).is_some_and(|h| h.message.starts_with("pulling 10.0 MB"));
+    session.until("how far the pull is", told).await;
+    assert_eq!(session.heard[&TaskId(1)].state, Some(TaskState::Preparing));
+    session.until_state(1, TaskState::Running).await;
+    assert_eq!(session.heard[&TaskId(1)].message, "started");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_task_is_prepared_held_started_and_stopped_as_desired() {
     let mut rig = rig().await;
     let mut session = rig.session().await;

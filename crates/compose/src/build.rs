@@ -2,13 +2,20 @@
 
 use crate::{
     Error, StackBuild,
+    error::suggest,
     read::{Item, Reader, optional},
-    rebase,
+    rebase, service,
+    stack::Definitions,
 };
+use model::SecretBytes;
 
 const NOT_YET: &str = "not implemented yet";
 
-pub(crate) fn read(item: &Item<'_>, read: &Reader<'_>) -> Result<StackBuild, Error> {
+pub(crate) fn read(
+    item: &Item<'_>,
+    defined: &Definitions<'_>,
+    read: &Reader<'_>,
+) -> Result<StackBuild, Error> {
     let place = |text: String| {
         if rebase::is_remote(&text) { text } else { read.path(&text).display().to_string() }
     };
@@ -27,25 +34,31 @@ pub(crate) fn read(item: &Item<'_>, read: &Reader<'_>) -> Result<StackBuild, Err
             "pull",
             "labels",
             "tags",
+            "secrets",
+            "extra_hosts",
+            "cache_from",
+            "cache_to",
         ],
         &[
             ("additional_contexts", NOT_YET),
-            ("cache_from", NOT_YET),
-            ("cache_to", NOT_YET),
-            ("extra_hosts", NOT_YET),
             ("isolation", "it is for Windows"),
             ("platforms", "images are built for the node that builds them"),
             ("privileged", NOT_YET),
             ("provenance", NOT_YET),
             ("sbom", NOT_YET),
-            ("secrets", NOT_YET),
             ("shm_size", NOT_YET),
             ("ssh", NOT_YET),
             ("ulimits", NOT_YET),
             ("entitlements", NOT_YET),
         ],
     )?;
+    for key in ["cache_from", "cache_to"] {
+        if let Some(cache) = item.get(key) {
+            read.warn(&cache.node.at, format!("{key:?} has no effect: each node keeps a cache of its own"));
+        }
+    }
     let text = |key: &str| optional(item.get(key), Item::string).map(Option::unwrap_or_default);
+    let host = |line: String| line.split_once(' ').map(|(ip, name)| format!("{name}:{ip}"));
     let flag = |key: &str| optional(item.get(key), Item::boolean).map(Option::unwrap_or_default);
     let pairs = |key: &str| optional(item.get(key), Item::pairs).map(Option::unwrap_or_default);
     Ok(StackBuild {
@@ -64,5 +77,54 @@ pub(crate) fn read(item: &Item<'_>, read: &Reader<'_>) -> Result<StackBuild, Err
         pull: flag("pull")?,
         labels: pairs("labels")?.into_iter().map(|(k, v)| (k, v.unwrap_or_default())).collect(),
         tags: optional(item.get("tags"), Item::strings)?.unwrap_or_default(),
+        secrets: optional(item.get("secrets"), |i| secrets(i, defined, read))?.unwrap_or_default(),
+        extra_hosts: optional(item.get("extra_hosts"), service::hosts)?
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(host)
+            .collect(),
     })
+}
+
+/// Secrets of the file, by the ids under which `RUN` mounts them.
+fn secrets(
+    item: &Item<'_>,
+    defined: &Definitions<'_>,
+    read: &Reader<'_>,
+) -> Result<Vec<(String, SecretBytes)>, Error> {
+    let secret = |entry: &Item<'_>| {
+        let (source, id) = if entry.is_map() {
+            entry.only(&["source", "target", "uid", "gid", "mode"], &[])?;
+            let source =
+                entry.get("source").ok_or_else(|| entry.invalid("a secret needs a source"))?.string()?;
+            let id = optional(entry.get("target"), Item::string)?.unwrap_or_else(|| source.clone());
+            (source, id)
+        } else {
+            (entry.string()?, entry.string()?)
+        };
+        let undefined = |kind, name: &str, suggestion| Error::Undefined {
+            at: entry.at(),
+            path: entry.path.clone(),
+            kind,
+            name: name.to_owned(),
+            suggestion,
+        };
+        let Some(definition) = defined.secrets.get(&source) else {
+            let known = defined.secrets.keys().map(String::as_str);
+            return Err(undefined("secret", &source, suggest(&source, known)));
+        };
+        let data = match (definition.get("file"), definition.get("environment")) {
+            (Some(file), _) => read.file(&file, &file.string()?)?,
+            (None, Some(name)) => {
+                let name = name.string()?;
+                let value = read.env(&name).ok_or_else(|| undefined("environment variable", &name, None))?;
+                value.as_bytes().to_vec()
+            }
+            (None, None) => {
+                return Err(entry.invalid("a build has only secrets with a file or an environment"));
+            }
+        };
+        Ok((id, SecretBytes(data)))
+    };
+    item.items()?.iter().map(secret).collect()
 }

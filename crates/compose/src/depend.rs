@@ -3,6 +3,7 @@
 use crate::{
     Error,
     error::suggest,
+    one_host,
     read::{Item, Reader, optional},
     stack::Definitions,
 };
@@ -14,11 +15,14 @@ pub(crate) fn read(
     defined: &Definitions<'_>,
     read: &Reader<'_>,
 ) -> Result<Vec<Dependency>, Error> {
-    let Some(item) = service.get("depends_on") else { return Ok(Vec::new()) };
     let mut dependencies = Vec::new();
+    let Some(item) = service.get("depends_on") else {
+        add_needs(service, defined, read, &mut dependencies)?;
+        return Ok(dependencies);
+    };
     if item.is_map() {
         for (name, entry, at) in item.entries()? {
-            let (condition, required) = long(&entry)?;
+            let (condition, required) = long(&entry, read)?;
             if !required && !defined.services.contains_key(name) {
                 read.warn(at, format!("optional dependency {name:?} is not defined"));
                 continue;
@@ -31,13 +35,34 @@ pub(crate) fn read(
             dependencies.push(dependency(&entry, &name, DependencyCondition::Started, defined)?);
         }
     }
+    add_needs(service, defined, read, &mut dependencies)?;
     Ok(dependencies)
 }
 
-fn long(entry: &Item<'_>) -> Result<(DependencyCondition, bool), Error> {
+/// On one host what a service shares with another must be there before it.
+fn add_needs(
+    service: &Item<'_>,
+    defined: &Definitions<'_>,
+    read: &Reader<'_>,
+    dependencies: &mut Vec<Dependency>,
+) -> Result<(), Error> {
+    if !read.on_one_host() {
+        return Ok(());
+    }
+    for need in one_host::needs(service, defined)? {
+        let service = defined.full_name(&need);
+        if !dependencies.iter().any(|d| d.service == service) {
+            dependencies.push(Dependency { service, condition: DependencyCondition::Started });
+        }
+    }
+    Ok(())
+}
+
+fn long(entry: &Item<'_>, read: &Reader<'_>) -> Result<(DependencyCondition, bool), Error> {
     entry.only(&["condition", "required", "restart"], &[])?;
     if let Some(restart) = entry.get("restart")
         && restart.boolean()?
+        && !read.on_one_host()
     {
         return Err(restart.invalid("restarting with a dependency is not implemented yet"));
     }

@@ -31,6 +31,9 @@ pub enum Error {
     UnknownKey { at: At, path: String, key: String, suggestion: Option<String> },
     #[error("{at}: {path}: {key:?} is not supported: {why}")]
     UnsupportedKey { at: At, path: String, key: String, why: &'static str },
+    /// A value that means something on one host, and cannot be honoured by a swarm.
+    #[error("{at}: {path}: {text}")]
+    Unsupported { at: At, path: String, text: String },
     /// A value of the wrong type, out of range or of a form that nothing has.
     #[error("{at}: {path}: {text}")]
     Invalid { at: At, path: String, text: String },
@@ -73,6 +76,7 @@ impl Error {
             Self::Yaml { at, .. }
             | Self::UnknownKey { at, .. }
             | Self::UnsupportedKey { at, .. }
+            | Self::Unsupported { at, .. }
             | Self::Invalid { at, .. }
             | Self::Undefined { at, .. }
             | Self::Interpolation { at, .. }

@@ -22,6 +22,7 @@ mod interpolate;
 mod local;
 mod merge;
 mod mounts;
+mod one_host;
 mod ports;
 mod project;
 mod read;
@@ -33,6 +34,7 @@ mod units;
 mod yaml;
 
 pub use error::{At, Error};
+pub use one_host::{Address, HostNetwork, HostPort, OneHost, Pull, Subnet, Watch, WatchAction};
 pub use units::{bytes, cpu_nanos, duration};
 
 use model::{FileRef, Labels, NetworkSpec, SecretBytes, ServiceSpec};
@@ -59,6 +61,18 @@ pub struct Sources {
     pub profiles: Vec<String>,
     /// What cannot be honoured is left out with a warning, instead of an error.
     pub lenient: bool,
+    /// Where it is to run: on one host some keys mean more.
+    pub place: Place,
+}
+
+/// Where a project is to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Place {
+    /// As services of a swarm, under the names and labels of `docker stack deploy`.
+    #[default]
+    Swarm,
+    /// As containers of one host, under those of `docker compose`.
+    Host,
 }
 
 /// Reads the files that stack files name.
@@ -122,8 +136,10 @@ pub struct StackNetwork {
     pub name: String,
     /// Must exist already.
     pub external: bool,
-    /// `None` if external.
+    /// `None` if external, and on one host.
     pub spec: Option<NetworkSpec>,
+    /// On one host, instead of `spec`.
+    pub host: Option<HostNetwork>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -132,8 +148,10 @@ pub struct StackSecret {
     pub name: String,
     pub external: bool,
     pub labels: Labels,
-    /// `None` if external.
+    /// `None` if external, or in a file of one host.
     pub data: Option<SecretBytes>,
+    /// On one host: the file that is mounted.
+    pub file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -142,8 +160,10 @@ pub struct StackConfig {
     pub name: String,
     pub external: bool,
     pub labels: Labels,
-    /// `None` if external.
+    /// `None` if external, or in a file of one host.
     pub data: Option<Vec<u8>>,
+    /// On one host: the file that is mounted.
+    pub file: Option<PathBuf>,
 }
 
 /// A service whose references are still names: whoever creates it looks up the ids.
@@ -160,6 +180,8 @@ pub struct StackService {
     /// By full name.
     pub secrets: Vec<FileRef<String>>,
     pub configs: Vec<FileRef<String>>,
+    /// What only one host can give it.
+    pub host: Option<OneHost>,
 }
 
 /// How an image comes to be. Source: compose specification "build".
@@ -180,6 +202,10 @@ pub struct StackBuild {
     pub labels: Labels,
     /// Names of the image besides the service's.
     pub tags: Vec<String>,
+    /// For `RUN --mount=type=secret`, by id.
+    pub secrets: Vec<(String, SecretBytes)>,
+    /// `HOST:IP` for `RUN`.
+    pub extra_hosts: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,12 +213,27 @@ pub struct StackAttachment {
     /// Full name.
     pub network: String,
     pub aliases: Vec<String>,
+    /// Of its own choice; on one host alone.
+    pub address: Address,
 }
 
 impl Stack {
     /// Returns the merged, interpolated file as canonical YAML: keys in order, comments and anchors gone.
     pub fn to_yaml(&self) -> String {
         yaml::write(&self.resolved)
+    }
+
+    /// Returns the same as data.
+    pub fn resolved(&self) -> impl serde::Serialize + '_ {
+        &self.resolved
+    }
+
+    /// Returns the keys of the volumes that the file defines.
+    pub fn volumes(&self) -> Vec<&str> {
+        match self.resolved.get("volumes").map(|node| &node.value) {
+            Some(tree::Value::Map(entries)) => entries.iter().map(|e| e.key.as_str()).collect(),
+            _ => Vec::new(),
+        }
     }
 }
 

@@ -2,14 +2,14 @@
 //! "services".
 
 use crate::{
-    Error,
+    Error, one_host,
     read::{Item, Reader, optional},
     tree::Value,
 };
 use model::{DeviceMapping, HostOptions};
 
 /// Reads what a container shares with its host or gets of it.
-pub(crate) fn read(service: &Item<'_>) -> Result<Option<HostOptions>, Error> {
+pub(crate) fn read(service: &Item<'_>, read: &Reader<'_>) -> Result<Option<HostOptions>, Error> {
     let text = |key: &str| optional(service.get(key), Item::string);
     let list = |key: &str| optional(service.get(key), Item::strings).map(Option::unwrap_or_default);
     let number = |key: &str| optional(service.get(key), Item::integer::<u64>).map(Option::unwrap_or_default);
@@ -21,10 +21,10 @@ pub(crate) fn read(service: &Item<'_>) -> Result<Option<HostOptions>, Error> {
     let host = HostOptions {
         devices: optional(service.get("devices"), devices)?.unwrap_or_default(),
         device_cgroup_rules: list("device_cgroup_rules")?,
-        ipc: namespace(service, "ipc", &["host", "private", "shareable", "none"])?,
-        pid: namespace(service, "pid", &["host"])?,
-        uts: namespace(service, "uts", &["host"])?,
-        cgroup: namespace(service, "cgroup", &["host", "private"])?,
+        ipc: namespace(service, "ipc", &["host", "private", "shareable", "none"], read)?,
+        pid: namespace(service, "pid", &["host"], read)?,
+        uts: namespace(service, "uts", &["host"], read)?,
+        cgroup: namespace(service, "cgroup", &["host", "private"], read)?,
         cgroup_parent: text("cgroup_parent")?,
         domainname: text("domainname")?,
         runtime: optional(service.get("runtime"), runtime)?,
@@ -44,12 +44,20 @@ pub(crate) fn read(service: &Item<'_>) -> Result<Option<HostOptions>, Error> {
     Ok((host != HostOptions::default()).then_some(host))
 }
 
-fn namespace(service: &Item<'_>, key: &str, known: &[&str]) -> Result<Option<String>, Error> {
+fn namespace(
+    service: &Item<'_>,
+    key: &str,
+    known: &[&str],
+    read: &Reader<'_>,
+) -> Result<Option<String>, Error> {
     let Some(item) = service.get(key) else { return Ok(None) };
     let value = item.string()?;
-    if value.starts_with("service:") || value.starts_with("container:") {
+    if one_host::is_shared(&value) {
+        if read.on_one_host() {
+            return Ok(None);
+        }
         return Err(
-            item.invalid(format!("{value:?} is not possible: tasks of two services may be on two hosts"))
+            item.unsupported(format!("{value:?} is not possible: tasks of two services may be on two hosts"))
         );
     }
     if known.contains(&value.as_str()) || value.is_empty() {

@@ -153,7 +153,7 @@ fn named(item: &Item<'_>, key: &str, no_copy: bool, defined: &Definitions<'_>) -
         name: Some(naming.name),
         driver: optional(definition.get("driver"), Item::string)?,
         driver_opts: optional(definition.get("driver_opts"), Item::labels)?.unwrap_or_default(),
-        labels: defined.with_namespace(optional(definition.get("labels"), Item::labels)?.unwrap_or_default()),
+        labels: defined.volume_labels(key, definition)?,
         no_copy,
     })
 }

@@ -33,10 +33,11 @@ const PROTOCOLS: &[(&str, Protocol)] =
 const NO_HOST_IP: &str = "published ports answer on every address of every host: leave the address out";
 
 fn long(item: &Item<'_>) -> Result<PortConfig, Error> {
-    item.only(
-        &["target", "published", "protocol", "mode", "name", "app_protocol"],
-        &[("host_ip", NO_HOST_IP)],
-    )?;
+    item.only(&["target", "published", "protocol", "mode", "name", "app_protocol", "host_ip"], &[])?;
+    if item.get("host_ip").is_some() {
+        // The whole port: one that was meant for a single address is not to answer on all.
+        return Err(item.unsupported(NO_HOST_IP));
+    }
     let target = item.get("target").ok_or_else(|| item.invalid("a port needs a target"))?;
     let published = match item.get("published") {
         Some(p) if !p.string()?.is_empty() => p.integer::<u16>()?,
@@ -67,7 +68,7 @@ fn short(item: &Item<'_>) -> Result<Vec<PortConfig>, Error> {
     let (published, target) = match ports.rsplit_once(':') {
         None => (None, ports),
         Some((published, _)) if published.contains(':') || published.contains('.') => {
-            return Err(bad(NO_HOST_IP));
+            return Err(item.unsupported(format!("invalid port {text:?}: {NO_HOST_IP}")));
         }
         Some((published, target)) => (Some(published).filter(|p| !p.is_empty()), target),
     };

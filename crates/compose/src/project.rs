@@ -35,9 +35,16 @@ pub(crate) fn load(files: &[(PathBuf, String)], read: &Reader<'_>) -> Result<Nod
 }
 
 fn parsed(path: &Path, text: &str, read: &Reader<'_>) -> Result<Node, Error> {
-    let mut tree = tree::parse(path, text)?;
-    interpolate::tree(&mut tree, read)?;
-    Ok(tree)
+    // Documents are as files, one over the other. Source: docker/compose.
+    let mut merged: Option<Node> = None;
+    for mut tree in tree::parse(path, text)? {
+        interpolate::tree(&mut tree, read)?;
+        merged = Some(match merged {
+            Some(base) => merge::files(base, tree),
+            None => tree,
+        });
+    }
+    merged.ok_or(Error::NoFiles)
 }
 
 fn file(path: &Path, text: &str, place: &Place<'_>, read: &Reader<'_>) -> Result<Node, Error> {

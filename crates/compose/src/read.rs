@@ -1,7 +1,7 @@
 //! Reading values out of the tree: the right type, or an error that says where and what was wanted.
 
 use crate::{
-    At, Files, Sources, Warning, dotenv,
+    At, Files, Place, Sources, Warning, dotenv,
     error::{Error, suggest},
     tree::{Entry, Node, Value},
     units,
@@ -20,12 +20,19 @@ pub(crate) struct Reader<'a> {
     files: &'a dyn Files,
     project_dir: PathBuf,
     env: BTreeMap<String, String>,
+    place: Place,
     warnings: Rc<RefCell<Vec<Warning>>>,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(sources: &Sources, files: &'a dyn Files, env: BTreeMap<String, String>) -> Self {
-        Self { files, project_dir: sources.project_dir.clone(), env, warnings: Rc::default() }
+        Self {
+            files,
+            project_dir: sources.project_dir.clone(),
+            env,
+            place: sources.place,
+            warnings: Rc::default(),
+        }
     }
 
     pub(crate) fn project_dir(&self) -> &Path {
@@ -40,6 +47,7 @@ impl<'a> Reader<'a> {
             files: self.files,
             project_dir: self.project_dir.clone(),
             env,
+            place: self.place,
             warnings: self.warnings.clone(),
         }
     }
@@ -47,6 +55,10 @@ impl<'a> Reader<'a> {
     /// The same with the `.env` of a folder.
     pub(crate) fn with_folder(&self, folder: &Path) -> Result<Self, Error> {
         Ok(self.with_defaults(&dotenv::read_folder(folder, self.files, &self.env)?))
+    }
+
+    pub(crate) fn on_one_host(&self) -> bool {
+        self.place == Place::Host
     }
 
     pub(crate) fn env(&self, name: &str) -> Option<&str> {
@@ -157,6 +169,11 @@ impl<'a> Item<'a> {
 
     pub(crate) fn invalid(&self, text: impl Into<String>) -> Error {
         Error::Invalid { at: self.at(), path: self.shown_path(), text: text.into() }
+    }
+
+    /// What `--lenient` leaves out.
+    pub(crate) fn unsupported(&self, text: impl Into<String>) -> Error {
+        Error::Unsupported { at: self.at(), path: self.shown_path(), text: text.into() }
     }
 
     fn shown_path(&self) -> String {

@@ -3,13 +3,13 @@
 use crate::{
     Error, StackAttachment, StackService, build, depend, deploy,
     error::suggest,
-    local, mounts, ports,
+    local, mounts, one_host, ports,
     read::{Item, Reader, optional},
     stack::Definitions,
     tree::Value,
 };
 use model::{
-    ContainerSpec, DnsConfig, EndpointSpec, FileRef, Healthcheck, Labels, LogDriver, Mode, ServiceSpec,
+    ContainerSpec, DnsConfig, EndpointSpec, FileRef, Healthcheck, Hook, Labels, LogDriver, Mode, ServiceSpec,
     TaskSpec, Ulimit,
 };
 use std::{
@@ -72,6 +72,8 @@ const KNOWN: &[&str] = &[
     "pids_limit",
     "platform",
     "ports",
+    "post_start",
+    "pre_stop",
     "privileged",
     "profiles",
     "pull_policy",
@@ -109,13 +111,14 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("gpus", "nodes do not offer GPUs yet"),
     ("mac_address", "addresses are given out by the swarm"),
     ("models", "nodes do not run models"),
-    ("post_start", NOT_YET),
     ("pre_start", NOT_YET),
-    ("pre_stop", NOT_YET),
     ("provider", "no plugins are run"),
     ("storage_opt", NOT_YET),
     ("use_api_socket", NOT_YET),
 ];
+
+/// What only one host can give.
+const ONE_HOST: &[&str] = &["external_links", "mac_address", "storage_opt"];
 
 pub(crate) fn read(
     key: &str,
@@ -123,15 +126,27 @@ pub(crate) fn read(
     defined: &Definitions<'_>,
     read: &Reader<'_>,
 ) -> Result<StackService, Error> {
-    service.only(KNOWN, UNSUPPORTED)?;
-    local::check_tooling(service, read)?;
+    let host = if read.on_one_host() {
+        let known: Vec<&str> = KNOWN.iter().chain(ONE_HOST).copied().collect();
+        let unsupported: Vec<_> =
+            UNSUPPORTED.iter().filter(|(key, _)| !ONE_HOST.contains(key)).copied().collect();
+        service.only(&known, &unsupported)?;
+        Some(one_host::read(service, read)?)
+    } else {
+        service.only(KNOWN, UNSUPPORTED)?;
+        local::check_tooling(service, read)?;
+        None
+    };
     let deploy = deploy::read(service)?;
     let container = container(key, service, defined, read)?;
     let mut labels = defined.with_namespace(deploy.labels.clone());
     labels.insert("com.docker.stack.image".to_owned(), container.image.clone());
     let endpoint = EndpointSpec {
         mode: deploy.endpoint_mode,
-        ports: service.get("ports").map_or(Ok(Vec::new()), |p| ports::read(&p))?,
+        ports: match service.get("ports") {
+            Some(ports) if host.is_none() => ports::read(&ports)?,
+            _ => Vec::new(),
+        },
     };
     if endpoint.mode == model::EndpointMode::DnsRr
         && endpoint.ports.iter().any(|p| p.mode == model::PublishMode::Ingress)
@@ -160,10 +175,11 @@ pub(crate) fn read(
     Ok(StackService {
         key: key.to_owned(),
         spec,
-        networks: networks(key, service, defined)?,
-        build: optional(service.get("build"), |b| build::read(b, read))?,
+        networks: networks(key, service, defined, read)?,
+        build: optional(service.get("build"), |b| build::read(b, defined, read))?,
         secrets: files(service, "secrets", &defined.secrets, defined)?,
         configs: files(service, "configs", &defined.configs, defined)?,
+        host,
     })
 }
 
@@ -175,7 +191,11 @@ fn container(
 ) -> Result<ContainerSpec, Error> {
     let image = optional(service.get("image"), Item::string)?.filter(|i| !i.is_empty());
     // What is built has the service's name, if no other.
-    let image = image.or_else(|| service.get("build").map(|_| defined.full_name(key)));
+    let built = || match read.on_one_host() {
+        true => defined.dashed_name(key),
+        false => defined.full_name(key),
+    };
+    let image = image.or_else(|| service.get("build").map(|_| built()));
     let text = |key: &str| optional(service.get(key), Item::string);
     let list = |key: &str| optional(service.get(key), Item::strings).map(Option::unwrap_or_default);
     let flag = |key: &str| optional(service.get(key), Item::boolean).map(Option::unwrap_or_default);
@@ -217,7 +237,9 @@ fn container(
             .unwrap_or_default(),
         shm_size_bytes: optional(service.get("shm_size"), Item::bytes)?,
         oom_score_adj: optional(service.get("oom_score_adj"), Item::integer)?.unwrap_or(0),
-        host: local::read(service)?,
+        host: local::read(service, read)?,
+        post_start: optional(service.get("post_start"), hooks)?.unwrap_or_default(),
+        pre_stop: optional(service.get("pre_stop"), hooks)?.unwrap_or_default(),
     })
 }
 
@@ -301,6 +323,24 @@ fn healthcheck(item: &Item<'_>) -> Result<Healthcheck, Error> {
     })
 }
 
+/// Source: compose specification "post_start".
+fn hooks(item: &Item<'_>) -> Result<Vec<Hook>, Error> {
+    let hook = |hook: &Item<'_>| {
+        hook.only(&["command", "user", "privileged", "working_dir", "environment"], &[])?;
+        let command =
+            hook.get("command").ok_or_else(|| hook.invalid("a hook needs a \"command\""))?.command()?;
+        let pairs = optional(hook.get("environment"), Item::pairs)?.unwrap_or_default();
+        Ok(Hook {
+            command,
+            user: optional(hook.get("user"), Item::string)?,
+            privileged: optional(hook.get("privileged"), Item::boolean)?.unwrap_or(false),
+            working_dir: optional(hook.get("working_dir"), Item::string)?,
+            env: pairs.into_iter().map(|(k, v)| v.map_or(k.clone(), |v| format!("{k}={v}"))).collect(),
+        })
+    };
+    item.items()?.iter().map(hook).collect()
+}
+
 fn logging(item: &Item<'_>) -> Result<LogDriver, Error> {
     item.only(&["driver", "options"], &[])?;
     Ok(LogDriver {
@@ -310,7 +350,7 @@ fn logging(item: &Item<'_>) -> Result<LogDriver, Error> {
 }
 
 /// Returns `IP host` lines.
-fn hosts(item: &Item<'_>) -> Result<Vec<String>, Error> {
+pub(crate) fn hosts(item: &Item<'_>) -> Result<Vec<String>, Error> {
     let mut lines = Vec::new();
     if item.is_map() {
         for (host, addresses, _) in item.entries()? {
@@ -383,43 +423,63 @@ fn ulimits(item: &Item<'_>) -> Result<Vec<Ulimit>, Error> {
 }
 
 /// Each network with the service's short name as an alias, in the order of the networks' full names.
-fn networks(key: &str, service: &Item<'_>, defined: &Definitions<'_>) -> Result<Vec<StackAttachment>, Error> {
+fn networks(
+    key: &str,
+    service: &Item<'_>,
+    defined: &Definitions<'_>,
+    read: &Reader<'_>,
+) -> Result<Vec<StackAttachment>, Error> {
     if let Some(item) = service.get("network_mode") {
         if let Some(networks) = service.get("networks") {
             return Err(networks.invalid("\"networks\" and \"network_mode\" exclude each other"));
         }
+        if read.on_one_host() {
+            return Ok(Vec::new());
+        }
         return match item.string()?.as_str() {
-            // The host's own network is everywhere.
-            "host" => Ok(vec![StackAttachment { network: "host".to_owned(), aliases: Vec::new() }]),
+            "none" if service.get("ports").is_some() => {
+                Err(item.invalid("what has no network cannot publish ports"))
+            }
+            // The host's own network is everywhere, and so is none at all.
+            mode @ ("host" | "none") => {
+                let (aliases, address) = (Vec::new(), one_host::Address::default());
+                Ok(vec![StackAttachment { network: mode.to_owned(), aliases, address }])
+            }
             // A way outside, and nothing else.
             "bridge" => Ok(Vec::new()),
-            "none" => Err(item.invalid("a task without any network is not implemented yet")),
-            other if other.starts_with("service:") || other.starts_with("container:") => {
-                Err(item
-                    .invalid(format!("{other:?} is not possible: tasks of two services may be on two hosts")))
-            }
-            other => Err(item
-                .invalid(format!("want host or bridge, not {other:?}: a network is named in \"networks\""))),
+            other if one_host::is_shared(other) => Err(item.unsupported(format!(
+                "{other:?} is not possible: tasks of two services may be on two hosts"
+            ))),
+            other => Err(item.invalid(format!(
+                "want host, bridge or none, not {other:?}: a network is named in \"networks\""
+            ))),
         };
     }
     let own_name = optional(service.get("container_name"), Item::string)?;
     let linked = defined.links.get(key).map(Vec::as_slice).unwrap_or_default();
     let mut attachments = Vec::new();
-    let mut attach = |item: &Item<'_>, network: &str, mut aliases: Vec<String>| -> Result<(), Error> {
-        let full = defined.network(item, network)?;
-        for name in own_name.iter().map(String::as_str).chain(linked.iter().map(String::as_str)).chain([key])
-        {
-            if !aliases.iter().any(|a| a == name) {
-                aliases.push(name.to_owned());
+    let mut attach =
+        |item: &Item<'_>, network: &str, mut aliases: Vec<String>, address| -> Result<(), Error> {
+            let full = defined.network(item, network)?;
+            for name in
+                own_name.iter().map(String::as_str).chain(linked.iter().map(String::as_str)).chain([key])
+            {
+                if !aliases.iter().any(|a| a == name) {
+                    aliases.push(name.to_owned());
+                }
             }
-        }
-        attachments.push(StackAttachment { network: full, aliases });
-        Ok(())
-    };
+            attachments.push(StackAttachment { network: full, aliases, address });
+            Ok(())
+        };
     match service.get("networks") {
-        None => attach(service, "default", Vec::new())?,
+        None => attach(service, "default", Vec::new(), one_host::Address::default())?,
         Some(item) if item.is_map() => {
             for (name, entry, _) in item.entries()? {
+                let aliases = optional(entry.get("aliases"), Item::strings)?.unwrap_or_default();
+                if read.on_one_host() {
+                    attach(&entry, name, aliases, one_host::address(&entry)?)?;
+                    continue;
+                }
                 entry.only(
                     &["aliases"],
                     &[
@@ -433,13 +493,12 @@ fn networks(key: &str, service: &Item<'_>, defined: &Definitions<'_>) -> Result<
                         ("driver_opts", NOT_YET),
                     ],
                 )?;
-                let aliases = optional(entry.get("aliases"), Item::strings)?.unwrap_or_default();
-                attach(&entry, name, aliases)?;
+                attach(&entry, name, aliases, one_host::Address::default())?;
             }
         }
         Some(item) => {
             for entry in item.items()? {
-                attach(&entry, &entry.string()?, Vec::new())?;
+                attach(&entry, &entry.string()?, Vec::new(), one_host::Address::default())?;
             }
         }
     }

@@ -1,8 +1,9 @@
 //! The stack as a whole: its name, its sections, and what names in it mean.
 
 use crate::{
-    Error, Sources, Stack, StackConfig, StackNetwork, StackSecret, StackService, depend,
+    Error, HostNetwork, Place, Sources, Stack, StackConfig, StackNetwork, StackSecret, StackService, depend,
     error::suggest,
+    one_host,
     read::{Item, Reader, optional},
     service,
     tree::{Node, Value},
@@ -11,13 +12,19 @@ use model::{Labels, NetworkDriver, NetworkSpec, SecretBytes};
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
 };
+
+/// Source: docker/compose `pkg/api/labels.go`.
+const PROJECT_LABEL: &str = "com.docker.compose.project";
+const VOLUME_LABEL: &str = "com.docker.compose.volume";
 
 type Section<'a> = BTreeMap<String, Item<'a>>;
 
 /// What names may refer to.
 pub(crate) struct Definitions<'a> {
     stack: String,
+    place: Place,
     pub(crate) services: Section<'a>,
     pub(crate) networks: Section<'a>,
     pub(crate) volumes: Section<'a>,
@@ -40,8 +47,27 @@ impl Definitions<'_> {
         format!("{}_{key}", self.stack)
     }
 
-    pub(crate) fn with_namespace(&self, labels: Labels) -> Labels {
+    /// Returns `<project>-<key>`.
+    pub(crate) fn dashed_name(&self, key: &str) -> String {
+        format!("{}-{key}", self.stack)
+    }
+
+    /// Adds the mark of what belongs to the stack, or to the project of one host.
+    pub(crate) fn with_namespace(&self, mut labels: Labels) -> Labels {
+        if self.place == Place::Host {
+            labels.insert(PROJECT_LABEL.to_owned(), self.stack.clone());
+            return labels;
+        }
         service::with_namespace(labels, &self.stack)
+    }
+
+    pub(crate) fn volume_labels(&self, key: &str, item: &Item<'_>) -> Result<Labels, Error> {
+        let labels = optional(item.get("labels"), Item::labels)?.unwrap_or_default();
+        let mut labels = self.with_namespace(labels);
+        if self.place == Place::Host {
+            labels.insert(VOLUME_LABEL.to_owned(), key.to_owned());
+        }
+        Ok(labels)
     }
 
     /// Reads `name` and `external` of a definition.
@@ -106,6 +132,11 @@ pub(crate) fn resolve_leniently(
             {
                 read.warn(&at, format!("{path}: {key:?} is left out: {why}"));
             }
+            Err(Error::Unsupported { at, path, text })
+                if sources.lenient && take_value_out(&mut tree, &at) =>
+            {
+                read.warn(&at, format!("{path} is left out: {text}"));
+            }
             result => return result,
         }
     }
@@ -119,6 +150,26 @@ fn take_out(node: &mut Node, at: &crate::At) -> bool {
             entries.len() < before || entries.iter_mut().any(|e| take_out(&mut e.node, at))
         }
         Value::Seq(items) => items.iter_mut().any(|item| take_out(item, at)),
+        _ => false,
+    }
+}
+
+/// Takes out the entry of a scalar, or an item of a list.
+fn take_value_out(node: &mut Node, at: &crate::At) -> bool {
+    match &mut node.value {
+        Value::Map(entries) => {
+            let before = entries.len();
+            // A mapping begins where its first key does: that is not the value that is meant.
+            let is_meant =
+                |node: &Node| node.at == *at && !matches!(node.value, Value::Map(_) | Value::Seq(_));
+            entries.retain(|e| !is_meant(&e.node));
+            entries.len() < before || entries.iter_mut().any(|e| take_value_out(&mut e.node, at))
+        }
+        Value::Seq(items) => {
+            let before = items.len();
+            items.retain(|item| item.at != *at);
+            items.len() < before || items.iter_mut().any(|item| take_value_out(item, at))
+        }
         _ => false,
     }
 }
@@ -188,6 +239,7 @@ pub(crate) fn resolve(tree: Node, sources: &Sources, read: &Reader<'_>) -> Resul
     let services = section("services")?;
     let defined = Definitions {
         stack: stack_name(&root, sources)?,
+        place: sources.place,
         links: links(&services)?,
         services,
         networks: section("networks")?,
@@ -293,8 +345,12 @@ fn networks(defined: &Definitions<'_>, read: &Reader<'_>) -> Result<Vec<StackNet
     // What is left has no definition.
     networks.extend(used.into_iter().map(|key| {
         let name = defined.full_name(&key);
-        let spec = Some(overlay(name.clone(), defined.with_namespace(Labels::new())));
-        StackNetwork { key, name, external: false, spec }
+        let labels = defined.with_namespace(Labels::new());
+        let (spec, host) = match defined.place {
+            Place::Swarm => (Some(overlay(name.clone(), labels)), None),
+            Place::Host => (None, Some(HostNetwork { labels, ..HostNetwork::default() })),
+        };
+        StackNetwork { key, name, external: false, spec, host }
     }));
     networks.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(networks)
@@ -322,26 +378,26 @@ fn network(
     defined: &Definitions<'_>,
     read: &Reader<'_>,
 ) -> Result<StackNetwork, Error> {
-    item.only(
-        &[
-            "name",
-            "external",
-            "driver",
-            "driver_opts",
-            "attachable",
-            "internal",
-            "labels",
-            "ipam",
-            "enable_ipv6",
-        ],
-        &[("enable_ipv4", "not implemented yet")],
-    )?;
-    let naming = defined.naming(key, item)?;
-    if naming.external {
-        return Ok(StackNetwork { key: key.to_owned(), name: naming.name, external: true, spec: None });
+    let on_one_host = defined.place == Place::Host;
+    let unsupported: &[_] = if on_one_host { &[] } else { &[("enable_ipv4", "not implemented yet")] };
+    let known: Vec<&str> = one_host::NETWORK_KEYS
+        .iter()
+        .copied()
+        .filter(|key| !unsupported.iter().any(|(other, _)| other == key))
+        .collect();
+    item.only(&known, unsupported)?;
+    let Naming { name, external } = defined.naming(key, item)?;
+    let mut network = StackNetwork { key: key.to_owned(), name, external, spec: None, host: None };
+    if external {
+        return Ok(network);
     }
     let labels = optional(item.get("labels"), Item::labels)?.unwrap_or_default();
-    let mut spec = overlay(naming.name.clone(), defined.with_namespace(labels));
+    let labels = defined.with_namespace(labels);
+    if on_one_host {
+        network.host = Some(one_host::network(item, labels)?);
+        return Ok(network);
+    }
+    let mut spec = overlay(network.name.clone(), labels);
     if let Some(driver) = item.get("driver") {
         let text = driver.string()?;
         if matches!(text.as_str(), "bridge" | "default") {
@@ -387,7 +443,8 @@ fn network(
     if let Some(ipam) = item.get("ipam") {
         addresses(&ipam, &mut spec)?;
     }
-    Ok(StackNetwork { key: key.to_owned(), name: naming.name, external: false, spec: Some(spec) })
+    network.spec = Some(spec);
+    Ok(network)
 }
 
 fn addresses(ipam: &Item<'_>, spec: &mut NetworkSpec) -> Result<(), Error> {
@@ -430,7 +487,7 @@ fn secrets(defined: &Definitions<'_>, read: &Reader<'_>) -> Result<Vec<StackSecr
                 ("template_driver", "not implemented yet"),
             ],
         )?;
-        let (naming, labels, data) = content(key, item, defined, read, false)?;
+        let Content { naming, labels, data, file } = content(key, item, defined, read, false)?;
         let data = data.map(SecretBytes);
         secrets.push(StackSecret {
             key: key.clone(),
@@ -438,6 +495,7 @@ fn secrets(defined: &Definitions<'_>, read: &Reader<'_>) -> Result<Vec<StackSecr
             external: naming.external,
             labels,
             data,
+            file,
         });
     }
     Ok(secrets)
@@ -450,19 +508,25 @@ fn configs(defined: &Definitions<'_>, read: &Reader<'_>) -> Result<Vec<StackConf
             &["name", "external", "file", "content", "environment", "labels"],
             &[("template_driver", "not implemented yet")],
         )?;
-        let (naming, labels, data) = content(key, item, defined, read, true)?;
+        let Content { naming, labels, data, file } = content(key, item, defined, read, true)?;
         configs.push(StackConfig {
             key: key.clone(),
             name: naming.name,
             external: naming.external,
             labels,
             data,
+            file,
         });
     }
     Ok(configs)
 }
 
-type Content = (Naming, Labels, Option<Vec<u8>>);
+struct Content {
+    naming: Naming,
+    labels: Labels,
+    data: Option<Vec<u8>>,
+    file: Option<PathBuf>,
+}
 
 /// Exactly one of `file`, `content`, `environment` and `external` says what is in it.
 fn content(
@@ -474,7 +538,7 @@ fn content(
 ) -> Result<Content, Error> {
     let naming = defined.naming(key, item)?;
     if naming.external {
-        return Ok((naming, Labels::new(), None));
+        return Ok(Content { naming, labels: Labels::new(), data: None, file: None });
     }
     let words =
         if inline { "file, content, environment or external" } else { "file, environment or external" };
@@ -484,11 +548,21 @@ fn content(
         return Err(item.invalid(format!("want exactly one of {words}")));
     };
     let text = source.string()?;
+    let labels = optional(item.get("labels"), Item::labels)?.unwrap_or_default();
+    let labels = defined.with_namespace(labels);
+    if *kind == "file" && defined.place == Place::Host {
+        return Ok(Content { naming, labels, data: None, file: Some(read.path(&text)) });
+    }
     let data = match *kind {
         "file" => read.file(source, &text)?,
         "content" => text.into_bytes(),
         _ => match read.env(&text) {
             Some(value) => value.as_bytes().to_vec(),
+            // Looking at a project needs no secrets.
+            None if defined.place == Place::Host => {
+                read.warn(&source.node.at, format!("variable {text} is not set: {key:?} has no content"));
+                return Ok(Content { naming, labels, data: None, file: None });
+            }
             None => {
                 return Err(Error::Undefined {
                     at: source.at(),
@@ -507,8 +581,7 @@ fn content(
             source.invalid(format!("want more than 0 and less than {limit} bytes, not {}", data.len()))
         );
     }
-    let labels = optional(item.get("labels"), Item::labels)?.unwrap_or_default();
-    Ok((naming, defined.with_namespace(labels), Some(data)))
+    Ok(Content { naming, labels, data: Some(data), file: None })
 }
 
 /// Volumes are made by the nodes that use them; here they are only checked.

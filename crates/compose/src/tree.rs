@@ -16,6 +16,23 @@ pub(crate) enum Value {
     Map(Vec<Entry>),
 }
 
+impl serde::Serialize for Node {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match &self.value {
+            Value::Null => to.serialize_unit(),
+            Value::Bool(value) => to.serialize_bool(*value),
+            Value::Int(value) => match i64::try_from(*value) {
+                Ok(value) => to.serialize_i64(value),
+                Err(_) => to.serialize_str(&value.to_string()),
+            },
+            Value::Float(value) => to.serialize_f64(*value),
+            Value::Str(value) => to.serialize_str(value),
+            Value::Seq(items) => to.collect_seq(items),
+            Value::Map(entries) => to.collect_map(entries.iter().map(|e| (&e.key, &e.node))),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
     pub(crate) value: Value,
@@ -81,8 +98,8 @@ impl Node {
     }
 }
 
-/// Parses one stack file. Anchors and merge keys are resolved; a duplicate key is an error.
-pub(crate) fn parse(file: &Path, text: &str) -> Result<Node, Error> {
+/// Parses the documents of one stack file, one at least. Anchors and merge keys are resolved; a duplicate key is an error.
+pub(crate) fn parse(file: &Path, text: &str) -> Result<Vec<Node>, Error> {
     if text.len() > BYTES_MAX {
         let at = At { file: file.into(), line: 1, column: 1 };
         let text = format!("the file has {} bytes, and stack files may have {BYTES_MAX}", text.len());
@@ -103,19 +120,22 @@ pub(crate) fn parse(file: &Path, text: &str) -> Result<Node, Error> {
         },
     };
     let file: Arc<Path> = file.into();
-    let raw: Option<Spanned<Raw>> = serde_yaml::from_str_with_options(text, options).map_err(|error| {
+    let raw: Vec<Spanned<Raw>> = serde_yaml::from_multiple_with_options(text, options).map_err(|error| {
         let start = At { file: file.clone(), line: 1, column: 1 };
         let at = error.location().map_or(start, |l| whereabouts(l, &file));
         let text = strip_position(&error.without_snippet().to_string());
         Error::Yaml { at, text: in_plain_words(text) }
     })?;
     let start = At { file: file.clone(), line: 1, column: 1 };
-    let mut tree = raw.map_or(Node::new(Value::Null, start), |raw| place(raw, &file));
+    let mut trees: Vec<Node> = raw.into_iter().map(|raw| place(raw, &file)).collect();
+    if trees.is_empty() {
+        trees.push(Node::new(Value::Null, start));
+    }
     if text.contains("!reset") || text.contains("!override") {
         let lines: Vec<&str> = text.lines().collect();
-        tag(&mut tree, &lines);
+        trees.iter_mut().for_each(|tree| tag(tree, &lines));
     }
-    Ok(tree)
+    Ok(trees)
 }
 
 /// The deserializer drops tags that it does not know: they stand right before a node, or where it begins.
@@ -172,10 +192,6 @@ fn strip_position(text: &str) -> String {
 /// What the parser says to programmers, for who wrote the file.
 fn in_plain_words(text: String) -> String {
     let hint = match text.as_str() {
-        t if t.starts_with("multiple YAML documents") => {
-            return "there is more than one document in the file; hint: make each a file of its own"
-                .to_owned();
-        }
         t if t.starts_with("budget breached") => {
             return format!("the file is larger or deeper than any stack is ({t})");
         }

@@ -166,9 +166,11 @@ services:
     extra_hosts: ['me:host-gateway']
     pull_policy: always
     links: ['db:database']
+    post_start: [{command: warm up, user: root, environment: [A=1]}]
     volumes_from: ['db:ro']
   db: {image: db, volumes: ['data:/data'], network_mode: bridge}
   agent: {image: agent, network_mode: host}
+  alone: {image: agent, network_mode: none}
 volumes: {data: }
 ";
     let stack = project(&[("shop/compose.yml", text)], |_| {}).unwrap();
@@ -185,10 +187,16 @@ volumes: {data: }
     assert!(container.no_new_privileges);
     assert_eq!(host.security_opts, ["seccomp=unconfined"]);
     assert_eq!(container.hosts, ["host-gateway me"]);
+    let hook = &container.post_start[0];
+    assert_eq!(
+        (hook.command.join(" ").as_str(), hook.user.as_deref(), hook.env.len()),
+        ("warm up", Some("root"), 1)
+    );
     assert!(container.mounts[0].read_only, "of another service, read-only");
     assert_eq!(web.networks[0].aliases, ["frontdoor", "web"]);
     assert!(service(&stack, "db").networks.is_empty(), "a way outside only");
     assert_eq!(service(&stack, "agent").networks[0].network, "host");
+    assert_eq!(service(&stack, "alone").networks[0].network, "none");
 }
 
 #[test]
@@ -207,4 +215,134 @@ fn what_cannot_be_honoured_is_left_out_if_the_caller_will_have_it_so() {
     let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
     assert_eq!(told[0], "compose.yml:1:28: services.web: \"gpus\" is left out: nodes do not offer GPUs yet");
     assert_eq!(told.len(), 2);
+
+    // A port that was meant for one address is not published on all.
+    let text = "
+services:
+  web:
+    pid: 'service:db'
+    image: a
+    network_mode: service:db
+    ports: ['127.0.0.1:80:80', {host_ip: 127.0.0.1, target: 81, published: 81}, '82:82']
+  db: {ipc: 'container:x', image: b}
+";
+    let stack = project(&[("shop/compose.yml", text)], |sources| sources.lenient = true).unwrap();
+    let web = service(&stack, "web");
+    assert_eq!(web.spec.endpoint.ports.iter().map(|p| p.published).collect::<Vec<_>>(), [82]);
+    assert_eq!(web.networks[0].network, "shop_default");
+    assert_eq!(service(&stack, "db").spec.task.container.image, "b");
+}
+
+#[test]
+fn documents_of_a_file_are_merged_as_files_are() {
+    let text = "services: {web: {image: one, environment: {A: 1}}}\n---\nservices: {web: {image: two}, db: {image: db}}\n";
+    let stack = project(&[("shop/compose.yml", text)], |_| {}).unwrap();
+    let web = service(&stack, "web");
+    assert_eq!(
+        (web.spec.task.container.image.as_str(), web.spec.task.container.env[0].as_str()),
+        ("two", "A=1")
+    );
+    assert_eq!(stack.services.len(), 2);
+}
+
+#[test]
+fn a_build_has_secrets_of_the_file_and_hosts() {
+    let text = "
+services:
+  web:
+    build:
+      context: .
+      secrets: [token, {source: key, target: other}]
+      extra_hosts: ['mirror:10.0.0.9']
+      cache_from: [web:cache]
+secrets: {token: {environment: TOKEN}, key: {file: ./key}}
+";
+    let files = [("shop/compose.yml", text), ("shop/key", "k")];
+    let stack = project(&files, |s| s.env = [("TOKEN".to_owned(), "t".to_owned())].into()).unwrap();
+    let build = service(&stack, "web").build.as_ref().unwrap();
+    let secrets: Vec<_> = build.secrets.iter().map(|(id, data)| (id.as_str(), data.0.as_slice())).collect();
+    assert_eq!(secrets, [("token", b"t".as_slice()), ("other", b"k".as_slice())]);
+    assert_eq!(build.extra_hosts, ["mirror:10.0.0.9"]);
+    let text = text.replace("[token,", "[tokne,");
+    let error = project(&[("shop/compose.yml", &text), ("shop/key", "k")], |_| {}).unwrap_err().to_string();
+    assert!(error.contains("tokne") && error.contains("token"), "{error}");
+}
+
+#[test]
+fn on_one_host_a_service_may_ask_for_what_only_one_host_has() {
+    let text = "
+services:
+  web:
+    image: web
+    container_name: front
+    network_mode: service:vpn
+    pid: service:db
+    restart: on-failure:3
+    ports: ['127.0.0.1:8000-8001:80-81', '[::1]::90/udp', '9000-9009:91', {target: 92, published: 92, host_ip: 10.0.0.1}]
+    pull_policy: never
+    depends_on: {db: {condition: service_started, restart: true}}
+    develop: {watch: [{action: sync, path: ./src, target: /src, ignore: [x]}]}
+  db:
+    image: db
+    networks: {back: {ipv4_address: 10.9.0.5, mac_address: '02:00:00:00:00:01', priority: 5}}
+    deploy: {restart_policy: {condition: on-failure, max_attempts: 2}}
+    secrets: [key]
+    volumes: ['data:/data']
+  vpn: {image: vpn, build: ., network_mode: none, profiles: [p]}
+networks: {back: {driver: macvlan, driver_opts: {parent: eth0}, enable_ipv4: true, ipam: {config: [{subnet: 10.9.0.0/24}, {subnet: 'fd00::/64'}]}}}
+secrets: {key: {file: ./key}}
+volumes: {data: }
+";
+    let on_one_host = |sources: &mut Sources| {
+        sources.place = compose::Place::Host;
+        sources.profiles = vec!["p".to_owned()];
+    };
+    let stack = project(&[("shop/compose.yml", text)], on_one_host).unwrap();
+    let web = service(&stack, "web");
+    let host = web.host.as_ref().unwrap();
+    assert_eq!((host.container_name.as_deref(), host.restart.as_str()), (Some("front"), "on-failure:3"));
+    assert_eq!(
+        (host.network_mode.as_deref(), host.pid.as_deref()),
+        (Some("service:vpn"), Some("service:db"))
+    );
+    let ports: Vec<String> = host
+        .ports
+        .iter()
+        .map(|p| format!("{:?} {} {}/{}", p.ip.map(|ip| ip.to_string()), p.published, p.target, p.protocol))
+        .collect();
+    assert_eq!(
+        ports,
+        [
+            "Some(\"127.0.0.1\") 8000 80/tcp",
+            "Some(\"127.0.0.1\") 8001 81/tcp",
+            "Some(\"::1\")  90/udp",
+            "None 9000-9009 91/tcp",
+            "Some(\"10.0.0.1\") 92 92/tcp",
+        ]
+    );
+    assert_eq!(
+        (host.pull, host.restarts_with.as_slice()),
+        (compose::Pull::Never, ["db".to_owned()].as_slice())
+    );
+    assert_eq!(host.watch[0].path, PathBuf::from("/srv/shop/src"));
+    let needs: Vec<&str> = web.spec.depends_on.iter().map(|d| d.service.as_str()).collect();
+    assert_eq!(needs, ["shop_db", "shop_vpn"], "it shares the network of one and the processes of the other");
+    let db = service(&stack, "db");
+    let address = &db.networks[0].address;
+    assert_eq!((address.ipv4.unwrap().to_string().as_str(), address.priority), ("10.9.0.5", 5));
+    assert_eq!(db.host.as_ref().unwrap().restart, "on-failure:2");
+    assert_eq!(
+        stack.secrets[0].file.as_deref(),
+        Some(std::path::Path::new("/srv/shop/key")),
+        "not read, mounted"
+    );
+    let network = stack.networks[0].host.as_ref().unwrap();
+    assert_eq!((network.driver.as_str(), network.subnets.len()), ("macvlan", 2));
+    assert_eq!(network.labels["com.docker.compose.project"], "shop");
+    assert_eq!(service(&stack, "vpn").spec.task.container.image, "vpn");
+
+    // The same words say why not where a service may be anywhere.
+    let shared = "services: {a: {image: a, pid: 'service:b'}, b: {image: b}}";
+    let error = project(&[("shop/compose.yml", shared)], |_| {}).unwrap_err();
+    assert!(error.to_string().contains("tasks of two services may be on two hosts"), "{error}");
 }

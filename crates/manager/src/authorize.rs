@@ -29,6 +29,7 @@ pub(crate) enum Method {
     UpdateSwarm,
     ApplyStack,
     RollbackStack,
+    JudgeStack,
     Attach,
     Leave,
 }
@@ -56,6 +57,7 @@ fn rule(method: Method) -> Rule {
         | Method::UpdateSwarm
         | Method::ApplyStack
         | Method::RollbackStack
+        | Method::JudgeStack
         | Method::Attach
         | Method::Leave
         | Method::Session => Rule::Node,
@@ -149,7 +151,7 @@ mod tests {
     use super::*;
     use pki::Identity;
 
-    const ALL: [Method; 18] = [
+    const ALL: [Method; 19] = [
         Method::GetRootCa,
         Method::IssueCertificate,
         Method::JoinRaft,
@@ -166,6 +168,7 @@ mod tests {
         Method::UpdateSwarm,
         Method::ApplyStack,
         Method::RollbackStack,
+        Method::JudgeStack,
         Method::Attach,
         Method::Leave,
     ];

@@ -49,6 +49,24 @@ pub struct ContainerSpec {
     pub oom_score_adj: i32,
     /// What of its host it shares or gets; Docker's services know none of it.
     pub host: Option<HostOptions>,
+    /// Run one after the other when it has started; one that fails fails the task.
+    pub post_start: Vec<Hook>,
+    /// Run one after the other before it is told to stop; all of them have as long as its grace period, which begins
+    /// after them.
+    pub pre_stop: Vec<Hook>,
+}
+
+/// A command beside the container's own. Source: compose `post_start`, `pre_stop`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hook {
+    pub command: Vec<String>,
+    /// `None` = the container's.
+    pub user: Option<String>,
+    pub privileged: bool,
+    /// `None` = the container's.
+    pub working_dir: Option<String>,
+    /// `KEY=value`
+    pub env: Vec<String>,
 }
 
 /// What a container shares with its host or gets of it. Zero, empty and `None` mean "not set". Source: compose

@@ -118,4 +118,6 @@ pub struct StackRevision {
     pub services: Vec<Arc<ServiceSpec>>,
     /// Number of the revision that this one puts back; 0 = none.
     pub restores: u64,
+    /// Did its services come up? `None` = nobody has waited for them.
+    pub came_up: Option<bool>,
 }

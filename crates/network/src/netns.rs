@@ -98,7 +98,12 @@ pub(crate) fn sysctl(key: &str, value: &str) -> Result<(), Error> {
 /// host forwards: by default that ends it, and with it the host's own IPv6.
 /// Source: kernel Documentation/networking/ip-sysctl.rst, `accept_ra`.
 pub(crate) fn keep_router_advertisements() {
-    let Ok(entries) = fs::read_dir("/proc/sys/net/ipv6/conf") else { return };
+    let conf = Path::new("/proc/sys/net/ipv6/conf");
+    // Those that come later are made by who knows.
+    if fs::read_to_string(conf.join("all/forwarding")).is_ok_and(|now| now.trim() == "1") {
+        return;
+    }
+    let Ok(entries) = fs::read_dir(conf) else { return };
     for entry in entries.flatten() {
         let says = |file: &str, value: &str| {
             fs::read_to_string(entry.path().join(file)).is_ok_and(|now| now.trim() == value)

@@ -2,9 +2,10 @@
 
 use crate::{
     attach::{self, Waiting},
+    hooks,
     template::{Values, architecture},
 };
-use agent::{Held, NodeConfig, TaskAssignment, TaskError};
+use agent::{Held, News, NodeConfig, TaskAssignment, TaskError};
 use engine::{
     ContainerConfig, ContainerFile, Engine, ErrorKind, HealthStatus, HostConfig, NetworkMode,
     OverlayAttachment, Port, PortBinding, RemoveOptions, Status, StopOptions, SwarmAttachments,
@@ -24,9 +25,12 @@ use std::{
 const LABEL_TASK: &str = "com.docker.swarm.task.id";
 /// How long a stop waits beyond the grace period before the task counts as stuck.
 const STOP_SLACK: Duration = Duration::from_secs(10);
+/// Longest that a task's hooks after its start may take together.
+const HOOKS_LIMIT: Duration = Duration::from_secs(300);
 
 /// Brings an image to this host: from a node that has it, else from its registry.
-pub(crate) type Fetch = Arc<dyn Fn(image::Reference) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+pub(crate) type Fetch =
+    Arc<dyn Fn(image::Reference, News) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// What the host says of itself and where it finds images.
 pub(crate) struct HostExecutor {
@@ -102,12 +106,12 @@ impl HostExecutor {
         Ok(found.into_iter().next())
     }
 
-    async fn ensure_image(&self, reference: &str) -> Result<(), TaskError> {
+    async fn ensure_image(&self, reference: &str, news: &News) -> Result<(), TaskError> {
         if self.engine.images().get(reference).await.is_some() {
             return Ok(());
         }
         let parsed = reference.parse::<image::Reference>().map_err(|e| fatal(&e))?;
-        (self.fetch)(parsed).await.map_err(TaskError::fatal)
+        (self.fetch)(parsed, news.clone()).await.map_err(TaskError::fatal)
     }
 
     fn container_config(&self, assignment: &TaskAssignment) -> Result<ContainerConfig, TaskError> {
@@ -376,12 +380,12 @@ impl agent::Executor for HostExecutor {
         Ok(())
     }
 
-    async fn prepare(&self, assignment: &TaskAssignment) -> Result<(), TaskError> {
+    async fn prepare(&self, assignment: &TaskAssignment, news: &News) -> Result<(), TaskError> {
         let task = &assignment.task;
         if task.attaches.is_some() || self.find(task.id).await?.is_some() {
             return Ok(());
         }
-        self.ensure_image(&task.spec.container.image).await?;
+        self.ensure_image(&task.spec.container.image, news).await?;
         let config = self.container_config(assignment)?;
         match self.engine.create(config).await {
             Ok(_) => Ok(()),
@@ -406,10 +410,14 @@ impl agent::Executor for HostExecutor {
             _ if container.state.is_running() => {}
             _ => {
                 let started = self.engine.start(&container.id).await;
-                if let Err(error) = started
-                    && error.kind() != ErrorKind::NotModified
-                {
-                    return Err(fatal(&error));
+                match started {
+                    // After a daemon that ended between the two, they are not run again: it is running already.
+                    Ok(_) => {
+                        let hooks = &task.spec.container.post_start;
+                        hooks::run(&self.engine, &container.id, "post_start", hooks, HOOKS_LIMIT).await?;
+                    }
+                    Err(error) if error.kind() == ErrorKind::NotModified => {}
+                    Err(error) => return Err(fatal(&error)),
                 }
             }
         }
@@ -460,6 +468,11 @@ impl agent::Executor for HostExecutor {
         let Some(container) = self.find(task.id).await? else { return Ok(None) };
         if container.state.is_running() {
             let grace = task.spec.container.stop_grace_period.unwrap_or(Duration::from_secs(10));
+            let hooks = &task.spec.container.pre_stop;
+            if let Err(error) = hooks::run(&self.engine, &container.id, "pre_stop", hooks, grace).await {
+                // It is to stop all the same.
+                tracing::warn!(task.id = %task.id, %error, "a hook failed");
+            }
             let stop = self.engine.stop(&container.id, StopOptions { signal: None, timeout: Some(grace) });
             match tokio::time::timeout(grace.saturating_add(STOP_SLACK), stop).await {
                 Ok(Ok(())) => {}

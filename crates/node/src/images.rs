@@ -5,7 +5,7 @@ use futures::{StreamExt, TryStreamExt};
 use image::{BlobSource, BoxAsyncRead, Digest, Manifest, Reference, SourceError};
 use model::{NodeId, NodeState};
 use proto::node::{ReadBlobRequest, ResolveImageRequest, peer_client::PeerClient};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio_util::io::StreamReader;
 use tonic::{Code, Request, transport::Channel};
 
@@ -59,6 +59,25 @@ impl BlobSource for PeerSource {
     }
 }
 
+/// How far a pull is: bytes of each layer that is on its way.
+#[derive(Debug, Default)]
+pub(crate) struct Pulled(BTreeMap<String, (u64, u64)>);
+
+impl Pulled {
+    /// Takes a step in; true if `text` says something else now.
+    pub(crate) fn step(&mut self, step: &image::Progress, text: &mut String) -> bool {
+        if step.status != "Downloading" || step.total == 0 {
+            return false;
+        }
+        self.0.insert(step.id.clone(), (step.current, step.total));
+        let (current, total) =
+            self.0.values().fold((0, 0), |(current, total), (c, t)| (current + c, total + t));
+        let megabytes = |bytes: u64| format!("{}.{}", bytes / 1_000_000, bytes / 100_000 % 10);
+        *text = format!("pulling {} MB of {} MB", megabytes(current), megabytes(total));
+        true
+    }
+}
+
 /// Returns every other node that is up as a source of images.
 pub(crate) fn peers(
     connections: &Connections,
@@ -75,4 +94,25 @@ pub(crate) fn peers(
             Some(source)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pull_adds_its_layers_up() {
+        let (mut pulled, mut text) = (Pulled::default(), String::new());
+        let mut say = |id: &str, status: &str, current, total| {
+            let step = image::Progress { id: id.into(), status: status.into(), current, total };
+            pulled.step(&step, &mut text).then(|| text.clone())
+        };
+        assert_eq!(say("a", "Pulling fs layer", 0, 0), None);
+        assert_eq!(
+            say("a", "Downloading", 1_000_000, 10_000_000).as_deref(),
+            Some("pulling 1.0 MB of 10.0 MB")
+        );
+        assert_eq!(say("b", "Downloading", 550_000, 2_000_000).as_deref(), Some("pulling 1.5 MB of 12.0 MB"));
+        assert_eq!(say("a", "Download complete", 0, 0), None);
+    }
 }

@@ -16,6 +16,7 @@ mod address;
 mod attach;
 mod connect;
 mod executor;
+mod hooks;
 mod images;
 mod member;
 mod peer;

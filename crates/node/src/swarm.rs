@@ -198,7 +198,7 @@ impl Shared {
         let connections = Arc::clone(connections);
         let this = credentials.identity().node;
         let folder = self.parts.folder.clone();
-        Arc::new(move |reference: Reference| {
+        Arc::new(move |reference: Reference, news: agent::News| {
             let (images, registries, connections) =
                 (images.clone(), registries.clone(), Arc::clone(&connections));
             let folder = folder.clone();
@@ -208,8 +208,12 @@ impl Shared {
                 let options = image::PullOptions { peers, registries, ..image::PullOptions::default() };
                 let (progress, mut steps) = mpsc::channel(64);
                 let pull = images.pull(&reference, options, progress);
-                // Nobody watches a task's pull; its steps still must not block it.
-                let watched = async { while steps.recv().await.is_some() {} };
+                let watched = async {
+                    let mut seen = images::Pulled::default();
+                    while let Some(step) = steps.recv().await {
+                        news.send_if_modified(|text| seen.step(&step, text));
+                    }
+                };
                 let (pulled, ()) = tokio::join!(pull, watched);
                 pulled.map(drop).map_err(|e| chain(&e))
             })

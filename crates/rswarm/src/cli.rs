@@ -9,6 +9,7 @@ mod host;
 mod image;
 mod objects;
 mod oci;
+mod project;
 
 pub(crate) use cluster::{
     DeployArgs, JoinToken, Node, NodeUpdate, PlanFormat, ScaleArgs, Service, ServiceCreate, ServiceUpdate,
@@ -26,6 +27,12 @@ pub(crate) use image::{
 };
 pub(crate) use objects::{Blob, Network, NetworkAddresses, Volume};
 pub(crate) use oci::{LogFormat, OciArgs, OciVerb};
+pub(crate) use project::{
+    Compose, ComposeArgs, ComposeBuild, ComposeConfig, ComposeCp, ComposeExec, ComposeImages, ComposeKill,
+    ComposeLogs, ComposeLs, ComposePort, ComposePs, ComposePull, ComposeRestart, ComposeRm, ComposeRun,
+    ComposeWatch, ConfigFormat, Down, KeepFlags, LogLook, MakeFlags, ProjectArgs, PullPolicy, Rmi, Services,
+    Up,
+};
 
 use crate::demo;
 use clap::{Args, Parser, Subcommand};
@@ -66,6 +73,8 @@ pub(crate) enum Command {
     Daemon(DaemonArgs),
     /// Deploy a compose file to the swarm.
     Deploy(DeployArgs),
+    /// Docker Compose's commands: a compose file's containers on one host.
+    Compose(Box<ComposeArgs>),
     /// A cluster of hosts in namespaces, to try things on; no root needed.
     Demo(demo::DemoArgs),
     /// Scale services: SERVICE=REPLICAS...

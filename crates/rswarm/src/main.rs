@@ -63,6 +63,12 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
                 Some(files) => Client::with_tls(&host, docker_api::tls::client_config(&files)?)?,
                 None => Client::new(&host)?,
             };
+            // As for Docker's CLI: an older daemon is spoken to in its own version.
+            let version = std::env::var("DOCKER_API_VERSION").ok().filter(|version| !version.is_empty());
+            let client = match version {
+                Some(version) => client.with_version(version.trim_start_matches('v')),
+                None => client,
+            };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let result = runtime.block_on(ask(&client, command));
             // A read of standard input cannot be cancelled; it must not hold the exit up.
@@ -115,10 +121,12 @@ fn daemon(args: cli::DaemonArgs) -> Result<ExitCode> {
 
 async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
     use commands::{
-        build, cluster, container, copy, deploy, image, login, look, objects, prune, service, stack, system,
+        build, cluster, compose, container, copy, deploy, image, login, look, objects, prune, service, stack,
+        system,
     };
     match command {
         Command::Deploy(args) => return deploy::run(client, &args).await,
+        Command::Compose(args) => return compose::run(client, *args).await,
         Command::Scale(args) => service::scale(client, &args).await?,
         Command::Swarm(command) => cluster::swarm(client, command).await?,
         Command::Node(command) => cluster::node(client, command).await?,

@@ -22,6 +22,11 @@ pub(crate) fn error(error: &anyhow::Error) {
     eprintln!("Error: {error:#}");
 }
 
+/// Writes a line about what happens to standard error: standard output is for what was asked for.
+pub(crate) fn progress(text: &str) {
+    eprintln!("{text}");
+}
+
 /// Writes a question to standard output, without ending the line.
 ///
 /// # Errors

@@ -156,7 +156,7 @@ impl Lab {
     /// After 20 s, with the daemons' logs.
     pub fn wait_for_daemon(&self, n: u8) -> Result<()> {
         let end = std::time::Instant::now() + Duration::from_secs(20);
-        while self.ping(n).is_err() {
+        while self.api(n, "/_ping").is_err() {
             if std::time::Instant::now() > end {
                 bail!("the daemon of host {n} does not answer{}", self.daemon_logs());
             }
@@ -165,16 +165,12 @@ impl Lab {
         Ok(())
     }
 
-    fn ping(&self, n: u8) -> Result<()> {
-        let mut socket = UnixStream::connect(self.socket(n))?;
-        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
-        socket.write_all(b"GET /_ping HTTP/1.0\r\nHost: rswarm\r\n\r\n")?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer)?;
-        if !answer.starts_with("HTTP/1.0 200") && !answer.starts_with("HTTP/1.1 200") {
-            bail!("{answer}");
-        }
-        Ok(())
+    /// Asks the front door of host `n` for `GET PATH` and returns the body: what one request saw at one moment.
+    ///
+    /// # Errors
+    /// When it does not answer 200 within 5 s, with what it did answer.
+    pub fn api(&self, n: u8, path: &str) -> Result<String> {
+        http_get(&self.socket(n), path)
     }
 
     /// Returns the front door of host `n`.

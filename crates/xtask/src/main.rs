@@ -5,8 +5,9 @@ mod bench;
 mod fuzz;
 mod oracles;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use std::os::unix::process::CommandExt;
 
 #[derive(Debug, Parser)]
 #[command(name = "xtask")]
@@ -28,8 +29,16 @@ enum Command {
     },
 }
 
+/// Becomes the same command as an optimized program: a part of the benchmarks runs in this process.
+fn optimized() -> Result<()> {
+    let mut again = std::process::Command::new("cargo");
+    again.args(["run", "--release", "--quiet", "-p", "xtask", "--"]).args(std::env::args_os().skip(1));
+    Err(again.exec()).context("cannot run cargo")
+}
+
 fn main() -> Result<()> {
     match Cli::parse().command {
+        Command::Bench(_) if cfg!(debug_assertions) => optimized(),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Oracles { tests } => oracles::run(&tests),

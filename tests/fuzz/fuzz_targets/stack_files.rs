@@ -13,6 +13,14 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     if let Ok((stack, _)) = compose::load(&sources, &files) {
         drop(stack.to_yaml());
     }
+    // The same on one host, with all services, and without what cannot be honoured.
+    let one_host = compose::Sources {
+        place: compose::Place::Host,
+        profiles: vec!["*".into()],
+        lenient: true,
+        ..sources.clone()
+    };
+    drop(compose::load(&one_host, &files));
     // Docker's dialect: what it prints is read again.
     if let Ok(yaml) = compose::docker::config(&sources, &files, true) {
         let again = compose::Sources { files: vec![("again.yml".into(), yaml)], ..sources };

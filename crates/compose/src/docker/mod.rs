@@ -36,7 +36,8 @@ pub fn config(sources: &Sources, files: &dyn Files, interpolate: bool) -> Result
     let mut version: Option<Version> = None;
     let mut merged: Option<Node> = None;
     for (path, text) in &sources.files {
-        let mut tree = tree::parse(path, text)?;
+        // Of several documents Docker reads the first.
+        let mut tree = tree::parse(path, text)?.swap_remove(0);
         if !matches!(tree.value, Value::Map(_)) {
             return Err(Item::root(&tree).invalid("want a mapping with \"services\" at the top"));
         }

@@ -172,10 +172,26 @@ impl Client {
         self.post(&format!("/rswarm/stacks/{}", escape(name)), &[], stack).await
     }
 
-    /// Puts a revision of a stack back; 0 = the one before the newest.
-    pub async fn stack_rollback(&self, name: &str, revision: u64, author: &str) -> Result<Stack> {
-        let (path, revision) = (format!("/rswarm/stacks/{}/rollback", escape(name)), revision.to_string());
-        self.post(&path, &[("revision", revision.as_str()), ("author", author)], &()).await
+    /// Puts a revision of a stack back; 0 = the last before the newest that came up. Refused if `newest` is not 0
+    /// and not the newest any more.
+    pub async fn stack_rollback(
+        &self,
+        name: &str,
+        revision: u64,
+        newest: u64,
+        author: &str,
+    ) -> Result<Stack> {
+        let path = format!("/rswarm/stacks/{}/rollback", escape(name));
+        let (revision, newest) = (revision.to_string(), newest.to_string());
+        let query = [("revision", revision.as_str()), ("newest", newest.as_str()), ("author", author)];
+        self.post(&path, &query, &()).await
+    }
+
+    /// Records whether the services of a revision came up.
+    pub async fn stack_judge(&self, name: &str, revision: u64, came_up: bool) -> Result<Stack> {
+        let path = format!("/rswarm/stacks/{}/judge", escape(name));
+        let (revision, came_up) = (revision.to_string(), if came_up { "1" } else { "0" });
+        self.post(&path, &[("revision", revision.as_str()), ("cameup", came_up)], &()).await
     }
 
     /// Forgets a stack's history; its services are the caller's business.

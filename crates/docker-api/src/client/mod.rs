@@ -156,6 +156,8 @@ pub struct Client {
     host: Host,
     /// For `tcp://`.
     tls: Option<Arc<rustls::ClientConfig>>,
+    /// `1.51` for example.
+    version: Arc<str>,
 }
 
 /// A query: pairs that are escaped for the URL.
@@ -167,7 +169,7 @@ impl Client {
     /// # Errors
     /// When `host` is neither `unix://` nor `tcp://` nor `ssh://`.
     pub fn new(host: &str) -> Result<Self> {
-        Ok(Self { host: host.parse()?, tls: None })
+        Ok(Self { host: host.parse()?, tls: None, version: crate::server::API_VERSION.into() })
     }
 
     /// Returns a client that speaks TLS where `host` is `tcp://`, on port 2376 by default.
@@ -175,7 +177,17 @@ impl Client {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn with_tls(host: &str, config: Arc<rustls::ClientConfig>) -> Result<Self> {
-        Ok(Self { host: Host::read(host, 2376)?, tls: Some(config) })
+        Ok(Self {
+            host: Host::read(host, 2376)?,
+            tls: Some(config),
+            version: crate::server::API_VERSION.into(),
+        })
+    }
+
+    /// Speaks this version of the API, such as `1.41`, to a daemon that knows no newer one.
+    #[must_use]
+    pub fn with_version(self, version: &str) -> Self {
+        Self { version: version.into(), ..self }
     }
 
     pub fn host(&self) -> &Host {
@@ -202,7 +214,8 @@ impl Client {
         headers: HeaderMap,
         body: Body,
     ) -> Result<Response<Incoming>> {
-        let mut request = Request::builder().method(method).uri(url(path, query)).body(body)?;
+        let mut request =
+            Request::builder().method(method).uri(url(&self.version, path, query)).body(body)?;
         *request.headers_mut() = headers;
         accept(self.send(request).await?).await
     }
@@ -278,7 +291,7 @@ impl Client {
     pub async fn hijack(&self, path: &str, query: Query<'_>, body: &impl Serialize) -> Result<Hijacked> {
         let mut request = Request::builder()
             .method(Method::POST)
-            .uri(url(path, query))
+            .uri(url(&self.version, path, query))
             .body(Body::from(serde_json::to_vec(body)?))?;
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -335,9 +348,9 @@ async fn read(body: Incoming, max: usize) -> Result<Bytes> {
     )
 }
 
-/// Returns `/v1.51<path>?<query>` with the query escaped.
-fn url(path: &str, query: Query<'_>) -> String {
-    let mut url = format!("/v{}{path}", crate::server::API_VERSION);
+/// Returns `/v<version><path>?<query>` with the query escaped.
+fn url(version: &str, path: &str, query: Query<'_>) -> String {
+    let mut url = format!("/v{version}{path}");
     for (n, (key, value)) in query.iter().enumerate() {
         url.push(if n == 0 { '?' } else { '&' });
         url.push_str(&escape(key));
@@ -398,7 +411,7 @@ mod tests {
 
     #[test]
     fn queries_are_escaped() {
-        let got = url("/x", &[("filters", r#"{"a":["b c"]}"#), ("t", "1&2")]);
+        let got = url("1.51", "/x", &[("filters", r#"{"a":["b c"]}"#), ("t", "1&2")]);
         assert!(got.ends_with("/x?filters=%7B%22a%22:%5B%22b%20c%22%5D%7D&t=1%262"), "{got}");
     }
 }

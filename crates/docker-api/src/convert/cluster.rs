@@ -186,6 +186,7 @@ pub fn stack_json(from: &Stack) -> types::Stack {
                 source: r.source.clone(),
                 services: r.services.iter().map(|s| s.name.clone()).collect(),
                 restores: r.restores,
+                came_up: r.came_up,
             })
             .collect(),
     }

@@ -3,8 +3,8 @@
 use super::{Invalid, Result, duration, given, invalid, nanos, signed, unsigned};
 use crate::types;
 use model::{
-    ConfigId, ContainerSpec, DeviceMapping, DnsConfig, FileRef, Healthcheck, HostOptions, Mount, MountKind,
-    SecretId, Ulimit,
+    ConfigId, ContainerSpec, DeviceMapping, DnsConfig, FileRef, Healthcheck, Hook, HostOptions, Mount,
+    MountKind, SecretId, Ulimit,
 };
 
 /// Reads what a task's container should be.
@@ -59,7 +59,29 @@ pub fn container_spec(from: types::ContainerSpec) -> Result<ContainerSpec> {
             .filter(|v| (-1000..=1000).contains(v))
             .ok_or_else(|| Invalid("OomScoreAdj: want -1000 to 1000".into()))?,
         host: from.host.map(host_options).filter(|host| *host != HostOptions::default()),
+        post_start: from.post_start.into_iter().map(hook).collect(),
+        pre_stop: from.pre_stop.into_iter().map(hook).collect(),
     })
+}
+
+fn hook(from: types::Hook) -> Hook {
+    Hook {
+        command: from.command,
+        user: given(from.user),
+        privileged: from.privileged,
+        working_dir: given(from.working_dir),
+        env: from.env,
+    }
+}
+
+fn hook_json(from: &Hook) -> types::Hook {
+    types::Hook {
+        command: from.command.clone(),
+        user: from.user.clone().unwrap_or_default(),
+        privileged: from.privileged,
+        working_dir: from.working_dir.clone().unwrap_or_default(),
+        env: from.env.clone(),
+    }
 }
 
 fn host_options(from: types::HostOptions) -> HostOptions {
@@ -181,6 +203,8 @@ pub(super) fn container_spec_json(from: &ContainerSpec) -> types::ContainerSpec 
         privileged: from.privileged,
         shm_size: from.shm_size_bytes.unwrap_or_default(),
         host: from.host.as_ref().map(host_options_json),
+        post_start: from.post_start.iter().map(hook_json).collect(),
+        pre_stop: from.pre_stop.iter().map(hook_json).collect(),
     }
 }
 

@@ -517,6 +517,8 @@ mod tests {
                 memory_swap_bytes: -1,
                 ..model::HostOptions::default()
             }),
+            post_start: vec![model::Hook { command: vec!["/warm".into()], ..model::Hook::default() }],
+            pre_stop: Vec::new(),
         };
         ServiceSpec {
             name: "stack_web".into(),

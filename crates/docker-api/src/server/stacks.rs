@@ -14,7 +14,7 @@ use axum::{
 use model::{Config, ConfigId, Meta, Network, NetworkId, Secret, SecretId, ServiceId, Stack};
 use proto::{
     WireId as _,
-    control::{ApplyStackRequest, PlannedRemoval, PlannedService, RollbackStackRequest},
+    control::{ApplyStackRequest, JudgeStackRequest, PlannedRemoval, PlannedService, RollbackStackRequest},
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -23,6 +23,7 @@ pub(super) fn routes() -> Router<State> {
         .route("/rswarm/stacks", get(list))
         .route("/rswarm/stacks/{name}", get(inspect).post(apply).delete(remove))
         .route("/rswarm/stacks/{name}/rollback", post(rollback))
+        .route("/rswarm/stacks/{name}/judge", post(judge))
 }
 
 async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<types::Stack>>, ApiError> {
@@ -115,8 +116,22 @@ async fn rollback(
 ) -> Result<axum::Json<types::Stack>, ApiError> {
     let revision = params.number("revision")?.unwrap_or(0);
     let author = params.get("author").unwrap_or_default().to_owned();
-    let request = RollbackStackRequest { name, revision, author };
+    let newest = params.number("newest")?.unwrap_or(0);
+    let request = RollbackStackRequest { name, revision, author, newest };
     let stack = state.control().await?.rollback_stack(request).await?.into_inner();
+    Ok(axum::Json(convert::stack_json(&Stack::try_from(stack)?)))
+}
+
+/// `?revision=N&cameup=1`: whether the services of a revision came up.
+async fn judge(
+    Use(state): Use<State>,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<axum::Json<types::Stack>, ApiError> {
+    let revision = params.number("revision")?.unwrap_or(0);
+    let came_up = params.flag("cameup");
+    let request = JudgeStackRequest { name, revision, came_up };
+    let stack = state.control().await?.judge_stack(request).await?.into_inner();
     Ok(axum::Json(convert::stack_json(&Stack::try_from(stack)?)))
 }
 

@@ -52,6 +52,8 @@ wire! {
         services: Vec<String> = "Services",
         /// Number of the revision that it puts back; 0 = none.
         restores: u64 => "Restores",
+        /// Did its services come up? Not there: nobody has waited for them.
+        came_up: Option<bool> => "CameUp",
     }
     /// A stack as a whole: `POST /rswarm/stacks/{name}`. What is in the swarm is changed as planned, or not at all.
     ApplyStack {

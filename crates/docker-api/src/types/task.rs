@@ -39,6 +39,18 @@ wire! {
         shm_size: u64 => "ShmSize",
         /// Not in Docker.
         host: Option<HostOptions> => "HostOptions",
+        /// Not in Docker.
+        post_start: Vec<Hook> => "PostStart",
+        /// Not in Docker.
+        pre_stop: Vec<Hook> => "PreStop",
+    }
+    /// Source: compose `post_start`, `pre_stop`. Not in Docker.
+    Hook {
+        command: Vec<String> = "Command",
+        user: String => "User",
+        privileged: bool => "Privileged",
+        working_dir: String => "WorkingDir",
+        env: Vec<String> => "Env",
     }
     /// What a container shares with its host or gets of it. Not in Docker's services; names as in `HostConfig`.
     HostOptions {

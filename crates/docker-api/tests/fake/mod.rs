@@ -19,9 +19,9 @@ use proto::{
     WireId as _,
     control::{
         ApplyStackRequest, AttachReply, AttachRequest, CreateReply, CreateRequest, GetRequest,
-        GetSwarmRequest, LeaveReply, LeaveRequest, ListChunk, ListRequest, RemoveReply, RemoveRequest,
-        RollbackStackRequest, UpdateReply, UpdateRequest, UpdateSwarmRequest, WatchEvent, WatchRequest,
-        control_server, create_request, update_request,
+        GetSwarmRequest, JudgeStackRequest, LeaveReply, LeaveRequest, ListChunk, ListRequest, RemoveReply,
+        RemoveRequest, RollbackStackRequest, UpdateReply, UpdateRequest, UpdateSwarmRequest, WatchEvent,
+        WatchRequest, control_server, create_request, update_request,
     },
     types::{self as wire, ObjectKind},
 };
@@ -414,6 +414,7 @@ impl control_server::Control for ControlService {
             source: request.source,
             services: Vec::new(),
             restores: 0,
+            came_up: None,
         });
         world.put(Object::Stack(stack.into()))?;
         let stored = world.tables.stack_named(&request.name).unwrap();
@@ -423,6 +424,16 @@ impl control_server::Control for ControlService {
     async fn rollback_stack(
         &self,
         request: Request<RollbackStackRequest>,
+    ) -> Result<Response<wire::Stack>, Status> {
+        let name = request.into_inner().name;
+        let world = self.0.lock().unwrap();
+        let stored = world.tables.stack_named(&name).ok_or_else(|| Status::not_found("no such stack"))?;
+        Ok(Response::new((&**stored).into()))
+    }
+
+    async fn judge_stack(
+        &self,
+        request: Request<JudgeStackRequest>,
     ) -> Result<Response<wire::Stack>, Status> {
         let name = request.into_inner().name;
         let world = self.0.lock().unwrap();

@@ -60,7 +60,8 @@ impl Full {
 
 fn list(folder: &Path, into: &mut BTreeMap<PathBuf, u64>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let meta = entry.metadata().unwrap();
+        // What is being removed just now is not left.
+        let Ok(meta) = entry.metadata() else { continue };
         if meta.is_dir() {
             list(&entry.path(), into);
         } else {

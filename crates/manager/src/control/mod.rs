@@ -24,8 +24,9 @@ use proto::{
     WireId as _,
     control::{
         ApplyStackRequest, AttachReply, AttachRequest, CreateReply, CreateRequest, GetRequest,
-        GetSwarmRequest, LeaveReply, LeaveRequest, ListChunk, ListRequest, RemoveReply, RemoveRequest,
-        RollbackStackRequest, UpdateReply, UpdateRequest, UpdateSwarmRequest, WatchEvent, WatchRequest,
+        GetSwarmRequest, JudgeStackRequest, LeaveReply, LeaveRequest, ListChunk, ListRequest, RemoveReply,
+        RemoveRequest, RollbackStackRequest, UpdateReply, UpdateRequest, UpdateSwarmRequest, WatchEvent,
+        WatchRequest,
         control_client::ControlClient,
         control_server::{Control, ControlServer},
         create_request::Spec as NewSpec,
@@ -174,6 +175,15 @@ impl Control for ControlService {
         let (_, request) = on_the_leader!(self, request, RollbackStack, rollback_stack);
         let (_, stack) = self.decide(0, |view| stacks::rollback(view, (self.0.clock)(), &request)).await?;
         info!(stack = request.name, revision = request.revision, "stack rolled back");
+        self.stored_stack(stack)
+    }
+
+    async fn judge_stack(
+        &self,
+        request: Request<JudgeStackRequest>,
+    ) -> Result<Response<types::Stack>, Status> {
+        let (_, request) = on_the_leader!(self, request, JudgeStack, judge_stack);
+        let (_, stack) = self.decide(0, |view| stacks::judge(view, &request)).await?;
         self.stored_stack(stack)
     }
 

@@ -9,7 +9,7 @@ use model::{
 };
 use proto::{
     WireId as _,
-    control::{ApplyStackRequest, RollbackStackRequest},
+    control::{ApplyStackRequest, JudgeStackRequest, RollbackStackRequest},
 };
 use std::sync::Arc;
 use tonic::Status;
@@ -40,7 +40,7 @@ pub(super) fn apply(
         let spec =
             planned.spec.clone().ok_or_else(|| Status::invalid_argument("a service without a spec"))?;
         let spec: ServiceSpec = spec.try_into().map_err(super::invalid)?;
-        let old = view.services.values().find(|s| s.spec.name == spec.name);
+        let old = view.service_named(&spec.name);
         if old.map_or(0, |s| s.spec_version) != planned.version {
             return Err(out_of_sequence(&format!("service {}", spec.name)));
         }
@@ -69,7 +69,8 @@ pub(super) fn apply(
     // Judged in the state that all of them make: two services may swap a port.
     for id in judged {
         if let Some(service) = after.services.get(&id) {
-            validate::service(&after, &service.spec, Some(id))?;
+            validate::service(&after, &service.spec, Some(id))
+                .map_err(|e| of_service(&service.spec.name, &e))?;
         }
     }
     specs.sort_by(|a, b| a.name.cmp(&b.name));
@@ -80,6 +81,7 @@ pub(super) fn apply(
         source: request.source.clone(),
         services: specs,
         restores: 0,
+        came_up: None,
     };
     let forgotten = add_revision(&mut stack, revision);
     changes.extend(surplus(&after, &stack, &forgotten, &request.kept));
@@ -88,16 +90,49 @@ pub(super) fn apply(
     Ok((id, changes))
 }
 
-/// Returns what putting an earlier revision back changes. `wanted` 0 = the one before the newest.
+/// Records whether the services of a revision came up.
+pub(super) fn judge(view: &Tables, request: &JudgeStackRequest) -> Result<(StackId, Vec<Change>), Status> {
+    let mut stack = Stack::clone(existing(view, &request.name)?);
+    let revision = stack.revisions.iter_mut().find(|r| r.number == request.revision);
+    let revision = revision.ok_or_else(|| {
+        Status::not_found(format!("stack {} has no revision {}", request.name, request.revision))
+    })?;
+    if revision.came_up == Some(request.came_up) {
+        return Ok((stack.id, Vec::new()));
+    }
+    revision.came_up = Some(request.came_up);
+    Ok((stack.id, vec![Change::Put(Object::Stack(Arc::new(stack)))]))
+}
+
+fn existing<'a>(view: &'a Tables, name: &str) -> Result<&'a Arc<Stack>, Status> {
+    let stack = view.stack_named(name).filter(|s| !s.pending_delete);
+    stack.ok_or_else(|| Status::not_found(format!("stack {name} not found")))
+}
+
+/// Returns the revision to go back to when none is named: the last before the newest that is known to have come up;
+/// else the last that is not known to have failed; else the one before.
+fn last_good(stack: &Stack) -> u64 {
+    let Some((_, earlier)) = stack.revisions.split_last() else { return 0 };
+    let last = |fits: &dyn Fn(&StackRevision) -> bool| earlier.iter().rev().find(|r| fits(r));
+    let found = last(&|r| r.came_up == Some(true)).or_else(|| last(&|r| r.came_up.is_none()));
+    found.or(earlier.last()).map_or(0, |r| r.number)
+}
+
+/// Returns what putting an earlier revision back changes. `revision` 0 = the [last good](last_good) one.
 pub(super) fn rollback(
     view: &Tables,
     now: Timestamp,
     request: &RollbackStackRequest,
 ) -> Result<(StackId, Vec<Change>), Status> {
-    let stack = view.stack_named(&request.name).filter(|s| !s.pending_delete);
-    let stack = stack.ok_or_else(|| Status::not_found(format!("stack {} not found", request.name)))?;
+    let stack = existing(view, &request.name)?;
     let newest = stack.revisions.last().map_or(0, |r| r.number);
-    let number = if request.revision == 0 { newest.saturating_sub(1) } else { request.revision };
+    if request.newest != 0 && request.newest != newest {
+        return Err(Status::failed_precondition(format!(
+            "stack {} is at revision {newest} by now, deployed by somebody else",
+            request.name
+        )));
+    }
+    let number = if request.revision == 0 { last_good(stack) } else { request.revision };
     let kept = || stack.revisions.iter().map(|r| r.number.to_string()).collect::<Vec<_>>().join(", ");
     let revision = stack.revisions.iter().find(|r| r.number == number).ok_or_else(|| {
         Status::not_found(format!("stack {} has no revision {number}; there are {}", request.name, kept()))
@@ -105,7 +140,7 @@ pub(super) fn rollback(
     let mut changes = Vec::new();
     let mut back = Vec::new();
     for spec in &revision.services {
-        let old = view.services.values().find(|s| s.spec.name == spec.name);
+        let old = view.service_named(&spec.name);
         let service = match old {
             None => {
                 let new = edit::new_service(view, ServiceId(random_id()?), ServiceSpec::clone(spec));
@@ -123,7 +158,8 @@ pub(super) fn rollback(
     let after = applied(view, now, &changes)?;
     for id in back {
         if let Some(service) = after.services.get(&id) {
-            validate::service(&after, &service.spec, Some(id))?;
+            validate::service(&after, &service.spec, Some(id))
+                .map_err(|e| of_service(&service.spec.name, &e))?;
         }
     }
     let mut stack = Stack::clone(stack);
@@ -132,6 +168,7 @@ pub(super) fn rollback(
         at: now,
         author: request.author.clone(),
         restores: number,
+        came_up: None,
         ..revision.clone()
     };
     let forgotten = add_revision(&mut stack, restored);
@@ -214,9 +251,14 @@ fn put_spec(old: &Service, spec: ServiceSpec, stack: StackId) -> Result<Service,
             old.spec.name
         )));
     }
-    validate::service_change(&old.spec, &spec)?;
+    validate::service_change(&old.spec, &spec).map_err(|e| of_service(&spec.name, &e))?;
     let changed = edit::with_spec(old, spec);
     Ok(Service { stack: Some(stack), ..changed })
+}
+
+/// Says which of many services a refusal is about.
+fn of_service(name: &str, refusal: &Status) -> Status {
+    Status::new(refusal.code(), format!("service {name}: {}", refusal.message()))
 }
 
 fn removed_service(old: &Arc<Service>) -> Change {
@@ -376,7 +418,7 @@ mod tests {
             let version = tables.services.get(&ServiceId(1)).unwrap().spec_version;
             put(&mut tables, &with(vec![planned(&labelled(), image, version)])).unwrap();
         }
-        let back = RollbackStackRequest { name: "shop".into(), author: "me".into(), revision: 0 };
+        let back = RollbackStackRequest { name: "shop".into(), author: "me".into(), ..Default::default() };
         let (_, changes) = rollback(&tables, Timestamp(6), &back).unwrap();
         tables.apply(tables.index + 1, &model::Batch { at: Timestamp(6), changes }).unwrap();
         assert_eq!(tables.services.get(&ServiceId(1)).unwrap().spec.task.container.image, "a:1");
@@ -385,6 +427,31 @@ mod tests {
         let none =
             rollback(&tables, Timestamp(6), &RollbackStackRequest { revision: 9, ..back }).unwrap_err();
         assert_eq!(none.message(), "stack shop has no revision 9; there are 1, 2, 3");
+    }
+
+    #[test]
+    fn the_way_back_leads_to_what_came_up() {
+        let mut tables = labelled();
+        let judged = |tables: &mut Tables, revision, came_up| {
+            let request = JudgeStackRequest { name: "shop".into(), revision, came_up };
+            let (_, changes) = judge(tables, &request).unwrap();
+            tables.apply(tables.index + 1, &model::Batch { at: Timestamp(6), changes }).unwrap();
+        };
+        for (number, came_up) in [(1, Some(true)), (2, None), (3, Some(false)), (4, Some(false))] {
+            put(&mut tables, &request()).unwrap();
+            if let Some(came_up) = came_up {
+                judged(&mut tables, number, came_up);
+            }
+        }
+        let good = |tables: &Tables| last_good(tables.stack_named("shop").unwrap());
+        assert_eq!(good(&tables), 1);
+        judged(&mut tables, 1, false);
+        assert_eq!(good(&tables), 2, "of which nobody knows");
+        judged(&mut tables, 2, false);
+        assert_eq!(good(&tables), 3, "the one before");
+        let back = RollbackStackRequest { name: "shop".into(), newest: 3, ..Default::default() };
+        let late = rollback(&tables, Timestamp(7), &back).unwrap_err();
+        assert_eq!(late.message(), "stack shop is at revision 4 by now, deployed by somebody else");
     }
 
     #[test]

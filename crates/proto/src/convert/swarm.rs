@@ -22,7 +22,7 @@ messages! {
     model::ConfigSpec => ConfigSpec { name, labels, data }
     model::Config => Config { id, meta, spec }
     model::Stack => Stack { id, meta, name, revisions, pending_delete }
-    model::StackRevision => StackRevision { number, at, author, source, services, restores }
+    model::StackRevision => StackRevision { number, at, author, source, services, restores, came_up }
 }
 
 enums! {

@@ -122,6 +122,14 @@ fn container() -> ContainerSpec {
             blkio_weight: 10,
             oom_kill_disable: true,
         }),
+        post_start: vec![Hook {
+            command: words(&["/warm", "up"]),
+            user: Some("0".into()),
+            privileged: true,
+            working_dir: Some("/".into()),
+            env: words(&["A=1"]),
+        }],
+        pre_stop: vec![Hook { command: words(&["/drain"]), ..Hook::default() }],
     }
 }
 
@@ -349,6 +357,7 @@ fn examples() -> Vec<Object> {
                 source: "services: {}".into(),
                 services: vec![service_spec(Mode::Global).into()],
                 restores: 4,
+                came_up: Some(false),
             }],
             pending_delete: true,
         })),

@@ -10,7 +10,9 @@ messages! {
         image, labels, command, args, env, hostname, working_dir, user, groups, tty, open_stdin, read_only,
         mounts, stop_signal, stop_grace_period, healthcheck, hosts, dns, secrets, configs, init, sysctls, cap_add,
         cap_drop, ulimits, privileged, no_new_privileges, shm_size_bytes, oom_score_adj, host,
+        post_start, pre_stop,
     }
+    model::Hook => Hook { command, user, privileged, working_dir, env }
     model::HostOptions => HostOptions {
         devices, device_cgroup_rules, ipc, pid, uts, cgroup, cgroup_parent, domainname, runtime, security_opts,
         annotations, cpu_shares, cpu_period, cpu_quota, cpuset, memory_swap_bytes, memory_swappiness, blkio_weight,

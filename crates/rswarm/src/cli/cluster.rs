@@ -319,7 +319,7 @@ pub(crate) enum Stack {
     /// Put an earlier revision back, all of its services in one step.
     Rollback {
         stack: String,
-        /// The one before the newest by default.
+        /// The last one before the newest that came up, by default.
         revision: Option<u64>,
         #[arg(short, long)]
         detach: bool,

@@ -58,6 +58,9 @@ pub(crate) struct BuildArgs {
     /// HOST:IP for RUN.
     #[arg(long)]
     pub(crate) add_host: Vec<String>,
+    /// Secrets by id, from a compose file.
+    #[arg(skip)]
+    pub(crate) secret_data: Vec<(String, model::SecretBytes)>,
     /// id=NAME,src=FILE or id=NAME,env=VARIABLE, for RUN --mount=type=secret.
     #[arg(long)]
     pub(crate) secret: Vec<String>,

@@ -120,6 +120,35 @@ pub(crate) async fn run(client: &Client, args: &BuildArgs) -> Result<()> {
     if args.quiet { output::line(&image) } else { Ok(()) }
 }
 
+/// Returns what `rswarm build` would be told for a service of a compose file.
+pub(crate) fn of_service(image: &str, wanted: &compose::StackBuild) -> BuildArgs {
+    let pair = |(name, value): (&String, &String)| format!("{name}={value}");
+    let given = |text: &String| Some(text.clone()).filter(|t| !t.is_empty());
+    BuildArgs {
+        context: wanted.context.clone(),
+        // In a folder it is named by its path; elsewhere the daemon looks for it.
+        file: given(&wanted.dockerfile).map(|name| {
+            let folder = Path::new(&wanted.context);
+            if folder.is_dir() { folder.join(name) } else { PathBuf::from(name) }
+        }),
+        dockerfile_text: wanted.dockerfile_inline.clone(),
+        tag: std::iter::once(image)
+            .chain(wanted.tags.iter().map(String::as_str))
+            .map(str::to_owned)
+            .collect(),
+        build_arg: wanted.args.iter().map(pair).collect(),
+        label: wanted.labels.iter().map(pair).collect(),
+        target: given(&wanted.target),
+        network: given(&wanted.network),
+        no_cache: wanted.no_cache,
+        pull: wanted.pull,
+        secret_data: wanted.secrets.clone(),
+        add_host: wanted.extra_hosts.clone(),
+        progress: "plain".to_owned(),
+        ..BuildArgs::default()
+    }
+}
+
 /// Accounts for base images, and secrets.
 fn headers(args: &BuildArgs) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
@@ -148,6 +177,7 @@ fn headers(args: &BuildArgs) -> Result<HeaderMap> {
         };
         secrets.insert((*id).to_owned(), BASE64_URL_SAFE.encode(content));
     }
+    secrets.extend(args.secret_data.iter().map(|(id, data)| (id.clone(), BASE64_URL_SAFE.encode(&data.0))));
     if !secrets.is_empty() {
         let value = BASE64_URL_SAFE.encode(serde_json::to_vec(&secrets)?);
         headers.insert("x-rswarm-build-secrets", value.parse().context("a header")?);

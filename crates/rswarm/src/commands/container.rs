@@ -50,10 +50,7 @@ pub(crate) async fn ps(client: &Client, args: &PsArgs) -> Result<()> {
     ]);
     let now = list::now().0 / 1_000_000_000;
     for c in client.containers(&[("all", all), ("filters", &filters)]).await? {
-        let ports = c.ports.iter().map(|p| match p.public_port {
-            0 => format!("{}/{}", p.private_port, p.kind),
-            public => format!("{}:{public}->{}/{}", p.ip, p.private_port, p.kind),
-        });
+        let ports = ports(&c);
         let command: String = c.command.chars().take(20).collect();
         let age = std::time::Duration::from_secs(u64::try_from(now - c.created).unwrap_or(0));
         table.row(vec![
@@ -62,11 +59,20 @@ pub(crate) async fn ps(client: &Client, args: &PsArgs) -> Result<()> {
             format!("\"{command}\""),
             format!("{} ago", list::human(age)),
             c.status,
-            ports.collect::<Vec<_>>().join(", "),
+            ports,
             c.names.iter().map(|n| n.trim_start_matches('/')).collect::<Vec<_>>().join(","),
         ]);
     }
     table.print(&args.list)
+}
+
+/// Returns ports as a list shows them.
+pub(crate) fn ports(container: &types::ContainerSummary) -> String {
+    let port = |p: &types::SummaryPort| match p.public_port {
+        0 => format!("{}/{}", p.private_port, p.kind),
+        public => format!("{}:{public}->{}/{}", p.ip, p.private_port, p.kind),
+    };
+    container.ports.iter().map(port).collect::<Vec<_>>().join(", ")
 }
 
 pub(crate) async fn create(client: &Client, args: &CreateArgs) -> Result<ExitCode> {
@@ -135,21 +141,35 @@ pub(crate) async fn run(client: &Client, args: &RunArgs) -> Result<ExitCode> {
         output::line(&id)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let how = Attached { tty: flags.tty, stdin: flags.interactive, removed: flags.rm };
+    attached(client, &id, how).await
+}
+
+/// How a container that is made for a person is joined.
+pub(crate) struct Attached {
+    pub(crate) tty: bool,
+    pub(crate) stdin: bool,
+    /// It is removed when it has ended.
+    pub(crate) removed: bool,
+}
+
+/// Starts a container with this process's streams; ends with its exit code.
+pub(crate) async fn attached(client: &Client, id: &str, how: Attached) -> Result<ExitCode> {
     let mut query = vec![("stream", "1"), ("stdout", "1"), ("stderr", "1")];
-    if flags.interactive {
+    if how.stdin {
         query.push(("stdin", "1"));
     }
-    let streams = client.container_attach(&id, &query).await?;
-    let condition = if flags.rm { "removed" } else { "next-exit" };
-    let waiting = client.container_wait(&id, condition).await?;
-    if let Err(error) = client.container_act(&id, "start", &[]).await {
+    let streams = client.container_attach(id, &query).await?;
+    let condition = if how.removed { "removed" } else { "next-exit" };
+    let waiting = client.container_wait(id, condition).await?;
+    if let Err(error) = client.container_act(id, "start", &[]).await {
         return Ok(not_started(error.into()));
     }
-    let _raw = terminal::raw_if(flags.tty && flags.interactive)?;
-    if flags.tty {
-        resize(client, "containers", &id).await;
+    let _raw = terminal::raw_if(how.tty && how.stdin)?;
+    if how.tty {
+        resize(client, "containers", id).await;
     }
-    pump(streams, flags.tty, flags.interactive).await?;
+    pump(streams, how.tty, how.stdin).await?;
     let ended = Client::wait_answer(waiting).await?;
     Ok(exit_code(ended.status_code))
 }
@@ -251,9 +271,8 @@ async fn print(mut from: impl AsyncRead + Unpin, raw: bool) -> Result<()> {
     Ok(())
 }
 
-/// Prints the logs of a container, or of all tasks of a service: `base` is `containers` or `services`.
 /// Reads a time as the API has it: Unix seconds. *Source:* docker CLI, `--since`.
-fn moment(text: Option<&str>) -> Result<String> {
+pub(crate) fn moment(text: Option<&str>) -> Result<String> {
     let Some(text) = text else { return Ok(String::new()) };
     if text.parse::<f64>().is_ok() {
         return Ok(text.to_owned());
@@ -288,6 +307,7 @@ pub(crate) async fn update(client: &Client, args: &UpdateArgs) -> Result<()> {
     .await
 }
 
+/// Prints the logs of a container, or of all tasks of a service: `base` is `containers` or `services`.
 pub(crate) async fn logs(client: &Client, base: &str, args: &LogsArgs) -> Result<()> {
     let flag = |on| if on { "1" } else { "0" };
     let (since, until) = (moment(args.since.as_deref())?, moment(args.until.as_deref())?);

@@ -20,7 +20,7 @@ const PIPE: usize = 256 << 10;
 const MODE_DIR: u64 = 1 << 31;
 
 /// `CONTAINER:PATH`, or a path of this machine. Source: docker CLI `cp`: a path with `/` or `.` first is local.
-fn container_path(text: &str) -> Option<(&str, &str)> {
+pub(crate) fn container_path(text: &str) -> Option<(&str, &str)> {
     if text.starts_with(['/', '.']) {
         return None;
     }

@@ -156,7 +156,7 @@ fn endpoint(flags: &ContainerFlags) -> Option<types::EndpointSettings> {
 }
 
 /// In the kernel's words, each once. *Source:* docker CLI, `opts.NormalizeCapability`.
-fn capabilities(flags: &[String]) -> Vec<String> {
+pub(crate) fn capabilities(flags: &[String]) -> Vec<String> {
     let whole = |flag: &String| match flag.trim().to_ascii_uppercase() {
         all if all == "ALL" => all,
         whole if whole.starts_with("CAP_") => whole,
@@ -279,7 +279,7 @@ fn ulimit(text: &str) -> Result<types::Ulimit> {
 }
 
 /// Splits `-v` values into those that Docker calls binds and paths of anonymous volumes.
-fn volumes(flags: &[String]) -> (Vec<String>, BTreeMap<String, types::Empty>) {
+pub(crate) fn volumes(flags: &[String]) -> (Vec<String>, BTreeMap<String, types::Empty>) {
     let (binds, anonymous): (Vec<&String>, Vec<&String>) = flags.iter().partition(|v| v.contains(':'));
     let absolute = |bind: &String| match bind.split_once(':') {
         // A relative folder of this machine.
@@ -352,7 +352,19 @@ fn ports(flags: &ContainerFlags) -> Result<(BTreeMap<String, types::Empty>, Port
         let (first, last) = range(ports).with_context(|| format!("--expose {text:?} is no port or range"))?;
         exposed.extend((first..=last).map(|port| (format!("{port}/{protocol}"), types::Empty::default())));
     }
-    for text in &flags.publish {
+    let (more, published) = published_ports(&flags.publish)?;
+    exposed.extend(more);
+    bindings.extend(published);
+    Ok((exposed, bindings))
+}
+
+/// Returns which ports are exposed and bound for `--publish`.
+///
+/// # Errors
+/// One that cannot be read.
+pub(crate) fn published_ports(flags: &[String]) -> Result<(BTreeMap<String, types::Empty>, Ports)> {
+    let (mut exposed, mut bindings) = (BTreeMap::new(), Ports::new());
+    for text in flags {
         for (port, binding) in publish(text)? {
             exposed.insert(port.clone(), types::Empty::default());
             bindings.entry(port).or_default().get_or_insert_default().push(binding);

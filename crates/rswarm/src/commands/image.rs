@@ -124,11 +124,17 @@ pub(crate) async fn rm(client: &Client, args: &RmiArgs) -> Result<()> {
 }
 
 pub(crate) async fn pull(client: &Client, args: &PullArgs) -> Result<()> {
+    pull_for(client, args, "").await
+}
+
+/// Pulls for a platform such as `linux/arm64`; empty = the daemon's.
+pub(crate) async fn pull_for(client: &Client, args: &PullArgs, platform: &str) -> Result<()> {
     let (repo, tag) = match args.image.split_once('@') {
         Some((repo, digest)) => (repo, digest),
         None => split_tag(&args.image),
     };
-    let lines = client.image_pull(&[("fromImage", repo), ("tag", tag)], credentials(&args.image)?).await?;
+    let query = [("fromImage", repo), ("tag", tag), ("platform", platform)];
+    let lines = client.image_pull(&query, credentials(&args.image)?).await?;
     show(lines, args.quiet).await?;
     if args.quiet { output::line(&args.image) } else { Ok(()) }
 }

@@ -2,7 +2,9 @@
 
 pub(crate) mod build;
 pub(crate) mod cluster;
+pub(crate) mod compose;
 pub(crate) mod container;
+pub(crate) mod converge;
 pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod credentials;

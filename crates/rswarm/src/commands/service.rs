@@ -1,6 +1,6 @@
-//! `rswarm service ...`, `rswarm scale`, and waiting until services run.
+//! `rswarm service ...`, `rswarm scale`.
 
-use super::{cluster, container, each, inspect, pairs};
+use super::{cluster, container, converge::converge, each, inspect, pairs};
 use crate::{
     cli::{ListArgs, ScaleArgs, Service, ServiceCreate, ServiceUpdate},
     list::{self, List},
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use docker_api::{client::Client, types};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// Label that says which stack an object belongs to.
@@ -275,105 +275,4 @@ pub(crate) async fn task_list(client: &Client, filters: &str, no_trunc: bool) ->
         ]);
     }
     Ok(table)
-}
-
-/// Waits until every named service runs what it should, printing each change of its count.
-///
-/// # Errors
-/// When an update pauses or rolls back, or `limit` has passed; with the newest task error of each service that
-/// is not there yet.
-pub(crate) async fn converge(client: &Client, names: &BTreeSet<String>, limit: Duration) -> Result<()> {
-    let start = Instant::now();
-    let mut shown: BTreeMap<String, String> = BTreeMap::new();
-    let mut misses = 0;
-    loop {
-        let services = match client.services(&[("status", "true")]).await {
-            Ok(services) => {
-                misses = 0;
-                services
-            }
-            // A leader may be changing; the deploy itself is already in the log.
-            Err(_) if misses < 30 => {
-                misses += 1;
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let mut waiting = Vec::new();
-        for service in services.iter().filter(|s| names.contains(&s.spec.name) || names.contains(&s.id)) {
-            let status = service.service_status.clone().unwrap_or_default();
-            let update = service.update_status.as_ref().map(|u| u.state.as_str()).unwrap_or_default();
-            match update {
-                "paused" | "rollback_paused" => {
-                    let message =
-                        service.update_status.as_ref().map(|u| u.message.clone()).unwrap_or_default();
-                    bail!(
-                        "service {} {update}: {message}{}",
-                        service.spec.name,
-                        newest_error(client, &service.id).await
-                    );
-                }
-                "rollback_completed" if !shown.is_empty() => {
-                    let why = newest_error(client, &service.id).await;
-                    bail!("service {} rolled back: its new tasks failed{why}", service.spec.name);
-                }
-                _ => {}
-            }
-            let job = service.spec.mode.replicated_job.is_some() || service.spec.mode.global_job.is_some();
-            // Tasks of the spec before this one run too; they do not count.
-            let there = if job { status.completed_tasks } else { running_as_wanted(client, service).await? };
-            let line = format!("{}: {there}/{}", service.spec.name, status.desired_tasks);
-            if shown.get(&service.id) != Some(&line) {
-                output::line(&line)?;
-                shown.insert(service.id.clone(), line);
-            }
-            let updating = matches!(update, "updating" | "rollback_started");
-            if there < status.desired_tasks || updating {
-                waiting.push(service);
-            }
-        }
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        if start.elapsed() > limit {
-            let mut text = format!("not converged within {limit:?}:");
-            for service in waiting {
-                text.push_str(&format!(
-                    "\n  {}{}",
-                    service.spec.name,
-                    newest_error(client, &service.id).await
-                ));
-            }
-            text.push_str("\nhint: `rswarm service ps NAME --no-trunc` shows every task");
-            bail!(text);
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// Counts the tasks that run as the service is written now. Where a task may run is no reason to replace it, so
-/// placement is left out of the comparison.
-async fn running_as_wanted(client: &Client, service: &types::Service) -> Result<u64> {
-    let filters =
-        serde_json::json!({"service": {&service.id: true}, "desired-state": {"running": true}}).to_string();
-    let wanted = types::TaskSpec { placement: None, ..service.spec.task_template.clone() };
-    let tasks = client.tasks(&[("filters", &filters)]).await?;
-    let running = tasks
-        .into_iter()
-        .filter(|t| t.status.state == "running")
-        .filter(|t| types::TaskSpec { placement: None, ..t.spec.clone() } == wanted);
-    Ok(running.count() as u64)
-}
-
-async fn newest_error(client: &Client, service: &str) -> String {
-    let filters = serde_json::json!({"service": {service: true}}).to_string();
-    let Ok(mut tasks) = client.tasks(&[("filters", &filters)]).await else { return String::new() };
-    tasks.sort_by_key(|t| t.status.timestamp.timestamp());
-    let found = tasks.iter().rev().find(|t| !t.status.err.is_empty());
-    if let Some(task) = found {
-        return format!(": {}", task.status.err);
-    }
-    let pending = tasks.iter().rev().find(|t| t.status.state == "pending" && !t.status.message.is_empty());
-    pending.map(|t| format!(": {}", t.status.message)).unwrap_or_default()
 }

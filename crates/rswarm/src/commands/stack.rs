@@ -45,6 +45,7 @@ pub(crate) async fn run(client: &Client, command: Stack) -> Result<ExitCode> {
                 ("DEPLOYED", "Deployed"),
                 ("AUTHOR", "Author"),
                 ("SERVICES", "Services"),
+                ("STATUS", "Status"),
                 ("NOTE", "Note"),
             ]);
             let now = list::now();
@@ -55,7 +56,13 @@ pub(crate) async fn run(client: &Client, command: Stack) -> Result<ExitCode> {
                     number => format!("puts {number} back"),
                 };
                 let services = revision.services.len().to_string();
-                table.row(vec![revision.number.to_string(), ago, revision.author.clone(), services, note]);
+                let status = match revision.came_up {
+                    Some(true) => "came up",
+                    Some(false) => "failed",
+                    None => "",
+                };
+                let (number, author) = (revision.number.to_string(), revision.author.clone());
+                table.row(vec![number, ago, author, services, status.to_owned(), note]);
             }
             table.print(&args)?;
         }
@@ -127,7 +134,8 @@ async fn remove_stack(client: &Client, stack: &str, filters: &str, detach: bool)
     loop {
         let services = client.services(query).await?.len();
         let networks = client.networks(query).await?.len();
-        if services + networks == 0 {
+        // The name is free again when the stack itself is gone.
+        if services + networks == 0 && matches!(client.stack(stack).await, Err(e) if e.is_not_found()) {
             return Ok(());
         }
         if Instant::now() > deadline {

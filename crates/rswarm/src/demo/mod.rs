@@ -8,15 +8,22 @@ mod show;
 
 use anyhow::{Context, Result};
 use lab::Lab;
+use nix::{
+    sys::signal::{SigSet, Signal, killpg},
+    unistd::Pid,
+};
 use std::{
     collections::BTreeSet,
     net::{Shutdown, TcpListener},
-    os::unix::net::UnixStream,
+    os::unix::{net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    time::{Duration, Instant},
 };
 use tokio::io::{AsyncBufReadExt, BufReader};
 
+/// How long a demo may clean up after Ctrl-C.
+const LAST_WORDS: Duration = Duration::from_secs(20);
 /// The port the hello stack publishes.
 const DEMO_PORT: u16 = 8080;
 /// Name of the image this binary carries.
@@ -34,7 +41,10 @@ pub(crate) struct DemoArgs {
     pub(crate) keep: bool,
     /// A stack to deploy instead of hello.
     pub(crate) file: Option<PathBuf>,
-    /// Where the hosts keep their things; set for the part inside the namespaces.
+    /// Where the hosts keep their things; set for the process that makes the namespaces.
+    #[arg(long, hide = true)]
+    around: Option<PathBuf>,
+    /// The same; set for the part inside the namespaces.
     #[arg(long, hide = true)]
     inside: Option<PathBuf>,
 }
@@ -52,21 +62,84 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<ExitCode> {
     if let Some(dir) = &args.inside {
         return inside(|| show::run(dir.clone(), args.clone()));
     }
-    let dir = tempfile_dir()?;
-    let mut again = vec!["demo".to_owned(), "--inside".to_owned(), dir.display().to_string()];
-    again.extend(["--hosts".to_owned(), args.hosts.to_string()]);
-    // The sockets must be born here: inside, the person's loopback does not exist.
+    if let Some(dir) = &args.around {
+        lab::die_with_parent()?;
+        // SIGINT is blocked, as around this: what is inside is told, too, cleans up and ends.
+        let result = run_in_namespaces(dir, &again(args, "--inside", dir));
+        // An ordinary user may remove what containers left only as the root of this user namespace.
+        let removed = remove_folder(dir);
+        return result.and_then(|code| removed.map(|()| code));
+    }
+    // This process stays where the person is: with its threads it could not enter the namespaces, and inside, the
+    // person's loopback does not exist.
     let listeners = if args.keep { listen(args.hosts)? } else { Vec::new() };
+    if let Some(file) = &args.file {
+        file.canonicalize().with_context(|| format!("cannot read {}", file.display()))?;
+    }
+    let dir = tempfile_dir()?;
+    let result = attend(&dir, args, listeners);
+    // What was killed may still be dying.
+    let deadline = Instant::now() + LAST_WORDS;
+    while !remove_cgroups(&cgroup_parent(&dir)) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let removed = remove_folder(&dir);
+    result.and_then(|code| removed.map(|()| code))
+}
+
+/// Removes what is there.
+fn remove_folder(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the command line of the next process of a demo.
+fn again(args: &DemoArgs, part: &str, dir: &Path) -> Vec<String> {
+    let mut again = vec!["demo".to_owned(), part.to_owned(), dir.display().to_string()];
+    again.extend(["--hosts".to_owned(), args.hosts.to_string()]);
     if args.keep {
         again.push("--keep".to_owned());
     }
-    if let Some(file) = &args.file {
-        let file = file.canonicalize().with_context(|| format!("cannot read {}", file.display()))?;
-        again.push(file.display().to_string());
+    again.extend(args.file.as_ref().map(|file| file.display().to_string()));
+    again
+}
+
+/// Runs the demo in another process, with ways into it, until it ends by itself or by a signal.
+fn attend(dir: &Path, args: &DemoArgs, listeners: Vec<(u8, TcpListener)>) -> Result<ExitCode> {
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+    signals.thread_block().context("cannot block signals")?;
+    let mut around = Command::new("/proc/self/exe");
+    // A process group of its own: what comes from the terminal is passed on by this process alone.
+    let around = around.args(again(args, "--around", dir)).process_group(0);
+    let mut around = around.spawn().context("cannot start the demo")?;
+    for (n, listener) in listeners {
+        relay(dir, n, listener);
     }
-    let result = run_in_namespaces(&dir, &again, listeners);
-    let removed = std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()));
-    result.and_then(|code| removed.map(|()| code))
+    let process = Pid::from_raw(i32::try_from(around.id()).context("a process id")?);
+    std::thread::spawn(move || {
+        // It may be over already; then there is nobody to tell.
+        let tell = move |signal| killpg(process, signal).unwrap_or_default();
+        if signals.wait().is_ok() {
+            tell(Signal::SIGINT);
+            std::thread::spawn(move || {
+                std::thread::sleep(LAST_WORDS);
+                tell(Signal::SIGKILL);
+            });
+        }
+        if signals.wait().is_ok() {
+            tell(Signal::SIGKILL);
+        }
+    });
+    let status = around.wait().context("cannot wait for the demo")?;
+    Ok(exit_code(status))
+}
+
+fn exit_code(status: std::process::ExitStatus) -> ExitCode {
+    status.code().and_then(|c| u8::try_from(c).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// Runs `rswarm lab`. Call before any thread exists.
@@ -77,11 +150,7 @@ pub(crate) fn lab(args: &LabArgs) -> Result<ExitCode> {
     // Whoever started the lab may be killed: it must not outlive that.
     lab::die_with_parent()?;
     let dir = args.dir.display().to_string();
-    run_in_namespaces(
-        &args.dir,
-        &["lab".to_owned(), "--inside".to_owned(), "--dir".to_owned(), dir],
-        Vec::new(),
-    )
+    run_in_namespaces(&args.dir, &["lab".to_owned(), "--inside".to_owned(), "--dir".to_owned(), dir])
 }
 
 fn tempfile_dir() -> Result<PathBuf> {
@@ -91,19 +160,20 @@ fn tempfile_dir() -> Result<PathBuf> {
 }
 
 /// Starts this program again as pid 1 of new namespaces and returns how it ended.
-fn run_in_namespaces(dir: &Path, args: &[String], listeners: Vec<(u8, TcpListener)>) -> Result<ExitCode> {
+fn run_in_namespaces(dir: &Path, args: &[String]) -> Result<ExitCode> {
     lab::enter_namespaces()?;
-    for (n, listener) in listeners {
-        relay(dir, n, listener);
-    }
     let status =
         Command::new("/proc/self/exe").args(args).status().context("cannot start inside the namespaces")?;
-    remove_cgroups(&cgroup_parent(dir));
-    Ok(status.code().and_then(|c| u8::try_from(c).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    if !remove_cgroups(&cgroup_parent(dir)) {
+        tracing::warn!(dir = %dir.display(), "cgroups not removed");
+    }
+    Ok(exit_code(status))
 }
 
 fn inside<F: Future<Output = Result<()>>>(work: impl FnOnce() -> F) -> Result<ExitCode> {
     lab::die_with_parent()?;
+    // What was blocked around this is not to be blocked in here, nor in what is started from here.
+    SigSet::all().thread_unblock().context("cannot unblock signals")?;
     lab::mount_proc()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, work())?;
@@ -115,28 +185,25 @@ fn cgroup_parent(dir: &Path) -> String {
     dir.file_name().map_or_else(|| "rswarm-lab".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Removes a lab's cgroups from every hierarchy; their processes have ended. What an ordinary user could not
+/// Removes a lab's cgroups from every hierarchy; false if one still has processes. What an ordinary user could not
 /// make is not there.
-fn remove_cgroups(parent: &str) {
+fn remove_cgroups(parent: &str) -> bool {
     let roots = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|e| e.path());
-    for root in roots.chain([PathBuf::from("/sys/fs/cgroup")]) {
-        remove_cgroup(&root.join(parent));
-    }
+    let roots = roots.chain([PathBuf::from("/sys/fs/cgroup")]);
+    // All of them, also after one that stays.
+    let gone: Vec<bool> = roots.map(|root| remove_cgroup(&root.join(parent))).collect();
+    !gone.contains(&false)
 }
 
-fn remove_cgroup(path: &Path) {
+fn remove_cgroup(path: &Path) -> bool {
     for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|t| t.is_dir()) {
             remove_cgroup(&entry.path());
         }
     }
     match std::fs::remove_dir(path) {
-        Err(e)
-            if e.kind() != std::io::ErrorKind::NotFound && e.kind() != std::io::ErrorKind::NotADirectory =>
-        {
-            tracing::warn!(path = %path.display(), error = %e, "cgroup not removed");
-        }
-        _ => {}
+        Ok(()) => true,
+        Err(e) => matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory),
     }
 }
 

@@ -112,7 +112,9 @@ async fn script(lab: &mut Lab, dir: &Path, args: &DemoArgs) -> Result<()> {
         hello_script(lab, dir, args.hosts, &mut clock).await?;
     }
     if args.keep {
-        keep(dir, args.hosts, hello).await?;
+        // The last one's plug is pulled.
+        let up = if hello && args.hosts > 1 { args.hosts - 1 } else { args.hosts };
+        keep(dir, up, hello).await?;
     }
     summary(&clock)
 }
@@ -184,8 +186,8 @@ async fn form_swarm(dir: &Path, hosts: u8) -> Result<()> {
             listen_addr: listen_addr.clone(),
             advertise_addr: host_address(n).to_string(),
             remote_addrs: vec![format!("{}:2377", host_address(1))],
-            // An even number of managers survives no more losses than one fewer.
-            join_token: if n <= 3 { tokens.manager.clone() } else { tokens.worker.clone() },
+            // An even number of managers survives no more losses than one fewer: of two, none.
+            join_token: if n <= 3 && hosts > 2 { tokens.manager.clone() } else { tokens.worker.clone() },
             ..Default::default()
         };
         client(dir, n)?.swarm_join(&join).await.with_context(|| format!("host{n}: swarm join"))?;
@@ -264,7 +266,7 @@ async fn recover(dir: &Path, lost: u8) -> Result<()> {
     }
     output::line(&format!("{name} is down"))?;
     let names: BTreeSet<String> = client.services(&[]).await?.into_iter().map(|s| s.spec.name).collect();
-    commands::service::converge(&client, &names, STEP_LIMIT).await
+    commands::converge::converge(&client, &names, STEP_LIMIT).await
 }
 
 /// Leaves everything up until Ctrl-C.

@@ -10,12 +10,9 @@ mod content;
 mod failure;
 mod plan;
 
-use super::{
-    build,
-    service::{converge, pinned},
-};
+use super::{build, converge::converge, service::pinned};
 use crate::{
-    cli::{BuildArgs, DeployArgs, PlanFormat},
+    cli::{DeployArgs, PlanFormat},
     output,
 };
 use anyhow::{Context, Result, bail};
@@ -80,31 +77,39 @@ fn confirmed() -> Result<bool> {
 async fn apply(client: &Client, plan: &Plan, args: &DeployArgs) -> Result<ExitCode> {
     // Only a stack that is not there has no revision: anything else that goes wrong would cost the way back.
     let before = match client.stack(&plan.stack).await {
-        Ok(stack) => stack.revisions.last().map(|r| r.number),
-        Err(error) if error.is_not_found() => None,
+        Ok(stack) => stack.revisions,
+        Err(error) if error.is_not_found() => Vec::new(),
         Err(error) => return Err(error.into()),
     };
-    if plan.is_empty() && before.is_some() {
-        return wait(client, plan, args, None).await;
+    let newest = before.last().map_or(0, |r| r.number);
+    if plan.is_empty() && newest > 0 {
+        return wait(client, plan, args, newest, false).await;
     }
     let stack = client.stack_apply(&plan.stack, &plan.apply).await?;
     let revision = stack.revisions.last().map_or(0, |r| r.number);
     output::line(&format!("Stack {} is at revision {revision}", plan.stack))?;
-    if args.detach {
-        return Ok(ExitCode::SUCCESS);
-    }
-    wait(client, plan, args, before).await
+    wait(client, plan, args, revision, newest > 0 && !args.no_rollback).await
 }
 
-/// Waits for the services; goes back to the revision before if they do not come up.
-async fn wait(client: &Client, plan: &Plan, args: &DeployArgs, before: Option<u64>) -> Result<ExitCode> {
+/// Waits for the services of a revision, and records how it went; puts the last good revision back if they do not come
+/// up and there is one.
+async fn wait(
+    client: &Client,
+    plan: &Plan,
+    args: &DeployArgs,
+    revision: u64,
+    way_back: bool,
+) -> Result<ExitCode> {
     if args.detach {
         return Ok(ExitCode::SUCCESS);
     }
     let all: BTreeSet<String> = plan.apply.services.iter().map(|s| s.spec.name.clone()).collect();
     let failed = tokio::select! {
         result = converge(client, &all, args.timeout) => match result {
-            Ok(()) => return Ok(ExitCode::SUCCESS),
+            Ok(()) => {
+                judge(client, &plan.stack, revision, true).await;
+                return Ok(ExitCode::SUCCESS);
+            }
             Err(error) => error,
         },
         _ = tokio::signal::ctrl_c() => {
@@ -118,21 +123,37 @@ async fn wait(client: &Client, plan: &Plan, args: &DeployArgs, before: Option<u6
     if let Some(story) = failure::story(client, &plan.touched).await {
         text = format!("{text}\n{story}");
     }
-    let Some(before) = before.filter(|_| !args.no_rollback) else { bail!(text) };
-    output::warning(&format!("stack {} goes back to revision {before}", plan.stack));
-    client.stack_rollback(&plan.stack, before, &plan.apply.author).await?;
-    let there = client.services(&[]).await?.into_iter().map(|s| s.spec.name).collect::<BTreeSet<_>>();
-    let back: BTreeSet<String> = all.intersection(&there).cloned().collect();
-    match converge(client, &back, args.timeout).await {
-        Ok(()) => bail!("{text}\nstack {} is as it was at revision {before}", plan.stack),
-        Err(error) => bail!("{text}\nand going back to revision {before}: {error:#}"),
+    judge(client, &plan.stack, revision, false).await;
+    if !way_back {
+        bail!("{text}\nstack {} stays as it is now; hint: mend the file and deploy again", plan.stack);
+    }
+    let back = match client.stack_rollback(&plan.stack, 0, revision, &plan.apply.author).await {
+        Ok(stack) => stack,
+        Err(error) => bail!("{text}\nstack {} does not go back: {error:#}", plan.stack),
+    };
+    let Some(newest) = back.revisions.last() else { bail!("{text}") };
+    output::warning(&format!("stack {} goes back to revision {}", plan.stack, newest.restores));
+    let services = newest.services.iter().cloned().collect();
+    match converge(client, &services, args.timeout).await {
+        Ok(()) => {
+            judge(client, &plan.stack, newest.number, true).await;
+            bail!("{text}\nstack {} is as it was at revision {}", plan.stack, newest.restores)
+        }
+        Err(error) => bail!("{text}\nand going back to revision {}: {error:#}", newest.restores),
     }
 }
 
-/// Puts an earlier revision back. `wanted` 0 = the one before the newest.
+/// Records whether a revision came up. That it cannot be recorded is no reason to fail.
+async fn judge(client: &Client, stack: &str, revision: u64, came_up: bool) {
+    if let Err(error) = client.stack_judge(stack, revision, came_up).await {
+        output::warning(&format!("how revision {revision} of stack {stack} went is not recorded: {error:#}"));
+    }
+}
+
+/// Puts an earlier revision back. `wanted` 0 = the last one before the newest that came up.
 pub(crate) async fn rollback(client: &Client, stack: &str, wanted: u64, detach: bool) -> Result<ExitCode> {
     let author = std::env::var("USER").unwrap_or_default();
-    let now = client.stack_rollback(stack, wanted, &author).await?;
+    let now = client.stack_rollback(stack, wanted, 0, &author).await?;
     let Some(newest) = now.revisions.last() else { bail!("stack {stack} has no revisions") };
     output::line(&format!(
         "Stack {stack} is at revision {}, which puts {} back",
@@ -140,13 +161,15 @@ pub(crate) async fn rollback(client: &Client, stack: &str, wanted: u64, detach: 
     ))?;
     if !detach {
         let services = newest.services.iter().cloned().collect();
-        converge(client, &services, super::service::CONVERGE_LIMIT).await?;
+        let came_up = converge(client, &services, super::service::CONVERGE_LIMIT).await;
+        judge(client, stack, newest.number, came_up.is_ok()).await;
+        came_up?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Reads and checks the files; nothing is asked of a daemon yet.
-fn load(args: &DeployArgs) -> Result<Stack> {
+pub(super) fn load(args: &DeployArgs) -> Result<Stack> {
     let mut files: Vec<PathBuf> = args.file.iter().chain(&args.files).cloned().collect();
     if files.is_empty() {
         files.push(default_file(Path::new(""))?);
@@ -210,7 +233,7 @@ pub(super) fn with_line(error: compose::Error, sources: &compose::Sources) -> an
     }
 }
 
-fn default_file(folder: &Path) -> Result<PathBuf> {
+pub(super) fn default_file(folder: &Path) -> Result<PathBuf> {
     DEFAULT_FILES.iter().map(|name| folder.join(name)).find(|f| f.exists()).with_context(|| {
         let place =
             if folder == Path::new("") { "here".to_owned() } else { format!("in {}", folder.display()) };
@@ -226,31 +249,12 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// Builds what is to be built, on the node that is asked; the others fetch it from there.
-async fn build_images(client: &Client, stack: &Stack) -> Result<()> {
+pub(super) async fn build_images(client: &Client, stack: &Stack) -> Result<()> {
     for service in &stack.services {
         let Some(wanted) = &service.build else { continue };
         let image = &service.spec.task.container.image;
         output::line(&format!("Building {image} for service {}", service.key))?;
-        let pair = |(name, value): (&String, &String)| format!("{name}={value}");
-        let given = |text: &String| Some(text.clone()).filter(|t| !t.is_empty());
-        let args = BuildArgs {
-            context: wanted.context.clone(),
-            // In a folder it is named by its path; elsewhere the daemon looks for it.
-            file: given(&wanted.dockerfile).map(|name| {
-                let folder = Path::new(&wanted.context);
-                if folder.is_dir() { folder.join(name) } else { PathBuf::from(name) }
-            }),
-            dockerfile_text: wanted.dockerfile_inline.clone(),
-            tag: std::iter::once(image).chain(&wanted.tags).cloned().collect(),
-            build_arg: wanted.args.iter().map(pair).collect(),
-            label: wanted.labels.iter().map(pair).collect(),
-            target: given(&wanted.target),
-            network: given(&wanted.network),
-            no_cache: wanted.no_cache,
-            pull: wanted.pull,
-            progress: "plain".to_owned(),
-            ..BuildArgs::default()
-        };
+        let args = build::of_service(image, wanted);
         build::run(client, &args).await.with_context(|| format!("cannot build service {}", service.key))?;
     }
     Ok(())

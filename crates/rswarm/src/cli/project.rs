@@ -1,0 +1,550 @@
+//! What can be typed of a project: Docker Compose's words, flags and defaults.
+
+use super::{CpArgs, parse_duration};
+use clap::{Args, Subcommand, ValueEnum};
+use std::{path::PathBuf, time::Duration};
+
+/// A project: the containers of a compose file on one host.
+#[derive(Debug, Args)]
+pub(crate) struct ComposeArgs {
+    #[command(flatten)]
+    pub(crate) project: ProjectArgs,
+    #[command(subcommand)]
+    pub(crate) command: Compose,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProjectArgs {
+    /// Compose files, merged in order; `compose.yaml` and its siblings, here or above, by default; - for standard
+    /// input.
+    #[arg(short, long)]
+    pub(crate) file: Vec<PathBuf>,
+    /// Else the file's `name:`, else its folder's.
+    #[arg(short, long, env = "COMPOSE_PROJECT_NAME")]
+    pub(crate) project_name: Option<String>,
+    /// Where relative paths begin; the folder of the first file by default.
+    #[arg(long)]
+    pub(crate) project_directory: Option<PathBuf>,
+    /// Have the services of a profile too; may be repeated, and * stands for all.
+    #[arg(long)]
+    pub(crate) profile: Vec<String>,
+    /// Variables, instead of `.env`; may be repeated.
+    #[arg(long)]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Leave out what cannot be honoured, with a warning.
+    #[arg(long)]
+    pub(crate) lenient: bool,
+    /// The project is a stack of the swarm: `up` deploys it, and the other commands reach its tasks on every node.
+    #[arg(long)]
+    pub(crate) swarm: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Compose {
+    /// Make and start what the file says, and show its output.
+    #[command(disable_version_flag = true)]
+    Up(Up),
+    /// Make what the file says, and start nothing.
+    #[command(disable_version_flag = true)]
+    Create(Create),
+    /// Stop and remove the project's containers and networks.
+    Down(Down),
+    /// List the project's containers.
+    Ps(ComposePs),
+    /// Show the output of containers.
+    Logs(ComposeLogs),
+    /// Run a command in a service's container.
+    Exec(ComposeExec),
+    /// Run a command in a container of its own, made as the service's.
+    Run(Box<ComposeRun>),
+    /// Build what has a `build:`.
+    Build(ComposeBuild),
+    /// Pull the images of services.
+    Pull(ComposePull),
+    /// Stop and start containers.
+    Restart(ComposeRestart),
+    /// Stop containers.
+    Stop(ComposeStop),
+    /// Start what was stopped.
+    Start(Services),
+    /// Send a signal to containers.
+    Kill(ComposeKill),
+    /// Remove stopped containers.
+    Rm(ComposeRm),
+    /// Freeze all processes of services.
+    Pause(Services),
+    /// Let paused services go on.
+    Unpause(Services),
+    /// Copy files between a service's container and this machine.
+    Cp(ComposeCp),
+    /// Show the processes of containers.
+    Top(Services),
+    /// Show where a port of a service is published.
+    Port(ComposePort),
+    /// Show the images of the project's containers.
+    Images(ComposeImages),
+    /// Show the file as it is understood.
+    #[command(alias = "convert")]
+    Config(ComposeConfig),
+    /// List projects.
+    Ls(ComposeLs),
+    /// Bring changes of files into containers, as `develop.watch` says.
+    Watch(ComposeWatch),
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct Services {
+    /// All by default.
+    pub(crate) services: Vec<String>,
+}
+
+/// What makes containers; of `up`, `create` and `run`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct MakeFlags {
+    /// Build images first, also those that are there.
+    #[arg(long)]
+    pub(crate) build: bool,
+    /// Build nothing, also where an image is missing.
+    #[arg(long, conflicts_with = "build")]
+    pub(crate) no_build: bool,
+    /// When images are pulled, whatever the file says.
+    #[arg(long, value_enum)]
+    pub(crate) pull: Option<PullPolicy>,
+    /// Show no progress of pulls.
+    #[arg(long)]
+    pub(crate) quiet_pull: bool,
+    /// Remove containers of services that the file no longer names.
+    #[arg(long)]
+    pub(crate) remove_orphans: bool,
+}
+
+/// How containers that are there already are kept; of `up` and `create`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct KeepFlags {
+    /// Replace containers even if nothing changed.
+    #[arg(long)]
+    pub(crate) force_recreate: bool,
+    /// Keep containers even if something changed.
+    #[arg(long, conflicts_with = "force_recreate")]
+    pub(crate) no_recreate: bool,
+    /// Give replaced containers new anonymous volumes.
+    #[arg(short = 'V', long)]
+    pub(crate) renew_anon_volumes: bool,
+    /// How many containers of a service there are, whatever the file says.
+    #[arg(long, value_name = "SERVICE=NUMBER")]
+    pub(crate) scale: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PullPolicy {
+    Always,
+    Missing,
+    Never,
+    Build,
+}
+
+#[derive(Debug, Default, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
+pub(crate) struct Up {
+    #[command(flatten)]
+    pub(crate) make: MakeFlags,
+    #[command(flatten)]
+    pub(crate) keep: KeepFlags,
+    /// Show no output; the containers go on alone.
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Not the services that these depend on.
+    #[arg(long)]
+    pub(crate) no_deps: bool,
+    /// Make, and start nothing.
+    #[arg(long)]
+    pub(crate) no_start: bool,
+    /// Wait until services run or are healthy; implies --detach.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// *Unit:* seconds; what depends on others waits as long too. 0 = as long as it takes.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) wait_timeout: u64,
+    /// Seconds until SIGKILL when containers are stopped.
+    #[arg(short, long)]
+    pub(crate) timeout: Option<u32>,
+    /// Stop everything when a container ends.
+    #[arg(long, conflicts_with = "detach")]
+    pub(crate) abort_on_container_exit: bool,
+    /// Stop everything when a container fails.
+    #[arg(long, conflicts_with = "detach")]
+    pub(crate) abort_on_container_failure: bool,
+    /// End with the exit code of a service; implies --abort-on-container-exit.
+    #[arg(long, value_name = "SERVICE", conflicts_with = "detach")]
+    pub(crate) exit_code_from: Option<String>,
+    /// Show the output of these alone.
+    #[arg(long, value_name = "SERVICE")]
+    pub(crate) attach: Vec<String>,
+    /// Do not show the output of these.
+    #[arg(long, value_name = "SERVICE")]
+    pub(crate) no_attach: Vec<String>,
+    /// Show when each line was written.
+    #[arg(long)]
+    pub(crate) timestamps: bool,
+    #[command(flatten)]
+    pub(crate) look: LogLook,
+    /// Watch files as `compose watch` does.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// All by default.
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    pub(crate) make: MakeFlags,
+    #[command(flatten)]
+    pub(crate) keep: KeepFlags,
+    /// All by default.
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct LogLook {
+    #[arg(long)]
+    pub(crate) no_color: bool,
+    /// Lines as they are, without the container's name.
+    #[arg(long)]
+    pub(crate) no_log_prefix: bool,
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct Down {
+    /// Remove the file's volumes and anonymous ones too.
+    #[arg(short, long)]
+    pub(crate) volumes: bool,
+    /// Remove images: `local` = those without a name of their own in the file, `all`.
+    #[arg(long, value_enum)]
+    pub(crate) rmi: Option<Rmi>,
+    /// Remove containers of services that the file does not name.
+    #[arg(long)]
+    pub(crate) remove_orphans: bool,
+    /// Seconds until SIGKILL.
+    #[arg(short, long)]
+    pub(crate) timeout: Option<u32>,
+    /// All by default, with the networks.
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rmi {
+    All,
+    Local,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposePs {
+    /// Also those that do not run, and those of `run`.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Only ids.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Only the names of services.
+    #[arg(long)]
+    pub(crate) services: bool,
+    /// Only those in a state: created, running, paused, restarting, exited, dead; may be repeated.
+    #[arg(long)]
+    pub(crate) status: Vec<String>,
+    /// Only those in a state, as status=running.
+    #[arg(long)]
+    pub(crate) filter: Vec<String>,
+    /// `table`, `json`, or a template such as '{{.Name}}'.
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// Whole ids, images and commands.
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// All by default.
+    #[arg(value_name = "SERVICE")]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct ComposeLogs {
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Show when each line was written.
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
+    #[command(flatten)]
+    pub(crate) look: LogLook,
+    #[arg(short = 'n', long, default_value = "all")]
+    pub(crate) tail: String,
+    /// Lines from then on: RFC 3339, Unix seconds, or an age such as 10m.
+    #[arg(long)]
+    pub(crate) since: Option<String>,
+    /// Lines before then.
+    #[arg(long)]
+    pub(crate) until: Option<String>,
+    /// Of several containers of a service, this one.
+    #[arg(long)]
+    pub(crate) index: Option<u64>,
+    /// All by default.
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeExec {
+    /// Do not wait for its end.
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    #[arg(short, long)]
+    pub(crate) env: Vec<String>,
+    /// Of several containers of the service, this one.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) index: u64,
+    /// No terminal; else there is one if standard output is one.
+    #[arg(short = 'T', long)]
+    pub(crate) no_tty: bool,
+    #[arg(short, long, hide = true)]
+    pub(crate) interactive: bool,
+    #[arg(short, long, hide = true)]
+    pub(crate) tty: bool,
+    #[arg(long)]
+    pub(crate) privileged: bool,
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+    #[arg(short, long)]
+    pub(crate) workdir: Option<String>,
+    pub(crate) service: String,
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
+pub(crate) struct ComposeRun {
+    #[command(flatten)]
+    pub(crate) make: MakeFlags,
+    /// Print the container's id and leave it alone.
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    #[arg(short, long)]
+    pub(crate) env: Vec<String>,
+    #[arg(short, long)]
+    pub(crate) label: Vec<String>,
+    #[arg(long)]
+    pub(crate) entrypoint: Option<String>,
+    #[arg(long)]
+    pub(crate) cap_add: Vec<String>,
+    #[arg(long)]
+    pub(crate) cap_drop: Vec<String>,
+    #[arg(short, long, hide = true)]
+    pub(crate) interactive: bool,
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// No terminal; else there is one if standard output is one.
+    #[arg(short = 'T', long)]
+    pub(crate) no_tty: bool,
+    /// Not the services that this one depends on.
+    #[arg(long)]
+    pub(crate) no_deps: bool,
+    #[arg(short, long)]
+    pub(crate) publish: Vec<String>,
+    /// Publish the service's ports.
+    #[arg(short = 'P', long)]
+    pub(crate) service_ports: bool,
+    /// Remove the container when it has ended.
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Answer to the service's names on its networks.
+    #[arg(long)]
+    pub(crate) use_aliases: bool,
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+    #[arg(short, long)]
+    pub(crate) volume: Vec<String>,
+    #[arg(short, long)]
+    pub(crate) workdir: Option<String>,
+    pub(crate) service: String,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct ComposeBuild {
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Ask the registry for newer base images.
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// KEY=VALUE; may be repeated.
+    #[arg(long)]
+    pub(crate) build_arg: Vec<String>,
+    /// Push what was built.
+    #[arg(long)]
+    pub(crate) push: bool,
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Also what these depend on.
+    #[arg(long)]
+    pub(crate) with_dependencies: bool,
+    /// All by default.
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposePull {
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Go on when an image cannot be pulled.
+    #[arg(long)]
+    pub(crate) ignore_pull_failures: bool,
+    /// Not what can be built.
+    #[arg(long)]
+    pub(crate) ignore_buildable: bool,
+    /// Also what these depend on.
+    #[arg(long)]
+    pub(crate) include_deps: bool,
+    /// `missing`: only what is not there.
+    #[arg(long, value_enum)]
+    pub(crate) policy: Option<PullPolicy>,
+    /// All by default.
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeRestart {
+    /// Seconds until SIGKILL.
+    #[arg(short, long)]
+    pub(crate) timeout: Option<u32>,
+    /// Not the services that restart with these.
+    #[arg(long)]
+    pub(crate) no_deps: bool,
+    /// All by default.
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeStop {
+    /// Seconds until SIGKILL.
+    #[arg(short, long)]
+    pub(crate) timeout: Option<u32>,
+    /// All by default.
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeKill {
+    #[arg(short, long, default_value = "SIGKILL")]
+    pub(crate) signal: String,
+    /// All by default.
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeRm {
+    /// Do not ask.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Stop those that run first.
+    #[arg(short, long)]
+    pub(crate) stop: bool,
+    /// Their anonymous volumes too.
+    #[arg(short, long)]
+    pub(crate) volumes: bool,
+    /// All by default.
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeCp {
+    /// Of several containers of the service, this one.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) index: u64,
+    #[command(flatten)]
+    pub(crate) paths: CpArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposePort {
+    /// Of several containers of the service, this one.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) index: u64,
+    #[arg(long, default_value = "tcp")]
+    pub(crate) protocol: String,
+    pub(crate) service: String,
+    pub(crate) port: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeImages {
+    /// Only ids.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// `table`, `json`, or a template such as '{{.Repository}}'.
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// All by default.
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
+pub(crate) struct ComposeConfig {
+    /// Only check.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Only the names of services.
+    #[arg(long)]
+    pub(crate) services: bool,
+    /// Only the names of volumes.
+    #[arg(long)]
+    pub(crate) volumes: bool,
+    /// Only the names of networks.
+    #[arg(long)]
+    pub(crate) networks: bool,
+    /// Only the names of profiles.
+    #[arg(long)]
+    pub(crate) profiles: bool,
+    /// Only the names of images.
+    #[arg(long)]
+    pub(crate) images: bool,
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: ConfigFormat,
+    /// Write into a file.
+    #[arg(short, long)]
+    pub(crate) output: Option<PathBuf>,
+    /// All by default.
+    #[arg(value_name = "SERVICE")]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum ConfigFormat {
+    #[default]
+    Yaml,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeLs {
+    /// Also projects of which nothing runs.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Only names.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// `table`, `json`, or a template such as '{{.Name}}'.
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeWatch {
+    /// Do not bring the project up first.
+    #[arg(long)]
+    pub(crate) no_up: bool,
+    /// How long a file must be left alone before its change counts.
+    #[arg(long, default_value = "500ms", value_parser = parse_duration, hide = true)]
+    pub(crate) settle: Duration,
+    /// All that have rules by default.
+    pub(crate) services: Vec<String>,
+}

@@ -1,0 +1,344 @@
+//! What is done to containers that are there, and containers of `run`.
+
+use super::{
+    body,
+    project::{Member, Project, label},
+    up::{self, Options},
+};
+use crate::{
+    cli::{
+        ComposeBuild, ComposeCp, ComposeExec, ComposeKill, ComposePull, ComposeRestart, ComposeRm,
+        ComposeRun, ExecArgs, KeepFlags, PullArgs, PullPolicy, Services,
+    },
+    commands::{container, copy, create, image, pairs},
+    output,
+};
+use anyhow::{Context, Result, bail};
+use compose::StackService;
+use docker_api::{
+    client::Client,
+    types::{self, StrSlice},
+};
+use futures::future::try_join_all;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::IsTerminal as _,
+    process::ExitCode,
+};
+
+pub(super) async fn exec(client: &Client, container: String, args: ComposeExec) -> Result<ExitCode> {
+    let tty =
+        !args.no_tty && !args.detach && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let args = ExecArgs {
+        detach: args.detach,
+        interactive: !args.detach,
+        tty,
+        privileged: args.privileged,
+        env: args.env,
+        env_file: Vec::new(),
+        user: args.user,
+        workdir: args.workdir,
+        container,
+        command: args.command,
+    };
+    container::exec(client, args).await
+}
+
+/// `SERVICE:PATH` is a path in that service's container.
+pub(super) async fn cp(client: &Client, project: &Project, mut args: ComposeCp) -> Result<()> {
+    for place in [&mut args.paths.source, &mut args.paths.destination] {
+        if let Some((service, path)) = copy::container_path(place) {
+            let container = project.running(client, service, args.index).await?.id;
+            *place = format!("{container}:{path}");
+        }
+    }
+    copy::cp(client, &args.paths).await
+}
+
+/// Runs a command in a container of its own.
+pub(super) async fn run(client: &Client, project: &Project, args: &ComposeRun) -> Result<ExitCode> {
+    let keep = KeepFlags { no_recreate: true, ..KeepFlags::default() };
+    let options = Options { make: Some(&args.make), keep: Some(&keep), start: true, ..Options::default() };
+    let with_needed = project.select(std::slice::from_ref(&args.service), true)?;
+    let (service, needed) = with_needed.split_last().context("a service")?;
+    let needed = if args.no_deps { &[] } else { needed };
+    let made = up::converge(client, project, needed, &options).await?;
+    up::provide_image(client, project, service, &options).await?;
+    up::surroundings(client, project, service).await?;
+    if !args.no_deps {
+        up::wait_for_needs(client, project, service, None).await?;
+    }
+    let first = made.iter().filter_map(|(key, members)| Some((key.clone(), members.first()?.id.clone())));
+    let first: BTreeMap<String, String> = first.collect();
+    let mut recipe = body::recipe(project, service, &first)?;
+    if !args.use_aliases {
+        recipe.more_networks.iter_mut().for_each(|(_, endpoint)| make_anonymous(endpoint));
+    }
+    let tty =
+        !args.no_tty && !args.detach && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    customize(&mut recipe.body, args, tty)?;
+    let suffix = super::random_suffix()?;
+    let name = args.name.clone().unwrap_or_else(|| format!("{}-{}-run-{suffix}", project.name, service.key));
+    let id = up::make(client, &recipe, &name, 1, &[]).await?;
+    if args.detach {
+        client.container_act(&id, "start", &[]).await?;
+        output::line(&name)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    container::attached(client, &id, container::Attached { tty, stdin: true, removed: args.rm }).await
+}
+
+/// Makes of a service's container one for a command.
+fn customize(body: &mut types::ContainerCreate, args: &ComposeRun, tty: bool) -> Result<()> {
+    let config = &mut body.config;
+    config.tty = tty;
+    config.open_stdin = !args.detach;
+    config.stdin_once = !args.detach;
+    config.attach_stdin = !args.detach;
+    config.attach_stdout = !args.detach;
+    config.attach_stderr = !args.detach;
+    config.labels.insert(label::ONE_OFF.to_owned(), "True".to_owned());
+    config.labels.extend(pairs(&args.label));
+    for entry in create::environment(&[], &args.env)? {
+        let name = entry.split('=').next().unwrap_or_default().to_owned();
+        config.env.retain(|known| known.split('=').next() != Some(name.as_str()));
+        config.env.push(entry);
+    }
+    if !args.command.is_empty() {
+        config.cmd = Some(StrSlice(args.command.clone()));
+    }
+    if let Some(entrypoint) = &args.entrypoint {
+        config.entrypoint = Some(StrSlice(entrypoint.split_whitespace().map(str::to_owned).collect()));
+        config.cmd = Some(StrSlice(args.command.clone()));
+    }
+    if let Some(user) = &args.user {
+        config.user.clone_from(user);
+    }
+    if let Some(folder) = &args.workdir {
+        config.working_dir.clone_from(folder);
+    }
+    let host = body.host_config.get_or_insert_default();
+    host.auto_remove = args.rm;
+    host.restart_policy = types::RestartPolicy { name: "no".to_owned(), maximum_retry_count: 0 };
+    if !args.service_ports {
+        host.port_bindings.clear();
+        body.config.exposed_ports.clear();
+    }
+    let (exposed, bindings) = create::published_ports(&args.publish)?;
+    body.config.exposed_ports.extend(exposed);
+    host.port_bindings.extend(bindings);
+    let (binds, anonymous) = create::volumes(&args.volume);
+    // What is mounted by hand takes the place of what the file mounts there.
+    let target = |bind: &String| bind.split(':').nth(1).map(str::to_owned);
+    let taken: BTreeSet<String> = binds.iter().filter_map(target).collect();
+    host.mounts.retain(|m| !taken.contains(&m.target));
+    host.binds = (!binds.is_empty()).then_some(binds);
+    body.config.volumes = (!anonymous.is_empty()).then_some(anonymous);
+    let caps = |known: &mut Option<StrSlice>, more: &[String]| {
+        if !more.is_empty() {
+            known.get_or_insert_with(|| StrSlice(Vec::new())).0.extend(create::capabilities(more));
+        }
+    };
+    caps(&mut host.cap_add, &args.cap_add);
+    caps(&mut host.cap_drop, &args.cap_drop);
+    if !args.use_aliases {
+        let endpoints = body.networking_config.iter_mut().flat_map(|n| n.endpoints_config.values_mut());
+        endpoints.flatten().for_each(make_anonymous);
+    }
+    Ok(())
+}
+
+/// Nobody is to find a container of `run` when looking for the service; its address may be taken as well.
+fn make_anonymous(endpoint: &mut types::EndpointSettings) {
+    endpoint.aliases = None;
+    endpoint.ipam_config = None;
+    endpoint.mac_address = String::new();
+}
+
+pub(super) async fn build(client: &Client, project: &Project, args: &ComposeBuild) -> Result<()> {
+    let mut built = false;
+    for service in project.select(&args.services, args.with_dependencies)? {
+        let Some(wanted) = &service.build else { continue };
+        up::build_image(client, project, service, wanted, args).await?;
+        built = true;
+        if args.push {
+            let image = service.spec.task.container.image.clone();
+            image::push(client, &PullArgs { image, quiet: args.quiet }).await?;
+        }
+    }
+    if !built {
+        output::warning("no service to build");
+    }
+    Ok(())
+}
+
+pub(super) async fn pull(client: &Client, project: &Project, args: &ComposePull) -> Result<()> {
+    if !matches!(args.policy, None | Some(PullPolicy::Always | PullPolicy::Missing)) {
+        bail!("--policy is always or missing: this command is there to pull");
+    }
+    let mut seen = BTreeSet::new();
+    let mut failed = Vec::new();
+    for service in project.select(&args.services, args.include_deps)? {
+        let image = &service.spec.task.container.image;
+        if !seen.insert(image) || (service.build.is_some() && args.ignore_buildable) {
+            continue;
+        }
+        let there = client.image(image).await.is_ok();
+        if args.policy == Some(PullPolicy::Missing) && there {
+            continue;
+        }
+        match up::pull(client, service, args.quiet).await {
+            Ok(()) => {}
+            // It is ours, and no registry need know it.
+            Err(error) if service.build.is_some() => {
+                output::warning(&format!("{image} is not pulled: {error:#}; hint: `rswarm compose build`"));
+            }
+            Err(error) => failed.push(format!("{image}: {error:#}")),
+        }
+    }
+    if failed.is_empty() || args.ignore_pull_failures {
+        failed.iter().for_each(|text| output::warning(text));
+        return Ok(());
+    }
+    bail!("{}", failed.join("\n"))
+}
+
+/// Returns what the file says of a container's service, if it says anything.
+fn service_of<'a>(project: &'a Project, member: &Member) -> Option<&'a StackService> {
+    project.stack().ok()?.services.iter().find(|s| s.key == member.service)
+}
+
+/// Stops containers, those that others need last.
+pub(super) async fn stop(
+    client: &Client,
+    project: &Project,
+    services: &[String],
+    timeout: Option<u32>,
+) -> Result<()> {
+    let members = project.of_services(client, services).await?;
+    for group in by_needs(project, &members)?.into_iter().rev() {
+        let stopped = group.into_iter().map(|m| up::stop(client, service_of(project, m), m, timeout));
+        try_join_all(stopped).await?;
+    }
+    Ok(())
+}
+
+/// Returns containers service by service, what others need first.
+fn by_needs<'a>(project: &Project, members: &'a [Member]) -> Result<Vec<Vec<&'a Member>>> {
+    let order = if project.has_file() { project.select(&[], true)? } else { Vec::new() };
+    let mut groups: BTreeMap<usize, Vec<&Member>> = BTreeMap::new();
+    for member in members {
+        let place = order.iter().position(|s| s.key == member.service).unwrap_or(usize::MAX);
+        groups.entry(place).or_default().push(member);
+    }
+    Ok(groups.into_values().collect())
+}
+
+pub(super) async fn start(client: &Client, project: &Project, args: &Services) -> Result<()> {
+    let members = project.of_services(client, &args.services).await?;
+    if members.is_empty() {
+        bail!("there are no containers to start; hint: `rswarm compose up`");
+    }
+    for group in by_needs(project, &members)? {
+        for member in group {
+            start_one(client, project, member).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn start_one(client: &Client, project: &Project, member: &Member) -> Result<()> {
+    match service_of(project, member) {
+        Some(service) => {
+            up::wait_for_needs(client, project, service, None).await?;
+            up::start(client, service, &member.id).await
+        }
+        None => {
+            client.container_act(&member.id, "start", &[]).await.or_else(|e| match e.status() {
+                Some(status) if status.as_u16() == 304 => Ok(()),
+                _ => Err(e),
+            })?;
+            output::progress(&format!(" Container {}  Started", member.name));
+            Ok(())
+        }
+    }
+}
+
+pub(super) async fn restart(client: &Client, project: &Project, args: &ComposeRestart) -> Result<()> {
+    let mut services = args.services.clone();
+    if !services.is_empty() && !args.no_deps && project.has_file() {
+        // Those that restart with one of them, and so on.
+        let stack = project.stack()?;
+        loop {
+            let with = |s: &&StackService| {
+                !services.contains(&s.key)
+                    && s.host
+                        .as_ref()
+                        .is_some_and(|h| h.restarts_with.iter().any(|key| services.contains(key)))
+            };
+            let Some(next) = stack.services.iter().find(with) else { break };
+            services.push(next.key.clone());
+        }
+    }
+    let members = project.of_services(client, &services).await?;
+    let groups = by_needs(project, &members)?;
+    for group in groups.iter().rev() {
+        try_join_all(group.iter().map(|m| up::stop(client, service_of(project, m), m, args.timeout))).await?;
+    }
+    for member in groups.into_iter().flatten() {
+        start_one(client, project, member).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn kill(client: &Client, project: &Project, args: &ComposeKill) -> Result<()> {
+    kill_all(client, project, &args.services, &args.signal).await
+}
+
+pub(super) async fn kill_all(
+    client: &Client,
+    project: &Project,
+    services: &[String],
+    signal: &str,
+) -> Result<()> {
+    let members = project.of_services(client, services).await?;
+    for member in members.iter().filter(|m| m.is_running()) {
+        client.container_act(&member.id, "kill", &[("signal", signal)]).await?;
+        output::progress(&format!(" Container {}  Killed", member.name));
+    }
+    Ok(())
+}
+
+pub(super) async fn rm(client: &Client, project: &Project, args: &ComposeRm) -> Result<ExitCode> {
+    if args.stop {
+        stop(client, project, &args.services, None).await?;
+    }
+    let mut members = project.of_services(client, &args.services).await?;
+    members.retain(|m| !m.is_running());
+    if members.is_empty() {
+        output::progress("No stopped containers");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !args.force && std::io::stdin().is_terminal() {
+        let names: Vec<&str> = members.iter().map(|m| m.name.as_str()).collect();
+        output::prompt(&format!("Going to remove {}. Are you sure? [yN] ", names.join(", ")))?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).context("cannot read the answer")?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    for member in &members {
+        up::remove(client, None, member, None, args.volumes).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Does one thing to every container that runs.
+pub(super) async fn each(client: &Client, project: &Project, args: &Services, action: &str) -> Result<()> {
+    for member in project.of_services(client, &args.services).await?.iter().filter(|m| m.is_running()) {
+        client.container_act(&member.id, action, &[]).await?;
+        output::progress(&format!(" Container {}  {action}d", member.name));
+    }
+    Ok(())
+}

@@ -1,0 +1,337 @@
+//! The output of several containers as one: each line with its container's name in front.
+
+use super::project::{Member, Project, label};
+use crate::{cli::LogLook, output};
+use anyhow::Result;
+use docker_api::{
+    client::{Client, Demux, Frame, JsonLines},
+    types,
+};
+use futures::StreamExt;
+use http_body_util::BodyExt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::IsTerminal as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::AsyncReadExt,
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+};
+use tokio_util::io::StreamReader;
+
+/// Lines on their way to the terminal.
+const QUEUE: usize = 1024;
+/// How long the last lines of a container that has ended are waited for.
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(2);
+/// *Unit:* bytes; a line that is longer is shown in pieces.
+const LINE_MAX: usize = 64 << 10;
+/// Colours of names, by turns. Source: ECMA-48 SGR.
+const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
+
+/// Which lines of a container.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Which {
+    pub(super) follow: bool,
+    pub(super) tail: String,
+    /// Empty, or as the API has it.
+    pub(super) since: String,
+    pub(super) until: String,
+    pub(super) timestamps: bool,
+}
+
+/// Writes lines of many containers.
+pub(super) struct Printer {
+    prefix: bool,
+    colour: bool,
+    width: usize,
+    colours: BTreeMap<String, u8>,
+}
+
+impl Printer {
+    pub(super) fn new(look: &LogLook, names: impl Iterator<Item = String>) -> Self {
+        let names: Vec<String> = names.collect();
+        let width = names.iter().map(String::len).max().unwrap_or(0);
+        let colour =
+            !look.no_color && std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let mut printer = Self { prefix: !look.no_log_prefix, colour, width, colours: BTreeMap::new() };
+        names.iter().for_each(|name| printer.know(name));
+        printer
+    }
+
+    fn know(&mut self, name: &str) {
+        let next = COLOURS[self.colours.len() % COLOURS.len()];
+        self.colours.entry(name.to_owned()).or_insert(next);
+    }
+
+    pub(super) fn line(&mut self, name: &str, text: &str) -> Result<()> {
+        if !self.prefix {
+            return output::line(text);
+        }
+        self.know(name);
+        let padded = format!("{name:width$}  | ", width = self.width);
+        match self.colours.get(name) {
+            Some(colour) if self.colour => output::line(&format!("\x1b[{colour}m{padded}\x1b[0m{text}")),
+            _ => output::line(&format!("{padded}{text}")),
+        }
+    }
+}
+
+/// Returns how a container is called in front of its lines.
+pub(super) fn short_name(project: &Project, member: &Member) -> String {
+    member.name.strip_prefix(&format!("{}-", project.name)).unwrap_or(&member.name).to_owned()
+}
+
+/// Where lines come from.
+pub(super) struct Source {
+    /// In front of its lines.
+    name: String,
+    /// `containers` or `services` of the API.
+    base: &'static str,
+    id: String,
+}
+
+impl Source {
+    pub(super) fn container(project: &Project, member: &Member) -> Self {
+        Self { name: short_name(project, member), base: "containers", id: member.id.clone() }
+    }
+
+    /// All tasks of a service.
+    pub(super) fn service(name: String, id: String) -> Self {
+        Self { name, base: "services", id }
+    }
+}
+
+/// Shows logs until all of them end.
+pub(super) async fn logs(client: &Client, sources: Vec<Source>, which: &Which, look: &LogLook) -> Result<()> {
+    let mut printer = Printer::new(look, sources.iter().map(|s| s.name.clone()));
+    let (sender, mut lines) = mpsc::channel(QUEUE);
+    let mut readers = JoinSet::new();
+    for source in sources {
+        let (client, which, sender) = (client.clone(), which.clone(), sender.clone());
+        readers.spawn(async move { read(&client, source, &which, &sender).await });
+    }
+    drop(sender);
+    while let Some((name, line)) = lines.recv().await {
+        printer.line(&name, &line)?;
+    }
+    while let Some(read) = readers.join_next().await {
+        read??;
+    }
+    Ok(())
+}
+
+type Lines = mpsc::Sender<(Arc<str>, String)>;
+
+/// Reads the log of a container line by line.
+async fn read(client: &Client, source: Source, which: &Which, lines: &Lines) -> Result<()> {
+    let Source { name, base, id } = source;
+    let name = &Arc::from(name);
+    let flag = |on| if on { "1" } else { "0" };
+    let mut query = vec![
+        ("stdout", "1"),
+        ("stderr", "1"),
+        ("follow", flag(which.follow)),
+        ("timestamps", flag(which.timestamps)),
+        ("tail", which.tail.as_str()),
+    ];
+    let bounds = [("since", which.since.as_str()), ("until", which.until.as_str())];
+    query.extend(bounds.into_iter().filter(|(_, at)| !at.is_empty()));
+    // The log of a container with a terminal has no frames.
+    let raw = base == "containers" && client.container(&id).await?.config.tty;
+    let answer = client.logs(base, &id, &query).await?;
+    let body = answer.into_body().into_data_stream().map(|chunk| chunk.map_err(std::io::Error::other));
+    let mut reader = StreamReader::new(body);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    if raw {
+        let mut piece = vec![0; 16 << 10];
+        loop {
+            let read = reader.read(&mut piece).await?;
+            if read == 0 {
+                break;
+            }
+            split(&mut out, &piece[..read], name, lines).await;
+        }
+    } else {
+        let mut frames = Demux::new(reader);
+        while let Some(frame) = frames.next().await? {
+            match frame {
+                Frame::Stdout(bytes) => split(&mut out, &bytes, name, lines).await,
+                Frame::Stderr(bytes) | Frame::SystemError(bytes) => {
+                    split(&mut err, &bytes, name, lines).await
+                }
+            }
+        }
+    }
+    for rest in [out, err] {
+        if !rest.is_empty() {
+            send(&rest, name, lines).await;
+        }
+    }
+    Ok(())
+}
+
+/// Sends whole lines; the rest waits for more.
+async fn split(rest: &mut Vec<u8>, bytes: &[u8], name: &Arc<str>, lines: &Lines) {
+    rest.extend_from_slice(bytes);
+    while let Some(end) =
+        rest.iter().position(|b| *b == b'\n').or((rest.len() > LINE_MAX).then_some(LINE_MAX))
+    {
+        let line: Vec<u8> = rest.drain(..=end).collect();
+        send(&line, name, lines).await;
+    }
+}
+
+async fn send(line: &[u8], name: &Arc<str>, lines: &Lines) {
+    let text = String::from_utf8_lossy(line).trim_end_matches(['\r', '\n']).to_owned();
+    // Nobody reads any more: the command ends.
+    drop(lines.send((name.clone(), text)).await);
+}
+
+/// How `up` ends by itself.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ends {
+    /// With any container.
+    pub(super) with_any: bool,
+    /// With one that fails.
+    pub(super) with_failure: bool,
+    /// Its exit code is ours.
+    pub(super) code_of: Option<String>,
+}
+
+/// The output of a project's services while they run: of what starts later too.
+pub(super) struct Follower<'a> {
+    client: &'a Client,
+    project: &'a Project,
+    /// Services whose end counts.
+    services: BTreeSet<String>,
+    /// Those among them whose output is shown.
+    shown: BTreeSet<String>,
+    events: JsonLines<types::EventMessage>,
+    printer: Printer,
+    timestamps: bool,
+    sender: Lines,
+    lines: mpsc::Receiver<(Arc<str>, String)>,
+    /// By container.
+    readers: BTreeMap<String, JoinHandle<()>>,
+}
+
+impl<'a> Follower<'a> {
+    /// `events` were asked for before anything was started; the containers in `before` ran already then, of them only
+    /// what is new is shown.
+    ///
+    /// # Errors
+    /// The daemon cannot be asked.
+    pub(super) async fn new(
+        client: &'a Client,
+        project: &'a Project,
+        (services, shown): (BTreeSet<String>, BTreeSet<String>),
+        events: JsonLines<types::EventMessage>,
+        before: &BTreeSet<String>,
+        (look, timestamps): (&LogLook, bool),
+    ) -> Result<Self> {
+        let members = project.of_services(client, &[]).await?;
+        let (sender, lines) = mpsc::channel(QUEUE);
+        let printer = Printer::new(look, members.iter().map(|m| short_name(project, m)));
+        let readers = BTreeMap::new();
+        let mut follower =
+            Self { client, project, services, shown, events, printer, timestamps, sender, lines, readers };
+        for member in members.iter().filter(|m| before.contains(&m.id)) {
+            if follower.shown.contains(&member.service) {
+                follower.read_from(member.id.clone(), short_name(project, member), true);
+            }
+        }
+        Ok(follower)
+    }
+
+    fn read_from(&mut self, id: String, name: String, new_only: bool) {
+        let (client, sender, timestamps) = (self.client.clone(), self.sender.clone(), self.timestamps);
+        let container = id.clone();
+        let reading = async move |name: String| -> Result<()> {
+            let ended = client.container(&id).await?.state.finished_at.timestamp().0;
+            let which = Which {
+                follow: true,
+                tail: if new_only { "0" } else { "all" }.to_owned(),
+                // Of a container that ran before, what it said then is known.
+                since: if ended > 0 { seconds(ended) } else { String::new() },
+                until: String::new(),
+                timestamps,
+            };
+            read(&client, Source { name, base: "containers", id }, &which, &sender).await
+        };
+        let complaints = self.sender.clone();
+        let reader = tokio::spawn(async move {
+            if let Err(error) = reading(name.clone()).await {
+                let line = format!("its output is not shown: {error:#}");
+                send(line.as_bytes(), &name.into(), &complaints).await;
+            }
+        });
+        self.readers.insert(container, reader);
+    }
+
+    /// Shows output until nothing runs any more, or something has ended that ends everything: its name and exit code.
+    ///
+    /// # Errors
+    /// Standard output is closed, or the daemon is gone.
+    pub(super) async fn until_end(&mut self, ends: &Ends) -> Result<Option<(String, u8)>> {
+        loop {
+            let event = tokio::select! {
+                Some((name, line)) = self.lines.recv() => {
+                    self.printer.line(&name, &line)?;
+                    continue;
+                }
+                event = self.events.next() => event.transpose()?,
+            };
+            let Some(event) = event else { return Ok(None) };
+            let of = |key: &str| event.actor.attributes.get(key).cloned().unwrap_or_default();
+            let service = of(label::SERVICE);
+            if of(label::ONE_OFF).eq_ignore_ascii_case("true") || !self.services.contains(&service) {
+                continue;
+            }
+            let shown = self.shown.contains(&service);
+            let whole = of("name");
+            let name = whole.strip_prefix(&format!("{}-", self.project.name)).unwrap_or(&whole).to_owned();
+            match event.action.as_str() {
+                "start" if shown => self.read_from(event.actor.id.clone(), name, false),
+                "die" => {
+                    self.last_words(&event.actor.id).await?;
+                    let code: u8 = of("exitCode").parse().unwrap_or(1);
+                    if shown {
+                        output::line(&format!("{name} exited with code {code}"))?;
+                    }
+                    let counts = ends.code_of.as_ref().is_none_or(|wanted| *wanted == service);
+                    if counts && (ends.with_any || (ends.with_failure && code != 0)) {
+                        return Ok(Some((name, code)));
+                    }
+                    let left = self.project.of_services(self.client, &[]).await?;
+                    if !left.iter().any(|m| m.is_running() && self.services.contains(&m.service)) {
+                        return Ok(None);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Shows what a container said last: it comes before that it is gone.
+    async fn last_words(&mut self, id: &str) -> Result<()> {
+        let deadline = Instant::now() + LAST_WORDS;
+        let reader = self.readers.remove(id);
+        while reader.as_ref().is_some_and(|r| !r.is_finished()) && Instant::now() < deadline {
+            if let Ok(Some((name, line))) = tokio::time::timeout(LAST_WORDS / 40, self.lines.recv()).await {
+                self.printer.line(&name, &line)?;
+            }
+        }
+        while let Ok((name, line)) = self.lines.try_recv() {
+            self.printer.line(&name, &line)?;
+        }
+        Ok(())
+    }
+}
+
+/// *Unit:* nanoseconds in, Unix seconds with a fraction out, as the API has them.
+fn seconds(nanos: i64) -> String {
+    format!("{}.{:09}", nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000))
+}

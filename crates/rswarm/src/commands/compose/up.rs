@@ -1,0 +1,663 @@
+//! `up` and `create`: images, networks, volumes, then services in the order of their needs.
+//!
+//! A container is replaced when its service says something else than the label with its hash, or its image is another:
+//! the new one is made first, beside the old one, so that a service that cannot be made keeps what it has.
+
+use super::{
+    body::{self, Recipe},
+    project::{Member, Project, label},
+};
+use crate::{
+    cli::{KeepFlags, MakeFlags, PullArgs, PullPolicy},
+    commands::{build, image},
+    output,
+};
+use anyhow::{Context, Result, bail};
+use axum::body::Body;
+use compose::{Pull, StackService};
+use docker_api::{
+    client::{Client, Demux, Frame},
+    types::{self, StrSlice},
+};
+use futures::future::try_join_all;
+use model::{DependencyCondition, Hook, MountKind};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+/// Time between two looks at a container that is waited for.
+const PERIOD: Duration = Duration::from_millis(200);
+/// *Unit:* bytes of a hook's output that an error shows.
+const HOOK_OUTPUT_MAX: usize = 4096;
+
+/// How services are brought up.
+#[derive(Default)]
+pub(super) struct Options<'a> {
+    pub(super) make: Option<&'a MakeFlags>,
+    pub(super) keep: Option<&'a KeepFlags>,
+    pub(super) start: bool,
+    /// Do not wait for services that others need.
+    pub(super) no_deps: bool,
+    /// *Unit:* seconds until SIGKILL.
+    pub(super) timeout: Option<u32>,
+    /// Longest wait for a service that another needs; `None` = as long as it takes.
+    pub(super) limit: Option<Duration>,
+}
+
+/// Brings services to what the file says, those that others need first; returns which containers they have.
+///
+/// # Errors
+/// Of the first thing that cannot be made or started.
+pub(super) async fn converge(
+    client: &Client,
+    project: &Project,
+    services: &[&StackService],
+    options: &Options<'_>,
+) -> Result<BTreeMap<String, Vec<Member>>> {
+    let scale = scale(project, services, options)?;
+    orphans(client, project, options).await?;
+    for service in services {
+        provide_image(client, project, service, options).await?;
+    }
+    networks(client, project, services).await?;
+    volumes(client, services).await?;
+    let mut first: BTreeMap<String, String> = BTreeMap::new();
+    for member in project.members(client).await?.into_iter().filter(|m| !m.one_off) {
+        first.entry(member.service).or_insert(member.id);
+    }
+    let mut all = BTreeMap::new();
+    let mut left: Vec<&StackService> = services.to_vec();
+    while !left.is_empty() {
+        // All that wait for none of the others.
+        let waits = |service: &&StackService| {
+            project.needs(service).iter().any(|(need, _)| left.iter().any(|other| other.key == *need))
+        };
+        let (next, later): (Vec<_>, Vec<_>) = left.iter().copied().partition(|service| !waits(service));
+        let made = try_join_all(next.iter().map(|service| async {
+            let wanted = scale.get(&service.key).copied().unwrap_or(1);
+            let members = bring(client, project, service, wanted, &first, options).await;
+            members.map(|members| (service.key.clone(), members))
+        }))
+        .await?;
+        for (key, members) in made {
+            if let Some(member) = members.first() {
+                first.insert(key.clone(), member.id.clone());
+            }
+            all.insert(key, members);
+        }
+        left = later;
+    }
+    Ok(all)
+}
+
+/// Returns how many containers each service has.
+fn scale(
+    project: &Project,
+    services: &[&StackService],
+    options: &Options<'_>,
+) -> Result<BTreeMap<String, u64>> {
+    let mut scale = BTreeMap::new();
+    for service in services {
+        let number = match service.spec.mode {
+            model::Mode::Replicated { replicas } => replicas,
+            model::Mode::ReplicatedJob { total, .. } => total,
+            model::Mode::Global | model::Mode::GlobalJob => 1,
+        };
+        scale.insert(service.key.clone(), number);
+    }
+    for flag in options.keep.iter().flat_map(|keep| &keep.scale) {
+        let read = flag.split_once('=').and_then(|(key, number)| Some((key, number.parse().ok()?)));
+        let Some((key, number)) = read else { bail!("--scale {flag:?}: want SERVICE=NUMBER") };
+        project.select(&[key.to_owned()], false)?;
+        scale.insert(key.to_owned(), number);
+    }
+    for service in services {
+        let host = service.host.as_ref();
+        if let Some(name) = host.and_then(|h| h.container_name.as_ref())
+            && scale.get(&service.key).is_some_and(|number| *number > 1)
+        {
+            bail!("service {}: its one container is called {name:?}, so there cannot be more", service.key);
+        }
+    }
+    Ok(scale)
+}
+
+/// Removes what the file no longer names, or tells of it.
+async fn orphans(client: &Client, project: &Project, options: &Options<'_>) -> Result<()> {
+    let members = project.members(client).await?;
+    let orphans: Vec<Member> = members.into_iter().filter(|m| project.is_orphan(m)).collect();
+    if orphans.is_empty() {
+        return Ok(());
+    }
+    if options.make.is_some_and(|make| make.remove_orphans) {
+        for orphan in &orphans {
+            remove(client, None, orphan, options.timeout, false).await?;
+        }
+        return Ok(());
+    }
+    let names: Vec<&str> = orphans.iter().map(|o| o.name.as_str()).collect();
+    output::warning(&format!(
+        "containers of services that the file does not name: {}; hint: --remove-orphans",
+        names.join(", ")
+    ));
+    Ok(())
+}
+
+async fn has_image(client: &Client, name: &str) -> Result<bool> {
+    match client.image(name).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Builds or pulls the image of a service, where that is needed or asked for.
+pub(super) async fn provide_image(
+    client: &Client,
+    project: &Project,
+    service: &StackService,
+    options: &Options<'_>,
+) -> Result<()> {
+    let image = &service.spec.task.container.image;
+    let make = options.make;
+    let asked = make.and_then(|make| make.pull);
+    let in_file = service.host.as_ref().map(|h| h.pull).unwrap_or_default();
+    let policy = match asked {
+        None => in_file,
+        Some(PullPolicy::Always) => Pull::Always,
+        Some(PullPolicy::Missing) => Pull::Missing,
+        Some(PullPolicy::Never) => Pull::Never,
+        Some(PullPolicy::Build) => Pull::Build,
+    };
+    let there = has_image(client, image).await?;
+    let quiet = make.is_some_and(|make| make.quiet_pull);
+    if let Some(wanted) = &service.build {
+        let build = make.is_some_and(|make| make.build) || policy == Pull::Build || !there;
+        if build && make.is_some_and(|make| make.no_build) {
+            if there {
+                return Ok(());
+            }
+            bail!("service {}: image {image} is not there, and --no-build forbids to build it", service.key);
+        }
+        if build {
+            return build_image(client, project, service, wanted, &Default::default()).await;
+        }
+        return Ok(());
+    }
+    match policy {
+        Pull::Always => pull(client, service, quiet).await,
+        Pull::Missing | Pull::Build if !there => pull(client, service, quiet).await,
+        Pull::Never if !there => {
+            bail!("service {}: image {image} is not there, and its pull policy is \"never\"", service.key)
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) async fn pull(client: &Client, service: &StackService, quiet: bool) -> Result<()> {
+    let image = service.spec.task.container.image.clone();
+    output::progress(&format!(" Image {image}  Pulling"));
+    image::pull_for(client, &PullArgs { image, quiet }, &platform(service)).await
+}
+
+/// Returns `os/architecture`, empty if any will do.
+fn platform(service: &StackService) -> String {
+    let platform = service.spec.task.placement.platforms.first();
+    platform.map(|p| format!("{}/{}", p.os, p.architecture)).unwrap_or_default()
+}
+
+/// Builds the image of a service.
+pub(super) async fn build_image(
+    client: &Client,
+    project: &Project,
+    service: &StackService,
+    wanted: &compose::StackBuild,
+    flags: &crate::cli::ComposeBuild,
+) -> Result<()> {
+    let image = &service.spec.task.container.image;
+    output::progress(&format!(" Image {image}  Building"));
+    let mut args = build::of_service(image, wanted);
+    args.no_cache |= flags.no_cache;
+    args.pull |= flags.pull;
+    args.quiet |= flags.quiet;
+    args.platform = Some(platform(service)).filter(|p| !p.is_empty());
+    args.build_arg.extend(flags.build_arg.iter().cloned());
+    args.label.push(format!("{}={}", label::PROJECT, project.name));
+    args.label.push(format!("{}={}", label::SERVICE, service.key));
+    build::run(client, &args).await.with_context(|| format!("cannot build service {}", service.key))?;
+    output::progress(&format!(" Image {image}  Built"));
+    Ok(())
+}
+
+/// Makes the networks and volumes of a service, and nothing of its own.
+pub(super) async fn surroundings(client: &Client, project: &Project, service: &StackService) -> Result<()> {
+    networks(client, project, &[service]).await?;
+    volumes(client, &[service]).await
+}
+
+async fn networks(client: &Client, project: &Project, services: &[&StackService]) -> Result<()> {
+    let used: BTreeSet<&str> =
+        services.iter().flat_map(|s| s.networks.iter().map(|n| n.network.as_str())).collect();
+    for network in project.stack()?.networks.iter().filter(|n| used.contains(n.name.as_str())) {
+        match client.network(&network.name).await {
+            Ok(found) => {
+                if !network.external && found.labels.get(label::PROJECT) != Some(&project.name) {
+                    output::warning(&format!(
+                        "network {} is there already and is not of this project; hint: `external: true` says that it is meant",
+                        network.name
+                    ));
+                }
+                continue;
+            }
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+        let Some(wanted) = &network.host else {
+            bail!("network {} is external and is not there; hint: `rswarm network create`", network.name);
+        };
+        let mut labels = wanted.labels.clone();
+        labels.insert(label::NETWORK.to_owned(), network.key.clone());
+        labels.insert(label::VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+        let subnets = wanted.subnets.iter().map(|subnet| types::IpamConfig {
+            subnet: subnet.subnet.clone(),
+            ip_range: subnet.ip_range.clone(),
+            gateway: subnet.gateway.clone(),
+            auxiliary_addresses: subnet.aux_addresses.clone(),
+        });
+        let ipam = types::Ipam {
+            driver: wanted.ipam_driver.clone(),
+            options: wanted.ipam_options.clone(),
+            config: subnets.collect(),
+        };
+        let create = types::NetworkCreate {
+            name: network.name.clone(),
+            driver: wanted.driver.clone(),
+            enable_ipv4: wanted.ipv4,
+            enable_ipv6: wanted.ipv6,
+            ipam: Some(ipam).filter(|ipam| *ipam != types::Ipam::default()),
+            internal: wanted.internal,
+            attachable: wanted.attachable,
+            options: wanted.options.clone(),
+            labels,
+            ..Default::default()
+        };
+        client.network_create(&create).await.with_context(|| format!("network {}", network.name))?;
+        output::progress(&format!(" Network {}  Created", network.name));
+    }
+    Ok(())
+}
+
+/// Makes the named volumes of services; anonymous ones come with their containers.
+async fn volumes(client: &Client, services: &[&StackService]) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    for mount in services.iter().flat_map(|s| &s.spec.task.container.mounts) {
+        let MountKind::Volume { name: Some(name), driver, driver_opts, labels, .. } = &mount.kind else {
+            continue;
+        };
+        if !seen.insert(name) {
+            continue;
+        }
+        match client.volume(name).await {
+            Ok(_) => continue,
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+        if !labels.contains_key(label::PROJECT) {
+            bail!("volume {name} is external and is not there; hint: `rswarm volume create {name}`");
+        }
+        let create = types::VolumeCreate {
+            name: name.clone(),
+            driver: driver.clone().unwrap_or_default(),
+            driver_opts: driver_opts.clone(),
+            labels: labels.clone(),
+        };
+        client.volume_create(&create).await.with_context(|| format!("volume {name}"))?;
+        output::progress(&format!(" Volume {name}  Created"));
+    }
+    Ok(())
+}
+
+/// Brings one service to what it should be.
+async fn bring(
+    client: &Client,
+    project: &Project,
+    service: &StackService,
+    wanted: u64,
+    first: &BTreeMap<String, String>,
+    options: &Options<'_>,
+) -> Result<Vec<Member>> {
+    let recipe = body::recipe(project, service, first)?;
+    let image = client.image(&recipe.body.config.image).await?.id;
+    let mut members = project.members(client).await?;
+    members.retain(|m| m.service == service.key && !m.one_off);
+    let keep = usize::try_from(wanted).unwrap_or(usize::MAX).min(members.len());
+    for surplus in members.split_off(keep) {
+        remove(client, Some(service), &surplus, options.timeout, false).await?;
+    }
+    let flag = |of: fn(&KeepFlags) -> bool| options.keep.is_some_and(of);
+    let mut ids = Vec::new();
+    for member in &members {
+        let hash = recipe.body.config.labels.get(label::HASH);
+        let changed = hash != Some(&member.hash) || member.image_id != image;
+        let replace = flag(|k| k.force_recreate) || (changed && !flag(|k| k.no_recreate));
+        if replace {
+            ids.push(replaced(client, project, service, member, &recipe, options).await?);
+        } else {
+            ids.push(member.id.clone());
+        }
+    }
+    let mut taken: BTreeSet<u64> = members.iter().map(|m| m.number).collect();
+    while ids.len() < usize::try_from(wanted).unwrap_or(usize::MAX) {
+        let number = (1..).find(|n| !taken.contains(n)).unwrap_or(1);
+        taken.insert(number);
+        let name = container_name(project, service, number);
+        let id = make(client, &recipe, &name, number, &[]).await?;
+        output::progress(&format!(" Container {name}  Created"));
+        ids.push(id);
+    }
+    if options.start {
+        if !options.no_deps {
+            wait_for_needs(client, project, service, options.limit).await?;
+        }
+        try_join_all(ids.iter().map(|id| start(client, service, id))).await?;
+    }
+    let mut members = project.members(client).await?;
+    members.retain(|m| ids.contains(&m.id));
+    Ok(members)
+}
+
+fn container_name(project: &Project, service: &StackService, number: u64) -> String {
+    let own = service.host.as_ref().and_then(|h| h.container_name.clone());
+    own.unwrap_or_else(|| format!("{}-{}-{number}", project.name, service.key))
+}
+
+/// Makes a container; `inherited`: volumes of the one it takes the place of.
+pub(super) async fn make(
+    client: &Client,
+    recipe: &Recipe,
+    name: &str,
+    number: u64,
+    inherited: &[types::MountPoint],
+) -> Result<String> {
+    let mut body = recipe.body.clone();
+    body.config.labels.entry(label::ONE_OFF.to_owned()).or_insert_with(|| "False".to_owned());
+    body.config.labels.insert(label::NUMBER.to_owned(), number.to_string());
+    let mounts = &mut body.host_config.get_or_insert_default().mounts;
+    for old in inherited {
+        mounts.retain(|m| m.target != old.destination);
+        mounts.push(types::Mount {
+            kind: "volume".to_owned(),
+            source: old.name.clone(),
+            target: old.destination.clone(),
+            read_only: !old.rw,
+            ..Default::default()
+        });
+    }
+    let created =
+        client.container_create(Some(name), &body).await.with_context(|| format!("container {name}"))?;
+    created.warnings.iter().for_each(|warning| output::warning(warning));
+    let finish = async {
+        for (network, endpoint) in &recipe.more_networks {
+            let connect = types::NetworkConnect {
+                container: created.id.clone(),
+                endpoint_config: Some(endpoint.clone()),
+            };
+            client.network_connect(network, &connect).await.with_context(|| format!("network {network}"))?;
+        }
+        if !recipe.files.is_empty() {
+            let tar = Body::from(body::tar_of(&recipe.files)?);
+            let put = client.archive_put(&created.id, &[("path", "/")], tar).await;
+            put.context("cannot write its secrets and configs")?;
+        }
+        anyhow::Ok(())
+    };
+    if let Err(error) = finish.await {
+        // Half a container is none.
+        drop(client.container_remove(&created.id, &[("force", "1"), ("v", "1")]).await);
+        return Err(error.context(format!("container {name}")));
+    }
+    Ok(created.id)
+}
+
+/// Makes a new container in the place of one.
+async fn replaced(
+    client: &Client,
+    project: &Project,
+    service: &StackService,
+    old: &Member,
+    recipe: &Recipe,
+    options: &Options<'_>,
+) -> Result<String> {
+    output::progress(&format!(" Container {}  Recreate", old.name));
+    let renew = options.keep.is_some_and(|keep| keep.renew_anon_volumes);
+    let inherited = if renew { Vec::new() } else { anonymous_volumes(&old.summary.mounts, recipe) };
+    let name = container_name(project, service, old.number);
+    let beside = format!("{}_{name}", old.id.chars().take(12).collect::<String>());
+    let id = make(client, recipe, &beside, old.number, &inherited).await?;
+    // Its volumes stay, the new one has them.
+    remove(client, Some(service), old, options.timeout, renew).await?;
+    client.container_act(&id, "rename", &[("name", &name)]).await?;
+    output::progress(&format!(" Container {name}  Recreated"));
+    Ok(id)
+}
+
+/// Returns the volumes without a name of a container, where the new one has none of its own choice.
+fn anonymous_volumes(mounts: &[types::MountPoint], recipe: &Recipe) -> Vec<types::MountPoint> {
+    let new: &[types::Mount] = recipe.body.host_config.as_ref().map_or(&[], |host| &host.mounts);
+    let is_anonymous = |m: &&types::MountPoint| {
+        m.kind == "volume" && m.name.len() == 64 && m.name.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    let is_free = |m: &&types::MountPoint| {
+        !new.iter().any(|n| n.target == m.destination && (n.kind != "volume" || !n.source.is_empty()))
+    };
+    mounts.iter().filter(is_anonymous).filter(is_free).cloned().collect()
+}
+
+/// Starts a container that does not run, and runs its hooks.
+pub(super) async fn start(client: &Client, service: &StackService, id: &str) -> Result<()> {
+    let container = client.container(id).await?;
+    if container.state.running && !container.state.paused {
+        return Ok(());
+    }
+    let name = container.name.trim_start_matches('/').to_owned();
+    let action = if container.state.paused { "unpause" } else { "start" };
+    client.container_act(id, action, &[]).await.with_context(|| format!("container {name}"))?;
+    for hook in &service.spec.task.container.post_start {
+        run_hook(client, id, hook)
+            .await
+            .with_context(|| format!("container {name}: a post_start hook failed"))?;
+    }
+    output::progress(&format!(" Container {name}  Started"));
+    Ok(())
+}
+
+/// Runs a command beside a container's own.
+pub(super) async fn run_hook(client: &Client, id: &str, hook: &Hook) -> Result<()> {
+    let exec = types::ExecCreate {
+        user: hook.user.clone().unwrap_or_default(),
+        privileged: hook.privileged,
+        attach_stdout: true,
+        attach_stderr: true,
+        env: hook.env.clone(),
+        working_dir: hook.working_dir.clone().unwrap_or_default(),
+        cmd: StrSlice(hook.command.clone()),
+        ..Default::default()
+    };
+    let exec = client.exec_create(id, &exec).await?.id;
+    let streams = client.exec_start(&exec, &types::ExecStart::default()).await?;
+    let mut frames = Demux::new(streams.io);
+    let mut said = Vec::new();
+    while let Some(frame) = frames.next().await? {
+        let (Frame::Stdout(bytes) | Frame::Stderr(bytes) | Frame::SystemError(bytes)) = frame;
+        let room = HOOK_OUTPUT_MAX.saturating_sub(said.len());
+        said.extend(bytes.iter().take(room));
+    }
+    match client.exec(&exec).await?.exit_code.unwrap_or(0) {
+        0 => Ok(()),
+        code => bail!(
+            "{:?} ended with {code}: {}",
+            hook.command.join(" "),
+            String::from_utf8_lossy(&said).trim_end()
+        ),
+    }
+}
+
+/// Stops a container that runs, after its hooks. `service`: what the file says of it, if anything.
+pub(super) async fn stop(
+    client: &Client,
+    service: Option<&StackService>,
+    member: &Member,
+    timeout: Option<u32>,
+) -> Result<()> {
+    if !member.is_running() {
+        return Ok(());
+    }
+    for hook in service.iter().flat_map(|s| &s.spec.task.container.pre_stop) {
+        if let Err(error) = run_hook(client, &member.id, hook).await {
+            // It is to stop all the same.
+            output::warning(&format!("container {}: a pre_stop hook failed: {error:#}", member.name));
+        }
+    }
+    let time = timeout.map(|t| t.to_string());
+    let query: Vec<(&str, &str)> = time.iter().map(|t| ("t", t.as_str())).collect();
+    client
+        .container_act(&member.id, "stop", &query)
+        .await
+        .with_context(|| format!("container {}", member.name))?;
+    output::progress(&format!(" Container {}  Stopped", member.name));
+    Ok(())
+}
+
+/// Stops and removes a container, with its anonymous volumes if asked.
+pub(super) async fn remove(
+    client: &Client,
+    service: Option<&StackService>,
+    member: &Member,
+    timeout: Option<u32>,
+    volumes: bool,
+) -> Result<()> {
+    stop(client, service, member, timeout).await?;
+    let volumes = if volumes { "1" } else { "0" };
+    match client.container_remove(&member.id, &[("force", "1"), ("v", volumes)]).await {
+        Ok(()) => {}
+        // `--rm`, or somebody else.
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error).with_context(|| format!("container {}", member.name)),
+    }
+    output::progress(&format!(" Container {}  Removed", member.name));
+    Ok(())
+}
+
+/// Waits until what a service needs is as it wants it.
+pub(super) async fn wait_for_needs(
+    client: &Client,
+    project: &Project,
+    service: &StackService,
+    limit: Option<Duration>,
+) -> Result<()> {
+    for (need, condition) in project.needs(service) {
+        wait_for(client, project, &need, condition, limit).await?;
+    }
+    Ok(())
+}
+
+/// Waits until the containers of a service started, are healthy, or ended well.
+///
+/// # Errors
+/// They cannot come there any more, or the time is over.
+pub(super) async fn wait_for(
+    client: &Client,
+    project: &Project,
+    key: &str,
+    condition: DependencyCondition,
+    limit: Option<Duration>,
+) -> Result<()> {
+    let start = Instant::now();
+    let mut told = false;
+    loop {
+        let mut members = project.members(client).await?;
+        members.retain(|m| m.service == key && !m.one_off);
+        let mut open = Vec::new();
+        for member in &members {
+            let state = client.container(&member.id).await?.state;
+            if !is_there(member, &state, condition)? {
+                open.push(member.name.clone());
+            }
+        }
+        if open.is_empty() {
+            if told {
+                for member in &members {
+                    output::progress(&format!(" Container {}  {}", member.name, reached(condition)));
+                }
+            }
+            return Ok(());
+        }
+        if !told {
+            told = true;
+            open.iter().for_each(|name| output::progress(&format!(" Container {name}  Waiting")));
+        }
+        if limit.is_some_and(|limit| start.elapsed() > limit) {
+            bail!(
+                "service {key} is not {} within {limit:?}",
+                reached(condition).to_lowercase(),
+                limit = limit.unwrap_or_default()
+            );
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+fn reached(condition: DependencyCondition) -> &'static str {
+    match condition {
+        DependencyCondition::Started => "Started",
+        DependencyCondition::Healthy => "Healthy",
+        DependencyCondition::CompletedSuccessfully => "Exited",
+    }
+}
+
+/// Is a container as it is waited for?
+fn is_there(member: &Member, state: &types::ContainerState, condition: DependencyCondition) -> Result<bool> {
+    let name = &member.name;
+    let ended = state.status == "exited" && !state.restarting;
+    match condition {
+        DependencyCondition::Started => Ok(true),
+        DependencyCondition::CompletedSuccessfully if ended && state.exit_code != 0 => {
+            bail!(
+                "service {:?} didn't complete successfully: container {name} ended with {}",
+                member.service,
+                state.exit_code
+            )
+        }
+        DependencyCondition::CompletedSuccessfully => Ok(ended),
+        DependencyCondition::Healthy => match state.health.as_ref().map(|h| h.status.as_str()) {
+            _ if ended => bail!("container {name} ended with {} before it was healthy", state.exit_code),
+            None | Some("none" | "") => {
+                bail!("container {name} has no healthcheck, and another service waits until it is healthy")
+            }
+            Some("unhealthy") => bail!("container {name} is unhealthy"),
+            Some(status) => Ok(status == "healthy"),
+        },
+    }
+}
+
+/// Waits until every service runs, and is healthy where it can say so.
+pub(super) async fn wait_until_up(
+    client: &Client,
+    project: &Project,
+    services: &[&StackService],
+    limit: Option<Duration>,
+) -> Result<()> {
+    for service in services {
+        let members = project.of_services(client, std::slice::from_ref(&service.key)).await?;
+        let Some(member) = members.first() else { continue };
+        let state = client.container(&member.id).await?.state;
+        let condition = match state.health {
+            Some(health) if !matches!(health.status.as_str(), "" | "none") => DependencyCondition::Healthy,
+            _ if state.status == "exited" => DependencyCondition::CompletedSuccessfully,
+            _ => DependencyCondition::Started,
+        };
+        wait_for(client, project, &service.key, condition, limit).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,270 @@
+//! `develop.watch`: changes of files here become changes in containers.
+//!
+//! Changes are gathered until nothing has changed for a moment, then each rule does its part once. Source: compose
+//! specification "watch"; docker/compose `pkg/watch`.
+
+use super::{
+    bring_up,
+    project::{Member, Project},
+    up::{self, Options},
+};
+use crate::{
+    cli::{ComposeBuild, ComposeWatch, KeepFlags, Up},
+    output,
+};
+use anyhow::{Context, Result, bail};
+use axum::body::Body;
+use compose::{StackService, Watch, WatchAction};
+use docker_api::{client::Client, types};
+use image::dockerfile::IgnoreList;
+use notify::{RecursiveMode, Watcher};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+
+/// How long files must be left alone before their changes count.
+pub(super) const SETTLE: Duration = Duration::from_millis(500);
+/// So many times that, at most.
+const RESTLESS: u32 = 4;
+/// Names of changed files on their way; when more change at once, the rest is found by looking at all.
+const QUEUE: usize = 4096;
+/// What editors and version control write beside the files that count. Source: docker/compose
+/// `pkg/watch/ephemeral.go`.
+const NEVER: &[&str] = &["**/.git", "**/*.swp", "**/*.swx", "**/.#*", "**/*~", "**/.DS_Store", "**/4913"];
+
+/// A rule and whose it is.
+struct Rule<'a> {
+    service: &'a StackService,
+    watch: &'a Watch,
+    ignored: IgnoreList,
+    included: Option<IgnoreList>,
+}
+
+impl Rule<'_> {
+    /// Does a change of this file count?
+    fn takes(&self, path: &Path) -> bool {
+        let Ok(below) = path.strip_prefix(&self.watch.path) else { return false };
+        let below = below.to_string_lossy();
+        let included = self.included.as_ref().is_none_or(|list| list.ignores(&below));
+        // A file that is watched itself is called nothing below itself.
+        below.is_empty() || (included && !self.ignored.ignores(&below))
+    }
+
+    /// Where a file is in the container.
+    fn target(&self, path: &Path) -> PathBuf {
+        let below = path.strip_prefix(&self.watch.path).unwrap_or(Path::new(""));
+        let target = Path::new(&self.watch.target);
+        if below.as_os_str().is_empty() { target.to_owned() } else { target.join(below) }
+    }
+}
+
+pub(super) async fn run(client: &Client, project: &Project, args: &ComposeWatch) -> Result<ExitCode> {
+    let services = project.select(&args.services, false)?;
+    if !args.no_up {
+        let up = Up { detach: true, services: args.services.clone(), ..Up::default() };
+        bring_up(client, project, &up).await?;
+    }
+    tokio::select! {
+        ended = rules(client, project, &services, args.settle) => ended?,
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Follows the rules of services; returns only with an error.
+pub(super) async fn rules(
+    client: &Client,
+    project: &Project,
+    services: &[&StackService],
+    settle: Duration,
+) -> Result<()> {
+    let mut rules = Vec::new();
+    for service in services {
+        for watch in service.host.iter().flat_map(|h| &h.watch) {
+            rules.push(rule(service, watch)?);
+        }
+    }
+    if rules.is_empty() {
+        bail!("no service has rules in \"develop.watch\"");
+    }
+    let (sender, mut changes) = mpsc::channel(QUEUE);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if let Ok(event) = event
+            && !event.kind.is_access()
+        {
+            for path in event.paths {
+                // When the queue is full, the reader is behind and has enough to do.
+                drop(sender.try_send(path));
+            }
+        }
+    })
+    .context("cannot watch files")?;
+    let roots: BTreeSet<&Path> = rules.iter().map(|r| watched(&r.watch.path)).collect();
+    for root in roots {
+        watcher
+            .watch(root, RecursiveMode::Recursive)
+            .with_context(|| format!("cannot watch {}", root.display()))?;
+    }
+    for rule in rules.iter().filter(|r| r.watch.initial_sync && r.watch.action != WatchAction::Rebuild) {
+        sync(client, project, rule, &files_below(rule, rule.watch.path.clone())).await?;
+    }
+    output::progress("Watch enabled");
+    while let Some(first) = changes.recv().await {
+        let mut changed = BTreeSet::from([first]);
+        // What never rests is followed all the same.
+        let latest = Instant::now() + settle * RESTLESS;
+        while Instant::now() < latest
+            && let Ok(Some(next)) = tokio::time::timeout(settle, changes.recv()).await
+        {
+            changed.insert(next);
+        }
+        if let Err(error) = follow(client, project, &rules, &changed).await {
+            // The next change may mend it.
+            output::warning(&format!("{error:#}"));
+        }
+    }
+    bail!("files are watched no longer")
+}
+
+/// A file is watched in its folder: editors put a new one in its place.
+fn watched(path: &Path) -> &Path {
+    if path.is_dir() { path } else { path.parent().unwrap_or(path) }
+}
+
+fn rule<'a>(service: &'a StackService, watch: &'a Watch) -> Result<Rule<'a>> {
+    let list = |patterns: Vec<&str>| {
+        IgnoreList::parse(&patterns.join("\n"))
+            .map_err(|error| anyhow::anyhow!("service {}: {error}", service.key))
+    };
+    let own = watch.ignore.iter().map(String::as_str);
+    Ok(Rule {
+        service,
+        watch,
+        ignored: list(NEVER.iter().copied().chain(own).collect())?,
+        included: match watch.include.is_empty() {
+            true => None,
+            false => Some(list(watch.include.iter().map(String::as_str).collect())?),
+        },
+    })
+}
+
+/// Does what the rules say of changed files, each action of a service once.
+async fn follow(
+    client: &Client,
+    project: &Project,
+    rules: &[Rule<'_>],
+    changed: &BTreeSet<PathBuf>,
+) -> Result<()> {
+    let mut rebuild = BTreeMap::new();
+    let mut restart = BTreeMap::new();
+    for rule in rules {
+        // A new folder may have had files before it was watched.
+        let (folders, mut files): (Vec<PathBuf>, Vec<PathBuf>) =
+            changed.iter().filter(|path| rule.takes(path)).cloned().partition(|path| path.is_dir());
+        let new = folders.into_iter().filter(|folder| *folder != rule.watch.path);
+        files.extend(new.flat_map(|folder| files_below(rule, folder)));
+        files.sort();
+        files.dedup();
+        if files.is_empty() {
+            continue;
+        }
+        let service = rule.service;
+        match rule.watch.action {
+            WatchAction::Rebuild => {
+                rebuild.insert(&service.key, service);
+            }
+            WatchAction::Restart => {
+                restart.insert(&service.key, service);
+            }
+            WatchAction::Sync => sync(client, project, rule, &files).await?,
+            WatchAction::SyncRestart => {
+                sync(client, project, rule, &files).await?;
+                restart.insert(&service.key, service);
+            }
+            WatchAction::SyncExec => {
+                sync(client, project, rule, &files).await?;
+                for member in running(client, project, service).await? {
+                    let hook = model::Hook {
+                        command: rule.watch.exec.clone(),
+                        user: None,
+                        privileged: false,
+                        working_dir: None,
+                        env: Vec::new(),
+                    };
+                    up::run_hook(client, &member.id, &hook).await?;
+                }
+            }
+        }
+    }
+    for (key, service) in &rebuild {
+        output::progress(&format!("Rebuilding service {key} after changes"));
+        if let Some(wanted) = &service.build {
+            up::build_image(client, project, service, wanted, &ComposeBuild::default()).await?;
+        }
+        let keep = KeepFlags::default();
+        let options = Options { keep: Some(&keep), start: true, no_deps: true, ..Options::default() };
+        up::converge(client, project, &[service], &options).await?;
+    }
+    for (key, service) in restart.into_iter().filter(|(key, _)| !rebuild.contains_key(key)) {
+        output::progress(&format!("Restarting service {key} after changes"));
+        for member in running(client, project, service).await? {
+            up::stop(client, Some(service), &member, None).await?;
+            up::start(client, service, &member.id).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn running(client: &Client, project: &Project, service: &StackService) -> Result<Vec<Member>> {
+    let mut members = project.of_services(client, std::slice::from_ref(&service.key)).await?;
+    members.retain(Member::is_running);
+    Ok(members)
+}
+
+/// Brings files into the containers of a service; what is gone here goes there.
+async fn sync(client: &Client, project: &Project, rule: &Rule<'_>, files: &[PathBuf]) -> Result<()> {
+    let (there, gone): (Vec<&PathBuf>, Vec<&PathBuf>) =
+        files.iter().partition(|f| f.symlink_metadata().is_ok());
+    let members = running(client, project, rule.service).await?;
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.follow_symlinks(false);
+    for file in &there {
+        let target = rule.target(file);
+        let inside = target.strip_prefix("/").unwrap_or(&target);
+        tar.append_path_with_name(file, inside).with_context(|| format!("cannot read {}", file.display()))?;
+    }
+    let tar = tar.into_inner()?;
+    for member in &members {
+        client.archive_put(&member.id, &[("path", "/")], Body::from(tar.clone())).await?;
+        if !gone.is_empty() {
+            let targets = gone.iter().map(|file| rule.target(file).display().to_string());
+            let command = ["rm", "-rf", "--"].map(str::to_owned).into_iter().chain(targets).collect();
+            let exec = types::ExecCreate { cmd: types::StrSlice(command), ..Default::default() };
+            let exec = client.exec_create(&member.id, &exec).await?.id;
+            client.exec_start_detached(&exec).await?;
+        }
+    }
+    let count = files.len();
+    output::progress(&format!("Syncing service {:?}: {count} changed", rule.service.key));
+    Ok(())
+}
+
+/// Returns all files below a folder that a rule takes.
+fn files_below(rule: &Rule<'_>, folder: PathBuf) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut open = vec![folder];
+    while let Some(path) = open.pop() {
+        if !rule.takes(&path) {
+            continue;
+        }
+        match std::fs::read_dir(&path) {
+            Ok(entries) if !path.is_symlink() => open.extend(entries.flatten().map(|e| e.path())),
+            _ => files.push(path),
+        }
+    }
+    files
+}
