@@ -6,6 +6,7 @@ mod attachable;
 mod cluster;
 mod compose;
 mod demo;
+mod devices;
 mod docker_cli;
 mod docker_commands;
 mod docker_engine;

@@ -54,6 +54,7 @@ impl FakeHost {
             hostname: hostname.to_owned(),
             platform: Platform { os: "linux".to_owned(), architecture: "x86_64".to_owned() },
             resources: Resources { cpu_nanos: 4_000_000_000, memory_bytes: 8 << 30, pids: 0 },
+            generic: model::GenericResources::new(),
             engine_version: "fake".to_owned(),
             engine_labels: Labels::new(),
             addr,

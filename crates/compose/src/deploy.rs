@@ -1,7 +1,7 @@
 //! `deploy`. Source: compose deploy specification; docker/cli `cli/compose/convert/service.go`.
 
 use crate::{
-    Error,
+    Error, devices,
     read::{Item, optional},
 };
 use model::{
@@ -21,11 +21,12 @@ pub(crate) struct Deploy {
     pub(crate) endpoint_mode: EndpointMode,
 }
 
-const NOT_YET: &str = "not implemented yet";
-
-pub(crate) fn read(service: &Item<'_>) -> Result<Deploy, Error> {
+pub(crate) fn read(service: &Item<'_>, on_one_host: bool) -> Result<Deploy, Error> {
     let mut out = Deploy { mode: scale(service)?, ..Deploy::default() };
     limits_of_service(service, &mut out.resources)?;
+    if let Some(item) = service.get("gpus") {
+        devices::gpus(&item, &mut out.resources.generic)?;
+    }
     if let Some(restart) = service.get("restart") {
         out.restart = local_restart(&restart)?;
     }
@@ -58,7 +59,7 @@ pub(crate) fn read(service: &Item<'_>) -> Result<Deploy, Error> {
         return Err(item.invalid("a rollback cannot be rolled back: failure_action is pause or continue"));
     }
     if let Some(item) = deploy.get("resources") {
-        resources(&item, &mut out.resources)?;
+        resources(&item, on_one_host, &mut out.resources)?;
     }
     if let Some(item) = deploy.get("restart_policy") {
         out.restart = restart(&item)?;
@@ -136,7 +137,7 @@ fn ratio(item: &Item<'_>) -> Result<u32, Error> {
     u32::try_from(nanos / 1000).map_err(|_| item.invalid("out of range"))
 }
 
-fn resources(item: &Item<'_>, out: &mut ResourceRequirements) -> Result<(), Error> {
+fn resources(item: &Item<'_>, on_one_host: bool, out: &mut ResourceRequirements) -> Result<(), Error> {
     item.only(&["limits", "reservations"], &[])?;
     if let Some(limits) = item.get("limits") {
         limits.only(&["cpus", "memory", "pids"], &[])?;
@@ -146,8 +147,15 @@ fn resources(item: &Item<'_>, out: &mut ResourceRequirements) -> Result<(), Erro
         }
     }
     if let Some(reservations) = item.get("reservations") {
-        reservations.only(&["cpus", "memory"], &[("generic_resources", NOT_YET), ("devices", NOT_YET)])?;
+        reservations.only(&["cpus", "memory", "generic_resources", "devices"], &[])?;
         amounts(&reservations, &mut out.reservations)?;
+        if let Some(wanted) = reservations.get("devices") {
+            devices::devices(&wanted, &mut out.generic)?;
+        }
+        // One host counts nothing: whoever has a container there has the whole of it.
+        if let Some(wanted) = reservations.get("generic_resources").filter(|_| !on_one_host) {
+            devices::generic_resources(&wanted, &mut out.generic)?;
+        }
     }
     Ok(())
 }

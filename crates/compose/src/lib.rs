@@ -15,6 +15,7 @@
 mod build;
 mod depend;
 mod deploy;
+mod devices;
 pub mod docker;
 mod dotenv;
 mod error;

@@ -49,6 +49,7 @@ const KNOWN: &[&str] = &[
     "environment",
     "expose",
     "extra_hosts",
+    "gpus",
     "group_add",
     "healthcheck",
     "hostname",
@@ -108,7 +109,6 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("cpu_rt_runtime", NOT_YET),
     ("credential_spec", "it is for Windows"),
     ("external_links", "services on one network find each other by name"),
-    ("gpus", "nodes do not offer GPUs yet"),
     ("mac_address", "addresses are given out by the swarm"),
     ("models", "nodes do not run models"),
     ("pre_start", NOT_YET),
@@ -137,7 +137,7 @@ pub(crate) fn read(
         local::check_tooling(service, read)?;
         None
     };
-    let deploy = deploy::read(service)?;
+    let deploy = deploy::read(service, read.on_one_host())?;
     let container = container(key, service, defined, read)?;
     let mut labels = defined.with_namespace(deploy.labels.clone());
     labels.insert("com.docker.stack.image".to_owned(), container.image.clone());

@@ -63,8 +63,8 @@ fn unknown_keys_are_located_and_a_better_one_is_offered() {
 #[test]
 fn what_cannot_be_honoured_is_refused_with_the_reason() {
     check_service(
-        "gpus: all",
-        "stack.yml:4:5: services.web: \"gpus\" is not supported: nodes do not offer GPUs yet",
+        "models: [llm]",
+        "stack.yml:4:5: services.web: \"models\" is not supported: nodes do not run models",
     );
     check_service(
         "pid: 'service:db'",

@@ -202,7 +202,7 @@ volumes: {data: }
 #[test]
 fn what_cannot_be_honoured_is_left_out_if_the_caller_will_have_it_so() {
     let files =
-        [("shop/compose.yml", "services: {web: {image: a, gpus: all, mac_address: '02:00:00:00:00:01'}}")];
+        [("shop/compose.yml", "services: {web: {image: a, models: [m], mac_address: '02:00:00:00:00:01'}}")];
     assert!(project(&files, |_| {}).is_err());
     project(&files, |sources| sources.lenient = true).unwrap();
     let sources = Sources {
@@ -213,7 +213,7 @@ fn what_cannot_be_honoured_is_left_out_if_the_caller_will_have_it_so() {
     };
     let (_, warnings) = load(&sources, &BTreeMap::<PathBuf, Vec<u8>>::new()).unwrap();
     let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(told[0], "compose.yml:1:28: services.web: \"gpus\" is left out: nodes do not offer GPUs yet");
+    assert_eq!(told[0], "compose.yml:1:28: services.web: \"models\" is left out: nodes do not run models");
     assert_eq!(told.len(), 2);
 
     // A port that was meant for one address is not published on all.

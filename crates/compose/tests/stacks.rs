@@ -475,3 +475,35 @@ fn every_example_loads_without_a_warning() {
         assert_eq!(warnings, []);
     }
 }
+
+#[test]
+fn devices_and_generic_resources_are_reserved() {
+    let wants = |lines: &str| {
+        let service = web(lines).service();
+        let generic = &service.spec.task.resources.generic;
+        generic.iter().map(|(kind, want)| format!("{kind} {want:?}")).collect::<Vec<_>>().join("; ")
+    };
+    assert_eq!(wants("gpus: all"), "gpu All");
+    assert_eq!(wants("gpus: [{count: 2}]"), "gpu Count(2)");
+    assert_eq!(
+        wants("gpus: [{driver: nvidia, device_ids: ['0', '3']}]"),
+        r#"nvidia.com/gpu These({"0", "3"})"#
+    );
+    let devices =
+        |text: &str| wants(&format!("deploy: {{resources: {{reservations: {{devices: {text}}}}}}}"));
+    assert_eq!(devices("[{capabilities: [gpu]}]"), "gpu All");
+    assert_eq!(
+        devices("[{capabilities: [gpu, utility], driver: nvidia, count: 1}]"),
+        "nvidia.com/gpu Count(1)"
+    );
+    assert_eq!(devices("[{capabilities: [utility, gpu], count: all}]"), "gpu All");
+    assert_eq!(devices("[{capabilities: [tpu], driver: google.com, count: 4}]"), "google.com/tpu Count(4)");
+    assert_eq!(
+        devices("[{driver: cdi, device_ids: [a.com/gpu=0, b.com/nic=x], capabilities: [gpu]}]"),
+        r#"a.com/gpu These({"0"}); b.com/nic These({"x"})"#
+    );
+    let generic = "deploy:\n  resources:\n    reservations:\n      generic_resources:\n      \
+        - discrete_resource_spec: {kind: seat, value: 2}\n      \
+        - discrete_resource_spec: {kind: licence, value: '1'}";
+    assert_eq!(wants(generic), "licence Count(1); seat Count(2)");
+}

@@ -88,6 +88,8 @@ pub struct HostConfig {
     pub devices: Vec<Device>,
     /// `c 13:* rwm`: devices that it may make and use besides.
     pub device_cgroup_rules: Vec<String>,
+    /// `--gpus`, and `--device` with the name of a vendor's device.
+    pub device_requests: Vec<DeviceRequest>,
     pub resources: Resources,
     pub restart: RestartPolicy,
     pub auto_remove: bool,
@@ -394,6 +396,19 @@ pub struct Device {
     pub container_path: String,
     /// Some of `rwm`.
     pub permissions: String,
+}
+
+/// Devices that vendors describe. *Source:* Docker API `DeviceRequest`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceRequest {
+    /// `nvidia`, `amd`; `cdi` if the ids are qualified names (`nvidia.com/gpu=0`); empty = whoever has it.
+    pub driver: String,
+    /// -1 = all.
+    pub count: i64,
+    pub device_ids: Vec<String>,
+    /// One of the lists must hold; `gpu` for GPUs.
+    pub capabilities: Vec<Vec<String>>,
 }
 
 /// When a container that ended is started again. Source: Docker API `RestartPolicy`.

@@ -5,6 +5,7 @@ use crate::{
     error::{Error, Result},
 };
 use ipnet::{Ipv4Net, Ipv6Net};
+use model::GenericResources;
 use std::net::Ipv4Addr;
 
 /// The operator's choices; each one gives way to what a container or network asks for itself.
@@ -22,6 +23,10 @@ pub struct Defaults {
     pub bridge_ipv6: Option<BridgeIpv6>,
     /// `mtu`: of the network `bridge`. *Unit:* bytes.
     pub bridge_mtu_bytes: Option<u32>,
+    /// `node-generic-resources`: what tasks of a swarm can reserve here beside vendors' devices.
+    pub generic_resources: GenericResources,
+    /// `cdi-spec-dirs`; empty = vendors' devices are not looked for.
+    pub cdi_spec_dirs: Vec<std::path::PathBuf>,
     /// `builder.gc.defaultKeepStorage`: how much of earlier builds is kept. `None` = a tenth of the disk.
     /// *Unit:* bytes.
     pub build_cache_max_bytes: Option<u64>,

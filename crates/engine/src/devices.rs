@@ -1,8 +1,10 @@
 //! Devices of the host in a container: `--device`, `--device-cgroup-rule`, and all of them for `--privileged`.
 
 use crate::{
+    cdi::DeviceNode,
     config::{Device, HostConfig},
     error::{Error, Result},
+    users::Identity,
 };
 use serde_json::{Value, json};
 use std::path::Path;
@@ -44,6 +46,57 @@ pub(crate) fn of_host(host: &HostConfig) -> Result<Vec<HostDevice>> {
         }
     }
     Ok(found)
+}
+
+/// Returns the devices of vendors' descriptions, with what those leave open as it is on this host. *Source:* Container
+/// Device Interface, SPEC.md, `deviceNodes`.
+pub(crate) fn of_vendors(nodes: &[DeviceNode], identity: &Identity) -> Result<Vec<HostDevice>> {
+    let mut all: Vec<HostDevice> = Vec::new();
+    for node in nodes {
+        let cannot = |why: &str| {
+            Error::invalid(format!("CDI device injection failed: device {:?}: {why}", node.host_path()))
+        };
+        let access = match node.permissions.as_deref() {
+            None | Some("") => "rwm",
+            Some("none") => "",
+            Some(access) => access,
+        };
+        let kind = match node.kind.as_deref() {
+            None | Some("") => None,
+            Some("c" | "u") => Some("c"),
+            Some("b") => Some("b"),
+            Some(other) => return Err(cannot(&format!("type {other:?} is not supported"))),
+        };
+        let number = |n: i64| u32::try_from(n).map_err(|_| cannot("its number is negative or too large"));
+        let mut device = match (kind, node.major, node.minor) {
+            (Some(kind), Some(major), Some(minor)) => HostDevice {
+                path: node.path.clone(),
+                kind,
+                major: number(major)?,
+                minor: number(minor)?,
+                mode: 0o666,
+                uid: 0,
+                gid: 0,
+                access: access.to_owned(),
+            },
+            _ => {
+                let meta =
+                    std::fs::metadata(node.host_path()).map_err(|_| cannot("no such file or directory"))?;
+                let found = host_device(&meta, node.path.clone(), access)
+                    .ok_or_else(|| cannot("not a device node"))?;
+                if kind.is_some_and(|kind| kind != found.kind) {
+                    return Err(cannot(&format!("it is of type {:?}", found.kind)));
+                }
+                found
+            }
+        };
+        device.mode = node.file_mode.map_or(device.mode, |mode| mode & 0o777);
+        device.uid = node.uid.unwrap_or(identity.uid);
+        device.gid = node.gid.unwrap_or(identity.gid);
+        all.retain(|other| other.path != device.path);
+        all.push(device);
+    }
+    Ok(all)
 }
 
 fn host_device(meta: &std::fs::Metadata, path: String, access: &str) -> Option<HostDevice> {

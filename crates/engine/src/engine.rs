@@ -3,6 +3,7 @@
 
 use crate::{
     archive::{self, ArchiveReader, PathStat},
+    cdi::Inventory,
     commit::CommitOptions,
     config::ContainerConfig,
     container::*,
@@ -21,6 +22,7 @@ use crate::{
     streams::{self, AttachOptions, Streams},
     volume::Volumes,
 };
+use model::{GenericResources, Supply};
 use std::{
     fmt,
     path::PathBuf,
@@ -125,6 +127,25 @@ impl Engine {
     /// Returns the network service.
     pub fn network_service(&self) -> &network::Network {
         &self.inner.network
+    }
+
+    /// Returns what tasks of a swarm can reserve here beside CPUs and memory: what the operator says, and the devices
+    /// that vendors describe now (`nvidia.com/gpu`: the name of each).
+    ///
+    /// # Errors
+    /// When the engine is closing.
+    pub async fn generic_resources(&self) -> Result<GenericResources> {
+        let folders = self.inner.defaults.cdi_spec_dirs.clone();
+        let found = crate::blocking(move || Ok(Inventory::read(&folders).all())).await?;
+        let mut all: GenericResources =
+            found.into_iter().map(|(kind, names)| (kind, Supply::Named(names))).collect();
+        all.extend(self.inner.defaults.generic_resources.clone());
+        Ok(all)
+    }
+
+    /// Returns the folders where vendors describe their devices.
+    pub fn cdi_spec_dirs(&self) -> &[PathBuf] {
+        &self.inner.defaults.cdi_spec_dirs
     }
 
     fn find(&self, container: &str) -> Result<Handle> {

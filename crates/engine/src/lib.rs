@@ -19,6 +19,7 @@
 
 mod archive;
 mod build;
+mod cdi;
 mod changes;
 mod commit;
 mod config;
@@ -69,6 +70,7 @@ pub use archive::{ArchiveReader, PathStat};
 pub use build::{
     AgentIo, BuildContext, BuildError, BuildLine, BuildOptions, CachedStep, CopyError, SshAgents,
 };
+pub use cdi::CDI_SPEC_DIRS;
 pub use commit::CommitOptions;
 pub use config::*;
 pub use container::*;

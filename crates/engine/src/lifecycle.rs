@@ -231,6 +231,9 @@ impl Owner {
                     tracing::debug!(container.id = %id, error = %e, "shim did not say goodbye");
                 }
             }
+            if let Err(reason) = runtime::poststop(&run_dir) {
+                tracing::warn!(container.id = %id, reason, "a hook failed");
+            }
             Ok(runtime::remove(&run_dir, Some(&cgroup)))
         });
         let (removed, network) =

@@ -4,6 +4,7 @@
 //! Source: OCI runtime-spec 1.2; moby `oci/defaults.go`, `daemon/oci_linux.go`.
 
 use crate::{
+    cdi,
     config::{ContainerConfig, HostConfig, LayerMount, Resources, Ulimit},
     container::{MountPoint, MountPointKind},
     devices,
@@ -114,6 +115,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) tmpfs: &'a [Tmpfs],
     /// hosts, hostname, resolv.conf, secrets: (host path, container path, writable).
     pub(crate) files: &'a [(PathBuf, String, bool)],
+    /// What the devices that were asked for bring along.
+    pub(crate) edits: &'a cdi::Edits,
     /// `None` = the host's own network.
     pub(crate) netns: Option<&'a Path>,
     /// Pids of containers whose namespaces are joined.
@@ -213,7 +216,7 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec> {
     let caps = capabilities(&host.cap_add, &host.cap_drop, host.privileged)?;
     let process = json!({
         "terminal": parts.config.tty,
-        "user": user(parts.identity),
+        "user": user_with(parts.identity, &parts.edits.additional_gids),
         "args": merge::command(parts.config),
         "env": env(parts),
         "cwd": cwd(parts.config),
@@ -250,6 +253,10 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec> {
         "linux": linux,
         "annotations": host.annotations,
     });
+    let hooks = hooks(&parts.edits.hooks)?;
+    if !hooks.is_empty() {
+        whole["hooks"] = hooks.into();
+    }
     if own_uts {
         whole["hostname"] = parts.hostname.into();
         if let Some(domain) = parts.config.domainname.as_deref().filter(|d| !d.is_empty()) {
@@ -294,6 +301,37 @@ fn parsed<T: serde::de::DeserializeOwned>(value: Value, id: &str) -> Result<T> {
         .map_err(|source| Error::Spec { id: id.to_owned(), source: oci_spec::OciSpecError::SerDe(source) })
 }
 
+/// Returns the hooks of devices, by when they run.
+fn hooks(of_devices: &[cdi::DeviceHook]) -> Result<serde_json::Map<String, Value>> {
+    const NAMES: [&str; 6] =
+        ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+    let mut all = serde_json::Map::new();
+    for hook in of_devices {
+        if !NAMES.contains(&hook.hook_name.as_str()) {
+            return Err(Error::invalid(format!(
+                "CDI device injection failed: no such hook with name: {:?}",
+                hook.hook_name
+            )));
+        }
+        let mut entry = json!({ "path": hook.path, "args": hook.args, "env": hook.env });
+        if let Some(seconds) = hook.timeout {
+            entry["timeout"] = seconds.into();
+        }
+        if let Value::Array(list) = all.entry(hook.hook_name.clone()).or_insert_with(|| json!([])) {
+            list.push(entry);
+        }
+    }
+    Ok(all)
+}
+
+fn user_with(identity: &Identity, gids: &[u32]) -> Value {
+    let mut value = user(identity);
+    if let Value::Array(groups) = &mut value["additionalGids"] {
+        groups.extend(gids.iter().map(|gid| Value::from(*gid)));
+    }
+    value
+}
+
 fn user(identity: &Identity) -> Value {
     json!({ "uid": identity.uid, "gid": identity.gid, "additionalGids": identity.groups })
 }
@@ -312,7 +350,8 @@ fn cwd(config: &ContainerConfig) -> String {
 }
 
 fn env(parts: &Parts<'_>) -> Vec<String> {
-    base_env(parts.config, parts.hostname, parts.identity, parts.config.tty)
+    let env = base_env(parts.config, parts.hostname, parts.identity, parts.config.tty);
+    merge::merge_env(&env, &parts.edits.env)
 }
 
 fn base_env(config: &ContainerConfig, hostname: &str, identity: &Identity, tty: bool) -> Vec<String> {
@@ -488,7 +527,7 @@ fn resources(wanted: &Resources, privileged: bool, parts: &Parts<'_>) -> Result<
         for kind in ["c", "b"] {
             rules.push(json!({ "allow": true, "type": kind, "access": "m" }));
         }
-        for device in devices::of_host(&parts.config.host)? {
+        for device in all_devices(parts)? {
             rules.push(
                 json!({ "allow": true, "type": device.kind, "major": device.major, "minor": device.minor,
                 "access": device.access }),
@@ -502,9 +541,17 @@ fn resources(wanted: &Resources, privileged: bool, parts: &Parts<'_>) -> Result<
     Ok(Value::Object(map))
 }
 
+/// Returns the devices asked for by path and by a vendor's name; the latter win.
+fn all_devices(parts: &Parts<'_>) -> Result<Vec<devices::HostDevice>> {
+    let of_vendors = devices::of_vendors(&parts.edits.device_nodes, parts.identity)?;
+    let mut all = devices::of_host(&parts.config.host)?;
+    all.retain(|device| of_vendors.iter().all(|other| other.path != device.path));
+    all.extend(of_vendors);
+    Ok(all)
+}
+
 fn devices(parts: &Parts<'_>) -> Result<Vec<Value>> {
-    let all = devices::of_host(&parts.config.host)?;
-    Ok(all
+    Ok(all_devices(parts)?
         .iter()
         .map(|d| {
             json!({ "path": d.path, "type": d.kind, "major": d.major, "minor": d.minor, "fileMode": d.mode,
@@ -629,6 +676,15 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
     for layers in host.build.iter().flat_map(|step| &step.mounts) {
         own.push(layer_mount(layers, parts.userns_squash));
     }
+    for device in &parts.edits.mounts {
+        own.retain(|m| m["destination"] != device.container_path.as_str());
+        let mut options: Vec<&str> = device.options.iter().map(String::as_str).collect();
+        if device.kind.is_empty() && !options.iter().any(|o| matches!(*o, "bind" | "rbind")) {
+            options.push("rbind");
+        }
+        let kind = if device.kind.is_empty() { "bind" } else { &device.kind };
+        own.push(mount(&device.container_path, kind, &device.host_path, &options));
+    }
     // Parents before what lies in them; the sort is stable.
     own.sort_by_key(|m| m["destination"].as_str().map_or(0, |d| d.matches('/').count()));
     mounts.extend(own);
@@ -733,6 +789,7 @@ mod tests {
             mounts: &[point, shallow],
             tmpfs: &[],
             files: &[],
+            edits: &cdi::Edits::default(),
             netns: Some(Path::new("/run/ns")),
             pid_of: None,
             ipc_of: None,

@@ -2,6 +2,7 @@
 //! was made before it.
 
 use crate::{
+    cdi,
     config::{EndpointConfig, NetworkMode},
     container::*,
     error::{Error, Result},
@@ -117,6 +118,7 @@ impl Owner {
         let (early, once) = (std::mem::take(&mut self.early), self.container.config.stdin_once);
         let (shim, at) = crate::blocking(move || {
             let failed = |e| runtime_failed("start", &id, e);
+            let (dir, hooked) = (plan.dir.clone(), plan.spec.hooks().is_some());
             let mut shim = runtime::Shim::spawn(&engine.inner.shim, &plan).map_err(failed)?;
             for ends in early {
                 shim.attach(ends.attached(once)).map_err(|e| runtime_failed("attach", &id, e))?;
@@ -124,7 +126,10 @@ impl Owner {
             keep(&shim, &id, name_sockets.as_ref());
             // Before it runs: it may have ended before anybody looks at a clock again.
             let at = crate::now();
-            shim.start().map_err(|e| runtime_failed("start", &id, e))?;
+            shim.start().map_err(failed)?;
+            if hooked {
+                runtime::poststart(&dir, &id, shim.pid()).map_err(failed)?;
+            }
             Ok((shim, at))
         })
         .await?;
@@ -542,6 +547,7 @@ impl Owner {
         let (container, run_dir, squash) =
             (self.container.clone(), self.run_dir.clone(), self.engine.inner.userns_squash);
         let host = self.engine.inner.hostname.clone();
+        let cdi_dirs = self.engine.inner.defaults.cdi_spec_dirs.clone();
         crate::blocking(move || {
             let identity = users::resolve(
                 &Layers { folders },
@@ -549,6 +555,10 @@ impl Owner {
                 &config.host.group_add,
             )?;
             let tmpfs = tmpfs_mounts(&container)?;
+            let edits = match config.host.device_requests.as_slice() {
+                [] => cdi::Edits::default(),
+                requests => cdi::Inventory::read(&cdi_dirs).edits(requests)?,
+            };
             let spec = spec::spec(&Parts {
                 id: &container.id,
                 config: &config,
@@ -557,6 +567,7 @@ impl Owner {
                 mounts: &container.mounts,
                 tmpfs: &tmpfs,
                 files: &files,
+                edits: &edits,
                 netns: network.netns.as_deref(),
                 pid_of,
                 ipc_of,

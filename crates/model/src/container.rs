@@ -1,7 +1,7 @@
 //! What runs inside a task: image, process, mounts, limits. Source: Docker API `TaskTemplate`,
 //! compose specification "services".
 
-use crate::{ConfigId, Duration, Labels, SecretId};
+use crate::{ConfigId, Duration, GenericRequests, Labels, SecretId};
 use std::net::IpAddr;
 
 /// A container as a service asks for it.
@@ -190,6 +190,8 @@ pub struct ResourceRequirements {
     pub limits: Resources,
     /// What the scheduler counts against a node.
     pub reservations: Resources,
+    /// What a task has for itself alone beside these.
+    pub generic: GenericRequests,
 }
 
 /// Zero means "not set".

@@ -1,6 +1,6 @@
 //! Members of the swarm.
 
-use crate::{Labels, Meta, NodeId, Platform, Resources, Timestamp};
+use crate::{GenericResources, Labels, Meta, NodeId, Platform, Resources, Timestamp};
 use std::net::{IpAddr, SocketAddr};
 
 /// Source: Docker API `NodeSpec`.
@@ -75,6 +75,8 @@ pub struct NodeDescription {
     pub hostname: String,
     pub platform: Platform,
     pub resources: Resources,
+    /// What else tasks can ask for.
+    pub generic: GenericResources,
     pub engine_version: String,
     pub engine_labels: Labels,
     /// Where this node answers node-to-node gRPC.

@@ -9,7 +9,8 @@
 //! ```
 
 use crate::{
-    Meta, NetworkAttachmentSpec, NetworkId, NodeId, PortConfig, ServiceId, TaskId, TaskSpec, Timestamp,
+    GenericResources, Meta, NetworkAttachmentSpec, NetworkId, NodeId, PortConfig, ServiceId, TaskId,
+    TaskSpec, Timestamp,
 };
 use ipnet::IpNet;
 use std::{net::IpAddr, sync::Arc};
@@ -32,6 +33,8 @@ pub struct Task {
     pub host_ports: Vec<PortConfig>,
     /// Writer: plan.
     pub placement: Placement,
+    /// Writer: plan. What of its node's resources is its own.
+    pub generic: GenericResources,
     /// Writer: plan.
     pub desired: Desired,
     /// Writer: plan. Addresses per network, in the order of `spec.networks`.
@@ -68,6 +71,7 @@ impl Task {
             job_iteration: 0,
             host_ports: Vec::new(),
             placement: Placement::Unallocated,
+            generic: GenericResources::new(),
             desired: Desired::Running,
             attachments: Vec::new(),
             gateway_address: None,

@@ -22,6 +22,7 @@ fn task(id: u128, address: &str) -> Object {
         spec_version: 1,
         job_iteration: 0,
         host_ports: Vec::new(),
+        generic: model::GenericResources::new(),
         placement: Placement::On(NodeId(7)),
         desired: Desired::Running,
         attachments: vec![Attachment {

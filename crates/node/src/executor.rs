@@ -12,8 +12,8 @@ use engine::{
 };
 use futures::future::BoxFuture;
 use model::{
-    ContainerStatus, Duration, FileRef, IngressTable, MountKind, NetworkId, NetworkTable, NodeDescription,
-    Platform, Resources, Task, TaskId,
+    ContainerStatus, Duration, FileRef, GenericResources, IngressTable, MountKind, NetworkId, NetworkTable,
+    NodeDescription, Platform, Resources, Supply, Task, TaskId,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -138,7 +138,12 @@ impl HostExecutor {
             image: spec.image.clone(),
             entrypoint: list(&spec.command),
             cmd: list(&spec.args),
-            env: spec.env.iter().map(|e| fill(e)).collect::<Result<_, _>>()?,
+            env: spec
+                .env
+                .iter()
+                .map(|e| fill(e))
+                .chain(resource_env(&task.generic).map(Ok))
+                .collect::<Result<_, _>>()?,
             user: spec.user.clone(),
             working_dir: spec.working_dir.clone(),
             hostname: spec.hostname.as_deref().map(fill).transpose()?,
@@ -241,6 +246,7 @@ impl HostExecutor {
                 .collect(),
             devices: shared.devices.iter().map(device).collect(),
             device_cgroup_rules: shared.device_cgroup_rules.clone(),
+            device_requests: vendor_devices(&task.generic),
             ipc_mode: shared.ipc.clone().unwrap_or_default(),
             pid_mode: shared.pid.clone().unwrap_or_default(),
             uts_mode: shared.uts.clone().unwrap_or_default(),
@@ -270,6 +276,32 @@ impl HostExecutor {
         let swarm = SwarmAttachments { overlays: overlays.collect(), gateway: task.gateway_address };
         (NetworkMode::Swarm, Some(swarm))
     }
+}
+
+/// Tells a task what of its node is its own: `DOCKER_RESOURCE_GPU=a,b`. *Source:* swarmkit
+/// `genericresource.EnvFormat`.
+fn resource_env(generic: &GenericResources) -> impl Iterator<Item = String> + '_ {
+    generic.iter().map(|(kind, supply)| {
+        let value = match supply {
+            Supply::Count(n) => n.to_string(),
+            Supply::Named(names) => names.iter().map(String::as_str).collect::<Vec<_>>().join(","),
+        };
+        format!("{}={value}", format!("DOCKER_RESOURCE_{kind}").to_uppercase())
+    })
+}
+
+/// Returns the requests for the devices among a task's resources: those whose kind is a vendor's.
+fn vendor_devices(generic: &GenericResources) -> Vec<engine::DeviceRequest> {
+    let named =
+        generic.iter().filter(|(kind, _)| kind.contains('/')).filter_map(|(kind, supply)| match supply {
+            Supply::Named(names) => Some(names.iter().map(move |name| format!("{kind}={name}"))),
+            Supply::Count(_) => None,
+        });
+    let device_ids: Vec<String> = named.flatten().collect();
+    if device_ids.is_empty() {
+        return Vec::new();
+    }
+    vec![engine::DeviceRequest { driver: "cdi".into(), device_ids, ..engine::DeviceRequest::default() }]
 }
 
 fn device(device: &model::DeviceMapping) -> engine::Device {
@@ -360,6 +392,7 @@ impl agent::Executor for HostExecutor {
                 pids: 0,
             },
             engine_version: env!("CARGO_PKG_VERSION").to_owned(),
+            generic: self.engine.generic_resources().await.unwrap_or_default(),
             engine_labels: BTreeMap::new(),
             addr: self.addr,
             data_addr: self.data_addr,

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use docker_api::tls;
 use ipnet::{Ipv4Net, Ipv6Net};
+use model::GenericResources;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -47,6 +48,12 @@ pub struct Settings {
     /// Its IPv6 subnet, as in `fd00:17::/64`; else one of RFC 4193.
     #[serde(rename = "fixed-cidr-v6")]
     pub fixed_cidr_v6: Option<Ipv6Net>,
+    /// What this host has for tasks of a swarm to reserve: `KIND=NUMBER` or `KIND=NAME`.
+    pub node_generic_resources: Vec<String>,
+    /// Where vendors describe their devices, beside which none are known.
+    pub cdi_spec_dirs: Option<Vec<PathBuf>>,
+    /// Parts of the daemon that can be turned off.
+    pub features: Features,
     /// Of the network `bridge`. *Unit:* bytes.
     pub mtu: Option<u32>,
     /// Of `docker build`.
@@ -56,6 +63,16 @@ pub struct Settings {
     /// `debug`, `info`, `warn`, `error`.
     pub log_level: Option<LogLevel>,
     pub debug: bool,
+}
+
+/// *Source:* dockerd(8), "Feature options".
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Features {
+    /// Vendors' devices; on unless this says `false`.
+    pub cdi: Option<bool>,
+    /// This daemon has one store of images; the key is known, so that a file of Docker's can be used as it is.
+    pub containerd_snapshotter: Option<bool>,
 }
 
 /// *Source:* dockerd(8), "Configure builder".
@@ -128,6 +145,7 @@ impl Settings {
         }
         .with_context(|| path.display().to_string())?;
         settings.doors().with_context(|| path.display().to_string())?;
+        settings.generic_resources().with_context(|| path.display().to_string())?;
         if let Some(text) = &settings.builder.gc.default_keep_storage
             && engine::parse_size(text).is_none()
         {
@@ -170,6 +188,16 @@ impl Settings {
             Ok(Door::Tcp(if has_port { address.to_owned() } else { format!("{address}:{port}") }))
         };
         self.hosts.iter().map(door).collect()
+    }
+
+    /// Returns what the operator says that this host has.
+    ///
+    /// # Errors
+    /// An item is neither counted nor named, or is both.
+    pub(crate) fn generic_resources(&self) -> Result<GenericResources> {
+        let items = self.node_generic_resources.iter().map(String::as_str);
+        model::resource::generic_resources(items)
+            .map_err(|reason| anyhow::anyhow!("node-generic-resources: {reason}"))
     }
 
     /// Returns how `tcp://` addresses are protected; `None` = not at all.
@@ -215,6 +243,13 @@ impl Settings {
                     .map_or(engine::BridgeIpv6::Any, |net| engine::BridgeIpv6::Subnet(net.trunc()))
             }),
             bridge_mtu_bytes: self.mtu,
+            // Checked when the file was read.
+            generic_resources: self.generic_resources().unwrap_or_default(),
+            cdi_spec_dirs: match (&self.cdi_spec_dirs, self.features.cdi) {
+                (_, Some(false)) => Vec::new(),
+                (Some(dirs), _) => dirs.clone(),
+                (None, _) => engine::CDI_SPEC_DIRS.map(PathBuf::from).into(),
+            },
             build_cache_max_bytes: match &self.builder.gc {
                 BuilderGc { enabled: Some(false), .. } => Some(u64::MAX),
                 gc => gc.default_keep_storage.as_deref().and_then(engine::parse_size),
@@ -286,12 +321,21 @@ mod tests {
             "default-ulimits": {"nofile": {"Name": "nofile", "Hard": 64000, "Soft": 32000}},
             "hosts": ["unix:///var/run/docker.sock", "tcp://0.0.0.0"],
             "tlsverify": true, "tlscacert": "/ca.pem", "tlscert": "/cert.pem", "tlskey": "/key.pem", "debug": true,
-            "builder": {"gc": {"enabled": true, "defaultKeepStorage": "20GB"}}
+            "builder": {"gc": {"enabled": true, "defaultKeepStorage": "20GB"}},
+            "node-generic-resources": ["NVIDIA-GPU=UUID1", "NVIDIA-GPU=UUID2"], "features": {"cdi": true},
+            "cdi-spec-dirs": ["/srv/cdi"]
         }"#;
         let settings = read("daemon.json", text).unwrap();
         let defaults = settings.engine_defaults();
         assert_eq!(defaults.ulimits[0].soft, 32000);
         assert_eq!(defaults.build_cache_max_bytes, Some(20 << 30));
+        assert_eq!(defaults.cdi_spec_dirs, [PathBuf::from("/srv/cdi")]);
+        assert_eq!(settings.generic_resources().unwrap().len(), 1);
+        let error = read("daemon.json", r#"{"node-generic-resources": ["GPU"]}"#).unwrap_err();
+        assert!(
+            error.contains("daemon.json: node-generic-resources") && error.contains("\"GPU\""),
+            "{error}"
+        );
         let error =
             read("daemon.json", r#"{"builder": {"gc": {"defaultKeepStorage": "much"}}}"#).unwrap_err();
         assert!(error.contains("defaultKeepStorage") && error.contains("much"), "{error}");

@@ -117,6 +117,7 @@ mod tests {
                 hostname: "alpha".into(),
                 platform: Platform { os: "linux".into(), architecture: "x86_64".into() },
                 resources: Resources::default(),
+                generic: model::GenericResources::new(),
                 engine_version: String::new(),
                 engine_labels: Labels::from([("disk".into(), "ssd".into())]),
                 addr: (address, 2377).into(),

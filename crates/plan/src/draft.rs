@@ -117,6 +117,7 @@ impl<'a> Draft<'a> {
             spec_version: service.spec_version,
             job_iteration: service.job_iteration,
             host_ports: Vec::new(),
+            generic: model::GenericResources::new(),
             placement: Placement::Unallocated,
             desired,
             attachments: Vec::new(),

@@ -31,6 +31,7 @@ mod allocate;
 mod constraint;
 mod depend;
 mod draft;
+mod generic;
 mod nodes;
 mod orchestrate;
 mod reap;

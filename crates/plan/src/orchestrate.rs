@@ -5,11 +5,13 @@
 use crate::{
     constraint,
     draft::Draft,
-    nodes, restart,
+    generic, nodes, restart,
     slots::{self, Slots},
     update,
 };
-use model::{Desired, Mode, Node, NodeId, NodeState, Service, Slot, Tables, Task, TaskId, TaskState};
+use model::{
+    Desired, GenericResources, Mode, Node, NodeId, NodeState, Service, Slot, Tables, Task, TaskId, TaskState,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -221,21 +223,31 @@ fn drop_old_iterations(draft: &mut Draft<'_>, service: &Service) {
 fn crowded_out(tables: &Tables) -> BTreeSet<TaskId> {
     let mut out = BTreeSet::new();
     for node in tables.nodes.values() {
-        let Some(have) = node.description.as_ref().map(|d| d.resources) else { continue };
+        let Some(description) = &node.description else { continue };
+        let have = description.resources;
         let mut tasks: Vec<_> = tables
             .tasks_of_node(node.id)
             .filter(|t| slots::is_live(t) && t.may_hold_resources())
             .filter(|t| {
                 let wants = &t.spec.resources.reservations;
-                wants.cpu_nanos > 0 || wants.memory_bytes > 0
+                wants.cpu_nanos > 0 || wants.memory_bytes > 0 || !t.generic.is_empty()
             })
             .collect();
         tasks.sort_by_key(|t| slots::age_key(t));
         let (mut cpu, mut memory) = (have.cpu_nanos, have.memory_bytes);
+        let mut taken = GenericResources::new();
         for task in tasks {
             let wants = &task.spec.resources.reservations;
             match (cpu.checked_sub(wants.cpu_nanos), memory.checked_sub(wants.memory_bytes)) {
-                (Some(cpu_left), Some(memory_left)) => (cpu, memory) = (cpu_left, memory_left),
+                (Some(cpu_left), Some(memory_left)) => {
+                    let mut with_it = taken.clone();
+                    generic::take(&mut with_it, &task.generic);
+                    if generic::holds(&description.generic, &with_it) {
+                        (cpu, memory, taken) = (cpu_left, memory_left, with_it);
+                    } else {
+                        out.insert(task.id);
+                    }
+                }
                 _ => {
                     out.insert(task.id);
                 }

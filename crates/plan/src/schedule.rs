@@ -9,12 +9,12 @@ use crate::{
     allocate::{DYNAMIC_PORTS, free_gateway, is_attached, set_pending},
     constraint, depend,
     draft::Draft,
-    nodes,
+    generic, nodes,
     slots::{self},
 };
 use model::{
-    Cluster, Duration, EndpointSpec, Node, NodeId, Placement, PortConfig, Protocol, PublishMode, Resources,
-    Service, ServiceId, Slot, Task, TaskState, Timestamp,
+    Cluster, Duration, EndpointSpec, GenericResources, Node, NodeId, Placement, PortConfig, Protocol,
+    PublishMode, Resources, Service, ServiceId, Slot, Task, TaskState, Timestamp,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -112,6 +112,7 @@ struct Host {
     node: Arc<Node>,
     tasks: u32,
     reserved: Resources,
+    generic: GenericResources,
     ports: BTreeSet<(Protocol, u16)>,
     by_service: BTreeMap<ServiceId, u32>,
     failures: BTreeMap<ServiceId, u32>,
@@ -144,6 +145,7 @@ impl Host {
         let mut host = Self {
             tasks: 0,
             reserved: Resources::default(),
+            generic: GenericResources::new(),
             ports: BTreeSet::new(),
             by_service: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -175,6 +177,7 @@ impl Host {
         let wants = &task.spec.resources.reservations;
         self.reserved.cpu_nanos += wants.cpu_nanos;
         self.reserved.memory_bytes += wants.memory_bytes;
+        generic::take(&mut self.generic, &task.generic);
         self.ports.extend(task.host_ports.iter().map(|p| (p.protocol, p.published)));
     }
 
@@ -237,6 +240,7 @@ fn obstacle(
         |wanted: u64, reserved: u64, total: u64| wanted == 0 || reserved.saturating_add(wanted) <= total;
     if !fits(wants.cpu_nanos, host.reserved.cpu_nanos, has.cpu_nanos)
         || !fits(wants.memory_bytes, host.reserved.memory_bytes, has.memory_bytes)
+        || choose_generic(host, task).is_none()
     {
         return Some(Obstacle::Resources);
     }
@@ -284,6 +288,15 @@ fn choose_host_ports(hosts: &Hosts<'_>, host: &Host, service: &Service) -> Optio
     Some(ports)
 }
 
+/// Returns the counted and named resources a task would get here; `None` when there are not enough.
+fn choose_generic(host: &Host, task: &Task) -> Option<GenericResources> {
+    let wants = &task.spec.resources.generic;
+    if wants.is_empty() {
+        return Some(GenericResources::new());
+    }
+    generic::choose(&host.node.description.as_ref()?.generic, &host.generic, wants)
+}
+
 // ---- placing ------------------------------------------------------------------------------------------
 
 fn place_on_its_node(draft: &mut Draft<'_>, hosts: &mut Hosts<'_>, service: &Service, task: &Task) {
@@ -329,6 +342,7 @@ fn place_group(draft: &mut Draft<'_>, hosts: &mut Hosts<'_>, service: &Service, 
 fn place(draft: &mut Draft<'_>, hosts: &mut Hosts<'_>, service: &Service, task: &Task, at: usize) {
     let node = hosts.all[at].node.id;
     let ports = choose_host_ports(hosts, &hosts.all[at], service).unwrap_or_default();
+    let generic = choose_generic(&hosts.all[at], task).unwrap_or_default();
     let last = hosts.all[at].last_gateway.map(|(_, address)| address);
     let gateway = slots::needs_gateway(draft.tables(), &service.spec.endpoint, &task.spec)
         .then(|| free_gateway(draft, hosts.cluster, node, last))
@@ -336,6 +350,7 @@ fn place(draft: &mut Draft<'_>, hosts: &mut Hosts<'_>, service: &Service, task: 
     let placed = draft.edit_task(task.id, |t| {
         t.placement = Placement::On(node);
         t.host_ports = ports;
+        t.generic = generic;
         t.gateway_address = gateway;
     });
     if !placed {

@@ -5,7 +5,7 @@
 //! [`Shim::next_event`], so ask that after every call as well as when the descriptor is readable.
 
 use crate::{
-    ContainerPlan, Error, Event, ExecPlan, ExitStatus, launch, state,
+    ContainerPlan, Error, Event, ExecPlan, ExitStatus, hooks, launch, state,
     wire::{self, Answer, Body, Call, Received, Request},
 };
 use rustix::{
@@ -165,7 +165,7 @@ impl Shim {
             let said = fs::read_to_string(plan.dir.join(state::STDERR)).unwrap_or_default();
             return Err(spawn(io::Error::other(format!("shim ended with {status}: {}", said.trim()))));
         }
-        match Self::greet(ours) {
+        match Self::greet(ours, DEADLINE + hooks::creation_limit(&launch)) {
             Err(Error::Gone) => {
                 let said = fs::read_to_string(plan.dir.join(state::STDERR)).unwrap_or_default();
                 Err(Error::Create { message: format!("the shim ended: {}", said.trim()) })
@@ -190,10 +190,10 @@ impl Shim {
         .map_err(|errno| connect(errno.into()))?;
         let (address, _dir) = state::socket_address(dir).map_err(connect)?;
         rustix::net::connect(&socket, &address).map_err(|errno| connect(errno.into()))?;
-        Self::greet(socket)
+        Self::greet(socket, DEADLINE)
     }
 
-    fn greet(socket: OwnedFd) -> Result<Self, Error> {
+    fn greet(socket: OwnedFd, limit: Duration) -> Result<Self, Error> {
         rustix::io::ioctl_fionbio(&socket, true).map_err(|errno| Error::Talk { source: errno.into() })?;
         let mut shim = Self {
             socket,
@@ -203,7 +203,7 @@ impl Shim {
             warnings: Vec::new(),
             conversation: Mutex::default(),
         };
-        let until = Instant::now() + DEADLINE;
+        let until = Instant::now() + limit;
         let (answer, _) = shim.receive_until(until, "hello")?;
         if answer.version > wire::VERSION {
             let reason = format!("it speaks protocol {}, this program {}", answer.version, wire::VERSION);

@@ -1,7 +1,7 @@
 //! From an OCI spec to the plain data that a shim executes. Pure but for reading which cgroups the host has.
 
 use crate::{
-    ContainerPlan, Error, LogService, LogTarget, Rootfs, SyslogAddress, caps, cgroup, seccomp,
+    ContainerPlan, Error, LogService, LogTarget, Rootfs, SyslogAddress, caps, cgroup, hooks, seccomp,
     wire::{Caps, Device, Forward, Launch, Log, Mount, Namespace, Pair, Process, Rlimit, Root, VERSION},
 };
 use oci_spec::runtime::{self as oci, LinuxNamespaceType, LinuxSeccomp, PosixRlimitType, Spec};
@@ -71,6 +71,7 @@ fn translated(plan: &ContainerPlan) -> Result<Launch, String> {
         userns_squash: plan.userns_squash,
         inherit_streams: false,
         console_socket: Vec::new(),
+        hooks: hooks::translate(spec, &plan.dir)?,
     })
 }
 
@@ -78,7 +79,6 @@ fn refuse_unsupported(spec: &Spec) -> Result<(), String> {
     let refuse =
         |there: bool, what: &str| if there { Err(format!("{what} is not supported")) } else { Ok(()) };
     let linux = spec.linux().as_ref();
-    refuse(spec.hooks().is_some(), "hooks")?;
     refuse(
         linux.is_some_and(|l| l.uid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
         "linux.uidMappings",

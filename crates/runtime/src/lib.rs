@@ -21,6 +21,7 @@
 
 mod client;
 mod error;
+mod hooks;
 mod launch;
 mod plan;
 mod state;
@@ -40,6 +41,7 @@ pub use caps::{default_caps, held_caps};
 pub use cgroup::{IoOperation, Stats, kill_all, pause, stats, unpause, update};
 pub use client::{Shim, ShimProgram};
 pub use error::Error;
+pub use hooks::{poststart, poststop};
 pub use plan::{
     AttachFds, ContainerPlan, Event, ExecPlan, ExitStatus, LogService, LogTarget, Rootfs, SyslogAddress,
 };

@@ -7,7 +7,7 @@
 use crate::{
     ContainerPlan, Error, LogTarget, Rootfs, Shim, ShimProgram, cgroup,
     client::Streams,
-    remove,
+    hooks, remove,
     state::{self, read_exit},
 };
 use oci_spec::runtime::{ContainerState, Spec, State, StateBuilder};
@@ -16,9 +16,6 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
 };
-
-/// Remembers the bundle of a container.
-const BUNDLE: &str = "bundle";
 
 /// Where the cgroups of bundles without `cgroupsPath` are.
 const PARENT: &str = "/rswarm-oci";
@@ -106,7 +103,7 @@ pub fn create(root: &Path, program: &ShimProgram, args: &Create) -> Result<(), E
         init: false,
         userns_squash: args.userns_squash,
     };
-    let made = fs::write(dir.join(BUNDLE), bundle.as_os_str().as_encoded_bytes())
+    let made = fs::write(dir.join(state::BUNDLE), bundle.as_os_str().as_encoded_bytes())
         .map_err(prepare(&dir))
         .and_then(|()| Shim::spawn_with(program, &plan, &streams))
         .and_then(|shim| match &args.pid_file {
@@ -124,7 +121,13 @@ pub fn create(root: &Path, program: &ShimProgram, args: &Create) -> Result<(), E
 /// # Errors
 /// When there is no such container, it was started already, or the program cannot be executed.
 pub fn start(root: &Path, id: &str) -> Result<(), Error> {
-    Shim::connect(&directory(root, id)?)?.start()
+    let dir = directory(root, id)?;
+    let mut shim = Shim::connect(&dir)?;
+    shim.start()?;
+    hooks::poststart(&dir, id, shim.pid()).inspect_err(|_| {
+        // The first error is the one to tell.
+        drop(shim.signal(libc::SIGKILL, true));
+    })
 }
 
 /// Returns the container's state as the runtime spec words it.
@@ -133,7 +136,7 @@ pub fn start(root: &Path, id: &str) -> Result<(), Error> {
 /// When there is no such container.
 pub fn state(root: &Path, id: &str) -> Result<State, Error> {
     let dir = directory(root, id)?;
-    let bundle = fs::read_to_string(dir.join(BUNDLE)).map_err(prepare(&dir))?;
+    let bundle = fs::read_to_string(dir.join(state::BUNDLE)).map_err(prepare(&dir))?;
     let spec = Spec::load(dir.join(state::CONFIG)).map_err(|error| invalid(id, error.to_string()))?;
     let (status, pid) = match (read_exit(&dir), Shim::connect(&dir)) {
         (Some(_), _) | (None, Err(_)) => (ContainerState::Stopped, 0),
@@ -159,14 +162,14 @@ pub fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<(), Error> 
     Shim::connect(&directory(root, id)?)?.signal(signal, all)
 }
 
-/// Removes a stopped container, or with `force` any.
+/// Removes a stopped container, or with `force` any. Returns what a hook failed with that ran after its end.
 ///
 /// # Errors
 /// When it has not stopped, or something of it cannot be taken away.
-pub fn delete(root: &Path, id: &str, force: bool) -> Result<(), Vec<Error>> {
+pub fn delete(root: &Path, id: &str, force: bool) -> Result<Option<String>, Vec<Error>> {
     let dir = directory(root, id).map_err(|error| vec![error])?;
     if !dir.exists() {
-        return if force { Ok(()) } else { Err(vec![invalid(id, "container does not exist")]) };
+        return if force { Ok(None) } else { Err(vec![invalid(id, "container does not exist")]) };
     }
     if let Ok(shim) = Shim::connect(&dir) {
         if !force && read_exit(&dir).is_none() {
@@ -174,16 +177,18 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<(), Vec<Error>> {
         }
         shim.shutdown().map_err(|error| vec![error])?;
     }
-    take_away(&dir)
+    let warning = hooks::poststop(&dir).err();
+    take_away(&dir)?;
+    Ok(warning)
 }
 
 fn take_away(dir: &Path) -> Result<(), Vec<Error>> {
     let spec = Spec::load(dir.join(state::CONFIG)).ok();
     let linux = spec.as_ref().and_then(|spec| spec.linux().as_ref());
     let path = linux.and_then(|linux| linux.cgroups_path().as_ref()).and_then(|path| path.to_str());
-    match fs::remove_file(dir.join(BUNDLE)) {
+    match fs::remove_file(dir.join(state::BUNDLE)) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            return Err(vec![Error::Remove { path: dir.join(BUNDLE), source }]);
+            return Err(vec![Error::Remove { path: dir.join(state::BUNDLE), source }]);
         }
         _ => {}
     }

@@ -20,6 +20,8 @@ use std::{
 };
 
 pub(crate) const CONFIG: &str = "config.json";
+/// Remembers the bundle of a container that has one.
+pub(crate) const BUNDLE: &str = "bundle";
 pub(crate) const PLAN: &str = "plan";
 pub(crate) const PID: &str = "pid";
 pub(crate) const EXIT: &str = "exit";

@@ -239,6 +239,40 @@ pub(crate) struct Launch {
     /// Where the terminal's master is sent instead of staying with the shim; empty = it stays.
     #[prost(bytes = "vec", tag = "19")]
     pub(crate) console_socket: Vec<u8>,
+    #[prost(message, optional, tag = "20")]
+    pub(crate) hooks: Option<Hooks>,
+}
+
+/// Programs that run while the container is made and started.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Hooks {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) create_runtime: Vec<Hook>,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) create_container: Vec<Hook>,
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) start_container: Vec<Hook>,
+    /// What they are told of the container beside its id.
+    #[prost(message, repeated, tag = "4")]
+    pub(crate) annotations: Vec<Pair>,
+    #[prost(bytes = "vec", tag = "5")]
+    pub(crate) bundle: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Hook {
+    /// For messages.
+    #[prost(string, tag = "1")]
+    pub(crate) kind: String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) path: Vec<u8>,
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub(crate) args: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub(crate) env: Vec<Vec<u8>>,
+    /// How long it may take.
+    #[prost(uint32, tag = "5")]
+    pub(crate) seconds: u32,
 }
 
 /// What is executed, and as whom.

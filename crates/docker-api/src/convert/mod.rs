@@ -6,6 +6,7 @@
 
 mod cluster;
 mod container;
+mod generic;
 mod network;
 mod node;
 mod service;
@@ -13,6 +14,7 @@ mod task;
 
 pub use cluster::*;
 pub use container::container_spec;
+pub use generic::generic_resources_json;
 pub use network::*;
 pub use node::*;
 pub use service::*;

@@ -1,6 +1,9 @@
 //! Members of the swarm.
 
-use super::{Result, availability, availability_word, given, node_state_word, role, role_word, signed};
+use super::{
+    Result, availability, availability_word, generic_resources_json, given, node_state_word, role, role_word,
+    signed,
+};
 use crate::types::{self, ObjectVersion};
 use model::{Availability, Node, NodeId, NodeSpec, NodeState, Role};
 
@@ -51,7 +54,7 @@ pub fn node_json(from: &Node, leader: Option<NodeId>, root_ca: &str) -> types::N
             resources: types::ResourceReservation {
                 nano_cpus: signed(d.resources.cpu_nanos),
                 memory_bytes: signed(d.resources.memory_bytes),
-                generic_resources: Vec::new(),
+                generic_resources: generic_resources_json(&d.generic),
             },
             engine: types::EngineDescription {
                 engine_version: d.engine_version.clone(),

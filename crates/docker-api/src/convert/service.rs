@@ -4,8 +4,10 @@ use super::{
     Invalid, Networks, Result, condition, condition_word,
     container::{container_spec, container_spec_json},
     dependency, dependency_word, duration, endpoint_mode, endpoint_mode_word, failure_action,
-    failure_action_word, invalid, nanos, order, order_word, protocol, protocol_word, publish_mode,
-    publish_mode_word, signed, unsigned, update_state_word,
+    failure_action_word,
+    generic::{generic_requests, generic_requests_json},
+    invalid, nanos, order, order_word, protocol, protocol_word, publish_mode, publish_mode_word, signed,
+    unsigned, update_state_word,
 };
 use crate::types::{self, ObjectVersion};
 use model::{
@@ -278,9 +280,6 @@ pub fn task_spec_json(from: &TaskSpec) -> types::TaskSpec {
 fn resources(from: types::ResourceRequirements) -> Result<ResourceRequirements> {
     let limits = from.limits.unwrap_or_default();
     let reserved = from.reservations.unwrap_or_default();
-    if !reserved.generic_resources.is_empty() {
-        return invalid("generic resources are not supported");
-    }
     Ok(ResourceRequirements {
         limits: Resources {
             cpu_nanos: unsigned(limits.nano_cpus, "NanoCPUs")?,
@@ -292,6 +291,7 @@ fn resources(from: types::ResourceRequirements) -> Result<ResourceRequirements> 
             memory_bytes: unsigned(reserved.memory_bytes, "MemoryBytes")?,
             pids: 0,
         },
+        generic: generic_requests(reserved.generic_resources)?,
     })
 }
 
@@ -303,10 +303,12 @@ fn resources_json(from: &ResourceRequirements) -> types::ResourceRequirements {
             memory_bytes: signed(from.limits.memory_bytes),
             pids: signed(from.limits.pids),
         }),
-        reservations: (from.reservations != none).then(|| types::ResourceReservation {
-            nano_cpus: signed(from.reservations.cpu_nanos),
-            memory_bytes: signed(from.reservations.memory_bytes),
-            generic_resources: Vec::new(),
+        reservations: (from.reservations != none || !from.generic.is_empty()).then(|| {
+            types::ResourceReservation {
+                nano_cpus: signed(from.reservations.cpu_nanos),
+                memory_bytes: signed(from.reservations.memory_bytes),
+                generic_resources: generic_requests_json(&from.generic),
+            }
         }),
     }
 }
@@ -528,6 +530,7 @@ mod tests {
                 resources: ResourceRequirements {
                     limits: Resources { cpu_nanos: 500_000_000, memory_bytes: 1 << 26, pids: 100 },
                     reservations: Resources { cpu_nanos: 1, memory_bytes: 2, pids: 0 },
+                    generic: [("gpu".to_owned(), model::Want::Count(2))].into(),
                 },
                 restart: RestartPolicy {
                     condition: RestartCondition::OnFailure,

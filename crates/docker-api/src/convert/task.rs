@@ -1,7 +1,8 @@
 //! Tasks, outward only: nobody but the plan makes one.
 
 use super::{
-    Networks, desired_word, network::network_json, service::port_json, task_spec_json, task_state_word,
+    Networks, desired_word, generic_resources_json, network::network_json, service::port_json,
+    task_spec_json, task_state_word,
 };
 use crate::types::{self, AttachedNetwork, ObjectVersion};
 use model::{Mode, Placement, Service, Slot, Task};
@@ -66,6 +67,7 @@ pub fn task_json(from: &Task, is_job: bool, networks: &Networks) -> types::Task 
             }),
             port_status: types::PortStatus { ports: from.host_ports.iter().map(port_json).collect() },
         },
+        generic_resources: generic_resources_json(&from.generic),
         desired_state: desired_word(from.desired).into(),
         networks_attachments: from
             .attachments

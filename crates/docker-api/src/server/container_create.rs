@@ -4,8 +4,8 @@
 use super::ApiError;
 use crate::types;
 use engine::{
-    ContainerConfig, Device, EndpointConfig, Healthcheck, HostConfig, LogConfig, Mount, MountKind,
-    NetworkMode, Port, PortBinding, Resources, RestartPolicy, Ulimit,
+    ContainerConfig, Device, DeviceRequest, EndpointConfig, Healthcheck, HostConfig, LogConfig, Mount,
+    MountKind, NetworkMode, Port, PortBinding, Resources, RestartPolicy, Ulimit,
 };
 use model::Duration;
 use std::{collections::BTreeMap, net::IpAddr};
@@ -125,7 +125,6 @@ fn host(from: types::HostConfig) -> Result<HostConfig, ApiError> {
         ("HostConfig.BlkioDeviceWriteIOps", listed(&from.resources.blkio_device_write_iops)),
         ("HostConfig.CpuRealtimePeriod", from.resources.cpu_realtime_period != 0),
         ("HostConfig.CpuRealtimeRuntime", from.resources.cpu_realtime_runtime != 0),
-        ("HostConfig.DeviceRequests", listed(&from.resources.device_requests)),
     ];
     if let Some((field, _)) = refused.iter().find(|(_, asked)| *asked) {
         return Err(ApiError::not_implemented(format!("{field} is not supported")));
@@ -156,6 +155,14 @@ fn host(from: types::HostConfig) -> Result<HostConfig, ApiError> {
         sysctls: from.sysctls,
         devices: from.resources.devices.iter().map(device).collect(),
         device_cgroup_rules: from.resources.device_cgroup_rules.clone().unwrap_or_default(),
+        device_requests: from
+            .resources
+            .device_requests
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .map(device_request)
+            .collect::<Result<_, _>>()?,
         resources: resources(&from.resources)?,
         restart,
         auto_remove: from.auto_remove,
@@ -179,6 +186,18 @@ fn host(from: types::HostConfig) -> Result<HostConfig, ApiError> {
 
 pub(super) fn ulimit(from: types::Ulimit) -> Ulimit {
     Ulimit { name: from.name, soft: from.soft, hard: from.hard }
+}
+
+fn device_request(from: types::DeviceRequest) -> Result<DeviceRequest, ApiError> {
+    let device_ids = from.device_ids.unwrap_or_default();
+    if from.count != 0 && !device_ids.is_empty() {
+        return Err(bad("cannot set both Count and DeviceIDs on device request"));
+    }
+    if from.options.is_some_and(|options| !options.is_empty()) {
+        return Err(ApiError::not_implemented("HostConfig.DeviceRequests.Options is not supported"));
+    }
+    let capabilities = from.capabilities.unwrap_or_default();
+    Ok(DeviceRequest { driver: from.driver, count: from.count, device_ids, capabilities })
 }
 
 fn device(from: &types::Device) -> Device {
@@ -314,7 +333,10 @@ mod tests {
     #[test]
     fn what_cannot_be_done_is_named() {
         for (json, field) in [
-            (r#"{"HostConfig":{"DeviceRequests":[{"Driver":"nvidia"}]}}"#, "DeviceRequests"),
+            (
+                r#"{"HostConfig":{"DeviceRequests":[{"Count":1,"DeviceIDs":["0"]}]}}"#,
+                "both Count and DeviceIDs",
+            ),
             (r#"{"HostConfig":{"RestartPolicy":{"Name":"sometimes"}}}"#, "sometimes"),
             (r#"{"HostConfig":{"Memory":-1}}"#, "Memory"),
             (r#"{"HostConfig":{"Mounts":[{"Type":"npipe","Target":"/x"}]}}"#, "npipe"),

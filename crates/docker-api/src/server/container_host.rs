@@ -6,7 +6,7 @@ use engine::{Container, HostConfig, MountKind, RestartPolicy};
 use std::{collections::BTreeMap, time::Duration};
 
 /// `null` instead of an empty list, as Go has it.
-fn some(list: &[String]) -> Option<Vec<String>> {
+fn some<T: Clone>(list: &[T]) -> Option<Vec<T>> {
     (!list.is_empty()).then(|| list.to_vec())
 }
 
@@ -113,7 +113,7 @@ fn resources(host: &HostConfig) -> types::ContainerResources {
         cpuset_mems: limits.cpuset_mems.clone(),
         devices: host.devices.iter().map(device).collect(),
         device_cgroup_rules: some(&host.device_cgroup_rules),
-        device_requests: None,
+        device_requests: some(&host.device_requests.iter().map(device_request).collect::<Vec<_>>()),
         memory_reservation: signed(limits.memory_reservation_bytes),
         // Docker writes down what it makes of 0.
         memory_swap: match limits.memory_swap_bytes {
@@ -129,6 +129,16 @@ fn resources(host: &HostConfig) -> types::ContainerResources {
         blkio_device_read_iops: Some(Vec::new()),
         blkio_device_write_iops: Some(Vec::new()),
         ..types::ContainerResources::default()
+    }
+}
+
+fn device_request(from: &engine::DeviceRequest) -> types::DeviceRequest {
+    types::DeviceRequest {
+        driver: from.driver.clone(),
+        count: from.count,
+        device_ids: some(&from.device_ids),
+        capabilities: some(&from.capabilities),
+        options: None,
     }
 }
 

@@ -4,7 +4,7 @@ use super::{
     API_VERSION, ApiError, MIN_API_VERSION, State, SwarmStatus,
     request::{Json as Body, Params},
 };
-use crate::types;
+use crate::{convert::generic_resources_json, types};
 use axum::{
     Router,
     extract::State as Use,
@@ -13,7 +13,7 @@ use axum::{
     routing::{get, post},
 };
 use engine::{ListOptions, Status};
-use model::Role;
+use model::{Role, Supply};
 
 pub(super) fn routes() -> Router<State> {
     Router::new()
@@ -141,6 +141,17 @@ async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiErro
         ..types::Info::default()
     };
     if let Ok(engine) = state.engine() {
+        let resources = engine.generic_resources().await?;
+        to.generic_resources = generic_resources_json(&resources);
+        to.cdi_spec_dirs = engine.cdi_spec_dirs().iter().map(|dir| dir.display().to_string()).collect();
+        for (kind, supply) in resources.iter().filter(|(kind, _)| kind.contains('/')) {
+            let Supply::Named(names) = supply else { continue };
+            to.discovered_devices.extend(
+                names
+                    .iter()
+                    .map(|name| types::DeviceInfo { source: "cdi".into(), id: format!("{kind}={name}") }),
+            );
+        }
         let all = ListOptions { all: true, ..ListOptions::default() };
         for container in engine.list(all).await? {
             to.containers += 1;

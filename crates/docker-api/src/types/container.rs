@@ -112,7 +112,7 @@ wire! {
         cpu_realtime_runtime: i64 = "CpuRealtimeRuntime",
         devices: Vec<Device> = "Devices",
         device_cgroup_rules: Option<Vec<String>> = "DeviceCgroupRules",
-        device_requests: Option<Vec<serde_json::Value>> = "DeviceRequests",
+        device_requests: Option<Vec<DeviceRequest>> = "DeviceRequests",
         memory_reservation: i64 = "MemoryReservation",
         memory_swap: i64 = "MemorySwap",
         memory_swappiness: Option<i64> = "MemorySwappiness",
@@ -131,6 +131,15 @@ wire! {
     }
     ContainerUpdated {
         warnings: Vec<String> = "Warnings",
+    }
+    /// Devices that a vendor describes.
+    DeviceRequest {
+        driver: String = "Driver",
+        /// -1 = all.
+        count: i64 = "Count",
+        device_ids: Option<Vec<String>> = "DeviceIDs",
+        capabilities: Option<Vec<Vec<String>>> = "Capabilities",
+        options: Option<StringMap> = "Options",
     }
     Device {
         path_on_host: String = "PathOnHost",

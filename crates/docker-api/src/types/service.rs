@@ -78,7 +78,21 @@ wire! {
     ResourceReservation {
         nano_cpus: i64 => "NanoCPUs",
         memory_bytes: i64 => "MemoryBytes",
-        generic_resources: Vec<serde_json::Value> => "GenericResources",
+        generic_resources: Vec<GenericResource> => "GenericResources",
+    }
+    /// One of the two is there.
+    GenericResource {
+        named: Option<NamedResource> => "NamedResourceSpec",
+        discrete: Option<DiscreteResource> => "DiscreteResourceSpec",
+    }
+    NamedResource {
+        kind: String => "Kind",
+        value: String => "Value",
+    }
+    /// In what a service reserves, -1 stands for all that a node has (not in Docker).
+    DiscreteResource {
+        kind: String => "Kind",
+        value: i64 => "Value",
     }
     TaskRestartPolicy {
         condition: String => "Condition",

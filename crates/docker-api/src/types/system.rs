@@ -61,7 +61,7 @@ wire! {
         registry_config: RegistryConfig = "RegistryConfig",
         ncpu: u64 = "NCPU",
         mem_total: u64 = "MemTotal",
-        generic_resources: Vec<serde_json::Value> = "GenericResources",
+        generic_resources: Vec<super::GenericResource> = "GenericResources",
         docker_root_dir: String = "DockerRootDir",
         http_proxy: String = "HttpProxy",
         https_proxy: String = "HttpsProxy",
@@ -81,6 +81,13 @@ wire! {
         init_commit: Commit = "InitCommit",
         security_options: Vec<String> = "SecurityOptions",
         warnings: Vec<String> = "Warnings",
+        cdi_spec_dirs: Vec<String> = "CDISpecDirs",
+        discovered_devices: Vec<DeviceInfo> => "DiscoveredDevices",
+    }
+    /// A device that its vendor describes.
+    DeviceInfo {
+        source: String = "Source",
+        id: String = "ID",
     }
     PluginsInfo {
         volume: Vec<String> = "Volume",

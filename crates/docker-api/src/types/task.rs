@@ -112,6 +112,8 @@ wire! {
         slot: u64 => "Slot",
         node_id: String => "NodeID",
         status: TaskStatus = "Status",
+        /// What of its node is its own.
+        generic_resources: Vec<super::GenericResource> => "GenericResources",
         desired_state: String => "DesiredState",
         networks_attachments: Vec<NetworkAttachment> => "NetworksAttachments",
         job_iteration: Option<ObjectVersion> => "JobIteration",

@@ -124,7 +124,7 @@ impl Host {
         network.rootless = squashed();
         network.host_netns = Some(format!("/proc/self/fd/{}", self.netns.as_raw_fd()).into());
         network.resolvers = Some(vec![]);
-        let cgroup_parent = self.cgroup();
+        let (cgroup_parent, cdi) = (self.cgroup(), self.path("cdi"));
         let (engine, network) = runtime.block_on(async move {
             let images = image::Store::open(&data_root.join("images"), squashed()).await.unwrap();
             let network = network::Network::start(network).await.unwrap();
@@ -138,7 +138,7 @@ impl Host {
                 userns_squash: squashed(),
                 hostname: "host".into(),
                 cgroup_parent,
-                defaults: engine::Defaults::default(),
+                defaults: engine::Defaults { cdi_spec_dirs: vec![cdi], ..engine::Defaults::default() },
             };
             (Engine::open(options).await.unwrap(), network)
         });

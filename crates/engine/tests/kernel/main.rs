@@ -5,6 +5,7 @@
 
 mod adoption;
 mod build;
+mod devices;
 mod escape;
 mod exec;
 mod full_disk;

@@ -3,8 +3,8 @@
 
 use ipnet::IpNet;
 use model::{
-    Config, ConfigId, EndpointMode, Mode, NetworkDriver, NetworkId, NetworkSpec, PortConfig, PublishMode,
-    Resources, Secret, SecretId, Service, ServiceId, ServiceSpec, Tables, Task, TaskState,
+    Config, ConfigId, EndpointMode, GenericRequests, Mode, NetworkDriver, NetworkId, NetworkSpec, PortConfig,
+    PublishMode, Resources, Secret, SecretId, Service, ServiceId, ServiceSpec, Tables, Task, TaskState, Want,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tonic::Status;
@@ -25,6 +25,7 @@ pub(super) fn service(tables: &Tables, spec: &ServiceSpec, id: Option<ServiceId>
     container(tables, spec)?;
     resources(&spec.task.resources.limits)?;
     resources(&spec.task.resources.reservations)?;
+    generic_resources(&spec.task.resources.generic)?;
     for constraint in &spec.task.placement.constraints {
         constraint.to_string().parse::<model::Constraint>().map_err(|e| invalid(e.to_string()))?;
     }
@@ -148,6 +149,22 @@ fn container(tables: &Tables, spec: &ServiceSpec) -> Result<(), Status> {
 
 fn conflicting_target(kind: &str, one: &str, other: &str, target: &str) -> Status {
     invalid(format!("{kind} references '{one}' and '{other}' have a conflicting target: '{target}'"))
+}
+
+fn generic_resources(wants: &GenericRequests) -> Result<(), Status> {
+    for (kind, want) in wants {
+        let nothing = match want {
+            Want::Count(n) => *n == 0,
+            Want::These(names) => names.is_empty(),
+            Want::All => false,
+        };
+        if kind.is_empty() || nothing {
+            return Err(invalid(format!(
+                "invalid generic resource {kind:?}: a kind and at least 1 are needed"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn resources(resources: &Resources) -> Result<(), Status> {

@@ -301,6 +301,7 @@ impl World {
             match key {
                 "cpu" => description.resources.cpu_nanos = number(value) * 1_000_000_000,
                 "memory" => description.resources.memory_bytes = number(value),
+                "has" => description.generic = resource::generic_resources(list(value)).unwrap(),
                 "arch" => value.clone_into(&mut description.platform.architecture),
                 "role" => {
                     node.certified_role = if value == "manager" { Role::Manager } else { Role::Worker };
@@ -328,6 +329,7 @@ impl World {
                 hostname: name.to_owned(),
                 platform: Platform { os: "linux".into(), architecture: "amd64".into() },
                 resources: Resources { cpu_nanos: 4_000_000_000, memory_bytes: 4 << 30, pids: 0 },
+                generic: model::GenericResources::new(),
                 engine_version: "test".into(),
                 engine_labels: Labels::new(),
                 addr: (address, 2377).into(),
@@ -493,6 +495,7 @@ impl World {
                 "grace" => task.container.stop_grace_period = Some(duration(value)),
                 "cpu" => task.resources.reservations.cpu_nanos = number(value) * 1_000_000_000,
                 "memory" => task.resources.reservations.memory_bytes = number(value),
+                "wants" => task.resources.generic = list(value).map(want).collect(),
                 "force" => task.force_update += 1,
                 "networks" => {
                     task.networks = list(value)
@@ -694,6 +697,9 @@ impl World {
             if let Some(address) = task.gateway_address {
                 write!(line, " gateway {address}").unwrap();
             }
+            for (kind, supply) in &task.generic {
+                write!(line, " {kind} {}", shown(supply)).unwrap();
+            }
             for port in &task.host_ports {
                 write!(line, " host port {} -> {}", port.published, port.target).unwrap();
             }
@@ -729,6 +735,7 @@ impl World {
         let mut live: BTreeMap<(ServiceId, Slot), u32> = BTreeMap::new();
         let mut reserved: BTreeMap<NodeId, (u64, u64)> = BTreeMap::new();
         let mut ports = BTreeSet::new();
+        let mut named = BTreeSet::new();
         for task in self.tables.tasks.values() {
             let over = task.status.state.is_some_and(TaskState::is_terminal);
             if matches!(task.desired, Desired::Running | Desired::Complete) && !over {
@@ -738,6 +745,12 @@ impl World {
                 let sum = reserved.entry(node).or_default();
                 sum.0 += task.spec.resources.reservations.cpu_nanos;
                 sum.1 += task.spec.resources.reservations.memory_bytes;
+                for (kind, supply) in &task.generic {
+                    let Supply::Named(names) = supply else { continue };
+                    for name in names {
+                        assert!(named.insert((node, kind, name)), "{kind} {name} belongs to two tasks");
+                    }
+                }
                 let lost = self.tables.nodes.get(&node).is_none_or(|n| n.status.state == NodeState::Down);
                 for port in task.host_ports.iter().filter(|_| !lost) {
                     assert!(ports.insert((node, port.protocol, port.published)), "{port:?} twice on a node");
@@ -776,6 +789,24 @@ impl World {
 
 fn list(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').filter(|v| !v.is_empty())
+}
+
+/// `gpu:2`, `gpu:all`, `gpu:a+b`.
+fn want(text: &str) -> (String, Want) {
+    let (kind, value) = text.split_once(':').expect("KIND:WHAT");
+    let want = match (value, value.parse()) {
+        ("all", _) => Want::All,
+        (_, Ok(n)) => Want::Count(n),
+        _ => Want::These(value.split('+').map(str::to_owned).collect()),
+    };
+    (kind.to_owned(), want)
+}
+
+fn shown(supply: &Supply) -> String {
+    match supply {
+        Supply::Count(n) => n.to_string(),
+        Supply::Named(names) => names.iter().map(String::as_str).collect::<Vec<_>>().join("+"),
+    }
 }
 
 /// `80`, `8080:80`, `53:53/udp`, `host:8080:80`; published 0 = chosen.

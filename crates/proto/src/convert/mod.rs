@@ -84,7 +84,7 @@ macro_rules! same {
         }
     )*};
 }
-same!(bool, u8, u32, u64, i32, i64, String, BTreeMap<String, String>);
+same!(bool, u8, u32, u64, i32, i64, String);
 
 macro_rules! narrow {
     ($($t:ty),*) => {$(
@@ -202,6 +202,15 @@ impl<M: Field<P>, P> Field<Vec<P>> for Vec<M> {
     }
     fn take(wire: Vec<P>) -> Result<Self, Invalid> {
         wire.into_iter().map(M::take).collect()
+    }
+}
+
+impl<M: Field<P>, P> Field<BTreeMap<String, P>> for BTreeMap<String, M> {
+    fn put(&self) -> BTreeMap<String, P> {
+        self.iter().map(|(key, value)| (key.clone(), value.put())).collect()
+    }
+    fn take(wire: BTreeMap<String, P>) -> Result<Self, Invalid> {
+        wire.into_iter().map(|(key, value)| Ok((key, M::take(value)?))).collect()
     }
 }
 

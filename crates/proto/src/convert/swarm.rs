@@ -6,7 +6,7 @@ messages! {
     model::NodeSpec => NodeSpec { name, labels, role, availability }
     model::Node => Node { id, meta, spec, index, certified_role, description, status, manager }
     model::NodeDescription => NodeDescription {
-        hostname, platform, resources, engine_version, engine_labels, addr, data_addr,
+        hostname, platform, resources, engine_version, engine_labels, addr, data_addr, generic,
     }
     model::NodeStatus => NodeStatus { state, message, since, addr }
     model::ManagerStatus => ManagerStatus { raft_id, addr }

@@ -133,12 +133,24 @@ fn container() -> ContainerSpec {
     }
 }
 
+fn supplies() -> GenericResources {
+    GenericResources::from([
+        ("a".into(), Supply::Count(2)),
+        ("nvidia.com/gpu".into(), Supply::Named(["0".to_owned()].into())),
+    ])
+}
+
 fn task_spec() -> TaskSpec {
     TaskSpec {
         container: container(),
         resources: ResourceRequirements {
             limits: Resources { cpu_nanos: 1, memory_bytes: 2, pids: 3 },
             reservations: Resources { cpu_nanos: 4, memory_bytes: 5, pids: 0 },
+            generic: GenericRequests::from([
+                ("a".into(), Want::Count(2)),
+                ("b".into(), Want::All),
+                ("c".into(), Want::These(["0".to_owned()].into())),
+            ]),
         },
         restart: RestartPolicy {
             condition: RestartCondition::OnFailure,
@@ -227,6 +239,7 @@ fn task(slot: Slot, placement: Placement, desired: Desired, state: Option<TaskSt
         spec_version: 3,
         job_iteration: 1,
         host_ports: ports(),
+        generic: supplies(),
         placement,
         desired,
         attachments: vec![Attachment {
@@ -268,6 +281,7 @@ fn node(state: NodeState, availability: Availability) -> Node {
             hostname: "h".into(),
             platform: Platform { os: "linux".into(), architecture: "amd64".into() },
             resources: Resources { cpu_nanos: 2, memory_bytes: 3, pids: 0 },
+            generic: supplies(),
             engine_version: "1".into(),
             engine_labels: labels(&[("e", "f")]),
             addr: "[fe80::1]:2377".parse().unwrap(),

@@ -3,6 +3,7 @@
 use super::{Field, Invalid, Problem, enums, messages, public, take};
 use crate::types;
 use model::{ConfigId, FileRef, MountKind, ResourceRequirements, SecretId};
+use std::collections::BTreeSet;
 
 messages! {
     model::Meta => Meta { version, created_at, updated_at }
@@ -46,7 +47,7 @@ messages! {
 
     model::Task => Task {
         id, meta, service, service_name, slot, spec, spec_version, job_iteration, host_ports, placement, desired,
-        attachments, gateway_address, status, desired_at, attaches,
+        attachments, gateway_address, status, desired_at, attaches, generic,
     }
     model::TaskStatus => TaskStatus { state, at, message, error, container }
     model::ContainerStatus => ContainerStatus { container_id, pid, exit_code, oom_killed }
@@ -94,6 +95,7 @@ impl Field<types::TaskSpec> for model::TaskSpec {
             networks: self.networks.put(),
             log_driver: self.log_driver.put(),
             force_update: self.force_update,
+            generic: self.resources.generic.put(),
         }
     }
     fn take(wire: types::TaskSpec) -> Result<Self, Invalid> {
@@ -102,6 +104,7 @@ impl Field<types::TaskSpec> for model::TaskSpec {
             resources: ResourceRequirements {
                 limits: take("limits", wire.limits)?,
                 reservations: take("reservations", wire.reservations)?,
+                generic: take("generic", wire.generic)?,
             },
             restart: take("restart", wire.restart)?,
             placement: take("placement", wire.placement)?,
@@ -109,6 +112,53 @@ impl Field<types::TaskSpec> for model::TaskSpec {
             log_driver: take("log_driver", wire.log_driver)?,
             force_update: wire.force_update,
         })
+    }
+}
+
+impl Field<types::GenericWant> for model::Want {
+    fn put(&self) -> types::GenericWant {
+        use types::generic_want::Want;
+        let want = match self {
+            Self::Count(n) => Want::Count(*n),
+            Self::All => Want::All(true),
+            Self::These(names) => Want::Names(names.put()),
+        };
+        types::GenericWant { want: Some(want) }
+    }
+    fn take(wire: types::GenericWant) -> Result<Self, Invalid> {
+        use types::generic_want::Want;
+        Ok(match wire.want.ok_or_else(|| Problem::Missing.of(""))? {
+            Want::Count(n) => Self::Count(n),
+            Want::All(_) => Self::All,
+            Want::Names(names) => Self::These(Field::take(names)?),
+        })
+    }
+}
+
+impl Field<types::GenericSupply> for model::Supply {
+    fn put(&self) -> types::GenericSupply {
+        use types::generic_supply::Supply;
+        let supply = match self {
+            Self::Count(n) => Supply::Count(*n),
+            Self::Named(names) => Supply::Names(names.put()),
+        };
+        types::GenericSupply { supply: Some(supply) }
+    }
+    fn take(wire: types::GenericSupply) -> Result<Self, Invalid> {
+        use types::generic_supply::Supply;
+        Ok(match wire.supply.ok_or_else(|| Problem::Missing.of(""))? {
+            Supply::Count(n) => Self::Count(n),
+            Supply::Names(names) => Self::Named(Field::take(names)?),
+        })
+    }
+}
+
+impl Field<types::Names> for BTreeSet<String> {
+    fn put(&self) -> types::Names {
+        types::Names { names: self.iter().cloned().collect() }
+    }
+    fn take(wire: types::Names) -> Result<Self, Invalid> {
+        Ok(wire.names.into_iter().collect())
     }
 }
 

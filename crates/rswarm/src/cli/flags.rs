@@ -162,9 +162,12 @@ pub(crate) struct ContainerFlags {
     pub(crate) cap_add: Vec<String>,
     #[arg(long)]
     pub(crate) cap_drop: Vec<String>,
-    /// `/dev/here:/dev/there:rwm`.
+    /// `/dev/here:/dev/there:rwm`, or a vendor's device: `nvidia.com/gpu=0`.
     #[arg(long)]
     pub(crate) device: Vec<String>,
+    /// `all`, a number, `device=ID`; `driver=NAME` and `capabilities=NAME` besides, after commas.
+    #[arg(long)]
+    pub(crate) gpus: Vec<String>,
     #[arg(long)]
     pub(crate) device_cgroup_rule: Vec<String>,
     /// `no-new-privileges`, `seccomp=FILE`, `seccomp=unconfined`, ...

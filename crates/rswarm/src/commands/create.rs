@@ -132,7 +132,8 @@ fn resources(flags: &ContainerFlags) -> Result<types::ContainerResources> {
         memory_swappiness: flags.memory_swappiness,
         oom_kill_disable: flags.oom_kill_disable.then_some(true),
         cgroup_parent: flags.cgroup_parent.clone().unwrap_or_default(),
-        devices: flags.device.iter().map(|d| device(d)).collect(),
+        devices: flags.device.iter().filter(|d| !is_vendors(d)).map(|d| device(d)).collect(),
+        device_requests: device_requests(flags)?,
         device_cgroup_rules: (!flags.device_cgroup_rule.is_empty()).then(|| flags.device_cgroup_rule.clone()),
         ulimits: Some(flags.ulimit.iter().map(|l| ulimit(l)).collect::<Result<_>>()?),
         ..limits(&flags.limits)?
@@ -252,6 +253,70 @@ fn security(text: &str) -> Result<String> {
     let profile: serde_json::Value =
         serde_json::from_str(&profile).with_context(|| format!("seccomp profile {file} is not JSON"))?;
     Ok(format!("seccomp={profile}"))
+}
+
+/// A vendor's device is `VENDOR/CLASS=NAME`; a path begins with `/`.
+fn is_vendors(device: &str) -> bool {
+    !device.starts_with('/') && device.split_once('=').is_some_and(|(kind, _)| kind.contains('/'))
+}
+
+fn device_requests(flags: &ContainerFlags) -> Result<Option<Vec<types::DeviceRequest>>> {
+    let mut all = flags.gpus.iter().map(|text| gpus(text)).collect::<Result<Vec<_>>>()?;
+    let names: Vec<String> = flags.device.iter().filter(|d| is_vendors(d)).cloned().collect();
+    if !names.is_empty() {
+        let request =
+            types::DeviceRequest { driver: "cdi".into(), device_ids: Some(names), ..Default::default() };
+        all.push(request);
+    }
+    Ok((!all.is_empty()).then_some(all))
+}
+
+/// Reads `--gpus`. *Source:* docker/cli `opts/gpus.go`: fields are those of CSV, so that `"device=0,1"` is one.
+fn gpus(text: &str) -> Result<types::DeviceRequest> {
+    let bad = |why: &str| anyhow::anyhow!("invalid argument {text:?} for --gpus: {why}");
+    let mut request = types::DeviceRequest::default();
+    let mut counted = false;
+    for field in csv(text) {
+        let (key, value) = field.split_once('=').unwrap_or(("count", &field));
+        let words = || value.split(',').map(str::to_owned);
+        match key {
+            "count" => {
+                counted = true;
+                request.count = match value {
+                    "all" => -1,
+                    number => number
+                        .parse()
+                        .ok()
+                        .filter(|n| *n > 0)
+                        .ok_or_else(|| bad("count must be a number greater than 0, or all"))?,
+                };
+            }
+            "driver" => value.clone_into(&mut request.driver),
+            "device" => request.device_ids = Some(words().collect()),
+            "capabilities" => {
+                request.capabilities = Some(vec![words().chain(["gpu".to_owned()]).collect()]);
+            }
+            other => return Err(bad(&format!("unexpected key {other:?}"))),
+        }
+    }
+    if !counted && request.device_ids.is_none() {
+        request.count = 1;
+    }
+    request.capabilities.get_or_insert_with(|| vec![vec!["gpu".to_owned()]]);
+    Ok(request)
+}
+
+/// Splits at commas that are not in quotes.
+fn csv(text: &str) -> Vec<String> {
+    let (mut fields, mut quoted) = (vec![String::new()], false);
+    for letter in text.chars() {
+        match letter {
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            other => fields.last_mut().into_iter().for_each(|field| field.push(other)),
+        }
+    }
+    fields
 }
 
 fn device(text: &str) -> types::Device {
@@ -459,6 +524,24 @@ mod tests {
     fn capabilities_have_their_whole_names() {
         let flags = ["net_admin", "CAP_KILL", "KILL", "all"].map(str::to_owned);
         assert_eq!(capabilities(&flags), ["ALL", "CAP_KILL", "CAP_NET_ADMIN"]);
+    }
+
+    #[test]
+    fn gpus_are_read_as_dockers_cli_reads_them() {
+        let read = |text: &str| {
+            let r = gpus(text).unwrap();
+            format!("{} {:?} {:?} {:?}", r.count, r.device_ids, r.driver, r.capabilities.unwrap())
+        };
+        assert_eq!(read("all"), r#"-1 None "" [["gpu"]]"#);
+        assert_eq!(read("2"), r#"2 None "" [["gpu"]]"#);
+        assert_eq!(read("driver=nvidia"), r#"1 None "nvidia" [["gpu"]]"#);
+        assert_eq!(read("\"device=0,2\""), r#"0 Some(["0", "2"]) "" [["gpu"]]"#);
+        let capable = "all,\"capabilities=compute,utility\"";
+        assert_eq!(read(capable), r#"-1 None "" [["compute", "utility", "gpu"]]"#);
+        for bad in ["none", "0", "-1", "colour=red"] {
+            assert!(gpus(bad).unwrap_err().to_string().contains(bad), "{bad}");
+        }
+        assert!(is_vendors("nvidia.com/gpu=0") && !is_vendors("/dev/a=b/c=d") && !is_vendors("/dev/null"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `rswarm oci`: the verbs that engines call an OCI runtime with. Source: OCI runtime spec, "runtime.md"; runc(8).
 
 use crate::cli::{LogFormat, OciArgs, OciVerb};
+use crate::output;
 use anyhow::{Context, Result, anyhow};
 use runtime::{ShimProgram, oci};
 use std::{fs::OpenOptions, io::Write, path::Path, process::ExitCode};
@@ -42,11 +43,16 @@ fn carry_out(root: &Path, verb: &OciVerb) -> Result<()> {
             Ok(oci::kill(root, id, number, *all)?)
         }
         OciVerb::Delete { ids, force } => {
-            let errors: Vec<String> = ids
-                .iter()
-                .flat_map(|id| oci::delete(root, id, *force).err().unwrap_or_default())
-                .map(|error| format!("{:#}", anyhow::Error::from(error)))
-                .collect();
+            let mut errors = Vec::new();
+            for id in ids {
+                match oci::delete(root, id, *force) {
+                    Ok(None) => {}
+                    Ok(Some(reason)) => output::warning(&reason),
+                    Err(failed) => {
+                        errors.extend(failed.into_iter().map(|e| format!("{:#}", anyhow::Error::from(e))));
+                    }
+                }
+            }
             if errors.is_empty() { Ok(()) } else { Err(anyhow!("{}", errors.join("\n"))) }
         }
     }

@@ -9,8 +9,10 @@ use super::{
 use crate::{
     caps,
     cgroup::Group,
+    hooks,
     wire::{self, Answer, Body, Caps, Launch, Process, Received},
 };
+use oci_spec::runtime::ContainerState;
 use rustix::{
     event::{PollFd, PollFlags},
     fs::{Gid, Mode, OFlags, Uid},
@@ -100,6 +102,10 @@ pub(super) fn first(
         let path = format!("/proc/sys/{}", sysctl.key.replace('.', "/"));
         fs::write(&path, &sysctl.value).at(|| format!("cannot set sysctl {}", sysctl.key))?;
     }
+    if launch.hooks.as_ref().is_some_and(|hooks| !hooks.create_runtime.is_empty()) {
+        tell(conversation, &[])?;
+        await_start(conversation);
+    }
     mounts::build(launch, plan.dir, plan.group)?;
     if let Some(name) = &launch.hostname {
         rustix::system::sethostname(name.as_bytes()).at(|| format!("cannot set hostname {name:?}"))?;
@@ -113,9 +119,9 @@ pub(super) fn first(
     }
     await_start(conversation);
     if launch.init {
-        become_init(plan.proof, launch, process, streams, conversation)
+        become_init(plan, process, streams, conversation)
     } else {
-        execute(launch, process, streams)
+        execute(launch, process, streams, true)
     }
 }
 
@@ -150,7 +156,7 @@ pub(super) fn further(
     rustix::process::chdir("/").at(|| "cannot change into the container".into())?;
     let _ = plan.proof;
     let streams = open_streams(process, ends, false, conversation)?;
-    execute(launch, process, streams)
+    execute(launch, process, streams, false)
 }
 
 fn tell(conversation: BorrowedFd<'_>, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
@@ -263,8 +269,7 @@ fn open_terminal(process: &Process, console: bool, conversation: BorrowedFd<'_>)
 
 /// Makes the program a child of this process, which stays as pid 1: it passes signals on and reaps.
 fn become_init(
-    proof: SingleThreaded,
-    launch: &Launch,
+    plan: &First<'_>,
     process: &Process,
     streams: Streams,
     conversation: BorrowedFd<'_>,
@@ -273,11 +278,12 @@ fn become_init(
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .at(|| "cannot hide the init".into())?;
     sys::signal::block_all().at(|| "cannot block signals".into())?;
-    match sys::process::clone3(proof, 0, None).at(|| "cannot clone the program's process".into())? {
+    let launch = plan.launch;
+    match sys::process::clone3(plan.proof, 0, None).at(|| "cannot clone the program's process".into())? {
         Cloned::Child => {
             let conversation =
                 rustix::io::fcntl_dupfd_cloexec(conversation, 3).at(|| "cannot copy".into())?;
-            run(conversation, |_| execute(launch, process, streams))
+            run(conversation, |_| execute(launch, process, streams, true))
         }
         Cloned::Parent { pid, pidfd } => {
             drop((pidfd, streams));
@@ -317,8 +323,8 @@ fn die_with_shim() {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).ok();
 }
 
-/// Becomes the program.
-fn execute(launch: &Launch, process: &Process, streams: Streams) -> Result<Infallible, Failure> {
+/// Becomes the program; `first`: the container's own, not an exec's.
+fn execute(launch: &Launch, process: &Process, streams: Streams, first: bool) -> Result<Infallible, Failure> {
     let squash = launch.userns_squash;
     rustix::process::setsid().at(|| "cannot make a session".into())?;
     if process.tty {
@@ -359,6 +365,10 @@ fn execute(launch: &Launch, process: &Process, streams: Streams) -> Result<Infal
     }
     sys::process::close_on_exec_from(3).at(|| "cannot close descriptors".into())?;
     sys::signal::reset_all();
+    if let Some(all) = launch.hooks.as_ref().filter(|_| first) {
+        let pid = rustix::process::getpid();
+        hooks::run(&all.start_container, launch, ContainerState::Created, pid).map_err(Failure::other)?;
+    }
     Err(candidates.execute(&args, &env))
 }
 

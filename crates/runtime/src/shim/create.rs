@@ -6,9 +6,10 @@ use super::{
 };
 use crate::{
     cgroup::{Group, OomWatch},
-    state,
+    hooks, state,
     wire::{self, Answer, Body, Launch, Process, Received},
 };
+use oci_spec::runtime::ContainerState;
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     fs::{Mode, OFlags},
@@ -197,26 +198,40 @@ fn create_in(
         }
         Cloned::Parent { pid, pidfd } => {
             drop((theirs, child_ends));
-            let mut made = await_ready(&ours, pid, pidfd, ends, true).inspect_err(|_| reap(pid))?;
+            let abandon = |pidfd: &OwnedFd| {
+                sys::process::send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
+                reap(pid);
+            };
+            run_hooks(launch, &ours, pid).inspect_err(|_| abandon(&pidfd))?;
+            let limit = DEADLINE + hooks::creation_limit(launch);
+            let mut made = await_ready(&ours, pid, pidfd, ends, true, limit).inspect_err(|_| reap(pid))?;
             if let Some(master) = made.ends.terminal.take_if(|_| !launch.console_socket.is_empty()) {
-                send_console(&launch.console_socket, &master).inspect_err(|_| {
-                    sys::process::send_signal(made.pidfd.as_fd(), libc::SIGKILL).ok();
-                    reap(pid);
-                })?;
+                send_console(&launch.console_socket, &master).inspect_err(|_| abandon(&made.pidfd))?;
             }
             let pid_namespace = u64::try_from(libc::CLONE_NEWPID).unwrap_or(0);
             if new & pid_namespace != 0 {
                 // From now on the shim's children are born in the container: its execs.
                 let result = sys::process::join_namespaces(made.pidfd.as_fd(), libc::CLONE_NEWPID);
                 if let Err(errno) = result {
-                    sys::process::send_signal(made.pidfd.as_fd(), libc::SIGKILL).ok();
-                    reap(pid);
+                    abandon(&made.pidfd);
                     return Err(Failure::at("cannot join the container's pid namespace", errno));
                 }
             }
             Ok((made, ours))
         }
     }
+}
+
+/// Runs the hooks that come between the namespaces and the container's root; the child waits for them.
+fn run_hooks(launch: &Launch, ours: &OwnedFd, pid: Pid) -> Result<(), Failure> {
+    let Some(hooks) = launch.hooks.as_ref().filter(|hooks| !hooks.create_runtime.is_empty()) else {
+        return Ok(());
+    };
+    if hear(ours.as_fd(), DEADLINE)?.is_none() {
+        return Err(Failure::other("the container's process was killed while it was made".into()));
+    }
+    hooks::run(&hooks.create_runtime, launch, ContainerState::Creating, pid).map_err(Failure::other)?;
+    wire::send(ours.as_fd(), &done(), &[]).at(|| "cannot tell the container that its hooks ran".into())
 }
 
 /// Sends the terminal's master to who wants to drive it. Source: runc `docs/terminals.md`.
@@ -267,7 +282,8 @@ pub(super) fn exec(
         }
         Cloned::Parent { pid, pidfd } => {
             drop((theirs, child_ends));
-            let made = await_ready(&ours, pid, pidfd, ends, process.tty).inspect_err(|_| reap(pid))?;
+            let made =
+                await_ready(&ours, pid, pidfd, ends, process.tty, DEADLINE).inspect_err(|_| reap(pid))?;
             await_executed(ours.as_fd()).inspect_err(|_| {
                 sys::process::send_signal(made.pidfd.as_fd(), libc::SIGKILL).ok();
                 reap(pid);
@@ -318,9 +334,10 @@ fn await_ready(
     pidfd: OwnedFd,
     mut ends: Ends,
     asks: bool,
+    limit: Duration,
 ) -> Result<Made, Failure> {
     if asks {
-        match hear(ours.as_fd()) {
+        match hear(ours.as_fd(), limit) {
             Ok(Some(fds)) => ends.terminal = fds.into_iter().next(),
             Ok(None) => {
                 return Err(Failure::other("the container's process was killed while it was made".into()));
@@ -336,13 +353,13 @@ fn await_ready(
 
 /// Waits for the end of the conversation: exec closes it.
 fn await_executed(ours: BorrowedFd<'_>) -> Result<(), Failure> {
-    while hear(ours)?.is_some() {}
+    while hear(ours, DEADLINE)?.is_some() {}
     Ok(())
 }
 
 /// Waits for one message of the child: `Some` = done, with what came along; `None` = it closed.
-fn hear(ours: BorrowedFd<'_>) -> Result<Option<Vec<OwnedFd>>, Failure> {
-    let until = Instant::now() + DEADLINE;
+fn hear(ours: BorrowedFd<'_>, limit: Duration) -> Result<Option<Vec<OwnedFd>>, Failure> {
+    let until = Instant::now() + limit;
     loop {
         match wire::receive::<Answer>(ours).at(|| "cannot hear the container's process".into())? {
             Received::Message(Answer { body: Some(Body::Failed(failed)), .. }, _) => {

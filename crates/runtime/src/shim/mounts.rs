@@ -7,9 +7,10 @@ use super::{
 };
 use crate::{
     cgroup::Group,
-    state,
+    hooks, state,
     wire::{Device, Launch, Mount, Root},
 };
+use oci_spec::runtime::ContainerState;
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags},
     io::Errno,
@@ -69,6 +70,10 @@ pub(super) fn build(launch: &Launch, dir: &Path, group: Option<&Group>) -> Resul
     if let Some(process) = &launch.process {
         // As runc does it. What stands in the way is told when the program is started there.
         drop(paths::ensure(root.as_fd(), &process.cwd, Kind::Directory));
+    }
+    if let Some(all) = &launch.hooks {
+        let pid = rustix::process::getpid();
+        hooks::run(&all.create_container, launch, ContainerState::Creating, pid).map_err(Failure::other)?;
     }
     for path in &launch.masked_paths {
         mask(root.as_fd(), path)?;

@@ -206,12 +206,37 @@ fn resources(
         cgroup_parent: options.cgroup_parent.clone(),
         blkio_weight: u16::try_from(options.blkio_weight).unwrap_or(u16::MAX),
         devices: options.devices.clone(),
+        device_requests: device_requests(&reserved.generic_resources),
         device_cgroup_rules: (!options.device_cgroup_rules.is_empty())
             .then(|| options.device_cgroup_rules.clone()),
         oom_kill_disable: options.oom_kill_disable.then_some(true),
         ulimits: (!ulimits.is_empty()).then(|| ulimits.to_vec()),
         ..Default::default()
     }
+}
+
+/// Returns what a service asks of vendors' devices as a container does it: what a swarm counts, one host only shares.
+fn device_requests(wanted: &[types::GenericResource]) -> Option<Vec<types::DeviceRequest>> {
+    let mut all: BTreeMap<&str, types::DeviceRequest> = BTreeMap::new();
+    for resource in wanted {
+        let (kind, count, id) = match (&resource.discrete, &resource.named) {
+            (Some(some), _) => (&some.kind, some.value, None),
+            (None, Some(one)) => (&one.kind, 0, Some(one.value.clone())),
+            (None, None) => continue,
+        };
+        let (vendor, class) = kind.split_once('/').unwrap_or(("", kind));
+        let request = all.entry(kind).or_insert_with(|| types::DeviceRequest {
+            // Docker knows the vendors that it knows by their short names.
+            driver: vendor.strip_suffix(".com").unwrap_or(vendor).to_owned(),
+            capabilities: Some(vec![vec![class.to_owned()]]),
+            ..Default::default()
+        });
+        request.count = count;
+        if let Some(id) = id {
+            request.device_ids.get_or_insert_default().push(id);
+        }
+    }
+    (!all.is_empty()).then(|| all.into_values().collect())
 }
 
 /// Returns the networks of a service, that with the highest priority first.

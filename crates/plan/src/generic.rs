@@ -1,0 +1,130 @@
+//! Which of a node's counted and named resources a task gets.
+
+use model::{GenericRequests, GenericResources, Supply, Want, resource::serves};
+use std::collections::BTreeSet;
+
+/// Returns what a task gets of what a node `has` and others have not `taken`; `None` if that does not suffice. Each
+/// request is served from one kind, the first by name that can.
+pub(crate) fn choose(
+    has: &GenericResources,
+    taken: &GenericResources,
+    wants: &GenericRequests,
+) -> Option<GenericResources> {
+    let mut given = GenericResources::new();
+    // Who wants certain ones comes before who takes any.
+    let (certain, any): (Vec<_>, Vec<_>) = wants.iter().partition(|(_, want)| matches!(want, Want::These(_)));
+    for (wanted, want) in certain.into_iter().chain(any) {
+        let (kind, part) =
+            has.iter().filter(|(kind, _)| serves(kind, wanted)).find_map(|(kind, whole)| {
+                let free = less(&less(whole, taken.get(kind)), given.get(kind));
+                Some((kind, part(whole, &free, want)?))
+            })?;
+        match given.get_mut(kind) {
+            Some(more) => more.add(&part),
+            None => {
+                given.insert(kind.clone(), part);
+            }
+        }
+    }
+    Some(given)
+}
+
+/// Adds what a task was given.
+pub(crate) fn take(taken: &mut GenericResources, task: &GenericResources) {
+    for (kind, supply) in task {
+        match taken.get_mut(kind) {
+            Some(more) => more.add(supply),
+            None => {
+                taken.insert(kind.clone(), supply.clone());
+            }
+        }
+    }
+}
+
+/// Returns true if a node has what is taken of it.
+pub(crate) fn holds(has: &GenericResources, taken: &GenericResources) -> bool {
+    taken
+        .iter()
+        .all(|(kind, part)| part.is_empty() || has.get(kind).is_some_and(|whole| part.is_within(whole)))
+}
+
+fn less(whole: &Supply, used: Option<&Supply>) -> Supply {
+    match (whole, used) {
+        (Supply::Count(all), Some(Supply::Count(used))) => Supply::Count(all.saturating_sub(*used)),
+        (Supply::Named(all), Some(Supply::Named(used))) => {
+            Supply::Named(all.difference(used).cloned().collect())
+        }
+        _ => whole.clone(),
+    }
+}
+
+fn part(whole: &Supply, free: &Supply, want: &Want) -> Option<Supply> {
+    match (want, free) {
+        (Want::Count(n), Supply::Count(free)) => (n <= free).then_some(Supply::Count(*n)),
+        (Want::Count(n), Supply::Named(free)) => {
+            let n = usize::try_from(*n).ok().filter(|n| *n <= free.len())?;
+            Some(Supply::Named(free.iter().take(n).cloned().collect::<BTreeSet<_>>()))
+        }
+        (Want::All, free) => (free == whole && !free.is_empty()).then(|| free.clone()),
+        (Want::These(names), Supply::Named(free)) => {
+            names.is_subset(free).then(|| Supply::Named(names.clone()))
+        }
+        (Want::These(_), Supply::Count(_)) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(names: &str) -> Supply {
+        Supply::Named(names.split_whitespace().map(str::to_owned).collect())
+    }
+
+    fn these(names: &str) -> Want {
+        Want::These(names.split_whitespace().map(str::to_owned).collect())
+    }
+
+    fn supplies(of: &[(&str, Supply)]) -> GenericResources {
+        of.iter().map(|(kind, supply)| ((*kind).to_owned(), supply.clone())).collect()
+    }
+
+    fn choice(taken: &[(&str, Supply)], wants: &[(&str, Want)]) -> Option<GenericResources> {
+        let has = supplies(&[
+            ("amd.com/gpu", named("0")),
+            ("nvidia.com/gpu", named("0 1 2")),
+            ("seat", Supply::Count(3)),
+        ]);
+        let wants = wants.iter().map(|(kind, want)| ((*kind).to_owned(), want.clone())).collect();
+        choose(&has, &supplies(taken), &wants)
+    }
+
+    #[test]
+    fn a_task_gets_what_is_free() {
+        let got = |taken: &[_], wants: &[_], expected: &[_]| {
+            assert_eq!(choice(taken, wants), Some(supplies(expected)), "{wants:?}");
+        };
+        got(&[], &[("seat", Want::Count(3))], &[("seat", Supply::Count(3))]);
+        got(&[("seat", Supply::Count(2))], &[("seat", Want::Count(1))], &[("seat", Supply::Count(1))]);
+        let one_used = [("nvidia.com/gpu", named("0"))];
+        got(&one_used, &[("nvidia.com/gpu", Want::Count(2))], &[("nvidia.com/gpu", named("1 2"))]);
+        got(&one_used, &[("nvidia.com/gpu", these("2"))], &[("nvidia.com/gpu", named("2"))]);
+        got(&[], &[("nvidia.com/gpu", Want::All)], &[("nvidia.com/gpu", named("0 1 2"))]);
+        // Any vendor's, but of one vendor.
+        got(&[], &[("gpu", Want::Count(1))], &[("amd.com/gpu", named("0"))]);
+        got(&[], &[("gpu", Want::Count(2))], &[("nvidia.com/gpu", named("0 1"))]);
+        let both = [("gpu", Want::Count(2)), ("nvidia.com/gpu", these("0"))];
+        got(&[], &both, &[("nvidia.com/gpu", named("0 1 2"))]);
+    }
+
+    #[test]
+    fn what_a_node_does_not_have_is_not_given() {
+        let none = |taken: &[_], wants: &[_]| assert_eq!(choice(taken, wants), None, "{wants:?}");
+        none(&[("seat", Supply::Count(2))], &[("seat", Want::Count(2))]);
+        none(&[], &[("seat", these("0"))]);
+        none(&[], &[("licence", Want::Count(1))]);
+        none(&[], &[("gpu", Want::Count(4))]);
+        none(&[("nvidia.com/gpu", named("1"))], &[("nvidia.com/gpu", Want::All)]);
+        none(&[("nvidia.com/gpu", named("1"))], &[("nvidia.com/gpu", these("1"))]);
+    }
+}
