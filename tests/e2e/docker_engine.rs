@@ -202,7 +202,11 @@ fn run_gives_output_exit_code_and_what_was_asked_for_on(machine: &Machine) {
         ("run --rm --mac-address 01:00:00:00:00:01 bb true", 125, "is not the MAC address of one machine"),
         ("run --rm --ip 10.1.1.1 bb true", 125, "user defined networks only"),
         ("run --rm --platform linux/s390x bb true", 125, ""),
-        ("run --rm --gpus all bb true", 125, "DeviceRequests is not supported"),
+        (
+            "run --rm --gpus all bb true",
+            125,
+            "could not select device driver \"\" with capabilities: [[gpu]]",
+        ),
         ("run --rm --ipc host --uts host --cgroupns host bb true", 0, ""),
     ] {
         says(machine, line, code, text);
