@@ -262,3 +262,49 @@ services:
     swarm(&["down"]).ok();
     assert_eq!(lab.rswarm(1, &["service", "ls", "-q"]).ok(), "");
 }
+
+#[test]
+fn a_network_that_changed_is_made_anew_with_its_containers() {
+    let lab = lab(1);
+    load_hello(&lab, 1);
+    let text = |subnet: &str| {
+        format!(
+            "
+services:
+  web: {{image: rswarm/hello, command: [web], networks: [own], volumes: [/data]}}
+  apart: {{image: rswarm/hello, command: [web]}}
+networks:
+  own: {{ipam: {{config: [{{subnet: {subnet}}}]}}}}
+"
+        )
+    };
+    let folder = project(&lab, "nets", &text("10.123.1.0/24"));
+    compose(&lab, &folder, &["up", "-d"]).ok();
+    let address = || {
+        let format = "{{.NetworkSettings.Networks.nets_own.IPAddress}}";
+        lab.rswarm(1, &["inspect", "--format", format, "nets-web-1"]).ok().trim().to_owned()
+    };
+    let volume = || lab.rswarm(1, &["inspect", "--format", "{{json .Mounts}}", "nets-web-1"]).ok();
+    assert_eq!(address(), "10.123.1.2");
+    let (before, kept) = (containers(&lab, &folder), volume());
+    project(&lab, "nets", &text("10.123.2.0/24"));
+
+    // Somebody else's container is not torn off its network.
+    let visitor = ["run", "-d", "--name", "visitor", "--network", "nets_own", "rswarm/hello", "web"];
+    lab.rswarm(1, &visitor).ok();
+    let refused = compose(&lab, &folder, &["up", "-d"]).fails();
+    assert!(refused.contains("container visitor, which is not among the services"), "{refused}");
+    assert_eq!(address(), "10.123.1.2");
+    lab.rswarm(1, &["rm", "-f", "visitor"]).ok();
+
+    let told = compose(&lab, &folder, &["up", "-d", "--no-recreate"]);
+    assert!(told.stderr.contains("network nets_own stays as it was"), "{told:?}");
+    compose(&lab, &folder, &["up", "-d"]).ok();
+    assert_eq!(address(), "10.123.2.2");
+    let after = containers(&lab, &folder);
+    assert_eq!(before["nets-apart-1"], after["nets-apart-1"]);
+    assert_ne!(before["nets-web-1"], after["nets-web-1"]);
+    assert_eq!(volume(), kept, "its anonymous volume stays");
+    compose(&lab, &folder, &["up", "-d"]).ok();
+    assert_eq!(containers(&lab, &folder), after, "nothing has changed");
+}

@@ -8,6 +8,7 @@ use crate::{
     config::DeviceRequest,
     error::{Error, Result},
 };
+use model::resource::rank;
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -198,9 +199,16 @@ impl Inventory {
         names.into_iter().cloned().collect()
     }
 
+    /// Returns the kinds that are meant when somebody asks for a class of devices. What `management.nvidia.com/gpu`
+    /// describes beside `nvidia.com/gpu` is not one more device; it can be asked for by its name.
+    fn offered(&self) -> impl Iterator<Item = &String> {
+        let is_part = |kind: &str, of: &str| kind.strip_suffix(of).is_some_and(|p| p.ends_with('.'));
+        self.kinds.keys().filter(move |kind| !self.kinds.keys().any(|other| is_part(kind, other)))
+    }
+
     /// Returns the names for each kind that has devices.
     pub(crate) fn all(&self) -> BTreeMap<String, BTreeSet<String>> {
-        let kinds = self.kinds.keys().map(|kind| (kind.clone(), self.distinct(kind).into_iter().collect()));
+        let kinds = self.offered().map(|kind| (kind.clone(), self.distinct(kind).into_iter().collect()));
         kinds.filter(|(_, names): &(_, BTreeSet<String>)| !names.is_empty()).collect()
     }
 
@@ -247,7 +255,8 @@ impl Inventory {
             return request.device_ids.iter().map(qualified).collect();
         }
         let words = &request.capabilities;
-        let Some(kind) = self.kinds.keys().find(|kind| serves(kind, &request.driver, words)) else {
+        let kinds = self.offered().filter(|kind| serves(kind, &request.driver, words));
+        let Some(kind) = kinds.min_by_key(|kind| rank(kind)) else {
             let lists: Vec<String> = words.iter().map(|list| format!("[{}]", list.join(" "))).collect();
             return Err(Error::invalid(format!(
                 "could not select device driver {:?} with capabilities: [{}]",
@@ -274,11 +283,13 @@ impl Inventory {
 }
 
 /// Returns true if devices of `kind` are what a driver's name (`nvidia`, or none) and capabilities (one of the lists
-/// must hold; `[[gpu utility]]`) mean: the kind's class is one of the capabilities.
+/// must hold; `[[gpu utility]]`) mean: the kind's class is one of the capabilities, or there are none.
 fn serves(kind: &str, driver: &str, capabilities: &[Vec<String>]) -> bool {
     let Some((vendor, class)) = kind.split_once('/') else { return false };
     let of_driver = driver.is_empty() || vendor == driver || vendor.strip_suffix(".com") == Some(driver);
-    of_driver && capabilities.iter().flatten().any(|word| word == class)
+    let mut asked = capabilities.iter().flatten().peekable();
+    let any = !driver.is_empty() && asked.peek().is_none();
+    of_driver && (any || asked.any(|word| word == class))
 }
 
 /// Reads `vendor.com/class=name`.
@@ -394,6 +405,23 @@ devices:
         let edits = all.edits(&[asks("", 1, &[], &["gpu"])]).unwrap();
         assert_eq!(edits.env, ["DRIVER=1", "GPU=0"]);
         assert_eq!((edits.mounts.len(), edits.hooks.len()), (1, 1));
+    }
+
+    #[test]
+    fn one_vendors_devices_are_chosen() {
+        let of = |kind: &str| format!("{{cdiVersion: 0.6.0, kind: {kind}, devices: [{{name: all}}]}}");
+        let kinds = ["management.nvidia.com/gpu", "nvidia.com/gpu", "amd.com/gpu", "a.com/gpu", "a.com/nic"];
+        let texts = kinds.map(of);
+        let paths = ["etc/1.yaml", "etc/2.yaml", "etc/3.yaml", "etc/4.yaml", "etc/5.yaml"];
+        let files: Vec<(&str, &str)> = paths.into_iter().zip(texts.iter().map(String::as_str)).collect();
+        let all = inventory(&files);
+        let kind = |request: &DeviceRequest| all.named(request).unwrap()[0].0.clone();
+        assert_eq!(kind(&asks("", -1, &[], &["gpu"])), "nvidia.com/gpu");
+        assert_eq!(kind(&asks("a", -1, &[], &["gpu"])), "a.com/gpu");
+        assert_eq!(kind(&asks("amd", -1, &[], &[])), "amd.com/gpu");
+        assert_eq!(kind(&asks("", -1, &[], &["nic"])), "a.com/nic");
+        assert!(!all.all().contains_key("management.nvidia.com/gpu"));
+        all.edits(&[asks("cdi", 0, &["management.nvidia.com/gpu=all"], &[])]).unwrap();
     }
 
     #[test]

@@ -66,6 +66,13 @@ pub fn serves(kind: &str, wanted: &str) -> bool {
     kind == wanted || kind.rsplit_once('/').is_some_and(|(_, class)| class == wanted)
 }
 
+/// Returns the place of a kind among those that could serve a request: Docker asks for NVIDIA's, then AMD's.
+pub fn rank(kind: &str) -> (usize, &str) {
+    const FIRST: [&str; 2] = ["nvidia.com/", "amd.com/"];
+    let place = FIRST.iter().position(|vendor| kind.starts_with(vendor));
+    (place.unwrap_or(FIRST.len()), kind)
+}
+
 /// Reads what an operator says a node has: `KIND=NUMBER` or, once per name, `KIND=NAME`.
 ///
 /// # Errors
@@ -129,6 +136,7 @@ mod tests {
     fn a_class_is_served_by_any_vendor() {
         assert!(serves("gpu", "gpu") && serves("nvidia.com/gpu", "gpu"));
         assert!(serves("nvidia.com/gpu", "nvidia.com/gpu"));
+        assert!(rank("nvidia.com/gpu") < rank("amd.com/gpu") && rank("amd.com/gpu") < rank("a.com/gpu"));
         assert!(!serves("nvidia.com/gpu", "amd.com/gpu") && !serves("gpu", "nvidia.com/gpu"));
     }
 

@@ -1,10 +1,13 @@
 //! Which of a node's counted and named resources a task gets.
 
-use model::{GenericRequests, GenericResources, Supply, Want, resource::serves};
+use model::{
+    GenericRequests, GenericResources, Supply, Want,
+    resource::{rank, serves},
+};
 use std::collections::BTreeSet;
 
 /// Returns what a task gets of what a node `has` and others have not `taken`; `None` if that does not suffice. Each
-/// request is served from one kind, the first by name that can.
+/// request is served from one kind, the first by rank that can.
 pub(crate) fn choose(
     has: &GenericResources,
     taken: &GenericResources,
@@ -14,11 +17,12 @@ pub(crate) fn choose(
     // Who wants certain ones comes before who takes any.
     let (certain, any): (Vec<_>, Vec<_>) = wants.iter().partition(|(_, want)| matches!(want, Want::These(_)));
     for (wanted, want) in certain.into_iter().chain(any) {
-        let (kind, part) =
-            has.iter().filter(|(kind, _)| serves(kind, wanted)).find_map(|(kind, whole)| {
-                let free = less(&less(whole, taken.get(kind)), given.get(kind));
-                Some((kind, part(whole, &free, want)?))
-            })?;
+        let mut kinds: Vec<_> = has.iter().filter(|(kind, _)| serves(kind, wanted)).collect();
+        kinds.sort_by_key(|(kind, _)| rank(kind));
+        let (kind, part) = kinds.into_iter().find_map(|(kind, whole)| {
+            let free = less(&less(whole, taken.get(kind)), given.get(kind));
+            Some((kind, part(whole, &free, want)?))
+        })?;
         match given.get_mut(kind) {
             Some(more) => more.add(&part),
             None => {
@@ -111,8 +115,11 @@ mod tests {
         got(&one_used, &[("nvidia.com/gpu", these("2"))], &[("nvidia.com/gpu", named("2"))]);
         got(&[], &[("nvidia.com/gpu", Want::All)], &[("nvidia.com/gpu", named("0 1 2"))]);
         // Any vendor's, but of one vendor.
-        got(&[], &[("gpu", Want::Count(1))], &[("amd.com/gpu", named("0"))]);
         got(&[], &[("gpu", Want::Count(2))], &[("nvidia.com/gpu", named("0 1"))]);
+        let two_used = [("nvidia.com/gpu", named("0 1"))];
+        got(&two_used, &[("gpu", Want::Count(1))], &[("nvidia.com/gpu", named("2"))]);
+        let all_used = [("nvidia.com/gpu", named("0 1 2"))];
+        got(&all_used, &[("gpu", Want::Count(1))], &[("amd.com/gpu", named("0"))]);
         let both = [("gpu", Want::Count(2)), ("nvidia.com/gpu", these("0"))];
         got(&[], &both, &[("nvidia.com/gpu", named("0 1 2"))]);
     }

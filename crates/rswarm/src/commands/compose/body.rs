@@ -139,10 +139,14 @@ pub(super) fn recipe(
         hashed.extend(format!("{}{:?}", file.target, file.mode).into_bytes());
         hashed.extend(data);
     }
-    let hash = Digest::of(&hashed).to_string();
-    let hash = hash.rsplit(':').next().unwrap_or_default().to_owned();
-    body.config.labels.insert(label::HASH.to_owned(), hash);
+    body.config.labels.insert(label::HASH.to_owned(), hash(&hashed));
     Ok(Recipe { body, more_networks, files: own_files })
+}
+
+/// Returns what tells one wish from another, in hexadecimal digits.
+pub(super) fn hash(wanted: &[u8]) -> String {
+    let digest = Digest::of(wanted).to_string();
+    digest.rsplit(':').next().unwrap_or_default().to_owned()
 }
 
 /// Returns the labels that say whose container it is.

@@ -17,6 +17,8 @@ pub(super) mod label {
     pub(crate) const SERVICE: &str = "com.docker.compose.service";
     pub(crate) const NUMBER: &str = "com.docker.compose.container-number";
     pub(crate) const ONE_OFF: &str = "com.docker.compose.oneoff";
+    /// What a network was asked for as. Docker Compose has a hash of its own under another name.
+    pub(crate) const NETWORK_HASH: &str = "rswarm.network-hash";
     pub(crate) const HASH: &str = "com.docker.compose.config-hash";
     pub(crate) const NETWORK: &str = "com.docker.compose.network";
     pub(crate) const FOLDER: &str = "com.docker.compose.project.working_dir";

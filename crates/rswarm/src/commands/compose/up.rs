@@ -60,7 +60,7 @@ pub(super) async fn converge(
     for service in services {
         provide_image(client, project, service, options).await?;
     }
-    networks(client, project, services).await?;
+    let renewed = networks(client, project, services, options).await?;
     volumes(client, services).await?;
     let mut first: BTreeMap<String, String> = BTreeMap::new();
     for member in project.members(client).await?.into_iter().filter(|m| !m.one_off) {
@@ -76,7 +76,8 @@ pub(super) async fn converge(
         let (next, later): (Vec<_>, Vec<_>) = left.iter().copied().partition(|service| !waits(service));
         let made = try_join_all(next.iter().map(|service| async {
             let wanted = scale.get(&service.key).copied().unwrap_or(1);
-            let members = bring(client, project, service, wanted, &first, options).await;
+            let anew = service.networks.iter().any(|n| renewed.contains(&n.network));
+            let members = bring(client, project, service, (wanted, anew), &first, options).await;
             members.map(|members| (service.key.clone(), members))
         }))
         .await?;
@@ -232,59 +233,118 @@ pub(super) async fn build_image(
 
 /// Makes the networks and volumes of a service, and nothing of its own.
 pub(super) async fn surroundings(client: &Client, project: &Project, service: &StackService) -> Result<()> {
-    networks(client, project, &[service]).await?;
+    networks(client, project, &[service], &Options::default()).await?;
     volumes(client, &[service]).await
 }
 
-async fn networks(client: &Client, project: &Project, services: &[&StackService]) -> Result<()> {
+/// Makes the networks of services, anew if the file says otherwise than it did; returns the names of those.
+async fn networks(
+    client: &Client,
+    project: &Project,
+    services: &[&StackService],
+    options: &Options<'_>,
+) -> Result<BTreeSet<String>> {
     let used: BTreeSet<&str> =
         services.iter().flat_map(|s| s.networks.iter().map(|n| n.network.as_str())).collect();
+    let mut renewed = BTreeSet::new();
     for network in project.stack()?.networks.iter().filter(|n| used.contains(n.name.as_str())) {
-        match client.network(&network.name).await {
-            Ok(found) => {
-                if !network.external && found.labels.get(label::PROJECT) != Some(&project.name) {
+        let wanted = network.host.as_ref().map(|wanted| network_of(network, wanted)).transpose()?;
+        match (client.network(&network.name).await, &wanted) {
+            (Ok(_), None) => continue,
+            (Ok(found), Some(wanted)) => {
+                if found.labels.get(label::PROJECT) != Some(&project.name) {
                     output::warning(&format!(
                         "network {} is there already and is not of this project; hint: `external: true` says that it is meant",
                         network.name
                     ));
+                    continue;
                 }
-                continue;
+                // Docker Compose's own has another hash, or none: what it said is not known.
+                let by_us = found.labels.contains_key(label::NETWORK_HASH);
+                if !by_us || found.labels.get(label::NETWORK_HASH) == wanted.labels.get(label::NETWORK_HASH) {
+                    continue;
+                }
+                if options.keep.is_some_and(|keep| keep.no_recreate) {
+                    output::warning(&format!("network {} stays as it was: --no-recreate", network.name));
+                    continue;
+                }
+                retire(client, project, services, &found, options).await?;
+                renewed.insert(network.name.clone());
             }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
+            (Err(error), _) if !error.is_not_found() => return Err(error.into()),
+            (Err(_), Some(_)) => {}
+            (Err(_), None) => {
+                bail!("network {} is external and is not there; hint: `rswarm network create`", network.name)
+            }
         }
-        let Some(wanted) = &network.host else {
-            bail!("network {} is external and is not there; hint: `rswarm network create`", network.name);
-        };
-        let mut labels = wanted.labels.clone();
-        labels.insert(label::NETWORK.to_owned(), network.key.clone());
-        labels.insert(label::VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-        let subnets = wanted.subnets.iter().map(|subnet| types::IpamConfig {
-            subnet: subnet.subnet.clone(),
-            ip_range: subnet.ip_range.clone(),
-            gateway: subnet.gateway.clone(),
-            auxiliary_addresses: subnet.aux_addresses.clone(),
-        });
-        let ipam = types::Ipam {
-            driver: wanted.ipam_driver.clone(),
-            options: wanted.ipam_options.clone(),
-            config: subnets.collect(),
-        };
-        let create = types::NetworkCreate {
-            name: network.name.clone(),
-            driver: wanted.driver.clone(),
-            enable_ipv4: wanted.ipv4,
-            enable_ipv6: wanted.ipv6,
-            ipam: Some(ipam).filter(|ipam| *ipam != types::Ipam::default()),
-            internal: wanted.internal,
-            attachable: wanted.attachable,
-            options: wanted.options.clone(),
-            labels,
-            ..Default::default()
-        };
-        client.network_create(&create).await.with_context(|| format!("network {}", network.name))?;
+        let Some(wanted) = wanted else { continue };
+        client.network_create(&wanted).await.with_context(|| format!("network {}", network.name))?;
         output::progress(&format!(" Network {}  Created", network.name));
     }
+    Ok(renewed)
+}
+
+/// Returns a network as it is asked for, with the hash of that.
+fn network_of(
+    network: &compose::StackNetwork,
+    wanted: &compose::HostNetwork,
+) -> Result<types::NetworkCreate> {
+    let mut labels = wanted.labels.clone();
+    labels.insert(label::NETWORK.to_owned(), network.key.clone());
+    let subnets = wanted.subnets.iter().map(|subnet| types::IpamConfig {
+        subnet: subnet.subnet.clone(),
+        ip_range: subnet.ip_range.clone(),
+        gateway: subnet.gateway.clone(),
+        auxiliary_addresses: subnet.aux_addresses.clone(),
+    });
+    let ipam = types::Ipam {
+        driver: wanted.ipam_driver.clone(),
+        options: wanted.ipam_options.clone(),
+        config: subnets.collect(),
+    };
+    let mut create = types::NetworkCreate {
+        name: network.name.clone(),
+        driver: wanted.driver.clone(),
+        enable_ipv4: wanted.ipv4,
+        enable_ipv6: wanted.ipv6,
+        ipam: Some(ipam).filter(|ipam| *ipam != types::Ipam::default()),
+        internal: wanted.internal,
+        attachable: wanted.attachable,
+        options: wanted.options.clone(),
+        labels,
+        ..Default::default()
+    };
+    let hash = body::hash(&serde_json::to_vec(&create)?);
+    create.labels.insert(label::NETWORK_HASH.to_owned(), hash);
+    create.labels.insert(label::VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    Ok(create)
+}
+
+/// Takes a network away, whose containers are stopped: those of `services` are made anew on the next one.
+async fn retire(
+    client: &Client,
+    project: &Project,
+    services: &[&StackService],
+    network: &types::Network,
+    options: &Options<'_>,
+) -> Result<()> {
+    let members = project.members(client).await?;
+    let service_of = |member: &Member| services.iter().find(|s| s.key == member.service && !member.one_off);
+    for (id, container) in &network.containers {
+        if !members.iter().any(|m| m.id == *id && service_of(m).is_some()) {
+            bail!(
+                "network {} is something else in the file now, and container {}, which is not among the services to \
+                 bring up, is on it; hint: `rswarm compose down`, or stop that container",
+                network.name,
+                container.name
+            );
+        }
+    }
+    for member in members.iter().filter(|m| network.containers.contains_key(&m.id)) {
+        stop(client, service_of(member).copied(), member, options.timeout).await?;
+    }
+    client.network_remove(&network.id).await.with_context(|| format!("network {}", network.name))?;
+    output::progress(&format!(" Network {}  Removed", network.name));
     Ok(())
 }
 
@@ -318,12 +378,12 @@ async fn volumes(client: &Client, services: &[&StackService]) -> Result<()> {
     Ok(())
 }
 
-/// Brings one service to what it should be.
+/// Brings one service to what it should be: so many containers, all of them `anew` if it must be.
 async fn bring(
     client: &Client,
     project: &Project,
     service: &StackService,
-    wanted: u64,
+    (wanted, anew): (u64, bool),
     first: &BTreeMap<String, String>,
     options: &Options<'_>,
 ) -> Result<Vec<Member>> {
@@ -340,7 +400,7 @@ async fn bring(
     for member in &members {
         let hash = recipe.body.config.labels.get(label::HASH);
         let changed = hash != Some(&member.hash) || member.image_id != image;
-        let replace = flag(|k| k.force_recreate) || (changed && !flag(|k| k.no_recreate));
+        let replace = anew || flag(|k| k.force_recreate) || (changed && !flag(|k| k.no_recreate));
         if replace {
             ids.push(replaced(client, project, service, member, &recipe, options).await?);
         } else {
