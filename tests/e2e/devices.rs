@@ -107,6 +107,11 @@ fn containers_of_one_host_share_its_gpus() {
     equip(&mut lab, 1, &["g0", "g1"], 1);
     let info = lab.rswarm(1, &["info", "--format", "{{json .DiscoveredDevices}}"]).ok();
     assert!(info.contains("\"example.com/gpu=g0\"") && info.contains("\"example.com/gpu=g1\""), "{info}");
+    fs::write(lab.dir().join("h1/cdi/broken.json"), "{").expect("a file");
+    let info = lab.rswarm(1, &["info"]);
+    let told = format!("{}{}", info.stdout, info.stderr);
+    assert!(told.contains("  example.com/gpu=g1\n"), "{told}");
+    assert!(told.contains("WARNING: devices are not known") && told.contains("broken.json: EOF"), "{told}");
     let run = |flags: &[&str]| {
         let words = [&["run", "-d"], flags, &["rswarm/hello", "web"]].concat();
         lab.rswarm(1, &words)

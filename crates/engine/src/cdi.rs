@@ -319,9 +319,12 @@ fn description(path: &Path) -> std::result::Result<Option<Description>, String> 
         Some("yaml") => false,
         _ => return Ok(None),
     };
-    let size = fs::metadata(path).map_err(|e| e.to_string())?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(format!("it has {size} bytes, more than {FILE_BYTES_MAX}"));
+    let meta = fs::metadata(path).map_err(|e| e.to_string())?;
+    if !meta.is_file() {
+        return Err("it is no ordinary file".into());
+    }
+    if meta.len() > FILE_BYTES_MAX {
+        return Err(format!("it has {} bytes, more than {FILE_BYTES_MAX}", meta.len()));
     }
     let text = fs::read_to_string(path).map_err(|e| e.to_string())?;
     let found: Description = if json {
@@ -466,8 +469,10 @@ devices:
             ("etc/b.yaml", "{cdiVersion: 0.6.0, kind: gpu, devices: []}"),
             ("etc/c.yaml", "{cdiVersion: 0.6.0, kind: a.b/gpu, devices: [{name: '../x'}]}"),
             ("etc/d.txt", "{"),
+            ("etc/e.yaml/file", ""),
         ]);
-        assert_eq!(all.problems.len(), 3, "{:?}", all.problems);
+        assert_eq!(all.problems.len(), 4, "{:?}", all.problems);
+        assert!(all.problems[3].ends_with("e.yaml: it is no ordinary file"), "{:?}", all.problems);
         assert!(all.problems[1].contains("b.yaml: kind \"gpu\" is no VENDOR/CLASS"), "{:?}", all.problems);
     }
 }

@@ -143,6 +143,15 @@ impl Engine {
         Ok(all)
     }
 
+    /// Returns what keeps descriptions of vendors' devices from being used: file and reason.
+    ///
+    /// # Errors
+    /// When the engine is closing.
+    pub async fn device_problems(&self) -> Result<Vec<String>> {
+        let folders = self.inner.defaults.cdi_spec_dirs.clone();
+        crate::blocking(move || Ok(Inventory::read(&folders).problems)).await
+    }
+
     /// Returns the folders where vendors describe their devices.
     pub fn cdi_spec_dirs(&self) -> &[PathBuf] {
         &self.inner.defaults.cdi_spec_dirs

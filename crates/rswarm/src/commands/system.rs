@@ -38,6 +38,17 @@ pub(crate) async fn info(client: &Client, args: &FormatArgs) -> Result<()> {
         output::line(&format!("  Is Manager: {}", text("/Swarm/ControlAvailable")))?;
         output::line(&format!("  Node Address: {}", text("/Swarm/NodeAddr")))?;
     }
+    let list = |path: &str| info.pointer(path).and_then(Value::as_array).cloned().unwrap_or_default();
+    let devices = list("/DiscoveredDevices");
+    if !devices.is_empty() {
+        output::line("Discovered Devices:")?;
+        for device in devices.iter().filter_map(|device| device["ID"].as_str()) {
+            output::line(&format!("  {device}"))?;
+        }
+    }
+    for warning in list("/Warnings").iter().filter_map(Value::as_str) {
+        output::warning(warning.trim_start_matches("WARNING: "));
+    }
     Ok(())
 }
 
