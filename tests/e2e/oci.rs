@@ -538,14 +538,12 @@ fn a_hook_that_fails_ends_the_container_and_one_after_its_end_does_not_matter() 
         for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststop"] {
             let mut spec = spec(&runtime, "echo ran");
             spec["hooks"] = json!({kind: [{"path": "/bin/busybox", "args": ["false"]}]});
-            let outcome = runtime.run(&spec);
-            let expected = match kind {
-                "poststop" => "ran\n",
-                // runc's start does not wait for it.
-                "startContainer" if outcome.starts_with("no output") => &outcome,
-                _ => "does not start",
-            };
-            assert_eq!(outcome, expected, "{} {kind}", runtime.name);
+            // The start of the others does not wait for it: how they end then is a race.
+            if kind == "startContainer" && runtime.name != "rswarm" {
+                continue;
+            }
+            let expected = if kind == "poststop" { "ran\n" } else { "does not start" };
+            assert_eq!(runtime.run(&spec), expected, "{} {kind}", runtime.name);
             fs::remove_file(runtime.bundle().join("rootfs/tmp/output")).ok();
         }
     }
