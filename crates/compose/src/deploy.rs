@@ -2,7 +2,7 @@
 
 use crate::{
     Error, devices,
-    read::{Item, optional},
+    read::{Item, Reader, optional},
 };
 use model::{
     Duration, EndpointMode, FailureAction, Labels, Mode, PlacementSpec, Platform, ResourceRequirements,
@@ -21,7 +21,7 @@ pub(crate) struct Deploy {
     pub(crate) endpoint_mode: EndpointMode,
 }
 
-pub(crate) fn read(service: &Item<'_>, on_one_host: bool) -> Result<Deploy, Error> {
+pub(crate) fn read(service: &Item<'_>, read: &Reader<'_>) -> Result<Deploy, Error> {
     let mut out = Deploy { mode: scale(service)?, ..Deploy::default() };
     limits_of_service(service, &mut out.resources)?;
     if let Some(item) = service.get("gpus") {
@@ -59,7 +59,7 @@ pub(crate) fn read(service: &Item<'_>, on_one_host: bool) -> Result<Deploy, Erro
         return Err(item.invalid("a rollback cannot be rolled back: failure_action is pause or continue"));
     }
     if let Some(item) = deploy.get("resources") {
-        resources(&item, on_one_host, &mut out.resources)?;
+        resources(&item, read, &mut out.resources)?;
     }
     if let Some(item) = deploy.get("restart_policy") {
         out.restart = restart(&item)?;
@@ -137,7 +137,7 @@ fn ratio(item: &Item<'_>) -> Result<u32, Error> {
     u32::try_from(nanos / 1000).map_err(|_| item.invalid("out of range"))
 }
 
-fn resources(item: &Item<'_>, on_one_host: bool, out: &mut ResourceRequirements) -> Result<(), Error> {
+fn resources(item: &Item<'_>, read: &Reader<'_>, out: &mut ResourceRequirements) -> Result<(), Error> {
     item.only(&["limits", "reservations"], &[])?;
     if let Some(limits) = item.get("limits") {
         limits.only(&["cpus", "memory", "pids"], &[])?;
@@ -152,9 +152,14 @@ fn resources(item: &Item<'_>, on_one_host: bool, out: &mut ResourceRequirements)
         if let Some(wanted) = reservations.get("devices") {
             devices::devices(&wanted, &mut out.generic)?;
         }
-        // One host counts nothing: whoever has a container there has the whole of it.
-        if let Some(wanted) = reservations.get("generic_resources").filter(|_| !on_one_host) {
-            devices::generic_resources(&wanted, &mut out.generic)?;
+        if let Some(wanted) = reservations.get("generic_resources") {
+            let counted = devices::generic_resources(&wanted)?;
+            if read.on_one_host() {
+                let text = "\"generic_resources\" has no effect on one host: it counts nothing";
+                read.warn(&wanted.at(), text.to_owned());
+            } else {
+                devices::add_all(&wanted, counted, &mut out.generic)?;
+            }
         }
     }
     Ok(())

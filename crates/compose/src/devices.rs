@@ -25,7 +25,8 @@ pub(crate) fn devices(item: &Item<'_>, out: &mut GenericRequests) -> Result<(), 
 }
 
 /// Reads `generic_resources`, which are counted.
-pub(crate) fn generic_resources(item: &Item<'_>, out: &mut GenericRequests) -> Result<(), Error> {
+pub(crate) fn generic_resources(item: &Item<'_>) -> Result<GenericRequests, Error> {
+    let mut out = GenericRequests::new();
     for resource in item.items()? {
         resource.only(&["discrete_resource_spec"], &[])?;
         let Some(spec) = resource.get("discrete_resource_spec") else {
@@ -35,9 +36,18 @@ pub(crate) fn generic_resources(item: &Item<'_>, out: &mut GenericRequests) -> R
         let (Some(kind), Some(value)) = (spec.get("kind"), spec.get("value")) else {
             return Err(spec.invalid("want a kind and a value"));
         };
-        add(&spec, out, kind.string()?, Want::Count(at_least_one(&value)?))?;
+        add(&spec, &mut out, kind.string()?, Want::Count(at_least_one(&value)?))?;
     }
-    Ok(())
+    Ok(out)
+}
+
+/// Adds what is not asked for yet.
+pub(crate) fn add_all(
+    item: &Item<'_>,
+    from: GenericRequests,
+    out: &mut GenericRequests,
+) -> Result<(), Error> {
+    from.into_iter().try_for_each(|(kind, want)| add(item, out, kind, want))
 }
 
 /// `class` is what is meant when no capabilities are given.

@@ -137,7 +137,7 @@ pub(crate) fn read(
         local::check_tooling(service, read)?;
         None
     };
-    let deploy = deploy::read(service, read.on_one_host())?;
+    let deploy = deploy::read(service, read)?;
     let container = container(key, service, defined, read)?;
     let mut labels = defined.with_namespace(deploy.labels.clone());
     labels.insert("com.docker.stack.image".to_owned(), container.image.clone());

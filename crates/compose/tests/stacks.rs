@@ -506,4 +506,11 @@ fn devices_and_generic_resources_are_reserved() {
         - discrete_resource_spec: {kind: seat, value: 2}\n      \
         - discrete_resource_spec: {kind: licence, value: '1'}";
     assert_eq!(wants(generic), "licence Count(1); seat Count(2)");
+
+    let mut one_host = web(generic);
+    one_host.sources.place = compose::Place::Host;
+    let (stack, warnings) = one_host.load();
+    assert!(stack.services[0].spec.task.resources.generic.is_empty());
+    let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    assert!(told[0].contains("\"generic_resources\" has no effect on one host"), "{told:?}");
 }

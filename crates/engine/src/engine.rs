@@ -130,26 +130,18 @@ impl Engine {
     }
 
     /// Returns what tasks of a swarm can reserve here beside CPUs and memory: what the operator says, and the devices
-    /// that vendors describe now (`nvidia.com/gpu`: the name of each).
+    /// that vendors describe now (`nvidia.com/gpu`: the name of each). Then what keeps descriptions from being used:
+    /// file and reason.
     ///
     /// # Errors
     /// When the engine is closing.
-    pub async fn generic_resources(&self) -> Result<GenericResources> {
+    pub async fn generic_resources(&self) -> Result<(GenericResources, Vec<String>)> {
         let folders = self.inner.defaults.cdi_spec_dirs.clone();
-        let found = crate::blocking(move || Ok(Inventory::read(&folders).all())).await?;
+        let found = crate::blocking(move || Ok(Inventory::read(&folders))).await?;
         let mut all: GenericResources =
-            found.into_iter().map(|(kind, names)| (kind, Supply::Named(names))).collect();
+            found.all().into_iter().map(|(kind, names)| (kind, Supply::Named(names))).collect();
         all.extend(self.inner.defaults.generic_resources.clone());
-        Ok(all)
-    }
-
-    /// Returns what keeps descriptions of vendors' devices from being used: file and reason.
-    ///
-    /// # Errors
-    /// When the engine is closing.
-    pub async fn device_problems(&self) -> Result<Vec<String>> {
-        let folders = self.inner.defaults.cdi_spec_dirs.clone();
-        crate::blocking(move || Ok(Inventory::read(&folders).problems)).await
+        Ok((all, found.problems))
     }
 
     /// Returns the folders where vendors describe their devices.

@@ -43,6 +43,8 @@ pub(crate) struct HostExecutor {
     pub(crate) node: Mutex<Option<NodeConfig>>,
     /// Names of the overlay networks seen, for inspect.
     pub(crate) network_names: Mutex<BTreeMap<NetworkId, String>>,
+    /// What the last look at this host's devices found.
+    pub(crate) found: Mutex<GenericResources>,
     /// Starts of people's containers that wait for a task.
     pub(crate) waiting: Arc<Waiting>,
 }
@@ -260,6 +262,21 @@ impl HostExecutor {
         })
     }
 
+    /// What tasks can reserve here.
+    async fn generic_resources(&self) -> GenericResources {
+        let now = self.engine.generic_resources().await;
+        let mut before = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        match now {
+            Ok((now, _)) => {
+                let told = now_or_before(&now, &before);
+                *before = now;
+                told
+            }
+            // The engine is closing: nothing is gone for that.
+            Err(_) => before.clone(),
+        }
+    }
+
     fn network_of(&self, task: &Task) -> (NetworkMode, Option<SwarmAttachments>) {
         // The allocator gives neither attachment nor gateway to a task on the host's own network.
         if task.attachments.is_empty() && task.gateway_address.is_none() && !task.spec.networks.is_empty() {
@@ -302,6 +319,22 @@ fn vendor_devices(generic: &GenericResources) -> Vec<engine::DeviceRequest> {
         return Vec::new();
     }
     vec![engine::DeviceRequest { driver: "cdi".into(), device_ids, ..engine::DeviceRequest::default() }]
+}
+
+/// Returns what is there `now` or was there at the look before. A device is gone when two looks in a row do not find it:
+/// a vendor's tools write their descriptions anew while tasks use the devices.
+fn now_or_before(now: &GenericResources, before: &GenericResources) -> GenericResources {
+    let mut all = now.clone();
+    for (kind, supply) in before {
+        match (all.get_mut(kind), supply) {
+            (Some(Supply::Named(names)), Supply::Named(more)) => names.extend(more.iter().cloned()),
+            (Some(_), _) => {}
+            (None, supply) => {
+                all.insert(kind.clone(), supply.clone());
+            }
+        }
+    }
+    all
 }
 
 fn device(device: &model::DeviceMapping) -> engine::Device {
@@ -392,7 +425,7 @@ impl agent::Executor for HostExecutor {
                 pids: 0,
             },
             engine_version: env!("CARGO_PKG_VERSION").to_owned(),
-            generic: self.engine.generic_resources().await.unwrap_or_default(),
+            generic: self.generic_resources().await,
             engine_labels: BTreeMap::new(),
             addr: self.addr,
             data_addr: self.data_addr,
@@ -578,4 +611,22 @@ fn unhealthy(container: &engine::Container) -> TaskError {
         _ => "unhealthy container".to_owned(),
     };
     TaskError::Fatal { reason, container: Some(Box::new(status_of(container))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_not_found_once_is_not_gone() {
+        let gpus = |names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            GenericResources::from([("a.com/gpu".to_owned(), Supply::Named(names))])
+        };
+        let nothing = GenericResources::new();
+        assert_eq!(now_or_before(&nothing, &gpus(&["0"])), gpus(&["0"]));
+        assert_eq!(now_or_before(&gpus(&["1"]), &gpus(&["0"])), gpus(&["0", "1"]));
+        assert_eq!(now_or_before(&gpus(&["1"]), &nothing), gpus(&["1"]));
+        assert_eq!(now_or_before(&nothing, &nothing), nothing);
+    }
 }

@@ -71,8 +71,6 @@ pub struct Settings {
 pub struct Features {
     /// Vendors' devices; on unless this says `false`.
     pub cdi: Option<bool>,
-    /// This daemon has one store of images; the key is known, so that a file of Docker's can be used as it is.
-    pub containerd_snapshotter: Option<bool>,
 }
 
 /// *Source:* dockerd(8), "Configure builder".

@@ -179,6 +179,7 @@ impl Shared {
             fetch: self.fetcher(credentials, &connections),
             node: Mutex::default(),
             network_names: Mutex::default(),
+            found: Mutex::default(),
             waiting: Arc::clone(&self.parts.waiting),
         };
         Start {

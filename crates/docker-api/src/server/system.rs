@@ -141,9 +141,8 @@ async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiErro
         ..types::Info::default()
     };
     if let Ok(engine) = state.engine() {
-        let resources = engine.generic_resources().await?;
+        let (resources, problems) = engine.generic_resources().await?;
         to.generic_resources = generic_resources_json(&resources);
-        let problems = engine.device_problems().await?;
         to.warnings.extend(problems.iter().map(|p| format!("WARNING: devices are not known: {p}")));
         to.cdi_spec_dirs = engine.cdi_spec_dirs().iter().map(|dir| dir.display().to_string()).collect();
         for (kind, supply) in resources.iter().filter(|(kind, _)| kind.contains('/')) {

@@ -104,17 +104,23 @@ fn device_that_is_not_there_keeps_the_container_from_starting() {
 fn hook_that_fails_is_told_with_its_words_and_leaves_nothing() {
     let host = Host::new();
     describe(&host);
-    let text = "{cdiVersion: 0.6.0, kind: bad.com/gpu, devices: [{name: x, containerEdits: {hooks: [\
-        {hookName: createContainer, path: /bin/sh, args: [sh, -c, 'echo no driver >&2; exit 3']}]}}]}";
-    fs::write(host.path("cdi/bad.yaml"), text).unwrap();
-    let request = DeviceRequest {
-        driver: "cdi".into(),
-        device_ids: vec!["bad.com/gpu=x".into()],
-        ..DeviceRequest::default()
-    };
-    let error = crate::kit::chain(&host.start_error(asking(&["exit:0"], request)));
-    assert!(
-        error.contains("error running createContainer hook #0") && error.contains("no driver"),
-        "{error}"
-    );
+    for hook in ["prestart", "createRuntime", "createContainer", "poststart"] {
+        let text = format!(
+            "{{cdiVersion: 0.6.0, kind: bad.com/gpu, devices: [{{name: x, containerEdits: {{hooks: [\
+             {{hookName: {hook}, path: /bin/sh, args: [sh, -c, 'echo no driver >&2; exit 3']}}]}}}}]}}"
+        );
+        fs::write(host.path("cdi/bad.yaml"), text).unwrap();
+        let request = DeviceRequest {
+            driver: "cdi".into(),
+            device_ids: vec!["bad.com/gpu=x".into()],
+            ..DeviceRequest::default()
+        };
+        let id = host.create(asking(&["park"], request));
+        let error = crate::kit::chain(&host.try_start(&id).unwrap_err());
+        let words = format!("error running {hook} hook #0");
+        assert!(error.contains(&words) && error.contains("no driver"), "{error}");
+        // Also the program that ran already when its poststart hook failed.
+        let run = host.path("run/c").join(&id);
+        assert!(!run.exists() && !host.inspect(&id).state.is_running(), "{hook} left {}", run.display());
+    }
 }
