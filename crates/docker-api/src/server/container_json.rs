@@ -2,7 +2,7 @@
 
 use super::container_host;
 use crate::types;
-use engine::{Container, Status};
+use engine::{Container, Size, Status};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -98,7 +98,8 @@ fn networks(container: &Container) -> BTreeMap<String, types::EndpointSettings> 
     container.networks.iter().map(|(name, e)| (name.clone(), json(e))).collect()
 }
 
-pub(super) fn summary(container: &Container) -> types::ContainerSummary {
+/// A `size` of zero is not shown.
+pub(super) fn summary(container: &Container, size: Size) -> types::ContainerSummary {
     let command: Vec<&str> =
         std::iter::once(container.path.as_str()).chain(container.args.iter().map(String::as_str)).collect();
     let mut ports: Vec<types::SummaryPort> = container
@@ -133,7 +134,8 @@ pub(super) fn summary(container: &Container) -> types::ContainerSummary {
         },
         network_settings: types::SummaryNetworks { networks: networks(container) },
         mounts: mounts(container),
-        ..Default::default()
+        size_rw: signed(size.writable),
+        size_root_fs: signed(size.root),
     }
 }
 

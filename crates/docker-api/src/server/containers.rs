@@ -4,6 +4,7 @@ use super::{
     ApiError, State, container_create, container_json,
     hijack::{self, hijack},
     request::{Json as JsonBody, Params},
+    rows::Rows,
 };
 use crate::types;
 use axum::{
@@ -17,11 +18,12 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use engine::{
-    AttachOptions, ListOptions, LogEntry, LogOptions, LogStream, RemoveOptions, StopOptions, WaitCondition,
-    Wanted,
+    AttachOptions, ListOptions, LogEntry, LogOptions, LogStream, RemoveOptions, Size, StopOptions,
+    WaitCondition, Wanted,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 use model::Duration;
+use std::sync::Arc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::{ReaderStream, StreamReader};
 
@@ -44,10 +46,7 @@ pub(super) fn routes() -> Router<State> {
         .route("/containers/{id}", axum::routing::delete(remove))
 }
 
-async fn list(
-    Use(state): Use<State>,
-    params: Params,
-) -> Result<Json<Vec<types::ContainerSummary>>, ApiError> {
+async fn list(Use(state): Use<State>, params: Params) -> Result<Json<impl serde::Serialize>, ApiError> {
     let filters = params.filters()?;
     let options = ListOptions {
         // Asking for a state means asking for all of that state.
@@ -56,17 +55,13 @@ async fn list(
         filters: filters.engine(),
     };
     let engine = state.engine()?;
-    let mut all = Vec::new();
+    let mut found = Vec::new();
     for container in engine.list(options).await? {
-        let mut row = container_json::summary(&container);
-        if params.flag("size") {
-            let size = engine.size(&container.id).await?;
-            row.size_rw = i64::try_from(size.writable).unwrap_or(i64::MAX);
-            row.size_root_fs = i64::try_from(size.root).unwrap_or(i64::MAX);
-        }
-        all.push(row);
+        let size = if params.flag("size") { engine.size(&container.id).await? } else { Size::default() };
+        found.push((container, size));
     }
-    Ok(Json(all))
+    let row = |(container, size): &(Arc<engine::Container>, Size)| container_json::summary(container, *size);
+    Ok(Json(Rows(found, row)))
 }
 
 async fn create(

@@ -32,6 +32,7 @@ mod networks;
 mod nodes;
 mod proxy;
 mod request;
+mod rows;
 mod secrets;
 mod service_logs;
 mod services;

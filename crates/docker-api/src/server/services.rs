@@ -3,6 +3,7 @@
 use super::{
     ApiError, Filters, State,
     request::{Json, Params},
+    rows::Rows,
 };
 use crate::{convert, types};
 use axum::{
@@ -72,24 +73,24 @@ fn status(service: &Service, tasks: &[Arc<Task>]) -> types::ServiceStatus {
     to
 }
 
-async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<types::Service>>, ApiError> {
+async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<impl serde::Serialize>, ApiError> {
     let filters = params.filters()?.only(&["id", "name", "label", "mode", "runtime"])?;
     let networks = state.cluster_networks().await?;
-    let services = state.list::<Service>().await?;
+    let mut services = state.list::<Service>().await?;
+    services.retain(|s| passes(s, &filters) && !s.pending_delete);
     let mut tasks = BTreeMap::<ServiceId, Vec<Arc<Task>>>::new();
     if params.flag("status") {
         for task in state.list::<Task>().await? {
             tasks.entry(task.service).or_default().push(task);
         }
     }
-    let shown = services.iter().filter(|s| passes(s, &filters) && !s.pending_delete).map(|service| {
+    Ok(axum::Json(Rows(services, move |service: &Arc<Service>| {
         let mut json = convert::service_json(service, &networks);
         if params.flag("status") {
             json.service_status = Some(status(service, tasks.get(&service.id).map_or(&[], Vec::as_slice)));
         }
         json
-    });
-    Ok(axum::Json(shown.collect()))
+    })))
 }
 
 /// `insertDefaults` changes nothing: the policies are always there.

@@ -204,12 +204,9 @@ async fn disk_usage(
     }
     if wanted("container") {
         for container in &containers {
-            let mut row = super::container_json::summary(container);
             // One that is removed meanwhile takes nothing.
             let size = engine.size(&container.id).await.unwrap_or_default();
-            row.size_rw = i64::try_from(size.writable).unwrap_or(i64::MAX);
-            row.size_root_fs = i64::try_from(size.root).unwrap_or(i64::MAX);
-            usage.containers.push(row);
+            usage.containers.push(super::container_json::summary(container, size));
         }
     }
     if wanted("build-cache") {

@@ -23,6 +23,11 @@ impl FrontDoor {
         Ok(Self { reader: BufReader::new(stream) })
     }
 
+    /// Returns what the daemon answers, unread: this program is no release build, and its reading would be measured.
+    pub(super) fn bytes(&mut self, path: &str) -> Result<Vec<u8>> {
+        self.answer_to("GET", path, &Value::Null)
+    }
+
     /// Returns what the daemon answers.
     pub(super) fn get(&mut self, path: &str) -> Result<Value> {
         self.ask("GET", path, &Value::Null)
@@ -39,6 +44,14 @@ impl FrontDoor {
     }
 
     fn ask(&mut self, method: &str, path: &str, body: &Value) -> Result<Value> {
+        let answer = self.answer_to(method, path, body)?;
+        if answer.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&answer).with_context(|| format!("{method} {path}"))
+    }
+
+    fn answer_to(&mut self, method: &str, path: &str, body: &Value) -> Result<Vec<u8>> {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n\
@@ -50,10 +63,7 @@ impl FrontDoor {
         if !(200..300).contains(&status) {
             bail!("{method} {path}: {status} {}", String::from_utf8_lossy(&body));
         }
-        if body.is_empty() {
-            return Ok(Value::Null);
-        }
-        serde_json::from_slice(&body).with_context(|| format!("{method} {path}"))
+        Ok(body)
     }
 
     fn answer(&mut self) -> Result<(u16, Vec<u8>)> {

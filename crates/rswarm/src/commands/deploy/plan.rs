@@ -340,7 +340,7 @@ fn differences(
     new: &types::ServiceSpec,
     networks: &BTreeMap<String, String>,
 ) -> Result<Vec<Field>> {
-    let mut old = old.clone();
+    let (mut old, new) = (by_names(old.clone()), by_names(new.clone()));
     // Stored specs name networks by id, and refer to secrets and configs by id too: names say it all.
     for network in &mut old.task_template.networks {
         if let Some(name) = networks.get(&network.target) {
@@ -348,12 +348,10 @@ fn differences(
         }
     }
     let mut fields = Vec::new();
-    diff(
-        "",
-        &serde_json::to_value(by_names(old))?,
-        &serde_json::to_value(by_names(new.clone()))?,
-        &mut fields,
-    );
+    // Most services of a large stack are as they were.
+    if old != new {
+        diff("", &serde_json::to_value(old)?, &serde_json::to_value(new)?, &mut fields);
+    }
     Ok(fields)
 }
 
