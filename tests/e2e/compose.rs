@@ -182,7 +182,7 @@ fn watched_files_reach_the_container() {
     let text = "
 services:
   web:
-    build: {context: ., dockerfile_inline: \"FROM rswarm/hello\\nCOPY src /src\\nCOPY built /built\\n\"}
+    build: {context: ., dockerfile_inline: \"FROM rswarm/hello\\nCOPY src /src\\nCOPY built part /\\n\"}
     command: [web]
     develop:
       watch:
@@ -193,6 +193,7 @@ services:
     fs::create_dir(folder.join("src")).expect("a folder");
     fs::write(folder.join("src/file"), "one").expect("a file");
     fs::write(folder.join("built"), "one").expect("a file");
+    fs::write(folder.join("part"), "one").expect("a file");
     let file = folder.join("compose.yaml").display().to_string();
     let socket = format!("unix://{}", lab.socket(1).display());
     let watch = lab.exec(1, &["-H", &socket, "compose", "-f", &file, "watch"]).expect("a watch");
@@ -221,9 +222,23 @@ services:
     });
     assert!(inside("/src/deep/x.tmp").is_ok(), "a pattern with no slash is of the folder itself");
     assert_eq!(containers(&lab, &folder)["live-web-1"], id, "only its files have changed");
-    write("built", "two").expect("a file");
-    wait_for("another image", SOON, || reads("/built", "two"));
+    wait_for("another image", SOON, || {
+        write("built", "two")?;
+        reads("/built", "two").map_err(|error| format!("{error}; the watch said:\n{}", watch.said()))
+    });
     assert_ne!(containers(&lab, &folder)["live-web-1"], id);
+
+    fs::remove_file(folder.join("part")).expect("a file");
+    write("built", "three").expect("a file");
+    wait_for("a failed rebuild", SOON, || match watch.said() {
+        said if said.contains("tried again with the next change") => Ok(()),
+        said => Err(said),
+    });
+    write("part", "two").expect("a file that no rule names");
+    wait_for("what has failed, with the next change", SOON, || {
+        write("src/file", "three")?;
+        reads("/built", "three").map_err(|error| format!("{error}; the watch said:\n{}", watch.said()))
+    });
     lab.tell("kill 1").expect("the host ends, and the watch with it");
     drop(watch);
 }

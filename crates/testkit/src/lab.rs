@@ -88,6 +88,11 @@ impl Exec {
         let code = std::fs::read_to_string(&code)?.parse().context("no exit code")?;
         Ok(Output { code, stdout: std::fs::read_to_string(&self.output)?, stderr: String::new() })
     }
+
+    /// Returns what the program has said until now, for a failure's message.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.output).unwrap_or_else(|error| error.to_string())
+    }
 }
 
 impl Lab {

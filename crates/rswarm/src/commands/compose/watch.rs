@@ -113,6 +113,7 @@ pub(super) async fn rules(
         sync(client, project, rule, &files_below(rule, rule.watch.path.clone())).await?;
     }
     output::progress("Watch enabled");
+    let mut failed = BTreeSet::new();
     while let Some(first) = changes.recv().await {
         let mut changed = BTreeSet::from([first]);
         // What never rests is followed all the same.
@@ -122,9 +123,15 @@ pub(super) async fn rules(
         {
             changed.insert(next);
         }
+        changed.retain(|path| rules.iter().any(|rule| rule.takes(path)));
+        if changed.is_empty() {
+            continue;
+        }
+        // This change may be what the last ones lacked.
+        changed.append(&mut failed);
         if let Err(error) = follow(client, project, &rules, &changed).await {
-            // The next change may mend it.
-            output::warning(&format!("{error:#}"));
+            output::warning(&format!("{error:#}\nhint: this is tried again with the next change"));
+            failed = changed;
         }
     }
     bail!("files are watched no longer")
