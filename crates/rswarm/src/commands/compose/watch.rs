@@ -22,6 +22,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
@@ -30,7 +34,7 @@ use tokio::sync::mpsc;
 pub(super) const SETTLE: Duration = Duration::from_millis(500);
 /// So many times that, at most.
 const RESTLESS: u32 = 4;
-/// Names of changed files on their way; when more change at once, the rest is found by looking at all.
+/// Names of changed files on their way; when more change at once, all files are looked at.
 const QUEUE: usize = 4096;
 /// What editors and version control write beside the files that count. Source: docker/compose
 /// `pkg/watch/ephemeral.go`.
@@ -91,18 +95,8 @@ pub(super) async fn rules(
     if rules.is_empty() {
         bail!("no service has rules in \"develop.watch\"");
     }
-    let (sender, mut changes) = mpsc::channel(QUEUE);
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if let Ok(event) = event
-            && !event.kind.is_access()
-        {
-            for path in event.paths {
-                // When the queue is full, the reader is behind and has enough to do.
-                drop(sender.try_send(path));
-            }
-        }
-    })
-    .context("cannot watch files")?;
+    let (told, mut changes) = changes();
+    let mut watcher = notify::recommended_watcher(told).context("cannot watch files")?;
     let roots: BTreeSet<&Path> = rules.iter().map(|r| watched(&r.watch.path)).collect();
     for root in roots {
         watcher
@@ -114,27 +108,73 @@ pub(super) async fn rules(
     }
     output::progress("Watch enabled");
     let mut failed = BTreeSet::new();
-    while let Some(first) = changes.recv().await {
-        let mut changed = BTreeSet::from([first]);
-        // What never rests is followed all the same.
-        let latest = Instant::now() + settle * RESTLESS;
-        while Instant::now() < latest
-            && let Ok(Some(next)) = tokio::time::timeout(settle, changes.recv()).await
-        {
-            changed.insert(next);
+    while let Some(Settled { mut paths, missed }) = changes.settled(settle).await {
+        paths.retain(|path| rules.iter().any(|rule| rule.takes(path)));
+        if missed {
+            paths.extend(rules.iter().flat_map(|rule| files_below(rule, rule.watch.path.clone())));
         }
-        changed.retain(|path| rules.iter().any(|rule| rule.takes(path)));
-        if changed.is_empty() {
+        if paths.is_empty() {
             continue;
         }
         // This change may be what the last ones lacked.
-        changed.append(&mut failed);
-        if let Err(error) = follow(client, project, &rules, &changed).await {
+        paths.append(&mut failed);
+        if let Err(error) = follow(client, project, &rules, &paths).await {
             output::warning(&format!("{error:#}\nhint: this is tried again with the next change"));
-            failed = changed;
+            failed = paths;
         }
     }
     bail!("files are watched no longer")
+}
+
+/// What changes on its way from the watcher.
+struct Changes {
+    paths: mpsc::Receiver<PathBuf>,
+    missed: Arc<AtomicBool>,
+}
+
+/// What changed until nothing did for a moment.
+struct Settled {
+    paths: BTreeSet<PathBuf>,
+    /// More changed than was told of.
+    missed: bool,
+}
+
+/// Returns what a watcher tells, and the place to hear of it.
+fn changes() -> (impl Fn(notify::Result<notify::Event>) + Send + 'static, Changes) {
+    let (sender, paths) = mpsc::channel(QUEUE);
+    let missed = Arc::new(AtomicBool::new(false));
+    let changes = Changes { paths, missed: Arc::clone(&missed) };
+    let told = move |event: notify::Result<notify::Event>| {
+        let Ok(event) = event else { return };
+        if event.need_rescan() {
+            // The kernel's own queue was full. An empty path only wakes the reader.
+            missed.store(true, Ordering::Release);
+            drop(sender.try_send(PathBuf::new()));
+        }
+        if !event.kind.is_access() {
+            for path in event.paths {
+                if sender.try_send(path).is_err() {
+                    missed.store(true, Ordering::Release);
+                }
+            }
+        }
+    };
+    (told, changes)
+}
+
+impl Changes {
+    /// Waits for changes; `None` when there will be no more.
+    async fn settled(&mut self, settle: Duration) -> Option<Settled> {
+        let mut paths = BTreeSet::from([self.paths.recv().await?]);
+        // What never rests is followed all the same.
+        let latest = Instant::now() + settle * RESTLESS;
+        while Instant::now() < latest
+            && let Ok(Some(next)) = tokio::time::timeout(settle, self.paths.recv()).await
+        {
+            paths.insert(next);
+        }
+        Some(Settled { paths, missed: self.missed.swap(false, Ordering::Acquire) })
+    }
 }
 
 /// A file is watched in its folder: editors put a new one in its place.
@@ -274,4 +314,31 @@ fn files_below(rule: &Rule<'_>, folder: PathBuf) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use notify::{Event, EventKind, event::Flag};
+
+    const MOMENT: Duration = Duration::from_millis(1);
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_looked_for() {
+        let (told, mut changes) = changes();
+        told(Ok(Event::new(EventKind::Any).add_path("/a".into())));
+        let few = changes.settled(MOMENT).await.unwrap();
+        assert_eq!((few.paths.len(), few.missed), (1, false));
+
+        (0..=QUEUE).for_each(|n| told(Ok(Event::new(EventKind::Any).add_path(n.to_string().into()))));
+        assert!(changes.settled(MOMENT).await.unwrap().missed);
+
+        let mut of_the_kernel = Event::new(EventKind::Other);
+        of_the_kernel.attrs.set_flag(Flag::Rescan);
+        let (told, mut changes) = super::changes();
+        told(Ok(of_the_kernel));
+        assert!(changes.settled(MOMENT).await.unwrap().missed);
+        drop(told);
+        assert!(changes.settled(MOMENT).await.is_none());
+    }
 }
