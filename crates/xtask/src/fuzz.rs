@@ -24,7 +24,7 @@ pub(crate) struct FuzzArgs {
 /// Builds the targets, then runs them, one on each processor at a time.
 ///
 /// # Errors
-/// cargo-fuzz is missing, a target cannot be built, or one found an input that breaks it: cargo-fuzz names the file.
+/// cargo-fuzz is missing, the lock file of the targets is old, a target cannot be built, or one found an input that breaks it: cargo-fuzz names the file.
 pub(crate) fn run(args: &FuzzArgs) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let there = Command::new("cargo").args(["fuzz", "--version"]).output()?;
@@ -38,6 +38,18 @@ pub(crate) fn run(args: &FuzzArgs) -> Result<()> {
             targets.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
         }
         targets.sort();
+    }
+    // cargo-fuzz writes the lock file anew without a word.
+    let locked = Command::new("cargo")
+        .args(["metadata", "--locked", "--format-version", "1", "--manifest-path"])
+        .arg(root.join("tests/fuzz/Cargo.toml"))
+        .output()?;
+    if !locked.status.success() {
+        bail!(
+            "tests/fuzz/Cargo.lock is not what the crates need: {}\nhint: cargo metadata --manifest-path \
+             tests/fuzz/Cargo.toml",
+            String::from_utf8_lossy(&locked.stderr).trim()
+        );
     }
     let built = cargo_fuzz(&root, "build").status().context("cannot run cargo")?;
     if !built.success() {
