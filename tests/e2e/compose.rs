@@ -1,10 +1,11 @@
 //! `rswarm compose`: a file's containers on one host. Held beside Docker Compose in `plugins`.
 
-use crate::{SOON, lab, load_hello, swarm};
+use crate::{SOON, lab, load_hello, program, swarm};
 use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 use testkit::{Lab, Output, wait_for};
 
@@ -274,6 +275,15 @@ services:
         2,
         "no job is left"
     );
+    // A file that can be read only once.
+    let piped = Command::new(program())
+        .args(["compose", "--swarm", "-f", "-", "up", "-d"])
+        .env("DOCKER_HOST", format!("unix://{}", lab.socket(1).display()))
+        .stdin(fs::File::open(folder.join("compose.yaml")).expect("the file"))
+        .output()
+        .expect("rswarm runs");
+    let said = String::from_utf8_lossy(&piped.stdout);
+    assert!(piped.status.success() && said.contains("No changes."), "{piped:?}");
     swarm(&["down"]).ok();
     assert_eq!(lab.rswarm(1, &["service", "ls", "-q"]).ok(), "");
 }

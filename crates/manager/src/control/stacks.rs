@@ -141,12 +141,17 @@ pub(super) fn rollback(
     let mut back = Vec::new();
     for spec in &revision.services {
         let old = view.service_named(&spec.name);
+        let mut spec = ServiceSpec::clone(spec);
         let service = match old {
             None => {
-                let new = edit::new_service(view, ServiceId(random_id()?), ServiceSpec::clone(spec));
+                let new = edit::new_service(view, ServiceId(random_id()?), spec);
                 Service { stack: Some(stack.id), ..new }
             }
-            Some(old) => put_spec(old, ServiceSpec::clone(spec), stack.id)?,
+            Some(old) => {
+                // A restart since then is no part of the revision: taking it back would be another.
+                Arc::make_mut(&mut spec.task).force_update = old.spec.task.force_update;
+                put_spec(old, spec, stack.id)?
+            }
         };
         back.push(service.id);
         if old.is_none_or(|old| **old != service) {
@@ -427,6 +432,24 @@ mod tests {
         let none =
             rollback(&tables, Timestamp(6), &RollbackStackRequest { revision: 9, ..back }).unwrap_err();
         assert_eq!(none.message(), "stack shop has no revision 9; there are 1, 2, 3");
+    }
+
+    #[test]
+    fn a_rollback_is_no_reason_to_restart_what_was_restarted_since() {
+        let mut tables = labelled();
+        let version = tables.services.get(&ServiceId(1)).unwrap().spec_version;
+        let services = vec![planned(&labelled(), "a:1", version)];
+        put(&mut tables, &ApplyStackRequest { services, ..request() }).unwrap();
+        let old = tables.services.get(&ServiceId(1)).unwrap();
+        let mut spec = ServiceSpec::clone(&old.spec);
+        Arc::make_mut(&mut spec.task).force_update += 1;
+        let restarted = Object::Service(Arc::new(edit::with_spec(old, spec)));
+        let changes = vec![Change::Put(restarted)];
+        tables.apply(tables.index + 1, &model::Batch { at: Timestamp(6), changes }).unwrap();
+        let back = RollbackStackRequest { name: "shop".into(), revision: 1, ..Default::default() };
+        let (_, changes) = rollback(&tables, Timestamp(7), &back).unwrap();
+        let services = changes.iter().filter(|c| matches!(c, Change::Put(Object::Service(_))));
+        assert_eq!(services.count(), 0, "{changes:?}");
     }
 
     #[test]

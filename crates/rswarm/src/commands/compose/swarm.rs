@@ -104,8 +104,7 @@ async fn bring_up(client: &Client, args: DeployArgs, up: &Up) -> Result<ExitCode
     ])?;
     let timeout = super::seconds(up.wait_timeout).unwrap_or(args.timeout);
     let args = DeployArgs { prune: up.make.remove_orphans, timeout, ..args };
-    let name = deploy::load(&args)?.name;
-    let code = deploy::run(client, &args).await?;
+    let (name, code) = deploy::deploy(client, &args).await?;
     if up.detach || up.wait {
         return Ok(code);
     }

@@ -18,7 +18,7 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use compose::{Stack, StackService};
 use docker_api::{client::Client, convert, types};
-use plan::Plan;
+use plan::{Plan, Present};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::IsTerminal as _,
@@ -38,14 +38,32 @@ const INTERRUPTED: u8 = 130;
 /// # Errors
 /// Something the stack refers to is missing, a manager refuses it, or its services do not run in time.
 pub(crate) async fn run(client: &Client, args: &DeployArgs) -> Result<ExitCode> {
-    let stack = load(args)?;
-    if !args.plan {
-        build_images(client, &stack).await?;
-    }
-    if args.plan && stack.services.iter().any(|s| s.build.is_some()) {
+    deploy(client, args).await.map(|(_, code)| code)
+}
+
+/// Deploys; returns the stack's name as well.
+pub(super) async fn deploy(client: &Client, args: &DeployArgs) -> Result<(String, ExitCode)> {
+    let sources = read_all(args)?;
+    // A manager answers while the files are resolved: of thousands of services, either takes a while.
+    let asked = tokio::spawn(Present::ask(client.clone()));
+    let stack = tokio::task::spawn_blocking(move || resolve(&sources)).await??;
+    let present = if !stack.services.iter().any(|s| s.build.is_some()) {
+        asked.await??
+    } else if args.plan {
         output::warning("images are built only by a deploy: this plan is of those that were built before");
-    }
-    let plan = Plan::make(client, &stack, args.prune).await?;
+        asked.await??
+    } else {
+        build_images(client, &stack).await?;
+        // That took its time.
+        Present::ask(client.clone()).await?
+    };
+    let plan = Plan::make(client, &stack, present, args.prune).await?;
+    let code = carry_out(client, &stack, plan, args).await?;
+    Ok((stack.name, code))
+}
+
+/// Shows a plan, asks about it and applies it, as far as that is wanted.
+async fn carry_out(client: &Client, stack: &Stack, mut plan: Plan, args: &DeployArgs) -> Result<ExitCode> {
     match args.format {
         PlanFormat::Json => output::line(&serde_json::to_string_pretty(&plan.json())?)?,
         PlanFormat::Text => {
@@ -60,6 +78,7 @@ pub(crate) async fn run(client: &Client, args: &DeployArgs) -> Result<ExitCode> 
         output::line("Nothing was changed.")?;
         return Ok(ExitCode::FAILURE);
     }
+    plan.apply.source = stack.to_yaml();
     apply(client, &plan, args).await
 }
 
@@ -168,8 +187,13 @@ pub(crate) async fn rollback(client: &Client, stack: &str, wanted: u64, detach: 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads and checks the files; nothing is asked of a daemon yet.
+/// Reads and checks the files; nothing is asked of a daemon.
 pub(super) fn load(args: &DeployArgs) -> Result<Stack> {
+    resolve(&read_all(args)?)
+}
+
+/// Reads the files that were named, or the one that is there.
+fn read_all(args: &DeployArgs) -> Result<compose::Sources> {
     let mut files: Vec<PathBuf> = args.file.iter().chain(&args.files).cloned().collect();
     if files.is_empty() {
         files.push(default_file(Path::new(""))?);
@@ -179,14 +203,18 @@ pub(super) fn load(args: &DeployArgs) -> Result<Stack> {
     }
     let profiles = std::env::var("COMPOSE_PROFILES").unwrap_or_default();
     let profiles = profiles.split(',').filter(|p| !p.is_empty()).map(str::to_owned);
-    let sources = compose::Sources {
+    Ok(compose::Sources {
         env_files: args.env_file.clone(),
         profiles: args.profile.iter().cloned().chain(profiles).collect(),
         lenient: args.lenient,
         ..sources(&files, args.name.clone())?
-    };
+    })
+}
+
+/// Makes a stack of files, and tells what it warns of.
+fn resolve(sources: &compose::Sources) -> Result<Stack> {
     let (stack, warnings) =
-        compose::load(&sources, &compose::Disk).map_err(|error| with_line(error, &sources))?;
+        compose::load(sources, &compose::Disk).map_err(|error| with_line(error, sources))?;
     for warning in warnings {
         output::warning(&warning.to_string());
     }

@@ -14,18 +14,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What is in the swarm.
 pub(super) struct Present {
-    pub(super) services: BTreeMap<String, types::Service>,
-    pub(super) networks: BTreeMap<String, types::Network>,
-    pub(super) secrets: BTreeMap<String, types::Secret>,
-    pub(super) configs: BTreeMap<String, types::Config>,
+    /// Boxed: kilobytes each, and thousands of them.
+    services: BTreeMap<String, Box<types::Service>>,
+    networks: BTreeMap<String, types::Network>,
+    secrets: BTreeMap<String, types::Secret>,
+    configs: BTreeMap<String, types::Config>,
 }
 
 impl Present {
-    pub(super) async fn ask(client: &Client) -> Result<Self> {
+    pub(super) async fn ask(client: Client) -> Result<Self> {
         let all: Query<'_> = &[];
         let scope: Query<'_> = &[("filters", r#"{"scope":{"swarm":true}}"#)];
+        let services = client.services(all).await?;
         Ok(Self {
-            services: client.services(all).await?.into_iter().map(|s| (s.spec.name.clone(), s)).collect(),
+            services: services.into_iter().map(|s| (s.spec.name.clone(), Box::new(s))).collect(),
             networks: client.networks(scope).await?.into_iter().map(|n| (n.name.clone(), n)).collect(),
             secrets: client.secrets(all).await?.into_iter().map(|s| (s.spec.name.clone(), s)).collect(),
             configs: client.configs(all).await?.into_iter().map(|c| (c.spec.name.clone(), c)).collect(),
@@ -127,19 +129,22 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Compares a checked stack with the swarm.
+    /// Compares a checked stack with the swarm. What is sent lacks the source still, which a plan does not need.
     ///
     /// # Errors
     /// Something it refers to is missing, or a manager cannot be asked.
-    pub(super) async fn make(client: &Client, stack: &Stack, prune: bool) -> Result<Self> {
-        let present = Present::ask(client).await?;
+    pub(super) async fn make(
+        client: &Client,
+        stack: &Stack,
+        mut present: Present,
+        prune: bool,
+    ) -> Result<Self> {
         present.check_external(stack)?;
         let mut plan = Self {
             stack: stack.name.clone(),
             changes: Vec::new(),
             apply: types::ApplyStack {
                 author: std::env::var("USER").unwrap_or_default(),
-                source: stack.to_yaml(),
                 ..types::ApplyStack::default()
             },
             touched: BTreeSet::new(),
@@ -149,19 +154,25 @@ impl Plan {
         let names = network_names(client, stack, &present).await?;
         let mut images = BTreeMap::new();
         for service in &stack.services {
-            let spec = service_json(client, service, &secrets, &configs, &mut images).await?;
-            let stored = present.services.get(&spec.name);
-            let fields = stored.map(|stored| differences(&stored.spec, &spec, &names)).transpose()?;
+            let mut spec = service_json(client, service, &secrets, &configs, &mut images).await?;
+            let stored = present.services.remove(&spec.name);
+            let mut version = 0;
+            if let Some(stored) = &stored {
+                version = stored.version.index;
+                // A restart that was asked for is not taken back, which would be another. Source: docker CLI
+                // `stack deploy`.
+                spec.task_template.force_update = stored.spec.task_template.force_update;
+            }
+            let fields = stored.map(|stored| differences(stored.spec, &spec, &names)).transpose()?;
             match fields {
                 None => plan.note(Action::Create, "service", &spec.name, Vec::new()),
                 Some(fields) if fields.is_empty() => {}
                 Some(fields) => plan.note(Action::Update, "service", &spec.name, fields),
             }
-            let version = stored.map_or(0, |s| s.version.index);
             plan.apply.services.push(types::PlannedService { version, spec });
         }
         if prune {
-            plan.surplus(stack, &present);
+            plan.surplus(&present.services);
         }
         Ok(plan)
     }
@@ -257,13 +268,11 @@ impl Plan {
         Ok(names)
     }
 
-    /// Services of the stack in the swarm that the file does not name.
-    fn surplus(&mut self, stack: &Stack, present: &Present) {
-        let named: BTreeSet<&str> = stack.services.iter().map(|s| s.spec.name.as_str()).collect();
-        for service in present.services.values() {
-            let of_stack = service.spec.labels.get(STACK_LABEL) == Some(&stack.name);
-            if of_stack && !named.contains(service.spec.name.as_str()) {
-                self.note(Action::Remove, "service", &service.spec.name, Vec::new());
+    /// Removes the stack's services among those that the file does not name.
+    fn surplus(&mut self, unnamed: &BTreeMap<String, Box<types::Service>>) {
+        for (name, service) in unnamed {
+            if service.spec.labels.get(STACK_LABEL) == Some(&self.stack) {
+                self.note(Action::Remove, "service", name, Vec::new());
                 let (id, version) = (service.id.clone(), service.version.index);
                 self.apply.removed.push(types::PlannedRemoval { id, version });
             }
@@ -336,11 +345,11 @@ async fn network_names(
 
 /// Returns the fields that differ.
 fn differences(
-    old: &types::ServiceSpec,
+    old: types::ServiceSpec,
     new: &types::ServiceSpec,
     networks: &BTreeMap<String, String>,
 ) -> Result<Vec<Field>> {
-    let (mut old, new) = (by_names(old.clone()), by_names(new.clone()));
+    let (mut old, new) = (by_names(old), by_names(new.clone()));
     // Stored specs name networks by id, and refer to secrets and configs by id too: names say it all.
     for network in &mut old.task_template.networks {
         if let Some(name) = networks.get(&network.target) {
@@ -395,7 +404,7 @@ mod tests {
     #[test]
     fn a_plan_says_which_fields_replace_tasks() {
         let fields =
-            differences(&spec("a:1", &["A=1", "B=2"]), &spec("a:2", &["A=1", "B=3"]), &BTreeMap::new())
+            differences(spec("a:1", &["A=1", "B=2"]), &spec("a:2", &["A=1", "B=3"]), &BTreeMap::new())
                 .unwrap();
         assert!(fields.iter().all(Field::replaces_tasks));
         let lines: Vec<String> = fields.iter().flat_map(Field::lines).collect();
@@ -412,7 +421,7 @@ mod tests {
     #[test]
     fn the_same_spec_is_no_change() {
         assert!(
-            differences(&spec("a:1", &["A=1"]), &spec("a:1", &["A=1"]), &BTreeMap::new()).unwrap().is_empty()
+            differences(spec("a:1", &["A=1"]), &spec("a:1", &["A=1"]), &BTreeMap::new()).unwrap().is_empty()
         );
     }
 }
