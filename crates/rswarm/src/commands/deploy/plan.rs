@@ -159,9 +159,7 @@ impl Plan {
             let mut version = 0;
             if let Some(stored) = &stored {
                 version = stored.version.index;
-                // A restart that was asked for is not taken back, which would be another. Source: docker CLI
-                // `stack deploy`.
-                spec.task_template.force_update = stored.spec.task_template.force_update;
+                keep(&mut spec.task_template, &stored.spec.task_template);
             }
             let fields = stored.map(|stored| differences(stored.spec, &spec, &names)).transpose()?;
             match fields {
@@ -343,6 +341,17 @@ async fn network_names(
     Ok(names)
 }
 
+/// Takes over what no file says and what, set back, would replace tasks for nothing: restarts that were asked for
+/// (source: docker CLI `stack deploy`), and the digest of an image that nobody can tell at the moment.
+fn keep(new: &mut types::TaskSpec, stored: &types::TaskSpec) {
+    new.force_update = stored.force_update;
+    if let (Some(new), Some(stored)) = (&mut new.container_spec, &stored.container_spec)
+        && stored.image.split_once('@').is_some_and(|(name, _)| name == new.image)
+    {
+        new.image.clone_from(&stored.image);
+    }
+}
+
 /// Returns the fields that differ.
 fn differences(
     old: types::ServiceSpec,
@@ -416,6 +425,18 @@ mod tests {
                 "TaskTemplate.ContainerSpec.Image: \"a:1\" -> \"a:2\"",
             ]
         );
+    }
+
+    #[test]
+    fn a_registry_out_of_reach_is_no_reason_to_replace_tasks() {
+        let kept = |new: &str, stored: &str| {
+            let (mut new, stored) = (spec(new, &[]), spec(stored, &[]));
+            keep(&mut new.task_template, &stored.task_template);
+            new.task_template.container_spec.unwrap().image
+        };
+        assert_eq!(kept("a:1", "a:1@sha256:12"), "a:1@sha256:12");
+        assert_eq!(kept("a:2", "a:1@sha256:12"), "a:2");
+        assert_eq!(kept("a:1@sha256:34", "a:1@sha256:12"), "a:1@sha256:34", "it has moved");
     }
 
     #[test]
