@@ -30,7 +30,8 @@ services:
     environment: {NAME: one}
     configs: [motd]
     secrets: [key]
-  still: {image: rswarm/hello, command: [web]}
+  still: {image: rswarm/hello, command: [web], volumes: ['data:/data']}
+volumes: {data: {}}
 configs: {motd: {file: ./motd}}
 secrets: {key: {environment: SHOP_KEY}}
 ";
@@ -48,7 +49,13 @@ fn what_a_plan_says_is_what_happens() {
 
     let first = deploy("k1", &["--plan"]);
     assert_eq!(first.code, 2, "{first:?}");
-    for line in ["+ network shop_default", "+ config shop_motd", "+ secret shop_key", "+ service shop_web"] {
+    for line in [
+        "+ network shop_default",
+        "+ config shop_motd",
+        "+ secret shop_key",
+        "+ volume shop_data",
+        "+ service shop_web",
+    ] {
         assert!(first.stdout.contains(line), "{}", first.stdout);
     }
     assert_eq!(lab.rswarm(1, &["stack", "ls", "-q"]).ok().trim(), "", "a plan changes nothing");

@@ -9,6 +9,7 @@ use docker_api::{
     client::{Client, Query},
     convert, types,
 };
+use model::MountKind;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -151,6 +152,7 @@ impl Plan {
         };
         plan.networks(stack, &present);
         let (secrets, configs) = (plan.secrets(stack, &present)?, plan.configs(stack, &present)?);
+        plan.volumes(stack, &present);
         let names = network_names(client, stack, &present).await?;
         let mut images = BTreeMap::new();
         for service in &stack.services {
@@ -264,6 +266,27 @@ impl Plan {
             }
         }
         Ok(names)
+    }
+
+    /// The stack's volumes that no service of the swarm has yet. Nothing is sent for them: a node makes one when the
+    /// first task that mounts it comes, and keeps it.
+    fn volumes(&mut self, stack: &Stack, present: &Present) {
+        let stored = present.services.values().filter_map(|s| s.spec.task_template.container_spec.as_ref());
+        let stored = stored.flat_map(|c| &c.mounts).filter(|m| m.kind == "volume");
+        let known: BTreeSet<&str> = stored.map(|m| m.source.as_str()).collect();
+        let mounts = stack.services.iter().flat_map(|s| &s.spec.task.container.mounts);
+        let new: BTreeSet<&str> = mounts
+            .filter_map(|mount| match &mount.kind {
+                // Volumes from outside do not have the stack's label.
+                MountKind::Volume { name: Some(name), labels, .. } if labels.contains_key(STACK_LABEL) => {
+                    Some(name.as_str())
+                }
+                MountKind::Volume { .. } | MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
+            })
+            .collect();
+        for name in new.difference(&known) {
+            self.note(Action::Create, "volume", name, Vec::new());
+        }
     }
 
     /// Removes the stack's services among those that the file does not name.
