@@ -20,6 +20,7 @@ fn shell_with(machine: &Machine, environment: &[(&str, &Path)], line: &str) -> t
         .current_dir(&folder)
         .env("DOCKER_HOST", machine.host())
         .env("HOME", machine.dir())
+        .env("TMPDIR", machine.dir()) // buildx leaves some behind
         .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .output()

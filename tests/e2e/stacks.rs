@@ -140,6 +140,32 @@ services:
 }
 
 #[test]
+fn an_image_whose_digest_nobody_can_tell_is_told_and_replaces_nothing() {
+    let lab = swarm(1, 1);
+    load_hello(&lab, 1);
+    let image = "127.0.0.1:9/hello:1";
+    lab.rswarm(1, &["tag", "rswarm/hello", image]).ok();
+    let text = format!("name: shop\nservices: {{a: {{image: '{image}', command: [web]}}}}\n");
+    let file = write(&lab, "shop.yml", &text);
+    let deploy = |args: &[&str]| {
+        let done = lab.rswarm(1, &[&["deploy"], args, &[&file]].concat());
+        (done.code, done.stderr.contains(&format!("WARNING: no digest of image {image} can be told")), done)
+    };
+    let (code, told, done) = deploy(&[]);
+    assert!(code == 0 && !told, "{done:?}");
+    let running = image_of(&lab, "shop_a", "Image");
+    assert!(running.contains("@sha256:"), "{running}");
+
+    lab.rswarm(1, &["rmi", "-f", image]).ok();
+    let (code, told, done) = deploy(&["--plan"]);
+    assert!(code == 0 && told && done.stdout.contains("No changes."), "{done:?}");
+    let (code, told, done) = deploy(&[]);
+    assert!(code == 0 && told && image_of(&lab, "shop_a", "Image") == running, "{done:?}");
+    let new = lab.rswarm(1, &["service", "create", "--detach", "--name", "new", image]);
+    assert!(new.code == 0 && new.stderr.contains("may run different versions"), "{new:?}");
+}
+
+#[test]
 fn hooks_run_beside_the_task_and_a_failing_one_fails_it() {
     let lab = swarm(1, 1);
     load_hello(&lab, 1);

@@ -380,13 +380,9 @@ impl Client {
         self.request(Method::GET, "/images/get", &query, HeaderMap::new(), Body::empty()).await
     }
 
-    /// The manifest a reference stands for: asked of this host, the swarm, then the registry. `None` = unknown.
-    pub async fn distribution(&self, name: &str) -> Result<Option<DistributionInspect>> {
-        match self.get(&format!("/distribution/{}/json", escape(name)), &[]).await {
-            Ok(found) => Ok(Some(found)),
-            Err(Error::Api { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+    /// The manifest a reference stands for: asked of this host, the swarm, then the registry.
+    pub async fn distribution(&self, name: &str) -> Result<DistributionInspect> {
+        self.get(&format!("/distribution/{}/json", escape(name)), &[]).await
     }
 
     // ---- volumes

@@ -68,7 +68,7 @@ async fn create(client: &Client, args: ServiceCreate) -> Result<()> {
             ..Default::default()
         },
     };
-    let image = pinned(client, &args.image).await?;
+    let image = pinned(client, &args.image, UNPINNED).await;
     let networks = args
         .network
         .iter()
@@ -116,16 +116,22 @@ fn port(text: &str) -> Result<types::PortConfig> {
     })
 }
 
-/// Returns the image with the digest it has now, so that every task runs the same one.
-pub(crate) async fn pinned(client: &Client, image: &str) -> Result<String> {
+/// What happens to an image of a new service that [`pinned`] finds no digest for.
+const UNPINNED: &str = "each node fetches it by itself, and they may run different versions";
+
+/// Returns the image with the digest it has now, so that every task runs the same one. When it is not known anywhere
+/// yet, or its registry is out of reach, that is a warning with `otherwise`: what happens then.
+pub(crate) async fn pinned(client: &Client, image: &str, otherwise: &str) -> String {
     if image.contains("@sha256:") {
-        return Ok(image.to_owned());
+        return image.to_owned();
     }
-    Ok(match client.distribution(image).await {
-        Ok(Some(found)) => format!("{image}@{}", found.descriptor.digest),
-        // Not known anywhere yet, or its registry is out of reach: the tasks will say so if they need it.
-        Ok(None) | Err(_) => image.to_owned(),
-    })
+    match client.distribution(image).await {
+        Ok(found) => format!("{image}@{}", found.descriptor.digest),
+        Err(error) => {
+            output::warning(&format!("no digest of image {image} can be told: {error}; {otherwise}"));
+            image.to_owned()
+        }
+    }
 }
 
 async fn update(client: &Client, args: ServiceUpdate) -> Result<()> {
@@ -133,7 +139,7 @@ async fn update(client: &Client, args: ServiceUpdate) -> Result<()> {
     let mut spec = service.spec;
     let container = spec.task_template.container_spec.get_or_insert_default();
     if let Some(image) = &args.image {
-        container.image = pinned(client, image).await?;
+        container.image = pinned(client, image, UNPINNED).await;
     }
     let key = |e: &str| e.split('=').next().unwrap_or_default().to_owned();
     let gone: BTreeSet<String> =

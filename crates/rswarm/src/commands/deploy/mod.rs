@@ -28,6 +28,8 @@ use std::{
 
 /// Names looked for when no file is given, in this order. Source: Docker Compose.
 const DEFAULT_FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
+/// What happens to images without a known digest.
+const UNPINNED: &str = "what runs it keeps its digest; for what is new, each node fetches it by itself, and they may run different versions";
 /// Exit code of `--plan` when something would change.
 const CHANGES: u8 = 2;
 /// Exit code after Ctrl-C, as a shell has it.
@@ -310,7 +312,7 @@ async fn service_json(
     container.image = match images.get(&container.image) {
         Some(known) => known.clone(),
         None => {
-            let known = pinned(client, &container.image).await?;
+            let known = pinned(client, &container.image, UNPINNED).await;
             images.insert(container.image.clone(), known.clone());
             known
         }
