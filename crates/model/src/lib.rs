@@ -17,6 +17,7 @@
 
 pub mod cluster;
 pub mod container;
+pub mod error;
 pub mod id;
 pub mod network;
 pub mod node;
@@ -29,6 +30,7 @@ pub mod time;
 
 pub use cluster::{Batch, Change, Conflict, Event, Object, ObjectRef, Tables};
 pub use container::*;
+pub use error::with_causes;
 pub use id::*;
 pub use network::*;
 pub use node::*;

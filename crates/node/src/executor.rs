@@ -13,7 +13,7 @@ use engine::{
 use futures::future::BoxFuture;
 use model::{
     ContainerStatus, Duration, FileRef, GenericResources, IngressTable, MountKind, NetworkId, NetworkTable,
-    NodeDescription, Platform, Resources, Supply, Task, TaskId,
+    NodeDescription, Platform, Resources, Supply, Task, TaskId, with_causes,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -56,27 +56,11 @@ impl std::fmt::Debug for HostExecutor {
 }
 
 fn fatal(error: &dyn std::error::Error) -> TaskError {
-    TaskError::fatal(chain(error))
+    TaskError::fatal(with_causes(error))
 }
 
 fn temporary(error: &dyn std::error::Error) -> TaskError {
-    TaskError::temporary(chain(error))
-}
-
-/// Returns an error with its causes: `a: b: c`.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Some causes are in their consequence's text already.
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
+    TaskError::temporary(with_causes(error))
 }
 
 fn status_of(container: &engine::Container) -> ContainerStatus {
@@ -549,7 +533,7 @@ impl agent::Executor for HostExecutor {
         }
         let last = self.find(task.id).await?;
         if let Err(error) = self.engine.network_service().drain(task.id).await {
-            tracing::warn!(task.id = %task.id, error = chain(&error), "connections of an ended task not forgotten");
+            tracing::warn!(task.id = %task.id, error = with_causes(&error), "connections of an ended task not forgotten");
         }
         Ok(last.map(|c| status_of(&c)))
     }
@@ -569,7 +553,7 @@ impl agent::Executor for HostExecutor {
         let containers = match self.engine.list(options).await {
             Ok(containers) => containers,
             Err(error) => {
-                tracing::error!(error = chain(&error), "cannot list the containers of tasks");
+                tracing::error!(error = with_causes(&error), "cannot list the containers of tasks");
                 return Vec::new();
             }
         };

@@ -17,7 +17,7 @@ use crate::{
 };
 use agent::{Agent, Executor};
 use anyhow::{Context, Result, bail};
-use model::{ClusterId, NodeId, Role, Timestamp};
+use model::{ClusterId, NodeId, Role, Timestamp, with_causes};
 use pki::{Credentials, NodeKey};
 use proto::{
     ca::{
@@ -347,7 +347,7 @@ pub(crate) async fn issue(
     token: &str,
     availability: model::Availability,
 ) -> Result<Issued, tonic::Status> {
-    let broken = |e: &dyn std::error::Error| tonic::Status::internal(crate::executor::chain(e));
+    let broken = |e: &dyn std::error::Error| tonic::Status::internal(with_causes(e));
     let key = NodeKey::generate().map_err(|e| broken(&e))?;
     let request = IssueCertificateRequest {
         csr_pem: key.csr_pem().map_err(|e| broken(&e))?,

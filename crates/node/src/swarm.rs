@@ -8,7 +8,7 @@ use crate::{
     address::{self, interfaces},
     attach::Waiting,
     connect::Connections,
-    executor::{HostExecutor, chain},
+    executor::HostExecutor,
     images,
     member::{self, Begin, Member, Outcome, Start, bootstrap_channel, clock},
     peer::{FrontDoorCell, open_tunnel},
@@ -20,7 +20,7 @@ use docker_api::server::{
 };
 use engine::Engine;
 use image::Reference;
-use model::{NodeId, Object, Role};
+use model::{NodeId, Object, Role, with_causes};
 use pki::{Credentials, JoinToken};
 use proto::{
     control::{GetRequest, LeaveRequest, ListRequest, control_client::ControlClient},
@@ -216,7 +216,7 @@ impl Shared {
                     }
                 };
                 let (pulled, ()) = tokio::join!(pull, watched);
-                pulled.map(drop).map_err(|e| chain(&e))
+                pulled.map(drop).map_err(|e| with_causes(&e))
             })
         })
     }
@@ -368,7 +368,7 @@ impl Shared {
             let start = self.start(&credentials, &record);
             if let Err(errors) = agent::forget(&*start.executor, &self.parts.folder.agent()).await {
                 for error in errors {
-                    tracing::warn!(error = chain(&error), "something of a task was not removed");
+                    tracing::warn!(error = with_causes(&error), "something of a task was not removed");
                 }
             }
         }
@@ -462,7 +462,7 @@ impl Swarm for NodeSwarm {
             let addr = address::remote(remote).map_err(|e| ApiError::bad_request(e.to_string()))?;
             let asked = async {
                 let channel = bootstrap_channel(addr, &token).await.map_err(|e| {
-                    ApiError::internal(format!("cannot join through manager {addr}: {}", chain(&e)))
+                    ApiError::internal(format!("cannot join through manager {addr}: {}", with_causes(&e)))
                 })?;
                 member::issue(channel, &request.token, request.availability)
                     .await
@@ -552,7 +552,7 @@ impl Swarm for NodeSwarm {
             .get(GetRequest { kind: ObjectKind::Node.into(), id_or_name: node.to_string() })
             .await?
             .into_inner();
-        let unreadable = |e: &dyn std::error::Error| ApiError::internal(chain(e));
+        let unreadable = |e: &dyn std::error::Error| ApiError::internal(with_causes(e));
         let Object::Node(found) = Object::try_from(found).map_err(|e| unreadable(&e))? else {
             return Err(ApiError::internal("a manager answered with something that is no node"));
         };
@@ -602,7 +602,7 @@ impl NodeSwarm {
         let folder = &self.shared.parts.folder;
         let credentials =
             Credentials::create(&folder.credentials(), &issued.key_pem, &issued.chain_pem, &issued.root_pem)
-                .map_err(|e| ApiError::internal(chain(&e)))?;
+                .map_err(|e| ApiError::internal(with_causes(&e)))?;
         tracing::info!(node.id = %issued.node, role = ?issued.role, "joining");
         let record = Box::new(record);
         let begin = Box::new(Begin::Resume);

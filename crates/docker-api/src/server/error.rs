@@ -118,15 +118,6 @@ impl From<engine::Error> for ApiError {
             engine::ErrorKind::Forbidden => StatusCode::FORBIDDEN,
             engine::ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        let mut message = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            // Some causes are in their consequence's text already.
-            if !message.ends_with(&cause.to_string()) {
-                message = format!("{message}: {cause}");
-            }
-            source = cause.source();
-        }
-        Self { status, message }
+        Self { status, message: model::with_causes(&error) }
     }
 }

@@ -45,12 +45,7 @@ pub(super) fn routes() -> Router<State> {
 
 impl From<image::Error> for ApiError {
     fn from(error: image::Error) -> Self {
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
+        let text = model::with_causes(&error);
         match error {
             error if error.is_not_found() => Self::not_found(text),
             image::Error::InUse { .. } => Self::conflict(text),

@@ -585,7 +585,7 @@ impl<'a> Stage<'a> {
                     let file = folder.join(&crate::random_id()[..16]);
                     self.say(format!("Downloading {url}\n")).await?;
                     let got = self.build.engine.inner.images.download(url, &file).await;
-                    let got = got.map_err(|e| failed(line, chain(&e)))?;
+                    let got = got.map_err(|e| failed(line, model::with_causes(&e)))?;
                     if let Some(wanted) =
                         transfer.checksum.as_ref().filter(|wanted| **wanted != got.digest.to_string())
                     {
@@ -716,16 +716,6 @@ fn moment(build: &Build) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Sets times that are later than `epoch` to it. Blocking.

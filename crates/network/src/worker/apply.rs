@@ -1,6 +1,6 @@
 //! From the state to the kernel: host, data namespace, sandboxes, names.
 
-use super::{DATA, Data, From, Worker, chain};
+use super::{DATA, Data, From, Worker};
 use crate::{
     desired::{self, Desired},
     dns, firewall,
@@ -11,6 +11,7 @@ use crate::{
     spec::{Error, Macvlan},
     state::Sandbox,
 };
+use model::with_causes;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -28,7 +29,7 @@ impl Worker {
         }
         // Somebody has been at it: look, then try again.
         for error in &outcome.errors {
-            debug!(error = %chain(error), "the kernel is not as we left it");
+            debug!(error = %with_causes(error), "the kernel is not as we left it");
         }
         let everything = self.live.keys().cloned().collect();
         let mut outcome = self.apply_from(From::Kernel, &everything);
@@ -105,7 +106,7 @@ impl Worker {
         for (key, value) in settings {
             match sysctl(&key, value) {
                 Err(e) if self.options.rootless => {
-                    warn!(key, error = %chain(&e), "a network setting is withheld from this user");
+                    warn!(key, error = %with_causes(&e), "a network setting is withheld from this user");
                 }
                 Err(e) => outcome.errors.push(e),
                 Ok(()) => {}
@@ -353,7 +354,7 @@ impl Worker {
         self.refresh_zones();
         let everything = self.live.keys().cloned().collect();
         for error in self.apply_from(From::Kernel, &everything).errors {
-            warn!(error = %chain(&error), "cannot go back to the network as it was");
+            warn!(error = %with_causes(&error), "cannot go back to the network as it was");
         }
         cause
     }

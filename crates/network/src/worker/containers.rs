@@ -1,6 +1,6 @@
 //! The containers' side: sandboxes and local bridges.
 
-use super::{Condemned, DATA, Live, Worker, apply, chain};
+use super::{Condemned, DATA, Live, Worker, apply};
 use crate::{
     address,
     netns::{self, Netns, sysctl},
@@ -8,6 +8,7 @@ use crate::{
     spec::{Bridge, BridgeSpec, Error, SandboxAttachment, SandboxInfo, SandboxSpec},
     state::{Sandbox, overlap, subnets},
 };
+use model::with_causes;
 use std::{collections::BTreeSet, net::IpAddr};
 use tracing::{debug, warn};
 
@@ -34,7 +35,7 @@ impl Worker {
                 }
                 None => {
                     for error in self.remove_sandbox(&id).err().unwrap_or_default() {
-                        warn!(container.id = %id, error = %chain(&error), "cannot clean up a failed sandbox");
+                        warn!(container.id = %id, error = %with_causes(&error), "cannot clean up a failed sandbox");
                     }
                     return Err(e);
                 }
@@ -82,7 +83,7 @@ impl Worker {
                 for (key, value) in settings {
                     // Groups that are not mapped, or a kernel without IPv6: nice to have.
                     if let Err(error) = sysctl(key, value) {
-                        debug!(key, error = %chain(&error), "a default setting of containers is not available");
+                        debug!(key, error = %with_causes(&error), "a default setting of containers is not available");
                     }
                 }
                 Ok(())

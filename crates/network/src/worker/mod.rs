@@ -18,6 +18,7 @@ use crate::{
     spec::{AuditReport, Error, NameSockets, Options},
     state::State,
 };
+use model::with_causes;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -290,7 +291,7 @@ impl Worker {
             debug!(repair, "network put right");
         }
         for error in &outcome.errors {
-            warn!(error = chain(error), "network cannot be put right yet");
+            warn!(error = with_causes(error), "network cannot be put right yet");
         }
         info!(sandboxes = self.live.len(), repairs = outcome.done.len(), "network adopted");
         Ok(())
@@ -332,7 +333,7 @@ impl Worker {
         for repair in &outcome.done {
             warn!(repair, "network repaired");
         }
-        let errors: Vec<String> = outcome.errors.iter().map(chain).collect();
+        let errors: Vec<String> = outcome.errors.iter().map(|e| with_causes(e)).collect();
         for error in &errors {
             warn!(error, "network cannot be repaired yet");
         }
@@ -357,14 +358,4 @@ impl Worker {
         drop(std::fs::remove_dir(self.options.run_root.join("netns")));
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
-}
-
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
