@@ -30,7 +30,8 @@ services:
     environment: {NAME: one}
     configs: [motd]
     secrets: [key]
-  still: {image: rswarm/hello, command: [web], volumes: ['data:/data']}
+  still: {image: rswarm/hello, command: [web], volumes: ['data:/data'], networks: [back]}
+networks: {back: {internal: true, labels: {a: b}, ipam: {config: [{subnet: 10.77.0.0/24}]}}}
 volumes: {data: {}}
 configs: {motd: {file: ./motd}}
 secrets: {key: {environment: SHOP_KEY}}
@@ -62,7 +63,13 @@ fn what_a_plan_says_is_what_happens() {
 
     deploy("k1", &["--yes"]).ok();
     let again = deploy("k1", &["--plan"]);
-    assert_eq!((again.code, again.stdout.trim()), (0, "No changes."));
+    assert_eq!((again.code, again.stdout.trim(), again.stderr.as_str()), (0, "No changes.", ""));
+    write(&lab, "shop.yml", &SHOP.replace("10.77", "10.78"));
+    let other = deploy("k1", &["--plan"]);
+    assert_eq!((other.code, other.stdout.trim()), (0, "No changes."));
+    let told = "WARNING: network shop_back stays as it is, though the file says otherwise now (subnet)";
+    assert!(other.stderr.contains(told), "{other:?}");
+    write(&lab, "shop.yml", SHOP);
 
     // Another content: another config, and only the service that has it is replaced.
     write(&lab, "motd", "good morning");

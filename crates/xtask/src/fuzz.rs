@@ -24,7 +24,8 @@ pub(crate) struct FuzzArgs {
 /// Builds the targets, then runs them, one on each processor at a time.
 ///
 /// # Errors
-/// cargo-fuzz is missing, the lock file of the targets is old, a target cannot be built, or one found an input that breaks it: cargo-fuzz names the file.
+/// cargo-fuzz is missing, the lock file of the targets is old, a target cannot be built, or one found an input that
+/// breaks it: cargo-fuzz names the file.
 pub(crate) fn run(args: &FuzzArgs) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let there = Command::new("cargo").args(["fuzz", "--version"]).output()?;

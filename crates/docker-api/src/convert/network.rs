@@ -4,6 +4,9 @@ use super::{Invalid, Result, check_name, invalid};
 use crate::types;
 use model::{Network, NetworkDriver, NetworkSpec};
 
+/// Option of a network of the swarm that tells its VXLAN network identifier. Source: Docker.
+pub const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
+
 /// Reads a network of the swarm. Local drivers are not for here.
 pub fn network_spec(from: types::NetworkCreate) -> Result<NetworkSpec> {
     check_name(&from.name)?;
@@ -106,7 +109,7 @@ pub fn network_json(from: &Network) -> types::Network {
     let spec = &from.spec;
     let mut options = options(spec);
     if let Some(allocation) = from.allocation {
-        options.insert("com.docker.network.driver.overlay.vxlanid_list".into(), allocation.vni.to_string());
+        options.insert(VNI_OPTION.into(), allocation.vni.to_string());
     }
     let config = match from.allocation {
         Some(a) => vec![types::IpamConfig {

@@ -1,7 +1,7 @@
 //! What a deploy would change, and nothing else: made from a look at the swarm, shown, and carried out as it is.
 
 use super::{content, service_json};
-use crate::commands::service::STACK_LABEL;
+use crate::{commands::service::STACK_LABEL, output};
 use anyhow::{Result, bail};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use compose::Stack;
@@ -185,13 +185,16 @@ impl Plan {
     }
 
     fn networks(&mut self, stack: &Stack, present: &Present) {
-        for network in
-            stack.networks.iter().filter(|n| !n.external && !present.networks.contains_key(&n.name))
-        {
-            if let Some(spec) = &network.spec {
-                self.note(Action::Create, "network", &network.name, Vec::new());
-                self.apply.networks.push(convert::network_create_json(spec));
+        for network in stack.networks.iter().filter(|n| !n.external) {
+            let Some(wanted) = network.spec.as_ref().map(convert::network_create_json) else { continue };
+            if let Some(stored) = present.networks.get(&network.name) {
+                if let Some(text) = stays(&stack.name, stored, &wanted) {
+                    output::warning(&text);
+                }
+                continue;
             }
+            self.note(Action::Create, "network", &network.name, Vec::new());
+            self.apply.networks.push(wanted);
         }
     }
 
@@ -364,6 +367,42 @@ async fn network_names(
     Ok(names)
 }
 
+/// Says what of a stored network is not as the file has it now: a network of the swarm cannot be changed.
+fn stays(stack: &str, stored: &types::Network, wanted: &types::NetworkCreate) -> Option<String> {
+    let name = &stored.name;
+    if stored.labels.get(STACK_LABEL).is_none_or(|of| of != stack) {
+        return Some(format!(
+            "network {name} is there already and is not of this stack; hint: `external: true` says that it is meant"
+        ));
+    }
+    let addresses = |ipam: &types::Ipam| ipam.config.first().cloned().unwrap_or_default();
+    let (is, says) = (addresses(&stored.ipam), addresses(&wanted.ipam.clone().unwrap_or_default()));
+    let mut options = stored.options.clone();
+    // The swarm's own word.
+    options.remove(convert::VNI_OPTION);
+    // Where a file says no address, the swarm took one.
+    let differs = [
+        ("driver", stored.driver != wanted.driver),
+        ("subnet", !says.subnet.is_empty() && says.subnet != is.subnet),
+        ("gateway", !says.gateway.is_empty() && says.gateway != is.gateway),
+        ("ip_range", says.ip_range != is.ip_range),
+        ("internal", stored.internal != wanted.internal),
+        ("attachable", stored.attachable != wanted.attachable),
+        ("enable_ipv6", stored.enable_ipv6 != wanted.enable_ipv6.unwrap_or(false)),
+        ("driver_opts", options != wanted.options),
+        ("labels", stored.labels != wanted.labels),
+    ];
+    let differs: Vec<&str> =
+        differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect();
+    (!differs.is_empty()).then(|| {
+        format!(
+            "network {name} stays as it is, though the file says otherwise now ({}); hint: a network with another \
+             `name` is made, or remove the stack before it is deployed",
+            differs.join(", ")
+        )
+    })
+}
+
 /// Takes over what no file says and what, set back, would replace tasks for nothing: restarts that were asked for
 /// (source: docker CLI `stack deploy`), and the digest of an image that nobody can tell at the moment.
 fn keep(new: &mut types::TaskSpec, stored: &types::TaskSpec) {
@@ -421,6 +460,7 @@ fn diff(path: &str, old: &Value, new: &Value, fields: &mut Vec<Field>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::{Meta, Network, NetworkAllocation, NetworkDriver, NetworkSpec};
 
     fn spec(image: &str, env: &[&str]) -> types::ServiceSpec {
         let container = types::ContainerSpec {
@@ -460,6 +500,48 @@ mod tests {
         assert_eq!(kept("a:1", "a:1@sha256:12"), "a:1@sha256:12");
         assert_eq!(kept("a:2", "a:1@sha256:12"), "a:2");
         assert_eq!(kept("a:1@sha256:34", "a:1@sha256:12"), "a:1@sha256:34", "it has moved");
+    }
+
+    #[test]
+    fn a_network_that_the_file_says_otherwise_now_is_told() {
+        let wanted = NetworkSpec {
+            name: "shop_back".into(),
+            labels: [(STACK_LABEL.to_owned(), "shop".to_owned())].into(),
+            driver: NetworkDriver::Overlay,
+            options: BTreeMap::new(),
+            subnet: None,
+            gateway: None,
+            ip_range: None,
+            attachable: false,
+            internal: false,
+            encrypted: false,
+            ipv6: false,
+        };
+        let allocation = NetworkAllocation {
+            vni: 4097,
+            subnet: "10.0.1.0/24".parse().unwrap(),
+            gateway: "10.0.1.1".parse().unwrap(),
+        };
+        let stored = convert::network_json(&Network {
+            id: "a".repeat(25).parse().unwrap(),
+            meta: Meta::default(),
+            spec: wanted.clone(),
+            allocation: Some(allocation),
+            pending_delete: false,
+        });
+        let told = |stack: &str, change: &dyn Fn(&mut NetworkSpec)| {
+            let mut wanted = wanted.clone();
+            change(&mut wanted);
+            stays(stack, &stored, &convert::network_create_json(&wanted)).unwrap_or_default()
+        };
+        assert_eq!(told("shop", &|_| {}), "");
+        assert_eq!(told("shop", &|n| n.subnet = Some(allocation.subnet)), "");
+        let said = told("shop", &|n| {
+            n.subnet = Some("10.0.2.0/24".parse().unwrap());
+            n.encrypted = true;
+        });
+        assert!(said.contains("(subnet, driver_opts)"), "{said}");
+        assert!(told("other", &|_| {}).contains("is not of this stack"));
     }
 
     #[test]
