@@ -298,6 +298,9 @@ services:
 ",
     );
     write(&lab, "app/Dockerfile", "FROM rswarm/hello\nARG WHO\nENV NAME=$WHO\n");
+    let before = plan(&lab, &file);
+    assert!(before.code == 2 && before.stderr.contains("images are built only by a deploy"), "{before:?}");
+    assert!(!before.stderr.contains("no digest"), "{}", before.stderr);
     lab.rswarm(1, &["deploy", &file]).ok();
     for n in 1..=3 {
         wait_for("a task on every host", SOON, || {

@@ -116,22 +116,27 @@ fn port(text: &str) -> Result<types::PortConfig> {
     })
 }
 
-/// What happens to an image of a new service that [`pinned`] finds no digest for.
+/// What happens to an image that [`pinned`] finds no digest for.
 const UNPINNED: &str = "each node fetches it by itself, and they may run different versions";
 
-/// Returns the image with the digest it has now, so that every task runs the same one. When it is not known anywhere
-/// yet, or its registry is out of reach, that is a warning with `otherwise`: what happens then.
+/// Returns the image with the digest it has now, so that every task runs the same one. Where it has none, that is a
+/// warning with `otherwise`: what happens then.
 pub(crate) async fn pinned(client: &Client, image: &str, otherwise: &str) -> String {
+    with_digest(client, image).await.unwrap_or_else(|error| {
+        output::warning(&format!("no digest of image {image} can be told: {error}; {otherwise}"));
+        image.to_owned()
+    })
+}
+
+/// Returns the image with the digest it has now.
+///
+/// # Errors
+/// It is not known anywhere yet, or its registry is out of reach.
+pub(crate) async fn with_digest(client: &Client, image: &str) -> docker_api::client::Result<String> {
     if image.contains("@sha256:") {
-        return image.to_owned();
+        return Ok(image.to_owned());
     }
-    match client.distribution(image).await {
-        Ok(found) => format!("{image}@{}", found.descriptor.digest),
-        Err(error) => {
-            output::warning(&format!("no digest of image {image} can be told: {error}; {otherwise}"));
-            image.to_owned()
-        }
-    }
+    Ok(format!("{image}@{}", client.distribution(image).await?.descriptor.digest))
 }
 
 async fn update(client: &Client, args: ServiceUpdate) -> Result<()> {

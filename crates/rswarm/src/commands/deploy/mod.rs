@@ -10,7 +10,11 @@ mod content;
 mod failure;
 mod plan;
 
-use super::{build, converge::converge, service::pinned};
+use super::{
+    build,
+    converge::converge,
+    service::{pinned, with_digest},
+};
 use crate::{
     cli::{DeployArgs, PlanFormat},
     output,
@@ -312,7 +316,12 @@ async fn service_json(
     container.image = match images.get(&container.image) {
         Some(known) => known.clone(),
         None => {
-            let known = pinned(client, &container.image, UNPINNED).await;
+            let known = if service.build.is_some() {
+                // Only a plan before the first build finds none, and has said that it builds nothing.
+                with_digest(client, &container.image).await.unwrap_or_else(|_| container.image.clone())
+            } else {
+                pinned(client, &container.image, UNPINNED).await
+            };
             images.insert(container.image.clone(), known.clone());
             known
         }
