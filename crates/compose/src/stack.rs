@@ -357,19 +357,7 @@ fn networks(defined: &Definitions<'_>, read: &Reader<'_>) -> Result<Vec<StackNet
 }
 
 fn overlay(name: String, labels: Labels) -> NetworkSpec {
-    NetworkSpec {
-        name,
-        labels,
-        driver: NetworkDriver::Overlay,
-        options: Labels::new(),
-        subnet: None,
-        gateway: None,
-        ip_range: None,
-        attachable: false,
-        internal: false,
-        encrypted: false,
-        ipv6: false,
-    }
+    NetworkSpec { labels, ..NetworkSpec::new(name, NetworkDriver::Overlay) }
 }
 
 fn network(

@@ -23,6 +23,26 @@ pub struct NetworkSpec {
     pub ipv6: bool,
 }
 
+impl NetworkSpec {
+    /// Returns one that nothing else was said of.
+    #[must_use]
+    pub fn new(name: impl Into<String>, driver: NetworkDriver) -> Self {
+        Self {
+            name: name.into(),
+            labels: Labels::new(),
+            driver,
+            options: Labels::new(),
+            subnet: None,
+            gateway: None,
+            ip_range: None,
+            attachable: false,
+            internal: false,
+            encrypted: false,
+            ipv6: false,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NetworkDriver {
     /// VXLAN across nodes.

@@ -191,19 +191,7 @@ impl State {
         if let Some(id) = named(name) {
             return Ok(Some(id));
         }
-        let spec = NetworkSpec {
-            name: name.to_owned(),
-            labels: model::Labels::new(),
-            driver,
-            options: model::Labels::new(),
-            subnet: None,
-            gateway: None,
-            ip_range: None,
-            attachable: false,
-            internal: false,
-            encrypted: false,
-            ipv6: false,
-        };
+        let spec = NetworkSpec::new(name, driver);
         match self.create::<NetworkId>(create_request::Spec::Network((&spec).into())).await {
             Ok(id) => Ok(Some(id)),
             // Somebody was faster.

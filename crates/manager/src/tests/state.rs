@@ -83,19 +83,7 @@ impl State {
         self.put(Object::Network(Arc::new(Network {
             id: NetworkId(number),
             meta: Meta::default(),
-            spec: NetworkSpec {
-                name: format!("network{number}"),
-                labels: Labels::new(),
-                driver: NetworkDriver::Overlay,
-                options: Labels::new(),
-                subnet: None,
-                gateway: None,
-                ip_range: None,
-                attachable: false,
-                internal: false,
-                encrypted: false,
-                ipv6: false,
-            },
+            spec: NetworkSpec::new(format!("network{number}"), NetworkDriver::Overlay),
             allocation: Some(NetworkAllocation {
                 vni: 4096 + u32::from(octet(number)),
                 subnet: subnet.into(),

@@ -21,19 +21,7 @@ fn web(replicas: u64) -> ServiceSpec {
 }
 
 fn overlay(name: &str) -> NetworkSpec {
-    NetworkSpec {
-        name: name.into(),
-        labels: Labels::new(),
-        driver: NetworkDriver::Overlay,
-        options: Labels::new(),
-        subnet: None,
-        gateway: None,
-        ip_range: None,
-        attachable: false,
-        internal: false,
-        encrypted: false,
-        ipv6: false,
-    }
+    NetworkSpec::new(name, NetworkDriver::Overlay)
 }
 
 async fn with_workers(count: usize) -> Swarm {

@@ -385,19 +385,8 @@ impl World {
 
     fn create_network(&mut self, name: &str, words: &[&str]) {
         let id = NetworkId(self.fresh_id());
-        let mut spec = NetworkSpec {
-            name: name.to_owned(),
-            labels: Labels::new(),
-            driver: NetworkDriver::Overlay,
-            options: Labels::new(),
-            subnet: None,
-            gateway: None,
-            ip_range: None,
-            attachable: false,
-            internal: words.contains(&"internal"),
-            encrypted: false,
-            ipv6: false,
-        };
+        let mut spec = NetworkSpec::new(name, NetworkDriver::Overlay);
+        spec.internal = words.contains(&"internal");
         if words.contains(&"host") {
             spec.driver = NetworkDriver::Host;
         }

@@ -504,19 +504,8 @@ mod tests {
 
     #[test]
     fn a_network_that_the_file_says_otherwise_now_is_told() {
-        let wanted = NetworkSpec {
-            name: "shop_back".into(),
-            labels: [(STACK_LABEL.to_owned(), "shop".to_owned())].into(),
-            driver: NetworkDriver::Overlay,
-            options: BTreeMap::new(),
-            subnet: None,
-            gateway: None,
-            ip_range: None,
-            attachable: false,
-            internal: false,
-            encrypted: false,
-            ipv6: false,
-        };
+        let labels = [(STACK_LABEL.to_owned(), "shop".to_owned())].into();
+        let wanted = NetworkSpec { labels, ..NetworkSpec::new("shop_back", NetworkDriver::Overlay) };
         let allocation = NetworkAllocation {
             vni: 4097,
             subnet: "10.0.1.0/24".parse().unwrap(),
