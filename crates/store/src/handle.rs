@@ -133,9 +133,11 @@ impl Handle {
         self.leadership.clone()
     }
 
-    /// Returns who leads now.
+    /// Returns who leads now; nobody when this member has stopped: what Raft last said of itself stands still then.
     pub fn leader_now(&self) -> Leadership {
-        leader_now(&self.raft)
+        let now = leader_now(&self.raft);
+        let stopped = self.leadership.has_changed().is_err() || self.failure.borrow().is_some();
+        if stopped { Leadership { leader: None, me: false, term: now.term } } else { now }
     }
 
     /// Returns why this member has stopped for good (a disk error), if it has; it must then be restarted.

@@ -9,10 +9,11 @@ use crate::{
     propose::{self, Proposer},
     service::RaftService,
     snapshot::{SnapshotError, Snapshots},
+    types::TypeConfig,
     wal::{Log, OpenLogError},
 };
 use model::Duration;
-use openraft::{BasicNode, Config, Raft, SnapshotPolicy};
+use openraft::{BasicNode, Config, Raft, SnapshotPolicy, async_runtime::watch::WatchReceiver as _};
 use proto::raft::raft_server::RaftServer;
 use std::{
     fs, io,
@@ -155,6 +156,7 @@ impl Store {
             .await
             .map_err(|e| OpenError::Raft(e.to_string()))?;
 
+        stand_if_alone(&raft).await?;
         let (proposer, proposals) = Proposer::new(published.clone());
         let (told, leadership) = watch::channel(Leadership::default());
         let cancel = CancellationToken::new();
@@ -210,6 +212,13 @@ impl Store {
     }
 }
 
+/// A swarm with one manager need not wait for the silence of a leader that it would have to be itself.
+async fn stand_if_alone(raft: &Raft<TypeConfig, Machine>) -> Result<(), OpenError> {
+    let me = *raft.node_id();
+    let alone = raft.metrics().borrow_watched().membership_config.voter_ids().eq([me]);
+    if alone { raft.trigger().elect(false).await.map_err(|e| OpenError::Raft(e.to_string())) } else { Ok(()) }
+}
+
 fn lock(dir: &Path) -> Result<fs::File, OpenError> {
     let failed = |source| OpenError::Dir { dir: dir.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
@@ -235,6 +244,10 @@ fn config(options: &Options) -> Result<Config, OpenError> {
         max_payload_entries: 300,
         replication_lag_threshold: options.keep_entries.max(500) * 2,
         install_snapshot_timeout: 60_000,
+        // A member that starts is a follower. A leader that resumed its term would number new entries as those that
+        // its disk lost in a power cut and that followers may still hold: two entries under one log id, acknowledged
+        // writes gone, members apart for good. And it would answer reads before it knows what is committed.
+        enable_leader_restore: Some(false),
         ..Config::default()
     };
     config.validate().map_err(|e| OpenError::Settings(e.to_string()))

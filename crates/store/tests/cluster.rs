@@ -233,6 +233,45 @@ async fn another_manager_takes_over_when_the_leader_dies() {
     arrive(&managers[0], 0..6).await;
 }
 
+/// Followers may hold entries of the old term that the leader's disk lost in a power cut: new ones must not get
+/// the same log ids.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_starts_again_follows_until_it_is_elected_in_a_new_term() {
+    let mut managers = cluster(3, 1000).await;
+    write(&managers, 0).await;
+    let leader = leader_of(&managers).expect("one leads");
+    let term = managers[leader].handle().leader_now().term;
+    managers[leader].stop().await;
+    managers[leader].restart().await;
+    let again = managers[leader].handle();
+    assert!(!again.leader_now().me || again.leader_now().term > term, "it resumed its term");
+    write(&managers, 1).await;
+    arrive(&managers[leader], 0..2).await;
+    let next = leader_of(&managers).expect("one leads");
+    assert!(managers[next].handle().leader_now().term > term);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_without_others_leads_again_at_once_in_a_new_term() {
+    let mut managers = cluster(1, 1000).await;
+    write(&managers, 0).await;
+    let term = managers[0].handle().leader_now().term;
+    managers[0].stop().await;
+    managers[0].restart().await;
+    write(&managers, 1).await;
+    assert!(managers[0].handle().leader_now().term > term);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_stopped_does_not_say_that_it_leads() {
+    let mut managers = cluster(1, 1000).await;
+    let handle = managers[0].handle();
+    assert!(handle.leader_now().me);
+    managers[0].stop().await;
+    let last = handle.leader_now();
+    assert!(!last.me && last.leader.is_none(), "{last:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_minority_acknowledges_nothing() {
     let mut managers = cluster(3, 1000).await;
