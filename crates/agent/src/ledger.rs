@@ -2,9 +2,8 @@
 //! knows which containers are its own, and says again what it could not say before.
 //!
 //! One file per task (`tasks/<id>.pb`, the task with its last status) and `welcome.pb`,
-//! `networks`. Files are replaced whole.
-//! They are not synced: what a power cut takes, the managers assign again. Never holds secrets: a task only
-//! names them.
+//! `networks`. Files are replaced whole and synced: a task that a power cut took from here would be believed to run
+//! by the managers, and never again be told of. Never holds secrets: a task only names them.
 
 use model::{Duration, NetworkId, Task, TaskId};
 use prost::Message as _;
@@ -52,6 +51,9 @@ type Writes = BTreeMap<PathBuf, Option<Vec<u8>>>;
 pub(crate) struct Ledger {
     dir: Arc<Path>,
     queue: Arc<(Mutex<Writes>, Notify)>,
+    /// Held while files are written: what is older must not land on what is newer, and who flushes last waits for
+    /// who flushes already.
+    writing: Arc<Mutex<()>>,
 }
 
 impl Ledger {
@@ -78,7 +80,7 @@ impl Ledger {
         let networks = fs::read(dir.join("networks")).unwrap_or_default();
         remembered.networks =
             networks.chunks_exact(16).filter_map(|id| NetworkId::from_wire(id).ok()).collect();
-        Ok((Self { dir: dir.into(), queue: Arc::default() }, remembered))
+        Ok((Self { dir: dir.into(), queue: Arc::default(), writing: Arc::default() }, remembered))
     }
 
     pub(crate) fn put_task(&self, task: &Task) {
@@ -113,6 +115,7 @@ impl Ledger {
 
     /// Writes what is queued and returns true if all of it could be; the rest stays queued.
     pub(crate) fn flush(&self) -> bool {
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let writes = std::mem::take(&mut *self.queue.0.lock().unwrap_or_else(PoisonError::into_inner));
         let mut all = true;
         for (path, content) in writes {
@@ -143,13 +146,8 @@ fn read_task(path: &Path) -> Result<Task, String> {
 }
 
 fn write(path: &Path, content: Option<&[u8]>) -> io::Result<()> {
-    let Some(content) = content else {
-        return match fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        };
-    };
-    let temporary = path.with_extension("new");
-    fs::write(&temporary, content)?;
-    fs::rename(&temporary, path)
+    match content {
+        Some(content) => sys::durable::replace(path, content, 0o600),
+        None => sys::durable::remove(path),
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{fs, io::Write, path::Path};
+use std::{fs, path::Path};
 
 /// Replaces `path` by `value` as JSON: temporary file, fsync, rename, fsync of the folder. Blocking.
 ///
@@ -10,29 +10,13 @@ use std::{fs, io::Write, path::Path};
 /// On any I/O error; the old file is then still whole.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let bytes = serde_json::to_vec(value).map_err(|source| Error::State { path: path.to_owned(), source })?;
-    write_atomically(path, &bytes, 0o600).map_err(Error::io("write", path))
+    sys::durable::replace(path, &bytes, 0o600).map_err(Error::io("write", path))
 }
 
 /// As [`write_json`], but does not wait for the platter: for what can be found out again after a crash.
 pub(crate) fn write_json_lazily<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let bytes = serde_json::to_vec(value).map_err(|source| Error::State { path: path.to_owned(), source })?;
-    let temporary = path.with_extension("new");
-    fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path)).map_err(Error::io("write", path))
-}
-
-/// As [`write_json`], for bytes.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let temporary = path.with_extension("new");
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(folder) => fs::File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+    sys::durable::replace_for_this_boot(path, &bytes, 0o600).map_err(Error::io("write", path))
 }
 
 /// Reads what [`write_json`] wrote; `None` if it does not exist.

@@ -19,8 +19,7 @@ use model::{
 use prost::Message;
 use std::{
     fmt::Display,
-    fs,
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -580,14 +579,11 @@ impl Disk {
 
     fn write(&self, name: &str, record: &impl Message, durability: Durability) -> Result<(), Error> {
         let path = self.root.join(name);
-        let partial = path.with_extension("new");
-        let written = fs::File::create(&partial).and_then(|mut file| {
-            file.write_all(&record.encode_to_vec())?;
-            if durability == Durability::Machine {
-                file.sync_all()?;
-            }
-            fs::rename(&partial, &path)
-        });
+        let content = record.encode_to_vec();
+        let written = match durability {
+            Durability::Machine => sys::durable::replace(&path, &content, 0o600),
+            Durability::Process => sys::durable::replace_for_this_boot(&path, &content, 0o600),
+        };
         written.map_err(Error::file("write record", &path))
     }
 

@@ -4,7 +4,6 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
-    io::Write as _,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -81,12 +80,7 @@ impl Folder {
         let path = self.record();
         let write = || -> io::Result<()> {
             fs::create_dir_all(&self.0)?;
-            let new = path.with_extension("new");
-            let mut file = fs::File::create(&new)?;
-            file.write_all(&serde_json::to_vec_pretty(record)?)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            fs::File::open(&self.0)?.sync_all()
+            sys::durable::replace(&path, &serde_json::to_vec_pretty(record)?, 0o600)
         };
         write().with_context(|| format!("cannot write {}", path.display()))
     }

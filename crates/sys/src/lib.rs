@@ -14,6 +14,7 @@
 
 pub mod bpf;
 pub mod caps;
+pub mod durable;
 pub mod memfd;
 pub mod mount;
 pub mod process;

@@ -1,6 +1,5 @@
 //! Blobs on their way into the store: written under `ingest/`, moved to `blobs/sha256/` once their digest is right.
 
-use super::metadata::sync_directory;
 use crate::{
     digest::{Digest, Hasher},
     error::{Error, Result},
@@ -142,7 +141,7 @@ impl Ingest {
         self.file.sync_all().map_err(Error::io("sync", &self.path))?;
         fs::rename(&self.path, &target).map_err(Error::io("move", &self.path))?;
         self.keep = true;
-        sync_directory(&self.blobs.complete).map_err(Error::io("sync", &self.blobs.complete))?;
+        sys::durable::sync_folder(&self.blobs.complete).map_err(Error::io("sync", &self.blobs.complete))?;
         Ok(found)
     }
 }

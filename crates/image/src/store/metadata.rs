@@ -9,8 +9,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     path::Path,
     sync::Arc,
 };
@@ -88,7 +87,7 @@ impl Metadata {
     /// Replaces the file.
     pub(super) fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_vec(self).map_err(|e| Error::io("write", path)(e.into()))?;
-        replace_file(path, &text).map_err(Error::io("write", path))
+        sys::durable::replace(path, &text, 0o600).map_err(Error::io("write", path))
     }
 
     /// Returns the blobs and the diff ids that images need.
@@ -134,22 +133,4 @@ impl Metadata {
         self.configs.remove(&image);
         self.holders.retain(|_, held| *held != image);
     }
-}
-
-/// Writes `content` beside `path`, syncs it and renames it into place.
-pub(super) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    let written =
-        file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&new, path));
-    if written.is_err() {
-        // The error that matters is the first one.
-        drop(fs::remove_file(&new));
-    }
-    written?;
-    sync_directory(path.parent().unwrap_or_else(|| Path::new("/")))
-}
-
-pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }

@@ -94,7 +94,7 @@ impl Store {
                 Err(_) if unpacked_size(place, diff_id)?.is_some() => remove_directory(&work)?,
                 renamed => renamed.map_err(Error::io("move", &work))?,
             }
-            super::metadata::sync_directory(&self.layers_directory()).map_err(Error::io("sync", place))?;
+            sys::durable::sync_folder(&self.layers_directory()).map_err(Error::io("sync", place))?;
             Ok(size)
         });
         if made.is_err() && work.exists() {

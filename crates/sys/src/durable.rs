@@ -1,0 +1,108 @@
+//! Files that are replaced whole: after a crash of the machine a path has its old content or its new one, never a
+//! part of either and never nothing.
+//!
+//! The only place that knows how: write beside it, sync the file, rename, sync the folder. Without the first sync a
+//! power cut leaves an empty file under the right name; without the second, the old one. All of it blocks.
+//! Source: rename(2), fsync(2), kernel Documentation/filesystems/ext4 (`auto_da_alloc`).
+
+use std::{
+    fs, io,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+/// Makes `content` what is under `path`, on the platter when it returns. `mode`: permission bits of a new file.
+///
+/// # Errors
+/// The disk refuses; what was under `path` is still whole.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    write_beside(path, content, mode, true)?;
+    sync_folder(folder_of(path))
+}
+
+/// As [`replace`], for what is worthless after a crash of the machine: survives one of this process only.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_for_this_boot(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    write_beside(path, content, mode, false)
+}
+
+/// Removes `path`, also after a crash of the machine. `Ok` if there is nothing.
+///
+/// # Errors
+/// The disk refuses; calling again goes on.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_folder(folder_of(path)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Makes the names in a folder durable: files that were made, renamed or removed in it.
+///
+/// # Errors
+/// The disk refuses.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    fs::File::open(folder)?.sync_all()
+}
+
+/// Returns the name under which the new content of `path` is written first; it may be left behind by a crash.
+pub fn name_beside(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn write_beside(path: &Path, content: &[u8], mode: u32, sync: bool) -> io::Result<()> {
+    let new = name_beside(path);
+    let write = || {
+        let mut options = fs::OpenOptions::new();
+        // A link that somebody put there is not followed.
+        options.write(true).create(true).truncate(true).mode(mode).custom_flags(libc::O_NOFOLLOW);
+        let mut file = options.open(&new)?;
+        file.write_all(content)?;
+        if sync {
+            file.sync_all()?;
+        }
+        fs::rename(&new, path)
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&new))) // the first error is the one that matters
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        replace(&path, b"one", 0o600).unwrap();
+        replace(&path, b"two", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_the_old_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        let elsewhere = dir.path().join("elsewhere");
+        fs::write(&elsewhere, "theirs").unwrap();
+        replace(&path, b"one", 0o600).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, name_beside(&path)).unwrap();
+        assert!(replace(&path, b"two", 0o600).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert_eq!(fs::read(&elsewhere).unwrap(), b"theirs");
+    }
+}
