@@ -84,7 +84,7 @@ fn scale(draft: &mut Draft<'_>, service: &Service, slots: &Slots, replicas: u64)
             (1..).map(Slot::Replica).filter(|slot| !used.contains(slot)).take(missing).collect();
         draft.say(&service.spec.name, "scaled up", format!("{have} of {replicas} tasks wanted"));
         for slot in &free {
-            draft.create_task(service, *slot, Desired::Running);
+            restart::fill(draft, service, *slot, Desired::Running);
         }
         for (_, tasks) in dead.iter().filter(|(slot, _)| !free.contains(slot)) {
             remove_slot(draft, tasks);
@@ -150,7 +150,7 @@ fn cover_nodes(draft: &mut Draft<'_>, service: &Service, slots: &Slots, desired:
         let accepts = node.status.state == NodeState::Ready && node.accepts_tasks();
         if suits && accepts && !ended_for_good {
             draft.say(&service.spec.name, "placed on one more node", node.display_name());
-            draft.create_task(service, slot, desired);
+            restart::fill(draft, service, slot, desired);
         }
     }
     for (slot, tasks) in slots {
@@ -201,7 +201,7 @@ fn run_job(draft: &mut Draft<'_>, service: &Service, max_concurrent: u64, total:
     let new = limit.saturating_sub(running).min(total.saturating_sub(finished + running));
     let free = (0..total).map(Slot::Replica).filter(|slot| !used.contains(slot));
     for slot in free.take(usize::try_from(new).unwrap_or(usize::MAX)).collect::<Vec<_>>() {
-        draft.create_task(service, slot, Desired::Complete);
+        restart::fill(draft, service, slot, Desired::Complete);
     }
 }
 

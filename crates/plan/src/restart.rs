@@ -8,12 +8,8 @@ use crate::{
     nodes::{self, Home},
     slots::{self, Slots},
 };
-use model::{Desired, Duration, RestartCondition, Service, Slot, Tables, Task, TaskId, TaskState, Timestamp};
+use model::{Desired, RestartCondition, Service, Slot, Tables, Task, TaskId, TaskState, Timestamp};
 use std::{collections::BTreeSet, sync::Arc};
-
-/// How long after its grace period an old task that does not report its end still holds back the new one.
-const STOP_BOUND: Duration = Duration::from_secs(60);
-const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 
 /// Shuts down what cannot go on in these slots, and makes the replacements the policy allows.
 pub(crate) fn heal(draft: &mut Draft<'_>, service: &Service, slots: &Slots, crowded: &BTreeSet<TaskId>) {
@@ -125,9 +121,12 @@ pub(crate) fn promote(draft: &mut Draft<'_>, service: &Service) {
         model::Mode::Replicated { .. } | model::Mode::Global => Desired::Running,
         model::Mode::ReplicatedJob { .. } | model::Mode::GlobalJob => Desired::Complete,
     };
-    for tasks in slots::of(draft.tables(), service.id).values() {
+    for tasks in slots::with_removed(draft.tables(), service.id).values() {
         for task in tasks.iter().filter(|t| t.desired == Desired::Ready) {
-            match waits_until(draft.tables(), tasks, task) {
+            if is_stopping(draft.tables(), tasks, task.id) {
+                continue;
+            }
+            match rests_until(tasks, task) {
                 Some(at) if at > draft.now() => draft.wake(at),
                 _ => draft.want(task.id, goal),
             }
@@ -135,20 +134,31 @@ pub(crate) fn promote(draft: &mut Draft<'_>, service: &Service) {
     }
 }
 
-/// Returns when a task at READY may start if nothing more is heard; `None` = now.
-fn waits_until(tables: &Tables, tasks: &[Arc<Task>], task: &Task) -> Option<Timestamp> {
-    let old = tasks.iter().filter(|t| t.id != task.id && t.desired > Desired::Complete);
-    let stopping = old
-        .clone()
-        .filter(|t| t.may_hold_resources() && !nodes::on_lost_node(tables, t))
-        .map(|t| t.desired_at.after(grace(t) + STOP_BOUND));
-    let resting = old
-        .filter(|t| t.desired_at == task.desired_at && t.spec_version == task.spec_version)
-        .filter(|t| slots::ended_by_itself(t))
-        .map(|t| task.desired_at.after(t.spec.restart.delay));
-    stopping.chain(resting).max()
+/// Makes a fresh task for a slot: to wait at READY while an old one of the slot has not stopped, else to go on to
+/// `goal` at once.
+pub(crate) fn fill(draft: &mut Draft<'_>, service: &Service, slot: Slot, goal: Desired) {
+    let tasks = draft.tables().tasks_of_service(service.id).filter(|t| t.slot == slot);
+    let tasks: Vec<Arc<Task>> = tasks.cloned().collect();
+    let waits = is_stopping(draft.tables(), &tasks, TaskId(0));
+    draft.create_task(service, slot, if waits { Desired::Ready } else { goal });
 }
 
-fn grace(task: &Task) -> Duration {
-    task.spec.container.stop_grace_period.unwrap_or(DEFAULT_GRACE)
+/// Returns true while a container of the slot that was told to stop may still run, other than `but`'s. However long
+/// it takes: only its node's word, or the loss of the node, ends it. A bound would make two copies of a slot run.
+fn is_stopping(tables: &Tables, tasks: &[Arc<Task>], but: TaskId) -> bool {
+    tasks
+        .iter()
+        .filter(|t| t.id != but && t.desired > Desired::Complete)
+        .any(|t| t.may_hold_resources() && !nodes::on_lost_node(tables, t))
+}
+
+/// Returns when the restart delay of the task before this one is over; `None`: there is none.
+fn rests_until(tasks: &[Arc<Task>], task: &Task) -> Option<Timestamp> {
+    tasks
+        .iter()
+        .filter(|t| t.id != task.id && t.desired > Desired::Complete)
+        .filter(|t| t.desired_at == task.desired_at && t.spec_version == task.spec_version)
+        .filter(|t| slots::ended_by_itself(t))
+        .map(|t| task.desired_at.after(t.spec.restart.delay))
+        .max()
 }

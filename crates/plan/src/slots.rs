@@ -11,8 +11,18 @@ use std::{collections::BTreeMap, sync::Arc};
 pub(crate) type Slots = BTreeMap<Slot, Vec<Arc<Task>>>;
 
 pub(crate) fn of(tables: &Tables, service: ServiceId) -> Slots {
+    let mut slots = with_removed(tables, service);
+    slots.retain(|_, tasks| {
+        tasks.retain(|t| t.desired != Desired::Remove);
+        !tasks.is_empty()
+    });
+    slots
+}
+
+/// The same with those to be removed: their containers may still run.
+pub(crate) fn with_removed(tables: &Tables, service: ServiceId) -> Slots {
     let mut slots = Slots::new();
-    for task in tables.tasks_of_service(service).filter(|t| t.desired != Desired::Remove) {
+    for task in tables.tasks_of_service(service) {
         slots.entry(task.slot).or_default().push(task.clone());
     }
     for tasks in slots.values_mut() {

@@ -36,12 +36,14 @@ enum Progress {
 
 pub(crate) fn run(draft: &mut Draft<'_>, service: &Service, slots: &Slots) {
     let state = service.update.as_ref().map(|u| u.state);
+    let back = matches!(state, Some(UpdateState::RollbackStarted | UpdateState::RollbackPaused));
+    let policy = if back { &service.spec.rollback } else { &service.spec.update };
+    // Also in a paused update: a task of the new spec that comes up later must not stay beside the old one.
+    retire_overtaken(draft, service, policy.order, slots);
     if matches!(state, Some(UpdateState::Paused | UpdateState::RollbackPaused)) {
         return; // until a person changes the service
     }
     let rolling_back = state == Some(UpdateState::RollbackStarted);
-    let policy = if rolling_back { &service.spec.rollback } else { &service.spec.update };
-    retire_overtaken(draft, service, policy.order, slots);
     let mut dirty = Vec::new();
     let mut busy = 0u64;
     for (slot, tasks) in slots {

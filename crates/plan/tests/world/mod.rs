@@ -719,8 +719,33 @@ impl World {
         }
     }
 
+    /// Nobody is let go while a container of its slot may still run, but for start-first.
+    fn check_slots(&self, before: &Tables) {
+        let goes_on = |task: &Task| matches!(task.desired, Desired::Running | Desired::Complete);
+        let lost = |id| self.tables.nodes.get(&id).is_none_or(|n| n.status.state == NodeState::Down);
+        for task in self.tables.tasks.values().filter(|t| goes_on(t)) {
+            if before.tasks.get(&task.id).is_some_and(|t| goes_on(t)) {
+                continue;
+            }
+            let Some(service) = self.tables.services.get(&task.service) else { continue };
+            if service.spec.update.order == UpdateOrder::StartFirst
+                || service.spec.rollback.order == UpdateOrder::StartFirst
+            {
+                continue;
+            }
+            let stopping = self.tables.tasks_of_service(task.service).find(|old| {
+                old.slot == task.slot
+                    && old.desired > Desired::Complete
+                    && old.may_hold_resources()
+                    && !old.node().is_some_and(lost)
+            });
+            assert!(stopping.is_none(), "{} starts beside {:?}", task.name(), stopping.map(|t| t.id));
+        }
+    }
+
     /// What must hold after every step, whatever happened.
     fn check(&self, before: &Tables) {
+        self.check_slots(before);
         let mut live: BTreeMap<(ServiceId, Slot), u32> = BTreeMap::new();
         let mut reserved: BTreeMap<NodeId, (u64, u64)> = BTreeMap::new();
         let mut ports = BTreeSet::new();
