@@ -38,7 +38,8 @@ pub fn networks(tables: &Tables) -> BTreeMap<NetworkId, NetworkTable> {
     for task in tables.tasks.values() {
         add_endpoints(&mut all, tables, task);
     }
-    for service in tables.services.values() {
+    // One that is being removed is not asked for by its name any more, which another may have taken.
+    for service in tables.services.values().filter(|s| !s.pending_delete) {
         add_service(&mut all, service);
     }
     all

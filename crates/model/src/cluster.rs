@@ -9,8 +9,8 @@
 //! at once, can lose a race but never hand out one address twice.
 
 use crate::{
-    Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Protocol, PublishMode, Secret, SecretId,
-    Service, ServiceId, Stack, StackId, Task, TaskId, Timestamp, table::Table,
+    Cluster, Config, ConfigId, Network, NetworkAllocation, NetworkId, Node, NodeId, Protocol, PublishMode,
+    Secret, SecretId, Service, ServiceId, Stack, StackId, Task, TaskId, Timestamp, table::Table,
 };
 use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
 use std::{net::IpAddr, sync::Arc};
@@ -194,6 +194,8 @@ pub struct Tables {
     /// Last address handed out per network: the next one is looked for behind it, so that a freed address
     /// rests as long as possible.
     cursors: Cursors,
+    /// The VXLAN identifier and the subnet handed out last, for the same reason.
+    last_allocation: Option<NetworkAllocation>,
 }
 
 #[derive(Debug, Clone)]
@@ -382,6 +384,11 @@ impl Tables {
         self.cursors.0.get(&network).copied()
     }
 
+    /// Returns what was last handed out to a network.
+    pub fn last_allocation(&self) -> Option<NetworkAllocation> {
+        self.last_allocation
+    }
+
     fn owner_of_name(&self, kind: &'static str, name: &str) -> Option<ObjectRef> {
         self.claims.0.get(&Claim::Name(kind, name.to_owned())).copied()
     }
@@ -400,6 +407,11 @@ impl Tables {
                 && before.0.get(&claim) != Some(&owner)
             {
                 self.cursors.0.insert_mut(network, address);
+            }
+            if let (Claim::Vni(_), Object::Network(network)) = (&claim, object)
+                && before.0.get(&claim) != Some(&owner)
+            {
+                self.last_allocation = network.allocation;
             }
             self.claims.0.insert_mut(claim, owner);
         }
@@ -454,32 +466,34 @@ impl Tables {
     }
 }
 
-/// Returns what an object holds alone in the swarm.
+/// Returns what an object holds alone in the swarm. What is being removed has given its names and published ports up,
+/// as in Swarm, and keeps what its last tasks still use: addresses and the VXLAN identifier.
 fn claims_of(object: &Object) -> Vec<Claim> {
     match object {
         Object::Cluster(_) => Vec::new(),
         Object::Node(node) => vec![Claim::Index(node.index)],
         Object::Service(service) => {
-            let name = Claim::Name("service", service.spec.name.clone());
+            let name = (!service.pending_delete).then(|| Claim::Name("service", service.spec.name.clone()));
             let vips = service.endpoint.vips.iter().map(|v| Claim::Address(v.network, v.address));
             let ports = service
                 .endpoint
                 .ports
                 .iter()
-                .filter(|p| p.mode == PublishMode::Ingress && p.published != 0)
+                .filter(|p| !service.pending_delete && p.mode == PublishMode::Ingress && p.published != 0)
                 .map(|p| Claim::Port(p.protocol, p.published));
-            std::iter::once(name).chain(vips).chain(ports).collect()
+            name.into_iter().chain(vips).chain(ports).collect()
         }
         Object::Task(task) => {
             let addresses = task.attachments.iter().map(|a| Claim::Address(a.network, a.address.addr()));
             addresses.chain(task.gateway_address.map(Claim::Gateway)).collect()
         }
         Object::Network(network) => {
-            let name = Claim::Name("network", network.spec.name.clone());
-            std::iter::once(name).chain(network.allocation.map(|a| Claim::Vni(a.vni))).collect()
+            let name = (!network.pending_delete).then(|| Claim::Name("network", network.spec.name.clone()));
+            name.into_iter().chain(network.allocation.map(|a| Claim::Vni(a.vni))).collect()
         }
         Object::Secret(secret) => vec![Claim::Name("secret", secret.spec.name.clone())],
         Object::Config(config) => vec![Claim::Name("config", config.spec.name.clone())],
+        Object::Stack(stack) if stack.pending_delete => Vec::new(),
         Object::Stack(stack) => vec![Claim::Name("stack", stack.name.clone())],
     }
 }

@@ -58,12 +58,12 @@ fn networks(draft: &mut Draft<'_>, cluster: &Cluster) {
     }
 }
 
-/// Returns the identifier behind the highest in use: one that was freed rests as long as possible.
+/// Returns the identifier behind the one given out last: one that was freed rests as long as possible.
 fn free_vni(draft: &Draft<'_>) -> Option<u32> {
     let used = |vni| draft.tables().owner_of_vni(vni).is_some() || draft.base().owner_of_vni(vni).is_some();
-    let allocations = draft.tables().networks.values().filter_map(|n| n.allocation);
-    let highest = allocations.map(|a| a.vni).max().unwrap_or(FIRST_VNI - 1);
-    (highest + 1..=LAST_VNI).chain(FIRST_VNI..=highest).find(|vni| !used(*vni))
+    let last =
+        draft.tables().last_allocation().map_or(FIRST_VNI - 1, |a| a.vni).clamp(FIRST_VNI - 1, LAST_VNI);
+    (last + 1..=LAST_VNI).chain(FIRST_VNI..=last).find(|vni| !used(*vni))
 }
 
 fn free_subnet(draft: &Draft<'_>, cluster: &Cluster) -> Option<Ipv4Net> {
@@ -76,10 +76,17 @@ fn free_subnet(draft: &Draft<'_>, cluster: &Cluster) -> Option<Ipv4Net> {
         }
     }
     let overlaps = |a: &Ipv4Net, b: &Ipv4Net| a.contains(&b.network()) || b.contains(&a.network());
-    cluster.address_pools.iter().find_map(|pool| {
-        let prefix = cluster.subnet_prefix.max(pool.prefix_len());
-        pool.subnets(prefix).ok()?.find(|candidate| !used.iter().any(|u| overlaps(u, candidate)))
-    })
+    let candidates = || {
+        cluster.address_pools.iter().flat_map(|pool| {
+            let prefix = cluster.subnet_prefix.max(pool.prefix_len());
+            pool.subnets(prefix).into_iter().flatten()
+        })
+    };
+    let is_free = |candidate: &Ipv4Net| !used.iter().any(|u| overlaps(u, candidate));
+    // Behind the one given out last, if it was cut from these pools, going round once.
+    let last = draft.tables().last_allocation().map(|a| a.subnet);
+    let behind = candidates().skip_while(|c| Some(IpNet::V4(*c)) != last).skip(1).find(is_free);
+    behind.or_else(|| candidates().find(is_free))
 }
 
 // ---- services -----------------------------------------------------------------------------------------

@@ -196,8 +196,8 @@ fn used_networks(draft: &Draft<'_>) -> BTreeSet<NetworkId> {
         let named = s.spec.task.networks.iter().map(|n| n.network);
         named.chain(s.endpoint.vips.iter().map(|v| v.network)).collect::<Vec<_>>()
     });
-    let held = tables.tasks.values().filter(|t| !nodes::on_lost_node(tables, t));
-    let by_tasks = held.flat_map(|t| t.attachments.iter().map(|a| a.network));
+    // A lost node's too: its containers may run on, and use the identifier and the subnet.
+    let by_tasks = tables.tasks.values().flat_map(|t| t.attachments.iter().map(|a| a.network));
     by_services.chain(by_tasks).collect()
 }
 

@@ -188,6 +188,8 @@ pub(super) fn find(view: &Tables, kind: ObjectKind, text: &str) -> Result<Object
     if let Some(position) = ids.iter().position(|id| id == text) {
         return Ok(objects[position].clone());
     }
+    // What is being removed is known by its id alone: another may have its name.
+    let is_leaving: Vec<bool> = objects.iter().map(is_leaving).collect();
     let one_of = |found: Vec<&Object>, by: &str| match found.as_slice() {
         [] => Ok(None),
         [one] => Ok(Some((*one).clone())),
@@ -196,13 +198,25 @@ pub(super) fn find(view: &Tables, kind: ObjectKind, text: &str) -> Result<Object
             many.len()
         ))),
     };
-    let named = objects.iter().filter(|o| name_of(o).as_deref() == Some(text)).collect();
+    let here = || objects.iter().zip(&ids).zip(&is_leaving).filter(|(_, leaving)| !**leaving).map(|(o, _)| o);
+    let named = here().filter(|(o, _)| name_of(o).as_deref() == Some(text)).map(|(o, _)| o).collect();
     if let Some(object) = one_of(named, " by name")? {
         return Ok(object);
     }
-    let begins = ids.iter().zip(&objects).filter(|(id, _)| !text.is_empty() && id.starts_with(text));
-    one_of(begins.map(|(_, o)| o).collect(), " by ID prefix")?
+    let begins = here().filter(|(_, id)| !text.is_empty() && id.starts_with(text));
+    one_of(begins.map(|(o, _)| o).collect(), " by ID prefix")?
         .ok_or_else(|| Status::not_found(format!("{word} {text} not found")))
+}
+
+fn is_leaving(object: &Object) -> bool {
+    match object {
+        Object::Service(service) => service.pending_delete,
+        Object::Network(network) => network.pending_delete,
+        Object::Stack(stack) => stack.pending_delete,
+        Object::Cluster(_) | Object::Node(_) | Object::Task(_) | Object::Secret(_) | Object::Config(_) => {
+            false
+        }
+    }
 }
 
 fn word(kind: ObjectKind) -> &'static str {
@@ -275,6 +289,26 @@ mod tests {
         assert_eq!(find(&ServiceId(2).to_string()).unwrap().key(), ObjectRef::Service(ServiceId(2)));
         assert_eq!(find("000").unwrap_err().code(), tonic::Code::InvalidArgument);
         assert_eq!(find("nope").unwrap_err().message(), "service nope not found");
+    }
+
+    #[test]
+    fn what_is_being_removed_is_known_by_its_id_and_its_name_is_anothers() {
+        let state = state().service(1, &[], &[(80, 8080)]).change_service(1, |s| s.pending_delete = true);
+        let tables = state.tables();
+        let leaving = ServiceId(1).to_string();
+        assert_eq!(
+            find(&tables, ObjectKind::Service, "service1").unwrap_err().message(),
+            "service service1 not found"
+        );
+        assert!(find(&tables, ObjectKind::Service, &leaving).is_ok());
+        let again = new_service(&tables, ServiceId(2), service_spec("service1"));
+        validate::service(&tables, &again.spec, None).unwrap();
+        let mut after = tables.clone();
+        let batch =
+            model::Batch { at: Timestamp(1), changes: vec![Change::Put(Object::Service(Arc::new(again)))] };
+        after.apply(tables.index + 1, &batch).unwrap();
+        let found = find(&after, ObjectKind::Service, "service1").unwrap().key();
+        assert_eq!(found, ObjectRef::Service(ServiceId(2)));
     }
 
     #[test]

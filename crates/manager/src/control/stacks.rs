@@ -185,9 +185,6 @@ pub(super) fn rollback(
 
 fn known_or_new(view: &Tables, name: &str) -> Result<Stack, Status> {
     match view.stack_named(name) {
-        Some(known) if known.pending_delete => Err(Status::failed_precondition(format!(
-            "stack {name} is being removed; hint: try again in a moment"
-        ))),
         Some(known) => Ok(Stack::clone(known)),
         None => Ok(Stack {
             id: StackId(random_id()?),

@@ -218,7 +218,7 @@ fn endpoint(spec: &ServiceSpec) -> Result<(), Status> {
 /// Source: swarmkit `checkPortConflicts`.
 fn port_conflicts(tables: &Tables, spec: &ServiceSpec, id: Option<ServiceId>) -> Result<(), Status> {
     for port in spec.endpoint.ports.iter().filter(|p| p.published != 0) {
-        for other in tables.services.values().filter(|s| Some(s.id) != id) {
+        for other in tables.services.values().filter(|s| Some(s.id) != id && !s.pending_delete) {
             let clash = ports_of(other).find(|p| {
                 (p.protocol, p.published) == (port.protocol, port.published)
                     && (p.mode == PublishMode::Ingress || port.mode == PublishMode::Ingress)
