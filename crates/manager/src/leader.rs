@@ -285,16 +285,17 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Takes a task's status if it is from the node the task is on, and does not go back.
+    /// Takes a task's status if it is from the node the task is on, and does not go back. Its time is ours, of the
+    /// moment when we learnt of the state: delays, windows and monitors must not hang on the clocks of the nodes.
     fn task_status(&mut self, node: NodeId, id: TaskId, status: &TaskStatus) {
         let known = self.tasks.get(&id).or_else(|| self.tables.tasks.get(&id).map(|t| &**t));
         let Some(task) = known.filter(|t| t.node() == Some(node)) else { return };
         let old = &task.status;
-        let advances =
-            status.state > old.state || (status.state == old.state && status.at >= old.at && status != old);
-        if advances && status.state.is_some() {
+        let at = if status.state == old.state { old.at } else { self.now };
+        let status = TaskStatus { at, ..status.clone() };
+        if status.state.is_some() && status.state >= old.state && status != *old {
             let mut task = task.clone();
-            task.status = status.clone();
+            task.status = status;
             self.tasks.insert(id, task);
         }
     }
@@ -339,6 +340,10 @@ mod tests {
 
     /// Returns the state that task 1 has after these reports.
     fn check(reports: &[Observation]) -> Option<TaskState> {
+        status_after(reports).state
+    }
+
+    fn status_after(reports: &[Observation]) -> TaskStatus {
         let mut tables =
             state().node(1).node(2).service(1, &[], &[]).task(1, 1, 1, Some(TaskState::Ready)).tables();
         let view = tables.clone();
@@ -347,7 +352,14 @@ mod tests {
         for batch in record.into_batches() {
             tables.apply(tables.index + 1, &batch).unwrap();
         }
-        tables.tasks.get(&TaskId(1)).unwrap().status.state
+        tables.tasks.get(&TaskId(1)).unwrap().status.clone()
+    }
+
+    #[test]
+    fn the_time_of_a_state_is_when_the_leader_learnt_of_it_whatever_the_nodes_clock_says() {
+        for at in [-3_600, 0, 3_600_000_000_000] {
+            assert_eq!(status_after(&[reported(1, TaskState::Running, at)]).at, Timestamp(9));
+        }
     }
 
     #[test]

@@ -145,7 +145,7 @@ pub(crate) fn fill(draft: &mut Draft<'_>, service: &Service, slot: Slot, goal: D
 
 /// Returns true while a container of the slot that was told to stop may still run, other than `but`'s. However long
 /// it takes: only its node's word, or the loss of the node, ends it. A bound would make two copies of a slot run.
-fn is_stopping(tables: &Tables, tasks: &[Arc<Task>], but: TaskId) -> bool {
+pub(crate) fn is_stopping(tables: &Tables, tasks: &[Arc<Task>], but: TaskId) -> bool {
     tasks
         .iter()
         .filter(|t| t.id != but && t.desired > Desired::Complete)

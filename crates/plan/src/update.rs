@@ -19,10 +19,14 @@ use crate::{
     slots::{self, Slots},
 };
 use model::{
-    Desired, Duration, FailureAction, Service, Slot, Task, Timestamp, UpdateOrder, UpdatePolicy, UpdateState,
-    UpdateStatus,
+    Desired, Duration, FailureAction, Placement, Service, Slot, Task, Timestamp, UpdateOrder, UpdatePolicy,
+    UpdateState, UpdateStatus,
 };
 use std::sync::Arc;
+
+/// After this long a task of the new spec that no node has taken up counts as failed: an update that cannot go on is
+/// told of, and undone if it was asked to be.
+const TAKEN_UP_WITHIN: Duration = Duration::from_secs(600);
 
 /// Where one slot stands.
 enum Progress {
@@ -58,7 +62,7 @@ pub(crate) fn run(draft: &mut Draft<'_>, service: &Service, slots: &Slots) {
         }
     }
     let active = matches!(state, Some(UpdateState::Updating | UpdateState::RollbackStarted));
-    if active && let Some(task) = too_many_failures(service, policy, slots) {
+    if active && let Some(task) = too_many_failures(draft, service, policy, slots) {
         give_up(draft, service, policy, rolling_back, &task);
         return;
     }
@@ -125,9 +129,23 @@ fn progress(draft: &Draft<'_>, service: &Service, policy: &UpdatePolicy, tasks: 
             Progress::Cooling(since.after(policy.delay))
         }
         Some(_) => Progress::Clean,
-        None if new.iter().any(|t| slots::is_live(t)) => Progress::InFlight,
-        None => Progress::Clean, // an older task is as good
+        None => match new.iter().rev().find(|t| slots::is_live(t)) {
+            Some(task) => match due_to_be_taken_up(draft, tasks, task) {
+                Some(due) if due > draft.now() => Progress::Cooling(due),
+                Some(_) => Progress::Clean, // of no use to wait for
+                None => Progress::InFlight,
+            },
+            None => Progress::Clean, // an older task is as good
+        },
     }
+}
+
+/// Returns until when a node should have taken a task up; `None` if one has, or the task waits for the old one of its
+/// slot to stop.
+fn due_to_be_taken_up(draft: &Draft<'_>, tasks: &[Arc<Task>], task: &Task) -> Option<Timestamp> {
+    let waits = task.desired == Desired::Ready && restart::is_stopping(draft.tables(), tasks, task.id);
+    let since = task.desired_at.max(task.meta.created_at);
+    (task.status.state.is_none() && !waits).then(|| since.after(TAKEN_UP_WITHIN))
 }
 
 /// Returns true if the new spec had all its attempts in this slot: what serves there now stays.
@@ -140,14 +158,25 @@ fn had_all_attempts(service: &Service, tasks: &[Arc<Task>]) -> bool {
 }
 
 /// Returns a task whose failure was one too many.
-fn too_many_failures(service: &Service, policy: &UpdatePolicy, slots: &Slots) -> Option<Arc<Task>> {
+fn too_many_failures(
+    draft: &Draft<'_>,
+    service: &Service,
+    policy: &UpdatePolicy,
+    slots: &Slots,
+) -> Option<Arc<Task>> {
     if policy.on_failure == FailureAction::Continue {
         return None;
     }
+    let is_overdue = |tasks: &[Arc<Task>], task: &Task| {
+        slots::is_live(task) && due_to_be_taken_up(draft, tasks, task).is_some_and(|due| due <= draft.now())
+    };
     let failed: Vec<_> = slots
         .values()
         .filter(|tasks| tasks.iter().any(|t| t.spec_version < service.spec_version))
-        .filter_map(|tasks| tasks.iter().find(|t| t.spec_version == service.spec_version && slots::failed(t)))
+        .filter_map(|tasks| {
+            let mut new = tasks.iter().filter(|t| t.spec_version == service.spec_version);
+            new.find(|t| slots::failed(t) || is_overdue(tasks, t))
+        })
         .collect();
     let too_many =
         failed.len() as u64 * 1_000_000 > u64::from(policy.max_failure_ratio_ppm) * slots.len() as u64;
@@ -231,7 +260,15 @@ fn give_up(draft: &mut Draft<'_>, service: &Service, policy: &UpdatePolicy, roll
         (false, None) => (UpdateState::Paused, "update paused", "update paused"),
         (false, Some(_)) => (UpdateState::RollbackStarted, "update rolled back", "update rolled back"),
     };
-    let message = format!("{verb} due to failure or early termination of task {}", task.id);
+    let message = match &task.placement {
+        Placement::On(_) if slots::is_over(task) => {
+            format!("{verb} due to failure or early termination of task {}", task.id)
+        }
+        Placement::Pending { reason } => format!("{verb}: no node has taken task {} up: {reason}", task.id),
+        Placement::On(_) | Placement::Unallocated => {
+            format!("{verb}: task {} was not taken up in time", task.id)
+        }
+    };
     draft.say(&service.spec.name, what, message.clone());
     draft.edit_service(service.id, |s| {
         if let Some(update) = &mut s.update {
