@@ -196,7 +196,10 @@ async fn turn(shared: &Arc<Shared>) -> Turn {
         known.clone_from(&acks);
         changed
     });
-    let acks = Acks(acks.into_iter().filter_map(|(subject, index)| Some((subject?, index))).collect());
+    let acks = Acks {
+        mesh: acks.get(&None).copied(),
+        networks: acks.into_iter().filter_map(|(subject, index)| Some((subject?, index))).collect(),
+    };
     let (view, clock) = (shared.store.view(), shared.clock.clone());
     let step = tokio::task::spawn_blocking(move || {
         let now = clock();

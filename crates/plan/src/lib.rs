@@ -46,13 +46,16 @@ pub use constraint::matches as constraint_matches;
 use model::{Batch, NetworkId, Tables, Timestamp};
 use std::collections::BTreeMap;
 
-/// The lowest table version that every live subscriber of a network has acknowledged; a network nobody
-/// subscribes to is absent.
+/// The lowest table version that every live subscriber has acknowledged; what nobody subscribes to is absent.
 ///
 /// A subscriber whose acknowledged table is still the current one counts as having acknowledged the index of
 /// the view that `step` is given: otherwise addresses of ended tasks on a quiet network would never be freed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Acks(pub BTreeMap<NetworkId, u64>);
+pub struct Acks {
+    pub networks: BTreeMap<NetworkId, u64>,
+    /// Of the routing mesh, which every node subscribes to.
+    pub mesh: Option<u64>,
+}
 
 /// What to do now, when to look again, and why.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -102,9 +102,10 @@ fn settle(draft: &mut Draft<'_>, id: TaskId, forgettable: &BTreeSet<TaskId>, ack
 fn is_forgotten_by_all(draft: &Draft<'_>, task: &Task, acks: &Acks) -> bool {
     // Tables made at or behind the version at which it was stored as ended are without it.
     let Some(stored) = draft.base().tasks.get(&task.id).filter(|t| slots::is_over(t)) else { return false };
-    task.attachments
-        .iter()
-        .all(|a| acks.0.get(&a.network).is_none_or(|version| *version >= stored.meta.version))
+    let heard = |version: Option<u64>| version.is_none_or(|version| version >= stored.meta.version);
+    let networks = task.attachments.iter().all(|a| heard(acks.networks.get(&a.network).copied()));
+    // The mesh may still send what comes to a published port to its address.
+    networks && (task.gateway_address.is_none() || heard(acks.mesh))
 }
 
 /// Returns ended tasks that are older than the history each slot keeps.

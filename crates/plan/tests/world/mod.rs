@@ -253,7 +253,7 @@ impl World {
     fn acks(&self) -> Acks {
         let held = self.tables.tasks.values().filter(|t| t.may_hold_resources());
         let networks = held.flat_map(|t| t.attachments.iter().map(|a| a.network));
-        Acks(networks.map(|n| (n, self.tables.index)).collect())
+        Acks { networks: networks.map(|n| (n, self.tables.index)).collect(), mesh: Some(self.tables.index) }
     }
 
     // ---- what people do -------------------------------------------------------------------------------
