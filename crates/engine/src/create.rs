@@ -6,7 +6,7 @@ use crate::{
     copy_up,
     engine::Engine,
     error::{Error, Result},
-    image_defaults,
+    folders, image_defaults,
     layers::Layers,
     lifecycle, log_driver, merge, mounts, names, open,
     overlay::{self, AnyNetwork},
@@ -239,6 +239,7 @@ fn make_folder(
     networks: BTreeMap<String, Endpoint>,
     layers: Vec<PathBuf>,
 ) -> Result<Container> {
+    folders::close(dir, folders::PRIVATE_MODE)?;
     for folder in ["upper", "work"] {
         let path = dir.join(folder);
         fs::create_dir_all(&path).map_err(Error::io("create folder", &path))?;

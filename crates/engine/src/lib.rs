@@ -33,6 +33,7 @@ mod error;
 mod etc;
 mod event;
 mod exec;
+pub mod folders;
 #[doc(hidden)]
 pub mod fuzzing;
 mod health;

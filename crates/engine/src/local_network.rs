@@ -10,6 +10,7 @@ use crate::{
     engine::Engine,
     error::{Error, Result},
     event::{Event, EventKind},
+    folders,
     overlay::{self, AnyNetwork},
     owner::Command,
     persist,
@@ -126,7 +127,7 @@ pub(crate) struct LocalNetworks {
 
 impl LocalNetworks {
     pub(crate) fn open(root: PathBuf) -> Result<Self> {
-        fs::create_dir_all(&root).map_err(Error::io("create folder", &root))?;
+        folders::close(&root, folders::PRIVATE_MODE)?;
         let mut known = BTreeMap::new();
         for entry in fs::read_dir(&root).map_err(Error::io("list", &root))? {
             let path = entry.map_err(Error::io("list", &root))?.path();

@@ -5,6 +5,7 @@ use crate::{
     engine::{Engine, Inner, Options},
     error::{Error, Result},
     event::Events,
+    folders,
     local_network::{self, LocalNetworks},
     mounts::GOES_WITH_FOLDER,
     owner::{Owner, lost},
@@ -41,7 +42,7 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
     } = options;
     defaults.check()?;
     for folder in [data_root.join("containers"), run_root.join("c"), run_root.join("secrets")] {
-        fs::create_dir_all(&folder).map_err(Error::io("create folder", &folder))?;
+        folders::close(&folder, folders::PRIVATE_MODE)?;
     }
     let inner = Inner {
         volumes: Volumes::open(data_root.join("volumes"))?,

@@ -7,6 +7,7 @@ use crate::{
     config::ContainerFile,
     engine::Inner,
     error::{Error, Result},
+    folders,
 };
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::{
@@ -33,7 +34,7 @@ pub(crate) fn place(inner: &Inner, id: &str, files: &[ContainerFile]) -> Result<
 }
 
 fn place_in(folder: &Path, files: &[ContainerFile], squash: bool) -> Result<()> {
-    fs::create_dir_all(folder).map_err(Error::io("create folder", folder))?;
+    folders::close(folder, folders::PRIVATE_MODE)?;
     let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
     rustix::mount::mount("rswarm-secrets", folder, "tmpfs", flags, Some(c"mode=0700"))
         .map_err(|e| Error::io("mount tmpfs on", folder)(e.into()))?;

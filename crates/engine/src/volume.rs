@@ -6,7 +6,7 @@
 use crate::{
     container::Filters,
     error::{Error, Result},
-    persist,
+    folders, persist,
     volume_mount::{self, Users},
 };
 use model::Timestamp;
@@ -90,7 +90,7 @@ const MAKING: &str = ".new-";
 impl Volumes {
     /// Reads what is there and deletes halves that a killed daemon left.
     pub(crate) fn open(root: PathBuf) -> Result<Self> {
-        fs::create_dir_all(&root).map_err(Error::io("create folder", &root))?;
+        folders::close(&root, folders::PRIVATE_MODE)?;
         let mut known = BTreeMap::new();
         for entry in fs::read_dir(&root).map_err(Error::io("list", &root))? {
             let entry = entry.map_err(Error::io("list", &root))?;
@@ -161,6 +161,7 @@ impl Volumes {
 
     /// Makes the folder `making` that of a new volume.
     fn place(&self, known: &mut BTreeMap<String, Volume>, volume: &Volume, making: &Path) -> Result<()> {
+        folders::close(making, folders::PRIVATE_MODE)?;
         fs::create_dir_all(making.join(CONTENT)).map_err(Error::io("create folder", making))?;
         persist::write_json(&making.join("volume.json"), volume)?;
         fs::rename(making, self.root.join(&volume.name)).map_err(Error::io("rename", making))?;
@@ -172,6 +173,7 @@ impl Volumes {
     /// Makes an empty folder beside the volumes.
     pub(crate) fn stage(&self) -> Result<Staged> {
         let staged = Staged { folder: self.root.join(format!("{MAKING}{}", crate::random_id())) };
+        folders::close(&staged.folder, folders::PRIVATE_MODE)?;
         fs::create_dir_all(staged.content()).map_err(Error::io("create folder", &staged.folder))?;
         Ok(staged)
     }

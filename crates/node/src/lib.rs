@@ -29,9 +29,9 @@ pub use settings::Settings;
 
 use anyhow::{Context, Result};
 use docker_api::server::{FrontDoor, Listener};
+use engine::folders;
 use std::{
     fs,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
@@ -75,16 +75,14 @@ pub async fn run(options: Options) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
-    for root in [&options.data_root, &options.run_root] {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(root)
-            .with_context(|| format!("cannot make {}", root.display()))?;
-    }
-    let data_root = canonical(&options.data_root)?;
-    let run_root = canonical(&options.run_root)?;
+    // Folders inside containers get the modes that are said, whatever started this daemon.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let data_root = closed(&options.data_root, folders::DATA_ROOT_MODE)?;
+    let run_root = closed(&options.run_root, folders::RUN_ROOT_MODE)?;
     let _lock = lock(&data_root)?;
+    for folder in [data_root.join("images"), data_root.join("network"), run_root.join("network")] {
+        folders::close(&folder, folders::PRIVATE_MODE)?;
+    }
     let squash = runtime::single_uid();
     if squash {
         tracing::info!(
@@ -204,8 +202,14 @@ async fn listen(door: &settings::Door, settings: &Settings) -> Result<Listener> 
     }
 }
 
-fn canonical(path: &Path) -> Result<PathBuf> {
-    path.canonicalize().with_context(|| format!("cannot use {}", path.display()))
+/// Makes a root, or closes the one that is there to other users; returns its real path.
+fn closed(path: &Path, mode: u32) -> Result<PathBuf> {
+    if !path.exists() {
+        folders::close_root(path, mode)?;
+    }
+    let real = path.canonicalize().with_context(|| format!("cannot use {}", path.display()))?;
+    folders::close_root(&real, mode)?;
+    Ok(real)
 }
 
 /// Keeps a second daemon off the same data root for as long as the file is open.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -79,7 +80,7 @@ impl Folder {
     pub(crate) fn store(&self, record: &Record) -> Result<()> {
         let path = self.record();
         let write = || -> io::Result<()> {
-            fs::create_dir_all(&self.0)?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
             sys::durable::replace(&path, &serde_json::to_vec_pretty(record)?, 0o600)
         };
         write().with_context(|| format!("cannot write {}", path.display()))

@@ -14,6 +14,7 @@ use oci_spec::runtime::{ContainerState, Spec, State, StateBuilder};
 use rustix::stdio;
 use std::{
     fs, io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -85,8 +86,8 @@ pub fn create(root: &Path, program: &ShimProgram, args: &Create) -> Result<(), E
         (Some(_), false) => return Err(invalid(&args.id, "console socket without process.terminal")),
         (None, false) => Streams::Inherited([stdio::stdin(), stdio::stdout(), stdio::stderr()]),
     };
-    fs::create_dir_all(root).map_err(prepare(root))?;
-    match fs::create_dir(&dir) {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(prepare(root))?;
+    match fs::DirBuilder::new().mode(0o700).create(&dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             return Err(invalid(&args.id, "container with given ID already exists"));
         }

@@ -6,7 +6,7 @@
 
 use crate::{
     error::{Error, Result},
-    persist,
+    folders, persist,
 };
 use model::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,7 @@ const WRITE_EVERY: Duration = Duration::from_secs(60);
 impl Cache {
     /// Reads the records of earlier builds. Blocking.
     pub(crate) fn open(folder: PathBuf) -> Result<Self> {
-        fs::create_dir_all(&folder).map_err(Error::io("create folder", &folder))?;
+        folders::close(&folder, folders::PRIVATE_MODE)?;
         let mut records = BTreeMap::new();
         for entry in fs::read_dir(&folder).map_err(Error::io("list", &folder))? {
             let path = entry.map_err(Error::io("list", &folder))?.path();
