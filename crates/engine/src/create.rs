@@ -6,9 +6,9 @@ use crate::{
     copy_up,
     engine::Engine,
     error::{Error, Result},
-    folders, image_defaults,
+    folders, gate, image_defaults,
     layers::Layers,
-    lifecycle, log_driver, merge, mounts, names, open,
+    log_driver, merge, mounts, names, open,
     overlay::{self, AnyNetwork},
     owner::{Owner, container_event},
     persist, secrets, spec,
@@ -32,7 +32,7 @@ pub(crate) async fn create(engine: &Engine, mut config: ContainerConfig) -> Resu
         .dirs;
     config = merge::merge(config, image_defaults::of(&image))?;
     inner.defaults.fill(&mut config);
-    check(&config)?;
+    gate::check(&config)?;
     let id = crate::random_id();
     let name = reserve_name(engine, config.name.as_deref(), &id)?;
     config.name = Some(name.clone());
@@ -99,36 +99,6 @@ fn reserve_name(engine: &Engine, wanted: Option<&str>, id: &str) -> Result<Strin
             Err(_) => attempt += 1,
         }
     }
-}
-
-/// Refuses now what could only fail at the start.
-fn check(config: &ContainerConfig) -> Result<()> {
-    let host = &config.host;
-    if let Some(dir) = config.working_dir.as_deref().filter(|d| !d.starts_with('/')) {
-        return Err(Error::invalid(format!(
-            "the working directory '{dir}' is invalid, it needs to be an absolute path"
-        )));
-    }
-    if let Some(name) = &config.stop_signal {
-        lifecycle::signal_number(name)?;
-    }
-    if host.auto_remove && host.restart != crate::config::RestartPolicy::No {
-        return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
-    }
-    if matches!(host.network_mode, NetworkMode::Host) && !host.port_bindings.is_empty() {
-        tracing::debug!("published ports are discarded when using host network mode");
-    }
-    spec::security(&host.security_opts)?;
-    spec::capabilities(&host.cap_add, &host.cap_drop, host.privileged)?;
-    spec::limits(&host.resources)?;
-    for mode in [&host.pid_mode, &host.ipc_mode] {
-        let known = matches!(mode.as_str(), "" | "host" | "private" | "shareable" | "none")
-            || mode.starts_with("container:");
-        if !known {
-            return Err(Error::invalid(format!("invalid namespace mode: {mode}")));
-        }
-    }
-    Ok(())
 }
 
 async fn make(

@@ -4,8 +4,10 @@ use crate::{
     cdi::DeviceNode,
     config::{Device, HostConfig},
     error::{Error, Result},
+    gate,
     users::Identity,
 };
+use model::confine;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -46,6 +48,22 @@ pub(crate) fn of_host(host: &HostConfig) -> Result<Vec<HostDevice>> {
         }
     }
     Ok(found)
+}
+
+/// Judges a device that is asked for; whether it is there is found out at the start.
+///
+/// # Errors
+/// `InvalidParameter` for a path that climbs, or an access that is none.
+pub(crate) fn check(device: &Device) -> Result<()> {
+    confine::inner_path("Devices.PathOnHost", &device.host_path).map_err(gate::unfit)?;
+    if !device.container_path.is_empty() {
+        confine::inner_path("Devices.PathInContainer", &device.container_path).map_err(gate::unfit)?;
+    }
+    let access = &device.permissions;
+    if access.len() > 3 || !access.chars().all(|c| "rwm".contains(c)) {
+        return Err(Error::invalid(format!("invalid Devices.CgroupPermissions: {access:?} is not of rwm")));
+    }
+    Ok(())
 }
 
 /// Returns the devices of vendors' descriptions, with what those leave open as it is on this host. *Source:* Container

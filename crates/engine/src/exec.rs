@@ -5,6 +5,7 @@ use crate::{
     engine::Engine,
     error::{Error, Result},
     event::Event,
+    gate,
     layers::Layers,
     owner::{Command, Owner, container_event},
     spec,
@@ -66,6 +67,7 @@ pub(crate) fn create(engine: &Engine, container: &Container, config: ExecConfig)
     if config.cmd.is_empty() {
         return Err(Error::invalid("No exec command specified"));
     }
+    gate::exec(&config)?;
     must_run(container)?;
     let id = crate::random_id();
     let exec = Exec {

@@ -36,6 +36,7 @@ mod exec;
 pub mod folders;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gate;
 mod health;
 mod image_defaults;
 mod layers;

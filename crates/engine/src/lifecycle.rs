@@ -3,7 +3,7 @@
 use crate::{
     container::*,
     error::{Error, Result},
-    merge,
+    gate, merge,
     mounts::GOES_WITH_FOLDER,
     owner::{AfterExit, GRACE, Owner, Reply, Stopping, answer, runtime_failed},
     spec,
@@ -340,6 +340,7 @@ impl Owner {
         if let Some(restart) = update.restart {
             config.host.restart = restart;
         }
+        gate::resources(&config.host.resources)?;
         let limits = spec::limits(&config.host.resources)?;
         if self.container.state.is_running() {
             let (id, cgroup) = (self.container.id.clone(), self.cgroup());

@@ -6,8 +6,10 @@ use crate::{
     container::{Container, MountPoint, MountPointKind},
     engine::Engine,
     error::{Error, Result},
+    gate,
     volume::VolumeConfig,
 };
+use model::confine;
 use std::{
     collections::BTreeMap,
     fs,
@@ -124,8 +126,13 @@ impl Plan {
     }
 
     fn add(&mut self, wanted: Wanted, must_be_first: bool) -> Result<()> {
-        if wanted.destination == "/" {
-            return Err(Error::invalid("invalid specification: destination can't be '/'"));
+        let tmpfs = match &wanted.source {
+            Source::Tmpfs(options) => Some(options),
+            Source::Bind { .. } | Source::Volume { .. } | Source::Same(_) => None,
+        };
+        confine::mount_target("mount", &wanted.destination, tmpfs.is_some()).map_err(gate::unfit)?;
+        if let Some(options) = tmpfs {
+            confine::tmpfs_options("Tmpfs", options).map_err(gate::unfit)?;
         }
         if !self.by_destination.contains_key(&wanted.destination) {
             self.by_destination.insert(wanted.destination.clone(), wanted);
@@ -326,6 +333,12 @@ fn of_mount(mount: &crate::config::Mount) -> Result<Wanted> {
                 )));
             }
             wanted_propagation = propagation.clone().unwrap_or_default();
+            const WORDS: [&str; 7] = ["", "private", "rprivate", "shared", "rshared", "slave", "rslave"];
+            if !WORDS.contains(&wanted_propagation.as_str()) {
+                return Err(Error::invalid(format!(
+                    "invalid mount config for type \"bind\": invalid propagation mode: {wanted_propagation}"
+                )));
+            }
             Source::Bind { path: PathBuf::from(source), create: *create }
         }
         MountKind::Volume { name, driver, driver_opts, labels, no_copy, subpath } => Source::Volume {

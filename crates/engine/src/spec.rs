@@ -13,7 +13,7 @@ use crate::{
     merge,
     users::Identity,
 };
-use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
+use oci_spec::runtime::{Capability, LinuxResources, LinuxSeccomp, Process, Spec};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -173,6 +173,8 @@ pub(crate) struct Security {
     pub(crate) no_new_privileges: bool,
     pub(crate) seccomp: Seccomp,
     pub(crate) unmask: bool,
+    /// `Some("")` = none; `None` = what there is by default.
+    pub(crate) apparmor: Option<String>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -182,6 +184,61 @@ pub(crate) enum Seccomp {
     Unconfined,
     /// JSON of `linux.seccomp`.
     Custom(String),
+}
+
+/// Name of an AppArmor profile; namespaces of profiles are not for containers to choose.
+fn is_profile(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.-/+".contains(&b);
+    !name.is_empty() && name.len() < 256 && name.bytes().all(allowed)
+}
+
+/// Refuses what this host cannot honour: nothing that was asked for is dropped.
+///
+/// # Errors
+/// `InvalidParameter`.
+pub(crate) fn check_security(security: &Security, caps: &[String]) -> Result<()> {
+    if let Some(profile) = security.apparmor.as_deref().filter(|p| !p.is_empty()) {
+        let cannot = |why: &str| {
+            Error::invalid(format!(
+                "invalid --security-opt apparmor={profile}: {why}; hint: apparmor=unconfined, or leave it out"
+            ))
+        };
+        if !runtime::apparmor_enabled() {
+            return Err(cannot("AppArmor is not enabled on this host"));
+        }
+        if runtime::apparmor_loaded(profile) == Some(false) {
+            return Err(cannot("no profile of this name is loaded"));
+        }
+    }
+    if let Seccomp::Custom(text) = &security.seccomp {
+        custom_seccomp(text, caps)?;
+    }
+    Ok(())
+}
+
+/// Reads a profile as `docker run --security-opt seccomp=FILE` sends it, for a container with these capabilities.
+fn custom_seccomp(text: &str, caps: &[String]) -> Result<LinuxSeccomp> {
+    let held = caps.iter().filter_map(|cap| capability(cap)).collect();
+    runtime::read_seccomp(text, &held).map_err(|why| {
+        Error::invalid(format!("Decoding seccomp profile failed: invalid --security-opt seccomp: {why}"))
+    })
+}
+
+/// Profile that Docker's containers have.
+const APPARMOR_DEFAULT: &str = "docker-default";
+
+/// Returns the AppArmor profile of a container; `None` = none. The default one is applied where it is loaded: it has to
+/// be compiled by AppArmor's own tools, and an operator who has Docker has it.
+fn apparmor(security: &Security, privileged: bool) -> Option<String> {
+    match &security.apparmor {
+        Some(profile) => Some(profile.clone()).filter(|p| !p.is_empty()),
+        None if privileged => None,
+        None => {
+            let there =
+                runtime::apparmor_enabled() && runtime::apparmor_loaded(APPARMOR_DEFAULT) == Some(true);
+            there.then(|| APPARMOR_DEFAULT.to_owned())
+        }
+    }
 }
 
 /// # Errors
@@ -198,8 +255,16 @@ pub(crate) fn security(options: &[String]) -> Result<Security> {
             ("seccomp", json) if json.trim_start().starts_with('{') => {
                 security.seccomp = Seccomp::Custom(json.to_owned());
             }
+            ("seccomp", "") => return Err(Error::invalid("invalid --security-opt: seccomp has no profile")),
             ("systempaths", "unconfined") => security.unmask = true,
-            ("apparmor" | "label", _) => {} // this host has neither AppArmor nor SELinux rules of ours
+            ("apparmor", "unconfined") => security.apparmor = Some(String::new()),
+            ("apparmor", profile) if is_profile(profile) => security.apparmor = Some(profile.to_owned()),
+            ("label", "disable") => {}
+            ("label", _) => {
+                return Err(Error::invalid(format!(
+                    "invalid --security-opt {option:?}: label needs SELinux, which is not supported here; hint: label=disable"
+                )));
+            }
             _ => return Err(Error::invalid(format!("invalid --security-opt: {option:?}"))),
         }
     }
@@ -214,7 +279,7 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec> {
     let host = &parts.config.host;
     let security = security(&host.security_opts)?;
     let caps = capabilities(&host.cap_add, &host.cap_drop, host.privileged)?;
-    let process = json!({
+    let mut process = json!({
         "terminal": parts.config.tty,
         "user": user_with(parts.identity, &parts.edits.additional_gids),
         "args": merge::command(parts.config),
@@ -225,6 +290,9 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec> {
         "noNewPrivileges": security.no_new_privileges,
         "oomScoreAdj": host.oom_score_adj,
     });
+    if let Some(profile) = apparmor(&security, host.privileged) {
+        process["apparmorProfile"] = profile.into();
+    }
     let mut linux = json!({
         "cgroupsPath": parts.cgroups_path,
         "namespaces": namespaces(parts),
@@ -239,8 +307,7 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec> {
             Seccomp::Default => linux["seccomp"] = seccomp(&caps, parts.id)?,
             Seccomp::Unconfined => {}
             Seccomp::Custom(text) => {
-                linux["seccomp"] = serde_json::from_str(text)
-                    .map_err(|e| Error::invalid(format!("Decoding seccomp profile failed: {e}")))?;
+                linux["seccomp"] = seccomp_json(custom_seccomp(text, &caps)?, parts.id)?;
             }
         }
     }
@@ -366,7 +433,7 @@ fn base_env(config: &ContainerConfig, hostname: &str, identity: &Identity, tty: 
     env
 }
 
-fn rlimit(limit: &Ulimit) -> Result<Value> {
+pub(crate) fn rlimit(limit: &Ulimit) -> Result<Value> {
     const NAMES: [&str; 15] = [
         "core",
         "cpu",
@@ -388,12 +455,30 @@ fn rlimit(limit: &Ulimit) -> Result<Value> {
     if !NAMES.contains(&name.as_str()) {
         return Err(Error::invalid(format!("invalid ulimit type: {}", limit.name)));
     }
+    if limit.soft < -1 || limit.hard < -1 {
+        return Err(Error::invalid(format!("invalid ulimit {name}: less than -1 (unlimited)")));
+    }
     let number = |n: i64| u64::try_from(n).unwrap_or(u64::MAX); // -1 = unlimited
     if number(limit.soft) > number(limit.hard) {
         return Err(Error::invalid("ulimit soft limit must be less than or equal to hard limit"));
     }
+    if name == "nofile"
+        && let Some(max) = files_max()
+        && limit.hard != -1
+        && number(limit.hard) > max
+    {
+        return Err(Error::invalid(format!(
+            "invalid ulimit nofile: {} is more than this host allows a process (fs.nr_open: {max})",
+            limit.hard
+        )));
+    }
     let name = format!("RLIMIT_{}", name.to_ascii_uppercase());
     Ok(json!({ "type": name, "soft": number(limit.soft), "hard": number(limit.hard) }))
+}
+
+/// Descriptors that the kernel lets a process have at most; `None` = nobody says.
+fn files_max() -> Option<u64> {
+    std::fs::read_to_string("/proc/sys/fs/nr_open").ok()?.trim().parse().ok()
 }
 
 fn namespaces(parts: &Parts<'_>) -> Vec<Value> {
@@ -585,7 +670,10 @@ impl HostConfig {
 
 fn seccomp(caps: &[String], id: &str) -> Result<Value> {
     let set = caps.iter().filter_map(|cap| capability(cap)).collect();
-    let profile = runtime::default_seccomp(&set);
+    seccomp_json(runtime::default_seccomp(&set), id)
+}
+
+fn seccomp_json(profile: LinuxSeccomp, id: &str) -> Result<Value> {
     serde_json::to_value(profile)
         .map_err(|source| Error::Spec { id: id.to_owned(), source: oci_spec::OciSpecError::SerDe(source) })
 }

@@ -7,7 +7,7 @@ use crate::{
     container::*,
     error::{Error, Result},
     etc::{self, Resolver},
-    health,
+    gate, health,
     layers::Layers,
     local_network::{self, LocalNetwork},
     log_driver,
@@ -222,6 +222,13 @@ impl Owner {
                 attachments.push(self.attachment(&local, endpoint)?);
             }
         }
+        let refused = |e: model::SysctlError| Error::invalid(e.to_string());
+        // A file's name to a parameter's: what is a dot in the one is a slash in the other.
+        let swapped = |c| match c {
+            '/' => '.',
+            '.' => '/',
+            other => other,
+        };
         let spec = network::SandboxSpec {
             id: self.container.id.clone(),
             hostname: self.hostname(),
@@ -236,9 +243,10 @@ impl Owner {
             sysctls: host
                 .sysctls
                 .iter()
-                .filter(|(k, _)| k.starts_with("net."))
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect(),
+                .map(|(k, v)| Ok((model::sysctl_path(k, v, gate::own_namespaces(host)).map_err(refused)?, v)))
+                .filter(|read| read.as_ref().map_or(true, |(path, _)| path.starts_with("net/")))
+                .map(|read| read.map(|(path, v)| (path.chars().map(swapped).collect(), v.clone())))
+                .collect::<Result<_>>()?,
         };
         let operation = format!("set up networking of container {}", self.container.name);
         let info =

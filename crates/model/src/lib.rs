@@ -16,6 +16,7 @@
 //! *Start reading at* [`Task`], then [`cluster::Tables::apply`].
 
 pub mod cluster;
+pub mod confine;
 pub mod container;
 pub mod error;
 pub mod id;
@@ -24,6 +25,7 @@ pub mod node;
 pub mod resource;
 pub mod service;
 pub mod swarm;
+pub mod sysctl;
 pub mod table;
 pub mod task;
 pub mod time;
@@ -37,6 +39,7 @@ pub use node::*;
 pub use resource::{GenericRequests, GenericResources, Supply, Want};
 pub use service::*;
 pub use swarm::*;
+pub use sysctl::{OwnNamespaces, SysctlError, sysctl_path};
 pub use task::*;
 pub use time::{Duration, Timestamp};
 

@@ -2,6 +2,9 @@
 
 use oci_spec::runtime::{Capabilities, Capability};
 
+/// Number of `CAP_SYS_ADMIN`.
+pub(crate) const SYS_ADMIN: u32 = 21;
+
 /// In the kernel's order. Source: linux/capability.h.
 const BY_NUMBER: [Capability; 41] = [
     Capability::Chown,

@@ -36,8 +36,7 @@ fn translated(plan: &ContainerPlan) -> Result<Launch, String> {
     if !own_names && (hostname.is_some() || domainname.is_some()) {
         return Err("unable to set hostname without a private UTS namespace".into());
     }
-    let mut sysctls: Vec<Pair> = pairs(linux.sysctl().iter().flatten());
-    sysctls.sort_by(|a, b| a.key.cmp(&b.key));
+    let sysctls = sysctls(linux)?;
     Ok(Launch {
         version: VERSION,
         id: plan.id.clone(),
@@ -75,6 +74,37 @@ fn translated(plan: &ContainerPlan) -> Result<Launch, String> {
     })
 }
 
+/// Returns the kernel parameters as files below `/proc/sys`. The last gate: a bundle may come from anybody.
+fn sysctls(linux: &oci::Linux) -> Result<Vec<Pair>, String> {
+    let owns = |kind: LinuxNamespaceType, file: &str| {
+        let asked = linux.namespaces().iter().flatten().find(|namespace| namespace.typ() == kind);
+        // One that is joined may be the host's under another name.
+        asked.is_some_and(|namespace| match namespace.path() {
+            None => true,
+            Some(path) => !is_ours(path, file),
+        })
+    };
+    let own = model::OwnNamespaces {
+        network: owns(LinuxNamespaceType::Network, "net"),
+        ipc: owns(LinuxNamespaceType::Ipc, "ipc"),
+        uts: owns(LinuxNamespaceType::Uts, "uts"),
+    };
+    let mut all = Vec::new();
+    for (name, value) in linux.sysctl().iter().flatten() {
+        let key = model::sysctl_path(name, value, own).map_err(|error| error.to_string())?;
+        all.push(Pair { key, value: value.clone() });
+    }
+    all.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(all)
+}
+
+/// Is this the namespace that this process, which belongs to the host, is in itself? So is one that cannot be told.
+fn is_ours(path: &Path, file: &str) -> bool {
+    let of = |path: &Path| rustix::fs::stat(path).ok().map(|stat| (stat.st_dev, stat.st_ino));
+    let ours = of(&Path::new("/proc/self/ns").join(file));
+    of(path).is_none_or(|there| Some(there) == ours)
+}
+
 fn refuse_unsupported(spec: &Spec) -> Result<(), String> {
     let refuse =
         |there: bool, what: &str| if there { Err(format!("{what} is not supported")) } else { Ok(()) };
@@ -87,11 +117,19 @@ fn refuse_unsupported(spec: &Spec) -> Result<(), String> {
         linux.is_some_and(|l| l.gid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
         "linux.gidMappings",
     )?;
+    refuse(
+        linux.is_some_and(|l| l.mount_label().as_ref().is_some_and(|m| !m.is_empty())),
+        "linux.mountLabel",
+    )?;
     refuse(linux.is_some_and(|l| l.personality().is_some()), "linux.personality")?;
     refuse(linux.is_some_and(|l| l.intel_rdt().is_some()), "linux.intelRdt")?;
     refuse(linux.is_some_and(|l| l.time_offsets().is_some()), "linux.timeOffsets")?;
     refuse(linux.is_some_and(|l| l.memory_policy().is_some()), "linux.memoryPolicy")?;
     let process = spec.process().as_ref();
+    refuse(
+        process.is_some_and(|p| p.selinux_label().as_ref().is_some_and(|label| !label.is_empty())),
+        "process.selinuxLabel",
+    )?;
     refuse(process.is_some_and(|p| p.scheduler().is_some()), "process.scheduler")?;
     refuse(process.is_some_and(|p| p.io_priority().is_some()), "process.ioPriority")
 }
@@ -137,7 +175,26 @@ pub(crate) fn process(process: &oci::Process, tty: bool) -> Result<Process, Stri
         tty,
         rows: cells(size.height()),
         cols: cells(size.width()),
+        apparmor_profile: apparmor(process)?,
     })
+}
+
+fn apparmor(process: &oci::Process) -> Result<String, String> {
+    let Some(profile) = process.apparmor_profile().as_ref().filter(|name| !name.is_empty()) else {
+        return Ok(String::new());
+    };
+    if profile == "unconfined" {
+        return Ok(String::new());
+    }
+    if !crate::apparmor_enabled() {
+        return Err(format!(
+            "apparmor profile {profile:?} cannot be applied: apparmor is not enabled on this host"
+        ));
+    }
+    if profile.contains(['\0', '\n']) {
+        return Err(format!("{profile:?} is no name of an apparmor profile"));
+    }
+    Ok(profile.clone())
 }
 
 fn rlimit(limit: &oci::PosixRlimit) -> Rlimit {

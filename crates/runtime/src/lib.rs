@@ -46,10 +46,24 @@ pub use plan::{
     AttachFds, ContainerPlan, Event, ExecPlan, ExitStatus, LogService, LogTarget, Rootfs, SyslogAddress,
 };
 pub use remove::remove;
-pub use seccomp::default_seccomp;
+pub use seccomp::{default_seccomp, read_seccomp};
 pub use signal::parse_signal;
 pub use spec::{default_masked_paths, default_mounts, default_readonly_paths, default_spec};
 pub use state::read_exit;
+
+/// Tells whether the kernel confines programs by AppArmor. Source: kernel Documentation/admin-guide/LSM/apparmor.rst.
+#[must_use]
+pub fn apparmor_enabled() -> bool {
+    std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|bytes| bytes.first() == Some(&b'Y'))
+}
+
+/// Tells whether an AppArmor profile is loaded; `None` = this process may not see the list.
+#[must_use]
+pub fn apparmor_loaded(profile: &str) -> Option<bool> {
+    let list = std::fs::read_to_string("/sys/kernel/security/apparmor/profiles").ok()?;
+    // Each line is `name (mode)`.
+    Some(list.lines().any(|line| line.rsplit_once(" (").is_some_and(|(name, _)| name == profile)))
+}
 
 /// Tells whether this process is in a user namespace that knows one uid only, what an ordinary user gets without
 /// subordinate ids: then [`ContainerPlan::userns_squash`] is what works. Source: user_namespaces(7).

@@ -312,6 +312,9 @@ pub(crate) struct Process {
     pub(crate) rows: u32,
     #[prost(uint32, tag = "16")]
     pub(crate) cols: u32,
+    /// Empty = none.
+    #[prost(string, tag = "17")]
+    pub(crate) apparmor_profile: String,
 }
 
 /// Bit n = capability n.

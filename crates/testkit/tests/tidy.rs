@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("plan", &["model"]),
     ("pki", &["model"]),
     ("image", &["sys"]),
-    ("runtime", &["sys"]),
+    ("runtime", &["sys", "model"]), // which namespace holds a kernel parameter
     ("network", &["sys", "model"]),
     ("store", &["model", "proto", "pki"]),
     ("engine", &["model", "image", "runtime", "network", "sys"]),

@@ -5,4 +5,4 @@ mod numbers;
 mod profile;
 
 pub(crate) use compile::compile;
-pub use profile::default_seccomp;
+pub use profile::{default_seccomp, read_seccomp};

@@ -99,7 +99,7 @@ pub(super) fn first(
             .at(|| "cannot make a cgroup namespace".into())?;
     }
     for sysctl in &launch.sysctls {
-        let path = format!("/proc/sys/{}", sysctl.key.replace('.', "/"));
+        let path = format!("/proc/sys/{}", sysctl.key);
         fs::write(&path, &sysctl.value).at(|| format!("cannot set sysctl {}", sysctl.key))?;
     }
     if launch.hooks.as_ref().is_some_and(|hooks| !hooks.create_runtime.is_empty()) {
@@ -139,6 +139,11 @@ pub(super) fn further(
         oom_score_adj,
         seccomp: launch.process.as_ref().map(|process| process.seccomp.clone()).unwrap_or_default(),
         seccomp_flags: launch.process.as_ref().map_or(0, |process| process.seccomp_flags),
+        apparmor_profile: launch
+            .process
+            .as_ref()
+            .map(|process| process.apparmor_profile.clone())
+            .unwrap_or_default(),
         ..process.clone()
     };
     set_oom_score(process, launch.userns_squash)?;
@@ -289,10 +294,43 @@ fn become_init(
             drop((pidfd, streams));
             // Best effort: the name that Docker's init has.
             rustix::thread::set_name(c"docker-init").ok();
+            show_as_init(process);
             rustix::process::chdir("/").at(|| "cannot change directory".into())?;
-            take_identity(process, launch.userns_squash)?;
+            take_identity(process, launch.userns_squash, 0)?;
             die_with_shim();
             sys::process::close_all_and_become(init_loop, pid.as_raw_nonzero().get())
+        }
+    }
+}
+
+/// Shows `/sbin/docker-init -- PROGRAM..` as the command line in place of the shim's, which names paths of the host. As
+/// much of it as there was room for; Linux shows it from this process' own memory. Source: proc_pid_cmdline(5),
+/// `arg_start` and `arg_end` of proc_pid_stat(5).
+fn show_as_init(process: &Process) {
+    let mut line = b"/sbin/docker-init\0--\0".to_vec();
+    for word in &process.args {
+        line.extend(word.iter().chain(&[0]));
+    }
+    let kernels = |path, flags| {
+        paths::open_here(path, flags).ok().filter(|file| paths::is_proc(file).is_ok()).map(fs::File::from)
+    };
+    let mut stat = String::new();
+    if kernels("/proc/self/stat", OFlags::RDONLY).and_then(|mut f| f.read_to_string(&mut stat).ok()).is_none()
+    {
+        return;
+    }
+    let fields =
+        stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').collect::<Vec<_>>()).unwrap_or_default();
+    // The first of these is the third of all.
+    let number = |nth: usize| fields.get(nth - 3).and_then(|text| text.trim().parse::<u64>().ok());
+    for (from, to, text) in [(48, 49, line.as_slice()), (50, 51, &[])] {
+        let (Some(from), Some(to)) = (number(from), number(to)) else { return };
+        let mut room = vec![0; usize::try_from(to.saturating_sub(from)).unwrap_or(0).min(1 << 20)];
+        let length = text.len().min(room.len().saturating_sub(1));
+        room[..length].copy_from_slice(&text[..length]);
+        // Best effort: whether it is shown or not, nothing depends on it.
+        if let Some(memory) = kernels("/proc/self/mem", OFlags::WRONLY) {
+            std::os::unix::fs::FileExt::write_all_at(&memory, &room, from).ok();
         }
     }
 }
@@ -339,37 +377,52 @@ fn execute(launch: &Launch, process: &Process, streams: Streams, first: bool) ->
     let args = vectors(process.args.iter().cloned());
     let env = vectors(environment(process));
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(DEFAULT_UMASK)));
+    confine(process)?;
+    sys::process::close_on_exec_from(3).at(|| "cannot close descriptors".into())?;
+    sys::signal::reset_all();
 
     // Root may enter directories that the user may not, and the other way round on network filesystems.
     let entered = enter_directory(&process.cwd);
     let program = seccomp(process);
-    let install = || {
-        if program.is_empty() {
-            return Ok(());
-        }
-        sys::seccomp::install(&program, process.seccomp_flags)
-            .at(|| "cannot install the seccomp filter".into())
-    };
-    if !process.no_new_privs {
-        // Without that promise only a privileged process may install a filter: before privileges go.
-        install()?;
-    }
-    take_identity(process, squash)?;
+    // A profile may deny anything but what follows its filter, so that is as little as there can be: with
+    // no_new_privs nothing but execve. Without, only a privileged process may install a filter, and it gives that
+    // privilege away afterwards.
+    let gives_up = !program.is_empty() && !process.no_new_privs;
+    take_identity(process, squash, if gives_up { 1 << caps::SYS_ADMIN } else { 0 })?;
     if entered.is_err() {
         enter_directory(&process.cwd)?;
     }
     die_with_shim();
-    if process.no_new_privs {
-        rustix::thread::set_no_new_privs(true).at(|| "cannot set no_new_privs".into())?;
-        install()?;
-    }
-    sys::process::close_on_exec_from(3).at(|| "cannot close descriptors".into())?;
-    sys::signal::reset_all();
     if let Some(all) = launch.hooks.as_ref().filter(|_| first) {
         let pid = rustix::process::getpid();
         hooks::run(&all.start_container, launch, ContainerState::Created, pid).map_err(Failure::other)?;
     }
+    if process.no_new_privs {
+        rustix::thread::set_no_new_privs(true).at(|| "cannot set no_new_privs".into())?;
+    }
+    if !program.is_empty() {
+        sys::seccomp::install(&program, process.seccomp_flags)
+            .at(|| "cannot install the seccomp filter".into())?;
+    }
+    let Caps { effective, permitted, inheritable, .. } = process.caps.unwrap_or_default();
+    if gives_up && effective & permitted & (1 << caps::SYS_ADMIN) == 0 {
+        sys::caps::set(effective, permitted, inheritable).at(|| "cannot set capabilities".into())?;
+    }
     Err(candidates.execute(&args, &env))
+}
+
+/// Has the program run under the AppArmor profile that was asked for. Source: kernel
+/// Documentation/admin-guide/LSM/apparmor.rst; runc `libcontainer/apparmor`.
+fn confine(process: &Process) -> Result<(), Failure> {
+    let profile = &process.apparmor_profile;
+    if profile.is_empty() {
+        return Ok(());
+    }
+    let step = || format!("unable to apply apparmor profile {profile:?}");
+    let open = |path: &str| paths::open_here(path, OFlags::WRONLY);
+    let place = open("/proc/self/attr/apparmor/exec").or_else(|_| open("/proc/self/attr/exec")).at(step)?;
+    paths::is_proc(&place).at(step)?;
+    rustix::io::write(&place, format!("exec {profile}").as_bytes()).map(drop).at(step)
 }
 
 fn set_rlimits(process: &Process, squash: bool) -> Result<(), Failure> {
@@ -403,8 +456,8 @@ fn enter_directory(cwd: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// User, groups and capabilities.
-fn take_identity(process: &Process, squash: bool) -> Result<(), Failure> {
+/// User, groups and capabilities; those of `kept` stay besides.
+fn take_identity(process: &Process, squash: bool, kept: u64) -> Result<(), Failure> {
     let wanted = process.caps.unwrap_or_default();
     for capability in 0..64 {
         if wanted.bounding & (1 << capability) == 0 {
@@ -424,7 +477,8 @@ fn take_identity(process: &Process, squash: bool) -> Result<(), Failure> {
     let uid = Uid::from_raw(process.uid);
     unmapped(rustix::thread::set_thread_res_uid(uid, uid, uid), "user")?;
     let Caps { effective, permitted, inheritable, ambient, .. } = wanted;
-    sys::caps::set(effective, permitted, inheritable).at(|| "cannot set capabilities".into())?;
+    sys::caps::set(effective | kept, permitted | kept, inheritable)
+        .at(|| "cannot set capabilities".into())?;
     // What is not inheritable cannot be ambient; `runc spec` asks for it all the same.
     let ambient = ambient & inheritable & permitted;
     for capability in (0..caps::COUNT).filter(|n| ambient & (1 << n) != 0) {

@@ -135,6 +135,16 @@ pub(super) fn is_null_device(fd: &impl AsFd) -> Result<bool> {
     Ok(kind == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3))
 }
 
+/// Refuses a file that is not the kernel's own, of a filesystem `proc`.
+///
+/// # Errors
+/// `XDEV` for one that is of another.
+pub(super) fn is_proc(fd: &impl AsFd) -> Result<()> {
+    /// Source: linux/magic.h, `PROC_SUPER_MAGIC`.
+    const MAGIC: i64 = 0x9fa0;
+    if rustix::fs::fstatfs(fd)?.f_type == MAGIC { Ok(()) } else { Err(rustix::io::Errno::XDEV) }
+}
+
 /// Opens a file by its name in this process' root, which is a container's. Waits for nobody, and does not follow the
 /// links of /proc, which would lead to this process' descriptors and with them out of the container.
 ///

@@ -1,0 +1,362 @@
+//! What a text of a request must be before it goes into a file, a command line or a path of a host: the rules that
+//! containers, services and stack files share. Pure; each function names the key that it judges.
+
+/// A value that a container may not be given; the text names its key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid {key}: {why}")]
+pub struct Unfit {
+    pub key: &'static str,
+    pub why: String,
+}
+
+fn unfit(key: &'static str, why: impl Into<String>) -> Unfit {
+    Unfit { key, why: why.into() }
+}
+
+/// Longest name of a host. Source: `HOST_NAME_MAX`, sethostname(2).
+const HOST_NAME_BYTES_MAX: usize = 64;
+/// Longest string of a process. Source: execve(2), `MAX_ARG_STRLEN`.
+const ARGUMENT_BYTES_MAX: usize = 128 << 10;
+
+/// Judges a name that is written into /etc/hosts or resolv.conf, or given to the kernel as a host's name.
+///
+/// # Errors
+/// It has whitespace or control characters, or does not begin and end as a name does.
+pub fn name(key: &'static str, text: &str) -> Result<(), Unfit> {
+    let good = !text.is_empty()
+        && text.len() <= 255
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b) || !b.is_ascii())
+        && !text.chars().any(|c| c.is_whitespace() || c.is_control());
+    if good { Ok(()) } else { Err(unfit(key, format!("{text:?} is no name of a host"))) }
+}
+
+/// Judges a container's own host name or its domain.
+///
+/// # Errors
+/// As [`name`]; longer than the kernel takes.
+pub fn hostname(key: &'static str, text: &str) -> Result<(), Unfit> {
+    name(key, text)?;
+    if text.len() > HOST_NAME_BYTES_MAX {
+        return Err(unfit(key, format!("{} bytes are more than {HOST_NAME_BYTES_MAX}", text.len())));
+    }
+    Ok(())
+}
+
+/// Judges a word of resolv.conf: a search domain or an option.
+///
+/// # Errors
+/// It is empty, or is more than one word.
+pub fn word(key: &'static str, text: &str) -> Result<(), Unfit> {
+    if text.is_empty() || text.len() > 255 || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(unfit(key, format!("{text:?} is not one word")));
+    }
+    Ok(())
+}
+
+/// Judges arguments and variables of a process.
+///
+/// # Errors
+/// NUL, which ends a string for the kernel, or more bytes than it takes.
+pub fn argument(key: &'static str, text: &str) -> Result<(), Unfit> {
+    if text.contains('\0') {
+        return Err(unfit(key, format!("{:?} holds NUL", text.chars().take(40).collect::<String>())));
+    }
+    if text.len() >= ARGUMENT_BYTES_MAX {
+        return Err(unfit(
+            key,
+            format!("{} bytes are more than the kernel takes ({ARGUMENT_BYTES_MAX})", text.len()),
+        ));
+    }
+    Ok(())
+}
+
+/// Judges a variable `NAME=value` or `NAME`.
+///
+/// # Errors
+/// As [`argument`]; without a name.
+pub fn variable(key: &'static str, text: &str) -> Result<(), Unfit> {
+    argument(key, text)?;
+    if text.is_empty() || text.starts_with('=') {
+        return Err(unfit(key, format!("environment variable {text:?} has no name")));
+    }
+    Ok(())
+}
+
+/// Judges a path inside of a container.
+///
+/// # Errors
+/// It is not absolute, holds NUL, or climbs by `..`.
+pub fn inner_path(key: &'static str, path: &str) -> Result<(), Unfit> {
+    if !path.starts_with('/') {
+        return Err(unfit(key, format!("{path:?} is not an absolute path")));
+    }
+    if path.contains('\0') || path.len() > 4095 {
+        return Err(unfit(key, format!("{:?} is no path", path.chars().take(80).collect::<String>())));
+    }
+    if path.split('/').any(|part| part == "..") {
+        return Err(unfit(key, format!("{path:?} must not contain \"..\"")));
+    }
+    Ok(())
+}
+
+/// Judges a working directory.
+///
+/// # Errors
+/// As [`inner_path`], but for `..`; and descriptors of a process, which may lead to the host.
+pub fn working_directory(key: &'static str, path: &str) -> Result<(), Unfit> {
+    if !path.starts_with('/') || path.contains('\0') || path.len() > 4095 {
+        return Err(unfit(
+            key,
+            format!("the working directory '{path}' is invalid, it needs to be an absolute path"),
+        ));
+    }
+    let parts = clean(path);
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let leads_away = match parts[..] {
+        ["proc", ref rest @ ..] => rest.iter().any(|p| matches!(*p, "fd" | "fdinfo" | "cwd" | "root")),
+        ["dev", "fd", ..] => true,
+        _ => false,
+    };
+    if leads_away {
+        return Err(unfit(key, format!("{path:?} leads through a process' descriptors")));
+    }
+    Ok(())
+}
+
+/// The parts of a path, without `.`, with `..` taken as going up.
+fn clean(path: &str) -> Vec<String> {
+    let mut parts: Vec<String> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name.to_owned()),
+        }
+    }
+    parts
+}
+
+/// Files in /proc that may be covered by a mount. Source: runc `checkProcMount`.
+const PROC_FILES: [&str; 11] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/net/dev",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
+/// Judges where something is mounted in a container. `filesystem`: a tmpfs, which covers no single file.
+///
+/// # Errors
+/// `/` itself, and what is in /proc but for the files that runc lets be covered (CVE-2019-16884, CVE-2025-31133).
+pub fn mount_target(key: &'static str, path: &str, filesystem: bool) -> Result<(), Unfit> {
+    if !path.starts_with('/') || path.contains('\0') || path.len() > 4095 {
+        return Err(unfit(key, format!("invalid mount path: '{path}' mount path must be absolute")));
+    }
+    let path = format!("/{}", clean(path).join("/"));
+    if path == "/" {
+        return Err(unfit(key, "invalid specification: destination can't be '/'"));
+    }
+    let in_proc = path == "/proc" || path.starts_with("/proc/");
+    if in_proc && (filesystem || !PROC_FILES.contains(&path.as_str())) {
+        return Err(unfit(key, format!("{path:?} cannot be mounted because it is inside /proc")));
+    }
+    Ok(())
+}
+
+/// Judges the options of a tmpfs, as `size=64m,mode=1777`.
+///
+/// # Errors
+/// One that is not a tmpfs' own, nor an attribute that a mount of a container may have.
+pub fn tmpfs_options(key: &'static str, text: &str) -> Result<(), Unfit> {
+    const FLAGS: [&str; 19] = [
+        "ro",
+        "rw",
+        "exec",
+        "noexec",
+        "suid",
+        "nosuid",
+        "dev",
+        "nodev",
+        "sync",
+        "async",
+        "dirsync",
+        "atime",
+        "noatime",
+        "diratime",
+        "nodiratime",
+        "relatime",
+        "norelatime",
+        "strictatime",
+        "nostrictatime",
+    ];
+    for option in text.split(',').filter(|o| !o.is_empty()) {
+        let (name, value) =
+            option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+        let size = |text: &str| {
+            let digits = text.trim_end_matches(['k', 'K', 'm', 'M', 'g', 'G', '%']);
+            !digits.is_empty() && text.len() - digits.len() <= 1 && digits.bytes().all(|b| b.is_ascii_digit())
+        };
+        let good = match (name, value) {
+            ("size" | "nr_inodes" | "nr_blocks", Some(value)) => size(value),
+            ("mode", Some(value)) => u32::from_str_radix(value, 8).is_ok_and(|mode| mode <= 0o7777),
+            ("uid" | "gid", Some(value)) => value.parse::<u32>().is_ok_and(|id| id <= ID_MAX),
+            ("mpol", Some(value)) => value.bytes().all(|b| b.is_ascii_alphanumeric() || b":=-".contains(&b)),
+            (flag, None) => FLAGS.contains(&flag),
+            _ => false,
+        };
+        if !good {
+            return Err(unfit(key, format!("invalid tmpfs option {option:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// Highest user and group. Source: runc `libcontainer/user`, 2^31 - 1.
+const ID_MAX: u32 = 0x7fff_ffff;
+
+/// Judges `user[:group]`, names or numbers.
+///
+/// # Errors
+/// A number that is out of range (in runc's words), or what is neither.
+pub fn user(key: &'static str, text: &str) -> Result<(), Unfit> {
+    let parts: Vec<&str> = text.split(':').collect();
+    if parts.len() > 2 {
+        return Err(unfit(key, format!("{text:?} is not user[:group]")));
+    }
+    for part in parts.into_iter().filter(|p| !p.is_empty()) {
+        let numeric = part.strip_prefix(['-', '+']).unwrap_or(part).bytes().all(|b| b.is_ascii_digit());
+        if numeric && part.parse::<u32>().ok().is_none_or(|id| id > ID_MAX) {
+            return Err(unfit(key, format!("uids and gids must be in range 0-{ID_MAX}, not {part}")));
+        }
+        if part.starts_with(['-', '+'])
+            || part.contains('/')
+            || part.chars().any(|c| c.is_whitespace() || c.is_control())
+        {
+            return Err(unfit(key, format!("{part:?} is no name of a user or group")));
+        }
+    }
+    Ok(())
+}
+
+/// Judges the cgroup below which a container's own is made.
+///
+/// # Errors
+/// It climbs by `..`, or is no path of plain names.
+pub fn cgroup_parent(key: &'static str, path: &str) -> Result<(), Unfit> {
+    let good = |part: &str| {
+        !matches!(part, "." | "..")
+            && !part.chars().any(|c| c.is_control() || c.is_whitespace())
+            && part.len() <= 255
+    };
+    if path.len() > 1024 || !path.split('/').all(good) {
+        return Err(unfit(key, format!("{path:?} is no path of a cgroup below the host's")));
+    }
+    Ok(())
+}
+
+/// Judges a list of CPUs or memory nodes, as `0-3,7`.
+///
+/// # Errors
+/// It is no list, or names one beyond any machine. In Docker's words.
+pub fn cpu_list(key: &'static str, text: &str) -> Result<(), Unfit> {
+    /// Source: Linux `CONFIG_NR_CPUS`, largest.
+    const CPUS_MAX: u32 = 8192;
+    let number = |text: &str| text.parse::<u32>().ok().filter(|n| *n < CPUS_MAX && !text.starts_with('+'));
+    let range = |text: &str| match text.split_once('-') {
+        None => number(text).is_some(),
+        Some((first, last)) => number(first).zip(number(last)).is_some_and(|(first, last)| first <= last),
+    };
+    if text.is_empty() || text.trim().split(',').all(range) {
+        Ok(())
+    } else {
+        Err(unfit(key, format!("Invalid value {text} for {key}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(judge: impl Fn(&str) -> Result<(), Unfit>, good: &[&str], bad: &[&str]) {
+        for text in good {
+            assert_eq!(judge(text), Ok(()), "{text:?}");
+        }
+        for text in bad {
+            let error = judge(text).expect_err(&format!("{text:?}")).to_string();
+            assert!(error.contains("Key"), "{error}");
+        }
+    }
+
+    #[test]
+    fn nothing_leaves_its_line() {
+        check(
+            |t| hostname("Key", t),
+            &["web", "web-1.example", "a_b"],
+            &["", "a\nb", "a b", "a\0", &"a".repeat(65)],
+        );
+        check(|t| word("Key", t), &["example.org", "ndots:2", "."], &["", "a b", "a\nnameserver 6.6.6.6"]);
+        check(
+            |t| variable("Key", t),
+            &["A=b", "A", "A=1\nB=2", "A="],
+            &["", "=x", "A=\0", &"x".repeat(128 << 10)],
+        );
+    }
+
+    #[test]
+    fn nothing_leaves_its_folder() {
+        check(
+            |t| mount_target("Key", t, false),
+            &["/data", "/sys/fs/bpf", "/proc/uptime", "/procs", "/x/../y"],
+            &[
+                "/",
+                "/..",
+                "relative",
+                "/proc",
+                "/proc/sys",
+                "/proc/self/attr",
+                "/a/../proc/sys",
+                "/./proc//self",
+                "",
+            ],
+        );
+        check(|t| mount_target("Key", t, true), &["/run", "/sys"], &["/proc", "/proc/uptime"]);
+        check(|t| inner_path("Key", t), &["/dev/x"], &["dev/x", "/../x", "/a/../../b", "/a\0"]);
+        check(
+            |t| working_directory("Key", t),
+            &["/", "/srv", "/proc", "/a/../b"],
+            &[
+                "",
+                "../..",
+                "/proc/self/fd/5",
+                "/proc/1/root/x",
+                "/x/../proc/self/cwd",
+                "/dev/fd/7",
+                "/proc/self/task/1/fd/3",
+            ],
+        );
+        check(|t| cgroup_parent("Key", t), &["/a/b", "x.slice", ""], &["../..", "/a/../b", "a/./b", "a\nb"]);
+    }
+
+    #[test]
+    fn numbers_are_within_their_range() {
+        check(
+            |t| user("Key", t),
+            &["", "root", "0:0", "www-data:video", "2147483647", "domain.user"],
+            &["-1", "4294967295", "4294967296", "root:99999999999", "../../etc/passwd", "a:b:c", "a b"],
+        );
+        check(|t| cpu_list("Key", t), &["", "0", "0-3,7"], &["0-999999999", "x", "3-1", "1,,2", "-1"]);
+        check(
+            |t| tmpfs_options("Key", t),
+            &["", "size=64m,mode=1777,noexec", "uid=5,gid=6,nr_inodes=10k", "size=50%"],
+            &["context=evil", "size=1m,size=x", "source=/etc", "mode=9", "bind", "size"],
+        );
+    }
+}
