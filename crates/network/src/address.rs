@@ -47,6 +47,12 @@ impl Mac {
         Self([0x02, 0x42, a, b, c, d])
     }
 
+    /// The address that an interface with this MAC makes itself. Source: RFC 4291, appendix A.
+    pub(crate) fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    }
+
     /// A node's MAC on the mesh.
     pub(crate) fn of_node(index: u16) -> Self {
         let [high, low] = index.to_be_bytes();
@@ -154,6 +160,12 @@ mod tests {
         assert_eq!(Mac::of(4097, a).to_string(), "0a:01:00:01:0b:10");
         assert_ne!(Mac::of(4097, a), Mac::of(4098, a));
         assert_ne!(Mac::of(4097, a), Mac::of(4097, Ipv4Addr::new(10, 0, 1, 12)));
+    }
+
+    #[test]
+    fn a_link_local_address_is_made_of_the_mac() {
+        let mac: Mac = "02:42:0a:47:00:02".parse().unwrap();
+        assert_eq!(mac.link_local().to_string(), "fe80::42:aff:fe47:2");
     }
 
     #[test]

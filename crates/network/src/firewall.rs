@@ -6,6 +6,13 @@
 //! backends leaves established flows alone.
 //!
 //! Policies are always accept and only our own interfaces are judged: other firewalls keep their rules.
+//!
+//! ```text
+//!  container --frame--> port of a bridge    table bridge: own MAC, own addresses, ARP, IPv4, IPv6 and no other
+//!  container --packet--> routed leg         raw_in: own address
+//!  anybody --VXLAN--> host                  tunnel: from nodes of the swarm, by the underlay
+//!  mesh --packet--> host                    in_flt: answers only; a task's published port is forwarded
+//! ```
 
 use crate::{
     address::{self, DNS, MARK_MASK, Mac, v4},
@@ -13,19 +20,20 @@ use crate::{
     nft::{
         Chain, ETHER, Hook, IFNAME, IPV4, IPV6, MARK, PORT, PROTO, Rule, Ruleset, Set, concat,
         field::{
-            Destination, Destination6, DestinationNet24, DestinationPort, EtherSource, Iif, L4Proto, Oif,
-            Random, Source,
+            ArpSender, ArpSenderEther, Destination, Destination6, DestinationNet24, DestinationPort,
+            EtherSource, FrameSource, FrameSource6, Iif, L4Proto, NeighbourTarget, Oif, Random, Source,
         },
         ifname,
     },
     ports,
+    rt::LOOPBACK,
     spec::NodeIdentity,
-    state::{Sandbox, State},
+    state::{Leg, Sandbox, State, routed_link},
 };
 use model::Protocol;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 const RAW: i32 = -300;
@@ -36,6 +44,18 @@ const NAT_OUT: i32 = 100;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SCTP: u8 = 132;
+const ICMP: u8 = 1;
+const ICMP6: u8 = 58;
+const OF_IPV4: u16 = 0x0800;
+const OF_ARP: u16 = 0x0806;
+const OF_IPV6: u16 = 0x86dd;
+/// Types of ICMPv6. Source: RFC 4861.
+const ROUTER_ADVERTISEMENT: u8 = 134;
+const NEIGHBOUR_SOLICITATION: u8 = 135;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+const REDIRECT6: u8 = 137;
+/// Type of ICMP. Source: RFC 792.
+const REDIRECT: u8 = 5;
 /// Bit of the connection mark of flows that turn round at a local bridge; outside of `MARK_MASK`.
 const HAIRPIN: u32 = 0x2_0000;
 /// Every host end of a routed leg.
@@ -111,7 +131,72 @@ pub(crate) fn of_sandbox(state: &State, sandbox: &Sandbox) -> Ruleset {
         let rule = Rule::new().dnat_to_address_of(&[Destination, Random(k)], "be");
         chains.insert(format!("n{k}"), Chain::plain(vec![rule]));
     }
-    Ruleset { sets: named(vec![("svc", services), ("be", backends), ("vips", known)]), chains }
+    Ruleset {
+        sets: named(vec![("svc", services), ("be", backends), ("vips", known)]),
+        chains,
+        ..Ruleset::default()
+    }
+}
+
+/// The bridge table of a namespace whose ports lead to these legs: a container speaks for itself only. A raw socket,
+/// which every container may open, could otherwise take its neighbours' traffic by an ARP message.
+pub(crate) fn of_ports<'a>(state: &State, legs: impl Iterator<Item = (&'a str, &'a Leg)>) -> Ruleset {
+    let mut ports = Set::new(&[IFNAME]);
+    let mut macs = Set::new(&[IFNAME, ETHER]);
+    let mut senders = Set::new(&[IFNAME, ETHER, IPV4]);
+    let mut addresses = Set::new(&[IFNAME, IPV4]);
+    let mut addresses6 = Set::new(&[IFNAME, IPV6]);
+    for (sandbox, leg) in legs {
+        let (port, mac) = (ifname(&leg.outer(sandbox)), state.mac(leg));
+        let address = leg.address.octets();
+        ports.insert(port.to_vec());
+        macs.insert(concat(&[&port, &mac.0]));
+        senders.insert(concat(&[&port, &mac.0, &address]));
+        addresses.insert(concat(&[&port, &address]));
+        if let Some(address6) = leg.address6 {
+            for own in [address6.addr(), mac.link_local()] {
+                addresses6.insert(concat(&[&port, &own.octets()]));
+            }
+        }
+    }
+    let arp = || Rule::new().protocol(OF_ARP);
+    let ipv4 = || Rule::new().protocol(OF_IPV4);
+    let ipv6 = || Rule::new().protocol(OF_IPV6);
+    let rules = vec![
+        // Tunnels, and other people's bridges.
+        Rule::new().not_in_set(&[Iif], "ports").accept(),
+        Rule::new().not_in_set(&[Iif, EtherSource], "macs").drop(),
+        arp().not_in_set(&[Iif, ArpSenderEther, ArpSender], "senders").drop(),
+        arp().accept(),
+        ipv4().not_in_set(&[Iif, FrameSource], "addresses").drop(),
+        ipv4().icmp(ICMP, REDIRECT).drop(),
+        // The answers of a DHCP server.
+        ipv4().l4(UDP).source_port(67).port(68).drop(),
+        ipv4().accept(),
+        ipv6().icmp(ICMP6, ROUTER_ADVERTISEMENT).drop(),
+        ipv6().icmp(ICMP6, REDIRECT6).drop(),
+        ipv6().icmp(ICMP6, NEIGHBOUR_ADVERTISEMENT).not_in_set(&[Iif, NeighbourTarget], "addresses6").drop(),
+        // Who asks whether its own address is free has none yet.
+        ipv6()
+            .icmp(ICMP6, NEIGHBOUR_SOLICITATION)
+            .frame_source_unspecified6()
+            .in_set(&[Iif, NeighbourTarget], "addresses6")
+            .accept(),
+        ipv6().in_set(&[Iif, FrameSource6], "addresses6").accept(),
+        // What is left: IPv6 with a borrowed address, and protocols that nobody checks.
+        Rule::new().drop(),
+    ];
+    Ruleset {
+        sets: named(vec![
+            ("ports", ports),
+            ("macs", macs),
+            ("senders", senders),
+            ("addresses", addresses),
+            ("addresses6", addresses6),
+        ]),
+        chains: chains(vec![("ports_in", Chain::base("filter", Hook::Prerouting, RAW, rules))]),
+        ..Ruleset::default()
+    }
 }
 
 /// The table of the host: published ports, mesh, ways out, isolation.
@@ -122,7 +207,9 @@ pub(crate) fn of_host(state: &State) -> Ruleset {
         ("raw_out", Chain::base("filter", Hook::Output, RAW, raw_out(identity))),
         ("mark_in", Chain::base("filter", Hook::Prerouting, MANGLE, mark_in())),
         ("lb", Chain::plain(balance())),
-        ("pre_nat", Chain::base("nat", Hook::Prerouting, NAT_IN, published(Rule::new().not_iif(MESH_LINK)))),
+        ("pre_nat", Chain::base("nat", Hook::Prerouting, NAT_IN, pre_nat())),
+        ("tunnel", Chain::plain(tunnel(state))),
+        ("in_flt", Chain::base("filter", Hook::Input, FILTER, input(identity))),
         ("out_nat", Chain::base("nat", Hook::Output, NAT_IN, published(Rule::new()))),
         (
             // Said at once, so that who asks for localhost goes on to 127.0.0.1.
@@ -142,7 +229,7 @@ pub(crate) fn of_host(state: &State) -> Ruleset {
         ),
         ("post_nat", Chain::base("nat", Hook::Postrouting, NAT_OUT, post_nat(identity))),
         ("mss", Chain::base("filter", Hook::Postrouting, MANGLE, mangle_out())),
-        ("forw", Chain::base("filter", Hook::Forward, FILTER, forward())),
+        ("forw", Chain::base("filter", Hook::Forward, FILTER, forward(identity))),
     ]);
     let mut sets = BTreeMap::new();
     mesh_sets(state, &mut sets);
@@ -153,13 +240,15 @@ pub(crate) fn of_host(state: &State) -> Ruleset {
     }
     host_port_sets(state, &mut sets);
     bridge_sets(state, &mut sets);
-    Ruleset { sets, chains }
+    Ruleset { sets, chains, ..Ruleset::default() }
 }
 
 fn mesh_sets(state: &State, sets: &mut BTreeMap<String, Set>) {
     let mut node_of_mac = Set::map(&[ETHER], &[MARK]);
     let mut self_hop = Set::new(&[IPV4, IPV4]);
     let mut self_task = Set::new(&[IPV4, IPV4]);
+    let mut legs = Set::new(&[IFNAME, IPV4]);
+    let mut vteps = Set::new(&[IPV4]);
     if let Some(identity) = &state.identity {
         for (node, peer) in &state.ingress.nodes {
             if *node == identity.node {
@@ -173,10 +262,32 @@ fn mesh_sets(state: &State, sets: &mut BTreeMap<String, Set>) {
             }
         }
     }
-    for address in state.sandboxes.values().filter_map(Sandbox::gateway) {
+    for (id, sandbox) in &state.sandboxes {
+        let Some(address) = sandbox.gateway() else { continue };
         self_task.insert(concat(&[&address.octets(), &address.octets()]));
+        legs.insert(concat(&[&ifname(&routed_link(id)), &address.octets()]));
     }
-    sets.extend(named(vec![("node_of_mac", node_of_mac), ("self_hop", self_hop), ("self_task", self_task)]));
+    for peer in peers(state) {
+        vteps.insert(peer.octets().to_vec());
+    }
+    sets.extend(named(vec![
+        ("node_of_mac", node_of_mac),
+        ("self_hop", self_hop),
+        ("self_task", self_task),
+        ("legs", legs),
+        ("vteps", vteps),
+    ]));
+}
+
+/// Data addresses of the other nodes, from every table that names some.
+fn peers(state: &State) -> BTreeSet<Ipv4Addr> {
+    let Some(identity) = &state.identity else { return BTreeSet::new() };
+    let mesh = state.ingress.nodes.iter().map(|(node, peer)| (*node, peer.vtep));
+    let tables = state.tables.values().flat_map(|overlay| overlay.table.endpoints.values());
+    let all = mesh.chain(tables.map(|endpoint| (endpoint.node, endpoint.vtep)));
+    all.filter(|(node, _)| *node != identity.node)
+        .filter_map(|(_, vtep)| if let IpAddr::V4(v4) = vtep { Some(v4) } else { None })
+        .collect()
 }
 
 /// Returns the sizes of backend sets in use.
@@ -279,12 +390,59 @@ fn bridge_sets(state: &State, sets: &mut BTreeMap<String, Set>) {
 
 fn raw_in(identity: Option<&NodeIdentity>) -> Vec<Rule> {
     // route_localnet opens 127.0.0.0/8 to whoever is next door: close it again.
-    let mut rules = vec![
-        Rule::new().in_set(&[Iif], "bridges").destination_loopback().drop(),
-        Rule::new().iif(ROUTED).destination_loopback().drop(),
-        Rule::new().iif(MESH_LINK).destination_loopback().drop(),
-    ];
+    let ours =
+        || [Rule::new().in_set(&[Iif], "bridges"), Rule::new().iif(ROUTED), Rule::new().iif(MESH_LINK)];
+    let mut rules: Vec<Rule> = ours().map(|rule| rule.destination_loopback().drop()).into();
+    rules.extend(ours().map(|rule| rule.source_loopback().drop()));
+    rules.extend([
+        // A routed leg has one address, and the mesh plane no IPv6.
+        Rule::new().iif(ROUTED).not_in_set(&[Iif, Source], "legs").drop(),
+        Rule::new().iif(ROUTED).of_ipv6().drop(),
+        Rule::new().iif(MESH_LINK).of_ipv6().drop(),
+        Rule::new().iif(ROUTED).icmp(ICMP, REDIRECT).drop(),
+        Rule::new().iif(MESH_LINK).icmp(ICMP, REDIRECT).drop(),
+    ]);
     rules.extend(raw_out(identity));
+    rules
+}
+
+/// Packets of the tunnels, that arrive or pass through: only from a node of the swarm, and by the underlay. Whoever
+/// can send one is on every overlay network, whatever the network's ports are locked to.
+fn tunnel(state: &State) -> Vec<Rule> {
+    let mut rules = vec![
+        Rule::new().in_set(&[Iif], "bridges").drop(),
+        Rule::new().iif(ROUTED).drop(),
+        Rule::new().iif(MESH_LINK).drop(),
+        Rule::new().iif(LOOPBACK).drop(),
+        Rule::new().not_in_set(&[Source], "vteps").drop(),
+    ];
+    // The ways to a peer may differ there and back, but not away from the link that has the data address.
+    let other_way = match &state.underlay_link {
+        Some(link) => Rule::new().not_iif(link),
+        None => Rule::new(),
+    };
+    rules.push(other_way.from_elsewhere().drop());
+    rules
+}
+
+fn input(identity: Option<&NodeIdentity>) -> Vec<Rule> {
+    let Some(identity) = identity else { return Vec::new() };
+    let mesh = address::mesh_address(identity.mesh_subnet, identity.index);
+    let gateway = address::task_gateway(identity.task_pool, identity.index);
+    vec![
+        Rule::new().of_ipv4().l4(UDP).port(identity.data_port).jump("tunnel"),
+        // To this host itself, other nodes only answer. Published ports are forwarded.
+        Rule::new().iif(MESH_LINK).not_established().drop(),
+        // Nor is it to be reached by its addresses on the mesh from anywhere else; the tasks' way out is their own.
+        Rule::new().not_iif(LOOPBACK).destination(mesh).not_established().drop(),
+        Rule::new().not_iif(LOOPBACK).not_iif(ROUTED).destination(gateway).not_established().drop(),
+    ]
+}
+
+fn pre_nat() -> Vec<Rule> {
+    // Translation comes before the kernel's own judgement of who may use 127.0.0.0/8: not for a neighbour.
+    let mut rules = vec![Rule::new().destination_loopback().accept()];
+    rules.extend(published(Rule::new().not_iif(MESH_LINK)));
     rules
 }
 
@@ -356,8 +514,13 @@ fn mangle_out() -> Vec<Rule> {
     ]
 }
 
-fn forward() -> Vec<Rule> {
-    vec![
+fn forward(identity: Option<&NodeIdentity>) -> Vec<Rule> {
+    // What a container sends to another node's tunnel leaves with this node's address on it.
+    let tunnel = |i: &NodeIdentity| {
+        Rule::new().l4(UDP).port(i.data_port).in_set(&[Destination], "vteps").jump("tunnel")
+    };
+    let mut rules: Vec<Rule> = identity.map(tunnel).into_iter().collect();
+    rules.extend([
         // Noted here for post_nat: with br_netfilter on, that hook does not know the incoming interface.
         Rule::new().in_set(&[Iif, Oif], "hairpin").new_flow().translated().set_ct_mark(HAIRPIN),
         Rule::new().established().accept(),
@@ -369,10 +532,11 @@ fn forward() -> Vec<Rule> {
         Rule::new().iif(MESH_LINK).drop(),
         // Tasks do not see each other on this plane, nor does anybody see what is not published.
         Rule::new().oif(ROUTED).not_translated().drop(),
-        Rule::new().iif(ROUTED).oif(MESH_LINK).not_translated().drop(),
+        Rule::new().oif(MESH_LINK).not_translated().drop(),
         Rule::new().in_set(&[Iif, Oif], "within").accept(),
         Rule::new().in_set(&[Iif], "internal").drop(),
         Rule::new().in_set(&[Oif], "internal").drop(),
         Rule::new().in_set(&[Oif], "bridges").not_translated().drop(),
-    ]
+    ]);
+    rules
 }

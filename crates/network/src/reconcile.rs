@@ -5,15 +5,13 @@
 
 use crate::{
     desired::Desired,
-    rt::{Dump, Kind, Link, Object, Rt},
+    rt::{Dump, Kind, LOOPBACK, Link, Object, Rt},
     spec::Error,
 };
-use ipnet::Ipv4Net;
 use nix::libc;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::IpAddr,
     os::fd::BorrowedFd,
 };
 
@@ -31,6 +29,8 @@ pub(crate) struct Outcome {
     pub(crate) reborn: BTreeSet<String>,
     /// Links wait to be deleted in this namespace.
     pub(crate) buried: bool,
+    /// Links that could not be made or changed; a name of theirs may be somebody else's.
+    pub(crate) unmade: BTreeSet<String>,
 }
 
 impl Outcome {
@@ -87,14 +87,19 @@ pub(crate) fn change(rt: &mut Rt, maker: &mut impl LinkMaker, from: &Desired, to
         if fresh.contains(link.name.as_str()) {
             match maker.make(rt, link) {
                 Ok(()) => outcome.done.push(format!("make link {}", link.name)),
-                Err(e) => outcome.errors.push(e),
+                Err(e) => {
+                    outcome.errors.push(e);
+                    outcome.unmade.insert(link.name.clone());
+                }
             }
             if let Kind::Veth { sandbox, .. } = &link.kind {
                 outcome.reborn.insert(sandbox.clone());
             }
         } else if from.links.get(&link.name) != Some(link) {
             let result = rt.set_link(link);
-            outcome.note(format!("set link {}", link.name), result, &[]);
+            if !outcome.note(format!("set link {}", link.name), result, &[]) {
+                outcome.unmade.insert(link.name.clone());
+            }
         }
     }
     // A new bridge has lost its ports, and with them what hangs on them.
@@ -106,6 +111,9 @@ pub(crate) fn change(rt: &mut Rt, maker: &mut impl LinkMaker, from: &Desired, to
         }
     }
     for object in &to.objects {
+        if object.link().is_some_and(|link| outcome.unmade.contains(link)) {
+            continue;
+        }
         let anew = object.link().is_some_and(|link| fresh.contains(link));
         if anew || !from.objects.contains(object) {
             let result = rt.add(object);
@@ -130,8 +138,8 @@ fn replaces(after: &Object, before: &Object) -> bool {
 /// Who else is in a namespace.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Scope {
-    /// The host's: ours is what is marked, and /32 addresses of the pool on loopback.
-    Shared { task_pool: Option<Ipv4Net> },
+    /// The host's: ours is what is marked.
+    Shared,
     /// The data namespace: everything.
     Own,
 }
@@ -139,8 +147,11 @@ pub(crate) enum Scope {
 /// Reads a dump as if it had been applied by us: our objects, and links as far as they are as they should be.
 pub(crate) fn held(dump: Dump, to: &Desired, scope: Scope) -> Desired {
     let mut from = Desired::default();
+    let own = matches!(scope, Scope::Own);
     for (name, row) in &dump.links {
         match to.links.get(name) {
+            // Has a name that we want, and is somebody else's all the same.
+            _ if !row.ours && !own => {}
             Some(link) if row.is(link) && row.set_as(link) => {
                 drop(from.links.insert(name.clone(), link.clone()))
             }
@@ -149,17 +160,15 @@ pub(crate) fn held(dump: Dump, to: &Desired, scope: Scope) -> Desired {
                 drop(from.links.insert(name.clone(), Link { mtu: 0, ..link.clone() }));
             }
             Some(_) => drop(from.links.insert(name.clone(), wrong(name))),
-            None if row.ours || (matches!(scope, Scope::Own) && name != "lo") => {
-                drop(from.links.insert(name.clone(), wrong(name)))
-            }
+            None if name != LOOPBACK => drop(from.links.insert(name.clone(), wrong(name))),
             None => {}
         }
     }
     let ours = |link: &str| from.links.contains_key(link);
     let on_lo = |object: &Object| match object {
-        Object::Address { link, address, prefix: 32 } if link == "lo" => {
-            let in_pool = |pool: Ipv4Net| matches!(address, IpAddr::V4(v4) if pool.contains(v4));
-            matches!(scope, Scope::Shared { task_pool: Some(pool) } if in_pool(pool))
+        // Those that an earlier release put there have no mark.
+        Object::Address { link, address, .. } if link == LOOPBACK => {
+            dump.own_addresses.contains(address) || to.objects.contains(object)
         }
         _ => false,
     };
@@ -209,6 +218,10 @@ impl LinkMaker for Maker<'_> {
             },
             _ => rt.add_link(link, None, None),
         };
-        made.map_err(Error::kernel(format!("make link {}", link.name)))
+        let taken = |rt: &mut Rt| rt.link(&link.name).is_ok_and(|row| !row.ours);
+        made.map_err(|e| match e.raw_os_error() {
+            Some(libc::EEXIST) if taken(rt) => Error::ForeignLink(link.name.clone()),
+            _ => Error::kernel(format!("make link {}", link.name))(e),
+        })
     }
 }

@@ -1,7 +1,8 @@
 //! Links, addresses, routes, neighbours, forwarding entries and rules of one network namespace, over rtnetlink.
 //!
-//! Every object this room makes is marked: links by [`GROUP`], routes and rules by [`PROTOCOL`]; so a dump
-//! tells what is ours in a namespace shared with others.
+//! Every object this room makes is marked: links by [`GROUP`], addresses, routes and rules by [`PROTOCOL`]; so a
+//! dump tells what is ours in a namespace shared with others. There, [`Rt::open_shared`] looks at the mark of a link
+//! before it changes or deletes it or anything on it: a name alone proves nothing.
 //! Source: kernel include/uapi/linux/{if_link,rtnetlink,neighbour,fib_rules}.h.
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
 };
 use ipnet::IpNet;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd, BorrowedFd},
@@ -23,12 +24,13 @@ use std::{
 pub(crate) const GROUP: u32 = 0x7273;
 /// Link group of what is only waiting for [`Rt::empty_graves`].
 const GRAVE: u32 = 0x7278;
-/// Origin number of our routes and rules; no routing daemon uses it.
+/// Origin number of our addresses, routes and rules; no routing daemon uses it.
 pub(crate) const PROTOCOL: u8 = 147;
 /// Priority of the rules that send answers back to the entry host.
 pub(crate) const RULE_PRIORITY: u32 = 7000;
 pub(crate) const TABLE_MAIN: u32 = 254;
 const TABLE_LOCAL: u32 = 255;
+pub(crate) const LOOPBACK: &str = "lo";
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -89,6 +91,8 @@ const IFLA_BRPORT_ISOLATED: u16 = 33;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
+/// Ignored by kernels before 5.18.
+const IFA_PROTO: u16 = 11;
 /// Ours alone by construction: no need to ask the neighbours first.
 const IFA_F_NODAD: u32 = 0x02;
 const IFA_F_PERMANENT: u8 = 0x80;
@@ -279,12 +283,26 @@ impl LinkRow {
 pub(crate) struct Dump {
     pub(crate) links: BTreeMap<String, LinkRow>,
     pub(crate) objects: Vec<Object>,
+    /// Those that bear our mark.
+    pub(crate) own_addresses: BTreeSet<IpAddr>,
 }
 
 /// An rtnetlink socket in one namespace.
 #[derive(Debug)]
 pub(crate) struct Rt {
     socket: Socket,
+    /// Others have links in the namespace, too.
+    shared: bool,
+}
+
+/// An address of the namespace.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AddressRow {
+    /// Index of its link.
+    pub(crate) link: u32,
+    pub(crate) address: IpAddr,
+    prefix: u8,
+    ours: bool,
 }
 
 fn ifinfo(index: u32, flags: u32, change: u32) -> Vec<u8> {
@@ -331,17 +349,46 @@ fn read_mac(value: &[u8]) -> Option<Mac> {
 }
 
 impl Rt {
-    /// Opens a socket in the namespace of the calling thread.
+    /// Opens a socket in the namespace of the calling thread, where every link is ours to change.
     pub(crate) fn open() -> io::Result<Self> {
-        Ok(Self { socket: Socket::route()? })
+        Ok(Self { socket: Socket::route()?, shared: false })
     }
 
-    pub(crate) fn index(&mut self, name: &str) -> io::Result<u32> {
+    /// Opens a socket in the namespace of the calling thread, where only marked links are ours to change.
+    pub(crate) fn open_shared() -> io::Result<Self> {
+        Ok(Self { socket: Socket::route()?, shared: true })
+    }
+
+    /// Finds a link by its name, whosever it is.
+    pub(crate) fn link(&mut self, name: &str) -> io::Result<LinkRow> {
         let mut message = Message::new(RTM_GETLINK, 0, &ifinfo(0, 0, 0));
         message.str(IFLA_IFNAME, name);
         let replies = self.socket.exchange(message)?;
-        let body = replies.first().map(|r| r.body.as_slice()).unwrap_or_default();
-        Ok(body.get(4..8).map_or(0, read_u32))
+        let row = replies.first().and_then(|r| read_link(&r.body));
+        row.ok_or_else(|| io::Error::from_raw_os_error(nix::libc::ENODEV))
+    }
+
+    pub(crate) fn index(&mut self, name: &str) -> io::Result<u32> {
+        Ok(self.link(name)?.index)
+    }
+
+    /// Returns the index of a link that may be changed, or have something put on it.
+    fn ours(&mut self, name: &str) -> io::Result<u32> {
+        let row = self.link(name)?;
+        if self.shared && !row.ours && name != LOOPBACK {
+            return Err(io::Error::other(format!("interface {name} is not of rswarm's making")));
+        }
+        Ok(row.index)
+    }
+
+    /// Returns the index of a link that something is to be taken from. What is somebody else's counts as gone: ours of
+    /// that name must be.
+    fn ours_still(&mut self, name: &str) -> io::Result<u32> {
+        let row = self.link(name)?;
+        if self.shared && !row.ours && name != LOOPBACK {
+            return Err(io::Error::from_raw_os_error(nix::libc::ENODEV));
+        }
+        Ok(row.index)
     }
 
     /// Makes a link and brings it up. `born_in` is the namespace it appears in when not this one,
@@ -421,8 +468,9 @@ impl Rt {
 
     /// Sets MTU, MAC and state of a link that exists.
     pub(crate) fn set_link(&mut self, link: &Link) -> io::Result<()> {
-        let mut message = Message::new(RTM_NEWLINK, 0, &ifinfo(0, IFF_UP, IFF_UP));
-        message.str(IFLA_IFNAME, &link.name).u32(IFLA_MTU, link.mtu).u32(IFLA_GROUP, GROUP);
+        let index = self.ours(&link.name)?;
+        let mut message = Message::new(RTM_NEWLINK, 0, &ifinfo(index, IFF_UP, IFF_UP));
+        message.u32(IFLA_MTU, link.mtu).u32(IFLA_GROUP, GROUP);
         if let Some(mac) = link.mac {
             message.raw(IFLA_ADDRESS, &mac.0);
         }
@@ -430,21 +478,19 @@ impl Rt {
     }
 
     pub(crate) fn set_up(&mut self, name: &str) -> io::Result<()> {
-        let mut message = Message::new(RTM_NEWLINK, 0, &ifinfo(0, IFF_UP, IFF_UP));
-        message.str(IFLA_IFNAME, name);
-        self.socket.request(message)
+        let index = self.ours(name)?;
+        self.socket.request(Message::new(RTM_NEWLINK, 0, &ifinfo(index, IFF_UP, IFF_UP)))
     }
 
     pub(crate) fn delete_link(&mut self, name: &str) -> io::Result<()> {
-        let mut message = Message::new(RTM_DELLINK, 0, &ifinfo(0, 0, 0));
-        message.str(IFLA_IFNAME, name);
-        self.socket.request(message)
+        let index = self.ours_still(name)?;
+        self.socket.request(Message::new(RTM_DELLINK, 0, &ifinfo(index, 0, 0)))
     }
 
     /// Takes a link out of use at once and frees its name; [`Rt::empty_graves`] deletes it. Deleting waits
     /// some 40 ms for the kernel's readers, once for any number of links.
     pub(crate) fn bury_link(&mut self, name: &str) -> io::Result<()> {
-        let index = self.index(name)?;
+        let index = self.ours_still(name)?;
         let mut out = Message::new(RTM_NEWLINK, 0, &ifinfo(index, 0, IFF_UP));
         out.u32(IFLA_MASTER, 0).u32(IFLA_GROUP, GRAVE);
         self.socket.request(out)?;
@@ -466,18 +512,40 @@ impl Rt {
     pub(crate) fn add(&mut self, object: &Object) -> io::Result<()> {
         if let Object::Port { link, bridge, .. } = object {
             // The kernel looks for the bridge before it reads the port's flags: first make it a port.
-            let mut enslave = Message::new(RTM_NEWLINK, 0, &ifinfo(0, 0, 0));
-            enslave.str(IFLA_IFNAME, link).u32(IFLA_MASTER, self.index(bridge)?);
+            let mut enslave = Message::new(RTM_NEWLINK, 0, &ifinfo(self.ours(link)?, 0, 0));
+            enslave.u32(IFLA_MASTER, self.ours(bridge)?);
             self.socket.request(enslave)?;
         }
         let message = self.message(object, true)?;
-        self.socket.request(message)
+        match (self.socket.request(message), object) {
+            (Err(e), Object::Route(route)) if e.raw_os_error() == Some(nix::libc::EEXIST) => {
+                self.check_route(route)?;
+                let index = route.via.link().map_or(Ok(0), |link| self.ours(link))?;
+                self.socket.request(route_message(route, index, RTM_NEWROUTE, CREATE | REPLACE))
+            }
+            (result, _) => result,
+        }
+    }
+
+    /// A route takes the place of another one to the same destination only if that is ours, too.
+    fn check_route(&mut self, route: &Route) -> io::Result<()> {
+        let there = self.route_dump()?.into_iter().any(|reply| {
+            reply.body.get(5) != Some(&PROTOCOL)
+                && read_place(&reply.body) == Some((route.table, route.to, route.metric))
+        });
+        if there && self.shared {
+            return Err(io::Error::other(format!(
+                "route {} of this host is not of rswarm's making",
+                route.to
+            )));
+        }
+        Ok(())
     }
 
     pub(crate) fn delete(&mut self, object: &Object) -> io::Result<()> {
         if let Object::Port { link, .. } = object {
-            let mut message = Message::new(RTM_NEWLINK, 0, &ifinfo(0, 0, 0));
-            message.str(IFLA_IFNAME, link).u32(IFLA_MASTER, 0);
+            let mut message = Message::new(RTM_NEWLINK, 0, &ifinfo(self.ours_still(link)?, 0, 0));
+            message.u32(IFLA_MASTER, 0);
             return self.socket.request(message);
         }
         let message = self.message(object, false)?;
@@ -486,10 +554,15 @@ impl Rt {
 
     fn message(&mut self, object: &Object, add: bool) -> io::Result<Message> {
         let replace = if add { CREATE | REPLACE } else { 0 };
+        let index = match object.link() {
+            Some(link) if add => self.ours(link)?,
+            Some(link) => self.ours_still(link)?,
+            None => 0,
+        };
         Ok(match object {
-            Object::Port { link, flags, .. } => {
-                let mut m = Message::new(RTM_NEWLINK, 0, &ifinfo(0, 0, 0));
-                m.str(IFLA_IFNAME, link).nest(IFLA_LINKINFO, |m| {
+            Object::Port { flags, .. } => {
+                let mut m = Message::new(RTM_NEWLINK, 0, &ifinfo(index, 0, 0));
+                m.nest(IFLA_LINKINFO, |m| {
                     m.str(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |m| {
                         m.u8(IFLA_BRPORT_LEARNING, u8::from(flags.learning))
                             .u8(IFLA_BRPORT_UNICAST_FLOOD, u8::from(flags.flood))
@@ -499,18 +572,21 @@ impl Rt {
                 });
                 m
             }
-            Object::Address { link, address, prefix } => {
+            Object::Address { address, prefix, .. } => {
                 let mut fixed = vec![family(*address), *prefix, 0, SCOPE_UNIVERSE];
-                fixed.extend(self.index(link)?.to_ne_bytes());
+                fixed.extend(index.to_ne_bytes());
                 let mut m = Message::new(if add { RTM_NEWADDR } else { RTM_DELADDR }, replace, &fixed);
                 m.raw(IFA_LOCAL, &ip_bytes(*address)).raw(IFA_ADDRESS, &ip_bytes(*address));
+                if add {
+                    m.u8(IFA_PROTO, PROTOCOL);
+                }
                 if address.is_ipv6() && add {
                     m.u32(IFA_FLAGS, IFA_F_NODAD);
                 }
                 m
             }
-            Object::Neighbour { link, address, mac } => {
-                let fixed = ndmsg(AF_INET, self.index(link)?, NUD_PERMANENT, 0);
+            Object::Neighbour { address, mac, .. } => {
+                let fixed = ndmsg(AF_INET, index, NUD_PERMANENT, 0);
                 let mut m = Message::new(if add { RTM_NEWNEIGH } else { RTM_DELNEIGH }, replace, &fixed);
                 m.raw(NDA_DST, &address.octets());
                 if add {
@@ -518,8 +594,7 @@ impl Rt {
                 }
                 m
             }
-            Object::Forwarding { link, mac, to } => {
-                let index = self.index(link)?;
+            Object::Forwarding { mac, to, .. } => {
                 let fixed = match to {
                     Behind::Bridge => ndmsg(AF_BRIDGE, index, NUD_NOARP, NTF_MASTER),
                     Behind::Tunnel(_) => ndmsg(AF_BRIDGE, index, NUD_PERMANENT, NTF_SELF),
@@ -531,7 +606,8 @@ impl Rt {
                 }
                 m
             }
-            Object::Route(route) => self.route_message(route, add)?,
+            Object::Route(route) if add => route_message(route, index, RTM_NEWROUTE, CREATE | EXCL),
+            Object::Route(route) => route_message(route, index, RTM_DELROUTE, 0),
             Object::Rule { mark, mask, table } => {
                 let fixed = [AF_INET, 0, 0, 0, 0, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0];
                 // The kernel accepts the same rule twice, so EXCL.
@@ -547,34 +623,6 @@ impl Rt {
         })
     }
 
-    fn route_message(&mut self, route: &Route, add: bool) -> io::Result<Message> {
-        let (kind, scope, flags) = match &route.via {
-            Via::Unreachable => (RTN_UNREACHABLE, SCOPE_UNIVERSE, 0),
-            Via::Link(_) => (RTN_UNICAST, SCOPE_LINK, 0),
-            Via::Gateway { onlink, .. } => {
-                (RTN_UNICAST, SCOPE_UNIVERSE, if *onlink { RTNH_F_ONLINK } else { 0 })
-            }
-        };
-        let mut fixed = vec![family(route.to.addr()), route.to.prefix_len(), 0, 0, 0, PROTOCOL, scope, kind];
-        fixed.extend(u32::to_ne_bytes(flags));
-        let (message, how) = if add { (RTM_NEWROUTE, CREATE | REPLACE) } else { (RTM_DELROUTE, 0) };
-        let mut m = Message::new(message, how, &fixed);
-        m.u32(RTA_TABLE, route.table).raw(RTA_DST, &ip_bytes(route.to.network()));
-        if route.metric != 0 {
-            m.u32(RTA_PRIORITY, route.metric);
-        }
-        if let Some(link) = route.via.link() {
-            m.u32(RTA_OIF, self.index(link)?);
-        }
-        if let Via::Gateway { gateway, .. } = &route.via {
-            m.raw(RTA_GATEWAY, &ip_bytes(*gateway));
-        }
-        if let Some(source) = route.source {
-            m.raw(RTA_PREFSRC, &source.octets());
-        }
-        Ok(m)
-    }
-
     /// Reads all links, and every object that could be of our making. Other people's are in it, too.
     pub(crate) fn dump(&mut self) -> io::Result<Dump> {
         let links = self.links()?;
@@ -585,11 +633,18 @@ impl Rt {
                 objects.push(Object::Port { link: row.name.clone(), bridge: bridge.clone(), flags });
             }
         }
-        self.addresses(&names, &mut objects)?;
+        let mut own_addresses = BTreeSet::new();
+        for row in self.all_addresses()? {
+            if let Some(link) = names.get(&row.link) {
+                let (link, address, prefix) = (link.clone(), row.address, row.prefix);
+                objects.push(Object::Address { link, address, prefix });
+                own_addresses.extend(row.ours.then_some(address));
+            }
+        }
         self.neighbours(&names, &mut objects)?;
         self.routes(&names, &mut objects)?;
         self.rules(&mut objects)?;
-        Ok(Dump { links, objects })
+        Ok(Dump { links, objects, own_addresses })
     }
 
     pub(crate) fn links(&mut self) -> io::Result<BTreeMap<String, LinkRow>> {
@@ -603,9 +658,9 @@ impl Rt {
             .collect())
     }
 
-    /// Addresses of the namespace that somebody gave: (link index, address, prefix). Those of IPv6 that the kernel
-    /// made itself, for a link or from what a router said, are left out.
-    pub(crate) fn all_addresses(&mut self) -> io::Result<Vec<(u32, IpAddr, u8)>> {
+    /// Addresses of the namespace that somebody gave. Those of IPv6 that the kernel made itself, for a link or from
+    /// what a router said, are left out.
+    pub(crate) fn all_addresses(&mut self) -> io::Result<Vec<AddressRow>> {
         let replies =
             self.socket.exchange(Message::new(RTM_GETADDR, DUMP, &[AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0]))?;
         Ok(replies
@@ -620,18 +675,14 @@ impl Rt {
                     IpAddr::V6(BRIDGE_LINK_LOCAL) => true,
                     IpAddr::V6(v6) => fixed[2] & IFA_F_PERMANENT != 0 && !v6.is_unicast_link_local(),
                 };
-                given.then_some((read_u32(&fixed[4..8]), address, fixed[1]))
+                given.then_some(AddressRow {
+                    link: read_u32(&fixed[4..8]),
+                    address,
+                    prefix: fixed[1],
+                    ours: attribute(rest, IFA_PROTO) == Some(&[PROTOCOL]),
+                })
             })
             .collect())
-    }
-
-    fn addresses(&mut self, names: &BTreeMap<u32, String>, objects: &mut Vec<Object>) -> io::Result<()> {
-        for (index, address, prefix) in self.all_addresses()? {
-            if let Some(link) = names.get(&index) {
-                objects.push(Object::Address { link: link.clone(), address, prefix });
-            }
-        }
-        Ok(())
     }
 
     fn neighbours(&mut self, names: &BTreeMap<u32, String>, objects: &mut Vec<Object>) -> io::Result<()> {
@@ -700,6 +751,31 @@ impl Rt {
     }
 }
 
+fn route_message(route: &Route, link: u32, message: u16, how: u16) -> Message {
+    let (kind, scope, flags) = match &route.via {
+        Via::Unreachable => (RTN_UNREACHABLE, SCOPE_UNIVERSE, 0),
+        Via::Link(_) => (RTN_UNICAST, SCOPE_LINK, 0),
+        Via::Gateway { onlink, .. } => (RTN_UNICAST, SCOPE_UNIVERSE, if *onlink { RTNH_F_ONLINK } else { 0 }),
+    };
+    let mut fixed = vec![family(route.to.addr()), route.to.prefix_len(), 0, 0, 0, PROTOCOL, scope, kind];
+    fixed.extend(u32::to_ne_bytes(flags));
+    let mut m = Message::new(message, how, &fixed);
+    m.u32(RTA_TABLE, route.table).raw(RTA_DST, &ip_bytes(route.to.network()));
+    if route.metric != 0 {
+        m.u32(RTA_PRIORITY, route.metric);
+    }
+    if route.via.link().is_some() {
+        m.u32(RTA_OIF, link);
+    }
+    if let Via::Gateway { gateway, .. } = &route.via {
+        m.raw(RTA_GATEWAY, &ip_bytes(*gateway));
+    }
+    if let Some(source) = route.source {
+        m.raw(RTA_PREFSRC, &source.octets());
+    }
+    m
+}
+
 fn read_link(body: &[u8]) -> Option<LinkRow> {
     let (fixed, rest) = body.split_at_checked(16)?;
     let mut row = LinkRow {
@@ -721,14 +797,13 @@ fn read_link(body: &[u8]) -> Option<LinkRow> {
             IFLA_MTU => row.mtu = read_u32(value),
             IFLA_ADDRESS => row.mac = read_mac(value),
             IFLA_MASTER => row.master = read_u32(value),
-            IFLA_GROUP => {
-                row.group = read_u32(value);
-                row.ours = row.group == GROUP;
-            }
+            IFLA_GROUP => row.group = read_u32(value),
             IFLA_LINKINFO => read_link_kind(value, &mut row),
             _ => {}
         }
     }
+    // A group alone can be set by anybody on anything.
+    row.ours = row.group == GROUP && matches!(row.kind.as_str(), "bridge" | "veth" | "vxlan");
     Some(row)
 }
 
@@ -779,11 +854,22 @@ fn read_neighbour(body: &[u8], names: &BTreeMap<u32, String>) -> Option<Object> 
     }
 }
 
-fn read_route(body: &[u8], names: &BTreeMap<u32, String>) -> Option<Route> {
+/// What tells one route from another: table, destination, metric.
+fn read_place(body: &[u8]) -> Option<(u32, IpNet, u32)> {
     let (fixed, rest) = body.split_at_checked(12)?;
     let nowhere =
         if fixed[0] == AF_INET6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     let destination = attribute(rest, RTA_DST).and_then(read_ip).unwrap_or(nowhere);
+    Some((
+        attribute(rest, RTA_TABLE).map_or(u32::from(fixed[4]), read_u32),
+        IpNet::new(destination, fixed[1]).ok()?,
+        attribute(rest, RTA_PRIORITY).map_or(0, read_u32),
+    ))
+}
+
+fn read_route(body: &[u8], names: &BTreeMap<u32, String>) -> Option<Route> {
+    let (fixed, rest) = body.split_at_checked(12)?;
+    let (table, to, metric) = read_place(body)?;
     let link = attribute(rest, RTA_OIF).and_then(|v| names.get(&read_u32(v))).cloned();
     let gateway = attribute(rest, RTA_GATEWAY).and_then(read_ip);
     let via = match (fixed[7], link, gateway) {
@@ -794,11 +880,5 @@ fn read_route(body: &[u8], names: &BTreeMap<u32, String>) -> Option<Route> {
         }
         _ => return None,
     };
-    Some(Route {
-        table: attribute(rest, RTA_TABLE).map_or(u32::from(fixed[4]), read_u32),
-        via,
-        to: IpNet::new(destination, fixed[1]).ok()?,
-        metric: attribute(rest, RTA_PRIORITY).map_or(0, read_u32),
-        source: attribute(rest, RTA_PREFSRC).and_then(read_v4),
-    })
+    Some(Route { table, via, to, metric, source: attribute(rest, RTA_PREFSRC).and_then(read_v4) })
 }

@@ -305,6 +305,20 @@ pub enum Error {
     Loopback6 { port: u16 },
     #[error("there is no interface {0} on this host to be the parent of a macvlan network")]
     NoParent(String),
+    #[error("interface {0} is one of rswarm's own and cannot be the parent of a macvlan network")]
+    OwnParent(String),
+    #[error(
+        "interface {0} exists and is not of rswarm's making: it stays as it is; hint: choose another name by the option com.docker.network.bridge.name"
+    )]
+    ForeignLink(String),
+    #[error(
+        "{0:?} cannot be the name of a bridge; hint: 1 to 15 letters, digits, \".\", \"_\" or \"-\", and not of a form that rswarm uses itself"
+    )]
+    InvalidInterface(String),
+    #[error("interface {interface} belongs to network {network}")]
+    InterfaceInUse { interface: String, network: String },
+    #[error("nftables table {0} exists and is not of rswarm's making; hint: nft list table {0}")]
+    ForeignTable(String),
     #[error("no free address in network {0}")]
     PoolExhausted(String),
     /// Docker's words.

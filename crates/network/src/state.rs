@@ -2,6 +2,8 @@
 
 use crate::{
     address::{self, Mac, v4},
+    desired::MESH_LINK,
+    rt::LOOPBACK,
     spec::{
         Bridge, BridgeEndpoint, BridgeIpv6, BridgeSpec, Error, InterfaceInfo, NodeIdentity, PortBinding,
         SandboxAttachment, SandboxInfo, SandboxSpec,
@@ -22,6 +24,8 @@ pub(crate) struct State {
     pub(crate) identity: Option<NodeIdentity>,
     /// Of the interface that holds the data address. *Unit:* bytes.
     pub(crate) underlay_mtu: u32,
+    /// The same interface.
+    pub(crate) underlay_link: Option<String>,
     pub(crate) tables: BTreeMap<NetworkId, Overlay>,
     pub(crate) ingress: IngressTable,
     /// Slots of published ports, see [`Slots`].
@@ -139,6 +143,21 @@ impl Leg {
     }
 }
 
+/// A name for a bridge that somebody chose: one that the kernel and our own settings of it take for a link alone, and
+/// that no other link of ours can have.
+fn check_interface(name: &str) -> Result<(), Error> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let ours = [MESH_LINK, LOOPBACK].contains(&name)
+        || ["g-", "rsx"].iter().any(|own| name.starts_with(own))
+        || (name.starts_with('v') && name.as_bytes().get(2) == Some(&b'-'));
+    // Settings under these names are for every interface of the host.
+    let general = matches!(name, "all" | "default" | "." | "..");
+    if name.is_empty() || name.len() > 15 || !name.chars().all(fine) || ours || general {
+        return Err(Error::InvalidInterface(name.to_owned()));
+    }
+    Ok(())
+}
+
 /// Name of the host's end of a sandbox's routed leg.
 pub(crate) fn routed_link(sandbox: &str) -> String {
     format!("g-{}", address::key(sandbox))
@@ -234,11 +253,38 @@ impl State {
                 }
             }
         }
-        let interface = match &spec.macvlan {
-            Some(macvlan) => macvlan.parent.clone(),
-            None => spec.interface.clone().unwrap_or_else(|| format!("br-{}", address::key(&spec.id))),
+        let interface = match (&spec.macvlan, &spec.interface) {
+            (Some(macvlan), _) => macvlan.parent.clone(),
+            (None, Some(interface)) => {
+                check_interface(interface)?;
+                interface.clone()
+            }
+            (None, None) => format!("br-{}", address::key(&spec.id)),
         };
+        let others = self.bridges.values().filter(|b| b.spec.id != spec.id && b.spec.macvlan.is_none());
+        if let Some(other) = others.into_iter().find(|b| spec.macvlan.is_none() && b.interface == interface) {
+            return Err(Error::InterfaceInUse { interface, network: other.spec.name.clone() });
+        }
         Ok(LocalBridge { spec, interface, gateway, last: None })
+    }
+
+    /// Every end of a sandbox that is a port of a bridge in the host's namespace.
+    pub(crate) fn local_ports(&self) -> impl Iterator<Item = (&str, &Leg)> {
+        let bridged = |leg: &Leg| {
+            let bridge = leg.bridge().and_then(|id| self.bridges.get(id));
+            bridge.is_some_and(|bridge| bridge.spec.macvlan.is_none())
+        };
+        self.ports(bridged)
+    }
+
+    /// The same in the data namespace.
+    pub(crate) fn overlay_ports(&self) -> impl Iterator<Item = (&str, &Leg)> {
+        self.ports(|leg| leg.overlay().is_some_and(|id| self.tables.contains_key(&id)))
+    }
+
+    fn ports(&self, on: impl Fn(&Leg) -> bool) -> impl Iterator<Item = (&str, &Leg)> {
+        let legs = self.sandboxes.iter().flat_map(|(id, s)| s.legs.iter().map(move |leg| (id.as_str(), leg)));
+        legs.filter(move |(_, leg)| on(leg))
     }
 
     pub(crate) fn on_bridge<'a>(&'a self, id: &'a str) -> impl Iterator<Item = (&'a str, &'a Leg)> + 'a {

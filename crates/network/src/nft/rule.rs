@@ -22,7 +22,15 @@ pub(crate) enum Field {
     Iif,
     Oif,
     EtherSource,
+    /// Who an ARP message says that its sender is.
+    ArpSenderEther,
+    ArpSender,
     Source,
+    /// [`Field::Source`] and the same of IPv6, in a rule that made sure of the version by [`Rule::protocol`].
+    FrameSource,
+    FrameSource6,
+    /// The address that a neighbour advertisement or solicitation is about.
+    NeighbourTarget,
     Destination,
     /// Of IPv6.
     Destination6,
@@ -162,6 +170,11 @@ impl Rule {
         })
     }
 
+    /// Read back from a table: made by this encoder.
+    pub(super) fn is_ours(&self) -> bool {
+        self.fingerprint != 0
+    }
+
     fn interface(self, key: u32, operator: u32, pattern: &str) -> Self {
         // `g-*`: only the first bytes are compared.
         match pattern.strip_suffix('*') {
@@ -240,6 +253,36 @@ impl Rule {
             .cmp(EQ, &2u32.to_ne_bytes())
     }
 
+    /// This host would not send to the source by the way the packet came in.
+    pub(crate) fn from_elsewhere(self) -> Self {
+        self.say("fib saddr . iif oif missing")
+            .expression("fib", |m| {
+                m.be32(1, REG_1).be32(2, 1).be32(3, 1 | 8);
+            })
+            .cmp(EQ, &0u32.to_ne_bytes())
+    }
+
+    /// What a frame carries: 0x0800 IPv4, 0x0806 ARP, 0x86dd IPv6.
+    pub(crate) fn protocol(self, ethertype: u16) -> Self {
+        self.say(format_args!("meta protocol {ethertype:#06x}"))
+            .meta(1, REG_1)
+            .cmp(EQ, &ethertype.to_be_bytes())
+    }
+
+    /// ICMP 1 or 58 of a type.
+    pub(crate) fn icmp(self, l4: u8, kind: u8) -> Self {
+        self.l4(l4).say(format_args!("icmp type {kind}")).payload(2, 0, 1, REG_1).cmp(EQ, &[kind])
+    }
+
+    /// The source is `::`.
+    pub(crate) fn frame_source_unspecified6(self) -> Self {
+        self.say("ip6 saddr ::").payload(1, 8, 16, REG_1).cmp(EQ, &[0; 16])
+    }
+
+    pub(crate) fn source_port(self, port: u16) -> Self {
+        self.say(format_args!("th sport {port}")).payload(2, 0, 2, REG_1).cmp(EQ, &port.to_be_bytes())
+    }
+
     /// TCP 6, UDP 17, SCTP 132.
     pub(crate) fn l4(self, protocol: u8) -> Self {
         self.say(format_args!("meta l4proto {protocol}")).meta(16, REG_1).cmp(EQ, &[protocol])
@@ -255,6 +298,10 @@ impl Rule {
 
     pub(crate) fn established(self) -> Self {
         self.say("ct state established,related").ct_bits(0, 2 | 4, NEQ)
+    }
+
+    pub(crate) fn not_established(self) -> Self {
+        self.say("ct state != established,related").ct_bits(0, 2 | 4, EQ)
     }
 
     pub(crate) fn new_flow(self) -> Self {
@@ -335,15 +382,23 @@ impl Rule {
         let mut register = REG_32;
         for field in fields {
             let words = match field {
-                Field::Iif | Field::Oif | Field::Destination6 => 4,
-                Field::EtherSource => 2,
+                Field::Iif
+                | Field::Oif
+                | Field::Destination6
+                | Field::FrameSource6
+                | Field::NeighbourTarget => 4,
+                Field::EtherSource | Field::ArpSenderEther => 2,
                 _ => 1,
             };
             self = match field {
                 Field::Iif => self.meta(6, register),
                 Field::Oif => self.meta(7, register),
                 Field::EtherSource => self.payload(0, 6, 6, register),
-                Field::Source => self.payload(1, 12, 4, register),
+                Field::ArpSenderEther => self.payload(1, 8, 6, register),
+                Field::ArpSender => self.payload(1, 14, 4, register),
+                Field::Source | Field::FrameSource => self.payload(1, 12, 4, register),
+                Field::FrameSource6 => self.payload(1, 8, 16, register),
+                Field::NeighbourTarget => self.payload(2, 8, 16, register),
                 Field::Destination => self.payload(1, 16, 4, register),
                 Field::Destination6 => self.payload(1, 24, 16, register),
                 Field::DestinationNet24 => {

@@ -1,17 +1,18 @@
 //! From the state to the kernel: host, data namespace, sandboxes, names.
 
-use super::{DATA, Data, From, Worker};
+use super::{DATA, Data, From, Locks, Worker};
 use crate::{
     desired::{self, Desired},
     dns, firewall,
     netns::{self, Netns, sysctl},
-    nft::{self, Nft, Ruleset},
+    nft::{self, Family, Nft, Owner, Ruleset},
     reconcile::{Maker, Outcome, Scope, add_missing, change, held},
-    rt::{Kind, Object, Rt},
+    rt::{Kind, Link, Object, Rt},
     spec::{Error, Macvlan},
-    state::Sandbox,
+    state::{Leg, Sandbox},
 };
 use model::with_causes;
+use nix::libc;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -32,18 +33,25 @@ impl Worker {
             debug!(error = %with_causes(error), "the kernel is not as we left it");
         }
         let everything = self.live.keys().cloned().collect();
+        let known = self.unmade.clone();
         let mut outcome = self.apply_from(From::Kernel, &everything);
         for repair in &outcome.done {
             debug!(repair, "put right on the way");
         }
+        // One network whose name is taken must not be in the way of the others.
+        outcome.errors.retain(|e| !matches!(e, Error::ForeignLink(name) if known.contains(name)));
         if outcome.errors.is_empty() { Ok(()) } else { Err(outcome.errors.swap_remove(0)) }
     }
 
     pub(super) fn apply_from(&mut self, from: From, touched: &BTreeSet<String>) -> Outcome {
         let mut outcome = Outcome::default();
+        // Rules are there before the links that they are about, and as long as these: nothing passes meanwhile.
+        self.apply_host_rules(from, Phase::BeforeLinks, &mut outcome);
+        self.apply_locks(from, Phase::BeforeLinks, &mut outcome);
         self.apply_host(from, &mut outcome);
         self.apply_data(from, &mut outcome);
-        self.apply_host_rules(from, &mut outcome);
+        self.apply_locks(from, Phase::AfterLinks, &mut outcome);
+        self.apply_host_rules(from, Phase::AfterLinks, &mut outcome);
         let reborn = std::mem::take(&mut outcome.reborn);
         for id in touched.union(&reborn) {
             if reborn.contains(id)
@@ -61,10 +69,7 @@ impl Worker {
         let before = match from {
             From::LastApplied => std::mem::take(&mut self.applied),
             From::Kernel => match self.rt.dump() {
-                Ok(dump) => {
-                    let task_pool = self.state.identity.as_ref().map(|i| i.task_pool);
-                    held(dump, &to, Scope::Shared { task_pool })
-                }
+                Ok(dump) => held(dump, &to, Scope::Shared),
                 Err(e) => return outcome.errors.push(Error::kernel("read the host's network")(e)),
             },
         };
@@ -72,8 +77,13 @@ impl Worker {
         let mut maker = Maker { vxlan_from: None, sandboxes };
         let changed = change(&mut self.rt, &mut maker, &before, &to);
         if changed.buried {
-            self.reaper.empty(Rt::open());
+            self.reaper.empty(Rt::open_shared());
         }
+        if from == From::Kernel {
+            self.unmade.clear();
+        }
+        self.unmade.extend(changed.unmade.iter().cloned());
+        self.unmade.retain(|name| to.links.contains_key(name));
         merge(outcome, changed);
         if !to.links.is_empty() {
             self.host_settings(&before, &to, outcome);
@@ -84,7 +94,9 @@ impl Worker {
     /// Settings go with links, so those of links that are new, or all when read from the kernel.
     pub(super) fn host_settings(&self, before: &Desired, to: &Desired, outcome: &mut Outcome) {
         let mut settings = vec![("net.ipv4.ip_forward".to_owned(), "1")];
-        for link in to.links.values().filter(|l| before.links.get(&l.name) != Some(l)) {
+        let fresh =
+            |link: &&Link| before.links.get(&link.name) != Some(*link) && !self.unmade.contains(&link.name);
+        for link in to.links.values().filter(fresh) {
             let knob = |name| format!("net.ipv4.conf.{}.{name}", link.name.replace('.', "/"));
             match link.kind {
                 Kind::Vxlan { .. } => {
@@ -152,38 +164,45 @@ impl Worker {
                 Netns::create(&path)?
             }
         };
-        let rt = netns.within(&self.home, || {
+        let opened = netns.within(&self.home, || {
             // Bridged frames must never meet a firewall; absent where br_netfilter is.
             for table in ["iptables", "ip6tables", "arptables"] {
                 drop(sysctl(&format!("net.bridge.bridge-nf-call-{table}"), "0"));
             }
             // No addresses in here. IPv6 stays on: neighbour entries need it.
             drop(sysctl("net.ipv6.conf.default.addr_gen_mode", "1"));
-            Rt::open()
+            Ok((Rt::open()?, Locks::open()?))
         });
-        let rt = rt.flatten().map_err(Error::kernel("open a netlink socket in the data namespace"))?;
-        self.data = Some(Data { netns, rt, applied: Desired::default() });
+        let opened: io::Result<(Rt, Locks)> = opened.flatten();
+        let (rt, locks) = opened.map_err(Error::kernel("open a netlink socket in the data namespace"))?;
+        self.data = Some(Data { netns, rt, locks, applied: Desired::default() });
         Ok(())
     }
 
-    pub(super) fn apply_host_rules(&mut self, from: From, outcome: &mut Outcome) {
-        if from == From::Kernel {
-            match self.nft.read() {
-                Ok(read) => self.rules = read,
-                Err(e) => return outcome.errors.push(Error::kernel("read nftables")(e)),
-            }
-        }
+    fn apply_host_rules(&mut self, from: From, phase: Phase, outcome: &mut Outcome) {
         // Nothing to rule over: leave no table behind.
-        if self.applied.links.is_empty() {
-            if self.rules.take().is_some()
-                && let Err(refused) = self.nft.delete_table()
-            {
-                outcome.errors.push(refuse(refused));
-            }
-            return;
+        let needed = !desired::of_host(&self.state).links.is_empty();
+        if needed == (phase == Phase::BeforeLinks) {
+            let to = needed.then(|| firewall::of_host(&self.state));
+            bring(&mut self.nft, &mut self.rules, to, from, outcome);
         }
-        let to = firewall::of_host(&self.state);
-        settle(&mut self.nft, &mut self.rules, to, from, outcome);
+    }
+
+    /// Holds the ports of local bridges, and those of overlay networks, to what their containers may say.
+    fn apply_locks(&mut self, from: From, phase: Phase, outcome: &mut Outcome) {
+        let lock = |mut ports: Ports<'_>| -> Option<Ruleset> {
+            let first = ports.next()?;
+            Some(firewall::of_ports(&self.state, std::iter::once(first).chain(ports)))
+        };
+        let (local, overlay) =
+            (lock(Box::new(self.state.local_ports())), lock(Box::new(self.state.overlay_ports())));
+        self.locks.bring(local, from, phase, outcome);
+        if let Err(e) = self.ensure_data(overlay.is_some()) {
+            return outcome.errors.push(e);
+        }
+        if let Some(Data { locks, .. }) = &mut self.data {
+            locks.bring(overlay, from, phase, outcome);
+        }
     }
 
     /// A sandbox's own side: addresses, routes, rules, names.
@@ -237,7 +256,7 @@ impl Worker {
             {
                 let nft = match socket {
                     Some(nft) => nft,
-                    None => socket.insert(Nft::open()?),
+                    None => socket.insert(Nft::open(Family::Inet)?),
                 };
                 if from == From::Kernel {
                     *applied = nft.read()?;
@@ -360,12 +379,84 @@ impl Worker {
     }
 }
 
-/// Finds the link of the host that macvlans hang on.
-pub(super) fn parent(rt: &mut Rt, macvlan: &Macvlan) -> Result<u32, Error> {
-    rt.index(&macvlan.parent).map_err(|e| match e.raw_os_error() {
+/// Checks the link of the host that macvlans hang on: there, and not one of ours, whose traffic they would see.
+pub(super) fn parent(rt: &mut Rt, macvlan: &Macvlan) -> Result<(), Error> {
+    let row = rt.link(&macvlan.parent).map_err(|e| match e.raw_os_error() {
         Some(nix::libc::ENODEV) => Error::NoParent(macvlan.parent.clone()),
         _ => Error::kernel(format!("find interface {}", macvlan.parent))(e),
-    })
+    })?;
+    if row.ours { Err(Error::OwnParent(macvlan.parent.clone())) } else { Ok(()) }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    BeforeLinks,
+    AfterLinks,
+}
+
+impl Locks {
+    fn bring(&mut self, to: Option<Ruleset>, from: From, phase: Phase, outcome: &mut Outcome) {
+        if self.unavailable {
+            return;
+        }
+        let to = match (to, phase) {
+            (None, Phase::BeforeLinks) => return,
+            (Some(mut to), Phase::BeforeLinks) => {
+                // A port that goes stays locked until it is gone.
+                self.applied.iter().for_each(|before| to.keep(before));
+                Some(to)
+            }
+            (to, Phase::AfterLinks) => to,
+        };
+        let errors = outcome.errors.len();
+        bring(&mut self.nft, &mut self.applied, to, from, outcome);
+        let unsupported = |e: &Error| {
+            matches!(e, Error::Kernel { source, .. }
+                if matches!(source.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)))
+        };
+        if outcome.errors.len() > errors && outcome.errors.last().is_some_and(unsupported) {
+            outcome.errors.truncate(errors);
+            self.unavailable = true;
+            warn!(
+                "containers on one network can pass for each other: this kernel has no nftables for bridges"
+            );
+        }
+    }
+}
+
+type Ports<'a> = Box<dyn Iterator<Item = (&'a str, &'a Leg)> + 'a>;
+
+/// Brings a table of a namespace that others have tables in, too, to `to`; `None` = to nothing.
+fn bring(
+    nft: &mut Nft,
+    applied: &mut Option<Ruleset>,
+    to: Option<Ruleset>,
+    from: From,
+    outcome: &mut Outcome,
+) {
+    if from == From::Kernel {
+        match nft.read() {
+            Ok(Some(read)) if read.owner == Owner::SomebodyElse => {
+                *applied = None;
+                if to.is_some() {
+                    outcome.errors.push(Error::ForeignTable(nft.name()));
+                }
+                return;
+            }
+            Ok(read) => *applied = read,
+            Err(e) => return outcome.errors.push(Error::kernel("read nftables")(e)),
+        }
+    }
+    match to {
+        Some(to) => settle(nft, applied, to, from, outcome),
+        None => {
+            if applied.take().is_some()
+                && let Err(refused) = nft.delete_table()
+            {
+                outcome.errors.push(refuse(refused));
+            }
+        }
+    }
 }
 
 /// Brings a table to `to` and remembers it.

@@ -156,8 +156,11 @@ impl Worker {
         }
         let bridge = self.state.plan_bridge(spec)?;
         match &bridge.spec.macvlan {
-            Some(macvlan) => _ = apply::parent(&mut self.rt, macvlan)?,
-            None => self.check_routes(&bridge.spec)?,
+            Some(macvlan) => apply::parent(&mut self.rt, macvlan)?,
+            None => {
+                self.check_link(&bridge.interface)?;
+                self.check_routes(&bridge.spec)?;
+            }
         }
         let id = bridge.spec.id.clone();
         let described = self.state.describe_bridge(&bridge);
@@ -173,6 +176,17 @@ impl Worker {
         }
         self.disk.put_bridge(&record)?;
         Ok(described)
+    }
+
+    /// A bridge's name must be nobody else's.
+    fn check_link(&mut self, name: &str) -> Result<(), Error> {
+        match self.rt.link(name) {
+            Ok(row) if !row.ours => Err(Error::ForeignLink(name.to_owned())),
+            // One of ours without a record is left from an earlier daemon.
+            Ok(_) => Ok(()),
+            Err(e) if e.raw_os_error() == Some(nix::libc::ENODEV) => Ok(()),
+            Err(e) => Err(Error::kernel(format!("find interface {name}"))(e)),
+        }
     }
 
     /// A bridge's subnets must be nobody else's.

@@ -12,7 +12,7 @@ use crate::{
     disk::Disk,
     dns,
     netns::{self, Netns},
-    nft::{Nft, Ruleset},
+    nft::{Family, Nft, Ruleset},
     ports::Reservations,
     rt::{Object, Rt},
     spec::{AuditReport, Error, NameSockets, Options},
@@ -141,7 +141,24 @@ impl Reaper {
 struct Data {
     netns: Netns,
     rt: Rt,
+    locks: Locks,
     applied: Desired,
+}
+
+/// The table of one namespace that holds the ports of bridges to their containers' own addresses.
+#[derive(Debug)]
+struct Locks {
+    nft: Nft,
+    applied: Option<Ruleset>,
+    /// The kernel cannot.
+    unavailable: bool,
+}
+
+impl Locks {
+    /// Opens a socket in the namespace of the calling thread.
+    fn open() -> io::Result<Self> {
+        Ok(Self { nft: Nft::open(Family::Bridge)?, applied: None, unavailable: false })
+    }
 }
 
 /// Flows to be forgotten when there is time.
@@ -161,7 +178,10 @@ pub(crate) struct Worker {
     rt: Rt,
     nft: Nft,
     applied: Desired,
+    /// Links that cannot be made or set, most of them because their names are somebody else's.
+    unmade: BTreeSet<String>,
     rules: Option<Ruleset>,
+    locks: Locks,
     data: Option<Data>,
     live: BTreeMap<String, Live>,
     reservations: Reservations,
@@ -195,9 +215,11 @@ impl Worker {
             state: disk.load()?,
             disk,
             home: Netns::own()?,
-            rt: Rt::open().map_err(Error::kernel("open a netlink socket"))?,
-            nft: Nft::open().map_err(Error::kernel("open an nftables socket"))?,
+            rt: Rt::open_shared().map_err(Error::kernel("open a netlink socket"))?,
+            nft: Nft::open(Family::Inet).map_err(Error::kernel("open an nftables socket"))?,
+            locks: Locks::open().map_err(Error::kernel("open an nftables socket"))?,
             applied: Desired::default(),
+            unmade: BTreeSet::new(),
             rules: None,
             data: None,
             live: BTreeMap::new(),
@@ -253,7 +275,7 @@ impl Worker {
         if let Some(data) = &mut self.data {
             data.rt.empty_graves().map_err(graves())?;
         }
-        self.state.underlay_mtu = self.underlay_mtu()?;
+        (self.state.underlay_mtu, self.state.underlay_link) = self.underlay()?;
         let ids: Vec<String> = self.state.sandboxes.keys().cloned().collect();
         for id in ids {
             let netns = Netns::open(&self.netns_path(&id));
@@ -311,20 +333,22 @@ impl Worker {
         }
     }
 
-    fn underlay_mtu(&mut self) -> Result<u32, Error> {
+    /// MTU and name of the interface that holds the data address.
+    fn underlay(&mut self) -> Result<(u32, Option<String>), Error> {
         const ORDINARY: u32 = 1500;
         let Some(wanted) = self.state.identity.as_ref().map(|i| i.data_addr) else {
-            return Ok(ORDINARY);
+            return Ok((ORDINARY, None));
         };
         let read = || Error::kernel("read the addresses of this host");
         let holders = self.rt.all_addresses().map_err(read())?;
-        let Some((index, ..)) = holders.into_iter().find(|(_, address, _)| *address == wanted) else {
-            return Ok(ORDINARY);
+        let Some(holder) = holders.into_iter().find(|row| row.address == wanted) else {
+            return Ok((ORDINARY, None));
         };
         let links = self.rt.links().map_err(read())?;
-        let mtu = links.values().find(|l| l.index == index).map_or(ORDINARY, |l| l.mtu);
+        let link = links.into_values().find(|l| l.index == holder.link);
+        let mtu = link.as_ref().map_or(ORDINARY, |l| l.mtu);
         // Loopback has 65536; a mesh over it is a test on one machine.
-        Ok(mtu.min(9000))
+        Ok((mtu.min(9000), link.map(|l| l.name)))
     }
 
     pub(crate) fn audit(&mut self) -> AuditReport {
