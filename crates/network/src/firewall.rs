@@ -298,7 +298,7 @@ fn ingress_sets(state: &State, sets: &mut BTreeMap<String, Set>) -> BTreeSet<u32
     let mut sizes = BTreeSet::new();
     if let Some(identity) = &state.identity {
         for ((protocol, port), slots) in &state.published {
-            if slots.count() == 0 {
+            if slots.count() == 0 || state.withheld.contains(&(*protocol, *port)) {
                 continue;
             }
             sizes.insert(slots.count());

@@ -30,6 +30,7 @@ mod desired;
 mod disk;
 mod dns;
 mod firewall;
+mod holder;
 mod netlink;
 mod netns;
 mod nft;

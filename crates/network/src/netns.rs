@@ -71,6 +71,43 @@ impl Netns {
     }
 }
 
+/// In the folder of the namespaces when we made it: then all that is in there is ours to remove.
+const MARK: &str = ".rswarm";
+
+/// Makes the folder of the namespaces, or has a look at the one that is there. `known` = names of ours: with nothing
+/// else in it, it can be no one else's.
+pub(crate) fn prepare_folder(dir: &Path, known: impl Fn(&str) -> bool) -> Result<(), Error> {
+    let mark = dir.join(MARK);
+    if mark.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir).map_err(Error::file("make directory", dir))?;
+    let entries = fs::read_dir(dir).map_err(Error::file("read directory", dir))?;
+    if entries.flatten().all(|entry| known(&entry.file_name().to_string_lossy())) {
+        File::create(&mark).map_err(Error::file("make file", &mark))?;
+    }
+    Ok(())
+}
+
+/// Names in the folder that are ours to remove.
+pub(crate) fn names(dir: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    if !dir.join(MARK).exists() {
+        tracing::debug!(path = %dir.display(), "namespaces of others are in this folder, too");
+        return Vec::new();
+    }
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name != MARK).collect()
+}
+
+/// Removes the folder if it is ours and empty.
+pub(crate) fn remove_folder(dir: &Path) {
+    if dir.join(MARK).exists() && names(dir).is_empty() {
+        drop(fs::remove_file(dir.join(MARK)));
+        drop(fs::remove_dir(dir));
+    }
+}
+
 /// Unpins a namespace; it ends with the last process in it. Fine when it is gone already.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     match umount2(path, MntFlags::MNT_DETACH) {
@@ -131,6 +168,30 @@ fn sysctl_path(key: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_have_in_the_folder_is_not_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("netns");
+        prepare_folder(&folder, |_| false).unwrap();
+        File::create(folder.join("orphan")).unwrap();
+        assert_eq!(names(&folder), ["orphan"], "in a folder of our making");
+        fs::remove_file(folder.join("orphan")).unwrap();
+        remove_folder(&folder);
+        assert!(!folder.exists());
+
+        fs::create_dir(&folder).unwrap();
+        File::create(folder.join("blue")).unwrap();
+        File::create(folder.join("own")).unwrap();
+        prepare_folder(&folder, |name| name == "own").unwrap();
+        assert_eq!(names(&folder), [""; 0]);
+        remove_folder(&folder);
+        assert!(folder.join("blue").exists());
+        // As an earlier release left it.
+        fs::remove_file(folder.join("blue")).unwrap();
+        prepare_folder(&folder, |name| name == "own").unwrap();
+        assert_eq!(names(&folder), ["own"]);
+    }
 
     #[test]
     fn setting_names_become_paths() {

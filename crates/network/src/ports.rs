@@ -1,13 +1,19 @@
-//! Host ports of sandboxes: chosen, and held by a socket so that no process of the host takes them
+//! Host ports of sandboxes and of the swarm: chosen, and held by a socket so that no process of the host takes them
 //! meanwhile. Packets never reach that socket: nftables leads them away first.
+//!
+//! The socket is the gate, too: a port that a program of the host or one of our own servers has cannot be bound, and
+//! what is not bound is not led away.
 
-use crate::spec::{Error, PortBinding};
+use crate::{
+    holder,
+    spec::{Error, PortBinding},
+};
 use model::Protocol;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd, OwnedFd},
 };
@@ -19,6 +25,10 @@ const CHOICE: std::ops::RangeInclusive<u16> = 32768..=60999;
 pub(crate) struct Reservations {
     /// By sandbox.
     held: BTreeMap<String, Vec<(PortBinding, Vec<OwnedFd>)>>,
+    /// Of the swarm, on every node.
+    ingress: BTreeMap<(Protocol, u16), Vec<OwnedFd>>,
+    /// Where the tunnels of the swarm arrive, over UDP.
+    pub(crate) data_port: Option<u16>,
     last: u16,
 }
 
@@ -109,14 +119,14 @@ impl Reservations {
                 let host_ip = binding.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
                 return Err(Error::PortInUse { host_ip, port });
             }
-            return hold(binding, ipv6);
+            return self.hold(binding, ipv6);
         }
         for _ in CHOICE {
             self.last = if CHOICE.contains(&self.last) { self.last + 1 } else { *CHOICE.start() };
             binding.host_port = Some(self.last);
             if CHOICE.contains(&self.last)
                 && !taken.iter().any(|t| clash(t, binding))
-                && let Ok(fds) = hold(binding, ipv6)
+                && let Ok(fds) = self.hold(binding, ipv6)
             {
                 return Ok(fds);
             }
@@ -127,9 +137,60 @@ impl Reservations {
 
     /// Takes a port again that was ours before a restart.
     pub(crate) fn reserve(&mut self, sandbox: &str, binding: &PortBinding, ipv6: bool) -> Result<(), Error> {
-        let fds = hold(binding, ipv6)?;
+        let fds = self.hold(binding, ipv6)?;
         self.held.entry(sandbox.to_owned()).or_default().push((binding.clone(), fds));
         Ok(())
+    }
+
+    /// Holds these published ports of the swarm and no other.
+    ///
+    /// # Errors
+    /// One for each that somebody else has; the rest is held.
+    pub(crate) fn hold_ingress(
+        &mut self,
+        wanted: &BTreeSet<(Protocol, u16)>,
+    ) -> BTreeMap<(Protocol, u16), Error> {
+        self.ingress.retain(|port, _| wanted.contains(port));
+        let mut refused = BTreeMap::new();
+        for (protocol, port) in wanted {
+            if self.ingress.contains_key(&(*protocol, *port)) {
+                continue;
+            }
+            let (protocol, port) = (*protocol, *port);
+            // The mesh is of IPv4.
+            let binding =
+                PortBinding { protocol, host_ip: None, host_port: Some(port), container_port: port };
+            match self.hold(&binding, false) {
+                Ok(fds) => drop(self.ingress.insert((protocol, port), fds)),
+                Err(e) => drop(refused.insert((protocol, port), e)),
+            }
+        }
+        refused
+    }
+
+    fn hold(&self, binding: &PortBinding, ipv6: bool) -> Result<Vec<OwnedFd>, Error> {
+        let (protocol, port) = (binding.protocol, binding.host_port.unwrap_or_default());
+        let in_use = |host_ip, holder| Error::PortHeld { host_ip, port, protocol, holder };
+        let anywhere = || binding.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        if protocol == Protocol::Udp && self.data_port == Some(port) {
+            return Err(in_use(anywhere(), Some("the tunnels of the swarm".into())));
+        }
+        hold(binding, ipv6).map_err(|e| match e {
+            Error::PortInUse { host_ip, .. } => in_use(host_ip, self.holder(protocol, port)),
+            e => e,
+        })
+    }
+
+    fn holder(&self, protocol: Protocol, port: u16) -> Option<String> {
+        let has =
+            |(binding, _): &(PortBinding, _)| binding.protocol == protocol && binding.host_port == Some(port);
+        if self.ingress.contains_key(&(protocol, port)) {
+            return Some("a published port of the swarm".into());
+        }
+        match self.held.iter().find(|(_, held)| held.iter().any(has)) {
+            Some((sandbox, _)) => Some(format!("container {}", sandbox.get(..12).unwrap_or(sandbox))),
+            None => holder::of_port(protocol, port),
+        }
     }
 
     pub(crate) fn release(&mut self, sandbox: &str) {
@@ -214,13 +275,33 @@ mod tests {
     }
 
     #[test]
+    fn a_port_of_the_swarm_is_held_while_it_is_wanted_and_free_for_it() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let wanted = BTreeSet::from([(Protocol::Tcp, port), (Protocol::Udp, 4789)]);
+        let mut ports = Reservations { data_port: Some(4789), ..Reservations::default() };
+        let refused = ports.hold_ingress(&wanted);
+        assert_eq!(refused.keys().collect::<BTreeSet<_>>(), wanted.iter().collect());
+        assert!(refused[&(Protocol::Udp, 4789)].to_string().ends_with("by the tunnels of the swarm"));
+        drop(listener);
+        assert!(!ports.hold_ingress(&wanted).contains_key(&(Protocol::Tcp, port)));
+        let bind = || std::net::TcpListener::bind(("127.0.0.1", port));
+        assert_eq!(bind().unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+        ports.hold_ingress(&BTreeSet::new());
+        bind().unwrap();
+    }
+
+    #[test]
     fn a_port_a_process_listens_on_is_refused_in_dockers_words() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut wanted = [tcp(Some("127.0.0.1"), Some(port))];
         let refused =
             Reservations::default().choose("x", &mut wanted, false, std::iter::empty()).unwrap_err();
-        let words = format!("Bind for 127.0.0.1:{port} failed: port is already allocated");
+        let words = format!(
+            "failed to bind host port 127.0.0.1:{port}/tcp: address already in use by rswarm itself, process {}",
+            std::process::id()
+        );
         assert_eq!(refused.to_string(), words);
     }
 

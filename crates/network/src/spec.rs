@@ -308,7 +308,7 @@ pub enum Error {
     #[error("interface {0} is one of rswarm's own and cannot be the parent of a macvlan network")]
     OwnParent(String),
     #[error(
-        "interface {0} exists and is not of rswarm's making: it stays as it is; hint: choose another name by the option com.docker.network.bridge.name"
+        "interface {0} exists and is not of rswarm's making: it stays as it is; hint: remove it if nothing needs it any more (ip link delete {0}), or choose another name by the option com.docker.network.bridge.name"
     )]
     ForeignLink(String),
     #[error(
@@ -324,6 +324,9 @@ pub enum Error {
     /// Docker's words.
     #[error("Bind for {host_ip}:{port} failed: port is already allocated")]
     PortInUse { host_ip: IpAddr, port: u16 },
+    /// Docker's words, and by whom.
+    #[error("failed to bind host port {host_ip}:{port}/{protocol}: address already in use{by}", by = held_by(.holder.as_deref()))]
+    PortHeld { host_ip: IpAddr, port: u16, protocol: Protocol, holder: Option<String> },
     #[error("no free port for {0:?}")]
     NoFreePort(Protocol),
     #[error("a sandbox has at most 30 networks")]
@@ -343,6 +346,10 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+fn held_by(holder: Option<&str>) -> String {
+    holder.map_or_else(String::new, |holder| format!(" by {holder}"))
 }
 
 impl Error {

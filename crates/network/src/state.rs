@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub(crate) ingress: IngressTable,
     /// Slots of published ports, see [`Slots`].
     pub(crate) published: BTreeMap<(Protocol, u16), Slots<(Ipv4Addr, u16)>>,
+    /// Published ports that a program of this host has: not led away from it here.
+    pub(crate) withheld: BTreeSet<(Protocol, u16)>,
     pub(crate) bridges: BTreeMap<String, LocalBridge>,
     pub(crate) sandboxes: BTreeMap<String, Sandbox>,
 }

@@ -4,7 +4,8 @@
 use ipnet::IpNet;
 use model::{
     Config, ConfigId, EndpointMode, GenericRequests, Mode, NetworkDriver, NetworkId, NetworkSpec, PortConfig,
-    PublishMode, Resources, Secret, SecretId, Service, ServiceId, ServiceSpec, Tables, Task, TaskState, Want,
+    Protocol, PublishMode, Resources, Secret, SecretId, Service, ServiceId, ServiceSpec, Tables, Task,
+    TaskState, Want,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tonic::Status;
@@ -38,6 +39,7 @@ pub(super) fn service(tables: &Tables, spec: &ServiceSpec, id: Option<ServiceId>
     }
     networks(tables, spec)?;
     endpoint(spec)?;
+    own_ports(tables, spec)?;
     port_conflicts(tables, spec, id)
 }
 
@@ -210,6 +212,28 @@ fn endpoint(spec: &ServiceSpec) -> Result<(), Status> {
         if port.published != 0 && !published.insert((port.protocol, port.published, port.mode)) {
             return Err(invalid("EndpointSpec: duplicate published ports provided"));
         }
+    }
+    Ok(())
+}
+
+/// The ports by which the swarm itself lives: a service that took one would cut the nodes off from each other, and
+/// with them the way to remove it. What else a node's port is used for, that node knows.
+fn own_ports(tables: &Tables, spec: &ServiceSpec) -> Result<(), Status> {
+    let managers = tables.nodes.values().filter_map(|node| node.manager.as_ref());
+    let doors: BTreeSet<u16> = managers.map(|manager| manager.addr.port()).collect();
+    let tunnels = tables.cluster.as_ref().map(|cluster| cluster.data_path_port);
+    for port in spec.endpoint.ports.iter().filter(|p| p.published != 0) {
+        let user = match port.protocol {
+            Protocol::Tcp if doors.contains(&port.published) => "the managers of the swarm listen on it",
+            Protocol::Udp if tunnels == Some(port.published) => {
+                "the nodes' tunnels arrive by it (data path port)"
+            }
+            Protocol::Tcp | Protocol::Udp | Protocol::Sctp => continue,
+        };
+        return Err(invalid(format!(
+            "port '{}/{}' cannot be published: {user}; hint: choose another published port",
+            port.published, port.protocol
+        )));
     }
     Ok(())
 }
@@ -408,6 +432,36 @@ mod tests {
             },
             "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
         );
+    }
+
+    #[test]
+    fn ports_of_the_swarm_itself_cannot_be_published() {
+        let tables = state().cluster().node(1).manager(1, 2377).tables();
+        let tunnels = tables.cluster.as_ref().map(|cluster| cluster.data_path_port).unwrap();
+        let told = |protocol, port, mode| {
+            let mut spec = service_spec("new");
+            publish(&mut spec, port, mode);
+            spec.endpoint.ports[0].protocol = protocol;
+            service(&tables, &spec, None).err().map_or_else(String::new, |s| s.message().to_owned())
+        };
+        let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+        for mode in [PublishMode::Ingress, PublishMode::Host] {
+            assert_eq!(
+                told(tcp, 2377, mode),
+                "port '2377/tcp' cannot be published: the managers of the swarm listen on it; hint: choose another published port"
+            );
+            assert_eq!(
+                told(udp, tunnels, mode),
+                format!(
+                    "port '{tunnels}/udp' cannot be published: the nodes' tunnels arrive by it (data path port); hint: choose another published port"
+                )
+            );
+            assert_eq!(
+                told(udp, 2377, mode) + &told(tcp, tunnels, mode),
+                "",
+                "the numbers of another protocol"
+            );
+        }
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! States built with words.
 
 use model::*;
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 /// A state under construction. Objects are numbered; `service1` is the name of service 1.
 #[derive(Debug, Clone, Default)]
@@ -75,6 +78,14 @@ impl State {
             status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
             manager: None,
         })))
+    }
+
+    /// Makes a node a manager that others reach at this port.
+    pub(crate) fn manager(self, number: u128, port: u16) -> Self {
+        let node = self.0.nodes.get(&NodeId(number)).unwrap();
+        let addr = SocketAddr::from(([192, 0, 2, octet(number)], port));
+        let node = Node { manager: Some(ManagerStatus { raft_id: 1, addr }), ..(**node).clone() };
+        self.put(Object::Node(Arc::new(node)))
     }
 
     /// An overlay network with the subnet 10.N.0.0/24.

@@ -19,7 +19,7 @@ use std::{
     os::fd::AsFd,
     sync::Arc,
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 impl Worker {
     /// Brings the kernel to the state. `touched` = sandboxes whose names or rules may have changed.
@@ -45,6 +45,7 @@ impl Worker {
 
     pub(super) fn apply_from(&mut self, from: From, touched: &BTreeSet<String>) -> Outcome {
         let mut outcome = Outcome::default();
+        self.hold_published();
         // Rules are there before the links that they are about, and as long as these: nothing passes meanwhile.
         self.apply_host_rules(from, Phase::BeforeLinks, &mut outcome);
         self.apply_locks(from, Phase::BeforeLinks, &mut outcome);
@@ -177,6 +178,26 @@ impl Worker {
         let (rt, locks) = opened.map_err(Error::kernel("open a netlink socket in the data namespace"))?;
         self.data = Some(Data { netns, rt, locks, applied: Desired::default() });
         Ok(())
+    }
+
+    /// Holds the published ports of the swarm; leaves those alone that somebody else on this host has.
+    fn hold_published(&mut self) {
+        self.reservations.data_port = self.state.identity.as_ref().map(|identity| identity.data_port);
+        let published = self.state.published.iter().filter(|(_, slots)| slots.count() > 0);
+        let wanted = published.map(|(port, _)| *port).filter(|_| self.state.identity.is_some()).collect();
+        let refused = self.reservations.hold_ingress(&wanted);
+        for (port, error) in &refused {
+            if !self.state.withheld.contains(port) {
+                warn!(error = with_causes(error), "a published port of the swarm leads nowhere on this node");
+            }
+        }
+        for (protocol, port) in self.state.withheld.iter().filter(|port| !refused.contains_key(port)) {
+            info!(
+                port = format!("{port}/{protocol}"),
+                "a published port of the swarm is no longer in the way of another"
+            );
+        }
+        self.state.withheld = refused.into_keys().collect();
     }
 
     fn apply_host_rules(&mut self, from: From, phase: Phase, outcome: &mut Outcome) {

@@ -271,6 +271,8 @@ impl Worker {
     fn adopt(&mut self) -> Result<(), Error> {
         let graves = || Error::kernel("delete links that are out of use");
         self.rt.empty_graves().map_err(graves())?;
+        let ours = |name: &str| name == DATA || self.state.sandboxes.contains_key(name);
+        netns::prepare_folder(&self.options.run_root.join("netns"), ours)?;
         self.ensure_data(false)?;
         if let Some(data) = &mut self.data {
             data.rt.empty_graves().map_err(graves())?;
@@ -321,12 +323,10 @@ impl Worker {
 
     fn remove_orphan_namespaces(&self) {
         let dir = self.options.run_root.join("netns");
-        let Ok(entries) = std::fs::read_dir(&dir) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
+        for name in netns::names(&dir) {
             if name != DATA && !self.live.contains_key(&name) {
                 info!(container.id = %name, "removing the namespace of an unknown sandbox");
-                if let Err(error) = netns::remove(&entry.path()) {
+                if let Err(error) = netns::remove(&dir.join(&name)) {
                     warn!(container.id = %name, %error, "cannot remove the namespace of an unknown sandbox");
                 }
             }
@@ -379,7 +379,7 @@ impl Worker {
         errors.extend(self.apply_from(From::Kernel, &BTreeSet::new()).errors);
         self.remove_orphan_namespaces();
         // Only ours; other things may live in these directories.
-        drop(std::fs::remove_dir(self.options.run_root.join("netns")));
+        netns::remove_folder(&self.options.run_root.join("netns"));
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 }

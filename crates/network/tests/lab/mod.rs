@@ -16,7 +16,7 @@ use nix::{
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Write},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -491,6 +491,94 @@ pub(crate) fn udp_client(netns: &Path, to: &str) -> UdpSocket {
         socket.connect(to).unwrap();
         socket
     })
+}
+
+/// A socket that keeps what arrives at a UDP port.
+pub(crate) fn udp_ear(netns: &Path, port: u16) -> UdpSocket {
+    inside(netns, move || {
+        let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    })
+}
+
+/// Next datagram of a [`udp_ear`], as text.
+pub(crate) fn heard(ear: &UdpSocket) -> String {
+    let mut buffer = [0; 64];
+    let len = ear.recv(&mut buffer).expect("a datagram");
+    String::from_utf8_lossy(&buffer[..len]).into_owned()
+}
+
+/// Sends one datagram; nobody may be there.
+pub(crate) fn udp_send(netns: &Path, to: &str, payload: Vec<u8>) {
+    let to: SocketAddr = to.parse().unwrap();
+    inside(netns, move || drop(UdpSocket::bind("0.0.0.0:0").unwrap().send_to(&payload, to)));
+}
+
+/// Sends a frame out of an interface as it is, by a raw socket: what every container may do.
+pub(crate) fn send_frame(netns: &Path, interface: &str, frame: Vec<u8>) {
+    use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, bind, send, socket};
+    use std::os::fd::AsRawFd;
+    let interface = interface.to_owned();
+    inside(netns, move || {
+        let address = nix::ifaddrs::getifaddrs().unwrap().find_map(|one| {
+            let address = one.address.filter(|_| one.interface_name == interface)?;
+            address.as_link_addr().copied()
+        });
+        let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(fd.as_raw_fd(), &address.expect("the interface")).unwrap();
+        send(fd.as_raw_fd(), &frame, MsgFlags::empty()).unwrap();
+    });
+}
+
+pub(crate) fn mac_of(netns: &Path, interface: &str) -> [u8; 6] {
+    let path = format!("/sys/class/net/{interface}/address");
+    let shown = run_inside(netns, &format!("ip -o link show {interface}"));
+    let text = shown.split("link/ether ").nth(1).unwrap_or_else(|| panic!("{path}: {shown}"));
+    let bytes: Vec<u8> = text[..17].split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+    bytes.try_into().unwrap()
+}
+
+pub(crate) fn ethernet(to: [u8; 6], from: [u8; 6], ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    [&to[..], &from, &ethertype.to_be_bytes(), payload].concat()
+}
+
+/// "`claimed` is at `at`", told to `to`.
+pub(crate) fn arp_reply(at: [u8; 6], claimed: Ipv4Addr, (to_mac, to): ([u8; 6], Ipv4Addr)) -> Vec<u8> {
+    let head = [0, 1, 8, 0, 6, 4, 0, 2];
+    [&head[..], &at, &claimed.octets(), &to_mac, &to.octets()].concat()
+}
+
+/// An IPv4 packet with a UDP datagram, without the datagram's checksum.
+pub(crate) fn ipv4_udp(from: Ipv4Addr, to: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
+    let udp_len = u16::try_from(8 + payload.len()).unwrap();
+    let udp =
+        [&9999u16.to_be_bytes()[..], &port.to_be_bytes(), &udp_len.to_be_bytes(), &[0, 0], payload].concat();
+    let mut head = vec![0x45, 0];
+    head.extend((20 + udp_len).to_be_bytes());
+    head.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+    head.extend(from.octets());
+    head.extend(to.octets());
+    let sum = checksum(&head);
+    head[10..12].copy_from_slice(&sum);
+    [head, udp].concat()
+}
+
+/// Source: RFC 1071.
+fn checksum(bytes: &[u8]) -> [u8; 2] {
+    let word = |two: &[u8]| u32::from(two[0]) << 8 | two.get(1).map_or(0, |byte| u32::from(*byte));
+    let sum: u32 = bytes.chunks(2).map(word).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    (!u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap()).to_be_bytes()
+}
+
+/// An IPv6 packet with a message of ICMPv6, from a neighbour.
+pub(crate) fn icmp6(from: Ipv6Addr, to: Ipv6Addr, kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut message = [&[kind, 0, 0, 0][..], body].concat();
+    let len = u16::try_from(message.len()).unwrap().to_be_bytes();
+    let pseudo = [&from.octets()[..], &to.octets(), &[0, 0], &len, &[0, 0, 0, 58], &message].concat();
+    message[2..4].copy_from_slice(&checksum(&pseudo));
+    [&[0x60, 0, 0, 0][..], &len, &[58, 255], &from.octets(), &to.octets(), &message].concat()
 }
 
 /// Number of the server that answers; `None` when nobody does.
