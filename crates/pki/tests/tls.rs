@@ -2,15 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-use model::{ClusterId, Duration, NodeId, Role, Timestamp};
+use model::{ClusterId, Duration, NodeId, PlaceLimits, Role, Timestamp};
 use pki::{
     Credentials, Expected, Identity, NodeKey, RootCa,
-    tls::{Connector, Listener, Peer, bootstrap_connector, connector},
+    tls::{Connector, Limits, Listener, Peer, bootstrap_connector, connector},
 };
 use std::{os::unix::fs::PermissionsExt as _, time::SystemTime};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
     task::JoinSet,
 };
@@ -201,4 +201,125 @@ fn credentials_survive_a_restart_and_only_their_owner_reads_them() {
     let (key, chain) = swarm.issue(1, Role::Manager, now(), DAY);
     loaded.replace(&key, &chain, swarm.ca.cert_pem()).unwrap();
     assert_eq!(Credentials::load(&dir).unwrap().unwrap().identity().role, Role::Manager);
+}
+
+/// Limits of a small server whose times are `short`.
+fn small(short: Duration) -> Limits {
+    Limits {
+        strangers: PlaceLimits { total: 8, per_holder: 4 },
+        stranger_life: short,
+        nodes: PlaceLimits { total: 6, per_holder: 2 },
+        stall: short,
+    }
+}
+
+/// A server that does nothing with its connections but hold them.
+async fn holder(swarm: &Swarm, limits: Limits) -> (String, mpsc::Receiver<Peer>, JoinSet<()>) {
+    let tcp = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let mut listener = Listener::start_with(tcp, &swarm.node(1, Role::Manager), limits).unwrap();
+    let port = listener.local_addr().port();
+    let (send, peers) = mpsc::channel(64);
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let mut open = JoinSet::new();
+        while let Some(connection) = listener.next().await {
+            let mut connection = connection.unwrap();
+            send.send(connection.peer()).await.unwrap();
+            // Reads to the end, which is how it learns of it; nothing is written.
+            open.spawn(async move { drop(connection.read(&mut [0; 64]).await) });
+        }
+    });
+    (format!("127.0.0.1:{port}"), peers, serving)
+}
+
+async fn silent(from: &str, to: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+    socket.connect(to.parse().unwrap()).await.unwrap()
+}
+
+/// Waits for the other end to close.
+async fn closed(stream: &mut TcpStream) {
+    let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut [0; 64])).await;
+    assert!(matches!(read.expect("to be closed in time"), Ok(0) | Err(_)));
+}
+
+fn is_open(stream: &TcpStream) -> bool {
+    matches!(stream.try_read(&mut [0; 64]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+#[tokio::test]
+async fn a_flood_of_silent_connections_costs_only_the_address_it_comes_from() {
+    let swarm = Swarm::new(7);
+    let (addr, mut peers, _serving) = holder(&swarm, small(Duration::from_secs(60))).await;
+    let neighbour = silent("127.0.0.3", &addr).await;
+    let mut flood = Vec::new();
+    for _ in 0..40 {
+        flood.push(silent("127.0.0.2", &addr).await);
+    }
+    for stream in &mut flood[..36] {
+        closed(stream).await;
+    }
+    assert!(is_open(&neighbour), "it came before all of them");
+    assert!(flood[36..].iter().all(is_open));
+    // Those who have a token, and those who have a certificate, get in beside it: from its very address, too.
+    let bootstrap = bootstrap_connector(swarm.ca.digest());
+    let _joiner = bootstrap.connect(&addr).await.unwrap();
+    assert_eq!(peers.recv().await.unwrap().identity, None);
+    let _node = connector(&swarm.node(2, Role::Worker), Expected::Member).connect(&addr).await.unwrap();
+    assert_eq!(peers.recv().await.unwrap().identity.unwrap().node, NodeId(2));
+}
+
+#[tokio::test]
+async fn a_node_that_opens_too_many_connections_loses_its_own() {
+    let swarm = Swarm::new(7);
+    let (addr, mut peers, _serving) = holder(&swarm, small(Duration::from_secs(60))).await;
+    let honest = connector(&swarm.node(2, Role::Worker), Expected::Member);
+    let mut honest = honest.connect(&addr).await.unwrap();
+    peers.recv().await.unwrap();
+    let greedy = connector(&swarm.node(3, Role::Worker), Expected::Member);
+    let mut many = Vec::new();
+    for _ in 0..5 {
+        many.push(greedy.connect(&addr).await.unwrap());
+        peers.recv().await.unwrap();
+    }
+    for stream in &mut many[..3] {
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut [0; 8])).await.unwrap();
+        assert!(matches!(read, Ok(0) | Err(_)));
+    }
+    let read = tokio::time::timeout(Duration::from_millis(50), honest.read(&mut [0; 8])).await;
+    assert!(read.is_err(), "still open, with nothing to read: {read:?}");
+}
+
+#[tokio::test]
+async fn a_connection_without_certificate_ends_by_itself() {
+    let swarm = Swarm::new(7);
+    let (addr, mut peers, _serving) = holder(&swarm, small(Duration::from_millis(300))).await;
+    let mut stranger = bootstrap_connector(swarm.ca.digest()).connect(&addr).await.unwrap();
+    peers.recv().await.unwrap();
+    let node = connector(&swarm.node(2, Role::Worker), Expected::Member);
+    let mut node = node.connect(&addr).await.unwrap();
+    let read = tokio::time::timeout(Duration::from_secs(20), stranger.read(&mut [0; 8])).await.unwrap();
+    assert!(matches!(read, Ok(0) | Err(_)));
+    let read = tokio::time::timeout(Duration::from_millis(50), node.read(&mut [0; 8])).await;
+    assert!(read.is_err(), "a node stays: {read:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_takes_nothing_of_what_is_sent_ends() {
+    let swarm = Swarm::new(7);
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let credentials = swarm.node(1, Role::Manager);
+    let mut listener = Listener::start_with(tcp, &credentials, small(Duration::from_millis(300))).unwrap();
+    let addr = listener.local_addr().to_string();
+    let node = connector(&swarm.node(2, Role::Worker), Expected::Member);
+    let (client, server) = tokio::join!(node.connect(&addr), listener.next());
+    let (_client, mut server) = (client.unwrap(), server.unwrap().unwrap());
+    let much = vec![0; 1 << 20];
+    let failed = loop {
+        if let Err(error) = server.write_all(&much).await {
+            break error;
+        }
+    };
+    assert_eq!(failed.kind(), std::io::ErrorKind::TimedOut);
 }
