@@ -6,6 +6,7 @@
 use super::{
     ApiError, State,
     containers::{MULTIPLEXED, RAW, frame},
+    seats::Seat,
 };
 use axum::{
     body::Body,
@@ -24,7 +25,7 @@ use engine::Streams;
 use futures::{SinkExt as _, StreamExt as _, future::BoxFuture};
 use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::UnixStream,
@@ -57,7 +58,9 @@ pub(super) fn hijack(
         .extensions_mut()
         .remove::<OnUpgrade>()
         .ok_or_else(|| ApiError::bad_request("this connection cannot be hijacked"))?;
+    let seat = request.extensions().get::<Arc<Seat>>().map(Seat::busy);
     state.spawn(async move {
+        let _kept = seat;
         match upgrade.await {
             Ok(connection) => {
                 let joined = match connection.downcast::<TokioIo<UnixStream>>() {

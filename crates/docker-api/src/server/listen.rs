@@ -1,7 +1,17 @@
 //! Sockets: a unix socket for this host's people, tcp where the operator wants it, tunnels from other nodes.
 
-use super::{FrontDoor, Origin};
-use axum::body::Body;
+use super::{
+    ApiError, FrontDoor, Origin,
+    seats::{Holder, Seat, kept, watched},
+};
+use axum::{
+    body::Body,
+    http::{
+        HeaderMap,
+        header::{CONTENT_LENGTH, ORIGIN, TRANSFER_ENCODING},
+    },
+    response::IntoResponse as _,
+};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
@@ -20,9 +30,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// *Limit* of open connections per listener: a client that leaks them must not starve the daemon.
-const CONNECTIONS_MAX: usize = 4096;
-/// A client that connects must send its request's head within this time.
+/// A client that connects must send its request's head within this time, and again after each answer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -96,47 +104,83 @@ impl FrontDoor {
         loop {
             let accepted = tokio::select! {
                 () = self.state.cancel.cancelled() => break,
-                accepted = accept(&listener), if connections.len() < CONNECTIONS_MAX => accepted,
+                accepted = accept(&listener) => accepted,
                 Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             };
-            match accepted {
-                Ok(Accepted::Unix(io)) => {
-                    let door = self.clone();
-                    connections.spawn(async move { door.connection(io, Origin::Client).await });
-                }
-                Ok(Accepted::Tcp(io)) => {
-                    let door = self.clone();
-                    connections.spawn(async move { door.connection(io, Origin::Client).await });
-                }
-                Ok(Accepted::Tls(io, acceptor)) => {
-                    let door = self.clone();
-                    connections.spawn(async move { door.handshake(io, acceptor).await });
-                }
+            let (accepted, holder) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(error = %error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await; // out of descriptors: let some close
+                    self.state.seats.make_room();
+                    tokio::time::sleep(Duration::from_millis(20)).await; // out of descriptors: let some close
+                    continue;
                 }
-            }
+            };
+            let Some(seat) = self.state.seats.take(holder) else {
+                tracing::warn!("a connection is refused: every other one has a request under way");
+                continue;
+            };
+            let door = self.clone();
+            connections.spawn(async move {
+                match accepted {
+                    Accepted::Unix(io) => {
+                        door.seated(io, Origin::Client, Some((seat, Browsers::Unheard))).await
+                    }
+                    Accepted::Tcp(io) => {
+                        door.seated(io, Origin::Client, Some((seat, Browsers::Refused))).await
+                    }
+                    Accepted::Tls(io, acceptor) => door.handshake(io, acceptor, seat).await,
+                }
+            });
         }
         while connections.join_next().await.is_some() {}
         self.state.tasks.close();
         self.state.tasks.wait().await;
     }
 
-    async fn handshake(&self, io: TcpStream, acceptor: TlsAcceptor) {
+    async fn handshake(&self, io: TcpStream, acceptor: TlsAcceptor, seat: Arc<Seat>) {
         let peer = io.peer_addr().ok();
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(io)).await {
-            Ok(Ok(io)) => self.connection(io, Origin::Client).await,
-            Ok(Err(error)) => tracing::info!(?peer, %error, "a client is refused"),
-            Err(_) => tracing::info!(?peer, "a client is too slow with its TLS handshake"),
+        let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(io));
+        match seat.lost.run_until_cancelled(shaken).await {
+            Some(Ok(Ok(io))) => {
+                let known = io.get_ref().1.peer_certificates().is_some();
+                let browsers = if known { Browsers::Unheard } else { Browsers::Refused };
+                self.seated(io, Origin::Client, Some((seat, browsers))).await;
+            }
+            Some(Ok(Err(error))) => tracing::info!(?peer, %error, "a client is refused"),
+            Some(Err(_)) => tracing::info!(?peer, "a client is too slow with its TLS handshake"),
+            None => tracing::info!(?peer, "a handshake is given up for a newer connection"),
         }
     }
 
     /// Serves one connection until it ends or the front door's token is cancelled. `Origin::Peer` is for
     /// tunnels from other nodes: such requests are answered from this host alone.
     pub async fn connection(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, origin: Origin) {
-        let service = service_fn(|request: Request<Incoming>| async move {
-            Ok::<_, Infallible>(self.answer(request.map(Body::new), origin).await)
+        self.seated(io, origin, None).await;
+    }
+
+    /// As [`connection`](Self::connection), for one that has a seat, which it may lose.
+    async fn seated(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        origin: Origin,
+        seat: Option<(Arc<Seat>, Browsers)>,
+    ) {
+        let lost = seat.as_ref().map(|(seat, _)| seat.lost.clone()).unwrap_or_default();
+        let service = service_fn(|request: Request<Incoming>| {
+            let seat = seat.clone();
+            async move {
+                let mut request = request.map(Body::new);
+                let browsers = seat.as_ref().map_or(Browsers::Unheard, |(_, browsers)| *browsers);
+                if let Err(refusal) = judge(request.headers(), browsers) {
+                    return Ok::<_, Infallible>(refusal.into_response());
+                }
+                let Some((seat, _)) = seat else { return Ok(self.answer(request, origin).await) };
+                let busy = seat.busy();
+                request = request.map(|body| watched(body, &seat));
+                request.extensions_mut().insert(seat);
+                Ok(self.answer(request, origin).await.map(|body| kept(body, busy)))
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -146,6 +190,7 @@ impl FrontDoor {
         tokio::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = lost.cancelled() => return tracing::debug!("a connection is given up for a newer one"),
             () = self.state.cancel.cancelled() => {
                 // Requests under way get a moment; endless ones (events, logs -f) are cut.
                 connection.as_mut().graceful_shutdown();
@@ -161,24 +206,52 @@ impl FrontDoor {
     }
 }
 
+/// Whether what a browser sends is listened to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Browsers {
+    /// None can be at the other end: a unix socket, or a client that showed a certificate.
+    Unheard,
+    /// An address that everybody on this host, and with a name of his that leads here any web page, can reach.
+    Refused,
+}
+
+/// # Errors
+/// 400 for a head whose body's length can be read in two ways; 403 for a page in somebody's browser.
+fn judge(headers: &HeaderMap, browsers: Browsers) -> Result<(), ApiError> {
+    if headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING) {
+        return Err(ApiError::bad_request("a request has a Content-Length or a Transfer-Encoding, not both"));
+    }
+    if browsers == Browsers::Refused
+        && (headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site"))
+    {
+        return Err(ApiError::forbidden(
+            "requests of web pages are not answered here; hint: use a client of the API, or TLS with a client \
+             certificate",
+        ));
+    }
+    Ok(())
+}
+
 enum Accepted {
     Unix(tokio::net::UnixStream),
     Tcp(TcpStream),
     Tls(TcpStream, TlsAcceptor),
 }
 
-async fn accept(listener: &Listener) -> io::Result<Accepted> {
-    match listener {
-        Listener::Unix(listener) => listener.accept().await.map(|(io, _)| Accepted::Unix(io)),
-        Listener::Tcp(listener) => {
+async fn accept(listener: &Listener) -> io::Result<(Accepted, Holder)> {
+    let (listener, acceptor) = match listener {
+        Listener::Unix(listener) => {
             let (io, _) = listener.accept().await?;
-            io.set_nodelay(true)?;
-            Ok(Accepted::Tcp(io))
+            return Ok((Accepted::Unix(io), Holder::Here));
         }
-        Listener::Tls(listener, acceptor) => {
-            let (io, _) = listener.accept().await?;
-            io.set_nodelay(true)?;
-            Ok(Accepted::Tls(io, acceptor.clone()))
-        }
-    }
+        Listener::Tcp(listener) => (listener, None),
+        Listener::Tls(listener, acceptor) => (listener, Some(acceptor)),
+    };
+    let (io, addr) = listener.accept().await?;
+    io.set_nodelay(true)?;
+    let accepted = match acceptor {
+        Some(acceptor) => Accepted::Tls(io, acceptor.clone()),
+        None => Accepted::Tcp(io),
+    };
+    Ok((accepted, Holder::Address(addr.ip().to_canonical())))
 }

@@ -33,6 +33,7 @@ mod nodes;
 mod proxy;
 mod request;
 mod rows;
+mod seats;
 mod secrets;
 mod service_logs;
 mod services;
@@ -80,6 +81,8 @@ pub struct Options {
     pub data_root: std::path::PathBuf,
     /// How registries are reached.
     pub registries: image::RegistryOptions,
+    /// *Limit* of open connections of all listeners together; see `seats`.
+    pub connections_max: usize,
 }
 
 impl std::fmt::Debug for Options {
@@ -97,6 +100,7 @@ pub(crate) struct State {
     cancel: CancellationToken,
     remote_execs: Arc<proxy::RemoteExecs>,
     buildkit: Arc<buildkit::Hub>,
+    seats: seats::Seats,
 }
 
 impl State {
@@ -150,6 +154,7 @@ impl FrontDoor {
     /// Returns a front door; [`serve`](Self::serve) opens it. All its work ends when `cancel` is cancelled.
     pub fn new(options: Options, cancel: CancellationToken) -> Self {
         let state = State {
+            seats: seats::Seats::new(options.connections_max),
             options: Arc::new(options),
             tasks: TaskTracker::new(),
             cancel,

@@ -182,7 +182,7 @@ impl State {
                 all.retain(|n| n.spec.driver == NetworkDriver::Overlay && !n.pending_delete);
                 Ok(all)
             }
-            SwarmStatus::Inactive | SwarmStatus::Locked => Ok(Vec::new()),
+            SwarmStatus::Inactive | SwarmStatus::Locked | SwarmStatus::Failed(_) => Ok(Vec::new()),
         }
     }
 

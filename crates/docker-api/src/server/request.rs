@@ -1,30 +1,58 @@
 //! What a route takes out of a request: JSON bodies, query parameters, filters.
 
-use super::{ApiError, Filters, Origin};
+use super::{ApiError, BODY_MAX, Filters, Origin};
 use axum::{
+    body::HttpBody as _,
     extract::{FromRequest, FromRequestParts, Request},
-    http::request::Parts,
+    http::{StatusCode, request::Parts},
 };
 use bytes::Bytes;
 use model::Timestamp;
 use serde::de::DeserializeOwned;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a client may take to send a JSON body: it has it ready when it begins.
+const BODY_LIMIT: Duration = Duration::from_secs(60);
+/// A JSON body above this is read on a thread of its own. *Unit:* bytes.
+const BIG_JSON: usize = 64 << 10;
 
 /// A JSON body; an empty one is the default value.
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
-impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Json<T> {
+impl<T: DeserializeOwned + Default + Send + 'static, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let body = Bytes::from_request(request, state).await.map_err(|e| ApiError {
+        // What says beforehand that it is too large is not waited for.
+        if request.body().size_hint().lower() > BODY_MAX as u64 {
+            return Err(ApiError {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                message: format!("failed to read the request: its body has more than {BODY_MAX} bytes"),
+            });
+        }
+        let too_slow = |_| ApiError {
+            status: StatusCode::REQUEST_TIMEOUT,
+            message: format!("the body of the request did not come within {} s", BODY_LIMIT.as_secs()),
+        };
+        let body = timeout(BODY_LIMIT, Bytes::from_request(request, state)).await.map_err(too_slow)?;
+        let body = body.map_err(|e| ApiError {
             status: e.status(),
             message: format!("failed to read the request: {}", e.body_text()),
         })?;
-        if body.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Self(T::default()));
+        let big = body.len() > BIG_JSON;
+        let read = move || {
+            if body.iter().all(u8::is_ascii_whitespace) {
+                return Ok(T::default());
+            }
+            crate::types::parse(&body).map_err(|e| ApiError::bad_request(format!("invalid JSON: {e}")))
+        };
+        if !big {
+            return read().map(Self);
         }
-        crate::types::parse(&body).map(Self).map_err(|e| ApiError::bad_request(format!("invalid JSON: {e}")))
+        let read = tokio::task::spawn_blocking(read).await;
+        read.map_err(|e| ApiError::internal(format!("cannot read the request: {e}")))?.map(Self)
     }
 }
 

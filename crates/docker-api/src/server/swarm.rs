@@ -57,6 +57,8 @@ pub enum SwarmStatus {
     Inactive,
     /// A manager whose state waits for `swarm unlock`.
     Locked,
+    /// A member whose part in the swarm cannot be taken up, and why. Its containers run on.
+    Failed(String),
     Active(Membership),
 }
 
@@ -65,7 +67,7 @@ impl SwarmStatus {
     pub fn membership(&self) -> Option<&Membership> {
         match self {
             Self::Active(membership) => Some(membership),
-            Self::Inactive | Self::Locked => None,
+            Self::Inactive | Self::Locked | Self::Failed(_) => None,
         }
     }
 }

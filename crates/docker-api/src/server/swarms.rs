@@ -150,6 +150,13 @@ impl State {
                     ..types::SwarmInfo::default()
                 };
             }
+            SwarmStatus::Failed(error) => {
+                return types::SwarmInfo {
+                    local_node_state: "error".into(),
+                    error,
+                    ..types::SwarmInfo::default()
+                };
+            }
             SwarmStatus::Active(me) => me,
         };
         let mut to = types::SwarmInfo {

@@ -28,6 +28,7 @@ async fn ping(Use(state): Use<State>) -> Response {
     let swarm = match state.swarm().status() {
         SwarmStatus::Inactive => "inactive",
         SwarmStatus::Locked => "locked",
+        SwarmStatus::Failed(_) => "error",
         SwarmStatus::Active(me) if !me.error.is_empty() => "error",
         SwarmStatus::Active(me) => match me.role {
             Role::Worker => "active/worker",

@@ -578,6 +578,7 @@ pub struct Door {
     pub socket: PathBuf,
     pub swarm: Arc<FakeSwarm>,
     pub world: Arc<Mutex<World>>,
+    pub front: FrontDoor,
     cancel: CancellationToken,
     dir: tempfile::TempDir,
 }
@@ -620,12 +621,14 @@ impl Door {
             swarm: swarm.clone(),
             hostname: "host1".into(),
             data_root: dir.path().to_owned(),
+            connections_max: 64,
         };
         let door = FrontDoor::new(options, cancel.clone());
         let listener = Listener::unix(&socket).await.unwrap();
+        let front = door.clone();
         tokio::spawn(async move { door.serve(listener).await });
         let client = Client::new(&format!("unix://{}", socket.display())).unwrap();
-        Self { client, socket, swarm, world, cancel, dir }
+        Self { client, socket, swarm, world, front, cancel, dir }
     }
 
     /// Opens the door of a swarm of three nodes.

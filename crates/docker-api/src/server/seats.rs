@@ -1,0 +1,222 @@
+//! The connections of a front door: bounded in number, so that clients that only hold one cost nothing but theirs.
+//!
+//! A connection that has no request under way (idle, half a head, a handshake that does not go on) loses its seat
+//! to a newcomer when there is none left, the oldest of whoever has most first. So does one whose request has had no
+//! byte of its body for [`PATIENCE`]. A request that is being answered is never cut.
+
+use axum::body::{Body, HttpBody};
+use hyper::body::{Bytes, Frame, SizeHint};
+use model::{PlaceLimits, Places, Ticket};
+use std::{
+    net::IpAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::time::{Sleep, sleep};
+use tokio_util::sync::CancellationToken;
+
+/// How long a request may send nothing of its body before its seat can be given to another.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who sits there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Holder {
+    /// Somebody of this host, on a unix socket.
+    Here,
+    Address(IpAddr),
+}
+
+/// All seats of a front door; cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Seats {
+    places: Arc<Mutex<Places<Holder, CancellationToken>>>,
+    patience: Duration,
+}
+
+impl Seats {
+    pub(super) fn new(count: usize) -> Self {
+        let limits = PlaceLimits { total: count.max(2), per_holder: count.max(2) };
+        Self { places: Arc::new(Mutex::new(Places::new(limits))), patience: PATIENCE }
+    }
+
+    /// Gives a seat; `None`: each one has a request under way.
+    pub(super) fn take(&self, holder: Holder) -> Option<Arc<Seat>> {
+        let lost = CancellationToken::new();
+        let (ticket, loser) = self.lock().take(holder, lost.clone())?;
+        if let Some(loser) = loser {
+            loser.cancel();
+        }
+        let (busy, stalled) = Default::default();
+        Some(Arc::new(Seat { seats: self.clone(), ticket, lost, busy, stalled }))
+    }
+
+    /// Gives up the connection that would be the next to go: descriptors have run out.
+    pub(super) fn make_room(&self) {
+        if let Some(loser) = self.lock().make_room() {
+            loser.cancel();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Places<Holder, CancellationToken>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The seat of one connection, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    seats: Seats,
+    ticket: Ticket,
+    /// Cancelled when somebody else has got the seat.
+    pub(super) lost: CancellationToken,
+    /// Requests, and what became of hijacked ones.
+    busy: AtomicUsize,
+    stalled: AtomicBool,
+}
+
+impl Seat {
+    /// Keeps the seat until the result is dropped.
+    pub(super) fn busy(self: &Arc<Self>) -> Busy {
+        self.busy.fetch_add(1, Ordering::SeqCst);
+        self.tell();
+        Busy(Arc::clone(self))
+    }
+
+    fn stalled(&self, stalled: bool) {
+        if self.stalled.swap(stalled, Ordering::SeqCst) != stalled {
+            self.tell();
+        }
+    }
+
+    fn tell(&self) {
+        let mut seats = self.seats.lock();
+        let kept = self.busy.load(Ordering::SeqCst) > 0 && !self.stalled.load(Ordering::SeqCst);
+        seats.keep(self.ticket, kept);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.seats.lock().leave(self.ticket);
+    }
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Seat>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::SeqCst);
+        self.0.tell();
+    }
+}
+
+/// Returns the body of an answer, which keeps the seat until it has been sent.
+pub(super) fn kept(body: Body, busy: Busy) -> Body {
+    Body::new(Sat { body, seat: Arc::clone(&busy.0), busy: Some(busy), waiting: None })
+}
+
+/// Returns the body of a request, which may lose its seat while nothing of it comes.
+pub(super) fn watched(body: Body, seat: &Arc<Seat>) -> Body {
+    Body::new(Sat { body, seat: Arc::clone(seat), busy: None, waiting: None })
+}
+
+struct Sat {
+    body: Body,
+    seat: Arc<Seat>,
+    /// Of an answer.
+    busy: Option<Busy>,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl HttpBody for Sat {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if self.busy.is_some() {
+            return frame; // an answer may take its time: events, logs that are followed
+        }
+        if frame.is_ready() {
+            self.waiting = None;
+            self.seat.stalled(false);
+            return frame;
+        }
+        let patience = self.seat.seats.patience;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
+        if waiting.as_mut().poll(cx).is_ready() {
+            self.seat.stalled(true);
+        }
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Sat {
+    fn drop(&mut self) {
+        if self.busy.is_none() {
+            self.seat.stalled(false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn loop_until_taken(seats: &Seats) -> Arc<Seat> {
+        let taken = async {
+            loop {
+                if let Some(seat) = seats.take(Holder::Here) {
+                    return seat;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), taken).await.expect("a seat")
+    }
+
+    #[tokio::test]
+    async fn a_request_keeps_its_seat_until_its_body_stalls() {
+        let seats = Seats { patience: Duration::from_millis(20), ..Seats::new(2) };
+        let (first, second) = (seats.take(Holder::Here).unwrap(), seats.take(Holder::Here).unwrap());
+        let (busy, also_busy) = (first.busy(), second.busy());
+        assert!(seats.take(Holder::Here).is_none());
+
+        let pending = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+        let mut body = watched(pending, &first);
+        // Nothing is done for the body but to wait for it.
+        let (mut tries, third) = (0, loop_until_taken(&seats));
+        let frame = std::future::poll_fn(|cx| {
+            tries += 1;
+            Pin::new(&mut body).poll_frame(cx)
+        });
+        let third = tokio::select! {
+            _ = frame => unreachable!("it never comes"),
+            third = third => third,
+        };
+        assert!(tries >= 2, "its patience is what woke it");
+        assert!(first.lost.is_cancelled() && !second.lost.is_cancelled());
+
+        drop((busy, also_busy));
+        let _fourth = seats.take(Holder::Here).unwrap();
+        assert!(second.lost.is_cancelled() && !third.lost.is_cancelled(), "the oldest idle one");
+    }
+}

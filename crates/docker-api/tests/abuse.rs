@@ -1,0 +1,137 @@
+//! Clients that behave badly: what each is told, and that others are answered beside them.
+
+#![expect(
+    clippy::unwrap_used,
+    unreachable_pub,
+    dead_code,
+    reason = "a test that cannot go on may panic, in its helpers too; its modules have no outside, and serve others"
+)]
+
+mod fake;
+use fake::Door;
+use std::time::Duration;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, UnixStream},
+    time::timeout,
+};
+
+const SOON: Duration = Duration::from_secs(20);
+const PING: &[u8] = b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+/// Sends bytes and returns the first line of the answer; empty if there is none.
+async fn first_line(
+    mut io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    bytes: &[u8],
+) -> String {
+    // Who is refused while it still sends cannot send the rest.
+    io.write_all(bytes).await.ok();
+    let mut answer = vec![0; 4096];
+    let read = timeout(SOON, io.read(&mut answer)).await.expect("an answer or the end").unwrap_or(0);
+    String::from_utf8_lossy(&answer[..read]).lines().next().unwrap_or_default().to_owned()
+}
+
+impl Door {
+    async fn says(&self, bytes: &[u8]) -> String {
+        first_line(UnixStream::connect(&self.socket).await.unwrap(), bytes).await
+    }
+}
+
+fn post(headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST /secrets/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n{headers}\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_heads_make_room_for_whole_ones() {
+    let door = Door::open().await;
+    let mut halves = Vec::new();
+    for _ in 0..300 {
+        let mut half = UnixStream::connect(&door.socket).await.unwrap();
+        half.write_all(b"GET /_ping HTTP/1.1\r\nA").await.ok();
+        halves.push(half);
+    }
+    assert_eq!(door.says(PING).await, "HTTP/1.1 200 OK");
+    // The door of these tests has 64 seats.
+    for half in &mut halves[..200] {
+        let read = timeout(SOON, half.read(&mut [0; 64])).await.expect("to be closed");
+        assert!(matches!(read, Ok(0) | Err(_)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_under_way_is_not_cut_for_newcomers() {
+    let door = Door::of_swarm().await;
+    let body = br#"{"Name":"late","Data":"eA=="}"#;
+    let request = post(&format!("Content-Length: {}\r\n", body.len()), body);
+    let (begun, rest) = request.split_at(request.len() - 5);
+    let mut slow = UnixStream::connect(&door.socket).await.unwrap();
+    slow.write_all(begun).await.unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        // Answered once, and kept open.
+        let mut other = UnixStream::connect(&door.socket).await.unwrap();
+        other.write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let read = timeout(SOON, other.read(&mut [0; 512])).await.expect("an answer").unwrap();
+        assert!(read > 0);
+        idle.push(other);
+    }
+    assert_eq!(first_line(slow, rest).await, "HTTP/1.1 201 Created");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_much_or_means_two_things_is_refused() {
+    let door = Door::of_swarm().await;
+    let many: String = (0..10_000).map(|n| format!("A{n}: x\r\n")).collect();
+    let long = "x".repeat(1_000_000);
+    let heads = [
+        (format!("GET /_ping HTTP/1.1\r\nHost: x\r\n{many}\r\n"), "431"),
+        (format!("GET /_ping HTTP/1.1\r\nHost: x\r\nA: {long}\r\n\r\n"), "431"),
+        (format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"), "431"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), ""),
+        ("GET /_ping HTTP/1.1\r\nHost : x\r\n\r\n".into(), "400"),
+    ];
+    for (head, code) in heads {
+        let said = door.says(head.as_bytes()).await;
+        // A client that still sends when it is refused may find the connection gone instead of the answer.
+        assert!(said.is_empty() || said.contains(code) || said.contains("400"), "{code}: {said}");
+    }
+    let deep = [vec![b'['; 200_000], vec![b']'; 200_000]].concat();
+    let nested = [b"{\"a\":".repeat(5000), b"1".to_vec(), vec![b'}'; 5000]].concat();
+    let both = "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n";
+    let length = |body: &[u8]| format!("Content-Length: {}\r\n", body.len());
+    let bodies = [
+        (post(both, b"0\r\n\r\nGET /info HTTP/1.1\r\nHost: x\r\n\r\n"), "400"),
+        (post("Content-Length: 4\r\nContent-Length: 5\r\n", b"abcde"), "400"),
+        (post("Content-Length: -1\r\n", b""), "400"),
+        (post("Content-Length: 9223372036854775807\r\n", b"{}"), "413"),
+        (post("Content-Length: 9000000\r\n", &[b' '; 9_000_000]), "413"),
+        (post(&length(&deep), &deep), "400"),
+        (post(&length(&nested), &nested), "400"),
+    ];
+    for (request, code) in bodies {
+        let said = door.says(&request).await;
+        assert!(said.contains(code), "{code}: {said:?}");
+        assert_eq!(door.says(PING).await, "HTTP/1.1 200 OK");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_web_page_is_not_answered_over_tcp() {
+    let door = Door::open().await;
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = tcp.local_addr().unwrap();
+    let front = door.front.clone();
+    tokio::spawn(async move { front.serve(docker_api::server::Listener::Tcp(tcp)).await });
+    let get = |headers: &str| format!("GET /version HTTP/1.1\r\nHost: rebound.example\r\n{headers}\r\n");
+    let said = async |headers: &str| {
+        first_line(TcpStream::connect(addr).await.unwrap(), get(headers).as_bytes()).await
+    };
+    assert_eq!(said("").await, "HTTP/1.1 200 OK");
+    assert_eq!(said("Origin: http://rebound.example\r\n").await, "HTTP/1.1 403 Forbidden");
+    assert_eq!(said("Sec-Fetch-Site: same-origin\r\n").await, "HTTP/1.1 403 Forbidden");
+    // Programs on this host that pass a page's request on (a web interface) may do so.
+    assert_eq!(door.says(get("Origin: http://ui.example\r\n").as_bytes()).await, "HTTP/1.1 200 OK");
+}
