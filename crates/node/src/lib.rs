@@ -15,6 +15,7 @@
 mod address;
 mod attach;
 mod connect;
+mod descriptors;
 mod executor;
 mod hooks;
 mod images;
@@ -22,6 +23,7 @@ mod member;
 mod peer;
 mod record;
 mod settings;
+mod strangers;
 mod swarm;
 mod template;
 
@@ -71,6 +73,7 @@ pub async fn run(options: Options) -> Result<()> {
         tracing::warn!("live-restore: containers outlive the daemon here, whatever it says");
     }
     pki::install_crypto();
+    let soft = descriptors::raise();
     // Taken first: a second signal while starting must not be lost.
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
@@ -104,7 +107,8 @@ pub async fn run(options: Options) -> Result<()> {
     let network =
         network::Network::start(network_options).await.context("cannot start the network service")?;
     let shim = runtime::ShimProgram::of_this_program(vec!["shim".into()])
-        .context("cannot copy this program for its shims")?;
+        .context("cannot copy this program for its shims")?
+        .with_descriptors(soft);
     let engine = engine::Engine::open(engine::Options {
         data_root: data_root.clone(),
         run_root: run_root.clone(),
@@ -143,6 +147,7 @@ pub async fn run(options: Options) -> Result<()> {
             hostname: options.hostname,
             data_root,
             registries,
+            connections_max: descriptors::for_clients(),
         },
         door_cancel.clone(),
     );

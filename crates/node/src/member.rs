@@ -11,9 +11,11 @@
 
 use crate::{
     connect::{Connections, endpoint},
+    descriptors,
     executor::HostExecutor,
     peer::{FrontDoorCell, PeerService},
     record::{Folder, Record},
+    strangers,
 };
 use agent::{Agent, Executor};
 use anyhow::{Context, Result, bail};
@@ -43,6 +45,13 @@ use tonic::transport::Channel;
 const CA_LIMIT: Duration = Duration::from_secs(20);
 /// Between two tries of what failed for a passing reason.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// *Limit* of calls at once on one connection: another node's front door follows logs and tunnels through it.
+const STREAMS_MAX: u32 = 1024;
+/// *Limit* of the headers of one call. *Unit:* bytes.
+const HEADERS_MAX: u32 = 16 << 10;
+/// *Limit* of one HTTP/2 frame. *Unit:* bytes.
+const FRAME_MAX: u32 = 16 << 10;
 
 /// How a store begins.
 #[derive(Debug, Clone)]
@@ -150,7 +159,9 @@ impl Member {
                 Ok(Outcome::Cancelled)
             });
         }
-        let listener = pki::tls::Listener::start(tcp, &start.credentials).context("cannot serve TLS")?;
+        let limits = pki::tls::Limits::for_descriptors(descriptors::count());
+        let listener =
+            pki::tls::Listener::start_with(tcp, &start.credentials, limits).context("cannot serve TLS")?;
         tasks.spawn(serve(routes, listener, cancel.clone()));
 
         if let Some(store) = &store {
@@ -253,6 +264,10 @@ async fn serve(
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_header_list_size(HEADERS_MAX)
+        .max_frame_size(FRAME_MAX)
+        .layer(strangers::Layer::default())
         .add_routes(routes)
         .serve_with_incoming_shutdown(listener, async move {
             cancel.cancelled().await;

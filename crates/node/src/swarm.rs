@@ -70,6 +70,8 @@ struct Shared {
     parts: Parts,
     /// The running member, if any.
     current: RwLock<Option<Current>>,
+    /// Why the member that is on disk does not run.
+    failed: RwLock<Option<String>>,
     /// Serialises init, join and leave.
     changing: tokio::sync::Mutex<()>,
 }
@@ -105,8 +107,12 @@ fn already() -> ApiError {
 
 impl NodeSwarm {
     pub(crate) fn new(parts: Parts) -> (Self, Supervisor) {
-        let shared =
-            Arc::new(Shared { parts, current: RwLock::new(None), changing: tokio::sync::Mutex::new(()) });
+        let shared = Arc::new(Shared {
+            parts,
+            current: RwLock::new(None),
+            failed: RwLock::new(None),
+            changing: tokio::sync::Mutex::new(()),
+        });
         // One order at a time: `changing` is held while it is carried out.
         let (orders, received) = mpsc::channel(1);
         (Self { shared: Arc::clone(&shared), orders }, Supervisor { shared, orders: received })
@@ -245,16 +251,17 @@ async fn known_nodes(folder: &Folder, connections: &Connections) -> Vec<model::N
 }
 
 impl Supervisor {
-    /// Resumes the membership that is on disk, then does as it is told until cancelled.
+    /// Resumes the membership that is on disk, then does as it is told until cancelled. One that cannot be read is
+    /// left as it is and shown (`docker info`); this host's containers run on, and leaving the swarm by force ends it.
     ///
     /// # Errors
-    /// The membership on disk cannot be read; nothing was started.
+    /// The running member could not be stopped.
     pub(crate) async fn run(mut self, cancel: CancellationToken) -> anyhow::Result<()> {
         let mut member: Option<(Member, Start)> = None;
-        if let Some(record) = self.shared.parts.folder.load()? {
-            let credentials = Credentials::load(&self.shared.parts.folder.credentials())?
-                .context("this node is a member of a swarm but has no certificate")?;
-            member = self.resume(&credentials, record, &cancel).await;
+        match self.shared.on_disk() {
+            Ok(None) => {}
+            Ok(Some((record, credentials))) => member = self.resume(&credentials, record, &cancel).await,
+            Err(error) => self.fail(&error),
         }
         loop {
             let order = match &mut member {
@@ -306,8 +313,12 @@ impl Supervisor {
                             tokio::time::sleep(Duration::from_secs(1)).await;
                         }
                     }
-                    if let Some(record) = self.shared.parts.folder.load()? {
-                        member = self.resume(&start.credentials, record, &cancel).await;
+                    match self.shared.parts.folder.load() {
+                        Ok(None) => {}
+                        Ok(Some(record)) => {
+                            member = self.resume(&start.credentials, record, &cancel).await;
+                        }
+                        Err(error) => self.fail(&error),
                     }
                 }
             }
@@ -322,7 +333,7 @@ impl Supervisor {
 
     /// Starts the member from what is on disk, again and again until it works or the daemon stops.
     async fn resume(
-        &self,
+        &mut self,
         credentials: &Credentials,
         record: Record,
         cancel: &CancellationToken,
@@ -340,20 +351,43 @@ impl Supervisor {
                     return Some((member, start));
                 }
                 Err(error) => {
-                    tracing::error!(
-                        error = format!("{error:#}"),
-                        "cannot take part in the swarm; will retry"
-                    );
-                    tokio::select! {
+                    self.fail(&error);
+                    let order = tokio::select! {
                         () = cancel.cancelled() => return None,
-                        () = tokio::time::sleep(Duration::from_secs(2)) => {}
+                        () = tokio::time::sleep(Duration::from_secs(2)) => continue,
+                        order = self.orders.recv() => order?,
+                    };
+                    match order {
+                        Order::Leave { done } => {
+                            self.publish(None);
+                            drop(done.send(self.shared.forget().await));
+                            return None;
+                        }
+                        Order::Start { done, .. } => {
+                            drop(done.send(Err(anyhow::anyhow!("this node is a member of a swarm already"))));
+                        }
                     }
                 }
             }
         }
     }
 
+    /// Shows why the member on disk does not run.
+    fn fail(&self, error: &anyhow::Error) {
+        let text = format!("{error:#}");
+        let mut failed = self.shared.failed.write().unwrap_or_else(PoisonError::into_inner);
+        if failed.as_ref() != Some(&text) {
+            tracing::error!(
+                error = text,
+                hint = "mend what it names and restart the daemon, or give the membership up: swarm leave --force",
+                "cannot take part in the swarm; containers run on"
+            );
+        }
+        *failed = Some(text);
+    }
+
     fn publish(&self, member: Option<(&Member, &Start)>) {
+        *self.shared.failed.write().unwrap_or_else(PoisonError::into_inner) = None;
         let current =
             member.map(|(m, s)| Current { view: m.watch(), connections: Arc::clone(&s.connections) });
         *self.shared.current.write().unwrap_or_else(PoisonError::into_inner) = current;
@@ -361,16 +395,31 @@ impl Supervisor {
 }
 
 impl Shared {
+    /// Returns the membership that is on disk.
+    fn on_disk(&self) -> anyhow::Result<Option<(Record, Credentials)>> {
+        let Some(record) = self.parts.folder.load()? else { return Ok(None) };
+        let credentials = Credentials::load(&self.parts.folder.credentials())?
+            .context("this node is a member of a swarm but has no certificate")?;
+        Ok(Some((record, credentials)))
+    }
+
     /// Removes every trace of the membership: containers of tasks, networks, certificate, log.
     async fn forget(&self) -> anyhow::Result<()> {
-        let credentials = Credentials::load(&self.parts.folder.credentials())?;
-        if let (Some(credentials), Some(record)) = (credentials, self.parts.folder.load()?) {
-            let start = self.start(&credentials, &record);
-            if let Err(errors) = agent::forget(&*start.executor, &self.parts.folder.agent()).await {
-                for error in errors {
-                    tracing::warn!(error = with_causes(&error), "something of a task was not removed");
+        match self.on_disk() {
+            Ok(None) => {}
+            Ok(Some((record, credentials))) => {
+                let start = self.start(&credentials, &record);
+                if let Err(errors) = agent::forget(&*start.executor, &self.parts.folder.agent()).await {
+                    for error in errors {
+                        tracing::warn!(error = with_causes(&error), "something of a task was not removed");
+                    }
                 }
             }
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                hint = "remove them by hand: docker rm -f",
+                "containers of tasks stay: the membership is damaged"
+            ),
         }
         self.parts
             .engine
@@ -386,7 +435,8 @@ impl Shared {
 impl Swarm for NodeSwarm {
     fn status(&self) -> SwarmStatus {
         let Some(current) = self.current() else {
-            return SwarmStatus::Inactive;
+            let failed = self.shared.failed.read().unwrap_or_else(PoisonError::into_inner).clone();
+            return failed.map_or(SwarmStatus::Inactive, SwarmStatus::Failed);
         };
         let view = current.view.borrow().clone();
         let (mut managers, mut leader, mut control_available) = (Vec::new(), None, false);
@@ -481,10 +531,13 @@ impl Swarm for NodeSwarm {
 
     async fn leave(&self, force: bool) -> Result<(), ApiError> {
         let _changing = self.shared.changing.lock().await;
-        let on_disk = self.shared.parts.folder.load().map_err(|e| internal(&e))?;
+        let on_disk = self.shared.parts.folder.load();
         let current = self.current();
-        if current.is_none() && on_disk.is_none() {
+        if current.is_none() && matches!(on_disk, Ok(None)) {
             return Err(ApiError::unavailable("This node is not part of a swarm"));
+        }
+        if !force {
+            on_disk.map_err(|e| internal(&e))?;
         }
         let role = current.as_ref().map(|c| c.view.borrow().role);
         if role == Some(Role::Manager) && !force {

@@ -38,6 +38,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub struct ShimProgram {
     path: PathBuf,
     args_prefix: Vec<OsString>,
+    /// Soft limit of descriptors of the shim and what it starts, if it is not to be this process's.
+    descriptors: Option<u64>,
     /// Keeps `/proc/self/fd/N` alive.
     _memfd: Option<OwnedFd>,
 }
@@ -46,7 +48,15 @@ impl ShimProgram {
     /// Uses the file as it is.
     #[must_use]
     pub fn plain(path: PathBuf, args_prefix: Vec<OsString>) -> Self {
-        Self { path, args_prefix, _memfd: None }
+        Self { path, args_prefix, descriptors: None, _memfd: None }
+    }
+
+    /// Has containers begin with this soft limit of descriptors, which this process had before it raised its own:
+    /// programs that close or select them all must not find a million.
+    #[must_use]
+    pub fn with_descriptors(mut self, soft: u64) -> Self {
+        self.descriptors = Some(soft);
+        self
     }
 
     /// Uses the small shim that this program carries inside, or this program itself with `args_prefix` if it
@@ -73,7 +83,7 @@ impl ShimProgram {
     fn from_memory(source: &mut impl io::Read, args_prefix: Vec<OsString>) -> io::Result<Self> {
         let memfd = sys::memfd::sealed_copy(source, c"rswarm-shim")?;
         let path = PathBuf::from(format!("/proc/self/fd/{}", memfd.as_raw_fd()));
-        Ok(Self { path, args_prefix, _memfd: Some(memfd) })
+        Ok(Self { path, args_prefix, descriptors: None, _memfd: Some(memfd) })
     }
 }
 
@@ -155,6 +165,7 @@ impl Shim {
             .args(&program.args_prefix)
             .arg(&plan.dir)
             .env_clear()
+            .envs(program.descriptors.map(|soft| (state::DESCRIPTORS, soft.to_string())))
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::from(stderr))

@@ -27,6 +27,8 @@ pub(crate) const PID: &str = "pid";
 pub(crate) const EXIT: &str = "exit";
 pub(crate) const ROOTFS: &str = "rootfs";
 pub(crate) const STDERR: &str = "shim.log";
+/// Environment variable of a new shim: the soft limit of descriptors that it begins with.
+pub(crate) const DESCRIPTORS: &str = "RSWARM_DESCRIPTORS";
 const PID_TAKEN: &str = "pid.taken";
 /// All but the one that [`take_pids`] takes, for removal; also what a writer that was killed has not finished.
 pub(crate) const FILES: [&str; 8] =

@@ -19,7 +19,10 @@ use crate::{
     wire::{self, Answer, Body, Launch, Received},
 };
 use failure::Failure;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::{
+    net::{AddressFamily, SocketFlags, SocketType},
+    process::{Resource, Rlimit},
+};
 use std::{
     ffi::OsString,
     fs, io,
@@ -48,6 +51,10 @@ fn detach_and_run(args: &[OsString]) -> io::Result<ExitCode> {
     let dir = PathBuf::from(dir);
     let proof = SingleThreaded::prove()?;
     sys::process::close_on_exec_from(3)?;
+    if let Some(soft) = std::env::var(state::DESCRIPTORS).ok().and_then(|text| text.parse().ok()) {
+        let limit = rustix::process::getrlimit(Resource::Nofile);
+        rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(soft), ..limit })?;
+    }
     let daemon = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     let null = fs::File::open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
