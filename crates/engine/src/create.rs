@@ -19,8 +19,32 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use tokio::sync::oneshot;
 
-pub(crate) async fn create(engine: &Engine, mut config: ContainerConfig) -> Result<Created> {
+/// Makes it in a task of its own, which sees it through: a caller that goes away in the middle leaves no name taken,
+/// no folder and no secret in memory, because what was made for it is removed.
+pub(crate) async fn create(engine: &Engine, config: ContainerConfig) -> Result<Created> {
+    let (answer, made) = oneshot::channel();
+    let (taken, is_taken) = oneshot::channel();
+    let maker = engine.clone();
+    engine.inner.tasks.spawn(async move {
+        let made = make_whole(&maker, config).await;
+        let id = made.as_ref().ok().map(|created| created.id.clone());
+        let heard = answer.send(made).is_ok() && is_taken.await.is_ok();
+        if let (Some(id), false) = (id, heard) {
+            tracing::info!(container.id = %id, "removed again: nobody waits for it any more");
+            let removed = maker.remove(&id, RemoveOptions { force: true, volumes: true }).await;
+            if let Err(error) = removed {
+                tracing::warn!(container.id = %id, %error, "container that nobody waits for stays");
+            }
+        }
+    });
+    let made = made.await.map_err(|_| Error::ShuttingDown)?;
+    taken.send(()).map_err(|()| Error::ShuttingDown)?;
+    made
+}
+
+async fn make_whole(engine: &Engine, mut config: ContainerConfig) -> Result<Created> {
     let inner = &engine.inner;
     let image =
         inner.images.get(&config.image).await.ok_or_else(|| Error::NoSuchImage(config.image.clone()))?;
@@ -48,7 +72,8 @@ pub(crate) async fn create(engine: &Engine, mut config: ContainerConfig) -> Resu
             return Err(e);
         }
     };
-    let created = Created { id: id.clone(), warnings: discarded_limits(&owner).await? };
+    let warnings = discarded_limits(&owner).await.unwrap_or_else(|error| vec![error.to_string()]);
+    let created = Created { id: id.clone(), warnings };
     engine.publish(container_event(&owner.container, "create", []));
     inner.tasks.spawn(owner.run());
     tracing::info!(container.id = %id, "container created");
@@ -121,8 +146,9 @@ async fn make(
         let result = make_folder(&maker, &dir, &id, name, config, image_id, networks, layers);
         if result.is_err() {
             // A folder without both files is also removed at the next open.
-            secrets::remove(&maker.inner, &id)?;
+            let secrets = secrets::remove(&maker.inner, &id);
             open::remove_tree(&dir).map_err(Error::io("remove", &dir))?;
+            secrets?;
         }
         result
     })

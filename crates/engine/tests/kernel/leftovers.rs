@@ -2,7 +2,7 @@
 
 use crate::inventory::walk;
 use crate::kit::{GUEST, Host, becomes, eventually, guest, guest_with};
-use engine::{ContainerFile, Error, NetworkMode, Port, PortBinding, SecretBytes, Status};
+use engine::{ContainerFile, Error, NetworkMode, Port, PortBinding, RemoveOptions, SecretBytes, Status};
 use std::{
     collections::BTreeSet,
     fs,
@@ -89,6 +89,73 @@ fn removal_leaves_nothing() {
     }
     becomes(&before, || inventory(&host));
     assert_eq!(host.audit(), [""; 0]);
+}
+
+/// As of a task that its manager takes back while it is made, or a client that goes away.
+#[test]
+fn a_creation_that_nobody_waits_for_leaves_nothing() {
+    let host = Host::new();
+    let first = host.start(everything(&["park"]));
+    host.remove(&first).unwrap();
+    let before = at_rest(&host);
+    let named = |turn: u64| {
+        guest_with(&[], |c| {
+            *c = everything(&["park"]);
+            c.name = Some(format!("turn-{turn}"));
+        })
+    };
+    let mut cut_short = 0;
+    for turn in 0..40 {
+        let made = host.on(async |engine| {
+            // Cut off later each time, from before the first step to after the last.
+            let limit = std::time::Duration::from_micros(250 * turn);
+            tokio::time::timeout(limit, engine.create(named(turn))).await
+        });
+        match made {
+            Ok(created) => host.remove(&created.unwrap().id).unwrap(),
+            Err(_) => cut_short += 1,
+        }
+    }
+    assert!(cut_short > 0, "no creation was cut short");
+    for turn in 0..40 {
+        eventually("its name is free", || {
+            let made = host.on(async |engine| engine.create(named(turn)).await);
+            made.is_ok_and(|created| host.remove(&created.id).is_ok())
+        });
+    }
+    // The secrets are out of memory, the folders gone.
+    becomes(&before, || inventory(&host));
+}
+
+#[test]
+fn a_container_whose_record_is_damaged_costs_itself_and_can_be_removed() {
+    let mut host = Host::new();
+    let whole = host.start(everything(&["park"]));
+    let hurt = host.start(everything(&["park"]));
+    let state = host.path("data/containers").join(&hurt).join("state.json");
+    let record = fs::read(&state).unwrap();
+    for damage in [&b""[..], &record[..record.len() / 2], b"\xff\x00", b"[]"] {
+        host.kill_daemon();
+        fs::write(&state, damage).unwrap();
+        host.start_daemon();
+        assert!(host.inspect(&whole).state.is_running());
+        assert!(host.processes().len() >= 2, "both run on");
+        let refused = host.on(async |engine| engine.remove(&hurt[..12], RemoveOptions::default()).await);
+        assert!(refused.unwrap_err().to_string().contains("damaged"));
+    }
+    host.kill_daemon();
+    fs::write(&state, &record).unwrap();
+    host.start_daemon();
+    assert!(host.inspect(&hurt).state.is_running(), "mended");
+
+    host.kill_daemon();
+    fs::write(&state, b"").unwrap();
+    host.start_daemon();
+    host.remove(&hurt[..12]).unwrap();
+    host.remove(&whole).unwrap();
+    becomes(&0, || fs::read_dir(host.path("data/containers")).unwrap().count());
+    becomes(&0, || fs::read_dir(host.path("run/secrets")).unwrap().count());
+    becomes(&Vec::<String>::new(), || host.processes());
 }
 
 #[test]
