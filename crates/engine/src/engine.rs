@@ -236,6 +236,17 @@ impl Engine {
     /// # Errors
     /// `RemoveRunning` unless forced; `RemovalInProgress`.
     pub async fn remove(&self, container: &str, options: RemoveOptions) -> Result<()> {
+        if self.find(container).is_err()
+            && let Some(id) = self.inner.registry.unreadable(container)
+        {
+            if !options.force {
+                return Err(Error::Conflict(format!(
+                    "the record of container {id} is damaged (see the daemon's log); hint: mend it and restart the \
+                     daemon, or remove the container with --force"
+                )));
+            }
+            return crate::open::remove_unreadable(self, &id).await;
+        }
         self.ask(container, |reply| Command::Remove(options, reply)).await
     }
 

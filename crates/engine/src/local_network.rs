@@ -132,7 +132,7 @@ impl LocalNetworks {
         for entry in fs::read_dir(&root).map_err(Error::io("list", &root))? {
             let path = entry.map_err(Error::io("list", &root))?.path();
             if path.extension().is_some_and(|e| e == "json")
-                && let Some(network) = persist::read_json::<LocalNetwork>(&path)?
+                && let Some(network) = persist::read_or_set_aside::<LocalNetwork>(&path)
             {
                 known.insert(network.id.clone(), network);
             }

@@ -70,12 +70,14 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
     engine.inner.builds.hold_all(&engine.inner.images).await;
     let known = engine.clone();
     let Found { containers, unreadable } = crate::blocking(move || read_containers(&known.inner)).await?;
-    let ids: BTreeSet<String> = containers.iter().map(|c| c.id.clone()).chain(unreadable).collect();
+    let ids: BTreeSet<String> =
+        containers.iter().map(|c| c.id.clone()).chain(unreadable.iter().cloned()).collect();
+    engine.inner.registry.note_unreadable(unreadable);
     let sandboxes =
         engine.inner.network.sandboxes().await.map_err(local_network::failed("list sandboxes"))?;
     let sandboxes: BTreeMap<String, network::SandboxInfo> =
         sandboxes.into_iter().map(|s| (s.id.clone(), s)).collect();
-    sweep(&engine, &ids, sandboxes.keys()).await;
+    sweep(&engine, |id| !ids.contains(id), sandboxes.keys()).await;
     // All are known before any is started again: one may name another.
     let mut owners = Vec::new();
     for mut container in containers {
@@ -133,13 +135,17 @@ fn read_containers(inner: &Inner) -> Result<Found> {
                 if let Err(e) = fs::remove_file(dir.join(GOES_WITH_FOLDER))
                     && e.kind() != io::ErrorKind::NotFound
                 {
-                    return Err(Error::io("remove", dir.join(GOES_WITH_FOLDER))(e));
+                    tracing::warn!(path = %dir.join(GOES_WITH_FOLDER).display(), error = %e, "a note stays");
                 }
                 found.containers.push(container);
             }
             Ok(None) => half_made.push(dir),
             Err(e) => {
-                tracing::error!(path = %dir.display(), error = %e, "container cannot be read and is left alone");
+                tracing::error!(
+                    path = %dir.display(), error = model::with_causes(&e),
+                    hint = "mend its record and restart the daemon, or remove the container by its id, with force",
+                    "container cannot be read and is left alone"
+                );
                 found.unreadable.extend(dir.file_name().map(|id| id.to_string_lossy().into_owned()));
             }
         }
@@ -196,12 +202,15 @@ async fn hold_image(inner: &Inner, container: &Container) {
     }
 }
 
-/// Removes run folders, cgroups, sandboxes and secrets that belong to no container.
-async fn sweep(engine: &Engine, ids: &BTreeSet<String>, sandboxes: impl Iterator<Item = &String>) {
+/// Removes run folders, cgroups, sandboxes and secrets of those that are orphans.
+async fn sweep<'a>(
+    engine: &Engine,
+    orphan: impl Fn(&String) -> bool,
+    sandboxes: impl Iterator<Item = &'a String>,
+) {
     let inner = &engine.inner;
-    let orphan = |id: &String| !ids.contains(id);
     let run_folders = fs::read_dir(inner.run_root.join("c")).into_iter().flatten();
-    for id in run_folders.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(orphan) {
+    for id in run_folders.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(&orphan) {
         tracing::info!(container.id = %id, "leftover of a run removed");
         let (dir, cgroup) = (inner.run_dir(&id), format!("/{}/{id}", inner.cgroup_parent));
         let swept = crate::blocking(move || {
@@ -217,16 +226,31 @@ async fn sweep(engine: &Engine, ids: &BTreeSet<String>, sandboxes: impl Iterator
             tracing::warn!(container.id = %id, error = %error, "leftover stays");
         }
     }
-    for id in secrets::ids(inner).into_iter().filter(orphan) {
+    for id in secrets::ids(inner).into_iter().filter(&orphan) {
         if let Err(e) = secrets::remove(inner, &id) {
             tracing::warn!(container.id = %id, error = %e, "leftover stays");
         }
     }
-    for id in sandboxes.filter(|id| orphan(id)) {
+    for id in sandboxes.filter(|id| orphan(*id)) {
         for error in inner.network.remove_sandbox(id).await.err().into_iter().flatten() {
             tracing::warn!(container.id = %id, %error, "sandbox stays");
         }
     }
+}
+
+/// Removes a container whose record cannot be understood, with all that its id leads to: processes, sandbox, secrets,
+/// folder. Volumes stay: only the record would tell which go with it.
+pub(crate) async fn remove_unreadable(engine: &Engine, id: &str) -> Result<()> {
+    let inner = &engine.inner;
+    let sandboxes = inner.network.sandboxes().await.map_err(local_network::failed("list sandboxes"))?;
+    sweep(engine, |orphan| orphan == id, sandboxes.iter().map(|s| &s.id)).await;
+    let dir = inner.container_dir(id);
+    let gone = dir.clone();
+    crate::blocking(move || remove_tree(&gone).map_err(Error::io("remove", &gone))).await?;
+    inner.images.release(id).await;
+    inner.registry.forget_unreadable(id);
+    tracing::info!(container.id = %id, "unreadable container removed");
+    Ok(())
 }
 
 /// Finds out what became of one container while nobody looked.

@@ -2,7 +2,10 @@
 
 use crate::error::{Error, Result};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{fs, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 /// Replaces `path` by `value` as JSON: temporary file, fsync, rename, fsync of the folder. Blocking.
 ///
@@ -19,15 +22,52 @@ pub(crate) fn write_json_lazily<T: Serialize>(path: &Path, value: &T) -> Result<
     sys::durable::replace_for_this_boot(path, &bytes, 0o600).map_err(Error::io("write", path))
 }
 
+/// *Limit* of a record. *Unit:* bytes. None that was written here comes near it.
+const RECORD_MAX: u64 = 256 << 20;
+
 /// Reads what [`write_json`] wrote; `None` if it does not exist.
+///
+/// # Errors
+/// It is no file, too large, or not what is expected; the error names it.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    match fs::read(path) {
+    let read = || {
+        let about = fs::metadata(path)?;
+        if !about.is_file() || about.len() > RECORD_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file that was written here"));
+        }
+        fs::read(path)
+    };
+    match read() {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map(Some)
             .map_err(|source| Error::State { path: path.to_owned(), source }),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io("read", path)(e)),
     }
+}
+
+/// As [`read_json`], for a record without which the daemon goes on: one that is damaged is put aside beside where it
+/// was, and said to be.
+pub(crate) fn read_or_set_aside<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let error = match read_json(path) {
+        Ok(found) => return found,
+        Err(error) => error,
+    };
+    let aside = set_aside(path);
+    let moved = fs::rename(path, &aside).map_err(|e| e.to_string()).err();
+    tracing::error!(
+        path = %path.display(), error = model::with_causes(&error), not_moved = moved,
+        hint = format!("mend {} and move it back, or delete it", aside.display()),
+        "a record is damaged and was set aside"
+    );
+    None
+}
+
+/// Returns where a damaged record is put.
+pub(crate) fn set_aside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".damaged");
+    name.into()
 }
 
 /// Serializes by `Display` and `FromStr` (ids).

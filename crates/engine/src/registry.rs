@@ -23,6 +23,8 @@ struct Known {
     by_id: BTreeMap<String, Handle>,
     /// Name -> id, also of containers that are being made.
     names: BTreeMap<String, String>,
+    /// Containers whose records cannot be understood.
+    unreadable: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +56,25 @@ impl Registry {
         let mut known = self.lock();
         if known.names.get(name).is_some_and(|holder| holder == id) {
             known.names.remove(name);
+        }
+    }
+
+    /// Remembers the ids of containers whose records cannot be understood.
+    pub(crate) fn note_unreadable(&self, ids: Vec<String>) {
+        self.lock().unreadable = ids;
+    }
+
+    pub(crate) fn forget_unreadable(&self, id: &str) {
+        self.lock().unreadable.retain(|known| known != id);
+    }
+
+    /// Returns the id of the unreadable container that is meant: by its id or a unique beginning of it.
+    pub(crate) fn unreadable(&self, wanted: &str) -> Option<String> {
+        let known = self.lock();
+        let mut meant = known.unreadable.iter().filter(|id| !wanted.is_empty() && id.starts_with(wanted));
+        match (meant.next(), meant.next()) {
+            (Some(id), None) => Some(id.clone()),
+            _ => None,
         }
     }
 

@@ -88,7 +88,8 @@ const REMOVED: &str = ".removed-";
 const MAKING: &str = ".new-";
 
 impl Volumes {
-    /// Reads what is there and deletes halves that a killed daemon left.
+    /// Reads what is there and deletes halves that a killed daemon left. A volume whose record is damaged is not
+    /// known, and its name not free, until the record is mended or the volume removed by force.
     pub(crate) fn open(root: PathBuf) -> Result<Self> {
         folders::close(&root, folders::PRIVATE_MODE)?;
         let mut known = BTreeMap::new();
@@ -97,7 +98,8 @@ impl Volumes {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(REMOVED) || name.starts_with(MAKING) {
                 crate::open::remove_tree(&entry.path()).map_err(Error::io("remove", entry.path()))?;
-            } else if let Some(mut volume) = persist::read_json::<Volume>(&entry.path().join("volume.json"))?
+            } else if let Some(mut volume) =
+                persist::read_or_set_aside::<Volume>(&entry.path().join("volume.json"))
             {
                 if bind_device(&volume.options).is_none() {
                     volume.mountpoint = entry.path().join(CONTENT); // the data root may have been moved
@@ -137,6 +139,7 @@ impl Volumes {
             )));
         }
         check_name(&name)?;
+        self.check_whole(&name)?;
         let mut known = self.lock();
         if let Some(volume) = known.get(&name) {
             return Ok((volume.clone(), false));
@@ -203,6 +206,7 @@ impl Volumes {
         force: bool,
     ) -> Result<(Volume, bool)> {
         check_name(&name)?;
+        self.check_whole(&name)?;
         let mut known = self.lock();
         let Some(volume) = known.get(&name).cloned() else {
             let volume = self.describe(name, false, VolumeConfig { labels, ..VolumeConfig::default() })?;
@@ -218,7 +222,24 @@ impl Volumes {
     }
 
     pub(crate) fn get(&self, name: &str) -> Result<Volume> {
-        self.lock().get(name).cloned().ok_or_else(|| Error::NoSuchVolume(name.to_owned()))
+        if let Some(volume) = self.lock().get(name) {
+            return Ok(volume.clone());
+        }
+        self.check_whole(name)?;
+        Err(Error::NoSuchVolume(name.to_owned()))
+    }
+
+    /// Refuses the name of a volume whose record is damaged.
+    fn check_whole(&self, name: &str) -> Result<()> {
+        let record = persist::set_aside(&self.root.join(name).join("volume.json"));
+        if check_name(name).is_ok() && record.exists() && !self.lock().contains_key(name) {
+            return Err(Error::Conflict(format!(
+                "the record of volume {name} is damaged: {}; hint: mend it, name it volume.json and restart the \
+                 daemon, or remove the volume and its content with `volume rm --force {name}`",
+                record.display()
+            )));
+        }
+        Ok(())
     }
 
     /// Returns those that pass the filters `name driver label`, by name; `dangling` is judged by the caller.
@@ -233,10 +254,15 @@ impl Volumes {
 
     /// Removes one; the caller has checked that nobody uses it. With `force` a missing one is no error.
     pub(crate) fn remove(&self, name: &str, force: bool) -> Result<Option<Volume>> {
+        let damaged = self.check_whole(name);
         let mut known = self.lock();
-        let Some(volume) = known.get(name).cloned() else {
+        let volume = known.get(name).cloned();
+        if volume.is_none() && damaged.is_ok() {
             return if force { Ok(None) } else { Err(Error::NoSuchVolume(name.to_owned())) };
-        };
+        }
+        if !force {
+            damaged?;
+        }
         let folder = self.root.join(name);
         let gone = self.root.join(format!("{REMOVED}{}", crate::random_id()));
         fs::rename(&folder, &gone).map_err(Error::io("rename", &folder))?;
@@ -244,7 +270,7 @@ impl Volumes {
         known.remove(name);
         drop(known);
         crate::open::remove_tree(&gone).map_err(Error::io("remove", &gone))?;
-        Ok(Some(volume))
+        Ok(volume)
     }
 }
 
@@ -340,6 +366,35 @@ mod tests {
         again.remove("web", false).unwrap();
         assert!(matches!(again.get("web"), Err(Error::NoSuchVolume(_))));
         assert_eq!(fs::read_dir(dir.path().join("v")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_damaged_record_costs_its_volume_until_it_is_removed_by_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("v");
+        let open = || Volumes::open(root.clone()).unwrap();
+        for damage in ["", "{\"name\":\"we", "\u{0}\u{1}", "[]", "{\"name\":\"other\"}"] {
+            let volumes = open();
+            volumes.create(named("whole")).unwrap();
+            volumes.create(named("web")).unwrap();
+            fs::write(root.join("web/volume.json"), damage).unwrap();
+            fs::write(root.join("web/_data/file"), "kept").unwrap();
+            for _ in 0..2 {
+                let volumes = open();
+                assert_eq!(volumes.list(&Filters::default()).len(), 1, "{damage:?}");
+                for refused in [volumes.get("web").err(), volumes.create(named("web")).err()] {
+                    let said = refused.unwrap().to_string();
+                    assert!(said.contains("web/volume.json.damaged"), "{damage:?}: {said}");
+                }
+                assert!(volumes.remove("web", false).is_err());
+                assert_eq!(fs::read(root.join("web/_data/file")).unwrap(), b"kept");
+            }
+            open().remove("web", true).unwrap();
+            assert!(matches!(open().get("web"), Err(Error::NoSuchVolume(_))));
+        }
+        fs::create_dir_all(root.join("dir/volume.json")).unwrap();
+        fs::write(root.join("stray"), "").unwrap();
+        assert_eq!(open().list(&Filters::default()).len(), 1);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod blobs;
 mod metadata;
+mod recovery;
 mod removal;
 mod types;
 mod unpacked;
@@ -149,8 +150,11 @@ impl Store {
     /// Opens or makes the store under `root`; half-made things of a crash are cleared away. `userns_squash`: all files
     /// belong to the caller, `user.overlay.*` instead of `trusted.overlay.*` (mount with `userxattr`).
     ///
+    /// A damaged `images.json` is made anew from what it said before and from the blobs; it is never replaced by an
+    /// empty one.
+    ///
     /// # Errors
-    /// The directory cannot be used, or `images.json` cannot be read (it is never replaced by an empty one).
+    /// The directory cannot be used, or `images.json` is of another version of this program.
     pub async fn open(root: &Path, userns_squash: bool) -> Result<Self> {
         let root = root.to_owned();
         let store = blocking(move || Self::open_blocking(root, userns_squash)).await?;
@@ -161,8 +165,15 @@ impl Store {
         let blobs = Blobs::open(&root)?;
         let layers = root.join("layers");
         fs::create_dir_all(&layers).map_err(Error::io("make", &layers))?;
-        let mut metadata = Metadata::read(&root.join("images.json"))?;
+        let mut metadata = recovery::read(&root, &blobs)?;
         for (id, record) in metadata.images.clone() {
+            // A damaged document is as good as none: the next pull or load brings it again.
+            for document in [record.manifest, id] {
+                if let Err(error @ (Error::DigestMismatch { .. } | Error::Io { .. })) = blobs.read(&document)
+                {
+                    blobs.discard(&document, &error);
+                }
+            }
             let complete =
                 blobs.has(&record.manifest) && record.layers.iter().all(|l| blobs.has(&l.blob.digest));
             let config = blobs.read(&id).and_then(|bytes| parse_config(id, &bytes));

@@ -382,8 +382,44 @@ async fn half_made_things_of_a_crash_are_gone_after_open_and_images_stay() {
     let dirs = store.rootfs(&id).await.unwrap().dirs;
     assert_eq!(names(&dirs[0]), ["a"], "unpacked again from its blob");
 
-    std::fs::write(root.join("images.json"), b"{\"half").unwrap();
-    assert!(Store::open(root, single_uid()).await.is_err(), "never replaced by an empty one");
+    std::fs::write(
+        root.join("images.json"),
+        b"{\"version\": 99, \"images\": {}, \"tags\": {}, \"digests\": {}, \"documents\": {}}",
+    )
+    .unwrap();
+    assert!(Store::open(root, single_uid()).await.is_err(), "a later version's is left alone");
+}
+
+#[tokio::test]
+async fn a_damaged_file_of_the_store_costs_one_image_at_most() {
+    for damage in [&b""[..], b"{\"half", b"[]", b"\xff\x00garbage"] {
+        let f = fixture().await;
+        let root = f.root.path();
+        let kept = f.import_as("kept:1", Tarball::new().file("a", b"a").done()).await;
+        let last = f.import_as("last:1", Tarball::new().file("b", b"b").done()).await;
+        std::fs::write(root.join("images.json"), damage).unwrap();
+        let store = Store::open(root, single_uid()).await.unwrap();
+        assert_eq!(store.get("kept:1").await.unwrap().id, kept, "its name was in the file before");
+        let found = store.get(&last.to_string()).await.expect("an image is found again by its blobs");
+        assert_eq!(store.rootfs(&found.id).await.unwrap().read_file("b").unwrap().unwrap(), b"b");
+        assert!(root.join("images.json.damaged").exists());
+        // Both files of names: the images are there without them.
+        std::fs::write(root.join("images.json"), damage).unwrap();
+        std::fs::write(root.join("images.json.before"), damage).unwrap();
+        let store = Store::open(root, single_uid()).await.unwrap();
+        assert!(store.get("kept:1").await.is_none());
+        assert!(store.by_id(&kept).await.is_some() && store.by_id(&last).await.is_some());
+
+        // A configuration: its image is gone until it is loaded again, which works.
+        std::fs::write(root.join("blobs/sha256").join(last.hex()), damage).unwrap();
+        // A layer's note: it is unpacked again.
+        let layer = store.rootfs(&kept).await.unwrap().dirs[0].clone();
+        std::fs::write(layer.parent().unwrap().join("layer.json"), damage).unwrap();
+        let f = Fixture { store: Store::open(root, single_uid()).await.unwrap(), root: f.root };
+        assert!(f.store.by_id(&last).await.is_none());
+        let dirs = f.store.rootfs(&kept).await.unwrap().dirs;
+        assert_eq!(names(&dirs[0]), ["a"]);
+    }
 }
 
 #[tokio::test]

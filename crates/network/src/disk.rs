@@ -23,7 +23,10 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
 };
-use tracing::warn;
+use tracing::{error, warn};
+
+/// *Limit* of a record. *Unit:* bytes.
+const RECORD_MAX: u64 = 256 << 20;
 
 #[derive(Clone, PartialEq, Message)]
 struct TableRecord {
@@ -640,8 +643,8 @@ impl Disk {
     /// Reads all records. One that cannot be read is logged and left out: managers send tables again, and
     /// a sandbox or bridge without a record is removed from the kernel as an orphan.
     pub(crate) fn load(&self) -> Result<State, Error> {
-        let mut state = State { identity: self.read("identity", IdentityRecord::read)?, ..State::default() };
-        if let Some(table) = self.read("ingress", IngressRecord::read)? {
+        let mut state = State { identity: self.read("identity", IdentityRecord::read), ..State::default() };
+        if let Some(table) = self.read("ingress", IngressRecord::read) {
             state.put_ingress(table);
         }
         for table in self.read_all("tables", TableRecord::read)? {
@@ -664,20 +667,31 @@ impl Disk {
         &self,
         name: &str,
         read: impl Fn(R) -> Result<T, Unreadable>,
-    ) -> Result<Option<T>, Error> {
+    ) -> Option<T> {
         let path = self.root.join(name);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::file("read record", &path)(e)),
-        };
-        match R::decode(bytes.as_slice()).map_err(|e| e.to_string()).and_then(read) {
-            Ok(value) => Ok(Some(value)),
-            Err(error) => {
-                warn!(path = %path.display(), %error, "a network record cannot be read");
-                Ok(None)
+        let bytes = fs::metadata(&path).and_then(|about| {
+            if about.is_file() && about.len() <= RECORD_MAX {
+                fs::read(&path)
+            } else {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file that was written here"))
             }
-        }
+        });
+        let value = match bytes {
+            // Every record says something.
+            Ok(bytes) if bytes.is_empty() => Err("it is empty".to_owned()),
+            Ok(bytes) => R::decode(bytes.as_slice()).map_err(|e| e.to_string()).and_then(read),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
+            Err(e) => Err(e.to_string()),
+        };
+        value
+            .inspect_err(|error| {
+                error!(
+                    path = %path.display(), error,
+                    hint = "it is made anew when managers or containers next say what it held",
+                    "a network record is damaged and left out"
+                );
+            })
+            .ok()
     }
 
     fn read_all<R: Message + Default, T>(
@@ -692,7 +706,7 @@ impl Disk {
             let name = entry.file_name().to_string_lossy().into_owned();
             // What a crash left half-written.
             if !name.ends_with(".new") {
-                values.extend(self.read(&format!("{part}/{name}"), &read)?);
+                values.extend(self.read(&format!("{part}/{name}"), &read));
             }
         }
         Ok(values)
@@ -760,10 +774,39 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_record_is_left_out() {
+    fn a_damaged_record_is_left_out_and_costs_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let disk = Disk::open(dir.path()).unwrap();
-        fs::write(dir.path().join("sandboxes/x"), [0xff; 9]).unwrap();
-        assert!(disk.load().unwrap().sandboxes.is_empty());
+        let bridge = |id: &str, third: u8| BridgeSpec {
+            id: id.into(),
+            name: id.into(),
+            subnet: format!("10.1.{third}.0/24").parse().unwrap(),
+            gateway: None,
+            ip_range: None,
+            internal: false,
+            icc: true,
+            mtu_bytes: None,
+            interface: None,
+            ipv6: None,
+            macvlan: None,
+            aux_addresses: vec![],
+        };
+        for name in ["identity", "ingress", "tables/7", "bridges/hurt", "sandboxes/x"] {
+            disk.put_bridge(&bridge("whole", 1)).unwrap();
+            disk.put_bridge(&bridge("hurt", 2)).unwrap();
+            let path = dir.path().join(name);
+            let half = fs::read(&path).map_or(vec![10, 200], |bytes| bytes[..bytes.len() / 2].to_vec());
+            for damage in [vec![], half, vec![0xff; 9], b"{}".to_vec()] {
+                fs::write(&path, &damage).unwrap();
+                let state = disk.load().unwrap();
+                let others = state.bridges.keys().filter(|id| *id != "hurt").collect::<Vec<_>>();
+                assert_eq!(others, ["whole"], "{name} {damage:?}");
+                assert!(state.sandboxes.is_empty() && state.identity.is_none());
+            }
+            fs::remove_file(&path).unwrap();
+            fs::create_dir(&path).unwrap();
+            assert!(disk.load().unwrap().bridges.contains_key("whole"), "{name} is a folder");
+            fs::remove_dir(&path).unwrap();
+        }
     }
 }

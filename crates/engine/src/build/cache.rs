@@ -66,7 +66,12 @@ impl Cache {
                 Ok(Some(record)) if path.extension().is_some_and(|e| e == "json") => {
                     records.insert(key, record);
                 }
-                _ => fs::remove_file(&path).map_err(Error::io("remove", &path))?, // half-written by a crash
+                // Half-written by a crash, or damaged: the step is done again.
+                _ => {
+                    if let Err(error) = fs::remove_file(&path) {
+                        tracing::warn!(path = %path.display(), %error, "a damaged record of a build stays");
+                    }
+                }
             }
         }
         Ok(Self { folder, records: Mutex::new(records), gates: Mutex::default() })

@@ -51,6 +51,15 @@ impl Blobs {
         Ok(bytes)
     }
 
+    /// Removes a document that is not what its name says.
+    pub(super) fn discard(&self, digest: &Digest, damage: &Error) {
+        let path = self.path(digest);
+        let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        if gone.is_ok() {
+            tracing::error!(path = %path.display(), error = %damage, "a damaged blob is removed");
+        }
+    }
+
     /// Keeps a document.
     pub(crate) fn put(&self, bytes: &[u8]) -> Result<Digest> {
         let mut ingest = self.begin()?;

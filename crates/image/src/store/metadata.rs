@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -66,6 +66,11 @@ pub(super) struct LayerRecord {
     pub(super) size_bytes: u64,
 }
 
+/// Returns where the file is kept as it was before the last change.
+pub(super) fn before(path: &Path) -> PathBuf {
+    path.with_extension("json.before")
+}
+
 impl Metadata {
     /// Reads the file; none yet is an empty store, a broken one is an error.
     pub(super) fn read(path: &Path) -> Result<Self> {
@@ -84,8 +89,14 @@ impl Metadata {
         Ok(metadata)
     }
 
-    /// Replaces the file.
+    /// Replaces the file; what it was before stays beside it, for [`recovery`](super::recovery).
     pub(super) fn write(&self, path: &Path) -> Result<()> {
+        let before = before(path);
+        match fs::remove_file(&before).and_then(|()| fs::hard_link(path, &before)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => drop(fs::hard_link(path, &before)),
+            Err(error) => tracing::warn!(path = %before.display(), %error, "not kept as it was before"),
+            Ok(()) => {}
+        }
         let text = serde_json::to_vec(self).map_err(|e| Error::io("write", path)(e.into()))?;
         sys::durable::replace(path, &text, 0o600).map_err(Error::io("write", path))
     }

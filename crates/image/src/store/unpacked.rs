@@ -220,20 +220,29 @@ impl Read for Counted<'_> {
 
 /// Returns the size of the layer unpacked there; `None` if there is none.
 fn unpacked_size(place: &Path, diff_id: Digest) -> Result<Option<u64>> {
-    let path = place.join("layer.json");
-    let text = match fs::read(&path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            if place.exists() {
-                // Someone took the note away: nothing there can be trusted.
-                remove_directory(place)?;
-            }
-            return Ok(None);
+    if !place.exists() {
+        return Ok(None);
+    }
+    match noted_size(place, diff_id) {
+        Ok(size) => Ok(Some(size)),
+        Err(error @ Error::DigestMismatch { .. }) => Err(error),
+        Err(error) => {
+            // Nothing there can be trusted. Containers that have it mounted keep it until the next start.
+            tracing::error!(path = %place.display(), %error, "a layer's note is damaged: it is unpacked again");
+            let aside = place.with_file_name(format!(".damaged-{}", random_name()));
+            fs::rename(place, &aside).map_err(Error::io("move", place))?;
+            Ok(None)
         }
-        text => text.map_err(Error::io("read", &path))?,
-    };
+    }
+}
+
+/// Returns the size that the note of an unpacked layer tells.
+pub(super) fn noted_size(place: &Path, diff_id: Digest) -> Result<u64> {
+    let path = place.join("layer.json");
+    let text = fs::read(&path).map_err(Error::io("read", &path))?;
     let note: Note = serde_json::from_slice(&text).map_err(|e| Error::io("read", &path)(e.into()))?;
     verify("unpacked layer", diff_id, note.diff_id)?;
-    Ok(Some(note.size_bytes))
+    Ok(note.size_bytes)
 }
 
 pub(super) fn remove_directory(path: &Path) -> Result<()> {
