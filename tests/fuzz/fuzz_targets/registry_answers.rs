@@ -1,4 +1,4 @@
 //! What a registry answers is read or refused.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|answer: &[u8]| image::fuzzing::registry_answer(answer));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz::registry_answers(input));
