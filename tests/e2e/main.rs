@@ -3,6 +3,7 @@
 //! Each test has a lab of its own, so they run side by side; a lab ends with its test, whatever happened.
 
 mod attachable;
+mod attacks;
 mod cluster;
 mod compose;
 mod demo;

@@ -332,6 +332,9 @@ fn host_port_sets(state: &State, sets: &mut BTreeMap<String, Set>) {
         let (v4, v6) = (sandbox.published_address(state), sandbox.published_address6(state));
         for binding in &sandbox.spec.ports {
             let Some(port) = binding.host_port else { continue };
+            if state.lost.contains(&(sandbox.spec.id.clone(), binding.protocol, port)) {
+                continue;
+            }
             let to = binding.container_port;
             let at = |ip: &[u8]| concat(&[ip, &[number(binding.protocol)], &port.to_be_bytes()]);
             let anywhere = || port_key(binding.protocol, port);

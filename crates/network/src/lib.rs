@@ -19,6 +19,14 @@
 //!
 //! Tasks: one OS thread for the kernel; on tokio one timer for audits and, per sandbox, one DNS server.
 //!
+//! Gates, each with an attacker in `tests/attacks.rs`: what is not marked as ours is not changed (`rt`, `nft`,
+//! `netns`); a container sends frames and packets from its own addresses only (`firewall::of_ports`); tunnels take
+//! packets from nodes of the swarm only, and the mesh leads to published ports only (`firewall::of_host`); a port that
+//! cannot be bound is not led away from who has it (`ports`). A container on a macvlan network is on the network
+//! outside and as free there as a machine of its own.
+//!
+//! On the host itself: turns on `net.ipv4.ip_forward`, and with a network of IPv6 its forwarding, and leaves them on.
+//!
 //! Invariants: no tokio thread ever changes its namespace; only the worker thread writes state; established
 //! flows are left alone by every change of services.
 //!

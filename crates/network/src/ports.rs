@@ -126,7 +126,8 @@ impl Reservations {
             binding.host_port = Some(self.last);
             if CHOICE.contains(&self.last)
                 && !taken.iter().any(|t| clash(t, binding))
-                && let Ok(fds) = self.hold(binding, ipv6)
+                && self.data_port != Some(self.last)
+                && let Ok(fds) = hold(binding, ipv6)
             {
                 return Ok(fds);
             }
@@ -137,6 +138,10 @@ impl Reservations {
 
     /// Takes a port again that was ours before a restart.
     pub(crate) fn reserve(&mut self, sandbox: &str, binding: &PortBinding, ipv6: bool) -> Result<(), Error> {
+        let before = self.held.get(sandbox);
+        if before.is_some_and(|held| held.iter().any(|(b, _)| b == binding)) {
+            return Ok(());
+        }
         let fds = self.hold(binding, ipv6)?;
         self.held.entry(sandbox.to_owned()).or_default().push((binding.clone(), fds));
         Ok(())
@@ -145,10 +150,11 @@ impl Reservations {
     /// Holds these published ports of the swarm and no other.
     ///
     /// # Errors
-    /// One for each that somebody else has; the rest is held.
+    /// One for each that somebody else has, who is looked for unless that is `known`; the rest is held.
     pub(crate) fn hold_ingress(
         &mut self,
         wanted: &BTreeSet<(Protocol, u16)>,
+        known: &BTreeSet<(Protocol, u16)>,
     ) -> BTreeMap<(Protocol, u16), Error> {
         self.ingress.retain(|port, _| wanted.contains(port));
         let mut refused = BTreeMap::new();
@@ -160,7 +166,12 @@ impl Reservations {
             // The mesh is of IPv4.
             let binding =
                 PortBinding { protocol, host_ip: None, host_port: Some(port), container_port: port };
-            match self.hold(&binding, false) {
+            let held = if known.contains(&(protocol, port)) && self.data_port != Some(port) {
+                hold(&binding, false)
+            } else {
+                self.hold(&binding, false)
+            };
+            match held {
                 Ok(fds) => drop(self.ingress.insert((protocol, port), fds)),
                 Err(e) => drop(refused.insert((protocol, port), e)),
             }
@@ -280,14 +291,14 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let wanted = BTreeSet::from([(Protocol::Tcp, port), (Protocol::Udp, 4789)]);
         let mut ports = Reservations { data_port: Some(4789), ..Reservations::default() };
-        let refused = ports.hold_ingress(&wanted);
+        let refused = ports.hold_ingress(&wanted, &BTreeSet::new());
         assert_eq!(refused.keys().collect::<BTreeSet<_>>(), wanted.iter().collect());
         assert!(refused[&(Protocol::Udp, 4789)].to_string().ends_with("by the tunnels of the swarm"));
         drop(listener);
-        assert!(!ports.hold_ingress(&wanted).contains_key(&(Protocol::Tcp, port)));
+        assert!(!ports.hold_ingress(&wanted, &wanted).contains_key(&(Protocol::Tcp, port)));
         let bind = || std::net::TcpListener::bind(("127.0.0.1", port));
         assert_eq!(bind().unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
-        ports.hold_ingress(&BTreeSet::new());
+        ports.hold_ingress(&BTreeSet::new(), &wanted);
         bind().unwrap();
     }
 

@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub(crate) published: BTreeMap<(Protocol, u16), Slots<(Ipv4Addr, u16)>>,
     /// Published ports that a program of this host has: not led away from it here.
     pub(crate) withheld: BTreeSet<(Protocol, u16)>,
+    /// Ports of sandboxes that a program of this host took while no daemon ran.
+    pub(crate) lost: BTreeSet<(String, Protocol, u16)>,
     pub(crate) bridges: BTreeMap<String, LocalBridge>,
     pub(crate) sandboxes: BTreeMap<String, Sandbox>,
 }

@@ -185,7 +185,7 @@ impl Worker {
         self.reservations.data_port = self.state.identity.as_ref().map(|identity| identity.data_port);
         let published = self.state.published.iter().filter(|(_, slots)| slots.count() > 0);
         let wanted = published.map(|(port, _)| *port).filter(|_| self.state.identity.is_some()).collect();
-        let refused = self.reservations.hold_ingress(&wanted);
+        let refused = self.reservations.hold_ingress(&wanted, &self.state.withheld);
         for (port, error) in &refused {
             if !self.state.withheld.contains(port) {
                 warn!(error = with_causes(error), "a published port of the swarm leads nowhere on this node");

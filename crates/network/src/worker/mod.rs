@@ -15,7 +15,7 @@ use crate::{
     nft::{Family, Nft, Ruleset},
     ports::Reservations,
     rt::{Object, Rt},
-    spec::{AuditReport, Error, NameSockets, Options},
+    spec::{AuditReport, Error, NameSockets, Options, PortBinding},
     state::State,
 };
 use model::with_causes;
@@ -295,13 +295,14 @@ impl Worker {
             }
         }
         self.remove_orphan_namespaces();
-        for sandbox in self.state.sandboxes.values() {
-            let ipv6 = sandbox.published_address6(&self.state).is_some();
-            for binding in &sandbox.spec.ports {
-                if let Err(error) = self.reservations.reserve(&sandbox.spec.id, binding, ipv6) {
-                    warn!(container.id = %sandbox.spec.id, %error, "a published port is taken by somebody else");
-                }
-            }
+        for (id, sandbox) in &self.state.sandboxes {
+            let all = sandbox.spec.ports.iter().filter_map(|b| Some((id.clone(), b.protocol, b.host_port?)));
+            self.state.lost.extend(all);
+        }
+        self.regain_ports();
+        for (id, protocol, port) in &self.state.lost {
+            let port = format!("{port}/{protocol}");
+            warn!(container.id = %id, port, "a published port is taken by somebody else and leads nowhere");
         }
         self.refresh_zones();
         let ids: Vec<String> = self.live.keys().cloned().collect();
@@ -319,6 +320,21 @@ impl Worker {
         }
         info!(sandboxes = self.live.len(), repairs = outcome.done.len(), "network adopted");
         Ok(())
+    }
+
+    /// Takes ports of sandboxes again that are not held for them.
+    fn regain_ports(&mut self) {
+        let lost = std::mem::take(&mut self.state.lost);
+        self.state.lost = lost
+            .into_iter()
+            .filter(|(id, protocol, port)| {
+                let Some(sandbox) = self.state.sandboxes.get(id) else { return false };
+                let ipv6 = sandbox.published_address6(&self.state).is_some();
+                let fits = |b: &&PortBinding| (b.protocol, b.host_port) == (*protocol, Some(*port));
+                let mut bindings = sandbox.spec.ports.iter().filter(fits);
+                !bindings.all(|binding| self.reservations.reserve(id, binding, ipv6).is_ok())
+            })
+            .collect();
     }
 
     fn remove_orphan_namespaces(&self) {
@@ -353,6 +369,7 @@ impl Worker {
 
     pub(crate) fn audit(&mut self) -> AuditReport {
         let everything = self.live.keys().cloned().collect();
+        self.regain_ports();
         let outcome = self.apply_from(From::Kernel, &everything);
         for repair in &outcome.done {
             warn!(repair, "network repaired");

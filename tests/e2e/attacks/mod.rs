@@ -1,0 +1,3 @@
+//! Attackers, each acting as one would: what is promised must hold against them.
+
+mod neighbour;
