@@ -424,7 +424,7 @@ fn tunnel(state: &State) -> Vec<Rule> {
         Some(link) => Rule::new().not_iif(link),
         None => Rule::new(),
     };
-    rules.push(other_way.from_elsewhere().drop());
+    rules.push(other_way.off_route().drop());
     rules
 }
 

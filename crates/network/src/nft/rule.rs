@@ -254,7 +254,7 @@ impl Rule {
     }
 
     /// This host would not send to the source by the way the packet came in.
-    pub(crate) fn from_elsewhere(self) -> Self {
+    pub(crate) fn off_route(self) -> Self {
         self.say("fib saddr . iif oif missing")
             .expression("fib", |m| {
                 m.be32(1, REG_1).be32(2, 1).be32(3, 1 | 8);
