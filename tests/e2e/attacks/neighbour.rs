@@ -1,5 +1,4 @@
-//! What a host has of its own, its uplink and its ports, against networks and services that ask for it. Frames and
-//! packets are attacked in `crates/network/tests/attacks.rs`.
+//! What a host has of its own, against networks that ask for it. Frames, packets and ports are attacked in `crates/network/tests/attacks.rs`.
 
 use crate::{SOON, lab, load_hello};
 use testkit::wait_for;
@@ -22,43 +21,4 @@ fn a_network_with_the_name_of_the_hosts_uplink_is_refused() {
         Err(text) if text.contains("No counter") => Ok(()),
         other => Err(format!("{other:?}")),
     });
-}
-
-#[test]
-fn a_port_that_somebody_has_cannot_be_published_over() {
-    let mut lab = lab(1);
-    load_hello(&lab, 1);
-    lab.exec(1, &["hello", "sink", "9100"]).expect("a program of the host");
-    let in_use = "port 0.0.0.0:9100/tcp: address already in use by ";
-    wait_for("the program to listen", SOON, || {
-        let refused = lab.rswarm(1, &["run", "--rm", "-p", "9100:80", "rswarm/hello"]);
-        if refused.stderr.contains(in_use) { Ok(()) } else { Err(format!("{refused:?}")) }
-    });
-
-    lab.rswarm(1, &["swarm", "init", "--advertise-addr", &testkit::Lab::address(1)]).ok();
-    let create = |name: &str, port: &str| {
-        lab.rswarm(1, &["service", "create", "-d", "--name", name, "-p", port, "rswarm/hello", "deaf"])
-    };
-    let refused = create("hijack", "2377:80").fails();
-    assert!(refused.contains("port '2377/tcp' cannot be published: the managers of the swarm"), "{refused}");
-    let refused = create("hijack", "4789:80/udp").fails();
-    assert!(refused.contains("data path port"), "{refused}");
-
-    create("held", "mode=host,target=80,published=9100").ok();
-    wait_for("the task to be told", SOON, || {
-        let tasks = lab.rswarm(1, &["service", "ps", "held", "--no-trunc"]);
-        if tasks.stdout.contains(in_use) { Ok(()) } else { Err(format!("{tasks:?}{}", lab.daemon_logs())) }
-    });
-    lab.rswarm(1, &["service", "rm", "held"]).ok();
-    wait_for("the service to be gone", SOON, || {
-        let created = create("web", "9100:80");
-        if created.code == 0 { Ok(()) } else { Err(format!("{created:?}")) }
-    });
-    wait_for("the node to leave the port to its program", SOON, || {
-        let logs = lab.daemon_logs();
-        let said = logs.lines().any(|l| l.contains("leads nowhere on this node") && l.contains("9100"));
-        if said { Ok(()) } else { Err(logs) }
-    });
-    // The program takes what it is sent and says nothing.
-    assert!(lab.http(1, 9100).is_err());
 }
