@@ -228,7 +228,7 @@ fn container(
         secrets: Vec::new(),
         configs: Vec::new(),
         init: optional(service.get("init"), Item::boolean)?,
-        sysctls: optional(service.get("sysctls"), Item::labels)?.unwrap_or_default(),
+        sysctls: sysctls(service)?,
         cap_add: capabilities(list("cap_add")?),
         cap_drop: capabilities(list("cap_drop")?),
         ulimits: optional(service.get("ulimits"), ulimits)?.unwrap_or_default(),
@@ -241,6 +241,22 @@ fn container(
         post_start: optional(service.get("post_start"), hooks)?.unwrap_or_default(),
         pre_stop: optional(service.get("pre_stop"), hooks)?.unwrap_or_default(),
     })
+}
+
+/// Only those of namespaces that the container has to itself.
+fn sysctls(service: &Item<'_>) -> Result<Labels, Error> {
+    let Some(item) = service.get("sysctls") else { return Ok(Labels::new()) };
+    let mode = |key: &str| Ok(optional(service.get(key), Item::string)?.unwrap_or_default());
+    let (network, ipc) = (mode("network_mode")?, mode("ipc")?);
+    let shared =
+        |mode: &str| mode == "host" || mode.starts_with("service:") || mode.starts_with("container:");
+    let own =
+        model::OwnNamespaces { network: !shared(&network), ipc: !shared(&ipc), uts: mode("uts")? != "host" };
+    let wanted = item.labels()?;
+    for (name, value) in &wanted {
+        model::sysctl_path(name, value, own).map_err(|error| item.invalid(error.to_string()))?;
+    }
+    Ok(wanted)
 }
 
 /// `label_file` first, `labels` over it.

@@ -346,6 +346,20 @@ fn modes_of_services() {
 }
 
 #[test]
+fn kernel_parameters_are_of_namespaces_that_a_container_has() {
+    for (body, said) in [
+        ("sysctls: {kernel.core_pattern: x}", "not in a separate kernel namespace"),
+        ("sysctls: ['net.ipv4/../../kernel/core_pattern=x']", "no name of a kernel parameter"),
+        ("sysctls: {net.core.somaxconn: 1}\nnetwork_mode: host", "not allowed in host network namespace"),
+        ("sysctls: {kernel.shmmax: 1}\nipc: host", "hosts ipc namespace"),
+    ] {
+        let given = web(body);
+        let error = load(&given.sources, &given.disk).unwrap_err().to_string();
+        assert!(error.contains("sysctls") && error.contains(said), "{error}");
+    }
+}
+
+#[test]
 fn the_rest_of_a_container() {
     let c = web("hostname: h
 user: 1000

@@ -1,6 +1,8 @@
 //! What a text of a request must be before it goes into a file, a command line or a path of a host: the rules that
 //! containers, services and stack files share. Pure; each function names the key that it judges.
 
+use crate::{ContainerSpec, HostOptions, MountKind, OwnNamespaces, sysctl_path};
+
 /// A value that a container may not be given; the text names its key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {key}: {why}")]
@@ -280,6 +282,154 @@ pub fn cpu_list(key: &'static str, text: &str) -> Result<(), Unfit> {
     }
 }
 
+/// Judges a container as a service asks for it, field by field: one without a line does not compile. `host_network`: it
+/// shares the network of its node.
+///
+/// The node judges it again, with all templates filled in.
+///
+/// # Errors
+/// For the first value that does not fit.
+pub fn container(spec: &ContainerSpec, host_network: bool) -> Result<(), Unfit> {
+    let ContainerSpec {
+        image: _,  // the manager's validation, and the image store
+        labels: _, // kept and shown, given to nobody
+        command,
+        args,
+        env,
+        hostname,
+        working_dir,
+        user: user_wanted,
+        groups,
+        tty: _,
+        open_stdin: _,
+        read_only: _,
+        mounts,
+        stop_signal,
+        stop_grace_period: _,
+        healthcheck: _, // durations by type; its command runs in the container
+        hosts,
+        dns,
+        secrets,
+        configs,
+        init: _,
+        sysctls,
+        cap_add: _, // the node, whose kernel has them or not
+        cap_drop: _,
+        ulimits,
+        privileged: _,
+        no_new_privileges: _,
+        shm_size_bytes,
+        oom_score_adj,
+        host,
+        post_start: _, // as an exec: the node
+        pre_stop: _,
+    } = spec;
+    for word in command.iter().chain(args) {
+        argument("ContainerSpec.Command", word)?;
+    }
+    for entry in env {
+        variable("ContainerSpec.Env", entry)?;
+    }
+    if let Some(wanted) = hostname.as_deref().filter(|text| !text.is_empty()) {
+        if wanted.contains("{{") {
+            line("ContainerSpec.Hostname", wanted)?
+        } else {
+            self::hostname("ContainerSpec.Hostname", wanted)?
+        }
+    }
+    if let Some(path) = working_dir.as_deref().filter(|path| !path.is_empty()) {
+        working_directory("ContainerSpec.Dir", path)?;
+    }
+    if let Some(wanted) = user_wanted {
+        user("ContainerSpec.User", wanted)?;
+    }
+    for group in groups {
+        user("ContainerSpec.Groups", group)?;
+    }
+    for mount in mounts {
+        let filesystem = matches!(mount.kind, MountKind::Tmpfs { .. });
+        mount_target("ContainerSpec.Mounts", &mount.target, filesystem)?;
+    }
+    if let Some(signal) = stop_signal {
+        word("ContainerSpec.StopSignal", signal)?;
+    }
+    for entry in hosts {
+        line("ContainerSpec.Hosts", entry)?;
+        let mut words = entry.split_whitespace();
+        let address = words.next().unwrap_or_default();
+        if address.parse::<std::net::IpAddr>().is_err() && address != "host-gateway" {
+            return Err(unfit("ContainerSpec.Hosts", format!("{entry:?} does not begin with an address")));
+        }
+        for alias in words {
+            name("ContainerSpec.Hosts", alias)?;
+        }
+    }
+    for domain in &dns.search {
+        word("ContainerSpec.DNSConfig.Search", domain)?;
+    }
+    for option in &dns.options {
+        word("ContainerSpec.DNSConfig.Options", option)?;
+    }
+    let targets = secrets.iter().map(|file| &file.target).chain(configs.iter().map(|file| &file.target));
+    for target in targets {
+        let path = if target.starts_with('/') { target.clone() } else { format!("/{target}") };
+        mount_target("ContainerSpec.Secrets, Configs", &path, true)?;
+        if target.split('/').any(|part| part == "..") {
+            return Err(unfit(
+                "ContainerSpec.Secrets, Configs",
+                format!("{target:?} must not contain \"..\""),
+            ));
+        }
+    }
+    let own = OwnNamespaces {
+        network: !host_network,
+        ipc: host.as_ref().and_then(|host| host.ipc.as_deref()) != Some("host"),
+        uts: host.as_ref().and_then(|host| host.uts.as_deref()) != Some("host"),
+    };
+    for (parameter, value) in sysctls {
+        sysctl_path(parameter, value, own).map_err(|e| unfit("ContainerSpec.Sysctls", e.to_string()))?;
+    }
+    for limit in ulimits {
+        if limit.soft < -1 || limit.hard < -1 {
+            return Err(unfit(
+                "ContainerSpec.Ulimits",
+                format!("{} is less than -1 (unlimited)", limit.name),
+            ));
+        }
+    }
+    if shm_size_bytes.is_some_and(|bytes| i64::try_from(bytes).is_err()) {
+        return Err(unfit("ContainerSpec.ShmSize", "more bytes than there can be"));
+    }
+    if !(-1000..=1000).contains(oom_score_adj) {
+        let why = format!("Invalid value {oom_score_adj}, range for oom score adj is [-1000, 1000]");
+        return Err(unfit("ContainerSpec.OomScoreAdj", why));
+    }
+    host.as_ref().map_or(Ok(()), of_host)
+}
+
+/// What only the stack file of one host can say; the node judges the rest.
+fn of_host(host: &HostOptions) -> Result<(), Unfit> {
+    for device in &host.devices {
+        inner_path("devices", &device.host_path)?;
+        inner_path("devices", &device.container_path)?;
+    }
+    if let Some(parent) = &host.cgroup_parent {
+        cgroup_parent("cgroup_parent", parent)?;
+    }
+    if let Some(domain) = host.domainname.as_deref().filter(|text| !text.is_empty()) {
+        hostname("domainname", domain)?;
+    }
+    cpu_list("cpuset", &host.cpuset)
+}
+
+/// Judges a text that stays on its line.
+fn line(key: &'static str, text: &str) -> Result<(), Unfit> {
+    if text.chars().any(char::is_control) {
+        return Err(unfit(key, format!("{text:?} holds control characters")));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -343,6 +493,31 @@ mod tests {
             ],
         );
         check(|t| cgroup_parent("Key", t), &["/a/b", "x.slice", ""], &["../..", "/a/../b", "a/./b", "a\nb"]);
+    }
+
+    #[test]
+    fn a_service_is_judged_as_a_container_is() {
+        let refused = |change: &dyn Fn(&mut ContainerSpec), key: &str| {
+            let mut spec = ContainerSpec::default();
+            assert_eq!(container(&spec, true), Ok(()));
+            change(&mut spec);
+            let error = container(&spec, true).expect_err(key).to_string();
+            assert!(error.contains(key), "{error}");
+        };
+        let sysctl =
+            |name: &'static str| move |s: &mut ContainerSpec| drop(s.sysctls.insert(name.into(), "1".into()));
+        refused(&sysctl("kernel.core_pattern"), "Sysctls");
+        refused(&sysctl("net.core.somaxconn"), "not allowed in host network namespace");
+        refused(&|s| s.hosts = vec!["1.2.3.4 a\n6.6.6.6 b".into()], "Hosts");
+        refused(&|s| s.hosts = vec!["evil b".into()], "Hosts");
+        refused(&|s| s.dns.search = vec!["a\nnameserver 6.6.6.6".into()], "Search");
+        refused(&|s| s.hostname = Some("{{.Task.Slot}}\nx".into()), "Hostname");
+        refused(&|s| s.working_dir = Some("/proc/self/fd/7".into()), "Dir");
+        refused(&|s| s.user = Some("4294967296".into()), "User");
+        refused(&|s| s.oom_score_adj = 2000, "OomScoreAdj");
+        let templates =
+            ContainerSpec { hostname: Some("web-{{ .Task.Slot }}".into()), ..ContainerSpec::default() };
+        assert_eq!(container(&templates, false), Ok(()));
     }
 
     #[test]

@@ -31,8 +31,25 @@ macro_rules! wire {
         wire!(@fields $meta $name
             [$($done)* $(#[$doc])* #[serde(flatten)] pub $field: $type,] $($rest)*);
     };
+    (@keys [$($done:tt)*]) => { &[$($done)*] };
+    (@keys [$($done:tt)*]
+        $(#[$doc:meta])* $field:ident : $type:ty = $wire:literal, $($rest:tt)*) => {
+        wire!(@keys [$($done)* $wire,] $($rest)*)
+    };
+    (@keys [$($done:tt)*]
+        $(#[$doc:meta])* $field:ident : $type:ty => $wire:literal, $($rest:tt)*) => {
+        wire!(@keys [$($done)* $wire,] $($rest)*)
+    };
+    (@keys [$($done:tt)*]
+        $(#[$doc:meta])* flatten $field:ident : $type:ty, $($rest:tt)*) => {
+        wire!(@keys [$($done)*] $($rest)*)
+    };
     ($($(#[$meta:meta])* $name:ident { $($body:tt)* })*) => {
-        $(wire!(@fields [$(#[$meta])*] $name [] $($body)*);)*
+        $(wire!(@fields [$(#[$meta])*] $name [] $($body)*);
+        impl $name {
+            /// Names on the wire, but for those of flattened parts.
+            pub const KEYS: &[&str] = wire!(@keys [] $($body)*);
+        })*
     };
 }
 

@@ -119,6 +119,9 @@ fn container(tables: &Tables, spec: &ServiceSpec) -> Result<(), Status> {
     if container.image.chars().any(char::is_whitespace) {
         return Err(invalid(format!("ContainerSpec: {:?} is not a valid repository/tag", container.image)));
     }
+    let host_network = spec.task.networks.iter().any(|attachment| {
+        tables.networks.get(&attachment.network).is_some_and(|n| n.spec.driver == NetworkDriver::Host)
+    });
     let mut mounts = BTreeSet::new();
     for mount in &container.mounts {
         if mount.target.is_empty() {
@@ -128,6 +131,7 @@ fn container(tables: &Tables, spec: &ServiceSpec) -> Result<(), Status> {
             return Err(invalid(format!("ContainerSpec: duplicate mount point: {}", mount.target)));
         }
     }
+    model::confine::container(container, host_network).map_err(|e| invalid(e.to_string()))?;
     let mut targets: BTreeMap<&str, &str> = BTreeMap::new();
     for file in &container.secrets {
         if !tables.secrets.contains(&file.id) {
@@ -462,6 +466,17 @@ mod tests {
                 "the numbers of another protocol"
             );
         }
+    }
+
+    #[test]
+    fn kernel_parameters_of_a_host_are_refused() {
+        check(
+            |s| {
+                let container = &mut Arc::make_mut(&mut s.task).container;
+                container.sysctls.insert("kernel.core_pattern".into(), "x".into());
+            },
+            "invalid ContainerSpec.Sysctls: sysctl \"kernel.core_pattern\" is not in a separate kernel namespace",
+        );
     }
 
     #[test]

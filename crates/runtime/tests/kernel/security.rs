@@ -2,8 +2,8 @@
 
 use crate::kit::{self, Fixture};
 use oci_spec::runtime::{
-    LinuxCapabilitiesBuilder, LinuxSeccompAction, LinuxSeccompBuilder, LinuxSyscallBuilder, MountBuilder,
-    PosixRlimitBuilder, PosixRlimitType, RootBuilder,
+    LinuxCapabilitiesBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccompAction,
+    LinuxSeccompBuilder, LinuxSyscallBuilder, MountBuilder, PosixRlimitBuilder, PosixRlimitType, RootBuilder,
 };
 use std::{collections::HashMap, fs, os::unix::fs::symlink};
 
@@ -88,6 +88,39 @@ fn own_seccomp_profile_is_obeyed() {
         spec.linux_mut().as_mut().unwrap().set_seccomp(Some(profile));
     });
     assert!(fixture.run().1.contains("Function not implemented"));
+}
+
+#[test]
+#[ignore = "oracle: busybox"]
+fn a_profile_may_deny_what_prepares_the_program() {
+    // What runc too can do without once the filter is there; and with no_new_privs, all but execve.
+    let before = "close_range dup3 fcntl chdir setgroups setresgid setresuid setuid setgid prctl umask setsid \
+                  rt_sigaction prlimit64 personality";
+    for (no_new_privs, more) in [(false, ""), (true, "capset capget seccomp")] {
+        let names = before.split_ascii_whitespace().chain(more.split_ascii_whitespace());
+        let rule = LinuxSyscallBuilder::default()
+            .names(names.map(str::to_owned).collect::<Vec<_>>())
+            .action(LinuxSeccompAction::ScmpActErrno)
+            .build()
+            .unwrap();
+        let profile = LinuxSeccompBuilder::default()
+            .default_action(LinuxSeccompAction::ScmpActAllow)
+            .syscalls(vec![rule])
+            .build()
+            .unwrap();
+        let fixture = Fixture::new(&["cat", "/proc/self/status"])
+            .spec(|spec| {
+                spec.linux_mut().as_mut().unwrap().set_seccomp(Some(profile));
+            })
+            .process(|process| drop(process.set_no_new_privileges(Some(no_new_privs))));
+        let (status, output) = fixture.run();
+        assert_eq!(status.code, 0, "{output}");
+        let bit = u8::from(no_new_privs);
+        // Docker's fourteen: the privilege that installed the filter is gone.
+        for line in ["CapEff:\t00000000a80425fb", &format!("NoNewPrivs:\t{bit}"), "Seccomp:\t2"] {
+            assert!(output.lines().any(|l| l == line), "{line}: {output}");
+        }
+    }
 }
 
 #[test]
@@ -233,6 +266,52 @@ fn sysctls_and_rlimits_are_set() {
     assert_eq!(limit.split_ascii_whitespace().collect::<Vec<_>>()[3..5], ["100", "200"]);
 }
 
+/// The last gate: whoever wrote the spec.
+#[test]
+#[ignore = "oracle: busybox"]
+fn sysctls_of_the_host_are_refused_whatever_the_bundle_says() {
+    let refused = |fixture: Fixture, name: &str| {
+        let sysctl = HashMap::from([(name.to_owned(), "|/bin/false".to_owned())]);
+        let fixture = fixture.spec(|spec| drop(spec.linux_mut().as_mut().unwrap().set_sysctl(Some(sysctl))));
+        let error = kit::chain(&fixture.create().map(drop).expect_err(name));
+        assert!(error.contains(name), "{error}");
+    };
+    let before = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    for name in [
+        "kernel.core_pattern",
+        "kernel/core_pattern",
+        "net.ipv4/../../kernel/core_pattern",
+        "net/../kernel/core_pattern",
+        "kernel.hostname",
+        "vm.overcommit_memory",
+    ] {
+        refused(Fixture::new(&["true"]), name);
+    }
+    refused(Fixture::new(&["true"]).without_namespace(LinuxNamespaceType::Ipc), "kernel.shmmax");
+    refused(Fixture::new(&["true"]).without_namespace(LinuxNamespaceType::Network), "net.core.somaxconn");
+    let joined = Fixture::new(&["true"]).without_namespace(LinuxNamespaceType::Network).spec(|spec| {
+        let host =
+            LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).path("/proc/self/ns/net");
+        let mut all = spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
+        all.push(host.build().unwrap());
+        spec.linux_mut().as_mut().unwrap().set_namespaces(Some(all));
+    });
+    refused(joined, "net.core.somaxconn");
+    assert_eq!(fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), before);
+}
+
+#[test]
+#[ignore = "oracle: busybox"]
+fn labels_that_cannot_be_applied_are_refused() {
+    let fixture = Fixture::new(&["true"]).process(|p| drop(p.set_selinux_label(Some("system_u:x".into()))));
+    assert!(kit::chain(&fixture.create().map(drop).unwrap_err()).contains("selinuxLabel"));
+    if !runtime::apparmor_enabled() {
+        let fixture =
+            Fixture::new(&["true"]).process(|p| drop(p.set_apparmor_profile(Some("strict".into()))));
+        assert!(kit::chain(&fixture.create().map(drop).unwrap_err()).contains("apparmor is not enabled"));
+    }
+}
+
 #[test]
 #[ignore = "oracle: busybox"]
 fn oom_score_is_not_the_shims() {
@@ -252,6 +331,18 @@ fn shim_program_cannot_be_written() {
     shim.shutdown().unwrap();
     assert_eq!(runtime::read_exit(&fixture.plan.dir).map(|status| status.code), Some(137));
     kit::eventually("it is gone", || runtime::Shim::connect(&fixture.plan.dir).is_err());
+}
+
+#[test]
+#[ignore = "oracle: busybox"]
+fn init_shows_dockers_command_line_and_no_path_of_the_host() {
+    let script =
+        "tr '\\0' '|' < /proc/1/cmdline; echo; (readlink /proc/1/exe; readlink /proc/1/cwd) 2>&1; env";
+    let fixture = Fixture::sh(script).with(|plan| plan.init = true);
+    let dir = fixture.plan.dir.display().to_string();
+    let output = fixture.run().1;
+    assert!(output.starts_with("/sbin/docker-init|--|sh|-c|tr "), "{output}");
+    assert!(!output.contains(&dir), "{output}");
 }
 
 #[test]
