@@ -1,3 +1,4 @@
-//! Attackers, each acting as one would: what is promised must hold against them.
+//! What attackers do, and do not get: each file is one of them, with what that one has in hand.
 
+mod host;
 mod neighbour;

@@ -1,0 +1,112 @@
+//! An ordinary user of a host, and who may send requests to its socket: neither gets at what is the host's.
+
+use crate::{lab, load_hello};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _},
+        net::UnixStream,
+        process::CommandExt as _,
+    },
+    path::Path,
+    process::Command,
+};
+use testkit::Lab;
+
+/// Sends a body as it is; returns the status and what came with it.
+fn post(lab: &Lab, path: &str, body: &str) -> (u16, String) {
+    let mut stream = UnixStream::connect(lab.socket(1)).expect("the socket");
+    let length = body.len();
+    write!(
+        stream,
+        "POST /v1.51{path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{body}"
+    )
+    .expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let status = answer.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a status");
+    (status, answer.rsplit_once("\r\n\r\n").map_or_else(String::new, |(_, body)| body.to_owned()))
+}
+
+#[test]
+fn an_ordinary_user_of_the_host_reaches_no_file_of_a_container() {
+    let lab = lab(1);
+    load_hello(&lab, 1);
+    let file = lab.dir().join("tool");
+    fs::write(&file, "#!/bin/sh\nid\n").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o4755)).unwrap();
+    let id = lab.docker(1, &["create", "-v", "kept:/kept", "rswarm/hello"]).ok().trim().to_owned();
+    lab.docker(1, &["cp", "-a", file.to_str().unwrap(), &format!("{id}:/tool")]).ok();
+
+    let data = lab.dir().join("h1/data");
+    let inside = data.join(format!("containers/{id}/upper/tool"));
+    assert_eq!(fs::metadata(&inside).expect("where the file is").mode() & 0o7777, 0o4755);
+    let others =
+        |path: &Path| fs::metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).mode() & 0o7;
+    assert_eq!(others(&data), 0, "the data root");
+    let private =
+        ["containers", "images", "images/layers", "volumes", "volumes/kept", "network", "networks", "build"];
+    for folder in private.map(|name| data.join(name)).iter().chain([&data.join("containers").join(&id)]) {
+        assert_eq!(others(folder), 0, "{}", folder.display());
+    }
+    let run = lab.dir().join("h1/run");
+    for folder in ["c", "secrets", "network"] {
+        assert_eq!(others(&run.join(folder)), 0, "{folder}");
+    }
+    assert_eq!(fs::metadata(lab.socket(1)).unwrap().mode() & 0o777, 0o660, "the socket");
+
+    if is_real_root() {
+        // The way there is open, but for what is ours.
+        for folder in [lab.dir(), &lab.dir().join("h1")] {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let tried = Command::new(&inside).uid(65534).gid(65534).output();
+        assert!(tried.is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied));
+    }
+}
+
+fn is_real_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|found| found.uid() == 0)
+        && fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.contains("4294967295"))
+}
+
+#[test]
+fn a_request_that_would_reach_the_host_is_refused_by_its_key_and_leaves_nothing() {
+    let lab = lab(1);
+    load_hello(&lab, 1);
+    let before = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    let host = |body: &str| format!(r#"{{"Image":"rswarm/hello","HostConfig":{{{body}}}}}"#);
+    let config = |body: &str| format!(r#"{{"Image":"rswarm/hello",{body}}}"#);
+    for (body, said) in [
+        (host(r#""CgroupParent":"/../../../escape""#), "CgroupParent"),
+        (host(r#""ExtraHosts":["evil:1.2.3.4\n6.6.6.6 x"]"#), "ExtraHosts"),
+        (host(r#""DnsSearch":["a\nnameserver 6.6.6.6"]"#), "DnsSearch"),
+        (host(r#""Binds":["/etc:/proc/sys"]"#), "inside /proc"),
+        (host(r#""Tmpfs":{"/proc/self":""}"#), "inside /proc"),
+        (host(r#""Tmpfs":{"/t":"size=1m,context=evil"}"#), "tmpfs"),
+        (host(r#""Sysctls":{"kernel.core_pattern":"x"}"#), "kernel.core_pattern"),
+        (host(r#""Sysctls":{"net.ipv4/../../kernel/core_pattern":"x"}"#), "core_pattern"),
+        (host(r#""NetworkMode":"host","Sysctls":{"net.core.somaxconn":"1"}"#), "host network"),
+        (host(r#""SecurityOpt":["label=type:svirt"]"#), "label"),
+        (host(r#""SecurityOpt":["seccomp={\"a\":"]"#), "seccomp"),
+        (host(r#""Runtime":"../../bin/sh""#), "runtime name"),
+        (host(r#""Isolation":"hyperv""#), "Isolation"),
+        (host(r#""CgroupnsMode":"evil""#), "cgroup namespace mode"),
+        (host(r#""Devices":[{"PathOnHost":"/dev/../etc/shadow","PathInContainer":"/dev/x"}]"#), "PathOnHost"),
+        (host(r#""LogConfig":{"Type":"json-file","Config":{"path":"/etc/cron.d/x"}}"#), "path"),
+        (config(r#""Hostname":"a\n6.6.6.6 x""#), "Hostname"),
+        (config(r#""WorkingDir":"/proc/self/fd/5""#), "WorkingDir"),
+        (config(r#""User":"4294967296""#), "User"),
+        (config(r#""Env":["A=\u0000"]"#), "Env"),
+        (config(r#""StopSignal":"999""#), "signal"),
+    ] {
+        let (status, answer) = post(&lab, "/containers/create", &body);
+        assert!(status == 400 && answer.contains(said), "{body}: {status} {answer}");
+    }
+    let (status, answer) = post(&lab, "/containers/create?name=..%2F..%2Fx", &config(r#""Tty":false"#));
+    assert!(status == 400 && answer.contains("Invalid container name"), "{status} {answer}");
+    assert_eq!(lab.docker(1, &["ps", "-aq"]).ok(), "");
+    assert_eq!(fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), before);
+}
