@@ -83,8 +83,12 @@ pub async fn run(options: Options) -> Result<()> {
     let data_root = closed(&options.data_root, folders::DATA_ROOT_MODE)?;
     let run_root = closed(&options.run_root, folders::RUN_ROOT_MODE)?;
     let _lock = lock(&data_root)?;
-    for folder in [data_root.join("images"), data_root.join("network"), run_root.join("network")] {
-        folders::close(&folder, folders::PRIVATE_MODE)?;
+    for folder in ["images", "images/layers", "network"]
+        .map(|name| data_root.join(name))
+        .iter()
+        .chain([&run_root.join("network")])
+    {
+        folders::close(folder, folders::PRIVATE_MODE)?;
     }
     let squash = runtime::single_uid();
     if squash {
