@@ -83,7 +83,7 @@ pub async fn run(options: Options) -> Result<()> {
     let data_root = closed(&options.data_root, folders::DATA_ROOT_MODE)?;
     let run_root = closed(&options.run_root, folders::RUN_ROOT_MODE)?;
     let _lock = lock(&data_root)?;
-    for folder in ["images", "images/layers", "network"]
+    for folder in ["build", "images", "images/layers", "network"]
         .map(|name| data_root.join(name))
         .iter()
         .chain([&run_root.join("network")])
