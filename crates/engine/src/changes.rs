@@ -11,6 +11,7 @@ use crate::{
     layers::{self, Found},
 };
 use std::{
+    collections::{BTreeSet, HashSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -34,25 +35,27 @@ pub(crate) fn compare(folders: &[PathBuf], ours: &[String]) -> Result<Vec<Change
     let mut found = Vec::new();
     let upper = &folders[0];
     walk(upper, &folders[1..], "", &mut found).map_err(Error::io("compare", upper))?;
-    found.retain(|c| !is_ours(c, ours));
+    let ours: HashSet<&str> = ours.iter().map(String::as_str).collect();
+    found.retain(|c| !is_ours(&c.path, &ours));
     keep_meaningful_folders(&mut found, upper);
     found.sort();
     Ok(found)
 }
 
-fn is_ours(change: &Change, ours: &[String]) -> bool {
-    ours.iter().any(|o| {
-        change.path == *o || change.path.strip_prefix(o.as_str()).is_some_and(|r| r.starts_with('/'))
-    })
+/// Returns true if the path or a folder that it is in is one of ours.
+fn is_ours(path: &str, ours: &HashSet<&str>) -> bool {
+    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+    ends.map(|end| &path[..end]).any(|folder| ours.contains(folder))
 }
 
 /// A folder that only holds mount points of ours was not changed by the container.
 fn keep_meaningful_folders(found: &mut Vec<Change>, upper: &Path) {
-    let paths: Vec<String> = found.iter().map(|c| c.path.clone()).collect();
+    let paths: BTreeSet<String> = found.iter().map(|c| c.path.clone()).collect();
     found.retain(|c| {
         let is_folder = upper.join(c.path.trim_start_matches('/')).is_dir();
         let prefix = format!("{}/", c.path);
-        !is_folder || c.kind == ChangeKind::Added || paths.iter().any(|p| p.starts_with(&prefix))
+        let holds = || paths.range(prefix.clone()..).next().is_some_and(|path| path.starts_with(&prefix));
+        !is_folder || c.kind == ChangeKind::Added || holds()
     });
 }
 

@@ -9,7 +9,7 @@ use crate::{
 };
 use model::confine;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 /// A device of the host as a container gets it.
 pub(crate) struct HostDevice {
@@ -111,9 +111,13 @@ pub(crate) fn of_vendors(nodes: &[DeviceNode], identity: &Identity) -> Result<Ve
         device.mode = node.file_mode.map_or(device.mode, |mode| mode & 0o777);
         device.uid = node.uid.unwrap_or(identity.uid);
         device.gid = node.gid.unwrap_or(identity.gid);
-        all.retain(|other| other.path != device.path);
         all.push(device);
     }
+    // Of those for one path the last one counts.
+    let mut paths = HashSet::new();
+    all.reverse();
+    all.retain(|device| paths.insert(device.path.clone()));
+    all.reverse();
     Ok(all)
 }
 

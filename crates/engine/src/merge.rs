@@ -7,7 +7,7 @@ use crate::{
     config::{ContainerConfig, Healthcheck, Port},
     error::{Error, Result},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// What an image says of containers made from it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,7 +45,8 @@ pub(crate) fn merge(mut config: ContainerConfig, image: ImageDefaults) -> Result
         return Err(Error::invalid("no command specified"));
     }
     let mut env = merge_env(&[], &config.env);
-    env.extend(image.env.into_iter().filter(|theirs| config.env.iter().all(|mine| key(mine) != key(theirs))));
+    let mine: HashSet<&str> = config.env.iter().map(|entry| key(entry)).collect();
+    env.extend(image.env.into_iter().filter(|theirs| !mine.contains(key(theirs))));
     config.env = env;
     let mut labels = image.labels;
     labels.append(&mut config.labels);
@@ -77,21 +78,32 @@ fn key(entry: &str) -> &str {
     entry.split_once('=').map_or(entry, |(k, _)| k)
 }
 
-/// Returns `base` with the entries of `over` replaced or added; a bare `KEY` removes.
+/// Returns `base` with the entries of `over` replaced or added; a bare `KEY` removes. Linear: both may be long.
 pub(crate) fn merge_env(base: &[String], over: &[String]) -> Vec<String> {
-    let mut merged: Vec<String> = base.to_vec();
+    let mut merged: Vec<Option<&String>> = Vec::with_capacity(base.len() + over.len());
+    // A key that is in `base` twice is replaced in its first place.
+    let mut places: HashMap<&str, Vec<usize>> = HashMap::with_capacity(base.len());
+    for entry in base.iter().rev() {
+        places.entry(key(entry)).or_default().push(base.len() - 1 - merged.len());
+        merged.push(Some(entry));
+    }
+    merged.reverse();
     for entry in over {
-        let place = merged.iter().position(|have| key(have) == key(entry));
-        match (place, entry.contains('=')) {
-            (Some(i), true) => merged[i].clone_from(entry),
-            (None, true) => merged.push(entry.clone()),
-            (Some(i), false) => {
-                merged.remove(i);
+        let places = places.entry(key(entry)).or_default();
+        match (places.last(), entry.contains('=')) {
+            (Some(place), true) => merged[*place] = Some(entry),
+            (None, true) => {
+                places.push(merged.len());
+                merged.push(Some(entry));
+            }
+            (Some(place), false) => {
+                merged[*place] = None;
+                places.pop();
             }
             (None, false) => {}
         }
     }
-    merged
+    merged.into_iter().flatten().cloned().collect()
 }
 
 fn merge_healthcheck(mine: Option<Healthcheck>, image: Option<Healthcheck>) -> Option<Healthcheck> {
@@ -115,6 +127,24 @@ mod tests {
 
     fn words(text: &str) -> Vec<String> {
         text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn environments_are_merged_in_place() {
+        let merge = |base: &str, over: &str| merge_env(&words(base), &words(over)).join(" ");
+        assert_eq!(merge("A=1 B=2 A=3", "A=4 C=5 C=6"), "A=4 B=2 A=3 C=6");
+        assert_eq!(merge("A=1 B=2 A=3", "A"), "B=2 A=3");
+        assert_eq!(merge("A=1 B=2", "B X A=2 B=9"), "A=2 B=9");
+    }
+
+    /// Comparing each entry with each other would take minutes.
+    #[test]
+    fn a_long_environment_costs_its_length() {
+        let env = |value: &str| -> Vec<String> { (0..200_000).map(|n| format!("K{n}={value}")).collect() };
+        assert_eq!(merge_env(&env("a"), &env("b")), env("b"));
+        let config = ContainerConfig { env: env("b"), cmd: Some(words("run")), ..ContainerConfig::default() };
+        let image = ImageDefaults { env: env("a"), ..ImageDefaults::default() };
+        assert_eq!(super::merge(config, image).unwrap().env.len(), 200_000);
     }
 
     #[track_caller]

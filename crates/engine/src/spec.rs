@@ -15,7 +15,10 @@ use crate::{
 };
 use oci_spec::runtime::{Capability, LinuxResources, LinuxSeccomp, Process, Spec};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const SHM_BYTES: u64 = 64 << 20;
@@ -630,7 +633,8 @@ fn resources(wanted: &Resources, privileged: bool, parts: &Parts<'_>) -> Result<
 fn all_devices(parts: &Parts<'_>) -> Result<Vec<devices::HostDevice>> {
     let of_vendors = devices::of_vendors(&parts.edits.device_nodes, parts.identity)?;
     let mut all = devices::of_host(&parts.config.host)?;
-    all.retain(|device| of_vendors.iter().all(|other| other.path != device.path));
+    let vendors: HashSet<&str> = of_vendors.iter().map(|device| device.path.as_str()).collect();
+    all.retain(|device| !vendors.contains(device.path.as_str()));
     all.extend(of_vendors);
     Ok(all)
 }

@@ -18,7 +18,7 @@ use crate::{
     users,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs,
     net::{IpAddr, Ipv6Addr},
     path::{Path, PathBuf},
@@ -289,7 +289,8 @@ impl Owner {
 
     fn attachment(&self, local: &LocalNetwork, endpoint: &Endpoint) -> Result<network::SandboxAttachment> {
         let mut names = vec![self.container.name.clone(), self.container.id[..12].to_owned()];
-        names.extend(endpoint.aliases.iter().filter(|a| !names.contains(a)).cloned().collect::<Vec<_>>());
+        let mut known: HashSet<String> = names.iter().cloned().collect();
+        names.extend(endpoint.aliases.iter().filter(|alias| known.insert((*alias).clone())).cloned());
         let mac = endpoint.wanted_mac.as_ref().map(|text| text.parse()).transpose();
         Ok(network::SandboxAttachment::Bridge {
             network: local.id.clone(),
@@ -314,12 +315,14 @@ impl Owner {
             })
             .collect();
         if config.host.publish_all_ports {
-            let bound = |p: &crate::config::Port| config.host.port_bindings.iter().any(|b| b.container == *p);
-            ports.extend(config.exposed_ports.iter().filter(|p| !bound(p)).map(|p| network::PortBinding {
-                protocol: p.protocol,
-                host_ip: None,
-                host_port: None,
-                container_port: p.number,
+            let bound: BTreeSet<_> = config.host.port_bindings.iter().map(|b| b.container).collect();
+            ports.extend(config.exposed_ports.iter().filter(|p| !bound.contains(p)).map(|p| {
+                network::PortBinding {
+                    protocol: p.protocol,
+                    host_ip: None,
+                    host_port: None,
+                    container_port: p.number,
+                }
             }));
         }
         ports
@@ -538,7 +541,8 @@ impl Owner {
             files.push(bind(&self.container.resolv_conf_path, "/etc/resolv.conf"));
         }
         // A mount of the caller's own at the same place wins.
-        files.retain(|(_, target, _)| self.container.mounts.iter().all(|m| m.destination != *target));
+        let mounted: HashSet<&str> = self.container.mounts.iter().map(|m| m.destination.as_str()).collect();
+        files.retain(|(_, target, _)| !mounted.contains(target.as_str()));
         Ok(files)
     }
 

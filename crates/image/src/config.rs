@@ -9,7 +9,7 @@ use crate::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::RangeInclusive,
     time::Duration,
 };
@@ -179,7 +179,9 @@ impl Config {
     pub fn apply_change(&mut self, change: &str) -> Result<(), ChangeError> {
         let invalid = |reason: String| ChangeError::Invalid { change: change.trim().to_owned(), reason };
         let step = dockerfile::parse_one(change, '\\').map_err(|error| invalid(error.reason))?;
-        let instruction = step.instruction.expand('\\', &|name| self.variable(name)).map_err(invalid)?;
+        let variables = self.variables();
+        let lookup = |name: &str| variables.get(name).map(|value| (*value).to_owned());
+        let instruction = step.instruction.expand('\\', &lookup).map_err(invalid)?;
         match self.apply(&instruction).map_err(|reason| invalid(reason.to_owned()))? {
             true => Ok(()),
             false => {
@@ -198,7 +200,7 @@ impl Config {
             Instruction::Cmd(command) => self.cmd = self.command(command),
             Instruction::Entrypoint(command) => self.entrypoint = self.command(command),
             Instruction::Shell(shell) => self.shell.clone_from(shell),
-            Instruction::Env(pairs) => pairs.iter().for_each(|(name, value)| self.set_env(name, value)),
+            Instruction::Env(pairs) => self.set_env(pairs),
             Instruction::Label(pairs) => self.labels.extend(pairs.iter().cloned()),
             Instruction::Expose(words) => {
                 // Ranges first: however often a port is named, it is written down once.
@@ -220,7 +222,9 @@ impl Config {
                 if paths.iter().any(|path| path.trim().is_empty()) {
                     return Err("VOLUME specified can not be an empty string");
                 }
-                paths.iter().for_each(|path| insert(&mut self.volumes, path.trim().to_owned()));
+                self.volumes.extend(paths.iter().map(|path| path.trim().to_owned()));
+                self.volumes.sort();
+                self.volumes.dedup();
             }
             Instruction::Workdir(path) => {
                 let base = if path.starts_with('/') { "" } else { self.working_dir.as_str() };
@@ -239,20 +243,25 @@ impl Config {
         Ok(true)
     }
 
-    /// Returns the value of an environment variable.
+    /// Returns the environment by name; of two entries for one name the first.
     #[must_use]
-    pub fn variable(&self, name: &str) -> Option<String> {
-        self.env
-            .iter()
-            .find_map(|entry| Some(entry.split_once('=').filter(|(n, _)| *n == name)?.1.to_owned()))
+    pub fn variables(&self) -> HashMap<&str, &str> {
+        self.env.iter().rev().filter_map(|entry| entry.split_once('=')).collect()
     }
 
-    fn set_env(&mut self, name: &str, value: &str) {
-        let entry = format!("{name}={value}");
-        let same = |old: &&mut String| old.split_once('=').map_or(old.as_str(), |(name, _)| name) == name;
-        match self.env.iter_mut().find(same) {
-            Some(old) => *old = entry,
-            None => self.env.push(entry),
+    fn set_env(&mut self, pairs: &[(String, String)]) {
+        let name = |entry: &String| entry.split_once('=').map_or(entry.as_str(), |(name, _)| name).to_owned();
+        let places = self.env.iter().map(name).enumerate().rev().map(|(place, name)| (name, place));
+        let mut places: HashMap<String, usize> = places.collect();
+        for (name, value) in pairs {
+            let entry = format!("{name}={value}");
+            match places.get(name) {
+                Some(place) => self.env[*place] = entry,
+                None => {
+                    places.insert(name.clone(), self.env.len());
+                    self.env.push(entry);
+                }
+            }
         }
     }
 
@@ -270,13 +279,6 @@ impl Config {
     pub fn shell(&self) -> Vec<String> {
         let default = || vec!["/bin/sh".to_owned(), "-c".to_owned()];
         if self.shell.is_empty() { default() } else { self.shell.clone() }
-    }
-}
-
-fn insert(set: &mut Vec<String>, item: String) {
-    if !set.contains(&item) {
-        set.push(item);
-        set.sort();
     }
 }
 
@@ -379,6 +381,21 @@ mod nanoseconds {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Comparing each entry with each other would take minutes.
+    #[test]
+    fn many_words_of_one_instruction_cost_their_number() {
+        let pairs =
+            |value: &str| (0..100_000).map(|n| (format!("K{n}"), value.to_owned())).collect::<Vec<_>>();
+        let mut config = Config::default();
+        for value in ["a", "b"] {
+            config.apply(&Instruction::Env(pairs(value))).unwrap();
+            let paths = (0..100_000).map(|n| format!("/v{n}")).collect();
+            config.apply(&Instruction::Volume(paths)).unwrap();
+        }
+        assert_eq!((config.env.len(), config.volumes.len()), (100_000, 100_000));
+        assert_eq!(config.variables()["K99999"], "b");
+    }
 
     fn changed(changes: &[&str]) -> Config {
         let mut config = Config::default();

@@ -41,6 +41,9 @@ use tokio::sync::{Semaphore, mpsc};
 /// How long an unnamed blob or a half download waits for a second try.
 const KEEP_UNUSED: Duration = Duration::from_secs(24 * 3600);
 
+/// *Limit* of an image's layers. Source: Linux `fs/overlayfs`, `OVL_MAX_STACK`.
+const LAYERS_MAX: usize = 500;
+
 /// What the names of holders begin with that keep results of builds: they are no use of an image, and go when the
 /// image is removed.
 pub const CACHE_HOLDER: &str = "build-cache:";
@@ -141,6 +144,10 @@ pub(crate) fn parse_manifest(manifest: &Manifest) -> Result<ImageManifest> {
     let parsed: ImageManifest = serde_json::from_slice(&manifest.bytes).map_err(invalid)?;
     if parsed.schema_version != 2 {
         let reason = format!("schema version {} is not supported", parsed.schema_version);
+        return Err(Error::Unusable { what: "manifest", reason });
+    }
+    if parsed.layers.len() > LAYERS_MAX {
+        let reason = format!("it has {} layers, more than {LAYERS_MAX}", parsed.layers.len());
         return Err(Error::Unusable { what: "manifest", reason });
     }
     Ok(parsed)

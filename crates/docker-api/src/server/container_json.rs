@@ -111,8 +111,9 @@ pub(super) fn summary(container: &Container, size: Size) -> types::ContainerSumm
             types::SummaryPort { ip, private_port, public_port: p.host_port, kind }
         })
         .collect();
+    let published: std::collections::BTreeSet<_> = container.ports.iter().map(|p| p.container).collect();
     for port in &container.config.exposed_ports {
-        if !container.ports.iter().any(|p| p.container == *port) {
+        if !published.contains(port) {
             let (private_port, kind) = split_port(port);
             ports.push(types::SummaryPort { private_port, kind, ..Default::default() });
         }

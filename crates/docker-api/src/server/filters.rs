@@ -4,6 +4,9 @@ use super::ApiError;
 use model::Labels;
 use std::collections::BTreeMap;
 
+/// *Limit* of the values of all filters of a request.
+const VALUES_MAX: usize = 1000;
+
 /// Filter name -> accepted values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filters(pub BTreeMap<String, Vec<String>>);
@@ -22,7 +25,7 @@ impl Filters {
         }
         let read: BTreeMap<String, Values> = serde_json::from_str(text)
             .map_err(|e| ApiError::bad_request(format!("invalid filters {text:?}: {e}")))?;
-        Ok(Self(
+        let filters = Self(
             read.into_iter()
                 .map(|(key, values)| match values {
                     Values::Map(map) => {
@@ -31,7 +34,12 @@ impl Filters {
                     Values::List(list) => (key, list),
                 })
                 .collect(),
-        ))
+        );
+        // Each is held against each object.
+        if filters.0.values().map(Vec::len).sum::<usize>() > VALUES_MAX {
+            return Err(ApiError::bad_request(format!("invalid filters: more than {VALUES_MAX} values")));
+        }
+        Ok(filters)
     }
 
     /// Refuses filters that would be silently without effect.
@@ -82,6 +90,9 @@ mod tests {
         let new = Filters::parse(r#"{"label":{"a=b":true,"c":false}}"#).unwrap();
         assert_eq!(new, Filters::parse(r#"{"label":["a=b"]}"#).unwrap());
         assert!(Filters::parse("[1]").is_err());
+        let many = |count: usize| serde_json::json!({ "name": vec!["x"; count] }).to_string();
+        assert!(Filters::parse(&many(VALUES_MAX)).is_ok());
+        assert!(Filters::parse(&many(VALUES_MAX + 1)).unwrap_err().message.contains("more than 1000"));
     }
 
     #[test]

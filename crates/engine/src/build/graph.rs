@@ -2,7 +2,7 @@
 
 use super::BuildError;
 use image::dockerfile::{self, Dockerfile, Instruction, Lookup};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 /// What a stage begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Graph {
                 named.ok_or_else(|| BuildError::NoTarget(name.to_owned()))?
             }
         };
-        let mut bases = Vec::new();
+        let (mut bases, mut names) = (Vec::new(), HashMap::new());
         for (at, stage) in file.stages.iter().enumerate() {
             let expand = |text: &str| {
                 let failed = |reason| BuildError::step("FROM", stage.line, reason);
@@ -52,10 +52,9 @@ impl Graph {
             };
             let name = expand(&stage.base)?;
             let platform = stage.platform.as_deref().map(expand).transpose()?.filter(|p| !p.is_empty());
-            let earlier =
-                file.stages[..at].iter().position(|s| s.name.as_deref() == Some(&*name.to_ascii_lowercase()));
+            let earlier = names.get(&*name.to_ascii_lowercase());
             bases.push(match earlier {
-                Some(stage) => Base::Stage(stage),
+                Some(stage) => Base::Stage(*stage),
                 None if name == "scratch" => Base::Scratch,
                 None if name.is_empty() => {
                     let reason = format!("base name ({}) should not be blank", stage.base);
@@ -63,6 +62,9 @@ impl Graph {
                 }
                 None => Base::Image { name, platform },
             });
+            if let Some(name) = stage.name.as_deref() {
+                names.entry(name).or_insert(at);
+            }
         }
         let mut needed = BTreeSet::new();
         let mut open = vec![target];

@@ -248,14 +248,15 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Returns the value of a variable: of the environment, else of an argument.
-    fn variable(&self, name: &str) -> Option<String> {
-        self.configuration.config.variable(name).or_else(|| self.args.get(name).cloned().flatten())
-    }
-
     async fn step(&mut self, step: &Step) -> Result<()> {
         let keyword = step.text.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
-        let instruction = step.instruction.expand(self.build.file.escape, &|name| self.variable(name));
+        let instruction = {
+            // Of the environment, else of an argument.
+            let variables = self.configuration.config.variables();
+            let of_environment = |name: &str| variables.get(name).map(|value| (*value).to_owned());
+            let lookup = |name: &str| of_environment(name).or_else(|| self.args.get(name).cloned().flatten());
+            step.instruction.expand(self.build.file.escape, &lookup)
+        };
         let instruction = instruction.map_err(|reason| BuildError::step(&keyword, step.line, reason))?;
         match &instruction {
             Instruction::Arg(args) => {
@@ -649,7 +650,8 @@ impl<'a> Stage<'a> {
     /// Arguments that a RUN sees: those declared, with a value, and not hidden by the environment.
     pub(super) fn run_arguments(&self) -> Vec<(String, String)> {
         let seen = self.args.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
-        seen.filter(|(name, _)| self.configuration.config.variable(name).is_none()).collect()
+        let variables = self.configuration.config.variables();
+        seen.filter(|(name, _)| !variables.contains_key(name.as_str())).collect()
     }
 
     /// Proxies that were given and not declared: seen by RUN, and nowhere else.

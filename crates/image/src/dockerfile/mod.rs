@@ -18,7 +18,11 @@ pub use lines::Heredoc;
 pub use pattern::{IgnoreList, InvalidPattern, Pattern};
 pub use words::Lookup;
 
+use std::collections::HashSet;
 use words::Words;
+
+/// *Limit* of a Dockerfile: each one is a step that images keep in their history.
+const INSTRUCTIONS_MAX: usize = 10_000;
 
 /// A Dockerfile that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,11 +91,16 @@ impl Dockerfile {
             stages: Vec::new(),
         };
         let last = lines.last().map_or(1, |line| line.number);
+        if let Some(line) = lines.get(INSTRUCTIONS_MAX) {
+            return Err(SyntaxError::new(line.number, format!("more than {INSTRUCTIONS_MAX} instructions")));
+        }
+        let mut names = HashSet::new();
         for line in lines {
             if instruction::keyword(&line.text) == "FROM" {
                 let stage = instruction::from(&line, file.escape)?;
-                if stage.name.is_some() && file.stages.iter().any(|other| other.name == stage.name) {
-                    let name = stage.name.unwrap_or_default();
+                if let Some(name) = &stage.name
+                    && !names.insert(name.clone())
+                {
                     return Err(SyntaxError::new(line.number, format!("duplicate name {name}")));
                 }
                 file.stages.push(stage);
@@ -160,6 +169,14 @@ mod tests {
         assert_eq!(texts("# escape=`\nFROM a\nRUN a `\n b \\\nUSER x")[0].1, "RUN a  b \\");
         assert_eq!(texts("FROM a\nRUN a\\\\\nUSER x").len(), 2);
         assert_eq!(texts("\u{feff}FROM a\r\nRUN a \\\r\n  b\r\n")[0].1, "RUN a   b");
+    }
+
+    #[test]
+    fn a_file_is_as_long_as_people_write_them() {
+        let file = |count: usize| format!("FROM a{}", "\nUSER x".repeat(count - 1));
+        assert!(Dockerfile::parse(&file(INSTRUCTIONS_MAX)).is_ok());
+        let reason = Dockerfile::parse(&file(INSTRUCTIONS_MAX + 1)).unwrap_err().to_string();
+        assert!(reason.contains("more than 10000 instructions"), "{reason}");
     }
 
     #[test]

@@ -4,6 +4,14 @@
 
 use super::pattern::Pattern;
 
+/// *Limit* of how deep `${a:-${b:-..}}` nests.
+const DEPTH_MAX: usize = 64;
+/// *Limit* of what the variables of one text become together: each of `ENV A=$A$A` doubles it. *Unit:* bytes.
+const EXPANDED_MAX: usize = 1 << 20;
+
+/// *Limit* of the steps that a pattern takes on a variable, which is tried at each place of it.
+const STEPS_MAX: usize = 1 << 27;
+
 /// Looks a variable up.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -28,8 +36,10 @@ impl Words<'_> {
     }
 
     fn process(self, text: &str) -> Result<(String, Vec<String>), String> {
-        let mut scanner = Scanner { words: self, chars: text.chars().collect(), at: 0 };
-        scanner.until(None, self.raw).map_err(|reason| format!("failed to process \"{text}\": {reason}"))
+        let mut scanner =
+            Scanner { words: self, chars: text.chars().collect(), at: 0, depth: 0, expanded: 0 };
+        let shown: String = text.chars().take(200).collect();
+        scanner.until(None, self.raw).map_err(|reason| format!("failed to process \"{shown}\": {reason}"))
     }
 }
 
@@ -62,6 +72,10 @@ struct Scanner<'a> {
     words: Words<'a>,
     chars: Vec<char>,
     at: usize,
+    /// Of variables that are being read.
+    depth: usize,
+    /// What variables have become so far. *Unit:* bytes.
+    expanded: usize,
 }
 
 #[derive(Default)]
@@ -215,7 +229,22 @@ impl Scanner<'_> {
         name
     }
 
+    /// Reads a variable and returns what it becomes.
     fn dollar(&mut self) -> Result<String, String> {
+        if self.depth == DEPTH_MAX {
+            return Err(format!("variables nest deeper than {DEPTH_MAX}"));
+        }
+        self.depth += 1;
+        let value = self.variable()?;
+        self.depth -= 1;
+        self.expanded += value.len();
+        if self.expanded > EXPANDED_MAX {
+            return Err(too_large());
+        }
+        Ok(value)
+    }
+
+    fn variable(&mut self) -> Result<String, String> {
         self.at += 1;
         if self.peek() != Some('{') {
             let name = self.name();
@@ -274,6 +303,15 @@ impl Scanner<'_> {
     }
 }
 
+fn too_large() -> String {
+    format!("variables become more than {EXPANDED_MAX} bytes")
+}
+
+fn check_steps(value: &str, pattern: &str) -> Result<(), String> {
+    let steps = value.len().saturating_mul(value.len()).saturating_mul(pattern.len().max(1));
+    if steps > STEPS_MAX { Err("the variable is too long for the pattern".into()) } else { Ok(()) }
+}
+
 /// `${name#pattern}`, `##`, `%`, `%%`.
 fn cut(value: &str, word: &str, side: char) -> Result<String, String> {
     let longest = word.starts_with(side);
@@ -283,6 +321,7 @@ fn cut(value: &str, word: &str, side: char) -> Result<String, String> {
         let end = if longest { ends.last() } else { ends.next() };
         return Ok(value[end.unwrap_or(0)..].to_owned());
     }
+    check_steps(value, word)?;
     let mut starts = value.char_indices().map(|(at, _)| at).chain([value.len()]);
     let fits = |at: &usize| pattern.matches(&value[*at..]);
     let start = if longest { starts.find(fits) } else { starts.rfind(fits) };
@@ -291,12 +330,16 @@ fn cut(value: &str, word: &str, side: char) -> Result<String, String> {
 
 /// `${name/pattern/with}`, `${name//pattern/with}`.
 fn replace(value: &str, pattern: &str, with: &str, all: bool) -> Result<String, String> {
+    check_steps(value, pattern)?;
     let pattern = Pattern::of_text(pattern).map_err(|e| e.to_string())?;
     let (mut text, mut rest, mut done) = (String::new(), value, false);
     while let Some(c) = rest.chars().next() {
         match pattern.ends(rest).last().filter(|end| *end > 0 && (all || !done)) {
             Some(end) => {
                 text.push_str(with);
+                if text.len() > EXPANDED_MAX {
+                    return Err(too_large());
+                }
                 rest = &rest[end..];
                 done = true;
             }
@@ -328,6 +371,19 @@ mod tests {
     #[track_caller]
     fn check(text: &str, expected: &str) {
         assert_eq!(words(false).one(text).as_deref(), Ok(expected), "{text}");
+    }
+
+    #[test]
+    fn nothing_that_is_written_down_grows_without_bounds() {
+        let nested = format!("{}x{}", "${N:-".repeat(200_000), "}".repeat(200_000));
+        assert!(words(false).one(&nested).unwrap_err().contains("nest deeper"));
+        let long = "x".repeat(300_000);
+        let lookup: Lookup<'_> = &|_| Some(long.clone());
+        let words = Words { escape: '\\', lookup, raw: false };
+        assert_eq!(words.one("$A$A$A").unwrap().len(), 900_000);
+        assert!(words.one("$A$A$A$A").unwrap_err().contains("become more than"));
+        assert!(words.one("${A//x/yyyyyyyy}").unwrap_err().contains("too long"));
+        assert!(words.one("${A%%*y}").unwrap_err().contains("too long"));
     }
 
     #[test]
