@@ -290,15 +290,18 @@ async fn open_store(start: &Start, record: &mut Record) -> Result<store::Store> 
             id
         }
     };
-    let dek = store::Dek::load_or_create(&start.folder.raft_key())
-        .context("cannot read the key of the Raft log")?;
+    let dek = store::Dek::load_or_create(&start.folder.raft_key()).with_context(|| {
+        format!("cannot read the key of the Raft log, {}", start.folder.raft_key().display())
+    })?;
     let connections = Arc::clone(&start.connections);
     let connect = move |_: u64, addr: SocketAddr| {
         let channel = connections.manager(addr);
         async move { Ok::<_, store::ConnectError>(channel) }
     };
     let options = store::Options::new(raft_id, record.advertise_addr, dek, Arc::new(connect));
-    store::Store::open(&start.folder.raft(), options).await.context("cannot open the replicated store")
+    store::Store::open(&start.folder.raft(), options)
+        .await
+        .with_context(|| format!("cannot open the replicated store in {}", start.folder.raft().display()))
 }
 
 /// Writes the first objects of a new swarm; the first leader needs a moment to be elected by itself.

@@ -58,6 +58,8 @@ pub struct Settings {
     pub mtu: Option<u32>,
     /// Of `docker build`.
     pub builder: Builder,
+    /// Refused: containers of a daemon of root are in the host's user namespace.
+    pub userns_remap: String,
     /// Containers always outlive the daemon here; the key is known, so that a file of Docker's can be used as it is.
     pub live_restore: Option<bool>,
     /// `debug`, `info`, `warn`, `error`.
@@ -142,6 +144,13 @@ impl Settings {
             toml::from_str(&text).map_err(anyhow::Error::from)
         }
         .with_context(|| path.display().to_string())?;
+        if !settings.userns_remap.is_empty() {
+            bail!(
+                "{}: userns-remap: not supported; hint: a daemon that an ordinary user starts has its containers in a \
+                 user namespace",
+                path.display()
+            );
+        }
         settings.doors().with_context(|| path.display().to_string())?;
         settings.generic_resources().with_context(|| path.display().to_string())?;
         if let Some(text) = &settings.builder.gc.default_keep_storage
@@ -284,6 +293,12 @@ mod tests {
         let settings = read("daemon.toml", text).unwrap();
         assert_eq!(settings.insecure_registries, ["10.0.0.0/8"]);
         assert_eq!(settings.dns.len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused() {
+        let refused = read("daemon.json", r#"{"userns-remap": "default"}"#).unwrap_err();
+        assert!(refused.contains("userns-remap: not supported"), "{refused}");
     }
 
     #[test]

@@ -398,8 +398,12 @@ impl Shared {
     /// Returns the membership that is on disk.
     fn on_disk(&self) -> anyhow::Result<Option<(Record, Credentials)>> {
         let Some(record) = self.parts.folder.load()? else { return Ok(None) };
-        let credentials = Credentials::load(&self.parts.folder.credentials())?
-            .context("this node is a member of a swarm but has no certificate")?;
+        let folder = self.parts.folder.credentials();
+        let credentials = Credentials::load(&folder)
+            .with_context(|| format!("the certificate in {} cannot be used", folder.display()))?
+            .with_context(|| {
+                format!("this node is a member of a swarm but has none in {}", folder.display())
+            })?;
         Ok(Some((record, credentials)))
     }
 

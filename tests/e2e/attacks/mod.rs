@@ -1,4 +1,6 @@
 //! What attackers do, and do not get: each file is one of them, with what that one has in hand.
 
+mod damage;
+mod flood;
 mod host;
 mod neighbour;

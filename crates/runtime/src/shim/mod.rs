@@ -51,9 +51,10 @@ fn detach_and_run(args: &[OsString]) -> io::Result<ExitCode> {
     let dir = PathBuf::from(dir);
     let proof = SingleThreaded::prove()?;
     sys::process::close_on_exec_from(3)?;
-    if let Some(soft) = std::env::var(state::DESCRIPTORS).ok().and_then(|text| text.parse().ok()) {
+    if let Some(soft) = std::env::var(state::DESCRIPTORS).ok().and_then(|text| text.parse::<u64>().ok()) {
         let limit = rustix::process::getrlimit(Resource::Nofile);
-        rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(soft), ..limit })?;
+        let current = limit.maximum.map_or(soft, |hard| hard.min(soft));
+        rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit })?;
     }
     let daemon = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     let null = fs::File::open("/dev/null")?;
