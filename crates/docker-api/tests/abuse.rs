@@ -3,8 +3,7 @@
 #![expect(
     clippy::unwrap_used,
     unreachable_pub,
-    dead_code,
-    reason = "a test that cannot go on may panic, in its helpers too; its modules have no outside, and serve others"
+    reason = "a test that cannot go on may panic, in its helpers too; its modules have no outside"
 )]
 
 mod fake;

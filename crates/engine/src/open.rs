@@ -231,7 +231,7 @@ async fn sweep<'a>(
             tracing::warn!(container.id = %id, error = %e, "leftover stays");
         }
     }
-    for id in sandboxes.filter(|id| orphan(*id)) {
+    for id in sandboxes.filter(|id| orphan(id)) {
         for error in inner.network.remove_sandbox(id).await.err().into_iter().flatten() {
             tracing::warn!(container.id = %id, %error, "sandbox stays");
         }
