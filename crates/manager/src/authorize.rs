@@ -1,217 +1,418 @@
-//! Who may call what: one table, deny by default.
+//! Who may call what: one table of every RPC of every service, deny by default.
 //!
-//! A caller is whom the connection's certificate names. Managers forward calls to the leader in the name of their
-//! caller; such a claim counts only from a manager, and what is forwarded is not forwarded again.
+//! A certificate is a claim, the state is the truth. Whoever calls is what its certificate says *and* what the state
+//! says, whichever is less; a node that the state does not know, or knows to have left, is nobody's node any more.
+//!
+//! ```text
+//!  connection --certificate--> node ---.                     .--> Node    a current node, in its lesser role
+//!  metadata `rswarm-caller-bin`  ------+-- the state's word --+--> Person  whom `resolve_person` makes sure of
+//!  metadata `rswarm-person-bin`  ------'                      '--> Nobody  no certificate: may join, nothing else
+//! ```
+//!
+//! People are not nodes: `Control` is for people only, and everything else is for nodes only. Managers forward calls
+//! to the leader in the name of their caller; such a claim counts only from a current member of Raft, the caller that
+//! it names is judged against the state once more, and what is forwarded is not forwarded again.
 
-use model::{ClusterId, NodeId, Role};
+use crate::standing::{Known, Standing};
+use model::{NodeId, Person, PersonRole, Role, Tables};
 use pki::tls::Peer;
+use prost::Message as _;
+use proto::{
+    CALLER_KEY, PersonalClaim, WireId as _,
+    control::{ForwardedCaller, ForwardedNode, PersonClaim, forwarded_caller, person_claim::Proof},
+    types,
+};
 use std::net::SocketAddr;
 use tonic::{Request, Status, metadata::MetadataValue};
 
-const CALLER_KEY: &str = "rswarm-caller-bin";
-
-/// Every RPC of a manager.
+/// Who may call an RPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Method {
-    GetRootCa,
-    IssueCertificate,
-    JoinRaft,
-    Session,
-    Alive,
-    Observe,
-    Get,
-    List,
-    Create,
-    Update,
-    Remove,
-    Watch,
-    GetSwarm,
-    UpdateSwarm,
-    ApplyStack,
-    RollbackStack,
-    JudgeStack,
-    Attach,
-    Leave,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rule {
+pub(crate) enum Rule {
     /// Also without a certificate: how a node gets its first one.
     Anyone,
-    /// Any node of this swarm.
+    /// Any current node of this swarm; what it asks for is its own.
     Node,
+    /// A current manager, also one that has yet to join Raft.
     Manager,
+    /// A manager that takes part in Raft.
+    Member,
+    /// A person, with the rights that `people` gives.
+    Person,
 }
 
-fn rule(method: Method) -> Rule {
-    match method {
-        Method::GetRootCa | Method::IssueCertificate => Rule::Anyone,
-        // A worker's front door forwards what people ask.
-        Method::Get
-        | Method::List
-        | Method::Create
-        | Method::Update
-        | Method::Remove
-        | Method::Watch
-        | Method::GetSwarm
-        | Method::UpdateSwarm
-        | Method::ApplyStack
-        | Method::RollbackStack
-        | Method::JudgeStack
-        | Method::Attach
-        | Method::Leave
-        | Method::Session => Rule::Node,
-        Method::JoinRaft | Method::Alive | Method::Observe => Rule::Manager,
+/// Whether a follower may pass a call on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// The caller's own connection must end here.
+    Direct,
+    /// To the leader, in the caller's name.
+    Forwarded,
+}
+
+macro_rules! methods {
+    ($($service:literal { $($method:ident: $rule:ident, $way:ident;)* })*) => {
+        /// Every RPC that a node or a manager answers.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Method { $($($method,)*)* }
+
+        impl Method {
+            /// Every one of them.
+            pub const ALL: &[Self] = &[$($(Self::$method,)*)*];
+
+            /// Returns its service's full name and its own, as in `proto/*.proto`.
+            pub fn name(self) -> (&'static str, &'static str) {
+                match self { $($(Self::$method => ($service, stringify!($method)),)*)* }
+            }
+
+            pub(crate) fn rule(self) -> Rule {
+                match self { $($(Self::$method => Rule::$rule,)*)* }
+            }
+
+            fn way(self) -> Way {
+                match self { $($(Self::$method => Way::$way,)*)* }
+            }
+        }
+    };
+}
+
+methods! {
+    "rswarm.ca.v1.Ca" {
+        GetRootCa: Anyone, Direct;
+        IssueCertificate: Anyone, Forwarded;
+    }
+    "rswarm.ca.v1.Membership" {
+        JoinRaft: Manager, Forwarded;
+        Vouch: Manager, Direct;
+    }
+    "rswarm.dispatcher.v1.Dispatcher" {
+        Session: Node, Direct;
+    }
+    "rswarm.dispatcher.v1.Work" {
+        FindNetwork: Node, Forwarded;
+        Attach: Node, Forwarded;
+        Attachment: Node, Forwarded;
+        Leave: Node, Forwarded;
+        ImageSources: Node, Direct;
+        MayFetch: Node, Direct;
+    }
+    "rswarm.dispatcher.v1.Liveness" {
+        Alive: Member, Direct;
+        Observe: Member, Direct;
+    }
+    "rswarm.control.v1.Control" {
+        Get: Person, Forwarded;
+        List: Person, Forwarded;
+        Create: Person, Forwarded;
+        Update: Person, Forwarded;
+        Remove: Person, Forwarded;
+        Watch: Person, Direct;
+        GetSwarm: Person, Forwarded;
+        UpdateSwarm: Person, Forwarded;
+        ApplyStack: Person, Forwarded;
+        RollbackStack: Person, Forwarded;
+        JudgeStack: Person, Forwarded;
+    }
+    "rswarm.raft.v1.Raft" {
+        Append: Member, Direct;
+        Vote: Member, Direct;
+        Snapshot: Member, Direct;
+        TransferLeader: Member, Direct;
+    }
+    "rswarm.node.v1.Peer" {
+        Tunnel: Member, Direct;
+        ResolveImage: Node, Direct;
+        ReadBlob: Node, Direct;
     }
 }
 
 /// On whose behalf a call is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Caller {
-    /// `None`: showed no certificate.
-    pub(crate) node: Option<(NodeId, Role)>,
-    /// Where the connection comes from.
+    pub(crate) who: Who,
+    /// Where the caller's own connection comes from.
     pub(crate) addr: SocketAddr,
     /// Another manager took us for the leader.
     pub(crate) forwarded: bool,
+    /// What a person said to be one, so that the leader can make sure of it again, and the node that passed it on.
+    pub(crate) claim: Option<(PersonClaim, NodeId)>,
+}
+
+/// Who calls, as far as certificate and state agree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// Showed no certificate.
+    Nobody,
+    Node {
+        id: NodeId,
+        /// The lesser of what the certificate and the state say.
+        role: Role,
+    },
+    Person(Person),
 }
 
 impl Caller {
     /// Returns the calling node.
     ///
     /// # Errors
-    /// UNAUTHENTICATED when it showed no certificate.
+    /// UNAUTHENTICATED when it is none.
     pub(crate) fn node(&self) -> Result<NodeId, Status> {
-        self.node.map(|(node, _)| node).ok_or_else(|| Status::unauthenticated("a node certificate is needed"))
+        match &self.who {
+            Who::Node { id, .. } => Ok(*id),
+            Who::Nobody | Who::Person(_) => Err(Status::unauthenticated("a node certificate is needed")),
+        }
     }
 }
 
-/// Returns the caller of `request` if it may call `method`.
-pub(crate) fn authorize<T>(
-    method: Method,
-    request: &Request<T>,
-    cluster: Option<ClusterId>,
-) -> Result<Caller, Status> {
-    let peer = Peer::of(request).ok_or_else(|| Status::unauthenticated("the connection has no identity"))?;
-    if let (Some(identity), Some(cluster)) = (peer.identity, cluster)
-        && identity.cluster != cluster
-    {
-        return Err(Status::permission_denied("the certificate is of another swarm"));
-    }
-    let direct = peer.identity.map(|i| (i.node, i.role));
-    let claim = request.metadata().get_bin(CALLER_KEY);
-    let (node, forwarded) = match claim {
-        None => (direct, false),
-        Some(value) => {
-            if direct.is_none_or(|(_, role)| role != Role::Manager) {
-                return Err(Status::permission_denied("only managers forward calls"));
+/// What a request brings to show who makes it.
+#[derive(Debug, Clone)]
+pub(crate) struct Evidence {
+    peer: Peer,
+    forwarded: Option<ForwardedCaller>,
+    person: Option<PersonClaim>,
+}
+
+impl Evidence {
+    /// Reads the evidence of a request.
+    ///
+    /// # Errors
+    /// It came past the listener that says who is at the other end, or carries what cannot be read.
+    pub(crate) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        let peer =
+            Peer::of(request).ok_or_else(|| Status::unauthenticated("the connection has no identity"))?;
+        let forwarded = match request.metadata().get_bin(CALLER_KEY) {
+            None => None,
+            Some(value) => {
+                let malformed = || Status::invalid_argument("malformed caller");
+                let bytes = value.to_bytes().map_err(|_| malformed())?;
+                Some(ForwardedCaller::decode(bytes).map_err(|_| malformed())?)
             }
-            let bytes = value.to_bytes().map_err(|_| Status::invalid_argument("malformed caller"))?;
-            (decode(&bytes)?, true)
+        };
+        Ok(Self { peer, forwarded, person: PersonalClaim::of(request.metadata())? })
+    }
+
+    /// Returns the node that the connection's certificate names.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        self.peer.identity.map(|i| i.node)
+    }
+}
+
+/// A refusal, and whether the state behind it may only be late.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) status: Status,
+    /// A newer state could say otherwise: the node may have joined, or changed its role, a moment ago.
+    pub(crate) perhaps_late: bool,
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Self {
+        Self { status, perhaps_late: false }
+    }
+}
+
+/// What a node may pass for.
+#[derive(Debug, Clone, Copy)]
+struct Ranked {
+    id: NodeId,
+    role: Role,
+    /// Takes part in Raft.
+    member: bool,
+    /// The certificate says more than the state does.
+    perhaps_late: bool,
+}
+
+/// Returns what certificate and state agree on.
+fn rank(id: NodeId, certified: Role, known: &Known<'_>) -> Result<Ranked, Refused> {
+    let standing = known.standing(id);
+    let (role, member) = match standing {
+        Standing::Removed => return Err(removed().into()),
+        Standing::Left => return Err(Status::permission_denied("this node left the swarm").into()),
+        Standing::Unknown => return Err(Refused { status: removed(), perhaps_late: true }),
+        Standing::Worker => (Role::Worker, false),
+        Standing::Manager => (certified, false),
+        Standing::Member => (certified, certified == Role::Manager),
+    };
+    Ok(Ranked { id, role, member, perhaps_late: certified == Role::Manager && !member })
+}
+
+fn removed() -> Status {
+    Status::permission_denied("this node was removed from the swarm")
+}
+
+/// Returns the caller if it may call `method`. The one gate of every RPC.
+///
+/// # Errors
+/// UNAUTHENTICATED: a certificate or a person is needed. PERMISSION_DENIED: it is not enough, or no longer true.
+/// UNAVAILABLE: this node knows nothing yet to judge by.
+pub(crate) fn authorize(method: Method, evidence: &Evidence, known: &Known<'_>) -> Result<Caller, Refused> {
+    let peer = evidence.peer;
+    let Some(identity) = peer.identity else {
+        if evidence.forwarded.is_some() || evidence.person.is_some() {
+            return Err(Status::permission_denied("only managers forward calls").into());
+        }
+        if method.rule() != Rule::Anyone {
+            return Err(Status::unauthenticated("a node certificate is needed").into());
+        }
+        return Ok(Caller { who: Who::Nobody, addr: peer.addr, forwarded: false, claim: None });
+    };
+    let cluster = known.cluster().ok_or_else(|| Status::unavailable("this node has no state yet"))?;
+    if identity.cluster != cluster {
+        return Err(Status::permission_denied("the certificate is of another swarm").into());
+    }
+    let direct = rank(identity.node, identity.role, known)?;
+    let (caller, ranked) = match &evidence.forwarded {
+        Some(named) => forwarded(method, direct, named, peer.addr, known)?,
+        None => match &evidence.person {
+            Some(claim) => (of_person(claim, direct, peer.addr, known)?, None),
+            None => {
+                let who = Who::Node { id: direct.id, role: direct.role };
+                (Caller { who, addr: peer.addr, forwarded: false, claim: None }, Some(direct))
+            }
+        },
+    };
+    let allowed = match (method.rule(), &caller.who, ranked) {
+        (Rule::Anyone, Who::Nobody | Who::Node { .. }, _)
+        | (Rule::Node, Who::Node { .. }, _)
+        | (Rule::Manager, Who::Node { role: Role::Manager, .. }, _)
+        | (Rule::Person, Who::Person(_), _) => true,
+        (Rule::Member, Who::Node { .. }, Some(ranked)) => ranked.member,
+        (Rule::Anyone | Rule::Node | Rule::Manager | Rule::Member | Rule::Person, _, _) => false,
+    };
+    if allowed {
+        return Ok(caller);
+    }
+    let what = format!("{method:?}");
+    let status = match method.rule() {
+        Rule::Person => Status::permission_denied(format!(
+            "a node's certificate may not call {what}: only people may, who name themselves"
+        )),
+        Rule::Manager | Rule::Member => {
+            Status::permission_denied(format!("only managers may call {what}, and this node is none"))
+        }
+        Rule::Anyone | Rule::Node => {
+            Status::permission_denied(format!("only nodes may call {what}, in their own name"))
         }
     };
-    let allowed = match (rule(method), node) {
-        (Rule::Anyone, _) | (Rule::Node, Some(_)) | (Rule::Manager, Some((_, Role::Manager))) => true,
-        (Rule::Node | Rule::Manager, None) | (Rule::Manager, Some((_, Role::Worker))) => false,
-    };
-    if !allowed {
-        return Err(Status::permission_denied(format!("this node may not call {method:?}")));
+    let perhaps_late = ranked.is_some_and(|r| r.perhaps_late);
+    Err(Refused { status, perhaps_late })
+}
+
+/// Judges a call that a manager passes on.
+fn forwarded(
+    method: Method,
+    through: Ranked,
+    named: &ForwardedCaller,
+    addr: SocketAddr,
+    known: &Known<'_>,
+) -> Result<(Caller, Option<Ranked>), Refused> {
+    if !through.member {
+        let status = Status::permission_denied("only managers forward calls");
+        return Err(Refused { status, perhaps_late: through.perhaps_late });
     }
-    Ok(Caller { node, addr: peer.addr, forwarded })
+    if method.way() == Way::Direct {
+        return Err(Status::permission_denied(format!("{method:?} is not forwarded")).into());
+    }
+    let addr = named.addr.parse().unwrap_or(addr);
+    let malformed = |e: proto::Invalid| Status::invalid_argument(format!("malformed caller: {e}"));
+    let (mut caller, ranked) = match &named.who {
+        None => (Caller { who: Who::Nobody, addr, forwarded: true, claim: None }, None),
+        Some(forwarded_caller::Who::Node(node)) => {
+            let id = NodeId::from_wire(&node.id).map_err(malformed)?;
+            let role = match node.role() {
+                types::Role::Manager => Role::Manager,
+                types::Role::Worker | types::Role::Unspecified => Role::Worker,
+            };
+            let ranked = rank(id, role, known)?;
+            let who = Who::Node { id, role: ranked.role };
+            (Caller { who, addr, forwarded: true, claim: None }, Some(ranked))
+        }
+        Some(forwarded_caller::Who::Person(claim)) => {
+            let id = NodeId::from_wire(&named.via).map_err(malformed)?;
+            // What its own certificate said was the forwarding manager's to check; here the state alone counts.
+            let via = rank(id, Role::Manager, known)?;
+            (of_person(claim, via, addr, known)?, None)
+        }
+    };
+    caller.forwarded = true;
+    Ok((caller, ranked))
+}
+
+fn of_person(
+    claim: &PersonClaim,
+    via: Ranked,
+    addr: SocketAddr,
+    known: &Known<'_>,
+) -> Result<Caller, Refused> {
+    let Known::State(tables) = known else {
+        return Err(Status::permission_denied("people ask managers").into());
+    };
+    let person = resolve_person(claim, via.id, via.member, tables)
+        .map_err(|status| Refused { status, perhaps_late: via.perhaps_late })?;
+    let claim = Some((claim.clone(), via.id));
+    Ok(Caller { who: Who::Person(person), addr, forwarded: false, claim })
+}
+
+/// Makes sure of a person. `via` is the node whose front door took the request; `via_is_manager`: it takes part in
+/// Raft, so its word counts for what happened at its own sockets.
+///
+/// # Errors
+/// UNAUTHENTICATED: the claim proves nothing. PERMISSION_DENIED: it is not `via`'s to make.
+pub(crate) fn resolve_person(
+    claim: &PersonClaim,
+    via: NodeId,
+    via_is_manager: bool,
+    _tables: &Tables,
+) -> Result<Person, Status> {
+    match &claim.proof {
+        Some(Proof::Operator(operator)) if via_is_manager => {
+            Ok(Person { name: operator.name.clone(), role: PersonRole::Admin, from: claim.from.clone(), via })
+        }
+        Some(Proof::Operator(_)) => {
+            Err(Status::permission_denied("only a manager's own people run the swarm"))
+        }
+        Some(Proof::Token(_) | Proof::Certificate(_)) => {
+            Err(Status::unauthenticated("the swarm has no such user"))
+        }
+        None => Err(Status::unauthenticated("the claim names nobody")),
+    }
+}
+
+/// Returns true while a caller that was let in would be let in again: what holds a stream open asks this whenever the
+/// state changes.
+pub(crate) fn still(method: Method, caller: &Caller, tables: &Tables) -> bool {
+    let known = Known::State(tables);
+    match (&caller.who, &caller.claim) {
+        (Who::Person(person), Some((claim, via))) => rank(*via, Role::Manager, &known).is_ok_and(|via| {
+            resolve_person(claim, via.id, via.member, tables).is_ok_and(|now| now == *person)
+        }),
+        (Who::Node { id, role }, _) => rank(*id, *role, &known).is_ok_and(|now| match method.rule() {
+            Rule::Member => now.member,
+            Rule::Manager => now.role == Role::Manager,
+            Rule::Anyone | Rule::Node | Rule::Person => true,
+        }),
+        (Who::Nobody, _) => method.rule() == Rule::Anyone,
+        (Who::Person(_), None) => false,
+    }
 }
 
 /// Returns `message` as a call in the name of `caller`, for the leader.
 pub(crate) fn on_behalf_of<T>(caller: &Caller, message: T) -> Request<T> {
-    let mut bytes = Vec::with_capacity(17);
-    if let Some((node, role)) = caller.node {
-        bytes.extend_from_slice(&node.0.to_be_bytes());
-        bytes.push(u8::from(role == Role::Manager));
-    }
+    use forwarded_caller::Who as Named;
+    let (who, via) = match (&caller.who, &caller.claim) {
+        (Who::Node { id, role }, _) => {
+            let node = ForwardedNode { id: id.to_wire(), role: types::Role::from(*role) as i32 };
+            (Some(Named::Node(node)), Vec::new())
+        }
+        (Who::Person(_), Some((claim, via))) => (Some(Named::Person(claim.clone())), via.to_wire()),
+        (Who::Nobody, _) | (Who::Person(_), None) => (None, Vec::new()),
+    };
+    let named = ForwardedCaller { who, via, addr: caller.addr.to_string() };
+    let mut value = MetadataValue::from_bytes(&named.encode_to_vec());
+    value.set_sensitive(true);
     let mut request = Request::new(message);
-    request.metadata_mut().insert_bin(CALLER_KEY, MetadataValue::from_bytes(&bytes));
+    request.metadata_mut().insert_bin(CALLER_KEY, value);
     request
 }
 
-fn decode(bytes: &[u8]) -> Result<Option<(NodeId, Role)>, Status> {
-    let malformed = || Status::invalid_argument("malformed caller");
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    let (id, role) = bytes.split_at_checked(16).ok_or_else(malformed)?;
-    let id = NodeId(u128::from_be_bytes(id.try_into().map_err(|_| malformed())?));
-    match role {
-        [0] => Ok(Some((id, Role::Worker))),
-        [1] => Ok(Some((id, Role::Manager))),
-        _ => Err(malformed()),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use pki::Identity;
-
-    const ALL: [Method; 19] = [
-        Method::GetRootCa,
-        Method::IssueCertificate,
-        Method::JoinRaft,
-        Method::Session,
-        Method::Alive,
-        Method::Observe,
-        Method::Get,
-        Method::List,
-        Method::Create,
-        Method::Update,
-        Method::Remove,
-        Method::Watch,
-        Method::GetSwarm,
-        Method::UpdateSwarm,
-        Method::ApplyStack,
-        Method::RollbackStack,
-        Method::JudgeStack,
-        Method::Attach,
-        Method::Leave,
-    ];
-    const SWARM: ClusterId = ClusterId(1);
-
-    fn from(role: Option<Role>, cluster: ClusterId) -> Request<()> {
-        let mut request = Request::new(());
-        let identity = role.map(|role| Identity { node: NodeId(7), role, cluster });
-        let addr = "192.0.2.1:5".parse().unwrap();
-        request.extensions_mut().insert(Peer { identity, addr });
-        request
-    }
-
-    #[test]
-    fn each_kind_of_peer_may_call_only_what_the_table_says() {
-        let only_managers = [Method::JoinRaft, Method::Alive, Method::Observe];
-        let open = [Method::GetRootCa, Method::IssueCertificate];
-        for method in ALL {
-            let may = |role| authorize(method, &from(role, SWARM), Some(SWARM)).is_ok();
-            assert!(may(Some(Role::Manager)), "{method:?}");
-            assert_eq!(may(Some(Role::Worker)), !only_managers.contains(&method), "{method:?}");
-            assert_eq!(may(None), open.contains(&method), "{method:?}");
-            assert!(authorize(method, &Request::new(()), Some(SWARM)).is_err(), "{method:?}");
-            assert!(authorize(method, &from(Some(Role::Manager), ClusterId(2)), Some(SWARM)).is_err());
-        }
-    }
-
-    #[test]
-    fn a_forwarded_call_is_the_callers_and_counts_only_from_a_manager() {
-        let worker = Caller {
-            node: Some((NodeId(9), Role::Worker)),
-            addr: "192.0.2.9:1".parse().unwrap(),
-            forwarded: false,
-        };
-        let forward = |through: Option<Role>| {
-            let mut request = on_behalf_of(&worker, ());
-            request.extensions_mut().extend(from(through, SWARM).extensions().clone());
-            request
-        };
-        let caller = authorize(Method::Create, &forward(Some(Role::Manager)), Some(SWARM)).unwrap();
-        assert_eq!((caller.node, caller.forwarded), (worker.node, true));
-        assert!(authorize(Method::JoinRaft, &forward(Some(Role::Manager)), Some(SWARM)).is_err());
-        assert!(authorize(Method::Create, &forward(Some(Role::Worker)), Some(SWARM)).is_err());
-        assert!(authorize(Method::GetRootCa, &forward(None), Some(SWARM)).is_err());
-    }
-}
+mod tests;

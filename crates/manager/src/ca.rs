@@ -19,7 +19,7 @@ use proto::{
     WireId as _,
     ca::{
         GetRootCaReply, GetRootCaRequest, IssueCertificateReply, IssueCertificateRequest, JoinRaftReply,
-        JoinRaftRequest, Member,
+        JoinRaftRequest, Member, VouchReply, VouchRequest,
         ca_client::CaClient,
         ca_server::{Ca, CaServer},
         membership_client::MembershipClient,
@@ -129,6 +129,7 @@ pub fn bootstrap(init: Init, now: Timestamp) -> Result<Bootstrap, BootstrapError
         mesh_subnet: init.mesh_subnet,
         task_pool: init.task_pool,
         feature_level: 1,
+        removed: Vec::new(),
     };
     let mut node = new_node(node_id, 1, Role::Manager, init.availability);
     node.manager = Some(ManagerStatus { raft_id: init.raft_id, addr: init.addr });
@@ -215,7 +216,7 @@ impl Ca for CaService {
         &self,
         request: Request<GetRootCaRequest>,
     ) -> Result<Response<GetRootCaReply>, Status> {
-        self.0.authorize(Method::GetRootCa, &request)?;
+        self.0.authorize(Method::GetRootCa, &request).await?;
         let view = self.0.store.view();
         let cluster = view.cluster.as_ref().ok_or_else(|| Status::unavailable("the swarm is not ready"))?;
         Ok(Response::new(GetRootCaReply { pem: cluster.root_ca_cert.clone() }))
@@ -225,7 +226,7 @@ impl Ca for CaService {
         &self,
         request: Request<IssueCertificateRequest>,
     ) -> Result<Response<IssueCertificateReply>, Status> {
-        let caller = self.0.authorize(Method::IssueCertificate, &request)?;
+        let caller = self.0.authorize(Method::IssueCertificate, &request).await?;
         let request = request.into_inner();
         if let Leader::At(channel) = self.0.leader(&caller)? {
             let mut leader = CaClient::new(channel);
@@ -337,7 +338,7 @@ impl CaService {
 #[tonic::async_trait]
 impl Membership for CaService {
     async fn join_raft(&self, request: Request<JoinRaftRequest>) -> Result<Response<JoinRaftReply>, Status> {
-        let caller = self.0.authorize(Method::JoinRaft, &request)?;
+        let caller = self.0.authorize(Method::JoinRaft, &request).await?;
         let request = request.into_inner();
         if let Leader::At(channel) = self.0.leader(&caller)? {
             let mut leader = MembershipClient::new(channel);
@@ -372,6 +373,14 @@ impl Membership for CaService {
         let members = self.0.store.members().into_iter();
         let members = members.map(|m| Member { raft_id: m.raft_id, addr: m.addr.to_string() }).collect();
         Ok(Response::new(JoinRaftReply { members }))
+    }
+
+    async fn vouch(&self, request: Request<VouchRequest>) -> Result<Response<VouchReply>, Status> {
+        self.0.authorize(Method::Vouch, &request).await?;
+        let VouchRequest { node, raft_id } = request.into_inner();
+        let node = NodeId::from_wire(&node).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let member = self.0.store.member_node(raft_id) == Some(node);
+        Ok(Response::new(VouchReply { member }))
     }
 }
 

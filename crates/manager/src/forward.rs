@@ -25,7 +25,7 @@ impl Shared {
             return Ok(Leader::Me);
         }
         match now.leader {
-            Some((_, addr)) if !caller.forwarded => Ok(Leader::At((self.connect)(addr))),
+            Some((raft_id, addr)) if !caller.forwarded => Ok(Leader::At(self.member(raft_id, addr))),
             Some(_) | None => Err(no_leader()),
         }
     }

@@ -31,9 +31,11 @@ mod presence;
 mod publisher;
 mod roles;
 mod shared;
+pub mod standing;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use model::{NodeId, Timestamp};
 use shared::Shared;
@@ -42,8 +44,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Channel};
 
-/// Returns a (lazily connecting) channel to the manager at this address, authenticated both ways.
-pub type Connect = Arc<dyn Fn(SocketAddr) -> Channel + Send + Sync>;
+/// Returns a (lazily connecting) channel to the manager at this address, authenticated both ways; if the node is named,
+/// to this very one or nowhere.
+pub type Connect = Arc<dyn Fn(SocketAddr, Option<NodeId>) -> Channel + Send + Sync>;
 /// Returns the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -78,7 +81,8 @@ impl Manager {
         Self { shared: Arc::new(Shared::new(options)) }
     }
 
-    /// Returns the gRPC services of a manager: Control, Dispatcher, Liveness, Ca and Membership. They expect
+    /// Returns the gRPC services of a manager: Control, Dispatcher, Work, Liveness, Ca and
+    /// Membership. They expect
     /// [`pki::tls::Peer`] in the extensions of each request, as a server behind [`pki::tls::Listener`] puts it
     /// there, and refuse requests without.
     pub fn routes(&self) -> Routes {
@@ -87,6 +91,7 @@ impl Manager {
             .add_service(control::service(self.shared.clone()))
             .add_service(dispatcher::service(self.shared.clone()))
             .add_service(dispatcher::liveness_service(self.shared.clone()))
+            .add_service(work::service(self.shared.clone()))
             .add_service(ca::service(self.shared.clone()))
             .add_service(ca::membership_service(self.shared.clone()));
         routes.routes()

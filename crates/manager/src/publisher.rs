@@ -1,7 +1,11 @@
 //! Turns each new view into what sessions hand out; what did not change stays the same object.
 
 use crate::{shared::Shared, tables};
-use model::{Duration, IngressTable, NetworkId, NetworkTable, Tables};
+use model::{Duration, IngressTable, NetworkId, NetworkTable, Role, Tables};
+use proto::{
+    WireId as _,
+    dispatcher::{KnownManager, ManagerList},
+};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// How long changes are gathered.
@@ -13,6 +17,8 @@ pub(crate) struct Published {
     pub(crate) view: Arc<Tables>,
     pub(crate) networks: BTreeMap<NetworkId, Arc<NetworkTable>>,
     pub(crate) ingress: Arc<IngressTable>,
+    /// Who the managers are, and who is no node any more.
+    pub(crate) managers: Arc<ManagerList>,
 }
 
 impl Published {
@@ -39,7 +45,24 @@ impl Published {
             Some(old) if old.nodes == ingress.nodes && old.ports == ingress.ports => old.clone(),
             Some(_) | None => Arc::new(ingress),
         };
-        Self { view, networks, ingress }
+        let managers = manager_list(&view);
+        let managers = match before.map(|b| &b.managers) {
+            Some(old) if **old == managers => old.clone(),
+            Some(_) | None => Arc::new(managers),
+        };
+        Self { view, networks, ingress, managers }
+    }
+}
+
+fn manager_list(view: &Tables) -> ManagerList {
+    let nodes = view.nodes.values().filter(|n| n.spec.role == Role::Manager);
+    let managers =
+        nodes.filter_map(|n| Some(KnownManager { node: n.id.to_wire(), addr: n.manager?.addr.to_string() }));
+    let managers: Vec<KnownManager> = managers.collect();
+    ManagerList {
+        addrs: managers.iter().map(|m| m.addr.clone()).collect(),
+        managers,
+        removed: view.cluster.iter().flat_map(|c| &c.removed).map(|r| r.node.to_wire()).collect(),
     }
 }
 

@@ -2,21 +2,33 @@
 
 use crate::{
     Clock, Connect, Options,
-    authorize::{Caller, Method, authorize},
+    authorize::{Caller, Evidence, Method, authorize},
     dispatcher::Sessions,
     forward::propose_error,
     leader::Inbox,
     presence::{ClusterAcks, Presence},
     publisher::Published,
+    standing::Known,
 };
-use model::{Batch, Change, NodeId};
+use model::{Batch, Change, Duration, NodeId, Tables};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Request, Status};
+use tonic::{Request, Status, transport::Channel};
+
+/// How often a write is decided anew when others write to the same objects.
+const ATTEMPTS: usize = 20;
+/// How long a node whose standing is not known waits before it is looked up in a newer state again.
+const LOOK_AGAIN_PAUSE: Duration = Duration::from_millis(500);
+/// *Limit* of nodes that are looked up so at once.
+const LOOKS_AT_ONCE: usize = 256;
 
 pub(crate) struct Shared {
     pub(crate) store: store::Handle,
@@ -35,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) cluster_acks: watch::Sender<ClusterAcks>,
     /// Raft members whose join is under way here.
     joining: Mutex<BTreeSet<u64>>,
+    /// When nodes that are not known were last looked up in a newer state.
+    looked_again: Mutex<BTreeMap<NodeId, Instant>>,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -60,6 +74,7 @@ impl Shared {
             sessions_tracker: TaskTracker::new(),
             cluster_acks: watch::Sender::new(ClusterAcks::default()),
             joining: Mutex::default(),
+            looked_again: Mutex::default(),
             cancel: CancellationToken::new(),
         }
     }
@@ -72,9 +87,71 @@ impl Shared {
         self.joining.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the caller of `request`, if it may call `method`.
-    pub(crate) fn authorize<T>(&self, method: Method, request: &Request<T>) -> Result<Caller, Status> {
-        authorize(method, request, self.store.view().cluster.as_ref().map(|c| c.id))
+    /// Returns the caller of `request`, if it may call `method`. A node that only a newer state would know, or know in
+    /// its new role, is judged again once this replica has caught up.
+    ///
+    /// # Errors
+    /// What the caller is told.
+    pub(crate) fn authorize<T>(
+        &self,
+        method: Method,
+        request: &Request<T>,
+    ) -> impl Future<Output = Result<Caller, Status>> + Send + use<'_, T> {
+        let evidence = Evidence::of(request);
+        async move {
+            let evidence = evidence?;
+            let judge = || authorize(method, &evidence, &Known::State(&self.store.view()));
+            match judge() {
+                Ok(caller) => Ok(caller),
+                Err(refused) if refused.perhaps_late && self.may_look_again(evidence.node()) => {
+                    self.catch_up().await?;
+                    judge().map_err(|refused| refused.status)
+                }
+                Err(refused) => Err(refused.status),
+            }
+        }
+    }
+
+    /// Allows a node one look at a newer state per pause: strangers cost the leader no more than that.
+    fn may_look_again(&self, node: Option<NodeId>) -> bool {
+        let Some(node) = node.filter(|_| !self.store.leader_now().me) else { return false };
+        let mut looked = self.looked_again.lock().unwrap_or_else(PoisonError::into_inner);
+        looked.retain(|_, at| at.elapsed() < LOOK_AGAIN_PAUSE);
+        if looked.len() >= LOOKS_AT_ONCE || looked.contains_key(&node) {
+            return false;
+        }
+        looked.insert(node, Instant::now());
+        true
+    }
+
+    /// Returns a channel to a member of Raft: to the very node that the state says it is, if it says so.
+    pub(crate) fn member(&self, raft_id: u64, addr: SocketAddr) -> Channel {
+        let view = self.store.view();
+        let node = view.nodes.values().find(|n| n.manager.is_some_and(|m| m.raft_id == raft_id));
+        (self.connect)(addr, node.map(|n| n.id))
+    }
+
+    /// Decides on the newest view and writes; decides anew when the plan or the dispatcher wrote to the same
+    /// objects meanwhile. What the caller names (its version, a name) is judged each time. Returns the index of the
+    /// write, `unchanged` if there was nothing to write, and what `decide` made.
+    pub(crate) async fn decide<T>(
+        &self,
+        unchanged: u64,
+        decide: impl Fn(&Tables) -> Result<(T, Vec<Change>), Status>,
+    ) -> Result<(u64, T), Status> {
+        for _ in 1..ATTEMPTS {
+            let (made, changes) = decide(&self.store.view())?;
+            if changes.is_empty() {
+                return Ok((unchanged, made));
+            }
+            match self.change(changes).await {
+                Ok(index) => return Ok((index, made)),
+                Err(status) if status.code() == tonic::Code::Aborted => {}
+                Err(status) => return Err(status),
+            }
+        }
+        let (made, changes) = decide(&self.store.view())?;
+        Ok((self.change(changes).await?, made))
     }
 
     /// Proposes changes and returns the index at which they are in the state.

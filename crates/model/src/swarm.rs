@@ -1,6 +1,6 @@
 //! The swarm itself, and the small objects people give it: secrets, configs, stacks.
 
-use crate::{ClusterId, ConfigId, Duration, Labels, Meta, SecretId, ServiceSpec, StackId, Timestamp};
+use crate::{ClusterId, ConfigId, Duration, Labels, Meta, NodeId, SecretId, ServiceSpec, StackId, Timestamp};
 use ipnet::Ipv4Net;
 use std::sync::Arc;
 
@@ -54,6 +54,30 @@ pub struct Cluster {
     pub task_pool: Ipv4Net,
     /// Feature level all managers understand; newer fields are written only above their level.
     pub feature_level: u32,
+    /// Nodes that were removed, as long as a certificate of theirs may be valid. *Limit:* [`REMOVED_MAX`], oldest out
+    /// first: who is not here is unknown, and refused as well.
+    pub removed: Vec<RemovedNode>,
+}
+
+/// *Limit* of removed nodes that are remembered.
+pub const REMOVED_MAX: usize = 1024;
+
+/// A node whose certificates are revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemovedNode {
+    pub node: NodeId,
+    /// When the last of its certificates has expired.
+    pub until: Timestamp,
+}
+
+impl Cluster {
+    /// Notes that a node was removed at `now`, and forgets those whose certificates have expired by now.
+    pub fn revoke(&mut self, node: NodeId, now: Timestamp) {
+        self.removed.retain(|r| r.until > now && r.node != node);
+        let excess = (self.removed.len() + 1).saturating_sub(REMOVED_MAX);
+        self.removed.drain(..excess);
+        self.removed.push(RemovedNode { node, until: now.after(self.spec.node_cert_expiry) });
+    }
 }
 
 /// Bytes that must not reach a log.

@@ -1,7 +1,7 @@
 //! Places on overlay networks for containers that a person started here.
 //!
 //! ```text
-//!  engine: start ── Overlays::attach ── Control.Attach ──> manager: a task that attaches, with addresses
+//!  engine: start ── Overlays::attach ── Work.Attach ──> manager: a task that attaches, with addresses
 //!            ^                                                 |
 //!            `──── the assignment <──── Executor::start <──────' the session of this node's agent
 //!  engine: the run is over ──> Executor::wait ends ──> the task is COMPLETE, its addresses are free
@@ -9,15 +9,12 @@
 
 use crate::swarm::NodeSwarm;
 use agent::TaskError;
-use docker_api::server::{ApiError, Control, Swarm as _, SwarmStatus};
+use docker_api::server::{ApiError, Swarm as _, SwarmStatus};
 use engine::{AttachmentRequest, Engine, OverlayAttachment, OverlayNetwork, SwarmAttachments};
-use model::{
-    ContainerStatus, Network, NetworkAttachmentSpec, NetworkDriver, Object, Placement, Task, TaskId,
-};
+use model::{ContainerStatus, NetworkAttachmentSpec, NetworkId, Task, TaskId};
 use proto::{
     WireId as _,
-    control::{AttachRequest, GetRequest},
-    types::ObjectKind,
+    dispatcher::{self, AttachRequest, FindNetworkRequest, work_client::WorkClient},
 };
 use std::{
     collections::BTreeMap,
@@ -28,6 +25,7 @@ use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
 };
+use tonic::{Code, transport::Channel};
 
 /// How long a start waits for its addresses, with all that lies between.
 const ATTACH_LIMIT: Duration = Duration::from_secs(30);
@@ -106,18 +104,24 @@ impl engine::Overlays for SwarmOverlays {
             return Ok(None);
         }
         let failed = |e: ApiError| failed(format!("find network {wanted}"), e);
-        let mut control = self.swarm.control().await.map_err(failed)?;
-        let Some(network) = find_network(&mut control, wanted).await.map_err(failed)? else {
-            return Ok(None);
-        };
-        let name = &network.spec.name;
-        if !network.spec.attachable {
+        let request = FindNetworkRequest { id_or_name: wanted.to_owned() };
+        let found = self.swarm.work(|mut manager| {
+            let request = request.clone();
+            async move { manager.find_network(request).await }
+        });
+        match found.await {
+            Ok(reply) => {
+                let id = NetworkId::from_wire(&reply.id).map_err(|e| failed(e.into()))?;
+                Ok(Some(OverlayNetwork { id, name: reply.name }))
+            }
+            Err(status) if status.code() == Code::NotFound => Ok(None),
             // As the managers would say at the start.
-            return Err(engine::Error::Forbidden(format!(
-                "Could not attach to network {name}: rpc error: code = PermissionDenied desc = network {name} not manually attachable"
-            )));
+            Err(status) if status.code() == Code::PermissionDenied => Err(engine::Error::Forbidden(format!(
+                "Could not attach to network {wanted}: rpc error: code = PermissionDenied desc = {}",
+                status.message()
+            ))),
+            Err(status) => Err(failed(status.into())),
         }
-        Ok(Some(OverlayNetwork { id: network.id, name: name.clone() }))
     }
 
     async fn attach(&self, request: AttachmentRequest) -> engine::Result<SwarmAttachments> {
@@ -159,8 +163,11 @@ impl SwarmOverlays {
         };
         loop {
             let asked = async {
-                let mut control = self.swarm.control().await?;
-                control.attach(message.clone()).await.map_err(ApiError::from)
+                let ask = |mut manager: WorkClient<Channel>| {
+                    let message = message.clone();
+                    async move { manager.attach(message).await }
+                };
+                self.swarm.work(ask).await.map_err(ApiError::from)
             };
             match asked.await {
                 Ok(_) => return Ok(()),
@@ -178,30 +185,15 @@ impl SwarmOverlays {
     /// Returns why a task was not given in time.
     async fn reason(&self, id: TaskId) -> String {
         let late = || "the swarm gave no address in time".to_owned();
-        let Ok(mut control) = self.swarm.control().await else { return late() };
-        let request = GetRequest { kind: ObjectKind::Task.into(), id_or_name: id.to_string() };
-        let found = control.get(request).await.ok().and_then(|o| Object::try_from(o.into_inner()).ok());
-        match found {
-            Some(Object::Task(task)) => match &task.placement {
-                Placement::Pending { reason } if !reason.is_empty() => reason.clone(),
-                _ => late(),
-            },
-            _ => late(),
+        let asked = self.swarm.work(|mut manager| {
+            let request = dispatcher::AttachmentRequest { task: id.to_wire() };
+            async move { manager.attachment(request).await }
+        });
+        match asked.await {
+            Ok(reply) if !reply.reason.is_empty() => reply.reason,
+            Ok(_) | Err(_) => late(),
         }
     }
-}
-
-async fn find_network(control: &mut Control, wanted: &str) -> Result<Option<Arc<Network>>, ApiError> {
-    let request = GetRequest { kind: ObjectKind::Network.into(), id_or_name: wanted.to_owned() };
-    let object = match control.get(request).await {
-        Ok(object) => Object::try_from(object.into_inner())?,
-        Err(status) if status.code() == tonic::Code::NotFound => return Ok(None),
-        Err(status) => return Err(status.into()),
-    };
-    Ok(match object {
-        Object::Network(network) if network.spec.driver == NetworkDriver::Overlay => Some(network),
-        _ => None,
-    })
 }
 
 fn places(task: &Task, request: &AttachmentRequest) -> SwarmAttachments {

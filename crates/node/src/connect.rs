@@ -29,9 +29,9 @@ impl Connections {
         Self { credentials, channels: Mutex::default() }
     }
 
-    /// Returns a channel that ends at a manager or nowhere.
-    pub(crate) fn manager(&self, addr: SocketAddr) -> Channel {
-        self.channel(addr, Whom::Manager)
+    /// Returns a channel that ends at a manager, if named at this very one, or nowhere.
+    pub(crate) fn manager(&self, addr: SocketAddr, node: Option<NodeId>) -> Channel {
+        self.channel(addr, node.map_or(Whom::Manager, Whom::Node))
     }
 
     /// Returns a channel that ends at this very node or nowhere.

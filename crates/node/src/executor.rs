@@ -28,9 +28,9 @@ const STOP_SLACK: Duration = Duration::from_secs(10);
 /// Longest that a task's hooks after its start may take together.
 const HOOKS_LIMIT: Duration = Duration::from_secs(300);
 
-/// Brings an image to this host: from a node that has it, else from its registry.
+/// Brings an image, named as in the task that needs it, to this host: from a node that has it, else from its registry.
 pub(crate) type Fetch =
-    Arc<dyn Fn(image::Reference, News) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+    Arc<dyn Fn(String, image::Reference, News) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// What the host says of itself and where it finds images.
 pub(crate) struct HostExecutor {
@@ -97,7 +97,7 @@ impl HostExecutor {
             return Ok(());
         }
         let parsed = reference.parse::<image::Reference>().map_err(|e| fatal(&e))?;
-        (self.fetch)(parsed, news.clone()).await.map_err(TaskError::fatal)
+        (self.fetch)(reference.to_owned(), parsed, news.clone()).await.map_err(TaskError::fatal)
     }
 
     fn container_config(&self, assignment: &TaskAssignment) -> Result<ContainerConfig, TaskError> {

@@ -3,7 +3,7 @@
 use crate::connect::Connections;
 use futures::{StreamExt, TryStreamExt};
 use image::{BlobSource, BoxAsyncRead, Digest, Manifest, Reference, SourceError};
-use model::{NodeId, NodeState};
+use model::NodeId;
 use proto::node::{ReadBlobRequest, ResolveImageRequest, peer_client::PeerClient};
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio_util::io::StreamReader;
@@ -17,6 +17,8 @@ const ASK_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct PeerSource {
     node: NodeId,
     channel: Channel,
+    /// Why it may be asked: a task here is made from this image.
+    image: String,
 }
 
 impl PeerSource {
@@ -32,7 +34,8 @@ fn absent<T>(status: tonic::Status) -> Result<Option<T>, SourceError> {
 #[async_trait::async_trait]
 impl BlobSource for PeerSource {
     async fn resolve(&self, reference: &Reference) -> Result<Option<Manifest>, SourceError> {
-        let mut request = Request::new(ResolveImageRequest { reference: reference.to_string() });
+        let mut request =
+            Request::new(ResolveImageRequest { reference: reference.to_string(), image: self.image.clone() });
         request.set_timeout(ASK_LIMIT);
         match self.client().resolve_image(request).await {
             Ok(reply) => {
@@ -44,7 +47,7 @@ impl BlobSource for PeerSource {
     }
 
     async fn open(&self, digest: &Digest, offset: u64) -> Result<Option<BoxAsyncRead>, SourceError> {
-        let ask = ReadBlobRequest { digest: digest.to_string(), offset };
+        let ask = ReadBlobRequest { digest: digest.to_string(), offset, image: self.image.clone() };
         match tokio::time::timeout(ASK_LIMIT, self.client().read_blob(ask)).await? {
             Ok(reply) => {
                 let bytes = reply.into_inner().map_ok(|chunk| chunk.data).map_err(std::io::Error::other);
@@ -78,22 +81,17 @@ impl Pulled {
     }
 }
 
-/// Returns every other node that is up as a source of images.
+/// Returns nodes as sources of an image, as the task names it that needs it.
 pub(crate) fn peers(
     connections: &Connections,
-    nodes: &[model::Node],
-    this: NodeId,
+    nodes: &[(NodeId, SocketAddr)],
+    image: &str,
 ) -> Vec<Arc<dyn BlobSource>> {
-    nodes
-        .iter()
-        .filter(|n| n.id != this && n.status.state == NodeState::Ready)
-        .filter_map(|n| {
-            let addr: SocketAddr = n.description.as_ref()?.addr;
-            let source: Arc<dyn BlobSource> =
-                Arc::new(PeerSource { node: n.id, channel: connections.node(addr, n.id) });
-            Some(source)
-        })
-        .collect()
+    let sources = nodes.iter().map(|(node, addr)| {
+        let channel = connections.node(*addr, *node);
+        Arc::new(PeerSource { node: *node, channel, image: image.to_owned() }) as Arc<dyn BlobSource>
+    });
+    sources.collect()
 }
 
 #[cfg(test)]

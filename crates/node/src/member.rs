@@ -141,7 +141,9 @@ impl Member {
         };
         let handle = store.as_ref().map(store::Store::handle);
         let connections = Arc::clone(&start.connections);
-        let to_manager: agent::Connect = Arc::new(move |addr| connections.manager(addr));
+        let to_agents: agent::Connect = Arc::new(move |addr| connections.manager(addr, None));
+        let connections = Arc::clone(&start.connections);
+        let to_manager: manager::Connect = Arc::new(move |addr, node| connections.manager(addr, node));
 
         let peer = PeerServer::new(PeerService { images: start.images.clone(), door: start.door.clone() });
         let mut routes = tonic::service::Routes::new(peer.clone());
@@ -149,7 +151,7 @@ impl Member {
             let manager = manager::Manager::new(manager::Options {
                 store: handle.clone(),
                 node: identity.node,
-                connect: to_manager.clone(),
+                connect: to_manager,
                 clock: Arc::new(clock),
             });
             routes = manager.routes().add_service(peer).add_service(store.service());
@@ -191,7 +193,7 @@ impl Member {
         let known = watch::Sender::new(managers_of(&record, identity.role));
         let agent = Agent::new(agent::Options {
             managers: known.subscribe(),
-            connect: to_manager,
+            connect: to_agents,
             executor: Arc::clone(&start.executor) as Arc<dyn Executor>,
             state_dir: start.folder.agent(),
             clock: Arc::new(clock),
@@ -295,7 +297,7 @@ async fn open_store(start: &Start, record: &mut Record) -> Result<store::Store> 
     })?;
     let connections = Arc::clone(&start.connections);
     let connect = move |_: u64, addr: SocketAddr| {
-        let channel = connections.manager(addr);
+        let channel = connections.manager(addr, None);
         async move { Ok::<_, store::ConnectError>(channel) }
     };
     let options = store::Options::new(raft_id, record.advertise_addr, dek, Arc::new(connect));
@@ -323,7 +325,10 @@ async fn join_raft(start: &Start, record: &Record) -> Result<()> {
         let mut last = anyhow::anyhow!("no manager is known");
         loop {
             for addr in record.managers.iter().filter(|a| **a != record.advertise_addr) {
-                match MembershipClient::new(start.connections.manager(*addr)).join_raft(ask.clone()).await {
+                match MembershipClient::new(start.connections.manager(*addr, None))
+                    .join_raft(ask.clone())
+                    .await
+                {
                     Ok(_) => return Ok(()),
                     Err(status) if is_passing(&status) => {
                         last = anyhow::Error::from(status).context(format!("manager {addr}"));
@@ -338,7 +343,7 @@ async fn join_raft(start: &Start, record: &Record) -> Result<()> {
     timeout(Duration::from_secs(60), attempt).await.context("no manager took this node in within 60 s")?
 }
 
-fn is_passing(status: &tonic::Status) -> bool {
+pub(crate) fn is_passing(status: &tonic::Status) -> bool {
     use tonic::Code;
     matches!(
         status.code(),
@@ -476,7 +481,7 @@ impl Keeper {
         };
         let mut last = anyhow::anyhow!("no manager is known");
         for addr in managers {
-            match issue(self.start.connections.manager(addr), "", model::Availability::Active).await {
+            match issue(self.start.connections.manager(addr, None), "", model::Availability::Active).await {
                 Ok(issued) => {
                     // Asked too early: the managers have not made the change of role effective yet.
                     self.start.credentials.replace(&issued.key_pem, &issued.chain_pem, &issued.root_pem)?;

@@ -94,7 +94,7 @@ impl Peer for PeerService {
 
     async fn read_blob(&self, request: Request<ReadBlobRequest>) -> Result<Response<ChunkStream>, Status> {
         only(&request, false)?;
-        let ReadBlobRequest { digest, offset } = request.into_inner();
+        let ReadBlobRequest { digest, offset, .. } = request.into_inner();
         let parsed = digest.parse::<image::Digest>().map_err(|e| Status::invalid_argument(e.to_string()))?;
         let Some(path) = self.images.blob_path(&parsed) else {
             return Err(Status::not_found(format!("no such blob: {digest}")));

@@ -10,7 +10,7 @@ use crate::{
     connect::Connections,
     executor::HostExecutor,
     images,
-    member::{self, Begin, Member, Outcome, Start, bootstrap_channel, clock},
+    member::{self, Begin, Member, Outcome, Start, bootstrap_channel, clock, is_passing},
     peer::{FrontDoorCell, open_tunnel},
     record::{Folder, Record},
 };
@@ -23,7 +23,9 @@ use image::Reference;
 use model::{NodeId, Object, Role, with_causes};
 use pki::{Credentials, JoinToken};
 use proto::{
-    control::{GetRequest, LeaveRequest, ListRequest, control_client::ControlClient},
+    PersonalClaim, WireId as _,
+    control::{GetRequest, Operator, PersonClaim, control_client::ControlClient, person_claim::Proof},
+    dispatcher::{ImageSourcesRequest, LeaveRequest, work_client::WorkClient},
     types::ObjectKind,
 };
 use std::{
@@ -36,6 +38,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
+use tonic::{Status, transport::Channel};
 
 /// How long a request waits for a manager that answers.
 const MANAGER_LIMIT: Duration = Duration::from_secs(10);
@@ -182,7 +185,7 @@ impl Shared {
             hostname: self.parts.hostname.clone(),
             addr: record.advertise_addr,
             data_addr: record.data_addr,
-            fetch: self.fetcher(credentials, &connections),
+            fetch: self.fetcher(&connections),
             node: Mutex::default(),
             network_names: Mutex::default(),
             found: Mutex::default(),
@@ -199,19 +202,18 @@ impl Shared {
     }
 
     /// Returns how images come here: from nodes that have them, then from their registry.
-    fn fetcher(&self, credentials: &Credentials, connections: &Arc<Connections>) -> crate::executor::Fetch {
+    fn fetcher(&self, connections: &Arc<Connections>) -> crate::executor::Fetch {
         let images = self.parts.engine.images().clone();
         let registries = self.parts.registries.clone();
         let connections = Arc::clone(connections);
-        let this = credentials.identity().node;
         let folder = self.parts.folder.clone();
-        Arc::new(move |reference: Reference, news: agent::News| {
+        Arc::new(move |image: String, reference: Reference, news: agent::News| {
             let (images, registries, connections) =
                 (images.clone(), registries.clone(), Arc::clone(&connections));
             let folder = folder.clone();
             Box::pin(async move {
-                let nodes = known_nodes(&folder, &connections).await;
-                let peers = images::peers(&connections, &nodes, this);
+                let sources = image_sources(&folder, &connections, &image).await;
+                let peers = images::peers(&connections, &sources, &image);
                 let options = image::PullOptions { peers, registries, ..image::PullOptions::default() };
                 let (progress, mut steps) = mpsc::channel(64);
                 let pull = images.pull(&reference, options, progress);
@@ -228,26 +230,51 @@ impl Shared {
     }
 }
 
-/// Returns the nodes a manager knows; none if no manager answers (the registry is asked then).
-async fn known_nodes(folder: &Folder, connections: &Connections) -> Vec<model::Node> {
+/// Asks managers, one after the other, until one can tell.
+///
+/// # Errors
+/// The last refusal; UNAVAILABLE if no manager is known.
+async fn ask_a_manager<T, Fut>(
+    managers: impl IntoIterator<Item = SocketAddr>,
+    connections: &Connections,
+    ask: impl Fn(WorkClient<Channel>) -> Fut,
+) -> Result<T, Status>
+where
+    Fut: Future<Output = Result<tonic::Response<T>, Status>>,
+{
+    let mut last = Status::unavailable("no manager is known");
+    for addr in managers {
+        let asked = ask(WorkClient::new(connections.manager(addr, None)));
+        last = match timeout(MANAGER_LIMIT, asked).await {
+            Ok(Ok(answer)) => return Ok(answer.into_inner()),
+            Ok(Err(status)) if is_passing(&status) => status,
+            Ok(Err(status)) => return Err(status),
+            Err(_) => Status::deadline_exceeded(format!("manager {addr} does not answer")),
+        };
+    }
+    Err(last)
+}
+
+/// Returns the nodes that may have an image; none if no manager answers (the registry is asked then).
+async fn image_sources(folder: &Folder, connections: &Connections, image: &str) -> Vec<(NodeId, SocketAddr)> {
     let Ok(Some(record)) = folder.load() else { return Vec::new() };
     let managers = record.managers.into_iter().chain([record.advertise_addr]);
-    for addr in managers {
-        let mut client = ControlClient::new(connections.manager(addr)).max_decoding_message_size(MESSAGE_MAX);
-        let ask = client.list(ListRequest { kind: ObjectKind::Node.into() });
-        let Ok(Ok(answer)) = timeout(Duration::from_secs(3), ask).await else { continue };
-        let mut stream = answer.into_inner();
-        let mut nodes = Vec::new();
-        while let Ok(Some(chunk)) = stream.message().await {
-            for object in chunk.objects {
-                if let Ok(Object::Node(node)) = Object::try_from(object) {
-                    nodes.push(Arc::unwrap_or_clone(node));
-                }
-            }
+    let request = ImageSourcesRequest { image: image.to_owned() };
+    let asked = ask_a_manager(managers, connections, |mut manager| {
+        let request = request.clone();
+        async move { manager.image_sources(request).await }
+    });
+    match asked.await {
+        Ok(reply) => reply
+            .sources
+            .into_iter()
+            .filter_map(|s| Some((NodeId::from_wire(&s.node).ok()?, s.addr.parse().ok()?)))
+            .collect(),
+        Err(status) => {
+            tracing::debug!(error = status.message(), image, "no node is known to have the image");
+            Vec::new()
         }
-        return nodes;
     }
-    Vec::new()
 }
 
 impl Supervisor {
@@ -552,10 +579,9 @@ impl Swarm for NodeSwarm {
             ));
         }
         // Managers are told so that they need not wait for silence; leaving does not depend on their answer.
-        if current.is_some()
-            && let Ok(mut control) = self.control().await
-        {
-            match timeout(MANAGER_LIMIT, control.leave(LeaveRequest {})).await {
+        if current.is_some() {
+            let told = self.work(|mut manager| async move { manager.leave(LeaveRequest {}).await });
+            match timeout(MANAGER_LIMIT, told).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(status)) => tracing::warn!(error = status.message(), "managers not told of the leave"),
                 Err(_) => tracing::warn!("managers not told of the leave: no answer"),
@@ -571,8 +597,9 @@ impl Swarm for NodeSwarm {
     async fn control(&self) -> Result<Control, ApiError> {
         let current = self.current().ok_or_else(ApiError::not_in_swarm)?;
         let view = current.view.borrow().clone();
+        let claim = PersonalClaim::new(&self.claim(view.role)?);
         let client = |addr| {
-            ControlClient::new(current.connections.manager(addr))
+            ControlClient::with_interceptor(current.connections.manager(addr, None), claim.clone())
                 .max_decoding_message_size(MESSAGE_MAX)
                 .max_encoding_message_size(MESSAGE_MAX)
         };
@@ -626,6 +653,30 @@ impl Swarm for NodeSwarm {
 }
 
 impl NodeSwarm {
+    /// Returns what managers are told of the person who asks. Who may use a manager's sockets runs the swarm.
+    ///
+    /// # Errors
+    /// 503: this node is a worker, and its certificate gives nobody a say.
+    fn claim(&self, role: Role) -> Result<PersonClaim, ApiError> {
+        if role != Role::Manager {
+            return Err(ApiError::not_a_manager());
+        }
+        let host = self.shared.parts.hostname.clone();
+        let from = format!("unix uid 0 on {host}");
+        let operator = Operator { uid: 0, name: "root".to_owned(), host };
+        Ok(PersonClaim { proof: Some(Proof::Operator(operator)), from })
+    }
+
+    /// Asks a manager something in the name of this node.
+    pub(crate) async fn work<T, Fut>(&self, ask: impl Fn(WorkClient<Channel>) -> Fut) -> Result<T, Status>
+    where
+        Fut: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let current = self.current().ok_or_else(|| Status::unavailable("this node is in no swarm"))?;
+        let view = current.view.borrow().clone();
+        ask_a_manager(Self::managers(&view), &current.connections, ask).await
+    }
+
     /// Makes the keys and first objects of a new swarm, and this node's credentials.
     fn new_swarm(
         &self,

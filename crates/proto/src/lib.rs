@@ -39,5 +39,7 @@ pub mod buildkit {
     };
 }
 
+mod claim;
 mod convert;
+pub use claim::{CALLER_KEY, PERSON_KEY, PersonalClaim};
 pub use convert::{Invalid, Problem, SpecCache, WireId};

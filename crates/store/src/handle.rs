@@ -8,7 +8,7 @@ use crate::{
     propose::{self, ProposeError, Proposer},
     types::TypeConfig,
 };
-use model::{Batch, Duration, Event, Tables};
+use model::{Batch, Duration, Event, NodeId, Tables};
 use openraft::{
     Raft, ReadPolicy,
     error::{LinearizableReadError, RaftError},
@@ -153,6 +153,12 @@ impl Handle {
     /// Returns the Raft members.
     pub fn members(&self) -> Vec<Member> {
         self.members_of().list()
+    }
+
+    /// Returns the node that takes part in Raft under this number, as far as this member knows.
+    pub fn member_node(&self, raft_id: u64) -> Option<NodeId> {
+        let view = self.view();
+        view.nodes.values().find(|n| n.manager.is_some_and(|m| m.raft_id == raft_id)).map(|n| n.id)
     }
 
     /// Adds a member: it must already serve Raft at `addr`. It votes once it has caught up. Repeating is harmless.

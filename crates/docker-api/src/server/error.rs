@@ -11,6 +11,9 @@ use tonic::Code;
 /// What Docker says, word for word, to a cluster command on a host that is in no swarm.
 pub const NOT_IN_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
 
+/// What Docker says, word for word, to a cluster command on a worker. Source: moby `daemon/cluster/errors.go`.
+pub const NOT_A_MANAGER: &str = "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.";
+
 /// A request that failed. Source: Docker API "Errors".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -49,6 +52,11 @@ impl ApiError {
     /// 503 in Docker's words: this host is in no swarm.
     pub fn not_in_swarm() -> Self {
         Self::unavailable(NOT_IN_SWARM)
+    }
+
+    /// 503 in Docker's words: this host is a worker, and the request names nobody whom managers would answer.
+    pub fn not_a_manager() -> Self {
+        Self::unavailable(NOT_A_MANAGER)
     }
 
     /// 304: already so.

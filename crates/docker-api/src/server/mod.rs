@@ -44,7 +44,7 @@ mod system;
 mod tasks;
 mod volumes;
 
-pub use error::{ApiError, NOT_IN_SWARM};
+pub use error::{ApiError, NOT_A_MANAGER, NOT_IN_SWARM};
 pub use filters::Filters;
 pub use listen::Listener;
 pub use swarm::{BoxedIo, Control, InitRequest, Io, JoinRequest, Membership, Swarm, SwarmStatus};

@@ -178,7 +178,11 @@ impl State {
     async fn swarm_networks(&self) -> Result<Vec<Arc<Network>>, ApiError> {
         match self.swarm().status() {
             SwarmStatus::Active(_) => {
-                let mut all = self.list::<Network>().await?;
+                let mut all = match self.list::<Network>().await {
+                    // A worker's own networks are not the swarm's to withhold.
+                    Err(error) if error == ApiError::not_a_manager() => Vec::new(),
+                    listed => listed?,
+                };
                 all.retain(|n| n.spec.driver == NetworkDriver::Overlay && !n.pending_delete);
                 Ok(all)
             }

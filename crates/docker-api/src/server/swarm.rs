@@ -5,8 +5,10 @@ use model::{Availability, ClusterId, Duration, NodeId, Role};
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// A manager's control service, as a worker or manager reaches it.
-pub type Control = proto::control::control_client::ControlClient<tonic::transport::Channel>;
+/// A manager's control service; each call carries the claim of the person it is made for.
+pub type Control = proto::control::control_client::ControlClient<
+    tonic::service::interceptor::InterceptedService<tonic::transport::Channel, proto::PersonalClaim>,
+>;
 
 /// A byte stream both ways.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -18,10 +18,9 @@ use model::{
 use proto::{
     WireId as _,
     control::{
-        ApplyStackRequest, AttachReply, AttachRequest, CreateReply, CreateRequest, GetRequest,
-        GetSwarmRequest, JudgeStackRequest, LeaveReply, LeaveRequest, ListChunk, ListRequest, RemoveReply,
-        RemoveRequest, RollbackStackRequest, UpdateReply, UpdateRequest, UpdateSwarmRequest, WatchEvent,
-        WatchRequest, control_server, create_request, update_request,
+        ApplyStackRequest, CreateReply, CreateRequest, GetRequest, GetSwarmRequest, JudgeStackRequest,
+        ListChunk, ListRequest, RemoveReply, RemoveRequest, RollbackStackRequest, UpdateReply, UpdateRequest,
+        UpdateSwarmRequest, WatchEvent, WatchRequest, control_server, create_request, update_request,
     },
     types::{self as wire, ObjectKind},
 };
@@ -441,14 +440,6 @@ impl control_server::Control for ControlService {
         let stored = world.tables.stack_named(&name).ok_or_else(|| Status::not_found("no such stack"))?;
         Ok(Response::new((&**stored).into()))
     }
-
-    async fn attach(&self, _: Request<AttachRequest>) -> Result<Response<AttachReply>, Status> {
-        Err(Status::unimplemented("the fake has no agents"))
-    }
-
-    async fn leave(&self, _: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
-        Ok(Response::new(LeaveReply {}))
-    }
 }
 
 /// One node's view of the fake swarm.
@@ -531,6 +522,7 @@ impl Swarm for FakeSwarm {
             mesh_subnet: "10.254.0.0/16".parse().unwrap(),
             task_pool: "10.255.0.0/16".parse().unwrap(),
             feature_level: 1,
+            removed: Vec::new(),
         };
         world.put(Object::Cluster(cluster.into())).unwrap();
         for n in 1..=3 {
@@ -608,7 +600,7 @@ impl Door {
         let channel = Endpoint::from_shared(format!("http://{addr}")).unwrap().connect_lazy();
         let swarm = Arc::new(FakeSwarm {
             world: world.clone(),
-            control: Control::new(channel),
+            control: Control::with_interceptor(channel, proto::PersonalClaim::new(&Default::default())),
             addr: "10.1.0.1:2377".parse().unwrap(),
             member: Mutex::new(false),
             peers: Mutex::default(),

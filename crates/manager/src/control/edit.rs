@@ -2,8 +2,8 @@
 
 use super::{object_ref, stacks, validate};
 use model::{
-    Change, Meta, Mode, Node, NodeSpec, NodeState, Object, ObjectRef, Role, Service, ServiceId, ServiceSpec,
-    Tables, Timestamp, UpdateState, UpdateStatus,
+    Change, Cluster, Meta, Mode, Node, NodeSpec, NodeState, Object, ObjectRef, Role, Service, ServiceId,
+    ServiceSpec, Tables, Timestamp, UpdateState, UpdateStatus,
 };
 use proto::types::ObjectKind;
 use std::sync::Arc;
@@ -111,6 +111,7 @@ pub(super) fn removal(
     kind: ObjectKind,
     id: &[u8],
     force: bool,
+    now: Timestamp,
 ) -> Result<Vec<Change>, Status> {
     let key = object_ref(kind, id)?;
     let object = view.get(key).ok_or_else(|| Status::not_found(format!("{key} not found")))?;
@@ -137,7 +138,12 @@ pub(super) fn removal(
         }
         Object::Node(node) => {
             may_remove_node(&node, force)?;
-            vec![delete]
+            let revoked = view.cluster.as_ref().map(|cluster| {
+                let mut cluster = Cluster::clone(cluster);
+                cluster.revoke(node.id, now);
+                Change::Put(Object::Cluster(Arc::new(cluster)))
+            });
+            std::iter::once(delete).chain(revoked).collect()
         }
         Object::Stack(stack) => stacks::removal(view, &stack),
         Object::Task(_) | Object::Cluster(_) => {
@@ -178,7 +184,7 @@ pub(super) fn all(view: &Tables, kind: ObjectKind) -> Box<dyn Iterator<Item = Ob
 
 /// Returns the object with this id, else this name, else the only one whose id begins so. Source: moby
 /// `daemon/cluster/helpers.go`.
-pub(super) fn find(view: &Tables, kind: ObjectKind, text: &str) -> Result<Object, Status> {
+pub(crate) fn find(view: &Tables, kind: ObjectKind, text: &str) -> Result<Object, Status> {
     if kind == ObjectKind::Cluster {
         return all(view, kind).next().ok_or_else(|| Status::not_found("no swarm"));
     }
@@ -315,7 +321,7 @@ mod tests {
     fn nodes_are_removed_only_when_down_or_by_force_and_never_as_managers() {
         let may = |change: fn(&mut Node), force: bool| {
             let tables = state().node(1).change_node(1, change).tables();
-            removal(&tables, ObjectKind::Node, &NodeId(1).to_wire(), force)
+            removal(&tables, ObjectKind::Node, &NodeId(1).to_wire(), force, Timestamp(1))
                 .map_err(|s| s.message().to_owned())
         };
         assert!(may(|_| {}, false).unwrap_err().contains("is not down and can't be removed"));
@@ -351,7 +357,8 @@ mod tests {
     #[test]
     fn removing_a_service_marks_it() {
         let tables = state().service(1, &[], &[]).tables();
-        let changes = removal(&tables, ObjectKind::Service, &ServiceId(1).to_wire(), false).unwrap();
+        let changes =
+            removal(&tables, ObjectKind::Service, &ServiceId(1).to_wire(), false, Timestamp(1)).unwrap();
         let [Change::Put(Object::Service(service))] = changes.as_slice() else { panic!("{changes:?}") };
         assert!(service.pending_delete);
         assert_eq!(service_spec("service1").name, service.spec.name);

@@ -7,26 +7,28 @@ mod stacks;
 mod validate;
 mod watch;
 
+pub(crate) use edit::find;
+pub(crate) use validate::attachment as validate_attachment;
+
 use crate::{
     MESSAGE_BYTES_MAX,
     authorize::{Method, on_behalf_of},
     ca::{new_token, new_unlock_key},
-    forward::{Leader, membership_error, no_leader},
+    forward::Leader,
     shared::{Shared, random_id},
 };
 use futures::{StreamExt as _, stream::BoxStream};
 use model::{
-    Change, Cluster, Config, ConfigId, Duration, Meta, Network, NetworkId, Node, NodeId, NodeState, Object,
-    ObjectRef, Role, Secret, SecretBytes, SecretId, ServiceId, StackId, Tables, Task, TaskId,
+    Change, Cluster, Config, ConfigId, Duration, Meta, Network, NetworkId, NodeId, Object, ObjectRef, Secret,
+    SecretBytes, SecretId, ServiceId, StackId, Tables, TaskId,
 };
 use prost::Message as _;
 use proto::{
     WireId as _,
     control::{
-        ApplyStackRequest, AttachReply, AttachRequest, CreateReply, CreateRequest, GetRequest,
-        GetSwarmRequest, JudgeStackRequest, LeaveReply, LeaveRequest, ListChunk, ListRequest, RemoveReply,
-        RemoveRequest, RollbackStackRequest, UpdateReply, UpdateRequest, UpdateSwarmRequest, WatchEvent,
-        WatchRequest,
+        ApplyStackRequest, CreateReply, CreateRequest, GetRequest, GetSwarmRequest, JudgeStackRequest,
+        ListChunk, ListRequest, RemoveReply, RemoveRequest, RollbackStackRequest, UpdateReply, UpdateRequest,
+        UpdateSwarmRequest, WatchEvent, WatchRequest,
         control_client::ControlClient,
         control_server::{Control, ControlServer},
         create_request::Spec as NewSpec,
@@ -35,15 +37,9 @@ use proto::{
     types::{self, ObjectKind},
 };
 use std::sync::Arc;
-use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use tracing::info;
 
-/// How often a write is decided anew when others write to the same objects.
-const ATTEMPTS: usize = 20;
-
-/// How long a leaving manager waits for a majority of those that stay.
-const QUORUM_LIMIT: Duration = Duration::from_secs(5);
 /// A message of a list is full when it has this much: clients take 4 MiB. *Unit:* bytes.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -56,7 +52,7 @@ pub(crate) struct ControlService(Arc<Shared>);
 /// Continues with the caller and message of a request if this manager leads; else returns the leader's answer.
 macro_rules! on_the_leader {
     ($self:ident, $request:ident, $method:ident, $rpc:ident) => {{
-        let caller = $self.0.authorize(Method::$method, &$request)?;
+        let caller = $self.0.authorize(Method::$method, &$request).await?;
         let message = $request.into_inner();
         if let Leader::At(channel) = $self.0.leader(&caller)? {
             let mut leader = ControlClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
@@ -81,7 +77,7 @@ impl Control for ControlService {
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<Self::ListStream>, Status> {
-        let caller = self.0.authorize(Method::List, &request)?;
+        let caller = self.0.authorize(Method::List, &request).await?;
         let message = request.into_inner();
         if let Leader::At(channel) = self.0.leader(&caller)? {
             let mut leader = ControlClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
@@ -111,6 +107,7 @@ impl Control for ControlService {
         let (_, request) = on_the_leader!(self, request, Update, update);
         let version = request.version;
         let (version, key) = self
+            .0
             .decide(version, |view| {
                 let (_, object) = self.updated_object(view, request.clone())?;
                 let key = object.as_ref().map(Object::key);
@@ -126,17 +123,21 @@ impl Control for ControlService {
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<RemoveReply>, Status> {
         let (_, request) = on_the_leader!(self, request, Remove, remove);
         let kind = kind(request.kind)?;
-        self.decide(0, |view| Ok(((), edit::removal(view, kind, &request.id, request.force)?))).await?;
+        self.0
+            .decide(0, |view| {
+                Ok(((), edit::removal(view, kind, &request.id, request.force, (self.0.clock)())?))
+            })
+            .await?;
         info!(object = %object_ref(kind, &request.id)?, "removed");
         Ok(Response::new(RemoveReply {}))
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         // Served from any replica: an index means the same on all of them.
-        self.0.authorize(Method::Watch, &request)?;
+        let caller = self.0.authorize(Method::Watch, &request).await?;
         let request = request.into_inner();
         let kinds = request.kinds.into_iter().map(kind).collect::<Result<Vec<_>, _>>()?;
-        Ok(Response::new(watch::follow(&self.0, request.since, kinds)))
+        Ok(Response::new(watch::follow(&self.0, caller, request.since, kinds)))
     }
 
     async fn get_swarm(&self, request: Request<GetSwarmRequest>) -> Result<Response<types::Cluster>, Status> {
@@ -163,7 +164,7 @@ impl Control for ControlService {
         request: Request<ApplyStackRequest>,
     ) -> Result<Response<types::Stack>, Status> {
         let (_, request) = on_the_leader!(self, request, ApplyStack, apply_stack);
-        let (_, stack) = self.decide(0, |view| stacks::apply(view, (self.0.clock)(), &request)).await?;
+        let (_, stack) = self.0.decide(0, |view| stacks::apply(view, (self.0.clock)(), &request)).await?;
         info!(stack = request.name, services = request.services.len(), "stack applied");
         self.stored_stack(stack)
     }
@@ -173,7 +174,7 @@ impl Control for ControlService {
         request: Request<RollbackStackRequest>,
     ) -> Result<Response<types::Stack>, Status> {
         let (_, request) = on_the_leader!(self, request, RollbackStack, rollback_stack);
-        let (_, stack) = self.decide(0, |view| stacks::rollback(view, (self.0.clock)(), &request)).await?;
+        let (_, stack) = self.0.decide(0, |view| stacks::rollback(view, (self.0.clock)(), &request)).await?;
         info!(stack = request.name, revision = request.revision, "stack rolled back");
         self.stored_stack(stack)
     }
@@ -183,76 +184,13 @@ impl Control for ControlService {
         request: Request<JudgeStackRequest>,
     ) -> Result<Response<types::Stack>, Status> {
         let (_, request) = on_the_leader!(self, request, JudgeStack, judge_stack);
-        let (_, stack) = self.decide(0, |view| stacks::judge(view, &request)).await?;
+        let (_, stack) = self.0.decide(0, |view| stacks::judge(view, &request)).await?;
         self.stored_stack(stack)
-    }
-
-    async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<AttachReply>, Status> {
-        let (caller, request) = on_the_leader!(self, request, Attach, attach);
-        let node = caller.node()?;
-        let id = TaskId::from_wire(&request.task).map_err(invalid)?;
-        let networks = request.networks.into_iter().map(TryInto::try_into).collect::<Result<Vec<_>, _>>();
-        let task = Task::attachment(id, &request.container, &request.name, node, networks.map_err(invalid)?);
-        self.decide(0, |view| {
-            if view.tasks.contains(&id) {
-                return Ok(((), Vec::new())); // asked again
-            }
-            validate::attachment(view, &task)?;
-            Ok(((), vec![Change::Put(Object::Task(Arc::new(task.clone())))]))
-        })
-        .await?;
-        info!(task.id = %id, node.id = %node, container = request.container, "attachment asked for");
-        Ok(Response::new(AttachReply {}))
-    }
-
-    async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
-        let (caller, message) = on_the_leader!(self, request, Leave, leave);
-        let id = caller.node()?;
-        let view = self.0.store.view();
-        let Some(node) = view.nodes.get(&id) else { return Ok(Response::new(LeaveReply {})) };
-        if let Some(manager) = node.manager {
-            match self.take_out_of_raft(manager.raft_id).await {
-                // The last manager takes the swarm with it.
-                Ok(()) | Err(store::MembershipError::Last(_)) => {}
-                // It was this one: leadership is handed over, and the successor goes on.
-                Err(store::MembershipError::NotLeader { leader: Some((_, addr)) }) if !caller.forwarded => {
-                    let mut leader = ControlClient::new((self.0.connect)(addr));
-                    return leader.leave(on_behalf_of(&caller, message)).await;
-                }
-                Err(error) => return Err(membership_error(&error)),
-            }
-        }
-        self.mark_left(id).await?;
-        info!(node.id = %id, "node left");
-        Ok(Response::new(LeaveReply {}))
     }
 }
 
 impl ControlService {
     /// Returns the changed object, or none if nothing changes, and the version it then has.
-    /// Decides on the newest view and writes; decides anew when the plan or the dispatcher wrote to the same
-    /// objects meanwhile. What the caller names (its version, a name) is judged each time. Returns the index of the
-    /// write, `unchanged` if there was nothing to write, and what `decide` made.
-    async fn decide<T>(
-        &self,
-        unchanged: u64,
-        decide: impl Fn(&Tables) -> Result<(T, Vec<Change>), Status>,
-    ) -> Result<(u64, T), Status> {
-        for _ in 1..ATTEMPTS {
-            let (made, changes) = decide(&self.0.store.view())?;
-            if changes.is_empty() {
-                return Ok((unchanged, made));
-            }
-            match self.0.change(changes).await {
-                Ok(index) => return Ok((index, made)),
-                Err(status) if status.code() == tonic::Code::Aborted => {}
-                Err(status) => return Err(status),
-            }
-        }
-        let (made, changes) = decide(&self.0.store.view())?;
-        Ok((self.0.change(changes).await?, made))
-    }
-
     fn updated_object(&self, view: &Tables, request: UpdateRequest) -> Result<(u64, Option<Object>), Status> {
         let spec = request.spec.ok_or_else(|| Status::invalid_argument("no spec"))?;
         let (id, version, now) = (&request.id, request.version, (self.0.clock)());
@@ -313,43 +251,6 @@ impl ControlService {
         let stored =
             view.stacks.get(&id).ok_or_else(|| Status::aborted("the stack was removed meanwhile"))?;
         Ok(Response::new((&**stored).into()))
-    }
-
-    /// Removes a Raft member. A leader that is new does not know for a moment which of the others answer.
-    async fn take_out_of_raft(&self, raft_id: u64) -> Result<(), store::MembershipError> {
-        let give_up = Instant::now() + QUORUM_LIMIT;
-        loop {
-            match self.0.store.remove_member(raft_id).await {
-                Err(store::MembershipError::Quorum(_)) if Instant::now() < give_up => {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-
-    /// Records that a node left by itself.
-    async fn mark_left(&self, id: NodeId) -> Result<(), Status> {
-        for _ in 0..10 {
-            let view = self.0.store.view();
-            let Some(node) = view.nodes.get(&id) else { return Ok(()) };
-            let mut node = Node::clone(node);
-            node.manager = None;
-            node.spec.role = Role::Worker;
-            node.certified_role = Role::Worker;
-            if node.status.state != NodeState::Disconnected {
-                node.status.since = (self.0.clock)();
-            }
-            node.status.state = NodeState::Disconnected;
-            "node left the swarm".clone_into(&mut node.status.message);
-            match self.0.change(vec![Change::Put(Object::Node(Arc::new(node)))]).await {
-                Ok(_) => return Ok(()),
-                Err(status) if status.code() == tonic::Code::Aborted => {}
-                Err(status) => return Err(status),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Err(no_leader())
     }
 }
 

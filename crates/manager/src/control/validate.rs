@@ -306,7 +306,7 @@ pub(super) fn network(tables: &Tables, spec: &NetworkSpec) -> Result<(), Status>
 
 /// Refuses what a node may not ask for a container. Source: moby `daemon/cluster/networks.go`; swarmkit
 /// `manager/resourceapi/allocator.go`.
-pub(super) fn attachment(tables: &Tables, task: &Task) -> Result<(), Status> {
+pub(crate) fn attachment(tables: &Tables, task: &Task) -> Result<(), Status> {
     if task.attaches.as_ref().is_none_or(String::is_empty) || task.service_name.is_empty() {
         return Err(Status::invalid_argument("an attachment needs the container's id and name"));
     }

@@ -1,38 +1,45 @@
 //! The change feed as people see it.
 
 use super::redacted;
-use crate::shared::Shared;
+use crate::{
+    authorize::{Caller, Method, still},
+    shared::Shared,
+};
 use futures::{StreamExt as _, stream, stream::BoxStream};
 use model::{Event, Object};
 use proto::{
     control::{WatchEvent, watch_event::Action},
     types::ObjectKind,
 };
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 use tonic::Status;
 
 /// Returns the changes after `since` (0: from now on) of these kinds (none: all), until the caller leaves.
 pub(super) fn follow(
-    shared: &Shared,
+    shared: &Arc<Shared>,
+    caller: Caller,
     since: u64,
     kinds: Vec<ObjectKind>,
 ) -> BoxStream<'static, Result<WatchEvent, Status>> {
     let after = if since == 0 { shared.store.view().index } else { since };
     let feed = shared.store.feed(after);
-    let cancel = shared.cancel.clone();
-    let state = (feed, cancel, VecDeque::new(), kinds, false);
-    stream::unfold(state, |(mut feed, cancel, mut ready, kinds, over)| async move {
+    let state = (feed, Watcher { shared: shared.clone(), caller }, VecDeque::new(), kinds, false);
+    stream::unfold(state, |(mut feed, watcher, mut ready, kinds, over)| async move {
         loop {
             if over {
                 return None;
             }
             if let Some(event) = ready.pop_front() {
-                return Some((Ok(event), (feed, cancel, ready, kinds, false)));
+                return Some((Ok(event), (feed, watcher, ready, kinds, false)));
             }
             let next = tokio::select! {
-                () = cancel.cancelled() => return None,
+                () = watcher.shared.cancel.cancelled() => return None,
                 next = feed.next() => next,
             };
+            if !watcher.may_still() {
+                let status = Status::permission_denied("the rights to watch are gone");
+                return Some((Err(status), (feed, watcher, ready, kinds, true)));
+            }
             match next {
                 Ok(Some((index, events))) => {
                     let wanted = events.iter().filter(|e| kinds.is_empty() || kinds.contains(&kind_of(e)));
@@ -41,12 +48,24 @@ pub(super) fn follow(
                 Ok(None) => return None,
                 Err(lagged) => {
                     let status = Status::out_of_range(lagged.to_string());
-                    return Some((Err(status), (feed, cancel, ready, kinds, true)));
+                    return Some((Err(status), (feed, watcher, ready, kinds, true)));
                 }
             }
         }
     })
     .boxed()
+}
+
+/// Whoever is at the other end of the stream.
+struct Watcher {
+    shared: Arc<Shared>,
+    caller: Caller,
+}
+
+impl Watcher {
+    fn may_still(&self) -> bool {
+        still(Method::Watch, &self.caller, &self.shared.store.view())
+    }
 }
 
 fn kind_of(event: &Event) -> ObjectKind {

@@ -62,10 +62,7 @@ impl Dispatcher for DispatcherService {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let caller = self.0.authorize(Method::Session, &request)?;
-        if caller.forwarded {
-            return Err(Status::permission_denied("sessions are not forwarded"));
-        }
+        let caller = self.0.authorize(Method::Session, &request).await?;
         let node = caller.node()?;
         if self.0.cancel.is_cancelled() {
             return Err(Status::unavailable("this manager is stopping"));
@@ -80,7 +77,7 @@ impl Dispatcher for DispatcherService {
 #[tonic::async_trait]
 impl Liveness for DispatcherService {
     async fn alive(&self, request: Request<AliveRequest>) -> Result<Response<AliveReply>, Status> {
-        self.0.authorize(Method::Alive, &request)?;
+        self.0.authorize(Method::Alive, &request).await?;
         if !self.0.store.leader_now().me {
             return Err(no_leader());
         }
@@ -94,7 +91,7 @@ impl Liveness for DispatcherService {
     }
 
     async fn observe(&self, request: Request<ObserveRequest>) -> Result<Response<ObserveReply>, Status> {
-        self.0.authorize(Method::Observe, &request)?;
+        self.0.authorize(Method::Observe, &request).await?;
         if !self.0.store.leader_now().me {
             return Err(no_leader());
         }
@@ -138,10 +135,10 @@ impl Shared {
             self.record_alive(alive);
             return self.fresh().await;
         }
-        let (_, addr) = leadership.leader.ok_or_else(no_leader)?;
+        let (raft_id, addr) = leadership.leader.ok_or_else(no_leader)?;
         let request = AliveRequest { nodes: alive.into_iter().map(alive_to_wire).collect() };
         let mut client =
-            LivenessClient::new((self.connect)(addr)).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            LivenessClient::new(self.member(raft_id, addr)).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let reply = tokio::time::timeout(Duration::from_secs(5), client.alive(request))
             .await
             .map_err(|_| Status::deadline_exceeded("the leader does not answer"))??
@@ -155,7 +152,7 @@ impl Shared {
     ///
     /// # Errors
     /// UNAVAILABLE: no leader, or no majority.
-    async fn catch_up(&self) -> Result<(), Status> {
+    pub(crate) async fn catch_up(&self) -> Result<(), Status> {
         let index = self.report_alive().await?;
         self.store.wait_applied(index).await.map_err(crate::forward::read_error)
     }
@@ -166,8 +163,8 @@ impl Shared {
         if leadership.me {
             return self.inbox.put(observation).await;
         }
-        let (_, addr) = leadership.leader.ok_or_else(no_leader)?;
-        let mut client = LivenessClient::new((self.connect)(addr));
+        let (raft_id, addr) = leadership.leader.ok_or_else(no_leader)?;
+        let mut client = LivenessClient::new(self.member(raft_id, addr));
         tokio::time::timeout(Duration::from_secs(15), client.observe(observation_to_wire(observation)))
             .await
             .map_err(|_| Status::deadline_exceeded("the leader does not answer"))??;

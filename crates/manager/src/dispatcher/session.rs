@@ -81,7 +81,7 @@ struct Session {
     acked: BTreeMap<Subject, u64>,
     draining: BTreeMap<TaskId, Drain>,
     told_node: Option<Arc<Node>>,
-    told_managers: Vec<String>,
+    told_managers: Option<Arc<ManagerList>>,
     told_root: String,
     told_period: Duration,
     /// What it said and the leader has not yet heard, with the sequences to acknowledge.
@@ -125,7 +125,7 @@ impl Session {
             acked: BTreeMap::new(),
             draining: BTreeMap::new(),
             told_node: None,
-            told_managers: Vec::new(),
+            told_managers: None,
             told_root: String::new(),
             told_period: Duration::ZERO,
             pending: (Vec::new(), Observation { nodes: vec![(node, description)], tasks: Vec::new() }),
@@ -265,7 +265,7 @@ impl Session {
             .nodes
             .get(&self.node)
             .ok_or_else(|| Status::permission_denied("this node was removed from the swarm"))?;
-        self.tell_who_it_is(view, node).await?;
+        self.tell_who_it_is(published, node).await?;
         let subjects = subjects_of(view, self.node);
         self.send_tables(published, &subjects).await?;
 
@@ -303,15 +303,14 @@ impl Session {
         Ok(())
     }
 
-    async fn tell_who_it_is(&mut self, view: &Tables, node: &Arc<Node>) -> Result<(), Status> {
+    async fn tell_who_it_is(&mut self, published: &Published, node: &Arc<Node>) -> Result<(), Status> {
+        let (view, managers) = (&published.view, &published.managers);
         let cluster = view.cluster.as_ref().ok_or_else(|| Status::unavailable("the swarm is not ready"))?;
-        let managers: Vec<String> =
-            view.nodes.values().filter_map(|n| n.manager.map(|m| m.addr.to_string())).collect();
         let period = heartbeat_period(view);
         if period != self.told_period {
             self.told_period = period;
             self.told_node = Some(node.clone());
-            self.told_managers.clone_from(&managers);
+            self.told_managers = Some(managers.clone());
             let welcome = Welcome {
                 node: Some((&**node).into()),
                 heartbeat_period_ms: u64::try_from(period.as_millis()).unwrap_or(u64::MAX),
@@ -319,7 +318,7 @@ impl Session {
                 mesh_subnet: cluster.mesh_subnet.to_string(),
                 task_pool: cluster.task_pool.to_string(),
                 index: u32::from(node.index),
-                managers: Some(ManagerList { addrs: managers.clone() }),
+                managers: Some((**managers).clone()),
             };
             self.send(Down::Welcome(welcome)).await?;
         }
@@ -332,9 +331,9 @@ impl Session {
             self.told_node = Some(node.clone());
             self.send(Down::Node((&**node).into())).await?;
         }
-        if self.told_managers != managers {
-            self.told_managers.clone_from(&managers);
-            self.send(Down::Managers(ManagerList { addrs: managers })).await?;
+        if self.told_managers.as_ref().is_none_or(|told| !Arc::ptr_eq(told, managers)) {
+            self.told_managers = Some(managers.clone());
+            self.send(Down::Managers((**managers).clone())).await?;
         }
         if self.told_root != cluster.root_ca_cert {
             self.told_root.clone_from(&cluster.root_ca_cert);

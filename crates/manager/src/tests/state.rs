@@ -56,6 +56,13 @@ impl State {
         self.change(vec![cluster])
     }
 
+    /// A node that was there once and was removed.
+    pub(crate) fn revoke(self, number: u128) -> Self {
+        let mut cluster = Cluster::clone(self.0.cluster.as_ref().unwrap());
+        cluster.revoke(NodeId(number), Timestamp(1));
+        self.put(Object::Cluster(Arc::new(cluster)))
+    }
+
     /// A node that is ready, with index and address after its number.
     pub(crate) fn node(self, number: u128) -> Self {
         let addr = IpAddr::from([192, 0, 2, octet(number)]);

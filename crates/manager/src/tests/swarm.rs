@@ -5,14 +5,15 @@ use agent::{Agent, fake::FakeHost};
 use model::*;
 use pki::{Credentials, Expected, NodeKey, RootCa, tls};
 use proto::{
-    WireId as _,
+    PersonalClaim, WireId as _,
     ca::{
         IssueCertificateRequest, JoinRaftRequest, ca_client::CaClient, membership_client::MembershipClient,
     },
     control::{
-        CreateRequest, GetSwarmRequest, ListRequest, RemoveRequest, UpdateRequest,
-        control_client::ControlClient, create_request, update_request,
+        CreateRequest, GetSwarmRequest, ListRequest, Operator, PersonClaim, RemoveRequest, UpdateRequest,
+        control_client::ControlClient, create_request, person_claim::Proof, update_request,
     },
+    dispatcher::work_client::WorkClient,
     types::{self, ObjectKind},
 };
 use std::{
@@ -25,6 +26,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Status,
+    service::interceptor::InterceptedService,
     transport::{Channel, Endpoint, Server},
 };
 
@@ -44,9 +46,21 @@ pub(super) async fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn channel(credentials: &Credentials, addr: SocketAddr) -> Channel {
-    let connector = tls::connector(credentials, Expected::Role(Role::Manager));
+pub(super) fn channel(credentials: &Credentials, addr: SocketAddr) -> Channel {
+    channel_to(credentials, addr, None)
+}
+
+fn channel_to(credentials: &Credentials, addr: SocketAddr, node: Option<NodeId>) -> Channel {
+    let expected = node.map_or(Expected::Role(Role::Manager), Expected::Node);
+    let connector = tls::connector(credentials, expected);
     Endpoint::from_shared(format!("http://{addr}")).unwrap().connect_with_connector_lazy(connector)
+}
+
+pub(super) type Control = ControlClient<InterceptedService<Channel, PersonalClaim>>;
+
+pub(super) fn operator() -> PersonClaim {
+    let operator = Operator { uid: 0, name: "root".into(), host: "host".into() };
+    PersonClaim { proof: Some(Proof::Operator(operator)), from: "unix uid 0 on host".into() }
 }
 
 /// A manager that runs, with the port it is reached at.
@@ -104,7 +118,7 @@ impl Running {
         let manager = Manager::new(Options {
             store: opened.handle(),
             node,
-            connect: Arc::new(move |addr| channel(&peers, addr)),
+            connect: Arc::new(move |addr, node| channel_to(&peers, addr, node)),
             clock: Arc::new(now),
         });
         let cancel = CancellationToken::new();
@@ -245,8 +259,8 @@ impl Swarm {
         Ok(Credentials::in_memory(&key.pem(), &reply.certificate_pem, &reply.root_pem).unwrap())
     }
 
-    pub(super) fn control_as(&self, credentials: &Credentials) -> ControlClient<Channel> {
-        ControlClient::new(channel(credentials, self.leader().addr))
+    pub(super) fn work_as(&self, credentials: &Credentials) -> WorkClient<Channel> {
+        WorkClient::new(channel(credentials, self.leader().addr))
     }
 
     pub(super) async fn join_worker(&mut self) -> usize {
@@ -272,12 +286,14 @@ impl Swarm {
         self.managers.push(manager);
     }
 
-    pub(super) fn control(&self) -> ControlClient<Channel> {
+    pub(super) fn control(&self) -> Control {
         self.control_at(self.leader())
     }
 
-    pub(super) fn control_at(&self, manager: &Running) -> ControlClient<Channel> {
-        ControlClient::new(channel(&self.managers[0].credentials, manager.addr))
+    /// As a manager's own people ask, through its front door.
+    pub(super) fn control_at(&self, manager: &Running) -> Control {
+        let channel = channel(&manager.credentials, manager.addr);
+        ControlClient::with_interceptor(channel, PersonalClaim::new(&operator()))
     }
 
     pub(super) async fn create(&self, spec: create_request::Spec) -> Result<u128, Status> {

@@ -7,7 +7,8 @@ use super::{
 use model::*;
 use proto::{
     WireId as _,
-    control::{AttachRequest, RemoveRequest, UpdateRequest, WatchRequest, create_request, update_request},
+    control::{RemoveRequest, UpdateRequest, WatchRequest, create_request, update_request},
+    dispatcher::{AttachRequest, LeaveRequest},
     types::ObjectKind,
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -335,7 +336,7 @@ async fn a_node_that_left_is_replaced_and_one_that_was_removed_is_a_stranger() {
     swarm.until_running(id, 2).await;
     let (left, credentials) = (swarm.nodes[0].id, swarm.nodes[0].credentials.clone());
     swarm.nodes[0].kill();
-    swarm.control_as(&credentials).leave(proto::control::LeaveRequest {}).await.unwrap();
+    swarm.work_as(&credentials).leave(LeaveRequest {}).await.unwrap();
     assert_eq!(swarm.view().nodes.get(&left).unwrap().status.state, NodeState::Disconnected);
     until("the other node runs both", || swarm.nodes[1].host.running().len() == 2).await;
     swarm.remove(ObjectKind::Node, left.0).await.unwrap();
@@ -352,7 +353,7 @@ async fn the_leader_can_leave() {
     swarm.join_manager().await;
     let (left, credentials) = (swarm.managers[0].node, swarm.managers[0].credentials.clone());
     assert!(swarm.managers[0].store.leader_now().me);
-    swarm.control_as(&credentials).leave(proto::control::LeaveRequest {}).await.unwrap();
+    swarm.work_as(&credentials).leave(LeaveRequest {}).await.unwrap();
     let rest = swarm.managers[1].store.clone();
     until("two are left, and know it", || {
         rest.members().len() == 2 && rest.view().nodes.get(&left).is_some_and(|n| n.manager.is_none())
@@ -452,7 +453,7 @@ async fn a_node_gets_addresses_for_a_container_started_by_hand() {
         name: "shell".into(),
         networks: vec![(&NetworkAttachmentSpec { network, aliases: vec!["sh".into()] }).into()],
     };
-    let mut control = swarm.control_as(&swarm.nodes[1].credentials);
+    let mut control = swarm.work_as(&swarm.nodes[1].credentials);
     let refused = control.attach(asked(closed)).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
     assert_eq!(refused.message(), "network closed not manually attachable");

@@ -56,6 +56,7 @@ impl World {
             mesh_subnet: "10.254.0.0/16".parse().unwrap(),
             task_pool: "10.255.0.0/16".parse().unwrap(),
             feature_level: 1,
+            removed: Vec::new(),
         })));
         world
     }

@@ -15,8 +15,9 @@ messages! {
     }
     model::Cluster => Cluster {
         id, meta, spec, root_ca_cert, root_ca_key, worker_token, manager_token, unlock_key, address_pools,
-        subnet_prefix, data_path_port, mesh_subnet, task_pool, feature_level,
+        subnet_prefix, data_path_port, mesh_subnet, task_pool, feature_level, removed,
     }
+    model::RemovedNode => RemovedNode { node, until }
     model::SecretSpec => SecretSpec { name, labels, data }
     model::Secret => Secret { id, meta, spec }
     model::ConfigSpec => ConfigSpec { name, labels, data }

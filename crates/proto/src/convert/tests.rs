@@ -339,6 +339,7 @@ fn cluster() -> Cluster {
         mesh_subnet: "10.254.0.0/16".parse().unwrap(),
         task_pool: "10.255.0.0/16".parse().unwrap(),
         feature_level: 1,
+        removed: vec![model::RemovedNode { node: NodeId(9), until: Timestamp(5) }],
     }
 }
 
