@@ -9,8 +9,8 @@ use crate::{
 };
 use futures::future::BoxFuture;
 use model::{
-    Config, ConfigId, Duration, NetworkId, Node, NodeDescription, Secret, SecretId, Task, TaskId, TaskState,
-    TaskStatus,
+    Config, ConfigId, Duration, NetworkId, Node, NodeDescription, NodeId, Secret, SecretId, Task, TaskId,
+    TaskState, TaskStatus,
 };
 use proto::{
     Invalid, WireId as _,
@@ -53,6 +53,10 @@ pub struct View {
     pub manager: Option<SocketAddr>,
     /// Every manager heard of in sessions.
     pub managers: Vec<SocketAddr>,
+    /// The managers by name, as last told; empty until told.
+    pub roster: BTreeSet<NodeId>,
+    /// Nodes that were removed from the swarm, as last told.
+    pub removed: BTreeSet<NodeId>,
     /// Why the last attempt to open a session failed; `None` while there is one.
     pub error: Option<String>,
     /// Root certificates (PEM) the managers last sent.
@@ -383,10 +387,16 @@ impl Loop {
 
     fn learn(&mut self, managers: &ManagerList) {
         let addrs: Vec<SocketAddr> = managers.addrs.iter().filter_map(|a| a.parse().ok()).collect();
+        let ids = |wire: &mut dyn Iterator<Item = &Vec<u8>>| -> BTreeSet<NodeId> {
+            wire.filter_map(|id| NodeId::from_wire(id).ok()).collect()
+        };
+        let roster = ids(&mut managers.managers.iter().map(|m| &m.node));
+        let removed = ids(&mut managers.removed.iter());
         if !addrs.is_empty() {
             self.view.send_if_modified(|view| {
-                let changed = view.managers != addrs;
-                view.managers = addrs;
+                let told = (&addrs, &roster, &removed);
+                let changed = (&view.managers, &view.roster, &view.removed) != told;
+                (view.managers, view.roster, view.removed) = (addrs, roster, removed);
                 changed
             });
         }

@@ -48,6 +48,18 @@ impl Manifest {
         [OCI_INDEX, DOCKER_INDEX].contains(&self.media_type.as_str())
     }
 
+    /// Returns what the document names: an index its manifests, a manifest its configuration and layers. A document
+    /// that cannot be read names nothing.
+    pub(crate) fn named(&self) -> Vec<Digest> {
+        if self.is_index() {
+            let index: Option<ImageIndex> = serde_json::from_slice(&self.bytes).ok();
+            return index.into_iter().flat_map(|i| i.manifests).map(|d| d.digest).collect();
+        }
+        let manifest: Option<ImageManifest> = serde_json::from_slice(&self.bytes).ok();
+        let parts = manifest.into_iter().flat_map(|m| std::iter::once(m.config).chain(m.layers));
+        parts.map(|d| d.digest).collect()
+    }
+
     pub(crate) fn descriptor(&self) -> Descriptor {
         Descriptor::new(&self.media_type, self.digest, self.bytes.len() as u64)
     }

@@ -557,6 +557,25 @@ impl Store {
         self.document(digest).await
     }
 
+    /// Returns true if a blob is part of what a name stands for here: its manifest or index, and what they name.
+    pub async fn is_part_of(&self, reference: &Reference, digest: &Digest) -> bool {
+        let mut ahead: Vec<Manifest> = self.manifest_for(reference).await.into_iter().collect();
+        while let Some(manifest) = ahead.pop() {
+            if manifest.digest == *digest {
+                return true;
+            }
+            for named in manifest.named() {
+                if named == *digest {
+                    return true;
+                }
+                // Of an index; the platforms that are not here are passed over. A document names only what it was
+                // made after, by digest: there are no circles.
+                ahead.extend(self.document(named).await);
+            }
+        }
+        false
+    }
+
     pub(crate) async fn document(&self, digest: Digest) -> Option<Manifest> {
         let media_type = self.view().documents.get(&digest)?.media_type.clone();
         let blobs = self.inner.blobs.clone();

@@ -89,6 +89,7 @@ methods! {
     }
     "rswarm.dispatcher.v1.Work" {
         FindNetwork: Node, Forwarded;
+        Networks: Node, Direct;
         Attach: Node, Forwarded;
         Attachment: Node, Forwarded;
         Leave: Node, Forwarded;

@@ -12,7 +12,7 @@ use crate::{
 use ipnet::Ipv4Net;
 use model::{
     Availability, Batch, Change, Cluster, ClusterId, ClusterSpec, ManagerStatus, Meta, Node, NodeId,
-    NodeSpec, NodeStatus, Object, Role, SecretBytes, Tables, Timestamp,
+    NodeSpec, NodeState, NodeStatus, Object, Role, SecretBytes, Tables, Timestamp,
 };
 use pki::{CaError, JoinToken, NodeKey, RootCa};
 use proto::{
@@ -361,12 +361,20 @@ impl Membership for CaService {
         if node.spec.role != Role::Manager {
             return Err(Status::permission_denied("this node is to be a worker"));
         }
+        let is_up = |n: &Node| !matches!(n.status.state, NodeState::Down | NodeState::Disconnected);
+        let mut others = view.nodes.values().filter(|n| n.id != id && is_up(n));
+        if let Some(other) = others.find(|n| n.manager.is_some_and(|m| m.addr == addr)) {
+            return Err(Status::already_exists(format!(
+                "address {addr} is that of manager {}, which is up",
+                other.display_name()
+            )));
+        }
         if let Some(old) = node.manager.filter(|m| m.raft_id != request.raft_id) {
             // It lost its state and begins anew: the old member will never answer again.
             self.0.store.remove_member(old.raft_id).await.map_err(|e| membership_error(&e))?;
         }
         let joining = Joining::begin(&self.0, request.raft_id);
-        self.0.store.add_member(request.raft_id, addr).await.map_err(|e| membership_error(&e))?;
+        self.0.store.add_member(request.raft_id, id, addr).await.map_err(|e| membership_error(&e))?;
         self.record_member(id, ManagerStatus { raft_id: request.raft_id, addr }).await?;
         drop(joining);
         info!(node.id = %id, raft.id = request.raft_id, "manager joined");
@@ -379,7 +387,9 @@ impl Membership for CaService {
         self.0.authorize(Method::Vouch, &request).await?;
         let VouchRequest { node, raft_id } = request.into_inner();
         let node = NodeId::from_wire(&node).map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let member = self.0.store.member_node(raft_id) == Some(node);
+        // It may have been taken in a moment ago, by a leader that this one has yet to hear from.
+        let is_member = || self.0.store.member_node(raft_id) == Some(node);
+        let member = is_member() || (self.0.catch_up().await.is_ok() && is_member());
         Ok(Response::new(VouchReply { member }))
     }
 }

@@ -262,6 +262,31 @@ pub(crate) fn heartbeat_period(tables: &Tables) -> Duration {
     tables.cluster.as_ref().map_or(Duration::from_secs(1), |c| c.spec.heartbeat_period)
 }
 
+/// Refuses a description that claims an address of another node that is up: what is meant for that one (its tunnels,
+/// images, the packets of its tasks) would go astray. Once it is down, whoever is there now may have its address.
+pub(crate) fn may_describe(view: &Tables, id: NodeId, description: &NodeDescription) -> Result<(), Status> {
+    view.nodes.values().try_for_each(|other| may_stand_beside(other, id, description))
+}
+
+fn may_stand_beside(other: &Node, id: NodeId, description: &NodeDescription) -> Result<(), Status> {
+    let up = match other.status.state {
+        NodeState::Ready | NodeState::Unknown => other.id != id,
+        NodeState::Down | NodeState::Disconnected => false,
+    };
+    let Some(theirs) = other.description.as_ref().filter(|_| up) else { return Ok(()) };
+    let taken = if theirs.addr == description.addr {
+        description.addr.to_string()
+    } else if theirs.data_addr == description.data_addr {
+        description.data_addr.to_string()
+    } else {
+        return Ok(());
+    };
+    Err(Status::already_exists(format!(
+        "address {taken} is that of node {}, which is up",
+        other.display_name()
+    )))
+}
+
 /// What observations make of a view: each object at most once.
 struct Record<'a> {
     tables: &'a Tables,
@@ -277,6 +302,10 @@ impl<'a> Record<'a> {
 
     fn observe(&mut self, observation: &Observation) {
         for (id, description) in &observation.nodes {
+            if let Err(error) = self.may_describe(*id, description) {
+                warn!(node.id = %id, error = error.message(), "a node's description is not taken");
+                continue;
+            }
             if let Some(node) = self.node(*id)
                 && node.description.as_ref() != Some(description)
             {
@@ -286,6 +315,13 @@ impl<'a> Record<'a> {
         for (node, id, status) in &observation.tasks {
             self.task_status(*node, *id, status);
         }
+    }
+
+    /// As [`may_describe`], with what this record changes.
+    fn may_describe(&self, id: NodeId, description: &NodeDescription) -> Result<(), Status> {
+        self.nodes.values().try_for_each(|other| may_stand_beside(other, id, description))?;
+        let untouched = self.tables.nodes.values().filter(|n| !self.nodes.contains_key(&n.id));
+        untouched.map(|n| &**n).try_for_each(|other| may_stand_beside(other, id, description))
     }
 
     /// Takes a task's status if it is from the node the task is on, and does not go back. Its time is ours, of the
@@ -372,6 +408,26 @@ mod tests {
         assert_eq!(check(&[reported(1, Preparing, 1)]), Some(Ready));
         assert_eq!(check(&[reported(2, Running, 1)]), Some(Ready));
         assert_eq!(check(&[reported(1, Failed, 3), reported(1, Running, 2)]), Some(Failed));
+    }
+
+    #[test]
+    fn a_node_cannot_take_the_address_of_one_that_is_up() {
+        let describe = |tables: &Tables, id: u128, like: u128, change: fn(&mut NodeDescription)| {
+            let mut description = tables.nodes.get(&NodeId(like)).unwrap().description.clone().unwrap();
+            change(&mut description);
+            let observation =
+                Observation { nodes: vec![(NodeId(id), description)], ..Observation::default() };
+            let mut record = Record::new(tables, Timestamp(9));
+            record.observe(&observation);
+            !record.into_batches().is_empty()
+        };
+        let tables = state().node(1).node(2).tables();
+        assert!(!describe(&tables, 2, 1, |_| {}), "both addresses");
+        assert!(!describe(&tables, 2, 1, |d| d.data_addr = "192.0.2.77".parse().unwrap()), "its own service");
+        assert!(!describe(&tables, 2, 1, |d| d.addr = "192.0.2.77:2377".parse().unwrap()), "its packets");
+        assert!(describe(&tables, 1, 1, |d| d.hostname = "other".into()), "what it had before is its own");
+        let down = state().node(1).node(2).change_node(1, |n| n.status.state = NodeState::Down).tables();
+        assert!(describe(&down, 2, 1, |_| {}), "who had it is gone");
     }
 
     #[test]

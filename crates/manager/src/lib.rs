@@ -35,14 +35,19 @@ pub mod standing;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+mod vouch;
 mod work;
 
-use model::{NodeId, Timestamp};
+pub use authorize::Method;
+pub use vouch::voucher;
+
+use authorize::{Evidence, Who};
+use model::{NodeId, Role, Timestamp};
 use shared::Shared;
 use std::{net::SocketAddr, sync::Arc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::{service::Routes, transport::Channel};
+use tonic::{Request, Status, service::Routes, transport::Channel};
 
 /// Returns a (lazily connecting) channel to the manager at this address, authenticated both ways; if the node is named,
 /// to this very one or nowhere.
@@ -68,6 +73,32 @@ impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Options").field("node", &self.node).finish_non_exhaustive()
     }
+}
+
+/// A node that was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admitted {
+    pub node: NodeId,
+    /// It takes part in Raft.
+    pub manager: bool,
+}
+
+/// Returns the node that makes a request, if it may call `method`: the gate of what nodes answer that are no managers.
+///
+/// # Errors
+/// As the caller is told.
+pub fn admit<T>(
+    method: Method,
+    request: &Request<T>,
+    known: &standing::Known<'_>,
+) -> Result<Admitted, Status> {
+    let evidence = Evidence::of(request)?;
+    let caller = authorize::authorize(method, &evidence, known).map_err(|refused| refused.status)?;
+    let Who::Node { id: node, role } = caller.who else {
+        return Err(Status::unauthenticated("a node certificate is needed"));
+    };
+    let manager = role == Role::Manager && known.standing(node) == standing::Standing::Member;
+    Ok(Admitted { node, manager })
 }
 
 /// A manager. Cheap to clone.

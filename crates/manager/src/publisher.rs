@@ -1,6 +1,10 @@
 //! Turns each new view into what sessions hand out; what did not change stays the same object.
 
-use crate::{shared::Shared, tables};
+use crate::{
+    shared::Shared,
+    standing::{Known, Standing},
+    tables,
+};
 use model::{Duration, IngressTable, NetworkId, NetworkTable, Role, Tables};
 use proto::{
     WireId as _,
@@ -74,6 +78,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let before = shared.published.borrow().clone();
         let view = shared.store.view();
         if view.index != before.view.index {
+            let known = Known::State(&view);
+            let retired = shared.is_retired();
+            shared.sessions.keep(|node| match known.standing(node) {
+                Standing::Removed | Standing::Left => false,
+                Standing::Unknown | Standing::Worker | Standing::Manager | Standing::Member => !retired,
+            });
             shared.published.send_replace(Arc::new(Published::of(view, Some(&before))));
         }
         if applied.changed().await.is_err() {

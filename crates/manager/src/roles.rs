@@ -10,6 +10,9 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 const PERIOD: Duration = Duration::from_secs(5);
+/// How long a demoted manager is still told what the others agree on: it hears of its demotion by Raft itself, and its
+/// sessions go elsewhere, before Raft forgets it.
+const NOTICE: Duration = Duration::from_millis(600);
 /// A Raft member that belongs to no node is removed after this long.
 const STRAY_LIMIT: Duration = Duration::from_secs(60);
 
@@ -33,6 +36,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 async fn demote(shared: &Shared, node: &Node) {
     let Some(manager) = node.manager else { return };
+    tokio::time::sleep(NOTICE).await;
     // When it is this manager, leadership goes first, this loop with it, and the next leader goes on.
     if let Err(error) = shared.store.remove_member(manager.raft_id).await {
         warn!(node.id = %node.id, %error, "cannot take the demoted manager out of Raft, will retry");

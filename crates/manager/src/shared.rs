@@ -10,11 +10,14 @@ use crate::{
     publisher::Published,
     standing::Known,
 };
-use model::{Batch, Change, Duration, NodeId, Tables};
+use model::{Batch, Change, Duration, NodeId, Role, Tables};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::{
     sync::{Notify, watch},
@@ -47,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) cluster_acks: watch::Sender<ClusterAcks>,
     /// Raft members whose join is under way here.
     joining: Mutex<BTreeSet<u64>>,
+    /// The leader says that this node is no manager.
+    turned_away: AtomicBool,
     /// When nodes that are not known were last looked up in a newer state.
     looked_again: Mutex<BTreeMap<NodeId, Instant>>,
     pub(crate) cancel: CancellationToken,
@@ -74,6 +79,7 @@ impl Shared {
             sessions_tracker: TaskTracker::new(),
             cluster_acks: watch::Sender::new(ClusterAcks::default()),
             joining: Mutex::default(),
+            turned_away: AtomicBool::new(false),
             looked_again: Mutex::default(),
             cancel: CancellationToken::new(),
         }
@@ -100,6 +106,9 @@ impl Shared {
         let evidence = Evidence::of(request);
         async move {
             let evidence = evidence?;
+            if self.is_retired() {
+                return Err(Status::unavailable("this node is a manager no more: ask another one"));
+            }
             let judge = || authorize(method, &evidence, &Known::State(&self.store.view()));
             match judge() {
                 Ok(caller) => Ok(caller),
@@ -109,6 +118,22 @@ impl Shared {
                 }
                 Err(refused) => Err(refused.status),
             }
+        }
+    }
+
+    /// Returns true once this node is to be no manager any more, by its own state or by the leader's word: a state that
+    /// nobody keeps up to date decides nothing.
+    pub(crate) fn is_retired(&self) -> bool {
+        let view = self.store.view();
+        let demoted = view.nodes.get(&self.node).is_some_and(|n| n.spec.role != Role::Manager);
+        demoted || self.turned_away.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the leader takes this node for a manager.
+    pub(crate) fn note_turned_away(&self, is: bool) {
+        self.turned_away.store(is, Ordering::Relaxed);
+        if is {
+            self.sessions.keep(|_| false);
         }
     }
 

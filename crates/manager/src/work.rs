@@ -19,7 +19,7 @@ use proto::{
     dispatcher::{
         AttachReply, AttachRequest, AttachmentReply, AttachmentRequest, FindNetworkReply, FindNetworkRequest,
         ImageSource, ImageSourcesReply, ImageSourcesRequest, LeaveReply, LeaveRequest, MayFetchReply,
-        MayFetchRequest,
+        MayFetchRequest, NetworksReply, NetworksRequest,
         work_client::WorkClient,
         work_server::{Work, WorkServer},
     },
@@ -74,6 +74,15 @@ impl Work for WorkService {
             return Err(Status::permission_denied(format!("network {name} not manually attachable")));
         }
         Ok(Response::new(FindNetworkReply { id: network.id.to_wire(), name }))
+    }
+
+    async fn networks(&self, request: Request<NetworksRequest>) -> Result<Response<NetworksReply>, Status> {
+        // From any replica, as the node's session has them.
+        let node = self.0.authorize(Method::Networks, &request).await?.node()?;
+        let view = self.0.store.view();
+        let on = crate::presence::subjects_of(&view, node);
+        let networks = on.into_iter().flatten().filter_map(|id| view.networks.get(&id));
+        Ok(Response::new(NetworksReply { networks: networks.map(|n| (&**n).into()).collect() }))
     }
 
     async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<AttachReply>, Status> {

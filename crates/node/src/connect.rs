@@ -1,11 +1,12 @@
 //! gRPC connections from this node to the others: one per peer and expectation, kept, encrypted and mutual.
 
+use crate::gate::Gate;
 use model::{NodeId, Role};
 use pki::{Credentials, Expected};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tonic::transport::{Channel, Endpoint};
@@ -21,12 +22,18 @@ enum Whom {
 #[derive(Debug)]
 pub(crate) struct Connections {
     credentials: Credentials,
+    gate: Arc<Gate>,
     channels: Mutex<BTreeMap<(SocketAddr, Whom), Channel>>,
 }
 
 impl Connections {
-    pub(crate) fn new(credentials: Credentials) -> Self {
-        Self { credentials, channels: Mutex::default() }
+    pub(crate) fn new(credentials: Credentials, gate: Arc<Gate>) -> Self {
+        Self { credentials, gate, channels: Mutex::default() }
+    }
+
+    /// Returns who may be called on.
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     /// Returns a channel that ends at a manager, if named at this very one, or nowhere.
@@ -44,11 +51,15 @@ impl Connections {
         channels
             .entry((addr, whom))
             .or_insert_with(|| {
-                let expected = match whom {
-                    Whom::Manager => Expected::Role(Role::Manager),
-                    Whom::Node(node) => Expected::Node(node),
+                let (expected, as_manager) = match whom {
+                    Whom::Manager => (Expected::Role(Role::Manager), true),
+                    Whom::Node(node) => (Expected::Node(node), false),
                 };
-                endpoint(addr).connect_with_connector_lazy(pki::tls::connector(&self.credentials, expected))
+                let gate = Arc::clone(&self.gate);
+                let admit: pki::tls::Admit =
+                    Arc::new(move |identity| gate.may_be_called(identity.node, as_manager));
+                let connector = pki::tls::connector(&self.credentials, expected);
+                endpoint(addr).connect_with_connector_lazy(connector.known_to(&self.gate.guests, admit))
             })
             .clone()
     }

@@ -17,6 +17,7 @@ mod attach;
 mod connect;
 mod descriptors;
 mod executor;
+mod gate;
 mod hooks;
 mod images;
 mod member;

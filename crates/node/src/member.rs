@@ -6,8 +6,8 @@
 //!        -> ends with Outcome::Restart when the role changed: the caller starts it anew in the new role
 //! ```
 //!
-//! Tasks (of tokio), all in one `JoinSet`: the gRPC server, the agent, the manager, the keeper of certificate,
-//! role and known managers. They end together.
+//! Tasks (of tokio), all in one `JoinSet`: the gRPC server, the gate that closes connections, the agent, the manager, the
+//! keeper of certificate, role and known managers. They end together.
 
 use crate::{
     connect::{Connections, endpoint},
@@ -145,16 +145,30 @@ impl Member {
         let connections = Arc::clone(&start.connections);
         let to_manager: manager::Connect = Arc::new(move |addr, node| connections.manager(addr, node));
 
-        let peer = PeerServer::new(PeerService { images: start.images.clone(), door: start.door.clone() });
+        let gate = Arc::clone(start.connections.gate());
+        if let Some(handle) = &handle {
+            gate.judge_by(handle);
+        }
+        let peer = PeerServer::new(PeerService::new(
+            start.images.clone(),
+            start.door.clone(),
+            Arc::clone(&start.connections),
+            start.folder.clone(),
+        ));
         let mut routes = tonic::service::Routes::new(peer.clone());
         if let (Some(store), Some(handle)) = (&store, &handle) {
             let manager = manager::Manager::new(manager::Options {
                 store: handle.clone(),
                 node: identity.node,
-                connect: to_manager,
+                connect: Arc::clone(&to_manager),
                 clock: Arc::new(clock),
             });
-            routes = manager.routes().add_service(peer).add_service(store.service());
+            let folder = start.folder.clone();
+            let seeds =
+                move || folder.load().ok().flatten().map(|record| record.managers).unwrap_or_default();
+            let vouch = manager::voucher(handle.clone(), to_manager, seeds);
+            let raft = store.service(store::Admission::Members(vouch));
+            routes = manager.routes().add_service(peer).add_service(raft);
             let cancel = cancel.clone();
             tasks.spawn(async move {
                 manager.run(cancel).await;
@@ -164,7 +178,13 @@ impl Member {
         let limits = pki::tls::Limits::for_descriptors(descriptors::count());
         let listener =
             pki::tls::Listener::start_with(tcp, &start.credentials, limits).context("cannot serve TLS")?;
+        let listener = listener.known_to(&gate.guests);
         tasks.spawn(serve(routes, listener, cancel.clone()));
+        let gate_cancel = cancel.clone();
+        tasks.spawn(async move {
+            gate.watch(gate_cancel).await;
+            Ok(Outcome::Cancelled)
+        });
 
         if let Some(store) = &store {
             match begin {
@@ -296,11 +316,17 @@ async fn open_store(start: &Start, record: &mut Record) -> Result<store::Store> 
         format!("cannot read the key of the Raft log, {}", start.folder.raft_key().display())
     })?;
     let connections = Arc::clone(&start.connections);
-    let connect = move |_: u64, addr: SocketAddr| {
-        let channel = connections.manager(addr, None);
+    let connect = move |node: Option<NodeId>, addr: SocketAddr| {
+        let channel = connections.manager(addr, node);
         async move { Ok::<_, store::ConnectError>(channel) }
     };
-    let options = store::Options::new(raft_id, record.advertise_addr, dek, Arc::new(connect));
+    let options = store::Options::new(
+        raft_id,
+        start.credentials.identity().node,
+        record.advertise_addr,
+        dek,
+        Arc::new(connect),
+    );
     store::Store::open(&start.folder.raft(), options)
         .await
         .with_context(|| format!("cannot open the replicated store in {}", start.folder.raft().display()))
@@ -460,6 +486,7 @@ impl Keeper {
         {
             self.start.credentials.replace_roots(root).context("cannot take over new root certificates")?;
         }
+        self.start.connections.gate().hear(&heard.roster, &heard.removed);
         if heard.managers.is_empty() {
             return Ok(());
         }

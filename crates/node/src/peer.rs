@@ -1,16 +1,24 @@
 //! What every node answers to the others (`proto/node.proto`), and the client side of it: tunnels to a front door
 //! and images fetched from a node that has them.
 
+use crate::{connect::Connections, record::Folder, swarm::ask_a_manager};
 use docker_api::server::{BoxedIo, FrontDoor, Origin};
 use futures::{Stream, StreamExt, TryStreamExt};
-use model::Role;
-use proto::node::{
-    Bytes as Chunk, ReadBlobRequest, ResolveImageReply, ResolveImageRequest, peer_client::PeerClient,
-    peer_server::Peer,
+use manager::{Admitted, Method};
+use model::NodeId;
+use proto::{
+    WireId as _,
+    dispatcher::MayFetchRequest,
+    node::{
+        Bytes as Chunk, ReadBlobRequest, ResolveImageReply, ResolveImageRequest, peer_client::PeerClient,
+        peer_server::Peer,
+    },
 };
 use std::{
+    collections::BTreeMap,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
 };
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio_util::io::{CopyToBytes, ReaderStream, SinkWriter, StreamReader};
@@ -20,28 +28,85 @@ use tonic::{Request, Response, Status, Streaming, transport::Channel};
 /// *Unit:* bytes of one message of a stream.
 const CHUNK_BYTES: usize = 64 * 1024;
 
+/// How long a manager's word counts that a node needs an image, and that it does not.
+const YES_LASTS: Duration = Duration::from_secs(10);
+const NO_LASTS: Duration = Duration::from_millis(500);
+/// *Limit* of answers that are remembered.
+const ANSWERS_MAX: usize = 1024;
+
 type ChunkStream = Pin<Box<dyn Stream<Item = Result<Chunk, Status>> + Send>>;
 
 /// Serves the `Peer` service of this node.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerService {
-    pub(crate) images: image::Store,
+    images: image::Store,
     /// This node's own front door, once it is open.
-    pub(crate) door: FrontDoorCell,
+    door: FrontDoorCell,
+    connections: Arc<Connections>,
+    /// Says which managers there are to ask.
+    folder: Folder,
+    /// What managers said of late of who may fetch what.
+    answers: Arc<Mutex<BTreeMap<(NodeId, String), (bool, Instant)>>>,
+}
+
+impl PeerService {
+    pub(crate) fn new(
+        images: image::Store,
+        door: FrontDoorCell,
+        connections: Arc<Connections>,
+        folder: Folder,
+    ) -> Self {
+        Self { images, door, connections, folder, answers: Arc::default() }
+    }
+
+    /// Returns the calling node, if it may call `method`.
+    fn admit<T>(&self, method: Method, request: &Request<T>) -> Result<Admitted, Status> {
+        self.connections.gate().judge(|known| manager::admit(method, request, known))
+    }
+
+    /// Returns the reference that an image stands for, if the caller may have it: a manager may, others if a manager
+    /// says that they need it.
+    async fn may_fetch(&self, caller: Admitted, image: &str) -> Result<image::Reference, Status> {
+        let reference =
+            image.parse::<image::Reference>().map_err(|e| Status::invalid_argument(e.to_string()))?;
+        if !caller.manager && !self.needs(caller.node, image).await? {
+            return Err(Status::permission_denied(format!(
+                "node {} does not need image {image}",
+                caller.node
+            )));
+        }
+        Ok(reference)
+    }
+
+    /// Returns what managers say, or said a moment ago.
+    async fn needs(&self, node: NodeId, image: &str) -> Result<bool, Status> {
+        let key = (node, image.to_owned());
+        let known = self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
+        if let Some((may, at)) = known
+            && at.elapsed() < if may { YES_LASTS } else { NO_LASTS }
+        {
+            return Ok(may);
+        }
+        let record = self.folder.load().ok().flatten();
+        let record = record.ok_or_else(|| Status::unavailable("this node is in no swarm"))?;
+        let managers = record.managers.into_iter().chain([record.advertise_addr]);
+        let question = MayFetchRequest { node: node.to_wire(), image: image.to_owned() };
+        let asked = ask_a_manager(managers, &self.connections, |mut manager| {
+            let question = question.clone();
+            async move { manager.may_fetch(question).await }
+        });
+        let may = asked.await?.may;
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if answers.len() >= ANSWERS_MAX {
+            answers.clear();
+        }
+        answers.insert(key, (may, Instant::now()));
+        Ok(may)
+    }
 }
 
 /// The front door is made after what it stands for, so it is filled in later.
 pub(crate) type FrontDoorCell = Arc<OnceLock<FrontDoor>>;
-
-/// Deny by default: who may not call is told so, and nothing else.
-fn only(request: &Request<impl Sized>, managers_only: bool) -> Result<(), Status> {
-    let identity = pki::tls::Peer::of(request).and_then(|peer| peer.identity);
-    match identity {
-        Some(identity) if !managers_only || identity.role == Role::Manager => Ok(()),
-        Some(_) => Err(Status::permission_denied("only managers may reach another node's front door")),
-        None => Err(Status::unauthenticated("a node certificate is needed")),
-    }
-}
 
 #[tonic::async_trait]
 impl Peer for PeerService {
@@ -49,7 +114,7 @@ impl Peer for PeerService {
     type ReadBlobStream = ChunkStream;
 
     async fn tunnel(&self, request: Request<Streaming<Chunk>>) -> Result<Response<ChunkStream>, Status> {
-        only(&request, true)?;
+        self.admit(Method::Tunnel, &request)?;
         let door =
             self.door.get().ok_or_else(|| Status::unavailable("the front door is not open yet"))?.clone();
         let (ours, theirs) = tokio::io::duplex(CHUNK_BYTES);
@@ -78,10 +143,20 @@ impl Peer for PeerService {
         &self,
         request: Request<ResolveImageRequest>,
     ) -> Result<Response<ResolveImageReply>, Status> {
-        only(&request, false)?;
-        let wanted = request.into_inner().reference;
+        let caller = self.admit(Method::ResolveImage, &request)?;
+        let ResolveImageRequest { reference: wanted, image } = request.into_inner();
+        let image = if image.is_empty() { &wanted } else { &image };
+        let named = self.may_fetch(caller, image).await?;
         let reference =
             wanted.parse::<image::Reference>().map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let is_it = reference == named
+            || match &reference.digest {
+                Some(digest) => self.images.is_part_of(&named, digest).await,
+                None => false,
+            };
+        if !is_it {
+            return Err(Status::permission_denied(format!("{wanted} is not image {image}")));
+        }
         let Some(manifest) = self.images.manifest_for(&reference).await else {
             return Err(Status::not_found(format!("no such image: {wanted}")));
         };
@@ -93,9 +168,13 @@ impl Peer for PeerService {
     }
 
     async fn read_blob(&self, request: Request<ReadBlobRequest>) -> Result<Response<ChunkStream>, Status> {
-        only(&request, false)?;
-        let ReadBlobRequest { digest, offset, .. } = request.into_inner();
+        let caller = self.admit(Method::ReadBlob, &request)?;
+        let ReadBlobRequest { digest, offset, image } = request.into_inner();
+        let reference = self.may_fetch(caller, &image).await?;
         let parsed = digest.parse::<image::Digest>().map_err(|e| Status::invalid_argument(e.to_string()))?;
+        if !self.images.is_part_of(&reference, &parsed).await {
+            return Err(Status::not_found(format!("no such blob of {image}: {digest}")));
+        }
         let Some(path) = self.images.blob_path(&parsed) else {
             return Err(Status::not_found(format!("no such blob: {digest}")));
         };

@@ -9,6 +9,7 @@ use crate::{
     attach::Waiting,
     connect::Connections,
     executor::HostExecutor,
+    gate::Gate,
     images,
     member::{self, Begin, Member, Outcome, Start, bootstrap_channel, clock, is_passing},
     peer::{FrontDoorCell, open_tunnel},
@@ -25,7 +26,7 @@ use pki::{Credentials, JoinToken};
 use proto::{
     PersonalClaim, WireId as _,
     control::{GetRequest, Operator, PersonClaim, control_client::ControlClient, person_claim::Proof},
-    dispatcher::{ImageSourcesRequest, LeaveRequest, work_client::WorkClient},
+    dispatcher::{ImageSourcesRequest, LeaveRequest, NetworksRequest, work_client::WorkClient},
     types::ObjectKind,
 };
 use std::{
@@ -179,7 +180,8 @@ impl NodeSwarm {
 
 impl Shared {
     fn start(&self, credentials: &Credentials, record: &Record) -> Start {
-        let connections = Arc::new(Connections::new(credentials.clone()));
+        let gate = Arc::new(Gate::new(credentials.identity().cluster));
+        let connections = Arc::new(Connections::new(credentials.clone(), gate));
         let executor = HostExecutor {
             engine: self.parts.engine.clone(),
             hostname: self.parts.hostname.clone(),
@@ -234,7 +236,7 @@ impl Shared {
 ///
 /// # Errors
 /// The last refusal; UNAVAILABLE if no manager is known.
-async fn ask_a_manager<T, Fut>(
+pub(crate) async fn ask_a_manager<T, Fut>(
     managers: impl IntoIterator<Item = SocketAddr>,
     connections: &Connections,
     ask: impl Fn(WorkClient<Channel>) -> Fut,
@@ -627,6 +629,12 @@ impl Swarm for NodeSwarm {
         timeout(MANAGER_LIMIT, attempt)
             .await
             .unwrap_or_else(|_| Err(ApiError::unavailable("no manager answered in time")))
+    }
+
+    async fn own_networks(&self) -> Result<Vec<model::Network>, ApiError> {
+        let asked = self.work(|mut manager| async move { manager.networks(NetworksRequest {}).await });
+        let networks = asked.await?.networks.into_iter().map(model::Network::try_from);
+        Ok(networks.collect::<Result<_, _>>()?)
     }
 
     async fn tunnel(&self, node: NodeId) -> Result<BoxedIo, ApiError> {

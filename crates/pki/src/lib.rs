@@ -20,6 +20,7 @@
 
 mod ca;
 mod credentials;
+mod guests;
 mod identity;
 pub mod tls;
 mod token;
@@ -27,6 +28,7 @@ mod verify;
 
 pub use ca::{CaError, NodeKey, RootCa};
 pub use credentials::{Credentials, CredentialsError};
+pub use guests::{Guarded, Guests};
 pub use identity::{Identity, InvalidCertificate, role_name};
 pub use token::{InvalidToken, JoinToken};
 pub use verify::Expected;

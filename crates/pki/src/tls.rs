@@ -12,7 +12,12 @@
 //! Tasks: one accept loop per [`Listener`], and under it one task per handshake (as many as strangers have places,
 //! 10 s each), so that a slow or silent client delays nobody. All end when the listener is dropped.
 
-use crate::{Credentials, Expected, Identity, credentials::client_config, verify::Trust};
+use crate::{
+    Credentials, Expected, Identity,
+    credentials::client_config,
+    guests::{Guarded, Guests},
+    verify::Trust,
+};
 use hyper_util::rt::TokioIo;
 use model::{Duration, NodeId, PlaceLimits, Places, Role, Ticket};
 use rustls::ClientConfig;
@@ -99,6 +104,7 @@ impl Peer {
 pub struct Listener {
     ready: mpsc::Receiver<Connection>,
     local_addr: SocketAddr,
+    guests: Option<Guests>,
     /// Aborts the accept loop when dropped.
     _accepting: JoinSet<()>,
 }
@@ -123,7 +129,14 @@ impl Listener {
         let (send, ready) = mpsc::channel(64);
         let mut accepting = JoinSet::new();
         accepting.spawn(accept(tcp, acceptor, send, Arc::new(Hall::new(limits))));
-        Ok(Self { ready, local_addr, _accepting: accepting })
+        Ok(Self { ready, local_addr, guests: None, _accepting: accepting })
+    }
+
+    /// Has what it accepts from now on known to `guests`, who can close it.
+    #[must_use]
+    pub fn known_to(mut self, guests: &Guests) -> Self {
+        self.guests = Some(guests.clone());
+        self
     }
 
     pub fn local_addr(&self) -> SocketAddr {
@@ -182,6 +195,7 @@ async fn handshake(
     };
     let place = place.ok_or_else(|| io::Error::other("no place for another connection"))?;
     let lost = Box::pin(place.lost.clone().cancelled_owned());
+    let tls = Guarded::new(tls, None, None);
     Ok(Connection { tls, peer: Peer { identity, addr }, place, lost, ends, stalled: None })
 }
 
@@ -288,14 +302,20 @@ impl Stream for Listener {
     type Item = io::Result<Connection>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.ready.poll_recv(cx).map(|connection| connection.map(Ok))
+        let guests = self.guests.clone();
+        self.ready.poll_recv(cx).map(|connection| {
+            connection.map(|connection| {
+                let tls = connection.tls.known_to(guests.as_ref(), connection.peer.identity);
+                Ok(Connection { tls, ..connection })
+            })
+        })
     }
 }
 
 /// An accepted connection whose handshake is done.
 #[derive(Debug)]
 pub struct Connection {
-    tls: server::TlsStream<TcpStream>,
+    tls: Guarded<server::TlsStream<TcpStream>>,
     peer: Peer,
     place: Place,
     lost: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -376,7 +396,12 @@ impl AsyncWrite for Connection {
 #[derive(Clone)]
 pub struct Connector {
     config: Arc<ClientConfig>,
+    guests: Option<Guests>,
+    admit: Option<Admit>,
 }
+
+/// Says whether a connection to this node may be used, beyond what its certificate shows.
+pub type Admit = Arc<dyn Fn(&Identity) -> bool + Send + Sync>;
 
 impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -386,34 +411,54 @@ impl std::fmt::Debug for Connector {
 
 /// Returns a connector that shows this node's certificate and accepts only `expected`.
 pub fn connector(credentials: &Credentials, expected: Expected) -> Connector {
-    Connector { config: credentials.client_config(expected) }
+    Connector { config: credentials.client_config(expected), guests: None, admit: None }
 }
 
 /// Returns the connector of a node that has only a join token: it shows no certificate, and accepts a manager
 /// whose root has this digest.
 pub fn bootstrap_connector(root_digest: [u8; 32]) -> Connector {
-    Connector { config: client_config(Trust::Digest(root_digest), Expected::Role(Role::Manager), None) }
+    let config = client_config(Trust::Digest(root_digest), Expected::Role(Role::Manager), None);
+    Connector { config, guests: None, admit: None }
 }
 
 impl Connector {
+    /// Connects only to those whom `admit` lets pass, and has the connections known to `guests`, who can close them.
+    #[must_use]
+    pub fn known_to(mut self, guests: &Guests, admit: Admit) -> Self {
+        self.guests = Some(guests.clone());
+        self.admit = Some(admit);
+        self
+    }
+
     /// Returns a TLS connection to `host:port`.
     ///
     /// # Errors
     /// Nobody answers within 5 s, or it is not whom we expect.
-    pub async fn connect(&self, authority: &str) -> io::Result<client::TlsStream<TcpStream>> {
+    pub async fn connect(&self, authority: &str) -> io::Result<Guarded<client::TlsStream<TcpStream>>> {
         let attempt = async {
             let stream = TcpStream::connect(authority).await?;
             stream.set_nodelay(true)?;
             // Names are checked by our verifier; this one only fills the field.
             let name = ServerName::try_from("swarm-node").expect("a valid DNS name");
-            TlsConnector::from(self.config.clone()).connect(name, stream).await
+            let tls = TlsConnector::from(self.config.clone()).connect(name, stream).await?;
+            let leaf = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            let identity = leaf.map(|der| Identity::from_der(der)).transpose().map_err(io::Error::other)?;
+            if let (Some(admit), Some(identity)) = (&self.admit, &identity)
+                && !admit(identity)
+            {
+                return Err(io::Error::other(format!(
+                    "node {} is no manager of this swarm any more",
+                    identity.node
+                )));
+            }
+            Ok(Guarded::new(tls, self.guests.as_ref(), identity))
         };
         timeout(CONNECT_LIMIT, attempt).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl tower::Service<Uri> for Connector {
-    type Response = TokioIo<client::TlsStream<TcpStream>>;
+    type Response = TokioIo<Guarded<client::TlsStream<TcpStream>>>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 

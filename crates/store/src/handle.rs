@@ -11,6 +11,7 @@ use crate::{
 use model::{Batch, Duration, Event, NodeId, Tables};
 use openraft::{
     Raft, ReadPolicy,
+    async_runtime::watch::WatchReceiver as _,
     error::{LinearizableReadError, RaftError},
 };
 use std::{net::SocketAddr, sync::Arc};
@@ -157,16 +158,20 @@ impl Handle {
 
     /// Returns the node that takes part in Raft under this number, as far as this member knows.
     pub fn member_node(&self, raft_id: u64) -> Option<NodeId> {
-        let view = self.view();
-        view.nodes.values().find(|n| n.manager.is_some_and(|m| m.raft_id == raft_id)).map(|n| n.id)
+        member_node(&self.raft, &self.published, raft_id)
     }
 
     /// Adds a member: it must already serve Raft at `addr`. It votes once it has caught up. Repeating is harmless.
     ///
     /// # Errors
     /// [`MembershipError`]; after `Behind` the members are as before.
-    pub async fn add_member(&self, raft_id: u64, addr: SocketAddr) -> Result<(), MembershipError> {
-        self.members_of().add(raft_id, addr).await
+    pub async fn add_member(
+        &self,
+        raft_id: u64,
+        node: NodeId,
+        addr: SocketAddr,
+    ) -> Result<(), MembershipError> {
+        self.members_of().add(raft_id, node, addr).await
     }
 
     /// Removes a member; `Ok` if there is none. If it is this member, leadership is handed over and the error is
@@ -189,4 +194,18 @@ impl Handle {
     fn members_of(&self) -> Members {
         Members(self.raft.clone())
     }
+}
+
+/// Returns whose number a member's is: by the membership, or by the state where the membership is older than that.
+pub(crate) fn member_node(
+    raft: &Raft<TypeConfig, Machine>,
+    published: &Published,
+    raft_id: u64,
+) -> Option<NodeId> {
+    let metrics = raft.server_metrics().borrow_watched().clone();
+    let place = metrics.membership_config.membership().get_node(&raft_id)?.clone();
+    place.node.or_else(|| {
+        let view = published.view.load_full();
+        view.nodes.values().find(|n| n.manager.is_some_and(|m| m.raft_id == raft_id)).map(|n| n.id)
+    })
 }

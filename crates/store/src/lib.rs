@@ -48,7 +48,7 @@ pub use leadership::Leadership;
 pub use members::{Member, MembershipError};
 pub use network::{Connect, ConnectError};
 pub use propose::ProposeError;
-pub use service::RaftService;
+pub use service::{Admission, RaftService, Vouch};
 pub use snapshot::SnapshotError;
 pub use store::{OpenError, Options, Store, Timing};
 pub use wal::OpenLogError;

@@ -3,11 +3,11 @@
 use crate::{
     leadership::{TurnedAway, leader_now, leadership, turned_away},
     machine::Machine,
-    types::{TypeConfig, addr_of},
+    types::{Place, TypeConfig, addr_of},
 };
-use model::Duration;
+use model::{Duration, NodeId};
 use openraft::{
-    BasicNode, ChangeMembers, Instant as _, Raft, ServerState,
+    ChangeMembers, Instant as _, Raft, ServerState,
     async_runtime::watch::WatchReceiver as _,
     error::{ChangeMembershipError, ClientWriteError, RaftError},
 };
@@ -27,6 +27,8 @@ const POLL: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
     pub raft_id: u64,
+    /// The node whose number it is; `None`: of a log written before members were bound to nodes.
+    pub node: Option<NodeId>,
     pub addr: SocketAddr,
     /// False while it is catching up.
     pub voter: bool,
@@ -74,6 +76,7 @@ impl Members {
             .filter_map(|(id, node)| {
                 Some(Member {
                     raft_id: *id,
+                    node: node.node,
                     addr: addr_of(node)?,
                     voter: voters.contains(id),
                     leader: metrics.current_leader == Some(*id),
@@ -84,14 +87,23 @@ impl Members {
     }
 
     /// Adds a voter: first as a learner, and when it has caught up for good. Repeating it is harmless.
-    pub(crate) async fn add(&self, raft_id: u64, addr: SocketAddr) -> Result<(), MembershipError> {
+    pub(crate) async fn add(
+        &self,
+        raft_id: u64,
+        node: NodeId,
+        addr: SocketAddr,
+    ) -> Result<(), MembershipError> {
         self.leading()?;
         let known = self.list().into_iter().find(|m| m.raft_id == raft_id);
-        if known.is_some_and(|m| m.voter && m.addr == addr) {
+        if let Some(other) = known.and_then(|m| m.node).filter(|other| *other != node) {
+            return Err(MembershipError::Refused(format!("the number {raft_id} is node {other}'s")));
+        }
+        let is_here = |m: Member| m.addr == addr && m.node.is_some();
+        if known.is_some_and(|m| m.voter && is_here(m)) {
             return Ok(());
         }
-        let node = BasicNode { addr: addr.to_string() };
-        if known.is_some_and(|m| m.addr != addr) {
+        let node = Place { addr: addr.to_string(), node: Some(node) };
+        if known.is_some_and(|m| !is_here(m)) {
             let nodes = [(raft_id, node.clone())].into();
             self.change(|| {
                 self.0.change_membership(

@@ -1,13 +1,13 @@
 //! Raft messages out to the other members.
 
 use crate::types::{
-    Entry, LogId, TypeConfig, Vote, entry_bytes, entry_to_wire, log_id_from_wire, log_id_to_wire,
+    Entry, LogId, Place, TypeConfig, Vote, entry_bytes, entry_to_wire, log_id_from_wire, log_id_to_wire,
     meta_to_wire, required_vote, vote_from_wire, vote_to_wire,
 };
 use futures::future::BoxFuture;
-use model::{Duration, Tables};
+use model::{Duration, NodeId, Tables};
 use openraft::{
-    BasicNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    OptionalSend, RaftNetworkFactory, RaftNetworkV2,
     alias::SnapshotOf,
     error::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
     network::RPCOption,
@@ -37,6 +37,9 @@ pub(crate) const MESSAGE_LIMIT: usize = 16 << 20;
 const APPEND_LIMIT: usize = 4 << 20;
 /// One chunk of a snapshot. *Unit:* bytes.
 const CHUNK: usize = 1 << 20;
+/// How far a term may be ahead of the one known here. With an election each second it takes half a year to get so far;
+/// with pre-votes, a term is used up only by an election that a majority wants.
+pub(crate) const TERM_JUMP_MAX: u64 = 1 << 24;
 const APPEND_DEADLINE: Duration = Duration::from_secs(2);
 const VOTE_DEADLINE: Duration = Duration::from_secs(1);
 /// Between two chunks of a snapshot, and for installing it.
@@ -45,18 +48,27 @@ const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(60);
 /// A failure to reach a member.
 pub type ConnectError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Opens a connection to a member: raft id and address. Made by `node`, which knows TLS.
+/// Opens a connection to a member: to the node it is, or to any manager where that is not known, and its address. Made
+/// by `node`, which knows TLS.
 pub trait Connect: Send + Sync + 'static {
-    fn connect(&self, raft_id: u64, addr: SocketAddr) -> BoxFuture<'static, Result<Channel, ConnectError>>;
+    fn connect(
+        &self,
+        node: Option<NodeId>,
+        addr: SocketAddr,
+    ) -> BoxFuture<'static, Result<Channel, ConnectError>>;
 }
 
 impl<F, Fut> Connect for F
 where
-    F: Fn(u64, SocketAddr) -> Fut + Send + Sync + 'static,
+    F: Fn(Option<NodeId>, SocketAddr) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Channel, ConnectError>> + Send + 'static,
 {
-    fn connect(&self, raft_id: u64, addr: SocketAddr) -> BoxFuture<'static, Result<Channel, ConnectError>> {
-        Box::pin(self(raft_id, addr))
+    fn connect(
+        &self,
+        node: Option<NodeId>,
+        addr: SocketAddr,
+    ) -> BoxFuture<'static, Result<Channel, ConnectError>> {
+        Box::pin(self(node, addr))
     }
 }
 
@@ -76,7 +88,7 @@ pub(crate) struct Network {
 
 struct Link {
     raft_id: u64,
-    addr: String,
+    place: Place,
     connect: Arc<dyn Connect>,
     channel: tokio::sync::Mutex<Option<Channel>>,
 }
@@ -89,14 +101,14 @@ impl Network {
         Self { connect, links: Mutex::default() }
     }
 
-    fn link(&self, raft_id: u64, node: &BasicNode, purpose: Purpose) -> Peer {
+    fn link(&self, raft_id: u64, place: &Place, purpose: Purpose) -> Peer {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = || {
             let channel = tokio::sync::Mutex::default();
-            Arc::new(Link { raft_id, addr: node.addr.clone(), connect: self.connect.clone(), channel })
+            Arc::new(Link { raft_id, place: place.clone(), connect: self.connect.clone(), channel })
         };
         let link = links.entry((raft_id, purpose)).or_insert_with(fresh);
-        if link.addr != node.addr {
+        if link.place != *place {
             *link = fresh();
         }
         Peer(link.clone())
@@ -106,16 +118,16 @@ impl Network {
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Peer;
 
-    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
-        self.link(target, node, Purpose::Entries)
+    async fn new_client(&mut self, target: u64, place: &Place) -> Peer {
+        self.link(target, place, Purpose::Entries)
     }
 
-    async fn new_heartbeat_client(&mut self, target: u64, node: &BasicNode) -> Peer {
-        self.link(target, node, Purpose::Heartbeats)
+    async fn new_heartbeat_client(&mut self, target: u64, place: &Place) -> Peer {
+        self.link(target, place, Purpose::Heartbeats)
     }
 
-    async fn new_snapshot_client(&mut self, target: u64, node: &BasicNode) -> Peer {
-        self.link(target, node, Purpose::Snapshots)
+    async fn new_snapshot_client(&mut self, target: u64, place: &Place) -> Peer {
+        self.link(target, place, Purpose::Snapshots)
     }
 }
 
@@ -125,8 +137,8 @@ impl Link {
         let channel = match &*channel {
             Some(channel) => channel.clone(),
             None => {
-                let addr = self.addr.parse().map_err(|e| Unreachable::new(&e))?;
-                let fresh = self.connect.connect(self.raft_id, addr).await;
+                let addr = self.place.addr.parse().map_err(|e| Unreachable::new(&e))?;
+                let fresh = self.connect.connect(self.place.node, addr).await;
                 let fresh = fresh.map_err(|e| Unreachable::from_string(e.to_string()))?;
                 channel.insert(fresh).clone()
             }
@@ -167,6 +179,17 @@ fn malformed(error: impl std::error::Error + 'static) -> RPCError<TypeConfig> {
     NetworkError::new(&error).into()
 }
 
+/// Returns a vote that a member answered with, unless no election could have reached its term.
+fn believable(told: Vote, asked: &Vote) -> Result<Vote, NetworkError<TypeConfig>> {
+    let (told_term, ours) = (told.leader_id.term, asked.leader_id.term);
+    if told_term.saturating_sub(ours) > TERM_JUMP_MAX {
+        let text =
+            format!("the member says that its term is {told_term}, ours is {ours}: no election went so far");
+        return Err(NetworkError::from_string(text));
+    }
+    Ok(told)
+}
+
 /// Returns how many entries fit in one message, at least one.
 fn fitting(entries: &[Entry]) -> usize {
     let mut bytes = 0;
@@ -204,7 +227,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             },
             Some(Reply::Partly(id)) => AppendEntriesResponse::PartialSuccess(Some(log_id_from_wire(id))),
             Some(Reply::Conflict(_)) => AppendEntriesResponse::Conflict,
-            Some(Reply::HigherVote(vote)) => AppendEntriesResponse::HigherVote(vote_from_wire(vote)),
+            Some(Reply::HigherVote(vote)) => {
+                AppendEntriesResponse::HigherVote(believable(vote_from_wire(vote), &rpc.vote)?)
+            }
             None => return Err(malformed(crate::types::DecodeError::Missing("result"))),
         })
     }
@@ -247,8 +272,8 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             closed = cancel => return Err(closed.into()),
             reply = transfer => reply?,
         };
-        let vote = required_vote(reply.vote).map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
-        Ok(SnapshotResponse::new(vote))
+        let told = required_vote(reply.vote).map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
+        Ok(SnapshotResponse::new(believable(told, &vote)?))
     }
 
     async fn transfer_leader(
@@ -260,6 +285,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             target: self.0.raft_id,
             from: Some(vote_to_wire(req.from_leader())),
             last: req.last_log_id().map(log_id_to_wire),
+            to: *req.to_node_id(),
         };
         let reply =
             self.0.call(VOTE_DEADLINE, |mut c| async move { c.transfer_leader(request).await }).await?;
@@ -286,7 +312,7 @@ impl Peer {
             pre_vote,
         };
         let reply = self.0.call(VOTE_DEADLINE, |mut c| async move { c.vote(request).await }).await?;
-        let vote = required_vote(reply.vote).map_err(malformed)?;
+        let vote = believable(required_vote(reply.vote).map_err(malformed)?, &rpc.vote)?;
         Ok(VoteResponse::new(vote, reply.last.map(log_id_from_wire), reply.granted))
     }
 }

@@ -7,13 +7,13 @@ use crate::{
     machine::Machine,
     network::{Connect, MESSAGE_LIMIT, Network},
     propose::{self, Proposer},
-    service::RaftService,
+    service::{Admission, RaftService},
     snapshot::{SnapshotError, Snapshots},
-    types::TypeConfig,
+    types::{Place, TypeConfig},
     wal::{Log, OpenLogError},
 };
-use model::Duration;
-use openraft::{BasicNode, Config, Raft, SnapshotPolicy, async_runtime::watch::WatchReceiver as _};
+use model::{Duration, NodeId};
+use openraft::{Config, Raft, SnapshotPolicy, async_runtime::watch::WatchReceiver as _};
 use proto::raft::raft_server::RaftServer;
 use std::{
     fs, io,
@@ -31,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Options {
     /// A random number made for this join; never used by another.
     pub raft_id: u64,
+    /// The node it is.
+    pub node: NodeId,
     /// Where the other managers reach this one.
     pub addr: SocketAddr,
     pub dek: Dek,
@@ -64,9 +66,10 @@ impl Default for Timing {
 
 impl Options {
     /// Returns the usual options: a snapshot every 10,000 entries, 500 kept.
-    pub fn new(raft_id: u64, addr: SocketAddr, dek: Dek, connect: Arc<dyn Connect>) -> Self {
+    pub fn new(raft_id: u64, node: NodeId, addr: SocketAddr, dek: Dek, connect: Arc<dyn Connect>) -> Self {
         Self {
             raft_id,
+            node,
             addr,
             dek,
             connect,
@@ -113,6 +116,7 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct Store {
     handle: Handle,
+    node: NodeId,
     addr: SocketAddr,
     cancel: CancellationToken,
     tasks: JoinSet<()>,
@@ -165,7 +169,8 @@ impl Store {
         let (failed, failure) = watch::channel(None);
         tasks.spawn(herald(raft.clone(), told, failed, opened.failure, cancel.clone()));
         let handle = Handle { raft, published, proposer, leadership, failure };
-        Ok(Self { handle, addr: options.addr, cancel, tasks, writer: Mutex::new(Some(opened.writer)) })
+        let writer = Mutex::new(Some(opened.writer));
+        Ok(Self { handle, node: options.node, addr: options.addr, cancel, tasks, writer })
     }
 
     pub fn handle(&self) -> Handle {
@@ -173,8 +178,9 @@ impl Store {
     }
 
     /// Returns the gRPC service the other members call.
-    pub fn service(&self) -> RaftServer<RaftService> {
-        RaftServer::new(RaftService { raft: self.handle.raft.clone() })
+    pub fn service(&self, admission: Admission) -> RaftServer<RaftService> {
+        let (raft, published) = (self.handle.raft.clone(), self.handle.published.clone());
+        RaftServer::new(RaftService::new(raft, published, admission))
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT)
     }
@@ -189,7 +195,7 @@ impl Store {
         if raft.is_initialized().await.map_err(|e| failed(&e))? {
             return Ok(());
         }
-        let me = BasicNode { addr: self.addr.to_string() };
+        let me = Place { addr: self.addr.to_string(), node: Some(self.node) };
         let members = std::collections::BTreeMap::from([(self.handle.raft_id(), me)]);
         raft.initialize(members).await.map_err(|e| failed(&e))
     }

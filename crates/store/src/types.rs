@@ -1,9 +1,9 @@
 //! What openraft is instantiated with, and the translation of its types to and from `raft.proto`.
 
-use model::{Batch, Change, Conflict, Event};
-use openraft::{BasicNode, EntryPayload, alias};
+use model::{Batch, Change, Conflict, Event, NodeId};
+use openraft::{EntryPayload, alias};
 use prost::Message as _;
-use proto::{SpecCache, raft as wire, types};
+use proto::{SpecCache, WireId as _, raft as wire, types};
 use std::{collections::BTreeSet, fmt, net::SocketAddr, sync::Arc};
 
 /// Batches that share one log entry. Cloning shares; the encoded form is made once.
@@ -47,6 +47,20 @@ impl fmt::Display for Command {
     }
 }
 
+/// Where a member is, and which node it is: nobody else takes part under its number.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Place {
+    pub(crate) addr: String,
+    /// `None`: from a log written before members were bound to nodes.
+    pub(crate) node: Option<NodeId>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.addr)
+    }
+}
+
 /// What each batch of a command did. Empty for entries without a command.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reply(pub(crate) Vec<Result<Vec<Event>, Conflict>>);
@@ -56,6 +70,7 @@ openraft::declare_raft_types!(
     pub(crate) TypeConfig:
         D = Command,
         R = Reply,
+        Node = Place,
         LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
 );
 
@@ -64,7 +79,7 @@ pub(crate) type Vote = alias::VoteOf<TypeConfig>;
 pub(crate) type Entry = alias::EntryOf<TypeConfig>;
 pub(crate) type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
-pub(crate) type Membership = openraft::Membership<u64, BasicNode>;
+pub(crate) type Membership = openraft::Membership<u64, Place>;
 
 /// A message that cannot be understood.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +136,11 @@ pub(crate) fn membership_to_wire(membership: &Membership) -> wire::Membership {
             .collect(),
         members: membership
             .nodes()
-            .map(|(id, node)| wire::Member { raft_id: *id, addr: node.addr.clone() })
+            .map(|(id, place)| wire::Member {
+                raft_id: *id,
+                addr: place.addr.clone(),
+                node: place.node.map(|n| n.to_wire()).unwrap_or_default(),
+            })
             .collect(),
     }
 }
@@ -129,8 +148,12 @@ pub(crate) fn membership_to_wire(membership: &Membership) -> wire::Membership {
 pub(crate) fn membership_from_wire(membership: wire::Membership) -> Result<Membership, DecodeError> {
     let configs: Vec<BTreeSet<u64>> =
         membership.configs.into_iter().map(|c| c.raft_ids.into_iter().collect()).collect();
-    let nodes: std::collections::BTreeMap<u64, BasicNode> =
-        membership.members.into_iter().map(|m| (m.raft_id, BasicNode { addr: m.addr })).collect();
+    let place = |m: wire::Member| {
+        let node = if m.node.is_empty() { None } else { Some(NodeId::from_wire(&m.node)?) };
+        Ok((m.raft_id, Place { addr: m.addr, node }))
+    };
+    let nodes = membership.members.into_iter().map(place);
+    let nodes: std::collections::BTreeMap<u64, Place> = nodes.collect::<Result<_, DecodeError>>()?;
     if configs.is_empty() && nodes.is_empty() {
         return Ok(Membership::default());
     }
@@ -183,6 +206,6 @@ pub(crate) fn meta_from_wire(meta: wire::SnapshotMeta) -> Result<SnapshotMeta, D
 }
 
 /// Returns a member's address.
-pub(crate) fn addr_of(node: &BasicNode) -> Option<SocketAddr> {
-    node.addr.parse().ok()
+pub(crate) fn addr_of(place: &Place) -> Option<SocketAddr> {
+    place.addr.parse().ok()
 }

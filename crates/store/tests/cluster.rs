@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use model::{
-    Batch, Change, Conflict, Labels, Meta, Object, ObjectRef, Secret, SecretBytes, SecretId, SecretSpec,
-    Timestamp,
+    Batch, Change, Conflict, Labels, Meta, NodeId, Object, ObjectRef, Secret, SecretBytes, SecretId,
+    SecretSpec, Timestamp,
 };
 use std::{
     net::SocketAddr,
@@ -16,7 +16,8 @@ use std::{
     time::Duration,
 };
 use store::{
-    Connect, ConnectError, Dek, Handle, MembershipError, OpenError, Options, ProposeError, ReadError, Store,
+    Admission, Connect, ConnectError, Dek, Handle, MembershipError, OpenError, Options, ProposeError,
+    ReadError, Store,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -46,8 +47,12 @@ async fn dial(addr: SocketAddr) -> Result<Channel, ConnectError> {
     Ok(endpoint.connect_timeout(Duration::from_secs(1)).connect().await?)
 }
 
+fn node(raft_id: u64) -> NodeId {
+    NodeId(u128::from(raft_id))
+}
+
 fn connect() -> Arc<dyn Connect> {
-    Arc::new(|_raft_id: u64, addr: SocketAddr| dial(addr))
+    Arc::new(|_node: Option<NodeId>, addr: SocketAddr| dial(addr))
 }
 
 /// One manager: its directory outlives it.
@@ -70,7 +75,8 @@ impl Manager {
     }
 
     fn options(&self) -> Options {
-        let mut options = Options::new(self.raft_id, self.addr, Dek::new(&[9; 32]), connect());
+        let mut options =
+            Options::new(self.raft_id, node(self.raft_id), self.addr, Dek::new(&[9; 32]), connect());
         options.snapshot_interval = self.snapshot_interval;
         options.keep_entries = 5;
         options
@@ -84,7 +90,7 @@ impl Manager {
         let store = self.open().await.unwrap();
         let cancel = CancellationToken::new();
         let mut serving = JoinSet::new();
-        let server = tonic::transport::Server::builder().add_service(store.service());
+        let server = tonic::transport::Server::builder().add_service(store.service(Admission::Anyone));
         let stopped = cancel.clone().cancelled_owned();
         serving.spawn(async move {
             server.serve_with_incoming_shutdown(TcpIncoming::from(socket), stopped).await.unwrap();
@@ -138,7 +144,7 @@ async fn cluster(size: u64, snapshot_interval: u64) -> Vec<Manager> {
     eventually("the first manager leads", || leader.leader_now().me.then_some(())).await;
     for raft_id in 2..=size {
         let manager = Manager::start(raft_id, snapshot_interval).await;
-        leader.add_member(raft_id, manager.addr).await.unwrap();
+        leader.add_member(raft_id, node(raft_id), manager.addr).await.unwrap();
         managers.push(manager);
     }
     managers
@@ -302,7 +308,7 @@ async fn a_new_member_catches_up_by_snapshot_when_the_log_is_cut() {
     }
     eventually("a snapshot is made", || (managers[0].snapshots() == 1).then_some(())).await;
     let newcomer = Manager::start(2, 1_000_000).await;
-    managers[0].handle().add_member(2, newcomer.addr).await.unwrap();
+    managers[0].handle().add_member(2, node(2), newcomer.addr).await.unwrap();
     arrive(&newcomer, 0..200).await;
     assert_eq!(newcomer.snapshots(), 1, "it would make none by itself");
     assert_eq!(newcomer.handle().view().secrets, managers[0].handle().view().secrets);
@@ -430,7 +436,8 @@ async fn a_member_nobody_reaches_is_not_made_a_voter() {
     let handle = managers[0].handle();
     // Somebody else answers at this address: the message names its target, so nothing is taken in by mistake.
     let stranger = Manager::start(77, 1000).await;
-    let adding = tokio::time::timeout(Duration::from_secs(3), handle.add_member(2, stranger.addr)).await;
+    let adding =
+        tokio::time::timeout(Duration::from_secs(3), handle.add_member(2, node(2), stranger.addr)).await;
     assert!(adding.is_err(), "{adding:?}");
     assert!(handle.members().iter().all(|m| m.raft_id != 2 || !m.voter));
     handle.propose(put(1)).await.unwrap();

@@ -42,7 +42,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("rswarm", &["model", "compose", "docker-api", "image", "runtime", "node"]),
     ("testkit", &[]),
-    ("xtask", &["testkit", "model", "pki", "runtime", "store"]), // a tool of ours, not part of the product
+    ("xtask", &["testkit", "manager", "model", "pki", "runtime", "store"]), // a tool of ours, not part of the product
 ];
 
 /// What a crate must not see of the outside, so that it can be tested by text alone or forked safely.

@@ -179,8 +179,10 @@ impl State {
         match self.swarm().status() {
             SwarmStatus::Active(_) => {
                 let mut all = match self.list::<Network>().await {
-                    // A worker's own networks are not the swarm's to withhold.
-                    Err(error) if error == ApiError::not_a_manager() => Vec::new(),
+                    // A worker shows what its tasks are on, as Docker's do.
+                    Err(error) if error == ApiError::not_a_manager() => {
+                        self.swarm().own_networks().await?.into_iter().map(Arc::new).collect()
+                    }
                     listed => listed?,
                 };
                 all.retain(|n| n.spec.driver == NetworkDriver::Overlay && !n.pending_delete);

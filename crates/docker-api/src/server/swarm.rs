@@ -45,6 +45,15 @@ pub trait Swarm: Send + Sync + 'static {
     /// 503 when this node is in no swarm ([`ApiError::not_in_swarm`]) or no manager answers.
     async fn control(&self) -> Result<Control, ApiError>;
 
+    /// Returns the networks of the swarm that tasks of this node are on: what a worker can show without asking in
+    /// somebody's name.
+    ///
+    /// # Errors
+    /// 503 when no manager answers.
+    async fn own_networks(&self) -> Result<Vec<model::Network>, ApiError> {
+        Ok(Vec::new())
+    }
+
     /// Opens a raw connection to the front door of another node.
     ///
     /// # Errors

@@ -132,6 +132,7 @@ impl Shared {
         let alive = self.sessions.alive();
         let leadership = self.store.leader_now();
         if leadership.me {
+            self.note_turned_away(false);
             self.record_alive(alive);
             return self.fresh().await;
         }
@@ -141,8 +142,10 @@ impl Shared {
             LivenessClient::new(self.member(raft_id, addr)).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let reply = tokio::time::timeout(Duration::from_secs(5), client.alive(request))
             .await
-            .map_err(|_| Status::deadline_exceeded("the leader does not answer"))??
-            .into_inner();
+            .map_err(|_| Status::deadline_exceeded("the leader does not answer"))?;
+        let turned_away = reply.as_ref().is_err_and(|s| s.code() == tonic::Code::PermissionDenied);
+        self.note_turned_away(turned_away);
+        let reply = reply?.into_inner();
         let acks = reply.acks.into_iter().map(ack_from_wire).collect::<Result<_, Invalid>>();
         self.learn_acks(acks.map_err(|e| Status::internal(e.to_string()))?);
         Ok(reply.index)
@@ -237,6 +240,12 @@ impl Sessions {
         }
         self.changed.notify_one();
         (id, end)
+    }
+
+    /// Ends the sessions of nodes for which `may_stay` is false.
+    pub(crate) fn keep(&self, may_stay: impl Fn(NodeId) -> bool) {
+        let open = self.lock();
+        open.by_node.iter().filter(|(node, _)| !may_stay(**node)).for_each(|(_, entry)| entry.end.cancel());
     }
 
     fn end(&self, node: NodeId, id: u64) {

@@ -6,10 +6,11 @@
 use super::{ack_from_wire, report_from_wire};
 use crate::{
     assignments::Ledger,
-    leader::{Observation, heartbeat_period},
+    leader::{Observation, heartbeat_period, may_describe},
     presence::{Subject, subjects_of},
     publisher::Published,
     shared::Shared,
+    standing::{Known, Standing},
 };
 use futures::future::BoxFuture;
 use model::{Desired, Duration, Node, NodeId, PublishMode, Tables, Task, TaskId, TaskState};
@@ -48,7 +49,12 @@ pub(super) async fn serve(
     out: mpsc::Sender<Result<ManagerMessage, Status>>,
 ) {
     let (id, end) = shared.sessions.begin(node, addr, &shared.cancel);
-    let outcome = Session::open(shared.clone(), node, id, incoming, out.clone(), end).await;
+    let served = Session::open(shared.clone(), node, id, incoming, out.clone(), end.clone());
+    let outcome = tokio::select! {
+        // Also while it waits for the agent to take something.
+        () = end.cancelled() => Err(why_ended(&shared, node)),
+        outcome = served => outcome,
+    };
     shared.sessions.end(node, id);
     match outcome {
         Ok(()) => debug!(node.id = %node, "session closed by its agent"),
@@ -57,6 +63,17 @@ pub(super) async fn serve(
             if out.try_send(Err(status)).is_err() {
                 debug!(node.id = %node, "the agent is gone already");
             }
+        }
+    }
+}
+
+fn why_ended(shared: &Shared, node: NodeId) -> Status {
+    match Known::State(&shared.store.view()).standing(node) {
+        Standing::Removed | Standing::Left => {
+            Status::permission_denied("this node was removed from the swarm")
+        }
+        Standing::Unknown | Standing::Worker | Standing::Manager | Standing::Member => {
+            Status::aborted("the node has a newer session, or this manager is stopping or is one no more")
         }
     }
 }
@@ -109,6 +126,7 @@ impl Session {
         let description =
             hello.description.ok_or_else(|| Status::invalid_argument("a hello has a description"))?;
         let description = description.try_into().map_err(invalid)?;
+        may_describe(&shared.store.view(), node, &description)?;
         // A task that this replica has not heard of yet must not be taken for removed.
         shared.catch_up().await?;
         let index = shared.store.view().index;
@@ -151,7 +169,7 @@ impl Session {
             let drained = self.draining.values().map(|d| d.until).min();
             tokio::select! {
                 () = end.cancelled() => {
-                    return Err(Status::aborted("the node has a newer session, or the manager is stopping"));
+                    return Err(why_ended(&self.shared, self.node));
                 }
                 message = incoming.message() => {
                     let Some(message) = message? else { return Ok(()) };

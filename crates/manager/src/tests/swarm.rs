@@ -81,15 +81,16 @@ impl Running {
         raft_id: u64,
         listener: TcpListener,
         first: Option<Batch>,
+        seeds: Vec<SocketAddr>,
     ) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), credentials, raft_id, listener, first).await
+        Self::start_in(tempfile::tempdir().unwrap(), credentials, raft_id, listener, first, seeds).await
     }
 
     /// Starts it again after [`Self::kill`], with the state it had.
     pub(super) async fn restart(&mut self) {
         let listener = TcpListener::bind(self.addr).await.unwrap();
         let (dir, raft_id) = (self.dir.take().unwrap(), self.store.raft_id());
-        *self = Self::start_in(dir, self.credentials.clone(), raft_id, listener, None).await;
+        *self = Self::start_in(dir, self.credentials.clone(), raft_id, listener, None, Vec::new()).await;
     }
 
     async fn start_in(
@@ -98,14 +99,16 @@ impl Running {
         raft_id: u64,
         listener: TcpListener,
         first: Option<Batch>,
+        seeds: Vec<SocketAddr>,
     ) -> Self {
         let addr = listener.local_addr().unwrap();
+        let node = credentials.identity().node;
         let peers = credentials.clone();
-        let connect = move |_raft_id: u64, addr: SocketAddr| {
-            let channel = channel(&peers, addr);
+        let connect = move |node: Option<NodeId>, addr: SocketAddr| {
+            let channel = channel_to(&peers, addr, node);
             async move { Ok::<_, store::ConnectError>(channel) }
         };
-        let options = store::Options::new(raft_id, addr, Dek::new(&[7; 32]), Arc::new(connect));
+        let options = store::Options::new(raft_id, node, addr, Dek::new(&[7; 32]), Arc::new(connect));
         let opened = Store::open(dir.path(), options).await.unwrap();
         if let Some(first) = first {
             opened.bootstrap().await.unwrap();
@@ -113,18 +116,15 @@ impl Running {
             leader.wait_for(|l| l.me).await.unwrap();
             opened.handle().propose(first).await.unwrap();
         }
-        let node = credentials.identity().node;
         let peers = credentials.clone();
-        let manager = Manager::new(Options {
-            store: opened.handle(),
-            node,
-            connect: Arc::new(move |addr, node| channel_to(&peers, addr, node)),
-            clock: Arc::new(now),
-        });
+        let to_manager: crate::Connect = Arc::new(move |addr, node| channel_to(&peers, addr, node));
+        let vouch = crate::voucher(opened.handle(), to_manager.clone(), move || seeds.clone());
+        let manager =
+            Manager::new(Options { store: opened.handle(), node, connect: to_manager, clock: Arc::new(now) });
         let cancel = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let incoming = tls::Listener::start(listener, &credentials).unwrap();
-        let routes = manager.routes().add_service(opened.service());
+        let routes = manager.routes().add_service(opened.service(store::Admission::Members(vouch)));
         tasks.spawn(async move {
             Server::builder().add_routes(routes).serve_with_incoming(incoming).await.unwrap();
         });
@@ -207,7 +207,7 @@ impl Swarm {
         let made = ca::bootstrap(init, now()).unwrap();
         let key = String::from_utf8(made.key.0).unwrap();
         let credentials = Credentials::in_memory(&key, &made.chain, &made.root).unwrap();
-        let manager = Running::start(credentials, 1, listener, Some(made.batch)).await;
+        let manager = Running::start(credentials, 1, listener, Some(made.batch), Vec::new()).await;
         Self { managers: vec![manager], nodes: Vec::new() }
     }
 
@@ -274,11 +274,11 @@ impl Swarm {
     pub(super) async fn join_manager(&mut self) {
         let token = self.token(Role::Manager).await;
         // Any manager takes it: a follower forwards to the leader.
-        let addr = self.managers.last().unwrap().addr;
+        let addr = *self.addrs().last().unwrap();
         let credentials = self.certify(addr, &token).await.unwrap();
         let raft_id = self.managers.len() as u64 + 1;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let manager = Running::start(credentials, raft_id, listener, None).await;
+        let manager = Running::start(credentials, raft_id, listener, None, vec![addr]).await;
         let request = JoinRaftRequest { raft_id, addr: manager.addr.to_string() };
         let mut client = MembershipClient::new(channel(&manager.credentials, addr));
         let members = client.join_raft(request).await.unwrap().into_inner().members;

@@ -9,6 +9,7 @@ mod dockerd;
 mod engine;
 mod failover;
 mod front_door;
+mod gate;
 mod hosts;
 mod idle;
 mod network;
@@ -65,7 +66,7 @@ impl Row {
 
 type Bench = fn(&Path) -> Result<Vec<Row>>;
 
-const ALL: [(&str, Bench); 10] = [
+const ALL: [(&str, Bench); 11] = [
     ("cycle", cycle::bench),
     ("run", run::bench),
     ("engine", engine::bench),
@@ -73,6 +74,7 @@ const ALL: [(&str, Bench); 10] = [
     ("stack", stack::bench),
     ("raft-store", raft::store),
     ("raft-api", raft::api),
+    ("gate", gate::bench),
     ("network", network::bench),
     ("failover", failover::bench),
     ("idle", idle::bench),

@@ -21,7 +21,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use store::{Dek, Handle, Options, Store};
+use store::{Admission, Dek, Handle, Options, Store};
 use tokio::{net::TcpListener, task::JoinSet};
 use tonic::transport::{Endpoint, Server};
 
@@ -37,7 +37,7 @@ const TARGETS: [u32; 2] = [1_000, 15_000];
 pub(super) fn store(_program: &Path) -> Result<Vec<Row>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let rows = runtime.block_on(async {
-        let members = Members::start(3).await?;
+        let members = Members::start(3, known()).await?;
         let ids = Arc::new(AtomicU64::new(0));
         let mut rows = Vec::new();
         for (writers, target) in WRITERS.into_iter().zip(TARGETS) {
@@ -60,6 +60,29 @@ pub(super) fn store(_program: &Path) -> Result<Vec<Row>> {
     });
     runtime.shutdown_timeout(Duration::from_secs(5));
     rows
+}
+
+/// Returns how many writes a second three stores acknowledge that let in whom `admission` says.
+pub(super) async fn writes_a_second(writers: usize, admission: Admission) -> Result<f64> {
+    let members = Members::start(3, admission).await?;
+    let ids = Arc::new(AtomicU64::new(0));
+    let start = Instant::now();
+    let mut tasks = JoinSet::new();
+    for _ in 0..writers {
+        tasks.spawn(write(members.leader(), Arc::clone(&ids), start + SPAN));
+    }
+    let mut writes = 0;
+    while let Some(done) = tasks.join_next().await {
+        writes += done??.len();
+    }
+    let each_second = writes as f64 / start.elapsed().as_secs_f64();
+    members.stop().await;
+    Ok(each_second)
+}
+
+/// Members only; one that is new takes the leader for one, as it would by the word of the manager it joins through.
+fn known() -> Admission {
+    Admission::Members(Arc::new(|_, _| Box::pin(async { true })))
 }
 
 /// Three daemons.
@@ -128,7 +151,7 @@ struct Members {
 }
 
 impl Members {
-    async fn start(count: u64) -> Result<Self> {
+    async fn start(count: u64, admission: Admission) -> Result<Self> {
         pki::install_crypto();
         let dir = tempfile::tempdir()?;
         let cluster = ClusterId(1);
@@ -139,16 +162,22 @@ impl Members {
             let credentials = credentials(&root, cluster, raft_id)?;
             let listener = tls::Listener::start(TcpListener::bind("127.0.0.1:0").await?, &credentials)?;
             let addr = listener.local_addr();
-            let connect = move |_raft_id: u64, addr: SocketAddr| {
+            let connect = move |_node: Option<NodeId>, addr: SocketAddr| {
                 let connector = tls::connector(&credentials, Expected::Role(Role::Manager));
                 async move {
                     let endpoint = Endpoint::from_shared(format!("http://{addr}"))?.tcp_nodelay(true);
                     Ok::<_, store::ConnectError>(endpoint.connect_with_connector_lazy(connector))
                 }
             };
-            let options = Options::new(raft_id, addr, Dek::new(&[7; 32]), Arc::new(connect));
+            let options = Options::new(
+                raft_id,
+                NodeId(u128::from(raft_id)),
+                addr,
+                Dek::new(&[7; 32]),
+                Arc::new(connect),
+            );
             let store = Store::open(&dir.path().join(raft_id.to_string()), options).await?;
-            let server = Server::builder().add_service(store.service());
+            let server = Server::builder().add_service(store.service(admission.clone()));
             serving.spawn(async move {
                 if let Err(error) = server.serve_with_incoming(listener).await {
                     eprintln!("store {raft_id}: {error}");
@@ -159,7 +188,7 @@ impl Members {
                     store.bootstrap().await?;
                     store.handle().leader().wait_for(|l| l.me).await?;
                 }
-                Some(first) => first.handle().add_member(raft_id, addr).await?,
+                Some(first) => first.handle().add_member(raft_id, NodeId(u128::from(raft_id)), addr).await?,
             }
             stores.push(store);
         }
