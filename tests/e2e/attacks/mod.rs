@@ -3,4 +3,5 @@
 mod damage;
 mod flood;
 mod host;
+mod identity;
 mod neighbour;
