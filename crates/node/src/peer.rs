@@ -36,6 +36,9 @@ const ANSWERS_MAX: usize = 1024;
 
 type ChunkStream = Pin<Box<dyn Stream<Item = Result<Chunk, Status>> + Send>>;
 
+/// What a manager said of a node and an image, and when.
+type Answers = BTreeMap<(NodeId, String), (bool, Instant)>;
+
 /// Serves the `Peer` service of this node.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerService {
@@ -46,7 +49,7 @@ pub(crate) struct PeerService {
     /// Says which managers there are to ask.
     folder: Folder,
     /// What managers said of late of who may fetch what.
-    answers: Arc<Mutex<BTreeMap<(NodeId, String), (bool, Instant)>>>,
+    answers: Arc<Mutex<Answers>>,
 }
 
 impl PeerService {

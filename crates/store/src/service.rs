@@ -62,6 +62,9 @@ const REFUSED_LASTS: Duration = Duration::from_secs(1);
 /// *Limit* of what is remembered so.
 const WORDS_MAX: usize = 256;
 
+/// What was said of a node under a number, and when.
+type Words = BTreeMap<(NodeId, u64), (bool, Instant)>;
+
 /// Serves `rswarm.raft.v1.Raft`: only to current members, each under the number it joined with, and only in terms that
 /// elections can have reached. A member that was removed is nobody, whatever its certificate says.
 #[derive(Debug, Clone)]
@@ -70,7 +73,7 @@ pub struct RaftService {
     published: Arc<Published>,
     admission: Admission,
     /// What others said of members that are not known here.
-    words: Arc<Mutex<BTreeMap<(NodeId, u64), (bool, Instant)>>>,
+    words: Arc<Mutex<Words>>,
 }
 
 impl RaftService {
@@ -165,7 +168,7 @@ impl RaftService {
         is
     }
 
-    fn words(&self) -> MutexGuard<'_, BTreeMap<(NodeId, u64), (bool, Instant)>> {
+    fn words(&self) -> MutexGuard<'_, Words> {
         self.words.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -600,7 +600,10 @@ impl Door {
         let channel = Endpoint::from_shared(format!("http://{addr}")).unwrap().connect_lazy();
         let swarm = Arc::new(FakeSwarm {
             world: world.clone(),
-            control: Control::with_interceptor(channel, proto::PersonalClaim::new(&Default::default())),
+            control: proto::control::control_client::ControlClient::with_interceptor(
+                channel,
+                proto::PersonalClaim::new(&proto::control::PersonClaim::default()),
+            ),
             addr: "10.1.0.1:2377".parse().unwrap(),
             member: Mutex::new(false),
             peers: Mutex::default(),
