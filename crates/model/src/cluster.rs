@@ -9,8 +9,9 @@
 //! at once, can lose a race but never hand out one address twice.
 
 use crate::{
-    Cluster, Config, ConfigId, Network, NetworkAllocation, NetworkId, Node, NodeId, Protocol, PublishMode,
-    Secret, SecretId, Service, ServiceId, Stack, StackId, Task, TaskId, Timestamp, table::Table,
+    AUDIT_MAX, AuditId, AuditRecord, Cluster, Config, ConfigId, Network, NetworkAllocation, NetworkId, Node, NodeId, Protocol,
+    PublishMode, Secret, SecretId, Service, ServiceId, Stack, StackId, Task, TaskId, Timestamp, User, UserId,
+    table::Table,
 };
 use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
 use std::{net::IpAddr, sync::Arc};
@@ -26,6 +27,8 @@ pub enum Object {
     Secret(Arc<Secret>),
     Config(Arc<Config>),
     Stack(Arc<Stack>),
+    User(Arc<User>),
+    Audit(Arc<AuditRecord>),
 }
 
 /// Names a stored object.
@@ -39,6 +42,8 @@ pub enum ObjectRef {
     Secret(SecretId),
     Config(ConfigId),
     Stack(StackId),
+    User(UserId),
+    Audit(AuditId),
 }
 
 impl std::fmt::Display for ObjectRef {
@@ -52,6 +57,8 @@ impl std::fmt::Display for ObjectRef {
             Self::Secret(id) => write!(f, "secret {id}"),
             Self::Config(id) => write!(f, "config {id}"),
             Self::Stack(id) => write!(f, "stack {id}"),
+            Self::User(id) => write!(f, "user {id}"),
+            Self::Audit(id) => write!(f, "audit record {id}"),
         }
     }
 }
@@ -68,6 +75,8 @@ macro_rules! each_kind {
             Object::Secret($o) => $body,
             Object::Config($o) => $body,
             Object::Stack($o) => $body,
+            Object::User($o) => $body,
+            Object::Audit($o) => $body,
         }
     };
 }
@@ -83,6 +92,8 @@ impl Object {
             Self::Secret(o) => ObjectRef::Secret(o.id),
             Self::Config(o) => ObjectRef::Config(o.id),
             Self::Stack(o) => ObjectRef::Stack(o.id),
+            Self::User(o) => ObjectRef::User(o.id),
+            Self::Audit(o) => ObjectRef::Audit(o.id),
         }
     }
 
@@ -188,6 +199,9 @@ pub struct Tables {
     pub secrets: Table<SecretId, Secret>,
     pub configs: Table<ConfigId, Config>,
     pub stacks: Table<StackId, Stack>,
+    pub users: Table<UserId, User>,
+    /// Oldest first; at most [`AUDIT_MAX`].
+    pub audit: Table<AuditId, AuditRecord>,
     claims: Claims,
     tasks_by_service: PairSet<ServiceId>,
     tasks_by_node: PairSet<NodeId>,
@@ -232,6 +246,8 @@ impl PartialEq for Tables {
             && self.secrets == other.secrets
             && self.configs == other.configs
             && self.stacks == other.stacks
+            && self.users == other.users
+            && self.audit == other.audit
     }
 }
 
@@ -283,6 +299,12 @@ impl Tables {
                 }
             }
         }
+        let surplus = next.audit.len().saturating_sub(AUDIT_MAX);
+        let oldest: Vec<_> = next.audit.values().take(surplus).cloned().collect();
+        for record in oldest {
+            next.audit.remove(&record.id);
+            events.push(Event::Deleted(Object::Audit(record)));
+        }
         next.index = index;
         *self = next;
         Ok(events)
@@ -307,6 +329,8 @@ impl Tables {
             .chain(self.secrets.values().cloned().map(Object::Secret))
             .chain(self.configs.values().cloned().map(Object::Config))
             .chain(self.stacks.values().cloned().map(Object::Stack))
+            .chain(self.users.values().cloned().map(Object::User))
+            .chain(self.audit.values().cloned().map(Object::Audit))
             .chain(self.services.values().cloned().map(Object::Service))
             .chain(self.tasks.values().cloned().map(Object::Task))
     }
@@ -321,6 +345,8 @@ impl Tables {
             ObjectRef::Secret(id) => self.secrets.get(&id).cloned().map(Object::Secret),
             ObjectRef::Config(id) => self.configs.get(&id).cloned().map(Object::Config),
             ObjectRef::Stack(id) => self.stacks.get(&id).cloned().map(Object::Stack),
+            ObjectRef::User(id) => self.users.get(&id).cloned().map(Object::User),
+            ObjectRef::Audit(id) => self.audit.get(&id).cloned().map(Object::Audit),
         }
     }
 
@@ -353,6 +379,13 @@ impl Tables {
     pub fn stack_named(&self, name: &str) -> Option<&Arc<Stack>> {
         match self.owner_of_name("stack", name)? {
             ObjectRef::Stack(id) => self.stacks.get(&id),
+            _ => None,
+        }
+    }
+
+    pub fn user_named(&self, name: &str) -> Option<&Arc<User>> {
+        match self.owner_of_name("user", name)? {
+            ObjectRef::User(id) => self.users.get(&id),
             _ => None,
         }
     }
@@ -446,6 +479,8 @@ impl Tables {
             Object::Secret(o) => self.secrets.insert(o.id, o),
             Object::Config(o) => self.configs.insert(o.id, o),
             Object::Stack(o) => self.stacks.insert(o.id, o),
+            Object::User(o) => self.users.insert(o.id, o),
+            Object::Audit(o) => self.audit.insert(o.id, o),
         }
     }
 
@@ -462,6 +497,8 @@ impl Tables {
             ObjectRef::Secret(id) => self.secrets.remove(&id),
             ObjectRef::Config(id) => self.configs.remove(&id),
             ObjectRef::Stack(id) => self.stacks.remove(&id),
+            ObjectRef::User(id) => self.users.remove(&id),
+            ObjectRef::Audit(id) => self.audit.remove(&id),
         }
     }
 }
@@ -495,5 +532,7 @@ fn claims_of(object: &Object) -> Vec<Claim> {
         Object::Config(config) => vec![Claim::Name("config", config.spec.name.clone())],
         Object::Stack(stack) if stack.pending_delete => Vec::new(),
         Object::Stack(stack) => vec![Claim::Name("stack", stack.name.clone())],
+        Object::User(user) => vec![Claim::Name("user", user.name.clone())],
+        Object::Audit(_) => Vec::new(),
     }
 }

@@ -71,6 +71,9 @@ ids! {
     SecretId,
     ConfigId,
     StackId,
+    UserId,
+    /// Sorts by time.
+    AuditId,
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The nouns of rswarm: what a service, task, node, network, secret, config and stack *are*.
+//! The nouns of rswarm: what a service, task, node, network, secret, config, stack and user *are*.
 //!
 //! Every other room speaks in these types; none of them can be serialized here (the wire and disk form is
 //! `proto`'s, the Docker JSON form is `docker-api`'s), so an inner type is never a promise to someone outside.
@@ -31,6 +31,7 @@ pub mod sysctl;
 pub mod table;
 pub mod task;
 pub mod time;
+pub mod user;
 
 pub use cluster::{Batch, Change, Conflict, Event, Object, ObjectRef, Tables};
 pub use container::*;
@@ -46,6 +47,7 @@ pub use swarm::*;
 pub use sysctl::{OwnNamespaces, SysctlError, sysctl_path};
 pub use task::*;
 pub use time::{Duration, Timestamp};
+pub use user::*;
 
 /// User labels. Source: compose `labels`, Docker API `Labels`.
 pub type Labels = std::collections::BTreeMap<String, String>;

@@ -144,4 +144,6 @@ pub struct StackRevision {
     pub restores: u64,
     /// Did its services come up? `None` = nobody has waited for them.
     pub came_up: Option<bool>,
+    /// What its author said about it.
+    pub message: String,
 }

@@ -104,3 +104,51 @@ fn the_next_address_is_looked_for_behind_the_one_handed_out_last() {
     tables.apply(3, &put([Object::Task(first)])).expect("at its version");
     assert_eq!(tables.last_address(NetworkId(1)), Some("10.0.0.6".parse().expect("an address")));
 }
+
+#[test]
+fn a_users_name_is_his_alone() {
+    let user = |id, version| {
+        Object::User(Arc::new(User {
+            id: UserId(id),
+            meta: Meta { version, ..Meta::default() },
+            name: "ann".into(),
+            role: PersonRole::Read,
+            password: None,
+            tokens: Vec::new(),
+            certificates_from: Timestamp(0),
+        }))
+    };
+    let mut tables = Tables::default();
+    tables.apply(1, &put([user(1, 0)])).expect("new");
+    assert_eq!(tables.user_named("ann").map(|u| u.id), Some(UserId(1)));
+    assert!(matches!(tables.apply(2, &put([user(2, 0)])), Err(Conflict::NameTaken { kind: "user", .. })));
+    let gone = Change::Delete { key: ObjectRef::User(UserId(1)), version: 1 };
+    tables.apply(3, &Batch { at: Timestamp(6), changes: vec![gone] }).expect("there");
+    assert_eq!(tables.user_named("ann"), None);
+}
+
+#[test]
+fn the_audit_history_forgets_its_oldest_records() {
+    let record = |at| {
+        Object::Audit(Arc::new(AuditRecord {
+            id: AuditId::new(Timestamp(at), 7),
+            meta: Meta::default(),
+            person: "ann".into(),
+            from: String::new(),
+            via: None,
+            action: "create".into(),
+            object: "service web".into(),
+            before: 0,
+            message: String::new(),
+        }))
+    };
+    let mut tables = Tables::default();
+    let max = i64::try_from(AUDIT_MAX).expect("small");
+    tables.apply(1, &put((1..=max).map(record))).expect("new records");
+    assert_eq!(tables.audit.len(), AUDIT_MAX);
+    let events = tables.apply(2, &put([record(max + 1)])).expect("a new record");
+    assert_eq!(events.len(), 2, "one came, one went");
+    let kept: Vec<_> = tables.audit.values().map(|r| r.id).collect();
+    assert_eq!(kept.len(), AUDIT_MAX);
+    assert_eq!(kept.first(), Some(&AuditId::new(Timestamp(2), 7)));
+}

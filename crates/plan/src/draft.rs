@@ -178,6 +178,8 @@ fn meta_of(object: &Object) -> Meta {
         Object::Secret(o) => o.meta,
         Object::Config(o) => o.meta,
         Object::Stack(o) => o.meta,
+        Object::User(o) => o.meta,
+        Object::Audit(o) => o.meta,
     }
 }
 
@@ -191,6 +193,8 @@ fn with_meta(mut object: Object, meta: Meta) -> Object {
         Object::Secret(o) => Arc::make_mut(o).meta = meta,
         Object::Config(o) => Arc::make_mut(o).meta = meta,
         Object::Stack(o) => Arc::make_mut(o).meta = meta,
+        Object::User(o) => Arc::make_mut(o).meta = meta,
+        Object::Audit(o) => Arc::make_mut(o).meta = meta,
     }
     object
 }

@@ -184,6 +184,8 @@ fn name_of(object: &Object) -> String {
         Object::Secret(o) => o.spec.name.clone(),
         Object::Config(o) => o.spec.name.clone(),
         Object::Stack(o) => o.name.clone(),
+        Object::User(o) => o.name.clone(),
+        Object::Audit(o) => o.object.clone(),
     }
 }
 
@@ -415,6 +417,7 @@ impl control_server::Control for ControlService {
             services: Vec::new(),
             restores: 0,
             came_up: None,
+            message: String::new(),
         });
         world.put(Object::Stack(stack.into()))?;
         let stored = world.tables.stack_named(&request.name).unwrap();

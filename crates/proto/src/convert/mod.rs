@@ -134,7 +134,7 @@ macro_rules! ids {
         }
     )*};
 }
-ids!(ClusterId, NodeId, ServiceId, TaskId, NetworkId, SecretId, ConfigId, StackId);
+ids!(ClusterId, NodeId, ServiceId, TaskId, NetworkId, SecretId, ConfigId, StackId, UserId, AuditId);
 
 /// An id as it travels: 16 bytes, big endian.
 pub trait WireId: Sized + Copy {

@@ -27,6 +27,8 @@ impl Field<types::Object> for Object {
             Self::Secret(o) => Kind::Secret(o.put()),
             Self::Config(o) => Kind::Config(o.put()),
             Self::Stack(o) => Kind::Stack(o.put()),
+            Self::User(o) => Kind::User(o.put()),
+            Self::Audit(o) => Kind::Audit(o.put()),
         };
         types::Object { kind: Some(kind) }
     }
@@ -41,6 +43,8 @@ impl Field<types::Object> for Object {
             Kind::Secret(o) => Self::Secret(take("secret", o)?),
             Kind::Config(o) => Self::Config(take("config", o)?),
             Kind::Stack(o) => Self::Stack(take("stack", o)?),
+            Kind::User(o) => Self::User(take("user", o)?),
+            Kind::Audit(o) => Self::Audit(take("audit", o)?),
         })
     }
 }
@@ -57,6 +61,8 @@ impl Field<types::ObjectRef> for ObjectRef {
             Self::Secret(id) => (ObjectKind::Secret, id.put()),
             Self::Config(id) => (ObjectKind::Config, id.put()),
             Self::Stack(id) => (ObjectKind::Stack, id.put()),
+            Self::User(id) => (ObjectKind::User, id.put()),
+            Self::Audit(id) => (ObjectKind::Audit, id.put()),
         };
         types::ObjectRef { kind: kind as i32, id }
     }
@@ -71,6 +77,8 @@ impl Field<types::ObjectRef> for ObjectRef {
             Ok(ObjectKind::Secret) => Self::Secret(take("id", wire.id)?),
             Ok(ObjectKind::Config) => Self::Config(take("id", wire.id)?),
             Ok(ObjectKind::Stack) => Self::Stack(take("id", wire.id)?),
+            Ok(ObjectKind::User) => Self::User(take("id", wire.id)?),
+            Ok(ObjectKind::Audit) => Self::Audit(take("id", wire.id)?),
             Ok(ObjectKind::Unspecified) | Err(_) => return Err(Problem::UnknownValue(wire.kind).of("kind")),
         })
     }
@@ -125,7 +133,9 @@ impl SpecCache {
             | Object::Network(_)
             | Object::Secret(_)
             | Object::Config(_)
-            | Object::Stack(_) => {}
+            | Object::Stack(_)
+            | Object::User(_)
+            | Object::Audit(_) => {}
         }
     }
 

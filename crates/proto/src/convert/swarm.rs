@@ -1,6 +1,8 @@
 //! Nodes, the cluster object, and what people store in it.
 
-use super::{enums, messages};
+use super::{Field, Invalid, Problem, enums, messages, public};
+use crate::types;
+use model::PersonRole;
 
 messages! {
     model::NodeSpec => NodeSpec { name, labels, role, availability }
@@ -23,8 +25,32 @@ messages! {
     model::ConfigSpec => ConfigSpec { name, labels, data }
     model::Config => Config { id, meta, spec }
     model::Stack => Stack { id, meta, name, revisions, pending_delete }
-    model::StackRevision => StackRevision { number, at, author, source, services, restores, came_up }
+    model::StackRevision => StackRevision { number, at, author, source, services, restores, came_up, message }
+    model::User => User { id, meta, name, role, password, tokens, certificates_from }
+    model::UserToken => UserToken { id, hash, label, created, expires }
+    model::AuditRecord => AuditRecord { id, meta, person, from, via, action, object, before, message }
 }
+
+impl Field<types::PersonRole> for PersonRole {
+    fn put(&self) -> types::PersonRole {
+        use types::person_role::{Admin, Deploy, Read, Role};
+        let role = match self {
+            Self::Admin => Role::Admin(Admin {}),
+            Self::Deploy { stacks } => Role::Deploy(Deploy { stacks: stacks.clone() }),
+            Self::Read => Role::Read(Read {}),
+        };
+        types::PersonRole { role: Some(role) }
+    }
+    fn take(wire: types::PersonRole) -> Result<Self, Invalid> {
+        use types::person_role::Role;
+        Ok(match wire.role.ok_or_else(|| Problem::Missing.of("role"))? {
+            Role::Admin(_) => Self::Admin,
+            Role::Deploy(deploy) => Self::Deploy { stacks: deploy.stacks },
+            Role::Read(_) => Self::Read,
+        })
+    }
+}
+public!(PersonRole => types::PersonRole);
 
 enums! {
     Role { Worker, Manager }

@@ -373,10 +373,39 @@ fn examples() -> Vec<Object> {
                 services: vec![service_spec(Mode::Global).into()],
                 restores: 4,
                 came_up: Some(false),
+                message: "new logo".into(),
             }],
             pending_delete: true,
         })),
+        Object::Audit(Arc::new(AuditRecord {
+            id: AuditId::new(Timestamp(3), 4),
+            meta: meta(),
+            person: "ann".into(),
+            from: "192.0.2.1:5".into(),
+            via: Some(NodeId(3)),
+            action: "create".into(),
+            object: "service web".into(),
+            before: 6,
+            message: "why".into(),
+        })),
     ];
+    for role in [PersonRole::Admin, PersonRole::Deploy { stacks: words(&["shop*"]) }, PersonRole::Read] {
+        all.push(Object::User(Arc::new(User {
+            id: UserId(9),
+            meta: meta(),
+            name: "ann".into(),
+            role,
+            password: Some(SecretBytes(vec![1])),
+            tokens: vec![UserToken {
+                id: "a1".into(),
+                hash: SecretBytes(vec![2]),
+                label: "laptop".into(),
+                created: Timestamp(1),
+                expires: Some(Timestamp(2)),
+            }],
+            certificates_from: Timestamp(7),
+        })));
+    }
     for mode in [
         Mode::Replicated { replicas: 0 },
         Mode::Global,
@@ -449,6 +478,8 @@ fn a_batch_survives_the_trip_with_every_kind_of_reference() {
         ObjectRef::Secret(SecretId(5)),
         ObjectRef::Config(ConfigId(6)),
         ObjectRef::Stack(StackId(7)),
+        ObjectRef::User(UserId(8)),
+        ObjectRef::Audit(AuditId::new(Timestamp(9), 1)),
     ];
     let deletions = refs.into_iter().map(|key| Change::Delete { key, version: 9 });
     let batch = Batch {
