@@ -1,6 +1,6 @@
 //! People: who may use the swarm without being one of its nodes, and what was done by whom.
 
-use crate::{AuditId, Meta, NodeId, SecretBytes, Timestamp, UserId};
+use crate::{AuditId, Meta, NodeId, PersonRole, SecretBytes, Timestamp, UserId};
 
 /// *Limit* of users in a swarm.
 pub const USERS_MAX: usize = 1_000;
@@ -25,18 +25,6 @@ pub struct User {
     pub tokens: Vec<UserToken>,
     /// Certificates made before this moment are not believed any more.
     pub certificates_from: Timestamp,
-}
-
-/// What a person may do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PersonRole {
-    /// Everything.
-    Admin,
-    /// Services and stacks, with their networks, configs and secrets; empty: of every stack, else of those alone
-    /// whose name one of the patterns matches.
-    Deploy { stacks: Vec<String> },
-    /// Reads, but no secrets.
-    Read,
 }
 
 impl PersonRole {

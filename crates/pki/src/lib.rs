@@ -22,6 +22,7 @@ mod ca;
 mod credentials;
 mod guests;
 mod identity;
+mod person;
 pub mod tls;
 mod token;
 mod verify;
@@ -30,6 +31,7 @@ pub use ca::{CaError, NodeKey, RootCa};
 pub use credentials::{Credentials, CredentialsError};
 pub use guests::{Guarded, Guests};
 pub use identity::{Identity, InvalidCertificate, role_name};
+pub use person::{InvalidPersonToken, PASSWORD_BYTES, PersonToken, hash_password, password_matches};
 pub use token::{InvalidToken, JoinToken};
 pub use verify::Expected;
 
