@@ -70,7 +70,12 @@ fn dockers_cli_reaches_our_daemon_through_ssh() {
 
 /// Writes `ca.pem`, `cert.pem` and `key.pem` into a folder: a certificate for the name or address, signed by a CA
 /// that is made here or given.
-fn certificate(folder: &Path, subject: &str, usage: rcgen::ExtendedKeyUsagePurpose, ca: &Authority) {
+pub(crate) fn certificate(
+    folder: &Path,
+    subject: &str,
+    usage: rcgen::ExtendedKeyUsagePurpose,
+    ca: &Authority,
+) {
     fs::create_dir_all(folder).expect("a folder");
     let key = rcgen::KeyPair::generate().expect("a key");
     let mut params = rcgen::CertificateParams::new(vec![subject.to_owned()]).expect("a subject");
@@ -83,13 +88,13 @@ fn certificate(folder: &Path, subject: &str, usage: rcgen::ExtendedKeyUsagePurpo
     }
 }
 
-struct Authority {
+pub(crate) struct Authority {
     pem: String,
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = rcgen::KeyPair::generate().expect("a key");
         let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

@@ -4,7 +4,7 @@
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
-    server::WebPkiClientVerifier,
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use std::{
@@ -76,21 +76,30 @@ fn unusable<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     move |e| Error::Use { what, path, source: e.into() }
 }
 
-/// Returns what a daemon serves with; with `verify` it serves those alone whose certificate the CA has signed.
+/// Returns the check of clients: their certificate must be signed by the CA.
+///
+/// # Errors
+/// The CA's file cannot be read or used.
+pub fn client_verifier(files: &Files) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots(files)?), provider())
+        .build()
+        .map_err(unusable("the CA certificate", &files.ca))
+}
+
+/// Returns what a daemon serves with; with `verify` it serves those alone whom that lets in.
 ///
 /// # Errors
 /// A file cannot be read, or certificate and key do not go together.
-pub fn server_config(files: &Files, verify: bool) -> Result<Arc<ServerConfig>, Error> {
+pub fn server_config(
+    files: &Files,
+    verify: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<Arc<ServerConfig>, Error> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(unusable("the certificate", &files.cert))?;
-    let builder = if verify {
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(files)?), provider())
-            .build()
-            .map_err(unusable("the CA certificate", &files.ca))?;
-        builder.with_client_cert_verifier(verifier)
-    } else {
-        builder.with_no_client_auth()
+    let builder = match verify {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
     };
     let mut config = builder
         .with_single_cert(certificates("the certificate", &files.cert)?, key(files)?)

@@ -13,8 +13,11 @@
 //! to the leader in the name of their caller; such a claim counts only from a current member of Raft, the caller that
 //! it names is judged against the state once more, and what is forwarded is not forwarded again.
 
-use crate::standing::{Known, Standing};
-use model::{NodeId, Person, PersonRole, Role, Tables};
+use crate::{
+    control::user_of_token,
+    standing::{Known, Standing},
+};
+use model::{NodeId, Person, PersonRole, Role, Tables, Timestamp, UserId};
 use pki::tls::Peer;
 use prost::Message as _;
 use proto::{
@@ -24,6 +27,9 @@ use proto::{
 };
 use std::net::SocketAddr;
 use tonic::{Request, Status, metadata::MetadataValue};
+
+/// *Limit* of what a front door says of where a request came from. *Unit:* characters.
+const FROM_CHARS_MAX: usize = 128;
 
 /// Who may call an RPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +118,13 @@ methods! {
         ApplyStack: Person, Forwarded;
         RollbackStack: Person, Forwarded;
         JudgeStack: Person, Forwarded;
+        WhoAmI: Person, Forwarded;
+        CreateUserToken: Person, Forwarded;
+        RemoveUserToken: Person, Forwarded;
+        SetPassword: Person, Forwarded;
+        IssueUserCertificate: Person, Forwarded;
+        // Who has nothing to show but a password comes through a node.
+        Login: Node, Forwarded;
     }
     "rswarm.raft.v1.Raft" {
         Append: Member, Direct;
@@ -245,7 +258,12 @@ fn removed() -> Status {
 /// # Errors
 /// UNAUTHENTICATED: a certificate or a person is needed. PERMISSION_DENIED: it is not enough, or no longer true.
 /// UNAVAILABLE: this node knows nothing yet to judge by.
-pub(crate) fn authorize(method: Method, evidence: &Evidence, known: &Known<'_>) -> Result<Caller, Refused> {
+pub(crate) fn authorize(
+    method: Method,
+    evidence: &Evidence,
+    known: &Known<'_>,
+    now: Timestamp,
+) -> Result<Caller, Refused> {
     let peer = evidence.peer;
     let Some(identity) = peer.identity else {
         if evidence.forwarded.is_some() || evidence.person.is_some() {
@@ -262,9 +280,9 @@ pub(crate) fn authorize(method: Method, evidence: &Evidence, known: &Known<'_>) 
     }
     let direct = rank(identity.node, identity.role, known)?;
     let (caller, ranked) = match &evidence.forwarded {
-        Some(named) => forwarded(method, direct, named, peer.addr, known)?,
+        Some(named) => forwarded(method, direct, named, peer.addr, known, now)?,
         None => match &evidence.person {
-            Some(claim) => (of_person(claim, direct, peer.addr, known)?, None),
+            Some(claim) => (of_person(claim, direct, peer.addr, known, now)?, None),
             None => {
                 let who = Who::Node { id: direct.id, role: direct.role };
                 (Caller { who, addr: peer.addr, forwarded: false, claim: None }, Some(direct))
@@ -305,6 +323,7 @@ fn forwarded(
     named: &ForwardedCaller,
     addr: SocketAddr,
     known: &Known<'_>,
+    now: Timestamp,
 ) -> Result<(Caller, Option<Ranked>), Refused> {
     if !through.member {
         let status = Status::permission_denied("only managers forward calls");
@@ -331,7 +350,7 @@ fn forwarded(
             let id = NodeId::from_wire(&named.via).map_err(malformed)?;
             // What its own certificate said was the forwarding manager's to check; here the state alone counts.
             let via = rank(id, Role::Manager, known)?;
-            (of_person(claim, via, addr, known)?, None)
+            (of_person(claim, via, addr, known, now)?, None)
         }
     };
     caller.forwarded = true;
@@ -343,12 +362,16 @@ fn of_person(
     via: Ranked,
     addr: SocketAddr,
     known: &Known<'_>,
+    now: Timestamp,
 ) -> Result<Caller, Refused> {
     let Known::State(tables) = known else {
         return Err(Status::permission_denied("people ask managers").into());
     };
-    let person = resolve_person(claim, via.id, via.member, tables)
-        .map_err(|status| Refused { status, perhaps_late: via.perhaps_late })?;
+    let person = resolve_person(claim, via.id, via.member, tables, now).map_err(|status| {
+        // A user may have been made, or given a token, a moment ago.
+        let users = matches!(claim.proof, Some(Proof::Token(_) | Proof::Certificate(_)));
+        Refused { status, perhaps_late: via.perhaps_late || users }
+    })?;
     let claim = Some((claim.clone(), via.id));
     Ok(Caller { who: Who::Person(person), addr, forwarded: false, claim })
 }
@@ -362,29 +385,42 @@ pub(crate) fn resolve_person(
     claim: &PersonClaim,
     via: NodeId,
     via_is_manager: bool,
-    _tables: &Tables,
+    tables: &Tables,
+    now: Timestamp,
 ) -> Result<Person, Status> {
-    match &claim.proof {
+    let from = claim.from.chars().take(FROM_CHARS_MAX).collect();
+    let user = match &claim.proof {
         Some(Proof::Operator(operator)) if via_is_manager => {
-            Ok(Person { name: operator.name.clone(), role: PersonRole::Admin, from: claim.from.clone(), via })
+            // No user's name has an @: nobody can be taken for an operator.
+            let name = format!("{}@{}", operator.name, operator.host);
+            return Ok(Person { name, role: PersonRole::Admin, from, via });
         }
         Some(Proof::Operator(_)) => {
-            Err(Status::permission_denied("only a manager's own people run the swarm"))
+            return Err(Status::permission_denied("only a manager's own people run the swarm"));
         }
-        Some(Proof::Token(_) | Proof::Certificate(_)) => {
-            Err(Status::unauthenticated("the swarm has no such user"))
+        Some(Proof::Token(token)) => user_of_token(tables, token, now)?,
+        Some(Proof::Certificate(certificate)) if via_is_manager => {
+            let id = UserId::from_wire(&certificate.user).ok();
+            let known = id.and_then(|id| tables.users.get(&id));
+            known.ok_or_else(|| {
+                Status::unauthenticated("the certificate is of no user of this swarm any more")
+            })?
         }
-        None => Err(Status::unauthenticated("the claim names nobody")),
-    }
+        Some(Proof::Certificate(_)) => {
+            return Err(Status::permission_denied("users show their certificates to managers"));
+        }
+        None => return Err(Status::unauthenticated("the claim names nobody")),
+    };
+    Ok(Person { name: user.name.clone(), role: user.role.clone(), from, via })
 }
 
 /// Returns true while a caller that was let in would be let in again: what holds a stream open asks this whenever the
 /// state changes.
-pub(crate) fn still(method: Method, caller: &Caller, tables: &Tables) -> bool {
+pub(crate) fn still(method: Method, caller: &Caller, tables: &Tables, now: Timestamp) -> bool {
     let known = Known::State(tables);
     match (&caller.who, &caller.claim) {
         (Who::Person(person), Some((claim, via))) => rank(*via, Role::Manager, &known).is_ok_and(|via| {
-            resolve_person(claim, via.id, via.member, tables).is_ok_and(|now| now == *person)
+            resolve_person(claim, via.id, via.member, tables, now).is_ok_and(|now| now == *person)
         }),
         (Who::Node { id, role }, _) => rank(*id, *role, &known).is_ok_and(|now| match method.rule() {
             Rule::Member => now.member,

@@ -16,11 +16,11 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -32,6 +32,8 @@ const ATTEMPTS: usize = 20;
 const LOOK_AGAIN_PAUSE: Duration = Duration::from_millis(500);
 /// *Limit* of nodes that are looked up so at once.
 const LOOKS_AT_ONCE: usize = 256;
+/// Passwords that are looked at at the same time: each takes some tenths of a second of a processor.
+const LOGINS_AT_ONCE: usize = 2;
 
 pub(crate) struct Shared {
     pub(crate) store: store::Handle,
@@ -54,6 +56,10 @@ pub(crate) struct Shared {
     turned_away: AtomicBool,
     /// When nodes that are not known were last looked up in a newer state.
     looked_again: Mutex<BTreeMap<NodeId, Instant>>,
+    /// What people were refused since this manager started.
+    pub(crate) refusals: AtomicU64,
+    /// Turns at looking at passwords, which is slow on purpose.
+    pub(crate) logins: Arc<Semaphore>,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -80,6 +86,8 @@ impl Shared {
             cluster_acks: watch::Sender::new(ClusterAcks::default()),
             joining: Mutex::default(),
             turned_away: AtomicBool::new(false),
+            refusals: AtomicU64::new(0),
+            logins: Arc::new(Semaphore::new(LOGINS_AT_ONCE)),
             looked_again: Mutex::default(),
             cancel: CancellationToken::new(),
         }
@@ -109,7 +117,7 @@ impl Shared {
             if self.is_retired() {
                 return Err(Status::unavailable("this node is a manager no more: ask another one"));
             }
-            let judge = || authorize(method, &evidence, &Known::State(&self.store.view()));
+            let judge = || authorize(method, &evidence, &Known::State(&self.store.view()), (self.clock)());
             match judge() {
                 Ok(caller) => Ok(caller),
                 Err(refused) if refused.perhaps_late && self.may_look_again(evidence.node()) => {

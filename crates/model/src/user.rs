@@ -16,15 +16,13 @@ pub const AUDIT_MAX: usize = 10_000;
 pub struct User {
     pub id: UserId,
     pub meta: Meta,
-    /// Unique; letters, digits, `.`, `_`, `-` and `@`.
+    /// Unique; letters, digits, `.`, `_` and `-`.
     pub name: String,
     pub role: PersonRole,
     /// `None`: no login by password.
     pub password: Option<SecretBytes>,
     /// At most [`TOKENS_MAX`].
     pub tokens: Vec<UserToken>,
-    /// Certificates made before this moment are not believed any more.
-    pub certificates_from: Timestamp,
 }
 
 impl PersonRole {

@@ -115,7 +115,6 @@ fn a_users_name_is_his_alone() {
             role: PersonRole::Read,
             password: None,
             tokens: Vec::new(),
-            certificates_from: Timestamp(0),
         }))
     };
     let mut tables = Tables::default();

@@ -36,6 +36,10 @@ impl Connections {
         &self.gate
     }
 
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
     /// Returns a channel that ends at a manager, if named at this very one, or nowhere.
     pub(crate) fn manager(&self, addr: SocketAddr, node: Option<NodeId>) -> Channel {
         self.channel(addr, node.map_or(Whom::Manager, Whom::Node))

@@ -16,6 +16,7 @@ mod address;
 mod attach;
 mod connect;
 mod descriptors;
+mod door;
 mod executor;
 mod gate;
 mod hooks;
@@ -148,7 +149,7 @@ pub async fn run(options: Options) -> Result<()> {
     let door = FrontDoor::new(
         docker_api::server::Options {
             engine: Some(engine.clone()),
-            swarm: Arc::new(node_swarm),
+            swarm: Arc::new(node_swarm.clone()),
             hostname: options.hostname,
             data_root,
             registries,
@@ -166,9 +167,9 @@ pub async fn run(options: Options) -> Result<()> {
     // The usual socket last: whoever finds it finds the others.
     let mut listeners = Vec::new();
     for door in options.settings.doors()? {
-        listeners.push(listen(&door, &options.settings).await?);
+        listeners.push(listen(&door, &options.settings, &node_swarm).await?);
     }
-    listeners.push(listen(&settings::Door::Unix(socket.clone()), &options.settings).await?);
+    listeners.push(listen(&settings::Door::Unix(socket.clone()), &options.settings, &node_swarm).await?);
     for listener in listeners {
         let door = door.clone();
         doors.spawn(async move { door.serve(listener).await });
@@ -194,7 +195,7 @@ pub async fn run(options: Options) -> Result<()> {
     result
 }
 
-async fn listen(door: &settings::Door, settings: &Settings) -> Result<Listener> {
+async fn listen(door: &settings::Door, settings: &Settings, swarm: &swarm::NodeSwarm) -> Result<Listener> {
     match door {
         settings::Door::Unix(path) => {
             Listener::unix(path).await.with_context(|| format!("cannot listen on {}", path.display()))
@@ -203,8 +204,19 @@ async fn listen(door: &settings::Door, settings: &Settings) -> Result<Listener> 
             if !settings.tlsverify {
                 tracing::warn!(address, "whoever reaches this address is root on this host");
             }
-            match settings.server_tls()? {
-                Some(config) => Listener::tls(address, config).await,
+            let mut keeper = None;
+            let swarm = swarm.clone();
+            let doorkeeper = |operators| {
+                let made = Arc::new(door::Doorkeeper::new(operators, Arc::new(move || swarm.credentials())));
+                keeper = Some(Arc::clone(&made));
+                made as _
+            };
+            match settings.server_tls(doorkeeper)? {
+                // Without a check of clients nobody shows a certificate.
+                Some(config) => {
+                    let whose = keeper.as_ref().map_or_else(|| Arc::new(|_: &_| None) as _, door::whose);
+                    Listener::tls(address, config, whose).await
+                }
                 None => Listener::tcp(address).await,
             }
         }

@@ -4,12 +4,14 @@ use anyhow::{Context, Result, bail};
 use docker_api::tls;
 use ipnet::{Ipv4Net, Ipv6Net};
 use model::GenericResources;
+use rustls::server::danger::ClientCertVerifier;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
     fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// The settings file. An unknown key is an error: a misspelt one must not be ignored. *Source:* dockerd(8),
@@ -211,7 +213,10 @@ impl Settings {
     ///
     /// # Errors
     /// A file is not named or cannot be used.
-    pub(crate) fn server_tls(&self) -> Result<Option<std::sync::Arc<rustls::ServerConfig>>> {
+    pub(crate) fn server_tls(
+        &self,
+        door: impl FnOnce(Arc<dyn ClientCertVerifier>) -> Arc<dyn ClientCertVerifier>,
+    ) -> Result<Option<Arc<rustls::ServerConfig>>> {
         if !self.encrypted()? {
             return Ok(None);
         }
@@ -223,7 +228,9 @@ impl Settings {
             cert: file("tlscert", &self.tlscert)?,
             key: file("tlskey", &self.tlskey)?,
         };
-        Ok(Some(tls::server_config(&files, self.tlsverify)?))
+        let operators = self.tlsverify.then(|| tls::client_verifier(&files)).transpose()?;
+        let verifier = operators.map(door);
+        Ok(Some(tls::server_config(&files, verifier)?))
     }
 
     /// Returns what holds for every container and network.
@@ -266,12 +273,13 @@ impl Settings {
 
     /// Returns the filter of the daemon's own log.
     pub(crate) fn log_filter(&self) -> &'static str {
+        // Who did what is told whatever the level.
         match self.log_level {
             _ if self.debug => "debug,openraft=info,h2=info,hyper=info",
             Some(LogLevel::Debug) => "debug,openraft=info,h2=info,hyper=info",
             None | Some(LogLevel::Info) => "info,openraft=error",
-            Some(LogLevel::Warn) => "warn,openraft=error",
-            Some(LogLevel::Error) => "error",
+            Some(LogLevel::Warn) => "warn,openraft=error,audit=info",
+            Some(LogLevel::Error) => "error,audit=info",
         }
     }
 }
@@ -356,7 +364,7 @@ mod tests {
         assert_eq!(defaults.bridge.unwrap().to_string(), "10.200.0.1/24");
         let doors = settings.doors().unwrap();
         assert!(matches!(&doors[1], Door::Tcp(address) if address == "0.0.0.0:2376"), "{doors:?}");
-        assert!(settings.server_tls().unwrap_err().to_string().contains("/ca.pem"));
+        assert!(settings.server_tls(|operators| operators).unwrap_err().to_string().contains("/ca.pem"));
     }
 
     #[test]

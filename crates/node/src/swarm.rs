@@ -17,7 +17,7 @@ use crate::{
 };
 use anyhow::Context as _;
 use docker_api::server::{
-    ApiError, BoxedIo, Control, InitRequest, JoinRequest, Membership, Swarm, SwarmStatus,
+    ApiError, Asker, BoxedIo, Control, InitRequest, JoinRequest, Membership, Swarm, SwarmStatus,
 };
 use engine::Engine;
 use image::Reference;
@@ -25,7 +25,7 @@ use model::{NodeId, Object, Role, with_causes};
 use pki::{Credentials, JoinToken};
 use proto::{
     PersonalClaim, WireId as _,
-    control::{GetRequest, Operator, PersonClaim, control_client::ControlClient, person_claim::Proof},
+    control::{GetRequest, control_client::ControlClient},
     dispatcher::{ImageSourcesRequest, LeaveRequest, NetworksRequest, work_client::WorkClient},
     types::ObjectKind,
 };
@@ -255,6 +255,12 @@ where
         };
     }
     Err(last)
+}
+
+/// Returns true for a refusal of somebody who could have answered.
+fn is_an_answer(status: &Status) -> bool {
+    use tonic::Code;
+    matches!(status.code(), Code::NotFound | Code::PermissionDenied | Code::Unauthenticated)
 }
 
 /// Returns the nodes that may have an image; none if no manager answers (the registry is asked then).
@@ -596,10 +602,10 @@ impl Swarm for NodeSwarm {
         Err(ApiError::conflict("swarm is not locked"))
     }
 
-    async fn control(&self) -> Result<Control, ApiError> {
+    async fn control(&self, asker: &Asker) -> Result<Control, ApiError> {
         let current = self.current().ok_or_else(ApiError::not_in_swarm)?;
         let view = current.view.borrow().clone();
-        let claim = PersonalClaim::new(&self.claim(view.role)?);
+        let claim = Self::claim(view.role, asker)?;
         let client = |addr| {
             ControlClient::with_interceptor(current.connections.manager(addr, None), claim.clone())
                 .max_decoding_message_size(MESSAGE_MAX)
@@ -619,7 +625,8 @@ impl Swarm for NodeSwarm {
                     .get(GetRequest { kind: ObjectKind::Node.into(), id_or_name: view.node.to_string() });
                 match timeout(Duration::from_secs(3), ask).await {
                     Ok(Ok(_)) => return Ok(client),
-                    Ok(Err(status)) if status.code() == tonic::Code::NotFound => return Ok(client),
+                    // Whom it refuses it will refuse again, and say why.
+                    Ok(Err(status)) if is_an_answer(&status) => return Ok(client),
                     Ok(Err(status)) => last = format!("manager {addr}: {}", status.message()),
                     Err(_) => last = format!("manager {addr} does not answer"),
                 }
@@ -637,9 +644,9 @@ impl Swarm for NodeSwarm {
         Ok(networks.collect::<Result<_, _>>()?)
     }
 
-    async fn tunnel(&self, node: NodeId) -> Result<BoxedIo, ApiError> {
+    async fn tunnel(&self, node: NodeId, asker: &Asker) -> Result<BoxedIo, ApiError> {
         let current = self.current().ok_or_else(ApiError::not_in_swarm)?;
-        let mut control = self.control().await?;
+        let mut control = self.control(asker).await?;
         let found = control
             .get(GetRequest { kind: ObjectKind::Node.into(), id_or_name: node.to_string() })
             .await?
@@ -661,18 +668,23 @@ impl Swarm for NodeSwarm {
 }
 
 impl NodeSwarm {
-    /// Returns what managers are told of the person who asks. Who may use a manager's sockets runs the swarm.
+    /// Returns what managers are told of the person who asks.
     ///
     /// # Errors
-    /// 503: this node is a worker, and its certificate gives nobody a say.
-    fn claim(&self, role: Role) -> Result<PersonClaim, ApiError> {
-        if role != Role::Manager {
-            return Err(ApiError::not_a_manager());
+    /// 503: this node is a worker, whose word counts for nobody; 403: nobody knows who asks.
+    fn claim(role: Role, asker: &Asker) -> Result<PersonalClaim, ApiError> {
+        if asker.is_at_the_door() {
+            return Ok(PersonalClaim::nobody());
         }
-        let host = self.shared.parts.hostname.clone();
-        let from = format!("unix uid 0 on {host}");
-        let operator = Operator { uid: 0, name: "root".to_owned(), host };
-        Ok(PersonClaim { proof: Some(Proof::Operator(operator)), from })
+        if role != Role::Manager && !asker.has_token() {
+            return Err(ApiError::not_a_manager(asker));
+        }
+        asker.claim().map(PersonalClaim::new).ok_or_else(ApiError::nobody)
+    }
+
+    /// Returns this node's credentials while it is a member.
+    pub(crate) fn credentials(&self) -> Option<Credentials> {
+        self.current().map(|current| current.connections.credentials().clone())
     }
 
     /// Asks a manager something in the name of this node.

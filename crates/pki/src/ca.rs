@@ -1,7 +1,7 @@
 //! The swarm's own certificate authority.
 
-use crate::{identity::role_name, now, sha256};
-use model::{ClusterId, Duration, NodeId, Role, Timestamp};
+use crate::{identity::role_name, now, person::USER_UNIT, sha256};
+use model::{ClusterId, Duration, NodeId, Role, Timestamp, UserId};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
@@ -155,6 +155,41 @@ impl RootCa {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        (params.not_before, params.not_after) = validity(at, expiry)?;
+        csr.params = params;
+        let issuer = Issuer::from_ca_cert_der(&self.cert, &self.key).map_err(CaError::Sign)?;
+        let leaf = csr.signed_by(&issuer).map_err(CaError::Sign)?;
+        Ok(format!("{}{}", leaf.pem(), self.cert_pem))
+    }
+}
+
+impl RootCa {
+    /// Returns a user's chain (leaf, then this root) as PEM, good for showing who one is and for nothing else. Of the
+    /// request only the key counts. Valid from an hour before `at` to `expiry` after it.
+    ///
+    /// # Errors
+    /// As [`RootCa::sign_csr_at`].
+    pub fn sign_user_csr_at(
+        &self,
+        at: Timestamp,
+        csr_pem: &str,
+        user: UserId,
+        cluster: ClusterId,
+        expiry: Duration,
+    ) -> Result<String, CaError> {
+        let mut csr = CertificateSigningRequestParams::from_pem(csr_pem).map_err(CaError::Request)?;
+        if csr.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
+            return Err(CaError::Algorithm);
+        }
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
+        params.distinguished_name.push(DnType::OrganizationalUnitName, USER_UNIT);
+        params.distinguished_name.push(DnType::CommonName, user.to_string());
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         (params.not_before, params.not_after) = validity(at, expiry)?;
         csr.params = params;

@@ -6,10 +6,10 @@
 //! ```
 
 use crate::{
-    Identity,
+    Identity, PersonCertificate,
     identity::{Facts, InvalidCertificate},
     provider,
-    verify::{ClientVerifier, Expected, ServerVerifier, Trust, client_chain_check},
+    verify::{ClientVerifier, Expected, ServerVerifier, Trust, client_chain_check, with_skew},
 };
 use arc_swap::ArcSwap;
 use model::Timestamp;
@@ -19,7 +19,7 @@ use rustls::{
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, danger::ClientCertVerifier},
     sign::CertifiedKey,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
 use std::{
     fs, io,
     io::Write as _,
@@ -156,6 +156,26 @@ impl Credentials {
     /// Returns the trusted roots as PEM.
     pub fn root_pem(&self) -> String {
         self.current.load().root_pem.clone()
+    }
+
+    /// Returns the user whose certificate (chain, leaf first) this swarm has signed.
+    ///
+    /// # Errors
+    /// It has not, the certificate is not valid now, or it is not a user's.
+    pub fn verify_person(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<PersonCertificate, rustls::Error> {
+        let current = self.current.load();
+        with_skew(now, leaf, |at| current.clients.verify_client_cert(leaf, intermediates, at))?;
+        let person = PersonCertificate::from_der(leaf).map_err(|e| rustls::Error::General(e.to_string()))?;
+        if person.cluster == current.facts.identity.cluster {
+            Ok(person)
+        } else {
+            Err(rustls::Error::General("the certificate is of another swarm".to_owned()))
+        }
     }
 
     /// Returns the TLS server configuration: client certificates are optional, but must be the swarm's.

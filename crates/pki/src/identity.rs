@@ -87,7 +87,7 @@ impl Facts {
     }
 }
 
-fn first<'a>(
+pub(crate) fn first<'a>(
     mut attributes: impl Iterator<Item = &'a x509_parser::x509::AttributeTypeAndValue<'a>>,
     what: &'static str,
 ) -> Result<&'a str, InvalidCertificate> {
@@ -96,7 +96,7 @@ fn first<'a>(
 }
 
 /// Returns the common name of a certificate's subject, for messages.
-pub(crate) fn common_name(der: &[u8]) -> String {
+pub fn common_name(der: &[u8]) -> String {
     let name = |subject: &X509Name<'_>| {
         subject.iter_common_name().next().and_then(|a| a.as_str().ok()).map(str::to_owned)
     };

@@ -30,8 +30,10 @@ mod verify;
 pub use ca::{CaError, NodeKey, RootCa};
 pub use credentials::{Credentials, CredentialsError};
 pub use guests::{Guarded, Guests};
-pub use identity::{Identity, InvalidCertificate, role_name};
-pub use person::{InvalidPersonToken, PASSWORD_BYTES, PersonToken, hash_password, password_matches};
+pub use identity::{Identity, InvalidCertificate, common_name, role_name};
+pub use person::{
+    InvalidPersonToken, PASSWORD_BYTES, PersonCertificate, PersonToken, hash_password, password_matches,
+};
 pub use token::{InvalidToken, JoinToken};
 pub use verify::Expected;
 

@@ -1,9 +1,10 @@
-//! How people prove who they are: tokens that a swarm gave them, and passwords.
+//! How people prove who they are: tokens and certificates that a swarm gave them, and passwords.
 
-use crate::sha256;
+use crate::{InvalidCertificate, identity::first, sha256};
 use aws_lc_rs::{constant_time::verify_slices_are_equal, pbkdf2};
-use model::UserId;
+use model::{ClusterId, UserId};
 use std::{fmt, num::NonZeroU32, str::FromStr};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 const PREFIX: &str = "RSUTKN-1-";
 /// Characters of a token's own id.
@@ -99,6 +100,41 @@ fn unhex(text: &str, out: &mut [u8]) -> Option<()> {
     Some(())
 }
 
+/// What stands in the place of a node's role in a user's certificate.
+pub(crate) const USER_UNIT: &str = "swarm-user";
+
+/// A user of a swarm, as his certificate names him: CN user id, OU `swarm-user`, O cluster id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PersonCertificate {
+    pub user: UserId,
+    pub cluster: ClusterId,
+    /// Hexadecimal.
+    pub serial: String,
+}
+
+impl PersonCertificate {
+    /// Returns the user in a certificate. Does not check who signed it.
+    ///
+    /// # Errors
+    /// It is not shaped as a user's certificate.
+    pub fn from_der(der: &[u8]) -> Result<Self, InvalidCertificate> {
+        let (_, cert) = X509Certificate::from_der(der).map_err(|e| InvalidCertificate::Der(e.to_string()))?;
+        let subject = cert.subject();
+        let user = first(subject.iter_common_name(), "common name")?;
+        let unit = first(subject.iter_organizational_unit(), "organizational unit")?;
+        let cluster = first(subject.iter_organization(), "organization")?;
+        let bad = |field, value: &str| InvalidCertificate::Field { field, value: value.to_owned() };
+        if unit != USER_UNIT {
+            return Err(bad("organizational unit", unit));
+        }
+        Ok(Self {
+            user: user.parse().map_err(|_| bad("common name", user))?,
+            cluster: cluster.parse().map_err(|_| bad("organization", cluster))?,
+            serial: hex(cert.tbs_certificate.raw_serial()),
+        })
+    }
+}
+
 /// *Range* of a password's length. *Unit:* bytes.
 pub const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 10..=1024;
 const SALT_BYTES: usize = 16;
@@ -145,6 +181,8 @@ pub fn password_matches(password: &str, stored: Option<&[u8]>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Identity;
+    use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
     #[test]
     fn a_token_survives_being_copied_as_text() {
@@ -161,11 +199,29 @@ mod tests {
     #[test]
     fn what_is_no_token_is_refused() {
         let good = PersonToken::generate(UserId(5)).unwrap().to_string();
-        for bad in ["", "RSUTKN-1-", "RSUTKN-1---", &good[..good.len() - 1], &format!("{good}0"), &good[1..]] {
+        for bad in ["", "RSUTKN-1-", "RSUTKN-1---", &good[..good.len() - 1], &format!("{good}0"), &good[1..]]
+        {
             assert_eq!(bad.parse::<PersonToken>(), Err(InvalidPersonToken), "{bad}");
         }
         assert_eq!(good.replace("RSUTKN-1", "RSUTKN-2").parse::<PersonToken>(), Err(InvalidPersonToken));
         assert_eq!(format!("{good}-x").parse::<PersonToken>(), Err(InvalidPersonToken));
+    }
+
+    #[test]
+    fn a_users_certificate_is_his_and_no_nodes() {
+        let root = crate::RootCa::generate(ClusterId(5)).unwrap();
+        let csr = crate::NodeKey::generate().unwrap().csr_pem().unwrap();
+        let at = model::Timestamp(1_700_000_000_000_000_000);
+        let day = model::Duration::from_secs(86_400);
+        let chain = root.sign_user_csr_at(at, &csr, UserId(7), ClusterId(5), day).unwrap();
+        let leaf = CertificateDer::from_pem_slice(chain.as_bytes()).unwrap();
+        let found = PersonCertificate::from_der(&leaf).unwrap();
+        assert_eq!((found.user, found.cluster), (UserId(7), ClusterId(5)));
+        assert!(!found.serial.is_empty());
+        assert!(Identity::from_der(&leaf).is_err(), "it opens no node's door");
+        let node = root.sign_csr(&csr, model::NodeId(7), model::Role::Manager, ClusterId(5), day).unwrap();
+        let node = CertificateDer::from_pem_slice(node.as_bytes()).unwrap();
+        assert!(PersonCertificate::from_der(&node).is_err());
     }
 
     #[test]

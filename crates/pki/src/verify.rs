@@ -53,7 +53,7 @@ impl Expected {
 }
 
 /// Runs a chain check now, then as a clock 5 minutes slow and fast would see it.
-fn with_skew<T>(
+pub(crate) fn with_skew<T>(
     now: UnixTime,
     cert: &[u8],
     check: impl Fn(UnixTime) -> Result<T, Error>,

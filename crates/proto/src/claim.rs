@@ -15,13 +15,18 @@ pub const CALLER_KEY: &str = "rswarm-caller-bin";
 
 /// Puts a person's claim on every call of a client. Never shown in logs: it may hold a token.
 #[derive(Debug, Clone)]
-pub struct PersonalClaim(MetadataValue<Binary>);
+pub struct PersonalClaim(Option<MetadataValue<Binary>>);
 
 impl PersonalClaim {
     pub fn new(claim: &PersonClaim) -> Self {
         let mut value = MetadataValue::from_bytes(&claim.encode_to_vec());
         value.set_sensitive(true);
-        Self(value)
+        Self(Some(value))
+    }
+
+    /// Returns one that says nothing: the calls are the node's own.
+    pub fn nobody() -> Self {
+        Self(None)
     }
 
     /// Returns the claim that a call carries, if any.
@@ -38,7 +43,9 @@ impl PersonalClaim {
 
 impl Interceptor for PersonalClaim {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert_bin(PERSON_KEY, self.0.clone());
+        if let Some(claim) = &self.0 {
+            request.metadata_mut().insert_bin(PERSON_KEY, claim.clone());
+        }
         Ok(request)
     }
 }

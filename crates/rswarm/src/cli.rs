@@ -10,6 +10,7 @@ mod image;
 mod objects;
 mod oci;
 mod project;
+mod user;
 
 pub(crate) use cluster::{
     DeployArgs, JoinToken, Node, NodeUpdate, PlanFormat, ScaleArgs, Service, ServiceCreate, ServiceUpdate,
@@ -33,6 +34,7 @@ pub(crate) use project::{
     ComposeWatch, ConfigFormat, Down, KeepFlags, LogLook, MakeFlags, ProjectArgs, PullPolicy, Rmi, Services,
     Up,
 };
+pub(crate) use user::{AuditArgs, Life, User, UserAdd, UserCert, UserLogin, UserPasswd, UserToken};
 
 use crate::demo;
 use clap::{Args, Parser, Subcommand};
@@ -85,6 +87,11 @@ pub(crate) enum Command {
     Node(Node),
     #[command(subcommand)]
     Service(Service),
+    /// People who may use the swarm, and as whom one is logged in.
+    #[command(subcommand)]
+    User(User),
+    /// Show what was done to the swarm, and by whom.
+    Audit(AuditArgs),
     #[command(subcommand)]
     Stack(Stack),
     #[command(subcommand)]

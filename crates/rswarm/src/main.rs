@@ -69,6 +69,10 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
                 Some(version) => client.with_version(version.trim_start_matches('v')),
                 None => client,
             };
+            let client = match commands::logins::token(client.host())? {
+                Some(token) => client.with_token(&token)?,
+                None => client,
+            };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let result = runtime.block_on(ask(&client, command));
             // A read of standard input cannot be cancelled; it must not hold the exit up.
@@ -122,7 +126,7 @@ fn daemon(args: cli::DaemonArgs) -> Result<ExitCode> {
 async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
     use commands::{
         build, cluster, compose, container, copy, deploy, image, login, look, objects, prune, service, stack,
-        system,
+        system, user,
     };
     match command {
         Command::Deploy(args) => return deploy::run(client, &args).await,
@@ -131,6 +135,8 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Swarm(command) => cluster::swarm(client, command).await?,
         Command::Node(command) => cluster::node(client, command).await?,
         Command::Service(command) => service::run(client, command).await?,
+        Command::User(command) => user::run(client, command).await?,
+        Command::Audit(args) => user::audit(client, &args).await?,
         Command::Stack(command) => return stack::run(client, command).await,
         Command::Image(command) => image::run(client, command).await?,
         Command::Secret(command) => objects::secret(client, command).await?,

@@ -5,3 +5,4 @@ mod flood;
 mod host;
 mod identity;
 mod neighbour;
+mod people;

@@ -174,16 +174,10 @@ impl Client {
 
     /// Puts a revision of a stack back; 0 = the last before the newest that came up. Refused if `newest` is not 0
     /// and not the newest any more.
-    pub async fn stack_rollback(
-        &self,
-        name: &str,
-        revision: u64,
-        newest: u64,
-        author: &str,
-    ) -> Result<Stack> {
+    pub async fn stack_rollback(&self, name: &str, revision: u64, newest: u64) -> Result<Stack> {
         let path = format!("/rswarm/stacks/{}/rollback", escape(name));
         let (revision, newest) = (revision.to_string(), newest.to_string());
-        let query = [("revision", revision.as_str()), ("newest", newest.as_str()), ("author", author)];
+        let query = [("revision", revision.as_str()), ("newest", newest.as_str())];
         self.post(&path, &query, &()).await
     }
 
@@ -202,6 +196,67 @@ impl Client {
     async fn update(&self, kind: &str, id: &str, version: u64, spec: &impl serde::Serialize) -> Result<()> {
         let version = version.to_string();
         self.post_empty(&format!("/{kind}/{}/update", escape(id)), &[("version", &version)], spec).await
+    }
+
+    // ---- people; not in Docker
+
+    pub async fn users(&self, query: Query<'_>) -> Result<Vec<User>> {
+        self.get("/rswarm/users", query).await
+    }
+
+    pub async fn user(&self, name: &str) -> Result<User> {
+        self.get(&format!("/rswarm/users/{}", escape(name)), &[]).await
+    }
+
+    pub async fn user_create(&self, spec: &UserSpec) -> Result<ObjectId> {
+        self.post("/rswarm/users", &[], spec).await
+    }
+
+    /// Changes the role.
+    pub async fn user_update(&self, name: &str, version: u64, spec: &UserSpec) -> Result<()> {
+        let version = version.to_string();
+        let path = format!("/rswarm/users/{}/update", escape(name));
+        self.post_empty(&path, &[("version", &version)], spec).await
+    }
+
+    pub async fn user_remove(&self, name: &str) -> Result<()> {
+        self.delete(&format!("/rswarm/users/{}", escape(name)), &[]).await.map(drop)
+    }
+
+    pub async fn user_token_create(&self, name: &str, wanted: &NewUserToken) -> Result<GivenUserToken> {
+        self.post(&format!("/rswarm/users/{}/tokens", escape(name)), &[], wanted).await
+    }
+
+    pub async fn user_token_remove(&self, name: &str, id: &str) -> Result<()> {
+        let path = format!("/rswarm/users/{}/tokens/{}", escape(name), escape(id));
+        self.delete(&path, &[]).await.map(drop)
+    }
+
+    /// Sets a password; an empty one takes it away.
+    pub async fn user_password(&self, name: &str, password: &str) -> Result<()> {
+        let body = UserPassword { password: password.to_owned() };
+        self.post_empty(&format!("/rswarm/users/{}/password", escape(name)), &[], &body).await
+    }
+
+    pub async fn user_certificate(
+        &self,
+        name: &str,
+        request: &UserCertificateRequest,
+    ) -> Result<UserCertificate> {
+        self.post(&format!("/rswarm/users/{}/certificate", escape(name)), &[], request).await
+    }
+
+    /// A token for a password.
+    pub async fn user_login(&self, login: &UserLogin) -> Result<GivenUserToken> {
+        self.post("/rswarm/login", &[], login).await
+    }
+
+    pub async fn who_am_i(&self) -> Result<WhoAmI> {
+        self.get("/rswarm/whoami", &[]).await
+    }
+
+    pub async fn audit(&self, query: Query<'_>) -> Result<Vec<AuditRecord>> {
+        self.get("/rswarm/audit", query).await
     }
 
     // ---- containers

@@ -18,7 +18,7 @@ use http_body_util::BodyExt as _;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, UPGRADE},
+    header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, UPGRADE},
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
@@ -156,6 +156,8 @@ pub struct Client {
     host: Host,
     /// For `tcp://`.
     tls: Option<Arc<rustls::ClientConfig>>,
+    /// Of a user of the swarm.
+    token: Option<HeaderValue>,
     /// `1.51` for example.
     version: Arc<str>,
 }
@@ -169,7 +171,7 @@ impl Client {
     /// # Errors
     /// When `host` is neither `unix://` nor `tcp://` nor `ssh://`.
     pub fn new(host: &str) -> Result<Self> {
-        Ok(Self { host: host.parse()?, tls: None, version: crate::server::API_VERSION.into() })
+        Ok(Self { host: host.parse()?, tls: None, token: None, version: crate::server::API_VERSION.into() })
     }
 
     /// Returns a client that speaks TLS where `host` is `tcp://`, on port 2376 by default.
@@ -180,6 +182,7 @@ impl Client {
         Ok(Self {
             host: Host::read(host, 2376)?,
             tls: Some(config),
+            token: None,
             version: crate::server::API_VERSION.into(),
         })
     }
@@ -190,6 +193,17 @@ impl Client {
         Self { version: version.into(), ..self }
     }
 
+    /// Asks as the user of the swarm whose token this is.
+    ///
+    /// # Errors
+    /// The text cannot be a token.
+    pub fn with_token(self, token: &str) -> Result<Self> {
+        let mut value =
+            HeaderValue::from_str(&format!("Bearer {token}")).map_err(hyper::http::Error::from)?;
+        value.set_sensitive(true);
+        Ok(Self { token: Some(value), ..self })
+    }
+
     pub fn host(&self) -> &Host {
         &self.host
     }
@@ -198,7 +212,10 @@ impl Client {
     ///
     /// # Errors
     /// When the daemon cannot be reached.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>> {
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>> {
+        if let Some(token) = &self.token {
+            request.headers_mut().insert(AUTHORIZATION, token.clone());
+        }
         exchange(TokioIo::new(self.dial().await?), request).await
     }
 

@@ -187,6 +187,7 @@ pub fn stack_json(from: &Stack) -> types::Stack {
                 services: r.services.iter().map(|s| s.name.clone()).collect(),
                 restores: r.restores,
                 came_up: r.came_up,
+                message: r.message.clone(),
             })
             .collect(),
     }

@@ -11,6 +11,7 @@ mod network;
 mod node;
 mod service;
 mod task;
+mod user;
 
 pub use cluster::*;
 pub use container::container_spec;
@@ -19,6 +20,7 @@ pub use network::*;
 pub use node::*;
 pub use service::*;
 pub use task::*;
+pub use user::{audit_json, person_role, person_role_json, user_json};
 
 use model::{Duration, Network, NetworkId};
 use std::{collections::BTreeMap, sync::Arc};

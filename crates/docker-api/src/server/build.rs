@@ -3,12 +3,15 @@
 //! The answer begins with the first line of the build: what is wrong with the request or the Dockerfile has a status of
 //! its own. A client that goes away ends its build.
 
-use super::{ApiError, State, container_create, images, request::Params};
+use super::{
+    ApiError, State, container_create, images,
+    request::{Params, Use},
+};
 use crate::types;
 use axum::{
     Json, Router,
     body::Body,
-    extract::{DefaultBodyLimit, State as Use},
+    extract::DefaultBodyLimit,
     http::{HeaderMap, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
     routing::post,

@@ -2,7 +2,7 @@
 
 use super::{ApiError, Control, State};
 use crate::convert::Networks;
-use model::{Cluster, Config, Network, Node, Object, Secret, Service, Stack, Task};
+use model::{AuditRecord, Cluster, Config, Network, Node, Object, Secret, Service, Stack, Task, User};
 use proto::{
     WireId,
     control::{
@@ -45,11 +45,23 @@ stored! {
     Secret = "secret";
     Config = "config";
     Stack = "stack";
+    User = "user";
+}
+
+impl Stored for AuditRecord {
+    const KIND: ObjectKind = ObjectKind::Audit;
+    const WORD: &'static str = "audit record";
+    fn of(object: Object) -> Option<Arc<Self>> {
+        match object {
+            Object::Audit(record) => Some(record),
+            _ => None,
+        }
+    }
 }
 
 impl State {
     pub(super) async fn control(&self) -> Result<Control, ApiError> {
-        self.swarm().control().await
+        self.swarm().control(self.asker()).await
     }
 
     /// Returns all objects of a kind, by id.
@@ -84,6 +96,16 @@ impl State {
         Ok(self.list::<Network>().await?.into_iter().map(|n| (n.id, n)).collect())
     }
 
+    /// Returns the cluster object without its tokens and keys.
+    pub(super) async fn public_cluster(&self) -> Result<Cluster, ApiError> {
+        let request = GetRequest { kind: ObjectKind::Cluster as i32, id_or_name: String::new() };
+        match Object::try_from(self.control().await?.get(request).await?.into_inner())? {
+            Object::Cluster(cluster) => Ok(Arc::unwrap_or_clone(cluster)),
+            _ => Err(ApiError::internal("a manager sent another kind of object")),
+        }
+    }
+
+    /// Returns the cluster object with its tokens.
     pub(super) async fn cluster(&self) -> Result<Cluster, ApiError> {
         let cluster = self.control().await?.get_swarm(GetSwarmRequest {}).await?.into_inner();
         Ok(Cluster::try_from(cluster)?)

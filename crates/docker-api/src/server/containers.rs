@@ -3,14 +3,14 @@
 use super::{
     ApiError, State, container_create, container_json,
     hijack::{self, hijack},
-    request::{Json as JsonBody, Params},
+    request::{Json as JsonBody, Params, Use},
     rows::Rows,
 };
 use crate::types;
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Path, Request, State as Use, ws::WebSocketUpgrade},
+    extract::{Path, Request, ws::WebSocketUpgrade},
     http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
     routing::{get, post},

@@ -1,5 +1,6 @@
 //! Refusals as Docker words them: an HTTP status and `{"message": ..}`.
 
+use super::Asker;
 use crate::types::ErrorBody;
 use axum::{
     Json,
@@ -54,9 +55,22 @@ impl ApiError {
         Self::unavailable(NOT_IN_SWARM)
     }
 
-    /// 503 in Docker's words: this host is a worker, and the request names nobody whom managers would answer.
-    pub fn not_a_manager() -> Self {
-        Self::unavailable(NOT_A_MANAGER)
+    /// 503 in Docker's words: this host is a worker, and who asks has shown no token.
+    pub fn not_a_manager(asker: &Asker) -> Self {
+        let hint = if asker.has_certificate() {
+            "certificates of users are honoured by managers only; a token of a user is on any node"
+        } else {
+            "users of the swarm may use any node: log in with `rswarm user login`"
+        };
+        Self::unavailable(format!("{NOT_A_MANAGER}\nhint: {hint}"))
+    }
+
+    /// 403: nobody knows who asks.
+    pub fn nobody() -> Self {
+        Self::forbidden(
+            "who asks for this is not known: over TCP the swarm takes orders from users with a token or certificate; \
+             hint: log in with `rswarm user login`, or use the socket of a manager",
+        )
     }
 
     /// 304: already so.

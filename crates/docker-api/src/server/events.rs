@@ -1,11 +1,14 @@
 //! `/events`: what happened on this host, as lines of JSON.
 
-use super::{ApiError, State, request::Params, system::now};
+use super::{
+    ApiError, State,
+    request::{Params, Use},
+    system::now,
+};
 use crate::types;
 use axum::{
     Router,
     body::Body,
-    extract::State as Use,
     http::header::CONTENT_TYPE,
     response::{IntoResponse as _, Response},
     routing::get,

@@ -4,12 +4,12 @@ use super::{
     ApiError, State,
     containers::{STDOUT, frame},
     hijack::hijack,
-    request::{Json as JsonBody, Params},
+    request::{Json as JsonBody, Params, Use},
 };
 use crate::types;
 use axum::{
     Json, Router,
-    extract::{FromRequest as _, Path, Request, State as Use},
+    extract::{FromRequest as _, Path, Request},
     http::StatusCode,
     response::{IntoResponse as _, Response},
     routing::{get, post},

@@ -1,11 +1,16 @@
 //! `/images`, `/distribution`: what this host's store has, gets and gives.
 
-use super::{ApiError, Origin, State, proxy, request::Params};
+use super::{
+    ApiError, Origin, State,
+    judge::Role,
+    proxy,
+    request::{Params, Use},
+};
 use crate::types;
 use axum::{
     Extension, Json, Router,
     body::Body,
-    extract::{DefaultBodyLimit, Path, Request, State as Use},
+    extract::{DefaultBodyLimit, Path, Request},
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
     routing::{delete, get, post},
@@ -590,7 +595,7 @@ async fn asked_of_the_swarm(state: &State, rest: &str) -> Option<Response> {
         .map(|node| {
             let request = Request::builder().uri(format!("/distribution/{rest}")).body(Body::empty());
             async move {
-                let asked = proxy::forward(state, node.id, None, request.ok()?);
+                let asked = proxy::forward(state, node.id, None, &Role::Reads, request.ok()?);
                 let answer = tokio::time::timeout(NODE_LIMIT, asked).await.ok()?.ok()?;
                 (answer.status() == StatusCode::OK).then_some(answer)
             }

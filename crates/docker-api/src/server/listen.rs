@@ -1,7 +1,7 @@
 //! Sockets: a unix socket for this host's people, tcp where the operator wants it, tunnels from other nodes.
 
 use super::{
-    ApiError, FrontDoor, Origin,
+    ApiError, FrontDoor, Origin, Shown,
     seats::{Holder, Seat, kept, watched},
 };
 use axum::{
@@ -14,10 +14,12 @@ use axum::{
 };
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls_pki_types::CertificateDer;
 use std::{
     convert::Infallible,
     fs::Permissions,
     io,
+    net::SocketAddr,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::Path,
     sync::Arc,
@@ -39,14 +41,17 @@ pub enum Listener {
     Unix(UnixListener),
     Tcp(TcpListener),
     /// For those who show a certificate, if the configuration asks for one.
-    Tls(TcpListener, TlsAcceptor),
+    Tls(TcpListener, TlsAcceptor, Whose),
 }
+
+/// Says whose certificate (leaf first) a client showed that the configuration let in.
+pub type Whose = Arc<dyn Fn(&[CertificateDer<'static>]) -> Option<Shown> + Send + Sync>;
 
 impl std::fmt::Debug for Listener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unix(listener) => listener.fmt(f),
-            Self::Tcp(listener) | Self::Tls(listener, _) => listener.fmt(f),
+            Self::Tcp(listener) | Self::Tls(listener, ..) => listener.fmt(f),
         }
     }
 }
@@ -92,8 +97,8 @@ impl Listener {
     }
 
     /// Listens on a TCP address with TLS: see [`server_config`](crate::tls::server_config).
-    pub async fn tls(addr: &str, config: Arc<rustls::ServerConfig>) -> io::Result<Self> {
-        Ok(Self::Tls(TcpListener::bind(addr).await?, config.into()))
+    pub async fn tls(addr: &str, config: Arc<rustls::ServerConfig>, whose: Whose) -> io::Result<Self> {
+        Ok(Self::Tls(TcpListener::bind(addr).await?, config.into(), whose))
     }
 }
 
@@ -123,13 +128,15 @@ impl FrontDoor {
             let door = self.clone();
             connections.spawn(async move {
                 match accepted {
-                    Accepted::Unix(io) => {
-                        door.seated(io, Origin::Client, Some((seat, Browsers::Unheard))).await
+                    Accepted::Unix(io, uid) => {
+                        door.seated(io, Origin::Unix { uid }, Some((seat, Browsers::Unheard))).await
                     }
-                    Accepted::Tcp(io) => {
-                        door.seated(io, Origin::Client, Some((seat, Browsers::Refused))).await
+                    Accepted::Tcp(io, addr) => {
+                        door.seated(io, Origin::Tcp { addr }, Some((seat, Browsers::Refused))).await
                     }
-                    Accepted::Tls(io, acceptor) => door.handshake(io, acceptor, seat).await,
+                    Accepted::Tls(io, addr, acceptor, whose) => {
+                        door.handshake(io, addr, acceptor, &whose, seat).await
+                    }
                 }
             });
         }
@@ -138,14 +145,29 @@ impl FrontDoor {
         self.state.tasks.wait().await;
     }
 
-    async fn handshake(&self, io: TcpStream, acceptor: TlsAcceptor, seat: Arc<Seat>) {
-        let peer = io.peer_addr().ok();
+    async fn handshake(
+        &self,
+        io: TcpStream,
+        addr: SocketAddr,
+        acceptor: TlsAcceptor,
+        whose: &Whose,
+        seat: Arc<Seat>,
+    ) {
+        let peer = Some(addr);
         let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(io));
         match seat.lost.run_until_cancelled(shaken).await {
             Some(Ok(Ok(io))) => {
-                let known = io.get_ref().1.peer_certificates().is_some();
-                let browsers = if known { Browsers::Unheard } else { Browsers::Refused };
-                self.seated(io, Origin::Client, Some((seat, browsers))).await;
+                let (origin, browsers) = match io.get_ref().1.peer_certificates() {
+                    None => (Origin::Tcp { addr }, Browsers::Refused),
+                    Some(chain) => match whose(chain) {
+                        Some(shown) => (Origin::Tls { addr, shown }, Browsers::Unheard),
+                        None => {
+                            tracing::info!(?peer, "a client is refused: its certificate names nobody");
+                            return;
+                        }
+                    },
+                };
+                self.seated(io, origin, Some((seat, browsers))).await;
             }
             Some(Ok(Err(error))) => tracing::info!(?peer, %error, "a client is refused"),
             Some(Err(_)) => tracing::info!(?peer, "a client is too slow with its TLS handshake"),
@@ -167,6 +189,7 @@ impl FrontDoor {
         seat: Option<(Arc<Seat>, Browsers)>,
     ) {
         let lost = seat.as_ref().map(|(seat, _)| seat.lost.clone()).unwrap_or_default();
+        let origin = &origin;
         let service = service_fn(|request: Request<Incoming>| {
             let seat = seat.clone();
             async move {
@@ -233,25 +256,27 @@ fn judge(headers: &HeaderMap, browsers: Browsers) -> Result<(), ApiError> {
 }
 
 enum Accepted {
-    Unix(tokio::net::UnixStream),
-    Tcp(TcpStream),
-    Tls(TcpStream, TlsAcceptor),
+    /// And the uid at its other end.
+    Unix(tokio::net::UnixStream, u32),
+    Tcp(TcpStream, SocketAddr),
+    Tls(TcpStream, SocketAddr, TlsAcceptor, Whose),
 }
 
 async fn accept(listener: &Listener) -> io::Result<(Accepted, Holder)> {
     let (listener, acceptor) = match listener {
         Listener::Unix(listener) => {
             let (io, _) = listener.accept().await?;
-            return Ok((Accepted::Unix(io), Holder::Here));
+            let uid = io.peer_cred()?.uid();
+            return Ok((Accepted::Unix(io, uid), Holder::Here));
         }
         Listener::Tcp(listener) => (listener, None),
-        Listener::Tls(listener, acceptor) => (listener, Some(acceptor)),
+        Listener::Tls(listener, acceptor, whose) => (listener, Some((acceptor, whose))),
     };
     let (io, addr) = listener.accept().await?;
     io.set_nodelay(true)?;
     let accepted = match acceptor {
-        Some(acceptor) => Accepted::Tls(io, acceptor.clone()),
-        None => Accepted::Tcp(io),
+        Some((acceptor, whose)) => Accepted::Tls(io, addr, acceptor.clone(), Arc::clone(whose)),
+        None => Accepted::Tcp(io, addr),
     };
     Ok((accepted, Holder::Address(addr.ip().to_canonical())))
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  connection (unix, tcp, or a tunnel from another node)
-//!     '-> FrontDoor::answer   version prefix off, version judged, headers on
+//!     '-> FrontDoor::answer   version prefix off, version judged, who asks, headers on
 //!            '-> router       one module per noun
 //!                  |-- this host's containers: engine
 //!                  |-- objects of the swarm:   cluster (gRPC to a manager)
@@ -14,6 +14,7 @@
 //!
 //! *Invariant:* a request that came through a tunnel is never sent on: there are no loops.
 
+mod asker;
 mod build;
 mod buildkit;
 mod cluster;
@@ -27,6 +28,7 @@ mod execs;
 mod filters;
 mod hijack;
 mod images;
+mod judge;
 mod listen;
 mod networks;
 mod nodes;
@@ -42,13 +44,16 @@ mod swarm;
 mod swarms;
 mod system;
 mod tasks;
+mod users;
 mod volumes;
 
+pub use asker::{Asker, Origin, Shown};
 pub use error::{ApiError, NOT_A_MANAGER, NOT_IN_SWARM};
 pub use filters::Filters;
-pub use listen::Listener;
+pub use listen::{Listener, Whose};
 pub use swarm::{BoxedIo, Control, InitRequest, Io, JoinRequest, Membership, Swarm, SwarmStatus};
 
+use asker::Reach;
 use axum::{
     Router,
     body::Body,
@@ -57,6 +62,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use engine::Engine;
+use judge::Way;
 use std::sync::Arc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
@@ -91,10 +97,11 @@ impl std::fmt::Debug for Options {
     }
 }
 
-/// What every route may use.
+/// What every route may use: the door, and who asks.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     options: Arc<Options>,
+    asker: Asker,
     /// Hijacked streams.
     tasks: TaskTracker,
     cancel: CancellationToken,
@@ -104,15 +111,43 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Returns the engine of this host, if who asks may use it.
+    ///
+    /// # Errors
+    /// 403 when not; 503 when there is none.
     pub(crate) fn engine(&self) -> Result<&Engine, ApiError> {
+        self.of_the_host()?;
         self.options
             .engine
             .as_ref()
             .ok_or_else(|| ApiError::unavailable("this front door has no container engine"))
     }
 
-    /// Answers a request from this host's containers alone.
-    pub(crate) async fn answer_here(&self, request: Request<Body>) -> Response {
+    /// Returns an error unless who asks may do as he likes with this host.
+    ///
+    /// # Errors
+    /// 403.
+    pub(crate) fn of_the_host(&self) -> Result<(), ApiError> {
+        match self.asker.reach() {
+            Reach::Everything => Ok(()),
+            Reach::Nothing => Err(ApiError::forbidden(
+                "a user of the swarm may not use the containers, images, volumes and networks of a host by themselves; \
+                 hint: this takes role admin, or the socket of that host",
+            )),
+        }
+    }
+
+    pub(crate) fn asker(&self) -> &Asker {
+        &self.asker
+    }
+
+    fn asked_by(&self, asker: Asker) -> Self {
+        Self { asker, ..self.clone() }
+    }
+
+    /// Answers a request from this host's containers alone. It has been judged already.
+    pub(crate) async fn answer_here(&self, mut request: Request<Body>) -> Response {
+        request.extensions_mut().insert(self.asker.with_engine());
         match containers::routes().with_state(self.clone()).oneshot(request).await {
             Ok(answer) => answer,
             Err(never) => match never {},
@@ -134,15 +169,6 @@ impl State {
     }
 }
 
-/// Where a connection comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// A person's client.
-    Client,
-    /// Another node's front door: answered from this host alone.
-    Peer,
-}
-
 /// The Docker Engine REST API of one host; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct FrontDoor {
@@ -156,6 +182,7 @@ impl FrontDoor {
         let state = State {
             seats: seats::Seats::new(options.connections_max),
             options: Arc::new(options),
+            asker: Asker::default(),
             tasks: TaskTracker::new(),
             cancel,
             remote_execs: Arc::default(),
@@ -165,8 +192,8 @@ impl FrontDoor {
     }
 
     /// Answers one request.
-    pub async fn answer(&self, mut request: Request<Body>, origin: Origin) -> Response {
-        request.extensions_mut().insert(origin);
+    pub async fn answer(&self, mut request: Request<Body>, origin: &Origin) -> Response {
+        request.extensions_mut().insert(origin.clone());
         let head = request.method() == Method::HEAD;
         let mut answer = match without_version(request.uri()) {
             Ok(uri) => {
@@ -192,14 +219,30 @@ impl FrontDoor {
 
 impl FrontDoor {
     /// Answers from this host, or from the host that has the container.
-    async fn route(&self, request: Request<Body>, origin: Origin) -> Response {
-        if origin == Origin::Client
-            && let Some((node, container)) = proxy::elsewhere(&self.state, request.uri().path()).await
-        {
-            return match proxy::forward(&self.state, node, container, request).await {
-                Ok(answer) => answer,
-                Err(error) => error.into_response(),
-            };
+    async fn route(&self, mut request: Request<Body>, origin: &Origin) -> Response {
+        let asker = match Asker::of(origin, request.headers(), &self.state.options.hostname) {
+            Ok(asker) => asker,
+            Err(refusal) => return refusal.into_response(),
+        };
+        let state = self.state.asked_by(asker);
+        let judged = match origin {
+            Origin::Peer => judge::from_a_tunnel(&request).map(|()| Way::Here(state.asker.clone())),
+            Origin::Unix { .. } | Origin::Tcp { .. } | Origin::Tls { .. } => {
+                let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+                judge::way(&state, &method, &path).await
+            }
+        };
+        match judged {
+            Ok(Way::Here(asker)) => {
+                request.extensions_mut().insert(asker);
+            }
+            Ok(Way::Elsewhere { node, container, role }) => {
+                return match proxy::forward(&state, node, container, &role, request).await {
+                    Ok(answer) => answer,
+                    Err(error) => error.into_response(),
+                };
+            }
+            Err(refusal) => return refusal.into_response(),
         }
         // Infallible: a router answers everything.
         match self.router.clone().oneshot(request).await {
@@ -220,6 +263,7 @@ fn router(state: State) -> Router {
         .merge(tasks::routes())
         .merge(secrets::routes())
         .merge(stacks::routes())
+        .merge(users::routes())
         .merge(networks::routes())
         .merge(containers::routes())
         .merge(execs::routes())

@@ -2,12 +2,12 @@
 
 use super::{
     ApiError, Filters, State, SwarmStatus,
-    request::{Json, Params},
+    request::{Json, Params, Use},
 };
 use crate::{convert, types};
 use axum::{
     Router,
-    extract::{Path, State as Use},
+    extract::Path,
     http::StatusCode,
     routing::{get, post},
 };
@@ -175,18 +175,18 @@ fn passes(network: &types::Network, filters: &Filters) -> bool {
 
 impl State {
     /// Returns the swarm's networks that people see: its stand-ins for `host` and `none` are not.
-    async fn swarm_networks(&self) -> Result<Vec<Arc<Network>>, ApiError> {
+    async fn swarm_networks(&self) -> Result<Vec<types::Network>, ApiError> {
         match self.swarm().status() {
             SwarmStatus::Active(_) => {
                 let mut all = match self.list::<Network>().await {
                     // A worker shows what its tasks are on, as Docker's do.
-                    Err(error) if error == ApiError::not_a_manager() => {
+                    Err(error) if error == ApiError::not_a_manager(self.asker()) && self.of_the_host().is_ok() => {
                         self.swarm().own_networks().await?.into_iter().map(Arc::new).collect()
                     }
                     listed => listed?,
                 };
                 all.retain(|n| n.spec.driver == NetworkDriver::Overlay && !n.pending_delete);
-                Ok(all)
+                Ok(all.iter().map(|n| convert::network_json(n)).collect())
             }
             SwarmStatus::Inactive | SwarmStatus::Locked | SwarmStatus::Failed(_) => Ok(Vec::new()),
         }
@@ -206,7 +206,14 @@ impl State {
     /// Finds a network by id, name or unique id prefix, in this order, as Docker does.
     async fn any_network(&self, wanted: &str, scope: Option<&str>) -> Result<types::Network, ApiError> {
         let mut all = self.local_networks().await?;
-        all.extend(self.swarm_networks().await?.iter().map(|n| convert::network_json(n)));
+        let unknown = match self.swarm_networks().await {
+            Ok(swarm) => {
+                all.extend(swarm);
+                None
+            }
+            // This host's own are there all the same.
+            Err(error) => Some(error),
+        };
         all.retain(|n| scope.is_none_or(|s| s == n.scope));
         let one = |matches: Vec<&types::Network>, by: &str| match matches.as_slice() {
             [] => Ok(None),
@@ -228,6 +235,9 @@ impl State {
             return Ok(found);
         }
         // Those of every host are in no list; services name them by id.
+        if let Some(error) = unknown {
+            return Err(error);
+        }
         let hidden = self.cluster_networks().await.unwrap_or_default();
         let found = hidden.values().find(|n| n.id.to_string() == wanted);
         found
@@ -241,7 +251,7 @@ async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<t
     let mut all = state.local_networks().await?;
     // `docker network ls` must work while the managers are away.
     match state.swarm_networks().await {
-        Ok(swarm) => all.extend(swarm.iter().map(|n| convert::network_json(n))),
+        Ok(swarm) => all.extend(swarm),
         Err(error) => tracing::warn!(error = %error, "networks of the swarm are not shown"),
     }
     all.retain(|n| passes(n, &filters));

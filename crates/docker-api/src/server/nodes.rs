@@ -2,12 +2,12 @@
 
 use super::{
     ApiError, Filters, State,
-    request::{Json, Params},
+    request::{Json, Params, Use},
 };
 use crate::{convert, types};
 use axum::{
     Router,
-    extract::{Path, State as Use},
+    extract::Path,
     routing::{get, post},
 };
 use model::Node;
@@ -50,7 +50,7 @@ fn passes(node: &Node, filters: &Filters) -> bool {
 async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<types::Node>>, ApiError> {
     let filters = params.filters()?.only(&["id", "name", "role", "membership", "node.label", "label"])?;
     let nodes = state.list::<Node>().await?;
-    let root = state.cluster().await?.root_ca_cert;
+    let root = state.public_cluster().await?.root_ca_cert;
     Ok(axum::Json(nodes.iter().filter(|n| passes(n, &filters)).map(|n| state.node_json(n, &root)).collect()))
 }
 
@@ -59,7 +59,7 @@ async fn inspect(
     Path(id): Path<String>,
 ) -> Result<axum::Json<types::Node>, ApiError> {
     let node = state.node(&id).await?;
-    let root = state.cluster().await?.root_ca_cert;
+    let root = state.public_cluster().await?.root_ca_cert;
     Ok(axum::Json(state.node_json(&node, &root)))
 }
 

@@ -1,10 +1,13 @@
 //! Requests about a container of another host: the same request, through a tunnel to that host's front door.
 
-use super::{ApiError, State, SwarmStatus};
+use super::{ApiError, State, SwarmStatus, judge::Role};
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderValue, Method, StatusCode, header::HOST},
+    http::{
+        HeaderValue, Method, StatusCode,
+        header::{AUTHORIZATION, HOST},
+    },
     response::Response,
 };
 use http_body_util::BodyExt as _;
@@ -20,8 +23,12 @@ use std::{
 const ANSWER_MAX: usize = 1 << 20;
 
 /// Returns the node a request belongs to: it names a container or exec that is not here but elsewhere in the swarm.
-/// `None`: this host answers, if only that there is no such thing.
-pub(super) async fn elsewhere(state: &State, path: &str) -> Option<(NodeId, Option<String>)> {
+/// `None`: this host answers, if only that there is no such thing. `engine` is this host's.
+pub(super) async fn elsewhere(
+    state: &State,
+    engine: &engine::Engine,
+    path: &str,
+) -> Option<(NodeId, Option<String>)> {
     let mut segments = path.trim_start_matches('/').split('/');
     let (kind, id) = (segments.next()?, segments.next()?);
     if !matches!(state.swarm().status(), SwarmStatus::Active(_)) {
@@ -29,7 +36,6 @@ pub(super) async fn elsewhere(state: &State, path: &str) -> Option<(NodeId, Opti
     }
     match kind {
         "containers" if !matches!(id, "json" | "create" | "prune") => {
-            let engine = state.engine().ok()?;
             match engine.inspect(id) {
                 Err(error) if error.kind() == engine::ErrorKind::NotFound => {}
                 _ => return None,
@@ -46,7 +52,7 @@ pub(super) async fn elsewhere(state: &State, path: &str) -> Option<(NodeId, Opti
 
 /// A task's container is named by its id (or the beginning of it) or by its name. Not by the id of the task: that
 /// names the task itself, also to `docker inspect`.
-fn is_named(task: &Task, wanted: &str) -> bool {
+pub(super) fn is_named(task: &Task, wanted: &str) -> bool {
     let by_id = task
         .status
         .container
@@ -64,10 +70,11 @@ pub(super) async fn forward(
     state: &State,
     node: NodeId,
     container: Option<String>,
+    role: &Role,
     mut request: Request,
 ) -> Result<Response, ApiError> {
     let broken = |e: hyper::Error| ApiError::unavailable(format!("node {node} broke the connection: {e}"));
-    let io = state.swarm().tunnel(node).await?;
+    let io = state.swarm().tunnel(node, state.asker()).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(broken)?;
     state.spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
@@ -82,6 +89,9 @@ pub(super) async fn forward(
     };
     *request.uri_mut() = path.parse().map_err(|_| ApiError::bad_request("invalid path"))?;
     request.headers_mut().insert(HOST, HeaderValue::from_static("rswarm"));
+    role.put_on(request.headers_mut());
+    // A token is for managers, not for every node.
+    request.headers_mut().remove(AUTHORIZATION);
     let ours = request.extensions_mut().remove::<OnUpgrade>();
     let mut answer = sender.send_request(request).await.map_err(broken)?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {

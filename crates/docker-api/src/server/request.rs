@@ -1,6 +1,6 @@
 //! What a route takes out of a request: JSON bodies, query parameters, filters.
 
-use super::{ApiError, BODY_MAX, Filters, Origin};
+use super::{ApiError, Asker, BODY_MAX, Filters, Origin, State};
 use axum::{
     body::HttpBody as _,
     extract::{FromRequest, FromRequestParts, Request},
@@ -136,6 +136,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Origin {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(parts.extensions.get::<Self>().copied().unwrap_or(Self::Client))
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or(Self::Peer))
+    }
+}
+
+/// What a route works with: the door, in the hands of who asks. Without a word of who that is, nobody.
+#[derive(Debug)]
+pub(crate) struct Use<T>(pub(crate) T);
+
+impl FromRequestParts<State> for Use<State> {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Self::Rejection> {
+        Ok(Self(state.asked_by(parts.extensions.get::<Asker>().cloned().unwrap_or_default())))
     }
 }

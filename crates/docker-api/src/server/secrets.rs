@@ -3,12 +3,12 @@
 use super::{
     ApiError, State,
     cluster::Stored,
-    request::{Json, Params},
+    request::{Json, Params, Use},
 };
 use crate::{convert, types};
 use axum::{
     Router,
-    extract::{Path, State as Use},
+    extract::Path,
     http::StatusCode,
     routing::{get, post},
 };

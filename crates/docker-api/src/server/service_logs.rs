@@ -5,14 +5,15 @@
 use super::{
     ApiError, State,
     containers::{MULTIPLEXED, frame, log_options},
+    judge::Role,
     proxy,
-    request::Params,
+    request::{Params, Use},
 };
 use crate::client::{Demux, Frame};
 use axum::{
     Router,
     body::Body,
-    extract::{Path, Request, State as Use},
+    extract::{Path, Request},
     http::header::CONTENT_TYPE,
     response::{IntoResponse as _, Response},
     routing::get,
@@ -109,7 +110,7 @@ async fn copy(
     let answer = if state.swarm().status().membership().is_some_and(|m| m.node_id == node) {
         state.answer_here(request).await
     } else {
-        proxy::forward(state, node, None, request).await?
+        proxy::forward(state, node, None, &Role::Reads, request).await?
     };
     if answer.status() == axum::http::StatusCode::NOT_FOUND {
         return Ok(()); // removed since: its log went with it

@@ -2,13 +2,13 @@
 
 use super::{
     ApiError, Filters, State,
-    request::{Json, Params},
+    request::{Json, Params, Use},
     rows::Rows,
 };
 use crate::{convert, types};
 use axum::{
     Router,
-    extract::{Path, State as Use},
+    extract::Path,
     http::StatusCode,
     routing::{get, post},
 };

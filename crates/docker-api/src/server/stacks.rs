@@ -2,12 +2,12 @@
 
 use super::{
     ApiError, State,
-    request::{Json, Params},
+    request::{Json, Params, Use},
 };
 use crate::{convert, types};
 use axum::{
     Router,
-    extract::{Path, State as Use},
+    extract::Path,
     http::StatusCode,
     routing::{get, post},
 };
@@ -90,7 +90,8 @@ async fn apply(
     };
     let request = ApplyStackRequest {
         name,
-        author: stack.author,
+        author: String::new(),
+        message: stack.message,
         source: stack.source,
         networks: networks.iter().map(|n| (&**n).into()).collect(),
         secrets: secrets.values().map(Into::into).collect(),
@@ -115,9 +116,8 @@ async fn rollback(
     params: Params,
 ) -> Result<axum::Json<types::Stack>, ApiError> {
     let revision = params.number("revision")?.unwrap_or(0);
-    let author = params.get("author").unwrap_or_default().to_owned();
     let newest = params.number("newest")?.unwrap_or(0);
-    let request = RollbackStackRequest { name, revision, author, newest };
+    let request = RollbackStackRequest { name, revision, author: String::new(), newest };
     let stack = state.control().await?.rollback_stack(request).await?.into_inner();
     Ok(axum::Json(convert::stack_json(&Stack::try_from(stack)?)))
 }

@@ -1,6 +1,6 @@
 //! What the front door needs of the swarm; `node` implements it.
 
-use super::ApiError;
+use super::{ApiError, Asker};
 use model::{Availability, ClusterId, Duration, NodeId, Role};
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -39,11 +39,13 @@ pub trait Swarm: Send + Sync + 'static {
     /// Opens the encrypted state of a manager that restarted with autolock on.
     async fn unlock(&self, key: String) -> Result<(), ApiError>;
 
-    /// Returns a client of a manager, retried and bounded in time by the implementation.
+    /// Returns a client of a manager that asks in the name of `asker`, retried and bounded in time by the
+    /// implementation.
     ///
     /// # Errors
-    /// 503 when this node is in no swarm ([`ApiError::not_in_swarm`]) or no manager answers.
-    async fn control(&self) -> Result<Control, ApiError>;
+    /// 503 when this node is in no swarm ([`ApiError::not_in_swarm`]), no manager answers, or this is a worker and
+    /// `asker` has no token ([`ApiError::not_a_manager`]); 403 when nobody knows who asks.
+    async fn control(&self, asker: &Asker) -> Result<Control, ApiError>;
 
     /// Returns the networks of the swarm that tasks of this node are on: what a worker can show without asking in
     /// somebody's name.
@@ -54,11 +56,11 @@ pub trait Swarm: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// Opens a raw connection to the front door of another node.
+    /// Opens a raw connection to the front door of another node, which `asker` may use.
     ///
     /// # Errors
     /// 503 when the node does not answer.
-    async fn tunnel(&self, node: NodeId) -> Result<BoxedIo, ApiError>;
+    async fn tunnel(&self, node: NodeId, asker: &Asker) -> Result<BoxedIo, ApiError>;
 }
 
 /// Where this node stands.

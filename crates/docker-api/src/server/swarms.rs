@@ -2,7 +2,7 @@
 
 use super::{
     ApiError, InitRequest, JoinRequest, State, SwarmStatus,
-    request::{Json, Params},
+    request::{Json, Params, Use},
 };
 use crate::{
     convert::{self, availability, duration, given},
@@ -10,7 +10,6 @@ use crate::{
 };
 use axum::{
     Router,
-    extract::State as Use,
     routing::{get, post},
 };
 use proto::control::UpdateSwarmRequest;
@@ -35,6 +34,7 @@ async fn init(
     Use(state): Use<State>,
     Json(from): Json<types::SwarmInit>,
 ) -> Result<axum::Json<String>, ApiError> {
+    state.of_the_host()?;
     let spec = from.spec;
     let positive = |nanos: i64, what: &str| -> Result<Option<Duration>, ApiError> {
         Ok(Some(duration(nanos, what)?).filter(|d| !d.is_zero()))
@@ -80,6 +80,7 @@ async fn init(
 }
 
 async fn join(Use(state): Use<State>, Json(from): Json<types::SwarmJoin>) -> Result<(), ApiError> {
+    state.of_the_host()?;
     if from.remote_addrs.is_empty() {
         return Err(ApiError::bad_request("at least one RemoteAddr is required to join"));
     }
@@ -95,6 +96,7 @@ async fn join(Use(state): Use<State>, Json(from): Json<types::SwarmJoin>) -> Res
 }
 
 async fn leave(Use(state): Use<State>, params: Params) -> Result<(), ApiError> {
+    state.of_the_host()?;
     state.swarm().leave(params.flag("force")).await
 }
 
@@ -130,6 +132,7 @@ async fn unlock_key(Use(state): Use<State>) -> Result<axum::Json<types::UnlockKe
 }
 
 async fn unlock(Use(state): Use<State>, Json(key): Json<types::UnlockKey>) -> Result<(), ApiError> {
+    state.of_the_host()?;
     state.swarm().unlock(key.unlock_key).await
 }
 
@@ -175,7 +178,8 @@ impl State {
         if !me.control_available {
             return to;
         }
-        let ask = async { Ok::<_, ApiError>((self.cluster().await?, self.list::<model::Node>().await?)) };
+        let ask =
+            async { Ok::<_, ApiError>((self.public_cluster().await?, self.list::<model::Node>().await?)) };
         match tokio::time::timeout(Duration::from_secs(2), ask).await {
             Ok(Ok((cluster, nodes))) => {
                 to.cluster = Some(convert::swarm_json(&cluster, false));

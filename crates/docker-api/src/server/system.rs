@@ -2,12 +2,11 @@
 
 use super::{
     API_VERSION, ApiError, MIN_API_VERSION, State, SwarmStatus,
-    request::{Json as Body, Params},
+    request::{Json as Body, Params, Use},
 };
 use crate::{convert::generic_resources_json, types};
 use axum::{
     Router,
-    extract::State as Use,
     http::{HeaderValue, StatusCode, header::CACHE_CONTROL},
     response::{IntoResponse as _, Response},
     routing::{get, post},

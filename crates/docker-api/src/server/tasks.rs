@@ -1,12 +1,11 @@
 //! `/tasks`
 
-use super::{ApiError, State, request::Params};
-use crate::{convert, types};
-use axum::{
-    Router,
-    extract::{Path, State as Use},
-    routing::get,
+use super::{
+    ApiError, State,
+    request::{Params, Use},
 };
+use crate::{convert, types};
+use axum::{Router, extract::Path, routing::get};
 use model::{Mode, Node, NodeId, Service, ServiceId, Task};
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -2,13 +2,13 @@
 
 use super::{
     ApiError, State,
-    request::{Json as Body, Params},
+    request::{Json as Body, Params, Use},
 };
 use crate::types;
 use axum::{
     Json, Router,
     body::Body as Stream,
-    extract::{Path, State as Use},
+    extract::Path,
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::{get, post},

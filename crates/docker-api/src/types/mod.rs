@@ -64,6 +64,7 @@ mod swarm;
 mod system;
 mod task;
 mod time;
+mod user;
 mod volume;
 
 pub use container::*;
@@ -76,6 +77,7 @@ pub use swarm::*;
 pub use system::*;
 pub use task::*;
 pub use time::Time;
+pub use user::*;
 pub use volume::*;
 
 use serde::de::DeserializeOwned;

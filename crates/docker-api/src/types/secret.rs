@@ -54,10 +54,13 @@ wire! {
         restores: u64 => "Restores",
         /// Did its services come up? Not there: nobody has waited for them.
         came_up: Option<bool> => "CameUp",
+        /// What its author said about it.
+        message: String => "Message",
     }
     /// A stack as a whole: `POST /rswarm/stacks/{name}`. What is in the swarm is changed as planned, or not at all.
     ApplyStack {
-        author: String = "Author",
+        /// What the person who deploys it says about it.
+        message: String => "Message",
         source: String = "Source",
         /// Those that are to be made; services name them.
         networks: Vec<super::NetworkCreate> = "Networks",

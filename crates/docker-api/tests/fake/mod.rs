@@ -5,8 +5,8 @@
 use docker_api::{
     client::Client,
     server::{
-        ApiError, BoxedIo, Control, FrontDoor, InitRequest, JoinRequest, Listener, Membership, Options,
-        Swarm, SwarmStatus,
+        ApiError, Asker, BoxedIo, Control, FrontDoor, InitRequest, JoinRequest, Listener, Membership,
+        Options, Swarm, SwarmStatus,
     },
 };
 use model::{
@@ -443,6 +443,48 @@ impl control_server::Control for ControlService {
         let stored = world.tables.stack_named(&name).ok_or_else(|| Status::not_found("no such stack"))?;
         Ok(Response::new((&**stored).into()))
     }
+
+    async fn who_am_i(
+        &self,
+        _: Request<control::WhoAmIRequest>,
+    ) -> Result<Response<control::WhoAmIReply>, Status> {
+        Err(Status::unimplemented("the fake swarm has no users"))
+    }
+
+    async fn create_user_token(
+        &self,
+        _: Request<control::CreateUserTokenRequest>,
+    ) -> Result<Response<control::CreateUserTokenReply>, Status> {
+        Err(Status::unimplemented("the fake swarm has no users"))
+    }
+
+    async fn remove_user_token(
+        &self,
+        _: Request<control::RemoveUserTokenRequest>,
+    ) -> Result<Response<control::RemoveUserTokenReply>, Status> {
+        Err(Status::unimplemented("the fake swarm has no users"))
+    }
+
+    async fn set_password(
+        &self,
+        _: Request<control::SetPasswordRequest>,
+    ) -> Result<Response<control::SetPasswordReply>, Status> {
+        Err(Status::unimplemented("the fake swarm has no users"))
+    }
+
+    async fn login(
+        &self,
+        _: Request<control::LoginRequest>,
+    ) -> Result<Response<control::CreateUserTokenReply>, Status> {
+        Err(Status::unimplemented("the fake swarm has no users"))
+    }
+
+    async fn issue_user_certificate(
+        &self,
+        _: Request<control::IssueUserCertificateRequest>,
+    ) -> Result<Response<control::IssueUserCertificateReply>, Status> {
+        Err(Status::unimplemented("the fake swarm has no users"))
+    }
 }
 
 /// One node's view of the fake swarm.
@@ -552,11 +594,11 @@ impl Swarm for FakeSwarm {
         Err(ApiError::conflict("swarm is not locked"))
     }
 
-    async fn control(&self) -> Result<Control, ApiError> {
+    async fn control(&self, _: &Asker) -> Result<Control, ApiError> {
         if *self.member.lock().unwrap() { Ok(self.control.clone()) } else { Err(ApiError::not_in_swarm()) }
     }
 
-    async fn tunnel(&self, node: NodeId) -> Result<BoxedIo, ApiError> {
+    async fn tunnel(&self, node: NodeId, _: &Asker) -> Result<BoxedIo, ApiError> {
         let door = self.peers.lock().unwrap().get(&node).cloned();
         let Some(door) = door else {
             return Err(ApiError::unavailable(format!("node {node} does not answer")));

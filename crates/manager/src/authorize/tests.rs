@@ -10,6 +10,7 @@ use pki::Identity;
 use proto::control::Operator;
 use std::{collections::BTreeSet, path::Path};
 
+const NOW: Timestamp = Timestamp(1_000);
 const MANAGER: u128 = 1;
 const JOINING: u128 = 2;
 const WORKER: u128 = 3;
@@ -47,7 +48,7 @@ fn request(tables: &Tables, certificate: Option<(u128, Role)>) -> Request<()> {
 }
 
 fn judge(method: Method, request: &Request<()>, tables: &Tables) -> Result<Caller, Status> {
-    authorize(method, &Evidence::of(request)?, &Known::State(tables)).map_err(|refused| refused.status)
+    authorize(method, &Evidence::of(request)?, &Known::State(tables), NOW).map_err(|refused| refused.status)
 }
 
 /// Returns the RPCs that a holder of this certificate may call.
@@ -230,7 +231,7 @@ fn a_forwarded_person_is_made_sure_of_again() {
     let Who::Person(person) = &caller.who else { panic!("{caller:?}") };
     assert_eq!(
         (person.name.as_str(), &person.role, person.via),
-        ("root", &PersonRole::Admin, NodeId(MANAGER))
+        ("root@h1", &PersonRole::Admin, NodeId(MANAGER))
     );
     let again = passed_on(&tables, &caller, Some((MANAGER, Role::Manager)));
     let at_the_leader = judge(Method::Create, &again, &tables).unwrap();
@@ -251,13 +252,13 @@ fn what_was_allowed_ends_when_the_state_says_so() {
     let demoted = swarm().change_node(MANAGER, |n| n.spec.role = Role::Worker).tables();
     let asked = with_claim(request(&before, Some((MANAGER, Role::Manager))), &operator());
     let person = judge(Method::Watch, &asked, &before).unwrap();
-    assert!(still(Method::Watch, &person, &before));
-    assert!(!still(Method::Watch, &person, &demoted));
+    assert!(still(Method::Watch, &person, &before, NOW));
+    assert!(!still(Method::Watch, &person, &demoted, NOW));
     let worker = node(WORKER, Role::Worker);
-    assert!(still(Method::Session, &worker, &before));
-    assert!(!still(Method::Session, &node(REMOVED, Role::Worker), &before));
-    assert!(still(Method::Tunnel, &node(MANAGER, Role::Manager), &before));
-    assert!(!still(Method::Tunnel, &node(MANAGER, Role::Manager), &demoted));
+    assert!(still(Method::Session, &worker, &before, NOW));
+    assert!(!still(Method::Session, &node(REMOVED, Role::Worker), &before, NOW));
+    assert!(still(Method::Tunnel, &node(MANAGER, Role::Manager), &before, NOW));
+    assert!(!still(Method::Tunnel, &node(MANAGER, Role::Manager), &demoted, NOW));
 }
 
 #[test]
@@ -268,7 +269,7 @@ fn a_worker_judges_by_what_it_was_told() {
         let identity = Some(Identity { node: NodeId(id), role, cluster: ClusterId(1) });
         let peer = Peer { identity, addr: "192.0.2.9:5".parse().unwrap() };
         let evidence = Evidence { peer, forwarded: None, person: None };
-        authorize(method, &evidence, &Known::Told(&told)).is_ok()
+        authorize(method, &evidence, &Known::Told(&told), NOW).is_ok()
     };
     assert!(may(Method::Tunnel, MANAGER, Role::Manager));
     assert!(!may(Method::Tunnel, MANAGER, Role::Worker));
@@ -276,4 +277,59 @@ fn a_worker_judges_by_what_it_was_told() {
     assert!(!may(Method::Tunnel, REMOVED, Role::Manager));
     assert!(may(Method::ReadBlob, WORKER, Role::Worker));
     assert!(!may(Method::ReadBlob, REMOVED, Role::Worker));
+}
+
+#[test]
+fn a_user_is_whom_a_token_or_certificate_names_while_the_state_knows_him() {
+    use model::{SecretBytes, User, UserToken};
+    use proto::control::UserCertificate;
+    let mut tables = swarm().tables();
+    let token = pki::PersonToken::generate(UserId(7)).unwrap();
+    let kept = UserToken {
+        id: token.id.clone(),
+        hash: SecretBytes(token.hash().to_vec()),
+        label: String::new(),
+        created: Timestamp(0),
+        expires: Some(Timestamp(NOW.0 + 1)),
+    };
+    let user = |tokens| User {
+        id: UserId(7),
+        meta: model::Meta { version: 1, ..Default::default() },
+        name: "ann".into(),
+        role: PersonRole::Read,
+        password: None,
+        tokens,
+    };
+    tables.restore(model::Object::User(user(vec![kept.clone()]).into())).unwrap();
+    let claim = |proof| PersonClaim { proof: Some(proof), from: "192.0.2.5:1".into() };
+    let shown = claim(Proof::Token(token.to_string()));
+    let certificate = |user: UserId| {
+        claim(Proof::Certificate(UserCertificate { user: user.to_wire(), serial: "1".into() }))
+    };
+    let name = |claim: &PersonClaim, manager: bool, now, tables: &Tables| {
+        resolve_person(claim, NodeId(MANAGER), manager, tables, now).map(|p| (p.name, p.role)).ok()
+    };
+    let ann = Some(("ann".to_owned(), PersonRole::Read));
+    for manager in [true, false] {
+        assert_eq!(name(&shown, manager, NOW, &tables), ann, "any node may pass a token on");
+    }
+    assert_eq!(name(&shown, true, Timestamp(NOW.0 + 1), &tables), None, "it has expired");
+    let other = pki::PersonToken::generate(UserId(7)).unwrap();
+    assert_eq!(name(&claim(Proof::Token(other.to_string())), true, NOW, &tables), None);
+    assert_eq!(name(&claim(Proof::Token(String::new())), true, NOW, &tables), None);
+    assert_eq!(name(&certificate(UserId(7)), true, NOW, &tables), ann);
+    assert_eq!(name(&certificate(UserId(7)), false, NOW, &tables), None, "a worker says what it likes");
+    assert_eq!(name(&certificate(UserId(8)), true, NOW, &tables), None);
+    assert_eq!(name(&operator(), true, NOW, &tables).unwrap().0, "root@h1");
+    assert_eq!(name(&operator(), false, NOW, &tables), None);
+
+    // A stream that a token opened ends with the token.
+    let request = with_claim(request(&tables, Some((WORKER, Role::Worker))), &shown);
+    let caller = judge(Method::Watch, &request, &tables).unwrap();
+    assert!(still(Method::Watch, &caller, &tables, NOW));
+    assert!(!still(Method::Watch, &caller, &tables, Timestamp(NOW.0 + 1)));
+    let mut without = swarm().tables();
+    without.restore(model::Object::User(user(Vec::new()).into())).unwrap();
+    assert!(!still(Method::Watch, &caller, &without, NOW));
+    assert!(!still(Method::Watch, &caller, &swarm().tables(), NOW));
 }

@@ -146,7 +146,8 @@ pub(super) fn removal(
             std::iter::once(delete).chain(revoked).collect()
         }
         Object::Stack(stack) => stacks::removal(view, &stack),
-        Object::Task(_) | Object::Cluster(_) => {
+        Object::User(_) => vec![delete],
+        Object::Task(_) | Object::Cluster(_) | Object::Audit(_) => {
             return Err(Status::invalid_argument(format!("{key} cannot be removed")));
         }
     })
@@ -179,6 +180,8 @@ pub(super) fn all(view: &Tables, kind: ObjectKind) -> Box<dyn Iterator<Item = Ob
         ObjectKind::Secret => Box::new(view.secrets.values().cloned().map(Object::Secret)),
         ObjectKind::Config => Box::new(view.configs.values().cloned().map(Object::Config)),
         ObjectKind::Stack => Box::new(view.stacks.values().cloned().map(Object::Stack)),
+        ObjectKind::User => Box::new(view.users.values().cloned().map(Object::User)),
+        ObjectKind::Audit => Box::new(view.audit.values().cloned().map(Object::Audit)),
     }
 }
 
@@ -236,6 +239,8 @@ fn word(kind: ObjectKind) -> &'static str {
         ObjectKind::Secret => "secret",
         ObjectKind::Config => "config",
         ObjectKind::Stack => "stack",
+        ObjectKind::User => "user",
+        ObjectKind::Audit => "audit record",
     }
 }
 
@@ -249,10 +254,12 @@ fn id_text(key: ObjectRef) -> String {
         ObjectRef::Secret(id) => id.to_string(),
         ObjectRef::Config(id) => id.to_string(),
         ObjectRef::Stack(id) => id.to_string(),
+        ObjectRef::User(id) => id.to_string(),
+        ObjectRef::Audit(id) => id.to_string(),
     }
 }
 
-fn name_of(object: &Object) -> Option<String> {
+pub(crate) fn name_of(object: &Object) -> Option<String> {
     match object {
         Object::Cluster(_) => None,
         Object::Node(node) => node.description.as_ref().map(|d| d.hostname.clone()),
@@ -262,6 +269,8 @@ fn name_of(object: &Object) -> Option<String> {
         Object::Secret(secret) => Some(secret.spec.name.clone()),
         Object::Config(config) => Some(config.spec.name.clone()),
         Object::Stack(stack) => Some(stack.name.clone()),
+        Object::User(user) => Some(user.name.clone()),
+        Object::Audit(_) => None,
     }
 }
 

@@ -4,31 +4,38 @@
 
 mod edit;
 mod stacks;
+mod users;
 mod validate;
 mod watch;
 
-pub(crate) use edit::find;
+pub(crate) use edit::{find, name_of};
+pub(crate) use users::user_of_token;
 pub(crate) use validate::attachment as validate_attachment;
 
 use crate::{
     MESSAGE_BYTES_MAX,
-    authorize::{Method, on_behalf_of},
+    audit::Deed,
+    authorize::{Caller, Method, on_behalf_of},
     ca::{new_token, new_unlock_key},
     forward::Leader,
+    rights,
     shared::{Shared, random_id},
 };
 use futures::{StreamExt as _, stream::BoxStream};
 use model::{
-    Change, Cluster, Config, ConfigId, Duration, Meta, Network, NetworkId, NodeId, Object, ObjectRef, Secret,
-    SecretBytes, SecretId, ServiceId, StackId, Tables, TaskId,
+    AuditId, Change, Cluster, Config, ConfigId, Duration, Meta, Network, NetworkId, NodeId, Object,
+    ObjectRef, PersonRole, Secret, SecretBytes, SecretId, ServiceId, StackId, Tables, TaskId, UserId,
 };
 use prost::Message as _;
 use proto::{
     WireId as _,
     control::{
-        ApplyStackRequest, CreateReply, CreateRequest, GetRequest, GetSwarmRequest, JudgeStackRequest,
-        ListChunk, ListRequest, RemoveReply, RemoveRequest, RollbackStackRequest, UpdateReply, UpdateRequest,
-        UpdateSwarmRequest, WatchEvent, WatchRequest,
+        ApplyStackRequest, CreateReply, CreateRequest, CreateUserTokenReply, CreateUserTokenRequest,
+        GetRequest, GetSwarmRequest, IssueUserCertificateReply, IssueUserCertificateRequest,
+        JudgeStackRequest, ListChunk, ListRequest, LoginRequest, RemoveReply, RemoveRequest,
+        RemoveUserTokenReply, RemoveUserTokenRequest, RollbackStackRequest, SetPasswordReply,
+        SetPasswordRequest, UpdateReply, UpdateRequest, UpdateSwarmRequest, WatchEvent, WatchRequest,
+        WhoAmIReply, WhoAmIRequest,
         control_client::ControlClient,
         control_server::{Control, ControlServer},
         create_request::Spec as NewSpec,
@@ -69,8 +76,9 @@ impl Control for ControlService {
     type WatchStream = BoxStream<'static, Result<WatchEvent, Status>>;
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<types::Object>, Status> {
-        let (_, request) = on_the_leader!(self, request, Get, get);
+        let (caller, request) = on_the_leader!(self, request, Get, get);
         let kind = kind(request.kind)?;
+        self.may_read(&caller, kind)?;
         let view = self.0.store.view();
         let object = edit::find(&view, kind, &request.id_or_name)?;
         Ok(Response::new((&redacted(object)).into()))
@@ -84,31 +92,41 @@ impl Control for ControlService {
             let chunks = self.0.answer(leader.list(on_behalf_of(&caller, message))).await?.into_inner();
             return Ok(Response::new(chunks.boxed()));
         }
+        let kind = kind(message.kind)?;
+        self.may_read(&caller, kind)?;
         self.0.fresh().await?;
         let view = self.0.store.view();
         let index = view.index;
-        let objects = edit::all(&view, kind(message.kind)?).map(|o| (&redacted(o)).into()).collect();
+        let objects = edit::all(&view, kind).map(|o| (&redacted(o)).into()).collect();
         let chunks = chunks(objects).into_iter().map(move |objects| Ok(ListChunk { index, objects }));
         Ok(Response::new(futures::stream::iter(chunks.collect::<Vec<_>>()).boxed()))
     }
 
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<CreateReply>, Status> {
-        let (_, request) = on_the_leader!(self, request, Create, create);
-        let view = self.0.store.view();
-        let object = new_object(&view, request.spec.ok_or_else(|| Status::invalid_argument("no spec"))?)?;
-        let key = object.key();
-        let version = self.0.change(vec![Change::Put(object)]).await?;
+        let (caller, request) = on_the_leader!(self, request, Create, create);
+        let spec = request.spec.ok_or_else(|| Status::invalid_argument("no spec"))?;
+        let (version, key) = self
+            .0
+            .decide_for(Deed::new(caller.person()?, "create"), 0, |view| {
+                let object = new_object(view, spec.clone())?;
+                Ok((object.key(), vec![Change::Put(object)]))
+            })
+            .await?;
         info!(object = %key, "created");
         let id = key_bytes(key);
         Ok(Response::new(CreateReply { id, version }))
     }
 
     async fn update(&self, request: Request<UpdateRequest>) -> Result<Response<UpdateReply>, Status> {
-        let (_, request) = on_the_leader!(self, request, Update, update);
+        let (caller, request) = on_the_leader!(self, request, Update, update);
         let version = request.version;
+        let action = match request.spec {
+            Some(ChangedSpec::Rollback(_)) => "roll back",
+            _ => "update",
+        };
         let (version, key) = self
             .0
-            .decide(version, |view| {
+            .decide_for(Deed::new(caller.person()?, action), version, |view| {
                 let (_, object) = self.updated_object(view, request.clone())?;
                 let key = object.as_ref().map(Object::key);
                 Ok((key, object.map(Change::Put).into_iter().collect()))
@@ -121,10 +139,10 @@ impl Control for ControlService {
     }
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<RemoveReply>, Status> {
-        let (_, request) = on_the_leader!(self, request, Remove, remove);
+        let (caller, request) = on_the_leader!(self, request, Remove, remove);
         let kind = kind(request.kind)?;
         self.0
-            .decide(0, |view| {
+            .decide_for(Deed::new(caller.person()?, "remove"), 0, |view| {
                 Ok(((), edit::removal(view, kind, &request.id, request.force, (self.0.clock)())?))
             })
             .await?;
@@ -136,12 +154,24 @@ impl Control for ControlService {
         // Served from any replica: an index means the same on all of them.
         let caller = self.0.authorize(Method::Watch, &request).await?;
         let request = request.into_inner();
-        let kinds = request.kinds.into_iter().map(kind).collect::<Result<Vec<_>, _>>()?;
+        let mut kinds = request.kinds.into_iter().map(kind).collect::<Result<Vec<_>, _>>()?;
+        let role = &caller.person()?.role;
+        if kinds.is_empty() {
+            kinds.extend(rights::KINDS.into_iter().filter(|kind| rights::may_read(role, *kind).is_ok()));
+        }
+        for kind in &kinds {
+            self.may_read(&caller, *kind)?;
+        }
         Ok(Response::new(watch::follow(&self.0, caller, request.since, kinds)))
     }
 
     async fn get_swarm(&self, request: Request<GetSwarmRequest>) -> Result<Response<types::Cluster>, Status> {
-        let (_, GetSwarmRequest {}) = on_the_leader!(self, request, GetSwarm, get_swarm);
+        let (caller, GetSwarmRequest {}) = on_the_leader!(self, request, GetSwarm, get_swarm);
+        let person = caller.person()?;
+        if person.role != PersonRole::Admin {
+            let reason = "tokens and keys of the swarm take role admin";
+            return Err(self.0.refused(person, "read the swarm's tokens", reason));
+        }
         let view = self.0.store.view();
         let mut cluster = Cluster::clone(stored_cluster(&view)?);
         cluster.root_ca_key = SecretBytes::default();
@@ -152,10 +182,18 @@ impl Control for ControlService {
         &self,
         request: Request<UpdateSwarmRequest>,
     ) -> Result<Response<UpdateReply>, Status> {
-        let (_, request) = on_the_leader!(self, request, UpdateSwarm, update_swarm);
-        let view = self.0.store.view();
-        let cluster = updated_cluster(stored_cluster(&view)?, request)?;
-        let version = self.0.change(vec![Change::Put(Object::Cluster(Arc::new(cluster)))]).await?;
+        let (caller, request) = on_the_leader!(self, request, UpdateSwarm, update_swarm);
+        let mut deed = Deed::new(caller.person()?, "update");
+        if request.rotate_worker_token || request.rotate_manager_token || request.rotate_unlock_key {
+            deed.action = "rotate";
+        }
+        let (version, ()) = self
+            .0
+            .decide_for(deed, 0, |view| {
+                let cluster = updated_cluster(stored_cluster(view)?, request.clone())?;
+                Ok(((), vec![Change::Put(Object::Cluster(Arc::new(cluster)))]))
+            })
+            .await?;
         Ok(Response::new(UpdateReply { version }))
     }
 
@@ -163,8 +201,11 @@ impl Control for ControlService {
         &self,
         request: Request<ApplyStackRequest>,
     ) -> Result<Response<types::Stack>, Status> {
-        let (_, request) = on_the_leader!(self, request, ApplyStack, apply_stack);
-        let (_, stack) = self.0.decide(0, |view| stacks::apply(view, (self.0.clock)(), &request)).await?;
+        let (caller, request) = on_the_leader!(self, request, ApplyStack, apply_stack);
+        let person = caller.person()?;
+        let deed = Deed { message: request.message.clone(), ..Deed::new(person, "deploy") };
+        let decide = |view: &Tables| stacks::apply(view, (self.0.clock)(), &person.name, &request);
+        let (_, stack) = self.0.decide_for(deed, 0, decide).await?;
         info!(stack = request.name, services = request.services.len(), "stack applied");
         self.stored_stack(stack)
     }
@@ -173,8 +214,10 @@ impl Control for ControlService {
         &self,
         request: Request<RollbackStackRequest>,
     ) -> Result<Response<types::Stack>, Status> {
-        let (_, request) = on_the_leader!(self, request, RollbackStack, rollback_stack);
-        let (_, stack) = self.0.decide(0, |view| stacks::rollback(view, (self.0.clock)(), &request)).await?;
+        let (caller, request) = on_the_leader!(self, request, RollbackStack, rollback_stack);
+        let person = caller.person()?;
+        let decide = |view: &Tables| stacks::rollback(view, (self.0.clock)(), &person.name, &request);
+        let (_, stack) = self.0.decide_for(Deed::new(person, "roll back"), 0, decide).await?;
         info!(stack = request.name, revision = request.revision, "stack rolled back");
         self.stored_stack(stack)
     }
@@ -183,13 +226,70 @@ impl Control for ControlService {
         &self,
         request: Request<JudgeStackRequest>,
     ) -> Result<Response<types::Stack>, Status> {
-        let (_, request) = on_the_leader!(self, request, JudgeStack, judge_stack);
-        let (_, stack) = self.0.decide(0, |view| stacks::judge(view, &request)).await?;
+        let (caller, request) = on_the_leader!(self, request, JudgeStack, judge_stack);
+        let deed = Deed::new(caller.person()?, if request.came_up { "came up" } else { "did not come up" });
+        let (_, stack) = self.0.decide_for(deed, 0, |view| stacks::judge(view, &request)).await?;
         self.stored_stack(stack)
+    }
+
+    async fn who_am_i(&self, request: Request<WhoAmIRequest>) -> Result<Response<WhoAmIReply>, Status> {
+        let (caller, WhoAmIRequest {}) = on_the_leader!(self, request, WhoAmI, who_am_i);
+        let person = caller.person()?;
+        let view = self.0.store.view();
+        let cluster = stored_cluster(&view)?.id.to_wire();
+        Ok(Response::new(WhoAmIReply {
+            name: person.name.clone(),
+            role: Some((&person.role).into()),
+            cluster,
+        }))
+    }
+
+    async fn create_user_token(
+        &self,
+        request: Request<CreateUserTokenRequest>,
+    ) -> Result<Response<CreateUserTokenReply>, Status> {
+        let (caller, request) = on_the_leader!(self, request, CreateUserToken, create_user_token);
+        self.new_token(&caller, &request).await.map(Response::new)
+    }
+
+    async fn remove_user_token(
+        &self,
+        request: Request<RemoveUserTokenRequest>,
+    ) -> Result<Response<RemoveUserTokenReply>, Status> {
+        let (caller, request) = on_the_leader!(self, request, RemoveUserToken, remove_user_token);
+        self.forget_token(&caller, &request).await?;
+        Ok(Response::new(RemoveUserTokenReply {}))
+    }
+
+    async fn set_password(
+        &self,
+        request: Request<SetPasswordRequest>,
+    ) -> Result<Response<SetPasswordReply>, Status> {
+        let (caller, request) = on_the_leader!(self, request, SetPassword, set_password);
+        self.new_password(&caller, request).await?;
+        Ok(Response::new(SetPasswordReply {}))
+    }
+
+    async fn login(&self, request: Request<LoginRequest>) -> Result<Response<CreateUserTokenReply>, Status> {
+        let (caller, request) = on_the_leader!(self, request, Login, login);
+        self.log_in(&caller, request).await.map(Response::new)
+    }
+
+    async fn issue_user_certificate(
+        &self,
+        request: Request<IssueUserCertificateRequest>,
+    ) -> Result<Response<IssueUserCertificateReply>, Status> {
+        let (caller, request) = on_the_leader!(self, request, IssueUserCertificate, issue_user_certificate);
+        self.new_certificate(&caller, &request).await.map(Response::new)
     }
 }
 
 impl ControlService {
+    fn may_read(&self, caller: &Caller, kind: ObjectKind) -> Result<(), Status> {
+        let person = caller.person()?;
+        rights::may_read(&person.role, kind).map_err(|reason| self.0.refused(person, "read", &reason))
+    }
+
     /// Returns the changed object, or none if nothing changes, and the version it then has.
     fn updated_object(&self, view: &Tables, request: UpdateRequest) -> Result<(u64, Option<Object>), Status> {
         let spec = request.spec.ok_or_else(|| Status::invalid_argument("no spec"))?;
@@ -242,6 +342,13 @@ impl ControlService {
                 let mut new = Config::clone(old);
                 new.spec.labels = spec.labels;
                 Ok((version, Some(Object::Config(Arc::new(new)))))
+            }
+            ChangedSpec::User(spec) => {
+                let id = UserId::from_wire(id).map_err(invalid)?;
+                let old = view.users.get(&id).ok_or_else(|| not_found("user"))?;
+                in_sequence(old.meta.version, version)?;
+                let new = users::updated_user(old, spec)?;
+                Ok((version, (new != **old).then(|| Object::User(Arc::new(new)))))
             }
         }
     }
@@ -306,12 +413,21 @@ fn redacted(mut object: Object) -> Object {
             cluster.manager_token = SecretBytes::default();
             cluster.unlock_key = None;
         }
+        Object::User(user) => {
+            // That there is a password is no secret.
+            let user = Arc::make_mut(user);
+            user.password = user.password.is_some().then(SecretBytes::default);
+            for token in &mut user.tokens {
+                token.hash = SecretBytes::default();
+            }
+        }
         Object::Node(_)
         | Object::Service(_)
         | Object::Task(_)
         | Object::Network(_)
         | Object::Config(_)
-        | Object::Stack(_) => {}
+        | Object::Stack(_)
+        | Object::Audit(_) => {}
     }
     object
 }
@@ -340,6 +456,7 @@ fn new_object(view: &Tables, spec: NewSpec) -> Result<Object, Status> {
             validate::config(&spec.name, &spec.data)?;
             Object::Config(Arc::new(Config { id: ConfigId(random_id()?), meta, spec }))
         }
+        NewSpec::User(spec) => Object::User(Arc::new(users::new_user(view, UserId(random_id()?), spec)?)),
     })
 }
 
@@ -381,6 +498,8 @@ fn object_ref(kind: ObjectKind, id: &[u8]) -> Result<ObjectRef, Status> {
         ObjectKind::Secret => ObjectRef::Secret(SecretId::from_wire(id).map_err(invalid)?),
         ObjectKind::Config => ObjectRef::Config(ConfigId::from_wire(id).map_err(invalid)?),
         ObjectKind::Stack => ObjectRef::Stack(StackId::from_wire(id).map_err(invalid)?),
+        ObjectKind::User => ObjectRef::User(UserId::from_wire(id).map_err(invalid)?),
+        ObjectKind::Audit => ObjectRef::Audit(AuditId::from_wire(id).map_err(invalid)?),
     })
 }
 

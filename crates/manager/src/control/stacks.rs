@@ -2,7 +2,7 @@
 //! Membership is Docker's label, so stacks deployed by `docker stack deploy` are stacks too.
 
 use super::{edit, validate};
-use crate::shared::random_id;
+use crate::{rights::STACK_LABEL as LABEL, shared::random_id};
 use model::{
     Change, Config, Labels, Meta, Network, Object, ObjectRef, Secret, Service, ServiceId, ServiceSpec, Stack,
     StackId, StackRevision, Tables, Timestamp,
@@ -14,9 +14,9 @@ use proto::{
 use std::sync::Arc;
 use tonic::Status;
 
-/// Source: docker CLI `cli/compose/convert`.
-const LABEL: &str = "com.docker.stack.namespace";
 const REVISIONS_MAX: usize = 10;
+/// *Limit* of what is said about a deploy. *Unit:* bytes.
+const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// Returns the stored stack that an object with these labels belongs to.
 pub(super) fn owner(view: &Tables, labels: &Labels) -> Option<StackId> {
@@ -27,8 +27,12 @@ pub(super) fn owner(view: &Tables, labels: &Labels) -> Option<StackId> {
 pub(super) fn apply(
     view: &Tables,
     now: Timestamp,
+    author: &str,
     request: &ApplyStackRequest,
 ) -> Result<(StackId, Vec<Change>), Status> {
+    if request.message.len() > MESSAGE_BYTES_MAX {
+        return Err(Status::invalid_argument(format!("a message has at most {MESSAGE_BYTES_MAX} bytes")));
+    }
     if request.name.is_empty() {
         return Err(Status::invalid_argument("a stack needs a name"));
     }
@@ -77,11 +81,12 @@ pub(super) fn apply(
     let revision = StackRevision {
         number: 0,
         at: now,
-        author: request.author.clone(),
+        author: author.to_owned(),
         source: request.source.clone(),
         services: specs,
         restores: 0,
         came_up: None,
+        message: request.message.clone(),
     };
     let forgotten = add_revision(&mut stack, revision);
     changes.extend(surplus(&after, &stack, &forgotten, &request.kept));
@@ -122,6 +127,7 @@ fn last_good(stack: &Stack) -> u64 {
 pub(super) fn rollback(
     view: &Tables,
     now: Timestamp,
+    author: &str,
     request: &RollbackStackRequest,
 ) -> Result<(StackId, Vec<Change>), Status> {
     let stack = existing(view, &request.name)?;
@@ -171,9 +177,10 @@ pub(super) fn rollback(
     let restored = StackRevision {
         number: 0,
         at: now,
-        author: request.author.clone(),
+        author: author.to_owned(),
         restores: number,
         came_up: None,
+        message: String::new(),
         ..revision.clone()
     };
     let forgotten = add_revision(&mut stack, restored);
@@ -362,7 +369,7 @@ mod tests {
 
     /// Applies a request to the state.
     fn put(tables: &mut Tables, request: &ApplyStackRequest) -> Result<(), Status> {
-        let (_, changes) = apply(tables, Timestamp(5), request)?;
+        let (_, changes) = apply(tables, Timestamp(5), "me", request)?;
         tables.apply(tables.index + 1, &model::Batch { at: Timestamp(5), changes }).unwrap();
         Ok(())
     }
@@ -421,13 +428,13 @@ mod tests {
             put(&mut tables, &with(vec![planned(&labelled(), image, version)])).unwrap();
         }
         let back = RollbackStackRequest { name: "shop".into(), author: "me".into(), ..Default::default() };
-        let (_, changes) = rollback(&tables, Timestamp(6), &back).unwrap();
+        let (_, changes) = rollback(&tables, Timestamp(6), "me", &back).unwrap();
         tables.apply(tables.index + 1, &model::Batch { at: Timestamp(6), changes }).unwrap();
         assert_eq!(tables.services.get(&ServiceId(1)).unwrap().spec.task.container.image, "a:1");
         let newest = tables.stack_named("shop").unwrap().revisions.last().unwrap();
         assert_eq!((newest.number, newest.restores), (3, 1));
         let none =
-            rollback(&tables, Timestamp(6), &RollbackStackRequest { revision: 9, ..back }).unwrap_err();
+            rollback(&tables, Timestamp(6), "me", &RollbackStackRequest { revision: 9, ..back }).unwrap_err();
         assert_eq!(none.message(), "stack shop has no revision 9; there are 1, 2, 3");
     }
 
@@ -444,7 +451,7 @@ mod tests {
         let changes = vec![Change::Put(restarted)];
         tables.apply(tables.index + 1, &model::Batch { at: Timestamp(6), changes }).unwrap();
         let back = RollbackStackRequest { name: "shop".into(), revision: 1, ..Default::default() };
-        let (_, changes) = rollback(&tables, Timestamp(7), &back).unwrap();
+        let (_, changes) = rollback(&tables, Timestamp(7), "me", &back).unwrap();
         let services = changes.iter().filter(|c| matches!(c, Change::Put(Object::Service(_))));
         assert_eq!(services.count(), 0, "{changes:?}");
     }
@@ -470,14 +477,14 @@ mod tests {
         judged(&mut tables, 2, false);
         assert_eq!(good(&tables), 3, "the one before");
         let back = RollbackStackRequest { name: "shop".into(), newest: 3, ..Default::default() };
-        let late = rollback(&tables, Timestamp(7), &back).unwrap_err();
+        let late = rollback(&tables, Timestamp(7), "me", &back).unwrap_err();
         assert_eq!(late.message(), "stack shop is at revision 4 by now, deployed by somebody else");
     }
 
     #[test]
     fn removing_a_stack_removes_what_it_made() {
         let mut tables = labelled();
-        let (id, changes) = apply(&tables, Timestamp(5), &request()).unwrap();
+        let (id, changes) = apply(&tables, Timestamp(5), "me", &request()).unwrap();
         tables.apply(tables.index + 1, &model::Batch { at: Timestamp(5), changes }).unwrap();
         let changes = removal(&tables, tables.stacks.get(&id).unwrap());
         tables.apply(tables.index + 1, &model::Batch { at: Timestamp(6), changes }).unwrap();

@@ -14,7 +14,7 @@ use proto::{
 use std::{collections::VecDeque, sync::Arc};
 use tonic::Status;
 
-/// Returns the changes after `since` (0: from now on) of these kinds (none: all), until the caller leaves.
+/// Returns the changes after `since` (0: from now on) of these kinds, until the caller leaves.
 pub(super) fn follow(
     shared: &Arc<Shared>,
     caller: Caller,
@@ -42,7 +42,7 @@ pub(super) fn follow(
             }
             match next {
                 Ok(Some((index, events))) => {
-                    let wanted = events.iter().filter(|e| kinds.is_empty() || kinds.contains(&kind_of(e)));
+                    let wanted = events.iter().filter(|e| kinds.contains(&kind_of(e)));
                     ready.extend(wanted.map(|event| to_wire(index, event)));
                 }
                 Ok(None) => return None,
@@ -64,7 +64,7 @@ struct Watcher {
 
 impl Watcher {
     fn may_still(&self) -> bool {
-        still(Method::Watch, &self.caller, &self.shared.store.view())
+        still(Method::Watch, &self.caller, &self.shared.store.view(), (self.shared.clock)())
     }
 }
 
@@ -78,6 +78,8 @@ fn kind_of(event: &Event) -> ObjectKind {
         model::ObjectRef::Secret(_) => ObjectKind::Secret,
         model::ObjectRef::Config(_) => ObjectKind::Config,
         model::ObjectRef::Stack(_) => ObjectKind::Stack,
+        model::ObjectRef::User(_) => ObjectKind::User,
+        model::ObjectRef::Audit(_) => ObjectKind::Audit,
     }
 }
 

@@ -403,7 +403,6 @@ fn examples() -> Vec<Object> {
                 created: Timestamp(1),
                 expires: Some(Timestamp(2)),
             }],
-            certificates_from: Timestamp(7),
         })));
     }
     for mode in [

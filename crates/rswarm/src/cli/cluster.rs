@@ -24,6 +24,9 @@ pub(crate) struct DeployArgs {
     /// Name of the stack; else the file's `name:`, else its folder's.
     #[arg(long, value_name = "STACK")]
     pub(crate) name: Option<String>,
+    /// Why it is deployed; shown in the stack's history and in the audit history.
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) message: Option<String>,
     /// Show what would change and change nothing; exits with 2 if something would.
     #[arg(long)]
     pub(crate) plan: bool,
@@ -59,6 +62,7 @@ impl DeployArgs {
             profile: Vec::new(),
             lenient: false,
             name: None,
+            message: None,
             plan: false,
             format: PlanFormat::Text,
             no_rollback: false,

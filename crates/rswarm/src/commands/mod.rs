@@ -11,6 +11,7 @@ pub(crate) mod credentials;
 pub(crate) mod deploy;
 pub(crate) mod image;
 pub(crate) mod login;
+pub(crate) mod logins;
 pub(crate) mod look;
 pub(crate) mod objects;
 pub(crate) mod oci;
@@ -18,6 +19,7 @@ pub(crate) mod prune;
 pub(crate) mod service;
 pub(crate) mod stack;
 pub(crate) mod system;
+pub(crate) mod user;
 
 use crate::{cli::InspectArgs, list, output};
 use anyhow::Result;

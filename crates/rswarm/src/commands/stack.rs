@@ -52,7 +52,7 @@ pub(crate) async fn run(client: &Client, command: Stack) -> Result<ExitCode> {
             for revision in found.revisions.iter().rev() {
                 let ago = format!("{} ago", list::human(now.since(revision.at.timestamp())));
                 let note = match revision.restores {
-                    0 => String::new(),
+                    0 => revision.message.clone(),
                     number => format!("puts {number} back"),
                 };
                 let services = revision.services.len().to_string();

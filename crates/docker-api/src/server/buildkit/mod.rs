@@ -19,11 +19,11 @@ mod files;
 mod progress;
 mod session;
 
-use super::{ApiError, State};
+use super::{ApiError, State, request::Use};
 use axum::{
     Router,
     body::Body,
-    extract::{Request, State as Use},
+    extract::Request,
     http::{
         HeaderValue, StatusCode,
         header::{CONNECTION, UPGRADE},

@@ -85,6 +85,7 @@ async fn carry_out(client: &Client, stack: &Stack, mut plan: Plan, args: &Deploy
         return Ok(ExitCode::FAILURE);
     }
     plan.apply.source = stack.to_yaml();
+    plan.apply.message = args.message.clone().unwrap_or_default();
     apply(client, &plan, args).await
 }
 
@@ -152,7 +153,7 @@ async fn wait(
     if !way_back {
         bail!("{text}\nstack {} stays as it is now; hint: mend the file and deploy again", plan.stack);
     }
-    let back = match client.stack_rollback(&plan.stack, 0, revision, &plan.apply.author).await {
+    let back = match client.stack_rollback(&plan.stack, 0, revision).await {
         Ok(stack) => stack,
         Err(error) => bail!("{text}\nstack {} does not go back: {error:#}", plan.stack),
     };
@@ -177,8 +178,7 @@ async fn judge(client: &Client, stack: &str, revision: u64, came_up: bool) {
 
 /// Puts an earlier revision back. `wanted` 0 = the last one before the newest that came up.
 pub(crate) async fn rollback(client: &Client, stack: &str, wanted: u64, detach: bool) -> Result<ExitCode> {
-    let author = std::env::var("USER").unwrap_or_default();
-    let now = client.stack_rollback(stack, wanted, 0, &author).await?;
+    let now = client.stack_rollback(stack, wanted, 0).await?;
     let Some(newest) = now.revisions.last() else { bail!("stack {stack} has no revisions") };
     output::line(&format!(
         "Stack {stack} is at revision {}, which puts {} back",

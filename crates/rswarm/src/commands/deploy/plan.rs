@@ -144,10 +144,7 @@ impl Plan {
         let mut plan = Self {
             stack: stack.name.clone(),
             changes: Vec::new(),
-            apply: types::ApplyStack {
-                author: std::env::var("USER").unwrap_or_default(),
-                ..types::ApplyStack::default()
-            },
+            apply: types::ApplyStack::default(),
             touched: BTreeSet::new(),
         };
         plan.networks(stack, &present);

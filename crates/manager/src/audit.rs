@@ -1,0 +1,208 @@
+//! What people did: every write of a person is judged, recorded and made in one step.
+//!
+//! The record is in the batch of the change that it tells of, so that neither is there without the other; the same is
+//! said in the log, as JSON. What is refused is said in the log of the manager that refused it, and counted there.
+
+use crate::{
+    authorize::Caller,
+    control::name_of,
+    rights,
+    shared::{Shared, random_id},
+};
+use model::{
+    AuditId, AuditRecord, Change, Meta, NodeId, Object, ObjectRef, Person, PersonRole, Tables, Timestamp,
+};
+use serde_json::json;
+use std::sync::{Arc, atomic::Ordering};
+use tonic::Status;
+
+/// What somebody is about to do.
+#[derive(Debug, Clone)]
+pub(crate) struct Deed<'a> {
+    pub(crate) person: &'a Person,
+    /// One word, as in `create`.
+    pub(crate) action: &'static str,
+    /// What the person says about it.
+    pub(crate) message: String,
+    /// What is done to whom, if the changes do not show it.
+    pub(crate) object: Option<String>,
+    pub(crate) judged_by: Judge,
+}
+
+/// What a deed is judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Judge {
+    /// The objects that it changes.
+    Objects,
+    /// It takes role admin, whatever it changes.
+    Admin,
+    /// Whoever does it does it to himself, and has shown that he may.
+    Nobody,
+}
+
+impl<'a> Deed<'a> {
+    pub(crate) fn new(person: &'a Person, action: &'static str) -> Self {
+        Self { person, action, message: String::new(), object: None, judged_by: Judge::Objects }
+    }
+
+    /// Returns an error unless the person may make these changes of this state.
+    fn judge(&self, view: &Tables, changes: &[Change]) -> Result<(), String> {
+        let role = &self.person.role;
+        match self.judged_by {
+            Judge::Nobody => return Ok(()),
+            Judge::Admin if *role != PersonRole::Admin => {
+                return Err(format!("{} takes role admin", self.action));
+            }
+            Judge::Admin | Judge::Objects => {}
+        }
+        if *role == PersonRole::Admin {
+            return Ok(());
+        }
+        // What is made together may use each other.
+        let mut after = view.clone();
+        let batch = model::Batch { at: Timestamp(0), changes: changes.to_vec() };
+        if after.apply(view.index + 1, &batch).is_err() {
+            after = view.clone(); // the write will fail by itself, and say why
+        }
+        for change in changes {
+            let (before, put) = match change {
+                Change::Put(object) => (view.get(object.key()), Some(object)),
+                Change::Delete { key, .. } => (view.get(*key), None),
+            };
+            rights::may_write(role, &after, before.as_ref(), put)?;
+        }
+        Ok(())
+    }
+
+    /// Returns what is told of the changes: the stack if it is one that is changed, else the first object.
+    fn record(&self, view: &Tables, changes: &[Change], now: Timestamp) -> Result<AuditRecord, Status> {
+        let key = |change: &Change| match change {
+            Change::Put(object) => object.key(),
+            Change::Delete { key, .. } => *key,
+        };
+        let stack = changes.iter().find(|change| matches!(key(change), ObjectRef::Stack(_)));
+        let main = stack.or_else(|| changes.first());
+        let before = main.and_then(|change| view.get(key(change)));
+        let told = main.and_then(|change| match change {
+            Change::Put(object) => Some(described(object)),
+            Change::Delete { .. } => before.as_ref().map(described),
+        });
+        let random = u64::try_from(random_id()? >> 64).unwrap_or(0);
+        Ok(AuditRecord {
+            id: AuditId::new(now, random),
+            meta: Meta::default(),
+            person: self.person.name.clone(),
+            from: self.person.from.clone(),
+            via: (self.person.via != NodeId(0)).then_some(self.person.via),
+            action: self.action.to_owned(),
+            object: self.object.clone().or(told).unwrap_or_default(),
+            before: before.map_or(0, |object| object.version()),
+            message: self.message.clone(),
+        })
+    }
+}
+
+/// Returns kind and name of an object.
+fn described(object: &Object) -> String {
+    let kind = match object {
+        Object::Cluster(_) => return "swarm".to_owned(),
+        Object::Node(_) => "node",
+        Object::Service(_) => "service",
+        Object::Task(_) => "task",
+        Object::Network(_) => "network",
+        Object::Secret(_) => "secret",
+        Object::Config(_) => "config",
+        Object::Stack(_) => "stack",
+        Object::User(_) => "user",
+        Object::Audit(_) => "audit record",
+    };
+    format!("{kind} {}", name_of(object).unwrap_or_default())
+}
+
+impl Shared {
+    /// Decides, judges, records and writes, as [`Shared::decide`] does.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED: the person may not; nothing was done.
+    pub(crate) async fn decide_for<T>(
+        &self,
+        deed: Deed<'_>,
+        unchanged: u64,
+        decide: impl Fn(&Tables) -> Result<(T, Vec<Change>), Status>,
+    ) -> Result<(u64, T), Status> {
+        let written = self
+            .decide(unchanged, |view| {
+                let (made, mut changes) = decide(view)?;
+                deed.judge(view, &changes).map_err(|reason| self.refuse(&deed, &reason))?;
+                if changes.is_empty() && deed.object.is_none() {
+                    return Ok(((made, None), changes));
+                }
+                let record = Arc::new(deed.record(view, &changes, (self.clock)())?);
+                changes.push(Change::Put(Object::Audit(Arc::clone(&record))));
+                Ok(((made, Some(record)), changes))
+            })
+            .await;
+        let (version, (made, record)) = match written {
+            Ok(written) => written,
+            Err(status) => {
+                log_failure(&deed, &status);
+                return Err(status);
+            }
+        };
+        if let Some(record) = record {
+            log(&record, version);
+        }
+        Ok((version, made))
+    }
+
+    /// Returns the refusal of a deed, having said so in the log.
+    fn refuse(&self, deed: &Deed<'_>, reason: &str) -> Status {
+        self.refused(deed.person, deed.action, reason)
+    }
+
+    /// Returns a refusal, having said so in the log.
+    pub(crate) fn refused(&self, person: &Person, action: &str, reason: &str) -> Status {
+        let count = self.refusals.fetch_add(1, Ordering::Relaxed) + 1;
+        let line = json!({
+            "person": person.name, "from": person.from, "via": person.via.to_string(),
+            "action": action, "outcome": "refused", "reason": reason, "refusals": count,
+        });
+        tracing::warn!(target: "audit", "{line}");
+        Status::permission_denied(format!("{} may not: {reason}", person.name))
+    }
+}
+
+impl Caller {
+    /// Returns the person who calls.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED when it is none.
+    pub(crate) fn person(&self) -> Result<&Person, Status> {
+        match &self.who {
+            crate::authorize::Who::Person(person) => Ok(person),
+            crate::authorize::Who::Nobody | crate::authorize::Who::Node { .. } => {
+                Err(Status::permission_denied("only people may"))
+            }
+        }
+    }
+}
+
+fn log(record: &AuditRecord, version: u64) {
+    let line = json!({
+        "person": record.person, "from": record.from, "via": record.via.map(|id| id.to_string()),
+        "action": record.action, "object": record.object, "before": record.before, "after": version,
+        "message": record.message, "outcome": "done",
+    });
+    tracing::info!(target: "audit", "{line}");
+}
+
+fn log_failure(deed: &Deed<'_>, status: &Status) {
+    if status.code() == tonic::Code::PermissionDenied {
+        return; // said where it was refused
+    }
+    let line = json!({
+        "person": deed.person.name, "from": deed.person.from, "via": deed.person.via.to_string(),
+        "action": deed.action, "outcome": "failed", "reason": status.message(),
+    });
+    tracing::info!(target: "audit", "{line}");
+}

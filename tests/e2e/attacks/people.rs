@@ -1,0 +1,357 @@
+//! People with a role try what it does not give them: on a worker, with a token or certificate, after it was taken back.
+
+use crate::{
+    SOON, load_hello,
+    sockets::{Authority, certificate},
+    swarm, wait_for_replicas,
+};
+use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use testkit::{Lab, Output, wait_for};
+
+/// What `name` does with a token on host `n`.
+struct User {
+    token: String,
+}
+
+impl User {
+    fn on(&self, lab: &Lab, n: u8, args: &[&str]) -> Output {
+        lab.rswarm_with(n, &[("RSWARM_TOKEN", self.token.as_str())], args)
+    }
+}
+
+fn user(lab: &Lab, name: &str, role: &[&str]) -> User {
+    lab.rswarm(1, &[&["user", "add", name, "--role"], role].concat()).ok();
+    let token = lab.rswarm(1, &["user", "token", "create", name, "--label", "test"]).ok();
+    User { token: token.trim().to_owned() }
+}
+
+fn stack(lab: &Lab, name: &str, extra: &str) -> String {
+    let path = lab.dir().join(format!("{name}.yml"));
+    let text =
+        format!("name: {name}\nservices:\n  web:\n    image: rswarm/hello\n    command: [web]\n{extra}");
+    fs::write(&path, text).expect("a file");
+    path.to_str().expect("a readable path").to_owned()
+}
+
+#[track_caller]
+fn refused(said: Output, words: &str) {
+    let said = said.fails();
+    assert!(said.contains(words), "{said}");
+}
+
+#[test]
+fn a_role_is_all_that_a_user_has_and_what_was_done_is_told() {
+    let lab = swarm(2, 1);
+    load_hello(&lab, 1);
+    // A worker's host runs nothing of the swarm for those who are only its own.
+    for args in [&["service", "ls"][..], &["node", "ls"], &["swarm", "join-token", "worker"], &["user", "ls"]]
+    {
+        let said = lab.rswarm(2, args).fails();
+        assert!(said.contains("Worker nodes can't be used to view or modify cluster state"), "{said}");
+        assert!(said.contains("rswarm user login"), "{said}");
+    }
+    lab.rswarm(2, &["network", "ls"]).ok();
+
+    let ann = user(&lab, "ann", &["admin"]);
+    let dan = user(&lab, "dan", &["deploy", "--stack", "shop*"]);
+    let rob = user(&lab, "rob", &["read"]);
+    let shown = lab.rswarm(1, &["user", "inspect", "dan"]).ok();
+    assert!(!shown.contains(dan.token.rsplit('-').next().expect("a secret")), "{shown}");
+    lab.rswarm(1, &["config", "create", "note", "h1/daemon.log"]).ok();
+    lab.rswarm(1, &["secret", "create", "bank_key", "h1/daemon.log"]).ok();
+    let bank = stack(&lab, "bank", "");
+    lab.rswarm(1, &["deploy", "--yes", "--detach", &bank]).ok();
+
+    // An admin may everything, on any node.
+    assert!(ann.on(&lab, 2, &["node", "ls", "--format", "{{.Hostname}}"]).ok().contains("host1"));
+    assert!(ann.on(&lab, 2, &["swarm", "join-token", "-q", "worker"]).ok().starts_with("SWMTKN"));
+
+    // Who reads, reads.
+    assert!(rob.on(&lab, 2, &["service", "ls"]).ok().contains("bank_web"));
+    for (args, words) in [
+        (&["service", "create", "--detach", "--name", "x", "rswarm/hello"][..], "role read"),
+        (&["service", "rm", "bank_web"], "role read"),
+        (&["stack", "rm", "bank"], "role read"),
+        (&["secret", "create", "x", "h1/daemon.log"], "role read"),
+        (&["secret", "rm", "bank_key"], "role read"),
+        (&["network", "create", "-d", "overlay", "x"], "role read"),
+        (&["node", "update", "--availability", "drain", "host2"], "role read"),
+        (&["swarm", "join-token", "manager"], "role admin"),
+        (&["swarm", "update", "--task-history-limit", "1"], "role admin"),
+        (&["user", "ls"], "role read may not read users"),
+        (&["user", "add", "eve", "--role", "admin"], "role read"),
+        (&["user", "update", "rob", "--role", "admin"], "may not read users"),
+        (&["user", "token", "create", "ann"], "role read"),
+        (&["user", "rm", "ann"], "may not read users"),
+    ] {
+        for n in [1, 2] {
+            refused(rob.on(&lab, n, args), words);
+        }
+    }
+
+    // Who deploys some stacks, deploys those, and gets no further through them.
+    let shop = stack(&lab, "shop", "");
+    dan.on(&lab, 2, &["deploy", "--yes", "--detach", "--message", "grand opening", &shop]).ok();
+    wait_for_replicas(&lab, 1, "shop_web", "1/1");
+    for (extra, words) in [
+        ("    volumes: [\"/:/host\"]\n", "bind mount"),
+        ("    privileged: true\n", "privileged"),
+        ("    cap_add: [SYS_ADMIN]\n", "SYS_ADMIN"),
+        ("    pid: host\n", "pid"),
+        ("    devices: [\"/dev/kmsg\"]\n", "device"),
+        ("    security_opt: [\"seccomp=unconfined\"]\n", "security_opt"),
+        ("    network_mode: host\n", "network host"),
+        ("    post_start: [{command: [\"x\"], privileged: true}]\n", "privileged hook"),
+        ("    secrets: [bank_key]\nsecrets:\n  bank_key:\n    external: true\n", "bank_key"),
+        (
+            "    networks: [theirs]\nnetworks:\n  theirs:\n    name: bank_default\n    external: true\n",
+            "bank",
+        ),
+        ("    volumes: [\"theirs:/v\"]\nvolumes:\n  theirs:\n    name: bank_data\n", "bank_data"),
+    ] {
+        let file = stack(&lab, "shop", extra);
+        refused(dan.on(&lab, 1, &["deploy", "--yes", "--detach", &file]), words);
+    }
+    let bank = stack(&lab, "bank", "    environment: [STOLEN=1]\n");
+    for (args, words) in [
+        (&["deploy", "--yes", "--detach", &bank][..], "bank"),
+        (&["stack", "rm", "bank"], "bank"),
+        (&["service", "update", "--detach", "--env-add", "A=1", "bank_web"], "bank"),
+        (&["service", "rm", "bank_web"], "bank"),
+        (&["config", "rm", "note"], "is of no stack"),
+        (&["service", "create", "--detach", "--name", "mine", "rswarm/hello"], "is of no stack"),
+        (
+            &[
+                "service",
+                "create",
+                "--detach",
+                "-l",
+                "com.docker.stack.namespace=shop",
+                "--name",
+                "bank_x",
+                "rswarm/hello",
+            ],
+            "must begin with",
+        ),
+        (&["node", "update", "--availability", "drain", "host2"], "role admin"),
+        (&["swarm", "join-token", "worker"], "role admin"),
+        (&["user", "add", "eve", "--role", "admin"], "role admin"),
+    ] {
+        refused(dan.on(&lab, 2, args), words);
+    }
+
+    // What was done is told, with whom.
+    let history = lab.rswarm(1, &["stack", "history", "shop", "--format", "{{.Author}}: {{.Note}}"]).ok();
+    assert_eq!(history, "dan: grand opening\n");
+    let records = rob.on(&lab, 2, &["audit", "--user", "dan", "--format", "json"]).ok();
+    let first = records.lines().next().expect("a record");
+    for part in ["\"Action\":\"deploy\"", "\"Object\":\"stack shop\"", "\"Before\":0", "grand opening"] {
+        assert!(first.contains(part), "{part} is not in {records}");
+    }
+    let created =
+        lab.rswarm(1, &["audit", "--object", "secret bank_key", "--format", "{{.Person}} {{.Action}}"]);
+    assert_eq!(created.ok(), "root@host1 create\n");
+    assert_eq!(lab.rswarm(1, &["audit", "--since", "0s", "--format", "json"]).ok(), "");
+    let log = fs::read_to_string(lab.dir().join("h1/daemon.log")).expect("the log");
+    assert!(log.contains("\"outcome\":\"refused\""), "{log}");
+    assert!(!log.contains(dan.token.rsplit('-').next().expect("a secret")), "a token is in the log");
+
+    // A token ends when it is removed, when it expires, and with its user.
+    let id = lab.rswarm(1, &["user", "token", "ls", "rob", "-q"]).ok();
+    lab.rswarm(1, &["user", "token", "rm", "rob", id.trim()]).ok();
+    refused(rob.on(&lab, 2, &["service", "ls"]), "the token is no user's");
+    let short = lab.rswarm(1, &["user", "token", "create", "rob", "--expires", "1s"]).ok();
+    let short = User { token: short.trim().to_owned() };
+    wait_for("the token to expire", SOON, || {
+        let said = short.on(&lab, 2, &["service", "ls"]);
+        if said.stderr.contains("is not good any more") { Ok(()) } else { Err(format!("{said:?}")) }
+    });
+    lab.rswarm(1, &["user", "rm", "dan"]).ok();
+    for n in [1, 2] {
+        refused(dan.on(&lab, n, &["service", "ls"]), "the token is no user's");
+    }
+    lab.rswarm(1, &["user", "add", "dan", "--role", "admin"]).ok();
+    refused(dan.on(&lab, 1, &["service", "ls"]), "the token is no user's");
+    // What is not the swarm's is the host's own business.
+    dan.on(&lab, 2, &["ps"]).ok();
+}
+
+/// Runs `rswarm ARGS` against host `n` with something on standard input.
+fn with_input(lab: &Lab, n: u8, args: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rswarm"))
+        .args(args)
+        .env("DOCKER_HOST", format!("unix://{}", lab.socket(n).display()))
+        .env("HOME", lab.dir())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(input.as_bytes()).expect("it reads");
+    drop(stdin);
+    let said = child.wait_with_output().expect("its end");
+    Output {
+        code: said.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&said.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&said.stderr).into_owned(),
+    }
+}
+
+#[test]
+fn a_login_is_kept_for_one_daemon_and_a_password_makes_one() {
+    let lab = swarm(2, 1);
+    lab.rswarm(1, &["user", "add", "ann", "--role", "read"]).ok();
+    let token = lab.rswarm(1, &["user", "token", "create", "ann", "--expires", "never"]).ok();
+    refused(with_input(&lab, 2, &["user", "login", "--token-stdin"], "nonsense\n"), "the token is no user's");
+    with_input(&lab, 2, &["user", "login", "--token-stdin"], &token).ok();
+    assert_eq!(lab.rswarm(2, &["user", "whoami"]).ok(), "ann: read\n");
+    let file = lab.dir().join(".config/rswarm/logins.json");
+    assert_eq!(fs::metadata(&file).expect("the file").permissions().mode() & 0o777, 0o600);
+    assert_eq!(lab.rswarm(1, &["user", "whoami"]).ok(), "root@host1: admin\n", "a login is for its daemon");
+    lab.rswarm(2, &["user", "logout"]).ok();
+    refused(lab.rswarm(2, &["user", "whoami"]), "Worker nodes can't be used");
+
+    refused(with_input(&lab, 1, &["user", "passwd", "ann", "--password-stdin"], "short\n"), "10 to 1024");
+    with_input(&lab, 1, &["user", "passwd", "ann", "--password-stdin"], "correct horse\n").ok();
+    for (name, password) in [("ann", "correct horsf"), ("bob", "correct horse"), ("root@host1", "")] {
+        let said =
+            with_input(&lab, 2, &["user", "login", name, "--password-stdin"], &format!("{password}\n"));
+        assert_ne!(said.code, 0, "{said:?}");
+    }
+    with_input(&lab, 2, &["user", "login", "ann", "--password-stdin"], "correct horse\n").ok();
+    assert_eq!(lab.rswarm(2, &["user", "whoami"]).ok(), "ann: read\n");
+    lab.rswarm(1, &["user", "passwd", "ann", "--remove"]).ok();
+    let again = with_input(&lab, 2, &["user", "login", "ann", "--password-stdin"], "correct horse\n");
+    refused(again, "wrong name or password");
+    let audit = lab.rswarm(1, &["audit", "--user", "ann", "--format", "{{.Action}} {{.Object}}"]).ok();
+    assert_eq!(audit, "login user ann\n");
+    let all = fs::read_to_string(lab.dir().join("h1/daemon.log")).expect("the log");
+    assert!(!all.contains("correct hors"), "a password is in the log");
+}
+
+/// A swarm of a manager with TLS on its address and a worker; the operator's folder of certificates.
+fn encrypted_swarm() -> (Lab, std::path::PathBuf) {
+    use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+    let mut lab = swarm(2, 1);
+    let ca = Authority::new();
+    let [server, operator] = ["server", "operator"].map(|name| lab.dir().join(name));
+    certificate(&server, &Lab::address(1), ServerAuth, &ca);
+    certificate(&operator, "ops", ClientAuth, &ca);
+    let settings = format!(
+        "hosts = [\"tcp://{}\", \"tcp://127.0.0.1:2375\"]\ntlsverify = true\ntlscacert = \"{s}/ca.pem\"\n\
+         tlscert = \"{s}/cert.pem\"\ntlskey = \"{s}/key.pem\"\n",
+        Lab::address(1),
+        s = server.display()
+    );
+    fs::write(lab.dir().join("h1/daemon.toml"), settings).expect("the settings");
+    lab.tell("kill-daemon 1").expect("the daemon to be killed");
+    lab.tell("start-daemon 1").expect("the daemon to be started");
+    lab.wait_for_daemon(1).expect("the daemon");
+    wait_for("the manager to answer", SOON, || {
+        let said = lab.rswarm(1, &["node", "ls"]);
+        if said.code == 0 { Ok(()) } else { Err(format!("{said:?}")) }
+    });
+    (lab, operator)
+}
+
+/// Runs a program on host 1 with the certificates of a folder.
+fn shown(lab: &mut Lab, program: &[&str], folder: &Path, args: &[&str]) -> Output {
+    let flags = [
+        "-H".to_owned(),
+        format!("tcp://{}:2376", Lab::address(1)),
+        "--tlsverify".into(),
+        format!("--tlscacert={}/ca.pem", folder.display()),
+        format!("--tlscert={}/cert.pem", folder.display()),
+        format!("--tlskey={}/key.pem", folder.display()),
+    ];
+    let all: Vec<&str> =
+        program.iter().copied().chain(flags.iter().map(String::as_str)).chain(args.iter().copied()).collect();
+    let ended = lab.exec(1, &all).expect("a program").wait(SOON).expect("its end");
+    Output { stderr: ended.stdout.clone(), ..ended }
+}
+
+/// Makes a certificate of a user and returns its folder.
+fn user_certificate(lab: &Lab, name: &str, operator: &Path) -> std::path::PathBuf {
+    let folder = lab.dir().join(format!("cert-{name}"));
+    let out = folder.to_str().expect("a readable path");
+    lab.rswarm(1, &["user", "cert", name, "--out", out, "--expires", "1h"]).ok();
+    assert_eq!(fs::metadata(folder.join("key.pem")).expect("the key").permissions().mode() & 0o777, 0o600);
+    fs::copy(operator.join("ca.pem"), folder.join("ca.pem")).expect("a copy");
+    folder
+}
+
+#[test]
+fn a_certificate_is_its_user_who_has_the_swarm_but_not_the_host() {
+    let (mut lab, operator) = encrypted_swarm();
+    load_hello(&lab, 1);
+    lab.rswarm(1, &["run", "-d", "--name", "mine", "rswarm/hello", "web"]).ok();
+    for (name, role) in [("ann", "admin"), ("rob", "read")] {
+        lab.rswarm(1, &["user", "add", name, "--role", role]).ok();
+    }
+    let (ann, rob) = (user_certificate(&lab, "ann", &operator), user_certificate(&lab, "rob", &operator));
+    assert!(shown(&mut lab, &[], &operator, &["user", "whoami"]).ok().contains("@host1: admin"));
+    assert!(shown(&mut lab, &[], &rob, &["user", "whoami"]).ok().contains("rob: read"));
+    shown(&mut lab, &[], &rob, &["service", "ls"]).ok();
+    shown(&mut lab, &[], &rob, &["info"]).ok();
+    let create = ["service", "create", "--detach", "--name", "x", "rswarm/hello", "web"];
+    refused(shown(&mut lab, &[], &rob, &create), "role read");
+    for args in [
+        &["ps"][..],
+        &["logs", "mine"],
+        &["exec", "mine", "/hello"],
+        &["rm", "-f", "mine"],
+        &["run", "-d", "rswarm/hello"],
+        &["images"],
+        &["volume", "ls"],
+        &["system", "df"],
+        &["network", "create", "x"],
+        &["swarm", "leave", "--force"],
+    ] {
+        let said = shown(&mut lab, &[], &rob, args).fails();
+        assert!(said.contains("may not use the containers, images"), "{args:?}: {said}");
+    }
+    assert!(shown(&mut lab, &[], &ann, &["ps"]).ok().contains("mine"));
+    shown(&mut lab, &[], &ann, &create).ok();
+    let audit = lab.rswarm(1, &["audit", "--object", "service x", "--format", "{{.Person}}"]).ok();
+    assert_eq!(audit, "ann\n");
+    lab.rswarm(1, &["user", "rm", "ann"]).ok();
+    refused(shown(&mut lab, &[], &ann, &["service", "ls"]), "no user of this swarm any more");
+    refused(shown(&mut lab, &[], &ann, &["ps"]), "no user of this swarm any more");
+    // A node's own certificate opens no front door.
+    let node = fs::read_to_string(lab.dir().join("h2/data/swarm/certificates/node.pem"));
+    if let Ok(node) = node {
+        let thief = lab.dir().join("thief");
+        fs::create_dir(&thief).expect("a folder");
+        for file in ["cert.pem", "key.pem"] {
+            fs::write(thief.join(file), &node).expect("a file");
+        }
+        fs::copy(operator.join("ca.pem"), thief.join("ca.pem")).expect("a copy");
+        shown(&mut lab, &[], &thief, &["info"]).fails();
+    } else {
+        panic!("{node:?}");
+    }
+}
+
+#[test]
+#[ignore = "oracle: docker"]
+fn dockers_cli_is_a_user_with_a_certificate_or_a_token() {
+    let (mut lab, operator) = encrypted_swarm();
+    lab.rswarm(1, &["user", "add", "rob", "--role", "read"]).ok();
+    let rob = user_certificate(&lab, "rob", &operator);
+    let docker = ["/usr/bin/env", "docker"];
+    assert!(shown(&mut lab, &docker, &rob, &["node", "ls"]).ok().contains("host2"));
+    refused(shown(&mut lab, &docker, &rob, &["config", "create", "x", "/etc/hostname"]), "role read");
+    refused(shown(&mut lab, &docker, &rob, &["ps"]), "may not use the containers");
+
+    let token = lab.rswarm(1, &["user", "token", "create", "rob"]).ok();
+    let config = lab.dir().join("docker-config");
+    fs::create_dir(&config).expect("a folder");
+    let headers = format!("{{\"HttpHeaders\": {{\"Authorization\": \"Bearer {}\"}}}}", token.trim());
+    fs::write(config.join("config.json"), headers).expect("a file");
+    let config = config.to_str().expect("a readable path");
+    assert!(lab.docker(2, &["--config", config, "node", "ls"]).ok().contains("host2"));
+    refused(lab.docker(2, &["--config", config, "config", "create", "x", "/etc/hostname"]), "role read");
+    let without = lab.docker(2, &["node", "ls"]).fails();
+    assert!(without.contains("This node is not a swarm manager. Worker nodes can't be used"), "{without}");
+}
