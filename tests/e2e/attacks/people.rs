@@ -5,7 +5,13 @@ use crate::{
     sockets::{Authority, certificate},
     swarm, wait_for_replicas,
 };
-use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{
+    fs,
+    io::{BufRead as _, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::Command,
+};
 use testkit::{Lab, Output, wait_for};
 
 /// What `name` does with a token on host `n`.
@@ -166,7 +172,26 @@ fn a_role_is_all_that_a_user_has_and_what_was_done_is_told() {
         let said = short.on(&lab, 2, &["service", "ls"]);
         if said.stderr.contains("is not good any more") { Ok(()) } else { Err(format!("{said:?}")) }
     });
+    let mut following = Command::new(env!("CARGO_BIN_EXE_rswarm"))
+        .args(["service", "logs", "-f", "shop_web"])
+        .env("DOCKER_HOST", format!("unix://{}", lab.socket(1).display()))
+        .env("RSWARM_TOKEN", &dan.token)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program");
+    let mut line = String::new();
+    let mut log = std::io::BufReader::new(following.stdout.take().expect("a pipe"));
+    log.read_line(&mut line).expect("a first line");
+    assert!(!line.is_empty());
     lab.rswarm(1, &["user", "rm", "dan"]).ok();
+    wait_for(
+        "the log to end with its reader's rights",
+        std::time::Duration::from_secs(5),
+        || match following.try_wait().expect("a child") {
+            Some(_) => Ok(()),
+            None => Err("it goes on".to_owned()),
+        },
+    );
     for n in [1, 2] {
         refused(dan.on(&lab, n, &["service", "ls"]), "the token is no user's");
     }

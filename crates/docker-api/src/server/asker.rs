@@ -45,6 +45,8 @@ pub struct Asker {
     engine: Reach,
     /// Of whom nothing is claimed.
     from: String,
+    /// What is answered ends with the rights of the person in the swarm.
+    tied: bool,
 }
 
 /// How much of this host's engine a request may use.
@@ -94,7 +96,7 @@ impl Asker {
             }
         };
         let claim = token.or(proof).map(|proof| PersonClaim { proof: Some(proof), from: from.clone() });
-        Ok(Self { claim, engine, from })
+        Ok(Self { claim, engine, from, tied: false })
     }
 
     /// Returns what managers are told of the person; `None`: nobody has proved anything.
@@ -115,7 +117,7 @@ impl Asker {
     /// Returns nobody in particular, who comes from the same place and has a password to show.
     pub(crate) fn at_the_door(&self) -> Self {
         let claim = Some(PersonClaim { proof: None, from: self.from() });
-        Self { claim, engine: Reach::Nothing, from: String::new() }
+        Self { claim, engine: Reach::Nothing, ..Self::default() }
     }
 
     /// Returns where the request came from, for people to read.
@@ -130,6 +132,15 @@ impl Asker {
 
     pub(crate) fn reach(&self) -> Reach {
         self.engine
+    }
+
+    /// Returns the same person, a user of the swarm in what is asked: streams end when he is one no more.
+    pub(crate) fn tied(&self) -> Self {
+        Self { tied: self.has_token() || self.has_certificate(), ..self.clone() }
+    }
+
+    pub(crate) fn is_tied(&self) -> bool {
+        self.tied
     }
 
     /// Returns the same person with the whole engine: what is asked has been judged already.

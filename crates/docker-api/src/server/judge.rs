@@ -8,9 +8,10 @@
 use super::{ApiError, Asker, State, asker::Reach, proxy};
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, Request},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode},
 };
-use model::{ClusterId, NodeId, PersonRole, Task};
+use futures::StreamExt as _;
+use model::{ClusterId, Duration, NodeId, PersonRole, Task};
 use proto::{
     WireId as _,
     control::{WhoAmIRequest, person_claim::Proof},
@@ -119,7 +120,38 @@ pub(super) struct Known {
     pub(super) swarm: ClusterId,
 }
 
+/// How often it is made sure that a user whose stream is open is one still. *Range:* with the time that an answer takes,
+/// less than a second.
+const PAUSE: Duration = Duration::from_millis(500);
+
 impl State {
+    /// Waits until who asks is not the user any more that he was, or has another role. Never ends for those whose streams
+    /// do not depend on it. While managers are away nothing is known, and nothing changes.
+    pub(super) async fn rights_are_gone(self) {
+        if !self.asker().is_tied() {
+            return std::future::pending().await;
+        }
+        let mut first = None;
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            match self.who_am_i().await {
+                Ok(known) if *first.get_or_insert_with(|| known.role.clone()) == known.role => {}
+                Ok(_) => return,
+                Err(error) if error.status == StatusCode::FORBIDDEN => return,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Ends a body, if it goes on for long, with the rights of who asks.
+    pub(super) fn end_with_rights(&self, body: Body) -> Body {
+        if !self.asker().is_tied() {
+            return body;
+        }
+        let gone = Box::pin(self.clone().rights_are_gone());
+        Body::from_stream(body.into_data_stream().take_until(gone))
+    }
+
     /// Asks a manager who asks.
     pub(super) async fn who_am_i(&self) -> Result<Known, ApiError> {
         let answer = self.control().await?.who_am_i(WhoAmIRequest {}).await?.into_inner();
@@ -142,7 +174,10 @@ pub(super) async fn way(state: &State, method: &Method, path: &str) -> Result<Wa
         role.judge(method, path)?;
         return Ok(Way::Elsewhere { node, container, role });
     }
-    if asker.reach() == Reach::Everything || is_of_the_swarm(path) {
+    if is_of_the_swarm(path) {
+        return Ok(Way::Here(asker.tied()));
+    }
+    if asker.reach() == Reach::Everything {
         return Ok(Way::Here(asker.clone()));
     }
     let may = match role(state).await? {
@@ -153,7 +188,7 @@ pub(super) async fn way(state: &State, method: &Method, path: &str) -> Result<Wa
         }
     };
     if may {
-        return Ok(Way::Here(asker.with_engine()));
+        return Ok(Way::Here(asker.with_engine().tied()));
     }
     state.of_the_host()?;
     Ok(Way::Here(asker.clone()))

@@ -165,7 +165,13 @@ impl State {
     /// Runs a stream's task until it ends or the front door closes.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let cancel = self.cancel.clone();
-        self.tasks.spawn(async move { cancel.run_until_cancelled(task).await });
+        let gone = self.clone().rights_are_gone();
+        self.tasks.spawn(cancel.run_until_cancelled_owned(async move {
+            tokio::select! {
+                () = task => {}
+                () = gone => {}
+            }
+        }));
     }
 }
 
@@ -224,7 +230,7 @@ impl FrontDoor {
             Ok(asker) => asker,
             Err(refusal) => return refusal.into_response(),
         };
-        let state = self.state.asked_by(asker);
+        let mut state = self.state.asked_by(asker);
         let judged = match origin {
             Origin::Peer => judge::from_a_tunnel(&request).map(|()| Way::Here(state.asker.clone())),
             Origin::Unix { .. } | Origin::Tcp { .. } | Origin::Tls { .. } => {
@@ -234,9 +240,11 @@ impl FrontDoor {
         };
         match judged {
             Ok(Way::Here(asker)) => {
+                state.asker = asker.clone();
                 request.extensions_mut().insert(asker);
             }
             Ok(Way::Elsewhere { node, container, role }) => {
+                state.asker = state.asker.tied();
                 return match proxy::forward(&state, node, container, &role, request).await {
                     Ok(answer) => answer,
                     Err(error) => error.into_response(),
@@ -246,7 +254,7 @@ impl FrontDoor {
         }
         // Infallible: a router answers everything.
         match self.router.clone().oneshot(request).await {
-            Ok(answer) => answer,
+            Ok(answer) => answer.map(|body| state.end_with_rights(body)),
             Err(never) => match never {},
         }
     }
