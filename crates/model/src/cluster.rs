@@ -9,9 +9,9 @@
 //! at once, can lose a race but never hand out one address twice.
 
 use crate::{
-    AUDIT_MAX, AuditId, AuditRecord, Cluster, Config, ConfigId, Network, NetworkAllocation, NetworkId, Node, NodeId, Protocol,
-    PublishMode, Secret, SecretId, Service, ServiceId, Stack, StackId, Task, TaskId, Timestamp, User, UserId,
-    table::Table,
+    AUDIT_MAX, AuditId, AuditRecord, Cluster, Config, ConfigId, Network, NetworkAllocation, NetworkId, Node,
+    NodeId, Protocol, PublishMode, Secret, SecretId, Service, ServiceId, Stack, StackId, Task, TaskId,
+    Timestamp, User, UserId, table::Table,
 };
 use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
 use std::{net::IpAddr, sync::Arc};

@@ -180,7 +180,9 @@ impl State {
             SwarmStatus::Active(_) => {
                 let mut all = match self.list::<Network>().await {
                     // A worker shows what its tasks are on, as Docker's do.
-                    Err(error) if error == ApiError::not_a_manager(self.asker()) && self.of_the_host().is_ok() => {
+                    Err(error)
+                        if error == ApiError::not_a_manager(self.asker()) && self.of_the_host().is_ok() =>
+                    {
                         self.swarm().own_networks().await?.into_iter().map(Arc::new).collect()
                     }
                     listed => listed?,

@@ -222,9 +222,13 @@ fn is_leaving(object: &Object) -> bool {
         Object::Service(service) => service.pending_delete,
         Object::Network(network) => network.pending_delete,
         Object::Stack(stack) => stack.pending_delete,
-        Object::Cluster(_) | Object::Node(_) | Object::Task(_) | Object::Secret(_) | Object::Config(_) => {
-            false
-        }
+        Object::Cluster(_)
+        | Object::Node(_)
+        | Object::Task(_)
+        | Object::Secret(_)
+        | Object::Config(_)
+        | Object::User(_)
+        | Object::Audit(_) => false,
     }
 }
 
