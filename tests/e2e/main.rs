@@ -24,6 +24,7 @@ mod single_host;
 mod sockets;
 mod stack_config;
 mod stacks;
+mod swarm_ca;
 
 use std::{path::Path, time::Duration};
 use testkit::{Lab, wait_for};

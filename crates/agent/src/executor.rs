@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use ipnet::Ipv4Net;
 use model::{
     Config, ConfigId, ContainerStatus, IngressTable, NetworkId, NetworkTable, NodeDescription, NodeId,
-    Secret, SecretId, Task, TaskId,
+    Secret, SecretBytes, SecretId, Task, TaskId,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,6 +15,8 @@ pub struct TaskAssignment {
     /// Those the task refers to, with their contents.
     pub secrets: BTreeMap<SecretId, Arc<Secret>>,
     pub configs: BTreeMap<ConfigId, Arc<Config>>,
+    /// What the image's registry is shown, as the text of Docker's `X-Registry-Auth`. Not kept on disk.
+    pub registry_auth: Option<SecretBytes>,
 }
 
 /// This node as the swarm knows it: what its networks are made from.

@@ -51,6 +51,7 @@ impl FakeHost {
     /// Returns an empty host with 4 CPUs and 8 GiB.
     pub fn new(hostname: &str, addr: SocketAddr) -> Self {
         let description = NodeDescription {
+            tls: model::NodeTls::default(),
             hostname: hostname.to_owned(),
             platform: Platform { os: "linux".to_owned(), architecture: "x86_64".to_owned() },
             resources: Resources { cpu_nanos: 4_000_000_000, memory_bytes: 8 << 30, pids: 0 },

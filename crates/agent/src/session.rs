@@ -9,8 +9,8 @@ use crate::{
 };
 use futures::future::BoxFuture;
 use model::{
-    Config, ConfigId, Duration, NetworkId, Node, NodeDescription, NodeId, Secret, SecretId, Task, TaskId,
-    TaskState, TaskStatus,
+    Config, ConfigId, Duration, NetworkId, Node, NodeDescription, NodeId, Secret, SecretBytes, SecretId,
+    ServiceId, Task, TaskId, TaskState, TaskStatus,
 };
 use proto::{
     Invalid, WireId as _,
@@ -37,6 +37,9 @@ use tracing::{debug, info, warn};
 
 const DIAL_LIMIT: Duration = Duration::from_secs(10);
 const DESCRIBE_PERIOD: Duration = Duration::from_secs(20);
+/// Between descriptions after news that change the node.
+const DESCRIBE_SOON: Duration = Duration::from_millis(500);
+const DESCRIPTIONS_SOON: u32 = 20;
 /// How long statuses are collected before they are sent.
 const REPORT_DELAY: Duration = Duration::from_millis(10);
 /// A manager silent for this many heartbeat periods is left.
@@ -59,6 +62,8 @@ pub struct View {
     pub removed: BTreeSet<NodeId>,
     /// Why the last attempt to open a session failed; `None` while there is one.
     pub error: Option<String>,
+    /// That failure was a manager's refusal of this node, not a passing trouble.
+    pub refused: bool,
     /// Root certificates (PEM) the managers last sent.
     pub root_ca: Option<String>,
 }
@@ -123,6 +128,7 @@ impl Agent {
             networks: remembered.networks,
             secrets: BTreeMap::new(),
             configs: BTreeMap::new(),
+            auths: BTreeMap::new(),
             report_sequence: 0,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(8)),
             last_tried: None,
@@ -180,6 +186,8 @@ struct Session {
     heard_at: Instant,
     heartbeat_at: Instant,
     describe_at: Instant,
+    /// Descriptions that follow each other quickly: the node is about to change.
+    describe_soon: u32,
     description: NodeDescription,
     /// Sequence of the last assignments.
     assignments: Option<u64>,
@@ -241,6 +249,8 @@ struct Loop {
     networks: BTreeSet<NetworkId>,
     secrets: BTreeMap<SecretId, Arc<Secret>>,
     configs: BTreeMap<ConfigId, Arc<Config>>,
+    /// What registries are shown, by service.
+    auths: BTreeMap<ServiceId, SecretBytes>,
     report_sequence: u64,
     backoff: Backoff,
     last_tried: Option<SocketAddr>,
@@ -293,7 +303,10 @@ impl Loop {
                 }
                 Event::Dialled(addr, Err(error)) => {
                     let delay = self.backoff.delay();
-                    self.view.send_modify(|view| view.error = Some(error.message().to_owned()));
+                    self.view.send_modify(|view| {
+                        view.error = Some(error.message().to_owned());
+                        view.refused = error.code() == tonic::Code::PermissionDenied;
+                    });
                     debug!(manager.addr = %addr, %error, ?delay, "cannot open a session, will retry");
                     link = self.dial(delay);
                 }
@@ -365,6 +378,7 @@ impl Loop {
         self.view.send_modify(|view| {
             view.manager = Some(session.addr);
             view.error = None;
+            view.refused = false;
         });
     }
 
@@ -447,7 +461,12 @@ impl Loop {
                 let node: Node = node.try_into()?;
                 self.view.send_modify(|view| view.node = Some(Arc::new(node)));
             }
-            Some(Down::RootCa(pem)) => self.view.send_modify(|view| view.root_ca = Some(pem)),
+            Some(Down::RootCa(pem)) => {
+                self.view.send_modify(|view| view.root_ca = Some(pem));
+                // A new certificate follows, of which the managers wait to be told.
+                session.describe_soon = DESCRIPTIONS_SOON;
+                session.describe_at = Instant::now() + DESCRIBE_SOON;
+            }
             Some(Down::Welcome(welcome)) => {
                 session.period = period_of(&welcome);
                 self.ledger.put_welcome(&welcome);
@@ -472,6 +491,7 @@ impl Loop {
         if a.complete {
             self.secrets.clear();
             self.configs.clear();
+            self.auths.clear();
         }
         for secret in a.secrets {
             let secret: Secret = secret.try_into()?;
@@ -480,6 +500,9 @@ impl Loop {
         for config in a.configs {
             let config: Config = config.try_into()?;
             self.configs.insert(config.id, Arc::new(config));
+        }
+        for auth in a.auths {
+            self.auths.insert(ServiceId::from_wire(&auth.service)?, SecretBytes(auth.auth));
         }
         let mut named = BTreeSet::new();
         for task in a.tasks {
@@ -508,7 +531,9 @@ impl Loop {
             if let Some(assigned) = self.tasks.get(&task.id) {
                 assigned.directive.send_if_modified(|d| {
                     let more = assignment.secrets.len() > d.assignment.secrets.len()
-                        || assignment.configs.len() > d.assignment.configs.len();
+                        || assignment.configs.len() > d.assignment.configs.len()
+                        || assignment.registry_auth.is_some()
+                            && assignment.registry_auth != d.assignment.registry_auth;
                     if more {
                         d.assignment = assignment;
                     }
@@ -523,6 +548,9 @@ impl Loop {
         }
         for id in a.removed_secrets {
             self.secrets.remove(&SecretId::from_wire(&id)?);
+        }
+        for id in a.removed_auths {
+            self.auths.remove(&ServiceId::from_wire(&id)?);
         }
         for id in a.removed_configs {
             self.configs.remove(&ConfigId::from_wire(&id)?);
@@ -584,6 +612,7 @@ impl Loop {
         TaskAssignment {
             secrets: secrets.map(|(id, s)| (*id, s.clone())).collect(),
             configs: configs.map(|(id, c)| (*id, c.clone())).collect(),
+            registry_auth: self.auths.get(&task.service).cloned(),
             task,
         }
     }
@@ -602,7 +631,13 @@ impl Loop {
             session.send(Up::Heartbeat(Heartbeat {}))?;
         }
         if now >= session.describe_at {
-            session.describe_at = now + DESCRIBE_PERIOD;
+            session.describe_at = match session.describe_soon.checked_sub(1) {
+                Some(left) => {
+                    session.describe_soon = left;
+                    now + DESCRIBE_SOON
+                }
+                None => now + DESCRIBE_PERIOD,
+            };
             let description = self.options.executor.describe().await;
             if description != session.description {
                 session.send(Up::Description((&description).into()))?;
@@ -687,6 +722,7 @@ async fn dial(connect: Connect, addr: SocketAddr, description: NodeDescription) 
             heard_at: now,
             heartbeat_at: now + period,
             describe_at: now + DESCRIBE_PERIOD,
+            describe_soon: 0,
             description,
             assignments: None,
             networks: BTreeSet::new(),

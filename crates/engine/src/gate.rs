@@ -410,7 +410,7 @@ mod tests {
         refused(|c| c.name = Some("../../x".into()), "Invalid container name");
         refused(|c| c.host.binds = vec!["/etc:/proc/sys".into()], "inside /proc");
         refused(|c| c.host.binds = vec!["/etc:/x/../proc".into()], "inside /proc");
-        refused(|c| drop(c.volumes.insert("/proc/self".into())), "inside /proc");
+        refused(|c| c.volumes.extend(["/proc/self".to_owned()]), "inside /proc");
         refused(|c| drop(c.host.tmpfs.insert("/proc".into(), String::new())), "inside /proc");
         refused(|c| drop(c.host.tmpfs.insert("/t".into(), "size=1m,context=evil".into())), "Tmpfs");
         refused(|c| c.working_dir = Some("/proc/self/fd/5".into()), "WorkingDir");

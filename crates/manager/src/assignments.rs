@@ -1,7 +1,10 @@
 //! What a node has been told and what it must be told next: pure bookkeeping of one session.
 
-use model::{ConfigId, NodeId, SecretId, Tables, Task, TaskId};
-use proto::{WireId as _, dispatcher::Assignments};
+use model::{ConfigId, NodeId, SecretBytes, SecretId, ServiceId, Tables, Task, TaskId};
+use proto::{
+    WireId as _,
+    dispatcher::{Assignments, RegistryAuth},
+};
 use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
 
 /// What a session has sent.
@@ -11,6 +14,7 @@ pub(crate) struct Ledger {
     tasks: BTreeMap<TaskId, Arc<Task>>,
     secrets: BTreeSet<SecretId>,
     configs: BTreeSet<ConfigId>,
+    auths: BTreeMap<ServiceId, SecretBytes>,
 }
 
 impl Ledger {
@@ -26,12 +30,15 @@ impl Ledger {
         let mut message = Assignments { complete, ..Assignments::default() };
         let mut there = BTreeSet::new();
         let (mut secrets, mut configs) = (BTreeSet::new(), BTreeSet::new());
+        let mut auths = BTreeMap::new();
         for task in tables.tasks_of_node(node) {
             there.insert(task.id);
             let told = self.tasks.get(&task.id);
             if needs_files(task) {
                 secrets.extend(task.spec.container.secrets.iter().map(|s| s.id));
                 configs.extend(task.spec.container.configs.iter().map(|c| c.id));
+                let auth = tables.services.get(&task.service).and_then(|s| s.registry_auth.clone());
+                auths.extend(auth.map(|auth| (task.service, auth)));
             }
             let news = told.is_none_or(|told| told.desired != task.desired);
             if news && !(told.is_some() && hold(task)) {
@@ -56,7 +63,16 @@ impl Ledger {
         self.secrets = secrets.into_iter().filter(|id| tables.secrets.contains(id)).collect();
         self.configs = configs.into_iter().filter(|id| tables.configs.contains(id)).collect();
 
+        for (service, auth) in auths.iter().filter(|(id, auth)| self.auths.get(id) != Some(auth)) {
+            message.auths.push(RegistryAuth { service: service.to_wire(), auth: auth.0.clone() });
+        }
+        let unneeded = self.auths.keys().filter(|id| !auths.contains_key(id));
+        message.removed_auths = unneeded.map(|id| id.to_wire()).collect();
+        self.auths = auths;
+
         let news = !(message.tasks.is_empty()
+            && message.auths.is_empty()
+            && message.removed_auths.is_empty()
             && message.removed_tasks.is_empty()
             && message.secrets.is_empty()
             && message.configs.is_empty()
@@ -107,6 +123,29 @@ mod tests {
         assert_eq!(ids(&ledger.next(&stopped.clone().tables(), NODE, |_| false).unwrap()), [1]);
         let gone = stopped.delete_task(1).tables();
         assert_eq!(ledger.next(&gone, NODE, |_| true).unwrap().removed_tasks, [TaskId(1).to_wire()]);
+    }
+
+    #[test]
+    fn credentials_for_a_registry_go_only_to_nodes_with_a_living_task_of_the_service() {
+        let mut ledger = Ledger::default();
+        let base = state().node(1).node(2).service(1, &[], &[]).service(2, &[], &[]);
+        let with = |id, text: &str| {
+            let auth = SecretBytes(text.as_bytes().to_vec());
+            move |s: crate::tests::state::State| {
+                s.change_service(id, |s| s.registry_auth = Some(auth.clone()))
+            }
+        };
+        let placed = with(2, "theirs")(with(1, "ours")(base)).task(1, 1, 1, None).task(2, 2, 2, None);
+        let told = |message: &Assignments| {
+            message.auths.iter().map(|a| String::from_utf8_lossy(&a.auth).into_owned()).collect::<Vec<_>>()
+        };
+        let first = ledger.next(&placed.clone().tables(), NODE, |_| false).unwrap();
+        assert_eq!(told(&first), ["ours"]);
+        let changed = with(1, "newer")(placed);
+        assert_eq!(told(&ledger.next(&changed.clone().tables(), NODE, |_| false).unwrap()), ["newer"]);
+        let ended = changed.change_task(1, |t| t.status.state = Some(TaskState::Failed)).tables();
+        let next = ledger.next(&ended, NODE, |_| false).unwrap();
+        assert_eq!(next.removed_auths, [ServiceId(1).to_wire()]);
     }
 
     #[test]

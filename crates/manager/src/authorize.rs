@@ -265,7 +265,9 @@ pub(crate) fn authorize(
     now: Timestamp,
 ) -> Result<Caller, Refused> {
     let peer = evidence.peer;
-    let Some(identity) = peer.identity else {
+    // A certificate that has expired is good for its own renewal only.
+    let renews = method == Method::IssueCertificate && evidence.forwarded.is_none();
+    let Some(identity) = peer.identity.or(peer.expired.filter(|_| renews)) else {
         if evidence.forwarded.is_some() || evidence.person.is_some() {
             return Err(Status::permission_denied("only managers forward calls").into());
         }

@@ -5,16 +5,16 @@
 
 use crate::{
     MESSAGE_BYTES_MAX,
-    authorize::{Caller, Method, on_behalf_of},
-    forward::{Leader, membership_error},
+    authorize::{Method, on_behalf_of},
+    forward::{Leader, membership_error, no_leader},
     shared::{Shared, random_id},
 };
 use ipnet::Ipv4Net;
 use model::{
     Availability, Batch, Change, Cluster, ClusterId, ClusterSpec, ManagerStatus, Meta, Node, NodeId,
-    NodeSpec, NodeState, NodeStatus, Object, Role, SecretBytes, Tables, Timestamp,
+    NodeSpec, NodeState, NodeStatus, Object, Role, RootRotation, SecretBytes, Tables, Timestamp,
 };
-use pki::{CaError, JoinToken, NodeKey, RootCa};
+use pki::{CaError, JoinToken, NodeKey, RootCa, UnlockKey};
 use proto::{
     WireId as _,
     ca::{
@@ -83,6 +83,8 @@ pub struct Bootstrap {
     pub chain: String,
     /// PEM.
     pub root: String,
+    /// While autolock is on.
+    pub unlock_key: Option<SecretBytes>,
 }
 
 /// Why a swarm cannot be made.
@@ -122,7 +124,7 @@ pub fn bootstrap(init: Init, now: Timestamp) -> Result<Bootstrap, BootstrapError
         root_ca_key: SecretBytes(root.key_pem().into_bytes()),
         worker_token: token()?,
         manager_token: token()?,
-        unlock_key,
+        unlock_key: unlock_key.clone(),
         address_pools: init.address_pools,
         subnet_prefix: init.subnet_prefix,
         data_path_port: init.data_path_port,
@@ -130,6 +132,7 @@ pub fn bootstrap(init: Init, now: Timestamp) -> Result<Bootstrap, BootstrapError
         task_pool: init.task_pool,
         feature_level: 1,
         removed: Vec::new(),
+        rotation: None,
     };
     let mut node = new_node(node_id, 1, Role::Manager, init.availability);
     node.manager = Some(ManagerStatus { raft_id: init.raft_id, addr: init.addr });
@@ -141,19 +144,16 @@ pub fn bootstrap(init: Init, now: Timestamp) -> Result<Bootstrap, BootstrapError
         key: SecretBytes(key.pem().into_bytes()),
         chain,
         root: root.cert_pem().to_owned(),
+        unlock_key,
     })
 }
 
-/// Returns `SWMKEY-1-` and 32 random bytes in base 64. Source: SwarmKit `encryption.HumanReadableKey`.
+/// Returns a fresh unlock key.
 ///
 /// # Errors
 /// No randomness.
 pub(crate) fn new_unlock_key() -> Result<SecretBytes, getrandom::Error> {
-    use base64::Engine as _;
-    let mut key = [0; 32];
-    getrandom::fill(&mut key)?;
-    let text = format!("SWMKEY-1-{}", base64::engine::general_purpose::STANDARD_NO_PAD.encode(key));
-    Ok(SecretBytes(text.into_bytes()))
+    Ok(SecretBytes(UnlockKey::generate()?.to_string().into_bytes()))
 }
 
 /// Returns a fresh join token for the swarm with this root.
@@ -219,7 +219,7 @@ impl Ca for CaService {
         self.0.authorize(Method::GetRootCa, &request).await?;
         let view = self.0.store.view();
         let cluster = view.cluster.as_ref().ok_or_else(|| Status::unavailable("the swarm is not ready"))?;
-        Ok(Response::new(GetRootCaReply { pem: cluster.root_ca_cert.clone() }))
+        Ok(Response::new(GetRootCaReply { pem: cluster.trusted_roots() }))
     }
 
     async fn issue_certificate(
@@ -234,7 +234,7 @@ impl Ca for CaService {
         }
         self.0.fresh().await?;
         let node = if request.token.is_empty() {
-            self.renewing_node(&caller).await?
+            self.renewing_node(caller.node()?).await?
         } else {
             self.joining_node(&request).await?
         };
@@ -246,10 +246,61 @@ impl Ca for CaService {
     }
 }
 
+/// Renews the certificate of this manager's own node: it needs no connection, which an expired certificate would not
+/// get either.
+///
+/// # Errors
+/// UNAVAILABLE when this manager does not lead; PERMISSION_DENIED when its node was removed.
+pub(crate) async fn renew_own(shared: Arc<Shared>, csr_pem: &str) -> Result<IssueCertificateReply, Status> {
+    if !shared.store.leader_now().me {
+        return Err(no_leader());
+    }
+    shared.fresh().await?;
+    let node = CaService(shared.clone()).renewing_node(shared.node).await?;
+    let view = shared.store.view();
+    let cluster = view.cluster.as_ref().ok_or_else(|| Status::unavailable("the swarm is not ready"))?;
+    sign(cluster, &node, csr_pem)
+}
+
+/// Returns the root that signs now: while the root changes it is the new one already.
+fn signing_root(cluster: &Cluster) -> Result<RootCa, Status> {
+    let root = |cert: &str, key: &SecretBytes| {
+        let key = std::str::from_utf8(&key.0).map_err(|_| Status::internal("the root key is unreadable"))?;
+        RootCa::from_pem(cert, key).map_err(|e| Status::internal(e.to_string()))
+    };
+    match &cluster.rotation {
+        None => root(&cluster.root_ca_cert, &cluster.root_ca_key),
+        Some(new) => Ok(root(&new.cert, &new.key)?.with_cross_signed(&new.cross_signed)),
+    }
+}
+
+/// Returns the change to another root: the given one (PEM), or a new one if there is none.
+///
+/// # Errors
+/// INVALID_ARGUMENT: what is given can be no root, or is the one there is.
+pub(crate) fn new_rotation(cluster: &Cluster, cert: &str, key: &[u8]) -> Result<RootRotation, Status> {
+    let internal = |e: CaError| Status::internal(e.to_string());
+    let invalid = |e: &dyn std::error::Error| Status::invalid_argument(model::with_causes(e));
+    let old_key = std::str::from_utf8(&cluster.root_ca_key.0).map_err(|e| invalid(&e))?;
+    let old = RootCa::from_pem(&cluster.root_ca_cert, old_key).map_err(internal)?;
+    let new = if cert.is_empty() {
+        RootCa::generate(cluster.id).map_err(internal)?
+    } else {
+        let key = std::str::from_utf8(key).map_err(|e| invalid(&e))?;
+        RootCa::given(cert, key).map_err(|e| invalid(&e))?
+    };
+    if new.digest() == old.digest() {
+        return Err(Status::invalid_argument("this is the root certificate that the swarm has"));
+    }
+    Ok(RootRotation {
+        cert: new.cert_pem().to_owned(),
+        key: SecretBytes(new.key_pem().into_bytes()),
+        cross_signed: old.cross_sign(&new).map_err(internal)?,
+    })
+}
+
 fn sign(cluster: &Cluster, node: &Node, csr_pem: &str) -> Result<IssueCertificateReply, Status> {
-    let key = std::str::from_utf8(&cluster.root_ca_key.0)
-        .map_err(|_| Status::internal("the root key is unreadable"))?;
-    let root = RootCa::from_pem(&cluster.root_ca_cert, key).map_err(|e| Status::internal(e.to_string()))?;
+    let root = signing_root(cluster)?;
     let certificate_pem = root
         .sign_csr(csr_pem, node.id, node.certified_role, cluster.id, cluster.spec.node_cert_expiry)
         .map_err(|e| Status::invalid_argument(e.to_string()))?;
@@ -258,7 +309,12 @@ fn sign(cluster: &Cluster, node: &Node, csr_pem: &str) -> Result<IssueCertificat
         cluster_id: cluster.id.to_wire(),
         role: types::Role::from(node.certified_role) as i32,
         certificate_pem,
-        root_pem: cluster.root_ca_cert.clone(),
+        root_pem: cluster.trusted_roots(),
+        unlock_key: match node.certified_role {
+            Role::Manager => cluster.unlock_key.as_ref().map(|key| key.0.clone()),
+            Role::Worker => None,
+        },
+        swarm_version: cluster.meta.version,
     })
 }
 
@@ -291,9 +347,8 @@ impl CaService {
         Err(Status::unavailable("too many nodes are joining at once, try again"))
     }
 
-    /// Returns the caller's node with the role its next certificate carries.
-    async fn renewing_node(&self, caller: &Caller) -> Result<Node, Status> {
-        let id = caller.node()?;
+    /// Returns a known node with the role its next certificate carries.
+    async fn renewing_node(&self, id: NodeId) -> Result<Node, Status> {
         for _ in 0..ATTEMPTS {
             let view = self.0.store.view();
             let stored = view

@@ -32,6 +32,7 @@ mod presence;
 mod publisher;
 mod rights;
 mod roles;
+mod rotation;
 mod shared;
 pub mod standing;
 pub mod tables;
@@ -131,6 +132,14 @@ impl Manager {
             .add_service(ca::service(self.shared.clone()))
             .add_service(ca::membership_service(self.shared.clone()));
         routes.routes()
+    }
+
+    /// Returns a new certificate of this manager's own node, if this manager leads.
+    ///
+    /// # Errors
+    /// UNAVAILABLE: it does not lead. PERMISSION_DENIED: its node was removed.
+    pub async fn renew(&self, csr_pem: &str) -> Result<proto::ca::IssueCertificateReply, tonic::Status> {
+        ca::renew_own(self.shared.clone(), csr_pem).await
     }
 
     /// Runs until cancelled; then ends every session, so that agents look for another manager.

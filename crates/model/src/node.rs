@@ -83,6 +83,17 @@ pub struct NodeDescription {
     pub addr: SocketAddr,
     /// Underlay address for VXLAN.
     pub data_addr: IpAddr,
+    pub tls: NodeTls,
+}
+
+/// Whom a node trusts and who certified it. *Source:* Docker API `TLSInfo`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeTls {
+    /// SHA-256 of the PEM text of the roots it trusts.
+    pub trust: Vec<u8>,
+    /// DER of the issuer's name and public key.
+    pub issuer_subject: Vec<u8>,
+    pub issuer_public_key: Vec<u8>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -2,7 +2,7 @@
 
 use crate::{
     ContainerSpec, Duration, EndpointSpec, Labels, LogDriver, Meta, NetworkId, ResourceRequirements,
-    ServiceId, StackId, Timestamp,
+    SecretBytes, ServiceId, StackId, Timestamp,
 };
 use std::{net::IpAddr, sync::Arc};
 
@@ -229,6 +229,9 @@ pub struct Service {
     pub pending_delete: bool,
     /// Writer: control. Raised by each forced run of a job.
     pub job_iteration: u64,
+    /// Writer: control. What its registry is shown when an image is pulled; goes to nodes with a task of it only.
+    /// *Source:* Docker API "Authentication": the text of `X-Registry-Auth`.
+    pub registry_auth: Option<SecretBytes>,
 }
 
 /// Virtual addresses and published ports a service holds. Source: Docker API `Endpoint`.

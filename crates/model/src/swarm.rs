@@ -15,6 +15,8 @@ pub struct ClusterSpec {
     pub autolock: bool,
     /// Entries between Raft snapshots.
     pub snapshot_interval: u64,
+    /// Raft snapshots kept beside the newest.
+    pub old_snapshots: u64,
 }
 
 impl Default for ClusterSpec {
@@ -26,6 +28,7 @@ impl Default for ClusterSpec {
             node_cert_expiry: Duration::from_secs(90 * 24 * 3600),
             autolock: false,
             snapshot_interval: 10_000,
+            old_snapshots: 0,
         }
     }
 }
@@ -57,6 +60,18 @@ pub struct Cluster {
     /// Nodes that were removed, as long as a certificate of theirs may be valid. *Limit:* [`REMOVED_MAX`], oldest out
     /// first: who is not here is unknown, and refused as well.
     pub removed: Vec<RemovedNode>,
+    /// A change of the root certificate that has not reached every node yet.
+    pub rotation: Option<RootRotation>,
+}
+
+/// A root certificate on its way in. *Source:* SwarmKit `api.RootRotation`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootRotation {
+    /// PEM.
+    pub cert: String,
+    pub key: SecretBytes,
+    /// PEM: the new root's key certified by the old root, for nodes that trust only that one yet.
+    pub cross_signed: String,
 }
 
 /// *Limit* of removed nodes that are remembered.
@@ -71,6 +86,17 @@ pub struct RemovedNode {
 }
 
 impl Cluster {
+    /// Returns the root certificates that nodes trust as PEM, the one that is to stay last.
+    pub fn trusted_roots(&self) -> String {
+        let new = self.rotation.as_ref().map_or("", |rotation| &rotation.cert);
+        format!("{}{new}", self.root_ca_cert)
+    }
+
+    /// Returns the root certificate that is to stay, as PEM.
+    pub fn desired_root(&self) -> &str {
+        self.rotation.as_ref().map_or(&self.root_ca_cert, |rotation| &rotation.cert)
+    }
+
     /// Notes that a node was removed at `now`, and forgets those whose certificates have expired by now.
     pub fn revoke(&mut self, node: NodeId, now: Timestamp) {
         self.removed.retain(|r| r.until > now && r.node != node);

@@ -50,22 +50,30 @@ impl Connections {
         self.channel(addr, Whom::Node(node))
     }
 
+    /// Returns a new channel to a manager that begins with the certificate of now; it is not kept.
+    pub(crate) fn new_to_manager(&self, addr: SocketAddr) -> Channel {
+        self.dial(addr, Whom::Manager)
+    }
+
+    /// Forgets all channels: what they began with counts no more.
+    pub(crate) fn renew(&self) {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn channel(&self, addr: SocketAddr, whom: Whom) -> Channel {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        channels
-            .entry((addr, whom))
-            .or_insert_with(|| {
-                let (expected, as_manager) = match whom {
-                    Whom::Manager => (Expected::Role(Role::Manager), true),
-                    Whom::Node(node) => (Expected::Node(node), false),
-                };
-                let gate = Arc::clone(&self.gate);
-                let admit: pki::tls::Admit =
-                    Arc::new(move |identity| gate.may_be_called(identity.node, as_manager));
-                let connector = pki::tls::connector(&self.credentials, expected);
-                endpoint(addr).connect_with_connector_lazy(connector.known_to(&self.gate.guests, admit))
-            })
-            .clone()
+        channels.entry((addr, whom)).or_insert_with(|| self.dial(addr, whom)).clone()
+    }
+
+    fn dial(&self, addr: SocketAddr, whom: Whom) -> Channel {
+        let (expected, as_manager) = match whom {
+            Whom::Manager => (Expected::Role(Role::Manager), true),
+            Whom::Node(node) => (Expected::Node(node), false),
+        };
+        let gate = Arc::clone(&self.gate);
+        let admit: pki::tls::Admit = Arc::new(move |identity| gate.may_be_called(identity.node, as_manager));
+        let connector = pki::tls::connector(&self.credentials, expected);
+        endpoint(addr).connect_with_connector_lazy(connector.known_to(&self.gate.guests, admit))
     }
 }
 

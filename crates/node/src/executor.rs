@@ -13,7 +13,7 @@ use engine::{
 use futures::future::BoxFuture;
 use model::{
     ContainerStatus, Duration, FileRef, GenericResources, IngressTable, MountKind, NetworkId, NetworkTable,
-    NodeDescription, Platform, Resources, Supply, Task, TaskId, with_causes,
+    NodeDescription, NodeTls, Platform, Resources, Supply, Task, TaskId, with_causes,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,9 +28,26 @@ const STOP_SLACK: Duration = Duration::from_secs(10);
 /// Longest that a task's hooks after its start may take together.
 const HOOKS_LIMIT: Duration = Duration::from_secs(300);
 
-/// Brings an image, named as in the task that needs it, to this host: from a node that has it, else from its registry.
-pub(crate) type Fetch =
-    Arc<dyn Fn(String, image::Reference, News) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+/// Brings an image to this host: from a node that has it, else from its registry.
+pub(crate) type Fetch = Arc<dyn Fn(Wanted, News) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// An image that a task needs.
+pub(crate) struct Wanted {
+    /// As the task names it.
+    pub(crate) image: String,
+    pub(crate) reference: image::Reference,
+    /// What its registry is shown.
+    pub(crate) auth: Option<image::Auth>,
+}
+
+fn node_tls(credentials: &pki::Credentials) -> NodeTls {
+    let issuer = credentials.issuer();
+    NodeTls {
+        trust: pki::sha256(credentials.root_pem().as_bytes()).to_vec(),
+        issuer_subject: issuer.as_ref().map(|i| i.subject.clone()).unwrap_or_default(),
+        issuer_public_key: issuer.map(|i| i.public_key).unwrap_or_default(),
+    }
+}
 
 /// What the host says of itself and where it finds images.
 pub(crate) struct HostExecutor {
@@ -39,6 +56,8 @@ pub(crate) struct HostExecutor {
     pub(crate) addr: SocketAddr,
     pub(crate) data_addr: IpAddr,
     pub(crate) fetch: Fetch,
+    /// `None` while the node leaves.
+    pub(crate) credentials: Option<pki::Credentials>,
     /// Set with the first welcome.
     pub(crate) node: Mutex<Option<NodeConfig>>,
     /// Names of the overlay networks seen, for inspect.
@@ -92,12 +111,18 @@ impl HostExecutor {
         Ok(found.into_iter().next())
     }
 
-    async fn ensure_image(&self, reference: &str, news: &News) -> Result<(), TaskError> {
-        if self.engine.images().get(reference).await.is_some() {
+    async fn ensure_image(&self, assignment: &TaskAssignment, news: &News) -> Result<(), TaskError> {
+        let image = &assignment.task.spec.container.image;
+        if self.engine.images().get(image).await.is_some() {
             return Ok(());
         }
-        let parsed = reference.parse::<image::Reference>().map_err(|e| fatal(&e))?;
-        (self.fetch)(reference.to_owned(), parsed, news.clone()).await.map_err(TaskError::fatal)
+        let reference = image.parse::<image::Reference>().map_err(|e| fatal(&e))?;
+        let auth = match &assignment.registry_auth {
+            None => None,
+            Some(text) => docker_api::server::registry_auth(&text.0).map_err(|e| fatal(&e))?,
+        };
+        let wanted = Wanted { image: image.clone(), reference, auth };
+        (self.fetch)(wanted, news.clone()).await.map_err(TaskError::fatal)
     }
 
     fn container_config(&self, assignment: &TaskAssignment) -> Result<ContainerConfig, TaskError> {
@@ -413,6 +438,7 @@ impl agent::Executor for HostExecutor {
             engine_labels: BTreeMap::new(),
             addr: self.addr,
             data_addr: self.data_addr,
+            tls: self.credentials.as_ref().map(node_tls).unwrap_or_default(),
         }
     }
 
@@ -435,7 +461,7 @@ impl agent::Executor for HostExecutor {
         if task.attaches.is_some() || self.find(task.id).await?.is_some() {
             return Ok(());
         }
-        self.ensure_image(&task.spec.container.image, news).await?;
+        self.ensure_image(assignment, news).await?;
         let config = self.container_config(assignment)?;
         match self.engine.create(config).await {
             Ok(_) => Ok(()),

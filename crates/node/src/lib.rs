@@ -21,6 +21,7 @@ mod executor;
 mod gate;
 mod hooks;
 mod images;
+mod lock;
 mod member;
 mod peer;
 mod record;

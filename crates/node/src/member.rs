@@ -13,6 +13,7 @@ use crate::{
     connect::{Connections, endpoint},
     descriptors,
     executor::HostExecutor,
+    lock,
     peer::{FrontDoorCell, PeerService},
     record::{Folder, Record},
     strangers,
@@ -20,10 +21,11 @@ use crate::{
 use agent::{Agent, Executor};
 use anyhow::{Context, Result, bail};
 use model::{ClusterId, NodeId, Role, Timestamp, with_causes};
-use pki::{Credentials, NodeKey};
+use pki::{Credentials, NodeKey, UnlockKey};
 use proto::{
     ca::{
-        IssueCertificateRequest, JoinRaftRequest, ca_client::CaClient, membership_client::MembershipClient,
+        IssueCertificateReply, IssueCertificateRequest, JoinRaftRequest, ca_client::CaClient,
+        membership_client::MembershipClient,
     },
     node::peer_server::PeerServer,
 };
@@ -91,6 +93,8 @@ pub(crate) struct View {
     /// Managers by address, as last heard.
     pub(crate) managers: Vec<SocketAddr>,
     pub(crate) store: Option<store::Handle>,
+    /// Why the managers refuse this node, and what to do; else empty.
+    pub(crate) error: String,
 }
 
 /// A running member.
@@ -131,13 +135,20 @@ impl Member {
         let cancel = CancellationToken::new();
         let mut tasks = JoinSet::new();
 
+        if identity.role == Role::Worker {
+            record.raft_id = None;
+            record.raft_joined = false;
+        }
         if record.raft_id.is_none() {
             // Left by an earlier life as a manager; a new one begins from nothing, under a new number.
             discard_raft(&start.folder)?;
         }
-        let store = match identity.role {
-            Role::Manager => Some(open_store(&start, &mut record).await?),
-            Role::Worker => None,
+        let (store, dek) = match identity.role {
+            Role::Manager => {
+                let (store, dek) = open_store(&start, &mut record).await?;
+                (Some(store), Some(dek))
+            }
+            Role::Worker => (None, None),
         };
         let handle = store.as_ref().map(store::Store::handle);
         let connections = Arc::clone(&start.connections);
@@ -155,6 +166,7 @@ impl Member {
             Arc::clone(&start.connections),
             start.folder.clone(),
         ));
+        let mut own = None;
         let mut routes = tonic::service::Routes::new(peer.clone());
         if let (Some(store), Some(handle)) = (&store, &handle) {
             let manager = manager::Manager::new(manager::Options {
@@ -170,6 +182,7 @@ impl Member {
             let raft = store.service(store::Admission::Members(vouch));
             routes = manager.routes().add_service(peer).add_service(raft);
             let cancel = cancel.clone();
+            own = Some(manager.clone());
             tasks.spawn(async move {
                 manager.run(cancel).await;
                 Ok(Outcome::Cancelled)
@@ -209,6 +222,7 @@ impl Member {
             addr: record.advertise_addr,
             managers: record.managers.clone(),
             store: handle.clone(),
+            error: String::new(),
         });
         let known = watch::Sender::new(managers_of(&record, identity.role));
         let agent = Agent::new(agent::Options {
@@ -225,7 +239,7 @@ impl Member {
             Ok(Outcome::Cancelled)
         });
         let receiver = view.subscribe();
-        let keeper = Keeper { start, record: Mutex::new(record), heard, view, known };
+        let keeper = Keeper { start, record: Mutex::new(record), dek, manager: own, heard, view, known };
         let keeper_cancel = cancel.clone();
         tasks.spawn(async move { keeper.run(keeper_cancel).await });
         Ok(Self { view: receiver, cancel, tasks, first: None, store })
@@ -301,7 +315,7 @@ async fn serve(
     Ok(Outcome::Cancelled)
 }
 
-async fn open_store(start: &Start, record: &mut Record) -> Result<store::Store> {
+async fn open_store(start: &Start, record: &mut Record) -> Result<(store::Store, store::Dek)> {
     let raft_id = match record.raft_id {
         Some(id) => id,
         None => {
@@ -312,24 +326,28 @@ async fn open_store(start: &Start, record: &mut Record) -> Result<store::Store> 
             id
         }
     };
-    let dek = store::Dek::load_or_create(&start.folder.raft_key()).with_context(|| {
-        format!("cannot read the key of the Raft log, {}", start.folder.raft_key().display())
-    })?;
+    let dek = store::Dek::load_or_create(&start.folder.raft_key(), start.credentials.lock().as_ref())
+        .with_context(|| {
+            format!("cannot read the key of the Raft log, {}", start.folder.raft_key().display())
+        })?;
     let connections = Arc::clone(&start.connections);
     let connect = move |node: Option<NodeId>, addr: SocketAddr| {
         let channel = connections.manager(addr, node);
         async move { Ok::<_, store::ConnectError>(channel) }
     };
-    let options = store::Options::new(
+    let mut options = store::Options::new(
         raft_id,
         start.credentials.identity().node,
         record.advertise_addr,
-        dek,
+        dek.clone(),
         Arc::new(connect),
     );
-    store::Store::open(&start.folder.raft(), options)
-        .await
-        .with_context(|| format!("cannot open the replicated store in {}", start.folder.raft().display()))
+    // Nothing is removed before the state says how many are to be kept.
+    options.old_snapshots = u64::MAX;
+    let opened = store::Store::open(&start.folder.raft(), options).await;
+    let opened = opened
+        .with_context(|| format!("cannot open the replicated store in {}", start.folder.raft().display()))?;
+    Ok((opened, dek))
 }
 
 /// Writes the first objects of a new swarm; the first leader needs a moment to be elected by itself.
@@ -385,6 +403,10 @@ pub(crate) struct Issued {
     pub(crate) root_pem: String,
     pub(crate) node: NodeId,
     pub(crate) role: Role,
+    /// Of a manager, while autolock is on.
+    pub(crate) lock: Option<UnlockKey>,
+    /// Version of the swarm object that says so.
+    pub(crate) lock_version: u64,
 }
 
 /// Has a fresh key certified over `channel`.
@@ -396,17 +418,27 @@ pub(crate) async fn issue(
     token: &str,
     availability: model::Availability,
 ) -> Result<Issued, tonic::Status> {
-    let broken = |e: &dyn std::error::Error| tonic::Status::internal(with_causes(e));
-    let key = NodeKey::generate().map_err(|e| broken(&e))?;
+    let (key, csr_pem) = new_key()?;
     let request = IssueCertificateRequest {
-        csr_pem: key.csr_pem().map_err(|e| broken(&e))?,
+        csr_pem,
         token: token.to_owned(),
         availability: proto::types::Availability::from(availability).into(),
     };
     let answer = timeout(CA_LIMIT, CaClient::new(channel).issue_certificate(request))
         .await
         .map_err(|_| tonic::Status::deadline_exceeded("the manager did not answer in time"))?;
-    let reply = answer?.into_inner();
+    issued(&key, answer?.into_inner())
+}
+
+/// Returns a key and the request to certify it.
+fn new_key() -> Result<(NodeKey, String), tonic::Status> {
+    let broken = |e: pki::CaError| tonic::Status::internal(with_causes(&e));
+    let key = NodeKey::generate().map_err(broken)?;
+    let csr_pem = key.csr_pem().map_err(broken)?;
+    Ok((key, csr_pem))
+}
+
+fn issued(key: &NodeKey, reply: IssueCertificateReply) -> Result<Issued, tonic::Status> {
     let id: [u8; 16] = reply
         .node_id
         .as_slice()
@@ -416,19 +448,32 @@ pub(crate) async fn issue(
         proto::types::Role::Manager => Role::Manager,
         proto::types::Role::Worker | proto::types::Role::Unspecified => Role::Worker,
     };
+    let lock = match reply.unlock_key.as_deref().map(std::str::from_utf8) {
+        None => None,
+        Some(text) => Some(
+            text.ok()
+                .and_then(|text| text.parse().ok())
+                .ok_or_else(|| tonic::Status::internal("the manager sent a malformed unlock key"))?,
+        ),
+    };
     Ok(Issued {
         key_pem: key.pem(),
         chain_pem: reply.certificate_pem,
         root_pem: reply.root_pem,
         node: NodeId(u128::from_be_bytes(id)),
         role,
+        lock,
+        lock_version: reply.swarm_version,
     })
 }
 
-/// Keeps certificate, role and known managers up to date.
+/// Keeps certificate, role, known managers and the lock of a manager's keys up to date.
 struct Keeper {
     start: Start,
     record: Mutex<Record>,
+    /// Of a manager.
+    dek: Option<store::Dek>,
+    manager: Option<manager::Manager>,
     heard: watch::Receiver<agent::View>,
     view: watch::Sender<View>,
     known: watch::Sender<Vec<SocketAddr>>,
@@ -438,12 +483,26 @@ impl Keeper {
     async fn run(mut self, cancel: CancellationToken) -> Result<Outcome> {
         let role = self.start.credentials.identity().role;
         let random = random_u64();
+        let mut applied = self.view.borrow().store.as_ref().map(store::Handle::watch);
         loop {
             let (not_before, not_after) = self.start.credentials.validity();
             let due = pki::renewal_due(not_before, not_after, random).since(clock());
             let renew = tokio::select! {
                 () = cancel.cancelled() => return Ok(Outcome::Cancelled),
                 () = sleep(due) => true,
+                () = next_entry(&mut applied) => match self.follow_settings() {
+                    // The key was on disk without a lock: a new one never is.
+                    Ok(first) => first,
+                    Err(error) => {
+                        tracing::warn!(error = format!("{error:#}"), "cannot change the lock of this manager's keys; will retry");
+                        tokio::select! {
+                            () = cancel.cancelled() => return Ok(Outcome::Cancelled),
+                            () = sleep(RETRY) => {}
+                        }
+                        applied.iter_mut().for_each(watch::Receiver::mark_changed);
+                        false
+                    }
+                },
                 changed = self.heard.changed() => {
                     if changed.is_err() {
                         return Ok(Outcome::Cancelled);
@@ -451,10 +510,11 @@ impl Keeper {
                     let heard = self.heard.borrow_and_update().clone();
                     self.learn(&heard)?;
                     // A demoted manager is certified anew only once it is out of Raft.
-                    heard.node.is_some_and(|n| match n.spec.role {
+                    let role_changes = heard.node.is_some_and(|n| match n.spec.role {
                         Role::Manager => role != Role::Manager,
                         Role::Worker => role != Role::Worker && n.manager.is_none(),
-                    })
+                    });
+                    role_changes || (heard.root_ca.is_some() && self.has_an_old_root())
                 }
             };
             if !renew {
@@ -479,8 +539,22 @@ impl Keeper {
         }
     }
 
-    /// Notes the managers and the root certificates the session told of.
+    /// Tells whether this node's certificate is of a root that another is to replace.
+    fn has_an_old_root(&self) -> bool {
+        let credentials = &self.start.credentials;
+        let desired = pki::Authority::last_of(&credentials.root_pem()).ok();
+        desired.is_some() && credentials.issuer() != desired
+    }
+
+    /// Notes what the session told of managers and root certificates, and whether there is one at all.
     fn learn(&self, heard: &agent::View) -> Result<()> {
+        match &heard.error {
+            Some(why) if heard.refused => self.refused(why),
+            Some(_) => {}
+            None => {
+                self.view.send_if_modified(|view| !std::mem::take(&mut view.error).is_empty());
+            }
+        }
         if let Some(root) = &heard.root_ca
             && *root != self.start.credentials.root_pem()
         {
@@ -500,24 +574,109 @@ impl Keeper {
         Ok(())
     }
 
-    /// Gets a new certificate from any manager and puts it into use; returns its role.
+    /// Follows the swarm's settings: how often a snapshot is made, and the lock of this manager's keys. Returns true
+    /// if they had none before.
+    fn follow_settings(&self) -> Result<bool> {
+        let Some(dek) = &self.dek else { return Ok(false) };
+        let Some(state) = self.view.borrow().store.as_ref().map(store::Handle::view) else {
+            return Ok(false);
+        };
+        let Some(cluster) = &state.cluster else { return Ok(false) };
+        let spec = &cluster.spec;
+        self.view
+            .borrow()
+            .store
+            .iter()
+            .for_each(|s| s.set_snapshots(spec.snapshot_interval, spec.old_snapshots));
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        if cluster.meta.version <= record.lock_version {
+            return Ok(false);
+        }
+        let new = match &cluster.unlock_key {
+            None => None,
+            Some(key) => Some(std::str::from_utf8(&key.0)?.parse::<UnlockKey>()?),
+        };
+        let credentials = &self.start.credentials;
+        let old = credentials.lock();
+        if old == new {
+            return Ok(false);
+        }
+        let locked = new.is_some();
+        lock::change(&self.start.folder, credentials, dek, new)?;
+        record.lock_version = cluster.meta.version;
+        self.start.folder.store(&record)?;
+        tracing::info!(locked, "the lock of this manager's keys changed");
+        Ok(old.is_none() && locked)
+    }
+
+    /// Gets a new certificate and puts it into use; returns its role. A manager that leads gives itself one; others
+    /// ask any manager, also with a certificate that has expired.
     async fn renew(&self, role: Role) -> Result<Role> {
+        let mut last = anyhow::anyhow!("no manager is known");
+        if let Some(manager) = &self.manager {
+            let (key, csr_pem) = new_key()?;
+            match timeout(CA_LIMIT, manager.renew(&csr_pem)).await {
+                Ok(Ok(reply)) => return self.adopt(role, issued(&key, reply)?),
+                Ok(Err(status)) => last = anyhow::Error::from(status).context("this manager"),
+                Err(_) => {}
+            }
+        }
         let managers = {
             let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
             managers_of(&record, role)
         };
-        let mut last = anyhow::anyhow!("no manager is known");
+        let mut refusal = None;
         for addr in managers {
-            match issue(self.start.connections.manager(addr, None), "", model::Availability::Active).await {
-                Ok(issued) => {
-                    // Asked too early: the managers have not made the change of role effective yet.
-                    self.start.credentials.replace(&issued.key_pem, &issued.chain_pem, &issued.root_pem)?;
-                    return Ok(issued.role);
+            let channel = self.start.connections.new_to_manager(addr);
+            match issue(channel, "", model::Availability::Active).await {
+                Ok(issued) => return self.adopt(role, issued),
+                Err(status) => {
+                    if status.code() == tonic::Code::PermissionDenied {
+                        refusal = Some(status.message().to_owned());
+                    }
+                    last = anyhow::Error::from(status).context(format!("manager {addr}"));
                 }
-                Err(status) => last = anyhow::Error::from(status).context(format!("manager {addr}")),
             }
         }
+        if let Some(refusal) = refusal {
+            self.refused(&refusal);
+        }
         Err(last)
+    }
+
+    /// Puts a new certificate into use. Asked too early, it still has the old role.
+    fn adopt(&self, role: Role, issued: Issued) -> Result<Role> {
+        let credentials = &self.start.credentials;
+        let had_expired = credentials.validity().1 <= clock();
+        let (key, chain, root) = (&issued.key_pem, &issued.chain_pem, &issued.root_pem);
+        if issued.role == role {
+            credentials.replace(key, chain, root)?;
+        } else {
+            credentials.replace_and_lock(key, chain, root, issued.lock)?;
+            let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+            record.lock_version = issued.lock_version;
+        }
+        if had_expired {
+            self.start.connections.renew();
+        }
+        self.view.send_if_modified(|view| !std::mem::take(&mut view.error).is_empty());
+        Ok(issued.role)
+    }
+
+    /// Tells people, once, that the swarm knows this node no more.
+    fn refused(&self, why: &str) {
+        let text = format!(
+            "the managers refuse this node: {why}; hint: `swarm leave --force` on this host, then `swarm join` with a \
+             token that `swarm join-token` shows on a manager"
+        );
+        let news = self.view.send_if_modified(|view| {
+            let news = view.error != text;
+            view.error.clone_from(&text);
+            news
+        });
+        if news {
+            tracing::error!(error = text, "this node is no member of the swarm any more");
+        }
     }
 
     /// Prepares the disk for the new role. A demoted manager's part in Raft is over for good.
@@ -533,14 +692,28 @@ impl Keeper {
     }
 }
 
-/// Removes what a former manager kept of Raft.
+/// Waits until the replica of a manager has applied something.
+async fn next_entry(applied: &mut Option<watch::Receiver<u64>>) {
+    let stopped = match applied {
+        Some(applied) => applied.changed().await.is_err(),
+        None => true,
+    };
+    if stopped {
+        std::future::pending().await
+    }
+}
+
+/// Removes what a former manager kept of Raft, and the key of it.
 fn discard_raft(folder: &Folder) -> Result<()> {
-    match std::fs::remove_dir_all(folder.raft()) {
+    let gone = |path: &std::path::Path, outcome: std::io::Result<()>| match outcome {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("cannot remove {}", folder.raft().display()))
+            Err(e).with_context(|| format!("cannot remove {}", path.display()))
         }
         _ => Ok(()),
-    }
+    };
+    let (dir, key) = (folder.raft(), folder.raft_key());
+    gone(&dir, std::fs::remove_dir_all(&dir))?;
+    gone(&key, std::fs::remove_file(&key))
 }
 
 /// Connects to a manager known only by address and token, which pins its root certificate.

@@ -27,6 +27,9 @@ pub(crate) struct Record {
     /// Managers last heard of, so that a restart finds one.
     #[serde(default)]
     pub(crate) managers: Vec<SocketAddr>,
+    /// Version of the swarm object that the lock of the key files is from; a replica that is older does not count.
+    #[serde(default)]
+    pub(crate) lock_version: u64,
 }
 
 /// The folder of a membership: `DATA_ROOT/swarm`.
@@ -120,6 +123,7 @@ mod tests {
             raft_id: Some(7),
             raft_joined: true,
             managers: vec!["192.0.2.2:2377".parse().unwrap()],
+            lock_version: 3,
         };
         folder.store(&record).unwrap();
         assert_eq!(folder.load().unwrap(), Some(record));

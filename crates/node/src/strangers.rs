@@ -188,7 +188,7 @@ mod tests {
         let layer = Layer { limit: Duration::from_millis(100), ..Layer::default() };
         let gate = layer
             .layer(service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty()))));
-        let stranger = Peer { identity: None, addr: "192.0.2.9:1000".parse().unwrap() };
+        let stranger = Peer { identity: None, expired: None, addr: "192.0.2.9:1000".parse().unwrap() };
         assert_eq!(code(&gate, request(stranger, CA, full(1000))).await, 0);
         assert_eq!(code(&gate, request(stranger, CA, full(MESSAGE_MAX + 1))).await, 8);
         let other = "/rswarm.control.v1.Control/List";

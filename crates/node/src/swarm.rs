@@ -8,7 +8,7 @@ use crate::{
     address::{self, interfaces},
     attach::Waiting,
     connect::Connections,
-    executor::HostExecutor,
+    executor::{HostExecutor, Wanted},
     gate::Gate,
     images,
     member::{self, Begin, Member, Outcome, Start, bootstrap_channel, clock, is_passing},
@@ -20,9 +20,9 @@ use docker_api::server::{
     ApiError, Asker, BoxedIo, Control, InitRequest, JoinRequest, Membership, Swarm, SwarmStatus,
 };
 use engine::Engine;
-use image::Reference;
+use futures::future::BoxFuture;
 use model::{NodeId, Object, Role, with_causes};
-use pki::{Credentials, JoinToken};
+use pki::{Credentials, CredentialsError, JoinToken, UnlockKey};
 use proto::{
     PersonalClaim, WireId as _,
     control::{GetRequest, control_client::ControlClient},
@@ -31,7 +31,10 @@ use proto::{
 };
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::{
@@ -76,7 +79,9 @@ struct Shared {
     current: RwLock<Option<Current>>,
     /// Why the member that is on disk does not run.
     failed: RwLock<Option<String>>,
-    /// Serialises init, join and leave.
+    /// A manager whose keys wait for `swarm unlock`.
+    locked: AtomicBool,
+    /// Serialises init, join, unlock and leave.
     changing: tokio::sync::Mutex<()>,
 }
 
@@ -115,6 +120,7 @@ impl NodeSwarm {
             parts,
             current: RwLock::new(None),
             failed: RwLock::new(None),
+            locked: AtomicBool::new(false),
             changing: tokio::sync::Mutex::new(()),
         });
         // One order at a time: `changing` is held while it is carried out.
@@ -164,7 +170,13 @@ impl NodeSwarm {
             raft_id: None,
             raft_joined: false,
             managers: Vec::new(),
+            lock_version: 0,
         })
+    }
+
+    /// Returns what is wrong while this host has no running member.
+    fn absent(&self) -> ApiError {
+        if self.shared.locked.load(Relaxed) { ApiError::swarm_locked() } else { ApiError::not_in_swarm() }
     }
 
     /// Returns the managers to ask, the likeliest first.
@@ -182,24 +194,34 @@ impl Shared {
     fn start(&self, credentials: &Credentials, record: &Record) -> Start {
         let gate = Arc::new(Gate::new(credentials.identity().cluster));
         let connections = Arc::new(Connections::new(credentials.clone(), gate));
-        let executor = HostExecutor {
+        let fetch = self.fetcher(&connections);
+        Start {
+            folder: self.parts.folder.clone(),
+            credentials: credentials.clone(),
+            executor: Arc::new(self.executor(record, fetch, Some(credentials.clone()))),
+            connections,
+            images: self.parts.engine.images().clone(),
+            door: Arc::clone(&self.parts.door),
+        }
+    }
+
+    fn executor(
+        &self,
+        record: &Record,
+        fetch: crate::executor::Fetch,
+        credentials: Option<Credentials>,
+    ) -> HostExecutor {
+        HostExecutor {
             engine: self.parts.engine.clone(),
             hostname: self.parts.hostname.clone(),
             addr: record.advertise_addr,
             data_addr: record.data_addr,
-            fetch: self.fetcher(&connections),
+            fetch,
+            credentials,
             node: Mutex::default(),
             network_names: Mutex::default(),
             found: Mutex::default(),
             waiting: Arc::clone(&self.parts.waiting),
-        };
-        Start {
-            folder: self.parts.folder.clone(),
-            credentials: credentials.clone(),
-            executor: Arc::new(executor),
-            connections,
-            images: self.parts.engine.images().clone(),
-            door: Arc::clone(&self.parts.door),
         }
     }
 
@@ -209,14 +231,15 @@ impl Shared {
         let registries = self.parts.registries.clone();
         let connections = Arc::clone(connections);
         let folder = self.parts.folder.clone();
-        Arc::new(move |image: String, reference: Reference, news: agent::News| {
+        Arc::new(move |wanted: Wanted, news: agent::News| {
+            let Wanted { image, reference, auth } = wanted;
             let (images, registries, connections) =
                 (images.clone(), registries.clone(), Arc::clone(&connections));
             let folder = folder.clone();
             Box::pin(async move {
                 let sources = image_sources(&folder, &connections, &image).await;
                 let peers = images::peers(&connections, &sources, &image);
-                let options = image::PullOptions { peers, registries, ..image::PullOptions::default() };
+                let options = image::PullOptions { peers, registries, auth, ..image::PullOptions::default() };
                 let (progress, mut steps) = mpsc::channel(64);
                 let pull = images.pull(&reference, options, progress);
                 let watched = async {
@@ -296,6 +319,10 @@ impl Supervisor {
         match self.shared.on_disk() {
             Ok(None) => {}
             Ok(Some((record, credentials))) => member = self.resume(&credentials, record, &cancel).await,
+            Err(error) if is_locked(&error) => {
+                tracing::warn!("the swarm is encrypted; hint: `swarm unlock` opens it");
+                self.shared.locked.store(true, Relaxed);
+            }
             Err(error) => self.fail(&error),
         }
         loop {
@@ -319,6 +346,7 @@ impl Supervisor {
                     let start = self.shared.start(&credentials, &record);
                     let started = Member::start(start.clone(), *record, *begin).await;
                     let answer = started.map(|running| {
+                        self.shared.locked.store(false, Relaxed);
                         self.publish(Some((&running, &start)));
                         member = Some((running, start));
                     });
@@ -429,12 +457,17 @@ impl Supervisor {
     }
 }
 
+/// Tells whether a membership cannot be read for want of its unlock key.
+fn is_locked(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(CredentialsError::Locked))
+}
+
 impl Shared {
     /// Returns the membership that is on disk.
     fn on_disk(&self) -> anyhow::Result<Option<(Record, Credentials)>> {
         let Some(record) = self.parts.folder.load()? else { return Ok(None) };
         let folder = self.parts.folder.credentials();
-        let credentials = Credentials::load(&folder)
+        let credentials = Credentials::load(&folder, None)
             .with_context(|| format!("the certificate in {} cannot be used", folder.display()))?
             .with_context(|| {
                 format!("this node is a member of a swarm but has none in {}", folder.display())
@@ -444,11 +477,15 @@ impl Shared {
 
     /// Removes every trace of the membership: containers of tasks, networks, certificate, log.
     async fn forget(&self) -> anyhow::Result<()> {
-        match self.on_disk() {
+        match self.parts.folder.load() {
             Ok(None) => {}
-            Ok(Some((record, credentials))) => {
-                let start = self.start(&credentials, &record);
-                if let Err(errors) = agent::forget(&*start.executor, &self.parts.folder.agent()).await {
+            Ok(Some(record)) => {
+                // Also of a manager that is locked: removing needs no certificate.
+                let fetch = |_, _| -> BoxFuture<'static, _> {
+                    Box::pin(async { Err("this node leaves the swarm".to_owned()) })
+                };
+                let executor = self.executor(&record, Arc::new(fetch), None);
+                if let Err(errors) = agent::forget(&executor, &self.parts.folder.agent()).await {
                     for error in errors {
                         tracing::warn!(error = with_causes(&error), "something of a task was not removed");
                     }
@@ -466,7 +503,9 @@ impl Shared {
             .leave_swarm()
             .await
             .context("cannot take the overlay networks down")?;
-        self.parts.folder.forget()
+        self.parts.folder.forget()?;
+        self.locked.store(false, Relaxed);
+        Ok(())
     }
 }
 
@@ -474,6 +513,9 @@ impl Shared {
 impl Swarm for NodeSwarm {
     fn status(&self) -> SwarmStatus {
         let Some(current) = self.current() else {
+            if self.shared.locked.load(Relaxed) {
+                return SwarmStatus::Locked;
+            }
             let failed = self.shared.failed.read().unwrap_or_else(PoisonError::into_inner).clone();
             return failed.map_or(SwarmStatus::Inactive, SwarmStatus::Failed);
         };
@@ -499,7 +541,7 @@ impl Swarm for NodeSwarm {
             managers,
             control_available: control_available && view.role == Role::Manager,
             leader,
-            error: String::new(),
+            error: view.error,
         })
     }
 
@@ -513,10 +555,8 @@ impl Swarm for NodeSwarm {
             request.advertise_addr.as_deref(),
             request.data_path_addr.as_deref(),
         )?;
-        if request.autolock || request.force_new_cluster {
-            return Err(ApiError::not_implemented(
-                "--autolock and --force-new-cluster are not supported yet",
-            ));
+        if request.force_new_cluster {
+            return Err(ApiError::not_implemented("--force-new-cluster is not supported yet"));
         }
         let (node, credentials, batch) = self.new_swarm(&request, &mut record).map_err(|e| internal(&e))?;
         let begin = Box::new(Begin::Bootstrap(Box::new(batch)));
@@ -575,6 +615,11 @@ impl Swarm for NodeSwarm {
         if current.is_none() && matches!(on_disk, Ok(None)) {
             return Err(ApiError::unavailable("This node is not part of a swarm"));
         }
+        if self.shared.locked.load(Relaxed) && !force {
+            return Err(ApiError::unavailable(
+                "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.",
+            ));
+        }
         if !force {
             on_disk.map_err(|e| internal(&e))?;
         }
@@ -598,12 +643,29 @@ impl Swarm for NodeSwarm {
         self.order(|done| Order::Leave { done }).await.map_err(|e| internal(&e))
     }
 
-    async fn unlock(&self, _key: String) -> Result<(), ApiError> {
-        Err(ApiError::conflict("swarm is not locked"))
+    async fn unlock(&self, key: String) -> Result<(), ApiError> {
+        let _changing = self.shared.changing.lock().await;
+        let folder = &self.shared.parts.folder;
+        let Some(record) = folder.load().map_err(|e| internal(&e))? else {
+            return Err(ApiError::unavailable("This node is not part of a swarm"));
+        };
+        if !self.shared.locked.load(Relaxed) {
+            return Err(ApiError::conflict("swarm is not locked"));
+        }
+        let wrong = || ApiError::unauthorized("swarm could not be unlocked: invalid key provided");
+        let key: UnlockKey = key.parse().map_err(|_| wrong())?;
+        let credentials = match Credentials::load(&folder.credentials(), Some(&key)) {
+            Ok(Some(credentials)) => credentials,
+            Ok(None) => return Err(ApiError::internal("this node has no certificate")),
+            Err(CredentialsError::WrongUnlockKey) => return Err(wrong()),
+            Err(error) => return Err(ApiError::internal(with_causes(&error))),
+        };
+        let (record, begin) = (Box::new(record), Box::new(Begin::Resume));
+        self.order(|done| Order::Start { record, credentials, begin, done }).await.map_err(|e| internal(&e))
     }
 
     async fn control(&self, asker: &Asker) -> Result<Control, ApiError> {
-        let current = self.current().ok_or_else(ApiError::not_in_swarm)?;
+        let current = self.current().ok_or_else(|| self.absent())?;
         let view = current.view.borrow().clone();
         let claim = Self::claim(view.role, asker)?;
         let client = |addr| {
@@ -645,7 +707,7 @@ impl Swarm for NodeSwarm {
     }
 
     async fn tunnel(&self, node: NodeId, asker: &Asker) -> Result<BoxedIo, ApiError> {
-        let current = self.current().ok_or_else(ApiError::not_in_swarm)?;
+        let current = self.current().ok_or_else(|| self.absent())?;
         let mut control = self.control(asker).await?;
         let found = control
             .get(GetRequest { kind: ObjectKind::Node.into(), id_or_name: node.to_string() })
@@ -712,25 +774,24 @@ impl NodeSwarm {
         if !request.default_addr_pool.is_empty() {
             init.address_pools.clone_from(&request.default_addr_pool);
         }
-        let spec = &mut init.spec;
-        spec.labels.clone_from(&request.labels);
-        spec.autolock = request.autolock;
-        spec.task_history_limit = request.task_history_limit.unwrap_or(spec.task_history_limit);
-        spec.heartbeat_period = request.heartbeat_period.unwrap_or(spec.heartbeat_period);
-        spec.node_cert_expiry = request.node_cert_expiry.unwrap_or(spec.node_cert_expiry);
-        spec.snapshot_interval = request.snapshot_interval.unwrap_or(spec.snapshot_interval);
+        init.spec.clone_from(&request.spec);
         let made = manager::ca::bootstrap(init, clock())?;
         let key = String::from_utf8(made.key.0).context("the key is not PEM")?;
         let dir = self.shared.parts.folder.credentials();
-        let credentials = Credentials::create(&dir, &key, &made.chain, &made.root)?;
+        let lock = match &made.unlock_key {
+            Some(key) => Some(std::str::from_utf8(&key.0)?.parse()?),
+            None => None,
+        };
+        let credentials = Credentials::create(&dir, &key, &made.chain, &made.root, lock)?;
         Ok((made.node, credentials, made.batch))
     }
 
-    async fn become_member(&self, record: Record, issued: member::Issued) -> Result<(), ApiError> {
+    async fn become_member(&self, mut record: Record, issued: member::Issued) -> Result<(), ApiError> {
         let folder = &self.shared.parts.folder;
-        let credentials =
-            Credentials::create(&folder.credentials(), &issued.key_pem, &issued.chain_pem, &issued.root_pem)
-                .map_err(|e| ApiError::internal(with_causes(&e)))?;
+        record.lock_version = issued.lock_version;
+        let (key, chain, root) = (&issued.key_pem, &issued.chain_pem, &issued.root_pem);
+        let credentials = Credentials::create(&folder.credentials(), key, chain, root, issued.lock.clone())
+            .map_err(|e| ApiError::internal(with_causes(&e)))?;
         tracing::info!(node.id = %issued.node, role = ?issued.role, "joining");
         let record = Box::new(record);
         let begin = Box::new(Begin::Resume);

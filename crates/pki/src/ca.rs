@@ -3,11 +3,13 @@
 use crate::{identity::role_name, now, person::USER_UNIT, sha256};
 use model::{ClusterId, Duration, NodeId, Role, Timestamp, UserId};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    SanType,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use time::OffsetDateTime;
+use x509_parser::{asn1_rs::Tag, extensions::ParsedExtension, x509::X509Name};
 
 /// Certificates begin this much in the past, for hosts whose clocks run late.
 const BACKDATE: Duration = Duration::from_secs(3600);
@@ -40,6 +42,53 @@ pub struct RootCa {
     cert_pem: String,
     cert: CertificateDer<'static>,
     key: KeyPair,
+    /// PEM; sent along with what this root signs.
+    cross_signed: String,
+}
+
+/// A certificate authority as those see it who have only a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authority {
+    /// DER of its name.
+    pub subject: Vec<u8>,
+    /// DER of its public key, with the algorithm.
+    pub public_key: Vec<u8>,
+    key_id: Option<Vec<u8>>,
+}
+
+impl Authority {
+    /// Reads the last certificate of a PEM text: of a node's trusted roots, the one that is to stay.
+    ///
+    /// # Errors
+    /// The text has no certificate.
+    pub fn last_of(pem: &str) -> Result<Self, CaError> {
+        let unreadable = |e: String| CaError::Certificate(e);
+        let last = CertificateDer::pem_slice_iter(pem.as_bytes()).last();
+        let der = last
+            .ok_or_else(|| unreadable("there is none".to_owned()))?
+            .map_err(|e| unreadable(e.to_string()))?;
+        Self::of(&der).map_err(unreadable)
+    }
+
+    pub(crate) fn of(der: &[u8]) -> Result<Self, String> {
+        let (_, cert) = x509_parser::parse_x509_certificate(der).map_err(|e| e.to_string())?;
+        let key_id = cert.iter_extensions().find_map(|e| match e.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+            _ => None,
+        });
+        let (subject, public_key) = (cert.subject().as_raw().to_vec(), cert.public_key().raw.to_vec());
+        Ok(Self { subject, public_key, key_id })
+    }
+
+    /// Tells whether a certificate names this authority as its issuer.
+    pub(crate) fn has_issued(&self, der: &[u8]) -> bool {
+        let Ok((_, cert)) = x509_parser::parse_x509_certificate(der) else { return false };
+        let issuer_key = cert.iter_extensions().find_map(|e| match e.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
+            _ => None,
+        });
+        cert.issuer().as_raw() == self.subject && issuer_key.is_some() && issuer_key == self.key_id
+    }
 }
 
 impl std::fmt::Debug for RootCa {
@@ -63,7 +112,7 @@ impl RootCa {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         (params.not_before, params.not_after) = validity(now(), ROOT_LIFE)?;
         let cert = params.self_signed(&key).map_err(CaError::Sign)?;
-        Ok(Self { cert_pem: cert.pem(), cert: cert.der().clone(), key })
+        Ok(Self { cert_pem: cert.pem(), cert: cert.der().clone(), key, cross_signed: String::new() })
     }
 
     /// Returns the root as it was stored.
@@ -81,7 +130,62 @@ impl RootCa {
             return Err(CaError::Mismatch);
         }
         drop(parsed);
-        Ok(Self { cert_pem: cert_pem.to_owned(), cert, key })
+        Ok(Self { cert_pem: cert_pem.to_owned(), cert, key, cross_signed: String::new() })
+    }
+
+    /// Returns a root that somebody made elsewhere, if it can be one.
+    ///
+    /// # Errors
+    /// As [`RootCa::from_pem`], or the certificate may not sign others, has expired, has no key identifier (by which
+    /// its certificates are known), or is not the only one in the text.
+    pub fn given(cert_pem: &str, key_pem: &str) -> Result<Self, CaError> {
+        let wrong = |why: &str| Err(CaError::Certificate(why.to_owned()));
+        if CertificateDer::pem_slice_iter(cert_pem.as_bytes()).count() != 1 {
+            return wrong("a PEM text with one certificate is wanted");
+        }
+        let root = Self::from_pem(cert_pem, key_pem)?;
+        let authority = Authority::of(&root.cert).map_err(CaError::Certificate)?;
+        if authority.key_id.is_none() {
+            return wrong("it has no subject key identifier");
+        }
+        let (_, cert) = x509_parser::parse_x509_certificate(&root.cert)
+            .map_err(|e| CaError::Certificate(e.to_string()))?;
+        let signs = cert.key_usage().ok().flatten().is_none_or(|usage| usage.value.key_cert_sign());
+        if !cert.is_ca() || !signs {
+            return wrong("it may not sign certificates");
+        }
+        if !cert.validity().is_valid() {
+            return wrong("it has expired, or is not valid yet");
+        }
+        drop(cert);
+        Ok(root)
+    }
+
+    /// Returns the certificate that this root gives another root's key, as PEM: who trusts this one trusts that one.
+    ///
+    /// # Errors
+    /// The other certificate cannot be copied.
+    pub fn cross_sign(&self, other: &Self) -> Result<String, CaError> {
+        let unreadable = |e: String| CaError::Certificate(e);
+        let (_, theirs) =
+            x509_parser::parse_x509_certificate(&other.cert).map_err(|e| unreadable(e.to_string()))?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = name_of(theirs.subject())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.use_authority_key_identifier_extension = true;
+        if let Some(id) = Authority::of(&other.cert).map_err(unreadable)?.key_id {
+            params.key_identifier_method = KeyIdMethod::PreSpecified(id);
+        }
+        (params.not_before, params.not_after) = validity(now(), ROOT_LIFE)?;
+        let issuer = Issuer::from_ca_cert_der(&self.cert, &self.key).map_err(CaError::Sign)?;
+        Ok(params.signed_by(&other.key, &issuer).map_err(CaError::Sign)?.pem())
+    }
+
+    /// Returns the root that sends a cross-signed certificate of its own along with what it signs.
+    #[must_use]
+    pub fn with_cross_signed(self, pem: &str) -> Self {
+        Self { cross_signed: pem.to_owned(), ..self }
     }
 
     pub fn cert_pem(&self) -> &str {
@@ -123,7 +227,7 @@ impl RootCa {
         self.sign_csr_at(now(), csr_pem, node, role, cluster, expiry)
     }
 
-    /// Returns the chain (leaf, then this root) as PEM. Of the request only the key counts: names are ours to
+    /// Returns the chain (leaf, this root as another has cross-signed it, then this root) as PEM. Of the request only the key counts: names are ours to
     /// give. Valid from an hour before `at` to `expiry` after it.
     ///
     /// # Errors
@@ -160,7 +264,7 @@ impl RootCa {
         csr.params = params;
         let issuer = Issuer::from_ca_cert_der(&self.cert, &self.key).map_err(CaError::Sign)?;
         let leaf = csr.signed_by(&issuer).map_err(CaError::Sign)?;
-        Ok(format!("{}{}", leaf.pem(), self.cert_pem))
+        Ok(format!("{}{}{}", leaf.pem(), self.cross_signed, self.cert_pem))
     }
 }
 
@@ -197,6 +301,24 @@ impl RootCa {
         let leaf = csr.signed_by(&issuer).map_err(CaError::Sign)?;
         Ok(format!("{}{}", leaf.pem(), self.cert_pem))
     }
+}
+
+/// Copies a name, text by text in the form it has: names are compared byte by byte.
+fn name_of(name: &X509Name<'_>) -> Result<DistinguishedName, CaError> {
+    let unreadable = || CaError::Certificate("its name has what cannot be copied".to_owned());
+    let mut copy = DistinguishedName::new();
+    for attribute in name.iter_attributes() {
+        let oid: Vec<u64> = attribute.attr_type().iter().ok_or_else(unreadable)?.collect();
+        let text = attribute.as_str().map_err(|_| unreadable())?;
+        let value = match attribute.attr_value().tag() {
+            Tag::Utf8String => DnValue::Utf8String(text.to_owned()),
+            Tag::PrintableString => DnValue::PrintableString(text.try_into().map_err(|_| unreadable())?),
+            Tag::Ia5String => DnValue::Ia5String(text.try_into().map_err(|_| unreadable())?),
+            _ => return Err(unreadable()),
+        };
+        copy.push(DnType::from_oid(&oid), value);
+    }
+    Ok(copy)
 }
 
 fn validity(at: Timestamp, life: Duration) -> Result<(OffsetDateTime, OffsetDateTime), CaError> {

@@ -2,17 +2,19 @@
 //!
 //! ```text
 //!  <dir>/node.pem   private key and certificate chain, one file so that they change together   0600
+//!                   (of a manager with autolock on, the key is sealed: module `lock`)
 //!  <dir>/root.pem   the roots this node trusts; written first, so that a new chain is never without its root
 //! ```
 
 use crate::{
-    Identity, PersonCertificate,
+    Authority, Identity, PersonCertificate,
     identity::{Facts, InvalidCertificate},
+    lock::{UnlockKey, is_locked},
     provider,
     verify::{ClientVerifier, Expected, ServerVerifier, Trust, client_chain_check, with_skew},
 };
 use arc_swap::ArcSwap;
-use model::Timestamp;
+use model::{Role, Timestamp};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
     client::{ResolvesClientCert, Resumption},
@@ -25,11 +27,14 @@ use std::{
     io::Write as _,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 const NODE_FILE: &str = "node.pem";
 const ROOT_FILE: &str = "root.pem";
+/// What a node's private key is sealed for.
+const PURPOSE: &str = "node certificate";
+const FIRST_CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
 /// Why credentials cannot be used, loaded or stored.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +59,10 @@ pub enum CredentialsError {
     Mismatch(#[source] rustls::Error),
     #[error("root certificates are unusable: {0}")]
     Roots(String),
+    #[error("the node's key is locked")]
+    Locked,
+    #[error("the unlock key does not open the node's key")]
+    WrongUnlockKey,
 }
 
 /// Everything made of one set of files.
@@ -63,7 +72,8 @@ pub(crate) struct Current {
     certified: Arc<CertifiedKey>,
     pub(crate) roots: Arc<RootCertStore>,
     pub(crate) clients: Arc<dyn ClientCertVerifier>,
-    node_pem: String,
+    key_pem: String,
+    chain_pem: String,
     root_pem: String,
 }
 
@@ -73,6 +83,8 @@ pub(crate) struct Current {
 pub struct Credentials {
     dir: Option<Arc<Path>>,
     current: Arc<ArcSwap<Current>>,
+    /// Seals the key on disk. Held while files are written, so that two changes do not mix.
+    lock: Arc<Mutex<Option<UnlockKey>>>,
 }
 
 impl Credentials {
@@ -81,11 +93,18 @@ impl Credentials {
     /// # Errors
     /// A text is not PEM of the right kind, or key and certificate do not belong together.
     pub fn in_memory(key_pem: &str, chain_pem: &str, root_pem: &str) -> Result<Self, CredentialsError> {
-        let current = Current::parse(&format!("{key_pem}{chain_pem}"), root_pem)?;
-        Ok(Self { dir: None, current: Arc::new(ArcSwap::from_pointee(current)) })
+        Ok(Self::of(Current::parse(key_pem, chain_pem, root_pem)?, None, None))
     }
 
-    /// Checks credentials, stores them durably in `dir` and returns them.
+    fn of(current: Current, dir: Option<&Path>, lock: Option<UnlockKey>) -> Self {
+        Self {
+            dir: dir.map(Into::into),
+            current: Arc::new(ArcSwap::from_pointee(current)),
+            lock: Arc::new(Mutex::new(lock)),
+        }
+    }
+
+    /// Checks credentials, stores them durably in `dir`, sealed by `lock` if there is one, and returns them.
     ///
     /// # Errors
     /// As [`Credentials::in_memory`], or the directory cannot be written; what was there then stays usable.
@@ -94,18 +113,19 @@ impl Credentials {
         key_pem: &str,
         chain_pem: &str,
         root_pem: &str,
+        lock: Option<UnlockKey>,
     ) -> Result<Self, CredentialsError> {
-        let mut credentials = Self::in_memory(key_pem, chain_pem, root_pem)?;
-        credentials.dir = Some(dir.into());
-        credentials.current.load().write(dir)?;
-        Ok(credentials)
+        let current = Current::parse(key_pem, chain_pem, root_pem)?;
+        current.write(dir, lock.as_ref())?;
+        Ok(Self::of(current, Some(dir), lock))
     }
 
     /// Returns the credentials stored in `dir`, or `None` if it has none.
     ///
     /// # Errors
-    /// They are there but cannot be read or used.
-    pub fn load(dir: &Path) -> Result<Option<Self>, CredentialsError> {
+    /// They are there but cannot be read or used: [`CredentialsError::Locked`] when `unlock` is missing,
+    /// [`CredentialsError::WrongUnlockKey`] when it is another.
+    pub fn load(dir: &Path, unlock: Option<&UnlockKey>) -> Result<Option<Self>, CredentialsError> {
         let read = |name| {
             let path = dir.join(name);
             match fs::read_to_string(&path) {
@@ -115,16 +135,26 @@ impl Credentials {
             }
         };
         let (Some(node), Some(root)) = (read(NODE_FILE)?, read(ROOT_FILE)?) else { return Ok(None) };
-        let current = Current::parse(&node, &root)?;
-        Ok(Some(Self { dir: Some(dir.into()), current: Arc::new(ArcSwap::from_pointee(current)) }))
+        let (key, chain) = node.split_at(node.find(FIRST_CERTIFICATE).unwrap_or(node.len()));
+        let (key, lock) = match (is_locked(key), unlock) {
+            (false, _) => (key.to_owned(), None),
+            (true, None) => return Err(CredentialsError::Locked),
+            (true, Some(unlock)) => {
+                let opened = unlock.open(PURPOSE, key).ok_or(CredentialsError::WrongUnlockKey)?;
+                (String::from_utf8_lossy(&opened).into_owned(), Some(unlock.clone()))
+            }
+        };
+        Ok(Some(Self::of(Current::parse(&key, chain, &root)?, Some(dir), lock)))
     }
 
-    /// Replaces key and chain (renewal, promotion, demotion) and the roots; durable before it is used.
+    /// Replaces key and chain (renewal, promotion, demotion) and the roots; durable before it is used. The lock stays
+    /// as it is, but a worker's key has none.
     ///
     /// # Errors
     /// As [`Credentials::create`]; the old ones then stay in use.
     pub fn replace(&self, key_pem: &str, chain_pem: &str, root_pem: &str) -> Result<(), CredentialsError> {
-        self.switch(Current::parse(&format!("{key_pem}{chain_pem}"), root_pem)?)
+        let mut lock = self.locked_by();
+        self.switch(Current::parse(key_pem, chain_pem, root_pem)?, &mut lock)
     }
 
     /// Replaces the trusted roots only.
@@ -132,12 +162,56 @@ impl Credentials {
     /// # Errors
     /// As [`Credentials::create`]; the old ones then stay in use.
     pub fn replace_roots(&self, root_pem: &str) -> Result<(), CredentialsError> {
-        self.switch(Current::parse(&self.current.load().node_pem, root_pem)?)
+        let mut lock = self.locked_by();
+        let current = self.current.load();
+        self.switch(Current::parse(&current.key_pem, &current.chain_pem, root_pem)?, &mut lock)
     }
 
-    fn switch(&self, next: Current) -> Result<(), CredentialsError> {
+    /// Replaces everything, the lock too: a worker becomes a manager, and the other way round.
+    ///
+    /// # Errors
+    /// As [`Credentials::create`]; the old ones then stay in use.
+    pub fn replace_and_lock(
+        &self,
+        key_pem: &str,
+        chain_pem: &str,
+        root_pem: &str,
+        new: Option<UnlockKey>,
+    ) -> Result<(), CredentialsError> {
+        let (mut held, mut new) = (self.locked_by(), new);
+        self.switch(Current::parse(key_pem, chain_pem, root_pem)?, &mut new)?;
+        *held = new;
+        Ok(())
+    }
+
+    /// Seals the key on disk with another unlock key, or with none.
+    ///
+    /// # Errors
+    /// The directory cannot be written; the old lock then stays.
+    pub fn relock(&self, new: Option<UnlockKey>) -> Result<(), CredentialsError> {
+        let mut lock = self.locked_by();
         if let Some(dir) = &self.dir {
-            next.write(dir)?;
+            self.current.load().write(dir, new.as_ref())?;
+        }
+        *lock = new;
+        Ok(())
+    }
+
+    /// Returns what seals the key on disk.
+    pub fn lock(&self) -> Option<UnlockKey> {
+        self.locked_by().clone()
+    }
+
+    fn locked_by(&self) -> MutexGuard<'_, Option<UnlockKey>> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn switch(&self, next: Current, lock: &mut Option<UnlockKey>) -> Result<(), CredentialsError> {
+        if next.facts.identity.role == Role::Worker {
+            *lock = None;
+        }
+        if let Some(dir) = &self.dir {
+            next.write(dir, lock.as_ref())?;
         }
         self.current.store(Arc::new(next));
         Ok(())
@@ -176,6 +250,13 @@ impl Credentials {
         } else {
             Err(rustls::Error::General("the certificate is of another swarm".to_owned()))
         }
+    }
+
+    /// Returns the authority that issued this node's certificate; `None`: nothing that came with it says.
+    pub fn issuer(&self) -> Option<Authority> {
+        let current = self.current.load();
+        let (leaf, others) = current.certified.cert.split_first()?;
+        others.iter().filter_map(|other| Authority::of(other).ok()).find(|a| a.has_issued(leaf))
     }
 
     /// Returns the TLS server configuration: client certificates are optional, but must be the swarm's.
@@ -222,10 +303,10 @@ pub(crate) fn client_config(
 }
 
 impl Current {
-    fn parse(node_pem: &str, root_pem: &str) -> Result<Self, CredentialsError> {
-        let key = PrivateKeyDer::from_pem_slice(node_pem.as_bytes())
+    fn parse(key_pem: &str, chain_pem: &str, root_pem: &str) -> Result<Self, CredentialsError> {
+        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
             .map_err(|e| CredentialsError::Key(e.to_string()))?;
-        let mut chain = certificates(node_pem)?;
+        let mut chain = certificates(chain_pem)?;
         let leaf = chain.first().ok_or(InvalidCertificate::Missing("content"))?;
         let facts = Facts::from_der(leaf)?;
         let mut roots = RootCertStore::empty();
@@ -251,18 +332,24 @@ impl Current {
             certified: Arc::new(certified),
             clients: client_chain_check(roots.clone()).map_err(|e| CredentialsError::Roots(e.to_string()))?,
             roots,
-            node_pem: node_pem.to_owned(),
+            key_pem: key_pem.to_owned(),
+            chain_pem: chain_pem.to_owned(),
             root_pem: root_pem.to_owned(),
         })
     }
 
-    fn write(&self, dir: &Path) -> Result<(), CredentialsError> {
+    fn write(&self, dir: &Path, lock: Option<&UnlockKey>) -> Result<(), CredentialsError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| CredentialsError::Write { path, source }
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(dir))?;
-        for (name, text) in [(ROOT_FILE, &self.root_pem), (NODE_FILE, &self.node_pem)] {
+        let key = match lock {
+            Some(lock) => lock.seal(PURPOSE, self.key_pem.as_bytes()).map_err(failed(dir))?,
+            None => self.key_pem.clone(),
+        };
+        let node_pem = format!("{key}{}", self.chain_pem);
+        for (name, text) in [(ROOT_FILE, &self.root_pem), (NODE_FILE, &node_pem)] {
             let path = dir.join(name);
             write_whole(&path, text).map_err(failed(&path))?;
         }

@@ -22,15 +22,17 @@ mod ca;
 mod credentials;
 mod guests;
 mod identity;
+mod lock;
 mod person;
 pub mod tls;
 mod token;
 mod verify;
 
-pub use ca::{CaError, NodeKey, RootCa};
+pub use ca::{Authority, CaError, NodeKey, RootCa};
 pub use credentials::{Credentials, CredentialsError};
 pub use guests::{Guarded, Guests};
 pub use identity::{Identity, InvalidCertificate, common_name, role_name};
+pub use lock::{InvalidUnlockKey, UnlockKey, is_locked};
 pub use person::{
     InvalidPersonToken, PASSWORD_BYTES, PersonCertificate, PersonToken, hash_password, password_matches,
 };
@@ -70,7 +72,7 @@ fn now() -> Timestamp {
 }
 
 /// Returns the SHA-256 of some bytes.
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
     out

@@ -16,7 +16,9 @@ use crate::{
     Credentials, Expected, Identity,
     credentials::client_config,
     guests::{Guarded, Guests},
-    verify::Trust,
+    identity::Facts,
+    now,
+    verify::{Trust, has_expired},
 };
 use hyper_util::rt::TokioIo;
 use model::{Duration, NodeId, PlaceLimits, Places, Role, Ticket};
@@ -89,6 +91,8 @@ impl Limits {
 pub struct Peer {
     /// `None`: it showed no certificate, so it may only ask the Ca service.
     pub identity: Option<Identity>,
+    /// Whom a certificate named that has expired: good for asking for a new one, and for nothing else.
+    pub expired: Option<Identity>,
     pub addr: SocketAddr,
 }
 
@@ -185,7 +189,10 @@ async fn handshake(
     stream.set_nodelay(true)?;
     let tls = acceptor.accept(stream).await?;
     let leaf = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let identity = leaf.map(|der| Identity::from_der(der)).transpose().map_err(io::Error::other)?;
+    let facts = leaf.map(|der| Facts::from_der(der)).transpose().map_err(io::Error::other)?;
+    let (expired, valid): (Vec<_>, Vec<_>) = facts.into_iter().partition(|facts| has_expired(facts, now()));
+    let named = |facts: &[Facts]| facts.first().map(|facts| facts.identity);
+    let (identity, expired) = (named(&valid), named(&expired));
     let (place, ends) = match identity {
         Some(identity) => (Place::of_node(&place.hall, identity.node), None),
         None => {
@@ -195,8 +202,14 @@ async fn handshake(
     };
     let place = place.ok_or_else(|| io::Error::other("no place for another connection"))?;
     let lost = Box::pin(place.lost.clone().cancelled_owned());
-    let tls = Guarded::new(tls, None, None);
-    Ok(Connection { tls, peer: Peer { identity, addr }, place, lost, ends, stalled: None })
+    Ok(Connection {
+        tls: Guarded::new(tls, None, None),
+        peer: Peer { identity, expired, addr },
+        place,
+        lost,
+        ends,
+        stalled: None,
+    })
 }
 
 /// Who has which place.

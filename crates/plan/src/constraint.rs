@@ -114,6 +114,7 @@ mod tests {
             index: 1,
             certified_role: Role::Manager,
             description: Some(NodeDescription {
+                tls: model::NodeTls::default(),
                 hostname: "alpha".into(),
                 platform: Platform { os: "linux".into(), architecture: "x86_64".into() },
                 resources: Resources::default(),

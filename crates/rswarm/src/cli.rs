@@ -14,7 +14,7 @@ mod user;
 
 pub(crate) use cluster::{
     DeployArgs, JoinToken, Node, NodeUpdate, PlanFormat, ScaleArgs, Service, ServiceCreate, ServiceUpdate,
-    Stack, StackConfig, Swarm, SwarmInit, SwarmJoin,
+    Stack, StackConfig, Swarm, SwarmCa, SwarmInit, SwarmJoin, SwarmUpdate, UnlockKey,
 };
 pub(crate) use container::{
     AttachArgs, CommitArgs, Container, CpArgs, ExecArgs, ExportArgs, KillArgs, LogsArgs, PsArgs, RmArgs,

@@ -1,11 +1,13 @@
 //! openraft's own suite on our log and state machine.
 
-use crate::{cipher::Dek, machine::Machine, snapshot::Snapshots, types::TypeConfig, wal::Log};
+use crate::{
+    cipher::Dek, machine::Machine, rhythm::Rhythm, snapshot::Snapshots, types::TypeConfig, wal::Log,
+};
 use openraft::{
     StorageError,
     testing::log::{StoreBuilder, Suite},
 };
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 use tempfile::TempDir;
 
 /// Makes stores in fresh directories; `reopened` closes and opens each once before it is used.
@@ -16,7 +18,9 @@ struct Fresh {
 fn open(dir: &Path) -> (Log, Machine, std::thread::JoinHandle<()>) {
     let dek = Dek::new(&[7; 32]);
     let opened = Log::open(&dir.join("log"), &dek, 0, None).unwrap();
-    let machine = Machine::new(Snapshots::open(&dir.join("snapshots"), &dek).unwrap());
+    let machine = Machine::new(
+        Snapshots::open(&dir.join("snapshots"), &dek, Arc::new(Rhythm::new(10_000, 0))).unwrap(),
+    );
     (opened.log, machine, opened.writer)
 }
 

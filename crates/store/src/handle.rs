@@ -6,6 +6,7 @@ use crate::{
     machine::{Machine, Published},
     members::{Member, Members, MembershipError},
     propose::{self, ProposeError, Proposer},
+    rhythm::Rhythm,
     types::TypeConfig,
 };
 use model::{Batch, Duration, Event, NodeId, Tables};
@@ -36,6 +37,7 @@ pub struct Handle {
     pub(crate) proposer: Proposer,
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) failure: watch::Receiver<Option<String>>,
+    pub(crate) rhythm: Arc<Rhythm>,
 }
 
 impl Handle {
@@ -149,6 +151,11 @@ impl Handle {
     /// Returns a watch on [`Handle::failure`].
     pub fn watch_failure(&self) -> watch::Receiver<Option<String>> {
         self.failure.clone()
+    }
+
+    /// Sets after how many entries a snapshot is made, and how many are kept beside the newest.
+    pub fn set_snapshots(&self, interval: u64, old: u64) {
+        self.rhythm.set(interval, old);
     }
 
     /// Returns the Raft members.

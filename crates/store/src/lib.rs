@@ -8,7 +8,7 @@
 //!
 //! Everything of openraft is hidden behind [`Handle`]; nobody outside knows which Raft library this is.
 //!
-//! Tasks: openraft's own; the log's writer thread (`wal`); the proposer (`propose`: reads the queue of proposals,
+//! Tasks: openraft's own; the log's writer thread (`wal`); the rhythm (`rhythm`: has snapshots made); the proposer (`propose`: reads the queue of proposals,
 //! emits log entries); the herald (`leadership`: reads Raft's metrics, emits [`Leadership`]). All end with
 //! [`Store::shutdown`].
 //!
@@ -32,6 +32,7 @@ mod machine;
 mod members;
 mod network;
 mod propose;
+mod rhythm;
 mod service;
 mod snapshot;
 mod store;
@@ -41,7 +42,7 @@ mod wal;
 #[cfg(test)]
 mod conformance;
 
-pub use cipher::Dek;
+pub use cipher::{Dek, KeyError};
 pub use feed::{Applied, Feed, Lagged};
 pub use handle::{Handle, ReadError};
 pub use leadership::Leadership;

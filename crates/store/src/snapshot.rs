@@ -9,6 +9,7 @@
 
 use crate::{
     cipher::{Dek, sync_dir},
+    rhythm::Rhythm,
     types::{DecodeError, SnapshotMeta, meta_from_wire, meta_to_wire},
 };
 use model::{Object, Tables};
@@ -42,13 +43,14 @@ pub enum SnapshotError {
     Damaged { file: PathBuf, why: String },
 }
 
-/// The snapshots of one member: at most one, but for a moment.
+/// The snapshots of one member: the newest, and as many older ones as the settings say.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshots {
     dir: PathBuf,
     dek: Dek,
     /// What is stored, so that it need not be read back.
     newest: Arc<Mutex<Option<Stored>>>,
+    rhythm: Arc<Rhythm>,
 }
 
 /// A snapshot that is on disk.
@@ -56,10 +58,10 @@ pub(crate) type Stored = (SnapshotMeta, Arc<Tables>);
 
 impl Snapshots {
     /// Opens the directory, makes it if needed, deletes unfinished files, and returns the newest snapshot. Blocks.
-    pub(crate) fn open(dir: &Path, dek: &Dek) -> Result<Self, SnapshotError> {
+    pub(crate) fn open(dir: &Path, dek: &Dek, rhythm: Arc<Rhythm>) -> Result<Self, SnapshotError> {
         let failed = |source| SnapshotError::Io { dir: dir.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
-        let this = Self { dir: dir.to_owned(), dek: dek.clone(), newest: Arc::default() };
+        let this = Self { dir: dir.to_owned(), dek: dek.clone(), newest: Arc::default(), rhythm };
         let mut finished = Vec::new();
         for file in fs::read_dir(dir).map_err(failed)? {
             let path = file.map_err(failed)?.path();
@@ -74,9 +76,6 @@ impl Snapshots {
         let bytes = fs::read(&newest).map_err(failed)?;
         let (meta, tables) =
             this.decode(&bytes).map_err(|why| SnapshotError::Damaged { file: newest, why })?;
-        for old in finished {
-            fs::remove_file(old).map_err(failed)?;
-        }
         this.remember(meta, Arc::new(tables));
         Ok(this)
     }
@@ -112,13 +111,17 @@ impl Snapshots {
             return Err(error);
         }
         sync_dir(&self.dir)?;
+        let mut others = Vec::new();
         for file in fs::read_dir(&self.dir)? {
             let other = file?.path();
             if other != path && other.extension().is_some_and(|e| e == SUFFIX) {
-                fs::remove_file(other)?;
+                others.push(other);
             }
         }
-        Ok(())
+        // Names are in the order of their making.
+        others.sort();
+        others.reverse();
+        others.into_iter().skip(self.rhythm.old()).try_for_each(fs::remove_file)
     }
 
     fn write(&self, path: &Path, meta: &SnapshotMeta, tables: &Tables) -> io::Result<()> {

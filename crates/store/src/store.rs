@@ -7,6 +7,7 @@ use crate::{
     machine::Machine,
     network::{Connect, MESSAGE_LIMIT, Network},
     propose::{self, Proposer},
+    rhythm::{self, Rhythm},
     service::{Admission, RaftService},
     snapshot::{SnapshotError, Snapshots},
     types::{Place, TypeConfig},
@@ -37,8 +38,11 @@ pub struct Options {
     pub addr: SocketAddr,
     pub dek: Dek,
     pub connect: Arc<dyn Connect>,
-    /// Entries between two snapshots. Source: `ClusterSpec::snapshot_interval`.
+    /// Entries between two snapshots, until [`Handle::set_snapshots`] says otherwise.
+    /// Source: `ClusterSpec::snapshot_interval`.
     pub snapshot_interval: u64,
+    /// Snapshots kept beside the newest, until [`Handle::set_snapshots`] says otherwise.
+    pub old_snapshots: u64,
     /// Entries kept behind a snapshot for members that are a little late.
     pub keep_entries: u64,
     pub timing: Timing,
@@ -74,6 +78,7 @@ impl Options {
             dek,
             connect,
             snapshot_interval: 10_000,
+            old_snapshots: 0,
             keep_entries: 500,
             timing: Timing::default(),
         }
@@ -140,9 +145,11 @@ impl Store {
     /// [`OpenError`]; nothing on disk was changed then.
     pub async fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
         let (root, dek, raft_id) = (dir.to_owned(), options.dek.clone(), options.raft_id);
+        let rhythm = Arc::new(Rhythm::new(options.snapshot_interval, options.old_snapshots));
+        let kept = rhythm.clone();
         let blocking = tokio::task::spawn_blocking(move || {
             let lock = lock(&root)?;
-            let snapshots = Snapshots::open(&root.join("snapshots"), &dek)?;
+            let snapshots = Snapshots::open(&root.join("snapshots"), &dek, kept)?;
             let opened = Log::open(&root.join("log"), &dek, raft_id, Some(lock))?;
             let last = snapshots.newest().and_then(|(meta, _)| meta.last_log_id).map(|id| id.index);
             match opened.log.purged() {
@@ -168,7 +175,8 @@ impl Store {
         tasks.spawn(propose::run(raft.clone(), proposals, cancel.clone()));
         let (failed, failure) = watch::channel(None);
         tasks.spawn(herald(raft.clone(), told, failed, opened.failure, cancel.clone()));
-        let handle = Handle { raft, published, proposer, leadership, failure };
+        tasks.spawn(rhythm::run(raft.clone(), rhythm.clone(), cancel.clone()));
+        let handle = Handle { raft, published, proposer, leadership, failure, rhythm };
         let writer = Mutex::new(Some(opened.writer));
         Ok(Self { handle, node: options.node, addr: options.addr, cancel, tasks, writer })
     }
@@ -244,7 +252,8 @@ fn config(options: &Options) -> Result<Config, OpenError> {
         election_timeout_min: millis(options.timing.election_min),
         election_timeout_max: millis(options.timing.election_max),
         enable_pre_vote: Some(true),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_interval),
+        // Module `rhythm` does, whose interval may change.
+        snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: options.keep_entries,
         purge_batch_size: 1,
         max_payload_entries: 300,

@@ -301,6 +301,30 @@ async fn a_minority_acknowledges_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_often_snapshots_are_made_and_how_many_stay_may_change_while_it_runs() {
+    let managers = cluster(1, 1_000_000).await;
+    let manager = &managers[0];
+    for id in 0..20 {
+        write(&managers, id).await;
+    }
+    assert_eq!(manager.snapshots(), 0);
+    manager.handle().set_snapshots(5, 2);
+    eventually("a snapshot is made", || (manager.snapshots() == 1).then_some(())).await;
+    let mut kept = 0;
+    for id in 20..200 {
+        write(&managers, id).await;
+        kept = kept.max(manager.snapshots());
+    }
+    // One more for a moment, before the oldest goes.
+    assert!((3..=4).contains(&kept), "{kept}");
+    manager.handle().set_snapshots(5, 0);
+    for id in 200..220 {
+        write(&managers, id).await;
+    }
+    eventually("only the newest stays", || (manager.snapshots() == 1).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_member_catches_up_by_snapshot_when_the_log_is_cut() {
     let mut managers = cluster(1, 50).await;
     for id in 0..200 {

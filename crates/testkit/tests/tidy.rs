@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["model", "image", "runtime", "network", "sys"]),
     ("agent", &["model", "proto", "pki", "sys"]),
     ("manager", &["model", "proto", "pki", "plan", "store"]),
-    ("docker-api", &["model", "proto", "engine", "image", "sys"]),
+    ("docker-api", &["model", "proto", "pki", "engine", "image", "sys"]),
     (
         "node",
         &[

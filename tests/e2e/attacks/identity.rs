@@ -162,11 +162,9 @@ fn tokio_stream_once() -> impl futures::Stream<Item = ()> + Send + 'static {
 async fn proxy(way: PathBuf) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let addr = listener.local_addr().expect("an address");
-    #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
     tokio::spawn(async move {
         while let Ok((mut ours, _)) = listener.accept().await {
             let way = way.clone();
-            #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
             tokio::spawn(async move {
                 if let Ok(mut theirs) = tokio::net::UnixStream::connect(&way).await {
                     drop(tokio::io::copy_bidirectional(&mut ours, &mut theirs).await);
@@ -185,7 +183,7 @@ fn steal(lab: &Lab, n: u8) -> Credentials {
         let entry = entry.expect("an entry");
         std::fs::copy(entry.path(), loot.path().join(entry.file_name())).expect("a copy");
     }
-    Credentials::load(loot.path()).expect("usable").expect("there")
+    Credentials::load(loot.path(), None).expect("usable").expect("there")
 }
 
 fn metadata_of(claim: &PersonClaim) -> MetadataMap {

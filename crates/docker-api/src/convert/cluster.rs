@@ -5,8 +5,36 @@ use crate::types::{self, ObjectVersion};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use model::{Cluster, ClusterSpec, Config, ConfigSpec, Secret, SecretBytes, SecretSpec, Stack};
 
-/// Reads the swarm's settings; what is not given stays as in `current`.
+/// Entries that managers keep behind a snapshot.
+const ENTRIES_KEPT: u64 = 500;
+/// Docker's numbers; our elections are faster and take no settings.
+const ELECTION_TICK: i64 = 10;
+const HEARTBEAT_TICK: i64 = 1;
+
+/// Reads the swarm's settings; what is not given stays as in `current`. What cannot be had is refused.
 pub fn cluster_spec(from: types::SwarmSpec, current: &ClusterSpec) -> Result<ClusterSpec> {
+    if !matches!(from.name.as_str(), "" | "default") {
+        return invalid(format!("swarm name {:?} is not supported: it is always \"default\"", from.name));
+    }
+    if from.task_defaults.log_driver.is_some_and(|driver| driver != types::LogDriver::default()) {
+        return invalid(
+            "TaskDefaults.LogDriver is not supported: give each service its log driver, or each node a default in its daemon's settings",
+        );
+    }
+    let raft = &from.raft;
+    for (what, given, fixed) in [
+        ("ElectionTick", raft.election_tick, ELECTION_TICK),
+        ("HeartbeatTick", raft.heartbeat_tick, HEARTBEAT_TICK),
+        (
+            "LogEntriesForSlowFollowers",
+            raft.log_entries_for_slow_followers.try_into().unwrap_or(i64::MAX),
+            ENTRIES_KEPT.try_into().unwrap_or(i64::MAX),
+        ),
+    ] {
+        if given != 0 && given != fixed {
+            return invalid(format!("Raft.{what} cannot be changed: it is {fixed}"));
+        }
+    }
     if !from.ca_config.external_cas.is_empty() {
         return invalid("external certificate authorities are not supported");
     }
@@ -17,19 +45,24 @@ pub fn cluster_spec(from: types::SwarmSpec, current: &ClusterSpec) -> Result<Clu
     if expiry < model::Duration::from_secs(3600) {
         return invalid("minimum certificate expiry time must be at least 1h0m0s");
     }
+    let heartbeat_period = or(from.dispatcher.heartbeat_period, "HeartbeatPeriod", current.heartbeat_period)?;
+    if heartbeat_period < model::Duration::from_millis(100) {
+        return invalid("heartbeat time period cannot be shorter than 100 ms");
+    }
     Ok(ClusterSpec {
         labels: from.labels,
         task_history_limit: from
             .orchestration
             .task_history_retention_limit
             .unwrap_or(current.task_history_limit),
-        heartbeat_period: or(from.dispatcher.heartbeat_period, "HeartbeatPeriod", current.heartbeat_period)?,
+        heartbeat_period,
         node_cert_expiry: expiry,
         autolock: from.encryption_config.auto_lock_managers,
-        snapshot_interval: match from.raft.snapshot_interval {
+        snapshot_interval: match raft.snapshot_interval {
             0 => current.snapshot_interval,
             given => given,
         },
+        old_snapshots: raft.keep_old_snapshots.unwrap_or(current.old_snapshots),
     })
 }
 
@@ -41,11 +74,10 @@ pub fn cluster_spec_json(from: &ClusterSpec) -> types::SwarmSpec {
         orchestration: types::Orchestration { task_history_retention_limit: Some(from.task_history_limit) },
         raft: types::RaftConfig {
             snapshot_interval: from.snapshot_interval,
-            keep_old_snapshots: Some(0),
-            log_entries_for_slow_followers: 500,
-            // Docker's numbers; our elections are faster and take no settings.
-            election_tick: 10,
-            heartbeat_tick: 1,
+            keep_old_snapshots: Some(from.old_snapshots),
+            log_entries_for_slow_followers: ENTRIES_KEPT,
+            election_tick: ELECTION_TICK,
+            heartbeat_tick: HEARTBEAT_TICK,
         },
         dispatcher: types::DispatcherConfig { heartbeat_period: nanos(from.heartbeat_period) },
         ca_config: types::CaConfig {
@@ -66,8 +98,8 @@ pub fn swarm_json(from: &Cluster, with_tokens: bool) -> types::Swarm {
         created_at: from.meta.created_at.into(),
         updated_at: from.meta.updated_at.into(),
         spec: cluster_spec_json(&from.spec),
-        tls_info: types::TlsInfo { trust_root: from.root_ca_cert.clone(), ..types::TlsInfo::default() },
-        root_rotation_in_progress: false,
+        tls_info: desired_tls(from),
+        root_rotation_in_progress: from.rotation.is_some(),
         default_addr_pool: from.address_pools.iter().map(ToString::to_string).collect(),
         subnet_size: u32::from(from.subnet_prefix),
         data_path_port: u32::from(from.data_path_port),
@@ -75,6 +107,28 @@ pub fn swarm_json(from: &Cluster, with_tokens: bool) -> types::Swarm {
             worker: text(&from.worker_token),
             manager: text(&from.manager_token),
         }),
+    }
+}
+
+/// Writes whom nodes are to trust, and who is to have certified them.
+fn desired_tls(from: &Cluster) -> types::TlsInfo {
+    let root = from.desired_root();
+    let authority = pki::Authority::last_of(root).ok();
+    types::TlsInfo {
+        trust_root: root.to_owned(),
+        cert_issuer_subject: authority.as_ref().map(|a| STANDARD.encode(&a.subject)).unwrap_or_default(),
+        cert_issuer_public_key: authority.map(|a| STANDARD.encode(&a.public_key)).unwrap_or_default(),
+    }
+}
+
+/// Writes whom a node trusts and who has certified it; roots that the swarm knows no more are not shown.
+pub(super) fn node_tls(from: &model::NodeTls, cluster: &Cluster) -> types::TlsInfo {
+    let known = [cluster.trusted_roots(), cluster.root_ca_cert.clone(), cluster.desired_root().to_owned()];
+    let trusted = known.into_iter().find(|pem| pki::sha256(pem.as_bytes()).as_slice() == from.trust);
+    types::TlsInfo {
+        trust_root: trusted.unwrap_or_default(),
+        cert_issuer_subject: STANDARD.encode(&from.issuer_subject),
+        cert_issuer_public_key: STANDARD.encode(&from.issuer_public_key),
     }
 }
 
@@ -207,8 +261,36 @@ mod tests {
         assert_eq!(secret_spec(secret_spec_json(&secret)), Ok(secret));
         let config = ConfigSpec { name: "c".into(), labels: types::StringMap::new(), data: vec![1, 2] };
         assert_eq!(config_spec(config_spec_json(&config)), Ok(config));
-        let cluster = ClusterSpec { task_history_limit: 9, autolock: true, ..ClusterSpec::default() };
+        let cluster = ClusterSpec {
+            task_history_limit: 9,
+            autolock: true,
+            snapshot_interval: 7,
+            old_snapshots: 2,
+            ..ClusterSpec::default()
+        };
         assert_eq!(cluster_spec(cluster_spec_json(&cluster), &ClusterSpec::default()), Ok(cluster));
+    }
+
+    #[test]
+    fn settings_that_cannot_be_had_are_refused_by_name() {
+        let check = |change: fn(&mut types::SwarmSpec), name: &str| {
+            let mut spec = cluster_spec_json(&ClusterSpec::default());
+            assert!(cluster_spec(spec.clone(), &ClusterSpec::default()).is_ok(), "as it was read");
+            change(&mut spec);
+            let refused = cluster_spec(spec, &ClusterSpec::default()).unwrap_err().0;
+            assert!(refused.contains(name), "{refused}");
+        };
+        check(|s| s.name = "other".into(), "\"other\"");
+        check(|s| s.raft.election_tick = 3, "ElectionTick");
+        check(|s| s.raft.heartbeat_tick = 3, "HeartbeatTick");
+        check(|s| s.raft.log_entries_for_slow_followers = 3, "LogEntriesForSlowFollowers");
+        check(|s| s.ca_config.node_cert_expiry = 1, "certificate expiry");
+        check(|s| s.dispatcher.heartbeat_period = 1, "heartbeat");
+        let driver = |s: &mut types::SwarmSpec| {
+            let name = "json-file".into();
+            s.task_defaults.log_driver = Some(types::LogDriver { name, ..types::LogDriver::default() });
+        };
+        check(driver, "LogDriver");
     }
 
     #[test]

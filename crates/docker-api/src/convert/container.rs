@@ -12,6 +12,10 @@ pub fn container_spec(from: types::ContainerSpec) -> Result<ContainerSpec> {
     if from.image.is_empty() {
         return invalid("ContainerSpec: image reference must be provided");
     }
+    if !matches!(from.isolation.as_str(), "" | "default") {
+        return invalid(format!("ContainerSpec: isolation {:?} is not supported on Linux", from.isolation));
+    }
+    let privileges = privileges(from.privileges.unwrap_or_default())?;
     let dns = from.dns_config.unwrap_or_default();
     Ok(ContainerSpec {
         image: from.image,
@@ -52,7 +56,7 @@ pub fn container_spec(from: types::ContainerSpec) -> Result<ContainerSpec> {
             .map(|u| Ulimit { name: u.name, soft: u.soft, hard: u.hard })
             .collect(),
         privileged: from.privileged,
-        no_new_privileges: from.privileges.unwrap_or_default().no_new_privileges,
+        no_new_privileges: privileges.no_new_privileges,
         shm_size_bytes: (from.shm_size > 0).then_some(from.shm_size),
         oom_score_adj: i32::try_from(from.oom_score_adj)
             .ok()
@@ -62,6 +66,33 @@ pub fn container_spec(from: types::ContainerSpec) -> Result<ContainerSpec> {
         post_start: from.post_start.into_iter().map(hook).collect(),
         pre_stop: from.pre_stop.into_iter().map(hook).collect(),
     })
+}
+
+/// Refuses what has no effect on a service's containers here.
+fn privileges(from: types::Privileges) -> Result<types::Privileges> {
+    let asks = |value: &Option<serde_json::Value>| value.as_ref().is_some_and(asks_for_something);
+    for (name, given) in [
+        ("CredentialSpec", asks(&from.credential_spec)),
+        ("SELinuxContext", asks(&from.selinux_context)),
+        ("Seccomp", asks(&from.seccomp)),
+        ("AppArmor", asks(&from.apparmor)),
+    ] {
+        if given {
+            return invalid(format!("ContainerSpec: Privileges.{name} is not supported"));
+        }
+    }
+    Ok(from)
+}
+
+/// Tells whether there is more in a JSON value than defaults.
+fn asks_for_something(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Null | serde_json::Value::Bool(false) => false,
+        serde_json::Value::Bool(true) | serde_json::Value::Number(_) => true,
+        serde_json::Value::String(text) => !matches!(text.as_str(), "" | "default"),
+        serde_json::Value::Array(items) => items.iter().any(asks_for_something),
+        serde_json::Value::Object(fields) => fields.values().any(asks_for_something),
+    }
 }
 
 fn hook(from: types::Hook) -> Hook {
@@ -156,7 +187,9 @@ pub(super) fn container_spec_json(from: &ContainerSpec) -> types::ContainerSpec 
         dir: from.working_dir.clone().unwrap_or_default(),
         user: from.user.clone().unwrap_or_default(),
         groups: from.groups.clone(),
-        privileges: from.no_new_privileges.then_some(types::Privileges { no_new_privileges: true }),
+        privileges: from
+            .no_new_privileges
+            .then(|| types::Privileges { no_new_privileges: true, ..types::Privileges::default() }),
         init: from.init,
         stop_signal: from.stop_signal.clone().unwrap_or_default(),
         tty: from.tty,
@@ -215,6 +248,13 @@ fn mount(from: types::Mount) -> Result<Mount> {
                 return invalid("invalid mount config for type \"bind\": field Source must not be empty");
             }
             let options = from.bind_options.unwrap_or_default();
+            for (name, given) in [
+                ("NonRecursive", options.non_recursive),
+                ("ReadOnlyNonRecursive", options.read_only_non_recursive),
+                ("ReadOnlyForceRecursive", options.read_only_force_recursive),
+            ] {
+                refuse_mount_option(&from.target, name, given)?;
+            }
             MountKind::Bind {
                 source: from.source,
                 propagation: given(options.propagation),
@@ -223,6 +263,7 @@ fn mount(from: types::Mount) -> Result<Mount> {
         }
         "" | "volume" => {
             let options = from.volume_options.unwrap_or_default();
+            refuse_mount_option(&from.target, "Subpath", !options.subpath.is_empty())?;
             let driver = options.driver_config.unwrap_or_default();
             MountKind::Volume {
                 name: given(from.source),
@@ -234,6 +275,7 @@ fn mount(from: types::Mount) -> Result<Mount> {
         }
         "tmpfs" => {
             let options = from.tmpfs_options.unwrap_or_default();
+            refuse_mount_option(&from.target, "TmpfsOptions.Options", !options.options.is_empty())?;
             MountKind::Tmpfs {
                 size_bytes: Some(unsigned(options.size_bytes, "SizeBytes")?).filter(|s| *s > 0),
                 mode: Some(options.mode).filter(|m| *m > 0),
@@ -245,6 +287,13 @@ fn mount(from: types::Mount) -> Result<Mount> {
         return invalid(format!("invalid mount target {:?}: must be an absolute path", from.target));
     }
     Ok(Mount { kind, target: from.target, read_only: from.read_only })
+}
+
+fn refuse_mount_option(target: &str, name: &str, given: bool) -> Result<()> {
+    if given {
+        return invalid(format!("mount {target}: option {name} is not supported in services"));
+    }
+    Ok(())
 }
 
 fn mount_json(from: &Mount) -> types::Mount {

@@ -5,7 +5,7 @@ use super::{
     signed,
 };
 use crate::types::{self, ObjectVersion};
-use model::{Availability, Node, NodeId, NodeSpec, NodeState, Role};
+use model::{Availability, Cluster, Node, NodeId, NodeSpec, NodeState, Role};
 
 /// Reads a node's spec.
 pub fn node_spec(from: types::NodeSpec) -> Result<NodeSpec> {
@@ -32,7 +32,7 @@ pub fn node_spec_json(from: &NodeSpec) -> types::NodeSpec {
 }
 
 /// Writes a node. `leader`: who leads, as far as this host knows; `root_ca`: PEM.
-pub fn node_json(from: &Node, leader: Option<NodeId>, root_ca: &str) -> types::Node {
+pub fn node_json(from: &Node, leader: Option<NodeId>, cluster: &Cluster) -> types::Node {
     let description = from.description.as_ref();
     types::Node {
         id: from.id.to_string(),
@@ -70,7 +70,7 @@ pub fn node_json(from: &Node, leader: Option<NodeId>, root_ca: &str) -> types::N
                 .map(|(kind, name)| types::PluginDescription { kind: kind.into(), name: name.into() })
                 .into(),
             },
-            tls_info: types::TlsInfo { trust_root: root_ca.into(), ..types::TlsInfo::default() },
+            tls_info: super::cluster::node_tls(&d.tls, cluster),
         }),
         status: types::NodeStatus {
             state: node_state_word(from.status.state).into(),

@@ -242,6 +242,12 @@ fn task_spec(from: types::TaskSpec, network: impl Fn(&str) -> Option<NetworkId>)
             .networks
             .into_iter()
             .map(|n| {
+                if !n.driver_opts.is_empty() {
+                    return invalid(format!(
+                        "network {}: driver options of an attachment are not supported",
+                        n.target
+                    ));
+                }
                 let id =
                     network(&n.target).ok_or_else(|| Invalid(format!("network {} not found", n.target)))?;
                 Ok(NetworkAttachmentSpec { network: id, aliases: n.aliases })
@@ -278,6 +284,11 @@ pub fn task_spec_json(from: &TaskSpec) -> types::TaskSpec {
 }
 
 fn resources(from: types::ResourceRequirements) -> Result<ResourceRequirements> {
+    for (name, given) in [("SwapBytes", from.swap_bytes), ("MemorySwappiness", from.memory_swappiness)] {
+        if given.is_some() {
+            return invalid(format!("Resources.{name} is not supported in services"));
+        }
+    }
     let limits = from.limits.unwrap_or_default();
     let reserved = from.reservations.unwrap_or_default();
     Ok(ResourceRequirements {
@@ -310,6 +321,7 @@ fn resources_json(from: &ResourceRequirements) -> types::ResourceRequirements {
                 generic_resources: generic_requests_json(&from.generic),
             }
         }),
+        ..types::ResourceRequirements::default()
     }
 }
 

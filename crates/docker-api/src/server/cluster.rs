@@ -113,7 +113,16 @@ impl State {
 
     /// Stores a new object; returns its id.
     pub(super) async fn create<Id: WireId>(&self, spec: create_request::Spec) -> Result<Id, ApiError> {
-        let reply = self.control().await?.create(CreateRequest { spec: Some(spec) }).await?;
+        self.create_with(spec, None).await
+    }
+
+    /// The same with what a service's registry is shown.
+    pub(super) async fn create_with<Id: WireId>(
+        &self,
+        spec: create_request::Spec,
+        registry_auth: Option<Vec<u8>>,
+    ) -> Result<Id, ApiError> {
+        let reply = self.control().await?.create(CreateRequest { spec: Some(spec), registry_auth }).await?;
         Ok(Id::from_wire(&reply.into_inner().id)?)
     }
 
@@ -123,7 +132,18 @@ impl State {
         version: u64,
         spec: update_request::Spec,
     ) -> Result<(), ApiError> {
-        let request = UpdateRequest { id: id.to_wire(), version, spec: Some(spec) };
+        self.update_with(id, version, spec, None).await
+    }
+
+    /// The same with what a service's registry is shown; `None`: as before.
+    pub(super) async fn update_with(
+        &self,
+        id: impl WireId,
+        version: u64,
+        spec: update_request::Spec,
+        registry_auth: Option<Vec<u8>>,
+    ) -> Result<(), ApiError> {
+        let request = UpdateRequest { id: id.to_wire(), version, spec: Some(spec), registry_auth };
         self.control().await?.update(request).await?;
         Ok(())
     }

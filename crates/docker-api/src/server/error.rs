@@ -15,6 +15,9 @@ pub const NOT_IN_SWARM: &str = "This node is not a swarm manager. Use \"docker s
 /// What Docker says, word for word, to a cluster command on a worker. Source: moby `daemon/cluster/errors.go`.
 pub const NOT_A_MANAGER: &str = "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.";
 
+/// What Docker says, word for word, to a cluster command on a manager that restarted with autolock on.
+pub const SWARM_LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to unlock it.";
+
 /// A request that failed. Source: Docker API "Errors".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -36,6 +39,8 @@ impl ApiError {
     constructors! {
         /// 400
         bad_request = BAD_REQUEST;
+        /// 401
+        unauthorized = UNAUTHORIZED;
         /// 403
         forbidden = FORBIDDEN;
         /// 404
@@ -71,6 +76,11 @@ impl ApiError {
             "who asks for this is not known: over TCP the swarm takes orders from users with a token or certificate; \
              hint: log in with `rswarm user login`, or use the socket of a manager",
         )
+    }
+
+    /// 503 in Docker's words: this manager waits for its unlock key.
+    pub fn swarm_locked() -> Self {
+        Self::unavailable(SWARM_LOCKED)
     }
 
     /// 304: already so.

@@ -313,11 +313,18 @@ pub(super) fn credentials(config: types::AuthConfig) -> Option<Auth> {
     }
 }
 
-/// Reads `X-Registry-Auth`: base64url JSON. Source: Docker API "Authentication".
+/// Reads `X-Registry-Auth`.
 fn auth(headers: &HeaderMap) -> Result<Option<Auth>, ApiError> {
-    let Some(header) = headers.get("X-Registry-Auth") else { return Ok(None) };
+    headers.get("X-Registry-Auth").map_or(Ok(None), |header| registry_auth(header.as_bytes()))
+}
+
+/// Reads the text of an `X-Registry-Auth`: base64url JSON. *Source:* Docker API "Authentication".
+///
+/// # Errors
+/// 400: it is something else.
+pub fn registry_auth(text: &[u8]) -> Result<Option<Auth>, ApiError> {
     let bad = || ApiError::bad_request("invalid X-Registry-Auth header");
-    let text = header.to_str().map_err(|_| bad())?;
+    let text = std::str::from_utf8(text).map_err(|_| bad())?;
     if text.is_empty() {
         return Ok(None);
     }

@@ -48,8 +48,9 @@ mod users;
 mod volumes;
 
 pub use asker::{Asker, Origin, Shown};
-pub use error::{ApiError, NOT_A_MANAGER, NOT_IN_SWARM};
+pub use error::{ApiError, NOT_A_MANAGER, NOT_IN_SWARM, SWARM_LOCKED};
 pub use filters::Filters;
+pub use images::registry_auth;
 pub use listen::{Listener, Whose};
 pub use swarm::{BoxedIo, Control, InitRequest, Io, JoinRequest, Membership, Swarm, SwarmStatus};
 

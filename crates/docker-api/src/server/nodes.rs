@@ -10,7 +10,7 @@ use axum::{
     extract::Path,
     routing::{get, post},
 };
-use model::Node;
+use model::{Cluster, Node};
 use proto::control::update_request::Spec;
 
 pub(super) fn routes() -> Router<State> {
@@ -29,9 +29,9 @@ impl State {
         }
     }
 
-    fn node_json(&self, node: &Node, root_ca: &str) -> types::Node {
+    fn node_json(&self, node: &Node, cluster: &Cluster) -> types::Node {
         let leader = self.swarm().status().membership().and_then(|m| m.leader);
-        convert::node_json(node, leader, root_ca)
+        convert::node_json(node, leader, cluster)
     }
 }
 
@@ -50,8 +50,10 @@ fn passes(node: &Node, filters: &Filters) -> bool {
 async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<types::Node>>, ApiError> {
     let filters = params.filters()?.only(&["id", "name", "role", "membership", "node.label", "label"])?;
     let nodes = state.list::<Node>().await?;
-    let root = state.public_cluster().await?.root_ca_cert;
-    Ok(axum::Json(nodes.iter().filter(|n| passes(n, &filters)).map(|n| state.node_json(n, &root)).collect()))
+    let cluster = state.public_cluster().await?;
+    Ok(axum::Json(
+        nodes.iter().filter(|n| passes(n, &filters)).map(|n| state.node_json(n, &cluster)).collect(),
+    ))
 }
 
 async fn inspect(
@@ -59,8 +61,8 @@ async fn inspect(
     Path(id): Path<String>,
 ) -> Result<axum::Json<types::Node>, ApiError> {
     let node = state.node(&id).await?;
-    let root = state.public_cluster().await?.root_ca_cert;
-    Ok(axum::Json(state.node_json(&node, &root)))
+    let cluster = state.public_cluster().await?;
+    Ok(axum::Json(state.node_json(&node, &cluster)))
 }
 
 async fn update(

@@ -9,7 +9,7 @@ use crate::{convert, types};
 use axum::{
     Router,
     extract::Path,
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     routing::{get, post},
 };
 use model::{
@@ -103,12 +103,23 @@ async fn inspect(
     Ok(axum::Json(convert::service_json(&service, &networks)))
 }
 
+/// Returns the text of `X-Registry-Auth`, for the nodes that will pull; `None`: nothing is said.
+///
+/// # Errors
+/// 400: nobody can read it.
+fn registry_auth(headers: &HeaderMap) -> Result<Option<Vec<u8>>, ApiError> {
+    let Some(header) = headers.get("X-Registry-Auth") else { return Ok(None) };
+    Ok(super::images::registry_auth(header.as_bytes())?.map(|_| header.as_bytes().to_vec()))
+}
+
 async fn create(
     Use(state): Use<State>,
+    headers: HeaderMap,
     Json(spec): Json<types::ServiceSpec>,
 ) -> Result<(StatusCode, axum::Json<types::ServiceCreated>), ApiError> {
     let spec = state.service_spec(spec).await?;
-    let id: ServiceId = state.create(create_request::Spec::Service((&spec).into())).await?;
+    let auth = registry_auth(&headers)?;
+    let id: ServiceId = state.create_with(create_request::Spec::Service((&spec).into()), auth).await?;
     let created = types::ServiceCreated { id: id.to_string(), warnings: Vec::new() };
     Ok((StatusCode::CREATED, axum::Json(created)))
 }
@@ -117,6 +128,7 @@ async fn update(
     Use(state): Use<State>,
     Path(id): Path<String>,
     params: Params,
+    headers: HeaderMap,
     Json(spec): Json<types::ServiceSpec>,
 ) -> Result<axum::Json<types::ServiceUpdated>, ApiError> {
     let version = params.version("service")?;
@@ -128,7 +140,14 @@ async fn update(
             return Err(ApiError::bad_request(format!("unrecognized rollback option {other}")));
         }
     };
-    state.update(service.id, version, change).await?;
+    // The service keeps what it has, whichever of its specs that came with.
+    if let Some(other) =
+        params.get("registryAuthFrom").filter(|f| !matches!(*f, "" | "spec" | "previous-spec"))
+    {
+        return Err(ApiError::bad_request(format!("unsupported registryAuthFrom value: {other}")));
+    }
+    let auth = registry_auth(&headers)?;
+    state.update_with(service.id, version, change, auth).await?;
     Ok(axum::Json(types::ServiceUpdated::default()))
 }
 

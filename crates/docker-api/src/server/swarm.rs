@@ -1,7 +1,7 @@
 //! What the front door needs of the swarm; `node` implements it.
 
 use super::{ApiError, Asker};
-use model::{Availability, ClusterId, Duration, NodeId, Role};
+use model::{Availability, ClusterId, NodeId, Role};
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -37,6 +37,9 @@ pub trait Swarm: Send + Sync + 'static {
     async fn leave(&self, force: bool) -> Result<(), ApiError>;
 
     /// Opens the encrypted state of a manager that restarted with autolock on.
+    ///
+    /// # Errors
+    /// 401 for another key, 409 when it is not locked, 503 when it is in no swarm.
     async fn unlock(&self, key: String) -> Result<(), ApiError>;
 
     /// Returns a client of a manager that asks in the name of `asker`, retried and bounded in time by the
@@ -114,13 +117,8 @@ pub struct InitRequest {
     pub default_addr_pool: Vec<ipnet::Ipv4Net>,
     pub subnet_prefix: Option<u8>,
     pub availability: Availability,
-    pub autolock: bool,
     pub force_new_cluster: bool,
-    pub task_history_limit: Option<i64>,
-    pub node_cert_expiry: Option<Duration>,
-    pub heartbeat_period: Option<Duration>,
-    pub snapshot_interval: Option<u64>,
-    pub labels: model::Labels,
+    pub spec: model::ClusterSpec,
 }
 
 /// `swarm join`.

@@ -2,17 +2,18 @@
 
 use super::{
     ApiError, InitRequest, JoinRequest, State, SwarmStatus,
+    error::SWARM_LOCKED,
     request::{Json, Params, Use},
 };
 use crate::{
-    convert::{self, availability, duration, given},
+    convert::{self, availability, given},
     types,
 };
 use axum::{
     Router,
     routing::{get, post},
 };
-use proto::control::UpdateSwarmRequest;
+use proto::control::{RotateRoot, UpdateSwarmRequest};
 use std::time::Duration;
 
 pub(super) fn routes() -> Router<State> {
@@ -35,10 +36,14 @@ async fn init(
     Json(from): Json<types::SwarmInit>,
 ) -> Result<axum::Json<String>, ApiError> {
     state.of_the_host()?;
-    let spec = from.spec;
-    let positive = |nanos: i64, what: &str| -> Result<Option<Duration>, ApiError> {
-        Ok(Some(duration(nanos, what)?).filter(|d| !d.is_zero()))
-    };
+    let ca = &from.spec.ca_config;
+    if ca.force_rotate > 0 || !ca.signing_ca_cert.is_empty() || !ca.signing_ca_key.is_empty() {
+        return Err(ApiError::bad_request(
+            "a new swarm makes its own root certificate; hint: `swarm ca --rotate` replaces it",
+        ));
+    }
+    let mut spec = convert::cluster_spec(from.spec, &model::ClusterSpec::default())?;
+    spec.autolock |= from.auto_lock_managers;
     let narrow = |value: u32, what: &str| -> Result<Option<u16>, ApiError> {
         let value =
             u16::try_from(value).map_err(|_| ApiError::bad_request(format!("invalid {what}: {value}")))?;
@@ -56,27 +61,39 @@ async fn init(
                 .ok_or_else(|| ApiError::bad_request("invalid SubnetSize"))
         })
         .transpose()?;
+    let default_addr_pool = from
+        .default_addr_pool
+        .iter()
+        .map(|p| p.parse().map_err(|_| ApiError::bad_request(format!("invalid CIDR address: {p}"))))
+        .collect::<Result<Vec<ipnet::Ipv4Net>, _>>()?;
+    address_pools(&default_addr_pool, subnet_prefix.unwrap_or(24))?;
     let request = InitRequest {
         advertise_addr: given(from.advertise_addr),
         listen_addr: given(from.listen_addr),
         data_path_addr: given(from.data_path_addr),
         data_path_port,
-        default_addr_pool: from
-            .default_addr_pool
-            .iter()
-            .map(|p| p.parse().map_err(|_| ApiError::bad_request(format!("invalid CIDR address: {p}"))))
-            .collect::<Result<_, _>>()?,
+        default_addr_pool,
         subnet_prefix,
         availability: wanted_availability(&from.availability)?,
-        autolock: from.auto_lock_managers || spec.encryption_config.auto_lock_managers,
         force_new_cluster: from.force_new_cluster,
-        task_history_limit: spec.orchestration.task_history_retention_limit,
-        node_cert_expiry: positive(spec.ca_config.node_cert_expiry, "NodeCertExpiry")?,
-        heartbeat_period: positive(spec.dispatcher.heartbeat_period, "HeartbeatPeriod")?,
-        snapshot_interval: (spec.raft.snapshot_interval > 0).then_some(spec.raft.snapshot_interval),
-        labels: spec.labels,
+        spec,
     };
     Ok(axum::Json(state.swarm().init(request).await?.to_string()))
+}
+
+/// Checks the pools that networks' subnets are cut from.
+fn address_pools(pools: &[ipnet::Ipv4Net], subnet_prefix: u8) -> Result<(), ApiError> {
+    for (at, pool) in pools.iter().enumerate() {
+        if subnet_prefix < pool.prefix_len() {
+            return Err(ApiError::bad_request(format!(
+                "invalid SubnetSize: a network of /{subnet_prefix} does not fit into the address pool {pool}"
+            )));
+        }
+        if let Some(other) = pools[..at].iter().find(|o| o.contains(pool) || pool.contains(*o)) {
+            return Err(ApiError::bad_request(format!("address pools {other} and {pool} overlap")));
+        }
+    }
+    Ok(())
 }
 
 async fn join(Use(state): Use<State>, Json(from): Json<types::SwarmJoin>) -> Result<(), ApiError> {
@@ -111,9 +128,17 @@ async fn update(
 ) -> Result<(), ApiError> {
     let version = params.version("swarm")?;
     let ca = &spec.ca_config;
-    if ca.force_rotate > 0 || !ca.signing_ca_cert.is_empty() || !ca.signing_ca_key.is_empty() {
-        return Err(ApiError::not_implemented("rotation of the root certificate is not supported"));
+    if ca.signing_ca_cert.is_empty() != ca.signing_ca_key.is_empty() {
+        return Err(ApiError::bad_request(
+            "a root certificate and its key are needed, both: an external authority that keeps the key is not supported",
+        ));
     }
+    // No number of rotations is kept: each client reads 0 and says 1.
+    let rotates = ca.force_rotate > 0 || !ca.signing_ca_cert.is_empty();
+    let rotate_root = rotates.then(|| RotateRoot {
+        cert: ca.signing_ca_cert.clone(),
+        key: ca.signing_ca_key.clone().into_bytes(),
+    });
     let current = state.cluster().await?;
     let request = UpdateSwarmRequest {
         version,
@@ -121,6 +146,7 @@ async fn update(
         rotate_worker_token: params.flag("rotateWorkerToken"),
         rotate_manager_token: params.flag("rotateManagerToken"),
         rotate_unlock_key: params.flag("rotateManagerUnlockKey"),
+        rotate_root,
     };
     state.control().await?.update_swarm(request).await?;
     Ok(())
@@ -149,7 +175,7 @@ impl State {
             SwarmStatus::Locked => {
                 return types::SwarmInfo {
                     local_node_state: "locked".into(),
-                    error: "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to unlock it.".into(),
+                    error: SWARM_LOCKED.into(),
                     ..types::SwarmInfo::default()
                 };
             }

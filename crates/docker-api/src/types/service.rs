@@ -69,6 +69,10 @@ wire! {
     ResourceRequirements {
         limits: Option<ResourceLimit> => "Limits",
         reservations: Option<ResourceReservation> => "Reservations",
+        /// Of newer clients; refused.
+        swap_bytes: Option<i64> => "SwapBytes",
+        /// Of newer clients; refused.
+        memory_swappiness: Option<i64> => "MemorySwappiness",
     }
     ResourceLimit {
         nano_cpus: i64 => "NanoCPUs",

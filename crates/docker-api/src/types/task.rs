@@ -74,9 +74,13 @@ wire! {
         blkio_weight: u32 => "BlkioWeight",
         oom_kill_disable: bool => "OomKillDisable",
     }
-    /// Only `NoNewPrivileges` has an effect.
+    /// Only `NoNewPrivileges` can be had; the others are read to be refused.
     Privileges {
         no_new_privileges: bool => "NoNewPrivileges",
+        credential_spec: Option<serde_json::Value> => "CredentialSpec",
+        selinux_context: Option<serde_json::Value> => "SELinuxContext",
+        seccomp: Option<serde_json::Value> => "Seccomp",
+        apparmor: Option<serde_json::Value> => "AppArmor",
     }
     DnsConfig {
         nameservers: Vec<String> => "Nameservers",

@@ -18,7 +18,7 @@ use model::{
 use proto::{
     WireId as _,
     control::{
-        ApplyStackRequest, CreateReply, CreateRequest, GetRequest, GetSwarmRequest, JudgeStackRequest,
+        self, ApplyStackRequest, CreateReply, CreateRequest, GetRequest, GetSwarmRequest, JudgeStackRequest,
         ListChunk, ListRequest, RemoveReply, RemoveRequest, RollbackStackRequest, UpdateReply, UpdateRequest,
         UpdateSwarmRequest, WatchEvent, WatchRequest, control_server, create_request, update_request,
     },
@@ -241,6 +241,7 @@ impl control_server::Control for ControlService {
                     update: None,
                     pending_delete: false,
                     job_iteration: 0,
+                    registry_auth: None,
                 }))
             }
             create_request::Spec::Network(spec) => Object::Network(Arc::new(Network {
@@ -255,6 +256,9 @@ impl control_server::Control for ControlService {
                 meta: Meta::default(),
                 spec: spec.try_into().map_err(invalid)?,
             })),
+            create_request::Spec::User(_) => {
+                return Err(Status::unimplemented("the fake swarm has no users"));
+            }
             create_request::Spec::Config(spec) => Object::Config(Arc::new(model::Config {
                 id: model::ConfigId(id),
                 meta: Meta::default(),
@@ -284,6 +288,9 @@ impl control_server::Control for ControlService {
                 }
                 service.spec_version += 1;
                 Object::Service(service.into())
+            }
+            update_request::Spec::User(_) => {
+                return Err(Status::unimplemented("the fake swarm has no users"));
             }
             update_request::Spec::Rollback(_) => {
                 let id = model::ServiceId::from_wire(id).map_err(invalid)?;
@@ -510,6 +517,7 @@ fn node(n: u128) -> Node {
         index: u16::try_from(n).unwrap(),
         certified_role: Role::Worker,
         description: Some(NodeDescription {
+            tls: model::NodeTls::default(),
             hostname: format!("host{n}"),
             platform: Platform { os: "linux".into(), architecture: "amd64".into() },
             resources: Resources { cpu_nanos: 2_000_000_000, memory_bytes: 1 << 30, pids: 0 },
@@ -568,6 +576,7 @@ impl Swarm for FakeSwarm {
             task_pool: "10.255.0.0/16".parse().unwrap(),
             feature_level: 1,
             removed: Vec::new(),
+            rotation: None,
         };
         world.put(Object::Cluster(cluster.into())).unwrap();
         for n in 1..=3 {

@@ -43,7 +43,7 @@ fn request(tables: &Tables, certificate: Option<(u128, Role)>) -> Request<()> {
     let cluster = tables.cluster.as_ref().unwrap().id;
     let identity = certificate.map(|(id, role)| Identity { node: NodeId(id), role, cluster });
     let mut request = Request::new(());
-    request.extensions_mut().insert(Peer { identity, addr: "192.0.2.9:5".parse().unwrap() });
+    request.extensions_mut().insert(Peer { identity, expired: None, addr: "192.0.2.9:5".parse().unwrap() });
     request
 }
 
@@ -267,7 +267,7 @@ fn a_worker_judges_by_what_it_was_told() {
         Told { cluster: ClusterId(1), managers: [NodeId(MANAGER)].into(), removed: [NodeId(REMOVED)].into() };
     let may = |method, id, role| {
         let identity = Some(Identity { node: NodeId(id), role, cluster: ClusterId(1) });
-        let peer = Peer { identity, addr: "192.0.2.9:5".parse().unwrap() };
+        let peer = Peer { identity, expired: None, addr: "192.0.2.9:5".parse().unwrap() };
         let evidence = Evidence { peer, forwarded: None, person: None };
         authorize(method, &evidence, &Known::Told(&told), NOW).is_ok()
     };
@@ -332,4 +332,27 @@ fn a_user_is_whom_a_token_or_certificate_names_while_the_state_knows_him() {
     without.restore(model::Object::User(user(Vec::new()).into())).unwrap();
     assert!(!still(Method::Watch, &caller, &without, NOW));
     assert!(!still(Method::Watch, &caller, &swarm().tables(), NOW));
+}
+
+#[test]
+fn a_certificate_that_has_expired_is_good_for_its_renewal_only() {
+    let tables = swarm().tables();
+    let expired = |id, method| {
+        let identity =
+            Identity { node: NodeId(id), role: Role::Manager, cluster: tables.cluster.as_ref().unwrap().id };
+        let peer = Peer { identity: None, expired: Some(identity), addr: "192.0.2.9:5".parse().unwrap() };
+        let evidence = Evidence { peer, forwarded: None, person: None };
+        authorize(method, &evidence, &Known::State(&tables), NOW).map_err(|refused| refused.status)
+    };
+    for method in Method::ALL.iter().copied() {
+        let caller = expired(MANAGER, method);
+        match method {
+            Method::IssueCertificate => assert_eq!(caller.unwrap().node().unwrap(), NodeId(MANAGER)),
+            // As anybody.
+            Method::GetRootCa => assert_eq!(caller.unwrap().who, Who::Nobody),
+            _ => assert!(caller.is_err(), "{method:?}"),
+        }
+    }
+    assert!(expired(REMOVED, Method::IssueCertificate).is_err());
+    assert!(expired(STRANGER, Method::IssueCertificate).is_err());
 }

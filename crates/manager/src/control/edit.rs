@@ -21,6 +21,7 @@ pub(super) fn new_service(view: &Tables, id: ServiceId, spec: ServiceSpec) -> Se
         update: None,
         pending_delete: false,
         job_iteration: 0,
+        registry_auth: None,
     }
 }
 

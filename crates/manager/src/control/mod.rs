@@ -16,7 +16,7 @@ use crate::{
     MESSAGE_BYTES_MAX,
     audit::Deed,
     authorize::{Caller, Method, on_behalf_of},
-    ca::{new_token, new_unlock_key},
+    ca::{new_rotation, new_token, new_unlock_key},
     forward::Leader,
     rights,
     shared::{Shared, random_id},
@@ -24,7 +24,8 @@ use crate::{
 use futures::{StreamExt as _, stream::BoxStream};
 use model::{
     AuditId, Change, Cluster, Config, ConfigId, Duration, Meta, Network, NetworkId, NodeId, Object,
-    ObjectRef, PersonRole, Secret, SecretBytes, SecretId, ServiceId, StackId, Tables, TaskId, UserId,
+    ObjectRef, PersonRole, Secret, SecretBytes, SecretId, Service, ServiceId, StackId, Tables, TaskId,
+    UserId,
 };
 use prost::Message as _;
 use proto::{
@@ -33,7 +34,7 @@ use proto::{
         ApplyStackRequest, CreateReply, CreateRequest, CreateUserTokenReply, CreateUserTokenRequest,
         GetRequest, GetSwarmRequest, IssueUserCertificateReply, IssueUserCertificateRequest,
         JudgeStackRequest, ListChunk, ListRequest, LoginRequest, RemoveReply, RemoveRequest,
-        RemoveUserTokenReply, RemoveUserTokenRequest, RollbackStackRequest, SetPasswordReply,
+        RemoveUserTokenReply, RemoveUserTokenRequest, RollbackStackRequest, RotateRoot, SetPasswordReply,
         SetPasswordRequest, UpdateReply, UpdateRequest, UpdateSwarmRequest, WatchEvent, WatchRequest,
         WhoAmIReply, WhoAmIRequest,
         control_client::ControlClient,
@@ -105,10 +106,14 @@ impl Control for ControlService {
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<CreateReply>, Status> {
         let (caller, request) = on_the_leader!(self, request, Create, create);
         let spec = request.spec.ok_or_else(|| Status::invalid_argument("no spec"))?;
+        let registry_auth = request.registry_auth.map(SecretBytes);
         let (version, key) = self
             .0
             .decide_for(Deed::new(caller.person()?, "create"), 0, |view| {
-                let object = new_object(view, spec.clone())?;
+                let mut object = new_object(view, spec.clone())?;
+                if let Object::Service(service) = &mut object {
+                    Arc::make_mut(service).registry_auth.clone_from(&registry_auth);
+                }
                 Ok((object.key(), vec![Change::Put(object)]))
             })
             .await?;
@@ -174,7 +179,7 @@ impl Control for ControlService {
         }
         let view = self.0.store.view();
         let mut cluster = Cluster::clone(stored_cluster(&view)?);
-        cluster.root_ca_key = SecretBytes::default();
+        without_ca_keys(&mut cluster);
         Ok(Response::new((&cluster).into()))
     }
 
@@ -303,6 +308,14 @@ impl ControlService {
                 // person edited, and must not get in the way.
                 in_sequence(old.spec_version, version)?;
                 let new = edit::updated_service(view, old, spec.try_into().map_err(invalid)?)?;
+                let auth = request.registry_auth.map(SecretBytes);
+                let new = match auth.filter(|auth| old.registry_auth.as_ref() != Some(auth)) {
+                    Some(auth) => {
+                        let service = new.unwrap_or_else(|| Service::clone(old));
+                        Some(Service { registry_auth: Some(auth), ..service })
+                    }
+                    None => new,
+                };
                 Ok((version, new.map(|s| Object::Service(Arc::new(s)))))
             }
             ChangedSpec::Rollback(_) => {
@@ -402,13 +415,18 @@ fn key_bytes(key: ObjectRef) -> Vec<u8> {
     types::ObjectRef::from(&key).id
 }
 
+fn without_ca_keys(cluster: &mut Cluster) {
+    cluster.root_ca_key = SecretBytes::default();
+    cluster.rotation.iter_mut().for_each(|rotation| rotation.key = SecretBytes::default());
+}
+
 /// Returns the object without what must not leave the managers.
 fn redacted(mut object: Object) -> Object {
     match &mut object {
         Object::Secret(secret) => Arc::make_mut(secret).spec.data = SecretBytes::default(),
         Object::Cluster(cluster) => {
             let cluster = Arc::make_mut(cluster);
-            cluster.root_ca_key = SecretBytes::default();
+            without_ca_keys(cluster);
             cluster.worker_token = SecretBytes::default();
             cluster.manager_token = SecretBytes::default();
             cluster.unlock_key = None;
@@ -420,6 +438,9 @@ fn redacted(mut object: Object) -> Object {
             for token in &mut user.tokens {
                 token.hash = SecretBytes::default();
             }
+        }
+        Object::Service(service) if service.registry_auth.is_some() => {
+            Arc::make_mut(service).registry_auth = None;
         }
         Object::Node(_)
         | Object::Service(_)
@@ -472,6 +493,9 @@ fn updated_cluster(old: &Arc<Cluster>, request: UpdateSwarmRequest) -> Result<Cl
             return Err(Status::invalid_argument("minimum certificate expiry time is: 1h0m0s"));
         }
         new.spec = spec;
+    }
+    if let Some(RotateRoot { cert, key }) = request.rotate_root {
+        new.rotation = Some(new_rotation(&new, &cert, &key)?);
     }
     if request.rotate_worker_token {
         new.worker_token = new_token(&new.root_ca_cert)?;

@@ -353,9 +353,10 @@ impl Session {
             self.told_managers = Some(managers.clone());
             self.send(Down::Managers((**managers).clone())).await?;
         }
-        if self.told_root != cluster.root_ca_cert {
-            self.told_root.clone_from(&cluster.root_ca_cert);
-            self.send(Down::RootCa(cluster.root_ca_cert.clone())).await?;
+        let roots = cluster.trusted_roots();
+        if self.told_root != roots {
+            self.told_root.clone_from(&roots);
+            self.send(Down::RootCa(roots)).await?;
         }
         Ok(())
     }

@@ -167,7 +167,7 @@ async fn a_workers_certificate_reads_and_writes_nothing_but_its_own() {
     let mut claimed = ControlClient::with_interceptor(claimed, PersonalClaim::new(&operator()));
     denied(claimed.get_swarm(proto::control::GetSwarmRequest {}).await.unwrap_err());
     let spec = Some(create_request::Spec::Service((&service_spec("mine")).into()));
-    denied(claimed.create(CreateRequest { spec }).await.unwrap_err());
+    denied(claimed.create(CreateRequest { spec, registry_auth: None }).await.unwrap_err());
     denied(claimed.update_swarm(UpdateSwarmRequest::default()).await.unwrap_err());
     denied(claimed.watch(WatchRequest::default()).await.err().unwrap());
 

@@ -45,7 +45,7 @@ impl State {
         self
     }
 
-    fn put(self, object: Object) -> Self {
+    pub(crate) fn put(self, object: Object) -> Self {
         self.change(vec![Change::Put(object)])
     }
 
@@ -73,6 +73,7 @@ impl State {
             index: u16::from(octet(number)),
             certified_role: Role::Worker,
             description: Some(NodeDescription {
+                tls: model::NodeTls::default(),
                 hostname: format!("node{number}"),
                 platform: Platform::default(),
                 resources: Resources { cpu_nanos: 4_000_000_000, memory_bytes: 8 << 30, pids: 0 },
@@ -153,6 +154,7 @@ impl State {
             update: None,
             pending_delete: false,
             job_iteration: 0,
+            registry_auth: None,
         })))
     }
 

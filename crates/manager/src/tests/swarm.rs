@@ -252,9 +252,26 @@ impl Swarm {
 
     /// Renews a certificate as a node does.
     pub(super) async fn renew(&self, credentials: &Credentials) -> Result<Credentials, Status> {
+        self.renew_through(credentials, self.leader().addr).await
+    }
+
+    /// The same, asking a manager by its number.
+    pub(super) async fn renew_at(
+        &self,
+        credentials: &Credentials,
+        manager: usize,
+    ) -> Result<Credentials, Status> {
+        self.renew_through(credentials, self.managers[manager].addr).await
+    }
+
+    async fn renew_through(
+        &self,
+        credentials: &Credentials,
+        addr: SocketAddr,
+    ) -> Result<Credentials, Status> {
         let key = NodeKey::generate().unwrap();
         let request = IssueCertificateRequest { csr_pem: key.csr_pem().unwrap(), ..Default::default() };
-        let channel = channel(credentials, self.leader().addr);
+        let channel = channel(credentials, addr);
         let reply = CaClient::new(channel).issue_certificate(request).await?.into_inner();
         Ok(Credentials::in_memory(&key.pem(), &reply.certificate_pem, &reply.root_pem).unwrap())
     }
@@ -297,7 +314,11 @@ impl Swarm {
     }
 
     pub(super) async fn create(&self, spec: create_request::Spec) -> Result<u128, Status> {
-        let reply = self.control().create(CreateRequest { spec: Some(spec) }).await?.into_inner();
+        let reply = self
+            .control()
+            .create(CreateRequest { spec: Some(spec), registry_auth: None })
+            .await?
+            .into_inner();
         Ok(ServiceId::from_wire(&reply.id).unwrap().0)
     }
 
@@ -316,7 +337,8 @@ impl Swarm {
             let mut spec = (*service.spec).clone();
             change(&mut spec);
             let spec = Some(update_request::Spec::Service((&spec).into()));
-            let request = UpdateRequest { id: id.to_wire(), version: service.spec_version, spec };
+            let request =
+                UpdateRequest { id: id.to_wire(), version: service.spec_version, spec, registry_auth: None };
             match self.control().update(request).await {
                 Err(status) if status.code() == tonic::Code::Aborted => continue,
                 outcome => return outcome.map(drop),
@@ -331,7 +353,8 @@ impl Swarm {
             let mut spec = node.spec.clone();
             change(&mut spec);
             let spec = Some(update_request::Spec::Node((&spec).into()));
-            let request = UpdateRequest { id: id.to_wire(), version: node.meta.version, spec };
+            let request =
+                UpdateRequest { id: id.to_wire(), version: node.meta.version, spec, registry_auth: None };
             match self.control().update(request).await {
                 Err(status) if status.code() == tonic::Code::Aborted => continue,
                 outcome => return outcome.map(drop),

@@ -225,7 +225,7 @@ async fn stale_updates_are_refused_and_watchers_see_changes() {
     assert_eq!(seen.id, id);
     swarm.until_running(id, 1).await;
     let spec = Some(update_request::Spec::Service((&web(2)).into()));
-    let stale = UpdateRequest { id: id.to_wire(), version: 99, spec };
+    let stale = UpdateRequest { id: id.to_wire(), version: 99, spec, registry_auth: None };
     let refused = swarm.control().update(stale).await.unwrap_err();
     assert_eq!((refused.code(), refused.message()), (tonic::Code::Aborted, "update out of sequence"));
 }
@@ -391,7 +391,8 @@ async fn without_a_majority_nothing_is_acknowledged_and_docker_words_say_why() {
     swarm.managers[2].kill().await;
     let mut client = swarm.control_at(&swarm.managers[0]);
     let spec = Some(create_request::Spec::Service((&web(1)).into()));
-    let refused = client.create(proto::control::CreateRequest { spec }).await.unwrap_err();
+    let refused =
+        client.create(proto::control::CreateRequest { spec, registry_auth: None }).await.unwrap_err();
     assert!(matches!(refused.code(), tonic::Code::Unavailable | tonic::Code::DeadlineExceeded), "{refused}");
     assert!(refused.message().starts_with("The swarm does not have a leader."), "{refused}");
     assert_eq!(swarm.managers[0].store.view().services.len(), before);
@@ -481,4 +482,36 @@ async fn a_node_gets_addresses_for_a_container_started_by_hand() {
     swarm.nodes[1].host.exit(id, 0);
     until("it is forgotten", || swarm.view().tasks.is_empty()).await;
     swarm.remove(ObjectKind::Network, open.0).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_off_for_longer_than_its_certificate_renews_it_and_may_do_nothing_else_before() {
+    let mut swarm = with_workers(1).await;
+    swarm.join_manager().await;
+    let node = swarm.nodes[0].id;
+    let state = swarm.view();
+    let cluster = state.cluster.as_ref().unwrap();
+    let root_key = std::str::from_utf8(&cluster.root_ca_key.0).unwrap();
+    let root = pki::RootCa::from_pem(&cluster.root_ca_cert, root_key).unwrap();
+    let key = pki::NodeKey::generate().unwrap();
+    let (long_ago, day) =
+        (Timestamp(super::swarm::now().0 - 365 * 24 * 3600 * 1_000_000_000), Duration::from_secs(24 * 3600));
+    let csr = key.csr_pem().unwrap();
+    let chain = root.sign_csr_at(long_ago, &csr, node, Role::Worker, cluster.id, day).unwrap();
+    let expired = pki::Credentials::in_memory(&key.pem(), &chain, root.cert_pem()).unwrap();
+
+    let refused = swarm.work_as(&expired).leave(LeaveRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated, "{refused:?}");
+    for manager in 0..2 {
+        let renewed = swarm.renew_at(&expired, manager).await.unwrap();
+        assert_eq!(renewed.identity(), expired.identity());
+        assert!(renewed.validity().1 > super::swarm::now());
+    }
+
+    swarm.nodes[0].kill();
+    until("it is seen as down", || swarm.view().nodes.get(&node).unwrap().status.state == NodeState::Down)
+        .await;
+    swarm.remove(ObjectKind::Node, node.0).await.unwrap();
+    let refused = swarm.renew(&expired).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused:?}");
 }

@@ -57,6 +57,7 @@ impl World {
             task_pool: "10.255.0.0/16".parse().unwrap(),
             feature_level: 1,
             removed: Vec::new(),
+            rotation: None,
         })));
         world
     }
@@ -327,6 +328,7 @@ impl World {
             index,
             certified_role: Role::Worker,
             description: Some(NodeDescription {
+                tls: model::NodeTls::default(),
                 hostname: name.to_owned(),
                 platform: Platform { os: "linux".into(), architecture: "amd64".into() },
                 resources: Resources { cpu_nanos: 4_000_000_000, memory_bytes: 4 << 30, pids: 0 },
@@ -433,6 +435,7 @@ impl World {
             update: None,
             pending_delete: false,
             job_iteration: 0,
+            registry_auth: None,
         };
         self.put(Object::Service(Arc::new(service)));
     }

@@ -8,16 +8,19 @@ messages! {
     model::NodeSpec => NodeSpec { name, labels, role, availability }
     model::Node => Node { id, meta, spec, index, certified_role, description, status, manager }
     model::NodeDescription => NodeDescription {
-        hostname, platform, resources, engine_version, engine_labels, addr, data_addr, generic,
+        hostname, platform, resources, engine_version, engine_labels, addr, data_addr, generic, tls,
     }
+    model::NodeTls => NodeTls { trust, issuer_subject, issuer_public_key }
+    model::RootRotation => RootRotation { cert, key, cross_signed }
     model::NodeStatus => NodeStatus { state, message, since, addr }
     model::ManagerStatus => ManagerStatus { raft_id, addr }
     model::ClusterSpec => ClusterSpec {
         labels, task_history_limit, heartbeat_period, node_cert_expiry, autolock, snapshot_interval,
+        old_snapshots,
     }
     model::Cluster => Cluster {
         id, meta, spec, root_ca_cert, root_ca_key, worker_token, manager_token, unlock_key, address_pools,
-        subnet_prefix, data_path_port, mesh_subnet, task_pool, feature_level, removed,
+        subnet_prefix, data_path_port, mesh_subnet, task_pool, feature_level, removed, rotation,
     }
     model::RemovedNode => RemovedNode { node, until }
     model::SecretSpec => SecretSpec { name, labels, data }

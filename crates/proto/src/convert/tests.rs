@@ -225,6 +225,7 @@ fn service(mode: Mode, state: UpdateState) -> Service {
         }),
         pending_delete: true,
         job_iteration: 2,
+        registry_auth: Some(SecretBytes(vec![9])),
     }
 }
 
@@ -278,6 +279,7 @@ fn node(state: NodeState, availability: Availability) -> Node {
         index: 65534,
         certified_role: Role::Worker,
         description: Some(NodeDescription {
+            tls: model::NodeTls { trust: vec![1], issuer_subject: vec![2], issuer_public_key: vec![3] },
             hostname: "h".into(),
             platform: Platform { os: "linux".into(), architecture: "amd64".into() },
             resources: Resources { cpu_nanos: 2, memory_bytes: 3, pids: 0 },
@@ -340,6 +342,11 @@ fn cluster() -> Cluster {
         task_pool: "10.255.0.0/16".parse().unwrap(),
         feature_level: 1,
         removed: vec![model::RemovedNode { node: NodeId(9), until: Timestamp(5) }],
+        rotation: Some(model::RootRotation {
+            cert: "NEW".into(),
+            key: SecretBytes(vec![8]),
+            cross_signed: "CROSS".into(),
+        }),
     }
 }
 

@@ -40,6 +40,7 @@ messages! {
     }
     model::Service => Service {
         id, meta, spec, spec_version, previous, stack, endpoint, update, pending_delete, job_iteration,
+        registry_auth,
     }
     model::Endpoint => Endpoint { vips, ports }
     model::Vip => Vip { network, address }

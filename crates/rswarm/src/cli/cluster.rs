@@ -103,10 +103,12 @@ pub(crate) enum Swarm {
         #[arg(short, long)]
         force: bool,
     },
-    /// Open the state of a manager that restarted with autolock on.
+    /// Open the state of a manager that restarted with autolock on; the key is read from standard input.
     Unlock,
-    /// Show the root certificate.
-    Ca,
+    /// Show or change the key that unlocks managers.
+    UnlockKey(UnlockKey),
+    /// Show the root certificate, or change it.
+    Ca(SwarmCa),
     /// Change the swarm's settings.
     Update(SwarmUpdate),
 }
@@ -129,6 +131,20 @@ pub(crate) struct SwarmInit {
     pub(crate) availability: String,
     #[arg(long)]
     pub(crate) force_new_cluster: bool,
+    /// Managers need a key to come up again after a restart.
+    #[arg(long)]
+    pub(crate) autolock: bool,
+    /// Validity of nodes' certificates; an hour at least.
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) cert_expiry: Option<std::time::Duration>,
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) dispatcher_heartbeat: Option<std::time::Duration>,
+    /// Entries between Raft snapshots.
+    #[arg(long)]
+    pub(crate) snapshot_interval: Option<u64>,
+    /// Ended tasks kept per slot.
+    #[arg(long)]
+    pub(crate) task_history_limit: Option<i64>,
 }
 
 #[derive(Debug, Args)]
@@ -162,7 +178,44 @@ pub(crate) struct JoinToken {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct SwarmCa {
+    /// Replace the root certificate: every node gets a new certificate, join tokens change.
+    #[arg(long)]
+    pub(crate) rotate: bool,
+    /// PEM of the root certificate to use; a new one is made by default.
+    #[arg(long, requires_all = ["rotate", "ca_key"], value_name = "FILE")]
+    pub(crate) ca_cert: Option<PathBuf>,
+    /// PEM of its key.
+    #[arg(long, requires_all = ["rotate", "ca_cert"], value_name = "FILE")]
+    pub(crate) ca_key: Option<PathBuf>,
+    /// Validity of nodes' certificates; an hour at least.
+    #[arg(long, requires = "rotate", value_parser = parse_duration)]
+    pub(crate) cert_expiry: Option<std::time::Duration>,
+    /// Do not wait until all nodes have new certificates.
+    #[arg(short, long, requires = "rotate")]
+    pub(crate) detach: bool,
+    /// No progress.
+    #[arg(short, long, requires = "rotate")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UnlockKey {
+    /// Only the key.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Make a new one; the old one no longer unlocks managers that have heard of it.
+    #[arg(long)]
+    pub(crate) rotate: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct SwarmUpdate {
+    /// Managers need a key to come up again after a restart.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) autolock: Option<bool>,
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) dispatcher_heartbeat: Option<std::time::Duration>,
     #[arg(long)]
     pub(crate) task_history_limit: Option<i64>,
     #[arg(long, value_parser = parse_duration)]

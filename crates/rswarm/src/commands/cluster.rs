@@ -2,7 +2,9 @@
 
 use super::{each, inspect, pairs};
 use crate::{
-    cli::{JoinToken, ListArgs, Node, NodeUpdate, Swarm, SwarmInit, SwarmJoin},
+    cli::{
+        JoinToken, ListArgs, Node, NodeUpdate, Swarm, SwarmCa, SwarmInit, SwarmJoin, SwarmUpdate, UnlockKey,
+    },
     list::{self, List},
     output,
 };
@@ -24,28 +26,134 @@ pub(crate) async fn swarm(client: &Client, command: Swarm) -> Result<()> {
             std::io::stdin().read_line(&mut key).context("cannot read the key from standard input")?;
             Ok(client.swarm_unlock(key.trim()).await?)
         }
-        Swarm::Ca => output::line(client.swarm().await?.tls_info.trust_root.trim_end()),
-        Swarm::Update(args) => {
-            let swarm = client.swarm().await?;
-            let mut spec = swarm.spec;
-            if args.task_history_limit.is_some() {
-                spec.orchestration.task_history_retention_limit = args.task_history_limit;
-            }
-            if let Some(expiry) = args.cert_expiry {
-                spec.ca_config.node_cert_expiry =
-                    i64::try_from(expiry.as_nanos()).context("expiry out of range")?;
-            }
-            if let Some(interval) = args.snapshot_interval {
-                spec.raft.snapshot_interval = interval;
-            }
-            client.swarm_update(swarm.version.index, &spec, &[]).await?;
-            output::line("Swarm updated.")
-        }
+        Swarm::Ca(args) if args.rotate => rotate_ca(client, &args).await,
+        Swarm::Ca(_) => show_ca(client).await,
+        Swarm::UnlockKey(args) => unlock_key(client, &args).await,
+        Swarm::Update(args) => update_swarm(client, &args).await,
     }
 }
 
+fn nanos(duration: std::time::Duration) -> Result<i64> {
+    i64::try_from(duration.as_nanos()).with_context(|| format!("{duration:?} is out of range"))
+}
+
+async fn update_swarm(client: &Client, args: &SwarmUpdate) -> Result<()> {
+    let swarm = client.swarm().await?;
+    let mut spec = swarm.spec;
+    let locked_before = spec.encryption_config.auto_lock_managers;
+    if let Some(autolock) = args.autolock {
+        spec.encryption_config.auto_lock_managers = autolock;
+    }
+    if args.task_history_limit.is_some() {
+        spec.orchestration.task_history_retention_limit = args.task_history_limit;
+    }
+    if let Some(expiry) = args.cert_expiry {
+        spec.ca_config.node_cert_expiry = nanos(expiry)?;
+    }
+    if let Some(period) = args.dispatcher_heartbeat {
+        spec.dispatcher.heartbeat_period = nanos(period)?;
+    }
+    if let Some(interval) = args.snapshot_interval {
+        spec.raft.snapshot_interval = interval;
+    }
+    client.swarm_update(swarm.version.index, &spec, &[]).await?;
+    output::line("Swarm updated.")?;
+    if spec.encryption_config.auto_lock_managers && !locked_before {
+        show_unlock_key(client).await?;
+    }
+    Ok(())
+}
+
+async fn show_ca(client: &Client) -> Result<()> {
+    output::line(client.swarm().await?.tls_info.trust_root.trim_end())
+}
+
+async fn rotate_ca(client: &Client, args: &SwarmCa) -> Result<()> {
+    let swarm = client.swarm().await?;
+    let mut spec = swarm.spec;
+    spec.ca_config.force_rotate += 1;
+    let read = |path: &std::path::Path| {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    if let (Some(cert), Some(key)) = (&args.ca_cert, &args.ca_key) {
+        spec.ca_config.signing_ca_cert = read(cert)?;
+        spec.ca_config.signing_ca_key = read(key)?;
+    }
+    if let Some(expiry) = args.cert_expiry {
+        spec.ca_config.node_cert_expiry = nanos(expiry)?;
+    }
+    client.swarm_update(swarm.version.index, &spec, &[]).await?;
+    if args.detach {
+        return Ok(());
+    }
+    let mut shown = String::new();
+    loop {
+        let swarm = client.swarm().await?;
+        let nodes = client.nodes(&[]).await?;
+        let count = |has: &dyn Fn(&types::TlsInfo) -> bool| {
+            nodes.iter().filter(|node| has(&node.description.tls_info)).count()
+        };
+        let desired = &swarm.tls_info;
+        let certificates = count(&|tls| {
+            !tls.cert_issuer_public_key.is_empty()
+                && tls.cert_issuer_public_key == desired.cert_issuer_public_key
+        });
+        let roots = count(&|tls| tls.trust_root == desired.trust_root);
+        let text = format!(
+            "rotated TLS certificates: {certificates}/{all} nodes\nrotated CA certificates: {roots}/{all} nodes",
+            all = nodes.len()
+        );
+        if !args.quiet && text != shown {
+            output::line(&text)?;
+        }
+        shown = text;
+        if !swarm.root_rotation_in_progress && certificates == nodes.len() && roots == nodes.len() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    show_ca(client).await
+}
+
+async fn unlock_key(client: &Client, args: &UnlockKey) -> Result<()> {
+    if args.rotate {
+        let swarm = client.swarm().await?;
+        anyhow::ensure!(
+            swarm.spec.encryption_config.auto_lock_managers,
+            "cannot rotate because autolock is not turned on"
+        );
+        client.swarm_update(swarm.version.index, &swarm.spec, &[("rotateManagerUnlockKey", "true")]).await?;
+        if !args.quiet {
+            output::line("Successfully rotated manager unlock key.\n")?;
+        }
+    }
+    let key = client.swarm_unlock_key().await?.unlock_key;
+    anyhow::ensure!(!key.is_empty(), "no unlock key is set");
+    if args.quiet {
+        return output::line(&key);
+    }
+    show_unlock_key(client).await
+}
+
+async fn show_unlock_key(client: &Client) -> Result<()> {
+    let key = client.swarm_unlock_key().await?.unlock_key;
+    output::line(&format!(
+        "To unlock a swarm manager after it restarts, run the `rswarm swarm unlock`\ncommand and provide the \
+         following key:\n\n    {key}\n\nRemember to store this key in a password manager, since without it you\n\
+         will not be able to restart the manager."
+    ))
+}
+
 async fn init(client: &Client, args: SwarmInit) -> Result<()> {
+    let mut spec = types::SwarmSpec::default();
+    spec.encryption_config.auto_lock_managers = args.autolock;
+    spec.ca_config.node_cert_expiry = args.cert_expiry.map_or(Ok(0), nanos)?;
+    spec.dispatcher.heartbeat_period = args.dispatcher_heartbeat.map_or(Ok(0), nanos)?;
+    spec.raft.snapshot_interval = args.snapshot_interval.unwrap_or(0);
+    spec.orchestration.task_history_retention_limit = args.task_history_limit;
     let request = types::SwarmInit {
+        spec,
+        auto_lock_managers: args.autolock,
         listen_addr: args.listen_addr,
         advertise_addr: args.advertise_addr.unwrap_or_default(),
         data_path_addr: args.data_path_addr.unwrap_or_default(),
@@ -54,7 +162,6 @@ async fn init(client: &Client, args: SwarmInit) -> Result<()> {
         availability: args.availability,
         default_addr_pool: args.default_addr_pool,
         subnet_size: u32::from(args.default_addr_pool_mask_length),
-        ..types::SwarmInit::default()
     };
     let node = client.swarm_init(&request).await?;
     output::line(&format!("Swarm initialized: current node ({node}) is now a manager.\n"))?;
@@ -62,7 +169,8 @@ async fn init(client: &Client, args: SwarmInit) -> Result<()> {
     output::line(&join_command(client, "worker").await?)?;
     output::line(
         "To add a manager to this swarm, run 'rswarm swarm join-token manager' and follow the instructions.",
-    )
+    )?;
+    if args.autolock { show_unlock_key(client).await } else { Ok(()) }
 }
 
 async fn join_command(client: &Client, role: &str) -> Result<String> {

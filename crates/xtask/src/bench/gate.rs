@@ -43,7 +43,7 @@ fn one_decision() -> Result<Row> {
     let cluster = ClusterId(1);
     let mut request = Request::new(());
     let identity = Some(Identity { node: NodeId(500), role: Role::Worker, cluster });
-    request.extensions_mut().insert(Peer { identity, addr: "192.0.2.1:2377".parse()? });
+    request.extensions_mut().insert(Peer { identity, expired: None, addr: "192.0.2.1:2377".parse()? });
     let start = Instant::now();
     for _ in 0..CALLS {
         manager::admit(Method::ReadBlob, std::hint::black_box(&request), &Known::State(&tables))?;
@@ -71,6 +71,7 @@ fn swarm() -> Result<Tables> {
         task_pool: net("10.255.0.0/16")?,
         feature_level: 1,
         removed: Vec::new(),
+        rotation: None,
     };
     for gone in 0..REMOVED {
         cluster.revoke(NodeId(1_000_000 + gone), Timestamp(1));
