@@ -112,7 +112,9 @@ fn a_profile_may_deny_what_prepares_the_program() {
             .spec(|spec| {
                 spec.linux_mut().as_mut().unwrap().set_seccomp(Some(profile));
             })
-            .process(|process| drop(process.set_no_new_privileges(Some(no_new_privs))));
+            .process(|process| {
+                process.set_no_new_privileges(Some(no_new_privs));
+            });
         let (status, output) = fixture.run();
         assert_eq!(status.code, 0, "{output}");
         let bit = u8::from(no_new_privs);
@@ -272,7 +274,9 @@ fn sysctls_and_rlimits_are_set() {
 fn sysctls_of_the_host_are_refused_whatever_the_bundle_says() {
     let refused = |fixture: Fixture, name: &str| {
         let sysctl = HashMap::from([(name.to_owned(), "|/bin/false".to_owned())]);
-        let fixture = fixture.spec(|spec| drop(spec.linux_mut().as_mut().unwrap().set_sysctl(Some(sysctl))));
+        let fixture = fixture.spec(|spec| {
+            spec.linux_mut().as_mut().unwrap().set_sysctl(Some(sysctl));
+        });
         let error = kit::chain(&fixture.create().map(drop).expect_err(name));
         assert!(error.contains(name), "{error}");
     };
@@ -303,11 +307,14 @@ fn sysctls_of_the_host_are_refused_whatever_the_bundle_says() {
 #[test]
 #[ignore = "oracle: busybox"]
 fn labels_that_cannot_be_applied_are_refused() {
-    let fixture = Fixture::new(&["true"]).process(|p| drop(p.set_selinux_label(Some("system_u:x".into()))));
+    let fixture = Fixture::new(&["true"]).process(|p| {
+        p.set_selinux_label(Some("system_u:x".into()));
+    });
     assert!(kit::chain(&fixture.create().map(drop).unwrap_err()).contains("selinuxLabel"));
     if !runtime::apparmor_enabled() {
-        let fixture =
-            Fixture::new(&["true"]).process(|p| drop(p.set_apparmor_profile(Some("strict".into()))));
+        let fixture = Fixture::new(&["true"]).process(|p| {
+            p.set_apparmor_profile(Some("strict".into()));
+        });
         assert!(kit::chain(&fixture.create().map(drop).unwrap_err()).contains("apparmor is not enabled"));
     }
 }
