@@ -22,18 +22,21 @@ type Target = fn(&[u8]);
 
 /// Longest that one input may take, on a busy machine and without optimization.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Stack of a thread that serves requests, and of the main thread of a client. *Unit:* bytes.
+const DAEMON: usize = 2 << 20;
+const CLIENT: usize = 8 << 20;
 /// Smaller inputs that are tried for a finding.
 const SHRINKS: usize = 2000;
 
-/// A test for each target, and how many inputs are made for it: fewer where one takes long.
+/// A test for each target, how many inputs are made for it (fewer where one takes long), and on which stack.
 macro_rules! targets {
-    ($($name:ident: $inputs:literal),* $(,)?) => {
+    ($($name:ident: $inputs:literal on $stack:ident),* $(,)?) => {
         const TARGETS: &[&str] = &[$(stringify!($name)),*];
 
         $(#[test]
         fn $name() {
             let kept = findings().join(stringify!($name));
-            if let Err(finding) = throw(targets::$name, &seeds(stringify!($name)), $inputs, &kept) {
+            if let Err(finding) = throw(targets::$name, $stack, &seeds(stringify!($name)), $inputs, &kept) {
                 panic!("fuzz target {}: {finding}; it is kept in {}", stringify!($name), kept.display());
             }
         })*
@@ -41,14 +44,14 @@ macro_rules! targets {
 }
 
 targets! {
-    api_json: 10_000,
-    dockerfiles: 10_000,
-    dockerignore: 10_000,
-    layers: 3_000,
-    logs: 10_000,
-    references: 10_000,
-    registry_answers: 10_000,
-    stack_files: 10_000,
+    api_json: 10_000 on DAEMON,
+    dockerfiles: 10_000 on DAEMON,
+    dockerignore: 1_500 on DAEMON,
+    layers: 3_000 on DAEMON,
+    logs: 10_000 on DAEMON,
+    references: 10_000 on DAEMON,
+    registry_answers: 10_000 on DAEMON,
+    stack_files: 10_000 on CLIENT,
 }
 
 fn here() -> PathBuf {
@@ -78,7 +81,13 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
 ///
 /// # Errors
 /// Which input broke the target, or took too long; the file then has it, as small as it could be made.
-fn throw(target: Target, seeds: &[Vec<u8>], made: u64, kept: &Path) -> Result<(), String> {
+fn throw(
+    target: Target,
+    stack_bytes: usize,
+    seeds: &[Vec<u8>],
+    made: u64,
+    kept: &Path,
+) -> Result<(), String> {
     fs::create_dir_all(kept.parent().expect("a file in a folder")).expect("a folder for findings");
     let earlier = fs::read(kept).ok();
     let file = fs::File::options().create(true).truncate(false).write(true).open(kept).expect("a file");
@@ -109,8 +118,7 @@ fn throw(target: Target, seeds: &[Vec<u8>], made: u64, kept: &Path) -> Result<()
         let ended = earlier.chain(seeds).chain(made).try_for_each(|(name, input)| attempt(name, input));
         tell.send(Some(ended)).expect("the test waits");
     };
-    // As much stack as the daemon's own threads have.
-    std::thread::Builder::new().stack_size(2 << 20).spawn(run).expect("a thread");
+    std::thread::Builder::new().stack_size(stack_bytes).spawn(run).expect("a thread");
     loop {
         match told.recv_timeout(PATIENCE) {
             Ok(None) => {}
@@ -180,11 +188,12 @@ fn input_that_breaks_a_target_is_found_made_small_and_thrown_again() {
     // Not in the seed: it takes a change to get there.
     let target: Target = |input| assert!(!input.windows(2).any(|pair| pair == b"}}"), "two in a row");
     let seed = vec![br#"{"name": {"inner": 1}, "other": 2}"#.to_vec()];
-    let finding = throw(target, &seed, 10_000, &kept).expect_err("some input has two braces in a row");
+    let finding =
+        throw(target, DAEMON, &seed, 10_000, &kept).expect_err("some input has two braces in a row");
     assert!(finding.starts_with("input "), "{finding}");
     assert_eq!(fs::read(&kept).expect("a finding"), b"}}");
-    let finding = throw(target, &seed, 0, &kept).expect_err("what was kept still breaks it");
+    let finding = throw(target, DAEMON, &seed, 0, &kept).expect_err("what was kept still breaks it");
     assert!(finding.starts_with("what an earlier run kept"), "{finding}");
-    throw(|_| {}, &seed, 10, &kept).expect("nothing breaks this one");
+    throw(|_| {}, DAEMON, &seed, 10, &kept).expect("nothing breaks this one");
     assert!(!kept.exists());
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask fuzz`: every target of `tests/fuzz` for a while, by cargo-fuzz on stable Rust (coverage without
-//! sanitizers: there is no `unsafe` in what is fuzzed).
+//! sanitizers: there is no `unsafe` in what is fuzzed). By hand: `cargo test` throws a fixed set of inputs at the same
+//! targets, and the instrumented build takes as long as all other tests.
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -9,7 +10,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Version that `.ci/run` installs.
+/// Version that the targets were last run with.
 const CARGO_FUZZ: &str = "0.13.2";
 
 #[derive(Debug, Args)]
