@@ -127,7 +127,8 @@ fn health(check: &Healthcheck) -> Result<()> {
         ("StartInterval", start_interval),
     ];
     for (name, given) in all {
-        if given.is_some_and(|d| d < Duration::from_millis(1)) {
+        // 0: as the image says, else Docker's default.
+        if given.is_some_and(|d| !d.is_zero() && d < Duration::from_millis(1)) {
             return Err(Error::invalid(format!("{name} in Healthcheck cannot be less than 1ms")));
         }
     }

@@ -8,10 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Names of the entries of a folder of the host.
+/// Names of the entries of a folder of the host, without the mark that says that the folder is ours.
 fn entries(host: &Host, folder: &str) -> BTreeSet<String> {
     let names = fs::read_dir(host.path(folder)).into_iter().flatten();
-    names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+    let names = names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    names.filter(|name| name != ".rswarm").collect()
 }
 
 /// Opens the engine over what the killed one left, and checks that it tells the truth and can tidy up.
