@@ -14,6 +14,9 @@ const INNER: &str = "RSWARM_BUILDS_SHIM";
 /// Smaller and, not being relocated at start, with nearly no memory of its own.
 const RUSTFLAGS: &str = "-Ctarget-feature=+crt-static\x1f-Crelocation-model=static";
 
+/// What the program has at `opt-level` 3 and the shim has in it, too.
+const SMALL_HERE: [&str; 5] = ["runtime", "sys", "prost", "bytes", "memchr"];
+
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed={INNER}");
@@ -38,10 +41,13 @@ fn main() -> io::Result<()> {
 fn build(out: &Path) -> io::Result<PathBuf> {
     let target = variable("TARGET")?;
     let directory = out.join("shim");
+    let small = SMALL_HERE
+        .map(|package| ["--config".into(), format!("profile.release.package.{package}.opt-level='s'")]);
     let status = Command::new(variable("CARGO")?)
         .args(["build", "--quiet", "--offline", "--release", "--package", "runtime", "--bin", "runtime-shim"])
         .args(["--config", "profile.release.opt-level='s'", "--config", "profile.release.lto='fat'"])
         .args(["--config", "profile.release.codegen-units=1", "--config", "profile.release.panic='abort'"])
+        .args(small.iter().flatten())
         .args(["--target", &target, "--target-dir"])
         .arg(&directory)
         .current_dir(variable("CARGO_MANIFEST_DIR")?)
