@@ -473,7 +473,7 @@ impl Client {
     }
 
     /// `POST /{containers|images|networks|volumes}/prune`
-    pub async fn prune<T: serde::de::DeserializeOwned>(&self, kind: &str, query: Query<'_>) -> Result<T> {
+    pub async fn prune<T: Wire>(&self, kind: &str, query: Query<'_>) -> Result<T> {
         self.post(&format!("/{kind}/prune"), query, &Empty {}).await
     }
 }

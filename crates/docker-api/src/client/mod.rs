@@ -11,7 +11,7 @@ pub use api::Exposed;
 pub use dial::Connection;
 pub use stream::{Demux, Frame, Hijacked, JsonLines, Kind, StreamError};
 
-use crate::types::{ErrorBody, parse};
+use crate::types::{ErrorBody, Wire, parse};
 use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -21,7 +21,7 @@ use hyper::{
     header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, UPGRADE},
 };
 use hyper_util::rt::TokioIo;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// Where a daemon listens.
@@ -238,17 +238,12 @@ impl Client {
     }
 
     /// GET of a JSON value.
-    pub async fn get<T: DeserializeOwned>(&self, path: &str, query: Query<'_>) -> Result<T> {
+    pub async fn get<T: Wire>(&self, path: &str, query: Query<'_>) -> Result<T> {
         json(self.request(Method::GET, path, query, HeaderMap::new(), Body::empty()).await?).await
     }
 
     /// POST of a JSON value, answered by one.
-    pub async fn post<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        query: Query<'_>,
-        body: &impl Serialize,
-    ) -> Result<T> {
+    pub async fn post<T: Wire>(&self, path: &str, query: Query<'_>, body: &impl Serialize) -> Result<T> {
         json(self.post_raw(path, query, HeaderMap::new(), body).await?).await
     }
 
@@ -278,7 +273,7 @@ impl Client {
     }
 
     /// Sends a body of any length (a tar archive) and reads the answer as JSON lines.
-    pub async fn upload<T: DeserializeOwned>(
+    pub async fn upload<T: Wire>(
         &self,
         method: Method,
         path: &str,
@@ -291,7 +286,7 @@ impl Client {
     }
 
     /// A request answered by JSON lines that come over time: events, pulls.
-    pub async fn lines<T: DeserializeOwned>(
+    pub async fn lines<T: Wire>(
         &self,
         method: Method,
         path: &str,
@@ -352,14 +347,8 @@ async fn accept(answer: Response<Incoming>) -> Result<Response<Incoming>> {
     Err(Error::Api { status, message })
 }
 
-async fn json<T: DeserializeOwned>(answer: Response<Incoming>) -> Result<T> {
-    Ok(answered(&read(answer.into_body(), ANSWER_MAX).await?)?)
-}
-
-/// Reads what a daemon says. Daemons write the names of fields as they are: only a `null` needs [`parse`], which takes
-/// several times as long.
-fn answered<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {
-    serde_json::from_slice(json).or_else(|_| parse(json))
+async fn json<T: Wire>(answer: Response<Incoming>) -> Result<T> {
+    Ok(parse(&read(answer.into_body(), ANSWER_MAX).await?)?)
 }
 
 async fn read(body: Incoming, max: usize) -> Result<Bytes> {
@@ -434,8 +423,8 @@ mod tests {
 
     #[test]
     fn answers_may_have_nulls() {
-        let plain = answered::<crate::types::ServiceSpec>(br#"{"Name":"web","Labels":{}}"#).unwrap();
-        let nulls = answered(br#"{"Name":"web","Labels":null,"TaskTemplate":null}"#).unwrap();
+        let plain = parse::<crate::types::ServiceSpec>(br#"{"Name":"web","Labels":{}}"#).unwrap();
+        let nulls = parse(br#"{"Name":"web","Labels":null,"TaskTemplate":null}"#).unwrap();
         assert_eq!(plain, nulls);
     }
 

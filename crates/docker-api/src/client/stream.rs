@@ -6,12 +6,12 @@
 //! *Source:* Docker API "ContainerAttach", stream format.
 
 use super::Error;
+use crate::types::{Wire, parse};
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::Stream;
 use http_body_util::BodyExt as _;
 use hyper::{HeaderMap, body::Incoming, header::CONTENT_TYPE, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
 use std::{marker::PhantomData, pin::Pin};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
@@ -27,7 +27,7 @@ pub struct JsonLines<T> {
     of: PhantomData<fn() -> T>,
 }
 
-impl<T: DeserializeOwned> JsonLines<T> {
+impl<T: Wire> JsonLines<T> {
     pub(super) fn new(body: Incoming) -> Self {
         Self { body, buffer: BytesMut::new(), ended: false, of: PhantomData }
     }
@@ -41,7 +41,7 @@ impl<T: DeserializeOwned> JsonLines<T> {
             if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
                 let line = self.buffer.split_to(end + 1);
                 if !line.iter().all(u8::is_ascii_whitespace) {
-                    return Some(crate::types::parse(&line).map_err(Error::from));
+                    return Some(parse(&line).map_err(Error::from));
                 }
                 continue;
             }
@@ -49,7 +49,7 @@ impl<T: DeserializeOwned> JsonLines<T> {
                 let rest = std::mem::take(&mut self.buffer);
                 self.ended = true;
                 let empty = rest.iter().all(u8::is_ascii_whitespace);
-                return (!empty).then(|| crate::types::parse(&rest).map_err(Error::from));
+                return (!empty).then(|| parse(&rest).map_err(Error::from));
             }
             match self.body.frame().await {
                 None => self.ended = true,

@@ -82,7 +82,7 @@ mod tests {
     fn requests_come_back_as_they_were_sent() {
         let sent = r#"[{"DiscreteResourceSpec":{"Kind":"a","Value":2}},{"DiscreteResourceSpec":{"Kind":"b","Value":-1}},
             {"NamedResourceSpec":{"Kind":"c","Value":"x"}},{"NamedResourceSpec":{"Kind":"c","Value":"y"}}]"#;
-        let parsed: Vec<GenericResource> = serde_json::from_str(sent).unwrap();
+        let parsed: Vec<GenericResource> = crate::types::parse(sent.as_bytes()).unwrap();
         let read = generic_requests(parsed.clone()).unwrap();
         assert_eq!(read["a"], Want::Count(2));
         assert_eq!(read["b"], Want::All);
@@ -99,7 +99,7 @@ mod tests {
             r#"[{"DiscreteResourceSpec":{"Kind":"a","Value":1}},{"DiscreteResourceSpec":{"Kind":"a","Value":1}}]"#,
             r#"[{"DiscreteResourceSpec":{"Kind":"a","Value":1}},{"NamedResourceSpec":{"Kind":"a","Value":"x"}}]"#,
         ] {
-            assert!(generic_requests(serde_json::from_str(bad).unwrap()).is_err(), "{bad}");
+            assert!(generic_requests(crate::types::parse(bad.as_bytes()).unwrap()).is_err(), "{bad}");
         }
     }
 }

@@ -22,7 +22,6 @@ use base64::{
 };
 use engine::{BuildContext, BuildError, BuildLine, BuildOptions, SecretBytes};
 use futures::StreamExt as _;
-use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -41,15 +40,15 @@ pub(super) fn routes() -> Router<State> {
 }
 
 /// Reads a parameter that is JSON; absent is the default.
-fn json<T: DeserializeOwned + Default>(params: &Params, key: &str) -> Result<T, ApiError> {
+fn json<T: types::Wire + Default>(params: &Params, key: &str) -> Result<T, ApiError> {
     let Some(text) = params.get(key) else { return Ok(T::default()) };
-    serde_json::from_str::<Option<T>>(text)
+    types::parse::<Option<T>>(text.as_bytes())
         .map(Option::unwrap_or_default)
         .map_err(|e| ApiError::bad_request(format!("invalid value for {key}: {e}")))
 }
 
 /// Reads a header that is base64 of JSON.
-fn header<T: DeserializeOwned + Default>(headers: &HeaderMap, name: &str) -> Result<T, ApiError> {
+fn header<T: types::Wire + Default>(headers: &HeaderMap, name: &str) -> Result<T, ApiError> {
     let bad = || ApiError::bad_request(format!("invalid {name} header"));
     let Some(value) = headers.get(name) else { return Ok(T::default()) };
     let text = value.to_str().map_err(|_| bad())?.replace('-', "+").replace('_', "/");

@@ -1,6 +1,7 @@
 //! What a route takes out of a request: JSON bodies, query parameters, filters.
 
 use super::{ApiError, Asker, BODY_MAX, Filters, Origin, State};
+use crate::types::{Wire, parse};
 use axum::{
     body::HttpBody as _,
     extract::{FromRequest, FromRequestParts, Request},
@@ -8,7 +9,6 @@ use axum::{
 };
 use bytes::Bytes;
 use model::Timestamp;
-use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -21,7 +21,7 @@ const BIG_JSON: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
-impl<T: DeserializeOwned + Default + Send + 'static, S: Send + Sync> FromRequest<S> for Json<T> {
+impl<T: Wire + Default + Send + 'static, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
@@ -46,7 +46,7 @@ impl<T: DeserializeOwned + Default + Send + 'static, S: Send + Sync> FromRequest
             if body.iter().all(u8::is_ascii_whitespace) {
                 return Ok(T::default());
             }
-            crate::types::parse(&body).map_err(|e| ApiError::bad_request(format!("invalid JSON: {e}")))
+            parse(&body).map_err(|e| ApiError::bad_request(format!("invalid JSON: {e}")))
         };
         if !big {
             return read().map(Self);

@@ -8,54 +8,97 @@
 
 /// Declares wire structs from `field: Type = "WireName"` tables.
 macro_rules! wire {
-    (@fields [$($meta:tt)*] $name:ident [$($done:tt)*]) => {
-        #[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
-        #[serde(default)]
+    (@fields [$($meta:tt)*] $name:ident [$($done:tt)*]
+        [$($wire:literal $field:ident)*] [$($part:ident)*] [$(($kind:ident $($put:tt)*))*]) => {
+        #[derive(Debug, Clone, PartialEq, Default)]
         $($meta)*
         pub struct $name { $($done)* }
-    };
-    (@fields $meta:tt $name:ident [$($done:tt)*]
-        $(#[$doc:meta])* $field:ident : $type:ty = $wire:literal, $($rest:tt)*) => {
-        wire!(@fields $meta $name
-            [$($done)* $(#[$doc])* #[serde(rename = $wire)] pub $field: $type,] $($rest)*);
-    };
-    (@fields $meta:tt $name:ident [$($done:tt)*]
-        $(#[$doc:meta])* $field:ident : $type:ty => $wire:literal, $($rest:tt)*) => {
-        wire!(@fields $meta $name
-            [$($done)* $(#[$doc])*
-             #[serde(rename = $wire, skip_serializing_if = "crate::types::is_default")] pub $field: $type,]
-            $($rest)*);
-    };
-    (@fields $meta:tt $name:ident [$($done:tt)*]
-        $(#[$doc:meta])* flatten $field:ident : $type:ty, $($rest:tt)*) => {
-        wire!(@fields $meta $name
-            [$($done)* $(#[$doc])* #[serde(flatten)] pub $field: $type,] $($rest)*);
-    };
-    (@keys [$($done:tt)*]) => { &[$($done)*] };
-    (@keys [$($done:tt)*]
-        $(#[$doc:meta])* $field:ident : $type:ty = $wire:literal, $($rest:tt)*) => {
-        wire!(@keys [$($done)* $wire,] $($rest)*)
-    };
-    (@keys [$($done:tt)*]
-        $(#[$doc:meta])* $field:ident : $type:ty => $wire:literal, $($rest:tt)*) => {
-        wire!(@keys [$($done)* $wire,] $($rest)*)
-    };
-    (@keys [$($done:tt)*]
-        $(#[$doc:meta])* flatten $field:ident : $type:ty, $($rest:tt)*) => {
-        wire!(@keys [$($done)*] $($rest)*)
-    };
-    ($($(#[$meta:meta])* $name:ident { $($body:tt)* })*) => {
-        $(wire!(@fields [$(#[$meta])*] $name [] $($body)*);
+
         impl $name {
             /// Names on the wire, but for those of flattened parts.
-            pub const KEYS: &[&str] = wire!(@keys [] $($body)*);
-        })*
+            pub const KEYS: &[&str] = &[$($wire),*];
+        }
+
+        impl crate::types::json::Fields for $name {
+            fn set<'a>(
+                &mut self,
+                name: &str,
+                value: crate::types::Json<'a>,
+            ) -> Result<Option<crate::types::Json<'a>>, serde_json::Error> {
+                match name {
+                    $($wire => {
+                        self.$field = crate::types::Wire::read(value)?;
+                        return Ok(None);
+                    })*
+                    _ => {}
+                }
+                $(let Some(value) = self.$part.set(name, value)? else { return Ok(None) };)*
+                Ok(Some(value))
+            }
+
+            fn spelled(&self, name: &str) -> Option<&'static str> {
+                Self::KEYS.iter().copied().find(|own| own.eq_ignore_ascii_case(name))
+                    $(.or_else(|| self.$part.spelled(name)))*
+            }
+
+            fn put<'a>(&'a self, object: &mut Vec<crate::types::json::Member<'a>>) {
+                object.reserve(Self::KEYS.len());
+                $(wire!(@put $kind self object $($put)*);)*
+            }
+        }
+
+        impl crate::types::Wire for $name {
+            fn read(json: crate::types::Json<'_>) -> Result<Self, serde_json::Error> {
+                let mut it = Self::default();
+                crate::types::json::fill(&mut it, concat!("struct ", stringify!($name)), json)?;
+                Ok(it)
+            }
+
+            fn write(&self) -> crate::types::Json<'_> {
+                crate::types::json::object(self)
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                crate::types::Wire::write(self).serialize(to)
+            }
+        }
+    };
+    (@put always $self:ident $object:ident $wire:literal $field:ident) => {
+        $object.push((std::borrow::Cow::Borrowed($wire), crate::types::Wire::write(&$self.$field)));
+    };
+    (@put given $self:ident $object:ident $wire:literal $field:ident) => {
+        if !crate::types::is_default(&$self.$field) {
+            wire!(@put always $self $object $wire $field);
+        }
+    };
+    (@put part $self:ident $object:ident $field:ident) => {
+        $self.$field.put($object);
+    };
+    (@fields $meta:tt $name:ident [$($done:tt)*] [$($names:tt)*] $parts:tt [$($put:tt)*]
+        $(#[$doc:meta])* $field:ident : $type:ty = $wire:literal, $($rest:tt)*) => {
+        wire!(@fields $meta $name [$($done)* $(#[$doc])* pub $field: $type,]
+            [$($names)* $wire $field] $parts [$($put)* (always $wire $field)] $($rest)*);
+    };
+    (@fields $meta:tt $name:ident [$($done:tt)*] [$($names:tt)*] $parts:tt [$($put:tt)*]
+        $(#[$doc:meta])* $field:ident : $type:ty => $wire:literal, $($rest:tt)*) => {
+        wire!(@fields $meta $name [$($done)* $(#[$doc])* pub $field: $type,]
+            [$($names)* $wire $field] $parts [$($put)* (given $wire $field)] $($rest)*);
+    };
+    (@fields $meta:tt $name:ident [$($done:tt)*] $names:tt [$($parts:tt)*] [$($put:tt)*]
+        $(#[$doc:meta])* flatten $field:ident : $type:ty, $($rest:tt)*) => {
+        wire!(@fields $meta $name [$($done)* $(#[$doc])* pub $field: $type,]
+            $names [$($parts)* $field] [$($put)* (part $field)] $($rest)*);
+    };
+    ($($(#[$meta:meta])* $name:ident { $($body:tt)* })*) => {
+        $(wire!(@fields [$(#[$meta])*] $name [] [] [] [] $($body)*);)*
     };
 }
 
 mod container;
-mod go;
 mod image;
+mod json;
 mod network;
 mod node;
 mod secret;
@@ -69,6 +112,7 @@ mod volume;
 
 pub use container::*;
 pub use image::*;
+pub use json::{Json, Wire};
 pub use network::*;
 pub use node::*;
 pub use secret::*;
@@ -80,7 +124,6 @@ pub use time::Time;
 pub use user::*;
 pub use volume::*;
 
-use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
 /// Labels, options: any string map.
@@ -94,42 +137,13 @@ pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 ///
 /// # Errors
 /// When the text is not JSON or a field has another type than Docker's.
-pub fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {
-    let mut value = serde_json::from_slice(json)?;
-    drop_nulls(&mut value);
-    T::deserialize(go::Go(value))
-}
-
-fn drop_nulls(value: &mut serde_json::Value) {
-    match value {
-        serde_json::Value::Object(map) => {
-            map.retain(|_, v| !v.is_null());
-            map.values_mut().for_each(drop_nulls);
-        }
-        serde_json::Value::Array(list) => list.iter_mut().for_each(drop_nulls),
-        _ => {}
-    }
+pub fn parse<T: Wire>(json: &[u8]) -> Result<T, serde_json::Error> {
+    T::read(serde_json::from_slice(json)?)
 }
 
 /// A string or a list of strings. Source: moby `strslice`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StrSlice(pub Vec<String>);
-
-impl<'de> serde::Deserialize<'de> for StrSlice {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        #[derive(serde::Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            One(String),
-            Many(Vec<String>),
-        }
-        Ok(Self(match <Either as serde::Deserialize>::deserialize(from)? {
-            Either::One(s) => vec![s],
-            Either::Many(v) => v,
-        }))
-    }
-}
 
 wire! {
     /// Answer to a creation: `{"ID": ..}`; containers and networks say `Id` (see [`Created`]).

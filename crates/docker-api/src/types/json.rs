@@ -1,0 +1,469 @@
+//! Reads JSON as Go's `encoding/json` does: `null` means "not given", and names of fields fit whatever their case,
+//! which docker-py and others rely on (`{"replicated": {..}}`). Writes it, too.
+//!
+//! ```text
+//!  text --serde_json--> Json, a tree that borrows from the text --Wire::read---> struct
+//!  text <--serde_json-- Json, a tree that borrows from the struct <--Wire::write-- struct
+//! ```
+//!
+//! What `serde` derives for a struct is compiled again for every format that it meets; these trees are met by one function
+//! each way per struct.
+
+use super::{StrSlice, Time};
+use serde::de::{
+    Deserialize, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor,
+    value::{MapDeserializer, SeqDeserializer},
+};
+use serde::ser::{Serialize, Serializer};
+use serde_json::{Error, Value};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
+
+/// A JSON value, its members in the order of the text; names that come twice are there twice.
+#[derive(Debug, Clone)]
+pub enum Json<'a> {
+    Null,
+    Bool(bool),
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Text(Cow<'a, str>),
+    List(Vec<Json<'a>>),
+    Object(Vec<Member<'a>>),
+}
+
+/// A name and its value.
+pub(super) type Member<'a> = (Cow<'a, str>, Json<'a>);
+
+impl Json<'_> {
+    /// Returns what an error calls this value.
+    fn unexpected(&self) -> Unexpected<'_> {
+        match self {
+            Self::Null => Unexpected::Unit,
+            Self::Bool(b) => Unexpected::Bool(*b),
+            Self::Unsigned(n) => Unexpected::Unsigned(*n),
+            Self::Signed(n) => Unexpected::Signed(*n),
+            Self::Float(f) => Unexpected::Float(*f),
+            Self::Text(text) => Unexpected::Str(text),
+            Self::List(_) => Unexpected::Seq,
+            Self::Object(_) => Unexpected::Map,
+        }
+    }
+
+    fn is_not(&self, expected: &str) -> Error {
+        Error::invalid_type(self.unexpected(), &expected)
+    }
+}
+
+/// What is in Docker's JSON.
+pub trait Wire: Sized {
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// When it has another type.
+    fn read(json: Json<'_>) -> Result<Self, Error>;
+
+    fn write(&self) -> Json<'_>;
+
+    /// Returns the value of a map's `"name": null`; `None` leaves the name out.
+    fn of_null() -> Option<Self> {
+        None
+    }
+}
+
+/// A struct: the object that it is on the wire, member by member.
+pub(super) trait Fields {
+    /// Reads the field of exactly this name, or gives the value back.
+    fn set<'a>(&mut self, name: &str, value: Json<'a>) -> Result<Option<Json<'a>>, Error>;
+
+    /// Returns the name of the field that is called so in another case.
+    fn spelled(&self, name: &str) -> Option<&'static str>;
+
+    /// Adds what is written of this struct.
+    fn put<'a>(&'a self, object: &mut Vec<Member<'a>>);
+}
+
+pub(super) fn object(fields: &dyn Fields) -> Json<'_> {
+    let mut object = Vec::new();
+    fields.put(&mut object);
+    Json::Object(object)
+}
+
+/// Fills the fields of `what`; an exact name wins over another spelling of it, and of those the first.
+pub(super) fn fill(fields: &mut dyn Fields, what: &str, json: Json<'_>) -> Result<(), Error> {
+    let Json::Object(object) = json else { return Err(json.is_not(what)) };
+    let (mut exact, mut others) = (Vec::with_capacity(object.len()), Vec::new());
+    for (name, value) in object.into_iter().filter(|(_, value)| !matches!(value, Json::Null)) {
+        match fields.set(&name, value)? {
+            None => exact.push(name),
+            Some(value) => others.push((name, value)),
+        }
+    }
+    for (name, value) in others {
+        if let Some(field) = fields.spelled(&name)
+            && !exact.iter().any(|known| known == field)
+        {
+            fields.set(field, value)?;
+            exact.push(Cow::Borrowed(field));
+        }
+    }
+    Ok(())
+}
+
+macro_rules! plain {
+    ($($kind:ident: $($type:ty)*;)*) => {
+        $($(impl Wire for $type {
+            fn read(json: Json<'_>) -> Result<Self, Error> {
+                Self::deserialize(json)
+            }
+
+            fn write(&self) -> Json<'_> {
+                Json::$kind((*self).into())
+            }
+        })*)*
+    };
+}
+
+plain! { Bool: bool; Unsigned: u8 u16 u32 u64; Signed: i32 i64; Float: f64; }
+
+impl Wire for String {
+    fn read(json: Json<'_>) -> Result<Self, Error> {
+        match json {
+            Json::Text(text) => Ok(text.into_owned()),
+            other => Err(other.is_not("a string")),
+        }
+    }
+
+    fn write(&self) -> Json<'_> {
+        Json::Text(Cow::Borrowed(self))
+    }
+}
+
+impl Wire for Value {
+    fn read(json: Json<'_>) -> Result<Self, Error> {
+        Self::deserialize(json)
+    }
+
+    fn write(&self) -> Json<'_> {
+        match self {
+            Self::Null => Json::Null,
+            Self::Bool(b) => Json::Bool(*b),
+            Self::Number(n) => match (n.as_u64(), n.as_i64()) {
+                (Some(n), _) => Json::Unsigned(n),
+                (None, Some(n)) => Json::Signed(n),
+                (None, None) => n.as_f64().map_or(Json::Null, Json::Float),
+            },
+            Self::String(text) => Json::Text(Cow::Borrowed(text)),
+            Self::Array(items) => Json::List(items.iter().map(Self::write).collect()),
+            Self::Object(map) => Json::Object(
+                map.iter().map(|(name, value)| (Cow::Borrowed(&**name), value.write())).collect(),
+            ),
+        }
+    }
+}
+
+impl<T: Wire> Wire for Option<T> {
+    fn read(json: Json<'_>) -> Result<Self, Error> {
+        match json {
+            Json::Null => Ok(None),
+            json => T::read(json).map(Some),
+        }
+    }
+
+    fn write(&self) -> Json<'_> {
+        self.as_ref().map_or(Json::Null, T::write)
+    }
+
+    fn of_null() -> Option<Self> {
+        Some(None)
+    }
+}
+
+impl<T: Wire> Wire for Vec<T> {
+    fn read(json: Json<'_>) -> Result<Self, Error> {
+        match json {
+            Json::List(items) => items.into_iter().map(T::read).collect(),
+            other => Err(other.is_not("a sequence")),
+        }
+    }
+
+    fn write(&self) -> Json<'_> {
+        Json::List(self.iter().map(T::write).collect())
+    }
+}
+
+impl<T: Wire, const N: usize> Wire for [T; N] {
+    fn read(json: Json<'_>) -> Result<Self, Error> {
+        let wrong =
+            |all: Vec<T>| Error::invalid_length(all.len(), &format!("an array of length {N}").as_str());
+        Vec::<T>::read(json)?.try_into().map_err(wrong)
+    }
+
+    fn write(&self) -> Json<'_> {
+        Json::List(self.iter().map(T::write).collect())
+    }
+}
+
+impl<T: Wire> Wire for BTreeMap<String, T> {
+    fn read(json: Json<'_>) -> Result<Self, Error> {
+        let Json::Object(object) = json else { return Err(json.is_not("a map")) };
+        let mut read = Self::new();
+        for (name, value) in object {
+            let value = match value {
+                Json::Null => T::of_null(),
+                value => Some(T::read(value)?),
+            };
+            if let Some(value) = value {
+                read.insert(name.into_owned(), value);
+            }
+        }
+        Ok(read)
+    }
+
+    fn write(&self) -> Json<'_> {
+        Json::Object(self.iter().map(|(name, value)| (Cow::Borrowed(&**name), value.write())).collect())
+    }
+}
+
+impl Wire for StrSlice {
+    fn read(json: Json<'_>) -> Result<Self, Error> {
+        match json {
+            Json::Text(one) => Ok(Self(vec![one.into_owned()])),
+            many => Vec::read(many).map(Self),
+        }
+    }
+
+    fn write(&self) -> Json<'_> {
+        self.0.write()
+    }
+}
+
+impl Wire for Time {
+    fn read(json: Json<'_>) -> Result<Self, Error> {
+        let Json::Text(text) = json else { return Err(json.is_not("a string")) };
+        Self::parse(&text).ok_or_else(|| Error::custom(format!("{text:?} is not an RFC 3339 time")))
+    }
+
+    fn write(&self) -> Json<'_> {
+        Json::Text(Cow::Owned(self.to_string()))
+    }
+}
+
+impl Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => to.serialize_unit(),
+            Self::Bool(b) => to.serialize_bool(*b),
+            Self::Unsigned(n) => to.serialize_u64(*n),
+            Self::Signed(n) => to.serialize_i64(*n),
+            Self::Float(f) => to.serialize_f64(*f),
+            Self::Text(text) => to.serialize_str(text),
+            Self::List(items) => to.collect_seq(items),
+            Self::Object(members) => to.collect_map(members.iter().map(|(name, value)| (&**name, value))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Json<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Tree)
+    }
+}
+
+struct Tree;
+
+impl<'de> Visitor<'de> for Tree {
+    type Value = Json<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any valid JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_bool<E>(self, b: bool) -> Result<Self::Value, E> {
+        Ok(Json::Bool(b))
+    }
+
+    fn visit_u64<E>(self, n: u64) -> Result<Self::Value, E> {
+        Ok(Json::Unsigned(n))
+    }
+
+    fn visit_i64<E>(self, n: i64) -> Result<Self::Value, E> {
+        Ok(Json::Signed(n))
+    }
+
+    fn visit_f64<E>(self, f: f64) -> Result<Self::Value, E> {
+        Ok(Json::Float(f))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Json::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Json::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Json::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut object = Vec::new();
+        while let Some(Name(name)) = entries.next_key()? {
+            object.push((name, entries.next_value()?));
+        }
+        Ok(Json::Object(object))
+    }
+}
+
+/// The name of a member, borrowed where it has no escapes.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Borrowed;
+        impl<'de> Visitor<'de> for Borrowed {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Name(Cow::Owned(text.to_owned())))
+            }
+        }
+        from.deserialize_str(Borrowed)
+    }
+}
+
+/// For the plain values, whose checks and words are serde's.
+impl<'de> Deserializer<'de> for Json<'de> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self {
+            Self::Null => visitor.visit_unit(),
+            Self::Bool(b) => visitor.visit_bool(b),
+            Self::Unsigned(n) => visitor.visit_u64(n),
+            Self::Signed(n) => visitor.visit_i64(n),
+            Self::Float(f) => visitor.visit_f64(f),
+            Self::Text(Cow::Borrowed(text)) => visitor.visit_borrowed_str(text),
+            Self::Text(Cow::Owned(text)) => visitor.visit_string(text),
+            Self::List(items) => visitor.visit_seq(SeqDeserializer::new(items.into_iter())),
+            Self::Object(object) => visitor.visit_map(MapDeserializer::new(object.into_iter())),
+        }
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+impl<'de> IntoDeserializer<'de, Error> for Json<'de> {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::types::{ContainerCreate, ServiceSpec, Wire, parse};
+
+    #[test]
+    fn names_fit_whatever_their_case_and_exact_ones_win() {
+        let spec: ServiceSpec = parse(
+            br#"{"name": "a", "Name": "b", "mode": {"replicated": {"replicas": 2}}, "Labels": {"name": "x", "Name": "y"},
+                "TaskTemplate": {"containerspec": {"image": "i", "args": ["c", "d"]}}, "nobody": 1}"#,
+        )
+        .unwrap();
+        assert_eq!(spec.name, "b");
+        assert_eq!(spec.mode.replicated.unwrap().replicas, Some(2));
+        assert_eq!(spec.labels.len(), 2, "keys of maps are not names of fields");
+        let container = spec.task_template.container_spec.unwrap();
+        assert_eq!((container.image.as_str(), container.args.len()), ("i", 2));
+    }
+
+    #[test]
+    fn parts_of_a_struct_are_read_from_its_own_object() {
+        let json = br#"{"Image": "i", "cmd": "run", "hostConfig": {"memory": 5, "Privileged": true, "CpuShares": null}}"#;
+        let create: ContainerCreate = parse(json).unwrap();
+        assert_eq!(
+            (create.config.image.as_str(), create.config.cmd.unwrap().0),
+            ("i", vec!["run".to_owned()])
+        );
+        let host = create.host_config.unwrap();
+        assert_eq!((host.resources.memory, host.privileged), (5, true));
+    }
+
+    #[test]
+    fn null_is_not_given_and_in_a_map_nothing() {
+        let json = br#"{"Env": null, "Labels": {"a": null, "b": "\u0041"}, "Volumes": {},
+            "NetworkingConfig": {"EndpointsConfig": {"web": null}}}"#;
+        let create: ContainerCreate = parse(json).unwrap();
+        assert_eq!(create.config.env, Vec::<String>::new());
+        assert_eq!(create.config.labels, [("b".to_owned(), "A".to_owned())].into());
+        assert_eq!(create.networking_config.unwrap().endpoints_config, [("web".to_owned(), None)].into());
+    }
+
+    #[test]
+    fn what_has_another_type_is_refused_with_the_words_of_serde() {
+        fn refused<T: Wire + std::fmt::Debug>(json: &str) -> String {
+            parse::<T>(json.as_bytes()).unwrap_err().to_string()
+        }
+        for (json, said) in [
+            ("[]", "invalid type: sequence, expected struct ServiceSpec"),
+            (r#"{"Name": 1}"#, "invalid type: integer `1`, expected a string"),
+            (r#"{"Labels": []}"#, "invalid type: sequence, expected a map"),
+            (r#"{"Mode": {"Replicated": {"Replicas": -1}}}"#, "invalid value: integer `-1`, expected u64"),
+            (
+                r#"{"TaskTemplate": {"Networks": [null]}}"#,
+                "invalid type: null, expected struct NetworkAttachmentConfig",
+            ),
+            (r#"{"Name": "#, "EOF while parsing a value at line 1 column 9"),
+        ] {
+            assert_eq!(refused::<ServiceSpec>(json), said, "{json}");
+        }
+        assert_eq!(refused::<[u32; 2]>("[1]"), "invalid length 1, expected an array of length 2");
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_and_parts_stay_in_their_place() {
+        let json = br#"{"Image": "i", "StopTimeout": 3, "HostConfig": {"Memory": 5, "BlkioWeightDevice": [{"a": -1.5}]}}"#;
+        let create: ContainerCreate = parse(json).unwrap();
+        let text = serde_json::to_string(&create).unwrap();
+        assert_eq!(parse::<ContainerCreate>(text.as_bytes()).unwrap(), create);
+        let place = |name| text.find(name).unwrap();
+        let names = [
+            r#"{"Hostname":"","#,
+            r#""StopTimeout":3"#,
+            r#""Isolation":"","CpuShares":0"#,
+            r#""MaskedPaths":null"#,
+        ];
+        assert!(names.map(place).is_sorted(), "{text}");
+        assert!(
+            !text.contains("NetworkingConfig") && text.contains(r#""BlkioWeightDevice":[{"a":-1.5}]"#),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn any_value_stays_as_it_is() {
+        let text = r#"{"b":[1,-2,0.5,null,true,"x"],"a":{"c":null}}"#;
+        assert_eq!(parse::<serde_json::Value>(text.as_bytes()).unwrap().to_string(), text);
+    }
+}
