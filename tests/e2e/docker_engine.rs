@@ -455,7 +455,7 @@ fn volumes_and_networks_of_one_host_serve_its_containers_on(machine: &Machine) {
         ("network disconnect n6 s1", 0, ""),
         ("network rm n6", 0, "n6"),
         (
-            "network create -d macvlan -o parent=docker0 --subnet 10.97.0.0/24 --aux-address host=10.97.0.2 m1",
+            "network create -d macvlan -o parent=eth0 --subnet 10.97.0.0/24 --aux-address host=10.97.0.2 m1",
             0,
             "",
         ),

@@ -312,7 +312,18 @@ fn the_root_certificate_is_replaced_on_every_node_and_one_that_is_down_holds_it_
         let now = lab.docker(1, &rotating).ok();
         if now.trim() == "false" { Ok(()) } else { Err(lab.daemon_logs()) }
     });
-    let external = ["swarm", "ca", "--rotate", "--external-ca", "protocol=cfssl,url=https://192.0.2.1"];
+    let root = lab.docker(1, &["swarm", "ca"]).ok();
+    std::fs::write(lab.dir().join("root.pem"), root).expect("a file");
+    let pem = lab.dir().join("root.pem").display().to_string();
+    let external = [
+        "swarm",
+        "ca",
+        "--rotate",
+        "--ca-cert",
+        &pem,
+        "--external-ca",
+        "protocol=cfssl,url=https://192.0.2.1",
+    ];
     let refused = lab.docker(1, &external).fails();
     assert!(refused.contains("external certificate authorities are not supported"), "{refused}");
 }

@@ -35,6 +35,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, transport::Endpoint};
 
 pub const CLUSTER: ClusterId = ClusterId(77);
+/// Stands for the swarm's root certificate.
+const ROOT: &str = "-----BEGIN CERTIFICATE-----\n";
 
 /// The state that all nodes of the fake swarm share.
 #[derive(Default)]
@@ -517,7 +519,7 @@ fn node(n: u128) -> Node {
         index: u16::try_from(n).unwrap(),
         certified_role: Role::Worker,
         description: Some(NodeDescription {
-            tls: model::NodeTls::default(),
+            tls: model::NodeTls { trust: pki::sha256(ROOT.as_bytes()).to_vec(), ..model::NodeTls::default() },
             hostname: format!("host{n}"),
             platform: Platform { os: "linux".into(), architecture: "amd64".into() },
             resources: Resources { cpu_nanos: 2_000_000_000, memory_bytes: 1 << 30, pids: 0 },
@@ -564,7 +566,7 @@ impl Swarm for FakeSwarm {
             id: CLUSTER,
             meta: Meta::default(),
             spec: ClusterSpec::default(),
-            root_ca_cert: "-----BEGIN CERTIFICATE-----\n".into(),
+            root_ca_cert: ROOT.into(),
             root_ca_key: SecretBytes::default(),
             worker_token: SecretBytes(b"SWMTKN-1-worker".to_vec()),
             manager_token: SecretBytes(b"SWMTKN-1-manager".to_vec()),

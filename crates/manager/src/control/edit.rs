@@ -218,7 +218,7 @@ pub(crate) fn find(view: &Tables, kind: ObjectKind, text: &str) -> Result<Object
         .ok_or_else(|| Status::not_found(format!("{word} {text} not found")))
 }
 
-fn is_leaving(object: &Object) -> bool {
+pub(super) fn is_leaving(object: &Object) -> bool {
     match object {
         Object::Service(service) => service.pending_delete,
         Object::Network(network) => network.pending_delete,

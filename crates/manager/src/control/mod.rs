@@ -98,7 +98,9 @@ impl Control for ControlService {
         self.0.fresh().await?;
         let view = self.0.store.view();
         let index = view.index;
-        let objects = edit::all(&view, kind).map(|o| (&redacted(o)).into()).collect();
+        // What is being removed is gone for people: its name may be another's.
+        let here = edit::all(&view, kind).filter(|o| !edit::is_leaving(o));
+        let objects = here.map(|o| (&redacted(o)).into()).collect();
         let chunks = chunks(objects).into_iter().map(move |objects| Ok(ListChunk { index, objects }));
         Ok(Response::new(futures::stream::iter(chunks.collect::<Vec<_>>()).boxed()))
     }
