@@ -325,7 +325,7 @@ fn the_root_certificate_is_replaced_on_every_node_and_one_that_is_down_holds_it_
         "protocol=cfssl,url=https://192.0.2.1",
     ];
     let refused = lab.docker(1, &external).fails();
-    assert!(refused.contains("external certificate authorities are not supported"), "{refused}");
+    assert!(refused.contains("an external authority that keeps the key is not supported"), "{refused}");
 }
 
 #[test]
