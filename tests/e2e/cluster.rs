@@ -177,6 +177,11 @@ fn containers_outlive_their_daemon_and_its_restart() {
     let load = Load::begin(&mut lab, &[1, 3]);
     load.wait_for(20);
     lab.tell("kill-daemon 2").expect("the daemon of host 2 to be killed");
+    wait_for("host 2 to be shown as alive", SOON, || {
+        let nodes = lab.rswarm(1, &["node", "ls", "--format", "{{.Hostname}}: {{.Status}}"]);
+        let is_away = nodes.stdout.lines().any(|line| line == "host2: Ready (daemon restarting)");
+        if is_away { Ok(()) } else { Err(format!("{nodes:?}")) }
+    });
     // While it is away the other hosts' ports lead to its tasks too.
     for n in [1, 3] {
         lab.http_path(n, 8080, "/healthz").unwrap_or_else(|e| panic!("host {n}: {e}"));

@@ -416,7 +416,7 @@ impl Membership for CaService {
         if node.spec.role != Role::Manager {
             return Err(Status::permission_denied("this node is to be a worker"));
         }
-        let is_up = |n: &Node| !matches!(n.status.state, NodeState::Down | NodeState::Disconnected);
+        let is_up = |n: &Node| matches!(n.status.state, NodeState::Ready | NodeState::Unknown);
         let mut others = view.nodes.values().filter(|n| n.id != id && is_up(n));
         if let Some(other) = others.find(|n| n.manager.is_some_and(|m| m.addr == addr)) {
             return Err(Status::already_exists(format!(

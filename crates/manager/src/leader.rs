@@ -3,7 +3,7 @@
 //! One loop, one writer: first what nodes reported, then what follows from it. A conflict (a person changed
 //! something meanwhile) costs another turn and nothing else.
 
-use crate::{forward, forward::no_leader, roles, rotation, shared::Shared};
+use crate::{forward, forward::no_leader, reach, roles, rotation, shared::Shared};
 use model::{
     Batch, Change, Duration, Node, NodeDescription, NodeId, NodeState, Object, Tables, Task, TaskId,
     TaskStatus, Timestamp,
@@ -87,6 +87,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             info!(raft.term = now.term, "this manager leads");
             let mut work = JoinSet::new();
             work.spawn(lead(shared.clone()));
+            work.spawn(reach::run(shared.clone()));
             work.spawn(roles::run(shared.clone()));
             work.spawn(rotation::run(shared.clone()));
             let lost = leadership.wait_for(|l| !l.me || l.term != now.term).await.is_err();
@@ -161,16 +162,20 @@ async fn turn(shared: &Arc<Shared>) -> Turn {
     let view = shared.store.view();
     let period = heartbeat_period(&view);
     let waiting = shared.inbox.take();
-    let (lost, next_loss) = shared.presence().lost(now, period, &view);
+    let silent = shared.presence().silent(now, period, &view);
     let returned = shared.presence().returned(now, &view);
 
     let mut record = Record::new(&view, (shared.clock)());
     for (observation, _) in &waiting {
         record.observe(observation);
     }
-    for node in &lost {
+    for node in &silent.lost {
         warn!(node.id = %node, "node is down");
         record.node_state(*node, NodeState::Down, "heartbeat failure", None);
+    }
+    for node in &silent.away {
+        warn!(node.id = %node, "a node's daemon is away, its host is not");
+        record.node_state(*node, NodeState::Away, "daemon restarting", None);
     }
     for (node, addr) in &returned {
         info!(node.id = %node, "node is ready");
@@ -191,7 +196,7 @@ async fn turn(shared: &Arc<Shared>) -> Turn {
         }
     }
 
-    let acks = shared.presence().cluster_acks(Instant::now(), &shared.store.view());
+    let acks = shared.presence().cluster_acks(&shared.store.view());
     shared.cluster_acks.send_if_modified(|known| {
         let changed = *known != acks;
         known.clone_from(&acks);
@@ -214,7 +219,7 @@ async fn turn(shared: &Arc<Shared>) -> Turn {
     match propose_all(shared, batches).await {
         Ok(()) => {
             let wake_at = wake_at.map(|at| now + at.since(planned_at).max(GATHER));
-            Turn::Until([wake_at, next_loss].into_iter().flatten().min())
+            Turn::Until([wake_at, silent.next].into_iter().flatten().min())
         }
         Err(ProposeError::Conflict(conflict)) => {
             debug!(%conflict, "the plan came across a change, once more");
@@ -272,7 +277,7 @@ pub(crate) fn may_describe(view: &Tables, id: NodeId, description: &NodeDescript
 fn may_stand_beside(other: &Node, id: NodeId, description: &NodeDescription) -> Result<(), Status> {
     let up = match other.status.state {
         NodeState::Ready | NodeState::Unknown => other.id != id,
-        NodeState::Down | NodeState::Disconnected => false,
+        NodeState::Away | NodeState::Down | NodeState::Disconnected => false,
     };
     let Some(theirs) = other.description.as_ref().filter(|_| up) else { return Ok(()) };
     let taken = if theirs.addr == description.addr {

@@ -30,6 +30,7 @@ mod forward;
 mod leader;
 mod presence;
 mod publisher;
+mod reach;
 mod rights;
 mod roles;
 mod rotation;
@@ -47,7 +48,7 @@ pub use vouch::voucher;
 use authorize::{Evidence, Who};
 use model::{NodeId, Role, Timestamp};
 use shared::Shared;
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, pin::Pin, sync::Arc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, service::Routes, transport::Channel};
@@ -55,6 +56,8 @@ use tonic::{Request, Status, service::Routes, transport::Channel};
 /// Returns a (lazily connecting) channel to the manager at this address, authenticated both ways; if the node is named,
 /// to this very one or nowhere.
 pub type Connect = Arc<dyn Fn(SocketAddr, Option<NodeId>) -> Channel + Send + Sync>;
+/// Returns true if a host answers at this address: it takes a connection or refuses it. May take for ever.
+pub type Answers = Arc<dyn Fn(SocketAddr) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 /// Returns the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -69,6 +72,8 @@ pub struct Options {
     /// The node this manager runs on.
     pub node: NodeId,
     pub connect: Connect,
+    /// Asked of nodes that are not heard.
+    pub answers: Answers,
     pub clock: Clock,
 }
 

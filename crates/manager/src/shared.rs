@@ -1,7 +1,7 @@
 //! What the parts of a manager share.
 
 use crate::{
-    Clock, Connect, Options,
+    Answers, Clock, Connect, Options,
     authorize::{Caller, Evidence, Method, authorize},
     dispatcher::Sessions,
     forward::propose_error,
@@ -39,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) store: store::Handle,
     pub(crate) node: NodeId,
     pub(crate) connect: Connect,
+    pub(crate) answers: Answers,
     pub(crate) clock: Clock,
     /// Filled while this manager leads.
     presence: Mutex<Presence>,
@@ -76,6 +77,7 @@ impl Shared {
             store: options.store,
             node: options.node,
             connect: options.connect,
+            answers: options.answers,
             clock: options.clock,
             presence: Mutex::default(),
             presence_changed: Notify::new(),

@@ -159,7 +159,7 @@ fn vtep(node: &Node) -> Option<IpAddr> {
 /// Returns true if new connections of its service may go to the task.
 pub fn is_ready(node: &Node, task: &Task) -> bool {
     let node_answers = match node.status.state {
-        NodeState::Ready | NodeState::Unknown => true,
+        NodeState::Ready | NodeState::Unknown | NodeState::Away => true,
         NodeState::Down | NodeState::Disconnected => false,
     };
     node_answers && task.status.state == Some(TaskState::Running) && task.desired < model::Desired::Shutdown

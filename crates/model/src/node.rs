@@ -112,7 +112,10 @@ pub enum NodeState {
     #[default]
     Unknown,
     Ready,
-    /// Missed its heartbeats; its tasks are replaced.
+    /// Its daemon is not heard but its host answers: containers live on, so its tasks stay, for
+    /// [`ClusterSpec::daemon_grace`](crate::ClusterSpec::daemon_grace); it gets no new ones.
+    Away,
+    /// Its host is silent, or its daemon was away for too long; its tasks are replaced.
     Down,
     /// Left on its own.
     Disconnected,

@@ -4,6 +4,12 @@ use crate::{ClusterId, ConfigId, Duration, Labels, Meta, NodeId, SecretId, Servi
 use ipnet::Ipv4Net;
 use std::sync::Arc;
 
+/// Default of [`ClusterSpec::daemon_grace`]: a daemon is replaced by a newer one, or a host that is short of memory
+/// gets to start it again, within that.
+pub const DAEMON_GRACE: Duration = Duration::from_secs(60);
+/// *Limit* of [`ClusterSpec::daemon_grace`].
+pub const DAEMON_GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// Source: Docker API `SwarmSpec`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterSpec {
@@ -11,6 +17,9 @@ pub struct ClusterSpec {
     /// Ended tasks kept per slot.
     pub task_history_limit: i64,
     pub heartbeat_period: Duration,
+    /// How long tasks stay on a node whose daemon is away while its host answers. *Limit:* [`DAEMON_GRACE_MAX`]; `None`:
+    /// [`DAEMON_GRACE`].
+    pub daemon_grace: Option<Duration>,
     pub node_cert_expiry: Duration,
     pub autolock: bool,
     /// Entries between Raft snapshots.
@@ -25,6 +34,7 @@ impl Default for ClusterSpec {
             labels: Labels::new(),
             task_history_limit: 5,
             heartbeat_period: Duration::from_secs(1),
+            daemon_grace: None,
             node_cert_expiry: Duration::from_secs(90 * 24 * 3600),
             autolock: false,
             snapshot_interval: 10_000,

@@ -35,7 +35,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
@@ -112,6 +112,15 @@ pub(crate) fn clock() -> Timestamp {
     Timestamp(i64::try_from(nanos).unwrap_or(i64::MAX))
 }
 
+/// Returns true if a host is there: its kernel takes a connection or refuses it. A refusal comes from the host itself
+/// (or from a firewall that stands for it); all else, from silence to "no route", tells of no host.
+async fn host_answers(addr: SocketAddr) -> bool {
+    match TcpStream::connect(addr).await {
+        Ok(_) => true,
+        Err(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+    }
+}
+
 fn random_u64() -> u64 {
     getrandom::u64().expect("the kernel has random numbers")
 }
@@ -173,6 +182,7 @@ impl Member {
                 store: handle.clone(),
                 node: identity.node,
                 connect: Arc::clone(&to_manager),
+                answers: Arc::new(|addr| Box::pin(host_answers(addr))),
                 clock: Arc::new(clock),
             });
             let folder = start.folder.clone();

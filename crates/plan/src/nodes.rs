@@ -33,7 +33,7 @@ impl Home {
 pub(crate) fn is_lost(node: Option<&Node>) -> bool {
     node.is_none_or(|n| match n.status.state {
         NodeState::Down | NodeState::Disconnected => true,
-        NodeState::Unknown | NodeState::Ready => false,
+        NodeState::Unknown | NodeState::Ready | NodeState::Away => false,
     })
 }
 

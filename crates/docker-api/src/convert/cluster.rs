@@ -3,7 +3,9 @@
 use super::{Result, check_name, duration, invalid, nanos};
 use crate::types::{self, ObjectVersion};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use model::{Cluster, ClusterSpec, Config, ConfigSpec, Secret, SecretBytes, SecretSpec, Stack};
+use model::{
+    Cluster, ClusterSpec, Config, ConfigSpec, DAEMON_GRACE_MAX, Secret, SecretBytes, SecretSpec, Stack,
+};
 
 /// Entries that managers keep behind a snapshot.
 const ENTRIES_KEPT: u64 = 500;
@@ -49,6 +51,13 @@ pub fn cluster_spec(from: types::SwarmSpec, current: &ClusterSpec) -> Result<Clu
     if heartbeat_period < model::Duration::from_millis(100) {
         return invalid("heartbeat time period cannot be shorter than 100 ms");
     }
+    let daemon_grace = match from.dispatcher.daemon_grace {
+        Some(nanos) => Some(duration(nanos, "DaemonGrace")?),
+        None => current.daemon_grace, // Docker's own clients do not know it
+    };
+    if daemon_grace.is_some_and(|grace| grace > DAEMON_GRACE_MAX) {
+        return invalid("a daemon's grace is a day at most");
+    }
     Ok(ClusterSpec {
         labels: from.labels,
         task_history_limit: from
@@ -56,6 +65,7 @@ pub fn cluster_spec(from: types::SwarmSpec, current: &ClusterSpec) -> Result<Clu
             .task_history_retention_limit
             .unwrap_or(current.task_history_limit),
         heartbeat_period,
+        daemon_grace,
         node_cert_expiry: expiry,
         autolock: from.encryption_config.auto_lock_managers,
         snapshot_interval: match raft.snapshot_interval {
@@ -79,7 +89,10 @@ pub fn cluster_spec_json(from: &ClusterSpec) -> types::SwarmSpec {
             election_tick: ELECTION_TICK,
             heartbeat_tick: HEARTBEAT_TICK,
         },
-        dispatcher: types::DispatcherConfig { heartbeat_period: nanos(from.heartbeat_period) },
+        dispatcher: types::DispatcherConfig {
+            heartbeat_period: nanos(from.heartbeat_period),
+            daemon_grace: from.daemon_grace.map(nanos),
+        },
         ca_config: types::CaConfig {
             node_cert_expiry: nanos(from.node_cert_expiry),
             ..types::CaConfig::default()
@@ -266,6 +279,7 @@ mod tests {
             autolock: true,
             snapshot_interval: 7,
             old_snapshots: 2,
+            daemon_grace: Some(model::Duration::from_secs(7)),
             ..ClusterSpec::default()
         };
         assert_eq!(cluster_spec(cluster_spec_json(&cluster), &ClusterSpec::default()), Ok(cluster));
@@ -286,6 +300,7 @@ mod tests {
         check(|s| s.raft.log_entries_for_slow_followers = 3, "LogEntriesForSlowFollowers");
         check(|s| s.ca_config.node_cert_expiry = 1, "certificate expiry");
         check(|s| s.dispatcher.heartbeat_period = 1, "heartbeat");
+        check(|s| s.dispatcher.daemon_grace = Some(i64::MAX), "grace");
         let driver = |s: &mut types::SwarmSpec| {
             let name = "json-file".into();
             s.task_defaults.log_driver = Some(types::LogDriver { name, ..types::LogDriver::default() });

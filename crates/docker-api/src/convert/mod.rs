@@ -122,7 +122,7 @@ words! {
     }
     /// Docker's word for a node's state.
     node_state_word / node_state: model::NodeState, "node state" {
-        Unknown = "unknown", Ready = "ready", Down = "down", Disconnected = "disconnected",
+        Unknown = "unknown", Ready = "ready", Away = "away", Down = "down", Disconnected = "disconnected",
     }
     /// Docker's word for what is wanted of a task.
     desired_word / desired: model::Desired, "desired state" {

@@ -73,7 +73,11 @@ pub fn node_json(from: &Node, leader: Option<NodeId>, cluster: &Cluster) -> type
             tls_info: super::cluster::node_tls(&d.tls, cluster),
         }),
         status: types::NodeStatus {
-            state: node_state_word(from.status.state).into(),
+            state: node_state_word(match from.status.state {
+                NodeState::Away => NodeState::Ready, // Docker has no word for it; the message tells
+                state => state,
+            })
+            .into(),
             message: from.status.message.clone(),
             addr: from
                 .status
@@ -87,7 +91,7 @@ pub fn node_json(from: &Node, leader: Option<NodeId>, cluster: &Cluster) -> type
                 NodeState::Ready => "reachable",
                 NodeState::Unknown if leader == Some(from.id) => "reachable",
                 NodeState::Unknown => "unknown",
-                NodeState::Down | NodeState::Disconnected => "unreachable",
+                NodeState::Away | NodeState::Down | NodeState::Disconnected => "unreachable",
             }
             .into(),
             addr: m.addr.to_string(),

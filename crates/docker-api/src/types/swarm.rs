@@ -49,6 +49,8 @@ wire! {
     DispatcherConfig {
         /// *Unit:* nanoseconds.
         heartbeat_period: i64 => "HeartbeatPeriod",
+        /// Ours: how long tasks stay on a node whose daemon is away while its host answers. *Unit:* nanoseconds.
+        daemon_grace: Option<i64> => "DaemonGrace",
     }
     CaConfig {
         /// *Unit:* nanoseconds.

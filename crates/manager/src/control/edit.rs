@@ -162,10 +162,14 @@ fn may_remove_node(node: &Node, force: bool) -> Result<(), Status> {
         )));
     }
     match node.status.state {
-        NodeState::Ready | NodeState::Unknown if !force => {
+        NodeState::Ready | NodeState::Unknown | NodeState::Away if !force => {
             Err(Status::failed_precondition(format!("node {} is not down and can't be removed", node.id)))
         }
-        NodeState::Ready | NodeState::Unknown | NodeState::Down | NodeState::Disconnected => Ok(()),
+        NodeState::Ready
+        | NodeState::Unknown
+        | NodeState::Away
+        | NodeState::Down
+        | NodeState::Disconnected => Ok(()),
     }
 }
 

@@ -491,6 +491,9 @@ fn updated_cluster(old: &Arc<Cluster>, request: UpdateSwarmRequest) -> Result<Cl
         if spec.heartbeat_period < Duration::from_millis(100) {
             return Err(Status::invalid_argument("heartbeat time period cannot be shorter than 100 ms"));
         }
+        if spec.daemon_grace.is_some_and(|grace| grace > model::DAEMON_GRACE_MAX) {
+            return Err(Status::invalid_argument("a daemon's grace is a day at most"));
+        }
         if spec.node_cert_expiry < Duration::from_secs(3600) {
             return Err(Status::invalid_argument("minimum certificate expiry time is: 1h0m0s"));
         }

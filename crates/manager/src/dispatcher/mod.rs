@@ -110,7 +110,7 @@ impl Shared {
         let (news, acks) = {
             let mut presence = self.presence();
             let news = presence.record(now, heartbeat_period(&view), nodes);
-            (news, presence.cluster_acks(now, &view))
+            (news, presence.cluster_acks(&view))
         };
         self.learn_acks(acks.clone());
         if news {

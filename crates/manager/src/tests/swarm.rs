@@ -119,8 +119,14 @@ impl Running {
         let peers = credentials.clone();
         let to_manager: crate::Connect = Arc::new(move |addr, node| channel_to(&peers, addr, node));
         let vouch = crate::voucher(opened.handle(), to_manager.clone(), move || seeds.clone());
-        let manager =
-            Manager::new(Options { store: opened.handle(), node, connect: to_manager, clock: Arc::new(now) });
+        let manager = Manager::new(Options {
+            store: opened.handle(),
+            node,
+            connect: to_manager,
+            // All hosts are this one, which always answers.
+            answers: Arc::new(|_| Box::pin(std::future::ready(false))),
+            clock: Arc::new(now),
+        });
         let cancel = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let incoming = tls::Listener::start(listener, &credentials).unwrap();

@@ -89,6 +89,7 @@ impl World {
             }
             "rm-network" => self.remove_network(rest[0]),
             "down" => self.set_state(rest[0], NodeState::Down),
+            "away" => self.set_state(rest[0], NodeState::Away),
             "unknown" => self.set_state(rest[0], NodeState::Unknown),
             "up" => self.set_state(rest[0], NodeState::Ready),
             "drain" => self.set_availability(rest[0], Availability::Drain),

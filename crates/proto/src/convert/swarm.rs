@@ -16,7 +16,7 @@ messages! {
     model::ManagerStatus => ManagerStatus { raft_id, addr }
     model::ClusterSpec => ClusterSpec {
         labels, task_history_limit, heartbeat_period, node_cert_expiry, autolock, snapshot_interval,
-        old_snapshots,
+        old_snapshots, daemon_grace,
     }
     model::Cluster => Cluster {
         id, meta, spec, root_ca_cert, root_ca_key, worker_token, manager_token, unlock_key, address_pools,
@@ -58,5 +58,5 @@ public!(PersonRole => types::PersonRole);
 enums! {
     Role { Worker, Manager }
     Availability { Active, Pause, Drain }
-    NodeState { Unknown, Ready, Down, Disconnected }
+    NodeState { Unknown, Ready, Away, Down, Disconnected }
 }

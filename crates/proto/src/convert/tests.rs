@@ -432,7 +432,9 @@ fn examples() -> Vec<Object> {
     for driver in [NetworkDriver::Overlay, NetworkDriver::Host, NetworkDriver::None] {
         all.push(Object::Network(Arc::new(network(driver))));
     }
-    for state in [NodeState::Unknown, NodeState::Ready, NodeState::Down, NodeState::Disconnected] {
+    for state in
+        [NodeState::Unknown, NodeState::Ready, NodeState::Away, NodeState::Down, NodeState::Disconnected]
+    {
         for availability in [Availability::Active, Availability::Pause, Availability::Drain] {
             all.push(Object::Node(Arc::new(node(state, availability))));
         }

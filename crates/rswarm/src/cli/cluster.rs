@@ -139,6 +139,9 @@ pub(crate) struct SwarmInit {
     pub(crate) cert_expiry: Option<std::time::Duration>,
     #[arg(long, value_parser = parse_duration)]
     pub(crate) dispatcher_heartbeat: Option<std::time::Duration>,
+    /// How long tasks stay on a node whose daemon is away while its host answers (default 60s).
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) daemon_grace: Option<std::time::Duration>,
     /// Entries between Raft snapshots.
     #[arg(long)]
     pub(crate) snapshot_interval: Option<u64>,
@@ -216,6 +219,9 @@ pub(crate) struct SwarmUpdate {
     pub(crate) autolock: Option<bool>,
     #[arg(long, value_parser = parse_duration)]
     pub(crate) dispatcher_heartbeat: Option<std::time::Duration>,
+    /// How long tasks stay on a node whose daemon is away while its host answers; a day at most.
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) daemon_grace: Option<std::time::Duration>,
     #[arg(long)]
     pub(crate) task_history_limit: Option<i64>,
     #[arg(long, value_parser = parse_duration)]

@@ -53,6 +53,9 @@ async fn update_swarm(client: &Client, args: &SwarmUpdate) -> Result<()> {
     if let Some(period) = args.dispatcher_heartbeat {
         spec.dispatcher.heartbeat_period = nanos(period)?;
     }
+    if let Some(grace) = args.daemon_grace {
+        spec.dispatcher.daemon_grace = Some(nanos(grace)?);
+    }
     if let Some(interval) = args.snapshot_interval {
         spec.raft.snapshot_interval = interval;
     }
@@ -149,6 +152,7 @@ async fn init(client: &Client, args: SwarmInit) -> Result<()> {
     spec.encryption_config.auto_lock_managers = args.autolock;
     spec.ca_config.node_cert_expiry = args.cert_expiry.map_or(Ok(0), nanos)?;
     spec.dispatcher.heartbeat_period = args.dispatcher_heartbeat.map_or(Ok(0), nanos)?;
+    spec.dispatcher.daemon_grace = args.daemon_grace.map(nanos).transpose()?;
     spec.raft.snapshot_interval = args.snapshot_interval.unwrap_or(0);
     spec.orchestration.task_history_retention_limit = args.task_history_limit;
     let request = types::SwarmInit {
@@ -315,13 +319,23 @@ async fn ls(client: &Client, args: &ListArgs) -> Result<()> {
         table.row(vec![
             id,
             node.description.hostname,
-            capitalised(&node.status.state),
+            status_of(&node.status),
             capitalised(&node.spec.availability),
             manager,
             node.description.engine.engine_version,
         ]);
     }
     table.print(args)
+}
+
+/// Returns `Ready`, or `Ready (daemon restarting)` of a node that is ready in a way.
+fn status_of(status: &types::NodeStatus) -> String {
+    let state = capitalised(&status.state);
+    if status.state == "ready" && !status.message.is_empty() {
+        format!("{state} ({})", status.message)
+    } else {
+        state
+    }
 }
 
 pub(crate) fn capitalised(word: &str) -> String {
