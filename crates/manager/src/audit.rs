@@ -59,11 +59,8 @@ impl<'a> Deed<'a> {
             return Ok(());
         }
         // What is made together may use each other.
-        let mut after = view.clone();
-        let batch = model::Batch { at: Timestamp(0), changes: changes.to_vec() };
-        if after.apply(view.index + 1, &batch).is_err() {
-            after = view.clone(); // the write will fail by itself, and say why
-        }
+        // If it cannot be, the write will fail by itself, and say why.
+        let after = view.assume(changes).unwrap_or_else(|_| view.clone());
         for change in changes {
             let (before, put) = match change {
                 Change::Put(object) => (view.get(object.key()), Some(object)),

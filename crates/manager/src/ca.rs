@@ -130,7 +130,7 @@ pub fn bootstrap(init: Init, now: Timestamp) -> Result<Bootstrap, BootstrapError
         data_path_port: init.data_path_port,
         mesh_subnet: init.mesh_subnet,
         task_pool: init.task_pool,
-        feature_level: 1,
+        feature_level: model::FEATURE_LEVEL,
         removed: Vec::new(),
         rotation: None,
     };

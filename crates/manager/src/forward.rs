@@ -93,7 +93,12 @@ fn conflict_error(conflict: &model::Conflict) -> Status {
         | Conflict::GatewayTaken { .. }
         | Conflict::VniTaken { .. }
         | Conflict::PortTaken { .. }
-        | Conflict::IndexTaken { .. } => Status::aborted(conflict.to_string()),
+        | Conflict::IndexTaken { .. }
+        | Conflict::Missing { .. }
+        | Conflict::InUse { .. }
+        | Conflict::SubnetTaken { .. }
+        | Conflict::LastManager { .. }
+        | Conflict::TooMany { .. } => Status::aborted(conflict.to_string()),
     }
 }
 

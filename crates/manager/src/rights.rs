@@ -13,13 +13,10 @@
 //! those stacks only.
 
 use model::{
-    ContainerSpec, Hook, HostOptions, Labels, MountKind, NetworkDriver, Object, PersonRole, ServiceSpec,
-    Tables, matches_pattern,
+    ContainerSpec, Hook, HostOptions, Labels, MountKind, NetworkDriver, Object, PersonRole, STACK_LABEL,
+    ServiceSpec, Tables, matches_pattern,
 };
 use proto::types::ObjectKind;
-
-/// Source: docker CLI `cli/compose/convert`.
-pub(crate) const STACK_LABEL: &str = "com.docker.stack.namespace";
 
 /// Every kind of object.
 pub(crate) const KINDS: [ObjectKind; 10] = [

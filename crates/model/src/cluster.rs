@@ -5,14 +5,20 @@
 //! order holds the same tables. A batch applies whole or not at all.
 //!
 //! What no decision may break is checked here, where writes are serial, not where they are decided: names,
-//! addresses, VNIs, published ports and node indexes have one owner. So two leaders in a row, or two writers
-//! at once, can lose a race but never hand out one address twice.
+//! addresses, VNIs, published ports and node indexes have one owner, and what an object refers to stays
+//! (`integrity`). So two leaders in a row, or two writers at once, can lose a race but never hand out one address
+//! twice.
+
+mod integrity;
+
+pub use integrity::INTEGRITY_LEVEL;
 
 use crate::{
     AUDIT_MAX, AuditId, AuditRecord, Cluster, Config, ConfigId, Network, NetworkAllocation, NetworkId, Node,
     NodeId, Protocol, PublishMode, Secret, SecretId, Service, ServiceId, Stack, StackId, Task, TaskId,
     Timestamp, User, UserId, table::Table,
 };
+use ipnet::IpNet;
 use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
 use std::{net::IpAddr, sync::Arc};
 
@@ -102,6 +108,22 @@ impl Object {
         each_kind!(self, o => o.meta.version)
     }
 
+    /// Returns true while it is being removed: it is there for what still uses it, and nothing begins to.
+    pub fn is_leaving(&self) -> bool {
+        match self {
+            Self::Service(service) => service.pending_delete,
+            Self::Network(network) => network.pending_delete,
+            Self::Stack(stack) => stack.pending_delete,
+            Self::Cluster(_)
+            | Self::Node(_)
+            | Self::Task(_)
+            | Self::Secret(_)
+            | Self::Config(_)
+            | Self::User(_)
+            | Self::Audit(_) => false,
+        }
+    }
+
     fn stamp(&mut self, index: u64) {
         each_kind!(self, o => Arc::make_mut(o).meta.version = index);
     }
@@ -156,10 +178,20 @@ pub enum Conflict {
     GatewayTaken { address: IpAddr, owner: ObjectRef },
     #[error("VXLAN network identifier {vni} is held by {owner}")]
     VniTaken { vni: u32, owner: ObjectRef },
-    #[error("port {port}/{protocol:?} is already published by {owner}")]
+    #[error("port {port}/{protocol} is already published by {owner}")]
     PortTaken { port: u16, protocol: Protocol, owner: ObjectRef },
     #[error("node index {index} is held by {owner}")]
     IndexTaken { index: u16, owner: ObjectRef },
+    #[error("{user} refers to {key}, which is not there or is being removed")]
+    Missing { key: ObjectRef, user: ObjectRef },
+    #[error("{key} is in use by {user}")]
+    InUse { key: ObjectRef, user: ObjectRef },
+    #[error("subnet {subnet} overlaps with {other} of {}", owner.map_or("the swarm itself".to_owned(), |o| o.to_string()))]
+    SubnetTaken { subnet: IpNet, other: IpNet, owner: Option<ObjectRef> },
+    #[error("{node} is the last manager")]
+    LastManager { node: ObjectRef },
+    #[error("the swarm has {limit} {kind} already")]
+    TooMany { kind: &'static str, limit: usize },
 }
 
 /// Something that has at most one owner in the swarm.
@@ -203,8 +235,12 @@ pub struct Tables {
     /// Oldest first; at most [`AUDIT_MAX`].
     pub audit: Table<AuditId, AuditRecord>,
     claims: Claims,
-    tasks_by_service: PairSet<ServiceId>,
-    tasks_by_node: PairSet<NodeId>,
+    tasks_by_service: PairSet<ServiceId, TaskId>,
+    tasks_by_node: PairSet<NodeId, TaskId>,
+    /// Which services use a secret, config or network, without those that are being removed.
+    used_by: PairSet<ObjectRef, ServiceId>,
+    /// Which services publish a port, without those that are being removed.
+    published_by: PairSet<(Protocol, u16), ServiceId>,
     /// Last address handed out per network: the next one is looked for behind it, so that a freed address
     /// rests as long as possible.
     cursors: Cursors,
@@ -215,7 +251,7 @@ pub struct Tables {
 #[derive(Debug, Clone)]
 struct Claims(Map<Claim, ObjectRef>);
 #[derive(Debug, Clone)]
-struct PairSet<K: Ord>(Set<(K, TaskId)>);
+struct PairSet<K: Ord, V: Ord>(Set<(K, V)>);
 #[derive(Debug, Clone)]
 struct Cursors(Map<NetworkId, IpAddr>);
 
@@ -224,9 +260,15 @@ impl Default for Claims {
         Self(Map::new_sync())
     }
 }
-impl<K: Ord> Default for PairSet<K> {
+impl<K: Ord, V: Ord> Default for PairSet<K, V> {
     fn default() -> Self {
         Self(Set::new_sync())
+    }
+}
+impl<K: Ord + Copy> PairSet<K, ServiceId> {
+    /// Returns the services of a key, by id.
+    fn of(&self, key: K) -> impl Iterator<Item = ServiceId> + '_ {
+        self.0.range((key, ServiceId(0))..=(key, ServiceId(u128::MAX))).map(|(_, id)| *id)
     }
 }
 impl Default for Cursors {
@@ -257,7 +299,25 @@ impl Tables {
     /// # Errors
     /// The first [`Conflict`]; the tables then hold the same objects as before.
     pub fn apply(&mut self, index: u64, batch: &Batch) -> Result<Vec<Event>, Conflict> {
-        let mut next = self.clone(); // O(1); dropped on a conflict
+        let (next, events) = self.made_by(index, batch)?;
+        if self.cluster.as_ref().is_some_and(|cluster| cluster.feature_level >= INTEGRITY_LEVEL) {
+            integrity::judge(&next, &events)?;
+        }
+        *self = next;
+        Ok(events)
+    }
+
+    /// Returns the state that changes would make, for one who judges it: what holds between objects is not.
+    ///
+    /// # Errors
+    /// A [`Conflict`] over versions, or over what has one owner.
+    pub fn assume(&self, changes: &[Change]) -> Result<Self, Conflict> {
+        let batch = Batch { at: Timestamp::default(), changes: changes.to_vec() };
+        self.made_by(self.index + 1, &batch).map(|(next, _)| next)
+    }
+
+    fn made_by(&self, index: u64, batch: &Batch) -> Result<(Self, Vec<Event>), Conflict> {
+        let mut next = self.clone(); // O(1)
         // Deletions free what they held before puts claim it, whatever the order in the batch.
         for change in &batch.changes {
             let (key, named) = match change {
@@ -306,8 +366,7 @@ impl Tables {
             events.push(Event::Deleted(Object::Audit(record)));
         }
         next.index = index;
-        *self = next;
-        Ok(events)
+        Ok((next, events))
     }
 
     /// Puts an object as it was stored, version included: how a snapshot is loaded.
@@ -454,6 +513,16 @@ impl Tables {
                 self.tasks_by_node.0.insert_mut((node, task.id));
             }
         }
+        if let Object::Service(service) = object
+            && !service.pending_delete
+        {
+            for key in integrity::references(&service.spec) {
+                self.used_by.0.insert_mut((key, service.id));
+            }
+            for port in integrity::ports(service) {
+                self.published_by.0.insert_mut(((port.protocol, port.published), service.id));
+            }
+        }
         Ok(())
     }
 
@@ -465,6 +534,14 @@ impl Tables {
             self.tasks_by_service.0.remove_mut(&(task.service, task.id));
             if let Some(node) = task.node() {
                 self.tasks_by_node.0.remove_mut(&(node, task.id));
+            }
+        }
+        if let Object::Service(service) = object {
+            for key in integrity::references(&service.spec) {
+                self.used_by.0.remove_mut(&(key, service.id));
+            }
+            for port in integrity::ports(service) {
+                self.published_by.0.remove_mut(&((port.protocol, port.published), service.id));
             }
         }
     }

@@ -33,7 +33,7 @@ pub mod task;
 pub mod time;
 pub mod user;
 
-pub use cluster::{Batch, Change, Conflict, Event, Object, ObjectRef, Tables};
+pub use cluster::{Batch, Change, Conflict, Event, INTEGRITY_LEVEL, Object, ObjectRef, Tables};
 pub use container::*;
 pub use error::with_causes;
 pub use id::*;
@@ -51,6 +51,9 @@ pub use user::*;
 
 /// User labels. Source: compose `labels`, Docker API `Labels`.
 pub type Labels = std::collections::BTreeMap<String, String>;
+
+/// The label by which objects belong to a stack. Source: docker CLI `cli/compose/convert`, `LabelNamespace`.
+pub const STACK_LABEL: &str = "com.docker.stack.namespace";
 
 /// Where an object stands in the replicated log and when it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

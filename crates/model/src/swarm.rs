@@ -43,6 +43,11 @@ impl Default for ClusterSpec {
     }
 }
 
+/// The newest feature level that this version understands; new swarms begin with it.
+///
+/// 1: the first. 2: [`crate::INTEGRITY_LEVEL`].
+pub const FEATURE_LEVEL: u32 = 2;
+
 /// The one cluster object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
@@ -65,7 +70,8 @@ pub struct Cluster {
     pub mesh_subnet: Ipv4Net,
     /// Pool of per-node task subnets (gateway addresses), `10.255.0.0/16` by default cut into /24.
     pub task_pool: Ipv4Net,
-    /// Feature level all managers understand; newer fields are written only above their level.
+    /// Feature level all managers understand, at most [`FEATURE_LEVEL`]; newer fields are written, and newer rules
+    /// applied, only from their level on.
     pub feature_level: u32,
     /// Nodes that were removed, as long as a certificate of theirs may be valid. *Limit:* [`REMOVED_MAX`], oldest out
     /// first: who is not here is unknown, and refused as well.

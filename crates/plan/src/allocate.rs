@@ -170,16 +170,23 @@ fn ports(draft: &Draft<'_>, service: &Service) -> Result<Vec<PortConfig>, String
             None => DYNAMIC_PORTS
                 .clone()
                 .find(|p| {
-                    !mine.contains(&(port.protocol, *p)) && port_owner(draft, port.protocol, *p).is_none()
+                    let wanted = PortConfig { published: *p, ..port.clone() };
+                    !mine.contains(&(port.protocol, *p))
+                        && port_owner(draft, port.protocol, *p).is_none()
+                        && [draft.tables(), draft.base()]
+                            .iter()
+                            .all(|tables| tables.port_holder(&wanted, Some(service.id)).is_none())
                 })
                 .ok_or("no port left in 30000-32767")?,
         };
         mine.insert((port.protocol, port.published));
     }
     for port in ports.iter().filter(|p| is_ingress(p)) {
-        if let Some(ObjectRef::Service(owner)) = port_owner(draft, port.protocol, port.published)
-            && owner != service.id
-        {
+        let owner = match port_owner(draft, port.protocol, port.published) {
+            Some(ObjectRef::Service(owner)) => Some(owner),
+            _ => None,
+        };
+        if let Some(owner) = owner.filter(|owner| *owner != service.id) {
             let name = draft.tables().services.get(&owner).map_or(String::new(), |s| s.spec.name.clone());
             return Err(format!("port {} is already in use by service {name:?}", port.published));
         }

@@ -7,8 +7,8 @@
 
 use crate::{Line, Plan, Report};
 use model::{
-    Batch, Change, Desired, Meta, NodeId, Object, ObjectRef, Placement, Service, Slot, Tables, Task, TaskId,
-    TaskStatus, Timestamp,
+    Batch, Change, Conflict, Desired, Meta, NodeId, Object, ObjectRef, Placement, Service, Slot, Tables,
+    Task, TaskId, TaskStatus, Timestamp,
 };
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -91,6 +91,12 @@ impl<'a> Draft<'a> {
         let mut new = Service::clone(old);
         edit(&mut new);
         if new == **old { true } else { self.put(Object::Service(Arc::new(new))) }
+    }
+
+    /// Returns why an object could not be stored now.
+    pub(crate) fn refusal(&self, object: Object) -> Option<Conflict> {
+        let batch = Batch { at: self.now, changes: vec![Change::Put(object)] };
+        self.tables.clone().apply(self.base.index + 1, &batch).err()
     }
 
     /// Sets what is wanted of a task, noting when.

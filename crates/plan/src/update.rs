@@ -19,8 +19,8 @@ use crate::{
     slots::{self, Slots},
 };
 use model::{
-    Desired, Duration, FailureAction, Placement, Service, Slot, Task, Timestamp, UpdateOrder, UpdatePolicy,
-    UpdateState, UpdateStatus,
+    Desired, Duration, FailureAction, Object, Placement, Service, Slot, Task, Timestamp, UpdateOrder,
+    UpdatePolicy, UpdateState, UpdateStatus,
 };
 use std::sync::Arc;
 
@@ -251,10 +251,18 @@ fn finish(
     });
 }
 
-/// Pauses the update, or begins the way back. A rollback is never rolled back.
+/// Pauses the update, or begins the way back. A rollback is never rolled back; nor is there a way back to what cannot
+/// be any more: its secret was removed since, its port is another's.
 fn give_up(draft: &mut Draft<'_>, service: &Service, policy: &UpdatePolicy, rolling_back: bool, task: &Task) {
-    let previous =
+    let mut previous =
         service.previous.clone().filter(|_| !rolling_back && policy.on_failure == FailureAction::Rollback);
+    let barred = previous.as_ref().and_then(|previous| {
+        let back = Service { spec: previous.clone(), ..service.clone() };
+        draft.refusal(Object::Service(Arc::new(back)))
+    });
+    if barred.is_some() {
+        previous = None;
+    }
     let (state, what, verb) = match (rolling_back, &previous) {
         (true, _) => (UpdateState::RollbackPaused, "rollback paused", "rollback paused"),
         (false, None) => (UpdateState::Paused, "update paused", "update paused"),
@@ -268,6 +276,10 @@ fn give_up(draft: &mut Draft<'_>, service: &Service, policy: &UpdatePolicy, roll
         Placement::On(_) | Placement::Unallocated => {
             format!("{verb}: task {} was not taken up in time", task.id)
         }
+    };
+    let message = match barred {
+        Some(conflict) => format!("{message}; it cannot be rolled back: {conflict}"),
+        None => message,
     };
     draft.say(&service.spec.name, what, message.clone());
     draft.edit_service(service.id, |s| {

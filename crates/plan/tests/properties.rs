@@ -57,8 +57,9 @@ fn event() -> impl Strategy<Value = String> {
     ]
 }
 
-fn fresh() -> World {
+fn fresh(feature_level: u32) -> World {
     let mut world = World::new();
+    world.run(&format!("cluster level={feature_level}"));
     world.run("nodes a b c d ; network net ; broken bad");
     world.run(
         "service web replicas=3 networks=net delay=1s ; service db replicas=2 delay=1s restart=on-failure",
@@ -108,8 +109,11 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_plan_converges_whatever_happens(events in prop::collection::vec(event(), 1..60)) {
-        let mut world = fresh();
+    fn the_plan_converges_whatever_happens(
+        level in 1..=model::FEATURE_LEVEL,
+        events in prop::collection::vec(event(), 1..60),
+    ) {
+        let mut world = fresh(level);
         for event in &events {
             // The mode of a service cannot be changed.
             if !event.contains("replicas=") || event.contains("web") || event.contains("db") {

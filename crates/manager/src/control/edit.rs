@@ -60,11 +60,15 @@ pub(super) fn with_spec(old: &Service, spec: ServiceSpec) -> Service {
     }
 }
 
-/// Returns the service with its previous spec, and the present one as previous.
-pub(super) fn rolled_back_service(old: &Service, now: Timestamp) -> Result<Service, Status> {
+/// Returns the service with its previous spec, and the present one as previous. What that one used may be gone since.
+pub(super) fn rolled_back_service(view: &Tables, old: &Service, now: Timestamp) -> Result<Service, Status> {
+    if old.pending_delete {
+        return Err(Status::not_found(format!("service {} not found", old.id)));
+    }
     let previous = old.previous.clone().ok_or_else(|| {
         Status::failed_precondition(format!("service {} does not have a previous spec", old.id))
     })?;
+    validate::service(view, &previous, Some(old.id))?;
     Ok(Service {
         spec: previous,
         spec_version: old.spec_version + 1,
@@ -203,7 +207,7 @@ pub(crate) fn find(view: &Tables, kind: ObjectKind, text: &str) -> Result<Object
         return Ok(objects[position].clone());
     }
     // What is being removed is known by its id alone: another may have its name.
-    let is_leaving: Vec<bool> = objects.iter().map(is_leaving).collect();
+    let is_leaving: Vec<bool> = objects.iter().map(Object::is_leaving).collect();
     let one_of = |found: Vec<&Object>, by: &str| match found.as_slice() {
         [] => Ok(None),
         [one] => Ok(Some((*one).clone())),
@@ -220,21 +224,6 @@ pub(crate) fn find(view: &Tables, kind: ObjectKind, text: &str) -> Result<Object
     let begins = here().filter(|(_, id)| !text.is_empty() && id.starts_with(text));
     one_of(begins.map(|(o, _)| o).collect(), " by ID prefix")?
         .ok_or_else(|| Status::not_found(format!("{word} {text} not found")))
-}
-
-pub(super) fn is_leaving(object: &Object) -> bool {
-    match object {
-        Object::Service(service) => service.pending_delete,
-        Object::Network(network) => network.pending_delete,
-        Object::Stack(stack) => stack.pending_delete,
-        Object::Cluster(_)
-        | Object::Node(_)
-        | Object::Task(_)
-        | Object::Secret(_)
-        | Object::Config(_)
-        | Object::User(_)
-        | Object::Audit(_) => false,
-    }
 }
 
 fn word(kind: ObjectKind) -> &'static str {
@@ -299,10 +288,10 @@ mod tests {
         spec.labels.insert("a".into(), "b".into());
         let new = updated_service(&tables, old, spec).unwrap().unwrap();
         assert_eq!((new.spec_version, new.previous.as_ref()), (old.spec_version + 1, Some(&old.spec)));
-        let back = rolled_back_service(&new, Timestamp(1)).unwrap();
+        let back = rolled_back_service(&tables, &new, Timestamp(1)).unwrap();
         assert_eq!((&back.spec, back.spec_version), (&old.spec, old.spec_version + 2));
         assert_eq!(back.update.unwrap().state, UpdateState::RollbackStarted);
-        assert!(rolled_back_service(old, Timestamp(1)).is_err());
+        assert!(rolled_back_service(&tables, old, Timestamp(1)).is_err());
     }
 
     #[test]

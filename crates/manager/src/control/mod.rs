@@ -3,6 +3,8 @@
 //! Every call is made on the leader; a follower forwards it. Answers are linearizable.
 
 mod edit;
+#[cfg(test)]
+mod races;
 mod stacks;
 mod users;
 mod validate;
@@ -99,7 +101,7 @@ impl Control for ControlService {
         let view = self.0.store.view();
         let index = view.index;
         // What is being removed is gone for people: its name may be another's.
-        let here = edit::all(&view, kind).filter(|o| !edit::is_leaving(o));
+        let here = edit::all(&view, kind).filter(|o| !o.is_leaving());
         let objects = here.map(|o| (&redacted(o)).into()).collect();
         let chunks = chunks(objects).into_iter().map(move |objects| Ok(ListChunk { index, objects }));
         Ok(Response::new(futures::stream::iter(chunks.collect::<Vec<_>>()).boxed()))
@@ -326,7 +328,7 @@ impl ControlService {
                 // Of its spec: what the plan writes beside it (addresses, the state of an update) is not what a
                 // person edited, and must not get in the way.
                 in_sequence(old.spec_version, version)?;
-                Ok((version, Some(Object::Service(Arc::new(edit::rolled_back_service(old, now)?)))))
+                Ok((version, Some(Object::Service(Arc::new(edit::rolled_back_service(view, old, now)?)))))
             }
             ChangedSpec::Node(spec) => {
                 let id = NodeId::from_wire(id).map_err(invalid)?;

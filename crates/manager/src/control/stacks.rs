@@ -2,10 +2,10 @@
 //! Membership is Docker's label, so stacks deployed by `docker stack deploy` are stacks too.
 
 use super::{edit, validate};
-use crate::{rights::STACK_LABEL as LABEL, shared::random_id};
+use crate::shared::random_id;
 use model::{
-    Change, Config, Labels, Meta, Network, Object, ObjectRef, Secret, Service, ServiceId, ServiceSpec, Stack,
-    StackId, StackRevision, Tables, Timestamp,
+    Change, Config, Labels, Meta, Network, Object, ObjectRef, STACK_LABEL as LABEL, Secret, Service,
+    ServiceId, ServiceSpec, Stack, StackId, StackRevision, Tables, Timestamp,
 };
 use proto::{
     WireId as _,
@@ -69,7 +69,7 @@ pub(super) fn apply(
         }
         changes.push(removed_service(old));
     }
-    let after = applied(view, now, &changes)?;
+    let after = applied(view, &changes)?;
     // Judged in the state that all of them make: two services may swap a port.
     for id in judged {
         if let Some(service) = after.services.get(&id) {
@@ -166,7 +166,7 @@ pub(super) fn rollback(
     }
     let others = members(stack, view.services.values(), |s| &s.spec.labels);
     changes.extend(others.filter(|s| !s.pending_delete && !back.contains(&s.id)).map(removed_service));
-    let after = applied(view, now, &changes)?;
+    let after = applied(view, &changes)?;
     for id in back {
         if let Some(service) = after.services.get(&id) {
             validate::service(&after, &service.spec, Some(id))
@@ -245,12 +245,9 @@ fn new_objects(view: &Tables, request: &ApplyStackRequest) -> Result<Vec<Change>
     Ok(changes)
 }
 
-/// Returns the state after some changes.
-fn applied(view: &Tables, now: Timestamp, changes: &[Change]) -> Result<Tables, Status> {
-    let mut after = view.clone();
-    let batch = model::Batch { at: now, changes: changes.to_vec() };
-    after.apply(view.index + 1, &batch).map_err(|e| Status::failed_precondition(e.to_string()))?;
-    Ok(after)
+/// Returns the state after some changes, for what is in it to be judged.
+fn applied(view: &Tables, changes: &[Change]) -> Result<Tables, Status> {
+    view.assume(changes).map_err(|e| Status::failed_precondition(e.to_string()))
 }
 
 fn put_spec(old: &Service, spec: ServiceSpec, stack: StackId) -> Result<Service, Status> {
@@ -303,7 +300,6 @@ fn surplus(after: &Tables, stack: &Stack, forgotten: &[StackRevision], kept: &[V
 /// Returns what removing a stack changes: its services and networks go, and the secrets and configs that no other
 /// service uses.
 pub(super) fn removal(view: &Tables, stack: &Arc<Stack>) -> Vec<Change> {
-    let mut after = view.clone();
     let mut changes = Vec::new();
     let services = members(stack, view.services.values(), |s| &s.spec.labels);
     changes.extend(
@@ -311,14 +307,12 @@ pub(super) fn removal(view: &Tables, stack: &Arc<Stack>) -> Vec<Change> {
             Change::Put(Object::Service(Arc::new(Service { pending_delete: true, ..(**s).clone() })))
         }),
     );
-    let batch = model::Batch { at: stack.meta.updated_at, changes: changes.clone() };
     // What is still in use is asked of the state in which the services are gone.
-    if after.apply(view.index + 1, &batch).is_err() {
-        after = view.clone();
-    }
+    let after = view.assume(&changes).unwrap_or_else(|_| view.clone());
+    // One that services or containers outside the stack use stays, as with Docker.
     let networks = members(stack, view.networks.values(), |n| &n.spec.labels);
     changes.extend(
-        networks.filter(|n| !n.pending_delete && !used_by_others(&after, n)).map(|n| {
+        networks.filter(|n| !n.pending_delete && after.user_of_network(n.id).is_none()).map(|n| {
             Change::Put(Object::Network(Arc::new(Network { pending_delete: true, ..(**n).clone() })))
         }),
     );
@@ -336,12 +330,6 @@ pub(super) fn removal(view: &Tables, stack: &Arc<Stack>) -> Vec<Change> {
     );
     changes.push(Change::Put(Object::Stack(Arc::new(Stack { pending_delete: true, ..(**stack).clone() }))));
     changes
-}
-
-/// A network that services outside the stack use stays, as with Docker.
-fn used_by_others(after: &Tables, network: &Network) -> bool {
-    let mut living = after.services.values().filter(|s| !s.pending_delete);
-    living.any(|s| s.spec.task.networks.iter().any(|n| n.network == network.id))
 }
 
 fn members<'a, T: 'a>(

@@ -1,11 +1,9 @@
 //! What is wrong with a spec, in Docker's words. Pure: a spec and the state in, a refusal out.
 //! Source: swarmkit `manager/controlapi`, `api/validation`.
 
-use ipnet::IpNet;
 use model::{
-    Config, ConfigId, EndpointMode, GenericRequests, Mode, NetworkDriver, NetworkId, NetworkSpec, PortConfig,
-    Protocol, PublishMode, Resources, Secret, SecretId, Service, ServiceId, ServiceSpec, Tables, Task,
-    TaskState, Want,
+    Config, EndpointMode, GenericRequests, Mode, NetworkDriver, NetworkId, NetworkSpec, ObjectRef, Protocol,
+    PublishMode, Resources, Secret, ServiceId, ServiceSpec, Tables, Task, TaskState, Want,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tonic::Status;
@@ -242,33 +240,22 @@ fn own_ports(tables: &Tables, spec: &ServiceSpec) -> Result<(), Status> {
     Ok(())
 }
 
-/// An ingress port has every node's port to itself; a host port only must not meet an ingress port.
-/// Source: swarmkit `checkPortConflicts`.
+/// Refuses ports that are another service's: see [`Tables::port_holder`].
 fn port_conflicts(tables: &Tables, spec: &ServiceSpec, id: Option<ServiceId>) -> Result<(), Status> {
     for port in spec.endpoint.ports.iter().filter(|p| p.published != 0) {
-        for other in tables.services.values().filter(|s| Some(s.id) != id && !s.pending_delete) {
-            let clash = ports_of(other).find(|p| {
-                (p.protocol, p.published) == (port.protocol, port.published)
-                    && (p.mode == PublishMode::Ingress || port.mode == PublishMode::Ingress)
-            });
-            if let Some(clash) = clash {
-                let mode = match clash.mode {
-                    PublishMode::Ingress => "an ingress port",
-                    PublishMode::Host => "a host-published port",
-                };
-                let (number, name) = (port.published, &other.spec.name);
-                return Err(invalid(format!(
-                    "port '{number}' is already in use by service '{name}' ({}) as {mode}",
-                    other.id
-                )));
-            }
+        if let Some((other, clash)) = tables.port_holder(port, id) {
+            let mode = match clash.mode {
+                PublishMode::Ingress => "an ingress port",
+                PublishMode::Host => "a host-published port",
+            };
+            let (number, name) = (port.published, &other.spec.name);
+            return Err(invalid(format!(
+                "port '{number}' is already in use by service '{name}' ({}) as {mode}",
+                other.id
+            )));
         }
     }
     Ok(())
-}
-
-fn ports_of(service: &Service) -> impl Iterator<Item = &PortConfig> {
-    service.spec.endpoint.ports.iter().chain(&service.endpoint.ports).filter(|p| p.published != 0)
 }
 
 pub(super) fn network(tables: &Tables, spec: &NetworkSpec) -> Result<(), Status> {
@@ -296,9 +283,7 @@ pub(super) fn network(tables: &Tables, spec: &NetworkSpec) -> Result<(), Status>
             spec.ip_range.map_or_else(String::new, |r| r.to_string())
         )));
     }
-    let reserved = tables.cluster.iter().flat_map(|c| [c.mesh_subnet, c.task_pool]).map(IpNet::V4);
-    let taken = tables.networks.values().filter_map(|n| n.allocation.map(|a| a.subnet).or(n.spec.subnet));
-    if reserved.chain(taken).any(|other| other.contains(&subnet) || subnet.contains(&other)) {
+    if tables.overlapping_subnet(subnet.trunc(), None).is_some() {
         return Err(invalid("invalid pool request: Pool overlaps with other one on this address space"));
     }
     Ok(())
@@ -329,14 +314,8 @@ pub(crate) fn attachment(tables: &Tables, task: &Task) -> Result<(), Status> {
 
 /// Refuses the removal of a network that a service or a living task uses.
 pub(super) fn network_unused(tables: &Tables, id: NetworkId) -> Result<(), Status> {
-    let users = tables.services.values().filter(|s| !s.pending_delete);
-    for service in users {
-        if service.spec.task.networks.iter().any(|n| n.network == id) {
-            return Err(Status::failed_precondition(format!(
-                "network {id} is in use by service {}",
-                service.id
-            )));
-        }
+    if let Some(user) = tables.user_of_network(id) {
+        return Err(Status::failed_precondition(format!("network {id} is in use by {user}")));
     }
     // Tasks of a service that goes are going too, even if the plan has not told them yet.
     let stays = |task: &Task| {
@@ -355,26 +334,17 @@ pub(super) fn network_unused(tables: &Tables, id: NetworkId) -> Result<(), Statu
 }
 
 pub(super) fn secret_unused(tables: &Tables, secret: &Secret) -> Result<(), Status> {
-    let users = users(tables, |s| refers_secret(s, secret.id));
+    let users = users(tables, ObjectRef::Secret(secret.id));
     in_use("secret", &secret.spec.name, &users)
 }
 
 pub(super) fn config_unused(tables: &Tables, config: &Config) -> Result<(), Status> {
-    let users = users(tables, |s| refers_config(s, config.id));
+    let users = users(tables, ObjectRef::Config(config.id));
     in_use("config", &config.spec.name, &users)
 }
 
-fn users(tables: &Tables, refers: impl Fn(&ServiceSpec) -> bool) -> Vec<&str> {
-    let services = tables.services.values().filter(|s| !s.pending_delete && refers(&s.spec));
-    services.map(|s| s.spec.name.as_str()).collect()
-}
-
-fn refers_secret(spec: &ServiceSpec, id: SecretId) -> bool {
-    spec.task.container.secrets.iter().any(|s| s.id == id)
-}
-
-fn refers_config(spec: &ServiceSpec, id: ConfigId) -> bool {
-    spec.task.container.configs.iter().any(|c| c.id == id)
+fn users(tables: &Tables, key: ObjectRef) -> Vec<&str> {
+    tables.services_using(key).map(|s| s.spec.name.as_str()).collect()
 }
 
 fn in_use(kind: &str, name: &str, users: &[&str]) -> Result<(), Status> {
@@ -391,6 +361,7 @@ fn in_use(kind: &str, name: &str, users: &[&str]) -> Result<(), Status> {
 mod tests {
     use super::*;
     use crate::tests::state::{service_spec, state};
+    use model::{PortConfig, SecretId};
     use std::sync::Arc;
 
     /// Checks what a new service with these changes is told.

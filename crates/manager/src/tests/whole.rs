@@ -74,6 +74,63 @@ async fn a_service_runs_scales_updates_and_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_people_at_once_are_never_both_right_where_one_can_be() {
+    let swarm = Swarm::new().await;
+    let names = |name: &str| [format!("{name}-a"), format!("{name}-b")];
+    for round in 0..12 {
+        let specs = names(&format!("port{round}")).map(|name| {
+            let mut spec = service_spec(&name);
+            spec.endpoint.ports = vec![PortConfig {
+                name: String::new(),
+                protocol: Protocol::Tcp,
+                target: 80,
+                published: 8000 + round,
+                mode: PublishMode::Ingress,
+            }];
+            spec
+        });
+        let (a, b) = tokio::join!(swarm.create_service(&specs[0]), swarm.create_service(&specs[1]));
+        let refused = match (a, b) {
+            (Ok(_), Err(refused)) | (Err(refused), Ok(_)) => refused,
+            other => panic!("one of them has port {}: {other:?}", 8000 + round),
+        };
+        assert!(refused.message().contains("is already in use by service"), "{refused}");
+
+        let secret = SecretSpec {
+            name: format!("secret{round}"),
+            labels: Labels::new(),
+            data: SecretBytes(b"x".to_vec()),
+        };
+        let id = swarm.create(create_request::Spec::Secret((&secret).into())).await.unwrap();
+        let mut user = service_spec(&format!("user{round}"));
+        Arc::make_mut(&mut user.task).container.secrets.push(FileRef {
+            id: SecretId(id),
+            name: secret.name,
+            target: "s".into(),
+            uid: "0".into(),
+            gid: "0".into(),
+            mode: 0o444,
+        });
+        let (created, removed) =
+            tokio::join!(swarm.create_service(&user), swarm.remove(ObjectKind::Secret, id));
+        let refused = match (created, removed) {
+            (Ok(_), Err(refused)) | (Err(refused), Ok(())) => refused,
+            other => panic!("secret{round} is there as long as it is used: {other:?}"),
+        };
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "in Docker's words: {refused}");
+
+        let subnets = ["10.77.0.0/16", "10.77.5.0/24"].map(|s| s.replace("77", &(100 + round).to_string()));
+        let networks = names(&format!("net{round}")).into_iter().zip(subnets).map(|(name, subnet)| {
+            let spec = NetworkSpec { subnet: Some(subnet.parse().unwrap()), ..overlay(&name) };
+            create_request::Spec::Network((&spec).into())
+        });
+        let networks: Vec<_> = networks.collect();
+        let (a, b) = tokio::join!(swarm.create(networks[0].clone()), swarm.create(networks[1].clone()));
+        assert!(a.is_ok() != b.is_ok(), "one of them has the addresses: {a:?} {b:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tasks_of_a_node_that_is_heard_no_more_run_elsewhere() {
     let mut swarm = with_workers(2).await;
     let id = swarm.create_service(&web(2)).await.unwrap();

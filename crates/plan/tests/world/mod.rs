@@ -25,6 +25,8 @@ pub(crate) struct World {
     /// Acknowledged versions stay where they are.
     acks_held: Option<Acks>,
     last: Plan,
+    /// Why what was asked for was not done.
+    refused: Vec<String>,
     /// Ordinal of each task within its slot, for names.
     ordinals: BTreeMap<TaskId, (String, u64)>,
 }
@@ -39,6 +41,7 @@ impl World {
             broken: BTreeSet::new(),
             acks_held: None,
             last: Plan::default(),
+            refused: Vec::new(),
             ordinals: BTreeMap::new(),
         };
         world.put(Object::Cluster(Arc::new(Cluster {
@@ -55,7 +58,7 @@ impl World {
             data_path_port: 4789,
             mesh_subnet: "10.254.0.0/16".parse().unwrap(),
             task_pool: "10.255.0.0/16".parse().unwrap(),
-            feature_level: 1,
+            feature_level: model::FEATURE_LEVEL,
             removed: Vec::new(),
             rotation: None,
         })));
@@ -64,7 +67,9 @@ impl World {
 
     /// Runs one command line (several commands with ` ; ` between) and returns what it shows.
     pub(crate) fn run(&mut self, line: &str) -> String {
-        line.split(" ; ").map(|command| self.command(command.trim())).collect()
+        let shown: String = line.split(" ; ").map(|command| self.command(command.trim())).collect();
+        let refused: String = self.refused.drain(..).map(|why| format!("  refused: {why}\n")).collect();
+        refused + &shown
     }
 
     fn command(&mut self, text: &str) -> String {
@@ -278,7 +283,11 @@ impl World {
     fn put(&mut self, object: Object) {
         let index = self.tables.index + 1;
         let batch = Batch { at: self.now, changes: vec![Change::Put(object)] };
-        self.tables.apply(index, &batch).expect("the scenario asks for something possible");
+        if let Err(conflict) = self.tables.apply(index, &batch) {
+            let made_from_an_old_one = matches!(conflict, Conflict::OutOfSequence { .. });
+            assert!(!made_from_an_old_one, "the scenario asks for something possible: {conflict}");
+            self.refused.push(conflict.to_string());
+        }
     }
 
     fn fresh_id(&mut self) -> u128 {
@@ -377,6 +386,7 @@ impl World {
         let mut cluster = Cluster::clone(self.tables.cluster.as_ref().expect("there is a cluster"));
         for (key, value) in words.iter().filter_map(|w| w.split_once('=')) {
             match key {
+                "level" => cluster.feature_level = value.parse().unwrap(),
                 "history" => cluster.spec.task_history_limit = value.parse().unwrap(),
                 "prefix" => cluster.subnet_prefix = value.parse().unwrap(),
                 "pool" => cluster.address_pools = vec![value.parse().unwrap()],

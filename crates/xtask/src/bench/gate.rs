@@ -69,7 +69,7 @@ fn swarm() -> Result<Tables> {
         data_path_port: 4789,
         mesh_subnet: net("10.254.0.0/16")?,
         task_pool: net("10.255.0.0/16")?,
-        feature_level: 1,
+        feature_level: model::FEATURE_LEVEL,
         removed: Vec::new(),
         rotation: None,
     };
