@@ -60,6 +60,7 @@ impl FakeHost {
             engine_labels: Labels::new(),
             addr,
             data_addr: addr.ip(),
+            feature_level: model::FEATURE_LEVEL,
         };
         Self { description, state: Mutex::default(), changed: watch::Sender::new(0) }
     }

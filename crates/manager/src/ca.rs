@@ -7,6 +7,7 @@ use crate::{
     MESSAGE_BYTES_MAX,
     authorize::{Method, on_behalf_of},
     forward::{Leader, membership_error, no_leader},
+    level,
     shared::{Shared, random_id},
 };
 use ipnet::Ipv4Net;
@@ -424,6 +425,7 @@ impl Membership for CaService {
                 other.display_name()
             )));
         }
+        level::may_join(&view, request.feature_level)?;
         if let Some(old) = node.manager.filter(|m| m.raft_id != request.raft_id) {
             // It lost its state and begins anew: the old member will never answer again.
             self.0.store.remove_member(old.raft_id).await.map_err(|e| membership_error(&e))?;

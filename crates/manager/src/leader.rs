@@ -3,7 +3,7 @@
 //! One loop, one writer: first what nodes reported, then what follows from it. A conflict (a person changed
 //! something meanwhile) costs another turn and nothing else.
 
-use crate::{forward, forward::no_leader, reach, roles, rotation, shared::Shared};
+use crate::{forward, forward::no_leader, level, reach, roles, rotation, shared::Shared};
 use model::{
     Batch, Change, Duration, Node, NodeDescription, NodeId, NodeState, Object, Tables, Task, TaskId,
     TaskStatus, Timestamp,
@@ -90,6 +90,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             work.spawn(reach::run(shared.clone()));
             work.spawn(roles::run(shared.clone()));
             work.spawn(rotation::run(shared.clone()));
+            work.spawn(level::run(shared.clone()));
             let lost = leadership.wait_for(|l| !l.me || l.term != now.term).await.is_err();
             work.shutdown().await;
             drop(shared.inbox.take());

@@ -28,6 +28,7 @@ mod control;
 mod dispatcher;
 mod forward;
 mod leader;
+mod level;
 mod presence;
 mod publisher;
 mod reach;

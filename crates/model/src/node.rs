@@ -84,6 +84,8 @@ pub struct NodeDescription {
     /// Underlay address for VXLAN.
     pub data_addr: IpAddr,
     pub tls: NodeTls,
+    /// [`crate::FEATURE_LEVEL`] of the version that it runs; 0: one that did not tell yet, which understands 1.
+    pub feature_level: u32,
 }
 
 /// Whom a node trusts and who certified it. *Source:* Docker API `TLSInfo`.

@@ -438,6 +438,7 @@ impl agent::Executor for HostExecutor {
             engine_labels: BTreeMap::new(),
             addr: self.addr,
             data_addr: self.data_addr,
+            feature_level: model::FEATURE_LEVEL,
             tls: self.credentials.as_ref().map(node_tls).unwrap_or_default(),
         }
     }

@@ -374,7 +374,8 @@ async fn propose_first(handle: &store::Handle, batch: model::Batch) -> Result<()
 /// Asks the managers to take this one in, until one does.
 async fn join_raft(start: &Start, record: &Record) -> Result<()> {
     let raft_id = record.raft_id.context("a manager has a raft id")?;
-    let ask = JoinRaftRequest { raft_id, addr: record.advertise_addr.to_string() };
+    let addr = record.advertise_addr.to_string();
+    let ask = JoinRaftRequest { raft_id, addr, feature_level: model::FEATURE_LEVEL };
     let attempt = async {
         let mut last = anyhow::anyhow!("no manager is known");
         loop {

@@ -123,6 +123,7 @@ mod tests {
                 engine_labels: Labels::from([("disk".into(), "ssd".into())]),
                 addr: (address, 2377).into(),
                 data_addr: address,
+                feature_level: model::FEATURE_LEVEL,
             }),
             status: NodeStatus {
                 state: NodeState::Ready,

@@ -7,7 +7,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt as _};
-use model::Tables;
+use model::{FEATURE_LEVEL, Tables};
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
     alias::SnapshotOf,
@@ -48,6 +48,18 @@ impl Machine {
         self.published.clone()
     }
 
+    /// A version that does not know the rules by which the others apply an entry would go apart from them.
+    fn understands(tables: &Tables) -> io::Result<()> {
+        let level = tables.cluster.as_ref().map_or(0, |cluster| cluster.feature_level);
+        if level <= FEATURE_LEVEL {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "the swarm is at feature level {level} and this version understands up to {FEATURE_LEVEL}; hint: install \
+             the version of the other managers"
+        )))
+    }
+
     fn snapshot_builder(&self) -> Builder {
         let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };
         Builder { meta, tables: Arc::new(self.tables.clone()), snapshots: self.snapshots.clone() }
@@ -68,6 +80,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
+            Self::understands(&self.tables)?;
             let index = entry.log_id.index;
             let mut reply = Reply::default();
             match entry.payload {
@@ -97,6 +110,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Arc<Tables>) -> io::Result<()> {
+        Self::understands(&snapshot)?;
         // At the start openraft installs what this machine already read from disk.
         if self.snapshots.newest().is_none_or(|(stored, _)| stored != *meta) {
             self.snapshots.save(meta, &snapshot).await?;

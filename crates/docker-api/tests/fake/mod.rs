@@ -528,6 +528,7 @@ fn node(n: u128) -> Node {
             engine_labels: model::Labels::new(),
             addr: SocketAddr::new(ip, 2377),
             data_addr: ip,
+            feature_level: model::FEATURE_LEVEL,
         }),
         status: NodeStatus { state: NodeState::Ready, addr: Some(ip), ..NodeStatus::default() },
         manager: (n == 1).then(|| model::ManagerStatus { raft_id: 1, addr: SocketAddr::new(ip, 2377) }),

@@ -82,6 +82,7 @@ impl State {
                 engine_labels: Labels::new(),
                 addr: (addr, 2377).into(),
                 data_addr: addr,
+                feature_level: model::FEATURE_LEVEL,
             }),
             status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
             manager: None,

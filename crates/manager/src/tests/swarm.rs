@@ -302,7 +302,8 @@ impl Swarm {
         let raft_id = self.managers.len() as u64 + 1;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let manager = Running::start(credentials, raft_id, listener, None, vec![addr]).await;
-        let request = JoinRaftRequest { raft_id, addr: manager.addr.to_string() };
+        let request =
+            JoinRaftRequest { raft_id, addr: manager.addr.to_string(), feature_level: FEATURE_LEVEL };
         let mut client = MembershipClient::new(channel(&manager.credentials, addr));
         let members = client.join_raft(request).await.unwrap().into_inner().members;
         assert!(members.iter().any(|m| m.raft_id == raft_id));

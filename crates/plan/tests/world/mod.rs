@@ -347,6 +347,7 @@ impl World {
                 engine_labels: Labels::new(),
                 addr: (address, 2377).into(),
                 data_addr: address,
+                feature_level: model::FEATURE_LEVEL,
             }),
             status: NodeStatus {
                 state: NodeState::Ready,

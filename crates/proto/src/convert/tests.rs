@@ -288,6 +288,7 @@ fn node(state: NodeState, availability: Availability) -> Node {
             engine_labels: labels(&[("e", "f")]),
             addr: "[fe80::1]:2377".parse().unwrap(),
             data_addr: "192.0.2.1".parse().unwrap(),
+            feature_level: 7,
         }),
         status: NodeStatus {
             state,
