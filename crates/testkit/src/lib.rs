@@ -1,7 +1,9 @@
 //! What end-to-end tests are made of: a lab of namespaced hosts, driven through the real binary, and waiting for
-//! a state with a deadline. Never a dependency outside tests.
+//! a state with a deadline; and the judge of what clients of a store saw ([`history`]). Never a dependency outside
+//! tests.
 
 mod dockerd;
+pub mod history;
 mod lab;
 mod traces;
 
