@@ -55,7 +55,7 @@ pub struct Operation {
 pub struct Unexplained {
     /// The operations that the longest order found has, in that order.
     pub longest: Vec<Operation>,
-    /// Of the others, those of which one would have had to be next.
+    /// Of the others, those that were answered and of which one would have had to be next.
     pub stuck_at: Vec<Operation>,
 }
 
@@ -124,7 +124,8 @@ pub fn linearize(first: (u64, u64), history: &[Operation]) -> Result<Vec<Operati
             }
             None => {
                 let Some((n, before)) = path.pop() else {
-                    let stuck_at = longest.1.into_iter().map(|n| operations[n]).collect();
+                    let stuck_at = longest.1.into_iter().map(|n| operations[n]);
+                    let stuck_at = stuck_at.filter(|o| o.told != Told::Unknown).collect();
                     return Err(Unexplained { longest: longest.0, stuck_at });
                 };
                 done[n / 64] &= !(1 << (n % 64));

@@ -1,6 +1,8 @@
 //! What the tests of this room share, and whole swarms in one process.
 
 mod identity;
+mod linear;
+mod links;
 pub(crate) mod state;
 mod swarm;
 mod whole;

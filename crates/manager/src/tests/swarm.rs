@@ -1,5 +1,6 @@
 //! A swarm in one process: real managers, stores, certificates and TLS on loopback, real agents on fake hosts.
 
+use super::links::Links;
 use crate::{Manager, Options, ca};
 use agent::{Agent, fake::FakeHost};
 use model::*;
@@ -73,6 +74,7 @@ pub(super) struct Running {
     tasks: JoinSet<()>,
     opened: Option<Store>,
     dir: Option<tempfile::TempDir>,
+    links: Links,
 }
 
 impl Running {
@@ -82,15 +84,18 @@ impl Running {
         listener: TcpListener,
         first: Option<Batch>,
         seeds: Vec<SocketAddr>,
+        links: Links,
     ) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), credentials, raft_id, listener, first, seeds).await
+        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(dir, credentials, raft_id, listener, first, seeds, links).await
     }
 
     /// Starts it again after [`Self::kill`], with the state it had.
     pub(super) async fn restart(&mut self) {
         let listener = TcpListener::bind(self.addr).await.unwrap();
-        let (dir, raft_id) = (self.dir.take().unwrap(), self.store.raft_id());
-        *self = Self::start_in(dir, self.credentials.clone(), raft_id, listener, None, Vec::new()).await;
+        let (dir, raft_id, links) = (self.dir.take().unwrap(), self.store.raft_id(), self.links.clone());
+        let credentials = self.credentials.clone();
+        *self = Self::start_in(dir, credentials, raft_id, listener, None, Vec::new(), links).await;
     }
 
     async fn start_in(
@@ -100,12 +105,13 @@ impl Running {
         listener: TcpListener,
         first: Option<Batch>,
         seeds: Vec<SocketAddr>,
+        links: Links,
     ) -> Self {
         let addr = listener.local_addr().unwrap();
         let node = credentials.identity().node;
-        let peers = credentials.clone();
-        let connect = move |node: Option<NodeId>, addr: SocketAddr| {
-            let channel = channel_to(&peers, addr, node);
+        let (peers, wires) = (credentials.clone(), links.clone());
+        let connect = move |node: Option<NodeId>, to: SocketAddr| {
+            let channel = channel_to(&peers, wires.through(addr, to), node);
             async move { Ok::<_, store::ConnectError>(channel) }
         };
         let options = store::Options::new(raft_id, node, addr, Dek::new(&[7; 32]), Arc::new(connect));
@@ -116,8 +122,9 @@ impl Running {
             leader.wait_for(|l| l.me).await.unwrap();
             opened.handle().propose(first).await.unwrap();
         }
-        let peers = credentials.clone();
-        let to_manager: crate::Connect = Arc::new(move |addr, node| channel_to(&peers, addr, node));
+        let (peers, wires) = (credentials.clone(), links.clone());
+        let to_manager: crate::Connect =
+            Arc::new(move |to, node| channel_to(&peers, wires.through(addr, to), node));
         let vouch = crate::voucher(opened.handle(), to_manager.clone(), move || seeds.clone());
         let manager = Manager::new(Options {
             store: opened.handle(),
@@ -145,6 +152,7 @@ impl Running {
             tasks,
             opened: Some(opened),
             dir: Some(dir),
+            links,
         }
     }
 
@@ -200,12 +208,18 @@ impl Node {
 pub(super) struct Swarm {
     pub(super) managers: Vec<Running>,
     pub(super) nodes: Vec<Node>,
+    links: Links,
 }
 
 impl Swarm {
     /// A swarm of one manager, with heartbeats so short that a loss is soon known, and so long that a busy machine
     /// misses none.
     pub(super) async fn new() -> Self {
+        Self::on(Links::default()).await
+    }
+
+    /// The same, with these wires between the managers.
+    pub(super) async fn on(links: Links) -> Self {
         pki::install_crypto();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut init = ca::Init::new(1, listener.local_addr().unwrap());
@@ -213,8 +227,9 @@ impl Swarm {
         let made = ca::bootstrap(init, now()).unwrap();
         let key = String::from_utf8(made.key.0).unwrap();
         let credentials = Credentials::in_memory(&key, &made.chain, &made.root).unwrap();
-        let manager = Running::start(credentials, 1, listener, Some(made.batch), Vec::new()).await;
-        Self { managers: vec![manager], nodes: Vec::new() }
+        let manager =
+            Running::start(credentials, 1, listener, Some(made.batch), Vec::new(), links.clone()).await;
+        Self { managers: vec![manager], nodes: Vec::new(), links }
     }
 
     fn leader(&self) -> &Running {
@@ -301,11 +316,22 @@ impl Swarm {
         let credentials = self.certify(addr, &token).await.unwrap();
         let raft_id = self.managers.len() as u64 + 1;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let manager = Running::start(credentials, raft_id, listener, None, vec![addr]).await;
+        let manager =
+            Running::start(credentials, raft_id, listener, None, vec![addr], self.links.clone()).await;
         let request =
             JoinRaftRequest { raft_id, addr: manager.addr.to_string(), feature_level: FEATURE_LEVEL };
         let mut client = MembershipClient::new(channel(&manager.credentials, addr));
-        let members = client.join_raft(request).await.unwrap().into_inner().members;
+        let give_up = Instant::now() + LIMIT;
+        // As a node does: one that was taken in a moment ago may not know yet that it is a manager.
+        let members = loop {
+            match client.join_raft(request.clone()).await {
+                Ok(reply) => break reply.into_inner().members,
+                Err(status) if status.code() == tonic::Code::Unavailable && Instant::now() < give_up => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(status) => panic!("manager {raft_id} is not taken in: {status}"),
+            }
+        };
         assert!(members.iter().any(|m| m.raft_id == raft_id));
         self.managers.push(manager);
     }
@@ -316,8 +342,16 @@ impl Swarm {
 
     /// As a manager's own people ask, through its front door.
     pub(super) fn control_at(&self, manager: &Running) -> Control {
-        let channel = channel(&manager.credentials, manager.addr);
-        ControlClient::with_interceptor(channel, PersonalClaim::new(&operator()))
+        self.dial(manager)()
+    }
+
+    /// Returns what connects people to a manager anew each time, also after it was restarted.
+    pub(super) fn dial(&self, manager: &Running) -> impl Fn() -> Control + Send + use<> {
+        let (credentials, addr) = (manager.credentials.clone(), manager.addr);
+        move || {
+            let channel = channel(&credentials, addr);
+            ControlClient::with_interceptor(channel, PersonalClaim::new(&operator()))
+        }
     }
 
     pub(super) async fn create(&self, spec: create_request::Spec) -> Result<u128, Status> {
