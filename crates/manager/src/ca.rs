@@ -136,7 +136,7 @@ pub fn bootstrap(init: Init, now: Timestamp) -> Result<Bootstrap, BootstrapError
         rotation: None,
     };
     let mut node = new_node(node_id, 1, Role::Manager, init.availability);
-    node.manager = Some(ManagerStatus { raft_id: init.raft_id, addr: init.addr });
+    node.manager = Some(ManagerStatus { raft_id: init.raft_id, addr: init.addr, seen: None });
     let objects = [Object::Cluster(Arc::new(cluster)), Object::Node(Arc::new(node))];
     Ok(Bootstrap {
         cluster: cluster_id,
@@ -432,7 +432,7 @@ impl Membership for CaService {
         }
         let joining = Joining::begin(&self.0, request.raft_id);
         self.0.store.add_member(request.raft_id, id, addr).await.map_err(|e| membership_error(&e))?;
-        self.record_member(id, ManagerStatus { raft_id: request.raft_id, addr }).await?;
+        self.record_member(id, ManagerStatus { raft_id: request.raft_id, addr, seen: None }).await?;
         drop(joining);
         info!(node.id = %id, raft.id = request.raft_id, "manager joined");
         let members = self.0.store.members().into_iter();

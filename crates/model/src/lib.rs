@@ -35,7 +35,7 @@ pub mod user;
 
 pub use cluster::{Batch, Change, Conflict, Event, INTEGRITY_LEVEL, Object, ObjectRef, Tables};
 pub use container::*;
-pub use error::with_causes;
+pub use error::{Panicked, caught, with_causes};
 pub use id::*;
 pub use network::*;
 pub use node::*;

@@ -128,4 +128,15 @@ pub struct ManagerStatus {
     /// Identifier of the Raft member; new for each join.
     pub raft_id: u64,
     pub addr: SocketAddr,
+    /// What the leader sees of it, in its answers; never stored.
+    pub seen: Option<ManagerSeen>,
+}
+
+/// What Raft's leader sees of another manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ManagerSeen {
+    /// It acknowledged something within the last seconds.
+    pub reachable: bool,
+    /// Entries of the log that it has not acknowledged.
+    pub behind: u64,
 }

@@ -1,22 +1,27 @@
 //! What the rest of a manager sees of the store.
 
 use crate::{
+    contact::Contact,
     feed::Feed,
     leadership::{Leadership, TurnedAway, leader_now, turned_away},
     machine::{Machine, Published},
     members::{Member, Members, MembershipError},
     propose::{self, ProposeError, Proposer},
     rhythm::Rhythm,
+    supervise::Failure,
     types::TypeConfig,
 };
 use model::{Batch, Duration, Event, NodeId, Tables};
 use openraft::{
-    Raft, ReadPolicy,
+    Instant as _, Raft, ReadPolicy, ServerState,
     async_runtime::watch::WatchReceiver as _,
     error::{LinearizableReadError, RaftError},
 };
 use std::{net::SocketAddr, sync::Arc};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 const READ: Duration = Duration::from_secs(10);
 
@@ -36,8 +41,13 @@ pub struct Handle {
     pub(crate) published: Arc<Published>,
     pub(crate) proposer: Proposer,
     pub(crate) leadership: watch::Receiver<Leadership>,
-    pub(crate) failure: watch::Receiver<Option<String>>,
+    pub(crate) failure: Failure,
     pub(crate) rhythm: Arc<Rhythm>,
+    pub(crate) contact: Arc<Contact>,
+    /// How long a member may serve others without having heard its leader.
+    pub(crate) lease: Duration,
+    /// The disk is full.
+    pub(crate) low: watch::Receiver<bool>,
 }
 
 impl Handle {
@@ -74,6 +84,12 @@ impl Handle {
     async fn propose_within(&self, batch: Batch, limit: usize) -> Result<(u64, Vec<Event>), ProposeError> {
         if let Some(failure) = self.failure() {
             return Err(ProposeError::Unavailable(failure));
+        }
+        if *self.low.borrow() {
+            return Err(ProposeError::Unavailable(
+                "the disk of this manager is full; hint: free some room on it, it goes on by itself"
+                    .to_owned(),
+            ));
         }
         let now = self.leader_now();
         if !now.me {
@@ -139,18 +155,40 @@ impl Handle {
     /// Returns who leads now; nobody when this member has stopped: what Raft last said of itself stands still then.
     pub fn leader_now(&self) -> Leadership {
         let now = leader_now(&self.raft);
-        let stopped = self.leadership.has_changed().is_err() || self.failure.borrow().is_some();
-        if stopped { Leadership { leader: None, me: false, term: now.term } } else { now }
+        if self.has_stopped() { Leadership { leader: None, me: false, term: now.term } } else { now }
     }
 
-    /// Returns why this member has stopped for good (a disk error), if it has; it must then be restarted.
+    fn has_stopped(&self) -> bool {
+        self.leadership.has_changed().is_err() || self.failure.is_set()
+    }
+
+    /// Returns true while this member knows what the managers agree on, up to a lease of some seconds: it leads and hears
+    /// of a majority, or hears its leader and keeps up with it. Another one serves nobody from its replica.
+    pub fn is_current(&self) -> bool {
+        if self.has_stopped() {
+            return false;
+        }
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        if metrics.state == ServerState::Leader {
+            let alone = metrics.membership_config.voter_ids().eq([metrics.id]);
+            return alone || metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < self.lease);
+        }
+        self.contact.is_current(Instant::now(), self.lease, self.view().index)
+    }
+
+    /// Returns how long a member that hears nothing still counts as current. An election is over by then.
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// Returns why this member has stopped for good (a disk error, a panic), if it has; it must then be restarted.
     pub fn failure(&self) -> Option<String> {
-        self.failure.borrow().clone()
+        self.failure.get()
     }
 
     /// Returns a watch on [`Handle::failure`].
     pub fn watch_failure(&self) -> watch::Receiver<Option<String>> {
-        self.failure.clone()
+        self.failure.watch()
     }
 
     /// Sets after how many entries a snapshot is made, and how many are kept beside the newest.
@@ -198,8 +236,8 @@ impl Handle {
         self.members_of().transfer(to).await
     }
 
-    fn members_of(&self) -> Members {
-        Members(self.raft.clone())
+    pub(crate) fn members_of(&self) -> Members {
+        Members { raft: self.raft.clone(), failure: self.failure.clone() }
     }
 }
 

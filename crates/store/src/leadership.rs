@@ -2,8 +2,10 @@
 
 use crate::{
     machine::Machine,
+    supervise::Failure,
     types::{TypeConfig, addr_of},
 };
+use model::Duration;
 use openraft::{
     Raft, ServerState,
     async_runtime::watch::WatchReceiver as _,
@@ -11,8 +13,11 @@ use openraft::{
     metrics::RaftServerMetrics,
 };
 use std::net::SocketAddr;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
+
+/// How long Raft may take to end its tasks.
+const SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// What a member knows of the leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,33 +60,39 @@ pub(crate) fn turned_away(raft: &Raft<TypeConfig, Machine>, why: &ForwardToLeade
     TurnedAway::To(named.or_else(|| leader_now(raft).leader).filter(|(id, _)| id != raft.node_id()))
 }
 
-/// Tells each change of leadership, and why Raft or its log stopped if they do, until cancelled.
+/// Tells each change of leadership, and why Raft or its log stopped if they do, until cancelled. Raft is shut down when
+/// anything of the member has failed: what is left of it would only look alive.
 pub(crate) async fn herald(
     raft: Raft<TypeConfig, Machine>,
     told: watch::Sender<Leadership>,
-    failure: watch::Sender<Option<String>>,
+    failure: Failure,
     mut log_failure: watch::Receiver<Option<String>>,
     cancel: CancellationToken,
 ) {
     let mut metrics = raft.server_metrics();
+    let mut failed = failure.watch();
     loop {
         let next = leadership(&metrics.borrow_and_update().clone());
         told.send_if_modified(|old| std::mem::replace(old, next) != next);
         tokio::select! {
             biased;
             () = cancel.cancelled() => break,
-            Ok(failed) = log_failure.wait_for(Option::is_some) => {
-                failure.send_replace(failed.clone());
+            Ok(why) = log_failure.wait_for(Option::is_some) => {
+                failure.set(why.clone().unwrap_or_default());
                 break;
             }
-            changed = metrics.changed() => if changed.is_err() {
+            Ok(_) = failed.wait_for(Option::is_some) => break,
+            changed = metrics.changed() => if changed.is_err() || metrics.borrow_watched().state == ServerState::Shutdown {
                 let state = raft.metrics().borrow_watched().running_state.clone();
                 let why = state.err().map_or_else(|| "Raft has stopped".to_owned(), |e| e.to_string());
-                failure.send_replace(Some(why));
+                failure.set(why);
                 break;
             }
         }
     }
     // Whoever led here must stop leading.
     told.send_modify(|last| *last = Leadership { leader: None, me: false, term: last.term });
+    if failure.is_set() && timeout(SHUTDOWN, raft.shutdown()).await.is_err() {
+        tracing::error!("Raft does not end");
+    }
 }

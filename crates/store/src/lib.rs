@@ -8,9 +8,12 @@
 //!
 //! Everything of openraft is hidden behind [`Handle`]; nobody outside knows which Raft library this is.
 //!
-//! Tasks: openraft's own; the log's writer thread (`wal`); the rhythm (`rhythm`: has snapshots made); the proposer (`propose`: reads the queue of proposals,
-//! emits log entries); the herald (`leadership`: reads Raft's metrics, emits [`Leadership`]). All end with
-//! [`Store::shutdown`].
+//! Tasks: openraft's own; the log's writer thread (`wal`); the rhythm (`rhythm`: has snapshots made); the proposer
+//! (`propose`: reads the queue of proposals, emits log entries); the herald (`leadership`: reads Raft's metrics, emits
+//! [`Leadership`]); the steward (`steward`: gives leadership away while the disk is full). All end with
+//! [`Store::shutdown`]. When one of them panics, or Raft or its log stops, the member has failed
+//! ([`Handle::watch_failure`]): it leads no more at once, Raft is shut down, and whoever opened the store must close it
+//! and may open it again.
 //!
 //! Invariants: an acknowledged change is on the disks of a majority; a change that conflicts is applied nowhere; a
 //! view never goes back while the process lives; `apply` reads no clock, no randomness and no map of undefined
@@ -25,6 +28,7 @@
 //! after a crash, a vote never.
 
 mod cipher;
+mod contact;
 mod feed;
 mod handle;
 mod leadership;
@@ -35,7 +39,10 @@ mod propose;
 mod rhythm;
 mod service;
 mod snapshot;
+mod space;
+mod steward;
 mod store;
+mod supervise;
 mod types;
 mod wal;
 

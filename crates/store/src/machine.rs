@@ -140,7 +140,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = Arc<Tables>;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, Arc<Tables>>> {
-        self.snapshots.save(&self.meta, &self.tables).await?;
-        Ok(SnapshotOf::<TypeConfig, _> { meta: self.meta.clone(), snapshot: self.tables.clone() })
+        let (meta, snapshot) = self.snapshots.save_if_room(&self.meta, &self.tables).await?;
+        Ok(SnapshotOf::<TypeConfig, _> { meta, snapshot })
     }
 }

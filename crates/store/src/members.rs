@@ -3,6 +3,7 @@
 use crate::{
     leadership::{TurnedAway, leader_now, leadership, turned_away},
     machine::Machine,
+    supervise::Failure,
     types::{Place, TypeConfig, addr_of},
 };
 use model::{Duration, NodeId};
@@ -35,6 +36,8 @@ pub struct Member {
     pub leader: bool,
     /// Whether the leader heard of it within the last few heartbeats; only the leader knows.
     pub reachable: Option<bool>,
+    /// Entries of the leader's log that it has not acknowledged; only the leader knows.
+    pub behind: Option<u64>,
 }
 
 /// Why the members did not change.
@@ -61,14 +64,24 @@ pub enum MembershipError {
 type Write = RaftError<TypeConfig, ClientWriteError<TypeConfig>>;
 
 #[derive(Clone, Debug)]
-pub(crate) struct Members(pub(crate) Raft<TypeConfig, Machine>);
+pub(crate) struct Members {
+    pub(crate) raft: Raft<TypeConfig, Machine>,
+    pub(crate) failure: Failure,
+}
 
 impl Members {
     pub(crate) fn list(&self) -> Vec<Member> {
-        let metrics = self.0.metrics().borrow_watched().clone();
+        let metrics = self.raft.metrics().borrow_watched().clone();
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
-        let leading = metrics.state == ServerState::Leader;
+        // What was measured before Raft stopped here says nothing of now.
+        let leading = metrics.state == ServerState::Leader && !self.failure.is_set();
+        let last = metrics.last_log_index.unwrap_or_default();
+        let acknowledged = metrics.replication.unwrap_or_default();
+        let behind = |id: &u64| {
+            let matched = acknowledged.get(id).copied().flatten().map_or(0, |id| id.index);
+            if *id == metrics.id { 0 } else { last.saturating_sub(matched) }
+        };
         let heard = metrics.heartbeat.unwrap_or_default();
         let recent = |id: &u64| heard.get(id).copied().flatten().is_some_and(|at| at.elapsed() < UNREACHABLE);
         membership
@@ -79,7 +92,8 @@ impl Members {
                     node: node.node,
                     addr: addr_of(node)?,
                     voter: voters.contains(id),
-                    leader: metrics.current_leader == Some(*id),
+                    leader: metrics.current_leader == Some(*id) && !self.failure.is_set(),
+                    behind: leading.then(|| behind(id)),
                     reachable: leading.then(|| *id == metrics.id || recent(id)),
                 })
             })
@@ -106,14 +120,14 @@ impl Members {
         if known.is_some_and(|m| !is_here(m)) {
             let nodes = [(raft_id, node.clone())].into();
             self.change(|| {
-                self.0.change_membership(
+                self.raft.change_membership(
                     ChangeMembers::SetNodes(std::collections::BTreeMap::clone(&nodes)),
                     true,
                 )
             })
             .await?;
         }
-        self.change(|| self.0.add_learner(raft_id, node.clone(), false)).await?;
+        self.change(|| self.raft.add_learner(raft_id, node.clone(), false)).await?;
         if let Err(error) = self.caught_up(raft_id).await {
             // A learner nobody reaches would only be dead weight.
             if known.is_none() {
@@ -121,11 +135,11 @@ impl Members {
             }
             return Err(error);
         }
-        self.change(|| self.0.change_membership(ChangeMembers::AddVoterIds([raft_id].into()), true)).await
+        self.change(|| self.raft.change_membership(ChangeMembers::AddVoterIds([raft_id].into()), true)).await
     }
 
     async fn drop_learner(&self, raft_id: u64) -> Result<(), MembershipError> {
-        self.change(|| self.0.change_membership(ChangeMembers::RemoveNodes([raft_id].into()), false)).await
+        self.change(|| self.raft.change_membership(ChangeMembers::RemoveNodes([raft_id].into()), false)).await
     }
 
     /// Waits until a learner has all but a few entries.
@@ -133,7 +147,7 @@ impl Members {
         let give_up = Instant::now() + CATCH_UP;
         loop {
             self.leading()?;
-            let metrics = self.0.metrics().borrow_watched().clone();
+            let metrics = self.raft.metrics().borrow_watched().clone();
             let target = metrics.last_applied.map_or(0, |id| id.index);
             let matched = metrics.replication.and_then(|r| r.get(&raft_id).copied().flatten());
             if matched.is_some_and(|id| id.index + 100 >= target) {
@@ -157,12 +171,13 @@ impl Members {
         if members.iter().filter(|m| m.voter).count() == 1 {
             return Err(MembershipError::Last(raft_id));
         }
-        if raft_id == *self.0.node_id() {
+        if raft_id == *self.raft.node_id() {
             self.transfer(None).await?;
             return Err(self.not_leader());
         }
         self.keeps_quorum(raft_id).await?;
-        self.change(|| self.0.change_membership(ChangeMembers::RemoveVoters([raft_id].into()), false)).await
+        self.change(|| self.raft.change_membership(ChangeMembers::RemoveVoters([raft_id].into()), false))
+            .await
     }
 
     /// Waits until a majority of those who would be left is reachable; a new leader has yet to hear of them.
@@ -185,8 +200,8 @@ impl Members {
     /// Hands leadership to `to`, or to the voter that is furthest.
     pub(crate) async fn transfer(&self, to: Option<u64>) -> Result<(), MembershipError> {
         self.leading()?;
-        let metrics = self.0.metrics().borrow_watched().clone();
-        let me = *self.0.node_id();
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let me = *self.raft.node_id();
         let voters: BTreeSet<u64> =
             metrics.membership_config.membership().voter_ids().filter(|id| *id != me).collect();
         let furthest = metrics
@@ -200,8 +215,8 @@ impl Members {
             Some(_) => return Err(MembershipError::NoSuccessor),
             None => furthest.ok_or(MembershipError::NoSuccessor)?.0,
         };
-        self.0.trigger().transfer_leader(to).await.map_err(|e| MembershipError::Refused(e.to_string()))?;
-        let mut metrics = self.0.server_metrics();
+        self.raft.trigger().transfer_leader(to).await.map_err(|e| MembershipError::Refused(e.to_string()))?;
+        let mut metrics = self.raft.server_metrics();
         let handed_over = async {
             loop {
                 let now = leadership(&metrics.borrow_and_update().clone());
@@ -220,11 +235,12 @@ impl Members {
     }
 
     fn leading(&self) -> Result<(), MembershipError> {
-        if leader_now(&self.0).me { Ok(()) } else { Err(self.not_leader()) }
+        if leader_now(&self.raft).me && !self.failure.is_set() { Ok(()) } else { Err(self.not_leader()) }
     }
 
     fn not_leader(&self) -> MembershipError {
-        MembershipError::NotLeader { leader: leader_now(&self.0).leader }
+        let known = leader_now(&self.raft).leader.filter(|_| !self.failure.is_set());
+        MembershipError::NotLeader { leader: known }
     }
 
     /// Runs one change; while another is under way, waits for it.
@@ -240,7 +256,7 @@ impl Members {
                         ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
                     ))) => sleep(POLL).await,
                     Err(RaftError::APIError(ClientWriteError::ForwardToLeader(why))) => {
-                        match turned_away(&self.0, &why) {
+                        match turned_away(&self.raft, &why) {
                             TurnedAway::To(leader) => return Err(MembershipError::NotLeader { leader }),
                             TurnedAway::NoMajority => sleep(POLL).await,
                         }

@@ -84,12 +84,53 @@ enum Purpose {
 pub(crate) struct Network {
     connect: Arc<dyn Connect>,
     links: Mutex<BTreeMap<(u64, Purpose), Arc<Link>>>,
+    acknowledged: Arc<Acknowledged>,
+}
+
+/// Up to where each member said that it has the log of the leader that this member is, by term.
+#[derive(Default)]
+struct Acknowledged(Mutex<BTreeMap<u64, Ack>>);
+
+#[derive(Clone, Copy)]
+struct Ack {
+    term: u64,
+    index: u64,
+    /// That it has lost some of it was told.
+    lost: bool,
+}
+
+impl Acknowledged {
+    fn note(&self, raft_id: u64, term: u64, index: u64) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.entry(raft_id).or_insert(Ack { term, index, lost: false });
+        if known.term != term {
+            *known = Ack { term, index, lost: false };
+        }
+        known.index = known.index.max(index);
+    }
+
+    /// Returns an error if a member denies to have an entry that it has acknowledged.
+    fn deny(&self, raft_id: u64, term: u64, index: u64) -> Result<(), NetworkError<TypeConfig>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = all.get_mut(&raft_id).filter(|ack| ack.term == term && ack.index >= index) else {
+            return Ok(());
+        };
+        let text = format!(
+            "member {raft_id} has lost entry {index}, which it had acknowledged; hint: demote that manager and \
+             promote it again: it begins anew then"
+        );
+        if !std::mem::replace(&mut known.lost, true) {
+            tracing::error!(raft.target = raft_id, raft.index = index, "{text}");
+        }
+        Err(NetworkError::from_string(text))
+    }
 }
 
 struct Link {
     raft_id: u64,
     place: Place,
     connect: Arc<dyn Connect>,
+    acknowledged: Arc<Acknowledged>,
     channel: tokio::sync::Mutex<Option<Channel>>,
 }
 
@@ -98,14 +139,16 @@ pub(crate) struct Peer(Arc<Link>);
 
 impl Network {
     pub(crate) fn new(connect: Arc<dyn Connect>) -> Self {
-        Self { connect, links: Mutex::default() }
+        Self { connect, links: Mutex::default(), acknowledged: Arc::default() }
     }
 
     fn link(&self, raft_id: u64, place: &Place, purpose: Purpose) -> Peer {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = || {
             let channel = tokio::sync::Mutex::default();
-            Arc::new(Link { raft_id, place: place.clone(), connect: self.connect.clone(), channel })
+            let (place, connect) = (place.clone(), self.connect.clone());
+            let acknowledged = self.acknowledged.clone();
+            Arc::new(Link { raft_id, place, connect, acknowledged, channel })
         };
         let link = links.entry((raft_id, purpose)).or_insert_with(fresh);
         if link.place != *place {
@@ -220,13 +263,35 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             committed: rpc.leader_commit.as_ref().map(log_id_to_wire),
         };
         let reply = self.0.call(APPEND_DEADLINE, |mut c| async move { c.append(request).await }).await?;
+        let (raft_id, term) = (self.0.raft_id, rpc.vote.leader_id.term);
+        let has = |id: Option<LogId>| {
+            id.iter().for_each(|id| self.0.acknowledged.note(raft_id, term, id.index));
+        };
         Ok(match reply.result {
-            Some(Reply::Matched(_)) => match cut {
-                Some(last) => AppendEntriesResponse::PartialSuccess(Some(last)),
-                None => AppendEntriesResponse::Success,
-            },
-            Some(Reply::Partly(id)) => AppendEntriesResponse::PartialSuccess(Some(log_id_from_wire(id))),
-            Some(Reply::Conflict(_)) => AppendEntriesResponse::Conflict,
+            Some(Reply::Matched(_)) => {
+                has(sent.last().map(|e| e.log_id).or(rpc.prev_log_id));
+                match cut {
+                    Some(last) => AppendEntriesResponse::PartialSuccess(Some(last)),
+                    None => AppendEntriesResponse::Success,
+                }
+            }
+            Some(Reply::Partly(id)) => {
+                let id = log_id_from_wire(id);
+                if rpc.prev_log_id != Some(id) && !sent.iter().any(|entry| entry.log_id == id) {
+                    let text = format!("member {raft_id} says that it has entry {id}, which was not sent");
+                    return Err(NetworkError::from_string(text).into());
+                }
+                has(Some(id));
+                AppendEntriesResponse::PartialSuccess(Some(id))
+            }
+            Some(Reply::Conflict(_)) => {
+                let Some(previous) = rpc.prev_log_id else {
+                    let text = format!("member {raft_id} refuses the beginning of the log");
+                    return Err(NetworkError::from_string(text).into());
+                };
+                self.0.acknowledged.deny(raft_id, term, previous.index)?;
+                AppendEntriesResponse::Conflict
+            }
             Some(Reply::HigherVote(vote)) => {
                 AppendEntriesResponse::HigherVote(believable(vote_from_wire(vote), &rpc.vote)?)
             }

@@ -1,14 +1,16 @@
 //! Raft messages in from the other members.
 
 use crate::{
-    handle::member_node,
+    contact::Contact,
+    handle::{Handle, member_node},
     machine::{Machine, Published},
     network::TERM_JUMP_MAX,
-    snapshot::Builder,
+    snapshot::{Builder, Snapshots},
     types::{
-        DecodeError, TypeConfig, Vote, entry_from_wire, log_id_from_wire, log_id_to_wire, meta_from_wire,
-        required_vote, vote_to_wire,
+        DecodeError, Entry, LogId, SnapshotMeta, TypeConfig, Vote, entry_from_wire, log_id_from_wire,
+        log_id_to_wire, meta_from_wire, required_vote, vote_to_wire,
     },
+    wal::Reader,
 };
 use futures::future::BoxFuture;
 use model::{Duration, NodeId, Role};
@@ -71,18 +73,24 @@ type Words = BTreeMap<(NodeId, u64), (bool, Instant)>;
 pub struct RaftService {
     raft: Raft<TypeConfig, Machine>,
     published: Arc<Published>,
+    contact: Arc<Contact>,
+    snapshots: Snapshots,
+    log: Reader,
     admission: Admission,
     /// What others said of members that are not known here.
     words: Arc<Mutex<Words>>,
 }
 
 impl RaftService {
-    pub(crate) fn new(
-        raft: Raft<TypeConfig, Machine>,
-        published: Arc<Published>,
-        admission: Admission,
-    ) -> Self {
-        Self { raft, published, admission, words: Arc::default() }
+    pub(crate) fn new(handle: &Handle, snapshots: Snapshots, log: Reader, admission: Admission) -> Self {
+        let (raft, published) = (handle.raft.clone(), handle.published.clone());
+        let contact = handle.contact.clone();
+        Self { raft, published, contact, snapshots, log, admission, words: Arc::default() }
+    }
+
+    /// Notes that the leader was heard, and what it says is agreed on.
+    fn heard(&self, committed: u64) {
+        self.contact.hear(Instant::now(), committed, self.published.view.load().index);
     }
 
     /// Returns the node that sends a message, if its certificate is a manager's; `None` where anyone may.
@@ -172,6 +180,51 @@ impl RaftService {
         self.words.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Refuses what is signed with this member's own number: nobody else speaks for it.
+    fn by_another(&self, vote: &Vote, committed: bool) -> Result<(), Status> {
+        if vote.leader_id.voted_for == *self.raft.node_id() {
+            return Err(Status::invalid_argument("this member did not send that"));
+        }
+        if vote.committed != committed {
+            let (is, must) =
+                if committed { ("a candidate", "a leader") } else { ("a leader", "a candidate") };
+            return Err(Status::invalid_argument(format!("{is} sent what only {must} sends")));
+        }
+        Ok(())
+    }
+
+    /// Refuses entries other than those that are agreed on already: no leader can have them.
+    fn keep_what_is_agreed(&self, ids: impl IntoIterator<Item = LogId>) -> Result<(), Status> {
+        let committed = self.raft.data_metrics().borrow_watched().local_committed;
+        let agreed = |id: &LogId| committed.is_some_and(|c| id.index <= c.index && c != *id);
+        for theirs in ids.into_iter().filter(agreed) {
+            // What was purged is in a snapshot, without its term.
+            let Some(here) = self.log.id_at(theirs.index).filter(|here| *here != theirs) else { continue };
+            return Err(Status::failed_precondition(format!(
+                "entry {theirs} contradicts entry {here}, which the managers agreed on"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Refuses a snapshot that ends at another entry than the one that was agreed on there.
+    fn follows_what_is_agreed(&self, meta: &SnapshotMeta) -> Result<(), Status> {
+        let committed = self.raft.data_metrics().borrow_watched().local_committed;
+        match (meta.last_log_id, committed) {
+            (Some(last), Some(here)) if last > here && last.index <= here.index => {
+                Err(Status::failed_precondition(format!(
+                    "a snapshot that ends at entry {last} contradicts entry {here}, which the managers agreed on"
+                )))
+            }
+            (Some(last), _) if meta.last_membership.log_id().is_some_and(|at| at > last) => {
+                Err(Status::invalid_argument(format!(
+                    "a snapshot that ends at entry {last} has members of later"
+                )))
+            }
+            (Some(_) | None, _) => Ok(()),
+        }
+    }
+
     fn is_me(&self, target: u64) -> Result<(), Status> {
         let me = *self.raft.node_id();
         if target == me {
@@ -181,15 +234,33 @@ impl RaftService {
     }
 }
 
-/// Refuses places in the log that are of later terms than the sender's own.
+/// No log gets so long: a million entries a second take 146,000 years.
+const INDEX_MAX: u64 = 1 << 62;
+
+/// Refuses places in the log that are of later terms than the sender's own, or that no log has.
 fn not_ahead<'a>(vote: &Vote, ids: impl IntoIterator<Item = &'a wire::LogId>) -> Result<(), Status> {
     let term = vote.leader_id.term;
-    match ids.into_iter().find(|id| id.term > term) {
+    match ids.into_iter().find(|id| id.term > term || id.index > INDEX_MAX) {
         None => Ok(()),
-        Some(id) => {
-            Err(Status::invalid_argument(format!("an entry of term {} in a message of term {term}", id.term)))
-        }
+        Some(id) => Err(Status::invalid_argument(format!(
+            "entry {} of term {} in a message of term {term}: there can be none",
+            id.index, id.term
+        ))),
     }
+}
+
+/// Refuses entries that do not follow each other, and the one that they are to follow.
+fn consecutive(previous: Option<&LogId>, entries: &[Entry]) -> Result<(), Status> {
+    let mut last = previous.copied();
+    for entry in entries {
+        let (id, next) = (entry.log_id, last.map_or(0, |last| last.index + 1));
+        if id.index != next || last.is_some_and(|last| last.committed_leader_id() > id.committed_leader_id())
+        {
+            return Err(Status::invalid_argument(format!("entry {id} cannot follow entry {last:?}")));
+        }
+        last = Some(id);
+    }
+    Ok(())
 }
 
 fn malformed(error: DecodeError) -> Status {
@@ -212,13 +283,18 @@ impl raft_server::Raft for RaftService {
         let vote = required_vote(request.vote).map_err(malformed)?;
         self.admit(sender, &vote).await?;
         self.is_me(request.target)?;
+        self.by_another(&vote, true)?;
         let places = request.entries.iter().filter_map(|e| e.id.as_ref());
         not_ahead(&vote, places.chain(&request.previous).chain(&request.committed))?;
-        let entries =
+        let entries: Vec<Entry> =
             request.entries.into_iter().map(entry_from_wire).collect::<Result<_, _>>().map_err(malformed)?;
+        let previous = request.previous.map(log_id_from_wire);
+        consecutive(previous.as_ref(), &entries)?;
+        self.keep_what_is_agreed(previous.into_iter().chain(entries.iter().map(|e| e.log_id)))?;
+        let committed = request.committed.map_or(0, |id| id.index);
         let request = AppendEntriesRequest {
             vote,
-            prev_log_id: request.previous.map(log_id_from_wire),
+            prev_log_id: previous,
             entries,
             leader_commit: request.committed.map(log_id_from_wire),
         };
@@ -230,6 +306,9 @@ impl raft_server::Raft for RaftService {
             }
             AppendEntriesResponse::HigherVote(vote) => Reply::HigherVote(vote_to_wire(&vote)),
         };
+        if !matches!(result, Reply::HigherVote(_)) {
+            self.heard(committed);
+        }
         Ok(Response::new(wire::AppendReply { result: Some(result) }))
     }
 
@@ -239,6 +318,7 @@ impl raft_server::Raft for RaftService {
         let vote = required_vote(request.vote).map_err(malformed)?;
         self.admit(sender, &vote).await?;
         self.is_me(request.target)?;
+        self.by_another(&vote, false)?;
         not_ahead(&vote, &request.last)?;
         let mut vote = VoteRequest::new(vote, request.last.map(log_id_from_wire));
         vote.leadership_transfer = request.leadership_transfer;
@@ -264,25 +344,36 @@ impl raft_server::Raft for RaftService {
         let vote = required_vote(head.vote).map_err(malformed)?;
         self.admit(sender, &vote).await?;
         self.is_me(head.target)?;
+        self.by_another(&vote, true)?;
         not_ahead(&vote, head.meta.iter().flat_map(|m| m.last.iter().chain(&m.membership_at)))?;
         let meta = meta_from_wire(head.meta.ok_or_else(|| malformed(DecodeError::Missing("meta")))?);
         let meta = meta.map_err(malformed)?;
+        self.follows_what_is_agreed(&meta)?;
         let mut builder = Builder::default();
         let mut announced = None;
+        let mut received = 0_u64;
         let mut pending = Vec::new();
         while let Some(chunk) = next_chunk(&mut chunks).await? {
             let Chunk::Data(bytes) = chunk else {
                 return Err(Status::invalid_argument("a snapshot has one head"));
             };
+            // Packed it takes less: a disk that has room for this has room for it.
+            received += bytes.len() as u64;
+            self.snapshots.admit(received).map_err(|e| Status::resource_exhausted(e.to_string()))?;
             pending.extend(bytes);
             take_objects(&mut pending, &mut announced, &mut builder)?;
         }
         if announced != Some(builder.objects) || !pending.is_empty() {
             return Err(Status::data_loss("the snapshot ended early"));
         }
+        // Agreed on meanwhile: openraft takes a contradiction for the end of the world.
+        self.follows_what_is_agreed(&meta)?;
         let snapshot = Arc::new(builder.finish(&meta));
         let snapshot = SnapshotOf::<TypeConfig, _> { meta, snapshot };
         let reply = self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+        if reply.vote == vote {
+            self.heard(0);
+        }
         Ok(Response::new(wire::SnapshotReply { vote: Some(vote_to_wire(&reply.vote)) }))
     }
 
@@ -295,6 +386,7 @@ impl raft_server::Raft for RaftService {
         let from = required_vote(request.from).map_err(malformed)?;
         self.admit(sender, &from).await?;
         self.is_me(request.target)?;
+        self.by_another(&from, true)?;
         not_ahead(&from, &request.last)?;
         let to = if request.to == 0 { request.target } else { request.to };
         let request = TransferLeaderRequest::new(from, to, request.last.map(log_id_from_wire));

@@ -10,6 +10,7 @@
 use crate::{
     cipher::{Dek, sync_dir},
     rhythm::Rhythm,
+    space::{admit_snapshot, is_full},
     types::{DecodeError, SnapshotMeta, meta_from_wire, meta_to_wire},
 };
 use model::{Object, Tables};
@@ -89,6 +90,30 @@ impl Snapshots {
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some((meta, tables));
     }
 
+    /// Stores a snapshot durably, and returns what is then the newest: for want of room, that is the one before. A disk
+    /// without room for a snapshot is no reason to end: the log goes on, and a later one may have it.
+    ///
+    /// # Errors
+    /// What else can be wrong with a disk.
+    pub(crate) async fn save_if_room(&self, meta: &SnapshotMeta, tables: &Arc<Tables>) -> io::Result<Stored> {
+        match self.save(meta, tables).await {
+            Ok(()) => Ok((meta.clone(), tables.clone())),
+            Err(error) if is_full(&error) => {
+                tracing::warn!(%error, "no snapshot is made for want of room; the log grows meanwhile");
+                Ok(self.newest().unwrap_or_default())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Allows one with these tables to be taken over from another member.
+    ///
+    /// # Errors
+    /// `StorageFull`.
+    pub(crate) fn admit(&self, bytes: u64) -> io::Result<()> {
+        admit_snapshot(&self.dir, bytes)
+    }
+
     /// Stores a snapshot durably, then deletes the others.
     pub(crate) async fn save(&self, meta: &SnapshotMeta, tables: &Arc<Tables>) -> io::Result<()> {
         let (this, meta, tables) = (self.clone(), meta.clone(), tables.clone());
@@ -149,6 +174,7 @@ impl Snapshots {
 
     fn write_block(&self, file: &mut fs::File, number: u64, last: bool, plain: &[u8]) -> io::Result<()> {
         let sealed = self.dek.seal(&block_place(number, last), &zstd::bulk::compress(plain, 3)?)?;
+        admit_snapshot(&self.dir, sealed.len() as u64)?;
         let len = u32::try_from(sealed.len()).map_err(io::Error::other)?;
         file.write_all(&len.to_le_bytes())?;
         file.write_all(&crc32c::crc32c(&sealed).to_le_bytes())?;

@@ -5,13 +5,16 @@ use crate::{
     handle::Handle,
     leadership::{Leadership, herald},
     machine::Machine,
+    members::Members,
     network::{Connect, MESSAGE_LIMIT, Network},
     propose::{self, Proposer},
     rhythm::{self, Rhythm},
     service::{Admission, RaftService},
     snapshot::{SnapshotError, Snapshots},
+    steward,
+    supervise::{Failure, reporting_to},
     types::{Place, TypeConfig},
-    wal::{Log, OpenLogError},
+    wal::{Log, OpenLogError, Reader},
 };
 use model::{Duration, NodeId};
 use openraft::{Config, Raft, SnapshotPolicy, async_runtime::watch::WatchReceiver as _};
@@ -121,10 +124,12 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct Store {
     handle: Handle,
+    snapshots: Snapshots,
+    log: Reader,
     node: NodeId,
     addr: SocketAddr,
     cancel: CancellationToken,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<Option<()>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -160,25 +165,45 @@ impl Store {
             }
         });
         let (snapshots, opened) = blocking.await.map_err(|e| OpenError::Raft(e.to_string()))??;
+        let kept_snapshots = snapshots.clone();
         let machine = Machine::new(snapshots);
         let published = machine.published();
         let network = Network::new(options.connect.clone());
-        let raft = Raft::new(raft_id, Arc::new(config(&options)?), network, opened.log, machine)
-            .await
-            .map_err(|e| OpenError::Raft(e.to_string()))?;
+        let failure = Failure::new();
+        let log = opened.log.reader();
+        let starting = Raft::new(raft_id, Arc::new(config(&options)?), network, opened.log, machine);
+        let raft = reporting_to(&failure, starting).await.map_err(|e| OpenError::Raft(e.to_string()))?;
 
         stand_if_alone(&raft).await?;
         let (proposer, proposals) = Proposer::new(published.clone());
         let (told, leadership) = watch::channel(Leadership::default());
         let cancel = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(propose::run(raft.clone(), proposals, cancel.clone()));
-        let (failed, failure) = watch::channel(None);
-        tasks.spawn(herald(raft.clone(), told, failed, opened.failure, cancel.clone()));
-        tasks.spawn(rhythm::run(raft.clone(), rhythm.clone(), cancel.clone()));
-        let handle = Handle { raft, published, proposer, leadership, failure, rhythm };
+        let herald = herald(raft.clone(), told, failure.clone(), opened.failure, cancel.clone());
+        let rhythms = rhythm::run(raft.clone(), rhythm.clone(), cancel.clone());
+        let members = Members { raft: raft.clone(), failure: failure.clone() };
+        let low = opened.low.subscribe();
+        let steward = steward::run(members, opened.low, opened.reserve, cancel.clone());
+        let proposing = propose::run(raft.clone(), proposals, cancel.clone());
+        tasks.spawn(failure.clone().covers("the proposer", proposing));
+        tasks.spawn(failure.clone().covers("the herald", herald));
+        tasks.spawn(failure.clone().covers("the rhythm of snapshots", rhythms));
+        tasks.spawn(failure.clone().covers("the steward", steward));
+        // Long enough for an election; after it, whoever still hears nobody is cut off.
+        let lease = options.timing.election_max * 2 + options.timing.heartbeat * 2;
+        let contact = Arc::default();
+        let handle = Handle { raft, published, proposer, leadership, failure, rhythm, contact, lease, low };
         let writer = Mutex::new(Some(opened.writer));
-        Ok(Self { handle, node: options.node, addr: options.addr, cancel, tasks, writer })
+        Ok(Self {
+            handle,
+            snapshots: kept_snapshots,
+            log,
+            node: options.node,
+            addr: options.addr,
+            cancel,
+            tasks,
+            writer,
+        })
     }
 
     pub fn handle(&self) -> Handle {
@@ -187,8 +212,7 @@ impl Store {
 
     /// Returns the gRPC service the other members call.
     pub fn service(&self, admission: Admission) -> RaftServer<RaftService> {
-        let (raft, published) = (self.handle.raft.clone(), self.handle.published.clone());
-        RaftServer::new(RaftService::new(raft, published, admission))
+        RaftServer::new(RaftService::new(&self.handle, self.snapshots.clone(), self.log.clone(), admission))
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT)
     }

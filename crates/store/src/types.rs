@@ -72,6 +72,7 @@ openraft::declare_raft_types!(
         R = Reply,
         Node = Place,
         LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
+        AsyncRuntime = crate::supervise::Supervised,
 );
 
 pub(crate) type LogId = alias::LogIdOf<TypeConfig>;

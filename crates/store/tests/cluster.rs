@@ -628,3 +628,152 @@ async fn a_removal_that_would_stop_the_swarm_is_refused() {
     write(&managers, 1).await;
     assert_eq!(leader.members().len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_is_current_only_while_it_hears_of_the_others() {
+    let mut managers = cluster(3, 1000).await;
+    write(&managers, 0).await;
+    for manager in &managers {
+        eventually("all are current", || manager.handle().is_current().then_some(())).await;
+    }
+    let leader = leader_of(&managers).expect("one leads");
+    let follower = (leader + 1) % 3;
+    let third = (leader + 2) % 3;
+    managers[third].stop().await;
+    managers[leader].stop().await;
+    let alone = managers[follower].handle();
+    eventually("it hears nobody", || (!alone.is_current()).then_some(())).await;
+    managers[leader].restart().await;
+    eventually("it hears or leads again", || alone.is_current().then_some(())).await;
+    // Now a leader that is left alone.
+    let leads = eventually("one leads", || leader_of(&managers)).await;
+    let other = if leads == leader { follower } else { leader };
+    managers[other].stop().await;
+    let alone = managers[leads].handle();
+    eventually("it hears of no majority", || (!alone.is_current()).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_are_reachable_by_what_they_acknowledge() {
+    let mut managers = cluster(3, 1000).await;
+    write(&managers, 0).await;
+    let leader = leader_of(&managers).expect("one leads");
+    let handle = managers[leader].handle();
+    let seen = |id: u64| handle.members().into_iter().find(|m| m.raft_id == id).unwrap();
+    let silent = (leader + 1) % 3;
+    let id = managers[silent].raft_id;
+    eventually("it has all", || {
+        (seen(id).behind == Some(0) && seen(id).reachable == Some(true)).then_some(())
+    })
+    .await;
+    managers[silent].stop().await;
+    for id in 1..30 {
+        write(&managers, id).await;
+    }
+    eventually("it is known to be silent and behind", || {
+        let member = seen(id);
+        (member.reachable == Some(false) && member.behind > Some(20)).then_some(())
+    })
+    .await;
+}
+
+/// A file system of its own, so small that it gets full; it is mounted on a manager's directory.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(dir: &Path, bytes: u64) -> Self {
+        let size = std::ffi::CString::new(format!("size={bytes}")).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", dir, "tmpfs", flags, size.as_c_str()).unwrap();
+        Self(dir.to_owned())
+    }
+
+    fn fill(&self) {
+        let mut ballast = std::fs::File::create(self.0.join("ballast")).unwrap();
+        assert!(std::io::copy(&mut std::io::repeat(7), &mut ballast).is_err());
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.0.join("ballast")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+}
+
+/// Starts the first manager of a swarm on a disk of this size.
+async fn on_a_small_disk(bytes: u64) -> (Manager, SmallDisk) {
+    let mut manager = Manager::start(1, 1_000_000).await;
+    manager.stop().await;
+    let disk = SmallDisk::mount(manager.dir.path(), bytes);
+    manager.restart().await;
+    manager.store().bootstrap().await.unwrap();
+    eventually("it leads", || manager.handle().leader_now().me.then_some(())).await;
+    (manager, disk)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_without_room_is_no_reason_to_die() {
+    let (manager, disk) = on_a_small_disk(48 << 20).await;
+    let managers = [manager];
+    for id in 0..20 {
+        write(&managers, id).await;
+    }
+    disk.fill();
+    managers[0].handle().set_snapshots(5, 0);
+    let refused = || managers[0].snapshots() == 0 && managers[0].handle().failure().is_none();
+    for id in 20..60 {
+        // Within the room that the log has taken already.
+        write(&managers, id).await;
+        assert!(refused());
+    }
+    disk.make_room();
+    for id in 60..70 {
+        write(&managers, id).await;
+    }
+    eventually("a later one is made", || (managers[0].snapshots() == 1).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_disk_is_full_gives_leadership_away_and_comes_back_when_there_is_room() {
+    let (first, disk) = on_a_small_disk(64 << 20).await;
+    let mut managers = vec![first];
+    for raft_id in 2..=3 {
+        let manager = Manager::start(raft_id, 1_000_000).await;
+        managers[0].handle().add_member(raft_id, node(raft_id), manager.addr).await.unwrap();
+        managers.push(manager);
+    }
+    disk.fill();
+    let leader = managers[0].handle();
+    let big = |id: u64| {
+        let spec = SecretSpec {
+            name: format!("big{id}"),
+            labels: Labels::new(),
+            data: SecretBytes(vec![5; 200_000]),
+        };
+        let secret = Secret { id: SecretId(u128::from(id)), meta: Meta::default(), spec };
+        Batch { changes: vec![Change::Put(Object::Secret(Arc::new(secret)))], ..Batch::default() }
+    };
+    for id in 1000.. {
+        match leader.propose(big(id)).await {
+            Ok(_) => assert!(id < 1100, "the disk never gets full"),
+            Err(error) => {
+                assert!(error.to_string().contains("full") || !leader.leader_now().me, "{error}");
+                break;
+            }
+        }
+    }
+    eventually("another one leads", || leader_of(&managers).filter(|leader| *leader != 0)).await;
+    write(&managers, 1).await;
+    assert_eq!(leader.failure(), None, "it lives on its reserve");
+    disk.make_room();
+    eventually("its reserve is back", || disk.0.join("log/reserve").exists().then_some(())).await;
+    arrive(&managers[0], 1..2).await;
+    let next = managers[leader_of(&managers).expect("one leads")].handle();
+    next.transfer_leadership(Some(1)).await.unwrap();
+    eventually("it leads", || leader.leader_now().me.then_some(())).await;
+    leader.propose(put(2)).await.unwrap();
+}

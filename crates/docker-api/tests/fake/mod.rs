@@ -531,7 +531,11 @@ fn node(n: u128) -> Node {
             feature_level: model::FEATURE_LEVEL,
         }),
         status: NodeStatus { state: NodeState::Ready, addr: Some(ip), ..NodeStatus::default() },
-        manager: (n == 1).then(|| model::ManagerStatus { raft_id: 1, addr: SocketAddr::new(ip, 2377) }),
+        manager: (n == 1).then(|| model::ManagerStatus {
+            raft_id: 1,
+            addr: SocketAddr::new(ip, 2377),
+            seen: None,
+        }),
     }
 }
 

@@ -22,7 +22,7 @@ const STRANGER: u128 = 9;
 fn member(node: &mut model::Node) {
     node.spec.role = Role::Manager;
     let raft_id = u64::try_from(node.id.0).unwrap();
-    node.manager = Some(ManagerStatus { raft_id, addr: "192.0.2.1:2377".parse().unwrap() });
+    node.manager = Some(ManagerStatus { raft_id, addr: "192.0.2.1:2377".parse().unwrap(), seen: None });
 }
 
 /// A swarm with a node of each kind.

@@ -343,8 +343,11 @@ mod tests {
     fn a_demotion_that_breaks_the_quorum_is_refused() {
         let manager = |n: &mut Node| {
             n.spec.role = Role::Manager;
-            n.manager =
-                Some(model::ManagerStatus { raft_id: n.id.0 as u64, addr: "192.0.2.1:1".parse().unwrap() });
+            n.manager = Some(model::ManagerStatus {
+                raft_id: n.id.0 as u64,
+                addr: "192.0.2.1:1".parse().unwrap(),
+                seen: None,
+            });
         };
         let alone = state().node(1).change_node(1, manager).tables();
         let three = state().node(1).node(2).node(3);

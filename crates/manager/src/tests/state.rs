@@ -93,7 +93,7 @@ impl State {
     pub(crate) fn manager(self, number: u128, port: u16) -> Self {
         let node = self.0.nodes.get(&NodeId(number)).unwrap();
         let addr = SocketAddr::from(([192, 0, 2, octet(number)], port));
-        let node = Node { manager: Some(ManagerStatus { raft_id: 1, addr }), ..(**node).clone() };
+        let node = Node { manager: Some(ManagerStatus { raft_id: 1, addr, seen: None }), ..(**node).clone() };
         self.put(Object::Node(Arc::new(node)))
     }
 

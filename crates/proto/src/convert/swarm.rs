@@ -14,7 +14,8 @@ messages! {
     model::NodeTls => NodeTls { trust, issuer_subject, issuer_public_key }
     model::RootRotation => RootRotation { cert, key, cross_signed }
     model::NodeStatus => NodeStatus { state, message, since, addr }
-    model::ManagerStatus => ManagerStatus { raft_id, addr }
+    model::ManagerStatus => ManagerStatus { raft_id, addr, seen }
+    model::ManagerSeen => ManagerSeen { reachable, behind }
     model::ClusterSpec => ClusterSpec {
         labels, task_history_limit, heartbeat_period, node_cert_expiry, autolock, snapshot_interval,
         old_snapshots, daemon_grace,

@@ -296,7 +296,11 @@ fn node(state: NodeState, availability: Availability) -> Node {
             since: Timestamp(3),
             addr: Some("192.0.2.1".parse().unwrap()),
         },
-        manager: Some(ManagerStatus { raft_id: u64::MAX, addr: "192.0.2.1:2377".parse().unwrap() }),
+        manager: Some(ManagerStatus {
+            raft_id: u64::MAX,
+            addr: "192.0.2.1:2377".parse().unwrap(),
+            seen: Some(ManagerSeen { reachable: true, behind: 7 }),
+        }),
     }
 }
 

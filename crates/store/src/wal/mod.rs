@@ -18,6 +18,7 @@ mod tests;
 
 use crate::{
     cipher::Dek,
+    space::Reserve,
     types::{Entry, LogId, TypeConfig, Vote, entry_bytes, entry_from_wire},
 };
 use openraft::{
@@ -144,6 +145,8 @@ struct Shared {
     index: Mutex<Index>,
     failed: OnceLock<LogError>,
     failure: watch::Sender<Option<String>>,
+    /// It lives on its reserve.
+    low: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -200,6 +203,9 @@ pub(crate) struct Opened {
     pub(crate) writer: JoinHandle<()>,
     /// Why the log has stopped, once it has.
     pub(crate) failure: watch::Receiver<Option<String>>,
+    /// Whether the disk is full, and the log lives on the room that was kept for it.
+    pub(crate) low: watch::Sender<bool>,
+    pub(crate) reserve: Reserve,
 }
 
 impl Log {
@@ -220,6 +226,10 @@ impl Log {
 
     pub(crate) fn purged(&self) -> Option<LogId> {
         self.reader.shared.lock().purged
+    }
+
+    pub(crate) fn reader(&self) -> Reader {
+        self.reader.clone()
     }
 
     async fn submit(&self, op: Op) -> io::Result<()> {
@@ -306,6 +316,13 @@ enum Found {
 }
 
 impl Reader {
+    /// Returns which entry the log has at an index, if it has (still) one.
+    pub(crate) fn id_at(&self, index: u64) -> Option<LogId> {
+        let log = self.shared.lock();
+        let slot = log.slots.get(log.position(index))?;
+        (slot.id.index == index).then_some(slot.id)
+    }
+
     fn find(&self, range: impl RangeBounds<u64>, limit: usize) -> io::Result<Vec<Found>> {
         let index = self.shared.lock();
         let Some(first) = index.slots.front().map(|s| s.id.index) else { return Ok(Vec::new()) };

@@ -3,10 +3,11 @@
 use super::{
     Index, Log, Opened, Place, Reader, Shared,
     segment::{self, Fault, Kind, Record},
-    writer::{Active, Writer, read_meta, segment_path, write_meta},
+    writer::{Active, META, Writer, read_meta, segment_path, write_meta},
 };
 use crate::{
     cipher::{Dek, sync_dir},
+    space::Reserve,
     types::{DecodeError, LogId, entry_from_wire, log_id_from_wire, vote_from_wire},
 };
 use prost::Message as _;
@@ -39,8 +40,21 @@ pub enum OpenLogError {
          restore it from a copy, or remove this manager from the swarm and let it join again with an empty directory"
     )]
     Damaged { file: PathBuf, offset: u64, why: String },
-    #[error("Raft log segment {file} is missing")]
+    #[error(
+        "file {file} of the Raft log is missing: this manager would have forgotten what it promised; restore it from a \
+         copy, or remove this manager from the swarm and let it join again with an empty directory"
+    )]
     Missing { file: PathBuf },
+    #[error(
+        "the disk of {dir} has no room for the {bytes} bytes that are kept for the Raft log; free some: this manager \
+         takes part again by itself"
+    )]
+    NoRoom {
+        dir: PathBuf,
+        bytes: u64,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot start the log's writer thread")]
     Thread(#[source] io::Error),
 }
@@ -50,11 +64,13 @@ pub enum OpenLogError {
 pub(super) struct Limits {
     pub(super) segment: u64,
     pub(super) cache: usize,
+    /// Room on the disk that is kept for the log.
+    pub(super) reserve: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { segment: 16 << 20, cache: 32 << 20 }
+        Self { segment: 16 << 20, cache: 32 << 20, reserve: 16 << 20 }
     }
 }
 
@@ -68,6 +84,13 @@ pub(super) fn open(
 ) -> Result<Opened, OpenLogError> {
     let failed = |source| OpenLogError::Io { dir: dir.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    let sequences = list(dir).map_err(failed)?;
+    let reserve = Reserve::new(dir, limits.reserve);
+    reserve.keep().map_err(|source| OpenLogError::NoRoom {
+        dir: dir.to_owned(),
+        bytes: limits.reserve,
+        source,
+    })?;
     let meta = match read_meta(dir).map_err(failed)? {
         Some(meta) if meta.raft_id != raft_id => {
             return Err(OpenLogError::OtherMember {
@@ -77,16 +100,21 @@ pub(super) fn open(
             });
         }
         Some(meta) => meta,
+        // Without it nobody knows for whom this member has voted.
+        None if !sequences.is_empty() => return Err(OpenLogError::Missing { file: dir.join(META) }),
         None => {
-            write_meta(dir, raft_id, None, None).map_err(failed)?;
-            wire::LogMeta { raft_id, vote: None, purged: None }
+            let meta = wire::LogMeta { raft_id, ..wire::LogMeta::default() };
+            write_meta(dir, &meta).map_err(failed)?;
+            meta
         }
     };
     let vote = meta.vote.map(vote_from_wire);
     let purged = meta.purged.map(log_id_from_wire);
     let mut index = Index { vote, purged, cache: limits.cache, ..Index::default() };
     let mut segments = BTreeMap::new();
-    let sequences = list(dir).map_err(failed)?;
+    if sequences.last().is_none_or(|last| *last < meta.segment) && meta.segment > 0 {
+        return Err(OpenLogError::Missing { file: segment_path(dir, meta.segment) });
+    }
     let mut active = None;
     for (position, &sequence) in sequences.iter().enumerate() {
         let previous = position.checked_sub(1).map_or(sequence - 1, |p| sequences[p]);
@@ -95,7 +123,8 @@ pub(super) fn open(
             return Err(OpenLogError::Missing { file: segment_path(dir, sequence - 1) });
         }
         let last = position + 1 == sequences.len();
-        let mut replay = Replay { dir, dek, sequence, last, index: &mut index, greatest: None };
+        let synced = if sequence == meta.segment { meta.synced } else { 0 };
+        let mut replay = Replay { dir, dek, sequence, last, synced, index: &mut index, greatest: None };
         let end = replay.run()?;
         segments.insert(sequence, replay.greatest);
         if last {
@@ -114,7 +143,9 @@ pub(super) fn open(
     index.committed = index.committed.min(last).max(index.purged);
 
     let (failure, failure_watch) = watch::channel(None);
-    let shared = Arc::new(Shared { index: Mutex::new(index), failed: OnceLock::new(), failure });
+    let low = watch::Sender::new(false);
+    let shared =
+        Arc::new(Shared { index: Mutex::new(index), failed: OnceLock::new(), failure, low: low.clone() });
     let (ops, queue) = mpsc::channel(QUEUE);
     let writer = Writer {
         dir: dir.to_owned(),
@@ -126,6 +157,7 @@ pub(super) fn open(
         segments,
         active,
         segment: limits.segment,
+        reserve: reserve.clone(),
     };
     let thread = std::thread::Builder::new()
         .name("raft-log".to_owned())
@@ -135,7 +167,7 @@ pub(super) fn open(
         })
         .map_err(OpenLogError::Thread)?;
     let reader = Reader { shared, dir: Arc::new(dir.to_owned()), dek: dek.clone() };
-    Ok(Opened { log: Log { reader, ops }, writer: thread, failure: failure_watch })
+    Ok(Opened { log: Log { reader, ops }, writer: thread, failure: failure_watch, low, reserve })
 }
 
 /// Returns the sequence numbers of the segments, in order.
@@ -168,6 +200,8 @@ struct Replay<'a> {
     sequence: u64,
     /// The one that was being written.
     last: bool,
+    /// Everything before this offset is known to have been on disk.
+    synced: u64,
     index: &'a mut Index,
     greatest: Option<u64>,
 }
@@ -181,7 +215,8 @@ impl Replay<'_> {
         let head = segment::head(self.sequence);
         if bytes.get(..segment::HEAD) != Some(head.as_slice()) {
             let unfinished = bytes.len() <= segment::HEAD || bytes.iter().all(|b| *b == 0);
-            return if self.last && unfinished { Ok(None) } else { Err(self.damaged(0, "wrong head")) };
+            let begun = self.last && unfinished && self.synced == 0;
+            return if begun { Ok(None) } else { Err(self.damaged(0, "wrong head")) };
         }
         let mut offset = segment::HEAD;
         loop {
@@ -207,6 +242,10 @@ impl Replay<'_> {
         // Zeros where there was a record once are damage too.
         if self.last && segment::was_synced(self.dek, self.sequence, &bytes, offset) {
             return Err(self.damaged(offset, "zeros instead of a record"));
+        }
+        if (offset as u64) < self.synced {
+            let why = format!("cut off: it was on disk up to byte {}", self.synced);
+            return Err(self.damaged(offset, why));
         }
         Ok(Some(offset as u64))
     }

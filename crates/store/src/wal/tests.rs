@@ -19,7 +19,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-const LIMITS: Limits = Limits { segment: 64 << 10, cache: 16 << 10 };
+const LIMITS: Limits = Limits { segment: 64 << 10, cache: 16 << 10, reserve: 64 << 10 };
 
 struct TestLog {
     log: Log,
@@ -183,6 +183,7 @@ async fn a_torn_end_is_cut_off_and_the_log_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = reopen(&dir);
     log.append(1, 0..5, 200).await.unwrap();
+    let meta = fs::read(dir.path().join("meta")).unwrap();
     log.close();
     let path = segment_path(dir.path(), 1);
     let whole = fs::read(&path).unwrap();
@@ -192,6 +193,8 @@ async fn a_torn_end_is_cut_off_and_the_log_goes_on() {
     for cut in [last + 1, last + 8, last + 9, last + 50, last + 150] {
         for tail in [&[][..], &[0; 40], &[0xab; 40]] {
             fs::write(&path, [&whole[..cut], tail].concat()).unwrap();
+            // Nor did a crash let it note how far it was.
+            fs::write(dir.path().join("meta"), &meta).unwrap();
             let mut log = reopen(&dir);
             assert_eq!(log.ids().await, (0..4).map(|i| (1, i)).collect::<Vec<_>>(), "cut at {cut}");
             log.append(3, 4..6, 10).await.unwrap();
@@ -297,4 +300,95 @@ async fn a_log_is_opened_only_by_its_member_and_with_its_key() {
     assert_eq!(stored_ids(&dir).await.len(), 3, "the attempt destroyed nothing");
     let text = fs::read(segment_path(dir.path(), 1)).unwrap();
     assert!(!text.windows(4).any(|w| w == [1, 1, 1, 1]), "entries are not in clear");
+}
+
+/// What a member would have forgotten: its promise to whom it voted for, or entries that it acknowledged.
+#[tokio::test]
+async fn a_log_that_has_lost_something_is_refused_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = reopen(&dir);
+    log.append(1, 0..40, 4096).await.unwrap();
+    log.log.save_vote(&Vote::new(2, 9)).await.unwrap();
+    log.append(2, 40..42, 4096).await.unwrap();
+    log.close();
+    let all = segments(dir.path());
+    let last = all.last().unwrap();
+    let kept = fs::read(last).unwrap();
+    let refused = |what: &str| match try_open(&dir).map(TestLog::close) {
+        Err(OpenLogError::Missing { .. } | OpenLogError::Damaged { .. }) => {}
+        other => panic!("{what}: {other:?}"),
+    };
+    let end = *records(last, all.len() as u64).last().unwrap();
+    for length in [0, segment::HEAD, end / 2, end - 1] {
+        fs::write(last, &kept[..length]).unwrap();
+        refused(&format!("the last segment has {length} bytes"));
+    }
+    fs::remove_file(last).unwrap();
+    refused("the last segment is gone");
+    for segment in &all[..all.len() - 1] {
+        fs::remove_file(segment).unwrap();
+    }
+    refused("all segments are gone");
+    fs::write(last, &kept).unwrap();
+    fs::remove_file(dir.path().join("meta")).unwrap();
+    refused("the vote is gone");
+}
+
+/// A file system of its own, so small that it gets full.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn mount(bytes: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let size = std::ffi::CString::new(format!("size={bytes}")).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", dir.path(), "tmpfs", flags, size.as_c_str()).unwrap();
+        Self(dir)
+    }
+
+    /// Takes all room that is left.
+    fn fill(&self) {
+        let mut ballast = fs::File::create(self.0.path().join("ballast")).unwrap();
+        assert!(std::io::copy(&mut std::io::repeat(7), &mut ballast).is_err());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        rustix::mount::unmount(self.0.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_log_on_a_full_disk_lives_on_its_reserve_and_gets_it_back() {
+    let disk = SmallDisk::mount(32 << 20);
+    let dir = disk.0.path().join("log");
+    let limits = Limits { segment: 256 << 10, cache: 16 << 10, reserve: 4 << 20 };
+    let open = || super::open::open(&dir, &dek(), 1, limits, None);
+    let Opened { log, writer, low, reserve, .. } = open().unwrap();
+    let mut log = TestLog { log, writer };
+    log.append(1, 0..3, 4096).await.unwrap();
+    disk.fill();
+    let mut last = 3;
+    while !*low.borrow() {
+        log.append(1, [last], 4096).await.unwrap();
+        last += 1;
+        assert!(last < 2000, "the disk never gets full");
+    }
+    log.append(1, last..last + 20, 4096).await.unwrap();
+    log.log.save_vote(&Vote::new(2, 9)).await.unwrap();
+    assert!(!reserve.restore(), "there is no room yet");
+    log.close();
+    fs::remove_file(disk.0.path().join("ballast")).unwrap();
+    assert!(reserve.restore());
+    disk.fill();
+    assert!(reserve.is_kept(), "nobody else gets it");
+    reserve.give_up();
+    disk.fill();
+    assert!(matches!(open().map(drop), Err(OpenLogError::NoRoom { .. })), "without it, it does not begin");
+    fs::remove_file(disk.0.path().join("ballast")).unwrap();
+    let Opened { log, writer, .. } = open().unwrap();
+    let mut log = TestLog { log, writer };
+    assert_eq!(log.ids().await.len() as u64, last + 20);
+    log.close();
 }

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     cipher::{Dek, sync_dir, write_whole},
+    space::{Reserve, is_full},
     types::{Entry, LogId, TypeConfig, Vote, entry_to_wire, log_id_to_wire, vote_to_wire},
 };
 use openraft::storage::IOFlushed;
@@ -47,6 +48,7 @@ pub(super) struct Writer {
     pub(super) active: Active,
     /// A segment is closed when it would grow beyond this. *Unit:* bytes.
     pub(super) segment: u64,
+    pub(super) reserve: Reserve,
 }
 
 /// The segment being written.
@@ -136,7 +138,8 @@ impl Writer {
         self.write(&mut group, true)?;
         let synced = self.active.synced;
         self.push(&mut group, Kind::Synced, &synced.to_le_bytes())?;
-        self.write(&mut group, true)
+        self.write(&mut group, true)?;
+        self.note()
     }
 
     fn take(&mut self, op: Op, group: &mut Group) {
@@ -216,9 +219,27 @@ impl Writer {
         self.active.file.set_len(self.active.end)?;
         self.active.file.sync_all()?;
         let sequence = self.active.sequence + 1;
-        self.active = Active::create(&self.dir, sequence)?;
+        self.active = self.with_room(|this| Active::create(&this.dir, sequence))?;
         self.segments.insert(sequence, None);
-        Ok(())
+        // Noted when it is there: a crash in between leaves a segment more than noted, never one less.
+        self.with_room(|this| this.note())
+    }
+
+    /// Does what takes room on the disk; where there is none, once more with the reserve's.
+    fn with_room<T>(&mut self, take: impl Fn(&mut Self) -> io::Result<T>) -> io::Result<T> {
+        match take(self) {
+            Err(error) if is_full(&error) && self.reserve.give_up() => {
+                tracing::error!(
+                    dir = %self.dir.display(),
+                    reserve_bytes = self.reserve.bytes(),
+                    "the disk is full: the Raft log lives on its reserve; this manager gives leadership away and \
+                     takes no changes from people until there is room again"
+                );
+                self.shared.low.send_replace(true);
+                take(self)
+            }
+            outcome => outcome,
+        }
     }
 
     /// Writes the group, syncs it if somebody waits for that, and tells them how it went.
@@ -244,7 +265,7 @@ impl Writer {
     fn write(&mut self, group: &mut Group, sync: bool) -> io::Result<()> {
         if !group.bytes.is_empty() {
             let end = self.active.end + group.bytes.len() as u64;
-            self.active.reserve(end)?;
+            self.with_room(|this| this.active.reserve(end))?;
             self.active.file.write_all_at(&group.bytes, self.active.end)?;
             self.active.end = end;
             group.bytes.clear();
@@ -257,9 +278,21 @@ impl Writer {
         Ok(())
     }
 
-    fn save_meta(&self) -> Result<(), LogError> {
-        write_meta(&self.dir, self.raft_id, self.vote.as_ref(), self.purged.as_ref())
+    fn save_meta(&mut self) -> Result<(), LogError> {
+        self.with_room(|this| this.note())
             .map_err(|e| self.shared.fail("cannot write the log's meta file", &e))
+    }
+
+    /// Writes the meta file, with how far the log is known to be on disk.
+    fn note(&self) -> io::Result<()> {
+        let meta = wire::LogMeta {
+            raft_id: self.raft_id,
+            vote: self.vote.as_ref().map(vote_to_wire),
+            purged: self.purged.as_ref().map(log_id_to_wire),
+            segment: self.active.sequence,
+            synced: self.active.synced,
+        };
+        write_meta(&self.dir, &meta)
     }
 
     /// Deletes the oldest segments whose entries are all purged.
@@ -290,13 +323,7 @@ fn answer(done: oneshot::Sender<Result<(), LogError>>, outcome: Result<(), LogEr
 pub(super) const META: &str = "meta";
 
 /// `[crc32c u32][prost LogMeta]`
-pub(super) fn write_meta(
-    dir: &Path,
-    raft_id: u64,
-    vote: Option<&Vote>,
-    purged: Option<&LogId>,
-) -> io::Result<()> {
-    let meta = wire::LogMeta { raft_id, vote: vote.map(vote_to_wire), purged: purged.map(log_id_to_wire) };
+pub(super) fn write_meta(dir: &Path, meta: &wire::LogMeta) -> io::Result<()> {
     let encoded = meta.encode_to_vec();
     write_whole(&dir.join(META), &[crc32c::crc32c(&encoded).to_le_bytes().as_slice(), &encoded].concat())
 }
