@@ -2,7 +2,7 @@
 //!
 //! The image says how a task behaves: `missing` cannot be prepared, `flaky` fails to prepare once, `exit-N` ends
 //! with code N as soon as it is started, `broken` cannot be started, `large` is prepared in four seconds and says how
-//! far it is; anything else runs until it is stopped.
+//! far it is, `bomb` panics when it is prepared for the first time; anything else runs until it is stopped.
 
 use crate::{Executor, Held, News, NodeConfig, TaskAssignment, TaskError};
 use async_trait::async_trait;
@@ -130,6 +130,10 @@ impl Executor for FakeHost {
         }
         let mut state = self.step("prepare", id);
         match image.as_str() {
+            "bomb" if state.flaked.insert(id) => {
+                drop(state);
+                panic!("the executor is broken");
+            }
             "missing" => return Err(TaskError::fatal("No such image: missing:latest")),
             "flaky" if state.flaked.insert(id) => return Err(TaskError::temporary("registry is busy")),
             _ => {}

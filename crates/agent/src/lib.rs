@@ -14,7 +14,8 @@
 //! assigned and last known, newest wins. All end with [`Agent::run`]; containers do not.
 //!
 //! Invariants: an observed state only advances; a task's container is removed only when its assignment is; no
-//! secret is ever written to disk here; losing every manager changes nothing for what runs.
+//! secret is ever written to disk here; losing every manager changes nothing for what runs; an actor that panics is
+//! replaced by another one, any other part that does ends the agent, whose owner begins anew.
 //!
 //! *Start reading at* [`Agent::run`], then module `task`.
 
@@ -30,7 +31,7 @@ mod tests;
 
 pub use executor::{Executor, Held, News, NodeConfig, TaskAssignment, TaskError};
 pub use ledger::LedgerError;
-pub use session::{Agent, View};
+pub use session::{Agent, AgentError, View};
 
 use model::{Duration, Timestamp};
 use std::{

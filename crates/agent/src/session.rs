@@ -9,8 +9,8 @@ use crate::{
 };
 use futures::future::BoxFuture;
 use model::{
-    Config, ConfigId, Duration, NetworkId, Node, NodeDescription, NodeId, Secret, SecretBytes, SecretId,
-    ServiceId, Task, TaskId, TaskState, TaskStatus,
+    Config, ConfigId, Duration, NetworkId, Node, NodeDescription, NodeId, Panicked, Secret, SecretBytes,
+    SecretId, ServiceId, Task, TaskId, TaskState, TaskStatus, caught,
 };
 use proto::{
     Invalid, WireId as _,
@@ -33,17 +33,22 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 const DIAL_LIMIT: Duration = Duration::from_secs(10);
 const DESCRIBE_PERIOD: Duration = Duration::from_secs(20);
 /// Between descriptions after news that change the node.
 const DESCRIBE_SOON: Duration = Duration::from_millis(500);
 const DESCRIPTIONS_SOON: u32 = 20;
+/// Longest wait before another manager is tried: a new leader gives nodes six heartbeats to come back.
+const REDIAL_MAX: Duration = Duration::from_secs(4);
 /// How long statuses are collected before they are sent.
 const REPORT_DELAY: Duration = Duration::from_millis(10);
 /// A manager silent for this many heartbeat periods is left.
 const MISSED_PERIODS: u32 = 3;
+/// Before a task whose actor panicked gets another one; doubles each time.
+const ACTOR_PAUSE: Duration = Duration::from_millis(200);
+const ACTOR_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Largest message taken: assignments carry secrets and configs.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
@@ -88,8 +93,9 @@ impl Agent {
     /// Runs until cancelled; containers stay as they are then.
     ///
     /// # Errors
-    /// The ledger cannot be opened; nothing was done.
-    pub async fn run(self, cancel: CancellationToken) -> Result<(), LedgerError> {
+    /// The ledger cannot be opened: nothing was done. Or a part of the agent ended: it must be run anew, and goes on
+    /// from the ledger.
+    pub async fn run(self, cancel: CancellationToken) -> Result<(), AgentError> {
         let dir = self.options.state_dir.clone();
         let (ledger, remembered) =
             tokio::task::spawn_blocking(move || Ledger::open(&dir)).await.expect("opening does not panic")?;
@@ -130,7 +136,7 @@ impl Agent {
             configs: BTreeMap::new(),
             auths: BTreeMap::new(),
             report_sequence: 0,
-            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(8)),
+            backoff: Backoff::new(Duration::from_millis(100), REDIAL_MAX),
             last_tried: None,
             options: self.options,
         };
@@ -142,11 +148,28 @@ impl Agent {
             agent.unacknowledged.insert(task.id, Unacknowledged { status, sent: None });
             agent.assign(Arc::new(task));
         }
-        agent.run(&cancel, &mut events, &mut accepted).await;
+        let ended = tokio::select! {
+            // What happens here happens to every task: the agent begins anew.
+            outcome = caught(agent.run(&cancel, &mut events, &mut accepted)) => outcome.map_err(|p| p.to_string()),
+            ended = helpers.join_next() => Err(match ended {
+                Some(Err(error)) => format!("a part of it {error}"),
+                Some(Ok(())) | None => "a part of it ended by itself".to_owned(),
+            }),
+        };
+        drop(agent);
         helpers.shutdown().await;
         tokio::task::spawn_blocking(move || ledger.flush()).await.expect("writing does not panic");
-        Ok(())
+        ended.map_err(|why| AgentError::Ended { why })
     }
+}
+
+/// Why an agent has ended although nobody told it to.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("the agent's ledger cannot be used")]
+    Ledger(#[from] LedgerError),
+    #[error("the agent {why}")]
+    Ended { why: String },
 }
 
 /// Makes the host a member, each time it is told who it is.
@@ -223,6 +246,8 @@ enum SessionEnd {
 struct Assigned {
     directive: watch::Sender<Directive>,
     task: Arc<Task>,
+    /// How often its actor has panicked.
+    panics: u32,
 }
 
 struct Unacknowledged {
@@ -238,7 +263,7 @@ struct Loop {
     around: Surroundings,
     view: watch::Sender<View>,
     config: watch::Sender<Option<NodeConfig>>,
-    actors: JoinSet<()>,
+    actors: JoinSet<Option<(TaskId, Panicked)>>,
     tasks: BTreeMap<TaskId, Assigned>,
     /// Containers found at the start that no assignment has claimed yet.
     held: BTreeMap<TaskId, Held>,
@@ -290,7 +315,12 @@ impl Loop {
                 event = next(&mut link) => event,
                 Some(event) = events.recv() => Event::Task(event),
                 Some(event) = accepted.recv() => Event::Accepted(event),
-                Some(_) = self.actors.join_next(), if !self.actors.is_empty() => continue,
+                Some(ended) = self.actors.join_next(), if !self.actors.is_empty() => {
+                    if let Ok(Some((id, panicked))) = ended {
+                        self.restart_actor(id, &panicked);
+                    }
+                    continue;
+                }
                 () = until(timer) => Event::Timer,
             };
             match event {
@@ -594,15 +624,34 @@ impl Loop {
                 warn!(task.id = %id, %error, "cannot remove a container of no task, will retry");
                 tokio::time::sleep(backoff.delay()).await;
             }
+            None
         });
     }
 
     fn spawn(&mut self, task: Arc<Task>, assignment: TaskAssignment, removed: bool) {
         let (directive, receiver) = watch::channel(Directive { assignment, removed });
-        let actor = Actor::new(self.around.clone(), task.id, task.status.clone(), receiver);
-        self.actors.spawn(actor.run());
+        self.run_actor(&task, receiver, Duration::ZERO);
         self.ledger.put_task(&task);
-        self.tasks.insert(task.id, Assigned { directive, task });
+        self.tasks.insert(task.id, Assigned { directive, task, panics: 0 });
+    }
+
+    fn run_actor(&mut self, task: &Task, directive: watch::Receiver<Directive>, after: Duration) {
+        let id = task.id;
+        let actor = Actor::new(self.around.clone(), id, task.status.clone(), directive);
+        self.actors.spawn(async move {
+            tokio::time::sleep(after).await;
+            caught(actor.run()).await.err().map(|panicked| (id, panicked))
+        });
+    }
+
+    /// Gives a task another actor, which goes on from what was last observed. Its fault is this task's alone.
+    fn restart_actor(&mut self, id: TaskId, panicked: &Panicked) {
+        let Some(assigned) = self.tasks.get_mut(&id) else { return };
+        let after = (ACTOR_PAUSE * 2_u32.saturating_pow(assigned.panics)).min(ACTOR_PAUSE_MAX);
+        assigned.panics += 1;
+        error!(task.id = %id, %panicked, ?after, times = assigned.panics, "a task's actor panicked, another one follows");
+        let (task, directive) = (assigned.task.clone(), assigned.directive.subscribe());
+        self.run_actor(&task, directive, after);
     }
 
     fn resolve(&self, task: Arc<Task>) -> TaskAssignment {

@@ -320,6 +320,18 @@ async fn containers_outlive_the_agent_and_their_exit_codes_are_reported_after_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_one_tasks_actor_is_that_tasks_affair_and_it_goes_on() {
+    let mut rig = rig().await;
+    let mut session = rig.session().await;
+    session.assign(true, 1, &[task(1, "bomb"), task(2, "web")]).await;
+    session.until_state(2, TaskState::Running).await;
+    session.until_state(1, TaskState::Running).await;
+    let steps = rig.host.state().steps.clone();
+    assert_eq!(steps.iter().filter(|s| s.starts_with("start")).count(), 2, "{steps:?}");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_was_rebooted_fails_its_tasks_instead_of_starting_them_again() {
     let mut rig = rig().await;
     let mut session = rig.session().await;

@@ -3,7 +3,10 @@
 //! One loop, one writer: first what nodes reported, then what follows from it. A conflict (a person changed
 //! something meanwhile) costs another turn and nothing else.
 
-use crate::{forward, forward::no_leader, level, reach, roles, rotation, shared::Shared};
+use crate::{
+    PartEnded, first_of, forward, forward::no_leader, level, part, reach, roles, rotation, shared::Shared,
+    trouble::Trouble,
+};
 use model::{
     Batch, Change, Duration, Node, NodeDescription, NodeId, NodeState, Object, Tables, Task, TaskId,
     TaskStatus, Timestamp,
@@ -78,30 +81,35 @@ impl Inbox {
     }
 }
 
-/// Leads whenever the managers agree that this one does.
-pub(crate) async fn run(shared: Arc<Shared>) {
+/// Leads whenever the managers agree that this one does, until the store stops or a part of the work ends.
+pub(crate) async fn run(shared: Arc<Shared>) -> PartEnded {
+    let stopped = || PartEnded { part: "leader", why: "has no store any more".to_owned() };
     let mut leadership = shared.store.leader();
     loop {
         let now = *leadership.borrow_and_update();
         if now.me {
             info!(raft.term = now.term, "this manager leads");
             let mut work = JoinSet::new();
-            work.spawn(lead(shared.clone()));
-            work.spawn(reach::run(shared.clone()));
-            work.spawn(roles::run(shared.clone()));
-            work.spawn(rotation::run(shared.clone()));
-            work.spawn(level::run(shared.clone()));
-            let lost = leadership.wait_for(|l| !l.me || l.term != now.term).await.is_err();
+            work.spawn(part("leader loop", lead(shared.clone())));
+            work.spawn(part("look for silent hosts", reach::run(shared.clone())));
+            work.spawn(part("feature level", level::run(shared.clone())));
+            work.spawn(part("role loop", roles::run(shared.clone())));
+            work.spawn(part("root rotation", rotation::run(shared.clone())));
+            let ended = tokio::select! {
+                biased;
+                lost = leadership.wait_for(|l| !l.me || l.term != now.term) => lost.is_err().then(stopped),
+                ended = work.join_next() => Some(first_of(ended)),
+            };
             work.shutdown().await;
             drop(shared.inbox.take());
             info!(raft.term = now.term, "this manager leads no longer");
-            if lost {
-                return;
+            if let Some(ended) = ended {
+                return ended;
             }
         } else {
             drop(shared.inbox.take()); // came too late
             if leadership.changed().await.is_err() {
-                return;
+                return stopped();
             }
         }
     }
@@ -110,6 +118,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 /// The leader loop.
 async fn lead(shared: Arc<Shared>) {
     shared.presence().begin();
+    let mut trouble = Trouble::new("the leader's decisions are not recorded");
     let mut applied = shared.store.watch();
     loop {
         // The view may lack what the leader before us did.
@@ -124,12 +133,16 @@ async fn lead(shared: Arc<Shared>) {
     loop {
         applied.borrow_and_update();
         let turn = turn(&shared).await;
+        match &turn {
+            Turn::Failed(error) => trouble.note(error),
+            Turn::Again | Turn::Until(_) => trouble.is_over(),
+        }
         let wake_at = match turn {
             Turn::Again => {
                 tokio::time::sleep(GATHER).await;
                 continue;
             }
-            Turn::Failed => Some(Instant::now() + PAUSE),
+            Turn::Failed(_) => Some(Instant::now() + PAUSE),
             Turn::Until(at) => at,
         };
         tokio::select! {
@@ -153,7 +166,7 @@ enum Turn {
     /// Something changed under our hands.
     Again,
     /// The managers took nothing.
-    Failed,
+    Failed(ProposeError),
     /// Nothing to do before.
     Until(Option<Instant>),
 }
@@ -192,8 +205,7 @@ async fn turn(shared: &Arc<Shared>) -> Turn {
         Err(error) => {
             let status = forward::propose_error(&error);
             waiting.into_iter().for_each(|(_, done)| answer(done, Err(status.clone())));
-            warn!(%error, "cannot record observations");
-            return Turn::Failed;
+            return Turn::Failed(error);
         }
     }
 
@@ -226,10 +238,7 @@ async fn turn(shared: &Arc<Shared>) -> Turn {
             debug!(%conflict, "the plan came across a change, once more");
             Turn::Again
         }
-        Err(error) => {
-            warn!(%error, "cannot carry out the plan");
-            Turn::Failed
-        }
+        Err(error) => Turn::Failed(error),
     }
 }
 

@@ -11,8 +11,10 @@
 //! ```
 //!
 //! Tasks (of tokio), all children of [`Manager::run`]: *publisher* turns each new view into the tables that nodes
-//! need; *reporter* tells the leader which nodes this manager hears and learns what all of them hold; the *leader*
-//! task runs the leader loop and the role loop while this manager leads; one task per agent session.
+//! need; *reporter* tells the leader which nodes this manager hears and learns what all of them hold; *lease* ends the
+//! sessions when this manager has lost touch with the leader; the *leader* task runs the leader loop and the role loop
+//! while this manager leads; one task per agent session. When one of the first four ends, by a panic too, the manager
+//! ends: whoever runs it begins anew with all of them.
 //!
 //! Invariants: only `control` writes specs, only `plan` desired state, only the leader loop observed state; every
 //! RPC is authorised from one table (module `authorize`), which names them all; a follower decides nothing: it
@@ -40,6 +42,7 @@ pub mod standing;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod vouch;
 mod work;
 
@@ -47,10 +50,10 @@ pub use authorize::Method;
 pub use vouch::voucher;
 
 use authorize::{Evidence, Who};
-use model::{NodeId, Role, Timestamp};
+use model::{NodeId, Role, Timestamp, caught};
 use shared::Shared;
 use std::{net::SocketAddr, pin::Pin, sync::Arc};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, service::Routes, transport::Channel};
 
@@ -113,6 +116,30 @@ pub fn admit<T>(
     Ok(Admitted { node, manager })
 }
 
+/// A part of a manager ended although nobody told it to.
+#[derive(Debug, thiserror::Error)]
+#[error("the manager's {part} {why}")]
+pub struct PartEnded {
+    part: &'static str,
+    why: String,
+}
+
+/// Runs a part of the manager to its end, and tells how that was.
+pub(crate) async fn part(part: &'static str, run: impl Future<Output = ()>) -> PartEnded {
+    let why =
+        caught(run).await.map_or_else(|panicked| panicked.to_string(), |()| "ended by itself".to_owned());
+    PartEnded { part, why }
+}
+
+/// Returns how the first of some parts ended.
+pub(crate) fn first_of(joined: Option<Result<PartEnded, JoinError>>) -> PartEnded {
+    match joined {
+        Some(Ok(ended)) => ended,
+        Some(Err(error)) => PartEnded { part: "leader", why: error.to_string() },
+        None => PartEnded { part: "parts", why: "have all ended".to_owned() },
+    }
+}
+
 /// A manager. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Manager {
@@ -150,18 +177,26 @@ impl Manager {
 
     /// Runs until cancelled; then ends every session, so that agents look for another manager.
     ///
+    /// # Errors
+    /// One of its parts has ended by itself. Everything else is ended then too.
+    ///
     /// # Cancel safety
     /// Dropping it ends everything at once.
-    pub async fn run(&self, cancel: CancellationToken) {
+    pub async fn run(&self, cancel: CancellationToken) -> Result<(), PartEnded> {
         let _sessions_end_with_us = self.shared.cancel.clone().drop_guard();
         let mut tasks = JoinSet::new();
-        tasks.spawn(publisher::run(self.shared.clone()));
-        tasks.spawn(dispatcher::reporter(self.shared.clone()));
+        tasks.spawn(part("publisher", publisher::run(self.shared.clone())));
+        tasks.spawn(part("reporter", dispatcher::reporter(self.shared.clone())));
+        tasks.spawn(part("lease", dispatcher::lease(self.shared.clone())));
         tasks.spawn(leader::run(self.shared.clone()));
-        cancel.cancelled().await;
+        let ended = tokio::select! {
+            () = cancel.cancelled() => Ok(()),
+            ended = tasks.join_next() => Err(first_of(ended)),
+        };
         self.shared.cancel.cancel();
         self.shared.sessions_tracker.close();
         self.shared.sessions_tracker.wait().await;
         tasks.shutdown().await;
+        ended
     }
 }

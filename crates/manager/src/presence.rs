@@ -19,6 +19,11 @@ pub(crate) type ClusterAcks = BTreeMap<Subject, u64>;
 
 /// Heartbeats that may be missed before a node is down, or away.
 const MISSED_PERIODS: u32 = 3;
+/// A manager that has told nothing for more periods than this is silent.
+const REPORTS_MISSED: u32 = 2;
+/// How long the agents of a silent manager have to find another one: it ends their sessions after the store's lease, or
+/// they miss its heartbeats.
+const HANDOVER: Duration = Duration::from_secs(5);
 /// Periods that nodes have to come back to a new leader.
 const GRACE_PERIODS: u32 = 6;
 
@@ -79,12 +84,35 @@ impl Silent {
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
     nodes: BTreeMap<NodeId, Seen>,
+    /// When each manager last told whom it hears.
+    reports: BTreeMap<NodeId, Instant>,
+    /// The manager that last spoke of a node.
+    via: BTreeMap<NodeId, NodeId>,
 }
 
 impl Presence {
     /// Forgets everything: this manager begins to lead.
     pub(crate) fn begin(&mut self) {
         self.nodes.clear();
+        self.reports.clear();
+        self.via.clear();
+    }
+
+    /// Notes that a manager told whom it hears.
+    pub(crate) fn reported_by(&mut self, now: Instant, manager: NodeId, alive: &[Alive]) {
+        self.reports.insert(manager, now);
+        self.via.extend(alive.iter().map(|a| (a.node, manager)));
+    }
+
+    /// Returns how much longer than others a node may be silent: when it is its manager that is silent, the node itself
+    /// may be fine, and needs a moment to notice and to find another one.
+    fn handover(&self, now: Instant, period: Duration, node: NodeId) -> Duration {
+        let is_silent = |at: &Instant| now.saturating_duration_since(*at) > period * REPORTS_MISSED;
+        let via = self.via.get(&node).filter(|via| **via != node);
+        match via.and_then(|via| self.reports.get(via)) {
+            Some(at) if is_silent(at) => HANDOVER,
+            Some(_) | None => Duration::ZERO,
+        }
     }
 
     /// Records what a manager hears; returns true if there is news beyond "still there".
@@ -152,11 +180,14 @@ impl Presence {
     /// Looks for nodes whose time is up.
     pub(crate) fn silent(&mut self, now: Instant, period: Duration, tables: &Tables) -> Silent {
         self.nodes.retain(|id, _| tables.nodes.contains(id));
+        self.reports.retain(|id, _| tables.nodes.contains(id));
+        self.via.retain(|id, _| tables.nodes.contains(id));
         let grace = tables.cluster.as_ref().and_then(|c| c.spec.daemon_grace).unwrap_or(DAEMON_GRACE);
         let mut silent = Silent::default();
         for node in tables.nodes.values().filter(|node| may_be_late(node.status.state)) {
             let until =
                 self.nodes.entry(node.id).or_insert_with(|| Seen::until(now + period * GRACE_PERIODS)).until;
+            let until = until + self.handover(now, period, node.id);
             if until > now {
                 silent.look_at(until);
                 continue;
@@ -167,8 +198,8 @@ impl Presence {
             let answers = host.answered.is_some_and(|at| at + period * MISSED_PERIODS > now);
             let is_to_answer = if host.waiting {
                 host.asked.map(|at| at + period * 2)
-            } else if host.asked.is_none_or(|at| at + period < seen.until) {
-                Some(seen.until + period)
+            } else if host.asked.is_none_or(|at| at + period < until) {
+                Some(until + period)
             } else {
                 None
             };
@@ -344,6 +375,33 @@ mod tests {
         assert_eq!(presence.ask_hosts(silent_since, PERIOD, &tables, 9).len(), 1);
         presence.host_was_asked(silent_since, NodeId(2), false);
         assert_eq!(presence.silent(silent_since, PERIOD, &tables).lost, [NodeId(2)]);
+    }
+
+    #[test]
+    fn the_nodes_of_a_silent_manager_have_time_to_find_another_one() {
+        let (mut presence, tables, start) = (Presence::default(), two_nodes().tables(), Instant::now());
+        let manager = NodeId(1);
+        let heard = |presence: &mut Presence, now, nodes: &[u128]| {
+            let alive: Vec<Alive> = nodes.iter().map(|n| alive(*n, 0, &[])).collect();
+            presence.reported_by(now, manager, &alive);
+            presence.record(now, PERIOD, alive);
+        };
+        let lost = |presence: &mut Presence, now| {
+            for (node, _) in presence.ask_hosts(now, PERIOD, &tables, 9) {
+                presence.host_was_asked(now, node, false);
+            }
+            presence.silent(now, PERIOD, &tables).lost
+        };
+        heard(&mut presence, start, &[1, 2]);
+        // It is silent, and so is its own node: that one is lost, the other one may have lost its manager only.
+        assert_eq!(lost(&mut presence, start + PERIOD * 3), [manager]);
+        assert_eq!(lost(&mut presence, start + PERIOD * 7), [manager]);
+        assert_eq!(lost(&mut presence, start + PERIOD * 8), [manager, NodeId(2)]);
+        // A manager that speaks, but not of the node: the node is lost.
+        heard(&mut presence, start + PERIOD * 8, &[1, 2]);
+        heard(&mut presence, start + PERIOD * 10, &[1]);
+        heard(&mut presence, start + PERIOD * 11, &[1]);
+        assert_eq!(lost(&mut presence, start + PERIOD * 11), [NodeId(2)]);
     }
 
     #[test]

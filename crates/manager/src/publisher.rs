@@ -80,7 +80,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         if view.index != before.view.index {
             let known = Known::State(&view);
             let retired = shared.is_retired();
-            shared.sessions.keep(|node| match known.standing(node) {
+            let _ended = shared.sessions.keep(|node| match known.standing(node) {
                 Standing::Removed | Standing::Left => false,
                 Standing::Unknown | Standing::Worker | Standing::Manager | Standing::Member => !retired,
             });

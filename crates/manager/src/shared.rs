@@ -143,7 +143,7 @@ impl Shared {
     pub(crate) fn note_turned_away(&self, is: bool) {
         self.turned_away.store(is, Ordering::Relaxed);
         if is {
-            self.sessions.keep(|_| false);
+            let _ended = self.sessions.keep(|_| false);
         }
     }
 

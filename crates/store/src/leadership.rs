@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 /// How long Raft may take to end its tasks.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
+const LAST_WORDS: Duration = Duration::from_millis(50);
+
 /// What a member knows of the leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Leadership {
@@ -83,11 +85,17 @@ pub(crate) async fn herald(
             }
             Ok(_) = failed.wait_for(Option::is_some) => break,
             changed = metrics.changed() => if changed.is_err() || metrics.borrow_watched().state == ServerState::Shutdown {
-                let state = raft.metrics().borrow_watched().running_state.clone();
-                let why = state.err().map_or_else(|| "Raft has stopped".to_owned(), |e| e.to_string());
-                failure.set(why);
                 break;
             }
+        }
+    }
+    if !cancel.is_cancelled() {
+        // A task that panicked tells so a moment after it let go of everything.
+        let last_words = async { failed.wait_for(Option::is_some).await.is_ok() };
+        if timeout(LAST_WORDS, last_words).await.is_err() {
+            let state = raft.metrics().borrow_watched().running_state.clone();
+            let why = state.err().map_or_else(|| "Raft has stopped".to_owned(), |e| e.to_string());
+            failure.set(why);
         }
     }
     // Whoever led here must stop leading.

@@ -87,11 +87,11 @@ pub fn node_json(from: &Node, leader: Option<NodeId>, cluster: &Cluster) -> type
         },
         manager_status: from.manager.map(|m| types::ManagerStatus {
             leader: leader == Some(from.id),
-            reachability: match from.status.state {
-                NodeState::Ready => "reachable",
-                NodeState::Unknown if leader == Some(from.id) => "reachable",
-                NodeState::Unknown => "unknown",
-                NodeState::Away | NodeState::Down | NodeState::Disconnected => "unreachable",
+            // Raft's word: that its agent answers says nothing of the manager.
+            reachability: match m.seen {
+                Some(seen) if seen.reachable => "reachable",
+                Some(_) => "unreachable",
+                None => "unknown",
             }
             .into(),
             addr: m.addr.to_string(),

@@ -534,7 +534,7 @@ fn node(n: u128) -> Node {
         manager: (n == 1).then(|| model::ManagerStatus {
             raft_id: 1,
             addr: SocketAddr::new(ip, 2377),
-            seen: None,
+            seen: Some(model::ManagerSeen { reachable: true, behind: 0 }),
         }),
     }
 }

@@ -25,9 +25,9 @@ use crate::{
 };
 use futures::{StreamExt as _, stream::BoxStream};
 use model::{
-    AuditId, Change, Cluster, Config, ConfigId, Duration, Meta, Network, NetworkId, NodeId, Object,
-    ObjectRef, PersonRole, Secret, SecretBytes, SecretId, Service, ServiceId, StackId, Tables, TaskId,
-    UserId,
+    AuditId, Change, Cluster, Config, ConfigId, Duration, ManagerSeen, Meta, Network, NetworkId, NodeId,
+    Object, ObjectRef, PersonRole, Secret, SecretBytes, SecretId, Service, ServiceId, StackId, Tables,
+    TaskId, UserId,
 };
 use prost::Message as _;
 use proto::{
@@ -84,7 +84,9 @@ impl Control for ControlService {
         self.may_read(&caller, kind)?;
         let view = self.0.store.view();
         let object = edit::find(&view, kind, &request.id_or_name)?;
-        Ok(Response::new((&redacted(object)).into()))
+        let mut object = redacted(object);
+        self.with_what_raft_sees(&mut object, &self.0.store.members());
+        Ok(Response::new((&object).into()))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<Self::ListStream>, Status> {
@@ -102,7 +104,13 @@ impl Control for ControlService {
         let index = view.index;
         // What is being removed is gone for people: its name may be another's.
         let here = edit::all(&view, kind).filter(|o| !o.is_leaving());
-        let objects = here.map(|o| (&redacted(o)).into()).collect();
+        let members = self.0.store.members();
+        let answer = |object| {
+            let mut object = redacted(object);
+            self.with_what_raft_sees(&mut object, &members);
+            (&object).into()
+        };
+        let objects = here.map(answer).collect();
         let chunks = chunks(objects).into_iter().map(move |objects| Ok(ListChunk { index, objects }));
         Ok(Response::new(futures::stream::iter(chunks.collect::<Vec<_>>()).boxed()))
     }
@@ -294,6 +302,20 @@ impl Control for ControlService {
 }
 
 impl ControlService {
+    /// Adds to a manager's node how Raft's leader, which this manager is, sees it: whether its agent answers says nothing
+    /// of that.
+    fn with_what_raft_sees(&self, object: &mut Object, members: &[store::Member]) {
+        let Object::Node(node) = object else { return };
+        let Some(raft_id) = node.manager.map(|m| m.raft_id) else { return };
+        let member = members.iter().find(|m| m.raft_id == raft_id);
+        // Who is no member (any more) is no manager that could be reached.
+        let seen = member.and_then(|m| Some(ManagerSeen { reachable: m.reachable?, behind: m.behind? }));
+        let seen = if member.is_some() { seen } else { Some(ManagerSeen { reachable: false, behind: 0 }) };
+        if let Some(manager) = &mut Arc::make_mut(node).manager {
+            manager.seen = seen;
+        }
+    }
+
     fn may_read(&self, caller: &Caller, kind: ObjectKind) -> Result<(), Status> {
         let person = caller.person()?;
         rights::may_read(&person.role, kind).map_err(|reason| self.0.refused(person, "read", &reason))

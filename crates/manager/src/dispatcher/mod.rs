@@ -36,7 +36,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// How long news are gathered before they go to the leader.
 const GATHER: Duration = Duration::from_millis(10);
@@ -67,6 +67,9 @@ impl Dispatcher for DispatcherService {
         if self.0.cancel.is_cancelled() {
             return Err(Status::unavailable("this manager is stopping"));
         }
+        if !self.0.store.is_current() {
+            return Err(no_leader());
+        }
         let (out, stream) = mpsc::channel(OUT_QUEUE);
         let serve = session::serve(self.0.clone(), node, caller.addr.ip(), request.into_inner(), out);
         self.0.sessions_tracker.spawn(serve);
@@ -77,14 +80,14 @@ impl Dispatcher for DispatcherService {
 #[tonic::async_trait]
 impl Liveness for DispatcherService {
     async fn alive(&self, request: Request<AliveRequest>) -> Result<Response<AliveReply>, Status> {
-        self.0.authorize(Method::Alive, &request).await?;
+        let reporter = self.0.authorize(Method::Alive, &request).await?.node()?;
         if !self.0.store.leader_now().me {
             return Err(no_leader());
         }
         let nodes = request.into_inner().nodes.into_iter().map(alive_from_wire);
         let nodes =
             nodes.collect::<Result<Vec<_>, _>>().map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let acks = self.0.record_alive(nodes);
+        let acks = self.0.record_alive(reporter, nodes);
         let index = self.0.fresh().await?;
         let acks = acks.into_iter().map(|(subject, version)| ack_to_wire(subject, version)).collect();
         Ok(Response::new(AliveReply { acks, index }))
@@ -104,11 +107,12 @@ impl Liveness for DispatcherService {
 
 impl Shared {
     /// Takes what a manager hears (this one or another) into the leader's memory, and returns what all hold.
-    fn record_alive(&self, nodes: Vec<Alive>) -> ClusterAcks {
+    fn record_alive(&self, reporter: NodeId, nodes: Vec<Alive>) -> ClusterAcks {
         let view = self.store.view();
         let now = Instant::now();
         let (news, acks) = {
             let mut presence = self.presence();
+            presence.reported_by(now, reporter, &nodes);
             let news = presence.record(now, heartbeat_period(&view), nodes);
             (news, presence.cluster_acks(&view))
         };
@@ -133,7 +137,7 @@ impl Shared {
         let leadership = self.store.leader_now();
         if leadership.me {
             self.note_turned_away(false);
-            self.record_alive(alive);
+            self.record_alive(self.node, alive);
             return self.fresh().await;
         }
         let (raft_id, addr) = leadership.leader.ok_or_else(no_leader)?;
@@ -192,6 +196,18 @@ pub(crate) async fn reporter(shared: Arc<Shared>) {
     }
 }
 
+/// Ends all sessions when this manager has not heard its leader for a lease, or is too far behind it: agents look for a
+/// manager that knows what the others agree on.
+pub(crate) async fn lease(shared: Arc<Shared>) {
+    let period = shared.store.lease() / 8;
+    loop {
+        if !shared.store.is_current() && shared.sessions.keep(|_| false) > 0 {
+            warn!("this manager has lost touch with the leader: its agents look for another one");
+        }
+        tokio::time::sleep(period).await;
+    }
+}
+
 /// The sessions this manager serves.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
@@ -243,9 +259,12 @@ impl Sessions {
     }
 
     /// Ends the sessions of nodes for which `may_stay` is false.
-    pub(crate) fn keep(&self, may_stay: impl Fn(NodeId) -> bool) {
+    /// Returns how many that are.
+    pub(crate) fn keep(&self, may_stay: impl Fn(NodeId) -> bool) -> usize {
         let open = self.lock();
-        open.by_node.iter().filter(|(node, _)| !may_stay(**node)).for_each(|(_, entry)| entry.end.cancel());
+        let ending =
+            open.by_node.iter().filter(|(node, entry)| !may_stay(**node) && !entry.end.is_cancelled());
+        ending.map(|(_, entry)| entry.end.cancel()).count()
     }
 
     fn end(&self, node: NodeId, id: u64) {
@@ -280,6 +299,11 @@ impl Sessions {
             acks: entry.acks.clone(),
         });
         alive.collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn serves(&self, node: NodeId) -> bool {
+        self.lock().by_node.contains_key(&node)
     }
 
     fn any_draining(&self) -> bool {

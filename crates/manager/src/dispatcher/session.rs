@@ -13,7 +13,7 @@ use crate::{
     standing::{Known, Standing},
 };
 use futures::future::BoxFuture;
-use model::{Desired, Duration, Node, NodeId, PublishMode, Tables, Task, TaskId, TaskState};
+use model::{Desired, Duration, Node, NodeId, PublishMode, Tables, Task, TaskId, TaskState, caught};
 use proto::{
     WireId as _,
     dispatcher::{
@@ -29,14 +29,12 @@ use std::{
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
 /// An agent that takes nothing for this long is gone.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
-/// Without a leader for this long a session ends: the agent may find a manager that has one.
-const LEADERLESS_LIMIT: Duration = Duration::from_secs(10);
 const SILENT_PERIODS: u32 = 4;
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -53,7 +51,10 @@ pub(super) async fn serve(
     let outcome = tokio::select! {
         // Also while it waits for the agent to take something.
         () = end.cancelled() => Err(why_ended(&shared, node)),
-        outcome = served => outcome,
+        outcome = caught(served) => outcome.unwrap_or_else(|panicked| {
+            error!(node.id = %node, %panicked, "a session's task panicked; its agent opens another one");
+            Err(Status::internal("the manager's side of the session failed"))
+        }),
     };
     shared.sessions.end(node, id);
     match outcome {
@@ -68,6 +69,9 @@ pub(super) async fn serve(
 }
 
 fn why_ended(shared: &Shared, node: NodeId) -> Status {
+    if !shared.store.is_current() {
+        return crate::forward::no_leader();
+    }
     match Known::State(&shared.store.view()).standing(node) {
         Standing::Removed | Standing::Left => {
             Status::permission_denied("this node was removed from the swarm")
@@ -105,7 +109,6 @@ struct Session {
     pending: (Vec<u64>, Observation),
     reporting: Option<BoxFuture<'static, Reported>>,
     heard_at: Instant,
-    leaderless_since: Option<Instant>,
 }
 
 impl Session {
@@ -149,7 +152,6 @@ impl Session {
             pending: (Vec::new(), Observation { nodes: vec![(node, description)], tasks: Vec::new() }),
             reporting: None,
             heard_at: Instant::now(),
-            leaderless_since: None,
         };
         session.publish(&first).await?;
         info!(node.id = %node, "session is open");
@@ -201,11 +203,6 @@ impl Session {
     fn check_time(&mut self) -> Result<(), Status> {
         if self.heard_at.elapsed() > self.told_period * SILENT_PERIODS {
             return Err(Status::deadline_exceeded("the agent is silent"));
-        }
-        if self.shared.store.leader_now().leader.is_some() {
-            self.leaderless_since = None;
-        } else if self.leaderless_since.get_or_insert_with(Instant::now).elapsed() > LEADERLESS_LIMIT {
-            return Err(crate::forward::no_leader());
         }
         Ok(())
     }

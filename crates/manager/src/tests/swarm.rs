@@ -19,7 +19,10 @@ use proto::{
 };
 use std::{
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Instant, SystemTime},
 };
 use store::{Dek, Store};
@@ -64,12 +67,25 @@ pub(super) fn operator() -> PersonClaim {
     PersonClaim { proof: Some(Proof::Operator(operator)), from: "unix uid 0 on host".into() }
 }
 
+/// What can be made wrong with a manager, and what became of it.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Faults {
+    /// Raft messages of others do not reach it.
+    pub(super) deaf: Arc<AtomicBool>,
+    /// It panics when it looks at its clock.
+    pub(super) broken_clock: Arc<AtomicBool>,
+    /// Why it has ended by itself.
+    pub(super) ended: Arc<OnceLock<String>>,
+}
+
 /// A manager that runs, with the port it is reached at.
 pub(super) struct Running {
     pub(super) node: NodeId,
     pub(super) addr: SocketAddr,
     pub(super) credentials: Credentials,
     pub(super) store: store::Handle,
+    pub(super) faults: Faults,
+    pub(super) manager: Manager,
     cancel: CancellationToken,
     tasks: JoinSet<()>,
     opened: Option<Store>,
@@ -126,28 +142,45 @@ impl Running {
         let to_manager: crate::Connect =
             Arc::new(move |to, node| channel_to(&peers, wires.through(addr, to), node));
         let vouch = crate::voucher(opened.handle(), to_manager.clone(), move || seeds.clone());
+        let faults = Faults::default();
+        let broken = faults.broken_clock.clone();
+        let clock = Arc::new(move || {
+            assert!(!broken.load(Relaxed), "the clock is broken");
+            now()
+        });
         let manager = Manager::new(Options {
             store: opened.handle(),
             node,
             connect: to_manager,
             // All hosts are this one, which always answers.
             answers: Arc::new(|_| Box::pin(std::future::ready(false))),
-            clock: Arc::new(now),
+            clock,
         });
         let cancel = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let incoming = tls::Listener::start(listener, &credentials).unwrap();
-        let routes = manager.routes().add_service(opened.service(store::Admission::Members(vouch)));
+        let deaf = faults.deaf.clone();
+        let hear = move |request| {
+            if deaf.load(Relaxed) { Err(Status::unavailable("cut off")) } else { Ok(request) }
+        };
+        let raft = InterceptedService::new(opened.service(store::Admission::Members(vouch)), hear);
+        let routes = manager.routes().add_service(raft);
         tasks.spawn(async move {
             Server::builder().add_routes(routes).serve_with_incoming(incoming).await.unwrap();
         });
-        let stop = cancel.clone();
-        tasks.spawn(async move { manager.run(stop).await });
+        let (stop, running, ended) = (cancel.clone(), manager.clone(), faults.ended.clone());
+        tasks.spawn(async move {
+            if let Err(error) = running.run(stop).await {
+                ended.get_or_init(|| error.to_string());
+            }
+        });
         Self {
             node,
             addr,
             credentials,
             store: opened.handle(),
+            faults,
+            manager,
             cancel,
             tasks,
             opened: Some(opened),

@@ -337,6 +337,53 @@ async fn three_managers_serve_alike_and_survive_the_loss_of_their_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_manager_that_hears_its_leader_no_more_hands_its_agents_over() {
+    let mut swarm = Swarm::new().await;
+    swarm.join_manager().await;
+    swarm.join_manager().await;
+    let stale = swarm.managers.iter().position(|m| !m.store.leader_now().me).unwrap();
+    // It knows this one manager; of the others it hears in its session.
+    let token = swarm.token(Role::Worker).await;
+    let credentials = swarm.certify(swarm.managers[0].addr, &token).await.unwrap();
+    swarm.nodes.push(Node::start(&credentials, vec![swarm.managers[stale].addr], 9));
+    let node = swarm.nodes[0].id;
+    let serves = |manager: usize| swarm.managers[manager].manager.shared.sessions.serves(node);
+    until("the stale one serves it", || serves(stale)).await;
+    until("it is ready", || swarm.view().nodes.get(&node).unwrap().status.state == NodeState::Ready).await;
+
+    swarm.managers[stale].faults.deaf.store(true, std::sync::atomic::Ordering::Relaxed);
+    until("another one serves it, and it was never down", || {
+        assert_eq!(swarm.view().nodes.get(&node).unwrap().status.state, NodeState::Ready);
+        !serves(stale) && (0..3).any(|manager| manager != stale && serves(manager))
+    })
+    .await;
+    assert!(!swarm.managers[stale].store.is_current());
+    let listed = swarm.list(&swarm.managers[(stale + 1) % 3], ObjectKind::Node).await;
+    let seen = |id: NodeId| {
+        listed.iter().find_map(|o| match o {
+            Object::Node(node) if node.id == id => node.manager.and_then(|m| m.seen),
+            _ => None,
+        })
+    };
+    assert_eq!(seen(swarm.managers[stale].node).map(|s| s.reachable), Some(false), "{listed:?}");
+    assert_eq!(seen(swarm.managers[(stale + 1) % 3].node).map(|s| s.reachable), Some(true));
+
+    swarm.managers[stale].faults.deaf.store(false, std::sync::atomic::Ordering::Relaxed);
+    until("it keeps up again", || swarm.managers[stale].store.is_current()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_a_part_of_a_manager_ends_the_manager() {
+    let swarm = Swarm::new().await;
+    let faults = &swarm.managers[0].faults;
+    faults.broken_clock.store(true, std::sync::atomic::Ordering::Relaxed);
+    swarm.managers[0].manager.shared.presence_changed.notify_one();
+    until("it has ended", || faults.ended.get().is_some()).await;
+    let why = faults.ended.get().unwrap();
+    assert!(why.contains("leader loop") && why.contains("the clock is broken"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn containers_go_on_without_any_manager_and_are_known_again_when_one_returns() {
     let mut swarm = with_workers(2).await;
     let id = swarm.create_service(&web(4)).await.unwrap();
