@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio::runtime::Handle;
 use tonic::transport::{Channel, Endpoint};
 
 /// Whom a channel must end at, beside its address.
@@ -24,11 +25,14 @@ pub(crate) struct Connections {
     credentials: Credentials,
     gate: Arc<Gate>,
     channels: Mutex<BTreeMap<(SocketAddr, Whom), Channel>>,
+    /// Where the connections live, whoever asks for them first.
+    runtime: Handle,
 }
 
 impl Connections {
+    /// The connections live on the threads of whoever calls this.
     pub(crate) fn new(credentials: Credentials, gate: Arc<Gate>) -> Self {
-        Self { credentials, gate, channels: Mutex::default() }
+        Self { credentials, gate, channels: Mutex::default(), runtime: Handle::current() }
     }
 
     /// Returns who may be called on.
@@ -73,6 +77,7 @@ impl Connections {
         let gate = Arc::clone(&self.gate);
         let admit: pki::tls::Admit = Arc::new(move |identity| gate.may_be_called(identity.node, as_manager));
         let connector = pki::tls::connector(&self.credentials, expected);
+        let _there = self.runtime.enter();
         endpoint(addr).connect_with_connector_lazy(connector.known_to(&self.gate.guests, admit))
     }
 }

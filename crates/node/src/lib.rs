@@ -8,13 +8,15 @@
 //! ```
 //!
 //! Tasks (of tokio): the supervisor and one server per listening socket of the front door, in one `JoinSet`. They
-//! end at SIGTERM or SIGINT in this order: front door, member, engine, network. Containers keep running.
+//! end at SIGTERM or SIGINT in this order: front door, member, engine, network. Containers keep running. The supervisor
+//! and all that a member runs have threads of their own (`control`).
 //!
 //! *Start reading at* [`run`], then `member::Member::start`.
 
 mod address;
 mod attach;
 mod connect;
+mod control;
 mod descriptors;
 mod door;
 mod executor;
@@ -130,6 +132,7 @@ pub async fn run(options: Options) -> Result<()> {
     .await
     .context("cannot start the engine")?;
 
+    let swarm_threads = control::runtime()?;
     let cancel = CancellationToken::new();
     let registries = image::RegistryOptions {
         insecure: options.settings.insecure_registries.clone(),
@@ -144,6 +147,7 @@ pub async fn run(options: Options) -> Result<()> {
         registries: registries.clone(),
         door: Arc::clone(&door_cell),
         waiting: Arc::clone(&waiting),
+        work: tokio::runtime::Handle::current(),
     });
     engine.set_overlays(Arc::new(attach::SwarmOverlays { swarm: node_swarm.clone(), waiting }));
     let door_cancel = CancellationToken::new();
@@ -162,7 +166,7 @@ pub async fn run(options: Options) -> Result<()> {
         unreachable!("the cell is filled once, here");
     }
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
-    tasks.spawn(supervisor.run(cancel.clone()));
+    tasks.spawn_on(supervisor.run(cancel.clone()), swarm_threads.handle());
     let mut doors = JoinSet::new();
     let socket = run_root.join("docker.sock");
     // The usual socket last: whoever finds it finds the others.
@@ -191,6 +195,7 @@ pub async fn run(options: Options) -> Result<()> {
             tracing::warn!(error = format!("{error:#}"), "not stopped cleanly");
         }
     }
+    swarm_threads.shutdown_background();
     engine.shutdown().await;
     network.shutdown().await;
     result

@@ -11,9 +11,8 @@
 
 use crate::{
     connect::{Connections, endpoint},
-    descriptors,
-    executor::HostExecutor,
-    lock,
+    control::Hop,
+    descriptors, lock,
     peer::{FrontDoorCell, PeerService},
     record::{Folder, Record},
     strangers,
@@ -36,9 +35,10 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::Handle,
     sync::watch,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -47,6 +47,12 @@ use tonic::transport::Channel;
 const CA_LIMIT: Duration = Duration::from_secs(20);
 /// Between two tries of what failed for a passing reason.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long the port of this node's last life may still be taken.
+const LISTEN_LIMIT: Duration = Duration::from_secs(5);
+/// How often a node compares what it is with what it is to be.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a manager that takes part in Raft may seem not to, by its session: it may be news.
+const OUT_OF_RAFT: Duration = Duration::from_secs(3);
 
 /// *Limit* of calls at once on one connection: another node's front door follows logs and tunnels through it.
 const STREAMS_MAX: u32 = 1024;
@@ -77,10 +83,12 @@ pub(crate) enum Outcome {
 pub(crate) struct Start {
     pub(crate) folder: Folder,
     pub(crate) credentials: Credentials,
-    pub(crate) executor: Arc<HostExecutor>,
+    pub(crate) executor: Arc<Hop>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) images: image::Store,
     pub(crate) door: FrontDoorCell,
+    /// The threads of the rest of the daemon.
+    pub(crate) work: Handle,
 }
 
 /// What others may see of a running member.
@@ -136,14 +144,33 @@ impl Member {
     /// # Errors
     /// The address is in use, the store cannot be opened, or no manager takes this one in; what was started is
     /// stopped again.
-    pub(crate) async fn start(start: Start, mut record: Record, begin: Begin) -> Result<Self> {
-        let identity = start.credentials.identity();
-        let tcp = TcpListener::bind(record.listen_addr)
-            .await
-            .with_context(|| format!("cannot listen on {}", record.listen_addr))?;
+    pub(crate) async fn start(start: Start, record: Record, begin: Begin) -> Result<Self> {
         let cancel = CancellationToken::new();
-        let mut tasks = JoinSet::new();
+        let (mut tasks, mut store) = (JoinSet::new(), None);
+        match Self::start_parts(start, record, begin, &cancel, &mut tasks, &mut store).await {
+            Ok(view) => Ok(Self { view, cancel, tasks, first: None, store }),
+            Err(error) => {
+                // Whoever tries again finds the address, the log and its lock free.
+                cancel.cancel();
+                tasks.shutdown().await;
+                if let Some(store) = store {
+                    store.shutdown().await;
+                }
+                Err(error)
+            }
+        }
+    }
 
+    async fn start_parts(
+        start: Start,
+        mut record: Record,
+        begin: Begin,
+        cancel: &CancellationToken,
+        tasks: &mut JoinSet<Result<Outcome>>,
+        started: &mut Option<store::Store>,
+    ) -> Result<watch::Receiver<View>> {
+        let identity = start.credentials.identity();
+        let tcp = listen(record.listen_addr).await?;
         if identity.role == Role::Worker {
             record.raft_id = None;
             record.raft_joined = false;
@@ -152,14 +179,16 @@ impl Member {
             // Left by an earlier life as a manager; a new one begins from nothing, under a new number.
             discard_raft(&start.folder)?;
         }
-        let (store, dek) = match identity.role {
+        let dek = match identity.role {
             Role::Manager => {
                 let (store, dek) = open_store(&start, &mut record).await?;
-                (Some(store), Some(dek))
+                *started = Some(store);
+                Some(dek)
             }
-            Role::Worker => (None, None),
+            Role::Worker => None,
         };
-        let handle = store.as_ref().map(store::Store::handle);
+        let store = started.as_ref();
+        let handle = store.map(store::Store::handle);
         let connections = Arc::clone(&start.connections);
         let to_agents: agent::Connect = Arc::new(move |addr| connections.manager(addr, None));
         let connections = Arc::clone(&start.connections);
@@ -174,10 +203,11 @@ impl Member {
             start.door.clone(),
             Arc::clone(&start.connections),
             start.folder.clone(),
+            start.work.clone(),
         ));
         let mut own = None;
         let mut routes = tonic::service::Routes::new(peer.clone());
-        if let (Some(store), Some(handle)) = (&store, &handle) {
+        if let (Some(store), Some(handle)) = (store, &handle) {
             let manager = manager::Manager::new(manager::Options {
                 store: handle.clone(),
                 node: identity.node,
@@ -194,9 +224,10 @@ impl Member {
             let cancel = cancel.clone();
             own = Some(manager.clone());
             tasks.spawn(async move {
-                manager.run(cancel).await;
+                manager.run(cancel).await?;
                 Ok(Outcome::Cancelled)
             });
+            tasks.spawn(watch_store(handle.watch_failure()));
         }
         let limits = pki::tls::Limits::for_descriptors(descriptors::count());
         let listener =
@@ -209,7 +240,7 @@ impl Member {
             Ok(Outcome::Cancelled)
         });
 
-        if let Some(store) = &store {
+        if let Some(store) = store {
             match begin {
                 Begin::Bootstrap(batch) => {
                     store.bootstrap().await.context("cannot make the first member of Raft")?;
@@ -245,14 +276,14 @@ impl Member {
         let heard = agent.view();
         let agent_cancel = cancel.clone();
         tasks.spawn(async move {
-            agent.run(agent_cancel).await.context("the agent's ledger cannot be used")?;
+            agent.run(agent_cancel).await?;
             Ok(Outcome::Cancelled)
         });
         let receiver = view.subscribe();
         let keeper = Keeper { start, record: Mutex::new(record), dek, manager: own, heard, view, known };
         let keeper_cancel = cancel.clone();
         tasks.spawn(async move { keeper.run(keeper_cancel).await });
-        Ok(Self { view: receiver, cancel, tasks, first: None, store })
+        Ok(receiver)
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<View> {
@@ -294,6 +325,25 @@ impl Member {
     }
 }
 
+/// Returns the socket that others reach this node at. The one of a member before may take a moment to be closed.
+async fn listen(addr: SocketAddr) -> Result<TcpListener> {
+    let give_up = Instant::now() + LISTEN_LIMIT;
+    loop {
+        match TcpListener::bind(addr).await {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < give_up => {
+                sleep(Duration::from_millis(20)).await;
+            }
+            outcome => return outcome.with_context(|| format!("cannot listen on {addr}")),
+        }
+    }
+}
+
+/// Ends the member when its store has stopped: without it a manager would only look alive.
+async fn watch_store(mut failure: watch::Receiver<Option<String>>) -> Result<Outcome> {
+    let why = failure.wait_for(Option::is_some).await.context("the store is gone")?.clone();
+    bail!("this manager's part in Raft has ended: {}", why.unwrap_or_default())
+}
+
 fn managers_of(record: &Record, role: Role) -> Vec<SocketAddr> {
     let mut all = record.managers.clone();
     if role == Role::Manager && !all.contains(&record.advertise_addr) {
@@ -326,6 +376,20 @@ async fn serve(
 }
 
 async fn open_store(start: &Start, record: &mut Record) -> Result<(store::Store, store::Dek)> {
+    let joined = record.raft_id.filter(|_| record.raft_joined);
+    if let Some(lost) =
+        joined.filter(|_| matches!(store::Store::stored_raft_id(&start.folder.raft()), Ok(None)))
+    {
+        // Under its old number it would vote again where it has voted, and not know what it has acknowledged.
+        tracing::error!(
+            raft.id = lost,
+            dir = %start.folder.raft().display(),
+            "the Raft log of this manager is gone: it takes part under a new number, and learns everything anew"
+        );
+        record.raft_id = None;
+        record.raft_joined = false;
+        discard_raft(&start.folder)?;
+    }
     let raft_id = match record.raft_id {
         Some(id) => id,
         None => {
@@ -371,6 +435,35 @@ async fn propose_first(handle: &store::Handle, batch: model::Batch) -> Result<()
     Ok(())
 }
 
+/// The managers do not take this node for one of them (any more): its certificate may be of yesterday.
+#[derive(Debug, thiserror::Error)]
+#[error("the managers do not take this node in as one of them: manager {0}")]
+pub(crate) struct NotTakenIn(String);
+
+/// Gets this node, which does not run, a certificate of the role that it is to have now.
+///
+/// # Errors
+/// No manager gives one.
+pub(crate) async fn certify_anew(start: &Start, mut record: Record) -> Result<Record> {
+    let mut last = anyhow::anyhow!("no manager is known");
+    for addr in record.managers.clone().into_iter().filter(|a| *a != record.advertise_addr) {
+        match issue(start.connections.new_to_manager(addr), "", model::Availability::Active).await {
+            Ok(issued) => {
+                let (key, chain, root) = (&issued.key_pem, &issued.chain_pem, &issued.root_pem);
+                start.credentials.replace_and_lock(key, chain, root, issued.lock)?;
+                record.lock_version = issued.lock_version;
+                record.raft_id = None;
+                record.raft_joined = false;
+                start.folder.store(&record)?;
+                tracing::info!(role = ?issued.role, "this node was certified anew");
+                return Ok(record);
+            }
+            Err(status) => last = anyhow::Error::from(status).context(format!("manager {addr}")),
+        }
+    }
+    Err(last)
+}
+
 /// Asks the managers to take this one in, until one does.
 async fn join_raft(start: &Start, record: &Record) -> Result<()> {
     let raft_id = record.raft_id.context("a manager has a raft id")?;
@@ -387,6 +480,9 @@ async fn join_raft(start: &Start, record: &Record) -> Result<()> {
                     Ok(_) => return Ok(()),
                     Err(status) if is_passing(&status) => {
                         last = anyhow::Error::from(status).context(format!("manager {addr}"));
+                    }
+                    Err(status) if status.code() == tonic::Code::PermissionDenied => {
+                        return Err(anyhow::Error::from(NotTakenIn(format!("{addr}: {}", status.message()))));
                     }
                     Err(status) => bail!("manager {addr} refuses this node: {}", status.message()),
                 }
@@ -494,6 +590,7 @@ impl Keeper {
     async fn run(mut self, cancel: CancellationToken) -> Result<Outcome> {
         let role = self.start.credentials.identity().role;
         let random = random_u64();
+        let mut out_since: Option<Instant> = None;
         let mut applied = self.view.borrow().store.as_ref().map(store::Handle::watch);
         loop {
             let (not_before, not_after) = self.start.credentials.validity();
@@ -501,6 +598,19 @@ impl Keeper {
             let renew = tokio::select! {
                 () = cancel.cancelled() => return Ok(Outcome::Cancelled),
                 () = sleep(due) => true,
+                () = sleep(LOOK) => {
+                    let heard = self.heard.borrow().clone();
+                    if role == Role::Manager && self.seems_out_of_raft(&heard) {
+                        if out_since.get_or_insert_with(Instant::now).elapsed() > OUT_OF_RAFT {
+                            tracing::warn!("this manager was taken out of Raft: it takes part under a new number");
+                            self.change_role(Role::Manager)?;
+                            return Ok(Outcome::Restart);
+                        }
+                    } else {
+                        out_since = None;
+                    }
+                    role_changes(&heard, role)
+                }
                 () = next_entry(&mut applied) => match self.follow_settings() {
                     // The key was on disk without a lock: a new one never is.
                     Ok(first) => first,
@@ -520,12 +630,7 @@ impl Keeper {
                     }
                     let heard = self.heard.borrow_and_update().clone();
                     self.learn(&heard)?;
-                    // A demoted manager is certified anew only once it is out of Raft.
-                    let role_changes = heard.node.is_some_and(|n| match n.spec.role {
-                        Role::Manager => role != Role::Manager,
-                        Role::Worker => role != Role::Worker && n.manager.is_none(),
-                    });
-                    role_changes || (heard.root_ca.is_some() && self.has_an_old_root())
+                    role_changes(&heard, role) || (heard.root_ca.is_some() && self.has_an_old_root())
                 }
             };
             if !renew {
@@ -548,6 +653,17 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Tells whether the session says that this manager is to be one, but under no number or another one's.
+    fn seems_out_of_raft(&self, heard: &agent::View) -> bool {
+        let own = self.record.lock().unwrap_or_else(PoisonError::into_inner).raft_id;
+        let in_session = heard.manager.is_some();
+        in_session
+            && heard
+                .node
+                .as_ref()
+                .is_some_and(|n| n.spec.role == Role::Manager && n.manager.map(|m| m.raft_id) != own)
     }
 
     /// Tells whether this node's certificate is of a root that another is to replace.
@@ -701,6 +817,15 @@ impl Keeper {
         }
         self.start.folder.store(&record)
     }
+}
+
+/// Tells whether a node in this role is to be certified for another one. A demoted manager is so only once it is out of
+/// Raft.
+fn role_changes(heard: &agent::View, role: Role) -> bool {
+    heard.node.as_ref().is_some_and(|n| match n.spec.role {
+        Role::Manager => role != Role::Manager,
+        Role::Worker => role != Role::Worker && n.manager.is_none(),
+    })
 }
 
 /// Waits until the replica of a manager has applied something.

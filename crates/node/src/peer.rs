@@ -20,9 +20,12 @@ use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::io::{AsyncSeekExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncSeekExt, AsyncWriteExt},
+    runtime::Handle,
+};
 use tokio_util::io::{CopyToBytes, ReaderStream, SinkWriter, StreamReader};
-use tokio_util::sync::PollSender;
+use tokio_util::{sync::PollSender, task::AbortOnDropHandle};
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
 /// *Unit:* bytes of one message of a stream.
@@ -48,6 +51,8 @@ pub(crate) struct PeerService {
     connections: Arc<Connections>,
     /// Says which managers there are to ask.
     folder: Folder,
+    /// The threads that requests of people are served on.
+    work: Handle,
     /// What managers said of late of who may fetch what.
     answers: Arc<Mutex<Answers>>,
 }
@@ -58,8 +63,9 @@ impl PeerService {
         door: FrontDoorCell,
         connections: Arc<Connections>,
         folder: Folder,
+        work: Handle,
     ) -> Self {
-        Self { images, door, connections, folder, answers: Arc::default() }
+        Self { images, door, connections, folder, work, answers: Arc::default() }
     }
 
     /// Returns the calling node, if it may call `method`.
@@ -123,7 +129,8 @@ impl Peer for PeerService {
         let (ours, theirs) = tokio::io::duplex(CHUNK_BYTES);
         let (from_door, mut to_door) = tokio::io::split(ours);
         // Ends when the caller's streams are dropped and with them our end of the duplex.
-        let serving = async move { door.connection(theirs, Origin::Peer).await };
+        let serving = self.work.spawn(async move { door.connection(theirs, Origin::Peer).await });
+        let serving = AbortOnDropHandle::new(serving);
         let mut incoming = request.into_inner();
         // One stream drives both directions, so that both end when the caller goes away.
         let forward = async move {

@@ -8,10 +8,11 @@ use crate::{
     address::{self, interfaces},
     attach::Waiting,
     connect::Connections,
+    control::Hop,
     executor::{HostExecutor, Wanted},
     gate::Gate,
     images,
-    member::{self, Begin, Member, Outcome, Start, bootstrap_channel, clock, is_passing},
+    member::{self, Begin, Member, NotTakenIn, Outcome, Start, bootstrap_channel, clock, is_passing},
     peer::{FrontDoorCell, open_tunnel},
     record::{Folder, Record},
 };
@@ -35,9 +36,11 @@ use std::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
+use store::Leadership;
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot, watch},
     time::timeout,
 };
@@ -46,6 +49,9 @@ use tonic::{Status, transport::Channel};
 
 /// How long a request waits for a manager that answers.
 const MANAGER_LIMIT: Duration = Duration::from_secs(10);
+/// What is wrong with a manager that is cut off, or has no majority.
+const NO_TOUCH: &str = "this manager does not hear what the others agree on: too few of them are online, or it is cut \
+                        off from them";
 /// Largest gRPC message taken from a manager. *Unit:* bytes.
 const MESSAGE_MAX: usize = 64 << 20;
 
@@ -70,6 +76,8 @@ pub(crate) struct Parts {
     pub(crate) registries: image::RegistryOptions,
     pub(crate) door: FrontDoorCell,
     pub(crate) waiting: Arc<Waiting>,
+    /// The threads of everything but the swarm.
+    pub(crate) work: Handle,
 }
 
 /// Shared by the front door, the supervisor and the image fetcher.
@@ -199,6 +207,7 @@ impl Shared {
             folder: self.parts.folder.clone(),
             credentials: credentials.clone(),
             executor: Arc::new(self.executor(record, fetch, Some(credentials.clone()))),
+            work: self.parts.work.clone(),
             connections,
             images: self.parts.engine.images().clone(),
             door: Arc::clone(&self.parts.door),
@@ -210,8 +219,8 @@ impl Shared {
         record: &Record,
         fetch: crate::executor::Fetch,
         credentials: Option<Credentials>,
-    ) -> HostExecutor {
-        HostExecutor {
+    ) -> Hop {
+        let host = HostExecutor {
             engine: self.parts.engine.clone(),
             hostname: self.parts.hostname.clone(),
             addr: record.advertise_addr,
@@ -222,7 +231,8 @@ impl Shared {
             network_names: Mutex::default(),
             found: Mutex::default(),
             waiting: Arc::clone(&self.parts.waiting),
-        }
+        };
+        Hop::new(Arc::new(host), self.parts.work.clone())
     }
 
     /// Returns how images come here: from nodes that have them, then from their registry.
@@ -316,9 +326,12 @@ impl Supervisor {
     /// The running member could not be stopped.
     pub(crate) async fn run(mut self, cancel: CancellationToken) -> anyhow::Result<()> {
         let mut member: Option<(Member, Start)> = None;
+        let (mut pause, mut begun) = (Pause::default(), Instant::now());
         match self.shared.on_disk() {
             Ok(None) => {}
-            Ok(Some((record, credentials))) => member = self.resume(&credentials, record, &cancel).await,
+            Ok(Some((record, credentials))) => {
+                member = self.resume(&credentials, record, &cancel, Duration::ZERO).await;
+            }
             Err(error) if is_locked(&error) => {
                 tracing::warn!("the swarm is encrypted; hint: `swarm unlock` opens it");
                 self.shared.locked.store(true, Relaxed);
@@ -349,6 +362,7 @@ impl Supervisor {
                         self.shared.locked.store(false, Relaxed);
                         self.publish(Some((&running, &start)));
                         member = Some((running, start));
+                        begun = Instant::now();
                     });
                     drop(done.send(answer));
                 }
@@ -363,23 +377,33 @@ impl Supervisor {
                 None => {
                     self.publish(None);
                     let Some((running, start)) = member.take() else { continue };
-                    match running.ended().await {
-                        Ok(Outcome::Restart) => {}
+                    let outcome = running.ended().await;
+                    if begun.elapsed() > LASTING {
+                        pause = Pause::default();
+                    }
+                    let after = match outcome {
+                        Ok(Outcome::Restart) => Duration::ZERO,
                         Ok(Outcome::Cancelled) => {
-                            tracing::warn!("the member ended by itself; starting it again")
+                            let after = pause.next();
+                            tracing::warn!(?after, "the member ended by itself; starting it again");
+                            after
                         }
                         Err(error) => {
+                            let after = pause.next();
+                            self.fail(&error);
                             tracing::error!(
                                 error = format!("{error:#}"),
-                                "the member failed; starting it again"
+                                ?after,
+                                "the member failed; starting it again; containers run on"
                             );
-                            tokio::time::sleep(Duration::from_secs(1)).await;
+                            after
                         }
-                    }
+                    };
                     match self.shared.parts.folder.load() {
                         Ok(None) => {}
                         Ok(Some(record)) => {
-                            member = self.resume(&start.credentials, record, &cancel).await;
+                            member = self.resume(&start.credentials, record, &cancel, after).await;
+                            begun = Instant::now();
                         }
                         Err(error) => self.fail(&error),
                     }
@@ -394,41 +418,66 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Starts the member from what is on disk, again and again until it works or the daemon stops.
+    /// Starts the member from what is on disk after `after`, and again and again until it works or the daemon stops.
     async fn resume(
         &mut self,
         credentials: &Credentials,
-        record: Record,
+        mut record: Record,
         cancel: &CancellationToken,
+        mut after: Duration,
     ) -> Option<(Member, Start)> {
+        let mut pause = Pause::default();
         loop {
+            let order = tokio::select! {
+                () = cancel.cancelled() => return None,
+                () = tokio::time::sleep(after) => None,
+                order = self.orders.recv() => Some(order?),
+            };
+            match order {
+                Some(Order::Leave { done }) => {
+                    self.publish(None);
+                    drop(done.send(self.shared.forget().await));
+                    return None;
+                }
+                Some(Order::Start { done, .. }) => {
+                    drop(done.send(Err(anyhow::anyhow!("this node is a member of a swarm already"))));
+                    continue;
+                }
+                None => {}
+            }
             let start = self.shared.start(credentials, &record);
-            let attempt = Member::start(start.clone(), record.clone(), Begin::Resume);
+            let attempt = async {
+                let started = Member::start(start.clone(), record.clone(), Begin::Resume).await;
+                match started {
+                    // It was demoted while it was on its way.
+                    Err(error) if error.is::<NotTakenIn>() => {
+                        let again = member::certify_anew(&start, record.clone()).await;
+                        again
+                            .map(Err)
+                            .map_err(|why| error.context(format!("not certified anew either: {why:#}")))
+                    }
+                    started => started.map(Ok),
+                }
+            };
             let started = tokio::select! {
                 () = cancel.cancelled() => return None,
                 started = attempt => started,
             };
             match started {
-                Ok(member) => {
+                Ok(Ok(member)) => {
                     self.publish(Some((&member, &start)));
                     return Some((member, start));
                 }
+                Ok(Err(certified)) => {
+                    record = certified;
+                    after = Duration::ZERO;
+                }
                 Err(error) => {
                     self.fail(&error);
-                    let order = tokio::select! {
-                        () = cancel.cancelled() => return None,
-                        () = tokio::time::sleep(Duration::from_secs(2)) => continue,
-                        order = self.orders.recv() => order?,
-                    };
-                    match order {
-                        Order::Leave { done } => {
-                            self.publish(None);
-                            drop(done.send(self.shared.forget().await));
-                            return None;
-                        }
-                        Order::Start { done, .. } => {
-                            drop(done.send(Err(anyhow::anyhow!("this node is a member of a swarm already"))));
-                        }
+                    after = pause.next();
+                    // What was learnt before it failed (its number in Raft) counts.
+                    if let Ok(Some(stored)) = self.shared.parts.folder.load() {
+                        record = stored;
                     }
                 }
             }
@@ -454,6 +503,23 @@ impl Supervisor {
         let current =
             member.map(|(m, s)| Current { view: m.watch(), connections: Arc::clone(&s.connections) });
         *self.shared.current.write().unwrap_or_else(PoisonError::into_inner) = current;
+    }
+}
+
+/// Waits before a member that failed is started again: longer each time, and short enough that people see it come back
+/// soon after they have mended what was wrong.
+#[derive(Debug, Default)]
+struct Pause(Duration);
+
+/// A member that ran for so long has not failed because of how it began.
+const LASTING: Duration = Duration::from_secs(60);
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(8);
+
+impl Pause {
+    fn next(&mut self) -> Duration {
+        self.0 = (self.0 * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+        self.0
     }
 }
 
@@ -521,9 +587,15 @@ impl Swarm for NodeSwarm {
         };
         let view = current.view.borrow().clone();
         let (mut managers, mut leader, mut control_available) = (Vec::new(), None, false);
+        let mut error = view.error;
         if let Some(store) = &view.store {
             let tables = store.view();
-            let now = store.leader_now();
+            // What a manager out of touch last heard of the leader is no news.
+            control_available = store.is_current();
+            let now = if control_available { store.leader_now() } else { Leadership::default() };
+            if !control_available && error.is_empty() {
+                NO_TOUCH.clone_into(&mut error);
+            }
             let all = tables.nodes.values().filter_map(|n| Some((n.id, n.manager?)));
             for (id, status) in all {
                 managers.push((id, status.addr));
@@ -531,7 +603,6 @@ impl Swarm for NodeSwarm {
                     leader = Some(id);
                 }
             }
-            control_available = now.leader.is_some();
         }
         SwarmStatus::Active(Membership {
             node_id: view.node,
@@ -541,7 +612,7 @@ impl Swarm for NodeSwarm {
             managers,
             control_available: control_available && view.role == Role::Manager,
             leader,
-            error: view.error,
+            error,
         })
     }
 
@@ -674,7 +745,7 @@ impl Swarm for NodeSwarm {
                 .max_encoding_message_size(MESSAGE_MAX)
         };
         // A manager that knows a leader passes on to it what it cannot answer itself: no need to ask around.
-        if view.store.as_ref().is_some_and(|store| store.leader_now().leader.is_some()) {
+        if view.store.as_ref().is_some_and(store::Handle::is_current) {
             return Ok(client(view.addr));
         }
         let mut last = "no manager is known".to_owned();
