@@ -198,10 +198,10 @@ impl Error {
             // Docker answers 400 when the command cannot be executed, 500 otherwise.
             Self::Start { exit_code, .. } if *exit_code != 125 => K::InvalidParameter,
             Self::ExecFailed { .. } => K::InvalidParameter,
+            Self::Network { source, .. } => network_kind(source),
             Self::Start { .. }
             | Self::Runtime { .. }
             | Self::Image { .. }
-            | Self::Network { .. }
             | Self::Io { .. }
             | Self::State { .. }
             | Self::Spec { .. }
@@ -221,6 +221,32 @@ impl Error {
 
     pub(crate) fn invalid(text: impl Into<String>) -> Self {
         Self::InvalidParameter(text.into())
+    }
+}
+
+/// Whose fault a failure of the network room is. Source: moby `libnetwork/ipamapi` (a pool or an address that somebody
+/// has is forbidden).
+fn network_kind(source: &Cause) -> ErrorKind {
+    use network::Error as N;
+    match source.downcast_ref() {
+        Some(
+            N::InvalidInterface(_)
+            | N::InvalidMac(_)
+            | N::AddressOutsideSubnet { .. }
+            | N::NoParent(_)
+            | N::OwnParent(_)
+            | N::NoIpv6(_)
+            | N::NoIpv6Behind { .. }
+            | N::Loopback6 { .. },
+        ) => ErrorKind::InvalidParameter,
+        Some(
+            N::SubnetInUse { .. }
+            | N::InterfaceInUse { .. }
+            | N::ForeignLink(_)
+            | N::AddressInUse { .. }
+            | N::NetworkInUse(_),
+        ) => ErrorKind::Forbidden,
+        _ => ErrorKind::Internal,
     }
 }
 

@@ -10,13 +10,13 @@ use crate::{
     engine::Engine,
     error::{Error, Result},
     event::{Event, EventKind},
-    folders,
+    folders, gate,
     overlay::{self, AnyNetwork},
     owner::Command,
     persist,
 };
 use ipnet::{Ipv4Net, Ipv6Net};
-use model::Timestamp;
+use model::{Timestamp, confine};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -335,8 +335,12 @@ impl Engine {
         if is_predefined(&config.name) {
             return Err(Error::PredefinedName(config.name));
         }
-        if config.name.is_empty() {
-            return Err(Error::invalid("network name cannot be empty"));
+        confine::object_name("Name", &config.name).map_err(gate::unfit)?;
+        if let Some(subnet) = config.subnet {
+            confine::subnet("IPAM.Config.Subnet", subnet.into()).map_err(gate::unfit)?;
+        }
+        if let Some(subnet) = config.subnet6 {
+            confine::subnet("IPAM.Config.Subnet", subnet.into()).map_err(gate::unfit)?;
         }
         if !matches!(config.driver.as_str(), "" | "bridge" | "macvlan") {
             return Err(Error::invalid(format!(

@@ -38,6 +38,8 @@ const MAX_MANIFEST_BYTES: usize = 4 << 20;
 const MAX_ERROR_BYTES: usize = 64 << 10;
 const MAX_TRIES: u32 = 5;
 const MAX_REDIRECTS: u32 = 8;
+/// Longest time for all of a short answer: a manifest, a token, a reason.
+pub(crate) const SHORT_ANSWER: Duration = Duration::from_secs(60);
 /// Longest wait a server may ask for.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
@@ -306,9 +308,10 @@ impl Endpoint {
         }
         let media_type = response.headers().get(hyper::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let media_type = media_type.unwrap_or_default().to_owned();
-        let body = Limited::new(response.into_body(), MAX_MANIFEST_BYTES).collect().await;
-        let body = body.map_err(|source| Error::Network { url: format!("{}{path}", self.base), source })?;
-        Ok(Some(Manifest::new(&media_type, body.to_bytes())))
+        let url = format!("{}{path}", self.base);
+        let body = short(response.into_body(), MAX_MANIFEST_BYTES, SHORT_ANSWER).await;
+        let body = body.map_err(|source| Error::Network { url, source })?;
+        Ok(Some(Manifest::new(&media_type, body)))
     }
 
     async fn blob(&self, digest: &Digest, offset: u64) -> Result<Option<BoxAsyncRead>> {
@@ -416,6 +419,18 @@ fn absolute(base: &str, location: &str) -> String {
     }
 }
 
+/// Reads an answer that is held in memory: of `limit` bytes at most, and whole before the deadline, so that a server
+/// that lets it drip holds nobody up.
+pub(crate) async fn short<B>(body: B, limit: usize, deadline: Duration) -> Result<Bytes, SourceError>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<SourceError>,
+{
+    let whole = tokio::time::timeout(deadline, Limited::new(body, limit).collect()).await;
+    let late = |_| SourceError::from(format!("the answer was not whole within {} s", deadline.as_secs()));
+    Ok(whole.map_err(late)??.to_bytes())
+}
+
 /// Reads the registry's own words: `{"errors":[{"code":..,"message":..}]}`.
 async fn failure(method: &Method, url: &str, response: Response<Incoming>) -> Error {
     #[derive(serde::Deserialize)]
@@ -430,10 +445,7 @@ async fn failure(method: &Method, url: &str, response: Response<Incoming>) -> Er
         message: String,
     }
     let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_ERROR_BYTES)
-        .collect()
-        .await
-        .map(http_body_util::Collected::to_bytes);
+    let body = short(response.into_body(), MAX_ERROR_BYTES, SHORT_ANSWER).await;
     let words = serde_json::from_slice::<Answer>(&body.unwrap_or_else(|_| Bytes::new())).ok().map(|answer| {
         let faults =
             answer.errors.iter().map(|fault| format!("{}: {}", fault.code.to_lowercase(), fault.message));
@@ -460,6 +472,22 @@ mod tests {
         for host in ["reg.example:5001", "10.2.0.1:5000", "localhost.evil.example", "127.evil.example"] {
             assert!(!is_insecure(host, &listed), "{host}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_drips_or_does_not_end_is_given_up() {
+        let drips = futures::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Some((Ok::<_, std::io::Error>(hyper::body::Frame::data(Bytes::from_static(b"{"))), ()))
+        });
+        let body = Box::pin(http_body_util::StreamBody::new(drips));
+        let error = short(body, MAX_MANIFEST_BYTES, Duration::from_secs(1)).await.unwrap_err();
+        assert_eq!(error.to_string(), "the answer was not whole within 1 s");
+        let floods = futures::stream::repeat_with(|| {
+            Ok::<_, std::io::Error>(hyper::body::Frame::data(Bytes::from_static(&[b' '; 4096])))
+        });
+        let error = short(http_body_util::StreamBody::new(floods), 64 << 10, SHORT_ANSWER).await.unwrap_err();
+        assert!(error.to_string().contains("length limit exceeded"), "{error}");
     }
 
     #[test]

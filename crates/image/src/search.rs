@@ -3,11 +3,10 @@
 
 use crate::{
     error::{Error, Result},
-    registry::{Payload, is_insecure},
+    registry::{Payload, SHORT_ANSWER, is_insecure, short},
     store::{Auth, RegistryOptions, Store},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use http_body_util::{BodyExt as _, Limited};
 use hyper::{HeaderMap, Method, StatusCode, header::AUTHORIZATION, http::HeaderValue};
 use serde::Deserialize;
 
@@ -62,8 +61,8 @@ impl Store {
             match self.http().send(&Method::GET, &url, &headers, &Payload::Empty, !insecure).await {
                 Ok(answer) if answer.status() == StatusCode::OK => {
                     let failed = |reason: String| Error::Network { url: url.clone(), source: reason.into() };
-                    let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await;
-                    let body = body.map_err(|e| failed(e.to_string()))?.to_bytes();
+                    let body = short(answer.into_body(), ANSWER_MAX, SHORT_ANSWER).await;
+                    let body = body.map_err(|e| failed(e.to_string()))?;
                     let answer = serde_json::from_slice::<Answer>(&body);
                     return Ok(answer.map_err(|e| failed(format!("no list of images: {e}")))?.results);
                 }

@@ -43,6 +43,8 @@ const KEEP_UNUSED: Duration = Duration::from_secs(24 * 3600);
 
 /// *Limit* of an image's layers. Source: Linux `fs/overlayfs`, `OVL_MAX_STACK`.
 const LAYERS_MAX: usize = 500;
+/// *Limit* of an image's configuration, which is read into memory. *Unit:* bytes.
+const CONFIG_BYTES_MAX: u64 = 8 << 20;
 
 /// What the names of holders begin with that keep results of builds: they are no use of an image, and go when the
 /// image is removed.
@@ -148,6 +150,11 @@ pub(crate) fn parse_manifest(manifest: &Manifest) -> Result<ImageManifest> {
     }
     if parsed.layers.len() > LAYERS_MAX {
         let reason = format!("it has {} layers, more than {LAYERS_MAX}", parsed.layers.len());
+        return Err(Error::Unusable { what: "manifest", reason });
+    }
+    if parsed.config.size_bytes > CONFIG_BYTES_MAX {
+        let size = parsed.config.size_bytes;
+        let reason = format!("its configuration has {size} bytes, more than {CONFIG_BYTES_MAX}");
         return Err(Error::Unusable { what: "manifest", reason });
     }
     Ok(parsed)

@@ -2,6 +2,7 @@
 //! containers, services and stack files share. Pure; each function names the key that it judges.
 
 use crate::{ContainerSpec, HostOptions, MountKind, OwnNamespaces, sysctl_path};
+use ipnet::IpNet;
 
 /// A value that a container may not be given; the text names its key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +52,54 @@ pub fn hostname(key: &'static str, text: &str) -> Result<(), Unfit> {
 pub fn word(key: &'static str, text: &str) -> Result<(), Unfit> {
     if text.is_empty() || text.len() > 255 || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(unfit(key, format!("{text:?} is not one word")));
+    }
+    Ok(())
+}
+
+/// Longest name that people give to an object of theirs.
+const OBJECT_NAME_BYTES_MAX: usize = 255;
+
+/// Judges the name of a network, which is shown to people and logged: Docker takes nearly anything.
+///
+/// # Errors
+/// It is blank, longer than 255 bytes, or has control characters.
+pub fn object_name(key: &'static str, text: &str) -> Result<(), Unfit> {
+    if text.trim().is_empty() {
+        return Err(unfit(key, "name is empty"));
+    }
+    if text.len() > OBJECT_NAME_BYTES_MAX {
+        let length = text.len();
+        return Err(unfit(key, format!("{length} bytes are more than {OBJECT_NAME_BYTES_MAX}")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(unfit(key, format!("{text:?} has control characters")));
+    }
+    Ok(())
+}
+
+/// Addresses that no network of containers can have: hosts reach themselves by them, or nobody.
+/// Source: RFC 6890; kernel `ipv4_is_zeronet`, `ipv4_is_loopback`, `ipv4_is_multicast`, `ipv6_addr_type`.
+const RESERVED: [&str; 8] = [
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "224.0.0.0/4",
+    "255.255.255.255/32",
+    "::/127",
+    "::ffff:0:0/96",
+    "ff00::/8",
+    "fe80::/10",
+];
+
+/// Judges the addresses of a network.
+///
+/// # Errors
+/// They meet those of a host itself, of a link, of groups, or of nobody.
+pub fn subnet(key: &'static str, subnet: IpNet) -> Result<(), Unfit> {
+    let reserved = RESERVED.iter().filter_map(|net| net.parse::<IpNet>().ok());
+    for net in reserved {
+        if net.contains(&subnet) || subnet.contains(&net) {
+            return Err(unfit(key, format!("{subnet} meets {net}, which no network can have")));
+        }
     }
     Ok(())
 }
@@ -532,6 +581,32 @@ mod tests {
             |t| tmpfs_options("Key", t),
             &["", "size=64m,mode=1777,noexec", "uid=5,gid=6,nr_inodes=10k", "size=50%"],
             &["context=evil", "size=1m,size=x", "source=/etc", "mode=9", "bind", "size"],
+        );
+    }
+    #[test]
+    fn a_network_has_a_name_to_show_and_addresses_of_its_own() {
+        let long = "a".repeat(256);
+        check(
+            |t| object_name("Key", t),
+            &["web", "my net", "a/b", "é", "proj_default"],
+            &["", "  ", "a\nb", "a\u{1b}[2J", "a\u{9b}", long.as_str()],
+        );
+        check(
+            |t| subnet("Key", t.parse().unwrap()),
+            &["10.0.0.0/8", "172.17.0.0/16", "169.254.7.0/24", "100.64.0.0/10", "fd00::/8", "2001:db8::/64"],
+            &[
+                "0.0.0.0/0",
+                "0.0.0.0/8",
+                "127.0.0.0/8",
+                "127.7.0.0/16",
+                "64.0.0.0/2",
+                "239.1.0.0/16",
+                "::/0",
+                "::1/128",
+                "::ffff:10.0.0.0/104",
+                "ff02::/64",
+                "fe80::/64",
+            ],
         );
     }
 }

@@ -1,7 +1,9 @@
 //! Local networks and published ports, seen from the host.
 
 use crate::kit::{Host, becomes, chain, guest_with};
-use engine::{ContainerConfig, EndpointConfig, Error, NetworkConfig, NetworkMode, Port, PortBinding, Status};
+use engine::{
+    ContainerConfig, EndpointConfig, Error, ErrorKind, NetworkConfig, NetworkMode, Port, PortBinding, Status,
+};
 use std::{
     io::Read,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -179,4 +181,42 @@ fn network_of_another_container_is_shared() {
     let late = guest_with(&["park"], |c| c.host.network_mode = NetworkMode::Container(id.clone()));
     let error = host.start_error(late);
     assert!(error.to_string().contains("non running container"), "{error}");
+}
+
+#[test]
+fn a_network_that_would_take_what_is_the_hosts_is_refused_and_says_whose_fault_it_is() {
+    let host = Host::new();
+    let refused = |change: &dyn Fn(&mut NetworkConfig)| {
+        let mut config = NetworkConfig { name: "x".into(), ..NetworkConfig::default() };
+        change(&mut config);
+        let error = host.on(async |engine| engine.network_create(config).await.unwrap_err());
+        (error.kind(), error.to_string())
+    };
+    let subnet = |text: &'static str| move |c: &mut NetworkConfig| c.subnet = Some(text.parse().unwrap());
+    let bridge = |name: &'static str| {
+        move |c: &mut NetworkConfig| {
+            drop(c.options.insert("com.docker.network.bridge.name".into(), name.into()));
+        }
+    };
+    for (kind, words, (found, text)) in [
+        (ErrorKind::InvalidParameter, "control characters", refused(&|c| c.name = "a\u{1b}[2J".into())),
+        (ErrorKind::InvalidParameter, "127.0.0.0/8", refused(&subnet("127.0.0.0/8"))),
+        (ErrorKind::InvalidParameter, "0.0.0.0/8", refused(&subnet("0.0.0.0/0"))),
+        (ErrorKind::InvalidParameter, "224.0.0.0/4", refused(&subnet("224.1.0.0/16"))),
+        (ErrorKind::InvalidParameter, "name of a bridge", refused(&bridge("../../x"))),
+        (ErrorKind::InvalidParameter, "name of a bridge", refused(&bridge("lo"))),
+    ] {
+        assert!(found == kind && text.contains(words), "{words}: {found:?} {text}");
+    }
+    let taken =
+        NetworkConfig { name: "y".into(), subnet: "10.9.0.0/24".parse().ok(), ..NetworkConfig::default() };
+    let over =
+        NetworkConfig { name: "z".into(), subnet: "10.9.0.0/16".parse().ok(), ..NetworkConfig::default() };
+    host.on(async |engine| {
+        engine.network_create(taken).await.unwrap();
+        let error = engine.network_create(over).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Forbidden, "{error}");
+    });
+    let all = host.on(async |engine| engine.networks(&engine::Filters::default()).len());
+    assert_eq!(all, 4, "the predefined ones and one");
 }

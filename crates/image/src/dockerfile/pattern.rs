@@ -1,13 +1,26 @@
 //! Patterns over paths and texts: `.dockerignore`, sources of COPY, `${name#pattern}`. One matcher for all three: the
-//! pattern becomes a list of states, the text walks over all of them at once, so no pattern takes more than
-//! (length of the pattern) x (length of the text) steps.
+//! pattern becomes a list of states, the text walks over those of them that it has reached, once: no pattern takes more
+//! than (length of the pattern) x (length of the text) steps, one without stars about as many as fit.
 //!
 //! *Source:* moby `patternmatcher`, Go `path/filepath.Match`, Docker's documentation of `.dockerignore`.
 
 /// A pattern that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("syntax error in pattern \"{0}\"")]
-pub struct InvalidPattern(pub String);
+pub enum InvalidPattern {
+    #[error("syntax error in pattern \"{0}\"")]
+    Syntax(String),
+    #[error("a pattern of {0} bytes is longer than any path ({PATTERN_BYTES_MAX})")]
+    Long(usize),
+    #[error("the patterns are more than {PATTERNS_MAX} or {LIST_BYTES_MAX} bytes together")]
+    Many,
+}
+
+/// *Limit* of one pattern. Source: Linux `PATH_MAX`.
+const PATTERN_BYTES_MAX: usize = 4096;
+/// *Limit* of a list of them: each is held against each file of a context.
+const PATTERNS_MAX: usize = 10_000;
+/// *Limit* of a list of patterns. *Unit:* bytes.
+const LIST_BYTES_MAX: usize = 1 << 20;
 
 /// One state of a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +79,10 @@ impl Pattern {
     }
 
     fn read(text: &str, kind: Kind) -> Result<Self, InvalidPattern> {
-        let invalid = || InvalidPattern(text.to_owned());
+        if text.len() > PATTERN_BYTES_MAX {
+            return Err(InvalidPattern::Long(text.len()));
+        }
+        let invalid = || InvalidPattern::Syntax(text.to_owned());
         let mut states = Vec::new();
         let mut chars = text.chars().peekable();
         while let Some(c) = chars.next() {
@@ -99,51 +115,86 @@ impl Pattern {
     }
 
     /// Returns the lengths (*unit:* bytes) of all beginnings of the text that fit, shortest first.
+    ///
+    /// Only the states that the text has reached cost something: of a pattern without stars that is one.
     pub(super) fn ends<'a>(&'a self, text: &'a str) -> impl Iterator<Item = usize> + 'a {
-        let mut active = vec![false; self.states.len() + 1];
-        active[0] = true;
-        self.close(&mut active);
-        let first = active[self.states.len()].then_some(0);
-        first.into_iter().chain(text.char_indices().filter_map(move |(at, c)| {
-            active = self.step(&active, c);
-            active[self.states.len()].then_some(at + c.len_utf8())
+        let end = self.states.len();
+        let mut active = Reached::default();
+        self.reach(0, &mut active);
+        let first = active.is(end).then_some(0);
+        let mut next = Reached::default();
+        let mut chars = text.char_indices();
+        first.into_iter().chain(std::iter::from_fn(move || {
+            while !active.0.is_empty() {
+                let (at, c) = chars.next()?;
+                self.step(&active, c, &mut next);
+                std::mem::swap(&mut active, &mut next);
+                if active.is(end) {
+                    return Some(at + c.len_utf8());
+                }
+            }
+            None
         }))
     }
 
-    /// Adds the states that are reached without a character.
-    fn close(&self, active: &mut [bool]) {
-        for at in 0..self.states.len() {
-            if !active[at] {
-                continue;
+    /// Adds a state and those that are reached from it without a character.
+    fn reach(&self, at: usize, active: &mut Reached) {
+        if !active.add(at) {
+            return;
+        }
+        match self.states.get(at) {
+            Some(State::Many { .. }) => self.reach(at + 1, active),
+            Some(State::Optional) => {
+                self.reach(at + 1, active);
+                self.reach(at + 2, active);
             }
-            match self.states[at] {
-                State::Many { .. } => active[at + 1] = true,
-                State::Optional => (active[at + 1], active[at + 2]) = (true, true),
-                State::One(_) | State::AnyOne { .. } | State::Class { .. } | State::Folder => {}
+            Some(State::One(_) | State::AnyOne { .. } | State::Class { .. } | State::Folder) | None => {}
+        }
+    }
+
+    fn step(&self, active: &Reached, c: char, next: &mut Reached) {
+        next.0.clear();
+        for &at in &active.0 {
+            let Some(state) = self.states.get(at) else { continue };
+            let (stays, goes_on) = match state {
+                State::One(wanted) => (false, *wanted == c),
+                State::AnyOne { slash } => (false, *slash || c != '/'),
+                State::Class { negated, ranges } => (
+                    false,
+                    c != '/' && ranges.iter().any(|(from, to)| (*from..=*to).contains(&c)) != *negated,
+                ),
+                State::Many { slash } => (*slash || c != '/', false),
+                State::Optional => (false, false),
+                State::Folder => (true, c == '/'),
+            };
+            if stays {
+                self.reach(at, next);
+            }
+            if goes_on {
+                self.reach(at + 1, next);
+            }
+        }
+    }
+}
+
+/// The states that a text has reached, in order.
+#[derive(Debug, Default)]
+struct Reached(Vec<usize>);
+
+impl Reached {
+    /// Adds a state; `false` if it is there. States come nearly in order, so it is found at the end.
+    fn add(&mut self, at: usize) -> bool {
+        match self.0.binary_search(&at) {
+            Ok(_) => false,
+            Err(place) => {
+                self.0.insert(place, at);
+                true
             }
         }
     }
 
-    fn step(&self, active: &[bool], c: char) -> Vec<bool> {
-        let mut next = vec![false; active.len()];
-        for at in (0..self.states.len()).filter(|at| active[*at]) {
-            match &self.states[at] {
-                State::One(wanted) => next[at + 1] |= *wanted == c,
-                State::AnyOne { slash } => next[at + 1] |= *slash || c != '/',
-                State::Class { negated, ranges } => {
-                    next[at + 1] |=
-                        c != '/' && ranges.iter().any(|(from, to)| (*from..=*to).contains(&c)) != *negated;
-                }
-                State::Many { slash } => next[at] |= *slash || c != '/',
-                State::Optional => {}
-                State::Folder => {
-                    next[at] = true;
-                    next[at + 1] |= c == '/';
-                }
-            }
-        }
-        self.close(&mut next);
-        next
+    fn is(&self, at: usize) -> bool {
+        self.0.last() == Some(&at)
     }
 }
 
@@ -188,6 +239,7 @@ impl IgnoreList {
     /// As [`IgnoreList::parse`].
     pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidPattern> {
         let mut list = Self::default();
+        let mut bytes = 0;
         for text in patterns {
             let text = text.trim();
             let (exception, text) = match text.strip_prefix('!') {
@@ -198,6 +250,10 @@ impl IgnoreList {
             let text = text.trim_start_matches('/');
             if text.is_empty() {
                 continue;
+            }
+            bytes += text.len();
+            if list.rules.len() >= PATTERNS_MAX || bytes > LIST_BYTES_MAX {
+                return Err(InvalidPattern::Many);
             }
             list.exceptions |= exception;
             list.rules.push((exception, Pattern::read(text, Kind::Ignore)?));
@@ -219,11 +275,10 @@ impl IgnoreList {
     /// Returns true if a path (relative, with slashes) or a folder on the way to it is left out.
     #[must_use]
     pub fn ignores(&self, path: &str) -> bool {
-        let parents = path.match_indices('/').map(|(at, _)| &path[..at]);
-        let candidates: Vec<&str> = std::iter::once(path).chain(parents).collect();
+        let folder_or_all = |end: usize| end == path.len() || path[end..].starts_with('/');
         let mut ignored = false;
         for (exception, pattern) in &self.rules {
-            if *exception == ignored && candidates.iter().any(|path| pattern.matches(path)) {
+            if *exception == ignored && pattern.ends(path).any(folder_or_all) {
                 ignored = !exception;
             }
         }
@@ -284,5 +339,20 @@ mod tests {
     fn no_pattern_takes_for_ever() {
         let pattern = Pattern::of_path(&"*a".repeat(200)).unwrap();
         assert!(!pattern.matches(&"a".repeat(2000).replace('a', "ab")));
+        // Each folder on the way is judged in the same walk, and a name that does not begin so costs one step.
+        let deep = "a/".repeat(2000) + "x";
+        let rules = (0..200).map(|n| format!("{}{n}", "b".repeat(4000))).collect::<Vec<_>>();
+        let list = IgnoreList::new(rules.iter().map(String::as_str)).unwrap();
+        assert!((0..100).all(|_| !list.ignores(&deep)));
+        let stars = IgnoreList::new(["***/".repeat(100).as_str(), &"*".repeat(400)]).unwrap();
+        assert!(stars.ignores(&deep));
+    }
+
+    #[test]
+    fn what_is_longer_than_a_path_or_too_many_is_refused() {
+        assert_eq!(Pattern::of_path(&"a".repeat(5000)), Err(InvalidPattern::Long(5000)));
+        for lines in ["a\n".repeat(20_000), format!("{}\n", "b".repeat(4000)).repeat(300)] {
+            assert_eq!(IgnoreList::parse(&lines), Err(InvalidPattern::Many));
+        }
     }
 }

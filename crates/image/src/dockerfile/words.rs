@@ -317,6 +317,9 @@ fn cut(value: &str, word: &str, side: char) -> Result<String, String> {
     let longest = word.starts_with(side);
     let pattern = Pattern::of_text(if longest { &word[1..] } else { word }).map_err(|e| e.to_string())?;
     if side == '#' {
+        if value.len().saturating_mul(word.len()) > STEPS_MAX {
+            return Err("the variable is too long for the pattern".into());
+        }
         let mut ends = pattern.ends(value);
         let end = if longest { ends.last() } else { ends.next() };
         return Ok(value[end.unwrap_or(0)..].to_owned());

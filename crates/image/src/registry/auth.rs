@@ -8,7 +8,6 @@ use crate::{
     store::Auth,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use http_body_util::{BodyExt, Limited};
 use hyper::{
     HeaderMap, Method,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
@@ -97,6 +96,8 @@ pub(super) async fn answer(
                 let reason = "the token server it names is not reached by TLS".to_owned();
                 return Err(Error::Denied { repository: registry.to_owned(), reason });
             }
+            // That this host may go unchecked says nothing of another that it names, which gets the password.
+            let verify = verify || host(&key.realm) != host(registry);
             return token(http, key, auth, refused, verify).await.map(Some);
         }
         if let (true, Some(Auth::Basic { username, password })) = (scheme.eq_ignore_ascii_case("basic"), auth)
@@ -105,6 +106,11 @@ pub(super) async fn answer(
         }
     }
     Ok(None)
+}
+
+/// Returns the host of a URL, without its port.
+fn host(url: &str) -> Option<String> {
+    url.parse::<hyper::Uri>().ok()?.host().map(str::to_ascii_lowercase)
 }
 
 fn header(scheme: &str, value: &str) -> Option<HeaderValue> {
@@ -172,8 +178,8 @@ async fn fetch(http: &Http, key: &Key, auth: Option<&Auth>, verify: bool) -> Res
         };
         return Err(Error::Denied { repository: key.realm.clone(), reason });
     }
-    let body = Limited::new(response.into_body(), MAX_TOKEN_BYTES).collect().await;
-    let body = body.map_err(|source| Error::Network { url: key.realm.clone(), source })?.to_bytes();
+    let body = super::short(response.into_body(), MAX_TOKEN_BYTES, super::SHORT_ANSWER).await;
+    let body = body.map_err(|source| Error::Network { url: key.realm.clone(), source })?;
     let digest = crate::Digest::of(&body);
     serde_json::from_slice(&body).map_err(|source| Error::Document { what: "token", digest, source })
 }
@@ -220,6 +226,14 @@ mod tests {
         assert_eq!(parameters["realm"], "https://auth.example/token");
         assert_eq!(parameters["scope"], "repository:a/b:pull,push");
         assert_eq!(parameters["n"], "1");
+    }
+
+    #[test]
+    fn what_a_registry_names_is_its_own_host_or_another() {
+        assert_eq!(host("http://Reg.example:5000"), host("https://reg.example/token?x=y"));
+        assert_ne!(host("https://127.0.0.1:5000"), host("https://auth.example/token"));
+        assert_ne!(host("https://reg.example@evil.example/"), host("https://reg.example"));
+        assert_eq!(host("/token"), None);
     }
 
     #[test]

@@ -43,6 +43,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
 
+/// *Limit* of hosts whose connections are kept: redirects name any number of them.
+const CLIENTS_MAX: usize = 64;
+/// *Limit* of base URLs of which is known whether a registry speaks there.
+const KNOWN_MAX: usize = 1024;
+
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// What to send; made anew for each try.
@@ -79,7 +84,12 @@ impl Http {
     }
 
     pub(super) fn remember(&self, base: &str, speaks: bool) {
-        self.inner.known.lock().unwrap_or_else(PoisonError::into_inner).insert(base.to_owned(), speaks);
+        let mut known = self.inner.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KNOWN_MAX {
+            // Found out again when it is needed.
+            known.clear();
+        }
+        known.insert(base.to_owned(), speaks);
     }
 
     /// Sends one request and waits for the headers of the answer.
@@ -118,6 +128,10 @@ impl Http {
         let key = (host.to_owned(), verify);
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
+        }
+        if clients.len() >= CLIENTS_MAX {
+            // Answers under way keep theirs.
+            clients.clear();
         }
         let connector = Connector { tls: tls::connector(host, verify)? };
         let client = Client::builder(TokioExecutor::new())
@@ -278,5 +292,22 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_without_end_are_not_all_kept() {
+        let http = Http::default();
+        for n in 0..10 * CLIENTS_MAX {
+            http.client(&format!("h{n}.example"), true).unwrap();
+            http.remember(&format!("https://h{n}.example"), true);
+        }
+        assert!(http.inner.clients.lock().unwrap().len() <= CLIENTS_MAX);
+        (0..2 * KNOWN_MAX).for_each(|n| http.remember(&format!("http://h{n}.example"), false));
+        assert!(http.inner.known.lock().unwrap().len() <= KNOWN_MAX);
     }
 }

@@ -10,6 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// *Limit* of a document (manifest, index, configuration): it is read into memory. *Unit:* bytes.
+const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
+
 /// Where blobs live.
 #[derive(Debug, Clone)]
 pub(crate) struct Blobs {
@@ -46,7 +49,13 @@ impl Blobs {
     /// Reads a document (manifest, configuration) and checks it.
     pub(crate) fn read(&self, digest: &Digest) -> Result<Vec<u8>> {
         let path = self.path(digest);
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let mut bytes = Vec::new();
+        let file = File::open(&path).map_err(Error::io("read", &path))?;
+        file.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(Error::io("read", &path))?;
+        if bytes.len() as u64 > DOCUMENT_BYTES_MAX {
+            let reason = format!("{digest} has more than {DOCUMENT_BYTES_MAX} bytes");
+            return Err(Error::Unusable { what: "document", reason });
+        }
         verify("blob", *digest, Digest::of(&bytes))?;
         Ok(bytes)
     }

@@ -3,7 +3,7 @@
 
 use model::{
     Config, EndpointMode, GenericRequests, Mode, NetworkDriver, NetworkId, NetworkSpec, ObjectRef, Protocol,
-    PublishMode, Resources, Secret, ServiceId, ServiceSpec, Tables, Task, TaskState, Want,
+    PublishMode, Resources, Secret, ServiceId, ServiceSpec, Tables, Task, TaskState, Want, confine,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tonic::Status;
@@ -129,7 +129,7 @@ fn container(tables: &Tables, spec: &ServiceSpec) -> Result<(), Status> {
             return Err(invalid(format!("ContainerSpec: duplicate mount point: {}", mount.target)));
         }
     }
-    model::confine::container(container, host_network).map_err(|e| invalid(e.to_string()))?;
+    confine::container(container, host_network).map_err(|e| invalid(e.to_string()))?;
     let mut targets: BTreeMap<&str, &str> = BTreeMap::new();
     for file in &container.secrets {
         if !tables.secrets.contains(&file.id) {
@@ -262,6 +262,7 @@ pub(super) fn network(tables: &Tables, spec: &NetworkSpec) -> Result<(), Status>
     if spec.name.is_empty() {
         return Err(invalid("meta: name must be provided"));
     }
+    confine::object_name("Name", &spec.name).map_err(|e| invalid(e.to_string()))?;
     let Some(subnet) = spec.subnet else {
         if spec.gateway.is_some() || spec.ip_range.is_some() {
             return Err(invalid("a gateway or range needs a subnet"));
@@ -271,6 +272,7 @@ pub(super) fn network(tables: &Tables, spec: &NetworkSpec) -> Result<(), Status>
     if spec.driver != NetworkDriver::Overlay {
         return Err(invalid("only overlay networks have a subnet"));
     }
+    confine::subnet("IPAM.Config.Subnet", subnet).map_err(|e| invalid(e.to_string()))?;
     if spec.gateway.is_some_and(|gateway| !subnet.contains(&gateway)) {
         return Err(invalid(format!(
             "no matching subnet for gateway {}",
