@@ -12,6 +12,7 @@ use model::{
     Config, ConfigId, Duration, NetworkId, Node, NodeDescription, NodeId, Panicked, Secret, SecretBytes,
     SecretId, ServiceId, Task, TaskId, TaskState, TaskStatus, caught,
 };
+use prost::Message as _;
 use proto::{
     Invalid, WireId as _,
     dispatcher::{
@@ -51,6 +52,9 @@ const ACTOR_PAUSE: Duration = Duration::from_millis(200);
 const ACTOR_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Largest message taken: assignments carry secrets and configs.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
+/// A report that has this much is followed by another: managers take no more than
+/// [`proto::AGENT_MESSAGE_BYTES_MAX`]. *Unit:* bytes.
+const REPORT_BYTES: usize = proto::AGENT_MESSAGE_BYTES_MAX / 4;
 
 /// What others may see of the agent.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -711,12 +715,21 @@ impl Loop {
             return Ok(());
         }
         self.report_sequence += 1;
-        let sequence = self.report_sequence;
-        let mut tasks = Vec::with_capacity(fresh.len());
+        let mut sequence = self.report_sequence;
+        let (mut tasks, mut bytes) = (Vec::with_capacity(fresh.len()), 0);
         for (id, waiting) in fresh {
+            let report = TaskReport { task: id.to_wire(), status: Some((&waiting.status).into()) };
+            let length = report.encoded_len();
+            if bytes + length > REPORT_BYTES && !tasks.is_empty() {
+                session.send(Up::Statuses(StatusReport { sequence, tasks: std::mem::take(&mut tasks) }))?;
+                sequence += 1;
+                bytes = 0;
+            }
+            bytes += length;
             waiting.sent = Some(sequence);
-            tasks.push(TaskReport { task: id.to_wire(), status: Some((&waiting.status).into()) });
+            tasks.push(report);
         }
+        self.report_sequence = sequence;
         session.send(Up::Statuses(StatusReport { sequence, tasks }))
     }
 }

@@ -70,6 +70,11 @@ macro_rules! methods {
                 match self { $($(Self::$method => ($service, stringify!($method)),)*)* }
             }
 
+            /// Returns the one that is called at a path of HTTP/2. Source: gRPC over HTTP2, "Path".
+            pub(crate) fn at(path: &str) -> Option<Self> {
+                match path { $($(concat!("/", $service, "/", stringify!($method)) => Some(Self::$method),)*)* _ => None }
+            }
+
             pub(crate) fn rule(self) -> Rule {
                 match self { $($(Self::$method => Rule::$rule,)*)* }
             }

@@ -4,7 +4,7 @@
 //! has, and gets the role that the swarm wants of it, but a demoted manager only after it has left Raft.
 
 use crate::{
-    MESSAGE_BYTES_MAX,
+    JOIN_BYTES_MAX,
     authorize::{Method, on_behalf_of},
     forward::{Leader, membership_error, no_leader},
     level,
@@ -202,11 +202,11 @@ fn free_index(tables: &Tables) -> Option<u16> {
 }
 
 pub(crate) fn service(shared: Arc<Shared>) -> CaServer<CaService> {
-    CaServer::new(CaService(shared)).max_decoding_message_size(1 << 20)
+    CaServer::new(CaService(shared)).max_decoding_message_size(JOIN_BYTES_MAX)
 }
 
 pub(crate) fn membership_service(shared: Arc<Shared>) -> MembershipServer<CaService> {
-    MembershipServer::new(CaService(shared)).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    MembershipServer::new(CaService(shared)).max_decoding_message_size(JOIN_BYTES_MAX)
 }
 
 pub(crate) struct CaService(Arc<Shared>);

@@ -28,6 +28,7 @@ mod authorize;
 pub mod ca;
 mod control;
 mod dispatcher;
+mod early;
 mod forward;
 mod leader;
 mod level;
@@ -50,6 +51,7 @@ pub use authorize::Method;
 pub use vouch::voucher;
 
 use authorize::{Evidence, Who};
+use early::Early;
 use model::{NodeId, Role, Timestamp, caught};
 use shared::Shared;
 use std::{net::SocketAddr, pin::Pin, sync::Arc};
@@ -65,8 +67,16 @@ pub type Answers = Arc<dyn Fn(SocketAddr) -> Pin<Box<dyn Future<Output = bool> +
 /// Returns the time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// Largest message taken: assignments carry secrets and configs. *Unit:* bytes.
-pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
+/// *Limit* of what a person asks for: a stack with its configs and secrets. *Unit:* bytes.
+pub const REQUEST_BYTES_MAX: usize = 64 << 20;
+/// *Limit* of what a leader answers to another manager, which believes it. *Unit:* bytes.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// *Limit* of what managers tell each other of nodes and tasks. *Unit:* bytes.
+const NEWS_BYTES_MAX: usize = 64 << 20;
+/// *Limit* of what a node asks for in its own name: ids and names. *Unit:* bytes.
+const WORK_BYTES_MAX: usize = 256 << 10;
+/// *Limit* of a certificate request or a join. *Unit:* bytes.
+const JOIN_BYTES_MAX: usize = 64 << 10;
 
 /// What a manager needs.
 #[derive(Clone)]
@@ -157,13 +167,14 @@ impl Manager {
     /// there, and refuse requests without.
     pub fn routes(&self) -> Routes {
         let mut routes = Routes::builder();
+        let shared = &self.shared;
         routes
-            .add_service(control::service(self.shared.clone()))
-            .add_service(dispatcher::service(self.shared.clone()))
-            .add_service(dispatcher::liveness_service(self.shared.clone()))
-            .add_service(work::service(self.shared.clone()))
-            .add_service(ca::service(self.shared.clone()))
-            .add_service(ca::membership_service(self.shared.clone()));
+            .add_service(Early::new(shared, control::service(shared.clone())))
+            .add_service(Early::new(shared, dispatcher::service(shared.clone())))
+            .add_service(Early::new(shared, dispatcher::liveness_service(shared.clone())))
+            .add_service(Early::new(shared, work::service(shared.clone())))
+            .add_service(Early::new(shared, ca::service(shared.clone())))
+            .add_service(Early::new(shared, ca::membership_service(shared.clone())));
         routes.routes()
     }
 

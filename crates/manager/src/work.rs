@@ -3,7 +3,7 @@
 //! Whatever a node asks for is its own: the node is the one that its certificate names, never one that it chooses.
 
 use crate::{
-    MESSAGE_BYTES_MAX,
+    WORK_BYTES_MAX,
     authorize::{Method, on_behalf_of},
     control::{find, validate_attachment},
     forward::{Leader, membership_error, no_leader},
@@ -34,7 +34,7 @@ use tracing::info;
 const QUORUM_LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) fn service(shared: Arc<Shared>) -> WorkServer<WorkService> {
-    WorkServer::new(WorkService(shared)).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    WorkServer::new(WorkService(shared)).max_decoding_message_size(WORK_BYTES_MAX)
 }
 
 pub(crate) struct WorkService(Arc<Shared>);

@@ -39,6 +39,9 @@ pub mod buildkit {
     };
 }
 
+/// *Limit* of one message of an agent to its manager; what it has to say goes into several. *Unit:* bytes.
+pub const AGENT_MESSAGE_BYTES_MAX: usize = 4 << 20;
+
 mod claim;
 mod convert;
 pub use claim::{CALLER_KEY, PERSON_KEY, PersonalClaim};

@@ -15,7 +15,7 @@ pub(crate) use users::user_of_token;
 pub(crate) use validate::attachment as validate_attachment;
 
 use crate::{
-    MESSAGE_BYTES_MAX,
+    ANSWER_BYTES_MAX, REQUEST_BYTES_MAX,
     audit::Deed,
     authorize::{Caller, Method, on_behalf_of},
     ca::{new_rotation, new_token, new_unlock_key},
@@ -54,7 +54,7 @@ use tracing::info;
 const CHUNK_BYTES: usize = 1 << 20;
 
 pub(crate) fn service(shared: Arc<Shared>) -> ControlServer<ControlService> {
-    ControlServer::new(ControlService(shared)).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    ControlServer::new(ControlService(shared)).max_decoding_message_size(REQUEST_BYTES_MAX)
 }
 
 pub(crate) struct ControlService(Arc<Shared>);
@@ -65,7 +65,7 @@ macro_rules! on_the_leader {
         let caller = $self.0.authorize(Method::$method, &$request).await?;
         let message = $request.into_inner();
         if let Leader::At(channel) = $self.0.leader(&caller)? {
-            let mut leader = ControlClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            let mut leader = ControlClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
             return $self.0.answer(leader.$rpc(on_behalf_of(&caller, message))).await;
         }
         $self.0.fresh().await?;
@@ -93,7 +93,7 @@ impl Control for ControlService {
         let caller = self.0.authorize(Method::List, &request).await?;
         let message = request.into_inner();
         if let Leader::At(channel) = self.0.leader(&caller)? {
-            let mut leader = ControlClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            let mut leader = ControlClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
             let chunks = self.0.answer(leader.list(on_behalf_of(&caller, message))).await?.into_inner();
             return Ok(Response::new(chunks.boxed()));
         }

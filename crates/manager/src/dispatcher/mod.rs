@@ -6,7 +6,7 @@
 mod session;
 
 use crate::{
-    MESSAGE_BYTES_MAX,
+    NEWS_BYTES_MAX,
     authorize::Method,
     forward::no_leader,
     leader::{Observation, heartbeat_period},
@@ -45,11 +45,11 @@ const DRAIN_POLL: Duration = Duration::from_millis(50);
 const OUT_QUEUE: usize = 64;
 
 pub(crate) fn service(shared: Arc<Shared>) -> DispatcherServer<DispatcherService> {
-    DispatcherServer::new(DispatcherService(shared)).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    DispatcherServer::new(DispatcherService(shared)).max_decoding_message_size(proto::AGENT_MESSAGE_BYTES_MAX)
 }
 
 pub(crate) fn liveness_service(shared: Arc<Shared>) -> LivenessServer<DispatcherService> {
-    LivenessServer::new(DispatcherService(shared)).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    LivenessServer::new(DispatcherService(shared)).max_decoding_message_size(NEWS_BYTES_MAX)
 }
 
 pub(crate) struct DispatcherService(Arc<Shared>);
@@ -143,7 +143,7 @@ impl Shared {
         let (raft_id, addr) = leadership.leader.ok_or_else(no_leader)?;
         let request = AliveRequest { nodes: alive.into_iter().map(alive_to_wire).collect() };
         let mut client =
-            LivenessClient::new(self.member(raft_id, addr)).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            LivenessClient::new(self.member(raft_id, addr)).max_decoding_message_size(NEWS_BYTES_MAX);
         let reply = tokio::time::timeout(Duration::from_secs(5), client.alive(request))
             .await
             .map_err(|_| Status::deadline_exceeded("the leader does not answer"))?;

@@ -5,13 +5,15 @@ use super::{
     swarm::{Swarm, channel, operator, until},
 };
 use crate::authorize::on_behalf_of;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Bytes, Frame};
 use model::*;
 use pki::Credentials;
 use proto::{
     PersonalClaim, WireId as _,
     control::{
-        CreateRequest, ListRequest, UpdateSwarmRequest, WatchRequest, control_client::ControlClient,
-        create_request,
+        CreateRequest, ListRequest, PersonClaim, UpdateSwarmRequest, WatchRequest,
+        control_client::ControlClient, create_request,
     },
     dispatcher::{
         AgentMessage, AliveRequest, AttachRequest, Hello, ImageSourcesRequest, ManagerMessage,
@@ -21,10 +23,21 @@ use proto::{
     },
     types::ObjectKind,
 };
-use std::{sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::{
+    Code, Status, Streaming,
+    body::Body,
+    codegen::{Service as _, http},
+};
 
 /// How soon what a node may no longer have must be gone.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -344,4 +357,69 @@ async fn a_follower_passes_people_on_and_the_leader_makes_sure_of_them() {
         let outcome = control.list(on_behalf_of(&caller, list)).await.map(drop);
         assert_eq!(outcome.is_ok(), passes, "{via}: {outcome:?}");
     }
+}
+
+/// Begins a call whose message says that it has `bytes`, and returns how it was answered and how much was taken of it.
+async fn sent(
+    credentials: &Credentials,
+    addr: SocketAddr,
+    path: &str,
+    person: Option<&PersonClaim>,
+    bytes: u32,
+) -> (Code, usize) {
+    const CHUNK: usize = 16 << 10;
+    let taken = Arc::new(AtomicUsize::new(0));
+    let head = [&[0][..], &bytes.to_be_bytes()].concat();
+    let chunks = std::iter::repeat_n(vec![0x0a; CHUNK], usize::try_from(bytes).unwrap() / CHUNK);
+    let counted = Arc::clone(&taken);
+    let frames = std::iter::once(head).chain(chunks).map(move |chunk| {
+        counted.fetch_add(chunk.len(), Ordering::Relaxed);
+        Ok::<_, Status>(Frame::data(Bytes::from(chunk)))
+    });
+    let mut request = http::Request::new(Body::new(StreamBody::new(futures::stream::iter(frames))));
+    *request.method_mut() = http::Method::POST;
+    *request.uri_mut() = path.parse().unwrap();
+    request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    request.headers_mut().insert("te", "trailers".parse().unwrap());
+    if let Some(claim) = person {
+        let mut named = tonic::Request::new(());
+        named = tonic::service::Interceptor::call(&mut PersonalClaim::new(claim), named).unwrap();
+        request.headers_mut().extend(named.into_parts().0.into_headers());
+    }
+    let mut channel = channel(credentials, addr);
+    std::future::poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
+    let answer = channel.call(request).await.unwrap();
+    let said = Status::from_header_map(answer.headers());
+    let trailers = answer.into_body().collect().await.unwrap().trailers().cloned().unwrap_or_default();
+    let status = said.or_else(|| Status::from_header_map(&trailers)).expect("a status");
+    (status.code(), taken.load(Ordering::Relaxed))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_read_of_a_message_that_its_sender_may_not_send_or_that_is_too_large() {
+    let swarm = with_workers(1).await;
+    let (worker, manager) = (&swarm.nodes[0].credentials, &swarm.managers[0]);
+    let token = proto::control::person_claim::Proof::Token("rswarm-user-x-y".into());
+    let nobody = PersonClaim { proof: Some(token), from: "somewhere".into() };
+    let root = operator();
+    let large = 32 << 20;
+    for (who, path, person, bytes, code) in [
+        (worker, "control.v1.Control/Create", None, large, Code::PermissionDenied),
+        (worker, "control.v1.Control/ApplyStack", Some(&root), large, Code::PermissionDenied),
+        (worker, "control.v1.Control/ApplyStack", Some(&nobody), large, Code::Unauthenticated),
+        (worker, "dispatcher.v1.Liveness/Observe", None, large, Code::PermissionDenied),
+        (worker, "ca.v1.Membership/JoinRaft", None, large, Code::PermissionDenied),
+        (worker, "dispatcher.v1.Work/Attach", None, 1 << 20, Code::OutOfRange),
+        (worker, "ca.v1.Ca/IssueCertificate", None, 1 << 20, Code::OutOfRange),
+        (&manager.credentials, "control.v1.Control/Create", Some(&root), 65 << 20, Code::OutOfRange),
+        (&manager.credentials, "dispatcher.v1.Liveness/Alive", None, 65 << 20, Code::OutOfRange),
+    ] {
+        let (said, taken) = sent(who, manager.addr, &format!("/rswarm.{path}"), person, bytes).await;
+        assert_eq!(said, code, "{path}");
+        // What is on its way when the answer comes is in the windows and buffers of the connection.
+        assert!(taken < 8 << 20, "{path}: {taken} bytes were taken");
+    }
+    let (said, taken) =
+        sent(worker, manager.addr, "/rswarm.dispatcher.v1.Dispatcher/Session", None, large).await;
+    assert!(said != Code::Ok && taken < 8 << 20, "{said:?} {taken}");
 }
