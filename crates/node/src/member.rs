@@ -204,7 +204,8 @@ impl Member {
             Arc::clone(&start.connections),
             start.folder.clone(),
             start.work.clone(),
-        ));
+        ))
+        .max_decoding_message_size(crate::peer::MESSAGE_BYTES_MAX);
         let mut own = None;
         let mut routes = tonic::service::Routes::new(peer.clone());
         if let (Some(store), Some(handle)) = (store, &handle) {

@@ -30,6 +30,8 @@ use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
 /// *Unit:* bytes of one message of a stream.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// *Limit* of what another node may send at a time: what hyper gathers for one write, and more. *Unit:* bytes.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// How long a manager's word counts that a node needs an image, and that it does not.
 const YES_LASTS: Duration = Duration::from_secs(10);

@@ -1,9 +1,11 @@
 //! Those who reach the port of nodes without a certificate: all they may do is ask for one, in few and small words.
 //!
 //! Stands before every service, so that nothing of a stranger's message is read that no service would answer. What
-//! those with a certificate may do is judged by the services.
+//! those with a certificate may do is judged by the services; but Raft's messages are read from managers only.
 
 use http_body_util::{BodyExt as _, Full, Limited};
+use model::Role;
+use proto::raft::raft_server;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -78,7 +80,12 @@ where
         let copy = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, copy);
         let peer = request.extensions().get::<pki::tls::Peer>().copied();
-        if peer.is_some_and(|peer| peer.identity.is_some()) {
+        if let Some(identity) = peer.and_then(|peer| peer.identity) {
+            // Entries of the log are large: those only may send any whose certificate is a manager's.
+            if identity.role != Role::Manager && service_of(&request) == Some(raft_server::SERVICE_NAME) {
+                let refusal = Status::permission_denied("only managers take part in Raft");
+                return Box::pin(std::future::ready(Ok(refusal.into_http())));
+            }
             return Box::pin(inner.call(request));
         }
         let limit = self.limit;
@@ -98,10 +105,14 @@ where
     }
 }
 
+/// Returns the full name of the service that a request is for.
+fn service_of(request: &Request<Body>) -> Option<&str> {
+    request.uri().path().split('/').nth(1)
+}
+
 /// Returns the request with the whole of its body, if a stranger may make it.
 async fn whole(request: Request<Body>, limit: Duration) -> Result<Request<Body>, Status> {
-    let service = request.uri().path().split('/').nth(1);
-    if service != Some(proto::ca::ca_server::SERVICE_NAME) {
+    if service_of(&request) != Some(proto::ca::ca_server::SERVICE_NAME) {
         return Err(Status::unauthenticated("a node certificate is needed"));
     }
     let (parts, body) = request.into_parts();
@@ -195,9 +206,13 @@ mod tests {
         assert_eq!(code(&gate, request(stranger, other, full(10))).await, 16);
 
         let identity =
-            pki::Identity { node: model::NodeId(1), role: model::Role::Worker, cluster: model::ClusterId(2) };
+            pki::Identity { node: model::NodeId(1), role: Role::Worker, cluster: model::ClusterId(2) };
         let node = Peer { identity: Some(identity), ..stranger };
         assert_eq!(code(&gate, request(node, other, full(MESSAGE_MAX + 1))).await, 0);
+        let raft = "/rswarm.raft.v1.Raft/Append";
+        assert_eq!(code(&gate, request(node, raft, full(10))).await, 7);
+        let manager = Peer { identity: Some(pki::Identity { role: Role::Manager, ..identity }), ..node };
+        assert_eq!(code(&gate, request(manager, raft, full(10))).await, 0);
 
         // Two that never finish their question; a third is not listened to until they are given up.
         let endless = || {

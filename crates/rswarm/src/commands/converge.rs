@@ -211,7 +211,7 @@ impl Progress {
         // Back to where the table begins, and away with it.
         let back =
             if self.table.is_empty() { String::new() } else { format!("\x1b[{}A\x1b[J", self.table.len()) };
-        output::line(&format!("{back}{}", table.join("\n")))?;
+        output::styled(&format!("{back}{}", output::visible(&table.join("\n"))))?;
         self.table = table;
         Ok(())
     }

@@ -68,13 +68,13 @@ impl Printer {
 
     pub(super) fn line(&mut self, name: &str, text: &str) -> Result<()> {
         if !self.prefix {
-            return output::line(text);
+            return output::styled(text);
         }
         self.know(name);
         let padded = format!("{name:width$}  | ", width = self.width);
         match self.colours.get(name) {
-            Some(colour) if self.colour => output::line(&format!("\x1b[{colour}m{padded}\x1b[0m{text}")),
-            _ => output::line(&format!("{padded}{text}")),
+            Some(colour) if self.colour => output::styled(&format!("\x1b[{colour}m{padded}\x1b[0m{text}")),
+            _ => output::styled(&format!("{padded}{text}")),
         }
     }
 }

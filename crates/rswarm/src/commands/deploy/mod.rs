@@ -74,7 +74,7 @@ async fn carry_out(client: &Client, stack: &Stack, mut plan: Plan, args: &Deploy
         PlanFormat::Json => output::line(&serde_json::to_string_pretty(&plan.json())?)?,
         PlanFormat::Text => {
             let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            plan.lines(colour).iter().try_for_each(|line| output::line(line))?;
+            plan.lines(colour).iter().try_for_each(|line| output::styled(line))?;
         }
     }
     if args.plan {

@@ -312,10 +312,11 @@ impl Plan {
             let (on, off) = if colour { (on, "\x1b[0m") } else { ("", "") };
             let replaces = change.fields.iter().any(Field::replaces_tasks);
             let note = if replaces { " (its tasks are replaced)" } else { "" };
-            lines.push(format!("{on}{sign} {} {}{off}{note}", change.kind, change.name));
+            let name = output::visible(&change.name);
+            lines.push(format!("{on}{sign} {} {name}{off}{note}", change.kind));
             for field in &change.fields {
                 let mark = if replaces && field.replaces_tasks() { "!" } else { " " };
-                lines.extend(field.lines().into_iter().map(|line| format!("  {mark} {line}")));
+                lines.extend(field.lines().iter().map(|line| format!("  {mark} {}", output::visible(line))));
             }
         }
         let count = |action| self.changes.iter().filter(|c| c.action == action).count();
