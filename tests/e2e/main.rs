@@ -14,6 +14,7 @@ mod docker_engine;
 mod docker_inspect;
 mod docker_py;
 mod dockerfiles;
+mod doctor;
 mod examples;
 mod faults;
 mod flask;

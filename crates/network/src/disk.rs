@@ -577,7 +577,12 @@ impl Disk {
             let dir = root.join(part);
             fs::create_dir_all(&dir).map_err(Error::file("make directory", &dir))?;
         }
-        Ok(Self { root: root.to_owned() })
+        Ok(Self::at(root))
+    }
+
+    /// The records in a directory that may be missing, to be read.
+    pub(crate) fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
     }
 
     fn write(&self, name: &str, record: &impl Message, durability: Durability) -> Result<(), Error> {
@@ -701,7 +706,11 @@ impl Disk {
     ) -> Result<Vec<T>, Error> {
         let dir = self.root.join(part);
         let mut values = Vec::new();
-        for entry in fs::read_dir(&dir).map_err(Error::file("read directory", &dir))? {
+        let entries = match fs::read_dir(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(values),
+            entries => entries.map_err(Error::file("read directory", &dir))?,
+        };
+        for entry in entries {
             let entry = entry.map_err(Error::file("read directory", &dir))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             // What a crash left half-written.

@@ -39,6 +39,7 @@ mod disk;
 mod dns;
 mod firewall;
 mod holder;
+mod look;
 mod netlink;
 mod netns;
 mod nft;
@@ -50,6 +51,7 @@ mod state;
 mod worker;
 
 pub use address::{Mac, node_of_task};
+pub use look::{Guard, Guards, forward_dropped, look};
 pub use spec::{
     AuditReport, Bridge, BridgeEndpoint, BridgeIpv6, BridgeSpec, DnsOptions, Error, Gateway, InterfaceInfo,
     Macvlan, MacvlanMode, NameSockets, NodeIdentity, Options, PortBinding, SandboxAttachment, SandboxInfo,

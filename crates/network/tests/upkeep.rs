@@ -295,3 +295,36 @@ async fn questions_asked_while_no_daemon_runs_are_answered_by_the_next() {
     }
     two.destroy().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
+async fn a_look_names_the_gate_that_is_broken_and_mends_nothing() {
+    let lab = Lab::new(2);
+    let (one, _two) = two_nodes(&lab).await;
+    let seen = || {
+        let options = lab.options(1);
+        let guards = inside(&lab.host(1), move || look(&options.state_dir, &options.run_root));
+        let Guards { host, tunnel, local_ports, overlay_ports } = guards.unwrap();
+        [host, tunnel, local_ports, overlay_ports]
+    };
+    assert_eq!(seen(), [const { Guard::InForce }; 4]);
+    let data = lab.pinned(1, "rswarm-data");
+    for (netns, command, broken) in [
+        (lab.host(1), "nft flush chain inet rswarm forw", 0),
+        (lab.host(1), "nft flush chain inet rswarm tunnel", 1),
+        (lab.host(1), "nft add element inet rswarm vteps { 192.168.77.66 }", 1),
+        (lab.host(1), "nft delete table bridge rswarm", 2),
+        (data, "nft flush chain bridge rswarm ports_in", 3),
+    ] {
+        run_inside(&netns, command);
+        for _ in 0..2 {
+            for (part, guard) in seen().into_iter().enumerate() {
+                assert_eq!(part == broken, matches!(guard, Guard::Broken(_)), "{command}: {part} {guard:?}");
+            }
+        }
+        one.audit_now().await.unwrap();
+        assert_eq!(seen(), [const { Guard::InForce }; 4], "after {command}");
+    }
+    one.shutdown().await;
+    assert_eq!(seen(), [const { Guard::InForce }; 4], "no daemon is needed to look");
+}

@@ -18,6 +18,7 @@ mod attach;
 mod connect;
 mod control;
 mod descriptors;
+pub mod doctor;
 mod door;
 mod executor;
 mod gate;

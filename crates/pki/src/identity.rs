@@ -1,6 +1,7 @@
 //! Who a certificate says its holder is.
 
 use model::{ClusterId, NodeId, Role, Timestamp};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
 
 /// A member of a swarm, as its certificate names it: CN node id, OU role, O cluster id. Source: SwarmKit `ca`.
@@ -93,6 +94,17 @@ pub(crate) fn first<'a>(
 ) -> Result<&'a str, InvalidCertificate> {
     let attribute = attributes.next().ok_or(InvalidCertificate::Missing(what))?;
     attribute.as_str().map_err(|_| InvalidCertificate::Missing(what))
+}
+
+/// Returns from when until when the first certificate of a PEM text is good, if it is a node's. Does not check who signed
+/// it.
+///
+/// # Errors
+/// There is none, or it is not shaped as a node's.
+pub fn node_certificate_life(pem: &str) -> Result<(Timestamp, Timestamp), InvalidCertificate> {
+    let leaf = CertificateDer::from_pem_slice(pem.as_bytes());
+    let facts = Facts::from_der(&leaf.map_err(|e| InvalidCertificate::Pem(e.to_string()))?)?;
+    Ok((facts.not_before, facts.not_after))
 }
 
 /// Returns the common name of a certificate's subject, for messages.

@@ -31,7 +31,7 @@ mod verify;
 pub use ca::{Authority, CaError, NodeKey, RootCa};
 pub use credentials::{Credentials, CredentialsError};
 pub use guests::{Guarded, Guests};
-pub use identity::{Identity, InvalidCertificate, common_name, role_name};
+pub use identity::{Identity, InvalidCertificate, common_name, node_certificate_life, role_name};
 pub use lock::{InvalidUnlockKey, UnlockKey, is_locked};
 pub use person::{
     InvalidPersonToken, PASSWORD_BYTES, PersonCertificate, PersonToken, hash_password, password_matches,

@@ -21,7 +21,9 @@ pub(crate) use container::{
     StartArgs, StatsArgs, StopArgs, UpdateArgs,
 };
 pub(crate) use flags::{ContainerFlags, CreateArgs, LimitFlags, Pull, RunArgs};
-pub(crate) use host::{DaemonArgs, DfArgs, EventsArgs, PruneArgs, System, SystemPruneArgs};
+pub(crate) use host::{
+    DaemonArgs, DfArgs, Doctor, DoctorArgs, EventsArgs, PruneArgs, System, SystemPruneArgs,
+};
 pub(crate) use image::{
     BuildArgs, Builder, HistoryArgs, Image, ImportArgs, LoadArgs, LoginArgs, LogoutArgs, PullArgs, RmiArgs,
     SaveArgs, SearchArgs, TagArgs,
@@ -92,6 +94,9 @@ pub(crate) enum Command {
     User(User),
     /// Show what was done to the swarm, and by whom.
     Audit(AuditArgs),
+    /// Look for what is wrong with this host.
+    #[command(subcommand)]
+    Doctor(Doctor),
     #[command(subcommand)]
     Stack(Stack),
     #[command(subcommand)]

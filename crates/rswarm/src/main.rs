@@ -125,8 +125,8 @@ fn daemon(args: cli::DaemonArgs) -> Result<ExitCode> {
 
 async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
     use commands::{
-        build, cluster, compose, container, copy, deploy, image, login, look, objects, prune, service, stack,
-        system, user,
+        build, cluster, compose, container, copy, deploy, doctor, image, login, look, objects, prune,
+        service, stack, system, user,
     };
     match command {
         Command::Deploy(args) => return deploy::run(client, &args).await,
@@ -137,6 +137,7 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Service(command) => service::run(client, command).await?,
         Command::User(command) => user::run(client, command).await?,
         Command::Audit(args) => user::audit(client, &args).await?,
+        Command::Doctor(cli::Doctor::Security(args)) => return doctor::security(client, &args).await,
         Command::Stack(command) => return stack::run(client, command).await,
         Command::Image(command) => image::run(client, command).await?,
         Command::Secret(command) => objects::secret(client, command).await?,

@@ -201,8 +201,18 @@ impl Control for ControlService {
     ) -> Result<Response<UpdateReply>, Status> {
         let (caller, request) = on_the_leader!(self, request, UpdateSwarm, update_swarm);
         let mut deed = Deed::new(caller.person()?, "update");
-        if request.rotate_worker_token || request.rotate_manager_token || request.rotate_unlock_key {
+        let rotated: Vec<&str> = [
+            (request.rotate_worker_token, "join-token worker"),
+            (request.rotate_manager_token, "join-token manager"),
+            (request.rotate_unlock_key, "unlock-key"),
+            (request.rotate_root.is_some(), "ca"),
+        ]
+        .into_iter()
+        .filter_map(|(asked, what)| asked.then_some(what))
+        .collect();
+        if !rotated.is_empty() {
             deed.action = "rotate";
+            deed.object = Some(format!("swarm {}", rotated.join(", ")));
         }
         let (version, ()) = self
             .0

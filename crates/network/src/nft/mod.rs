@@ -45,6 +45,10 @@ const VERDICT_CHAIN: u16 = 2;
 const VERDICT_TYPE: u32 = 0xffff_ff00;
 const SET_IS_MAP: u32 = 8;
 const GOTO: i32 = -4;
+/// `NFPROTO_IPV4`.
+const IPV4_FAMILY: u8 = 2;
+/// `NF_DROP` as the policy of a chain.
+const POLICY_DROP: u32 = 0;
 /// Elements in one message; a nest holds 64 KiB.
 const ELEMENTS_PER_MESSAGE: usize = 500;
 
@@ -329,6 +333,21 @@ impl Nft {
             _ => Owner::SomebodyElse,
         };
         Ok(Some(ruleset))
+    }
+
+    /// Tells whether a chain of somebody else's drops forwarded packets of IPv4 that no rule accepts.
+    pub(crate) fn forward_dropped(&mut self) -> io::Result<bool> {
+        let get = Message::new(GETCHAIN, DUMP, &[0, 0, 0, 0]);
+        let drops = |body: &[u8]| {
+            let of_ip = [IPV4_FAMILY, Family::Inet as u8].contains(&body[0]);
+            let body = &body[4..];
+            let ours = attribute(body, 1).map(read_str).as_deref() == Some(TABLE);
+            let hook = attribute(body, 4).and_then(|hook| attribute(hook, 1)).map(read_be32);
+            let policy = attribute(body, 5).map(read_be32);
+            of_ip && !ours && hook == Some(Hook::Forward as u32) && policy == Some(POLICY_DROP)
+        };
+        let chains = self.socket.exchange(get)?;
+        Ok(chains.iter().any(|chain| chain.body.len() >= 4 && drops(&chain.body)))
     }
 
     /// Attributes of every object of one sort in our table.

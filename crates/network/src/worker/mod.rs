@@ -37,7 +37,7 @@ pub(crate) type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 
 const JOBS_WAITING: usize = 256;
 /// File name of the data namespace beside those of the sandboxes.
-const DATA: &str = "rswarm-data";
+pub(crate) const DATA: &str = "rswarm-data";
 
 /// Starts the thread and waits until everything from before is adopted.
 pub(crate) async fn start(options: Options) -> Result<mpsc::Sender<Job>, Error> {
@@ -277,7 +277,7 @@ impl Worker {
         if let Some(data) = &mut self.data {
             data.rt.empty_graves().map_err(graves())?;
         }
-        (self.state.underlay_mtu, self.state.underlay_link) = self.underlay()?;
+        (self.state.underlay_mtu, self.state.underlay_link) = underlay(&mut self.rt, &self.state)?;
         let ids: Vec<String> = self.state.sandboxes.keys().cloned().collect();
         for id in ids {
             let netns = Netns::open(&self.netns_path(&id));
@@ -349,24 +349,6 @@ impl Worker {
         }
     }
 
-    /// MTU and name of the interface that holds the data address.
-    fn underlay(&mut self) -> Result<(u32, Option<String>), Error> {
-        const ORDINARY: u32 = 1500;
-        let Some(wanted) = self.state.identity.as_ref().map(|i| i.data_addr) else {
-            return Ok((ORDINARY, None));
-        };
-        let read = || Error::kernel("read the addresses of this host");
-        let holders = self.rt.all_addresses().map_err(read())?;
-        let Some(holder) = holders.into_iter().find(|row| row.address == wanted) else {
-            return Ok((ORDINARY, None));
-        };
-        let links = self.rt.links().map_err(read())?;
-        let link = links.into_values().find(|l| l.index == holder.link);
-        let mtu = link.as_ref().map_or(ORDINARY, |l| l.mtu);
-        // Loopback has 65536; a mesh over it is a test on one machine.
-        Ok((mtu.min(9000), link.map(|l| l.name)))
-    }
-
     pub(crate) fn audit(&mut self) -> AuditReport {
         let everything = self.live.keys().cloned().collect();
         self.regain_ports();
@@ -399,4 +381,22 @@ impl Worker {
         netns::remove_folder(&self.options.run_root.join("netns"));
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
+}
+
+/// MTU and name of the interface that holds the data address.
+pub(crate) fn underlay(rt: &mut Rt, state: &State) -> Result<(u32, Option<String>), Error> {
+    const ORDINARY: u32 = 1500;
+    let Some(wanted) = state.identity.as_ref().map(|i| i.data_addr) else {
+        return Ok((ORDINARY, None));
+    };
+    let read = || Error::kernel("read the addresses of this host");
+    let holders = rt.all_addresses().map_err(read())?;
+    let Some(holder) = holders.into_iter().find(|row| row.address == wanted) else {
+        return Ok((ORDINARY, None));
+    };
+    let links = rt.links().map_err(read())?;
+    let link = links.into_values().find(|l| l.index == holder.link);
+    let mtu = link.as_ref().map_or(ORDINARY, |l| l.mtu);
+    // Loopback has 65536; a mesh over it is a test on one machine.
+    Ok((mtu.min(9000), link.map(|l| l.name)))
 }

@@ -24,7 +24,7 @@ impl Worker {
             return Err(Error::Ipv6("the data address"));
         }
         let before = self.state.identity.replace(identity.clone());
-        (self.state.underlay_mtu, self.state.underlay_link) = self.underlay()?;
+        (self.state.underlay_mtu, self.state.underlay_link) = super::underlay(&mut self.rt, &self.state)?;
         if let Err(e) = self.apply(&BTreeSet::new()) {
             self.state.identity = before;
             return Err(self.undo(e));

@@ -36,6 +36,30 @@ pub(crate) enum System {
     Info(FormatArgs),
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Doctor {
+    /// Show which promises of security this host keeps, and what to type where it does not.
+    ///
+    /// The exit code is 1 if something is open to somebody it should not be open to.
+    Security(DoctorArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print an array of JSON objects.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the daemon keeps everything; else what the running one was started with.
+    #[arg(long)]
+    pub(crate) data_root: Option<PathBuf>,
+    /// Else what the running daemon was started with, or the folder of its socket.
+    #[arg(long)]
+    pub(crate) run_root: Option<PathBuf>,
+    /// Its settings file; else what the running one was started with, or /etc/rswarm/daemon.toml.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct DfArgs {
     /// A Go template of fields: {{.Type}}, {{.Size}} ...

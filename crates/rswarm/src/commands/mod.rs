@@ -9,6 +9,7 @@ pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod credentials;
 pub(crate) mod deploy;
+pub(crate) mod doctor;
 pub(crate) mod image;
 pub(crate) mod login;
 pub(crate) mod logins;
