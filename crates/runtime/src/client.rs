@@ -31,7 +31,7 @@ use std::{
 static CARRIED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rswarm-shim"));
 
 /// How long any call may take.
-const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The program that is started as a shim: `path args_prefix.. <state directory>`.
 #[derive(Debug)]
@@ -78,6 +78,13 @@ impl ShimProgram {
     /// When the file cannot be read or there is not enough memory.
     pub fn sealed(path: &Path, args_prefix: Vec<OsString>) -> io::Result<Self> {
         Self::from_memory(&mut File::open(path)?, args_prefix)
+    }
+
+    /// Returns the command that starts it, without what it is to do.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(&self.path);
+        command.args(&self.args_prefix).env_clear();
+        command
     }
 
     fn from_memory(source: &mut impl io::Read, args_prefix: Vec<OsString>) -> io::Result<Self> {
@@ -161,10 +168,9 @@ impl Shim {
         }
         // The shim gets the connection as its standard input: no descriptor has to survive exec by chance.
         // It forks once and its parent ends at once, so that it is nobody's zombie.
-        let mut child = Command::new(&program.path)
-            .args(&program.args_prefix)
+        let mut child = program
+            .command()
             .arg(&plan.dir)
-            .env_clear()
             .envs(program.descriptors.map(|soft| (state::DESCRIPTORS, soft.to_string())))
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())

@@ -14,6 +14,9 @@ pub enum Error {
     /// The shim process could not be started.
     #[error("cannot start the shim of container {id}")]
     Spawn { id: String, source: io::Error },
+    /// A user namespace could not be made; nothing is left.
+    #[error("cannot make a user namespace")]
+    Users { source: io::Error },
     /// The container could not be made; everything made for it is gone again.
     #[error("{message}")]
     Create { message: String },

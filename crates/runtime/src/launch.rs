@@ -2,7 +2,10 @@
 
 use crate::{
     ContainerPlan, Error, LogService, LogTarget, Rootfs, SyslogAddress, caps, cgroup, hooks, seccomp,
-    wire::{Caps, Device, Forward, Launch, Log, Mount, Namespace, Pair, Process, Rlimit, Root, VERSION},
+    wire::{
+        Caps, Device, Forward, IdRange, Launch, Log, Mount, Namespace, Pair, Process, Rlimit, Root,
+        UserNamespace, VERSION,
+    },
 };
 use oci_spec::runtime::{self as oci, LinuxNamespaceType, LinuxSeccomp, PosixRlimitType, Spec};
 use std::{
@@ -37,6 +40,17 @@ fn translated(plan: &ContainerPlan) -> Result<Launch, String> {
         return Err("unable to set hostname without a private UTS namespace".into());
     }
     let sysctls = sysctls(linux)?;
+    let users = users(linux)?;
+    if users.is_some() && plan.userns_squash {
+        return Err("a user namespace in one with a single uid is not supported".into());
+    }
+    let mounts: Vec<Mount> =
+        spec.mounts().iter().flatten().map(|m| mount(m, plan.userns_squash)).collect::<Result<_, _>>()?;
+    if let Some(mount) = mounts.iter().find(|mount| mount.map_ids && users.is_none()) {
+        let target = String::from_utf8_lossy(&mount.target);
+        return Err(format!("mount at {target:?} has idmap, and the container has no user namespace"));
+    }
+    let others = |namespace: &&oci::LinuxNamespace| namespace.typ() != LinuxNamespaceType::User;
     Ok(Launch {
         version: VERSION,
         id: plan.id.clone(),
@@ -44,14 +58,15 @@ fn translated(plan: &ContainerPlan) -> Result<Launch, String> {
         stdin_open: plan.stdin_open,
         init: plan.init,
         log: log(&plan.log),
-        root: Some(root(plan)?),
-        namespaces: linux.namespaces().iter().flatten().map(namespace).collect::<Result<_, _>>()?,
-        mounts: spec
-            .mounts()
+        root: Some(root(plan, users.is_some())?),
+        namespaces: linux
+            .namespaces()
             .iter()
             .flatten()
-            .map(|m| mount(m, plan.userns_squash))
+            .filter(others)
+            .map(namespace)
             .collect::<Result<_, _>>()?,
+        mounts,
         masked_paths: linux.masked_paths().iter().flatten().map(|path| path.clone().into_bytes()).collect(),
         readonly_paths: linux
             .readonly_paths()
@@ -71,7 +86,39 @@ fn translated(plan: &ContainerPlan) -> Result<Launch, String> {
         inherit_streams: false,
         console_socket: Vec::new(),
         hooks: hooks::translate(spec, &plan.dir)?,
+        users,
     })
+}
+
+/// Returns the user namespace that is asked for.
+fn users(linux: &oci::Linux) -> Result<Option<UserNamespace>, String> {
+    let ranges = |mappings: &Option<Vec<oci::LinuxIdMapping>>| -> Vec<crate::IdRange> {
+        let range = |m: &oci::LinuxIdMapping| crate::IdRange {
+            inside: m.container_id(),
+            outside: m.host_id(),
+            count: m.size(),
+        };
+        mappings.iter().flatten().map(range).collect()
+    };
+    let map = crate::IdMap { uids: ranges(linux.uid_mappings()), gids: ranges(linux.gid_mappings()) };
+    let none = map.uids.is_empty() && map.gids.is_empty();
+    let asked = linux.namespaces().iter().flatten().find(|asked| asked.typ() == LinuxNamespaceType::User);
+    let Some(asked) = asked else {
+        return if none { Ok(None) } else { Err("linux.uidMappings without a user namespace".into()) };
+    };
+    let path = asked.path().as_deref();
+    if let Some(path) = path.filter(|path| is_ours(path, "user")) {
+        return Err(format!("user namespace {path:?} is the host's, or cannot be looked at"));
+    }
+    if !none || path.is_none() {
+        map.check().map_err(|reason| format!("linux.uidMappings, linux.gidMappings: {reason}"))?;
+    }
+    let sent = |ranges: &[crate::IdRange]| -> Vec<IdRange> {
+        let of = |r: &crate::IdRange| IdRange { inside: r.inside, outside: r.outside, count: r.count };
+        ranges.iter().map(of).collect()
+    };
+    let path = path.map(bytes).unwrap_or_default();
+    Ok(Some(UserNamespace { path, uids: sent(&map.uids), gids: sent(&map.gids) }))
 }
 
 /// Returns the kernel parameters as files below `/proc/sys`. The last gate: a bundle may come from anybody.
@@ -109,14 +156,6 @@ fn refuse_unsupported(spec: &Spec) -> Result<(), String> {
     let refuse =
         |there: bool, what: &str| if there { Err(format!("{what} is not supported")) } else { Ok(()) };
     let linux = spec.linux().as_ref();
-    refuse(
-        linux.is_some_and(|l| l.uid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
-        "linux.uidMappings",
-    )?;
-    refuse(
-        linux.is_some_and(|l| l.gid_mappings().as_ref().is_some_and(|m| !m.is_empty())),
-        "linux.gidMappings",
-    )?;
     refuse(
         linux.is_some_and(|l| l.mount_label().as_ref().is_some_and(|m| !m.is_empty())),
         "linux.mountLabel",
@@ -274,7 +313,7 @@ fn log_service(service: &LogService) -> Forward {
     }
 }
 
-fn root(plan: &ContainerPlan) -> Result<Root, String> {
+fn root(plan: &ContainerPlan, users: bool) -> Result<Root, String> {
     let readonly = plan.spec.root().as_ref().and_then(oci::Root::readonly).unwrap_or(false);
     let linux = plan.spec.linux().as_ref();
     let propagation = match linux.and_then(|l| l.rootfs_propagation().as_deref()) {
@@ -290,6 +329,7 @@ fn root(plan: &ContainerPlan) -> Result<Root, String> {
                 return Err("overlay without layers".into());
             }
             root.lowers = lowers.iter().map(|path| bytes(path)).collect();
+            root.map_ids = users;
             root.upper = bytes(upper);
             root.work = bytes(work);
         }
@@ -354,6 +394,13 @@ pub(crate) fn mount(mount: &oci::Mount, userns_squash: bool) -> Result<Mount, St
         target: bytes(mount.destination()),
         ..Mount::default()
     };
+    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
+        return Err(format!(
+            "mount at {:?} has mappings of its own, which are not supported; hint: the option idmap, for those of the \
+             container",
+            mount.destination()
+        ));
+    }
     if !mount.destination().is_absolute() {
         return Err(format!("mount target {:?} is not absolute", mount.destination()));
     }
@@ -383,6 +430,11 @@ pub(crate) fn mount(mount: &oci::Mount, userns_squash: bool) -> Result<Mount, St
             "nodiratime" => (libc::MOUNT_ATTR_NODIRATIME, false, false),
             "nosymfollow" => (libc::MOUNT_ATTR_NOSYMFOLLOW, false, false),
             "relatime" | "atime" | "diratime" | "defaults" | "async" => continue,
+            "idmap" | "ridmap" => {
+                to.map_ids = true;
+                to.map_ids_recursive = option == "ridmap";
+                continue;
+            }
             "private" | "rprivate" | "slave" | "rslave" | "shared" | "rshared" | "unbindable"
             | "runbindable" => {
                 (to.propagation, to.propagation_recursive) = propagation(option);
@@ -417,6 +469,8 @@ pub(crate) fn mount(mount: &oci::Mount, userns_squash: bool) -> Result<Mount, St
         if to.recursive && to.attrs & libc::MOUNT_ATTR_RDONLY != 0 {
             to.attrs_recursive = true;
         }
+    } else if to.map_ids && fstype != "overlay" {
+        return Err(format!("mount at {:?} has idmap and is neither bind nor overlay", mount.destination()));
     } else if !to.subdir.is_empty() || to.of_process != 0 {
         let destination = mount.destination();
         return Err(format!(

@@ -13,6 +13,8 @@
 //!     | <--- Exited ------------------- log drained, `exit` written <------------- ends
 //! ```
 //!
+//! With a user namespace another process goes before the child, which has no right on the host: `shim::users`.
+//!
 //! *Invariants:* whatever needs the spec is done by the daemon, so the shim stays small; the shim holds no state
 //! that is not in its directory; signals and waiting go by pidfd, never by number; nothing is mounted in the
 //! host's mount namespace.
@@ -25,6 +27,7 @@ mod hooks;
 mod launch;
 mod plan;
 mod state;
+mod userns;
 mod wire;
 
 pub mod caps;
@@ -50,6 +53,7 @@ pub use seccomp::{default_seccomp, read_seccomp};
 pub use signal::parse_signal;
 pub use spec::{default_masked_paths, default_mounts, default_readonly_paths, default_spec};
 pub use state::read_exit;
+pub use userns::{IdMap, IdRange, UserNamespace};
 
 /// Tells whether the kernel confines programs by AppArmor. Source: kernel Documentation/admin-guide/LSM/apparmor.rst.
 #[must_use]

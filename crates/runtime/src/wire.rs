@@ -241,6 +241,32 @@ pub(crate) struct Launch {
     pub(crate) console_socket: Vec<u8>,
     #[prost(message, optional, tag = "20")]
     pub(crate) hooks: Option<Hooks>,
+    /// `None` = that of the shim.
+    #[prost(message, optional, tag = "21")]
+    pub(crate) users: Option<UserNamespace>,
+}
+
+/// The user namespace that owns the container's other ones.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct UserNamespace {
+    /// Empty = a new one.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) path: Vec<u8>,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) uids: Vec<IdRange>,
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) gids: Vec<IdRange>,
+}
+
+/// Ids of the container and where they are on the host.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct IdRange {
+    #[prost(uint32, tag = "1")]
+    pub(crate) inside: u32,
+    #[prost(uint32, tag = "2")]
+    pub(crate) outside: u32,
+    #[prost(uint32, tag = "3")]
+    pub(crate) count: u32,
 }
 
 /// Programs that run while the container is made and started.
@@ -410,6 +436,9 @@ pub(crate) struct Root {
     /// Overlay marks live in `user.` attributes.
     #[prost(bool, tag = "7")]
     pub(crate) userxattr: bool,
+    /// What is on the disk belongs to the container's ids, not to the host's.
+    #[prost(bool, tag = "8")]
+    pub(crate) map_ids: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -454,6 +483,12 @@ pub(crate) struct Mount {
     /// Of a bind mount: a process in whose files the source is; 0 = the host's.
     #[prost(uint32, tag = "11")]
     pub(crate) of_process: u32,
+    /// Of a bind mount or an overlay: what is on the disk belongs to the container's ids, not to the host's.
+    #[prost(bool, tag = "12")]
+    pub(crate) map_ids: bool,
+    /// That holds for submounts too.
+    #[prost(bool, tag = "13")]
+    pub(crate) map_ids_recursive: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -53,29 +53,33 @@ pub enum Cloned {
     Parent { pid: Pid, pidfd: OwnedFd },
 }
 
-/// Copies this process: fork with namespaces. `flags` are `CLONE_NEW*` bits; `into_cgroup` is a directory of a
-/// cgroup2 mount. The child's end is told by SIGCHLD. Source: clone(2).
+/// Copies this process: fork with namespaces. `flags` are `CLONE_NEW*` bits, and `CLONE_PARENT` for a child of this
+/// process's own parent; `into_cgroup` is a directory of a cgroup2 mount. The child's end is told by SIGCHLD.
+/// Source: clone(2).
 ///
 /// # Errors
 /// As clone(2), e.g. `NOSPC` for too many namespaces, `PERM`.
 pub fn clone3(_proof: SingleThreaded, flags: u64, into_cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
-    const NAMESPACES: i32 = libc::CLONE_NEWNS
+    const ALLOWED: i32 = libc::CLONE_PARENT
+        | libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWNET
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP
         | libc::CLONE_NEWUSER;
-    if flags & !(NAMESPACES as u64) != 0 {
+    if flags & !(ALLOWED as u64) != 0 {
         return Err(Errno::INVAL);
     }
+    // A sibling's end is told as this process's own is, and nothing else may be asked for.
+    let told_by = if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 };
     let mut pidfd: RawFd = -1;
     let mut args = libc::clone_args {
         flags: flags | libc::CLONE_PIDFD as u64,
         pidfd: (&raw mut pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
+        exit_signal: told_by,
         stack: 0,
         stack_size: 0,
         tls: 0,
@@ -220,6 +224,41 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
         libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, ptr::null_mut::<libc::rlimit64>())
     };
     check(result).map(|_| ())
+}
+
+/// Returns a resource limit by its raw number: soft, hard. `u64::MAX` = unlimited. Source: prlimit(2).
+///
+/// # Errors
+/// As prlimit(2).
+pub fn rlimit(resource: u32) -> Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // JUSTIFICATION: as for `set_rlimit`.
+    // SAFETY: `limit` is valid for writing through the call, and no new limit is given.
+    let result = unsafe {
+        libc::syscall(libc::SYS_prlimit64, 0, resource, ptr::null::<libc::rlimit64>(), &raw mut limit)
+    };
+    check(result).map(|_| (limit.rlim_cur, limit.rlim_max))
+}
+
+/// Sets the ids with which the calling thread makes files; its other ids stay. Source: setfsuid(2).
+///
+/// # Errors
+/// `PERM` when it may not have them.
+pub fn set_fs_ids(uid: u32, gid: u32) -> Result<()> {
+    // JUSTIFICATION: rustix has no setfsuid.
+    // SAFETY: no memory arguments.
+    unsafe { libc::setfsgid(gid) };
+    // JUSTIFICATION: as above.
+    // SAFETY: as above.
+    unsafe { libc::setfsuid(uid) };
+    // The calls tell nothing but what was set before; -1 is no id and changes nothing.
+    // JUSTIFICATION: as above.
+    // SAFETY: as above.
+    let gid_now = unsafe { libc::setfsgid(u32::MAX) };
+    // JUSTIFICATION: as above.
+    // SAFETY: as above.
+    let uid_now = unsafe { libc::setfsuid(u32::MAX) };
+    if (uid_now.cast_unsigned(), gid_now.cast_unsigned()) == (uid, gid) { Ok(()) } else { Err(Errno::PERM) }
 }
 
 /// Sets the size of a terminal. Source: ioctl_tty(2), `TIOCSWINSZ`.

@@ -2,9 +2,10 @@
 //! run ordinary code; it never returns.
 
 use super::{
-    create::ChildEnds,
+    create::{self, ChildEnds},
     failure::{At, Failure, text},
     mounts, paths,
+    users::Users,
 };
 use crate::{
     caps,
@@ -51,6 +52,8 @@ pub(super) struct First<'a> {
     pub(super) joined: Vec<(i32, OwnedFd)>,
     pub(super) new_cgroup_namespace: bool,
     pub(super) proof: SingleThreaded,
+    /// What the usher made ready, where there is a user namespace.
+    pub(super) prepared: Option<mounts::Prepared>,
 }
 
 /// What a further process needs.
@@ -78,6 +81,48 @@ pub(super) fn run(
     sys::process::exit_now(if failure.exec_code == 0 { 1 } else { failure.exec_code })
 }
 
+/// What the usher of a container with a user namespace does for its first process, to which it then goes.
+pub(super) fn prepare(
+    plan: &First<'_>,
+    process: &Process,
+    users: &Users,
+) -> Result<mounts::Prepared, Failure> {
+    set_oom_score(process, false)?;
+    raise_limits(process)?;
+    hide()?;
+    enter_group(plan.group)?;
+    join(&plan.joined)?;
+    let prepared = mounts::prepare(plan.launch, plan.dir, users)?;
+    sys::process::join_namespaces(users.namespace.as_fd(), libc::CLONE_NEWUSER)
+        .at(|| "cannot join the user namespace".into())?;
+    Ok(prepared)
+}
+
+fn enter_group(group: Option<&Group>) -> Result<(), Failure> {
+    let entered = group.map_or(Ok(()), Group::enter);
+    entered.map_err(|error| Failure::other(format!("cannot enter the cgroup: {error}")))
+}
+
+fn join(namespaces: &[(i32, OwnedFd)]) -> Result<(), Failure> {
+    namespaces.iter().try_for_each(|(flag, fd)| {
+        sys::process::join_namespaces(fd.as_fd(), *flag).at(|| format!("cannot join namespace {flag:#x}"))
+    })
+}
+
+/// Becomes root of the user namespace, where so far this process is nobody.
+fn become_root() -> Result<(), Failure> {
+    let step = || "cannot become root of the user namespace".to_owned();
+    rustix::thread::set_thread_groups(&[]).at(step)?;
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).at(step)?;
+    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).at(step)
+}
+
+/// Sets kernel parameters; returns those that could not be, and why.
+fn set_sysctls<'a>(sysctls: impl Iterator<Item = &'a wire::Pair>) -> Vec<(&'a wire::Pair, std::io::Error)> {
+    let set = |pair: &wire::Pair| fs::write(format!("/proc/sys/{}", pair.key), &pair.value);
+    sysctls.filter_map(|pair| set(pair).err().map(|error| (pair, error))).collect()
+}
+
 /// The container's first process.
 pub(super) fn first(
     plan: &First<'_>,
@@ -86,27 +131,33 @@ pub(super) fn first(
     conversation: BorrowedFd<'_>,
 ) -> Result<Infallible, Failure> {
     let launch = plan.launch;
-    set_oom_score(process, launch.userns_squash)?;
-    hide()?;
-    if let Some(group) = plan.group {
-        group.enter().map_err(|error| Failure::other(format!("cannot enter the cgroup: {error}")))?;
-    }
-    for (flag, fd) in &plan.joined {
-        sys::process::join_namespaces(fd.as_fd(), *flag).at(|| format!("cannot join namespace {flag:#x}"))?;
+    if plan.prepared.is_none() {
+        set_oom_score(process, launch.userns_squash)?;
+        hide()?;
+        enter_group(plan.group)?;
+        join(&plan.joined)?;
     }
     if plan.new_cgroup_namespace {
         sys::process::unshare_namespaces(libc::CLONE_NEWCGROUP)
             .at(|| "cannot make a cgroup namespace".into())?;
     }
-    for sysctl in &launch.sysctls {
-        let path = format!("/proc/sys/{}", sysctl.key);
-        fs::write(&path, &sysctl.value).at(|| format!("cannot set sysctl {}", sysctl.key))?;
+    let mut refused = set_sysctls(launch.sysctls.iter());
+    let mut memory = None;
+    if plan.prepared.is_some() {
+        // Its owner is the host's root, as which this process still passes.
+        memory = paths::open_here("/proc/self/mem", OFlags::WRONLY).ok().filter(|_| launch.init);
+        become_root()?;
+        // Some parameters are the host's root's, others that of the namespace; it depends on the kernel, too.
+        refused = set_sysctls(refused.into_iter().map(|(sysctl, _)| sysctl));
+    }
+    if let Some((sysctl, error)) = refused.into_iter().next() {
+        Err(error).at(|| format!("cannot set sysctl {}", sysctl.key))?;
     }
     if launch.hooks.as_ref().is_some_and(|hooks| !hooks.create_runtime.is_empty()) {
         tell(conversation, &[])?;
         await_start(conversation);
     }
-    mounts::build(launch, plan.dir, plan.group)?;
+    mounts::build(launch, plan.dir, plan.group, plan.prepared.as_ref())?;
     if let Some(name) = &launch.hostname {
         rustix::system::sethostname(name.as_bytes()).at(|| format!("cannot set hostname {name:?}"))?;
     }
@@ -119,7 +170,7 @@ pub(super) fn first(
     }
     await_start(conversation);
     if launch.init {
-        become_init(plan, process, streams, conversation)
+        become_init(plan, process, streams, memory, conversation)
     } else {
         execute(launch, process, streams, true)
     }
@@ -148,16 +199,21 @@ pub(super) fn further(
     };
     set_oom_score(process, launch.userns_squash)?;
     hide()?;
-    if let Some(group) = plan.group {
-        group.enter().map_err(|error| Failure::other(format!("cannot enter the cgroup: {error}")))?;
-    }
+    enter_group(plan.group)?;
     let mut flags = libc::CLONE_NEWNS;
+    if launch.users.is_some() {
+        raise_limits(process)?;
+        flags |= libc::CLONE_NEWUSER;
+    }
     for namespace in &launch.namespaces {
         flags |= i32::try_from(namespace.flag).unwrap_or(0);
     }
     // A child cannot change its own process namespace; it was born in the right one.
     flags &= !libc::CLONE_NEWPID;
     sys::process::join_namespaces(plan.init, flags).at(|| "cannot join the container's namespaces".into())?;
+    if launch.users.is_some() {
+        become_root()?;
+    }
     rustix::process::chdir("/").at(|| "cannot change into the container".into())?;
     let _ = plan.proof;
     let streams = open_streams(process, ends, false, conversation)?;
@@ -230,8 +286,7 @@ fn open_streams(
     };
     // The program may open /dev/stdout again, as its own user.
     for pipe in [&ends.stdin, &ends.stdout, &ends.stderr].into_iter().flatten() {
-        // Streams of the caller may be anything, the host's /dev/null for one.
-        if !rustix::fs::fstat(pipe).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO) {
+        if !create::is_pipe(pipe) {
             continue;
         }
         rustix::fs::fchown(pipe, Some(Uid::from_raw(process.uid)), Some(Gid::from_raw(process.gid))).ok();
@@ -277,6 +332,7 @@ fn become_init(
     plan: &First<'_>,
     process: &Process,
     streams: Streams,
+    memory: Option<OwnedFd>,
     conversation: BorrowedFd<'_>,
 ) -> Result<Infallible, Failure> {
     // Whoever enters the container must not look into this copy of the shim.
@@ -294,7 +350,7 @@ fn become_init(
             drop((pidfd, streams));
             // Best effort: the name that Docker's init has.
             rustix::thread::set_name(c"docker-init").ok();
-            show_as_init(process);
+            show_as_init(process, memory);
             rustix::process::chdir("/").at(|| "cannot change directory".into())?;
             take_identity(process, launch.userns_squash, 0)?;
             die_with_shim();
@@ -305,8 +361,8 @@ fn become_init(
 
 /// Shows `/sbin/docker-init -- PROGRAM..` as the command line in place of the shim's, which names paths of the host. As
 /// much of it as there was room for; Linux shows it from this process' own memory. Source: proc_pid_cmdline(5),
-/// `arg_start` and `arg_end` of proc_pid_stat(5).
-fn show_as_init(process: &Process) {
+/// `arg_start` and `arg_end` of proc_pid_stat(5). `memory`: this process's own, where it was opened before.
+fn show_as_init(process: &Process, memory: Option<OwnedFd>) {
     let mut line = b"/sbin/docker-init\0--\0".to_vec();
     for word in &process.args {
         line.extend(word.iter().chain(&[0]));
@@ -323,14 +379,16 @@ fn show_as_init(process: &Process) {
         stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').collect::<Vec<_>>()).unwrap_or_default();
     // The first of these is the third of all.
     let number = |nth: usize| fields.get(nth - 3).and_then(|text| text.trim().parse::<u64>().ok());
+    let memory = memory.map(fs::File::from);
+    let memory = memory.or_else(|| kernels("/proc/self/mem", OFlags::WRONLY));
     for (from, to, text) in [(48, 49, line.as_slice()), (50, 51, &[])] {
         let (Some(from), Some(to)) = (number(from), number(to)) else { return };
         let mut room = vec![0; usize::try_from(to.saturating_sub(from)).unwrap_or(0).min(1 << 20)];
         let length = text.len().min(room.len().saturating_sub(1));
         room[..length].copy_from_slice(&text[..length]);
         // Best effort: whether it is shown or not, nothing depends on it.
-        if let Some(memory) = kernels("/proc/self/mem", OFlags::WRONLY) {
-            std::os::unix::fs::FileExt::write_all_at(&memory, &room, from).ok();
+        if let Some(memory) = &memory {
+            std::os::unix::fs::FileExt::write_all_at(memory, &room, from).ok();
         }
     }
 }
@@ -431,6 +489,19 @@ fn set_rlimits(process: &Process, squash: bool) -> Result<(), Failure> {
             // Raising a hard limit is for the real root.
             Err(Errno::PERM) if squash => {}
             result => result.at(|| format!("cannot set rlimit {}", limit.resource))?,
+        }
+    }
+    Ok(())
+}
+
+/// Raises hard limits to those that are asked for, while this process has the host's right to do so; [`set_rlimits`]
+/// does the rest in the user namespace.
+fn raise_limits(process: &Process) -> Result<(), Failure> {
+    for limit in &process.rlimits {
+        let step = || format!("cannot set rlimit {}", limit.resource);
+        let (soft, hard) = sys::process::rlimit(limit.resource).at(step)?;
+        if limit.hard > hard {
+            sys::process::set_rlimit(limit.resource, soft, limit.hard).at(step)?;
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use super::{
     child,
     failure::{At, Failure},
+    users::{self, Users},
 };
 use crate::{
     cgroup::{Group, OomWatch},
@@ -31,7 +32,7 @@ use std::{
 use sys::process::{Cloned, SingleThreaded};
 
 /// How long a child may take for a step that the shim waits for.
-const DEADLINE: Duration = Duration::from_secs(9);
+pub(super) const DEADLINE: Duration = Duration::from_secs(9);
 
 /// A process that the shim made, and the shim's ends of its streams.
 #[derive(Debug)]
@@ -104,7 +105,7 @@ pub(super) fn destroy(container: &Container) {
     }
 }
 
-fn reap(pid: Pid) {
+pub(super) fn reap(pid: Pid) {
     while matches!(rustix::process::waitpid(Some(pid), WaitOptions::empty()), Err(Errno::INTR)) {}
 }
 
@@ -190,36 +191,49 @@ fn create_in(
     let (ours, theirs) = conversation()?;
     let birthplace = birthplace(group)?;
     let into = birthplace.as_ref().map(AsFd::as_fd);
-    match sys::process::clone3(proof, new, into).at(|| "cannot clone the container's process".into())? {
-        Cloned::Child => {
-            drop(ours);
-            let plan = child::First { launch, dir, group, joined, new_cgroup_namespace, proof };
-            child::run(theirs, |conversation| child::first(&plan, process, child_ends, conversation))
+    let users = launch.users.as_ref().map(|asked| Users::open(proof, asked)).transpose()?;
+    let plan = child::First { launch, dir, group, joined, new_cgroup_namespace, proof, prepared: None };
+    let (pid, pidfd) = if let Some(users) = &users {
+        users::check(&users.ids, process)?;
+        users::give(&child_ends, &users.ids, process);
+        users::clone_led(plan, users, process, new, into, child_ends, theirs)?
+    } else {
+        match sys::process::clone3(proof, new, into).at(|| "cannot clone the container's process".into())? {
+            Cloned::Child => {
+                drop(ours);
+                child::run(theirs, |conversation| child::first(&plan, process, child_ends, conversation))
+            }
+            Cloned::Parent { pid, pidfd } => {
+                drop((theirs, child_ends));
+                (pid, pidfd)
+            }
         }
-        Cloned::Parent { pid, pidfd } => {
-            drop((theirs, child_ends));
-            let abandon = |pidfd: &OwnedFd| {
-                sys::process::send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
-                reap(pid);
-            };
-            run_hooks(launch, &ours, pid).inspect_err(|_| abandon(&pidfd))?;
-            let limit = DEADLINE + hooks::creation_limit(launch);
-            let mut made = await_ready(&ours, pid, pidfd, ends, true, limit).inspect_err(|_| reap(pid))?;
-            if let Some(master) = made.ends.terminal.take_if(|_| !launch.console_socket.is_empty()) {
-                send_console(&launch.console_socket, &master).inspect_err(|_| abandon(&made.pidfd))?;
-            }
-            let pid_namespace = u64::try_from(libc::CLONE_NEWPID).unwrap_or(0);
-            if new & pid_namespace != 0 {
-                // From now on the shim's children are born in the container: its execs.
-                let result = sys::process::join_namespaces(made.pidfd.as_fd(), libc::CLONE_NEWPID);
-                if let Err(errno) = result {
-                    abandon(&made.pidfd);
-                    return Err(Failure::at("cannot join the container's pid namespace", errno));
-                }
-            }
-            Ok((made, ours))
+    };
+    let abandon = |pidfd: &OwnedFd| {
+        sys::process::send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
+        reap(pid);
+    };
+    run_hooks(launch, &ours, pid).inspect_err(|_| abandon(&pidfd))?;
+    let limit = DEADLINE + hooks::creation_limit(launch);
+    let mut made = await_ready(&ours, pid, pidfd, ends, true, limit).inspect_err(|_| reap(pid))?;
+    if let Some(master) = made.ends.terminal.take_if(|_| !launch.console_socket.is_empty()) {
+        send_console(&launch.console_socket, &master).inspect_err(|_| abandon(&made.pidfd))?;
+    }
+    let pid_namespace = u64::try_from(libc::CLONE_NEWPID).unwrap_or(0);
+    if new & pid_namespace != 0 {
+        // From now on the shim's children are born in the container: its execs.
+        let result = sys::process::join_namespaces(made.pidfd.as_fd(), libc::CLONE_NEWPID);
+        if let Err(errno) = result {
+            abandon(&made.pidfd);
+            return Err(Failure::at("cannot join the container's pid namespace", errno));
         }
     }
+    Ok((made, ours))
+}
+
+/// Streams of the caller may be anything, the host's /dev/null for one.
+pub(super) fn is_pipe(fd: &OwnedFd) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO)
 }
 
 /// Runs the hooks that come between the namespaces and the container's root; the child waits for them.
@@ -266,6 +280,10 @@ pub(super) fn exec(
     streams: wire::Streams,
 ) -> Result<Made, Failure> {
     let (ends, child_ends) = pipes(process.tty, streams.stdin, streams.stdout, streams.stderr)?;
+    if let Some(ids) = &launch.users {
+        users::check(ids, process)?;
+        users::give(&child_ends, ids, process);
+    }
     let (ours, theirs) = conversation()?;
     let birthplace = birthplace(container.group.as_ref())?;
     let into = birthplace.as_ref().map(AsFd::as_fd);
@@ -318,12 +336,12 @@ fn pipes(tty: bool, stdin: bool, stdout: bool, stderr: bool) -> Result<(Ends, Ch
     Ok((ends, child))
 }
 
-fn conversation() -> Result<(OwnedFd, OwnedFd), Failure> {
+pub(super) fn conversation() -> Result<(OwnedFd, OwnedFd), Failure> {
     rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .at(|| "cannot make a socketpair".into())
 }
 
-fn done() -> Answer {
+pub(super) fn done() -> Answer {
     Answer { version: wire::VERSION, seq: 0, body: Some(Body::Done(wire::Empty {})) }
 }
 
@@ -358,7 +376,7 @@ fn await_executed(ours: BorrowedFd<'_>) -> Result<(), Failure> {
 }
 
 /// Waits for one message of the child: `Some` = done, with what came along; `None` = it closed.
-fn hear(ours: BorrowedFd<'_>, limit: Duration) -> Result<Option<Vec<OwnedFd>>, Failure> {
+pub(super) fn hear(ours: BorrowedFd<'_>, limit: Duration) -> Result<Option<Vec<OwnedFd>>, Failure> {
     let until = Instant::now() + limit;
     loop {
         match wire::receive::<Answer>(ours).at(|| "cannot hear the container's process".into())? {

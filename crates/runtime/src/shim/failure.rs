@@ -16,6 +16,11 @@ impl Failure {
         Self { message, exec_code: 0 }
     }
 
+    /// The same, and what it was part of.
+    pub(super) fn during(self, whole: &str) -> Self {
+        Self::other(format!("{whole}: {}", self.message))
+    }
+
     /// `step: reason`.
     pub(super) fn at(step: impl Into<String>, errno: Errno) -> Self {
         Self::other(format!("{}: {}", step.into(), text(errno)))

@@ -13,9 +13,10 @@ mod mounts;
 mod paths;
 mod server;
 mod streams;
+mod users;
 
 use crate::{
-    state,
+    state, userns,
     wire::{self, Answer, Body, Launch, Received},
 };
 use failure::Failure;
@@ -34,7 +35,8 @@ use sys::process::{Cloned, SingleThreaded};
 
 /// Runs as the shim of the container whose state directory is the only argument; standard input is the connection
 /// to the daemon. To be called first thing in `main`, before any thread exists. Returns when the container has
-/// ended and the daemon has said so, or at once in the process that the daemon started, which only forks.
+/// ended and the daemon has said so, or at once in the process that the daemon started, which only forks. With other
+/// arguments it is the process in which [`UserNamespace::new`](crate::UserNamespace::new) makes namespaces.
 #[must_use]
 pub fn main(args: &[OsString]) -> ExitCode {
     match detach_and_run(args) {
@@ -47,6 +49,12 @@ pub fn main(args: &[OsString]) -> ExitCode {
 }
 
 fn detach_and_run(args: &[OsString]) -> io::Result<ExitCode> {
+    if let [first, more @ ..] = args
+        && first == userns::KEEPER
+    {
+        userns::keep(rustix::stdio::stdin(), more.iter().any(|word| word == "network"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let [dir] = args else { return Err(io::Error::other("usage: shim STATE-DIRECTORY")) };
     let dir = PathBuf::from(dir);
     let proof = SingleThreaded::prove()?;
@@ -79,10 +87,13 @@ fn run(proof: SingleThreaded, dir: PathBuf, daemon: OwnedFd) -> io::Result<ExitC
         wire::send(daemon.as_fd(), &Answer { version: wire::VERSION, seq: 0, body: Some(body) }, &[])?;
         Ok(ExitCode::SUCCESS)
     };
-    let launch = match read_plan(&dir) {
+    let mut launch = match read_plan(&dir) {
         Ok(launch) => launch,
         Err(error) => return refuse(Failure::other(format!("cannot read the plan: {error}"))),
     };
+    if let Err(failure) = users::complete(proof, &mut launch) {
+        return refuse(failure);
+    }
     let inherited = match inherited(&launch, &daemon) {
         Ok(streams) => streams,
         Err(error) => return refuse(Failure::other(format!("cannot take over the streams: {error}"))),

@@ -4,11 +4,12 @@
 use super::{
     failure::{At, Failure},
     paths::{self, Kind},
+    users::Users,
 };
 use crate::{
     cgroup::Group,
     hooks, state,
-    wire::{Device, Launch, Mount, Root},
+    wire::{Device, Launch, Mount, Pair, Root},
 };
 use oci_spec::runtime::ContainerState;
 use rustix::{
@@ -54,19 +55,222 @@ const PROC_FILES: [&[u8]; 11] = [
     b"/proc/sys/crypto/fips_enabled",
 ];
 
-/// Builds the whole view and makes it the root of this process.
-pub(super) fn build(launch: &Launch, dir: &Path, group: Option<&Group>) -> Result<(), Failure> {
-    let plan = launch.root.as_ref().ok_or_else(|| Failure::other("the plan has no root".into()))?;
-    let slash = location("/")?;
-    let propagation = Attributes { propagation: plan.propagation, ..Attributes::default() };
-    set_attributes(slash.as_fd(), c"", propagation, true)
-        .at(|| "cannot detach from the host's mounts".into())?;
+/// What a process without any right on the host cannot make itself: mounts that are not attached anywhere yet.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    root: OwnedFd,
+    /// One per mount of the plan, for those that show files of the host.
+    trees: Vec<Option<OwnedFd>>,
+    /// Nodes by their path in the container: the usual ones and those of the plan.
+    nodes: Vec<(Vec<u8>, OwnedFd)>,
+}
 
-    let root = mount_root(plan, &dir.join(state::ROOTFS))?;
+/// Folders of [`prepare`]'s workshop: where the root will be, layers and nodes while they are made.
+const WORKSHOP: [&str; 3] = ["root", "layers", "nodes"];
+
+/// Makes what the container's process will attach. Runs as the host's root, in a new mount namespace that it leaves
+/// this process in; the working directory is where [`build`] goes on.
+pub(super) fn prepare(launch: &Launch, dir: &Path, users: &Users) -> Result<Prepared, Failure> {
+    let plan = root_of(launch)?;
+    sys::process::unshare_namespaces(libc::CLONE_NEWNS).at(|| "cannot make a mount namespace".into())?;
+    detach_from_host(plan)?;
+    let place = dir.join(state::ROOTFS);
+    let workshop = workshop(&place).at(|| format!("cannot mount a tmpfs on {}", place.display()))?;
+    let layers = beneath(&workshop, "layers")?;
+    let root = if plan.lowers.is_empty() {
+        directory(plan, plan.map_ids.then_some(users))?
+    } else {
+        let (upper, work) = (plan.upper.as_slice(), plan.work.as_slice());
+        mapped_overlay(&plan.lowers, Some((upper, work)), users, &layers)?
+    };
+    let mut trees = Vec::with_capacity(launch.mounts.len());
     for mount in &launch.mounts {
-        add(root.as_fd(), mount, launch, group)?;
+        trees.push(match mount.fstype.as_str() {
+            "" => Some(bind_tree(mount, Some(users)).map_err(|failure| failure.during(&at_target(mount)))?),
+            "overlay" if mount.map_ids => {
+                Some(overlay_of(mount, users, &layers).map_err(|failure| failure.during(&at_target(mount)))?)
+            }
+            _ => None,
+        });
     }
-    devices(root.as_fd(), launch)?;
+    let nodes = nodes(launch, users, &workshop)?;
+    // Other ways back to it are closed to the container's process.
+    rustix::process::chdir(&place).at(|| format!("cannot enter {}", place.display()))?;
+    Ok(Prepared { root, trees, nodes })
+}
+
+/// Mounts a small filesystem over `place`, which only this mount namespace sees.
+fn workshop(place: &Path) -> Result<OwnedFd, Errno> {
+    let tree = filesystem(&Mount {
+        fstype: "tmpfs".into(),
+        source: b"rswarm".to_vec(),
+        attrs: libc::MOUNT_ATTR_NOSUID,
+        options: vec![Pair { key: "mode".into(), value: "755".into() }],
+        ..Mount::default()
+    })?;
+    attach(&tree, &rustix::fs::open(place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)?;
+    for name in WORKSHOP {
+        rustix::fs::mkdirat(&tree, name, Mode::from_raw_mode(0o755))?;
+    }
+    Ok(tree)
+}
+
+fn beneath(folder: &OwnedFd, name: &str) -> Result<OwnedFd, Failure> {
+    rustix::fs::openat(folder, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .at(|| format!("cannot open {name}"))
+}
+
+fn root_of(launch: &Launch) -> Result<&Root, Failure> {
+    launch.root.as_ref().ok_or_else(|| Failure::other("the plan has no root".into()))
+}
+
+fn detach_from_host(plan: &Root) -> Result<(), Failure> {
+    let propagation = Attributes { propagation: plan.propagation, ..Attributes::default() };
+    set_attributes(location("/")?.as_fd(), c"", propagation, true)
+        .at(|| "cannot detach from the host's mounts".into())
+}
+
+/// Mounts layers whose files belong to the container's ids on the disk. `writable`: upper and work folder.
+fn mapped_overlay(
+    lowers: &[Vec<u8>],
+    writable: Option<(&[u8], &[u8])>,
+    users: &Users,
+    place: &OwnedFd,
+) -> Result<OwnedFd, Failure> {
+    let step = |what: &str| format!("cannot mount the overlay: {what}");
+    // Before Linux 6.15 a layer must be attached somewhere; all are, on top of each other.
+    let mapped = |path: &[u8]| -> Result<OwnedFd, Failure> {
+        let source = location(OsStr::from_bytes(path))?;
+        let tree = copied(source.as_fd(), false).at(|| step(&format!("open_tree {}", show(path))))?;
+        map_ids(&tree, path, users, false)?;
+        attach(&tree, place).at(|| step("move_mount"))?;
+        Ok(tree)
+    };
+    let mut layers = lowers.iter().map(|path| mapped(path)).collect::<Result<Vec<_>, _>>()?;
+    let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at(|| step("fsopen"))?;
+    let set = |key: &str, layer: &OwnedFd, name: &OsStr| -> Result<(), Failure> {
+        let path = Path::new("/proc/self/fd").join(layer.as_raw_fd().to_string()).join(name);
+        let path = if name.is_empty() { PathBuf::from(path.as_os_str()) } else { path };
+        rustix::mount::fsconfig_set_string(&fs, key, path.as_os_str()).at(|| step(key))
+    };
+    for layer in &layers {
+        set("lowerdir+", layer, OsStr::new(""))?;
+    }
+    if let Some((upper, work)) = writable {
+        let split = |path| {
+            let path = Path::new(OsStr::from_bytes(path));
+            path.parent().zip(path.file_name()).ok_or_else(|| Failure::other(step("upper and work folder")))
+        };
+        let ((folder, upper), (same, work)) = (split(upper)?, split(work)?);
+        if folder != same {
+            return Err(Failure::other(step("upper and work folder are not in one folder")));
+        }
+        // Both must be on the same mount.
+        let both = mapped(folder.as_os_str().as_bytes())?;
+        set("upperdir", &both, upper)?;
+        set("workdir", &both, work)?;
+        layers.push(both);
+    }
+    as_root_of(users, || {
+        rustix::mount::fsconfig_create(&fs).map_err(|errno| explained(step("create"), &fs, errno))
+    })?;
+    let tree = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        .at(|| step("fsmount"))?;
+    // The overlay has copies of its own. Each layer lies on the one before.
+    for layer in layers.iter().rev() {
+        let path = format!("/proc/self/fd/{}", layer.as_raw_fd());
+        rustix::mount::unmount(path, UnmountFlags::DETACH).at(|| step("umount"))?;
+    }
+    Ok(tree)
+}
+
+/// Runs `work` as who makes files of the container's root, with all of this process's rights: overlayfs goes on as who
+/// mounted it, and through an idmapped mount the host's root cannot make a file.
+fn as_root_of<T>(users: &Users, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    use rustix::thread::{CapabilitiesSecureBits as Bits, set_capabilities_secure_bits};
+    let step = || "cannot act as the container's root".to_owned();
+    let (uid, gid) =
+        users.ids.root().ok_or_else(|| Failure::other("the user namespace has no root".into()))?;
+    let before = rustix::thread::capabilities_secure_bits().at(step)?;
+    // Else the change would cost the capabilities that are about files.
+    set_capabilities_secure_bits(before | Bits::NO_SETUID_FIXUP).at(step)?;
+    sys::process::set_fs_ids(uid, gid).at(step)?;
+    let done = work();
+    sys::process::set_fs_ids(0, 0).at(step)?;
+    set_capabilities_secure_bits(before).at(step)?;
+    done
+}
+
+/// Reads the layers of an overlay that is no root.
+fn overlay_of(mount: &Mount, users: &Users, place: &OwnedFd) -> Result<OwnedFd, Failure> {
+    let of = |key| mount.options.iter().filter(move |option| option.key == key);
+    let lowers: Vec<Vec<u8>> = of("lowerdir+").map(|option| option.value.clone().into_bytes()).collect();
+    let one = |key| of(key).next().map(|option| option.value.as_bytes());
+    let writable = one("upperdir").zip(one("workdir"));
+    let tree = mapped_overlay(&lowers, writable, users, place)?;
+    set_attributes(tree.as_fd(), c"", attribute_change(mount.attrs), false).at(|| "mount_setattr".into())?;
+    Ok(tree)
+}
+
+fn map_ids(tree: &OwnedFd, path: &[u8], users: &Users, recursive: bool) -> Result<(), Failure> {
+    sys::mount::map_ids(tree.as_fd(), users.namespace.as_fd(), recursive).map_err(|errno| {
+        let why = match errno {
+            Errno::INVAL => "its filesystem, or one below it, has no idmapped mounts",
+            Errno::PERM => "it is on an idmapped mount already",
+            _ => "mount_setattr",
+        };
+        Failure::at(format!("cannot show {} with the owners of the user namespace: {why}", show(path)), errno)
+    })
+}
+
+/// Makes nodes of the container's devices, which belong to its users: the host's own stay as they are.
+fn nodes(launch: &Launch, users: &Users, workshop: &OwnedFd) -> Result<Vec<(Vec<u8>, OwnedFd)>, Failure> {
+    let folder = beneath(workshop, "nodes")?;
+    let usual = DEVICES.map(|(name, major, minor)| Device {
+        path: format!("/dev/{name}").into_bytes(),
+        major,
+        minor,
+        mode: 0o666,
+        ..Device::default()
+    });
+    let mut nodes = Vec::new();
+    for (n, device) in usual.iter().chain(&launch.devices).enumerate() {
+        let step = || format!("cannot make device {}", show(&device.path));
+        let (uid, gid) = users
+            .ids
+            .ids(device.uid, device.gid)
+            .ok_or_else(|| Failure::other(format!("{}: its owner is not in the user namespace", step())))?;
+        let name = n.to_string();
+        let made = make_node(&folder, OsStr::new(&name), &Device { uid, gid, ..device.clone() });
+        let tree = match made {
+            Ok(()) => beneath(&folder, &name).and_then(|node| copied(node.as_fd(), false).at(step)),
+            // Rules of this host's own container.
+            Err(Errno::PERM) => host_node(&device.path, device.block, device.major, device.minor).at(step),
+            Err(errno) => Err(Failure::at(step(), errno)),
+        };
+        nodes.push((device.path.clone(), tree?));
+    }
+    Ok(nodes)
+}
+
+/// Builds the whole view and makes it the root of this process.
+pub(super) fn build(
+    launch: &Launch,
+    dir: &Path,
+    group: Option<&Group>,
+    prepared: Option<&Prepared>,
+) -> Result<(), Failure> {
+    let plan = root_of(launch)?;
+    detach_from_host(plan)?;
+    let root = match prepared {
+        Some(prepared) => settle(&prepared.root, Path::new(WORKSHOP[0]))?,
+        None => mount_root(plan, &dir.join(state::ROOTFS))?,
+    };
+    for (n, mount) in launch.mounts.iter().enumerate() {
+        let tree = prepared.and_then(|prepared| prepared.trees[n].as_ref());
+        add(root.as_fd(), mount, launch, group, tree)?;
+    }
+    devices(root.as_fd(), launch, prepared)?;
     if let Some(process) = &launch.process {
         // As runc does it. What stands in the way is told when the program is started there.
         drop(paths::ensure(root.as_fd(), &process.cwd, Kind::Directory));
@@ -118,14 +322,23 @@ fn copied(source: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, Errno> {
 
 /// Mounts the root over the empty directory `place`, which only this mount namespace sees.
 fn mount_root(plan: &Root, place: &Path) -> Result<OwnedFd, Failure> {
-    let tree = if plan.lowers.is_empty() {
-        let directory = PathBuf::from(OsStr::from_bytes(&plan.directory));
-        let source = location(&directory)?;
-        copied(source.as_fd(), true).at(|| format!("cannot bind the root filesystem {directory:?}"))?
-    } else {
-        overlay(plan)?
-    };
-    attach(&tree, &location(place)?).at(|| "cannot attach the root filesystem".into())?;
+    let tree = if plan.lowers.is_empty() { directory(plan, None)? } else { overlay(plan)? };
+    settle(&tree, place)
+}
+
+fn directory(plan: &Root, users: Option<&Users>) -> Result<OwnedFd, Failure> {
+    let directory = PathBuf::from(OsStr::from_bytes(&plan.directory));
+    let source = location(&directory)?;
+    let tree =
+        copied(source.as_fd(), true).at(|| format!("cannot bind the root filesystem {directory:?}"))?;
+    if let Some(users) = users {
+        map_ids(&tree, &plan.directory, users, true)?;
+    }
+    Ok(tree)
+}
+
+fn settle(tree: &OwnedFd, place: &Path) -> Result<OwnedFd, Failure> {
+    attach(tree, &location(place)?).at(|| "cannot attach the root filesystem".into())?;
     let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
     set_attributes(tree.as_fd(), c"", private, true)
         .at(|| "cannot make the root filesystem private".into())?;
@@ -175,14 +388,30 @@ fn explained(step: String, fs: &OwnedFd, errno: Errno) -> Failure {
     failure
 }
 
-/// Adds one mount of the spec.
-fn add(root: BorrowedFd<'_>, mount: &Mount, launch: &Launch, group: Option<&Group>) -> Result<(), Failure> {
-    let step = || {
-        let what = if mount.fstype.is_empty() { show(&mount.source) } else { format!("{:?}", mount.fstype) };
-        format!("error mounting {what} to rootfs at {}", show(&mount.target))
-    };
+/// What is done with a mount, for messages.
+fn at_target(mount: &Mount) -> String {
+    let what = if mount.fstype.is_empty() { show(&mount.source) } else { format!("{:?}", mount.fstype) };
+    format!("error mounting {what} to rootfs at {}", show(&mount.target))
+}
+
+/// Adds one mount of the spec; `tree`: what [`prepare`] made of it.
+fn add(
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    launch: &Launch,
+    group: Option<&Group>,
+    tree: Option<&OwnedFd>,
+) -> Result<(), Failure> {
+    let step = || at_target(mount);
     match mount.fstype.as_str() {
-        "" => bind(root, mount).map_err(|failure| Failure::other(format!("{}: {}", step(), failure.message))),
+        "" => {
+            let made = if tree.is_none() { Some(bind_tree(mount, None)) } else { None };
+            let bound = made.transpose().and_then(|made| match made.as_ref().or(tree) {
+                Some(tree) => bind(root, mount, tree),
+                None => Ok(()),
+            });
+            bound.map_err(|failure| failure.during(&step()))
+        }
         "cgroup" | "cgroup2" => cgroups(root, mount, group).map_err(|errno| Failure::at(step(), errno)),
         "proc" | "sysfs" => {
             // CVE-2019-19921: a link in the image must not decide where these are.
@@ -205,6 +434,9 @@ fn add(root: BorrowedFd<'_>, mount: &Mount, launch: &Launch, group: Option<&Grou
         }
         _ => {
             let target = paths::ensure(root, &mount.target, Kind::Directory).at(step)?;
+            if let Some(tree) = tree {
+                return attach(tree, &target).at(step);
+            }
             let tree = match filesystem(mount) {
                 Err(errno @ Errno::PERM) if mount.fstype == "mqueue" => {
                     let host = location("/dev/mqueue")?;
@@ -243,15 +475,24 @@ fn attribute_change(set: u64) -> Attributes {
     Attributes { set, clear, propagation: 0 }
 }
 
-fn bind(root: BorrowedFd<'_>, mount: &Mount) -> Result<(), Failure> {
+fn bind(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd) -> Result<(), Failure> {
+    let reason = |what: &'static str| move || what.to_owned();
+    let kind = if paths::is_directory(tree).at(reason("fstat"))? { Kind::Directory } else { Kind::File };
+    let target = paths::ensure(root, &mount.target, kind).at(reason("cannot make the mount point"))?;
+    refuse_proc(&target, mount)?;
+    attach(tree, &target).at(reason("move_mount"))
+}
+
+/// Copies what a bind mount shows, with the attributes that it shall have.
+fn bind_tree(mount: &Mount, users: Option<&Users>) -> Result<OwnedFd, Failure> {
     let reason = |what: &'static str| move || what.to_owned();
     let tree = match mount.of_process {
         0 => source_of(mount)?,
         pid => elsewhere(pid, || source_of(mount))?,
     };
-    let kind = if paths::is_directory(&tree).at(reason("fstat"))? { Kind::Directory } else { Kind::File };
-    let target = paths::ensure(root, &mount.target, kind).at(reason("cannot make the mount point"))?;
-    refuse_proc(&target, mount)?;
+    if let Some(users) = users.filter(|_| mount.map_ids) {
+        map_ids(&tree, &mount.source, users, mount.map_ids_recursive)?;
+    }
     if mount.attrs != 0 {
         set_attributes(tree.as_fd(), c"", attribute_change(mount.attrs), mount.attrs_recursive)
             .at(reason("mount_setattr"))?;
@@ -261,7 +502,7 @@ fn bind(root: BorrowedFd<'_>, mount: &Mount) -> Result<(), Failure> {
     // A copy of a shared mount is a peer of it: whatever the container mounts there would reach the host.
     let recursive = mount.propagation == 0 || mount.propagation_recursive;
     set_attributes(tree.as_fd(), c"", propagation, recursive).at(reason("cannot set the propagation"))?;
-    attach(&tree, &target).at(reason("move_mount"))
+    Ok(tree)
 }
 
 /// Copies what a bind mount shows.
@@ -332,10 +573,8 @@ fn cgroups(root: BorrowedFd<'_>, mount: &Mount, group: Option<&Group>) -> Result
         return Ok(());
     }
     let tmpfs = Mount { fstype: "tmpfs".into(), source: b"cgroup".to_vec(), ..Mount::default() };
-    let tree = filesystem(&Mount {
-        options: vec![crate::wire::Pair { key: "mode".into(), value: "755".into() }],
-        ..tmpfs
-    })?;
+    let tree =
+        filesystem(&Mount { options: vec![Pair { key: "mode".into(), value: "755".into() }], ..tmpfs })?;
     attach(&tree, &target)?;
     for (name, dir) in group.views() {
         rustix::fs::mkdirat(&tree, name, Mode::from_raw_mode(0o755))?;
@@ -355,17 +594,17 @@ fn open_dir(dir: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::open(dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn devices(root: BorrowedFd<'_>, launch: &Launch) -> Result<(), Failure> {
+fn devices(root: BorrowedFd<'_>, launch: &Launch, prepared: Option<&Prepared>) -> Result<(), Failure> {
     let dev = paths::ensure(root, b"/dev", Kind::Directory).at(|| "cannot open /dev".into())?;
     for (name, major, minor) in DEVICES {
         if paths::has(&dev, name) {
             continue;
         }
         let path = format!("/dev/{name}").into_bytes();
-        add_device(root, &Device { path, major, minor, mode: 0o666, ..Device::default() })?;
+        add_device(root, &Device { path, major, minor, mode: 0o666, ..Device::default() }, prepared)?;
     }
     for device in &launch.devices {
-        add_device(root, device)?;
+        add_device(root, device, prepared)?;
     }
     for (name, target) in LINKS {
         paths::link(&dev, name, target).at(|| format!("cannot link /dev/{name}"))?;
@@ -376,25 +615,30 @@ fn devices(root: BorrowedFd<'_>, launch: &Launch) -> Result<(), Failure> {
     Ok(())
 }
 
-fn add_device(root: BorrowedFd<'_>, device: &Device) -> Result<(), Failure> {
-    let made = match make_device(root, device) {
-        // A user namespace may not make nodes, and device rules may forbid it.
-        Err(Errno::PERM) => bind_device(root, &device.path, device.block, device.major, device.minor),
-        result => result,
+fn add_device(root: BorrowedFd<'_>, device: &Device, prepared: Option<&Prepared>) -> Result<(), Failure> {
+    // The last of a path is the plan's own.
+    let node = prepared.and_then(|made| made.nodes.iter().rev().find(|(path, _)| *path == device.path));
+    let made = match node {
+        Some((path, node)) => paths::ensure(root, path, Kind::File).and_then(|target| attach(node, &target)),
+        None => match make_device(root, device) {
+            // A user namespace may not make nodes, and device rules may forbid it.
+            Err(Errno::PERM) => host_node(&device.path, device.block, device.major, device.minor)
+                .and_then(|node| attach(&node, &paths::ensure(root, &device.path, Kind::File)?)),
+            result => result,
+        },
     };
     made.at(|| format!("cannot make device {}", show(&device.path)))
 }
 
-/// Binds the host's node of the same path, after looking that it is the device it claims to be.
-fn bind_device(root: BorrowedFd<'_>, path: &[u8], block: bool, major: u32, minor: u32) -> Result<(), Errno> {
+/// Copies the host's node of the same path, after looking that it is the device it claims to be.
+fn host_node(path: &[u8], block: bool, major: u32, minor: u32) -> Result<OwnedFd, Errno> {
     let source = rustix::fs::open(OsStr::from_bytes(path), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let stat = rustix::fs::fstat(&source)?;
     let kind = if block { FileType::BlockDevice } else { FileType::CharacterDevice };
     if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_rdev != rustix::fs::makedev(major, minor) {
         return Err(Errno::NODEV);
     }
-    let target = paths::ensure(root, path, Kind::File)?;
-    attach(&node(&source)?, &target)
+    node(&source)
 }
 
 /// Copies the mount of a device node of the host. Read-only: the device is written to all the same, but mode and owner
@@ -408,19 +652,23 @@ fn node(source: &OwnedFd) -> Result<OwnedFd, Errno> {
 fn make_device(root: BorrowedFd<'_>, device: &Device) -> Result<(), Errno> {
     let path = Path::new(OsStr::from_bytes(&device.path));
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL) };
-    let dir = paths::ensure(root, parent.as_os_str().as_bytes(), Kind::Directory)?;
+    make_node(&paths::ensure(root, parent.as_os_str().as_bytes(), Kind::Directory)?, name, device)
+}
+
+/// Makes the node of a device in a folder; one that is there stays.
+fn make_node(dir: &OwnedFd, name: &OsStr, device: &Device) -> Result<(), Errno> {
     let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
     let node = rustix::fs::makedev(device.major, device.minor);
     // No chmod afterwards: that would follow a link.
     let umask = rustix::process::umask(Mode::empty());
-    let made = rustix::fs::mknodat(&dir, name, kind, Mode::from_raw_mode(device.mode), node);
+    let made = rustix::fs::mknodat(dir, name, kind, Mode::from_raw_mode(device.mode), node);
     rustix::process::umask(umask);
     match made {
         Err(Errno::EXIST) => return Ok(()),
         result => result?,
     }
     let (uid, gid) = (rustix::fs::Uid::from_raw(device.uid), rustix::fs::Gid::from_raw(device.gid));
-    rustix::fs::chownat(&dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+    rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// Covers a path: a file with /dev/null, a directory with an empty read-only one.
@@ -435,7 +683,7 @@ fn mask(root: BorrowedFd<'_>, path: &[u8]) -> Result<(), Failure> {
             fstype: "tmpfs".into(),
             source: b"tmpfs".to_vec(),
             attrs: libc::MOUNT_ATTR_RDONLY,
-            options: vec![crate::wire::Pair { key: "nr_blocks".into(), value: "1".into() }],
+            options: vec![Pair { key: "nr_blocks".into(), value: "1".into() }],
             ..Mount::default()
         };
         return filesystem(&cover).and_then(|tree| attach(&tree, &target)).at(step);

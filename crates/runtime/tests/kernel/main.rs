@@ -9,3 +9,4 @@ mod life;
 mod oci;
 mod security;
 mod streams;
+mod users;

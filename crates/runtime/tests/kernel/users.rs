@@ -1,0 +1,261 @@
+//! Containers with a user namespace of their own: root in them is an ordinary user of the host.
+
+use crate::kit::{self, Fixture};
+use oci_spec::runtime::{
+    LinuxDeviceBuilder, LinuxDeviceType, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceBuilder,
+    LinuxNamespaceType, Mount, MountBuilder, PosixRlimitBuilder, PosixRlimitType,
+};
+use runtime::{IdMap, IdRange, UserNamespace};
+use rustix::process::geteuid;
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
+    path::Path,
+};
+
+const ROOT: u32 = 100_000;
+
+fn map() -> IdMap {
+    let ranges = vec![IdRange { inside: 0, outside: ROOT, count: 65_536 }];
+    IdMap { uids: ranges.clone(), gids: ranges }
+}
+
+fn mappings() -> Vec<LinuxIdMapping> {
+    vec![LinuxIdMappingBuilder::default().container_id(0_u32).host_id(ROOT).size(65_536_u32).build().unwrap()]
+}
+
+/// With a user namespace of its own, which the shim makes or, with `path`, finds.
+fn remapped(fixture: Fixture, path: Option<&Path>) -> Fixture {
+    fixture.spec(|spec| {
+        let linux = spec.linux_mut().as_mut().unwrap();
+        let mut user = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::User).build().unwrap();
+        user.set_path(path.map(Path::to_owned));
+        linux.namespaces_mut().as_mut().unwrap().push(user);
+        linux.set_uid_mappings(Some(mappings())).set_gid_mappings(Some(mappings()));
+    })
+}
+
+fn bind(source: &Path, destination: &str, options: &[&str]) -> Mount {
+    let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+    MountBuilder::default()
+        .source(source)
+        .destination(destination)
+        .typ("bind")
+        .options(options)
+        .build()
+        .unwrap()
+}
+
+/// An ordinary user cannot map ids of others.
+fn is_root() -> bool {
+    geteuid().is_root() && !kit::squashed()
+}
+
+#[test]
+#[ignore = "oracle: busybox"]
+fn root_of_the_container_is_an_ordinary_user_of_the_host() {
+    if !is_root() {
+        return;
+    }
+    let fixture = Fixture::sh(
+        "exec 2>/dev/null; cat /proc/self/uid_map; id -u; stat -c '%u %g' /bin/busybox /etc/passwd; stat -c %a /made; \
+         touch /new /host/new /mapped/new && mkdir /dir && stat -c '%u %n' /host /mapped /mapped/old /new; \
+         rm /bin/not-a-program; echo x > /secret/x || echo closed; hostname; \
+         ls -ln /dev/null /dev/tty /dev/mine | tr -s ' ' | cut -d' ' -f1,3,4; echo x > /dev/null; \
+         head -c 3 /dev/mine | wc -c; cat /proc/sys/kernel/shmmax; ls /proc | grep -c '^[0-9]'; ls /sys/class/net; \
+         stat -c %u /dev/shm /proc/self/fd/1; mount -t tmpfs none /tmp && echo mounted; echo fine",
+    );
+    for name in ["grep", "cut", "rm"] {
+        std::os::unix::fs::symlink("busybox", fixture.lower().join("bin").join(name)).unwrap();
+    }
+    fs::write(fixture.lower().join("made"), "").unwrap();
+    chown(fixture.lower().join("etc/passwd"), Some(33), Some(44)).unwrap();
+    let (host, mapped, secret) = ("host", "mapped", "secret");
+    for (name, mode) in [(host, 0o777), (mapped, 0o700), (secret, 0o700)] {
+        let dir = fixture.temp.path().join(name);
+        fs::create_dir(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let dir = fixture.temp.path().to_owned();
+    fs::write(dir.join("mapped/old"), "").unwrap();
+    chown(dir.join("mapped/old"), Some(7), Some(7)).unwrap();
+    let fixture = remapped(fixture, None).spec(|spec| {
+        let mounts = spec.mounts_mut().as_mut().unwrap();
+        mounts.push(bind(&dir.join(host), "/host", &["rbind"]));
+        mounts.push(bind(&dir.join(mapped), "/mapped", &["rbind", "ridmap"]));
+        mounts.push(bind(&dir.join(secret), "/secret", &["rbind"]));
+        spec.set_hostname(Some("remapped".into()));
+        let linux = spec.linux_mut().as_mut().unwrap();
+        linux.set_sysctl(Some([("kernel.shmmax".to_owned(), "4096".to_owned())].into()));
+        let mine = LinuxDeviceBuilder::default()
+            .path("/dev/mine")
+            .typ(LinuxDeviceType::C)
+            .major(1)
+            .minor(5)
+            .file_mode(0o600_u32)
+            .uid(0_u32)
+            .gid(7_u32)
+            .build()
+            .unwrap();
+        linux.set_devices(Some(vec![mine]));
+    });
+    let (status, output) = fixture.run();
+    let expected = "         0     100000      65536\n0\n0 0\n33 44\n644\n\
+        65534 /host\n0 /mapped\n7 /mapped/old\n0 /new\nclosed\nremapped\n\
+        crw------- 0 7\ncrw-rw-rw- 0 0\ncrw-rw-rw- 0 0\n3\n4096\n";
+    assert!(output.starts_with(expected), "{output}\n--- expected\n{expected}");
+    assert!(output.ends_with("lo\n0\n0\nfine\n"), "{output}");
+    assert_eq!(status.code, 0, "{output}");
+    let owner = |path: &str| fs::symlink_metadata(dir.join(path)).unwrap().uid();
+    assert_eq!(owner("host/new"), ROOT, "on a bind mount the host sees who made it");
+    for path in ["mapped/new", "upper/new", "upper/dir", "upper/bin/not-a-program"] {
+        assert_eq!(owner(path), 0, "{path}: on the disk is what the container sees");
+    }
+}
+
+#[test]
+#[ignore = "oracle: busybox"]
+fn further_processes_terminals_and_an_init_are_in_it_too() {
+    if !is_root() {
+        return;
+    }
+    let fixture =
+        remapped(Fixture::new(&["sleep", "1000"]), None).with(|plan| plan.init = true).process(|p| {
+            let limit = PosixRlimitBuilder::default()
+                .typ(PosixRlimitType::RlimitNofile)
+                .soft(files_max())
+                .hard(files_max())
+                .build()
+                .unwrap();
+            p.set_rlimits(Some(vec![limit]));
+            p.set_oom_score_adj(Some(500));
+        });
+    let mut shim = fixture.start();
+    let map = fs::read_to_string(format!("/proc/{}/uid_map", shim.pid())).unwrap();
+    assert_eq!(map.split_ascii_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536"]);
+    let owner = fs::metadata(format!("/proc/{}", shim.pid())).unwrap().uid();
+    assert!([0, ROOT].contains(&owner), "{owner}");
+    let script = "cat /proc/self/uid_map /proc/self/oom_score_adj; ulimit -n; id -u; \
+                  readlink /proc/self/ns/user; tr '\\0' ' ' < /proc/1/cmdline; echo again > /proc/self/fd/1";
+    let (code, output) =
+        kit::exec(&mut shim, "one", kit::process(&fixture.plan, &["sh", "-c", script])).unwrap();
+    assert_eq!(code, 0, "{output}");
+    let lines: Vec<&str> = output.lines().collect();
+    assert!(lines[0].contains("100000") && lines[1] == "500", "{output}");
+    assert_eq!(lines[2], files_max().to_string());
+    let namespace = fs::read_link(format!("/proc/{}/ns/user", shim.pid())).unwrap();
+    assert_eq!((lines[3], lines[4]), ("0", namespace.to_str().unwrap()));
+    assert!(lines[5].starts_with("/sbin/docker-init -- ") && output.ends_with("again\n"), "{output}");
+
+    let mut web = kit::process(&fixture.plan, &["sh", "-c", "id -u; echo x > /dev/stdout; tty"]);
+    web.set_user(oci_spec::runtime::UserBuilder::default().uid(33_u32).gid(33_u32).build().unwrap());
+    web.set_terminal(Some(true));
+    let (code, output) = kit::exec(&mut shim, "web", web.clone()).unwrap();
+    assert_eq!((code, output.as_str()), (0, "33\r\nx\r\n/dev/pts/0\r\n"));
+    web.set_user(oci_spec::runtime::UserBuilder::default().uid(65_536_u32).gid(0_u32).build().unwrap());
+    let refused = kit::exec(&mut shim, "nobody", web).unwrap_err();
+    assert!(kit::chain(&refused).contains("user 65536 is not among the ids"), "{}", kit::chain(&refused));
+    shim.signal(libc_kill(), true).unwrap();
+    kit::wait(&mut shim);
+    shim.shutdown().unwrap();
+}
+
+fn libc_kill() -> i32 {
+    rustix::process::Signal::KILL.as_raw()
+}
+
+/// As many descriptors as can be had here: more than this process's own takes a right that a test may lack.
+fn files_max() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let most = fs::read_to_string("/proc/sys/fs/nr_open").unwrap().trim().parse().unwrap();
+    let raises = runtime::held_caps().contains(&oci_spec::runtime::Capability::SysResource);
+    limit.maximum.filter(|_| !raises).unwrap_or(most)
+}
+
+#[test]
+#[ignore = "oracle: busybox"]
+fn namespaces_made_before_are_owned_by_its_root() {
+    if !is_root() {
+        return;
+    }
+    let mut users = UserNamespace::new(kit::program(), &map(), true).unwrap();
+    let temp = tempfile::tempdir().unwrap();
+    users.try_map(temp.path()).expect("this filesystem has idmapped mounts");
+    let network = users.take_network().unwrap();
+    use std::os::fd::AsRawFd as _;
+    let netns = format!("/proc/{}/fd/{}", std::process::id(), network.as_raw_fd());
+    for with_maps in [true, false] {
+        let script = "cat /proc/sys/net/ipv4/ip_default_ttl /proc/self/uid_map; \
+                      ls /sys/class/net; stat -c %u /sys/class/net/lo/";
+        let fixture = remapped(Fixture::sh(script), Some(&users.path())).spec(|spec| {
+            let linux = spec.linux_mut().as_mut().unwrap();
+            for namespace in linux.namespaces_mut().as_mut().unwrap() {
+                if namespace.typ() == LinuxNamespaceType::Network {
+                    namespace.set_path(Some(netns.clone().into()));
+                }
+            }
+            if !with_maps {
+                linux.set_uid_mappings(None).set_gid_mappings(None);
+            }
+            linux.set_sysctl(Some([("net.ipv4.ip_default_ttl".to_owned(), "7".to_owned())].into()));
+        });
+        let (status, output) = fixture.run();
+        assert_eq!((status.code, output.as_str()), (0, "7\n         0     100000      65536\nlo\n0\n"));
+    }
+}
+
+#[test]
+#[ignore = "oracle: busybox"]
+fn what_cannot_be_is_refused_with_its_name_and_leaves_nothing() {
+    if !is_root() {
+        return;
+    }
+    let refused = |change: &dyn Fn(&mut oci_spec::runtime::Spec), words: &str| {
+        let fixture = remapped(Fixture::new(&["true"]), None).spec(|spec| change(spec));
+        let error = kit::chain(&fixture.create().unwrap_err());
+        assert!(error.contains(words), "{words}: {error}");
+    };
+    let linux = |spec: &mut oci_spec::runtime::Spec| spec.linux().clone().unwrap();
+    refused(
+        &|spec| {
+            let mut changed = linux(spec);
+            changed.set_uid_mappings(None).set_gid_mappings(None);
+            spec.set_linux(Some(changed));
+        },
+        "linux.uidMappings",
+    );
+    refused(
+        &|spec| {
+            let mut changed = linux(spec);
+            changed.namespaces_mut().as_mut().unwrap().retain(|n| n.typ() != LinuxNamespaceType::User);
+            spec.set_linux(Some(changed));
+        },
+        "without a user namespace",
+    );
+    refused(
+        &|spec| {
+            let mut changed = linux(spec);
+            let user = changed.namespaces_mut().as_mut().unwrap().last_mut().unwrap();
+            user.set_path(Some("/proc/self/ns/user".into()));
+            spec.set_linux(Some(changed));
+        },
+        "is the host's",
+    );
+    refused(
+        &|spec| {
+            let mut mount = bind(Path::new("/tmp"), "/x", &["rbind"]);
+            mount.set_uid_mappings(Some(mappings()));
+            spec.mounts_mut().as_mut().unwrap().push(mount);
+        },
+        "mappings of its own",
+    );
+    // /proc has no idmapped mounts.
+    refused(
+        &|spec| spec.mounts_mut().as_mut().unwrap().push(bind(Path::new("/proc"), "/x", &["rbind", "idmap"])),
+        "no idmapped mounts",
+    );
+    let alone = Fixture::new(&["true"]).spec(|spec| {
+        spec.mounts_mut().as_mut().unwrap().push(bind(Path::new("/tmp"), "/x", &["rbind", "idmap"]))
+    });
+    assert!(kit::chain(&alone.create().unwrap_err()).contains("has no user namespace"));
+}
