@@ -187,7 +187,8 @@ async fn turn(shared: &Arc<Shared>) -> Turn {
         warn!(node.id = %node, "node is down");
         record.node_state(*node, NodeState::Down, "heartbeat failure", None);
     }
-    for node in &silent.away {
+    let level = view.cluster.as_ref().map_or(0, |c| c.feature_level);
+    for node in silent.away.iter().filter(|_| level >= model::AWAY_LEVEL) {
         warn!(node.id = %node, "a node's daemon is away, its host is not");
         record.node_state(*node, NodeState::Away, "daemon restarting", None);
     }

@@ -43,9 +43,13 @@ impl Default for ClusterSpec {
     }
 }
 
+/// The first feature level at which a node can be [`NodeState::Away`](crate::NodeState) and
+/// [`ClusterSpec::daemon_grace`] be set.
+pub const AWAY_LEVEL: u32 = 2;
+
 /// The newest feature level that this version understands; new swarms begin with it.
 ///
-/// 1: the first. 2: [`crate::INTEGRITY_LEVEL`].
+/// 1: the first. 2: [`crate::INTEGRITY_LEVEL`] and [`AWAY_LEVEL`].
 pub const FEATURE_LEVEL: u32 = 2;
 
 /// The one cluster object.

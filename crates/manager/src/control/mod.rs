@@ -528,6 +528,11 @@ fn updated_cluster(old: &Arc<Cluster>, request: UpdateSwarmRequest) -> Result<Cl
         if spec.daemon_grace.is_some_and(|grace| grace > model::DAEMON_GRACE_MAX) {
             return Err(Status::invalid_argument("a daemon's grace is a day at most"));
         }
+        if spec.daemon_grace.is_some() && old.feature_level < model::AWAY_LEVEL {
+            return Err(Status::failed_precondition(
+                "a daemon's grace can be set once every manager has this version",
+            ));
+        }
         if spec.node_cert_expiry < Duration::from_secs(3600) {
             return Err(Status::invalid_argument("minimum certificate expiry time is: 1h0m0s"));
         }
