@@ -330,6 +330,12 @@ pub struct EndpointConfig {
     pub ipv6_address: Option<Ipv6Addr>,
     /// `aa:bb:cc:dd:ee:ff`
     pub mac_address: Option<String>,
+    /// `CONTAINER[:ALIAS]`: what this container alone calls others on the network.
+    pub links: Vec<String>,
+    /// The network with the highest leads outside.
+    pub gateway_priority: i64,
+    /// See `endpoint::options`.
+    pub driver_opts: BTreeMap<String, String>,
 }
 
 /// Zero and `None` mean "not set". Source: Docker API `Resources`.

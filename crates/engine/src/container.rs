@@ -249,6 +249,13 @@ pub struct Endpoint {
     /// It is an overlay network, and a person put the container on it.
     #[serde(default)]
     pub overlay: bool,
+    /// These three as in [`EndpointConfig`](crate::config::EndpointConfig).
+    #[serde(default)]
+    pub links: Vec<String>,
+    #[serde(default)]
+    pub gateway_priority: i64,
+    #[serde(default)]
+    pub driver_opts: BTreeMap<String, String>,
 }
 
 impl Endpoint {
@@ -261,6 +268,9 @@ impl Endpoint {
             wanted_address: asked.ipv4_address,
             wanted_address6: asked.ipv6_address,
             wanted_mac: asked.mac_address.clone(),
+            links: asked.links.clone(),
+            gateway_priority: asked.gateway_priority,
+            driver_opts: asked.driver_opts.clone(),
             ..Self::default()
         }
     }
@@ -274,6 +284,9 @@ impl Endpoint {
             wanted_address6: self.wanted_address6,
             wanted_mac: self.wanted_mac.take(),
             overlay: self.overlay,
+            links: std::mem::take(&mut self.links),
+            gateway_priority: self.gateway_priority,
+            driver_opts: std::mem::take(&mut self.driver_opts),
             ..Self::default()
         };
     }

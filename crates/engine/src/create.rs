@@ -203,6 +203,11 @@ async fn networks(engine: &Engine, config: &ContainerConfig, id: &str) -> Result
                 "user specified IP address is supported on user defined networks only",
             ));
         }
+        if is_predefined && !asked.links.is_empty() {
+            return Err(Error::invalid(
+                "EndpointsConfig.Links are for user defined networks; hint: HostConfig.Links for the default one",
+            ));
+        }
         if let Some(mac) = &asked.mac_address {
             mac.parse::<network::Mac>().map_err(|e| Error::invalid(e.to_string()))?;
         }

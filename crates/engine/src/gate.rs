@@ -8,7 +8,7 @@ use crate::{
     config::{
         ContainerConfig, EndpointConfig, Healthcheck, HostConfig, NetworkMode, Resources, RestartPolicy,
     },
-    devices,
+    devices, endpoint,
     error::{Error, Result},
     exec::ExecConfig,
     lifecycle, log_driver, mounts, names, spec,
@@ -78,7 +78,7 @@ pub(crate) fn check(config: &ContainerConfig) -> Result<()> {
         health(check)?;
     }
     for endpoint in endpoints.values() {
-        self::endpoint(endpoint)?;
+        of_endpoint(endpoint)?;
     }
     self::host(host)?;
     mounts::Plan::of(config, |_| Ok(vec![])).map(drop)
@@ -139,17 +139,20 @@ fn health(check: &Healthcheck) -> Result<()> {
 ///
 /// # Errors
 /// As [`check`].
-pub(crate) fn endpoint(endpoint: &EndpointConfig) -> Result<()> {
+pub(crate) fn of_endpoint(endpoint: &EndpointConfig) -> Result<()> {
     let EndpointConfig {
         aliases,
         ipv4_address: _, // by type; the network's subnet decides
         ipv6_address: _,
         mac_address: _, // create::networks
+        links,
+        gateway_priority: _, // any number
+        driver_opts,
     } = endpoint;
     for alias in aliases {
         confine::name("EndpointsConfig.Aliases", alias).map_err(unfit)?;
     }
-    Ok(())
+    endpoint::options(links, 0, driver_opts).map(drop)
 }
 
 fn host(host: &HostConfig) -> Result<()> {

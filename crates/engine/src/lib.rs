@@ -28,6 +28,7 @@ mod copy_up;
 mod create;
 mod defaults;
 mod devices;
+mod endpoint;
 mod engine;
 mod error;
 mod etc;

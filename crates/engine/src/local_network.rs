@@ -495,8 +495,12 @@ impl Engine {
         container: &str,
         endpoint: EndpointConfig,
     ) -> Result<()> {
+        gate::of_endpoint(&endpoint)?;
         let network = self.any_network(network).await?;
         match &network {
+            AnyNetwork::Local(local) if local.is_predefined() && !endpoint.links.is_empty() => {
+                return Err(Error::invalid("EndpointsConfig.Links are for user defined networks"));
+            }
             AnyNetwork::Local(local) if !local.has_interfaces() => {
                 return Err(Error::Conflict(format!(
                     "container cannot be connected to network {}",

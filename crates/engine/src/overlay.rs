@@ -178,6 +178,17 @@ pub(crate) fn check(network: &OverlayNetwork, asked: &EndpointConfig) -> Result<
             network.name
         )));
     }
+    let unknown = [
+        ("Links", !asked.links.is_empty()),
+        ("GwPriority", asked.gateway_priority != 0),
+        ("DriverOpts", !asked.driver_opts.is_empty()),
+    ];
+    if let Some((key, _)) = unknown.into_iter().find(|(_, set)| *set) {
+        return Err(Error::invalid(format!(
+            "EndpointsConfig.{key} is for networks of this host, and {} is the swarm's",
+            network.name
+        )));
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use crate::{
     cdi,
     config::{EndpointConfig, NetworkMode},
     container::*,
+    endpoint,
     error::{Error, Result},
     etc::{self, Resolver},
     gate, health,
@@ -298,6 +299,7 @@ impl Owner {
             address6: endpoint.wanted_address6,
             mac: mac.map_err(|e: network::Error| Error::invalid(e.to_string()))?,
             names,
+            options: endpoint::options(&endpoint.links, endpoint.gateway_priority, &endpoint.driver_opts)?,
         })
     }
 

@@ -7,8 +7,8 @@
 
 use crate::{
     spec::{
-        BridgeIpv6, BridgeSpec, DnsOptions, Error, Gateway, Macvlan, MacvlanMode, NodeIdentity, PortBinding,
-        SandboxAttachment, SandboxSpec,
+        BridgeIpv6, BridgeSpec, DnsOptions, Error, Gateway, LegOptions, Macvlan, MacvlanMode, NodeIdentity,
+        PortBinding, SandboxAttachment, SandboxSpec,
     },
     state::{Leg, LocalBridge, Sandbox, State},
 };
@@ -221,6 +221,16 @@ struct LegRecord {
     address6: Option<String>,
     #[prost(string, optional, tag = "10")]
     requested6: Option<String>,
+    #[prost(int64, tag = "11")]
+    gateway_priority: i64,
+    #[prost(string, optional, tag = "12")]
+    interface: Option<String>,
+    /// Key, value, key, value, ...
+    #[prost(string, repeated, tag = "13")]
+    sysctls: Vec<String>,
+    /// Name, alias, name, alias, ...
+    #[prost(string, repeated, tag = "14")]
+    links: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -461,18 +471,32 @@ impl BridgeRecord {
     }
 }
 
+fn flat(pairs: Vec<(String, String)>) -> Vec<String> {
+    pairs.into_iter().flat_map(|(a, b)| [a, b]).collect()
+}
+
+fn paired(flat: &[String]) -> Vec<(String, String)> {
+    flat.as_chunks().0.iter().map(|[a, b]| (a.clone(), b.clone())).collect()
+}
+
 impl LegRecord {
     fn of(leg: &Leg) -> Self {
         let (task, network, names, requested, requested6, mac) = match &leg.attachment {
             SandboxAttachment::Overlay { network, task, address, aliases } => {
                 (Some(task.to_string()), network.to_string(), aliases, Some(address.to_string()), None, None)
             }
-            SandboxAttachment::Bridge { network, address, address6, mac, names } => {
+            SandboxAttachment::Bridge { network, address, address6, mac, names, options: _ } => {
                 let (address, address6) = (address.map(|a| a.to_string()), address6.map(|a| a.to_string()));
                 (None, network.clone(), names, address, address6, mac.map(|m| m.to_string()))
             }
         };
+        let LegOptions { gateway_priority, interface, sysctls, links } =
+            leg.options().cloned().unwrap_or_default();
         Self {
+            gateway_priority,
+            interface,
+            sysctls: flat(sysctls),
+            links: flat(links),
             number: u32::from(leg.number),
             address: leg.address.to_string(),
             prefix: u32::from(leg.prefix),
@@ -500,6 +524,12 @@ impl LegRecord {
                 address6: parse_optional(self.requested6.as_ref())?,
                 mac: parse_optional(self.mac.as_ref())?,
                 names: self.names,
+                options: LegOptions {
+                    gateway_priority: self.gateway_priority,
+                    interface: self.interface,
+                    sysctls: paired(&self.sysctls),
+                    links: paired(&self.links),
+                },
             },
         };
         let narrow = |n: u32| u8::try_from(n).map_err(|e| e.to_string());
@@ -527,7 +557,7 @@ impl SandboxRecord {
             dns_servers: spec.dns.servers.iter().map(ToString::to_string).collect(),
             dns_search: spec.dns.search.clone(),
             dns_options: spec.dns.options.clone(),
-            sysctls: spec.sysctls.iter().flat_map(|(k, v)| [k.clone(), v.clone()]).collect(),
+            sysctls: flat(spec.sysctls.clone()),
             dns_port: u32::from(sandbox.dns_port),
         }
     }
@@ -548,7 +578,7 @@ impl SandboxRecord {
             gateway: parse_optional(self.gateway.as_ref())?.map(|address| Gateway { address }),
             ports: self.ports.into_iter().map(binding).collect::<Result<_, Unreadable>>()?,
             dns: DnsOptions { servers, search: self.dns_search, options: self.dns_options },
-            sysctls: self.sysctls.as_chunks().0.iter().map(|[k, v]| (k.clone(), v.clone())).collect(),
+            sysctls: paired(&self.sysctls),
             id: self.id,
             hostname: self.hostname,
         };
@@ -760,6 +790,12 @@ mod tests {
             address6: None,
             mac: None,
             names: vec!["db".into()],
+            options: LegOptions {
+                gateway_priority: -7,
+                interface: Some("lan0".into()),
+                sysctls: vec![("net.ipv4.conf.IFNAME.log_martians".into(), "1".into())],
+                links: vec![("db".into(), "store".into())],
+            },
         };
         let legs = vec![leg(0, overlay, 5), leg(1, bridge, 6)];
         let spec = SandboxSpec {

@@ -60,6 +60,8 @@ pub(crate) struct Zone {
 pub(crate) struct View {
     /// In order of the interfaces: the first that knows a name answers.
     pub(crate) zones: Vec<Arc<Zone>>,
+    /// What this container alone calls others: a name, and under which name in which zone they are known. Lower case.
+    pub(crate) links: Vec<(String, Arc<Zone>, String)>,
     /// Asked for the rest; empty = the host's.
     pub(crate) servers: Vec<IpAddr>,
 }
@@ -184,7 +186,12 @@ impl View {
         if query.query_type() == RecordType::PTR {
             return self.reverse(query.name());
         }
-        let Some(addresses) = self.zones.iter().find_map(|zone| zone.names.get(name)) else {
+        let linked = || {
+            let mut links = self.links.iter().filter(|(alias, ..)| alias == name);
+            links.find_map(|(_, zone, known)| zone.names.get(known))
+        };
+        let Some(addresses) = linked().or_else(|| self.zones.iter().find_map(|zone| zone.names.get(name)))
+        else {
             return Answer::Foreign;
         };
         let record = |address: &IpAddr| match (address, query.query_type()) {
@@ -554,7 +561,10 @@ mod tests {
         zone.addresses.insert("fd00:1::4".parse().unwrap(), "both.front".into());
         zone.add("tasks.web", Ipv4Addr::new(10, 0, 1, 2));
         zone.add("tasks.web", Ipv4Addr::new(10, 0, 1, 3));
-        View { zones: vec![Arc::new(zone)], servers: vec![] }
+        let zone = Arc::new(zone);
+        let links = [("store", "both"), ("gone", "nobody")];
+        let links = links.map(|(alias, known)| (alias.to_owned(), Arc::clone(&zone), known.to_owned()));
+        View { zones: vec![zone], links: links.into(), servers: vec![] }
     }
 
     fn ask(name: &str, kind: RecordType, turn: usize) -> Answer {
@@ -566,6 +576,21 @@ mod tests {
             Answer::Known(records) => records.first().map(ToString::to_string),
             Answer::Nothing | Answer::Foreign => panic!("not known"),
         }
+    }
+
+    #[test]
+    fn a_link_is_another_name_that_only_its_container_knows() {
+        assert_eq!(first(ask("Store.", RecordType::A, 0)).as_deref(), Some("10.0.1.4"));
+        assert_eq!(first(ask("store.", RecordType::AAAA, 0)).as_deref(), Some("fd00:1::4"));
+        assert!(matches!(ask("gone.", RecordType::A, 0), Answer::Foreign), "who is not there has no name");
+        let without = View { links: vec![], ..view() };
+        let query = Query::query(Name::from_ascii("store.").unwrap(), RecordType::A);
+        assert!(matches!(without.answer(&query, 0), Answer::Foreign));
+        // A link goes before a name of the network, as Docker has it.
+        let mut shadowed = view();
+        shadowed.links.push(("web".to_owned(), Arc::clone(&shadowed.zones[0]), "both".to_owned()));
+        let query = Query::query(Name::from_ascii("web.").unwrap(), RecordType::A);
+        assert_eq!(first(shadowed.answer(&query, 0)).as_deref(), Some("10.0.1.4"));
     }
 
     #[test]

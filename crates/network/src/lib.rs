@@ -54,8 +54,8 @@ pub use address::{Mac, node_of_task};
 pub use look::{Guard, Guards, forward_dropped, look};
 pub use spec::{
     AuditReport, Bridge, BridgeEndpoint, BridgeIpv6, BridgeSpec, DnsOptions, Error, Gateway, InterfaceInfo,
-    Macvlan, MacvlanMode, NameSockets, NodeIdentity, Options, PortBinding, SandboxAttachment, SandboxInfo,
-    SandboxSpec,
+    LegOptions, Macvlan, MacvlanMode, NameSockets, NodeIdentity, Options, PortBinding, SandboxAttachment,
+    SandboxInfo, SandboxSpec,
 };
 
 use model::{IngressTable, NetworkId, NetworkTable, TaskId};

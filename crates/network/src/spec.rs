@@ -100,7 +100,22 @@ pub enum SandboxAttachment {
         mac: Option<Mac>,
         /// The container's name and aliases on this network, answered by DNS.
         names: Vec<String>,
+        options: LegOptions,
     },
+}
+
+/// What a container asks of its interface on a local network beside addresses. *Source:* Docker API
+/// `EndpointSettings`; moby `libnetwork/netlabel`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LegOptions {
+    /// The network with the highest leads outside; of equals the first.
+    pub gateway_priority: i64,
+    /// Name inside; `None` = `eth0`, `eth1`, ...
+    pub interface: Option<String>,
+    /// Settings of the interface, key to value; `IFNAME` in a key stands for its name.
+    pub sysctls: Vec<(String, String)>,
+    /// Names of others on this network, and what this container alone calls them.
+    pub links: Vec<(String, String)>,
 }
 
 /// The routed leg to the outside: a /32 out of the node's task subnet.
@@ -315,6 +330,8 @@ pub enum Error {
         "{0:?} cannot be the name of a bridge; hint: 1 to 15 letters, digits, \".\", \"_\" or \"-\", and not of a form that rswarm uses itself"
     )]
     InvalidInterface(String),
+    #[error("a container cannot have two interfaces of the name {0}")]
+    InterfaceTwice(String),
     #[error("interface {interface} belongs to network {network}")]
     InterfaceInUse { interface: String, network: String },
     #[error("nftables table {0} exists and is not of rswarm's making; hint: nft list table {0}")]

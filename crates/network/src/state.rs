@@ -5,13 +5,14 @@ use crate::{
     desired::MESH_LINK,
     rt::LOOPBACK,
     spec::{
-        Bridge, BridgeEndpoint, BridgeIpv6, BridgeSpec, Error, InterfaceInfo, NodeIdentity, PortBinding,
-        SandboxAttachment, SandboxInfo, SandboxSpec,
+        Bridge, BridgeEndpoint, BridgeIpv6, BridgeSpec, Error, InterfaceInfo, LegOptions, NodeIdentity,
+        PortBinding, SandboxAttachment, SandboxInfo, SandboxSpec,
     },
 };
 use ipnet::{IpNet, Ipv6Net};
 use model::{IngressTable, NetworkId, NetworkTable, Protocol, ServiceId};
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
@@ -116,7 +117,16 @@ pub(crate) struct Leg {
 
 impl Leg {
     pub(crate) fn interface(&self) -> String {
-        format!("eth{}", self.number)
+        let named = self.options().and_then(|options| options.interface.clone());
+        named.unwrap_or_else(|| numbered(self.number))
+    }
+
+    /// Those of a leg on a local network.
+    pub(crate) fn options(&self) -> Option<&LegOptions> {
+        match &self.attachment {
+            SandboxAttachment::Overlay { .. } => None,
+            SandboxAttachment::Bridge { options, .. } => Some(options),
+        }
     }
 
     /// Name of the end outside the sandbox.
@@ -162,6 +172,18 @@ fn check_interface(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
+fn numbered(number: u8) -> String {
+    format!("eth{number}")
+}
+
+/// Returns the name that an attachment asks for.
+fn wanted_interface(attachment: &SandboxAttachment) -> Option<&str> {
+    match attachment {
+        SandboxAttachment::Overlay { .. } => None,
+        SandboxAttachment::Bridge { options, .. } => options.interface.as_deref(),
+    }
+}
+
 /// Name of the host's end of a sandbox's routed leg.
 pub(crate) fn routed_link(sandbox: &str) -> String {
     format!("g-{}", address::key(sandbox))
@@ -192,12 +214,15 @@ impl Sandbox {
         bridged.find_map(|(leg, _)| leg.address6).map(|net| net.addr())
     }
 
-    /// The networks of this host that lead to the outside.
+    /// The networks of this host that lead to the outside, the one to be taken first.
     pub(crate) fn ways_out<'a>(&self, state: &'a State) -> impl Iterator<Item = (&Leg, &'a LocalBridge)> {
-        self.legs.iter().filter_map(|leg| {
-            let bridge = state.bridges.get(leg.bridge()?)?;
+        let leads_out = |leg| {
+            let bridge = state.bridges.get(Leg::bridge(leg)?)?;
             (!bridge.spec.internal).then_some((leg, bridge))
-        })
+        };
+        let mut ways: Vec<_> = self.legs.iter().filter_map(leads_out).collect();
+        ways.sort_by_key(|(leg, _)| Reverse(leg.options().map_or(0, |options| options.gateway_priority)));
+        ways.into_iter()
     }
 }
 
@@ -309,8 +334,21 @@ impl State {
                 legs.push(Leg { attachment: attachment.clone(), ..kept.clone() });
                 continue;
             }
-            let number =
-                (0..).find(|n| !legs.iter().chain(before).any(|l| l.number == *n)).unwrap_or(u8::MAX);
+            let wanted = wanted_interface(attachment);
+            let others = || legs.iter().chain(before);
+            if let Some(name) = wanted
+                && others().any(|leg| leg.interface() == name)
+            {
+                return Err(Error::InterfaceTwice(name.to_owned()));
+            }
+            // A number whose name is somebody's is left out.
+            let free = |n: &u8| {
+                let name = numbered(*n);
+                let asked = || spec.attachments.iter().any(|a| wanted_interface(a) == Some(&name));
+                !others().any(|leg| leg.number == *n || leg.interface() == name)
+                    && (wanted.is_some() || !asked())
+            };
+            let number = (0..).find(free).unwrap_or(u8::MAX);
             let (address, prefix) = self.place(attachment, &legs)?;
             let address6 = self.place6(attachment, &legs, address)?;
             legs.push(Leg { number, attachment: attachment.clone(), address, prefix, address6 });
@@ -567,6 +605,51 @@ mod tests {
     }
 
     #[test]
+    fn interfaces_have_names_of_their_own_and_the_highest_priority_leads_out() {
+        let mut state = State::default();
+        for (id, subnet) in [("a", "10.9.1.0/24"), ("b", "10.9.2.0/24"), ("c", "10.9.3.0/24")] {
+            let spec = BridgeSpec { id: id.into(), name: id.into(), ..bridge(subnet).spec };
+            let planned = state.plan_bridge(spec).unwrap();
+            state.bridges.insert(id.into(), planned);
+        }
+        let on = |network: &str, gateway_priority, interface: Option<&str>| SandboxAttachment::Bridge {
+            network: network.into(),
+            address: None,
+            address6: None,
+            mac: None,
+            names: vec![],
+            options: LegOptions {
+                gateway_priority,
+                interface: interface.map(Into::into),
+                ..LegOptions::default()
+            },
+        };
+        let spec = |attachments| SandboxSpec {
+            id: "s".into(),
+            hostname: String::new(),
+            attachments,
+            gateway: None,
+            ports: vec![],
+            dns: crate::spec::DnsOptions::default(),
+            sysctls: vec![],
+        };
+        let made = spec(vec![on("a", 0, None), on("b", 5, Some("eth0")), on("c", 5, Some("lan"))]);
+        let legs = state.plan_legs(&made, &[]).unwrap();
+        let names: Vec<String> = legs.iter().map(Leg::interface).collect();
+        assert_eq!(names, ["eth1", "eth0", "lan"]);
+        let sandbox = Sandbox { spec: made, legs: legs.clone(), dns_port: 0 };
+        let out: Vec<String> = sandbox.ways_out(&state).map(|(leg, _)| leg.network()).collect();
+        assert_eq!(out, ["b", "c", "a"]);
+        assert_eq!(sandbox.published_address(&state), Some(legs[1].address));
+        let twice = spec(vec![on("a", 0, None), on("b", 0, Some("eth0")), on("c", 0, Some("eth0"))]);
+        let refused = state.plan_legs(&twice, &[]).unwrap_err();
+        assert!(matches!(&refused, Error::InterfaceTwice(name) if name == "eth0"), "{refused}");
+        // One more, later: what is there keeps its name.
+        let more = spec(vec![on("a", 0, None), on("b", 0, Some("eth0")), on("c", 0, Some("eth1"))]);
+        assert!(matches!(state.plan_legs(&more, &legs[..2]), Err(Error::InterfaceTwice(_))));
+    }
+
+    #[test]
     fn both_addresses_of_a_container_have_the_same_number() {
         let mut state = State::default();
         let mut spec = bridge("10.9.0.0/16").spec;
@@ -579,6 +662,7 @@ mod tests {
             address6: address6.map(|a| a.parse().unwrap()),
             mac: None,
             names: vec![],
+            options: LegOptions::default(),
         };
         let mut place = |wanted| {
             let spec = SandboxSpec {

@@ -101,6 +101,9 @@ pub(super) fn endpoint(settings: types::EndpointSettings) -> Result<EndpointConf
         ipv4_address: given(ipam.ipv4_address).map(|t| parse("IPv4 address", &t)).transpose()?,
         ipv6_address: given(ipam.ipv6_address).map(|t| parse("IPv6 address", &t)).transpose()?,
         mac_address: given(settings.mac_address),
+        links: settings.links.unwrap_or_default(),
+        gateway_priority: settings.gw_priority,
+        driver_opts: settings.driver_opts.unwrap_or_default(),
     })
 }
 
@@ -358,8 +361,7 @@ fn mount(from: types::Mount) -> Result<Mount, ApiError> {
 
 /// Which gate judges each key of a request that makes a container. `engine`: `engine::gate`, whose own table is by the
 /// compiler; `here`: this file; `type`: any value of its type is harmless or read by a parser; `refused`: not supported;
-/// `client`: not the daemon's business, kept and shown at most;
-/// `no effect`: taken, as by a daemon that has no such driver option.
+/// `client`: not the daemon's business, kept and shown at most.
 #[cfg(test)]
 const GATES: &[(&str, &str, &[&str])] = &[
     (
@@ -477,9 +479,8 @@ const GATES: &[(&str, &str, &[&str])] = &[
             "IOMaximumBandwidth",
         ],
     ),
-    ("EndpointSettings", "engine", &["Aliases", "MacAddress"]),
-    ("EndpointSettings", "type", &["IPAMConfig"]),
-    ("EndpointSettings", "no effect", &["Links", "DriverOpts", "GwPriority"]),
+    ("EndpointSettings", "engine", &["Aliases", "MacAddress", "Links", "DriverOpts"]),
+    ("EndpointSettings", "type", &["IPAMConfig", "GwPriority"]),
     (
         // What only answers say.
         "EndpointSettings",

@@ -84,6 +84,9 @@ fn networks(container: &Container) -> BTreeMap<String, types::EndpointSettings> 
             }
         }),
         aliases: (!e.aliases.is_empty()).then(|| e.aliases.clone()),
+        links: (!e.links.is_empty()).then(|| e.links.clone()),
+        driver_opts: (!e.driver_opts.is_empty()).then(|| e.driver_opts.clone()),
+        gw_priority: e.gateway_priority,
         mac_address: e.mac.clone(),
         network_id: e.network_id.clone(),
         endpoint_id: e.endpoint_id.clone(),

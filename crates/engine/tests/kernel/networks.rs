@@ -1,6 +1,6 @@
 //! Local networks and published ports, seen from the host.
 
-use crate::kit::{Host, becomes, chain, guest_with};
+use crate::kit::{GUEST, Host, becomes, chain, guest_with};
 use engine::{
     ContainerConfig, EndpointConfig, Error, ErrorKind, NetworkConfig, NetworkMode, Port, PortBinding, Status,
 };
@@ -219,4 +219,79 @@ fn a_network_that_would_take_what_is_the_hosts_is_refused_and_says_whose_fault_i
     });
     let all = host.on(async |engine| engine.networks(&engine::Filters::default()).len());
     assert_eq!(all, 4, "the predefined ones and one");
+}
+
+#[test]
+fn an_endpoint_has_the_name_settings_links_and_way_out_that_it_was_asked_for() {
+    let host = Host::new();
+    for (name, subnet) in [("one", "10.98.1.0/24"), ("two", "10.98.2.0/24")] {
+        let subnet = Some(subnet.parse().unwrap());
+        let config = NetworkConfig { name: name.into(), subnet, ..NetworkConfig::default() };
+        host.on(async |engine| engine.network_create(config).await.unwrap());
+    }
+    let on = |steps: &[&str], first: EndpointConfig| {
+        guest_with(steps, |c| {
+            c.host.network_mode = NetworkMode::Named("one".into());
+            drop(c.endpoints.insert("one".into(), first));
+        })
+    };
+    let server =
+        ContainerConfig { name: Some("db".into()), ..on(&["serve:80=hello"], EndpointConfig::default()) };
+    let db = host.start(server);
+    host.until_said(&db, "listening\n");
+
+    let options = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let steps = [
+        "list:/sys/class/net",
+        "read:/proc/sys/net/ipv4/conf/lan0/log_martians",
+        "read:/proc/net/route",
+        "fetch:store:80",
+    ];
+    let mut config = on(
+        &steps,
+        EndpointConfig {
+            links: vec!["db:store".into()],
+            driver_opts: options(&[
+                ("com.docker.network.endpoint.ifname", "lan0"),
+                ("com.docker.network.endpoint.sysctls", "net.ipv4.conf.IFNAME.log_martians=1"),
+            ]),
+            ..EndpointConfig::default()
+        },
+    );
+    let leading = EndpointConfig { gateway_priority: 7, ..EndpointConfig::default() };
+    config.endpoints.insert("two".into(), leading.clone());
+    let said = host.run(config).stdout;
+    assert!(said.contains("lan0") && said.contains("eth0") && !said.contains("eth1"), "{said}");
+    assert!(said.contains("\n1\n"), "the setting: {said}");
+    // A destination of nothing is everywhere; 10.98.2.1 the way there.
+    let way_out = |said: &str| {
+        let mut routes = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let everywhere = routes.find(|fields| fields.get(1) == Some(&"00000000")).expect("a way out");
+        (everywhere[0].to_owned(), everywhere[2].to_owned())
+    };
+    assert_eq!(way_out(&said), ("eth0".to_owned(), "0102620A".to_owned()));
+    assert!(said.ends_with("hello\n"), "by the link's name: {said}");
+
+    // Joined later, the network with the higher priority leads outside from then on, and after it the other again.
+    let id = host.start(on(&["park"], EndpointConfig::default()));
+    let leads = || way_out(&host.exec(&id, &[GUEST, "read:/proc/net/route"], "").unwrap().stdout).1;
+    assert_eq!(leads(), "0101620A");
+    host.on(async |engine| engine.network_connect("two", &id, leading).await.unwrap());
+    assert_eq!(leads(), "0102620A");
+    host.on(async |engine| engine.network_disconnect("two", &id).await.unwrap());
+    assert_eq!(leads(), "0101620A");
+
+    for (endpoint, words) in [
+        (EndpointConfig { driver_opts: options(&[("a.b", "c")]), ..EndpointConfig::default() }, "a.b"),
+        (EndpointConfig { links: vec!["a b".into()], ..EndpointConfig::default() }, "EndpointsConfig.Links"),
+    ] {
+        let connected = endpoint.clone();
+        let refused =
+            host.on(async |engine| engine.network_connect("two", &db, connected).await.unwrap_err());
+        assert!(refused.to_string().contains(words), "{refused}");
+        let refused = host.try_create(on(&["park"], endpoint)).unwrap_err();
+        assert!(chain(&refused).contains(words), "{}", chain(&refused));
+    }
 }

@@ -346,7 +346,14 @@ impl Worker {
 
     pub(super) fn view(&self, sandbox: &Sandbox) -> dns::View {
         let zones = sandbox.legs.iter().filter_map(|leg| self.zones.get(&leg.network()).cloned()).collect();
-        dns::View { zones, servers: sandbox.spec.dns.servers.clone() }
+        let links = sandbox.legs.iter().flat_map(|leg| {
+            let zone = self.zones.get(&leg.network());
+            let links = leg.options().into_iter().flat_map(|options| &options.links);
+            links.filter_map(move |(name, alias)| {
+                Some((alias.to_ascii_lowercase(), Arc::clone(zone?), name.to_ascii_lowercase()))
+            })
+        });
+        dns::View { zones, links: links.collect(), servers: sandbox.spec.dns.servers.clone() }
     }
 
     /// Makes the sockets of a sandbox's name server and serves them.

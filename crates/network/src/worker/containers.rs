@@ -63,8 +63,13 @@ impl Worker {
         // What the container asks for may name its interfaces.
         let (live, sandbox) = (&self.live[id], &self.state.sandboxes[id]);
         let settings = sandbox.spec.sysctls.iter().filter(|(key, _)| key.starts_with("net."));
+        let of_legs = sandbox.legs.iter().flat_map(|leg| {
+            let options = leg.options().into_iter().flat_map(|options| &options.sysctls);
+            options.map(move |(key, value)| (key.replace("IFNAME", &leg.interface()), value.clone()))
+        });
+        let mut all = settings.cloned().chain(of_legs);
         live.netns
-            .within(&self.home, || settings.into_iter().try_for_each(|(key, value)| sysctl(key, value)))
+            .within(&self.home, || all.try_for_each(|(key, value)| sysctl(&key, &value)))
             .map_err(Error::kernel(format!("enter sandbox {id}")))?
     }
 

@@ -288,6 +288,7 @@ pub(crate) fn bridge_sandbox(id: &str, networks: &[&str]) -> SandboxSpec {
         address6: None,
         mac: None,
         names: vec![id.into()],
+        options: LegOptions::default(),
     };
     SandboxSpec {
         id: id.into(),

@@ -68,6 +68,15 @@ pub(crate) enum Network {
         /// Its IPv6 address there.
         #[arg(long)]
         ip6: Option<String>,
+        /// CONTAINER[:ALIAS]: what it calls another one there; may be repeated.
+        #[arg(long)]
+        link: Vec<String>,
+        /// KEY=VALUE of com.docker.network.endpoint.ifname or .sysctls; may be repeated.
+        #[arg(long, value_name = "KEY=VALUE")]
+        driver_opt: Vec<String>,
+        /// Of its networks the one with the highest leads outside.
+        #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
+        gw_priority: i64,
         network: String,
         container: String,
     },

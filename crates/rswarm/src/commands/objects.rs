@@ -129,7 +129,7 @@ pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
             };
             output::line(&client.network_create(&spec).await?.id)
         }
-        Network::Connect { alias, ip, ip6, network, container } => {
+        Network::Connect { alias, ip, ip6, link, driver_opt, gw_priority, network, container } => {
             let ipam = types::EndpointIpam {
                 ipv4_address: ip.unwrap_or_default(),
                 ipv6_address: ip6.unwrap_or_default(),
@@ -138,6 +138,9 @@ pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
             let endpoint = types::EndpointSettings {
                 aliases: (!alias.is_empty()).then_some(alias),
                 ipam_config: Some(ipam).filter(|ipam| *ipam != types::EndpointIpam::default()),
+                links: (!link.is_empty()).then_some(link),
+                driver_opts: (!driver_opt.is_empty()).then(|| pairs(&driver_opt)),
+                gw_priority,
                 ..Default::default()
             };
             let connect = types::NetworkConnect { container, endpoint_config: Some(endpoint) };
