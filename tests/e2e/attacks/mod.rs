@@ -4,5 +4,6 @@ mod damage;
 mod flood;
 mod host;
 mod identity;
+mod load;
 mod neighbour;
 mod people;
