@@ -205,7 +205,10 @@ pub async fn run(options: Options) -> Result<()> {
 async fn listen(door: &settings::Door, settings: &Settings, swarm: &swarm::NodeSwarm) -> Result<Listener> {
     match door {
         settings::Door::Unix(path) => {
-            Listener::unix(path).await.with_context(|| format!("cannot listen on {}", path.display()))
+            // Who knows one user knows no other group.
+            let one_user = settings.group.is_none() && runtime::single_uid();
+            let group = if one_user { None } else { settings.socket_group()? };
+            Listener::unix(path, group).await.with_context(|| format!("cannot listen on {}", path.display()))
         }
         settings::Door::Tcp(address) => {
             if !settings.tlsverify {

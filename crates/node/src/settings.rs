@@ -1,7 +1,7 @@
 //! `daemon.toml`, or Docker's `daemon.json`: what an operator sets once for a host, in Docker's words.
 
 use anyhow::{Context, Result, bail};
-use docker_api::tls;
+use docker_api::{server::Group, tls};
 use ipnet::{Ipv4Net, Ipv6Net};
 use model::GenericResources;
 use rustls::server::danger::ClientCertVerifier;
@@ -29,6 +29,9 @@ pub struct Settings {
     pub dns: Vec<IpAddr>,
     /// More addresses for the front door: `tcp://ADDRESS[:PORT]`, `unix://PATH`.
     pub hosts: Vec<String>,
+    /// Whose members may use unix sockets as root does, by name or number; else `rswarm`, if this host has it. Empty: root
+    /// alone, and root's group.
+    pub group: Option<String>,
     /// TLS on `tcp://` addresses. `false` (and no `tlsverify`) opens them to whoever reaches them.
     pub tls: Option<bool>,
     /// TLS on `tcp://` addresses, for clients alone whose certificate `tlscacert` has signed.
@@ -121,6 +124,9 @@ pub enum LogLevel {
     Error,
 }
 
+/// Whose members may use unix sockets when nothing else is said, if a host has it.
+const DEFAULT_GROUP: &str = "rswarm";
+
 /// One more address of the front door.
 #[derive(Debug)]
 pub(crate) enum Door {
@@ -197,6 +203,23 @@ impl Settings {
             Ok(Door::Tcp(if has_port { address.to_owned() } else { format!("{address}:{port}") }))
         };
         self.hosts.iter().map(door).collect()
+    }
+
+    /// Returns the group that unix sockets are for; `None`: the daemon's own.
+    ///
+    /// # Errors
+    /// There is no group of the name that is set.
+    pub(crate) fn socket_group(&self) -> Result<Option<Group>> {
+        match self.group.as_deref() {
+            Some("") => Ok(None),
+            Some(name) => {
+                let group = Group::find(name).context("cannot read the groups of this host")?;
+                group.map(Some).with_context(|| {
+                    format!("group: there is no group {name:?} on this host; hint: groupadd --system {name}")
+                })
+            }
+            None => Group::find(DEFAULT_GROUP).context("cannot read the groups of this host"),
+        }
     }
 
     /// Returns what the operator says that this host has.
@@ -319,6 +342,16 @@ mod tests {
         let settings = read("daemon.toml", &lines.join("\n")).unwrap();
         assert_eq!(settings.doors().unwrap().len(), 1);
         assert!(settings.bip.is_some() && settings.mtu.is_some() && lines.len() > 15, "{lines:?}");
+    }
+
+    #[test]
+    fn a_group_that_is_set_must_be_there() {
+        let group = |text: &str| read("daemon.toml", text).unwrap().socket_group();
+        assert_eq!(group("group = \"root\"").unwrap().unwrap().id, 0);
+        assert_eq!(group("group = \"4242\"").unwrap().unwrap().id, 4242);
+        assert!(group("group = \"\"").unwrap().is_none());
+        let refused = group("group = \"no-such-group\"").unwrap_err().to_string();
+        assert!(refused.contains("groupadd --system no-such-group"), "{refused}");
     }
 
     #[test]

@@ -106,7 +106,8 @@ fn daemon(args: cli::DaemonArgs) -> Result<ExitCode> {
         Some(name) => name,
         None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
-    let settings = node::Settings::read(&args.config)?;
+    let mut settings = node::Settings::read(&args.config)?;
+    settings.group = args.group.or(settings.group);
     let options = node::Options {
         data_root: args
             .data_root

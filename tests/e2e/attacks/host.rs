@@ -73,6 +73,61 @@ fn is_real_root() -> bool {
 }
 
 #[test]
+fn who_is_neither_root_nor_in_the_sockets_group_is_not_heard() {
+    if !is_real_root() {
+        return; // an ordinary user's daemon knows no other users
+    }
+    let mut lab = lab(1);
+    fs::write(lab.dir().join("h1/daemon.toml"), "group = \"no-such-group\"\n").expect("the settings");
+    let unit = lab.dir().join("h1/daemon.toml");
+    let refused = lab.rswarm(
+        1,
+        &[
+            "daemon",
+            "--config",
+            unit.to_str().unwrap(),
+            "--data-root",
+            lab.dir().join("d").to_str().unwrap(),
+            "--run-root",
+            lab.dir().join("r").to_str().unwrap(),
+        ],
+    );
+    assert!(refused.fails().contains("groupadd --system no-such-group"));
+
+    fs::write(lab.dir().join("h1/daemon.toml"), "group = \"54321\"\n").expect("the settings");
+    lab.tell("kill-daemon 1").expect("the daemon to be killed");
+    lab.tell("start-daemon 1").expect("the daemon to be started");
+    lab.wait_for_daemon(1).expect("the daemon");
+    let socket = fs::metadata(lab.socket(1)).unwrap();
+    assert_eq!((socket.gid(), socket.mode() & 0o777), (54_321, 0o660));
+    // The way there is open, as it is on a host.
+    for folder in [lab.dir(), &lab.dir().join("h1")] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let program = lab.dir().join("rswarm");
+    fs::copy(env!("CARGO_BIN_EXE_rswarm"), &program).expect("a copy for everybody");
+    let asked = |groups: &str| {
+        let said = Command::new("setpriv")
+            .args(["--reuid", "65534", "--regid", "65534", groups])
+            .arg(&program)
+            .args(["ps", "-q"])
+            .env("DOCKER_HOST", format!("unix://{}", lab.socket(1).display()))
+            .env("HOME", "/nonexistent")
+            .output()
+            .expect("setpriv, of every Debian");
+        (said.status.success(), String::from_utf8_lossy(&said.stderr).into_owned())
+    };
+    assert_eq!(asked("--groups=54321"), (true, String::new()));
+    let (heard, said) = asked("--clear-groups");
+    assert!(!heard && said.contains("Cannot connect"), "{said}");
+    // Somebody opened it to everybody.
+    fs::set_permissions(lab.socket(1), fs::Permissions::from_mode(0o666)).unwrap();
+    let (heard, said) = asked("--groups=4,27");
+    assert!(!heard && said.contains("neither root nor in group 54321"), "{said}");
+    assert_eq!(asked("--groups=27,54321"), (true, String::new()));
+}
+
+#[test]
 fn a_request_that_would_reach_the_host_is_refused_by_its_key_and_leaves_nothing() {
     let lab = lab(1);
     load_hello(&lab, 1);

@@ -1,7 +1,8 @@
 //! Who asks: what a connection proved, and what the head of a request says.
 //!
 //! ```text
-//!  unix socket         uid of the peer         engine of this host; the swarm as its operator, on a manager
+//!  unix socket         root, or its group      engine of this host; the swarm as its operator, on a manager
+//!                      anybody else            the swarm with a token, and nothing without
 //!  TCP                 -                       engine of this host, as Docker has it; the swarm with a token only
 //!  TLS, operator's CA  common name             engine of this host; the swarm as its operator, on a manager
 //!  TLS, swarm's CA     a user's certificate    the swarm in the user's role, on a manager
@@ -19,8 +20,10 @@ use std::{fmt, net::SocketAddr};
 /// Where a connection comes from, and what it proved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// A unix socket of this host: who may open it is decided by the mode of its file.
+    /// A unix socket of this host, with root or a member of its group at the other end.
     Unix { uid: u32 },
+    /// The same with somebody else there, whom the mode of its file let in.
+    Outsider { uid: u32, group: String },
     /// TCP, where nobody proves anything.
     Tcp { addr: SocketAddr },
     /// TLS with a certificate.
@@ -73,7 +76,7 @@ impl Asker {
     /// Returns who asks. `hostname`: of this host.
     ///
     /// # Errors
-    /// 401 when there is an `Authorization` that is no token's.
+    /// 401 when there is an `Authorization` that is no token's; 403 for somebody whom the socket is not for.
     pub(crate) fn of(origin: &Origin, headers: &HeaderMap, hostname: &str) -> Result<Self, ApiError> {
         let token = token(headers)?.map(Proof::Token);
         let (proof, from, engine) = match origin {
@@ -81,6 +84,16 @@ impl Asker {
                 let operator = Operator { uid: *uid, name: account(*uid), host: hostname.to_owned() };
                 let from = format!("unix uid {uid} on {hostname}");
                 (Some(Proof::Operator(operator)), from, Reach::Everything)
+            }
+            Origin::Outsider { uid, .. } if token.is_some() => {
+                (None, format!("unix uid {uid} on {hostname}"), Reach::Nothing)
+            }
+            Origin::Outsider { uid, group } => {
+                let name = account(*uid);
+                return Err(ApiError::forbidden(format!(
+                    "{name} is neither root nor in group {group}, whom this socket is for; hint: usermod -aG {group} \
+                     {name}, then log in anew, or show a token of a user of the swarm"
+                )));
             }
             Origin::Tcp { addr } => (None, addr.to_string(), Reach::Everything),
             Origin::Tls { addr, shown: Shown::Operator { name } } => {
@@ -203,6 +216,15 @@ mod tests {
             assert!(named.has_token());
             assert_eq!(named.reach(), reach, "a token gives nothing of the host");
         }
+        let outsider = Origin::Outsider { uid: 4_000_000, group: "rswarm".into() };
+        let refusal = asker(&outsider, None).unwrap_err();
+        assert_eq!(refusal.status, axum::http::StatusCode::FORBIDDEN);
+        assert!(
+            refusal.message.contains("in group rswarm") && refusal.message.contains("4000000"),
+            "{refusal}"
+        );
+        let named = asker(&outsider, Some("Bearer abc")).unwrap();
+        assert!(named.has_token() && named.reach() == Reach::Nothing);
         assert!(!asker(&Origin::Peer, Some("Bearer abc")).unwrap().has_token());
         for bad in ["abc", "Basic abc", ""] {
             assert!(asker(&Origin::Unix { uid: 0 }, Some(bad)).is_err(), "{bad}");

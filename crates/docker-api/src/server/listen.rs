@@ -1,7 +1,7 @@
 //! Sockets: a unix socket for this host's people, tcp where the operator wants it, tunnels from other nodes.
 
 use super::{
-    ApiError, FrontDoor, Origin, Shown,
+    ApiError, FrontDoor, Group, Origin, Shown,
     seats::{Holder, Seat, kept, watched},
 };
 use axum::{
@@ -20,7 +20,7 @@ use std::{
     fs::Permissions,
     io,
     net::SocketAddr,
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -38,7 +38,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where a front door listens.
 pub enum Listener {
-    Unix(UnixListener),
+    /// For root and a group of this host.
+    Unix(UnixListener, Arc<Group>),
     Tcp(TcpListener),
     /// For those who show a certificate, if the configuration asks for one.
     Tls(TcpListener, TlsAcceptor, Whose),
@@ -50,19 +51,19 @@ pub type Whose = Arc<dyn Fn(&[CertificateDer<'static>]) -> Option<Shown> + Send 
 impl std::fmt::Debug for Listener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Unix(listener) => listener.fmt(f),
+            Self::Unix(listener, _) => listener.fmt(f),
             Self::Tcp(listener) | Self::Tls(listener, ..) => listener.fmt(f),
         }
     }
 }
 
 impl Listener {
-    /// Listens on a unix socket that only its owner and group may use. A socket that a dead daemon left is
-    /// replaced; one that somebody answers is not.
+    /// Listens on a unix socket that only its owner and a group may use: the given one, else the one that it has by
+    /// itself. A socket that a dead daemon left is replaced; one that somebody answers is not.
     ///
     /// # Errors
-    /// When the path is in use or cannot be made.
-    pub async fn unix(path: &Path) -> io::Result<Self> {
+    /// When the path is in use or cannot be made, or not be given to the group.
+    pub async fn unix(path: &Path, group: Option<Group>) -> io::Result<Self> {
         match std::fs::symlink_metadata(path) {
             Ok(found) if found.file_type().is_socket() => {
                 if tokio::net::UnixStream::connect(path).await.is_ok() {
@@ -87,8 +88,17 @@ impl Listener {
         let _gone = std::fs::remove_file(&making);
         let listener = UnixListener::bind(&making)?;
         std::fs::set_permissions(&making, Permissions::from_mode(0o660))?;
+        let group = match group {
+            Some(group) => {
+                chown(&making, None, Some(group.id)).map_err(|e| {
+                    io::Error::new(e.kind(), format!("cannot give the socket to group {}: {e}", group.name))
+                })?;
+                group
+            }
+            None => Group::with_id(std::fs::metadata(&making)?.gid()),
+        };
         std::fs::rename(&making, path)?;
-        Ok(Self::Unix(listener))
+        Ok(Self::Unix(listener, Arc::new(group)))
     }
 
     /// Listens on a TCP address. There is no access control: loopback or a trusted network only.
@@ -128,8 +138,8 @@ impl FrontDoor {
             let door = self.clone();
             connections.spawn(async move {
                 match accepted {
-                    Accepted::Unix(io, uid) => {
-                        door.seated(io, Origin::Unix { uid }, Some((seat, Browsers::Unheard))).await
+                    Accepted::Unix(io, origin) => {
+                        door.seated(io, origin, Some((seat, Browsers::Unheard))).await
                     }
                     Accepted::Tcp(io, addr) => {
                         door.seated(io, Origin::Tcp { addr }, Some((seat, Browsers::Refused))).await
@@ -256,18 +266,21 @@ fn judge(headers: &HeaderMap, browsers: Browsers) -> Result<(), ApiError> {
 }
 
 enum Accepted {
-    /// And the uid at its other end.
-    Unix(tokio::net::UnixStream, u32),
+    /// And who is at its other end.
+    Unix(tokio::net::UnixStream, Origin),
     Tcp(TcpStream, SocketAddr),
     Tls(TcpStream, SocketAddr, TlsAcceptor, Whose),
 }
 
 async fn accept(listener: &Listener) -> io::Result<(Accepted, Holder)> {
     let (listener, acceptor) = match listener {
-        Listener::Unix(listener) => {
+        Listener::Unix(listener, group) => {
             let (io, _) = listener.accept().await?;
-            let uid = io.peer_cred()?.uid();
-            return Ok((Accepted::Unix(io, uid), Holder::Here));
+            let peer = io.peer_cred()?;
+            // A kernel that does not tell them has told the first one.
+            let groups = sys::socket::peer_groups(&io).unwrap_or_default();
+            let origin = group.origin(peer.uid(), peer.gid(), &groups);
+            return Ok((Accepted::Unix(io, origin), Holder::Here));
         }
         Listener::Tcp(listener) => (listener, None),
         Listener::Tls(listener, acceptor, whose) => (listener, Some((acceptor, whose))),

@@ -26,6 +26,7 @@ mod error;
 mod events;
 mod execs;
 mod filters;
+mod group;
 mod hijack;
 mod images;
 mod judge;
@@ -50,6 +51,7 @@ mod volumes;
 pub use asker::{Asker, Origin, Shown};
 pub use error::{ApiError, NOT_A_MANAGER, NOT_IN_SWARM, SWARM_LOCKED};
 pub use filters::Filters;
+pub use group::Group;
 pub use images::registry_auth;
 pub use listen::{Listener, Whose};
 pub use swarm::{BoxedIo, Control, InitRequest, Io, JoinRequest, Membership, Swarm, SwarmStatus};
@@ -234,7 +236,7 @@ impl FrontDoor {
         let mut state = self.state.asked_by(asker);
         let judged = match origin {
             Origin::Peer => judge::from_a_tunnel(&request).map(|()| Way::Here(state.asker.clone())),
-            Origin::Unix { .. } | Origin::Tcp { .. } | Origin::Tls { .. } => {
+            Origin::Unix { .. } | Origin::Outsider { .. } | Origin::Tcp { .. } | Origin::Tls { .. } => {
                 let (method, path) = (request.method().clone(), request.uri().path().to_owned());
                 judge::way(&state, &method, &path).await
             }

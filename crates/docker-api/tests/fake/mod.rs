@@ -680,7 +680,7 @@ impl Door {
             connections_max: 64,
         };
         let door = FrontDoor::new(options, cancel.clone());
-        let listener = Listener::unix(&socket).await.unwrap();
+        let listener = Listener::unix(&socket, None).await.unwrap();
         let front = door.clone();
         tokio::spawn(async move { door.serve(listener).await });
         let client = Client::new(&format!("unix://{}", socket.display())).unwrap();

@@ -14,6 +14,9 @@ pub(crate) struct DaemonArgs {
     /// Settings file: TOML, or JSON as Docker's daemon.json if its name ends so; flags win over it.
     #[arg(long, default_value = "/etc/rswarm/daemon.toml")]
     pub(crate) config: PathBuf,
+    /// Whose members may use the unix socket as root does; else the settings' `group`, else rswarm if it is there.
+    #[arg(short = 'G', long)]
+    pub(crate) group: Option<String>,
     /// Name of this host in the swarm.
     #[arg(long)]
     pub(crate) hostname: Option<String>,
