@@ -1,7 +1,7 @@
 //! What people did: every write of a person is judged, recorded and made in one step.
 //!
 //! The record is in the batch of the change that it tells of, so that neither is there without the other; the same is
-//! said in the log, as JSON. What is refused is said in the log of the manager that refused it, and counted there.
+//! said in the log, as JSON. What is refused is told by `notes`.
 
 use crate::{
     authorize::Caller,
@@ -13,7 +13,7 @@ use model::{
     AuditId, AuditRecord, Change, Meta, NodeId, Object, ObjectRef, Person, PersonRole, Tables, Timestamp,
 };
 use serde_json::json;
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
 
 /// What somebody is about to do.
@@ -93,9 +93,32 @@ impl<'a> Deed<'a> {
             via: (self.person.via != NodeId(0)).then_some(self.person.via),
             action: self.action.to_owned(),
             object: self.object.clone().or(told).unwrap_or_default(),
-            before: before.map_or(0, |object| object.version()),
-            message: self.message.clone(),
+            before: before.as_ref().map_or(0, Object::version),
+            message: match role_change(before.as_ref(), main) {
+                Some(roles) if self.message.is_empty() => roles,
+                Some(_) | None => self.message.clone(),
+            },
         })
+    }
+}
+
+/// Says from what to what a node's or a user's role changes.
+fn role_change(before: Option<&Object>, change: Option<&Change>) -> Option<String> {
+    let (old, new) = match (before?, change?) {
+        (Object::User(old), Change::Put(Object::User(new))) => (in_words(&old.role), in_words(&new.role)),
+        (Object::Node(old), Change::Put(Object::Node(new))) => {
+            let word = |role| format!("{role:?}").to_lowercase();
+            (word(old.spec.role), word(new.spec.role))
+        }
+        _ => return None,
+    };
+    (old != new).then(|| format!("role {old} -> {new}"))
+}
+
+fn in_words(role: &PersonRole) -> String {
+    match role {
+        PersonRole::Deploy { stacks } if !stacks.is_empty() => format!("deploy of {}", stacks.join(", ")),
+        PersonRole::Admin | PersonRole::Deploy { .. } | PersonRole::Read => role.word().to_owned(),
     }
 }
 
@@ -127,10 +150,16 @@ impl Shared {
         unchanged: u64,
         decide: impl Fn(&Tables) -> Result<(T, Vec<Change>), Status>,
     ) -> Result<(u64, T), Status> {
+        let refused = Mutex::new(None);
         let written = self
             .decide(unchanged, |view| {
                 let (made, mut changes) = decide(view)?;
-                deed.judge(view, &changes).map_err(|reason| self.refuse(&deed, &reason))?;
+                if let Err(reason) = deed.judge(view, &changes) {
+                    let object = deed.record(view, &changes, (self.clock)())?.object;
+                    let status = Status::permission_denied(reason.clone());
+                    *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some((object, reason));
+                    return Err(status);
+                }
                 if changes.is_empty() && deed.object.is_none() {
                     return Ok(((made, None), changes));
                 }
@@ -142,6 +171,10 @@ impl Shared {
         let (version, (made, record)) = match written {
             Ok(written) => written,
             Err(status) => {
+                let refused = refused.into_inner().unwrap_or_else(PoisonError::into_inner);
+                if let Some((object, reason)) = refused {
+                    return Err(self.refused(deed.person, deed.action, &object, &reason).await);
+                }
                 log_failure(&deed, &status);
                 return Err(status);
             }
@@ -150,22 +183,6 @@ impl Shared {
             log(&record, version);
         }
         Ok((version, made))
-    }
-
-    /// Returns the refusal of a deed, having said so in the log.
-    fn refuse(&self, deed: &Deed<'_>, reason: &str) -> Status {
-        self.refused(deed.person, deed.action, reason)
-    }
-
-    /// Returns a refusal, having said so in the log.
-    pub(crate) fn refused(&self, person: &Person, action: &str, reason: &str) -> Status {
-        let count = self.refusals.fetch_add(1, Ordering::Relaxed) + 1;
-        let line = json!({
-            "person": person.name, "from": person.from, "via": person.via.to_string(),
-            "action": action, "outcome": "refused", "reason": reason, "refusals": count,
-        });
-        tracing::warn!(target: "audit", "{line}");
-        Status::permission_denied(format!("{} may not: {reason}", person.name))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     standing::{Known, Standing},
 };
 use model::{NodeId, Person, PersonRole, Role, Tables, Timestamp, UserId};
-use pki::tls::Peer;
+use pki::{PersonToken, tls::Peer};
 use prost::Message as _;
 use proto::{
     CALLER_KEY, PersonalClaim, WireId as _,
@@ -128,6 +128,7 @@ methods! {
         RemoveUserToken: Person, Forwarded;
         SetPassword: Person, Forwarded;
         IssueUserCertificate: Person, Forwarded;
+        RevokeUserCertificate: Person, Forwarded;
         // Who has nothing to show but a password comes through a node.
         Login: Node, Forwarded;
     }
@@ -207,6 +208,33 @@ impl Evidence {
             }
         };
         Ok(Self { peer, forwarded, person: PersonalClaim::of(request.metadata())? })
+    }
+
+    /// Returns what a person shows who is not let in, without what is secret of it, and who that is as far as it says.
+    pub(crate) fn stranger(&self, tables: &Tables) -> Option<(String, Person)> {
+        let claim = self.person.as_ref().or_else(|| match self.forwarded.as_ref()?.who.as_ref()? {
+            forwarded_caller::Who::Person(claim) => Some(claim),
+            forwarded_caller::Who::Node(_) => None,
+        })?;
+        let (user, shown) = match claim.proof.as_ref()? {
+            Proof::Token(text) => match text.parse::<PersonToken>() {
+                Ok(token) => (Some(token.user), format!("token {}", token.id)),
+                Err(_) => (None, "token".to_owned()),
+            },
+            Proof::Certificate(certificate) => {
+                let user = UserId::from_wire(&certificate.user).ok();
+                (user, format!("certificate {}", certificate.serial))
+            }
+            Proof::Operator(operator) => (None, format!("socket of {}", operator.host)),
+        };
+        let known = user.and_then(|id| tables.users.get(&id));
+        let person = Person {
+            name: known.map_or_else(|| "nobody".to_owned(), |user| user.name.clone()),
+            role: PersonRole::Read,
+            from: claim.from.chars().take(FROM_CHARS_MAX).collect(),
+            via: self.node().unwrap_or(NodeId(0)),
+        };
+        Some((shown, person))
     }
 
     /// Returns the node that the connection's certificate names.
@@ -409,9 +437,15 @@ pub(crate) fn resolve_person(
         Some(Proof::Certificate(certificate)) if via_is_manager => {
             let id = UserId::from_wire(&certificate.user).ok();
             let known = id.and_then(|id| tables.users.get(&id));
-            known.ok_or_else(|| {
+            let known = known.ok_or_else(|| {
                 Status::unauthenticated("the certificate is of no user of this swarm any more")
-            })?
+            })?;
+            if known.has_revoked(&certificate.serial) {
+                return Err(Status::unauthenticated(
+                    "the certificate was revoked; hint: ask an admin for another: rswarm user cert",
+                ));
+            }
+            known
         }
         Some(Proof::Certificate(_)) => {
             return Err(Status::permission_denied("users show their certificates to managers"));

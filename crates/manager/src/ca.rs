@@ -8,6 +8,7 @@ use crate::{
     authorize::{Method, on_behalf_of},
     forward::{Leader, membership_error, no_leader},
     level,
+    notes::{self, Kind, Note},
     shared::{Shared, random_id},
 };
 use ipnet::Ipv4Net;
@@ -15,7 +16,7 @@ use model::{
     Availability, Batch, Change, Cluster, ClusterId, ClusterSpec, ManagerStatus, Meta, Node, NodeId,
     NodeSpec, NodeState, NodeStatus, Object, Role, RootRotation, SecretBytes, Tables, Timestamp,
 };
-use pki::{CaError, JoinToken, NodeKey, RootCa, UnlockKey};
+use pki::{CaError, JoinToken, NodeKey, RootCa, UnlockKey, role_name};
 use proto::{
     WireId as _,
     ca::{
@@ -235,9 +236,11 @@ impl Ca for CaService {
         }
         self.0.fresh().await?;
         let node = if request.token.is_empty() {
-            self.renewing_node(caller.node()?).await?
+            let node = self.renewing_node(caller.node()?).await?;
+            self.0.tell(renewal(&node, caller.addr.ip().to_string())).await;
+            node
         } else {
-            self.joining_node(&request).await?
+            self.joining_node(&request, caller.addr).await?
         };
         let view = self.0.store.view();
         let cluster = view.cluster.as_ref().ok_or_else(|| Status::unavailable("the swarm is not ready"))?;
@@ -258,9 +261,37 @@ pub(crate) async fn renew_own(shared: Arc<Shared>, csr_pem: &str) -> Result<Issu
     }
     shared.fresh().await?;
     let node = CaService(shared.clone()).renewing_node(shared.node).await?;
+    shared.tell(renewal(&node, "this manager".to_owned())).await;
     let view = shared.store.view();
     let cluster = view.cluster.as_ref().ok_or_else(|| Status::unavailable("the swarm is not ready"))?;
     sign(cluster, &node, csr_pem)
+}
+
+/// Says that a node got another certificate, and for which role.
+fn renewal(node: &Node, from: String) -> Note {
+    let name = node.display_name();
+    Note {
+        kind: Kind::Renewal,
+        person: format!("node {name}"),
+        from,
+        via: Some(node.id),
+        action: "renew certificate".to_owned(),
+        object: format!("node {name}"),
+        message: role_name(node.certified_role).to_owned(),
+    }
+}
+
+/// Says who asked to become a node.
+fn of_a_joiner(from: SocketAddr, action: &str, object: String, message: String) -> Note {
+    Note {
+        kind: Kind::Refusal,
+        person: "join token".to_owned(),
+        from: from.ip().to_string(),
+        via: None,
+        action: action.to_owned(),
+        object,
+        message,
+    }
 }
 
 /// Returns the root that signs now: while the root changes it is the new one already.
@@ -321,7 +352,11 @@ fn sign(cluster: &Cluster, node: &Node, csr_pem: &str) -> Result<IssueCertificat
 
 impl CaService {
     /// Makes the node object of a joiner with a good token.
-    async fn joining_node(&self, request: &IssueCertificateRequest) -> Result<Node, Status> {
+    async fn joining_node(
+        &self,
+        request: &IssueCertificateRequest,
+        from: SocketAddr,
+    ) -> Result<Node, Status> {
         let availability = match types::Availability::try_from(request.availability) {
             Ok(types::Availability::Unspecified) => Availability::Active,
             Ok(known) => {
@@ -333,13 +368,20 @@ impl CaService {
             let view = self.0.store.view();
             let cluster =
                 view.cluster.as_ref().ok_or_else(|| Status::unavailable("the swarm is not ready"))?;
-            let role = role_of_token(cluster, &request.token).ok_or_else(|| {
-                Status::invalid_argument("A valid join token is necessary to join this cluster")
-            })?;
+            let Some(role) = role_of_token(cluster, &request.token) else {
+                let reason = "A valid join token is necessary to join this cluster";
+                self.0.tell(of_a_joiner(from, "join refused", "swarm".to_owned(), reason.to_owned())).await;
+                return Err(Status::invalid_argument(reason));
+            };
             let index = free_index(&view)
                 .ok_or_else(|| Status::resource_exhausted("the swarm has no room for a node"))?;
             let node = new_node(NodeId(random_id()?), index, role, availability);
-            match self.0.change(vec![Change::Put(Object::Node(Arc::new(node.clone())))]).await {
+            // In one step: no node is there that the history does not tell of.
+            let message = role_name(role).to_owned();
+            let note = of_a_joiner(from, "join", format!("node {}", node.id), message);
+            let record = notes::record(note, (self.0.clock)())?;
+            let changes = vec![Object::Node(Arc::new(node.clone())), Object::Audit(Arc::new(record))];
+            match self.0.change(changes.into_iter().map(Change::Put).collect()).await {
                 Ok(_) => return Ok(node),
                 Err(status) if status.code() == tonic::Code::Aborted => {} // another joiner took the index
                 Err(status) => return Err(status),

@@ -32,6 +32,7 @@ mod early;
 mod forward;
 mod leader;
 mod level;
+mod notes;
 mod presence;
 mod publisher;
 mod reach;

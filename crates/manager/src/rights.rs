@@ -373,6 +373,7 @@ mod tests {
             role: PersonRole::Read,
             password: None,
             tokens: Vec::new(),
+            certificates: Vec::new(),
         })));
         all.push(Object::Audit(Arc::new(AuditRecord {
             id: AuditId::new(Timestamp(1), 1),

@@ -6,6 +6,7 @@ use crate::{
     dispatcher::Sessions,
     forward::propose_error,
     leader::Inbox,
+    notes::{Kind, Note, Notes},
     presence::{ClusterAcks, Presence},
     publisher::Published,
     standing::Known,
@@ -57,6 +58,8 @@ pub(crate) struct Shared {
     turned_away: AtomicBool,
     /// When nodes that are not known were last looked up in a newer state.
     looked_again: Mutex<BTreeMap<NodeId, Instant>>,
+    /// What the history was told without a write.
+    pub(crate) notes: Notes,
     /// What people were refused since this manager started.
     pub(crate) refusals: AtomicU64,
     /// Turns at looking at passwords, which is slow on purpose.
@@ -88,6 +91,7 @@ impl Shared {
             cluster_acks: watch::Sender::new(ClusterAcks::default()),
             joining: Mutex::default(),
             turned_away: AtomicBool::new(false),
+            notes: Notes::default(),
             refusals: AtomicU64::new(0),
             logins: Arc::new(Semaphore::new(LOGINS_AT_ONCE)),
             looked_again: Mutex::default(),
@@ -124,11 +128,24 @@ impl Shared {
                 Ok(caller) => Ok(caller),
                 Err(refused) if refused.perhaps_late && self.may_look_again(evidence.node()) => {
                     self.catch_up().await?;
-                    judge().map_err(|refused| refused.status)
+                    match judge() {
+                        Ok(caller) => Ok(caller),
+                        Err(refused) => Err(self.turn_away(method, &evidence, refused.status).await),
+                    }
                 }
-                Err(refused) => Err(refused.status),
+                Err(refused) => Err(self.turn_away(method, &evidence, refused.status).await),
             }
         }
+    }
+
+    /// Returns the refusal of a caller, told if it is a person's: one who shows what is nobody's, or not good any more.
+    async fn turn_away(&self, method: Method, evidence: &Evidence, status: Status) -> Status {
+        if let Some((shown, person)) = evidence.stranger(&self.store.view()) {
+            let note = Note::of(Kind::Refusal, &person, "authorisation refused", &shown);
+            let message = format!("{method:?}: {}", status.message());
+            self.tell(Note { message, ..note }).await;
+        }
+        status
     }
 
     /// Returns true once this node is to be no manager any more, by its own state or by the leader's word: a state that

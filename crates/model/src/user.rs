@@ -6,6 +6,8 @@ use crate::{AuditId, Meta, NodeId, PersonRole, SecretBytes, Timestamp, UserId};
 pub const USERS_MAX: usize = 1_000;
 /// *Limit* of tokens that one user has.
 pub const TOKENS_MAX: usize = 32;
+/// *Limit* of certificates that one user has, those that were revoked and have not expired yet among them.
+pub const CERTIFICATES_MAX: usize = 32;
 /// *Limit* of stack patterns of one user.
 pub const STACK_PATTERNS_MAX: usize = 64;
 /// *Limit* of audit records that are kept: the oldest goes when one more comes.
@@ -23,6 +25,26 @@ pub struct User {
     pub password: Option<SecretBytes>,
     /// At most [`TOKENS_MAX`].
     pub tokens: Vec<UserToken>,
+    /// Those that were issued and may not have expired yet; at most [`CERTIFICATES_MAX`].
+    pub certificates: Vec<UserCertificate>,
+}
+
+/// A certificate that the swarm signed for a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserCertificate {
+    /// Hexadecimal; unique in a swarm.
+    pub serial: String,
+    pub issued: Timestamp,
+    pub expires: Timestamp,
+    /// It is worth nothing any more. Kept until it expires by itself.
+    pub revoked: bool,
+}
+
+impl User {
+    /// Returns true if the user's certificate of this serial number was revoked.
+    pub fn has_revoked(&self, serial: &str) -> bool {
+        self.certificates.iter().any(|certificate| certificate.revoked && certificate.serial == serial)
+    }
 }
 
 impl PersonRole {

@@ -115,6 +115,7 @@ fn a_users_name_is_his_alone() {
             role: PersonRole::Read,
             password: None,
             tokens: Vec::new(),
+            certificates: Vec::new(),
         }))
     };
     let mut tables = Tables::default();

@@ -3,6 +3,7 @@
 use crate::{InvalidCertificate, identity::first, sha256};
 use aws_lc_rs::{constant_time::verify_slices_are_equal, pbkdf2};
 use model::{ClusterId, UserId};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use std::{fmt, num::NonZeroU32, str::FromStr};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -113,6 +114,15 @@ pub struct PersonCertificate {
 }
 
 impl PersonCertificate {
+    /// Returns the user in the first certificate of a PEM text; see [`PersonCertificate::from_der`].
+    ///
+    /// # Errors
+    /// There is none, or it is not shaped as a user's.
+    pub fn from_pem(pem: &str) -> Result<Self, InvalidCertificate> {
+        let leaf = CertificateDer::from_pem_slice(pem.as_bytes());
+        Self::from_der(&leaf.map_err(|e| InvalidCertificate::Pem(e.to_string()))?)
+    }
+
     /// Returns the user in a certificate. Does not check who signed it.
     ///
     /// # Errors
@@ -182,7 +192,6 @@ pub fn password_matches(password: &str, stored: Option<&[u8]>) -> bool {
 mod tests {
     use super::*;
     use crate::Identity;
-    use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
     #[test]
     fn a_token_survives_being_copied_as_text() {
@@ -218,6 +227,8 @@ mod tests {
         let found = PersonCertificate::from_der(&leaf).unwrap();
         assert_eq!((found.user, found.cluster), (UserId(7), ClusterId(5)));
         assert!(!found.serial.is_empty());
+        assert_eq!(PersonCertificate::from_pem(&chain).unwrap(), found);
+        assert!(PersonCertificate::from_pem("nothing").is_err());
         assert!(Identity::from_der(&leaf).is_err(), "it opens no node's door");
         let node = root.sign_csr(&csr, model::NodeId(7), model::Role::Manager, ClusterId(5), day).unwrap();
         let node = CertificateDer::from_pem_slice(node.as_bytes()).unwrap();

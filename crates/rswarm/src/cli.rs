@@ -36,7 +36,9 @@ pub(crate) use project::{
     ComposeWatch, ConfigFormat, Down, KeepFlags, LogLook, MakeFlags, ProjectArgs, PullPolicy, Rmi, Services,
     Up,
 };
-pub(crate) use user::{AuditArgs, Life, User, UserAdd, UserCert, UserLogin, UserPasswd, UserToken};
+pub(crate) use user::{
+    AuditArgs, Life, User, UserAdd, UserCert, UserLogin, UserPasswd, UserRevoke, UserToken,
+};
 
 use crate::demo;
 use clap::{Args, Parser, Subcommand};

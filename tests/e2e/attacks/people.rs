@@ -156,7 +156,7 @@ fn a_role_is_all_that_a_user_has_and_what_was_done_is_told() {
     }
     let created =
         lab.rswarm(1, &["audit", "--object", "secret bank_key", "--format", "{{.Person}} {{.Action}}"]);
-    assert_eq!(created.ok(), "root@host1 create\n");
+    assert_eq!(created.ok(), "root@host1 create\nrob remove refused\n");
     assert_eq!(lab.rswarm(1, &["audit", "--since", "0s", "--format", "json"]).ok(), "");
     let log = fs::read_to_string(lab.dir().join("h1/daemon.log")).expect("the log");
     assert!(log.contains("\"outcome\":\"refused\""), "{log}");
@@ -250,7 +250,7 @@ fn a_login_is_kept_for_one_daemon_and_a_password_makes_one() {
     let again = with_input(&lab, 2, &["user", "login", "ann", "--password-stdin"], "correct horse\n");
     refused(again, "wrong name or password");
     let audit = lab.rswarm(1, &["audit", "--user", "ann", "--format", "{{.Action}} {{.Object}}"]).ok();
-    assert_eq!(audit, "login user ann\n");
+    assert_eq!(audit, "login refused user ann\nlogin user ann\n");
     let all = fs::read_to_string(lab.dir().join("h1/daemon.log")).expect("the log");
     assert!(!all.contains("correct hors"), "a password is in the log");
 }
@@ -338,8 +338,30 @@ fn a_certificate_is_its_user_who_has_the_swarm_but_not_the_host() {
     }
     assert!(shown(&mut lab, &[], &ann, &["ps"]).ok().contains("mine"));
     shown(&mut lab, &[], &ann, &create).ok();
-    let audit = lab.rswarm(1, &["audit", "--object", "service x", "--format", "{{.Person}}"]).ok();
-    assert_eq!(audit, "ann\n");
+    let audit =
+        lab.rswarm(1, &["audit", "--object", "service x", "--format", "{{.Person}} {{.Action}}"]).ok();
+    assert_eq!(audit, "rob create refused\nann create\n");
+    // One of several that a user has can be taken back alone.
+    let inspected = lab.rswarm(1, &["user", "inspect", "rob"]).ok();
+    let inspected: serde_json::Value = serde_json::from_str(&inspected).expect("JSON");
+    let serial = inspected[0]["Certificates"][0]["Serial"].as_str().expect("a serial number").to_owned();
+    fs::rename(&rob, lab.dir().join("stolen")).expect("a theft");
+    let stolen = lab.dir().join("stolen");
+    let kept = user_certificate(&lab, "rob", &operator);
+    let token = lab.rswarm(1, &["user", "token", "create", "rob"]).ok();
+    let id = lab.rswarm(1, &["user", "token", "ls", "rob", "-q"]).ok();
+    lab.rswarm(1, &["user", "revoke", "rob", "--certificate", &serial, "--token", id.trim()]).ok();
+    refused(shown(&mut lab, &[], &stolen, &["service", "ls"]), "certificate was revoked");
+    refused(
+        lab.rswarm_with(2, &[("RSWARM_TOKEN", token.trim())], &["service", "ls"]),
+        "the token is no user's",
+    );
+    shown(&mut lab, &[], &kept, &["service", "ls"]).ok();
+    let again = lab.rswarm(1, &["user", "revoke", "rob", "--certificate", "00ff"]).fails();
+    assert!(again.contains("no certificate 00ff") && again.contains("rswarm user inspect rob"), "{again}");
+    let listed = ["user", "ls", "--format", "{{.Name}} {{.Certificates}}"];
+    assert!(lab.rswarm(1, &listed).ok().contains("rob 1\n"));
+
     lab.rswarm(1, &["user", "rm", "ann"]).ok();
     refused(shown(&mut lab, &[], &ann, &["service", "ls"]), "no user of this swarm any more");
     refused(shown(&mut lab, &[], &ann, &["ps"]), "no user of this swarm any more");

@@ -246,6 +246,12 @@ impl Client {
         self.post(&format!("/rswarm/users/{}/certificate", escape(name)), &[], request).await
     }
 
+    /// Makes one certificate of a user worth nothing.
+    pub async fn user_certificate_revoke(&self, name: &str, serial: &str) -> Result<()> {
+        let path = format!("/rswarm/users/{}/certificates/{}", escape(name), escape(serial));
+        self.delete(&path, &[]).await.map(drop)
+    }
+
     /// A token for a password.
     pub async fn user_login(&self, login: &UserLogin) -> Result<GivenUserToken> {
         self.post("/rswarm/login", &[], login).await

@@ -51,6 +51,16 @@ pub fn user_json(from: &User) -> types::User {
                 expires_at: token.expires.map(Into::into),
             })
             .collect(),
+        certificates: from
+            .certificates
+            .iter()
+            .map(|certificate| types::IssuedCertificate {
+                serial: certificate.serial.clone(),
+                issued_at: certificate.issued.into(),
+                expires_at: certificate.expires.into(),
+                revoked: certificate.revoked,
+            })
+            .collect(),
     }
 }
 

@@ -7,7 +7,7 @@ use proto::{
     WireId,
     control::{
         CreateRequest, GetRequest, GetSwarmRequest, ListRequest, RemoveRequest, UpdateRequest,
-        create_request, update_request,
+        create_request, get_swarm_request::Wanted, update_request,
     },
     types::ObjectKind,
 };
@@ -105,9 +105,10 @@ impl State {
         }
     }
 
-    /// Returns the cluster object with its tokens.
-    pub(super) async fn cluster(&self) -> Result<Cluster, ApiError> {
-        let cluster = self.control().await?.get_swarm(GetSwarmRequest {}).await?.into_inner();
+    /// Returns the cluster object with one sort of its secrets. That it was read is told.
+    pub(super) async fn cluster_with(&self, wanted: Wanted) -> Result<Cluster, ApiError> {
+        let request = GetSwarmRequest { wanted: wanted as i32 };
+        let cluster = self.control().await?.get_swarm(request).await?.into_inner();
         Ok(Cluster::try_from(cluster)?)
     }
 

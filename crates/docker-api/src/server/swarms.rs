@@ -13,7 +13,7 @@ use axum::{
     Router,
     routing::{get, post},
 };
-use proto::control::{RotateRoot, UpdateSwarmRequest};
+use proto::control::{RotateRoot, UpdateSwarmRequest, get_swarm_request::Wanted};
 use std::time::Duration;
 
 pub(super) fn routes() -> Router<State> {
@@ -118,7 +118,7 @@ async fn leave(Use(state): Use<State>, params: Params) -> Result<(), ApiError> {
 }
 
 async fn inspect(Use(state): Use<State>) -> Result<axum::Json<types::Swarm>, ApiError> {
-    Ok(axum::Json(convert::swarm_json(&state.cluster().await?, true)))
+    Ok(axum::Json(convert::swarm_json(&state.cluster_with(Wanted::JoinTokens).await?, true)))
 }
 
 async fn update(
@@ -139,7 +139,7 @@ async fn update(
         cert: ca.signing_ca_cert.clone(),
         key: ca.signing_ca_key.clone().into_bytes(),
     });
-    let current = state.cluster().await?;
+    let current = state.public_cluster().await?;
     let request = UpdateSwarmRequest {
         version,
         spec: Some((&convert::cluster_spec(spec, &current.spec)?).into()),
@@ -153,7 +153,7 @@ async fn update(
 }
 
 async fn unlock_key(Use(state): Use<State>) -> Result<axum::Json<types::UnlockKey>, ApiError> {
-    let key = state.cluster().await?.unlock_key.unwrap_or_default();
+    let key = state.cluster_with(Wanted::UnlockKey).await?.unlock_key.unwrap_or_default();
     Ok(axum::Json(types::UnlockKey { unlock_key: String::from_utf8_lossy(&key.0).into_owned() }))
 }
 

@@ -14,7 +14,8 @@ use axum::{
 use model::{AuditRecord, Timestamp, User, UserId};
 use proto::control::{
     CreateUserTokenReply, CreateUserTokenRequest, IssueUserCertificateRequest, LoginRequest,
-    RemoveUserTokenRequest, SetPasswordRequest, UserSpec, create_request, update_request,
+    RemoveUserTokenRequest, RevokeUserCertificateRequest, SetPasswordRequest, UserSpec, create_request,
+    update_request,
 };
 
 pub(super) fn routes() -> Router<State> {
@@ -26,6 +27,7 @@ pub(super) fn routes() -> Router<State> {
         .route("/rswarm/users/{name}/tokens/{id}", delete(remove_token))
         .route("/rswarm/users/{name}/password", post(set_password))
         .route("/rswarm/users/{name}/certificate", post(issue_certificate))
+        .route("/rswarm/users/{name}/certificates/{serial}", delete(revoke_certificate))
         .route("/rswarm/whoami", get(who_am_i))
         .route("/rswarm/login", post(login))
         .route("/rswarm/audit", get(audit))
@@ -127,6 +129,15 @@ async fn issue_certificate(
     let request = IssueUserCertificateRequest { user, csr: wanted.csr, lifetime };
     let reply = state.control().await?.issue_user_certificate(request).await?.into_inner();
     Ok((StatusCode::CREATED, axum::Json(types::UserCertificate { chain: reply.chain })))
+}
+
+async fn revoke_certificate(
+    Use(state): Use<State>,
+    Path((user, serial)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    let request = RevokeUserCertificateRequest { user, serial };
+    state.control().await?.revoke_user_certificate(request).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn who_am_i(Use(state): Use<State>) -> Result<axum::Json<types::WhoAmI>, ApiError> {

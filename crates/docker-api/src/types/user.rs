@@ -11,6 +11,14 @@ wire! {
         flatten spec: UserSpec,
         has_password: bool = "HasPassword",
         tokens: Vec<UserToken> = "Tokens",
+        certificates: Vec<IssuedCertificate> = "Certificates",
+    }
+    IssuedCertificate {
+        /// Hexadecimal.
+        serial: String = "Serial",
+        issued_at: Time = "IssuedAt",
+        expires_at: Time = "ExpiresAt",
+        revoked: bool = "Revoked",
     }
     UserSpec {
         name: String = "Name",

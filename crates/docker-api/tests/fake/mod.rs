@@ -488,6 +488,13 @@ impl control_server::Control for ControlService {
         Err(Status::unimplemented("the fake swarm has no users"))
     }
 
+    async fn revoke_user_certificate(
+        &self,
+        _: Request<control::RevokeUserCertificateRequest>,
+    ) -> Result<Response<control::RevokeUserCertificateReply>, Status> {
+        Err(Status::unimplemented("the fake swarm has no users"))
+    }
+
     async fn issue_user_certificate(
         &self,
         _: Request<control::IssueUserCertificateRequest>,

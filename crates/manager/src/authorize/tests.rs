@@ -299,6 +299,7 @@ fn a_user_is_whom_a_token_or_certificate_names_while_the_state_knows_him() {
         role: PersonRole::Read,
         password: None,
         tokens,
+        certificates: Vec::new(),
     };
     tables.restore(model::Object::User(user(vec![kept.clone()]).into())).unwrap();
     let claim = |proof| PersonClaim { proof: Some(proof), from: "192.0.2.5:1".into() };

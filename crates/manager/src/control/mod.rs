@@ -20,6 +20,7 @@ use crate::{
     authorize::{Caller, Method, on_behalf_of},
     ca::{new_rotation, new_token, new_unlock_key},
     forward::Leader,
+    notes::{Kind, Note},
     rights,
     shared::{Shared, random_id},
 };
@@ -36,12 +37,13 @@ use proto::{
         ApplyStackRequest, CreateReply, CreateRequest, CreateUserTokenReply, CreateUserTokenRequest,
         GetRequest, GetSwarmRequest, IssueUserCertificateReply, IssueUserCertificateRequest,
         JudgeStackRequest, ListChunk, ListRequest, LoginRequest, RemoveReply, RemoveRequest,
-        RemoveUserTokenReply, RemoveUserTokenRequest, RollbackStackRequest, RotateRoot, SetPasswordReply,
-        SetPasswordRequest, UpdateReply, UpdateRequest, UpdateSwarmRequest, WatchEvent, WatchRequest,
-        WhoAmIReply, WhoAmIRequest,
+        RemoveUserTokenReply, RemoveUserTokenRequest, RevokeUserCertificateReply,
+        RevokeUserCertificateRequest, RollbackStackRequest, RotateRoot, SetPasswordReply, SetPasswordRequest,
+        UpdateReply, UpdateRequest, UpdateSwarmRequest, WatchEvent, WatchRequest, WhoAmIReply, WhoAmIRequest,
         control_client::ControlClient,
         control_server::{Control, ControlServer},
         create_request::Spec as NewSpec,
+        get_swarm_request::Wanted,
         update_request::Spec as ChangedSpec,
     },
     types::{self, ObjectKind},
@@ -81,7 +83,7 @@ impl Control for ControlService {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<types::Object>, Status> {
         let (caller, request) = on_the_leader!(self, request, Get, get);
         let kind = kind(request.kind)?;
-        self.may_read(&caller, kind)?;
+        self.may_read(&caller, kind).await?;
         let view = self.0.store.view();
         let object = edit::find(&view, kind, &request.id_or_name)?;
         let mut object = redacted(object);
@@ -98,7 +100,7 @@ impl Control for ControlService {
             return Ok(Response::new(chunks.boxed()));
         }
         let kind = kind(message.kind)?;
-        self.may_read(&caller, kind)?;
+        self.may_read(&caller, kind).await?;
         self.0.fresh().await?;
         let view = self.0.store.view();
         let index = view.index;
@@ -177,21 +179,36 @@ impl Control for ControlService {
             kinds.extend(rights::KINDS.into_iter().filter(|kind| rights::may_read(role, *kind).is_ok()));
         }
         for kind in &kinds {
-            self.may_read(&caller, *kind)?;
+            self.may_read(&caller, *kind).await?;
         }
         Ok(Response::new(watch::follow(&self.0, caller, request.since, kinds)))
     }
 
     async fn get_swarm(&self, request: Request<GetSwarmRequest>) -> Result<Response<types::Cluster>, Status> {
-        let (caller, GetSwarmRequest {}) = on_the_leader!(self, request, GetSwarm, get_swarm);
+        let (caller, request) = on_the_leader!(self, request, GetSwarm, get_swarm);
         let person = caller.person()?;
+        // Front doors of an earlier release do not say what they need.
+        let (what, tokens, unlock_key) = match request.wanted() {
+            Wanted::Unspecified => ("swarm join-token, unlock-key", true, true),
+            Wanted::JoinTokens => ("swarm join-token", true, false),
+            Wanted::UnlockKey => ("swarm unlock-key", false, true),
+        };
         if person.role != PersonRole::Admin {
             let reason = "tokens and keys of the swarm take role admin";
-            return Err(self.0.refused(person, "read the swarm's tokens", reason));
+            return Err(self.0.refused(person, "read", what, reason).await);
         }
+        // Told first: nobody reads one unseen.
+        self.0.note(Note::of(Kind::Read, person, "read", what)).await?;
         let view = self.0.store.view();
         let mut cluster = Cluster::clone(stored_cluster(&view)?);
         without_ca_keys(&mut cluster);
+        if !tokens {
+            cluster.worker_token = SecretBytes::default();
+            cluster.manager_token = SecretBytes::default();
+        }
+        if !unlock_key {
+            cluster.unlock_key = None;
+        }
         Ok(Response::new((&cluster).into()))
     }
 
@@ -309,6 +326,15 @@ impl Control for ControlService {
         let (caller, request) = on_the_leader!(self, request, IssueUserCertificate, issue_user_certificate);
         self.new_certificate(&caller, &request).await.map(Response::new)
     }
+
+    async fn revoke_user_certificate(
+        &self,
+        request: Request<RevokeUserCertificateRequest>,
+    ) -> Result<Response<RevokeUserCertificateReply>, Status> {
+        let (caller, request) = on_the_leader!(self, request, RevokeUserCertificate, revoke_user_certificate);
+        self.revoke_certificate(&caller, &request).await?;
+        Ok(Response::new(RevokeUserCertificateReply {}))
+    }
 }
 
 impl ControlService {
@@ -326,9 +352,15 @@ impl ControlService {
         }
     }
 
-    fn may_read(&self, caller: &Caller, kind: ObjectKind) -> Result<(), Status> {
+    async fn may_read(&self, caller: &Caller, kind: ObjectKind) -> Result<(), Status> {
         let person = caller.person()?;
-        rights::may_read(&person.role, kind).map_err(|reason| self.0.refused(person, "read", &reason))
+        match rights::may_read(&person.role, kind) {
+            Ok(()) => Ok(()),
+            Err(reason) => {
+                let object = format!("{kind:?}").to_lowercase();
+                Err(self.0.refused(person, "read", &object, &reason).await)
+            }
+        }
     }
 
     /// Returns the changed object, or none if nothing changes, and the version it then has.

@@ -6,14 +6,14 @@ use crate::{
     authorize::Caller,
 };
 use model::{
-    Change, Duration, Meta, Object, Person, PersonRole, STACK_PATTERNS_MAX, SecretBytes, TOKENS_MAX, Tables,
-    Timestamp, USERS_MAX, User, UserId, UserToken,
+    CERTIFICATES_MAX, Change, Duration, Meta, Object, Person, PersonRole, STACK_PATTERNS_MAX, SecretBytes,
+    TOKENS_MAX, Tables, Timestamp, USERS_MAX, User, UserCertificate, UserId, UserToken,
 };
-use pki::{PASSWORD_BYTES, PersonToken, RootCa, hash_password, password_matches};
+use pki::{PASSWORD_BYTES, PersonCertificate, PersonToken, RootCa, hash_password, password_matches};
 use proto::{
     control::{
         CreateUserTokenReply, CreateUserTokenRequest, IssueUserCertificateReply, IssueUserCertificateRequest,
-        LoginRequest, RemoveUserTokenRequest, SetPasswordRequest, UserSpec,
+        LoginRequest, RemoveUserTokenRequest, RevokeUserCertificateRequest, SetPasswordRequest, UserSpec,
     },
     types::{self, ObjectKind},
 };
@@ -22,7 +22,7 @@ use tonic::Status;
 
 /// *Limit* of a user's name, a label, a stack pattern. *Unit:* bytes.
 const NAME_BYTES_MAX: usize = 64;
-/// A certificate cannot be taken back but by removing its user.
+/// As long as a revoked one is remembered at most.
 const CERTIFICATE_LIFE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// How long a password waits for its turn to be looked at.
 const LOGIN_WAIT: Duration = Duration::from_secs(10);
@@ -40,7 +40,15 @@ pub(super) fn new_user(view: &Tables, id: UserId, spec: UserSpec) -> Result<User
         )));
     }
     let role = role(spec.role)?;
-    Ok(User { id, meta: Meta::default(), name: spec.name, role, password: None, tokens: Vec::new() })
+    Ok(User {
+        id,
+        meta: Meta::default(),
+        name: spec.name,
+        role,
+        password: None,
+        tokens: Vec::new(),
+        certificates: Vec::new(),
+    })
 }
 
 /// Returns the user with another role.
@@ -121,6 +129,35 @@ fn with_token(user: &User, token: UserToken, now: Timestamp) -> Result<User, Sta
     Ok(user)
 }
 
+/// Returns the user with one more certificate; those that have expired are forgotten.
+fn with_certificate(user: &User, certificate: UserCertificate, now: Timestamp) -> Result<User, Status> {
+    let mut user = user.clone();
+    user.certificates.retain(|known| known.expires > now);
+    if user.certificates.len() >= CERTIFICATES_MAX {
+        return Err(Status::resource_exhausted(format!(
+            "user {} has {CERTIFICATES_MAX} certificates that have not expired, revoked ones among them; hint: give \
+             them shorter lives, or a token instead: rswarm user token create {0}",
+            user.name
+        )));
+    }
+    user.certificates.push(certificate);
+    Ok(user)
+}
+
+/// Returns the user without this certificate's use.
+fn without_certificate(user: &User, serial: &str, now: Timestamp) -> Result<User, Status> {
+    let mut user = user.clone();
+    user.certificates.retain(|known| known.expires > now);
+    let Some(certificate) = user.certificates.iter_mut().find(|known| known.serial == serial) else {
+        return Err(Status::not_found(format!(
+            "user {} has no certificate {serial}; hint: rswarm user inspect {0}",
+            user.name
+        )));
+    };
+    certificate.revoked = true;
+    Ok(user)
+}
+
 impl ControlService {
     pub(super) async fn new_token(
         &self,
@@ -164,7 +201,8 @@ impl ControlService {
         // Judged before a second of a processor is spent on it, and again with what is written.
         let person = caller.person()?;
         if person.role != PersonRole::Admin {
-            return Err(self.0.refused(person, "set password", "changing users takes role admin"));
+            let (object, reason) = (format!("user {}", request.user), "changing users takes role admin");
+            return Err(self.0.refused(person, "set password", &object, reason).await);
         }
         named(&self.0.store.view(), &request.user)?;
         let hash = if request.password.is_empty() {
@@ -203,7 +241,8 @@ impl ControlService {
             .await?;
         let who = |role| Person { name: request.user.clone(), role, from: request.from.clone(), via };
         let Some(user) = known.filter(|_| right) else {
-            self.0.refused(&who(PersonRole::Read), "login", "wrong name or password");
+            let object = format!("user {}", request.user);
+            self.0.refused(&who(PersonRole::Read), "login", &object, "wrong name or password").await;
             return Err(Status::unauthenticated("wrong name or password"));
         };
         let person = who(user.role.clone());
@@ -232,24 +271,39 @@ impl ControlService {
         let person = caller.person()?;
         let view = self.0.store.view();
         let user = named(&view, &request.user)?;
-        let object = Some(format!("user {}", user.name));
-        let deed = Deed { object, judged_by: Judge::Admin, ..Deed::new(person, "issue certificate") };
+        let deed = Deed { judged_by: Judge::Admin, ..Deed::new(person, "issue certificate") };
         let decided = self.0.decide_for(deed, 0, |view| {
-            if !view.users.contains(&user.id) {
-                return Err(Status::not_found(format!("user {} not found", request.user)));
-            }
+            let known = view.users.get(&user.id);
+            let user = known.ok_or_else(|| Status::not_found(format!("user {} not found", request.user)))?;
             let cluster = super::stored_cluster(view)?;
             let internal = |e: String| Status::internal(format!("cannot sign: {e}"));
             let key =
                 String::from_utf8(cluster.root_ca_key.0.clone()).map_err(|e| internal(e.to_string()))?;
             let root = RootCa::from_pem(&cluster.root_ca_cert, &key).map_err(|e| internal(e.to_string()))?;
+            let now = (self.0.clock)();
             let chain = root
-                .sign_user_csr_at((self.0.clock)(), &request.csr, user.id, cluster.id, life)
+                .sign_user_csr_at(now, &request.csr, user.id, cluster.id, life)
                 .map_err(|e| Status::invalid_argument(model::with_causes(&e)))?;
-            Ok((chain, Vec::new()))
+            let serial = PersonCertificate::from_pem(&chain).map_err(|e| internal(e.to_string()))?.serial;
+            let issued = UserCertificate { serial, issued: now, expires: now.after(life), revoked: false };
+            Ok((chain, put(with_certificate(user, issued, now)?)))
         });
         let (_, chain) = decided.await?;
         Ok(IssueUserCertificateReply { chain })
+    }
+
+    pub(super) async fn revoke_certificate(
+        &self,
+        caller: &Caller,
+        request: &RevokeUserCertificateRequest,
+    ) -> Result<(), Status> {
+        let message = format!("certificate {}", request.serial);
+        let deed = Deed { message, ..Deed::new(caller.person()?, "revoke certificate") };
+        let decided = self.0.decide_for(deed, 0, |view| {
+            let user = named(view, &request.user)?;
+            Ok(((), put(without_certificate(&user, &request.serial, (self.0.clock)())?)))
+        });
+        decided.await.map(drop)
     }
 
     /// Runs what is slow on purpose beside the asynchronous threads, two at once and no more.

@@ -178,7 +178,7 @@ async fn a_workers_certificate_reads_and_writes_nothing_but_its_own() {
     }
     let claimed = channel(&mine.credentials, swarm.managers[0].addr);
     let mut claimed = ControlClient::with_interceptor(claimed, PersonalClaim::new(&operator()));
-    denied(claimed.get_swarm(proto::control::GetSwarmRequest {}).await.unwrap_err());
+    denied(claimed.get_swarm(proto::control::GetSwarmRequest::default()).await.unwrap_err());
     let spec = Some(create_request::Spec::Service((&service_spec("mine")).into()));
     denied(claimed.create(CreateRequest { spec, registry_auth: None }).await.unwrap_err());
     denied(claimed.update_swarm(UpdateSwarmRequest::default()).await.unwrap_err());

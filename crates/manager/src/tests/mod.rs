@@ -5,4 +5,5 @@ mod linear;
 mod links;
 pub(crate) mod state;
 mod swarm;
+mod told;
 mod whole;

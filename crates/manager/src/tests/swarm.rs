@@ -279,7 +279,7 @@ impl Swarm {
     }
 
     pub(super) async fn token(&self, role: Role) -> String {
-        let cluster = self.control().get_swarm(GetSwarmRequest {}).await.unwrap().into_inner();
+        let cluster = self.control().get_swarm(GetSwarmRequest::default()).await.unwrap().into_inner();
         let token = match role {
             Role::Worker => cluster.worker_token,
             Role::Manager => cluster.manager_token,

@@ -31,7 +31,8 @@ messages! {
     model::Config => Config { id, meta, spec }
     model::Stack => Stack { id, meta, name, revisions, pending_delete }
     model::StackRevision => StackRevision { number, at, author, source, services, restores, came_up, message }
-    model::User => User { id, meta, name, role, password, tokens }
+    model::User => User { id, meta, name, role, password, tokens, certificates }
+    model::UserCertificate => UserCertificate { serial, issued, expires, revoked }
     model::UserToken => UserToken { id, hash, label, created, expires }
     model::AuditRecord => AuditRecord { id, meta, person, from, via, action, object, before, message }
 }

@@ -415,6 +415,12 @@ fn examples() -> Vec<Object> {
                 created: Timestamp(1),
                 expires: Some(Timestamp(2)),
             }],
+            certificates: vec![UserCertificate {
+                serial: "0a".into(),
+                issued: Timestamp(1),
+                expires: Timestamp(3),
+                revoked: true,
+            }],
         })));
     }
     for mode in [

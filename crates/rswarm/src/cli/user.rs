@@ -23,6 +23,8 @@ pub(crate) enum User {
     Token(UserToken),
     /// Make a key and a certificate to be shown with --tlsverify, also by docker.
     Cert(UserCert),
+    /// Take back one certificate or token: it is worth nothing at once. `inspect` shows what a user has.
+    Revoke(UserRevoke),
     /// Act as a user towards this daemon from now on.
     Login(UserLogin),
     /// Forget the login.
@@ -98,6 +100,18 @@ pub(crate) struct UserCert {
     /// How long it is good for, e.g. 12h or 30d.
     #[arg(long, default_value = "90d", value_parser = parse_days)]
     pub(crate) expires: std::time::Duration,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true, args = ["certificate", "token"])]
+pub(crate) struct UserRevoke {
+    pub(crate) name: String,
+    /// Serial number of a certificate; may be repeated.
+    #[arg(long, value_name = "SERIAL")]
+    pub(crate) certificate: Vec<String>,
+    /// Id of a token; may be repeated.
+    #[arg(long, value_name = "ID")]
+    pub(crate) token: Vec<String>,
 }
 
 #[derive(Debug, Args)]

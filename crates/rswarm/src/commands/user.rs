@@ -2,7 +2,10 @@
 
 use super::{each, inspect, logins::Logins};
 use crate::{
-    cli::{AuditArgs, FormatArgs, Life, ListArgs, User, UserAdd, UserCert, UserLogin, UserPasswd, UserToken},
+    cli::{
+        AuditArgs, FormatArgs, Life, ListArgs, User, UserAdd, UserCert, UserLogin, UserPasswd, UserRevoke,
+        UserToken,
+    },
     list::{self, List},
     output,
 };
@@ -36,6 +39,7 @@ pub(crate) async fn run(client: &Client, command: User) -> Result<()> {
         User::Passwd(args) => passwd(client, &args).await,
         User::Token(command) => token(client, command).await,
         User::Cert(args) => cert(client, &args).await,
+        User::Revoke(args) => revoke(client, &args).await,
         User::Login(args) => login(client, &args).await,
         User::Logout => match Logins::read()?.forget(client.host())? {
             Some(user) => output::line(&format!("{user} is logged out of {}", client.host())),
@@ -58,6 +62,7 @@ async fn ls(client: &Client, args: &ListArgs) -> Result<()> {
         ("STACKS", "Stacks"),
         ("PASSWORD", "HasPassword"),
         ("TOKENS", "Tokens"),
+        ("CERTIFICATES", "Certificates"),
         ("CREATED", "CreatedAt"),
     ]);
     let now = list::now();
@@ -70,6 +75,7 @@ async fn ls(client: &Client, args: &ListArgs) -> Result<()> {
             user.spec.stacks.join(", "),
             password.to_owned(),
             user.tokens.len().to_string(),
+            user.certificates.iter().filter(|known| !known.revoked).count().to_string(),
             format!("{} ago", list::human(now.since(user.created_at.timestamp()))),
         ]);
     }
@@ -174,6 +180,17 @@ async fn cert(client: &Client, args: &UserCert) -> Result<()> {
         args.out.display()
     ));
     Ok(())
+}
+
+async fn revoke(client: &Client, args: &UserRevoke) -> Result<()> {
+    let certificates = each(&args.certificate, async |serial| {
+        // As openssl writes them.
+        let serial = serial.replace(':', "").to_lowercase();
+        Ok(client.user_certificate_revoke(&args.name, &serial).await?)
+    });
+    let certificates = certificates.await;
+    let tokens = each(&args.token, async |id| Ok(client.user_token_remove(&args.name, id).await?)).await;
+    certificates.and(tokens)
 }
 
 async fn login(client: &Client, args: &UserLogin) -> Result<()> {

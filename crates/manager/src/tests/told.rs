@@ -1,0 +1,148 @@
+//! What the history tells, and certificates of users that were taken back.
+
+use super::swarm::{Control, Swarm, channel, until};
+use model::*;
+use pki::{JoinToken, NodeKey, PersonCertificate, PersonToken, RootCa};
+use proto::{
+    PersonalClaim, WireId as _,
+    control::{
+        GetSwarmRequest, IssueUserCertificateRequest, PersonClaim, RevokeUserCertificateRequest,
+        UpdateRequest, UserCertificate, UserSpec, WatchRequest, WhoAmIRequest, control_client::ControlClient,
+        create_request, get_swarm_request::Wanted, person_claim::Proof, update_request,
+    },
+    types::{self, ObjectKind},
+};
+use tonic::Code;
+
+/// As somebody asks through a manager's front door.
+fn control_as(swarm: &Swarm, proof: Proof) -> Control {
+    let manager = &swarm.managers[0];
+    let claim = PersonClaim { proof: Some(proof), from: "192.0.2.7:4711".into() };
+    let channel = channel(&manager.credentials, manager.addr);
+    ControlClient::with_interceptor(channel, PersonalClaim::new(&claim))
+}
+
+async fn user(swarm: &Swarm, name: &str, role: PersonRole) -> UserId {
+    let spec = UserSpec { name: name.to_owned(), role: Some((&role).into()) };
+    UserId(swarm.create(create_request::Spec::User(spec)).await.unwrap())
+}
+
+/// Returns who, what, to whom, and why, of all that was told, in the order of time.
+fn told(swarm: &Swarm) -> Vec<String> {
+    let line = |r: &AuditRecord| format!("{}: {} {}: {}", r.person, r.action, r.object, r.message);
+    swarm.view().audit.values().map(|record| line(record)).collect()
+}
+
+#[track_caller]
+fn tells(swarm: &Swarm, words: &str, times: usize) {
+    let told = told(swarm);
+    let found = told.iter().filter(|line| line.contains(words)).count();
+    assert_eq!(found, times, "{words} in {told:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joins_renewals_refusals_and_reads_of_keys_are_told() {
+    let swarm = Swarm::new().await;
+    let addr = swarm.managers[0].addr;
+    let token = swarm.token(Role::Worker).await;
+    tells(&swarm, "root@host: read swarm join-token, unlock-key", 1);
+    // A program that asks every second is told once.
+    for _ in 0..3 {
+        for wanted in [Wanted::JoinTokens, Wanted::UnlockKey] {
+            let request = GetSwarmRequest { wanted: wanted as i32 };
+            let cluster = swarm.control().get_swarm(request).await.unwrap().into_inner();
+            assert_eq!(
+                cluster.worker_token.is_empty(),
+                wanted == Wanted::UnlockKey,
+                "no more than is needed"
+            );
+        }
+    }
+    tells(&swarm, "read swarm join-token:", 1);
+    tells(&swarm, "read swarm unlock-key:", 1);
+
+    let node = swarm.certify(addr, &token).await.unwrap();
+    let id = node.identity().node;
+    tells(&swarm, &format!("join token: join node {id}: swarm-worker"), 1);
+    for _ in 0..3 {
+        swarm.renew(&node).await.unwrap();
+    }
+    tells(&swarm, "renew certificate", 1);
+    let digest = RootCa::digest_of(&swarm.managers[0].credentials.root_pem()).unwrap();
+    let wrong = JoinToken::generate(digest).unwrap().to_string();
+    for _ in 0..3 {
+        assert_eq!(swarm.certify(addr, &wrong).await.unwrap_err().code(), Code::InvalidArgument);
+    }
+    tells(&swarm, "join token: join refused swarm: A valid join token is necessary", 1);
+
+    let ann = user(&swarm, "ann", PersonRole::Read).await;
+    let version = swarm.view().users.get(&ann).unwrap().meta.version;
+    let role = PersonRole::Deploy { stacks: vec!["shop*".into()] };
+    let spec = UserSpec { name: "ann".into(), role: Some((&role).into()) };
+    let spec = Some(update_request::Spec::User(spec));
+    let request = UpdateRequest { id: ann.to_wire(), version, spec, registry_auth: None };
+    swarm.control().update(request).await.unwrap();
+    tells(&swarm, "root@host: update user ann: role read -> deploy of shop*", 1);
+    swarm.update_node(id, |spec| spec.role = Role::Manager).await.unwrap();
+    tells(&swarm, "role worker -> manager", 1);
+
+    // Who shows what is nobody's is turned away, and so is it told; the secret is not.
+    let stolen = PersonToken::generate(ann).unwrap();
+    let mut thief = control_as(&swarm, Proof::Token(stolen.to_string()));
+    for _ in 0..20 {
+        let refused = thief.who_am_i(WhoAmIRequest {}).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated);
+    }
+    tells(&swarm, &format!("ann: authorisation refused token {}", stolen.id), 1);
+    let secret = stolen.to_string();
+    let secret = secret.rsplit('-').next().unwrap();
+    tells(&swarm, secret, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_certificate_is_worth_nothing_at_once_and_the_others_go_on() {
+    let swarm = Swarm::new().await;
+    let ann = user(&swarm, "ann", PersonRole::Admin).await;
+    let issue = async || {
+        let request = IssueUserCertificateRequest {
+            user: "ann".into(),
+            csr: NodeKey::generate().unwrap().csr_pem().unwrap(),
+            lifetime: Some(types::Duration { nanos: 3_600_000_000_000 }),
+        };
+        let chain = swarm.control().issue_user_certificate(request).await.unwrap().into_inner().chain;
+        PersonCertificate::from_pem(&chain).unwrap().serial
+    };
+    let (stolen, kept) = (issue().await, issue().await);
+    let shown =
+        |serial: &str| Proof::Certificate(UserCertificate { user: ann.to_wire(), serial: serial.to_owned() });
+    let listed: Vec<_> = swarm
+        .view()
+        .users
+        .get(&ann)
+        .unwrap()
+        .certificates
+        .iter()
+        .map(|c| (c.serial.clone(), c.revoked))
+        .collect();
+    assert_eq!(listed, [(stolen.clone(), false), (kept.clone(), false)]);
+
+    let mut thief = control_as(&swarm, shown(&stolen));
+    let watch = || WatchRequest { since: 0, kinds: vec![ObjectKind::Service as i32] };
+    let mut stream = thief.watch(watch()).await.unwrap().into_inner();
+    let mut own = control_as(&swarm, shown(&kept));
+    own.who_am_i(WhoAmIRequest {}).await.unwrap();
+    let unknown = RevokeUserCertificateRequest { user: "ann".into(), serial: "00".into() };
+    let refused = swarm.control().revoke_user_certificate(unknown).await.unwrap_err();
+    assert!(refused.code() == Code::NotFound && refused.message().contains("inspect ann"), "{refused}");
+    let request = RevokeUserCertificateRequest { user: "ann".into(), serial: stolen.clone() };
+    swarm.control().revoke_user_certificate(request).await.unwrap();
+
+    let ended = async { while stream.message().await.is_ok_and(|message| message.is_some()) {} };
+    tokio::time::timeout(Duration::from_secs(1), ended).await.expect("the stream to end within a second");
+    let refused = thief.who_am_i(WhoAmIRequest {}).await.unwrap_err();
+    assert!(refused.message().contains("was revoked"), "{refused}");
+    own.who_am_i(WhoAmIRequest {}).await.unwrap();
+    assert!(swarm.view().users.get(&ann).unwrap().has_revoked(&stolen), "known until it expires");
+    until("it is told", || told(&swarm).iter().any(|line| line.contains(&format!("certificate {stolen}"))))
+        .await;
+}
