@@ -124,6 +124,7 @@ methods! {
         RollbackStack: Person, Forwarded;
         JudgeStack: Person, Forwarded;
         WhoAmI: Person, Forwarded;
+        EnterTask: Person, Forwarded;
         CreateUserToken: Person, Forwarded;
         RemoveUserToken: Person, Forwarded;
         SetPassword: Person, Forwarded;

@@ -3,7 +3,8 @@
 //! ```text
 //!            reads                       writes
 //!  admin     everything                  everything
-//!  deploy    all but users and audit     services, networks, secrets, configs, stacks; with patterns: of those stacks
+//!  deploy    all but users and audit     services, networks, secrets, configs, stacks; with patterns: of those stacks;
+//!                                        acts (exec, attach, cp) in containers that it could have deployed
 //!  read      all but users               nothing
 //! ```
 //!
@@ -14,9 +15,10 @@
 
 use model::{
     ContainerSpec, Hook, HostOptions, Labels, MountKind, NetworkDriver, Object, PersonRole, STACK_LABEL,
-    ServiceSpec, Tables, matches_pattern,
+    ServiceSpec, Tables, Task, matches_pattern,
 };
 use proto::types::ObjectKind;
+use std::sync::Arc;
 
 /// Every kind of object.
 pub(crate) const KINDS: [ObjectKind; 10] = [
@@ -101,6 +103,26 @@ pub(crate) fn may_write(
         }
         _ => Ok(()),
     }
+}
+
+/// Returns an error, as people are told it, unless the role may act in the container of a task. A deployer acts where he
+/// could have deployed the very same: in a container that an admin has let into its host he would be root there.
+pub(crate) fn may_enter(role: &PersonRole, view: &Tables, task: &Task) -> Result<(), String> {
+    let patterns = match role {
+        PersonRole::Admin => return Ok(()),
+        PersonRole::Read => return Err("role read may not act in containers".to_owned()),
+        PersonRole::Deploy { stacks } => stacks,
+    };
+    let name = task.name();
+    let Some(service) = view.services.get(&task.service) else {
+        return Err(format!("task {name} is of no service: that takes role admin"));
+    };
+    owned(patterns, &Object::Service(Arc::clone(service)))?;
+    // As the task is, whatever the service is by now.
+    let spec = ServiceSpec { task: Arc::clone(&task.spec), ..(*service.spec).clone() };
+    stays_off_hosts(&spec)
+        .and_then(|()| uses_its_own(patterns, view, &spec))
+        .map_err(|reason| format!("task {name}: {reason}"))
 }
 
 /// Returns an error unless objects of this kind are a deployer's at all, and this one of his stacks.
@@ -340,9 +362,8 @@ mod tests {
     use crate::tests::state::{State, state};
     use model::{
         AuditId, AuditRecord, Config, ConfigId, ConfigSpec, DeviceMapping, Meta, Mount, Secret, SecretBytes,
-        SecretId, SecretSpec, ServiceId, Stack, StackId, Timestamp, User, UserId,
+        SecretId, SecretSpec, ServiceId, Stack, StackId, TaskId, Timestamp, User, UserId,
     };
-    use std::sync::Arc;
 
     fn labels(stack: Option<&str>) -> Labels {
         stack.into_iter().map(|s| (STACK_LABEL.to_owned(), s.to_owned())).collect()
@@ -558,6 +579,40 @@ mod tests {
             (container.privileged, container.image) = (true, "other".into());
         });
         assert!(may_write(&deployer(&["shop"]), &view, Some(&privileged), Some(&other)).is_err());
+    }
+
+    #[test]
+    fn who_could_have_deployed_a_task_may_act_in_it() {
+        let of = |stack: Option<&str>, change: &dyn Fn(&mut ServiceSpec)| {
+            let world = world(stack).change_service(1, |s| change(Arc::make_mut(&mut s.spec)));
+            world.task(7, 1, 1, None).tables()
+        };
+        let may = |role: &PersonRole, view: &Tables| {
+            may_enter(role, view, view.tasks.get(&TaskId(7)).unwrap()).is_ok()
+        };
+        let privileged = |s: &mut ServiceSpec| Arc::make_mut(&mut s.task).container.privileged = true;
+        let (any, shop) = (deployer(&[]), deployer(&["shop*"]));
+        for (stack, change, roles) in [
+            (Some("shop"), &(|_: &mut ServiceSpec| {}) as &dyn Fn(&mut ServiceSpec), [true, true]),
+            (Some("shop2"), &|_| {}, [true, true]),
+            (Some("bank"), &|_| {}, [true, false]),
+            (None, &|_| {}, [true, false]),
+            (Some("shop"), &privileged, [false, false]),
+        ] {
+            let view = of(stack, change);
+            assert_eq!([may(&any, &view), may(&shop, &view)], roles, "{stack:?}");
+            assert!(may(&PersonRole::Admin, &view) && !may(&PersonRole::Read, &view));
+        }
+        // What counts is the task, not what its service is by now.
+        let mut view = of(Some("shop"), &privileged);
+        let mut service = (**view.services.get(&ServiceId(1)).unwrap()).clone();
+        Arc::make_mut(&mut Arc::make_mut(&mut service.spec).task).container.privileged = false;
+        view.restore(Object::Service(Arc::new(service))).unwrap();
+        assert!(!may(&shop, &view));
+        // One that a person has attached to a network is of no service.
+        let mut task = (**view.tasks.get(&TaskId(7)).unwrap()).clone();
+        task.service = ServiceId(99);
+        assert!(may_enter(&any, &view, &task).is_err());
     }
 
     #[test]

@@ -162,6 +162,26 @@ fn a_request_that_would_reach_the_host_is_refused_by_its_key_and_leaves_nothing(
     }
     let (status, answer) = post(&lab, "/containers/create?name=..%2F..%2Fx", &config(r#""Tty":false"#));
     assert!(status == 400 && answer.contains("Invalid container name"), "{status} {answer}");
+    let network = |name: &str, more: &str| format!(r#"{{"Name":"{name}","IPAM":{{"Config":[{{{more}}}]}}}}"#);
+    let bridge =
+        |name: &str| format!(r#"{{"Name":"x","Options":{{"com.docker.network.bridge.name":"{name}"}}}}"#);
+    for (body, code, said) in [
+        (network("a\\nb", ""), 400, "control characters"),
+        (network("x", r#""Subnet":"127.0.0.0/8""#), 400, "127.0.0.0/8"),
+        (network("x", r#""Subnet":"0.0.0.0/0""#), 400, "0.0.0.0/8"),
+        (network("x", r#""Subnet":"198.18.0.0/24""#), 403, "overlaps route"),
+        (bridge("../../x"), 400, "name of a bridge"),
+        (bridge("eth0"), 403, "not of rswarm's making"),
+    ] {
+        let (status, answer) = post(&lab, "/networks/create", &body);
+        assert!(status == code && answer.contains(said), "{body}: {status} {answer}");
+    }
+    for body in [r#"{"Name":"../../evil"}"#, r#"{"Name":"a\nb"}"#] {
+        let (status, answer) = post(&lab, "/volumes/create", body);
+        assert!(status == 400 && answer.contains("invalid characters"), "{body}: {status} {answer}");
+    }
+    let (status, answer) = post(&lab, "/images/rswarm%2Fhello/tag?repo=..%2F..%2Fx&tag=y", "");
+    assert!(status == 400 && answer.contains("invalid reference format"), "{status} {answer}");
     assert_eq!(lab.docker(1, &["ps", "-aq"]).ok(), "");
     assert_eq!(fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), before);
 }

@@ -402,3 +402,121 @@ fn dockers_cli_is_a_user_with_a_certificate_or_a_token() {
     let without = lab.docker(2, &["node", "ls"]).fails();
     assert!(without.contains("This node is not a swarm manager. Worker nodes can't be used"), "{without}");
 }
+
+#[test]
+fn who_deploys_acts_in_containers_of_his_stacks_and_in_no_others_on_any_node() {
+    let (mut lab, operator) = encrypted_swarm();
+    load_hello(&lab, 1);
+    let two = |name: &str, extra: &str| {
+        let service = |key: &str, host: u8| {
+            format!(
+                "  {key}:\n    image: rswarm/hello\n    command: [web]\n{extra}    deploy:\n      placement:\n        \
+                 constraints: [node.hostname==host{host}]\n"
+            )
+        };
+        let text = format!("name: {name}\nservices:\n{}{}", service("here", 1), service("there", 2));
+        let path = lab.dir().join(format!("{name}.yml"));
+        fs::write(&path, text).expect("a file");
+        lab.rswarm(1, &["deploy", "--yes", "--detach", path.to_str().expect("a readable path")]).ok();
+    };
+    two("shop", "");
+    two("bank", "");
+    two("shop-root", "    privileged: true\n");
+    for service in
+        ["shop", "bank", "shop-root"].iter().flat_map(|s| [format!("{s}_here"), format!("{s}_there")])
+    {
+        wait_for_replicas(&lab, 1, &service, "1/1");
+    }
+    let container = |service: &str| {
+        let task =
+            ["service", "ps", "--no-trunc", "-f", "desired-state=running", "--format", "{{.Name}}.{{.ID}}"];
+        lab.rswarm(1, &[&task[..], &[service]].concat()).ok().trim().to_owned()
+    };
+    let [here, there] = ["shop_here", "shop_there"].map(container);
+    let theirs = ["bank_here", "bank_there"].map(container);
+    let root = ["shop-root_here", "shop-root_there"].map(container);
+    for (name, role) in
+        [("dan", &["deploy", "--stack", "shop*"][..]), ("rob", &["read"]), ("ann", &["admin"])]
+    {
+        lab.rswarm(1, &[&["user", "add", name, "--role"][..], role].concat()).ok();
+    }
+    let [dan, rob, ann] = ["dan", "rob", "ann"].map(|name| user_certificate(&lab, name, &operator));
+    // `cp` asks by HEAD first, and an answer to that has no body.
+    let has_no_words = |args: &[&str], said: &str| args[0] == "cp" && said.contains("403 Forbidden");
+    let (note, back) = (lab.dir().join("note"), lab.dir().join("back"));
+    fs::write(&note, "from dan\n").expect("a file");
+    let (note, back) = (note.to_str().expect("a path"), back.to_str().expect("a path"));
+
+    for mine in [&here, &there] {
+        shown(&mut lab, &[], &dan, &["exec", mine, "/hello", "check", "127.0.0.1:80"]).ok();
+        shown(&mut lab, &[], &dan, &["cp", note, &format!("{mine}:/note")]).ok();
+        shown(&mut lab, &[], &dan, &["cp", &format!("{mine}:/note"), back]).ok();
+        assert_eq!(fs::read_to_string(back).expect("what came back"), "from dan\n");
+        fs::remove_file(back).expect("a file");
+        shown(&mut lab, &[], &dan, &["logs", mine]).ok();
+        // No further: nothing of the host, and no end of what the swarm runs.
+        let privileged = ["exec", "--privileged", mine, "/hello", "check", "127.0.0.1:80"];
+        refused(shown(&mut lab, &[], &dan, &privileged), "takes role admin");
+        for args in
+            [&["stop", mine.as_str()][..], &["rm", "-f", mine], &["export", mine], &["commit", mine, "x"]]
+        {
+            shown(&mut lab, &[], &dan, args).fails();
+        }
+        for args in
+            [&["exec", mine.as_str(), "/hello"][..], &["cp", note, &format!("{mine}:/n")], &["attach", mine]]
+        {
+            let said = shown(&mut lab, &[], &rob, args).fails();
+            assert!(said.contains("role admin") || has_no_words(args, &said), "{args:?}: {said}");
+        }
+    }
+    for (others, words) in [(&theirs, "is of stack bank"), (&root, "privileged reaches into the host")] {
+        for other in others {
+            let from = format!("{other}:/etc/hostname");
+            for args in [
+                &["exec", other.as_str(), "/hello"][..],
+                &["attach", other],
+                &["cp", note, &format!("{other}:/note")],
+                &["cp", &from, back],
+            ] {
+                let said = shown(&mut lab, &[], &dan, args).fails();
+                assert!(said.contains(words) || has_no_words(args, &said), "{args:?}: {said}");
+            }
+        }
+    }
+    shown(&mut lab, &[], &ann, &["exec", &theirs[1], "/hello", "check", "127.0.0.1:80"]).ok();
+    let audit = ["audit", "--user", "dan", "--format", "{{.Action}} {{.Object}}"];
+    let told = lab.rswarm(1, &audit).ok();
+    // He was let in for the privileged one, too, and turned away there.
+    for (action, times) in [("exec", 2), ("copy into", 1), ("copy out of", 1)] {
+        for task in ["shop_here.1", "shop_there.1"] {
+            let line = format!("{action} task {task}");
+            assert_eq!(told.lines().filter(|l| *l == line).count(), times, "{line}: {told}");
+        }
+    }
+    assert!(!told.contains("bank"), "{told}");
+    let told = lab.rswarm(1, &["audit", "--user", "ann", "--format", "{{.Action}} {{.Object}}"]).ok();
+    assert_eq!(told, "exec task bank_there.1\n");
+
+    // An attached stream ends with the rights of who opened it.
+    let flags = ["--tlsverify".to_owned(), format!("--tlscacert={}/ca.pem", dan.display())];
+    let more =
+        [format!("--tlscert={}/cert.pem", dan.display()), format!("--tlskey={}/key.pem", dan.display())];
+    let to = format!("tcp://{}:2376", Lab::address(1));
+    let words: Vec<&str> = ["-H", &to]
+        .into_iter()
+        .chain(flags.iter().chain(&more).map(String::as_str))
+        .chain(["attach", &there])
+        .collect();
+    let attached = lab.exec(1, &words).expect("a program");
+    wait_for("the stream to be open", SOON, || {
+        let told = lab.rswarm(1, &audit).ok();
+        if told.contains("attach task shop_there.1") {
+            Ok(())
+        } else {
+            Err(format!("{told}{}", attached.said()))
+        }
+    });
+    lab.rswarm(1, &["user", "update", "dan", "--role", "read"]).ok();
+    attached.wait(std::time::Duration::from_secs(5)).expect("its end");
+    refused(shown(&mut lab, &[], &dan, &["exec", &here, "/hello"]), "role admin");
+}

@@ -14,6 +14,7 @@
 
 use super::ApiError;
 use axum::http::{HeaderMap, header::AUTHORIZATION};
+use model::PersonRole;
 use proto::control::{Operator, PersonClaim, UserCertificate, person_claim::Proof};
 use std::{fmt, net::SocketAddr};
 
@@ -50,6 +51,10 @@ pub struct Asker {
     from: String,
     /// What is answered ends with the rights of the person in the swarm.
     tied: bool,
+    /// The role in which the request was judged, if it was needed.
+    judged_as: Option<PersonRole>,
+    /// The engine is his as far as he may act in a container, not beyond.
+    confined: bool,
 }
 
 /// How much of this host's engine a request may use.
@@ -109,7 +114,7 @@ impl Asker {
             }
         };
         let claim = token.or(proof).map(|proof| PersonClaim { proof: Some(proof), from: from.clone() });
-        Ok(Self { claim, engine, from, tied: false })
+        Ok(Self { claim, engine, from, tied: false, judged_as: None, confined: false })
     }
 
     /// Returns what managers are told of the person; `None`: nobody has proved anything.
@@ -152,8 +157,27 @@ impl Asker {
         Self { tied: self.has_token() || self.has_certificate(), ..self.clone() }
     }
 
+    /// Returns the same person, whose streams end when he has another role than this.
+    pub(crate) fn tied_to(&self, role: Option<PersonRole>) -> Self {
+        Self { judged_as: role, ..self.tied() }
+    }
+
+    pub(crate) fn judged_as(&self) -> Option<&PersonRole> {
+        self.judged_as.as_ref()
+    }
+
     pub(crate) fn is_tied(&self) -> bool {
         self.tied
+    }
+
+    /// Returns the same person, who acts in a container as those who deploy it may: nothing that he asks for there
+    /// reaches further.
+    pub(crate) fn confined(&self) -> Self {
+        Self { confined: true, ..self.clone() }
+    }
+
+    pub(crate) fn is_confined(&self) -> bool {
+        self.confined
     }
 
     /// Returns the same person with the whole engine: what is asked has been judged already.

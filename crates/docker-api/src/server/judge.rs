@@ -3,7 +3,8 @@
 //!
 //! Who has this host (see [`asker`](super::asker)) does as he likes with it. A user of the swarm who has not may use
 //! the swarm's routes, where managers judge, and of hosts what his role allows: an admin everything, others look at
-//! the containers of tasks.
+//! the containers of tasks. Who deploys acts in those, too, that he could have deployed: managers say which, and keep
+//! a record.
 
 use super::{ApiError, Asker, State, asker::Reach, proxy};
 use axum::{
@@ -11,10 +12,10 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode},
 };
 use futures::StreamExt as _;
-use model::{ClusterId, Duration, NodeId, PersonRole, Task};
+use model::{ClusterId, Duration, NodeId, PersonRole, Task, TaskId};
 use proto::{
     WireId as _,
-    control::{WhoAmIRequest, person_claim::Proof},
+    control::{EnterTaskRequest, WhoAmIRequest, person_claim::Proof},
 };
 
 /// Where a request is answered.
@@ -25,6 +26,8 @@ pub(super) enum Way {
         node: NodeId,
         container: Option<String>,
         role: Role,
+        /// Who asks, with what his streams depend on.
+        asker: Asker,
     },
 }
 
@@ -33,6 +36,8 @@ pub(super) enum Way {
 pub(super) enum Role {
     /// An operator, or a user with role admin.
     All,
+    /// Looks, and acts in those that managers let him into: exec, attach, cp.
+    Acts,
     /// Looks: state, processes, log, usage.
     Reads,
 }
@@ -45,6 +50,7 @@ impl Role {
     pub(super) fn put_on(self, headers: &mut HeaderMap) {
         let word = match self {
             Self::All => "all",
+            Self::Acts => "acts",
             Self::Reads => "reads",
         };
         headers.insert(ROLE_HEADER, HeaderValue::from_static(word));
@@ -54,17 +60,47 @@ impl Role {
     fn named_in(headers: &HeaderMap) -> Self {
         match headers.get(ROLE_HEADER) {
             Some(word) if word == "all" => Self::All,
+            Some(word) if word == "acts" => Self::Acts,
             Some(_) | None => Self::Reads,
         }
     }
 
     fn judge(self, method: &Method, path: &str) -> Result<(), ApiError> {
-        if self == Self::All || reads_a_container(method, path) || asks_for_a_digest(method, path) {
-            return Ok(());
+        let looks = reads_a_container(method, path) || asks_for_a_digest(method, path);
+        match self {
+            Self::All => Ok(()),
+            Self::Acts if looks || act_in_a_container(method, path).is_some() => Ok(()),
+            Self::Acts => Err(ApiError::forbidden(
+                "this user may look at containers of tasks and act in those of his stacks (exec, attach, cp), no more; \
+                 hint: this takes role admin",
+            )),
+            Self::Reads if looks => Ok(()),
+            Self::Reads => Err(ApiError::forbidden(
+                "this user may look at containers of tasks, not act in them; hint: this takes role admin, or deploy",
+            )),
         }
-        Err(ApiError::forbidden(
-            "this user may look at containers of tasks, not act in them; hint: this takes role admin",
-        ))
+    }
+}
+
+/// Returns what a request does in a container, in the word of the audit history: empty for what only goes on with it.
+/// `None`: it does not act in one.
+fn act_in_a_container(method: &Method, path: &str) -> Option<&'static str> {
+    let mut segments = path.trim_start_matches('/').split('/');
+    let words = [segments.next()?, segments.next()?, segments.next()?, segments.next().unwrap_or_default()];
+    if segments.next().is_some() {
+        return None;
+    }
+    let [kind, _, what, more] = words;
+    match (method.as_str(), kind, what, more) {
+        ("POST", "containers", "exec", "") => Some("exec"),
+        ("POST", "containers", "attach", "") | ("GET", "containers", "attach", "ws") => Some("attach"),
+        ("PUT", "containers", "archive", "") => Some("copy into"),
+        ("GET", "containers", "archive", "") => Some("copy out of"),
+        ("HEAD", "containers", "archive", "") => Some(""),
+        // `docker attach` waits for the end, and follows the size of its terminal.
+        ("POST", "containers", "resize" | "wait", "") => Some(""),
+        ("POST", "exec", "start" | "resize", "") | ("GET", "exec", "json", "") => Some(""),
+        _ => None,
     }
 }
 
@@ -98,18 +134,23 @@ fn is_of_the_swarm(path: &str) -> bool {
     )
 }
 
-/// Returns the role of who asks towards the containers of tasks.
+/// Returns the role of who asks towards the containers of tasks, and what managers know a user as.
 ///
 /// # Errors
 /// 403 when nobody knows who it is; the managers' refusal.
-async fn role(state: &State) -> Result<Role, ApiError> {
+async fn role(state: &State) -> Result<(Role, Option<PersonRole>), ApiError> {
     match state.asker().claim().and_then(|claim| claim.proof.as_ref()) {
         None => Err(ApiError::nobody()),
-        Some(Proof::Operator(_)) => Ok(Role::All),
-        Some(Proof::Token(_) | Proof::Certificate(_)) => match state.who_am_i().await?.role {
-            PersonRole::Admin => Ok(Role::All),
-            PersonRole::Deploy { .. } | PersonRole::Read => Ok(Role::Reads),
-        },
+        Some(Proof::Operator(_)) => Ok((Role::All, None)),
+        Some(Proof::Token(_) | Proof::Certificate(_)) => {
+            let known = state.who_am_i().await?.role;
+            let role = match known {
+                PersonRole::Admin => Role::All,
+                PersonRole::Deploy { .. } => Role::Acts,
+                PersonRole::Read => Role::Reads,
+            };
+            Ok((role, Some(known)))
+        }
     }
 }
 
@@ -131,7 +172,7 @@ impl State {
         if !self.asker().is_tied() {
             return std::future::pending().await;
         }
-        let mut first = None;
+        let mut first = self.asker().judged_as().cloned();
         loop {
             tokio::time::sleep(PAUSE).await;
             match self.who_am_i().await {
@@ -152,6 +193,20 @@ impl State {
         Body::from_stream(body.into_data_stream().take_until(gone))
     }
 
+    /// Has managers say whether who asks may act in the container of a task, and keep a record of it. Of those who may
+    /// do everything, what needs no record is not asked.
+    ///
+    /// # Errors
+    /// 403; managers do not answer.
+    async fn enter(&self, task: TaskId, action: &str, role: Role) -> Result<(), ApiError> {
+        if role == Role::All && action.is_empty() {
+            return Ok(());
+        }
+        let request = EnterTaskRequest { task: task.to_wire(), action: action.to_owned() };
+        self.control().await?.enter_task(request).await?;
+        Ok(())
+    }
+
     /// Asks a manager who asks.
     pub(super) async fn who_am_i(&self) -> Result<Known, ApiError> {
         let answer = self.control().await?.who_am_i(WhoAmIRequest {}).await?.into_inner();
@@ -168,11 +223,15 @@ impl State {
 pub(super) async fn way(state: &State, method: &Method, path: &str) -> Result<Way, ApiError> {
     let asker = state.asker();
     if let Some(engine) = &state.options.engine
-        && let Some((node, container)) = proxy::elsewhere(state, engine, path).await
+        && let Some((task, container)) = proxy::elsewhere(state, engine, path).await
+        && let Some(node) = task.node()
     {
-        let role = role(state).await?;
+        let (role, known) = role(state).await?;
         role.judge(method, path)?;
-        return Ok(Way::Elsewhere { node, container, role });
+        if let Some(action) = act_in_a_container(method, path) {
+            state.enter(task.id, action, role).await?;
+        }
+        return Ok(Way::Elsewhere { node, container, role, asker: asker.tied_to(known) });
     }
     if is_of_the_swarm(path) {
         return Ok(Way::Here(asker.tied()));
@@ -180,33 +239,49 @@ pub(super) async fn way(state: &State, method: &Method, path: &str) -> Result<Wa
     if asker.reach() == Reach::Everything {
         return Ok(Way::Here(asker.clone()));
     }
-    let may = match role(state).await? {
-        Role::All => true,
-        Role::Reads => {
-            asks_for_a_digest(method, path)
-                || (reads_a_container(method, path) && is_of_a_task_here(state, path).await?)
+    let (role, known) = role(state).await?;
+    let inside = asker.with_engine().tied_to(known);
+    if role == Role::All || asks_for_a_digest(method, path) {
+        return Ok(Way::Here(inside));
+    }
+    let act = act_in_a_container(method, path).filter(|_| role == Role::Acts);
+    if (act.is_some() || reads_a_container(method, path))
+        && let Some(task) = task_here(state, path).await?
+    {
+        if let Some(action) = act {
+            state.enter(task, action, role).await?;
         }
-    };
-    if may {
-        return Ok(Way::Here(asker.with_engine().tied()));
+        return Ok(Way::Here(inside.confined()));
     }
     state.of_the_host()?;
     Ok(Way::Here(asker.clone()))
 }
 
-async fn is_of_a_task_here(state: &State, path: &str) -> Result<bool, ApiError> {
-    let named = path.split('/').nth(2).unwrap_or_default();
+/// Returns the task whose container on this host a request is about.
+async fn task_here(state: &State, path: &str) -> Result<Option<TaskId>, ApiError> {
+    let mut segments = path.trim_start_matches('/').split('/');
+    let (kind, named) = (segments.next().unwrap_or_default(), segments.next().unwrap_or_default());
+    let container = match (kind, &state.options.engine) {
+        ("exec", Some(engine)) => match engine.exec_inspect(named) {
+            Ok(exec) => exec.container_id,
+            Err(_) => return Ok(None),
+        },
+        _ => named.to_owned(),
+    };
     let here = state.swarm().status().membership().map(|me| me.node_id);
     let tasks = state.list::<Task>().await?;
-    Ok(here.is_some() && tasks.iter().any(|task| task.node() == here && proxy::is_named(task, named)))
+    let task = tasks.iter().find(|task| task.node() == here && proxy::is_named(task, &container));
+    Ok(task.filter(|_| here.is_some()).map(|task| task.id))
 }
 
-/// Judges what a manager's front door passes on.
+/// Judges what a manager's front door passes on; returns who asks, as far as his role reaches.
 ///
 /// # Errors
 /// 403.
-pub(super) fn from_a_tunnel(request: &Request<Body>) -> Result<(), ApiError> {
-    Role::named_in(request.headers()).judge(request.method(), request.uri().path())
+pub(super) fn from_a_tunnel(asker: &Asker, request: &Request<Body>) -> Result<Asker, ApiError> {
+    let role = Role::named_in(request.headers());
+    role.judge(request.method(), request.uri().path())?;
+    Ok(if role == Role::All { asker.clone() } else { asker.confined() })
 }
 
 #[cfg(test)]
@@ -238,6 +313,42 @@ mod tests {
         for path in ["/containers/a/exec", "/containers/a/attach", "/exec/a/start", "/containers/create"] {
             assert!(!may(Method::POST, path), "{path}");
             assert!(Role::All.judge(&Method::POST, path).is_ok());
+        }
+    }
+
+    #[test]
+    fn who_deploys_acts_in_containers_and_nothing_else() {
+        let acts = |method: Method, path: &str| {
+            let may = Role::Acts.judge(&method, path).is_ok();
+            assert_eq!(may && !reads_a_container(&method, path), act_in_a_container(&method, path).is_some());
+            may
+        };
+        for (method, path) in [
+            (Method::POST, "/containers/a/exec"),
+            (Method::POST, "/exec/a/start"),
+            (Method::GET, "/exec/a/json"),
+            (Method::POST, "/containers/a/attach"),
+            (Method::GET, "/containers/a/attach/ws"),
+            (Method::PUT, "/containers/a/archive"),
+            (Method::GET, "/containers/a/archive"),
+            (Method::HEAD, "/containers/a/archive"),
+            (Method::GET, "/containers/a/logs"),
+        ] {
+            assert!(acts(method, path), "{path}");
+        }
+        for (method, path) in [
+            (Method::POST, "/containers/create"),
+            (Method::POST, "/containers/a/stop"),
+            (Method::POST, "/containers/a/update"),
+            (Method::POST, "/containers/a/exec/x"),
+            (Method::POST, "/containers/a/attach/ws/x"),
+            (Method::DELETE, "/containers/a"),
+            (Method::GET, "/containers/a/export"),
+            (Method::GET, "/images/json"),
+            (Method::POST, "/build"),
+            (Method::POST, "/commit"),
+        ] {
+            assert!(!acts(method, path), "{path}");
         }
     }
 

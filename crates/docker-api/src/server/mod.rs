@@ -235,7 +235,7 @@ impl FrontDoor {
         };
         let mut state = self.state.asked_by(asker);
         let judged = match origin {
-            Origin::Peer => judge::from_a_tunnel(&request).map(|()| Way::Here(state.asker.clone())),
+            Origin::Peer => judge::from_a_tunnel(&state.asker, &request).map(Way::Here),
             Origin::Unix { .. } | Origin::Outsider { .. } | Origin::Tcp { .. } | Origin::Tls { .. } => {
                 let (method, path) = (request.method().clone(), request.uri().path().to_owned());
                 judge::way(&state, &method, &path).await
@@ -246,8 +246,8 @@ impl FrontDoor {
                 state.asker = asker.clone();
                 request.extensions_mut().insert(asker);
             }
-            Ok(Way::Elsewhere { node, container, role }) => {
-                state.asker = state.asker.tied();
+            Ok(Way::Elsewhere { node, container, role, asker }) => {
+                state.asker = asker;
                 return match proxy::forward(&state, node, container, &role, request).await {
                     Ok(answer) => answer,
                     Err(error) => error.into_response(),

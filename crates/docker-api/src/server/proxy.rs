@@ -16,19 +16,20 @@ use hyper_util::rt::TokioIo;
 use model::{NodeId, Task};
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// *Limit* of an answer that is read here. *Unit:* bytes.
 const ANSWER_MAX: usize = 1 << 20;
 
-/// Returns the node a request belongs to: it names a container or exec that is not here but elsewhere in the swarm.
-/// `None`: this host answers, if only that there is no such thing. `engine` is this host's.
+/// Returns the task that a request belongs to, and its container if the request names that: one that is not here but
+/// elsewhere in the swarm, or an exec there. `None`: this host answers, if only that there is no such thing. `engine`
+/// is this host's.
 pub(super) async fn elsewhere(
     state: &State,
     engine: &engine::Engine,
     path: &str,
-) -> Option<(NodeId, Option<String>)> {
+) -> Option<(Arc<Task>, Option<String>)> {
     let mut segments = path.trim_start_matches('/').split('/');
     let (kind, id) = (segments.next()?, segments.next()?);
     if !matches!(state.swarm().status(), SwarmStatus::Active(_)) {
@@ -40,14 +41,21 @@ pub(super) async fn elsewhere(
                 Err(error) if error.kind() == engine::ErrorKind::NotFound => {}
                 _ => return None,
             }
-            let tasks = state.list::<Task>().await.ok()?;
-            let task = tasks.iter().find(|t| is_named(t, id))?;
+            let task = task_of(state, id).await?;
             let container = task.status.container.as_ref().map(|c| c.container_id.clone());
-            Some((task.node()?, container))
+            Some((task, container))
         }
-        "exec" => state.remote_execs.node(id).map(|node| (node, None)),
+        "exec" => {
+            let container = state.remote_execs.container(id)?;
+            task_of(state, &container).await.map(|task| (task, None))
+        }
         _ => None,
     }
+}
+
+async fn task_of(state: &State, container: &str) -> Option<Arc<Task>> {
+    let tasks = state.list::<Task>().await.ok()?;
+    tasks.into_iter().find(|task| is_named(task, container))
 }
 
 /// A task's container is named by its id (or the beginning of it) or by its name. Not by the id of the task: that
@@ -83,8 +91,8 @@ pub(super) async fn forward(
     });
     let path = request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned();
     let makes_exec = request.method() == Method::POST && request.uri().path().ends_with("/exec");
-    let path = match container {
-        Some(id) => with_container(&path, &id),
+    let path = match &container {
+        Some(id) => with_container(&path, id),
         None => path,
     };
     *request.uri_mut() = path.parse().map_err(|_| ApiError::bad_request("invalid path"))?;
@@ -115,8 +123,10 @@ pub(super) async fn forward(
             .await
             .map_err(|e| ApiError::unavailable(format!("node {node}: {e}")))?
             .to_bytes();
-        if let Ok(created) = crate::types::parse::<crate::types::Created>(&bytes) {
-            state.remote_execs.remember(created.id, node);
+        if let Ok(created) = crate::types::parse::<crate::types::Created>(&bytes)
+            && let Some(container) = container
+        {
+            state.remote_execs.remember(created.id, container);
         }
         return Ok(Response::from_parts(parts, Body::from(bytes)));
     }
@@ -135,22 +145,22 @@ fn with_container(path: &str, id: &str) -> String {
 /// How many exec instances are remembered.
 const REMEMBERED: usize = 4096;
 
-/// On which node the exec instances are that were made through this door.
+/// In which containers of other hosts the exec instances are that were made through this door.
 #[derive(Debug, Default)]
-pub(super) struct RemoteExecs(Mutex<VecDeque<(String, NodeId)>>);
+pub(super) struct RemoteExecs(Mutex<VecDeque<(String, String)>>);
 
 impl RemoteExecs {
-    pub(super) fn remember(&self, exec: String, node: NodeId) {
+    pub(super) fn remember(&self, exec: String, container: String) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() == REMEMBERED {
             known.pop_front();
         }
-        known.push_back((exec, node));
+        known.push_back((exec, container));
     }
 
-    pub(super) fn node(&self, exec: &str) -> Option<NodeId> {
+    pub(super) fn container(&self, exec: &str) -> Option<String> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().rev().find(|(id, _)| id == exec).map(|(_, node)| *node)
+        known.iter().rev().find(|(id, _)| id == exec).map(|(_, container)| container.clone())
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) use validate::attachment as validate_attachment;
 
 use crate::{
     ANSWER_BYTES_MAX, REQUEST_BYTES_MAX,
-    audit::Deed,
+    audit::{Deed, Judge},
     authorize::{Caller, Method, on_behalf_of},
     ca::{new_rotation, new_token, new_unlock_key},
     forward::Leader,
@@ -35,9 +35,9 @@ use proto::{
     WireId as _,
     control::{
         ApplyStackRequest, CreateReply, CreateRequest, CreateUserTokenReply, CreateUserTokenRequest,
-        GetRequest, GetSwarmRequest, IssueUserCertificateReply, IssueUserCertificateRequest,
-        JudgeStackRequest, ListChunk, ListRequest, LoginRequest, RemoveReply, RemoveRequest,
-        RemoveUserTokenReply, RemoveUserTokenRequest, RevokeUserCertificateReply,
+        EnterTaskReply, EnterTaskRequest, GetRequest, GetSwarmRequest, IssueUserCertificateReply,
+        IssueUserCertificateRequest, JudgeStackRequest, ListChunk, ListRequest, LoginRequest, RemoveReply,
+        RemoveRequest, RemoveUserTokenReply, RemoveUserTokenRequest, RevokeUserCertificateReply,
         RevokeUserCertificateRequest, RollbackStackRequest, RotateRoot, SetPasswordReply, SetPasswordRequest,
         UpdateReply, UpdateRequest, UpdateSwarmRequest, WatchEvent, WatchRequest, WhoAmIReply, WhoAmIRequest,
         control_client::ControlClient,
@@ -60,6 +60,24 @@ pub(crate) fn service(shared: Arc<Shared>) -> ControlServer<ControlService> {
 }
 
 pub(crate) struct ControlService(Arc<Shared>);
+
+/// What people do in containers of tasks, in the words of the audit history.
+struct EnterAction;
+
+impl EnterAction {
+    /// Returns the word; `None` for what needs no record of its own.
+    ///
+    /// # Errors
+    /// A node says something else.
+    fn named(action: &str) -> Result<Option<&'static str>, Status> {
+        const WORDS: [&str; 4] = ["exec", "attach", "copy into", "copy out of"];
+        if action.is_empty() {
+            return Ok(None);
+        }
+        let known = WORDS.into_iter().find(|word| *word == action);
+        known.map(Some).ok_or_else(|| Status::invalid_argument("an action that is not known"))
+    }
+}
 
 /// Continues with the caller and message of a request if this manager leads; else returns the leader's answer.
 macro_rules! on_the_leader {
@@ -286,6 +304,31 @@ impl Control for ControlService {
             role: Some((&person.role).into()),
             cluster,
         }))
+    }
+
+    async fn enter_task(
+        &self,
+        request: Request<EnterTaskRequest>,
+    ) -> Result<Response<EnterTaskReply>, Status> {
+        let (caller, request) = on_the_leader!(self, request, EnterTask, enter_task);
+        let person = caller.person()?;
+        let id = TaskId::from_wire(&request.task).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let word = EnterAction::named(&request.action)?;
+        let judge = |view: &Tables| {
+            let gone = || Status::not_found(format!("task {id} not found"));
+            let task = view.tasks.get(&id).ok_or_else(gone)?;
+            rights::may_enter(&person.role, view, task)
+                .map_err(|reason| self.0.refused(person, word.unwrap_or("enter"), &reason))?;
+            Ok(task.name())
+        };
+        let Some(word) = word else {
+            judge(&self.0.store.view())?;
+            return Ok(Response::new(EnterTaskReply {}));
+        };
+        let object = format!("task {}", judge(&self.0.store.view())?);
+        let deed = Deed { object: Some(object), judged_by: Judge::Nobody, ..Deed::new(person, word) };
+        self.0.decide_for(deed, 0, |view| judge(view).map(|_| ((), Vec::new()))).await?;
+        Ok(Response::new(EnterTaskReply {}))
     }
 
     async fn create_user_token(
