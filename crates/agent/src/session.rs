@@ -136,6 +136,7 @@ impl Agent {
             unacknowledged: BTreeMap::new(),
             acks: BTreeMap::new(),
             networks: remembered.networks,
+            leaving: BTreeMap::new(),
             secrets: BTreeMap::new(),
             configs: BTreeMap::new(),
             auths: BTreeMap::new(),
@@ -272,10 +273,12 @@ struct Loop {
     /// Containers found at the start that no assignment has claimed yet.
     held: BTreeMap<TaskId, Held>,
     unacknowledged: BTreeMap<TaskId, Unacknowledged>,
-    /// Accepted table versions not yet sent.
-    acks: BTreeMap<Subject, u64>,
-    /// Networks the managers sent a table of.
+    /// What the kernel took and the managers have not been told.
+    acks: BTreeMap<Subject, Accepted>,
+    /// Networks whose tables the kernel may hold: from the moment a table comes until the network is dropped.
     networks: BTreeSet<NetworkId>,
+    /// Those of them that are being dropped, with the index at which the managers said so.
+    leaving: BTreeMap<NetworkId, u64>,
     secrets: BTreeMap<SecretId, Arc<Secret>>,
     configs: BTreeMap<ConfigId, Arc<Config>>,
     /// What registries are shown, by service.
@@ -348,8 +351,8 @@ impl Loop {
                     self.on_task(event);
                     report_at.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
                 }
-                Event::Accepted(Accepted { subject, version }) => {
-                    self.acks.insert(subject, version);
+                Event::Accepted(accepted) => {
+                    self.on_accepted(accepted);
                     report_at.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
                 }
                 Event::Message(_) | Event::Timer => {
@@ -383,6 +386,7 @@ impl Loop {
             .chain(self.view.borrow().managers.clone())
             .collect();
         let (connect, executor) = (self.options.connect.clone(), self.options.executor.clone());
+        let networks: Vec<NetworkId> = self.networks.iter().copied().collect();
         let mut seeds = self.options.managers.clone();
         let other: Vec<_> = known.iter().copied().filter(|a| Some(*a) != self.last_tried).collect();
         let choice = if other.is_empty() { known.into_iter().collect() } else { other };
@@ -392,7 +396,7 @@ impl Loop {
             return Link::Dialling(Box::pin(async move {
                 let told = seeds.wait_for(|s| !s.is_empty()).await.map(|s| s.first().copied());
                 match told {
-                    Ok(Some(addr)) => (addr, dial(connect, addr, executor.describe().await).await),
+                    Ok(Some(addr)) => (addr, dial(connect, addr, executor.describe().await, &networks).await),
                     Ok(None) | Err(_) => std::future::pending().await,
                 }
             }));
@@ -400,7 +404,7 @@ impl Loop {
         self.last_tried = Some(addr);
         Link::Dialling(Box::pin(async move {
             tokio::time::sleep(delay).await;
-            (addr, dial(connect, addr, executor.describe().await).await)
+            (addr, dial(connect, addr, executor.describe().await, &networks).await)
         }))
     }
 
@@ -479,6 +483,7 @@ impl Loop {
             Some(Down::NetworkTable(table)) => {
                 let table: model::NetworkTable = table.try_into()?;
                 session.networks.insert(table.network);
+                self.leaving.remove(&table.network);
                 if self.networks.insert(table.network) {
                     self.ledger.put_networks(&self.networks);
                 }
@@ -487,7 +492,7 @@ impl Loop {
             Some(Down::NetworkGone(network)) => {
                 let network = NetworkId::from_wire(&network)?;
                 session.networks.remove(&network);
-                self.forget_network(network);
+                self.drop_network(network, message.gone_at);
             }
             Some(Down::Ingress(table)) => self.tables.push(Update::Ingress(Box::new(table.try_into()?))),
             Some(Down::Managers(managers)) => self.learn(&managers),
@@ -511,10 +516,21 @@ impl Loop {
         Ok(())
     }
 
-    fn forget_network(&mut self, network: NetworkId) {
-        self.networks.remove(&network);
-        self.ledger.put_networks(&self.networks);
-        self.tables.push(Update::Gone(network));
+    /// It is remembered until the kernel has dropped it.
+    fn drop_network(&mut self, network: NetworkId, index: u64) {
+        self.leaving.insert(network, index);
+        self.tables.push(Update::Gone(network, index));
+    }
+
+    fn on_accepted(&mut self, accepted: Accepted) {
+        if let Some(network) = accepted.subject.filter(|_| accepted.gone)
+            && self.leaving.get(&network) == Some(&accepted.version)
+        {
+            self.leaving.remove(&network);
+            self.networks.remove(&network);
+            self.ledger.put_networks(&self.networks);
+        }
+        self.acks.insert(accepted.subject, accepted);
     }
 
     fn on_assignments(&mut self, session: &mut Session, a: Assignments) -> Result<(), SessionEnd> {
@@ -549,7 +565,7 @@ impl Loop {
         if a.complete {
             // Tables come before tasks: a network without one is not ours any more.
             for network in self.networks.difference(&session.networks).copied().collect::<Vec<_>>() {
-                self.forget_network(network);
+                self.drop_network(network, 0);
             }
             gone.extend(self.tasks.keys().filter(|id| !named.contains(id)));
             for (id, held) in std::mem::take(&mut self.held) {
@@ -706,9 +722,9 @@ impl Loop {
 
     /// Sends what the managers do not know yet.
     fn report(&mut self, session: &Session) -> Result<(), SessionEnd> {
-        for (subject, version) in std::mem::take(&mut self.acks) {
+        for (subject, Accepted { version, gone, .. }) in std::mem::take(&mut self.acks) {
             let network = subject.map(proto::WireId::to_wire).unwrap_or_default();
-            session.send(Up::NetworkAck(NetworkAck { network, version }))?;
+            session.send(Up::NetworkAck(NetworkAck { network, version, gone }))?;
         }
         let fresh: Vec<_> = self.unacknowledged.iter_mut().filter(|(_, u)| u.sent.is_none()).collect();
         if fresh.is_empty() {
@@ -763,10 +779,16 @@ async fn until(timer: Option<Instant>) {
 }
 
 /// Opens a session and waits for its welcome.
-async fn dial(connect: Connect, addr: SocketAddr, description: NodeDescription) -> Dialled {
+async fn dial(
+    connect: Connect,
+    addr: SocketAddr,
+    description: NodeDescription,
+    networks: &[NetworkId],
+) -> Dialled {
     let attempt = async {
         let (up, messages) = mpsc::channel(256);
-        let hello = Hello { description: Some((&description).into()) };
+        let networks = networks.iter().map(|id| id.to_wire()).collect();
+        let hello = Hello { description: Some((&description).into()), networks };
         up.try_send(AgentMessage { message: Some(Up::Hello(hello)) }).expect("the queue is empty");
         let mut client = DispatcherClient::new(connect(addr)).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let mut down = client.session(ReceiverStream::new(messages)).await?.into_inner();

@@ -16,24 +16,26 @@ pub(crate) type Subject = Option<NetworkId>;
 pub(crate) enum Update {
     Table(Box<NetworkTable>),
     Ingress(Box<IngressTable>),
-    Gone(NetworkId),
+    /// The network, and the index at which the managers said that it is not needed; 0: they did not, it is not theirs.
+    Gone(NetworkId, u64),
 }
 
 impl Update {
     fn subject(&self) -> Subject {
         match self {
             Self::Table(table) => Some(table.network),
-            Self::Gone(network) => Some(*network),
+            Self::Gone(network, _) => Some(*network),
             Self::Ingress(_) => None,
         }
     }
 }
 
-/// The kernel holds this version.
+/// The kernel holds this version, or (`gone`) has dropped the network, as it was told to at this index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Accepted {
     pub(crate) subject: Subject,
     pub(crate) version: u64,
+    pub(crate) gone: bool,
 }
 
 /// Handle: queues tables, newest of each subject wins.
@@ -100,23 +102,24 @@ async fn apply(
     held: &watch::Sender<BTreeSet<NetworkId>>,
     accepted: &mpsc::Sender<Accepted>,
 ) -> Result<(), TaskError> {
-    let version = match update {
+    let (version, gone) = match update {
         Update::Table(table) => {
             executor.apply_network((**table).clone()).await?;
             held.send_if_modified(|set| set.insert(table.network));
-            table.version
+            (table.version, false)
         }
         Update::Ingress(table) => {
             executor.apply_ingress((**table).clone()).await?;
-            table.version
+            (table.version, false)
         }
-        Update::Gone(network) => {
+        Update::Gone(network, index) => {
             held.send_if_modified(|set| set.remove(network));
-            return executor.drop_network(*network).await;
+            executor.drop_network(*network).await?;
+            (*index, true)
         }
     };
-    debug!(network.id = ?update.subject(), version, "network table applied");
-    if accepted.send(Accepted { subject: update.subject(), version }).await.is_err() {
+    debug!(network.id = ?update.subject(), version, gone, "network table applied");
+    if accepted.send(Accepted { subject: update.subject(), version, gone }).await.is_err() {
         debug!("the agent is ending, nobody takes the acknowledgement");
     }
     Ok(())

@@ -54,12 +54,16 @@ struct Session {
     /// Newest status heard of each task.
     heard: std::collections::BTreeMap<TaskId, TaskStatus>,
     acks: Vec<u64>,
+    /// Networks that it said it dropped, and when it was told to.
+    gone: Vec<(Vec<u8>, u64)>,
+    /// Networks that it said it may hold.
+    may_hold: Vec<Vec<u8>>,
     acknowledge: bool,
 }
 
 impl Session {
     async fn send(&self, message: Down) {
-        self.down.send(Ok(ManagerMessage { message: Some(message) })).await.unwrap();
+        self.down.send(Ok(ManagerMessage { message: Some(message), gone_at: 0 })).await.unwrap();
     }
 
     async fn assign(&self, complete: bool, sequence: u64, tasks: &[Task]) {
@@ -88,6 +92,7 @@ impl Session {
                         self.send(Down::StatusAck(StatusAck { sequence: report.sequence })).await;
                     }
                 }
+                Up::NetworkAck(ack) if ack.gone => self.gone.push((ack.network, ack.version)),
                 Up::NetworkAck(ack) => self.acks.push(ack.version),
                 Up::Description(_) => {}
                 Up::Hello(_) => panic!("a second hello"),
@@ -168,8 +173,16 @@ impl Rig {
         let next = tokio::time::timeout(Duration::from_secs(20), self.sessions.recv());
         let (mut up, down) = next.await.expect("a session in time").unwrap();
         let hello = up.message().await.unwrap().unwrap().message;
-        assert!(matches!(hello, Some(Up::Hello(_))), "{hello:?}");
-        let session = Session { up, down, heard: Default::default(), acks: Vec::new(), acknowledge: true };
+        let Some(Up::Hello(hello)) = hello else { panic!("{hello:?}") };
+        let session = Session {
+            up,
+            down,
+            heard: Default::default(),
+            acks: Vec::new(),
+            gone: Vec::new(),
+            may_hold: hello.networks,
+            acknowledge: true,
+        };
         session.send(Down::Welcome(welcome())).await;
         session
     }
@@ -180,6 +193,23 @@ impl Rig {
             assert!(Instant::now() < limit, "{what}: {:?}", *self.host.state());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+fn table(version: u64) -> NetworkTable {
+    NetworkTable {
+        network: NetworkId(4),
+        name: "net".into(),
+        version,
+        allocation: NetworkAllocation {
+            vni: 4097,
+            subnet: "10.0.0.0/24".parse().unwrap(),
+            gateway: IpAddr::from([10, 0, 0, 1]),
+        },
+        internal: false,
+        mtu_bytes: 1450,
+        endpoints: Default::default(),
+        services: Default::default(),
     }
 }
 
@@ -415,25 +445,35 @@ async fn tables_are_applied_before_the_tasks_that_need_them_and_acknowledged() {
     session.assign(true, 1, &[attached]).await;
     session.until_state(1, TaskState::Preparing).await;
     assert!(rig.host.state().steps.is_empty(), "no network yet");
-    let table = NetworkTable {
-        network: NetworkId(4),
-        name: "net".into(),
-        version: 42,
-        allocation: NetworkAllocation {
-            vni: 4097,
-            subnet: "10.0.0.0/24".parse().unwrap(),
-            gateway: IpAddr::from([10, 0, 0, 1]),
-        },
-        internal: false,
-        mtu_bytes: 1450,
-        endpoints: Default::default(),
-        services: Default::default(),
-    };
+    let table = table(42);
     session.send(Down::NetworkTable((&table).into())).await;
     session.until_state(1, TaskState::Running).await;
     session.until("the table is acknowledged", |s| s.acks == [42]).await;
-    session.send(Down::NetworkGone(NetworkId(4).to_wire())).await;
+    let gone = ManagerMessage { message: Some(Down::NetworkGone(NetworkId(4).to_wire())), gone_at: 50 };
+    session.down.send(Ok(gone)).await.unwrap();
     rig.until("the network is dropped", |h| h.state().networks.is_empty()).await;
+    let said = (NetworkId(4).to_wire(), 50);
+    session.until("the agent says so", |s| s.gone == [said.clone()]).await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_says_at_each_session_which_networks_it_may_hold_until_they_are_dropped() {
+    let mut rig = rig().await;
+    let network = NetworkId(4).to_wire();
+    let mut first = rig.session().await;
+    assert!(first.may_hold.is_empty());
+    first.send(Down::NetworkTable((&table(42)).into())).await;
+    first.assign(true, 1, &[]).await;
+    first.until("the table is acknowledged", |s| s.acks == [42]).await;
+    drop(first);
+    let mut second = rig.session().await;
+    assert_eq!(second.may_hold, std::slice::from_ref(&network));
+    second.assign(true, 1, &[]).await; // without a table of it: it is not this node's any more
+    second.until("it is dropped", |s| s.gone == [(network.clone(), 0)]).await;
+    assert!(rig.host.state().networks.is_empty());
+    drop(second);
+    assert!(rig.session().await.may_hold.is_empty());
     rig.stop().await;
 }
 

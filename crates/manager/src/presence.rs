@@ -1,6 +1,7 @@
 //! Which nodes are heard by any manager, and what their kernels hold: the leader's memory, never replicated.
 //!
-//! A leader that is new gives every node a grace, and takes a node it has not heard yet as holding nothing.
+//! A leader that is new gives every node a grace. A node that has not said what its kernel holds, to this leader or in
+//! its new session, may hold any table of any age: nothing that was given up before is free.
 //!
 //! A daemon that is not heard is not a host that is dead: before a node's time is up, its address is asked whether
 //! anything answers there (module `reach`). A host that does, be it by refusing, has its containers still.
@@ -34,7 +35,8 @@ pub(crate) struct Alive {
     pub(crate) addr: Option<IpAddr>,
     /// Since its last heartbeat.
     pub(crate) silent: Duration,
-    pub(crate) acks: BTreeMap<Subject, u64>,
+    /// `None`: it has not said yet what its kernel holds.
+    pub(crate) acks: Option<BTreeMap<Subject, u64>>,
 }
 
 #[derive(Debug)]
@@ -250,11 +252,13 @@ impl Presence {
             // A daemon that is away left its kernel as it was: that it is silent says nothing of what is held there.
             // Whoever waits for it waits until it is back, or down.
             let seen = self.nodes.get(&node.id);
-            match seen.and_then(|s| s.heard.as_ref()) {
-                Some(heard) => heard.acks.iter().for_each(|(subject, index)| count(*subject, *index)),
+            match seen.and_then(|s| s.heard.as_ref()).and_then(|heard| heard.acks.as_ref()) {
+                Some(acks) => acks.iter().for_each(|(subject, index)| count(*subject, *index)),
                 None if node.description.is_none() => {} // never had a session
-                // It may hold tables from the time of an earlier leader.
-                None => subjects_of(tables, node.id).into_iter().for_each(|subject| count(subject, 0)),
+                None => {
+                    let networks = tables.networks.values().map(|network| Some(network.id));
+                    networks.chain([None]).for_each(|subject| count(subject, 0));
+                }
             }
         }
         lowest
@@ -286,7 +290,7 @@ mod tests {
 
     fn alive(node: u128, silent_ms: u64, acks: &[(Subject, u64)]) -> Alive {
         let silent = Duration::from_millis(silent_ms);
-        Alive { node: NodeId(node), addr: None, silent, acks: acks.iter().copied().collect() }
+        Alive { node: NodeId(node), addr: None, silent, acks: Some(acks.iter().copied().collect()) }
     }
 
     fn two_nodes() -> State {
@@ -416,12 +420,14 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_live_subscriber_counts_and_one_not_yet_heard_holds_nothing() {
+    fn the_slowest_live_subscriber_counts_and_one_not_yet_heard_may_hold_anything() {
         let (mut presence, tables, now) = (Presence::default(), two_nodes().tables(), Instant::now());
         presence.record(now, PERIOD, vec![alive(1, 0, &[(NET, 9), (None, 9)])]);
         assert_eq!(presence.cluster_acks(&tables), [(NET, 0), (None, 0)].into());
         presence.record(now, PERIOD, vec![alive(2, 0, &[(NET, 7), (None, 9)])]);
         assert_eq!(presence.cluster_acks(&tables), [(NET, 7), (None, 9)].into());
+        presence.record(now, PERIOD, vec![Alive { acks: None, ..alive(1, 0, &[]) }]);
+        assert_eq!(presence.cluster_acks(&tables), [(NET, 0), (None, 0)].into(), "a new session");
         let late = now + PERIOD * 2;
         presence.record(late, PERIOD, vec![alive(1, 0, &[(NET, 12), (None, 12)])]);
         let acks = presence.cluster_acks(&tables);

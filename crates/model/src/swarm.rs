@@ -49,7 +49,8 @@ pub const AWAY_LEVEL: u32 = 2;
 
 /// The newest feature level that this version understands; new swarms begin with it.
 ///
-/// 1: the first. 2: [`crate::INTEGRITY_LEVEL`] and [`AWAY_LEVEL`].
+/// 1: the first. 2: [`crate::INTEGRITY_LEVEL`] and [`AWAY_LEVEL`]; nodes say which networks they hold, and when one is
+/// gone.
 pub const FEATURE_LEVEL: u32 = 2;
 
 /// The one cluster object.

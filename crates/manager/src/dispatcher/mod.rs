@@ -3,6 +3,7 @@
 //! Any manager serves sessions from its own replica. What it hears goes to the leader, which alone writes:
 //! heartbeats and acknowledgements in batches (`Alive`), statuses and descriptions as they come (`Observe`).
 
+mod held;
 mod session;
 
 use crate::{
@@ -228,7 +229,8 @@ struct Entry {
     end: CancellationToken,
     addr: IpAddr,
     heard_at: Instant,
-    acks: BTreeMap<Subject, u64>,
+    /// `None`: it has not said yet what its kernel holds.
+    acks: Option<BTreeMap<Subject, u64>>,
     /// Tasks of it wait for others' acknowledgements.
     draining: bool,
 }
@@ -243,14 +245,8 @@ impl Sessions {
         let mut open = self.lock();
         open.last += 1;
         let (id, end) = (open.last, parent.child_token());
-        let entry = Entry {
-            id,
-            end: end.clone(),
-            addr,
-            heard_at: Instant::now(),
-            acks: BTreeMap::from([(None, 0)]),
-            draining: false,
-        };
+        let entry =
+            Entry { id, end: end.clone(), addr, heard_at: Instant::now(), acks: None, draining: false };
         if let Some(old) = open.by_node.insert(node, entry) {
             old.end.cancel();
         }
@@ -283,8 +279,8 @@ impl Sessions {
     fn holds(&self, node: NodeId, id: u64, acks: BTreeMap<Subject, u64>, draining: bool) {
         let mut open = self.lock();
         let Some(entry) = open.by_node.get_mut(&node).filter(|e| e.id == id) else { return };
-        if entry.acks != acks || entry.draining != draining {
-            entry.acks = acks;
+        if entry.acks.as_ref() != Some(&acks) || entry.draining != draining {
+            entry.acks = Some(acks);
             entry.draining = draining;
             self.changed.notify_one();
         }
@@ -312,20 +308,28 @@ impl Sessions {
 }
 
 fn ack_to_wire(subject: Subject, version: u64) -> NetworkAck {
-    NetworkAck { network: subject.map(proto::WireId::to_wire).unwrap_or_default(), version }
+    NetworkAck { network: subject.map(proto::WireId::to_wire).unwrap_or_default(), version, gone: false }
+}
+
+fn subject_from_wire(network: &[u8]) -> Result<Subject, Invalid> {
+    if network.is_empty() { Ok(None) } else { model::NetworkId::from_wire(network).map(Some) }
 }
 
 fn ack_from_wire(ack: NetworkAck) -> Result<(Subject, u64), Invalid> {
-    let subject =
-        if ack.network.is_empty() { None } else { Some(model::NetworkId::from_wire(&ack.network)?) };
-    Ok((subject, ack.version))
+    Ok((subject_from_wire(&ack.network)?, ack.version))
 }
 
 fn alive_to_wire(alive: Alive) -> AliveNode {
     AliveNode {
+        unreported: alive.acks.is_none(),
         node: alive.node.to_wire(),
         addr: alive.addr.map(|a| a.to_string()).unwrap_or_default(),
-        acks: alive.acks.into_iter().map(|(subject, version)| ack_to_wire(subject, version)).collect(),
+        acks: alive
+            .acks
+            .into_iter()
+            .flatten()
+            .map(|(subject, version)| ack_to_wire(subject, version))
+            .collect(),
         silent_ms: u64::try_from(alive.silent.as_millis()).unwrap_or(u64::MAX),
     }
 }
@@ -335,7 +339,10 @@ fn alive_from_wire(alive: AliveNode) -> Result<Alive, Invalid> {
         node: NodeId::from_wire(&alive.node)?,
         addr: alive.addr.parse().ok(),
         silent: Duration::from_millis(alive.silent_ms),
-        acks: alive.acks.into_iter().map(ack_from_wire).collect::<Result<_, _>>()?,
+        acks: match alive.unreported {
+            true => None,
+            false => Some(alive.acks.into_iter().map(ack_from_wire).collect::<Result<_, _>>()?),
+        },
     })
 }
 

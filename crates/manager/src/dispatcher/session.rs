@@ -3,7 +3,7 @@
 //! A running task that is to stop first leaves the maps everywhere: its agent is told only when every subscriber
 //! of its networks has acknowledged tables without it, or after two seconds.
 
-use super::{ack_from_wire, report_from_wire};
+use super::{held::Held, report_from_wire, subject_from_wire};
 use crate::{
     assignments::Ledger,
     leader::{Observation, heartbeat_period, may_describe},
@@ -13,7 +13,10 @@ use crate::{
     standing::{Known, Standing},
 };
 use futures::future::BoxFuture;
-use model::{Desired, Duration, Node, NodeId, PublishMode, Tables, Task, TaskId, TaskState, caught};
+use model::{
+    Desired, Duration, NetworkId, Node, NodeDescription, NodeId, PublishMode, Tables, Task, TaskId,
+    TaskState, caught,
+};
 use proto::{
     WireId as _,
     dispatcher::{
@@ -37,6 +40,10 @@ const SEND_LIMIT: Duration = Duration::from_secs(10);
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 const SILENT_PERIODS: u32 = 4;
 const RETRY: Duration = Duration::from_millis(200);
+/// Nodes of this feature level say which networks they hold, and when they have dropped one.
+const TELLS_GONE_LEVEL: u32 = 2;
+/// *Limit* of networks that a node can say it holds: more than there are identifiers for on one host's links.
+const NETWORKS_MAX: usize = 65_536;
 
 /// Serves one session to its end.
 pub(super) async fn serve(
@@ -97,9 +104,7 @@ struct Session {
     id: u64,
     out: mpsc::Sender<Result<ManagerMessage, Status>>,
     told: Ledger,
-    /// Version of the last table sent, by network.
-    sent: BTreeMap<Subject, u64>,
-    acked: BTreeMap<Subject, u64>,
+    held: Held,
     draining: BTreeMap<TaskId, Drain>,
     told_node: Option<Arc<Node>>,
     told_managers: Option<Arc<ManagerList>>,
@@ -128,7 +133,13 @@ impl Session {
         };
         let description =
             hello.description.ok_or_else(|| Status::invalid_argument("a hello has a description"))?;
-        let description = description.try_into().map_err(invalid)?;
+        let description: NodeDescription = description.try_into().map_err(invalid)?;
+        let networks = hello.networks.iter().map(|id| NetworkId::from_wire(id));
+        let networks = networks.collect::<Result<BTreeSet<_>, _>>().map_err(invalid)?;
+        if networks.len() > NETWORKS_MAX {
+            return Err(Status::invalid_argument(format!("a node holds at most {NETWORKS_MAX} networks")));
+        }
+        let held = Held::new(networks, description.feature_level >= TELLS_GONE_LEVEL);
         may_describe(&shared.store.view(), node, &description)?;
         // A task that this replica has not heard of yet must not be taken for removed.
         shared.catch_up().await?;
@@ -142,8 +153,7 @@ impl Session {
             id,
             out,
             told: Ledger::default(),
-            sent: BTreeMap::new(),
-            acked: BTreeMap::new(),
+            held,
             draining: BTreeMap::new(),
             told_node: None,
             told_managers: None,
@@ -208,7 +218,11 @@ impl Session {
     }
 
     async fn send(&mut self, message: Down) -> Result<(), Status> {
-        let message = ManagerMessage { message: Some(message) };
+        self.send_at(message, 0).await
+    }
+
+    async fn send_at(&mut self, message: Down, gone_at: u64) -> Result<(), Status> {
+        let message = ManagerMessage { message: Some(message), gone_at };
         match tokio::time::timeout(SEND_LIMIT, self.out.send(Ok(message))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Status::cancelled("the agent is gone")),
@@ -229,10 +243,11 @@ impl Session {
                 self.pending.0.push(report.sequence);
             }
             Some(Up::NetworkAck(ack)) => {
-                let (subject, version) = ack_from_wire(ack).map_err(invalid)?;
-                self.acked.insert(subject, version);
-                let now = self.shared.published.borrow().clone();
-                self.tell_what_it_holds(&now.view);
+                match (subject_from_wire(&ack.network).map_err(invalid)?, ack.gone) {
+                    (Some(network), true) => self.held.dropped(network, ack.version),
+                    (subject, _) => self.held.acked(subject, ack.version),
+                }
+                self.tell_what_it_holds();
             }
             Some(Up::Description(description)) => {
                 self.pending.1.nodes.push((self.node, description.try_into().map_err(invalid)?));
@@ -306,15 +321,12 @@ impl Session {
             self.send(Down::Assignments(assignments)).await?;
         }
 
-        let gone: Vec<Subject> = self.sent.keys().filter(|s| !subjects.contains(*s)).copied().collect();
-        for subject in gone {
-            self.sent.remove(&subject);
-            self.acked.remove(&subject);
-            if let Some(network) = subject {
-                self.send(Down::NetworkGone(network.to_wire())).await?;
-            }
+        for network in self.held.unneeded(&subjects) {
+            self.held.told_to_drop(network, view.index);
+            self.send_at(Down::NetworkGone(network.to_wire()), view.index).await?;
         }
-        self.tell_what_it_holds(view);
+        self.held.sent_up_to(view.index);
+        self.tell_what_it_holds();
         Ok(())
     }
 
@@ -367,33 +379,28 @@ impl Session {
             let (version, message) = match subject {
                 None => {
                     let table = &published.ingress;
-                    if self.sent.get(subject) == Some(&table.version) {
+                    if !self.held.lacks(*subject, table.version) {
                         continue;
                     }
                     (table.version, Down::Ingress((&**table).into()))
                 }
                 Some(network) => {
                     let Some(table) = published.networks.get(network) else { continue };
-                    if self.sent.get(subject) == Some(&table.version) {
+                    if !self.held.lacks(*subject, table.version) {
                         continue;
                     }
                     (table.version, Down::NetworkTable((&**table).into()))
                 }
             };
-            self.sent.insert(*subject, version);
+            self.held.sent(*subject, version);
             self.send(message).await?;
         }
         Ok(())
     }
 
-    /// Records up to which index the node's kernel agrees with the state: as long as the table it acknowledged is
-    /// the current one, up to the index of the view.
-    fn tell_what_it_holds(&self, view: &Tables) {
-        let held = self.sent.iter().map(|(subject, sent)| {
-            let acked = self.acked.get(subject).copied().unwrap_or(0);
-            (*subject, if acked >= *sent { view.index } else { acked })
-        });
-        self.shared.sessions.holds(self.node, self.id, held.collect(), !self.draining.is_empty());
+    /// Records up to which index the node's kernel agrees with the state.
+    fn tell_what_it_holds(&self) {
+        self.shared.sessions.holds(self.node, self.id, self.held.acks(), !self.draining.is_empty());
     }
 }
 
