@@ -70,6 +70,7 @@ fn user(id: u128) -> Object {
         role: PersonRole::Read,
         password: None,
         tokens: Vec::new(),
+        certificates: Vec::new(),
     }))
 }
 

@@ -317,17 +317,21 @@ impl Control for ControlService {
         let judge = |view: &Tables| {
             let gone = || Status::not_found(format!("task {id} not found"));
             let task = view.tasks.get(&id).ok_or_else(gone)?;
-            rights::may_enter(&person.role, view, task)
-                .map_err(|reason| self.0.refused(person, word.unwrap_or("enter"), &reason))?;
-            Ok(task.name())
+            Ok::<_, Status>((task.name(), rights::may_enter(&person.role, view, task)))
         };
-        let Some(word) = word else {
-            judge(&self.0.store.view())?;
-            return Ok(Response::new(EnterTaskReply {}));
-        };
-        let object = format!("task {}", judge(&self.0.store.view())?);
+        let (name, may) = judge(&self.0.store.view())?;
+        let object = format!("task {name}");
+        if let Err(reason) = may {
+            return Err(self.0.refused(person, word.unwrap_or("enter"), &object, &reason).await);
+        }
+        let Some(word) = word else { return Ok(Response::new(EnterTaskReply {})) };
         let deed = Deed { object: Some(object), judged_by: Judge::Nobody, ..Deed::new(person, word) };
-        self.0.decide_for(deed, 0, |view| judge(view).map(|_| ((), Vec::new()))).await?;
+        let once_more = |view: &Tables| {
+            judge(view)?
+                .1
+                .map_err(|reason| Status::permission_denied(format!("{} may not: {reason}", person.name)))
+        };
+        self.0.decide_for(deed, 0, |view| once_more(view).map(|()| ((), Vec::new()))).await?;
         Ok(Response::new(EnterTaskReply {}))
     }
 

@@ -78,7 +78,15 @@ fn base(feature_level: u32) -> Tables {
         .secret(1);
     for number in 1..USERS_MAX as u128 {
         let (id, meta, name) = (UserId(number), Meta::default(), format!("user{number}"));
-        let user = User { id, meta, name, role: PersonRole::Read, password: None, tokens: Vec::new() };
+        let user = User {
+            id,
+            meta,
+            name,
+            role: PersonRole::Read,
+            password: None,
+            tokens: Vec::new(),
+            certificates: Vec::new(),
+        };
         base = base.put(Object::User(Arc::new(user)));
     }
     let config = ConfigSpec { name: "config1".into(), labels: Labels::new(), data: b"x".to_vec() };
