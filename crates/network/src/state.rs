@@ -19,6 +19,8 @@ use std::{
 };
 
 pub(crate) const MAX_NETWORKS: usize = 30;
+/// The last number of a leg that has a digit in its outer name.
+const NUMBER_MAX: u8 = 35;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct State {
@@ -348,7 +350,12 @@ impl State {
                 !others().any(|leg| leg.number == *n || leg.interface() == name)
                     && (wanted.is_some() || !asked())
             };
-            let number = (0..).find(free).unwrap_or(u8::MAX);
+            // Those with a name of their own are numbered from the other end: `eth0` is the first of the rest.
+            let number = match wanted {
+                Some(_) => (0..=NUMBER_MAX).rev().find(free),
+                None => (0..=NUMBER_MAX).find(free),
+            };
+            let number = number.ok_or(Error::TooManyNetworks)?;
             let (address, prefix) = self.place(attachment, &legs)?;
             let address6 = self.place6(attachment, &legs, address)?;
             legs.push(Leg { number, attachment: attachment.clone(), address, prefix, address6 });
