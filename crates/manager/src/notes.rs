@@ -154,11 +154,17 @@ impl Shared {
     /// # Errors
     /// It should be in the history, and could not be written.
     pub(crate) async fn note(&self, mut note: Note) -> Result<(), Status> {
-        let line = json!({
+        let mut line = json!({
             "person": note.person, "from": note.from, "via": note.via.map(|id| id.to_string()),
-            "action": note.action, "object": note.object, "message": note.message, "outcome": "told",
+            "action": note.action, "object": note.object, "outcome": "done", "message": note.message,
         });
-        tracing::info!(target: "audit", "{line}");
+        if note.kind == Kind::Refusal {
+            line["outcome"] = "refused".into();
+            line["refusals"] = (self.refusals.fetch_add(1, Ordering::Relaxed) + 1).into();
+            tracing::warn!(target: "audit", "{line}");
+        } else {
+            tracing::info!(target: "audit", "{line}");
+        }
         if !self.store.leader_now().me {
             return Ok(());
         }
@@ -173,12 +179,6 @@ impl Shared {
 
     /// Returns the refusal of a person, having told it.
     pub(crate) async fn refused(&self, person: &Person, action: &str, object: &str, reason: &str) -> Status {
-        let count = self.refusals.fetch_add(1, Ordering::Relaxed) + 1;
-        let line = json!({
-            "person": person.name, "from": person.from, "via": person.via.to_string(), "action": action,
-            "object": object, "outcome": "refused", "reason": reason, "refusals": count,
-        });
-        tracing::warn!(target: "audit", "{line}");
         let note = Note::of(Kind::Refusal, person, &format!("{action} refused"), object);
         self.tell(Note { message: reason.to_owned(), ..note }).await;
         Status::permission_denied(format!("{} may not: {reason}", person.name))

@@ -17,9 +17,12 @@ use testkit::wait_for;
 
 /// How long anything may take: far more than it does, on a machine that has other things to do.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How long a ping may take there. Measured on two processors that did nothing else: below 0.1 s.
+/// How long a ping may take there. Measured with a debug program on two processors that had much else to do: median
+/// 0.2 ms, p99 92 ms.
 const PING_LIMIT: Duration = Duration::from_secs(3);
+/// At least so many pings, and as long as it takes for each kind of work to be done so often beside them.
 const PINGS: usize = 200;
+const ROUNDS: usize = 3;
 
 /// Sends bytes and returns the status of the answer; 0: the daemon hung up, as on a head that is too long.
 fn send(socket: &Path, request: &[u8]) -> u16 {
@@ -99,20 +102,23 @@ fn a_ping_does_not_wait_for_what_is_much_work() {
         Some((what, ..)) => Err((*what).to_owned()),
     };
     wait_for("each kind of work to be done once", LIMIT, all_began);
-    let mut took: Vec<Duration> = (0..PINGS)
-        .map(|_| {
-            let began = Instant::now();
-            assert_eq!(send(&socket, &get("/_ping", "")), 200);
-            began.elapsed()
-        })
-        .collect();
+    let mut took: Vec<Duration> = Vec::new();
+    let end = Instant::now() + LIMIT;
+    let enough = || workers.iter().all(|(_, done, _)| done.load(Ordering::Relaxed) > ROUNDS);
+    while took.len() < PINGS || !enough() {
+        let began = Instant::now();
+        assert!(began < end, "the work does not get on");
+        assert_eq!(send(&socket, &get("/_ping", "")), 200);
+        took.push(began.elapsed());
+    }
     over.store(true, Ordering::Relaxed);
     for (what, done, thread) in workers {
         println!("{what}: {} times", done.load(Ordering::Relaxed));
         thread.join().expect("the work was understood");
     }
     took.sort_unstable();
-    let worst = took[PINGS - 1];
-    println!("ping: median {:?}, p99 {:?}, worst {worst:?}", took[PINGS / 2], took[PINGS * 99 / 100]);
+    let (count, worst) = (took.len(), took[took.len() - 1]);
+    let (median, p99) = (took[count / 2], took[count * 99 / 100]);
+    println!("{count} pings: median {median:?}, p99 {p99:?}, worst {worst:?}");
     assert!(worst < PING_LIMIT, "a ping took {worst:?}");
 }

@@ -14,6 +14,7 @@ mod hosts;
 mod idle;
 mod network;
 mod oci;
+mod ping;
 mod raft;
 mod run;
 mod scale;
@@ -66,7 +67,7 @@ impl Row {
 
 type Bench = fn(&Path) -> Result<Vec<Row>>;
 
-const ALL: [(&str, Bench); 11] = [
+const ALL: [(&str, Bench); 12] = [
     ("cycle", cycle::bench),
     ("run", run::bench),
     ("engine", engine::bench),
@@ -75,6 +76,7 @@ const ALL: [(&str, Bench); 11] = [
     ("raft-store", raft::store),
     ("raft-api", raft::api),
     ("gate", gate::bench),
+    ("ping", ping::bench),
     ("network", network::bench),
     ("failover", failover::bench),
     ("idle", idle::bench),
