@@ -1,6 +1,7 @@
 //! Three hosts: deploy, scale, update, drain, and what happens when something is pulled.
 
-use crate::{SOON, ask, load_hello, swarm, wait_for_replicas};
+use crate::{SOON, ask, attacks::post, load_hello, swarm, wait_for_replicas};
+use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     sync::{
@@ -352,4 +353,39 @@ fn a_wrong_token_and_a_second_join_are_refused() {
     let refused = lab.rswarm(2, &["swarm", "join", "--token", token.trim(), &remote]).fails();
     assert!(refused.contains("token"), "{refused}");
     lab.rswarm(2, &["swarm", "join", "--token", new.trim(), &remote]).ok();
+}
+
+#[test]
+fn tasks_whose_service_names_no_log_driver_have_the_swarms_from_then_on() {
+    let lab = swarm(1, 1);
+    load_hello(&lab, 1);
+    let service = |name: &str, driver: Value| {
+        let task = json!({"ContainerSpec": {"Image": "rswarm/hello", "Args": ["web"]}, "LogDriver": driver});
+        let (status, answer) =
+            post(&lab, "/services/create", &json!({"Name": name, "TaskTemplate": task}).to_string());
+        assert_eq!(status, 201, "{answer}");
+        wait_for_replicas(&lab, 1, name, "1/1");
+    };
+    let log = |name: &str| {
+        let id = lab.rswarm(1, &["ps", "-q", "--filter", &format!("name={name}.1")]).ok();
+        let one: Value =
+            serde_json::from_str(&lab.api(1, &format!("/v1.51/containers/{}/json", id.trim())).unwrap())
+                .unwrap();
+        one["HostConfig"]["LogConfig"].clone()
+    };
+    service("before", Value::Null);
+    let mut swarm: Value = serde_json::from_str(&lab.api(1, "/v1.51/swarm").unwrap()).unwrap();
+    let options = json!({"max-file": "3", "max-size": "7m"});
+    swarm["Spec"]["TaskDefaults"] = json!({"LogDriver": {"Name": "local", "Options": options}});
+    let update = format!("/swarm/update?version={}", swarm["Version"]["Index"]);
+    let (status, answer) = post(&lab, &update, &swarm["Spec"].to_string());
+    assert_eq!(status, 200, "{answer}");
+    let shown: Value = serde_json::from_str(&lab.api(1, "/v1.51/swarm").unwrap()).unwrap();
+    assert_eq!(shown["Spec"]["TaskDefaults"]["LogDriver"]["Name"], "local");
+
+    service("after", Value::Null);
+    service("own", json!({"Name": "json-file", "Options": {"max-size": "1m"}}));
+    assert_eq!(log("after"), json!({"Type": "local", "Config": options}));
+    assert_eq!(log("own"), json!({"Type": "json-file", "Config": {"max-size": "1m"}}));
+    assert_eq!(log("before")["Type"], "json-file", "what runs goes on as it is");
 }

@@ -248,6 +248,7 @@ fn task(number: u128, image: &str) -> Task {
         }),
         spec_version: 1,
         job_iteration: 0,
+        log_driver: None,
         host_ports: Vec::new(),
         generic: model::GenericResources::new(),
         placement: Placement::On(NodeId(9)),

@@ -1,6 +1,8 @@
 //! The swarm itself, and the small objects people give it: secrets, configs, stacks.
 
-use crate::{ClusterId, ConfigId, Duration, Labels, Meta, NodeId, SecretId, ServiceSpec, StackId, Timestamp};
+use crate::{
+    ClusterId, ConfigId, Duration, Labels, LogDriver, Meta, NodeId, SecretId, ServiceSpec, StackId, Timestamp,
+};
 use ipnet::Ipv4Net;
 use std::sync::Arc;
 
@@ -26,6 +28,8 @@ pub struct ClusterSpec {
     pub snapshot_interval: u64,
     /// Raft snapshots kept beside the newest.
     pub old_snapshots: u64,
+    /// Of tasks made from now on whose service names none; `None`: as each node has it.
+    pub log_driver: Option<LogDriver>,
 }
 
 impl Default for ClusterSpec {
@@ -39,6 +43,7 @@ impl Default for ClusterSpec {
             autolock: false,
             snapshot_interval: 10_000,
             old_snapshots: 0,
+            log_driver: None,
         }
     }
 }

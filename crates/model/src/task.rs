@@ -9,8 +9,8 @@
 //! ```
 
 use crate::{
-    GenericResources, Meta, NetworkAttachmentSpec, NetworkId, NodeId, PortConfig, ServiceId, TaskId,
-    TaskSpec, Timestamp,
+    GenericResources, LogDriver, Meta, NetworkAttachmentSpec, NetworkId, NodeId, PortConfig, ServiceId,
+    TaskId, TaskSpec, Timestamp,
 };
 use ipnet::IpNet;
 use std::{net::IpAddr, sync::Arc};
@@ -33,6 +33,9 @@ pub struct Task {
     pub host_ports: Vec<PortConfig>,
     /// Writer: plan.
     pub placement: Placement,
+    /// Writer: plan. The swarm's log driver when it was made, if its spec names none. Source: swarmkit `api/objects.proto`,
+    /// `Task.log_driver`.
+    pub log_driver: Option<LogDriver>,
     /// Writer: plan. What of its node's resources is its own.
     pub generic: GenericResources,
     /// Writer: plan.
@@ -69,6 +72,7 @@ impl Task {
             spec: Arc::new(TaskSpec { networks, ..TaskSpec::default() }),
             spec_version: 1,
             job_iteration: 0,
+            log_driver: None,
             host_ports: Vec::new(),
             placement: Placement::Unallocated,
             generic: GenericResources::new(),

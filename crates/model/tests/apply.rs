@@ -21,6 +21,7 @@ fn task(id: u128, address: &str) -> Object {
         spec: Arc::default(),
         spec_version: 1,
         job_iteration: 0,
+        log_driver: None,
         host_ports: Vec::new(),
         generic: model::GenericResources::new(),
         placement: Placement::On(NodeId(7)),

@@ -185,8 +185,10 @@ impl HostExecutor {
         let task = &assignment.task;
         let spec = &task.spec.container;
         let limits = task.spec.resources.limits;
-        let log = task.spec.log_driver.clone().map_or_else(engine::LogConfig::default, |log| {
-            engine::LogConfig { driver: log.name, options: log.options }
+        let driver = task.spec.log_driver.as_ref().or(task.log_driver.as_ref());
+        let log = driver.cloned().map_or_else(engine::LogConfig::default, |log| engine::LogConfig {
+            driver: log.name,
+            options: log.options,
         });
         let host_gateway = task.gateway_address.map(|address| match address {
             IpAddr::V4(v4) => network::node_of_task(v4).to_string(),

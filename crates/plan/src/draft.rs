@@ -113,6 +113,8 @@ impl<'a> Draft<'a> {
     /// Makes a fresh task for a slot of a service.
     pub(crate) fn create_task(&mut self, service: &Service, slot: Slot, desired: Desired) -> TaskId {
         let id = TaskId((self.ids)());
+        let default = self.tables.cluster.as_ref().and_then(|cluster| cluster.spec.log_driver.clone());
+        let log_driver = default.filter(|_| service.spec.task.log_driver.is_none());
         let task = Task {
             id,
             meta: Meta::default(),
@@ -122,6 +124,7 @@ impl<'a> Draft<'a> {
             spec: service.spec.task.clone(),
             spec_version: service.spec_version,
             job_iteration: service.job_iteration,
+            log_driver,
             host_ports: Vec::new(),
             generic: model::GenericResources::new(),
             placement: Placement::Unallocated,

@@ -15,7 +15,7 @@ use std::{
 use testkit::Lab;
 
 /// Sends a body as it is; returns the status and what came with it.
-fn post(lab: &Lab, path: &str, body: &str) -> (u16, String) {
+pub(crate) fn post(lab: &Lab, path: &str, body: &str) -> (u16, String) {
     let mut stream = UnixStream::connect(lab.socket(1)).expect("the socket");
     let length = body.len();
     write!(

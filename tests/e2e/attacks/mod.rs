@@ -7,3 +7,5 @@ mod identity;
 mod load;
 mod neighbour;
 mod people;
+
+pub(crate) use host::post;

@@ -95,13 +95,21 @@ impl Client {
 
     // ---- services
 
-    pub async fn service_create(&self, spec: &ServiceSpec) -> Result<ServiceCreated> {
-        self.post("/services/create", &[], spec).await
+    /// `headers`: [`registry_auth`](super::registry_auth) for the nodes that will pull, or none.
+    pub async fn service_create(&self, spec: &ServiceSpec, headers: HeaderMap) -> Result<ServiceCreated> {
+        self.post_with("/services/create", &[], headers, spec).await
     }
 
-    pub async fn service_update(&self, id: &str, version: u64, spec: &ServiceSpec) -> Result<ServiceUpdated> {
-        let version = version.to_string();
-        self.post(&format!("/services/{}/update", escape(id)), &[("version", &version)], spec).await
+    /// `headers`: as for [`Self::service_create`]; none: what is known stays.
+    pub async fn service_update(
+        &self,
+        id: &str,
+        version: u64,
+        spec: &ServiceSpec,
+        headers: HeaderMap,
+    ) -> Result<ServiceUpdated> {
+        let (path, version) = (format!("/services/{}/update", escape(id)), version.to_string());
+        self.post_with(&path, &[("version", &version)], headers, spec).await
     }
 
     /// Puts the previous spec back.
@@ -442,8 +450,9 @@ impl Client {
     }
 
     /// The manifest a reference stands for: asked of this host, the swarm, then the registry.
-    pub async fn distribution(&self, name: &str) -> Result<DistributionInspect> {
-        self.get(&format!("/distribution/{}/json", escape(name)), &[]).await
+    /// `headers`: [`registry_auth`](super::registry_auth), or none.
+    pub async fn distribution(&self, name: &str, headers: HeaderMap) -> Result<DistributionInspect> {
+        self.get_with(&format!("/distribution/{}/json", escape(name)), &[], headers).await
     }
 
     // ---- volumes

@@ -242,6 +242,22 @@ impl Client {
         json(self.request(Method::GET, path, query, HeaderMap::new(), Body::empty()).await?).await
     }
 
+    /// GET of a JSON value, with more headers.
+    pub async fn get_with<T: Wire>(&self, path: &str, query: Query<'_>, headers: HeaderMap) -> Result<T> {
+        json(self.request(Method::GET, path, query, headers, Body::empty()).await?).await
+    }
+
+    /// POST of a JSON value with more headers, answered by one.
+    pub async fn post_with<T: Wire>(
+        &self,
+        path: &str,
+        query: Query<'_>,
+        headers: HeaderMap,
+        body: &impl Serialize,
+    ) -> Result<T> {
+        json(self.post_raw(path, query, headers, body).await?).await
+    }
+
     /// POST of a JSON value, answered by one.
     pub async fn post<T: Wire>(&self, path: &str, query: Query<'_>, body: &impl Serialize) -> Result<T> {
         json(self.post_raw(path, query, HeaderMap::new(), body).await?).await

@@ -4,7 +4,8 @@ use super::{Result, check_name, duration, invalid, nanos};
 use crate::types::{self, ObjectVersion};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use model::{
-    Cluster, ClusterSpec, Config, ConfigSpec, DAEMON_GRACE_MAX, Secret, SecretBytes, SecretSpec, Stack,
+    Cluster, ClusterSpec, Config, ConfigSpec, DAEMON_GRACE_MAX, LogDriver, Secret, SecretBytes, SecretSpec,
+    Stack,
 };
 
 /// Entries that managers keep behind a snapshot.
@@ -18,10 +19,9 @@ pub fn cluster_spec(from: types::SwarmSpec, current: &ClusterSpec) -> Result<Clu
     if !matches!(from.name.as_str(), "" | "default") {
         return invalid(format!("swarm name {:?} is not supported: it is always \"default\"", from.name));
     }
-    if from.task_defaults.log_driver.is_some_and(|driver| driver != types::LogDriver::default()) {
-        return invalid(
-            "TaskDefaults.LogDriver is not supported: give each service its log driver, or each node a default in its daemon's settings",
-        );
+    let log_driver = from.task_defaults.log_driver.filter(|driver| *driver != types::LogDriver::default());
+    if log_driver.as_ref().is_some_and(|driver| driver.name.is_empty()) {
+        return invalid("TaskDefaults.LogDriver: options need the name of a driver");
     }
     let raft = &from.raft;
     for (what, given, fixed) in [
@@ -73,6 +73,7 @@ pub fn cluster_spec(from: types::SwarmSpec, current: &ClusterSpec) -> Result<Clu
             given => given,
         },
         old_snapshots: raft.keep_old_snapshots.unwrap_or(current.old_snapshots),
+        log_driver: log_driver.map(|l| LogDriver { name: l.name, options: l.options }),
     })
 }
 
@@ -97,7 +98,12 @@ pub fn cluster_spec_json(from: &ClusterSpec) -> types::SwarmSpec {
             node_cert_expiry: nanos(from.node_cert_expiry),
             ..types::CaConfig::default()
         },
-        task_defaults: types::TaskDefaults::default(),
+        task_defaults: types::TaskDefaults {
+            log_driver: from
+                .log_driver
+                .as_ref()
+                .map(|l| types::LogDriver { name: l.name.clone(), options: l.options.clone() }),
+        },
         encryption_config: types::EncryptionConfig { auto_lock_managers: from.autolock },
     }
 }
@@ -280,6 +286,10 @@ mod tests {
             snapshot_interval: 7,
             old_snapshots: 2,
             daemon_grace: Some(model::Duration::from_secs(7)),
+            log_driver: Some(LogDriver {
+                name: "local".into(),
+                options: [("max-file".to_owned(), "2".to_owned())].into(),
+            }),
             ..ClusterSpec::default()
         };
         assert_eq!(cluster_spec(cluster_spec_json(&cluster), &ClusterSpec::default()), Ok(cluster));
@@ -302,8 +312,8 @@ mod tests {
         check(|s| s.dispatcher.heartbeat_period = 1, "heartbeat");
         check(|s| s.dispatcher.daemon_grace = Some(i64::MAX), "grace");
         let driver = |s: &mut types::SwarmSpec| {
-            let name = "json-file".into();
-            s.task_defaults.log_driver = Some(types::LogDriver { name, ..types::LogDriver::default() });
+            let options = [("max-size".to_owned(), "1m".to_owned())].into();
+            s.task_defaults.log_driver = Some(types::LogDriver { name: String::new(), options });
         };
         check(driver, "LogDriver");
     }

@@ -67,6 +67,11 @@ async fn apply(
     known.extend(networks.iter().cloned());
     let mut services = Vec::new();
     for planned in stack.services {
+        let registry_auth = Some(planned.registry_auth.into_bytes()).filter(|auth| !auth.is_empty());
+        if let Some(auth) = &registry_auth {
+            // Refused here, by who can say why, not by a node that pulls.
+            super::images::registry_auth(auth)?;
+        }
         let mut spec = planned.spec;
         let container = spec.task_template.container_spec.get_or_insert_default();
         for file in container.secrets.iter_mut().filter(|f| f.secret_id.is_empty()) {
@@ -76,7 +81,7 @@ async fn apply(
             file.config_id = configs.get(&file.config_name).map(|c| c.id.to_string()).unwrap_or_default();
         }
         let spec = state.service_spec_among(spec, &known).await?;
-        services.push(PlannedService { spec: Some((&spec).into()), version: planned.version });
+        services.push(PlannedService { spec: Some((&spec).into()), version: planned.version, registry_auth });
     }
     let removed = |planned: types::PlannedRemoval| {
         let id: ServiceId =

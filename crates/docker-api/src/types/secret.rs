@@ -76,6 +76,8 @@ wire! {
         /// Of the service that it replaces; 0 = there is none.
         version: u64 = "Version",
         spec: super::ServiceSpec = "Spec",
+        /// As `X-Registry-Auth`: what proves an account at the registry of its image; empty: as it was.
+        registry_auth: String => "RegistryAuth",
     }
     PlannedRemoval {
         id: String = "ID",

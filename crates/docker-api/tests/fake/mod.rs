@@ -142,6 +142,7 @@ impl World {
                 spec: service.spec.task.clone(),
                 spec_version: service.spec_version,
                 job_iteration: 0,
+                log_driver: None,
                 host_ports: Vec::new(),
                 generic: model::GenericResources::new(),
                 placement: Placement::On(node),

@@ -4,8 +4,8 @@
 use super::{edit, validate};
 use crate::shared::random_id;
 use model::{
-    Change, Config, Labels, Meta, Network, Object, ObjectRef, STACK_LABEL as LABEL, Secret, Service,
-    ServiceId, ServiceSpec, Stack, StackId, StackRevision, Tables, Timestamp,
+    Change, Config, Labels, Meta, Network, Object, ObjectRef, STACK_LABEL as LABEL, Secret, SecretBytes,
+    Service, ServiceId, ServiceSpec, Stack, StackId, StackRevision, Tables, Timestamp,
 };
 use proto::{
     WireId as _,
@@ -53,6 +53,10 @@ pub(super) fn apply(
                 Service { stack: Some(stack.id), ..edit::new_service(view, ServiceId(random_id()?), spec) }
             }
             Some(old) => put_spec(old, spec, stack.id)?,
+        };
+        let service = match &planned.registry_auth {
+            Some(auth) => Service { registry_auth: Some(SecretBytes(auth.clone())), ..service },
+            None => service,
         };
         judged.push(service.id);
         specs.push(service.spec.clone());
@@ -366,7 +370,7 @@ mod tests {
     fn planned(tables: &Tables, image: &str, version: u64) -> proto::control::PlannedService {
         let mut spec = ServiceSpec::clone(&tables.services.get(&ServiceId(1)).unwrap().spec);
         Arc::make_mut(&mut spec.task).container.image = image.into();
-        proto::control::PlannedService { spec: Some((&spec).into()), version }
+        proto::control::PlannedService { spec: Some((&spec).into()), version, registry_auth: None }
     }
 
     fn labelled() -> Tables {
@@ -405,6 +409,25 @@ mod tests {
         let late = put(&mut tables, &with(vec![planned(&labelled(), "a:3", version)])).unwrap_err();
         assert!(late.message().contains("was changed by somebody else since the plan was made"), "{late}");
         assert_eq!(tables.stack_named("shop").unwrap().revisions.len(), 1);
+    }
+
+    #[test]
+    fn an_account_at_a_registry_comes_with_a_deploy_and_stays_until_another_does() {
+        let mut tables = labelled();
+        for (image, auth, kept) in [
+            ("a:2", None, None),
+            ("a:3", Some("ann"), Some("ann")),
+            ("a:4", None, Some("ann")),
+            ("a:4", Some("bob"), Some("bob")),
+        ] {
+            let version = tables.services.get(&ServiceId(1)).unwrap().spec_version;
+            let registry_auth = auth.map(|auth: &str| auth.as_bytes().to_vec());
+            let planned =
+                proto::control::PlannedService { registry_auth, ..planned(&tables, image, version) };
+            put(&mut tables, &ApplyStackRequest { services: vec![planned], ..request() }).unwrap();
+            let found = tables.services.get(&ServiceId(1)).unwrap().registry_auth.clone();
+            assert_eq!(found, kept.map(|auth: &str| SecretBytes(auth.as_bytes().to_vec())), "{image}");
+        }
     }
 
     #[test]

@@ -180,6 +180,7 @@ impl State {
             spec: owner.spec.task.clone(),
             spec_version: owner.spec_version,
             job_iteration: 0,
+            log_driver: None,
             host_ports: Vec::new(),
             generic: model::GenericResources::new(),
             placement: Placement::On(NodeId(node)),

@@ -18,7 +18,7 @@ messages! {
     model::ManagerSeen => ManagerSeen { reachable, behind }
     model::ClusterSpec => ClusterSpec {
         labels, task_history_limit, heartbeat_period, node_cert_expiry, autolock, snapshot_interval,
-        old_snapshots, daemon_grace,
+        old_snapshots, daemon_grace, log_driver,
     }
     model::Cluster => Cluster {
         id, meta, spec, root_ca_cert, root_ca_key, worker_token, manager_token, unlock_key, address_pools,

@@ -239,6 +239,7 @@ fn task(slot: Slot, placement: Placement, desired: Desired, state: Option<TaskSt
         spec: Arc::new(task_spec()),
         spec_version: 3,
         job_iteration: 1,
+        log_driver: Some(LogDriver { name: "local".into(), options: labels(&[("max-file", "2")]) }),
         host_ports: ports(),
         generic: supplies(),
         placement,

@@ -48,7 +48,7 @@ messages! {
 
     model::Task => Task {
         id, meta, service, service_name, slot, spec, spec_version, job_iteration, host_ports, placement, desired,
-        attachments, gateway_address, status, desired_at, attaches, generic,
+        attachments, gateway_address, status, desired_at, attaches, generic, log_driver,
     }
     model::TaskStatus => TaskStatus { state, at, message, error, container }
     model::ContainerStatus => ContainerStatus { container_id, pid, exit_code, oom_killed }

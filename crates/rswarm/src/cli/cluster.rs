@@ -48,6 +48,9 @@ pub(crate) struct DeployArgs {
     /// Remove services that the file no longer names.
     #[arg(long)]
     pub(crate) prune: bool,
+    /// Give the nodes that will run them your accounts at the registries of the images.
+    #[arg(long)]
+    pub(crate) with_registry_auth: bool,
 }
 
 impl DeployArgs {
@@ -68,6 +71,7 @@ impl DeployArgs {
             no_rollback: false,
             detach: false,
             prune: false,
+            with_registry_auth: false,
         }
     }
 }
@@ -294,6 +298,9 @@ pub(crate) enum Service {
 
 #[derive(Debug, Args)]
 pub(crate) struct ServiceCreate {
+    /// Give the nodes that will run it your account at the registry of its image.
+    #[arg(long)]
+    pub(crate) with_registry_auth: bool,
     #[arg(long)]
     pub(crate) name: Option<String>,
     #[arg(long, default_value_t = 1)]
@@ -320,6 +327,9 @@ pub(crate) struct ServiceCreate {
 
 #[derive(Debug, Args)]
 pub(crate) struct ServiceUpdate {
+    /// Give the nodes that will run it your account at the registry of its image.
+    #[arg(long)]
+    pub(crate) with_registry_auth: bool,
     pub(crate) service: String,
     #[arg(long)]
     pub(crate) image: Option<String>,

@@ -140,10 +140,17 @@ pub(crate) async fn pull_for(client: &Client, args: &PullArgs, platform: &str) -
 }
 
 /// Returns the header that proves our account at an image's registry.
-fn credentials(image: &str) -> Result<HeaderMap> {
+pub(super) fn credentials(image: &str) -> Result<HeaderMap> {
     let account = super::credentials::Credentials::read()?.of_image(image)?;
     let header = account.map(|account| registry_auth(&account)).transpose()?;
     Ok(header.into_iter().collect())
+}
+
+/// Returns the same as text; empty without an account.
+pub(super) fn account(image: &str) -> Result<String> {
+    let headers = credentials(image)?;
+    let text = headers.values().next().map(|value| value.to_str()).transpose()?;
+    Ok(text.unwrap_or_default().to_owned())
 }
 
 pub(crate) async fn push(client: &Client, args: &PullArgs) -> Result<()> {

@@ -1,12 +1,13 @@
 //! `rswarm service ...`, `rswarm scale`.
 
-use super::{cluster, container, converge::converge, each, inspect, pairs};
+use super::{cluster, container, converge::converge, each, image, inspect, pairs};
 use crate::{
     cli::{ListArgs, ScaleArgs, Service, ServiceCreate, ServiceUpdate},
     list::{self, List},
     output,
 };
 use anyhow::{Context, Result, bail};
+use axum::http::HeaderMap;
 use docker_api::{client::Client, types};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -94,7 +95,8 @@ async fn create(client: &Client, args: ServiceCreate) -> Result<()> {
         }),
         ..Default::default()
     };
-    let created = client.service_create(&spec).await?;
+    let headers = account(args.with_registry_auth, &args.image)?;
+    let created = client.service_create(&spec, headers).await?;
     output::line(&created.id)?;
     wait_unless(args.detach, client, &[created.id]).await
 }
@@ -128,6 +130,11 @@ pub(crate) async fn pinned(client: &Client, image: &str, otherwise: &str) -> Str
     })
 }
 
+/// Returns the header that proves our account at an image's registry, if the nodes are to have it.
+fn account(wanted: bool, image: &str) -> Result<HeaderMap> {
+    if wanted { image::credentials(image) } else { Ok(HeaderMap::new()) }
+}
+
 /// Returns the image with the digest it has now.
 ///
 /// # Errors
@@ -136,7 +143,9 @@ pub(crate) async fn with_digest(client: &Client, image: &str) -> docker_api::cli
     if image.contains("@sha256:") {
         return Ok(image.to_owned());
     }
-    Ok(format!("{image}@{}", client.distribution(image).await?.descriptor.digest))
+    // An account that cannot be read is as good as none: the registry says whether it takes one.
+    let headers = image::credentials(image).unwrap_or_default();
+    Ok(format!("{image}@{}", client.distribution(image, headers).await?.descriptor.digest))
 }
 
 async fn update(client: &Client, args: ServiceUpdate) -> Result<()> {
@@ -157,7 +166,9 @@ async fn update(client: &Client, args: ServiceUpdate) -> Result<()> {
     if let Some(replicas) = args.replicas {
         set_replicas(&mut spec, &args.service, replicas)?;
     }
-    client.service_update(&service.id, service.version.index, &spec).await?;
+    let image = spec.task_template.container_spec.as_ref().map_or("", |container| container.image.as_str());
+    let headers = account(args.with_registry_auth, image)?;
+    client.service_update(&service.id, service.version.index, &spec, headers).await?;
     output::line(&args.service)?;
     wait_unless(args.detach, client, &[args.service]).await
 }
@@ -184,7 +195,7 @@ pub(crate) async fn scale(client: &Client, args: &ScaleArgs) -> Result<()> {
         let service = client.service(name).await?;
         let mut spec = service.spec;
         set_replicas(&mut spec, name, *replicas)?;
-        client.service_update(&service.id, service.version.index, &spec).await?;
+        client.service_update(&service.id, service.version.index, &spec, HeaderMap::new()).await?;
         output::line(&format!("{name} scaled to {replicas}"))?;
     }
     let names: Vec<String> = wanted.into_iter().map(|(name, _)| name).collect();

@@ -10,6 +10,7 @@ use crate::{
     output,
 };
 use anyhow::{Context, Result, bail};
+use axum::http::HeaderMap;
 use docker_api::{client::Client, types};
 use std::{process::ExitCode, time::Duration};
 
@@ -190,7 +191,7 @@ async fn force(client: &Client, stack: &str, args: &ComposeRestart) -> Result<()
     for (_, service) in services(client, stack, &args.services).await? {
         let mut spec = service.spec;
         spec.task_template.force_update += 1;
-        client.service_update(&service.id, service.version.index, &spec).await?;
+        client.service_update(&service.id, service.version.index, &spec, HeaderMap::new()).await?;
         names.insert(spec.name);
     }
     crate::commands::converge::converge(client, &names, service::CONVERGE_LIMIT).await
@@ -254,7 +255,7 @@ async fn one_off(client: &Client, stack: &str, args: &ComposeRun) -> Result<Exit
     if let Some(folder) = &args.workdir {
         container.dir.clone_from(folder);
     }
-    let id = client.service_create(&spec).await?.id;
+    let id = client.service_create(&spec, HeaderMap::new()).await?.id;
     let ended = tokio::select! {
         ended = to_its_end(client, &key, &id) => ended,
         _ = tokio::signal::ctrl_c() => Ok(super::INTERRUPTED),

@@ -86,6 +86,13 @@ async fn carry_out(client: &Client, stack: &Stack, mut plan: Plan, args: &Deploy
     }
     plan.apply.source = stack.to_yaml();
     plan.apply.message = args.message.clone().unwrap_or_default();
+    if args.with_registry_auth {
+        for service in &mut plan.apply.services {
+            let container = service.spec.task_template.container_spec.as_ref();
+            let image = container.map_or("", |container| container.image.as_str());
+            service.registry_auth = super::image::account(image)?;
+        }
+    }
     apply(client, &plan, args).await
 }
 
@@ -108,7 +115,8 @@ async fn apply(client: &Client, plan: &Plan, args: &DeployArgs) -> Result<ExitCo
         Err(error) => return Err(error.into()),
     };
     let newest = before.last().map_or(0, |r| r.number);
-    if plan.is_empty() && newest > 0 {
+    // Accounts are not shown, so whether they are others is not known.
+    if plan.is_empty() && newest > 0 && !args.with_registry_auth {
         return wait(client, plan, args, newest, false).await;
     }
     let stack = client.stack_apply(&plan.stack, &plan.apply).await?;

@@ -166,7 +166,7 @@ impl Plan {
                 Some(fields) if fields.is_empty() => {}
                 Some(fields) => plan.note(Action::Update, "service", &spec.name, fields),
             }
-            plan.apply.services.push(types::PlannedService { version, spec });
+            plan.apply.services.push(types::PlannedService { version, spec, ..Default::default() });
         }
         if prune {
             plan.surplus(&present.services);
