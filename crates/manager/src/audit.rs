@@ -163,7 +163,7 @@ impl Shared {
                 if changes.is_empty() && deed.object.is_none() {
                     return Ok(((made, None), changes));
                 }
-                let record = Arc::new(deed.record(view, &changes, (self.clock)())?);
+                let record = Arc::new(deed.record(view, &changes, self.stamp())?);
                 changes.push(Change::Put(Object::Audit(Arc::clone(&record))));
                 Ok(((made, Some(record)), changes))
             })

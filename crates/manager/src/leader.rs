@@ -89,6 +89,7 @@ pub(crate) async fn run(shared: Arc<Shared>) -> PartEnded {
         let now = *leadership.borrow_and_update();
         if now.me {
             info!(raft.term = now.term, "this manager leads");
+            shared.set_leading(true);
             let mut work = JoinSet::new();
             work.spawn(part("leader loop", lead(shared.clone())));
             work.spawn(part("look for silent hosts", reach::run(shared.clone())));
@@ -101,6 +102,7 @@ pub(crate) async fn run(shared: Arc<Shared>) -> PartEnded {
                 ended = work.join_next() => Some(first_of(ended)),
             };
             work.shutdown().await;
+            shared.set_leading(false);
             drop(shared.inbox.take());
             info!(raft.term = now.term, "this manager leads no longer");
             if let Some(ended) = ended {
@@ -179,7 +181,7 @@ async fn turn(shared: &Arc<Shared>) -> Turn {
     let silent = shared.presence().silent(now, period, &view);
     let returned = shared.presence().returned(now, &view);
 
-    let mut record = Record::new(&view, (shared.clock)());
+    let mut record = Record::new(&view, shared.stamp());
     for (observation, _) in &waiting {
         record.observe(observation);
     }
@@ -220,11 +222,10 @@ async fn turn(shared: &Arc<Shared>) -> Turn {
         mesh: acks.get(&None).copied(),
         networks: acks.into_iter().filter_map(|(subject, index)| Some((subject?, index))).collect(),
     };
-    let (view, clock) = (shared.store.view(), shared.clock.clone());
+    let (view, clock) = (shared.store.view(), shared.time());
     let step = tokio::task::spawn_blocking(move || {
-        let now = clock();
         let mut ids = || crate::shared::random_id().expect("the system has randomness");
-        (plan::step(&view, now, &acks, &mut ids), now)
+        (plan::step(&view, clock, &acks, &mut ids), clock.now)
     });
     let (Plan { batches, wake_at, report }, planned_at) = step.await.expect("planning does not panic");
     for line in &report.lines {

@@ -26,6 +26,7 @@ mod assignments;
 mod audit;
 mod authorize;
 pub mod ca;
+mod clock;
 mod control;
 mod dispatcher;
 mod early;

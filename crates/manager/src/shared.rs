@@ -3,6 +3,7 @@
 use crate::{
     Answers, Clock, Connect, Options,
     authorize::{Caller, Evidence, Method, authorize},
+    clock::{LeaderClock, Set},
     dispatcher::Sessions,
     forward::propose_error,
     leader::Inbox,
@@ -11,7 +12,7 @@ use crate::{
     publisher::Published,
     standing::Known,
 };
-use model::{Batch, Change, Duration, NodeId, Role, Tables};
+use model::{Batch, Change, Duration, NodeId, Role, Tables, Timestamp};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -26,6 +27,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Status, transport::Channel};
+use tracing::warn;
 
 /// How often a write is decided anew when others write to the same objects.
 const ATTEMPTS: usize = 20;
@@ -41,7 +43,10 @@ pub(crate) struct Shared {
     pub(crate) node: NodeId,
     pub(crate) connect: Connect,
     pub(crate) answers: Answers,
+    /// The wall clock: for what people, tokens and certificates say of time. See [`Shared::stamp`] for the rest.
     pub(crate) clock: Clock,
+    /// Runs while this manager leads.
+    leader_clock: Mutex<Option<LeaderClock>>,
     /// Filled while this manager leads.
     presence: Mutex<Presence>,
     pub(crate) presence_changed: Notify,
@@ -82,6 +87,7 @@ impl Shared {
             connect: options.connect,
             answers: options.answers,
             clock: options.clock,
+            leader_clock: Mutex::default(),
             presence: Mutex::default(),
             presence_changed: Notify::new(),
             inbox: Inbox::default(),
@@ -97,6 +103,29 @@ impl Shared {
             looked_again: Mutex::default(),
             cancel: CancellationToken::new(),
         }
+    }
+
+    /// This manager begins to lead, or leads no longer.
+    pub(crate) fn set_leading(&self, leads: bool) {
+        let clock = leads.then(|| LeaderClock::begin((self.clock)(), Instant::now()));
+        *self.leader_clock.lock().unwrap_or_else(PoisonError::into_inner) = clock;
+    }
+
+    /// Returns the leader's time.
+    pub(crate) fn time(&self) -> plan::Clock {
+        let wall = (self.clock)();
+        let mut clock = self.leader_clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(clock) = clock.as_mut() else { return plan::Clock { now: wall, since: wall } };
+        let (time, set) = clock.read(wall, Instant::now());
+        if let Some(Set { by, forward }) = set {
+            warn!(?by, forward, "the clock of this host was set: what was waited for is waited for anew");
+        }
+        time
+    }
+
+    /// Returns what is written as the moment of something that happens now.
+    pub(crate) fn stamp(&self) -> Timestamp {
+        self.time().now
     }
 
     pub(crate) fn presence(&self) -> MutexGuard<'_, Presence> {
@@ -211,7 +240,7 @@ impl Shared {
     /// # Errors
     /// As people are told them.
     pub(crate) async fn change(&self, changes: Vec<Change>) -> Result<u64, Status> {
-        let batch = Batch { at: (self.clock)(), changes };
+        let batch = Batch { at: self.stamp(), changes };
         self.store.propose_whole(batch).await.map(|(index, _)| index).map_err(|e| propose_error(&e))
     }
 }

@@ -207,7 +207,7 @@ impl WorkService {
             node.spec.role = Role::Worker;
             node.certified_role = Role::Worker;
             if node.status.state != NodeState::Disconnected {
-                node.status.since = (self.0.clock)();
+                node.status.since = self.0.stamp();
             }
             node.status.state = NodeState::Disconnected;
             "node left the swarm".clone_into(&mut node.status.message);

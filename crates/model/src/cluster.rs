@@ -14,13 +14,16 @@ mod integrity;
 pub use integrity::INTEGRITY_LEVEL;
 
 use crate::{
-    AUDIT_MAX, AuditId, AuditRecord, Cluster, Config, ConfigId, Network, NetworkAllocation, NetworkId, Node,
-    NodeId, Protocol, PublishMode, Secret, SecretId, Service, ServiceId, Stack, StackId, Task, TaskId,
+    AUDIT_MAX, AuditId, AuditRecord, Cluster, Config, ConfigId, Meta, Network, NetworkAllocation, NetworkId,
+    Node, NodeId, Protocol, PublishMode, Secret, SecretId, Service, ServiceId, Stack, StackId, Task, TaskId,
     Timestamp, User, UserId, table::Table,
 };
 use ipnet::IpNet;
 use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
 use std::{net::IpAddr, sync::Arc};
+
+/// From this feature level on, objects know at which index they were made.
+const CREATED_LEVEL: u32 = 2;
 
 /// Any stored object.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,9 +106,13 @@ impl Object {
         }
     }
 
+    pub fn meta(&self) -> Meta {
+        each_kind!(self, o => o.meta)
+    }
+
     /// Returns the Raft index of its last change; in a proposal, the one it was decided on.
     pub fn version(&self) -> u64 {
-        each_kind!(self, o => o.meta.version)
+        self.meta().version
     }
 
     /// Returns true while it is being removed: it is there for what still uses it, and nothing begins to.
@@ -300,7 +307,7 @@ impl Tables {
     /// The first [`Conflict`]; the tables then hold the same objects as before.
     pub fn apply(&mut self, index: u64, batch: &Batch) -> Result<Vec<Event>, Conflict> {
         let (next, events) = self.made_by(index, batch)?;
-        if self.cluster.as_ref().is_some_and(|cluster| cluster.feature_level >= INTEGRITY_LEVEL) {
+        if self.is_at(INTEGRITY_LEVEL) {
             integrity::judge(&next, &events)?;
         }
         *self = next;
@@ -314,6 +321,10 @@ impl Tables {
     pub fn assume(&self, changes: &[Change]) -> Result<Self, Conflict> {
         let batch = Batch { at: Timestamp::default(), changes: changes.to_vec() };
         self.made_by(self.index + 1, &batch).map(|(next, _)| next)
+    }
+
+    fn is_at(&self, feature_level: u32) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.feature_level >= feature_level)
     }
 
     fn made_by(&self, index: u64, batch: &Batch) -> Result<(Self, Vec<Event>), Conflict> {
@@ -343,6 +354,11 @@ impl Tables {
                         let meta = &mut Arc::make_mut(o).meta;
                         meta.updated_at = batch.at;
                         meta.created_at = if old.is_some() { meta.created_at } else { batch.at };
+                        meta.created = match &old {
+                            Some(old) => old.meta().created,
+                            None if self.is_at(CREATED_LEVEL) => index,
+                            None => 0,
+                        };
                     });
                     next.index_object(&new, &self.claims)?;
                     next.store(new.clone());

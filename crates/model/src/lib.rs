@@ -60,6 +60,8 @@ pub const STACK_LABEL: &str = "com.docker.stack.namespace";
 pub struct Meta {
     /// Raft index of the last change to this object; an update must name it. 0 = not stored yet.
     pub version: u64,
+    /// Raft index at which it was made: what is older is told by this, never by clocks. 0 = before feature level 2.
+    pub created: u64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }

@@ -55,7 +55,7 @@ pub const AWAY_LEVEL: u32 = 2;
 /// The newest feature level that this version understands; new swarms begin with it.
 ///
 /// 1: the first. 2: [`crate::INTEGRITY_LEVEL`] and [`AWAY_LEVEL`]; nodes say which networks they hold, and when one is
-/// gone.
+/// gone; objects know at which index they were made.
 pub const FEATURE_LEVEL: u32 = 2;
 
 /// The one cluster object.

@@ -318,3 +318,15 @@ fn the_last_manager_may_leave_by_itself() {
     left.status.state = NodeState::Disconnected;
     change(&mut tables, put(Object::Node(Arc::new(left)))).expect("it is gone, whatever the state says");
 }
+
+#[test]
+fn an_object_knows_at_which_index_it_was_made() {
+    for (level, known) in [(FEATURE_LEVEL, true), (INTEGRITY_LEVEL - 1, false)] {
+        let mut tables = begin(level, vec![secret()]);
+        let made = tables.index;
+        let stored = tables.get(ObjectRef::Secret(SecretId(1))).expect("it is there");
+        change(&mut tables, put(stored)).expect("as it is");
+        let meta = tables.get(ObjectRef::Secret(SecretId(1))).expect("it is there").meta();
+        assert_eq!((meta.version, meta.created), (made + 1, if known { made } else { 0 }));
+    }
+}

@@ -5,7 +5,7 @@
 //! change frees in this step (an address, a port) is not handed out in the same step: see
 //! [`Draft::base`]. So the batches apply in any order.
 
-use crate::{Line, Plan, Report};
+use crate::{Clock, Line, Plan, Report};
 use model::{
     Batch, Change, Conflict, Desired, Meta, NodeId, Object, ObjectRef, Placement, Service, Slot, Tables,
     Task, TaskId, TaskStatus, Timestamp,
@@ -18,7 +18,7 @@ const BATCH_LIMIT: usize = 200;
 pub(crate) struct Draft<'a> {
     base: &'a Tables,
     tables: Tables,
-    now: Timestamp,
+    clock: Clock,
     /// In the order of first touch: an old task stands before its replacement.
     touched: Vec<ObjectRef>,
     seen: BTreeSet<ObjectRef>,
@@ -28,11 +28,11 @@ pub(crate) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub(crate) fn new(base: &'a Tables, now: Timestamp, ids: &'a mut dyn FnMut() -> u128) -> Self {
+    pub(crate) fn new(base: &'a Tables, clock: Clock, ids: &'a mut dyn FnMut() -> u128) -> Self {
         Self {
             base,
             tables: base.clone(),
-            now,
+            clock,
             touched: Vec::new(),
             seen: BTreeSet::new(),
             report: Report::default(),
@@ -52,12 +52,17 @@ impl<'a> Draft<'a> {
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        self.now
+        self.clock.now
+    }
+
+    /// Returns the moment from which a delay or a deadline counts that began with a stored moment.
+    pub(crate) fn learnt(&self, stored: Timestamp) -> Timestamp {
+        self.clock.learnt(stored)
     }
 
     /// Asks to be called again at `at`, if that is still to come.
     pub(crate) fn wake(&mut self, at: Timestamp) {
-        if at > self.now {
+        if at > self.now() {
             self.wake_at = Some(self.wake_at.map_or(at, |w| w.min(at)));
         }
     }
@@ -95,13 +100,13 @@ impl<'a> Draft<'a> {
 
     /// Returns why an object could not be stored now.
     pub(crate) fn refusal(&self, object: Object) -> Option<Conflict> {
-        let batch = Batch { at: self.now, changes: vec![Change::Put(object)] };
+        let batch = Batch { at: self.now(), changes: vec![Change::Put(object)] };
         self.tables.clone().apply(self.base.index + 1, &batch).err()
     }
 
     /// Sets what is wanted of a task, noting when.
     pub(crate) fn want(&mut self, id: TaskId, desired: Desired) {
-        let now = self.now;
+        let now = self.now();
         self.edit_task(id, |task| {
             if task.desired != desired {
                 task.desired = desired;
@@ -132,7 +137,7 @@ impl<'a> Draft<'a> {
             attachments: Vec::new(),
             gateway_address: None,
             status: TaskStatus::default(),
-            desired_at: self.now,
+            desired_at: self.now(),
             attaches: None,
         };
         self.put(Object::Task(Arc::new(task)));
@@ -145,7 +150,7 @@ impl<'a> Draft<'a> {
     }
 
     fn apply(&mut self, key: ObjectRef, change: Change) -> bool {
-        let batch = Batch { at: self.now, changes: vec![change] };
+        let batch = Batch { at: self.now(), changes: vec![change] };
         if let Err(conflict) = self.tables.apply(self.base.index + 1, &batch) {
             self.say(key.to_string(), "not changed", conflict.to_string());
             return false;
@@ -158,8 +163,10 @@ impl<'a> Draft<'a> {
 
     pub(crate) fn finish(self) -> Plan {
         let changes: Vec<Change> = self.touched.iter().filter_map(|key| self.net_change(*key)).collect();
-        let batches =
-            changes.chunks(BATCH_LIMIT).map(|part| Batch { at: self.now, changes: part.to_vec() }).collect();
+        let batches = changes
+            .chunks(BATCH_LIMIT)
+            .map(|part| Batch { at: self.now(), changes: part.to_vec() })
+            .collect();
         Plan { batches, wake_at: self.wake_at, report: self.report }
     }
 
@@ -170,25 +177,10 @@ impl<'a> Draft<'a> {
             (Some(old), None) => Some(Change::Delete { key, version: old.version() }),
             (None, Some(new)) => Some(Change::Put(with_meta(new, Meta::default()))),
             (Some(old), Some(new)) => {
-                let new = with_meta(new, meta_of(&old));
+                let new = with_meta(new, old.meta());
                 (new != old).then_some(Change::Put(new))
             }
         }
-    }
-}
-
-fn meta_of(object: &Object) -> Meta {
-    match object {
-        Object::Cluster(o) => o.meta,
-        Object::Node(o) => o.meta,
-        Object::Service(o) => o.meta,
-        Object::Task(o) => o.meta,
-        Object::Network(o) => o.meta,
-        Object::Secret(o) => o.meta,
-        Object::Config(o) => o.meta,
-        Object::Stack(o) => o.meta,
-        Object::User(o) => o.meta,
-        Object::Audit(o) => o.meta,
     }
 }
 

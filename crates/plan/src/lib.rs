@@ -14,6 +14,8 @@
 //!
 //! Stages meet only in the draft (`draft.rs`): each sees what the ones before it decided.
 //!
+//! Time is the leader's ([`Clock`]), and order is the Raft index: no moment is compared with one of another clock.
+//!
 //! Invariants: no clock, no randomness, no I/O, no map without an order. It writes desired state, slot,
 //! placement, addresses and update status; never a spec (but for an automatic rollback) and never observed
 //! state (but ORPHANED, for nodes that can no longer speak).
@@ -57,6 +59,24 @@ pub struct Acks {
     pub mesh: Option<u64>,
 }
 
+/// The leader's time.
+///
+/// The moments in the state were written by leaders one after the other, each by its own clock, and a clock can be set.
+/// So a moment says how long ago something was only if it is of the time that runs now; everything else is taken to
+/// have been learnt of when that began, and its delays and deadlines begin anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clock {
+    pub now: Timestamp,
+    /// When this leader began to lead, or its clock was set since: from then to `now` it ran evenly.
+    pub since: Timestamp,
+}
+
+impl Clock {
+    fn learnt(&self, stored: Timestamp) -> Timestamp {
+        if self.since < stored && stored <= self.now { stored } else { self.since }
+    }
+}
+
 /// What to do now, when to look again, and why.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
@@ -94,9 +114,9 @@ impl std::fmt::Display for Line {
 ///
 /// `ids` gives fresh random bits for each new task. Without a cluster object there is nothing to plan.
 #[must_use]
-pub fn step(tables: &Tables, now: Timestamp, acks: &Acks, ids: &mut dyn FnMut() -> u128) -> Plan {
+pub fn step(tables: &Tables, clock: Clock, acks: &Acks, ids: &mut dyn FnMut() -> u128) -> Plan {
     let Some(cluster) = tables.cluster.clone() else { return Plan::default() };
-    let mut draft = draft::Draft::new(tables, now, ids);
+    let mut draft = draft::Draft::new(tables, clock, ids);
     orchestrate::run(&mut draft);
     allocate::run(&mut draft, &cluster);
     schedule::run(&mut draft, &cluster);

@@ -46,7 +46,7 @@ fn is_detached(draft: &mut Draft<'_>, task: &Task) -> bool {
     if task.node().is_some() {
         return slots::is_over(task);
     }
-    let due = task.meta.created_at.after(ATTACH_LIMIT);
+    let due = draft.learnt(task.meta.created_at).after(ATTACH_LIMIT);
     draft.wake(due);
     due <= draft.now()
 }
@@ -62,7 +62,7 @@ fn orphan(draft: &mut Draft<'_>, task: &Task) {
         if !nodes::is_lost(Some(node)) {
             return;
         }
-        let due = node.status.since.after(ORPHAN_AFTER);
+        let due = draft.learnt(node.status.since).after(ORPHAN_AFTER);
         if due > now {
             draft.wake(due);
             return;

@@ -104,7 +104,8 @@ pub(crate) fn may_restart(service: &Service, tasks: &[Arc<Task>], task: &Task) -
     if !wanted || policy.max_attempts == 0 || !slots::ended_by_itself(task) {
         return wanted;
     }
-    // Looked at from the moment of its end: a slot that was given up does not come back as time goes by.
+    // Looked at from the moment of its end: a slot that was given up does not come back as time goes by. Ends that
+    // different leaders noted are as far apart as their clocks say: nothing better is known of them.
     let in_window = |t: &Task| policy.window.is_zero() || task.status.at.since(t.status.at) < policy.window;
     let ended = tasks
         .iter()
@@ -126,7 +127,7 @@ pub(crate) fn promote(draft: &mut Draft<'_>, service: &Service) {
             if is_stopping(draft.tables(), tasks, task.id) {
                 continue;
             }
-            match rests_until(tasks, task) {
+            match rests_until(draft, tasks, task) {
                 Some(at) if at > draft.now() => draft.wake(at),
                 _ => draft.want(task.id, goal),
             }
@@ -153,12 +154,12 @@ pub(crate) fn is_stopping(tables: &Tables, tasks: &[Arc<Task>], but: TaskId) -> 
 }
 
 /// Returns when the restart delay of the task before this one is over; `None`: there is none.
-fn rests_until(tasks: &[Arc<Task>], task: &Task) -> Option<Timestamp> {
+fn rests_until(draft: &Draft<'_>, tasks: &[Arc<Task>], task: &Task) -> Option<Timestamp> {
     tasks
         .iter()
         .filter(|t| t.id != task.id && t.desired > Desired::Complete)
         .filter(|t| t.desired_at == task.desired_at && t.spec_version == task.spec_version)
         .filter(|t| slots::ended_by_itself(t))
-        .map(|t| task.desired_at.after(t.spec.restart.delay))
+        .map(|t| draft.learnt(task.desired_at).after(t.spec.restart.delay))
         .max()
 }

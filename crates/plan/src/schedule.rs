@@ -116,7 +116,7 @@ struct Host {
     ports: BTreeSet<(Protocol, u16)>,
     by_service: BTreeMap<ServiceId, u32>,
     failures: BTreeMap<ServiceId, u32>,
-    last_gateway: Option<(Timestamp, IpAddr)>,
+    last_gateway: Option<(u64, IpAddr)>,
 }
 
 struct Hosts<'a> {
@@ -140,6 +140,12 @@ impl<'a> Hosts<'a> {
     }
 }
 
+/// What a clock that was ahead wrote is no older than this leader's time.
+fn is_recent(draft: &Draft<'_>, ended: Timestamp) -> bool {
+    let ended = if ended > draft.now() { draft.learnt(ended) } else { ended };
+    draft.now().since(ended) < FAILURE_WINDOW
+}
+
 impl Host {
     fn survey(draft: &Draft<'_>, node: Arc<Node>) -> Self {
         let mut host = Self {
@@ -154,10 +160,10 @@ impl Host {
         };
         for task in draft.tables().tasks_of_node(host.node.id) {
             if let Some(address) = task.gateway_address {
-                host.last_gateway = host.last_gateway.max(Some((task.meta.created_at, address)));
+                host.last_gateway = host.last_gateway.max(Some((task.meta.created, address)));
             }
             let failed = matches!(task.status.state, Some(TaskState::Failed | TaskState::Rejected));
-            if failed && draft.now().since(task.status.at) < FAILURE_WINDOW {
+            if failed && is_recent(draft, task.status.at) {
                 *host.failures.entry(task.service).or_default() += 1;
             }
             if task.may_hold_resources() {
@@ -360,7 +366,7 @@ fn place(draft: &mut Draft<'_>, hosts: &mut Hosts<'_>, service: &Service, task: 
     if let Some(task) = draft.tables().tasks.get(&task.id) {
         hosts.all[at].take(task);
         if let Some(address) = gateway {
-            hosts.all[at].last_gateway = Some((draft.now(), address));
+            hosts.all[at].last_gateway = Some((draft.base().index + 1, address));
         }
     }
 }

@@ -31,9 +31,11 @@ pub(crate) fn with_removed(tables: &Tables, service: ServiceId) -> Slots {
     slots
 }
 
-/// Orders tasks of one slot by when they were made.
-pub(crate) fn age_key(task: &Task) -> (model::Timestamp, model::TaskId) {
-    (task.meta.created_at, task.id)
+/// Orders tasks of one slot by when they were made. The clock counts only among those that were made before objects knew
+/// their index.
+pub(crate) fn age_key(task: &Task) -> (u64, model::Timestamp, model::TaskId) {
+    let at = if task.meta.created == 0 { task.meta.created_at } else { model::Timestamp::default() };
+    (task.meta.created, at, task.id)
 }
 
 /// Returns true while the plan wants it to run.

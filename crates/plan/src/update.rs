@@ -121,9 +121,9 @@ fn progress(draft: &Draft<'_>, service: &Service, policy: &UpdatePolicy, tasks: 
         return Progress::Clean; // made by scaling, not by the update
     };
     let new = &tasks[last_dirty + 1..];
-    let ended = new.iter().filter(|t| slots::is_over(t)).map(|t| t.status.at).min();
+    let ended = new.iter().filter(|t| slots::is_over(t)).map(|t| draft.learnt(t.status.at)).min();
     let running = new.iter().filter(|t| slots::is_live(t) && slots::is_running(t));
-    let came_up = running.map(|t| t.status.at).min();
+    let came_up = running.map(|t| draft.learnt(t.status.at)).min();
     match ended.into_iter().chain(came_up).min() {
         Some(since) if since.after(policy.delay) > draft.now() => {
             Progress::Cooling(since.after(policy.delay))
@@ -144,7 +144,7 @@ fn progress(draft: &Draft<'_>, service: &Service, policy: &UpdatePolicy, tasks: 
 /// slot to stop.
 fn due_to_be_taken_up(draft: &Draft<'_>, tasks: &[Arc<Task>], task: &Task) -> Option<Timestamp> {
     let waits = task.desired == Desired::Ready && restart::is_stopping(draft.tables(), tasks, task.id);
-    let since = task.desired_at.max(task.meta.created_at);
+    let since = draft.learnt(task.desired_at).max(draft.learnt(task.meta.created_at));
     (task.status.state.is_none() && !waits).then(|| since.after(TAKEN_UP_WITHIN))
 }
 
@@ -227,7 +227,7 @@ fn finish(
         .filter(|tasks| tasks.iter().any(|t| t.spec_version < service.spec_version))
         .flat_map(|tasks| tasks.iter().filter(|t| t.spec_version == service.spec_version))
         .filter(|t| slots::is_running(t) || slots::is_over(t))
-        .map(|t| t.status.at)
+        .map(|t| draft.learnt(t.status.at))
         .max();
     if let Some(last) = last
         && last.after(watch) > draft.now()

@@ -44,8 +44,18 @@ fn event() -> impl Strategy<Value = String> {
     ]);
     let life =
         prop::sample::select(vec!["down", "up", "drain", "activate", "pause", "deaf", "hears", "unknown"]);
-    let time =
-        prop::sample::select(vec!["tick 1s", "tick 6s", "wait 20s", "settle", "step", "agents", "step"]);
+    let time = prop::sample::select(vec![
+        "lead +1h",
+        "lead -24h",
+        "lead +24h",
+        "tick 1s",
+        "tick 6s",
+        "wait 20s",
+        "settle",
+        "step",
+        "agents",
+        "step",
+    ]);
     let outcome = prop::sample::select(vec!["badly", "badly", "well"]);
     prop_oneof![
         3 => (service, change).prop_map(|(s, c)| format!("update {s} {c}")),

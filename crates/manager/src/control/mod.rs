@@ -266,7 +266,7 @@ impl Control for ControlService {
         let (caller, request) = on_the_leader!(self, request, ApplyStack, apply_stack);
         let person = caller.person()?;
         let deed = Deed { message: request.message.clone(), ..Deed::new(person, "deploy") };
-        let decide = |view: &Tables| stacks::apply(view, (self.0.clock)(), &person.name, &request);
+        let decide = |view: &Tables| stacks::apply(view, self.0.stamp(), &person.name, &request);
         let (_, stack) = self.0.decide_for(deed, 0, decide).await?;
         info!(stack = request.name, services = request.services.len(), "stack applied");
         self.stored_stack(stack)
@@ -278,7 +278,7 @@ impl Control for ControlService {
     ) -> Result<Response<types::Stack>, Status> {
         let (caller, request) = on_the_leader!(self, request, RollbackStack, rollback_stack);
         let person = caller.person()?;
-        let decide = |view: &Tables| stacks::rollback(view, (self.0.clock)(), &person.name, &request);
+        let decide = |view: &Tables| stacks::rollback(view, self.0.stamp(), &person.name, &request);
         let (_, stack) = self.0.decide_for(Deed::new(person, "roll back"), 0, decide).await?;
         info!(stack = request.name, revision = request.revision, "stack rolled back");
         self.stored_stack(stack)
@@ -413,7 +413,7 @@ impl ControlService {
     /// Returns the changed object, or none if nothing changes, and the version it then has.
     fn updated_object(&self, view: &Tables, request: UpdateRequest) -> Result<(u64, Option<Object>), Status> {
         let spec = request.spec.ok_or_else(|| Status::invalid_argument("no spec"))?;
-        let (id, version, now) = (&request.id, request.version, (self.0.clock)());
+        let (id, version, now) = (&request.id, request.version, self.0.stamp());
         let not_found = |kind: &str| Status::not_found(format!("{kind} not found"));
         match spec {
             ChangedSpec::Service(spec) => {

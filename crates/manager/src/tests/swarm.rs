@@ -21,7 +21,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, Ordering, Ordering::Relaxed},
     },
     time::{Instant, SystemTime},
 };
@@ -91,6 +91,8 @@ pub(super) struct Running {
     opened: Option<Store>,
     dir: Option<tempfile::TempDir>,
     links: Links,
+    /// By how much the clock of its host is ahead. *Unit:* nanoseconds.
+    pub(super) clock_ahead: Arc<AtomicI64>,
 }
 
 impl Running {
@@ -144,9 +146,11 @@ impl Running {
         let vouch = crate::voucher(opened.handle(), to_manager.clone(), move || seeds.clone());
         let faults = Faults::default();
         let broken = faults.broken_clock.clone();
+        let clock_ahead = Arc::new(AtomicI64::new(0));
+        let ahead = clock_ahead.clone();
         let clock = Arc::new(move || {
             assert!(!broken.load(Relaxed), "the clock is broken");
-            now()
+            Timestamp(now().0 + ahead.load(Relaxed))
         });
         let manager = Manager::new(Options {
             store: opened.handle(),
@@ -186,6 +190,7 @@ impl Running {
             opened: Some(opened),
             dir: Some(dir),
             links,
+            clock_ahead,
         }
     }
 

@@ -143,6 +143,40 @@ async fn tasks_of_a_node_that_is_heard_no_more_run_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_set_by_days_changes_nothing() {
+    const DAYS: i64 = 2 * 24 * 3600 * 1_000_000_000;
+    let mut swarm = with_workers(2).await;
+    let id = swarm.create_service(&web(2)).await.unwrap();
+    swarm.until_running(id, 2).await;
+    swarm.nodes[0].kill();
+    until("the other node runs both", || swarm.nodes[1].host.running().len() == 2).await;
+    for (value, ahead) in [("A=1", DAYS), ("A=2", -DAYS)] {
+        swarm.managers[0].clock_ahead.store(ahead, std::sync::atomic::Ordering::Relaxed);
+        swarm
+            .update_service(id, |s| {
+                Arc::make_mut(&mut s.task).container.env = vec![value.into()];
+                s.update.monitor = Duration::from_millis(50);
+            })
+            .await
+            .unwrap();
+        until("the update is completed", || {
+            let view = swarm.view();
+            let service = view.services.get(&id).unwrap();
+            service.update.as_ref().is_some_and(|u| u.state == UpdateState::Completed)
+                && service.spec.task.container.env == [value]
+                && swarm.running(id) == 2
+        })
+        .await;
+        let view = swarm.view();
+        // Its node was lost a moment ago, not a day.
+        let lost = view.tasks_of_node(swarm.nodes[0].id).next().unwrap();
+        assert_eq!(lost.status.state, Some(TaskState::Running), "{lost:?}");
+        let ready = view.nodes.values().filter(|n| n.status.state == NodeState::Ready).count();
+        assert_eq!(ready, 1, "the other worker is heard as before");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn networks_reach_the_nodes_with_tasks_and_removal_frees_everything() {
     let swarm = with_workers(2).await;
     let network =

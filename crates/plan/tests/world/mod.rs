@@ -4,7 +4,7 @@
 //! checked: batches apply, no slot runs twice, no address is given twice, nothing is overbooked.
 
 use model::*;
-use plan::{Acks, Plan};
+use plan::{Acks, Clock, Plan};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
@@ -17,6 +17,8 @@ const START: Timestamp = Timestamp(1_700_000_000_000_000_000);
 pub(crate) struct World {
     pub(crate) tables: Tables,
     pub(crate) now: Timestamp,
+    /// When the present leader began to lead, by its own clock.
+    since: Timestamp,
     next_id: u128,
     /// Nodes whose agents do not work.
     deaf: BTreeSet<NodeId>,
@@ -36,6 +38,7 @@ impl World {
         let mut world = Self {
             tables: Tables::default(),
             now: START,
+            since: START.before(duration("1s")),
             next_id: 0,
             deaf: BTreeSet::new(),
             broken: BTreeSet::new(),
@@ -118,6 +121,7 @@ impl World {
             "reject" => self.end(rest[0], TaskState::Rejected, "No such image"),
             "finish" => self.end(rest[0], TaskState::Complete, ""),
             "acks" => self.acks_held = (rest[0] == "hold").then(|| self.acks()),
+            "lead" => self.lead(rest[0]),
             "tick" => self.now = self.now.after(duration(rest[0])),
             "agents" => drop(self.agents_run()),
             "step" => {
@@ -158,7 +162,7 @@ impl World {
             next_id += 1;
             next_id
         };
-        let plan = plan::step(&self.tables, self.now, &acks, &mut ids);
+        let plan = plan::step(&self.tables, self.clock(), &acks, &mut ids);
         self.next_id = next_id;
         let before = self.tables.clone();
         let mut keys = BTreeSet::new();
@@ -194,6 +198,17 @@ impl World {
     }
 
     /// Lets time pass; the manager wakes when it asked to.
+    fn clock(&self) -> Clock {
+        Clock { now: self.now, since: self.since }
+    }
+
+    /// Another leader takes over whose clock is ahead (`+1h`) or behind (`-1h`); or the leader's clock is set so.
+    fn lead(&mut self, by: &str) {
+        let offset = duration(&by[1..]);
+        self.now = if by.starts_with('-') { self.now.before(offset) } else { self.now.after(offset) };
+        self.since = self.now;
+    }
+
     pub(crate) fn wait(&mut self, time: Duration) {
         let end = self.now.after(time);
         self.settle();

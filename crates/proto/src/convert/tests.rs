@@ -12,7 +12,7 @@ fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|s| (*s).to_owned()).collect()
 }
 fn meta() -> Meta {
-    Meta { version: 7, created_at: Timestamp(-5), updated_at: Timestamp(i64::MAX) }
+    Meta { version: 7, created: 3, created_at: Timestamp(-5), updated_at: Timestamp(i64::MAX) }
 }
 
 fn container() -> ContainerSpec {

@@ -6,7 +6,7 @@ use model::{ConfigId, FileRef, MountKind, ResourceRequirements, SecretId};
 use std::collections::BTreeSet;
 
 messages! {
-    model::Meta => Meta { version, created_at, updated_at }
+    model::Meta => Meta { version, created, created_at, updated_at }
     model::ContainerSpec => ContainerSpec {
         image, labels, command, args, env, hostname, working_dir, user, groups, tty, open_stdin, read_only,
         mounts, stop_signal, stop_grace_period, healthcheck, hosts, dns, secrets, configs, init, sysctls, cap_add,
