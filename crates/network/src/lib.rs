@@ -59,6 +59,7 @@ pub use spec::{
 };
 
 use model::{IngressTable, NetworkId, NetworkTable, TaskId};
+use std::os::fd::OwnedFd;
 use tokio::sync::{mpsc, oneshot};
 use worker::{Job, Worker};
 
@@ -145,7 +146,17 @@ impl Network {
     /// # Errors
     /// `UnknownNetwork` while an overlay's table or a bridge is missing here.
     pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<SandboxInfo, Error> {
-        self.call(move |w| w.create_sandbox(spec)).await?
+        self.call(move |w| w.create_sandbox(spec, None)).await?
+    }
+
+    /// As [`create_sandbox`](Self::create_sandbox), in a network namespace that was made before: one that belongs to a
+    /// user namespace. Who has rights in that may then change what is in the sandbox. A sandbox that is there already
+    /// is made anew.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn create_sandbox_in(&self, spec: SandboxSpec, netns: OwnedFd) -> Result<SandboxInfo, Error> {
+        self.call(move |w| w.create_sandbox(spec, Some(netns))).await?
     }
 
     /// Removes a sandbox with all that leads to it. Unknown ids are fine.

@@ -9,6 +9,7 @@ use nix::{
 use std::{
     fs::{self, File},
     io,
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     thread,
 };
@@ -30,21 +31,27 @@ impl Netns {
         Ok(Self { file })
     }
 
-    /// Makes a namespace and pins it by a bind mount on `path`.
-    pub(crate) fn create(path: &Path) -> Result<Self, Error> {
+    /// Makes a namespace, or takes the one that was `made` already, and pins it by a bind mount on `path`.
+    pub(crate) fn create(path: &Path, made: Option<OwnedFd>) -> Result<Self, Error> {
         let parent = path.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(parent).map_err(Error::file("make directory", parent))?;
         File::create(path).map_err(Error::file("make file", path))?;
-        let target = path.to_owned();
-        let pinned = thread::Builder::new()
-            .name("rswarm-netns".into())
-            .spawn(move || -> io::Result<()> {
-                unshare(CloneFlags::CLONE_NEWNET)?;
-                let own = Path::new("/proc/thread-self/ns/net");
-                mount(Some(own), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
-                Ok(())
-            })
-            .and_then(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("thread panicked"))));
+        let pin = |namespace: &Path, path: &Path| -> io::Result<()> {
+            Ok(mount(Some(namespace), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
+        };
+        let pinned = match made {
+            Some(made) => pin(&Path::new("/proc/self/fd").join(made.as_raw_fd().to_string()), path),
+            None => {
+                let target = path.to_owned();
+                let make = move || -> io::Result<()> {
+                    unshare(CloneFlags::CLONE_NEWNET)?;
+                    pin(Path::new("/proc/thread-self/ns/net"), &target)
+                };
+                let thread = thread::Builder::new().name("rswarm-netns".into()).spawn(make);
+                let panicked = |_| Err(io::Error::other("thread panicked"));
+                thread.and_then(|thread| thread.join().unwrap_or_else(panicked))
+            }
+        };
         if let Err(source) = pinned {
             // The file alone means nothing; failing to remove it changes nothing.
             drop(fs::remove_file(path));

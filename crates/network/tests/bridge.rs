@@ -93,3 +93,34 @@ async fn bridges_are_isolated_and_names_are_answered_within_them() {
     assert!(network.remove_bridge("b1").await.is_err(), "in use");
     network.destroy().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
+async fn a_namespace_that_was_made_before_becomes_the_sandbox_and_goes_with_it() {
+    use std::{fs, os::unix::fs::MetadataExt as _};
+    let lab = Lab::new(1);
+    let network = lab.start(1).await;
+    network.create_bridge(bridge("b1", "10.79.0.0/24")).await.unwrap();
+    let fresh = || {
+        let made = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("these tests need root");
+            fs::File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        made.join().unwrap()
+    };
+    let made = fresh();
+    let inode = made.metadata().unwrap().ino();
+    let info = network.create_sandbox_in(bridge_sandbox("c1", &["b1"]), made.into()).await.unwrap();
+    assert_eq!(fs::metadata(&info.netns_path).unwrap().ino(), inode);
+    assert!(run_inside(&info.netns_path, "ip -o addr show dev eth0").contains("10.79.0.2/24"));
+    let again = network.create_sandbox(bridge_sandbox("c1", &["b1"])).await.unwrap();
+    assert_eq!(fs::metadata(&again.netns_path).unwrap().ino(), inode);
+    let other = fresh();
+    let inode = other.metadata().unwrap().ino();
+    let info = network.create_sandbox_in(bridge_sandbox("c1", &["b1"]), other.into()).await.unwrap();
+    assert_eq!(fs::metadata(&info.netns_path).unwrap().ino(), inode, "a new one is a new one");
+    assert!(run_inside(&info.netns_path, "ip -o addr show dev eth0").contains("10.79.0."));
+    network.remove_sandbox("c1").await.unwrap();
+    assert!(!info.netns_path.exists());
+    network.destroy().await.unwrap();
+}

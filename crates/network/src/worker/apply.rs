@@ -162,7 +162,7 @@ impl Worker {
             None if !needed => return Ok(()),
             None => {
                 netns::remove(&path)?;
-                Netns::create(&path)?
+                Netns::create(&path, None)?
             }
         };
         let opened = netns.within(&self.home, || {

@@ -9,13 +9,24 @@ use crate::{
     state::{Sandbox, overlap, subnets},
 };
 use model::with_causes;
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, os::fd::OwnedFd};
 use tracing::{debug, warn};
 
 impl Worker {
-    pub(crate) fn create_sandbox(&mut self, spec: SandboxSpec) -> Result<SandboxInfo, Error> {
+    /// `made`: the namespace of one that is new.
+    pub(crate) fn create_sandbox(
+        &mut self,
+        spec: SandboxSpec,
+        made: Option<OwnedFd>,
+    ) -> Result<SandboxInfo, Error> {
         check_name(&spec.id)?;
         let id = spec.id.clone();
+        if made.is_some()
+            && self.live.contains_key(&id)
+            && let Some(error) = self.remove_sandbox(&id).err().and_then(|errors| errors.into_iter().next())
+        {
+            return Err(error);
+        }
         let before = self.state.sandboxes.get(&id).cloned();
         let legs = before.as_ref().map(|b| b.legs.clone()).unwrap_or_default();
         let legs = self.state.plan_legs(&spec, &legs)?;
@@ -27,7 +38,7 @@ impl Worker {
         let ipv6 = sandbox.published_address6(&self.state).is_some();
         self.reservations.choose(&id, &mut sandbox.spec.ports, ipv6, self.state.bindings(&id))?;
         self.state.sandboxes.insert(id.clone(), sandbox);
-        if let Err(e) = self.build(&id) {
+        if let Err(e) = self.build(&id, made) {
             match before {
                 Some(before) => {
                     self.state.sandboxes.insert(id, before);
@@ -47,11 +58,11 @@ impl Worker {
     }
 
     /// Brings a sandbox in the state to life.
-    pub(super) fn build(&mut self, id: &str) -> Result<(), Error> {
+    pub(super) fn build(&mut self, id: &str, made: Option<OwnedFd>) -> Result<(), Error> {
         if !self.live.contains_key(id) {
             let path = self.netns_path(id);
             netns::remove(&path)?;
-            let netns = Netns::create(&path)?;
+            let netns = Netns::create(&path, made)?;
             self.live.insert(id.to_owned(), Live::new(netns));
             self.sandbox_settings(id)?;
         }
@@ -101,7 +112,7 @@ impl Worker {
         let sandbox = self.state.sandboxes.get(id).ok_or_else(|| Error::UnknownSandbox(id.to_owned()))?;
         let mut spec = sandbox.spec.clone();
         spec.attachments.push(attachment);
-        self.create_sandbox(spec)
+        self.create_sandbox(spec, None)
     }
 
     pub(crate) fn disconnect(&mut self, id: &str, network: &str) -> Result<SandboxInfo, Error> {
@@ -109,7 +120,7 @@ impl Worker {
         let mut spec = sandbox.spec.clone();
         let legs = sandbox.legs.iter().filter(|leg| leg.network() != network);
         spec.attachments = legs.map(|leg| leg.attachment.clone()).collect();
-        self.create_sandbox(spec)
+        self.create_sandbox(spec, None)
     }
 
     pub(crate) fn rename(&mut self, id: &str, from: &str, to: &str) -> Result<SandboxInfo, Error> {
@@ -119,7 +130,7 @@ impl Worker {
             let SandboxAttachment::Bridge { names, .. } = attachment else { continue };
             names.iter_mut().filter(|name| *name == from).for_each(|name| to.clone_into(name));
         }
-        self.create_sandbox(spec)
+        self.create_sandbox(spec, None)
     }
 
     pub(crate) fn remove_sandbox(&mut self, id: &str) -> Result<(), Vec<Error>> {
