@@ -13,10 +13,8 @@ pub(crate) fn read(service: &Item<'_>, read: &Reader<'_>) -> Result<Option<HostO
     let text = |key: &str| optional(service.get(key), Item::string);
     let list = |key: &str| optional(service.get(key), Item::strings).map(Option::unwrap_or_default);
     let number = |key: &str| optional(service.get(key), Item::integer::<u64>).map(Option::unwrap_or_default);
-    for key in ["userns_mode", "isolation"] {
-        if let Some(item) = service.get(key) {
-            item.one_of(&[("host", ()), ("default", ())])?;
-        }
+    if let Some(item) = service.get("isolation") {
+        item.one_of(&[("host", ()), ("default", ())])?;
     }
     let host = HostOptions {
         devices: optional(service.get("devices"), devices)?.unwrap_or_default(),
@@ -24,6 +22,8 @@ pub(crate) fn read(service: &Item<'_>, read: &Reader<'_>) -> Result<Option<HostO
         ipc: namespace(service, "ipc", &["host", "private", "shareable", "none"], read)?,
         pid: namespace(service, "pid", &["host"], read)?,
         uts: namespace(service, "uts", &["host"], read)?,
+        users: namespace(service, "userns_mode", &["host", "private", "default"], read)?
+            .filter(|mode| mode != "default"),
         cgroup: namespace(service, "cgroup", &["host", "private"], read)?,
         cgroup_parent: text("cgroup_parent")?,
         domainname: text("domainname")?,

@@ -158,6 +158,7 @@ services:
     devices: ['/dev/fuse:/dev/f:r', /dev/null]
     ipc: host
     pid: host
+    userns_mode: host
     cgroup_parent: /shop
     domainname: lan
     cpu_shares: 512
@@ -183,6 +184,7 @@ volumes: {data: }
     assert_eq!(host.devices[0].container_path, "/dev/f");
     assert_eq!((host.devices[0].permissions.as_str(), host.devices[1].permissions.as_str()), ("r", "rwm"));
     assert_eq!((host.ipc.as_deref(), host.pid.as_deref()), (Some("host"), Some("host")));
+    assert_eq!(host.users.as_deref(), Some("host"));
     assert_eq!((host.cpu_shares, host.memory_swap_bytes), (512, -1));
     assert!(container.no_new_privileges);
     assert_eq!(host.security_opts, ["seccomp=unconfined"]);

@@ -83,13 +83,15 @@ pub struct PathStat {
 /// The root folder of a container, and what keeps it there.
 pub(crate) struct Root {
     fd: OwnedFd,
+    /// Of a container that runs: the ids that its own are there. On the disk they are its own.
+    ids: Option<runtime::IdMap>,
 }
 
 impl Root {
     /// Opens a folder as a root. Blocking.
     pub(crate) fn of(folder: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { fd: rustix::fs::open(folder, flags, Mode::empty())? })
+        Ok(Self { fd: rustix::fs::open(folder, flags, Mode::empty())?, ids: None })
     }
 
     /// Opens the file tree. Blocking.
@@ -97,7 +99,7 @@ impl Root {
         let path_only = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         if let Some(pid) = container.state.pid {
             let fd = rustix::fs::open(format!("/proc/{pid}/root"), path_only, Mode::empty())?;
-            return Ok(Self { fd });
+            return Ok(Self { fd, ids: container.users.clone() });
         }
         use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
         let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
@@ -108,7 +110,7 @@ impl Root {
         rustix::mount::fsconfig_set_string(fs.as_fd(), "workdir", work)?;
         rustix::mount::fsconfig_create(fs.as_fd())?;
         let fd = rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-        Ok(Self { fd })
+        Ok(Self { fd, ids: None })
     }
 
     pub(crate) fn resolve(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
@@ -196,7 +198,8 @@ pub(crate) async fn get(
     .await?;
     let shown = stat.name.clone();
     let reader = stream(engine, move |out| {
-        let _alive = root;
+        let alive = root;
+        out.get_mut().ids.clone_from(&alive.ids);
         let top = if shown == "/" { PathBuf::from("./") } else { PathBuf::from(shown) };
         append(out, parent.as_fd(), &name, &top, None)
     });
@@ -206,6 +209,7 @@ pub(crate) async fn get(
 pub(crate) async fn export(engine: &Engine, container: Arc<Container>) -> Result<ArchiveReader> {
     let root = with_root(engine, container.clone(), "/".into(), |root, _| Ok(root)).await?;
     let reader = stream(engine, move |out| {
+        out.get_mut().ids.clone_from(&root.ids);
         let folder = root.resolve(Path::new("/"), OFlags::RDONLY | OFlags::DIRECTORY)?;
         let device = rustix::fs::fstat(&folder)?.st_dev;
         append_children(out, folder, Path::new(""), Some(device))
@@ -232,11 +236,13 @@ pub(crate) struct Output {
     names: HashMap<(u64, u64), PathBuf>,
     /// Docker's archives have whole seconds.
     exact_times: bool,
+    /// The ids that those in the tar are where it is made of.
+    ids: Option<runtime::IdMap>,
 }
 
 impl Output {
     fn new(sink: impl Write + Send + 'static) -> Self {
-        Self { sink: Box::new(sink), names: HashMap::new(), exact_times: false }
+        Self { sink: Box::new(sink), names: HashMap::new(), exact_times: false, ids: None }
     }
 }
 
@@ -383,7 +389,7 @@ fn append_alone(
     }
     let inode = (kind != FileType::Directory && stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino));
     if let Some(first) = inode.and_then(|inode| out.get_ref().names.get(&inode).cloned()) {
-        let mut header = header(&stat, &[]);
+        let mut header = header(&stat, &[], out.get_ref().ids.as_ref());
         header.set_entry_type(tar::EntryType::Link);
         out.append_link(&mut header, shown, first)?;
         return Ok(None);
@@ -392,7 +398,7 @@ fn append_alone(
     let through = format!("/proc/self/fd/{}", place.as_raw_fd());
     let mut records = if kind == FileType::Symlink { vec![] } else { attributes(&through)? };
     records.extend(out.get_ref().exact_times.then(|| exact_time(&stat)).flatten());
-    let mut header = header(&stat, &records);
+    let mut header = header(&stat, &records, out.get_ref().ids.as_ref());
     let records = |out: &mut TarOut| match &records[..] {
         [] => Ok(()),
         some => out.append_pax_extensions(some.iter().map(|(key, value)| (key.as_str(), value.as_slice()))),
@@ -441,11 +447,19 @@ fn append_alone(
     Ok(None)
 }
 
-fn header(stat: &rustix::fs::Stat, records: &[Record]) -> tar::Header {
+fn header(stat: &rustix::fs::Stat, records: &[Record], ids: Option<&runtime::IdMap>) -> tar::Header {
+    /// As whom the kernel shows who has no id. Source: proc_sys_kernel(5), `overflowuid`.
+    const NOBODY: u32 = 65_534;
+    let (uid, gid) = match ids {
+        None => (stat.st_uid, stat.st_gid),
+        Some(map) => {
+            (map.uid_inside(stat.st_uid).unwrap_or(NOBODY), map.gid_inside(stat.st_gid).unwrap_or(NOBODY))
+        }
+    };
     let mut header = if records.is_empty() { tar::Header::new_gnu() } else { tar::Header::new_ustar() };
     header.set_mode(stat.st_mode & 0o7777);
-    header.set_uid(stat.st_uid.into());
-    header.set_gid(stat.st_gid.into());
+    header.set_uid(uid.into());
+    header.set_gid(gid.into());
     header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
     header.set_size(0);
     header
@@ -524,7 +538,8 @@ pub(crate) async fn put(
     let bridge = SyncIoBridge::new(tar);
     let event = crate::owner::container_event(&container, "extract-to-dir", []);
     let unpacked = with_root(engine, container, path.clone(), move |root, path| {
-        let target = Root { fd: root.resolve(path, OFlags::PATH | OFlags::DIRECTORY)? };
+        let target =
+            Root { fd: root.resolve(path, OFlags::PATH | OFlags::DIRECTORY)?, ids: root.ids.clone() };
         Ok(unpack(&target, bridge, keep_type, squash))
     });
     unpacked.await?.map_err(Error::io("unpack into", path))?;
@@ -535,7 +550,16 @@ pub(crate) async fn put(
 /// Unpacks below a folder; no entry can get out of it.
 pub(crate) fn unpack(target: &Root, tar: impl Read + Send, keep_type: bool, squash: bool) -> io::Result<()> {
     let options = image::TreeOptions { squash, keep_type, whole: false };
-    image::unpack_tree(tar, target.fd.try_clone()?, options).map_err(io::Error::other)
+    let into = target.fd.try_clone()?;
+    let Some(map) = target.ids.clone() else {
+        return image::unpack_tree(tar, into, options).map_err(io::Error::other);
+    };
+    let root = map.uid_outside(0).zip(map.gid_outside(0));
+    let (uid, gid) = root.ok_or_else(|| io::Error::other("the user namespace has no root"))?;
+    let owners = move |uid, gid| map.uid_outside(uid).zip(map.gid_outside(gid));
+    // Each file is its root's before it has its owner.
+    runtime::making_files_as(uid, gid, || image::unpack_tree_for(tar, into, options, Some(Box::new(owners))))?
+        .map_err(io::Error::other)
 }
 
 #[cfg(test)]

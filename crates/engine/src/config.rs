@@ -58,7 +58,8 @@ pub struct ContainerConfig {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HostConfig {
-    /// `-v` strings: `/host:/path[:opts]`, `volume:/path[:opts]`; a missing host path is made.
+    /// `-v` strings: `/host:/path[:opts]`, `volume:/path[:opts]`; a missing host path is made. `idmap`: what is there
+    /// belongs to the ids of the container's user namespace.
     pub binds: Vec<String>,
     pub mounts: Vec<Mount>,
     /// `container[:ro|rw]`
@@ -107,6 +108,8 @@ pub struct HostConfig {
     pub ipc_mode: String,
     /// `""` or `host`.
     pub uts_mode: String,
+    /// `""` = as the daemon's `userns-remap` says, `private` or `host`.
+    pub userns_mode: String,
     /// `""`, `private` or `host`.
     pub cgroupns_mode: String,
     pub cgroup_parent: Option<String>,
@@ -235,6 +238,9 @@ pub enum MountKind {
         create: bool,
         #[serde(default)]
         non_recursive: bool,
+        /// What is there belongs to the ids of the container's user namespace, not to the host's.
+        #[serde(default)]
+        idmap: bool,
     },
     /// A volume, made on first use; `None` = anonymous.
     Volume {

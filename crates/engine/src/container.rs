@@ -42,6 +42,9 @@ pub struct Container {
     /// Its places on overlay networks, while a run of it that a person started has them.
     #[serde(default)]
     pub overlays: Vec<OverlayAttachment>,
+    /// The ids of the host that its own are; `None` = the same ones.
+    #[serde(default)]
+    pub users: Option<runtime::IdMap>,
     /// Published ports as they are now; empty while not running.
     pub ports: Vec<PublishedPort>,
     /// Path of its network namespace while running.
@@ -202,6 +205,9 @@ pub struct MountPoint {
     pub mode: String,
     pub writable: bool,
     pub propagation: String,
+    /// What is in it belongs to the container's ids on the disk, not to the host's. Volumes always are so.
+    #[serde(default)]
+    pub idmap: bool,
     /// Made for this container without a name: removed with it on `rm -v`.
     #[serde(default)]
     pub anonymous: bool,

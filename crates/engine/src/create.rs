@@ -11,7 +11,7 @@ use crate::{
     log_driver, merge, mounts, names, open,
     overlay::{self, AnyNetwork},
     owner::{Owner, container_event},
-    persist, secrets, spec,
+    persist, secrets, spec, userns,
 };
 use std::{
     collections::BTreeMap,
@@ -57,12 +57,13 @@ async fn make_whole(engine: &Engine, mut config: ContainerConfig) -> Result<Crea
     config = merge::merge(config, image_defaults::of(&image))?;
     inner.defaults.fill(&mut config);
     gate::check(&config)?;
+    let users = userns::decide(engine, &config.host)?;
     let id = crate::random_id();
     let name = reserve_name(engine, config.name.as_deref(), &id)?;
     config.name = Some(name.clone());
     let made = async {
         inner.images.hold(&image.id, &id).await.map_err(|_| Error::NoSuchImage(config.image.clone()))?;
-        make(engine, &id, &name, config, image.id.to_string(), layers).await
+        make(engine, &id, &name, config, image.id.to_string(), users, layers).await
     };
     let owner = match made.await {
         Ok(owner) => owner,
@@ -132,6 +133,7 @@ async fn make(
     name: &str,
     mut config: ContainerConfig,
     image_id: String,
+    users: Option<runtime::IdMap>,
     layers: Vec<PathBuf>,
 ) -> Result<Owner> {
     resolve_containers(engine, &mut config)?;
@@ -143,7 +145,7 @@ async fn make(
     let (maker, id, name) = (engine.clone(), id.to_owned(), name.to_owned());
     let container = crate::blocking(move || {
         let dir = maker.inner.container_dir(&id);
-        let result = make_folder(&maker, &dir, &id, name, config, image_id, networks, layers);
+        let result = make_folder(&maker, &dir, &id, name, config, image_id, users, networks, layers);
         if result.is_err() {
             // A folder without both files is also removed at the next open.
             let secrets = secrets::remove(&maker.inner, &id);
@@ -237,6 +239,7 @@ fn make_folder(
     name: String,
     config: ContainerConfig,
     image_id: String,
+    users: Option<runtime::IdMap>,
     networks: BTreeMap<String, Endpoint>,
     layers: Vec<PathBuf>,
 ) -> Result<Container> {
@@ -255,7 +258,7 @@ fn make_folder(
     let _mounting = engine.inner.mounting.blocking_read();
     let realised = plan.realise(engine)?;
     let points = realised.iter().map(|r| r.point.clone()).collect();
-    let made = fill(engine, dir, id, name, config, image_id, networks, layers, realised);
+    let made = fill(engine, dir, id, name, config, image_id, users, networks, layers, realised);
     engine.inner.volumes.release(id);
     if made.is_err() {
         mounts::remove_anonymous(engine, points);
@@ -275,6 +278,7 @@ fn fill(
     name: String,
     config: ContainerConfig,
     image_id: String,
+    users: Option<runtime::IdMap>,
     networks: BTreeMap<String, Endpoint>,
     layers: Vec<PathBuf>,
     realised: Vec<mounts::Realised>,
@@ -287,7 +291,7 @@ fn fill(
         copy_up::copy_up(&lower, &mount.point.destination, &mount.point.source, engine.inner.userns_squash)
             .map_err(Error::io("copy the image's content to", &mount.point.source))?;
     }
-    secrets::place(&engine.inner, id, &config.host.files)?;
+    secrets::place(&engine.inner, id, &config.host.files, users.as_ref())?;
     let (path, args) = Owner::command_line(&config);
     let log_path =
         if config.host.log.driver == "none" { PathBuf::new() } else { dir.join(format!("{id}-json.log")) };
@@ -304,6 +308,7 @@ fn fill(
         mounts: realised.into_iter().map(|r| r.point).collect(),
         networks,
         overlays: Vec::new(),
+        users,
         ports: vec![],
         netns: None,
         log_path,

@@ -43,6 +43,9 @@ pub struct Options {
     pub shim: runtime::ShimProgram,
     /// All of this runs in a user namespace with one uid.
     pub userns_squash: bool,
+    /// Ids of the host that are those of containers which do not say otherwise; `None` = they have the host's own. Not
+    /// together with `userns_squash`.
+    pub userns_remap: Option<runtime::IdMap>,
     /// Name of this host, which containers on its network share.
     pub hostname: String,
     /// Cgroup below which containers' cgroups are made; `rswarm` if empty.
@@ -69,6 +72,7 @@ pub(crate) struct Inner {
     pub(crate) network: network::Network,
     pub(crate) shim: runtime::ShimProgram,
     pub(crate) userns_squash: bool,
+    pub(crate) userns_remap: Option<runtime::IdMap>,
     pub(crate) hostname: String,
     pub(crate) cgroup_parent: String,
     pub(crate) defaults: Defaults,
@@ -142,6 +146,11 @@ impl Engine {
             found.all().into_iter().map(|(kind, names)| (kind, Supply::Named(names))).collect();
         all.extend(self.inner.defaults.generic_resources.clone());
         Ok((all, found.problems))
+    }
+
+    /// Returns the ids of the host that containers' own ids are, unless they say otherwise; `None` = the same ones.
+    pub fn userns_remap(&self) -> Option<&runtime::IdMap> {
+        self.inner.userns_remap.as_ref()
     }
 
     /// Returns the folders where vendors describe their devices.

@@ -191,6 +191,7 @@ fn host(host: &HostConfig) -> Result<()> {
         pid_mode,
         ipc_mode,
         uts_mode,
+        userns_mode,
         cgroupns_mode,
         cgroup_parent,
         runtime,
@@ -253,6 +254,8 @@ fn host(host: &HostConfig) -> Result<()> {
     namespace_mode("PidMode", "PID mode", pid_mode, &["host", "private"], joined)?;
     namespace_mode("IpcMode", "IPC mode", ipc_mode, &["host", "private", "shareable", "none"], joined)?;
     namespace_mode("UTSMode", "UTS mode", uts_mode, &["host"], !joined)?;
+    // What it forbids beside it depends on the daemon: userns::decide.
+    confine::user_namespace("UsernsMode", userns_mode).map_err(unfit)?;
     namespace_mode("CgroupnsMode", "cgroup namespace mode", cgroupns_mode, &["host", "private"], !joined)?;
     if let NetworkMode::Container(other) = network_mode
         && other.is_empty()
@@ -404,6 +407,8 @@ mod tests {
     #[test]
     fn what_reaches_the_host_is_refused_by_the_name_of_its_field() {
         refused(|c| c.host.cgroup_parent = Some("/../../../escape".into()), "CgroupParent");
+        refused(|c| c.host.userns_mode = "auto".into(), "UsernsMode: invalid user namespace mode: auto");
+        refused(|c| c.host.userns_mode = "container:x".into(), "UsernsMode");
         refused(|c| c.host.extra_hosts = vec!["evil:1.2.3.4\n6.6.6.6 x".into()], "ExtraHosts");
         refused(|c| c.host.extra_hosts = vec!["e\nvil:1.2.3.4".into()], "ExtraHosts");
         refused(|c| c.host.dns_search = vec!["a\nnameserver 6.6.6.6".into()], "DnsSearch");

@@ -63,6 +63,7 @@ mod stats;
 mod streams;
 mod top;
 mod usage;
+pub mod userns;
 mod users;
 mod volume;
 mod volume_api;

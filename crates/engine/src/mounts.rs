@@ -31,6 +31,7 @@ pub(crate) enum Source {
     Bind {
         path: PathBuf,
         create: bool,
+        idmap: bool,
     },
     Volume {
         config: VolumeConfigKey,
@@ -200,10 +201,11 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
         mode,
         writable,
         propagation,
+        idmap: false,
         anonymous: false,
     };
     match source {
-        Source::Bind { path, create } => {
+        Source::Bind { path, create, idmap } => {
             match fs::metadata(&path) {
                 Ok(_) => {}
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound && create => {
@@ -220,6 +222,7 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
                 point.propagation = "rprivate".into();
             }
             point.source = path;
+            point.idmap = idmap;
             Ok(Realised { point, copy_up: false })
         }
         Source::Volume { config, no_copy, subpath } => {
@@ -230,6 +233,7 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
                 engine.volume_event("create", &volume.name, &volume.driver, None);
             }
             point.kind = MountPointKind::Volume;
+            point.idmap = true;
             if let Some(sub) = subpath {
                 check_inside(&volume.mountpoint, &sub)?;
                 point.subpath = sub.trim_start_matches('/').to_owned();
@@ -247,6 +251,7 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
             point.name = other.name;
             point.source = other.source;
             point.subpath = other.subpath;
+            point.idmap = other.idmap;
             point.driver = other.driver;
             Ok(Realised { point, copy_up: false })
         }
@@ -302,12 +307,13 @@ fn parse_bind(text: &str) -> Result<Wanted> {
         [source, destination, options] => (source, destination, options),
         _ => return Err(invalid()),
     };
-    let (mut writable, mut no_copy, mut propagation) = (true, false, String::new());
+    let (mut writable, mut no_copy, mut propagation, mut idmap) = (true, false, String::new(), false);
     for option in options.split(',').filter(|o| !o.is_empty()) {
         match option {
             "ro" | "readonly" => writable = false,
             "rw" => writable = true,
             "nocopy" => no_copy = true,
+            "idmap" => idmap = true,
             "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
                 propagation = option.to_owned()
             }
@@ -316,7 +322,7 @@ fn parse_bind(text: &str) -> Result<Wanted> {
         }
     }
     let source = if source.starts_with('/') {
-        Source::Bind { path: PathBuf::from(clean(source)?), create: true }
+        Source::Bind { path: PathBuf::from(clean(source)?), create: true, idmap }
     } else {
         Source::Volume { config: VolumeConfigKey::named(source.to_owned()), no_copy, subpath: None }
     };
@@ -326,7 +332,7 @@ fn parse_bind(text: &str) -> Result<Wanted> {
 fn of_mount(mount: &crate::config::Mount) -> Result<Wanted> {
     let mut wanted_propagation = String::new();
     let source = match &mount.kind {
-        MountKind::Bind { source, propagation, create, .. } => {
+        MountKind::Bind { source, propagation, create, idmap, .. } => {
             if !source.starts_with('/') {
                 return Err(Error::invalid(format!(
                     "invalid mount config for type \"bind\": invalid mount path: '{source}' mount path must be absolute"
@@ -339,7 +345,7 @@ fn of_mount(mount: &crate::config::Mount) -> Result<Wanted> {
                     "invalid mount config for type \"bind\": invalid propagation mode: {wanted_propagation}"
                 )));
             }
-            Source::Bind { path: PathBuf::from(source), create: *create }
+            Source::Bind { path: PathBuf::from(source), create: *create, idmap: *idmap }
         }
         MountKind::Volume { name, driver, driver_opts, labels, no_copy, subpath } => Source::Volume {
             config: VolumeConfigKey {
@@ -374,7 +380,7 @@ mod tests {
     fn bind_strings_name_paths_volumes_and_options() {
         let bind = parse_bind("/srv/../data:/x//y/:ro,z").unwrap();
         assert_eq!((bind.destination.as_str(), bind.writable), ("/x/y", false));
-        assert_eq!(bind.source, Source::Bind { path: "/data".into(), create: true });
+        assert_eq!(bind.source, Source::Bind { path: "/data".into(), create: true, idmap: false });
         let volume = parse_bind("web:/data:nocopy").unwrap();
         assert!(matches!(volume.source, Source::Volume { no_copy: true, .. }));
         assert!(matches!(parse_bind("/anon").unwrap().source, Source::Volume { .. }));

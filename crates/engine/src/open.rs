@@ -11,7 +11,7 @@ use crate::{
     owner::{Owner, lost},
     persist,
     registry::Registry,
-    restart, secrets,
+    restart, secrets, userns,
     volume::Volumes,
 };
 use futures::StreamExt;
@@ -36,6 +36,7 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
         network,
         shim,
         userns_squash,
+        userns_remap,
         hostname,
         cgroup_parent,
         defaults,
@@ -56,6 +57,7 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
         network,
         shim,
         userns_squash,
+        userns_remap,
         hostname,
         cgroup_parent: if cgroup_parent.is_empty() { "rswarm".into() } else { cgroup_parent },
         defaults,
@@ -67,6 +69,16 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
         cancel: Default::default(),
     };
     let engine = Engine { inner: Arc::new(inner) };
+    if let Some(map) = engine.inner.userns_remap.clone() {
+        if userns_squash {
+            return Err(Error::invalid(
+                "userns-remap: this daemon runs in a user namespace with one id, and so do its containers; hint: leave \
+                 it out",
+            ));
+        }
+        let tried = engine.clone();
+        crate::blocking(move || userns::try_folders(&tried.inner, &map)).await?;
+    }
     engine.inner.builds.hold_all(&engine.inner.images).await;
     let known = engine.clone();
     let Found { containers, unreadable } = crate::blocking(move || read_containers(&known.inner)).await?;

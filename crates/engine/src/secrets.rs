@@ -7,7 +7,7 @@ use crate::{
     config::ContainerFile,
     engine::Inner,
     error::{Error, Result},
-    folders,
+    folders, userns,
 };
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::{
@@ -22,18 +22,28 @@ fn folder(inner: &Inner, id: &str) -> PathBuf {
 }
 
 /// Mounts the tmpfs and writes the files. Blocking. After an error nothing is left.
-pub(crate) fn place(inner: &Inner, id: &str, files: &[ContainerFile]) -> Result<()> {
+pub(crate) fn place(
+    inner: &Inner,
+    id: &str,
+    files: &[ContainerFile],
+    users: Option<&runtime::IdMap>,
+) -> Result<()> {
     if files.is_empty() {
         return Ok(());
     }
-    let result = place_in(&folder(inner, id), files, inner.userns_squash);
+    let result = place_in(&folder(inner, id), files, inner.userns_squash, users);
     if result.is_err() {
         remove(inner, id)?;
     }
     result
 }
 
-fn place_in(folder: &Path, files: &[ContainerFile], squash: bool) -> Result<()> {
+fn place_in(
+    folder: &Path,
+    files: &[ContainerFile],
+    squash: bool,
+    users: Option<&runtime::IdMap>,
+) -> Result<()> {
     folders::close(folder, folders::PRIVATE_MODE)?;
     let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
     rustix::mount::mount("rswarm-secrets", folder, "tmpfs", flags, Some(c"mode=0700"))
@@ -49,8 +59,8 @@ fn place_in(folder: &Path, files: &[ContainerFile], squash: bool) -> Result<()> 
         out.write_all(&file.content.0).map_err(Error::io("write", &path))?;
         // With one uid there is nobody else to give it to.
         if !squash {
-            std::os::unix::fs::fchown(&out, Some(file.uid), Some(file.gid))
-                .map_err(Error::io("chown", &path))?;
+            let (uid, gid) = userns::owner(users, file.uid, file.gid)?;
+            std::os::unix::fs::fchown(&out, Some(uid), Some(gid)).map_err(Error::io("chown", &path))?;
         }
         let mode = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(file.mode & 0o7777);
         out.set_permissions(mode).map_err(Error::io("chmod", &path))?;

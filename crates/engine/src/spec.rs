@@ -127,6 +127,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) ipc_of: Option<u32>,
     pub(crate) cgroups_path: &'a str,
     pub(crate) userns_squash: bool,
+    /// The ids that it has on the host and the user namespace that they are in, where it has one.
+    pub(crate) users: Option<(&'a runtime::IdMap, &'a Path)>,
 }
 
 /// Returns the capabilities of a container.
@@ -305,6 +307,10 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec> {
         "maskedPaths": host.hidden_paths(),
         "readonlyPaths": host.unwritable_paths(),
     });
+    if let Some((map, _)) = parts.users {
+        linux["uidMappings"] = mappings(&map.uids);
+        linux["gidMappings"] = mappings(&map.gids);
+    }
     if !host.privileged {
         match &security.seccomp {
             Seccomp::Default => linux["seccomp"] = seccomp(&caps, parts.id)?,
@@ -364,6 +370,12 @@ pub(crate) fn exec_process(
 /// Builds the cgroup limits for a live update.
 pub(crate) fn limits(resources_wanted: &Resources) -> Result<LinuxResources> {
     parsed(Value::Object(limit_map(resources_wanted)?), "update")
+}
+
+fn mappings(ranges: &[runtime::IdRange]) -> Value {
+    let range =
+        |r: &runtime::IdRange| json!({ "containerID": r.inside, "hostID": r.outside, "size": r.count });
+    ranges.iter().map(range).collect()
 }
 
 fn parsed<T: serde::de::DeserializeOwned>(value: Value, id: &str) -> Result<T> {
@@ -489,6 +501,9 @@ fn namespaces(parts: &Parts<'_>) -> Vec<Value> {
     let joined =
         |kind: &str, file: &str, pid: u32| json!({ "type": kind, "path": format!("/proc/{pid}/ns/{file}") });
     let mut namespaces = vec![json!({ "type": "mount" })];
+    if let Some((_, path)) = parts.users {
+        namespaces.push(json!({ "type": "user", "path": path }));
+    }
     if let Some(path) = parts.netns {
         namespaces.push(json!({ "type": "network", "path": path }));
     }
@@ -687,7 +702,8 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": source, "options": options });
     let system_access = if host.privileged { "rw" } else { "ro" };
     let mut pts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
-    if !parts.userns_squash {
+    let has_tty_group = parts.users.is_none_or(|(map, _)| map.gid_outside(5).is_some());
+    if !parts.userns_squash && has_tty_group {
         pts.push("gid=5");
     }
     let mut mounts = vec![
@@ -763,10 +779,13 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
         let subdir = format!("X-mount.subdir={}", point.subpath);
         let mut options = vec!["rbind", propagation, access];
         options.extend((!point.subpath.is_empty()).then_some(subdir.as_str()));
+        // A record of an earlier release says nothing of volumes.
+        let idmap = point.idmap || point.kind == MountPointKind::Volume;
+        options.extend((idmap && parts.users.is_some()).then_some("ridmap"));
         own.push(mount(&point.destination, "bind", &point.source.to_string_lossy(), &options));
     }
     for layers in host.build.iter().flat_map(|step| &step.mounts) {
-        own.push(layer_mount(layers, parts.userns_squash));
+        own.push(layer_mount(layers, parts.userns_squash, parts.users.is_some()));
     }
     for device in &parts.edits.mounts {
         own.retain(|m| m["destination"] != device.container_path.as_str());
@@ -783,8 +802,8 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
     mounts
 }
 
-fn layer_mount(layers: &LayerMount, squash: bool) -> Value {
-    let (kind, source, options) = match (&layers.lowers[..], &layers.scratch) {
+fn layer_mount(layers: &LayerMount, squash: bool, idmap: bool) -> Value {
+    let (kind, source, mut options) = match (&layers.lowers[..], &layers.scratch) {
         // Overlayfs wants two folders, or one to write to.
         ([only], None) => ("bind", only.to_string_lossy(), vec!["rbind".to_owned(), "ro".to_owned()]),
         (lowers, scratch) => {
@@ -803,6 +822,7 @@ fn layer_mount(layers: &LayerMount, squash: bool) -> Value {
             ("overlay", "overlay".into(), options)
         }
     };
+    options.extend(idmap.then(|| "idmap".to_owned()));
     json!({ "destination": layers.target, "type": kind, "source": source, "options": options })
 }
 
@@ -870,6 +890,7 @@ mod tests {
             mode: String::new(),
             writable: false,
             propagation: String::new(),
+            idmap: false,
             anonymous: false,
         };
         let shallow = MountPoint { destination: "/a".into(), ..point.clone() };
@@ -887,6 +908,7 @@ mod tests {
             ipc_of: None,
             cgroups_path: "/rswarm/x",
             userns_squash: false,
+            users: None,
         };
         let spec = spec(&parts).unwrap();
         let mounts: Vec<_> =

@@ -16,12 +16,13 @@ use crate::{
     owner::{Owner, runtime_failed},
     secrets,
     spec::{self, Parts, Tmpfs},
-    users,
+    userns, users,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fs,
     net::{IpAddr, Ipv6Addr},
+    os::{fd::OwnedFd, unix::fs::chown},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -110,9 +111,11 @@ impl Owner {
                 source: e.into(),
             })?
             .dirs;
-        let mut network = self.set_up_network().await?;
+        let mut users = self.user_namespace().await?;
+        let netns = users.as_mut().and_then(runtime::UserNamespace::take_network);
+        let mut network = self.set_up_network(netns).await?;
         let name_sockets = network.name_sockets.take();
-        let plan = self.plan(lowers, network).await?;
+        let plan = self.plan(lowers, network, users.as_ref()).await?;
         let (engine, working) = (self.engine.clone(), self.engine.clone());
         self.mount_volumes().await?;
         let _mounting = working.inner.mounting.read().await;
@@ -121,6 +124,7 @@ impl Owner {
             let failed = |e| runtime_failed("start", &id, e);
             let (dir, hooked) = (plan.dir.clone(), plan.spec.hooks().is_some());
             let mut shim = runtime::Shim::spawn(&engine.inner.shim, &plan).map_err(failed)?;
+            drop(users); // the shim has it
             for ends in early {
                 shim.attach(ends.attached(once)).map_err(|e| runtime_failed("attach", &id, e))?;
             }
@@ -144,6 +148,12 @@ impl Owner {
         self.event("start", []);
         tracing::info!(container.id = %self.container.id, "container started");
         Ok(())
+    }
+
+    async fn user_namespace(&self) -> Result<Option<runtime::UserNamespace>> {
+        let Some(map) = self.container.users.clone() else { return Ok(None) };
+        let (engine, container) = (self.engine.clone(), self.container.clone());
+        crate::blocking(move || userns::open(&engine, &container, &map)).await.map(Some)
     }
 
     /// Mounts the volumes that are filesystems.
@@ -190,7 +200,8 @@ impl Owner {
 
     // ---- network ----
 
-    async fn set_up_network(&mut self) -> Result<Network> {
+    /// `netns`: the network namespace that it shall have, if that was made already.
+    async fn set_up_network(&mut self, netns: Option<OwnedFd>) -> Result<Network> {
         let config = self.container.config.clone();
         let host = &config.host;
         match &host.network_mode {
@@ -250,8 +261,12 @@ impl Owner {
                 .collect::<Result<_>>()?,
         };
         let operation = format!("set up networking of container {}", self.container.name);
-        let info =
-            self.engine.inner.network.create_sandbox(spec).await.map_err(local_network::failed(operation))?;
+        let service = &self.engine.inner.network;
+        let info = match netns {
+            Some(netns) => service.create_sandbox_in(spec, netns).await,
+            None => service.create_sandbox(spec).await,
+        }
+        .map_err(local_network::failed(operation))?;
         let network = Network {
             netns: Some(info.netns_path.clone()),
             name_sockets: info.name_sockets.clone(),
@@ -513,6 +528,14 @@ impl Owner {
         let writable = !host.read_only;
         let bind = |path: &Path, target: &str| (path.to_owned(), target.to_owned(), writable);
         let mut files = vec![bind(&self.container.hostname_path, "/etc/hostname")];
+        let owner = self.container.users.as_ref().map(|map| userns::owner(Some(map), 0, 0)).transpose()?;
+        let write = |path: &Path, text: &str| -> Result<()> {
+            write(path, text)?;
+            match owner {
+                Some((uid, gid)) => chown(path, Some(uid), Some(gid)).map_err(Error::io("chown", path)),
+                None => Ok(()),
+            }
+        };
         write(&self.container.hostname_path, &format!("{}\n", self.hostname()))?;
         if let NetworkMode::Container(other) = &host.network_mode {
             let other = self.engine.inspect(other)?;
@@ -548,7 +571,12 @@ impl Owner {
         Ok(files)
     }
 
-    async fn plan(&self, lowers: Vec<PathBuf>, network: Network) -> Result<runtime::ContainerPlan> {
+    async fn plan(
+        &self,
+        lowers: Vec<PathBuf>,
+        network: Network,
+        users: Option<&runtime::UserNamespace>,
+    ) -> Result<runtime::ContainerPlan> {
         let config = self.container.config.clone();
         let mut files = self.write_etc(&network)?;
         files.extend(secrets::binds(&self.engine.inner, &self.container.id, &config.host.files)?);
@@ -561,6 +589,7 @@ impl Owner {
         let (container, run_dir, squash) =
             (self.container.clone(), self.run_dir.clone(), self.engine.inner.userns_squash);
         let host = self.engine.inner.hostname.clone();
+        let users = users.map(runtime::UserNamespace::path);
         let cdi_dirs = self.engine.inner.defaults.cdi_spec_dirs.clone();
         crate::blocking(move || {
             let identity = users::resolve(
@@ -587,6 +616,7 @@ impl Owner {
                 ipc_of,
                 cgroups_path: &cgroup,
                 userns_squash: squash,
+                users: container.users.as_ref().zip(users.as_deref()),
             })?;
             Ok(runtime::ContainerPlan {
                 id: container.id.clone(),

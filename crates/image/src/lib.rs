@@ -57,4 +57,4 @@ pub use store::{
     Auth, CACHE_HOLDER, Image, ImportOptions, LayerUsage, Loaded, Progress, PullOptions, PushOptions,
     RegistryOptions, Removed, Store,
 };
-pub use unpack::{TreeOptions, UnpackError, unpack_tree};
+pub use unpack::{Owners, TreeOptions, UnpackError, unpack_tree, unpack_tree_for};

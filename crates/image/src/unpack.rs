@@ -103,6 +103,8 @@ pub struct UnpackError {
 struct Unpacker {
     root: OwnedFd,
     squash: bool,
+    /// Where the owner of an entry, user and group, is on the disk; `None` = as the entry says.
+    owners: Option<Box<Owners>>,
     kind: Kind,
     done: Unpacked,
     /// Directory of the entry before: most entries follow a sibling.
@@ -136,11 +138,28 @@ pub(crate) fn unpack(tar: impl Read, into: &Path, options: Options) -> Result<Un
 /// # Errors
 /// Whatever is there by then stays.
 pub fn unpack_tree(tar: impl Read + Send, into: OwnedFd, options: TreeOptions) -> Result<(), UnpackError> {
+    unpack_tree_for(tar, into, options, None)
+}
+
+/// User and group of an entry to those on the disk; `None` = they have no place there.
+pub type Owners = dyn Fn(u32, u32) -> Option<(u32, u32)>;
+
+/// As [`unpack_tree`], with the owners of entries turned into others.
+///
+/// # Errors
+/// As there, and when one has no place on the disk.
+pub fn unpack_tree_for(
+    tar: impl Read + Send,
+    into: OwnedFd,
+    options: TreeOptions,
+    owners: Option<Box<Owners>>,
+) -> Result<(), UnpackError> {
     let (head, tar) = sniff(tar).map_err(at("the stream"))?;
     let compression = Compression::of(&head);
     let tar = compression.reader(tar).map_err(at("the stream"))?;
     let kind = Kind::Tree { keep_type: options.keep_type, whole: options.whole };
-    let done = Unpacker::new(into, options.squash, kind).all(tar)?;
+    let unpacker = Unpacker { owners, ..Unpacker::new(into, options.squash, kind) };
+    let done = unpacker.all(tar)?;
     if done.skipped_devices > 0 || done.skipped_xattrs > 0 {
         let (devices, xattrs) = (done.skipped_devices, done.skipped_xattrs);
         tracing::debug!(devices, xattrs, "device nodes or attributes of an archive left out");
@@ -177,6 +196,7 @@ impl Unpacker {
         Self {
             root,
             squash,
+            owners: None,
             kind,
             done: Unpacked::default(),
             last_parent: None,
@@ -482,11 +502,19 @@ impl Unpacker {
         Ok(())
     }
 
+    fn owner_of(&self, entry: &Entry) -> io::Result<(Uid, Gid)> {
+        let (uid, gid) = owner(entry)?;
+        let Some(owners) = &self.owners else { return Ok((uid, gid)) };
+        let there = owners(uid.as_raw(), gid.as_raw());
+        let (uid, gid) = there.ok_or_else(|| refused("owner is not among the ids of the container"))?;
+        Ok((Uid::from_raw(uid), Gid::from_raw(gid)))
+    }
+
     fn owner(&self, entry: &Entry, parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
         if self.squash {
             return Ok(());
         }
-        let (uid, gid) = owner(entry)?;
+        let (uid, gid) = self.owner_of(entry)?;
         Ok(rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
@@ -494,7 +522,7 @@ impl Unpacker {
     /// capabilities away.
     fn metadata(&mut self, entry: &Entry, file: impl AsFd) -> io::Result<()> {
         if !self.squash {
-            let (uid, gid) = owner(entry)?;
+            let (uid, gid) = self.owner_of(entry)?;
             rustix::fs::fchown(&file, Some(uid), Some(gid))?;
         }
         rustix::fs::fchmod(&file, mode(entry))?;

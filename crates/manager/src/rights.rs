@@ -270,6 +270,7 @@ fn host_option(options: &HostOptions) -> Option<&'static str> {
         ipc,
         pid,
         uts,
+        users,
         cgroup,
         cgroup_parent,
         runtime,
@@ -295,7 +296,7 @@ fn host_option(options: &HostOptions) -> Option<&'static str> {
     if !device_cgroup_rules.is_empty() {
         return Some("a device cgroup rule");
     }
-    let namespaces = [("ipc", ipc), ("pid", pid), ("uts", uts), ("cgroup", cgroup)];
+    let namespaces = [("ipc", ipc), ("pid", pid), ("uts", uts), ("userns_mode", users), ("cgroup", cgroup)];
     if let Some((name, _)) = namespaces.into_iter().find(|(_, word)| !own(word)) {
         return Some(name);
     }
@@ -528,7 +529,7 @@ mod tests {
             let after = service_with(&view, |spec| change(&mut Arc::make_mut(&mut spec.task).container));
             may_write(role, &view, Some(&before), Some(&after))
         };
-        let edits: [Edit; 15] = [
+        let edits: [Edit; 16] = [
             |c| c.privileged = true,
             |c| c.cap_add = vec!["SYS_ADMIN".into()],
             |c| c.cap_add = vec!["ALL".into()],
@@ -538,6 +539,7 @@ mod tests {
             |c| c.host = Some(host(|h| h.pid = Some("host".into()))),
             |c| c.host = Some(host(|h| h.ipc = Some("container:x".into()))),
             |c| c.host = Some(host(|h| h.uts = Some("host".into()))),
+            |c| c.host = Some(host(|h| h.users = Some("host".into()))),
             |c| c.host = Some(host(|h| h.cgroup = Some("host".into()))),
             |c| c.host = Some(host(|h| h.cgroup_parent = Some("/".into()))),
             |c| c.host = Some(host(|h| h.security_opts = vec!["seccomp=unconfined".into()])),
@@ -567,6 +569,7 @@ mod tests {
             assert!(judge(&role, &|c| c.cap_add = vec!["CAP_CHOWN".into(), "kill".into()]).is_ok());
             assert!(judge(&role, &|c| c.mounts = vec![mount(volume(Labels::new(), Some("local")))]).is_ok());
             assert!(judge(&role, &|c| c.host = Some(host(|h| h.cpu_shares = 5))).is_ok());
+            assert!(judge(&role, &|c| c.host = Some(host(|h| h.users = Some("private".into())))).is_ok());
         }
         // What an admin has let in may be run again and removed, but not changed.
         let privileged = service_with(&view, |s| Arc::make_mut(&mut s.task).container.privileged = true);

@@ -45,6 +45,24 @@ pub fn hostname(key: &'static str, text: &str) -> Result<(), Unfit> {
     Ok(())
 }
 
+/// Judges which user namespace a container asks for; empty = as its node has it. Words of other engines (`auto`,
+/// `keep-id`) would each need a range of ids of its own.
+///
+/// # Errors
+/// It is none of the words. Source: Docker API, `UsernsMode`; podman-run(1) for `private`.
+pub fn user_namespace(key: &'static str, mode: &str) -> Result<(), Unfit> {
+    if matches!(mode, "" | "host" | "private") {
+        return Ok(());
+    }
+    Err(unfit(
+        key,
+        format!(
+            "invalid user namespace mode: {mode}; hint: host, or private for a user namespace of its own; which ids it has \
+             is said by the daemon's userns-remap"
+        ),
+    ))
+}
+
 /// Judges a word of resolv.conf: a search domain or an option.
 ///
 /// # Errors
@@ -468,6 +486,7 @@ fn of_host(host: &HostOptions) -> Result<(), Unfit> {
     if let Some(domain) = host.domainname.as_deref().filter(|text| !text.is_empty()) {
         hostname("domainname", domain)?;
     }
+    user_namespace("userns_mode", host.users.as_deref().unwrap_or_default())?;
     cpu_list("cpuset", &host.cpuset)
 }
 

@@ -82,6 +82,8 @@ pub struct HostOptions {
     pub pid: Option<String>,
     /// `host`
     pub uts: Option<String>,
+    /// `host` or `private`; else as the node's `userns-remap` says.
+    pub users: Option<String>,
     /// `host` or `private`.
     pub cgroup: Option<String>,
     pub cgroup_parent: Option<String>,

@@ -263,6 +263,7 @@ impl HostExecutor {
             ipc_mode: shared.ipc.clone().unwrap_or_default(),
             pid_mode: shared.pid.clone().unwrap_or_default(),
             uts_mode: shared.uts.clone().unwrap_or_default(),
+            userns_mode: shared.users.clone().unwrap_or_default(),
             cgroupns_mode: shared.cgroup.clone().unwrap_or_default(),
             cgroup_parent: shared.cgroup_parent.clone(),
             runtime: shared.runtime.clone(),
@@ -366,6 +367,7 @@ fn mount(
             propagation: propagation.clone(),
             create: *create,
             non_recursive: false,
+            idmap: false,
         },
         MountKind::Volume { name, driver, driver_opts, labels, no_copy } => engine::MountKind::Volume {
             name: name.as_deref().map(fill).transpose()?,

@@ -126,6 +126,7 @@ pub async fn run(options: Options) -> Result<()> {
         network: network.clone(),
         shim,
         userns_squash: squash,
+        userns_remap: options.settings.userns_remap().context("cannot give containers ids of their own")?,
         hostname: options.hostname.clone(),
         cgroup_parent: options.cgroup_parent.clone(),
         defaults: options.settings.engine_defaults(),

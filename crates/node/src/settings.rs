@@ -63,7 +63,8 @@ pub struct Settings {
     pub mtu: Option<u32>,
     /// Of `docker build`.
     pub builder: Builder,
-    /// Refused: containers of a daemon of root are in the host's user namespace.
+    /// Whose subordinate ids are those of containers: `default`, `USER`, `UID`, either with `:GROUP`; empty = containers
+    /// have the host's own.
     pub userns_remap: String,
     /// Containers always outlive the daemon here; the key is known, so that a file of Docker's can be used as it is.
     pub live_restore: Option<bool>,
@@ -152,13 +153,6 @@ impl Settings {
             toml::from_str(&text).map_err(anyhow::Error::from)
         }
         .with_context(|| path.display().to_string())?;
-        if !settings.userns_remap.is_empty() {
-            bail!(
-                "{}: userns-remap: not supported; hint: a daemon that an ordinary user starts has its containers in a \
-                 user namespace",
-                path.display()
-            );
-        }
         settings.doors().with_context(|| path.display().to_string())?;
         settings.generic_resources().with_context(|| path.display().to_string())?;
         if let Some(text) = &settings.builder.gc.default_keep_storage
@@ -230,6 +224,17 @@ impl Settings {
         let items = self.node_generic_resources.iter().map(String::as_str);
         model::resource::generic_resources(items)
             .map_err(|reason| anyhow::anyhow!("node-generic-resources: {reason}"))
+    }
+
+    /// Returns the ids of the host that containers' own are; `None` = the same ones. Notes those of `default` on this
+    /// host, if that is asked for and they are not there.
+    ///
+    /// # Errors
+    /// They are not known, or containers cannot have them.
+    pub(crate) fn userns_remap(&self) -> Result<Option<runtime::IdMap>> {
+        let asked = Some(self.userns_remap.as_str()).filter(|asked| !asked.is_empty());
+        let read = asked.map(|asked| engine::userns::read_remap(asked, Path::new("/etc")));
+        Ok(read.transpose()?)
     }
 
     /// Returns how `tcp://` addresses are protected; `None` = not at all.
@@ -327,9 +332,11 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_honoured_is_refused() {
-        let refused = read("daemon.json", r#"{"userns-remap": "default"}"#).unwrap_err();
-        assert!(refused.contains("userns-remap: not supported"), "{refused}");
+    fn ids_of_containers_are_those_of_a_user() {
+        assert!(Settings::default().userns_remap().unwrap().is_none());
+        let settings = read("daemon.json", r#"{"userns-remap": "no such user"}"#).unwrap();
+        let refused = settings.userns_remap().unwrap_err().to_string();
+        assert!(refused.contains("userns-remap") && refused.contains("no such user"), "{refused}");
     }
 
     #[test]

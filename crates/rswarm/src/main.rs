@@ -108,6 +108,9 @@ fn daemon(args: cli::DaemonArgs) -> Result<ExitCode> {
     };
     let mut settings = node::Settings::read(&args.config)?;
     settings.group = args.group.or(settings.group);
+    if let Some(remap) = args.userns_remap {
+        settings.userns_remap = remap;
+    }
     let options = node::Options {
         data_root: args
             .data_root

@@ -53,7 +53,7 @@ pub use seccomp::{default_seccomp, read_seccomp};
 pub use signal::parse_signal;
 pub use spec::{default_masked_paths, default_mounts, default_readonly_paths, default_spec};
 pub use state::read_exit;
-pub use userns::{IdMap, IdRange, UserNamespace};
+pub use userns::{IdMap, IdRange, UserNamespace, making_files_as, try_layers};
 
 /// Tells whether the kernel confines programs by AppArmor. Source: kernel Documentation/admin-guide/LSM/apparmor.rst.
 #[must_use]

@@ -8,26 +8,33 @@
 use crate::{
     Error, ShimProgram,
     client::DEADLINE,
+    state,
     wire::{self, Received},
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     io::Errno,
     net::{AddressFamily, SocketFlags, SocketType},
-    process::Pid,
+    process::{Pid, PidfdFlags},
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStringExt as _,
+    },
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Child, ExitStatus, Stdio},
     time::Instant,
 };
 
 /// Argument that makes the shim's program a keeper of namespaces: see [`keep`].
 pub(crate) const KEEPER: &str = "--namespaces";
+/// Argument that makes the shim's program try the layers of a folder: see [`try_layers`].
+pub(crate) const TRIAL: &str = "--try-layers";
 /// Most ranges of one map. Source: user_namespaces(7).
 const RANGES_MAX: usize = 340;
 
@@ -131,18 +138,36 @@ impl UserNamespace {
     /// When the map is none, the kernel refuses, or it takes longer than 10 s.
     pub fn new(program: &ShimProgram, map: &IdMap, network: bool) -> Result<Self, Error> {
         map.check().map_err(|reason| Error::Users { source: io::Error::other(reason) })?;
-        Self::made(program, map, network).map_err(|source| Error::Users { source })
+        let prepare = |pid| write_maps(pid, &ranges_of(&map.uids), &ranges_of(&map.gids));
+        Self::by_keeper(program, None, network, prepare).map_err(|source| Error::Users { source })
     }
 
-    fn made(program: &ShimProgram, map: &IdMap, network: bool) -> io::Result<Self> {
+    /// Takes the user namespace at `path`, and makes a network namespace in it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); when there is no user namespace at `path`.
+    pub fn of(program: &ShimProgram, path: &Path, network: bool) -> Result<Self, Error> {
+        let made = match network {
+            true => Self::by_keeper(program, Some(path), true, |_| Ok(())),
+            false => File::open(path).map(|file| Self { user: file.into(), network: None }),
+        };
+        made.map_err(|source| Error::Users { source })
+    }
+
+    fn by_keeper(
+        program: &ShimProgram,
+        existing: Option<&Path>,
+        network: bool,
+        prepare: impl FnOnce(Pid) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let mut command = program.command();
-        command.arg(KEEPER).args(network.then_some("network"));
+        command.arg(KEEPER).arg(if network { "network" } else { "none" }).args(existing);
         let mut keeper =
             command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let pid = i32::try_from(keeper.id()).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
-        let made = Self::from_keeper(&ours, pid, map, network);
+        let made = Self::from_keeper(&ours, pid, network, prepare);
         // It ends by itself when nobody listens; if it hangs, it shall not.
         drop(ours);
         keeper.kill().ok();
@@ -150,7 +175,12 @@ impl UserNamespace {
         made
     }
 
-    fn from_keeper(ours: &OwnedFd, pid: Pid, map: &IdMap, network: bool) -> io::Result<Self> {
+    fn from_keeper(
+        ours: &OwnedFd,
+        pid: Pid,
+        network: bool,
+        prepare: impl FnOnce(Pid) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let until = Instant::now() + DEADLINE;
         let next = |ours: &OwnedFd| -> io::Result<()> {
             loop {
@@ -172,7 +202,7 @@ impl UserNamespace {
             }
         };
         next(ours)?;
-        write_maps(pid, &ranges_of(&map.uids), &ranges_of(&map.gids))?;
+        prepare(pid)?;
         wire::send(ours.as_fd(), &wire::Empty {}, &[])?;
         next(ours)?;
         let open = |of: &str| File::open(namespace_file(pid, of)).map(OwnedFd::from);
@@ -201,6 +231,104 @@ impl UserNamespace {
         let tree = rustix::mount::open_tree(rustix::fs::CWD, folder, flags)?;
         Ok(sys::mount::map_ids(tree.as_fd(), self.user.as_fd(), false)?)
     }
+}
+
+/// Tries whether a container with these ids can have layers below `folder`: makes some there, mounts them as a
+/// container's would be, and takes them away again. Blocking.
+///
+/// # Errors
+/// When the kernel or the filesystem cannot do that, with the step.
+pub fn try_layers(program: &ShimProgram, map: &IdMap, folder: &Path) -> Result<(), Error> {
+    map.check().map_err(|reason| Error::Users { source: io::Error::other(reason) })?;
+    let tried = mount_layers(program, map, folder);
+    let removed = match fs::remove_dir_all(folder) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Remove { path: folder.to_owned(), source })
+        }
+        _ => Ok(()),
+    };
+    tried.and(removed)
+}
+
+fn mount_layers(program: &ShimProgram, map: &IdMap, folder: &Path) -> Result<(), Error> {
+    let prepare = |source| Error::Prepare { dir: folder.to_owned(), source };
+    let bytes = |path: PathBuf| path.into_os_string().into_vec();
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| folder.join(name));
+    for path in [&lower, &upper, &work, &folder.join(state::ROOTFS)] {
+        fs::create_dir_all(path).map_err(prepare)?;
+    }
+    let launch = wire::Launch {
+        version: wire::VERSION,
+        root: Some(wire::Root {
+            lowers: vec![bytes(lower)],
+            upper: bytes(upper),
+            work: bytes(work),
+            propagation: libc::MS_SLAVE,
+            map_ids: true,
+            ..wire::Root::default()
+        }),
+        users: Some(wire::UserNamespace {
+            path: Vec::new(),
+            uids: ranges_of(&map.uids),
+            gids: ranges_of(&map.gids),
+        }),
+        ..wire::Launch::default()
+    };
+    fs::write(folder.join(state::PLAN), prost::Message::encode_to_vec(&launch)).map_err(prepare)?;
+    let said = folder.join(state::STDERR);
+    let stderr = File::create(&said).map_err(prepare)?;
+    let mut command = program.command();
+    command.arg(TRIAL).arg(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+    let mut trial = command.spawn().map_err(|source| Error::Users { source })?;
+    let ended = wait(&mut trial).map_err(|source| Error::Users { source })?;
+    if ended.success() {
+        return Ok(());
+    }
+    let message = fs::read_to_string(&said).unwrap_or_default();
+    Err(Error::Create { message: message.trim().to_owned() })
+}
+
+/// Waits for the end of a process, which is killed when it takes too long.
+fn wait(child: &mut Child) -> io::Result<ExitStatus> {
+    let pidfd = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
+        match rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
+            Err(Errno::INTR) => continue,
+            Ok(0) => child.kill()?,
+            Ok(_) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        return child.wait();
+    }
+}
+
+/// Runs `work` with files made as those of this user and group, and with all of the calling thread's rights. Through an
+/// idmapped mount, and through an overlay on one, ids that are not mapped (the host's root) cannot make a file.
+///
+/// # Errors
+/// When the thread may not have these ids.
+pub fn making_files_as<T>(uid: u32, gid: u32, work: impl FnOnce() -> T) -> io::Result<T> {
+    use rustix::thread::{
+        CapabilitiesSecureBits as Bits, capabilities_secure_bits, set_capabilities_secure_bits,
+    };
+    /// Takes the thread's own ids back, whatever happens meanwhile.
+    struct Back(Bits);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+            sys::process::set_fs_ids(own.0, own.1).expect("a thread may always have its own ids");
+            set_capabilities_secure_bits(self.0).expect("they could be changed a moment ago");
+        }
+    }
+    let before = capabilities_secure_bits()?;
+    // Else the change would cost the capabilities that are about files.
+    set_capabilities_secure_bits(before | Bits::NO_SETUID_FIXUP)?;
+    let _back = Back(before);
+    sys::process::set_fs_ids(uid, gid)?;
+    Ok(work())
 }
 
 fn ranges_of(ranges: &[IdRange]) -> Vec<wire::IdRange> {
@@ -235,10 +363,11 @@ pub(crate) fn read_map(pid: Pid, file: &str) -> io::Result<Vec<wire::IdRange>> {
         .collect()
 }
 
-/// What the keeper does: makes the user namespace, has it mapped, makes the network namespace in it, and waits until
-/// they were taken.
-pub(crate) fn keep(daemon: BorrowedFd<'_>, network: bool) -> io::Result<()> {
-    let told = keep_until_told(daemon, network);
+/// What the keeper does: makes the user namespace and has it mapped (or joins the one at `existing`), makes the network
+/// namespace in it, and waits until they were taken. `args`: whether a network namespace is wanted, `existing`.
+pub(crate) fn keep(daemon: BorrowedFd<'_>, args: &[OsString]) -> io::Result<()> {
+    let network = args.first().is_some_and(|word| word == "network");
+    let told = keep_until_told(daemon, network, args.get(1).map(Path::new));
     if let Err(error) = &told {
         let said = wire::Failed { message: error.to_string(), exec_code: 0 };
         wire::send(daemon, &said, &[])?;
@@ -246,9 +375,12 @@ pub(crate) fn keep(daemon: BorrowedFd<'_>, network: bool) -> io::Result<()> {
     told
 }
 
-fn keep_until_told(daemon: BorrowedFd<'_>, network: bool) -> io::Result<()> {
+fn keep_until_told(daemon: BorrowedFd<'_>, network: bool, existing: Option<&Path>) -> io::Result<()> {
     let ready = wire::Failed::default();
-    sys::process::unshare_namespaces(libc::CLONE_NEWUSER)?;
+    match existing {
+        Some(path) => sys::process::join_namespaces(File::open(path)?.as_fd(), libc::CLONE_NEWUSER)?,
+        None => sys::process::unshare_namespaces(libc::CLONE_NEWUSER)?,
+    }
     wire::send(daemon, &ready, &[])?;
     await_message(daemon)?;
     if network {

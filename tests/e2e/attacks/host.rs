@@ -1,6 +1,6 @@
 //! An ordinary user of a host, and who may send requests to its socket: neither gets at what is the host's.
 
-use crate::{lab, load_hello};
+use crate::{SOON, lab, load_hello};
 use std::{
     fs,
     io::{Read as _, Write as _},
@@ -12,7 +12,7 @@ use std::{
     path::Path,
     process::Command,
 };
-use testkit::Lab;
+use testkit::{Lab, wait_for};
 
 /// Sends a body as it is; returns the status and what came with it.
 pub(crate) fn post(lab: &Lab, path: &str, body: &str) -> (u16, String) {
@@ -184,4 +184,116 @@ fn a_request_that_would_reach_the_host_is_refused_by_its_key_and_leaves_nothing(
     assert!(status == 400 && answer.contains("invalid reference format"), "{status} {answer}");
     assert_eq!(lab.docker(1, &["ps", "-aq"]).ok(), "");
     assert_eq!(fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), before);
+}
+
+/// Makes an image of busybox, as `bb`.
+fn import_busybox(lab: &Lab) {
+    let path = lab.dir().join("bb.tar");
+    let mut tar = tar::Builder::new(fs::File::create(&path).expect("a file"));
+    tar.append_path_with_name("/bin/busybox", "bin/busybox").expect("busybox-static is installed");
+    for name in ["sh", "cat", "chmod", "cp", "id", "ls", "mount", "sleep", "stat", "mknod"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        tar.append_link(&mut header, format!("bin/{name}"), "busybox").expect("a link");
+    }
+    tar.into_inner().expect("a tar");
+    lab.rswarm(1, &["import", "-c", "ENV PATH=/bin", path.to_str().expect("a path"), "bb"]).ok();
+}
+
+/// Has the daemon of a host give containers ids of their own.
+fn remap(lab: &mut Lab) {
+    fs::write(lab.dir().join("h1/daemon.toml"), "userns-remap = \"default\"\n").expect("the settings");
+    lab.tell("kill-daemon 1").expect("the daemon to be killed");
+    lab.tell("start-daemon 1").expect("the daemon to be started");
+    lab.wait_for_daemon(1).expect("the daemon");
+}
+
+#[test]
+#[ignore = "oracle: busybox"]
+fn root_of_a_container_with_ids_of_its_own_plants_no_root_on_its_host() {
+    if !is_real_root() {
+        return;
+    }
+    let mut lab = lab(1);
+    import_busybox(&lab);
+    let (open, closed) = (lab.dir().join("open"), lab.dir().join("closed"));
+    for (folder, mode) in [(&open, 0o777), (&closed, 0o700)] {
+        fs::create_dir(folder).unwrap();
+        fs::set_permissions(folder, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::write(closed.join("key"), "secret of the host").unwrap();
+    // Whoever talks a deployer into a bind mount: a program of root for any user of the host, a look at what is root's.
+    let attack = |lab: &Lab, more: &[&str], name: &str| {
+        let (open, closed) = (format!("{}:/open", open.display()), format!("{}:/closed", closed.display()));
+        let script = format!(
+            "cp /bin/busybox /open/{name} && chmod 4755 /open/{name}; cat /closed/key; mknod /open/{name}.disk b 254 0; \
+             stat -c %u /open/{name}; id -u"
+        );
+        let run = [&["run", "--rm", "-v", &open, "-v", &closed], more, &["bb", "sh", "-c", &script]].concat();
+        lab.rswarm(1, &run).stdout
+    };
+    let planted = |name: &str| {
+        let found = fs::metadata(open.join(name)).expect("what was planted");
+        (found.uid(), found.mode() & 0o7777)
+    };
+    let said = attack(&lab, &[], "without");
+    assert!(said.contains("secret of the host") && said.ends_with("0\n0\n"), "the attack works: {said}");
+    assert_eq!(planted("without"), (0, 0o4755), "a program of root lies on the host");
+    assert!(open.join("without.disk").exists(), "and the host's disk");
+
+    remap(&mut lab);
+    assert!(lab.rswarm(1, &["info", "--format", "{{json .SecurityOptions}}"]).ok().contains("name=userns"));
+    let said = attack(&lab, &[], "with");
+    assert_eq!(said, "0\n0\n", "it is root, and sees nothing of the host's");
+    assert_eq!(planted("with"), (100_000, 0o4755), "what it plants is nobody's");
+    assert!(!open.join("with.disk").exists());
+    let id = lab.rswarm(1, &["run", "-d", "bb", "sleep", "1000"]).ok();
+    let pid = lab.rswarm(1, &["exec", id.trim(), "cat", "/proc/self/uid_map"]).ok();
+    assert_eq!(pid.split_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536"]);
+    for (flags, refused) in [
+        (vec!["--privileged"], "privileged mode is incompatible with user namespaces"),
+        (vec!["--network", "host"], "cannot share the host's network namespace"),
+        (vec!["--pid", "host"], "cannot share the host PID namespace"),
+        (vec!["--userns", "auto"], "invalid user namespace mode: auto"),
+    ] {
+        let run = [&["run", "--rm"], flags.as_slice(), &["bb", "id"]].concat();
+        assert!(lab.rswarm(1, &run).fails().contains(refused), "{flags:?}");
+    }
+    // The way around it is the operator's, in Docker's word.
+    assert!(attack(&lab, &["--userns", "host"], "host").contains("secret of the host"));
+    assert_eq!(planted("host"), (0, 0o4755));
+}
+
+#[test]
+#[ignore = "oracle: busybox"]
+fn tasks_have_the_ids_of_their_node_and_their_secrets_are_their_own() {
+    if !is_real_root() {
+        return;
+    }
+    let mut lab = lab(1);
+    remap(&mut lab);
+    import_busybox(&lab);
+    lab.rswarm(1, &["swarm", "init", "--advertise-addr", &Lab::address(1)]).ok();
+    let key = lab.dir().join("key");
+    fs::write(&key, "hunter2\n").unwrap();
+    lab.rswarm(1, &["secret", "create", "key", key.to_str().expect("a path")]).ok();
+    lab.rswarm(1, &["network", "create", "-d", "overlay", "back"]).ok();
+    let file = lab.dir().join("stack.yml");
+    let text = "services:\n  web:\n    image: bb\n    command: [sh, -c, \"cat /proc/self/uid_map /run/secrets/key; \
+        stat -c %u /run/secrets/key /data; sleep 1000\"]\n    secrets: [key]\n    networks: [back]\n    \
+        volumes: ['data:/data']\n  plain:\n    image: bb\n    userns_mode: host\n    \
+        command: [sh, -c, 'cat /proc/self/uid_map; sleep 1000']\n\
+        secrets: {key: {external: true}}\nnetworks: {back: {external: true}}\nvolumes: {data: }\n";
+    fs::write(&file, text).unwrap();
+    lab.rswarm(1, &["deploy", "--name", "s", file.to_str().expect("a path")]).ok();
+    let logs = |service: &str| lab.rswarm(1, &["service", "logs", service]).stdout;
+    wait_for("what the tasks say", SOON, || {
+        let (web, plain) = (logs("s_web"), logs("s_plain"));
+        let words: Vec<&str> = web.split_whitespace().collect();
+        match words == ["0", "100000", "65536", "hunter2", "0", "0"] && plain.contains("4294967295") {
+            true => Ok(()),
+            false => Err(format!("{web}{plain}")),
+        }
+    });
 }

@@ -128,9 +128,6 @@ fn host(from: types::HostConfig) -> Result<HostConfig, ApiError> {
         // Source: moby `daemon/verifyPlatformContainerSettings`.
         return Err(bad(format!("invalid Isolation: invalid isolation mode on linux: {}", from.isolation)));
     }
-    if !matches!(from.userns_mode.as_str(), "" | "host") {
-        return Err(bad(format!("invalid UsernsMode: invalid user namespace mode: {}", from.userns_mode)));
-    }
     let listed = |list: &Option<Vec<serde_json::Value>>| list.as_ref().is_some_and(|l| !l.is_empty());
     let refused = [
         ("HostConfig.StorageOpt", !from.storage_opt.is_empty()),
@@ -200,6 +197,7 @@ fn host(from: types::HostConfig) -> Result<HostConfig, ApiError> {
         pid_mode: from.pid_mode,
         ipc_mode: from.ipc_mode,
         uts_mode: from.uts_mode,
+        userns_mode: from.userns_mode,
         cgroupns_mode: from.cgroupns_mode,
         cgroup_parent: given(from.resources.cgroup_parent.clone()),
         runtime: given(from.runtime),
@@ -330,6 +328,7 @@ fn mount(from: types::Mount) -> Result<Mount, ApiError> {
                 propagation: given(options.propagation),
                 create: options.create_mountpoint,
                 non_recursive: options.non_recursive,
+                idmap: false,
             }
         }
         "volume" | "" => {
@@ -421,6 +420,7 @@ const GATES: &[(&str, &str, &[&str])] = &[
             "SecurityOpt",
             "Tmpfs",
             "UTSMode",
+            "UsernsMode",
             "ShmSize",
             "Sysctls",
             "Runtime",
@@ -435,7 +435,7 @@ const GATES: &[(&str, &str, &[&str])] = &[
         "type",
         &["PortBindings", "AutoRemove", "Dns", "Privileged", "PublishAllPorts", "ReadonlyRootfs", "Init"],
     ),
-    ("HostConfig", "here", &["RestartPolicy", "UsernsMode", "Isolation", "VolumeDriver"]),
+    ("HostConfig", "here", &["RestartPolicy", "Isolation", "VolumeDriver"]),
     ("HostConfig", "refused", &["StorageOpt", "Cgroup"]),
     ("HostConfig", "client", &["ContainerIDFile", "ConsoleSize"]),
     (
@@ -567,7 +567,6 @@ mod tests {
             (r#"{"HostConfig":{"NanoCpus":-5}}"#, "NanoCpus"),
             (r#"{"HostConfig":{"ShmSize":-1}}"#, "ShmSize"),
             (r#"{"HostConfig":{"Isolation":"hyperv"}}"#, "Isolation"),
-            (r#"{"HostConfig":{"UsernsMode":"private"}}"#, "UsernsMode"),
             (r#"{"HostConfig":{"RestartPolicy":{"Name":"on-failure","MaximumRetryCount":-1}}}"#, "negative"),
             (r#"{"HostConfig":{"RestartPolicy":{"Name":"always","MaximumRetryCount":1}}}"#, "on-failure"),
             (r#"{"HostConfig":{"Dns":["8.8.8.8\nnameserver 6.6.6.6"]}}"#, "Dns"),

@@ -43,7 +43,7 @@ fn mount(from: &engine::Mount) -> types::Mount {
     let mut json =
         types::Mount { target: from.target.clone(), read_only: from.read_only, ..types::Mount::default() };
     match &from.kind {
-        MountKind::Bind { source, propagation, create, non_recursive } => {
+        MountKind::Bind { source, propagation, create, non_recursive, idmap: _ } => {
             json.kind = "bind".to_owned();
             json.source.clone_from(source);
             let options = types::BindOptions {
@@ -174,6 +174,7 @@ pub(super) fn json(container: &Container) -> types::HostConfig {
         security_opt: some(&host.security_opts),
         tmpfs: host.tmpfs.clone(),
         uts_mode: host.uts_mode.clone(),
+        userns_mode: host.userns_mode.clone(),
         shm_size: signed(host.shm_size_bytes.unwrap_or(64 << 20)),
         sysctls: host.sysctls.clone(),
         runtime: host.runtime.clone().unwrap_or_else(|| "rswarm".to_owned()),

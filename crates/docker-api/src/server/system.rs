@@ -141,6 +141,7 @@ async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiErro
         ..types::Info::default()
     };
     if let Ok(engine) = state.engine() {
+        to.security_options.extend(engine.userns_remap().map(|_| "name=userns".to_owned()));
         let (resources, problems) = engine.generic_resources().await?;
         to.generic_resources = generic_resources_json(&resources);
         to.warnings.extend(problems.iter().map(|p| format!("WARNING: devices are not known: {p}")));

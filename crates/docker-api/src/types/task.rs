@@ -59,6 +59,7 @@ wire! {
         ipc_mode: String => "IpcMode",
         pid_mode: String => "PidMode",
         uts_mode: String => "UTSMode",
+        userns_mode: String => "UsernsMode",
         cgroupns_mode: String => "CgroupnsMode",
         cgroup_parent: String => "CgroupParent",
         domainname: String => "Domainname",

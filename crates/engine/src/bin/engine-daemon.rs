@@ -26,6 +26,7 @@ async fn main() -> Result<(), Box<dyn Cause>> {
         data_root,
         run_root,
         userns_squash: squash,
+        userns_remap: None,
         hostname: "host".into(),
         cgroup_parent: cgroup.clone(),
         defaults: engine::Defaults::default(),

@@ -111,6 +111,10 @@ async fn take(verb: &str, operand: &str) -> io::Result<Option<u8>> {
             fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         }
         "kind" => say(&what_is(operand)?)?,
+        "owner" => {
+            let stat = rustix::fs::lstat(operand)?;
+            say(&format!("{}:{} {operand}", stat.st_uid, stat.st_gid))?;
+        }
         "descriptors" => print!("{}", descriptors(operand)?),
         "swap" => {
             let (one, other) = owned_pair(operand)?;

@@ -263,6 +263,15 @@ impl Stage<'_> {
         }
     }
 
+    /// Shows the command something of the engine's own.
+    fn bind(&self, source: &Path, target: &str, read_only: bool) -> Mount {
+        let source = source.display().to_string();
+        let idmap = self.build.engine.inner.userns_remap.is_some();
+        let kind =
+            EngineMount::Bind { source, propagation: None, create: false, non_recursive: false, idmap };
+        Mount { target: target.to_owned(), read_only, kind }
+    }
+
     async fn script(&self, name: &str, content: &str, mounts: &mut Mounts) -> Result<()> {
         let scratch = Scratch::new(&self.build.engine, &["script"]).await?;
         let path = scratch.path.join("script").join("text");
@@ -273,7 +282,7 @@ impl Stage<'_> {
             std::fs::set_permissions(&file, mode).map_err(Error::io("chmod", &file))
         })
         .await?;
-        mounts.binds.push(bind(&path, &format!("/dev/pipes/{name}"), true));
+        mounts.binds.push(self.bind(&path, &format!("/dev/pipes/{name}"), true));
         mounts.scratches.push(scratch);
         Ok(())
     }
@@ -327,7 +336,7 @@ impl Stage<'_> {
                 let target = target.unwrap_or_default();
                 let folder = self.cache_folder(mount, &target, step, mounts).await?;
                 mounts.targets.push(target.clone());
-                mounts.binds.push(bind(&folder, &target, mount.writable == Some(false)));
+                mounts.binds.push(self.bind(&folder, &target, mount.writable == Some(false)));
             }
             MountKind::Bind => {
                 let target = target.unwrap_or_default();
@@ -342,7 +351,7 @@ impl Stage<'_> {
                     Found::Missing => {
                         return Err(failed(format!("{}: no such file or directory", source.display())));
                     }
-                    Found::Other(file) => mounts.binds.push(bind(&file, &target, true)),
+                    Found::Other(file) => mounts.binds.push(self.bind(&file, &target, true)),
                     Found::Folder(lowers) => {
                         let mut scratch = None;
                         if mount.writable == Some(true) {
@@ -379,7 +388,7 @@ impl Stage<'_> {
             mounts.env.push(format!("SSH_AUTH_SOCK={target}"));
         }
         mounts.targets.push(target.clone());
-        mounts.binds.push(bind(&path, &target, false));
+        mounts.binds.push(self.bind(&path, &target, false));
         mounts.scratches.push(scratch);
         mounts.agents.push(lent);
         Ok(())
@@ -465,12 +474,6 @@ impl Stage<'_> {
 /// Returns true if the command is nothing but the mark of a here-document.
 fn is_mark(text: &str) -> bool {
     text.starts_with("<<") && !text.contains(char::is_whitespace)
-}
-
-fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
-    let source = source.display().to_string();
-    let kind = EngineMount::Bind { source, propagation: None, create: false, non_recursive: false };
-    Mount { target: target.to_owned(), read_only, kind }
 }
 
 /// Removes from the new layer the empty file or folders that a mount was put on. Blocking.

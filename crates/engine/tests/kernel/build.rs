@@ -40,7 +40,7 @@ impl Built {
 }
 
 /// Builds; `FROM guest` is the image that holds the guest.
-fn build_with(host: &Host, files: &[(&str, &str)], options: BuildOptions) -> Built {
+pub(crate) fn build_with(host: &Host, files: &[(&str, &str)], options: BuildOptions) -> Built {
     let files: Vec<(&str, String)> =
         files.iter().map(|(p, text)| (*p, text.replace("FROM guest", &format!("FROM {IMAGE}")))).collect();
     let files: Vec<(&str, &str)> = files.iter().map(|(p, text)| (*p, text.as_str())).collect();

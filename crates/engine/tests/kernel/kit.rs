@@ -75,23 +75,30 @@ pub(crate) struct Host {
     temp: tempfile::TempDir,
     netns: File,
     daemon: Option<Daemon>,
+    /// Of the next daemon.
+    pub(crate) userns_remap: Option<runtime::IdMap>,
 }
 
 impl Host {
     /// A host whose daemon runs and has the image.
     pub(crate) fn new() -> Self {
-        Self::on_disk(None)
+        Self::on_disk(None, None)
+    }
+
+    /// A host whose containers' ids are these of it.
+    pub(crate) fn remapped(map: runtime::IdMap) -> Self {
+        Self::on_disk(None, Some(map))
     }
 
     /// A host whose data root is a disk of so many bytes.
     pub(crate) fn on_disk_of(bytes: u64) -> Self {
-        Self::on_disk(Some(bytes))
+        Self::on_disk(Some(bytes), None)
     }
 
-    fn on_disk(bytes: Option<u64>) -> Self {
+    fn on_disk(bytes: Option<u64>, userns_remap: Option<runtime::IdMap>) -> Self {
         let temp = tempfile::Builder::new().prefix("rswarm-engine-").tempdir().unwrap();
         let disk = bytes.map(|bytes| Disk::new(&temp.path().join("data"), bytes));
-        let mut host = Self { _disk: disk, temp, netns: new_netns(), daemon: None };
+        let mut host = Self { _disk: disk, temp, netns: new_netns(), daemon: None, userns_remap };
         host.start_daemon();
         host.image(IMAGE, &["ENV FROM_IMAGE=yes"], |_| {});
         host
@@ -124,7 +131,7 @@ impl Host {
         network.rootless = squashed();
         network.host_netns = Some(format!("/proc/self/fd/{}", self.netns.as_raw_fd()).into());
         network.resolvers = Some(vec![]);
-        let (cgroup_parent, cdi) = (self.cgroup(), self.path("cdi"));
+        let (cgroup_parent, cdi, remap) = (self.cgroup(), self.path("cdi"), self.userns_remap.clone());
         let (engine, network) = runtime.block_on(async move {
             let images = image::Store::open(&data_root.join("images"), squashed()).await.unwrap();
             let network = network::Network::start(network).await.unwrap();
@@ -136,6 +143,7 @@ impl Host {
                 shim: runtime::ShimProgram::sealed(Path::new(env!("CARGO_BIN_EXE_engine-shim")), vec![])
                     .unwrap(),
                 userns_squash: squashed(),
+                userns_remap: remap,
                 hostname: "host".into(),
                 cgroup_parent,
                 defaults: engine::Defaults { cdi_spec_dirs: vec![cdi], ..engine::Defaults::default() },

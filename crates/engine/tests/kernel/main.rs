@@ -17,6 +17,7 @@ mod leftovers;
 mod life;
 mod limits;
 mod networks;
+mod remap;
 mod run;
 mod volume_archive;
 mod volumes;

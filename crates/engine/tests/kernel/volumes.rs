@@ -156,8 +156,13 @@ fn container_that_cannot_be_made_leaves_no_volume() {
 }
 
 fn bind_mount(source: &str, read_only: bool) -> Mount {
-    let kind =
-        MountKind::Bind { source: source.into(), propagation: None, create: false, non_recursive: false };
+    let kind = MountKind::Bind {
+        source: source.into(),
+        propagation: None,
+        create: false,
+        non_recursive: false,
+        idmap: false,
+    };
     Mount { target: "/there".into(), read_only, kind }
 }
 

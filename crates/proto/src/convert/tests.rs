@@ -107,6 +107,7 @@ fn container() -> ContainerSpec {
             ipc: Some("host".into()),
             pid: Some("host".into()),
             uts: Some("host".into()),
+            users: Some("private".into()),
             cgroup: Some("private".into()),
             cgroup_parent: Some("/x".into()),
             domainname: Some("lan".into()),

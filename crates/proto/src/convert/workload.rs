@@ -17,7 +17,7 @@ messages! {
     model::HostOptions => HostOptions {
         devices, device_cgroup_rules, ipc, pid, uts, cgroup, cgroup_parent, domainname, runtime, security_opts,
         annotations, cpu_shares, cpu_period, cpu_quota, cpuset, memory_swap_bytes, memory_swappiness, blkio_weight,
-        oom_kill_disable,
+        oom_kill_disable, users,
     }
     model::DeviceMapping => DeviceMapping { host_path, container_path, permissions }
     model::Healthcheck => Healthcheck { test, interval, timeout, start_period, start_interval, retries }

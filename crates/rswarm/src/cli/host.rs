@@ -17,6 +17,11 @@ pub(crate) struct DaemonArgs {
     /// Whose members may use the unix socket as root does; else the settings' `group`, else rswarm if it is there.
     #[arg(short = 'G', long)]
     pub(crate) group: Option<String>,
+    /// Give containers the subordinate ids of a user (/etc/subuid, /etc/subgid) instead of the host's own, so that root
+    /// in them is nobody on the host: default, USER, UID, USER:GROUP or UID:GID. For `default` they are noted for the
+    /// user dockremap. `run --userns host` is the way around it.
+    #[arg(long)]
+    pub(crate) userns_remap: Option<String>,
     /// Name of this host in the swarm.
     #[arg(long)]
     pub(crate) hostname: Option<String>,

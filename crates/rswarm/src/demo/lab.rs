@@ -92,6 +92,22 @@ fn make_mounts_private() -> Result<()> {
         .context("cannot make mounts private")
 }
 
+/// Gives the hosts of a lab files of subordinate ids of their own, in `dir`: a daemon may note some there, and those of
+/// the machine are not for a lab to change. Call after [`enter_namespaces`]. Source: subuid(5).
+pub(crate) fn own_subordinate_ids(dir: &Path) -> Result<()> {
+    use nix::mount::{MsFlags, mount};
+    for name in ["subuid", "subgid"] {
+        let (own, of_machine) = (dir.join(name), Path::new("/etc").join(name));
+        // Where there is no such file it cannot be covered either.
+        if of_machine.exists() {
+            std::fs::write(&own, "").with_context(|| format!("cannot make {}", own.display()))?;
+            mount(Some(&own), &of_machine, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                .with_context(|| format!("cannot cover {}", of_machine.display()))?;
+        }
+    }
+    Ok(())
+}
+
 /// Mounts a /proc that shows this pid namespace. Call as its pid 1.
 pub(crate) fn mount_proc() -> Result<()> {
     use nix::mount::{MsFlags, mount};

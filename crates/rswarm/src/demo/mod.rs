@@ -162,6 +162,7 @@ fn tempfile_dir() -> Result<PathBuf> {
 /// Starts this program again as pid 1 of new namespaces and returns how it ended.
 fn run_in_namespaces(dir: &Path, args: &[String]) -> Result<ExitCode> {
     lab::enter_namespaces()?;
+    lab::own_subordinate_ids(dir)?;
     let status =
         Command::new("/proc/self/exe").args(args).status().context("cannot start inside the namespaces")?;
     if !remove_cgroups(&cgroup_parent(dir)) {

@@ -36,7 +36,8 @@ use sys::process::{Cloned, SingleThreaded};
 /// Runs as the shim of the container whose state directory is the only argument; standard input is the connection
 /// to the daemon. To be called first thing in `main`, before any thread exists. Returns when the container has
 /// ended and the daemon has said so, or at once in the process that the daemon started, which only forks. With other
-/// arguments it is the process in which [`UserNamespace::new`](crate::UserNamespace::new) makes namespaces.
+/// arguments it is the process in which [`UserNamespace::new`](crate::UserNamespace::new) makes namespaces, or that
+/// [`try_layers`](crate::try_layers()) starts.
 #[must_use]
 pub fn main(args: &[OsString]) -> ExitCode {
     match detach_and_run(args) {
@@ -49,11 +50,13 @@ pub fn main(args: &[OsString]) -> ExitCode {
 }
 
 fn detach_and_run(args: &[OsString]) -> io::Result<ExitCode> {
-    if let [first, more @ ..] = args
-        && first == userns::KEEPER
-    {
-        userns::keep(rustix::stdio::stdin(), more.iter().any(|word| word == "network"))?;
-        return Ok(ExitCode::SUCCESS);
+    match args {
+        [first, more @ ..] if first == userns::KEEPER => {
+            userns::keep(rustix::stdio::stdin(), more)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        [first, dir] if first == userns::TRIAL => return try_layers(Path::new(dir)),
+        _ => {}
     }
     let [dir] = args else { return Err(io::Error::other("usage: shim STATE-DIRECTORY")) };
     let dir = PathBuf::from(dir);
@@ -111,6 +114,15 @@ fn run(proof: SingleThreaded, dir: PathBuf, daemon: OwnedFd) -> io::Result<ExitC
     };
     server::Server::new(proof, dir, launch, container, listener)?.run(daemon)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Mounts the layers of a plan that has little else, in this process's own mount namespace, which ends with it.
+fn try_layers(dir: &Path) -> io::Result<ExitCode> {
+    let proof = SingleThreaded::prove()?;
+    let launch = read_plan(dir)?;
+    let asked = launch.users.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
+    let tried = users::Users::open(proof, asked).and_then(|users| mounts::prepare(&launch, dir, &users));
+    tried.map(|_| ExitCode::SUCCESS).map_err(|failure| io::Error::other(failure.message))
 }
 
 /// Takes the descriptors that the daemon sent before anything else, if it did.

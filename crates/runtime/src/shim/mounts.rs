@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     cgroup::Group,
-    hooks, state,
+    hooks, state, userns,
     wire::{Device, Launch, Mount, Pair, Root},
 };
 use oci_spec::runtime::ContainerState;
@@ -171,9 +171,12 @@ fn mapped_overlay(
         set("workdir", &both, work)?;
         layers.push(both);
     }
-    as_root_of(users, || {
-        rustix::mount::fsconfig_create(&fs).map_err(|errno| explained(step("create"), &fs, errno))
-    })?;
+    let (uid, gid) =
+        users.ids.root().ok_or_else(|| Failure::other("the user namespace has no root".into()))?;
+    // Overlayfs goes on as who mounted it.
+    userns::making_files_as(uid, gid, || rustix::mount::fsconfig_create(&fs))
+        .at(|| step("acting as the container's root"))?
+        .map_err(|errno| explained(step("create"), &fs, errno))?;
     let tree = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .at(|| step("fsmount"))?;
     // The overlay has copies of its own. Each layer lies on the one before.
@@ -182,23 +185,6 @@ fn mapped_overlay(
         rustix::mount::unmount(path, UnmountFlags::DETACH).at(|| step("umount"))?;
     }
     Ok(tree)
-}
-
-/// Runs `work` as who makes files of the container's root, with all of this process's rights: overlayfs goes on as who
-/// mounted it, and through an idmapped mount the host's root cannot make a file.
-fn as_root_of<T>(users: &Users, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    use rustix::thread::{CapabilitiesSecureBits as Bits, set_capabilities_secure_bits};
-    let step = || "cannot act as the container's root".to_owned();
-    let (uid, gid) =
-        users.ids.root().ok_or_else(|| Failure::other("the user namespace has no root".into()))?;
-    let before = rustix::thread::capabilities_secure_bits().at(step)?;
-    // Else the change would cost the capabilities that are about files.
-    set_capabilities_secure_bits(before | Bits::NO_SETUID_FIXUP).at(step)?;
-    sys::process::set_fs_ids(uid, gid).at(step)?;
-    let done = work();
-    sys::process::set_fs_ids(0, 0).at(step)?;
-    set_capabilities_secure_bits(before).at(step)?;
-    done
 }
 
 /// Reads the layers of an overlay that is no root.
@@ -215,7 +201,9 @@ fn overlay_of(mount: &Mount, users: &Users, place: &OwnedFd) -> Result<OwnedFd, 
 fn map_ids(tree: &OwnedFd, path: &[u8], users: &Users, recursive: bool) -> Result<(), Failure> {
     sys::mount::map_ids(tree.as_fd(), users.namespace.as_fd(), recursive).map_err(|errno| {
         let why = match errno {
-            Errno::INVAL => "its filesystem, or one below it, has no idmapped mounts",
+            Errno::INVAL => {
+                "its filesystem, or one below it, has no idmapped mounts; hint: another one, or the host's user namespace"
+            }
             Errno::PERM => "it is on an idmapped mount already",
             _ => "mount_setattr",
         };
@@ -236,10 +224,8 @@ fn nodes(launch: &Launch, users: &Users, workshop: &OwnedFd) -> Result<Vec<(Vec<
     let mut nodes = Vec::new();
     for (n, device) in usual.iter().chain(&launch.devices).enumerate() {
         let step = || format!("cannot make device {}", show(&device.path));
-        let (uid, gid) = users
-            .ids
-            .ids(device.uid, device.gid)
-            .ok_or_else(|| Failure::other(format!("{}: its owner is not in the user namespace", step())))?;
+        // Whom the container does not know stays the host's, and is nobody there.
+        let (uid, gid) = users.ids.ids(device.uid, device.gid).unwrap_or((device.uid, device.gid));
         let name = n.to_string();
         let made = make_node(&folder, OsStr::new(&name), &Device { uid, gid, ..device.clone() });
         let tree = match made {
@@ -405,11 +391,14 @@ fn add(
     let step = || at_target(mount);
     match mount.fstype.as_str() {
         "" => {
-            let made = if tree.is_none() { Some(bind_tree(mount, None)) } else { None };
-            let bound = made.transpose().and_then(|made| match made.as_ref().or(tree) {
+            let made;
+            let bound = match tree {
                 Some(tree) => bind(root, mount, tree),
-                None => Ok(()),
-            });
+                None => {
+                    made = bind_tree(mount, None).map_err(|failure| failure.during(&step()))?;
+                    bind(root, mount, &made)
+                }
+            };
             bound.map_err(|failure| failure.during(&step()))
         }
         "cgroup" | "cgroup2" => cgroups(root, mount, group).map_err(|errno| Failure::at(step(), errno)),

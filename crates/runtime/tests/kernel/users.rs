@@ -181,6 +181,10 @@ fn namespaces_made_before_are_owned_by_its_root() {
     let mut users = UserNamespace::new(kit::program(), &map(), true).unwrap();
     let temp = tempfile::tempdir().unwrap();
     users.try_map(temp.path()).expect("this filesystem has idmapped mounts");
+    let trial = temp.path().join("trial");
+    runtime::try_layers(kit::program(), &map(), &trial).expect("overlayfs takes them as layers");
+    assert!(!trial.exists());
+    users.try_map(Path::new("/proc")).expect_err("that of /proc has not");
     let network = users.take_network().unwrap();
     use std::os::fd::AsRawFd as _;
     let netns = format!("/proc/{}/fd/{}", std::process::id(), network.as_raw_fd());

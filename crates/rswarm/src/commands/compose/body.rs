@@ -118,6 +118,7 @@ pub(super) fn recipe(
         pid_mode: namespace(&options.pid_mode, host.pid.as_ref())?,
         ipc_mode: namespace(&options.ipc_mode, host.ipc.as_ref())?,
         uts_mode: options.uts_mode.clone(),
+        userns_mode: options.userns_mode.clone(),
         cgroupns_mode: options.cgroupns_mode.clone(),
         shm_size: i64::try_from(from.shm_size).unwrap_or(i64::MAX),
         oom_score_adj: i32::try_from(from.oom_score_adj).unwrap_or_default(),
