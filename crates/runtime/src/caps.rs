@@ -2,11 +2,8 @@
 
 use oci_spec::runtime::{Capabilities, Capability};
 
-/// Number of `CAP_SYS_ADMIN`.
-pub(crate) const SYS_ADMIN: u32 = 21;
-
 /// In the kernel's order. Source: linux/capability.h.
-const BY_NUMBER: [Capability; 41] = [
+const BY_NUMBER: [Capability; shim::CAPABILITIES as usize] = [
     Capability::Chown,
     Capability::DacOverride,
     Capability::DacReadSearch,
@@ -49,9 +46,6 @@ const BY_NUMBER: [Capability; 41] = [
     Capability::Bpf,
     Capability::CheckpointRestore,
 ];
-
-/// Number of capabilities known here.
-pub(crate) const COUNT: u32 = 41;
 
 /// Returns the set as a mask: bit n = capability n.
 pub(crate) fn mask(capabilities: &Capabilities) -> u64 {

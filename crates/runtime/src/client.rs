@@ -4,13 +4,14 @@
 //! events come on one connection: an event that arrives while an answer is awaited is kept for
 //! [`Shim::next_event`], so ask that after every call as well as when the descriptor is readable.
 
-use crate::{
-    ContainerPlan, Error, Event, ExecPlan, ExitStatus, hooks, launch, state,
-    wire::{self, Answer, Body, Call, Received, Request},
-};
+use crate::{ContainerPlan, Error, Event, ExecPlan, ExitStatus, launch, state};
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     net::{AddressFamily, SocketFlags, SocketType},
+};
+use shim::{
+    hooks,
+    wire::{self, Answer, Body, Call, Received, Request},
 };
 use std::{
     collections::VecDeque,

@@ -2,12 +2,12 @@
 
 use crate::{
     ContainerPlan, Error, LogService, LogTarget, Rootfs, SyslogAddress, caps, cgroup, hooks, seccomp,
-    wire::{
-        Caps, Device, Forward, IdRange, Launch, Log, Mount, Namespace, Pair, Process, Rlimit, Root,
-        UserNamespace, VERSION,
-    },
 };
 use oci_spec::runtime::{self as oci, LinuxNamespaceType, LinuxSeccomp, PosixRlimitType, Spec};
+use shim::wire::{
+    Caps, Device, Forward, IdRange, Launch, Log, Mount, Namespace, Pair, Process, Rlimit, Root, UserNamespace,
+    VERSION,
+};
 use std::{
     os::unix::ffi::OsStrExt,
     path::Path,

@@ -26,15 +26,12 @@ mod error;
 mod hooks;
 mod launch;
 mod plan;
-mod state;
 mod userns;
-mod wire;
 
 pub mod caps;
 pub mod cgroup;
 pub mod oci;
 pub mod seccomp;
-pub mod shim;
 
 mod remove;
 mod signal;
@@ -45,15 +42,14 @@ pub use cgroup::{IoOperation, Stats, kill_all, pause, stats, unpause, update};
 pub use client::{Shim, ShimProgram};
 pub use error::Error;
 pub use hooks::{poststart, poststop};
-pub use plan::{
-    AttachFds, ContainerPlan, Event, ExecPlan, ExitStatus, LogService, LogTarget, Rootfs, SyslogAddress,
-};
+pub use plan::{AttachFds, ContainerPlan, Event, ExecPlan, LogService, LogTarget, Rootfs, SyslogAddress};
 pub use remove::remove;
 pub use seccomp::{default_seccomp, read_seccomp};
+use shim::state;
+pub use shim::{self, ExitStatus, state::read_exit, userns::making_files_as};
 pub use signal::parse_signal;
 pub use spec::{default_masked_paths, default_mounts, default_readonly_paths, default_spec};
-pub use state::read_exit;
-pub use userns::{IdMap, IdRange, UserNamespace, making_files_as, try_layers};
+pub use userns::{IdMap, IdRange, UserNamespace, try_layers};
 
 /// Tells whether the kernel confines programs by AppArmor. Source: kernel Documentation/admin-guide/LSM/apparmor.rst.
 #[must_use]

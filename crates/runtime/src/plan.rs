@@ -1,11 +1,8 @@
 //! What the engine asks for: one container, one more process in it, where its output goes.
 
 use oci_spec::runtime::{Process, Spec};
-use std::{
-    os::fd::OwnedFd,
-    path::PathBuf,
-    time::{Duration, SystemTime},
-};
+use shim::ExitStatus;
+use std::{os::fd::OwnedFd, path::PathBuf};
 
 /// Everything needed to make one container.
 #[derive(Debug, Clone)]
@@ -107,30 +104,6 @@ pub struct AttachFds {
     /// End of file on `stdin` closes the container's standard input too (Docker's `StdinOnce`). For an exec it
     /// always does.
     pub stdin_once: bool,
-}
-
-/// How a container ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExitStatus {
-    /// 0..=255; 128 + signal when it was killed.
-    pub code: i32,
-    /// The signal that ended it.
-    pub signal: Option<i32>,
-    /// The kernel killed a process of it for want of memory.
-    pub oom: bool,
-    pub at: SystemTime,
-}
-
-impl ExitStatus {
-    /// *Unit:* nanoseconds since the epoch.
-    pub(crate) fn at_nanos(self) -> u64 {
-        let since = self.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    pub(crate) fn at_from_nanos(nanos: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
-    }
 }
 
 /// What the shim tells without being asked.

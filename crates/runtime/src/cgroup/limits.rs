@@ -2,8 +2,8 @@
 //!
 //! Source: OCI runtime spec, "Control groups"; kernel Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst.
 
-use crate::wire::CgroupWrite;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
+use shim::wire::CgroupWrite;
 
 /// Default `cpu.cfs_period_us`.
 const PERIOD_MICROS: u64 = 100_000;

@@ -4,19 +4,15 @@
 //! The daemon decides what is written where (`launch`); the shim makes the directories and writes.
 
 mod devices;
-mod group;
 mod limits;
 mod stats;
 
-use crate::{
-    Error,
-    spec::default_device_rules,
-    wire::{self, Pair},
-};
+use crate::{Error, spec::default_device_rules};
 use oci_spec::runtime::LinuxResources;
+use shim::wire::{self, Pair};
 use std::{fs, io, path::Path, sync::OnceLock};
 
-pub(crate) use group::{Group, OomWatch};
+pub(crate) use shim::cgroup::Group;
 pub use stats::{IoOperation, Stats};
 
 /// Where the kernel's control groups are mounted.

@@ -21,11 +21,11 @@ use std::{
 };
 
 /// Version of the protocol that this program speaks.
-pub(crate) const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 /// Name of the shim's socket in the state directory.
-pub(crate) const SOCKET: &str = "shim.sock";
+pub const SOCKET: &str = "shim.sock";
 /// Longest message inside a datagram.
-pub(crate) const INLINE_BYTES_MAX: usize = 16 * 1024;
+pub const INLINE_BYTES_MAX: usize = 16 * 1024;
 /// Longest message at all.
 const MESSAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Most descriptors beside one message: three streams and a memfd.
@@ -36,18 +36,18 @@ const KIND_MEMFD: u8 = 1;
 
 /// Daemon to shim.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Request {
+pub struct Request {
     #[prost(uint32, tag = "1")]
-    pub(crate) version: u32,
+    pub version: u32,
     /// Comes back in the answer; never 0.
     #[prost(uint64, tag = "2")]
-    pub(crate) seq: u64,
+    pub seq: u64,
     #[prost(oneof = "Call", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18")]
-    pub(crate) call: Option<Call>,
+    pub call: Option<Call>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-pub(crate) enum Call {
+pub enum Call {
     #[prost(message, tag = "10")]
     Start(Empty),
     #[prost(message, tag = "11")]
@@ -71,68 +71,68 @@ pub(crate) enum Call {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Empty {}
+pub struct Empty {}
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Signal {
+pub struct Signal {
     #[prost(int32, tag = "1")]
-    pub(crate) number: i32,
+    pub number: i32,
     /// Every process of the container instead of the first one.
     #[prost(bool, tag = "2")]
-    pub(crate) all: bool,
+    pub all: bool,
     /// This exec's first process instead of the container's.
     #[prost(string, optional, tag = "3")]
-    pub(crate) exec: Option<String>,
+    pub exec: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Exec {
+pub struct Exec {
     #[prost(string, tag = "1")]
-    pub(crate) id: String,
+    pub id: String,
     #[prost(message, optional, tag = "2")]
-    pub(crate) process: Option<Process>,
+    pub process: Option<Process>,
     #[prost(message, optional, tag = "3")]
-    pub(crate) streams: Option<Streams>,
+    pub streams: Option<Streams>,
 }
 
 /// Which descriptors came along, in this order.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Streams {
+pub struct Streams {
     #[prost(bool, tag = "1")]
-    pub(crate) stdin: bool,
+    pub stdin: bool,
     #[prost(bool, tag = "2")]
-    pub(crate) stdout: bool,
+    pub stdout: bool,
     #[prost(bool, tag = "3")]
-    pub(crate) stderr: bool,
+    pub stderr: bool,
     #[prost(bool, tag = "4")]
-    pub(crate) stdin_once: bool,
+    pub stdin_once: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Resize {
+pub struct Resize {
     /// Absent = the container's own terminal.
     #[prost(string, optional, tag = "1")]
-    pub(crate) exec: Option<String>,
+    pub exec: Option<String>,
     #[prost(uint32, tag = "2")]
-    pub(crate) rows: u32,
+    pub rows: u32,
     #[prost(uint32, tag = "3")]
-    pub(crate) cols: u32,
+    pub cols: u32,
 }
 
 /// Shim to daemon.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Answer {
+pub struct Answer {
     #[prost(uint32, tag = "1")]
-    pub(crate) version: u32,
+    pub version: u32,
     /// The request's; 0 = not asked for.
     #[prost(uint64, tag = "2")]
-    pub(crate) seq: u64,
+    pub seq: u64,
     #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15, 16")]
-    pub(crate) body: Option<Body>,
+    pub body: Option<Body>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-pub(crate) enum Body {
+pub enum Body {
     #[prost(message, tag = "10")]
     Hello(Hello),
     #[prost(message, tag = "11")]
@@ -152,401 +152,401 @@ pub(crate) enum Body {
 
 /// First message on each connection: the container exists.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Hello {
+pub struct Hello {
     /// Of the container's first process, as the shim sees it.
     #[prost(uint32, tag = "1")]
-    pub(crate) pid: u32,
+    pub pid: u32,
     #[prost(string, tag = "2")]
-    pub(crate) id: String,
+    pub id: String,
     #[prost(string, repeated, tag = "3")]
-    pub(crate) warnings: Vec<String>,
+    pub warnings: Vec<String>,
     /// The program was executed (it may have ended since).
     #[prost(bool, tag = "4")]
-    pub(crate) started: bool,
+    pub started: bool,
     #[prost(uint32, tag = "5")]
-    pub(crate) shim_pid: u32,
+    pub shim_pid: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Failed {
+pub struct Failed {
     #[prost(string, tag = "1")]
-    pub(crate) message: String,
+    pub message: String,
     /// 126 or 127 when a program could not be executed, else 0.
     #[prost(int32, tag = "2")]
-    pub(crate) exec_code: i32,
+    pub exec_code: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Exited {
+pub struct Exited {
     #[prost(int32, tag = "1")]
-    pub(crate) code: i32,
+    pub code: i32,
     #[prost(int32, optional, tag = "2")]
-    pub(crate) signal: Option<i32>,
+    pub signal: Option<i32>,
     #[prost(bool, tag = "3")]
-    pub(crate) oom: bool,
+    pub oom: bool,
     #[prost(uint64, tag = "4")]
-    pub(crate) at_nanos: u64,
+    pub at_nanos: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct ExecExited {
+pub struct ExecExited {
     #[prost(string, tag = "1")]
-    pub(crate) id: String,
+    pub id: String,
     #[prost(int32, tag = "2")]
-    pub(crate) code: i32,
+    pub code: i32,
 }
 
 /// All that a shim needs to make a container, translated from the spec by the daemon: the file `plan`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Launch {
+pub struct Launch {
     #[prost(uint32, tag = "1")]
-    pub(crate) version: u32,
+    pub version: u32,
     #[prost(string, tag = "2")]
-    pub(crate) id: String,
+    pub id: String,
     #[prost(message, optional, tag = "3")]
-    pub(crate) process: Option<Process>,
+    pub process: Option<Process>,
     #[prost(bool, tag = "4")]
-    pub(crate) stdin_open: bool,
+    pub stdin_open: bool,
     #[prost(bool, tag = "5")]
-    pub(crate) init: bool,
+    pub init: bool,
     #[prost(message, optional, tag = "6")]
-    pub(crate) log: Option<Log>,
+    pub log: Option<Log>,
     #[prost(message, optional, tag = "7")]
-    pub(crate) root: Option<Root>,
+    pub root: Option<Root>,
     #[prost(message, repeated, tag = "8")]
-    pub(crate) namespaces: Vec<Namespace>,
+    pub namespaces: Vec<Namespace>,
     #[prost(message, repeated, tag = "9")]
-    pub(crate) mounts: Vec<Mount>,
+    pub mounts: Vec<Mount>,
     #[prost(bytes = "vec", repeated, tag = "10")]
-    pub(crate) masked_paths: Vec<Vec<u8>>,
+    pub masked_paths: Vec<Vec<u8>>,
     #[prost(bytes = "vec", repeated, tag = "11")]
-    pub(crate) readonly_paths: Vec<Vec<u8>>,
+    pub readonly_paths: Vec<Vec<u8>>,
     #[prost(message, repeated, tag = "12")]
-    pub(crate) devices: Vec<Device>,
+    pub devices: Vec<Device>,
     #[prost(string, optional, tag = "13")]
-    pub(crate) hostname: Option<String>,
+    pub hostname: Option<String>,
     #[prost(string, optional, tag = "14")]
-    pub(crate) domainname: Option<String>,
+    pub domainname: Option<String>,
     #[prost(message, repeated, tag = "15")]
-    pub(crate) sysctls: Vec<Pair>,
+    pub sysctls: Vec<Pair>,
     #[prost(message, optional, tag = "16")]
-    pub(crate) cgroup: Option<Cgroup>,
+    pub cgroup: Option<Cgroup>,
     #[prost(bool, tag = "17")]
-    pub(crate) userns_squash: bool,
+    pub userns_squash: bool,
     /// The process gets the three descriptors that wait on the daemon's connection instead of pipes.
     #[prost(bool, tag = "18")]
-    pub(crate) inherit_streams: bool,
+    pub inherit_streams: bool,
     /// Where the terminal's master is sent instead of staying with the shim; empty = it stays.
     #[prost(bytes = "vec", tag = "19")]
-    pub(crate) console_socket: Vec<u8>,
+    pub console_socket: Vec<u8>,
     #[prost(message, optional, tag = "20")]
-    pub(crate) hooks: Option<Hooks>,
+    pub hooks: Option<Hooks>,
     /// `None` = that of the shim.
     #[prost(message, optional, tag = "21")]
-    pub(crate) users: Option<UserNamespace>,
+    pub users: Option<UserNamespace>,
 }
 
 /// The user namespace that owns the container's other ones.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct UserNamespace {
+pub struct UserNamespace {
     /// Empty = a new one.
     #[prost(bytes = "vec", tag = "1")]
-    pub(crate) path: Vec<u8>,
+    pub path: Vec<u8>,
     #[prost(message, repeated, tag = "2")]
-    pub(crate) uids: Vec<IdRange>,
+    pub uids: Vec<IdRange>,
     #[prost(message, repeated, tag = "3")]
-    pub(crate) gids: Vec<IdRange>,
+    pub gids: Vec<IdRange>,
 }
 
 /// Ids of the container and where they are on the host.
 #[derive(Clone, Copy, PartialEq, Message)]
-pub(crate) struct IdRange {
+pub struct IdRange {
     #[prost(uint32, tag = "1")]
-    pub(crate) inside: u32,
+    pub inside: u32,
     #[prost(uint32, tag = "2")]
-    pub(crate) outside: u32,
+    pub outside: u32,
     #[prost(uint32, tag = "3")]
-    pub(crate) count: u32,
+    pub count: u32,
 }
 
 /// Programs that run while the container is made and started.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Hooks {
+pub struct Hooks {
     #[prost(message, repeated, tag = "1")]
-    pub(crate) create_runtime: Vec<Hook>,
+    pub create_runtime: Vec<Hook>,
     #[prost(message, repeated, tag = "2")]
-    pub(crate) create_container: Vec<Hook>,
+    pub create_container: Vec<Hook>,
     #[prost(message, repeated, tag = "3")]
-    pub(crate) start_container: Vec<Hook>,
+    pub start_container: Vec<Hook>,
     /// What they are told of the container beside its id.
     #[prost(message, repeated, tag = "4")]
-    pub(crate) annotations: Vec<Pair>,
+    pub annotations: Vec<Pair>,
     #[prost(bytes = "vec", tag = "5")]
-    pub(crate) bundle: Vec<u8>,
+    pub bundle: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Hook {
+pub struct Hook {
     /// For messages.
     #[prost(string, tag = "1")]
-    pub(crate) kind: String,
+    pub kind: String,
     #[prost(bytes = "vec", tag = "2")]
-    pub(crate) path: Vec<u8>,
+    pub path: Vec<u8>,
     #[prost(bytes = "vec", repeated, tag = "3")]
-    pub(crate) args: Vec<Vec<u8>>,
+    pub args: Vec<Vec<u8>>,
     #[prost(bytes = "vec", repeated, tag = "4")]
-    pub(crate) env: Vec<Vec<u8>>,
+    pub env: Vec<Vec<u8>>,
     /// How long it may take.
     #[prost(uint32, tag = "5")]
-    pub(crate) seconds: u32,
+    pub seconds: u32,
 }
 
 /// What is executed, and as whom.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Process {
+pub struct Process {
     #[prost(bytes = "vec", repeated, tag = "1")]
-    pub(crate) args: Vec<Vec<u8>>,
+    pub args: Vec<Vec<u8>>,
     #[prost(bytes = "vec", repeated, tag = "2")]
-    pub(crate) env: Vec<Vec<u8>>,
+    pub env: Vec<Vec<u8>>,
     #[prost(bytes = "vec", tag = "3")]
-    pub(crate) cwd: Vec<u8>,
+    pub cwd: Vec<u8>,
     #[prost(uint32, tag = "4")]
-    pub(crate) uid: u32,
+    pub uid: u32,
     #[prost(uint32, tag = "5")]
-    pub(crate) gid: u32,
+    pub gid: u32,
     #[prost(uint32, repeated, tag = "6")]
-    pub(crate) groups: Vec<u32>,
+    pub groups: Vec<u32>,
     #[prost(uint32, optional, tag = "7")]
-    pub(crate) umask: Option<u32>,
+    pub umask: Option<u32>,
     #[prost(message, optional, tag = "8")]
-    pub(crate) caps: Option<Caps>,
+    pub caps: Option<Caps>,
     #[prost(bool, tag = "9")]
-    pub(crate) no_new_privs: bool,
+    pub no_new_privs: bool,
     /// A BPF program in the kernel's layout; empty = none.
     #[prost(bytes = "vec", tag = "10")]
-    pub(crate) seccomp: Vec<u8>,
+    pub seccomp: Vec<u8>,
     /// Flags of seccomp(2) for it.
     #[prost(uint32, tag = "11")]
-    pub(crate) seccomp_flags: u32,
+    pub seccomp_flags: u32,
     #[prost(int32, optional, tag = "12")]
-    pub(crate) oom_score_adj: Option<i32>,
+    pub oom_score_adj: Option<i32>,
     #[prost(message, repeated, tag = "13")]
-    pub(crate) rlimits: Vec<Rlimit>,
+    pub rlimits: Vec<Rlimit>,
     #[prost(bool, tag = "14")]
-    pub(crate) tty: bool,
+    pub tty: bool,
     #[prost(uint32, tag = "15")]
-    pub(crate) rows: u32,
+    pub rows: u32,
     #[prost(uint32, tag = "16")]
-    pub(crate) cols: u32,
+    pub cols: u32,
     /// Empty = none.
     #[prost(string, tag = "17")]
-    pub(crate) apparmor_profile: String,
+    pub apparmor_profile: String,
 }
 
 /// Bit n = capability n.
 #[derive(Clone, Copy, PartialEq, Message)]
-pub(crate) struct Caps {
+pub struct Caps {
     #[prost(uint64, tag = "1")]
-    pub(crate) bounding: u64,
+    pub bounding: u64,
     #[prost(uint64, tag = "2")]
-    pub(crate) effective: u64,
+    pub effective: u64,
     #[prost(uint64, tag = "3")]
-    pub(crate) permitted: u64,
+    pub permitted: u64,
     #[prost(uint64, tag = "4")]
-    pub(crate) inheritable: u64,
+    pub inheritable: u64,
     #[prost(uint64, tag = "5")]
-    pub(crate) ambient: u64,
+    pub ambient: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
-pub(crate) struct Rlimit {
+pub struct Rlimit {
     /// `RLIMIT_*`.
     #[prost(uint32, tag = "1")]
-    pub(crate) resource: u32,
+    pub resource: u32,
     /// `u64::MAX` = unlimited.
     #[prost(uint64, tag = "2")]
-    pub(crate) soft: u64,
+    pub soft: u64,
     #[prost(uint64, tag = "3")]
-    pub(crate) hard: u64,
+    pub hard: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Log {
+pub struct Log {
     #[prost(bytes = "vec", tag = "1")]
-    pub(crate) path: Vec<u8>,
+    pub path: Vec<u8>,
     #[prost(uint64, optional, tag = "2")]
-    pub(crate) max_size_bytes: Option<u64>,
+    pub max_size_bytes: Option<u64>,
     #[prost(uint32, tag = "3")]
-    pub(crate) max_files: u32,
+    pub max_files: u32,
     #[prost(message, repeated, tag = "4")]
-    pub(crate) attrs: Vec<Pair>,
+    pub attrs: Vec<Pair>,
     /// Where each line goes besides.
     #[prost(message, optional, tag = "5")]
-    pub(crate) forward: Option<Forward>,
+    pub forward: Option<Forward>,
 }
 
 /// A log service of the host: journald, or with a facility syslog.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Forward {
+pub struct Forward {
     /// Path of a unix datagram socket; empty = `udp`.
     #[prost(bytes = "vec", tag = "1")]
-    pub(crate) socket: Vec<u8>,
+    pub socket: Vec<u8>,
     /// `address:port`
     #[prost(string, tag = "2")]
-    pub(crate) udp: String,
+    pub udp: String,
     /// Of each entry in the journal, besides the message.
     #[prost(message, repeated, tag = "3")]
-    pub(crate) fields: Vec<Pair>,
+    pub fields: Vec<Pair>,
     /// RFC 5424, 6.2.1: 0 to 23.
     #[prost(uint32, optional, tag = "4")]
-    pub(crate) facility: Option<u32>,
+    pub facility: Option<u32>,
     #[prost(string, tag = "5")]
-    pub(crate) tag: String,
+    pub tag: String,
     /// `rfc3164`, `rfc5424`, `rfc5424micro`; empty = as the local syslog(3).
     #[prost(string, tag = "6")]
-    pub(crate) format: String,
+    pub format: String,
     #[prost(string, tag = "7")]
-    pub(crate) hostname: String,
+    pub hostname: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Pair {
+pub struct Pair {
     #[prost(string, tag = "1")]
-    pub(crate) key: String,
+    pub key: String,
     #[prost(string, tag = "2")]
-    pub(crate) value: String,
+    pub value: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Root {
+pub struct Root {
     /// Overlay layers, top first; empty = `directory` is used.
     #[prost(bytes = "vec", repeated, tag = "1")]
-    pub(crate) lowers: Vec<Vec<u8>>,
+    pub lowers: Vec<Vec<u8>>,
     #[prost(bytes = "vec", tag = "2")]
-    pub(crate) upper: Vec<u8>,
+    pub upper: Vec<u8>,
     #[prost(bytes = "vec", tag = "3")]
-    pub(crate) work: Vec<u8>,
+    pub work: Vec<u8>,
     #[prost(bytes = "vec", tag = "4")]
-    pub(crate) directory: Vec<u8>,
+    pub directory: Vec<u8>,
     #[prost(bool, tag = "5")]
-    pub(crate) readonly: bool,
+    pub readonly: bool,
     /// `MS_SLAVE`, `MS_PRIVATE` or `MS_SHARED`.
     #[prost(uint64, tag = "6")]
-    pub(crate) propagation: u64,
+    pub propagation: u64,
     /// Overlay marks live in `user.` attributes.
     #[prost(bool, tag = "7")]
-    pub(crate) userxattr: bool,
+    pub userxattr: bool,
     /// What is on the disk belongs to the container's ids, not to the host's.
     #[prost(bool, tag = "8")]
-    pub(crate) map_ids: bool,
+    pub map_ids: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Namespace {
+pub struct Namespace {
     /// One `CLONE_NEW*` bit.
     #[prost(uint64, tag = "1")]
-    pub(crate) flag: u64,
+    pub flag: u64,
     /// Empty = a new one.
     #[prost(bytes = "vec", tag = "2")]
-    pub(crate) path: Vec<u8>,
+    pub path: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Mount {
+pub struct Mount {
     /// Empty = a bind mount.
     #[prost(string, tag = "1")]
-    pub(crate) fstype: String,
+    pub fstype: String,
     #[prost(bytes = "vec", tag = "2")]
-    pub(crate) source: Vec<u8>,
+    pub source: Vec<u8>,
     #[prost(bytes = "vec", tag = "3")]
-    pub(crate) target: Vec<u8>,
+    pub target: Vec<u8>,
     /// `MOUNT_ATTR_*` to set.
     #[prost(uint64, tag = "4")]
-    pub(crate) attrs: u64,
+    pub attrs: u64,
     /// The attributes reach submounts too.
     #[prost(bool, tag = "5")]
-    pub(crate) attrs_recursive: bool,
+    pub attrs_recursive: bool,
     /// Submounts come along.
     #[prost(bool, tag = "6")]
-    pub(crate) recursive: bool,
+    pub recursive: bool,
     /// `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED` or `MS_UNBINDABLE`; 0 = private.
     #[prost(uint64, tag = "7")]
-    pub(crate) propagation: u64,
+    pub propagation: u64,
     #[prost(bool, tag = "8")]
-    pub(crate) propagation_recursive: bool,
+    pub propagation_recursive: bool,
     /// Options of the filesystem; an empty value is a flag.
     #[prost(message, repeated, tag = "9")]
-    pub(crate) options: Vec<Pair>,
+    pub options: Vec<Pair>,
     /// Of a bind mount: what is mounted, below the source. Looked up when it is mounted, and never outside of the source.
     #[prost(bytes = "vec", tag = "10")]
-    pub(crate) subdir: Vec<u8>,
+    pub subdir: Vec<u8>,
     /// Of a bind mount: a process in whose files the source is; 0 = the host's.
     #[prost(uint32, tag = "11")]
-    pub(crate) of_process: u32,
+    pub of_process: u32,
     /// Of a bind mount or an overlay: what is on the disk belongs to the container's ids, not to the host's.
     #[prost(bool, tag = "12")]
-    pub(crate) map_ids: bool,
+    pub map_ids: bool,
     /// That holds for submounts too.
     #[prost(bool, tag = "13")]
-    pub(crate) map_ids_recursive: bool,
+    pub map_ids_recursive: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Device {
+pub struct Device {
     #[prost(bytes = "vec", tag = "1")]
-    pub(crate) path: Vec<u8>,
+    pub path: Vec<u8>,
     #[prost(bool, tag = "2")]
-    pub(crate) block: bool,
+    pub block: bool,
     #[prost(uint32, tag = "3")]
-    pub(crate) major: u32,
+    pub major: u32,
     #[prost(uint32, tag = "4")]
-    pub(crate) minor: u32,
+    pub minor: u32,
     #[prost(uint32, tag = "5")]
-    pub(crate) mode: u32,
+    pub mode: u32,
     #[prost(uint32, tag = "6")]
-    pub(crate) uid: u32,
+    pub uid: u32,
     #[prost(uint32, tag = "7")]
-    pub(crate) gid: u32,
+    pub gid: u32,
 }
 
 /// The container's place in each hierarchy and what is written there.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Cgroup {
+pub struct Cgroup {
     /// As in the spec, e.g. `/rswarm/<id>`.
     #[prost(string, tag = "1")]
-    pub(crate) path: String,
+    pub path: String,
     #[prost(message, repeated, tag = "2")]
-    pub(crate) writes: Vec<CgroupWrite>,
+    pub writes: Vec<CgroupWrite>,
     /// Continue without, with a warning, when it cannot be made.
     #[prost(bool, tag = "3")]
-    pub(crate) optional: bool,
+    pub optional: bool,
     /// Device rules for cgroup v2: an eBPF program in the kernel's layout; empty = none.
     #[prost(bytes = "vec", tag = "4")]
-    pub(crate) device_program: Vec<u8>,
+    pub device_program: Vec<u8>,
     /// Controllers of a hierarchy (comma-separated; empty = the cgroup2 one) and where it is mounted.
     #[prost(message, repeated, tag = "5")]
-    pub(crate) hierarchies: Vec<Pair>,
+    pub hierarchies: Vec<Pair>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct CgroupWrite {
+pub struct CgroupWrite {
     /// v1 controller, e.g. `memory`; empty on v2.
     #[prost(string, tag = "1")]
-    pub(crate) controller: String,
+    pub controller: String,
     #[prost(string, tag = "2")]
-    pub(crate) file: String,
+    pub file: String,
     #[prost(string, tag = "3")]
-    pub(crate) value: String,
+    pub value: String,
     /// The kernel may lack this file.
     #[prost(bool, tag = "4")]
-    pub(crate) optional: bool,
+    pub optional: bool,
 }
 
 /// Sends one message with descriptors.
 ///
 /// # Errors
 /// As sendmsg(2); `WouldBlock` when the peer does not read.
-pub(crate) fn send(socket: BorrowedFd<'_>, message: &impl Message, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub fn send(socket: BorrowedFd<'_>, message: &impl Message, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut bytes = vec![KIND_INLINE];
     message.encode_length_delimited(&mut bytes).map_err(io::Error::other)?;
     let memfd;
@@ -577,7 +577,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, message: &impl Message, fds: &[Borrow
 
 /// What [`receive`] found.
 #[derive(Debug)]
-pub(crate) enum Received<M> {
+pub enum Received<M> {
     Message(M, Vec<OwnedFd>),
     /// Nothing there yet.
     Nothing,
@@ -589,7 +589,7 @@ pub(crate) enum Received<M> {
 ///
 /// # Errors
 /// As recvmsg(2); `InvalidData` when it is not a message.
-pub(crate) fn receive<M: Message + Default>(socket: BorrowedFd<'_>) -> io::Result<Received<M>> {
+pub fn receive<M: Message + Default>(socket: BorrowedFd<'_>) -> io::Result<Received<M>> {
     let mut buffer = vec![0; INLINE_BYTES_MAX + 1];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

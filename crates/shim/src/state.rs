@@ -10,29 +10,53 @@
 //! | `rootfs/` | shim | empty; mount point inside the container's mount namespace |
 //! | `shim.log` | shim | its panics |
 
-use crate::{ExitStatus, wire};
+use crate::wire;
 use rustix::net::SocketAddrUnix;
 use std::{
     fs::{self, File},
     io::{self, Write},
     os::fd::{AsRawFd, OwnedFd},
     path::Path,
+    time::{Duration, SystemTime},
 };
 
-pub(crate) const CONFIG: &str = "config.json";
+/// How a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExitStatus {
+    /// 0..=255; 128 + signal when it was killed.
+    pub code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// The kernel killed a process of it for want of memory.
+    pub oom: bool,
+    pub at: SystemTime,
+}
+
+impl ExitStatus {
+    /// *Unit:* nanoseconds since the epoch.
+    pub fn at_nanos(self) -> u64 {
+        let since = self.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    pub fn at_from_nanos(nanos: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
+    }
+}
+
+pub const CONFIG: &str = "config.json";
 /// Remembers the bundle of a container that has one.
-pub(crate) const BUNDLE: &str = "bundle";
-pub(crate) const PLAN: &str = "plan";
-pub(crate) const PID: &str = "pid";
-pub(crate) const EXIT: &str = "exit";
-pub(crate) const ROOTFS: &str = "rootfs";
-pub(crate) const STDERR: &str = "shim.log";
+pub const BUNDLE: &str = "bundle";
+pub const PLAN: &str = "plan";
+pub const PID: &str = "pid";
+pub const EXIT: &str = "exit";
+pub const ROOTFS: &str = "rootfs";
+pub const STDERR: &str = "shim.log";
 /// Environment variable of a new shim: the soft limit of descriptors that it begins with.
-pub(crate) const DESCRIPTORS: &str = "RSWARM_DESCRIPTORS";
+pub const DESCRIPTORS: &str = "RSWARM_DESCRIPTORS";
 const PID_TAKEN: &str = "pid.taken";
 /// All but the one that [`take_pids`] takes, for removal; also what a writer that was killed has not finished.
-pub(crate) const FILES: [&str; 8] =
-    [CONFIG, PLAN, EXIT, STDERR, wire::SOCKET, "pid.part", "exit.part", PID_TAKEN];
+pub const FILES: [&str; 8] = [CONFIG, PLAN, EXIT, STDERR, wire::SOCKET, "pid.part", "exit.part", PID_TAKEN];
 
 /// Returns how the container in `dir` ended, if it has.
 #[must_use]
@@ -50,7 +74,7 @@ fn parse_exit(text: &str) -> Option<ExitStatus> {
 }
 
 /// Writes the exit file: `code signal oom nanoseconds-since-epoch`, signal 0 = none.
-pub(crate) fn write_exit(dir: &Path, status: ExitStatus) -> io::Result<()> {
+pub fn write_exit(dir: &Path, status: ExitStatus) -> io::Result<()> {
     let text = format!(
         "{} {} {} {}\n",
         status.code,
@@ -63,15 +87,15 @@ pub(crate) fn write_exit(dir: &Path, status: ExitStatus) -> io::Result<()> {
 
 /// The container's first process and its shim. A process id alone may have been given to another process since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Pids {
-    pub(crate) init: i32,
-    pub(crate) init_start: u64,
-    pub(crate) shim: i32,
-    pub(crate) shim_start: u64,
+pub struct Pids {
+    pub init: i32,
+    pub init_start: u64,
+    pub shim: i32,
+    pub shim_start: u64,
 }
 
 /// Returns who runs, and takes the file that says so away, at once: what is written later is not lost with it.
-pub(crate) fn take_pids(dir: &Path) -> Option<Pids> {
+pub fn take_pids(dir: &Path) -> Option<Pids> {
     let taken = dir.join(PID_TAKEN);
     fs::rename(dir.join(PID), &taken).ok()?;
     parse_pids(&fs::read_to_string(taken).ok()?)
@@ -87,14 +111,14 @@ fn parse_pids(text: &str) -> Option<Pids> {
     })
 }
 
-pub(crate) fn write_pids(dir: &Path, pids: Pids) -> io::Result<()> {
+pub fn write_pids(dir: &Path, pids: Pids) -> io::Result<()> {
     let text = format!("{} {} {} {}\n", pids.init, pids.init_start, pids.shim, pids.shim_start);
     write_whole(&dir.join(PID), text.as_bytes())
 }
 
 /// Returns when a process started, in clock ticks since boot: with its id that names it for ever.
 /// Source: proc_pid_stat(5), field 22.
-pub(crate) fn start_time(pid: i32) -> Option<u64> {
+pub fn start_time(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the command in parentheses and may hold anything.
     let (_, rest) = stat.rsplit_once(')')?;
@@ -102,7 +126,7 @@ pub(crate) fn start_time(pid: i32) -> Option<u64> {
 }
 
 /// Takes away what an earlier run of the same container left.
-pub(crate) fn forget(dir: &Path) -> io::Result<()> {
+pub fn forget(dir: &Path) -> io::Result<()> {
     for file in [PID, EXIT, wire::SOCKET] {
         match fs::remove_file(dir.join(file)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -114,7 +138,7 @@ pub(crate) fn forget(dir: &Path) -> io::Result<()> {
 
 /// Returns the address of the socket in `dir`, by way of a descriptor when the path is too long for an address,
 /// and that descriptor.
-pub(crate) fn socket_address(dir: &Path) -> io::Result<(SocketAddrUnix, Option<OwnedFd>)> {
+pub fn socket_address(dir: &Path) -> io::Result<(SocketAddrUnix, Option<OwnedFd>)> {
     if let Ok(address) = SocketAddrUnix::new(dir.join(wire::SOCKET)) {
         return Ok((address, None));
     }
@@ -133,7 +157,6 @@ fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, SystemTime};
 
     #[test]
     fn exit_file_reads_back_and_half_a_line_is_nothing() {

@@ -22,13 +22,13 @@ const PAUSE_MAX: Duration = Duration::from_millis(20);
 
 /// One cgroup, by its path below every hierarchy.
 #[derive(Debug, Clone)]
-pub(crate) struct Group {
+pub struct Group {
     /// Controllers (comma-separated; empty = v2), mount point, directory.
     dirs: Vec<(String, PathBuf, PathBuf)>,
 }
 
 impl Group {
-    pub(crate) fn new(path: &str, mounts: &[Pair]) -> Self {
+    pub fn new(path: &str, mounts: &[Pair]) -> Self {
         let relative = path.trim_start_matches('/');
         let dirs = mounts
             .iter()
@@ -39,16 +39,16 @@ impl Group {
         Self { dirs }
     }
 
-    pub(crate) fn v2(&self) -> bool {
+    pub fn v2(&self) -> bool {
         self.dirs.first().is_some_and(|(key, ..)| key.is_empty())
     }
 
-    pub(crate) fn exists(&self) -> bool {
+    pub fn exists(&self) -> bool {
         self.dirs.iter().any(|(.., dir)| dir.is_dir())
     }
 
     /// Returns each directory with the name it has below `/sys/fs/cgroup`; v2 has none.
-    pub(crate) fn views(&self) -> impl Iterator<Item = (&str, &Path)> {
+    pub fn views(&self) -> impl Iterator<Item = (&str, &Path)> {
         self.dirs.iter().map(|(key, mount, dir)| {
             let name = mount.file_name().and_then(|name| name.to_str()).unwrap_or(key);
             (if key.is_empty() { "" } else { name }, dir.as_path())
@@ -56,7 +56,7 @@ impl Group {
     }
 
     /// Returns the directory where a controller's files are.
-    pub(crate) fn dir(&self, controller: &str) -> Option<&Path> {
+    pub fn dir(&self, controller: &str) -> Option<&Path> {
         self.dirs
             .iter()
             .find(|(key, ..)| key.is_empty() || key.split(',').any(|name| name == controller))
@@ -64,7 +64,7 @@ impl Group {
     }
 
     /// Makes the directories; takes them away again when one cannot be made.
-    pub(crate) fn create(&self) -> io::Result<()> {
+    pub fn create(&self) -> io::Result<()> {
         if self.dirs.is_empty() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "no cgroup hierarchy is mounted"));
         }
@@ -85,7 +85,7 @@ impl Group {
     }
 
     /// Writes limits in the order given.
-    pub(crate) fn limit(&self, writes: &[CgroupWrite]) -> io::Result<()> {
+    pub fn limit(&self, writes: &[CgroupWrite]) -> io::Result<()> {
         writes.iter().try_for_each(|write| self.write(write))
     }
 
@@ -112,7 +112,7 @@ impl Group {
     }
 
     /// As [`limit`](Self::limit) on a living group, where memory and memory+swap must never cross on v1.
-    pub(crate) fn update(&self, writes: &[CgroupWrite]) -> io::Result<()> {
+    pub fn update(&self, writes: &[CgroupWrite]) -> io::Result<()> {
         let mut order: Vec<&CgroupWrite> = writes.iter().collect();
         let number = |file: &str| -> Option<i128> {
             fs::read_to_string(self.dir("memory")?.join(file)).ok()?.trim().parse().ok()
@@ -130,7 +130,7 @@ impl Group {
     }
 
     /// Attaches the device rules of a v2 group.
-    pub(crate) fn attach_device_program(&self, program: &[u8]) -> io::Result<()> {
+    pub fn attach_device_program(&self, program: &[u8]) -> io::Result<()> {
         let Some((.., dir)) = self.dirs.first() else { return Ok(()) };
         let dir = fs::File::open(dir)?;
         Ok(sys::bpf::attach_device_program(dir.as_fd(), program)?)
@@ -138,13 +138,13 @@ impl Group {
 
     /// Opens the directory that a new process can be born in: v2 only. Being moved there later would cost it a
     /// grace period of the kernel.
-    pub(crate) fn birthplace(&self) -> io::Result<Option<OwnedFd>> {
+    pub fn birthplace(&self) -> io::Result<Option<OwnedFd>> {
         let dir = self.dirs.first().filter(|_| self.v2()).map(|(.., dir)| dir);
         dir.map(|dir| fs::File::open(dir).map(OwnedFd::from)).transpose()
     }
 
     /// Puts the calling process into the group, where it was not born in it.
-    pub(crate) fn enter(&self) -> io::Result<()> {
+    pub fn enter(&self) -> io::Result<()> {
         if self.v2() {
             return Ok(());
         }
@@ -155,7 +155,7 @@ impl Group {
     }
 
     /// Returns the processes in the group and below, as this pid namespace sees them.
-    pub(crate) fn processes(&self) -> Vec<i32> {
+    pub fn processes(&self) -> Vec<i32> {
         let mut found = Vec::new();
         for (.., dir) in &self.dirs {
             walk(dir, &mut |dir| {
@@ -169,16 +169,16 @@ impl Group {
     }
 
     /// Stops all processes; thaws them again when they do not all stop in time.
-    pub(crate) fn freeze(&self) -> io::Result<()> {
+    pub fn freeze(&self) -> io::Result<()> {
         self.set_frozen(true).inspect_err(|_| drop(self.set_frozen(false)))
     }
 
-    pub(crate) fn thaw(&self) -> io::Result<()> {
+    pub fn thaw(&self) -> io::Result<()> {
         self.set_frozen(false)
     }
 
     /// Tells whether processes of the group are stopped or about to be.
-    pub(crate) fn is_frozen(&self) -> bool {
+    pub fn is_frozen(&self) -> bool {
         let Some(dir) = self.dir("freezer") else { return false };
         let read = |file: &str| fs::read_to_string(dir.join(file)).unwrap_or_default();
         if self.v2() {
@@ -207,7 +207,7 @@ impl Group {
     }
 
     /// Sends a signal to all processes of the group.
-    pub(crate) fn signal_all(&self, signal: i32) -> io::Result<()> {
+    pub fn signal_all(&self, signal: i32) -> io::Result<()> {
         for pid in self.processes() {
             let Some(pid) = Pid::from_raw(pid) else { continue };
             let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
@@ -222,7 +222,7 @@ impl Group {
     }
 
     /// Kills all processes and waits until none is left.
-    pub(crate) fn kill_all(&self) -> io::Result<()> {
+    pub fn kill_all(&self) -> io::Result<()> {
         let kill_file = self.dirs.first().filter(|_| self.v2()).map(|(.., dir)| dir.join("cgroup.kill"));
         until(|| {
             if self.processes().is_empty() {
@@ -241,7 +241,7 @@ impl Group {
     }
 
     /// Returns how many processes of the group the kernel killed for want of memory.
-    pub(crate) fn oom_kills(&self) -> u64 {
+    pub fn oom_kills(&self) -> u64 {
         let file = if self.v2() { "memory.events" } else { "memory.oom_control" };
         let Some(dir) = self.dir("memory") else { return 0 };
         let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
@@ -249,7 +249,7 @@ impl Group {
     }
 
     /// Returns a descriptor that becomes readable when memory ran out.
-    pub(crate) fn watch_oom(&self) -> io::Result<OomWatch> {
+    pub fn watch_oom(&self) -> io::Result<OomWatch> {
         let dir = self.dir("memory").ok_or(io::ErrorKind::Unsupported)?;
         if self.v2() {
             let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
@@ -264,7 +264,7 @@ impl Group {
     }
 
     /// Removes the directories and what the container made below them. All are tried; one error per failure.
-    pub(crate) fn remove(&self) -> Result<(), Vec<(PathBuf, io::Error)>> {
+    pub fn remove(&self) -> Result<(), Vec<(PathBuf, io::Error)>> {
         let mut errors = Vec::new();
         for (.., dir) in &self.dirs {
             if !dir.exists() {
@@ -283,7 +283,7 @@ impl Group {
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    pub(crate) fn remove_if_empty(&self) {
+    pub fn remove_if_empty(&self) {
         for (.., dir) in &self.dirs {
             // Not empty, not there, not ours: all the same.
             drop(fs::remove_dir(dir));
@@ -293,7 +293,7 @@ impl Group {
 
 /// Readable when the group ran out of memory.
 #[derive(Debug)]
-pub(crate) struct OomWatch {
+pub struct OomWatch {
     fd: OwnedFd,
 }
 
@@ -305,7 +305,7 @@ impl AsFd for OomWatch {
 
 impl OomWatch {
     /// Forgets what has been told so far. False: the group is gone and will tell nothing more.
-    pub(crate) fn acknowledge(&self) -> bool {
+    pub fn acknowledge(&self) -> bool {
         let mut buffer = [0; 4096];
         !matches!(rustix::io::read(&self.fd, &mut buffer), Err(errno) if errno != Errno::AGAIN && errno != Errno::INTR)
     }
@@ -400,8 +400,6 @@ fn named(error: &io::Error, path: &Path) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::devices;
-    use oci_spec::runtime::{LinuxDeviceCgroupBuilder, LinuxDeviceType};
     use std::{os::unix::process::ExitStatusExt, process::Command};
 
     /// A v2 group where this host lets us make one: its core files need no controllers.
@@ -434,32 +432,5 @@ mod tests {
         assert_eq!(waiter.join().unwrap(), Some(9));
         group.remove().unwrap();
         assert!(!group.exists());
-    }
-
-    #[test]
-    fn v2_device_program_lets_only_the_allowed_through() {
-        let Some(group) = v2_group("devices") else { return };
-        let rule = |allow, typ, major: Option<i64>, minor: Option<i64>, access: &str| {
-            let mut builder = LinuxDeviceCgroupBuilder::default().allow(allow).typ(typ).access(access);
-            if let (Some(major), Some(minor)) = (major, minor) {
-                builder = builder.major(major).minor(minor);
-            }
-            builder.build().unwrap()
-        };
-        let rules = [
-            rule(false, LinuxDeviceType::A, None, None, "rwm"),
-            rule(true, LinuxDeviceType::C, Some(1), Some(3), "rw"),
-            rule(true, LinuxDeviceType::C, Some(1), Some(5), "r"),
-        ];
-        group.attach_device_program(&devices::program(&rules).unwrap()).unwrap();
-        let file = group.dir("").unwrap().join("cgroup.procs");
-        let script = format!(
-            "echo $$ > {}; (: < /dev/null) && echo 1; (: > /dev/null) && echo 2; (: < /dev/zero) && echo 3; \
-             (: > /dev/zero) && echo 4; (: < /dev/full) && echo 5; true",
-            file.display()
-        );
-        let output = Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n2\n3\n");
-        group.remove().unwrap();
     }
 }

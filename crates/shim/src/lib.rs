@@ -1,8 +1,20 @@
-//! The shim: one small process per container, which outlives the daemon.
+//! The shim: one small process per container, which outlives the daemon. For `runtime`, which starts it and talks to it.
 //!
 //! It makes the container, holds its standard streams or terminal, writes its log, collects its exit status, and
 //! starts further processes in it. One thread, one `poll` loop (`server`), no state but what its directory and
 //! its descriptors hold. The daemon is any number of clients on its socket; none at all is fine.
+//!
+//! *Invariant:* the OCI spec and the parsers that come with it are not here: whatever needs them is done by the daemon
+//! (`plan` in the state directory is what is left of the spec), so that every container costs little memory, and so that
+//! a release build, which makes this a program of its own, compiles little twice.
+//!
+//! *Start reading at* [`main`].
+
+pub mod cgroup;
+pub mod hooks;
+pub mod state;
+pub mod userns;
+pub mod wire;
 
 mod child;
 mod create;
@@ -15,10 +27,9 @@ mod server;
 mod streams;
 mod users;
 
-use crate::{
-    state, userns,
-    wire::{self, Answer, Body, Launch, Received},
-};
+pub use child::CAPABILITIES;
+pub use state::ExitStatus;
+
 use failure::Failure;
 use rustix::{
     net::{AddressFamily, SocketFlags, SocketType},
@@ -32,12 +43,13 @@ use std::{
     process::ExitCode,
 };
 use sys::process::{Cloned, SingleThreaded};
+use wire::{Answer, Body, Launch, Received};
 
 /// Runs as the shim of the container whose state directory is the only argument; standard input is the connection
 /// to the daemon. To be called first thing in `main`, before any thread exists. Returns when the container has
 /// ended and the daemon has said so, or at once in the process that the daemon started, which only forks. With other
-/// arguments it is the process in which [`UserNamespace::new`](crate::UserNamespace::new) makes namespaces, or that
-/// [`try_layers`](crate::try_layers()) starts.
+/// arguments it is the process in which `runtime::UserNamespace::new` makes namespaces, or that `runtime::try_layers`
+/// starts (module `userns`).
 #[must_use]
 pub fn main(args: &[OsString]) -> ExitCode {
     match detach_and_run(args) {

@@ -8,12 +8,10 @@ use super::{
     users::Users,
 };
 use crate::{
-    caps,
     cgroup::Group,
     hooks,
     wire::{self, Answer, Body, Caps, Launch, Process, Received},
 };
-use oci_spec::runtime::ContainerState;
 use rustix::{
     event::{PollFd, PollFlags},
     fs::{Gid, Mode, OFlags, Uid},
@@ -38,6 +36,11 @@ use sys::{
     process::{Cloned, SingleThreaded, Vectors},
     seccomp::Instruction,
 };
+
+/// Number of capabilities known here. Source: linux/capability.h.
+pub const CAPABILITIES: u32 = 41;
+/// Number of `CAP_SYS_ADMIN`.
+const SYS_ADMIN: u32 = 21;
 
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_UMASK: u32 = 0o022;
@@ -446,14 +449,14 @@ fn execute(launch: &Launch, process: &Process, streams: Streams, first: bool) ->
     // no_new_privs nothing but execve. Without, only a privileged process may install a filter, and it gives that
     // privilege away afterwards.
     let gives_up = !program.is_empty() && !process.no_new_privs;
-    take_identity(process, squash, if gives_up { 1 << caps::SYS_ADMIN } else { 0 })?;
+    take_identity(process, squash, if gives_up { 1 << SYS_ADMIN } else { 0 })?;
     if entered.is_err() {
         enter_directory(&process.cwd)?;
     }
     die_with_shim();
     if let Some(all) = launch.hooks.as_ref().filter(|_| first) {
         let pid = rustix::process::getpid();
-        hooks::run(&all.start_container, launch, ContainerState::Created, pid).map_err(Failure::other)?;
+        hooks::run(&all.start_container, launch, hooks::Status::Created, pid).map_err(Failure::other)?;
     }
     if process.no_new_privs {
         rustix::thread::set_no_new_privs(true).at(|| "cannot set no_new_privs".into())?;
@@ -463,7 +466,7 @@ fn execute(launch: &Launch, process: &Process, streams: Streams, first: bool) ->
             .at(|| "cannot install the seccomp filter".into())?;
     }
     let Caps { effective, permitted, inheritable, .. } = process.caps.unwrap_or_default();
-    if gives_up && effective & permitted & (1 << caps::SYS_ADMIN) == 0 {
+    if gives_up && effective & permitted & (1 << SYS_ADMIN) == 0 {
         sys::caps::set(effective, permitted, inheritable).at(|| "cannot set capabilities".into())?;
     }
     Err(candidates.execute(&args, &env))
@@ -552,7 +555,7 @@ fn take_identity(process: &Process, squash: bool, kept: u64) -> Result<(), Failu
         .at(|| "cannot set capabilities".into())?;
     // What is not inheritable cannot be ambient; `runc spec` asks for it all the same.
     let ambient = ambient & inheritable & permitted;
-    for capability in (0..caps::COUNT).filter(|n| ambient & (1 << n) != 0) {
+    for capability in (0..CAPABILITIES).filter(|n| ambient & (1 << n) != 0) {
         sys::caps::raise_ambient(capability).at(|| "cannot set ambient capabilities".into())?;
     }
     Ok(())

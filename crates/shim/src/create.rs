@@ -10,7 +10,6 @@ use crate::{
     hooks, state,
     wire::{self, Answer, Body, Launch, Process, Received},
 };
-use oci_spec::runtime::ContainerState;
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     fs::{Mode, OFlags},
@@ -244,7 +243,7 @@ fn run_hooks(launch: &Launch, ours: &OwnedFd, pid: Pid) -> Result<(), Failure> {
     if hear(ours.as_fd(), DEADLINE)?.is_none() {
         return Err(Failure::other("the container's process was killed while it was made".into()));
     }
-    hooks::run(&hooks.create_runtime, launch, ContainerState::Creating, pid).map_err(Failure::other)?;
+    hooks::run(&hooks.create_runtime, launch, hooks::Status::Creating, pid).map_err(Failure::other)?;
     wire::send(ours.as_fd(), &done(), &[]).at(|| "cannot tell the container that its hooks ran".into())
 }
 

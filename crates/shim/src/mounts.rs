@@ -11,7 +11,6 @@ use crate::{
     hooks, state, userns,
     wire::{Device, Launch, Mount, Pair, Root},
 };
-use oci_spec::runtime::ContainerState;
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags},
     io::Errno,
@@ -263,7 +262,7 @@ pub(super) fn build(
     }
     if let Some(all) = &launch.hooks {
         let pid = rustix::process::getpid();
-        hooks::run(&all.create_container, launch, ContainerState::Creating, pid).map_err(Failure::other)?;
+        hooks::run(&all.create_container, launch, hooks::Status::Creating, pid).map_err(Failure::other)?;
     }
     for path in &launch.masked_paths {
         mask(root.as_fd(), path)?;
