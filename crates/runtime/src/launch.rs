@@ -5,8 +5,8 @@ use crate::{
 };
 use oci_spec::runtime::{self as oci, LinuxNamespaceType, LinuxSeccomp, PosixRlimitType, Spec};
 use shim::wire::{
-    Caps, Device, Forward, IdRange, Launch, Log, Mount, Namespace, Pair, Process, Rlimit, Root, UserNamespace,
-    VERSION,
+    Caps, Device, Forward, IdRange, Launch, Log, Mount, Namespace, Pair, Process, Rlimit, Root,
+    UserNamespace, VERSION,
 };
 use std::{
     os::unix::ffi::OsStrExt,

@@ -94,9 +94,7 @@ fn init(args: &HostArgs) -> Result<ExitCode> {
     lab::die_with_parent()?;
     lab::mount_proc()?;
     nix::unistd::sethostname(args.hostname()).context("cannot set the host name")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    tokio::task::LocalSet::new().block_on(&runtime, lab::configure_host(args.index))?;
-    drop(runtime);
+    lab::configure_host(args.index)?;
 
     let children = Arc::new(Children::default());
     std::thread::spawn({
