@@ -17,6 +17,7 @@
 //!
 //! *Start reading at* [`Store::pull`], then `unpack`.
 
+mod blocking;
 mod compression;
 mod config;
 mod digest;
@@ -41,6 +42,7 @@ mod store;
 mod tarball;
 mod unpack;
 
+pub use blocking::blocking;
 pub use compression::plain_tar;
 pub use config::{ChangeError, Config, Healthcheck, HistoryEntry, ImageConfiguration, RootFs};
 pub use digest::{Digest, InvalidDigest};

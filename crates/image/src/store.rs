@@ -128,7 +128,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Runs blocking work off the runtime's threads.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.expect("blocking work neither panics nor is aborted")
+    crate::blocking::blocking(work).await.expect("blocking work neither panics nor is aborted")
 }
 
 pub(crate) fn random_name() -> String {

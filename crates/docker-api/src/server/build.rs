@@ -6,6 +6,7 @@
 use super::{
     ApiError, State, container_create, images,
     request::{Params, Use},
+    routing::post,
 };
 use crate::types;
 use axum::{
@@ -14,7 +15,6 @@ use axum::{
     extract::DefaultBodyLimit,
     http::{HeaderMap, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
-    routing::post,
 };
 use base64::{
     Engine as _, alphabet,

@@ -2,6 +2,7 @@
 
 use super::{ApiError, Control, State};
 use crate::convert::Networks;
+use futures::future::BoxFuture;
 use model::{AuditRecord, Cluster, Config, Network, Node, Object, Secret, Service, Stack, Task, User};
 use proto::{
     WireId,
@@ -66,29 +67,46 @@ impl State {
 
     /// Returns all objects of a kind, by id.
     pub(super) async fn list<T: Stored>(&self) -> Result<Vec<Arc<T>>, ApiError> {
-        let request = ListRequest { kind: T::KIND as i32 };
-        let mut chunks = self.control().await?.list(request).await?.into_inner();
-        let mut all = Vec::new();
-        while let Some(chunk) = chunks.message().await? {
-            for object in chunk.objects {
-                all.extend(T::of(Object::try_from(object)?));
+        Ok(self.objects(T::KIND).await?.into_iter().filter_map(T::of).collect())
+    }
+
+    /// What is the same for all kinds is compiled once, here and in [`object`](Self::object).
+    fn objects(&self, kind: ObjectKind) -> BoxFuture<'_, Result<Vec<Object>, ApiError>> {
+        Box::pin(async move {
+            let request = ListRequest { kind: kind as i32 };
+            let mut chunks = self.control().await?.list(request).await?.into_inner();
+            let mut all = Vec::new();
+            while let Some(chunk) = chunks.message().await? {
+                for object in chunk.objects {
+                    all.push(Object::try_from(object)?);
+                }
             }
-        }
-        Ok(all)
+            Ok(all)
+        })
     }
 
     /// Returns one object by id, unique id prefix or name.
     pub(super) async fn find<T: Stored>(&self, id_or_name: &str) -> Result<Arc<T>, ApiError> {
-        let request = GetRequest { kind: T::KIND as i32, id_or_name: id_or_name.to_owned() };
-        let object = match self.control().await?.get(request).await {
-            Ok(answer) => answer.into_inner(),
-            Err(status) if status.code() == Code::NotFound => {
-                return Err(ApiError::not_found(format!("{} {id_or_name} not found", T::WORD)));
-            }
-            Err(status) => return Err(status.into()),
-        };
-        T::of(Object::try_from(object)?)
+        T::of(self.object(T::KIND, T::WORD, id_or_name).await?)
             .ok_or_else(|| ApiError::internal("a manager sent another kind of object"))
+    }
+
+    fn object<'a>(
+        &'a self,
+        kind: ObjectKind,
+        word: &'static str,
+        id_or_name: &'a str,
+    ) -> BoxFuture<'a, Result<Object, ApiError>> {
+        Box::pin(async move {
+            let request = GetRequest { kind: kind as i32, id_or_name: id_or_name.to_owned() };
+            match self.control().await?.get(request).await {
+                Ok(answer) => Ok(Object::try_from(answer.into_inner())?),
+                Err(status) if status.code() == Code::NotFound => {
+                    Err(ApiError::not_found(format!("{word} {id_or_name} not found")))
+                }
+                Err(status) => Err(status.into()),
+            }
+        })
     }
 
     /// Returns the cluster's networks by id.

@@ -4,6 +4,7 @@ use super::{
     ApiError, State, container_create, container_json,
     hijack::{self, hijack},
     request::{Json as JsonBody, Params, Use},
+    routing::{delete, door, get, post},
     rows::Rows,
 };
 use crate::types;
@@ -13,7 +14,6 @@ use axum::{
     extract::{Path, Request, ws::WebSocketUpgrade},
     http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -42,8 +42,8 @@ pub(super) fn routes() -> Router<State> {
         .route("/containers/{id}/stats", get(stats))
         .route("/containers/{id}/changes", get(changes))
         .route("/containers/{id}/export", get(export))
-        .route("/containers/{id}/archive", get(archive_get).put(archive_put))
-        .route("/containers/{id}", axum::routing::delete(remove))
+        .route("/containers/{id}/archive", get(archive_get).put(door(archive_put)))
+        .route("/containers/{id}", delete(remove))
 }
 
 async fn list(Use(state): Use<State>, params: Params) -> Result<Json<impl serde::Serialize>, ApiError> {

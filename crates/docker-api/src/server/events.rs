@@ -3,6 +3,7 @@
 use super::{
     ApiError, State,
     request::{Params, Use},
+    routing::get,
     system::now,
 };
 use crate::types;
@@ -11,7 +12,6 @@ use axum::{
     body::Body,
     http::header::CONTENT_TYPE,
     response::{IntoResponse as _, Response},
-    routing::get,
 };
 use engine::{Event, EventKind};
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc};

@@ -5,6 +5,7 @@ use super::{
     containers::{STDOUT, frame},
     hijack::hijack,
     request::{Json as JsonBody, Params, Use},
+    routing::{get, post},
 };
 use crate::types;
 use axum::{
@@ -12,7 +13,6 @@ use axum::{
     extract::{FromRequest as _, Path, Request},
     http::StatusCode,
     response::{IntoResponse as _, Response},
-    routing::{get, post},
 };
 
 pub(super) fn routes() -> Router<State> {

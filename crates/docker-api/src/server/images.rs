@@ -5,6 +5,7 @@ use super::{
     judge::Role,
     proxy,
     request::{Params, Use},
+    routing::{delete, door, get, post},
 };
 use crate::types;
 use axum::{
@@ -13,7 +14,6 @@ use axum::{
     extract::{DefaultBodyLimit, Path, Request},
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
-    routing::{delete, get, post},
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -43,7 +43,7 @@ pub(super) fn routes() -> Router<State> {
         .route("/images/search", get(search))
         .route("/images/prune", post(prune))
         .route("/commit", post(commit))
-        .route("/images/{*rest}", get(get_one).post(act))
+        .route("/images/{*rest}", get(get_one).post(door(act)))
         .route("/images/{*rest}", delete(remove))
         .route("/distribution/{*rest}", get(distribution))
 }

@@ -35,6 +35,7 @@ mod networks;
 mod nodes;
 mod proxy;
 mod request;
+mod routing;
 mod rows;
 mod seats;
 mod secrets;

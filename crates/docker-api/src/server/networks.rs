@@ -3,14 +3,10 @@
 use super::{
     ApiError, Filters, State, SwarmStatus,
     request::{Json, Params, Use},
+    routing::{door, get, post},
 };
 use crate::{convert, types};
-use axum::{
-    Router,
-    extract::Path,
-    http::StatusCode,
-    routing::{get, post},
-};
+use axum::{Router, extract::Path, http::StatusCode};
 use model::{Network, NetworkDriver, NetworkId};
 use proto::control::create_request;
 use std::{collections::BTreeMap, sync::Arc};
@@ -20,7 +16,7 @@ pub(super) fn routes() -> Router<State> {
         .route("/networks", get(list))
         .route("/networks/create", post(create))
         .route("/networks/prune", post(prune))
-        .route("/networks/{id}", get(inspect).delete(remove))
+        .route("/networks/{id}", get(inspect).delete(door(remove)))
         .route("/networks/{id}/connect", post(connect))
         .route("/networks/{id}/disconnect", post(disconnect))
 }

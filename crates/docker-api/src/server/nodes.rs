@@ -3,20 +3,17 @@
 use super::{
     ApiError, Filters, State,
     request::{Json, Params, Use},
+    routing::{door, get, post},
 };
 use crate::{convert, types};
-use axum::{
-    Router,
-    extract::Path,
-    routing::{get, post},
-};
+use axum::{Router, extract::Path};
 use model::{Cluster, Node};
 use proto::control::update_request::Spec;
 
 pub(super) fn routes() -> Router<State> {
     Router::new()
         .route("/nodes", get(list))
-        .route("/nodes/{id}", get(inspect).delete(remove))
+        .route("/nodes/{id}", get(inspect).delete(door(remove)))
         .route("/nodes/{id}/update", post(update))
 }
 

@@ -8,6 +8,7 @@ use axum::{
     http::{StatusCode, request::Parts},
 };
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use model::Timestamp;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -24,7 +25,26 @@ pub(crate) struct Json<T>(pub(crate) T);
 impl<T: Wire + Default + Send + 'static, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let body = whole_body(request).await?;
+        if body.len() <= BIG_JSON {
+            return read(&body).map(Self);
+        }
+        let read = image::blocking(move || read(&body)).await;
+        read.map_err(|e| ApiError::internal(format!("cannot read the request: {e}")))?.map(Self)
+    }
+}
+
+fn read<T: Wire + Default>(body: &[u8]) -> Result<T, ApiError> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(T::default());
+    }
+    parse(body).map_err(|e| ApiError::bad_request(format!("invalid JSON: {e}")))
+}
+
+/// Waits for all of a JSON body, whatever it is to be read as.
+fn whole_body(request: Request) -> BoxFuture<'static, Result<Bytes, ApiError>> {
+    Box::pin(async move {
         // What says beforehand that it is too large is not waited for.
         if request.body().size_hint().lower() > BODY_MAX as u64 {
             return Err(ApiError {
@@ -36,24 +56,12 @@ impl<T: Wire + Default + Send + 'static, S: Send + Sync> FromRequest<S> for Json
             status: StatusCode::REQUEST_TIMEOUT,
             message: format!("the body of the request did not come within {} s", BODY_LIMIT.as_secs()),
         };
-        let body = timeout(BODY_LIMIT, Bytes::from_request(request, state)).await.map_err(too_slow)?;
-        let body = body.map_err(|e| ApiError {
+        let body = timeout(BODY_LIMIT, Bytes::from_request(request, &())).await.map_err(too_slow)?;
+        body.map_err(|e| ApiError {
             status: e.status(),
             message: format!("failed to read the request: {}", e.body_text()),
-        })?;
-        let big = body.len() > BIG_JSON;
-        let read = move || {
-            if body.iter().all(u8::is_ascii_whitespace) {
-                return Ok(T::default());
-            }
-            parse(&body).map_err(|e| ApiError::bad_request(format!("invalid JSON: {e}")))
-        };
-        if !big {
-            return read().map(Self);
-        }
-        let read = tokio::task::spawn_blocking(read).await;
-        read.map_err(|e| ApiError::internal(format!("cannot read the request: {e}")))?.map(Self)
-    }
+        })
+    })
 }
 
 /// The query, as moby reads it.

@@ -4,14 +4,10 @@ use super::{
     ApiError, State,
     cluster::Stored,
     request::{Json, Params, Use},
+    routing::{door, get, post},
 };
 use crate::{convert, types};
-use axum::{
-    Router,
-    extract::Path,
-    http::StatusCode,
-    routing::{get, post},
-};
+use axum::{Router, extract::Path, http::StatusCode};
 use model::{Config, ConfigId, Labels, Secret, SecretId};
 use proto::control::{create_request, update_request};
 
@@ -19,11 +15,11 @@ pub(super) fn routes() -> Router<State> {
     Router::new()
         .route("/secrets", get(list::<Secret>))
         .route("/secrets/create", post(create_secret))
-        .route("/secrets/{id}", get(inspect::<Secret>).delete(remove::<Secret>))
+        .route("/secrets/{id}", get(inspect::<Secret>).delete(door(remove::<Secret>)))
         .route("/secrets/{id}/update", post(update_secret))
         .route("/configs", get(list::<Config>))
         .route("/configs/create", post(create_config))
-        .route("/configs/{id}", get(inspect::<Config>).delete(remove::<Config>))
+        .route("/configs/{id}", get(inspect::<Config>).delete(door(remove::<Config>)))
         .route("/configs/{id}/update", post(update_config))
 }
 

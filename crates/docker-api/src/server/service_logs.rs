@@ -8,6 +8,7 @@ use super::{
     judge::Role,
     proxy,
     request::{Params, Use},
+    routing::get,
 };
 use crate::client::{Demux, Frame};
 use axum::{
@@ -16,7 +17,6 @@ use axum::{
     extract::{Path, Request},
     http::header::CONTENT_TYPE,
     response::{IntoResponse as _, Response},
-    routing::get,
 };
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};

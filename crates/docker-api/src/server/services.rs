@@ -3,6 +3,7 @@
 use super::{
     ApiError, Filters, State,
     request::{Json, Params, Use},
+    routing::{door, get, post},
     rows::Rows,
 };
 use crate::{convert, types};
@@ -10,7 +11,6 @@ use axum::{
     Router,
     extract::Path,
     http::{HeaderMap, StatusCode},
-    routing::{get, post},
 };
 use model::{
     Desired, Mode, Network, NetworkDriver, NetworkId, NetworkSpec, Service, ServiceId, Task, TaskState,
@@ -25,7 +25,7 @@ pub(super) fn routes() -> Router<State> {
     Router::new()
         .route("/services", get(list))
         .route("/services/create", post(create))
-        .route("/services/{id}", get(inspect).delete(remove))
+        .route("/services/{id}", get(inspect).delete(door(remove)))
         .route("/services/{id}/update", post(update))
 }
 

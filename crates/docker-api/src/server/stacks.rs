@@ -3,14 +3,10 @@
 use super::{
     ApiError, State,
     request::{Json, Params, Use},
+    routing::{door, get, post},
 };
 use crate::{convert, types};
-use axum::{
-    Router,
-    extract::Path,
-    http::StatusCode,
-    routing::{get, post},
-};
+use axum::{Router, extract::Path, http::StatusCode};
 use model::{Config, ConfigId, Meta, Network, NetworkId, Secret, SecretId, ServiceId, Stack};
 use proto::{
     WireId as _,
@@ -21,7 +17,7 @@ use std::{collections::BTreeMap, sync::Arc};
 pub(super) fn routes() -> Router<State> {
     Router::new()
         .route("/rswarm/stacks", get(list))
-        .route("/rswarm/stacks/{name}", get(inspect).post(apply).delete(remove))
+        .route("/rswarm/stacks/{name}", get(inspect).post(door(apply)).delete(door(remove)))
         .route("/rswarm/stacks/{name}/rollback", post(rollback))
         .route("/rswarm/stacks/{name}/judge", post(judge))
 }

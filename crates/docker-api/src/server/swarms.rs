@@ -4,15 +4,13 @@ use super::{
     ApiError, InitRequest, JoinRequest, State, SwarmStatus,
     error::SWARM_LOCKED,
     request::{Json, Params, Use},
+    routing::{get, post},
 };
 use crate::{
     convert::{self, availability, given},
     types,
 };
-use axum::{
-    Router,
-    routing::{get, post},
-};
+use axum::Router;
 use proto::control::{RotateRoot, UpdateSwarmRequest, get_swarm_request::Wanted};
 use std::time::Duration;
 

@@ -3,20 +3,20 @@
 use super::{
     API_VERSION, ApiError, MIN_API_VERSION, State, SwarmStatus,
     request::{Json as Body, Params, Use},
+    routing::{door, get, post},
 };
 use crate::{convert::generic_resources_json, types};
 use axum::{
     Router,
     http::{HeaderValue, StatusCode, header::CACHE_CONTROL},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
 };
 use engine::{ListOptions, Status};
 use model::{Role, Supply};
 
 pub(super) fn routes() -> Router<State> {
     Router::new()
-        .route("/_ping", get(ping).head(ping))
+        .route("/_ping", get(ping).head(door(ping)))
         .route("/version", get(version))
         .route("/info", get(info))
         .route("/system/df", get(disk_usage))

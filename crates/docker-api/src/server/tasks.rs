@@ -3,9 +3,10 @@
 use super::{
     ApiError, State,
     request::{Params, Use},
+    routing::get,
 };
 use crate::{convert, types};
-use axum::{Router, extract::Path, routing::get};
+use axum::{Router, extract::Path};
 use model::{Mode, Node, NodeId, Service, ServiceId, Task};
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -3,14 +3,10 @@
 use super::{
     ApiError, State,
     request::{Json, Params, Use},
+    routing::{delete, door, get, post},
 };
 use crate::{convert, types};
-use axum::{
-    Router,
-    extract::Path,
-    http::StatusCode,
-    routing::{delete, get, post},
-};
+use axum::{Router, extract::Path, http::StatusCode};
 use model::{AuditRecord, Timestamp, User, UserId};
 use proto::control::{
     CreateUserTokenReply, CreateUserTokenRequest, IssueUserCertificateRequest, LoginRequest,
@@ -20,8 +16,8 @@ use proto::control::{
 
 pub(super) fn routes() -> Router<State> {
     Router::new()
-        .route("/rswarm/users", get(list).post(create))
-        .route("/rswarm/users/{name}", get(inspect).delete(remove))
+        .route("/rswarm/users", get(list).post(door(create)))
+        .route("/rswarm/users/{name}", get(inspect).delete(door(remove)))
         .route("/rswarm/users/{name}/update", post(update))
         .route("/rswarm/users/{name}/tokens", post(create_token))
         .route("/rswarm/users/{name}/tokens/{id}", delete(remove_token))

@@ -3,6 +3,7 @@
 use super::{
     ApiError, State,
     request::{Json as Body, Params, Use},
+    routing::{door, get, post},
 };
 use crate::types;
 use axum::{
@@ -11,7 +12,6 @@ use axum::{
     extract::Path,
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use futures::TryStreamExt as _;
 use tokio_util::io::{ReaderStream, StreamReader};
@@ -21,8 +21,8 @@ pub(super) fn routes() -> Router<State> {
         .route("/volumes", get(list))
         .route("/volumes/create", post(create))
         .route("/volumes/prune", post(prune))
-        .route("/volumes/{name}", get(inspect).delete(remove))
-        .route("/rswarm/volumes/{name}/archive", get(export).put(import))
+        .route("/volumes/{name}", get(inspect).delete(door(remove)))
+        .route("/rswarm/volumes/{name}/archive", get(export).put(door(import)))
 }
 
 pub(super) fn json(volume: engine::Volume) -> types::Volume {

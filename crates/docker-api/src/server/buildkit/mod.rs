@@ -19,7 +19,7 @@ mod files;
 mod progress;
 mod session;
 
-use super::{ApiError, State, request::Use};
+use super::{ApiError, State, request::Use, routing::post};
 use axum::{
     Router,
     body::Body,
@@ -29,7 +29,6 @@ use axum::{
         header::{CONNECTION, UPGRADE},
     },
     response::{IntoResponse as _, Response},
-    routing::post,
 };
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::{
