@@ -169,9 +169,9 @@ pub(super) fn no_new_privileges(host: &Host) -> Found {
     let hint = "--security-opt no-new-privileges, where nothing in it needs setuid programs";
     each(host, "setuid programs give none of them more", warn, hint, |c| {
         let options = c.host_config.security_opt.iter().flatten();
-        let set = options.filter(|option| option.starts_with("no-new-privileges"));
+        let mut set = options.filter(|option| option.starts_with("no-new-privileges"));
         let off = |option: &String| option.ends_with("false");
-        set.last().is_none_or(off).then(String::new)
+        set.next_back().is_none_or(off).then(String::new)
     })
 }
 

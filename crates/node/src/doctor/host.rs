@@ -106,7 +106,7 @@ impl Host {
     /// # Errors
     /// The daemon is in another namespace of this kind: what is to be seen here is not its.
     pub(super) fn together(&self, kind: &str) -> Result<(), Finding> {
-        if self.apart.iter().any(|apart| *apart == kind) {
+        if self.apart.contains(&kind) {
             let pid = self.place.daemon.unwrap_or_default();
             return Err(Finding::unknown(
                 format!("the daemon is in another {kind} namespace than this command"),

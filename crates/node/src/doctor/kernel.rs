@@ -179,13 +179,15 @@ pub(super) fn user_namespaces(host: &Host) -> Found {
 }
 
 pub(super) fn settings(host: &Host) -> Found {
+    let off: fn(i64) -> bool = |n| n == 0;
+    let on: fn(i64) -> bool = |n| n > 0;
     // Key, value that is as wanted, what the other means.
-    let wanted: [(&str, fn(i64) -> bool, &str); 5] = [
-        ("kernel.unprivileged_userns_clone", |n| n == 0, "every user may make user namespaces"),
-        ("kernel.unprivileged_bpf_disabled", |n| n > 0, "every user may load programs into the kernel"),
-        ("kernel.kptr_restrict", |n| n > 0, "every user sees addresses of the kernel"),
-        ("kernel.dmesg_restrict", |n| n > 0, "every user reads the kernel's log"),
-        ("fs.protected_hardlinks", |n| n > 0, "hard links lead to other users' files"),
+    let wanted = [
+        ("kernel.unprivileged_userns_clone", off, "every user may make user namespaces"),
+        ("kernel.unprivileged_bpf_disabled", on, "every user may load programs into the kernel"),
+        ("kernel.kptr_restrict", on, "every user sees addresses of the kernel"),
+        ("kernel.dmesg_restrict", on, "every user reads the kernel's log"),
+        ("fs.protected_hardlinks", on, "hard links lead to other users' files"),
     ];
     let (mut weak, mut hints) = (Vec::new(), Vec::new());
     for (key, good, means) in wanted {
