@@ -232,17 +232,34 @@ fn custom_seccomp(text: &str, caps: &[String]) -> Result<LinuxSeccomp> {
 /// Profile that Docker's containers have.
 const APPARMOR_DEFAULT: &str = "docker-default";
 
-/// Returns the AppArmor profile of a container; `None` = none. The default one is applied where it is loaded: it has to
-/// be compiled by AppArmor's own tools, and an operator who has Docker has it.
+/// What AppArmor does for containers that ask for nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppArmor {
+    /// The kernel has it not, or it is off.
+    Off,
+    /// Nothing: the profile `docker-default` is not loaded, or this process cannot see whether it is.
+    NotLoaded,
+    /// It confines them by `docker-default`.
+    Confines,
+}
+
+/// Returns what is in effect on this host now. The profile has to be compiled by AppArmor's own tools, which load it
+/// before the daemon starts (`deploy/rswarm.service`); an operator who has Docker has it, too.
+#[must_use]
+pub fn apparmor_in_effect() -> AppArmor {
+    match (runtime::apparmor_enabled(), runtime::apparmor_loaded(APPARMOR_DEFAULT)) {
+        (false, _) => AppArmor::Off,
+        (true, Some(true)) => AppArmor::Confines,
+        (true, Some(false) | None) => AppArmor::NotLoaded,
+    }
+}
+
+/// Returns the AppArmor profile of a container; `None` = none.
 fn apparmor(security: &Security, privileged: bool) -> Option<String> {
     match &security.apparmor {
         Some(profile) => Some(profile.clone()).filter(|p| !p.is_empty()),
         None if privileged => None,
-        None => {
-            let there =
-                runtime::apparmor_enabled() && runtime::apparmor_loaded(APPARMOR_DEFAULT) == Some(true);
-            there.then(|| APPARMOR_DEFAULT.to_owned())
-        }
+        None => (apparmor_in_effect() == AppArmor::Confines).then(|| APPARMOR_DEFAULT.to_owned()),
     }
 }
 
@@ -858,6 +875,16 @@ mod tests {
         assert_eq!(of("seccomp=unconfined").unwrap().seccomp, Seccomp::Unconfined);
         assert!(of("seccomp=nonsense").is_err());
         assert!(of("frobnicate").is_err());
+    }
+
+    #[test]
+    fn the_profile_that_the_unit_loads_is_the_one_that_containers_get() {
+        let profile = include_str!("../../../deploy/apparmor/docker-default");
+        let head = format!("profile {APPARMOR_DEFAULT} flags=(attach_disconnected,mediate_deleted) {{");
+        assert!(profile.lines().any(|line| line == head));
+        let unit = include_str!("../../../deploy/rswarm.service");
+        let loads = format!("ExecStartPre=-/sbin/apparmor_parser -r -W /etc/apparmor.d/{APPARMOR_DEFAULT}");
+        assert!(unit.lines().any(|line| line == loads));
     }
 
     #[test]

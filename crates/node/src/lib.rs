@@ -133,6 +133,12 @@ pub async fn run(options: Options) -> Result<()> {
     })
     .await
     .context("cannot start the engine")?;
+    if engine::apparmor_in_effect() == engine::AppArmor::NotLoaded {
+        tracing::warn!(
+            "AppArmor confines no container: its profile docker-default is not loaded; hint: install deploy/apparmor, \
+             then apparmor_parser -r -W /etc/apparmor.d/docker-default"
+        );
+    }
 
     let swarm_threads = control::runtime()?;
     let cancel = CancellationToken::new();

@@ -17,6 +17,7 @@ use proto::{
     WireId as _,
     control::{EnterTaskRequest, WhoAmIRequest, person_claim::Proof},
 };
+use std::sync::Arc;
 
 /// Where a request is answered.
 pub(super) enum Way {
@@ -257,21 +258,24 @@ pub(super) async fn way(state: &State, method: &Method, path: &str) -> Result<Wa
     Ok(Way::Here(asker.clone()))
 }
 
-/// Returns the task whose container on this host a request is about.
+/// Returns the task whose container on this host a request is about: the very one that the engine finds by that name. A
+/// task's own idea of what it is called would do for another's container, whose name is the beginning of its id.
 async fn task_here(state: &State, path: &str) -> Result<Option<TaskId>, ApiError> {
     let mut segments = path.trim_start_matches('/').split('/');
     let (kind, named) = (segments.next().unwrap_or_default(), segments.next().unwrap_or_default());
-    let container = match (kind, &state.options.engine) {
-        ("exec", Some(engine)) => match engine.exec_inspect(named) {
-            Ok(exec) => exec.container_id,
-            Err(_) => return Ok(None),
-        },
-        _ => named.to_owned(),
+    let Some(engine) = &state.options.engine else { return Ok(None) };
+    let found = match kind {
+        "exec" => engine.exec_inspect(named).map(|exec| exec.container_id),
+        _ => engine.inspect(named).map(|container| container.id.clone()),
     };
     let here = state.swarm().status().membership().map(|me| me.node_id);
+    let (Ok(container), Some(here)) = (found, here) else { return Ok(None) };
     let tasks = state.list::<Task>().await?;
-    let task = tasks.iter().find(|task| task.node() == here && proxy::is_named(task, &container));
-    Ok(task.filter(|_| here.is_some()).map(|task| task.id))
+    let is_its = |task: &&Arc<Task>| {
+        let holds = task.status.container.as_ref().is_some_and(|c| c.container_id == container);
+        holds && task.node() == Some(here)
+    };
+    Ok(tasks.iter().find(is_its).map(|task| task.id))
 }
 
 /// Judges what a manager's front door passes on; returns who asks, as far as his role reaches.

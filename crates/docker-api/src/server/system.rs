@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header::CACHE_CONTROL},
     response::{IntoResponse as _, Response},
 };
-use engine::{ListOptions, Status};
+use engine::{AppArmor, ListOptions, Status};
 use model::{Role, Supply};
 
 pub(super) fn routes() -> Router<State> {
@@ -88,7 +88,14 @@ async fn version() -> axum::Json<types::Version> {
     })
 }
 
+/// Source: moby `daemon/info_unix.go`: what confines containers that ask for nothing else.
+fn security_options(apparmor: AppArmor) -> Vec<String> {
+    let profile = (apparmor == AppArmor::Confines).then_some("name=apparmor");
+    profile.into_iter().chain(["name=seccomp,profile=builtin"]).map(str::to_owned).collect()
+}
+
 async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiError> {
+    let apparmor = engine::apparmor_in_effect();
     let words = |list: &[&str]| list.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
     let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let os = |key: &str| {
@@ -136,10 +143,14 @@ async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiErro
         runtimes: [("rswarm".to_owned(), types::RuntimeInfo { path: "rswarm".into() })].into(),
         default_runtime: "rswarm".into(),
         live_restore_enabled: true,
-        security_options: words(&["name=seccomp,profile=builtin"]),
+        security_options: security_options(apparmor),
         swarm: state.swarm_info().await,
         ..types::Info::default()
     };
+    if apparmor == AppArmor::NotLoaded {
+        to.warnings
+            .push("WARNING: AppArmor confines no container: its profile docker-default is not loaded".into());
+    }
     if let Ok(engine) = state.engine() {
         to.security_options.extend(engine.userns_remap().map(|_| "name=userns".to_owned()));
         let (resources, problems) = engine.generic_resources().await?;
