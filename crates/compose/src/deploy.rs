@@ -104,8 +104,16 @@ fn mode(deploy: &Item<'_>, scale: Option<Mode>) -> Result<Option<Mode>, Error> {
     }
 }
 
+/// Not in the Compose specification: how long an update waits for a node to take a task up.
+const PROGRESS_DEADLINE: &str = "x-progress-deadline";
+
 fn policy(item: &Item<'_>) -> Result<UpdatePolicy, Error> {
     item.only(&["parallelism", "delay", "failure_action", "monitor", "max_failure_ratio", "order"], &[])?;
+    let progress_deadline = optional(item.get(PROGRESS_DEADLINE), |item| {
+        Some(item.duration()?)
+            .filter(|deadline| !deadline.is_zero())
+            .ok_or_else(|| item.invalid("a progress deadline is longer than nothing"))
+    })?;
     let default = UpdatePolicy::default();
     Ok(UpdatePolicy {
         parallelism: optional(item.get("parallelism"), Item::integer)?.unwrap_or(default.parallelism),
@@ -126,6 +134,7 @@ fn policy(item: &Item<'_>) -> Result<UpdatePolicy, Error> {
             i.one_of(&[("stop-first", UpdateOrder::StopFirst), ("start-first", UpdateOrder::StartFirst)])
         })?
         .unwrap_or(default.order),
+        progress_deadline,
     })
 }
 

@@ -282,7 +282,7 @@ fn deploy_in_full() {
   mode: replicated
   replicas: 3
   endpoint_mode: dnsrr
-  update_config: {parallelism: 0, delay: 10s, failure_action: rollback, monitor: 1m, max_failure_ratio: 0.25, order: start-first}
+  update_config: {parallelism: 0, delay: 10s, failure_action: rollback, monitor: 1m, max_failure_ratio: 0.25, order: start-first, x-progress-deadline: 3m}
   rollback_config: {parallelism: 2}
   restart_policy: {condition: on-failure, delay: 1s, max_attempts: 3, window: 2m}
   resources:
@@ -306,6 +306,7 @@ fn deploy_in_full() {
             on_failure: FailureAction::Rollback,
             max_failure_ratio_ppm: 250_000,
             order: UpdateOrder::StartFirst,
+            progress_deadline: Some(Duration::from_secs(180)),
         }
     );
     assert_eq!(s.rollback, UpdatePolicy { parallelism: 2, ..UpdatePolicy::default() });

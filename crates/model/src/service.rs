@@ -180,7 +180,13 @@ pub struct UpdatePolicy {
     /// *Unit:* millionths (0.1 = 100 000), so that specs compare exactly.
     pub max_failure_ratio_ppm: u32,
     pub order: UpdateOrder,
+    /// After this long a task of the new spec that no node has taken up counts as failed: an update that cannot go on is
+    /// told of, and undone if it was asked to be. `None` = [`PROGRESS_DEADLINE`].
+    pub progress_deadline: Option<Duration>,
 }
+
+/// How long an update waits for a node to take a task up, if its policy does not say.
+pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(600);
 
 impl Default for UpdatePolicy {
     fn default() -> Self {
@@ -191,6 +197,7 @@ impl Default for UpdatePolicy {
             on_failure: FailureAction::Pause,
             max_failure_ratio_ppm: 0,
             order: UpdateOrder::StopFirst,
+            progress_deadline: None,
         }
     }
 }

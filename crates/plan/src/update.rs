@@ -19,14 +19,10 @@ use crate::{
     slots::{self, Slots},
 };
 use model::{
-    Desired, Duration, FailureAction, Object, Placement, Service, Slot, Task, Timestamp, UpdateOrder,
-    UpdatePolicy, UpdateState, UpdateStatus,
+    Desired, Duration, FailureAction, Object, PROGRESS_DEADLINE, Placement, Service, Slot, Task, Timestamp,
+    UpdateOrder, UpdatePolicy, UpdateState, UpdateStatus,
 };
 use std::sync::Arc;
-
-/// After this long a task of the new spec that no node has taken up counts as failed: an update that cannot go on is
-/// told of, and undone if it was asked to be.
-const TAKEN_UP_WITHIN: Duration = Duration::from_secs(600);
 
 /// Where one slot stands.
 enum Progress {
@@ -130,7 +126,7 @@ fn progress(draft: &Draft<'_>, service: &Service, policy: &UpdatePolicy, tasks: 
         }
         Some(_) => Progress::Clean,
         None => match new.iter().rev().find(|t| slots::is_live(t)) {
-            Some(task) => match due_to_be_taken_up(draft, tasks, task) {
+            Some(task) => match due_to_be_taken_up(draft, policy, tasks, task) {
                 Some(due) if due > draft.now() => Progress::Cooling(due),
                 Some(_) => Progress::Clean, // of no use to wait for
                 None => Progress::InFlight,
@@ -142,10 +138,16 @@ fn progress(draft: &Draft<'_>, service: &Service, policy: &UpdatePolicy, tasks: 
 
 /// Returns until when a node should have taken a task up; `None` if one has, or the task waits for the old one of its
 /// slot to stop.
-fn due_to_be_taken_up(draft: &Draft<'_>, tasks: &[Arc<Task>], task: &Task) -> Option<Timestamp> {
+fn due_to_be_taken_up(
+    draft: &Draft<'_>,
+    policy: &UpdatePolicy,
+    tasks: &[Arc<Task>],
+    task: &Task,
+) -> Option<Timestamp> {
     let waits = task.desired == Desired::Ready && restart::is_stopping(draft.tables(), tasks, task.id);
+    let within = policy.progress_deadline.unwrap_or(PROGRESS_DEADLINE);
     let since = draft.learnt(task.desired_at).max(draft.learnt(task.meta.created_at));
-    (task.status.state.is_none() && !waits).then(|| since.after(TAKEN_UP_WITHIN))
+    (task.status.state.is_none() && !waits).then(|| since.after(within))
 }
 
 /// Returns true if the new spec had all its attempts in this slot: what serves there now stays.
@@ -168,7 +170,8 @@ fn too_many_failures(
         return None;
     }
     let is_overdue = |tasks: &[Arc<Task>], task: &Task| {
-        slots::is_live(task) && due_to_be_taken_up(draft, tasks, task).is_some_and(|due| due <= draft.now())
+        slots::is_live(task)
+            && due_to_be_taken_up(draft, policy, tasks, task).is_some_and(|due| due <= draft.now())
     };
     let failed: Vec<_> = slots
         .values()

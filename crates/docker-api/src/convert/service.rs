@@ -150,6 +150,7 @@ fn update_policy(from: Option<types::UpdateConfig>) -> Result<UpdatePolicy> {
         return invalid("TaskSpec: max-failure-ratio cannot be less than 0 or bigger than 1");
     }
     let monitor = duration(from.monitor, "TaskSpec: update-monitor")?;
+    let progress_deadline = duration(from.progress_deadline, "TaskSpec: ProgressDeadline")?;
     Ok(UpdatePolicy {
         parallelism: from.parallelism,
         delay: duration(from.delay, "TaskSpec: update-delay")?,
@@ -163,6 +164,7 @@ fn update_policy(from: Option<types::UpdateConfig>) -> Result<UpdatePolicy> {
             "" => UpdateOrder::StopFirst,
             word => order(word)?,
         },
+        progress_deadline: (!progress_deadline.is_zero()).then_some(progress_deadline),
     })
 }
 
@@ -179,6 +181,7 @@ fn update_policy_json(from: &UpdatePolicy) -> types::UpdateConfig {
         monitor: nanos(from.monitor),
         max_failure_ratio: f64::from(from.max_failure_ratio_ppm) / 1e6,
         order: order_word(from.order).into(),
+        progress_deadline: from.progress_deadline.map_or(0, nanos),
     }
 }
 
@@ -568,6 +571,7 @@ mod tests {
                 on_failure: FailureAction::Rollback,
                 max_failure_ratio_ppm: 123_456,
                 order: UpdateOrder::StartFirst,
+                progress_deadline: Some(Duration::from_secs(90)),
             },
             rollback: UpdatePolicy::default(),
             endpoint: EndpointSpec {

@@ -44,6 +44,9 @@ wire! {
         monitor: i64 => "Monitor",
         max_failure_ratio: f64 = "MaxFailureRatio",
         order: String = "Order",
+        /// Not in Docker: after this long a task that no node has taken up counts as failed; 0: 10 minutes. *Unit:*
+        /// nanoseconds.
+        progress_deadline: i64 => "ProgressDeadline",
     }
     EndpointSpec {
         mode: String => "Mode",

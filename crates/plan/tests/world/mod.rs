@@ -549,6 +549,7 @@ impl World {
                 "parallelism" => spec.update.parallelism = number(value),
                 "update-delay" => spec.update.delay = duration(value),
                 "monitor" => spec.update.monitor = duration(value),
+                "progress" => spec.update.progress_deadline = Some(duration(value)),
                 "ratio" => spec.update.max_failure_ratio_ppm = (value.parse::<f64>().unwrap() * 1e6) as u32,
                 "start-first" => spec.update.order = UpdateOrder::StartFirst,
                 "stop-first" => spec.update.order = UpdateOrder::StopFirst,

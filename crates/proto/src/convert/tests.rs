@@ -195,8 +195,13 @@ fn service_spec(mode: Mode) -> ServiceSpec {
             on_failure: FailureAction::Rollback,
             max_failure_ratio_ppm: 100_000,
             order: UpdateOrder::StartFirst,
+            progress_deadline: Some(Duration::from_secs(9)),
         },
-        rollback: UpdatePolicy { on_failure: FailureAction::Continue, ..UpdatePolicy::default() },
+        rollback: UpdatePolicy {
+            on_failure: FailureAction::Continue,
+            progress_deadline: None,
+            ..UpdatePolicy::default()
+        },
         endpoint: EndpointSpec { mode: EndpointMode::DnsRr, ports: ports() },
         depends_on: vec![
             Dependency { service: "a".into(), condition: DependencyCondition::Started },

@@ -36,7 +36,7 @@ messages! {
     model::Constraint => Constraint { key, equal, value }
     model::RestartPolicy => RestartPolicy { condition, delay, max_attempts, window }
     model::UpdatePolicy => UpdatePolicy {
-        parallelism, delay, monitor, on_failure, max_failure_ratio_ppm, order,
+        parallelism, delay, monitor, on_failure, max_failure_ratio_ppm, order, progress_deadline,
     }
     model::Service => Service {
         id, meta, spec, spec_version, previous, stack, endpoint, update, pending_delete, job_iteration,
