@@ -1,6 +1,8 @@
 //! A registry that lies: whatever it answers to a pull, it gets no memory, no time without end, no file elsewhere and no
 //! request of ours to another server, and no image comes of it.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use http_body_util::Full;
 use hyper::{
     Request, Response, StatusCode,
