@@ -39,6 +39,7 @@ impl ExitStatus {
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// Returns the time that [`at_nanos`](Self::at_nanos) wrote.
     pub fn at_from_nanos(nanos: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
     }
