@@ -12,13 +12,16 @@
 //!
 //! Tasks (of tokio), all children of [`Manager::run`]: *publisher* turns each new view into the tables that nodes
 //! need; *reporter* tells the leader which nodes this manager hears and learns what all of them hold; *lease* ends the
-//! sessions when this manager has lost touch with the leader; the *leader* task runs the leader loop and the role loop
-//! while this manager leads; one task per agent session. When one of the first four ends, by a panic too, the manager
-//! ends: whoever runs it begins anew with all of them.
+//! sessions when this manager has lost touch with the leader; the *leader* task runs, while this manager leads, the
+//! leader loop, the role loop, the one that asks hosts of silent nodes, and those that end a change of the root
+//! certificate and raise the feature level; one task per agent session. When one of the first four ends, by a panic too,
+//! the manager ends: whoever runs it begins anew with all of them.
 //!
 //! Invariants: only `control` writes specs, only `plan` desired state, only the leader loop observed state; every
 //! RPC is authorised from one table (module `authorize`), which names them all; a follower decides nothing: it
-//! forwards, with the caller's identity.
+//! forwards, with the caller's identity; what is decided on a view holds in the serial apply
+//! (`model::cluster`) or is decided anew; what was acknowledged is seen by every later read; the wall clock decides
+//! nothing but what certificates and tokens say of it (module `clock`).
 //!
 //! *Start reading at* `leader::lead`, then `dispatcher::session`.
 
