@@ -150,3 +150,122 @@ fn a_port_that_is_taken_and_a_node_that_lives_are_told() {
     assert!(refused.contains("is not down"), "{refused}");
     assert_eq!(lab.rswarm(1, &["node", "ls", "-q"]).ok().lines().count(), 2);
 }
+
+/// Runs a program in the namespaces of host `n`.
+fn on_host(lab: &mut Lab, n: u8, words: &[&str]) {
+    let output = lab.exec(n, words).expect("the host to be up").wait(SOON).expect("its end");
+    assert_eq!(output.code, 0, "{words:?}: {}", output.stdout);
+}
+
+/// Returns each host's word in `node ls`, as host `n` shows it.
+fn manager_status(lab: &Lab, n: u8) -> String {
+    lab.rswarm(n, &["node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}"]).stdout
+}
+
+#[test]
+fn a_manager_whose_disk_is_full_says_so_and_comes_back_by_itself() {
+    let mut lab = lab(3);
+    load_hello(&lab, 1);
+    let folder = lab.dir().join("h1/data/swarm");
+    let folder = folder.to_str().expect("a readable path").to_owned();
+    on_host(&mut lab, 1, &["/bin/mkdir", "-p", &folder]);
+    on_host(&mut lab, 1, &["/bin/mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", &folder]);
+    crate::join_all(&lab, 3, 3);
+    lab.rswarm(1, &["service", "create", "--name", "web", "--replicas", "3", "rswarm/hello", "web"]).ok();
+    wait_for_replicas(&lab, 1, "web", "3/3");
+    let running = lab.rswarm(1, &["ps", "-q"]).ok();
+    assert!(manager_status(&lab, 2).contains("host1 Leader"));
+
+    let ballast = format!("of={folder}/ballast");
+    let fill = lab.exec(1, &["/bin/dd", "if=/dev/zero", &ballast, "bs=64k"]).expect("the host to be up");
+    assert_ne!(fill.wait(SOON).expect("its end").code, 0, "the disk is full");
+    // Each config takes half a megabyte of the log; host 1 has 16 in reserve and what its segment has left.
+    let content = lab.dir().join("big");
+    std::fs::write(&content, vec![b'x'; 480_000]).expect("a file");
+    let content = content.to_str().expect("a readable path").to_owned();
+    let mut number = 0;
+    wait_for("host 1 to be out of Raft", SOON * 2, || {
+        number += 1;
+        lab.rswarm(2, &["config", "create", &format!("big{number}"), &content]);
+        let status = manager_status(&lab, 2);
+        if status.contains("host1 Unreachable") {
+            Ok(())
+        } else {
+            Err(format!("{status}{}", lab.daemon_logs()))
+        }
+    });
+    let others = manager_status(&lab, 3);
+    assert!(others.contains("Leader") && !others.contains("host1 Leader"), "{others}");
+    assert_eq!(lab.rswarm(1, &["ps", "-q"]).ok(), running, "containers run on");
+
+    on_host(&mut lab, 1, &["/bin/rm", &format!("{folder}/ballast")]);
+    wait_for("host 1 to take part again", SOON, || {
+        let status = manager_status(&lab, 2);
+        if status.contains("host1 Reachable") {
+            Ok(())
+        } else {
+            Err(format!("{status}{}", lab.daemon_logs()))
+        }
+    });
+    let log = std::fs::read_to_string(lab.dir().join("h1/daemon.log")).expect("a log");
+    assert!(log.len() < 200_000, "{} bytes of log", log.len());
+}
+
+#[test]
+fn a_manager_whose_log_is_gone_takes_part_under_a_new_number() {
+    let mut lab = swarm(3, 3);
+    lab.tell("kill-daemon 3").expect("the daemon to be killed");
+    std::fs::remove_dir_all(lab.dir().join("h3/data/swarm/raft")).expect("the log to be gone");
+    lab.tell("start-daemon 3").expect("the daemon to be started");
+    wait_for("host 3 to notice", SOON, || {
+        let log = std::fs::read_to_string(lab.dir().join("h3/daemon.log")).map_err(|e| e.to_string())?;
+        if log.contains("takes part under a new number") { Ok(()) } else { Err(log) }
+    });
+    wait_for("host 3 to be a manager again, and three in all", SOON, || {
+        let status = manager_status(&lab, 1);
+        let whole = status.contains("host3 Reachable") && status.matches("Reachable").count() == 2;
+        if whole { Ok(()) } else { Err(format!("{status}{}", lab.daemon_logs())) }
+    });
+}
+
+#[test]
+fn roles_that_change_faster_than_nodes_follow_end_in_what_was_said_last() {
+    let lab = swarm(3, 3);
+    let role = |n: u8, role: &str| {
+        lab.rswarm(1, &["node", "update", "--role", role, &format!("host{n}")]);
+    };
+    for _ in 0..3 {
+        for n in [2, 3] {
+            role(n, "worker");
+            role(n, "manager");
+        }
+    }
+    role(3, "worker");
+    role(3, "manager");
+    role(2, "worker");
+    let expect = |what: &str, wanted: [&str; 3]| {
+        wait_for(what, SOON, || {
+            let status = manager_status(&lab, 1);
+            let is = wanted.iter().zip(1..).all(|(word, n)| {
+                let line =
+                    status.lines().find_map(|l| l.strip_prefix(&format!("host{n}"))).unwrap_or("?").trim();
+                line == *word || (*word == "manager" && ["Leader", "Reachable"].contains(&line))
+            });
+            if is { Ok(()) } else { Err(format!("{status}{}", lab.daemon_logs())) }
+        });
+    };
+    expect("host 2 to be a worker and host 3 a manager", ["manager", "", "manager"]);
+    lab.rswarm(2, &["swarm", "leave"]).ok();
+    let token = lab.rswarm(1, &["swarm", "join-token", "-q", "manager"]).ok();
+    let first = format!("{}:2377", Lab::address(1));
+    let address = Lab::address(2);
+    lab.rswarm(2, &["swarm", "join", "--token", token.trim(), "--advertise-addr", &address, &first]).ok();
+    wait_for("three managers", SOON, || {
+        let status = manager_status(&lab, 1);
+        let managers = status.matches("Reachable").count() + status.matches("Leader").count();
+        if managers == 3 { Ok(()) } else { Err(format!("{status}{}", lab.daemon_logs())) }
+    });
+    let logs =
+        (1..=3).map(|n| std::fs::read_to_string(lab.dir().join(format!("h{n}/daemon.log"))).expect("a log"));
+    assert!(!logs.collect::<String>().contains("address already in use"), "{}", lab.daemon_logs());
+}

@@ -46,6 +46,12 @@ fn lab(hosts: u8) -> Lab {
 /// Starts a lab whose first `managers` hosts are managers and the rest workers of one swarm.
 fn swarm(hosts: u8, managers: u8) -> Lab {
     let lab = lab(hosts);
+    join_all(&lab, hosts, managers);
+    lab
+}
+
+/// Makes one swarm of the hosts of a lab.
+fn join_all(lab: &Lab, hosts: u8, managers: u8) {
     lab.rswarm(1, &["swarm", "init", "--advertise-addr", &Lab::address(1)]).ok();
     for n in 2..=hosts {
         let role = if n <= managers { "manager" } else { "worker" };
@@ -59,7 +65,6 @@ fn swarm(hosts: u8, managers: u8) -> Lab {
         let ready = nodes.stdout.lines().filter(|l| *l == "Ready").count();
         if ready == usize::from(hosts) { Ok(()) } else { Err(format!("{nodes:?}{}", lab.daemon_logs())) }
     });
-    lab
 }
 
 /// Loads the hello image, which is the program itself, on host `n`.

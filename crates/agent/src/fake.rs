@@ -45,6 +45,8 @@ pub struct FakeHost {
     description: NodeDescription,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
+    /// It has no time to look at itself.
+    pub busy: watch::Sender<bool>,
 }
 
 impl FakeHost {
@@ -62,7 +64,12 @@ impl FakeHost {
             data_addr: addr.ip(),
             feature_level: model::FEATURE_LEVEL,
         };
-        Self { description, state: Mutex::default(), changed: watch::Sender::new(0) }
+        Self {
+            description,
+            state: Mutex::default(),
+            changed: watch::Sender::new(0),
+            busy: watch::Sender::new(false),
+        }
     }
 
     /// Returns what it holds now.
@@ -113,6 +120,7 @@ fn status(task: TaskId, container: &FakeContainer) -> ContainerStatus {
 #[async_trait]
 impl Executor for FakeHost {
     async fn describe(&self) -> NodeDescription {
+        drop(self.busy.subscribe().wait_for(|busy| !busy).await);
         self.description.clone()
     }
 

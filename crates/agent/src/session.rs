@@ -143,6 +143,7 @@ impl Agent {
             report_sequence: 0,
             backoff: Backoff::new(Duration::from_millis(100), REDIAL_MAX),
             last_tried: None,
+            describing: None,
             options: self.options,
         };
         if let Some(welcome) = &remembered.welcome {
@@ -286,6 +287,8 @@ struct Loop {
     report_sequence: u64,
     backoff: Backoff,
     last_tried: Option<SocketAddr>,
+    /// A look at this host that is under way.
+    describing: Option<BoxFuture<'static, NodeDescription>>,
 }
 
 /// Everything the loop wakes for.
@@ -294,6 +297,8 @@ enum Event {
     Message(Box<Result<Option<ManagerMessage>, Status>>),
     Task(TaskEvent),
     Accepted(Accepted),
+    /// What this host is now.
+    Described(Box<NodeDescription>),
     Timer,
 }
 
@@ -322,6 +327,7 @@ impl Loop {
                 event = next(&mut link) => event,
                 Some(event) = events.recv() => Event::Task(event),
                 Some(event) = accepted.recv() => Event::Accepted(event),
+                description = described(&mut self.describing) => Event::Described(Box::new(description)),
                 Some(ended) = self.actors.join_next(), if !self.actors.is_empty() => {
                     if let Ok(Some((id, panicked))) = ended {
                         self.restart_actor(id, &panicked);
@@ -355,11 +361,15 @@ impl Loop {
                     self.on_accepted(accepted);
                     report_at.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
                 }
-                Event::Message(_) | Event::Timer => {
+                Event::Message(_) | Event::Timer | Event::Described(_) => {
+                    if matches!(event, Event::Described(_)) {
+                        self.describing = None;
+                    }
                     let Link::Up(session) = &mut link else { continue };
                     let outcome = match event {
+                        Event::Described(description) => session.describe(*description),
                         Event::Message(message) => self.on_message(session, *message),
-                        _ => self.on_timer(session, &mut report_at).await,
+                        _ => self.on_timer(session, timer.unwrap_or_else(Instant::now), &mut report_at),
                     };
                     if let Err(error) = outcome {
                         warn!(manager.addr = %session.addr, %error, "session ended");
@@ -686,12 +696,19 @@ impl Loop {
         }
     }
 
-    async fn on_timer(
+    /// `due`: when this was to be.
+    fn on_timer(
         &mut self,
         session: &mut Session,
+        due: Instant,
         report_at: &mut Option<Instant>,
     ) -> Result<(), SessionEnd> {
         let now = Instant::now();
+        let late = now.saturating_duration_since(due);
+        if late > session.period / 4 {
+            // It is this process that stood still: what the manager said meanwhile waits to be read.
+            session.heard_at = (session.heard_at + late).min(now);
+        }
         if now >= session.silent_at() {
             return Err(SessionEnd::Silent);
         }
@@ -707,10 +724,10 @@ impl Loop {
                 }
                 None => now + DESCRIBE_PERIOD,
             };
-            let description = self.options.executor.describe().await;
-            if description != session.description {
-                session.send(Up::Description((&description).into()))?;
-                session.description = description;
+            // A busy host takes its time to look at itself; heartbeats do not wait for that.
+            if self.describing.is_none() {
+                let executor = self.options.executor.clone();
+                self.describing = Some(Box::pin(async move { executor.describe().await }));
             }
         }
         if report_at.is_some_and(|at| now >= at) {
@@ -755,6 +772,15 @@ impl Session {
         self.heard_at + self.period * MISSED_PERIODS
     }
 
+    /// Says what this host is, if that is news.
+    fn describe(&mut self, description: NodeDescription) -> Result<(), SessionEnd> {
+        if description != self.description {
+            self.send(Up::Description((&description).into()))?;
+            self.description = description;
+        }
+        Ok(())
+    }
+
     /// Queues a message; a full queue means that nothing gets through any more.
     fn send(&self, message: Up) -> Result<(), SessionEnd> {
         self.up.try_send(AgentMessage { message: Some(message) }).map_err(|_| SessionEnd::Stuck)
@@ -768,6 +794,13 @@ async fn next(link: &mut Link) -> Event {
             Event::Dialled(addr, outcome)
         }
         Link::Up(session) => Event::Message(Box::new(session.down.message().await)),
+    }
+}
+
+async fn described(describing: &mut Option<BoxFuture<'static, NodeDescription>>) -> NodeDescription {
+    match describing {
+        Some(looking) => looking.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -59,6 +59,7 @@ struct Session {
     /// Networks that it said it may hold.
     may_hold: Vec<Vec<u8>>,
     acknowledge: bool,
+    heartbeats: usize,
 }
 
 impl Session {
@@ -82,7 +83,10 @@ impl Session {
                 continue;
             };
             match message.unwrap().unwrap().message.unwrap() {
-                Up::Heartbeat(_) => self.send(Down::Heartbeat(Heartbeat {})).await,
+                Up::Heartbeat(_) => {
+                    self.heartbeats += 1;
+                    self.send(Down::Heartbeat(Heartbeat {})).await;
+                }
                 Up::Statuses(report) => {
                     for task in report.tasks {
                         let id = TaskId::from_wire(&task.task).unwrap();
@@ -182,6 +186,7 @@ impl Rig {
             gone: Vec::new(),
             may_hold: hello.networks,
             acknowledge: true,
+            heartbeats: 0,
         };
         session.send(Down::Welcome(welcome())).await;
         session
@@ -407,6 +412,19 @@ async fn a_complete_assignment_removes_what_it_does_not_name_and_containers_of_n
     session.until("only task 1 is left", |_| true).await;
     rig.until("only task 1 is left", |h| h.state().containers.keys().eq([&TaskId(1)])).await;
     assert_eq!(rig.host.running(), [TaskId(1)]);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_has_no_time_to_look_at_itself_still_says_that_it_lives() {
+    let mut rig = rig().await;
+    let mut session = rig.session().await;
+    rig.host.busy.send_replace(true);
+    // It is asked what it is now: its certificate is about to change.
+    session.send(Down::RootCa("a root".to_owned())).await;
+    let before = session.heartbeats;
+    session.until("it sends heartbeats", |s| s.heartbeats >= before + 10).await;
+    rig.host.busy.send_replace(false);
     rig.stop().await;
 }
 

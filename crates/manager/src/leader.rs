@@ -4,8 +4,8 @@
 //! something meanwhile) costs another turn and nothing else.
 
 use crate::{
-    PartEnded, first_of, forward, forward::no_leader, level, part, reach, roles, rotation, shared::Shared,
-    trouble::Trouble,
+    PartEnded, first_of, forward, forward::no_leader, level, part, presence::Silent, reach, roles, rotation,
+    shared::Shared, trouble::Trouble,
 };
 use model::{
     Batch, Change, Duration, Node, NodeDescription, NodeId, NodeState, Object, Tables, Task, TaskId,
@@ -178,7 +178,15 @@ async fn turn(shared: &Arc<Shared>) -> Turn {
     let view = shared.store.view();
     let period = heartbeat_period(&view);
     let waiting = shared.inbox.take();
-    let silent = shared.presence().silent(now, period, &view);
+    let silent = {
+        let mut presence = shared.presence();
+        // Nobody is declared lost by a leader that may be lost itself.
+        if presence.in_touch(shared.store.is_current()) {
+            presence.silent(now, period, &view)
+        } else {
+            Silent { next: Some(now + PAUSE), ..Silent::default() }
+        }
+    };
     let returned = shared.presence().returned(now, &view);
 
     let mut record = Record::new(&view, shared.stamp());

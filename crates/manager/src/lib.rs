@@ -12,10 +12,11 @@
 //!
 //! Tasks (of tokio), all children of [`Manager::run`]: *publisher* turns each new view into the tables that nodes
 //! need; *reporter* tells the leader which nodes this manager hears and learns what all of them hold; *lease* ends the
-//! sessions when this manager has lost touch with the leader; the *leader* task runs, while this manager leads, the
-//! leader loop, the role loop, the one that asks hosts of silent nodes, and those that end a change of the root
-//! certificate and raise the feature level; one task per agent session. When one of the first four ends, by a panic too,
-//! the manager ends: whoever runs it begins anew with all of them.
+//! sessions when this manager has lost touch with the leader; *stall watch* measures how long the process stood still,
+//! which excuses who was not heard in that time; the *leader* task runs, while this manager leads, the leader loop, the
+//! role loop, the one that asks hosts of silent nodes, and those that end a change of the root certificate and raise the
+//! feature level; one task per agent session. When one of these but a session ends, by a panic too, the manager ends:
+//! whoever runs it begins anew with all of them.
 //!
 //! Invariants: only `control` writes specs, only `plan` desired state, only the leader loop observed state; every
 //! RPC is authorised from one table (module `authorize`), which names them all; a follower decides nothing: it
@@ -44,6 +45,7 @@ mod rights;
 mod roles;
 mod rotation;
 mod shared;
+mod stalls;
 pub mod standing;
 pub mod tables;
 #[cfg(test)]
@@ -204,6 +206,9 @@ impl Manager {
         tasks.spawn(part("publisher", publisher::run(self.shared.clone())));
         tasks.spawn(part("reporter", dispatcher::reporter(self.shared.clone())));
         tasks.spawn(part("lease", dispatcher::lease(self.shared.clone())));
+        let shared = self.shared.clone();
+        let stalls = async move { shared.stalls.measure(|late| shared.presence().excuse(late)).await };
+        tasks.spawn(part("stall watch", stalls));
         tasks.spawn(leader::run(self.shared.clone()));
         let ended = tokio::select! {
             () = cancel.cancelled() => Ok(()),

@@ -90,6 +90,8 @@ pub(crate) struct Presence {
     reports: BTreeMap<NodeId, Instant>,
     /// The manager that last spoke of a node.
     via: BTreeMap<NodeId, NodeId>,
+    /// This manager leads, but hears of no majority: it has ended its sessions, and may hear nobody.
+    out_of_touch: bool,
 }
 
 impl Presence {
@@ -98,6 +100,21 @@ impl Presence {
         self.nodes.clear();
         self.reports.clear();
         self.via.clear();
+    }
+
+    /// Notes whether the leader hears of a majority, and returns it. When it does again, all nodes have time to come back:
+    /// it was this manager that did not serve them.
+    pub(crate) fn in_touch(&mut self, is: bool) -> bool {
+        if is && self.out_of_touch {
+            self.begin();
+        }
+        self.out_of_touch = !is;
+        is
+    }
+
+    /// Gives every node as long as this manager stood still: what it said meanwhile was not heard yet.
+    pub(crate) fn excuse(&mut self, stall: Duration) {
+        self.nodes.values_mut().for_each(|seen| seen.until += stall);
     }
 
     /// Notes that a manager told whom it hears.
@@ -310,6 +327,14 @@ mod tests {
         assert_eq!(silent, Silent { lost: vec![NodeId(2)], ..nothing_before(up + PERIOD * 3 / 2) });
     }
 
+    /// Returns who is lost when no host answers.
+    fn lost(presence: &mut Presence, now: Instant, tables: &Tables) -> Vec<NodeId> {
+        for (node, _) in presence.ask_hosts(now, PERIOD, tables, 9) {
+            presence.host_was_asked(now, node, false);
+        }
+        presence.silent(now, PERIOD, tables).lost
+    }
+
     fn nothing_before(next: Instant) -> Silent {
         Silent { next: Some(next), ..Silent::default() }
     }
@@ -382,6 +407,27 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_that_had_no_majority_begins_anew_with_all_nodes() {
+        let (mut presence, tables, start) = (Presence::default(), two_nodes().tables(), Instant::now());
+        presence.record(start, PERIOD, vec![alive(1, 0, &[]), alive(2, 0, &[])]);
+        presence.in_touch(false);
+        let later = start + PERIOD * 100;
+        presence.in_touch(true);
+        assert_eq!(lost(&mut presence, later, &tables), []);
+        presence.in_touch(true);
+        assert_eq!(lost(&mut presence, later + PERIOD * 6, &tables), [NodeId(1), NodeId(2)]);
+    }
+
+    #[test]
+    fn no_node_is_lost_for_the_time_in_which_the_leader_stood_still() {
+        let (mut presence, tables, start) = (Presence::default(), two_nodes().tables(), Instant::now());
+        presence.record(start, PERIOD, vec![alive(1, 0, &[]), alive(2, 0, &[])]);
+        presence.excuse(PERIOD * 4);
+        assert_eq!(lost(&mut presence, start + PERIOD * 6, &tables), []);
+        assert_eq!(lost(&mut presence, start + PERIOD * 7, &tables), [NodeId(1), NodeId(2)]);
+    }
+
+    #[test]
     fn the_nodes_of_a_silent_manager_have_time_to_find_another_one() {
         let (mut presence, tables, start) = (Presence::default(), two_nodes().tables(), Instant::now());
         let manager = NodeId(1);
@@ -390,22 +436,16 @@ mod tests {
             presence.reported_by(now, manager, &alive);
             presence.record(now, PERIOD, alive);
         };
-        let lost = |presence: &mut Presence, now| {
-            for (node, _) in presence.ask_hosts(now, PERIOD, &tables, 9) {
-                presence.host_was_asked(now, node, false);
-            }
-            presence.silent(now, PERIOD, &tables).lost
-        };
         heard(&mut presence, start, &[1, 2]);
         // It is silent, and so is its own node: that one is lost, the other one may have lost its manager only.
-        assert_eq!(lost(&mut presence, start + PERIOD * 3), [manager]);
-        assert_eq!(lost(&mut presence, start + PERIOD * 7), [manager]);
-        assert_eq!(lost(&mut presence, start + PERIOD * 8), [manager, NodeId(2)]);
+        assert_eq!(lost(&mut presence, start + PERIOD * 3, &tables), [manager]);
+        assert_eq!(lost(&mut presence, start + PERIOD * 7, &tables), [manager]);
+        assert_eq!(lost(&mut presence, start + PERIOD * 8, &tables), [manager, NodeId(2)]);
         // A manager that speaks, but not of the node: the node is lost.
         heard(&mut presence, start + PERIOD * 8, &[1, 2]);
         heard(&mut presence, start + PERIOD * 10, &[1]);
         heard(&mut presence, start + PERIOD * 11, &[1]);
-        assert_eq!(lost(&mut presence, start + PERIOD * 11), [NodeId(2)]);
+        assert_eq!(lost(&mut presence, start + PERIOD * 11, &tables), [NodeId(2)]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::{
     notes::{Kind, Note, Notes},
     presence::{ClusterAcks, Presence},
     publisher::Published,
+    stalls::Stalls,
     standing::Known,
 };
 use model::{Batch, Change, Duration, NodeId, Role, Tables, Timestamp};
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     /// Filled while this manager leads.
     presence: Mutex<Presence>,
     pub(crate) presence_changed: Notify,
+    pub(crate) stalls: Stalls,
     /// Observations waiting for the leader loop.
     pub(crate) inbox: Inbox,
     pub(crate) published: watch::Sender<Arc<Published>>,
@@ -90,6 +92,7 @@ impl Shared {
             leader_clock: Mutex::default(),
             presence: Mutex::default(),
             presence_changed: Notify::new(),
+            stalls: Stalls::default(),
             inbox: Inbox::default(),
             published: watch::Sender::new(Arc::new(Published::of(view, None))),
             sessions: Sessions::default(),
@@ -182,7 +185,8 @@ impl Shared {
     pub(crate) fn is_retired(&self) -> bool {
         let view = self.store.view();
         let demoted = view.nodes.get(&self.node).is_some_and(|n| n.spec.role != Role::Manager);
-        demoted || self.turned_away.load(Ordering::Relaxed)
+        // While it leads, its state is the one that counts; it hands leadership over as soon as somebody can take it.
+        (demoted && !self.store.leader_now().me) || self.turned_away.load(Ordering::Relaxed)
     }
 
     /// Notes whether the leader takes this node for a manager.

@@ -49,6 +49,8 @@ const CA_LIMIT: Duration = Duration::from_secs(20);
 const RETRY: Duration = Duration::from_secs(1);
 /// How long the port of this node's last life may still be taken.
 const LISTEN_LIMIT: Duration = Duration::from_secs(5);
+/// How long the others have to take a member out of Raft that they do not want.
+const DISMISSAL: Duration = Duration::from_secs(15);
 /// How often a node compares what it is with what it is to be.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a manager that takes part in Raft may seem not to, by its session: it may be news.
@@ -222,13 +224,13 @@ impl Member {
             let vouch = manager::voucher(handle.clone(), to_manager, seeds);
             let raft = store.service(store::Admission::Members(vouch));
             routes = manager.routes().add_service(peer).add_service(raft);
+            tasks.spawn(watch_store(handle.watch_failure(), cancel.clone()));
             let cancel = cancel.clone();
             own = Some(manager.clone());
             tasks.spawn(async move {
                 manager.run(cancel).await?;
                 Ok(Outcome::Cancelled)
             });
-            tasks.spawn(watch_store(handle.watch_failure()));
         }
         let limits = pki::tls::Limits::for_descriptors(descriptors::count());
         let listener =
@@ -249,7 +251,11 @@ impl Member {
                     record.raft_joined = true;
                 }
                 Begin::Resume if !record.raft_joined => {
-                    join_raft(&start, &record).await?;
+                    let joined = join_raft(&start, &record, &store.handle()).await;
+                    if joined.as_ref().is_err_and(|error| error.is::<NotTakenIn>()) {
+                        until_out_of_raft(&store.handle()).await;
+                    }
+                    joined?;
                     record.raft_joined = true;
                 }
                 Begin::Resume => {}
@@ -340,9 +346,17 @@ async fn listen(addr: SocketAddr) -> Result<TcpListener> {
 }
 
 /// Ends the member when its store has stopped: without it a manager would only look alive.
-async fn watch_store(mut failure: watch::Receiver<Option<String>>) -> Result<Outcome> {
-    let why = failure.wait_for(Option::is_some).await.context("the store is gone")?.clone();
-    bail!("this manager's part in Raft has ended: {}", why.unwrap_or_default())
+async fn watch_store(
+    mut failure: watch::Receiver<Option<String>>,
+    cancel: CancellationToken,
+) -> Result<Outcome> {
+    tokio::select! {
+        () = cancel.cancelled() => Ok(Outcome::Cancelled),
+        why = failure.wait_for(Option::is_some) => {
+            let why = why.context("the store is gone")?.clone().unwrap_or_default();
+            bail!("this manager's part in Raft has ended: {why}")
+        }
+    }
 }
 
 fn managers_of(record: &Record, role: Role) -> Vec<SocketAddr> {
@@ -465,8 +479,17 @@ pub(crate) async fn certify_anew(start: &Start, mut record: Record) -> Result<Re
     Err(last)
 }
 
+/// Goes on in Raft until the others have taken this member out: one that was demoted while it joined may be a voter,
+/// whose silence could cost them their majority.
+async fn until_out_of_raft(store: &store::Handle) {
+    let give_up = Instant::now() + DISMISSAL;
+    while store.is_current() && Instant::now() < give_up {
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// Asks the managers to take this one in, until one does.
-async fn join_raft(start: &Start, record: &Record) -> Result<()> {
+async fn join_raft(start: &Start, record: &Record, store: &store::Handle) -> Result<()> {
     let raft_id = record.raft_id.context("a manager has a raft id")?;
     let addr = record.advertise_addr.to_string();
     let ask = JoinRaftRequest { raft_id, addr, feature_level: model::FEATURE_LEVEL };
@@ -487,6 +510,10 @@ async fn join_raft(start: &Start, record: &Record) -> Result<()> {
                     }
                     Err(status) => bail!("manager {addr} refuses this node: {}", status.message()),
                 }
+            }
+            // The one that took it in may be gone before it said so; this one may lead by now.
+            if store.is_voter() {
+                return Ok(());
             }
             tracing::debug!(error = format!("{last:#}"), "not taken in yet");
             sleep(Duration::from_millis(200)).await;
@@ -659,8 +686,10 @@ impl Keeper {
     /// Tells whether the session says that this manager is to be one, but under no number or another one's.
     fn seems_out_of_raft(&self, heard: &agent::View) -> bool {
         let own = self.record.lock().unwrap_or_else(PoisonError::into_inner).raft_id;
-        let in_session = heard.manager.is_some();
-        in_session
+        // While the leader sends it entries it is in Raft, whatever is recorded: the leader will put that right.
+        let in_raft = self.view.borrow().store.as_ref().is_some_and(store::Handle::is_current);
+        !in_raft
+            && heard.manager.is_some()
             && heard
                 .node
                 .as_ref()

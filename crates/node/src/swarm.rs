@@ -470,7 +470,7 @@ impl Supervisor {
                 }
                 Ok(Err(certified)) => {
                     record = certified;
-                    after = Duration::ZERO;
+                    after = PAUSE_CERTIFIED;
                 }
                 Err(error) => {
                     self.fail(&error);
@@ -514,6 +514,8 @@ struct Pause(Duration);
 /// A member that ran for so long has not failed because of how it began.
 const LASTING: Duration = Duration::from_secs(60);
 const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Before a node that was certified anew tries again: the managers may still be about to change its role.
+const PAUSE_CERTIFIED: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(8);
 
 impl Pause {

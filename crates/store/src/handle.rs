@@ -176,6 +176,12 @@ impl Handle {
         self.contact.is_current(Instant::now(), self.lease, self.view().index)
     }
 
+    /// Returns true if this member votes, as far as it knows, and it knows what the others agree on.
+    pub fn is_voter(&self) -> bool {
+        let own = self.raft_id();
+        self.is_current() && self.members().iter().any(|m| m.raft_id == own && m.voter)
+    }
+
     /// Returns how long a member that hears nothing still counts as current. An election is over by then.
     pub fn lease(&self) -> Duration {
         self.lease

@@ -83,22 +83,35 @@ pub(super) fn rolled_back_service(view: &Tables, old: &Service, now: Timestamp) 
     })
 }
 
-pub(super) fn updated_node(view: &Tables, old: &Node, spec: NodeSpec) -> Result<Node, Status> {
+/// `members`: what the leader's Raft sees of the managers.
+pub(super) fn updated_node(
+    view: &Tables,
+    members: &[store::Member],
+    old: &Node,
+    spec: NodeSpec,
+) -> Result<Node, Status> {
     if old.spec.role == Role::Manager && spec.role == Role::Worker {
-        may_demote(view, old)?;
+        may_demote(view, members, old)?;
     }
     Ok(Node { spec, ..old.clone() })
 }
 
 /// Refuses to demote the last manager, or one without which those that answer are no majority.
-fn may_demote(view: &Tables, node: &Node) -> Result<(), Status> {
+fn may_demote(view: &Tables, members: &[store::Member], node: &Node) -> Result<(), Status> {
     let managers = view.nodes.values().filter(|n| n.spec.role == Role::Manager);
     if managers.count() <= 1 {
         return Err(Status::failed_precondition("attempting to demote the last manager of the swarm"));
     }
-    let rest: Vec<_> = view.nodes.values().filter(|n| n.manager.is_some() && n.id != node.id).collect();
-    let answering = rest.iter().filter(|n| n.status.state == NodeState::Ready).count();
-    if node.manager.is_some() && answering < rest.len() / 2 + 1 {
+    let Some(own) = node.manager.map(|m| m.raft_id) else { return Ok(()) };
+    // Those that are about to leave Raft themselves do not count: else the last two could be demoted side by side.
+    let stays = |m: &&store::Member| {
+        view.nodes
+            .values()
+            .any(|n| n.spec.role == Role::Manager && n.manager.is_some_and(|k| k.raft_id == m.raft_id))
+    };
+    let rest: Vec<_> = members.iter().filter(|m| m.voter && m.raft_id != own).filter(stays).collect();
+    let answering = rest.iter().filter(|m| m.reachable == Some(true)).count();
+    if answering < rest.len() / 2 + 1 {
         return Err(Status::failed_precondition(
             "can't remove member from the raft: this would result in a loss of quorum",
         ));
@@ -352,16 +365,39 @@ mod tests {
         let alone = state().node(1).change_node(1, manager).tables();
         let three = state().node(1).node(2).node(3);
         let three = three.change_node(1, manager).change_node(2, manager).change_node(3, manager);
-        let one_down = three.clone().change_node(3, |n| n.status.state = NodeState::Down).tables();
-        let demote = |tables: &Tables, id| {
+        let three = three.tables();
+        let members = |tables: &Tables, down: &[u128]| -> Vec<store::Member> {
+            let member = |n: &Node| store::Member {
+                raft_id: n.id.0 as u64,
+                node: Some(n.id),
+                addr: "192.0.2.1:1".parse().unwrap(),
+                voter: true,
+                leader: n.id == NodeId(1),
+                reachable: Some(!down.contains(&n.id.0)),
+                behind: Some(0),
+            };
+            tables.nodes.values().map(|n| member(n)).collect()
+        };
+        let demote = |tables: &Tables, down: &[u128], id| {
             let old = tables.nodes.get(&NodeId(id)).unwrap();
             let spec = NodeSpec { role: Role::Worker, ..old.spec.clone() };
-            updated_node(tables, old, spec).map(drop).map_err(|s| s.message().to_owned())
+            let members = members(tables, down);
+            updated_node(tables, &members, old, spec).map(drop).map_err(|s| s.message().to_owned())
         };
-        assert!(demote(&alone, 1).unwrap_err().contains("last manager"));
-        assert_eq!(demote(&three.tables(), 1), Ok(()));
-        assert!(demote(&one_down, 1).unwrap_err().contains("loss of quorum"));
-        assert_eq!(demote(&one_down, 3), Ok(()));
+        assert!(demote(&alone, &[], 1).unwrap_err().contains("last manager"));
+        assert_eq!(demote(&three, &[], 1), Ok(()));
+        // Whether its agent is heard says nothing of its part in Raft.
+        assert!(demote(&three, &[3], 1).unwrap_err().contains("loss of quorum"));
+        assert_eq!(demote(&three, &[3], 3), Ok(()));
+        // Nobody would be left: one is on its way out already, one not yet in.
+        let joins = |n: &mut Node| n.spec.role = Role::Manager;
+        let leaves = |n: &mut Node| {
+            manager(n);
+            n.spec.role = Role::Worker;
+        };
+        let two = state().node(1).node(2).node(3);
+        let two = two.change_node(1, manager).change_node(2, leaves).change_node(3, joins).tables();
+        assert!(demote(&two, &[3], 1).unwrap_err().contains("loss of quorum"));
     }
 
     #[test]

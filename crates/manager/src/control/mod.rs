@@ -446,7 +446,7 @@ impl ControlService {
                 let old = view.nodes.get(&id).ok_or_else(|| not_found("node"))?;
                 in_sequence(old.meta.version, version)?;
                 let spec = spec.try_into().map_err(invalid)?;
-                let node = edit::updated_node(view, old, spec)?;
+                let node = edit::updated_node(view, &self.0.store.members(), old, spec)?;
                 Ok((version, Some(Object::Node(Arc::new(node)))))
             }
             ChangedSpec::Secret(spec) => {

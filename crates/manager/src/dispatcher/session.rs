@@ -114,6 +114,8 @@ struct Session {
     pending: (Vec<u64>, Observation),
     reporting: Option<BoxFuture<'static, Reported>>,
     heard_at: Instant,
+    /// How long this process had stood still by then.
+    stalled_before: Duration,
 }
 
 impl Session {
@@ -147,6 +149,7 @@ impl Session {
         let mut published = shared.published.subscribe();
         let first = published.wait_for(|p| p.view.index >= index).await.map(|p| p.clone());
         let first = first.map_err(|_| Status::unavailable("this manager is stopping"))?;
+        let stalled_before = shared.stalls.total();
         let mut session = Self {
             shared,
             node,
@@ -162,6 +165,7 @@ impl Session {
             pending: (Vec::new(), Observation { nodes: vec![(node, description)], tasks: Vec::new() }),
             reporting: None,
             heard_at: Instant::now(),
+            stalled_before,
         };
         session.publish(&first).await?;
         info!(node.id = %node, "session is open");
@@ -211,7 +215,8 @@ impl Session {
     }
 
     fn check_time(&mut self) -> Result<(), Status> {
-        if self.heard_at.elapsed() > self.told_period * SILENT_PERIODS {
+        let stalled = self.shared.stalls.total().saturating_sub(self.stalled_before);
+        if self.heard_at.elapsed().saturating_sub(stalled) > self.told_period * SILENT_PERIODS {
             return Err(Status::deadline_exceeded("the agent is silent"));
         }
         Ok(())
@@ -232,6 +237,7 @@ impl Session {
 
     async fn heard(&mut self, message: AgentMessage) -> Result<(), Status> {
         self.heard_at = Instant::now();
+        self.stalled_before = self.shared.stalls.total();
         self.shared.sessions.heard(self.node, self.id);
         match message.message {
             Some(Up::Heartbeat(Heartbeat {})) => self.send(Down::Heartbeat(Heartbeat {})).await?,

@@ -78,6 +78,11 @@ pub(super) struct Faults {
     pub(super) ended: Arc<OnceLock<String>>,
 }
 
+/// As the manager's own people ask the one at `addr`.
+pub(super) fn control_of(credentials: &Credentials, addr: SocketAddr) -> Control {
+    ControlClient::with_interceptor(channel(credentials, addr), PersonalClaim::new(&operator()))
+}
+
 /// A manager that runs, with the port it is reached at.
 pub(super) struct Running {
     pub(super) node: NodeId,
@@ -295,7 +300,17 @@ impl Swarm {
 
     /// Gets a certificate as a joiner does, from the manager at `addr`.
     pub(super) async fn certify(&self, addr: SocketAddr, token: &str) -> Result<Credentials, Status> {
-        let digest = RootCa::digest_of(&self.managers[0].credentials.root_pem()).unwrap();
+        self.certify_by(&self.managers[0].credentials, addr, token).await
+    }
+
+    /// The same where none of the managers is this swarm's to run.
+    pub(super) async fn certify_by(
+        &self,
+        known: &Credentials,
+        addr: SocketAddr,
+        token: &str,
+    ) -> Result<Credentials, Status> {
+        let digest = RootCa::digest_of(&known.root_pem()).unwrap();
         let connector = tls::bootstrap_connector(digest);
         let channel =
             Endpoint::from_shared(format!("http://{addr}")).unwrap().connect_with_connector_lazy(connector);
