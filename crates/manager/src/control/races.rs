@@ -184,7 +184,7 @@ fn decide(request: &str, found: &Tables, view: &Tables) -> Result<Vec<Change>, S
             let mut spec = spec("shop_api", rest);
             spec.labels.insert(STACK_LABEL.into(), "shop".into());
             Arc::make_mut(&mut spec.task).container.env = vec![request.to_owned()];
-            let services = vec![PlannedService { spec: Some((&spec).into()), version }];
+            let services = vec![PlannedService { spec: Some((&spec).into()), version, registry_auth: None }];
             let request = ApplyStackRequest { name: "shop".into(), services, ..Default::default() };
             stacks::apply(view, NOW, "me", &request).map(|(_, changes)| changes)
         }
@@ -198,7 +198,8 @@ fn decide(request: &str, found: &Tables, view: &Tables) -> Result<Vec<Change>, S
             super::in_sequence(version(view), version(found))?;
             let old = view.nodes.get(&id).ok_or_else(|| Status::not_found("node"))?;
             let spec = NodeSpec { role: Role::Worker, ..old.spec.clone() };
-            put(Object::Node(Arc::new(edit::updated_node(view, old, spec)?)))
+            let members = view.nodes.values().filter_map(member_in_touch).collect::<Vec<_>>();
+            put(Object::Node(Arc::new(edit::updated_node(view, &members, old, spec)?)))
         }
         ["attach", "network"] => {
             let networks = vec![NetworkAttachmentSpec { network: NetworkId(1), aliases: Vec::new() }];
@@ -208,6 +209,20 @@ fn decide(request: &str, found: &Tables, view: &Tables) -> Result<Vec<Change>, S
         }
         other => panic!("unknown request {other:?}"),
     }
+}
+
+/// Returns what Raft's leader sees of a node that is a manager.
+fn member_in_touch(node: &Arc<Node>) -> Option<store::Member> {
+    let manager = node.manager?;
+    Some(store::Member {
+        raft_id: manager.raft_id,
+        node: Some(node.id),
+        addr: manager.addr,
+        voter: true,
+        leader: false,
+        reachable: Some(true),
+        behind: Some(0),
+    })
 }
 
 fn random() -> u128 {

@@ -78,11 +78,6 @@ pub(super) struct Faults {
     pub(super) ended: Arc<OnceLock<String>>,
 }
 
-/// As the manager's own people ask the one at `addr`.
-pub(super) fn control_of(credentials: &Credentials, addr: SocketAddr) -> Control {
-    ControlClient::with_interceptor(channel(credentials, addr), PersonalClaim::new(&operator()))
-}
-
 /// A manager that runs, with the port it is reached at.
 pub(super) struct Running {
     pub(super) node: NodeId,
