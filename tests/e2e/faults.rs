@@ -255,7 +255,10 @@ fn roles_that_change_faster_than_nodes_follow_end_in_what_was_said_last() {
         });
     };
     expect("host 2 to be a worker and host 3 a manager", ["manager", "", "manager"]);
-    lab.rswarm(2, &["swarm", "leave"]).ok();
+    wait_for("host 2 to know that it is a worker", SOON, || {
+        let left = lab.rswarm(2, &["swarm", "leave"]);
+        if left.code == 0 { Ok(()) } else { Err(format!("{left:?}")) }
+    });
     let token = lab.rswarm(1, &["swarm", "join-token", "-q", "manager"]).ok();
     let first = format!("{}:2377", Lab::address(1));
     let address = Lab::address(2);

@@ -125,6 +125,10 @@ proptest! {
     ) {
         let mut world = fresh(level);
         for event in &events {
+            // Below this level the newest task of a slot is told by the clocks of those who led, as it always was.
+            if event.starts_with("lead") && level < 2 {
+                continue;
+            }
             // The mode of a service cannot be changed.
             if !event.contains("replicas=") || event.contains("web") || event.contains("db") {
                 world.run(event);

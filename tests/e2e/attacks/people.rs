@@ -493,7 +493,9 @@ fn who_deploys_acts_in_containers_of_his_stacks_and_in_no_others_on_any_node() {
             assert_eq!(told.lines().filter(|l| *l == line).count(), times, "{line}: {told}");
         }
     }
-    assert!(!told.contains("bank"), "{told}");
+    let (refused_him, let_in) = told.lines().partition::<Vec<_>, _>(|line| line.contains(" refused "));
+    assert!(let_in.iter().all(|line| !line.contains("bank")), "{told}");
+    assert!(refused_him.contains(&"exec refused task bank_here.1"), "{told}");
     let told = lab.rswarm(1, &["audit", "--user", "ann", "--format", "{{.Action}} {{.Object}}"]).ok();
     assert_eq!(told, "exec task bank_there.1\n");
 

@@ -164,14 +164,18 @@ pub(super) fn apparmor(host: &Host) -> Found {
 }
 
 pub(super) fn user_namespaces(host: &Host) -> Found {
-    host.answer(|a| &a.info)?;
+    let remapped = host.answer(|a| &a.info)?.security_options.iter().any(|option| option == "name=userns");
+    if remapped {
+        return Ok(Finding::ok("containers have ids of their own: userns-remap is set"));
+    }
     let pid = host.place.daemon.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
     let map = host.text(&format!("/proc/{pid}/uid_map"))?.unwrap_or_default();
     let whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
     Ok(if whole {
         Finding::warn(
             "root of a container is root of the host: only capabilities and filters are between them",
-            "run images as a user of their own (USER, --user); a daemon that an ordinary user starts is in a user namespace",
+            "userns-remap = \"default\" in the settings, or run --userns private; images with a USER of their own; a daemon \
+             that an ordinary user starts is in a user namespace",
         )
     } else {
         Finding::ok("the daemon and its containers are in a user namespace of their own")

@@ -66,6 +66,16 @@ pub const SECURITY: &[Promise] = &[
         "node::door",
         "decided by who signed the certificate",
     ),
+    program(
+        "who deploys acts in containers of his stacks, in none that an admin let into its host",
+        "manager::rights::may_enter, docker_api::server::judge",
+        "decided by a manager each time",
+    ),
+    program(
+        "nothing is read of a message that its sender may not send",
+        "manager::early, node::strangers",
+        "decided by the head of a call",
+    ),
     checked(
         "every write is recorded with the person, in the same step",
         "manager::audit",
@@ -107,6 +117,21 @@ pub const SECURITY: &[Promise] = &[
             Check::new("locked ports of overlays", kernel::overlay_ports),
         ],
     ),
+    program(
+        "a network has a name to show and addresses that are no host's",
+        "model::confine",
+        "decided when a network is made",
+    ),
+    program(
+        "a registry that lies gets no memory, no time and no other's password",
+        "image::registry, image::store",
+        "limits in the program, without a switch",
+    ),
+    program(
+        "names, labels and errors do not steer the terminal of who reads them",
+        "rswarm::output",
+        "what is printed on a terminal goes through one place",
+    ),
     checked(
         "a port on 127.0.0.1 answers on loopback; a port that somebody has is not led away; ours cannot be published",
         "network::{firewall,ports}, manager::control::validate",
@@ -125,6 +150,11 @@ pub const SECURITY: &[Promise] = &[
         "model::sysctl, runtime::launch",
         "decided when a container is made and again before it starts",
     ),
+    checked(
+        "with `userns-remap` root of a container is nobody on the host: files it makes, programs it plants, capabilities",
+        "shim::users, engine::userns",
+        &[Check::new("user namespaces", kernel::user_namespaces)],
+    ),
     program(
         "each key of a container's request has a gate; what cannot be honoured is refused",
         "engine::gate, model::confine",
@@ -132,7 +162,7 @@ pub const SECURITY: &[Promise] = &[
     ),
     checked(
         "system calls as in moby's newest profile; a user's profile may deny all but the last steps",
-        "runtime::seccomp, runtime::shim",
+        "runtime::seccomp, shim",
         &[
             Check::new("seccomp of the kernel", kernel::seccomp),
             Check::new("seccomp of containers", containers::seccomp),
@@ -188,7 +218,6 @@ pub const SECURITY: &[Promise] = &[
             Check::new("settings", files::settings),
             Check::new("cgroups", kernel::cgroups),
             Check::new("AppArmor", kernel::apparmor),
-            Check::new("user namespaces", kernel::user_namespaces),
             Check::new("kernel settings", kernel::settings),
             Check::new("forward policy", kernel::forward_policy),
             Check::new("bridge filtering", kernel::bridge_filtering),
