@@ -21,11 +21,32 @@ const THREADS: usize = 2;
 /// Weighs about nine times as much as an ordinary thread. *Source:* sched(7), nice values.
 const NICE: i32 = -10;
 
-/// Returns the runtime of the swarm's threads.
-///
-/// # Errors
-/// The kernel gives no threads.
-pub(crate) fn runtime() -> Result<Runtime> {
+/// The swarm's threads. They end with this value, also where a start fails half-way: a runtime must not be dropped by a
+/// task, and is not waited for.
+#[derive(Debug)]
+pub(crate) struct Threads(Option<Runtime>);
+
+impl Threads {
+    /// # Errors
+    /// The kernel gives no threads.
+    pub(crate) fn start() -> Result<Self> {
+        runtime().map(|runtime| Self(Some(runtime)))
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        self.0.as_ref().expect("there until it is dropped").handle()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn runtime() -> Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(THREADS)
         .thread_name("swarm")

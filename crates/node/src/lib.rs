@@ -140,7 +140,7 @@ pub async fn run(options: Options) -> Result<()> {
         );
     }
 
-    let swarm_threads = control::runtime()?;
+    let swarm_threads = control::Threads::start()?;
     let cancel = CancellationToken::new();
     let registries = image::RegistryOptions {
         insecure: options.settings.insecure_registries.clone(),
@@ -203,7 +203,7 @@ pub async fn run(options: Options) -> Result<()> {
             tracing::warn!(error = format!("{error:#}"), "not stopped cleanly");
         }
     }
-    swarm_threads.shutdown_background();
+    drop(swarm_threads);
     engine.shutdown().await;
     network.shutdown().await;
     result

@@ -92,7 +92,8 @@ fn who_is_neither_root_nor_in_the_sockets_group_is_not_heard() {
             lab.dir().join("r").to_str().unwrap(),
         ],
     );
-    assert!(refused.fails().contains("groupadd --system no-such-group"));
+    let said = refused.fails();
+    assert!(said.contains("groupadd --system no-such-group"), "{said}");
 
     fs::write(lab.dir().join("h1/daemon.toml"), "group = \"54321\"\n").expect("the settings");
     lab.tell("kill-daemon 1").expect("the daemon to be killed");
