@@ -149,9 +149,10 @@ mod tests {
     async fn a_panic_in_a_task_that_another_one_started_is_told_once() {
         let failure = Failure::new();
         let outer = reporting_to(&failure, async {
-            Supervised::spawn(async { Supervised::spawn(async { panic!("no more") }).await.unwrap_err() })
+            let inner = async { Supervised::spawn(async { panic!("no more") }).await.unwrap_err() };
+            Supervised::spawn(inner).await.unwrap()
         });
-        assert!(outer.await.await.unwrap().is_panic());
+        assert!(outer.await.is_panic());
         assert_eq!(failure.get().as_deref(), Some("a task of Raft panicked: no more"));
         failure.set("later".to_owned());
         assert_eq!(failure.get().as_deref(), Some("a task of Raft panicked: no more"));

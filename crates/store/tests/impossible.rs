@@ -54,7 +54,7 @@ impl Numbers {
     }
 
     fn yes(&mut self) -> bool {
-        self.next() % 2 == 0
+        self.next().is_multiple_of(2)
     }
 
     /// A term near the one there is, or one that cannot be.
