@@ -170,7 +170,7 @@ impl Presence {
     }
 
     /// Returns the nodes whose hosts are to be asked now, at most `limit`, and takes them as asked:
-    /// [`Self::host_answered`] or [`Self::host_silent`] follows within a period.
+    /// [`Self::host_was_asked`] follows within a period.
     pub(crate) fn ask_hosts(
         &mut self,
         now: Instant,

@@ -102,6 +102,8 @@ pub(crate) struct View {
     pub(crate) addr: SocketAddr,
     /// Managers by address, as last heard.
     pub(crate) managers: Vec<SocketAddr>,
+    /// When it was started.
+    pub(crate) begun: Instant,
     pub(crate) store: Option<store::Handle>,
     /// Why the managers refuse this node, and what to do; else empty.
     pub(crate) error: String,
@@ -264,6 +266,7 @@ impl Member {
         start.folder.store(&record)?;
 
         let view = watch::Sender::new(View {
+            begun: Instant::now(),
             node: identity.node,
             cluster: identity.cluster,
             role: identity.role,

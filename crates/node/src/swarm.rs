@@ -49,6 +49,8 @@ use tonic::{Status, transport::Channel};
 
 /// How long a request waits for a manager that answers.
 const MANAGER_LIMIT: Duration = Duration::from_secs(10);
+/// How long a manager that starts may take to hear the others, on a host that is busy with its start.
+const STARTING: Duration = Duration::from_secs(10);
 /// What is wrong with a manager that is cut off, or has no majority.
 const NO_TOUCH: &str = "this manager does not hear what the others agree on: too few of them are online, or it is cut \
                         off from them";
@@ -595,7 +597,8 @@ impl Swarm for NodeSwarm {
             // What a manager out of touch last heard of the leader is no news.
             control_available = store.is_current();
             let now = if control_available { store.leader_now() } else { Leadership::default() };
-            if !control_available && error.is_empty() {
+            // One that has just begun has not failed to hear anybody.
+            if !control_available && error.is_empty() && view.begun.elapsed() > STARTING {
                 NO_TOUCH.clone_into(&mut error);
             }
             let all = tables.nodes.values().filter_map(|n| Some((n.id, n.manager?)));

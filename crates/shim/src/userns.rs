@@ -16,7 +16,7 @@ use std::{
     path::Path,
 };
 
-/// Argument that makes the shim's program a keeper of namespaces: see [`keep`].
+/// Argument that makes the shim's program a keeper of namespaces: see `keep`.
 pub const KEEPER: &str = "--namespaces";
 /// Argument that makes the shim's program try the layers of a folder: see `try_layers`.
 pub const TRIAL: &str = "--try-layers";

@@ -68,7 +68,7 @@ pub(crate) enum Network {
         /// Its IPv6 address there.
         #[arg(long)]
         ip6: Option<String>,
-        /// CONTAINER[:ALIAS]: what it calls another one there; may be repeated.
+        /// What it calls another container there, as CONTAINER or CONTAINER:ALIAS; may be repeated.
         #[arg(long)]
         link: Vec<String>,
         /// KEY=VALUE of com.docker.network.endpoint.ifname or .sysctls; may be repeated.
