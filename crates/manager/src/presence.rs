@@ -62,6 +62,8 @@ struct Host {
     /// The answer to that is still to come.
     waiting: bool,
     answered: Option<Instant>,
+    /// It did not answer the last question that was answered or given up, whatever is asked meanwhile.
+    silent: bool,
     /// When its daemon was first found to be away.
     away_since: Option<Instant>,
 }
@@ -149,7 +151,7 @@ impl Presence {
             seen.until = seen.until.max(until);
             seen.heard = Some(alive);
             if seen.until > now {
-                seen.host.away_since = None;
+                (seen.host.away_since, seen.host.silent) = (None, false);
             }
         }
         news
@@ -215,7 +217,9 @@ impl Presence {
             let Some(seen) = self.nodes.get_mut(&node.id) else { continue };
             let host = &mut seen.host;
             let answers = host.answered.is_some_and(|at| at + period * MISSED_PERIODS > now);
-            let is_to_answer = if host.waiting {
+            let is_to_answer = if host.silent {
+                None
+            } else if host.waiting {
                 host.asked.map(|at| at + period * 2)
             } else if host.asked.is_none_or(|at| at + period < until) {
                 Some(until + period)
@@ -255,6 +259,7 @@ impl Presence {
     pub(crate) fn host_was_asked(&mut self, now: Instant, node: NodeId, answers: bool) {
         if let Some(seen) = self.nodes.get_mut(&node) {
             seen.host.waiting = false;
+            seen.host.silent = !answers;
             seen.host.answered = if answers { Some(now) } else { seen.host.answered };
         }
     }
@@ -403,7 +408,10 @@ mod tests {
         presence.record(silent_since, PERIOD, vec![alive(1, 0, &[])]);
         assert_eq!(presence.ask_hosts(silent_since, PERIOD, &tables, 9).len(), 1);
         presence.host_was_asked(silent_since, NodeId(2), false);
-        assert_eq!(presence.silent(silent_since, PERIOD, &tables).lost, [NodeId(2)]);
+        // It is asked again at once, and silent it is.
+        let again = silent_since + PERIOD;
+        assert_eq!(presence.ask_hosts(again, PERIOD, &tables, 9).len(), 1);
+        assert_eq!(presence.silent(again, PERIOD, &tables).lost, [NodeId(2)]);
     }
 
     #[test]
