@@ -343,6 +343,9 @@ fn become_init(
         .at(|| "cannot hide the init".into())?;
     sys::signal::block_all().at(|| "cannot block signals".into())?;
     let launch = plan.launch;
+    // Best effort: the name that Docker's init has. Before there is a program that could read what stood there.
+    rustix::thread::set_name(c"docker-init").ok();
+    show_as_init(process, memory);
     match sys::process::clone3(plan.proof, 0, None).at(|| "cannot clone the program's process".into())? {
         Cloned::Child => {
             let conversation =
@@ -351,9 +354,6 @@ fn become_init(
         }
         Cloned::Parent { pid, pidfd } => {
             drop((pidfd, streams));
-            // Best effort: the name that Docker's init has.
-            rustix::thread::set_name(c"docker-init").ok();
-            show_as_init(process, memory);
             rustix::process::chdir("/").at(|| "cannot change directory".into())?;
             take_identity(process, launch.userns_squash, 0)?;
             die_with_shim();
