@@ -52,7 +52,6 @@ mod worker;
 
 pub use address::{Mac, node_of_task};
 pub use look::{Guard, Guards, forward_dropped, look};
-pub use rt::switch;
 pub use spec::{
     AuditReport, Bridge, BridgeEndpoint, BridgeIpv6, BridgeSpec, DnsOptions, Error, Gateway, InterfaceInfo,
     LegOptions, Macvlan, MacvlanMode, NameSockets, NodeIdentity, Options, PortBinding, SandboxAttachment,

@@ -20,8 +20,6 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-pub mod switch;
-
 /// Link group of everything made here ("rs").
 pub(crate) const GROUP: u32 = 0x7273;
 /// Link group of what is only waiting for [`Rt::empty_graves`].

@@ -41,7 +41,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "sys",
         ],
     ),
-    ("rswarm", &["model", "compose", "docker-api", "image", "network", "runtime", "node", "pki"]),
+    ("rswarm", &["model", "compose", "docker-api", "image", "runtime", "node", "pki"]),
     ("testkit", &[]),
     ("xtask", &["testkit", "manager", "model", "pki", "runtime", "store"]), // a tool of ours, not part of the product
 ];

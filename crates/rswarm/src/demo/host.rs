@@ -94,7 +94,9 @@ fn init(args: &HostArgs) -> Result<ExitCode> {
     lab::die_with_parent()?;
     lab::mount_proc()?;
     nix::unistd::sethostname(args.hostname()).context("cannot set the host name")?;
-    lab::configure_host(args.index)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, lab::configure_host(args.index))?;
+    drop(runtime);
 
     let children = Arc::new(Children::default());
     std::thread::spawn({

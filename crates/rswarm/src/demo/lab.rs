@@ -13,14 +13,15 @@
 //! its pid 1. Only the directory (and, as root, the cgroups) are removed by hand.
 
 use anyhow::{Context, Result, bail};
-use ipnet::Ipv4Net;
-use network::switch;
+use futures::TryStreamExt;
 use nix::sched::{CloneFlags, unshare};
+use rtnetlink::{
+    Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, packet_route::link::LinkAttribute,
+};
 use std::{
     collections::BTreeMap,
     io::{BufRead, Write},
     net::Ipv4Addr,
-    os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -119,47 +120,96 @@ pub(crate) fn die_with_parent() -> Result<()> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).context("cannot tie to the parent")
 }
 
+fn netlink() -> Result<Handle> {
+    let (connection, handle, _) = rtnetlink::new_connection().context("cannot open netlink")?;
+    // Ends when the handle is dropped.
+    tokio::task::spawn_local(connection);
+    Ok(handle)
+}
+
+async fn link_index(handle: &Handle, name: &str) -> Result<Option<u32>> {
+    match handle.link().get().match_name(name.to_owned()).execute().try_next().await {
+        Ok(link) => Ok(link.map(|l| l.header.index)),
+        Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -nix::libc::ENODEV => Ok(None),
+        Err(e) => Err(e).with_context(|| format!("cannot look up link {name}")),
+    }
+}
+
+async fn set_up(handle: &Handle, name: &str, address: Option<(Ipv4Addr, u8)>) -> Result<u32> {
+    let index = link_index(handle, name).await?.with_context(|| format!("there is no link {name}"))?;
+    if let Some((address, prefix)) = address {
+        let added = handle.address().add(index, address.into(), prefix).execute().await;
+        added.with_context(|| format!("cannot give {name} the address {address}"))?;
+    }
+    let up = handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await;
+    up.with_context(|| format!("cannot take {name} up"))?;
+    Ok(index)
+}
+
 /// The bridge that joins the hosts. Lives in the lab's network namespace.
 #[derive(Debug)]
-struct Switch(switch::Switch);
+pub(crate) struct Switch {
+    handle: Handle,
+    index: u32,
+}
 
 impl Switch {
-    fn new() -> Result<Self> {
-        switch::Switch::new(SWITCH, underlay(GATEWAY)?).context("cannot make the hosts' switch").map(Self)
+    pub(crate) async fn new() -> Result<Self> {
+        let handle = netlink()?;
+        set_up(&handle, "lo", None).await?;
+        handle
+            .link()
+            .add(LinkBridge::new(SWITCH).build())
+            .execute()
+            .await
+            .context("cannot add the bridge")?;
+        let index = set_up(&handle, SWITCH, Some((GATEWAY, PREFIX))).await?;
+        Ok(Self { handle, index })
     }
 
-    /// Gives the process `pid` (pid 1 of a host) a link to this switch.
-    fn plug(&mut self, n: u8, pid: u32) -> Result<()> {
-        let netns = std::fs::File::open(format!("/proc/{pid}/ns/net"))
-            .with_context(|| format!("cannot find the network namespace of host {n}"))?;
-        self.0.plug(&port(n), netns.as_fd()).with_context(|| format!("cannot plug host {n} in"))
+    /// Gives the process `pid` (pid 1 of a host) a link `eth0` to this switch.
+    pub(crate) async fn plug(&self, n: u8, pid: u32) -> Result<()> {
+        let port = format!("h{n}");
+        let mut veth = LinkVeth::new(&port, &format!("p{n}")).build();
+        veth.attributes.push(LinkAttribute::Controller(self.index));
+        self.handle
+            .link()
+            .add(veth)
+            .execute()
+            .await
+            .with_context(|| format!("cannot add the link of host {n}"))?;
+        set_up(&self.handle, &port, None).await?;
+        let peer =
+            link_index(&self.handle, &format!("p{n}")).await?.context("the link's other end is gone")?;
+        let moved = LinkUnspec::new_with_index(peer).setns_by_pid(pid).name("eth0".to_owned()).build();
+        self.handle.link().set(moved).execute().await.with_context(|| format!("cannot plug host {n} in"))
     }
 
     /// Pulls the network cable of host `n`, or puts it back.
-    fn cable(&mut self, n: u8, plugged: bool) -> Result<()> {
-        self.0.cable(&port(n), plugged).with_context(|| format!("cannot set the cable of host {n}"))
+    pub(crate) async fn cable(&self, n: u8, plugged: bool) -> Result<()> {
+        let port = format!("h{n}");
+        let index =
+            link_index(&self.handle, &port).await?.with_context(|| format!("host {n} is not plugged in"))?;
+        let link = LinkUnspec::new_with_index(index);
+        let link = if plugged { link.up() } else { link.down() };
+        self.handle.link().set(link.build()).execute().await.with_context(|| format!("cannot set {port}"))
     }
 }
 
-fn port(n: u8) -> String {
-    format!("h{n}")
-}
-
-fn underlay(address: Ipv4Addr) -> Result<Ipv4Net> {
-    Ipv4Net::new(address, PREFIX).context("the hosts' network has a wrong prefix")
-}
-
-/// Waits for the link to the switch, then sets up this host's network. Runs as pid 1 of the host.
-pub(crate) fn configure_host(n: u8) -> Result<()> {
+/// Waits for `eth0`, then sets up this host's network. Runs as pid 1 of the host.
+pub(crate) async fn configure_host(n: u8) -> Result<()> {
+    let handle = netlink()?;
+    set_up(&handle, "lo", None).await?;
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while !switch::is_plugged_in().context("cannot look for the link to the switch")? {
+    while link_index(&handle, "eth0").await?.is_none() {
         if std::time::Instant::now() > deadline {
             bail!("host {n} was not plugged in within 10 s");
         }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
-    switch::configure(underlay(host_address(n))?, GATEWAY)
-        .with_context(|| format!("cannot set up the network of host {n}"))
+    set_up(&handle, "eth0", Some((host_address(n), PREFIX))).await?;
+    let default = RouteMessageBuilder::<Ipv4Addr>::new().gateway(GATEWAY).build();
+    handle.route().add(default).execute().await.context("cannot add the default route")
 }
 
 /// A running host, seen from the lab.
@@ -180,12 +230,12 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    pub(crate) fn new(dir: PathBuf, cgroup_parent: String) -> Result<Self> {
-        Ok(Self { dir, cgroup_parent, switch: Switch::new()?, hosts: BTreeMap::new() })
+    pub(crate) async fn new(dir: PathBuf, cgroup_parent: String) -> Result<Self> {
+        Ok(Self { dir, cgroup_parent, switch: Switch::new().await?, hosts: BTreeMap::new() })
     }
 
     /// Starts host `n` with its daemon; what it had on disk is still there.
-    pub(crate) fn start_host(&mut self, n: u8) -> Result<()> {
+    pub(crate) async fn start_host(&mut self, n: u8) -> Result<()> {
         if self.hosts.contains_key(&n) {
             bail!("host {n} is already up");
         }
@@ -210,7 +260,7 @@ impl Lab {
             let log = std::fs::read_to_string(paths.daemon_log()).unwrap_or_default();
             bail!("host {n} did not start: {}", log.trim());
         };
-        self.switch.plug(n, pid)?;
+        self.switch.plug(n, pid).await?;
         self.hosts.insert(n, Host { keeper, commands });
         self.command(n, "start")
     }
@@ -239,8 +289,8 @@ impl Lab {
         self.command(n, &format!("exec {name} {}", args.join(" ")))
     }
 
-    pub(crate) fn cable(&mut self, n: u8, plugged: bool) -> Result<()> {
-        self.switch.cable(n, plugged)
+    pub(crate) async fn cable(&self, n: u8, plugged: bool) -> Result<()> {
+        self.switch.cable(n, plugged).await
     }
 
     fn command(&mut self, n: u8, word: &str) -> Result<()> {

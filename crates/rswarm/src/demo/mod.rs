@@ -254,18 +254,18 @@ fn forward_path(dir: &Path, n: u8, port: u16) -> PathBuf {
 }
 
 async fn serve_lab(dir: PathBuf) -> Result<()> {
-    let mut lab = Lab::new(dir.clone(), cgroup_parent(&dir))?;
+    let mut lab = Lab::new(dir.clone(), cgroup_parent(&dir)).await?;
     let mut forwards = BTreeSet::new();
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         let words: Vec<&str> = line.split_whitespace().collect();
         let done = match words.as_slice() {
-            ["start", n] => lab.start_host(n.parse()?),
+            ["start", n] => lab.start_host(n.parse()?).await,
             ["kill", n] => lab.kill_host(n.parse()?),
             ["kill-daemon", n] => lab.kill_daemon(n.parse()?),
             ["start-daemon", n] => lab.start_daemon(n.parse()?),
-            ["cut", n] => lab.cable(n.parse()?, false),
-            ["heal", n] => lab.cable(n.parse()?, true),
+            ["cut", n] => lab.cable(n.parse()?, false).await,
+            ["heal", n] => lab.cable(n.parse()?, true).await,
             ["exec", n, name, args @ ..] => lab.exec(n.parse()?, name, args),
             ["forward", n, port] => forward(&dir, n.parse()?, port.parse()?, &mut forwards),
             _ => Err(anyhow::anyhow!("unknown command {line:?}")),

@@ -40,7 +40,7 @@ impl Clock {
 
 /// Runs the demo inside its namespaces.
 pub(super) async fn run(dir: PathBuf, args: DemoArgs) -> Result<()> {
-    let mut lab = Lab::new(dir.clone(), cgroup_parent(&dir))?;
+    let mut lab = Lab::new(dir.clone(), cgroup_parent(&dir)).await?;
     let result = tokio::select! {
         result = script(&mut lab, &dir, &args) => result,
         signal = tokio::signal::ctrl_c() => {
@@ -76,7 +76,7 @@ async fn script(lab: &mut Lab, dir: &Path, args: &DemoArgs) -> Result<()> {
 
     clock.begin(&format!("{} hosts, each in namespaces of its own", args.hosts))?;
     for n in hosts.clone() {
-        lab.start_host(n)?;
+        lab.start_host(n).await?;
     }
     for n in hosts.clone() {
         wait_for_daemon(dir, n).await?;
