@@ -54,20 +54,20 @@ pub struct Init {
 }
 
 impl Init {
-    /// Returns Docker's defaults: 10.0.0.0/8 cut into /24 (without the mesh 10.254.0.0/16 and the task pool
-    /// 10.255.0.0/16, which the allocator leaves out), VXLAN on 4789.
+    /// Returns Docker's defaults, those of [`Cluster::new`].
     pub fn new(raft_id: u64, addr: SocketAddr) -> Self {
-        let net = |text: &str| text.parse().expect("a valid subnet");
+        let Cluster { spec, address_pools, subnet_prefix, data_path_port, mesh_subnet, task_pool, .. } =
+            Cluster::new(ClusterId(0));
         Self {
-            spec: ClusterSpec::default(),
+            spec,
             availability: Availability::Active,
             raft_id,
             addr,
-            address_pools: vec![net("10.0.0.0/8")],
-            subnet_prefix: 24,
-            data_path_port: 4789,
-            mesh_subnet: net("10.254.0.0/16"),
-            task_pool: net("10.255.0.0/16"),
+            address_pools,
+            subnet_prefix,
+            data_path_port,
+            mesh_subnet,
+            task_pool,
         }
     }
 }
@@ -119,8 +119,6 @@ pub fn bootstrap(init: Init, now: Timestamp) -> Result<Bootstrap, BootstrapError
     let unlock_key =
         if init.spec.autolock { Some(new_unlock_key().map_err(BootstrapError::Random)?) } else { None };
     let cluster = Cluster {
-        id: cluster_id,
-        meta: Meta::default(),
         spec: init.spec,
         root_ca_cert: root.cert_pem().to_owned(),
         root_ca_key: SecretBytes(root.key_pem().into_bytes()),
@@ -132,9 +130,7 @@ pub fn bootstrap(init: Init, now: Timestamp) -> Result<Bootstrap, BootstrapError
         data_path_port: init.data_path_port,
         mesh_subnet: init.mesh_subnet,
         task_pool: init.task_pool,
-        feature_level: model::FEATURE_LEVEL,
-        removed: Vec::new(),
-        rotation: None,
+        ..Cluster::new(cluster_id)
     };
     let mut node = new_node(node_id, 1, Role::Manager, init.availability);
     node.manager = Some(ManagerStatus { raft_id: init.raft_id, addr: init.addr, seen: None });

@@ -4,7 +4,7 @@ use crate::{
     ClusterId, ConfigId, Duration, Labels, LogDriver, Meta, NodeId, SecretId, ServiceSpec, StackId, Timestamp,
 };
 use ipnet::Ipv4Net;
-use std::sync::Arc;
+use std::{net::Ipv4Addr, sync::Arc};
 
 /// Default of [`ClusterSpec::daemon_grace`]: a daemon is replaced by a newer one, or a host that is short of memory
 /// gets to start it again, within that.
@@ -112,6 +112,31 @@ pub struct RemovedNode {
 }
 
 impl Cluster {
+    /// Returns a swarm of Docker's default sizes at the newest feature level, which has no certificate and no tokens yet:
+    /// 10.0.0.0/8 cut into /24 (without the mesh 10.254.0.0/16 and the task pool 10.255.0.0/16, which the allocator
+    /// leaves out), VXLAN on 4789. *Source:* `docker swarm init --default-addr-pool`, `--data-path-port`.
+    pub fn new(id: ClusterId) -> Self {
+        let net = |second, prefix| Ipv4Net::new_assert(Ipv4Addr::new(10, second, 0, 0), prefix);
+        Self {
+            id,
+            meta: Meta::default(),
+            spec: ClusterSpec::default(),
+            root_ca_cert: String::new(),
+            root_ca_key: SecretBytes::default(),
+            worker_token: SecretBytes::default(),
+            manager_token: SecretBytes::default(),
+            unlock_key: None,
+            address_pools: vec![net(0, 8)],
+            subnet_prefix: 24,
+            data_path_port: 4789,
+            mesh_subnet: net(254, 16),
+            task_pool: net(255, 16),
+            feature_level: FEATURE_LEVEL,
+            removed: Vec::new(),
+            rotation: None,
+        }
+    }
+
     /// Returns the root certificates that nodes trust as PEM, the one that is to stay last.
     pub fn trusted_roots(&self) -> String {
         let new = self.rotation.as_ref().map_or("", |rotation| &rotation.cert);

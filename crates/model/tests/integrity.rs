@@ -4,24 +4,7 @@ use model::*;
 use std::sync::Arc;
 
 fn cluster(feature_level: u32) -> Object {
-    Object::Cluster(Arc::new(Cluster {
-        id: ClusterId(1),
-        meta: Meta::default(),
-        spec: ClusterSpec::default(),
-        root_ca_cert: String::new(),
-        root_ca_key: SecretBytes::default(),
-        worker_token: SecretBytes::default(),
-        manager_token: SecretBytes::default(),
-        unlock_key: None,
-        address_pools: Vec::new(),
-        subnet_prefix: 24,
-        data_path_port: 4789,
-        mesh_subnet: "10.254.0.0/16".parse().expect("a subnet"),
-        task_pool: "10.255.0.0/16".parse().expect("a subnet"),
-        feature_level,
-        removed: Vec::new(),
-        rotation: None,
-    }))
+    Object::Cluster(Arc::new(Cluster { feature_level, ..Cluster::new(ClusterId(1)) }))
 }
 
 fn node(id: u128) -> Object {

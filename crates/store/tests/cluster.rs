@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use model::{
-    Batch, Change, Cluster, ClusterId, ClusterSpec, Conflict, FEATURE_LEVEL, Labels, Meta, NodeId, Object,
-    ObjectRef, Secret, SecretBytes, SecretId, SecretSpec, Timestamp,
+    Batch, Change, Cluster, ClusterId, Conflict, FEATURE_LEVEL, Labels, Meta, NodeId, Object, ObjectRef,
+    Secret, SecretBytes, SecretId, SecretSpec, Timestamp,
 };
 use std::{
     net::SocketAddr,
@@ -529,24 +529,8 @@ async fn a_full_disk_ends_the_member_and_says_why() {
 async fn a_member_that_does_not_know_the_rules_of_the_swarm_applies_nothing_more() {
     let managers = cluster(1, 1000).await;
     let handle = managers[0].handle();
-    let newer = Object::Cluster(Arc::new(Cluster {
-        id: ClusterId(1),
-        meta: Meta::default(),
-        spec: ClusterSpec::default(),
-        root_ca_cert: String::new(),
-        root_ca_key: SecretBytes::default(),
-        worker_token: SecretBytes::default(),
-        manager_token: SecretBytes::default(),
-        unlock_key: None,
-        address_pools: Vec::new(),
-        subnet_prefix: 24,
-        data_path_port: 4789,
-        mesh_subnet: "10.254.0.0/16".parse().unwrap(),
-        task_pool: "10.255.0.0/16".parse().unwrap(),
-        feature_level: FEATURE_LEVEL + 1,
-        removed: Vec::new(),
-        rotation: None,
-    }));
+    let rules = Cluster { feature_level: FEATURE_LEVEL + 1, ..Cluster::new(ClusterId(1)) };
+    let newer = Object::Cluster(Arc::new(rules));
     handle.propose(Batch { at: Timestamp(1), changes: vec![Change::Put(newer)] }).await.unwrap();
     let index = handle.view().index;
     handle.propose(put(1)).await.unwrap_err();

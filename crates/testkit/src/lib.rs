@@ -2,11 +2,13 @@
 //! a state with a deadline; and the judge of what clients of a store saw ([`history`]). Never a dependency outside
 //! tests.
 
+mod cgroup;
 mod dockerd;
 pub mod history;
 mod lab;
 mod traces;
 
+pub use cgroup::{fresh_group, v2_hierarchy};
 pub use dockerd::{Dockerd, Networks};
 pub use lab::{Door, Lab, Output};
 

@@ -10,10 +10,9 @@ use docker_api::{
     },
 };
 use model::{
-    Batch, Change, Cluster, ClusterId, ClusterSpec, ContainerStatus, Desired, Meta, Mode, Network,
-    NetworkAllocation, Node, NodeDescription, NodeId, NodeSpec, NodeState, NodeStatus, Object, ObjectRef,
-    Placement, Platform, Resources, Role, SecretBytes, Service, Slot, Tables, Task, TaskId, TaskState,
-    TaskStatus, Timestamp, Vip,
+    Batch, Change, Cluster, ClusterId, ContainerStatus, Desired, Meta, Mode, Network, NetworkAllocation,
+    Node, NodeDescription, NodeId, NodeSpec, NodeState, NodeStatus, Object, ObjectRef, Placement, Platform,
+    Resources, Role, SecretBytes, Service, Slot, Tables, Task, TaskId, TaskState, TaskStatus, Timestamp, Vip,
 };
 use proto::{
     WireId as _,
@@ -584,22 +583,11 @@ impl Swarm for FakeSwarm {
         *member = true;
         let mut world = self.world.lock().unwrap();
         let cluster = Cluster {
-            id: CLUSTER,
-            meta: Meta::default(),
-            spec: ClusterSpec::default(),
             root_ca_cert: ROOT.into(),
-            root_ca_key: SecretBytes::default(),
             worker_token: SecretBytes(b"SWMTKN-1-worker".to_vec()),
             manager_token: SecretBytes(b"SWMTKN-1-manager".to_vec()),
-            unlock_key: None,
-            address_pools: vec!["10.0.0.0/8".parse().unwrap()],
-            subnet_prefix: 24,
-            data_path_port: 4789,
-            mesh_subnet: "10.254.0.0/16".parse().unwrap(),
-            task_pool: "10.255.0.0/16".parse().unwrap(),
             feature_level: 1,
-            removed: Vec::new(),
-            rotation: None,
+            ..Cluster::new(CLUSTER)
         };
         world.put(Object::Cluster(cluster.into())).unwrap();
         for n in 1..=3 {

@@ -47,24 +47,7 @@ impl World {
             refused: Vec::new(),
             ordinals: BTreeMap::new(),
         };
-        world.put(Object::Cluster(Arc::new(Cluster {
-            id: ClusterId(1),
-            meta: Meta::default(),
-            spec: ClusterSpec::default(),
-            root_ca_cert: String::new(),
-            root_ca_key: SecretBytes::default(),
-            worker_token: SecretBytes::default(),
-            manager_token: SecretBytes::default(),
-            unlock_key: None,
-            address_pools: vec!["10.0.0.0/8".parse().unwrap()],
-            subnet_prefix: 24,
-            data_path_port: 4789,
-            mesh_subnet: "10.254.0.0/16".parse().unwrap(),
-            task_pool: "10.255.0.0/16".parse().unwrap(),
-            feature_level: model::FEATURE_LEVEL,
-            removed: Vec::new(),
-            rotation: None,
-        })));
+        world.put(Object::Cluster(Arc::new(Cluster::new(ClusterId(1)))));
         world
     }
 

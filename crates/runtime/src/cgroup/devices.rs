@@ -123,17 +123,12 @@ mod tests {
     use super::*;
     use oci_spec::runtime::LinuxDeviceCgroupBuilder;
     use shim::{cgroup::Group, wire::Pair};
-    use std::{fs, process::Command};
+    use std::process::Command;
 
     /// A v2 group where this host lets us make one: its core files need no controllers.
     fn v2_group(name: &str) -> Option<Group> {
-        let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let line = mountinfo.lines().find(|line| line.contains(" - cgroup2 "))?;
-        let value = line.split(' ').nth(4).unwrap().to_owned();
-        // Process ids are no names where every test program is pid 1 of its own namespace.
-        let unique = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
-        let path = format!("/rswarm-test-{name}-{unique}");
-        let group = Group::new(&path, &[Pair { key: String::new(), value }]);
+        let value = testkit::v2_hierarchy()?;
+        let group = Group::new(&testkit::fresh_group(name), &[Pair { key: String::new(), value }]);
         group.create().ok().map(|()| group)
     }
 

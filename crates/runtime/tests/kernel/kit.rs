@@ -1,6 +1,6 @@
 //! Containers for tests: busybox on an overlay, a shim, and everything taken away at the end.
 
-use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Mount, MountBuilder, Process, Spec};
 use runtime::{
     AttachFds, ContainerPlan, Error, Event, ExecPlan, ExitStatus, LogTarget, Rootfs, Shim, ShimProgram,
 };
@@ -155,6 +155,18 @@ impl Drop for Fixture {
             panic!("remove: {errors:?}");
         }
     }
+}
+
+/// A bind mount of the host's `source`.
+pub(crate) fn bind(source: impl AsRef<Path>, destination: &str, options: &[&str]) -> Mount {
+    let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+    MountBuilder::default()
+        .source(source.as_ref())
+        .destination(destination)
+        .typ("bind")
+        .options(options)
+        .build()
+        .unwrap()
 }
 
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

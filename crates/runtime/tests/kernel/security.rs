@@ -1,22 +1,11 @@
 //! What a container cannot do and see.
 
-use crate::kit::{self, Fixture};
+use crate::kit::{self, Fixture, bind};
 use oci_spec::runtime::{
     LinuxCapabilitiesBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccompAction,
     LinuxSeccompBuilder, LinuxSyscallBuilder, MountBuilder, PosixRlimitBuilder, PosixRlimitType, RootBuilder,
 };
 use std::{collections::HashMap, fs, os::unix::fs::symlink};
-
-fn bind(source: &str, destination: &str, options: &[&str]) -> oci_spec::runtime::Mount {
-    let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-    MountBuilder::default()
-        .source(source)
-        .destination(destination)
-        .typ("bind")
-        .options(options)
-        .build()
-        .unwrap()
-}
 
 #[test]
 #[ignore = "oracle: busybox"]
@@ -160,7 +149,7 @@ fn bind_mounts_are_placed_read_only_or_not() {
         let mounts = spec.mounts_mut().as_mut().unwrap();
         mounts.push(bind(&source, "/in", &["rbind", "ro"]));
         mounts.push(bind(&source, "/out", &["rbind", "rprivate"]));
-        mounts.push(bind(&format!("{source}/file"), "/one", &["bind"]));
+        mounts.push(bind(format!("{source}/file"), "/one", &["bind"]));
     });
     let output = fixture.run().1;
     assert!(output.contains("Read-only file system") && output.matches("hello").count() == 2, "{output}");

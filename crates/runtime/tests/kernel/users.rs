@@ -1,9 +1,9 @@
 //! Containers with a user namespace of their own: root in them is an ordinary user of the host.
 
-use crate::kit::{self, Fixture};
+use crate::kit::{self, Fixture, bind};
 use oci_spec::runtime::{
     LinuxDeviceBuilder, LinuxDeviceType, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceBuilder,
-    LinuxNamespaceType, Mount, MountBuilder, PosixRlimitBuilder, PosixRlimitType,
+    LinuxNamespaceType, PosixRlimitBuilder, PosixRlimitType,
 };
 use runtime::{IdMap, IdRange, UserNamespace};
 use rustix::process::geteuid;
@@ -33,17 +33,6 @@ fn remapped(fixture: Fixture, path: Option<&Path>) -> Fixture {
         linux.namespaces_mut().as_mut().unwrap().push(user);
         linux.set_uid_mappings(Some(mappings())).set_gid_mappings(Some(mappings()));
     })
-}
-
-fn bind(source: &Path, destination: &str, options: &[&str]) -> Mount {
-    let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-    MountBuilder::default()
-        .source(source)
-        .destination(destination)
-        .typ("bind")
-        .options(options)
-        .build()
-        .unwrap()
 }
 
 /// An ordinary user cannot map ids of others.
@@ -81,9 +70,9 @@ fn root_of_the_container_is_an_ordinary_user_of_the_host() {
     chown(dir.join("mapped/old"), Some(7), Some(7)).unwrap();
     let fixture = remapped(fixture, None).spec(|spec| {
         let mounts = spec.mounts_mut().as_mut().unwrap();
-        mounts.push(bind(&dir.join(host), "/host", &["rbind"]));
-        mounts.push(bind(&dir.join(mapped), "/mapped", &["rbind", "ridmap"]));
-        mounts.push(bind(&dir.join(secret), "/secret", &["rbind"]));
+        mounts.push(bind(dir.join(host), "/host", &["rbind"]));
+        mounts.push(bind(dir.join(mapped), "/mapped", &["rbind", "ridmap"]));
+        mounts.push(bind(dir.join(secret), "/secret", &["rbind"]));
         spec.set_hostname(Some("remapped".into()));
         let linux = spec.linux_mut().as_mut().unwrap();
         linux.set_sysctl(Some([("kernel.shmmax".to_owned(), "4096".to_owned())].into()));

@@ -7,8 +7,8 @@ use super::{Row, raft};
 use anyhow::{Result, ensure};
 use manager::{Method, standing::Known};
 use model::{
-    Batch, Change, Cluster, ClusterId, ClusterSpec, Meta, Node, NodeId, NodeSpec, NodeState, NodeStatus,
-    Object, Role, SecretBytes, Tables, Timestamp,
+    Batch, Change, Cluster, ClusterId, Meta, Node, NodeId, NodeSpec, NodeState, NodeStatus, Object, Role,
+    Tables, Timestamp,
 };
 use pki::{Identity, tls::Peer};
 use std::{path::Path, sync::Arc, time::Instant};
@@ -54,25 +54,7 @@ fn one_decision() -> Result<Row> {
 }
 
 fn swarm() -> Result<Tables> {
-    let net = |text: &str| text.parse();
-    let mut cluster = Cluster {
-        id: ClusterId(1),
-        meta: Meta::default(),
-        spec: ClusterSpec::default(),
-        root_ca_cert: String::new(),
-        root_ca_key: SecretBytes::default(),
-        worker_token: SecretBytes::default(),
-        manager_token: SecretBytes::default(),
-        unlock_key: None,
-        address_pools: Vec::new(),
-        subnet_prefix: 24,
-        data_path_port: 4789,
-        mesh_subnet: net("10.254.0.0/16")?,
-        task_pool: net("10.255.0.0/16")?,
-        feature_level: model::FEATURE_LEVEL,
-        removed: Vec::new(),
-        rotation: None,
-    };
+    let mut cluster = Cluster::new(ClusterId(1));
     for gone in 0..REMOVED {
         cluster.revoke(NodeId(1_000_000 + gone), Timestamp(1));
     }
