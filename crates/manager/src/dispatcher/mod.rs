@@ -5,6 +5,7 @@
 
 mod held;
 mod session;
+pub(crate) mod told;
 
 use crate::{
     NEWS_BYTES_MAX,

@@ -1,34 +1,26 @@
 //! One agent's session: tells it what is new for its node, and hears what it says.
-//!
-//! A running task that is to stop first leaves the maps everywhere: its agent is told only when every subscriber
-//! of its networks has acknowledged tables without it, or after two seconds.
+//! What there is to tell is decided by [`Told`].
 
-use super::{held::Held, report_from_wire, subject_from_wire};
+use super::{
+    report_from_wire,
+    told::{Told, told_now},
+};
 use crate::{
-    assignments::Ledger,
-    leader::{Observation, heartbeat_period, may_describe},
-    presence::{Subject, subjects_of},
+    leader::{Observation, may_describe},
     publisher::Published,
     shared::Shared,
     standing::{Known, Standing},
 };
 use futures::future::BoxFuture;
-use model::{
-    Desired, Duration, NetworkId, Node, NodeDescription, NodeId, PublishMode, Tables, Task, TaskId,
-    TaskState, caught,
-};
+use model::{Duration, NetworkId, NodeDescription, NodeId, caught};
 use proto::{
     WireId as _,
     dispatcher::{
-        AgentMessage, Heartbeat, ManagerList, ManagerMessage, StatusAck, Welcome,
-        agent_message::Message as Up, manager_message::Message as Down,
+        AgentMessage, Heartbeat, ManagerMessage, StatusAck, agent_message::Message as Up,
+        manager_message::Message as Down,
     },
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -37,7 +29,6 @@ use tracing::{debug, error, info};
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
 /// An agent that takes nothing for this long is gone.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
-const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 const SILENT_PERIODS: u32 = 4;
 const RETRY: Duration = Duration::from_millis(200);
 /// Nodes of this feature level say which networks they hold, and when they have dropped one.
@@ -89,13 +80,6 @@ fn why_ended(shared: &Shared, node: NodeId) -> Status {
     }
 }
 
-/// A task that waits until nobody sends to it any more.
-struct Drain {
-    /// Tables at or behind this index are without it.
-    index: u64,
-    until: Instant,
-}
-
 type Reported = (Vec<u64>, Result<(), Status>);
 
 struct Session {
@@ -103,13 +87,7 @@ struct Session {
     node: NodeId,
     id: u64,
     out: mpsc::Sender<Result<ManagerMessage, Status>>,
-    told: Ledger,
-    held: Held,
-    draining: BTreeMap<TaskId, Drain>,
-    told_node: Option<Arc<Node>>,
-    told_managers: Option<Arc<ManagerList>>,
-    told_root: String,
-    told_period: Duration,
+    told: Told,
     /// What it said and the leader has not yet heard, with the sequences to acknowledge.
     pending: (Vec<u64>, Observation),
     reporting: Option<BoxFuture<'static, Reported>>,
@@ -141,7 +119,7 @@ impl Session {
         if networks.len() > NETWORKS_MAX {
             return Err(Status::invalid_argument(format!("a node holds at most {NETWORKS_MAX} networks")));
         }
-        let held = Held::new(networks, description.feature_level >= TELLS_GONE_LEVEL);
+        let told = Told::new(node, networks, description.feature_level >= TELLS_GONE_LEVEL);
         may_describe(&shared.store.view(), node, &description)?;
         // A task that this replica has not heard of yet must not be taken for removed.
         shared.catch_up().await?;
@@ -155,13 +133,7 @@ impl Session {
             node,
             id,
             out,
-            told: Ledger::default(),
-            held,
-            draining: BTreeMap::new(),
-            told_node: None,
-            told_managers: None,
-            told_root: String::new(),
-            told_period: Duration::ZERO,
+            told,
             pending: (Vec::new(), Observation { nodes: vec![(node, description)], tasks: Vec::new() }),
             reporting: None,
             heard_at: Instant::now(),
@@ -179,10 +151,10 @@ impl Session {
         end: &CancellationToken,
     ) -> Result<(), Status> {
         let mut acks = self.shared.cluster_acks.subscribe();
-        let mut check_at = Instant::now() + self.told_period;
+        let mut check_at = Instant::now() + self.told.period();
         loop {
             self.report();
-            let drained = self.draining.values().map(|d| d.until).min();
+            let drained = self.told.drained_at();
             tokio::select! {
                 () = end.cancelled() => {
                     return Err(why_ended(&self.shared, self.node));
@@ -197,15 +169,15 @@ impl Session {
                     let new = published.borrow_and_update().clone();
                     self.publish(&new).await?;
                 }
-                changed = acks.changed(), if !self.draining.is_empty() => {
+                changed = acks.changed(), if self.told.is_draining() => {
                     changed.map_err(|_| Status::unavailable("this manager is stopping"))?;
                     let now = published.borrow().clone();
                     self.publish(&now).await?;
                 }
                 () = tokio::time::sleep_until(drained.map_or(check_at, |d| d.min(check_at))) => {
-                    check_at = Instant::now() + self.told_period;
+                    check_at = Instant::now() + self.told.period();
                     self.check_time()?;
-                    if !self.draining.is_empty() {
+                    if self.told.is_draining() {
                         let now = published.borrow().clone();
                         self.publish(&now).await?;
                     }
@@ -216,18 +188,13 @@ impl Session {
 
     fn check_time(&mut self) -> Result<(), Status> {
         let stalled = self.shared.stalls.total().saturating_sub(self.stalled_before);
-        if self.heard_at.elapsed().saturating_sub(stalled) > self.told_period * SILENT_PERIODS {
+        if self.heard_at.elapsed().saturating_sub(stalled) > self.told.period() * SILENT_PERIODS {
             return Err(Status::deadline_exceeded("the agent is silent"));
         }
         Ok(())
     }
 
-    async fn send(&mut self, message: Down) -> Result<(), Status> {
-        self.send_at(message, 0).await
-    }
-
-    async fn send_at(&mut self, message: Down, gone_at: u64) -> Result<(), Status> {
-        let message = ManagerMessage { message: Some(message), gone_at };
+    async fn send(&mut self, message: ManagerMessage) -> Result<(), Status> {
         match tokio::time::timeout(SEND_LIMIT, self.out.send(Ok(message))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Status::cancelled("the agent is gone")),
@@ -240,7 +207,7 @@ impl Session {
         self.stalled_before = self.shared.stalls.total();
         self.shared.sessions.heard(self.node, self.id);
         match message.message {
-            Some(Up::Heartbeat(Heartbeat {})) => self.send(Down::Heartbeat(Heartbeat {})).await?,
+            Some(Up::Heartbeat(Heartbeat {})) => self.send(told_now(Down::Heartbeat(Heartbeat {}))).await?,
             Some(Up::Statuses(report)) => {
                 for task in report.tasks {
                     let (id, status) = report_from_wire(task).map_err(invalid)?;
@@ -249,10 +216,7 @@ impl Session {
                 self.pending.0.push(report.sequence);
             }
             Some(Up::NetworkAck(ack)) => {
-                match (subject_from_wire(&ack.network).map_err(invalid)?, ack.gone) {
-                    (Some(network), true) => self.held.dropped(network, ack.version),
-                    (subject, _) => self.held.acked(subject, ack.version),
-                }
+                self.told.hear(&ack).map_err(invalid)?;
                 self.tell_what_it_holds();
             }
             Some(Up::Description(description)) => {
@@ -289,138 +253,25 @@ impl Session {
         self.reporting = None;
         outcome?;
         for sequence in sequences {
-            self.send(Down::StatusAck(StatusAck { sequence })).await?;
+            self.send(told_now(Down::StatusAck(StatusAck { sequence }))).await?;
         }
         Ok(())
     }
 
-    /// Sends what is new for this node: who it is, then tables, then tasks, then what is no more.
+    /// Sends what is new for this node.
     async fn publish(&mut self, published: &Published) -> Result<(), Status> {
-        let view = &published.view;
-        let node = view
-            .nodes
-            .get(&self.node)
-            .ok_or_else(|| Status::permission_denied("this node was removed from the swarm"))?;
-        self.tell_who_it_is(published, node).await?;
-        let subjects = subjects_of(view, self.node);
-        self.send_tables(published, &subjects).await?;
-
-        self.draining.retain(|id, _| view.tasks.contains(id));
         let acks = self.shared.cluster_acks.borrow().clone();
-        let (draining, now) = (&mut self.draining, Instant::now());
-        let assignments = self.told.next(view, self.node, |task| {
-            let maps = maps_of(view, task);
-            if maps.is_empty() {
-                draining.remove(&task.id);
-                return false;
-            }
-            let drain =
-                draining.entry(task.id).or_insert(Drain { index: view.index, until: now + DRAIN_LIMIT });
-            let waits = now < drain.until
-                && maps.iter().any(|subject| acks.get(subject).is_some_and(|held| *held < drain.index));
-            if !waits {
-                draining.remove(&task.id);
-            }
-            waits
-        });
-        if let Some(assignments) = assignments {
-            self.send(Down::Assignments(assignments)).await?;
-        }
-
-        for network in self.held.unneeded(&subjects) {
-            self.held.told_to_drop(network, view.index);
-            self.send_at(Down::NetworkGone(network.to_wire()), view.index).await?;
-        }
-        self.held.sent_up_to(view.index);
-        self.tell_what_it_holds();
-        Ok(())
-    }
-
-    async fn tell_who_it_is(&mut self, published: &Published, node: &Arc<Node>) -> Result<(), Status> {
-        let (view, managers) = (&published.view, &published.managers);
-        let cluster = view.cluster.as_ref().ok_or_else(|| Status::unavailable("the swarm is not ready"))?;
-        let period = heartbeat_period(view);
-        if period != self.told_period {
-            self.told_period = period;
-            self.told_node = Some(node.clone());
-            self.told_managers = Some(managers.clone());
-            let welcome = Welcome {
-                node: Some((&**node).into()),
-                heartbeat_period_ms: u64::try_from(period.as_millis()).unwrap_or(u64::MAX),
-                data_path_port: u32::from(cluster.data_path_port),
-                mesh_subnet: cluster.mesh_subnet.to_string(),
-                task_pool: cluster.task_pool.to_string(),
-                index: u32::from(node.index),
-                managers: Some((**managers).clone()),
-            };
-            self.send(Down::Welcome(welcome)).await?;
-        }
-        let same = self.told_node.as_ref().is_some_and(|told| {
-            told.spec == node.spec
-                && told.certified_role == node.certified_role
-                && told.manager == node.manager
-        });
-        if !same {
-            self.told_node = Some(node.clone());
-            self.send(Down::Node((&**node).into())).await?;
-        }
-        if self.told_managers.as_ref().is_none_or(|told| !Arc::ptr_eq(told, managers)) {
-            self.told_managers = Some(managers.clone());
-            self.send(Down::Managers((**managers).clone())).await?;
-        }
-        let roots = cluster.trusted_roots();
-        if self.told_root != roots {
-            self.told_root.clone_from(&roots);
-            self.send(Down::RootCa(roots)).await?;
-        }
-        Ok(())
-    }
-
-    async fn send_tables(
-        &mut self,
-        published: &Published,
-        subjects: &BTreeSet<Subject>,
-    ) -> Result<(), Status> {
-        for subject in subjects {
-            let (version, message) = match subject {
-                None => {
-                    let table = &published.ingress;
-                    if !self.held.lacks(*subject, table.version) {
-                        continue;
-                    }
-                    (table.version, Down::Ingress((&**table).into()))
-                }
-                Some(network) => {
-                    let Some(table) = published.networks.get(network) else { continue };
-                    if !self.held.lacks(*subject, table.version) {
-                        continue;
-                    }
-                    (table.version, Down::NetworkTable((&**table).into()))
-                }
-            };
-            self.held.sent(*subject, version);
+        for message in self.told.publish(Instant::now(), published, &acks)? {
             self.send(message).await?;
         }
+        self.tell_what_it_holds();
         Ok(())
     }
 
     /// Records up to which index the node's kernel agrees with the state.
     fn tell_what_it_holds(&self) {
-        self.shared.sessions.holds(self.node, self.id, self.held.acks(), !self.draining.is_empty());
+        self.shared.sessions.holds(self.node, self.id, self.told.acks(), self.told.is_draining());
     }
-}
-
-/// Returns the maps that may still send connections to a task which is to stop.
-fn maps_of(tables: &Tables, task: &Task) -> Vec<Subject> {
-    if task.desired < Desired::Shutdown || task.status.state != Some(TaskState::Running) {
-        return Vec::new();
-    }
-    let published = task.gateway_address.is_some()
-        && tables
-            .services
-            .get(&task.service)
-            .is_some_and(|s| s.endpoint.ports.iter().any(|p| p.mode == PublishMode::Ingress));
-    task.attachments.iter().map(|a| Some(a.network)).chain(published.then_some(None)).collect()
 }
 
 async fn wait(reporting: &mut Option<BoxFuture<'static, Reported>>) -> Reported {
