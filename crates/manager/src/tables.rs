@@ -1,8 +1,9 @@
 //! What nodes must know of networks, computed from the state and nothing else.
 
 use model::{
-    EndpointMode, IngressBackend, IngressTable, MeshNode, NetworkEndpoint, NetworkId, NetworkService,
-    NetworkTable, Node, NodeId, NodeState, PublishMode, Service, ServiceId, Tables, Task, TaskState,
+    EndpointMode, IngressBackend, IngressTable, MeshNode, NetworkAttachmentSpec, NetworkEndpoint, NetworkId,
+    NetworkService, NetworkTable, Node, NodeId, NodeState, PublishMode, Service, ServiceId, Tables, Task,
+    TaskState,
 };
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -78,10 +79,9 @@ fn add_endpoints(all: &mut BTreeMap<NetworkId, NetworkTable>, tables: &Tables, t
 }
 
 fn add_service(all: &mut BTreeMap<NetworkId, NetworkTable>, service: &Service) {
-    let named = service.spec.task.networks.iter().map(|n| (n.network, n.aliases.clone()));
-    let vips = service.endpoint.vips.iter().map(|v| (v.network, Vec::new()));
-    for (network, aliases) in named.chain(vips) {
-        let Some(table) = all.get_mut(&network) else { continue };
+    // A virtual address on another network is still its own, but nobody is to send to it any more.
+    for NetworkAttachmentSpec { network, aliases } in &service.spec.task.networks {
+        let Some(table) = all.get_mut(network) else { continue };
         let entry = table.services.entry(service.id).or_insert_with(|| NetworkService {
             name: String::new(),
             vip: None,
@@ -90,11 +90,11 @@ fn add_service(all: &mut BTreeMap<NetworkId, NetworkTable>, service: &Service) {
         entry.name.clone_from(&service.spec.name);
         entry.vip = match service.spec.endpoint.mode {
             EndpointMode::Vip => {
-                service.endpoint.vips.iter().find(|v| v.network == network).map(|v| v.address)
+                service.endpoint.vips.iter().find(|v| v.network == *network).map(|v| v.address)
             }
             EndpointMode::DnsRr => None,
         };
-        merge_aliases(&mut table.services, service.id, aliases);
+        merge_aliases(&mut table.services, service.id, aliases.clone());
     }
 }
 

@@ -4,10 +4,7 @@
 //! An address that is freed in this step is not given out in it: others must first hear that it is free.
 //! What cannot be given leaves its task pending with the reason, and is tried again at the next step.
 
-use crate::{
-    draft::Draft,
-    slots::{self},
-};
+use crate::{Acks, draft::Draft, slots};
 use ipnet::{IpNet, Ipv4Net};
 use model::{
     Attachment, Cluster, EndpointMode, Network, NetworkAllocation, NetworkDriver, NetworkId, NodeId, Object,
@@ -27,9 +24,9 @@ const LAST_VNI: u32 = (1 << 24) - 1;
 pub(crate) const DYNAMIC_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 const TASK_SUBNET_PREFIX: u8 = 24;
 
-pub(crate) fn run(draft: &mut Draft<'_>, cluster: &Cluster) {
+pub(crate) fn run(draft: &mut Draft<'_>, cluster: &Cluster, acks: &Acks) {
     networks(draft, cluster);
-    let blocked = services(draft);
+    let blocked = services(draft, acks);
     tasks(draft, &blocked);
 }
 
@@ -92,12 +89,12 @@ fn free_subnet(draft: &Draft<'_>, cluster: &Cluster) -> Option<Ipv4Net> {
 // ---- services -----------------------------------------------------------------------------------------
 
 /// Gives services their virtual addresses and ports; returns why some did not get all of theirs.
-fn services(draft: &mut Draft<'_>) -> BTreeMap<model::ServiceId, String> {
+fn services(draft: &mut Draft<'_>, acks: &Acks) -> BTreeMap<model::ServiceId, String> {
     let mut blocked = BTreeMap::new();
     let services: Vec<Arc<Service>> =
         draft.tables().services.values().filter(|s| !s.pending_delete).cloned().collect();
     for service in services {
-        if let Err(reason) = endpoint(draft, &service) {
+        if let Err(reason) = endpoint(draft, &service, acks) {
             draft.say(&service.spec.name, "not allocated", reason.clone());
             blocked.insert(service.id, reason);
         }
@@ -105,7 +102,7 @@ fn services(draft: &mut Draft<'_>) -> BTreeMap<model::ServiceId, String> {
     blocked
 }
 
-fn endpoint(draft: &mut Draft<'_>, service: &Service) -> Result<(), String> {
+fn endpoint(draft: &mut Draft<'_>, service: &Service, acks: &Acks) -> Result<(), String> {
     let ports = ports(draft, service)?;
     let wanted = overlays(draft, service.spec.task.networks.iter().map(|n| n.network))?;
     let mut vips: Vec<Vip> = Vec::new();
@@ -121,12 +118,28 @@ fn endpoint(draft: &mut Draft<'_>, service: &Service) -> Result<(), String> {
             }
         }
     }
+    // What it needs no more is in no table from now on, and its own until every node has heard that.
+    let left = service.endpoint.vips.iter().filter(|old| vips.iter().all(|vip| vip.network != old.network));
+    let left: Vec<Vip> = left.filter(|vip| !is_forgotten(draft, service, vip, acks)).copied().collect();
+    vips.extend(left);
     let fresh = model::Endpoint { vips, ports };
     if fresh == service.endpoint || draft.edit_service(service.id, |s| s.endpoint = fresh) {
         Ok(())
     } else {
         Err("what it needs is held by another service".to_owned())
     }
+}
+
+/// Returns true if no node has a table with a service's virtual address in it, which the service as it is stored does not
+/// need.
+pub(crate) fn is_forgotten(draft: &Draft<'_>, service: &Service, vip: &Vip, acks: &Acks) -> bool {
+    // Tables made at or behind the version at which it was stored so are without it.
+    let stored = draft.base().services.get(&service.id);
+    let is_stored = stored.is_some_and(|stored| {
+        stored.spec_version == service.spec_version && stored.pending_delete == service.pending_delete
+    });
+    !draft.tables().networks.contains(&vip.network)
+        || is_stored && stored.is_some_and(|stored| acks.has_heard(vip.network, stored.meta.version))
 }
 
 fn exhausted(network: &Network) -> String {

@@ -59,6 +59,13 @@ pub struct Acks {
     pub mesh: Option<u64>,
 }
 
+impl Acks {
+    /// Returns true if no node holds a table of the network that is older than `version`.
+    fn has_heard(&self, network: NetworkId, version: u64) -> bool {
+        self.networks.get(&network).is_none_or(|held| *held >= version)
+    }
+}
+
 /// The leader's time.
 ///
 /// The moments in the state were written by leaders one after the other, each by its own clock, and a clock can be set.
@@ -118,7 +125,7 @@ pub fn step(tables: &Tables, clock: Clock, acks: &Acks, ids: &mut dyn FnMut() ->
     let Some(cluster) = tables.cluster.clone() else { return Plan::default() };
     let mut draft = draft::Draft::new(tables, clock, ids);
     orchestrate::run(&mut draft);
-    allocate::run(&mut draft, &cluster);
+    allocate::run(&mut draft, &cluster, acks);
     schedule::run(&mut draft, &cluster);
     reap::run(&mut draft, &cluster, acks);
     draft.finish()

@@ -4,7 +4,7 @@
 //! ([`Acks`]). A task is deleted no earlier than that. Source: swarmkit `manager/orchestrator/taskreaper`.
 
 use crate::{
-    Acks,
+    Acks, allocate,
     draft::Draft,
     nodes,
     slots::{self, Slots},
@@ -36,7 +36,7 @@ pub(crate) fn run(draft: &mut Draft<'_>, cluster: &Cluster, acks: &Acks) {
     for task in &tasks {
         settle(draft, task.id, &forgettable, acks);
     }
-    delete_services(draft);
+    delete_services(draft, acks);
     delete_networks(draft);
     delete_stacks(draft);
 }
@@ -102,10 +102,10 @@ fn settle(draft: &mut Draft<'_>, id: TaskId, forgettable: &BTreeSet<TaskId>, ack
 fn is_forgotten_by_all(draft: &Draft<'_>, task: &Task, acks: &Acks) -> bool {
     // Tables made at or behind the version at which it was stored as ended are without it.
     let Some(stored) = draft.base().tasks.get(&task.id).filter(|t| slots::is_over(t)) else { return false };
-    let heard = |version: Option<u64>| version.is_none_or(|version| version >= stored.meta.version);
-    let networks = task.attachments.iter().all(|a| heard(acks.networks.get(&a.network).copied()));
+    let networks = task.attachments.iter().all(|a| acks.has_heard(a.network, stored.meta.version));
     // The mesh may still send what comes to a published port to its address.
-    networks && (task.gateway_address.is_none() || heard(acks.mesh))
+    let mesh = acks.mesh.is_none_or(|held| held >= stored.meta.version);
+    networks && (task.gateway_address.is_none() || mesh)
 }
 
 /// Returns ended tasks that are older than the history each slot keeps.
@@ -156,15 +156,16 @@ fn needed_by_update(service: &Service, tasks: &[Arc<Task>]) -> BTreeSet<TaskId> 
     old.into_iter().chain(failed).map(|t| t.id).collect()
 }
 
-/// A service goes with its last task. Tasks on lost nodes do not hold it back: they are known by their own
+/// A service goes with its last task, when every node has heard that its virtual addresses are nobody's. Tasks on lost nodes do not hold it back: they are known by their own
 /// id, and are stopped when the node returns.
-fn delete_services(draft: &mut Draft<'_>) {
+fn delete_services(draft: &mut Draft<'_>, acks: &Acks) {
     let done: Vec<Arc<Service>> = draft
         .tables()
         .services
         .values()
         .filter(|s| s.pending_delete)
         .filter(|s| draft.tables().tasks_of_service(s.id).all(|t| nodes::on_lost_node(draft.tables(), t)))
+        .filter(|s| s.endpoint.vips.iter().all(|vip| allocate::is_forgotten(draft, s, vip, acks)))
         .cloned()
         .collect();
     for service in done {
