@@ -189,24 +189,9 @@ async fn turn(shared: &Arc<Shared>) -> Turn {
     };
     let returned = shared.presence().returned(now, &view);
 
-    let mut record = Record::new(&view, shared.stamp());
-    for (observation, _) in &waiting {
-        record.observe(observation);
-    }
-    for node in &silent.lost {
-        warn!(node.id = %node, "node is down");
-        record.node_state(*node, NodeState::Down, "heartbeat failure", None);
-    }
-    let level = view.cluster.as_ref().map_or(0, |c| c.feature_level);
-    for node in silent.away.iter().filter(|_| level >= model::AWAY_LEVEL) {
-        warn!(node.id = %node, "a node's daemon is away, its host is not");
-        record.node_state(*node, NodeState::Away, "daemon restarting", None);
-    }
-    for (node, addr) in &returned {
-        info!(node.id = %node, "node is ready");
-        record.node_state(*node, NodeState::Ready, "", *addr);
-    }
-    match propose_all(shared, record.into_batches()).await {
+    let heard = waiting.iter().map(|(observation, _)| observation);
+    let batches = observed(&view, shared.stamp(), heard, &silent, &returned);
+    match propose_all(shared, batches).await {
         Ok(()) => waiting.into_iter().for_each(|(_, done)| answer(done, Ok(()))),
         Err(ProposeError::Conflict(conflict)) => {
             debug!(%conflict, "an observation came across a change, once more");
@@ -311,6 +296,34 @@ fn may_stand_beside(other: &Node, id: NodeId, description: &NodeDescription) -> 
         "address {taken} is that of node {}, which is up",
         other.display_name()
     )))
+}
+
+/// Returns what nodes said, and what is found of those that are not heard or are again, as changes of the view.
+pub(crate) fn observed<'a>(
+    view: &Tables,
+    now: Timestamp,
+    heard: impl IntoIterator<Item = &'a Observation>,
+    silent: &Silent,
+    returned: &[(NodeId, Option<IpAddr>)],
+) -> Vec<Batch> {
+    let mut record = Record::new(view, now);
+    for observation in heard {
+        record.observe(observation);
+    }
+    for node in &silent.lost {
+        warn!(node.id = %node, "node is down");
+        record.node_state(*node, NodeState::Down, "heartbeat failure", None);
+    }
+    let level = view.cluster.as_ref().map_or(0, |c| c.feature_level);
+    for node in silent.away.iter().filter(|_| level >= model::AWAY_LEVEL) {
+        warn!(node.id = %node, "a node's daemon is away, its host is not");
+        record.node_state(*node, NodeState::Away, "daemon restarting", None);
+    }
+    for (node, addr) in returned {
+        info!(node.id = %node, "node is ready");
+        record.node_state(*node, NodeState::Ready, "", *addr);
+    }
+    record.into_batches()
 }
 
 /// What observations make of a view: each object at most once.

@@ -347,7 +347,7 @@ fn alive_from_wire(alive: AliveNode) -> Result<Alive, Invalid> {
     })
 }
 
-fn report_from_wire(report: TaskReport) -> Result<(TaskId, TaskStatus), Invalid> {
+pub(crate) fn report_from_wire(report: TaskReport) -> Result<(TaskId, TaskStatus), Invalid> {
     let status = report.status.ok_or_else(|| Problem::Missing.of("status"))?;
     Ok((TaskId::from_wire(&report.task)?, status.try_into()?))
 }
