@@ -4,7 +4,7 @@
 //! Invariants: converting to `model` refuses what it does not understand (an unknown enum value, a malformed id)
 //! instead of guessing; `model -> proto -> model` is the identity.
 
-/// Generated messages and services.
+/// Generated messages and services; `protogen` holds them to what `proto/` says.
 #[allow(
     missing_debug_implementations,
     unreachable_pub,
@@ -13,9 +13,8 @@
     clippy::allow_attributes,
     reason = "generated code: which of these fire depends on the generator's version"
 )]
-mod generated {
-    include!(concat!(env!("OUT_DIR"), "/rswarm.rs"));
-}
+#[rustfmt::skip]
+mod generated;
 pub use generated::rswarm::{
     ca::v1 as ca, control::v1 as control, dispatcher::v1 as dispatcher, node::v1 as node, raft::v1 as raft,
     types::v1 as types,

@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("sys", &[]),
     ("proto", &["model"]),
+    ("protogen", &[]),
     ("compose", &["model"]),
     ("plan", &["model"]),
     ("pki", &["model"]),
