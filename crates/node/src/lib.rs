@@ -48,6 +48,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// What a daemon is started with.
 #[derive(Debug)]
@@ -67,13 +68,10 @@ pub struct Options {
 /// # Errors
 /// Another daemon uses the same roots, or a part cannot start; the text names it.
 pub async fn run(options: Options) -> Result<()> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("RSWARM_LOG")
-                .unwrap_or_else(|_| options.settings.log_filter().into()),
-        )
+    let asked = std::env::var("RSWARM_LOG").ok();
+    tracing_subscriber::registry()
+        .with(options.settings.log_filter(asked.as_deref())?)
+        .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false))
         .init();
     if options.settings.live_restore == Some(false) {
         tracing::warn!("live-restore: containers outlive the daemon here, whatever it says");

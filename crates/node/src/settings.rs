@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use tracing_subscriber::filter::Targets;
 
 /// The settings file. An unknown key is an error: a misspelt one must not be ignored. *Source:* dockerd(8),
 /// "Daemon configuration file".
@@ -299,16 +300,26 @@ impl Settings {
         }
     }
 
-    /// Returns the filter of the daemon's own log.
-    pub(crate) fn log_filter(&self) -> &'static str {
+    /// Returns the filter of the daemon's own log: `asked` (`RSWARM_LOG`, as in `debug,hyper=info`), or what the level
+    /// in the settings stands for.
+    ///
+    /// # Errors
+    /// `asked` is no list of levels and of targets with theirs.
+    pub(crate) fn log_filter(&self, asked: Option<&str>) -> Result<Targets> {
+        if let Some(asked) = asked.filter(|text| !text.is_empty()) {
+            return asked.parse().with_context(|| {
+                format!("RSWARM_LOG {asked:?} is no filter; hint: LEVEL,TARGET=LEVEL, as in debug,hyper=info")
+            });
+        }
         // Who did what is told whatever the level.
-        match self.log_level {
+        let text = match self.log_level {
             _ if self.debug => "debug,openraft=info,h2=info,hyper=info",
             Some(LogLevel::Debug) => "debug,openraft=info,h2=info,hyper=info",
             None | Some(LogLevel::Info) => "info,openraft=error",
             Some(LogLevel::Warn) => "warn,openraft=error,audit=info",
             Some(LogLevel::Error) => "error,audit=info",
-        }
+        };
+        Ok(text.parse().expect("the filters above are filters"))
     }
 }
 
@@ -321,6 +332,24 @@ mod tests {
         let path = dir.path().join(name);
         fs::write(&path, text).unwrap();
         Settings::read(&path).map_err(|e| format!("{e:#}"))
+    }
+
+    #[test]
+    fn who_did_what_is_in_the_log_at_every_level() {
+        use tracing::Level;
+        for level in ["debug", "info", "warn", "error"] {
+            let settings = read("daemon.toml", &format!("log-level = \"{level}\"")).unwrap();
+            let filter = settings.log_filter(None).unwrap();
+            assert!(filter.would_enable("audit", &Level::INFO), "{level}");
+            assert_eq!(filter.would_enable("node", &Level::DEBUG), level == "debug");
+            assert_eq!(filter.would_enable("node", &Level::WARN), level != "error");
+            assert!(!filter.would_enable("openraft::core", &Level::DEBUG), "{level}");
+        }
+        let filter = Settings::default().log_filter(Some("debug,hyper=info")).unwrap();
+        assert!(filter.would_enable("node::executor", &Level::DEBUG));
+        assert!(!filter.would_enable("hyper::proto", &Level::DEBUG));
+        let refused = Settings::default().log_filter(Some("node=loud")).unwrap_err();
+        assert!(refused.to_string().contains("RSWARM_LOG \"node=loud\""), "{refused}");
     }
 
     #[test]
