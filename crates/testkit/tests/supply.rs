@@ -163,3 +163,17 @@ fn tests_are_built_of_what_the_program_is_built_of() {
         .collect();
     assert!(other.is_empty(), "built once for the program and once more for tests:\n{}", other.join("\n"));
 }
+
+/// `log` of tracing writes every event out a second time, for a subscriber that is never missing here, and keeps what
+/// `release_max_level_debug` leaves out.
+#[test]
+fn events_are_compiled_once_and_the_finest_not_at_all() {
+    let program = built(&["-p", "rswarm", "--edges", "normal,build"]);
+    let tracing = program.iter().find(|p| p.name == "tracing").expect("tracing is a dependency");
+    let features: Vec<&str> = tracing.features.split(',').collect();
+    assert!(features.contains(&"release_max_level_debug"), "{features:?}");
+    assert!(
+        !features.contains(&"log"),
+        "cargo tree -e features -i tracing says who asks for log: {features:?}"
+    );
+}
