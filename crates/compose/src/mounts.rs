@@ -7,7 +7,7 @@ use crate::{
     stack::Definitions,
     tree::{Node, Value},
 };
-use model::{Labels, Mount, MountKind};
+use model::{BindRecursion, Labels, Mount, MountKind};
 
 pub(crate) fn read(
     service: &Item<'_>,
@@ -119,6 +119,7 @@ fn short(item: &Item<'_>, defined: &Definitions<'_>, read: &Reader<'_>) -> Resul
             source: read.path(source).to_string_lossy().into_owned(),
             propagation,
             create: true,
+            recursion: BindRecursion::Enabled,
         },
         Some(name) => named(item, name, no_copy, defined)?,
     };
@@ -181,8 +182,8 @@ fn long(item: &Item<'_>, defined: &Definitions<'_>, read: &Reader<'_>) -> Result
             let options = item.get("bind");
             if let Some(options) = &options {
                 options.only(
-                    &["propagation", "create_host_path"],
-                    &[("selinux", "relabelling is not implemented"), ("recursive", "not implemented yet")],
+                    &["propagation", "create_host_path", "recursive"],
+                    &[("selinux", "relabelling is not implemented")],
                 )?;
             }
             let option = |key: &str| options.as_ref().and_then(|o| o.get(key));
@@ -190,6 +191,7 @@ fn long(item: &Item<'_>, defined: &Definitions<'_>, read: &Reader<'_>) -> Result
                 source: read.path(&source).to_string_lossy().into_owned(),
                 propagation: optional(option("propagation"), Item::string)?,
                 create: optional(option("create_host_path"), Item::boolean)?.unwrap_or(true),
+                recursion: recursion(item, option("recursive"))?,
             }
         }
         'v' => {
@@ -234,6 +236,18 @@ fn long(item: &Item<'_>, defined: &Definitions<'_>, read: &Reader<'_>) -> Result
     }
     let read_only = optional(item.get("read_only"), Item::boolean)?.unwrap_or(false);
     Ok(Mount { kind, target: path, read_only })
+}
+
+/// What becomes of the mounts below the source. Source: compose specification "volumes", `bind.recursive`.
+fn recursion(mount: &Item<'_>, option: Option<Item<'_>>) -> Result<BindRecursion, Error> {
+    let Some(option) = option else { return Ok(BindRecursion::Enabled) };
+    use BindRecursion::{Disabled, Enabled, ReadOnly, Writable};
+    let wanted = option.one_of(&[Enabled, Disabled, Writable, ReadOnly].map(|one| (one.word(), one)))?;
+    let read_only = optional(mount.get("read_only"), Item::boolean)?.unwrap_or(false);
+    if matches!(wanted, Writable | ReadOnly) && !read_only {
+        return Err(option.invalid(format!("{:?} needs read_only: true beside it", wanted.word())));
+    }
+    Ok(wanted)
 }
 
 /// `/run` or `/run:size=64m,mode=1777`.

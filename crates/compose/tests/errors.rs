@@ -36,6 +36,19 @@ fn broken_yaml_is_located() {
 }
 
 #[test]
+fn what_becomes_of_mounts_below_a_bind_is_judged() {
+    check_service(
+        "volumes:\n  - {type: bind, source: /a, target: /b, bind: {recursive: sometimes}}",
+        "stack.yml:5:63: services.web.volumes[0].bind.recursive: want one of enabled, disabled, writable, readonly, not \
+         \"sometimes\"",
+    );
+    check_service(
+        "volumes:\n  - {type: bind, source: /a, target: /b, bind: {recursive: writable}}",
+        "stack.yml:5:63: services.web.volumes[0].bind.recursive: \"writable\" needs read_only: true beside it",
+    );
+}
+
+#[test]
 fn unknown_keys_are_located_and_a_better_one_is_offered() {
     check_service(
         "portz: []",

@@ -189,6 +189,26 @@ fn ports_short_and_long() {
 }
 
 #[test]
+fn mounts_below_a_bind_come_along_as_the_file_says() {
+    use model::BindRecursion::{Disabled, Enabled, ReadOnly, Writable};
+    for (word, read_only, wanted) in [
+        ("enabled", false, Enabled),
+        ("disabled", false, Disabled),
+        ("writable", true, Writable),
+        ("readonly", true, ReadOnly),
+    ] {
+        let volume = format!(
+            "volumes: [{{type: bind, source: /a, target: /b, read_only: {read_only}, bind: {{recursive: {word}}}}}]"
+        );
+        let mounts = web(&volume).service().spec.task.container.mounts.clone();
+        assert!(
+            matches!(mounts[0].kind, MountKind::Bind { recursion, .. } if recursion == wanted),
+            "{word}: {mounts:?}"
+        );
+    }
+}
+
+#[test]
 fn volumes_of_every_kind() {
     let text = "services:\n  web:\n    image: nginx\n    tmpfs: [/run, '/tmp:size=1m,mode=1777']\n    volumes:\n    - /anonymous\n    - data:/data:ro\n    - ./conf:/conf\n    - ~/x:/x:rshared\n    - {type: volume, source: ext, target: /ext, volume: {nocopy: true}}\n    - {type: bind, source: /etc, target: /etc2, read_only: true, bind: {create_host_path: false}}\n    - {type: tmpfs, target: /t, tmpfs: {size: 64m, mode: 0700}}\nvolumes:\n  data: {driver: local, driver_opts: {o: size}, labels: {k: v}}\n  ext: {external: true, name: shared}\n";
     let c = given(text).env("HOME", "/home/me").container();
@@ -196,6 +216,7 @@ fn volumes_of_every_kind() {
         source: source.into(),
         propagation: propagation.map(str::to_owned),
         create,
+        recursion: model::BindRecursion::Enabled,
     };
     let volume = |name: Option<&str>, no_copy| MountKind::Volume {
         name: name.map(str::to_owned),

@@ -4,7 +4,7 @@
 
 use crate::persist;
 use ipnet::IpNet;
-use model::{NetworkId, TaskId};
+use model::{BindRecursion, NetworkId, TaskId};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -236,8 +236,8 @@ pub enum MountKind {
         source: String,
         propagation: Option<String>,
         create: bool,
-        #[serde(default)]
-        non_recursive: bool,
+        #[serde(default, with = "recursion_word")]
+        recursion: BindRecursion,
         /// What is there belongs to the ids of the container's user namespace, not to the host's.
         #[serde(default)]
         idmap: bool,
@@ -254,6 +254,22 @@ pub enum MountKind {
     },
     /// *Units:* bytes, permission bits.
     Tmpfs { size_bytes: Option<u64>, mode: Option<u32> },
+}
+
+/// Keeps a [`BindRecursion`] as its word.
+pub(crate) mod recursion_word {
+    use model::BindRecursion;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+    pub(crate) fn serialize<S: Serializer>(recursion: &BindRecursion, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(recursion.word())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BindRecursion, D::Error> {
+        let word = String::deserialize(from)?;
+        BindRecursion::of_word(&word).ok_or_else(|| D::Error::custom(format!("{word:?} is no recursion")))
+    }
 }
 
 /// Which network namespace the container gets.

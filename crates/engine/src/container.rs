@@ -5,7 +5,7 @@ use crate::{
     overlay::AnyNetwork,
     persist,
 };
-use model::Timestamp;
+use model::{BindRecursion, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -205,6 +205,8 @@ pub struct MountPoint {
     pub mode: String,
     pub writable: bool,
     pub propagation: String,
+    #[serde(default, with = "crate::config::recursion_word")]
+    pub recursion: BindRecursion,
     /// What is in it belongs to the container's ids on the disk, not to the host's. Volumes always are so.
     #[serde(default)]
     pub idmap: bool,

@@ -9,7 +9,7 @@ use crate::{
     gate,
     volume::VolumeConfig,
 };
-use model::confine;
+use model::{BindRecursion, confine};
 use std::{
     collections::BTreeMap,
     fs,
@@ -31,6 +31,7 @@ pub(crate) enum Source {
     Bind {
         path: PathBuf,
         create: bool,
+        recursion: BindRecursion,
         idmap: bool,
     },
     Volume {
@@ -201,11 +202,12 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
         mode,
         writable,
         propagation,
+        recursion: BindRecursion::Enabled,
         idmap: false,
         anonymous: false,
     };
     match source {
-        Source::Bind { path, create, idmap } => {
+        Source::Bind { path, create, recursion, idmap } => {
             match fs::metadata(&path) {
                 Ok(_) => {}
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound && create => {
@@ -222,6 +224,7 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
                 point.propagation = "rprivate".into();
             }
             point.source = path;
+            point.recursion = recursion;
             point.idmap = idmap;
             Ok(Realised { point, copy_up: false })
         }
@@ -251,6 +254,7 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
             point.name = other.name;
             point.source = other.source;
             point.subpath = other.subpath;
+            point.recursion = other.recursion;
             point.idmap = other.idmap;
             point.driver = other.driver;
             Ok(Realised { point, copy_up: false })
@@ -322,7 +326,8 @@ fn parse_bind(text: &str) -> Result<Wanted> {
         }
     }
     let source = if source.starts_with('/') {
-        Source::Bind { path: PathBuf::from(clean(source)?), create: true, idmap }
+        let path = PathBuf::from(clean(source)?);
+        Source::Bind { path, create: true, recursion: BindRecursion::Enabled, idmap }
     } else {
         Source::Volume { config: VolumeConfigKey::named(source.to_owned()), no_copy, subpath: None }
     };
@@ -332,7 +337,7 @@ fn parse_bind(text: &str) -> Result<Wanted> {
 fn of_mount(mount: &crate::config::Mount) -> Result<Wanted> {
     let mut wanted_propagation = String::new();
     let source = match &mount.kind {
-        MountKind::Bind { source, propagation, create, idmap, .. } => {
+        MountKind::Bind { source, propagation, create, recursion, idmap } => {
             if !source.starts_with('/') {
                 return Err(Error::invalid(format!(
                     "invalid mount config for type \"bind\": invalid mount path: '{source}' mount path must be absolute"
@@ -345,7 +350,12 @@ fn of_mount(mount: &crate::config::Mount) -> Result<Wanted> {
                     "invalid mount config for type \"bind\": invalid propagation mode: {wanted_propagation}"
                 )));
             }
-            Source::Bind { path: PathBuf::from(source), create: *create, idmap: *idmap }
+            Source::Bind {
+                path: PathBuf::from(source),
+                create: *create,
+                recursion: *recursion,
+                idmap: *idmap,
+            }
         }
         MountKind::Volume { name, driver, driver_opts, labels, no_copy, subpath } => Source::Volume {
             config: VolumeConfigKey {
@@ -380,7 +390,15 @@ mod tests {
     fn bind_strings_name_paths_volumes_and_options() {
         let bind = parse_bind("/srv/../data:/x//y/:ro,z").unwrap();
         assert_eq!((bind.destination.as_str(), bind.writable), ("/x/y", false));
-        assert_eq!(bind.source, Source::Bind { path: "/data".into(), create: true, idmap: false });
+        assert_eq!(
+            bind.source,
+            Source::Bind {
+                path: "/data".into(),
+                create: true,
+                recursion: BindRecursion::Enabled,
+                idmap: false
+            }
+        );
         let volume = parse_bind("web:/data:nocopy").unwrap();
         assert!(matches!(volume.source, Source::Volume { no_copy: true, .. }));
         assert!(matches!(parse_bind("/anon").unwrap().source, Source::Volume { .. }));

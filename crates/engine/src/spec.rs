@@ -13,6 +13,7 @@ use crate::{
     merge,
     users::Identity,
 };
+use model::BindRecursion;
 use oci_spec::runtime::{Capability, LinuxResources, LinuxSeccomp, Process, Spec};
 use serde_json::{Value, json};
 use std::{
@@ -730,7 +731,7 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
     ];
     if parts.netns.is_none() && parts.userns_squash {
         // sysfs shows a network namespace: only its owner may mount it.
-        mounts.push(mount("/sys", "bind", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"]));
+        mounts.push(mount("/sys", "bind", "/sys", &["rbind", "nosuid", "noexec", "nodev", "rro"]));
     } else {
         mounts.push(mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", system_access]));
     }
@@ -773,7 +774,7 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
     }
     let mut own = vec![];
     for (source, destination, writable) in parts.files {
-        let access = if *writable { "rw" } else { "ro" };
+        let access = if *writable { "rw" } else { "rro" };
         let source = source.to_string_lossy();
         own.push(mount(destination, "bind", &source, &["rbind", "rprivate", access]));
     }
@@ -791,10 +792,15 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
         own.push(mount(&tmpfs.destination, "tmpfs", "tmpfs", &options));
     }
     for point in parts.mounts.iter().filter(|m| m.kind != MountPointKind::Tmpfs) {
-        let access = if point.writable { "rw" } else { "ro" };
+        let (bind, read_only) = match point.recursion {
+            BindRecursion::Enabled | BindRecursion::ReadOnly => ("rbind", "rro"),
+            BindRecursion::Disabled => ("bind", "rro"),
+            BindRecursion::Writable => ("rbind", "ro"),
+        };
+        let access = if point.writable { "rw" } else { read_only };
         let propagation = if point.propagation.is_empty() { "rprivate" } else { &point.propagation };
         let subdir = format!("X-mount.subdir={}", point.subpath);
-        let mut options = vec!["rbind", propagation, access];
+        let mut options = vec![bind, propagation, access];
         options.extend((!point.subpath.is_empty()).then_some(subdir.as_str()));
         // A record of an earlier release says nothing of volumes.
         let idmap = point.idmap || point.kind == MountPointKind::Volume;
@@ -822,7 +828,7 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
 fn layer_mount(layers: &LayerMount, squash: bool, idmap: bool) -> Value {
     let (kind, source, mut options) = match (&layers.lowers[..], &layers.scratch) {
         // Overlayfs wants two folders, or one to write to.
-        ([only], None) => ("bind", only.to_string_lossy(), vec!["rbind".to_owned(), "ro".to_owned()]),
+        ([only], None) => ("bind", only.to_string_lossy(), vec!["rbind".to_owned(), "rro".to_owned()]),
         (lowers, scratch) => {
             let mut options: Vec<String> =
                 lowers.iter().map(|lower| format!("lowerdir+={}", lower.display())).collect();
@@ -917,6 +923,7 @@ mod tests {
             mode: String::new(),
             writable: false,
             propagation: String::new(),
+            recursion: BindRecursion::Enabled,
             idmap: false,
             anonymous: false,
         };

@@ -548,7 +548,12 @@ mod tests {
             |c| c.host = Some(host(|h| h.oom_kill_disable = true)),
         ];
         let mount = |kind| Mount { kind, target: "/m".into(), read_only: true };
-        let bind = || MountKind::Bind { source: "/".into(), propagation: None, create: false };
+        let bind = || MountKind::Bind {
+            source: "/".into(),
+            propagation: None,
+            create: false,
+            recursion: model::BindRecursion::Enabled,
+        };
         let nfs = || volume([("type".to_owned(), "nfs".to_owned())].into(), None);
         for role in [deployer(&[]), deployer(&["shop"])] {
             for (n, edit) in edits.iter().enumerate() {

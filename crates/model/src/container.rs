@@ -127,7 +127,7 @@ pub struct Mount {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountKind {
     /// A path of the host; must exist unless `create` is set.
-    Bind { source: String, propagation: Option<String>, create: bool },
+    Bind { source: String, propagation: Option<String>, create: bool, recursion: BindRecursion },
     /// A named volume of the node, made on first use; `None` = anonymous.
     Volume {
         name: Option<String>,
@@ -138,6 +138,41 @@ pub enum MountKind {
     },
     /// *Units:* bytes, permission bits.
     Tmpfs { size_bytes: Option<u64>, mode: Option<u32> },
+}
+
+/// What becomes of the mounts below the source of a bind mount. Source: docker/cli `opts/mount.go`, `bind-recursive`;
+/// compose `bind.recursive`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BindRecursion {
+    /// They come along, read-only where the mount is.
+    #[default]
+    Enabled,
+    /// They stay behind: the folders under them are seen.
+    Disabled,
+    /// They come along, and stay writable where the mount is read-only.
+    Writable,
+    /// They come along read-only, or the container does not start.
+    ReadOnly,
+}
+
+impl BindRecursion {
+    /// Returns its word on the command line and in compose files.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Disabled => "disabled",
+            Self::Writable => "writable",
+            Self::ReadOnly => "readonly",
+        }
+    }
+
+    /// Reads such a word.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        let all = [Self::Enabled, Self::Disabled, Self::Writable, Self::ReadOnly];
+        all.into_iter().find(|one| one.word() == word)
+    }
 }
 
 /// Source: API `HealthConfig`, compose `healthcheck`.

@@ -52,11 +52,15 @@ impl Default for ClusterSpec {
 /// [`ClusterSpec::daemon_grace`] be set.
 pub const AWAY_LEVEL: u32 = 2;
 
+/// The first feature level at which a service can ask for a user namespace ([`crate::HostOptions::users`]) and for
+/// what becomes of the mounts below a bind mount ([`crate::BindRecursion`]): who does not know them drops them.
+pub const CONFINEMENT_LEVEL: u32 = 3;
+
 /// The newest feature level that this version understands; new swarms begin with it.
 ///
 /// 1: the first. 2: [`crate::INTEGRITY_LEVEL`] and [`AWAY_LEVEL`]; nodes say which networks they hold, and when one is
-/// gone; objects know at which index they were made.
-pub const FEATURE_LEVEL: u32 = 2;
+/// gone; objects know at which index they were made. 3: [`CONFINEMENT_LEVEL`].
+pub const FEATURE_LEVEL: u32 = 3;
 
 /// The one cluster object.
 #[derive(Debug, Clone, PartialEq, Eq)]

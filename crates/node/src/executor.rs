@@ -362,11 +362,11 @@ fn mount(
     fill: &dyn Fn(&str) -> Result<String, TaskError>,
 ) -> Result<engine::Mount, TaskError> {
     let kind = match &mount.kind {
-        MountKind::Bind { source, propagation, create } => engine::MountKind::Bind {
+        MountKind::Bind { source, propagation, create, recursion } => engine::MountKind::Bind {
             source: fill(source)?,
             propagation: propagation.clone(),
             create: *create,
-            non_recursive: false,
+            recursion: *recursion,
             idmap: false,
         },
         MountKind::Volume { name, driver, driver_opts, labels, no_copy } => engine::MountKind::Volume {

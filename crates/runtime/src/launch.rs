@@ -385,8 +385,6 @@ const OF_PROCESS: &str = "X-rswarm.of-process=";
 
 /// Sorts the options of a mount into attributes of the mount and options of the filesystem.
 /// Source: OCI runtime spec, "Linux mount options"; mount(8).
-///
-/// One difference: `ro` on `rbind` reaches submounts, as Docker does it since 25.
 pub(crate) fn mount(mount: &oci::Mount, userns_squash: bool) -> Result<Mount, String> {
     let fstype = mount.typ().clone().unwrap_or_default();
     let mut to = Mount {
@@ -466,9 +464,6 @@ pub(crate) fn mount(mount: &oci::Mount, userns_squash: bool) -> Result<Mount, St
                 option.key
             ));
         }
-        if to.recursive && to.attrs & libc::MOUNT_ATTR_RDONLY != 0 {
-            to.attrs_recursive = true;
-        }
     } else if to.map_ids && fstype != "overlay" {
         return Err(format!("mount at {:?} has idmap and is neither bind nor overlay", mount.destination()));
     } else if !to.subdir.is_empty() || to.of_process != 0 {
@@ -535,7 +530,9 @@ mod tests {
         assert_eq!(shm.attrs, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC);
         assert_eq!(shm.options.iter().map(|o| o.key.as_str()).collect::<Vec<_>>(), ["mode", "size"]);
 
-        let bind = mounted("bind", &["rbind", "ro", "rslave"]).unwrap();
+        let bind = mounted("bind", &["rbind", "ro"]).unwrap();
+        assert!(bind.recursive && !bind.attrs_recursive && bind.attrs == libc::MOUNT_ATTR_RDONLY);
+        let bind = mounted("bind", &["rbind", "rro", "rslave"]).unwrap();
         assert_eq!((bind.fstype.as_str(), bind.recursive, bind.attrs_recursive), ("", true, true));
         assert_eq!((bind.propagation, bind.propagation_recursive), (libc::MS_SLAVE, true));
 

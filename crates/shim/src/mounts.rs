@@ -509,12 +509,15 @@ fn source_of(mount: &Mount) -> Result<OwnedFd, Failure> {
         paths::open(source.as_fd(), &mount.subdir)
             .at(|| format!("cannot open {} in {}", show(&mount.subdir), show(&mount.source)))?
     };
-    // A tree with mounts that this user namespace did not make can only be copied whole.
-    match copied(source.as_fd(), mount.recursive) {
-        Err(Errno::INVAL) if !mount.recursive => copied(source.as_fd(), true),
-        result => result,
-    }
-    .at(|| "open_tree".to_owned())
+    copied(source.as_fd(), mount.recursive).map_err(|errno| {
+        let step = if errno == Errno::INVAL && !mount.recursive {
+            // Else what they cover would come to light. Source: mount_namespaces(7), "Restrictions".
+            "a tree with mounts that this user namespace did not make can only be bound whole: open_tree"
+        } else {
+            "open_tree"
+        };
+        Failure::at(step, errno)
+    })
 }
 
 /// Works in the mount namespace of another process, in which alone its mounts can be copied, and comes back.

@@ -3,8 +3,8 @@
 use super::{Invalid, Result, duration, given, invalid, nanos, signed, unsigned};
 use crate::types;
 use model::{
-    ConfigId, ContainerSpec, DeviceMapping, DnsConfig, FileRef, Healthcheck, Hook, HostOptions, Mount,
-    MountKind, SecretId, Ulimit,
+    BindRecursion, ConfigId, ContainerSpec, DeviceMapping, DnsConfig, FileRef, Healthcheck, Hook,
+    HostOptions, Mount, MountKind, SecretId, Ulimit,
 };
 
 /// Reads what a task's container should be.
@@ -244,21 +244,16 @@ pub(super) fn container_spec_json(from: &ContainerSpec) -> types::ContainerSpec 
 }
 
 fn mount(from: types::Mount) -> Result<Mount> {
+    refuse_foreign_options(&from)?;
     let kind = match from.kind.as_str() {
         "bind" => {
             if from.source.is_empty() {
                 return invalid("invalid mount config for type \"bind\": field Source must not be empty");
             }
             let options = from.bind_options.unwrap_or_default();
-            for (name, given) in [
-                ("NonRecursive", options.non_recursive),
-                ("ReadOnlyNonRecursive", options.read_only_non_recursive),
-                ("ReadOnlyForceRecursive", options.read_only_force_recursive),
-            ] {
-                refuse_mount_option(&from.target, name, given)?;
-            }
             MountKind::Bind {
                 source: from.source,
+                recursion: bind_recursion(&options, from.read_only)?,
                 propagation: given(options.propagation),
                 create: options.create_mountpoint,
             }
@@ -291,6 +286,63 @@ fn mount(from: types::Mount) -> Result<Mount> {
     Ok(Mount { kind, target: from.target, read_only: from.read_only })
 }
 
+/// Refuses options of another kind of mount than this one, which could have no effect. *Source:* moby
+/// `volume/mounts/linux_parser.go`, `validateMountConfigImpl`.
+///
+/// # Errors
+/// In Docker's words.
+pub(crate) fn refuse_foreign_options(from: &types::Mount) -> Result<()> {
+    let kind = if from.kind.is_empty() { "volume" } else { from.kind.as_str() };
+    for (field, of, given) in [
+        ("BindOptions", "bind", from.bind_options.is_some()),
+        ("VolumeOptions", "volume", from.volume_options.is_some()),
+        ("TmpfsOptions", "tmpfs", from.tmpfs_options.is_some()),
+    ] {
+        if given && of != kind {
+            return invalid(format!(
+                "invalid mount config for type \"{kind}\": field {field} must not be specified"
+            ));
+        }
+    }
+    if kind == "tmpfs" && !from.source.is_empty() {
+        return invalid("invalid mount config for type \"tmpfs\": field Source must not be specified");
+    }
+    Ok(())
+}
+
+/// Reads what becomes of the mounts below a bind mount's source.
+///
+/// # Errors
+/// For a way to be read-only of a mount that is not, and for two ways at once. *Source:* moby
+/// `volume/mounts/linux_parser.go`.
+pub(crate) fn bind_recursion(from: &types::BindOptions, read_only: bool) -> Result<BindRecursion> {
+    let (shallow, force) = (from.read_only_non_recursive, from.read_only_force_recursive);
+    let conflict = |with: &str| {
+        invalid(format!("invalid mount config for type \"bind\": mount options conflict: {with}"))
+    };
+    match (from.non_recursive, shallow, force) {
+        (_, true, true) => conflict("ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive"),
+        (_, true, _) if !read_only => conflict("!ReadOnly && BindOptions.ReadOnlyNonRecursive"),
+        (_, _, true) if !read_only => conflict("!ReadOnly && BindOptions.ReadOnlyForceRecursive"),
+        (true, true, _) => conflict("NonRecursive && BindOptions.ReadOnlyNonRecursive"),
+        (true, _, true) => conflict("NonRecursive && BindOptions.ReadOnlyForceRecursive"),
+        (true, false, false) => Ok(BindRecursion::Disabled),
+        (false, true, false) => Ok(BindRecursion::Writable),
+        (false, false, true) => Ok(BindRecursion::ReadOnly),
+        (false, false, false) => Ok(BindRecursion::Enabled),
+    }
+}
+
+/// Writes it.
+pub(crate) fn bind_recursion_json(from: BindRecursion, to: types::BindOptions) -> types::BindOptions {
+    types::BindOptions {
+        non_recursive: from == BindRecursion::Disabled,
+        read_only_non_recursive: from == BindRecursion::Writable,
+        read_only_force_recursive: from == BindRecursion::ReadOnly,
+        ..to
+    }
+}
+
 fn refuse_mount_option(target: &str, name: &str, given: bool) -> Result<()> {
     if given {
         return invalid(format!("mount {target}: option {name} is not supported in services"));
@@ -302,16 +354,16 @@ fn mount_json(from: &Mount) -> types::Mount {
     let mut to =
         types::Mount { target: from.target.clone(), read_only: from.read_only, ..types::Mount::default() };
     match &from.kind {
-        MountKind::Bind { source, propagation, create } => {
+        MountKind::Bind { source, propagation, create, recursion } => {
             to.kind = "bind".into();
             to.source = source.clone();
-            if propagation.is_some() || *create {
-                to.bind_options = Some(types::BindOptions {
-                    propagation: propagation.clone().unwrap_or_default(),
-                    create_mountpoint: *create,
-                    ..types::BindOptions::default()
-                });
-            }
+            let options = types::BindOptions {
+                propagation: propagation.clone().unwrap_or_default(),
+                create_mountpoint: *create,
+                ..types::BindOptions::default()
+            };
+            let options = bind_recursion_json(*recursion, options);
+            to.bind_options = Some(options).filter(|options| *options != types::BindOptions::default());
         }
         MountKind::Volume { name, driver, driver_opts, labels, no_copy } => {
             to.kind = "volume".into();

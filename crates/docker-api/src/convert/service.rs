@@ -469,6 +469,7 @@ mod tests {
                         source: "/a".into(),
                         propagation: Some("rshared".into()),
                         create: true,
+                        recursion: model::BindRecursion::ReadOnly,
                     },
                     target: "/b".into(),
                     read_only: true,

@@ -2,7 +2,10 @@
 //! name, never dropped.
 
 use super::ApiError;
-use crate::types;
+use crate::{
+    convert::{bind_recursion, refuse_foreign_options},
+    types,
+};
 use engine::{
     ContainerConfig, Device, DeviceRequest, EndpointConfig, Healthcheck, HostConfig, LogConfig, Mount,
     MountKind, NetworkMode, Port, PortBinding, Resources, RestartPolicy, Ulimit,
@@ -96,6 +99,9 @@ pub(super) fn container_config(
 
 pub(super) fn endpoint(settings: types::EndpointSettings) -> Result<EndpointConfig, ApiError> {
     let ipam = settings.ipam_config.unwrap_or_default();
+    if !ipam.link_local_ips.is_empty() {
+        return Err(ApiError::not_implemented("EndpointSettings.IPAMConfig.LinkLocalIPs is not supported"));
+    }
     Ok(EndpointConfig {
         aliases: settings.aliases.unwrap_or_default(),
         ipv4_address: given(ipam.ipv4_address).map(|t| parse("IPv4 address", &t)).transpose()?,
@@ -310,24 +316,15 @@ fn port_bindings(
 }
 
 fn mount(from: types::Mount) -> Result<Mount, ApiError> {
+    refuse_foreign_options(&from)?;
     let kind = match from.kind.as_str() {
         "bind" => {
             let options = from.bind_options.unwrap_or_default();
-            if options.read_only_force_recursive && !from.read_only {
-                return Err(bad(
-                    "mount options conflict: BindOptions.ReadOnlyForceRecursive without ReadOnly",
-                ));
-            }
-            if options.read_only_non_recursive {
-                return Err(ApiError::not_implemented(
-                    "Mounts.BindOptions.ReadOnlyNonRecursive is not supported: read-only is recursive",
-                ));
-            }
             MountKind::Bind {
                 source: from.source,
+                recursion: bind_recursion(&options, from.read_only)?,
                 propagation: given(options.propagation),
                 create: options.create_mountpoint,
-                non_recursive: options.non_recursive,
                 idmap: false,
             }
         }
@@ -555,6 +552,60 @@ mod tests {
         }
     }
 
+    /// Each field of a mount, and where it arrives: a new one has no line, and does not pass.
+    #[test]
+    fn every_field_of_a_mount_has_an_effect_or_is_refused() {
+        let mount = |kind: &str, options: &str| {
+            let source = if kind == "bind" { r#""Source":"/a","# } else { "" };
+            let json = format!(r#"{{"Type":"{kind}",{source}"Target":"/x","ReadOnly":true,{options}}}"#);
+            read(&format!(r#"{{"HostConfig":{{"Mounts":[{json}]}}}}"#)).map(|config| config.host.mounts)
+        };
+        /// Its kind, its group of options, their names, and a value of each.
+        type Told =
+            (&'static str, &'static str, &'static [&'static str], &'static [(&'static str, &'static str)]);
+        let told: [Told; 3] = [
+            (
+                "bind",
+                "BindOptions",
+                types::BindOptions::KEYS,
+                &[
+                    ("Propagation", r#""rshared""#),
+                    ("NonRecursive", "true"),
+                    ("CreateMountpoint", "true"),
+                    ("ReadOnlyNonRecursive", "true"),
+                    ("ReadOnlyForceRecursive", "true"),
+                ],
+            ),
+            (
+                "volume",
+                "VolumeOptions",
+                types::VolumeOptions::KEYS,
+                &[
+                    ("NoCopy", "true"),
+                    ("Labels", r#"{"a":"b"}"#),
+                    ("Subpath", r#""sub""#),
+                    ("DriverConfig", r#"{"Name":"local"}"#),
+                ],
+            ),
+            (
+                "tmpfs",
+                "TmpfsOptions",
+                types::TmpfsOptions::KEYS,
+                &[("SizeBytes", "4096"), ("Mode", "448"), ("Options", r#"[["exec"]]"#)],
+            ),
+        ];
+        for (kind, group, keys, values) in told {
+            assert_eq!(values.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys, "{group}");
+            let plain = mount(kind, &format!(r#""{group}":{{}}"#)).unwrap();
+            for (key, value) in values {
+                match mount(kind, &format!(r#""{group}":{{"{key}":{value}}}"#)) {
+                    Ok(changed) => assert_ne!(changed, plain, "{group}.{key} has no effect"),
+                    Err(refused) => assert!(refused.message.contains(key), "{group}.{key}: {refused}"),
+                }
+            }
+        }
+    }
+
     #[test]
     fn what_cannot_be_done_is_named() {
         for (json, field) in [
@@ -576,6 +627,24 @@ mod tests {
             (r#"{"Healthcheck":{"Test":["CMD","true"],"Interval":-1}}"#, "Interval"),
             (r#"{"Healthcheck":{"Test":["CMD","true"],"Retries":-1}}"#, "Retries"),
             (r#"{"HostConfig":{"Mounts":[{"Type":"npipe","Target":"/x"}]}}"#, "npipe"),
+            (r#"{"HostConfig":{"Mounts":[{"Type":"tmpfs","Source":"/a","Target":"/x"}]}}"#, "field Source"),
+            (
+                r#"{"HostConfig":{"Mounts":[{"Type":"volume","Target":"/x","BindOptions":{"NonRecursive":true}}]}}"#,
+                "field BindOptions must not be specified",
+            ),
+            (
+                r#"{"HostConfig":{"Mounts":[{"Type":"bind","Source":"/a","Target":"/x","TmpfsOptions":{"Mode":1}}]}}"#,
+                "field TmpfsOptions must not be specified",
+            ),
+            (
+                r#"{"HostConfig":{"Mounts":[{"Type":"bind","Source":"/a","Target":"/x",
+                "BindOptions":{"ReadOnlyNonRecursive":true}}]}}"#,
+                "!ReadOnly && BindOptions.ReadOnlyNonRecursive",
+            ),
+            (
+                r#"{"NetworkingConfig":{"EndpointsConfig":{"n":{"IPAMConfig":{"LinkLocalIPs":["169.254.1.1"]}}}}}"#,
+                "LinkLocalIPs",
+            ),
         ] {
             let error = read(json).unwrap_err();
             assert!(error.message.contains(field), "{error}");

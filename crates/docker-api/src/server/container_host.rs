@@ -1,7 +1,7 @@
 //! `HostConfig` of a container as Docker shows it: what `container_create` reads, written back.
 
 use super::container_json::signed;
-use crate::types;
+use crate::{convert::bind_recursion_json, types};
 use engine::{Container, HostConfig, MountKind, RestartPolicy};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -43,15 +43,15 @@ fn mount(from: &engine::Mount) -> types::Mount {
     let mut json =
         types::Mount { target: from.target.clone(), read_only: from.read_only, ..types::Mount::default() };
     match &from.kind {
-        MountKind::Bind { source, propagation, create, non_recursive, idmap: _ } => {
+        MountKind::Bind { source, propagation, create, recursion, idmap: _ } => {
             json.kind = "bind".to_owned();
             json.source.clone_from(source);
             let options = types::BindOptions {
                 propagation: propagation.clone().unwrap_or_default(),
                 create_mountpoint: *create,
-                non_recursive: *non_recursive,
                 ..types::BindOptions::default()
             };
+            let options = bind_recursion_json(*recursion, options);
             json.bind_options = Some(options).filter(|o| *o != types::BindOptions::default());
         }
         MountKind::Volume { name, driver, driver_opts, labels, no_copy, subpath } => {

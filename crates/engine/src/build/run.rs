@@ -267,8 +267,13 @@ impl Stage<'_> {
     fn bind(&self, source: &Path, target: &str, read_only: bool) -> Mount {
         let source = source.display().to_string();
         let idmap = self.build.engine.inner.userns_remap.is_some();
-        let kind =
-            EngineMount::Bind { source, propagation: None, create: false, non_recursive: false, idmap };
+        let kind = EngineMount::Bind {
+            source,
+            propagation: None,
+            create: false,
+            recursion: Default::default(),
+            idmap,
+        };
         Mount { target: target.to_owned(), read_only, kind }
     }
 

@@ -355,10 +355,10 @@ impl Host {
 }
 
 /// A small disk of its own.
-struct Disk(PathBuf);
+pub(crate) struct Disk(PathBuf);
 
 impl Disk {
-    fn new(path: &Path, bytes: u64) -> Self {
+    pub(crate) fn new(path: &Path, bytes: u64) -> Self {
         fs::create_dir(path).unwrap();
         let size = std::ffi::CString::new(format!("size={bytes}")).unwrap();
         let flags = rustix::mount::MountFlags::empty();

@@ -160,7 +160,7 @@ fn bind_mount(source: &str, read_only: bool) -> Mount {
         source: source.into(),
         propagation: None,
         create: false,
-        non_recursive: false,
+        recursion: model::BindRecursion::Enabled,
         idmap: false,
     };
     Mount { target: "/there".into(), read_only, kind }
@@ -183,6 +183,32 @@ fn bind_mount_shows_the_hosts_files_and_refuses_writes_if_read_only() {
     let outcome = host.run(guest_with(&["write:/there/c=x"], |c| c.host.mounts = vec![mount]));
     assert!(outcome.code == 9 && outcome.stderr.contains("Read-only file system"), "{}", outcome.stderr);
     assert!(!host.path("shared/c").exists());
+}
+
+#[test]
+fn mounts_below_a_bind_come_along_as_asked() {
+    use model::BindRecursion::{Disabled, Enabled, ReadOnly, Writable};
+    let host = Host::new();
+    host.shared();
+    let below = kit::Disk::new(&host.path("shared/below"), 1 << 20);
+    fs::write(host.path("shared/below/file"), "below").unwrap();
+    let run = |recursion, read_only, step: &str| {
+        let mut mount = bind_mount(host.path("shared").to_str().unwrap(), read_only);
+        if let MountKind::Bind { recursion: wanted, .. } = &mut mount.kind {
+            *wanted = recursion;
+        }
+        let outcome = host.run(guest_with(&[step], |c| c.host.mounts = vec![mount]));
+        (outcome.code, outcome.stdout)
+    };
+    assert_eq!(run(Enabled, false, "list:/there/below"), (0, "file\n".into()));
+    assert_eq!(run(Disabled, false, "list:/there/below"), (0, "\n".into()), "the folder under it");
+    for recursion in [Enabled, ReadOnly] {
+        assert_eq!(run(recursion, true, "write:/there/below/new=x").0, 9, "{recursion:?}");
+    }
+    assert_eq!(run(Writable, true, "write:/there/below/new=x").0, 0);
+    assert_eq!(run(Writable, true, "write:/there/new=x").0, 9);
+    drop(below);
+    assert!(!host.path("shared/below/new").exists(), "it was written into the mount");
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //! Source: swarmkit `manager/controlapi`, `api/validation`.
 
 use model::{
-    Config, EndpointMode, GenericRequests, Mode, NetworkDriver, NetworkId, NetworkSpec, ObjectRef, Protocol,
-    PublishMode, Resources, Secret, ServiceId, ServiceSpec, Tables, Task, TaskState, Want, confine,
+    BindRecursion, CONFINEMENT_LEVEL, Config, ContainerSpec, EndpointMode, GenericRequests, Mode, MountKind,
+    NetworkDriver, NetworkId, NetworkSpec, ObjectRef, Protocol, PublishMode, Resources, Secret, ServiceId,
+    ServiceSpec, Tables, Task, TaskState, Want, confine,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tonic::Status;
@@ -130,6 +131,7 @@ fn container(tables: &Tables, spec: &ServiceSpec) -> Result<(), Status> {
         }
     }
     confine::container(container, host_network).map_err(|e| invalid(e.to_string()))?;
+    understood_by_all(tables, container)?;
     let mut targets: BTreeMap<&str, &str> = BTreeMap::new();
     for file in &container.secrets {
         if !tables.secrets.contains(&file.id) {
@@ -149,6 +151,29 @@ fn container(tables: &Tables, spec: &ServiceSpec) -> Result<(), Status> {
         }
     }
     Ok(())
+}
+
+/// Refuses what a manager of an older version would drop from the spec: the container would be less confined than its
+/// author believes.
+fn understood_by_all(tables: &Tables, container: &ContainerSpec) -> Result<(), Status> {
+    let level = tables.cluster.as_ref().map_or(0, |cluster| cluster.feature_level);
+    if level >= CONFINEMENT_LEVEL {
+        return Ok(());
+    }
+    let users = container.host.as_ref().is_some_and(|host| host.users.is_some());
+    let recursion = container.mounts.iter().find(|mount| match mount.kind {
+        MountKind::Bind { recursion, .. } => recursion != BindRecursion::Enabled,
+        MountKind::Volume { .. } | MountKind::Tmpfs { .. } => false,
+    });
+    let what = match (users, recursion) {
+        (true, _) => "a user namespace of its own choice (UsernsMode)".to_owned(),
+        (false, Some(mount)) => format!("the recursion of the bind mount at {}", mount.target),
+        (false, None) => return Ok(()),
+    };
+    Err(Status::failed_precondition(format!(
+        "ContainerSpec: {what} is not understood by every manager: the swarm is at feature level {level}, and \
+         {CONFINEMENT_LEVEL} is needed; hint: install this version on all managers"
+    )))
 }
 
 fn conflicting_target(kind: &str, one: &str, other: &str, target: &str) -> Status {
@@ -438,6 +463,31 @@ mod tests {
                 "",
                 "the numbers of another protocol"
             );
+        }
+    }
+
+    #[test]
+    fn what_an_older_manager_would_drop_is_refused() {
+        let at = |level: u32, change: fn(&mut ContainerSpec)| {
+            let mut cluster = model::Cluster::clone(state().cluster().tables().cluster.as_ref().unwrap());
+            (cluster.meta, cluster.feature_level) = (model::Meta::default(), level);
+            let tables = state().put(model::Object::Cluster(Arc::new(cluster))).tables();
+            let mut spec = service_spec("new");
+            change(&mut Arc::make_mut(&mut spec.task).container);
+            service(&tables, &spec, None).err().map_or_else(String::new, |s| s.message().to_owned())
+        };
+        let users: fn(&mut ContainerSpec) = |c| {
+            c.host = Some(model::HostOptions { users: Some("host".into()), ..Default::default() });
+        };
+        let shallow: fn(&mut ContainerSpec) = |c| {
+            let (source, recursion) = ("/srv".into(), BindRecursion::Disabled);
+            let kind = MountKind::Bind { source, propagation: None, create: false, recursion };
+            c.mounts.push(model::Mount { kind, target: "/there".into(), read_only: false });
+        };
+        for (change, words) in [(users, "UsernsMode"), (shallow, "bind mount at /there")] {
+            let refused = at(CONFINEMENT_LEVEL - 1, change);
+            assert!(refused.contains(words) && refused.contains("install this version on all"), "{refused}");
+            assert_eq!(at(CONFINEMENT_LEVEL, change), "");
         }
     }
 

@@ -35,6 +35,7 @@ fn container() -> ContainerSpec {
                     source: "/a".into(),
                     propagation: Some("rslave".into()),
                     create: true,
+                    recursion: model::BindRecursion::Writable,
                 },
                 target: "/b".into(),
                 read_only: true,

@@ -2,7 +2,7 @@
 
 use super::{Field, Invalid, Problem, enums, messages, public, take};
 use crate::types;
-use model::{ConfigId, FileRef, MountKind, ResourceRequirements, SecretId};
+use model::{BindRecursion, ConfigId, FileRef, MountKind, ResourceRequirements, SecretId};
 use std::collections::BTreeSet;
 
 messages! {
@@ -60,6 +60,7 @@ enums! {
     RestartCondition { None, OnFailure, Any }
     FailureAction { Pause, Continue, Rollback }
     UpdateOrder { StopFirst, StartFirst }
+    BindRecursion { Enabled, Disabled, Writable, ReadOnly }
     UpdateState { Updating, Paused, Completed, RollbackStarted, RollbackPaused, RollbackCompleted }
     Desired { Ready, Running, Complete, Shutdown, Remove }
     TaskState {
@@ -167,8 +168,9 @@ impl Field<types::Mount> for model::Mount {
     fn put(&self) -> types::Mount {
         use types::mount::Kind;
         let kind = match self.kind.clone() {
-            MountKind::Bind { source, propagation, create } => {
-                Kind::Bind(types::BindMount { source, propagation, create })
+            MountKind::Bind { source, propagation, create, recursion } => {
+                let recursion = Some(recursion).filter(|r| *r != BindRecursion::Enabled);
+                Kind::Bind(types::BindMount { source, propagation, create, recursion: recursion.put() })
             }
             MountKind::Volume { name, driver, driver_opts, labels, no_copy } => {
                 Kind::Volume(types::VolumeMount { name, driver, driver_opts, labels, no_copy })
@@ -180,8 +182,9 @@ impl Field<types::Mount> for model::Mount {
     fn take(wire: types::Mount) -> Result<Self, Invalid> {
         use types::mount::Kind;
         let kind = match wire.kind.ok_or_else(|| Problem::Missing.of("kind"))? {
-            Kind::Bind(types::BindMount { source, propagation, create }) => {
-                MountKind::Bind { source, propagation, create }
+            Kind::Bind(types::BindMount { source, propagation, create, recursion }) => {
+                let recursion: Option<BindRecursion> = take("recursion", recursion)?;
+                MountKind::Bind { source, propagation, create, recursion: recursion.unwrap_or_default() }
             }
             Kind::Volume(types::VolumeMount { name, driver, driver_opts, labels, no_copy }) => {
                 MountKind::Volume { name, driver, driver_opts, labels, no_copy }

@@ -5,6 +5,7 @@ use super::pairs;
 use crate::cli::{ContainerFlags, CreateArgs, LimitFlags};
 use anyhow::{Context, Result, bail};
 use docker_api::types::{self, StrSlice};
+use model::BindRecursion;
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 /// Returns what is to be made; `attached` when its streams are to be joined at once.
@@ -380,6 +381,16 @@ fn mount(text: &str) -> Result<types::Mount> {
             "readonly" | "ro" => mount.read_only = flag()?,
             "bind-propagation" => bind.propagation.clone_from(&value),
             "bind-nonrecursive" => bind.non_recursive = flag()?,
+            "bind-recursive" => match BindRecursion::of_word(&value) {
+                Some(BindRecursion::Enabled) => {}
+                Some(BindRecursion::Disabled) => bind.non_recursive = true,
+                Some(BindRecursion::Writable) => bind.read_only_non_recursive = true,
+                Some(BindRecursion::ReadOnly) => bind.read_only_force_recursive = true,
+                None => bail!(
+                    "--mount {text}: invalid value for bind-recursive: {value} (must be \"enabled\", \"disabled\", \
+                     \"writable\", or \"readonly\")"
+                ),
+            },
             "bind-create-src" => bind.create_mountpoint = flag()?,
             "volume-nocopy" => volume.no_copy = flag()?,
             "volume-subpath" => volume.subpath.clone_from(&value),
