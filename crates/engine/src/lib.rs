@@ -42,6 +42,7 @@ mod health;
 mod image_defaults;
 mod layers;
 mod lifecycle;
+mod links;
 mod list;
 mod local_network;
 mod log_driver;

@@ -110,6 +110,13 @@ impl Registry {
         }
     }
 
+    /// Returns those that have links to others.
+    pub(crate) fn linked(&self) -> Vec<Arc<Container>> {
+        let known = self.lock();
+        let all = known.by_id.values().map(|handle| handle.view.borrow().clone());
+        all.filter(|container| !container.config.host.links.is_empty()).collect()
+    }
+
     /// Returns the present snapshots, newest first.
     pub(crate) fn snapshots(&self) -> Vec<Arc<Container>> {
         let mut all: Vec<_> = self.lock().by_id.values().map(|h| h.view.borrow().clone()).collect();

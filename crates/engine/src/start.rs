@@ -10,6 +10,7 @@ use crate::{
     etc::{self, Resolver},
     gate, health,
     layers::Layers,
+    links,
     local_network::{self, LocalNetwork},
     log_driver,
     overlay::{AnyNetwork, on_overlay, wanted_place},
@@ -145,6 +146,7 @@ impl Owner {
         self.adopt(shim)?;
         self.running(pid, at);
         self.note().await;
+        links::tell(&self.engine, &self.container).await;
         self.event("start", []);
         tracing::info!(container.id = %self.container.id, "container started");
         Ok(())
@@ -480,38 +482,6 @@ impl Owner {
         }
     }
 
-    /// Returns the linked containers: names and address for /etc/hosts. Source: Docker's legacy links.
-    fn links(&self) -> Result<Vec<(String, String)>> {
-        let mut lines = Vec::new();
-        for link in &self.container.config.host.links {
-            let (other, alias) = link.split_once(':').unwrap_or((link, link));
-            let other = self.engine.inspect(other)?;
-            if !other.state.is_running() {
-                return Err(Error::Conflict(format!(
-                    "Cannot link to a non running container: /{}",
-                    other.name
-                )));
-            }
-            let shared = |(name, endpoint): (&String, &Endpoint)| {
-                self.container.networks.contains_key(name).then_some(endpoint.address).flatten()
-            };
-            let address = other.networks.iter().find_map(shared).ok_or_else(|| {
-                Error::Conflict(format!(
-                    "Cannot link to /{}, as it does not belong to a common network",
-                    other.name
-                ))
-            })?;
-            let mut names = alias.to_owned();
-            for name in [&other.id[..12], other.name.as_str()] {
-                if !names.split(' ').any(|n| n == name) {
-                    names = format!("{names} {name}");
-                }
-            }
-            lines.push((names, address.to_string()));
-        }
-        Ok(lines)
-    }
-
     fn host_resolver(&self) -> Resolver {
         let host = &self.container.config.host;
         Resolver::of_host(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default()).overridden(
@@ -550,7 +520,8 @@ impl Owner {
             write(&self.container.resolv_conf_path, &resolver)?;
             let mut extra =
                 extra_hosts(&host.extra_hosts, self.container.networks.values().find_map(|e| e.gateway))?;
-            extra.extend(self.links()?);
+            let _writing = links::writing();
+            extra.extend(links::lines(&self.engine, &self.container)?);
             let domain = config.domainname.as_deref().unwrap_or_default();
             let hosts = if host.network_mode == NetworkMode::Host {
                 let mut text = fs::read_to_string("/etc/hosts").unwrap_or_default();

@@ -56,6 +56,36 @@ fn published_port_answers_on_every_address_of_the_host() {
 }
 
 #[test]
+fn a_link_follows_the_address_of_the_container_that_it_leads_to() {
+    let host = Host::new();
+    let named = |name: &'static str, links: &[&str]| {
+        guest_with(&["park"], |c| {
+            c.name = Some(name.into());
+            c.host.network_mode = NetworkMode::Bridge;
+            c.host.links = links.iter().map(|&link| link.to_owned()).collect();
+        })
+    };
+    let db = host.start(named("db", &[]));
+    let web = host.start(named("web", &["db:store"]));
+    let line = || {
+        let hosts = std::fs::read_to_string(&host.inspect(&web).hosts_path).unwrap();
+        hosts.lines().find(|line| line.contains("store")).expect("a line for the link").to_owned()
+    };
+    let stands = |address: IpAddr| assert_eq!(line(), format!("{address}\tstore {} db", &db[..12]));
+    let first = address(&host, &db, "bridge");
+    stands(first);
+    // Somebody else takes its address while it is away.
+    host.on(async |engine| engine.kill(&db, None).await.unwrap());
+    host.wait(&db);
+    host.start(named("other", &[]));
+    host.start(named("another", &[]));
+    host.try_start(&db).unwrap();
+    let second = address(&host, &db, "bridge");
+    assert_ne!(first, second);
+    stands(second);
+}
+
+#[test]
 fn free_port_is_chosen_when_none_is_asked_for() {
     let host = Host::new();
     let ids = [host.start(server("one", None)), host.start(server("two", None))];
