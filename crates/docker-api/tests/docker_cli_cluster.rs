@@ -153,6 +153,15 @@ async fn service_commands() {
     d("service ps nope").await.fails("no such service: nope");
     d("service rm nope").await.fails("service nope not found");
     assert_eq!(d("service rm web all").await.lines(), ["web", "all"]);
+    for _ in 0..2 {
+        d("service create -d --no-resolve-image busybox").await.ok();
+    }
+    let invented = d("service ls --format {{.Name}}").await.lines();
+    assert!(invented.len() == 2 && invented[0] != invented[1], "{invented:?}");
+    assert!(invented.iter().all(|name| name.contains('_')), "{invented:?}");
+    for name in &invented {
+        door.docker(&["service", "rm", name]).await.ok();
+    }
     assert_eq!(d("service ls -q").await.lines().len(), 0);
 }
 

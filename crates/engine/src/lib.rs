@@ -87,6 +87,7 @@ pub use exec::{Exec, ExecConfig, ExecStart};
 pub use local_network::*;
 pub use log_driver::{DRIVERS as LOG_DRIVERS, size as parse_size};
 pub use logs::*;
+pub use names::random as random_name;
 pub use overlay::{AttachmentRequest, OverlayNetwork, Overlays};
 pub use spec::{AppArmor, apparmor_in_effect};
 pub use start::kept_name_sockets;

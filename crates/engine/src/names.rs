@@ -29,8 +29,9 @@ const PEOPLE: [&str; 32] = [
     "wu",
 ];
 
-/// Returns a random name; after the first attempts with a digit behind it.
-pub(crate) fn random(attempt: u32) -> String {
+/// Returns a random name, such as `brave_turing`; after the first attempts with a digit behind it.
+#[must_use]
+pub fn random(attempt: u32) -> String {
     let mut bytes = [0u8; 3];
     getrandom::fill(&mut bytes).expect("the kernel has random numbers");
     let name = format!("{}_{}", MOODS[usize::from(bytes[0] % 32)], PEOPLE[usize::from(bytes[1] % 32)]);

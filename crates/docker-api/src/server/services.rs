@@ -103,6 +103,10 @@ async fn inspect(
     Ok(axum::Json(convert::service_json(&service, &networks)))
 }
 
+/// How many further names are tried for a service without one. *Source:* moby `daemon/cluster/services.go`: SwarmKit's
+/// rule asks for one, Docker's daemon makes one up.
+const NAMES_TRIED: u32 = 12;
+
 /// Returns the text of `X-Registry-Auth`, for the nodes that will pull; `None`: nothing is said.
 ///
 /// # Errors
@@ -115,11 +119,25 @@ fn registry_auth(headers: &HeaderMap) -> Result<Option<Vec<u8>>, ApiError> {
 async fn create(
     Use(state): Use<State>,
     headers: HeaderMap,
-    Json(spec): Json<types::ServiceSpec>,
+    Json(mut spec): Json<types::ServiceSpec>,
 ) -> Result<(StatusCode, axum::Json<types::ServiceCreated>), ApiError> {
-    let spec = state.service_spec(spec).await?;
     let auth = registry_auth(&headers)?;
-    let id: ServiceId = state.create_with(create_request::Spec::Service((&spec).into()), auth).await?;
+    let chosen = !spec.name.is_empty();
+    if !chosen {
+        spec.name = engine::random_name(0);
+    }
+    let mut spec = state.service_spec(spec).await?;
+    let mut attempt = 0;
+    let id: ServiceId = loop {
+        let asked = create_request::Spec::Service((&spec).into());
+        match state.create_with(asked, auth.clone()).await {
+            Err(error) if error.status == StatusCode::CONFLICT && !chosen && attempt < NAMES_TRIED => {
+                attempt += 1;
+                spec.name = engine::random_name(attempt);
+            }
+            answer => break answer?,
+        }
+    };
     let created = types::ServiceCreated { id: id.to_string(), warnings: Vec::new() };
     Ok((StatusCode::CREATED, axum::Json(created)))
 }
