@@ -141,6 +141,8 @@ methods! {
     }
     "rswarm.node.v1.Peer" {
         Tunnel: Member, Direct;
+        // Managers only know people: no worker relays.
+        Relay: Person, Direct;
         ResolveImage: Node, Direct;
         ReadBlob: Node, Direct;
     }

@@ -60,6 +60,7 @@ pub use vouch::voucher;
 use authorize::{Evidence, Who};
 use early::Early;
 use model::{NodeId, Role, Timestamp, caught};
+use proto::control::PersonClaim;
 use shared::Shared;
 use std::{net::SocketAddr, pin::Pin, sync::Arc};
 use tokio::task::{JoinError, JoinSet};
@@ -131,6 +132,22 @@ pub fn admit<T>(
     };
     let manager = role == Role::Manager && known.standing(node) == standing::Standing::Member;
     Ok(Admitted { node, manager })
+}
+
+/// Returns what a person proves who calls `method` through another node, if he may, and that node: the gate of what
+/// managers answer besides `Control`.
+///
+/// # Errors
+/// As the caller is told.
+pub fn admit_person<T>(
+    method: Method,
+    request: &Request<T>,
+    known: &standing::Known<'_>,
+    now: Timestamp,
+) -> Result<(PersonClaim, NodeId), Status> {
+    let evidence = Evidence::of(request)?;
+    let caller = authorize::authorize(method, &evidence, known, now).map_err(|refused| refused.status)?;
+    caller.claim.ok_or_else(|| Status::unauthenticated("a person is needed"))
 }
 
 /// A part of a manager ended although nobody told it to.

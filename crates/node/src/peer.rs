@@ -1,13 +1,13 @@
 //! What every node answers to the others (`proto/node.proto`), and the client side of it: tunnels to a front door
 //! and images fetched from a node that has them.
 
-use crate::{connect::Connections, record::Folder, swarm::ask_a_manager};
-use docker_api::server::{BoxedIo, FrontDoor, Origin};
+use crate::{connect::Connections, member::clock, record::Folder, swarm::ask_a_manager};
+use docker_api::server::{BoxedIo, FrontDoor, Origin, Relayed};
 use futures::{Stream, StreamExt, TryStreamExt};
 use manager::{Admitted, Method};
 use model::NodeId;
 use proto::{
-    WireId as _,
+    PersonalClaim, WireId as _,
     dispatcher::MayFetchRequest,
     node::{
         Bytes as Chunk, ReadBlobRequest, ResolveImageReply, ResolveImageRequest, peer_client::PeerClient,
@@ -23,7 +23,9 @@ use std::{
 use tokio::{
     io::{AsyncSeekExt, AsyncWriteExt},
     runtime::Handle,
+    sync::mpsc,
 };
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::{CopyToBytes, ReaderStream, SinkWriter, StreamReader};
 use tokio_util::{sync::PollSender, task::AbortOnDropHandle};
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
@@ -114,26 +116,16 @@ impl PeerService {
         answers.insert(key, (may, Instant::now()));
         Ok(may)
     }
-}
 
-/// The front door is made after what it stands for, so it is filled in later.
-pub(crate) type FrontDoorCell = Arc<OnceLock<FrontDoor>>;
-
-#[tonic::async_trait]
-impl Peer for PeerService {
-    type TunnelStream = ChunkStream;
-    type ReadBlobStream = ChunkStream;
-
-    async fn tunnel(&self, request: Request<Streaming<Chunk>>) -> Result<Response<ChunkStream>, Status> {
-        self.admit(Method::Tunnel, &request)?;
+    /// Serves a connection to this node's own front door through the streams of a call.
+    fn enter(&self, origin: Origin, mut incoming: Streaming<Chunk>) -> Result<Response<ChunkStream>, Status> {
         let door =
             self.door.get().ok_or_else(|| Status::unavailable("the front door is not open yet"))?.clone();
         let (ours, theirs) = tokio::io::duplex(CHUNK_BYTES);
         let (from_door, mut to_door) = tokio::io::split(ours);
         // Ends when the caller's streams are dropped and with them our end of the duplex.
-        let serving = self.work.spawn(async move { door.connection(theirs, Origin::Peer).await });
+        let serving = self.work.spawn(async move { door.connection(theirs, origin).await });
         let serving = AbortOnDropHandle::new(serving);
-        let mut incoming = request.into_inner();
         // One stream drives both directions, so that both end when the caller goes away.
         let forward = async move {
             while let Some(chunk) = incoming.message().await? {
@@ -149,6 +141,28 @@ impl Peer for PeerService {
         // `backward` ends the tunnel; `forward` alone (a half-close) does not.
         let both = join_until_second_ends(forward.boxed(), backward.boxed());
         Ok(Response::new(Box::pin(both.try_filter_map(|chunk| async move { Ok(chunk) }))))
+    }
+}
+
+/// The front door is made after what it stands for, so it is filled in later.
+pub(crate) type FrontDoorCell = Arc<OnceLock<FrontDoor>>;
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    type TunnelStream = ChunkStream;
+    type RelayStream = ChunkStream;
+    type ReadBlobStream = ChunkStream;
+
+    async fn tunnel(&self, request: Request<Streaming<Chunk>>) -> Result<Response<ChunkStream>, Status> {
+        self.admit(Method::Tunnel, &request)?;
+        self.enter(Origin::Peer, request.into_inner())
+    }
+
+    async fn relay(&self, request: Request<Streaming<Chunk>>) -> Result<Response<ChunkStream>, Status> {
+        let gate = self.connections.gate();
+        let (claim, node) =
+            gate.judge(|known| manager::admit_person(Method::Relay, &request, known, clock()))?;
+        self.enter(Origin::Relay(Relayed { claim, node }), request.into_inner())
     }
 
     async fn resolve_image(
@@ -221,9 +235,29 @@ fn join_until_second_ends<T: Send + 'static>(
 /// # Errors
 /// The node does not answer, or does not let this node in.
 pub(crate) async fn open_tunnel(channel: Channel) -> Result<BoxedIo, Status> {
-    let (to_node, outgoing) = tokio::sync::mpsc::channel::<Chunk>(16);
-    let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
+    let (to_node, outgoing) = outgoing();
     let incoming = PeerClient::new(channel).tunnel(outgoing).await?.into_inner();
+    Ok(joined(to_node, incoming))
+}
+
+/// Opens a raw connection to the front door of the manager at the other end of `channel`, for the person who claims to
+/// ask.
+///
+/// # Errors
+/// It does not answer, or does not let this person in.
+pub(crate) async fn open_relay(channel: Channel, claim: PersonalClaim) -> Result<BoxedIo, Status> {
+    let (to_node, outgoing) = outgoing();
+    let incoming = PeerClient::with_interceptor(channel, claim).relay(outgoing).await?.into_inner();
+    Ok(joined(to_node, incoming))
+}
+
+fn outgoing() -> (mpsc::Sender<Chunk>, ReceiverStream<Chunk>) {
+    let (to_node, outgoing) = mpsc::channel(16);
+    (to_node, ReceiverStream::new(outgoing))
+}
+
+/// Makes one connection of the two streams of a call.
+fn joined(to_node: mpsc::Sender<Chunk>, incoming: Streaming<Chunk>) -> BoxedIo {
     let reader = StreamReader::new(incoming.map(|chunk| match chunk {
         Ok(chunk) => Ok(chunk.data),
         Err(status) => Err(std::io::Error::other(status)),
@@ -234,5 +268,5 @@ pub(crate) async fn open_tunnel(channel: Channel) -> Result<BoxedIo, Status> {
     });
     let sink = futures::SinkExt::sink_map_err(sink, |_| std::io::Error::from(std::io::ErrorKind::BrokenPipe));
     let writer = SinkWriter::new(CopyToBytes::new(Box::pin(sink)));
-    Ok(Box::new(tokio::io::join(reader, writer)))
+    Box::new(tokio::io::join(reader, writer))
 }

@@ -13,7 +13,7 @@ use crate::{
     gate::Gate,
     images,
     member::{self, Begin, Member, NotTakenIn, Outcome, Start, bootstrap_channel, clock, is_passing},
-    peer::{FrontDoorCell, open_tunnel},
+    peer::{FrontDoorCell, open_relay, open_tunnel},
     record::{Folder, Record},
 };
 use anyhow::Context as _;
@@ -49,6 +49,8 @@ use tonic::{Status, transport::Channel};
 
 /// How long a request waits for a manager that answers.
 const MANAGER_LIMIT: Duration = Duration::from_secs(10);
+/// How long one of them is waited for before another is asked to relay.
+const RELAY_LIMIT: Duration = Duration::from_secs(3);
 /// How long a manager that starts may take to hear the others, on a host that is busy with its start.
 const STARTING: Duration = Duration::from_secs(10);
 /// What is wrong with a manager that is cut off, or has no majority.
@@ -802,6 +804,30 @@ impl Swarm for NodeSwarm {
         opened
             .map_err(|_| ApiError::unavailable(format!("node {} does not answer", found.display_name())))?
             .map_err(|e| ApiError::unavailable(format!("node {}: {}", found.display_name(), e.message())))
+    }
+
+    async fn relay(&self, asker: &Asker, via: Option<SocketAddr>) -> Result<(SocketAddr, BoxedIo), ApiError> {
+        let current = self.current().ok_or_else(|| self.absent())?;
+        let view = current.view.borrow().clone();
+        let claim = Self::claim(view.role, asker)?;
+        let managers = via.map_or_else(|| Self::managers(&view), |addr| vec![addr]);
+        let mut last = "no manager is known".to_owned();
+        let attempt = async {
+            for addr in managers {
+                match timeout(RELAY_LIMIT, open_relay(current.connections.manager(addr, None), claim.clone()))
+                    .await
+                {
+                    Ok(Ok(io)) => return Ok((addr, io)),
+                    Ok(Err(status)) if is_an_answer(&status) => return Err(status.into()),
+                    Ok(Err(status)) => last = format!("manager {addr}: {}", status.message()),
+                    Err(_) => last = format!("manager {addr} does not answer"),
+                }
+            }
+            Err(ApiError::unavailable(format!("no manager can pass this on to the container's host: {last}")))
+        };
+        timeout(MANAGER_LIMIT, attempt)
+            .await
+            .unwrap_or_else(|_| Err(ApiError::unavailable("no manager answered in time")))
     }
 }
 

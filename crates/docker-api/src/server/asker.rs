@@ -7,6 +7,7 @@
 //!  TLS, operator's CA  common name             engine of this host; the swarm as its operator, on a manager
 //!  TLS, swarm's CA     a user's certificate    the swarm in the user's role, on a manager
 //!  tunnel              a manager's word        the containers of this host, in the role that the manager names
+//!  relay, on a manager a token, by a worker    the containers of tasks, as a manager's own front door would let in
 //! ```
 //!
 //! A token (`Authorization: Bearer`) makes any of them that user towards the swarm. Who asks travels with the
@@ -14,7 +15,7 @@
 
 use super::ApiError;
 use axum::http::{HeaderMap, header::AUTHORIZATION};
-use model::PersonRole;
+use model::{NodeId, PersonRole};
 use proto::control::{Operator, PersonClaim, UserCertificate, person_claim::Proof};
 use std::{fmt, net::SocketAddr};
 
@@ -31,6 +32,24 @@ pub enum Origin {
     Tls { addr: SocketAddr, shown: Shown },
     /// Another node's front door: answered from this host alone.
     Peer,
+    /// A worker's front door, whose word counts for nothing: a person with a token, who asks for containers of tasks.
+    Relay(Relayed),
+}
+
+/// What a node passes on of a person. Never shows a token in logs.
+#[derive(Clone, PartialEq)]
+pub struct Relayed {
+    pub claim: PersonClaim,
+    /// Whose front door it is.
+    pub node: NodeId,
+}
+
+impl Eq for Relayed {}
+
+impl fmt::Debug for Relayed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relayed").field("node", &self.node).finish_non_exhaustive()
+    }
 }
 
 /// Whose certificate a client showed.
@@ -55,6 +74,8 @@ pub struct Asker {
     judged_as: Option<PersonRole>,
     /// The engine is his as far as he may act in a container, not beyond.
     confined: bool,
+    /// He is at a worker's front door.
+    relayed: bool,
 }
 
 /// How much of this host's engine a request may use.
@@ -112,9 +133,13 @@ impl Asker {
             Origin::Peer => {
                 return Ok(Self { engine: Reach::Everything, ..Self::default() });
             }
+            Origin::Relay(Relayed { claim, .. }) => {
+                let (claim, from) = (Some(claim.clone()), claim.from.clone());
+                return Ok(Self { claim, from, relayed: true, ..Self::default() });
+            }
         };
         let claim = token.or(proof).map(|proof| PersonClaim { proof: Some(proof), from: from.clone() });
-        Ok(Self { claim, engine, from, tied: false, judged_as: None, confined: false })
+        Ok(Self { claim, engine, from, ..Self::default() })
     }
 
     /// Returns what managers are told of the person; `None`: nobody has proved anything.
@@ -146,6 +171,11 @@ impl Asker {
     /// Returns true if nothing was proved yet: good for a login and nothing else.
     pub fn is_at_the_door(&self) -> bool {
         matches!(self.claim, Some(PersonClaim { proof: None, .. }))
+    }
+
+    /// Returns true for somebody at a worker's front door.
+    pub(crate) fn is_relayed(&self) -> bool {
+        self.relayed
     }
 
     pub(crate) fn reach(&self) -> Reach {

@@ -571,6 +571,10 @@ async fn distribution(
     if let Some(answer) = asked_of_the_swarm(&state, &rest).await {
         return Ok(answer);
     }
+    if matches!(origin, Origin::Relay(_)) {
+        // Registries are the worker's own to ask.
+        return Err(ApiError::not_found(format!("no such image: {reference}")));
+    }
     let options =
         PullOptions { auth: auth(&headers)?, registries: state.registries(), ..PullOptions::default() };
     let (manifest, platforms) = images.resolve(&reference, options).await?;
@@ -596,18 +600,19 @@ fn distributed(manifest: image::Manifest, platforms: Vec<image::Platform>) -> ty
 /// Returns the first answer of a node that knows the image; nodes that do not answer in time are passed over.
 async fn asked_of_the_swarm(state: &State, rest: &str) -> Option<Response> {
     let this = state.swarm().status().membership()?.node_id;
+    let ask = async |node| {
+        let request = Request::builder().uri(format!("/distribution/{rest}")).body(Body::empty());
+        let asked = proxy::forward(state, node, None, &Role::Reads, request.ok()?);
+        let answer = tokio::time::timeout(NODE_LIMIT, asked).await.ok()?.ok()?;
+        (answer.status() == StatusCode::OK).then_some(answer)
+    };
+    if proxy::is_on_a_worker(state) {
+        // The manager that relays it asks the others.
+        return ask(this).await;
+    }
     let nodes = state.list::<Node>().await.ok()?;
     let others = nodes.iter().filter(|n| n.id != this && n.status.state == NodeState::Ready);
-    let mut answers: futures::stream::FuturesUnordered<_> = others
-        .map(|node| {
-            let request = Request::builder().uri(format!("/distribution/{rest}")).body(Body::empty());
-            async move {
-                let asked = proxy::forward(state, node.id, None, &Role::Reads, request.ok()?);
-                let answer = tokio::time::timeout(NODE_LIMIT, asked).await.ok()?.ok()?;
-                (answer.status() == StatusCode::OK).then_some(answer)
-            }
-        })
-        .collect();
+    let mut answers: futures::stream::FuturesUnordered<_> = others.map(|node| ask(node.id)).collect();
     while let Some(answer) = answers.next().await {
         if answer.is_some() {
             return answer;

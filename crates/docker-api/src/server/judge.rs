@@ -5,8 +5,11 @@
 //! the swarm's routes, where managers judge, and of hosts what his role allows: an admin everything, others look at
 //! the containers of tasks. Who deploys acts in those, too, that he could have deployed: managers say which, and keep
 //! a record.
+//!
+//! What is asked at a worker's front door for a container elsewhere is judged where a manager relays it: a worker's
+//! word for what somebody may counts for nothing.
 
-use super::{ApiError, Asker, State, asker::Reach, proxy};
+use super::{ApiError, Asker, State, SwarmStatus, asker::Reach, proxy, request};
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode},
@@ -80,6 +83,35 @@ impl Role {
                 "this user may look at containers of tasks, not act in them; hint: this takes role admin, or deploy",
             )),
         }
+    }
+}
+
+/// The word for an exec that asks for every right on the host.
+const PRIVILEGED_EXEC: &str = "privileged exec";
+
+/// What a request does in a container.
+#[derive(Debug, Clone, Copy)]
+struct Act {
+    /// Of the audit history.
+    word: &'static str,
+    privileged: bool,
+}
+
+impl Act {
+    /// Returns what a request does, and the request: what an exec asks for stands in its body.
+    ///
+    /// # Errors
+    /// The body cannot be read.
+    async fn of(state: &State, request: Request<Body>) -> Result<(Option<Self>, Request<Body>), ApiError> {
+        let Some(word) = act_in_a_container(request.method(), request.uri().path()) else {
+            return Ok((None, request));
+        };
+        let in_a_swarm = matches!(state.swarm().status(), SwarmStatus::Active(_));
+        if word != "exec" || !in_a_swarm {
+            return Ok((Some(Self { word, privileged: false }), request));
+        }
+        let (asked, request) = request::look_into::<crate::types::ExecCreate>(request).await?;
+        Ok((Some(Self { word, privileged: asked.privileged }), request))
     }
 }
 
@@ -199,13 +231,22 @@ impl State {
     ///
     /// # Errors
     /// 403; managers do not answer.
-    async fn enter(&self, task: TaskId, action: &str, role: Role) -> Result<(), ApiError> {
-        if role == Role::All && action.is_empty() {
+    async fn enter(&self, task: TaskId, act: Act, role: Role) -> Result<(), ApiError> {
+        if role == Role::All && act.word.is_empty() {
             return Ok(());
         }
-        let request = EnterTaskRequest { task: task.to_wire(), action: action.to_owned() };
-        self.control().await?.enter_task(request).await?;
-        Ok(())
+        let mut control = self.control().await?;
+        let mut ask = async |action: &str| {
+            control.enter_task(EnterTaskRequest { task: task.to_wire(), action: action.to_owned() }).await
+        };
+        let answer = match ask(if act.privileged { PRIVILEGED_EXEC } else { act.word }).await {
+            // An older leader does not know the word, and the container's host refuses it.
+            Err(status) if act.privileged && status.code() == tonic::Code::InvalidArgument => {
+                ask(act.word).await
+            }
+            answer => answer,
+        };
+        answer.map(drop).map_err(ApiError::from)
     }
 
     /// Asks a manager who asks.
@@ -221,18 +262,30 @@ impl State {
 ///
 /// # Errors
 /// 403 when he may not go it.
-pub(super) async fn way(state: &State, method: &Method, path: &str) -> Result<Way, ApiError> {
+pub(super) async fn way(state: &State, request: Request<Body>) -> Result<(Way, Request<Body>), ApiError> {
+    let (act, request) = Act::of(state, request).await?;
+    let way = way_of(state, request.method(), request.uri().path(), act).await?;
+    Ok((way, request))
+}
+
+async fn way_of(state: &State, method: &Method, path: &str, act: Option<Act>) -> Result<Way, ApiError> {
     let asker = state.asker();
     if let Some(engine) = &state.options.engine
         && let Some((task, container)) = proxy::elsewhere(state, engine, path).await
         && let Some(node) = task.node()
     {
+        if proxy::is_on_a_worker(state) {
+            return Ok(Way::Elsewhere { node, container, role: Role::Reads, asker: asker.tied() });
+        }
         let (role, known) = role(state).await?;
         role.judge(method, path)?;
-        if let Some(action) = act_in_a_container(method, path) {
-            state.enter(task.id, action, role).await?;
+        if let Some(act) = act {
+            state.enter(task.id, act, role).await?;
         }
         return Ok(Way::Elsewhere { node, container, role, asker: asker.tied_to(known) });
+    }
+    if asker.is_relayed() {
+        return relayed(state, method, path, act).await;
     }
     if is_of_the_swarm(path) {
         return Ok(Way::Here(asker.tied()));
@@ -245,17 +298,35 @@ pub(super) async fn way(state: &State, method: &Method, path: &str) -> Result<Wa
     if role == Role::All || asks_for_a_digest(method, path) {
         return Ok(Way::Here(inside));
     }
-    let act = act_in_a_container(method, path).filter(|_| role == Role::Acts);
+    let act = act.filter(|_| role == Role::Acts);
     if (act.is_some() || reads_a_container(method, path))
         && let Some(task) = task_here(state, path).await?
     {
-        if let Some(action) = act {
-            state.enter(task, action, role).await?;
+        if let Some(act) = act {
+            state.enter(task, act, role).await?;
         }
         return Ok(Way::Here(inside.confined()));
     }
     state.of_the_host()?;
     Ok(Way::Here(asker.clone()))
+}
+
+/// Returns the way of what a worker passes on: to the container of a task on this host, and to nothing else of it but
+/// what an image's name stands for.
+async fn relayed(state: &State, method: &Method, path: &str, act: Option<Act>) -> Result<Way, ApiError> {
+    if asks_for_a_digest(method, path) {
+        let (_, known) = role(state).await?;
+        return Ok(Way::Here(state.asker().with_engine().tied_to(known)));
+    }
+    let task = task_here(state, path).await?;
+    let task = task.ok_or_else(|| ApiError::not_found("no container of a task has that name"))?;
+    let (role, known) = role(state).await?;
+    role.judge(method, path)?;
+    if let Some(act) = act {
+        state.enter(task, act, role).await?;
+    }
+    let inside = state.asker().with_engine().tied_to(known);
+    Ok(Way::Here(if role == Role::All { inside } else { inside.confined() }))
 }
 
 /// Returns the task whose container on this host a request is about: the very one that the engine finds by that name. A

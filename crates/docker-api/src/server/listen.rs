@@ -186,9 +186,15 @@ impl FrontDoor {
     }
 
     /// Serves one connection until it ends or the front door's token is cancelled. `Origin::Peer` is for
-    /// tunnels from other nodes: such requests are answered from this host alone.
+    /// tunnels from other nodes: such requests are answered from this host alone. Those that are relayed have a seat.
     pub async fn connection(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, origin: Origin) {
-        self.seated(io, origin, None).await;
+        let Origin::Relay(relayed) = &origin else { return self.seated(io, origin, None).await };
+        match self.state.seats.take(Holder::Node(relayed.node)) {
+            Some(seat) => self.seated(io, origin, Some((seat, Browsers::Unheard))).await,
+            None => {
+                tracing::warn!("a relayed connection is refused: every other one has a request under way")
+            }
+        }
     }
 
     /// As [`connection`](Self::connection), for one that has a seat, which it may lose.

@@ -49,7 +49,7 @@ mod tasks;
 mod users;
 mod volumes;
 
-pub use asker::{Asker, Origin, Shown};
+pub use asker::{Asker, Origin, Relayed, Shown};
 pub use error::{ApiError, NOT_A_MANAGER, NOT_IN_SWARM, SWARM_LOCKED};
 pub use filters::Filters;
 pub use group::Group;
@@ -229,32 +229,38 @@ impl FrontDoor {
 
 impl FrontDoor {
     /// Answers from this host, or from the host that has the container.
-    async fn route(&self, mut request: Request<Body>, origin: &Origin) -> Response {
+    async fn route(&self, request: Request<Body>, origin: &Origin) -> Response {
         let asker = match Asker::of(origin, request.headers(), &self.state.options.hostname) {
             Ok(asker) => asker,
             Err(refusal) => return refusal.into_response(),
         };
         let mut state = self.state.asked_by(asker);
         let judged = match origin {
-            Origin::Peer => judge::from_a_tunnel(&state.asker, &request).map(Way::Here),
-            Origin::Unix { .. } | Origin::Outsider { .. } | Origin::Tcp { .. } | Origin::Tls { .. } => {
-                let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-                judge::way(&state, &method, &path).await
+            Origin::Peer => {
+                judge::from_a_tunnel(&state.asker, &request).map(|asker| (Way::Here(asker), request))
             }
+            Origin::Unix { .. }
+            | Origin::Outsider { .. }
+            | Origin::Tcp { .. }
+            | Origin::Tls { .. }
+            | Origin::Relay(_) => judge::way(&state, request).await,
         };
-        match judged {
-            Ok(Way::Here(asker)) => {
+        let (way, mut request) = match judged {
+            Ok(judged) => judged,
+            Err(refusal) => return refusal.into_response(),
+        };
+        match way {
+            Way::Here(asker) => {
                 state.asker = asker.clone();
                 request.extensions_mut().insert(asker);
             }
-            Ok(Way::Elsewhere { node, container, role, asker }) => {
+            Way::Elsewhere { node, container, role, asker } => {
                 state.asker = asker;
                 return match proxy::forward(&state, node, container, &role, request).await {
                     Ok(answer) => answer,
                     Err(error) => error.into_response(),
                 };
             }
-            Err(refusal) => return refusal.into_response(),
         }
         // Infallible: a router answers everything.
         match self.router.clone().oneshot(request).await {

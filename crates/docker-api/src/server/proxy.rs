@@ -1,4 +1,9 @@
 //! Requests about a container of another host: the same request, through a tunnel to that host's front door.
+//!
+//! ```text
+//!  manager  --- tunnel, with the role that it made sure of --->  the container's host
+//!  worker   --- relay, with the person's token --->  a manager  --- tunnel --->  the container's host
+//! ```
 
 use super::{ApiError, State, SwarmStatus, judge::Role};
 use axum::{
@@ -13,9 +18,10 @@ use axum::{
 use http_body_util::BodyExt as _;
 use hyper::{client::conn::http1, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use model::{NodeId, Task};
+use model::{NodeId, Role as ModelRole, Task};
 use std::{
     collections::VecDeque,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -69,6 +75,11 @@ pub(super) fn is_named(task: &Task, wanted: &str) -> bool {
     by_id || task.container_name() == wanted
 }
 
+/// Returns true where managers have to be asked for a way to another host.
+pub(super) fn is_on_a_worker(state: &State) -> bool {
+    state.swarm().status().membership().is_some_and(|me| me.role == ModelRole::Worker)
+}
+
 /// Sends a request to the front door of `node` and returns its answer; a connection that is taken over there is
 /// taken over here too. `container` replaces the name in the path, which that host may not know.
 ///
@@ -82,7 +93,14 @@ pub(super) async fn forward(
     mut request: Request,
 ) -> Result<Response, ApiError> {
     let broken = |e: hyper::Error| ApiError::unavailable(format!("node {node} broke the connection: {e}"));
-    let io = state.swarm().tunnel(node, state.asker()).await?;
+    let (io, via) = if is_on_a_worker(state) {
+        // What a manager remembers of an exec, others do not know.
+        let known = exec_named(request.uri().path()).and_then(|exec| state.remote_execs.via(exec));
+        let (addr, io) = state.swarm().relay(state.asker(), known).await?;
+        (io, Some(addr))
+    } else {
+        (state.swarm().tunnel(node, state.asker()).await?, None)
+    };
     let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(broken)?;
     state.spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
@@ -126,11 +144,16 @@ pub(super) async fn forward(
         if let Ok(created) = crate::types::parse::<crate::types::Created>(&bytes)
             && let Some(container) = container
         {
-            state.remote_execs.remember(created.id, container);
+            state.remote_execs.remember(RemoteExec { id: created.id, container, via });
         }
         return Ok(Response::from_parts(parts, Body::from(bytes)));
     }
     Ok(answer.map(Body::new))
+}
+
+/// Returns the id in `/exec/{id}/...`.
+fn exec_named(path: &str) -> Option<&str> {
+    path.strip_prefix("/exec/")?.split('/').next()
 }
 
 /// Puts another id into `/containers/{id}/...`.
@@ -147,20 +170,36 @@ const REMEMBERED: usize = 4096;
 
 /// In which containers of other hosts the exec instances are that were made through this door.
 #[derive(Debug, Default)]
-pub(super) struct RemoteExecs(Mutex<VecDeque<(String, String)>>);
+pub(super) struct RemoteExecs(Mutex<VecDeque<RemoteExec>>);
+
+#[derive(Debug)]
+pub(super) struct RemoteExec {
+    id: String,
+    container: String,
+    /// The manager that relayed it; `None`: there was no need.
+    via: Option<SocketAddr>,
+}
 
 impl RemoteExecs {
-    pub(super) fn remember(&self, exec: String, container: String) {
+    fn remember(&self, exec: RemoteExec) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() == REMEMBERED {
             known.pop_front();
         }
-        known.push_back((exec, container));
+        known.push_back(exec);
+    }
+
+    fn find<T>(&self, exec: &str, get: impl FnOnce(&RemoteExec) -> T) -> Option<T> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().rev().find(|known| known.id == exec).map(get)
     }
 
     pub(super) fn container(&self, exec: &str) -> Option<String> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().rev().find(|(id, _)| id == exec).map(|(_, container)| container.clone())
+        self.find(exec, |known| known.container.clone())
+    }
+
+    fn via(&self, exec: &str) -> Option<SocketAddr> {
+        self.find(exec, |known| known.via).flatten()
     }
 }
 
@@ -173,5 +212,16 @@ mod tests {
         assert_eq!(with_container("/containers/web.1.x/logs?tail=1", "abc"), "/containers/abc/logs?tail=1");
         assert_eq!(with_container("/containers/web?force=1", "abc"), "/containers/abc?force=1");
         assert_eq!(with_container("/containers/web", "abc"), "/containers/abc");
+    }
+
+    #[test]
+    fn an_exec_goes_on_by_the_manager_that_made_it() {
+        let execs = RemoteExecs::default();
+        let via = Some("192.0.2.1:2377".parse().unwrap());
+        execs.remember(RemoteExec { id: "e1".into(), container: "c".into(), via });
+        execs.remember(RemoteExec { id: "e2".into(), container: "c".into(), via: None });
+        let way = |path: &str| exec_named(path).and_then(|exec| execs.via(exec));
+        assert_eq!([way("/exec/e1/start"), way("/exec/e1/json")], [via, via]);
+        assert_eq!([way("/exec/e2/start"), way("/exec/e3/start"), way("/containers/e1/exec")], [None; 3]);
     }
 }

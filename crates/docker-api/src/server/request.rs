@@ -3,7 +3,7 @@
 use super::{ApiError, Asker, BODY_MAX, Filters, Origin, State};
 use crate::types::{Wire, parse};
 use axum::{
-    body::HttpBody as _,
+    body::{Body, HttpBody as _},
     extract::{FromRequest, FromRequestParts, Request},
     http::{StatusCode, request::Parts},
 };
@@ -33,6 +33,17 @@ impl<T: Wire + Default + Send + 'static, S: Send + Sync> FromRequest<S> for Json
         let read = image::blocking(move || read(&body)).await;
         read.map_err(|e| ApiError::internal(format!("cannot read the request: {e}")))?.map(Self)
     }
+}
+
+/// Reads the JSON body of a request, and returns the request as it was.
+///
+/// # Errors
+/// It is too long, too slow, or no such JSON.
+pub(crate) async fn look_into<T: Wire + Default>(request: Request) -> Result<(T, Request), ApiError> {
+    let (parts, body) = request.into_parts();
+    let body = whole_body(Request::new(body)).await?;
+    let read = read(&body)?;
+    Ok((read, Request::from_parts(parts, Body::from(body))))
 }
 
 fn read<T: Wire + Default>(body: &[u8]) -> Result<T, ApiError> {

@@ -6,7 +6,7 @@
 
 use axum::body::{Body, HttpBody};
 use hyper::body::{Bytes, Frame, SizeHint};
-use model::{PlaceLimits, Places, Ticket};
+use model::{NodeId, PlaceLimits, Places, Ticket};
 use std::{
     net::IpAddr,
     pin::Pin,
@@ -29,6 +29,8 @@ pub(super) enum Holder {
     /// Somebody of this host, on a unix socket.
     Here,
     Address(IpAddr),
+    /// Those at the front door of another node.
+    Node(NodeId),
 }
 
 /// All seats of a front door; cheap to clone.

@@ -618,6 +618,10 @@ impl Swarm for FakeSwarm {
         if *self.member.lock().unwrap() { Ok(self.control.clone()) } else { Err(ApiError::not_in_swarm()) }
     }
 
+    async fn relay(&self, _: &Asker, _: Option<SocketAddr>) -> Result<(SocketAddr, BoxedIo), ApiError> {
+        Err(ApiError::unavailable("the fake is a manager"))
+    }
+
     async fn tunnel(&self, node: NodeId, _: &Asker) -> Result<BoxedIo, ApiError> {
         let door = self.peers.lock().unwrap().get(&node).cloned();
         let Some(door) = door else {
