@@ -94,6 +94,7 @@ methods! {
     "rswarm.ca.v1.Membership" {
         JoinRaft: Manager, Forwarded;
         Vouch: Manager, Direct;
+        Note: Member, Direct;
     }
     "rswarm.dispatcher.v1.Dispatcher" {
         Session: Node, Direct;

@@ -21,7 +21,7 @@ use proto::{
     WireId as _,
     ca::{
         GetRootCaReply, GetRootCaRequest, IssueCertificateReply, IssueCertificateRequest, JoinRaftReply,
-        JoinRaftRequest, Member, VouchReply, VouchRequest,
+        JoinRaftRequest, Member, NoteReply, NoteRequest, VouchReply, VouchRequest,
         ca_client::CaClient,
         ca_server::{Ca, CaServer},
         membership_client::MembershipClient,
@@ -431,6 +431,12 @@ impl CaService {
 
 #[tonic::async_trait]
 impl Membership for CaService {
+    async fn note(&self, request: Request<NoteRequest>) -> Result<Response<NoteReply>, Status> {
+        self.0.authorize(Method::Note, &request).await?;
+        self.0.note_of_another(request.into_inner()).await?;
+        Ok(Response::new(NoteReply {}))
+    }
+
     async fn join_raft(&self, request: Request<JoinRaftRequest>) -> Result<Response<JoinRaftReply>, Status> {
         let caller = self.0.authorize(Method::JoinRaft, &request).await?;
         let request = request.into_inner();

@@ -4,10 +4,17 @@
 //! All of it can be brought about at will by somebody who may do less than write, so it is bounded: the same thing is
 //! told once in a while, and of each kind no more than so many things an hour; the next record says how many were left
 //! out. A flood of wrong passwords does not push out of the history what was done. The log has each of them. What a
-//! manager refuses that does not lead (a token that is nobody's) is in its log alone.
+//! manager refuses that does not lead (a token that is nobody's) it tells the leader, within the same bounds.
 
-use crate::shared::{Shared, random_id};
+use crate::{
+    forward::no_leader,
+    shared::{Shared, random_id},
+};
 use model::{AuditId, AuditRecord, Change, Duration, Meta, NodeId, Object, Person, Timestamp};
+use proto::{
+    WireId as _,
+    ca::{NoteRequest, membership_client::MembershipClient},
+};
 use serde_json::json;
 use std::{
     collections::BTreeMap,
@@ -26,6 +33,9 @@ const KNOWN_MAX: usize = 1024;
 const WRITE_LIMIT: Duration = Duration::from_secs(2);
 /// *Limit* of what a stranger calls himself, in a record. *Unit:* characters.
 const NAME_CHARS_MAX: usize = 64;
+
+/// *Limit* of what another manager says of a refusal. *Unit:* characters.
+const MESSAGE_CHARS_MAX: usize = 1024;
 
 /// Kinds that do not crowd each other out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,14 +64,19 @@ impl Note {
     pub(crate) fn of(kind: Kind, person: &Person, action: &str, object: &str) -> Self {
         Self {
             kind,
-            person: person.name.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect(),
+            person: clean(&person.name, NAME_CHARS_MAX),
             from: person.from.clone(),
             via: (person.via != NodeId(0)).then_some(person.via),
             action: action.to_owned(),
-            object: object.chars().filter(|c| !c.is_control()).take(2 * NAME_CHARS_MAX).collect(),
+            object: clean(object, 2 * NAME_CHARS_MAX),
             message: String::new(),
         }
     }
+}
+
+/// Returns what may stand in a record of what somebody else said.
+fn clean(text: &str, chars_max: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(chars_max).collect()
 }
 
 /// Who, what, to whom.
@@ -165,7 +180,8 @@ impl Shared {
         } else {
             tracing::info!(target: "audit", "{line}");
         }
-        if !self.store.leader_now().me {
+        let leader = self.store.leader_now();
+        if !leader.me && note.kind != Kind::Refusal {
             return Ok(());
         }
         let Some(missed) = self.notes.admit(&note) else { return Ok(()) };
@@ -173,8 +189,44 @@ impl Shared {
             let more = format!("{missed} more like it were not told");
             note.message = if note.message.is_empty() { more } else { format!("{} ({more})", note.message) };
         }
+        if !leader.me {
+            let (raft_id, addr) = leader.leader.ok_or_else(no_leader)?;
+            let request = NoteRequest {
+                person: note.person,
+                from: note.from,
+                via: note.via.map_or_else(Vec::new, |id| id.to_wire()),
+                action: note.action,
+                object: note.object,
+                message: note.message,
+            };
+            return MembershipClient::new(self.member(raft_id, addr)).note(request).await.map(drop);
+        }
         let record = record(note, (self.clock)())?;
         self.change(vec![Change::Put(Object::Audit(Arc::new(record)))]).await.map(drop)
+    }
+
+    /// Tells what another manager refused: this one leads.
+    ///
+    /// # Errors
+    /// UNAVAILABLE: it does not; INVALID_ARGUMENT.
+    pub(crate) async fn note_of_another(&self, told: NoteRequest) -> Result<(), Status> {
+        if !self.store.leader_now().me {
+            return Err(no_leader());
+        }
+        let via = match &told.via[..] {
+            [] => None,
+            id => Some(NodeId::from_wire(id).map_err(|e| Status::invalid_argument(e.to_string()))?),
+        };
+        self.note(Note {
+            kind: Kind::Refusal,
+            person: clean(&told.person, NAME_CHARS_MAX),
+            from: clean(&told.from, NAME_CHARS_MAX),
+            via,
+            action: clean(&told.action, NAME_CHARS_MAX),
+            object: clean(&told.object, 2 * NAME_CHARS_MAX),
+            message: clean(&told.message, MESSAGE_CHARS_MAX),
+        })
+        .await
     }
 
     /// Returns the refusal of a person, having told it.

@@ -5,6 +5,7 @@ use model::*;
 use pki::{JoinToken, NodeKey, PersonCertificate, PersonToken, RootCa};
 use proto::{
     PersonalClaim, WireId as _,
+    ca::{NoteRequest, membership_client::MembershipClient},
     control::{
         GetSwarmRequest, IssueUserCertificateRequest, PersonClaim, RevokeUserCertificateRequest,
         UpdateRequest, UserCertificate, UserSpec, WatchRequest, WhoAmIRequest, control_client::ControlClient,
@@ -16,7 +17,11 @@ use tonic::Code;
 
 /// As somebody asks through a manager's front door.
 fn control_as(swarm: &Swarm, proof: Proof) -> Control {
-    let manager = &swarm.managers[0];
+    control_at_as(swarm, 0, proof)
+}
+
+fn control_at_as(swarm: &Swarm, manager: usize, proof: Proof) -> Control {
+    let manager = &swarm.managers[manager];
     let claim = PersonClaim { proof: Some(proof), from: "192.0.2.7:4711".into() };
     let channel = channel(&manager.credentials, manager.addr);
     ControlClient::with_interceptor(channel, PersonalClaim::new(&claim))
@@ -97,6 +102,28 @@ async fn joins_renewals_refusals_and_reads_of_keys_are_told() {
     let secret = stolen.to_string();
     let secret = secret.rsplit('-').next().unwrap();
     tells(&swarm, secret, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_manager_refuses_that_does_not_lead_is_told_too() {
+    let mut swarm = Swarm::new().await;
+    swarm.join_manager().await;
+    let ann = user(&swarm, "ann", PersonRole::Read).await;
+    let stolen = PersonToken::generate(ann).unwrap();
+    let mut thief = control_at_as(&swarm, 1, Proof::Token(stolen.to_string()));
+    for _ in 0..5 {
+        let refused = thief.who_am_i(WhoAmIRequest {}).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated);
+    }
+    let words = format!("ann: authorisation refused token {}", stolen.id);
+    until("it is told", || told(&swarm).iter().any(|line| line.contains(&words))).await;
+    tells(&swarm, &words, 1);
+    // The leader takes such a word from members only.
+    let worker = swarm.certify(swarm.managers[0].addr, &swarm.token(Role::Worker).await).await.unwrap();
+    let mut leader = MembershipClient::new(channel(&worker, swarm.managers[0].addr));
+    let lie = NoteRequest { person: "bob".into(), ..NoteRequest::default() };
+    assert_eq!(leader.note(lie).await.unwrap_err().code(), Code::PermissionDenied);
+    tells(&swarm, "bob", 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
