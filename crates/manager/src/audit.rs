@@ -12,6 +12,8 @@ use crate::{
 use model::{
     AuditId, AuditRecord, Change, Meta, NodeId, Object, ObjectRef, Person, PersonRole, Tables, Timestamp,
 };
+use prost::Message as _;
+use proto::types;
 use serde_json::json;
 use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
@@ -102,6 +104,38 @@ impl<'a> Deed<'a> {
     }
 }
 
+/// *Limit* of what is said of one object: every manager holds it in memory, twice while it changes. *Unit:* bytes.
+/// *Source:* swarmkit `manager/state/store/memory.go`, `MaxTransactionBytes`.
+const SPEC_BYTES_MAX: usize = 3 << 19;
+
+/// Refuses what would be more than [`SPEC_BYTES_MAX`]. What is more already may be changed, not grow.
+fn has_an_end(view: &Tables, changes: &[Change]) -> Result<(), Status> {
+    for change in changes {
+        let Change::Put(object) = change else { continue };
+        let bytes = said_bytes(object);
+        if bytes > SPEC_BYTES_MAX && view.get(object.key()).is_none_or(|old| said_bytes(&old) < bytes) {
+            return Err(Status::invalid_argument(format!(
+                "{} has {bytes} bytes, and {SPEC_BYTES_MAX} at most are kept of one; hint: labels, variables and \
+                 arguments are no place for content, configs and volumes are",
+                described(object)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the length of what people say of an object. A stack has an end by the message that brings it, and those of
+/// its services; users and the swarm have limits of their own.
+fn said_bytes(object: &Object) -> usize {
+    match object {
+        Object::Service(service) => types::ServiceSpec::from(&*service.spec).encoded_len(),
+        Object::Network(_) | Object::Secret(_) | Object::Config(_) | Object::Node(_) => {
+            types::Object::from(object).encoded_len()
+        }
+        Object::Cluster(_) | Object::Task(_) | Object::Stack(_) | Object::User(_) | Object::Audit(_) => 0,
+    }
+}
+
 /// Says from what to what a node's or a user's role changes.
 fn role_change(before: Option<&Object>, change: Option<&Change>) -> Option<String> {
     let (old, new) = match (before?, change?) {
@@ -160,6 +194,7 @@ impl Shared {
                     *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some((object, reason));
                     return Err(status);
                 }
+                has_an_end(view, &changes)?;
                 if changes.is_empty() && deed.object.is_none() {
                     return Ok(((made, None), changes));
                 }

@@ -74,6 +74,27 @@ async fn a_service_runs_scales_updates_and_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_one_object_has_an_end() {
+    let swarm = Swarm::new().await;
+    let labelled = |bytes: usize| {
+        let mut spec = web(1);
+        spec.labels.insert("note".into(), "x".repeat(bytes));
+        spec
+    };
+    let refused = swarm.create_service(&labelled(2 << 20)).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    assert!(refused.message().contains("service web has 2097"), "{refused}");
+    let id = swarm.create_service(&labelled(1 << 20)).await.unwrap();
+    let grow = |spec: &mut ServiceSpec| drop(spec.labels.insert("note".into(), "x".repeat(2 << 20)));
+    let refused = swarm.update_service(id, grow).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    let mut network = overlay("back");
+    network.labels.insert("note".into(), "x".repeat(2 << 20));
+    let refused = swarm.create(create_request::Spec::Network((&network).into())).await.unwrap_err();
+    assert!(refused.message().contains("network back has"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_people_at_once_are_never_both_right_where_one_can_be() {
     let swarm = Swarm::new().await;
     let names = |name: &str| [format!("{name}-a"), format!("{name}-b")];
