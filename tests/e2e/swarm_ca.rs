@@ -330,6 +330,77 @@ fn the_root_certificate_is_replaced_on_every_node_and_one_that_is_down_holds_it_
 }
 
 #[test]
+fn a_root_of_ones_own_signs_for_every_node_and_for_those_that_join() {
+    let mut lab = lab(3);
+    lab.rswarm(1, &["swarm", "init", "--advertise-addr", &Lab::address(1)]).ok();
+    let join = |lab: &Lab, n: u8| {
+        let token = lab.rswarm(1, &["swarm", "join-token", "-q", "worker"]).ok();
+        let first = format!("{}:2377", Lab::address(1));
+        lab.rswarm(
+            n,
+            &["swarm", "join", "--token", token.trim(), "--advertise-addr", &Lab::address(n), &first],
+        )
+        .ok();
+    };
+    join(&lab, 2);
+    wait_for("both to be ready", SOON, || {
+        let nodes = lab.rswarm(1, &["node", "ls", "--format", "{{.Status}}"]).ok();
+        if nodes == "Ready\nReady\n" { Ok(()) } else { Err(nodes) }
+    });
+    let (cert, key) = own_root();
+    for (name, text) in [("own.pem", &cert), ("own.key", &key)] {
+        std::fs::write(lab.dir().join(name), text).expect("a file");
+    }
+    let rotate = ["swarm", "ca", "--rotate", "--ca-cert", "own.pem"];
+    // Without its key there would be nobody who signs.
+    lab.rswarm(1, &rotate).fails();
+    lab.rswarm(1, &[&rotate[..], &["--ca-key", "own.key"]].concat()).ok();
+    assert_eq!(lab.rswarm(2, &["swarm", "ca"]).code, 1, "a worker's own people see nothing of the swarm");
+    assert_eq!(lab.rswarm(1, &["swarm", "ca"]).ok().trim(), cert.trim());
+    join(&lab, 3);
+    wait_for("the third to be ready", SOON, || {
+        let nodes = lab.rswarm(1, &["node", "ls", "--format", "{{.Status}}"]).ok();
+        if nodes == "Ready\nReady\nReady\n" { Ok(()) } else { Err(format!("{nodes}{}", lab.daemon_logs())) }
+    });
+    for n in [2, 3] {
+        let root = data_root(&lab, n).join("swarm/certificates/root.pem");
+        wait_for("the old root to be forgotten", SOON, || {
+            let roots = std::fs::read_to_string(&root).unwrap();
+            if roots.trim() == cert.trim() { Ok(()) } else { Err(roots) }
+        });
+    }
+    // The key was taken into the managers' state; in clear text it is on nobody's disk.
+    let secret: String = key.lines().filter(|line| !line.starts_with('-')).collect();
+    let mut files = vec![data_root(&lab, 1).join("swarm")];
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if let Ok(content) = std::fs::read(&path) {
+            // What comes before is the same in every such key.
+            let part = &secret.as_bytes()[50..90];
+            assert!(!content.windows(40).any(|words| words == part), "the key is in {}", path.display());
+        }
+    }
+    lab.tell("kill-daemon 2").expect("the daemon to be killed");
+    lab.tell("start-daemon 2").expect("the daemon to be started");
+    lab.wait_for_daemon(2).expect("its daemon");
+    load_hello(&lab, 1);
+    let create = ["service", "create", "-d", "--name", "there", "--constraint", "node.hostname==host2"];
+    lab.rswarm(1, &[&create[..], &["rswarm/hello", "web"]].concat()).ok();
+    wait_for_replicas(&lab, 1, "there", "1/1");
+}
+
+/// Makes a root certificate and its key, PEM, as an operator would with his own tool.
+fn own_root() -> (String, String) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, "our own root");
+    let cert = params.self_signed(&key).expect("a certificate").pem();
+    (cert, key.serialize_pem())
+}
+
+#[test]
 fn a_node_that_was_removed_says_what_to_do() {
     let mut lab = swarm(2, 1);
     // Its host goes on: without this setting it would be waited for.
