@@ -1,6 +1,6 @@
 //! An ordinary user of a host, and who may send requests to its socket: neither gets at what is the host's.
 
-use crate::{SOON, lab, load_hello};
+use crate::{SOON, lab, load_hello, swarm};
 use std::{
     fs,
     io::{Read as _, Write as _},
@@ -185,6 +185,71 @@ fn a_request_that_would_reach_the_host_is_refused_by_its_key_and_leaves_nothing(
     assert!(status == 400 && answer.contains("invalid reference format"), "{status} {answer}");
     assert_eq!(lab.docker(1, &["ps", "-aq"]).ok(), "");
     assert_eq!(fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), before);
+}
+
+/// Everything that gets a name from outside, and names that lead elsewhere, end early, or are another line of a file.
+#[test]
+fn no_name_leads_out_of_what_it_names() {
+    let lab = swarm(1, 1);
+    load_hello(&lab, 1);
+    let mine = lab.docker(1, &["create", "--name", "mine", "rswarm/hello", "web"]).ok().trim().to_owned();
+    let long = "x".repeat(1 << 20);
+    // As JSON and in a query: one NUL, one line feed, one escape of a terminal, one mark that turns text around.
+    let names = [
+        ("../../../../tmp/evil", "..%2F..%2F..%2F..%2Ftmp%2Fevil"),
+        ("/etc/passwd", "%2Fetc%2Fpasswd"),
+        ("..", ".."),
+        ("a\\u0000b", "a%00b"),
+        ("a\\nb", "a%0Ab"),
+        ("\\u001b[2Ja", "%1B%5B2Ja"),
+        ("a\\u202eb", "a%E2%80%AEb"),
+        ("a b", "a%20b"),
+        (" ", "%20"),
+        (long.as_str(), long.as_str()),
+    ];
+    let task = r#""TaskTemplate":{"ContainerSpec":{"Image":"rswarm/hello"}}"#;
+    let bodies: [(&str, &dyn Fn(&str) -> String); 6] = [
+        ("/volumes/create", &|name| format!(r#"{{"Name":"{name}"}}"#)),
+        ("/services/create", &|name| format!(r#"{{"Name":"{name}",{task}}}"#)),
+        ("/secrets/create", &|name| format!(r#"{{"Name":"{name}","Data":"eA=="}}"#)),
+        ("/configs/create", &|name| format!(r#"{{"Name":"{name}","Data":"eA=="}}"#)),
+        ("/networks/create", &|name| {
+            format!(r#"{{"Name":"n","Options":{{"com.docker.network.bridge.name":"{name}"}}}}"#)
+        }),
+        ("/containers/create", &|name| {
+            format!(
+                r#"{{"Image":"rswarm/hello","HostConfig":{{"Mounts":[{{"Type":"volume","Source":"{name}","Target":"/x"}}]}}}}"#
+            )
+        }),
+    ];
+    let long_in_a_query = "x".repeat(1000);
+    for (in_json, in_query) in names {
+        for (path, body) in &bodies {
+            let (status, answer) = post(&lab, path, &body(in_json));
+            let name = &in_json[..in_json.len().min(40)];
+            assert!((400..500).contains(&status), "{path} {name}: {status} {answer}");
+        }
+        let in_query = if in_query.len() > 1000 { &long_in_a_query } else { in_query };
+        for path in [
+            format!("/containers/create?name={in_query}"),
+            format!("/containers/{mine}/rename?name={in_query}"),
+            format!("/images/rswarm%2Fhello/tag?repo={in_query}&tag=x"),
+            format!("/images/rswarm%2Fhello/tag?repo=x&tag={in_query}"),
+            format!("/commit?container={mine}&repo={in_query}"),
+        ] {
+            // A name of a container may be long, and begins with what ends it in no path.
+            let (status, answer) = post(&lab, &path, r#"{"Image":"rswarm/hello"}"#);
+            let path = &path[..path.len().min(100)];
+            let long = in_query.len() == 1000 && path.contains("name=");
+            assert!((400..500).contains(&status) || long, "{path}: {status} {answer}");
+        }
+    }
+    assert!(!Path::new("/tmp/evil").exists());
+    assert_eq!(lab.rswarm(1, &["volume", "ls", "-q"]).ok(), "");
+    assert_eq!(lab.rswarm(1, &["service", "ls", "-q"]).ok(), "");
+    for kind in ["secret", "config"] {
+        assert_eq!(lab.rswarm(1, &[kind, "ls", "-q"]).ok(), "", "{kind}");
+    }
 }
 
 /// Makes an image of busybox, as `bb`.
