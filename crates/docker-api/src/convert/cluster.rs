@@ -39,8 +39,8 @@ pub fn cluster_spec(from: types::SwarmSpec, current: &ClusterSpec) -> Result<Clu
     }
     if !from.ca_config.external_cas.is_empty() {
         return invalid(
-            "external certificate authorities are not supported: managers sign with a key that they hold; hint: swarm ca \
-             --rotate --ca-cert FILE --ca-key FILE takes a root of your own",
+            "external certificate authorities are not supported: managers sign with a key that they hold; hint: swarm \
+             ca --rotate --ca-cert FILE --ca-key FILE takes a root of your own",
         );
     }
     let or = |nanos: i64, what: &str, current| {

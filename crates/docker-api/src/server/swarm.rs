@@ -65,8 +65,8 @@ pub trait Swarm: Send + Sync + 'static {
     /// 503 when the node does not answer.
     async fn tunnel(&self, node: NodeId, asker: &Asker) -> Result<BoxedIo, ApiError>;
 
-    /// Opens a raw connection to the front door of a manager, which answers there in the name of `asker`, and returns the
-    /// manager's address. `via`: this one and no other.
+    /// Opens a raw connection to the front door of a manager, which answers there in the name of `asker`, and returns
+    /// the manager's address. `via`: this one and no other.
     ///
     /// # Errors
     /// 503 when no manager answers; `asker` has no token ([`ApiError::not_a_manager`]).
