@@ -26,6 +26,7 @@ mod single_host;
 mod sockets;
 mod stack_config;
 mod stacks;
+mod survival;
 mod swarm_ca;
 
 use std::{path::Path, time::Duration};

@@ -33,7 +33,7 @@ pub use executor::{Executor, Held, News, NodeConfig, TaskAssignment, TaskError};
 pub use ledger::LedgerError;
 pub use session::{Agent, AgentError, View};
 
-use model::{Duration, Timestamp};
+use model::{Duration, Incarnation, Timestamp};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -57,6 +57,9 @@ pub struct Options {
     /// Holds the ledger; made if missing.
     pub state_dir: PathBuf,
     pub clock: Clock,
+    /// The latest life of the swarm that this node has heard of, here or elsewhere: managers of an earlier one are
+    /// left, and not listened to. Raised by what sessions say.
+    pub incarnation: watch::Sender<Option<Incarnation>>,
 }
 
 impl std::fmt::Debug for Options {

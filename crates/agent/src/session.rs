@@ -9,8 +9,8 @@ use crate::{
 };
 use futures::future::BoxFuture;
 use model::{
-    Config, ConfigId, Duration, NetworkId, Node, NodeDescription, NodeId, Panicked, Secret, SecretBytes,
-    SecretId, ServiceId, Task, TaskId, TaskState, TaskStatus, caught,
+    Config, ConfigId, Duration, Incarnation, NetworkId, Node, NodeDescription, NodeId, Panicked, Secret,
+    SecretBytes, SecretId, ServiceId, Task, TaskId, TaskState, TaskStatus, caught,
 };
 use prost::Message as _;
 use proto::{
@@ -65,6 +65,8 @@ pub struct View {
     pub manager: Option<SocketAddr>,
     /// Every manager heard of in sessions.
     pub managers: Vec<SocketAddr>,
+    /// The life of the swarm that they were said to be of.
+    pub incarnation: Option<Incarnation>,
     /// The managers by name, as last told; empty until told.
     pub roster: BTreeSet<NodeId>,
     /// Nodes that were removed from the swarm, as last told.
@@ -218,6 +220,8 @@ struct Session {
     /// Descriptions that follow each other quickly: the node is about to change.
     describe_soon: u32,
     description: NodeDescription,
+    /// The life of the swarm that the manager is of.
+    incarnation: Option<Incarnation>,
     /// Sequence of the last assignments.
     assignments: Option<u64>,
     /// Networks this session sent a table of.
@@ -247,7 +251,13 @@ enum SessionEnd {
     Invalid(#[from] Invalid),
     #[error("the manager does not take messages")]
     Stuck,
+    #[error("{LEFT_BEHIND}")]
+    LeftBehind,
 }
+
+/// What is wrong with a manager of an earlier life of the swarm.
+const LEFT_BEHIND: &str =
+    "the manager is of a swarm that was recovered without it since: it is not listened to";
 
 struct Assigned {
     directive: watch::Sender<Directive>,
@@ -397,6 +407,7 @@ impl Loop {
             .collect();
         let (connect, executor) = (self.options.connect.clone(), self.options.executor.clone());
         let networks: Vec<NetworkId> = self.networks.iter().copied().collect();
+        let latest = self.options.incarnation.clone();
         let mut seeds = self.options.managers.clone();
         let other: Vec<_> = known.iter().copied().filter(|a| Some(*a) != self.last_tried).collect();
         let choice = if other.is_empty() { known.into_iter().collect() } else { other };
@@ -406,7 +417,9 @@ impl Loop {
             return Link::Dialling(Box::pin(async move {
                 let told = seeds.wait_for(|s| !s.is_empty()).await.map(|s| s.first().copied());
                 match told {
-                    Ok(Some(addr)) => (addr, dial(connect, addr, executor.describe().await, &networks).await),
+                    Ok(Some(addr)) => {
+                        (addr, dial(connect, addr, executor.describe().await, &networks, &latest).await)
+                    }
                     Ok(None) | Err(_) => std::future::pending().await,
                 }
             }));
@@ -414,7 +427,7 @@ impl Loop {
         self.last_tried = Some(addr);
         Link::Dialling(Box::pin(async move {
             tokio::time::sleep(delay).await;
-            (addr, dial(connect, addr, executor.describe().await, &networks).await)
+            (addr, dial(connect, addr, executor.describe().await, &networks, &latest).await)
         }))
     }
 
@@ -431,6 +444,14 @@ impl Loop {
     }
 
     fn welcome(&mut self, welcome: &Welcome) {
+        let incarnation = incarnation_of(welcome);
+        self.view
+            .send_if_modified(|view| std::mem::replace(&mut view.incarnation, incarnation) != incarnation);
+        self.options.incarnation.send_if_modified(|latest| {
+            let later = incarnation > *latest;
+            *latest = incarnation.max(*latest);
+            later
+        });
         if let Some(managers) = &welcome.managers {
             self.learn(managers);
         }
@@ -480,12 +501,19 @@ impl Loop {
         }
     }
 
+    /// Refuses a manager of an earlier life of the swarm than one that was heard of since.
+    fn still_counts(&self, session: &Session) -> Result<(), SessionEnd> {
+        let left_behind = session.incarnation < *self.options.incarnation.borrow();
+        if left_behind { Err(SessionEnd::LeftBehind) } else { Ok(()) }
+    }
+
     fn on_message(
         &mut self,
         session: &mut Session,
         message: Result<Option<ManagerMessage>, Status>,
     ) -> Result<(), SessionEnd> {
         let message = message.map_err(Box::new)?.ok_or(SessionEnd::Closed)?;
+        self.still_counts(session)?;
         session.heard_at = Instant::now();
         match message.message {
             Some(Down::Assignments(assignments)) => self.on_assignments(session, assignments)?,
@@ -518,6 +546,7 @@ impl Loop {
             }
             Some(Down::Welcome(welcome)) => {
                 session.period = period_of(&welcome);
+                session.incarnation = incarnation_of(&welcome);
                 self.ledger.put_welcome(&welcome);
                 self.welcome(&welcome);
             }
@@ -712,6 +741,7 @@ impl Loop {
         if now >= session.silent_at() {
             return Err(SessionEnd::Silent);
         }
+        self.still_counts(session)?;
         if now >= session.heartbeat_at {
             session.heartbeat_at = now + session.period;
             session.send(Up::Heartbeat(Heartbeat {}))?;
@@ -817,6 +847,7 @@ async fn dial(
     addr: SocketAddr,
     description: NodeDescription,
     networks: &[NetworkId],
+    latest: &watch::Sender<Option<Incarnation>>,
 ) -> Dialled {
     let attempt = async {
         let (up, messages) = mpsc::channel(256);
@@ -829,6 +860,10 @@ async fn dial(
         let Some(Down::Welcome(welcome)) = first else {
             return Err(Status::failed_precondition("the manager did not begin with a welcome"));
         };
+        let incarnation = incarnation_of(&welcome);
+        if incarnation < *latest.borrow() {
+            return Err(Status::failed_precondition(LEFT_BEHIND));
+        }
         let now = Instant::now();
         let period = period_of(&welcome);
         let session = Session {
@@ -841,6 +876,7 @@ async fn dial(
             describe_at: now + DESCRIBE_PERIOD,
             describe_soon: 0,
             description,
+            incarnation,
             assignments: None,
             networks: BTreeSet::new(),
         };
@@ -853,6 +889,10 @@ async fn dial(
 
 fn period_of(welcome: &Welcome) -> Duration {
     Duration::from_millis(welcome.heartbeat_period_ms.max(10))
+}
+
+fn incarnation_of(welcome: &Welcome) -> Option<Incarnation> {
+    welcome.incarnation.map(|i| Incarnation { number: i.number, tag: i.tag })
 }
 
 fn node_config(welcome: &Welcome) -> Result<(Node, NodeConfig), Invalid> {

@@ -67,6 +67,11 @@ impl Session {
         self.down.send(Ok(ManagerMessage { message: Some(message), gone_at: 0 })).await.unwrap();
     }
 
+    /// Says something that nobody may hear any more.
+    async fn say(&self, message: Down) {
+        drop(self.down.send(Ok(ManagerMessage { message: Some(message), gone_at: 0 })).await);
+    }
+
     async fn assign(&self, complete: bool, sequence: u64, tasks: &[Task]) {
         let tasks = tasks.iter().map(Into::into).collect();
         self.send(Down::Assignments(Assignments { complete, sequence, tasks, ..Assignments::default() }))
@@ -119,6 +124,7 @@ struct Rig {
     cancel: CancellationToken,
     _server: JoinSet<()>,
     clock: Arc<Mutex<i64>>,
+    incarnation: watch::Sender<Option<Incarnation>>,
 }
 
 async fn rig() -> Rig {
@@ -141,6 +147,7 @@ async fn rig() -> Rig {
         cancel: CancellationToken::new(),
         _server: server,
         clock: Arc::default(),
+        incarnation: watch::Sender::new(None),
     };
     rig.start();
     rig
@@ -159,6 +166,7 @@ impl Rig {
                 *now += 1;
                 Timestamp(*now)
             }),
+            incarnation: self.incarnation.clone(),
         });
         self.cancel = CancellationToken::new();
         let cancel = self.cancel.clone();
@@ -174,6 +182,11 @@ impl Rig {
     }
 
     async fn session(&mut self) -> Session {
+        self.session_of(None).await
+    }
+
+    /// Opens a session as a manager of this life of the swarm does.
+    async fn session_of(&mut self, incarnation: Option<Incarnation>) -> Session {
         let next = tokio::time::timeout(Duration::from_secs(20), self.sessions.recv());
         let (mut up, down) = next.await.expect("a session in time").unwrap();
         let hello = up.message().await.unwrap().unwrap().message;
@@ -188,7 +201,8 @@ impl Rig {
             acknowledge: true,
             heartbeats: 0,
         };
-        session.send(Down::Welcome(welcome())).await;
+        let incarnation = incarnation.as_ref().map(Into::into);
+        session.send(Down::Welcome(Welcome { incarnation, ..welcome() })).await;
         session
     }
 
@@ -237,6 +251,7 @@ fn welcome() -> Welcome {
         task_pool: "10.255.0.0/16".into(),
         index: 3,
         managers: None,
+        incarnation: None,
     }
 }
 
@@ -273,6 +288,31 @@ fn with(mut task: Task, change: impl FnOnce(&mut Task)) -> Task {
 
 fn ledger_files(dir: &Path) -> usize {
     std::fs::read_dir(dir.join("agent/tasks")).unwrap().count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_of_an_earlier_life_of_the_swarm_is_left_and_not_listened_to() {
+    let mut rig = rig().await;
+    let life = |number| Some(Incarnation { number, tag: 1 });
+    let runs = |host: &FakeHost, number| host.running().contains(&TaskId(number));
+    let nothing = || Down::Assignments(Assignments { complete: true, sequence: 2, ..Assignments::default() });
+    let first = rig.session_of(None).await;
+    first.assign(true, 1, &[task(1, "a")]).await;
+    rig.until("it takes the task up", |host| runs(host, 1)).await;
+
+    // Heard from elsewhere: this manager's swarm was recovered without it.
+    rig.incarnation.send_replace(life(5));
+    first.say(nothing()).await;
+    // Nor does it listen to others, before it meets one of the later life.
+    for earlier in [life(4), None] {
+        rig.session_of(earlier).await.say(nothing()).await;
+    }
+    let last = rig.session_of(life(6)).await;
+    last.assign(true, 1, &[task(1, "a"), task(2, "b")]).await;
+    rig.until("it takes the second task up", |host| runs(host, 2)).await;
+    assert!(runs(&rig.host, 1), "the first one was ended");
+    assert_eq!(*rig.incarnation.borrow(), life(6));
+    rig.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,7 @@ use crate::{
     standing::{Known, Standing},
 };
 use model::{NodeId, Person, PersonRole, Role, Tables, Timestamp, UserId};
-use pki::{PersonToken, tls::Peer};
+use pki::{Identity, PersonToken, tls::Peer};
 use prost::Message as _;
 use proto::{
     CALLER_KEY, PersonalClaim, WireId as _,
@@ -42,6 +42,8 @@ pub(crate) enum Rule {
     Manager,
     /// A manager that takes part in Raft.
     Member,
+    /// A manager by its certificate, also one that is not known here: the swarm may have begun anew without this node.
+    Announcer,
     /// A person, with the rights that `people` gives.
     Person,
 }
@@ -95,6 +97,7 @@ methods! {
         JoinRaft: Manager, Forwarded;
         Vouch: Manager, Direct;
         Note: Member, Direct;
+        Surviving: Manager, Direct;
     }
     "rswarm.dispatcher.v1.Dispatcher" {
         Session: Node, Direct;
@@ -121,6 +124,7 @@ methods! {
         Watch: Person, Direct;
         GetSwarm: Person, Forwarded;
         UpdateSwarm: Person, Forwarded;
+        Backup: Person, Forwarded;
         ApplyStack: Person, Forwarded;
         RollbackStack: Person, Forwarded;
         JudgeStack: Person, Forwarded;
@@ -146,6 +150,7 @@ methods! {
         Relay: Person, Direct;
         ResolveImage: Node, Direct;
         ReadBlob: Node, Direct;
+        Announce: Announcer, Direct;
     }
 }
 
@@ -317,6 +322,9 @@ pub(crate) fn authorize(
     if identity.cluster != cluster {
         return Err(Status::permission_denied("the certificate is of another swarm").into());
     }
+    if method.rule() == Rule::Announcer {
+        return announcer(method, evidence, identity, known).map_err(Into::into);
+    }
     let direct = rank(identity.node, identity.role, known)?;
     let (caller, ranked) = match &evidence.forwarded {
         Some(named) => forwarded(method, direct, named, peer.addr, known, now)?,
@@ -334,7 +342,9 @@ pub(crate) fn authorize(
         | (Rule::Manager, Who::Node { role: Role::Manager, .. }, _)
         | (Rule::Person, Who::Person(_), _) => true,
         (Rule::Member, Who::Node { .. }, Some(ranked)) => ranked.member,
-        (Rule::Anyone | Rule::Node | Rule::Manager | Rule::Member | Rule::Person, _, _) => false,
+        (Rule::Anyone | Rule::Node | Rule::Manager | Rule::Member | Rule::Announcer | Rule::Person, _, _) => {
+            false
+        }
     };
     if allowed {
         return Ok(caller);
@@ -344,7 +354,7 @@ pub(crate) fn authorize(
         Rule::Person => Status::permission_denied(format!(
             "a node's certificate may not call {what}: only people may, who name themselves"
         )),
-        Rule::Manager | Rule::Member => {
+        Rule::Manager | Rule::Member | Rule::Announcer => {
             Status::permission_denied(format!("only managers may call {what}, and this node is none"))
         }
         Rule::Anyone | Rule::Node => {
@@ -353,6 +363,31 @@ pub(crate) fn authorize(
     };
     let perhaps_late = ranked.is_some_and(|r| r.perhaps_late);
     Err(Refused { status, perhaps_late })
+}
+
+/// Judges a node that says that the swarm has begun anew. It need not be known; one that is known to be no manager is
+/// none, whatever its certificate says.
+fn announcer(
+    method: Method,
+    evidence: &Evidence,
+    identity: Identity,
+    known: &Known<'_>,
+) -> Result<Caller, Status> {
+    let is_worker = match (known.standing(identity.node), known) {
+        (Standing::Removed, _) => return Err(removed()),
+        (Standing::Left, _) => return Err(Status::permission_denied("this node left the swarm")),
+        // A worker knows no other workers by name: `node::gate` remembers who was a manager.
+        (Standing::Worker, Known::State(_)) => true,
+        (Standing::Worker | Standing::Unknown | Standing::Manager | Standing::Member, _) => false,
+    };
+    let in_its_own_name = evidence.forwarded.is_none() && evidence.person.is_none();
+    if is_worker || identity.role != Role::Manager || !in_its_own_name {
+        return Err(Status::permission_denied(format!(
+            "only managers may call {method:?}, in their own name, and this node is none"
+        )));
+    }
+    let who = Who::Node { id: identity.node, role: Role::Manager };
+    Ok(Caller { who, addr: evidence.peer.addr, forwarded: false, claim: None })
 }
 
 /// Judges a call that a manager passes on.
@@ -469,7 +504,7 @@ pub(crate) fn still(method: Method, caller: &Caller, tables: &Tables, now: Times
         }),
         (Who::Node { id, role }, _) => rank(*id, *role, &known).is_ok_and(|now| match method.rule() {
             Rule::Member => now.member,
-            Rule::Manager => now.role == Role::Manager,
+            Rule::Manager | Rule::Announcer => now.role == Role::Manager,
             Rule::Anyone | Rule::Node | Rule::Person => true,
         }),
         (Who::Nobody, _) => method.rule() == Rule::Anyone,

@@ -21,7 +21,7 @@ use proto::{
     WireId as _,
     ca::{
         GetRootCaReply, GetRootCaRequest, IssueCertificateReply, IssueCertificateRequest, JoinRaftReply,
-        JoinRaftRequest, Member, NoteReply, NoteRequest, VouchReply, VouchRequest,
+        JoinRaftRequest, Member, NoteReply, NoteRequest, SurvivingReply, SurvivingRequest, VouchReply, VouchRequest,
         ca_client::CaClient,
         ca_server::{Ca, CaServer},
         membership_client::MembershipClient,
@@ -29,7 +29,10 @@ use proto::{
     },
     types,
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 use tonic::{Request, Response, Status};
 use tracing::info;
 
@@ -164,7 +167,7 @@ pub(crate) fn new_token(root_pem: &str) -> Result<SecretBytes, Status> {
     Ok(SecretBytes(token.to_string().into_bytes()))
 }
 
-fn new_node(id: NodeId, index: u16, role: Role, availability: Availability) -> Node {
+pub(crate) fn new_node(id: NodeId, index: u16, role: Role, availability: Availability) -> Node {
     Node {
         id,
         meta: Meta::default(),
@@ -194,7 +197,7 @@ fn role_to_certify(node: &Node) -> Role {
     if node.manager.is_some() { Role::Manager } else { node.spec.role }
 }
 
-fn free_index(tables: &Tables) -> Option<u16> {
+pub(crate) fn free_index(tables: &Tables) -> Option<u16> {
     (1..=65534).find(|index| tables.owner_of_index(*index).is_none())
 }
 
@@ -291,7 +294,7 @@ fn of_a_joiner(from: SocketAddr, action: &str, object: String, message: String) 
 }
 
 /// Returns the root that signs now: while the root changes it is the new one already.
-fn signing_root(cluster: &Cluster) -> Result<RootCa, Status> {
+pub(crate) fn signing_root(cluster: &Cluster) -> Result<RootCa, Status> {
     let root = |cert: &str, key: &SecretBytes| {
         let key = std::str::from_utf8(&key.0).map_err(|_| Status::internal("the root key is unreadable"))?;
         RootCa::from_pem(cert, key).map_err(|e| Status::internal(e.to_string()))
@@ -492,6 +495,19 @@ impl Membership for CaService {
         let is_member = || self.0.store.member_node(raft_id) == Some(node);
         let member = is_member() || (self.0.catch_up().await.is_ok() && is_member());
         Ok(Response::new(VouchReply { member }))
+    }
+
+    async fn surviving(
+        &self,
+        request: Request<SurvivingRequest>,
+    ) -> Result<Response<SurvivingReply>, Status> {
+        self.0.authorize(Method::Surviving, &request).await?;
+        let incarnation = self.0.store.view().cluster.as_ref().and_then(|cluster| cluster.incarnation);
+        Ok(Response::new(SurvivingReply {
+            recovering: self.0.recovering.load(Relaxed),
+            in_touch: self.0.store.is_current(),
+            incarnation: incarnation.as_ref().map(Into::into),
+        }))
     }
 }
 

@@ -4,8 +4,8 @@
 //! something meanwhile) costs another turn and nothing else.
 
 use crate::{
-    PartEnded, first_of, forward, forward::no_leader, level, part, presence::Silent, reach, roles, rotation,
-    shared::Shared, trouble::Trouble,
+    PartEnded, announce, departed, first_of, forward, forward::no_leader, level, part, presence::Silent,
+    reach, roles, rotation, shared::Shared, trouble::Trouble,
 };
 use model::{
     Batch, Change, Duration, Node, NodeDescription, NodeId, NodeState, Object, Tables, Task, TaskId,
@@ -95,6 +95,8 @@ pub(crate) async fn run(shared: Arc<Shared>) -> PartEnded {
             work.spawn(part("look for silent hosts", reach::run(shared.clone())));
             work.spawn(part("feature level", level::run(shared.clone())));
             work.spawn(part("role loop", roles::run(shared.clone())));
+            work.spawn(part("look for dead managers", departed::run(shared.clone())));
+            work.spawn(part("announcements", announce::run(shared.clone())));
             work.spawn(part("root rotation", rotation::run(shared.clone())));
             let ended = tokio::select! {
                 biased;

@@ -26,12 +26,14 @@
 //!
 //! *Start reading at* `leader::lead`, then `dispatcher::session`.
 
+mod announce;
 mod assignments;
 mod audit;
 mod authorize;
 pub mod ca;
 mod clock;
 mod control;
+mod departed;
 mod dispatcher;
 mod early;
 mod forward;
@@ -41,6 +43,7 @@ mod notes;
 mod presence;
 mod publisher;
 mod reach;
+pub mod recovery;
 mod rights;
 mod roles;
 mod rotation;
@@ -62,7 +65,11 @@ use early::Early;
 use model::{NodeId, Role, Timestamp, caught};
 use proto::control::PersonClaim;
 use shared::Shared;
-use std::{net::SocketAddr, pin::Pin, sync::Arc};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, atomic::AtomicBool},
+};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, service::Routes, transport::Channel};
@@ -97,6 +104,8 @@ pub struct Options {
     /// Asked of nodes that are not heard.
     pub answers: Answers,
     pub clock: Clock,
+    /// This manager is about to go on without the others.
+    pub recovering: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Options {

@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) answers: Answers,
     /// The wall clock: for what people, tokens and certificates say of time. See [`Shared::stamp`] for the rest.
     pub(crate) clock: Clock,
+    /// This manager is about to go on without the others.
+    pub(crate) recovering: Arc<AtomicBool>,
     /// Runs while this manager leads.
     leader_clock: Mutex<Option<LeaderClock>>,
     /// Filled while this manager leads.
@@ -89,6 +91,7 @@ impl Shared {
             connect: options.connect,
             answers: options.answers,
             clock: options.clock,
+            recovering: options.recovering,
             leader_clock: Mutex::default(),
             presence: Mutex::default(),
             presence_changed: Notify::new(),

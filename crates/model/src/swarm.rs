@@ -12,6 +12,9 @@ pub const DAEMON_GRACE: Duration = Duration::from_secs(60);
 /// *Limit* of [`ClusterSpec::daemon_grace`].
 pub const DAEMON_GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// *Limit* of [`ClusterSpec::dead_manager_after`], from below: a daemon that is started anew is no dead manager.
+pub const DEAD_MANAGER_AFTER_MIN: Duration = Duration::from_secs(10);
+
 /// Source: Docker API `SwarmSpec`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterSpec {
@@ -22,6 +25,9 @@ pub struct ClusterSpec {
     /// How long tasks stay on a node whose daemon is away while its host answers. *Limit:* [`DAEMON_GRACE_MAX`]; `None`:
     /// [`DAEMON_GRACE`].
     pub daemon_grace: Option<Duration>,
+    /// How long a manager is not heard of before it is made a worker, where the others can do without it. *Limit:*
+    /// [`DEAD_MANAGER_AFTER_MIN`]; `None`: never.
+    pub dead_manager_after: Option<Duration>,
     pub node_cert_expiry: Duration,
     pub autolock: bool,
     /// Entries between Raft snapshots.
@@ -39,6 +45,7 @@ impl Default for ClusterSpec {
             task_history_limit: 5,
             heartbeat_period: Duration::from_secs(1),
             daemon_grace: None,
+            dead_manager_after: None,
             node_cert_expiry: Duration::from_secs(90 * 24 * 3600),
             autolock: false,
             snapshot_interval: 10_000,
@@ -56,11 +63,29 @@ pub const AWAY_LEVEL: u32 = 2;
 /// what becomes of the mounts below a bind mount ([`crate::BindRecursion`]): who does not know them drops them.
 pub const CONFINEMENT_LEVEL: u32 = 3;
 
+/// The first feature level at which a swarm can have an [`Incarnation`].
+pub const INCARNATION_LEVEL: u32 = 3;
+
+/// The first feature level at which [`ClusterSpec::dead_manager_after`] can be set.
+pub const DEAD_MANAGERS_LEVEL: u32 = 3;
+
 /// The newest feature level that this version understands; new swarms begin with it.
 ///
 /// 1: the first. 2: [`crate::INTEGRITY_LEVEL`] and [`AWAY_LEVEL`]; nodes say which networks they hold, and when one is
-/// gone; objects know at which index they were made. 3: [`CONFINEMENT_LEVEL`].
+/// gone; objects know at which index they were made. 3: [`CONFINEMENT_LEVEL`], [`INCARNATION_LEVEL`] and
+/// [`DEAD_MANAGERS_LEVEL`].
 pub const FEATURE_LEVEL: u32 = 3;
+
+/// Which life of a swarm something belongs to. Each recovery from the loss of a majority, and each restored backup,
+/// begins a later one with managers of its own; whoever has heard of a later one has no more to do with the managers
+/// of an earlier. A swarm that was never recovered has none, which is earlier than any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Incarnation {
+    /// Greater than that of every life that was known when it began: seconds since 1970, or one more than the last.
+    pub number: u64,
+    /// Random: two that began at once are told apart, and one of them is the later.
+    pub tag: u64,
+}
 
 /// The one cluster object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +117,8 @@ pub struct Cluster {
     pub removed: Vec<RemovedNode>,
     /// A change of the root certificate that has not reached every node yet.
     pub rotation: Option<RootRotation>,
+    /// `None`: it was never recovered or restored.
+    pub incarnation: Option<Incarnation>,
 }
 
 /// A root certificate on its way in. *Source:* SwarmKit `api.RootRotation`.
@@ -138,6 +165,7 @@ impl Cluster {
             feature_level: FEATURE_LEVEL,
             removed: Vec::new(),
             rotation: None,
+            incarnation: None,
         }
     }
 

@@ -8,9 +8,14 @@
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use manager::standing::{Known, Standing, Told};
-use model::{ClusterId, NodeId, Role, Tables};
+use model::{ClusterId, Incarnation, NodeId, Role, Tables};
 use pki::Guests;
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    time::Duration,
+};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +32,12 @@ pub(crate) struct Gate {
     news: Notify,
     /// Every connection from or to another node.
     pub(crate) guests: Guests,
+    /// The latest life of the swarm that was heard of.
+    pub(crate) incarnation: watch::Sender<Option<Incarnation>>,
+    /// Managers that said that the swarm has begun anew with them; taken by the keeper.
+    announced: Mutex<Option<Vec<SocketAddr>>>,
+    /// This manager is about to go on without the others.
+    pub(crate) recovering: Arc<AtomicBool>,
 }
 
 /// What sessions told.
@@ -45,7 +56,34 @@ impl Gate {
             told: ArcSwap::from_pointee(Word { told, former: BTreeSet::new() }),
             news: Notify::new(),
             guests: Guests::default(),
+            incarnation: watch::Sender::new(None),
+            announced: Mutex::default(),
+            recovering: Arc::default(),
         }
+    }
+
+    /// Notes that the swarm has begun anew with these managers, unless that was before what is known.
+    pub(crate) fn hear_announcement(&self, incarnation: Incarnation, managers: Vec<SocketAddr>) {
+        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        if Some(incarnation) >= *self.incarnation.borrow() {
+            *announced = Some(managers);
+            self.raise(Some(incarnation));
+        }
+    }
+
+    /// Returns the managers that announced themselves since it was last asked.
+    pub(crate) fn take_announced(&self) -> Option<Vec<SocketAddr>> {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Notes a life of the swarm, and returns the latest that is known.
+    pub(crate) fn raise(&self, heard: Option<Incarnation>) -> Option<Incarnation> {
+        self.incarnation.send_if_modified(|latest| {
+            let later = heard > *latest;
+            *latest = heard.max(*latest);
+            later
+        });
+        *self.incarnation.borrow()
     }
 
     /// Judges by this state from now on.

@@ -28,6 +28,7 @@ mod lock;
 mod member;
 mod peer;
 mod record;
+mod recover;
 mod settings;
 mod strangers;
 mod swarm;

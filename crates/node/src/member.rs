@@ -15,7 +15,7 @@ use crate::{
     descriptors, lock,
     peer::{FrontDoorCell, PeerService},
     record::{Folder, Record},
-    strangers,
+    recover, strangers,
 };
 use agent::{Agent, Executor};
 use anyhow::{Context, Result, bail};
@@ -51,6 +51,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const LISTEN_LIMIT: Duration = Duration::from_secs(5);
 /// How long the others have to take a member out of Raft that they do not want.
 const DISMISSAL: Duration = Duration::from_secs(15);
+/// How long a manager may take to write down that another one has another address.
+const RELOCATE_LIMIT: Duration = Duration::from_secs(5);
 /// How often a node compares what it is with what it is to be.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a manager that takes part in Raft may seem not to, by its session: it may be news.
@@ -175,6 +177,7 @@ impl Member {
     ) -> Result<watch::Receiver<View>> {
         let identity = start.credentials.identity();
         let tcp = listen(record.listen_addr).await?;
+        recover::finish(&start.folder, &mut record)?;
         if identity.role == Role::Worker {
             record.raft_id = None;
             record.raft_joined = false;
@@ -219,6 +222,7 @@ impl Member {
                 connect: Arc::clone(&to_manager),
                 answers: Arc::new(|addr| Box::pin(host_answers(addr))),
                 clock: Arc::new(clock),
+                recovering: Arc::clone(&gate.recovering),
             });
             let folder = start.folder.clone();
             let seeds =
@@ -282,6 +286,7 @@ impl Member {
             executor: Arc::clone(&start.executor) as Arc<dyn Executor>,
             state_dir: start.folder.agent(),
             clock: Arc::new(clock),
+            incarnation: start.connections.gate().incarnation.clone(),
         });
         let heard = agent.view();
         let agent_cancel = cancel.clone();
@@ -631,6 +636,10 @@ impl Keeper {
                 () = sleep(due) => true,
                 () = sleep(LOOK) => {
                     let heard = self.heard.borrow().clone();
+                    if self.follow_incarnation(role)? {
+                        return Ok(Outcome::Restart);
+                    }
+                    self.tell_new_address(role).await;
                     if role == Role::Manager && self.seems_out_of_raft(&heard) {
                         if out_since.get_or_insert_with(Instant::now).elapsed() > OUT_OF_RAFT {
                             tracing::warn!("this manager was taken out of Raft: it takes part under a new number");
@@ -686,6 +695,34 @@ impl Keeper {
         }
     }
 
+    /// Tells the others where this manager is, if the state says otherwise: it has come back at another address. Raft
+    /// reaches it there from then on.
+    async fn tell_new_address(&self, role: Role) {
+        let store = self.view.borrow().store.clone().filter(|_| role == Role::Manager);
+        let Some(store) = store else { return };
+        let record = self.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (Some(raft_id), addr) = (record.raft_id, record.advertise_addr) else { return };
+        let node = self.start.credentials.identity().node;
+        let known = store.view().nodes.get(&node).and_then(|n| n.manager);
+        if known.is_none_or(|known| known.raft_id != raft_id || known.addr == addr) {
+            return;
+        }
+        let ask = JoinRaftRequest { raft_id, addr: addr.to_string(), feature_level: model::FEATURE_LEVEL };
+        for manager in managers_of(&record, role) {
+            let mut asked = MembershipClient::new(self.start.connections.manager(manager, None));
+            match timeout(RELOCATE_LIMIT, asked.join_raft(ask.clone())).await {
+                Ok(Ok(_)) => {
+                    tracing::info!(%addr, "the managers know the new address of this one");
+                    return;
+                }
+                Ok(Err(status)) => {
+                    tracing::debug!(%manager, error = status.message(), "not told of the new address");
+                }
+                Err(_) => tracing::debug!(%manager, "not told of the new address: no answer"),
+            }
+        }
+    }
+
     /// Tells whether the session says that this manager is to be one, but under no number or another one's.
     fn seems_out_of_raft(&self, heard: &agent::View) -> bool {
         let own = self.record.lock().unwrap_or_else(PoisonError::into_inner).raft_id;
@@ -720,7 +757,11 @@ impl Keeper {
         {
             self.start.credentials.replace_roots(root).context("cannot take over new root certificates")?;
         }
-        self.start.connections.gate().hear(&heard.roster, &heard.removed);
+        let gate = self.start.connections.gate();
+        if heard.incarnation < *gate.incarnation.borrow() {
+            return Ok(()); // the swarm has begun anew since, with other managers
+        }
+        gate.hear(&heard.roster, &heard.removed);
         if heard.managers.is_empty() {
             return Ok(());
         }
@@ -732,6 +773,37 @@ impl Keeper {
             self.view.send_modify(|view| view.managers.clone_from(&heard.managers));
         }
         Ok(())
+    }
+
+    /// Follows the swarm where it has begun anew: keeps its managers in mind, and returns true when this manager's own
+    /// state is of an earlier life. It lets go of its state then, and finds out what it is to be now.
+    fn follow_incarnation(&self, role: Role) -> Result<bool> {
+        let gate = self.start.connections.gate();
+        let state = self.view.borrow().store.as_ref().map(store::Handle::view);
+        let own = state.as_ref().and_then(|state| state.cluster.as_ref());
+        let latest = gate.raise(own.and_then(|cluster| cluster.incarnation));
+        let announced = gate.take_announced();
+        let left_behind = role == Role::Manager && own.is_some_and(|cluster| cluster.incarnation < latest);
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        if record.incarnation() == latest && announced.is_none() && !left_behind {
+            return Ok(false);
+        }
+        record.set_incarnation(latest);
+        if let Some(managers) = announced {
+            tracing::info!(?managers, "the swarm has begun anew, with these managers");
+            record.managers = managers;
+            self.known.send_replace(managers_of(&record, role));
+            self.view.send_modify(|view| view.managers.clone_from(&record.managers));
+        }
+        self.start.folder.store(&record)?;
+        drop(record);
+        if left_behind {
+            tracing::warn!(
+                "the swarm was recovered or restored without this manager: it lets go of its own state"
+            );
+            self.change_role(Role::Manager)?;
+        }
+        Ok(left_behind)
     }
 
     /// Follows the swarm's settings: how often a snapshot is made, and the lock of this manager's keys. Returns true

@@ -5,17 +5,18 @@ use crate::{connect::Connections, member::clock, record::Folder, swarm::ask_a_ma
 use docker_api::server::{BoxedIo, FrontDoor, Origin, Relayed};
 use futures::{Stream, StreamExt, TryStreamExt};
 use manager::{Admitted, Method};
-use model::NodeId;
+use model::{Incarnation, NodeId};
 use proto::{
     PersonalClaim, WireId as _,
     dispatcher::MayFetchRequest,
     node::{
-        Bytes as Chunk, ReadBlobRequest, ResolveImageReply, ResolveImageRequest, peer_client::PeerClient,
-        peer_server::Peer,
+        AnnounceReply, AnnounceRequest, Bytes as Chunk, ReadBlobRequest, ResolveImageReply,
+        ResolveImageRequest, peer_client::PeerClient, peer_server::Peer,
     },
 };
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
@@ -38,6 +39,8 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// How long a manager's word counts that a node needs an image, and that it does not.
 const YES_LASTS: Duration = Duration::from_secs(10);
 const NO_LASTS: Duration = Duration::from_millis(500);
+/// *Limit* of managers that announce themselves.
+const MANAGERS_MAX: usize = 255;
 /// *Limit* of answers that are remembered.
 const ANSWERS_MAX: usize = 1024;
 
@@ -191,6 +194,26 @@ impl Peer for PeerService {
             digest: manifest.digest.to_string(),
             manifest: manifest.bytes.to_vec(),
         }))
+    }
+
+    async fn announce(&self, request: Request<AnnounceRequest>) -> Result<Response<AnnounceReply>, Status> {
+        let caller = self.admit(Method::Announce, &request)?;
+        let gate = self.connections.gate();
+        if !gate.may_be_called(caller.node, true) {
+            return Err(Status::permission_denied("this node is a manager no more"));
+        }
+        let AnnounceRequest { incarnation, managers } = request.into_inner();
+        let incarnation = incarnation.map(Incarnation::try_from).transpose();
+        let incarnation = incarnation.map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let incarnation = incarnation.ok_or_else(|| Status::invalid_argument("no incarnation"))?;
+        let managers: Result<Vec<SocketAddr>, _> = managers.iter().map(|addr| addr.parse()).collect();
+        let managers =
+            managers.map_err(|_| Status::invalid_argument("a manager's address is not IP:PORT"))?;
+        if managers.is_empty() || managers.len() > MANAGERS_MAX {
+            return Err(Status::invalid_argument("no managers, or too many"));
+        }
+        gate.hear_announcement(incarnation, managers);
+        Ok(Response::new(AnnounceReply {}))
     }
 
     async fn read_blob(&self, request: Request<ReadBlobRequest>) -> Result<Response<ChunkStream>, Status> {

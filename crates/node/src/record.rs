@@ -1,6 +1,7 @@
 //! What a member keeps on disk about its membership, beside its certificate and its Raft log.
 
 use anyhow::{Context, Result};
+use model::Incarnation;
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
@@ -30,6 +31,22 @@ pub(crate) struct Record {
     /// Version of the swarm object that the lock of the key files is from; a replica that is older does not count.
     #[serde(default)]
     pub(crate) lock_version: u64,
+    /// Number in Raft of the store that takes the place of the one there is: it is whole on disk, beside it.
+    #[serde(default)]
+    pub(crate) successor: Option<u64>,
+    /// Number and tag of the latest life of the swarm that was heard of.
+    #[serde(default)]
+    pub(crate) incarnation: Option<(u64, u64)>,
+}
+
+impl Record {
+    pub(crate) fn incarnation(&self) -> Option<Incarnation> {
+        self.incarnation.map(|(number, tag)| Incarnation { number, tag })
+    }
+
+    pub(crate) fn set_incarnation(&mut self, to: Option<Incarnation>) {
+        self.incarnation = to.map(|i| (i.number, i.tag));
+    }
 }
 
 /// The folder of a membership: `DATA_ROOT/swarm`.
@@ -47,6 +64,24 @@ impl Folder {
 
     pub(crate) fn raft(&self) -> PathBuf {
         self.0.join("raft")
+    }
+
+    /// A store that is being made.
+    pub(crate) fn raft_unfinished(&self) -> PathBuf {
+        self.0.join("raft.unfinished")
+    }
+
+    /// A store that is whole and takes the place of the one there is.
+    pub(crate) fn raft_successor(&self) -> PathBuf {
+        self.0.join("raft.successor")
+    }
+
+    /// Makes the names in the folder durable.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(crate) fn sync(&self) -> Result<()> {
+        sys::durable::sync_folder(&self.0).with_context(|| format!("cannot sync {}", self.0.display()))
     }
 
     pub(crate) fn raft_key(&self) -> PathBuf {
@@ -124,6 +159,8 @@ mod tests {
             raft_joined: true,
             managers: vec!["192.0.2.2:2377".parse().unwrap()],
             lock_version: 3,
+            successor: Some(8),
+            incarnation: Some((9, u64::MAX)),
         };
         folder.store(&record).unwrap();
         assert_eq!(folder.load().unwrap(), Some(record));

@@ -18,7 +18,8 @@ use crate::{
 };
 use anyhow::Context as _;
 use docker_api::server::{
-    ApiError, Asker, BoxedIo, Control, InitRequest, JoinRequest, Membership, Swarm, SwarmStatus,
+    ApiError, Asker, BoxedIo, Control, InitRequest, JoinRequest, Membership, RecoverRequest, RestoreRequest,
+    Swarm, SwarmStatus,
 };
 use engine::Engine;
 use futures::future::BoxFuture;
@@ -60,7 +61,7 @@ const NO_TOUCH: &str = "this manager does not hear what the others agree on: too
 const MESSAGE_MAX: usize = 64 << 20;
 
 /// What the supervisor is told.
-enum Order {
+pub(crate) enum Order {
     Start {
         record: Box<Record>,
         credentials: Credentials,
@@ -68,6 +69,10 @@ enum Order {
         done: oneshot::Sender<anyhow::Result<()>>,
     },
     Leave {
+        done: oneshot::Sender<anyhow::Result<()>>,
+    },
+    /// Stops the member, which stays one; [`Order::Start`] follows.
+    Halt {
         done: oneshot::Sender<anyhow::Result<()>>,
     },
 }
@@ -98,9 +103,9 @@ struct Shared {
 }
 
 #[derive(Clone)]
-struct Current {
-    view: watch::Receiver<member::View>,
-    connections: Arc<Connections>,
+pub(crate) struct Current {
+    pub(crate) view: watch::Receiver<member::View>,
+    pub(crate) connections: Arc<Connections>,
 }
 
 /// Implements [`Swarm`]. Cheap to clone.
@@ -116,7 +121,7 @@ pub(crate) struct Supervisor {
     orders: mpsc::Receiver<Order>,
 }
 
-fn internal(error: &anyhow::Error) -> ApiError {
+pub(crate) fn internal(error: &anyhow::Error) -> ApiError {
     ApiError::internal(format!("{error:#}"))
 }
 
@@ -145,11 +150,25 @@ impl NodeSwarm {
         self.current().is_some() || matches!(self.shared.parts.folder.load(), Ok(Some(_)))
     }
 
-    fn current(&self) -> Option<Current> {
+    pub(crate) fn folder(&self) -> &Folder {
+        &self.shared.parts.folder
+    }
+
+    /// Waits until nothing else changes what this host is in the swarm.
+    pub(crate) async fn changing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.shared.changing.lock().await
+    }
+
+    /// Returns the connections of a member that does not run.
+    pub(crate) fn connections_of(&self, credentials: &Credentials, record: &Record) -> Arc<Connections> {
+        self.shared.start(credentials, record).connections
+    }
+
+    pub(crate) fn current(&self) -> Option<Current> {
         self.shared.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn order(
+    pub(crate) async fn order(
         &self,
         make: impl FnOnce(oneshot::Sender<anyhow::Result<()>>) -> Order,
     ) -> anyhow::Result<()> {
@@ -158,7 +177,7 @@ impl NodeSwarm {
         answer.await.context("the daemon is stopping")?
     }
 
-    fn addresses(
+    pub(crate) fn addresses(
         listen: Option<&str>,
         advertise: Option<&str>,
         data_path: Option<&str>,
@@ -183,6 +202,8 @@ impl NodeSwarm {
             raft_joined: false,
             managers: Vec::new(),
             lock_version: 0,
+            successor: None,
+            incarnation: None,
         })
     }
 
@@ -205,6 +226,7 @@ impl NodeSwarm {
 impl Shared {
     fn start(&self, credentials: &Credentials, record: &Record) -> Start {
         let gate = Arc::new(Gate::new(credentials.identity().cluster));
+        gate.raise(record.incarnation());
         let connections = Arc::new(Connections::new(credentials.clone(), gate));
         let fetch = self.fetcher(&connections);
         Start {
@@ -378,6 +400,14 @@ impl Supervisor {
                     }
                     drop(done.send(self.shared.forget().await));
                 }
+                Some(Order::Halt { done }) => {
+                    self.publish(None);
+                    if let Some((running, _)) = member.take() {
+                        running.cancel_token().cancel();
+                        drop(running.ended().await);
+                    }
+                    drop(done.send(Ok(())));
+                }
                 None => {
                     self.publish(None);
                     let Some((running, start)) = member.take() else { continue };
@@ -441,6 +471,11 @@ impl Supervisor {
                 Some(Order::Leave { done }) => {
                     self.publish(None);
                     drop(done.send(self.shared.forget().await));
+                    return None;
+                }
+                Some(Order::Halt { done }) => {
+                    self.publish(None);
+                    drop(done.send(Ok(())));
                     return None;
                 }
                 Some(Order::Start { done, .. }) => {
@@ -624,6 +659,18 @@ impl Swarm for NodeSwarm {
     }
 
     async fn init(&self, request: InitRequest) -> Result<NodeId, ApiError> {
+        if request.force_new_cluster && self.is_member() {
+            // Docker's clients always name an address to listen on: it counts with one to be reached at only.
+            return self
+                .recover_here(RecoverRequest {
+                    advertise_addr: request.advertise_addr,
+                    listen_addr: request.listen_addr,
+                    data_path_addr: request.data_path_addr,
+                    force: false,
+                    person: request.person,
+                })
+                .await;
+        }
         let _changing = self.shared.changing.lock().await;
         if self.current().is_some() || self.shared.parts.folder.load().map_err(|e| internal(&e))?.is_some() {
             return Err(already());
@@ -633,9 +680,6 @@ impl Swarm for NodeSwarm {
             request.advertise_addr.as_deref(),
             request.data_path_addr.as_deref(),
         )?;
-        if request.force_new_cluster {
-            return Err(ApiError::not_implemented("--force-new-cluster is not supported yet"));
-        }
         let (node, credentials, batch) = self.new_swarm(&request, &mut record).map_err(|e| internal(&e))?;
         let begin = Box::new(Begin::Bootstrap(Box::new(batch)));
         let record = Box::new(record);
@@ -645,6 +689,18 @@ impl Swarm for NodeSwarm {
             return Err(internal(&error));
         }
         Ok(node)
+    }
+
+    async fn recover(&self, request: RecoverRequest) -> Result<NodeId, ApiError> {
+        self.recover_here(request).await
+    }
+
+    async fn readdress(&self, request: RecoverRequest) -> Result<(), ApiError> {
+        self.readdress_here(request).await
+    }
+
+    async fn restore(&self, request: RestoreRequest) -> Result<NodeId, ApiError> {
+        self.restore_here(request).await
     }
 
     async fn join(&self, request: JoinRequest) -> Result<(), ApiError> {

@@ -23,6 +23,7 @@ mod credentials;
 mod guests;
 mod identity;
 mod lock;
+pub mod passphrase;
 mod person;
 pub mod tls;
 mod token;

@@ -14,7 +14,8 @@ mod user;
 
 pub(crate) use cluster::{
     DeployArgs, JoinToken, Node, NodeUpdate, PlanFormat, ScaleArgs, Service, ServiceCreate, ServiceUpdate,
-    Stack, StackConfig, Swarm, SwarmCa, SwarmInit, SwarmJoin, SwarmUpdate, UnlockKey,
+    Stack, StackConfig, Swarm, SwarmBackup, SwarmCa, SwarmInit, SwarmJoin, SwarmReaddress, SwarmRecover,
+    SwarmRestore, SwarmUpdate, UnlockKey,
 };
 pub(crate) use container::{
     AttachArgs, CommitArgs, Container, CpArgs, ExecArgs, ExportArgs, KillArgs, LogsArgs, PsArgs, RmArgs,

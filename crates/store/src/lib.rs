@@ -27,6 +27,7 @@
 //! 2026-11: the purge mark and the vote are in a file of their own, not in the log: the end of the log may be cut off
 //! after a crash, a vote never.
 
+pub mod backup;
 mod cipher;
 mod contact;
 mod feed;
@@ -37,6 +38,7 @@ mod members;
 mod network;
 mod propose;
 mod rhythm;
+mod seed;
 mod service;
 mod snapshot;
 mod space;
@@ -56,6 +58,7 @@ pub use leadership::Leadership;
 pub use members::{Member, MembershipError};
 pub use network::{Connect, ConnectError};
 pub use propose::ProposeError;
+pub use seed::{Salvaged, Seed, salvage, seed};
 pub use service::{Admission, RaftService, Vouch};
 pub use snapshot::SnapshotError;
 pub use store::{OpenError, Options, Store, Timing};

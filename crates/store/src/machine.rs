@@ -49,7 +49,7 @@ impl Machine {
     }
 
     /// A version that does not know the rules by which the others apply an entry would go apart from them.
-    fn understands(tables: &Tables) -> io::Result<()> {
+    pub(crate) fn understands(tables: &Tables) -> io::Result<()> {
         let level = tables.cluster.as_ref().map_or(0, |cluster| cluster.feature_level);
         if level <= FEATURE_LEVEL {
             return Ok(());

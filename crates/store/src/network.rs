@@ -25,7 +25,7 @@ use std::{
     collections::BTreeMap,
     future::Future,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -80,9 +80,13 @@ enum Purpose {
     Snapshots,
 }
 
+/// Returns where a member is by the newest membership; set once there is one.
+pub(crate) type Places = Arc<OnceLock<Box<dyn Fn(u64) -> Option<Place> + Send + Sync>>>;
+
 /// Keeps the connections to all members.
 pub(crate) struct Network {
     connect: Arc<dyn Connect>,
+    places: Places,
     links: Mutex<BTreeMap<(u64, Purpose), Arc<Link>>>,
     acknowledged: Arc<Acknowledged>,
 }
@@ -128,7 +132,9 @@ impl Acknowledged {
 
 struct Link {
     raft_id: u64,
+    /// Where it was when openraft began to send to it. It goes on with the same link when that changes.
     place: Place,
+    places: Places,
     connect: Arc<dyn Connect>,
     acknowledged: Arc<Acknowledged>,
     channel: tokio::sync::Mutex<Option<Channel>>,
@@ -138,17 +144,17 @@ struct Link {
 pub(crate) struct Peer(Arc<Link>);
 
 impl Network {
-    pub(crate) fn new(connect: Arc<dyn Connect>) -> Self {
-        Self { connect, links: Mutex::default(), acknowledged: Arc::default() }
+    pub(crate) fn new(connect: Arc<dyn Connect>, places: Places) -> Self {
+        Self { connect, places, links: Mutex::default(), acknowledged: Arc::default() }
     }
 
     fn link(&self, raft_id: u64, place: &Place, purpose: Purpose) -> Peer {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = || {
             let channel = tokio::sync::Mutex::default();
-            let (place, connect) = (place.clone(), self.connect.clone());
+            let (place, places, connect) = (place.clone(), self.places.clone(), self.connect.clone());
             let acknowledged = self.acknowledged.clone();
-            Arc::new(Link { raft_id, place, connect, acknowledged, channel })
+            Arc::new(Link { raft_id, place, places, connect, acknowledged, channel })
         };
         let link = links.entry((raft_id, purpose)).or_insert_with(fresh);
         if link.place != *place {
@@ -180,8 +186,10 @@ impl Link {
         let channel = match &*channel {
             Some(channel) => channel.clone(),
             None => {
-                let addr = self.place.addr.parse().map_err(|e| Unreachable::new(&e))?;
-                let fresh = self.connect.connect(self.place.node, addr).await;
+                let now = self.places.get().and_then(|place_of| place_of(self.raft_id));
+                let place = now.as_ref().unwrap_or(&self.place);
+                let addr = place.addr.parse().map_err(|e| Unreachable::new(&e))?;
+                let fresh = self.connect.connect(place.node, addr).await;
                 let fresh = fresh.map_err(|e| Unreachable::from_string(e.to_string()))?;
                 channel.insert(fresh).clone()
             }

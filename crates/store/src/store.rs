@@ -6,7 +6,7 @@ use crate::{
     leadership::{Leadership, herald},
     machine::Machine,
     members::Members,
-    network::{Connect, MESSAGE_LIMIT, Network},
+    network::{Connect, MESSAGE_LIMIT, Network, Places},
     propose::{self, Proposer},
     rhythm::{self, Rhythm},
     service::{Admission, RaftService},
@@ -168,12 +168,20 @@ impl Store {
         let kept_snapshots = snapshots.clone();
         let machine = Machine::new(snapshots);
         let published = machine.published();
-        let network = Network::new(options.connect.clone());
+        let places = Places::default();
+        let network = Network::new(options.connect.clone(), places.clone());
         let failure = Failure::new();
         let log = opened.log.reader();
         let starting = Raft::new(raft_id, Arc::new(config(&options)?), network, opened.log, machine);
         let raft = reporting_to(&failure, starting).await.map_err(|e| OpenError::Raft(e.to_string()))?;
 
+        let known = raft.server_metrics();
+        places.get_or_init(|| {
+            Box::new(move |raft_id| {
+                let metrics = known.borrow_watched().clone();
+                metrics.membership_config.membership().get_node(&raft_id).cloned()
+            })
+        });
         stand_if_alone(&raft).await?;
         let (proposer, proposals) = Proposer::new(published.clone());
         let (told, leadership) = watch::channel(Leadership::default());
@@ -257,7 +265,7 @@ async fn stand_if_alone(raft: &Raft<TypeConfig, Machine>) -> Result<(), OpenErro
     if alone { raft.trigger().elect(false).await.map_err(|e| OpenError::Raft(e.to_string())) } else { Ok(()) }
 }
 
-fn lock(dir: &Path) -> Result<fs::File, OpenError> {
+pub(crate) fn lock(dir: &Path) -> Result<fs::File, OpenError> {
     let failed = |source| OpenError::Dir { dir: dir.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
     let file = fs::File::create(dir.join("lock")).map_err(failed)?;

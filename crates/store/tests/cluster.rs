@@ -540,6 +540,25 @@ async fn a_member_that_does_not_know_the_rules_of_the_swarm_applies_nothing_more
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_comes_back_at_another_address_is_reached_there_by_the_same_leader() {
+    let mut managers = cluster(3, 1000).await;
+    let leader = managers[0].handle();
+    managers[2].stop().await;
+    write(&managers[..2], 1).await;
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    managers[2].addr = socket.local_addr().unwrap();
+    managers[2].run(socket).await;
+    assert!(leader.leader_now().me, "the leader is who it was");
+    leader.add_member(3, node(3), managers[2].addr).await.unwrap();
+    let index = write(&managers[..2], 2).await;
+    let moved = managers[2].handle();
+    eventually("it has what was written", || (moved.view().index >= index).then_some(())).await;
+    let places: Vec<_> = leader.members().into_iter().map(|m| (m.raft_id, m.addr, m.voter)).collect();
+    let expected: Vec<_> = managers.iter().map(|m| (m.raft_id, m.addr, true)).collect();
+    assert_eq!(places, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_has_one_user_at_a_time() {
     let managers = cluster(1, 1000).await;
     assert!(matches!(managers[0].open().await.map(drop), Err(OpenError::InUse { .. })));

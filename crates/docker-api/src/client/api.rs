@@ -1,6 +1,6 @@
 //! Typed requests, by Docker's route.
 
-use super::{Client, Error, Hijacked, JsonLines, Query, Result, escape};
+use super::{BACKUP_MAX, Client, Error, Hijacked, JsonLines, Query, Result, escape, json, read};
 use crate::types::*;
 use axum::body::Body;
 use http_body_util::BodyExt as _;
@@ -83,6 +83,29 @@ impl Client {
 
     pub async fn swarm_unlock(&self, key: &str) -> Result<()> {
         self.post_empty("/swarm/unlock", &[], &UnlockKey { unlock_key: key.into() }).await
+    }
+
+    /// `GET /rswarm/swarm/backup`; it has the swarm's keys.
+    pub async fn swarm_backup(&self) -> Result<Vec<u8>> {
+        let answer = self.request(Method::GET, "/rswarm/swarm/backup", &[], HeaderMap::new(), Body::empty());
+        Ok(read(answer.await?.into_body(), BACKUP_MAX).await?.into())
+    }
+
+    /// Makes the daemon's host the one manager of the swarm of a backup; returns its id. The query may hold
+    /// `advertiseaddr`, `listenaddr`, `datapathaddr`, `availability`, `force`.
+    pub async fn swarm_restore(&self, query: Query<'_>, backup: Vec<u8>) -> Result<String> {
+        let path = "/rswarm/swarm/restore";
+        json(self.request(Method::POST, path, query, HeaderMap::new(), Body::from(backup)).await?).await
+    }
+
+    /// Makes the daemon's manager the only one of its swarm; returns its id. The query is that of `swarm_restore`.
+    pub async fn swarm_recover(&self, query: Query<'_>) -> Result<String> {
+        self.post("/rswarm/swarm/recover", query, &()).await
+    }
+
+    /// Gives the daemon's host other addresses in its swarm. The query is that of `swarm_restore`.
+    pub async fn swarm_readdress(&self, query: Query<'_>) -> Result<()> {
+        self.post_empty("/rswarm/swarm/readdress", query, &()).await
     }
 
     pub async fn node_update(&self, id: &str, version: u64, spec: &NodeSpec) -> Result<()> {

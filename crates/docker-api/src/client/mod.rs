@@ -137,6 +137,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The largest answer that is read as one JSON value. *Unit:* bytes.
 const ANSWER_MAX: usize = 256 << 20;
+/// The largest backup of a swarm. *Unit:* bytes.
+const BACKUP_MAX: usize = 1 << 30;
 /// A refusal is never longer. *Unit:* bytes.
 const REFUSAL_MAX: usize = 1 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

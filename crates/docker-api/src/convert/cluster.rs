@@ -69,6 +69,11 @@ pub fn cluster_spec(from: types::SwarmSpec, current: &ClusterSpec) -> Result<Clu
             .unwrap_or(current.task_history_limit),
         heartbeat_period,
         daemon_grace,
+        dead_manager_after: match raft.dead_manager_after {
+            Some(0) => None,
+            Some(nanos) => Some(duration(nanos, "DeadManagerAfter")?),
+            None => current.dead_manager_after, // nor this
+        },
         node_cert_expiry: expiry,
         autolock: from.encryption_config.auto_lock_managers,
         snapshot_interval: match raft.snapshot_interval {
@@ -92,6 +97,7 @@ pub fn cluster_spec_json(from: &ClusterSpec) -> types::SwarmSpec {
             log_entries_for_slow_followers: ENTRIES_KEPT,
             election_tick: ELECTION_TICK,
             heartbeat_tick: HEARTBEAT_TICK,
+            dead_manager_after: Some(from.dead_manager_after.map_or(0, nanos)),
         },
         dispatcher: types::DispatcherConfig {
             heartbeat_period: nanos(from.heartbeat_period),
@@ -289,6 +295,7 @@ mod tests {
             snapshot_interval: 7,
             old_snapshots: 2,
             daemon_grace: Some(model::Duration::from_secs(7)),
+            dead_manager_after: Some(model::Duration::from_secs(70)),
             log_driver: Some(LogDriver {
                 name: "local".into(),
                 options: [("max-file".to_owned(), "2".to_owned())].into(),
@@ -314,6 +321,7 @@ mod tests {
         check(|s| s.ca_config.node_cert_expiry = 1, "certificate expiry");
         check(|s| s.dispatcher.heartbeat_period = 1, "heartbeat");
         check(|s| s.dispatcher.daemon_grace = Some(i64::MAX), "grace");
+        check(|s| s.raft.dead_manager_after = Some(-1), "DeadManagerAfter");
         let driver = |s: &mut types::SwarmSpec| {
             let options = [("max-size".to_owned(), "1m".to_owned())].into();
             s.task_defaults.log_driver = Some(types::LogDriver { name: String::new(), options });

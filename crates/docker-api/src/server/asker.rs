@@ -147,6 +147,15 @@ impl Asker {
         self.claim.as_ref()
     }
 
+    /// Returns who asks as histories name him: an operator's account and host, else where he comes from.
+    pub(crate) fn person(&self) -> String {
+        match self.claim.as_ref().map(|claim| (&claim.proof, &claim.from)) {
+            Some((Some(Proof::Operator(operator)), _)) => format!("{}@{}", operator.name, operator.host),
+            Some((_, from)) => from.clone(),
+            None => self.from.clone(),
+        }
+    }
+
     /// Returns true if managers can check who asks by themselves, whichever node passes it on.
     pub fn has_token(&self) -> bool {
         matches!(self.claim, Some(PersonClaim { proof: Some(Proof::Token(_)), .. }))

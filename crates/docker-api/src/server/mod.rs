@@ -42,6 +42,7 @@ mod secrets;
 mod service_logs;
 mod services;
 mod stacks;
+mod survival;
 mod swarm;
 mod swarms;
 mod system;
@@ -55,7 +56,10 @@ pub use filters::Filters;
 pub use group::Group;
 pub use images::registry_auth;
 pub use listen::{Listener, Whose};
-pub use swarm::{BoxedIo, Control, InitRequest, Io, JoinRequest, Membership, Swarm, SwarmStatus};
+pub use swarm::{
+    BoxedIo, Control, InitRequest, Io, JoinRequest, Membership, RecoverRequest, RestoreRequest, Swarm,
+    SwarmStatus,
+};
 
 use asker::Reach;
 use axum::{

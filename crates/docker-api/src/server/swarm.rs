@@ -27,6 +27,30 @@ pub trait Swarm: Send + Sync + 'static {
     /// 503 when it is already in one, 400 when an address is of no use.
     async fn init(&self, request: InitRequest) -> Result<NodeId, ApiError>;
 
+    /// Makes this manager the only one of its swarm, from its own state.
+    ///
+    /// # Errors
+    /// 503 when it is no manager, 409 when other managers could go on; nothing was changed then.
+    async fn recover(&self, _: RecoverRequest) -> Result<NodeId, ApiError> {
+        Err(ApiError::not_implemented("a swarm is not recovered here"))
+    }
+
+    /// Gives this host other addresses in its swarm; those that are `None` are chosen as at a join.
+    ///
+    /// # Errors
+    /// 503 when it is in no swarm, 400 when an address is of no use.
+    async fn readdress(&self, _: RecoverRequest) -> Result<(), ApiError> {
+        Err(ApiError::not_implemented("addresses are not changed here"))
+    }
+
+    /// Makes this host the only manager of the swarm that a backup holds.
+    ///
+    /// # Errors
+    /// 503 when it is in a swarm, 400 when the backup is of no use; nothing was changed then.
+    async fn restore(&self, _: RestoreRequest) -> Result<NodeId, ApiError> {
+        Err(ApiError::not_implemented("a swarm is not restored here"))
+    }
+
     /// Joins the swarm that `remotes` manage.
     ///
     /// # Errors
@@ -126,6 +150,42 @@ pub struct InitRequest {
     pub availability: Availability,
     pub force_new_cluster: bool,
     pub spec: model::ClusterSpec,
+    /// Who asks, for the history.
+    pub person: String,
+}
+
+/// `swarm recover` and `swarm readdress`; addresses that are `None` stay as they are.
+#[derive(Debug, Clone, Default)]
+pub struct RecoverRequest {
+    /// As typed. With it the other two count.
+    pub advertise_addr: Option<String>,
+    pub listen_addr: Option<String>,
+    pub data_path_addr: Option<String>,
+    /// Also where other managers could go on.
+    pub force: bool,
+    /// Who asks, for the history.
+    pub person: String,
+}
+
+/// `swarm restore`; `None` = chosen by `node`.
+#[derive(Clone, Default)]
+pub struct RestoreRequest {
+    /// Has the swarm's keys.
+    pub backup: Vec<u8>,
+    pub advertise_addr: Option<String>,
+    pub listen_addr: Option<String>,
+    pub data_path_addr: Option<String>,
+    pub availability: Availability,
+    /// Gives up the membership that this host has.
+    pub force: bool,
+    /// Who asks, for the history.
+    pub person: String,
+}
+
+impl std::fmt::Debug for RestoreRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RestoreRequest").field("bytes", &self.backup.len()).finish_non_exhaustive()
+    }
 }
 
 /// `swarm join`.

@@ -23,9 +23,10 @@ pub(super) fn routes() -> Router<State> {
         .route("/swarm/update", post(update))
         .route("/swarm/unlockkey", get(unlock_key))
         .route("/swarm/unlock", post(unlock))
+        .merge(super::survival::routes())
 }
 
-fn wanted_availability(word: &str) -> Result<model::Availability, ApiError> {
+pub(super) fn wanted_availability(word: &str) -> Result<model::Availability, ApiError> {
     Ok(if word.is_empty() { model::Availability::Active } else { availability(word)? })
 }
 
@@ -75,6 +76,7 @@ async fn init(
         availability: wanted_availability(&from.availability)?,
         force_new_cluster: from.force_new_cluster,
         spec,
+        person: state.asker().person(),
     };
     Ok(axum::Json(state.swarm().init(request).await?.to_string()))
 }
@@ -138,9 +140,16 @@ async fn update(
         key: ca.signing_ca_key.clone().into_bytes(),
     });
     let current = state.public_cluster().await?;
+    let spec = convert::cluster_spec(spec, &current.spec)?;
+    // A leader of an earlier version would not see it, and say yes.
+    if spec.dead_manager_after.is_some() && current.feature_level < model::DEAD_MANAGERS_LEVEL {
+        return Err(ApiError::unavailable(
+            "dead managers can be dismissed once every manager has this version; hint: upgrade the others first",
+        ));
+    }
     let request = UpdateSwarmRequest {
         version,
-        spec: Some((&convert::cluster_spec(spec, &current.spec)?).into()),
+        spec: Some((&spec).into()),
         rotate_worker_token: params.flag("rotateWorkerToken"),
         rotate_manager_token: params.flag("rotateManagerToken"),
         rotate_unlock_key: params.flag("rotateManagerUnlockKey"),

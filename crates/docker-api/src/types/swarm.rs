@@ -45,6 +45,8 @@ wire! {
         log_entries_for_slow_followers: u64 => "LogEntriesForSlowFollowers",
         election_tick: i64 = "ElectionTick",
         heartbeat_tick: i64 = "HeartbeatTick",
+        /// Ours: how long a manager is not heard of before it is made a worker; 0 = never. *Unit:* nanoseconds.
+        dead_manager_after: Option<i64> => "DeadManagerAfter",
     }
     DispatcherConfig {
         /// *Unit:* nanoseconds.

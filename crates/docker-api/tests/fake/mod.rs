@@ -17,9 +17,10 @@ use model::{
 use proto::{
     WireId as _,
     control::{
-        self, ApplyStackRequest, CreateReply, CreateRequest, GetRequest, GetSwarmRequest, JudgeStackRequest,
-        ListChunk, ListRequest, RemoveReply, RemoveRequest, RollbackStackRequest, UpdateReply, UpdateRequest,
-        UpdateSwarmRequest, WatchEvent, WatchRequest, control_server, create_request, update_request,
+        self, ApplyStackRequest, BackupPiece, BackupRequest, CreateReply, CreateRequest, GetRequest,
+        GetSwarmRequest, JudgeStackRequest, ListChunk, ListRequest, RemoveReply, RemoveRequest,
+        RollbackStackRequest, UpdateReply, UpdateRequest, UpdateSwarmRequest, WatchEvent, WatchRequest,
+        control_server, create_request, update_request,
     },
     types::{self as wire, ObjectKind},
 };
@@ -203,6 +204,7 @@ struct ControlService(Arc<Mutex<World>>);
 impl control_server::Control for ControlService {
     type ListStream = Stream<ListChunk>;
     type WatchStream = Stream<WatchEvent>;
+    type BackupStream = Stream<BackupPiece>;
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<wire::Object>, Status> {
         let request = request.into_inner();
@@ -374,6 +376,11 @@ impl control_server::Control for ControlService {
         }
         world.apply(changes)?;
         Ok(Response::new(RemoveReply {}))
+    }
+
+    async fn backup(&self, _: Request<BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let piece = |data: &[u8]| Ok(BackupPiece { data: data.to_vec() });
+        Ok(Response::new(Box::pin(futures::stream::iter([piece(b"first, "), piece(b"second")]))))
     }
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {

@@ -122,9 +122,12 @@ fn every_rpc_has_a_rule() {
 #[test]
 fn a_certificate_gives_no_more_than_the_state_says() {
     let tables = swarm().tables();
-    let (open, node, manager) =
-        ([Rule::Anyone], [Rule::Anyone, Rule::Node], [Rule::Anyone, Rule::Node, Rule::Manager]);
-    let member = [Rule::Anyone, Rule::Node, Rule::Manager, Rule::Member];
+    let (open, node, manager) = (
+        [Rule::Anyone],
+        [Rule::Anyone, Rule::Node],
+        [Rule::Anyone, Rule::Node, Rule::Manager, Rule::Announcer],
+    );
+    let member = [Rule::Anyone, Rule::Node, Rule::Manager, Rule::Member, Rule::Announcer];
     for (certificate, rules) in [
         (None, &open[..]),
         (Some((MANAGER, Role::Manager)), &member[..]),
@@ -137,7 +140,8 @@ fn a_certificate_gives_no_more_than_the_state_says() {
         (Some((LEFT, Role::Worker)), &[]),
         (Some((REMOVED, Role::Manager)), &[]),
         (Some((REMOVED, Role::Worker)), &[]),
-        (Some((STRANGER, Role::Manager)), &[]),
+        (Some((STRANGER, Role::Manager)), &[Rule::Announcer]), // of a swarm that begins anew without this node
+        (Some((STRANGER, Role::Worker)), &[]),
     ] {
         assert_eq!(allowed(&tables, certificate), with_rules(rules), "{certificate:?}");
     }

@@ -34,12 +34,13 @@ use prost::Message as _;
 use proto::{
     WireId as _,
     control::{
-        ApplyStackRequest, CreateReply, CreateRequest, CreateUserTokenReply, CreateUserTokenRequest,
-        EnterTaskReply, EnterTaskRequest, GetRequest, GetSwarmRequest, IssueUserCertificateReply,
-        IssueUserCertificateRequest, JudgeStackRequest, ListChunk, ListRequest, LoginRequest, RemoveReply,
-        RemoveRequest, RemoveUserTokenReply, RemoveUserTokenRequest, RevokeUserCertificateReply,
-        RevokeUserCertificateRequest, RollbackStackRequest, RotateRoot, SetPasswordReply, SetPasswordRequest,
-        UpdateReply, UpdateRequest, UpdateSwarmRequest, WatchEvent, WatchRequest, WhoAmIReply, WhoAmIRequest,
+        ApplyStackRequest, BackupPiece, BackupRequest, CreateReply, CreateRequest, CreateUserTokenReply,
+        CreateUserTokenRequest, EnterTaskReply, EnterTaskRequest, GetRequest, GetSwarmRequest,
+        IssueUserCertificateReply, IssueUserCertificateRequest, JudgeStackRequest, ListChunk, ListRequest,
+        LoginRequest, RemoveReply, RemoveRequest, RemoveUserTokenReply, RemoveUserTokenRequest,
+        RevokeUserCertificateReply, RevokeUserCertificateRequest, RollbackStackRequest, RotateRoot,
+        SetPasswordReply, SetPasswordRequest, UpdateReply, UpdateRequest, UpdateSwarmRequest, WatchEvent,
+        WatchRequest, WhoAmIReply, WhoAmIRequest,
         control_client::ControlClient,
         control_server::{Control, ControlServer},
         create_request::Spec as NewSpec,
@@ -100,6 +101,7 @@ macro_rules! on_the_leader {
 impl Control for ControlService {
     type ListStream = BoxStream<'static, Result<ListChunk, Status>>;
     type WatchStream = BoxStream<'static, Result<WatchEvent, Status>>;
+    type BackupStream = BoxStream<'static, Result<BackupPiece, Status>>;
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<types::Object>, Status> {
         let (caller, request) = on_the_leader!(self, request, Get, get);
@@ -231,6 +233,30 @@ impl Control for ControlService {
             cluster.unlock_key = None;
         }
         Ok(Response::new((&cluster).into()))
+    }
+
+    async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let caller = self.0.authorize(Method::Backup, &request).await?;
+        if let Leader::At(channel) = self.0.leader(&caller)? {
+            let mut leader = ControlClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+            let asked = leader.backup(on_behalf_of(&caller, BackupRequest {}));
+            return Ok(Response::new(self.0.answer(asked).await?.into_inner().boxed()));
+        }
+        let person = caller.person()?;
+        if person.role != PersonRole::Admin {
+            let reason = "a backup has the swarm's keys and secrets: that takes role admin";
+            return Err(self.0.refused(person, "read", "swarm backup", reason).await);
+        }
+        // Told first: nobody takes one unseen, and the backup itself says so.
+        self.0.note(Note::of(Kind::Read, person, "backup", "swarm")).await?;
+        self.0.fresh().await?;
+        let (view, at) = (self.0.store.view(), (self.0.clock)());
+        let packed = tokio::task::spawn_blocking(move || store::backup::pack(&view, at)).await;
+        let packed = packed.map_err(|e| Status::internal(e.to_string()))?;
+        let packed = packed.map_err(|e| Status::internal(format!("cannot pack the state: {e}")))?;
+        let pieces = packed.ok_or_else(|| Status::unavailable("the swarm is not ready"))?;
+        let pieces = pieces.into_iter().map(|data| Ok(BackupPiece { data }));
+        Ok(Response::new(futures::stream::iter(pieces).boxed()))
     }
 
     async fn update_swarm(
@@ -619,6 +645,16 @@ fn updated_cluster(old: &Arc<Cluster>, request: UpdateSwarmRequest) -> Result<Cl
         if spec.daemon_grace.is_some() && old.feature_level < model::AWAY_LEVEL {
             return Err(Status::failed_precondition(
                 "a daemon's grace can be set once every manager has this version",
+            ));
+        }
+        if spec.dead_manager_after.is_some_and(|after| after < model::DEAD_MANAGER_AFTER_MIN) {
+            return Err(Status::invalid_argument(
+                "a manager cannot be taken for dead before 10 s; hint: 0 is never",
+            ));
+        }
+        if spec.dead_manager_after.is_some() && old.feature_level < model::DEAD_MANAGERS_LEVEL {
+            return Err(Status::failed_precondition(
+                "dead managers can be dismissed once every manager has this version",
             ));
         }
         if spec.node_cert_expiry < Duration::from_secs(3600) {

@@ -156,6 +156,7 @@ impl Told {
                 task_pool: cluster.task_pool.to_string(),
                 index: u32::from(node.index),
                 managers: Some((**managers).clone()),
+                incarnation: cluster.incarnation.as_ref().map(Into::into),
             }));
         }
         let same = self.itself.as_ref().is_some_and(|told| {

@@ -159,6 +159,7 @@ impl Running {
             // All hosts are this one, which always answers.
             answers: Arc::new(|_| Box::pin(std::future::ready(false))),
             clock,
+            recovering: Arc::default(),
         });
         let cancel = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -225,6 +226,7 @@ impl Node {
             executor: host.clone(),
             state_dir: dir.path().to_owned(),
             clock: Arc::new(now),
+            incarnation: watch::Sender::new(None),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { agent.run(CancellationToken::new()).await.unwrap() });

@@ -7,9 +7,10 @@ use proto::{
     PersonalClaim, WireId as _,
     ca::{NoteRequest, membership_client::MembershipClient},
     control::{
-        GetSwarmRequest, IssueUserCertificateRequest, PersonClaim, RevokeUserCertificateRequest,
-        UpdateRequest, UserCertificate, UserSpec, WatchRequest, WhoAmIRequest, control_client::ControlClient,
-        create_request, get_swarm_request::Wanted, person_claim::Proof, update_request,
+        BackupRequest, GetSwarmRequest, IssueUserCertificateRequest, PersonClaim,
+        RevokeUserCertificateRequest, UpdateRequest, UserCertificate, UserSpec, WatchRequest, WhoAmIRequest,
+        control_client::ControlClient, create_request, get_swarm_request::Wanted, person_claim::Proof,
+        update_request,
     },
     types::{self, ObjectKind},
 };
@@ -124,6 +125,41 @@ async fn what_a_manager_refuses_that_does_not_lead_is_told_too() {
     let lie = NoteRequest { person: "bob".into(), ..NoteRequest::default() };
     assert_eq!(leader.note(lie).await.unwrap_err().code(), Code::PermissionDenied);
     tells(&swarm, "bob", 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_has_all_there_is_is_for_admins_and_is_told() {
+    let mut swarm = Swarm::new().await;
+    swarm.join_manager().await;
+    let ann = user(&swarm, "ann", PersonRole::Deploy { stacks: Vec::new() }).await;
+    let request = IssueUserCertificateRequest {
+        user: "ann".into(),
+        csr: NodeKey::generate().unwrap().csr_pem().unwrap(),
+        lifetime: Some(types::Duration { nanos: 3_600_000_000_000 }),
+    };
+    let chain = swarm.control().issue_user_certificate(request).await.unwrap().into_inner().chain;
+    let serial = PersonCertificate::from_pem(&chain).unwrap().serial;
+    let mut reader = control_as(&swarm, Proof::Certificate(UserCertificate { user: ann.to_wire(), serial }));
+    let refused = reader.backup(BackupRequest {}).await.unwrap_err();
+    assert!(refused.code() == Code::PermissionDenied && refused.message().contains("admin"), "{refused}");
+    tells(&swarm, "ann: read refused swarm backup", 1);
+
+    // Through a manager that does not lead, too.
+    for manager in &swarm.managers {
+        let mut pieces = swarm.control_at(manager).backup(BackupRequest {}).await.unwrap().into_inner();
+        let mut bytes = Vec::new();
+        while let Some(piece) = pieces.message().await.unwrap() {
+            bytes.extend(piece.data);
+        }
+        let back = store::backup::unpack(&bytes).unwrap().tables;
+        let (cluster, now) = (back.cluster.unwrap(), swarm.view());
+        let now = now.cluster.as_ref().unwrap();
+        assert_eq!((&cluster.root_ca_key, &cluster.manager_token), (&now.root_ca_key, &now.manager_token));
+        assert!(back.users.get(&ann).is_some() && back.nodes.len() == 2);
+        let itself = back.audit.values().filter(|r| r.action == "backup" && r.object == "swarm");
+        assert_eq!(itself.count(), 1, "it says that it was made");
+    }
+    tells(&swarm, "root@host: backup swarm", 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -360,6 +360,7 @@ fn cluster() -> Cluster {
             key: SecretBytes(vec![8]),
             cross_signed: "CROSS".into(),
         }),
+        incarnation: Some(model::Incarnation { number: 3, tag: 4 }),
     }
 }
 

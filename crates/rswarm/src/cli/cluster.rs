@@ -115,6 +115,75 @@ pub(crate) enum Swarm {
     Ca(SwarmCa),
     /// Change the swarm's settings.
     Update(SwarmUpdate),
+    /// Write the whole state of the swarm, with its keys and secrets, into a file.
+    Backup(SwarmBackup),
+    /// Make this host the one manager of the swarm that a backup holds.
+    Restore(SwarmRestore),
+    /// Go on with this manager alone after the majority was lost (Docker: init --force-new-cluster).
+    Recover(SwarmRecover),
+    /// Give this host another address in its swarm.
+    Readdress(SwarmReaddress),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SwarmReaddress {
+    /// Where other nodes reach this one from now on.
+    #[arg(value_name = "ADDR")]
+    pub(crate) advertise_addr: String,
+    /// As before by default.
+    #[arg(long)]
+    pub(crate) listen_addr: Option<String>,
+    /// ADDR by default.
+    #[arg(long)]
+    pub(crate) data_path_addr: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SwarmBackup {
+    /// The file, readable by you alone; standard output by default.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) to: Option<PathBuf>,
+    /// Encrypt it with a passphrase that is asked for here.
+    #[arg(long)]
+    pub(crate) encrypt: bool,
+    /// Encrypt it with the passphrase in the first line of a file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SwarmRestore {
+    /// From `swarm backup`; - for standard input.
+    pub(crate) file: PathBuf,
+    /// Read the passphrase from the first line of a file; else it is asked for if one is needed.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Where other nodes reach this one: where they reached a manager before, if that can be.
+    #[arg(long)]
+    pub(crate) advertise_addr: Option<String>,
+    #[arg(long)]
+    pub(crate) listen_addr: Option<String>,
+    #[arg(long)]
+    pub(crate) data_path_addr: Option<String>,
+    #[arg(long, value_parser = ["active", "pause", "drain"])]
+    pub(crate) availability: Option<String>,
+    /// Give up the membership and the state that this host has.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SwarmRecover {
+    /// Where other nodes reach this one from now on; as before by default.
+    #[arg(long)]
+    pub(crate) advertise_addr: Option<String>,
+    #[arg(long, requires = "advertise_addr")]
+    pub(crate) listen_addr: Option<String>,
+    #[arg(long, requires = "advertise_addr")]
+    pub(crate) data_path_addr: Option<String>,
+    /// Also where other managers say that they could go on: what they know and this one does not is lost then.
+    #[arg(short, long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]
@@ -226,6 +295,10 @@ pub(crate) struct SwarmUpdate {
     /// How long tasks stay on a node whose daemon is away while its host answers; a day at most.
     #[arg(long, value_parser = parse_duration)]
     pub(crate) daemon_grace: Option<std::time::Duration>,
+    /// How long a manager is not heard of before it is made a worker, where at least three others are left; 0 is never,
+    /// as in the beginning.
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) dead_manager_after: Option<std::time::Duration>,
     #[arg(long)]
     pub(crate) task_history_limit: Option<i64>,
     #[arg(long, value_parser = parse_duration)]

@@ -30,6 +30,10 @@ pub(crate) async fn swarm(client: &Client, command: Swarm) -> Result<()> {
         Swarm::Ca(_) => show_ca(client).await,
         Swarm::UnlockKey(args) => unlock_key(client, &args).await,
         Swarm::Update(args) => update_swarm(client, &args).await,
+        Swarm::Backup(args) => super::survival::backup(client, &args).await,
+        Swarm::Restore(args) => super::survival::restore(client, &args).await,
+        Swarm::Readdress(args) => super::survival::readdress(client, &args).await,
+        Swarm::Recover(args) => super::survival::recover(client, &args).await,
     }
 }
 
@@ -55,6 +59,9 @@ async fn update_swarm(client: &Client, args: &SwarmUpdate) -> Result<()> {
     }
     if let Some(grace) = args.daemon_grace {
         spec.dispatcher.daemon_grace = Some(nanos(grace)?);
+    }
+    if let Some(after) = args.dead_manager_after {
+        spec.raft.dead_manager_after = Some(nanos(after)?);
     }
     if let Some(interval) = args.snapshot_interval {
         spec.raft.snapshot_interval = interval;

@@ -19,6 +19,7 @@ pub(crate) mod oci;
 pub(crate) mod prune;
 pub(crate) mod service;
 pub(crate) mod stack;
+pub(crate) mod survival;
 pub(crate) mod system;
 pub(crate) mod user;
 

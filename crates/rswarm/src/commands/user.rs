@@ -122,7 +122,7 @@ async fn token(client: &Client, command: UserToken) -> Result<()> {
 }
 
 /// Reads a line that nobody must see: from standard input as it is, or from a terminal that does not show it.
-fn secret(prompt: &str, piped: bool) -> Result<String> {
+pub(super) fn secret(prompt: &str, piped: bool) -> Result<String> {
     let mut line = String::new();
     let stdin = std::io::stdin();
     if piped || !stdin.is_terminal() {
