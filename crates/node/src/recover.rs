@@ -215,14 +215,22 @@ impl NodeSwarm {
         };
         let new = Self::readdressed(&old, &request)?;
         self.order(|done| Order::Halt { done }).await.map_err(|e| internal(&e))?;
-        let (go_on, outcome) = match folder.load().and_then(|now| moved(folder, now, &new)) {
-            Ok(record) => (record, Ok(())),
-            Err(error) => (old, Err(internal(&error))),
+        let moved_to = folder.load().and_then(|now| moved(folder, now, &new));
+        let started = match moved_to {
+            Ok(record) => self.go_on(record, &credentials).await,
+            Err(error) => Err(error),
         };
-        let (record, begin) = (Box::new(go_on), Box::new(Begin::Resume));
-        let started = self.order(|done| Order::Start { record, credentials, begin, done }).await;
-        outcome?;
-        started.map_err(|e| internal(&e.context("this node has its new address, but does not start with it")))
+        let Err(error) = started else { return Ok(()) };
+        // As it was: a node without its part in the swarm is worse off than one at its old address.
+        let back = folder.load().and_then(|now| moved(folder, now, &old)).map_err(|e| internal(&e))?;
+        self.go_on(back, &credentials).await.map_err(|e| internal(&e))?;
+        Err(internal(&error.context("this node keeps its address")))
+    }
+
+    /// Starts the member again that was halted.
+    async fn go_on(&self, record: Record, credentials: &Credentials) -> anyhow::Result<()> {
+        let (record, credentials, begin) = (Box::new(record), credentials.clone(), Box::new(Begin::Resume));
+        self.order(|done| Order::Start { record, credentials, begin, done }).await
     }
 
     /// Returns a record with the addresses that a request names; it keeps its place to listen at unless that is named.
@@ -447,7 +455,7 @@ mod tests {
         }
     }
 
-    /// Returns the record of a manager that has a store with this secret number of members: one that leads.
+    /// Makes a manager with a store of one member; it does not run.
     async fn manager(root: &Path) -> (Folder, Credentials, Record) {
         let folder = Folder::new(root);
         let addr = "127.0.0.1:9".parse().unwrap();
