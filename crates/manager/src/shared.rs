@@ -61,6 +61,9 @@ pub(crate) struct Shared {
     pub(crate) sessions_tracker: TaskTracker,
     /// What every live subscriber holds, as the leader last said.
     pub(crate) cluster_acks: watch::Sender<ClusterAcks>,
+    /// Tasks that were told to stop although connections may still have been sent to them: somebody let go of them too
+    /// late.
+    pub(crate) late_drains: AtomicU64,
     /// Raft members whose join is under way here.
     joining: Mutex<BTreeSet<u64>>,
     /// The leader says that this node is no manager.
@@ -101,6 +104,7 @@ impl Shared {
             sessions: Sessions::default(),
             sessions_tracker: TaskTracker::new(),
             cluster_acks: watch::Sender::new(ClusterAcks::default()),
+            late_drains: AtomicU64::new(0),
             joining: Mutex::default(),
             turned_away: AtomicBool::new(false),
             notes: Notes::default(),
