@@ -4,6 +4,7 @@
 use crate::{
     leadership::{TurnedAway, turned_away},
     machine::{Machine, Published},
+    supervise::Failure,
     types::{Command, Reply, TypeConfig},
 };
 use model::{Batch, Conflict, Duration, Event};
@@ -82,6 +83,7 @@ pub(crate) struct Proposal {
 pub(crate) struct Proposer {
     queue: mpsc::Sender<Proposal>,
     published: Arc<Published>,
+    failure: Failure,
 }
 
 impl std::fmt::Debug for Proposal {
@@ -91,9 +93,9 @@ impl std::fmt::Debug for Proposal {
 }
 
 impl Proposer {
-    pub(crate) fn new(published: Arc<Published>) -> (Self, mpsc::Receiver<Proposal>) {
+    pub(crate) fn new(published: Arc<Published>, failure: Failure) -> (Self, mpsc::Receiver<Proposal>) {
         let (queue, proposals) = mpsc::channel(QUEUE);
-        (Self { queue, published }, proposals)
+        (Self { queue, published, failure }, proposals)
     }
 
     pub(crate) async fn propose(
@@ -119,13 +121,17 @@ impl Proposer {
             self.queue.send(proposal).await.map_err(|_| stopped())?;
             outcome.await.unwrap_or(Err(ProposeError::OutcomeUnknown))
         };
-        match timeout(DEADLINE, wait).await {
-            Ok(outcome) => outcome,
-            Err(_) if withdraw(&stage) => {
-                Err(ProposeError::Unavailable("too many changes are waiting".to_owned()))
-            }
-            Err(_) => Err(ProposeError::OutcomeUnknown),
-        }
+        let mut failure = self.failure.watch();
+        let why = tokio::select! {
+            biased;
+            outcome = timeout(DEADLINE, wait) => match outcome {
+                Ok(outcome) => return outcome,
+                Err(_) => "too many changes are waiting".to_owned(),
+            },
+            // Raft has died under it: nobody will answer.
+            Ok(why) = failure.wait_for(Option::is_some) => why.clone().unwrap_or_default(),
+        };
+        if withdraw(&stage) { Err(ProposeError::Unavailable(why)) } else { Err(ProposeError::OutcomeUnknown) }
     }
 }
 

@@ -183,7 +183,7 @@ impl Store {
             })
         });
         stand_if_alone(&raft).await?;
-        let (proposer, proposals) = Proposer::new(published.clone());
+        let (proposer, proposals) = Proposer::new(published.clone(), failure.clone());
         let (told, leadership) = watch::channel(Leadership::default());
         let cancel = CancellationToken::new();
         let mut tasks = JoinSet::new();

@@ -510,9 +510,16 @@ async fn a_full_disk_ends_the_member_and_says_why() {
             meta: Meta::default(),
             spec,
         })));
+        let asked = Instant::now();
         match handle.propose(Batch { changes: vec![change], ..Batch::default() }).await {
             Ok(_) => assert!(id < 40, "the disk never gets full"),
-            Err(error) => break error,
+            Err(error) => {
+                assert!(
+                    asked.elapsed() < Duration::from_secs(5),
+                    "who waits is told as soon as Raft has died"
+                );
+                break error;
+            }
         }
     };
     assert!(
