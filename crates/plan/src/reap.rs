@@ -203,13 +203,16 @@ fn used_networks(draft: &Draft<'_>) -> BTreeSet<NetworkId> {
     by_services.chain(by_tasks).collect()
 }
 
+/// A stack goes with the last of the services that go with it. One whose label was taken away stays, and is nobody's.
 fn delete_stacks(draft: &mut Draft<'_>) {
     let done: Vec<_> = draft
         .tables()
         .stacks
         .values()
         .filter(|stack| stack.pending_delete)
-        .filter(|stack| !draft.tables().services.values().any(|s| s.stack == Some(stack.id)))
+        .filter(|stack| {
+            !draft.tables().services.values().any(|s| s.pending_delete && s.stack == Some(stack.id))
+        })
         .cloned()
         .collect();
     for stack in done {

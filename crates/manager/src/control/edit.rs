@@ -39,7 +39,9 @@ pub(super) fn updated_service(
     if *old.spec == spec {
         return Ok(None);
     }
-    let stack = stacks::owner(view, &spec.labels).or(old.stack);
+    // Without the label it is no stack's any more.
+    let had = old.stack.filter(|_| spec.labels.contains_key(model::STACK_LABEL));
+    let stack = stacks::owner(view, &spec.labels).or(had);
     Ok(Some(Service { stack, ..with_spec(old, spec) }))
 }
 

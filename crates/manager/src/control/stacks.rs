@@ -503,4 +503,41 @@ mod tests {
         assert!(tables.networks.values().all(|n| n.pending_delete));
         assert!(tables.stacks.values().all(|s| s.pending_delete));
     }
+    #[test]
+    fn a_service_whose_label_was_taken_away_outlives_its_stack_and_does_not_hold_it_back() {
+        let mut tables = labelled();
+        let put = |tables: &mut Tables, changes| {
+            tables.apply(tables.index + 1, &model::Batch { at: Timestamp(5), changes }).unwrap();
+        };
+        let swarm = crate::ca::Init::new(1, "192.0.2.1:2377".parse().unwrap());
+        put(&mut tables, crate::ca::bootstrap(swarm, Timestamp(1)).unwrap().batch.changes);
+        let (id, changes) = apply(&tables, Timestamp(5), "me", &request()).unwrap();
+        put(&mut tables, changes);
+        let old = tables.services.get(&ServiceId(1)).unwrap();
+        let old = Service { stack: Some(id), ..(**old).clone() };
+        put(&mut tables, vec![Change::Put(Object::Service(Arc::new(old.clone())))]);
+        let old = tables.services.get(&old.id).unwrap().clone();
+        let mut spec = ServiceSpec::clone(&old.spec);
+        spec.labels.remove(LABEL);
+        let freed = edit::updated_service(&tables, &old, spec).unwrap().unwrap();
+        assert_eq!(freed.stack, None);
+        // As it was written once.
+        let freed = Service { stack: Some(id), ..freed };
+        put(&mut tables, vec![Change::Put(Object::Service(Arc::new(freed)))]);
+        let changes = removal(&tables, tables.stacks.get(&id).unwrap());
+        put(&mut tables, changes);
+        let mut next = 1 << 64;
+        for _ in 0..5 {
+            let mut ids = || {
+                next += 1;
+                next
+            };
+            let clock = plan::Clock { now: Timestamp(9), since: Timestamp(1) };
+            let plan = plan::step(&tables, clock, &plan::Acks::default(), &mut ids);
+            plan.batches.into_iter().for_each(|batch| put(&mut tables, batch.changes));
+        }
+        assert_eq!(tables.stacks.get(&id), None);
+        let left: Vec<_> = tables.services.values().map(|s| (s.id, s.pending_delete)).collect();
+        assert!(left.contains(&(old.id, false)), "{left:?}");
+    }
 }
