@@ -192,9 +192,11 @@ fn role_of_token(cluster: &Cluster, text: &str) -> Option<Role> {
     if manager { Some(Role::Manager) } else { worker.then_some(Role::Worker) }
 }
 
-/// Returns the role a node's next certificate carries.
-fn role_to_certify(node: &Node) -> Role {
-    if node.manager.is_some() { Role::Manager } else { node.spec.role }
+/// Returns the role a node's next certificate carries. `members`: of Raft, as the leader sees it. One that takes part in
+/// it goes on until it is out, also where its join was not recorded: as a worker it would be a silent voter.
+fn role_to_certify(node: &Node, members: &[store::Member]) -> Role {
+    let in_raft = node.manager.is_some() || members.iter().any(|m| m.node == Some(node.id));
+    if in_raft { Role::Manager } else { node.spec.role }
 }
 
 pub(crate) fn free_index(tables: &Tables) -> Option<u16> {
@@ -397,7 +399,8 @@ impl CaService {
                 .nodes
                 .get(&id)
                 .ok_or_else(|| Status::permission_denied("this node was removed from the swarm"))?;
-            let node = Node { certified_role: role_to_certify(stored), ..(**stored).clone() };
+            let certified_role = role_to_certify(stored, &self.0.store.members());
+            let node = Node { certified_role, ..(**stored).clone() };
             if node == **stored {
                 return Ok(node);
             }
@@ -572,8 +575,18 @@ mod tests {
         let (made, tables) = swarm();
         let mut node = (**tables.nodes.get(&made.node).unwrap()).clone();
         node.spec.role = Role::Worker;
-        assert_eq!(role_to_certify(&node), Role::Manager);
+        let member = store::Member {
+            raft_id: 7,
+            node: Some(node.id),
+            addr: "192.0.2.1:2377".parse().unwrap(),
+            voter: true,
+            leader: false,
+            reachable: Some(true),
+            behind: Some(0),
+        };
+        assert_eq!(role_to_certify(&node, &[member]), Role::Manager);
         node.manager = None;
-        assert_eq!(role_to_certify(&node), Role::Worker);
+        assert_eq!(role_to_certify(&node, &[member]), Role::Manager, "its join was not recorded");
+        assert_eq!(role_to_certify(&node, &[]), Role::Worker);
     }
 }

@@ -8,7 +8,8 @@
 //!  worker     a member          nothing            take it out of Raft: it was demoted while it joined
 //!  any        a member          nothing            take it out of Raft: a join that was given up, or an earlier life
 //! ```
-//! A demoted manager leaves Raft first; only then does it get a worker's certificate (`ca`). Promotion needs nothing
+//! A demoted manager leaves Raft first; only then does it get a worker's certificate (`ca`), whatever is recorded of it.
+//! A leader that is to be none hands leadership over first. Promotion needs nothing
 //! here: the node sees its new role, gets a certificate and asks to join Raft. A node that is to be a manager and finds
 //! itself out of Raft joins anew, under another number. So every order of demotions, promotions, leaves and removals ends
 //! in what was said last.
@@ -43,6 +44,15 @@ enum Step {
     Dismiss(u64),
     /// Takes a member out of Raft that is no node's.
     Expel(u64),
+}
+
+impl Step {
+    fn ends_membership_of(self, me: u64) -> bool {
+        match self {
+            Self::Demote(_, raft_id) | Self::Dismiss(raft_id) | Self::Expel(raft_id) => raft_id == me,
+            Self::Forget(..) | Self::Adopt(..) => false,
+        }
+    }
 }
 
 pub(crate) async fn run(shared: Arc<Shared>) {
@@ -80,12 +90,13 @@ fn steps(view: &Tables, members: &[Member], me: u64) -> Vec<Step> {
         let node = member.node.and_then(|id| view.nodes.get(&id));
         match node.filter(|n| is_to_be_manager(n) && n.manager.is_none() && member.voter) {
             Some(node) => steps.push(Step::Adopt(node.id, member.raft_id)),
-            None if member.raft_id == me => {} // it would have to step down first: the next leader does it
+            // The only one there is has nobody to hand over to.
+            None if member.raft_id == me && !members.iter().any(|m| m.voter && m.raft_id != me) => {}
             None if node.is_some_and(|n| !is_to_be_manager(n)) => steps.push(Step::Dismiss(member.raft_id)),
             None => steps.push(Step::Expel(member.raft_id)),
         }
     }
-    steps.sort_by_key(|step| (matches!(step, Step::Demote(_, raft_id) if *raft_id == me), *step));
+    steps.sort_by_key(|step| (step.ends_membership_of(me), *step));
     steps
 }
 
@@ -214,5 +225,16 @@ mod tests {
         assert_eq!(check(Manager, None, Some((2, false))), [Step::Expel(2)], "it never caught up");
         assert_eq!(check(Worker, None, Some((2, true))), [Step::Dismiss(2)]);
         assert_eq!(check(Manager, Some(3), Some((2, true))), [Step::Forget(two, 3), Step::Expel(2)]);
+    }
+
+    #[test]
+    fn a_leader_that_joined_while_it_was_demoted_hands_over_last_of_all() {
+        let tables = state().node(1).node(2).change_node(2, |n| n.spec.role = Role::Worker).tables();
+        let leader = Member { node: Some(NodeId(2)), ..member(2, 2, true) };
+        assert_eq!(steps(&tables, &[leader], 2), [], "nobody else could lead");
+        let others = [leader, member(1, 1, true), member(9, 9, true)];
+        let found = steps(&tables, &others, 2);
+        assert_eq!(found.last(), Some(&Step::Dismiss(2)), "{found:?}");
+        assert!(found.contains(&Step::Expel(9)), "{found:?}");
     }
 }

@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     joining: Mutex<BTreeSet<u64>>,
     /// The leader says that this node is no manager.
     turned_away: AtomicBool,
+    /// This manager has read in its own replica that it was taken in.
+    taken_in: AtomicBool,
     /// When nodes that are not known were last looked up in a newer state.
     looked_again: Mutex<BTreeMap<NodeId, Instant>>,
     /// What the history was told without a write.
@@ -107,6 +109,7 @@ impl Shared {
             late_drains: AtomicU64::new(0),
             joining: Mutex::default(),
             turned_away: AtomicBool::new(false),
+            taken_in: AtomicBool::new(false),
             notes: Notes::default(),
             refusals: AtomicU64::new(0),
             logins: Arc::new(Semaphore::new(LOGINS_AT_ONCE)),
@@ -162,6 +165,9 @@ impl Shared {
             if self.is_retired() {
                 return Err(Status::unavailable("this node is a manager no more: ask another one"));
             }
+            if !self.is_taken_in() && !self.store.leader_now().me {
+                return Err(Status::unavailable("this manager is not taken in yet: ask another one"));
+            }
             let judge = || authorize(method, &evidence, &Known::State(&self.store.view()), (self.clock)());
             match judge() {
                 Ok(caller) => Ok(caller),
@@ -190,14 +196,32 @@ impl Shared {
     /// Returns true once this node is to be no manager any more, by its own state or by the leader's word: a state that
     /// nobody keeps up to date decides nothing.
     pub(crate) fn is_retired(&self) -> bool {
+        // One that is joining reads of the time when it was a worker, and the leader has yet to record it.
+        if !self.is_taken_in() {
+            return false;
+        }
         let view = self.store.view();
         let demoted = view.nodes.get(&self.node).is_some_and(|n| n.spec.role != Role::Manager);
         // While it leads, its state is the one that counts; it hands leadership over as soon as somebody can take it.
         (demoted && !self.store.leader_now().me) || self.turned_away.load(Ordering::Relaxed)
     }
 
+    /// Returns true once this manager has read that it was taken in under its number: before, its replica is of a time
+    /// that is over, and says nothing of what it is to be.
+    fn is_taken_in(&self) -> bool {
+        let own = self.store.raft_id();
+        let is_recorded = || {
+            let view = self.store.view();
+            view.nodes.get(&self.node).and_then(|n| n.manager).is_some_and(|m| m.raft_id == own)
+        };
+        let is = self.taken_in.load(Ordering::Relaxed) || is_recorded();
+        self.taken_in.fetch_or(is, Ordering::Relaxed);
+        is
+    }
+
     /// Notes whether the leader takes this node for a manager.
     pub(crate) fn note_turned_away(&self, is: bool) {
+        let is = is && self.is_taken_in();
         self.turned_away.store(is, Ordering::Relaxed);
         if is {
             let _ended = self.sessions.keep(|_| false);

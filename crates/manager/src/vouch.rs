@@ -17,8 +17,8 @@ use tracing::{debug, warn};
 /// How long the others have to answer: a candidate waits a second for a vote.
 const LIMIT: Duration = Duration::from_millis(800);
 
-/// Returns how this manager's store makes sure of members that it does not know. `seeds`: the managers it joins through,
-/// asked while it has no members of its own.
+/// Returns how this manager's store makes sure of members that it does not know. `seeds`: the managers that its node last
+/// heard of. Those that are members by its log may all be gone by now.
 pub fn voucher(
     store: store::Handle,
     connect: Connect,
@@ -29,9 +29,9 @@ pub fn voucher(
         let known = store.members().into_iter().filter(|m| m.raft_id != me && m.raft_id != raft_id);
         let mut known: Vec<(SocketAddr, Option<NodeId>)> =
             known.map(|m| (m.addr, m.node.or_else(|| store.member_node(m.raft_id)))).collect();
-        if store.members().is_empty() {
-            known = seeds().into_iter().map(|addr| (addr, None)).collect();
-        }
+        let heard_of = seeds().into_iter().filter(|addr| known.iter().all(|(member, _)| member != addr));
+        let heard_of: Vec<_> = heard_of.map(|addr| (addr, None)).collect();
+        known.extend(heard_of);
         let request = VouchRequest { node: node.to_wire(), raft_id };
         let asked: FuturesUnordered<_> = known
             .into_iter()

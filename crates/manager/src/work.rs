@@ -5,7 +5,7 @@
 use crate::{
     WORK_BYTES_MAX,
     authorize::{Method, on_behalf_of},
-    control::{find, validate_attachment},
+    control::{find, is_of, may_demote, validate_attachment},
     forward::{Leader, membership_error, no_leader},
     shared::Shared,
     standing::{Known, Standing},
@@ -128,15 +128,13 @@ impl Work for WorkService {
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
         let (caller, message) = on_the_leader!(self, request, Leave, leave);
         let id = caller.node()?;
-        let view = self.0.store.view();
-        let Some(node) = view.nodes.get(&id) else { return Ok(Response::new(LeaveReply {})) };
-        if let Some(manager) = node.manager {
-            match self.take_out_of_raft(manager.raft_id).await {
+        for raft_id in self.retire(id).await? {
+            match self.take_out_of_raft(raft_id).await {
                 // The last manager takes the swarm with it.
                 Ok(()) | Err(store::MembershipError::Last(_)) => {}
                 // It was this one: leadership is handed over, and the successor goes on.
                 Err(store::MembershipError::NotLeader { leader: Some((raft_id, addr)) })
-                    if !caller.forwarded =>
+                    if !caller.forwarded && self.is_to_be_manager() =>
                 {
                     let mut leader = WorkClient::new(self.0.member(raft_id, addr));
                     return leader.leave(on_behalf_of(&caller, message)).await;
@@ -182,6 +180,50 @@ impl WorkService {
     async fn needs(&self, node: NodeId, image: &str) -> bool {
         may_have(&self.0.store.view(), node, image)
             || (self.0.catch_up().await.is_ok() && may_have(&self.0.store.view(), node, image))
+    }
+
+    /// Tells whether others take this node's word for what it forwards.
+    fn is_to_be_manager(&self) -> bool {
+        self.0.store.view().nodes.get(&self.0.node).is_some_and(|n| n.spec.role == Role::Manager)
+    }
+
+    /// Demotes a node that is about to leave, so that nobody counts on it any more, and returns its numbers in Raft. This
+    /// manager itself is only judged: it hands leadership over as a manager, and its successor demotes it.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION: those that stay would be no majority, or none of them is to be a manager; nothing was
+    /// changed then.
+    async fn retire(&self, id: NodeId) -> Result<Vec<u64>, Status> {
+        let decide = |view: &Tables| {
+            let Some(node) = view.nodes.get(&id) else { return Ok((Vec::new(), Vec::new())) };
+            let members = self.0.store.members();
+            let own: Vec<u64> = members.iter().filter(|m| is_of(m, node)).map(|m| m.raft_id).collect();
+            let is_last = !members.iter().any(|m| m.voter && !is_of(m, node))
+                && !view.nodes.values().any(|n| n.id != id && n.spec.role == Role::Manager);
+            if node.spec.role == Role::Worker || is_last {
+                return Ok((own, Vec::new()));
+            }
+            may_demote(view, &members, node)?;
+            let me = self.0.store.raft_id();
+            if own.contains(&me) {
+                return Ok((vec![me], Vec::new()));
+            }
+            let mut demoted = Node::clone(node);
+            demoted.spec.role = Role::Worker;
+            Ok((own, vec![Change::Put(Object::Node(Arc::new(demoted)))]))
+        };
+        let give_up = Instant::now() + QUORUM_LIMIT;
+        loop {
+            match self.0.decide(0, decide).await {
+                // A leader that is new does not know for a moment which of the others answer.
+                Err(status)
+                    if status.code() == tonic::Code::FailedPrecondition && Instant::now() < give_up =>
+                {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                outcome => return outcome.map(|(_, own)| own),
+            }
+        }
     }
 
     /// Removes a Raft member. A leader that is new does not know for a moment which of the others answer.

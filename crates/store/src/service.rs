@@ -15,7 +15,7 @@ use crate::{
 use futures::future::BoxFuture;
 use model::{Duration, NodeId, Role};
 use openraft::{
-    Raft,
+    Raft, ServerState,
     alias::SnapshotOf,
     async_runtime::watch::WatchReceiver as _,
     raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest},
@@ -107,8 +107,9 @@ impl RaftService {
         }
     }
 
-    /// Turns nodes away that the state here knows not to take part (any more), whatever they have to say. Those that it
-    /// does not know may have joined while this member was away.
+    /// Turns nodes away that were removed, whatever they have to say; and on the leader, whose state is the newest, those
+    /// that do not take part (any more). Elsewhere they may have joined since: a member that is learning the state reads
+    /// that its leader once was a worker, long before it reads that it is none.
     fn is_of_the_swarm(&self, identity: &Identity) -> Result<(), Status> {
         let view = self.published.view.load_full();
         let Some(cluster) = &view.cluster else { return Ok(()) };
@@ -118,10 +119,11 @@ impl RaftService {
         let Some(node) = view.nodes.get(&identity.node) else { return Ok(()) };
         let metrics = self.raft.server_metrics().borrow_watched().clone();
         let mut members = metrics.membership_config.membership().nodes();
-        let takes_part = node.spec.role == Role::Manager
+        let may_take_part = metrics.state != ServerState::Leader
+            || node.spec.role == Role::Manager
             || node.manager.is_some()
             || members.any(|(_, place)| place.node == Some(identity.node));
-        if takes_part { Ok(()) } else { Err(Status::permission_denied("this node is a manager no more")) }
+        if may_take_part { Ok(()) } else { Err(Status::permission_denied("this node is a manager no more")) }
     }
 
     /// Lets a message in that a node sends as the member of this vote.
@@ -166,6 +168,13 @@ impl RaftService {
             && at.elapsed() < if is { VOUCHED_LASTS } else { REFUSED_LASTS }
         {
             return is;
+        }
+        // A node that tries one number after the other costs the others no more than one that has one.
+        let refused = |((of, _), (is, at)): (&(NodeId, u64), &(bool, Instant))| {
+            *of == node && !is && at.elapsed() < REFUSED_LASTS
+        };
+        if self.words().iter().any(refused) {
+            return false;
         }
         let is = vouch(node, raft_id).await;
         let mut words = self.words();

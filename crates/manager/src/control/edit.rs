@@ -99,19 +99,20 @@ pub(super) fn updated_node(
 }
 
 /// Refuses to demote the last manager, or one without which those that answer are no majority.
-fn may_demote(view: &Tables, members: &[store::Member], node: &Node) -> Result<(), Status> {
-    let managers = view.nodes.values().filter(|n| n.spec.role == Role::Manager);
-    if managers.count() <= 1 {
+///
+/// # Errors
+/// FAILED_PRECONDITION, in Docker's words.
+pub(crate) fn may_demote(view: &Tables, members: &[store::Member], node: &Node) -> Result<(), Status> {
+    let managers = view.nodes.values().filter(|n| is_to_be_manager(n));
+    if managers.filter(|n| n.id != node.id).count() == 0 {
         return Err(Status::failed_precondition("attempting to demote the last manager of the swarm"));
     }
-    let Some(own) = node.manager.map(|m| m.raft_id) else { return Ok(()) };
+    if !members.iter().any(|m| is_of(m, node)) {
+        return Ok(());
+    }
     // Those that are about to leave Raft themselves do not count: else the last two could be demoted side by side.
-    let stays = |m: &&store::Member| {
-        view.nodes
-            .values()
-            .any(|n| n.spec.role == Role::Manager && n.manager.is_some_and(|k| k.raft_id == m.raft_id))
-    };
-    let rest: Vec<_> = members.iter().filter(|m| m.voter && m.raft_id != own).filter(stays).collect();
+    let stays = |m: &&store::Member| view.nodes.values().any(|n| is_to_be_manager(n) && is_of(m, n));
+    let rest: Vec<_> = members.iter().filter(|m| m.voter && !is_of(m, node)).filter(stays).collect();
     let answering = rest.iter().filter(|m| m.reachable == Some(true)).count();
     if answering < rest.len() / 2 + 1 {
         return Err(Status::failed_precondition(
@@ -121,13 +122,23 @@ fn may_demote(view: &Tables, members: &[store::Member], node: &Node) -> Result<(
     Ok(())
 }
 
+fn is_to_be_manager(node: &Node) -> bool {
+    node.spec.role == Role::Manager && node.status.state != NodeState::Disconnected
+}
+
+/// Tells whose number in Raft a member's is, also while the state does not know of it yet.
+pub(crate) fn is_of(member: &store::Member, node: &Node) -> bool {
+    member.node == Some(node.id) || node.manager.is_some_and(|m| m.raft_id == member.raft_id)
+}
+
 pub(super) fn only_labels(only: bool) -> Result<(), Status> {
     if only { Ok(()) } else { Err(Status::invalid_argument("only updates to Labels are allowed")) }
 }
 
-/// Returns what the removal of an object changes.
+/// Returns what the removal of an object changes. `members`: what the leader's Raft sees of the managers.
 pub(super) fn removal(
     view: &Tables,
+    members: &[store::Member],
     kind: ObjectKind,
     id: &[u8],
     force: bool,
@@ -157,7 +168,7 @@ pub(super) fn removal(
             vec![delete]
         }
         Object::Node(node) => {
-            may_remove_node(&node, force)?;
+            may_remove_node(&node, members, force)?;
             let revoked = view.cluster.as_ref().map(|cluster| {
                 let mut cluster = Cluster::clone(cluster);
                 cluster.revoke(node.id, now);
@@ -173,8 +184,11 @@ pub(super) fn removal(
     })
 }
 
-fn may_remove_node(node: &Node, force: bool) -> Result<(), Status> {
-    if node.manager.is_some() || node.spec.role == Role::Manager {
+/// One that is in Raft is not removed, by force either: once its certificate is revoked the others would wait for its
+/// consent to its own removal.
+fn may_remove_node(node: &Node, members: &[store::Member], force: bool) -> Result<(), Status> {
+    let in_raft = node.manager.is_some() || members.iter().any(|m| is_of(m, node));
+    if in_raft || node.spec.role == Role::Manager {
         return Err(Status::failed_precondition(format!(
             "node {} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal",
             node.id
@@ -341,9 +355,10 @@ mod tests {
 
     #[test]
     fn nodes_are_removed_only_when_down_or_by_force_and_never_as_managers() {
+        let members = std::cell::RefCell::new(Vec::new());
         let may = |change: fn(&mut Node), force: bool| {
             let tables = state().node(1).change_node(1, change).tables();
-            removal(&tables, ObjectKind::Node, &NodeId(1).to_wire(), force, Timestamp(1))
+            removal(&tables, &members.borrow(), ObjectKind::Node, &NodeId(1).to_wire(), force, Timestamp(1))
                 .map_err(|s| s.message().to_owned())
         };
         assert!(may(|_| {}, false).unwrap_err().contains("is not down and can't be removed"));
@@ -352,6 +367,23 @@ mod tests {
         assert!(
             may(|n| n.spec.role = Role::Manager, true).unwrap_err().contains("must be demoted to worker")
         );
+        members.borrow_mut().push(member(7, NodeId(1), true));
+        assert!(
+            may(|_| {}, true).unwrap_err().contains("must be demoted"),
+            "a voter whose join was not recorded"
+        );
+    }
+
+    fn member(raft_id: u64, node: NodeId, reachable: bool) -> store::Member {
+        store::Member {
+            raft_id,
+            node: Some(node),
+            addr: "192.0.2.1:1".parse().unwrap(),
+            voter: true,
+            leader: raft_id == 1,
+            reachable: Some(reachable),
+            behind: Some(0),
+        }
     }
 
     #[test]
@@ -369,16 +401,8 @@ mod tests {
         let three = three.change_node(1, manager).change_node(2, manager).change_node(3, manager);
         let three = three.tables();
         let members = |tables: &Tables, down: &[u128]| -> Vec<store::Member> {
-            let member = |n: &Node| store::Member {
-                raft_id: n.id.0 as u64,
-                node: Some(n.id),
-                addr: "192.0.2.1:1".parse().unwrap(),
-                voter: true,
-                leader: n.id == NodeId(1),
-                reachable: Some(!down.contains(&n.id.0)),
-                behind: Some(0),
-            };
-            tables.nodes.values().map(|n| member(n)).collect()
+            let nodes = tables.nodes.values();
+            nodes.map(|n| member(n.id.0 as u64, n.id, !down.contains(&n.id.0))).collect()
         };
         let demote = |tables: &Tables, down: &[u128], id| {
             let old = tables.nodes.get(&NodeId(id)).unwrap();
@@ -406,7 +430,7 @@ mod tests {
     fn removing_a_service_marks_it() {
         let tables = state().service(1, &[], &[]).tables();
         let changes =
-            removal(&tables, ObjectKind::Service, &ServiceId(1).to_wire(), false, Timestamp(1)).unwrap();
+            removal(&tables, &[], ObjectKind::Service, &ServiceId(1).to_wire(), false, Timestamp(1)).unwrap();
         let [Change::Put(Object::Service(service))] = changes.as_slice() else { panic!("{changes:?}") };
         assert!(service.pending_delete);
         assert_eq!(service_spec("service1").name, service.spec.name);

@@ -10,7 +10,7 @@ mod users;
 mod validate;
 mod watch;
 
-pub(crate) use edit::{find, name_of};
+pub(crate) use edit::{find, is_of, may_demote, name_of};
 pub(crate) use users::user_of_token;
 pub(crate) use validate::attachment as validate_attachment;
 
@@ -185,7 +185,17 @@ impl Control for ControlService {
         let kind = kind(request.kind)?;
         self.0
             .decide_for(Deed::new(caller.person()?, "remove"), 0, |view| {
-                Ok(((), edit::removal(view, kind, &request.id, request.force, (self.0.clock)())?))
+                Ok((
+                    (),
+                    edit::removal(
+                        view,
+                        &self.0.store.members(),
+                        kind,
+                        &request.id,
+                        request.force,
+                        (self.0.clock)(),
+                    )?,
+                ))
             })
             .await?;
         info!(object = %object_ref(kind, &request.id)?, "removed");

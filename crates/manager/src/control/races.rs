@@ -131,7 +131,7 @@ fn decide(request: &str, found: &Tables, view: &Tables) -> Result<Vec<Change>, S
     let words: Vec<&str> = request.split(' ').collect();
     let put = |object: Object| Ok(vec![Change::Put(object)]);
     let web = || found.service_named("web").cloned().ok_or_else(|| Status::not_found("no web"));
-    let removal = |kind, id: Vec<u8>| edit::removal(view, kind, &id, false, NOW);
+    let removal = |kind, id: Vec<u8>| edit::removal(view, &[], kind, &id, false, NOW);
     match words.as_slice() {
         ["create", "service", name, rest @ ..] => {
             put(new_object(view, NewSpec::Service((&spec(name, rest)).into()))?)

@@ -3,6 +3,7 @@
 mod identity;
 mod linear;
 mod links;
+mod roles;
 mod sim;
 pub(crate) mod state;
 mod swarm;

@@ -62,6 +62,11 @@ fn channel_to(credentials: &Credentials, addr: SocketAddr, node: Option<NodeId>)
 
 pub(super) type Control = ControlClient<InterceptedService<Channel, PersonalClaim>>;
 
+/// Asks the manager at this address as people do through the front door of a node.
+pub(super) fn control_by(credentials: &Credentials, addr: SocketAddr) -> Control {
+    ControlClient::with_interceptor(channel(credentials, addr), PersonalClaim::new(&operator()))
+}
+
 pub(super) fn operator() -> PersonClaim {
     let operator = Operator { uid: 0, name: "root".into(), host: "host".into() };
     PersonClaim { proof: Some(Proof::Operator(operator)), from: "unix uid 0 on host".into() }
@@ -76,6 +81,13 @@ pub(super) struct Faults {
     pub(super) broken_clock: Arc<AtomicBool>,
     /// Why it has ended by itself.
     pub(super) ended: Arc<OnceLock<String>>,
+}
+
+/// Returns the managers that a node last heard of.
+pub(super) type Seeds = Arc<dyn Fn() -> Vec<SocketAddr> + Send + Sync>;
+
+fn no_seeds() -> Seeds {
+    Arc::new(Vec::new)
 }
 
 /// A manager that runs, with the port it is reached at.
@@ -96,12 +108,12 @@ pub(super) struct Running {
 }
 
 impl Running {
-    async fn start(
+    pub(super) async fn start(
         credentials: Credentials,
         raft_id: u64,
         listener: TcpListener,
         first: Option<Batch>,
-        seeds: Vec<SocketAddr>,
+        seeds: Seeds,
         links: Links,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -113,7 +125,7 @@ impl Running {
         let listener = TcpListener::bind(self.addr).await.unwrap();
         let (dir, raft_id, links) = (self.dir.take().unwrap(), self.store.raft_id(), self.links.clone());
         let credentials = self.credentials.clone();
-        *self = Self::start_in(dir, credentials, raft_id, listener, None, Vec::new(), links).await;
+        *self = Self::start_in(dir, credentials, raft_id, listener, None, no_seeds(), links).await;
     }
 
     async fn start_in(
@@ -122,7 +134,7 @@ impl Running {
         raft_id: u64,
         listener: TcpListener,
         first: Option<Batch>,
-        seeds: Vec<SocketAddr>,
+        seeds: Seeds,
         links: Links,
     ) -> Self {
         let addr = listener.local_addr().unwrap();
@@ -143,7 +155,7 @@ impl Running {
         let (peers, wires) = (credentials.clone(), links.clone());
         let to_manager: crate::Connect =
             Arc::new(move |to, node| channel_to(&peers, wires.through(addr, to), node));
-        let vouch = crate::voucher(opened.handle(), to_manager.clone(), move || seeds.clone());
+        let vouch = crate::voucher(opened.handle(), to_manager.clone(), move || seeds());
         let faults = Faults::default();
         let broken = faults.broken_clock.clone();
         let clock_ahead = Arc::new(AtomicI64::new(0));
@@ -268,7 +280,7 @@ impl Swarm {
         let key = String::from_utf8(made.key.0).unwrap();
         let credentials = Credentials::in_memory(&key, &made.chain, &made.root).unwrap();
         let manager =
-            Running::start(credentials, 1, listener, Some(made.batch), Vec::new(), links.clone()).await;
+            Running::start(credentials, 1, listener, Some(made.batch), no_seeds(), links.clone()).await;
         Self { managers: vec![manager], nodes: Vec::new(), links }
     }
 
@@ -297,17 +309,16 @@ impl Swarm {
 
     /// Gets a certificate as a joiner does, from the manager at `addr`.
     pub(super) async fn certify(&self, addr: SocketAddr, token: &str) -> Result<Credentials, Status> {
-        self.certify_by(&self.managers[0].credentials, addr, token).await
+        Self::certify_through(&self.managers[0].credentials.root_pem(), addr, token).await
     }
 
-    /// The same where none of the managers is this swarm's to run.
-    pub(super) async fn certify_by(
-        &self,
-        known: &Credentials,
+    /// The same in any swarm with this root certificate.
+    pub(super) async fn certify_through(
+        root_pem: &str,
         addr: SocketAddr,
         token: &str,
     ) -> Result<Credentials, Status> {
-        let digest = RootCa::digest_of(&known.root_pem()).unwrap();
+        let digest = RootCa::digest_of(root_pem).unwrap();
         let connector = tls::bootstrap_connector(digest);
         let channel =
             Endpoint::from_shared(format!("http://{addr}")).unwrap().connect_with_connector_lazy(connector);
@@ -366,8 +377,15 @@ impl Swarm {
         let credentials = self.certify(addr, &token).await.unwrap();
         let raft_id = self.managers.len() as u64 + 1;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let manager =
-            Running::start(credentials, raft_id, listener, None, vec![addr], self.links.clone()).await;
+        let manager = Running::start(
+            credentials,
+            raft_id,
+            listener,
+            None,
+            Arc::new(move || vec![addr]),
+            self.links.clone(),
+        )
+        .await;
         let request =
             JoinRaftRequest { raft_id, addr: manager.addr.to_string(), feature_level: FEATURE_LEVEL };
         let mut client = MembershipClient::new(channel(&manager.credentials, addr));
@@ -398,10 +416,7 @@ impl Swarm {
     /// Returns what connects people to a manager anew each time, also after it was restarted.
     pub(super) fn dial(&self, manager: &Running) -> impl Fn() -> Control + Send + use<> {
         let (credentials, addr) = (manager.credentials.clone(), manager.addr);
-        move || {
-            let channel = channel(&credentials, addr);
-            ControlClient::with_interceptor(channel, PersonalClaim::new(&operator()))
-        }
+        move || control_by(&credentials, addr)
     }
 
     pub(super) async fn create(&self, spec: create_request::Spec) -> Result<u128, Status> {

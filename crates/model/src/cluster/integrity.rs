@@ -134,9 +134,9 @@ fn subnets(after: &Tables, old: Option<&crate::Network>, new: &crate::Network) -
 
 /// One that left by itself is out of Raft: what it was is only written down.
 fn managers(after: &Tables, old: &Node, new: Option<&Node>) -> Result<(), Conflict> {
-    let stands = |node: &Node| node.spec.role == Role::Manager;
-    let demoted =
-        stands(old) && new.is_none_or(|new| !stands(new) && new.status.state != NodeState::Disconnected);
+    let left = |node: &Node| node.status.state == NodeState::Disconnected;
+    let stands = |node: &Node| node.spec.role == Role::Manager && !left(node);
+    let demoted = stands(old) && new.is_none_or(|new| !stands(new) && !left(new));
     if demoted && !after.nodes.values().any(|node| stands(node)) {
         return Err(Conflict::LastManager { node: ObjectRef::Node(old.id) });
     }
