@@ -135,6 +135,32 @@ fn an_image_that_nobody_has_is_told_by_the_task() {
 }
 
 #[test]
+fn an_update_that_no_node_takes_up_fails_when_its_deadline_is_over() {
+    let lab = swarm(1, 1);
+    load_hello(&lab, 1);
+    let create = |deadline: &str| {
+        let words = ["service", "create", "-d", "--name", "web", "--constraint", "node.labels.none==1"];
+        let more = ["--update-progress-deadline", deadline, "rswarm/hello", "web"];
+        lab.rswarm(1, &[&words[..], &more].concat())
+    };
+    assert!(create("0s").fails().contains("must be longer than nothing"));
+    create("90s").ok();
+    let service = || lab.api(1, "/services/web").expect("the service");
+    assert!(service().contains("\"ProgressDeadline\":90000000000"), "{}", service());
+    lab.rswarm(
+        1,
+        &["service", "update", "-d", "--update-progress-deadline", "2s", "--env-add", "A=1", "web"],
+    )
+    .ok();
+    wait_for("the update to be paused", SOON, || {
+        let service = service();
+        let is_paused =
+            service.contains("\"State\":\"paused\"") && service.contains("\"ProgressDeadline\":2000000000");
+        if is_paused { Ok(()) } else { Err(service) }
+    });
+}
+
+#[test]
 fn a_port_that_is_taken_and_a_node_that_lives_are_told() {
     let lab = swarm(2, 1);
     load_hello(&lab, 1);
@@ -212,6 +238,56 @@ fn a_manager_whose_disk_is_full_says_so_and_comes_back_by_itself() {
 }
 
 #[test]
+fn a_manager_whose_log_is_damaged_keeps_its_tasks_and_goes_on_once_it_is_mended() {
+    let mut lab = lab(3);
+    load_hello(&lab, 1);
+    crate::join_all(&lab, 3, 3);
+    lab.rswarm(1, &["service", "create", "--name", "web", "--replicas", "3", "rswarm/hello", "web"]).ok();
+    wait_for_replicas(&lab, 1, "web", "3/3");
+    let running = lab.rswarm(3, &["ps", "-q"]).ok();
+    lab.tell("kill-daemon 3").expect("the daemon to be killed");
+    let log = lab.dir().join("h3/data/swarm/raft/log");
+    let whole = lab.dir().join("whole");
+    std::fs::create_dir(&whole).expect("a folder");
+    for file in std::fs::read_dir(&log).expect("a log").map(|file| file.expect("a file").path()) {
+        let name = file.file_name().expect("a name");
+        std::fs::copy(&file, whole.join(name)).expect("a copy");
+        std::fs::write(&file, b"\xff\x00garbage").expect("to damage it");
+    }
+    lab.tell("start-daemon 3").expect("the daemon to be started");
+    lab.wait_for_daemon(3).expect("the daemon");
+    let told = |n: u8| {
+        lab.rswarm(n, &["node", "ls", "--format", "{{.Hostname}} {{.Status}} {{.ManagerStatus}}"]).stdout
+    };
+    wait_for("host 3 to be there, without its part in Raft", SOON, || {
+        let (seen, info) = (told(1), lab.api(3, "/info").map_err(|e| e.to_string())?);
+        let says = info.contains("\"LocalNodeState\":\"active\"") && info.contains("/swarm/raft");
+        if seen.contains("host3 Ready Unreachable") && says { Ok(()) } else { Err(format!("{seen}{info}")) }
+    });
+    assert_eq!(lab.rswarm(3, &["ps", "-q"]).ok(), running, "{}", lab.daemon_logs());
+    assert!(told(3).contains("host1 Ready"), "it asks the others: {}", told(3));
+    // It is told what to run, and runs it.
+    lab.rswarm(1, &["service", "scale", "web=6"]).ok();
+    wait_for_replicas(&lab, 1, "web", "6/6");
+    let now = lab.rswarm(3, &["ps", "-q"]).ok();
+    assert!(now.lines().count() == 2 && now.contains(running.trim()), "{now}{}", lab.daemon_logs());
+
+    for file in std::fs::read_dir(&whole).expect("the copies").map(|file| file.expect("a file").path()) {
+        std::fs::copy(&file, log.join(file.file_name().expect("a name"))).expect("to mend it");
+    }
+    wait_for("host 3 to take part again", SOON * 2, || {
+        let seen = told(1);
+        if seen.contains("host3 Ready Reachable") {
+            Ok(())
+        } else {
+            Err(format!("{seen}{}", lab.daemon_logs()))
+        }
+    });
+    let end = lab.rswarm(3, &["ps", "-q"]).ok();
+    assert!(now.lines().all(|id| end.contains(id)), "containers run on: {now}{end}");
+}
+
+#[test]
 fn a_manager_whose_log_is_gone_takes_part_under_a_new_number() {
     let mut lab = swarm(3, 3);
     lab.tell("kill-daemon 3").expect("the daemon to be killed");
@@ -268,6 +344,17 @@ fn roles_that_change_faster_than_nodes_follow_end_in_what_was_said_last() {
         let managers = status.matches("Reachable").count() + status.matches("Leader").count();
         if managers == 3 { Ok(()) } else { Err(format!("{status}{}", lab.daemon_logs())) }
     });
+    // The first one leaves, whether it leads or not; those that stay are asked by it, and agree.
+    lab.rswarm(1, &["swarm", "leave", "--force"]).ok();
+    wait_for("two managers, and the third known to have left", SOON, || {
+        let status = manager_status(&lab, 2);
+        let managers = status.matches("Reachable").count() + status.matches("Leader").count();
+        let left = status.lines().any(|line| line.trim() == "host1");
+        if managers == 2 && left { Ok(()) } else { Err(format!("{status}{}", lab.daemon_logs())) }
+    });
+    lab.rswarm(2, &["node", "rm", "host1"]).ok();
+    let leave = lab.rswarm(2, &["swarm", "leave"]).fails();
+    assert!(leave.contains("participating as a manager"), "{leave}");
     let logs =
         (1..=3).map(|n| std::fs::read_to_string(lab.dir().join(format!("h{n}/daemon.log"))).expect("a log"));
     assert!(!logs.collect::<String>().contains("address already in use"), "{}", lab.daemon_logs());

@@ -53,6 +53,11 @@ const LISTEN_LIMIT: Duration = Duration::from_secs(5);
 const DISMISSAL: Duration = Duration::from_secs(15);
 /// How long a manager may take to write down that another one has another address.
 const RELOCATE_LIMIT: Duration = Duration::from_secs(5);
+/// Between two tries to open a store that cannot be opened: it reads the whole log.
+const REOPEN_MIN: Duration = Duration::from_secs(1);
+const REOPEN_MAX: Duration = Duration::from_secs(30);
+/// How long a manager that was taken in waits to read so itself.
+const RECORDED: Duration = Duration::from_secs(5);
 /// How often a node compares what it is with what it is to be.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a manager that takes part in Raft may seem not to, by its session: it may be news.
@@ -107,6 +112,8 @@ pub(crate) struct View {
     /// When it was started.
     pub(crate) begun: Instant,
     pub(crate) store: Option<store::Handle>,
+    /// Why a manager runs without its store; else empty.
+    pub(crate) lacks: String,
     /// Why the managers refuse this node, and what to do; else empty.
     pub(crate) error: String,
 }
@@ -186,13 +193,28 @@ impl Member {
             // Left by an earlier life as a manager; a new one begins from nothing, under a new number.
             discard_raft(&start.folder)?;
         }
+        let goes_on_without =
+            matches!(begin, Begin::Resume) && record.raft_joined && others(&record).next().is_some();
+        let mut lacks = String::new();
         let dek = match identity.role {
-            Role::Manager => {
-                let (store, dek) = open_store(&start, &mut record).await?;
-                *started = Some(store);
-                Some(dek)
-            }
             Role::Worker => None,
+            Role::Manager => match open_store(&start, &mut record).await {
+                Ok((store, dek)) => {
+                    *started = Some(store);
+                    Some(dek)
+                }
+                Err(error) if goes_on_without => {
+                    lacks = format!("{error:#}");
+                    tracing::error!(
+                        error = lacks,
+                        hint = "mend what it names and the manager goes on by itself; or demote and promote this node",
+                        "this node cannot be a manager now; its agent goes on with the other managers"
+                    );
+                    tasks.spawn(until_store_opens(start.clone(), record.clone(), cancel.clone()));
+                    None
+                }
+                Err(error) => return Err(error),
+            },
         };
         let store = started.as_ref();
         let handle = store.map(store::Store::handle);
@@ -249,37 +271,13 @@ impl Member {
             Ok(Outcome::Cancelled)
         });
 
-        if let Some(store) = store {
-            match begin {
-                Begin::Bootstrap(batch) => {
-                    store.bootstrap().await.context("cannot make the first member of Raft")?;
-                    propose_first(&store.handle(), *batch).await?;
-                    record.raft_joined = true;
-                }
-                Begin::Resume if !record.raft_joined => {
-                    let joined = join_raft(&start, &record, &store.handle()).await;
-                    if joined.as_ref().is_err_and(|error| error.is::<NotTakenIn>()) {
-                        until_out_of_raft(&store.handle()).await;
-                    }
-                    joined?;
-                    record.raft_joined = true;
-                }
-                Begin::Resume => {}
-            }
+        if let (Some(store), Begin::Bootstrap(batch)) = (store, begin) {
+            store.bootstrap().await.context("cannot make the first member of Raft")?;
+            propose_first(&store.handle(), *batch).await?;
+            record.raft_joined = true;
         }
-        start.folder.store(&record)?;
-
-        let view = watch::Sender::new(View {
-            begun: Instant::now(),
-            node: identity.node,
-            cluster: identity.cluster,
-            role: identity.role,
-            addr: record.advertise_addr,
-            managers: record.managers.clone(),
-            store: handle.clone(),
-            error: String::new(),
-        });
-        let known = watch::Sender::new(managers_of(&record, identity.role));
+        // Before this node is taken in as a manager: it hears meanwhile which others there are.
+        let known = watch::Sender::new(managers_of(&record, store.is_some()));
         let agent = Agent::new(agent::Options {
             managers: known.subscribe(),
             connect: to_agents,
@@ -293,6 +291,30 @@ impl Member {
         tasks.spawn(async move {
             agent.run(agent_cancel).await?;
             Ok(Outcome::Cancelled)
+        });
+        if let Some(store) = store.filter(|_| !record.raft_joined) {
+            let joined = join_raft(&start, &mut record, &store.handle(), &heard, &known).await;
+            if joined.as_ref().is_err_and(|error| error.is::<NotTakenIn>()) {
+                until_out_of_raft(&store.handle()).await;
+            }
+            joined?;
+            record.raft_joined = true;
+            until_recorded(&store.handle(), identity.node).await;
+        }
+        if lacks.is_empty() {
+            start.folder.store(&record)?;
+        }
+
+        let view = watch::Sender::new(View {
+            begun: Instant::now(),
+            node: identity.node,
+            cluster: identity.cluster,
+            role: identity.role,
+            addr: record.advertise_addr,
+            managers: record.managers.clone(),
+            store: handle.clone(),
+            lacks,
+            error: String::new(),
         });
         let receiver = view.subscribe();
         let keeper = Keeper { start, record: Mutex::new(record), dek, manager: own, heard, view, known };
@@ -367,12 +389,39 @@ async fn watch_store(
     }
 }
 
-fn managers_of(record: &Record, role: Role) -> Vec<SocketAddr> {
-    let mut all = record.managers.clone();
-    if role == Role::Manager && !all.contains(&record.advertise_addr) {
+/// Returns the managers to ask: also this node itself if it `serves` as one.
+fn managers_of(record: &Record, serves: bool) -> Vec<SocketAddr> {
+    let mut all: Vec<SocketAddr> = others(record).collect();
+    if serves {
         all.push(record.advertise_addr);
     }
     all
+}
+
+fn others(record: &Record) -> impl Iterator<Item = SocketAddr> {
+    record.managers.iter().copied().filter(|addr| *addr != record.advertise_addr)
+}
+
+/// Ends the member when the store of this manager can be opened again, for it to begin anew with it.
+async fn until_store_opens(start: Start, record: Record, cancel: CancellationToken) -> Result<Outcome> {
+    let mut pause = REOPEN_MIN;
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(Outcome::Cancelled),
+            () = sleep(pause) => {}
+        }
+        match open_store(&start, &mut record.clone()).await {
+            Ok((store, _)) => {
+                store.shutdown().await;
+                tracing::info!(
+                    "the replicated store of this manager can be opened again: it takes part in Raft"
+                );
+                return Ok(Outcome::Restart);
+            }
+            Err(error) => tracing::debug!(error = format!("{error:#}"), "the store still cannot be opened"),
+        }
+        pause = (pause * 2).min(REOPEN_MAX);
+    }
 }
 
 async fn serve(
@@ -496,16 +545,45 @@ async fn until_out_of_raft(store: &store::Handle) {
     }
 }
 
-/// Asks the managers to take this one in, until one does.
-async fn join_raft(start: &Start, record: &Record, store: &store::Handle) -> Result<()> {
+/// Waits until this manager reads in its own replica that it was taken in: before, it sends whoever asks it to others.
+async fn until_recorded(store: &store::Handle, node: NodeId) {
+    let own = store.raft_id();
+    let mut applied = store.watch();
+    let read = async {
+        while store.view().nodes.get(&node).and_then(|n| n.manager).is_none_or(|m| m.raft_id != own) {
+            if applied.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    if timeout(RECORDED, read).await.is_err() {
+        tracing::warn!(raft.id = own, "this manager takes part in Raft and has yet to be recorded");
+    }
+}
+
+/// Asks the managers to take this one in, until one does. Those known at first may all be gone by then: the agent's
+/// session tells of others.
+async fn join_raft(
+    start: &Start,
+    record: &mut Record,
+    store: &store::Handle,
+    heard: &watch::Receiver<agent::View>,
+    known: &watch::Sender<Vec<SocketAddr>>,
+) -> Result<()> {
     let raft_id = record.raft_id.context("a manager has a raft id")?;
     let addr = record.advertise_addr.to_string();
     let ask = JoinRaftRequest { raft_id, addr, feature_level: model::FEATURE_LEVEL };
     let attempt = async {
         let mut last = anyhow::anyhow!("no manager is known");
         loop {
-            for addr in record.managers.iter().filter(|a| **a != record.advertise_addr) {
-                match MembershipClient::new(start.connections.manager(*addr, None))
+            let managers = heard.borrow().managers.clone();
+            if !managers.is_empty() && managers != record.managers {
+                record.managers = managers;
+                start.folder.store(record)?;
+                known.send_replace(managers_of(record, true));
+            }
+            for addr in others(record) {
+                match MembershipClient::new(start.connections.manager(addr, None))
                     .join_raft(ask.clone())
                     .await
                 {
@@ -768,8 +846,11 @@ impl Keeper {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         if record.managers != heard.managers {
             record.managers.clone_from(&heard.managers);
-            self.start.folder.store(&record)?;
-            self.known.send_replace(managers_of(&record, self.start.credentials.identity().role));
+            if let Err(error) = self.start.folder.store(&record) {
+                // They are told again; a full disk must not end what runs.
+                tracing::warn!(error = format!("{error:#}"), "the addresses of the managers are not on disk");
+            }
+            self.known.send_replace(managers_of(&record, self.manager.is_some()));
             self.view.send_modify(|view| view.managers.clone_from(&heard.managers));
         }
         Ok(())
@@ -855,7 +936,7 @@ impl Keeper {
         }
         let managers = {
             let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-            managers_of(&record, role)
+            managers_of(&record, self.manager.is_some())
         };
         let mut refusal = None;
         for addr in managers {

@@ -52,6 +52,9 @@ use tonic::{Status, transport::Channel};
 const MANAGER_LIMIT: Duration = Duration::from_secs(10);
 /// How long one of them is waited for before another is asked to relay.
 const RELAY_LIMIT: Duration = Duration::from_secs(3);
+/// How long the managers are told that this node leaves: longer than they elect a leader. It leaves anyway.
+const LEAVE_LIMIT: Duration = Duration::from_secs(6);
+const PAUSE_LEAVE: Duration = Duration::from_millis(200);
 /// How long a manager that starts may take to hear the others, on a host that is busy with its start.
 const STARTING: Duration = Duration::from_secs(10);
 /// What is wrong with a manager that is cut off, or has no majority.
@@ -215,8 +218,8 @@ impl NodeSwarm {
     /// Returns the managers to ask, the likeliest first.
     fn managers(view: &member::View) -> Vec<SocketAddr> {
         let mut all = view.managers.clone();
-        if view.role == Role::Manager {
-            all.retain(|a| *a != view.addr);
+        all.retain(|a| *a != view.addr);
+        if view.store.is_some() {
             all.insert(0, view.addr);
         }
         all
@@ -628,7 +631,7 @@ impl Swarm for NodeSwarm {
         };
         let view = current.view.borrow().clone();
         let (mut managers, mut leader, mut control_available) = (Vec::new(), None, false);
-        let mut error = view.error;
+        let mut error = if view.error.is_empty() { view.lacks } else { view.error };
         if let Some(store) = &view.store {
             let tables = store.view();
             // What a manager out of touch last heard of the leader is no news.
@@ -767,8 +770,18 @@ impl Swarm for NodeSwarm {
         }
         // Managers are told so that they need not wait for silence; leaving does not depend on their answer.
         if current.is_some() {
-            let told = self.work(|mut manager| async move { manager.leave(LeaveRequest {}).await });
-            match timeout(MANAGER_LIMIT, told).await {
+            let told = async {
+                loop {
+                    let told =
+                        self.work(|mut manager| async move { manager.leave(LeaveRequest {}).await }).await;
+                    // While leadership moves nobody answers, and one that is not told waits for this node's voice.
+                    match told {
+                        Err(status) if is_passing(&status) => tokio::time::sleep(PAUSE_LEAVE).await,
+                        told => return told,
+                    }
+                }
+            };
+            match timeout(LEAVE_LIMIT, told).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(status)) => tracing::warn!(error = status.message(), "managers not told of the leave"),
                 Err(_) => tracing::warn!("managers not told of the leave: no answer"),
@@ -955,7 +968,8 @@ impl NodeSwarm {
         let begin = Box::new(Begin::Resume);
         let started = self.order(|done| Order::Start { record, credentials, begin, done }).await;
         if let Err(error) = started {
-            folder.forget().map_err(|e| internal(&e))?;
+            // Its agent may have been given tasks by then.
+            self.shared.forget().await.map_err(|e| internal(&e))?;
             return Err(internal(&error));
         }
         Ok(())
