@@ -391,6 +391,9 @@ pub(crate) struct ServiceCreate {
     pub(crate) constraint: Vec<String>,
     #[arg(short, long)]
     pub(crate) label: Vec<String>,
+    /// An update whose task no node has taken up for this long has failed (like 90s or 5m); else after 10 minutes.
+    #[arg(long, value_name = "DURATION", value_parser = parse_progress_deadline)]
+    pub(crate) update_progress_deadline: Option<std::time::Duration>,
     #[arg(short, long)]
     pub(crate) detach: bool,
     pub(crate) image: String,
@@ -415,8 +418,20 @@ pub(crate) struct ServiceUpdate {
     /// Replace the tasks although nothing else changes.
     #[arg(long)]
     pub(crate) force: bool,
+    /// An update whose task no node has taken up for this long has failed (like 90s or 5m); else after 10 minutes.
+    #[arg(long, value_name = "DURATION", value_parser = parse_progress_deadline)]
+    pub(crate) update_progress_deadline: Option<std::time::Duration>,
     #[arg(short, long)]
     pub(crate) detach: bool,
+}
+
+/// Reads a duration that is longer than nothing.
+///
+/// # Errors
+/// It is no duration, or nothing.
+fn parse_progress_deadline(text: &str) -> Result<std::time::Duration, String> {
+    let deadline = super::parse_duration(text)?;
+    if deadline.is_zero() { Err("must be longer than nothing".to_owned()) } else { Ok(deadline) }
 }
 
 #[derive(Debug, Args)]

@@ -89,6 +89,11 @@ async fn create(client: &Client, args: ServiceCreate) -> Result<()> {
             ..Default::default()
         },
         mode,
+        update_config: args.update_progress_deadline.map(|deadline| types::UpdateConfig {
+            parallelism: 1,
+            progress_deadline: nanos(deadline),
+            ..Default::default()
+        }),
         endpoint_spec: Some(types::EndpointSpec {
             mode: "vip".to_owned(),
             ports: args.publish.iter().map(|p| port(p)).collect::<Result<_>>()?,
@@ -166,11 +171,21 @@ async fn update(client: &Client, args: ServiceUpdate) -> Result<()> {
     if let Some(replicas) = args.replicas {
         set_replicas(&mut spec, &args.service, replicas)?;
     }
+    if let Some(deadline) = args.update_progress_deadline {
+        let update = spec
+            .update_config
+            .get_or_insert_with(|| types::UpdateConfig { parallelism: 1, ..Default::default() });
+        update.progress_deadline = nanos(deadline);
+    }
     let image = spec.task_template.container_spec.as_ref().map_or("", |container| container.image.as_str());
     let headers = account(args.with_registry_auth, image)?;
     client.service_update(&service.id, service.version.index, &spec, headers).await?;
     output::line(&args.service)?;
     wait_unless(args.detach, client, &[args.service]).await
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn set_replicas(spec: &mut types::ServiceSpec, name: &str, replicas: u64) -> Result<()> {
