@@ -135,6 +135,24 @@ fn an_image_that_nobody_has_is_told_by_the_task() {
 }
 
 #[test]
+fn a_node_that_is_busy_with_its_tasks_is_not_taken_for_dead() {
+    let lab = swarm(2, 1);
+    load_hello(&lab, 1);
+    lab.limit_cpu(2, 20).expect("a fifth of a processor");
+    let words = ["service", "create", "-d", "--name", "web", "--replicas", "24"];
+    let more = ["--constraint", "node.hostname==host2", "rswarm/hello", "web"];
+    lab.rswarm(1, &[&words[..], &more].concat()).ok();
+    wait_for("all of them to run", SOON * 5, || {
+        let nodes = lab.rswarm(1, &["node", "ls", "--format", "{{.Hostname}} {{.Status}}"]).ok();
+        assert!(nodes.contains("host2 Ready"), "{nodes}{}", lab.daemon_logs());
+        let replicas = lab.rswarm(1, &["service", "ls", "--format", "{{.Replicas}}"]).ok();
+        if replicas.trim() == "24/24" { Ok(()) } else { Err(replicas) }
+    });
+    let tasks = lab.rswarm(1, &["service", "ps", "web", "-q"]).ok();
+    assert_eq!(tasks.lines().count(), 24, "none was given up and replaced: {tasks}");
+}
+
+#[test]
 fn an_update_that_no_node_takes_up_fails_when_its_deadline_is_over() {
     let lab = swarm(1, 1);
     load_hello(&lab, 1);

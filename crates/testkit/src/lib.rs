@@ -6,6 +6,7 @@ mod cgroup;
 mod dockerd;
 pub mod history;
 mod lab;
+mod load;
 mod traces;
 
 pub use cgroup::{fresh_group, v2_hierarchy};

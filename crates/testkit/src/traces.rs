@@ -33,9 +33,7 @@ impl Lab {
         for line in fs::read_to_string(daemon.join("net/dev"))?.lines().skip(2) {
             traces.insert(format!("link {}", line.split(':').next().unwrap_or_default().trim()));
         }
-        let parent =
-            arguments.iter().position(|a| a == "--cgroup-parent").and_then(|at| arguments.get(at + 1));
-        let parent = parent.context("a daemon without --cgroup-parent")?.trim_matches('/').to_owned();
+        let parent = cgroup_parent(&arguments)?;
         let hierarchies = entries(Path::new("/sys/fs/cgroup")).into_iter().map(|h| h.join(&parent));
         let hierarchies = hierarchies.chain([Path::new("/sys/fs/cgroup").join(&parent)]);
         let folders = ["run/c", "run/secrets", "run/network/netns", "data/containers"].map(|f| root.join(f));
@@ -65,7 +63,14 @@ fn command_line(process: &Path) -> Vec<String> {
     line.split(|b| *b == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
-fn daemon_of(root: &Path) -> Option<(PathBuf, Vec<String>)> {
+/// Returns the cgroup of a daemon's containers, below each hierarchy's root.
+pub(crate) fn cgroup_parent(arguments: &[String]) -> Result<String> {
+    let parent = arguments.iter().position(|a| a == "--cgroup-parent").and_then(|at| arguments.get(at + 1));
+    Ok(parent.context("a daemon without --cgroup-parent")?.trim_matches('/').to_owned())
+}
+
+/// Returns the process of the daemon with this folder, and its command line.
+pub(crate) fn daemon_of(root: &Path) -> Option<(PathBuf, Vec<String>)> {
     let data = root.join("data").display().to_string();
     processes()
         .map(|p| (p.clone(), command_line(&p)))
