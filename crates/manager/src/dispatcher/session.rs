@@ -20,7 +20,11 @@ use proto::{
         manager_message::Message as Down,
     },
 };
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -261,7 +265,9 @@ impl Session {
     /// Sends what is new for this node.
     async fn publish(&mut self, published: &Published) -> Result<(), Status> {
         let acks = self.shared.cluster_acks.borrow().clone();
-        for message in self.told.publish(Instant::now(), published, &acks)? {
+        let news = self.told.publish(Instant::now(), self.shared.stalls.total(), published, &acks)?;
+        self.shared.late_drains.fetch_add(self.told.take_late(), Relaxed);
+        for message in news {
             self.send(message).await?;
         }
         self.tell_what_it_holds();

@@ -1,7 +1,7 @@
 //! What one node has been told in its session, and what it must be told next. Pure.
 //!
 //! A running task that is to stop first leaves the maps everywhere: its agent is told only when every subscriber
-//! of its networks has acknowledged tables without it, or after two seconds.
+//! of its networks has acknowledged tables without it, or after two seconds in which this process ran.
 
 use super::{held::Held, subject_from_wire};
 use crate::{
@@ -21,6 +21,7 @@ use std::{
 };
 use tokio::time::Instant;
 use tonic::Status;
+use tracing::info;
 
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
@@ -28,7 +29,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 struct Drain {
     /// Tables at or behind this index are without it.
     index: u64,
+    /// Time in which this process stood still does not count: what was acknowledged waits in a socket.
     until: Instant,
+    stalled_before: Duration,
 }
 
 /// One session's memory.
@@ -41,6 +44,8 @@ pub(crate) struct Told {
     managers: Option<Arc<ManagerList>>,
     root: String,
     period: Duration,
+    /// Tasks that were told to stop although somebody may still send to them.
+    late: u64,
 }
 
 impl Told {
@@ -55,6 +60,7 @@ impl Told {
             managers: None,
             root: String::new(),
             period: Duration::ZERO,
+            late: 0,
         }
     }
 
@@ -71,6 +77,11 @@ impl Told {
     /// Returns when the first of those tasks waits no longer.
     pub(crate) fn drained_at(&self) -> Option<Instant> {
         self.draining.values().map(|drain| drain.until).min()
+    }
+
+    /// Returns how many tasks were told to stop although somebody may still send to them, since this was asked last.
+    pub(crate) fn take_late(&mut self) -> u64 {
+        std::mem::take(&mut self.late)
     }
 
     /// Returns up to which index the node's kernel agrees with the state, by table.
@@ -91,13 +102,14 @@ impl Told {
     }
 
     /// Returns what is new for the node: who it is, then tables, then tasks, then what is no more. `acks`: what all nodes
-    /// are known to hold.
+    /// are known to hold; `stalled`: how long this process has stood still by now.
     ///
     /// # Errors
     /// PERMISSION_DENIED: it is no node of the swarm any more. UNAVAILABLE: there is no swarm yet.
     pub(crate) fn publish(
         &mut self,
         now: Instant,
+        stalled: Duration,
         published: &Published,
         acks: &ClusterAcks,
     ) -> Result<Vec<ManagerMessage>, Status> {
@@ -111,17 +123,30 @@ impl Told {
         news.extend(self.tables(published, &subjects));
 
         self.draining.retain(|id, _| view.tasks.contains(id));
-        let draining = &mut self.draining;
+        let (draining, late) = (&mut self.draining, &mut self.late);
         let assignments = self.tasks.next(view, self.node, |task| {
             let maps = maps_of(view, task);
             if maps.is_empty() {
                 draining.remove(&task.id);
                 return false;
             }
-            let drain =
-                draining.entry(task.id).or_insert(Drain { index: view.index, until: now + DRAIN_LIMIT });
-            let waits = now < drain.until
-                && maps.iter().any(|subject| acks.get(subject).is_some_and(|held| *held < drain.index));
+            let drain = draining.entry(task.id).or_insert(Drain {
+                index: view.index,
+                until: now + DRAIN_LIMIT,
+                stalled_before: stalled,
+            });
+            drain.until += stalled.saturating_sub(drain.stalled_before);
+            drain.stalled_before = stalled;
+            let behind = maps.iter().find(|subject| acks.get(*subject).is_some_and(|held| *held < drain.index));
+            let waits = behind.is_some() && now < drain.until;
+            if !waits && let Some(subject) = behind {
+                *late += 1;
+                let (index, held) = (drain.index, acks.get(subject));
+                info!(
+                    task.id = %task.id, network.id = ?subject, raft.index = index, ?held,
+                    "told to stop, although somebody may still send to it"
+                );
+            }
             if !waits {
                 draining.remove(&task.id);
             }

@@ -557,7 +557,7 @@ impl Sim {
             return;
         };
         let session = served.id;
-        match served.told.publish(now, &published, &acks) {
+        match served.told.publish(now, Duration::ZERO, &published, &acks) {
             Ok(news) => {
                 let mut acks = served.told.acks();
                 if eager && served.acks.is_some() {
