@@ -130,8 +130,7 @@ impl Work for WorkService {
         let id = caller.node()?;
         for raft_id in self.retire(id).await? {
             match self.take_out_of_raft(raft_id).await {
-                // The last manager takes the swarm with it.
-                Ok(()) | Err(store::MembershipError::Last(_)) => {}
+                Ok(()) => {}
                 // It was this one: leadership is handed over, and the successor goes on.
                 Err(store::MembershipError::NotLeader { leader: Some((raft_id, addr)) })
                     if !caller.forwarded && self.is_to_be_manager() =>
@@ -198,9 +197,7 @@ impl WorkService {
             let Some(node) = view.nodes.get(&id) else { return Ok((Vec::new(), Vec::new())) };
             let members = self.0.store.members();
             let own: Vec<u64> = members.iter().filter(|m| is_of(m, node)).map(|m| m.raft_id).collect();
-            let is_last = !members.iter().any(|m| m.voter && !is_of(m, node))
-                && !view.nodes.values().any(|n| n.id != id && n.spec.role == Role::Manager);
-            if node.spec.role == Role::Worker || is_last {
+            if node.spec.role == Role::Worker {
                 return Ok((own, Vec::new()));
             }
             may_demote(view, &members, node)?;
@@ -212,6 +209,14 @@ impl WorkService {
             demoted.spec.role = Role::Worker;
             Ok((own, vec![Change::Put(Object::Node(Arc::new(demoted)))]))
         };
+        let view = self.0.store.view();
+        let stays = |n: &Node| n.id != id && n.spec.role == Role::Manager;
+        if view.nodes.get(&id).is_some_and(|n| n.spec.role == Role::Manager)
+            && !view.nodes.values().any(|n| stays(n))
+        {
+            // Whoever leaves nevertheless takes the swarm with it.
+            return Err(Status::failed_precondition("this is the last manager of the swarm"));
+        }
         let give_up = Instant::now() + QUORUM_LIMIT;
         loop {
             match self.0.decide(0, decide).await {

@@ -525,6 +525,27 @@ async fn the_leader_can_leave() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_manager_whom_the_others_need_may_not_leave() {
+    let mut swarm = Swarm::new().await;
+    swarm.join_manager().await;
+    swarm.join_manager().await;
+    swarm.managers[2].kill().await;
+    let leader = swarm.managers[0].store.clone();
+    until("one is known to be silent", || leader.members().iter().any(|m| m.reachable == Some(false))).await;
+    let (wants_to, credentials) = (swarm.managers[1].node, swarm.managers[1].credentials.clone());
+    let refused = swarm.work_as(&credentials).leave(LeaveRequest {}).await.unwrap_err();
+    assert!(refused.message().contains("would result in a loss of quorum"), "{refused}");
+    assert_eq!(leader.members().len(), 3);
+    let view = leader.view();
+    let node = view.nodes.get(&wants_to).unwrap();
+    assert_eq!((node.spec.role, node.status.state == NodeState::Disconnected), (Role::Manager, false));
+    // The silent one is none of them.
+    let silent = swarm.managers[2].credentials.clone();
+    swarm.work_as(&silent).leave(LeaveRequest {}).await.unwrap();
+    assert_eq!(leader.members().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_tasks_run_soon() {
     let swarm = with_workers(3).await;
     let started = std::time::Instant::now();
