@@ -18,17 +18,23 @@ const AF_INET6: u8 = 10;
 /// Source and destination follow each other, in a tuple of each family.
 const V4_SRC: u16 = 1;
 const V6_SRC: u16 = 3;
-const UDP: u8 = 17;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const SCTP: u8 = 132;
 
 /// One tracked connection, as far as we judge it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flow {
     pub(crate) protocol: u8,
     pub(crate) source: IpAddr,
+    /// 0 for protocols without ports, as all ports here.
+    pub(crate) source_port: u16,
     /// Where the first packet was sent.
     pub(crate) destination: IpAddr,
+    pub(crate) destination_port: u16,
     /// Who answers: the backend.
     pub(crate) answers: IpAddr,
+    pub(crate) answers_port: u16,
 }
 
 impl Flow {
@@ -80,11 +86,19 @@ fn read(body: &[u8]) -> Option<Flow> {
             }
         }
     };
-    let protocol = *attribute(attribute(attribute(body, TUPLE_ORIG)?, 2)?, 1)?.first()?;
+    // What the protocol says: its number, then the ports of source and destination.
+    let of_protocol = |tuple: u16, field: u16| attribute(attribute(attribute(body, tuple)?, 2)?, field);
+    let port = |tuple: u16, field: u16| {
+        let port = of_protocol(tuple, field)?.try_into().ok()?;
+        Some(u16::from_be_bytes(port))
+    };
     Some(Flow {
-        protocol,
+        protocol: *of_protocol(TUPLE_ORIG, 1)?.first()?,
         source: ip(TUPLE_ORIG, 0)?,
+        source_port: port(TUPLE_ORIG, 2).unwrap_or_default(),
         destination: ip(TUPLE_ORIG, 1)?,
+        destination_port: port(TUPLE_ORIG, 3).unwrap_or_default(),
         answers: ip(TUPLE_REPLY, 0)?,
+        answers_port: port(TUPLE_REPLY, 2).unwrap_or_default(),
     })
 }

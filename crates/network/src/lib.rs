@@ -38,6 +38,7 @@ mod desired;
 mod disk;
 mod dns;
 mod firewall;
+mod flows;
 mod holder;
 mod look;
 mod netlink;

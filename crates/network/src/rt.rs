@@ -661,6 +661,24 @@ impl Rt {
     /// Addresses of the namespace that somebody gave. Those of IPv6 that the kernel made itself, for a link or from
     /// what a router said, are left out.
     pub(crate) fn all_addresses(&mut self) -> io::Result<Vec<AddressRow>> {
+        let given = |(flags, row): (u8, AddressRow)| {
+            let given = match row.address {
+                IpAddr::V4(_) => true,
+                IpAddr::V6(BRIDGE_LINK_LOCAL) => true,
+                IpAddr::V6(v6) => flags & IFA_F_PERMANENT != 0 && !v6.is_unicast_link_local(),
+            };
+            given.then_some(row)
+        };
+        Ok(self.address_rows()?.into_iter().filter_map(given).collect())
+    }
+
+    /// Every address that is this namespace's own, whoever made it.
+    pub(crate) fn own_addresses(&mut self) -> io::Result<BTreeSet<IpAddr>> {
+        Ok(self.address_rows()?.into_iter().map(|(_, row)| row.address).collect())
+    }
+
+    /// Flags and address.
+    fn address_rows(&mut self) -> io::Result<Vec<(u8, AddressRow)>> {
         let replies =
             self.socket.exchange(Message::new(RTM_GETADDR, DUMP, &[AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0]))?;
         Ok(replies
@@ -670,17 +688,13 @@ impl Rt {
                 let (fixed, rest) = r.body.split_at_checked(8)?;
                 let address =
                     attribute(rest, IFA_LOCAL).or(attribute(rest, IFA_ADDRESS)).and_then(read_ip)?;
-                let given = match address {
-                    IpAddr::V4(_) => true,
-                    IpAddr::V6(BRIDGE_LINK_LOCAL) => true,
-                    IpAddr::V6(v6) => fixed[2] & IFA_F_PERMANENT != 0 && !v6.is_unicast_link_local(),
-                };
-                given.then_some(AddressRow {
+                let row = AddressRow {
                     link: read_u32(&fixed[4..8]),
                     address,
                     prefix: fixed[1],
                     ours: attribute(rest, IFA_PROTO) == Some(&[PROTOCOL]),
-                })
+                };
+                Some((fixed[2], row))
             })
             .collect())
     }

@@ -197,7 +197,11 @@ impl Worker {
                 "a published port of the swarm is no longer in the way of another"
             );
         }
-        self.state.withheld = refused.into_keys().collect();
+        let withheld = refused.into_keys().collect();
+        if self.state.withheld != withheld {
+            self.state.withheld = withheld;
+            self.condemn_on_host();
+        }
     }
 
     fn apply_host_rules(&mut self, from: From, phase: Phase, outcome: &mut Outcome) {

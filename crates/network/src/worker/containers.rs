@@ -1,6 +1,6 @@
 //! The containers' side: sandboxes and local bridges.
 
-use super::{Condemned, DATA, Live, Worker, apply};
+use super::{Condemned, DATA, HOST, Live, Worker, apply};
 use crate::{
     address,
     netns::{self, Netns, sysctl},
@@ -51,6 +51,11 @@ impl Worker {
                     return Err(e);
                 }
             }
+        }
+        // Who sent to such a port before it led here goes on at the host itself.
+        let leads = |sandbox: &Sandbox| !sandbox.spec.ports.is_empty();
+        if before.as_ref().is_some_and(leads) || leads(&self.state.sandboxes[&id]) {
+            self.condemn_on_host();
         }
         let mut info = self.state.describe(&self.state.sandboxes[&id], &self.netns_path(&id));
         info.name_sockets = self.live.get_mut(&id).and_then(|live| live.fresh.take());
@@ -143,8 +148,8 @@ impl Worker {
             let gone: BTreeSet<IpAddr> = addresses.chain([gateway]).flatten().collect();
             errors.extend(self.apply(&BTreeSet::new()).err());
             if !gone.is_empty() {
-                let condemned = Condemned { stopping: BTreeSet::new(), gone };
-                self.condemn(&BTreeSet::from([String::new()]), &condemned);
+                let condemned = Condemned { gone, outdated: true, ..Condemned::default() };
+                self.condemn(&BTreeSet::from([HOST.to_owned()]), &condemned);
             }
         }
         self.reservations.release(id);

@@ -38,6 +38,8 @@ pub(crate) type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 const JOBS_WAITING: usize = 256;
 /// File name of the data namespace beside those of the sandboxes.
 pub(crate) const DATA: &str = "rswarm-data";
+/// Stands for the host's own namespace among those of sandboxes.
+const HOST: &str = "";
 
 /// Starts the thread and waits until everything from before is adopted.
 pub(crate) async fn start(options: Options) -> Result<mpsc::Sender<Job>, Error> {
@@ -167,6 +169,21 @@ struct Condemned {
     /// Of UDP only: the task still serves what it has.
     stopping: BTreeSet<IpAddr>,
     gone: BTreeSet<IpAddr>,
+    /// All that [`crate::flows`] holds to be out of date, too.
+    outdated: bool,
+}
+
+impl Condemned {
+    /// What new flows of the namespace would not do.
+    fn outdated() -> Self {
+        Self { outdated: true, ..Self::default() }
+    }
+
+    fn add(&mut self, more: &Self) {
+        self.stopping.extend(&more.stopping);
+        self.gone.extend(&more.gone);
+        self.outdated |= more.outdated;
+    }
 }
 
 #[derive(Debug)]
@@ -186,8 +203,10 @@ pub(crate) struct Worker {
     live: BTreeMap<String, Live>,
     reservations: Reservations,
     reaper: Reaper,
-    /// By sandbox; the host's under the empty name.
+    /// By sandbox, or [`HOST`].
     condemned: BTreeMap<String, Condemned>,
+    /// The same, of what the kernel refused to forget: with the next audit.
+    postponed: BTreeMap<String, Condemned>,
     zones: BTreeMap<String, Arc<dns::Zone>>,
     runtime: Handle,
     upstream: dns::Upstream,
@@ -226,6 +245,7 @@ impl Worker {
             reservations: Reservations::default(),
             reaper: Reaper::start()?,
             condemned: BTreeMap::new(),
+            postponed: BTreeMap::new(),
             zones: BTreeMap::new(),
             runtime,
             upstream,
@@ -318,6 +338,9 @@ impl Worker {
         for error in &outcome.errors {
             warn!(error = with_causes(error), "network cannot be put right yet");
         }
+        // Backends may have left while nobody looked.
+        let everywhere = self.live.keys().cloned().chain([HOST.to_owned()]).collect();
+        self.condemn(&everywhere, &Condemned::outdated());
         info!(sandboxes = self.live.len(), repairs = outcome.done.len(), "network adopted");
         Ok(())
     }
@@ -325,6 +348,7 @@ impl Worker {
     /// Takes ports of sandboxes again that are not held for them.
     fn regain_ports(&mut self) {
         let lost = std::mem::take(&mut self.state.lost);
+        let before = lost.len();
         self.state.lost = lost
             .into_iter()
             .filter(|(id, protocol, port)| {
@@ -335,6 +359,9 @@ impl Worker {
                 !bindings.all(|binding| self.reservations.reserve(id, binding, ipv6).is_ok())
             })
             .collect();
+        if self.state.lost.len() < before {
+            self.condemn_on_host();
+        }
     }
 
     fn remove_orphan_namespaces(&self) {
@@ -351,6 +378,9 @@ impl Worker {
 
     pub(crate) fn audit(&mut self) -> AuditReport {
         let everything = self.live.keys().cloned().collect();
+        for (id, condemned) in std::mem::take(&mut self.postponed) {
+            self.condemn(&BTreeSet::from([id]), &condemned);
+        }
         self.regain_ports();
         let outcome = self.apply_from(From::Kernel, &everything);
         for repair in &outcome.done {

@@ -1,15 +1,17 @@
 //! The swarm's side: identity, tables of overlay networks, the mesh, and flows that must end.
 
-use super::{Condemned, DATA, Worker};
+use super::{Condemned, DATA, HOST, Worker};
 use crate::{
     address,
     conntrack::{self, Flow},
+    desired::vips,
+    flows::Ways,
     netns,
     spec::{Error, NodeIdentity},
-    state::Sandbox,
+    state::{Sandbox, Slots},
 };
 use model::{IngressTable, NetworkId, NetworkTable, TaskId};
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, io, net::IpAddr};
 use tracing::{debug, warn};
 
 impl Worker {
@@ -29,6 +31,7 @@ impl Worker {
             self.state.identity = before;
             return Err(self.undo(e));
         }
+        self.condemn_on_host();
         self.disk.put_identity(&identity)
     }
 
@@ -54,6 +57,8 @@ impl Worker {
         self.data = None;
         netns::remove(&self.netns_path(DATA))?;
         self.disk.remove_swarm(&networks)?;
+        self.condemn(&touched, &Condemned::outdated());
+        self.condemn_on_host();
         applied
     }
 
@@ -76,10 +81,16 @@ impl Worker {
             }
             return Err(self.undo(e));
         }
-        if let Some(before) = before {
-            let condemned = condemned(&before.table, &table);
-            self.condemn(&touched, &condemned);
-        }
+        let before = before.as_ref();
+        let gone = before.map(|before| gone(&before.table, &table)).unwrap_or_default();
+        let leads_elsewhere = self.state.tables.get(&network).is_some_and(|after| {
+            vips(after).any(|(vip, members)| {
+                let mut known = before.into_iter().flat_map(vips);
+                known.find(|(other, _)| *other == vip).is_none_or(|(_, old)| moved(old, members))
+            })
+        });
+        let outdated = leads_elsewhere || before.is_some_and(|b| b.table.services != table.services);
+        self.condemn(&touched, &Condemned { gone, outdated, ..Condemned::default() });
         self.disk.put_table(&table)
     }
 
@@ -97,6 +108,7 @@ impl Worker {
         }
         self.refresh_zones();
         self.apply(&touched)?;
+        self.condemn(&touched, &Condemned::outdated());
         self.disk.remove_table(network)
     }
 
@@ -113,12 +125,15 @@ impl Worker {
             (self.state.ingress, self.state.published) = before;
             return Err(self.undo(e));
         }
-        let backends = |table: &IngressTable| -> BTreeSet<IpAddr> {
-            let all = table.ports.values().flatten();
-            all.map(|b| b.address).collect()
-        };
-        let stopping = backends(&before.0).difference(&backends(&table)).copied().collect();
-        self.condemn(&BTreeSet::from([String::new()]), &Condemned { stopping, gone: BTreeSet::new() });
+        let empty = Slots::default();
+        let ports: BTreeSet<_> = before.1.keys().chain(self.state.published.keys()).collect();
+        let outdated = ports.into_iter().any(|port| {
+            let [old, new] = [&before.1, &self.state.published].map(|all| all.get(port).unwrap_or(&empty));
+            moved(old.members(), new.members())
+        });
+        if outdated {
+            self.condemn_on_host();
+        }
         self.disk.put_ingress(&table)
     }
 
@@ -127,49 +142,70 @@ impl Worker {
     }
 
     pub(super) fn condemn(&mut self, sandboxes: &BTreeSet<String>, more: &Condemned) {
-        if more.stopping.is_empty() && more.gone.is_empty() {
+        if more.stopping.is_empty() && more.gone.is_empty() && !more.outdated {
             return;
         }
         for id in sandboxes {
-            let condemned = self.condemned.entry(id.clone()).or_default();
-            condemned.stopping.extend(&more.stopping);
-            condemned.gone.extend(&more.gone);
+            self.condemned.entry(id.clone()).or_default().add(more);
         }
+    }
+
+    /// Has the host's own namespace forget what leads elsewhere than new flows would.
+    pub(super) fn condemn_on_host(&mut self) {
+        self.condemn(&BTreeSet::from([HOST.to_owned()]), &Condemned::outdated());
     }
 
     /// Forgets the flows of one namespace; called while no job waits.
     pub(super) fn forget_some_flows(&mut self) {
         let Some((id, condemned)) = self.condemned.pop_first() else { return };
-        let doomed = |flow: &Flow| {
-            let stopping = condemned.stopping.contains(&flow.answers) && flow.is_udp() && flow.translated();
-            let gone =
-                [flow.source, flow.destination, flow.answers].iter().any(|a| condemned.gone.contains(a));
-            stopping || gone
-        };
-        let forgotten = match self.live.get(&id) {
-            Some(live) => live.netns.within(&self.home, || conntrack::forget(doomed)).flatten(),
-            None if id.is_empty() => conntrack::forget(doomed),
-            None => return,
-        };
+        let forgotten = self.ways(&id, condemned.outdated).and_then(|ways| {
+            let doomed = |flow: &Flow| {
+                let stopping =
+                    condemned.stopping.contains(&flow.answers) && flow.is_udp() && flow.translated();
+                let gone = [flow.source, flow.destination, flow.answers]
+                    .iter()
+                    .any(|address| condemned.gone.contains(address));
+                stopping || gone || ways.as_ref().is_some_and(|ways| ways.outdated(flow))
+            };
+            match self.live.get(&id) {
+                Some(live) => live.netns.within(&self.home, || conntrack::forget(doomed)).flatten(),
+                None if id == HOST => conntrack::forget(doomed),
+                None => Ok(0),
+            }
+        });
         match forgotten {
+            Ok(0) => {}
             Ok(count) => debug!(container.id = %id, count, "flows forgotten"),
-            Err(error) => warn!(container.id = %id, %error, "cannot forget flows of tasks that left"),
+            Err(error) => {
+                warn!(container.id = %id, %error, "flows of tasks that left are forgotten with the next audit");
+                self.postponed.entry(id).or_default().add(&condemned);
+            }
         }
     }
 
+    /// Where a namespace leads new flows, when that is asked for.
+    fn ways(&mut self, id: &str, wanted: bool) -> io::Result<Option<Ways>> {
+        if !wanted {
+            return Ok(None);
+        }
+        if id == HOST {
+            return Ok(Some(Ways::of_host(&self.state, self.rt.own_addresses()?)));
+        }
+        Ok(self.state.sandboxes.get(id).map(|sandbox| Ways::of_sandbox(&self.state, sandbox)))
+    }
+
     pub(crate) fn drain(&mut self, task: TaskId) -> Result<(), Error> {
+        let of = |stopping: BTreeSet<IpAddr>| Condemned { stopping, ..Condemned::default() };
         for (network, overlay) in &self.state.tables.clone() {
             let endpoint = overlay.table.endpoints.get(&task);
             if let Some(address) = endpoint.map(|e| e.address) {
-                let condemned = Condemned { stopping: [address].into(), gone: BTreeSet::new() };
                 let touched = self.on_overlay(*network);
-                self.condemn(&touched, &condemned);
+                self.condemn(&touched, &of([address].into()));
             }
         }
         let backends = self.state.ingress.ports.values().flatten().filter(|b| b.task == task);
         let stopping = backends.map(|b| b.address).collect();
-        let host = BTreeSet::from([String::new()]);
-        self.condemn(&host, &Condemned { stopping, gone: BTreeSet::new() });
+        self.condemn(&BTreeSet::from([HOST.to_owned()]), &of(stopping));
         while !self.condemned.is_empty() {
             self.forget_some_flows();
         }
@@ -177,12 +213,15 @@ impl Worker {
     }
 }
 
-/// Whose flows end between two tables of a network.
-fn condemned(before: &NetworkTable, after: &NetworkTable) -> Condemned {
-    let addresses = |table: &NetworkTable, ready: bool| -> BTreeSet<IpAddr> {
-        let some = table.endpoints.values().filter(|e| e.ready || !ready);
-        some.map(|e| e.address).collect()
-    };
-    let leaving = |ready| addresses(before, ready).difference(&addresses(after, ready)).copied().collect();
-    Condemned { stopping: leaving(true), gone: leaving(false) }
+/// The addresses that nobody has any more after a change of a network's table.
+fn gone(before: &NetworkTable, after: &NetworkTable) -> BTreeSet<IpAddr> {
+    let addresses =
+        |table: &NetworkTable| -> BTreeSet<IpAddr> { table.endpoints.values().map(|e| e.address).collect() };
+    addresses(before).difference(&addresses(after)).copied().collect()
+}
+
+/// Whether flows can have come to lead elsewhere than new ones: a backend left, or the first one came.
+fn moved<T: Ord>(before: &[T], after: &[T]) -> bool {
+    let now: BTreeSet<&T> = after.iter().collect();
+    before.is_empty() != after.is_empty() || before.iter().any(|backend| !now.contains(backend))
 }
