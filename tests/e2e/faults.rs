@@ -4,7 +4,8 @@ use crate::{SOON, lab, load_hello, program, swarm, wait_for_replicas};
 use std::{
     collections::BTreeSet,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant, SystemTime},
 };
 use testkit::{Lab, wait_for};
 
@@ -369,4 +370,134 @@ fn roles_that_change_faster_than_nodes_follow_end_in_what_was_said_last() {
     let logs =
         (1..=3).map(|n| std::fs::read_to_string(lab.dir().join(format!("h{n}/daemon.log"))).expect("a log"));
     assert!(!logs.collect::<String>().contains("address already in use"), "{}", lab.daemon_logs());
+}
+
+/// The last answer of `hello ask`: when it came and from whom. In a service's log it stands behind the task's name.
+fn last_answer(said: &str) -> Option<(u128, String)> {
+    let lines = said.lines().rev().map(|line| line.rsplit("| ").next().unwrap_or(line).trim());
+    let words = lines.filter_map(|line| line.split_once(' '));
+    words.filter_map(|(at, who)| Some((at.parse().ok()?, who.to_owned()))).next()
+}
+
+fn millis() -> u128 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_millis()
+}
+
+/// Waits until each flow has been answered since now, by somebody whom `by` takes.
+fn answered(what: &str, within: Duration, lab: &Lab, flows: &[testkit::Exec], by: impl Fn(&str) -> bool) {
+    let since = millis();
+    wait_for(what, within, || {
+        let said: Vec<String> = flows
+            .iter()
+            .map(testkit::Exec::said)
+            .chain([lab.rswarm(1, &["service", "logs", "asker"]).stdout])
+            .collect();
+        let last: Vec<_> = said.iter().map(|said| last_answer(said)).collect();
+        let fine =
+            |last: &Option<(u128, String)>| last.as_ref().is_some_and(|(at, who)| *at > since && by(who));
+        if last.iter().all(fine) {
+            Ok(())
+        } else {
+            Err(format!("since {since}: outside, loopback, virtual address: {last:?}"))
+        }
+    });
+}
+
+#[test]
+fn open_flows_of_udp_follow_their_service_through_every_fault() {
+    /// What the table of backends takes to move a flow.
+    const MOVE: Duration = Duration::from_secs(2);
+    /// Until a host that says nothing is given up.
+    const SILENCE: Duration = Duration::from_secs(6);
+    let mut lab = swarm(3, 1);
+    for n in 1..=3 {
+        load_hello(&lab, n);
+    }
+    // Before there is anything: from host 3 through host 1, and on host 1 itself.
+    let through = format!("{}:9953", Lab::address(1));
+    let flows = [
+        lab.exec(3, &["hello", "ask", &through]).expect("a client"),
+        lab.exec(1, &["hello", "ask", "127.0.0.1:9953"]).expect("a client"),
+    ];
+    lab.rswarm(1, &["network", "create", "-d", "overlay", "back"]).ok();
+    let create = |name: &str, more: &[&str], command: &[&str]| {
+        let first = ["service", "create", "--detach", "--name", name, "--network", "back"];
+        lab.rswarm(1, &[&first, more, &["rswarm/hello"], command].concat()).ok();
+    };
+    let workers = ["--replicas", "2", "--constraint", "node.role==worker", "-p", "9953:53/udp"];
+    create("echo", &workers, &["echo", "53"]);
+    create("asker", &["--constraint", "node.role==manager"], &["ask", "echo:53"]);
+    wait_for_replicas(&lab, 1, "echo", "2/2");
+    wait_for_replicas(&lab, 1, "asker", "1/1");
+    answered("flows to reach a port that came later", MOVE, &lab, &flows, |_| true);
+
+    let who = last_answer(&flows[0].said()).expect("an answer").1;
+    let ids = |lab: &Lab, n: u8| lab.rswarm(n, &["ps", "-q"]).ok();
+    let home = (2..=3).find(|n| ids(&lab, *n).contains(&who)).expect("the container that answers");
+    lab.rswarm(home, &["kill", &who]).ok();
+    answered("flows to leave a killed container", MOVE, &lab, &flows, |by| by != who);
+
+    wait_for_replicas(&lab, 1, "echo", "2/2");
+    lab.tell("kill 2").expect("host 2 to lose its power");
+    let left = ids(&lab, 3);
+    answered("flows to leave a dead host", SILENCE + MOVE, &lab, &flows, |by| left.contains(by));
+}
+
+#[test]
+fn no_request_is_lost_while_a_daemon_is_away_and_when_it_returns() {
+    /// Shorter than the lease of tasks whose daemon is away.
+    const AWAY: Duration = Duration::from_secs(15);
+    const AFTER: Duration = Duration::from_secs(5);
+    let mut lab = swarm(3, 3);
+    for n in 1..=3 {
+        load_hello(&lab, n);
+    }
+    let web =
+        ["service", "create", "--name", "web", "--replicas", "3", "-p", "8080:80", "rswarm/hello", "web"];
+    lab.rswarm(1, &web).ok();
+    wait_for_replicas(&lab, 1, "web", "3/3");
+    let doors: Vec<_> = (1..=3).map(|n| lab.door(n, 8080).expect("a door")).collect();
+    for door in &doors {
+        wait_for("the port to answer", SOON, || door.get("/healthz"));
+    }
+    let ids = |lab: &Lab| [1, 2, 3].map(|n| lab.rswarm(n, &["ps", "-q"]).ok());
+    let before = ids(&lab);
+    let end = AtomicBool::new(false);
+    let (asked, failed) = std::thread::scope(|scope| {
+        let ask = |door: testkit::Door| {
+            let end = &end;
+            scope.spawn(move || {
+                let (mut asked, mut failed) = (0, Vec::new());
+                while !end.load(Ordering::Relaxed) {
+                    asked += 1;
+                    failed.extend(door.get("/healthz").err());
+                }
+                (asked, failed)
+            })
+        };
+        let clients: Vec<_> = doors.iter().cloned().map(ask).collect();
+        // The leader's and a follower's; the requests go on meanwhile.
+        for n in [1, 2] {
+            lab.tell(&format!("kill-daemon {n}")).expect("the daemon to be killed");
+            std::thread::sleep(AWAY);
+            lab.tell(&format!("start-daemon {n}")).expect("the daemon to be started");
+            lab.wait_for_daemon(n).expect("its answer");
+            std::thread::sleep(AFTER);
+        }
+        end.store(true, Ordering::Relaxed);
+        let all = clients.into_iter().map(|client| client.join().expect("no panic"));
+        all.fold((0, Vec::new()), |(asked, mut failed), (more, others)| {
+            failed.extend(others);
+            (asked + more, failed)
+        })
+    });
+    assert!(asked > 1000, "only {asked} requests");
+    assert!(
+        failed.is_empty(),
+        "{} of {asked} failed: {:?}{}",
+        failed.len(),
+        failed.first(),
+        lab.daemon_logs()
+    );
+    assert_eq!(ids(&lab), before, "the same containers");
 }

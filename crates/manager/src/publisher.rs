@@ -46,7 +46,7 @@ impl Published {
             tables::networks(&view).into_iter().map(|(id, table)| (id, keep_network(table))).collect();
         let ingress = tables::ingress(&view);
         let ingress = match before.map(|b| &b.ingress) {
-            Some(old) if old.nodes == ingress.nodes && old.ports == ingress.ports => old.clone(),
+            Some(old) if **old == (IngressTable { version: old.version, ..ingress.clone() }) => old.clone(),
             Some(_) | None => Arc::new(ingress),
         };
         let managers = manager_list(&view);

@@ -65,6 +65,7 @@ fn add_endpoints(all: &mut BTreeMap<NetworkId, NetworkTable>, tables: &Tables, t
                 None => vec![task.container_name(), task.name()],
             },
             ready: is_ready(node, task),
+            lost: !answers(node),
         };
         table.endpoints.insert(task.id, endpoint);
         // Named even after its service is gone from the state.
@@ -114,6 +115,9 @@ pub fn ingress(tables: &Tables) -> IngressTable {
     for node in tables.nodes.values() {
         if let Some(vtep) = vtep(node) {
             mesh.nodes.insert(node.id, MeshNode { index: node.index, vtep });
+            if !answers(node) {
+                mesh.lost.insert(node.id);
+            }
         }
     }
     for service in tables.services.values() {
@@ -158,11 +162,15 @@ fn vtep(node: &Node) -> Option<IpAddr> {
 
 /// Returns true if new connections of its service may go to the task.
 pub fn is_ready(node: &Node, task: &Task) -> bool {
-    let node_answers = match node.status.state {
+    answers(node) && task.status.state == Some(TaskState::Running) && task.desired < model::Desired::Shutdown
+}
+
+/// Whether a node's containers are still to be reached, as far as the managers know.
+fn answers(node: &Node) -> bool {
+    match node.status.state {
         NodeState::Ready | NodeState::Unknown | NodeState::Away => true,
         NodeState::Down | NodeState::Disconnected => false,
-    };
-    node_answers && task.status.state == Some(TaskState::Running) && task.desired < model::Desired::Shutdown
+    }
 }
 
 #[cfg(test)]
@@ -224,6 +232,9 @@ mod tests {
         let tables = two_tasks().change_node(2, |n| n.status.state = NodeState::Down).tables();
         assert_eq!(ready(&tables), [(1, true), (2, false)]);
         assert_eq!(backends(&tables), [1]);
+        let endpoints = &networks(&tables)[&NetworkId(1)].endpoints;
+        assert_eq!(endpoints.values().map(|e| e.lost).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(ingress(&tables).lost, [NodeId(2)].into());
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use crate::{Labels, Meta, NetworkId, NodeId, ServiceId, TaskId};
 use ipnet::IpNet;
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// Source: Docker API `NetworkCreate`, compose `networks`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,6 +155,8 @@ pub struct NetworkEndpoint {
     pub names: Vec<String>,
     /// RUNNING (healthy) and not being stopped: takes new connections of its service.
     pub ready: bool,
+    /// Its node was given up: connections with it end.
+    pub lost: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,6 +176,8 @@ pub struct IngressTable {
     pub nodes: BTreeMap<NodeId, MeshNode>,
     /// Published port -> backends that are ready.
     pub ports: BTreeMap<(Protocol, u16), Vec<IngressBackend>>,
+    /// Those of `nodes` that were given up: connections with their tasks end.
+    pub lost: BTreeSet<NodeId>,
 }
 
 /// A member of the mesh.

@@ -97,6 +97,12 @@ pub(crate) fn task_subnet(pool: Ipv4Net, index: u16) -> Ipv4Net {
     Ipv4Net::new(base, 24).expect("24 is a prefix length")
 }
 
+/// Index of the node whose task has this address of the pool.
+pub(crate) fn index_of_task(pool: Ipv4Net, address: Ipv4Addr) -> u16 {
+    let offset = u32::from(address).wrapping_sub(u32::from(pool.network()));
+    u16::try_from(offset >> 8).unwrap_or(u16::MAX)
+}
+
 /// The node's own address, as its task with this gateway address sees it.
 pub fn node_of_task(gateway: Ipv4Addr) -> Ipv4Addr {
     let [a, b, c, _] = gateway.octets();

@@ -5,7 +5,7 @@
 use crate::netlink::{DUMP, Message, Socket, attribute, read_be32};
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 const GET: u16 = (1 << 8) | 1;
@@ -42,37 +42,44 @@ impl Flow {
         self.protocol == UDP
     }
 
+    /// The ends of a TCP connection as sockets of this namespace have them, if they are here: its own first.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
+        let source = SocketAddr::new(self.source, self.source_port);
+        let asked = SocketAddr::new(self.destination, self.destination_port);
+        let answers = SocketAddr::new(self.answers, self.answers_port);
+        let tcp = self.protocol == TCP;
+        [(source, asked), (answers, source)].into_iter().filter(move |_| tcp)
+    }
+
     /// True when somebody else answers than was asked.
     pub(crate) fn translated(&self) -> bool {
         self.destination != self.answers
     }
 }
 
-/// Deletes every flow of the calling thread's namespace that `condemned` picks; returns how many.
-pub(crate) fn forget(condemned: impl Fn(&Flow) -> bool) -> io::Result<usize> {
+/// Deletes every flow of the calling thread's namespace that `condemned` picks; returns these.
+pub(crate) fn forget(condemned: impl Fn(&Flow) -> bool) -> io::Result<Vec<Flow>> {
     let mut socket = Socket::netfilter()?;
-    let mut count = 0;
+    let mut forgotten = Vec::new();
     for family in [AF_INET, AF_INET6] {
         for reply in socket.exchange(Message::new(GET, DUMP, &[family, 0, 0, 0]))? {
             let Some(body) = reply.body.get(4..) else { continue };
             let Some(tuple) = attribute(body, TUPLE_ORIG) else { continue };
-            if !read(body).is_some_and(|flow| condemned(&flow)) {
-                continue;
-            }
+            let Some(flow) = read(body).filter(|flow| condemned(flow)) else { continue };
             let mut delete = Message::new(DELETE, 0, &[family, 0, 0, 0]);
             delete.raw(TUPLE_ORIG | 0x8000, tuple);
             if let Some(id) = attribute(body, CTA_ID) {
                 delete.raw(CTA_ID, id);
             }
             match socket.request(delete) {
-                Ok(()) => count += 1,
+                Ok(()) => forgotten.push(flow),
                 // It ended by itself meanwhile.
                 Err(e) if e.raw_os_error() == Some(nix::libc::ENOENT) => {}
                 Err(e) => return Err(e),
             }
         }
     }
-    Ok(count)
+    Ok(forgotten)
 }
 
 fn read(body: &[u8]) -> Option<Flow> {

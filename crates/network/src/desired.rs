@@ -269,6 +269,7 @@ mod tests {
             service: ServiceId(1),
             names: vec![],
             ready: true,
+            lost: false,
         };
         let mut state = State {
             identity: Some(NodeIdentity {

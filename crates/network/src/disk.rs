@@ -68,6 +68,8 @@ struct EndpointRecord {
     names: Vec<String>,
     #[prost(bool, tag = "7")]
     ready: bool,
+    #[prost(bool, tag = "8")]
+    lost: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -90,6 +92,8 @@ struct IngressRecord {
     nodes: Vec<MeshNodeRecord>,
     #[prost(message, repeated, tag = "3")]
     ports: Vec<PublishedRecord>,
+    #[prost(string, repeated, tag = "4")]
+    lost: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -304,6 +308,7 @@ impl TableRecord {
                     service: e.service.to_string(),
                     names: e.names.clone(),
                     ready: e.ready,
+                    lost: e.lost,
                 })
                 .collect(),
             services: table
@@ -328,6 +333,7 @@ impl TableRecord {
                 service: parse(&e.service)?,
                 names: e.names,
                 ready: e.ready,
+                lost: e.lost,
             };
             Ok((parse(&e.task)?, endpoint))
         };
@@ -377,6 +383,7 @@ impl IngressRecord {
                     backends: backends.iter().map(backend).collect(),
                 })
                 .collect(),
+            lost: table.lost.iter().map(ToString::to_string).collect(),
         }
     }
 
@@ -400,6 +407,7 @@ impl IngressRecord {
             version: self.version,
             nodes: self.nodes.into_iter().map(node).collect::<Result<_, Unreadable>>()?,
             ports: self.ports.into_iter().map(published).collect::<Result<_, Unreadable>>()?,
+            lost: self.lost.iter().map(|node| parse(node)).collect::<Result<_, Unreadable>>()?,
         })
     }
 }

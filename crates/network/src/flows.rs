@@ -4,7 +4,8 @@
 //! A flow is judged by the state alone, not by what changed: so it is the same judgement after a change, after a
 //! restart, and after a change that nobody announced (a crash, a host without power). Rules of nat see the first
 //! packet of a flow only, and a sender of UDP that goes on has no second first packet: it is stuck until its entry is
-//! forgotten. TCP is left with a backend that takes no *new* connections, as long as its address is somebody's.
+//! forgotten. TCP is left with a backend that takes no *new* connections, as long as its address is somebody's and the
+//! node is not given up.
 
 use crate::{
     address,
@@ -13,7 +14,7 @@ use crate::{
     ports,
     state::{Overlay, Sandbox, State},
 };
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use model::Protocol;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,6 +37,10 @@ pub(crate) struct Ways {
     /// Networks all of whose addresses in use are among `inhabitants`.
     inhabited: Vec<IpNet>,
     inhabitants: BTreeSet<IpAddr>,
+    /// Addresses on nodes that were given up.
+    lost: BTreeSet<IpAddr>,
+    /// The pool of all nodes' task subnets, and the indexes of the nodes that are there.
+    tasks: Option<(Ipv4Net, BTreeSet<u16>)>,
 }
 
 impl Ways {
@@ -68,6 +73,12 @@ impl Ways {
         self.inhabited.push(tasks.into());
         self.inhabitants.insert(address::task_gateway(identity.task_pool, identity.index).into());
         self.inhabitants.extend(state.sandboxes.values().filter_map(Sandbox::gateway).map(IpAddr::from));
+        // Before the first table nobody is known, which does not mean that nobody is there.
+        if !state.ingress.nodes.is_empty() {
+            let there = state.ingress.nodes.iter().filter(|(node, _)| !state.ingress.lost.contains(node));
+            let indexes = there.map(|(_, peer)| peer.index).chain([identity.index]);
+            self.tasks = Some((identity.task_pool, indexes.collect()));
+        }
         for ((protocol, port), slots) in &state.published {
             if slots.count() > 0 && !state.withheld.contains(&(*protocol, *port)) {
                 let members = slots.members().iter().map(|(address, port)| ((*address).into(), *port));
@@ -107,6 +118,10 @@ impl Ways {
         let mut ways = Self::default();
         for overlay in sandbox.legs.iter().filter_map(|leg| state.tables.get(&leg.overlay()?)) {
             ways.add_overlay(overlay);
+            // A node that hears that it was given up is back.
+            let own = state.identity.as_ref().map(|identity| identity.node);
+            let lost = overlay.table.endpoints.values().filter(|e| e.lost && Some(e.node) != own);
+            ways.lost.extend(lost.map(|endpoint| endpoint.address));
         }
         ways
     }
@@ -128,7 +143,7 @@ impl Ways {
 
     /// Tells whether a flow leads elsewhere than a new one of the same sender would.
     pub(crate) fn outdated(&self, flow: &Flow) -> bool {
-        if self.vanished(flow.source) || self.vanished(flow.answers) {
+        if self.vanished(flow.source) || self.vanished(flow.answers) || self.severed(flow) {
             return true;
         }
         if flow.protocol != UDP {
@@ -138,6 +153,17 @@ impl Ways {
             Some(led) => !led,
             None => flow.translated() && self.ours.iter().any(|net| net.contains(&flow.answers)),
         }
+    }
+
+    /// Tells whether one end of a flow is on a node that was given up: nobody will ever say that it is over.
+    pub(crate) fn severed(&self, flow: &Flow) -> bool {
+        [flow.source, flow.answers].into_iter().any(|address| {
+            let elsewhere = |(pool, there): &(Ipv4Net, BTreeSet<u16>)| {
+                let IpAddr::V4(v4) = address else { return false };
+                pool.contains(&v4) && !there.contains(&address::index_of_task(*pool, v4))
+            };
+            self.lost.contains(&address) || self.tasks.as_ref().is_some_and(elsewhere)
+        })
     }
 
     /// Returns whether who answers is among those that a new flow would be led to; `None` = it would not be led.
@@ -234,6 +260,7 @@ mod tests {
             service: ServiceId(1),
             names: vec![],
             ready,
+            lost: false,
         };
         state.put_table(NetworkTable {
             network: NetworkId(1),
@@ -355,6 +382,43 @@ mod tests {
                 (TCP, "10.9.0.77", "198.51.100.1:80", "198.51.100.1:80", true),
                 (TCP, "10.9.0.2", "198.51.100.1:80", "198.51.100.1:80", false),
                 (TCP, "10.9.0.1", "10.9.0.2:80", "10.9.0.2:80", false),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_is_open_with_a_node_that_was_given_up_is_over() {
+        let mut state = state();
+        let node = |index: u16| model::MeshNode { index, vtep: ip("192.0.2.9") };
+        let mesh = IngressTable {
+            nodes: [(NodeId(1), node(1)), (NodeId(2), node(2)), (NodeId(3), node(3))].into(),
+            // Of itself a node that is back may hear it, too.
+            lost: [NodeId(1), NodeId(2)].into(),
+            ..state.ingress.clone()
+        };
+        state.put_ingress(mesh);
+        let ways = Ways::of_host(&state, [ip(HOST)].into());
+        let outside = "203.0.113.9";
+        check(
+            &ways,
+            &[
+                (TCP, outside, "192.0.2.1:80", "10.255.2.7:5", true),
+                (TCP, outside, "192.0.2.1:80", "10.255.3.7:5", false),
+                (TCP, outside, "192.0.2.1:80", "10.255.1.7:5", false),
+                // Of a node that the mesh does not have.
+                (TCP, outside, "192.0.2.1:80", "10.255.4.7:5", true),
+            ],
+        );
+        let mut table = state.tables[&NetworkId(1)].table.clone();
+        table.endpoints.get_mut(&TaskId(2)).unwrap().lost = true;
+        state.put_table(table);
+        let ways = Ways::of_sandbox(&state, &state.sandboxes["t"]);
+        check(
+            &ways,
+            &[
+                (TCP, "10.0.1.11", "10.0.1.200:80", "10.0.1.12:80", true),
+                (TCP, "10.0.1.12", "10.0.1.11:80", "10.0.1.11:80", true),
+                (TCP, "10.0.1.11", "10.0.1.200:80", "10.0.1.13:80", false),
             ],
         );
     }

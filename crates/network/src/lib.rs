@@ -47,6 +47,7 @@ mod nft;
 mod ports;
 mod reconcile;
 mod rt;
+mod sever;
 mod spec;
 mod state;
 mod worker;

@@ -175,6 +175,11 @@ impl Socket {
         Self::open(SockProtocol::NetlinkNetFilter)
     }
 
+    /// Of sockets. Source: kernel include/uapi/linux/sock_diag.h.
+    pub(crate) fn diagnosis() -> io::Result<Self> {
+        Self::open(SockProtocol::NetlinkSockDiag)
+    }
+
     fn open(protocol: SockProtocol) -> io::Result<Self> {
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;

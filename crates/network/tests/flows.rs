@@ -26,7 +26,7 @@ fn ingress(version: u64, tasks: &[(u8, u8)]) -> IngressTable {
     } else {
         [((Protocol::Udp, 8082), tasks.iter().map(backend).collect())].into()
     };
-    IngressTable { version, nodes: [node(1), node(2)].into(), ports }
+    IngressTable { version, nodes: [node(1), node(2)].into(), ports, lost: [].into() }
 }
 
 async fn apply(hosts: &[&Network], table: &IngressTable) {
@@ -194,4 +194,57 @@ async fn flows_to_a_port_of_one_host_move_to_the_container_that_takes_its_place(
     flows.push(("hairpin", udp_client(&lab.pinned(1, "w2"), "192.168.77.11:9082")));
     all_reach(&flows, 2);
     one.destroy().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
+async fn a_connection_with_a_task_of_a_host_that_is_given_up_ends() {
+    let lab = Lab::new(2);
+    let (one, two) = (lab.node(1).await, lab.node(2).await);
+    let table = Overlay::new(1).task(1, 11, false).task(2, 12, true);
+    let mesh = IngressTable { ports: [].into(), ..ingress(1, &[]) };
+    let web = |tasks: &[(u8, u8)]| {
+        let backends = ingress(2, tasks).ports.remove(&(Protocol::Udp, 8082)).unwrap();
+        [((Protocol::Tcp, 8080), backends)].into()
+    };
+    for host in [&one, &two] {
+        host.apply_table(table.0.clone()).await.unwrap();
+        host.apply_ingress(IngressTable { version: 2, ports: web(&[(2, 12)]), ..mesh.clone() })
+            .await
+            .unwrap();
+    }
+    let a = one.create_sandbox(task_sandbox("a", 1, 11, &[1])).await.unwrap();
+    let b = two.create_sandbox(task_sandbox("b", 2, 12, &[1])).await.unwrap();
+    let (_server, _own) = (Server::start(&b.netns_path, "b", 82), Server::start(&a.netns_path, "a", 82));
+    let quiet = |netns: &std::path::Path, to: &str| {
+        let mut talk = Talk::open(netns, to).unwrap();
+        // One that only listens, and longer than the test does.
+        talk.be_patient();
+        talk
+    };
+    let mut flows = [
+        ("virtual address", quiet(&a.netns_path, "10.0.1.200:82")),
+        ("task", quiet(&a.netns_path, "10.0.1.12:82")),
+        ("loopback", quiet(&lab.host(1), "127.0.0.1:8080")),
+    ];
+    let mut outside = Talk::open(&lab.client(), "192.168.77.11:8080").unwrap();
+    let mut stays = Talk::open(&a.netns_path, "10.0.1.11:82").unwrap();
+    lab.ip("sw", "link set p-h2 down");
+    let mut dead = table.next();
+    let endpoint = dead.0.endpoints.get_mut(&TaskId(12)).unwrap();
+    (endpoint.ready, endpoint.lost) = (false, true);
+    one.apply_table(dead.0).await.unwrap();
+    let lost = [NodeId(2)].into();
+    one.apply_ingress(IngressTable { version: 3, ports: web(&[]), lost, ..mesh }).await.unwrap();
+    for (kind, flow) in &mut flows {
+        let said = flow.listen().unwrap_err();
+        assert_eq!(said.kind(), std::io::ErrorKind::ConnectionAborted, "{kind}");
+    }
+    // From outside nobody can be told before he says something.
+    let said = outside.ask("anybody there?").unwrap_err();
+    assert_eq!(said.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(stays.ask("and you?").unwrap(), "a");
+    for host in [one, two] {
+        host.destroy().await.unwrap();
+    }
 }

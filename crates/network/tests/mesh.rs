@@ -19,6 +19,7 @@ fn ingress(version: u64, hosts: u8, tasks: &[(u8, u8)]) -> IngressTable {
         version,
         nodes: (1..=hosts).map(node).collect(),
         ports: [((Protocol::Tcp, 8080), tasks.iter().map(backend).collect())].into(),
+        lost: [].into(),
     }
 }
 

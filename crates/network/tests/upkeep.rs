@@ -25,6 +25,7 @@ async fn two_nodes(lab: &Lab) -> (Network, Network) {
             }],
         )]
         .into(),
+        lost: [].into(),
     };
     for host in [&one, &two] {
         host.apply_table(table.0.clone()).await.unwrap();

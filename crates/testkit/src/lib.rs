@@ -11,7 +11,7 @@ mod traces;
 
 pub use cgroup::{fresh_group, v2_hierarchy};
 pub use dockerd::{Dockerd, Networks};
-pub use lab::{Door, Lab, Output};
+pub use lab::{Door, Exec, Lab, Output};
 
 use std::time::{Duration, Instant};
 

@@ -6,7 +6,7 @@ use crate::{
     conntrack::{self, Flow},
     desired::vips,
     flows::Ways,
-    netns,
+    netns, sever,
     spec::{Error, NodeIdentity},
     state::{Sandbox, Slots},
 };
@@ -89,7 +89,10 @@ impl Worker {
                 known.find(|(other, _)| *other == vip).is_none_or(|(_, old)| moved(old, members))
             })
         });
-        let outdated = leads_elsewhere || before.is_some_and(|b| b.table.services != table.services);
+        let others = before.is_some_and(|before| {
+            before.table.services != table.services || lost(&before.table) != lost(&table)
+        });
+        let outdated = leads_elsewhere || others;
         self.condemn(&touched, &Condemned { gone, outdated, ..Condemned::default() });
         self.disk.put_table(&table)
     }
@@ -127,10 +130,14 @@ impl Worker {
         }
         let empty = Slots::default();
         let ports: BTreeSet<_> = before.1.keys().chain(self.state.published.keys()).collect();
-        let outdated = ports.into_iter().any(|port| {
-            let [old, new] = [&before.1, &self.state.published].map(|all| all.get(port).unwrap_or(&empty));
-            moved(old.members(), new.members())
-        });
+        let there = |table: &IngressTable| (table.nodes.clone(), table.lost.clone());
+        let nodes = there(&before.0) != there(&self.state.ingress);
+        let outdated = nodes
+            || ports.into_iter().any(|port| {
+                let [old, new] =
+                    [&before.1, &self.state.published].map(|all| all.get(port).unwrap_or(&empty));
+                moved(old.members(), new.members())
+            });
         if outdated {
             self.condemn_on_host();
         }
@@ -158,6 +165,12 @@ impl Worker {
     /// Forgets the flows of one namespace; called while no job waits.
     pub(super) fn forget_some_flows(&mut self) {
         let Some((id, condemned)) = self.condemned.pop_first() else { return };
+        let end = |doomed: &dyn Fn(&Flow) -> bool, ways: Option<&Ways>| {
+            let forgotten = conntrack::forget(doomed)?;
+            let severed = forgotten.iter().filter(|flow| ways.is_some_and(|ways| ways.severed(flow)));
+            sever::tcp(severed.flat_map(Flow::ends))?;
+            Ok(forgotten.len())
+        };
         let forgotten = self.ways(&id, condemned.outdated).and_then(|ways| {
             let doomed = |flow: &Flow| {
                 let stopping =
@@ -168,8 +181,8 @@ impl Worker {
                 stopping || gone || ways.as_ref().is_some_and(|ways| ways.outdated(flow))
             };
             match self.live.get(&id) {
-                Some(live) => live.netns.within(&self.home, || conntrack::forget(doomed)).flatten(),
-                None if id == HOST => conntrack::forget(doomed),
+                Some(live) => live.netns.within(&self.home, || end(&doomed, ways.as_ref())).flatten(),
+                None if id == HOST => end(&doomed, ways.as_ref()),
                 None => Ok(0),
             }
         });
@@ -218,6 +231,11 @@ fn gone(before: &NetworkTable, after: &NetworkTable) -> BTreeSet<IpAddr> {
     let addresses =
         |table: &NetworkTable| -> BTreeSet<IpAddr> { table.endpoints.values().map(|e| e.address).collect() };
     addresses(before).difference(&addresses(after)).copied().collect()
+}
+
+/// Who is on a node that was given up.
+fn lost(table: &NetworkTable) -> BTreeSet<IpAddr> {
+    table.endpoints.values().filter(|e| e.lost).map(|e| e.address).collect()
 }
 
 /// Whether flows can have come to lead elsewhere than new ones: a backend left, or the first one came.

@@ -228,6 +228,7 @@ impl Overlay {
                 service: if backend { WEB } else { ServiceId(1000 + u128::from(last)) },
                 names: vec![format!("web.{last}.x")],
                 ready: true,
+                lost: false,
             },
         );
         self
@@ -373,6 +374,18 @@ impl Talk {
             stream.read_line(&mut greeting)?;
             Ok(Self { stream, greeting: greeting.trim().to_owned() })
         })
+    }
+
+    /// Waits as long as a test may for what the other end says.
+    pub(crate) fn be_patient(&mut self) {
+        self.stream.get_mut().set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+
+    /// Returns the next line.
+    pub(crate) fn listen(&mut self) -> Result<String, std::io::Error> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        Ok(line)
     }
 
     /// Sends a line and returns who answered.

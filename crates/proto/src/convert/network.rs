@@ -86,6 +86,7 @@ fn endpoint_to_wire(task: TaskId, e: &model::NetworkEndpoint) -> types::NetworkE
         service: e.service.put(),
         names: e.names.clone(),
         ready: e.ready,
+        lost: e.lost,
     }
 }
 
@@ -97,6 +98,7 @@ fn endpoint_from_wire(e: types::NetworkEndpoint) -> Result<(TaskId, model::Netwo
         service: take("service", e.service)?,
         names: e.names,
         ready: e.ready,
+        lost: e.lost,
     };
     Ok((take("task", e.task)?, endpoint))
 }
@@ -123,6 +125,7 @@ impl Field<types::IngressTable> for model::IngressTable {
                     backends: backends.put(),
                 })
                 .collect(),
+            lost: self.lost.iter().map(|node| node.put()).collect(),
         }
     }
     fn take(wire: types::IngressTable) -> Result<Self, Invalid> {
@@ -147,6 +150,7 @@ impl Field<types::IngressTable> for model::IngressTable {
                 })
                 .collect::<Result<_, Invalid>>()
                 .map_err(|e| e.within("ports"))?,
+            lost: wire.lost.into_iter().map(|node| take("lost", node)).collect::<Result<_, Invalid>>()?,
         })
     }
 }

@@ -535,6 +535,7 @@ fn endpoint_tables_survive_the_trip() {
                 service: ServiceId(11),
                 names: words(&["web.1.x"]),
                 ready: true,
+                lost: true,
             },
         )]),
         services: BTreeMap::from([
@@ -562,6 +563,7 @@ fn endpoint_tables_survive_the_trip() {
             ),
             ((Protocol::Udp, 53), vec![]),
         ]),
+        lost: [NodeId(5)].into(),
     };
     assert_eq!(IngressTable::try_from(types::IngressTable::from(&ingress)), Ok(ingress));
 }

@@ -2,9 +2,10 @@
 //!
 //! `hello web` greets with NAME, its host name and a visit count; `hello counter` keeps that count and speaks the
 //! one Redis command the web service needs, so a real Redis can stand in; `hello check ADDR` is the healthcheck;
-//! `hello deaf` does nothing and ignores SIGTERM; for `hello sink` and `hello blast` see [`load`].
+//! `hello deaf` does nothing and ignores SIGTERM; for `hello sink` and `hello blast` see [`load`],
+//! for `hello echo` and `hello ask` [`datagrams`].
 
-use super::load;
+use super::{datagrams, load};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use std::{
@@ -33,6 +34,8 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
         ["counter"] => counter(Path::new("/data/visits"))?,
         ["check", address] => check(address)?,
         ["sink", port] => load::sink(port.parse().with_context(|| format!("{port:?} is no port"))?)?,
+        ["echo", port] => datagrams::echo(port.parse().with_context(|| format!("{port:?} is no port"))?)?,
+        ["ask", address] => datagrams::ask(address)?,
         ["blast", kind, address, seconds] => load::blast(kind, address, seconds)?,
         _ => bail!("usage: hello web | counter | check ADDRESS"),
     }

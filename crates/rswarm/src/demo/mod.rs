@@ -1,5 +1,6 @@
 //! `rswarm demo`: a cluster on one machine, and `rswarm lab`: the same hosts without a script, for tests.
 
+mod datagrams;
 pub(crate) mod hello;
 pub(crate) mod host;
 mod lab;
