@@ -63,6 +63,7 @@ impl FakeHost {
             addr,
             data_addr: addr.ip(),
             feature_level: model::FEATURE_LEVEL,
+            networks: vec![],
         };
         Self {
             description,

@@ -15,7 +15,7 @@ use crate::{
     owner::Command,
     persist,
 };
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::{Timestamp, confine};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -372,7 +372,12 @@ impl Engine {
         if network.subnet.is_some() {
             self.make_bridge(&mut network).await?;
         } else {
-            let taken = inner.networks.subnets();
+            let mut taken = inner.networks.subnets();
+            // Nothing of the kernel's stands in the way of these, but no container could be on both.
+            let swarm = inner.network.swarm_subnets().await.map_err(failed("read the swarm's subnets"))?;
+            taken.extend(
+                swarm.into_iter().filter_map(|net| if let IpNet::V4(v4) = net { Some(v4) } else { None }),
+            );
             let mut free = inner.defaults.subnets().filter(|p| !taken.iter().any(|t| overlaps(*p, *t)));
             loop {
                 let Some(subnet) = free.next() else {

@@ -8,8 +8,8 @@ use crate::{
     reach, roles, rotation, shared::Shared, trouble::Trouble,
 };
 use model::{
-    Batch, Change, Duration, Node, NodeDescription, NodeId, NodeState, Object, Tables, Task, TaskId,
-    TaskStatus, Timestamp,
+    Batch, Change, Duration, NETWORKS_MAX, NODE_NETWORKS_LEVEL, Node, NodeDescription, NodeId, NodeState,
+    Object, Tables, Task, TaskId, TaskStatus, Timestamp,
 };
 use plan::{Acks, Plan};
 use std::{
@@ -342,15 +342,18 @@ impl<'a> Record<'a> {
     }
 
     fn observe(&mut self, observation: &Observation) {
+        let level = self.tables.cluster.as_ref().map_or(0, |cluster| cluster.feature_level);
         for (id, description) in &observation.nodes {
             if let Err(error) = self.may_describe(*id, description) {
                 warn!(node.id = %id, error = error.message(), "a node's description is not taken");
                 continue;
             }
+            let mut description = description.clone();
+            description.networks.truncate(if level < NODE_NETWORKS_LEVEL { 0 } else { NETWORKS_MAX });
             if let Some(node) = self.node(*id)
-                && node.description.as_ref() != Some(description)
+                && node.description.as_ref() != Some(&description)
             {
-                node.description = Some(description.clone());
+                node.description = Some(description);
             }
         }
         for (node, id, status) in &observation.tasks {
@@ -469,6 +472,24 @@ mod tests {
         assert!(describe(&tables, 1, 1, |d| d.hostname = "other".into()), "what it had before is its own");
         let down = state().node(1).node(2).change_node(1, |n| n.status.state = NodeState::Down).tables();
         assert!(describe(&down, 2, 1, |_| {}), "who had it is gone");
+    }
+
+    #[test]
+    fn what_a_node_reaches_is_kept_to_a_limit_and_from_managers_that_would_lose_it() {
+        let kept = |level: u32| {
+            let cluster = state().cluster().tables().cluster.clone().unwrap();
+            let mut cluster = model::Cluster::clone(&cluster);
+            (cluster.meta, cluster.feature_level) = (model::Meta::default(), level);
+            let tables = state().node(1).put(Object::Cluster(Arc::new(cluster))).tables();
+            let mut observed = tables.nodes.get(&NodeId(1)).unwrap().description.clone().unwrap();
+            observed.hostname = "other".into();
+            observed.networks = vec!["10.1.0.0/16".parse().unwrap(); NETWORKS_MAX + 1];
+            let mut record = Record::new(&tables, Timestamp(9));
+            record.observe(&Observation { nodes: vec![(NodeId(1), observed)], ..Observation::default() });
+            record.node(NodeId(1)).unwrap().description.as_ref().unwrap().networks.len()
+        };
+        assert_eq!(kept(NODE_NETWORKS_LEVEL), NETWORKS_MAX);
+        assert_eq!(kept(NODE_NETWORKS_LEVEL - 1), 0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Members of the swarm.
 
 use crate::{GenericResources, Labels, Meta, NodeId, Platform, Resources, Timestamp};
+use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 
 /// Source: Docker API `NodeSpec`.
@@ -86,7 +87,16 @@ pub struct NodeDescription {
     pub tls: NodeTls,
     /// [`crate::FEATURE_LEVEL`] of the version that it runs; 0: one that did not tell yet, which understands 1.
     pub feature_level: u32,
+    /// What links and routes of this host lead to that are not rswarm's: networks that get their addresses from the
+    /// swarm keep away from them. At most [`NETWORKS_MAX`].
+    pub networks: Vec<IpNet>,
 }
+
+/// *Limit* of [`NodeDescription::networks`].
+pub const NETWORKS_MAX: usize = 256;
+
+/// The first feature level at which the state has [`NodeDescription::networks`].
+pub const NODE_NETWORKS_LEVEL: u32 = 3;
 
 /// Whom a node trusts and who certified it. *Source:* Docker API `TLSInfo`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

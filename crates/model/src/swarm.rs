@@ -72,8 +72,8 @@ pub const DEAD_MANAGERS_LEVEL: u32 = 3;
 /// The newest feature level that this version understands; new swarms begin with it.
 ///
 /// 1: the first. 2: [`crate::INTEGRITY_LEVEL`] and [`AWAY_LEVEL`]; nodes say which networks they hold, and when one is
-/// gone; objects know at which index they were made. 3: [`CONFINEMENT_LEVEL`], [`INCARNATION_LEVEL`] and
-/// [`DEAD_MANAGERS_LEVEL`].
+/// gone; objects know at which index they were made. 3: [`CONFINEMENT_LEVEL`], [`INCARNATION_LEVEL`],
+/// [`DEAD_MANAGERS_LEVEL`] and [`crate::NODE_NETWORKS_LEVEL`].
 pub const FEATURE_LEVEL: u32 = 3;
 
 /// Which life of a swarm something belongs to. Each recovery from the loss of a majority, and each restored backup,

@@ -60,6 +60,7 @@ pub use spec::{
     SandboxInfo, SandboxSpec,
 };
 
+use ipnet::IpNet;
 use model::{IngressTable, NetworkId, NetworkTable, TaskId};
 use std::os::fd::OwnedFd;
 use tokio::sync::{mpsc, oneshot};
@@ -208,6 +209,20 @@ impl Network {
 
     pub async fn bridges(&self) -> Result<Vec<Bridge>, Error> {
         self.call(|w| w.bridges()).await
+    }
+
+    /// What links and routes of this host lead to that nobody here made, shortest prefix first: no network of ours
+    /// should have such addresses.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub async fn foreign_networks(&self) -> Result<Vec<IpNet>, Error> {
+        self.call(Worker::foreign_networks).await?
+    }
+
+    /// Subnets of the swarm that this host knows of: its overlay networks, the mesh, the addresses of tasks.
+    pub async fn swarm_subnets(&self) -> Result<Vec<IpNet>, Error> {
+        self.call(|w| w.swarm_subnets()).await
     }
 
     /// Compares the kernel with what should be there, puts it right, and tells.

@@ -301,8 +301,8 @@ pub(crate) struct AddressRow {
     /// Index of its link.
     pub(crate) link: u32,
     pub(crate) address: IpAddr,
-    prefix: u8,
-    ours: bool,
+    pub(crate) prefix: u8,
+    pub(crate) ours: bool,
 }
 
 fn ifinfo(index: u32, flags: u32, change: u32) -> Vec<u8> {

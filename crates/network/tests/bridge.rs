@@ -124,3 +124,22 @@ async fn a_namespace_that_was_made_before_becomes_the_sandbox_and_goes_with_it()
     assert!(!info.netns_path.exists());
     network.destroy().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
+async fn what_a_host_reaches_by_itself_is_told_and_nothing_of_ours() {
+    let lab = Lab::new(1);
+    lab.ip("h1", "route add 10.33.0.0/16 via 192.168.77.100");
+    lab.ip("h1", "addr add 10.44.0.1/32 dev lo");
+    let one = lab.node(1).await;
+    one.apply_table(Overlay::new(1).task(1, 11, false).0).await.unwrap();
+    one.create_bridge(bridge("b1", "10.72.0.0/24")).await.unwrap();
+    one.create_sandbox(task_sandbox("a", 1, 11, &[1])).await.unwrap();
+    let texts = |nets: Vec<ipnet::IpNet>| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        texts(one.foreign_networks().await.unwrap()),
+        ["10.33.0.0/16", "192.168.77.0/24", "10.44.0.1/32", &format!("{OUTSIDE}/32")]
+    );
+    assert_eq!(texts(one.swarm_subnets().await.unwrap()), ["10.254.0.0/16", "10.255.0.0/16", "10.0.1.0/24"]);
+    one.destroy().await.unwrap();
+}

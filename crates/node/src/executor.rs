@@ -289,6 +289,17 @@ impl HostExecutor {
         }
     }
 
+    /// What this host reaches beside rswarm; nothing while the kernel does not say.
+    async fn foreign_networks(&self) -> Vec<ipnet::IpNet> {
+        let known = self.engine.network_service().foreign_networks().await;
+        let mut known = known.unwrap_or_else(|error| {
+            tracing::debug!(error = %model::with_causes(&error), "cannot tell which networks this host reaches");
+            Vec::new()
+        });
+        known.truncate(model::NETWORKS_MAX);
+        known
+    }
+
     fn network_of(&self, task: &Task) -> (NetworkMode, Option<SwarmAttachments>) {
         // The allocator gives neither attachment nor gateway to a task on the host's own network.
         if task.attachments.is_empty() && task.gateway_address.is_none() && !task.spec.networks.is_empty() {
@@ -443,6 +454,7 @@ impl agent::Executor for HostExecutor {
             addr: self.addr,
             data_addr: self.data_addr,
             feature_level: model::FEATURE_LEVEL,
+            networks: self.foreign_networks().await,
             tls: self.credentials.as_ref().map(node_tls).unwrap_or_default(),
         }
     }

@@ -124,6 +124,7 @@ mod tests {
                 addr: (address, 2377).into(),
                 data_addr: address,
                 feature_level: model::FEATURE_LEVEL,
+                networks: vec![],
             }),
             status: NodeStatus {
                 state: NodeState::Ready,

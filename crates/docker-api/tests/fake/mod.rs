@@ -551,6 +551,7 @@ fn node(n: u128) -> Node {
             addr: SocketAddr::new(ip, 2377),
             data_addr: ip,
             feature_level: model::FEATURE_LEVEL,
+            networks: vec![],
         }),
         status: NodeStatus { state: NodeState::Ready, addr: Some(ip), ..NodeStatus::default() },
         manager: (n == 1).then(|| model::ManagerStatus {

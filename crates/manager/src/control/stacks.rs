@@ -223,8 +223,14 @@ fn new_objects(view: &Tables, request: &ApplyStackRequest) -> Result<Vec<Change>
         changes.push(Change::Put(object));
         Ok(())
     };
-    for network in &request.networks {
-        let network: Network = network.clone().try_into().map_err(super::invalid)?;
+    let networks: Vec<Network> = request
+        .networks
+        .iter()
+        .map(|network| network.clone().try_into())
+        .collect::<Result<_, _>>()
+        .map_err(super::invalid)?;
+    validate::room_for(view, networks.iter().map(|network| &network.spec))?;
+    for network in networks {
         if view.networks.values().any(|n| n.spec.name == network.spec.name && !n.pending_delete) {
             return Err(out_of_sequence(&format!("network {}", network.spec.name)));
         }

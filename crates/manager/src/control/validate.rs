@@ -292,7 +292,7 @@ pub(super) fn network(tables: &Tables, spec: &NetworkSpec) -> Result<(), Status>
         if spec.gateway.is_some() || spec.ip_range.is_some() {
             return Err(invalid("a gateway or range needs a subnet"));
         }
-        return Ok(());
+        return room_for(tables, [spec]);
     };
     if spec.driver != NetworkDriver::Overlay {
         return Err(invalid("only overlay networks have a subnet"));
@@ -312,6 +312,23 @@ pub(super) fn network(tables: &Tables, spec: &NetworkSpec) -> Result<(), Status>
     }
     if tables.overlapping_subnet(subnet.trunc(), None).is_some() {
         return Err(invalid("invalid pool request: Pool overlaps with other one on this address space"));
+    }
+    Ok(())
+}
+
+/// Refuses networks that the address pools have no subnets for: they would be there and nothing could be on them.
+pub(super) fn room_for<'a>(
+    tables: &Tables,
+    specs: impl IntoIterator<Item = &'a NetworkSpec>,
+) -> Result<(), Status> {
+    let wanting = |spec: &&NetworkSpec| spec.subnet.is_none() && spec.driver == NetworkDriver::Overlay;
+    let Some((last, wanted)) = specs.into_iter().filter(wanting).zip(1..).last() else { return Ok(()) };
+    if plan::room_for_networks(tables, wanted) < wanted {
+        return Err(invalid(format!(
+            "network {}: could not find an available, non-overlapping IPv4 address pool among the defaults to assign \
+             to the network; hint: remove a network that is not needed, or give it a subnet",
+            last.name
+        )));
     }
     Ok(())
 }
@@ -434,6 +451,30 @@ mod tests {
             },
             "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
         );
+    }
+
+    #[test]
+    fn networks_beyond_the_address_pools_are_refused() {
+        let cluster = state().cluster().tables().cluster.clone().unwrap();
+        let mut cluster = model::Cluster::clone(&cluster);
+        cluster.meta = model::Meta::default();
+        (cluster.address_pools, cluster.subnet_prefix) = (vec!["10.1.0.0/22".parse().unwrap()], 24);
+        // One has its subnet; of the four in the pool three are left.
+        let tables = state().network(1).put(model::Object::Cluster(Arc::new(cluster))).tables();
+        let specs = |names: &[&str]| -> Vec<NetworkSpec> {
+            names.iter().map(|name| NetworkSpec::new(*name, NetworkDriver::Overlay)).collect()
+        };
+        let told = |names: &[&str]| room_for(&tables, &specs(names)).map_err(|s| s.message().to_owned());
+        assert_eq!(told(&["a", "b", "c"]), Ok(()));
+        assert!(
+            told(&["a", "b", "c", "d"]).unwrap_err().starts_with("network d: could not find an available")
+        );
+        let given = NetworkSpec {
+            subnet: Some("10.9.0.0/24".parse().unwrap()),
+            ..NetworkSpec::new("e", NetworkDriver::Overlay)
+        };
+        let three = specs(&["a", "b", "c"]);
+        assert!(room_for(&tables, three.iter().chain([&given])).is_ok());
     }
 
     #[test]

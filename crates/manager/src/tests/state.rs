@@ -83,6 +83,7 @@ impl State {
                 addr: (addr, 2377).into(),
                 data_addr: addr,
                 feature_level: model::FEATURE_LEVEL,
+                networks: vec![],
             }),
             status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
             manager: None,

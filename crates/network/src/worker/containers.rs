@@ -8,6 +8,7 @@ use crate::{
     spec::{Bridge, BridgeSpec, Error, SandboxAttachment, SandboxInfo, SandboxSpec},
     state::{Sandbox, overlap, subnets},
 };
+use ipnet::IpNet;
 use model::with_causes;
 use std::{collections::BTreeSet, net::IpAddr, os::fd::OwnedFd};
 use tracing::{debug, warn};
@@ -208,6 +209,29 @@ impl Worker {
             Err(e) if e.raw_os_error() == Some(nix::libc::ENODEV) => Ok(()),
             Err(e) => Err(Error::kernel(format!("find interface {name}"))(e)),
         }
+    }
+
+    pub(crate) fn foreign_networks(&mut self) -> Result<Vec<IpNet>, Error> {
+        let read = || Error::kernel("read the addresses and routes of this host");
+        let routes = self.rt.foreign_destinations().map_err(read())?.into_iter().map(|(to, _)| to);
+        let addresses = self.rt.all_addresses().map_err(read())?.into_iter().filter(|row| !row.ours);
+        let subnets = addresses.filter_map(|row| IpNet::new(row.address, row.prefix).ok());
+        let alone = |net: &IpNet| match net.addr() {
+            IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_multicast(),
+            IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_multicast(),
+        };
+        let all: Vec<IpNet> =
+            routes.chain(subnets).map(|net| net.trunc()).filter(|net| !alone(net)).collect();
+        let mut all = IpNet::aggregate(&all);
+        all.sort_by_key(|net| (net.prefix_len(), *net));
+        Ok(all)
+    }
+
+    pub(crate) fn swarm_subnets(&mut self) -> Vec<IpNet> {
+        let identity = self.state.identity.iter();
+        let own = identity.flat_map(|i| [i.mesh_subnet, i.task_pool]).map(IpNet::V4);
+        let overlays = self.state.tables.values().map(|overlay| overlay.table.allocation.subnet);
+        own.chain(overlays).collect()
     }
 
     /// A bridge's subnets must be nobody else's.

@@ -312,6 +312,7 @@ impl World {
                 "cpu" => description.resources.cpu_nanos = number(value) * 1_000_000_000,
                 "memory" => description.resources.memory_bytes = number(value),
                 "has" => description.generic = resource::generic_resources(list(value)).unwrap(),
+                "reaches" => description.networks = list(value).map(|net| net.parse().unwrap()).collect(),
                 "arch" => value.clone_into(&mut description.platform.architecture),
                 "role" => {
                     node.certified_role = if value == "manager" { Role::Manager } else { Role::Worker };
@@ -346,6 +347,7 @@ impl World {
                 addr: (address, 2377).into(),
                 data_addr: address,
                 feature_level: model::FEATURE_LEVEL,
+                networks: vec![],
             }),
             status: NodeStatus {
                 state: NodeState::Ready,

@@ -9,7 +9,7 @@ messages! {
     model::Node => Node { id, meta, spec, index, certified_role, description, status, manager }
     model::NodeDescription => NodeDescription {
         hostname, platform, resources, engine_version, engine_labels, addr, data_addr, generic, tls,
-        feature_level,
+        feature_level, networks,
     }
     model::NodeTls => NodeTls { trust, issuer_subject, issuer_public_key }
     model::RootRotation => RootRotation { cert, key, cross_signed }

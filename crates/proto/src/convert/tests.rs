@@ -297,6 +297,7 @@ fn node(state: NodeState, availability: Availability) -> Node {
             addr: "[fe80::1]:2377".parse().unwrap(),
             data_addr: "192.0.2.1".parse().unwrap(),
             feature_level: 7,
+            networks: vec!["10.1.0.0/16".parse().unwrap(), "fd00::/64".parse().unwrap()],
         }),
         status: NodeStatus {
             state,
