@@ -501,3 +501,43 @@ fn no_request_is_lost_while_a_daemon_is_away_and_when_it_returns() {
     );
     assert_eq!(ids(&lab), before, "the same containers");
 }
+
+#[test]
+fn networks_keep_off_the_hosts_own_and_each_other_and_none_is_made_without_a_subnet() {
+    let lab = lab(1);
+    load_hello(&lab, 1);
+    // The hosts are on 198.18.0.0/24 themselves.
+    let pool = ["--default-addr-pool", "198.18.0.0/23", "--default-addr-pool-mask-length", "24"];
+    lab.rswarm(1, &[&["swarm", "init", "--advertise-addr", &Lab::address(1)][..], &pool].concat()).ok();
+    let subnet = |name: &str| {
+        let shown = lab.rswarm(1, &["network", "inspect", name]).ok();
+        let value = shown.split("\"Subnet\": \"").nth(1).and_then(|rest| rest.split('"').next());
+        value.unwrap_or_else(|| panic!("no subnet in {shown}")).to_owned()
+    };
+    wait_for("the node to have told what it reaches", SOON, || {
+        let made = lab.rswarm(1, &["network", "create", "-d", "overlay", "one"]);
+        let given = if made.code == 0 { subnet("one") } else { made.stderr };
+        if given == "198.18.1.0/24" {
+            return Ok(());
+        }
+        lab.rswarm(1, &["network", "rm", "one"]);
+        Err(given)
+    });
+    // With no other choice left, this; and then nothing.
+    lab.rswarm(1, &["network", "create", "-d", "overlay", "two"]).ok();
+    let refused = lab.rswarm(1, &["network", "create", "-d", "overlay", "three"]).fails();
+    assert!(refused.contains("could not find an available, non-overlapping IPv4 address pool"), "{refused}");
+    let stack = lab.dir().join("app.yml");
+    let text = "name: app\nservices:\n  web: {image: rswarm/hello, command: [web]}\n";
+    std::fs::write(&stack, text).expect("a file");
+    let refused = lab.rswarm(1, &["deploy", stack.to_str().expect("a readable path")]).fails();
+    assert!(refused.contains("network app_default: could not find an available"), "{refused}");
+
+    // The next of Docker's for bridges would be 172.18.0.0/16.
+    let taken = ["network", "create", "-d", "overlay", "--subnet", "172.18.0.0/16", "far"];
+    lab.rswarm(1, &taken).ok();
+    lab.rswarm(1, &["service", "create", "--name", "web", "--network", "far", "rswarm/hello", "web"]).ok();
+    wait_for_replicas(&lab, 1, "web", "1/1");
+    lab.rswarm(1, &["network", "create", "near"]).ok();
+    assert_eq!(subnet("near"), "172.19.0.0/16");
+}
