@@ -21,6 +21,7 @@ mod flask;
 mod oci;
 mod own_cli;
 mod plugins;
+mod power;
 mod private_registry;
 mod single_host;
 mod sockets;

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Programs that the tests call, with Debian's package.
-const PROGRAMS: [(&str, &str); 13] = [
+const PROGRAMS: [(&str, &str); 15] = [
     ("ip", "iproute2"),
     ("bridge", "iproute2"),
     ("nft", "nftables"),
@@ -22,6 +22,8 @@ const PROGRAMS: [(&str, &str); 13] = [
     ("git", "git"),
     ("apt-get", "apt"),
     ("dpkg-deb", "dpkg"),
+    ("losetup", "mount"),
+    ("mkfs.ext4", "e2fsprogs"),
     ("python3", "python3-venv"),
 ];
 

@@ -93,6 +93,7 @@ impl Children {
 fn init(args: &HostArgs) -> Result<ExitCode> {
     lab::die_with_parent()?;
     lab::mount_proc()?;
+    mount_disk(&args.root)?;
     nix::unistd::sethostname(args.hostname()).context("cannot set the host name")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, lab::configure_host(args.index))?;
@@ -133,6 +134,19 @@ fn init(args: &HostArgs) -> Result<ExitCode> {
     }
     // The lab closed the pipe: this host ends, and its namespaces with it.
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has the host keep its data on a disk of its own if its folder has one (`disk`, a block device with ext4): mounted in
+/// this namespace alone, so that it is let go when the host dies.
+fn mount_disk(root: &Path) -> Result<()> {
+    use nix::mount::{MsFlags, mount};
+    let (disk, data) = (root.join("disk"), root.join("data"));
+    if !disk.exists() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
+    mount(Some(&disk), &data, Some("ext4"), MsFlags::empty(), None::<&str>)
+        .with_context(|| format!("cannot mount {} at {}", disk.display(), data.display()))
 }
 
 fn start_daemon(args: &HostArgs) -> Result<Pid> {
