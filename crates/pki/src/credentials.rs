@@ -24,8 +24,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
 use std::{
     fs, io,
-    io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -351,24 +350,10 @@ impl Current {
         let node_pem = format!("{key}{}", self.chain_pem);
         for (name, text) in [(ROOT_FILE, &self.root_pem), (NODE_FILE, &node_pem)] {
             let path = dir.join(name);
-            write_whole(&path, text).map_err(failed(&path))?;
+            sys::durable::replace(&path, text.as_bytes(), 0o600).map_err(failed(&path))?;
         }
         Ok(())
     }
-}
-
-/// Replaces a file so that after a crash it has its old content or its new one.
-fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    match fs::remove_file(&temporary) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, InvalidCertificate> {

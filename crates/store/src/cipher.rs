@@ -7,8 +7,6 @@ use chacha20poly1305::{
 use pki::UnlockKey;
 use std::{
     fs, io,
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -108,7 +106,7 @@ impl Dek {
     /// The disk refuses; the file is as before.
     pub fn store(&self, path: &Path, locks: &[Option<&UnlockKey>]) -> io::Result<()> {
         if let [None] = locks {
-            return write_whole(path, &self.0.key);
+            return sys::durable::replace(path, &self.0.key, 0o600);
         }
         let mut text = String::new();
         for lock in locks {
@@ -120,7 +118,7 @@ impl Dek {
                 }
             }
         }
-        write_whole(path, text.as_bytes())
+        sys::durable::replace(path, text.as_bytes(), 0o600)
     }
 
     /// Returns nonce and ciphertext; `place` must be the same to open it.
@@ -149,22 +147,6 @@ fn plain_block(text: &str) -> Option<Vec<u8>> {
     let hex = rest.split_once(PLAIN_END)?.0.trim();
     let byte = |at: usize| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok();
     (0..hex.len()).step_by(2).map(byte).collect()
-}
-
-/// Replaces a file so that after a crash it has its old content or its new one.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    sync_dir(path.parent().unwrap_or(Path::new(".")))
-}
-
-/// Makes renames and deletions in a directory durable.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    fs::File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

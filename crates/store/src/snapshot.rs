@@ -8,7 +8,7 @@
 //! Files are written under a temporary name; one that a crash left half-written is deleted at the next start.
 
 use crate::{
-    cipher::{Dek, sync_dir},
+    cipher::Dek,
     rhythm::Rhythm,
     space::{admit_snapshot, is_full},
     types::{DecodeError, SnapshotMeta, meta_from_wire, meta_to_wire},
@@ -135,7 +135,7 @@ impl Snapshots {
             drop(fs::remove_file(&temporary));
             return Err(error);
         }
-        sync_dir(&self.dir)?;
+        sys::durable::sync_folder(&self.dir)?;
         let mut others = Vec::new();
         for file in fs::read_dir(&self.dir)? {
             let other = file?.path();

@@ -1,7 +1,6 @@
 //! Room on the disk. A disk that is full must not surprise the log: a snapshot is refused before it takes the last
 //! room, and a file of zeros keeps some for the log, which gives it up when there is no other.
 
-use crate::cipher::sync_dir;
 use std::{
     fs, io,
     os::unix::fs::OpenOptionsExt as _,
@@ -85,7 +84,7 @@ impl Reserve {
             outcome => outcome?,
         }
         file.sync_all()?;
-        sync_dir(self.path.parent().unwrap_or(Path::new(".")))
+        sys::durable::sync_folder(self.path.parent().unwrap_or(Path::new(".")))
     }
 
     /// Lets the log have the room; false if there is none (any more). Blocks.

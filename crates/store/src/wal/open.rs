@@ -6,7 +6,7 @@ use super::{
     writer::{Active, META, Writer, read_meta, segment_path, write_meta},
 };
 use crate::{
-    cipher::{Dek, sync_dir},
+    cipher::Dek,
     space::Reserve,
     types::{DecodeError, LogId, entry_from_wire, log_id_from_wire, vote_from_wire},
 };
@@ -189,7 +189,7 @@ fn resume(dir: &Path, sequence: u64, end: Option<u64>) -> io::Result<Active> {
     let file = fs::OpenOptions::new().read(true).write(true).open(segment_path(dir, sequence))?;
     file.set_len(end)?;
     file.sync_all()?;
-    sync_dir(dir)?;
+    sys::durable::sync_folder(dir)?;
     Ok(Active { sequence, file, end, allocated: end, synced: end, announced: segment::HEAD as u64 })
 }
 

@@ -6,7 +6,7 @@ use super::{
     segment::{self, Kind},
 };
 use crate::{
-    cipher::{Dek, sync_dir, write_whole},
+    cipher::Dek,
     space::{Reserve, is_full},
     types::{Entry, LogId, TypeConfig, Vote, entry_to_wire, log_id_to_wire, vote_to_wire},
 };
@@ -92,7 +92,7 @@ impl Active {
             .open(path)?;
         file.write_all_at(&segment::head(sequence), 0)?;
         file.sync_all()?;
-        sync_dir(dir)?;
+        sys::durable::sync_folder(dir)?;
         let head = segment::HEAD as u64;
         Ok(Self { sequence, file, end: head, allocated: head, synced: head, announced: head })
     }
@@ -309,7 +309,8 @@ impl Writer {
             deleted = true;
         }
         if deleted {
-            sync_dir(&self.dir).map_err(|e| self.shared.fail("cannot delete a log segment", &e))?;
+            sys::durable::sync_folder(&self.dir)
+                .map_err(|e| self.shared.fail("cannot delete a log segment", &e))?;
         }
         Ok(())
     }
@@ -325,7 +326,8 @@ pub(super) const META: &str = "meta";
 /// `[crc32c u32][prost LogMeta]`
 pub(super) fn write_meta(dir: &Path, meta: &wire::LogMeta) -> io::Result<()> {
     let encoded = meta.encode_to_vec();
-    write_whole(&dir.join(META), &[crc32c::crc32c(&encoded).to_le_bytes().as_slice(), &encoded].concat())
+    let content = [crc32c::crc32c(&encoded).to_le_bytes().as_slice(), &encoded].concat();
+    sys::durable::replace(&dir.join(META), &content, 0o600)
 }
 
 pub(super) fn read_meta(dir: &Path) -> io::Result<Option<wire::LogMeta>> {
