@@ -14,8 +14,10 @@ use std::io;
 pub(super) const HEAD: usize = 16;
 pub(super) const FRAME: usize = 9;
 const MAGIC: &[u8; 8] = b"RSWALv1\n";
-/// No record is longer; a greater length is damage. *Unit:* bytes.
-const LONGEST: usize = 8 << 20;
+/// No record is longer; a greater length is damage. As large as a message between managers: what is proposed as a
+/// whole is one record, and one that cannot be written ends the log. *Unit:* bytes.
+const LONGEST: usize = 16 << 20;
+const _: () = assert!(LONGEST > crate::propose::WHOLE + crate::propose::WHOLE / 8, "a whole is one record");
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
