@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Tasks (of tokio): the supervisor and one server per listening socket of the front door, in one `JoinSet`. They
-//! end at SIGTERM or SIGINT in this order: front door, member, engine, network. Containers keep running. The supervisor
-//! and all that a member runs have threads of their own (`control`).
+//! end at SIGTERM or SIGINT in this order: front door, member, engine, network. Containers keep running. One chore beside
+//! them gives free memory back. The supervisor and all that a member runs have threads of their own (`control`).
 //!
 //! *Start reading at* [`run`], then `member::Member::start`.
 
@@ -51,6 +51,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
+/// How often free memory goes back to the system.
+const MEMORY_IS_GIVEN_BACK: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// What a daemon is started with.
 #[derive(Debug)]
 pub struct Options {
@@ -64,7 +67,15 @@ pub struct Options {
     pub settings: Settings,
 }
 
-/// Runs a daemon until SIGTERM or SIGINT.
+/// Sets what must be set before a daemon has threads: that they share memory.
+pub fn prepare() {
+    if let Err(error) = sys::memory::share_arenas() {
+        // No reason not to run: it takes more of it.
+        eprintln!("rswarm: threads do not share memory: {error}");
+    }
+}
+
+/// Runs a daemon until SIGTERM or SIGINT. Call [`prepare`] first.
 ///
 /// # Errors
 /// Another daemon uses the same roots, or a part cannot start; the text names it.
@@ -174,6 +185,8 @@ pub async fn run(options: Options) -> Result<()> {
     }
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
     tasks.spawn_on(supervisor.run(cancel.clone()), swarm_threads.handle());
+    let mut chores = JoinSet::new();
+    chores.spawn(give_memory_back());
     let mut doors = JoinSet::new();
     let socket = run_root.join("docker.sock");
     // The usual socket last: whoever finds it finds the others.
@@ -206,6 +219,17 @@ pub async fn run(options: Options) -> Result<()> {
     engine.shutdown().await;
     network.shutdown().await;
     result
+}
+
+/// Gives memory that was freed back to the system, until it is dropped: what a moment of much work took is for others
+/// to have when that is done.
+async fn give_memory_back() {
+    loop {
+        tokio::time::sleep(MEMORY_IS_GIVEN_BACK).await;
+        if tokio::task::spawn_blocking(sys::memory::give_back).await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn listen(door: &settings::Door, settings: &Settings, swarm: &swarm::NodeSwarm) -> Result<Listener> {

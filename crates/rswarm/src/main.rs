@@ -121,6 +121,7 @@ fn daemon(args: cli::DaemonArgs) -> Result<ExitCode> {
         cgroup_parent: args.cgroup_parent,
         settings,
     };
+    node::prepare();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start tokio")?;
     runtime.block_on(node::run(options))?;

@@ -16,6 +16,7 @@ pub mod bpf;
 pub mod caps;
 pub mod durable;
 pub mod memfd;
+pub mod memory;
 pub mod mount;
 pub mod process;
 pub mod seccomp;
