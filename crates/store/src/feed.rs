@@ -7,8 +7,9 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Events kept for slow readers.
+/// Events kept for slow readers, and how much memory they may hold. *Unit:* bytes.
 const KEPT: usize = 64 * 1024;
+const KEPT_BYTES: usize = 16 << 20;
 
 /// The feed no longer has what comes next: read a view anew and follow from its index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,8 +31,15 @@ pub(crate) struct Ring {
 struct State {
     /// Everything behind this index is here.
     floor: u64,
-    changes: VecDeque<Applied>,
+    changes: VecDeque<Kept>,
     events: usize,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    applied: Applied,
+    bytes: usize,
 }
 
 impl Ring {
@@ -44,16 +52,20 @@ impl Ring {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records that `index` is applied and what it did.
-    pub(crate) fn push(&self, index: u64, events: Vec<Event>) {
+    /// Records that `index` is applied and what it did. `bytes`: about how much memory that holds.
+    pub(crate) fn push(&self, index: u64, events: Vec<Event>, bytes: usize) {
         if !events.is_empty() {
             let mut state = self.lock();
             state.events += events.len();
-            state.changes.push_back((index, events.into()));
-            while state.events > KEPT
-                && let Some((index, events)) = state.changes.pop_front()
+            state.bytes += bytes;
+            state.changes.push_back(Kept { applied: (index, events.into()), bytes });
+            // The newest stays, whatever its size: somebody waits for it.
+            while (state.events > KEPT || state.bytes > KEPT_BYTES)
+                && state.changes.len() > 1
+                && let Some(Kept { applied: (index, events), bytes }) = state.changes.pop_front()
             {
                 state.events -= events.len();
+                state.bytes -= bytes;
                 state.floor = index;
             }
         }
@@ -80,8 +92,8 @@ impl Ring {
         if after < state.floor {
             return Err(Lagged { after });
         }
-        let position = state.changes.partition_point(|(index, _)| *index <= after);
-        Ok(state.changes.get(position).cloned())
+        let position = state.changes.partition_point(|kept| kept.applied.0 <= after);
+        Ok(state.changes.get(position).map(|kept| kept.applied.clone()))
     }
 }
 
@@ -139,12 +151,12 @@ mod tests {
     #[tokio::test]
     async fn a_reader_sees_every_change_behind_its_index_in_order() {
         let ring = Arc::new(Ring::new(3));
-        ring.push(4, vec![event(4)]);
-        ring.push(5, Vec::new());
-        ring.push(6, vec![event(6), event(7)]);
+        ring.push(4, vec![event(4)], 1);
+        ring.push(5, Vec::new(), 1);
+        ring.push(6, vec![event(6), event(7)], 1);
         let mut feed = ring.follow(4);
         assert_eq!(feed.next().await.unwrap().unwrap().0, 6);
-        ring.push(8, vec![event(8)]);
+        ring.push(8, vec![event(8)], 1);
         assert_eq!(feed.next().await.unwrap().unwrap().0, 8);
     }
 
@@ -153,11 +165,27 @@ mod tests {
         let ring = Arc::new(Ring::new(3));
         assert_eq!(ring.follow(2).next().await, Err(Lagged { after: 2 }));
         for index in 4..10 {
-            ring.push(index, (0..KEPT as u64 / 4).map(event).collect());
+            ring.push(index, (0..KEPT as u64 / 4).map(event).collect(), 1);
         }
         assert!(ring.follow(4).next().await.is_err());
         assert!(ring.follow(9 - 3).next().await.is_ok());
         ring.reset(100);
         assert!(ring.follow(9).next().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn large_changes_are_kept_for_as_long_as_there_is_memory_for_them() {
+        let ring = Arc::new(Ring::new(0));
+        for index in 1..=8 {
+            ring.push(index, vec![event(index)], KEPT_BYTES / 4);
+        }
+        assert_eq!(ring.follow(3).next().await, Err(Lagged { after: 3 }));
+        assert_eq!(ring.follow(4).next().await.unwrap().unwrap().0, 5);
+        ring.push(9, vec![event(9)], KEPT_BYTES * 2);
+        assert_eq!(ring.follow(7).next().await, Err(Lagged { after: 7 }));
+        assert_eq!(ring.follow(8).next().await.unwrap().unwrap().0, 9, "who keeps up misses nothing");
+        ring.push(10, vec![event(10)], 1);
+        assert_eq!(ring.follow(9).next().await.unwrap().unwrap().0, 10);
+        assert!(ring.follow(8).next().await.is_err(), "then the large one goes");
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     feed::Ring,
     snapshot::Snapshots,
-    types::{LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig},
+    types::{LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig, entry_memory},
 };
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt as _};
@@ -82,6 +82,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             let (entry, responder) = next?;
             Self::understands(&self.tables)?;
             let index = entry.log_id.index;
+            let bytes = entry_memory(&entry);
             let mut reply = Reply::default();
             match entry.payload {
                 EntryPayload::Blank => {}
@@ -97,7 +98,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             // Seen before it is answered, so that a writer reads its own write.
             self.published.view.store(Arc::new(self.tables.clone()));
             let events = reply.0.iter().flatten().flatten().cloned().collect();
-            self.published.ring.push(index, events);
+            self.published.ring.push(index, events, bytes);
             if let Some(responder) = responder {
                 responder.send(reply);
             }

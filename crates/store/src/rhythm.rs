@@ -1,7 +1,7 @@
 //! When snapshots are made and how many are kept. The swarm's settings say so and may change while Raft runs, which
-//! Raft's own policy may not.
+//! Raft's own policy may not: it knows numbers of entries only, and ten thousand large ones fill a disk.
 
-use crate::{machine::Machine, types::TypeConfig};
+use crate::{machine::Machine, types::TypeConfig, wal::Reader};
 use openraft::{Raft, async_runtime::watch::WatchReceiver as _};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::sync::Notify;
@@ -11,15 +11,22 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Rhythm {
     /// Entries between two snapshots; not 0.
     interval: AtomicU64,
+    /// Log between two snapshots, whatever the settings say. *Unit:* bytes.
+    log_bytes: u64,
     /// Kept beside the newest.
     old: AtomicU64,
     changed: Notify,
 }
 
 impl Rhythm {
-    pub(crate) fn new(interval: u64, old: u64) -> Self {
+    pub(crate) fn new(interval: u64, log_bytes: u64, old: u64) -> Self {
         let (interval, old) = (AtomicU64::new(interval.max(1)), AtomicU64::new(old));
-        Self { interval, old, changed: Notify::new() }
+        Self { interval, log_bytes, old, changed: Notify::new() }
+    }
+
+    /// Returns how much of the log stays behind a snapshot, at most, for members that are a little late. *Unit:* bytes.
+    fn kept_bytes(&self) -> u64 {
+        self.log_bytes / 4
     }
 
     pub(crate) fn set(&self, interval: u64, old: u64) {
@@ -35,9 +42,12 @@ impl Rhythm {
     }
 
     /// Tells whether a snapshot is due. `asked` is the entry at which the last one was asked for: one that failed, or
-    /// is still being made, is not asked for again before as many entries more.
-    fn is_due(&self, applied: u64, snapshot: u64, asked: u64) -> bool {
-        applied.saturating_sub(snapshot.max(asked)) >= self.interval.load(Relaxed)
+    /// is still being made, is not asked for again before as much more. `bytes`: what entries behind one index up to
+    /// another take in the log.
+    fn is_due(&self, applied: u64, snapshot: u64, asked: u64, bytes: impl Fn(u64, u64) -> u64) -> bool {
+        let from = snapshot.max(asked);
+        let entries = applied.saturating_sub(from);
+        entries >= self.interval.load(Relaxed) || (entries > 0 && bytes(from, applied) >= self.log_bytes)
     }
 }
 
@@ -45,18 +55,26 @@ impl Rhythm {
 pub(crate) async fn run(
     raft: Raft<TypeConfig, Machine>,
     rhythm: std::sync::Arc<Rhythm>,
+    log: Reader,
     cancel: CancellationToken,
 ) {
     let mut metrics = raft.data_metrics();
-    let mut asked = 0;
+    let (mut asked, mut dropped) = (0, 0);
     loop {
         // Cloned at once: holding the borrow would block the Raft core.
         let now = metrics.borrow_and_update().clone();
         let index = |id: Option<openraft::alias::LogIdOf<TypeConfig>>| id.map_or(0, |id| id.index);
         let applied = index(now.last_applied);
-        if rhythm.is_due(applied, index(now.snapshot), asked) {
+        let snapshot = index(now.snapshot);
+        if rhythm.is_due(applied, snapshot, asked, |after, upto| log.bytes_between(after, upto)) {
             asked = applied;
             if raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+        }
+        if let Some(upto) = log.surplus(snapshot, rhythm.kept_bytes()).filter(|upto| *upto > dropped) {
+            dropped = upto;
+            if raft.trigger().purge_log(upto).await.is_err() {
                 return;
             }
         }
@@ -74,15 +92,28 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_due_after_as_many_entries_as_the_settings_say() {
-        let rhythm = Rhythm::new(100, 0);
-        assert!(!rhythm.is_due(99, 0, 0));
-        assert!(rhythm.is_due(100, 0, 0));
-        assert!(!rhythm.is_due(150, 0, 100), "it is being made");
-        assert!(!rhythm.is_due(150, 100, 100));
+        let small = |after: u64, upto: u64| upto - after;
+        let rhythm = Rhythm::new(100, u64::MAX, 0);
+        assert!(!rhythm.is_due(99, 0, 0, small));
+        assert!(rhythm.is_due(100, 0, 0, small));
+        assert!(!rhythm.is_due(150, 0, 100, small), "it is being made");
+        assert!(!rhythm.is_due(150, 100, 100, small));
         rhythm.set(10, 3);
-        assert!(rhythm.is_due(150, 100, 100));
+        assert!(rhythm.is_due(150, 100, 100, small));
         assert_eq!(rhythm.old(), 3);
         rhythm.set(0, 3);
-        assert!(!rhythm.is_due(100, 100, 100), "0 would be always");
+        assert!(!rhythm.is_due(100, 100, 100, small), "0 would be always");
+    }
+
+    #[test]
+    fn a_snapshot_is_due_when_the_log_is_large_however_few_its_entries() {
+        let rhythm = Rhythm::new(10_000, 800, 0);
+        let large = |after: u64, upto: u64| (upto - after) * 100;
+        assert!(!rhythm.is_due(7, 0, 0, large));
+        assert!(rhythm.is_due(8, 0, 0, large));
+        assert!(!rhythm.is_due(15, 0, 8, large), "it is being made, or there was no room for it");
+        assert!(rhythm.is_due(16, 0, 8, large));
+        assert!(!rhythm.is_due(16, 10, 8, large));
+        assert!(!rhythm.is_due(16, 16, 8, |_, _| u64::MAX), "nothing new");
     }
 }

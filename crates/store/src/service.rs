@@ -23,6 +23,7 @@ use openraft::{
 use pki::{Identity, tls::Peer};
 use prost::Message as _;
 use proto::{
+    SpecCache,
     raft::{self as wire, raft_server, snapshot_chunk::Chunk},
     types,
 };
@@ -79,13 +80,16 @@ pub struct RaftService {
     admission: Admission,
     /// What others said of members that are not known here.
     words: Arc<Mutex<Words>>,
+    /// What tasks that came before refer to.
+    specs: Arc<Mutex<SpecCache>>,
 }
 
 impl RaftService {
     pub(crate) fn new(handle: &Handle, snapshots: Snapshots, log: Reader, admission: Admission) -> Self {
         let (raft, published) = (handle.raft.clone(), handle.published.clone());
         let contact = handle.contact.clone();
-        Self { raft, published, contact, snapshots, log, admission, words: Arc::default() }
+        let (words, specs) = (Arc::default(), Arc::default());
+        Self { raft, published, contact, snapshots, log, admission, words, specs }
     }
 
     /// Notes that the leader was heard, and what it says is agreed on.
@@ -295,8 +299,11 @@ impl raft_server::Raft for RaftService {
         self.by_another(&vote, true)?;
         let places = request.entries.iter().filter_map(|e| e.id.as_ref());
         not_ahead(&vote, places.chain(&request.previous).chain(&request.committed))?;
-        let entries: Vec<Entry> =
-            request.entries.into_iter().map(entry_from_wire).collect::<Result<_, _>>().map_err(malformed)?;
+        let entries: Vec<Entry> = {
+            let mut specs = self.specs.lock().unwrap_or_else(PoisonError::into_inner);
+            let decoded = request.entries.into_iter().map(|entry| entry_from_wire(entry, &mut specs));
+            decoded.collect::<Result<_, _>>().map_err(malformed)?
+        };
         let previous = request.previous.map(log_id_from_wire);
         consecutive(previous.as_ref(), &entries)?;
         self.keep_what_is_agreed(previous.into_iter().chain(entries.iter().map(|e| e.log_id)))?;

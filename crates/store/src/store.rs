@@ -44,6 +44,8 @@ pub struct Options {
     /// Entries between two snapshots, until [`Handle::set_snapshots`] says otherwise.
     /// Source: `ClusterSpec::snapshot_interval`.
     pub snapshot_interval: u64,
+    /// Log between two snapshots, whatever the number of its entries; a quarter of it may stay behind one. *Unit:* bytes.
+    pub log_bytes: u64,
     /// Snapshots kept beside the newest, until [`Handle::set_snapshots`] says otherwise.
     pub old_snapshots: u64,
     /// Entries kept behind a snapshot for members that are a little late.
@@ -72,7 +74,7 @@ impl Default for Timing {
 }
 
 impl Options {
-    /// Returns the usual options: a snapshot every 10,000 entries, 500 kept.
+    /// Returns the usual options: a snapshot every 10,000 entries or 64 MiB, 500 or 16 MiB kept.
     pub fn new(raft_id: u64, node: NodeId, addr: SocketAddr, dek: Dek, connect: Arc<dyn Connect>) -> Self {
         Self {
             raft_id,
@@ -81,6 +83,7 @@ impl Options {
             dek,
             connect,
             snapshot_interval: 10_000,
+            log_bytes: 64 << 20,
             old_snapshots: 0,
             keep_entries: 500,
             timing: Timing::default(),
@@ -150,7 +153,8 @@ impl Store {
     /// [`OpenError`]; nothing on disk was changed then.
     pub async fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
         let (root, dek, raft_id) = (dir.to_owned(), options.dek.clone(), options.raft_id);
-        let rhythm = Arc::new(Rhythm::new(options.snapshot_interval, options.old_snapshots));
+        let rhythm =
+            Arc::new(Rhythm::new(options.snapshot_interval, options.log_bytes, options.old_snapshots));
         let kept = rhythm.clone();
         let blocking = tokio::task::spawn_blocking(move || {
             let lock = lock(&root)?;
@@ -188,7 +192,7 @@ impl Store {
         let cancel = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let herald = herald(raft.clone(), told, failure.clone(), opened.failure, cancel.clone());
-        let rhythms = rhythm::run(raft.clone(), rhythm.clone(), cancel.clone());
+        let rhythms = rhythm::run(raft.clone(), rhythm.clone(), log.clone(), cancel.clone());
         let members = Members { raft: raft.clone(), failure: failure.clone() };
         let low = opened.low.subscribe();
         let steward = steward::run(members, opened.low, opened.reserve, cancel.clone());

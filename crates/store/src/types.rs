@@ -22,10 +22,10 @@ impl Command {
         Self { batches: batches.into(), encoded: message.encode_to_vec().into() }
     }
 
-    fn decode(encoded: Vec<u8>) -> Result<Self, DecodeError> {
+    /// `specs`: what tasks decoded before refer to, so that this one's do not bring a copy each.
+    fn decode(encoded: Vec<u8>, specs: &mut SpecCache) -> Result<Self, DecodeError> {
         let message = wire::Command::decode(encoded.as_slice())?;
         let mut batches = message.batches.into_iter().map(Batch::try_from).collect::<Result<Vec<_>, _>>()?;
-        let mut specs = SpecCache::default();
         for change in batches.iter_mut().flat_map(|b| &mut b.changes) {
             if let Change::Put(object) = change {
                 specs.share(object);
@@ -171,11 +171,11 @@ pub(crate) fn entry_to_wire(entry: &Entry) -> wire::Entry {
     wire::Entry { id: Some(log_id_to_wire(&entry.log_id)), payload: Some(payload) }
 }
 
-pub(crate) fn entry_from_wire(entry: wire::Entry) -> Result<Entry, DecodeError> {
+pub(crate) fn entry_from_wire(entry: wire::Entry, specs: &mut SpecCache) -> Result<Entry, DecodeError> {
     use wire::entry::Payload;
     let payload = match entry.payload.ok_or(DecodeError::Missing("entry payload"))? {
         Payload::Blank(_) => EntryPayload::Blank,
-        Payload::Command(encoded) => EntryPayload::Normal(Command::decode(encoded)?),
+        Payload::Command(encoded) => EntryPayload::Normal(Command::decode(encoded, specs)?),
         Payload::Membership(m) => EntryPayload::Membership(membership_from_wire(m)?),
     };
     Ok(Entry { log_id: log_id_from_wire(entry.id.ok_or(DecodeError::Missing("entry id"))?), payload })
@@ -187,6 +187,22 @@ pub(crate) fn entry_bytes(entry: &Entry) -> usize {
         EntryPayload::Blank => 32,
         EntryPayload::Normal(command) => command.encoded.len() + 32,
         EntryPayload::Membership(m) => 32 + m.nodes().count() * 64,
+    }
+}
+
+/// Returns about how much memory an entry holds with all that it says. *Unit:* bytes. What is decoded takes more than
+/// its encoded form: a struct has room for what is not said, and each small text is an allocation.
+pub(crate) fn entry_memory(entry: &Entry) -> usize {
+    const ENTRY: usize = 256;
+    const CHANGE: usize = 1024;
+    const DECODED: usize = 3;
+    match &entry.payload {
+        EntryPayload::Blank => ENTRY,
+        EntryPayload::Normal(command) => {
+            let changes: usize = command.batches.iter().map(|batch| batch.changes.len()).sum();
+            ENTRY + command.encoded.len() * (1 + DECODED) + changes * CHANGE
+        }
+        EntryPayload::Membership(m) => ENTRY + m.nodes().count() * ENTRY,
     }
 }
 

@@ -61,6 +61,8 @@ struct Manager {
     addr: SocketAddr,
     dir: TempDir,
     snapshot_interval: u64,
+    keep_entries: u64,
+    log_bytes: u64,
     running: Option<(Store, JoinSet<()>, CancellationToken)>,
 }
 
@@ -69,7 +71,15 @@ impl Manager {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = socket.local_addr().unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let mut manager = Self { raft_id, addr, dir, snapshot_interval, running: None };
+        let mut manager = Self {
+            raft_id,
+            addr,
+            dir,
+            snapshot_interval,
+            keep_entries: 5,
+            log_bytes: 64 << 20,
+            running: None,
+        };
         manager.run(socket).await;
         manager
     }
@@ -78,7 +88,8 @@ impl Manager {
         let mut options =
             Options::new(self.raft_id, node(self.raft_id), self.addr, Dek::new(&[9; 32]), connect());
         options.snapshot_interval = self.snapshot_interval;
-        options.keep_entries = 5;
+        options.keep_entries = self.keep_entries;
+        options.log_bytes = self.log_bytes;
         options
     }
 
@@ -322,6 +333,37 @@ async fn how_often_snapshots_are_made_and_how_many_stay_may_change_while_it_runs
         write(&managers, id).await;
     }
     eventually("only the newest stays", || (manager.snapshots() == 1).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_few_large_changes_are_as_good_a_reason_for_a_snapshot_as_many_small_ones() {
+    const LOG_BYTES: u32 = 1 << 20;
+    let large = LOG_BYTES as usize / 6;
+    let mut managers = cluster(1, 1_000_000).await;
+    managers[0].stop().await;
+    managers[0].keep_entries = 1_000_000;
+    managers[0].log_bytes = u64::from(LOG_BYTES);
+    managers[0].restart().await;
+    let leader = managers[0].handle();
+    eventually("it leads again", || leader.leader_now().me.then_some(())).await;
+    for n in 0..8 {
+        let spec =
+            SecretSpec { name: "s".to_owned(), labels: Labels::new(), data: SecretBytes(vec![n; large]) };
+        // The same one again and again: the state stays small.
+        let version = leader.view().secrets.get(&SecretId(1)).map_or(0, |s| s.meta.version);
+        let meta = Meta { version, ..Meta::default() };
+        let change = Change::Put(Object::Secret(Arc::new(Secret { id: SecretId(1), meta, spec })));
+        leader.propose(Batch { at: Timestamp(1), changes: vec![change] }).await.unwrap();
+    }
+    eventually("a snapshot is made", || (managers[0].snapshots() == 1).then_some(())).await;
+    // A million entries may stay behind it, but not of this size: whoever comes needs the snapshot.
+    let newcomer = Manager::start(2, 1_000_000).await;
+    leader.add_member(2, node(2), newcomer.addr).await.unwrap();
+    eventually("the newcomer has what was written last", || {
+        newcomer.handle().view().secrets.get(&SecretId(1)).filter(|s| s.spec.data.0[0] == 7).map(drop)
+    })
+    .await;
+    assert!(newcomer.handle().feed(0).next().await.is_err(), "its feed begins behind the snapshot");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

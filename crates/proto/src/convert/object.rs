@@ -120,6 +120,8 @@ impl Field<types::Batch> for model::Batch {
 #[derive(Debug, Default)]
 pub struct SpecCache {
     specs: BTreeMap<(ServiceId, u64), Weak<TaskSpec>>,
+    /// How many there were when those that nobody uses any more were last looked for.
+    swept: usize,
 }
 
 impl SpecCache {
@@ -158,8 +160,9 @@ impl SpecCache {
         {
             return Some(known);
         }
-        if self.specs.len() >= 1024 {
+        if self.specs.len() >= 2 * self.swept.max(512) {
             self.specs.retain(|_, weak| weak.strong_count() > 0);
+            self.swept = self.specs.len();
         }
         self.specs.insert(key, Arc::downgrade(spec));
         None

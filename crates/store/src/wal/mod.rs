@@ -19,14 +19,14 @@ mod tests;
 use crate::{
     cipher::Dek,
     space::Reserve,
-    types::{Entry, LogId, TypeConfig, Vote, entry_bytes, entry_from_wire},
+    types::{Entry, LogId, TypeConfig, Vote, entry_bytes, entry_from_wire, entry_memory},
 };
 use openraft::{
     LogState, OptionalSend, RaftLogReader,
     storage::{IOFlushed, RaftLogStorage},
 };
 use prost::Message as _;
-use proto::raft as wire;
+use proto::{SpecCache, raft as wire};
 use std::{
     collections::VecDeque,
     fmt::Debug,
@@ -67,7 +67,12 @@ struct Place {
 #[derive(Debug)]
 struct Slot {
     id: LogId,
+    /// On the wire and on disk. *Unit:* bytes.
     bytes: usize,
+    /// Of all entries up to this one, since the log was opened. *Unit:* bytes.
+    bytes_upto: u64,
+    /// What `entry` holds. *Unit:* bytes.
+    memory: usize,
     /// In memory: always until it has a place.
     entry: Option<Entry>,
     place: Option<Place>,
@@ -82,7 +87,7 @@ struct Index {
     /// Consecutive.
     slots: VecDeque<Slot>,
     cached_bytes: usize,
-    /// Entries are kept in memory up to this much, newest first. *Unit:* bytes.
+    /// Entries are kept in memory up to this much of it, newest first. *Unit:* bytes.
     cache: usize,
     /// Position of the first slot that is in memory.
     cached_from: usize,
@@ -90,9 +95,10 @@ struct Index {
 
 impl Index {
     fn push(&mut self, entry: Entry, place: Option<Place>) {
-        let bytes = entry_bytes(&entry);
-        self.cached_bytes += bytes;
-        self.slots.push_back(Slot { id: entry.log_id, bytes, entry: Some(entry), place });
+        let (bytes, memory) = (entry_bytes(&entry), entry_memory(&entry));
+        self.cached_bytes += memory;
+        let bytes_upto = self.bytes_upto() + bytes as u64;
+        self.slots.push_back(Slot { id: entry.log_id, bytes, bytes_upto, memory, entry: Some(entry), place });
         self.evict();
     }
 
@@ -102,7 +108,7 @@ impl Index {
             && slot.place.is_some()
         {
             slot.entry = None;
-            self.cached_bytes -= slot.bytes;
+            self.cached_bytes -= slot.memory;
             self.cached_from += 1;
         }
     }
@@ -123,7 +129,7 @@ impl Index {
             _ => 0,
         });
         for slot in self.slots.drain(keep..) {
-            self.cached_bytes -= slot.entry.map_or(0, |_| slot.bytes);
+            self.cached_bytes -= slot.entry.map_or(0, |_| slot.memory);
         }
         self.cached_from = self.cached_from.min(self.slots.len());
     }
@@ -133,9 +139,35 @@ impl Index {
         let gone = self.position(upto.index + 1);
         let gone = if self.slots.front().is_some_and(|s| s.id.index > upto.index) { 0 } else { gone };
         for slot in self.slots.drain(..gone) {
-            self.cached_bytes -= slot.entry.map_or(0, |_| slot.bytes);
+            self.cached_bytes -= slot.entry.map_or(0, |_| slot.memory);
         }
         self.cached_from = self.cached_from.saturating_sub(gone);
+        // What was taken for a burst is given back.
+        if self.slots.capacity() > 4 * self.slots.len().max(1024) {
+            self.slots.shrink_to(2 * self.slots.len());
+        }
+    }
+
+    fn bytes_upto(&self) -> u64 {
+        self.slots.back().map_or(0, |slot| slot.bytes_upto)
+    }
+
+    /// Returns how much the entries behind `after` up to `upto` are.
+    fn bytes_between(&self, after: u64, upto: u64) -> u64 {
+        let before = |index: u64| {
+            let position = self.position(index.saturating_add(1));
+            let first = || self.slots.front().map_or(0, |slot| slot.bytes_upto - slot.bytes as u64);
+            position.checked_sub(1).and_then(|n| self.slots.get(n)).map_or_else(first, |slot| slot.bytes_upto)
+        };
+        before(upto).saturating_sub(before(after))
+    }
+
+    /// Returns the last entry that must go, so that no more than `bytes` are left of what is up to `upto`.
+    fn surplus(&self, upto: u64, bytes: u64) -> Option<u64> {
+        let end = self.slots.get(self.position(upto)).filter(|slot| slot.id.index == upto)?.bytes_upto;
+        let all = self.slots.front().map_or(0, |slot| end - (slot.bytes_upto - slot.bytes as u64));
+        let left = self.slots.partition_point(|slot| end.saturating_sub(slot.bytes_upto) > bytes);
+        self.slots.get(left).filter(|_| all > bytes).map(|slot| slot.id.index)
     }
 }
 
@@ -323,6 +355,17 @@ impl Reader {
         (slot.id.index == index).then_some(slot.id)
     }
 
+    /// Returns how much the entries behind `after` up to `upto` take, of those that are here. *Unit:* bytes.
+    pub(crate) fn bytes_between(&self, after: u64, upto: u64) -> u64 {
+        self.shared.lock().bytes_between(after, upto)
+    }
+
+    /// Returns the last entry that must go, so that no more than `bytes` are left of what is up to `upto`; `None` if
+    /// that is so.
+    pub(crate) fn surplus(&self, upto: u64, bytes: u64) -> Option<u64> {
+        self.shared.lock().surplus(upto, bytes)
+    }
+
     fn find(&self, range: impl RangeBounds<u64>, limit: usize) -> io::Result<Vec<Found>> {
         let index = self.shared.lock();
         let Some(first) = index.slots.front().map(|s| s.id.index) else { return Ok(Vec::new()) };
@@ -367,7 +410,7 @@ impl Reader {
         let record = segment::read_at(&self.dek, place.sequence, &bytes, place.offset)
             .map_err(|fault| damaged(&format!("cannot be read: {fault:?}")))?;
         let entry = wire::Entry::decode(record.as_slice()).map_err(|_| damaged("is not an entry"))?;
-        let entry = entry_from_wire(entry)?;
+        let entry = entry_from_wire(entry, &mut SpecCache::default())?;
         if entry.log_id == id { Ok(entry) } else { Err(damaged("is another one")) }
     }
 

@@ -11,7 +11,7 @@ use crate::{
     types::{DecodeError, LogId, entry_from_wire, log_id_from_wire, vote_from_wire},
 };
 use prost::Message as _;
-use proto::raft as wire;
+use proto::{SpecCache, raft as wire};
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -70,7 +70,7 @@ pub(super) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { segment: 16 << 20, cache: 32 << 20, reserve: 16 << 20 }
+        Self { segment: 16 << 20, cache: 16 << 20, reserve: 16 << 20 }
     }
 }
 
@@ -116,6 +116,7 @@ pub(super) fn open(
         return Err(OpenLogError::Missing { file: segment_path(dir, meta.segment) });
     }
     let mut active = None;
+    let mut specs = SpecCache::default();
     for (position, &sequence) in sequences.iter().enumerate() {
         let previous = position.checked_sub(1).map_or(sequence - 1, |p| sequences[p]);
         let lost_first = position == 0 && sequence != 1 && purged.is_none();
@@ -124,7 +125,8 @@ pub(super) fn open(
         }
         let last = position + 1 == sequences.len();
         let synced = if sequence == meta.segment { meta.synced } else { 0 };
-        let mut replay = Replay { dir, dek, sequence, last, synced, index: &mut index, greatest: None };
+        let (index, specs) = (&mut index, &mut specs);
+        let mut replay = Replay { dir, dek, sequence, last, synced, index, specs, greatest: None };
         let end = replay.run()?;
         segments.insert(sequence, replay.greatest);
         if last {
@@ -203,6 +205,7 @@ struct Replay<'a> {
     /// Everything before this offset is known to have been on disk.
     synced: u64,
     index: &'a mut Index,
+    specs: &'a mut SpecCache,
     greatest: Option<u64>,
 }
 
@@ -257,7 +260,7 @@ impl Replay<'_> {
             Kind::Entry => {
                 let entry = wire::Entry::decode(record.plain.as_slice())
                     .map_err(DecodeError::from)
-                    .and_then(entry_from_wire)
+                    .and_then(|entry| entry_from_wire(entry, self.specs))
                     .map_err(|e| self.damaged(at, undecodable(e)))?;
                 let entry_index = entry.log_id.index;
                 self.greatest = self.greatest.max(Some(entry_index));

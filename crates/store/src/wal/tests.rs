@@ -161,6 +161,34 @@ async fn entries_no_longer_in_memory_are_read_from_disk() {
 }
 
 #[tokio::test]
+async fn the_log_knows_how_large_it_is_between_two_entries_and_what_is_too_much() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = reopen(&dir);
+    log.append(1, 11..41, 1000).await.unwrap();
+    log.log.truncate_after(Some(id(1, 20))).await.unwrap();
+    log.append(1, 21..41, 2000).await.unwrap();
+    log.log.purge(id(1, 15)).await.unwrap();
+    for reopened in [false, true] {
+        if reopened {
+            log.close();
+            log = reopen(&dir);
+        }
+        let reader = log.log.reader();
+        let (small, large) = (reader.bytes_between(19, 20), reader.bytes_between(39, 40));
+        assert!((1000..1200).contains(&small) && (2000..2200).contains(&large), "{small} {large}");
+        assert_eq!(reader.bytes_between(20, 40), 20 * large, "reopened: {reopened}");
+        assert_eq!(reader.bytes_between(0, 20), 5 * small, "what is gone takes nothing");
+        assert_eq!(reader.bytes_between(0, 1000), 5 * small + 20 * large);
+        assert_eq!(reader.bytes_between(40, 40), 0);
+        assert_eq!(reader.surplus(40, 3 * large), Some(37));
+        assert_eq!(reader.surplus(22, 2 * large + small), Some(19));
+        assert_eq!(reader.surplus(40, u64::MAX), None);
+        assert_eq!(reader.surplus(41, 0), None, "that one is not here");
+    }
+    log.close();
+}
+
+#[tokio::test]
 async fn purged_segments_are_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = reopen(&dir);
