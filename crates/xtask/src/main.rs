@@ -1,9 +1,11 @@
 //! Chores: `cargo xtask bench` measures rswarm on this machine, a table and JSON, peers in the same run where
-//! they are installed; `cargo xtask oracles` runs the tests that need other programs, `cargo xtask fuzz` the fuzz targets.
+//! they are installed; `cargo xtask oracles` runs the tests that need other programs, `cargo xtask fuzz` the fuzz targets,
+//! `cargo xtask soak` what takes long to show.
 
 mod bench;
 mod fuzz;
 mod oracles;
+mod soak;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -22,6 +24,8 @@ enum Command {
     Bench(bench::Args),
     /// Throw inputs at what reads foreign bytes.
     Fuzz(fuzz::FuzzArgs),
+    /// Let services come and go, and look what memory that takes.
+    Soak(soak::Args),
     /// Run the tests that hold us against other programs: those that `cargo test` shows as ignored.
     Oracles {
         /// Names of tests; all by default.
@@ -41,6 +45,7 @@ fn main() -> Result<()> {
         Command::Bench(_) if cfg!(debug_assertions) => optimized(),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Oracles { tests } => oracles::run(&tests),
     }
 }

@@ -5,6 +5,7 @@ mod linear;
 mod links;
 mod roles;
 mod sim;
+mod soak;
 pub(crate) mod state;
 mod swarm;
 mod told;
