@@ -135,8 +135,16 @@ impl Swarm {
             self.lab.tell(&format!("start {n}")).expect("the host to start");
         }
         for n in hosts {
-            self.lab.wait_for_daemon(*n).expect("its daemon");
+            self.wait_for_daemon(*n);
         }
+    }
+
+    /// Waits until a host has booted; its disk and all others may be one.
+    fn wait_for_daemon(&self, n: u8) {
+        wait_for("the daemon to answer", SOON, || {
+            let answer = self.lab.api(n, "/_ping");
+            answer.map(drop).map_err(|error| format!("host {n}: {error:#}{}", self.lab.daemon_logs()))
+        });
     }
 
     fn statuses(&self, n: u8) -> String {
@@ -185,7 +193,9 @@ impl Swarm {
         };
         let picked = |what: &str, keys: &[&str]| -> Vec<Value> {
             let pick = |object: &Value| keys.iter().map(|k| object[*k].clone()).collect::<Value>();
-            let mut all: Vec<Value> = list(what).iter().map(pick).collect();
+            // A host's own networks stand beside the swarm's.
+            let ours = list(what).into_iter().filter(|object| object["Scope"] != "local");
+            let mut all: Vec<Value> = ours.map(|object| pick(&object)).collect();
             all.sort_by_key(Value::to_string);
             all
         };
@@ -218,7 +228,7 @@ impl Swarm {
                 if led { Ok(()) } else { Err(seen) }
             });
             self.lab.tell(&format!("start-daemon {leader}")).expect("it to be started");
-            self.lab.wait_for_daemon(leader).expect("its answer");
+            self.wait_for_daemon(leader);
         }
         assert_eq!(dumps.len(), usize::from(HOSTS), "some never led");
         let first = dumps.pop_first().expect("a dump").1;
@@ -448,6 +458,8 @@ fn cuts(variable: &str, short: usize, choose: impl Fn(&Swarm, usize) -> Vec<u8>)
         recoveries.push(begun.elapsed());
         let so_far = load.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let found = faults(&so_far);
+        let took = recoveries.last().copied().unwrap_or_default();
+        eprintln!("cut {} of {count}: hosts {hosts:?}, whole again after {took:.1?}", number + 1);
         assert!(found.is_empty(), "cut {number} of {hosts:?}: {found:#?}{}", swarm.lab.daemon_logs());
     }
     load.wait_for(30, &swarm.lab);
