@@ -170,6 +170,12 @@ impl Switch {
     /// Gives the process `pid` (pid 1 of a host) a link `eth0` to this switch.
     pub(crate) async fn plug(&self, n: u8, pid: u32) -> Result<()> {
         let port = format!("h{n}");
+        // That of a host which was killed goes with its namespace, a while after its last process.
+        if let Some(old) = link_index(&self.handle, &port).await?
+            && let Err(error) = self.handle.link().del(old).execute().await
+        {
+            tracing::debug!(%error, port, "the link went by itself");
+        }
         let mut veth = LinkVeth::new(&port, &format!("p{n}")).build();
         veth.attributes.push(LinkAttribute::Controller(self.index));
         self.handle
