@@ -21,7 +21,8 @@ use proto::{
     WireId as _,
     ca::{
         GetRootCaReply, GetRootCaRequest, IssueCertificateReply, IssueCertificateRequest, JoinRaftReply,
-        JoinRaftRequest, Member, NoteReply, NoteRequest, SurvivingReply, SurvivingRequest, VouchReply, VouchRequest,
+        JoinRaftRequest, Member, NoteReply, NoteRequest, SurvivingReply, SurvivingRequest, VouchReply,
+        VouchRequest,
         ca_client::CaClient,
         ca_server::{Ca, CaServer},
         membership_client::MembershipClient,

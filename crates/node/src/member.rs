@@ -786,7 +786,7 @@ impl Keeper {
             return;
         }
         let ask = JoinRaftRequest { raft_id, addr: addr.to_string(), feature_level: model::FEATURE_LEVEL };
-        for manager in managers_of(&record, role) {
+        for manager in managers_of(&record, true) {
             let mut asked = MembershipClient::new(self.start.connections.manager(manager, None));
             match timeout(RELOCATE_LIMIT, asked.join_raft(ask.clone())).await {
                 Ok(Ok(_)) => {
@@ -873,7 +873,7 @@ impl Keeper {
         if let Some(managers) = announced {
             tracing::info!(?managers, "the swarm has begun anew, with these managers");
             record.managers = managers;
-            self.known.send_replace(managers_of(&record, role));
+            self.known.send_replace(managers_of(&record, self.manager.is_some()));
             self.view.send_modify(|view| view.managers.clone_from(&record.managers));
         }
         self.start.folder.store(&record)?;

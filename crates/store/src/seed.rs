@@ -9,7 +9,7 @@
 //! ones.
 
 use crate::{
-    cipher::{Dek, sync_dir},
+    cipher::Dek,
     machine::Machine,
     rhythm::Rhythm,
     snapshot::Snapshots,
@@ -65,7 +65,8 @@ pub async fn salvage(dir: &Path, dek: &Dek, raft_id: u64) -> Result<Salvaged, Op
     let (root, key) = (dir.to_owned(), dek.clone());
     let opening = tokio::task::spawn_blocking(move || {
         let lock = lock(&root)?;
-        let snapshots = Snapshots::open(&root.join("snapshots"), &key, Arc::new(Rhythm::new(1, u64::MAX)))?;
+        let snapshots =
+            Snapshots::open(&root.join("snapshots"), &key, Arc::new(Rhythm::new(1, u64::MAX, u64::MAX)))?;
         let opened = Log::open(&root.join("log"), &key, raft_id, Some(lock))?;
         Ok::<_, OpenError>((snapshots, opened))
     });
@@ -118,7 +119,8 @@ pub async fn seed(dir: &Path, seed: &Seed, mut tables: Tables) -> Result<(), Ope
         SnapshotMeta { last_log_id: Some(last), last_membership: StoredMembership::new(Some(last), members) };
     let root = dir.to_owned();
     let opening = tokio::task::spawn_blocking(move || {
-        let snapshots = Snapshots::open(&root.join("snapshots"), &dek, Arc::new(Rhythm::new(1, 0)))?;
+        let snapshots =
+            Snapshots::open(&root.join("snapshots"), &dek, Arc::new(Rhythm::new(1, u64::MAX, 0)))?;
         let opened = Log::open(&root.join("log"), &dek, raft_id, None)?;
         Ok::<_, OpenError>((snapshots, opened))
     });
@@ -132,7 +134,7 @@ pub async fn seed(dir: &Path, seed: &Seed, mut tables: Tables) -> Result<(), Ope
     let written = write.await;
     drop(log);
     join(writer).await;
-    written.and_then(|()| sync_dir(dir)).map_err(failed)
+    written.and_then(|()| sys::durable::sync_folder(dir)).map_err(failed)
 }
 
 async fn join(writer: std::thread::JoinHandle<()>) {

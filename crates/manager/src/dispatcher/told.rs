@@ -137,7 +137,8 @@ impl Told {
             });
             drain.until += stalled.saturating_sub(drain.stalled_before);
             drain.stalled_before = stalled;
-            let behind = maps.iter().find(|subject| acks.get(*subject).is_some_and(|held| *held < drain.index));
+            let behind =
+                maps.iter().find(|subject| acks.get(*subject).is_some_and(|held| *held < drain.index));
             let waits = behind.is_some() && now < drain.until;
             if !waits && let Some(subject) = behind {
                 *late += 1;
