@@ -39,12 +39,12 @@ fn broken_yaml_is_located() {
 fn what_becomes_of_mounts_below_a_bind_is_judged() {
     check_service(
         "volumes:\n  - {type: bind, source: /a, target: /b, bind: {recursive: sometimes}}",
-        "stack.yml:5:63: services.web.volumes[0].bind.recursive: want one of enabled, disabled, writable, readonly, not \
+        "stack.yml:5:64: services.web.volumes[0].bind.recursive: want one of enabled, disabled, writable, readonly, not \
          \"sometimes\"",
     );
     check_service(
         "volumes:\n  - {type: bind, source: /a, target: /b, bind: {recursive: writable}}",
-        "stack.yml:5:63: services.web.volumes[0].bind.recursive: \"writable\" needs read_only: true beside it",
+        "stack.yml:5:64: services.web.volumes[0].bind.recursive: \"writable\" needs read_only: true beside it",
     );
 }
 

@@ -45,12 +45,14 @@ struct Seen {
     until: Instant,
     /// `None`: not heard since this manager leads.
     heard: Option<Alive>,
+    /// As `until`, by that report alone, without what is excused.
+    heard_until: Instant,
     host: Host,
 }
 
 impl Seen {
     fn until(until: Instant) -> Self {
-        Self { until, heard: None, host: Host::default() }
+        Self { until, heard: None, heard_until: until, host: Host::default() }
     }
 }
 
@@ -143,13 +145,13 @@ impl Presence {
             let until = now + (period * MISSED_PERIODS).saturating_sub(alive.silent);
             let seen = self.nodes.entry(alive.node).or_insert_with(|| Seen::until(now));
             // What is left of an old session, if another manager heard the node clearly later.
-            if seen.heard.is_some() && until + period / 2 < seen.until {
+            if seen.heard.is_some() && until + period / 2 < seen.heard_until {
                 continue;
             }
             let late = seen.until <= now && until > now;
             news |= late || seen.heard.as_ref().is_none_or(|h| h.acks != alive.acks || h.addr != alive.addr);
             seen.until = seen.until.max(until);
-            seen.heard = Some(alive);
+            (seen.heard, seen.heard_until) = (Some(alive), until);
             if seen.until > now {
                 (seen.host.away_since, seen.host.silent) = (None, false);
             }
@@ -433,6 +435,15 @@ mod tests {
         presence.excuse(PERIOD * 4);
         assert_eq!(lost(&mut presence, start + PERIOD * 6, &tables), []);
         assert_eq!(lost(&mut presence, start + PERIOD * 7, &tables), [NodeId(1), NodeId(2)]);
+    }
+
+    #[test]
+    fn what_a_node_says_counts_however_long_the_leader_stood_still() {
+        let (mut presence, tables, start) = (Presence::default(), two_nodes().tables(), Instant::now());
+        presence.record(start, PERIOD, vec![Alive { acks: None, ..alive(1, 0, &[]) }, alive(2, 0, &[])]);
+        presence.excuse(PERIOD);
+        assert!(presence.record(start, PERIOD, vec![alive(1, 10, &[(NET, 7)])]), "it is news");
+        assert_eq!(presence.cluster_acks(&tables), [(NET, 7)].into());
     }
 
     #[test]

@@ -38,6 +38,13 @@ impl Contact {
         told.heard_at.is_some_and(recent)
             && told.owed.is_none_or(|(index, since)| index <= applied || recent(since))
     }
+
+    /// Tells whether the leader was heard within `lease`, and everything that it said is agreed on is applied here.
+    pub(crate) fn is_caught_up(&self, now: Instant, lease: Duration, applied: u64) -> bool {
+        let told = *self.lock();
+        told.heard_at.is_some_and(|at| now.saturating_duration_since(at) < lease)
+            && told.owed.is_none_or(|(index, _)| index <= applied)
+    }
 }
 
 #[cfg(test)]
@@ -56,6 +63,8 @@ mod tests {
         assert!(!contact.is_current(after(3), LEASE, 5), "silence");
         contact.hear(after(10), 9, 5);
         assert!(contact.is_current(after(12), LEASE, 5), "a little behind");
+        assert!(!contact.is_caught_up(after(12), LEASE, 8) && contact.is_caught_up(after(12), LEASE, 9));
+        assert!(!contact.is_caught_up(after(13), LEASE, 9), "silence");
         contact.hear(after(12), 20, 8);
         assert!(!contact.is_current(after(13), LEASE, 8), "entry 9 is three seconds late");
         assert!(contact.is_current(after(13), LEASE, 9));

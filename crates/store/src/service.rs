@@ -75,6 +75,7 @@ pub struct RaftService {
     raft: Raft<TypeConfig, Machine>,
     published: Arc<Published>,
     contact: Arc<Contact>,
+    lease: Duration,
     snapshots: Snapshots,
     log: Reader,
     admission: Admission,
@@ -87,9 +88,9 @@ pub struct RaftService {
 impl RaftService {
     pub(crate) fn new(handle: &Handle, snapshots: Snapshots, log: Reader, admission: Admission) -> Self {
         let (raft, published) = (handle.raft.clone(), handle.published.clone());
-        let contact = handle.contact.clone();
+        let (contact, lease) = (handle.contact.clone(), handle.lease);
         let (words, specs) = (Arc::default(), Arc::default());
-        Self { raft, published, contact, snapshots, log, admission, words, specs }
+        Self { raft, published, contact, lease, snapshots, log, admission, words, specs }
     }
 
     /// Notes that the leader was heard, and what it says is agreed on.
@@ -111,9 +112,9 @@ impl RaftService {
         }
     }
 
-    /// Turns nodes away that were removed, whatever they have to say; and on the leader, whose state is the newest, those
-    /// that do not take part (any more). Elsewhere they may have joined since: a member that is learning the state reads
-    /// that its leader once was a worker, long before it reads that it is none.
+    /// Turns nodes away that were removed, whatever they have to say; and where the state is of now, those that do not take
+    /// part (any more). Elsewhere they may have joined since: a member that is learning the state reads that its leader
+    /// once was a worker, long before it reads that it is none.
     fn is_of_the_swarm(&self, identity: &Identity) -> Result<(), Status> {
         let view = self.published.view.load_full();
         let Some(cluster) = &view.cluster else { return Ok(()) };
@@ -123,7 +124,9 @@ impl RaftService {
         let Some(node) = view.nodes.get(&identity.node) else { return Ok(()) };
         let metrics = self.raft.server_metrics().borrow_watched().clone();
         let mut members = metrics.membership_config.membership().nodes();
-        let may_take_part = metrics.state != ServerState::Leader
+        let is_of_now = metrics.state == ServerState::Leader
+            || self.contact.is_caught_up(Instant::now(), self.lease, view.index);
+        let may_take_part = !is_of_now
             || node.spec.role == Role::Manager
             || node.manager.is_some()
             || members.any(|(_, place)| place.node == Some(identity.node));

@@ -145,6 +145,10 @@ fn every_dependency_comes_from_the_registry() {
     }
 }
 
+/// Built once more for tests, each for a reason. The generator of `protogen` asks for one more class of characters on the
+/// host than what reads time zones there: three crates are built twice, so that the program is built without a generator.
+const BUILT_TWICE: [&str; 3] = ["regex", "regex-automata", "regex-syntax"];
+
 /// Another feature of one dependency, asked for by a test alone, and `cargo test` builds again what `cargo demo` has
 /// built: the dependency and everything above it.
 #[test]
@@ -159,6 +163,12 @@ fn tests_are_built_of_what_the_program_is_built_of() {
     let other: Vec<_> = of_program
         .iter()
         .filter(|p| !p.ours && !features(&p.name, &p.version).contains(p.features.as_str()))
+        .collect();
+    let unused: Vec<_> = BUILT_TWICE.iter().filter(|name| other.iter().all(|p| p.name != **name)).collect();
+    assert!(unused.is_empty(), "built once by now, and may go from the list: {unused:?}");
+    let other: Vec<_> = other
+        .into_iter()
+        .filter(|p| !BUILT_TWICE.contains(&p.name.as_str()))
         .map(|p| format!("{} {}: {} but {:?}", p.name, p.version, p.features, features(&p.name, &p.version)))
         .collect();
     assert!(other.is_empty(), "built once for the program and once more for tests:\n{}", other.join("\n"));

@@ -304,7 +304,8 @@ impl Sim {
     /// What a lost node holds from before is gone once it has set all that it was told in a new session.
     fn catches_up(&mut self, host: usize) {
         let this = &mut self.hosts[host];
-        this.is_behind &= !(this.session.is_some_and(|session| session.is_told) && this.queue.is_empty());
+        let told = this.session.is_some_and(|session| session.is_told) && this.to_agent.is_empty();
+        this.is_behind &= !(told && this.queue.is_empty());
     }
 
     fn run_containers(&mut self, host: usize) {

@@ -459,8 +459,8 @@ impl Sim {
             self.managers[manager].touched_at = self.at;
             let newest = self.newest_number();
             let behind = self.managers[manager].view.max(self.first_view);
-            if self.random.once_in(400) && self.at < self.calm_since {
-                self.managers[manager].slow_until = self.at + self.random.millis(300, 2500);
+            if self.random.once_in(60) && self.at < self.calm_since {
+                self.managers[manager].slow_until = self.at + self.random.millis(500, 2900);
             }
             let to = if self.at < self.managers[manager].slow_until {
                 behind

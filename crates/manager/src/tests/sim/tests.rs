@@ -9,7 +9,7 @@ const TROUBLE: Duration = Duration::from_secs(90);
 const HEALS: Duration = Duration::from_secs(120);
 const FIXED: std::ops::Range<u64> = 0..12;
 /// Seeds by which a planted mistake must be found.
-const SOUGHT: u64 = 40;
+const SOUGHT: u64 = 100;
 
 /// Runs one seed; returns what went wrong, with the story.
 fn run(seed: u64, planted: Option<Planted>) -> (u64, Option<String>) {
