@@ -319,18 +319,20 @@ fn a_manager_whose_log_is_gone_takes_part_under_a_new_number() {
 #[test]
 fn roles_that_change_faster_than_nodes_follow_end_in_what_was_said_last() {
     let lab = swarm(3, 3);
-    let role = |n: u8, role: &str| {
-        lab.rswarm(1, &["node", "update", "--role", role, &format!("host{n}")]);
-    };
+    let role = |n: u8, role: &str| lab.rswarm(1, &["node", "update", "--role", role, &format!("host{n}")]);
     for _ in 0..3 {
         for n in [2, 3] {
+            // Refused while the others would be no majority without it.
             role(n, "worker");
             role(n, "manager");
         }
     }
-    role(3, "worker");
-    role(3, "manager");
-    role(2, "worker");
+    for (n, last) in [(3, "worker"), (3, "manager"), (2, "worker")] {
+        wait_for("the last word on a host", SOON, || {
+            let said = role(n, last);
+            if said.code == 0 { Ok(()) } else { Err(format!("{said:?}")) }
+        });
+    }
     let expect = |what: &str, wanted: [&str; 3]| {
         wait_for(what, SOON, || {
             let status = manager_status(&lab, 1);

@@ -131,6 +131,12 @@ impl Error {
     pub fn is_not_found(&self) -> bool {
         self.status() == Some(StatusCode::NOT_FOUND)
     }
+
+    /// Returns true if what was to be changed has another version by now. *Source:* SwarmKit `store.ErrSequenceConflict`,
+    /// which Docker answers with status 500.
+    pub fn is_out_of_sequence(&self) -> bool {
+        matches!(self, Self::Api { message, .. } if message.ends_with("update out of sequence"))
+    }
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

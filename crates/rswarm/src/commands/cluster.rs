@@ -244,7 +244,7 @@ pub(crate) async fn node(client: &Client, command: Node) -> Result<()> {
         }
         Node::Update(args) => {
             let name = args.node.clone();
-            update(client, &name, |spec| change(spec, args)).await?;
+            update(client, &name, |spec| change(spec, &args)).await?;
             output::line(&name)
         }
         Node::Promote(names) => set_role(client, &names.names, "manager", "promoted to a manager").await,
@@ -255,12 +255,12 @@ pub(crate) async fn node(client: &Client, command: Node) -> Result<()> {
     }
 }
 
-fn change(spec: &mut types::NodeSpec, args: NodeUpdate) {
-    if let Some(availability) = args.availability {
-        spec.availability = availability;
+fn change(spec: &mut types::NodeSpec, args: &NodeUpdate) {
+    if let Some(availability) = &args.availability {
+        spec.availability.clone_from(availability);
     }
-    if let Some(role) = args.role {
-        spec.role = role;
+    if let Some(role) = &args.role {
+        spec.role.clone_from(role);
     }
     spec.labels.extend(pairs(&args.label_add));
     for key in &args.label_rm {
@@ -276,11 +276,23 @@ async fn set_role(client: &Client, names: &[String], role: &str, done: &str) -> 
     Ok(())
 }
 
-async fn update(client: &Client, name: &str, change: impl FnOnce(&mut types::NodeSpec)) -> Result<()> {
-    let node = client.node(&id_of(client, name).await?).await?;
-    let mut spec = node.spec;
-    change(&mut spec);
-    Ok(client.node_update(&node.id, node.version.index, &spec).await?)
+/// *Limit* of tries to change a node that managers write to at the same time: what they observe of it comes in bursts.
+const UPDATE_TRIES: usize = 10;
+
+/// Changes what is wanted of a node. Whoever asks names what is to change, not the version that he saw: if the node has
+/// another one meanwhile, that is changed.
+async fn update(client: &Client, name: &str, change: impl Fn(&mut types::NodeSpec)) -> Result<()> {
+    let id = id_of(client, name).await?;
+    let mut tries = 1;
+    loop {
+        let node = client.node(&id).await?;
+        let mut spec = node.spec;
+        change(&mut spec);
+        match client.node_update(&node.id, node.version.index, &spec).await {
+            Err(error) if error.is_out_of_sequence() && tries < UPDATE_TRIES => tries += 1,
+            outcome => return Ok(outcome?),
+        }
+    }
 }
 
 /// Returns the id of a node named by id, prefix, host name or `self`.
