@@ -17,6 +17,8 @@ use std::{
 
 /// How long freezing, killing and removing may take.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How often a group is begun anew whose empty parent is removed meanwhile.
+const ATTEMPTS: u32 = 50;
 const PAUSE_MIN: Duration = Duration::from_micros(200);
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 
@@ -69,11 +71,13 @@ impl Group {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "no cgroup hierarchy is mounted"));
         }
         let made = self.dirs.iter().try_for_each(|(key, mount, dir)| {
-            // Someone may remove the empty parent just then.
+            // Someone may remove the empty parent just then: it is not there, or its files are those of none any more.
+            let is_gone =
+                |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV));
             let mut attempts = 0;
             loop {
                 match make(key, mount, dir) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < 3 => attempts += 1,
+                    Err(error) if is_gone(&error) && attempts < ATTEMPTS => attempts += 1,
                     result => return result.map_err(|error| named(&error, dir)),
                 }
             }
@@ -427,5 +431,33 @@ mod tests {
         assert_eq!(waiter.join().unwrap(), Some(9));
         group.remove().unwrap();
         assert!(!group.exists());
+    }
+
+    #[test]
+    fn a_group_is_made_while_its_empty_parent_is_removed() {
+        let cpuset = testkit::v1_hierarchy("cpuset").map(|mount| ("cpuset", mount));
+        let v2 = testkit::v2_hierarchy().map(|mount| ("", mount));
+        for (key, value) in cpuset.into_iter().chain(v2) {
+            let parent = testkit::fresh_group("parent");
+            let group = |name: &str| {
+                Group::new(&format!("{parent}{name}"), &[Pair { key: key.to_owned(), value: value.clone() }])
+            };
+            if group("/first").create().is_err() {
+                continue; // not ours to make groups in
+            }
+            group("/first").remove().unwrap();
+            thread::scope(|scope| {
+                for name in ["/one", "/two", "/three"] {
+                    scope.spawn(move || {
+                        for _ in 0..200 {
+                            group(name).create().unwrap();
+                            group(name).remove().unwrap();
+                            group("").remove_if_empty();
+                        }
+                    });
+                }
+            });
+            group("").remove_if_empty();
+        }
     }
 }

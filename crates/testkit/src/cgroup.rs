@@ -5,13 +5,29 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// Returns where this host has a cgroup v2 hierarchy, or `None`. *Source:* proc_pid_mountinfo(5).
+/// Returns where this host has a cgroup v2 hierarchy, or `None`.
 ///
 /// # Panics
 /// When the kernel's list of mounts cannot be read.
 pub fn v2_hierarchy() -> Option<String> {
+    mounted(|line| line.contains(" - cgroup2 "))
+}
+
+/// Returns where this host has the v1 hierarchy of a controller, or `None`.
+///
+/// # Panics
+/// When the kernel's list of mounts cannot be read.
+pub fn v1_hierarchy(controller: &str) -> Option<String> {
+    mounted(|line| {
+        let options = line.rsplit(' ').next().unwrap_or_default();
+        line.contains(" - cgroup ") && options.split(',').any(|name| name == controller)
+    })
+}
+
+/// *Source:* proc_pid_mountinfo(5).
+fn mounted(is: impl Fn(&str) -> bool) -> Option<String> {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").expect("the kernel's list of mounts");
-    let line = mountinfo.lines().find(|line| line.contains(" - cgroup2 "))?;
+    let line = mountinfo.lines().find(|line| is(line))?;
     line.split(' ').nth(4).map(str::to_owned)
 }
 

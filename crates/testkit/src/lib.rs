@@ -9,7 +9,7 @@ mod lab;
 mod load;
 mod traces;
 
-pub use cgroup::{fresh_group, v2_hierarchy};
+pub use cgroup::{fresh_group, v1_hierarchy, v2_hierarchy};
 pub use dockerd::{Dockerd, Networks};
 pub use lab::{Door, Exec, Lab, Output};
 
