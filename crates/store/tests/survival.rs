@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use model::{
-    Batch, Change, Cluster, ClusterId, ClusterSpec, FEATURE_LEVEL, Labels, Meta, NodeId, Object, Secret,
-    SecretBytes, SecretId, SecretSpec, Tables, Timestamp,
+    Batch, Change, Cluster, ClusterId, FEATURE_LEVEL, Labels, Meta, NodeId, Object, Secret, SecretBytes,
+    SecretId, SecretSpec, Tables, Timestamp,
 };
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use store::{
@@ -35,25 +35,7 @@ fn secret(number: u128, bytes: usize) -> Object {
 }
 
 fn cluster(feature_level: u32) -> Object {
-    Object::Cluster(Arc::new(Cluster {
-        id: ClusterId(1),
-        meta: Meta::default(),
-        spec: ClusterSpec::default(),
-        root_ca_cert: String::new(),
-        root_ca_key: SecretBytes::default(),
-        worker_token: SecretBytes::default(),
-        manager_token: SecretBytes::default(),
-        unlock_key: None,
-        address_pools: Vec::new(),
-        subnet_prefix: 24,
-        data_path_port: 4789,
-        mesh_subnet: "10.254.0.0/16".parse().unwrap(),
-        task_pool: "10.255.0.0/16".parse().unwrap(),
-        feature_level,
-        removed: Vec::new(),
-        rotation: None,
-        incarnation: None,
-    }))
+    Object::Cluster(Arc::new(Cluster { feature_level, ..Cluster::new(ClusterId(1)) }))
 }
 
 fn batch(objects: Vec<Object>) -> Batch {
