@@ -31,13 +31,17 @@ use proto::{
     types,
 };
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
+    ops::RangeInclusive,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 use tonic::{Request, Response, Status};
 use tracing::info;
 
 const ATTEMPTS: usize = 10;
+/// Of nodes: see [`Node::index`].
+const INDEXES: RangeInclusive<u16> = 1..=65534;
 
 /// What the first manager of a swarm decides.
 #[derive(Debug, Clone)]
@@ -200,8 +204,14 @@ fn role_to_certify(node: &Node, members: &[store::Member]) -> Role {
     if in_raft { Role::Manager } else { node.spec.role }
 }
 
+/// Returns an index that no node has; as long as there is one, one that no removed node had either: its host may still
+/// run, and answer with the addresses that follow from its index. Then the one that was freed first.
 pub(crate) fn free_index(tables: &Tables) -> Option<u16> {
-    (1..=65534).find(|index| tables.owner_of_index(*index).is_none())
+    let is_free = |index: &u16| *index != 0 && tables.owner_of_index(*index).is_none();
+    let removed = tables.cluster.as_ref().map_or(&[][..], |cluster| &cluster.removed);
+    let resting: BTreeSet<u16> = removed.iter().map(|r| r.index).collect();
+    let unused = INDEXES.filter(|index| !resting.contains(index)).find(is_free);
+    unused.or_else(|| removed.iter().map(|r| r.index).find(is_free))
 }
 
 pub(crate) fn service(shared: Arc<Shared>) -> CaServer<CaService> {
@@ -569,6 +579,33 @@ mod tests {
         let strange = new_token(&cluster.root_ca_cert).unwrap();
         assert_eq!(role_of_token(cluster, &text(&strange)), None);
         assert_eq!(role_of_token(cluster, ""), None);
+    }
+
+    #[test]
+    fn the_index_of_a_removed_node_rests_until_all_others_are_used() {
+        use crate::tests::state::state;
+        let removed = state().cluster().node(2).node(4).revoke(3).revoke(1).tables();
+        assert_eq!(free_index(&removed), Some(5), "1 and 3 were somebody's, 2 and 4 are");
+
+        let mut full = Cluster::clone(removed.cluster.as_ref().unwrap());
+        full.removed = INDEXES.filter(|i| *i > 4).map(|i| removed_node(i.into(), i)).collect();
+        full.removed.insert(0, removed_node(70_000, 0)); // of an earlier release
+        full.removed.insert(9, removed_node(70_001, 3));
+        full.removed.push(removed_node(70_002, 1));
+        let full = state().node(5).put(Object::Cluster(Arc::new(Cluster { meta: Meta::default(), ..full })));
+        assert_eq!(free_index(&full.tables()), Some(2), "nobody had it");
+
+        let mut rest = Cluster::clone(removed.cluster.as_ref().unwrap());
+        rest.meta = Meta::default();
+        rest.removed = INDEXES.rev().map(|i| removed_node(i.into(), i)).collect();
+        let all = state().node(1).put(Object::Cluster(Arc::new(rest.clone())));
+        assert_eq!(free_index(&all.tables()), Some(65534), "the one that was freed first");
+        rest.removed.rotate_right(1);
+        assert_eq!(free_index(&state().node(1).put(Object::Cluster(Arc::new(rest))).tables()), Some(65534));
+    }
+
+    fn removed_node(node: u128, index: u16) -> model::RemovedNode {
+        model::RemovedNode { node: NodeId(node), until: Timestamp(9), index }
     }
 
     #[test]

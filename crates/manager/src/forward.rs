@@ -97,6 +97,7 @@ fn conflict_error(conflict: &model::Conflict) -> Status {
         | Conflict::Missing { .. }
         | Conflict::InUse { .. }
         | Conflict::SubnetTaken { .. }
+        | Conflict::NoSubnetLeft { .. }
         | Conflict::LastManager { .. }
         | Conflict::TooMany { .. } => Status::aborted(conflict.to_string()),
     }

@@ -6,12 +6,14 @@
 //!
 //! What no decision may break is checked here, where writes are serial, not where they are decided: names,
 //! addresses, VNIs, published ports and node indexes have one owner, and what an object refers to stays
-//! (`integrity`). So two leaders in a row, or two writers at once, can lose a race but never hand out one address
+//! (`integrity`), and the address pools are not promised to more networks than they hold (`pools`). So two leaders in a row, or two writers at once, can lose a race but never hand out one address
 //! twice.
 
 mod integrity;
+mod pools;
 
 pub use integrity::INTEGRITY_LEVEL;
+pub use pools::{POOLS_LEVEL, Taken};
 
 use crate::{
     AUDIT_MAX, AuditId, AuditRecord, Cluster, Config, ConfigId, Meta, Network, NetworkAllocation, NetworkId,
@@ -195,6 +197,8 @@ pub enum Conflict {
     InUse { key: ObjectRef, user: ObjectRef },
     #[error("subnet {subnet} overlaps with {other} of {}", owner.map_or("the swarm itself".to_owned(), |o| o.to_string()))]
     SubnetTaken { subnet: IpNet, other: IpNet, owner: Option<ObjectRef> },
+    #[error("no address pool has a subnet left for {network}")]
+    NoSubnetLeft { network: ObjectRef },
     #[error("{node} is the last manager")]
     LastManager { node: ObjectRef },
     #[error("the swarm has {limit} {kind} already")]
@@ -309,6 +313,9 @@ impl Tables {
         let (next, events) = self.made_by(index, batch)?;
         if self.is_at(INTEGRITY_LEVEL) {
             integrity::judge(&next, &events)?;
+        }
+        if self.is_at(POOLS_LEVEL) {
+            pools::judge(self, &next, &events)?;
         }
         *self = next;
         Ok(events)

@@ -33,7 +33,9 @@ pub mod task;
 pub mod time;
 pub mod user;
 
-pub use cluster::{Batch, Change, Conflict, Event, INTEGRITY_LEVEL, Object, ObjectRef, Tables};
+pub use cluster::{
+    Batch, Change, Conflict, Event, INTEGRITY_LEVEL, Object, ObjectRef, POOLS_LEVEL, Tables, Taken,
+};
 pub use container::*;
 pub use error::{Panicked, caught, with_causes};
 pub use id::*;

@@ -37,7 +37,8 @@ pub struct Node {
     pub meta: Meta,
     /// Writer: control (ca sets role and id when it first signs).
     pub spec: NodeSpec,
-    /// Writer: ca, when the node joins. 1..=65534, unique; freed with the node.
+    /// Writer: ca, when the node joins. 1..=65534, unique; freed with the node, and given out again when none
+    /// is left that nobody had.
     pub index: u16,
     /// Role its current certificate carries. Writer: ca.
     pub certified_role: Role,

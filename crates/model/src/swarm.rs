@@ -69,11 +69,14 @@ pub const INCARNATION_LEVEL: u32 = 3;
 /// The first feature level at which [`ClusterSpec::dead_manager_after`] can be set.
 pub const DEAD_MANAGERS_LEVEL: u32 = 3;
 
+/// The first feature level at which a swarm remembers the index of a node that was removed.
+pub const REMOVED_INDEX_LEVEL: u32 = 3;
+
 /// The newest feature level that this version understands; new swarms begin with it.
 ///
 /// 1: the first. 2: [`crate::INTEGRITY_LEVEL`] and [`AWAY_LEVEL`]; nodes say which networks they hold, and when one is
 /// gone; objects know at which index they were made. 3: [`CONFINEMENT_LEVEL`], [`INCARNATION_LEVEL`],
-/// [`DEAD_MANAGERS_LEVEL`] and [`crate::NODE_NETWORKS_LEVEL`].
+/// [`DEAD_MANAGERS_LEVEL`], [`REMOVED_INDEX_LEVEL`], [`crate::POOLS_LEVEL`] and [`crate::NODE_NETWORKS_LEVEL`].
 pub const FEATURE_LEVEL: u32 = 3;
 
 /// Which life of a swarm something belongs to. Each recovery from the loss of a majority, and each restored backup,
@@ -140,6 +143,8 @@ pub struct RemovedNode {
     pub node: NodeId,
     /// When the last of its certificates has expired.
     pub until: Timestamp,
+    /// As [`crate::Node::index`], which rests as long as there are others; 0: not noted.
+    pub index: u16,
 }
 
 impl Cluster {
@@ -180,12 +185,13 @@ impl Cluster {
         self.rotation.as_ref().map_or(&self.root_ca_cert, |rotation| &rotation.cert)
     }
 
-    /// Notes that a node was removed at `now`, and forgets those whose certificates have expired by now.
-    pub fn revoke(&mut self, node: NodeId, now: Timestamp) {
+    /// Notes that a node with this index was removed at `now`, and forgets those whose certificates have expired by now.
+    pub fn revoke(&mut self, node: NodeId, index: u16, now: Timestamp) {
         self.removed.retain(|r| r.until > now && r.node != node);
         let excess = (self.removed.len() + 1).saturating_sub(REMOVED_MAX);
         self.removed.drain(..excess);
-        self.removed.push(RemovedNode { node, until: now.after(self.spec.node_cert_expiry) });
+        let index = if self.feature_level >= REMOVED_INDEX_LEVEL { index } else { 0 };
+        self.removed.push(RemovedNode { node, until: now.after(self.spec.node_cert_expiry), index });
     }
 }
 

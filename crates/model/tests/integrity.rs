@@ -313,3 +313,50 @@ fn an_object_knows_at_which_index_it_was_made() {
         assert_eq!((meta.version, meta.created), (made + 1, if known { made } else { 0 }));
     }
 }
+
+/// A swarm whose pool has four subnets, with this many networks that wait for theirs.
+fn with_pool_of_four(feature_level: u32, networks: u128) -> Tables {
+    let pools = vec!["10.1.0.0/22".parse().expect("a pool")];
+    let cluster = Cluster { feature_level, address_pools: pools, ..Cluster::new(ClusterId(1)) };
+    let mut tables = Tables::default();
+    change(&mut tables, put(Object::Cluster(Arc::new(cluster)))).expect("the first");
+    for id in 1..=networks {
+        change(&mut tables, put(network(id, None))).expect("there is room");
+    }
+    tables
+}
+
+#[test]
+fn of_two_networks_that_each_saw_the_last_subnet_free_the_second_is_refused() {
+    let (pool, first_of_pool, elsewhere) = (None, Some("10.1.0.0/24"), Some("10.7.0.0/24"));
+    let one_left = with_pool_of_four(FEATURE_LEVEL, 3);
+    for (one, other) in [(pool, pool), (pool, first_of_pool), (first_of_pool, pool)] {
+        let mut tables = one_left.clone();
+        change(&mut tables, put(network(8, one))).expect("there is room");
+        let refused = change(&mut tables, put(network(9, other))).expect_err("there is none");
+        assert_eq!(refused, Conflict::NoSubnetLeft { network: ObjectRef::Network(NetworkId(9)) });
+        change(&mut tables, put(network(9, elsewhere))).expect("it takes nothing of the pool");
+        let gone = delete(&tables, ObjectRef::Network(NetworkId(8)));
+        change(&mut tables, gone).expect("it may go");
+        change(&mut tables, put(network(10, other))).expect("there is room again");
+    }
+    let mut tables = one_left;
+    let both = vec![Change::Put(network(8, pool)), Change::Put(network(9, pool))];
+    change(&mut tables, both).expect_err("one of them has no room");
+    assert_eq!(tables.room_for_networks(10), 1);
+}
+
+#[test]
+fn where_networks_wait_for_more_than_there_is_others_can_still_be_made_and_they_can_go() {
+    let mut tables = with_pool_of_four(POOLS_LEVEL - 1, 6);
+    let raised = Cluster {
+        feature_level: FEATURE_LEVEL,
+        ..Cluster::clone(tables.cluster.as_ref().expect("it is there"))
+    };
+    change(&mut tables, put(Object::Cluster(Arc::new(raised)))).expect("two have no room already");
+    change(&mut tables, put(network(7, None))).expect_err("a third that has none");
+    change(&mut tables, put(network(7, Some("10.7.0.0/24")))).expect("it takes nothing of the pool");
+    let leaving = leave(&tables, ObjectRef::Network(NetworkId(1)));
+    change(&mut tables, leaving).expect("one may go");
+    assert_eq!(tables.room_for_networks(10), 0);
+}

@@ -8,7 +8,7 @@ use crate::{Acks, draft::Draft, slots};
 use ipnet::{IpNet, Ipv4Net};
 use model::{
     Attachment, Cluster, EndpointMode, Network, NetworkAllocation, NetworkDriver, NetworkId, NodeId, Object,
-    ObjectRef, Placement, PortConfig, Protocol, PublishMode, Service, Tables, Task, TaskId, Vip,
+    ObjectRef, Placement, PortConfig, Protocol, PublishMode, Service, Taken, Task, TaskId, Vip,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -63,57 +63,20 @@ fn free_vni(draft: &Draft<'_>) -> Option<u32> {
     (last + 1..=LAST_VNI).chain(FIRST_VNI..=last).find(|vni| !used(*vni))
 }
 
-/// Subnets that a network or the swarm itself has.
-fn subnets_in_use<'a>(views: impl IntoIterator<Item = &'a Tables>, cluster: &Cluster) -> Vec<Ipv4Net> {
-    let mut used = vec![cluster.mesh_subnet, cluster.task_pool];
-    for network in views.into_iter().flat_map(|view| view.networks.values()) {
-        for subnet in network.allocation.map(|a| a.subnet).into_iter().chain(network.spec.subnet) {
-            if let IpNet::V4(v4) = subnet {
-                used.push(v4);
-            }
-        }
-    }
-    used
-}
-
-fn candidates(cluster: &Cluster) -> impl Iterator<Item = Ipv4Net> {
-    cluster.address_pools.iter().flat_map(|pool| {
-        let prefix = cluster.subnet_prefix.max(pool.prefix_len());
-        pool.subnets(prefix).into_iter().flatten()
-    })
-}
-
-fn is_free(used: &[Ipv4Net], candidate: Ipv4Net) -> bool {
-    !used.iter().any(|u| u.contains(&candidate.network()) || candidate.contains(&u.network()))
-}
-
-/// Returns how many more networks the pools have room for, networks that wait for their subnet taken off; counts no
-/// further than `limit`.
-pub fn room_for_networks(tables: &Tables, limit: usize) -> usize {
-    let Some(cluster) = &tables.cluster else { return 0 };
-    let used = subnets_in_use([tables], cluster);
-    let waits = |n: &&Arc<Network>| {
-        n.allocation.is_none() && n.spec.subnet.is_none() && n.spec.driver == NetworkDriver::Overlay
-    };
-    let waiting = tables.networks.values().filter(waits).count();
-    let free = candidates(cluster).filter(|c| is_free(&used, *c)).take(limit.saturating_add(waiting)).count();
-    free.saturating_sub(waiting)
-}
-
 /// Returns a subnet that no network has and, as far as the pools have one, that no node has a link or a route to.
 fn free_subnet(draft: &Draft<'_>, cluster: &Cluster) -> Option<Ipv4Net> {
-    let used = subnets_in_use([draft.tables(), draft.base()], cluster);
+    let used = || draft.tables().subnets_in_use().chain(draft.base().subnets_in_use());
     // Only as far as possible: a route to all of 10.0.0.0/8, as many a company has, leaves nothing of the pool.
     let described = draft.tables().nodes.values().filter_map(|node| node.description.as_ref());
     let elsewhere = described.flat_map(|description| &description.networks);
     let elsewhere = elsewhere.filter_map(|net| if let IpNet::V4(v4) = net { Some(*v4) } else { None });
-    let avoided: Vec<Ipv4Net> = used.iter().copied().chain(elsewhere).collect();
+    let avoided: Taken = used().chain(elsewhere).collect();
     // Behind the one given out last, if it was cut from these pools, going round once.
     let last = draft.tables().last_allocation().map(|a| a.subnet);
-    [&avoided, &used].into_iter().find_map(|used| {
-        let free = |candidate: &Ipv4Net| is_free(used, *candidate);
-        let behind = candidates(cluster).skip_while(|c| Some(IpNet::V4(*c)) != last).skip(1).find(free);
-        behind.or_else(|| candidates(cluster).find(free))
+    [avoided, used().collect()].into_iter().find_map(|taken| {
+        let free = |candidate: &Ipv4Net| !taken.meets(*candidate);
+        let behind = cluster.pool_subnets().skip_while(|c| Some(IpNet::V4(*c)) != last).skip(1).find(free);
+        behind.or_else(|| cluster.pool_subnets().find(free))
     })
 }
 

@@ -42,7 +42,7 @@ mod schedule;
 mod slots;
 mod update;
 
-pub use allocate::{room_for_networks, task_subnet};
+pub use allocate::task_subnet;
 pub use constraint::matches as constraint_matches;
 
 use model::{Batch, NetworkId, Tables, Timestamp};

@@ -10745,6 +10745,9 @@ pub mod rswarm {
                 /// when the last of its certificates has expired
                 #[prost(int64, tag = "2")]
                 pub until: i64,
+                /// 0: not noted
+                #[prost(uint32, tag = "3")]
+                pub index: u32,
             }
             #[derive(Clone, PartialEq, ::prost::Message)]
             pub struct SecretSpec {

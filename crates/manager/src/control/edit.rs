@@ -95,7 +95,25 @@ pub(super) fn updated_node(
     if old.spec.role == Role::Manager && spec.role == Role::Worker {
         may_demote(view, members, old)?;
     }
+    if old.spec.role == Role::Worker && spec.role == Role::Manager {
+        may_promote(old)?;
+    }
     Ok(Node { spec, ..old.clone() })
+}
+
+/// Refuses to promote a node that will not come back: the spec would say for ever what nothing makes true.
+///
+/// # Errors
+/// FAILED_PRECONDITION.
+fn may_promote(node: &Node) -> Result<(), Status> {
+    match node.status.state {
+        NodeState::Disconnected => Err(Status::failed_precondition(format!(
+            "node {} has left the swarm and can become no manager; hint: remove it (docker node rm) and let its host \
+             join again",
+            node.display_name()
+        ))),
+        NodeState::Ready | NodeState::Unknown | NodeState::Away | NodeState::Down => Ok(()),
+    }
 }
 
 /// Refuses to demote the last manager, or one without which those that answer are no majority.
@@ -171,7 +189,7 @@ pub(super) fn removal(
             may_remove_node(&node, members, force)?;
             let revoked = view.cluster.as_ref().map(|cluster| {
                 let mut cluster = Cluster::clone(cluster);
-                cluster.revoke(node.id, now);
+                cluster.revoke(node.id, node.index, now);
                 Change::Put(Object::Cluster(Arc::new(cluster)))
             });
             std::iter::once(delete).chain(revoked).collect()
@@ -384,6 +402,27 @@ mod tests {
             reachable: Some(reachable),
             behind: Some(0),
         }
+    }
+
+    #[test]
+    fn who_has_left_becomes_no_manager() {
+        let promote = |from: Role, state: NodeState| {
+            let tables = state_of(from, state);
+            let old = tables.nodes.get(&NodeId(1)).unwrap();
+            let spec = NodeSpec { role: Role::Manager, name: Some("new".into()), ..old.spec.clone() };
+            updated_node(&tables, &[], old, spec).map(drop).map_err(|s| s.message().to_owned())
+        };
+        let refused = promote(Role::Worker, NodeState::Disconnected).unwrap_err();
+        assert!(refused.contains("node1 has left the swarm") && refused.contains("node rm"), "{refused}");
+        for state in [NodeState::Ready, NodeState::Down, NodeState::Away, NodeState::Unknown] {
+            assert_eq!(promote(Role::Worker, state), Ok(()), "it comes back: {state:?}");
+        }
+        assert_eq!(promote(Role::Manager, NodeState::Disconnected), Ok(()), "its role stays");
+    }
+
+    fn state_of(role: Role, at: NodeState) -> Tables {
+        let change = |n: &mut Node| (n.spec.role, n.status.state) = (role, at);
+        state().node(1).change_node(1, change).tables()
     }
 
     #[test]

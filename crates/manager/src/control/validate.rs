@@ -323,7 +323,7 @@ pub(super) fn room_for<'a>(
 ) -> Result<(), Status> {
     let wanting = |spec: &&NetworkSpec| spec.subnet.is_none() && spec.driver == NetworkDriver::Overlay;
     let Some((last, wanted)) = specs.into_iter().filter(wanting).zip(1..).last() else { return Ok(()) };
-    if plan::room_for_networks(tables, wanted) < wanted {
+    if tables.room_for_networks(wanted) < wanted {
         return Err(invalid(format!(
             "network {}: could not find an available, non-overlapping IPv4 address pool among the defaults to assign \
              to the network; hint: remove a network that is not needed, or give it a subnet",

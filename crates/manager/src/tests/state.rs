@@ -59,7 +59,7 @@ impl State {
     /// A node that was there once and was removed.
     pub(crate) fn revoke(self, number: u128) -> Self {
         let mut cluster = Cluster::clone(self.0.cluster.as_ref().unwrap());
-        cluster.revoke(NodeId(number), Timestamp(1));
+        cluster.revoke(NodeId(number), u16::from(octet(number)), Timestamp(1));
         self.put(Object::Cluster(Arc::new(cluster)))
     }
 

@@ -26,7 +26,7 @@ messages! {
         incarnation,
     }
     model::Incarnation => Incarnation { number, tag }
-    model::RemovedNode => RemovedNode { node, until }
+    model::RemovedNode => RemovedNode { node, until, index }
     model::SecretSpec => SecretSpec { name, labels, data }
     model::Secret => Secret { id, meta, spec }
     model::ConfigSpec => ConfigSpec { name, labels, data }

@@ -355,7 +355,7 @@ fn cluster() -> Cluster {
         mesh_subnet: "10.254.0.0/16".parse().unwrap(),
         task_pool: "10.255.0.0/16".parse().unwrap(),
         feature_level: 1,
-        removed: vec![model::RemovedNode { node: NodeId(9), until: Timestamp(5) }],
+        removed: vec![model::RemovedNode { node: NodeId(9), until: Timestamp(5), index: 3 }],
         rotation: Some(model::RootRotation {
             cert: "NEW".into(),
             key: SecretBytes(vec![8]),

@@ -56,7 +56,7 @@ fn one_decision() -> Result<Row> {
 fn swarm() -> Result<Tables> {
     let mut cluster = Cluster::new(ClusterId(1));
     for gone in 0..REMOVED {
-        cluster.revoke(NodeId(1_000_000 + gone), Timestamp(1));
+        cluster.revoke(NodeId(1_000_000 + gone), 0, Timestamp(1));
     }
     let node = |index: u16| Node {
         id: NodeId(u128::from(index)),
