@@ -12,7 +12,7 @@
 mod integrity;
 mod pools;
 
-pub use integrity::INTEGRITY_LEVEL;
+pub use integrity::{INTEGRITY_LEVEL, Subnets};
 pub use pools::{POOLS_LEVEL, Taken};
 
 use crate::{

@@ -34,7 +34,7 @@ pub mod time;
 pub mod user;
 
 pub use cluster::{
-    Batch, Change, Conflict, Event, INTEGRITY_LEVEL, Object, ObjectRef, POOLS_LEVEL, Tables, Taken,
+    Batch, Change, Conflict, Event, INTEGRITY_LEVEL, Object, ObjectRef, POOLS_LEVEL, Subnets, Tables, Taken,
 };
 pub use container::*;
 pub use error::{Panicked, caught, with_causes};

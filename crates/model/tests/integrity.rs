@@ -360,3 +360,37 @@ fn where_networks_wait_for_more_than_there_is_others_can_still_be_made_and_they_
     change(&mut tables, leaving).expect("one may go");
     assert_eq!(tables.room_for_networks(10), 0);
 }
+
+fn given(tables: &mut Tables, id: u128, vni: u32) -> Result<(), Conflict> {
+    let mut network = Network::clone(tables.networks.get(&NetworkId(id)).expect("it is there"));
+    let subnet = network.spec.subnet.expect("it asked for one");
+    let gateway = subnet.hosts().next().expect("an address");
+    network.allocation = Some(NetworkAllocation { vni, subnet, gateway });
+    change(tables, put(Object::Network(Arc::new(network))))
+}
+
+#[test]
+fn a_subnet_may_be_asked_for_while_its_network_is_being_removed_and_is_given_when_that_is_gone() {
+    let (whole, part) = (Some("10.7.0.0/16"), Some("10.7.3.0/24"));
+    let mut tables = begin(FEATURE_LEVEL, vec![network(1, whole)]);
+    given(&mut tables, 1, 5000).expect("it is free");
+    change(&mut tables, put(network(2, part))).expect_err("its network stays");
+    let leaving = leave(&tables, ObjectRef::Network(NetworkId(1)));
+    change(&mut tables, leaving).expect("nobody uses it");
+    change(&mut tables, put(network(2, part))).expect("it waits");
+    let refused = change(&mut tables, put(network(3, whole))).expect_err("that is asked for");
+    assert!(matches!(refused, Conflict::SubnetTaken { owner: Some(ObjectRef::Network(NetworkId(2))), .. }));
+    given(&mut tables, 2, 5001).expect_err("nodes still have it");
+    // Removed before it got anything, it holds nothing.
+    let leaving = leave(&tables, ObjectRef::Network(NetworkId(2)));
+    change(&mut tables, leaving).expect("nobody uses it");
+    change(&mut tables, put(network(3, whole))).expect("it waits");
+    let gone = delete(&tables, ObjectRef::Network(NetworkId(1)));
+    change(&mut tables, gone).expect("all have let go");
+    given(&mut tables, 3, 5000).expect("it is free");
+
+    let mut before = begin(POOLS_LEVEL - 1, vec![network(1, whole)]);
+    let leaving = leave(&before, ObjectRef::Network(NetworkId(1)));
+    change(&mut before, leaving).expect("nobody uses it");
+    change(&mut before, put(network(2, part))).expect_err("as it was judged then");
+}

@@ -8,7 +8,8 @@ use crate::{Acks, draft::Draft, slots};
 use ipnet::{IpNet, Ipv4Net};
 use model::{
     Attachment, Cluster, EndpointMode, Network, NetworkAllocation, NetworkDriver, NetworkId, NodeId, Object,
-    ObjectRef, Placement, PortConfig, Protocol, PublishMode, Service, Taken, Task, TaskId, Vip,
+    ObjectRef, Placement, PortConfig, Protocol, PublishMode, Service, Subnets, Tables, Taken, Task, TaskId,
+    Vip,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,6 +42,12 @@ fn networks(draft: &mut Draft<'_>, cluster: &Cluster) {
         .cloned()
         .collect();
     for network in waiting {
+        if let Some(holder) = network.spec.subnet.and_then(|subnet| holder(draft, &network, subnet.trunc())) {
+            let reason =
+                format!("network {holder}, which is being removed, still holds its subnet on some node");
+            draft.say(&network.spec.name, "not allocated", reason);
+            continue;
+        }
         let subnet = network.spec.subnet.or_else(|| free_subnet(draft, cluster).map(IpNet::V4));
         let (Some(subnet), Some(vni)) = (subnet, free_vni(draft)) else {
             draft.say(&network.spec.name, "not allocated", "no subnet left in the swarm's address pools");
@@ -53,6 +60,12 @@ fn networks(draft: &mut Draft<'_>, cluster: &Cluster) {
         new.allocation = Some(NetworkAllocation { vni, subnet, gateway });
         draft.put(Object::Network(Arc::new(new)));
     }
+}
+
+/// Returns the network that has addresses of the subnet that another one asks for. What is freed in this step counts.
+fn holder(draft: &Draft<'_>, network: &Network, subnet: IpNet) -> Option<ObjectRef> {
+    let of = |tables: &Tables| tables.overlapping_subnet(subnet, Some(network.id), Subnets::All);
+    [draft.tables(), draft.base()].into_iter().find_map(of).and_then(|(_, owner)| owner)
 }
 
 /// Returns the identifier behind the one given out last: one that was freed rests as long as possible.

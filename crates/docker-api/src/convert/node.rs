@@ -74,7 +74,9 @@ pub fn node_json(from: &Node, leader: Option<NodeId>, cluster: &Cluster) -> type
         }),
         status: types::NodeStatus {
             state: node_state_word(match from.status.state {
-                NodeState::Away => NodeState::Ready, // Docker has no word for it; the message tells
+                // For these the message tells.
+                NodeState::Away => NodeState::Ready, // Docker has no word for it
+                NodeState::Disconnected => NodeState::Down, // Docker's word for who has left
                 state => state,
             })
             .into(),

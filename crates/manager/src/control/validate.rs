@@ -4,7 +4,7 @@
 use model::{
     BindRecursion, CONFINEMENT_LEVEL, Config, ContainerSpec, EndpointMode, GenericRequests, Mode, MountKind,
     NetworkDriver, NetworkId, NetworkSpec, ObjectRef, Protocol, PublishMode, Resources, Secret, ServiceId,
-    ServiceSpec, Tables, Task, TaskState, Want, confine,
+    ServiceSpec, Subnets, Tables, Task, TaskState, Want, confine,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tonic::Status;
@@ -310,7 +310,7 @@ pub(super) fn network(tables: &Tables, spec: &NetworkSpec) -> Result<(), Status>
             spec.ip_range.map_or_else(String::new, |r| r.to_string())
         )));
     }
-    if tables.overlapping_subnet(subnet.trunc(), None).is_some() {
+    if tables.overlapping_subnet(subnet.trunc(), None, Subnets::Staying).is_some() {
         return Err(invalid("invalid pool request: Pool overlaps with other one on this address space"));
     }
     Ok(())

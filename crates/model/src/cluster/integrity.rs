@@ -7,14 +7,15 @@
 //! - a service that stays refers to secrets, configs, networks and a stack that are there and stay;
 //! - so does the place of a container on a network;
 //! - an ingress port has its number on every node to itself, also against ports of hosts;
-//! - subnets do not overlap, neither with each other nor with the swarm's own;
+//! - subnets do not overlap, neither with each other nor with the swarm's own; one that is asked for may be that of a
+//!   network which is being removed, and is given when that has let go of it;
 //! - somebody is a manager, unless the last one left by itself; there are no more users than allowed.
 //!
 //! Only what a batch brings is judged, never what it found: an object that breaks a rule already, of a log that was
 //! written before the rule, can still be changed and removed. A swarm is judged from [`INTEGRITY_LEVEL`] on: entries
 //! that were applied without, by this version or another, are applied without again.
 
-use super::{Conflict, Event, Object, ObjectRef, Tables};
+use super::{Conflict, Event, Object, ObjectRef, POOLS_LEVEL, Tables};
 use crate::{
     Desired, NetworkId, Node, NodeState, PortConfig, PublishMode, Role, STACK_LABEL, Service, ServiceSpec,
     Task, TaskState, USERS_MAX,
@@ -123,10 +124,15 @@ fn place_on_networks(after: &Tables, task: &Task) -> Result<(), Conflict> {
 fn subnets(after: &Tables, old: Option<&crate::Network>, new: &crate::Network) -> Result<(), Conflict> {
     let of = |network: &crate::Network| network.allocation.map(|a| a.subnet).or(network.spec.subnet);
     let Some(subnet) = of(new).map(|subnet| subnet.trunc()) else { return Ok(()) };
-    if old.and_then(of).is_some_and(|had| had.trunc() == subnet) {
+    let is_given = |network: &crate::Network| network.allocation.is_some() && after.is_at(POOLS_LEVEL);
+    let same = |old: &crate::Network| {
+        of(old).is_some_and(|had| had.trunc() == subnet) && is_given(old) == is_given(new)
+    };
+    if old.is_some_and(same) {
         return Ok(());
     }
-    match after.overlapping_subnet(subnet, Some(new.id)) {
+    let others = if new.allocation.is_some() { Subnets::All } else { Subnets::Staying };
+    match after.overlapping_subnet(subnet, Some(new.id), others) {
         Some((other, owner)) => Err(Conflict::SubnetTaken { subnet, other, owner }),
         None => Ok(()),
     }
@@ -159,6 +165,15 @@ fn all_references(service: &Service) -> impl Iterator<Item = ObjectRef> + '_ {
 /// Returns the ports that a service publishes: those it asks for and those it was given.
 pub(super) fn ports(service: &Service) -> impl Iterator<Item = &PortConfig> {
     service.spec.endpoint.ports.iter().chain(&service.endpoint.ports).filter(|p| p.published != 0)
+}
+
+/// Whose subnets count. From [`POOLS_LEVEL`] on; before, those of all networks do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subnets {
+    /// Of the swarm and of all networks, also while they are being removed: nodes hold them.
+    All,
+    /// Without networks that are being removed.
+    Staying,
 }
 
 impl Tables {
@@ -207,11 +222,14 @@ impl Tables {
         &self,
         subnet: IpNet,
         except: Option<NetworkId>,
+        of: Subnets,
     ) -> Option<(IpNet, Option<ObjectRef>)> {
         let own = self.cluster.iter().flat_map(|c| [c.mesh_subnet, c.task_pool]);
         let own = own.map(|subnet| (IpNet::V4(subnet), None));
         let networks = self.networks.values().filter(|n| Some(n.id) != except).filter_map(|network| {
-            let subnet = network.allocation.map(|a| a.subnet).or(network.spec.subnet)?;
+            let leaves = network.pending_delete && self.is_at(POOLS_LEVEL);
+            let held = network.allocation.map(|a| a.subnet).filter(|_| !leaves || of == Subnets::All);
+            let subnet = held.or(network.spec.subnet.filter(|_| !leaves))?;
             Some((subnet, Some(ObjectRef::Network(network.id))))
         });
         own.chain(networks).find(|(other, _)| other.contains(&subnet) || subnet.contains(other))

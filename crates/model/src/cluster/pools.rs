@@ -5,7 +5,8 @@ use super::{Conflict, Event, Object, ObjectRef, Tables};
 use crate::{Cluster, Network, NetworkDriver};
 use ipnet::{IpNet, Ipv4Net};
 
-/// The first feature level at which a batch is refused whose networks the pools have no subnets for.
+/// The first feature level at which a batch is refused whose networks the pools have no subnets for, and at which a
+/// network may ask for the subnet of one that is being removed.
 pub const POOLS_LEVEL: u32 = 3;
 
 /// Addresses of IPv4 that somebody has.
