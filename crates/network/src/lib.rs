@@ -50,6 +50,7 @@ mod rt;
 mod sever;
 mod spec;
 mod state;
+mod stopped;
 mod worker;
 
 pub use address::{Mac, node_of_task};
@@ -59,6 +60,7 @@ pub use spec::{
     LegOptions, Macvlan, MacvlanMode, NameSockets, NodeIdentity, Options, PortBinding, SandboxAttachment,
     SandboxInfo, SandboxSpec,
 };
+pub use stopped::{OtherFirewalls, Stopped, other_firewalls};
 
 use ipnet::IpNet;
 use model::{IngressTable, NetworkId, NetworkTable, TaskId};

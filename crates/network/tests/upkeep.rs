@@ -329,3 +329,95 @@ async fn a_look_names_the_gate_that_is_broken_and_mends_nothing() {
     one.shutdown().await;
     assert_eq!(seen(), [const { Guard::InForce }; 4], "no daemon is needed to look");
 }
+
+/// What another firewall stops on a host, in the doctor's words, and whether it is sworn to.
+fn stopped(lab: &Lab, host: u8) -> Vec<(String, bool)> {
+    let state = lab.options(host).state_dir;
+    let found = inside(&lab.host(host), move || other_firewalls(&state).unwrap());
+    found.stopped.iter().map(|s| (s.to_string(), s.certain)).collect()
+}
+
+fn nft(lab: &Lab, host: u8, text: &str) {
+    let file = lab.run_root(host).with_extension("nft");
+    std::fs::write(&file, text).unwrap();
+    run_inside(&lab.host(host), &format!("nft -f {}", file.display()));
+}
+
+/// A table as dockerd's, one as firewalld's, one by hand; what each stops, and what opens it.
+const OTHERS: [(&str, &str, &str); 3] = [
+    (
+        "table ip filter {
+            chain DOCKER-USER { counter return; }
+            chain DOCKER { iifname != docker0 oifname docker0 drop; }
+            chain FORWARD { type filter hook forward priority 0; policy drop;
+                jump DOCKER-USER
+                ct state related,established counter accept
+                oifname docker0 jump DOCKER
+                iifname docker0 oifname != docker0 accept
+            }
+        }",
+        "the policy of chain FORWARD of table ip filter",
+        "insert rule ip filter DOCKER-USER oifname \"g-*\" accept; \
+         insert rule ip filter DOCKER-USER oifname \"br-*\" accept; \
+         insert rule ip filter DOCKER-USER oifname \"rs-ing\" accept; \
+         insert rule ip filter DOCKER-USER iifname \"br-*\" accept; \
+         insert rule ip filter DOCKER-USER iifname \"g-*\" accept",
+    ),
+    (
+        "table inet firewalld {
+            chain zones { iifname vmap { \"lan\" : goto lan, \"eth0\" : goto public }; }
+            chain lan { accept; }
+            chain public { meta l4proto icmp accept; }
+            chain filter_FORWARD { type filter hook forward priority 10; policy accept;
+                ct state { established, related } accept
+                iifname \"lo\" accept
+                jump zones
+                ct state invalid drop
+                reject with icmpx type admin-prohibited
+            }
+        }",
+        "of chain filter_FORWARD of table inet firewalld",
+        "insert rule inet firewalld filter_FORWARD ct state new accept",
+    ),
+    (
+        "table inet hand { chain f { type filter hook forward priority -5; \
+            tcp dport 80 ip daddr { 10.75.0.0/24, 10.255.0.0/16 } drop; }; }",
+        "of chain f of table inet hand",
+        "delete table inet hand",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "oracle: iproute2, nftables, conntrack"]
+async fn what_another_firewall_stops_is_named_as_long_as_it_does() {
+    let lab = Lab::new(2);
+    let (one, two) = two_nodes(&lab).await;
+    let _b = Server::start(&lab.pinned(2, "b"), "b", 80);
+    let _c = Server::start(&lab.pinned(1, "c"), "c", 80);
+    assert_eq!(stopped(&lab, 1), []);
+    for (table, by, open) in OTHERS {
+        nft(&lab, 1, table);
+        let found = stopped(&lab, 1);
+        for (port, at) in [("8080/tcp", "192.168.77.11:8080"), ("9090/tcp", "192.168.77.11:9090")] {
+            let named = |(said, certain): &(String, bool)| {
+                *certain && said.contains(by) && said.ends_with(&format!("stops port {port}"))
+            };
+            assert!(found.iter().any(named), "{port} {by}: {found:?}");
+            assert!(unreachable(&lab.client(), at) || refused_at_once(&lab.client(), at), "{at}: {by}");
+        }
+        nft(&lab, 1, open);
+        assert_eq!(stopped(&lab, 1), [], "{open}");
+        assert_eq!(greet(&lab.client(), "192.168.77.11:8080"), "b 192.168.77.100", "{open}");
+        assert_eq!(greet(&lab.client(), "192.168.77.11:9090"), "c 192.168.77.100", "{open}");
+    }
+    nft(&lab, 1, "table inet in { chain i { type filter hook input priority 0; udp dport 4789 drop; }; }");
+    let found = stopped(&lab, 1);
+    let [(said, true)] = found.as_slice() else { panic!("{found:?}") };
+    assert!(
+        said.ends_with("of chain i of table inet in stops tunnels of other nodes (port 4789/udp)"),
+        "{said}"
+    );
+    for host in [one, two] {
+        host.destroy().await.unwrap();
+    }
+}

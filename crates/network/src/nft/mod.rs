@@ -6,8 +6,10 @@
 //! other words. Measured: one element 4 us, `nft` 15 ms.
 //! Source: kernel include/uapi/linux/netfilter/nf_tables.h.
 
+mod foreign;
 mod rule;
 
+pub(crate) use foreign::{Fate, Foreign, Packet, old_tables};
 pub(crate) use rule::{Rule, field};
 
 use crate::netlink::{

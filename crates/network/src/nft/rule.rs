@@ -170,6 +170,12 @@ impl Rule {
         })
     }
 
+    /// As the kernel takes and gives them.
+    #[cfg(test)]
+    pub(super) fn expressions(&self) -> &[u8] {
+        &self.expressions
+    }
+
     /// Read back from a table: made by this encoder.
     pub(super) fn is_ours(&self) -> bool {
         self.fingerprint != 0

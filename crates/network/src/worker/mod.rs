@@ -17,6 +17,7 @@ use crate::{
     rt::{Object, Rt},
     spec::{AuditReport, Error, NameSockets, Options, PortBinding},
     state::State,
+    stopped::{self, Stopped},
 };
 use model::with_causes;
 use std::{
@@ -208,6 +209,8 @@ pub(crate) struct Worker {
     /// The same, of what the kernel refused to forget: with the next audit.
     postponed: BTreeMap<String, Condemned>,
     zones: BTreeMap<String, Arc<dns::Zone>>,
+    /// What was said of other firewalls.
+    stopped_by_others: BTreeSet<Stopped>,
     runtime: Handle,
     upstream: dns::Upstream,
     stopped: bool,
@@ -247,6 +250,7 @@ impl Worker {
             condemned: BTreeMap::new(),
             postponed: BTreeMap::new(),
             zones: BTreeMap::new(),
+            stopped_by_others: BTreeSet::new(),
             runtime,
             upstream,
             stopped: false,
@@ -376,6 +380,31 @@ impl Worker {
         }
     }
 
+    /// Says what another firewall stops, each once while it lasts.
+    fn look_for_other_firewalls(&mut self) {
+        let stopped = match stopped::look(&self.state) {
+            Ok(found) => found.stopped,
+            Err(error) => {
+                debug!(error = with_causes(&error), "cannot read the tables of other firewalls");
+                return;
+            }
+        };
+        let now: BTreeSet<Stopped> = stopped.into_iter().filter(|s| s.certain).collect();
+        for new in now.difference(&self.stopped_by_others) {
+            let hint = format!("let it through there, as with: {}", new.remedy);
+            warn!(
+                what = new.what,
+                by = new.by,
+                hint,
+                "another firewall of this host stops what we let through"
+            );
+        }
+        for gone in self.stopped_by_others.difference(&now) {
+            info!(what = gone.what, by = gone.by, "another firewall stops this no more");
+        }
+        self.stopped_by_others = now;
+    }
+
     pub(crate) fn audit(&mut self) -> AuditReport {
         let everything = self.live.keys().cloned().collect();
         for (id, condemned) in std::mem::take(&mut self.postponed) {
@@ -390,6 +419,7 @@ impl Worker {
         for error in &errors {
             warn!(error, "network cannot be repaired yet");
         }
+        self.look_for_other_firewalls();
         AuditReport { repairs: outcome.done, errors }
     }
 

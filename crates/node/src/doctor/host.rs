@@ -55,6 +55,7 @@ pub struct Host {
     pub(super) guards: Asked<network::Guards>,
     /// Whether some table of another program drops what this host forwards and nobody asked for.
     pub(super) forward_dropped: Asked<bool>,
+    pub(super) other_firewalls: Asked<network::OtherFirewalls>,
     pub(super) now: Timestamp,
     /// Kinds of namespaces (as in /proc/PID/ns) in which the daemon is elsewhere than we are.
     pub(super) apart: Vec<&'static str>,
@@ -73,10 +74,12 @@ impl Host {
         let looked = tokio::task::spawn_blocking(move || {
             let (run, state) = networks;
             let failed = |e: network::Error| model::with_causes(&e);
-            (network::look(&state, &run).map_err(failed), network::forward_dropped().map_err(failed))
+            let guards = network::look(&state, &run).map_err(failed);
+            let others = network::other_firewalls(&state).map_err(failed);
+            (guards, network::forward_dropped().map_err(failed), others)
         });
-        let lost = |e: tokio::task::JoinError| (Err(e.to_string()), Err(e.to_string()));
-        let (guards, forward_dropped) = looked.await.unwrap_or_else(lost);
+        let lost = |e: tokio::task::JoinError| (Err(e.to_string()), Err(e.to_string()), Err(e.to_string()));
+        let (guards, forward_dropped, other_firewalls) = looked.await.unwrap_or_else(lost);
         let nanos = time::OffsetDateTime::now_utc().unix_timestamp_nanos();
         Self {
             settings: Settings::read(&place.config).map_err(|e| format!("{e:#}")),
@@ -84,6 +87,7 @@ impl Host {
             daemon,
             guards,
             forward_dropped,
+            other_firewalls,
             now: Timestamp(i64::try_from(nanos).unwrap_or(i64::MAX)),
             apart,
             home: std::env::var_os("HOME").map(PathBuf::from),

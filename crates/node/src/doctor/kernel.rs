@@ -225,6 +225,30 @@ pub(super) fn forward_policy(host: &Host) -> Found {
     }
 }
 
+/// What is published and stopped weakens nothing, but whoever opens the other firewall in a hurry opens all of it.
+pub(super) fn other_firewalls(host: &Host) -> Found {
+    host.together("net")?;
+    let others = host.other_firewalls.as_ref().map_err(|why| {
+        Finding::unknown(format!("nftables cannot be read: {why}"), "run this command as root")
+    })?;
+    let (certain, perhaps): (Vec<_>, Vec<_>) = others.stopped.iter().partition(|s| s.certain);
+    let said = |all: &[&network::Stopped]| names(&all.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let remedies = |all: &[&network::Stopped]| {
+        let mut lines: Vec<String> = all.iter().map(|s| s.remedy.clone()).collect();
+        lines.dedup();
+        format!("let it through there, as with: {}", names(&lines))
+    };
+    Ok(match (certain.as_slice(), perhaps.as_slice()) {
+        ([], []) if others.old_tables => Finding::unknown(
+            "the old xtables filter on this host, and what they stop is not looked at",
+            "iptables-legacy -S FORWARD",
+        ),
+        ([], []) => Finding::ok("no other firewall stops what is published or what containers send"),
+        ([], perhaps) => Finding::warn(said(perhaps), remedies(perhaps)),
+        (certain, _) => Finding::warn(said(certain), remedies(certain)),
+    })
+}
+
 pub(super) fn bridge_filtering(host: &Host) -> Found {
     host.together("net")?;
     Ok(match number(host, "/proc/sys/net/bridge/bridge-nf-call-iptables")? {

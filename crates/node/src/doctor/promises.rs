@@ -220,6 +220,7 @@ pub const SECURITY: &[Promise] = &[
             Check::new("AppArmor", kernel::apparmor),
             Check::new("kernel settings", kernel::settings),
             Check::new("forward policy", kernel::forward_policy),
+            Check::new("other firewalls", kernel::other_firewalls),
             Check::new("bridge filtering", kernel::bridge_filtering),
         ],
     ),

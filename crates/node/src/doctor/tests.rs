@@ -128,11 +128,17 @@ fn host(root: &Path) -> Host {
             overlay_ports: Guard::InForce,
         }),
         forward_dropped: Ok(true),
+        other_firewalls: Ok(network::OtherFirewalls::default()),
         now: model::Timestamp(NOW),
         apart: Vec::new(),
         home: Some(root.join("home")),
         uid: rustix::process::geteuid().as_raw(),
     }
+}
+
+fn stopped(certain: bool) -> network::Stopped {
+    let by = "the policy of chain FORWARD of table ip filter".to_owned();
+    network::Stopped { what: "port 80/tcp".into(), by, certain, remedy: "nft insert rule".into() }
 }
 
 /// A node's certificate that began so many days ago and ends in so many days.
@@ -332,6 +338,15 @@ const FAULTS: &[Case] = &[
         plant(h, &format!("proc/{DAEMON}/uid_map"), "         0          0 4294967295\n");
     }),
     ("kernel settings", State::Warn, "kptr_restrict", |h| plant(h, "proc/sys/kernel/kptr_restrict", "0\n")),
+    ("other firewalls", State::Warn, "of table ip filter stops port 80/tcp", |h| {
+        h.other_firewalls = Ok(network::OtherFirewalls { stopped: vec![stopped(true)], old_tables: true });
+    }),
+    ("other firewalls", State::Warn, "may stop port 80/tcp", |h| {
+        h.other_firewalls = Ok(network::OtherFirewalls { stopped: vec![stopped(false)], old_tables: false });
+    }),
+    ("other firewalls", State::Unknown, "xtables", |h| {
+        h.other_firewalls = Ok(network::OtherFirewalls { stopped: vec![], old_tables: true });
+    }),
     ("forward policy", State::Warn, "forwards between all its links", |h| h.forward_dropped = Ok(false)),
 ];
 
