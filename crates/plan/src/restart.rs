@@ -21,6 +21,16 @@ pub(crate) fn heal(draft: &mut Draft<'_>, service: &Service, slots: &Slots, crow
             if done || (home == Home::Fine && !slots::is_over(task)) {
                 continue;
             }
+            // Rejected before its delay was over, for it was prepared meanwhile: so would be the next one, and the next.
+            if task.desired == Desired::Ready
+                && slots::ended_by_itself(task)
+                && let Some(at) = rests_until(draft, tasks, task)
+                && at > draft.now()
+            {
+                draft.wake(at);
+                is_filled = true;
+                continue;
+            }
             is_filled |= replace(draft, service, *slot, tasks, task, home, is_filled);
         }
     }

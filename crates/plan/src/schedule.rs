@@ -22,7 +22,7 @@ use std::{
     sync::Arc,
 };
 
-/// A node with this many failures of a service in this time is taken last.
+/// A node with this many failures of a service in this time is taken last, and so is one that rejected a task of it.
 const MAX_FAILURES: u32 = 5;
 const FAILURE_WINDOW: Duration = Duration::from_secs(5 * 60);
 
@@ -162,9 +162,14 @@ impl Host {
             if let Some(address) = task.gateway_address {
                 host.last_gateway = host.last_gateway.max(Some((task.meta.created, address)));
             }
-            let failed = matches!(task.status.state, Some(TaskState::Failed | TaskState::Rejected));
-            if failed && is_recent(draft, task.status.at) {
-                *host.failures.entry(task.service).or_default() += 1;
+            // A process may fail for many reasons; a task is rejected because this node cannot run it.
+            let weight = match task.status.state {
+                Some(TaskState::Failed) => 1,
+                Some(TaskState::Rejected) => MAX_FAILURES,
+                _ => 0,
+            };
+            if weight > 0 && is_recent(draft, task.status.at) {
+                *host.failures.entry(task.service).or_default() += weight;
             }
             if task.may_hold_resources() {
                 host.take(task);
