@@ -81,8 +81,9 @@ fn orphan(draft: &mut Draft<'_>, task: &Task) {
 fn settle(draft: &mut Draft<'_>, id: TaskId, forgettable: &BTreeSet<TaskId>, acks: &Acks) {
     let Some(task) = draft.tables().tasks.get(&id).cloned() else { return };
     let never_placed = task.node().is_none();
+    let kept = never_placed && says_what_is_renewed(draft, &task);
     let unwanted = task.desired == Desired::Remove
-        || (never_placed && task.desired == Desired::Shutdown)
+        || (never_placed && task.desired == Desired::Shutdown && !kept)
         || forgettable.contains(&id);
     let free = never_placed || (slots::is_over(&task) && is_forgotten_by_all(draft, &task, acks));
     if !free {
@@ -90,12 +91,31 @@ fn settle(draft: &mut Draft<'_>, id: TaskId, forgettable: &BTreeSet<TaskId>, ack
     }
     if unwanted {
         draft.delete(ObjectRef::Task(id));
-    } else if !never_placed && (!task.attachments.is_empty() || task.gateway_address.is_some()) {
+    } else if (!never_placed || kept) && (!task.attachments.is_empty() || task.gateway_address.is_some()) {
         draft.edit_task(id, |t| {
             t.attachments.clear();
             t.gateway_address = None;
         });
     }
+}
+
+/// Returns true for the newest task of an earlier spec in a slot while an update goes on: without it the slot would not
+/// be one that the update renews, and its new task not one to wait for. What was placed is remembered anyway.
+fn says_what_is_renewed(draft: &Draft<'_>, task: &Task) -> bool {
+    let Some(service) = draft.tables().services.get(&task.service) else { return false };
+    let goes_on = service
+        .update
+        .as_ref()
+        .is_some_and(|u| matches!(u.state, UpdateState::Updating | UpdateState::RollbackStarted));
+    let is_earlier = |t: &Task| t.slot == task.slot && t.spec_version < service.spec_version;
+    goes_on
+        && task.desired == Desired::Shutdown
+        && is_earlier(task)
+        && !draft
+            .tables()
+            .tasks_of_service(task.service)
+            .any(|t| is_earlier(t) && t.spec_version > task.spec_version)
+        && draft.tables().tasks_of_service(task.service).any(|t| t.slot == task.slot && slots::is_live(t))
 }
 
 /// Returns true if no node has a table with this task's addresses in it.
