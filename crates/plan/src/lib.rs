@@ -33,6 +33,7 @@ mod allocate;
 mod constraint;
 mod depend;
 mod draft;
+mod foresee;
 mod generic;
 mod nodes;
 mod orchestrate;
@@ -44,6 +45,7 @@ mod update;
 
 pub use allocate::task_subnet;
 pub use constraint::matches as constraint_matches;
+pub use foresee::{Outlook, Verdict, foresee, verdicts};
 
 use model::{Batch, NetworkId, Tables, Timestamp};
 use std::collections::BTreeMap;

@@ -6,6 +6,7 @@
 //! preferences come before it: they split the nodes into branches, and the emptiest branch is served first.
 
 use crate::{
+    Clock, Verdict,
     allocate::{DYNAMIC_PORTS, free_gateway, is_attached, set_pending},
     constraint, depend,
     draft::Draft,
@@ -14,7 +15,7 @@ use crate::{
 };
 use model::{
     Cluster, Duration, EndpointSpec, GenericResources, Node, NodeId, Placement, PortConfig, Protocol,
-    PublishMode, Resources, Service, ServiceId, Slot, Task, TaskState, Timestamp,
+    PublishMode, Resources, Service, ServiceId, Slot, Tables, Task, TaskState, Timestamp,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -234,6 +235,18 @@ impl Obstacle {
     }
 }
 
+/// In the order they are asked.
+const OBSTACLES: [Obstacle; 7] = [
+    Obstacle::NotReady,
+    Obstacle::Resources,
+    Obstacle::Constraints,
+    Obstacle::Platform,
+    Obstacle::HostPort,
+    Obstacle::MaxReplicas,
+    Obstacle::NoAddress,
+];
+
+/// Returns the first thing that is in the way of a task here.
 fn obstacle(
     draft: &Draft<'_>,
     hosts: &Hosts<'_>,
@@ -241,40 +254,123 @@ fn obstacle(
     service: &Service,
     task: &Task,
 ) -> Option<Obstacle> {
-    let placement = &task.spec.placement;
-    if !host.node.accepts_tasks() {
-        return Some(Obstacle::NotReady);
-    }
-    let wants = &task.spec.resources.reservations;
-    let has = host.node.description.as_ref().map(|d| d.resources).unwrap_or_default();
-    let fits =
-        |wanted: u64, reserved: u64, total: u64| wanted == 0 || reserved.saturating_add(wanted) <= total;
-    if !fits(wants.cpu_nanos, host.reserved.cpu_nanos, has.cpu_nanos)
-        || !fits(wants.memory_bytes, host.reserved.memory_bytes, has.memory_bytes)
-        || choose_generic(host, task).is_none()
-    {
-        return Some(Obstacle::Resources);
-    }
-    if !constraint::allows(placement, &host.node) {
-        return Some(Obstacle::Constraints);
-    }
-    if !constraint::runs_platform(placement, &host.node) {
-        return Some(Obstacle::Platform);
-    }
-    if choose_host_ports(hosts, host, service).is_none() {
-        return Some(Obstacle::HostPort);
-    }
-    let limit = placement.max_replicas_per_node;
-    if limit > 0 && nodes::replicas_elsewhere_in_service(draft.tables(), task, host.node.id) >= limit {
-        return Some(Obstacle::MaxReplicas);
-    }
-    if slots::needs_gateway(draft.tables(), &service.spec.endpoint, &task.spec) {
-        let last = host.last_gateway.map(|(_, address)| address);
-        if free_gateway(draft, hosts.cluster, host.node.id, last).is_none() {
-            return Some(Obstacle::NoAddress);
+    OBSTACLES.into_iter().find(|obstacle| obstacle.is_there(draft, hosts, host, service, task))
+}
+
+impl Obstacle {
+    fn is_there(
+        self,
+        draft: &Draft<'_>,
+        hosts: &Hosts<'_>,
+        host: &Host,
+        service: &Service,
+        task: &Task,
+    ) -> bool {
+        let placement = &task.spec.placement;
+        match self {
+            Self::NotReady => !host.node.accepts_tasks(),
+            Self::Resources => short_of(host, task) != (None, None) || choose_generic(host, task).is_none(),
+            Self::Constraints => !constraint::allows(placement, &host.node),
+            Self::Platform => !constraint::runs_platform(placement, &host.node),
+            Self::HostPort => choose_host_ports(hosts, host, service).is_none(),
+            Self::MaxReplicas => {
+                let limit = placement.max_replicas_per_node;
+                limit > 0 && nodes::replicas_elsewhere_in_service(draft.tables(), task, host.node.id) >= limit
+            }
+            Self::NoAddress => {
+                let last = host.last_gateway.map(|(_, address)| address);
+                slots::needs_gateway(draft.tables(), &service.spec.endpoint, &task.spec)
+                    && free_gateway(draft, hosts.cluster, host.node.id, last).is_none()
+            }
         }
     }
-    None
+
+    /// Returns what of it is in the way here, with the numbers.
+    fn detail(self, host: &Host, service: &Service, task: &Task) -> String {
+        let placement = &task.spec.placement;
+        match self {
+            Self::NotReady => "not available for new tasks".to_owned(),
+            Self::Resources => shortages(host, task),
+            Self::Constraints => {
+                let unmet = placement.constraints.iter().filter(|one| {
+                    let alone =
+                        model::PlacementSpec { constraints: vec![(*one).clone()], ..Default::default() };
+                    !constraint::allows(&alone, &host.node)
+                });
+                let unmet: Vec<String> = unmet.map(ToString::to_string).collect();
+                format!("constraint not satisfied: {}", unmet.join(", "))
+            }
+            Self::Platform => {
+                let is = host
+                    .node
+                    .description
+                    .as_ref()
+                    .map(|d| format!("{}/{}", d.platform.os, d.platform.architecture));
+                format!("unsupported platform: the node is {}", is.unwrap_or_else(|| "unknown".to_owned()))
+            }
+            Self::HostPort => {
+                let ports: Vec<String> = slots::host_ports(&service.spec.endpoint)
+                    .filter(|p| host.ports.contains(&(p.protocol, p.published)))
+                    .map(|p| p.published.to_string())
+                    .collect();
+                format!("host-mode port already in use: {}", ports.join(", "))
+            }
+            Self::MaxReplicas => format!("max replicas per node: {}", placement.max_replicas_per_node),
+            Self::NoAddress => "no task address left".to_owned(),
+        }
+    }
+}
+
+/// Returns how much is free here of the processors and the memory that a task reserves, of each that is not enough.
+fn short_of(host: &Host, task: &Task) -> (Option<u64>, Option<u64>) {
+    let wants = &task.spec.resources.reservations;
+    let has = host.node.description.as_ref().map(|d| d.resources).unwrap_or_default();
+    let short = |wanted: u64, reserved: u64, total: u64| {
+        (wanted > 0 && reserved.saturating_add(wanted) > total).then(|| total.saturating_sub(reserved))
+    };
+    (
+        short(wants.cpu_nanos, host.reserved.cpu_nanos, has.cpu_nanos),
+        short(wants.memory_bytes, host.reserved.memory_bytes, has.memory_bytes),
+    )
+}
+
+fn shortages(host: &Host, task: &Task) -> String {
+    let wants = &task.spec.resources.reservations;
+    let cpus = |nanos: u64| format!("{}.{:02}", nanos / 1_000_000_000, nanos % 1_000_000_000 / 10_000_000);
+    let (cpu, memory) = short_of(host, task);
+    let cpu = cpu.map(|free| format!("reserves {} CPUs, {} are free", cpus(wants.cpu_nanos), cpus(free)));
+    let memory = memory
+        .map(|free| format!("reserves {} MiB of memory, {} are free", wants.memory_bytes >> 20, free >> 20));
+    let generic = choose_generic(host, task)
+        .is_none()
+        .then(|| "reserves generic resources that are not free".to_owned());
+    [cpu, memory, generic].into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// Returns how each node stands to one more task of a service.
+pub(crate) fn verdicts(tables: &Tables, clock: Clock, service: ServiceId) -> Vec<Verdict> {
+    let (Some(cluster), Some(service)) = (tables.cluster.clone(), tables.services.get(&service).cloned())
+    else {
+        return Vec::new();
+    };
+    let mut ids = || u128::MAX;
+    let mut draft = Draft::new(tables, clock, &mut ids);
+    let slot = match service.spec.mode {
+        model::Mode::Global | model::Mode::GlobalJob => Slot::Node(NodeId(0)),
+        model::Mode::Replicated { .. } | model::Mode::ReplicatedJob { .. } => Slot::Replica(u64::MAX),
+    };
+    let id = draft.create_task(&service, slot, model::Desired::Running);
+    let Some(task) = draft.tables().tasks.get(&id).cloned() else { return Vec::new() };
+    let hosts = Hosts::survey(&draft, &cluster);
+    let verdict = |host: &Host| Verdict {
+        node: host.node.id,
+        obstacles: OBSTACLES
+            .into_iter()
+            .filter(|obstacle| obstacle.is_there(&draft, &hosts, host, &service, &task))
+            .map(|obstacle| obstacle.detail(host, &service, &task))
+            .collect(),
+    };
+    hosts.all.iter().map(verdict).collect()
 }
 
 /// Returns the host-mode ports a task would get here; `None` when one is in use.

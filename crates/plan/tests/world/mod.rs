@@ -122,6 +122,8 @@ impl World {
                 self.wait(duration(rest[0]));
                 return self.difference(&before);
             }
+            "foresee" => return self.foresee(rest[0]),
+            "explain" => return self.explain(rest[0]),
             "tasks" => return self.list_tasks(rest.first().copied()),
             "show" => return self.show(rest[0]),
             "why" => {
@@ -674,6 +676,41 @@ impl World {
     }
 
     /// Addresses and ports of a service and its tasks, or of a network.
+    /// Where a service's tasks would be in the end; nothing is changed.
+    fn foresee(&self, service: &str) -> String {
+        let service = self.tables.service_named(service).expect("a service").id;
+        let mut next_id = u128::MAX / 2;
+        let mut ids = || {
+            next_id += 1;
+            next_id
+        };
+        let mut lines = String::new();
+        for seen in plan::foresee(&self.tables, self.clock(), &[service], &mut ids) {
+            for (node, tasks) in seen.placed {
+                writeln!(lines, "  {tasks} on {}", self.tables.nodes.get(&node).unwrap().display_name())
+                    .unwrap();
+            }
+            for (reason, tasks) in seen.waiting {
+                writeln!(lines, "  {tasks} would wait: {reason}").unwrap();
+            }
+            assert!(seen.is_whole, "it is looked at to the end");
+        }
+        lines
+    }
+
+    /// How each node stands to one more task of a service.
+    fn explain(&self, service: &str) -> String {
+        let service = self.tables.service_named(service).expect("a service").id;
+        let mut lines = String::new();
+        for verdict in plan::verdicts(&self.tables, self.clock(), service) {
+            let node = self.tables.nodes.get(&verdict.node).unwrap().display_name().to_owned();
+            let why =
+                if verdict.obstacles.is_empty() { "fits".to_owned() } else { verdict.obstacles.join("; ") };
+            writeln!(lines, "  {node}: {why}").unwrap();
+        }
+        lines
+    }
+
     fn show(&self, name: &str) -> String {
         let mut lines = Vec::new();
         if let Some(network) = self.tables.network_named(name) {
