@@ -48,7 +48,7 @@ impl<'a> Deed<'a> {
     }
 
     /// Returns an error unless the person may make these changes of this state.
-    fn judge(&self, view: &Tables, changes: &[Change]) -> Result<(), String> {
+    pub(crate) fn judge(&self, view: &Tables, changes: &[Change]) -> Result<(), String> {
         let role = &self.person.role;
         match self.judged_by {
             Judge::Nobody => return Ok(()),

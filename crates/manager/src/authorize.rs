@@ -128,6 +128,8 @@ methods! {
         ApplyStack: Person, Forwarded;
         RollbackStack: Person, Forwarded;
         JudgeStack: Person, Forwarded;
+        ForeseeStack: Person, Forwarded;
+        ExplainService: Person, Forwarded;
         WhoAmI: Person, Forwarded;
         EnterTask: Person, Forwarded;
         CreateUserToken: Person, Forwarded;

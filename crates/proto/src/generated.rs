@@ -4623,6 +4623,63 @@ pub mod rswarm {
                 #[prost(uint64, tag = "2")]
                 pub version: u64,
             }
+            #[derive(Clone, PartialEq, ::prost::Message)]
+            pub struct ForeseeStackReply {
+                /// In the order of the request.
+                #[prost(message, repeated, tag = "1")]
+                pub services: ::prost::alloc::vec::Vec<Outlook>,
+            }
+            #[derive(Clone, PartialEq, ::prost::Message)]
+            pub struct Outlook {
+                /// its name
+                #[prost(string, tag = "1")]
+                pub service: ::prost::alloc::string::String,
+                #[prost(message, repeated, tag = "2")]
+                pub placed: ::prost::alloc::vec::Vec<outlook::Placed>,
+                #[prost(message, repeated, tag = "3")]
+                pub waiting: ::prost::alloc::vec::Vec<outlook::Waiting>,
+                /// false: an update of so many steps that it was not looked at to its end
+                #[prost(bool, tag = "4")]
+                pub is_whole: bool,
+            }
+            /// Nested message and enum types in `Outlook`.
+            pub mod outlook {
+                #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+                pub struct Placed {
+                    #[prost(bytes = "vec", tag = "1")]
+                    pub node: ::prost::alloc::vec::Vec<u8>,
+                    #[prost(uint64, tag = "2")]
+                    pub tasks: u64,
+                }
+                #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+                pub struct Waiting {
+                    #[prost(string, tag = "1")]
+                    pub reason: ::prost::alloc::string::String,
+                    #[prost(uint64, tag = "2")]
+                    pub tasks: u64,
+                }
+            }
+            #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+            pub struct ExplainServiceRequest {
+                #[prost(string, tag = "1")]
+                pub service: ::prost::alloc::string::String,
+            }
+            #[derive(Clone, PartialEq, ::prost::Message)]
+            pub struct ExplainServiceReply {
+                #[prost(message, repeated, tag = "1")]
+                pub nodes: ::prost::alloc::vec::Vec<explain_service_reply::Verdict>,
+            }
+            /// Nested message and enum types in `ExplainServiceReply`.
+            pub mod explain_service_reply {
+                #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+                pub struct Verdict {
+                    #[prost(bytes = "vec", tag = "1")]
+                    pub node: ::prost::alloc::vec::Vec<u8>,
+                    /// all that is in the way; none: it could take one
+                    #[prost(string, repeated, tag = "2")]
+                    pub obstacles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+                }
+            }
             #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
             pub struct RollbackStackRequest {
                 #[prost(string, tag = "1")]
@@ -5200,6 +5257,57 @@ pub mod rswarm {
                             .insert(GrpcMethod::new("rswarm.control.v1.Control", "JudgeStack"));
                         self.inner.unary(req, path, codec).await
                     }
+                    /// Where the tasks of a stack would be, were it applied and came every task up; nothing is changed. Refused as
+                    /// ApplyStack is. Managers from before it do not have it: UNIMPLEMENTED.
+                    pub async fn foresee_stack(
+                        &mut self,
+                        request: impl tonic::IntoRequest<super::ApplyStackRequest>,
+                    ) -> std::result::Result<
+                        tonic::Response<super::ForeseeStackReply>,
+                        tonic::Status,
+                    > {
+                        self.inner
+                            .ready()
+                            .await
+                            .map_err(|e| {
+                                tonic::Status::unknown(
+                                    format!("Service was not ready: {}", e.into()),
+                                )
+                            })?;
+                        let codec = tonic_prost::ProstCodec::default();
+                        let path = http::uri::PathAndQuery::from_static(
+                            "/rswarm.control.v1.Control/ForeseeStack",
+                        );
+                        let mut req = request.into_request();
+                        req.extensions_mut()
+                            .insert(GrpcMethod::new("rswarm.control.v1.Control", "ForeseeStack"));
+                        self.inner.unary(req, path, codec).await
+                    }
+                    /// How each node stands to one more task of a service.
+                    pub async fn explain_service(
+                        &mut self,
+                        request: impl tonic::IntoRequest<super::ExplainServiceRequest>,
+                    ) -> std::result::Result<
+                        tonic::Response<super::ExplainServiceReply>,
+                        tonic::Status,
+                    > {
+                        self.inner
+                            .ready()
+                            .await
+                            .map_err(|e| {
+                                tonic::Status::unknown(
+                                    format!("Service was not ready: {}", e.into()),
+                                )
+                            })?;
+                        let codec = tonic_prost::ProstCodec::default();
+                        let path = http::uri::PathAndQuery::from_static(
+                            "/rswarm.control.v1.Control/ExplainService",
+                        );
+                        let mut req = request.into_request();
+                        req.extensions_mut()
+                            .insert(GrpcMethod::new("rswarm.control.v1.Control", "ExplainService"));
+                        self.inner.unary(req, path, codec).await
+                    }
                     /// Who the caller is, as the managers know.
                     pub async fn who_am_i(
                         &mut self,
@@ -5501,6 +5609,23 @@ pub mod rswarm {
                         request: tonic::Request<super::JudgeStackRequest>,
                     ) -> std::result::Result<
                         tonic::Response<super::super::super::types::v1::Stack>,
+                        tonic::Status,
+                    >;
+                    /// Where the tasks of a stack would be, were it applied and came every task up; nothing is changed. Refused as
+                    /// ApplyStack is. Managers from before it do not have it: UNIMPLEMENTED.
+                    async fn foresee_stack(
+                        &self,
+                        request: tonic::Request<super::ApplyStackRequest>,
+                    ) -> std::result::Result<
+                        tonic::Response<super::ForeseeStackReply>,
+                        tonic::Status,
+                    >;
+                    /// How each node stands to one more task of a service.
+                    async fn explain_service(
+                        &self,
+                        request: tonic::Request<super::ExplainServiceRequest>,
+                    ) -> std::result::Result<
+                        tonic::Response<super::ExplainServiceReply>,
                         tonic::Status,
                     >;
                     /// Who the caller is, as the managers know.
@@ -6154,6 +6279,96 @@ pub mod rswarm {
                                 let inner = self.inner.clone();
                                 let fut = async move {
                                     let method = JudgeStackSvc(inner);
+                                    let codec = tonic_prost::ProstCodec::default();
+                                    let mut grpc = tonic::server::Grpc::new(codec)
+                                        .apply_compression_config(
+                                            accept_compression_encodings,
+                                            send_compression_encodings,
+                                        )
+                                        .apply_max_message_size_config(
+                                            max_decoding_message_size,
+                                            max_encoding_message_size,
+                                        );
+                                    let res = grpc.unary(method, req).await;
+                                    Ok(res)
+                                };
+                                Box::pin(fut)
+                            }
+                            "/rswarm.control.v1.Control/ForeseeStack" => {
+                                #[allow(non_camel_case_types)]
+                                struct ForeseeStackSvc<T: Control>(pub Arc<T>);
+                                impl<
+                                    T: Control,
+                                > tonic::server::UnaryService<super::ApplyStackRequest>
+                                for ForeseeStackSvc<T> {
+                                    type Response = super::ForeseeStackReply;
+                                    type Future = BoxFuture<
+                                        tonic::Response<Self::Response>,
+                                        tonic::Status,
+                                    >;
+                                    fn call(
+                                        &mut self,
+                                        request: tonic::Request<super::ApplyStackRequest>,
+                                    ) -> Self::Future {
+                                        let inner = Arc::clone(&self.0);
+                                        let fut = async move {
+                                            <T as Control>::foresee_stack(&inner, request).await
+                                        };
+                                        Box::pin(fut)
+                                    }
+                                }
+                                let accept_compression_encodings = self.accept_compression_encodings;
+                                let send_compression_encodings = self.send_compression_encodings;
+                                let max_decoding_message_size = self.max_decoding_message_size;
+                                let max_encoding_message_size = self.max_encoding_message_size;
+                                let inner = self.inner.clone();
+                                let fut = async move {
+                                    let method = ForeseeStackSvc(inner);
+                                    let codec = tonic_prost::ProstCodec::default();
+                                    let mut grpc = tonic::server::Grpc::new(codec)
+                                        .apply_compression_config(
+                                            accept_compression_encodings,
+                                            send_compression_encodings,
+                                        )
+                                        .apply_max_message_size_config(
+                                            max_decoding_message_size,
+                                            max_encoding_message_size,
+                                        );
+                                    let res = grpc.unary(method, req).await;
+                                    Ok(res)
+                                };
+                                Box::pin(fut)
+                            }
+                            "/rswarm.control.v1.Control/ExplainService" => {
+                                #[allow(non_camel_case_types)]
+                                struct ExplainServiceSvc<T: Control>(pub Arc<T>);
+                                impl<
+                                    T: Control,
+                                > tonic::server::UnaryService<super::ExplainServiceRequest>
+                                for ExplainServiceSvc<T> {
+                                    type Response = super::ExplainServiceReply;
+                                    type Future = BoxFuture<
+                                        tonic::Response<Self::Response>,
+                                        tonic::Status,
+                                    >;
+                                    fn call(
+                                        &mut self,
+                                        request: tonic::Request<super::ExplainServiceRequest>,
+                                    ) -> Self::Future {
+                                        let inner = Arc::clone(&self.0);
+                                        let fut = async move {
+                                            <T as Control>::explain_service(&inner, request).await
+                                        };
+                                        Box::pin(fut)
+                                    }
+                                }
+                                let accept_compression_encodings = self.accept_compression_encodings;
+                                let send_compression_encodings = self.send_compression_encodings;
+                                let max_decoding_message_size = self.max_decoding_message_size;
+                                let max_encoding_message_size = self.max_encoding_message_size;
+                                let inner = self.inner.clone();
+                                let fut = async move {
+                                    let method = ExplainServiceSvc(inner);
                                     let codec = tonic_prost::ProstCodec::default();
                                     let mut grpc = tonic::server::Grpc::new(codec)
                                         .apply_compression_config(

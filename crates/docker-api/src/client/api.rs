@@ -203,6 +203,16 @@ impl Client {
         self.post(&format!("/rswarm/stacks/{}", escape(name)), &[], stack).await
     }
 
+    /// Returns where the tasks of a stack would be, were it applied; nothing is changed.
+    pub async fn stack_foresee(&self, name: &str, stack: &ApplyStack) -> Result<Vec<Outlook>> {
+        self.post(&format!("/rswarm/stacks/{}/foresee", escape(name)), &[], stack).await
+    }
+
+    /// Returns how each node stands to one more task of a service.
+    pub async fn service_explain(&self, service: &str) -> Result<Vec<NodeVerdict>> {
+        self.get(&format!("/rswarm/services/{}/explain", escape(service)), &[]).await
+    }
+
     /// Puts a revision of a stack back; 0 = the last before the newest that came up. Refused if `newest` is not 0
     /// and not the newest any more.
     pub async fn stack_rollback(&self, name: &str, revision: u64, newest: u64) -> Result<Stack> {

@@ -7,10 +7,13 @@ use super::{
 };
 use crate::{convert, types};
 use axum::{Router, extract::Path, http::StatusCode};
-use model::{Config, ConfigId, Meta, Network, NetworkId, Secret, SecretId, ServiceId, Stack};
+use model::{Config, ConfigId, Meta, Network, NetworkId, NodeId, Secret, SecretId, ServiceId, Stack};
 use proto::{
     WireId as _,
-    control::{ApplyStackRequest, JudgeStackRequest, PlannedRemoval, PlannedService, RollbackStackRequest},
+    control::{
+        ApplyStackRequest, ExplainServiceRequest, JudgeStackRequest, PlannedRemoval, PlannedService,
+        RollbackStackRequest,
+    },
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,6 +23,8 @@ pub(super) fn routes() -> Router<State> {
         .route("/rswarm/stacks/{name}", get(inspect).post(door(apply)).delete(door(remove)))
         .route("/rswarm/stacks/{name}/rollback", post(rollback))
         .route("/rswarm/stacks/{name}/judge", post(judge))
+        .route("/rswarm/stacks/{name}/foresee", post(door(foresee)))
+        .route("/rswarm/services/{name}/explain", get(explain))
 }
 
 async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<types::Stack>>, ApiError> {
@@ -36,12 +41,59 @@ async fn inspect(
     Ok(axum::Json(convert::stack_json(&*state.find::<Stack>(&name).await?)))
 }
 
-/// Ids are chosen here, so that the services of the same request can name what it makes.
 async fn apply(
     Use(state): Use<State>,
     Path(name): Path<String>,
     Json(stack): Json<types::ApplyStack>,
 ) -> Result<(StatusCode, axum::Json<types::Stack>), ApiError> {
+    let request = request(&state, name, stack).await?;
+    let stack = state.control().await?.apply_stack(request).await?.into_inner();
+    Ok((StatusCode::CREATED, axum::Json(convert::stack_json(&Stack::try_from(stack)?))))
+}
+
+/// Where its tasks would be; nothing is changed.
+async fn foresee(
+    Use(state): Use<State>,
+    Path(name): Path<String>,
+    Json(stack): Json<types::ApplyStack>,
+) -> Result<axum::Json<Vec<types::Outlook>>, ApiError> {
+    let request = request(&state, name, stack).await?;
+    let foreseen = state.control().await?.foresee_stack(request).await?.into_inner();
+    let outlook = |seen: proto::control::Outlook| {
+        let placed = seen.placed.into_iter().map(|on| {
+            Ok(types::OutlookPlaced { node_id: NodeId::from_wire(&on.node)?.to_string(), tasks: on.tasks })
+        });
+        let waiting = seen.waiting.into_iter();
+        Ok(types::Outlook {
+            service: seen.service,
+            placed: placed.collect::<Result<_, ApiError>>()?,
+            waiting: waiting.map(|w| types::OutlookWaiting { reason: w.reason, tasks: w.tasks }).collect(),
+            is_whole: seen.is_whole,
+        })
+    };
+    Ok(axum::Json(foreseen.services.into_iter().map(outlook).collect::<Result<_, ApiError>>()?))
+}
+
+/// How each node stands to one more task of a service.
+async fn explain(
+    Use(state): Use<State>,
+    Path(name): Path<String>,
+) -> Result<axum::Json<Vec<types::NodeVerdict>>, ApiError> {
+    let request = ExplainServiceRequest { service: name };
+    let answer = state.control().await?.explain_service(request).await?.into_inner();
+    let verdicts = answer.nodes.into_iter().map(|verdict| {
+        let node_id = NodeId::from_wire(&verdict.node)?.to_string();
+        Ok(types::NodeVerdict { node_id, obstacles: verdict.obstacles })
+    });
+    Ok(axum::Json(verdicts.collect::<Result<_, ApiError>>()?))
+}
+
+/// Ids are chosen here, so that the services of the same request can name what it makes.
+async fn request(
+    state: &State,
+    name: String,
+    stack: types::ApplyStack,
+) -> Result<ApplyStackRequest, ApiError> {
     convert::check_name(&name)?;
     let meta = Meta::default;
     let mut networks = Vec::new();
@@ -89,7 +141,7 @@ async fn apply(
         let id: SecretId = id.parse().map_err(|_| ApiError::bad_request(format!("invalid id {id:?}")))?;
         Ok(id.to_wire())
     };
-    let request = ApplyStackRequest {
+    Ok(ApplyStackRequest {
         name,
         author: String::new(),
         message: stack.message,
@@ -100,9 +152,7 @@ async fn apply(
         services,
         removed: stack.removed.into_iter().map(removed).collect::<Result<_, ApiError>>()?,
         kept: stack.kept.into_iter().map(kept).collect::<Result<_, ApiError>>()?,
-    };
-    let stack = state.control().await?.apply_stack(request).await?.into_inner();
-    Ok((StatusCode::CREATED, axum::Json(convert::stack_json(&Stack::try_from(stack)?))))
+    })
 }
 
 fn random_id() -> Result<u128, ApiError> {

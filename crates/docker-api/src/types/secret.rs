@@ -72,6 +72,29 @@ wire! {
         /// Ids of secrets and configs of earlier deployments that this one has, too.
         kept: Vec<String> = "Kept",
     }
+    /// Where the tasks of a service would be, were its stack applied: `POST /rswarm/stacks/{name}/foresee`.
+    Outlook {
+        /// Its name.
+        service: String = "Service",
+        placed: Vec<OutlookPlaced> = "Placed",
+        waiting: Vec<OutlookWaiting> = "Waiting",
+        /// Not set: its update has so many steps that it was not looked at to its end.
+        is_whole: bool = "IsWhole",
+    }
+    OutlookPlaced {
+        node_id: String = "NodeID",
+        tasks: u64 = "Tasks",
+    }
+    OutlookWaiting {
+        reason: String = "Reason",
+        tasks: u64 = "Tasks",
+    }
+    /// How a node stands to one more task of a service: `GET /rswarm/services/{name}/explain`.
+    NodeVerdict {
+        node_id: String = "NodeID",
+        /// All that is in the way; empty: it could take one.
+        obstacles: Vec<String> = "Obstacles",
+    }
     PlannedService {
         /// Of the service that it replaces; 0 = there is none.
         version: u64 = "Version",

@@ -460,6 +460,20 @@ impl control_server::Control for ControlService {
         Ok(Response::new((&**stored).into()))
     }
 
+    async fn foresee_stack(
+        &self,
+        _: Request<control::ApplyStackRequest>,
+    ) -> Result<Response<control::ForeseeStackReply>, Status> {
+        Err(Status::unimplemented("the fake swarm has no planner"))
+    }
+
+    async fn explain_service(
+        &self,
+        _: Request<control::ExplainServiceRequest>,
+    ) -> Result<Response<control::ExplainServiceReply>, Status> {
+        Err(Status::unimplemented("the fake swarm has no planner"))
+    }
+
     async fn who_am_i(
         &self,
         _: Request<control::WhoAmIRequest>,

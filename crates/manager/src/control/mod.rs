@@ -3,6 +3,7 @@
 //! Every call is made on the leader; a follower forwards it. Answers are linearizable.
 
 mod edit;
+mod outlook;
 #[cfg(test)]
 mod races;
 mod stacks;
@@ -35,12 +36,12 @@ use proto::{
     WireId as _,
     control::{
         ApplyStackRequest, BackupPiece, BackupRequest, CreateReply, CreateRequest, CreateUserTokenReply,
-        CreateUserTokenRequest, EnterTaskReply, EnterTaskRequest, GetRequest, GetSwarmRequest,
-        IssueUserCertificateReply, IssueUserCertificateRequest, JudgeStackRequest, ListChunk, ListRequest,
-        LoginRequest, RemoveReply, RemoveRequest, RemoveUserTokenReply, RemoveUserTokenRequest,
-        RevokeUserCertificateReply, RevokeUserCertificateRequest, RollbackStackRequest, RotateRoot,
-        SetPasswordReply, SetPasswordRequest, UpdateReply, UpdateRequest, UpdateSwarmRequest, WatchEvent,
-        WatchRequest, WhoAmIReply, WhoAmIRequest,
+        CreateUserTokenRequest, EnterTaskReply, EnterTaskRequest, ExplainServiceReply, ExplainServiceRequest,
+        ForeseeStackReply, GetRequest, GetSwarmRequest, IssueUserCertificateReply,
+        IssueUserCertificateRequest, JudgeStackRequest, ListChunk, ListRequest, LoginRequest, RemoveReply,
+        RemoveRequest, RemoveUserTokenReply, RemoveUserTokenRequest, RevokeUserCertificateReply,
+        RevokeUserCertificateRequest, RollbackStackRequest, RotateRoot, SetPasswordReply, SetPasswordRequest,
+        UpdateReply, UpdateRequest, UpdateSwarmRequest, WatchEvent, WatchRequest, WhoAmIReply, WhoAmIRequest,
         control_client::ControlClient,
         control_server::{Control, ControlServer},
         create_request::Spec as NewSpec,
@@ -331,6 +332,34 @@ impl Control for ControlService {
         let deed = Deed::new(caller.person()?, if request.came_up { "came up" } else { "did not come up" });
         let (_, stack) = self.0.decide_for(deed, 0, |view| stacks::judge(view, &request)).await?;
         self.stored_stack(stack)
+    }
+
+    async fn foresee_stack(
+        &self,
+        request: Request<ApplyStackRequest>,
+    ) -> Result<Response<ForeseeStackReply>, Status> {
+        let (caller, request) = on_the_leader!(self, request, ForeseeStack, foresee_stack);
+        // Who may not write it may not have it tried either: it is as much work.
+        let person = caller.person()?;
+        let view = self.0.store.view();
+        let (_, changes) = stacks::apply(&view, self.0.stamp(), &person.name, &request)?;
+        let deed = Deed { message: request.message.clone(), ..Deed::new(person, "deploy") };
+        deed.judge(&view, &changes).map_err(Status::permission_denied)?;
+        outlook::of_stack(self.0.time(), view, changes, request).await.map(Response::new)
+    }
+
+    async fn explain_service(
+        &self,
+        request: Request<ExplainServiceRequest>,
+    ) -> Result<Response<ExplainServiceReply>, Status> {
+        let (caller, request) = on_the_leader!(self, request, ExplainService, explain_service);
+        self.may_read(&caller, ObjectKind::Service).await?;
+        self.may_read(&caller, ObjectKind::Node).await?;
+        let view = self.0.store.view();
+        let Object::Service(service) = edit::find(&view, ObjectKind::Service, &request.service)? else {
+            return Err(Status::not_found(format!("service {} not found", request.service)));
+        };
+        outlook::of_nodes(self.0.time(), view, service.id).await.map(Response::new)
     }
 
     async fn who_am_i(&self, request: Request<WhoAmIRequest>) -> Result<Response<WhoAmIReply>, Status> {
