@@ -6,17 +6,26 @@ use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Container {
+    /// List containers.
     #[command(visible_alias = "list")]
     Ls(PsArgs),
     /// Remove those that nothing uses.
     Prune(PruneArgs),
+    /// Create and run a container.
     Run(Box<RunArgs>),
+    /// Create a container.
     Create(Box<CreateArgs>),
+    /// Run a command in a running container or task.
     Exec(ExecArgs),
+    /// Show the logs of a container or task.
     Logs(LogsArgs),
+    /// Stop containers.
     Stop(StopArgs),
+    /// Kill containers.
     Kill(KillArgs),
+    /// Remove containers.
     Rm(RmArgs),
+    /// Show what containers are, as JSON.
     Inspect(InspectArgs),
 }
 
@@ -34,31 +43,43 @@ pub(crate) struct ExecArgs {
     /// Do not wait for its end.
     #[arg(short, long)]
     pub(crate) detach: bool,
+    /// Keep standard input open.
     #[arg(short, long)]
     pub(crate) interactive: bool,
+    /// Give it a terminal.
     #[arg(short, long)]
     pub(crate) tty: bool,
+    /// Give it all rights.
     #[arg(long)]
     pub(crate) privileged: bool,
+    /// `KEY=VALUE`, or `KEY` for the value it has here; may be repeated.
     #[arg(short, long)]
     pub(crate) env: Vec<String>,
+    /// File of such lines; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
+    /// Who runs it: `USER` or `UID`, either with `:GROUP`.
     #[arg(short, long)]
     pub(crate) user: Option<String>,
+    /// Folder in the container that it begins in.
     #[arg(short, long)]
     pub(crate) workdir: Option<String>,
+    /// Name or id of a container or task.
     pub(crate) container: String,
+    /// The program and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
+    /// Go on with what comes.
     #[arg(short, long)]
     pub(crate) follow: bool,
+    /// So many lines from the end.
     #[arg(short = 'n', long, default_value = "all")]
     pub(crate) tail: String,
+    /// Begin each line with its time.
     #[arg(short, long)]
     pub(crate) timestamps: bool,
     /// Lines from then on: RFC 3339, Unix seconds, or an age such as 10m.
@@ -70,14 +91,17 @@ pub(crate) struct LogsArgs {
     /// Show what `--log-opt` asked to be logged with each line.
     #[arg(long)]
     pub(crate) details: bool,
+    /// Name or id.
     pub(crate) name: String,
 }
 
 /// Limits that a container gets while it runs.
 #[derive(Debug, Args)]
 pub(crate) struct UpdateArgs {
+    /// Names or ids of containers.
     #[arg(required = true)]
     pub(crate) containers: Vec<String>,
+    /// `no`, `on-failure`, `on-failure:3`, `always`, `unless-stopped`.
     #[arg(long, value_name = "POLICY")]
     pub(crate) restart: Option<String>,
     #[command(flatten)]
@@ -92,6 +116,7 @@ pub(crate) struct StartArgs {
     /// Show its output until it ends, and end with its exit code.
     #[arg(short, long)]
     pub(crate) attach: bool,
+    /// Names or ids of containers.
     #[arg(required = true)]
     pub(crate) containers: Vec<String>,
 }
@@ -113,6 +138,7 @@ pub(crate) struct AttachArgs {
     /// Output only.
     #[arg(long)]
     pub(crate) no_stdin: bool,
+    /// Name or id of the container.
     pub(crate) container: String,
 }
 
@@ -131,13 +157,16 @@ pub(crate) struct ExportArgs {
     /// File to write; standard output by default.
     #[arg(short, long)]
     pub(crate) output: Option<PathBuf>,
+    /// Name or id of the container.
     pub(crate) container: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CommitArgs {
+    /// Who made the image.
     #[arg(short, long)]
     pub(crate) author: Option<String>,
+    /// What was changed; shown by `rswarm history`.
     #[arg(short, long)]
     pub(crate) message: Option<String>,
     /// An instruction of a Dockerfile, e.g. 'ENV A=1'; may be repeated.
@@ -146,7 +175,9 @@ pub(crate) struct CommitArgs {
     /// Do not pause the container meanwhile.
     #[arg(long)]
     pub(crate) no_pause: bool,
+    /// Name or id of the container.
     pub(crate) container: String,
+    /// Name of the image; without one it has only its id.
     pub(crate) reference: Option<String>,
 }
 
@@ -155,25 +186,30 @@ pub(crate) struct StopArgs {
     /// Seconds until SIGKILL.
     #[arg(short = 't', long)]
     pub(crate) time: Option<u32>,
+    /// Names or ids of containers.
     #[arg(required = true)]
     pub(crate) containers: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct KillArgs {
+    /// Name or number of the signal.
     #[arg(short, long, default_value = "KILL")]
     pub(crate) signal: String,
+    /// Names or ids of containers.
     #[arg(required = true)]
     pub(crate) containers: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RmArgs {
+    /// Also those that run: they are killed.
     #[arg(short, long)]
     pub(crate) force: bool,
     /// Their anonymous volumes too.
     #[arg(short, long)]
     pub(crate) volumes: bool,
+    /// Names or ids of containers.
     #[arg(required = true)]
     pub(crate) containers: Vec<String>,
 }

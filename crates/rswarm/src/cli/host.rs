@@ -9,6 +9,7 @@ pub(crate) struct DaemonArgs {
     /// Where everything is kept; else the settings' `data-root`, else /var/lib/rswarm.
     #[arg(long)]
     pub(crate) data_root: Option<PathBuf>,
+    /// Where sockets and what is gone after a restart of the host are.
     #[arg(long, default_value = "/run/rswarm")]
     pub(crate) run_root: PathBuf,
     /// Settings file: TOML, or JSON as Docker's daemon.json if its name ends so; flags win over it.

@@ -6,18 +6,26 @@ use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Image {
+    /// List images.
     #[command(visible_alias = "list")]
     Ls(ListArgs),
+    /// Build an image from a Dockerfile.
     Build(Box<BuildArgs>),
     /// Remove those that nothing uses.
     Prune(PruneArgs),
+    /// Pull an image from a registry.
     Pull(PullArgs),
+    /// Load images from an archive.
     Load(LoadArgs),
+    /// Make an image from a root file system.
     Import(ImportArgs),
+    /// Add a name to an image.
     Tag(TagArgs),
     /// Load rswarm/hello, the image of the examples, which this program carries.
     Hello,
+    /// Show what images are, as JSON.
     Inspect(InspectArgs),
+    /// Remove images.
     Rm(RmiArgs),
 }
 
@@ -83,7 +91,9 @@ pub(crate) struct BuildArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
+    /// Name of the image, with its registry, tag or digest.
     pub(crate) image: String,
+    /// Print only its name.
     #[arg(short, long)]
     pub(crate) quiet: bool,
 }
@@ -93,12 +103,14 @@ pub(crate) struct SaveArgs {
     /// File to write; standard output by default.
     #[arg(short, long)]
     pub(crate) output: Option<PathBuf>,
+    /// Names or ids of images.
     #[arg(required = true)]
     pub(crate) images: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct HistoryArgs {
+    /// Name or id of the image.
     pub(crate) image: String,
     #[command(flatten)]
     pub(crate) list: ListArgs,
@@ -106,8 +118,10 @@ pub(crate) struct HistoryArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LoginArgs {
+    /// Name of the account; asked for by default.
     #[arg(short, long)]
     pub(crate) username: Option<String>,
+    /// Its password, which others on this host may see: better --password-stdin.
     #[arg(short, long)]
     pub(crate) password: Option<String>,
     /// Read the password from standard input.
@@ -119,6 +133,7 @@ pub(crate) struct LoginArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LogoutArgs {
+    /// Docker Hub by default.
     pub(crate) server: Option<String>,
 }
 
@@ -127,6 +142,7 @@ pub(crate) struct LoadArgs {
     /// Archive to read; standard input by default.
     #[arg(short, long)]
     pub(crate) input: Option<PathBuf>,
+    /// Do not show how far it is.
     #[arg(short, long)]
     pub(crate) quiet: bool,
 }
@@ -135,30 +151,37 @@ pub(crate) struct LoadArgs {
 pub(crate) struct ImportArgs {
     /// A tarball, or - for standard input.
     pub(crate) file: PathBuf,
+    /// Name of the image; without one it has only its id.
     pub(crate) reference: Option<String>,
     /// Dockerfile instruction to apply, e.g. 'CMD ["sh"]'.
     #[arg(short, long)]
     pub(crate) change: Vec<String>,
+    /// What the image is; shown by `rswarm history`.
     #[arg(short, long, default_value = "")]
     pub(crate) message: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct TagArgs {
+    /// Name or id of the image.
     pub(crate) source: String,
+    /// Its new name.
     pub(crate) target: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RmiArgs {
+    /// Names or ids of images.
     #[arg(required = true)]
     pub(crate) images: Vec<String>,
+    /// Also those that stopped containers use, or that have several names.
     #[arg(short, long)]
     pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct SearchArgs {
+    /// What to look for.
     pub(crate) term: String,
     /// Only what matches: is-official=true, stars=NUMBER.
     #[arg(short, long)]

@@ -7,16 +7,22 @@ use std::path::PathBuf;
 /// Secrets and configs have the same verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Blob {
+    /// Create one, with what is in a file.
     Create {
+        /// Its name.
         name: String,
         /// - for standard input.
         file: PathBuf,
+        /// Label: KEY=VALUE; may be repeated.
         #[arg(short, long)]
         label: Vec<String>,
     },
+    /// List them.
     #[command(visible_alias = "list")]
     Ls(ListArgs),
+    /// Show what they are, as JSON.
     Inspect(InspectArgs),
+    /// Remove them.
     Rm(Names),
 }
 
@@ -25,6 +31,7 @@ pub(crate) struct NetworkAddresses {
     /// One of IPv4, and with --ipv6 one of IPv6.
     #[arg(long)]
     pub(crate) subnet: Vec<String>,
+    /// Address of the way out of a subnet, in the order of --subnet.
     #[arg(long)]
     pub(crate) gateway: Vec<String>,
     /// Part of the subnet that containers get their addresses from.
@@ -33,6 +40,7 @@ pub(crate) struct NetworkAddresses {
     /// `name=address`: one that another machine has.
     #[arg(long)]
     pub(crate) aux_address: Vec<String>,
+    /// Give its containers IPv6 addresses too.
     #[arg(long)]
     pub(crate) ipv6: bool,
 }
@@ -41,7 +49,9 @@ pub(crate) struct NetworkAddresses {
 pub(crate) enum Network {
     /// Remove those that nothing uses.
     Prune(PruneArgs),
+    /// Create a network.
     Create {
+        /// bridge: of this host; overlay: of the swarm.
         #[arg(short, long, default_value = "bridge")]
         driver: String,
         #[command(flatten)]
@@ -49,12 +59,16 @@ pub(crate) enum Network {
         /// Containers may be put on it by hand; for overlay networks.
         #[arg(long)]
         attachable: bool,
+        /// Nothing leads out of it.
         #[arg(long)]
         internal: bool,
+        /// Label: KEY=VALUE; may be repeated.
         #[arg(long)]
         label: Vec<String>,
+        /// KEY=VALUE for the driver; may be repeated.
         #[arg(short = 'o', long = "opt")]
         options: Vec<String>,
+        /// Its name.
         name: String,
     },
     /// Put a container, running or not, onto one more network.
@@ -77,19 +91,27 @@ pub(crate) enum Network {
         /// Of its networks the one with the highest leads outside.
         #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
         gw_priority: i64,
+        /// Name or id of the network.
         network: String,
+        /// Name or id of the container.
         container: String,
     },
     /// Take a container off a network.
     Disconnect {
+        /// Also a container that is not there any more.
         #[arg(short, long)]
         force: bool,
+        /// Name or id of the network.
         network: String,
+        /// Name or id of the container.
         container: String,
     },
+    /// List the networks.
     #[command(visible_alias = "list")]
     Ls(ListArgs),
+    /// Show what networks are, as JSON.
     Inspect(InspectArgs),
+    /// Remove networks.
     Rm(Names),
 }
 
@@ -97,12 +119,15 @@ pub(crate) enum Network {
 pub(crate) enum Volume {
     /// Remove those that nothing uses.
     Prune(PruneArgs),
+    /// Create a volume.
     Create {
+        /// Label: KEY=VALUE; may be repeated.
         #[arg(long)]
         label: Vec<String>,
         /// Of the local driver: type=nfs, device=.., o=..; may be repeated.
         #[arg(short = 'o', long = "opt", value_name = "KEY=VALUE")]
         options: Vec<String>,
+        /// Its name; without one it is anonymous.
         name: Option<String>,
     },
     /// Write what a volume holds as a tar.
@@ -110,6 +135,7 @@ pub(crate) enum Volume {
         /// File to write; standard output by default.
         #[arg(short, long)]
         output: Option<PathBuf>,
+        /// Name of the volume.
         name: String,
     },
     /// Fill a volume from a tar (plain, gzip or zstd); make it if it is not there.
@@ -120,6 +146,7 @@ pub(crate) enum Volume {
         /// Replace what the volume holds.
         #[arg(short, long)]
         force: bool,
+        /// Name of the volume.
         name: String,
     },
     /// Make a volume with what another one on this host holds.
@@ -127,15 +154,22 @@ pub(crate) enum Volume {
         /// Replace what the target holds.
         #[arg(short, long)]
         force: bool,
+        /// Volume that is copied.
         source: String,
+        /// Volume that is made or filled.
         target: String,
     },
+    /// List the volumes.
     #[command(visible_alias = "list")]
     Ls(ListArgs),
+    /// Show what volumes are, as JSON.
     Inspect(InspectArgs),
+    /// Remove volumes.
     Rm {
+        /// Names of volumes.
         #[arg(required = true)]
         names: Vec<String>,
+        /// One that is not there is no error.
         #[arg(short, long)]
         force: bool,
     },

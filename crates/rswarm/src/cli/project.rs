@@ -137,9 +137,13 @@ pub(crate) struct KeepFlags {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PullPolicy {
+    /// Each time.
     Always,
+    /// If it is not here.
     Missing,
+    /// What is not here is an error.
     Never,
+    /// Build it instead.
     Build,
 }
 
@@ -207,6 +211,7 @@ pub(crate) struct Create {
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct LogLook {
+    /// Names of containers without colours.
     #[arg(long)]
     pub(crate) no_color: bool,
     /// Lines as they are, without the container's name.
@@ -234,7 +239,9 @@ pub(crate) struct Down {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Rmi {
+    /// Those with names of their own too.
     All,
+    /// Those without a name of their own in the file.
     Local,
 }
 
@@ -268,6 +275,7 @@ pub(crate) struct ComposePs {
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct ComposeLogs {
+    /// Go on with what comes.
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// Show when each line was written.
@@ -275,6 +283,7 @@ pub(crate) struct ComposeLogs {
     pub(crate) timestamps: bool,
     #[command(flatten)]
     pub(crate) look: LogLook,
+    /// So many lines from the end of each log.
     #[arg(short = 'n', long, default_value = "all")]
     pub(crate) tail: String,
     /// Lines from then on: RFC 3339, Unix seconds, or an age such as 10m.
@@ -295,6 +304,7 @@ pub(crate) struct ComposeExec {
     /// Do not wait for its end.
     #[arg(short, long)]
     pub(crate) detach: bool,
+    /// `KEY=VALUE`, or `KEY` for the value it has here; may be repeated.
     #[arg(short, long)]
     pub(crate) env: Vec<String>,
     /// Of several containers of the service, this one.
@@ -307,13 +317,18 @@ pub(crate) struct ComposeExec {
     pub(crate) interactive: bool,
     #[arg(short, long, hide = true)]
     pub(crate) tty: bool,
+    /// Give it all rights.
     #[arg(long)]
     pub(crate) privileged: bool,
+    /// Who runs it: `USER` or `UID`, either with `:GROUP`.
     #[arg(short, long)]
     pub(crate) user: Option<String>,
+    /// Folder in the container that it begins in.
     #[arg(short, long)]
     pub(crate) workdir: Option<String>,
+    /// Name of the service.
     pub(crate) service: String,
+    /// The program and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
 }
@@ -326,18 +341,24 @@ pub(crate) struct ComposeRun {
     /// Print the container's id and leave it alone.
     #[arg(short, long)]
     pub(crate) detach: bool,
+    /// `KEY=VALUE`, or `KEY` for the value it has here; may be repeated.
     #[arg(short, long)]
     pub(crate) env: Vec<String>,
+    /// `KEY=VALUE`; may be repeated.
     #[arg(short, long)]
     pub(crate) label: Vec<String>,
+    /// The program, instead of the service's entrypoint.
     #[arg(long)]
     pub(crate) entrypoint: Option<String>,
+    /// Capability it has besides, e.g. NET_ADMIN; may be repeated.
     #[arg(long)]
     pub(crate) cap_add: Vec<String>,
+    /// Capability it does not have, e.g. CHOWN; may be repeated.
     #[arg(long)]
     pub(crate) cap_drop: Vec<String>,
     #[arg(short, long, hide = true)]
     pub(crate) interactive: bool,
+    /// Name of the container; a chosen one by default.
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// No terminal; else there is one if standard output is one.
@@ -346,6 +367,7 @@ pub(crate) struct ComposeRun {
     /// Not the services that this one depends on.
     #[arg(long)]
     pub(crate) no_deps: bool,
+    /// Publish a port, e.g. 8080:80; may be repeated.
     #[arg(short, long)]
     pub(crate) publish: Vec<String>,
     /// Publish the service's ports.
@@ -357,19 +379,25 @@ pub(crate) struct ComposeRun {
     /// Answer to the service's names on its networks.
     #[arg(long)]
     pub(crate) use_aliases: bool,
+    /// Who runs it: `USER` or `UID`, either with `:GROUP`.
     #[arg(short, long)]
     pub(crate) user: Option<String>,
+    /// `/here:/there` or `name:/there`; may be repeated.
     #[arg(short, long)]
     pub(crate) volume: Vec<String>,
+    /// Folder in the container that it begins in.
     #[arg(short, long)]
     pub(crate) workdir: Option<String>,
+    /// Name of the service.
     pub(crate) service: String,
+    /// What is run, instead of the service's command.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
 }
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct ComposeBuild {
+    /// Carry every step out anew.
     #[arg(long)]
     pub(crate) no_cache: bool,
     /// Ask the registry for newer base images.
@@ -381,6 +409,7 @@ pub(crate) struct ComposeBuild {
     /// Push what was built.
     #[arg(long)]
     pub(crate) push: bool,
+    /// Print less.
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// Also what these depend on.
@@ -392,6 +421,7 @@ pub(crate) struct ComposeBuild {
 
 #[derive(Debug, Args)]
 pub(crate) struct ComposePull {
+    /// Print less.
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// Go on when an image cannot be pulled.
@@ -433,6 +463,7 @@ pub(crate) struct ComposeStop {
 
 #[derive(Debug, Args)]
 pub(crate) struct ComposeKill {
+    /// Name or number of the signal.
     #[arg(short, long, default_value = "SIGKILL")]
     pub(crate) signal: String,
     /// All by default.
@@ -468,9 +499,12 @@ pub(crate) struct ComposePort {
     /// Of several containers of the service, this one.
     #[arg(long, default_value_t = 1)]
     pub(crate) index: u64,
+    /// tcp or udp.
     #[arg(long, default_value = "tcp")]
     pub(crate) protocol: String,
+    /// Name of the service.
     pub(crate) service: String,
+    /// Port in its container.
     pub(crate) port: u16,
 }
 
@@ -507,6 +541,7 @@ pub(crate) struct ComposeConfig {
     /// Only the names of images.
     #[arg(long)]
     pub(crate) images: bool,
+    /// YAML or JSON.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: ConfigFormat,
     /// Write into a file.
@@ -519,8 +554,10 @@ pub(crate) struct ComposeConfig {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum ConfigFormat {
+    /// YAML.
     #[default]
     Yaml,
+    /// JSON.
     Json,
 }
 

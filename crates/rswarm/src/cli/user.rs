@@ -35,6 +35,7 @@ pub(crate) enum User {
 
 #[derive(Debug, Args)]
 pub(crate) struct UserAdd {
+    /// Name of the user.
     pub(crate) name: String,
     /// admin: everything; deploy: services and stacks; read: looks, but not at secrets.
     #[arg(long, value_parser = ["admin", "deploy", "read"])]
@@ -46,6 +47,7 @@ pub(crate) struct UserAdd {
 
 #[derive(Debug, Args)]
 pub(crate) struct UserPasswd {
+    /// Name of the user.
     pub(crate) name: String,
     /// Read the password from standard input.
     #[arg(long)]
@@ -59,6 +61,7 @@ pub(crate) struct UserPasswd {
 pub(crate) enum UserToken {
     /// Make a token; it is printed once.
     Create {
+        /// Name of the user.
         user: String,
         /// What it is for.
         #[arg(long, default_value = "")]
@@ -68,13 +71,16 @@ pub(crate) enum UserToken {
     },
     /// List a user's tokens.
     Ls {
+        /// Name of the user.
         user: String,
         #[command(flatten)]
         list: ListArgs,
     },
     /// Remove tokens by id: they are worth nothing at once.
     Rm {
+        /// Name of the user.
         user: String,
+        /// Ids of tokens, as `ls` shows them.
         #[arg(required = true)]
         tokens: Vec<String>,
     },
@@ -93,6 +99,7 @@ pub(crate) struct Lifetime(pub(crate) Option<std::time::Duration>);
 
 #[derive(Debug, Args)]
 pub(crate) struct UserCert {
+    /// Name of the user.
     pub(crate) name: String,
     /// Folder for key.pem and cert.pem, made if it is not there.
     #[arg(long, value_name = "FOLDER")]
@@ -105,6 +112,7 @@ pub(crate) struct UserCert {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true, args = ["certificate", "token"])]
 pub(crate) struct UserRevoke {
+    /// Name of the user.
     pub(crate) name: String,
     /// Serial number of a certificate; may be repeated.
     #[arg(long, value_name = "SERIAL")]
