@@ -113,9 +113,12 @@ pub enum Error {
     },
     /// The registry says no.
     #[error(
-        "pull access denied for {repository}, repository does not exist or may require authorization: {reason}"
+        "{} access denied for {repository}, repository does not exist or may require authorization: {reason}",
+        if *push { "push" } else { "pull" }
     )]
     Denied {
+        /// It was asked to take an image, not to give one.
+        push: bool,
         /// In familiar form.
         repository: String,
         /// The registry's words.

@@ -189,8 +189,17 @@ impl Endpoint {
                         .filter_map(|value| value.to_str().ok())
                         .map(str::to_owned)
                         .collect();
+                    let basic = |challenge: &String| {
+                        challenge.split(' ').next().is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic"))
+                    };
                     match self.prove(&challenges).await? {
                         Some(header) => self.set_authorization(Some(header)),
+                        // In Docker's words.
+                        None if self.auth.is_none() && challenges.iter().any(basic) => {
+                            let reason = "no basic auth credentials".to_owned();
+                            let repository = self.familiar();
+                            return Err(Error::Denied { push: self.scope.pushes(), repository, reason });
+                        }
                         None => return Err(self.denied(&method, &url, response).await),
                     }
                     continue;
@@ -273,10 +282,21 @@ impl Endpoint {
         })
     }
 
+    /// Returns the repository as people write it.
+    fn familiar(&self) -> String {
+        self.repository.strip_prefix("library/").unwrap_or(&self.repository).to_owned()
+    }
+
     async fn denied(&self, method: &Method, url: &str, response: Response<Incoming>) -> Error {
-        let familiar = self.repository.strip_prefix("library/").unwrap_or(&self.repository).to_owned();
+        let familiar = self.familiar();
         match failure(method, url, response).await {
-            Error::Registry { reason, .. } => Error::Denied { repository: familiar, reason },
+            Error::Registry { mut reason, status, .. } => {
+                if status == StatusCode::UNAUTHORIZED.as_u16() && !reason.contains(':') {
+                    // An answer to HEAD has no words of its own. Source: distribution `registry/api/errcode`.
+                    reason = "unauthorized: authentication required".to_owned();
+                }
+                Error::Denied { push: self.scope.pushes(), repository: familiar, reason }
+            }
             other => other,
         }
     }

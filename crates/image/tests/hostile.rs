@@ -7,11 +7,11 @@ use http_body_util::Full;
 use hyper::{
     Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{CONTENT_TYPE, LOCATION},
+    header::{CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE},
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use image::{Digest, Error, PullOptions, Store};
+use image::{Auth, Digest, Error, ImportOptions, PullOptions, PushOptions, Store};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -29,11 +29,13 @@ struct Said {
     status: u16,
     kind: String,
     to: String,
+    /// What it wants to see first.
+    challenge: String,
     body: Bytes,
 }
 
 fn says(kind: &str, body: impl Into<Bytes>) -> Said {
-    Said { status: 200, kind: kind.to_owned(), to: String::new(), body: body.into() }
+    Said { status: 200, kind: kind.to_owned(), body: body.into(), ..Said::default() }
 }
 
 fn leads(to: &str) -> Said {
@@ -85,7 +87,9 @@ impl Liar {
         };
         let mut response = Response::new(Full::new(said.body));
         *response.status_mut() = StatusCode::from_u16(said.status).unwrap();
-        for (name, value) in [(CONTENT_TYPE, &said.kind), (LOCATION, &said.to)] {
+        for (name, value) in
+            [(CONTENT_TYPE, &said.kind), (LOCATION, &said.to), (WWW_AUTHENTICATE, &said.challenge)]
+        {
             if !value.is_empty() {
                 response.headers_mut().insert(name, value.parse().unwrap());
             }
@@ -269,4 +273,43 @@ fn error_chain(error: &dyn std::error::Error) -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(": ")
+}
+
+/// Docker's clients look for these words to tell that an account is needed.
+#[tokio::test]
+async fn who_is_refused_is_told_what_and_why_in_the_words_that_clients_look_for() {
+    let (liar, host) = Liar::start().await;
+    let asks = |scheme: &str| Said {
+        status: 401,
+        challenge: format!("{scheme} realm=\"Registry\""),
+        ..Said::default()
+    };
+    for name in ["", "1"] {
+        liar.will(name, asks("Basic"));
+    }
+    let error = pull(&host).await.map(|image| image.id).expect_err("a pull").to_string();
+    assert!(error.starts_with("pull access denied for evil/demo"), "{error}");
+    assert!(error.contains("no basic auth credentials"), "{error}");
+
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path(), is_squashed()).await.unwrap();
+    let name: image::Reference = format!("{host}/evil/demo:1").parse().unwrap();
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1);
+    tar.append_data(&mut header, "a", &b"a"[..]).unwrap();
+    let options = ImportOptions { reference: Some(name.clone()), ..ImportOptions::default() };
+    store.import(std::io::Cursor::new(tar.into_inner().unwrap()), options).await.unwrap();
+    let wrong = Auth::Basic { username: "ann".into(), password: "wrong".into() };
+    for (auth, words) in
+        [(None, "no basic auth credentials"), (Some(wrong), "unauthorized: authentication required")]
+    {
+        let (progress, mut said) = mpsc::channel(64);
+        tokio::spawn(async move { while said.recv().await.is_some() {} });
+        let pushed = store.push(&name, PushOptions { auth, ..PushOptions::default() }, progress);
+        let pushed = tokio::time::timeout(Duration::from_secs(60), pushed).await.expect("an end in time");
+        let error = pushed.expect_err("a push").to_string();
+        assert!(error.starts_with("push access denied for evil/demo"), "{error}");
+        assert!(error.contains(words), "{error}");
+    }
 }

@@ -40,6 +40,11 @@ impl Scope {
             }
         }
     }
+
+    /// Says whether it is about giving an image to the registry.
+    pub(super) fn pushes(&self) -> bool {
+        self.0.first().is_some_and(|scope| scope.ends_with(":pull,push"))
+    }
 }
 
 /// Tokens that may still be good, by server, service, scope and account.
@@ -94,7 +99,7 @@ pub(super) async fn answer(
             };
             if registry.starts_with("https:") && !key.realm.starts_with("https:") {
                 let reason = "the token server it names is not reached by TLS".to_owned();
-                return Err(Error::Denied { repository: registry.to_owned(), reason });
+                return Err(Error::Denied { push: scope.pushes(), repository: registry.to_owned(), reason });
             }
             // That this host may go unchecked says nothing of another that it names, which gets the password.
             let verify = verify || host(&key.realm) != host(registry);
@@ -137,6 +142,7 @@ async fn token(
     let granted = fetch(http, &key, auth, verify).await?;
     let text = if granted.token.is_empty() { &granted.access_token } else { &granted.token };
     let denied = || Error::Denied {
+        push: key.scope.pushes(),
         repository: key.realm.clone(),
         reason: "the token server gave no token".to_owned(),
     };
@@ -176,7 +182,7 @@ async fn fetch(http: &Http, key: &Key, auth: Option<&Auth>, verify: bool) -> Res
             Error::Registry { reason, .. } => reason,
             other => other.to_string(),
         };
-        return Err(Error::Denied { repository: key.realm.clone(), reason });
+        return Err(Error::Denied { push: key.scope.pushes(), repository: key.realm.clone(), reason });
     }
     let body = super::short(response.into_body(), MAX_TOKEN_BYTES, super::SHORT_ANSWER).await;
     let body = body.map_err(|source| Error::Network { url: key.realm.clone(), source })?;
