@@ -239,7 +239,7 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
             point.idmap = true;
             if let Some(sub) = subpath {
                 check_inside(&volume.mountpoint, &sub)?;
-                point.subpath = sub.trim_start_matches('/').to_owned();
+                point.subpath = sub;
             }
             point.source = volume.mountpoint;
             point.name = volume.name;
@@ -268,8 +268,15 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
 
 /// Refuses a subpath that is not there or leads out of its volume; at a start it may still do so.
 fn check_inside(volume: &Path, sub: &str) -> Result<()> {
-    let path = volume.join(sub.trim_start_matches('/'));
-    let real = fs::canonicalize(&path).map_err(Error::io("find", &path))?;
+    let path = volume.join(sub);
+    // Docker's words, by which its CLI tells a path that is not there. Source: moby `internal/safepath`.
+    let real = fs::canonicalize(&path).map_err(|error| {
+        let why = match error.kind() {
+            std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+            _ => error.to_string(),
+        };
+        Error::invalid(format!("cannot access path {}: {why}", path.display()))
+    })?;
     let root = fs::canonicalize(volume).map_err(Error::io("find", volume))?;
     if real.starts_with(root) {
         Ok(())
@@ -357,16 +364,19 @@ fn of_mount(mount: &crate::config::Mount) -> Result<Wanted> {
                 idmap: *idmap,
             }
         }
-        MountKind::Volume { name, driver, driver_opts, labels, no_copy, subpath } => Source::Volume {
-            config: VolumeConfigKey {
-                driver: driver.clone().unwrap_or_default(),
-                driver_opts: driver_opts.clone(),
-                labels: labels.clone(),
-                ..VolumeConfigKey::named(name.clone().unwrap_or_default())
-            },
-            no_copy: *no_copy,
-            subpath: subpath.clone(),
-        },
+        MountKind::Volume { name, driver, driver_opts, labels, no_copy, subpath } => {
+            confine::volume_subpath("mount", subpath.as_deref().unwrap_or_default()).map_err(gate::unfit)?;
+            Source::Volume {
+                config: VolumeConfigKey {
+                    driver: driver.clone().unwrap_or_default(),
+                    driver_opts: driver_opts.clone(),
+                    labels: labels.clone(),
+                    ..VolumeConfigKey::named(name.clone().unwrap_or_default())
+                },
+                no_copy: *no_copy,
+                subpath: subpath.clone(),
+            }
+        }
         MountKind::Tmpfs { size_bytes, mode } => {
             let size = size_bytes.filter(|s| *s > 0).map(|s| format!("size={s}"));
             let mode = mode.filter(|m| *m > 0).map(|m| format!("mode={m:o}"));

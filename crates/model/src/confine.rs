@@ -239,6 +239,28 @@ pub fn mount_target(key: &'static str, path: &str, filesystem: bool) -> Result<(
     Ok(())
 }
 
+/// Judges what of a volume is mounted.
+///
+/// # Errors
+/// A path that is not below the volume's root, as Docker words it. Source: moby `volume/mounts`, `errInvalidSubpath`.
+pub fn volume_subpath(key: &'static str, path: &str) -> Result<(), Unfit> {
+    let leads_out = path.split('/').scan(0_i32, |depth, part| {
+        *depth += match part {
+            "" | "." => 0,
+            ".." => -1,
+            _ => 1,
+        };
+        Some(*depth)
+    });
+    if path.starts_with('/') || path.contains('\0') || leads_out.into_iter().any(|depth| depth < 0) {
+        return Err(unfit(
+            key,
+            "invalid mount config for type \"volume\": subpath must be a relative path within the volume",
+        ));
+    }
+    Ok(())
+}
+
 /// Judges the options of a tmpfs, as `size=64m,mode=1777`.
 ///
 /// # Errors
@@ -414,8 +436,11 @@ pub fn container(spec: &ContainerSpec, host_network: bool) -> Result<(), Unfit> 
         user("ContainerSpec.Groups", group)?;
     }
     for mount in mounts {
-        let filesystem = matches!(mount.kind, MountKind::Tmpfs { .. });
-        mount_target("ContainerSpec.Mounts", &mount.target, filesystem)?;
+        // As with Docker, a service may have one that is not absolute: its tasks are rejected, and say why.
+        if mount.target.starts_with('/') {
+            let filesystem = matches!(mount.kind, MountKind::Tmpfs { .. });
+            mount_target("ContainerSpec.Mounts", &mount.target, filesystem)?;
+        }
     }
     if let Some(signal) = stop_signal {
         word("ContainerSpec.StopSignal", signal)?;
@@ -546,6 +571,11 @@ mod tests {
             ],
         );
         check(|t| mount_target("Key", t, true), &["/run", "/sys"], &["/proc", "/proc/uptime"]);
+        check(
+            |t| volume_subpath("Key", t),
+            &["", "a", "a/b", "./a", "a/../b"],
+            &["/a", "..", "a/../../b", "../a/b"],
+        );
         check(|t| inner_path("Key", t), &["/dev/x"], &["dev/x", "/../x", "/a/../../b", "/a\0"]);
         check(
             |t| working_directory("Key", t),

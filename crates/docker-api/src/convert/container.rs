@@ -280,9 +280,6 @@ fn mount(from: types::Mount) -> Result<Mount> {
         }
         other => return invalid(format!("invalid mount config: mount type {other:?} is not supported")),
     };
-    if !from.target.starts_with('/') {
-        return invalid(format!("invalid mount target {:?}: must be an absolute path", from.target));
-    }
     Ok(Mount { kind, target: from.target, read_only: from.read_only })
 }
 

@@ -231,6 +231,42 @@ fn subpath_that_became_a_link_does_not_lead_out_of_its_volume() {
     }
 }
 
+/// In Docker's words: its CLI tells by them which exit code to end with.
+#[test]
+fn subpath_is_a_path_below_its_volume_that_is_there() {
+    let host = Target::new().host;
+    let made = guest_with(&["make:/data/a"], |c| c.host.binds = vec!["v:/data".into()]);
+    assert_eq!(host.run(made).code, 0);
+    let start = |subpath: &str| {
+        let kind = MountKind::Volume {
+            name: Some("v".into()),
+            driver: None,
+            driver_opts: Default::default(),
+            labels: Default::default(),
+            no_copy: false,
+            subpath: Some(subpath.into()),
+        };
+        let config = guest_with(&["list:/there"], |c| {
+            c.host.mounts = vec![Mount { target: "/there".into(), read_only: false, kind }];
+        });
+        let id = host.try_create(config).map_err(|error| error.to_string())?;
+        host.try_start(&id).map_err(|error| error.to_string())
+    };
+    for outside in ["/a", "..", "a/../../v", "/"] {
+        let refused = start(outside).expect_err(outside);
+        assert!(
+            refused.contains("subpath must be a relative path within the volume"),
+            "{outside}: {refused}"
+        );
+    }
+    let missing = start("a/nothing").unwrap_err();
+    assert!(
+        missing.contains("cannot access path ") && missing.ends_with("a/nothing: no such file or directory"),
+        "{missing}"
+    );
+    start("a").unwrap();
+}
+
 /// A new volume is filled by the engine, as root of the host, while other containers may have it.
 #[test]
 fn filling_a_volume_with_an_images_content_follows_no_link_that_a_container_makes() {
