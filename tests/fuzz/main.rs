@@ -52,6 +52,7 @@ targets! {
     references: 10_000 on DAEMON,
     registry_answers: 10_000 on DAEMON,
     stack_files: 10_000 on CLIENT,
+    templates: 10_000 on DAEMON,
 }
 
 fn here() -> PathBuf {

@@ -109,6 +109,16 @@ pub fn stack_files(input: &[u8]) {
     }
 }
 
+/// A template of a format, a service or a log's tag is read or refused, and filled in at no more than its cost.
+pub fn templates(input: &[u8]) {
+    let text = text(input);
+    let values =
+        template::task::Values::example("web", &BTreeMap::from([("tier".to_owned(), "gold".to_owned())]));
+    drop(values.fill(text));
+    let dot = serde_json::json!({"A": [1, "b", null, {"C": 0.5}], "D": {"e": "f"}, "G": "text", "H": true});
+    drop(template::fill(text, &dot, &template::docker::Docker));
+}
+
 /// Returns the input up to its first byte that is no text.
 fn text(input: &[u8]) -> &str {
     input.utf8_chunks().next().map_or("", |chunk| chunk.valid())

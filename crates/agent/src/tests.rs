@@ -261,6 +261,7 @@ fn task(number: u128, image: &str) -> Task {
         meta: Meta::default(),
         service: ServiceId(1),
         service_name: "web".into(),
+        service_labels: model::Labels::new(),
         slot: Slot::Replica(1),
         spec: Arc::new(TaskSpec {
             container: ContainerSpec { image: image.into(), ..ContainerSpec::default() },

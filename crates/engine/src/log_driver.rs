@@ -91,6 +91,10 @@ fn read(log: &LogConfig) -> Result<Option<Asked>> {
         let key = key.as_str();
         COMMON.contains(&key) || more.iter().any(|keys| keys.contains(&key))
     };
+    if let Some(text) = option("tag") {
+        template::Template::parse(text, &template::docker::Docker)
+            .map_err(|error| Error::invalid(format!("log option tag {text:?}: {error}")))?;
+    }
     if let Some(unknown) = log.options.keys().find(|key| !known(key)) {
         return Err(Error::invalid(format!("unknown log opt '{unknown}' for {driver} log driver")));
     }
@@ -161,25 +165,32 @@ fn syslog_address(text: &str) -> Result<SyslogAddress> {
     found.map(SyslogAddress::Udp).ok_or_else(|| invalid("no such host"))
 }
 
-/// Fills in a tag's template. *Source:* Docker docs, "Customize log driver output".
-fn tag(template: Option<&str>, container: &Container) -> String {
+/// Fills in a tag's template. *Source:* Docker docs, "Customize log driver output"; moby `daemon/logger/loginfo.go`.
+///
+/// # Errors
+/// `InvalidParameter`: it is not a template, or asks for what a container does not have.
+fn tag(template: Option<&str>, container: &Container, hostname: &str) -> Result<String> {
     let short = |id: &str| id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
-    let image = &container.config.image;
-    let values = [
-        ("ID", short(&container.id)),
-        ("FullID", container.id.clone()),
-        ("Name", container.name.clone()),
-        ("ImageID", short(&container.image_id)),
-        ("ImageFullID", container.image_id.clone()),
-        ("ImageName", image.clone()),
-        ("DaemonName", "docker".to_owned()),
-    ];
-    let mut text = template.filter(|t| !t.is_empty()).unwrap_or("{{.ID}}").to_owned();
-    for (name, value) in values {
-        text =
-            text.replace(&format!("{{{{.{name}}}}}"), &value).replace(&format!("{{{{ .{name} }}}}"), &value);
-    }
-    text
+    let config = &container.config;
+    let values = serde_json::json!({
+        "ID": short(&container.id),
+        "FullID": container.id,
+        "Name": container.name,
+        "ImageID": short(&container.image_id),
+        "ImageFullID": container.image_id,
+        "ImageName": config.image,
+        "Hostname": hostname,
+        "DaemonName": "docker",
+        "ContainerID": container.id,
+        "ContainerName": format!("/{}", container.name),
+        "ContainerImageID": container.image_id,
+        "ContainerImageName": config.image,
+        "ContainerEnv": config.env,
+        "ContainerLabels": config.labels,
+    });
+    let text = template.filter(|t| !t.is_empty()).unwrap_or("{{.ID}}");
+    template::fill(text, &values, &template::docker::Docker)
+        .map_err(|error| Error::invalid(format!("log option tag {text:?}: {error}")))
 }
 
 /// Returns where the output of a container goes.
@@ -206,7 +217,7 @@ pub(crate) fn target(container: &Container, hostname: &str) -> Result<LogTarget>
         let value = container.config.env.iter().find_map(|e| e.split_once('=').filter(|(k, _)| *k == key));
         attrs.extend(value.map(|(k, v)| (k.to_owned(), v.to_owned())));
     }
-    let name = tag(option("tag"), container);
+    let name = tag(option("tag"), container, hostname)?;
     let failed = |why: String| Error::invalid(format!("failed to initialize logging driver: {why}"));
     let forward = match service {
         Service::None => None,
@@ -293,6 +304,10 @@ mod tests {
         for (driver, options) in [
             ("", &[("max-size", "1m"), ("tag", "{{.Name}}")][..]),
             ("local", &[("compress", "true")]),
+            (
+                "local",
+                &[("tag", "{{with index .ContainerLabels \"tier\"}}{{upper .}}{{end}}-{{.ImageName}}")],
+            ),
             ("none", &[]),
             ("journald", &[("labels", "a"), ("cache-max-size", "2m")]),
             ("syslog", &[("syslog-address", "udp://127.0.0.1"), ("syslog-facility", "local3")]),
@@ -303,6 +318,8 @@ mod tests {
         for (driver, options, what) in [
             ("nope", &[][..], "nope"),
             ("json-file", &[("nope", "1")], "unknown log opt 'nope'"),
+            ("json-file", &[("tag", "{{.Name")], "unclosed action"),
+            ("json-file", &[("tag", "{{nope .Name}}")], "function \"nope\" not defined"),
             ("journald", &[("max-size", "1m")], "for journald log driver"),
             ("syslog", &[("syslog-address", "tcp://x:1")], "only udp://"),
             ("syslog", &[("syslog-facility", "nope")], "invalid syslog facility: nope"),

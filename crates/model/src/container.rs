@@ -56,6 +56,26 @@ pub struct ContainerSpec {
     pub pre_stop: Vec<Hook>,
 }
 
+impl ContainerSpec {
+    /// Says whether a template of it may ask for the labels of its service: its tasks are then told them.
+    #[must_use]
+    pub fn asks_for_service_labels(&self) -> bool {
+        let asks = |text: &String| text.contains("{{") && text.contains("Labels");
+        let mut mounts = self.mounts.iter();
+        let mounts = mounts.any(|mount| {
+            let of_source = match &mount.kind {
+                MountKind::Bind { source, .. } => asks(source),
+                MountKind::Volume { name, driver_opts, labels, .. } => {
+                    name.as_ref().is_some_and(asks) || driver_opts.values().chain(labels.values()).any(asks)
+                }
+                MountKind::Tmpfs { .. } => false,
+            };
+            of_source || asks(&mount.target)
+        });
+        mounts || self.hostname.as_ref().is_some_and(asks) || self.env.iter().any(asks)
+    }
+}
+
 /// A command beside the container's own. Source: compose `post_start`, `pre_stop`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hook {

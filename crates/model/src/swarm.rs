@@ -72,11 +72,16 @@ pub const DEAD_MANAGERS_LEVEL: u32 = 3;
 /// The first feature level at which a swarm remembers the index of a node that was removed.
 pub const REMOVED_INDEX_LEVEL: u32 = 3;
 
+/// From here on tasks carry the labels of their service for templates that ask for them, and secrets and configs may be
+/// templates.
+pub const TEMPLATES_LEVEL: u32 = 3;
+
 /// The newest feature level that this version understands; new swarms begin with it.
 ///
 /// 1: the first. 2: [`crate::INTEGRITY_LEVEL`] and [`AWAY_LEVEL`]; nodes say which networks they hold, and when one is
 /// gone; objects know at which index they were made. 3: [`CONFINEMENT_LEVEL`], [`INCARNATION_LEVEL`],
-/// [`DEAD_MANAGERS_LEVEL`], [`REMOVED_INDEX_LEVEL`], [`crate::POOLS_LEVEL`] and [`crate::NODE_NETWORKS_LEVEL`].
+/// [`DEAD_MANAGERS_LEVEL`], [`REMOVED_INDEX_LEVEL`], [`TEMPLATES_LEVEL`], [`crate::POOLS_LEVEL`] and
+/// [`crate::NODE_NETWORKS_LEVEL`].
 pub const FEATURE_LEVEL: u32 = 3;
 
 /// Which life of a swarm something belongs to. Each recovery from the loss of a majority, and each restored backup,

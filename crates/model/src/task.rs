@@ -9,8 +9,8 @@
 //! ```
 
 use crate::{
-    GenericResources, LogDriver, Meta, NetworkAttachmentSpec, NetworkId, NodeId, PortConfig, ServiceId,
-    TaskId, TaskSpec, Timestamp,
+    GenericResources, Labels, LogDriver, Meta, NetworkAttachmentSpec, NetworkId, NodeId, PortConfig,
+    ServiceId, TaskId, TaskSpec, Timestamp,
 };
 use ipnet::IpNet;
 use std::{net::IpAddr, sync::Arc};
@@ -22,6 +22,8 @@ pub struct Task {
     pub service: ServiceId,
     /// Copied from the service at creation, for names and templates.
     pub service_name: String,
+    /// Copied from the service at creation if a template of its container asks for them; else empty.
+    pub service_labels: Labels,
     pub slot: Slot,
     /// Shared by all tasks of one (service, spec version).
     pub spec: Arc<TaskSpec>,
@@ -68,6 +70,7 @@ impl Task {
             // Of its own, so that its name is answered on its networks.
             service: ServiceId(id.0),
             service_name: name.to_owned(),
+            service_labels: Labels::new(),
             slot: Slot::Node(node),
             spec: Arc::new(TaskSpec { networks, ..TaskSpec::default() }),
             spec_version: 1,

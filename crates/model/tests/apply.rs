@@ -17,6 +17,7 @@ fn task(id: u128, address: &str) -> Object {
         meta: Meta::default(),
         service: ServiceId(1),
         service_name: "web".into(),
+        service_labels: model::Labels::new(),
         slot: Slot::Replica(1),
         spec: Arc::default(),
         spec_version: 1,

@@ -3,7 +3,6 @@
 use crate::{
     attach::{self, Waiting},
     hooks,
-    template::{Values, architecture},
 };
 use agent::{Held, News, NodeConfig, TaskAssignment, TaskError};
 use engine::{
@@ -38,6 +37,11 @@ pub(crate) struct Wanted {
     pub(crate) reference: image::Reference,
     /// What its registry is shown.
     pub(crate) auth: Option<image::Auth>,
+}
+
+/// Returns what this host is, in the words of Docker's node description.
+fn platform() -> Platform {
+    Platform { os: "linux".to_owned(), architecture: std::env::consts::ARCH.to_owned() }
 }
 
 fn node_tls(credentials: &pki::Credentials) -> NodeTls {
@@ -129,9 +133,10 @@ impl HostExecutor {
         let task = &assignment.task;
         let node = self.node.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let node = node.ok_or_else(|| TaskError::temporary("this node has not been welcomed yet"))?;
-        let values = Values::new(task, node.id, &self.hostname);
-        let fill = |text: &str| values.fill(text).map_err(|e| fatal(&e));
-        let spec = &task.spec.container;
+        let platform = platform();
+        let node = template::task::Node { id: node.id, hostname: &self.hostname, platform: &platform };
+        let values = template::task::Values::new(task, node);
+        let spec = &template::task::container(&task.spec.container, &values).map_err(|e| fatal(&e))?;
 
         let mut labels = spec.labels.clone();
         labels.extend([
@@ -149,15 +154,10 @@ impl HostExecutor {
             image: spec.image.clone(),
             entrypoint: list(&spec.command),
             cmd: list(&spec.args),
-            env: spec
-                .env
-                .iter()
-                .map(|e| fill(e))
-                .chain(resource_env(&task.generic).map(Ok))
-                .collect::<Result<_, _>>()?,
+            env: spec.env.iter().cloned().chain(resource_env(&task.generic)).collect(),
             user: spec.user.clone(),
             working_dir: spec.working_dir.clone(),
-            hostname: spec.hostname.as_deref().map(fill).transpose()?,
+            hostname: spec.hostname.clone(),
             labels,
             tty: spec.tty,
             open_stdin: spec.open_stdin,
@@ -172,7 +172,7 @@ impl HostExecutor {
                 start_interval: h.start_interval,
                 retries: h.retries,
             }),
-            host: self.host_config(assignment, &fill)?,
+            host: self.host_config(assignment, spec)?,
             ..ContainerConfig::default()
         })
     }
@@ -180,10 +180,9 @@ impl HostExecutor {
     fn host_config(
         &self,
         assignment: &TaskAssignment,
-        fill: &dyn Fn(&str) -> Result<String, TaskError>,
+        spec: &model::ContainerSpec,
     ) -> Result<HostConfig, TaskError> {
         let task = &assignment.task;
-        let spec = &task.spec.container;
         let limits = task.spec.resources.limits;
         let driver = task.spec.log_driver.as_ref().or(task.log_driver.as_ref());
         let log = driver.cloned().map_or_else(engine::LogConfig::default, |log| engine::LogConfig {
@@ -206,7 +205,7 @@ impl HostExecutor {
         let nothing = model::HostOptions::default();
         let shared = spec.host.as_ref().unwrap_or(&nothing);
         Ok(HostConfig {
-            mounts: spec.mounts.iter().map(|m| mount(m, fill)).collect::<Result<_, _>>()?,
+            mounts: spec.mounts.iter().map(mount).collect(),
             port_bindings: task
                 .host_ports
                 .iter()
@@ -368,20 +367,17 @@ fn device(device: &model::DeviceMapping) -> engine::Device {
     }
 }
 
-fn mount(
-    mount: &model::Mount,
-    fill: &dyn Fn(&str) -> Result<String, TaskError>,
-) -> Result<engine::Mount, TaskError> {
+fn mount(mount: &model::Mount) -> engine::Mount {
     let kind = match &mount.kind {
         MountKind::Bind { source, propagation, create, recursion } => engine::MountKind::Bind {
-            source: fill(source)?,
+            source: source.clone(),
             propagation: propagation.clone(),
             create: *create,
             recursion: *recursion,
             idmap: false,
         },
         MountKind::Volume { name, driver, driver_opts, labels, no_copy } => engine::MountKind::Volume {
-            name: name.as_deref().map(fill).transpose()?,
+            name: name.clone(),
             driver: driver.clone(),
             driver_opts: driver_opts.clone(),
             labels: labels.clone(),
@@ -392,7 +388,7 @@ fn mount(
             engine::MountKind::Tmpfs { size_bytes: *size_bytes, mode: *mode }
         }
     };
-    Ok(engine::Mount { target: fill(&mount.target)?, read_only: mount.read_only, kind })
+    engine::Mount { target: mount.target.clone(), read_only: mount.read_only, kind }
 }
 
 /// Returns the secrets and configs of a task as files in memory.
@@ -442,7 +438,7 @@ impl agent::Executor for HostExecutor {
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
         NodeDescription {
             hostname: self.hostname.clone(),
-            platform: Platform { os: "linux".to_owned(), architecture: architecture().to_owned() },
+            platform: platform(),
             resources: Resources {
                 cpu_nanos: cpus * 1_000_000_000,
                 memory_bytes: info.totalram as u64 * u64::from(info.mem_unit),

@@ -32,7 +32,6 @@ mod recover;
 mod settings;
 mod strangers;
 mod swarm;
-mod template;
 
 pub use settings::Settings;
 

@@ -7,8 +7,8 @@
 
 use crate::{Clock, Line, Plan, Report};
 use model::{
-    Batch, Change, Conflict, Desired, Meta, NodeId, Object, ObjectRef, Placement, Service, Slot, Tables,
-    Task, TaskId, TaskStatus, Timestamp,
+    Batch, Change, Conflict, Desired, Labels, Meta, NodeId, Object, ObjectRef, Placement, Service, Slot,
+    TEMPLATES_LEVEL, Tables, Task, TaskId, TaskStatus, Timestamp,
 };
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -120,11 +120,15 @@ impl<'a> Draft<'a> {
         let id = TaskId((self.ids)());
         let default = self.tables.cluster.as_ref().and_then(|cluster| cluster.spec.log_driver.clone());
         let log_driver = default.filter(|_| service.spec.task.log_driver.is_none());
+        let level = self.tables.cluster.as_ref().map_or(0, |cluster| cluster.feature_level);
+        let container = &service.spec.task.container;
+        let asked = level >= TEMPLATES_LEVEL && container.asks_for_service_labels();
         let task = Task {
             id,
             meta: Meta::default(),
             service: service.id,
             service_name: service.spec.name.clone(),
+            service_labels: if asked { service.spec.labels.clone() } else { Labels::new() },
             slot,
             spec: service.spec.task.clone(),
             spec_version: service.spec_version,

@@ -10535,6 +10535,12 @@ pub mod rswarm {
                 /// the swarm's for tasks that name none, when this one was made
                 #[prost(message, optional, tag = "18")]
                 pub log_driver: ::core::option::Option<LogDriver>,
+                /// if a template asks for them; feature level 3
+                #[prost(btree_map = "string, string", tag = "19")]
+                pub service_labels: ::prost::alloc::collections::BTreeMap<
+                    ::prost::alloc::string::String,
+                    ::prost::alloc::string::String,
+                >,
             }
             #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
             pub struct Slot {

@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("proto", &["model"]),
     ("protogen", &[]),
     ("compose", &["model"]),
+    ("template", &["model"]),
     ("plan", &["model"]),
     ("pki", &["model", "sys"]),
     ("image", &["sys"]),
@@ -21,9 +22,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("runtime", &["sys", "shim", "model"]), // model: which namespace holds a kernel parameter
     ("network", &["sys", "model"]),
     ("store", &["model", "proto", "pki", "sys"]),
-    ("engine", &["model", "image", "runtime", "network", "sys"]),
+    ("engine", &["model", "image", "runtime", "network", "sys", "template"]),
     ("agent", &["model", "proto", "pki", "sys"]),
-    ("manager", &["model", "proto", "pki", "plan", "store"]),
+    ("manager", &["model", "proto", "pki", "plan", "store", "template"]),
     ("docker-api", &["model", "proto", "pki", "engine", "image", "sys"]),
     (
         "node",
@@ -40,9 +41,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "network",
             "store",
             "sys",
+            "template",
         ],
     ),
-    ("rswarm", &["model", "compose", "docker-api", "image", "runtime", "node", "pki"]),
+    ("rswarm", &["model", "compose", "docker-api", "image", "runtime", "node", "pki", "template"]),
     ("testkit", &[]),
     ("xtask", &["testkit", "manager", "model", "pki", "runtime", "store"]), // a tool of ours, not part of the product
 ];

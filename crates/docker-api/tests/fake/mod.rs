@@ -138,6 +138,7 @@ impl World {
                 meta: Meta::default(),
                 service: service.id,
                 service_name: service.spec.name.clone(),
+                service_labels: model::Labels::new(),
                 slot,
                 spec: service.spec.task.clone(),
                 spec_version: service.spec_version,

@@ -4,7 +4,7 @@
 use model::{
     BindRecursion, CONFINEMENT_LEVEL, Config, ContainerSpec, EndpointMode, GenericRequests, Mode, MountKind,
     NetworkDriver, NetworkId, NetworkSpec, ObjectRef, Protocol, PublishMode, Resources, Secret, ServiceId,
-    ServiceSpec, Subnets, Tables, Task, TaskState, Want, confine,
+    ServiceSpec, Subnets, TEMPLATES_LEVEL, Tables, Task, TaskState, Want, confine,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tonic::Status;
@@ -131,6 +131,8 @@ fn container(tables: &Tables, spec: &ServiceSpec) -> Result<(), Status> {
         }
     }
     confine::container(container, host_network).map_err(|e| invalid(e.to_string()))?;
+    let example = template::task::Values::example(&spec.name, &spec.labels);
+    template::task::container(container, &example).map_err(|e| invalid(e.to_string()))?;
     understood_by_all(tables, container)?;
     let mut targets: BTreeMap<&str, &str> = BTreeMap::new();
     for file in &container.secrets {
@@ -157,8 +159,14 @@ fn container(tables: &Tables, spec: &ServiceSpec) -> Result<(), Status> {
 /// author believes.
 fn understood_by_all(tables: &Tables, container: &ContainerSpec) -> Result<(), Status> {
     let level = tables.cluster.as_ref().map_or(0, |cluster| cluster.feature_level);
-    if level >= CONFINEMENT_LEVEL {
+    if level >= CONFINEMENT_LEVEL.max(TEMPLATES_LEVEL) {
         return Ok(());
+    }
+    if container.asks_for_service_labels() {
+        return Err(Status::failed_precondition(format!(
+            "ContainerSpec: templates with labels of the service are not understood by every manager: the swarm is at \
+             feature level {level}, and {TEMPLATES_LEVEL} is needed; hint: install this version on all managers"
+        )));
     }
     let users = container.host.as_ref().is_some_and(|host| host.users.is_some());
     let recursion = container.mounts.iter().find(|mount| match mount.kind {
@@ -508,6 +516,26 @@ mod tests {
     }
 
     #[test]
+    fn a_template_that_cannot_be_filled_in_is_refused() {
+        for (text, words) in [
+            ("{{.Nope.Name}}", "no field \"Nope\""),
+            ("{{.Node.Hostname", "unclosed action"),
+            ("{{nope .Task.Slot}}", "function \"nope\" not defined"),
+        ] {
+            let mut spec = service_spec("new");
+            Arc::make_mut(&mut spec.task).container.env.push(format!("X={text}"));
+            let refused = service(&state().cluster().tables(), &spec, None).unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{text}");
+            assert!(refused.message().contains(words), "{text}: {}", refused.message());
+        }
+        let mut spec = service_spec("new");
+        spec.labels.insert("tier".into(), "gold".into());
+        let container = &mut Arc::make_mut(&mut spec.task).container;
+        container.hostname = Some("{{.Service.Labels.tier}}-{{.Task.Slot}}".into());
+        service(&state().cluster().tables(), &spec, None).unwrap();
+    }
+
+    #[test]
     fn what_an_older_manager_would_drop_is_refused() {
         let at = |level: u32, change: fn(&mut ContainerSpec)| {
             let mut cluster = model::Cluster::clone(state().cluster().tables().cluster.as_ref().unwrap());
@@ -525,7 +553,10 @@ mod tests {
             let kind = MountKind::Bind { source, propagation: None, create: false, recursion };
             c.mounts.push(model::Mount { kind, target: "/there".into(), read_only: false });
         };
-        for (change, words) in [(users, "UsernsMode"), (shallow, "bind mount at /there")] {
+        let labels: fn(&mut ContainerSpec) = |c| c.env.push("X={{.Service.Labels}}".into());
+        for (change, words) in
+            [(users, "UsernsMode"), (shallow, "bind mount at /there"), (labels, "labels of the service")]
+        {
             let refused = at(CONFINEMENT_LEVEL - 1, change);
             assert!(refused.contains(words) && refused.contains("install this version on all"), "{refused}");
             assert_eq!(at(CONFINEMENT_LEVEL, change), "");

@@ -177,6 +177,7 @@ impl State {
             meta: Meta::default(),
             service: owner.id,
             service_name: owner.spec.name.clone(),
+            service_labels: model::Labels::new(),
             slot: Slot::Replica(u64::try_from(number).unwrap()),
             spec: owner.spec.task.clone(),
             spec_version: owner.spec_version,

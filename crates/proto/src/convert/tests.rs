@@ -242,6 +242,7 @@ fn task(slot: Slot, placement: Placement, desired: Desired, state: Option<TaskSt
         meta: meta(),
         service: ServiceId(11),
         service_name: "web".into(),
+        service_labels: labels(&[("tier", "gold")]),
         slot,
         spec: Arc::new(task_spec()),
         spec_version: 3,

@@ -47,8 +47,8 @@ messages! {
     model::UpdateStatus => UpdateStatus { state, started_at, completed_at, message }
 
     model::Task => Task {
-        id, meta, service, service_name, slot, spec, spec_version, job_iteration, host_ports, placement, desired,
-        attachments, gateway_address, status, desired_at, attaches, generic, log_driver,
+        id, meta, service, service_name, service_labels, slot, spec, spec_version, job_iteration, host_ports, placement,
+        desired, attachments, gateway_address, status, desired_at, attaches, generic, log_driver,
     }
     model::TaskStatus => TaskStatus { state, at, message, error, container }
     model::ContainerStatus => ContainerStatus { container_id, pid, exit_code, oom_killed }

@@ -1,0 +1,337 @@
+//! How Go prints values: `%v` and its siblings. Source: Go's `fmt` (doc.go, print.go, format.go).
+
+use serde_json::{Number, Value};
+use std::fmt::Write;
+
+/// Widths and precisions beyond this are refused, as Go does. *Unit:* characters.
+const WIDTH_MAX: usize = 1_000_000;
+
+/// Returns a value as `%v` prints it. *Lists* are `[a b]`, *objects* `map[key:value]`, sorted.
+#[must_use]
+pub fn plain(value: &Value) -> String {
+    let mut out = String::new();
+    write_plain(&mut out, value);
+    out
+}
+
+fn write_plain(out: &mut String, value: &Value) {
+    match value {
+        Value::Null => out.push_str("<nil>"),
+        Value::String(text) => out.push_str(text),
+        Value::Number(number) => out.push_str(&general(number)),
+        other => nested(out, other, &mut |out, inner| write_plain(out, inner)),
+    }
+}
+
+/// Prints a list or an object, its members by `each`.
+fn nested(out: &mut String, value: &Value, each: &mut dyn FnMut(&mut String, &Value)) {
+    match value {
+        Value::Array(all) => {
+            out.push('[');
+            for (i, inner) in all.iter().enumerate() {
+                if i > 0 {
+                    out.push(' ');
+                }
+                each(out, inner);
+            }
+            out.push(']');
+        }
+        Value::Object(all) => {
+            let mut sorted: Vec<_> = all.iter().collect();
+            sorted.sort_by_key(|(key, _)| *key);
+            out.push_str("map[");
+            for (i, (key, inner)) in sorted.into_iter().enumerate() {
+                if i > 0 {
+                    out.push(' ');
+                }
+                each(out, &Value::from(key.as_str()));
+                out.push(':');
+                each(out, inner);
+            }
+            out.push(']');
+        }
+        other => out.push_str(&other.to_string()),
+    }
+}
+
+/// Returns Go's name of a value's type, as errors show it.
+pub(crate) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
+/// Prints a number as `%v`: one with a point as `%g`, with an exponent below -4 and from 6 on.
+fn general(number: &Number) -> String {
+    let Some(value) = number.as_f64().filter(|_| number.is_f64()) else { return number.to_string() };
+    let short = format!("{value:e}");
+    let exponent: i32 = short.split_once('e').and_then(|(_, e)| e.parse().ok()).unwrap_or(0);
+    if (-4..6).contains(&exponent) { format!("{value}") } else { go_exponent(&short) }
+}
+
+/// Makes Rust's `1e-7` Go's `1e-07`.
+fn go_exponent(text: &str) -> String {
+    let Some((digits, exponent)) = text.split_once('e') else { return text.to_owned() };
+    let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |e| ('-', e));
+    format!("{digits}e{sign}{exponent:0>2}")
+}
+
+/// Prints as Go's `Sprint`: a blank between two values of which none is a text.
+pub(crate) fn print(args: &[&Value]) -> String {
+    let mut out = String::new();
+    for (i, value) in args.iter().enumerate() {
+        if i > 0 && !value.is_string() && !args[i - 1].is_string() {
+            out.push(' ');
+        }
+        write_plain(&mut out, value);
+    }
+    out
+}
+
+/// Prints as Go's `Sprintln`: a blank between all, a line break at the end.
+pub(crate) fn println(args: &[&Value]) -> String {
+    args.iter().map(|value| plain(value)).collect::<Vec<_>>().join(" ") + "\n"
+}
+
+/// What stands between `%` and the verb.
+#[derive(Debug, Default, Clone)]
+struct Flags {
+    minus: bool,
+    plus: bool,
+    sharp: bool,
+    space: bool,
+    zero: bool,
+    width: Option<usize>,
+    precision: Option<usize>,
+}
+
+/// Prints as Go's `Sprintf`; mistakes are shown in the text, as Go does.
+///
+/// # Errors
+/// `%[n]`, which is not supported.
+pub(crate) fn printf(format: &str, args: &[&Value]) -> Result<String, String> {
+    let mut out = String::new();
+    let mut chars = format.chars().peekable();
+    let mut next = 0;
+    while let Some(c) = chars.next() {
+        if c != '%' {
+            out.push(c);
+            continue;
+        }
+        let mut flags = Flags::default();
+        while let Some(flag) = chars.peek() {
+            match flag {
+                '-' => flags.minus = true,
+                '+' => flags.plus = true,
+                '#' => flags.sharp = true,
+                ' ' => flags.space = true,
+                '0' => flags.zero = true,
+                _ => break,
+            }
+            chars.next();
+        }
+        let mut count = |out: &mut String, next: &mut usize, what: &str| -> Option<usize> {
+            if chars.peek() == Some(&'*') {
+                chars.next();
+                let given = args.get(*next).and_then(|v| v.as_u64()).and_then(|n| usize::try_from(n).ok());
+                *next += 1;
+                let given = given.filter(|n| *n <= WIDTH_MAX);
+                if given.is_none() {
+                    write!(out, "%!(BAD{what})").unwrap_or_default(); // a String takes everything
+                }
+                return given;
+            }
+            let mut digits = None;
+            while let Some(digit) = chars.peek().and_then(|c| c.to_digit(10)) {
+                let sofar: usize = digits.unwrap_or(0);
+                digits = Some(sofar.saturating_mul(10).saturating_add(digit as usize));
+                chars.next();
+            }
+            if digits.is_some_and(|n| n > WIDTH_MAX) {
+                write!(out, "%!(BAD{what})").unwrap_or_default();
+                return None;
+            }
+            digits
+        };
+        flags.width = count(&mut out, &mut next, "WIDTH");
+        let precise = chars.peek() == Some(&'.');
+        if precise {
+            chars.next();
+            let mut count = |out: &mut String, next: &mut usize| -> Option<usize> {
+                let mut digits: Option<usize> = None;
+                if chars.peek() == Some(&'*') {
+                    chars.next();
+                    digits = args.get(*next).and_then(|v| v.as_u64()).and_then(|n| usize::try_from(n).ok());
+                    *next += 1;
+                }
+                while let Some(digit) = chars.peek().and_then(|c| c.to_digit(10)) {
+                    digits = Some(digits.unwrap_or(0).saturating_mul(10).saturating_add(digit as usize));
+                    chars.next();
+                }
+                match digits.unwrap_or(0) {
+                    n if n > WIDTH_MAX => {
+                        out.push_str("%!(BADPREC)");
+                        None
+                    }
+                    n => Some(n),
+                }
+            };
+            flags.precision = count(&mut out, &mut next);
+        }
+        let Some(verb) = chars.next() else {
+            out.push_str("%!(NOVERB)");
+            break;
+        };
+        match verb {
+            '%' => out.push('%'),
+            '[' => return Err("%[n] in a format is not supported".to_owned()),
+            _ => {
+                match args.get(next) {
+                    Some(value) => verb_of(&mut out, verb, value, &flags),
+                    None => write!(out, "%!{verb}(MISSING)").unwrap_or_default(),
+                }
+                next += 1;
+            }
+        }
+    }
+    if next < args.len() {
+        let extra: Vec<String> = args[next..]
+            .iter()
+            .map(|v| if v.is_null() { "<nil>".to_owned() } else { format!("{}={}", kind(v), plain(v)) })
+            .collect();
+        write!(out, "%!(EXTRA {})", extra.join(", ")).unwrap_or_default();
+    }
+    Ok(out)
+}
+
+fn verb_of(out: &mut String, verb: char, value: &Value, flags: &Flags) {
+    if verb == 'T' {
+        return padded(out, kind(value), flags, false);
+    }
+    match value {
+        Value::Array(_) | Value::Object(_) => {
+            nested(out, value, &mut |out, inner| verb_of(out, verb, inner, flags));
+        }
+        _ => match scalar(verb, value, flags) {
+            Some((text, number)) => padded(out, &text, flags, number),
+            None if value.is_null() => write!(out, "%!{verb}(<nil>)").unwrap_or_default(),
+            None => write!(out, "%!{verb}({}={})", kind(value), plain(value)).unwrap_or_default(),
+        },
+    }
+}
+
+/// Returns the text of a value by a verb, and whether it is a number; nothing if they do not fit.
+fn scalar(verb: char, value: &Value, flags: &Flags) -> Option<(String, bool)> {
+    let signed = |text: String| match (text.starts_with('-'), flags.plus, flags.space) {
+        (false, true, _) => format!("+{text}"),
+        (false, false, true) => format!(" {text}"),
+        _ => text,
+    };
+    match (value, verb) {
+        (Value::Null, 'v') => Some(("<nil>".to_owned(), false)),
+        (Value::Bool(b), 'v' | 't') => Some((b.to_string(), false)),
+        (Value::String(text), _) => {
+            let cut: String = match flags.precision {
+                Some(n) => text.chars().take(n).collect(),
+                None => text.clone(),
+            };
+            let hex = |upper: bool| {
+                cut.bytes()
+                    .map(|b| if upper { format!("{b:02X}") } else { format!("{b:02x}") })
+                    .collect::<String>()
+            };
+            match verb {
+                'v' if flags.sharp => Some((quote(&cut), false)),
+                'v' | 's' => Some((cut, false)),
+                'q' => Some((quote(&cut), false)),
+                'x' => Some((hex(false), false)),
+                'X' => Some((hex(true), false)),
+                _ => None,
+            }
+        }
+        (Value::Number(number), _) if number.is_f64() => {
+            let value = number.as_f64()?;
+            let text = match verb {
+                'f' | 'F' => format!("{value:.*}", flags.precision.unwrap_or(6)),
+                'e' => go_exponent(&format!("{value:.*e}", flags.precision.unwrap_or(6))),
+                'v' | 'g' if flags.precision.is_none() => general(number),
+                _ => return None,
+            };
+            Some((signed(text), true))
+        }
+        (Value::Number(number), _) => {
+            let value = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from))?;
+            let digits = |text: String| match flags.precision {
+                Some(n) => format!("{text:0>n$}"),
+                None => text,
+            };
+            let magnitude = value.unsigned_abs();
+            let text = match verb {
+                'v' | 'd' => digits(magnitude.to_string()),
+                'x' if flags.sharp => format!("0x{}", digits(format!("{magnitude:x}"))),
+                'X' if flags.sharp => format!("0X{}", digits(format!("{magnitude:X}"))),
+                'x' => digits(format!("{magnitude:x}")),
+                'X' => digits(format!("{magnitude:X}")),
+                'o' => digits(format!("{magnitude:o}")),
+                'b' => digits(format!("{magnitude:b}")),
+                'c' => return Some((char::from_u32(u32::try_from(value).ok()?)?.to_string(), false)),
+                'q' => return Some((format!("'{}'", char::from_u32(u32::try_from(value).ok()?)?), false)),
+                'U' => return Some((format!("U+{magnitude:04X}"), false)),
+                _ => return None,
+            };
+            Some((signed(if value < 0 { format!("-{text}") } else { text }), true))
+        }
+        _ => None,
+    }
+}
+
+fn padded(out: &mut String, text: &str, flags: &Flags, number: bool) {
+    let missing = flags.width.unwrap_or(0).saturating_sub(text.chars().count());
+    let fill = |out: &mut String, with: char| out.extend(std::iter::repeat_n(with, missing));
+    if flags.minus {
+        out.push_str(text);
+        fill(out, ' ');
+    } else if flags.zero && !(number && flags.precision.is_some()) {
+        let (sign, digits) = match text.chars().next().filter(|c| number && matches!(c, '+' | '-' | ' ')) {
+            Some(sign) => (Some(sign), &text[1..]),
+            None => (None, text),
+        };
+        out.extend(sign);
+        fill(out, '0');
+        out.push_str(digits);
+    } else {
+        fill(out, ' ');
+        out.push_str(text);
+    }
+}
+
+/// Quotes a text as Go's `%q`.
+fn quote(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{b}' => out.push_str("\\v"),
+            c if (c as u32) < 0x80 && c.is_control() => {
+                write!(out, "\\x{:02x}", c as u32).unwrap_or_default()
+            }
+            c if c.is_control() => write!(out, "\\u{:04x}", c as u32).unwrap_or_default(),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
