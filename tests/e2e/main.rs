@@ -23,6 +23,7 @@ mod own_cli;
 mod plugins;
 mod power;
 mod private_registry;
+mod service_logs;
 mod single_host;
 mod sockets;
 mod stack_config;

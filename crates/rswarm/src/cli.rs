@@ -19,7 +19,7 @@ pub(crate) use cluster::{
 };
 pub(crate) use container::{
     AttachArgs, CommitArgs, Container, CpArgs, ExecArgs, ExportArgs, KillArgs, LogsArgs, PsArgs, RmArgs,
-    StartArgs, StatsArgs, StopArgs, UpdateArgs,
+    ServiceLogs, StartArgs, StatsArgs, StopArgs, UpdateArgs,
 };
 pub(crate) use flags::{ContainerFlags, CreateArgs, LimitFlags, Pull, RunArgs};
 pub(crate) use host::{

@@ -1,15 +1,25 @@
-//! Lists as Docker prints them: a table, only ids, JSON lines, or a template such as `{{.ID}}: {{.Name}}`.
+//! Lists as Docker prints them: a table, only ids, JSON lines, or one of Go's templates such as `{{.ID}}: {{.Name}}`.
 
 use crate::{cli::ListArgs, output};
 use anyhow::{Result, bail};
 use serde_json::{Map, Value};
+use template::{Template, Words};
 
 /// Rows of named values; the first column is what `--quiet` prints.
 #[derive(Debug)]
 pub(crate) struct List {
     /// Header of the table, name in templates.
     columns: &'static [(&'static str, &'static str)],
-    rows: Vec<Vec<String>>,
+    rows: Vec<Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    values: Vec<String>,
+    /// What templates see too, or see otherwise than the table shows it.
+    fields: Map<String, Value>,
+    /// They see nothing else.
+    whole: bool,
 }
 
 impl List {
@@ -18,8 +28,23 @@ impl List {
     }
 
     pub(crate) fn row(&mut self, values: Vec<String>) {
+        self.row_with(values, Value::Null);
+    }
+
+    /// Adds a row of which templates see the fields of this object too, in the place of columns of that name.
+    pub(crate) fn row_with(&mut self, values: Vec<String>, object: Value) {
+        self.add(values, object, false);
+    }
+
+    /// Adds a row of which templates see this object, and nothing else.
+    pub(crate) fn row_as(&mut self, values: Vec<String>, object: Value) {
+        self.add(values, object, true);
+    }
+
+    fn add(&mut self, values: Vec<String>, object: Value, whole: bool) {
         debug_assert_eq!(values.len(), self.columns.len(), "a value for each column");
-        self.rows.push(values);
+        let fields = if let Value::Object(fields) = object { fields } else { Map::new() };
+        self.rows.push(Row { values, fields, whole });
     }
 
     /// Prints the list in the form asked for.
@@ -28,78 +53,196 @@ impl List {
     /// The template is not one, or standard output is closed.
     pub(crate) fn print(&self, args: &ListArgs) -> Result<()> {
         if args.quiet {
-            return self.rows.iter().try_for_each(|row| output::line(&row[0]));
+            return self.rows.iter().try_for_each(|row| output::line(&self.quiet(row)));
         }
         match args.format.as_deref() {
             None | Some("table") => output::line(&self.table()),
             Some(format) => {
-                for row in &self.rows {
-                    let fields = self
-                        .columns
-                        .iter()
-                        .zip(row)
-                        .map(|((_, name), v)| ((*name).to_owned(), v.clone().into()));
-                    let value = Value::Object(fields.collect::<Map<_, _>>());
-                    output::line(&render(format, &value)?)?;
-                }
-                Ok(())
+                let lines = self.formatted(format)?;
+                lines.iter().try_for_each(|text| output::line(text))
             }
         }
+    }
+
+    fn quiet(&self, row: &Row) -> String {
+        let first = self.columns.first().map(|(_, name)| *name).unwrap_or_default();
+        let given = row.fields.get(first).and_then(Value::as_str);
+        given.unwrap_or(&row.values[0]).to_owned()
+    }
+
+    /// Returns the rows through a template; `table TEMPLATE` has a line of headers above them and aligns at tabs.
+    fn formatted(&self, format: &str) -> Result<Vec<String>> {
+        // Source: docker/cli `cli/command/formatter/formatter.go`.
+        let (text, table) = match format.strip_prefix("table") {
+            Some(rest) => (rest.trim_matches(' '), true),
+            None => (format, false),
+        };
+        let template = Format::parse(text)?;
+        let mut lines = Vec::new();
+        if table {
+            let names = self.rows.iter().flat_map(|row| row.fields.keys());
+            let mut headers: Map<String, Value> = names.map(|name| (name.clone(), heading(name))).collect();
+            headers.extend(self.columns.iter().map(|(header, name)| ((*name).to_owned(), (*header).into())));
+            lines.push(template.fill(&Value::Object(headers), &Headers)?);
+        }
+        for row in &self.rows {
+            let columns = self.columns.iter().zip(&row.values).filter(|_| !row.whole);
+            let columns = columns.map(|((_, name), v)| ((*name).to_owned(), v.clone().into()));
+            let fields = columns.chain(row.fields.clone());
+            lines.push(template.fill(&Value::Object(fields.collect()), &Cli)?);
+        }
+        Ok(if table { vec![aligned(&lines)] } else { lines })
     }
 
     /// Returns the table with aligned columns.
     pub(crate) fn table(&self) -> String {
-        let mut widths: Vec<usize> = self.columns.iter().map(|(header, _)| header.len()).collect();
-        for row in &self.rows {
-            for (width, value) in widths.iter_mut().zip(row) {
-                *width = (*width).max(value.chars().count());
-            }
-        }
-        let line = |values: &mut dyn Iterator<Item = &str>| {
-            let cells: Vec<String> = values.zip(&widths).map(|(v, w)| format!("{v:w$}")).collect();
-            cells.join("   ").trim_end().to_owned()
-        };
-        let mut lines = vec![line(&mut self.columns.iter().map(|(header, _)| *header))];
-        lines.extend(self.rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
-        lines.join("\n")
+        let headers: Vec<&str> = self.columns.iter().map(|(header, _)| *header).collect();
+        let mut lines = vec![headers.join("\t")];
+        lines.extend(self.rows.iter().map(|row| row.values.join("\t")));
+        aligned(&lines)
     }
 }
 
-/// Fills a template: `json`, `{{json .}}`, `{{.A.B}}`, `{{json .A}}`, and plain text around them.
-///
-/// # Errors
-/// Names the part that is not understood or the field that is not there.
-pub(crate) fn render(template: &str, value: &Value) -> Result<String> {
-    if template == "json" {
-        return Ok(value.to_string());
-    }
-    let mut out = String::new();
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once("{{") {
-        out.push_str(&before.replace("\\t", "\t").replace("\\n", "\n"));
-        let Some((action, tail)) = after.split_once("}}") else {
-            bail!("template parsing error: unclosed action in {template:?}");
-        };
-        rest = tail;
-        let action = action.trim();
-        let (json, path) = match action.strip_prefix("json ") {
-            Some(path) => (true, path.trim()),
-            None => (false, action),
-        };
-        let Some(path) = path.strip_prefix('.') else {
-            bail!(
-                "template parsing error: {action:?} is not a field; known are {{{{.Field}}}} and {{{{json .Field}}}}"
-            );
-        };
-        let found = path.split('.').filter(|p| !p.is_empty()).try_fold(value, |value, key| value.get(key));
-        let Some(found) = found else { bail!("template: no field {path:?} in this object") };
-        match found {
-            Value::String(text) if !json => out.push_str(text),
-            other => out.push_str(&other.to_string()),
+/// Narrowest column of a table, and the blanks between two. *Unit:* characters. Source: docker/cli
+/// `cli/command/formatter/formatter.go`, `postFormat`.
+const COLUMN_MIN: usize = 10;
+const COLUMN_GAP: usize = 3;
+
+/// Aligns lines at their tabs.
+fn aligned(lines: &[String]) -> String {
+    let cells: Vec<Vec<&str>> = lines.iter().map(|line| line.split('\t').collect()).collect();
+    let mut widths: Vec<usize> = Vec::new();
+    for row in &cells {
+        // The last cell is followed by no other: it makes no column wider.
+        for (at, cell) in row.iter().enumerate().take(row.len().saturating_sub(1)) {
+            widths.resize(widths.len().max(at + 1), COLUMN_MIN);
+            widths[at] = widths[at].max(cell.chars().count() + COLUMN_GAP);
         }
     }
-    out.push_str(rest);
-    Ok(out)
+    let line = |row: &Vec<&str>| {
+        let (last, before) = row.split_last().expect("a split has at least one part");
+        let padded = before.iter().zip(&widths).map(|(cell, w)| format!("{cell:w$}"));
+        (padded.collect::<String>() + last).trim_end().to_owned()
+    };
+    cells.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Returns the header of a field that is no column: `CreatedAt` is `CREATED AT`.
+fn heading(name: &str) -> Value {
+    let mut header = String::new();
+    let mut before = None;
+    for c in name.chars() {
+        if c.is_uppercase() && before.is_some_and(char::is_lowercase) {
+            header.push(' ');
+        }
+        header.extend(c.to_uppercase());
+        before = Some(c);
+    }
+    header.into()
+}
+
+/// A template as `--format` takes it.
+pub(crate) struct Format(Template);
+
+impl Format {
+    /// Reads `json` or a template; `\t` and `\n` outside of actions are what they say.
+    ///
+    /// # Errors
+    /// It is not a template.
+    pub(crate) fn parse(format: &str) -> Result<Self> {
+        let text = match format {
+            "json" => "{{json .}}".to_owned(),
+            format => format.replace("\\t", "\t").replace("\\n", "\n"),
+        };
+        Ok(Self(Template::parse(&text, &Cli)?))
+    }
+
+    fn fill(&self, value: &Value, words: &dyn Words) -> Result<String> {
+        Ok(self.0.render(value, words)?)
+    }
+
+    /// Fills it in.
+    ///
+    /// # Errors
+    /// It asks for a field that is not there.
+    pub(crate) fn render(&self, value: &Value) -> Result<String> {
+        self.fill(value, &Cli)
+    }
+}
+
+/// Fills a template in, or returns JSON for `json`.
+///
+/// # Errors
+/// It is not a template, or asks for a field that is not there.
+pub(crate) fn render(format: &str, value: &Value) -> Result<String> {
+    Format::parse(format)?.render(value)
+}
+
+/// Docker's functions, over objects as the API words them.
+struct Cli;
+
+impl Words for Cli {
+    fn knows(&self, name: &str) -> bool {
+        template::docker::knows(name)
+    }
+
+    fn call(&self, name: &str, args: &[&Value]) -> Result<Value, String> {
+        template::docker::call(name, args)
+    }
+
+    /// Docker's CLI reads objects into Go's structs: they say `ID` where JSON has `Id`, hold what JSON leaves out, and
+    /// their maps have nothing where nothing is.
+    fn missing(&self, object: &Map<String, Value>, key: &str, asked: bool) -> Result<Value, String> {
+        let other = if key == "ID" { object.get("Id") } else { None };
+        match other {
+            Some(id) => Ok(id.clone()),
+            None if asked || (!object.is_empty() && object.values().all(Value::is_string)) => Ok(Value::Null),
+            None => Err(format!("no field {key:?} in this object")),
+        }
+    }
+
+    /// `{{.Label "tier"}}` of what has `Labels`, as lists have it.
+    fn method(&self, on: &Value, name: &str, args: &[&Value]) -> Option<Result<Value, String>> {
+        let (labels, [Value::String(key)]) = (on.get("Labels")?, args) else { return None };
+        if name != "Label" {
+            return None;
+        }
+        let pair = |pair: &str| pair.split_once('=').filter(|(k, _)| k == key).map(|(_, v)| v.to_owned());
+        let value = match labels {
+            Value::String(all) => all.split(',').find_map(pair),
+            labels => labels.get(key).and_then(Value::as_str).map(str::to_owned),
+        };
+        Some(Ok(value.unwrap_or_default().into()))
+    }
+}
+
+/// What fills the line of headers: every function leaves its first argument as it is. Source: docker/cli
+/// `templates/templates.go`, `HeaderFunctions`.
+struct Headers;
+
+impl Words for Headers {
+    fn knows(&self, name: &str) -> bool {
+        Cli.knows(name)
+    }
+
+    fn call(&self, name: &str, args: &[&Value]) -> Result<Value, String> {
+        if name == "pad" {
+            Cli.call(name, args)
+        } else {
+            Ok(args.first().map_or(Value::Null, |v| (*v).clone()))
+        }
+    }
+
+    fn missing(&self, _object: &Map<String, Value>, key: &str, _asked: bool) -> Result<Value, String> {
+        Ok(heading(key))
+    }
+
+    fn method(&self, _on: &Value, name: &str, args: &[&Value]) -> Option<Result<Value, String>> {
+        // As Docker heads a column of labels: by the last part of their name.
+        let [Value::String(key)] = args else { return None };
+        let last = key.rsplit(['.', '/']).next().unwrap_or(key);
+        (name == "Label").then(|| Ok(last.replace(['-', '_'], " ").into()))
+    }
 }
 
 /// Turns `-f key=value` flags into Docker's filters parameter.
@@ -183,10 +326,64 @@ mod tests {
     }
 
     #[test]
+    fn objects_read_as_dockers_cli_shows_them() {
+        let value = serde_json::json!({
+            "Id": "x", "State": {"Status": "running"}, "Config": {"Labels": {"tier": "gold"}, "Env": ["A=1", "B=2"]},
+            "Endpoint": {"VirtualIPs": [{"Addr": "10.0.0.2/24"}, {"Addr": "10.1.0.2/24"}], "Ports": [1, 2, 3]},
+        });
+        for (format, shown) in [
+            ("{{.ID}} {{.Id}}", "x x"),
+            ("{{range .Endpoint.VirtualIPs}}{{.Addr}} {{end}}", "10.0.0.2/24 10.1.0.2/24 "),
+            ("{{len .Endpoint.Ports}}", "3"),
+            ("{{index .Config.Labels \"tier\"}}{{index .Config.Labels \"nope\"}}", "gold"),
+            ("{{.Config.Labels.nope}}", "<no value>"),
+            ("{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}", "none"),
+            ("{{with .State}}{{with .Health}}x{{end}}{{.Status}}{{end}}", "running"),
+            ("{{join .Config.Env \",\"}} {{json .Config.Labels}}", "A=1,B=2 {\"tier\":\"gold\"}"),
+            ("{{.State.Status | upper}}\\t{{title .State.Status}}\\n", "RUNNING\tRunning\n"),
+            ("{{slice .Id 0 1}}{{printf \"%5s\" (truncate .State.Status 3)}}", "x  run"),
+            ("json", &value.to_string()),
+        ] {
+            assert_eq!(render(format, &value).unwrap(), shown, "{format}");
+        }
+        assert!(render("{{.State.Health.Status}}", &value).is_err());
+    }
+
+    #[test]
+    fn lists_are_tables_of_any_template() {
+        let mut list = List::new(&[("NODE ID", "ID"), ("HOSTNAME", "Hostname")]);
+        let labels = "tier=gold,a=b";
+        let fields = |own: bool, id: &str| serde_json::json!({"ID": id, "Self": own, "Labels": labels});
+        list.row_with(vec!["n1 *".into(), "a".into()], fields(true, "n1"));
+        list.row_with(vec!["n2".into(), "long-name-of-a-host".into()], fields(false, "n2"));
+        for (format, shown) in [
+            (
+                "table {{.Hostname}}\\t{{.ID}}",
+                &["HOSTNAME              NODE ID\na                     n1\nlong-name-of-a-host   n2"][..],
+            ),
+            (
+                "table {{upper .ID}}\\t{{.Label \"com.x.tier\"}}|",
+                &["NODE ID   tier|\nN1        |\nN2        |"],
+            ),
+            ("{{.ID}}{{if .Self}} *{{end}} {{.Label \"tier\"}}", &["n1 * gold", "n2 gold"]),
+            ("{{.Hostname | len}}", &["1", "19"]),
+            ("{{json .ID}}", &["\"n1\"", "\"n2\""]),
+        ] {
+            assert_eq!(list.formatted(format).unwrap(), shown, "{format}");
+        }
+        let json = &list.formatted("json").unwrap()[0];
+        assert_eq!(json, "{\"ID\":\"n1\",\"Hostname\":\"a\",\"Self\":true,\"Labels\":\"tier=gold,a=b\"}");
+        assert_eq!(list.quiet(&list.rows[0]), "n1");
+        for wrong in ["{{.ID", "table {{.ID}} {{nope}}", "{{.Nope}}"] {
+            assert!(list.formatted(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn columns_line_up() {
         let mut list = List::new(&[("ID", "ID"), ("NAME", "Name")]);
         list.row(vec!["1".into(), "a-long-name".into()]);
         list.row(vec!["22".into(), "b".into()]);
-        assert_eq!(list.table(), "ID   NAME\n1    a-long-name\n22   b");
+        assert_eq!(list.table(), "ID        NAME\n1         a-long-name\n22        b");
     }
 }

@@ -20,7 +20,7 @@ use std::{ffi::OsString, process::ExitCode};
 const DEFAULT_HOST: &str = "unix:///run/rswarm/docker.sock";
 
 /// Exit codes beyond those of a container: 1 = the command failed, 2 = it was typed wrong (clap), 125 = the
-/// daemon refused to make a container.
+/// daemon refused to make a container, 141 = nobody reads standard output any more.
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     if args.get(1).is_some_and(|a| a == "shim") {
@@ -37,6 +37,9 @@ fn main() -> ExitCode {
 
 fn finish(result: Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
+        if output::is_closed(&error) {
+            return ExitCode::from(output::CLOSED);
+        }
         output::error(&error);
         ExitCode::FAILURE
     })
@@ -154,7 +157,7 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Run(args) => return container::run(client, &args).await,
         Command::Create(args) => return container::create(client, &args).await,
         Command::Exec(args) => return container::exec(client, args).await,
-        Command::Logs(args) => container::logs(client, "containers", &args).await?,
+        Command::Logs(args) => container::logs(client, &args).await?,
         Command::Start(args) => return container::start(client, &args).await,
         Command::Stop(args) => container::stop(client, &args, "stop").await?,
         Command::Restart(args) => container::stop(client, &args, "restart").await?,

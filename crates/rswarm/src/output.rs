@@ -3,11 +3,70 @@
 //! What objects are called, what is in their labels and what servers say was written by others. On a terminal it does
 //! not steer: control characters are shown, not sent. What a container prints is passed on as it is, as Docker does it.
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use std::{
     borrow::Cow,
-    io::{IsTerminal, Write},
+    io::{self, IsTerminal, Write},
+    pin::Pin,
+    task::{Context, Poll, ready},
 };
+use tokio::io::AsyncWrite;
+
+/// Whoever read our standard output does so no more: what `| head -1` does when it has its line.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads standard output any more")]
+struct Closed;
+
+/// Exit code of a command whose standard output was closed: what a shell shows of one that SIGPIPE ended, as it ends
+/// Docker's CLI.
+pub(crate) const CLOSED: u8 = 128 + 13;
+
+/// Says whether an error is only that nobody reads standard output any more.
+pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
+    let causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.into_iter().any(|cause| cause.get_ref().is_some_and(|inner| inner.is::<Closed>()))
+}
+
+/// Tells an error of standard output from one of a connection, which may be a broken pipe too.
+fn of_stdout(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::BrokenPipe { io::Error::other(Closed) } else { error }
+}
+
+/// Writes bytes to standard output as they are, and flushes it.
+///
+/// # Errors
+/// As [`line()`].
+pub(crate) fn bytes(bytes: &[u8]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(bytes).and_then(|()| out.flush());
+    written.map_err(of_stdout).context("cannot write to standard output")
+}
+
+/// Returns standard output for a stream of bytes.
+pub(crate) fn stream() -> Stream {
+    Stream(tokio::io::stdout())
+}
+
+/// See [`stream`].
+pub(crate) struct Stream(tokio::io::Stdout);
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(ready!(Pin::new(&mut self.0).poll_write(context, bytes)).map_err(of_stdout))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(ready!(Pin::new(&mut self.0).poll_flush(context)).map_err(of_stdout))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(ready!(Pin::new(&mut self.0).poll_shutdown(context)).map_err(of_stdout))
+    }
+}
 
 /// Writes a line to standard output and flushes it.
 ///
@@ -23,8 +82,7 @@ pub(crate) fn line(text: &str) -> Result<()> {
 /// # Errors
 /// As [`line()`].
 pub(crate) fn styled(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).context("cannot write to standard output")
+    bytes(format!("{text}\n").as_bytes())
 }
 
 /// Writes a warning to standard error, as Docker words it.
@@ -39,7 +97,10 @@ pub(crate) fn error(error: &anyhow::Error) {
 
 /// Writes a line about what happens to standard error: standard output is for what was asked for.
 pub(crate) fn progress(text: &str) {
-    eprintln!("{}", for_terminal(text, std::io::stderr().is_terminal()));
+    let mut err = io::stderr().lock();
+    let text = for_terminal(text, err.is_terminal());
+    // Where it cannot be said there is nobody to tell.
+    drop(writeln!(err, "{text}"));
 }
 
 /// Writes a question to standard output, without ending the line.
@@ -47,9 +108,7 @@ pub(crate) fn progress(text: &str) {
 /// # Errors
 /// As [`line()`].
 pub(crate) fn prompt(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let text = for_terminal(text, out.is_terminal());
-    write!(out, "{text}").and_then(|()| out.flush()).context("cannot write to standard output")
+    bytes(for_terminal(text, std::io::stdout().is_terminal()).as_bytes())
 }
 
 /// Pipes and files get what there is, byte for byte.

@@ -1,6 +1,6 @@
 //! What can be typed of the swarm: its nodes, services and stacks.
 
-use super::{InspectArgs, ListArgs, LogsArgs, Names, parse_duration};
+use super::{InspectArgs, ListArgs, Names, ServiceLogs, parse_duration};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -364,7 +364,7 @@ pub(crate) enum Service {
         #[arg(short, long)]
         detach: bool,
     },
-    Logs(LogsArgs),
+    Logs(ServiceLogs),
     #[command(visible_alias = "remove")]
     Rm(Names),
 }

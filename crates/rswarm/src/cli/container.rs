@@ -95,6 +95,24 @@ pub(crate) struct LogsArgs {
     pub(crate) name: String,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ServiceLogs {
+    #[command(flatten)]
+    pub(crate) logs: LogsArgs,
+    /// Ids instead of names.
+    #[arg(long)]
+    pub(crate) no_resolve: bool,
+    /// Names of tasks without their ids.
+    #[arg(long)]
+    pub(crate) no_task_ids: bool,
+    /// Whole ids.
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// What was printed and nothing else; what a service with a terminal has.
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
 /// Limits that a container gets while it runs.
 #[derive(Debug, Args)]
 pub(crate) struct UpdateArgs {

@@ -11,7 +11,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsStr,
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -106,8 +106,7 @@ pub(crate) async fn run(client: &Client, args: &BuildArgs) -> Result<()> {
             continue;
         }
         if !message.stream.is_empty() {
-            let mut out = io::stdout().lock();
-            out.write_all(message.stream.as_bytes()).and_then(|()| out.flush()).context("cannot write")?;
+            output::bytes(message.stream.as_bytes())?;
         } else if !message.status.is_empty() && message.progress_detail.is_none() {
             let id = if message.id.is_empty() { String::new() } else { format!("{}: ", message.id) };
             output::line(&format!("{id}{}", message.status))?;

@@ -329,20 +329,22 @@ async fn ls(client: &Client, args: &ListArgs) -> Result<()> {
         ("ENGINE VERSION", "EngineVersion"),
     ]);
     for node in nodes {
-        let id = if node.id == this && !args.quiet { format!("{} *", node.id) } else { node.id.clone() };
+        let own = node.id == this;
+        let shown = if own { format!("{} *", node.id) } else { node.id.clone() };
         let manager = match &node.manager_status {
             Some(status) if status.leader => "Leader".to_owned(),
             Some(status) => capitalised(&status.reachability),
             None => String::new(),
         };
-        table.row(vec![
-            id,
+        let values = vec![
+            shown,
             node.description.hostname,
             status_of(&node.status),
             capitalised(&node.spec.availability),
             manager,
             node.description.engine.engine_version,
-        ]);
+        ];
+        table.row_with(values, serde_json::json!({"ID": node.id, "Self": own}));
     }
     table.print(args)
 }

@@ -14,7 +14,7 @@ use docker_api::{
     client::{Client, Demux, Frame, Hijacked},
     types::{self, StrSlice},
 };
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use http_body_util::BodyExt;
 use std::process::ExitCode;
 use tokio::io::{AsyncRead, AsyncWriteExt};
@@ -27,7 +27,7 @@ pub(crate) async fn command(client: &Client, command: Container) -> Result<ExitC
         Container::Run(args) => return run(client, &args).await,
         Container::Create(args) => return create(client, &args).await,
         Container::Exec(args) => return exec(client, args).await,
-        Container::Logs(args) => logs(client, "containers", &args).await?,
+        Container::Logs(args) => logs(client, &args).await?,
         Container::Stop(args) => stop(client, &args, "stop").await?,
         Container::Kill(args) => kill(client, &args).await?,
         Container::Rm(args) => rm(client, &args).await?,
@@ -249,7 +249,7 @@ async fn pump(streams: Hijacked, tty: bool, stdin: bool) -> Result<()> {
 
 /// Writes output where it belongs: raw for a terminal, else by Docker's frames.
 async fn print(mut from: impl AsyncRead + Unpin, raw: bool) -> Result<()> {
-    let (mut out, mut err) = (tokio::io::stdout(), tokio::io::stderr());
+    let (mut out, mut err) = (output::stream(), tokio::io::stderr());
     if raw {
         tokio::io::copy(&mut from, &mut out).await.context("the stream was cut")?;
         return out.flush().await.context("cannot write to standard output");
@@ -308,7 +308,30 @@ pub(crate) async fn update(client: &Client, args: &UpdateArgs) -> Result<()> {
 }
 
 /// Prints the logs of a container, or of all tasks of a service: `base` is `containers` or `services`.
-pub(crate) async fn logs(client: &Client, base: &str, args: &LogsArgs) -> Result<()> {
+pub(crate) async fn logs(client: &Client, args: &LogsArgs) -> Result<()> {
+    // The log of a container with a terminal has no frames.
+    let raw = client.container(&args.name).await?.config.tty;
+    copy_logs(client, "containers", args, args.details, raw).await
+}
+
+/// Prints a log as it comes; `raw`: without frames.
+pub(crate) async fn copy_logs(
+    client: &Client,
+    base: &str,
+    args: &LogsArgs,
+    details: bool,
+    raw: bool,
+) -> Result<()> {
+    print(StreamReader::new(open_logs(client, base, args, details).await?), raw).await
+}
+
+/// Asks for the log of a container, a service or a task.
+pub(crate) async fn open_logs(
+    client: &Client,
+    base: &str,
+    args: &LogsArgs,
+    details: bool,
+) -> Result<impl Stream<Item = std::io::Result<axum::body::Bytes>> + Unpin + use<>> {
     let flag = |on| if on { "1" } else { "0" };
     let (since, until) = (moment(args.since.as_deref())?, moment(args.until.as_deref())?);
     let mut query = vec![
@@ -317,18 +340,12 @@ pub(crate) async fn logs(client: &Client, base: &str, args: &LogsArgs) -> Result
         ("follow", flag(args.follow)),
         ("timestamps", flag(args.timestamps)),
         ("tail", args.tail.as_str()),
-        ("details", flag(args.details)),
+        ("details", flag(details)),
     ];
     let bounds = [("since", since.as_str()), ("until", until.as_str())];
     query.extend(bounds.into_iter().filter(|(_, at)| !at.is_empty()));
-    // The logs of a container with a terminal have no frames.
-    let raw = match base {
-        "containers" => client.container(&args.name).await?.config.tty,
-        _ => false,
-    };
     let answer = client.logs(base, &args.name, &query).await?;
-    let body = answer.into_body().into_data_stream().map(|chunk| chunk.map_err(std::io::Error::other));
-    print(StreamReader::new(body), raw).await
+    Ok(answer.into_body().into_data_stream().map(|chunk| chunk.map_err(std::io::Error::other)))
 }
 
 pub(crate) async fn start(client: &Client, args: &StartArgs) -> Result<ExitCode> {

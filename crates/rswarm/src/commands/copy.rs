@@ -1,6 +1,6 @@
 //! `rswarm cp`: files between a container and this machine, as tar streams.
 
-use crate::cli::CpArgs;
+use crate::{cli::CpArgs, output};
 use anyhow::{Context, Result, bail};
 use axum::body::Body;
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -12,6 +12,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
 };
+use tokio::io::AsyncWriteExt;
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
 /// *Unit:* bytes on the way between the maker of a tar and its reader.
@@ -40,8 +41,9 @@ async fn out(client: &Client, container: &str, path: &str, destination: &str) ->
     let answer = client.archive_get(container, path).await?;
     let mut tar = StreamReader::new(answer.into_body().into_data_stream().map_err(std::io::Error::other));
     if destination == "-" {
-        tokio::io::copy(&mut tar, &mut tokio::io::stdout()).await.context("the archive was cut")?;
-        return Ok(());
+        let mut out = output::stream();
+        tokio::io::copy(&mut tar, &mut out).await.context("the archive was cut")?;
+        return out.flush().await.context("cannot write to standard output");
     }
     let destination = PathBuf::from(destination);
     let name = Path::new(path).file_name().map_or_else(|| OsString::from("."), OsString::from);

@@ -18,6 +18,7 @@ use docker_api::{
 use futures::TryStreamExt;
 use http_body_util::BodyExt;
 use std::{io::IsTerminal, path::Path};
+use tokio::io::AsyncWriteExt;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 pub(crate) async fn run(client: &Client, command: Image) -> Result<()> {
@@ -180,8 +181,9 @@ pub(super) async fn download(answer: docker_api::client::Exposed, path: Option<&
         if std::io::stdout().is_terminal() {
             bail!("cowardly refusing to save to a terminal. Use the -o flag or redirect");
         }
-        tokio::io::copy(&mut body, &mut tokio::io::stdout()).await.context("the archive was cut")?;
-        return Ok(());
+        let mut out = output::stream();
+        tokio::io::copy(&mut body, &mut out).await.context("the archive was cut")?;
+        return out.flush().await.context("cannot write to standard output");
     };
     let part = path.with_extension("part");
     let written = async {

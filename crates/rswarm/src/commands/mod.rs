@@ -18,6 +18,7 @@ pub(crate) mod objects;
 pub(crate) mod oci;
 pub(crate) mod prune;
 pub(crate) mod service;
+pub(crate) mod service_logs;
 pub(crate) mod stack;
 pub(crate) mod survival;
 pub(crate) mod system;

@@ -35,7 +35,7 @@ fn carry_out(root: &Path, verb: &OciVerb) -> Result<()> {
         OciVerb::State { id } => {
             let mut state = serde_json::to_string_pretty(&oci::state(root, id)?)?;
             state.push('\n');
-            std::io::stdout().write_all(state.as_bytes()).context("cannot write to standard output")
+            output::bytes(state.as_bytes())
         }
         OciVerb::Kill { id, signal, all } => {
             let number =

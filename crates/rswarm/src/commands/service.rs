@@ -1,6 +1,6 @@
 //! `rswarm service ...`, `rswarm scale`.
 
-use super::{cluster, container, converge::converge, each, image, inspect, pairs};
+use super::{cluster, converge::converge, each, image, inspect, pairs, service_logs};
 use crate::{
     cli::{ListArgs, ScaleArgs, Service, ServiceCreate, ServiceUpdate},
     list::{self, List},
@@ -43,7 +43,7 @@ pub(crate) async fn run(client: &Client, command: Service) -> Result<()> {
             output::line(&service)?;
             wait_unless(detach, client, &[service]).await
         }
-        Service::Logs(args) => container::logs(client, "services", &args).await,
+        Service::Logs(args) => service_logs::run(client, &args).await,
         Service::Rm(names) => {
             each(&names.names, async |name| {
                 Ok(client.service_remove(&client.service(name).await?.id).await?)

@@ -34,7 +34,7 @@ pub(crate) async fn backup(client: &Client, args: &SwarmBackup) -> Result<()> {
         None => output::warning(IN_THE_CLEAR),
     }
     let Some(to) = &args.to else {
-        return std::io::stdout().write_all(&bytes).context("cannot write the backup");
+        return output::bytes(&bytes).context("cannot write the backup");
     };
     write_whole(to, &bytes).with_context(|| format!("cannot write {}", to.display()))?;
     output::line(&format!("{} bytes in {}", bytes.len(), to.display()))

@@ -240,14 +240,9 @@ pub(crate) async fn audit(client: &Client, args: &AuditArgs) -> Result<()> {
         ("MESSAGE", "Message"),
     ]);
     let records = client.audit(&query).await?;
-    if let Some(format) = args.format.as_deref().filter(|f| *f != "table") {
-        for record in &records {
-            output::line(&list::render(format, &serde_json::to_value(record)?)?)?;
-        }
-        return Ok(());
-    }
     for record in records {
-        table.row(vec![
+        let object = serde_json::to_value(&record)?;
+        let values = vec![
             record.at.to_string(),
             record.person,
             record.from,
@@ -255,7 +250,8 @@ pub(crate) async fn audit(client: &Client, args: &AuditArgs) -> Result<()> {
             record.object,
             format!("{} -> {}", record.before, record.after),
             record.message,
-        ]);
+        ];
+        table.row_as(values, object);
     }
-    table.print(&ListArgs::default())
+    table.print(&ListArgs { format: args.format.clone(), ..ListArgs::default() })
 }

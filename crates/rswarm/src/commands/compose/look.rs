@@ -60,20 +60,16 @@ pub(super) async fn ps(client: &Client, project: &Project, args: &ComposePs) -> 
         };
         let image = summary.image.split('@').next().unwrap_or_default().to_owned();
         let ports = container::ports(summary);
-        if let Some(format) = args.format.as_deref().filter(|f| *f != "table") {
-            let value = serde_json::json!({
-                "ID": member.id, "Name": member.name, "Image": image, "Command": summary.command,
-                "Project": project.name, "Service": member.service, "State": member.state,
-                "Status": summary.status, "Health": health(&summary.status), "ExitCode": exit_code(&summary.status),
-                "Ports": ports, "Labels": summary.labels,
-                "Publishers": summary.ports.iter().map(|p| serde_json::json!({
-                    "URL": p.ip, "TargetPort": p.private_port, "PublishedPort": p.public_port, "Protocol": p.kind,
-                })).collect::<Vec<_>>(),
-            });
-            output::line(&list::render(format, &value)?)?;
-            continue;
-        }
-        table.row(vec![
+        let value = serde_json::json!({
+            "ID": member.id, "Name": member.name, "Image": image, "Command": summary.command,
+            "Project": project.name, "Service": member.service, "State": member.state,
+            "Status": summary.status, "Health": health(&summary.status), "ExitCode": exit_code(&summary.status),
+            "Ports": ports, "Labels": summary.labels,
+            "Publishers": summary.ports.iter().map(|p| serde_json::json!({
+                "URL": p.ip, "TargetPort": p.private_port, "PublishedPort": p.public_port, "Protocol": p.kind,
+            })).collect::<Vec<_>>(),
+        });
+        let values = vec![
             member.name.clone(),
             image,
             format!("{command:?}"),
@@ -81,12 +77,10 @@ pub(super) async fn ps(client: &Client, project: &Project, args: &ComposePs) -> 
             format!("{} ago", list::human(age)),
             summary.status.clone(),
             ports,
-        ]);
+        ];
+        table.row_as(values, value);
     }
-    match args.format.as_deref() {
-        None | Some("table") => table.print(&ListArgs::default()),
-        Some(_) => Ok(()),
-    }
+    table.print(&ListArgs { format: args.format.clone(), ..ListArgs::default() })
 }
 
 fn shortened(text: &str, most: usize) -> String {
