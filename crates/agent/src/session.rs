@@ -146,6 +146,7 @@ impl Agent {
             backoff: Backoff::new(Duration::from_millis(100), REDIAL_MAX),
             last_tried: None,
             describing: None,
+            process: random().max(1),
             options: self.options,
         };
         if let Some(welcome) = &remembered.welcome {
@@ -299,6 +300,8 @@ struct Loop {
     last_tried: Option<SocketAddr>,
     /// A look at this host that is under way.
     describing: Option<BoxFuture<'static, NodeDescription>>,
+    /// Drawn by lot: two agents with one certificate are told apart.
+    process: u64,
 }
 
 /// Everything the loop wakes for.
@@ -406,7 +409,12 @@ impl Loop {
             .chain(self.view.borrow().managers.clone())
             .collect();
         let (connect, executor) = (self.options.connect.clone(), self.options.executor.clone());
-        let networks: Vec<NetworkId> = self.networks.iter().copied().collect();
+        let (networks, process) = (self.networks.iter().map(|id| id.to_wire()).collect(), self.process);
+        let hello = move |description: &NodeDescription| Hello {
+            description: Some(description.into()),
+            networks,
+            process,
+        };
         let latest = self.options.incarnation.clone();
         let mut seeds = self.options.managers.clone();
         let other: Vec<_> = known.iter().copied().filter(|a| Some(*a) != self.last_tried).collect();
@@ -418,7 +426,7 @@ impl Loop {
                 let told = seeds.wait_for(|s| !s.is_empty()).await.map(|s| s.first().copied());
                 match told {
                     Ok(Some(addr)) => {
-                        (addr, dial(connect, addr, executor.describe().await, &networks, &latest).await)
+                        (addr, dial(connect, addr, executor.describe().await, hello, &latest).await)
                     }
                     Ok(None) | Err(_) => std::future::pending().await,
                 }
@@ -427,7 +435,7 @@ impl Loop {
         self.last_tried = Some(addr);
         Link::Dialling(Box::pin(async move {
             tokio::time::sleep(delay).await;
-            (addr, dial(connect, addr, executor.describe().await, &networks, &latest).await)
+            (addr, dial(connect, addr, executor.describe().await, hello, &latest).await)
         }))
     }
 
@@ -550,7 +558,7 @@ impl Loop {
                 self.ledger.put_welcome(&welcome);
                 self.welcome(&welcome);
             }
-            Some(Down::Heartbeat(Heartbeat {})) | None => {}
+            Some(Down::Heartbeat(_)) | None => {}
         }
         Ok(())
     }
@@ -744,7 +752,7 @@ impl Loop {
         self.still_counts(session)?;
         if now >= session.heartbeat_at {
             session.heartbeat_at = now + session.period;
-            session.send(Up::Heartbeat(Heartbeat {}))?;
+            session.send(Up::Heartbeat(Heartbeat { wall: (self.options.clock)().0 }))?;
         }
         if now >= session.describe_at {
             session.describe_at = match session.describe_soon.checked_sub(1) {
@@ -846,14 +854,13 @@ async fn dial(
     connect: Connect,
     addr: SocketAddr,
     description: NodeDescription,
-    networks: &[NetworkId],
+    hello: impl FnOnce(&NodeDescription) -> Hello,
     latest: &watch::Sender<Option<Incarnation>>,
 ) -> Dialled {
     let attempt = async {
         let (up, messages) = mpsc::channel(256);
-        let networks = networks.iter().map(|id| id.to_wire()).collect();
-        let hello = Hello { description: Some((&description).into()), networks };
-        up.try_send(AgentMessage { message: Some(Up::Hello(hello)) }).expect("the queue is empty");
+        up.try_send(AgentMessage { message: Some(Up::Hello(hello(&description))) })
+            .expect("the queue is empty");
         let mut client = DispatcherClient::new(connect(addr)).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let mut down = client.session(ReceiverStream::new(messages)).await?.into_inner();
         let first = down.message().await?.and_then(|m| m.message);

@@ -90,7 +90,7 @@ impl Session {
             match message.unwrap().unwrap().message.unwrap() {
                 Up::Heartbeat(_) => {
                     self.heartbeats += 1;
-                    self.send(Down::Heartbeat(Heartbeat {})).await;
+                    self.send(Down::Heartbeat(Heartbeat::default())).await;
                 }
                 Up::Statuses(report) => {
                     for task in report.tasks {

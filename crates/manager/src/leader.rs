@@ -4,8 +4,8 @@
 //! something meanwhile) costs another turn and nothing else.
 
 use crate::{
-    PartEnded, announce, departed, first_of, forward, forward::no_leader, level, part, presence::Silent,
-    reach, roles, rotation, shared::Shared, trouble::Trouble,
+    PartEnded, announce, departed, doubts::Doubt, first_of, forward, forward::no_leader, level, part,
+    presence::Silent, reach, roles, rotation, shared::Shared, trouble::Trouble,
 };
 use model::{
     Batch, Change, Duration, NETWORKS_MAX, NODE_NETWORKS_LEVEL, Node, NodeDescription, NodeId, NodeState,
@@ -122,6 +122,7 @@ pub(crate) async fn run(shared: Arc<Shared>) -> PartEnded {
 /// The leader loop.
 async fn lead(shared: Arc<Shared>) {
     shared.presence().begin();
+    shared.doubts().begin();
     let mut trouble = Trouble::new("the leader's decisions are not recorded");
     let mut applied = shared.store.watch();
     loop {
@@ -190,9 +191,10 @@ async fn turn(shared: &Arc<Shared>) -> Turn {
         }
     };
     let returned = shared.presence().returned(now, &view);
+    let doubts = shared.doubts().news(now, &view);
 
     let heard = waiting.iter().map(|(observation, _)| observation);
-    let batches = observed(&view, shared.stamp(), heard, &silent, &returned);
+    let batches = observed(&view, shared.stamp(), heard, &silent, &returned, &doubts);
     match propose_all(shared, batches).await {
         Ok(()) => waiting.into_iter().for_each(|(_, done)| answer(done, Ok(()))),
         Err(ProposeError::Conflict(conflict)) => {
@@ -307,6 +309,7 @@ pub(crate) fn observed<'a>(
     heard: impl IntoIterator<Item = &'a Observation>,
     silent: &Silent,
     returned: &[(NodeId, Option<IpAddr>)],
+    doubts: &[Doubt],
 ) -> Vec<Batch> {
     let mut record = Record::new(view, now);
     for observation in heard {
@@ -324,6 +327,14 @@ pub(crate) fn observed<'a>(
     for (node, addr) in returned {
         info!(node.id = %node, "node is ready");
         record.node_state(*node, NodeState::Ready, "", *addr);
+    }
+    for Doubt { node, said } in doubts {
+        let name = view.nodes.get(node).map_or_else(String::new, |node| node.display_name());
+        match said.as_str() {
+            "" => info!(node.id = %node, name, "nothing is odd about a node any more"),
+            said => warn!(node.id = %node, name, said, "something is odd about a node"),
+        }
+        record.node_message(*node, said);
     }
     record.into_batches()
 }
@@ -392,6 +403,13 @@ impl<'a> Record<'a> {
         }
         message.clone_into(&mut node.status.message);
         node.status.addr = addr.or(node.status.addr);
+    }
+
+    /// Of one that is ready, and stays so.
+    fn node_message(&mut self, id: NodeId, message: &str) {
+        if let Some(node) = self.node(id).filter(|node| node.status.state == NodeState::Ready) {
+            message.clone_into(&mut node.status.message);
+        }
     }
 
     fn node(&mut self, id: NodeId) -> Option<&mut Node> {

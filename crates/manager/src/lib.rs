@@ -35,6 +35,7 @@ mod clock;
 mod control;
 mod departed;
 mod dispatcher;
+mod doubts;
 mod early;
 mod forward;
 mod leader;

@@ -6,6 +6,7 @@
 //! A daemon that is not heard is not a host that is dead: before a node's time is up, its address is asked whether
 //! anything answers there (module `reach`). A host that does, be it by refusing, has its containers still.
 
+use crate::doubts::Marks;
 use model::{DAEMON_GRACE, Duration, NetworkId, Node, NodeId, NodeState, Tables};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,6 +38,7 @@ pub(crate) struct Alive {
     pub(crate) silent: Duration,
     /// `None`: it has not said yet what its kernel holds.
     pub(crate) acks: Option<BTreeMap<Subject, u64>>,
+    pub(crate) marks: Marks,
 }
 
 #[derive(Debug)]
@@ -314,7 +316,8 @@ mod tests {
 
     fn alive(node: u128, silent_ms: u64, acks: &[(Subject, u64)]) -> Alive {
         let silent = Duration::from_millis(silent_ms);
-        Alive { node: NodeId(node), addr: None, silent, acks: Some(acks.iter().copied().collect()) }
+        let acks = Some(acks.iter().copied().collect());
+        Alive { node: NodeId(node), addr: None, silent, acks, marks: Marks::default() }
     }
 
     fn two_nodes() -> State {

@@ -5,6 +5,7 @@ use crate::{
     authorize::{Caller, Evidence, Method, authorize},
     clock::{LeaderClock, Set},
     dispatcher::Sessions,
+    doubts::Doubts,
     forward::propose_error,
     leader::Inbox,
     notes::{Kind, Note, Notes},
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     leader_clock: Mutex<Option<LeaderClock>>,
     /// Filled while this manager leads.
     presence: Mutex<Presence>,
+    doubts: Mutex<Doubts>,
     pub(crate) presence_changed: Notify,
     pub(crate) stalls: Stalls,
     /// Observations waiting for the leader loop.
@@ -99,6 +101,7 @@ impl Shared {
             recovering: options.recovering,
             leader_clock: Mutex::default(),
             presence: Mutex::default(),
+            doubts: Mutex::default(),
             presence_changed: Notify::new(),
             stalls: Stalls::default(),
             inbox: Inbox::default(),
@@ -139,6 +142,10 @@ impl Shared {
     /// Returns what is written as the moment of something that happens now.
     pub(crate) fn stamp(&self) -> Timestamp {
         self.time().now
+    }
+
+    pub(crate) fn doubts(&self) -> MutexGuard<'_, Doubts> {
+        self.doubts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn presence(&self) -> MutexGuard<'_, Presence> {

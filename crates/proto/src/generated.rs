@@ -6870,6 +6870,9 @@ pub mod rswarm {
             pub struct AliveRequest {
                 #[prost(message, repeated, tag = "1")]
                 pub nodes: ::prost::alloc::vec::Vec<AliveNode>,
+                /// the sender's clock, nanoseconds since 1970
+                #[prost(int64, tag = "2")]
+                pub wall: i64,
             }
             #[derive(Clone, PartialEq, ::prost::Message)]
             pub struct AliveNode {
@@ -6887,6 +6890,12 @@ pub mod rswarm {
                 /// It has not yet said what its kernel holds: that may be anything, and `acks` says nothing.
                 #[prost(bool, tag = "5")]
                 pub unreported: bool,
+                /// as in Hello
+                #[prost(uint64, tag = "6")]
+                pub process: u64,
+                /// how far its clock is ahead of the sender's; not set: not known
+                #[prost(sint64, optional, tag = "7")]
+                pub ahead_ms: ::core::option::Option<i64>,
             }
             /// What every live subscriber of a network holds at least.
             #[derive(Clone, PartialEq, ::prost::Message)]
@@ -6950,9 +6959,16 @@ pub mod rswarm {
                 /// whose tables the kernel may hold, of any version
                 #[prost(bytes = "vec", repeated, tag = "2")]
                 pub networks: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+                /// drawn by lot when the agent started; 0: not told
+                #[prost(uint64, tag = "3")]
+                pub process: u64,
             }
             #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-            pub struct Heartbeat {}
+            pub struct Heartbeat {
+                /// the agent's clock, nanoseconds since 1970; 0: not told, and from managers
+                #[prost(int64, tag = "1")]
+                pub wall: i64,
+            }
             #[derive(Clone, PartialEq, ::prost::Message)]
             pub struct StatusReport {
                 /// answered by StatusAck once replicated

@@ -10,6 +10,7 @@ pub(crate) mod told;
 use crate::{
     NEWS_BYTES_MAX,
     authorize::Method,
+    doubts::{Differences, Marks},
     forward::no_leader,
     leader::{Observation, heartbeat_period},
     presence::{Alive, ClusterAcks, Subject},
@@ -86,10 +87,12 @@ impl Liveness for DispatcherService {
         if !self.0.store.leader_now().me {
             return Err(no_leader());
         }
-        let nodes = request.into_inner().nodes.into_iter().map(alive_from_wire);
+        let request = request.into_inner();
+        let ahead_ms = self.0.ahead_ms(request.wall);
+        let nodes = request.nodes.into_iter().map(alive_from_wire);
         let nodes =
             nodes.collect::<Result<Vec<_>, _>>().map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let acks = self.0.record_alive(reporter, nodes);
+        let acks = self.0.record_alive(reporter, ahead_ms, nodes);
         let index = self.0.fresh().await?;
         let acks = acks.into_iter().map(|(subject, version)| ack_to_wire(subject, version)).collect();
         Ok(Response::new(AliveReply { acks, index }))
@@ -109,9 +112,16 @@ impl Liveness for DispatcherService {
 
 impl Shared {
     /// Takes what a manager hears (this one or another) into the leader's memory, and returns what all hold.
-    fn record_alive(&self, reporter: NodeId, nodes: Vec<Alive>) -> ClusterAcks {
+    /// `ahead_ms`: how far its clock is ahead of ours.
+    fn record_alive(&self, reporter: NodeId, ahead_ms: i64, nodes: Vec<Alive>) -> ClusterAcks {
         let view = self.store.view();
         let now = Instant::now();
+        let odd = {
+            let mut doubts = self.doubts();
+            doubts.heard(now, ahead_ms, &nodes);
+            // Once a period is often enough.
+            reporter == self.node && !doubts.news(now, &view).is_empty()
+        };
         let (news, acks) = {
             let mut presence = self.presence();
             presence.reported_by(now, reporter, &nodes);
@@ -119,10 +129,15 @@ impl Shared {
             (news, presence.cluster_acks(&view))
         };
         self.learn_acks(acks.clone());
-        if news {
+        if news || odd {
             self.presence_changed.notify_one();
         }
         acks
+    }
+
+    /// Returns how far somebody's clock is ahead of this manager's. *Unit:* milliseconds.
+    fn ahead_ms(&self, wall: i64) -> i64 {
+        wall.saturating_sub((self.clock)().0) / 1_000_000
     }
 
     fn learn_acks(&self, acks: ClusterAcks) {
@@ -139,11 +154,12 @@ impl Shared {
         let leadership = self.store.leader_now();
         if leadership.me {
             self.note_turned_away(false);
-            self.record_alive(self.node, alive);
+            self.record_alive(self.node, 0, alive);
             return self.fresh().await;
         }
         let (raft_id, addr) = leadership.leader.ok_or_else(no_leader)?;
-        let request = AliveRequest { nodes: alive.into_iter().map(alive_to_wire).collect() };
+        let wall = (self.clock)().0;
+        let request = AliveRequest { nodes: alive.into_iter().map(alive_to_wire).collect(), wall };
         let mut client =
             LivenessClient::new(self.member(raft_id, addr)).max_decoding_message_size(NEWS_BYTES_MAX);
         let reply = tokio::time::timeout(Duration::from_secs(5), client.alive(request))
@@ -234,6 +250,9 @@ struct Entry {
     acks: Option<BTreeMap<Subject, u64>>,
     /// Tasks of it wait for others' acknowledgements.
     draining: bool,
+    /// 0: it did not say.
+    process: u64,
+    differences: Differences,
 }
 
 impl Sessions {
@@ -246,8 +265,16 @@ impl Sessions {
         let mut open = self.lock();
         open.last += 1;
         let (id, end) = (open.last, parent.child_token());
-        let entry =
-            Entry { id, end: end.clone(), addr, heard_at: Instant::now(), acks: None, draining: false };
+        let entry = Entry {
+            id,
+            end: end.clone(),
+            addr,
+            heard_at: Instant::now(),
+            acks: None,
+            draining: false,
+            process: 0,
+            differences: Differences::default(),
+        };
         if let Some(old) = open.by_node.insert(node, entry) {
             old.end.cancel();
         }
@@ -277,6 +304,20 @@ impl Sessions {
         }
     }
 
+    /// Notes which process a session is of.
+    fn is_of(&self, node: NodeId, id: u64, process: u64) {
+        if let Some(entry) = self.lock().by_node.get_mut(&node).filter(|e| e.id == id) {
+            entry.process = process;
+        }
+    }
+
+    /// Notes how far the clock of an agent was ahead when it was heard.
+    fn compared(&self, node: NodeId, id: u64, ahead_ms: i64) {
+        if let Some(entry) = self.lock().by_node.get_mut(&node).filter(|e| e.id == id) {
+            entry.differences.add(ahead_ms);
+        }
+    }
+
     fn holds(&self, node: NodeId, id: u64, acks: BTreeMap<Subject, u64>, draining: bool) {
         let mut open = self.lock();
         let Some(entry) = open.by_node.get_mut(&node).filter(|e| e.id == id) else { return };
@@ -294,6 +335,7 @@ impl Sessions {
             addr: Some(entry.addr),
             silent: entry.heard_at.elapsed(),
             acks: entry.acks.clone(),
+            marks: Marks { process: entry.process, ahead_ms: entry.differences.ahead_ms() },
         });
         alive.collect()
     }
@@ -332,6 +374,8 @@ fn alive_to_wire(alive: Alive) -> AliveNode {
             .map(|(subject, version)| ack_to_wire(subject, version))
             .collect(),
         silent_ms: u64::try_from(alive.silent.as_millis()).unwrap_or(u64::MAX),
+        process: alive.marks.process,
+        ahead_ms: alive.marks.ahead_ms,
     }
 }
 
@@ -340,6 +384,7 @@ fn alive_from_wire(alive: AliveNode) -> Result<Alive, Invalid> {
         node: NodeId::from_wire(&alive.node)?,
         addr: alive.addr.parse().ok(),
         silent: Duration::from_millis(alive.silent_ms),
+        marks: Marks { process: alive.process, ahead_ms: alive.ahead_ms },
         acks: match alive.unreported {
             true => None,
             false => Some(alive.acks.into_iter().map(ack_from_wire).collect::<Result<_, _>>()?),

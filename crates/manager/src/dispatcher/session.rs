@@ -118,6 +118,7 @@ impl Session {
         let description =
             hello.description.ok_or_else(|| Status::invalid_argument("a hello has a description"))?;
         let description: NodeDescription = description.try_into().map_err(invalid)?;
+        shared.sessions.is_of(node, id, hello.process);
         let networks = hello.networks.iter().map(|id| NetworkId::from_wire(id));
         let networks = networks.collect::<Result<BTreeSet<_>, _>>().map_err(invalid)?;
         if networks.len() > NETWORKS_MAX {
@@ -211,7 +212,12 @@ impl Session {
         self.stalled_before = self.shared.stalls.total();
         self.shared.sessions.heard(self.node, self.id);
         match message.message {
-            Some(Up::Heartbeat(Heartbeat {})) => self.send(told_now(Down::Heartbeat(Heartbeat {}))).await?,
+            Some(Up::Heartbeat(Heartbeat { wall })) => {
+                if wall != 0 {
+                    self.shared.sessions.compared(self.node, self.id, self.shared.ahead_ms(wall));
+                }
+                self.send(told_now(Down::Heartbeat(Heartbeat::default()))).await?;
+            }
             Some(Up::Statuses(report)) => {
                 for task in report.tasks {
                     let (id, status) = report_from_wire(task).map_err(invalid)?;

@@ -75,7 +75,8 @@ impl Session {
         let mut description = described.expect("a node that described itself");
         description.addr = addr.parse().unwrap();
         description.data_addr = description.addr.ip();
-        let hello = Up::Hello(Hello { description: Some((&description).into()), networks: Vec::new() });
+        let hello =
+            Up::Hello(Hello { description: Some((&description).into()), networks: Vec::new(), process: 0 });
         up.send(AgentMessage { message: Some(hello) }).await.unwrap();
         let mut client = DispatcherClient::new(channel(credentials, swarm.addrs()[0]));
         let down = client.session(ReceiverStream::new(messages)).await?.into_inner();

@@ -222,6 +222,8 @@ pub(super) struct Node {
     pub(super) id: NodeId,
     pub(super) host: Arc<FakeHost>,
     pub(super) credentials: Credentials,
+    /// As [`Running::clock_ahead`].
+    pub(super) clock_ahead: Arc<AtomicI64>,
     agent: JoinSet<()>,
     _dir: tempfile::TempDir,
 }
@@ -232,12 +234,14 @@ impl Node {
         let host = Arc::new(FakeHost::new(&format!("host{number}"), addr));
         let dir = tempfile::tempdir().unwrap();
         let mine = credentials.clone();
+        let clock_ahead = Arc::new(AtomicI64::new(0));
+        let ahead = clock_ahead.clone();
         let agent = Agent::new(agent::Options {
             managers: watch::channel(managers).1,
             connect: Arc::new(move |addr| channel(&mine, addr)),
             executor: host.clone(),
             state_dir: dir.path().to_owned(),
-            clock: Arc::new(now),
+            clock: Arc::new(move || Timestamp(now().0 + ahead.load(Relaxed))),
             incarnation: watch::Sender::new(None),
         });
         let mut tasks = JoinSet::new();
@@ -246,6 +250,7 @@ impl Node {
             id: credentials.identity().node,
             host,
             credentials: credentials.clone(),
+            clock_ahead,
             agent: tasks,
             _dir: dir,
         }

@@ -197,6 +197,54 @@ async fn a_clock_that_is_set_by_days_changes_nothing() {
     }
 }
 
+/// What people are told of a node that is ready.
+fn message(swarm: &Swarm, node: usize) -> String {
+    swarm.view().nodes.get(&swarm.nodes[node].id).unwrap().status.message.clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_clock_is_off_is_said_to_be_with_the_amount() {
+    let swarm = with_workers(3).await;
+    let set = |node: usize, ahead: i64| {
+        swarm.nodes[node].clock_ahead.store(ahead * 1_000_000_000, std::sync::atomic::Ordering::Relaxed);
+    };
+    set(1, 5000);
+    until("one clock is off", || message(&swarm, 1) == "clock is 83 min ahead").await;
+    assert_eq!((message(&swarm, 0), message(&swarm, 2)), (String::new(), String::new()));
+    set(1, 0);
+    until("it is right again", || message(&swarm, 1).is_empty()).await;
+    // All hosts but the manager's own are right: it is one of four here, and has no agent.
+    swarm.managers[0].clock_ahead.store(-5_000_000_000_000, std::sync::atomic::Ordering::Relaxed);
+    set(2, 60);
+    until("the others agree", || {
+        let said = message(&swarm, 2);
+        let seconds =
+            said.strip_prefix("clock is ").and_then(|s| s.strip_suffix(" s ahead")?.parse::<f64>().ok());
+        seconds.is_some_and(|seconds| (59.0..=61.0).contains(&seconds))
+    })
+    .await;
+    assert_eq!((message(&swarm, 0), message(&swarm, 1)), (String::new(), String::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_node_is_noticed_while_it_runs() {
+    let mut swarm = with_workers(2).await;
+    let (credentials, managers) = (swarm.nodes[0].credentials.clone(), vec![swarm.managers[0].addr]);
+    let copy = Node::start(&credentials, managers, 1);
+    let said = "two processes have its certificate";
+    until("the copy is noticed", || message(&swarm, 0).starts_with(said)).await;
+    assert_eq!(message(&swarm, 1), "");
+    drop(copy);
+    // A node that was started anew is no copy.
+    let (credentials, managers) = (swarm.nodes[1].credentials.clone(), vec![swarm.managers[0].addr]);
+    swarm.nodes[1].kill();
+    let id = swarm.nodes[1].id;
+    until("it is lost", || swarm.view().nodes.get(&id).unwrap().status.state == NodeState::Down).await;
+    swarm.nodes[1] = Node::start(&credentials, managers, 2);
+    until("it is back", || swarm.view().nodes.get(&id).unwrap().status.state == NodeState::Ready).await;
+    assert_eq!(message(&swarm, 1), "");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn networks_reach_the_nodes_with_tasks_and_removal_frees_everything() {
     let swarm = with_workers(2).await;

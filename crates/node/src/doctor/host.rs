@@ -34,6 +34,7 @@ pub struct Answers {
     pub containers: Asked<Vec<types::ContainerInspect>>,
     pub users: Asked<Vec<types::User>>,
     pub audit: Asked<Vec<types::AuditRecord>>,
+    pub nodes: Asked<Vec<types::Node>>,
 }
 
 /// A daemon, as far as it answers.
@@ -179,6 +180,7 @@ async fn ask(client: &Client) -> Daemon {
         containers: containers(client).await.map_err(said),
         users: client.users(&[]).await.map_err(said),
         audit: client.audit(&[]).await.map_err(said),
+        nodes: client.nodes(&[]).await.map_err(said),
     }))
 }
 

@@ -216,6 +216,7 @@ pub const SECURITY: &[Promise] = &[
         "node::doctor",
         &[
             Check::new("settings", files::settings),
+            Check::new("odd nodes", swarm::odd_nodes),
             Check::new("cgroups", kernel::cgroups),
             Check::new("AppArmor", kernel::apparmor),
             Check::new("kernel settings", kernel::settings),

@@ -38,6 +38,22 @@ pub(super) fn admins(host: &Host) -> Found {
     })
 }
 
+/// Clocks that are off, and copies of nodes: as managers find them.
+pub(super) fn odd_nodes(host: &Host) -> Found {
+    host.manager()?;
+    let nodes = host.answer(|a| &a.nodes)?;
+    let odd = nodes.iter().filter(|node| node.status.state == "ready" && !node.status.message.is_empty());
+    let odd: Vec<String> =
+        odd.map(|node| format!("{}: {}", node.description.hostname, node.status.message)).collect();
+    Ok(if odd.is_empty() {
+        Finding::ok(format!("of {} nodes none has its clock off, or its certificate copied", nodes.len()))
+    } else {
+        let hint = "clocks: chronyc makestep, or timedatectl set-ntp true; a copied node: stop the copy, remove its \
+                    data folder, and let it join for itself";
+        Finding::warn(names(&odd), hint)
+    })
+}
+
 pub(super) fn lasting_tokens(host: &Host) -> Found {
     let mut lasting = Vec::new();
     for user in users(host)? {

@@ -120,6 +120,8 @@ fn host(root: &Path) -> Host {
             containers: Ok(vec![read(&container())]),
             users: Ok(vec![read(&user())]),
             audit: Ok(vec![read(&json!({"At": at(3), "Action": "create", "Object": "service web"}))]),
+            // That a node is down is no oddity.
+            nodes: Ok(vec![read(&node("ready", "")), read(&node("down", "heartbeat failure"))]),
         })),
         guards: Ok(Guards {
             host: Guard::InForce,
@@ -134,6 +136,13 @@ fn host(root: &Path) -> Host {
         home: Some(root.join("home")),
         uid: rustix::process::geteuid().as_raw(),
     }
+}
+
+fn node(state: &str, message: &str) -> Value {
+    json!({
+        "ID": "n", "Version": {"Index": 1}, "Spec": {"Role": "worker", "Availability": "active"},
+        "Description": {"Hostname": "one"}, "Status": {"State": state, "Message": message},
+    })
 }
 
 fn stopped(certain: bool) -> network::Stopped {
@@ -338,6 +347,9 @@ const FAULTS: &[Case] = &[
         plant(h, &format!("proc/{DAEMON}/uid_map"), "         0          0 4294967295\n");
     }),
     ("kernel settings", State::Warn, "kptr_restrict", |h| plant(h, "proc/sys/kernel/kptr_restrict", "0\n")),
+    ("odd nodes", State::Warn, "one: clock is 60 min ahead", |h| {
+        answers(h).nodes = Ok(vec![read(&node("ready", "clock is 60 min ahead"))]);
+    }),
     ("other firewalls", State::Warn, "of table ip filter stops port 80/tcp", |h| {
         h.other_firewalls = Ok(network::OtherFirewalls { stopped: vec![stopped(true)], old_tables: true });
     }),

@@ -190,7 +190,7 @@ impl Sim {
             if let Some(session) = &mut self.hosts[host].session {
                 session.heartbeat_at = at + PERIOD;
             }
-            self.send_up(host, Up::Heartbeat(Heartbeat {}));
+            self.send_up(host, Up::Heartbeat(Heartbeat::default()));
         }
     }
 

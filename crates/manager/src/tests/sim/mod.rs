@@ -19,6 +19,7 @@ mod truth;
 use crate::{
     clock::LeaderClock,
     dispatcher::told::Told,
+    doubts::Marks,
     leader::{Observation, heartbeat_period, observed},
     presence::{Alive, ClusterAcks, Presence, Subject},
     publisher::Published,
@@ -353,7 +354,7 @@ impl Sim {
             self.write_whatever(&waiting, stamp);
         }
         let heard = waiting.iter().map(|(.., observation)| observation);
-        let batches = observed(&view, stamp, heard, &silent, &returned);
+        let batches = observed(&view, stamp, heard, &silent, &returned, &[]);
         let mut written = true;
         for batch in &batches {
             written &= self.commit(batch).is_ok();
@@ -515,7 +516,7 @@ impl Sim {
         served.heard_at = at;
         match message.message {
             Some(Up::Heartbeat(_)) => {
-                let answer = Down::Heartbeat(Heartbeat {});
+                let answer = Down::Heartbeat(Heartbeat::default());
                 self.send_down(host, session, ManagerMessage { message: Some(answer), gone_at: 0 });
             }
             Some(Up::Statuses(report)) => {
@@ -623,6 +624,7 @@ impl Sim {
             node: self.hosts[*host].node,
             addr: None,
             silent: self.at.saturating_sub(served.heard_at),
+            marks: Marks::default(),
             acks: if unheard_holds_nothing {
                 Some(served.acks.clone().unwrap_or_default())
             } else {
