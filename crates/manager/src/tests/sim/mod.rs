@@ -9,7 +9,8 @@
 //! After each step the *truth* is judged, what hosts really run and hold, not what managers believe ([`truth`]). When
 //! the last fault has passed, the swarm must be as it was asked to be in bounded time. A seed replays to the same step.
 //!
-//! `SIM_SEEDS=FROM..TO` runs other seeds than the fixed ones, and `SIM_STORY=1` prints what happened in each.
+//! `SIM_SEEDS=FROM..TO` runs other seeds than the fixed ones, `SIM_SEEDS=FROM..` as many as `SIM_SECONDS` allow, and
+//! `SIM_STORY=1` prints what happened in each.
 
 mod host;
 mod people;
@@ -72,6 +73,14 @@ pub(super) enum Planted {
     LostContainerUntold,
     /// A host is dead when its daemon is.
     HostsAreNotAsked,
+    /// Nodes were silent while the managers stood still.
+    StallsAreNotExcused,
+    /// The leader's time begins anew whenever it is read.
+    TimeBeginsAnew,
+    /// The tasks of a node that is down hold nothing.
+    DownHoldsNothing,
+    /// A message to an agent is lost, and its session goes on.
+    LostMessagesAreNotNoticed,
 }
 
 /// Numbers that look drawn by lot, the same for the same seed (xorshift64).
@@ -107,6 +116,8 @@ struct Served {
     begins_at: Duration,
     told: Told,
     heard_at: Duration,
+    /// For how long the managers had stood still by then.
+    stalled_before: Duration,
     /// As in `Sessions`: `None` until it has said what it holds.
     acks: Option<BTreeMap<Subject, u64>>,
     pending: Vec<(Vec<u64>, Observation)>,
@@ -162,6 +173,10 @@ pub(super) struct Sim {
     pub(super) wrong: Option<String>,
     /// When a host, a wire or the leader last changed.
     disturbed_at: Duration,
+    /// All managers stand still until then, as on machines that are paused together: nobody leads instead.
+    stalled_until: Duration,
+    /// For how long they did in all.
+    stalled: Duration,
 }
 
 impl Sim {
@@ -210,6 +225,8 @@ impl Sim {
             story: Vec::new(),
             wrong: None,
             disturbed_at: Duration::ZERO,
+            stalled_until: Duration::ZERO,
+            stalled: Duration::ZERO,
         }
     }
 
@@ -276,15 +293,31 @@ impl Sim {
     pub(super) fn step(&mut self) {
         self.at += TICK;
         self.steps += 1;
-        self.elect();
-        for manager in 0..MANAGERS {
-            self.manage(manager);
+        if self.at < self.stalled_until {
+            self.stand_still();
+        } else {
+            self.elect();
+            for manager in 0..MANAGERS {
+                self.manage(manager);
+            }
+            self.turn();
         }
-        self.turn();
         for host in 0..HOSTS {
             self.host_steps(host);
         }
         self.judge();
+    }
+
+    /// A tick in which no manager does anything, and what they notice of it afterwards.
+    fn stand_still(&mut self) {
+        self.stalled += TICK;
+        let excused = !self.has(Planted::StallsAreNotExcused);
+        if let Some(leader) = self.leader.as_mut().filter(|_| excused) {
+            leader.presence.excuse(TICK);
+        }
+        for manager in &mut self.managers {
+            manager.touched_at += TICK;
+        }
     }
 
     fn elect(&mut self) {
@@ -359,6 +392,9 @@ impl Sim {
         for batch in &batches {
             written &= self.commit(batch).is_ok();
         }
+        if self.has(Planted::DownHoldsNothing) {
+            self.forget_tasks_of_the_down(stamp);
+        }
         for node in &silent.lost {
             self.tell(format!("node {} is lost", node.0));
         }
@@ -383,7 +419,10 @@ impl Sim {
             mesh: acks.get(&None).copied(),
             networks: acks.into_iter().filter_map(|(subject, index)| Some((subject?, index))).collect(),
         };
-        let clock = leader.clock.read(self.wall(leader.manager), now).0;
+        let mut clock = leader.clock.read(self.wall(leader.manager), now).0;
+        if self.has(Planted::TimeBeginsAnew) {
+            clock.since = clock.now;
+        }
         let mut ids = self.ids;
         let plan = plan::step(&view, clock, &acks, &mut || {
             ids += 1;
@@ -411,6 +450,19 @@ impl Sim {
         self.leader = Some(leader);
         if deposed {
             self.depose();
+        }
+    }
+
+    fn forget_tasks_of_the_down(&mut self, stamp: Timestamp) {
+        let tables = self.newest().clone();
+        let down = tables.nodes.values().filter(|node| node.status.state == NodeState::Down);
+        let tasks = down.flat_map(|node| tables.tasks_of_node(node.id));
+        let given_up = tasks.filter(|task| task.desired >= Desired::Shutdown);
+        let changes: Vec<Change> = given_up
+            .map(|task| Change::Delete { key: ObjectRef::Task(task.id), version: task.meta.version })
+            .collect();
+        if !changes.is_empty() {
+            self.commit(&Batch { at: stamp, changes }).expect("tasks that are there");
         }
     }
 
@@ -479,8 +531,11 @@ impl Sim {
             self.managers[manager].published = Arc::new(Published::of(view.clone(), Some(&before)));
         }
         let period = heartbeat_period(&view);
-        let at = self.at;
-        self.managers[manager].sessions.retain(|_, served| at < served.heard_at + period * SILENT_PERIODS);
+        let (at, stalled) = (self.at, self.stalled);
+        let excused = |served: &Served| stalled - served.stalled_before;
+        self.managers[manager]
+            .sessions
+            .retain(|_, served| at < served.heard_at + excused(served) + period * SILENT_PERIODS);
         for host in 0..HOSTS {
             self.hear(manager, host);
             let served = self.managers[manager].sessions.get(&host);
@@ -507,13 +562,13 @@ impl Sim {
 
     fn heard(&mut self, manager: usize, host: usize, session: u64, message: AgentMessage) {
         use proto::dispatcher::{Heartbeat, agent_message::Message as Up};
-        let (node, at) = (self.hosts[host].node, self.at);
+        let (node, at, stalled) = (self.hosts[host].node, self.at, self.stalled);
         let (eager, early) =
             (self.has(Planted::AcksCountForTheNewest), self.has(Planted::AckedBeforeWritten));
         let Some(served) = self.managers[manager].sessions.get_mut(&host).filter(|s| s.id == session) else {
             return;
         };
-        served.heard_at = at;
+        (served.heard_at, served.stalled_before) = (at, stalled);
         match message.message {
             Some(Up::Heartbeat(_)) => {
                 let answer = Down::Heartbeat(Heartbeat::default());
@@ -551,6 +606,8 @@ impl Sim {
 
     fn publish(&mut self, manager: usize, host: usize) {
         let (now, eager) = (self.now(), self.has(Planted::AcksCountForTheNewest));
+        let (stalled, skips) =
+            (self.stalled, self.has(Planted::LostMessagesAreNotNoticed) && self.random.once_in(200));
         let this = &mut self.managers[manager];
         let (published, acks) = (this.published.clone(), this.acks.clone());
         let at = self.at;
@@ -558,7 +615,8 @@ impl Sim {
             return;
         };
         let session = served.id;
-        match served.told.publish(now, Duration::ZERO, &published, &acks) {
+        let deaf = skips && served.acks.is_some();
+        match served.told.publish(now, stalled, &published, &acks) {
             Ok(news) => {
                 let mut acks = served.told.acks();
                 if eager && served.acks.is_some() {
@@ -568,7 +626,7 @@ impl Sim {
                     served.acks = Some(acks);
                     this.report_at = self.at;
                 }
-                for message in news {
+                for message in news.into_iter().filter(|_| !deaf) {
                     self.send_down(host, session, message);
                 }
             }
@@ -642,7 +700,7 @@ impl Sim {
     /// A session begins at a manager that has caught up; false if it cannot.
     fn open_session(&mut self, manager: usize, host: usize) -> Option<u64> {
         self.leader.as_ref()?;
-        if !self.takes_part(manager) {
+        if !self.takes_part(manager) || self.at < self.stalled_until {
             return None;
         }
         if !self.has(Planted::StaleReplica) {
@@ -660,6 +718,7 @@ impl Sim {
             begins_at: self.at + takes,
             told,
             heard_at: self.at,
+            stalled_before: self.stalled,
             acks: None,
             pending: Vec::new(),
             in_flight: None,

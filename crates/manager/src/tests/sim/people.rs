@@ -155,7 +155,7 @@ impl Sim {
             return;
         }
         let (at, disk) = (self.at, self.random.once_in(3));
-        let what = match self.random.below(7) {
+        let what = match self.random.below(8) {
             0 | 1 => {
                 self.hosts[host].cut = true;
                 "is cut off"
@@ -167,6 +167,11 @@ impl Sim {
             4 => {
                 self.hosts[host].power_off(at, disk);
                 if disk { "has no power, and what it wrote last is lost" } else { "has no power" }
+            }
+            6 => {
+                self.stalled_until = self.at + self.random.millis(200, 9000);
+                self.tell(format!("managers stand still until {:.2} s", self.stalled_until.as_secs_f64()));
+                return;
             }
             5 => {
                 self.ahead[host] = self.random.millis(0, 7_200_000);

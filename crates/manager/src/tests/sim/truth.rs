@@ -63,6 +63,11 @@ impl Sim {
             if node.status.state == NodeState::Down {
                 host.is_lost();
             }
+            let works = host.power && host.daemon && !host.cut;
+            if node.status.state == NodeState::Away && works && self.at > self.disturbed_at + SETTLES {
+                self.is_wrong(format!("node {} works and was said to be away", node.id.0));
+            }
+            let host = &mut self.hosts[position(node.id)];
             if node.status.state != NodeState::Down {
                 continue;
             }
