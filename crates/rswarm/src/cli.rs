@@ -47,7 +47,13 @@ use std::path::PathBuf;
 
 /// A handful of Linux hosts as one machine for containers.
 #[derive(Debug, Parser)]
-#[command(name = "rswarm", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(
+    name = "rswarm",
+    version,
+    long_version = crate::build::LONG,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
 pub(crate) struct Cli {
     /// The daemon's socket: unix://PATH, tcp://HOST:PORT or ssh://USER@HOST.
     #[arg(short = 'H', long, global = true, env = "RSWARM_HOST")]
@@ -86,10 +92,13 @@ pub(crate) enum Command {
     Demo(demo::DemoArgs),
     /// Scale services: SERVICE=REPLICAS...
     Scale(ScaleArgs),
+    /// Make, join, change and leave a swarm.
     #[command(subcommand)]
     Swarm(Swarm),
+    /// The hosts of the swarm.
     #[command(subcommand)]
     Node(Node),
+    /// Services: containers that the swarm keeps running.
     #[command(subcommand)]
     Service(Service),
     /// People who may use the swarm, and as whom one is logged in.
@@ -100,22 +109,31 @@ pub(crate) enum Command {
     /// Look for what is wrong with this host.
     #[command(subcommand)]
     Doctor(Doctor),
+    /// Stacks: what was deployed together, and its history.
     #[command(subcommand)]
     Stack(Stack),
+    /// Images of this host.
     #[command(subcommand)]
     Image(Image),
+    /// Secrets: files that only the tasks which use them can read.
     #[command(subcommand)]
     Secret(Blob),
+    /// Configs: files for tasks, kept by the managers.
     #[command(subcommand)]
     Config(Blob),
+    /// Networks of this host and of the swarm.
     #[command(subcommand)]
     Network(Network),
+    /// Volumes of this host.
     #[command(subcommand)]
     Volume(Volume),
+    /// Containers of this host, each command also without this word.
     #[command(subcommand)]
     Container(Container),
+    /// What builds left behind.
     #[command(subcommand)]
     Builder(Builder),
+    /// This host as a whole: what it is, what it holds, what happens on it.
     #[command(subcommand)]
     System(System),
     /// List containers.
@@ -141,15 +159,29 @@ pub(crate) enum Command {
     /// Let paused containers go on.
     Unpause(Names),
     /// Give a container another name.
-    Rename { container: String, name: String },
+    Rename {
+        /// Name or id of the container.
+        container: String,
+        /// Its new name.
+        name: String,
+    },
     /// Wait until containers stop; print their exit codes.
     Wait(Names),
     /// Show the processes of a container.
-    Top { container: String },
+    Top {
+        /// Name or id of the container.
+        container: String,
+    },
     /// Show the published ports of a container.
-    Port { container: String },
+    Port {
+        /// Name or id of the container.
+        container: String,
+    },
     /// Show what a container changed in its file system.
-    Diff { container: String },
+    Diff {
+        /// Name or id of the container.
+        container: String,
+    },
     /// Show what containers take, once or every second.
     Stats(StatsArgs),
     /// Join this terminal with a running container.
@@ -198,6 +230,17 @@ pub(crate) enum Command {
     Info(FormatArgs),
     /// Show the versions of client and daemon.
     Version(FormatArgs),
+    /// Print what makes a shell complete our commands: `source <(rswarm completion bash)`.
+    Completion {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual's pages, one for each command, for man(1).
+    Man {
+        /// Folder for them, made if it is not there, e.g. /usr/local/share/man/man1.
+        folder: PathBuf,
+    },
     /// Hosts in namespaces, driven over standard input; for tests.
     #[command(hide = true)]
     Lab(demo::LabArgs),
@@ -233,12 +276,14 @@ pub(crate) struct ListArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct Names {
+    /// Names or ids.
     #[arg(required = true)]
     pub(crate) names: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
+    /// Names or ids.
     #[arg(required = true)]
     pub(crate) names: Vec<String>,
     /// `json`, or a template such as '{{.ID}}'.
@@ -258,6 +303,29 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn whatever_can_be_typed_has_its_line() {
+        fn look(command: &clap::Command, path: &str, mute: &mut Vec<String>) {
+            for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+                if arg.get_help().is_none_or(|help| help.to_string().trim().is_empty()) {
+                    mute.push(format!("{path}: {}", arg.get_id()));
+                }
+            }
+            for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+                let path = format!("{path} {}", below.get_name());
+                if below.get_about().is_none_or(|about| about.to_string().trim().is_empty()) {
+                    mute.push(path.clone());
+                }
+                look(below, &path, mute);
+            }
+        }
+        let mut mute = Vec::new();
+        let mut command = <Cli as clap::CommandFactory>::command();
+        command.build();
+        look(&command, "rswarm", &mut mute);
+        assert!(mute.is_empty(), "without a line of help:\n{}", mute.join("\n"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! *Start reading at* [`main`]: what must run before any thread exists comes first, then the daemon, then the
 //! commands, which all speak to a daemon's front door.
 
+mod build;
 mod cli;
 mod commands;
 mod demo;
@@ -40,7 +41,7 @@ fn finish(result: Result<ExitCode>) -> ExitCode {
         if output::is_closed(&error) {
             return ExitCode::from(output::CLOSED);
         }
-        output::error(&error);
+        output::error(&commands::door::explained(error));
         ExitCode::FAILURE
     })
 }
@@ -54,7 +55,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Hello { args } => demo::hello::run(&args),
         Command::Oci(args) => commands::oci::run(&args),
         Command::Daemon(args) => daemon(args),
-        // Asks no daemon.
+        // These ask no daemon.
+        Command::Completion { shell } => commands::manual::completion(shell).map(|()| ExitCode::SUCCESS),
+        Command::Man { folder } => commands::manual::pages(&folder).map(|()| ExitCode::SUCCESS),
         Command::Stack(cli::Stack::Config(args)) => {
             commands::stack::config(&args).map(|()| ExitCode::SUCCESS)
         }
@@ -201,7 +204,9 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
         Command::System(System::Info(args)) => system::info(client, &args).await?,
         Command::Info(args) => system::info(client, &args).await?,
         Command::Version(args) => system::version(client, &args).await?,
-        Command::Daemon(_)
+        Command::Completion { .. }
+        | Command::Man { .. }
+        | Command::Daemon(_)
         | Command::Demo(_)
         | Command::Lab(_)
         | Command::LabHost(_)

@@ -82,13 +82,16 @@ pub(crate) enum PlanFormat {
     /// For people.
     #[default]
     Text,
+    /// For programs.
     Json,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ScaleArgs {
+    /// How many tasks each service shall have; several services at once.
     #[arg(required = true, value_name = "SERVICE=REPLICAS")]
     pub(crate) services: Vec<String>,
+    /// Do not wait until the services run.
     #[arg(short, long)]
     pub(crate) detach: bool,
 }
@@ -161,10 +164,13 @@ pub(crate) struct SwarmRestore {
     /// Where other nodes reach this one: where they reached a manager before, if that can be.
     #[arg(long)]
     pub(crate) advertise_addr: Option<String>,
+    /// Address and port that managers listen on; as a new manager by default.
     #[arg(long)]
     pub(crate) listen_addr: Option<String>,
+    /// Address that tasks on other nodes reach this one's tasks at; the advertised one by default.
     #[arg(long)]
     pub(crate) data_path_addr: Option<String>,
+    /// Whether this node gets tasks: active, pause (no new ones) or drain (none).
     #[arg(long, value_parser = ["active", "pause", "drain"])]
     pub(crate) availability: Option<String>,
     /// Give up the membership and the state that this host has.
@@ -177,8 +183,10 @@ pub(crate) struct SwarmRecover {
     /// Where other nodes reach this one from now on; as before by default.
     #[arg(long)]
     pub(crate) advertise_addr: Option<String>,
+    /// Address and port that managers listen on; as before by default.
     #[arg(long, requires = "advertise_addr")]
     pub(crate) listen_addr: Option<String>,
+    /// Address that tasks on other nodes reach this one's tasks at; as before by default.
     #[arg(long, requires = "advertise_addr")]
     pub(crate) data_path_addr: Option<String>,
     /// Also where other managers say that they could go on: what they know and this one does not is lost then.
@@ -188,20 +196,28 @@ pub(crate) struct SwarmRecover {
 
 #[derive(Debug, Args)]
 pub(crate) struct SwarmInit {
+    /// Where other nodes reach this one: ADDRESS or ADDRESS:PORT; found by itself where there is one address.
     #[arg(long)]
     pub(crate) advertise_addr: Option<String>,
+    /// Address and port that this manager listens on.
     #[arg(long, default_value = "0.0.0.0:2377")]
     pub(crate) listen_addr: String,
+    /// Address that tasks on other nodes reach this one's tasks at; the advertised one by default.
     #[arg(long)]
     pub(crate) data_path_addr: Option<String>,
+    /// UDP port of the overlay networks (VXLAN), the same on all nodes; 4789 by default.
     #[arg(long)]
     pub(crate) data_path_port: Option<u16>,
+    /// Where overlay networks get their subnets from, e.g. 10.0.0.0/8; may be repeated.
     #[arg(long)]
     pub(crate) default_addr_pool: Vec<String>,
+    /// How large these subnets are, in bits of their prefix.
     #[arg(long, default_value_t = 24)]
     pub(crate) default_addr_pool_mask_length: u8,
+    /// Whether this node gets tasks: active, pause (no new ones) or drain (none).
     #[arg(long, default_value = "active", value_parser = ["active", "pause", "drain"])]
     pub(crate) availability: String,
+    /// Docker's word for `rswarm swarm recover`: go on with this manager alone.
     #[arg(long)]
     pub(crate) force_new_cluster: bool,
     /// Managers need a key to come up again after a restart.
@@ -210,6 +226,7 @@ pub(crate) struct SwarmInit {
     /// Validity of nodes' certificates; an hour at least.
     #[arg(long, value_parser = parse_duration)]
     pub(crate) cert_expiry: Option<std::time::Duration>,
+    /// How often nodes report to the managers; 5s by default.
     #[arg(long, value_parser = parse_duration)]
     pub(crate) dispatcher_heartbeat: Option<std::time::Duration>,
     /// How long tasks stay on a node whose daemon is away while its host answers (default 60s).
@@ -228,12 +245,16 @@ pub(crate) struct SwarmJoin {
     /// From `swarm join-token`.
     #[arg(long)]
     pub(crate) token: String,
+    /// Where other nodes reach this one: ADDRESS or ADDRESS:PORT; found by itself where there is one address.
     #[arg(long)]
     pub(crate) advertise_addr: Option<String>,
+    /// Address and port that this host listens on once it is a manager.
     #[arg(long, default_value = "0.0.0.0:2377")]
     pub(crate) listen_addr: String,
+    /// Address that tasks on other nodes reach this one's tasks at; the advertised one by default.
     #[arg(long)]
     pub(crate) data_path_addr: Option<String>,
+    /// Whether this node gets tasks: active, pause (no new ones) or drain (none).
     #[arg(long, default_value = "active", value_parser = ["active", "pause", "drain"])]
     pub(crate) availability: String,
     /// A manager; port 2377 unless named.
@@ -243,6 +264,7 @@ pub(crate) struct SwarmJoin {
 
 #[derive(Debug, Args)]
 pub(crate) struct JoinToken {
+    /// What a host with this token becomes.
     #[arg(value_parser = ["worker", "manager"])]
     pub(crate) role: String,
     /// Only the token.
@@ -290,6 +312,7 @@ pub(crate) struct SwarmUpdate {
     /// Managers need a key to come up again after a restart.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) autolock: Option<bool>,
+    /// How often nodes report to the managers.
     #[arg(long, value_parser = parse_duration)]
     pub(crate) dispatcher_heartbeat: Option<std::time::Duration>,
     /// How long tasks stay on a node whose daemon is away while its host answers; a day at most.
@@ -299,32 +322,44 @@ pub(crate) struct SwarmUpdate {
     /// as in the beginning.
     #[arg(long, value_parser = parse_duration)]
     pub(crate) dead_manager_after: Option<std::time::Duration>,
+    /// Ended tasks of each slot that are kept to be looked at.
     #[arg(long)]
     pub(crate) task_history_limit: Option<i64>,
+    /// Validity of nodes' certificates; an hour at least.
     #[arg(long, value_parser = parse_duration)]
     pub(crate) cert_expiry: Option<std::time::Duration>,
+    /// Entries of the Raft log between two snapshots.
     #[arg(long)]
     pub(crate) snapshot_interval: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Node {
+    /// List the nodes.
     #[command(visible_alias = "list")]
     Ls(ListArgs),
+    /// Show what nodes are, as JSON.
     Inspect(InspectArgs),
     /// Tasks on a node; this one by default.
     Ps {
+        /// Name or id of a node; self is the one that is asked.
         #[arg(default_value = "self")]
         node: String,
         #[command(flatten)]
         list: ListArgs,
     },
+    /// Change a node's role, availability or labels.
     Update(NodeUpdate),
+    /// Make workers managers.
     Promote(Names),
+    /// Make managers workers.
     Demote(Names),
+    /// Take nodes out of the swarm.
     Rm {
+        /// Names or ids of nodes.
         #[arg(required = true)]
         nodes: Vec<String>,
+        /// Also one that still answers.
         #[arg(short, long)]
         force: bool,
     },
@@ -332,39 +367,57 @@ pub(crate) enum Node {
 
 #[derive(Debug, Args)]
 pub(crate) struct NodeUpdate {
+    /// Name or id of the node.
     pub(crate) node: String,
+    /// Whether it gets tasks: active, pause (no new ones) or drain (none).
     #[arg(long, value_parser = ["active", "pause", "drain"])]
     pub(crate) availability: Option<String>,
+    /// What it shall be.
     #[arg(long, value_parser = ["worker", "manager"])]
     pub(crate) role: Option<String>,
+    /// Give it a label; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) label_add: Vec<String>,
+    /// Take a label from it; may be repeated.
     #[arg(long, value_name = "KEY")]
     pub(crate) label_rm: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Service {
+    /// List the services.
     #[command(visible_alias = "list")]
     Ls(ListArgs),
+    /// List the tasks of services, and why they do not run.
     Ps {
+        /// Names or ids of services.
         #[arg(required = true)]
         services: Vec<String>,
         #[command(flatten)]
         list: ListArgs,
+        /// Ids and errors in full.
         #[arg(long)]
         no_trunc: bool,
     },
+    /// Show what services are, as JSON.
     Inspect(InspectArgs),
+    /// Create a service.
     Create(ServiceCreate),
+    /// Change a service; its tasks are replaced one after the other.
     Update(ServiceUpdate),
+    /// Say how many tasks services shall have: SERVICE=REPLICAS...
     Scale(ScaleArgs),
+    /// Put the spec before the last change back.
     Rollback {
+        /// Name or id of the service.
         service: String,
+        /// Do not wait until it runs.
         #[arg(short, long)]
         detach: bool,
     },
+    /// Show the logs of a service or task.
     Logs(ServiceLogs),
+    /// Remove services.
     #[command(visible_alias = "remove")]
     Rm(Names),
 }
@@ -374,29 +427,39 @@ pub(crate) struct ServiceCreate {
     /// Give the nodes that will run it your account at the registry of its image.
     #[arg(long)]
     pub(crate) with_registry_auth: bool,
+    /// Name of the service; a chosen one by default.
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// How many tasks it has.
     #[arg(long, default_value_t = 1)]
     pub(crate) replicas: u64,
+    /// So many tasks as --replicas says, or one on each node.
     #[arg(long, default_value = "replicated", value_parser = ["replicated", "global"])]
     pub(crate) mode: String,
+    /// Variable of its processes: KEY=VALUE; may be repeated.
     #[arg(short, long)]
     pub(crate) env: Vec<String>,
     /// `[PUBLISHED:]TARGET[/PROTOCOL]`
     #[arg(short, long)]
     pub(crate) publish: Vec<String>,
+    /// Network that its tasks are on; may be repeated.
     #[arg(long)]
     pub(crate) network: Vec<String>,
+    /// Where its tasks may run, e.g. node.labels.disk==ssd; may be repeated.
     #[arg(long)]
     pub(crate) constraint: Vec<String>,
+    /// Label of the service: KEY=VALUE; may be repeated.
     #[arg(short, long)]
     pub(crate) label: Vec<String>,
     /// An update whose task no node has taken up for this long has failed (like 90s or 5m); else after 10 minutes.
     #[arg(long, value_name = "DURATION", value_parser = parse_progress_deadline)]
     pub(crate) update_progress_deadline: Option<std::time::Duration>,
+    /// Do not wait until it runs.
     #[arg(short, long)]
     pub(crate) detach: bool,
+    /// The image.
     pub(crate) image: String,
+    /// What is run in it, instead of what the image says.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
 }
@@ -406,13 +469,18 @@ pub(crate) struct ServiceUpdate {
     /// Give the nodes that will run it your account at the registry of its image.
     #[arg(long)]
     pub(crate) with_registry_auth: bool,
+    /// Name or id of the service.
     pub(crate) service: String,
+    /// Another image.
     #[arg(long)]
     pub(crate) image: Option<String>,
+    /// How many tasks it shall have.
     #[arg(long)]
     pub(crate) replicas: Option<u64>,
+    /// Variable to set: KEY=VALUE; may be repeated.
     #[arg(long)]
     pub(crate) env_add: Vec<String>,
+    /// Variable to take away: KEY; may be repeated.
     #[arg(long)]
     pub(crate) env_rm: Vec<String>,
     /// Replace the tasks although nothing else changes.
@@ -421,6 +489,7 @@ pub(crate) struct ServiceUpdate {
     /// An update whose task no node has taken up for this long has failed (like 90s or 5m); else after 10 minutes.
     #[arg(long, value_name = "DURATION", value_parser = parse_progress_deadline)]
     pub(crate) update_progress_deadline: Option<std::time::Duration>,
+    /// Do not wait until it runs.
     #[arg(short, long)]
     pub(crate) detach: bool,
 }
@@ -446,47 +515,63 @@ pub(crate) struct StackConfig {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Stack {
+    /// Deploy compose files as a stack, in Docker's words; `rswarm deploy` does more.
     Deploy {
+        /// A compose file, or - for standard input; may be repeated.
         #[arg(short = 'c', long = "compose-file", required = true)]
         compose_file: Vec<PathBuf>,
+        /// Do not wait until the services run.
         #[arg(short, long)]
         detach: bool,
+        /// Remove services that the file no longer names.
         #[arg(long)]
         prune: bool,
+        /// Name of the stack.
         stack: String,
     },
     /// Print the files as one, merged and with all values filled in, as Docker's CLI does.
     Config(StackConfig),
+    /// List the stacks.
     #[command(visible_alias = "list")]
     Ls(ListArgs),
+    /// List the tasks of a stack, and why they do not run.
     Ps {
+        /// Name of the stack.
         stack: String,
         #[command(flatten)]
         list: ListArgs,
+        /// Ids and errors in full.
         #[arg(long)]
         no_trunc: bool,
     },
+    /// List the services of a stack.
     Services {
+        /// Name of the stack.
         stack: String,
         #[command(flatten)]
         list: ListArgs,
     },
     /// List what was deployed, when and by whom.
     History {
+        /// Name of the stack.
         stack: String,
         #[command(flatten)]
         list: ListArgs,
     },
     /// Put an earlier revision back, all of its services in one step.
     Rollback {
+        /// Name of the stack.
         stack: String,
         /// The last one before the newest that came up, by default.
         revision: Option<u64>,
+        /// Do not wait until the services run.
         #[arg(short, long)]
         detach: bool,
     },
+    /// Remove stacks.
     #[command(visible_aliases = ["remove", "down"])]
     Rm {
+        /// Names of stacks.
         #[arg(required = true)]
         stacks: Vec<String>,
         /// Do not wait until everything is gone.

@@ -1,6 +1,7 @@
 //! `rswarm info`, `version`, `inspect` and `system dial-stdio`.
 
 use crate::{
+    build,
     cli::{FormatArgs, InspectArgs},
     list, output,
 };
@@ -52,17 +53,33 @@ pub(crate) async fn info(client: &Client, args: &FormatArgs) -> Result<()> {
     Ok(())
 }
 
+/// Shows the versions. What this program is, it knows without a daemon, and says so before it fails for want of one.
+///
+/// # Errors
+/// The daemon does not answer.
 pub(crate) async fn version(client: &Client, args: &FormatArgs) -> Result<()> {
-    let server: Value = client.get("/version", &[]).await?;
-    let both = serde_json::json!({"Client": {"Version": env!("CARGO_PKG_VERSION")}, "Server": server});
-    match &args.format {
-        Some(format) => output::line(&list::render(format, &both)?),
-        None => {
-            let field = |name: &str| server.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-            output::line(&format!("Client: {}", env!("CARGO_PKG_VERSION")))?;
-            output::line(&format!("Server: {} (API {})", field("Version"), field("ApiVersion")))
-        }
+    let server = client.get::<Value>("/version", &[]).await;
+    let mine = serde_json::json!({
+        "Version": build::VERSION,
+        "GitCommit": build::COMMIT,
+        "CommitDate": build::COMMIT_DATE,
+        "Target": build::TARGET,
+        "Os": std::env::consts::OS,
+        "Arch": std::env::consts::ARCH,
+    });
+    if let Some(format) = &args.format {
+        let theirs = server.as_ref().ok().cloned().unwrap_or(Value::Null);
+        output::line(&list::render(format, &serde_json::json!({"Client": mine, "Server": theirs}))?)?;
+        server?;
+        return Ok(());
     }
+    output::line(&format!("Client: {}", build::VERSION))?;
+    output::line(&format!("  Commit: {}", build::COMMIT))?;
+    output::line(&format!("  Date: {}", build::COMMIT_DATE))?;
+    output::line(&format!("  Target: {}", build::TARGET))?;
+    let server = server?;
+    let field = |name: &str| server.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    output::line(&format!("Server: {} (API {})", field("Version"), field("ApiVersion")))
 }
 
 /// Finds whatever has the name, as `docker inspect` does: container, image, volume, network, node, service, ...
