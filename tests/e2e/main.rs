@@ -23,6 +23,7 @@ mod own_cli;
 mod plugins;
 mod power;
 mod private_registry;
+mod reasons;
 mod service_logs;
 mod single_host;
 mod sockets;

@@ -20,8 +20,12 @@ use std::{ffi::OsString, process::ExitCode};
 /// Where a daemon listens when nobody says otherwise.
 const DEFAULT_HOST: &str = "unix:///run/rswarm/docker.sock";
 
-/// Exit codes beyond those of a container: 1 = the command failed, 2 = it was typed wrong (clap), 125 = the
-/// daemon refused to make a container, 141 = nobody reads standard output any more.
+/// Something that was to run cannot, and waiting does not cure it.
+pub(crate) const CANNOT_RUN: u8 = 3;
+
+/// Exit codes beyond those of a container: 1 = the command failed, 2 = it was typed wrong (clap), or a plan would
+/// change something, 3 = a service cannot run, however long one waits, or would not as planned, 125 = the daemon
+/// refused to make a container, 130 = Ctrl-C, 141 = nobody reads standard output any more.
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     if args.get(1).is_some_and(|a| a == "shim") {
@@ -41,8 +45,9 @@ fn finish(result: Result<ExitCode>) -> ExitCode {
         if output::is_closed(&error) {
             return ExitCode::from(output::CLOSED);
         }
+        let hopeless = commands::converge::CannotRun::is_in(&error);
         output::error(&commands::door::explained(error));
-        ExitCode::FAILURE
+        if hopeless { ExitCode::from(CANNOT_RUN) } else { ExitCode::FAILURE }
     })
 }
 
@@ -142,10 +147,10 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
     match command {
         Command::Deploy(args) => return deploy::run(client, &args).await,
         Command::Compose(args) => return compose::run(client, *args).await,
-        Command::Scale(args) => service::scale(client, &args).await?,
+        Command::Scale(args) => return service::scale(client, &args).await,
         Command::Swarm(command) => cluster::swarm(client, command).await?,
         Command::Node(command) => cluster::node(client, command).await?,
-        Command::Service(command) => service::run(client, command).await?,
+        Command::Service(command) => return service::run(client, command).await,
         Command::User(command) => user::run(client, command).await?,
         Command::Audit(args) => user::audit(client, &args).await?,
         Command::Doctor(cli::Doctor::Security(args)) => return doctor::security(client, &args).await,

@@ -27,7 +27,8 @@ pub(crate) struct DeployArgs {
     /// Why it is deployed; shown in the stack's history and in the audit history.
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) message: Option<String>,
-    /// Show what would change and change nothing; exits with 2 if something would.
+    /// Show what would change and where its tasks would go, and change nothing; exits with 2 if something would change,
+    /// with 3 if some of it would not run.
     #[arg(long)]
     pub(crate) plan: bool,
     /// How the plan is shown.
@@ -94,6 +95,9 @@ pub(crate) struct ScaleArgs {
     /// Do not wait until the services run.
     #[arg(short, long)]
     pub(crate) detach: bool,
+    /// How long to wait until they run, e.g. 90s or 10m.
+    #[arg(long, default_value = "10m", value_parser = parse_duration)]
+    pub(crate) timeout: std::time::Duration,
 }
 
 #[derive(Debug, Subcommand)]
@@ -401,6 +405,11 @@ pub(crate) enum Service {
     },
     /// Show what services are, as JSON.
     Inspect(InspectArgs),
+    /// Say why a service's tasks are where they are, do not run, or were replaced; and what nodes have against one more.
+    Explain {
+        /// Name or id of the service or of a task of it, e.g. web or web.2.
+        name: String,
+    },
     /// Create a service.
     Create(ServiceCreate),
     /// Change a service; its tasks are replaced one after the other.
@@ -414,6 +423,9 @@ pub(crate) enum Service {
         /// Do not wait until it runs.
         #[arg(short, long)]
         detach: bool,
+        /// How long to wait until it runs, e.g. 90s or 10m.
+        #[arg(long, default_value = "10m", value_parser = parse_duration)]
+        timeout: std::time::Duration,
     },
     /// Show the logs of a service or task.
     Logs(ServiceLogs),
@@ -457,6 +469,9 @@ pub(crate) struct ServiceCreate {
     /// Do not wait until it runs.
     #[arg(short, long)]
     pub(crate) detach: bool,
+    /// How long to wait until it runs, e.g. 90s or 10m.
+    #[arg(long, default_value = "10m", value_parser = parse_duration)]
+    pub(crate) timeout: std::time::Duration,
     /// The image.
     pub(crate) image: String,
     /// What is run in it, instead of what the image says.
@@ -492,6 +507,9 @@ pub(crate) struct ServiceUpdate {
     /// Do not wait until it runs.
     #[arg(short, long)]
     pub(crate) detach: bool,
+    /// How long to wait until it runs, e.g. 90s or 10m.
+    #[arg(long, default_value = "10m", value_parser = parse_duration)]
+    pub(crate) timeout: std::time::Duration,
 }
 
 /// Reads a duration that is longer than nothing.
@@ -567,6 +585,9 @@ pub(crate) enum Stack {
         /// Do not wait until the services run.
         #[arg(short, long)]
         detach: bool,
+        /// How long to wait until the services run, e.g. 90s or 10m.
+        #[arg(long, default_value = "10m", value_parser = parse_duration)]
+        timeout: std::time::Duration,
     },
     /// Remove stacks.
     #[command(visible_aliases = ["remove", "down"])]

@@ -1,8 +1,9 @@
 //! Waiting until services run what they should, and showing the way there: on a terminal a table that is drawn anew,
-//! elsewhere a line for each change.
+//! elsewhere a line for each change. What does not run has its [causes](super::causes) below it.
 
+use super::causes::{self, Attempts, Cause};
 use crate::{output, terminal};
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use docker_api::{client::Client, types};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,8 +17,20 @@ const PERIOD: Duration = Duration::from_millis(100);
 const GLOBAL_GRACE: Duration = Duration::from_secs(2);
 /// Looks that may fail one after the other: a leader may be changing; what was asked for is in the log already.
 const MISSES_MAX: u32 = 30;
+/// Time between two looks for causes, which are of all tasks that are remembered.
+const CAUSES_PERIOD: Duration = Duration::from_millis(500);
+/// What stands before a cause in the table.
+const INDENT: &str = "  ";
+/// Causes of one service that are shown.
+const CAUSES_MAX: usize = 3;
+/// What has come up must have stood for so long, for what fails at once has run for a moment, too.
+const STEADY: Duration = Duration::from_secs(1);
+/// The same after a failure was seen. *Source:* Docker's CLI, which takes this long each time.
+const STEADY_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Up to this many services are asked for by name, more in one go with all others.
 const NAMED_MAX: usize = 50;
+/// Causes that are told as lines: some have something else in them each time, such as a port.
+const TOLD_MAX: usize = 200;
 /// Rows of the table; what still waits comes first.
 const ROWS_MAX: usize = 20;
 
@@ -29,6 +42,34 @@ struct Row {
     wanted: u64,
     /// Its other tasks, by state; a pull says how far it is.
     others: BTreeMap<String, u64>,
+    /// Why they are not there.
+    causes: Vec<String>,
+    /// Ids of the tasks that are there; of a job none.
+    running: BTreeSet<String>,
+}
+
+/// A wait that was given up, or led nowhere, because of something that waiting does not cure.
+#[derive(Debug)]
+pub(crate) struct CannotRun(String);
+
+impl std::fmt::Display for CannotRun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CannotRun {}
+
+impl CannotRun {
+    /// `text`: what cannot run, why, and what to do.
+    pub(crate) fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// Returns true if this is why something failed.
+    pub(crate) fn is_in(error: &Error) -> bool {
+        error.downcast_ref::<Self>().is_some()
+    }
 }
 
 impl Row {
@@ -57,14 +98,36 @@ impl Row {
     }
 }
 
-/// Waits until every named service runs what it should.
+/// What was asked of the services that are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Change,
+    /// Their specs before the last change: that an update is rolled back is no failure then.
+    WayBack,
+}
+
+/// Waits until every named service runs what it should again, after its last change was taken back.
 ///
 /// # Errors
-/// When an update pauses or rolls back, or `limit` has passed; with the newest task error of each service that
-/// is not there yet.
+/// As [`converge`].
+pub(crate) async fn converge_back(client: &Client, names: &BTreeSet<String>, limit: Duration) -> Result<()> {
+    wait(client, names, limit, Asked::WayBack).await
+}
+
+/// Waits until every named service runs what it should, and has for a moment.
+///
+/// # Errors
+/// When an update pauses or rolls back, or `limit` has passed; with the causes of each service that is not there yet.
+/// [`CannotRun`] before that, when a service's tasks are rejected for a reason that waiting does not cure.
 pub(crate) async fn converge(client: &Client, names: &BTreeSet<String>, limit: Duration) -> Result<()> {
+    wait(client, names, limit, Asked::Change).await
+}
+
+async fn wait(client: &Client, names: &BTreeSet<String>, limit: Duration, asked_for: Asked) -> Result<()> {
     let start = Instant::now();
+    let mut steady = Steady::default();
     let mut progress = Progress::default();
+    let mut detective = Detective::default();
     let mut misses = 0;
     loop {
         let asked = Instant::now();
@@ -77,8 +140,9 @@ pub(crate) async fn converge(client: &Client, names: &BTreeSet<String>, limit: D
                 let gone: Vec<&str> = names.iter().filter(|n| !there(n)).map(String::as_str).collect();
                 bail!("no such service: {}: removed by someone while it came up", gone.join(", "));
             }
-            Ok(rows) => {
+            Ok(mut rows) => {
                 misses = 0;
+                detective.look(client, &mut rows).await;
                 rows
             }
             Err(_) if misses < MISSES_MAX => {
@@ -89,21 +153,31 @@ pub(crate) async fn converge(client: &Client, names: &BTreeSet<String>, limit: D
             Err(error) => return Err(error),
         };
         for row in &rows {
-            judge(client, row, !progress.is_new()).await?;
+            judge(client, row, !progress.is_new() && asked_for == Asked::Change).await?;
         }
         progress.show(&rows)?;
+        if let Some((service, cause)) = &detective.hopeless {
+            let hint = causes::hint(cause).map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+            return Err(CannotRun(format!("service {service} cannot run: {cause}{hint}")).into());
+        }
         let waiting: Vec<&Row> = rows.iter().filter(|row| !row.is_done()).collect();
-        if waiting.is_empty() {
+        if steady.look(&rows, detective.saw_failures) {
             return Ok(());
         }
-        if start.elapsed() > limit {
+        if start.elapsed() > limit && !waiting.is_empty() {
             let mut text = format!("not converged within {limit:?}:");
             for row in waiting {
-                text +=
-                    &format!("\n  {}{}", row.service.spec.name, newest_error(client, &row.service.id).await);
+                let why = row.causes.first().map(|cause| format!(": {cause}")).unwrap_or_default();
+                text += &format!("\n  {}{why}", row.service.spec.name);
             }
             text += "\nhint: `rswarm service ps NAME --no-trunc` shows every task";
             bail!(text);
+        }
+        if start.elapsed() > limit + STEADY_AFTER_FAILURE * 2 {
+            bail!(
+                "not converged within {limit:?}: tasks come up, but do not stay\nhint: `rswarm service ps NAME --no-trunc` \
+                 shows every task"
+            );
         }
         // Thousands of services take their time to be listed: managers are to do more than answer this.
         tokio::time::sleep(PERIOD.max(asked.elapsed() * 4)).await;
@@ -124,18 +198,18 @@ async fn look(client: &Client, names: &BTreeSet<String>, young: bool) -> Result<
     Ok(named.map(|service| row(tasks.remove(&service.id).unwrap_or_default(), service, young)).collect())
 }
 
-/// Tasks of the spec before this one run too; they do not count. Where a task may run is no reason to replace it, so
-/// placement is left out of the comparison.
+/// Tasks of the spec before this one run too; they do not count.
 fn row(tasks: Vec<types::Task>, service: types::Service, young: bool) -> Row {
     let status = service.service_status.clone().unwrap_or_default();
     let job = service.spec.mode.replicated_job.is_some() || service.spec.mode.global_job.is_some();
-    let wanted = types::TaskSpec { placement: None, ..service.spec.task_template.clone() };
-    let (mut there, mut others) = (0, BTreeMap::new());
+    let wanted = as_wanted(&service.spec.task_template);
+    let (mut there, mut others, mut running) = (0, BTreeMap::new(), BTreeSet::new());
     for task in tasks {
         let pulling = task.status.state == "preparing" && task.status.message.starts_with("pulling ");
         let state = if pulling { task.status.message } else { task.status.state };
-        if state == "running" && !job && (types::TaskSpec { placement: None, ..task.spec }) == wanted {
+        if state == "running" && !job && as_wanted(&task.spec) == wanted {
             there += 1;
+            running.insert(task.id);
         } else {
             *others.entry(state).or_default() += 1;
         }
@@ -145,7 +219,7 @@ fn row(tasks: Vec<types::Task>, service: types::Service, young: bool) -> Row {
     }
     let global = service.spec.mode.global.is_some() || service.spec.mode.global_job.is_some();
     let wanted = if global && young { status.desired_tasks.max(1) } else { status.desired_tasks };
-    Row { service, there, wanted, others }
+    Row { service, there, wanted, others, causes: Vec::new(), running }
 }
 
 /// Ends the waiting for an update that has given up.
@@ -164,16 +238,105 @@ async fn judge(client: &Client, row: &Row, seen_before: bool) -> Result<()> {
     }
 }
 
+/// Returns what the newest failure of a service says, as an addition to a sentence.
 async fn newest_error(client: &Client, service: &str) -> String {
     let filters = serde_json::json!({"service": {service: true}}).to_string();
     let Ok(mut tasks) = client.tasks(&[("filters", &filters)]).await else { return String::new() };
     tasks.sort_by_key(|t| t.status.timestamp.timestamp());
     let found = tasks.iter().rev().find(|t| !t.status.err.is_empty());
-    if let Some(task) = found {
-        return format!(": {}", task.status.err);
+    found.map(|task| format!(": {}", causes::plain(&task.status.err))).unwrap_or_default()
+}
+
+/// Whether what is there stays there.
+#[derive(Default)]
+struct Steady {
+    /// The tasks that made all services complete, and since when; `None` while something is missing.
+    since: Option<(BTreeSet<String>, Instant)>,
+    looked: bool,
+}
+
+impl Steady {
+    /// Returns true if all services are complete and have been for long enough. What was so at the first look is old.
+    fn look(&mut self, rows: &[Row], after_failure: bool) -> bool {
+        let first = !std::mem::replace(&mut self.looked, true);
+        if !rows.iter().all(Row::is_done) {
+            self.since = None;
+            return false;
+        }
+        let running: BTreeSet<String> = rows.iter().flat_map(|row| row.running.iter().cloned()).collect();
+        let nothing_runs = running.is_empty();
+        let since = match self.since.take() {
+            Some((before, since)) if before == running => since,
+            _ => Instant::now(),
+        };
+        self.since = Some((running, since));
+        first || nothing_runs || since.elapsed() >= if after_failure { STEADY_AFTER_FAILURE } else { STEADY }
     }
-    let pending = tasks.iter().rev().find(|t| t.status.state == "pending" && !t.status.message.is_empty());
-    pending.map(|t| format!(": {}", t.status.message)).unwrap_or_default()
+}
+
+/// Finds out why services are not there.
+#[derive(Default)]
+struct Detective {
+    asked: Option<Instant>,
+    /// By service, as they were found last.
+    causes: BTreeMap<String, Vec<String>>,
+    attempts: BTreeMap<String, Attempts>,
+    /// A task of the present spec failed, or was rejected.
+    saw_failures: bool,
+    /// A service that waiting does not help, and why.
+    hopeless: Option<(String, String)>,
+}
+
+impl Detective {
+    /// Puts the causes into the rows. Where managers do not answer, the ones known before stay.
+    async fn look(&mut self, client: &Client, rows: &mut [Row]) {
+        if self.asked.is_none_or(|asked| asked.elapsed() >= CAUSES_PERIOD) {
+            let waiting: Vec<&Row> = rows.iter().filter(|row| !row.is_done()).take(NAMED_MAX).collect();
+            if let Err(error) = self.ask(client, &waiting).await {
+                tracing::debug!(error = %error, "managers do not say why tasks do not run");
+            }
+            self.asked = Some(Instant::now());
+        }
+        for row in rows.iter_mut().filter(|row| !row.is_done()) {
+            row.causes = self.causes.get(&row.service.id).cloned().unwrap_or_default();
+        }
+    }
+
+    async fn ask(&mut self, client: &Client, waiting: &[&Row]) -> docker_api::client::Result<()> {
+        let names: serde_json::Map<_, _> =
+            waiting.iter().map(|row| (row.service.id.clone(), serde_json::Value::Bool(true))).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let filters = serde_json::json!({"service": names}).to_string();
+        let tasks = client.tasks(&[("filters", &filters)]).await?;
+        let nodes = client.nodes(&[]).await?;
+        let able = nodes.iter().filter(|n| n.status.state == "ready" && n.spec.availability == "active");
+        let able: BTreeSet<String> = able.map(|node| node.id.clone()).collect();
+        let hosts = nodes.into_iter().map(|node| (node.id, node.description.hostname)).collect();
+        for row in waiting {
+            let wanted = as_wanted(&row.service.spec.task_template);
+            let of_it = tasks.iter().filter(|task| task.service_id == row.service.id);
+            let current: Vec<types::Task> =
+                of_it.filter(|task| as_wanted(&task.spec) == wanted).cloned().collect();
+            let found: Vec<Cause> = causes::of(&current);
+            self.saw_failures |= found
+                .iter()
+                .any(|cause| matches!(cause.state, causes::State::Failed | causes::State::Rejected));
+            let lines = found.iter().take(CAUSES_MAX).map(|cause| cause.line(&hosts)).collect();
+            self.causes.insert(row.service.id.clone(), lines);
+            let attempts = self.attempts.entry(row.service.id.clone()).or_default();
+            if let Some(cause) = attempts.note(&current, &able) {
+                self.hopeless.get_or_insert((row.service.spec.name.clone(), cause));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns what of a spec has tasks replaced: where a task may run is no reason.
+fn as_wanted(spec: &types::TaskSpec) -> types::TaskSpec {
+    types::TaskSpec { placement: None, ..spec.clone() }
 }
 
 /// What stands on the screen.
@@ -181,6 +344,8 @@ async fn newest_error(client: &Client, service: &str) -> String {
 struct Progress {
     /// By service.
     shown: BTreeMap<String, String>,
+    /// Causes that were told as lines.
+    told: BTreeSet<(String, String)>,
     table: Vec<String>,
 }
 
@@ -199,12 +364,18 @@ impl Progress {
                 }
                 self.shown.insert(row.service.id.clone(), line);
             }
+            if !live {
+                self.tell(row)?;
+            }
         }
         if !live {
             return Ok(());
         }
-        let width = terminal::size().map_or(80, |(_, columns)| usize::from(columns));
-        let table = table(rows, width);
+        let (height, width) =
+            terminal::size().map_or((24, 80), |(height, width)| (usize::from(height), usize::from(width)));
+        let mut table = table(rows, width);
+        // What has left the screen cannot be drawn anew.
+        table.truncate(height.saturating_sub(1).max(2));
         if table == self.table {
             return Ok(());
         }
@@ -213,6 +384,20 @@ impl Progress {
             if self.table.is_empty() { String::new() } else { format!("\x1b[{}A\x1b[J", self.table.len()) };
         output::styled(&format!("{back}{}", output::visible(&table.join("\n"))))?;
         self.table = table;
+        Ok(())
+    }
+}
+
+impl Progress {
+    /// Writes the causes of a service that are new. How many tasks have one, and where, is told once: it changes with
+    /// each attempt.
+    fn tell(&mut self, row: &Row) -> Result<()> {
+        for cause in &row.causes {
+            let text = cause.rsplit_once(" (").map_or(cause.as_str(), |(text, _)| text);
+            if self.told.len() < TOLD_MAX && self.told.insert((row.service.id.clone(), text.to_owned())) {
+                output::line(&format!("{}: {cause}", row.service.spec.name))?;
+            }
+        }
         Ok(())
     }
 }
@@ -227,12 +412,36 @@ fn table(rows: &[Row], width: usize) -> Vec<String> {
         let state = if row.is_done() { "done".to_owned() } else { row.states() };
         let count = format!("{}/{}", row.there, row.wanted);
         lines.push(format!("{:name$}  {count:>9}  {state}", row.service.spec.name));
+        lines.extend(row.causes.iter().flat_map(|cause| wrapped(&format!("! {cause}"), width)));
     }
     if rows.len() > ROWS_MAX {
         let done = rows.iter().skip(ROWS_MAX).filter(|row| row.is_done()).count();
         lines.push(format!("and {} more, of which {done} are done", rows.len() - ROWS_MAX));
     }
     lines.into_iter().map(|line| line.chars().take(width.max(20)).collect()).collect()
+}
+
+/// Returns a cause in lines that fit, below its service: what does not fit is what one wants to read.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let room = width.max(20).saturating_sub(INDENT.len());
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        let mut word: String = word.into();
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= room => {
+                line.push(' ');
+                line.push_str(&word);
+                continue;
+            }
+            _ => {}
+        }
+        while word.chars().count() > room {
+            lines.push(word.chars().take(room).collect());
+            word = word.chars().skip(room).collect();
+        }
+        lines.push(word);
+    }
+    lines.into_iter().map(|line| format!("{INDENT}{line}")).collect()
 }
 
 #[cfg(test)]
@@ -279,5 +488,40 @@ mod tests {
         assert_eq!(words[1], ["web", "1/3", "2", "preparing"]);
         assert_eq!(words[2], ["a", "1/1", "done"]);
         assert!(table(&rows, 20).iter().all(|line| line.chars().count() <= 20));
+    }
+
+    #[test]
+    fn what_has_just_come_up_is_not_trusted_at_once() {
+        let rows = |id: &str| {
+            let mut task = task("running");
+            task.id = id.into();
+            [row(vec![task], service("web", 1), false)]
+        };
+        let waits = [row(vec![task("starting")], service("web", 1), false)];
+        let mut steady = Steady::default();
+        assert!(steady.look(&rows("old"), false), "it was there before");
+        let mut steady = Steady::default();
+        assert!(!steady.look(&waits, false));
+        assert!(!steady.look(&rows("a"), false), "it may fail in a moment");
+        let begun = |steady: &Steady| steady.since.as_ref().map(|(_, since)| *since);
+        let first = begun(&steady);
+        assert!(!steady.look(&rows("a"), false));
+        assert_eq!(begun(&steady), first);
+        assert!(!steady.look(&rows("b"), false));
+        assert!(begun(&steady) > first, "another one begins anew");
+        steady.since = Some((BTreeSet::from(["b".to_owned()]), Instant::now() - STEADY));
+        assert!(!steady.look(&rows("b"), true), "after a failure it takes longer");
+        assert!(steady.look(&rows("b"), false));
+    }
+
+    #[test]
+    fn a_cause_stands_below_its_service_and_is_not_cut() {
+        let mut waits = row(vec![task("pending")], service("web", 1), false);
+        waits.causes = vec!["insufficient resources on 3 nodes (1 task waits)".to_owned()];
+        let lines = table(&[waits], 40);
+        assert_eq!(lines[2..], ["  ! insufficient resources on 3 nodes (1", "  task waits)"]);
+        let word = "x".repeat(100);
+        assert!(wrapped(&word, 40).iter().all(|line| line.chars().count() <= 40));
+        assert_eq!(wrapped(&word, 40).join("").matches('x').count(), 100);
     }
 }

@@ -1,6 +1,7 @@
 //! The commands: each asks the front door and prints the answer as Docker does.
 
 pub(crate) mod build;
+pub(crate) mod causes;
 pub(crate) mod cluster;
 pub(crate) mod compose;
 pub(crate) mod container;
@@ -11,6 +12,7 @@ pub(crate) mod credentials;
 pub(crate) mod deploy;
 pub(crate) mod doctor;
 pub(crate) mod door;
+pub(crate) mod explain;
 pub(crate) mod image;
 pub(crate) mod login;
 pub(crate) mod logins;

@@ -1,6 +1,10 @@
 //! `rswarm service ...`, `rswarm scale`.
 
-use super::{cluster, converge::converge, each, image, inspect, pairs, service_logs};
+use super::{
+    causes, cluster,
+    converge::{converge, converge_back},
+    each, explain, image, inspect, pairs, service_logs,
+};
 use crate::{
     cli::{ListArgs, ScaleArgs, Service, ServiceCreate, ServiceUpdate},
     list::{self, List},
@@ -11,6 +15,7 @@ use axum::http::HeaderMap;
 use docker_api::{client::Client, types};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
     time::Duration,
 };
 
@@ -18,12 +23,14 @@ use std::{
 pub(crate) const STACK_LABEL: &str = "com.docker.stack.namespace";
 /// How long commands that change a service wait for it, as Docker's CLI does for ever.
 pub(super) const CONVERGE_LIMIT: Duration = Duration::from_secs(600);
+/// Exit code after Ctrl-C, as a shell has it.
+pub(super) const INTERRUPTED: u8 = 130;
 
-pub(crate) async fn run(client: &Client, command: Service) -> Result<()> {
+pub(crate) async fn run(client: &Client, command: Service) -> Result<ExitCode> {
     match command {
         Service::Ls(args) => {
             let filters = list::filters(&args.filter)?;
-            print_services(client, &filters, &args).await
+            print_services(client, &filters, &args).await?;
         }
         Service::Ps { services, list: args, no_trunc } => {
             let mut ids = serde_json::Map::new();
@@ -31,37 +38,65 @@ pub(crate) async fn run(client: &Client, command: Service) -> Result<()> {
                 ids.insert(client.service(name).await?.id, true.into());
             }
             let filters = list::with_filter(&list::filters(&args.filter)?, "service", ids)?;
-            print_tasks(client, &filters, &args, no_trunc).await
+            print_tasks(client, &filters, &args, no_trunc).await?;
         }
-        Service::Inspect(args) => inspect(client, "services", &args).await,
-        Service::Create(args) => create(client, args).await,
-        Service::Update(args) => update(client, args).await,
-        Service::Scale(args) => scale(client, &args).await,
-        Service::Rollback { service, detach } => {
+        Service::Explain { name } => explain::run(client, &name).await?,
+        Service::Inspect(args) => inspect(client, "services", &args).await?,
+        Service::Create(args) => return create(client, args).await,
+        Service::Update(args) => return update(client, args).await,
+        Service::Scale(args) => return scale(client, &args).await,
+        Service::Rollback { service, detach, timeout } => {
             let found = client.service(&service).await?;
             client.service_rollback(&found.id, found.version.index, &found.spec).await?;
             output::line(&service)?;
-            wait_unless(detach, client, &[service]).await
+            let names = BTreeSet::from([service.clone()]);
+            let wait = converge_back(client, &names, timeout);
+            return wait_unless(detach, &[service], wait).await;
         }
-        Service::Logs(args) => service_logs::run(client, &args).await,
+        Service::Logs(args) => service_logs::run(client, &args).await?,
         Service::Rm(names) => {
             each(&names.names, async |name| {
                 Ok(client.service_remove(&client.service(name).await?.id).await?)
             })
-            .await
+            .await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until services run what they should, unless that is not wanted.
+///
+/// # Errors
+/// As [`converge`].
+async fn wait_for(detach: bool, client: &Client, services: &[String], limit: Duration) -> Result<ExitCode> {
+    let names: BTreeSet<String> = services.iter().cloned().collect();
+    wait_unless(detach, services, converge(client, &names, limit)).await
+}
+
+/// Waits for the end of `wait`, unless that is not wanted. After Ctrl-C it says what goes on without it.
+async fn wait_unless(
+    detach: bool,
+    services: &[String],
+    wait: impl Future<Output = Result<()>>,
+) -> Result<ExitCode> {
+    if detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    tokio::select! {
+        result = wait => result.map(|()| ExitCode::SUCCESS),
+        _ = tokio::signal::ctrl_c() => {
+            let (what, which) = if services.len() == 1 { ("service", "it") } else { ("services", "them") };
+            let names = services.join(" ");
+            output::line(&format!(
+                "Not waited for: the swarm goes on to bring {what} {names} up; hint: `rswarm service ps {names}` \
+                 shows {which}, `rswarm service rollback NAME` takes a change back"
+            ))?;
+            Ok(ExitCode::from(INTERRUPTED))
         }
     }
 }
 
-async fn wait_unless(detach: bool, client: &Client, services: &[String]) -> Result<()> {
-    if detach {
-        return Ok(());
-    }
-    let names: BTreeSet<String> = services.iter().cloned().collect();
-    converge(client, &names, CONVERGE_LIMIT).await
-}
-
-async fn create(client: &Client, args: ServiceCreate) -> Result<()> {
+async fn create(client: &Client, args: ServiceCreate) -> Result<ExitCode> {
     let mode = match args.mode.as_str() {
         "global" => types::ServiceMode { global: Some(types::Empty::default()), ..Default::default() },
         _ => types::ServiceMode {
@@ -103,7 +138,7 @@ async fn create(client: &Client, args: ServiceCreate) -> Result<()> {
     let headers = account(args.with_registry_auth, &args.image)?;
     let created = client.service_create(&spec, headers).await?;
     output::line(&created.id)?;
-    wait_unless(args.detach, client, &[created.id]).await
+    wait_for(args.detach, client, &[created.id], args.timeout).await
 }
 
 /// Reads `[PUBLISHED:]TARGET[/PROTOCOL]`.
@@ -153,7 +188,7 @@ pub(crate) async fn with_digest(client: &Client, image: &str) -> docker_api::cli
     Ok(format!("{image}@{}", client.distribution(image, headers).await?.descriptor.digest))
 }
 
-async fn update(client: &Client, args: ServiceUpdate) -> Result<()> {
+async fn update(client: &Client, args: ServiceUpdate) -> Result<ExitCode> {
     let service = client.service(&args.service).await?;
     let mut spec = service.spec;
     let container = spec.task_template.container_spec.get_or_insert_default();
@@ -181,7 +216,7 @@ async fn update(client: &Client, args: ServiceUpdate) -> Result<()> {
     let headers = account(args.with_registry_auth, image)?;
     client.service_update(&service.id, service.version.index, &spec, headers).await?;
     output::line(&args.service)?;
-    wait_unless(args.detach, client, &[args.service]).await
+    wait_for(args.detach, client, &[args.service], args.timeout).await
 }
 
 fn nanos(duration: Duration) -> i64 {
@@ -196,7 +231,7 @@ fn set_replicas(spec: &mut types::ServiceSpec, name: &str, replicas: u64) -> Res
     Ok(())
 }
 
-pub(crate) async fn scale(client: &Client, args: &ScaleArgs) -> Result<()> {
+pub(crate) async fn scale(client: &Client, args: &ScaleArgs) -> Result<ExitCode> {
     let mut wanted = Vec::new();
     for text in &args.services {
         let (name, replicas) = text
@@ -214,7 +249,7 @@ pub(crate) async fn scale(client: &Client, args: &ScaleArgs) -> Result<()> {
         output::line(&format!("{name} scaled to {replicas}"))?;
     }
     let names: Vec<String> = wanted.into_iter().map(|(name, _)| name).collect();
-    wait_unless(args.detach, client, &names).await
+    wait_for(args.detach, client, &names, args.timeout).await
 }
 
 pub(super) async fn print_services(client: &Client, filters: &str, args: &ListArgs) -> Result<()> {
@@ -296,10 +331,12 @@ pub(crate) async fn task_list(client: &Client, filters: &str, no_trunc: bool) ->
         let image = task.spec.container_spec.map(|c| c.image).unwrap_or_default();
         let age = now.since(task.status.timestamp.timestamp());
         let error = task.status.err;
-        let short = if no_trunc || error.chars().count() <= 40 {
-            error
+        // Of what is cut short the cause is to be seen, and not what is around it.
+        let shown = if no_trunc || error.chars().count() <= 40 { error } else { causes::plain(&error) };
+        let short = if no_trunc || shown.chars().count() <= 40 {
+            shown
         } else {
-            format!("{}…", error.chars().take(39).collect::<String>())
+            format!("{}…", shown.chars().take(39).collect::<String>())
         };
         table.row(vec![
             if no_trunc { task.id } else { task.id.chars().take(12).collect() },

@@ -66,8 +66,9 @@ pub(crate) async fn run(client: &Client, command: Stack) -> Result<ExitCode> {
             }
             table.print(&args)?;
         }
-        Stack::Rollback { stack, revision, detach } => {
-            return deploy::rollback(client, &stack, revision.unwrap_or(0), detach).await;
+        Stack::Rollback { stack, revision, detach, timeout } => {
+            let limit = (!detach).then_some(timeout);
+            return deploy::rollback(client, &stack, revision.unwrap_or(0), limit).await;
         }
         Stack::Ls(args) => {
             let mut stacks: BTreeMap<String, usize> = BTreeMap::new();

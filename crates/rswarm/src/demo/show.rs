@@ -133,7 +133,8 @@ async fn hello_script(lab: &mut Lab, dir: &Path, hosts: u8, clock: &mut Clock) -
     clock.end("all hosts asked");
 
     clock.begin("rswarm scale hello_web=6")?;
-    let scale = cli::ScaleArgs { services: vec!["hello_web=6".to_owned()], detach: false };
+    let scale =
+        cli::ScaleArgs { services: vec!["hello_web=6".to_owned()], detach: false, timeout: STEP_LIMIT };
     commands::service::scale(&client(dir, 1)?, &scale).await?;
     clock.end("scaled to 6");
 

@@ -1,5 +1,6 @@
 //! Why a deploy failed: what the newest failed task of it said last.
 
+use crate::commands::causes;
 use anyhow::Result;
 use docker_api::{client::Client, types};
 use futures::StreamExt as _;
@@ -31,8 +32,10 @@ pub(super) async fn story(client: &Client, services: &BTreeSet<String>) -> Optio
     if let Some(status) = task.status.container_status.as_ref().filter(|s| s.exit_code != 0) {
         text += &format!(" with exit code {}", status.exit_code);
     }
-    if !task.status.err.is_empty() {
-        text += &format!(": {}", task.status.err);
+    // That its exit code is none of success is said already.
+    let why = causes::plain(&task.status.err);
+    if !why.is_empty() && !why.starts_with("task: non-zero exit (") {
+        text += &format!(": {why}");
     }
     if let Ok(Ok(log)) = tokio::time::timeout(PATIENCE, log(client, &task.id)).await
         && !log.trim().is_empty()

@@ -8,12 +8,13 @@
 
 mod content;
 mod failure;
+mod outlook;
 mod plan;
 
 use super::{
     build,
-    converge::converge,
-    service::{pinned, with_digest},
+    converge::{CannotRun, converge},
+    service::{INTERRUPTED, pinned, with_digest},
 };
 use crate::{
     cli::{DeployArgs, PlanFormat},
@@ -22,12 +23,14 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use compose::{Stack, StackService};
 use docker_api::{client::Client, convert, types};
+use outlook::Outlook;
 use plan::{Plan, Present};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::IsTerminal as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 /// Names looked for when no file is given, in this order. Source: Docker Compose.
@@ -36,8 +39,6 @@ const DEFAULT_FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose
 const UNPINNED: &str = "what runs it keeps its digest; for what is new, each node fetches it by itself, and they may run different versions";
 /// Exit code of `--plan` when something would change.
 const CHANGES: u8 = 2;
-/// Exit code after Ctrl-C, as a shell has it.
-const INTERRUPTED: u8 = 130;
 
 /// Runs `rswarm deploy`.
 ///
@@ -70,15 +71,25 @@ pub(super) async fn deploy(client: &Client, args: &DeployArgs) -> Result<(String
 
 /// Shows a plan, asks about it and applies it, as far as that is wanted.
 async fn carry_out(client: &Client, stack: &Stack, mut plan: Plan, args: &DeployArgs) -> Result<ExitCode> {
+    let outlook = if args.plan { Outlook::ask(client, &plan).await? } else { Outlook::default() };
     match args.format {
-        PlanFormat::Json => output::line(&serde_json::to_string_pretty(&plan.json())?)?,
+        PlanFormat::Json => {
+            let mut json = plan.json();
+            json["outlook"] = outlook.json();
+            output::line(&serde_json::to_string_pretty(&json)?)?;
+        }
         PlanFormat::Text => {
             let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             plan.lines(colour).iter().try_for_each(|line| output::styled(line))?;
+            outlook.lines(plan.is_empty()).iter().try_for_each(|line| output::line(line))?;
         }
     }
     if args.plan {
-        return Ok(if plan.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) });
+        return Ok(match (outlook.all_run(), plan.is_empty()) {
+            (false, _) => ExitCode::from(crate::CANNOT_RUN),
+            (true, true) => ExitCode::SUCCESS,
+            (true, false) => ExitCode::from(CHANGES),
+        });
     }
     if !plan.is_empty() && !args.yes && !confirmed()? {
         output::line("Nothing was changed.")?;
@@ -122,7 +133,9 @@ async fn apply(client: &Client, plan: &Plan, args: &DeployArgs) -> Result<ExitCo
     let stack = client.stack_apply(&plan.stack, &plan.apply).await?;
     let revision = stack.revisions.last().map_or(0, |r| r.number);
     output::line(&format!("Stack {} is at revision {revision}", plan.stack))?;
-    wait(client, plan, args, revision, newest > 0 && !args.no_rollback).await
+    // There is no way back to revisions that are all known not to have come up.
+    let way_back = before.iter().any(|revision| revision.came_up != Some(false));
+    wait(client, plan, args, revision, way_back && !args.no_rollback).await
 }
 
 /// Waits for the services of a revision, and records how it went; puts the last good revision back if they do not come
@@ -147,33 +160,47 @@ async fn wait(
             Err(error) => error,
         },
         _ = tokio::signal::ctrl_c() => {
+            let back = match way_back {
+                true => format!(", `rswarm stack rollback {}` takes the deploy back", plan.stack),
+                false => String::new(),
+            };
             output::line(&format!(
-                "Not waited for: stack {} goes on in the swarm; hint: `rswarm stack ps {0}`", plan.stack
+                "Not waited for: the swarm goes on to bring stack {0} up; hint: `rswarm stack ps {0}` shows it{back}",
+                plan.stack
             ))?;
             return Ok(ExitCode::from(INTERRUPTED));
         }
     };
-    let mut text = format!("{failed:#}");
-    if let Some(story) = failure::story(client, &plan.touched).await {
-        text = format!("{text}\n{story}");
-    }
-    judge(client, &plan.stack, revision, false).await;
-    if !way_back {
-        bail!("{text}\nstack {} stays as it is now; hint: mend the file and deploy again", plan.stack);
-    }
-    let back = match client.stack_rollback(&plan.stack, 0, revision).await {
-        Ok(stack) => stack,
-        Err(error) => bail!("{text}\nstack {} does not go back: {error:#}", plan.stack),
+    let hopeless = CannotRun::is_in(&failed);
+    let text = format!("{failed:#}");
+    let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, "mend the file and deploy again"));
+    let story =
+        failure::story(client, &plan.touched).await.map(|story| format!("\n{story}")).unwrap_or_default();
+    // Hints come last.
+    let end = |outcome: &str| {
+        let text = format!("{what}{story}\n{outcome}\nhint: {hint}");
+        if hopeless { anyhow::Error::new(CannotRun::new(text)) } else { anyhow::Error::msg(text) }
     };
-    let Some(newest) = back.revisions.last() else { bail!("{text}") };
-    output::warning(&format!("stack {} goes back to revision {}", plan.stack, newest.restores));
+    let name = &plan.stack;
+    judge(client, name, revision, false).await;
+    if !way_back {
+        return Err(end(&format!("stack {name} stays as it is now")));
+    }
+    let back = match client.stack_rollback(name, 0, revision).await {
+        Ok(stack) => stack,
+        Err(error) => return Err(end(&format!("stack {name} does not go back: {error:#}"))),
+    };
+    let Some(newest) = back.revisions.last() else {
+        return Err(end(&format!("stack {name} has no revision to go back to")));
+    };
+    output::warning(&format!("stack {name} goes back to revision {}", newest.restores));
     let services = newest.services.iter().cloned().collect();
     match converge(client, &services, args.timeout).await {
         Ok(()) => {
-            judge(client, &plan.stack, newest.number, true).await;
-            bail!("{text}\nstack {} is as it was at revision {}", plan.stack, newest.restores)
+            judge(client, name, newest.number, true).await;
+            Err(end(&format!("stack {name} is as it was at revision {}", newest.restores)))
         }
-        Err(error) => bail!("{text}\nand going back to revision {}: {error:#}", newest.restores),
+        Err(error) => Err(end(&format!("and going back to revision {}: {error:#}", newest.restores))),
     }
 }
 
@@ -184,17 +211,23 @@ async fn judge(client: &Client, stack: &str, revision: u64, came_up: bool) {
     }
 }
 
-/// Puts an earlier revision back. `wanted` 0 = the last one before the newest that came up.
-pub(crate) async fn rollback(client: &Client, stack: &str, wanted: u64, detach: bool) -> Result<ExitCode> {
+/// Puts an earlier revision back and waits for it, if there is a `limit`. `wanted` 0 = the last one before the newest
+/// that came up.
+pub(crate) async fn rollback(
+    client: &Client,
+    stack: &str,
+    wanted: u64,
+    limit: Option<Duration>,
+) -> Result<ExitCode> {
     let now = client.stack_rollback(stack, wanted, 0).await?;
     let Some(newest) = now.revisions.last() else { bail!("stack {stack} has no revisions") };
     output::line(&format!(
         "Stack {stack} is at revision {}, which puts {} back",
         newest.number, newest.restores
     ))?;
-    if !detach {
+    if let Some(limit) = limit {
         let services = newest.services.iter().cloned().collect();
-        let came_up = converge(client, &services, super::service::CONVERGE_LIMIT).await;
+        let came_up = converge(client, &services, limit).await;
         judge(client, stack, newest.number, came_up.is_ok()).await;
         came_up?;
     }
