@@ -218,6 +218,9 @@ pub struct PortBinding {
     pub host_ip: Option<IpAddr>,
     /// `None` = any free one.
     pub host_port: Option<u16>,
+    /// Of a range that begins with `host_port`: its last one. The first that is free is taken.
+    #[serde(default)]
+    pub last_port: Option<u16>,
 }
 
 /// Source: Docker API `Mount`.

@@ -264,11 +264,21 @@ impl Owner {
         };
         let operation = format!("set up networking of container {}", self.container.name);
         let service = &self.engine.inner.network;
-        let info = match netns {
-            Some(netns) => service.create_sandbox_in(spec, netns).await,
-            None => service.create_sandbox(spec).await,
-        }
-        .map_err(local_network::failed(operation))?;
+        let mut spec = spec;
+        let info = loop {
+            let made = match &netns {
+                Some(netns) => {
+                    let netns = netns.try_clone().map_err(Error::io("share the network namespace of", "the container"))?;
+                    service.create_sandbox_in(spec.clone(), netns).await
+                }
+                None => service.create_sandbox(spec.clone()).await,
+            };
+            match made {
+                // Of a range of ports the next one may be free.
+                Err(error) if self.takes_next_port(&mut spec.ports, &error) => {}
+                made => break made.map_err(local_network::failed(operation))?,
+            }
+        };
         let network = Network {
             netns: Some(info.netns_path.clone()),
             name_sockets: info.name_sockets.clone(),
@@ -345,6 +355,22 @@ impl Owner {
             }));
         }
         ports
+    }
+
+    /// Goes on to the next port of a range whose present one is taken; false if there is none.
+    fn takes_next_port(&self, ports: &mut [network::PortBinding], error: &network::Error) -> bool {
+        let (network::Error::PortInUse { port: taken, .. } | network::Error::PortHeld { port: taken, .. }) =
+            error
+        else {
+            return false;
+        };
+        for (asked, port) in self.container.config.host.port_bindings.iter().zip(ports) {
+            if port.host_port == Some(*taken) && asked.last_port.is_some_and(|last| *taken < last) {
+                port.host_port = Some(taken + 1);
+                return true;
+            }
+        }
+        false
     }
 
     /// Shows what the sandbox has become.

@@ -213,6 +213,7 @@ impl HostExecutor {
                     container: Port { number: p.target, protocol: p.protocol },
                     host_ip: None,
                     host_port: Some(p.published),
+                    last_port: None,
                 })
                 .collect(),
             network_mode,

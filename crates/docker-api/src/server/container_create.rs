@@ -288,8 +288,8 @@ pub(super) fn restart_policy(from: &types::RestartPolicy) -> Result<RestartPolic
     })
 }
 
-/// Reads `{"80/tcp": [{"HostIp", "HostPort"}]}`; a host port may be a range, of which the first free one is not
-/// chosen here: a range of one container port means its first port.
+/// Reads `{"80/tcp": [{"HostIp", "HostPort"}]}`; a host port may be a range, of which the first free one is taken when
+/// the container starts.
 fn port_bindings(
     from: &BTreeMap<String, Option<Vec<types::PortBinding>>>,
 ) -> Result<Vec<PortBinding>, ApiError> {
@@ -297,19 +297,18 @@ fn port_bindings(
     for (port, bindings) in from {
         let container: Port = parse("port", port)?;
         for binding in bindings.iter().flatten() {
-            if let Some((first, last)) = binding.host_port.split_once('-') {
-                let (first, last): (u16, u16) =
-                    (parse("port specification", first)?, parse("port specification", last)?);
-                if first > last {
-                    return Err(bad(format!("invalid port specification: {:?}", binding.host_port)));
-                }
-            }
-            let host_port = match binding.host_port.split('-').next().unwrap_or_default() {
-                "" | "0" => None,
-                text => Some(parse("port specification", text)?),
+            let read = |text: &str| parse::<u16>("port specification", text);
+            let (host_port, last_port) = match binding.host_port.split_once('-') {
+                Some((first, last)) => (Some(read(first)?), Some(read(last)?)),
+                None if matches!(binding.host_port.as_str(), "" | "0") => (None, None),
+                None => (Some(read(&binding.host_port)?), None),
             };
+            if last_port.is_some() && (last_port < host_port || host_port == Some(0)) {
+                return Err(bad(format!("invalid port specification: {:?}", binding.host_port)));
+            }
+            let last_port = last_port.filter(|last| Some(*last) != host_port);
             let host_ip = given(binding.host_ip.clone()).map(|t| parse("host IP", &t)).transpose()?;
-            all.push(PortBinding { container, host_ip, host_port });
+            all.push(PortBinding { container, host_ip, host_port, last_port });
         }
     }
     Ok(all)

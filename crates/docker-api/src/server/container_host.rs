@@ -85,7 +85,11 @@ fn port_bindings(host: &HostConfig) -> BTreeMap<String, Option<Vec<types::PortBi
     for asked in &host.port_bindings {
         let binding = types::PortBinding {
             host_ip: asked.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
-            host_port: asked.host_port.map(|p| p.to_string()).unwrap_or_default(),
+            host_port: match (asked.host_port, asked.last_port) {
+                (Some(first), Some(last)) => format!("{first}-{last}"),
+                (Some(port), None) => port.to_string(),
+                (None, _) => String::new(),
+            },
         };
         all.entry(asked.container.to_string()).or_default().get_or_insert_default().push(binding);
     }

@@ -51,15 +51,16 @@ fn status_line(container: &Container) -> String {
 }
 
 fn mounts(container: &Container) -> Vec<types::MountPoint> {
+    let is_asked = |target: &str| container.config.host.mounts.iter().any(|mount| mount.target == target);
     let json = |m: &engine::MountPoint| types::MountPoint {
         kind: m.kind.as_str().to_owned(),
         name: m.name.clone(),
         source: m.source.display().to_string(),
         destination: m.destination.clone(),
         driver: m.driver.clone(),
-        // A named volume may be shared, says Docker.
+        // A volume that has a name, or was asked for as a mount, may be shared, says Docker.
         mode: match m.mode.as_str() {
-            "" if !m.name.is_empty() && !m.anonymous => "z".to_owned(),
+            "" if !m.name.is_empty() && (!m.anonymous || is_asked(&m.destination)) => "z".to_owned(),
             mode => mode.to_owned(),
         },
         rw: m.writable,

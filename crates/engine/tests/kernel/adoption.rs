@@ -191,7 +191,8 @@ fn published_port_answers_while_no_daemon_runs_and_after() {
     let id = waiting(&host, &["serve:80=still here"], |c| {
         c.host.network_mode = NetworkMode::Bridge;
         let container = "80/tcp".parse::<Port>().unwrap();
-        c.host.port_bindings = vec![PortBinding { container, host_ip: None, host_port: Some(8090) }];
+        c.host.port_bindings =
+            vec![PortBinding { container, host_ip: None, host_port: Some(8090), last_port: None }];
     });
     host.until_said(&id, "listening\n");
     let fetch = |host: &Host| {

@@ -52,7 +52,8 @@ fn everything(steps: &[&str]) -> engine::ContainerConfig {
     guest_with(steps, |c| {
         c.host.network_mode = NetworkMode::Bridge;
         let container = "80/tcp".parse::<Port>().unwrap();
-        c.host.port_bindings = vec![PortBinding { container, host_ip: None, host_port: None }];
+        c.host.port_bindings =
+            vec![PortBinding { container, host_ip: None, host_port: None, last_port: None }];
         c.volumes.insert("/seed".into());
         drop(c.host.tmpfs.insert("/scratch".into(), String::new()));
         c.host.files = vec![ContainerFile {

@@ -18,6 +18,7 @@ fn server(greeting: &str, port: Option<u16>) -> ContainerConfig {
             container: "80/tcp".parse::<Port>().unwrap(),
             host_ip: None,
             host_port: port,
+            last_port: None,
         }];
     })
 }

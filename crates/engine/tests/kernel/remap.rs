@@ -129,6 +129,7 @@ fn networks_ports_and_shared_namespaces_work_in_it() {
             container: "80/tcp".parse::<Port>().unwrap(),
             host_ip: None,
             host_port: Some(8080),
+            last_port: None,
         }];
     });
     let id = host.start(server);
