@@ -333,3 +333,224 @@ networks:
     compose(&lab, &folder, &["up", "-d"]).ok();
     assert_eq!(containers(&lab, &folder), after, "nothing has changed");
 }
+
+/// As [`compose`], in a folder, with variables of the shell.
+fn compose_in(lab: &Lab, folder: &Path, env: &[(&str, &str)], args: &[&str]) -> Output {
+    let mut command = Command::new(program());
+    command.arg("compose").args(args).current_dir(folder).envs(env.iter().copied());
+    let said = command.env("DOCKER_HOST", format!("unix://{}", lab.socket(1).display())).output();
+    let said = said.expect("rswarm runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Output { code: said.status.code().unwrap_or(-1), stdout: text(&said.stdout), stderr: text(&said.stderr) }
+}
+
+#[test]
+fn every_word_reaches_the_containers_of_a_project() {
+    let lab = lab(1);
+    load_hello(&lab, 1);
+    let text = "
+services:
+  web: {image: rswarm/hello, command: [web], volumes: ['data:/data'], depends_on: [db]}
+  db: {image: rswarm/hello, command: [web]}
+  once: {image: rswarm/hello, command: [no-such-word], profiles: [once]}
+volumes: {data: }
+";
+    let folder = project(&lab, "words", text);
+    compose(&lab, &folder, &["up", "-d", "web"]).ok();
+
+    compose(&lab, &folder, &["scale", "web=3"]).ok();
+    let states = || compose(&lab, &folder, &["ps", "-a", "--format", "{{.Name}} {{.State}}"]).ok();
+    assert_eq!(
+        states(),
+        "words-db-1 running\nwords-web-1 running\nwords-web-2 running\nwords-web-3 running\n"
+    );
+
+    // What is copied into a service reaches all of its containers, or one.
+    let (note, back) = (folder.join("note").display().to_string(), folder.join("back"));
+    fs::write(&note, "hi").expect("a file");
+    compose(&lab, &folder, &["cp", &note, "web:/note"]).ok();
+    compose(&lab, &folder, &["cp", "--index", "2", &note, "web:/second"]).ok();
+    let copied = |index: &str, path: &str| {
+        let to = back.display().to_string();
+        compose(&lab, &folder, &["cp", "--index", index, &format!("web:{path}"), &to]).code
+    };
+    assert_eq!(["1", "2", "3"].map(|index| copied(index, "/note")), [0, 0, 0]);
+    assert_eq!((copied("2", "/second"), copied("3", "/second")), (0, 1));
+    assert_eq!(fs::read_to_string(&back).expect("the file"), "hi");
+
+    compose(&lab, &folder, &["commit", "--index", "2", "-m", "as it is", "web", "kept:1"]).ok();
+    assert!(lab.rswarm(1, &["images"]).ok().contains("kept"));
+    let tar = folder.join("web.tar").display().to_string();
+    compose(&lab, &folder, &["export", "-o", &tar, "web"]).ok();
+    assert!(fs::metadata(&tar).expect("an archive").len() > 512);
+    assert_eq!(compose(&lab, &folder, &["volumes", "-q"]).ok(), "words_data\n");
+    assert_eq!(compose(&lab, &folder, &["volumes", "-q", "db"]).ok(), "");
+    let used = compose(&lab, &folder, &["stats", "--no-stream", "--format", "{{.Name}}", "db"]).ok();
+    assert_eq!(used, "words-db-1\n");
+    let pinned = compose(&lab, &folder, &["exec", "--index", "7", "web", "/hello"]).fails();
+    assert!(pinned.contains("service \"web\" is not running container #7"), "{pinned}");
+
+    let later = compose(&lab, &folder, &["up", "-d", "once"]);
+    assert_eq!(later.code, 0, "{later:?}");
+    let ended = compose(&lab, &folder, &["wait", "once"]);
+    assert_eq!((ended.code, ended.stdout.contains("exited with status code 1")), (1, true), "{ended:?}");
+    let events =
+        compose(&lab, &folder, &["events", "--json", "--since", "10m", "--until", "0s", "once"]).ok();
+    assert!(events.lines().any(|l| l.contains("\"action\":\"die\"")), "{events}");
+    assert!(!events.contains("\"service\":\"web\""), "{events}");
+    let version = compose(&lab, &folder, &["version", "--short"]).ok();
+    assert_eq!(version.trim(), env!("CARGO_PKG_VERSION"));
+
+    // By its name alone it is known as well: what each service needs stands in its labels.
+    let named = |args: &[&str]| lab.rswarm(1, &[&["compose", "-p", "words"], args].concat());
+    named(&["stop"]).ok();
+    let started = named(&["start", "web"]);
+    assert!(started.stderr.contains("words-db-1  Started"), "{started:?}");
+    compose(&lab, &folder, &["wait", "--down-project", "once"]).fails();
+    assert_eq!(lab.rswarm(1, &["ps", "-aq"]).ok(), "");
+    named(&["down", "-v"]).ok();
+    let nothing = named(&["down"]);
+    assert_eq!(nothing.code, 0, "{nothing:?}");
+    assert!(nothing.stderr.contains("No resource found to remove"), "{nothing:?}");
+}
+
+#[test]
+fn shell_files_of_variables_and_flags_say_which_project_is_meant() {
+    let lab = lab(1);
+    load_hello(&lab, 1);
+    let folder = project(&lab, "named", "services: {web: {image: rswarm/hello, command: [web]}}");
+    fs::create_dir_all(folder.join("deep")).expect("a folder");
+    let other = "
+services:
+  other: {image: rswarm/hello, command: [no-such-word], environment: {WHO: '${WHO:-nobody}'}}
+  extra: {image: rswarm/hello, command: [web], profiles: [extra]}
+";
+    fs::write(folder.join("deep/other.yaml"), other).expect("a file");
+    let config = |folder: &Path, env: &[(&str, &str)], args: &[&str]| {
+        compose_in(&lab, folder, env, &[args, &["config"]].concat()).ok()
+    };
+    let is = |text: String, wanted: &[&str], unwanted: &[&str]| {
+        wanted.iter().for_each(|line| assert!(text.contains(line), "{line:?} is missing: {text}"));
+        unwanted.iter().for_each(|line| assert!(!text.contains(line), "{line:?} is there: {text}"));
+    };
+    // The nearest file above, unless a variable names others; `.env` says it as the shell does, and the shell wins.
+    is(config(&folder.join("deep"), &[], &[]), &["name: named\n", "  web:"], &["other:"]);
+    let shell =
+        [("COMPOSE_FILE", "deep/other.yaml@compose.yaml"), ("COMPOSE_PATH_SEPARATOR", "@"), ("WHO", "shell")];
+    is(config(&folder, &shell, &[]), &["name: deep\n", "web:", "other:", "WHO: shell"], &["extra:"]);
+    fs::write(
+        folder.join(".env"),
+        "COMPOSE_FILE=deep/other.yaml\nCOMPOSE_PROJECT_NAME=said\nCOMPOSE_PROFILES=extra\nWHO=dotenv\n",
+    )
+    .expect("a file");
+    is(config(&folder, &[], &[]), &["name: said\n", "other:", "extra:", "WHO: dotenv"], &["web:"]);
+    is(config(&folder, &[("WHO", "shell")], &["-p", "flag"]), &["name: flag\n", "WHO: shell"], &[]);
+    fs::write(folder.join("a.env"), "WHO=a\nCOMPOSE_FILE=deep/other.yaml\n").expect("a file");
+    fs::write(folder.join("b.env"), "WHO=b\n").expect("a file");
+    is(config(&folder, &[], &["--env-file", "a.env", "--env-file", "b.env"]), &["WHO: b"], &["extra:"]);
+    is(config(&folder, &[("COMPOSE_ENV_FILES", "a.env")], &[]), &["WHO: a"], &["extra:"]);
+
+    // `run -e NAME` is the shell's, else that of the files.
+    let run = |env: &[(&str, &str)], more: &[&str]| {
+        let args =
+            [&["--env-file", "a.env", "-p", "run", "run", "-d", "-e", "WHO"], more, &["other"]].concat();
+        let name = compose_in(&lab, &folder, env, &args).ok();
+        lab.rswarm(1, &["inspect", "--format", "{{json .Config.Env}}", name.trim()]).ok()
+    };
+    assert!(run(&[], &[]).contains("WHO=a"));
+    assert!(run(&[("WHO", "shell")], &[]).contains("WHO=shell"));
+    assert!(run(&[], &["--env-from-file", "b.env", "-e", "WHO=flag"]).contains("WHO=flag"));
+
+    // What `run` left is an orphan once it has ended: told of, ignored or removed.
+    let up = |env: &[(&str, &str)]| {
+        compose_in(&lab, &folder, env, &["--env-file", "a.env", "-p", "run", "up", "-d"])
+    };
+    wait_for("the end of what runs once", SOON, || match lab.rswarm(1, &["ps", "-q"]).ok() {
+        running if running.is_empty() => Ok(()),
+        running => Err(running),
+    });
+    assert!(up(&[]).stderr.contains("orphan containers"));
+    assert!(!up(&[("COMPOSE_IGNORE_ORPHANS", "true")]).stderr.contains("orphan"));
+    assert!(up(&[("COMPOSE_IGNORE_ORPHANS", "perhaps")]).fails().contains("want true or false"));
+    up(&[("COMPOSE_REMOVE_ORPHANS", "1")]).ok();
+    assert!(!lab.rswarm(1, &["ps", "-a"]).ok().contains("run-other-run-"));
+
+    // A name without a file is enough, though a folder above has one; and what is told can be left away.
+    let down = compose_in(&lab, &folder, &[], &["--progress", "quiet", "-p", "run", "down"]);
+    assert_eq!((down.code, down.stderr.as_str()), (0, ""), "{down:?}");
+    assert_eq!(lab.rswarm(1, &["ps", "-aq"]).ok(), "");
+}
+
+#[test]
+fn what_fails_on_the_way_is_an_exit_code() {
+    let lab = lab(1);
+    load_hello(&lab, 1);
+    let text = "
+services:
+  bad: {image: rswarm/hello, command: [web], post_start: [{command: [/hello, no-such-word]}], profiles: [bad]}
+  last: {image: rswarm/hello, command: [web], pre_stop: [{command: [/hello, no-such-word]}]}
+  fine:
+    image: rswarm/hello
+    command: [web]
+    depends_on: {never: {condition: service_healthy, required: false}}
+  never: {image: rswarm/hello, command: [no-such-word], healthcheck: {test: [CMD, /hello, check, '127.0.0.1:80']}}
+  twin: {image: rswarm/hello, container_name: same, profiles: [twins]}
+  twin2: {image: rswarm/hello, container_name: same, profiles: [twins]}
+  outside: {image: rswarm/hello, networks: [far], profiles: [outside]}
+networks: {far: {external: true}}
+";
+    let folder = project(&lab, "fails", text);
+    let failed = compose(&lab, &folder, &["up", "-d", "bad"]).fails();
+    assert!(failed.contains("bad hook exited with status 1"), "{failed}");
+    let optional = compose(&lab, &folder, &["up", "-d", "fine", "last"]);
+    assert_eq!(optional.code, 0, "{optional:?}");
+    assert!(optional.stderr.contains("optional dependency \"never\" failed to start"), "{optional:?}");
+    let twins = compose(&lab, &folder, &["--profile", "twins", "up", "-d", "twin", "twin2"]).fails();
+    assert!(twins.contains("container name \"same\" is already in use"), "{twins}");
+    let outside = compose(&lab, &folder, &["up", "-d", "outside"]).fails();
+    assert!(outside.contains("network far declared as external, but could not be found"), "{outside}");
+    assert!(compose(&lab, &folder, &["up", "--menu", "-d"]).fails().contains("--menu"));
+
+    // All goes, and what failed is told.
+    let gone = compose(&lab, &folder, &["down"]).fails();
+    assert!(gone.contains("last hook exited with status 1"), "{gone}");
+    assert_eq!(lab.rswarm(1, &["ps", "-aq"]).ok(), "");
+}
+
+#[test]
+fn scale_keeps_what_is_new_and_ports_of_a_range_do_not_meet() {
+    let lab = lab(1);
+    load_hello(&lab, 1);
+    let text = |name: &str, owner: &str| {
+        format!(
+            "
+services:
+  web: {{image: rswarm/hello, command: [web], environment: {{NAME: {name}}}, ports: ['6005-6009:80'], volumes: ['data:/data']}}
+volumes: {{data: {{labels: {{owner: {owner}}}}}}}
+"
+        )
+    };
+    let folder = project(&lab, "many", &text("one", "ann"));
+    compose(&lab, &folder, &["up", "-d", "--scale", "web=2"]).ok();
+    project(&lab, "many", &text("two", "ann"));
+    compose(&lab, &folder, &["up", "-d", "--no-recreate", "--scale", "web=4"]).ok();
+    let ports = compose(&lab, &folder, &["ps", "--format", "{{.Ports}}"]).ok();
+    let mut ports: Vec<&str> = ports.lines().filter_map(|l| l.split("->").next()).collect();
+    ports.sort_unstable();
+    assert_eq!(ports, ["0.0.0.0:6005", "0.0.0.0:6006", "0.0.0.0:6007", "0.0.0.0:6008"]);
+    compose(&lab, &folder, &["up", "-d", "--scale", "web=2"]).ok();
+    let left: Vec<String> = containers(&lab, &folder).into_keys().collect();
+    assert_eq!(left, ["many-web-3", "many-web-4"]);
+    let full = compose(&lab, &folder, &["up", "-d", "--scale", "web=6"]).fails();
+    assert!(full.contains("port is already allocated"), "{full}");
+
+    // A volume is made anew only with leave: what is in it goes.
+    project(&lab, "many", &text("two", "bob"));
+    let owner = || lab.rswarm(1, &["volume", "inspect", "--format", "{{json .Labels}}", "many_data"]).ok();
+    let asked = compose(&lab, &folder, &["up", "-d", "--scale", "web=1"]);
+    assert!(asked.stderr.contains("volume many_data stays as it was; hint: --yes"), "{asked:?}");
+    assert!(owner().contains("ann"));
+    compose(&lab, &folder, &["up", "-d", "--yes", "--scale", "web=1"]).ok();
+    assert!(owner().contains("bob"), "{}", owner());
+    compose(&lab, &folder, &["down", "-v"]).ok();
+}

@@ -117,8 +117,8 @@ fn secrets(
             (Some(file), _) => read.file(&file, &file.string()?)?,
             (None, Some(name)) => {
                 let name = name.string()?;
-                let value = read.env(&name).ok_or_else(|| undefined("environment variable", &name, None))?;
-                value.as_bytes().to_vec()
+                let value = read.included("secrets", &source).or_else(|| read.env(&name).map(str::to_owned));
+                value.ok_or_else(|| undefined("environment variable", &name, None))?.into_bytes()
             }
             (None, None) => {
                 return Err(entry.invalid("a build has only secrets with a file or an environment"));

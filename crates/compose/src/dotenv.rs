@@ -81,6 +81,28 @@ pub(crate) fn parse(
     Ok(entries)
 }
 
+/// Parses `KEY=value` lines whose values are all that stands behind the `=`: quotes and dollar signs are part of them.
+/// Source: compose specification "env_file", `format: raw`.
+pub(crate) fn parse_raw(file: &Path, bytes: &[u8]) -> Result<Vec<(String, Option<String>)>, Error> {
+    let fail = |line: usize, text: String| Error::EnvFile { file: file.to_path_buf(), line, text };
+    let text = std::str::from_utf8(bytes).map_err(|e| fail(1, format!("is not UTF-8: {e}")))?;
+    let mut entries = Vec::new();
+    for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        if line.trim().is_empty() || line.trim_start().starts_with('#') {
+            continue;
+        }
+        let (key, value) = match line.split_once('=') {
+            Some((key, value)) => (key.trim(), Some(value.to_owned())),
+            None => (line.trim(), None),
+        };
+        if key.is_empty() || key.contains(char::is_whitespace) {
+            return Err(fail(number + 1, format!("unexpected character in variable name {key:?}")));
+        }
+        entries.push((key.to_owned(), value));
+    }
+    Ok(entries)
+}
+
 fn lookup(
     entries: &[(String, Option<String>)],
     env: &BTreeMap<String, String>,
@@ -193,6 +215,16 @@ mod tests {
         );
         check("A=\"one\ntwo\"\nB=${A}${X:-d}", &[("A", Some("one\ntwo")), ("B", Some("one\ntwod"))]);
         check("A=", &[("A", Some(""))]);
+    }
+
+    #[test]
+    fn raw_values_are_all_that_stands_there() {
+        let text = b"# no\nA='{\"k\": \"$v\"}'\nB= x # y\nC\n";
+        let seen = parse_raw(Path::new("raw.env"), text).unwrap();
+        let expected = [("A", Some("'{\"k\": \"$v\"}'")), ("B", Some(" x # y")), ("C", None)];
+        assert_eq!(seen, expected.map(|(k, v)| (k.to_owned(), v.map(str::to_owned))));
+        let error = parse_raw(Path::new("raw.env"), b"A B=1").unwrap_err();
+        assert_eq!(error.to_string(), "raw.env:1: unexpected character in variable name \"A B\"");
     }
 
     #[test]

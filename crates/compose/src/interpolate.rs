@@ -10,11 +10,12 @@
 //! `word` may itself hold variables.
 
 use crate::{
-    At,
+    At, Variable,
     error::Error,
     read::Reader,
     tree::{Node, Value},
 };
+use std::collections::BTreeMap;
 
 /// Replaces the variables in all values (not in keys) of a file.
 pub(crate) fn tree(node: &mut Node, read: &Reader<'_>) -> Result<(), Error> {
@@ -44,6 +45,53 @@ fn walk(node: &mut Node, path: &str, read: &Reader<'_>) -> Result<(), Error> {
         Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {}
     }
     Ok(())
+}
+
+/// Adds the variables that a file mentions; what cannot be read as one is passed over.
+pub(crate) fn mentioned(node: &Node, all: &mut BTreeMap<String, Variable>) {
+    match &node.value {
+        Value::Str(text) => mentioned_in(text, all),
+        Value::Seq(items) => items.iter().for_each(|item| mentioned(item, all)),
+        Value::Map(entries) => entries.iter().for_each(|entry| mentioned(&entry.node, all)),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {}
+    }
+}
+
+fn mentioned_in(text: &str, all: &mut BTreeMap<String, Variable>) {
+    let mut rest = text;
+    while let Some(dollar) = rest.find('$') {
+        rest = &rest[dollar + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            rest = after;
+            continue;
+        }
+        let (name, operation) = match rest.strip_prefix('{') {
+            Some(after) => {
+                let Some(end) = closing_brace(after) else { return };
+                rest = &after[end + 1..];
+                after[..end].split_at(name_length(&after[..end]))
+            }
+            None => {
+                let (name, after) = rest.split_at(name_length(rest));
+                rest = after;
+                (name, "")
+            }
+        };
+        if name.is_empty() {
+            continue;
+        }
+        let known = all.entry(name.to_owned()).or_default();
+        known.name = name.to_owned();
+        let operation = operation.strip_prefix(':').unwrap_or(operation);
+        let (kind, word) = operation.split_at(operation.chars().next().map_or(0, char::len_utf8));
+        match kind {
+            "-" => known.default = word.to_owned(),
+            "+" => known.presence = word.to_owned(),
+            "?" => known.required = true,
+            _ => {}
+        }
+        mentioned_in(word, all);
+    }
 }
 
 struct Template<'a> {

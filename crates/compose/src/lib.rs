@@ -13,6 +13,7 @@
 //! *Start reading at* [`load`].
 
 mod build;
+mod canonical;
 mod depend;
 mod deploy;
 mod devices;
@@ -34,6 +35,7 @@ mod tree;
 mod units;
 mod yaml;
 
+pub use canonical::{Document, Form, Variable, document, mentioned, variables};
 pub use error::{At, Error};
 pub use one_host::{Address, HostNetwork, HostPort, OneHost, Pull, Subnet, Watch, WatchAction};
 pub use units::{bytes, cpu_nanos, duration};
@@ -64,6 +66,10 @@ pub struct Sources {
     pub lenient: bool,
     /// Where it is to run: on one host some keys mean more.
     pub place: Place,
+    /// On one host: networks are there also where no service uses them.
+    pub all_resources: bool,
+    /// On one host: images that are built are named with an underscore, as Docker Compose 1 did.
+    pub underscores: bool,
 }
 
 /// Where a project is to run.
@@ -256,8 +262,7 @@ impl Stack {
 /// # Ok::<(), compose::Error>(())
 /// ```
 pub fn load(sources: &Sources, files: &dyn Files) -> Result<(Stack, Vec<Warning>), Error> {
-    let mut env = dotenv::read_default(sources, files)?;
-    env.extend(sources.env.clone());
+    let env = variables(sources, files)?;
     let read = read::Reader::new(sources, files, env);
     let tree = project::load(&sources.files, &read)?;
     let stack = stack::resolve_leniently(tree, sources, &read)?;

@@ -29,7 +29,8 @@ pub(crate) fn read(
             mounts.push(memory(&item)?);
         }
     }
-    if let Some(services) = service.get("volumes_from") {
+    // On one host the daemon takes them from the containers, those without a name too.
+    if let Some(services) = service.get("volumes_from").filter(|_| !read.on_one_host()) {
         for item in services.items()? {
             for mount in from_service(&item, defined, read)? {
                 if !mounts.iter().any(|m| m.target == mount.target) {

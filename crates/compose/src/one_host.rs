@@ -5,10 +5,11 @@ use crate::{
     Error,
     error::suggest,
     read::{Item, Reader, optional},
+    service,
     stack::Definitions,
     tree::Value,
 };
-use model::Labels;
+use model::{Hook, Labels};
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -31,14 +32,20 @@ pub struct OneHost {
     /// Ports that only other containers are told of, e.g. `80/tcp`.
     pub expose: Vec<String>,
     pub mac_address: Option<String>,
+    /// `SERVICE[:ALIAS]`: on the host's bridge, where nobody has a name, these are found all the same.
+    pub links: Vec<String>,
     /// `CONTAINER[:ALIAS]` of other projects.
     pub external_links: Vec<String>,
+    /// `SERVICE[:ro]` or `container:NAME[:ro]`, whose volumes are this one's too.
+    pub volumes_from: Vec<String>,
     pub storage_opts: Labels,
     /// Does `up` show its output?
     pub attach: bool,
     pub profiles: Vec<String>,
     /// Services whose restart restarts this one.
     pub restarts_with: Vec<String>,
+    /// Services of `depends_on` that it can do without.
+    pub optional: Vec<String>,
     pub watch: Vec<Watch>,
 }
 
@@ -75,8 +82,8 @@ pub struct Watch {
     pub include: Vec<String>,
     /// Copy everything when the watch begins.
     pub initial_sync: bool,
-    /// Words of the command that `sync+exec` runs.
-    pub exec: Vec<String>,
+    /// What `sync+exec` runs.
+    pub exec: Option<Hook>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,13 +147,22 @@ pub(crate) fn read(service: &Item<'_>, read: &Reader<'_>) -> Result<OneHost, Err
         restart: restart(service)?,
         pull: optional(service.get("pull_policy"), |i| pull(i, service))?.unwrap_or_default(),
         ports: optional(service.get("ports"), ports)?.unwrap_or_default(),
-        expose: list("expose")?,
+        expose: optional(service.get("expose"), exposed)?.unwrap_or_default(),
+        links: list("links")?,
         mac_address: text("mac_address")?,
         external_links: list("external_links")?,
         storage_opts: optional(service.get("storage_opt"), Item::labels)?.unwrap_or_default(),
         attach: optional(service.get("attach"), Item::boolean)?.unwrap_or(true),
         profiles: list("profiles")?,
-        restarts_with: restarts_with(service)?,
+        restarts_with: depends_that(service, "restart", false)?,
+        // Required is what does not say otherwise.
+        optional: {
+            let required = depends_that(service, "required", true)?;
+            let mut all = depends_that(service, "", true)?;
+            all.retain(|name| !required.contains(name));
+            all
+        },
+        volumes_from: list("volumes_from")?,
         watch: optional(service.get("develop"), |i| watch(i, read))?.unwrap_or_default(),
     })
 }
@@ -168,6 +184,9 @@ pub(crate) fn needs(service: &Item<'_>, defined: &Definitions<'_>) -> Result<BTr
     for key in ["links", "volumes_from"] {
         for item in service.get(key).map_or(Ok(Vec::new()), |i| i.items())? {
             let text = item.string()?;
+            if key == "volumes_from" && text.starts_with("container:") {
+                continue;
+            }
             let name = text.split_once(':').map_or(text.as_str(), |(name, _)| name);
             needs.insert(service_key(&item, name, defined)?);
         }
@@ -230,15 +249,31 @@ fn pull(item: &Item<'_>, service: &Item<'_>) -> Result<Pull, Error> {
     }
 }
 
-fn restarts_with(service: &Item<'_>) -> Result<Vec<String>, Error> {
+/// Returns the services of `depends_on` that say yes to a key, or say nothing where that means yes.
+fn depends_that(service: &Item<'_>, key: &str, default: bool) -> Result<Vec<String>, Error> {
     let Some(item) = service.get("depends_on").filter(Item::is_map) else { return Ok(Vec::new()) };
     let mut names = Vec::new();
     for (name, entry, _) in item.entries()? {
-        if optional(entry.get("restart"), Item::boolean)?.unwrap_or(false) {
+        if optional(entry.get(key), Item::boolean)?.unwrap_or(default) {
             names.push(name.to_owned());
         }
     }
     Ok(names)
+}
+
+/// Ports and ranges of them, each port as `80/tcp`.
+fn exposed(item: &Item<'_>) -> Result<Vec<String>, Error> {
+    let mut all = Vec::new();
+    for item in item.items()? {
+        let text = item.string()?;
+        let (ports, protocol) = text.split_once('/').unwrap_or((&text, "tcp"));
+        let known = PROTOCOLS.iter().any(|(name, _)| *name == protocol);
+        let (first, last) = range(ports)
+            .filter(|_| known)
+            .ok_or_else(|| item.invalid(format!("invalid port {text:?}: want PORT[-LAST][/PROTOCOL]")))?;
+        all.extend((first..=last).map(|port| format!("{port}/{protocol}")));
+    }
+    Ok(all)
 }
 
 const PROTOCOLS: &[(&str, &str)] = &[("tcp", "tcp"), ("udp", "udp"), ("sctp", "sctp")];
@@ -272,6 +307,13 @@ fn long_port(item: &Item<'_>) -> Result<HostPort, Error> {
         })?,
         protocol: item.get("protocol").map_or(Ok("tcp"), |p| p.one_of(PROTOCOLS))?,
     })
+}
+
+impl Item<'_> {
+    /// Reads a port in its short form.
+    pub(crate) fn host_ports(&self) -> Result<Vec<HostPort>, Error> {
+        short_port(self)
+    }
 }
 
 /// `[[IP:]PUBLISHED:]TARGET[/PROTOCOL]`, ports or ranges. Source: docker CLI `opts/port.go`.
@@ -342,23 +384,23 @@ fn watch(develop: &Item<'_>, read: &Reader<'_>) -> Result<Vec<Watch>, Error> {
             ("sync+exec", WatchAction::SyncExec),
         ])?;
         let syncs = !matches!(action, WatchAction::Rebuild | WatchAction::Restart);
-        let exec = match item.get("exec") {
-            None => Vec::new(),
-            Some(exec) => {
-                exec.only(&["command", "user", "privileged", "working_dir", "environment"], &[])?;
-                optional(exec.get("command"), Item::command)?.unwrap_or_default()
-            }
-        };
-        if action == WatchAction::SyncExec && exec.is_empty() {
+        let exec = optional(item.get("exec"), service::hook)?;
+        if action == WatchAction::SyncExec && exec.is_none() {
             return Err(item.invalid("\"sync+exec\" needs exec.command"));
         }
+        let old = item.get("x-initialSync");
+        if let Some(old) = &old {
+            let text = "x-initialSync is DEPRECATED, please use the official `initial_sync` attribute";
+            read.warn(&old.node.at, text.to_owned());
+        }
+        let initial_sync = item.get("initial_sync").or(old);
         Ok(Watch {
             path: read.path(&needed("path")?.string()?),
             action,
             target: if syncs { needed("target")?.string()? } else { String::new() },
             ignore: optional(item.get("ignore"), Item::strings_or_one)?.unwrap_or_default(),
             include: optional(item.get("include"), Item::strings_or_one)?.unwrap_or_default(),
-            initial_sync: optional(item.get("initial_sync"), Item::boolean)?.unwrap_or(false),
+            initial_sync: optional(initial_sync, Item::boolean)?.unwrap_or(false),
             exec,
         })
     };

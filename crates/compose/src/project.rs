@@ -38,7 +38,9 @@ fn parsed(path: &Path, text: &str, read: &Reader<'_>) -> Result<Node, Error> {
     // Documents are as files, one over the other. Source: docker/compose.
     let mut merged: Option<Node> = None;
     for mut tree in tree::parse(path, text)? {
-        interpolate::tree(&mut tree, read)?;
+        if !read.keeps_variables() {
+            interpolate::tree(&mut tree, read)?;
+        }
         merged = Some(match merged {
             Some(base) => merge::files(base, tree),
             None => tree,
@@ -100,6 +102,7 @@ fn include(item: &Item<'_>, place: &Place<'_>, read: &Reader<'_>) -> Result<Node
         };
         let mut next = file(&named, &text, &Place { dir: &dir, trail: &trail }, read)?;
         rebase::file(&mut next, &dir, read);
+        read.note_included(&next);
         tree = Some(match tree {
             Some(base) => merge::files(base, next),
             None => next,

@@ -21,7 +21,11 @@ pub(crate) struct Reader<'a> {
     project_dir: PathBuf,
     env: BTreeMap<String, String>,
     place: Place,
+    /// Files are read as they are written.
+    raw: bool,
     warnings: Rc<RefCell<Vec<Warning>>>,
+    /// What the variables of an included file's secrets and configs were there, by section and key.
+    included: Rc<RefCell<BTreeMap<(String, String), String>>>,
 }
 
 impl<'a> Reader<'a> {
@@ -31,7 +35,9 @@ impl<'a> Reader<'a> {
             project_dir: sources.project_dir.clone(),
             env,
             place: sources.place,
+            raw: false,
             warnings: Rc::default(),
+            included: Rc::default(),
         }
     }
 
@@ -48,8 +54,37 @@ impl<'a> Reader<'a> {
             project_dir: self.project_dir.clone(),
             env,
             place: self.place,
+            raw: self.raw,
             warnings: self.warnings.clone(),
+            included: self.included.clone(),
         }
+    }
+
+    pub(crate) fn keep_variables(&mut self, raw: bool) {
+        self.raw = raw;
+    }
+
+    pub(crate) fn keeps_variables(&self) -> bool {
+        self.raw
+    }
+
+    /// Notes what the secrets and configs of an included file take from its own variables.
+    pub(crate) fn note_included(&self, tree: &Node) {
+        for section in ["secrets", "configs"] {
+            let Some(Value::Map(entries)) = tree.get(section).map(|node| &node.value) else { continue };
+            for entry in entries {
+                let name = entry.node.get("environment").and_then(Node::scalar);
+                if let Some(value) = name.and_then(|name| self.env(&name)) {
+                    let key = (section.to_owned(), entry.key.clone());
+                    self.included.borrow_mut().entry(key).or_insert_with(|| value.to_owned());
+                }
+            }
+        }
+    }
+
+    /// Returns what a variable of an included file's secret or config was there.
+    pub(crate) fn included(&self, section: &str, key: &str) -> Option<String> {
+        self.included.borrow().get(&(section.to_owned(), key.to_owned())).cloned()
     }
 
     /// The same with the `.env` of a folder.
@@ -116,6 +151,27 @@ impl<'a> Reader<'a> {
         let path = self.path_in(dir, &item.string()?);
         let pairs = dotenv::parse(&path, &self.file_at(item, &path)?, &self.env)?;
         Ok(pairs.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+    }
+
+    /// Reads an entry of `env_file`: a path, or a path with what else is said of it.
+    pub(crate) fn variables_of(&self, file: &Item<'_>) -> Result<Vec<(String, Option<String>)>, Error> {
+        if !file.is_map() {
+            return self.env_file(file, &file.string()?, true);
+        }
+        file.only(&["path", "required", "format"], &[])?;
+        let path = file.get("path").ok_or_else(|| file.invalid("an env_file needs a path"))?.string()?;
+        let required = optional(file.get("required"), Item::boolean)?.unwrap_or(true);
+        let raw = optional(file.get("format"), |f| f.one_of(&[("raw", true), ("", false)]))?;
+        if !raw.unwrap_or(false) {
+            return self.env_file(file, &path, required);
+        }
+        match self.file(file, &path) {
+            Ok(bytes) => dotenv::parse_raw(&self.path(&path), &bytes),
+            Err(Error::Read { source, .. }) if !required && source.kind() == std::io::ErrorKind::NotFound => {
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads an environment file; `None` if it is missing and need not be there.

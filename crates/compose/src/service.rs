@@ -192,7 +192,7 @@ fn container(
     let image = optional(service.get("image"), Item::string)?.filter(|i| !i.is_empty());
     // What is built has the service's name, if no other.
     let built = || match read.on_one_host() {
-        true => defined.dashed_name(key),
+        true => defined.image_name(key),
         false => defined.full_name(key),
     };
     let image = image.or_else(|| service.get("build").map(|_| built()));
@@ -279,8 +279,7 @@ fn environment(service: &Item<'_>, read: &Reader<'_>) -> Result<Vec<String>, Err
     let own = |name: &str| read.env(name).map(str::to_owned);
     if let Some(files) = service.get("env_file") {
         for file in files.items_or_one()? {
-            let (path, required) = env_file(&file)?;
-            for (name, value) in read.env_file(&file, &path, required)? {
+            for (name, value) in read.variables_of(&file)? {
                 let value = value.or_else(|| own(&name));
                 // A bare name in a file that the caller does not set means nothing.
                 if value.is_some() {
@@ -299,15 +298,6 @@ fn environment(service: &Item<'_>, read: &Reader<'_>) -> Result<Vec<String>, Err
         }
     }
     Ok(all.into_iter().map(|(k, v)| v.map_or(k.clone(), |v| format!("{k}={v}"))).collect())
-}
-
-fn env_file(file: &Item<'_>) -> Result<(String, bool), Error> {
-    if !file.is_map() {
-        return Ok((file.string()?, true));
-    }
-    file.only(&["path", "required"], &[("format", NOT_YET)])?;
-    let path = file.get("path").ok_or_else(|| file.invalid("an env_file needs a path"))?.string()?;
-    Ok((path, optional(file.get("required"), Item::boolean)?.unwrap_or(true)))
 }
 
 fn healthcheck(item: &Item<'_>) -> Result<Healthcheck, Error> {
@@ -339,22 +329,22 @@ fn healthcheck(item: &Item<'_>) -> Result<Healthcheck, Error> {
     })
 }
 
-/// Source: compose specification "post_start".
 fn hooks(item: &Item<'_>) -> Result<Vec<Hook>, Error> {
-    let hook = |hook: &Item<'_>| {
-        hook.only(&["command", "user", "privileged", "working_dir", "environment"], &[])?;
-        let command =
-            hook.get("command").ok_or_else(|| hook.invalid("a hook needs a \"command\""))?.command()?;
-        let pairs = optional(hook.get("environment"), Item::pairs)?.unwrap_or_default();
-        Ok(Hook {
-            command,
-            user: optional(hook.get("user"), Item::string)?,
-            privileged: optional(hook.get("privileged"), Item::boolean)?.unwrap_or(false),
-            working_dir: optional(hook.get("working_dir"), Item::string)?,
-            env: pairs.into_iter().map(|(k, v)| v.map_or(k.clone(), |v| format!("{k}={v}"))).collect(),
-        })
-    };
     item.items()?.iter().map(hook).collect()
+}
+
+/// Source: compose specification "post_start".
+pub(crate) fn hook(hook: &Item<'_>) -> Result<Hook, Error> {
+    hook.only(&["command", "user", "privileged", "working_dir", "environment"], &[])?;
+    let command = hook.get("command").ok_or_else(|| hook.invalid("a hook needs a \"command\""))?.command()?;
+    let pairs = optional(hook.get("environment"), Item::pairs)?.unwrap_or_default();
+    Ok(Hook {
+        command,
+        user: optional(hook.get("user"), Item::string)?,
+        privileged: optional(hook.get("privileged"), Item::boolean)?.unwrap_or(false),
+        working_dir: optional(hook.get("working_dir"), Item::string)?,
+        env: pairs.into_iter().map(|(k, v)| v.map_or(k.clone(), |v| format!("{k}={v}"))).collect(),
+    })
 }
 
 fn logging(item: &Item<'_>) -> Result<LogDriver, Error> {

@@ -25,6 +25,7 @@ type Section<'a> = BTreeMap<String, Item<'a>>;
 pub(crate) struct Definitions<'a> {
     stack: String,
     place: Place,
+    underscores: bool,
     pub(crate) services: Section<'a>,
     pub(crate) networks: Section<'a>,
     pub(crate) volumes: Section<'a>,
@@ -47,9 +48,9 @@ impl Definitions<'_> {
         format!("{}_{key}", self.stack)
     }
 
-    /// Returns `<project>-<key>`.
-    pub(crate) fn dashed_name(&self, key: &str) -> String {
-        format!("{}-{key}", self.stack)
+    /// Returns `<project>-<key>`, or what Docker Compose 1 made of it.
+    pub(crate) fn image_name(&self, key: &str) -> String {
+        format!("{}{}{key}", self.stack, if self.underscores { '_' } else { '-' })
     }
 
     /// Adds the mark of what belongs to the stack, or to the project of one host.
@@ -124,7 +125,7 @@ pub(crate) fn resolve_leniently(
     sources: &Sources,
     read: &Reader<'_>,
 ) -> Result<Stack, Error> {
-    without_profiles(&mut tree, &sources.profiles)?;
+    without_profiles(&mut tree, &sources.profiles, true)?;
     loop {
         match resolve(tree.clone(), sources, read) {
             Err(Error::UnsupportedKey { at, path, key, why })
@@ -174,8 +175,9 @@ fn take_value_out(node: &mut Node, at: &crate::At) -> bool {
     }
 }
 
-/// Takes out the services whose profiles nobody asked for. Source: compose specification "Profiles".
-fn without_profiles(tree: &mut Node, asked: &[String]) -> Result<(), Error> {
+/// Takes out the services whose profiles nobody asked for; `strict`: nobody else may need them. Source: compose
+/// specification "Profiles".
+pub(crate) fn without_profiles(tree: &mut Node, asked: &[String], strict: bool) -> Result<(), Error> {
     let mut off = BTreeMap::new();
     let mut needed = Vec::new();
     for (key, service, _) in Item::root(tree).get("services").map_or(Ok(Vec::new()), |s| s.entries())? {
@@ -199,8 +201,9 @@ fn without_profiles(tree: &mut Node, asked: &[String]) -> Result<(), Error> {
             off.insert(key.to_owned(), profiles);
         }
     }
-    if let Some((name, at, path, profiles)) =
-        needed.into_iter().find_map(|(name, at, path)| Some((name.clone(), at, path, off.get(&name)?)))
+    if strict
+        && let Some((name, at, path, profiles)) =
+            needed.into_iter().find_map(|(name, at, path)| Some((name.clone(), at, path, off.get(&name)?)))
     {
         let text = format!(
             "service {name:?} is there only with profile {}; hint: --profile {}",
@@ -240,6 +243,7 @@ pub(crate) fn resolve(tree: Node, sources: &Sources, read: &Reader<'_>) -> Resul
     let defined = Definitions {
         stack: stack_name(&root, sources)?,
         place: sources.place,
+        underscores: sources.underscores,
         links: links(&services)?,
         services,
         networks: section("networks")?,
@@ -259,7 +263,7 @@ pub(crate) fn resolve(tree: Node, sources: &Sources, read: &Reader<'_>) -> Resul
     refuse_circles(&root, &defined, &services)?;
     let stack = Stack {
         name: defined.stack.clone(),
-        networks: networks(&defined, read)?,
+        networks: networks(&defined, read, sources.all_resources)?,
         secrets: secrets(&defined, read)?,
         configs: configs(&defined, read)?,
         services,
@@ -314,7 +318,7 @@ fn refuse_circles(
 }
 
 /// The caller's name, else the file's, else that of the folder.
-fn stack_name(root: &Item<'_>, sources: &Sources) -> Result<String, Error> {
+pub(crate) fn stack_name(root: &Item<'_>, sources: &Sources) -> Result<String, Error> {
     let in_file = optional(root.get("name"), Item::string)?.filter(|n| !n.is_empty());
     let name = match sources.name.clone().or(in_file) {
         Some(name) => name,
@@ -331,12 +335,12 @@ fn stack_name(root: &Item<'_>, sources: &Sources) -> Result<String, Error> {
     if first_fits && rest_fits { Ok(name) } else { Err(Error::Name { name }) }
 }
 
-fn networks(defined: &Definitions<'_>, read: &Reader<'_>) -> Result<Vec<StackNetwork>, Error> {
+fn networks(defined: &Definitions<'_>, read: &Reader<'_>, all: bool) -> Result<Vec<StackNetwork>, Error> {
     let mut used = defined.used_networks.borrow().clone();
     let mut networks = Vec::new();
     for (key, item) in &defined.networks {
         let network = network(key, item, defined, read)?; // also when unused: mistakes must show
-        if used.remove(key) {
+        if used.remove(key) || all {
             networks.push(network);
         } else {
             read.warn(&item.node.at, format!("network {key:?} is not used by any service"));
@@ -475,7 +479,7 @@ fn secrets(defined: &Definitions<'_>, read: &Reader<'_>) -> Result<Vec<StackSecr
                 ("template_driver", "not implemented yet"),
             ],
         )?;
-        let Content { naming, labels, data, file } = content(key, item, defined, read, false)?;
+        let Content { naming, labels, data, file } = content(key, item, defined, read, "secrets")?;
         let data = data.map(SecretBytes);
         secrets.push(StackSecret {
             key: key.clone(),
@@ -496,7 +500,7 @@ fn configs(defined: &Definitions<'_>, read: &Reader<'_>) -> Result<Vec<StackConf
             &["name", "external", "file", "content", "environment", "labels"],
             &[("template_driver", "not implemented yet")],
         )?;
-        let Content { naming, labels, data, file } = content(key, item, defined, read, true)?;
+        let Content { naming, labels, data, file } = content(key, item, defined, read, "configs")?;
         configs.push(StackConfig {
             key: key.clone(),
             name: naming.name,
@@ -522,8 +526,9 @@ fn content(
     item: &Item<'_>,
     defined: &Definitions<'_>,
     read: &Reader<'_>,
-    inline: bool,
+    section: &str,
 ) -> Result<Content, Error> {
+    let inline = section == "configs";
     let naming = defined.naming(key, item)?;
     if naming.external {
         return Ok(Content { naming, labels: Labels::new(), data: None, file: None });
@@ -544,8 +549,8 @@ fn content(
     let data = match *kind {
         "file" => read.file(source, &text)?,
         "content" => text.into_bytes(),
-        _ => match read.env(&text) {
-            Some(value) => value.as_bytes().to_vec(),
+        _ => match read.included(section, key).or_else(|| read.env(&text).map(str::to_owned)) {
+            Some(value) => value.into_bytes(),
             // Looking at a project needs no secrets.
             None if defined.place == Place::Host => {
                 read.warn(&source.node.at, format!("variable {text} is not set: {key:?} has no content"));

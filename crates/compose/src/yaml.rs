@@ -82,12 +82,22 @@ fn text(s: &str) -> String {
         );
     // A colon or space inside is safe unless they meet.
     let inner = |c: char| plain(c) || c == ' ' || c == ':' || c == '@';
+    // A variable that stays as it is written: behind its dollar sign a brace begins no mapping.
+    let whole = s;
+    let s = variable_name(s).unwrap_or(s);
     let safe = s.starts_with(plain)
         && s.chars().all(inner)
         && !s.contains(": ")
         && !s.ends_with([':', ' '])
         && !s.chars().all(|c| c.is_ascii_digit() || matches!(c, ':' | '.' | '-'));
-    if safe && !looks_typed { s.to_owned() } else { quoted(s) }
+    if safe && !looks_typed { whole.to_owned() } else { quoted(whole) }
+}
+
+/// Returns NAME of `$NAME` or `${NAME}`, if that is all.
+fn variable_name(s: &str) -> Option<&str> {
+    let rest = s.strip_prefix('$')?;
+    let name = rest.strip_prefix('{').and_then(|inside| inside.strip_suffix('}')).unwrap_or(rest);
+    name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric()).then_some(name)
 }
 
 fn quoted(s: &str) -> String {

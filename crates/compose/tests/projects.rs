@@ -348,3 +348,212 @@ volumes: {data: }
     let error = project(&[("shop/compose.yml", shared)], |_| {}).unwrap_err();
     assert!(error.to_string().contains("tasks of two services may be on two hosts"), "{error}");
 }
+
+/// A project of one host, as [`project`].
+fn on_host(files: &[(&str, &str)], change: impl FnOnce(&mut Sources)) -> Result<Stack, compose::Error> {
+    project(files, |sources| {
+        sources.place = compose::Place::Host;
+        change(sources);
+    })
+}
+
+#[test]
+fn variables_of_a_file_may_be_raw_or_missing() {
+    let text = "
+services:
+  web:
+    image: web
+    env_file:
+      - {path: raw.env, format: raw}
+      - {path: none.env, required: false}
+      - {path: no-raw.env, format: raw, required: false}
+      - cooked.env
+";
+    let files = [
+        ("shop/compose.yml", text),
+        ("shop/raw.env", "A='{\"k\": \"$HOME\"}'\n"),
+        ("shop/cooked.env", "B='$HOME'\n"),
+    ];
+    let stack = project(&files, |_| {}).unwrap();
+    let env = &service(&stack, "web").spec.task.container.env;
+    assert_eq!(env.as_slice(), ["A='{\"k\": \"$HOME\"}'", "B=$HOME"].map(str::to_owned));
+    let bad = text.replace("format: raw}", "format: yaml}");
+    let error = project(&[("shop/compose.yml", &bad), files[1], files[2]], |_| {}).unwrap_err().to_string();
+    assert!(error.contains("format") && error.contains("\"yaml\""), "{error}");
+}
+
+#[test]
+fn secrets_of_an_included_file_have_its_variables() {
+    let files = [
+        (
+            "shop/compose.yml",
+            "
+include: [{path: part/c.yml, env_file: part.env}]
+services: {web: {image: web, secrets: [own]}}
+secrets: {own: {environment: KEY}}
+",
+        ),
+        (
+            "shop/part/c.yml",
+            "
+services: {part: {image: part, secrets: [key], build: {context: ., secrets: [key]}}}
+secrets: {key: {environment: KEY}}
+",
+        ),
+        ("shop/part.env", "KEY=theirs\n"),
+    ];
+    let own = |sources: &mut Sources| drop(sources.env.insert("KEY".to_owned(), "ours".to_owned()));
+    let data = |stack: &Stack, key: &str| {
+        stack.secrets.iter().find(|s| s.key == key).and_then(|s| s.data.clone()).map(|d| d.0)
+    };
+    // What the caller sets wins everywhere; where he sets nothing, each file has what it is given.
+    let stack = project(&files, own).unwrap();
+    assert_eq!((data(&stack, "own"), data(&stack, "key")), (Some(b"ours".to_vec()), Some(b"ours".to_vec())));
+    let stack = on_host(&files, |_| {}).unwrap();
+    assert_eq!((data(&stack, "own"), data(&stack, "key")), (None, Some(b"theirs".to_vec())));
+    assert_eq!(service(&stack, "part").build.as_ref().unwrap().secrets[0].1.0, b"theirs");
+}
+
+#[test]
+fn on_one_host_a_service_shares_ports_volumes_and_names_with_others() {
+    let text = "
+services:
+  web:
+    image: web
+    network_mode: bridge
+    expose: ['9091-9092', 53/udp]
+    links: [db, 'db:store']
+    volumes_from: ['db:ro', 'container:other']
+    depends_on: {db: {condition: service_healthy, required: false}, cache: {condition: service_started}}
+    develop: {watch: [{action: sync+exec, path: ., target: /x, x-initialSync: true, exec: {command: make it, user: me}}]}
+  db: {image: db, volumes: [/data]}
+  cache: {image: cache}
+networks: {spare: {}}
+";
+    let stack = on_host(&[("shop/compose.yml", text)], |_| {}).unwrap();
+    let host = service(&stack, "web").host.clone().unwrap();
+    assert_eq!(host.expose, ["9091/tcp", "9092/tcp", "53/udp"]);
+    assert_eq!(host.links, ["db", "db:store"]);
+    assert_eq!(host.volumes_from, ["db:ro", "container:other"]);
+    assert!(service(&stack, "web").spec.task.container.mounts.is_empty(), "the daemon takes them");
+    assert_eq!(host.optional, ["db"]);
+    let exec = host.watch[0].exec.as_ref().unwrap();
+    assert_eq!(
+        (exec.command.as_slice(), exec.user.as_deref()),
+        (["make", "it"].map(str::to_owned).as_slice(), Some("me"))
+    );
+    assert!(host.watch[0].initial_sync);
+    let needs: Vec<&str> =
+        service(&stack, "web").spec.depends_on.iter().map(|d| d.service.as_str()).collect();
+    assert_eq!(needs, ["shop_db", "shop_cache"]);
+
+    let names = |stack: &Stack| stack.networks.iter().map(|n| n.key.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&stack), ["default"]);
+    let stack = on_host(&[("shop/compose.yml", text)], |sources| sources.all_resources = true).unwrap();
+    assert_eq!(names(&stack), ["default", "spare"]);
+
+    let bad = text.replace("53/udp", "53/icmp");
+    let error = on_host(&[("shop/compose.yml", &bad)], |_| {}).unwrap_err().to_string();
+    assert!(error.contains("53/icmp") && error.contains("PORT[-LAST][/PROTOCOL]"), "{error}");
+    let built = "services: {web: {build: .}}";
+    let stack = on_host(&[("shop/compose.yml", built)], |sources| sources.underscores = true).unwrap();
+    assert_eq!(service(&stack, "web").spec.task.container.image, "shop_web");
+}
+
+#[test]
+fn a_project_is_shown_in_long_forms_or_as_it_is_written() {
+    let text = "
+version: '3'
+services:
+  web:
+    build: site
+    command: serve --port ${PORT:-80}
+    environment: [A=1, HOME]
+    ports: ['127.0.0.1:8080:80', '${PORT:-81}']
+    volumes: ['./data:/data:ro', 'logs:/logs']
+    depends_on: [db]
+    labels: [x=y]
+  db: {image: db, network_mode: host}
+  tool: {image: '${TOOL?}', profiles: [tools]}
+volumes: {logs: }
+secrets: {key: {file: ./key}}
+";
+    let sources = Sources {
+        files: vec![("compose.yml".into(), text.to_owned())],
+        project_dir: "/srv/shop".into(),
+        env: [("HOME".to_owned(), "/root".to_owned()), ("TOOL".to_owned(), "t".to_owned())].into(),
+        place: compose::Place::Host,
+        ..Sources::default()
+    };
+    let disk: BTreeMap<PathBuf, Vec<u8>> = BTreeMap::new();
+    let shown = |form| compose::document(&sources, &disk, form).unwrap().0;
+    let long = "name: shop
+services:
+  db:
+    image: db
+    network_mode: host
+  web:
+    build:
+      context: /srv/shop/site
+      dockerfile: Dockerfile
+    command:
+      - serve
+      - \"--port\"
+      - \"80\"
+    depends_on:
+      db:
+        condition: service_started
+        required: true
+    environment:
+      A: \"1\"
+      HOME: /root
+    labels:
+      x: \"y\"
+    networks:
+      default: null
+    ports:
+      - host_ip: \"127.0.0.1\"
+        mode: ingress
+        protocol: tcp
+        published: \"8080\"
+        target: 80
+      - mode: ingress
+        protocol: tcp
+        target: 81
+    volumes:
+      - bind: {}
+        read_only: true
+        source: /srv/shop/data
+        target: /data
+        type: bind
+      - source: logs
+        target: /logs
+        type: volume
+        volume: {}
+networks:
+  default:
+    name: shop_default
+volumes:
+  logs:
+    name: shop_logs
+secrets:
+  key:
+    file: /srv/shop/key
+    name: shop_key
+";
+    assert_eq!(shown(compose::Form::default()).to_yaml(), long);
+    let raw = shown(compose::Form { raw: true, ..Default::default() }).to_yaml();
+    for line in
+        ["name: shop\nnetworks:", "  - \"${PORT:-80}\"", "image: \"${TOOL?}\"", "context: /srv/shop/site"]
+    {
+        assert!(raw.contains(line), "{line}: {raw}");
+    }
+    let written = shown(compose::Form { as_written: true, ..Default::default() }).to_yaml();
+    assert!(written.contains("build: site") && !written.contains("networks"), "{written}");
+
+    let mentioned = compose::mentioned(&sources).unwrap();
+    let of = |name: &str| mentioned[name].clone();
+    assert_eq!((of("PORT").default.as_str(), of("PORT").required), ("81", false));
+    assert!(of("TOOL").required);
+    assert_eq!(mentioned.len(), 2);
+}

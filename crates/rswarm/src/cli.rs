@@ -32,10 +32,11 @@ pub(crate) use image::{
 pub(crate) use objects::{Blob, Network, NetworkAddresses, Volume};
 pub(crate) use oci::{LogFormat, OciArgs, OciVerb};
 pub(crate) use project::{
-    Compose, ComposeArgs, ComposeBuild, ComposeConfig, ComposeCp, ComposeExec, ComposeImages, ComposeKill,
-    ComposeLogs, ComposeLs, ComposePort, ComposePs, ComposePull, ComposeRestart, ComposeRm, ComposeRun,
-    ComposeWatch, ConfigFormat, Down, KeepFlags, LogLook, MakeFlags, ProjectArgs, PullPolicy, Rmi, Services,
-    Up,
+    Ansi, Compose, ComposeArgs, ComposeAttach, ComposeBuild, ComposeCommit, ComposeConfig, ComposeCp,
+    ComposeEvents, ComposeExec, ComposeExport, ComposeImages, ComposeKill, ComposeLogs, ComposeLs,
+    ComposePort, ComposePs, ComposePull, ComposePush, ComposeRestart, ComposeRm, ComposeRun, ComposeScale,
+    ComposeStats, ComposeVersion, ComposeVolumes, ComposeWait, ComposeWatch, ConfigFormat, Down, KeepFlags,
+    LogLook, MakeFlags, Progress, ProjectArgs, PullPolicy, Rmi, Services, Up, VersionFormat,
 };
 pub(crate) use user::{
     AuditArgs, Life, User, UserAdd, UserCert, UserLogin, UserPasswd, UserRevoke, UserToken,

@@ -8,6 +8,7 @@ use std::{
     borrow::Cow,
     io::{self, IsTerminal, Write},
     pin::Pin,
+    sync::atomic::{AtomicU8, Ordering},
     task::{Context, Poll, ready},
 };
 use tokio::io::AsyncWrite;
@@ -68,6 +69,42 @@ impl AsyncWrite for Stream {
     }
 }
 
+/// How what happens is told: a thing of the whole program, as its standard error is.
+static TELLING: AtomicU8 = AtomicU8::new(Telling::Lines as u8);
+
+/// How what happens is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Telling {
+    Lines,
+    /// A JSON object for each thing done.
+    Json,
+    /// Only warnings and errors.
+    Nothing,
+}
+
+/// Sets how [`step`] and [`progress`] tell what happens.
+pub(crate) fn tell(how: Telling) {
+    TELLING.store(how as u8, Ordering::Relaxed);
+}
+
+/// Is nothing told of what happens?
+pub(crate) fn is_silent() -> bool {
+    TELLING.load(Ordering::Relaxed) == Telling::Nothing as u8
+}
+
+/// Tells what was done to an object, as ` Container shop-web-1  Started`. Source: docker/compose `pkg/progress`.
+pub(crate) fn step(kind: &str, name: &str, done: &str) {
+    match TELLING.load(Ordering::Relaxed) {
+        how if how == Telling::Nothing as u8 => {}
+        how if how == Telling::Json as u8 => {
+            let id = format!("{kind} {name}");
+            to_stderr(&serde_json::json!({"id": id, "text": done}).to_string());
+        }
+        _ => to_stderr(&format!(" {kind} {name}  {done}")),
+    }
+}
+
 /// Writes a line to standard output and flushes it.
 ///
 /// # Errors
@@ -87,20 +124,37 @@ pub(crate) fn styled(text: &str) -> Result<()> {
 
 /// Writes a warning to standard error, as Docker words it.
 pub(crate) fn warning(text: &str) {
-    progress(&format!("WARNING: {text}"));
+    to_stderr(&format!("WARNING: {text}"));
 }
 
 /// Writes an error with all its causes to standard error.
 pub(crate) fn error(error: &anyhow::Error) {
-    progress(&format!("Error: {error:#}"));
+    to_stderr(&format!("Error: {error:#}"));
 }
 
 /// Writes a line about what happens to standard error: standard output is for what was asked for.
 pub(crate) fn progress(text: &str) {
+    match TELLING.load(Ordering::Relaxed) {
+        how if how == Telling::Nothing as u8 => {}
+        how if how == Telling::Json as u8 => to_stderr(&serde_json::json!({"text": text.trim()}).to_string()),
+        _ => to_stderr(text),
+    }
+}
+
+fn to_stderr(text: &str) {
     let mut err = io::stderr().lock();
     let text = for_terminal(text, err.is_terminal());
     // Where it cannot be said there is nobody to tell.
     drop(writeln!(err, "{text}"));
+}
+
+/// Writes a line that a container wrote to its standard error, with colours of ours in front.
+///
+/// # Errors
+/// When standard error is closed or full.
+pub(crate) fn styled_error(text: &str) -> Result<()> {
+    let mut out = std::io::stderr().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).context("cannot write to standard error")
 }
 
 /// Writes a question to standard output, without ending the line.

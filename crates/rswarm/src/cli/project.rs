@@ -13,30 +13,75 @@ pub(crate) struct ComposeArgs {
     pub(crate) command: Compose,
 }
 
-#[derive(Debug, Args)]
+/// What is the same for every word. Each but `--file`, `--project-name` and the like may also stand behind the word.
+#[derive(Debug, Default, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct ProjectArgs {
-    /// Compose files, merged in order; `compose.yaml` and its siblings, here or above, by default; - for standard
-    /// input.
+    /// Compose files, merged in order; else those of COMPOSE_FILE, else `compose.yaml` and its siblings, here or above;
+    /// - for standard input.
     #[arg(short, long)]
     pub(crate) file: Vec<PathBuf>,
-    /// Else the file's `name:`, else its folder's.
-    #[arg(short, long, env = "COMPOSE_PROJECT_NAME")]
+    /// Else COMPOSE_PROJECT_NAME, else the file's `name:`, else its folder's. With it and without --file, commands that
+    /// act on containers read no file.
+    #[arg(short, long)]
     pub(crate) project_name: Option<String>,
     /// Where relative paths begin; the folder of the first file by default.
-    #[arg(long)]
+    #[arg(long, alias = "workdir")]
     pub(crate) project_directory: Option<PathBuf>,
-    /// Have the services of a profile too; may be repeated, and * stands for all.
+    /// Have the services of a profile too, beside those of COMPOSE_PROFILES; may be repeated, and * stands for all.
     #[arg(long)]
     pub(crate) profile: Vec<String>,
-    /// Variables, instead of `.env`; may be repeated.
+    /// Variables, instead of COMPOSE_ENV_FILES and `.env`; may be repeated, and later ones win.
     #[arg(long)]
     pub(crate) env_file: Vec<PathBuf>,
+    /// How what happens is told; else COMPOSE_PROGRESS.
+    #[arg(long, value_enum, global = true)]
+    pub(crate) progress: Option<Progress>,
+    /// Colours in front of containers' lines; else COMPOSE_ANSI.
+    #[arg(long, value_enum)]
+    pub(crate) ansi: Option<Ansi>,
+    /// Tell which files, folder and project are meant.
+    #[arg(long)]
+    pub(crate) verbose: bool,
+    /// Name containers and built images with underscores, as Docker Compose 1 did; also COMPOSE_COMPATIBILITY.
+    #[arg(long)]
+    pub(crate) compatibility: bool,
+    /// How many containers are started, stopped or removed at once; -1 = all of a step; else COMPOSE_PARALLEL_LIMIT.
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) parallel: Option<i64>,
+    /// Networks also where no service uses them.
+    #[arg(long)]
+    pub(crate) all_resources: bool,
     /// Leave out what cannot be honoured, with a warning.
     #[arg(long)]
     pub(crate) lenient: bool,
     /// The project is a stack of the swarm: `up` deploys it, and the other commands reach its tasks on every node.
     #[arg(long)]
     pub(crate) swarm: bool,
+}
+
+/// Source: docker/compose `cmd/compose/compose.go`, `--progress`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Progress {
+    /// A line for each thing done.
+    #[default]
+    Auto,
+    /// The same.
+    Plain,
+    /// A JSON object for each.
+    Json,
+    /// Nothing but warnings and errors.
+    Quiet,
+}
+
+/// Source: docker/compose `cmd/compose/compose.go`, `--ansi`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Ansi {
+    /// On a terminal.
+    #[default]
+    Auto,
+    Always,
+    Never,
 }
 
 #[derive(Debug, Subcommand)]
@@ -86,6 +131,26 @@ pub(crate) enum Compose {
     /// Show the file as it is understood.
     #[command(alias = "convert")]
     Config(ComposeConfig),
+    /// Attach standard input and output to a service's container.
+    Attach(ComposeAttach),
+    /// Make an image of a service's container.
+    Commit(ComposeCommit),
+    /// Follow what happens to the project's containers.
+    Events(ComposeEvents),
+    /// Write the files of a service's container as a tar archive.
+    Export(ComposeExport),
+    /// Push the images of services that are built here.
+    Push(ComposePush),
+    /// Change how many containers services have.
+    Scale(ComposeScale),
+    /// Show what containers use of processor, memory and network.
+    Stats(ComposeStats),
+    /// List the project's volumes.
+    Volumes(ComposeVolumes),
+    /// Wait until containers of services have ended; ends with the exit code of the last one.
+    Wait(ComposeWait),
+    /// Show the version.
+    Version(ComposeVersion),
     /// List projects.
     Ls(ComposeLs),
     /// Bring changes of files into containers, as `develop.watch` says.
@@ -113,7 +178,10 @@ pub(crate) struct MakeFlags {
     /// Show no progress of pulls.
     #[arg(long)]
     pub(crate) quiet_pull: bool,
-    /// Remove containers of services that the file no longer names.
+    /// Show no output of builds.
+    #[arg(long)]
+    pub(crate) quiet_build: bool,
+    /// Remove containers of services that the file no longer names, and those of `run`; else COMPOSE_REMOVE_ORPHANS.
     #[arg(long)]
     pub(crate) remove_orphans: bool,
 }
@@ -127,12 +195,18 @@ pub(crate) struct KeepFlags {
     /// Keep containers even if something changed.
     #[arg(long, conflicts_with = "force_recreate")]
     pub(crate) no_recreate: bool,
+    /// Replace what others need too, even if nothing changed there.
+    #[arg(long, conflicts_with = "no_recreate")]
+    pub(crate) always_recreate_deps: bool,
     /// Give replaced containers new anonymous volumes.
     #[arg(short = 'V', long)]
     pub(crate) renew_anon_volumes: bool,
     /// How many containers of a service there are, whatever the file says.
     #[arg(long, value_name = "SERVICE=NUMBER")]
     pub(crate) scale: Vec<String>,
+    /// Do not ask: volumes that the file describes otherwise now are made anew, and lose what is in them.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -184,9 +258,15 @@ pub(crate) struct Up {
     /// Show the output of these alone.
     #[arg(long, value_name = "SERVICE")]
     pub(crate) attach: Vec<String>,
+    /// Show the output of what they need too.
+    #[arg(long, conflicts_with = "attach")]
+    pub(crate) attach_dependencies: bool,
     /// Do not show the output of these.
     #[arg(long, value_name = "SERVICE")]
     pub(crate) no_attach: Vec<String>,
+    /// There is no menu of keys here, so only --menu=false is taken.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    pub(crate) menu: Option<bool>,
     /// Show when each line was written.
     #[arg(long)]
     pub(crate) timestamps: bool,
@@ -214,6 +294,9 @@ pub(crate) struct LogLook {
     /// Names of containers without colours.
     #[arg(long)]
     pub(crate) no_color: bool,
+    /// From `--ansi always`.
+    #[arg(skip)]
+    pub(crate) colour: bool,
     /// Lines as they are, without the container's name.
     #[arg(long)]
     pub(crate) no_log_prefix: bool,
@@ -268,6 +351,9 @@ pub(crate) struct ComposePs {
     /// Whole ids, images and commands.
     #[arg(long)]
     pub(crate) no_trunc: bool,
+    /// Also those of services that the file does not name.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true")]
+    pub(crate) orphans: Option<bool>,
     /// All by default.
     #[arg(value_name = "SERVICE")]
     pub(crate) names: Vec<String>,
@@ -308,10 +394,10 @@ pub(crate) struct ComposeExec {
     #[arg(short, long)]
     pub(crate) env: Vec<String>,
     /// Of several containers of the service, this one.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) index: u64,
+    #[arg(long)]
+    pub(crate) index: Option<u64>,
     /// No terminal; else there is one if standard output is one.
-    #[arg(short = 'T', long)]
+    #[arg(short = 'T', long, alias = "no-TTY")]
     pub(crate) no_tty: bool,
     #[arg(short, long, hide = true)]
     pub(crate) interactive: bool,
@@ -338,12 +424,15 @@ pub(crate) struct ComposeExec {
 pub(crate) struct ComposeRun {
     #[command(flatten)]
     pub(crate) make: MakeFlags,
-    /// Print the container's id and leave it alone.
+    /// Print the container's name and leave it alone.
     #[arg(short, long)]
     pub(crate) detach: bool,
-    /// `KEY=VALUE`, or `KEY` for the value it has here; may be repeated.
+    /// NAME=VALUE; NAME alone takes it from the shell, else from `.env`.
     #[arg(short, long)]
     pub(crate) env: Vec<String>,
+    /// Variables of a file; may be repeated, and --env wins.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_from_file: Vec<PathBuf>,
     /// `KEY=VALUE`; may be repeated.
     #[arg(short, long)]
     pub(crate) label: Vec<String>,
@@ -362,8 +451,11 @@ pub(crate) struct ComposeRun {
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// No terminal; else there is one if standard output is one.
-    #[arg(short = 'T', long)]
+    #[arg(short = 'T', long, alias = "no-TTY")]
     pub(crate) no_tty: bool,
+    /// Nothing of our own is shown.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
     /// Not the services that this one depends on.
     #[arg(long)]
     pub(crate) no_deps: bool,
@@ -383,7 +475,7 @@ pub(crate) struct ComposeRun {
     #[arg(short, long)]
     pub(crate) user: Option<String>,
     /// `/here:/there` or `name:/there`; may be repeated.
-    #[arg(short, long)]
+    #[arg(short, long, alias = "volumes")]
     pub(crate) volume: Vec<String>,
     /// Folder in the container that it begins in.
     #[arg(short, long)]
@@ -406,7 +498,7 @@ pub(crate) struct ComposeBuild {
     /// KEY=VALUE; may be repeated.
     #[arg(long)]
     pub(crate) build_arg: Vec<String>,
-    /// Push what was built.
+    /// Push what was built, if the file gives it a name.
     #[arg(long)]
     pub(crate) push: bool,
     /// Print less.
@@ -438,6 +530,137 @@ pub(crate) struct ComposePull {
     pub(crate) policy: Option<PullPolicy>,
     /// All by default.
     pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeAttach {
+    /// Of several containers of the service, this one.
+    #[arg(long)]
+    pub(crate) index: Option<u64>,
+    /// Output only.
+    #[arg(long)]
+    pub(crate) no_stdin: bool,
+    pub(crate) service: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeCommit {
+    /// Of several containers of the service, this one.
+    #[arg(long)]
+    pub(crate) index: Option<u64>,
+    #[arg(short, long)]
+    pub(crate) author: Option<String>,
+    #[arg(short, long)]
+    pub(crate) message: Option<String>,
+    /// An instruction of a Dockerfile, e.g. 'ENV A=1'; may be repeated.
+    #[arg(short, long)]
+    pub(crate) change: Vec<String>,
+    /// Pause the container meanwhile.
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true")]
+    pub(crate) pause: Option<bool>,
+    pub(crate) service: String,
+    pub(crate) reference: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeEvents {
+    /// A JSON object for each.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// From then on: RFC 3339, Unix seconds, or an age such as 10m.
+    #[arg(long)]
+    pub(crate) since: Option<String>,
+    /// Until then; without it events go on.
+    #[arg(long)]
+    pub(crate) until: Option<String>,
+    /// All by default.
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeExport {
+    /// Of several containers of the service, this one.
+    #[arg(long)]
+    pub(crate) index: Option<u64>,
+    /// File to write; standard output by default.
+    #[arg(short, long)]
+    pub(crate) output: Option<PathBuf>,
+    pub(crate) service: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposePush {
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Go on when an image cannot be pushed.
+    #[arg(long)]
+    pub(crate) ignore_push_failures: bool,
+    /// Also what these depend on.
+    #[arg(long)]
+    pub(crate) include_deps: bool,
+    /// All by default.
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeScale {
+    /// Not the services that these depend on.
+    #[arg(long)]
+    pub(crate) no_deps: bool,
+    #[arg(required = true, value_name = "SERVICE=NUMBER")]
+    pub(crate) scale: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeStats {
+    /// Also those that do not run.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// One sample, then end.
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+    /// `json`, `table`, or a template such as '{{.Name}}'.
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// All by default.
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeVolumes {
+    /// Only names.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// `table`, `json`, or a template such as '{{.Name}}'.
+    #[arg(long)]
+    pub(crate) format: Option<String>,
+    /// Those that containers of these services mount; all of the project by default.
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeWait {
+    /// Take the project down when the first of them has ended.
+    #[arg(long)]
+    pub(crate) down_project: bool,
+    #[arg(required = true)]
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeVersion {
+    /// Only the number.
+    #[arg(long)]
+    pub(crate) short: bool,
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) format: VersionFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum VersionFormat {
+    #[default]
+    Pretty,
+    Json,
 }
 
 #[derive(Debug, Args)]
@@ -487,9 +710,12 @@ pub(crate) struct ComposeRm {
 
 #[derive(Debug, Args)]
 pub(crate) struct ComposeCp {
-    /// Of several containers of the service, this one.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) index: u64,
+    /// Of several containers of the service, this one; all of them by default when copying into them.
+    #[arg(long)]
+    pub(crate) index: Option<u64>,
+    /// Also containers of `run`.
+    #[arg(long, conflicts_with = "index")]
+    pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) paths: CpArgs,
 }
@@ -497,8 +723,8 @@ pub(crate) struct ComposeCp {
 #[derive(Debug, Args)]
 pub(crate) struct ComposePort {
     /// Of several containers of the service, this one.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) index: u64,
+    #[arg(long)]
+    pub(crate) index: Option<u64>,
     /// tcp or udp.
     #[arg(long, default_value = "tcp")]
     pub(crate) protocol: String,
@@ -541,6 +767,27 @@ pub(crate) struct ComposeConfig {
     /// Only the names of images.
     #[arg(long)]
     pub(crate) images: bool,
+    /// Only the names of models.
+    #[arg(long)]
+    pub(crate) models: bool,
+    /// Only the hashes that containers of these services are labelled with, divided by commas; * stands for all.
+    #[arg(long, value_name = "SERVICE")]
+    pub(crate) hash: Option<String>,
+    /// Only the variables that it is read with.
+    #[arg(long)]
+    pub(crate) environment: bool,
+    /// Only the variables that the files mention, with their defaults.
+    #[arg(long)]
+    pub(crate) variables: bool,
+    /// Keep variables as they are written.
+    #[arg(long)]
+    pub(crate) no_interpolate: bool,
+    /// Also of what could not run: a service without an image, a name that means nothing.
+    #[arg(long)]
+    pub(crate) no_consistency: bool,
+    /// Write out nothing that the files only imply.
+    #[arg(long)]
+    pub(crate) no_normalize: bool,
     /// YAML or JSON.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: ConfigFormat,

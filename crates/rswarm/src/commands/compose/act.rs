@@ -7,8 +7,9 @@ use super::{
 };
 use crate::{
     cli::{
-        ComposeBuild, ComposeCp, ComposeExec, ComposeKill, ComposePull, ComposeRestart, ComposeRm,
-        ComposeRun, ExecArgs, KeepFlags, PullArgs, PullPolicy, Services,
+        AttachArgs, CommitArgs, ComposeAttach, ComposeBuild, ComposeCommit, ComposeCp, ComposeExec,
+        ComposeExport, ComposeKill, ComposePull, ComposePush, ComposeRestart, ComposeRm, ComposeRun,
+        ComposeScale, CpArgs, ExecArgs, ExportArgs, KeepFlags, PullArgs, PullPolicy, Services,
     },
     commands::{container, copy, create, image, pairs},
     output,
@@ -19,7 +20,6 @@ use docker_api::{
     client::Client,
     types::{self, StrSlice},
 };
-use futures::future::try_join_all;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::IsTerminal as _,
@@ -44,15 +44,90 @@ pub(super) async fn exec(client: &Client, container: String, args: ComposeExec) 
     container::exec(client, args).await
 }
 
-/// `SERVICE:PATH` is a path in that service's container.
-pub(super) async fn cp(client: &Client, project: &Project, mut args: ComposeCp) -> Result<()> {
-    for place in [&mut args.paths.source, &mut args.paths.destination] {
-        if let Some((service, path)) = copy::container_path(place) {
-            let container = project.running(client, service, args.index).await?.id;
-            *place = format!("{container}:{path}");
+/// `SERVICE:PATH` is a path in that service's container: what is copied into it goes into all it has.
+pub(super) async fn cp(client: &Client, project: &Project, args: ComposeCp) -> Result<()> {
+    let CpArgs { source, destination } = &args.paths;
+    if let Some((service, path)) = copy::container_path(source) {
+        let member = project.one(client, service, args.index, true).await?;
+        let source = format!("{}:{path}", member.id);
+        return copy::cp(client, &CpArgs { source, destination: destination.clone() }).await;
+    }
+    let Some((service, path)) = copy::container_path(destination) else {
+        return copy::cp(client, &args.paths).await;
+    };
+    let members = match args.index {
+        Some(index) => vec![project.one(client, service, Some(index), true).await?],
+        None => {
+            let mut members = project.members(client).await?;
+            project.check_names(&members, std::slice::from_ref(&service.to_owned()))?;
+            members.retain(|m| m.service == service && (args.all || !m.one_off));
+            members
+        }
+    };
+    if members.is_empty() {
+        bail!("no container found for service {service:?}");
+    }
+    if source == "-" && members.len() > 1 {
+        bail!("standard input can be read once, and service {service:?} has more containers; hint: --index");
+    }
+    for member in members {
+        let destination = format!("{}:{path}", member.id);
+        copy::cp(client, &CpArgs { source: source.clone(), destination }).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn attach(client: &Client, project: &Project, args: &ComposeAttach) -> Result<ExitCode> {
+    let container = project.one(client, &args.service, args.index, false).await?.id;
+    container::attach(client, &AttachArgs { no_stdin: args.no_stdin, container }).await
+}
+
+pub(super) async fn commit(client: &Client, project: &Project, args: ComposeCommit) -> Result<()> {
+    let container = project.one(client, &args.service, args.index, true).await?.id;
+    let args = CommitArgs {
+        author: args.author,
+        message: args.message,
+        change: args.change,
+        no_pause: args.pause == Some(false),
+        container,
+        reference: args.reference,
+    };
+    image::commit(client, &args).await
+}
+
+pub(super) async fn export(client: &Client, project: &Project, args: ComposeExport) -> Result<()> {
+    let container = project.one(client, &args.service, args.index, true).await?.id;
+    image::export(client, &ExportArgs { output: args.output, container }).await
+}
+
+/// Changes how many containers services have; what they need is brought to what the file says.
+pub(super) async fn scale(client: &Client, project: &Project, args: &ComposeScale) -> Result<()> {
+    let names = args.scale.iter().map(|flag| flag.split('=').next().unwrap_or_default().to_owned());
+    let services = project.select(&names.collect::<Vec<_>>(), !args.no_deps)?;
+    let keep = KeepFlags { scale: args.scale.clone(), ..KeepFlags::default() };
+    let options = Options { keep: Some(&keep), start: true, no_deps: args.no_deps, ..Options::default() };
+    up::converge(client, project, &services, &options).await.map(drop)
+}
+
+/// Pushes the images that are built here under a name of the file.
+pub(super) async fn push(client: &Client, project: &Project, args: &ComposePush) -> Result<()> {
+    let mut failed = Vec::new();
+    for service in project.select(&args.services, args.include_deps)? {
+        let image = service.spec.task.container.image.clone();
+        if service.build.is_none() || project.names_image(service) {
+            continue;
+        }
+        output::step("Image", &image, "Pushing");
+        match image::push(client, &PullArgs { image: image.clone(), quiet: args.quiet }).await {
+            Ok(()) => output::step("Image", &image, "Pushed"),
+            Err(error) => failed.push(format!("{image}: {error:#}")),
         }
     }
-    copy::cp(client, &args.paths).await
+    if failed.is_empty() || args.ignore_push_failures {
+        failed.iter().for_each(|text| output::warning(text));
+        return Ok(());
+    }
+    bail!("{}", failed.join("\n"))
 }
 
 /// Runs a command in a container of its own.
@@ -76,9 +151,11 @@ pub(super) async fn run(client: &Client, project: &Project, args: &ComposeRun) -
     }
     let tty =
         !args.no_tty && !args.detach && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    customize(&mut recipe.body, args, tty)?;
-    let suffix = super::random_suffix()?;
-    let name = args.name.clone().unwrap_or_else(|| format!("{}-{}-run-{suffix}", project.name, service.key));
+    customize(&mut recipe.body, project, args, tty)?;
+    let (suffix, between) = (super::random_suffix()?, project.separator);
+    let named = || format!("{}{between}{}{between}run{between}{suffix}", project.name, service.key);
+    let name = args.name.clone().unwrap_or_else(named);
+    recipe.body.config.labels.insert(label::SLUG.to_owned(), suffix.clone());
     let id = up::make(client, &recipe, &name, 1, &[]).await?;
     if args.detach {
         client.container_act(&id, "start", &[]).await?;
@@ -89,17 +166,28 @@ pub(super) async fn run(client: &Client, project: &Project, args: &ComposeRun) -
 }
 
 /// Makes of a service's container one for a command.
-fn customize(body: &mut types::ContainerCreate, args: &ComposeRun, tty: bool) -> Result<()> {
+fn customize(
+    body: &mut types::ContainerCreate,
+    project: &Project,
+    args: &ComposeRun,
+    tty: bool,
+) -> Result<()> {
     let config = &mut body.config;
     config.tty = tty;
-    config.open_stdin = !args.detach;
+    // Also where nobody writes to it: what reads it does not end at once. Source: docker/compose `pkg/compose/run.go`.
+    config.open_stdin = true;
     config.stdin_once = !args.detach;
     config.attach_stdin = !args.detach;
     config.attach_stdout = !args.detach;
     config.attach_stderr = !args.detach;
     config.labels.insert(label::ONE_OFF.to_owned(), "True".to_owned());
     config.labels.extend(pairs(&args.label));
-    for entry in create::environment(&[], &args.env)? {
+    let own = |name: &str| project.env.get(name).map(|value| format!("{name}={value}"));
+    let asked = args.env.iter().filter_map(|entry| match entry.contains('=') {
+        true => Some(entry.clone()),
+        false => own(entry),
+    });
+    for entry in create::environment(&args.env_from_file, &[])?.into_iter().chain(asked) {
         let name = entry.split('=').next().unwrap_or_default().to_owned();
         config.env.retain(|known| known.split('=').next() != Some(name.as_str()));
         config.env.push(entry);
@@ -161,7 +249,7 @@ pub(super) async fn build(client: &Client, project: &Project, args: &ComposeBuil
         let Some(wanted) = &service.build else { continue };
         up::build_image(client, project, service, wanted, args).await?;
         built = true;
-        if args.push {
+        if args.push && !project.names_image(service) {
             let image = service.spec.task.container.image.clone();
             image::push(client, &PullArgs { image, quiet: args.quiet }).await?;
         }
@@ -177,7 +265,7 @@ pub(super) async fn pull(client: &Client, project: &Project, args: &ComposePull)
         bail!("--policy is always or missing: this command is there to pull");
     }
     let mut seen = BTreeSet::new();
-    let mut failed = Vec::new();
+    let (mut failed, mut to_build) = (Vec::new(), Vec::new());
     for service in project.select(&args.services, args.include_deps)? {
         let image = &service.spec.task.container.image;
         if !seen.insert(image) || (service.build.is_some() && args.ignore_buildable) {
@@ -190,11 +278,15 @@ pub(super) async fn pull(client: &Client, project: &Project, args: &ComposePull)
         match up::pull(client, service, args.quiet).await {
             Ok(()) => {}
             // It is ours, and no registry need know it.
-            Err(error) if service.build.is_some() => {
-                output::warning(&format!("{image} is not pulled: {error:#}; hint: `rswarm compose build`"));
-            }
+            Err(_) if service.build.is_some() => to_build.push(service.key.as_str()),
             Err(error) => failed.push(format!("{image}: {error:#}")),
         }
+    }
+    if !to_build.is_empty() {
+        output::warning(&format!(
+            "Some service image(s) must be built from source by running:\n    rswarm compose build {}",
+            to_build.join(" ")
+        ));
     }
     if failed.is_empty() || args.ignore_pull_failures {
         failed.iter().for_each(|text| output::warning(text));
@@ -216,33 +308,54 @@ pub(super) async fn stop(
     timeout: Option<u32>,
 ) -> Result<()> {
     let members = project.of_services(client, services).await?;
-    for group in by_needs(project, &members)?.into_iter().rev() {
+    for group in by_needs(project, &members).into_iter().rev() {
         let stopped = group.into_iter().map(|m| up::stop(client, service_of(project, m), m, timeout));
-        try_join_all(stopped).await?;
+        project.together(stopped).await?;
     }
     Ok(())
 }
 
 /// Returns containers service by service, what others need first.
-fn by_needs<'a>(project: &Project, members: &'a [Member]) -> Result<Vec<Vec<&'a Member>>> {
-    let order = if project.has_file() { project.select(&[], true)? } else { Vec::new() };
-    let mut groups: BTreeMap<usize, Vec<&Member>> = BTreeMap::new();
-    for member in members {
-        let place = order.iter().position(|s| s.key == member.service).unwrap_or(usize::MAX);
-        groups.entry(place).or_default().push(member);
+pub(super) fn by_needs<'a>(project: &Project, members: &'a [Member]) -> Vec<Vec<&'a Member>> {
+    let mut groups: Vec<Vec<&Member>> = Vec::new();
+    let mut left: Vec<&Member> = members.iter().collect();
+    while !left.is_empty() {
+        let waits = |member: &&Member| {
+            let needs = project.needs_of(member);
+            left.iter().any(|other| {
+                other.service != member.service && needs.iter().any(|n| n.service == other.service)
+            })
+        };
+        let (mut next, mut later): (Vec<_>, Vec<_>) = left.iter().copied().partition(|member| !waits(member));
+        // Labels of several files may go round in a circle.
+        if next.is_empty() {
+            std::mem::swap(&mut next, &mut later);
+        }
+        groups.push(next);
+        left = later;
     }
-    Ok(groups.into_values().collect())
+    groups
 }
 
+/// Starts services that have containers, and what they need.
 pub(super) async fn start(client: &Client, project: &Project, args: &Services) -> Result<()> {
-    let members = project.of_services(client, &args.services).await?;
+    let mut members = project.members(client).await?;
+    project.check_names(&members, &args.services)?;
+    members.retain(|m| !m.one_off && !project.is_orphan(m));
+    if !args.services.is_empty() {
+        let wanted = project.with_needed(&members, &args.services);
+        members.retain(|m| wanted.contains(&m.service));
+    }
+    for name in &args.services {
+        if !members.iter().any(|m| m.service == *name) {
+            bail!("service {name:?} has no container to start; hint: `rswarm compose up {name}`");
+        }
+    }
     if members.is_empty() {
         bail!("there are no containers to start; hint: `rswarm compose up`");
     }
-    for group in by_needs(project, &members)? {
-        for member in group {
-            start_one(client, project, member).await?;
-        }
+    for group in by_needs(project, &members) {
+        project.together(group.into_iter().map(|member| start_one(client, project, member))).await?;
     }
     Ok(())
 }
@@ -254,11 +367,14 @@ async fn start_one(client: &Client, project: &Project, member: &Member) -> Resul
             up::start(client, service, &member.id).await
         }
         None => {
+            for need in project.needs_of(member) {
+                up::wait_for(client, project, &need.service, need.condition, None).await?;
+            }
             client.container_act(&member.id, "start", &[]).await.or_else(|e| match e.status() {
                 Some(status) if status.as_u16() == 304 => Ok(()),
                 _ => Err(e),
             })?;
-            output::progress(&format!(" Container {}  Started", member.name));
+            output::step("Container", &member.name, "Started");
             Ok(())
         }
     }
@@ -266,27 +382,32 @@ async fn start_one(client: &Client, project: &Project, member: &Member) -> Resul
 
 pub(super) async fn restart(client: &Client, project: &Project, args: &ComposeRestart) -> Result<()> {
     let mut services = args.services.clone();
-    if !services.is_empty() && !args.no_deps && project.has_file() {
+    if !services.is_empty() && !args.no_deps {
         // Those that restart with one of them, and so on.
-        let stack = project.stack()?;
+        let members = project.of_services(client, &[]).await?;
         loop {
-            let with = |s: &&StackService| {
-                !services.contains(&s.key)
-                    && s.host
-                        .as_ref()
-                        .is_some_and(|h| h.restarts_with.iter().any(|key| services.contains(key)))
+            let with = |m: &&Member| {
+                !services.contains(&m.service)
+                    && project
+                        .needs_of(m)
+                        .iter()
+                        .any(|need| need.restarts && services.contains(&need.service))
             };
-            let Some(next) = stack.services.iter().find(with) else { break };
-            services.push(next.key.clone());
+            let Some(next) = members.iter().find(with) else { break };
+            services.push(next.service.clone());
         }
     }
     let members = project.of_services(client, &services).await?;
-    let groups = by_needs(project, &members)?;
+    let groups = by_needs(project, &members);
     for group in groups.iter().rev() {
-        try_join_all(group.iter().map(|m| up::stop(client, service_of(project, m), m, args.timeout))).await?;
+        let stopped = group.iter().map(|member| {
+            output::step("Container", &member.name, "Restarting");
+            up::stop(client, service_of(project, member), member, args.timeout)
+        });
+        project.together(stopped).await?;
     }
-    for member in groups.into_iter().flatten() {
-        start_one(client, project, member).await?;
+    for group in groups {
+        project.together(group.into_iter().map(|member| start_one(client, project, member))).await?;
     }
     Ok(())
 }
@@ -304,7 +425,7 @@ pub(super) async fn kill_all(
     let members = project.of_services(client, services).await?;
     for member in members.iter().filter(|m| m.is_running()) {
         client.container_act(&member.id, "kill", &[("signal", signal)]).await?;
-        output::progress(&format!(" Container {}  Killed", member.name));
+        output::step("Container", &member.name, "Killed");
     }
     Ok(())
 }
@@ -338,7 +459,7 @@ pub(super) async fn rm(client: &Client, project: &Project, args: &ComposeRm) -> 
 pub(super) async fn each(client: &Client, project: &Project, args: &Services, action: &str) -> Result<()> {
     for member in project.of_services(client, &args.services).await?.iter().filter(|m| m.is_running()) {
         client.container_act(&member.id, action, &[]).await?;
-        output::progress(&format!(" Container {}  {action}d", member.name));
+        output::step("Container", &member.name, &format!("{action}d"));
     }
     Ok(())
 }

@@ -36,6 +36,14 @@ pub(super) fn recipe(
     let options = from.host.clone().unwrap_or_default();
     let task = &service.spec.task;
     let (own_files, file_mounts) = files(project, service)?;
+    // It would have no effect; a stack of a swarm with it is taken.
+    let check = task.container.healthcheck.as_ref();
+    if check.is_some_and(|check| check.start_interval.is_some() && check.start_period.is_none()) {
+        bail!(
+            "service {}: healthcheck.start_interval requires healthcheck.start_period to be set",
+            service.key
+        );
+    }
 
     let mut labels = from.labels.clone();
     labels.extend(identity(project, service));
@@ -83,13 +91,31 @@ pub(super) fn recipe(
         first.mac_address.clone_from(mac);
     }
     let network_mode = match &host.network_mode {
-        Some(mode) => shared(mode, containers)?,
+        Some(mode) => shared(mode, "network namespace", containers)?,
         None => networks.first().map_or_else(|| "none".to_owned(), |(name, _)| name.clone()),
     };
-    let namespace = |own: &str, other: Option<&String>| match other {
-        Some(other) => shared(other, containers),
+    let namespace = |own: &str, other: Option<&String>, what: &str| match other {
+        Some(other) => shared(other, what, containers),
         None => Ok(own.to_owned()),
     };
+    // On networks of their own services are found by name; on the host's bridge only by a link.
+    let mut links = host.external_links.clone();
+    if host.network_mode.as_deref() == Some("bridge") {
+        for link in &host.links {
+            let (service, alias) = link.split_once(':').unwrap_or((link, link));
+            links.push(format!("{}:{alias}", first_of(service, "links", containers)?));
+        }
+    }
+    let mut volumes_from = Vec::new();
+    for from in &host.volumes_from {
+        volumes_from.push(match from.strip_prefix("container:") {
+            Some(other) => other.to_owned(),
+            None => {
+                let (service, mode) = from.split_once(':').unwrap_or((from, "rw"));
+                format!("{}:{mode}", first_of(service, "volume", containers)?)
+            }
+        });
+    }
     let log = spec.task_template.log_driver.clone().unwrap_or_default();
     let (kind, attempts) = host.restart.split_once(':').unwrap_or((&host.restart, "0"));
     let maximum_retry_count =
@@ -108,15 +134,16 @@ pub(super) fn recipe(
         dns_options: dns.options,
         extra_hosts: some(&from.hosts.iter().map(|line| host_entry(line)).collect::<Vec<_>>()),
         group_add: some(&from.groups),
-        links: some(&host.external_links),
+        links: some(&links),
+        volumes_from: some(&volumes_from),
         privileged: from.privileged,
         readonly_rootfs: from.read_only,
         init: from.init,
         security_opt: some(&security),
         sysctls: from.sysctls.clone(),
         storage_opt: host.storage_opts.clone(),
-        pid_mode: namespace(&options.pid_mode, host.pid.as_ref())?,
-        ipc_mode: namespace(&options.ipc_mode, host.ipc.as_ref())?,
+        pid_mode: namespace(&options.pid_mode, host.pid.as_ref(), "pid namespace")?,
+        ipc_mode: namespace(&options.ipc_mode, host.ipc.as_ref(), "ipc namespace")?,
         uts_mode: options.uts_mode.clone(),
         userns_mode: options.userns_mode.clone(),
         cgroupns_mode: options.cgroupns_mode.clone(),
@@ -177,12 +204,19 @@ fn identity(project: &Project, service: &StackService) -> Vec<(String, String)> 
 }
 
 /// Turns `service:KEY` into the container that this is.
-fn shared(mode: &str, containers: &BTreeMap<String, String>) -> Result<String> {
-    let Some(key) = mode.strip_prefix("service:") else { return Ok(mode.to_owned()) };
-    let id = containers
-        .get(key)
-        .with_context(|| format!("service {key} has no container yet; hint: start it too"))?;
-    Ok(format!("container:{id}"))
+fn shared(mode: &str, what: &str, containers: &BTreeMap<String, String>) -> Result<String> {
+    match mode.strip_prefix("service:") {
+        None => Ok(mode.to_owned()),
+        Some(key) => Ok(format!("container:{}", first_of(key, what, containers)?)),
+    }
+}
+
+/// Returns the container of a service that another one shares something with. Source: docker/compose
+/// `pkg/compose/convergence.go`, `resolveSharedNamespaces`.
+fn first_of<'a>(key: &str, what: &str, containers: &'a BTreeMap<String, String>) -> Result<&'a String> {
+    containers.get(key).with_context(|| {
+        format!("cannot share {what} with service {key}: container missing; hint: start it too")
+    })
 }
 
 /// `IP host` of the model is `host:IP` of the API.

@@ -42,6 +42,13 @@ pub(super) struct Which {
     pub(super) timestamps: bool,
 }
 
+/// A line of a container, by the stream that it came from.
+#[derive(Debug)]
+pub(super) enum Line {
+    Out(String),
+    Err(String),
+}
+
 /// Writes lines of many containers.
 pub(super) struct Printer {
     prefix: bool,
@@ -54,8 +61,8 @@ impl Printer {
     pub(super) fn new(look: &LogLook, names: impl Iterator<Item = String>) -> Self {
         let names: Vec<String> = names.collect();
         let width = names.iter().map(String::len).max().unwrap_or(0);
-        let colour =
-            !look.no_color && std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let on_terminal = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let colour = !look.no_color && (look.colour || on_terminal);
         let mut printer = Self { prefix: !look.no_log_prefix, colour, width, colours: BTreeMap::new() };
         names.iter().for_each(|name| printer.know(name));
         printer
@@ -66,22 +73,28 @@ impl Printer {
         self.colours.entry(name.to_owned()).or_insert(next);
     }
 
-    pub(super) fn line(&mut self, name: &str, text: &str) -> Result<()> {
+    /// Writes a line where its container wrote it.
+    pub(super) fn line(&mut self, name: &str, line: &Line) -> Result<()> {
+        let (text, styled) = match line {
+            Line::Out(text) => (text, output::styled as fn(&str) -> Result<()>),
+            Line::Err(text) => (text, output::styled_error as fn(&str) -> Result<()>),
+        };
         if !self.prefix {
-            return output::styled(text);
+            return styled(text);
         }
         self.know(name);
         let padded = format!("{name:width$}  | ", width = self.width);
         match self.colours.get(name) {
-            Some(colour) if self.colour => output::styled(&format!("\x1b[{colour}m{padded}\x1b[0m{text}")),
-            _ => output::styled(&format!("{padded}{text}")),
+            Some(colour) if self.colour => styled(&format!("\x1b[{colour}m{padded}\x1b[0m{text}")),
+            _ => styled(&format!("{padded}{text}")),
         }
     }
 }
 
 /// Returns how a container is called in front of its lines.
 pub(super) fn short_name(project: &Project, member: &Member) -> String {
-    member.name.strip_prefix(&format!("{}-", project.name)).unwrap_or(&member.name).to_owned()
+    let prefix = format!("{}{}", project.name, project.separator);
+    member.name.strip_prefix(&prefix).unwrap_or(&member.name).to_owned()
 }
 
 /// Where lines come from.
@@ -123,7 +136,63 @@ pub(super) async fn logs(client: &Client, sources: Vec<Source>, which: &Which, l
     Ok(())
 }
 
-type Lines = mpsc::Sender<(Arc<str>, String)>;
+type Lines = mpsc::Sender<(Arc<str>, Line)>;
+
+/// Shows logs of containers that are there and of those that start later, until nobody wants them any more.
+pub(super) async fn logs_of_all(
+    client: &Client,
+    project: &Project,
+    services: BTreeSet<String>,
+    members: Vec<Member>,
+    which: &Which,
+    look: &LogLook,
+) -> Result<()> {
+    let filters = serde_json::json!({
+        "type": {"container": true},
+        "event": {"start": true},
+        "label": {format!("{}={}", label::PROJECT, project.name): true},
+    });
+    let mut events = client.events(&[("filters", &filters.to_string())]).await?;
+    let mut printer = Printer::new(look, members.iter().map(|m| short_name(project, m)));
+    let (sender, mut lines) = mpsc::channel(QUEUE);
+    let mut readers = JoinSet::new();
+    let mut read_all = |source: Source, which: Which| {
+        let (client, sender) = (client.clone(), sender.clone());
+        readers.spawn(async move {
+            let name = Arc::from(source.name.as_str());
+            if let Err(error) = read(&client, source, &which, &sender).await {
+                let line = format!("its output is not shown: {error:#}");
+                send(line.as_bytes(), &name, Line::Err, &sender).await;
+            }
+        });
+    };
+    for member in &members {
+        read_all(Source::container(project, member), which.clone());
+    }
+    loop {
+        let event = tokio::select! {
+            Some((name, line)) = lines.recv() => {
+                printer.line(&name, &line)?;
+                continue;
+            }
+            event = events.next() => event.transpose()?,
+        };
+        let Some(event) = event else { return Ok(()) };
+        let of = |key: &str| event.actor.attributes.get(key).cloned().unwrap_or_default();
+        if !services.is_empty() && !services.contains(&of(label::SERVICE)) {
+            continue;
+        }
+        let whole = of("name");
+        let name = whole
+            .strip_prefix(&format!("{}{}", project.name, project.separator))
+            .unwrap_or(&whole)
+            .to_owned();
+        let source = Source { name, base: "containers", id: event.actor.id.clone() };
+        // Of one that ran before, what it said then is shown.
+        let since = client.container(&source.id).await?.state.started_at.timestamp().0;
+        read_all(source, Which { since: seconds(since), tail: "all".to_owned(), ..which.clone() });
+    }
+}
 
 /// Reads the log of a container line by line.
 async fn read(client: &Client, source: Source, which: &Which, lines: &Lines) -> Result<()> {
@@ -152,42 +221,42 @@ async fn read(client: &Client, source: Source, which: &Which, lines: &Lines) -> 
             if read == 0 {
                 break;
             }
-            split(&mut out, &piece[..read], name, lines).await;
+            split(&mut out, &piece[..read], name, Line::Out, lines).await;
         }
     } else {
         let mut frames = Demux::new(reader);
         while let Some(frame) = frames.next().await? {
             match frame {
-                Frame::Stdout(bytes) => split(&mut out, &bytes, name, lines).await,
+                Frame::Stdout(bytes) => split(&mut out, &bytes, name, Line::Out, lines).await,
                 Frame::Stderr(bytes) | Frame::SystemError(bytes) => {
-                    split(&mut err, &bytes, name, lines).await
+                    split(&mut err, &bytes, name, Line::Err, lines).await
                 }
             }
         }
     }
-    for rest in [out, err] {
+    for (rest, stream) in [(out, Line::Out as fn(String) -> Line), (err, Line::Err)] {
         if !rest.is_empty() {
-            send(&rest, name, lines).await;
+            send(&rest, name, stream, lines).await;
         }
     }
     Ok(())
 }
 
 /// Sends whole lines; the rest waits for more.
-async fn split(rest: &mut Vec<u8>, bytes: &[u8], name: &Arc<str>, lines: &Lines) {
+async fn split(rest: &mut Vec<u8>, bytes: &[u8], name: &Arc<str>, stream: fn(String) -> Line, lines: &Lines) {
     rest.extend_from_slice(bytes);
     while let Some(end) =
         rest.iter().position(|b| *b == b'\n').or((rest.len() > LINE_MAX).then_some(LINE_MAX))
     {
         let line: Vec<u8> = rest.drain(..=end).collect();
-        send(&line, name, lines).await;
+        send(&line, name, stream, lines).await;
     }
 }
 
-async fn send(line: &[u8], name: &Arc<str>, lines: &Lines) {
+async fn send(line: &[u8], name: &Arc<str>, stream: fn(String) -> Line, lines: &Lines) {
     let text = String::from_utf8_lossy(line).trim_end_matches(['\r', '\n']).to_owned();
     // Nobody reads any more: the command ends.
-    drop(lines.send((name.clone(), text)).await);
+    drop(lines.send((name.clone(), stream(text))).await);
 }
 
 /// How `up` ends by itself.
@@ -197,8 +266,6 @@ pub(super) struct Ends {
     pub(super) with_any: bool,
     /// With one that fails.
     pub(super) with_failure: bool,
-    /// Its exit code is ours.
-    pub(super) code_of: Option<String>,
 }
 
 /// The output of a project's services while they run: of what starts later too.
@@ -213,7 +280,7 @@ pub(super) struct Follower<'a> {
     printer: Printer,
     timestamps: bool,
     sender: Lines,
-    lines: mpsc::Receiver<(Arc<str>, String)>,
+    lines: mpsc::Receiver<(Arc<str>, Line)>,
     /// By container.
     readers: BTreeMap<String, JoinHandle<()>>,
 }
@@ -265,7 +332,7 @@ impl<'a> Follower<'a> {
         let reader = tokio::spawn(async move {
             if let Err(error) = reading(name.clone()).await {
                 let line = format!("its output is not shown: {error:#}");
-                send(line.as_bytes(), &name.into(), &complaints).await;
+                send(line.as_bytes(), &name.into(), Line::Err, &complaints).await;
             }
         });
         self.readers.insert(container, reader);
@@ -287,12 +354,13 @@ impl<'a> Follower<'a> {
             let Some(event) = event else { return Ok(None) };
             let of = |key: &str| event.actor.attributes.get(key).cloned().unwrap_or_default();
             let service = of(label::SERVICE);
-            if of(label::ONE_OFF).eq_ignore_ascii_case("true") || !self.services.contains(&service) {
+            let (counts, shown) = (self.services.contains(&service), self.shown.contains(&service));
+            if of(label::ONE_OFF).eq_ignore_ascii_case("true") || !(counts || shown) {
                 continue;
             }
-            let shown = self.shown.contains(&service);
             let whole = of("name");
-            let name = whole.strip_prefix(&format!("{}-", self.project.name)).unwrap_or(&whole).to_owned();
+            let prefix = format!("{}{}", self.project.name, self.project.separator);
+            let name = whole.strip_prefix(&prefix).unwrap_or(&whole).to_owned();
             match event.action.as_str() {
                 "start" if shown => self.read_from(event.actor.id.clone(), name, false),
                 "die" => {
@@ -301,8 +369,7 @@ impl<'a> Follower<'a> {
                     if shown {
                         output::line(&format!("{name} exited with code {code}"))?;
                     }
-                    let counts = ends.code_of.as_ref().is_none_or(|wanted| *wanted == service);
-                    if counts && (ends.with_any || (ends.with_failure && code != 0)) {
+                    if ends.with_any || (ends.with_failure && code != 0) {
                         return Ok(Some((name, code)));
                     }
                     let left = self.project.of_services(self.client, &[]).await?;

@@ -5,10 +5,7 @@ use super::{
     project::{Member, Project, label},
 };
 use crate::{
-    cli::{
-        ComposeConfig, ComposeImages, ComposeLogs, ComposeLs, ComposePort, ComposePs, ConfigFormat, ListArgs,
-        Services,
-    },
+    cli::{ComposeImages, ComposeLogs, ComposeLs, ComposePort, ComposePs, ListArgs, Services},
     commands::{container, look},
     list::{self, List},
     output,
@@ -18,10 +15,15 @@ use docker_api::client::Client;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) async fn ps(client: &Client, project: &Project, args: &ComposePs) -> Result<()> {
-    let mut members = match args.all && args.names.is_empty() {
-        true => project.members(client).await?,
-        false => project.of_services(client, &args.names).await?,
-    };
+    let mut members = project.members(client).await?;
+    project.check_names(&members, &args.names)?;
+    members.retain(|m| args.names.is_empty() || args.names.contains(&m.service));
+    if !args.all {
+        members.retain(|m| !m.one_off);
+    }
+    if args.orphans == Some(false) {
+        members.retain(|m| !project.is_stranger(m));
+    }
     let mut states = args.status.clone();
     for filter in &args.filter {
         match filter.split_once('=') {
@@ -106,9 +108,11 @@ fn exit_code(status: &str) -> i64 {
 }
 
 pub(super) async fn logs(client: &Client, project: &Project, args: &ComposeLogs) -> Result<()> {
-    let mut members = project.of_services(client, &args.services).await?;
+    let mut members = project.members(client).await?;
+    project.check_names(&members, &args.services)?;
+    members.retain(|m| args.services.is_empty() || args.services.contains(&m.service));
     if let Some(index) = args.index {
-        members.retain(|m| m.number == index);
+        members.retain(|m| m.number == index && !m.one_off);
         if members.is_empty() {
             bail!("no such container: #{index}");
         }
@@ -120,9 +124,17 @@ pub(super) async fn logs(client: &Client, project: &Project, args: &ComposeLogs)
         until: container::moment(args.until.as_deref())?,
         timestamps: args.timestamps,
     };
+    let look = project.look(&args.look);
+    if args.follow && args.index.is_none() {
+        let services = args.services.iter().cloned().collect();
+        return tokio::select! {
+            shown = follow::logs_of_all(client, project, services, members, &which, &look) => shown,
+            _ = tokio::signal::ctrl_c() => Ok(()),
+        };
+    }
     let sources = members.iter().map(|m| follow::Source::container(project, m)).collect();
     tokio::select! {
-        shown = follow::logs(client, sources, &which, &args.look) => shown,
+        shown = follow::logs(client, sources, &which, &look) => shown,
         _ = tokio::signal::ctrl_c() => Ok(()),
     }
 }
@@ -137,7 +149,7 @@ pub(super) async fn top(client: &Client, project: &Project, args: &Services) -> 
 }
 
 pub(super) async fn port(client: &Client, project: &Project, args: &ComposePort) -> Result<()> {
-    let member = project.running(client, &args.service, args.index).await?;
+    let member = project.one(client, &args.service, args.index, false).await?;
     let of = |p: &&docker_api::types::SummaryPort| {
         p.private_port == args.port && p.kind == args.protocol && p.public_port != 0
     };
@@ -198,54 +210,6 @@ pub(super) async fn ls(client: &Client, args: &ComposeLs) -> Result<()> {
         }
     }
     table.print(&ListArgs { quiet: args.quiet, format: args.format.clone(), ..ListArgs::default() })
-}
-
-pub(super) fn config(project: &Project, args: &ComposeConfig) -> Result<()> {
-    let stack = project.stack()?;
-    let services = project.select(&args.names, false)?;
-    let lines = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join("\n");
-    let text = if args.quiet {
-        return Ok(());
-    } else if args.services {
-        lines(services.iter().map(|s| s.key.as_str()).collect())
-    } else if args.images {
-        lines(services.iter().map(|s| s.spec.task.container.image.as_str()).collect())
-    } else if args.networks {
-        lines(stack.networks.iter().map(|n| n.key.as_str()).collect())
-    } else if args.volumes {
-        lines(stack.volumes().into_iter().collect())
-    } else if args.profiles {
-        lines(
-            services
-                .iter()
-                .filter_map(|s| s.host.as_ref())
-                .flat_map(|h| &h.profiles)
-                .map(String::as_str)
-                .collect(),
-        )
-    } else {
-        let yaml = stack.to_yaml();
-        match args.format {
-            ConfigFormat::Yaml => {
-                format!("name: {}\n{}", stack.name, without_name(&yaml)).trim_end().to_owned()
-            }
-            ConfigFormat::Json => serde_json::to_string_pretty(&stack.resolved())?,
-        }
-    };
-    match &args.output {
-        Some(file) => {
-            std::fs::write(file, text + "\n").with_context(|| format!("cannot write {}", file.display()))
-        }
-        None if text.is_empty() => Ok(()),
-        None => output::line(&text),
-    }
-}
-
-/// The name of the file may not be that of the project.
-fn without_name(yaml: &str) -> String {
-    yaml.split_inclusive('\n')
-        .filter(|line| !line.starts_with("name:") && !line.starts_with("version:"))
-        .collect()
 }
 
 #[cfg(test)]

@@ -10,27 +10,26 @@
 
 mod act;
 mod body;
+mod config;
 mod follow;
 mod look;
+mod observe;
 mod project;
+mod surroundings;
 mod swarm;
 mod up;
 mod watch;
 
 use crate::{
-    cli::{Compose, ComposeArgs, Down, Rmi, Up},
+    cli::{Compose, ComposeArgs, Down, Progress, ProjectArgs, Rmi, Up},
     output,
 };
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use compose::StackService;
 use docker_api::client::Client;
 use model::MountKind;
 use project::{Project, label};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 use up::Options;
 
 /// Exit code after Ctrl-C, as a shell has it.
@@ -42,64 +41,105 @@ const INTERRUPTED: u8 = 130;
 /// The file cannot be read, or the daemon refuses what it asks for.
 pub(crate) async fn run(client: &Client, args: ComposeArgs) -> Result<ExitCode> {
     let ComposeArgs { project: of, command } = args;
+    let around = surroundings::Surroundings::read(&of)?;
+    output::tell(match around.progress()? {
+        Progress::Auto | Progress::Plain => output::Telling::Lines,
+        Progress::Json => output::Telling::Json,
+        Progress::Quiet => output::Telling::Nothing,
+    });
     if of.swarm {
         return swarm::run(client, &of, command).await;
     }
+    // What shows or joins containers has its own answer to Ctrl-C.
+    let answers = matches!(
+        command,
+        Compose::Up(_)
+            | Compose::Logs(_)
+            | Compose::Exec(_)
+            | Compose::Run(_)
+            | Compose::Attach(_)
+            | Compose::Watch(_)
+    );
+    if answers {
+        return act_on(client, &of, command).await;
+    }
+    tokio::select! {
+        done = act_on(client, &of, command) => done,
+        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(INTERRUPTED)),
+    }
+}
+
+async fn act_on(client: &Client, of: &ProjectArgs, command: Compose) -> Result<ExitCode> {
     match command {
-        Compose::Up(args) => return bring_up(client, &Project::load(&of, &args.services)?, &args).await,
+        Compose::Up(args) => return bring_up(client, &Project::load(of, &args.services)?, &args).await,
         Compose::Create(args) => {
-            let project = Project::load(&of, &args.services)?;
+            let project = Project::load(of, &args.services)?;
             let options = Options { make: Some(&args.make), keep: Some(&args.keep), ..Options::default() };
             up::converge(client, &project, &project.select(&args.services, true)?, &options).await?;
         }
-        Compose::Down(args) => down(client, &Project::load_or_named(&of, &args.services)?, &args).await?,
-        Compose::Ps(args) => look::ps(client, &Project::load_or_named(&of, &args.names)?, &args).await?,
+        Compose::Down(args) => down(client, &Project::load_or_named(of, &args.services)?, &args).await?,
+        Compose::Ps(args) => look::ps(client, &Project::load_or_named(of, &args.names)?, &args).await?,
         Compose::Logs(args) => {
-            look::logs(client, &Project::load_or_named(&of, &args.services)?, &args).await?
+            look::logs(client, &Project::load_or_named(of, &args.services)?, &args).await?
         }
         Compose::Exec(args) => {
-            let project = Project::load_or_named(&of, &[])?;
-            let container = project.running(client, &args.service, args.index).await?.id;
+            let project = Project::load_or_named(of, &[])?;
+            let container = project.one(client, &args.service, args.index, false).await?.id;
             return act::exec(client, container, args).await;
         }
         Compose::Run(args) => {
-            let project = Project::load(&of, std::slice::from_ref(&args.service))?;
+            let project = Project::load(of, std::slice::from_ref(&args.service))?;
             return act::run(client, &project, &args).await;
         }
-        Compose::Build(args) => act::build(client, &Project::load(&of, &args.services)?, &args).await?,
-        Compose::Pull(args) => act::pull(client, &Project::load(&of, &args.services)?, &args).await?,
+        Compose::Build(args) => act::build(client, &Project::load(of, &args.services)?, &args).await?,
+        Compose::Pull(args) => act::pull(client, &Project::load(of, &args.services)?, &args).await?,
         Compose::Restart(args) => {
-            act::restart(client, &Project::load_or_named(&of, &args.services)?, &args).await?;
+            act::restart(client, &Project::load_or_named(of, &args.services)?, &args).await?;
         }
         Compose::Stop(args) => {
-            let project = Project::load_or_named(&of, &args.services)?;
+            let project = Project::load_or_named(of, &args.services)?;
             act::stop(client, &project, &args.services, args.timeout).await?;
         }
         Compose::Start(args) => {
-            act::start(client, &Project::load_or_named(&of, &args.services)?, &args).await?
+            act::start(client, &Project::load_or_named(of, &args.services)?, &args).await?
         }
-        Compose::Kill(args) => {
-            act::kill(client, &Project::load_or_named(&of, &args.services)?, &args).await?
-        }
+        Compose::Kill(args) => act::kill(client, &Project::load_or_named(of, &args.services)?, &args).await?,
         Compose::Rm(args) => {
-            return act::rm(client, &Project::load_or_named(&of, &args.services)?, &args).await;
+            return act::rm(client, &Project::load_or_named(of, &args.services)?, &args).await;
         }
         Compose::Pause(args) => {
-            act::each(client, &Project::load_or_named(&of, &args.services)?, &args, "pause").await?;
+            act::each(client, &Project::load_or_named(of, &args.services)?, &args, "pause").await?;
         }
         Compose::Unpause(args) => {
-            act::each(client, &Project::load_or_named(&of, &args.services)?, &args, "unpause").await?;
+            act::each(client, &Project::load_or_named(of, &args.services)?, &args, "unpause").await?;
         }
-        Compose::Cp(args) => act::cp(client, &Project::load_or_named(&of, &[])?, args).await?,
-        Compose::Top(args) => look::top(client, &Project::load_or_named(&of, &args.services)?, &args).await?,
-        Compose::Port(args) => look::port(client, &Project::load_or_named(&of, &[])?, &args).await?,
+        Compose::Cp(args) => act::cp(client, &Project::load_or_named(of, &[])?, args).await?,
+        Compose::Top(args) => look::top(client, &Project::load_or_named(of, &args.services)?, &args).await?,
+        Compose::Port(args) => look::port(client, &Project::load_or_named(of, &[])?, &args).await?,
         Compose::Images(args) => {
-            look::images(client, &Project::load_or_named(&of, &args.services)?, &args).await?
+            look::images(client, &Project::load_or_named(of, &args.services)?, &args).await?
         }
-        Compose::Config(args) => look::config(&Project::load(&of, &args.names)?, &args)?,
+        Compose::Attach(args) => {
+            return act::attach(client, &Project::load_or_named(of, &[])?, &args).await;
+        }
+        Compose::Commit(args) => act::commit(client, &Project::load_or_named(of, &[])?, args).await?,
+        Compose::Events(args) => observe::events(client, &Project::load_or_named(of, &[])?, &args).await?,
+        Compose::Export(args) => act::export(client, &Project::load_or_named(of, &[])?, args).await?,
+        Compose::Push(args) => act::push(client, &Project::load(of, &args.services)?, &args).await?,
+        Compose::Scale(args) => {
+            let names = args.scale.iter().map(|flag| flag.split('=').next().unwrap_or_default().to_owned());
+            act::scale(client, &Project::load(of, &names.collect::<Vec<_>>())?, &args).await?;
+        }
+        Compose::Stats(args) => observe::stats(client, &Project::load_or_named(of, &[])?, &args).await?,
+        Compose::Volumes(args) => observe::volumes(client, &Project::load_or_named(of, &[])?, &args).await?,
+        Compose::Wait(args) => {
+            return observe::wait(client, &Project::load_or_named(of, &args.services)?, &args).await;
+        }
+        Compose::Version(args) => observe::version(&args)?,
+        Compose::Config(args) => config::config(of, &args)?,
         Compose::Ls(args) => look::ls(client, &args).await?,
         Compose::Watch(args) => {
-            let project = Project::load(&of, &args.services)?;
+            let project = Project::load(of, &args.services)?;
             return watch::run(client, &project, &args).await;
         }
     }
@@ -118,8 +158,18 @@ fn random_suffix() -> Result<String> {
 }
 
 async fn bring_up(client: &Client, project: &Project, args: &Up) -> Result<ExitCode> {
+    if args.menu == Some(true) {
+        bail!("--menu: there is no menu of keys here; hint: --watch, and Ctrl-C");
+    }
     let services = project.select(&args.services, !args.no_deps)?;
+    let named = |service: &&&StackService| args.services.is_empty() || args.services.contains(&service.key);
+    // Those that were asked for; what they need runs on alone.
+    let own: BTreeSet<String> = services.iter().filter(named).map(|s| s.key.clone()).collect();
     let options = Options {
+        always_needed: match args.keep.always_recreate_deps {
+            true => services.iter().map(|s| s.key.clone()).filter(|key| !own.contains(key)).collect(),
+            false => BTreeSet::new(),
+        },
         make: Some(&args.make),
         keep: Some(&args.keep),
         start: !args.no_start,
@@ -135,7 +185,7 @@ async fn bring_up(client: &Client, project: &Project, args: &Up) -> Result<ExitC
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let shown = shown(project, &services, args)?;
+    let shown = shown(project, &services, &own, args)?;
     if let Some(service) = &args.exit_code_from {
         project.select(std::slice::from_ref(service), false)?;
     }
@@ -151,11 +201,19 @@ async fn bring_up(client: &Client, project: &Project, args: &Up) -> Result<ExitC
     let ends = follow::Ends {
         with_any: args.abort_on_container_exit || args.exit_code_from.is_some(),
         with_failure: args.abort_on_container_failure,
-        code_of: args.exit_code_from.clone(),
     };
-    let look = (&args.look, args.timestamps);
-    let all = services.iter().map(|s| s.key.clone()).collect();
-    let mut follower = follow::Follower::new(client, project, (all, shown), events, &before, look).await?;
+    let look = project.look(&args.look);
+    let attached = project.members(client).await?;
+    let attached = attached.iter().filter(|m| !m.one_off && shown.contains(&m.service));
+    let attached: Vec<String> = attached.map(|m| follow::short_name(project, m)).collect();
+    if !attached.is_empty() && !output::is_silent() {
+        output::line(&format!("Attaching to {}", attached.join(", ")))?;
+    }
+    // It ends with those that were asked for, whatever else is shown.
+    let all = own.clone();
+    let mut follower =
+        follow::Follower::new(client, project, (all, shown), events, &before, (&look, args.timestamps))
+            .await?;
     let watching = async {
         match args.watch {
             true => watch::rules(client, project, &services, watch::SETTLE).await,
@@ -167,8 +225,12 @@ async fn bring_up(client: &Client, project: &Project, args: &Up) -> Result<ExitC
             // Everything ended by itself.
             None => return Ok(ExitCode::SUCCESS),
             Some((name, code)) => {
-                output::progress(&format!("Stopping: {name} has ended"));
-                ExitCode::from(code)
+                output::progress(&format!("Aborting on container exit: {name} has ended"));
+                match &args.exit_code_from {
+                    // Only who asks for a code, or for an end with a failure, gets one.
+                    None if !args.abort_on_container_failure => ExitCode::SUCCESS,
+                    _ => ExitCode::from(code),
+                }
             }
         },
         Err(error) = watching => return Err(error),
@@ -177,7 +239,12 @@ async fn bring_up(client: &Client, project: &Project, args: &Up) -> Result<ExitC
             ExitCode::from(INTERRUPTED)
         }
     };
-    let keys: Vec<String> = services.iter().map(|s| s.key.clone()).collect();
+    // Of one that is stopped because another one ended: what its end says.
+    let code_of = args.exit_code_from.clone().filter(|_| ends.with_any);
+    let keys: Vec<String> = match ends.with_any || ends.with_failure {
+        true => services.iter().map(|s| s.key.clone()).collect(),
+        false => own.iter().cloned().collect(),
+    };
     let stopping = async {
         tokio::select! {
             stopped = act::stop(client, project, &keys, args.timeout) => stopped,
@@ -194,17 +261,29 @@ async fn bring_up(client: &Client, project: &Project, args: &Up) -> Result<ExitC
             stopping.await?;
         }
     }
+    if let Some(service) = code_of {
+        let members = project.of_services(client, std::slice::from_ref(&service)).await?;
+        let first = members.first().context("its container is gone")?;
+        let ended = client.container(&first.id).await?.state.exit_code;
+        return Ok(ExitCode::from(u8::try_from(ended).unwrap_or(1)));
+    }
     Ok(code)
 }
 
 /// Returns the services whose output is shown.
-fn shown(project: &Project, services: &[&StackService], args: &Up) -> Result<BTreeSet<String>> {
+fn shown(
+    project: &Project,
+    services: &[&StackService],
+    own: &BTreeSet<String>,
+    args: &Up,
+) -> Result<BTreeSet<String>> {
     for name in args.attach.iter().chain(&args.no_attach) {
         project.select(std::slice::from_ref(name), false)?;
     }
     let is_shown = |service: &&&StackService| {
         let by_file = service.host.as_ref().is_none_or(|h| h.attach);
-        let asked = args.attach.is_empty() && by_file || args.attach.contains(&service.key);
+        let counts = args.attach_dependencies || own.contains(&service.key);
+        let asked = args.attach.is_empty() && by_file && counts || args.attach.contains(&service.key);
         asked && !args.no_attach.contains(&service.key)
     };
     Ok(services.iter().filter(is_shown).map(|s| s.key.clone()).collect())
@@ -212,54 +291,60 @@ fn shown(project: &Project, services: &[&StackService], args: &Up) -> Result<BTr
 
 async fn down(client: &Client, project: &Project, args: &Down) -> Result<()> {
     let mut members = project.members(client).await?;
+    let orphans = args.remove_orphans || project.orphans == project::Orphans::Removed;
     if !args.services.is_empty() {
-        project.of_services(client, &args.services).await?;
+        project.check_names(&members, &args.services)?;
         members.retain(|m| args.services.contains(&m.service));
-    } else if project.has_file() && !args.remove_orphans {
-        members.retain(|m| !project.is_orphan(m));
+    } else if project.has_file() && !orphans {
+        members.retain(|m| m.one_off || !project.is_orphan(m));
     }
-    if members.is_empty() && !project.has_file() {
-        bail!("project {} has no containers here; hint: `rswarm compose ls -a`", project.name);
-    }
-    // What others need goes last.
-    let mut groups: BTreeMap<usize, Vec<_>> = BTreeMap::new();
-    let order: Vec<&StackService> = if project.has_file() { project.select(&[], true)? } else { Vec::new() };
-    for member in &members {
-        let place = order.iter().position(|s| s.key == member.service);
-        groups.entry(place.map_or(usize::MAX, |p| p)).or_default().push(member);
-    }
-    for (place, group) in groups.iter().rev() {
-        let service = order.get(*place).copied();
-        let gone = group.iter().map(|member| up::remove(client, service, member, args.timeout, args.volumes));
-        futures::future::try_join_all(gone).await?;
+    let nothing = members.is_empty();
+    // What others need goes last. What fails is told when all are gone.
+    let mut failed = Ok(());
+    for group in act::by_needs(project, &members).into_iter().rev() {
+        let service = |member: &project::Member| {
+            project.stack().ok().and_then(|stack| stack.services.iter().find(|s| s.key == member.service))
+        };
+        let gone = group.into_iter().map(|member| async move {
+            Ok(up::remove(client, service(member), member, args.timeout, args.volumes).await)
+        });
+        for removed in project.together(gone).await? {
+            failed = failed.and(removed);
+        }
     }
     if !args.services.is_empty() {
-        return Ok(());
+        return failed;
     }
-    remove_networks(client, project).await?;
+    let networks = remove_networks(client, project).await?;
+    if nothing && networks == 0 {
+        output::warning(&format!("No resource found to remove for project {:?}.", project.name));
+    }
     if args.volumes {
         remove_volumes(client, project).await?;
     }
     if let Some(which) = args.rmi {
-        remove_images(client, project, which).await?;
+        remove_images(client, project, which, &members).await?;
     }
-    Ok(())
+    failed
 }
 
-async fn remove_networks(client: &Client, project: &Project) -> Result<()> {
+/// Removes the project's networks; returns how many it found.
+async fn remove_networks(client: &Client, project: &Project) -> Result<usize> {
+    let mut found = 0;
     let filters = serde_json::json!({"label": {format!("{}={}", label::PROJECT, project.name): true}});
     for network in client.networks(&[("filters", &filters.to_string())]).await? {
+        found += 1;
         match client.network_remove(&network.id).await {
-            Ok(()) => output::progress(&format!(" Network {}  Removed", network.name)),
+            Ok(()) => output::step("Network", &network.name, "Removed"),
             Err(error) if error.is_not_found() => {}
             // Containers of others are on it.
             Err(error) if error.status().is_some_and(|s| s.as_u16() == 403) => {
-                output::progress(&format!(" Network {}  Resource is still in use", network.name));
+                output::step("Network", &network.name, "Resource is still in use");
             }
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Those that the file names, and those that were made for the project.
@@ -283,7 +368,7 @@ async fn remove_volumes(client: &Client, project: &Project) -> Result<()> {
     }
     for name in names {
         match client.volume_remove(&name, false).await {
-            Ok(()) => output::progress(&format!(" Volume {name}  Removed")),
+            Ok(()) => output::step("Volume", &name, "Removed"),
             Err(error) if error.is_not_found() => {}
             Err(error) => output::warning(&format!("volume {name}: {error:#}")),
         }
@@ -291,15 +376,25 @@ async fn remove_volumes(client: &Client, project: &Project) -> Result<()> {
     Ok(())
 }
 
-async fn remove_images(client: &Client, project: &Project, which: Rmi) -> Result<()> {
-    for service in &project.stack()?.services {
-        let image = &service.spec.task.container.image;
-        let built_here = service.build.is_some() && *image == format!("{}-{}", project.name, service.key);
-        if which == Rmi::Local && !built_here {
-            continue;
-        }
-        match client.image_remove(image, &[]).await {
-            Ok(_) => output::progress(&format!(" Image {image}  Removed")),
+/// Without a file it is the images of the containers that were there, and `local` those that are named after services.
+async fn remove_images(
+    client: &Client,
+    project: &Project,
+    which: Rmi,
+    members: &[project::Member],
+) -> Result<()> {
+    let mut images = BTreeSet::new();
+    if project.has_file() {
+        let wanted = project.stack()?.services.iter().filter(|s| which == Rmi::All || project.names_image(s));
+        images.extend(wanted.map(|s| s.spec.task.container.image.clone()));
+    } else {
+        let own = |m: &project::Member| format!("{}{}{}", project.name, project.separator, m.service);
+        let wanted = members.iter().filter(|m| which == Rmi::All || m.summary.image == own(m));
+        images.extend(wanted.map(|m| m.summary.image.clone()));
+    }
+    for image in images {
+        match client.image_remove(&image, &[]).await {
+            Ok(_) => output::step("Image", &image, "Removed"),
             Err(error) if error.is_not_found() => {}
             Err(error) => output::warning(&format!("image {image}: {error:#}")),
         }

@@ -1,13 +1,17 @@
 //! A project: what its file says, and which containers it has.
 
-use super::super::deploy;
-use crate::{cli::ProjectArgs, output};
+use super::{super::deploy, surroundings::Surroundings};
+use crate::{
+    cli::{Ansi, LogLook, ProjectArgs},
+    output,
+};
 use anyhow::{Context, Result, bail};
-use compose::{Place, Sources, Stack, StackService};
+use compose::{Sources, Stack, StackService};
 use docker_api::{client::Client, types};
+use futures::{StreamExt, TryStreamExt};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 /// Labels of Docker Compose: its projects and ours see each other's containers. Source: docker/compose
@@ -24,6 +28,10 @@ pub(super) mod label {
     pub(crate) const FOLDER: &str = "com.docker.compose.project.working_dir";
     pub(crate) const FILES: &str = "com.docker.compose.project.config_files";
     pub(crate) const DEPENDS: &str = "com.docker.compose.depends_on";
+    /// What tells one container of `run` from others.
+    pub(crate) const SLUG: &str = "com.docker.compose.slug";
+    /// What a volume was asked for as.
+    pub(crate) const VOLUME_HASH: &str = "rswarm.volume-hash";
     pub(crate) const VERSION: &str = "com.docker.compose.version";
 }
 
@@ -35,6 +43,38 @@ pub(super) struct Project {
     known: BTreeSet<String>,
     pub(super) files: Vec<PathBuf>,
     pub(super) folder: PathBuf,
+    /// With which variables its files are read.
+    pub(super) env: BTreeMap<String, String>,
+    /// Between the parts of a container's name.
+    pub(super) separator: char,
+    /// How much is done at once; `None` = all of a step.
+    pub(super) parallel: Option<usize>,
+    pub(super) orphans: Orphans,
+    /// Networks are made also where no service uses them.
+    pub(super) all_resources: bool,
+    pub(super) ansi: Ansi,
+    /// More is told of what happens.
+    pub(super) verbose: bool,
+}
+
+/// What becomes of containers that the file does not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Orphans {
+    /// They are told of.
+    Told,
+    /// They are no matter: COMPOSE_IGNORE_ORPHANS.
+    Ignored,
+    /// They go as with `--remove-orphans`: COMPOSE_REMOVE_ORPHANS.
+    Removed,
+}
+
+/// A service that another one waits for.
+#[derive(Debug, Clone)]
+pub(super) struct Need {
+    pub(super) service: String,
+    pub(super) condition: model::DependencyCondition,
+    /// Its restart restarts the other one.
+    pub(super) restarts: bool,
 }
 
 /// A container of the project.
@@ -64,38 +104,108 @@ impl Project {
     /// # Errors
     /// There is no file, or it cannot be read.
     pub(super) fn load(args: &ProjectArgs, wanted: &[String]) -> Result<Self> {
-        let files = files(args)?;
-        let sources = sources(args, &files)?;
+        let around = Surroundings::read(args)?;
+        let files = around.files()?;
+        let sources = around.sources(&files)?;
         let all = Sources { profiles: vec!["*".to_owned()], ..sources.clone() };
         let everything = compose::load(&all, &compose::Disk).ok();
         let known: BTreeSet<String> =
             everything.iter().flat_map(|(stack, _)| stack.services.iter().map(|s| s.key.clone())).collect();
-        let (mut stack, warnings) =
-            compose::load(&sources, &compose::Disk).map_err(|error| deploy::with_line(error, &sources))?;
-        let missing = wanted.iter().any(|name| !stack.services.iter().any(|s| s.key == *name));
-        if missing && let Some((everything, _)) = everything {
-            stack = with_wanted(stack, everything, wanted);
-        }
+        let active =
+            compose::load(&sources, &compose::Disk).map_err(|error| deploy::with_line(error, &sources));
+        let missing = match &active {
+            Ok((stack, _)) => wanted.iter().any(|name| !stack.services.iter().any(|s| s.key == *name)),
+            // A file whose services all have profiles.
+            Err(_) => !wanted.is_empty(),
+        };
+        let (stack, warnings) = match everything {
+            Some((everything, warnings)) if missing => {
+                let active: BTreeSet<String> = active
+                    .iter()
+                    .flat_map(|(stack, _)| stack.services.iter().map(|s| s.key.clone()))
+                    .collect();
+                (with_wanted(active, everything, wanted), warnings)
+            }
+            _ => active?,
+        };
         for warning in warnings {
             output::warning(&warning.to_string());
         }
         let known =
             if known.is_empty() { stack.services.iter().map(|s| s.key.clone()).collect() } else { known };
-        Ok(Self { name: stack.name.clone(), stack: Some(stack), known, files, folder: sources.project_dir })
+        let env = compose::variables(&sources, &compose::Disk)?;
+        if args.verbose {
+            let names: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
+            let env_files: Vec<String> = sources.env_files.iter().map(|f| f.display().to_string()).collect();
+            output::progress(&format!(
+                "project {}: files {}; folder {}; variables from {}; profiles {}",
+                stack.name,
+                names.join(", "),
+                sources.project_dir.display(),
+                if env_files.is_empty() { "the shell".to_owned() } else { env_files.join(", ") },
+                if sources.profiles.is_empty() { "none".to_owned() } else { sources.profiles.join(", ") },
+            ));
+        }
+        let (folder, all_resources) = (sources.project_dir, sources.all_resources);
+        Self::of(
+            &around,
+            Self {
+                name: stack.name.clone(),
+                stack: Some(stack),
+                known,
+                files,
+                folder,
+                env,
+                all_resources,
+                ..Self::bare()
+            },
+        )
     }
 
-    /// As [`load`](Self::load); a project that is named needs no file.
-    pub(super) fn load_or_named(args: &ProjectArgs, wanted: &[String]) -> Result<Self> {
-        match &args.project_name {
-            Some(name) if args.file.is_empty() && files(args).is_err() => Ok(Self {
-                name: name.clone(),
-                stack: None,
-                known: BTreeSet::new(),
-                files: Vec::new(),
-                folder: PathBuf::new(),
-            }),
-            _ => Self::load(args, wanted),
+    fn bare() -> Self {
+        Self {
+            name: String::new(),
+            stack: None,
+            known: BTreeSet::new(),
+            files: Vec::new(),
+            folder: PathBuf::new(),
+            env: BTreeMap::new(),
+            separator: '-',
+            parallel: None,
+            orphans: Orphans::Told,
+            all_resources: false,
+            ansi: Ansi::Auto,
+            verbose: false,
         }
+    }
+
+    /// Adds how the project is spoken of.
+    fn of(around: &Surroundings<'_>, project: Self) -> Result<Self> {
+        let orphans = match (around.removes_orphans()?, around.ignores_orphans()?) {
+            (true, _) => Orphans::Removed,
+            (false, true) => Orphans::Ignored,
+            (false, false) => Orphans::Told,
+        };
+        Ok(Self {
+            separator: if around.underscores()? { '_' } else { '-' },
+            parallel: around.parallel()?,
+            ansi: around.ansi()?,
+            verbose: around.is_verbose(),
+            orphans,
+            ..project
+        })
+    }
+
+    /// As [`load`](Self::load); a project that is named by flag, and has no file by flag, needs none, and one that a
+    /// variable names has one if it is there. Source: docker/compose `cmd/compose/compose.go`, `projectOrName`.
+    pub(super) fn load_or_named(args: &ProjectArgs, wanted: &[String]) -> Result<Self> {
+        let around = Surroundings::read(args)?;
+        let Some(name) = around.name() else { return Self::load(args, wanted) };
+        let by_flag = args.project_name.is_some() && args.file.is_empty();
+        if by_flag || (args.file.is_empty() && around.files().is_err()) {
+            return Self::of(&around, Self { name, ..Self::bare() });
+        }
+        Self::load(args, wanted)
     }
 
     /// Returns what the file says.
@@ -157,6 +267,38 @@ impl Project {
         order.push(service);
     }
 
+    /// Returns the services that a container's service waits for: what the file says, else what it was made with.
+    pub(super) fn needs_of(&self, member: &Member) -> Vec<Need> {
+        if let Some(service) =
+            self.stack.iter().flat_map(|stack| &stack.services).find(|s| s.key == member.service)
+        {
+            let restarts =
+                |key: &String| service.host.as_ref().is_some_and(|h| h.restarts_with.contains(key));
+            let needs = self.needs(service).into_iter();
+            return needs
+                .map(|(service, condition)| Need { restarts: restarts(&service), service, condition })
+                .collect();
+        }
+        let listed = member.summary.labels.get(label::DEPENDS).map(String::as_str).unwrap_or_default();
+        listed.split(',').filter_map(need).collect()
+    }
+
+    /// Returns services, and those that they wait for, and so on.
+    pub(super) fn with_needed(&self, members: &[Member], services: &[String]) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        let mut open = services.to_vec();
+        while let Some(service) = open.pop() {
+            if all.contains(&service) {
+                continue;
+            }
+            if let Some(member) = members.iter().find(|m| m.service == service && !m.one_off) {
+                open.extend(self.needs_of(member).into_iter().map(|need| need.service));
+            }
+            all.push(service);
+        }
+        all
+    }
+
     /// Returns the services that a service waits for, by their keys.
     pub(super) fn needs(&self, service: &StackService) -> Vec<(String, model::DependencyCondition)> {
         let prefix = format!("{}_", self.name);
@@ -180,38 +322,103 @@ impl Project {
     pub(super) async fn of_services(&self, client: &Client, services: &[String]) -> Result<Vec<Member>> {
         let mut members = self.members(client).await?;
         members.retain(|m| !m.one_off);
-        for name in services {
-            if !self.known.contains(name) && !members.iter().any(|m| m.service == *name) {
-                bail!("no such service: {name}");
-            }
-        }
+        self.check_names(&members, services)?;
         let known = |m: &Member| self.stack.is_none() || self.known.contains(&m.service);
         members.retain(|m| if services.is_empty() { known(m) } else { services.contains(&m.service) });
         Ok(members)
     }
 
-    /// Returns one container of a service.
-    ///
-    /// # Errors
-    /// It has none of that number that runs.
-    pub(super) async fn running(&self, client: &Client, service: &str, index: u64) -> Result<Member> {
-        let members = self.of_services(client, &[service.to_owned()]).await?;
-        let mut running = members.into_iter().filter(Member::is_running);
-        // Number 1 may have been replaced by a higher one.
-        let found = if index <= 1 { running.next() } else { running.find(|m| m.number == index) };
-        found.with_context(|| format!("service {service:?} is not running container #{index}"))
+    /// Refuses services that neither the file nor a container knows.
+    pub(super) fn check_names(&self, members: &[Member], services: &[String]) -> Result<()> {
+        for name in services {
+            if !self.known.contains(name) && !members.iter().any(|m| m.service == *name) {
+                bail!("no such service: {name}");
+            }
+        }
+        Ok(())
     }
 
-    /// Is it a service that the file does not name?
+    /// Returns one container of a service: that of a number, else the first one, else one of `run`.
+    ///
+    /// # Errors
+    /// It has none such that runs, or that is there if `also_ended`.
+    pub(super) async fn one(
+        &self,
+        client: &Client,
+        service: &str,
+        index: Option<u64>,
+        also_ended: bool,
+    ) -> Result<Member> {
+        let members = self.members(client).await?;
+        self.check_names(&members, std::slice::from_ref(&service.to_owned()))?;
+        // Those of `run` come last; beside one that runs may be its successor, which does not yet.
+        let fits = |m: &&Member| m.service == service && index.is_none_or(|n| m.number == n && !m.one_off);
+        let one = members.iter().filter(fits).find(|m| m.is_running());
+        let one = one.or_else(|| members.iter().find(fits).filter(|_| also_ended)).cloned();
+        one.with_context(|| match index {
+            Some(index) => format!("service {service:?} is not running container #{index}"),
+            None => format!("service {service:?} is not running"),
+        })
+    }
+
+    /// Is it a service that the file does not name, or a container of `run` that has ended?
     pub(super) fn is_orphan(&self, member: &Member) -> bool {
+        if member.one_off {
+            return matches!(member.state.as_str(), "exited" | "dead");
+        }
+        self.is_stranger(member)
+    }
+
+    /// Does the file not name its service?
+    pub(super) fn is_stranger(&self, member: &Member) -> bool {
         self.stack.is_some() && !self.known.contains(&member.service)
+    }
+
+    /// Returns how lines of containers look: as was asked for with the word, else for the project.
+    pub(super) fn look(&self, asked: &LogLook) -> LogLook {
+        LogLook {
+            no_color: asked.no_color || self.ansi == Ansi::Never,
+            colour: self.ansi == Ansi::Always,
+            no_log_prefix: asked.no_log_prefix,
+        }
+    }
+
+    /// Is a service's image named after it, because the file gives it no name?
+    pub(super) fn names_image(&self, service: &StackService) -> bool {
+        let name = format!("{}{}{}", self.name, self.separator, service.key);
+        service.build.is_some() && service.spec.task.container.image == name
+    }
+
+    /// Does all of a step, so much at once as was asked for.
+    ///
+    /// # Errors
+    /// Of the first that fails.
+    pub(super) async fn together<T, F: Future<Output = Result<T>>>(
+        &self,
+        all: impl IntoIterator<Item = F>,
+    ) -> Result<Vec<T>> {
+        let all: Vec<F> = all.into_iter().collect();
+        let limit = self.parallel.unwrap_or(all.len()).max(1);
+        futures::stream::iter(all).buffered(limit).try_collect().await
     }
 }
 
+/// Reads `KEY:CONDITION:RESTARTS` of a label.
+fn need(text: &str) -> Option<Need> {
+    let mut parts = text.split(':');
+    let service = parts.next().filter(|s| !s.is_empty())?.to_owned();
+    let condition = match parts.next() {
+        Some("service_healthy") => model::DependencyCondition::Healthy,
+        Some("service_completed_successfully") => model::DependencyCondition::CompletedSuccessfully,
+        _ => model::DependencyCondition::Started,
+    };
+    Some(Need { service, condition, restarts: parts.next() == Some("true") })
+}
+
 /// Takes the services that were asked for by name, and what they need, from those of all profiles.
-fn with_wanted(active: Stack, everything: Stack, wanted: &[String]) -> Stack {
+fn with_wanted(active: BTreeSet<String>, everything: Stack, wanted: &[String]) -> Stack {
     let prefix = format!("{}_", everything.name);
-    let mut keys: BTreeSet<String> = active.services.iter().map(|s| s.key.clone()).collect();
+    let mut keys = active;
     let mut open: Vec<String> = wanted.to_vec();
     while let Some(key) = open.pop() {
         let Some(service) = everything.services.iter().find(|s| s.key == key) else { continue };
@@ -241,47 +448,4 @@ fn member(summary: types::ContainerSummary) -> Member {
         state: summary.state.clone(),
         summary,
     }
-}
-
-/// Returns the files that were named, else that of this folder or of one above it, with its override beside it.
-/// Source: docker/compose, `COMPOSE_FILE` and the search of `compose.yaml`.
-fn files(args: &ProjectArgs) -> Result<Vec<PathBuf>> {
-    if !args.file.is_empty() {
-        return Ok(args.file.clone());
-    }
-    if let Some(listed) = std::env::var_os("COMPOSE_FILE").filter(|v| !v.is_empty()) {
-        return Ok(std::env::split_paths(&listed).collect());
-    }
-    let start = match &args.project_directory {
-        Some(folder) => folder.clone(),
-        None => std::env::current_dir().context("there is no current folder")?,
-    };
-    let found = start.ancestors().find_map(|folder| deploy::default_file(folder).ok());
-    let Some(file) = found else {
-        deploy::default_file(Path::new(""))?;
-        bail!("no compose file here");
-    };
-    let mut files = vec![file.clone()];
-    let stem = file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    let beside = ["yml", "yaml"].map(|ending| file.with_file_name(format!("{stem}.override.{ending}")));
-    files.extend(beside.into_iter().find(|f| f.exists()));
-    Ok(files)
-}
-
-fn sources(args: &ProjectArgs, files: &[PathBuf]) -> Result<Sources> {
-    let profiles = std::env::var("COMPOSE_PROFILES").unwrap_or_default();
-    let profiles = profiles.split(',').filter(|p| !p.is_empty()).map(str::to_owned);
-    let sources = deploy::sources(files, args.project_name.clone())?;
-    let project_dir = match &args.project_directory {
-        Some(folder) => folder.canonicalize().with_context(|| format!("cannot read {}", folder.display()))?,
-        None => sources.project_dir,
-    };
-    Ok(Sources {
-        env_files: args.env_file.clone(),
-        profiles: args.profile.iter().cloned().chain(profiles).collect(),
-        lenient: args.lenient,
-        place: Place::Host,
-        project_dir,
-        ..sources
-    })
 }

@@ -18,6 +18,11 @@ use std::{process::ExitCode, time::Duration};
 const PERIOD: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(client: &Client, of: &ProjectArgs, command: Compose) -> Result<ExitCode> {
+    refuse(&[
+        ("--compatibility", of.compatibility),
+        ("--parallel", of.parallel.is_some()),
+        ("--all-resources", of.all_resources),
+    ])?;
     let args = deploy_args(of);
     let name = || match (&of.project_name, of.file.is_empty()) {
         // What is deployed needs no file any more.
@@ -47,8 +52,18 @@ pub(super) async fn run(client: &Client, of: &ProjectArgs, command: Compose) -> 
         }
         Compose::Restart(restart) => force(client, &name()?, &restart).await?,
         Compose::Config(config) => {
-            let only =
-                config.services || config.volumes || config.networks || config.profiles || config.images;
+            let only = config.services
+                || config.volumes
+                || config.networks
+                || config.profiles
+                || config.images
+                || config.models
+                || config.environment
+                || config.variables
+                || config.no_interpolate
+                || config.no_consistency
+                || config.no_normalize
+                || config.hash.is_some();
             let json = config.format != crate::cli::ConfigFormat::Yaml;
             refuse(&[
                 ("flags of `config`", only || json || config.output.is_some()),
@@ -102,6 +117,10 @@ async fn bring_up(client: &Client, args: DeployArgs, up: &Up) -> Result<ExitCode
         ("--exit-code-from", up.exit_code_from.is_some()),
         ("--attach and --no-attach; hint: `logs SERVICE`", !up.attach.is_empty() || !up.no_attach.is_empty()),
         ("--watch", up.watch),
+        ("--always-recreate-deps", keep.always_recreate_deps),
+        ("--attach-dependencies", up.attach_dependencies),
+        ("--quiet-build", make.quiet_build),
+        ("--menu", up.menu == Some(true)),
     ])?;
     let timeout = super::seconds(up.wait_timeout).unwrap_or(args.timeout);
     let args = DeployArgs { prune: up.make.remove_orphans, timeout, ..args };
@@ -113,7 +132,11 @@ async fn bring_up(client: &Client, args: DeployArgs, up: &Up) -> Result<ExitCode
         follow: true,
         tail: "all".to_owned(),
         timestamps: up.timestamps,
-        look: LogLook { no_color: up.look.no_color, no_log_prefix: up.look.no_log_prefix },
+        look: LogLook {
+            no_color: up.look.no_color,
+            no_log_prefix: up.look.no_log_prefix,
+            ..Default::default()
+        },
         ..ComposeLogs::default()
     };
     show_logs(client, &name, &logs).await?;
@@ -172,10 +195,13 @@ async fn run_in_task(client: &Client, stack: &str, args: ComposeExec) -> Result<
     let (key, service) = found.first().context("a service")?;
     let filters = serde_json::json!({"service": {&service.id: true}, "desired-state": {"running": true}});
     let mut tasks = client.tasks(&[("filters", &filters.to_string())]).await?;
-    tasks.retain(|task| task.status.state == "running" && (args.index <= 1 || task.slot == args.index));
+    tasks
+        .retain(|task| task.status.state == "running" && (args.index.is_none_or(|index| task.slot == index)));
     tasks.sort_by_key(|task| task.slot);
-    let task =
-        tasks.first().with_context(|| format!("service {key:?} has no running task #{}", args.index))?;
+    let task = tasks.first().with_context(|| match args.index {
+        Some(index) => format!("service {key:?} has no running task #{index}"),
+        None => format!("service {key:?} has no running task"),
+    })?;
     // The id of a task names no container; that of its container is known on every node.
     let container = task.status.container_status.clone().unwrap_or_default().container_id;
     super::act::exec(client, container, args).await
@@ -206,6 +232,7 @@ async fn one_off(client: &Client, stack: &str, args: &ComposeRun) -> Result<Exit
         ("--volume", !args.volume.is_empty()),
         ("--name", args.name.is_some()),
         ("--use-aliases", args.use_aliases),
+        ("--env-from-file", !args.env_from_file.is_empty()),
         (
             "--build, --no-build, --pull and --quiet-pull",
             make.build || make.no_build || make.pull.is_some() || make.quiet_pull,

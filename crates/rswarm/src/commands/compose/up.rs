@@ -5,7 +5,7 @@
 
 use super::{
     body::{self, Recipe},
-    project::{Member, Project, label},
+    project::{Member, Orphans, Project, label},
 };
 use crate::{
     cli::{KeepFlags, MakeFlags, PullArgs, PullPolicy},
@@ -23,6 +23,7 @@ use futures::future::try_join_all;
 use model::{DependencyCondition, Hook, MountKind};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::IsTerminal as _,
     time::{Duration, Instant},
 };
 
@@ -43,6 +44,8 @@ pub(super) struct Options<'a> {
     pub(super) timeout: Option<u32>,
     /// Longest wait for a service that another needs; `None` = as long as it takes.
     pub(super) limit: Option<Duration>,
+    /// Services that are replaced though nothing changed: others need them.
+    pub(super) always_needed: BTreeSet<String>,
 }
 
 /// Brings services to what the file says, those that others need first; returns which containers they have.
@@ -61,7 +64,7 @@ pub(super) async fn converge(
         provide_image(client, project, service, options).await?;
     }
     let renewed = networks(client, project, services, options).await?;
-    volumes(client, services).await?;
+    let emptied = volumes(client, project, services, options).await?;
     let mut first: BTreeMap<String, String> = BTreeMap::new();
     for member in project.members(client).await?.into_iter().filter(|m| !m.one_off) {
         first.entry(member.service).or_insert(member.id);
@@ -76,7 +79,10 @@ pub(super) async fn converge(
         let (next, later): (Vec<_>, Vec<_>) = left.iter().copied().partition(|service| !waits(service));
         let made = try_join_all(next.iter().map(|service| async {
             let wanted = scale.get(&service.key).copied().unwrap_or(1);
-            let anew = service.networks.iter().any(|n| renewed.contains(&n.network));
+            let again = options.always_needed.contains(&service.key);
+            let anew = again
+                || service.networks.iter().any(|n| renewed.contains(&n.network))
+                || named_volumes(service).any(|(name, ..)| emptied.contains(name));
             let members = bring(client, project, service, (wanted, anew), &first, options).await;
             members.map(|members| (service.key.clone(), members))
         }))
@@ -121,6 +127,13 @@ fn scale(
             bail!("service {}: its one container is called {name:?}, so there cannot be more", service.key);
         }
     }
+    let mut names: BTreeMap<&str, &str> = BTreeMap::new();
+    for service in services {
+        let Some(name) = service.host.as_ref().and_then(|h| h.container_name.as_deref()) else { continue };
+        if let Some(other) = names.insert(name, &service.key) {
+            bail!("service {}: container name {name:?} is already in use by service {other}", service.key);
+        }
+    }
     Ok(scale)
 }
 
@@ -131,15 +144,19 @@ async fn orphans(client: &Client, project: &Project, options: &Options<'_>) -> R
     if orphans.is_empty() {
         return Ok(());
     }
-    if options.make.is_some_and(|make| make.remove_orphans) {
+    if project.orphans == Orphans::Removed || options.make.is_some_and(|make| make.remove_orphans) {
         for orphan in &orphans {
             remove(client, None, orphan, options.timeout, false).await?;
         }
         return Ok(());
     }
+    if project.orphans == Orphans::Ignored {
+        return Ok(());
+    }
     let names: Vec<&str> = orphans.iter().map(|o| o.name.as_str()).collect();
     output::warning(&format!(
-        "containers of services that the file does not name: {}; hint: --remove-orphans",
+        "orphan containers, of services that the file does not name or left by `run`: {}; hint: --remove-orphans removes \
+         them, COMPOSE_IGNORE_ORPHANS=true does not tell of them",
         names.join(", ")
     ));
     Ok(())
@@ -182,7 +199,9 @@ pub(super) async fn provide_image(
             bail!("service {}: image {image} is not there, and --no-build forbids to build it", service.key);
         }
         if build {
-            return build_image(client, project, service, wanted, &Default::default()).await;
+            let quiet = make.is_some_and(|make| make.quiet_build);
+            let flags = crate::cli::ComposeBuild { quiet, ..Default::default() };
+            return build_image(client, project, service, wanted, &flags).await;
         }
         return Ok(());
     }
@@ -198,8 +217,11 @@ pub(super) async fn provide_image(
 
 pub(super) async fn pull(client: &Client, service: &StackService, quiet: bool) -> Result<()> {
     let image = service.spec.task.container.image.clone();
-    output::progress(&format!(" Image {image}  Pulling"));
-    image::pull_for(client, &PullArgs { image, quiet }, &platform(service)).await
+    output::step("Image", &image, "Pulling");
+    let args = PullArgs { image, quiet: quiet || output::is_silent() };
+    image::pull_for(client, &args, &platform(service)).await?;
+    output::step("Image", &args.image, "Pulled");
+    Ok(())
 }
 
 /// Returns `os/architecture`, empty if any will do.
@@ -217,24 +239,30 @@ pub(super) async fn build_image(
     flags: &crate::cli::ComposeBuild,
 ) -> Result<()> {
     let image = &service.spec.task.container.image;
-    output::progress(&format!(" Image {image}  Building"));
+    output::step("Image", image, "Building");
     let mut args = build::of_service(image, wanted);
     args.no_cache |= flags.no_cache;
     args.pull |= flags.pull;
-    args.quiet |= flags.quiet;
+    args.quiet |= flags.quiet || output::is_silent();
     args.platform = Some(platform(service)).filter(|p| !p.is_empty());
     args.build_arg.extend(flags.build_arg.iter().cloned());
     args.label.push(format!("{}={}", label::PROJECT, project.name));
     args.label.push(format!("{}={}", label::SERVICE, service.key));
     build::run(client, &args).await.with_context(|| format!("cannot build service {}", service.key))?;
-    output::progress(&format!(" Image {image}  Built"));
+    if !args.quiet {
+        // As BuildKit's plain progress says it last.
+        output::line(&format!("naming to {image} done"))?;
+    }
+    output::step("Image", image, "Built");
     Ok(())
 }
 
 /// Makes the networks and volumes of a service, and nothing of its own.
 pub(super) async fn surroundings(client: &Client, project: &Project, service: &StackService) -> Result<()> {
-    networks(client, project, &[service], &Options::default()).await?;
-    volumes(client, &[service]).await
+    let options = Options::default();
+    networks(client, project, &[service], &options).await?;
+    volumes(client, project, &[service], &options).await?;
+    Ok(())
 }
 
 /// Makes the networks of services, anew if the file says otherwise than it did; returns the names of those.
@@ -247,7 +275,8 @@ async fn networks(
     let used: BTreeSet<&str> =
         services.iter().flat_map(|s| s.networks.iter().map(|n| n.network.as_str())).collect();
     let mut renewed = BTreeSet::new();
-    for network in project.stack()?.networks.iter().filter(|n| used.contains(n.name.as_str())) {
+    let all = project.all_resources;
+    for network in project.stack()?.networks.iter().filter(|n| all || used.contains(n.name.as_str())) {
         let wanted = network.host.as_ref().map(|wanted| network_of(network, wanted)).transpose()?;
         match (client.network(&network.name).await, &wanted) {
             (Ok(_), None) => continue,
@@ -274,12 +303,16 @@ async fn networks(
             (Err(error), _) if !error.is_not_found() => return Err(error.into()),
             (Err(_), Some(_)) => {}
             (Err(_), None) => {
-                bail!("network {} is external and is not there; hint: `rswarm network create`", network.name)
+                bail!(
+                    "network {0} declared as external, but could not be found; hint: `rswarm network create {0}`",
+                    network.name
+                )
             }
         }
         let Some(wanted) = wanted else { continue };
+        output::step("Network", &network.name, "Creating");
         client.network_create(&wanted).await.with_context(|| format!("network {}", network.name))?;
-        output::progress(&format!(" Network {}  Created", network.name));
+        output::step("Network", &network.name, "Created");
     }
     Ok(renewed)
 }
@@ -344,38 +377,95 @@ async fn retire(
         stop(client, service_of(member).copied(), member, options.timeout).await?;
     }
     client.network_remove(&network.id).await.with_context(|| format!("network {}", network.name))?;
-    output::progress(&format!(" Network {}  Removed", network.name));
+    output::step("Network", &network.name, "Removed");
     Ok(())
 }
 
-/// Makes the named volumes of services; anonymous ones come with their containers.
-async fn volumes(client: &Client, services: &[&StackService]) -> Result<()> {
-    let mut seen = BTreeSet::new();
-    for mount in services.iter().flat_map(|s| &s.spec.task.container.mounts) {
-        let MountKind::Volume { name: Some(name), driver, driver_opts, labels, .. } = &mount.kind else {
-            continue;
-        };
+/// A named volume that a service mounts.
+type NamedVolume<'a> = (&'a String, &'a Option<String>, &'a model::Labels, &'a model::Labels);
+
+/// Returns the named volumes of a service: name, driver, its options, labels.
+fn named_volumes(service: &StackService) -> impl Iterator<Item = NamedVolume<'_>> {
+    service.spec.task.container.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Volume { name: Some(name), driver, driver_opts, labels, .. } => {
+            Some((name, driver, driver_opts, labels))
+        }
+        _ => None,
+    })
+}
+
+/// Makes the named volumes of services, anew if the file says otherwise than it did and the person agrees; returns the
+/// names of those. Anonymous ones come with their containers.
+async fn volumes(
+    client: &Client,
+    project: &Project,
+    services: &[&StackService],
+    options: &Options<'_>,
+) -> Result<BTreeSet<String>> {
+    let (mut seen, mut emptied) = (BTreeSet::new(), BTreeSet::new());
+    for (name, driver, driver_opts, labels) in services.iter().flat_map(|s| named_volumes(s)) {
         if !seen.insert(name) {
             continue;
         }
+        let mut create = types::VolumeCreate {
+            name: name.clone(),
+            driver: driver.clone().unwrap_or_default(),
+            driver_opts: driver_opts.clone(),
+            labels: labels.clone(),
+        };
+        let hash = body::hash(&serde_json::to_vec(&create)?);
+        create.labels.insert(label::VOLUME_HASH.to_owned(), hash.clone());
+        create.labels.insert(label::VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
         match client.volume(name).await {
-            Ok(_) => continue,
+            Ok(found) => {
+                // Docker Compose's own has another hash, or none: what it said is not known.
+                let known = found.labels.unwrap_or_default();
+                let other = known.get(label::VOLUME_HASH).is_some_and(|known| *known != hash);
+                if !other || known.get(label::PROJECT) != Some(&project.name) {
+                    continue;
+                }
+                if !agrees(name, options)? {
+                    output::warning(&format!(
+                        "volume {name} stays as it was; hint: --yes makes it anew, and empty"
+                    ));
+                    continue;
+                }
+                for member in project.members(client).await? {
+                    if member.summary.mounts.iter().any(|mount| mount.name == *name) {
+                        let service = services.iter().find(|s| s.key == member.service).copied();
+                        remove(client, service, &member, options.timeout, false).await?;
+                    }
+                }
+                client.volume_remove(name, false).await.with_context(|| format!("volume {name}"))?;
+                output::step("Volume", name, "Removed");
+                emptied.insert(name.clone());
+            }
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
         }
         if !labels.contains_key(label::PROJECT) {
             bail!("volume {name} is external and is not there; hint: `rswarm volume create {name}`");
         }
-        let create = types::VolumeCreate {
-            name: name.clone(),
-            driver: driver.clone().unwrap_or_default(),
-            driver_opts: driver_opts.clone(),
-            labels: labels.clone(),
-        };
         client.volume_create(&create).await.with_context(|| format!("volume {name}"))?;
-        output::progress(&format!(" Volume {name}  Created"));
+        output::step("Volume", name, "Created");
     }
-    Ok(())
+    Ok(emptied)
+}
+
+/// May a volume be emptied? Who cannot be asked has not agreed.
+fn agrees(name: &str, options: &Options<'_>) -> Result<bool> {
+    if options.keep.is_some_and(|keep| keep.yes) {
+        return Ok(true);
+    }
+    if !std::io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    output::prompt(&format!(
+        "Volume {name} is something else in the file now. Make it anew, and lose its data? [yN] "
+    ))?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).context("cannot read the answer")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Brings one service to what it should be: so many containers, all of them `anew` if it must be.
@@ -391,6 +481,10 @@ async fn bring(
     let image = client.image(&recipe.body.config.image).await?.id;
     let mut members = project.members(client).await?;
     members.retain(|m| m.service == service.key && !m.one_off);
+    let hash = recipe.body.config.labels.get(label::HASH);
+    let is_stale = |member: &Member| hash != Some(&member.hash) || member.image_id != image;
+    // Those that are as the file says stay, those with the lowest numbers first.
+    members.sort_by_key(|member| (is_stale(member), member.number));
     let keep = usize::try_from(wanted).unwrap_or(usize::MAX).min(members.len());
     for surplus in members.split_off(keep) {
         remove(client, Some(service), &surplus, options.timeout, false).await?;
@@ -398,9 +492,7 @@ async fn bring(
     let flag = |of: fn(&KeepFlags) -> bool| options.keep.is_some_and(of);
     let mut ids = Vec::new();
     for member in &members {
-        let hash = recipe.body.config.labels.get(label::HASH);
-        let changed = hash != Some(&member.hash) || member.image_id != image;
-        let replace = anew || flag(|k| k.force_recreate) || (changed && !flag(|k| k.no_recreate));
+        let replace = anew || flag(|k| k.force_recreate) || (is_stale(member) && !flag(|k| k.no_recreate));
         if replace {
             ids.push(replaced(client, project, service, member, &recipe, options).await?);
         } else {
@@ -413,14 +505,24 @@ async fn bring(
         taken.insert(number);
         let name = container_name(project, service, number);
         let id = make(client, &recipe, &name, number, &[]).await?;
-        output::progress(&format!(" Container {name}  Created"));
+        output::step("Container", &name, "Created");
         ids.push(id);
     }
     if options.start {
         if !options.no_deps {
             wait_for_needs(client, project, service, options.limit).await?;
         }
-        try_join_all(ids.iter().map(|id| start(client, service, id))).await?;
+        // Of a range of ports each takes one that is free: one after the other.
+        let of_a_range =
+            service.host.as_ref().is_some_and(|h| h.ports.iter().any(|p| p.published.contains('-')));
+        match of_a_range {
+            true => {
+                for id in &ids {
+                    start(client, service, id).await?;
+                }
+            }
+            false => drop(project.together(ids.iter().map(|id| start(client, service, id))).await?),
+        }
     }
     let mut members = project.members(client).await?;
     members.retain(|m| ids.contains(&m.id));
@@ -429,7 +531,8 @@ async fn bring(
 
 fn container_name(project: &Project, service: &StackService, number: u64) -> String {
     let own = service.host.as_ref().and_then(|h| h.container_name.clone());
-    own.unwrap_or_else(|| format!("{}-{}-{number}", project.name, service.key))
+    let between = project.separator;
+    own.unwrap_or_else(|| format!("{}{between}{}{between}{number}", project.name, service.key))
 }
 
 /// Makes a container; `inherited`: volumes of the one it takes the place of.
@@ -489,7 +592,7 @@ async fn replaced(
     recipe: &Recipe,
     options: &Options<'_>,
 ) -> Result<String> {
-    output::progress(&format!(" Container {}  Recreate", old.name));
+    output::step("Container", &old.name, "Recreate");
     let renew = options.keep.is_some_and(|keep| keep.renew_anon_volumes);
     let inherited = if renew { Vec::new() } else { anonymous_volumes(&old.summary.mounts, recipe) };
     let name = container_name(project, service, old.number);
@@ -498,7 +601,7 @@ async fn replaced(
     // Its volumes stay, the new one has them.
     remove(client, Some(service), old, options.timeout, renew).await?;
     client.container_act(&id, "rename", &[("name", &name)]).await?;
-    output::progress(&format!(" Container {name}  Recreated"));
+    output::step("Container", &name, "Recreated");
     Ok(id)
 }
 
@@ -524,16 +627,19 @@ pub(super) async fn start(client: &Client, service: &StackService, id: &str) -> 
     let action = if container.state.paused { "unpause" } else { "start" };
     client.container_act(id, action, &[]).await.with_context(|| format!("container {name}"))?;
     for hook in &service.spec.task.container.post_start {
-        run_hook(client, id, hook)
+        run_hook(client, id, &service.key, hook)
             .await
-            .with_context(|| format!("container {name}: a post_start hook failed"))?;
+            .with_context(|| format!("container {name}, post_start"))?;
     }
-    output::progress(&format!(" Container {name}  Started"));
+    output::step("Container", &name, "Started");
     Ok(())
 }
 
-/// Runs a command beside a container's own.
-pub(super) async fn run_hook(client: &Client, id: &str, hook: &Hook) -> Result<()> {
+/// Runs a command beside a container's own; returns what it said first.
+///
+/// # Errors
+/// It ends with another code than 0; source of the words: docker/compose `pkg/compose/hook.go`.
+pub(super) async fn run_hook(client: &Client, id: &str, service: &str, hook: &Hook) -> Result<Vec<u8>> {
     let exec = types::ExecCreate {
         user: hook.user.clone().unwrap_or_default(),
         privileged: hook.privileged,
@@ -554,9 +660,9 @@ pub(super) async fn run_hook(client: &Client, id: &str, hook: &Hook) -> Result<(
         said.extend(bytes.iter().take(room));
     }
     match client.exec(&exec).await?.exit_code.unwrap_or(0) {
-        0 => Ok(()),
+        0 => Ok(said),
         code => bail!(
-            "{:?} ended with {code}: {}",
+            "{service} hook exited with status {code}: {:?}: {}",
             hook.command.join(" "),
             String::from_utf8_lossy(&said).trim_end()
         ),
@@ -564,6 +670,9 @@ pub(super) async fn run_hook(client: &Client, id: &str, hook: &Hook) -> Result<(
 }
 
 /// Stops a container that runs, after its hooks. `service`: what the file says of it, if anything.
+///
+/// # Errors
+/// A hook failed, and the container is stopped all the same; or it cannot be stopped.
 pub(super) async fn stop(
     client: &Client,
     service: Option<&StackService>,
@@ -573,11 +682,10 @@ pub(super) async fn stop(
     if !member.is_running() {
         return Ok(());
     }
+    let mut failed = Ok(());
     for hook in service.iter().flat_map(|s| &s.spec.task.container.pre_stop) {
-        if let Err(error) = run_hook(client, &member.id, hook).await {
-            // It is to stop all the same.
-            output::warning(&format!("container {}: a pre_stop hook failed: {error:#}", member.name));
-        }
+        let ran = run_hook(client, &member.id, &member.service, hook).await;
+        failed = failed.and(ran.map(drop).with_context(|| format!("container {}, pre_stop", member.name)));
     }
     let time = timeout.map(|t| t.to_string());
     let query: Vec<(&str, &str)> = time.iter().map(|t| ("t", t.as_str())).collect();
@@ -585,8 +693,8 @@ pub(super) async fn stop(
         .container_act(&member.id, "stop", &query)
         .await
         .with_context(|| format!("container {}", member.name))?;
-    output::progress(&format!(" Container {}  Stopped", member.name));
-    Ok(())
+    output::step("Container", &member.name, "Stopped");
+    failed
 }
 
 /// Stops and removes a container, with its anonymous volumes if asked.
@@ -597,7 +705,8 @@ pub(super) async fn remove(
     timeout: Option<u32>,
     volumes: bool,
 ) -> Result<()> {
-    stop(client, service, member, timeout).await?;
+    // What its hooks said is told when it is gone.
+    let stopped = stop(client, service, member, timeout).await;
     let volumes = if volumes { "1" } else { "0" };
     match client.container_remove(&member.id, &[("force", "1"), ("v", volumes)]).await {
         Ok(()) => {}
@@ -605,8 +714,8 @@ pub(super) async fn remove(
         Err(error) if error.is_not_found() => {}
         Err(error) => return Err(error).with_context(|| format!("container {}", member.name)),
     }
-    output::progress(&format!(" Container {}  Removed", member.name));
-    Ok(())
+    output::step("Container", &member.name, "Removed");
+    stopped
 }
 
 /// Waits until what a service needs is as it wants it.
@@ -617,7 +726,13 @@ pub(super) async fn wait_for_needs(
     limit: Option<Duration>,
 ) -> Result<()> {
     for (need, condition) in project.needs(service) {
-        wait_for(client, project, &need, condition, limit).await?;
+        let optional = service.host.as_ref().is_some_and(|h| h.optional.contains(&need));
+        match wait_for(client, project, &need, condition, limit).await {
+            Err(error) if optional => {
+                output::warning(&format!("optional dependency {need:?} failed to start: {error:#}"));
+            }
+            waited => waited.context("dependency failed to start")?,
+        }
     }
     Ok(())
 }
@@ -648,20 +763,20 @@ pub(super) async fn wait_for(
         if open.is_empty() {
             if told {
                 for member in &members {
-                    output::progress(&format!(" Container {}  {}", member.name, reached(condition)));
+                    output::step("Container", &member.name, reached(condition));
                 }
             }
             return Ok(());
         }
         if !told {
             told = true;
-            open.iter().for_each(|name| output::progress(&format!(" Container {name}  Waiting")));
+            open.iter().for_each(|name| output::step("Container", name, "Waiting"));
         }
         if limit.is_some_and(|limit| start.elapsed() > limit) {
             bail!(
-                "service {key} is not {} within {limit:?}",
+                "application not healthy after {}s: service {key} is not {}",
+                limit.unwrap_or_default().as_secs(),
                 reached(condition).to_lowercase(),
-                limit = limit.unwrap_or_default()
             );
         }
         tokio::time::sleep(PERIOD).await;
@@ -691,9 +806,11 @@ fn is_there(member: &Member, state: &types::ContainerState, condition: Dependenc
         }
         DependencyCondition::CompletedSuccessfully => Ok(ended),
         DependencyCondition::Healthy => match state.health.as_ref().map(|h| h.status.as_str()) {
-            _ if ended => bail!("container {name} ended with {} before it was healthy", state.exit_code),
+            _ if ended => bail!("container {name} exited ({})", state.exit_code),
             None | Some("none" | "") => {
-                bail!("container {name} has no healthcheck, and another service waits until it is healthy")
+                bail!(
+                    "container {name} has no healthcheck configured, and another service waits until it is healthy"
+                )
             }
             Some("unhealthy") => bail!("container {name} is unhealthy"),
             Some(status) => Ok(status == "healthy"),

@@ -118,7 +118,13 @@ pub(super) async fn rules(
         }
         // This change may be what the last ones lacked.
         paths.append(&mut failed);
-        if let Err(error) = follow(client, project, &rules, &paths).await {
+        let start = Instant::now();
+        let followed = follow(client, project, &rules, &paths).await;
+        if project.verbose {
+            let (took, count) = (start.elapsed(), paths.len());
+            output::progress(&format!("batch complete: duration[{took:?}] count[{count}]"));
+        }
+        if let Err(error) = followed {
             output::warning(&format!("{error:#}\nhint: this is tried again with the next change"));
             failed = paths;
         }
@@ -212,8 +218,11 @@ async fn follow(
         // A new folder may have had files before it was watched.
         let (folders, mut files): (Vec<PathBuf>, Vec<PathBuf>) =
             changed.iter().filter(|path| rule.takes(path)).cloned().partition(|path| path.is_dir());
-        let new = folders.into_iter().filter(|folder| *folder != rule.watch.path);
-        files.extend(new.flat_map(|folder| files_below(rule, folder)));
+        for folder in folders {
+            files.extend(files_below(rule, folder.clone()));
+            // And it may be empty; that which is watched itself is there.
+            files.extend(Some(folder).filter(|folder| *folder != rule.watch.path));
+        }
         files.sort();
         files.dedup();
         if files.is_empty() {
@@ -235,20 +244,23 @@ async fn follow(
             WatchAction::SyncExec => {
                 sync(client, project, rule, &files).await?;
                 for member in running(client, project, service).await? {
-                    let hook = model::Hook {
-                        command: rule.watch.exec.clone(),
-                        user: None,
-                        privileged: false,
-                        working_dir: None,
-                        env: Vec::new(),
-                    };
-                    up::run_hook(client, &member.id, &hook).await?;
+                    if let Some(hook) = &rule.watch.exec {
+                        let said = up::run_hook(client, &member.id, &service.key, hook).await?;
+                        for line in String::from_utf8_lossy(&said).lines() {
+                            let name = super::follow::short_name(project, &member);
+                            output::styled(&format!("{name} ->  | {line}"))?;
+                        }
+                    }
                 }
             }
         }
     }
-    for (key, service) in &rebuild {
-        output::progress(&format!("Rebuilding service {key} after changes"));
+    let names = |services: Vec<&&String>| format!("{services:?}");
+    if !rebuild.is_empty() {
+        let names = names(rebuild.keys().collect());
+        output::progress(&format!("Rebuilding service(s) {names} after changes were detected..."));
+    }
+    for service in rebuild.values() {
         if let Some(wanted) = &service.build {
             up::build_image(client, project, service, wanted, &ComposeBuild::default()).await?;
         }
@@ -256,12 +268,18 @@ async fn follow(
         let options = Options { keep: Some(&keep), start: true, no_deps: true, ..Options::default() };
         up::converge(client, project, &[service], &options).await?;
     }
-    for (key, service) in restart.into_iter().filter(|(key, _)| !rebuild.contains_key(key)) {
-        output::progress(&format!("Restarting service {key} after changes"));
+    if !rebuild.is_empty() {
+        output::progress(&format!("service(s) {} successfully built", names(rebuild.keys().collect())));
+    }
+    restart.retain(|key, _| !rebuild.contains_key(key));
+    for service in restart.values() {
         for member in running(client, project, service).await? {
             up::stop(client, Some(service), &member, None).await?;
             up::start(client, service, &member.id).await?;
         }
+    }
+    if !restart.is_empty() {
+        output::progress(&format!("service(s) {} restarted", names(restart.keys().collect())));
     }
     Ok(())
 }
@@ -296,7 +314,8 @@ async fn sync(client: &Client, project: &Project, rule: &Rule<'_>, files: &[Path
         }
     }
     let count = files.len();
-    output::progress(&format!("Syncing service {:?}: {count} changed", rule.service.key));
+    let key = &rule.service.key;
+    output::progress(&format!("Syncing service {key:?} after {count} changes were detected"));
     Ok(())
 }
 

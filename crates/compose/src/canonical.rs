@@ -1,0 +1,425 @@
+//! A project as `docker compose config` shows it: one tree, in long forms, with what the files only imply written out.
+//!
+//! Nothing is judged here: a service without an image, or a name that means nothing, is shown as it is. Source:
+//! compose-go `loader/normalize.go`, `transform`.
+//!
+//! *Start reading at* [`document`].
+
+use crate::{
+    Error, Files, Sources, Warning, dotenv, interpolate, project,
+    read::{Item, Reader, optional},
+    rebase, stack,
+    tree::{self, Entry, Node, Value},
+    units, yaml,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How a project is shown.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Form {
+    /// Variables stay as they are written.
+    pub raw: bool,
+    /// Nothing is written out that the files only imply.
+    pub as_written: bool,
+}
+
+/// A project's files as one tree.
+#[derive(Debug, Clone)]
+pub struct Document {
+    tree: Node,
+    /// Variables stay as they are written, and sections in the order of their names.
+    raw: bool,
+}
+
+/// A variable that a file mentions.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Variable {
+    pub name: String,
+    /// What stands in its place if it is not set.
+    pub default: String,
+    /// What stands in its place if it is set.
+    pub presence: String,
+    pub required: bool,
+}
+
+/// Sections in the order in which Docker Compose prints them.
+const SECTIONS: &[&str] = &["name", "services", "networks", "volumes", "secrets", "configs", "models"];
+
+/// Reads a project's files, without a judgement.
+///
+/// # Errors
+/// A file cannot be read, or is no YAML.
+pub fn document(sources: &Sources, files: &dyn Files, form: Form) -> Result<(Document, Vec<Warning>), Error> {
+    let env = crate::variables(sources, files)?;
+    let mut read = Reader::new(sources, files, env);
+    read.keep_variables(form.raw);
+    let mut tree = project::load(&sources.files, &read)?;
+    // A disabled service that another one needs is shown as missing, not refused.
+    if !form.raw {
+        stack::without_profiles(&mut tree, &sources.profiles, false)?;
+    }
+    let name = stack::stack_name(&Item::root(&tree), sources)?;
+    put(&mut tree, "name", Value::Str(name.clone()));
+    remove(&mut tree, "version");
+    if !form.as_written {
+        normalize(&mut tree, &name, &read)?;
+    }
+    Ok((Document { tree, raw: form.raw }, read.into_warnings()))
+}
+
+/// Returns the variables that a project's files mention, by name.
+///
+/// # Errors
+/// A file cannot be read, or is no YAML.
+pub fn mentioned(sources: &Sources) -> Result<BTreeMap<String, Variable>, Error> {
+    let mut all = BTreeMap::new();
+    for (path, text) in &sources.files {
+        for tree in tree::parse(path, text)? {
+            interpolate::mentioned(&tree, &mut all);
+        }
+    }
+    Ok(all)
+}
+
+/// Returns the variables that files are read with: those of `.env` or of the files that the caller names, and over them
+/// the caller's own.
+///
+/// # Errors
+/// A file of variables cannot be read.
+pub fn variables(sources: &Sources, files: &dyn Files) -> Result<BTreeMap<String, String>, Error> {
+    let mut env = dotenv::read_default(sources, files)?;
+    env.extend(sources.env.clone());
+    Ok(env)
+}
+
+impl Document {
+    /// Returns it as YAML: sections in Docker Compose's order, keys in order.
+    pub fn to_yaml(&self) -> String {
+        let Value::Map(entries) = &self.tree.value else { return String::new() };
+        let mut entries: Vec<&Entry> = entries.iter().collect();
+        let place = |key: &str| SECTIONS.iter().position(|s| *s == key).unwrap_or(SECTIONS.len());
+        entries.sort_by(|a, b| {
+            let by_name = a.key.cmp(&b.key);
+            let by_place = if self.raw {
+                (a.key != "name").cmp(&(b.key != "name"))
+            } else {
+                place(&a.key).cmp(&place(&b.key))
+            };
+            by_place.then(by_name)
+        });
+        let one = |entry: &Entry| {
+            let map = Value::Map(vec![entry.clone()]);
+            yaml::write(&Node::new(map, self.tree.at.clone()))
+        };
+        entries.into_iter().map(one).collect()
+    }
+
+    /// Returns it as data.
+    pub fn data(&self) -> impl serde::Serialize + '_ {
+        &self.tree
+    }
+
+    /// Returns the keys of a section: `services`, `networks`, `volumes`, `models`.
+    pub fn keys(&self, section: &str) -> BTreeSet<&str> {
+        match self.tree.get(section).map(|node| &node.value) {
+            Some(Value::Map(entries)) => entries.iter().map(|e| e.key.as_str()).collect(),
+            _ => BTreeSet::new(),
+        }
+    }
+
+    /// Returns what one service says, in bytes that are the same for the same words.
+    pub fn service(&self, key: &str) -> Option<String> {
+        Some(yaml::write(self.tree.get("services")?.get(key)?))
+    }
+
+    /// Returns one value of each entry of a section that has it, e.g. the models of `models`.
+    pub fn values(&self, section: &str, key: &str) -> BTreeSet<String> {
+        match self.tree.get(section).map(|node| &node.value) {
+            Some(Value::Map(entries)) => entries.iter().filter_map(|e| e.node.get(key)?.scalar()).collect(),
+            _ => BTreeSet::new(),
+        }
+    }
+
+    /// Keeps these services alone.
+    pub fn keep_services(&mut self, keys: &[String]) {
+        if let Some(services) = get_mut(&mut self.tree, "services")
+            && let Value::Map(entries) = &mut services.value
+        {
+            entries.retain(|entry| keys.contains(&entry.key));
+        }
+    }
+}
+
+fn get_mut<'a>(node: &'a mut Node, key: &str) -> Option<&'a mut Node> {
+    match &mut node.value {
+        Value::Map(entries) => entries.iter_mut().find(|e| e.key == key).map(|e| &mut e.node),
+        _ => None,
+    }
+}
+
+fn remove(node: &mut Node, key: &str) {
+    if let Value::Map(entries) = &mut node.value {
+        entries.retain(|e| e.key != key);
+    }
+}
+
+/// Sets a key, or adds it.
+fn put(node: &mut Node, key: &str, value: Value) {
+    let at = node.at.clone();
+    if let Value::Null = node.value {
+        node.value = Value::Map(Vec::new());
+    }
+    let Value::Map(entries) = &mut node.value else { return };
+    let new = Node::new(value, at.clone());
+    match entries.iter_mut().find(|e| e.key == key) {
+        Some(entry) => entry.node = new,
+        None => entries.push(Entry { key: key.to_owned(), at, node: new }),
+    }
+}
+
+fn put_if_missing(node: &mut Node, key: &str, value: Value) {
+    if node.get(key).is_none() {
+        put(node, key, value);
+    }
+}
+
+/// Does to each entry of a mapping.
+fn each(node: &mut Node, mut change: impl FnMut(&str, &mut Node) -> Result<(), Error>) -> Result<(), Error> {
+    match &mut node.value {
+        Value::Map(entries) => entries
+            .iter_mut()
+            .filter(|e| !e.key.starts_with("x-"))
+            .try_for_each(|e| change(&e.key, &mut e.node)),
+        _ => Ok(()),
+    }
+}
+
+fn text(text: impl Into<String>) -> Value {
+    Value::Str(text.into())
+}
+
+fn normalize(tree: &mut Node, project: &str, read: &Reader<'_>) -> Result<(), Error> {
+    let mut with_default = false;
+    if let Some(services) = get_mut(tree, "services") {
+        each(services, |_, node| {
+            service(node, read)?;
+            with_default |= node.get("networks").is_some_and(|n| n.get("default").is_some());
+            Ok(())
+        })?;
+    }
+    if with_default {
+        put_if_missing(tree, "networks", Value::Map(Vec::new()));
+        if let Some(networks) = get_mut(tree, "networks") {
+            put_if_missing(networks, "default", Value::Null);
+        }
+    }
+    for section in ["networks", "volumes", "secrets", "configs"] {
+        let Some(definitions) = get_mut(tree, section) else { continue };
+        each(definitions, |key, node| {
+            let external = node.get("external").is_some_and(|e| e.value != Value::Bool(false));
+            let name = if external { key.to_owned() } else { format!("{project}_{key}") };
+            put_if_missing(node, "name", text(name));
+            if let Some(file) = get_mut(node, "file") {
+                absolute(file, read);
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// A path that begins with a variable may be absolute.
+fn absolute(node: &mut Node, read: &Reader<'_>) {
+    if let Value::Str(path) = &mut node.value
+        && !path.starts_with('$')
+    {
+        *path = read.path(path).display().to_string();
+    }
+}
+
+fn service(node: &mut Node, read: &Reader<'_>) -> Result<(), Error> {
+    if let Some(build) = get_mut(node, "build") {
+        self::build(build, read);
+    }
+    if let Some(networks) = get_mut(node, "networks") {
+        names_as_mapping(networks, || Value::Null);
+    } else if node.get("network_mode").is_none() {
+        let at = node.at.clone();
+        let default = Entry { key: "default".to_owned(), at: at.clone(), node: Node::new(Value::Null, at) };
+        put(node, "networks", Value::Map(vec![default]));
+    }
+    for key in ["command", "entrypoint"] {
+        let Some(command) = get_mut(node, key) else { continue };
+        if let Value::Str(line) = &command.value
+            && let Some(words) = units::shell_words(line, false)
+        {
+            let at = command.at.clone();
+            command.value = Value::Seq(words.into_iter().map(|w| Node::new(text(w), at.clone())).collect());
+        }
+    }
+    environment(node, read)?;
+    for key in ["labels", "annotations", "sysctls", "extra_hosts"] {
+        if let Some(list) = get_mut(node, key).filter(|_| key != "extra_hosts") {
+            pairs_as_mapping(list);
+        }
+    }
+    if let Some(depends) = get_mut(node, "depends_on") {
+        names_as_mapping(depends, || Value::Map(Vec::new()));
+        each(depends, |_, entry| {
+            put_if_missing(entry, "condition", text("service_started"));
+            put_if_missing(entry, "required", Value::Bool(true));
+            Ok(())
+        })?;
+    }
+    if let Some(ports) = get_mut(node, "ports") {
+        long_ports(ports);
+    }
+    if let Some(Value::Seq(volumes)) = get_mut(node, "volumes").map(|v| &mut v.value) {
+        volumes.iter_mut().for_each(|volume| long_volume(volume, read));
+    }
+    for key in ["secrets", "configs"] {
+        let Some(Value::Seq(items)) = get_mut(node, key).map(|v| &mut v.value) else { continue };
+        for item in items {
+            if let Value::Str(source) = &item.value {
+                let source = text(source.clone());
+                item.value = Value::Map(Vec::new());
+                put(item, "source", source);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn build(node: &mut Node, read: &Reader<'_>) {
+    if let Value::Str(context) = &node.value {
+        let context = text(context.clone());
+        node.value = Value::Map(Vec::new());
+        put(node, "context", context);
+    }
+    put_if_missing(node, "context", text("."));
+    if let Some(context) = get_mut(node, "context")
+        && !context.scalar().is_some_and(|c| rebase::is_remote(&c))
+    {
+        absolute(context, read);
+    }
+    if node.get("dockerfile_inline").is_none() {
+        put_if_missing(node, "dockerfile", text("Dockerfile"));
+    }
+    if let Some(args) = get_mut(node, "args") {
+        pairs_as_mapping(args);
+    }
+    if let Some(labels) = get_mut(node, "labels") {
+        pairs_as_mapping(labels);
+    }
+}
+
+/// `[a, b]` as `{a: .., b: ..}`.
+fn names_as_mapping(node: &mut Node, value: impl Fn() -> Value) {
+    if let Value::Seq(items) = &node.value {
+        let entry = |item: &Node| {
+            let node = Node::new(value(), item.at.clone());
+            Some(Entry { key: item.scalar()?, at: item.at.clone(), node })
+        };
+        node.value = Value::Map(items.iter().filter_map(entry).collect());
+    }
+}
+
+/// `[A=1, B]` as `{A: "1", B: null}`.
+fn pairs_as_mapping(node: &mut Node) {
+    if let Value::Seq(items) = &node.value {
+        let entry = |item: &Node| {
+            let line = item.scalar()?;
+            let (key, value) = match line.split_once('=') {
+                Some((key, value)) => (key.to_owned(), text(value)),
+                None => (line, Value::Null),
+            };
+            Some(Entry { key, at: item.at.clone(), node: Node::new(value, item.at.clone()) })
+        };
+        node.value = Value::Map(items.iter().filter_map(entry).collect());
+    }
+}
+
+/// `env_file` and `environment` as one mapping; a bare name has the caller's value.
+fn environment(node: &mut Node, read: &Reader<'_>) -> Result<(), Error> {
+    if read.keeps_variables() {
+        return Ok(());
+    }
+    let mut all: BTreeMap<String, Node> = BTreeMap::new();
+    let own = |name: &str| read.env(name).map_or(Value::Null, text);
+    let service = Item::root(node);
+    if let Some(files) = service.get("env_file") {
+        for file in files.items_or_one()? {
+            for (name, value) in read.variables_of(&file)? {
+                let value = value.map_or_else(|| own(&name), text);
+                all.insert(name, Node::new(value, file.at()));
+            }
+        }
+    }
+    for (name, value) in optional(service.get("environment"), Item::pairs)?.unwrap_or_default() {
+        let value = value.map_or_else(|| own(&name), text);
+        all.insert(name, Node::new(value, node.at.clone()));
+    }
+    remove(node, "env_file");
+    if !all.is_empty() {
+        let at = node.at.clone();
+        let entries = all.into_iter().map(|(key, node)| Entry { key, at: at.clone(), node });
+        put(node, "environment", Value::Map(entries.collect()));
+    }
+    Ok(())
+}
+
+/// `[[IP:]PUBLISHED:]TARGET[/PROTOCOL]` in words; what is not so simple stays as it is.
+fn long_ports(node: &mut Node) {
+    let Value::Seq(items) = &mut node.value else { return };
+    let mut all = Vec::new();
+    for item in items.drain(..) {
+        let parts = if item.kind() == "a mapping" { None } else { Item::root(&item).host_ports().ok() };
+        let Some(ports) = parts else {
+            all.push(item);
+            continue;
+        };
+        for port in ports {
+            let mut long = Node::new(Value::Map(Vec::new()), item.at.clone());
+            put(&mut long, "mode", text("ingress"));
+            if let Some(ip) = port.ip {
+                put(&mut long, "host_ip", text(ip.to_string()));
+            }
+            put(&mut long, "target", Value::Int(port.target.into()));
+            if !port.published.is_empty() {
+                put(&mut long, "published", text(port.published));
+            }
+            put(&mut long, "protocol", text(port.protocol));
+            all.push(long);
+        }
+    }
+    *items = all;
+}
+
+/// `[SOURCE:]TARGET[:MODE]` in words.
+fn long_volume(node: &mut Node, read: &Reader<'_>) {
+    let Value::Str(line) = &node.value else { return };
+    // A variable may have colons in it.
+    if line.contains("${") {
+        return;
+    }
+    let line = line.clone();
+    let parts: Vec<&str> = line.split(':').collect();
+    let (source, target, options) = match parts.as_slice() {
+        [target] => (None, *target, ""),
+        [source, target] => (Some(*source), *target, ""),
+        [source, target, options] => (Some(*source), *target, *options),
+        _ => return,
+    };
+    let is_path = source.is_some_and(|s| s.starts_with(['/', '.', '~']));
+    node.value = Value::Map(Vec::new());
+    put(node, "type", text(if is_path { "bind" } else { "volume" }));
+    if let Some(source) = source {
+        let source = if is_path { read.path(source).display().to_string() } else { source.to_owned() };
+        put(node, "source", text(source));
+    }
+    put(node, "target", text(target));
+    if options.split(',').any(|o| o == "ro") {
+        put(node, "read_only", Value::Bool(true));
+    }
+    put(node, if is_path { "bind" } else { "volume" }, Value::Map(Vec::new()));
+}

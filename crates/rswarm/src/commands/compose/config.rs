@@ -1,0 +1,172 @@
+//! `compose config`: the file as it is understood, or what is asked of it. No daemon is asked.
+
+use super::{
+    super::deploy,
+    body,
+    project::{Project, label},
+    surroundings::Surroundings,
+};
+use crate::{
+    cli::{ComposeConfig, ConfigFormat, ProjectArgs},
+    output,
+};
+use anyhow::{Context, Result, bail};
+use compose::{Document, Form, Sources};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Shows the file. Unless `--no-consistency` forbids it, it is judged first as `up` does.
+///
+/// # Errors
+/// It cannot be read, or could not run.
+pub(super) fn config(of: &ProjectArgs, args: &ComposeConfig) -> Result<()> {
+    let around = Surroundings::read(of)?;
+    let mut sources = around.sources(&around.files()?)?;
+    if args.no_interpolate && !args.names.is_empty() {
+        output::warning("service filtering is not applied when --no-interpolate is set");
+    }
+    if args.variables {
+        if !args.names.is_empty() {
+            output::warning("service filtering is not applied when --variables is set");
+        }
+        return write(args, &variables(&sources, args.format)?);
+    }
+    if args.environment {
+        let env = compose::variables(&sources, &compose::Disk)?;
+        let lines: Vec<String> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        return write(args, &lines.join("\n"));
+    }
+    let is_judged = !args.no_consistency && !args.no_interpolate;
+    let project = if is_judged { Some(Project::load(of, &args.names)?) } else { None };
+    if let Some(wanted) = &args.hash {
+        return write(args, &hashes(project.as_ref(), &sources, wanted)?);
+    }
+    if args.quiet {
+        return Ok(());
+    }
+    // A service that is named brings its profile along.
+    if let Some(project) = &project {
+        let all = Sources { profiles: vec!["*".to_owned()], ..sources.clone() };
+        let keys: BTreeSet<String> = project.stack()?.services.iter().map(|s| s.key.clone()).collect();
+        let known = document(&sources, Form::default())?;
+        if keys.iter().any(|key| !known.keys("services").contains(key.as_str())) {
+            sources = all;
+        }
+    }
+    let form = Form { raw: args.no_interpolate, as_written: args.no_normalize };
+    let mut document = document(&sources, form)?;
+    if let Some(project) = &project {
+        let services = project.select(&args.names, !args.names.is_empty())?;
+        document.keep_services(&services.iter().map(|s| s.key.clone()).collect::<Vec<_>>());
+    }
+    let lines = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>().join("\n");
+    let keys = |section: &str| lines(document.keys(section).into_iter().map(str::to_owned).collect());
+    let text = if args.services {
+        keys("services")
+    } else if args.networks {
+        keys("networks")
+    } else if args.volumes {
+        keys("volumes")
+    } else if args.models {
+        lines(document.values("models", "model"))
+    } else if args.images {
+        match &project {
+            Some(project) => lines(images(project)?),
+            None => lines(document.values("services", "image")),
+        }
+    } else if args.profiles {
+        lines(profiles(&sources)?)
+    } else {
+        match args.format {
+            ConfigFormat::Yaml => document.to_yaml().trim_end().to_owned(),
+            ConfigFormat::Json => serde_json::to_string_pretty(&document.data())?,
+        }
+    };
+    write(args, &text)
+}
+
+fn write(args: &ComposeConfig, text: &str) -> Result<()> {
+    match &args.output {
+        Some(file) => std::fs::write(file, format!("{text}\n"))
+            .with_context(|| format!("cannot write {}", file.display())),
+        None if text.is_empty() => Ok(()),
+        None => output::line(text),
+    }
+}
+
+fn document(sources: &Sources, form: Form) -> Result<Document> {
+    let (document, _) = compose::document(sources, &compose::Disk, form)
+        .map_err(|error| deploy::with_line(error, sources))?;
+    Ok(document)
+}
+
+/// Returns the images of services that are active.
+fn images(project: &Project) -> Result<BTreeSet<String>> {
+    Ok(project.stack()?.services.iter().map(|s| s.spec.task.container.image.clone()).collect())
+}
+
+/// Returns all profiles that services have.
+fn profiles(sources: &Sources) -> Result<BTreeSet<String>> {
+    let all = Sources { profiles: vec!["*".to_owned()], ..sources.clone() };
+    let (stack, _) = compose::load(&all, &compose::Disk).map_err(|error| deploy::with_line(error, &all))?;
+    let hosts = stack.services.into_iter().filter_map(|service| service.host);
+    Ok(hosts.flat_map(|host| host.profiles).collect())
+}
+
+/// Returns `SERVICE HASH` of the services that were named, with commas between; of a project that is not judged it is
+/// the hash of what stands there.
+fn hashes(project: Option<&Project>, sources: &Sources, wanted: &str) -> Result<String> {
+    let mut all: BTreeMap<String, String> = BTreeMap::new();
+    match project {
+        Some(project) => {
+            // Containers that share something are not known here: their names stand for them.
+            let names = project.stack()?.services.iter().map(|s| (s.key.clone(), s.key.clone())).collect();
+            for service in &project.stack()?.services {
+                let recipe = body::recipe(project, service, &names)?;
+                let hash = recipe.body.config.labels.get(label::HASH).cloned().unwrap_or_default();
+                all.insert(service.key.clone(), hash);
+            }
+        }
+        None => {
+            let document = document(sources, Form::default())?;
+            for key in document.keys("services") {
+                let text = document.service(key).unwrap_or_default();
+                all.insert(key.to_owned(), body::hash(text.as_bytes()));
+            }
+        }
+    }
+    if wanted != "*" {
+        let wanted: Vec<&str> = wanted.split(',').collect();
+        if let Some(unknown) = wanted.iter().find(|key| !all.contains_key(**key)) {
+            bail!("no such service: {unknown}");
+        }
+        all.retain(|key, _| wanted.contains(&key.as_str()));
+    }
+    Ok(all.iter().map(|(key, hash)| format!("{key} {hash}")).collect::<Vec<_>>().join("\n"))
+}
+
+/// Returns the variables that the files mention, in Docker Compose's words.
+fn variables(sources: &Sources, format: ConfigFormat) -> Result<String> {
+    let found = compose::mentioned(sources)?;
+    if format == ConfigFormat::Json {
+        let all: serde_json::Map<String, serde_json::Value> = found
+            .into_iter()
+            .map(|(name, v)| {
+                let shown = serde_json::json!({
+                    "Name": v.name, "DefaultValue": v.default, "PresenceValue": v.presence, "Required": v.required,
+                });
+                (name, shown)
+            })
+            .collect();
+        return Ok(serde_json::to_string_pretty(&all)?);
+    }
+    let mut table = crate::list::List::new(&[
+        ("NAME", "Name"),
+        ("REQUIRED", "Required"),
+        ("DEFAULT VALUE", "DefaultValue"),
+        ("ALTERNATE VALUE", "PresenceValue"),
+    ]);
+    for variable in found.into_values() {
+        table.row(vec![variable.name, variable.required.to_string(), variable.default, variable.presence]);
+    }
+    Ok(table.table())
+}
