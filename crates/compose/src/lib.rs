@@ -40,7 +40,7 @@ pub use error::{At, Error};
 pub use one_host::{Address, HostNetwork, HostPort, OneHost, Pull, Subnet, Watch, WatchAction};
 pub use units::{bytes, cpu_nanos, duration};
 
-use model::{FileRef, Labels, NetworkSpec, SecretBytes, ServiceSpec};
+use model::{FileRef, Labels, MountKind, NetworkSpec, SecretBytes, ServiceSpec};
 use std::{
     collections::BTreeMap,
     io,
@@ -66,7 +66,7 @@ pub struct Sources {
     pub lenient: bool,
     /// Where it is to run: on one host some keys mean more.
     pub place: Place,
-    /// On one host: networks are there also where no service uses them.
+    /// On one host: networks and volumes are there also where no service uses them.
     pub all_resources: bool,
     /// On one host: images that are built are named with an underscore, as Docker Compose 1 did.
     pub underscores: bool,
@@ -132,6 +132,8 @@ pub struct Stack {
     pub secrets: Vec<StackSecret>,
     pub configs: Vec<StackConfig>,
     pub services: Vec<StackService>,
+    /// The volumes that the file defines, if [`Sources::all_resources`] asks for them.
+    pub all_volumes: Vec<MountKind>,
     resolved: tree::Node,
 }
 

@@ -136,7 +136,12 @@ fn volume(name: Option<String>, no_copy: bool) -> MountKind {
 }
 
 /// A volume from the top-level section.
-fn named(item: &Item<'_>, key: &str, no_copy: bool, defined: &Definitions<'_>) -> Result<MountKind, Error> {
+pub(crate) fn named(
+    item: &Item<'_>,
+    key: &str,
+    no_copy: bool,
+    defined: &Definitions<'_>,
+) -> Result<MountKind, Error> {
     let Some(definition) = defined.volumes.get(key) else {
         return Err(Error::Undefined {
             at: item.at(),

@@ -3,7 +3,7 @@
 use crate::{
     Error, HostNetwork, Place, Sources, Stack, StackConfig, StackNetwork, StackSecret, StackService, depend,
     error::suggest,
-    one_host,
+    mounts, one_host,
     read::{Item, Reader, optional},
     service,
     tree::{Node, Value},
@@ -261,8 +261,15 @@ pub(crate) fn resolve(tree: Node, sources: &Sources, read: &Reader<'_>) -> Resul
         services.push(service::read(key, item, &defined, read)?);
     }
     refuse_circles(&root, &defined, &services)?;
+    let mut all_volumes = Vec::new();
+    if sources.all_resources {
+        for (key, item) in &defined.volumes {
+            all_volumes.push(mounts::named(item, key, false, &defined)?);
+        }
+    }
     let stack = Stack {
         name: defined.stack.clone(),
+        all_volumes,
         networks: networks(&defined, read, sources.all_resources)?,
         secrets: secrets(&defined, read)?,
         configs: configs(&defined, read)?,

@@ -429,6 +429,7 @@ services:
   db: {image: db, volumes: [/data]}
   cache: {image: cache}
 networks: {spare: {}}
+volumes: {spare: {labels: {a: b}}}
 ";
     let stack = on_host(&[("shop/compose.yml", text)], |_| {}).unwrap();
     let host = service(&stack, "web").host.clone().unwrap();
@@ -451,6 +452,7 @@ networks: {spare: {}}
     assert_eq!(names(&stack), ["default"]);
     let stack = on_host(&[("shop/compose.yml", text)], |sources| sources.all_resources = true).unwrap();
     assert_eq!(names(&stack), ["default", "spare"]);
+    assert!(format!("{:?}", stack.all_volumes).contains("shop_spare"), "{:?}", stack.all_volumes);
 
     let bad = text.replace("53/udp", "53/icmp");
     let error = on_host(&[("shop/compose.yml", &bad)], |_| {}).unwrap_err().to_string();

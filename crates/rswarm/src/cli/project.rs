@@ -13,7 +13,7 @@ pub(crate) struct ComposeArgs {
     pub(crate) command: Compose,
 }
 
-/// What is the same for every word. Each but `--file`, `--project-name` and the like may also stand behind the word.
+/// What is the same for every word; `--progress` may also stand behind it.
 #[derive(Debug, Default, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct ProjectArgs {
@@ -49,7 +49,7 @@ pub(crate) struct ProjectArgs {
     /// How many containers are started, stopped or removed at once; -1 = all of a step; else COMPOSE_PARALLEL_LIMIT.
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) parallel: Option<i64>,
-    /// Networks also where no service uses them.
+    /// Networks and volumes also where no service uses them.
     #[arg(long)]
     pub(crate) all_resources: bool,
     /// Leave out what cannot be honoured, with a warning.

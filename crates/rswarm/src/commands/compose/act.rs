@@ -132,19 +132,25 @@ pub(super) async fn push(client: &Client, project: &Project, args: &ComposePush)
 
 /// Runs a command in a container of its own.
 pub(super) async fn run(client: &Client, project: &Project, args: &ComposeRun) -> Result<ExitCode> {
+    if args.quiet {
+        output::tell(output::Telling::Nothing);
+    }
     let keep = KeepFlags { no_recreate: true, ..KeepFlags::default() };
     let options = Options { make: Some(&args.make), keep: Some(&keep), start: true, ..Options::default() };
     let with_needed = project.select(std::slice::from_ref(&args.service), true)?;
     let (service, needed) = with_needed.split_last().context("a service")?;
     let needed = if args.no_deps { &[] } else { needed };
-    let made = up::converge(client, project, needed, &options).await?;
+    up::converge(client, project, needed, &options).await?;
     up::provide_image(client, project, service, &options).await?;
     up::surroundings(client, project, service).await?;
     if !args.no_deps {
         up::wait_for_needs(client, project, service, None).await?;
     }
-    let first = made.iter().filter_map(|(key, members)| Some((key.clone(), members.first()?.id.clone())));
-    let first: BTreeMap<String, String> = first.collect();
+    // Also those that were there before, which --no-deps leaves alone.
+    let mut first: BTreeMap<String, String> = BTreeMap::new();
+    for member in project.members(client).await?.into_iter().filter(|m| !m.one_off) {
+        first.entry(member.service).or_insert(member.id);
+    }
     let mut recipe = body::recipe(project, service, &first)?;
     if !args.use_aliases {
         recipe.more_networks.iter_mut().for_each(|(_, endpoint)| make_anonymous(endpoint));

@@ -143,7 +143,6 @@ pub(super) async fn logs_of_all(
     client: &Client,
     project: &Project,
     services: BTreeSet<String>,
-    members: Vec<Member>,
     which: &Which,
     look: &LogLook,
 ) -> Result<()> {
@@ -153,6 +152,9 @@ pub(super) async fn logs_of_all(
         "label": {format!("{}={}", label::PROJECT, project.name): true},
     });
     let mut events = client.events(&[("filters", &filters.to_string())]).await?;
+    // Who starts from here on is heard of; who did before is listed.
+    let mut members = project.members(client).await?;
+    members.retain(|m| services.is_empty() || services.contains(&m.service));
     let mut printer = Printer::new(look, members.iter().map(|m| short_name(project, m)));
     let (sender, mut lines) = mpsc::channel(QUEUE);
     let mut readers = JoinSet::new();
@@ -166,8 +168,15 @@ pub(super) async fn logs_of_all(
             }
         });
     };
+    let mut shown: BTreeMap<String, i64> = BTreeMap::new();
     for member in &members {
-        read_all(Source::container(project, member), which.clone());
+        if member.is_running() {
+            let started = client.container(&member.id).await?.state.started_at.timestamp().0;
+            shown.insert(member.id.clone(), started);
+        }
+        // One that does not run says nothing more until it starts.
+        let which = Which { follow: member.is_running(), ..which.clone() };
+        read_all(Source::container(project, member), which);
     }
     loop {
         let event = tokio::select! {
@@ -182,15 +191,19 @@ pub(super) async fn logs_of_all(
         if !services.is_empty() && !services.contains(&of(label::SERVICE)) {
             continue;
         }
+        let id = event.actor.id.clone();
+        // It may be gone already.
+        let Ok(container) = client.container(&id).await else { continue };
+        let started = container.state.started_at.timestamp().0;
+        if shown.insert(id.clone(), started) == Some(started) {
+            continue;
+        }
         let whole = of("name");
-        let name = whole
-            .strip_prefix(&format!("{}{}", project.name, project.separator))
-            .unwrap_or(&whole)
-            .to_owned();
-        let source = Source { name, base: "containers", id: event.actor.id.clone() };
+        let prefix = format!("{}{}", project.name, project.separator);
+        let name = whole.strip_prefix(&prefix).unwrap_or(&whole).to_owned();
+        let source = Source { name, base: "containers", id };
         // Of one that ran before, what it said then is shown.
-        let since = client.container(&source.id).await?.state.started_at.timestamp().0;
-        read_all(source, Which { since: seconds(since), tail: "all".to_owned(), ..which.clone() });
+        read_all(source, Which { since: seconds(started), tail: "all".to_owned(), ..which.clone() });
     }
 }
 

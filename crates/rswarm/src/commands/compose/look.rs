@@ -128,7 +128,7 @@ pub(super) async fn logs(client: &Client, project: &Project, args: &ComposeLogs)
     if args.follow && args.index.is_none() {
         let services = args.services.iter().cloned().collect();
         return tokio::select! {
-            shown = follow::logs_of_all(client, project, services, members, &which, &look) => shown,
+            shown = follow::logs_of_all(client, project, services, &which, &look) => shown,
             _ = tokio::signal::ctrl_c() => Ok(()),
         };
     }

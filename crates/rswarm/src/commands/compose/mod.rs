@@ -48,6 +48,8 @@ pub(crate) async fn run(client: &Client, args: ComposeArgs) -> Result<ExitCode> 
         Progress::Quiet => output::Telling::Nothing,
     });
     if of.swarm {
+        let name = around.name();
+        let of = ProjectArgs { project_name: name, ..of };
         return swarm::run(client, &of, command).await;
     }
     // What shows or joins containers has its own answer to Ctrl-C.
@@ -296,7 +298,7 @@ async fn down(client: &Client, project: &Project, args: &Down) -> Result<()> {
         project.check_names(&members, &args.services)?;
         members.retain(|m| args.services.contains(&m.service));
     } else if project.has_file() && !orphans {
-        members.retain(|m| m.one_off || !project.is_orphan(m));
+        members.retain(|m| !project.is_stranger(m));
     }
     let nothing = members.is_empty();
     // What others need goes last. What fails is told when all are gone.

@@ -19,6 +19,7 @@ const PERIOD: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(client: &Client, of: &ProjectArgs, command: Compose) -> Result<ExitCode> {
     refuse(&[
+        ("--ansi and --verbose", of.ansi.is_some() || of.verbose),
         ("--compatibility", of.compatibility),
         ("--parallel", of.parallel.is_some()),
         ("--all-resources", of.all_resources),

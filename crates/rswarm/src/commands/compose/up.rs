@@ -386,12 +386,16 @@ type NamedVolume<'a> = (&'a String, &'a Option<String>, &'a model::Labels, &'a m
 
 /// Returns the named volumes of a service: name, driver, its options, labels.
 fn named_volumes(service: &StackService) -> impl Iterator<Item = NamedVolume<'_>> {
-    service.spec.task.container.mounts.iter().filter_map(|mount| match &mount.kind {
+    service.spec.task.container.mounts.iter().filter_map(|mount| named_volume(&mount.kind))
+}
+
+fn named_volume(kind: &MountKind) -> Option<NamedVolume<'_>> {
+    match kind {
         MountKind::Volume { name: Some(name), driver, driver_opts, labels, .. } => {
             Some((name, driver, driver_opts, labels))
         }
         _ => None,
-    })
+    }
 }
 
 /// Makes the named volumes of services, anew if the file says otherwise than it did and the person agrees; returns the
@@ -403,7 +407,8 @@ async fn volumes(
     options: &Options<'_>,
 ) -> Result<BTreeSet<String>> {
     let (mut seen, mut emptied) = (BTreeSet::new(), BTreeSet::new());
-    for (name, driver, driver_opts, labels) in services.iter().flat_map(|s| named_volumes(s)) {
+    let unused = project.stack()?.all_volumes.iter().filter_map(named_volume);
+    for (name, driver, driver_opts, labels) in services.iter().flat_map(|s| named_volumes(s)).chain(unused) {
         if !seen.insert(name) {
             continue;
         }
@@ -512,17 +517,7 @@ async fn bring(
         if !options.no_deps {
             wait_for_needs(client, project, service, options.limit).await?;
         }
-        // Of a range of ports each takes one that is free: one after the other.
-        let of_a_range =
-            service.host.as_ref().is_some_and(|h| h.ports.iter().any(|p| p.published.contains('-')));
-        match of_a_range {
-            true => {
-                for id in &ids {
-                    start(client, service, id).await?;
-                }
-            }
-            false => drop(project.together(ids.iter().map(|id| start(client, service, id))).await?),
-        }
+        project.together(ids.iter().map(|id| start(client, service, id))).await?;
     }
     let mut members = project.members(client).await?;
     members.retain(|m| ids.contains(&m.id));
