@@ -130,6 +130,8 @@ pub(crate) fn open(
 struct Place {
     file: BufReader<File>,
     inode: u64,
+    /// *Unit:* bytes.
+    read: u64,
     /// The beginning of a line whose end is not written yet.
     partial: String,
 }
@@ -188,7 +190,7 @@ impl Reader {
         }
         if let Some(mut place) = current {
             if tail == Some(0) {
-                place.file.seek(SeekFrom::End(0))?;
+                place.read = place.file.seek(SeekFrom::End(0))?;
             } else {
                 while let Some(line) = place.next_line()? {
                     if !self.take(&line, &mut last) {
@@ -283,6 +285,9 @@ impl Reader {
                     return Ok(false);
                 }
             }
+            if place.begin_again_if_cut()? {
+                continue;
+            }
             // Rotated away? Then the rest is in the new file.
             match std::fs::symlink_metadata(&self.path) {
                 Ok(meta) if meta.ino() == place.inode => return Ok(true),
@@ -309,7 +314,7 @@ impl Place {
     /// Returns the next whole line, without its end.
     fn next_line(&mut self) -> io::Result<Option<String>> {
         let mut bytes = Vec::new();
-        self.file.read_until(b'\n', &mut bytes)?;
+        self.read += self.file.read_until(b'\n', &mut bytes)? as u64;
         self.partial.push_str(&String::from_utf8_lossy(&bytes));
         if !self.partial.ends_with('\n') {
             return Ok(None);
@@ -317,13 +322,23 @@ impl Place {
         self.partial.pop();
         Ok(Some(std::mem::take(&mut self.partial)))
     }
+
+    /// Goes back to the beginning of a file that somebody has cut (logrotate's `copytruncate`); returns true if so.
+    fn begin_again_if_cut(&mut self) -> io::Result<bool> {
+        let cut = self.file.get_ref().metadata()?.len() < self.read;
+        if cut {
+            self.read = self.file.seek(SeekFrom::Start(0))?;
+            self.partial.clear();
+        }
+        Ok(cut)
+    }
 }
 
 fn open_current(path: &Path) -> io::Result<Option<Place>> {
     match File::open(path) {
         Ok(file) => {
             let inode = file.metadata()?.ino();
-            Ok(Some(Place { file: BufReader::new(file), inode, partial: String::new() }))
+            Ok(Some(Place { file: BufReader::new(file), inode, read: 0, partial: String::new() }))
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
@@ -403,6 +418,26 @@ mod tests {
         assert_eq!(read(&path, LogOptions { stdout: false, ..both() }).await, ["b"]);
         let at = |second: i64| Some(Timestamp(1_767_225_600_000_000_001 + second * 1_000_000_000));
         assert_eq!(read(&path, LogOptions { since: at(2), until: at(3), ..both() }).await, ["b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn following_begins_again_in_a_file_that_was_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x-json.log");
+        std::fs::write(&path, line("a", 1, "stdout") + &line("b", 2, "stdout") + "{\"half").unwrap();
+        let (sender, mut receiver) = mpsc::channel(256);
+        let reader = Reader { path: path.clone(), options: both(), sender, follow_from: None };
+        let reader = reader.past().await.unwrap();
+        let cut = std::fs::OpenOptions::new().write(true).truncate(true).open(&path);
+        cut.and_then(|mut f| io::Write::write_all(&mut f, line("c", 3, "stdout").as_bytes())).unwrap();
+        let (reader, more) = reader.read_new().await.unwrap();
+        assert!(more);
+        drop(reader);
+        let mut lines = vec![];
+        while let Some(entry) = receiver.recv().await {
+            lines.push(entry.unwrap().line);
+        }
+        assert_eq!(lines, ["a\n", "b\n", "c\n"]);
     }
 
     #[tokio::test]

@@ -156,7 +156,8 @@ impl Log {
         result
     }
 
-    /// Renames `log` to `log.1`, `log.1` to `log.2` and so on, and begins a new file.
+    /// Renames `log` to `log.1`, `log.1` to `log.2` and so on, and begins a new file. The old one is never cut: who
+    /// follows it reads to its end.
     fn rotate(&mut self) -> io::Result<()> {
         let numbered = |n: u32| {
             let mut name = self.path.clone().into_os_string();
@@ -164,17 +165,19 @@ impl Log {
             PathBuf::from(name)
         };
         if self.max_files < 2 {
-            self.file.set_len(0)?;
-            self.size_bytes = 0;
-            return Ok(());
-        }
-        for n in (1..self.max_files - 1).rev() {
-            match fs::rename(numbered(n), numbered(n + 1)) {
+            match fs::remove_file(&self.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
+        } else {
+            for n in (1..self.max_files - 1).rev() {
+                match fs::rename(numbered(n), numbered(n + 1)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            fs::rename(&self.path, numbered(1))?;
         }
-        fs::rename(&self.path, numbered(1))?;
         self.file = open(&self.path)?;
         self.size_bytes = 0;
         Ok(())
@@ -292,6 +295,23 @@ mod tests {
         assert_eq!(shown(b"a\"\\\t\r\n\x01<b>&"), r#""a\"\\\t\r\n\u0001\u003cb\u003e\u0026""#);
         assert_eq!(shown("é\u{2028}😀".as_bytes()), "\"é\\u2028😀\"");
         assert_eq!(shown(b"\xff\xe2\x82x"), r#""\ufffd\ufffd\ufffdx""#);
+    }
+
+    #[test]
+    fn a_single_file_is_replaced_and_who_has_the_old_one_open_reads_it_whole() {
+        use std::io::Read as _;
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan(&dir, Some(10), 1);
+        let mut log = Log::open(&plan).unwrap();
+        log.take(Stream::Stdout, b"one\n", at(0, 0)).unwrap();
+        let mut old = File::open(dir.path().join("log")).unwrap();
+        log.take(Stream::Stdout, b"two\n", at(0, 0)).unwrap();
+        let mut text = String::new();
+        old.read_to_string(&mut text).unwrap();
+        assert!(text.contains("one") && !text.contains("two"), "{text}");
+        let new = content(&plan, "").unwrap();
+        assert!(new.contains("two") && !new.contains("one"), "{new}");
+        assert_eq!(content(&plan, ".1"), None);
     }
 
     #[test]
