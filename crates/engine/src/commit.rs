@@ -37,16 +37,23 @@ pub(crate) async fn commit(
     let base: image::Digest =
         container.image_id.parse().map_err(|_| Error::NoSuchImage(container.image_id.clone()))?;
     let pause = options.pause && container.state.status == Status::Running;
-    if pause {
-        engine.pause(&container.id).await?;
-    }
+    let paused = pause && of_the_living(engine.pause(&container.id).await)?;
     let made = make(engine, &container, &base, options).await;
-    if pause {
-        engine.unpause(&container.id).await?;
+    if paused {
+        of_the_living(engine.unpause(&container.id).await)?;
     }
     let id = made?;
     engine.publish(crate::owner::container_event(&container, "commit", [("imageID", id.to_string())]));
     Ok(id)
+}
+
+/// Returns true if it was done, false if the container had ended meanwhile: its files hold still then.
+fn of_the_living(done: Result<()>) -> Result<bool> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(Error::NotRunning(_) | Error::NotPaused(_)) => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 async fn make(
@@ -58,6 +65,7 @@ async fn make(
     let layer = layer(engine, container).await?;
     let commit = image::Commit {
         reference: options.reference,
+        container: container.id.clone(),
         author: options.author,
         comment: options.comment,
         created_by: merge::command(&container.config).join(" "),

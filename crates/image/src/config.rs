@@ -49,6 +49,9 @@ pub struct ImageConfiguration {
     /// Version of the engine that wrote it.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
     pub docker_version: String,
+    /// Id of the container that was committed.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
+    pub container: String,
 }
 
 /// Layers by the digest of their uncompressed tar.

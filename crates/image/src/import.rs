@@ -22,6 +22,8 @@ use tokio_util::io::SyncIoBridge;
 #[derive(Debug, Clone, Default)]
 pub struct Commit {
     pub reference: Option<Reference>,
+    /// Id of the container.
+    pub container: String,
     pub author: String,
     pub comment: String,
     /// The command that made the changes.
@@ -105,6 +107,7 @@ impl Store {
         let empty_layer = layer.is_none();
         let created = timestamp(OffsetDateTime::now_utc());
         config.created = Some(created.clone());
+        config.container = commit.container;
         config.author.clone_from(&commit.author);
         config.comment.clone_from(&commit.comment);
         config.history.push(HistoryEntry {

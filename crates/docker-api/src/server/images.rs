@@ -212,6 +212,7 @@ async fn inspect(state: &State, name: &str) -> Result<types::ImageInspect, ApiEr
         parent: image.parent.map(|p| p.to_string()).unwrap_or_default(),
         comment: image.config.comment.clone(),
         author: image.config.author.clone(),
+        container: image.config.container.clone(),
         created: image.config.created.clone().unwrap_or_default(),
         config: Some(types::ContainerConfig {
             user: config.user.clone(),

@@ -29,6 +29,7 @@ wire! {
         parent: String = "Parent",
         comment: String = "Comment",
         created: String => "Created",
+        container: String => "Container",
         docker_version: String = "DockerVersion",
         author: String = "Author",
         config: Option<ContainerConfig> => "Config",

@@ -174,6 +174,7 @@ impl<'a> Stage<'a> {
                 self.configuration = image.config.as_ref().clone();
                 self.configuration.comment.clear();
                 self.configuration.parent.clear();
+                self.configuration.container.clear();
                 self.say(format!(" ---> {}\n", image.id.short())).await?;
             }
         }
