@@ -249,8 +249,8 @@ fn subpath_is_a_path_below_its_volume_that_is_there() {
         let config = guest_with(&["list:/there"], |c| {
             c.host.mounts = vec![Mount { target: "/there".into(), read_only: false, kind }];
         });
-        let id = host.try_create(config).map_err(|error| error.to_string())?;
-        host.try_start(&id).map_err(|error| error.to_string())
+        let made = host.try_create(config).map_err(|error| error.to_string())?;
+        host.try_start(&made.id).map_err(|error| error.to_string())
     };
     for outside in ["/a", "..", "a/../../v", "/"] {
         let refused = start(outside).expect_err(outside);
