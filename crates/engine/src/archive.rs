@@ -3,16 +3,19 @@
 //! A tar keeps what a tar can keep: further names of a file are hard links, `user.*` attributes and capabilities are
 //! PAX records. Sockets and holes are not kept. *Source:* moby `pkg/archive`.
 //!
-//! A running container is reached through `/proc/<pid>/root`, one that is down through a detached overlay mount that
-//! vanishes with its descriptor. Either way every path is resolved by `openat2(RESOLVE_IN_ROOT)`: a symlink in the
+//! A running container is reached through `/proc/<pid>/root`, one that is down through mounts that vanish with their
+//! descriptors ([`down_tree`]). Either way every path is resolved by `openat2(RESOLVE_IN_ROOT)`: a symlink in the
 //! container can never lead to the host. What is found is held by a descriptor before it is looked at, so a name that
 //! the container turns into something else meanwhile is still what it was.
 
 use crate::{
     container::Container,
+    down_tree,
     engine::Engine,
     error::{Error, Result},
     exec,
+    layers::Layers,
+    users,
 };
 use model::Timestamp;
 use rustix::{
@@ -80,18 +83,29 @@ pub struct PathStat {
     pub link_target: String,
 }
 
+/// How files are put into a container. Source: Docker API `PutContainerArchive`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PutOptions {
+    /// A folder never replaces a file, nor the reverse.
+    pub keep_type: bool,
+    /// All is the container's user's, if it has one; else whose it is in the tar.
+    pub of_the_user: bool,
+}
+
 /// The root folder of a container, and what keeps it there.
 pub(crate) struct Root {
     fd: OwnedFd,
     /// Of a container that runs: the ids that its own are there. On the disk they are its own.
     ids: Option<runtime::IdMap>,
+    /// Where the mounts are of one that is down.
+    _namespace: Option<File>,
 }
 
 impl Root {
     /// Opens a folder as a root. Blocking.
     pub(crate) fn of(folder: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { fd: rustix::fs::open(folder, flags, Mode::empty())?, ids: None })
+        Ok(Self { fd: rustix::fs::open(folder, flags, Mode::empty())?, ids: None, _namespace: None })
     }
 
     /// Opens the file tree. Blocking.
@@ -99,18 +113,10 @@ impl Root {
         let path_only = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         if let Some(pid) = container.state.pid {
             let fd = rustix::fs::open(format!("/proc/{pid}/root"), path_only, Mode::empty())?;
-            return Ok(Self { fd, ids: container.users.clone() });
+            return Ok(Self { fd, ids: container.users.clone(), _namespace: None });
         }
-        use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
-        let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        for lower in &folders[1..] {
-            rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir+", lower)?;
-        }
-        rustix::mount::fsconfig_set_string(fs.as_fd(), "upperdir", &folders[0])?;
-        rustix::mount::fsconfig_set_string(fs.as_fd(), "workdir", work)?;
-        rustix::mount::fsconfig_create(fs.as_fd())?;
-        let fd = rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-        Ok(Self { fd, ids: None })
+        let (fd, namespace) = down_tree::open(container, folders, work)?;
+        Ok(Self { fd, ids: None, _namespace: Some(namespace) })
     }
 
     pub(crate) fn resolve(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
@@ -135,9 +141,15 @@ async fn with_root<T: Send + 'static>(
 ) -> Result<T> {
     let folders = exec::folders(engine, &container).await?;
     let work_dir = engine.inner.container_dir(&container.id).join("work");
+    let engine = engine.clone();
     crate::blocking(move || {
-        let result =
-            Root::open(&container, &folders, &work_dir).and_then(|root| work(root, Path::new(&path)));
+        // Only until it is open: its mounts are copies.
+        let user = format!("archive-{}", crate::random_id());
+        let mut volumes = container.mounts.iter().filter_map(|m| engine.inner.volumes.get(&m.name).ok());
+        let mounted = volumes.try_for_each(|volume| engine.inner.volumes.acquire(&volume, &user));
+        let opened = mounted.map(|()| Root::open(&container, &folders, &work_dir));
+        engine.inner.volumes.release(&user);
+        let result = opened?.and_then(|root| work(root, Path::new(&path)));
         result.map_err(|e| match e.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
                 Error::NoSuchPath { container: container.name.clone(), path: path.clone() }
@@ -529,34 +541,67 @@ pub(crate) async fn put(
     container: Arc<Container>,
     path: String,
     tar: impl AsyncRead + Send + Unpin + 'static,
-    keep_type: bool,
+    options: PutOptions,
 ) -> Result<()> {
-    if container.config.host.read_only {
-        return Err(Error::Conflict("container rootfs is marked read-only".into()));
+    let place = Path::new("/").join(&path);
+    let in_mounts = container.mounts.iter().filter(|mount| place.starts_with(&mount.destination));
+    match in_mounts.max_by_key(|mount| mount.destination.len()) {
+        Some(mount) if !mount.writable => {
+            return Err(Error::Conflict("mounted volume is marked read-only".into()));
+        }
+        None if container.config.host.read_only => {
+            return Err(Error::Conflict("container rootfs is marked read-only".into()));
+        }
+        Some(_) | None => {}
     }
+    let owner = match container.config.user.as_deref().filter(|user| options.of_the_user && !user.is_empty())
+    {
+        Some(user) => Some(owner(engine, &container, user.to_owned()).await?),
+        None => None,
+    };
     let squash = engine.inner.userns_squash;
     let bridge = SyncIoBridge::new(tar);
     let event = crate::owner::container_event(&container, "extract-to-dir", []);
     let unpacked = with_root(engine, container, path.clone(), move |root, path| {
-        let target =
-            Root { fd: root.resolve(path, OFlags::PATH | OFlags::DIRECTORY)?, ids: root.ids.clone() };
-        Ok(unpack(&target, bridge, keep_type, squash))
+        let target = Root {
+            fd: root.resolve(path, OFlags::PATH | OFlags::DIRECTORY)?,
+            ids: root.ids.clone(),
+            _namespace: None,
+        };
+        Ok(unpack(&target, bridge, options.keep_type, squash, owner))
     });
     unpacked.await?.map_err(Error::io("unpack into", path))?;
     engine.publish(event);
     Ok(())
 }
 
-/// Unpacks below a folder; no entry can get out of it.
-pub(crate) fn unpack(target: &Root, tar: impl Read + Send, keep_type: bool, squash: bool) -> io::Result<()> {
+/// Returns the ids of a user in the container's own files.
+async fn owner(engine: &Engine, container: &Container, user: String) -> Result<(u32, u32)> {
+    let folders = exec::folders(engine, container).await?;
+    let identity = crate::blocking(move || users::resolve(&Layers { folders }, &user, &[])).await?;
+    Ok((identity.uid, identity.gid))
+}
+
+/// Unpacks below a folder; no entry can get out of it. With `owner` all is that user's.
+pub(crate) fn unpack(
+    target: &Root,
+    tar: impl Read + Send,
+    keep_type: bool,
+    squash: bool,
+    owner: Option<(u32, u32)>,
+) -> io::Result<()> {
     let options = image::TreeOptions { squash, keep_type, whole: false };
     let into = target.fd.try_clone()?;
     let Some(map) = target.ids.clone() else {
-        return image::unpack_tree(tar, into, options).map_err(io::Error::other);
+        let owners = owner.map(|owner| Box::new(move |_, _| Some(owner)) as Box<image::Owners>);
+        return image::unpack_tree_for(tar, into, options, owners).map_err(io::Error::other);
     };
     let root = map.uid_outside(0).zip(map.gid_outside(0));
     let (uid, gid) = root.ok_or_else(|| io::Error::other("the user namespace has no root"))?;
-    let owners = move |uid, gid| map.uid_outside(uid).zip(map.gid_outside(gid));
+    let owners = move |uid, gid| {
+        let (uid, gid) = owner.unwrap_or((uid, gid));
+        map.uid_outside(uid).zip(map.gid_outside(gid))
+    };
     // Each file is its root's before it has its owner.
     runtime::making_files_as(uid, gid, || image::unpack_tree_for(tar, into, options, Some(Box::new(owners))))?
         .map_err(io::Error::other)
@@ -594,7 +639,7 @@ mod tests {
         std::fs::create_dir(&outside).unwrap();
         std::os::unix::fs::symlink(&outside, inside.join("link")).unwrap();
         let tar = tar_of(&[("a/b/c", "deep"), ("../escape", "no"), ("link/x", "no")]);
-        unpack(&root(&inside), tar.as_slice(), false, true).unwrap_err(); // `link` points to nothing inside
+        unpack(&root(&inside), tar.as_slice(), false, true, None).unwrap_err(); // `link` points to nothing inside
         assert_eq!(std::fs::read_to_string(inside.join("a/b/c")).unwrap(), "deep");
         assert!(!dir.path().join("escape").exists());
         assert_eq!(std::fs::read_dir(outside).unwrap().count(), 0);
@@ -605,8 +650,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("d")).unwrap();
         let tar = tar_of(&[("d", "file")]);
-        assert!(unpack(&root(dir.path()), tar.as_slice(), true, true).is_err());
-        unpack(&root(dir.path()), tar.as_slice(), false, true).unwrap();
+        assert!(unpack(&root(dir.path()), tar.as_slice(), true, true, None).is_err());
+        unpack(&root(dir.path()), tar.as_slice(), false, true, None).unwrap();
         assert!(dir.path().join("d").is_file());
     }
 
@@ -618,7 +663,7 @@ mod tests {
         append(&mut out, root(from).fd.as_fd(), OsStr::new(""), Path::new("./"), None).unwrap();
         out.finish().unwrap();
         io::Seek::rewind(&mut tar).unwrap();
-        unpack(&root(to), tar, false, squash()).unwrap();
+        unpack(&root(to), tar, false, squash(), None).unwrap();
     }
 
     /// In a user namespace with one uid, as an ordinary user's tests run.

@@ -7,7 +7,7 @@ use crate::{
     container::{Change, ChangeKind, Container},
     engine::Engine,
     error::{Error, Result},
-    exec,
+    exec, init_layer,
     layers::{self, Found},
 };
 use std::{
@@ -17,12 +17,12 @@ use std::{
 };
 
 /// Mount points that the runtime makes: not the container's doing.
-const OURS: [&str; 7] =
-    ["/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/.dockerenv"];
+const OURS: [&str; 6] = ["/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
 
 pub(crate) async fn changes(engine: &Engine, container: &Container) -> Result<Vec<Change>> {
     let folders = exec::folders(engine, container).await?;
-    let mut ours: Vec<String> = OURS.map(str::to_owned).to_vec();
+    let mut ours: Vec<String> =
+        OURS.iter().chain(&init_layer::PATHS).map(|path| (*path).to_owned()).collect();
     ours.extend(container.mounts.iter().map(|m| m.destination.clone()));
     ours.extend(container.config.host.files.iter().map(|f| f.target.clone()));
     let built = container.config.host.build.iter().flat_map(|step| &step.mounts);

@@ -80,7 +80,7 @@ fn owner(meta: &fs::Metadata) -> (Option<Uid>, Option<Gid>) {
 }
 
 /// Owner before mode: chown clears set-uid.
-fn set_metadata(to: impl AsFd, meta: &fs::Metadata, squash: bool) -> io::Result<()> {
+pub(crate) fn set_metadata(to: impl AsFd, meta: &fs::Metadata, squash: bool) -> io::Result<()> {
     if !squash {
         let (uid, gid) = owner(meta);
         rustix::fs::fchown(&to, uid, gid)?;

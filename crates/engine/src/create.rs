@@ -3,10 +3,10 @@
 use crate::{
     config::{ContainerConfig, EndpointConfig, NetworkMode},
     container::*,
-    copy_up,
+    copy_up, endpoint,
     engine::Engine,
     error::{Error, Result},
-    folders, gate, image_defaults,
+    folders, gate, image_defaults, init_layer,
     layers::Layers,
     log_driver, merge, mounts, names, open,
     overlay::{self, AnyNetwork},
@@ -73,7 +73,9 @@ async fn make_whole(engine: &Engine, mut config: ContainerConfig) -> Result<Crea
             return Err(e);
         }
     };
-    let warnings = discarded_limits(&owner).await.unwrap_or_else(|error| vec![error.to_string()]);
+    let mut warnings = discarded_limits(&owner).await.unwrap_or_else(|error| vec![error.to_string()]);
+    let endpoints = &owner.container.config.endpoints;
+    warnings.extend(endpoint::warnings(endpoints.values().map(|endpoint| &endpoint.driver_opts)));
     let created = Created { id: id.clone(), warnings };
     engine.publish(container_event(&owner.container, "create", []));
     inner.tasks.spawn(owner.run());
@@ -247,6 +249,10 @@ fn make_folder(
     for folder in ["upper", "work"] {
         let path = dir.join(folder);
         fs::create_dir_all(&path).map_err(Error::io("create folder", &path))?;
+    }
+    if config.host.build.is_none() {
+        let upper = dir.join("upper");
+        init_layer::make(&upper, &layers, engine.inner.userns_squash).map_err(Error::io("fill", &upper))?;
     }
     let others = |other: &str| Ok(mounts::shareable(&*engine.inspect(other)?));
     let mut plan = mounts::Plan::of(&config, others)?;

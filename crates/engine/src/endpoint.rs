@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 /// Name of the interface inside.
 const IFNAME: &str = "com.docker.network.endpoint.ifname";
+/// What Docker's own options begin with.
+const DOCKERS: &str = "com.docker.network.";
 /// *Source:* `IFNAMSIZ` without its NUL.
 const IFNAME_BYTES_MAX: usize = 15;
 
@@ -31,15 +33,26 @@ pub(crate) fn options(
         match key.as_str() {
             SYSCTLS => made.sysctls = sysctls(value)?,
             IFNAME => made.interface = Some(interface(value)?),
-            other => {
+            other if other.starts_with(DOCKERS) => {
                 return Err(Error::invalid(format!(
                     "invalid EndpointsConfig.DriverOpts: there is no option {other:?} of an endpoint; hint: there are \
                      {SYSCTLS} and {IFNAME}"
                 )));
             }
+            // Another driver's: kept and shown. Who creates the container is told.
+            _ => {}
         }
     }
     Ok(made)
+}
+
+/// Returns what to tell of options that no driver here knows.
+pub(crate) fn warnings<'a>(all: impl Iterator<Item = &'a BTreeMap<String, String>>) -> Vec<String> {
+    let known = |key: &String| key.starts_with(DOCKERS);
+    let unknown = all.flat_map(BTreeMap::keys).filter(|key| !known(key));
+    unknown
+        .map(|key| format!("EndpointsConfig.DriverOpts: no network driver here knows {key:?}. Discarded."))
+        .collect()
 }
 
 /// Returns the name by which a container is known, and its alias.
@@ -114,6 +127,14 @@ mod tests {
         let read = options(&links, 0, &BTreeMap::new()).unwrap();
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         assert_eq!(read.links, [pair("db", "store"), pair("web", "web"), pair("0123456789ab", "x")]);
+    }
+
+    #[test]
+    fn what_another_driver_may_know_is_kept_and_told_of() {
+        assert!(with("org.example.colour", "red").is_ok());
+        let asked = BTreeMap::from([IFNAME, "org.example.colour"].map(|key| (key.to_owned(), String::new())));
+        let told = warnings([&asked].into_iter());
+        assert!(matches!(&told[..], [one] if one.contains("org.example.colour")), "{told:?}");
     }
 
     #[test]

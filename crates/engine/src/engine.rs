@@ -2,7 +2,7 @@
 //! Images, volumes and networks have their calls in `volumes_api`, `networks_api`.
 
 use crate::{
-    archive::{self, ArchiveReader, PathStat},
+    archive::{self, ArchiveReader, PathStat, PutOptions},
     cdi::Inventory,
     commit::CommitOptions,
     config::ContainerConfig,
@@ -24,6 +24,7 @@ use crate::{
 };
 use model::{GenericResources, Supply};
 use std::{
+    collections::BTreeMap,
     fmt,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -240,6 +241,19 @@ impl Engine {
         self.ask(container, |reply| Command::Update(Box::new(update), reply)).await
     }
 
+    /// Takes a legacy link away from a container: its line in /etc/hosts, and its variables at the next start.
+    ///
+    /// # Errors
+    /// `NoSuchContainer` in Docker's words when there is no such link.
+    pub async fn unlink(&self, container: &str, alias: &str) -> Result<()> {
+        self.ask(container, |reply| Command::Unlink(alias.to_owned(), reply)).await
+    }
+
+    /// Returns by what names containers are known through links of others, by id: `LINKED/ALIAS`.
+    pub fn link_names(&self) -> BTreeMap<String, Vec<String>> {
+        crate::links::names_of_all(self)
+    }
+
     /// Removes it with all that is its own.
     ///
     /// # Errors
@@ -315,6 +329,13 @@ impl Engine {
         Ok(ours)
     }
 
+    /// Tells that somebody who was attached left it, and it goes on.
+    pub fn detached(&self, container: &str) {
+        if let Ok(container) = self.inspect(container) {
+            self.publish(crate::owner::container_event(&container, "detach", []));
+        }
+    }
+
     /// Sets the size of its terminal.
     pub async fn resize(&self, container: &str, rows: u16, cols: u16) -> Result<()> {
         self.ask(container, |reply| Command::Resize { exec: None, rows, cols, reply }).await
@@ -351,6 +372,11 @@ impl Engine {
         self.inner.execs().get(exec).cloned().ok_or_else(|| Error::NoSuchExec(exec.to_owned()))
     }
 
+    /// Tells that somebody left it, and it goes on.
+    pub fn exec_detached(&self, exec: &str) {
+        crate::exec::detached(self, exec);
+    }
+
     /// Waits until it has ended and returns it then.
     pub async fn exec_wait(&self, exec: &str) -> Result<Exec> {
         crate::exec::wait(self, exec).await
@@ -374,15 +400,18 @@ impl Engine {
         archive::get(self, self.inspect(container)?, path.to_owned()).await
     }
 
-    /// Unpacks a tar into a folder of the container. With `keep_type` a folder never replaces a file nor the reverse.
+    /// Unpacks a tar into a folder of the container.
+    ///
+    /// # Errors
+    /// `Conflict` when nothing may be written there; `NoSuchPath`.
     pub async fn archive_put(
         &self,
         container: &str,
         path: &str,
         tar: impl tokio::io::AsyncRead + Send + Unpin + 'static,
-        keep_type: bool,
+        options: PutOptions,
     ) -> Result<()> {
-        archive::put(self, self.inspect(container)?, path.to_owned(), tar, keep_type).await
+        archive::put(self, self.inspect(container)?, path.to_owned(), tar, options).await
     }
 
     /// Returns a tar of the whole file system.
@@ -427,8 +456,10 @@ impl Waiting {
         loop {
             let now = self.view.borrow_and_update().clone();
             let done = match self.condition {
+                // As Docker: one that is started again by its policy has ended nevertheless.
                 WaitCondition::NotRunning => {
-                    !now.state.is_running() && now.state.status != Status::Restarting
+                    now.exits != self.exits
+                        || !now.state.is_running() && now.state.status != Status::Restarting
                 }
                 WaitCondition::NextExit => now.exits != self.exits,
                 WaitCondition::Removed => false,

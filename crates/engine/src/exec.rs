@@ -7,6 +7,7 @@ use crate::{
     event::Event,
     gate,
     layers::Layers,
+    links,
     owner::{Command, Owner, container_event},
     spec,
     streams::{self, ShimEnds, Streams, Wanted},
@@ -104,10 +105,10 @@ pub(crate) fn event<const N: usize>(
     exec: &Exec,
     more: [(&str, String); N],
 ) -> Event {
-    let action = if action == "exec_die" {
-        action.to_owned()
-    } else {
-        format!("{action}: {}", exec.config.cmd.join(" "))
+    let action = match action {
+        // Source: moby `daemon/exec.go`, `daemon/monitor.go`: how it began is told with its command.
+        "exec_die" | "exec_detach" => action.to_owned(),
+        _ => format!("{action}: {}", exec.config.cmd.join(" ")),
     };
     let mut event = container_event(container, action, more);
     event.attributes.insert("execID".into(), exec.id.clone());
@@ -159,7 +160,7 @@ async fn start_claimed(
     container: &Container,
     start: ExecStart,
 ) -> Result<Streams> {
-    let process = process(engine, container, &exec.config).await?;
+    let process = process(engine, container, &exec.config, start.console_size).await?;
     let wanted = if start.detach {
         Wanted::default()
     } else {
@@ -180,17 +181,20 @@ async fn start_claimed(
             reply,
         })
         .await?;
-    if let Some((rows, cols)) = start.console_size.filter(|_| exec.config.tty) {
-        // It may have ended already.
-        engine.exec_resize(&exec.id, rows, cols).await.ok();
-    }
     engine.publish(event(container, "exec_start", exec, []));
     Ok(ours)
 }
 
 /// Resolves user and environment of an exec in the container's own files.
-pub(crate) async fn process(engine: &Engine, container: &Container, exec: &ExecConfig) -> Result<Process> {
+pub(crate) async fn process(
+    engine: &Engine,
+    container: &Container,
+    exec: &ExecConfig,
+    console: Option<(u16, u16)>,
+) -> Result<Process> {
     let folders = folders(engine, container).await?;
+    // One that it is linked to may have ended meanwhile: no reason not to look into this one.
+    let links = links::environment(engine, container).unwrap_or_default();
     let (config, exec) = (container.config.clone(), exec.clone());
     let hostname = match &config.hostname {
         Some(name) if !name.is_empty() => name.clone(),
@@ -200,7 +204,7 @@ pub(crate) async fn process(engine: &Engine, container: &Container, exec: &ExecC
         let user = exec.user.as_deref().or(config.user.as_deref()).unwrap_or_default();
         let group_add: &[String] = if exec.user.is_some() { &[] } else { &config.host.group_add };
         let identity = users::resolve(&Layers { folders }, user, group_add)?;
-        spec::exec_process(&config, &identity, &exec, &hostname)
+        spec::exec_process(&config, &identity, &exec, &hostname, &links, console)
     })
     .await
 }
@@ -229,6 +233,14 @@ pub(crate) fn finish(engine: &Engine, id: &str, code: i32) -> Option<Exec> {
     drop(execs);
     engine.inner.exec_ended.send_replace(());
     Some(exec)
+}
+
+/// Tells that somebody left an instance that goes on.
+pub(crate) fn detached(engine: &Engine, id: &str) {
+    let Ok(exec) = engine.exec_inspect(id) else { return };
+    if let Ok(container) = engine.inspect(&exec.container_id) {
+        engine.publish(event(&container, "exec_detach", &exec, []));
+    }
 }
 
 pub(crate) async fn wait(engine: &Engine, id: &str) -> Result<Exec> {

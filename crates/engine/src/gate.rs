@@ -14,7 +14,7 @@ use crate::{
     lifecycle, log_driver, mounts, names, spec,
 };
 use model::confine::{self, Unfit};
-use std::{fs, time::Duration};
+use std::fs;
 
 /// Names of the one runtime there is. The latter two are what clients say for "the usual one".
 const RUNTIMES: [&str; 3] = ["rswarm", "runc", "io.containerd.runc.v2"];
@@ -120,19 +120,7 @@ fn arguments<'a>(key: &'static str, words: impl Iterator<Item = &'a String>, env
 fn health(check: &Healthcheck) -> Result<()> {
     let Healthcheck { test, interval, timeout, start_period, start_interval, retries: _ } = check;
     arguments("Healthcheck.Test", test.iter(), &[])?;
-    let all = [
-        ("Interval", interval),
-        ("Timeout", timeout),
-        ("StartPeriod", start_period),
-        ("StartInterval", start_interval),
-    ];
-    for (name, given) in all {
-        // 0: as the image says, else Docker's default.
-        if given.is_some_and(|d| !d.is_zero() && d < Duration::from_millis(1)) {
-            return Err(Error::invalid(format!("{name} in Healthcheck cannot be less than 1ms")));
-        }
-    }
-    Ok(())
+    confine::health_times([*interval, *timeout, *start_period, *start_interval]).map_err(unfit)
 }
 
 /// Judges what a container is to be on a network.
@@ -195,6 +183,9 @@ fn host(host: &HostConfig) -> Result<()> {
         cgroupns_mode,
         cgroup_parent,
         runtime,
+        console_size: _, // numbers by type
+        isolation,
+        volume_driver: _, // create: only where a volume is made
         masked_paths,
         readonly_paths,
         files,
@@ -236,14 +227,8 @@ fn host(host: &HostConfig) -> Result<()> {
         return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
     }
     log_driver::check(log)?;
-    if shm_size_bytes.is_some_and(|bytes| i64::try_from(bytes).is_err()) {
-        return Err(Error::invalid("invalid ShmSize: more bytes than there can be"));
-    }
-    if !(-1000..=1000).contains(oom_score_adj) {
-        return Err(Error::invalid(format!(
-            "Invalid value {oom_score_adj}, range for oom score adj is [-1000, 1000]"
-        )));
-    }
+    confine::memory_size("ShmSize", *shm_size_bytes).map_err(unfit)?;
+    confine::oom_score_adj("OomScoreAdj", (*oom_score_adj).into()).map_err(unfit)?;
     for group in group_add {
         if group.contains(':') || group.is_empty() {
             return Err(Error::invalid(format!("invalid GroupAdd: {group:?} is no group")));
@@ -267,6 +252,12 @@ fn host(host: &HostConfig) -> Result<()> {
     }
     if let Some(name) = runtime.as_deref().filter(|name| !RUNTIMES.contains(name)) {
         return Err(Error::invalid(format!("invalid Runtime: unknown or invalid runtime name: {name}")));
+    }
+    if !matches!(isolation.as_str(), "" | "default") {
+        // Source: moby `daemon/verifyPlatformContainerSettings`.
+        return Err(Error::invalid(format!(
+            "invalid Isolation: invalid isolation mode on linux: {isolation}"
+        )));
     }
     for path in masked_paths.iter().flatten() {
         confine::inner_path("MaskedPaths", path).map_err(unfit)?;
@@ -441,6 +432,7 @@ mod tests {
         refused(|c| c.host.uts_mode = "private".into(), "UTSMode");
         refused(|c| c.host.cgroupns_mode = "evil".into(), "CgroupnsMode");
         refused(|c| c.host.runtime = Some("../../bin/sh".into()), "Runtime");
+        refused(|c| c.host.isolation = "hyperv".into(), "Isolation");
         refused(|c| c.host.masked_paths = Some(vec!["/../etc".into()]), "MaskedPaths");
         refused(|c| c.host.oom_score_adj = 5000, "oom score adj");
         refused(|c| c.host.resources.pids_limit = Some(-5), "PidsLimit");

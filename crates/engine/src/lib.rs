@@ -28,6 +28,7 @@ mod copy_up;
 mod create;
 mod defaults;
 mod devices;
+mod down_tree;
 mod endpoint;
 mod engine;
 mod error;
@@ -40,6 +41,7 @@ pub mod fuzzing;
 mod gate;
 mod health;
 mod image_defaults;
+mod init_layer;
 mod layers;
 mod lifecycle;
 mod links;
@@ -71,7 +73,7 @@ mod volume_api;
 mod volume_archive;
 mod volume_mount;
 
-pub use archive::{ArchiveReader, PathStat};
+pub use archive::{ArchiveReader, PathStat, PutOptions};
 pub use build::{
     AgentIo, BuildContext, BuildError, BuildLine, BuildOptions, CachedStep, CopyError, SshAgents,
 };

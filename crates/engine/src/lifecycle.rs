@@ -3,7 +3,7 @@
 use crate::{
     container::*,
     error::{Error, Result},
-    gate, merge,
+    gate, links, merge,
     mounts::GOES_WITH_FOLDER,
     owner::{AfterExit, GRACE, Owner, Reply, Stopping, answer, runtime_failed},
     spec,
@@ -349,13 +349,29 @@ impl Owner {
             })
             .await?;
         }
+        self.reconfigure(config).await?;
+        self.event("update", []);
+        Ok(())
+    }
+
+    /// Writes another configuration down, and has it from then on.
+    async fn reconfigure(&mut self, config: crate::config::ContainerConfig) -> Result<()> {
         let config = Arc::new(config);
         let (path, record) = (self.dir.join("config.json"), config.clone());
         crate::blocking(move || crate::persist::write_json(&path, &*record)).await?;
         self.container.config = config;
         self.publish();
-        self.event("update", []);
         Ok(())
+    }
+
+    pub(crate) async fn unlink(&mut self, alias: &str) -> Result<()> {
+        let mut config = (*self.container.config).clone();
+        let (kept, gone) = links::without(std::mem::take(&mut config.host.links), alias);
+        let gone = gone.ok_or_else(|| Error::NoSuchContainer(format!("{}/{alias}", self.container.name)))?;
+        config.host.links = kept;
+        self.reconfigure(config).await?;
+        let (engine, hosts) = (self.engine.clone(), self.container.hosts_path.clone());
+        crate::blocking(move || links::forget(&engine, &hosts, &gone)).await
     }
 
     /// Before the start the streams wait; afterwards they go to the shim.

@@ -44,10 +44,10 @@ pub(crate) fn merge(mut config: ContainerConfig, image: ImageDefaults) -> Result
     if command(&config).is_empty() {
         return Err(Error::invalid("no command specified"));
     }
-    let mut env = merge_env(&[], &config.env);
+    // As given, also a bare `KEY`: it keeps the image's and the daemon's own away when the process is made.
     let mine: HashSet<&str> = config.env.iter().map(|entry| key(entry)).collect();
-    env.extend(image.env.into_iter().filter(|theirs| !mine.contains(key(theirs))));
-    config.env = env;
+    let theirs: Vec<_> = image.env.into_iter().filter(|theirs| !mine.contains(key(theirs))).collect();
+    config.env.extend(theirs);
     let mut labels = image.labels;
     labels.append(&mut config.labels);
     config.labels = labels;
@@ -168,6 +168,23 @@ mod tests {
         check(Some("/mine"), Some("x"), "/mine x");
         check(Some(""), Some("sh"), "sh");
         check(Some(""), None, "");
+    }
+
+    #[test]
+    fn a_variable_without_a_value_is_kept_and_keeps_the_images_away() {
+        let config = ContainerConfig {
+            cmd: Some(words("run")),
+            env: words("PATH A=1 B="),
+            ..ContainerConfig::default()
+        };
+        let image = ImageDefaults { env: words("PATH=/bin A=2 C=3"), ..ImageDefaults::default() };
+        let env = merge(config, image).unwrap().env;
+        assert_eq!(env, words("PATH A=1 B= C=3"), "as `inspect` shows it");
+        assert_eq!(
+            merge_env(&words("PATH=/sbin D=4"), &env),
+            words("D=4 A=1 B= C=3"),
+            "what the process gets"
+        );
     }
 
     #[test]

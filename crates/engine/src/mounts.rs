@@ -80,8 +80,9 @@ impl Plan {
         others: impl Fn(&str) -> Result<Vec<MountPoint>>,
     ) -> Result<Self> {
         let mut plan = Self::default();
+        let driver = &config.host.volume_driver;
         for bind in &config.host.binds {
-            plan.add(parse_bind(bind)?, true)?;
+            plan.add(with_driver(parse_bind(bind)?, driver), true)?;
         }
         for mount in &config.host.mounts {
             plan.add(of_mount(mount)?, true)?;
@@ -122,7 +123,7 @@ impl Plan {
                 mode: String::new(),
                 propagation: String::new(),
             };
-            plan.add(wanted, false)?;
+            plan.add(with_driver(wanted, driver), false)?;
         }
         Ok(plan)
     }
@@ -341,6 +342,14 @@ fn parse_bind(text: &str) -> Result<Wanted> {
     Ok(Wanted { destination: clean(destination)?, source, writable, mode: options.to_owned(), propagation })
 }
 
+/// Names the driver of a volume that names none itself. *Source:* Docker API `HostConfig.VolumeDriver`.
+fn with_driver(mut wanted: Wanted, default: &str) -> Wanted {
+    if let Source::Volume { config, .. } = &mut wanted.source {
+        config.driver = default.to_owned();
+    }
+    wanted
+}
+
 fn of_mount(mount: &crate::config::Mount) -> Result<Wanted> {
     let mut wanted_propagation = String::new();
     let source = match &mount.kind {
@@ -415,6 +424,34 @@ mod tests {
         for bad in ["a:b:c:d", "v:relative", "v:/x:what", ""] {
             assert!(parse_bind(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_driver_of_the_host_configuration_is_that_of_volumes_without_one() {
+        let volume = |name: &str, target: &str, driver: Option<&str>| crate::config::Mount {
+            target: target.into(),
+            read_only: false,
+            kind: MountKind::Volume {
+                name: Some(name.into()),
+                driver: driver.map(str::to_owned),
+                driver_opts: BTreeMap::new(),
+                labels: BTreeMap::new(),
+                no_copy: false,
+                subpath: None,
+            },
+        };
+        let mut config = ContainerConfig::default();
+        config.host.volume_driver = "far".into();
+        config.host.binds = vec!["named:/a".into(), "/srv:/b".into()];
+        config.volumes.insert("/c".into());
+        config.host.mounts = vec![volume("plain", "/d", None), volume("own", "/e", Some("near"))];
+        let plan = Plan::of(&config, |_| Ok(vec![])).unwrap();
+        let driver = |target: &str| match &plan.by_destination[target].source {
+            Source::Volume { config, .. } => Some(config.driver.as_str()),
+            _ => None,
+        };
+        let drivers = ["/a", "/b", "/c", "/d", "/e"].map(driver);
+        assert_eq!(drivers, [Some("far"), None, Some("far"), Some(""), Some("near")]);
     }
 
     #[test]

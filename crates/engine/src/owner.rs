@@ -52,6 +52,7 @@ pub(crate) enum Command {
     Unpause(Reply<()>),
     Rename(String, Reply<()>),
     Update(Box<Update>, Reply<()>),
+    Unlink(String, Reply<()>),
     Remove(RemoveOptions, Reply<()>),
     Attach(ShimEnds, Reply<()>),
     Resize { exec: Option<String>, rows: u16, cols: u16, reply: Reply<()> },
@@ -208,6 +209,10 @@ impl Owner {
             }
             Command::Update(update, reply) => {
                 let result = self.update(*update).await;
+                answer(reply, result);
+            }
+            Command::Unlink(alias, reply) => {
+                let result = self.unlink(&alias).await;
                 answer(reply, result);
             }
             Command::Remove(options, reply) => self.remove_on_demand(options, reply).await,

@@ -114,6 +114,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) id: &'a str,
     pub(crate) config: &'a ContainerConfig,
     pub(crate) hostname: &'a str,
+    /// Variables that tell of what it is linked to.
+    pub(crate) links: &'a [String],
     pub(crate) identity: &'a Identity,
     pub(crate) mounts: &'a [MountPoint],
     pub(crate) tmpfs: &'a [Tmpfs],
@@ -304,6 +306,7 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec> {
     let caps = capabilities(&host.cap_add, &host.cap_drop, host.privileged)?;
     let mut process = json!({
         "terminal": parts.config.tty,
+        "consoleSize": host.console_size.filter(|_| parts.config.tty).map(console_size),
         "user": user_with(parts.identity, &parts.edits.additional_gids),
         "args": merge::command(parts.config),
         "env": env(parts),
@@ -360,19 +363,27 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec> {
     parsed(whole, parts.id)
 }
 
+/// Returns how large a terminal is: rows and columns.
+fn console_size((height, width): (u16, u16)) -> Value {
+    json!({ "height": height, "width": width })
+}
+
 /// Builds the process of an exec.
 pub(crate) fn exec_process(
     config: &ContainerConfig,
     identity: &Identity,
     exec: &ExecConfig,
     hostname: &str,
+    links: &[String],
+    console: Option<(u16, u16)>,
 ) -> Result<Process> {
     let host = &config.host;
     let caps = capabilities(&host.cap_add, &host.cap_drop, host.privileged || exec.privileged)?;
-    let mut env = base_env(config, hostname, identity, exec.tty);
+    let mut env = base_env(config, hostname, identity, exec.tty, links);
     env = merge::merge_env(&env, &exec.env);
     let process = json!({
         "terminal": exec.tty,
+        "consoleSize": console.filter(|_| exec.tty).map(console_size),
         "user": user(identity),
         "args": exec.cmd,
         "env": env,
@@ -450,15 +461,22 @@ fn cwd(config: &ContainerConfig) -> String {
 }
 
 fn env(parts: &Parts<'_>) -> Vec<String> {
-    let env = base_env(parts.config, parts.hostname, parts.identity, parts.config.tty);
+    let env = base_env(parts.config, parts.hostname, parts.identity, parts.config.tty, parts.links);
     merge::merge_env(&env, &parts.edits.env)
 }
 
-fn base_env(config: &ContainerConfig, hostname: &str, identity: &Identity, tty: bool) -> Vec<String> {
+fn base_env(
+    config: &ContainerConfig,
+    hostname: &str,
+    identity: &Identity,
+    tty: bool,
+    links: &[String],
+) -> Vec<String> {
     let mut env = vec![PATH.to_owned(), format!("HOSTNAME={hostname}")];
     if tty {
         env.push("TERM=xterm".into());
     }
+    env.extend_from_slice(links);
     env = merge::merge_env(&env, &config.env);
     if !env.iter().any(|e| e.starts_with("HOME=")) {
         env.push(format!("HOME={}", identity.home));
@@ -932,6 +950,7 @@ mod tests {
             id: "x",
             config: &config,
             hostname: "web",
+            links: &[],
             identity: &identity,
             mounts: &[point, shallow],
             tmpfs: &[],

@@ -583,6 +583,7 @@ impl Owner {
         let mut folders = vec![upper.clone()];
         folders.extend(lowers.iter().cloned());
         let (hostname, cgroup) = (self.hostname(), self.cgroup());
+        let links = links::environment(&self.engine, &self.container)?;
         let (container, run_dir, squash) =
             (self.container.clone(), self.run_dir.clone(), self.engine.inner.userns_squash);
         let host = self.engine.inner.hostname.clone();
@@ -603,6 +604,7 @@ impl Owner {
                 id: &container.id,
                 config: &config,
                 hostname: &hostname,
+                links: &links,
                 identity: &identity,
                 mounts: &container.mounts,
                 tmpfs: &tmpfs,

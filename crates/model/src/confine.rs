@@ -1,7 +1,7 @@
 //! What a text of a request must be before it goes into a file, a command line or a path of a host: the rules that
 //! containers, services and stack files share. Pure; each function names the key that it judges.
 
-use crate::{ContainerSpec, HostOptions, MountKind, OwnNamespaces, sysctl_path};
+use crate::{ContainerSpec, Duration, Healthcheck, HostOptions, MountKind, OwnNamespaces, sysctl_path};
 use ipnet::IpNet;
 
 /// A value that a container may not be given; the text names its key.
@@ -395,7 +395,7 @@ pub fn container(spec: &ContainerSpec, host_network: bool) -> Result<(), Unfit> 
         mounts,
         stop_signal,
         stop_grace_period: _,
-        healthcheck: _, // durations by type; its command runs in the container
+        healthcheck,
         hosts,
         dns,
         secrets,
@@ -408,7 +408,7 @@ pub fn container(spec: &ContainerSpec, host_network: bool) -> Result<(), Unfit> 
         privileged: _,
         no_new_privileges: _,
         shm_size_bytes,
-        oom_score_adj,
+        oom_score_adj: score,
         host,
         post_start: _, // as an exec: the node
         pre_stop: _,
@@ -489,12 +489,14 @@ pub fn container(spec: &ContainerSpec, host_network: bool) -> Result<(), Unfit> 
             ));
         }
     }
-    if shm_size_bytes.is_some_and(|bytes| i64::try_from(bytes).is_err()) {
-        return Err(unfit("ContainerSpec.ShmSize", "more bytes than there can be"));
-    }
-    if !(-1000..=1000).contains(oom_score_adj) {
-        let why = format!("Invalid value {oom_score_adj}, range for oom score adj is [-1000, 1000]");
-        return Err(unfit("ContainerSpec.OomScoreAdj", why));
+    memory_size("ContainerSpec.ShmSize", *shm_size_bytes)?;
+    oom_score_adj("ContainerSpec.OomScoreAdj", (*score).into())?;
+    if let Some(check) = healthcheck {
+        let Healthcheck { test, interval, timeout, start_period, start_interval, retries: _ } = check;
+        for word in test {
+            argument("ContainerSpec.Healthcheck.Test", word)?;
+        }
+        health_times([*interval, *timeout, *start_period, *start_interval])?;
     }
     host.as_ref().map_or(Ok(()), of_host)
 }
@@ -513,6 +515,40 @@ fn of_host(host: &HostOptions) -> Result<(), Unfit> {
     }
     user_namespace("userns_mode", host.users.as_deref().unwrap_or_default())?;
     cpu_list("cpuset", &host.cpuset)
+}
+
+/// Judges the times of a healthcheck: between probes, to answer, of the start, between probes in that. None, or zero,
+/// is "as the image says". *Source:* moby `daemon/container.go`, `validateHealthCheck`.
+///
+/// # Errors
+/// For one that is shorter than a millisecond.
+pub fn health_times(times: [Option<Duration>; 4]) -> Result<(), Unfit> {
+    for (name, time) in ["Interval", "Timeout", "StartPeriod", "StartInterval"].iter().zip(times) {
+        if time.is_some_and(|time| !time.is_zero() && time < Duration::from_millis(1)) {
+            return Err(unfit("Healthcheck", format!("{name} in Healthcheck cannot be less than 1ms")));
+        }
+    }
+    Ok(())
+}
+
+/// Reads how readily the kernel ends a container when memory runs out. *Source:* proc(5), `oom_score_adj`.
+///
+/// # Errors
+/// For what is not between -1000 and 1000.
+pub fn oom_score_adj(key: &'static str, score: i64) -> Result<i32, Unfit> {
+    let read = i32::try_from(score).ok().filter(|score| (-1000..=1000).contains(score));
+    read.ok_or_else(|| unfit(key, format!("Invalid value {score}, range for oom score adj is [-1000, 1000]")))
+}
+
+/// Judges the size of a file system in memory. *Unit:* bytes.
+///
+/// # Errors
+/// For more than the kernel can count.
+pub fn memory_size(key: &'static str, bytes: Option<u64>) -> Result<(), Unfit> {
+    match bytes.map(i64::try_from) {
+        Some(Err(_)) => Err(unfit(key, "more bytes than there can be")),
+        Some(Ok(_)) | None => Ok(()),
+    }
 }
 
 /// Judges a text that stays on its line.
@@ -613,6 +649,11 @@ mod tests {
         refused(&|s| s.working_dir = Some("/proc/self/fd/7".into()), "Dir");
         refused(&|s| s.user = Some("4294967296".into()), "User");
         refused(&|s| s.oom_score_adj = 2000, "OomScoreAdj");
+        let soon = Some(Duration::from_nanos(5));
+        refused(
+            &|s| s.healthcheck = Some(Healthcheck { start_interval: soon, ..Healthcheck::default() }),
+            "StartInterval in Healthcheck cannot be less than 1ms",
+        );
         let templates =
             ContainerSpec { hostname: Some("web-{{ .Task.Slot }}".into()), ..ContainerSpec::default() };
         assert_eq!(container(&templates, false), Ok(()));

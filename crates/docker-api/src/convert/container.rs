@@ -4,7 +4,7 @@ use super::{Invalid, Result, duration, given, invalid, nanos, signed, unsigned};
 use crate::types;
 use model::{
     BindRecursion, ConfigId, ContainerSpec, DeviceMapping, DnsConfig, FileRef, Healthcheck, Hook,
-    HostOptions, Mount, MountKind, SecretId, Ulimit,
+    HostOptions, Mount, MountKind, SecretId, Ulimit, confine,
 };
 
 /// Reads what a task's container should be.
@@ -58,10 +58,8 @@ pub fn container_spec(from: types::ContainerSpec) -> Result<ContainerSpec> {
         privileged: from.privileged,
         no_new_privileges: privileges.no_new_privileges,
         shm_size_bytes: (from.shm_size > 0).then_some(from.shm_size),
-        oom_score_adj: i32::try_from(from.oom_score_adj)
-            .ok()
-            .filter(|v| (-1000..=1000).contains(v))
-            .ok_or_else(|| Invalid("OomScoreAdj: want -1000 to 1000".into()))?,
+        oom_score_adj: confine::oom_score_adj("ContainerSpec.OomScoreAdj", from.oom_score_adj)
+            .map_err(|e| Invalid(e.to_string()))?,
         host: from.host.map(host_options).filter(|host| *host != HostOptions::default()),
         post_start: from.post_start.into_iter().map(hook).collect(),
         pre_stop: from.pre_stop.into_iter().map(hook).collect(),
@@ -392,7 +390,8 @@ fn mount_json(from: &Mount) -> types::Mount {
     to
 }
 
-pub(super) fn healthcheck(from: types::Health) -> Result<Healthcheck> {
+/// Reads a healthcheck, of a task or of a container by itself.
+pub fn healthcheck(from: types::Health) -> Result<Healthcheck> {
     let time = |nanos: i64, what: &str| -> Result<Option<model::Duration>> {
         if nanos != 0 && nanos < 1_000_000 {
             return invalid(format!("{what} in Healthcheck cannot be less than 1ms"));

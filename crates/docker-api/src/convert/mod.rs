@@ -14,8 +14,8 @@ mod task;
 mod user;
 
 pub use cluster::*;
-pub use container::container_spec;
 pub(crate) use container::{bind_recursion, bind_recursion_json, refuse_foreign_options};
+pub use container::{container_spec, healthcheck};
 pub use generic::generic_resources_json;
 pub use network::*;
 pub use node::*;

@@ -3,7 +3,7 @@
 
 use super::ApiError;
 use crate::{
-    convert::{bind_recursion, refuse_foreign_options},
+    convert::{self, bind_recursion, refuse_foreign_options},
     types,
 };
 use engine::{
@@ -23,11 +23,6 @@ fn bad(text: impl Into<String>) -> ApiError {
 
 fn unsigned(what: &str, value: i64) -> Result<u64, ApiError> {
     u64::try_from(value).map_err(|_| bad(format!("{what} must not be negative")))
-}
-
-/// Docker's nanoseconds; 0 is "not given".
-fn nanos(what: &str, value: i64) -> Result<Option<Duration>, ApiError> {
-    Ok(Some(Duration::from_nanos(unsigned(what, value)?)).filter(|d| !d.is_zero()))
 }
 
 fn parse<T: std::str::FromStr>(what: &str, text: &str) -> Result<T, ApiError> {
@@ -114,26 +109,12 @@ pub(super) fn endpoint(settings: types::EndpointSettings) -> Result<EndpointConf
 }
 
 fn healthcheck(from: types::Health) -> Result<Healthcheck, ApiError> {
-    Ok(Healthcheck {
-        test: from.test,
-        interval: nanos("Healthcheck.Interval", from.interval)?,
-        timeout: nanos("Healthcheck.Timeout", from.timeout)?,
-        start_period: nanos("Healthcheck.StartPeriod", from.start_period)?,
-        start_interval: nanos("Healthcheck.StartInterval", from.start_interval)?,
-        retries: Some(
-            u32::try_from(from.retries).map_err(|_| {
-                bad(format!("Retries in Healthcheck cannot be negative or above {}", u32::MAX))
-            })?,
-        )
-        .filter(|retries| *retries > 0),
-    })
+    let model::Healthcheck { test, interval, timeout, start_period, start_interval, retries } =
+        convert::healthcheck(from)?;
+    Ok(Healthcheck { test, interval, timeout, start_period, start_interval, retries })
 }
 
 fn host(from: types::HostConfig) -> Result<HostConfig, ApiError> {
-    if !matches!(from.isolation.as_str(), "" | "default") {
-        // Source: moby `daemon/verifyPlatformContainerSettings`.
-        return Err(bad(format!("invalid Isolation: invalid isolation mode on linux: {}", from.isolation)));
-    }
     let listed = |list: &Option<Vec<serde_json::Value>>| list.as_ref().is_some_and(|l| !l.is_empty());
     let refused = [
         ("HostConfig.StorageOpt", !from.storage_opt.is_empty()),
@@ -142,7 +123,6 @@ fn host(from: types::HostConfig) -> Result<HostConfig, ApiError> {
         ("HostConfig.CpuPercent", from.resources.cpu_percent != 0),
         ("HostConfig.IOMaximumIOps", from.resources.io_maximum_iops != 0),
         ("HostConfig.IOMaximumBandwidth", from.resources.io_maximum_bandwidth != 0),
-        ("HostConfig.VolumeDriver", !matches!(from.volume_driver.as_str(), "" | "local")),
         ("HostConfig.BlkioWeightDevice", !from.resources.blkio_weight_device.is_empty()),
         ("HostConfig.BlkioDeviceReadBps", listed(&from.resources.blkio_device_read_bps)),
         ("HostConfig.BlkioDeviceWriteBps", listed(&from.resources.blkio_device_write_bps)),
@@ -207,11 +187,22 @@ fn host(from: types::HostConfig) -> Result<HostConfig, ApiError> {
         cgroupns_mode: from.cgroupns_mode,
         cgroup_parent: given(from.resources.cgroup_parent.clone()),
         runtime: given(from.runtime),
+        console_size: console_size(from.console_size)?,
+        isolation: from.isolation,
+        volume_driver: from.volume_driver,
         masked_paths: from.masked_paths,
         readonly_paths: from.readonly_paths,
         annotations: from.annotations,
         ..HostConfig::default()
     })
+}
+
+/// Docker's rows and columns; 0 and 0 are "not given".
+fn console_size([rows, columns]: [u32; 2]) -> Result<Option<(u16, u16)>, ApiError> {
+    let cells = |n: u32| {
+        u16::try_from(n).map_err(|_| bad(format!("invalid ConsoleSize: {n} is more than {}", u16::MAX)))
+    };
+    Ok(Some((cells(rows)?, cells(columns)?)).filter(|size| *size != (0, 0)))
 }
 
 pub(super) fn ulimit(from: types::Ulimit) -> Ulimit {
@@ -410,6 +401,7 @@ const GATES: &[(&str, &str, &[&str])] = &[
             "ExtraHosts",
             "GroupAdd",
             "IpcMode",
+            "Isolation",
             "Links",
             "OomScoreAdj",
             "PidMode",
@@ -417,6 +409,7 @@ const GATES: &[(&str, &str, &[&str])] = &[
             "Tmpfs",
             "UTSMode",
             "UsernsMode",
+            "VolumeDriver",
             "ShmSize",
             "Sysctls",
             "Runtime",
@@ -431,9 +424,9 @@ const GATES: &[(&str, &str, &[&str])] = &[
         "type",
         &["PortBindings", "AutoRemove", "Dns", "Privileged", "PublishAllPorts", "ReadonlyRootfs", "Init"],
     ),
-    ("HostConfig", "here", &["RestartPolicy", "Isolation", "VolumeDriver"]),
+    ("HostConfig", "here", &["RestartPolicy", "ConsoleSize"]),
     ("HostConfig", "refused", &["StorageOpt", "Cgroup"]),
-    ("HostConfig", "client", &["ContainerIDFile", "ConsoleSize"]),
+    ("HostConfig", "client", &["ContainerIDFile"]),
     (
         "ContainerResources",
         "engine",
@@ -616,7 +609,7 @@ mod tests {
             (r#"{"HostConfig":{"Memory":-1}}"#, "Memory"),
             (r#"{"HostConfig":{"NanoCpus":-5}}"#, "NanoCpus"),
             (r#"{"HostConfig":{"ShmSize":-1}}"#, "ShmSize"),
-            (r#"{"HostConfig":{"Isolation":"hyperv"}}"#, "Isolation"),
+            (r#"{"HostConfig":{"ConsoleSize":[1,70000]}}"#, "ConsoleSize"),
             (r#"{"HostConfig":{"RestartPolicy":{"Name":"on-failure","MaximumRetryCount":-1}}}"#, "negative"),
             (r#"{"HostConfig":{"RestartPolicy":{"Name":"always","MaximumRetryCount":1}}}"#, "on-failure"),
             (r#"{"HostConfig":{"Dns":["8.8.8.8\nnameserver 6.6.6.6"]}}"#, "Dns"),

@@ -76,7 +76,21 @@ fn mounts(container: &Container) -> Vec<types::MountPoint> {
 fn networks(container: &Container) -> BTreeMap<String, types::EndpointSettings> {
     let text = |ip: Option<std::net::IpAddr>| ip.map(|a| a.to_string()).unwrap_or_default();
     let text6 = |ip: Option<std::net::Ipv6Addr>| text(ip.map(Into::into));
-    let json = |e: &engine::Endpoint| types::EndpointSettings {
+    let short_id = &container.id[..container.id.len().min(12)];
+    let names = |network: &str, e: &engine::Endpoint| {
+        // As Docker: those of the default networks have none.
+        let own = !matches!(network, "bridge" | "host" | "none");
+        own.then(|| {
+            let mut names = vec![container.name.clone()];
+            for name in e.aliases.iter().map(String::as_str).chain([short_id]) {
+                if !names.iter().any(|known| known == name) {
+                    names.push(name.to_owned());
+                }
+            }
+            names
+        })
+    };
+    let json = |name: &str, e: &engine::Endpoint| types::EndpointSettings {
         ipam_config: (e.wanted_address.is_some() || e.wanted_address6.is_some()).then(|| {
             types::EndpointIpam {
                 ipv4_address: text(e.wanted_address),
@@ -84,11 +98,18 @@ fn networks(container: &Container) -> BTreeMap<String, types::EndpointSettings> 
                 ..types::EndpointIpam::default()
             }
         }),
-        aliases: (!e.aliases.is_empty()).then(|| e.aliases.clone()),
+        // Without the one that each has: since API 1.45 that is among the DNS names.
+        aliases: Some(e.aliases.iter().filter(|alias| *alias != short_id).cloned().collect::<Vec<_>>())
+            .filter(|aliases| !aliases.is_empty()),
+        dns_names: names(name, e),
         links: (!e.links.is_empty()).then(|| e.links.clone()),
         driver_opts: (!e.driver_opts.is_empty()).then(|| e.driver_opts.clone()),
         gw_priority: e.gateway_priority,
-        mac_address: e.mac.clone(),
+        mac_address: match e.mac.as_str() {
+            // Of one that does not run, what it asks for.
+            "" => e.wanted_mac.clone().unwrap_or_default(),
+            mac => mac.to_owned(),
+        },
         network_id: e.network_id.clone(),
         endpoint_id: e.endpoint_id.clone(),
         gateway: text(e.gateway),
@@ -97,9 +118,8 @@ fn networks(container: &Container) -> BTreeMap<String, types::EndpointSettings> 
         ipv6_gateway: text6(e.gateway6),
         global_ipv6_address: text6(e.address6),
         global_ipv6_prefix_len: i64::from(e.prefix6_len),
-        ..Default::default()
     };
-    container.networks.iter().map(|(name, e)| (name.clone(), json(e))).collect()
+    container.networks.iter().map(|(name, e)| (name.clone(), json(name, e))).collect()
 }
 
 /// A `size` of zero is not shown.

@@ -2,8 +2,9 @@
 
 use super::{
     ApiError, State, container_create, container_json,
-    hijack::{self, hijack},
-    request::{Json as JsonBody, Params, Use},
+    detach_keys::DetachKeys,
+    hijack::{self, Leaving, Session, hijack},
+    request::{Json as JsonBody, Params, Use, with_whole_body},
     routing::{delete, door, get, post},
     rows::Rows,
 };
@@ -21,7 +22,7 @@ use engine::{
     AttachOptions, ListOptions, LogEntry, LogOptions, LogStream, RemoveOptions, Size, StopOptions,
     WaitCondition, Wanted,
 };
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{StreamExt as _, TryStreamExt as _, future::BoxFuture};
 use model::Duration;
 use std::sync::Arc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -33,7 +34,7 @@ pub(super) fn routes() -> Router<State> {
         .route("/containers/create", post(create))
         .route("/containers/prune", post(prune))
         .route("/containers/{id}/json", get(inspect))
-        .route("/containers/{id}/{action}", post(act))
+        .route("/containers/{id}/{action}", post(act).delete(door(remove_link)))
         .route("/containers/{id}/wait", post(wait))
         .route("/containers/{id}/attach", post(attach))
         .route("/containers/{id}/attach/ws", get(attach_websocket))
@@ -60,7 +61,12 @@ async fn list(Use(state): Use<State>, params: Params) -> Result<Json<impl serde:
         let size = if params.flag("size") { engine.size(&container.id).await? } else { Size::default() };
         found.push((container, size));
     }
-    let row = |(container, size): &(Arc<engine::Container>, Size)| container_json::summary(container, *size);
+    let links = engine.link_names();
+    let row = move |(container, size): &(Arc<engine::Container>, Size)| {
+        let mut row = container_json::summary(container, *size);
+        row.names.extend(links.get(&container.id).into_iter().flatten().map(|name| format!("/{name}")));
+        row
+    };
     Ok(Json(Rows(found, row)))
 }
 
@@ -165,6 +171,19 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// `docker rm --link web/db`: the container `web` is linked to another one no more.
+async fn remove_link(
+    Use(state): Use<State>,
+    Path((id, alias)): Path<(String, String)>,
+    params: Params,
+) -> Result<StatusCode, ApiError> {
+    if !params.flag("link") {
+        return Err(ApiError::not_found("page not found"));
+    }
+    state.engine()?.unlink(&id, &alias).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::ContainersPruned>, ApiError> {
     let pruned = state.engine()?.prune_containers(&params.filters()?.engine()).await?;
     Ok(Json(types::ContainersPruned {
@@ -196,9 +215,29 @@ async fn attach(
     params: Params,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let tty = state.engine()?.inspect(&id)?.config.tty;
+    // Some clients say here again what the query says. Nobody reads it, but it is no input.
+    let request = with_whole_body(request).await?;
+    let container = state.engine()?.inspect(&id)?;
+    let tty = container.config.tty;
+    let leaving = leaving(&state, &container, &params)?;
+    let next_exit = state.engine()?.wait(&id, WaitCondition::NextExit)?;
     let opened = open_attached(&state, &id, &params, tty).await?;
-    hijack(&state, request, tty, std::future::ready(opened), Box::pin(std::future::ready(())))
+    let ended: BoxFuture<'static, ()> = match &opened.0 {
+        engine::Streams { stdout: None, stderr: None, .. } => {
+            Box::pin(async { drop(next_exit.exit().await) })
+        }
+        _ => Box::pin(std::future::ready(())),
+    };
+    let session = Session { framed: !tty, leaving, ended };
+    hijack(&state, request, session, std::future::ready(opened))
+}
+
+/// Returns at which keys a client leaves a container: those of terminals have some.
+fn leaving(state: &State, container: &engine::Container, params: &Params) -> Result<Leaving, ApiError> {
+    let keys = DetachKeys::parse(params.get("detachKeys").unwrap_or_default())?;
+    let (engine, id) = (state.engine()?.clone(), container.id.clone());
+    let told = move || engine.detached(&id);
+    Ok(container.config.tty.then(|| (keys, Box::new(told) as Box<dyn FnOnce() + Send>)))
 }
 
 /// Source: Docker API `ContainerAttachWebsocket`: bytes as they are, not framed.
@@ -208,11 +247,12 @@ async fn attach_websocket(
     params: Params,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, ApiError> {
+    let leaving = leaving(&state, &*state.engine()?.inspect(&id)?, &params)?;
     let opened = open_attached(&state, &id, &params, true).await?;
     let cancel = state.cancel.clone();
     Ok(upgrade.on_upgrade(async move |socket| {
-        let joined = cancel.run_until_cancelled(hijack::join_websocket(socket, opened)).await;
-        if let Some(Err(error)) = joined {
+        let joined = hijack::join_websocket(socket, opened, leaving);
+        if let Some(Err(error)) = cancel.run_until_cancelled(joined).await {
             tracing::debug!(%error, "an attached client has gone");
         }
     }))
@@ -398,7 +438,11 @@ async fn archive_put(
 ) -> Result<StatusCode, ApiError> {
     let path = params.get("path").ok_or_else(|| ApiError::bad_request("missing parameter: path"))?;
     let tar = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
-    state.engine()?.archive_put(&id, path, tar, params.flag("noOverwriteDirNonDir")).await?;
+    let options = engine::PutOptions {
+        keep_type: params.flag("noOverwriteDirNonDir"),
+        of_the_user: params.flag("copyUIDGID"),
+    };
+    state.engine()?.archive_put(&id, path, tar, options).await?;
     Ok(StatusCode::OK)
 }
 

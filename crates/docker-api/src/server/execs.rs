@@ -3,14 +3,15 @@
 use super::{
     ApiError, State,
     containers::{STDOUT, frame},
-    hijack::hijack,
-    request::{Json as JsonBody, Params, Use},
+    detach_keys::DetachKeys,
+    hijack::{Session, hijack},
+    request::{Json as JsonBody, Params, Use, look_into},
     routing::{get, post},
 };
 use crate::types;
 use axum::{
     Json, Router,
-    extract::{FromRequest as _, Path, Request},
+    extract::{Path, Request},
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
@@ -31,6 +32,7 @@ async fn create(
     if request.privileged && state.asker().is_confined() {
         return Err(ApiError::forbidden("a privileged process reaches into the host: that takes role admin"));
     }
+    DetachKeys::parse(&request.detach_keys)?;
     let given = |text: String| (!text.is_empty()).then_some(text);
     let config = engine::ExecConfig {
         cmd: request.cmd.0,
@@ -53,26 +55,28 @@ async fn start(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    // The connection is taken over after the small JSON body has been read from it.
-    let (mut parts, body) = request.into_parts();
-    let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-    let copy = Request::from_parts(parts, body);
-    let (head, body) = copy.into_parts();
-    let JsonBody(asked) =
-        JsonBody::<types::ExecStart>::from_request(Request::from_parts(head.clone(), body), &state).await?;
+    let (asked, request) = look_into::<types::ExecStart>(request).await?;
     let engine = state.engine()?;
-    let tty = engine.exec_inspect(&id)?.config.tty;
-    let console_size = asked.console_size.map(|[rows, columns]| (rows, columns));
+    let exec = engine.exec_inspect(&id)?.config;
+    let console_size = asked.console_size.filter(|_| !asked.detach).map(|[rows, columns]| (rows, columns));
+    if console_size.is_some() && !asked.tty {
+        return Err(ApiError::bad_request("console size is only supported with tty"));
+    }
     let start = engine::ExecStart { detach: asked.detach, console_size };
     if asked.detach {
         engine.exec_start(&id, start).await?;
         return Ok(StatusCode::OK.into_response());
     }
     engine.exec_can_start(&id)?;
-    let mut again = Request::from_parts(head, axum::body::Body::empty());
-    if let Some(upgrade) = upgrade {
-        again.extensions_mut().insert(upgrade);
-    }
+    // As dockerd: who starts it says whether he reads frames, whatever there is in the container.
+    let framed = !asked.tty;
+    let leaving = if exec.tty {
+        let (engine, id) = (engine.clone(), id.clone());
+        let told: Box<dyn FnOnce() + Send> = Box::new(move || engine.exec_detached(&id));
+        Some((DetachKeys::parse(&exec.detach_keys)?, told))
+    } else {
+        None
+    };
     let (starting, waiting, started) = (engine.clone(), engine.clone(), id.clone());
     // As dockerd: what fails from here on is told on the stream, its exit code by inspect.
     let open = async move {
@@ -80,7 +84,7 @@ async fn start(
             Ok(streams) => (streams, Vec::new()),
             Err(error) => {
                 let text = format!("{}\r\n", ApiError::from(error)).into_bytes();
-                let said = if tty { text.into() } else { frame(STDOUT, &text) };
+                let said = if framed { frame(STDOUT, &text) } else { text.into() };
                 (engine::Streams::default(), vec![said])
             }
         }
@@ -89,7 +93,7 @@ async fn start(
         // An instance that is forgotten has ended.
         drop(waiting.exec_wait(&id).await);
     });
-    hijack(&state, again, tty, open, ended)
+    hijack(&state, request, Session { framed, leaving, ended }, open)
 }
 
 async fn resize(

@@ -6,24 +6,22 @@
 use super::{
     ApiError, State,
     containers::{MULTIPLEXED, RAW, frame},
+    detach_keys::DetachKeys,
     seats::Seat,
+    takeover::{Claimable, Connection, Taken},
 };
 use axum::{
-    body::Body,
     extract::{
         Request,
         ws::{Message, WebSocket},
     },
-    http::{
-        HeaderValue, StatusCode,
-        header::{CONNECTION, CONTENT_TYPE, UPGRADE},
-    },
-    response::{IntoResponse as _, Response},
+    http::{HeaderValue, header::CONTENT_TYPE},
+    response::Response,
 };
 use bytes::Bytes;
 use engine::Streams;
 use futures::{SinkExt as _, StreamExt as _, future::BoxFuture};
-use hyper::upgrade::{OnUpgrade, Parts};
+use hyper::upgrade::Parts;
 use hyper_util::rt::TokioIo;
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -41,54 +39,62 @@ const FRAME_MAX: usize = 32 << 10;
 /// What the connection is joined with: streams, and what goes out before theirs.
 pub(super) type Opened = (Streams, Vec<Bytes>);
 
+/// At which keys a client leaves, and who is told; `None` = at none.
+pub(super) type Leaving = Option<(DetachKeys, Box<dyn FnOnce() + Send>)>;
+
+/// How a client and a process are joined.
+pub(super) struct Session {
+    /// Each piece says which stream it is of; else all are one.
+    pub(super) framed: bool,
+    pub(super) leaving: Leaving,
+    /// Is over when the process is. Without output it is what ends the session, else it is waited for shortly.
+    pub(super) ended: BoxFuture<'static, ()>,
+}
+
 /// Answers the request, and joins the connection with what `open` gives; that runs after the answer has been sent:
-/// docker-py throws away what comes together with it. The connection is closed only once the output and `ended` are
-/// over.
+/// docker-py throws away what comes together with it. The connection is closed only once the output and the process
+/// are over, or the client has detached.
 ///
 /// # Errors
 /// 400 when the connection cannot be taken over.
 pub(super) fn hijack(
     state: &State,
     mut request: Request,
-    tty: bool,
+    session: Session,
     open: impl Future<Output = Opened> + Send + 'static,
-    ended: BoxFuture<'static, ()>,
 ) -> Result<Response, ApiError> {
-    let upgrade = request
-        .extensions_mut()
-        .remove::<OnUpgrade>()
-        .ok_or_else(|| ApiError::bad_request("this connection cannot be hijacked"))?;
+    let taken = Taken::of(request.extensions_mut())?;
+    let mut answer = taken.answer();
+    let kind = if session.framed && matches!(taken, Taken::Upgrade(_)) { MULTIPLEXED } else { RAW };
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     let seat = request.extensions().get::<Arc<Seat>>().map(Seat::busy);
     state.spawn(async move {
         let _kept = seat;
-        match upgrade.await {
-            Ok(connection) => {
-                let joined = match connection.downcast::<TokioIo<UnixStream>>() {
+        let joined = match taken.connection().await {
+            Ok(Connection::Upgraded(upgraded)) => {
+                match upgraded.downcast::<TokioIo<Claimable<UnixStream>>>() {
                     Ok(Parts { io, read_buf, .. }) => {
-                        let (from, to) = io.into_inner().into_split();
+                        let (from, to) = io.into_inner().into_inner().into_split();
                         has_read(to.as_ref()).await;
                         let from = std::io::Cursor::new(read_buf).chain(from);
-                        join(from, to, open.await, tty, ended).await
+                        join(from, to, open.await, session).await
                     }
-                    Err(connection) => {
-                        let (from, to) = tokio::io::split(TokioIo::new(connection));
-                        join(from, to, open.await, tty, ended).await
+                    Err(upgraded) => {
+                        let (from, to) = tokio::io::split(TokioIo::new(upgraded));
+                        join(from, to, open.await, session).await
                     }
-                };
-                if let Err(error) = joined {
-                    tracing::debug!(%error, "an attached client has gone");
                 }
             }
-            Err(error) => tracing::debug!(%error, "a client went before its connection was taken over"),
+            Ok(raw) => {
+                let (from, to) = tokio::io::split(raw.into_io());
+                join(from, to, open.await, session).await
+            }
+            Err(gone) => return tracing::debug!(error = %gone, "nobody is attached"),
+        };
+        if let Err(error) = joined {
+            tracing::debug!(%error, "an attached client has gone");
         }
     });
-    let kind = if tty { RAW } else { MULTIPLEXED };
-    let mut answer = StatusCode::SWITCHING_PROTOCOLS.into_response();
-    *answer.body_mut() = Body::empty();
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
     Ok(answer)
 }
 
@@ -100,22 +106,37 @@ async fn has_read(client: &UnixStream) {
     }
 }
 
-/// Copies until the output has ended. The client closing its side ends stdin, not the output.
+/// Copies until the output has ended or the client has detached. The client closing its side ends stdin, not the output.
 async fn join(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     (streams, before): Opened,
-    tty: bool,
-    ended: BoxFuture<'static, ()>,
+    Session { framed, leaving, ended }: Session,
 ) -> std::io::Result<()> {
     let Streams { stdin, stdout, stderr } = streams;
+    // Who only types hears nothing of the end of what he types for.
+    let silent = stdin.is_some() && stdout.is_none() && stderr.is_none();
+    let (mut keys, detached) = leaving.unzip();
     let input = async {
         if let Some(mut stdin) = stdin {
             // A container that reads no more is no reason to cut its output off.
-            drop(tokio::io::copy(&mut from, &mut stdin).await);
+            match &mut keys {
+                None => drop(tokio::io::copy(&mut from, &mut stdin).await),
+                Some(keys) => {
+                    if copy_typed(&mut from, &mut stdin, keys)
+                        .await
+                        .is_ok_and(|typed| typed == Typed::Detached)
+                    {
+                        return true;
+                    }
+                }
+            }
             drop(stdin.shutdown().await);
+            if silent {
+                return false;
+            }
         }
-        std::future::pending::<()>().await;
+        std::future::pending().await
     };
     let output = async {
         for bytes in before {
@@ -130,24 +151,67 @@ async fn join(
             if bytes.is_empty() {
                 continue;
             }
-            let bytes = if tty { bytes } else { frame(stream, &bytes) };
+            let bytes = if framed { frame(stream, &bytes) } else { bytes };
             to.write_all(&bytes).await?;
             to.flush().await?;
         }
-        // Clients ask for the exit code as soon as the stream ends: it must be known by then.
-        drop(tokio::time::timeout(EXIT_LIMIT, ended).await);
-        to.shutdown().await
+        if silent {
+            ended.await;
+        } else {
+            // Clients ask for the exit code as soon as the stream ends: it must be known by then.
+            drop(tokio::time::timeout(EXIT_LIMIT, ended).await);
+        }
+        Ok::<_, std::io::Error>(())
     };
     tokio::select! {
-        done = output => done,
-        () = input => Ok(()),
+        done = output => done?,
+        has_detached = input => {
+            if let Some(told) = detached.filter(|_| has_detached) {
+                told();
+            }
+        }
+    }
+    to.shutdown().await
+}
+
+/// How the typing ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Typed {
+    /// The client closed its side.
+    All,
+    Detached,
+}
+
+/// Copies what is typed, up to the keys that detach.
+async fn copy_typed(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    keys: &mut DetachKeys,
+) -> std::io::Result<Typed> {
+    let mut buffer = vec![0; FRAME_MAX];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            to.write_all(keys.rest()).await?;
+            return Ok(Typed::All);
+        }
+        let (passed, detached) = keys.pass(&buffer[..read]);
+        to.write_all(&passed).await?;
+        if detached {
+            return Ok(Typed::Detached);
+        }
     }
 }
 
-/// Copies between a container and a WebSocket until the output has ended or the client has gone.
-pub(super) async fn join_websocket(socket: WebSocket, (streams, before): Opened) -> Result<(), axum::Error> {
+/// Copies between a container and a WebSocket until the output has ended, or the client has gone or detached.
+pub(super) async fn join_websocket(
+    socket: WebSocket,
+    (streams, before): Opened,
+    leaving: Leaving,
+) -> Result<(), axum::Error> {
     let Streams { stdin, stdout, stderr } = streams;
     let (mut to, mut from) = socket.split();
+    let (mut keys, told) = leaving.unzip();
     let input = async {
         let mut stdin = stdin;
         while let Some(Ok(message)) = from.next().await {
@@ -157,12 +221,20 @@ pub(super) async fn join_websocket(socket: WebSocket, (streams, before): Opened)
                 Message::Close(_) => break,
                 Message::Ping(_) | Message::Pong(_) => continue,
             };
+            let (bytes, detached) = match &mut keys {
+                Some(keys) => keys.pass(&bytes),
+                None => (bytes.into(), false),
+            };
             if let Some(writer) = &mut stdin
                 && writer.write_all(&bytes).await.is_err()
             {
                 stdin = None; // it reads no more, but may still have something to say
             }
+            if detached {
+                return true;
+            }
         }
+        false
     };
     let output = async {
         for bytes in before {
@@ -183,7 +255,14 @@ pub(super) async fn join_websocket(socket: WebSocket, (streams, before): Opened)
     };
     tokio::select! {
         done = output => done?,
-        () = input => return Ok(()),
+        detached = input => {
+            if !detached {
+                return Ok(());
+            }
+            if let Some(told) = told {
+                told();
+            }
+        }
     }
     to.send(Message::Close(None)).await?;
     // The client's own goodbye.

@@ -3,6 +3,7 @@
 use super::{
     ApiError, FrontDoor, Group, Origin, Shown,
     seats::{Holder, Seat, kept, watched},
+    takeover::{Claimable, Raw, Takeover},
 };
 use axum::{
     body::Body,
@@ -204,12 +205,14 @@ impl FrontDoor {
         origin: Origin,
         seat: Option<(Arc<Seat>, Browsers)>,
     ) {
+        let takeover = Takeover::default();
         let lost = seat.as_ref().map(|(seat, _)| seat.lost.clone()).unwrap_or_default();
         let origin = &origin;
         let service = service_fn(|request: Request<Incoming>| {
-            let seat = seat.clone();
+            let (seat, takeover) = (seat.clone(), takeover.clone());
             async move {
                 let mut request = request.map(Body::new);
+                request.extensions_mut().insert(takeover);
                 let browsers = seat.as_ref().map_or(Browsers::Unheard, |(_, browsers)| *browsers);
                 if let Err(refusal) = judge(request.headers(), browsers) {
                     return Ok::<_, Infallible>(refusal.into_response());
@@ -221,26 +224,33 @@ impl FrontDoor {
                 Ok(self.answer(request, origin).await.map(|body| kept(body, busy)))
             }
         });
-        let connection = http1::Builder::new()
+        let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(io), service)
+            .serve_connection(TokioIo::new(Claimable::new(io, takeover.clone())), service)
             .with_upgrades();
-        tokio::pin!(connection);
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
+            ended = &mut connection => ended,
             () = lost.cancelled() => return tracing::debug!("a connection is given up for a newer one"),
             () = self.state.cancel.cancelled() => {
                 // Requests under way get a moment; endless ones (events, logs -f) are cut.
-                connection.as_mut().graceful_shutdown();
-                match tokio::time::timeout(Duration::from_secs(1), connection).await {
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                match tokio::time::timeout(Duration::from_secs(1), &mut connection).await {
                     Ok(ended) => ended,
                     Err(_) => return,
                 }
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(error = %error, "connection ended early");
+            return tracing::debug!(error = %error, "connection ended early");
+        }
+        if let Some(claimant) = takeover.claimant()
+            && let Some(parts) = connection.into_parts()
+        {
+            // Who claimed it may have been told to stop.
+            drop(
+                claimant.send(Raw { io: Box::new(parts.io.into_inner().into_inner()), read: parts.read_buf }),
+            );
         }
     }
 }

@@ -5,18 +5,24 @@
 //!  worker   --- relay, with the person's token --->  a manager  --- tunnel --->  the container's host
 //! ```
 
-use super::{ApiError, State, SwarmStatus, judge::Role};
+use super::{
+    ApiError, State, SwarmStatus,
+    containers::RAW,
+    judge::Role,
+    request::with_whole_body,
+    takeover::{Taken, ask_for_upgrade},
+};
 use axum::{
     body::Body,
     extract::Request,
     http::{
         HeaderValue, Method, StatusCode,
-        header::{AUTHORIZATION, HOST},
+        header::{AUTHORIZATION, CONTENT_TYPE, HOST},
     },
     response::Response,
 };
 use http_body_util::BodyExt as _;
-use hyper::{client::conn::http1, upgrade::OnUpgrade};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use model::{NodeId, Role as ModelRole, Task};
 use std::{
@@ -118,20 +124,32 @@ pub(super) async fn forward(
     role.put_on(request.headers_mut());
     // A token is for managers, not for every node.
     request.headers_mut().remove(AUTHORIZATION);
-    let ours = request.extensions_mut().remove::<OnUpgrade>();
+    if takes_over(&request) {
+        // Also for a client that did not ask: between hosts there is one way.
+        request = with_whole_body(request).await?;
+        ask_for_upgrade(request.headers_mut());
+    }
+    let mut ours = std::mem::take(request.extensions_mut());
     let mut answer = sender.send_request(request).await.map_err(broken)?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let theirs = hyper::upgrade::on(&mut answer);
-        if let Some(ours) = ours {
-            state.spawn(async move {
-                if let (Ok(ours), Ok(theirs)) = (ours.await, theirs.await) {
-                    let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
-                    // Either side may hang up; there is nobody to tell.
-                    drop(tokio::io::copy_bidirectional(&mut ours, &mut theirs).await);
-                }
-            });
-        }
-        return Ok(answer.map(|_| Body::empty()));
+        let taken = Taken::of(&mut ours)?;
+        let answer = match &taken {
+            Taken::Upgrade(_) => answer.map(|_| Body::empty()),
+            Taken::Plain(_) => {
+                let mut plain = taken.answer();
+                plain.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(RAW));
+                plain
+            }
+        };
+        state.spawn(async move {
+            if let (Ok(ours), Ok(theirs)) = (taken.connection().await, theirs.await) {
+                let (mut ours, mut theirs) = (ours.into_io(), TokioIo::new(theirs));
+                // Either side may hang up; there is nobody to tell.
+                drop(tokio::io::copy_bidirectional(&mut ours, &mut theirs).await);
+            }
+        });
+        return Ok(answer);
     }
     if makes_exec && answer.status() == StatusCode::CREATED {
         let (parts, body) = answer.into_parts();
@@ -149,6 +167,13 @@ pub(super) async fn forward(
         return Ok(Response::from_parts(parts, Body::from(bytes)));
     }
     Ok(answer.map(Body::new))
+}
+
+/// Returns true for a request whose answer is a stream both ways, unless it is a refusal.
+fn takes_over(request: &Request) -> bool {
+    let path = request.uri().path();
+    let has = |start: &str, end: &str| path.starts_with(start) && path.ends_with(end);
+    request.method() == Method::POST && (has("/containers/", "/attach") || has("/exec/", "/start"))
 }
 
 /// Returns the id in `/exec/{id}/...`.

@@ -46,6 +46,16 @@ pub(crate) async fn look_into<T: Wire + Default>(request: Request) -> Result<(T,
     Ok((read, Request::from_parts(parts, Body::from(body))))
 }
 
+/// Returns the request with a body that has come whole.
+///
+/// # Errors
+/// It is too long or too slow.
+pub(crate) async fn with_whole_body(request: Request) -> Result<Request, ApiError> {
+    let (parts, body) = request.into_parts();
+    let body = whole_body(Request::new(body)).await?;
+    Ok(Request::from_parts(parts, Body::from(body)))
+}
+
 fn read<T: Wire + Default>(body: &[u8]) -> Result<T, ApiError> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(T::default());

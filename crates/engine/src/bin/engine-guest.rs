@@ -65,6 +65,10 @@ async fn take(verb: &str, operand: &str) -> io::Result<Option<u8>> {
         "folder" => say(&std::env::current_dir()?.display().to_string())?,
         "hostname" => say(fs::read_to_string("/proc/sys/kernel/hostname")?.trim())?,
         "user" => say(&format!("{}:{}", status("Uid:")?, status("Gid:")?))?,
+        "terminal" => {
+            let size = rustix::termios::tcgetwinsize(io::stdout())?;
+            say(&format!("{} {}", size.ws_row, size.ws_col))?;
+        }
         "list" => say(&list(operand)?)?,
         "read" => io::stdout().write_all(&fs::read(operand)?)?,
         "write" => {

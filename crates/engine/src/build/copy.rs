@@ -506,7 +506,7 @@ impl Writer<'_> {
             self.target.open(destination, OFlags::PATH | OFlags::DIRECTORY).map_err(at(destination))?;
         let path = format!("/proc/self/fd/{}", into.as_raw_fd());
         let root = crate::archive::Root::of(Path::new(&path)).map_err(at(destination))?;
-        crate::archive::unpack(&root, tar, false, self.written.squash).map_err(at(shown))
+        crate::archive::unpack(&root, tar, false, self.written.squash, None).map_err(at(shown))
     }
 
     fn finish(self) -> Result<(), CopyError> {

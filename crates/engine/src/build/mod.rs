@@ -384,7 +384,7 @@ async fn unpack(context: impl AsyncRead + Send + Unpin + 'static, into: PathBuf)
         let plain = image::plain_tar(tar).map_err(|e| BuildError::Context(std::io::Error::other(e)))?;
         let plain = plain.ok_or(BuildError::NoArchive)?;
         let root = crate::archive::Root::of(&into).map_err(Error::io("open", &into))?;
-        Ok(crate::archive::unpack(&root, plain, false, true).map_err(BuildError::Context)?)
+        Ok(crate::archive::unpack(&root, plain, false, true, None).map_err(BuildError::Context)?)
     })
     .await
 }

@@ -454,7 +454,11 @@ fn copies_stay_in_a_container_that_exchanges_files_meanwhile() {
         for folder in ["/work/a", "/work/b", "/tmp"] {
             target.host.on(async |engine| {
                 // Most of them fail: what is in the way changes all the time.
-                drop(engine.archive_put(&id, folder, Cursor::new(tar.clone()), false).await);
+                drop(
+                    engine
+                        .archive_put(&id, folder, Cursor::new(tar.clone()), engine::PutOptions::default())
+                        .await,
+                );
             });
             target.is_untouched();
         }

@@ -47,6 +47,25 @@ fn exec_runs_where_and_as_whom_the_container_or_its_caller_says() {
 }
 
 #[test]
+fn a_terminal_has_its_size_before_the_program_looks() {
+    let host = Host::new();
+    let outcome = host.run(guest_with(&["terminal"], |c| {
+        c.tty = true;
+        c.host.console_size = Some((33, 77));
+    }));
+    assert_eq!(outcome.stdout, "33 77\r\n");
+    let id = host.start(guest(&["park"]));
+    host.on(async |engine| {
+        let cmd = [GUEST, "terminal"].map(str::to_owned).to_vec();
+        let config = ExecConfig { cmd, tty: true, attach_stdout: true, ..ExecConfig::default() };
+        let exec = engine.exec_create(&id, config).await.unwrap();
+        let start = ExecStart { console_size: Some((44, 55)), ..ExecStart::default() };
+        let streams = engine.exec_start(&exec, start).await.unwrap();
+        assert_eq!(crate::kit::converse(streams, "").await.0, "44 55\r\n");
+    });
+}
+
+#[test]
 fn program_that_cannot_be_executed_is_126_or_127_and_the_container_goes_on() {
     let host = Host::new();
     let id = host.start(guest(&["park"]));

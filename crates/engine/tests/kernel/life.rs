@@ -118,6 +118,22 @@ fn on_failure_restarts_so_often_and_no_more() {
 }
 
 #[test]
+fn a_wait_is_over_at_each_end_of_one_that_is_started_again() {
+    let host = Host::new();
+    let shared = host.shared();
+    let id = host.start(guest_with(&["wait:/shared/go", "exit:7"], |c| {
+        c.host.restart = RestartPolicy::Always;
+        c.host.binds = vec![shared];
+    }));
+    let waiting = host.on(async |engine| engine.wait(&id, engine::WaitCondition::NotRunning).unwrap());
+    host.give("go");
+    host.on(async |_| waiting.exit().await);
+    let refused = host.on(async |engine| engine.remove(&id, engine::RemoveOptions::default()).await);
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("stop the container before"), "{refused}");
+}
+
+#[test]
 fn always_restarts_until_it_is_stopped_and_a_persons_start_begins_a_new_count() {
     let host = Host::new();
     let shared = host.shared();

@@ -5,6 +5,7 @@
 
 mod adoption;
 mod build;
+mod copies;
 mod devices;
 mod escape;
 mod exec;

@@ -84,6 +84,38 @@ fn a_link_follows_the_address_of_the_container_that_it_leads_to() {
     let second = address(&host, &db, "bridge");
     assert_ne!(first, second);
     stands(second);
+    host.on(async |engine| {
+        assert_eq!(engine.link_names()[&db], ["web/store"]);
+        assert!(matches!(engine.unlink("web", "db").await, Err(engine::Error::NoSuchContainer(_))));
+        engine.unlink("web", "store").await.unwrap();
+        assert_eq!(engine.link_names(), std::collections::BTreeMap::new());
+    });
+    let hosts = std::fs::read_to_string(&host.inspect(&web).hosts_path).unwrap();
+    assert!(!hosts.contains("store") && hosts.contains("localhost"), "{hosts}");
+}
+
+#[test]
+fn who_is_linked_is_told_of_ports_and_environment() {
+    let host = Host::new();
+    let bridged = |name: &'static str, steps: &[&str]| {
+        guest_with(steps, |c| {
+            c.name = Some(name.into());
+            c.host.network_mode = NetworkMode::Bridge;
+        })
+    };
+    let mut db = bridged("db", &["park"]);
+    db.env = vec!["SIZE=big".into()];
+    db.exposed_ports = ["5432/tcp".parse().unwrap()].into();
+    let db = host.start(db);
+    let at = address(&host, &db, "bridge");
+    let steps = ["variable:MY_DB_PORT", "variable:MY_DB_NAME", "variable:MY_DB_ENV_SIZE"];
+    let mut web = bridged("web", &[&steps[..], &["park"]].concat());
+    web.host.links = vec!["db:my-db".into()];
+    let web = host.start(web);
+    let expected = format!("tcp://{at}:5432\n/web/my-db\nbig\n");
+    host.until_said(&web, &expected);
+    let exec = host.exec(&web, &[&[crate::kit::GUEST], &steps[..]].concat(), "").unwrap();
+    assert_eq!(exec.stdout, expected);
 }
 
 #[test]
@@ -315,7 +347,13 @@ fn an_endpoint_has_the_name_settings_links_and_way_out_that_it_was_asked_for() {
     assert_eq!(leads(), "0101620A");
 
     for (endpoint, words) in [
-        (EndpointConfig { driver_opts: options(&[("a.b", "c")]), ..EndpointConfig::default() }, "a.b"),
+        (
+            EndpointConfig {
+                driver_opts: options(&[("com.docker.network.b", "c")]),
+                ..EndpointConfig::default()
+            },
+            "com.docker.network.b",
+        ),
         (EndpointConfig { links: vec!["a b".into()], ..EndpointConfig::default() }, "EndpointsConfig.Links"),
     ] {
         let connected = endpoint.clone();

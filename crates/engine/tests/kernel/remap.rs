@@ -261,7 +261,9 @@ fn files_go_in_and_out_with_the_owners_that_the_container_sees() {
         tar.into_inner().unwrap()
     };
     let put = |folder: &str, tar: Vec<u8>| {
-        host.on(async |engine| engine.archive_put(&id, folder, Cursor::new(tar), false).await)
+        host.on(async |engine| {
+            engine.archive_put(&id, folder, Cursor::new(tar), engine::PutOptions::default()).await
+        })
     };
     let owners = |path: &str| -> Vec<(String, u64)> {
         let bytes = host.on(async |engine| {

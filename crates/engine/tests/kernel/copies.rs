@@ -1,0 +1,161 @@
+//! Files in and out of a container that is down: what it would see, mounts and all.
+
+use crate::kit::{Host, guest, guest_with};
+use engine::{Error, PutOptions, VolumeConfig};
+use std::{collections::BTreeMap, fs, io::Cursor};
+use tokio::io::AsyncReadExt as _;
+
+fn tar_of(name: &str, content: &str) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append_data(&mut header, name, content.as_bytes()).unwrap();
+    tar.into_inner().unwrap()
+}
+
+/// Puts a file into a folder of a container.
+fn put(host: &Host, id: &str, folder: &str, name: &str, content: &str) -> Result<(), Error> {
+    host.on(async |engine| {
+        engine.archive_put(id, folder, Cursor::new(tar_of(name, content)), PutOptions::default()).await
+    })
+}
+
+/// Returns the files at a path of a container: their names in the tar, and what is in them.
+fn get(host: &Host, id: &str, path: &str) -> BTreeMap<String, String> {
+    let tar = host.on(async |engine| {
+        let mut tar = Vec::new();
+        engine.archive_get(id, path).await.unwrap().1.read_to_end(&mut tar).await.unwrap();
+        tar
+    });
+    let mut files = BTreeMap::new();
+    for entry in tar::Archive::new(&tar[..]).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        if entry.header().entry_type().is_file() {
+            let mut content = String::new();
+            std::io::Read::read_to_string(&mut entry, &mut content).unwrap();
+            files.insert(entry.path().unwrap().display().to_string(), content);
+        }
+    }
+    files
+}
+
+fn one(name: &str, content: &str) -> BTreeMap<String, String> {
+    [(name.to_owned(), content.to_owned())].into()
+}
+
+#[test]
+fn volumes_are_where_they_would_be() {
+    let host = Host::new();
+    fs::create_dir(host.path("of-the-host")).unwrap();
+    fs::write(host.path("of-the-host/known"), "to both").unwrap();
+    let bind = format!("{}:/vol/inner:ro", host.path("of-the-host").display());
+    let id = host.create(guest_with(&["read:/vol/new", "write:/vol/made=inside"], |c| {
+        c.volumes = ["/vol".to_owned()].into();
+        c.host.binds = vec![bind];
+    }));
+    put(&host, &id, "/vol", "new", "from outside\n").unwrap();
+    assert_eq!(get(&host, &id, "/vol/inner"), one("inner/known", "to both"));
+    let refused = put(&host, &id, "/vol/inner", "x", "").unwrap_err().to_string();
+    assert!(refused.contains("read-only"), "{refused}");
+
+    host.try_start(&id).unwrap();
+    assert_eq!(host.wait(&id), 0);
+    assert_eq!(host.logs(&id).0, "from outside\n");
+    assert_eq!(get(&host, &id, "/vol/made"), one("made", "inside"));
+    let all = get(&host, &id, "/vol");
+    assert_eq!(all.keys().collect::<Vec<_>>(), ["vol/inner/known", "vol/made", "vol/new"]);
+    let changes = host.on(async |engine| engine.changes(&id).await.unwrap());
+    assert!(changes.iter().all(|change| !change.path.starts_with("/vol")), "{changes:?}");
+
+    // Nothing of it stays mounted on the host.
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&host.path("").display().to_string()), "{mounts}");
+}
+
+#[test]
+fn a_filesystem_of_a_volume_is_there_and_goes_again() {
+    let host = Host::new();
+    let option = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let config = VolumeConfig {
+        name: "memory".into(),
+        driver_opts: [option("type", "tmpfs"), option("device", "tmpfs")].into(),
+        ..VolumeConfig::default()
+    };
+    host.on(async |engine| engine.volume_create(config).await.unwrap());
+    let id = host.create(guest_with(&["park"], |c| c.host.binds = vec!["memory:/m".into()]));
+    put(&host, &id, "/m", "gone", "soon").unwrap();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&host.path("").display().to_string()), "{mounts}");
+    assert_eq!(get(&host, &id, "/m"), BTreeMap::new(), "a new filesystem each time");
+}
+
+#[test]
+fn a_root_that_is_read_only_takes_files_in_its_volumes_alone() {
+    let host = Host::new();
+    let id = host.create(guest_with(&["read:/vol/a"], |c| {
+        c.volumes = ["/vol".to_owned()].into();
+        c.host.read_only = true;
+    }));
+    assert!(put(&host, &id, "/", "a", "").unwrap_err().to_string().contains("read-only"));
+    put(&host, &id, "/vol", "a", "b").unwrap();
+    host.try_start(&id).unwrap();
+    assert_eq!((host.wait(&id), host.logs(&id).0.as_str()), (0, "b"));
+}
+
+#[test]
+fn what_is_put_in_is_the_users_if_asked() {
+    let host = Host::new();
+    let id = host.create(guest_with(&["park"], |c| c.user = Some("web".into())));
+    host.on(async |engine| {
+        for (name, of_the_user) in [("mine", true), ("as-it-was", false)] {
+            let options = PutOptions { of_the_user, ..PutOptions::default() };
+            engine.archive_put(&id, "/tmp", Cursor::new(tar_of(name, "")), options).await.unwrap();
+        }
+        let mut tar = Vec::new();
+        engine.archive_get(&id, "/tmp").await.unwrap().1.read_to_end(&mut tar).await.unwrap();
+        for entry in tar::Archive::new(&tar[..]).entries().unwrap() {
+            let header = entry.unwrap().header().clone();
+            let name = header.path().unwrap().display().to_string();
+            let mine = name.ends_with("mine") && !crate::kit::squashed();
+            if header.entry_type().is_file() {
+                assert_eq!(header.uid().unwrap(), if mine { 33 } else { 0 }, "{name}");
+            }
+        }
+    });
+}
+
+#[test]
+fn the_files_of_etc_are_there_before_the_first_start_and_what_docker_has_beside_them() {
+    let host = Host::new();
+    let id = host.create(guest(&["read:/.dockerenv", "list:/etc"]));
+    for name in ["hosts", "hostname", "resolv.conf"] {
+        assert_eq!(get(&host, &id, &format!("/etc/{name}")), one(name, ""));
+    }
+    assert_eq!(get(&host, &id, "/.dockerenv"), one(".dockerenv", ""));
+    let mtab = host.on(async |engine| engine.archive_stat(&id, "/etc/mtab").await.unwrap());
+    assert_eq!(mtab.link_target, "/proc/mounts");
+    assert_eq!(host.on(async |engine| engine.changes(&id).await.unwrap()), []);
+    host.try_start(&id).unwrap();
+    host.wait(&id);
+    let hosts = get(&host, &id, "/etc/hosts");
+    assert!(hosts["hosts"].contains("localhost"), "{hosts:?}");
+    assert_eq!(host.on(async |engine| engine.changes(&id).await.unwrap()), []);
+}
+
+#[test]
+fn a_container_that_ends_while_it_is_committed_is_committed() {
+    let host = Host::new();
+    for _ in 0..5 {
+        let id = host.start(guest(&["write:/made=here"]));
+        host.on(async |engine| {
+            let options = engine::CommitOptions { pause: true, ..engine::CommitOptions::default() };
+            let image = engine.commit(&id, options).await.unwrap();
+            let image = engine.images().find(&image.to_string()).await.unwrap();
+            assert_eq!(image.config.container, id);
+        });
+        host.wait(&id);
+    }
+}
