@@ -98,6 +98,7 @@ fn assemble(root: &OwnedFd, mounts: &[Mounted<'_>], anchor: &Path) -> io::Result
     let sources: Vec<_> = mounts.iter().map(copied).collect::<io::Result<_>>()?;
     attach(root, &place)?;
     for (mount, source) in mounts.iter().zip(sources) {
+        let Some(source) = source else { continue };
         let is_folder = FileType::from_raw_mode(rustix::fs::fstat(&source)?.st_mode) == FileType::Directory;
         attach(&source, &mount_place(root, Path::new(mount.target), is_folder)?)?;
     }
@@ -115,13 +116,17 @@ fn make_etc(container: &Container) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns what is to be mounted, detached.
-fn copied(mount: &Mounted<'_>) -> io::Result<OwnedFd> {
+/// Returns what is to be mounted, detached; `None` if the host has it no more: that is for the next start to say.
+fn copied(mount: &Mounted<'_>) -> io::Result<Option<OwnedFd>> {
     let at = |e: Errno| io::Error::new(io::Error::from(e).kind(), format!("{}: {e}", mount.source.display()));
-    let source = rustix::fs::open(mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(at)?;
-    let source = match mount.subpath {
-        "" => source,
-        below => in_root(&source, Path::new(below), OFlags::PATH).map_err(at)?,
+    let found = rustix::fs::open(mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let found = match (found, mount.subpath) {
+        (Ok(source), below) if !below.is_empty() => in_root(&source, Path::new(below), OFlags::PATH),
+        (found, _) => found,
+    };
+    let source = match found {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        found => found.map_err(at)?,
     };
     let mut flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
@@ -133,7 +138,7 @@ fn copied(mount: &Mounted<'_>) -> io::Result<OwnedFd> {
         let set = MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into();
         sys::mount::set_attributes(tree.as_fd(), c"", Attributes { set, ..Attributes::default() }, false)?;
     }
-    Ok(tree)
+    Ok(Some(tree))
 }
 
 fn attach(tree: &OwnedFd, place: &OwnedFd) -> io::Result<()> {

@@ -70,6 +70,10 @@ fn volumes_are_where_they_would_be() {
     let changes = host.on(async |engine| engine.changes(&id).await.unwrap());
     assert!(changes.iter().all(|change| !change.path.starts_with("/vol")), "{changes:?}");
 
+    // What the host has no more is in nobody's way.
+    fs::remove_dir_all(host.path("of-the-host")).unwrap();
+    assert_eq!(get(&host, &id, "/vol/made"), one("made", "inside"));
+
     // Nothing of it stays mounted on the host.
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(&host.path("").display().to_string()), "{mounts}");
