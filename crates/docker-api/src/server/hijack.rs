@@ -106,7 +106,8 @@ async fn has_read(client: &UnixStream) {
     }
 }
 
-/// Copies until the output has ended or the client has detached. The client closing its side ends stdin, not the output.
+/// Copies until the output has ended or the client has detached. The client closing its side ends stdin, not the
+/// output.
 async fn join(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,

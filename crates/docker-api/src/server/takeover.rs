@@ -6,9 +6,9 @@
 //! ```
 //!
 //! The second is how Docker answered before there was the first, and how dockerode, curl and scripts ask today; hyper
-//! has no upgrade for it. So each connection of the front door carries a [`Takeover`]: who claims it answers with a head
-//! alone, at which hyper is done with the connection; it is then not closed, but given to who claimed it, with the
-//! bytes that were read beyond the request.
+//! has no upgrade for it. So each connection of the front door carries a [`Takeover`]: who claims it answers with a
+//! head alone, at which hyper is done with the connection; it is then not closed, but given to who claimed it, with
+//! the bytes that were read beyond the request.
 //!
 //! Source: moby `api/server/router/container/container_routes.go`, `postContainersAttach`; `exec.go`,
 //! `postContainerExecStart`.
