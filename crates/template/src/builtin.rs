@@ -2,7 +2,7 @@
 
 use crate::{run::truth, verbs};
 use serde_json::Value;
-use std::{cmp::Ordering, fmt::Write};
+use std::{borrow::Cow, cmp::Ordering, fmt::Write};
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -24,7 +24,13 @@ pub(crate) fn call(name: &str, args: &[&Value]) -> Result<Value> {
     match (name, args) {
         ("not", [value]) => Ok((!truth(value)).into()),
         ("len", [value]) => len(value).map(Value::from),
-        ("index", [of, keys @ ..]) => keys.iter().try_fold((*of).clone(), |of, key| index(&of, key)),
+        ("index", [of, keys @ ..]) => {
+            let found = keys.iter().try_fold(Cow::Borrowed(*of), |of, key| match of {
+                Cow::Borrowed(of) => index(of, key),
+                Cow::Owned(of) => index(&of, key).map(|found| Cow::Owned(found.into_owned())),
+            });
+            found.map(Cow::into_owned)
+        }
         ("slice", [of, bounds @ ..]) if bounds.len() < 4 => slice(of, bounds),
         ("print", args) => Ok(verbs::print(args).into()),
         ("println", args) => Ok(verbs::println(args).into()),
@@ -61,22 +67,22 @@ fn len(value: &Value) -> Result<usize> {
     }
 }
 
-fn index(of: &Value, key: &Value) -> Result<Value> {
+fn index<'v>(of: &'v Value, key: &Value) -> Result<Cow<'v, Value>> {
     match (of, key) {
-        (Value::Object(all), Value::String(key)) => Ok(all.get(key).cloned().unwrap_or_else(|| {
+        (Value::Object(all), Value::String(key)) => Ok(match all.get(key) {
+            Some(found) => Cow::Borrowed(found),
             // Go's answer is the zero value of what the map holds: a map of strings has the empty one.
-            if all.values().all(Value::is_string) { Value::from("") } else { Value::Null }
-        })),
+            None if all.values().all(Value::is_string) => Cow::Owned("".into()),
+            None => Cow::Owned(Value::Null),
+        }),
         (Value::Array(all), Value::Number(_)) => {
             let at = bound(key, all.len())?;
-            all.get(at).cloned().ok_or_else(|| format!("index out of range: {at}"))
+            all.get(at).map(Cow::Borrowed).ok_or_else(|| format!("index out of range: {at}"))
         }
         (Value::String(text), Value::Number(_)) => {
             let at = bound(key, text.len())?;
-            text.as_bytes()
-                .get(at)
-                .map(|b| Value::from(*b))
-                .ok_or_else(|| format!("index out of range: {at}"))
+            let byte = text.as_bytes().get(at).map(|b| Cow::Owned(Value::from(*b)));
+            byte.ok_or_else(|| format!("index out of range: {at}"))
         }
         (Value::Null, _) => Err("index of untyped nil".to_owned()),
         (of, key) => Err(format!("cannot index {} with {}", verbs::kind(of), verbs::kind(key))),

@@ -18,10 +18,16 @@ pub fn knows(name: &str) -> bool {
 pub fn call(name: &str, args: &[&Value]) -> Result<Value, String> {
     match (name, args) {
         ("json", [value]) => Ok(value.to_string().into()),
-        ("split", [Value::String(text), Value::String(separator)]) => Ok(match separator.as_str() {
-            "" => text.chars().map(String::from).collect(),
-            separator => text.split(separator).map(str::to_owned).collect(),
-        }),
+        ("split", [Value::String(text), Value::String(separator)]) => {
+            let parts: Vec<String> = match separator.as_str() {
+                "" => text.chars().map(String::from).take(PARTS_MAX + 1).collect(),
+                separator => text.split(separator).map(str::to_owned).take(PARTS_MAX + 1).collect(),
+            };
+            if parts.len() > PARTS_MAX {
+                return Err(format!("it makes more than {PARTS_MAX} parts"));
+            }
+            Ok(parts.into())
+        }
         ("join", [all, Value::String(separator)]) => join(all, separator).map(Value::from),
         ("title", [Value::String(text)]) => Ok(title(text).into()),
         ("lower", [Value::String(text)]) => Ok(text.to_lowercase().into()),
@@ -47,6 +53,9 @@ pub fn call(name: &str, args: &[&Value]) -> Result<Value, String> {
         }
     }
 }
+
+/// *Limit* of `split`.
+const PARTS_MAX: usize = 100_000;
 
 /// *Limit* of `pad`, on each side.
 const PAD_MAX: usize = 10_000;

@@ -32,7 +32,7 @@ pub use serde_json::{Map, Value};
 pub use verbs::plain;
 
 /// What rendering one template may cost. *Unit:* bytes made, where each step counts as [`STEP`] of them.
-pub const FUEL: usize = 64 << 20;
+pub const FUEL: usize = 16 << 20;
 
 /// What one step costs of [`FUEL`].
 const STEP: usize = 256;

@@ -229,6 +229,9 @@ impl<'a> Run<'a> {
             Operand::Function(name) => {
                 let mut args = rest.iter().map(|o| self.operand(o, dot)).collect::<Result<Vec<_>>>()?;
                 args.extend(piped);
+                for value in &args {
+                    self.pay(weight(value))?;
+                }
                 let args: Vec<&Value> = args.iter().map(|value| &**value).collect();
                 let made = if self.words.knows(name) {
                     self.words.call(name, &args)

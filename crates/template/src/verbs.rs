@@ -1,5 +1,6 @@
 //! How Go prints values: `%v` and its siblings. Source: Go's `fmt` (doc.go, print.go, format.go).
 
+use crate::FUEL;
 use serde_json::{Number, Value};
 use std::fmt::Write;
 
@@ -197,6 +198,9 @@ pub(crate) fn printf(format: &str, args: &[&Value]) -> Result<String, String> {
                     None => write!(out, "%!{verb}(MISSING)").unwrap_or_default(),
                 }
                 next += 1;
+                if out.len() > FUEL {
+                    return Err(format!("it costs more than {FUEL} bytes"));
+                }
             }
         }
     }
@@ -211,6 +215,9 @@ pub(crate) fn printf(format: &str, args: &[&Value]) -> Result<String, String> {
 }
 
 fn verb_of(out: &mut String, verb: char, value: &Value, flags: &Flags) {
+    if out.len() > FUEL {
+        return; // an error, as soon as this value is through
+    }
     if verb == 'T' {
         return padded(out, kind(value), flags, false);
     }

@@ -150,7 +150,10 @@ fn no_template_costs_more_than_its_bound() {
     let nested = format!("{}{}", "{{range 1000}}".repeat(6), "{{end}}".repeat(6));
     let wide = "{{printf \"%1000000s\" \"\"}}".repeat(100);
     let huge = "{{range 9223372036854775807}}x{{end}}";
-    for text in [doubling.as_str(), &nested, &wide, huge] {
+    let one_format = format!("{{{{printf \"{}\" {}}}}}", "%1000000d".repeat(1000), "1 ".repeat(1000));
+    let many_args = format!("{{{{$x := printf \"%1000000s\" \"\"}}}}{{{{print {}}}}}", "$x ".repeat(1000));
+    let asked = "{{range 1000}}{{range 1000}}{{index $.Labels \"nope\"}}{{end}}{{end}}";
+    for text in [doubling.as_str(), &nested, &wide, huge, &one_format, &many_args, asked] {
         let error = fill(text, &dot(), &Plain).expect_err("an end").to_string();
         assert!(error.contains("costs more than"), "{error}");
     }
