@@ -114,6 +114,34 @@ fn templates_of_a_service_are_filled_in_on_its_node_and_judged_before() {
         assert!(refused.contains("expanding env failed") && refused.contains(words), "{refused}");
     }
 
+    // The data of configs and secrets, by Docker's template driver.
+    let with_data = format!(
+        "{}    secrets: [password]
+    configs: [{{source: app, target: /etc/app.conf}}]
+secrets: {{password: {{file: password}}}}
+configs:
+  app:
+    template_driver: golang
+    content: '{{{{.Service.Name}}}} {{{{secret \"password\"}}}} {{{{env \"NAME\"}}}} {{{{index .Service.Labels \"tier\"}}}}'
+",
+        web("Ann")
+    );
+    std::fs::write(lab.dir().join("password"), "hunter2").expect("a file");
+    deploy(&lab, "t", &with_data).ok();
+    let copy = lab.dir().join("app.conf");
+    wait_for("the config in its task", SOON, || {
+        let id = lab.rswarm(1, &["ps", "-q"]).ok();
+        let from = format!("{}:/etc/app.conf", id.trim());
+        let copied = lab.rswarm(1, &["cp", &from, copy.to_str().expect("a path")]);
+        match std::fs::read_to_string(&copy) {
+            Ok(text) if text == "t_web hunter2 Ann gold" => Ok(()),
+            other => Err(format!("{copied:?} {other:?} {:?}", lab.rswarm(1, &["service", "ps", "t_web"]))),
+        }
+    });
+    let broken = with_data.replace("{{secret ", "{{nope ");
+    let refused = deploy(&lab, "t", &broken).fails();
+    assert!(refused.contains("config with a template driver") && refused.contains("nope"), "{refused}");
+
     // Lists and objects through templates, and for programs.
     let nodes = |format: &str| lab.rswarm(1, &["node", "ls", "--format", format]).ok();
     let json: serde_json::Value = serde_json::from_str(&nodes("json")).expect("JSON");
@@ -125,7 +153,7 @@ fn templates_of_a_service_are_filled_in_on_its_node_and_judged_before() {
     assert_eq!(nodes("{{.ID}}{{if .Self}} *{{end}}").trim(), format!("{id} *"));
     assert_eq!(
         nodes("table {{.Hostname}}\\t{{upper .Status}}").lines().collect::<Vec<_>>(),
-        ["HOSTNAME  STATUS", "host1     READY"]
+        ["HOSTNAME   STATUS", "host1      READY"]
     );
     let endpoint =
         "{{.Spec.Name}} {{len .Endpoint.VirtualIPs}}{{range .Endpoint.VirtualIPs}} {{json .Addr}}{{end}}";

@@ -545,6 +545,7 @@ async fn a_task_waits_for_the_secrets_it_names_and_none_is_written_to_disk() {
         id: SecretId(5),
         meta: Meta::default(),
         spec: SecretSpec {
+            templated: false,
             name: "key".into(),
             labels: Labels::new(),
             data: SecretBytes(b"opensesame".to_vec()),

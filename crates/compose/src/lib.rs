@@ -161,6 +161,8 @@ pub struct StackSecret {
     pub data: Option<SecretBytes>,
     /// On one host: the file that is mounted.
     pub file: Option<PathBuf>,
+    /// `template_driver: golang`: the data is filled in for each task.
+    pub templated: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -173,6 +175,8 @@ pub struct StackConfig {
     pub data: Option<Vec<u8>>,
     /// On one host: the file that is mounted.
     pub file: Option<PathBuf>,
+    /// `template_driver: golang`: the data is filled in for each task.
+    pub templated: bool,
 }
 
 /// A service whose references are still names: whoever creates it looks up the ids.

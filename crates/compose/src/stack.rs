@@ -479,14 +479,10 @@ fn secrets(defined: &Definitions<'_>, read: &Reader<'_>) -> Result<Vec<StackSecr
     let mut secrets = Vec::new();
     for (key, item) in &defined.secrets {
         item.only(
-            &["name", "external", "file", "environment", "labels"],
-            &[
-                ("driver", "not implemented yet"),
-                ("driver_opts", "not implemented yet"),
-                ("template_driver", "not implemented yet"),
-            ],
+            &["name", "external", "file", "environment", "labels", "template_driver"],
+            &[("driver", "not implemented yet"), ("driver_opts", "not implemented yet")],
         )?;
-        let Content { naming, labels, data, file } = content(key, item, defined, read, "secrets")?;
+        let Content { naming, labels, data, file, templated } = content(key, item, defined, read, "secrets")?;
         let data = data.map(SecretBytes);
         secrets.push(StackSecret {
             key: key.clone(),
@@ -495,6 +491,7 @@ fn secrets(defined: &Definitions<'_>, read: &Reader<'_>) -> Result<Vec<StackSecr
             labels,
             data,
             file,
+            templated,
         });
     }
     Ok(secrets)
@@ -503,11 +500,8 @@ fn secrets(defined: &Definitions<'_>, read: &Reader<'_>) -> Result<Vec<StackSecr
 fn configs(defined: &Definitions<'_>, read: &Reader<'_>) -> Result<Vec<StackConfig>, Error> {
     let mut configs = Vec::new();
     for (key, item) in &defined.configs {
-        item.only(
-            &["name", "external", "file", "content", "environment", "labels"],
-            &[("template_driver", "not implemented yet")],
-        )?;
-        let Content { naming, labels, data, file } = content(key, item, defined, read, "configs")?;
+        item.only(&["name", "external", "file", "content", "environment", "labels", "template_driver"], &[])?;
+        let Content { naming, labels, data, file, templated } = content(key, item, defined, read, "configs")?;
         configs.push(StackConfig {
             key: key.clone(),
             name: naming.name,
@@ -515,6 +509,7 @@ fn configs(defined: &Definitions<'_>, read: &Reader<'_>) -> Result<Vec<StackConf
             labels,
             data,
             file,
+            templated,
         });
     }
     Ok(configs)
@@ -525,6 +520,19 @@ struct Content {
     labels: Labels,
     data: Option<Vec<u8>>,
     file: Option<PathBuf>,
+    templated: bool,
+}
+
+/// Reads `template_driver`.
+fn templated(item: &Item<'_>, defined: &Definitions<'_>) -> Result<bool, Error> {
+    let Some(driver) = item.get("template_driver") else { return Ok(false) };
+    match driver.string()?.as_str() {
+        "golang" if defined.place == Place::Host => {
+            Err(driver.invalid("only the tasks of a stack have what a template asks for"))
+        }
+        "golang" => Ok(true),
+        other => Err(driver.invalid(format!("unknown template driver {other:?}: golang is known"))),
+    }
 }
 
 /// Exactly one of `file`, `content`, `environment` and `external` says what is in it.
@@ -538,7 +546,7 @@ fn content(
     let inline = section == "configs";
     let naming = defined.naming(key, item)?;
     if naming.external {
-        return Ok(Content { naming, labels: Labels::new(), data: None, file: None });
+        return Ok(Content { naming, labels: Labels::new(), data: None, file: None, templated: false });
     }
     let words =
         if inline { "file, content, environment or external" } else { "file, environment or external" };
@@ -550,8 +558,9 @@ fn content(
     let text = source.string()?;
     let labels = optional(item.get("labels"), Item::labels)?.unwrap_or_default();
     let labels = defined.with_namespace(labels);
+    let templated = templated(item, defined)?;
     if *kind == "file" && defined.place == Place::Host {
-        return Ok(Content { naming, labels, data: None, file: Some(read.path(&text)) });
+        return Ok(Content { naming, labels, data: None, file: Some(read.path(&text)), templated: false });
     }
     let data = match *kind {
         "file" => read.file(source, &text)?,
@@ -561,7 +570,7 @@ fn content(
             // Looking at a project needs no secrets.
             None if defined.place == Place::Host => {
                 read.warn(&source.node.at, format!("variable {text} is not set: {key:?} has no content"));
-                return Ok(Content { naming, labels, data: None, file: None });
+                return Ok(Content { naming, labels, data: None, file: None, templated: false });
             }
             None => {
                 return Err(Error::Undefined {
@@ -581,7 +590,7 @@ fn content(
             source.invalid(format!("want more than 0 and less than {limit} bytes, not {}", data.len()))
         );
     }
-    Ok(Content { naming, labels, data: Some(data), file: None })
+    Ok(Content { naming, labels, data: Some(data), file: None, templated })
 }
 
 /// Volumes are made by the nodes that use them; here they are only checked.

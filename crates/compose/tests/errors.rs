@@ -209,6 +209,14 @@ fn missing_files_are_named() {
 }
 
 #[test]
+fn a_template_driver_that_nobody_knows_is_named() {
+    check(
+        "services: {web: {image: a}}\nconfigs:\n  app:\n    content: x\n    template_driver: jinja\n",
+        "stack.yml:5:22: configs.app.template_driver: unknown template driver \"jinja\": golang is known",
+    );
+}
+
+#[test]
 fn a_stack_needs_a_usable_name() {
     check(
         "name: My Shop\nservices: {web: {image: a}}\n",

@@ -379,7 +379,7 @@ mod tests {
         all.push(Object::Config(Arc::new(Config {
             id: ConfigId(1),
             meta,
-            spec: ConfigSpec { name: "c".into(), labels: labels(stack), data: vec![1] },
+            spec: ConfigSpec { templated: false, name: "c".into(), labels: labels(stack), data: vec![1] },
         })));
         all.push(Object::Stack(Arc::new(Stack {
             id: StackId(1),
@@ -412,7 +412,12 @@ mod tests {
     }
 
     fn secret(id: u128, stack: Option<&str>) -> Object {
-        let spec = SecretSpec { name: format!("s{id}"), labels: labels(stack), data: SecretBytes(vec![1]) };
+        let spec = SecretSpec {
+            templated: false,
+            name: format!("s{id}"),
+            labels: labels(stack),
+            data: SecretBytes(vec![1]),
+        };
         Object::Secret(Arc::new(Secret { id: SecretId(id), meta: Meta::default(), spec }))
     }
 

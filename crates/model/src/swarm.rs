@@ -216,6 +216,8 @@ pub struct SecretSpec {
     pub name: String,
     pub labels: Labels,
     pub data: SecretBytes,
+    /// The data is a template, filled in for each task: Docker's template driver `golang`.
+    pub templated: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,6 +233,8 @@ pub struct ConfigSpec {
     pub name: String,
     pub labels: Labels,
     pub data: Vec<u8>,
+    /// As of [`SecretSpec`].
+    pub templated: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,7 +22,8 @@ pub struct Task {
     pub service: ServiceId,
     /// Copied from the service at creation, for names and templates.
     pub service_name: String,
-    /// Copied from the service at creation if a template of its container asks for them; else empty.
+    /// Copied from the service at creation if a template of its container asks for them, or a secret or config is one;
+    /// else empty.
     pub service_labels: Labels,
     pub slot: Slot,
     /// Shared by all tasks of one (service, spec version).

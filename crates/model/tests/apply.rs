@@ -7,7 +7,12 @@ fn secret(id: u128, name: &str, version: u64) -> Object {
     Object::Secret(Arc::new(Secret {
         id: SecretId(id),
         meta: Meta { version, ..Meta::default() },
-        spec: SecretSpec { name: name.into(), labels: Labels::new(), data: SecretBytes(b"x".to_vec()) },
+        spec: SecretSpec {
+            templated: false,
+            name: name.into(),
+            labels: Labels::new(),
+            data: SecretBytes(b"x".to_vec()),
+        },
     }))
 }
 

@@ -21,12 +21,17 @@ fn node(id: u128) -> Object {
 }
 
 fn secret() -> Object {
-    let spec = SecretSpec { name: "s".into(), labels: Labels::new(), data: SecretBytes(b"x".to_vec()) };
+    let spec = SecretSpec {
+        templated: false,
+        name: "s".into(),
+        labels: Labels::new(),
+        data: SecretBytes(b"x".to_vec()),
+    };
     Object::Secret(Arc::new(Secret { id: SecretId(1), meta: Meta::default(), spec }))
 }
 
 fn config() -> Object {
-    let spec = ConfigSpec { name: "c".into(), labels: Labels::new(), data: b"x".to_vec() };
+    let spec = ConfigSpec { templated: false, name: "c".into(), labels: Labels::new(), data: b"x".to_vec() };
     Object::Config(Arc::new(Config { id: ConfigId(1), meta: Meta::default(), spec }))
 }
 

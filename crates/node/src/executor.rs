@@ -172,7 +172,7 @@ impl HostExecutor {
                 start_interval: h.start_interval,
                 retries: h.retries,
             }),
-            host: self.host_config(assignment, spec)?,
+            host: self.host_config(assignment, spec, &values)?,
             ..ContainerConfig::default()
         })
     }
@@ -181,6 +181,7 @@ impl HostExecutor {
         &self,
         assignment: &TaskAssignment,
         spec: &model::ContainerSpec,
+        values: &template::task::Values,
     ) -> Result<HostConfig, TaskError> {
         let task = &assignment.task;
         let limits = task.spec.resources.limits;
@@ -269,7 +270,7 @@ impl HostExecutor {
             runtime: shared.runtime.clone(),
             annotations: shared.annotations.clone(),
             group_add: spec.groups.clone(),
-            files: files(assignment)?,
+            files: files(assignment, spec, values)?,
             ..HostConfig::default()
         })
     }
@@ -392,16 +393,43 @@ fn mount(mount: &model::Mount) -> engine::Mount {
     engine::Mount { target: mount.target.clone(), read_only: mount.read_only, kind }
 }
 
-/// Returns the secrets and configs of a task as files in memory.
-fn files(assignment: &TaskAssignment) -> Result<Vec<ContainerFile>, TaskError> {
-    let spec = &assignment.task.spec.container;
+/// Returns the secrets and configs of a task as files in memory, those that are templates filled in.
+fn files(
+    assignment: &TaskAssignment,
+    spec: &model::ContainerSpec,
+    values: &template::task::Values,
+) -> Result<Vec<ContainerFile>, TaskError> {
+    let secret = |file: &FileRef<_>| assignment.secrets.get(&file.id).map(|s| &s.spec);
+    let config = |file: &FileRef<_>| assignment.configs.get(&file.id).map(|c| &c.spec);
+    let has = template::task::Payload {
+        secrets: spec
+            .secrets
+            .iter()
+            .filter_map(|file| Some((file.target.as_str(), secret(file)?.data.0.as_slice())))
+            .collect(),
+        configs: spec
+            .configs
+            .iter()
+            .filter_map(|file| Some((file.target.as_str(), config(file)?.data.as_slice())))
+            .collect(),
+        env: spec.env.iter().filter_map(|variable| variable.split_once('=')).collect(),
+    };
+    let filled = |kind: &str, name: &str, templated: bool, data: &[u8]| {
+        if !templated {
+            return Ok(data.to_vec());
+        }
+        // Never the data itself.
+        values
+            .payload(data, &has)
+            .map_err(|error| TaskError::fatal(format!("expanding {kind} {name} failed: {error}")))
+    };
     let secrets = spec.secrets.iter().map(|file| {
-        let secret = assignment.secrets.get(&file.id);
-        container_file("secret", "/run/secrets/", file, secret.map(|s| s.spec.data.0.as_slice()))
+        let data = secret(file).map(|spec| filled("secret", &file.name, spec.templated, &spec.data.0));
+        container_file("secret", "/run/secrets/", file, data.transpose()?.as_deref())
     });
     let configs = spec.configs.iter().map(|file| {
-        let config = assignment.configs.get(&file.id);
-        container_file("config", "/", file, config.map(|c| c.spec.data.as_slice()))
+        let data = config(file).map(|spec| filled("config", &file.name, spec.templated, &spec.data));
+        container_file("config", "/", file, data.transpose()?.as_deref())
     });
     secrets.chain(configs).collect()
 }

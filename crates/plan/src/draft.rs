@@ -122,7 +122,13 @@ impl<'a> Draft<'a> {
         let log_driver = default.filter(|_| service.spec.task.log_driver.is_none());
         let level = self.tables.cluster.as_ref().map_or(0, |cluster| cluster.feature_level);
         let container = &service.spec.task.container;
-        let asked = level >= TEMPLATES_LEVEL && container.asks_for_service_labels();
+        let templated = |tables: &Tables| {
+            let mut secrets = container.secrets.iter().filter_map(|file| tables.secrets.get(&file.id));
+            let mut configs = container.configs.iter().filter_map(|file| tables.configs.get(&file.id));
+            secrets.any(|secret| secret.spec.templated) || configs.any(|config| config.spec.templated)
+        };
+        let asked =
+            level >= TEMPLATES_LEVEL && (container.asks_for_service_labels() || templated(&self.tables));
         let task = Task {
             id,
             meta: Meta::default(),

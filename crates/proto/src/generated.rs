@@ -10997,6 +10997,9 @@ pub mod rswarm {
                 >,
                 #[prost(bytes = "vec", tag = "3")]
                 pub data: ::prost::alloc::vec::Vec<u8>,
+                /// feature level 3
+                #[prost(bool, tag = "4")]
+                pub templated: bool,
             }
             #[derive(Clone, PartialEq, ::prost::Message)]
             pub struct Secret {
@@ -11018,6 +11021,9 @@ pub mod rswarm {
                 >,
                 #[prost(bytes = "vec", tag = "3")]
                 pub data: ::prost::alloc::vec::Vec<u8>,
+                /// feature level 3
+                #[prost(bool, tag = "4")]
+                pub templated: bool,
             }
             #[derive(Clone, PartialEq, ::prost::Message)]
             pub struct Config {

@@ -139,8 +139,12 @@ mod tests {
     use model::{Object, Secret, SecretBytes, SecretId, SecretSpec};
 
     fn event(n: u64) -> Event {
-        let spec =
-            SecretSpec { name: n.to_string(), labels: model::Labels::new(), data: SecretBytes::default() };
+        let spec = SecretSpec {
+            templated: false,
+            name: n.to_string(),
+            labels: model::Labels::new(),
+            data: SecretBytes::default(),
+        };
         Event::Created(Object::Secret(Arc::new(Secret {
             id: SecretId(u128::from(n)),
             meta: model::Meta::default(),

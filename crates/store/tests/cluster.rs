@@ -162,7 +162,12 @@ async fn cluster(size: u64, snapshot_interval: u64) -> Vec<Manager> {
 }
 
 fn secret(id: u64, name: &str, version: u64) -> Change {
-    let spec = SecretSpec { name: name.to_owned(), labels: Labels::new(), data: SecretBytes(vec![1; 64]) };
+    let spec = SecretSpec {
+        templated: false,
+        name: name.to_owned(),
+        labels: Labels::new(),
+        data: SecretBytes(vec![1; 64]),
+    };
     let meta = Meta { version, ..Meta::default() };
     Change::Put(Object::Secret(Arc::new(Secret { id: SecretId(u128::from(id)), meta, spec })))
 }
@@ -347,8 +352,12 @@ async fn a_few_large_changes_are_as_good_a_reason_for_a_snapshot_as_many_small_o
     let leader = managers[0].handle();
     eventually("it leads again", || leader.leader_now().me.then_some(())).await;
     for n in 0..8 {
-        let spec =
-            SecretSpec { name: "s".to_owned(), labels: Labels::new(), data: SecretBytes(vec![n; large]) };
+        let spec = SecretSpec {
+            templated: false,
+            name: "s".to_owned(),
+            labels: Labels::new(),
+            data: SecretBytes(vec![n; large]),
+        };
         // The same one again and again: the state stays small.
         let version = leader.view().secrets.get(&SecretId(1)).map_or(0, |s| s.meta.version);
         let meta = Meta { version, ..Meta::default() };
@@ -443,8 +452,12 @@ async fn a_conflict_is_reported_and_changes_nothing() {
     let won = futures::future::join_all(race).await.into_iter().filter(|won| *won).count();
     assert_eq!(won, 1);
 
-    let huge =
-        SecretSpec { name: "huge".to_owned(), labels: Labels::new(), data: SecretBytes(vec![0; 2_000_000]) };
+    let huge = SecretSpec {
+        templated: false,
+        name: "huge".to_owned(),
+        labels: Labels::new(),
+        data: SecretBytes(vec![0; 2_000_000]),
+    };
     let huge = Object::Secret(Arc::new(Secret { id: SecretId(9), meta: Meta::default(), spec: huge }));
     let outcome = handle.propose(Batch { changes: vec![Change::Put(huge)], ..Batch::default() }).await;
     assert!(matches!(outcome, Err(ProposeError::TooLarge { .. })), "{outcome:?}");
@@ -543,6 +556,7 @@ async fn a_full_disk_ends_the_member_and_says_why() {
     let failed = loop {
         let id = next.fetch_add(1, Ordering::Relaxed);
         let spec = SecretSpec {
+            templated: false,
             name: format!("s{id}"),
             labels: Labels::new(),
             data: SecretBytes(vec![5; 1_000_000]),
@@ -802,6 +816,7 @@ async fn a_leader_whose_disk_is_full_gives_leadership_away_and_comes_back_when_t
     let leader = managers[0].handle();
     let big = |id: u64| {
         let spec = SecretSpec {
+            templated: false,
             name: format!("big{id}"),
             labels: Labels::new(),
             data: SecretBytes(vec![5; 200_000]),

@@ -159,7 +159,12 @@ impl Manager {
 }
 
 fn put(id: u64) -> Batch {
-    let spec = SecretSpec { name: format!("s{id}"), labels: Labels::new(), data: SecretBytes(vec![1; 64]) };
+    let spec = SecretSpec {
+        templated: false,
+        name: format!("s{id}"),
+        labels: Labels::new(),
+        data: SecretBytes(vec![1; 64]),
+    };
     let secret = Secret { id: SecretId(u128::from(id)), meta: Meta::default(), spec };
     Batch { at: Timestamp(1), changes: vec![Change::Put(Object::Secret(Arc::new(secret)))] }
 }

@@ -37,7 +37,12 @@ async fn write(leader: &Handle, follower: &Handle, times: u64) {
         let put = |n: u64| {
             let id = ConfigId(u128::from(n));
             let version = view.configs.get(&id).map_or(0, |config| config.meta.version);
-            let spec = ConfigSpec { name: format!("c{n}"), labels: Labels::new(), data: vec![1; 600] };
+            let spec = ConfigSpec {
+                templated: false,
+                name: format!("c{n}"),
+                labels: Labels::new(),
+                data: vec![1; 600],
+            };
             let meta = Meta { version, ..Meta::default() };
             Change::Put(Object::Config(Arc::new(Config { id, meta, spec })))
         };

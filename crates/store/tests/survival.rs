@@ -27,6 +27,7 @@ fn secret(number: u128, bytes: usize) -> Object {
         id: SecretId(number),
         meta: Meta::default(),
         spec: SecretSpec {
+            templated: false,
             name: format!("s{number}"),
             labels: Labels::new(),
             data: SecretBytes(data.take(bytes).collect()),

@@ -3,7 +3,7 @@
 //!
 //! Source: Docker "service create", section "Create services using templates"; swarmkit `template/{context,expand}.go`.
 
-use crate::{Error, Value, Words, fill};
+use crate::{Error, Template, Value, Words, fill};
 use model::{ContainerSpec, MountKind, NodeId, Platform, Slot, Task};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -70,10 +70,21 @@ impl Values {
     /// # Errors
     /// As [`Values::fill`]; what the container does not have too.
     pub fn payload(&self, data: &[u8], has: &Payload<'_>) -> Result<Vec<u8>, Error> {
-        let text = std::str::from_utf8(data)
-            .map_err(|_| Error::Run("data with a template driver must be UTF-8 text".to_owned()))?;
-        fill(text, &self.0, has).map(String::into_bytes)
+        fill(text(data)?, &self.0, has).map(String::into_bytes)
     }
+}
+
+/// Says whether the data of a secret or config is a template, before there is a container that it is for.
+///
+/// # Errors
+/// [`Error::Parse`]; [`Error::Run`] for data that is no text.
+pub fn check_payload(data: &[u8]) -> Result<(), Error> {
+    Template::parse(text(data)?, &Payload::default()).map(drop)
+}
+
+fn text(data: &[u8]) -> Result<&str, Error> {
+    std::str::from_utf8(data)
+        .map_err(|_| Error::Run("data with a template driver must be UTF-8 text".to_owned()))
 }
 
 /// Fills in every template of a container; what is none stays as it is.

@@ -166,37 +166,48 @@ pub fn secret_spec(from: types::SecretSpec) -> Result<SecretSpec> {
     if from.driver.is_some() {
         return invalid("secret drivers are not supported");
     }
-    if from.templating.is_some_and(|t| !t.name.is_empty()) {
-        return invalid("templating of secrets is not supported");
-    }
+    let templated = templated(from.templating.as_ref())?;
     let data = decode(&from.data)?;
     if data.is_empty() || data.len() >= 500 * 1024 {
         return invalid("secret data must be larger than 0 and less than 512000 bytes");
     }
-    Ok(SecretSpec { name: from.name, labels: from.labels, data: SecretBytes(data) })
+    Ok(SecretSpec { name: from.name, labels: from.labels, data: SecretBytes(data), templated })
 }
 
 /// Reads a new config. *Limit:* 1000 KiB, as SwarmKit.
 pub fn config_spec(from: types::ConfigSpec) -> Result<ConfigSpec> {
     check_name(&from.name)?;
-    if from.templating.is_some_and(|t| !t.name.is_empty()) {
-        return invalid("templating of configs is not supported");
-    }
+    let templated = templated(from.templating.as_ref())?;
     let data = decode(&from.data)?;
     if data.is_empty() || data.len() >= 1000 * 1024 {
         return invalid("config data must be larger than 0 and less than 1024000 bytes");
     }
-    Ok(ConfigSpec { name: from.name, labels: from.labels, data })
+    Ok(ConfigSpec { name: from.name, labels: from.labels, data, templated })
 }
 
 /// Reads a change of a secret: only its labels may differ from the stored one, which the managers judge.
 pub fn secret_change(from: types::SecretSpec) -> Result<SecretSpec> {
-    Ok(SecretSpec { name: from.name, labels: from.labels, data: SecretBytes(decode(&from.data)?) })
+    let templated = templated(from.templating.as_ref())?;
+    Ok(SecretSpec { name: from.name, labels: from.labels, data: SecretBytes(decode(&from.data)?), templated })
 }
 
 /// Reads a change of a config: only its labels may differ from the stored one, which the managers judge.
 pub fn config_change(from: types::ConfigSpec) -> Result<ConfigSpec> {
-    Ok(ConfigSpec { name: from.name, labels: from.labels, data: decode(&from.data)? })
+    let templated = templated(from.templating.as_ref())?;
+    Ok(ConfigSpec { name: from.name, labels: from.labels, data: decode(&from.data)?, templated })
+}
+
+/// Reads the template driver of a secret or config. Source: swarmkit `template/expand.go`.
+fn templated(driver: Option<&types::DriverState>) -> Result<bool> {
+    match driver {
+        Some(driver) if !driver.options.is_empty() => invalid("a template driver has no options"),
+        None => Ok(false),
+        Some(driver) => match driver.name.as_str() {
+            "" => Ok(false),
+            "golang" => Ok(true),
+            other => invalid(format!("unrecognized template driver {other:?}: golang is known")),
+        },
+    }
 }
 
 fn decode(data: &str) -> Result<Vec<u8>> {
@@ -213,6 +224,7 @@ pub fn secret_json(from: &Secret) -> types::Secret {
         spec: types::SecretSpec {
             name: from.spec.name.clone(),
             labels: from.spec.labels.clone(),
+            templating: types::DriverState::golang(from.spec.templated),
             ..types::SecretSpec::default()
         },
     }
@@ -225,7 +237,7 @@ pub fn secret_spec_json(from: &SecretSpec) -> types::SecretSpec {
         labels: from.labels.clone(),
         data: STANDARD.encode(&from.data.0),
         driver: None,
-        templating: None,
+        templating: types::DriverState::golang(from.templated),
     }
 }
 
@@ -235,7 +247,7 @@ pub fn config_spec_json(from: &ConfigSpec) -> types::ConfigSpec {
         name: from.name.clone(),
         labels: from.labels.clone(),
         data: STANDARD.encode(&from.data),
-        templating: None,
+        templating: types::DriverState::golang(from.templated),
     }
 }
 
@@ -285,9 +297,15 @@ mod tests {
             name: "s".into(),
             labels: [("a".to_owned(), "b".to_owned())].into(),
             data: SecretBytes(vec![0, 255, 7]),
+            templated: true,
         };
         assert_eq!(secret_spec(secret_spec_json(&secret)), Ok(secret));
-        let config = ConfigSpec { name: "c".into(), labels: types::StringMap::new(), data: vec![1, 2] };
+        let config = ConfigSpec {
+            name: "c".into(),
+            labels: types::StringMap::new(),
+            data: vec![1, 2],
+            templated: true,
+        };
         assert_eq!(config_spec(config_spec_json(&config)), Ok(config));
         let cluster = ClusterSpec {
             task_history_limit: 9,
@@ -303,6 +321,26 @@ mod tests {
             ..ClusterSpec::default()
         };
         assert_eq!(cluster_spec(cluster_spec_json(&cluster), &ClusterSpec::default()), Ok(cluster));
+    }
+
+    #[test]
+    fn template_drivers_but_golang_are_refused_by_name() {
+        let mut spec =
+            types::ConfigSpec { name: "c".into(), data: STANDARD.encode("x"), ..Default::default() };
+        for (name, options, told) in [
+            ("", &[][..], Ok(false)),
+            ("golang", &[], Ok(true)),
+            ("jinja", &[], Err("unrecognized template driver \"jinja\"")),
+            ("golang", &[("a", "b")], Err("a template driver has no options")),
+        ] {
+            let options = options.iter().map(|(k, v): &(&str, &str)| ((*k).to_owned(), (*v).to_owned()));
+            spec.templating = Some(types::DriverState { name: name.into(), options: options.collect() });
+            match (config_spec(spec.clone()), told) {
+                (Ok(read), Ok(templated)) => assert_eq!(read.templated, templated, "{name}"),
+                (Err(refused), Err(words)) => assert!(refused.0.contains(words), "{name}: {}", refused.0),
+                (read, _) => panic!("{name}: {read:?}"),
+            }
+        }
     }
 
     #[test]
@@ -332,8 +370,12 @@ mod tests {
     #[test]
     fn empty_and_oversized_secrets_are_refused() {
         for data in [Vec::new(), vec![0; 500 * 1024]] {
-            let spec =
-                SecretSpec { name: "s".into(), labels: types::StringMap::new(), data: SecretBytes(data) };
+            let spec = SecretSpec {
+                name: "s".into(),
+                labels: types::StringMap::new(),
+                data: SecretBytes(data),
+                templated: false,
+            };
             assert!(secret_spec(secret_spec_json(&spec)).is_err());
         }
     }

@@ -196,3 +196,10 @@ impl AttachedNetwork {
         }
     }
 }
+
+impl DriverState {
+    /// Returns the template driver of a secret or config, if it has one: there is one.
+    pub fn golang(templated: bool) -> Option<Self> {
+        templated.then(|| Self { name: "golang".to_owned(), ..Self::default() })
+    }
+}

@@ -529,6 +529,7 @@ impl ControlService {
                 in_sequence(old.meta.version, version)?;
                 let spec: model::SecretSpec = spec.try_into().map_err(invalid)?;
                 let same = spec.data.0.is_empty() || spec.data == old.spec.data;
+                let same = same && spec.templated == old.spec.templated;
                 edit::only_labels(spec.name == old.spec.name && same)?;
                 let mut new = Secret::clone(old);
                 new.spec.labels = spec.labels;
@@ -540,6 +541,7 @@ impl ControlService {
                 in_sequence(old.meta.version, version)?;
                 let spec: model::ConfigSpec = spec.try_into().map_err(invalid)?;
                 let same = spec.data.is_empty() || spec.data == old.spec.data;
+                let same = same && spec.templated == old.spec.templated;
                 edit::only_labels(spec.name == old.spec.name && same)?;
                 let mut new = Config::clone(old);
                 new.spec.labels = spec.labels;
@@ -658,12 +660,12 @@ fn new_object(view: &Tables, spec: NewSpec) -> Result<Object, Status> {
         }
         NewSpec::Secret(spec) => {
             let spec: model::SecretSpec = spec.try_into().map_err(invalid)?;
-            validate::secret(&spec.name, &spec.data.0)?;
+            validate::secret(view, &spec)?;
             Object::Secret(Arc::new(Secret { id: SecretId(random_id()?), meta, spec }))
         }
         NewSpec::Config(spec) => {
             let spec: model::ConfigSpec = spec.try_into().map_err(invalid)?;
-            validate::config(&spec.name, &spec.data)?;
+            validate::config(view, &spec)?;
             Object::Config(Arc::new(Config { id: ConfigId(random_id()?), meta, spec }))
         }
         NewSpec::User(spec) => Object::User(Arc::new(users::new_user(view, UserId(random_id()?), spec)?)),
@@ -741,8 +743,12 @@ mod tests {
     #[test]
     fn lists_are_cut_into_messages_that_clients_take() {
         let config = |size: usize| {
-            let spec =
-                model::ConfigSpec { name: "c".into(), labels: model::Labels::new(), data: vec![1; size] };
+            let spec = model::ConfigSpec {
+                templated: false,
+                name: "c".into(),
+                labels: model::Labels::new(),
+                data: vec![1; size],
+            };
             let config = Config { id: ConfigId(1), meta: Meta::default(), spec };
             types::Object::from(&Object::Config(Arc::new(config)))
         };

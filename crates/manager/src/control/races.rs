@@ -89,7 +89,8 @@ fn base(feature_level: u32) -> Tables {
         };
         base = base.put(Object::User(Arc::new(user)));
     }
-    let config = ConfigSpec { name: "config1".into(), labels: Labels::new(), data: b"x".to_vec() };
+    let config =
+        ConfigSpec { templated: false, name: "config1".into(), labels: Labels::new(), data: b"x".to_vec() };
     let config = Config { id: ConfigId(1), meta: Meta::default(), spec: config };
     let mut tables = base.put(Object::Config(Arc::new(config))).tables();
     for request in ["apply stack", "apply stack host=70", "create service web host=60", "update web"] {
@@ -147,7 +148,12 @@ fn decide(request: &str, found: &Tables, view: &Tables) -> Result<Vec<Change>, S
             put(new_object(view, NewSpec::Network((&spec).into()))?)
         }
         ["create", "secret", name] => {
-            let spec = SecretSpec { name: (*name).into(), labels: Labels::new(), data: SecretBytes(vec![1]) };
+            let spec = SecretSpec {
+                templated: false,
+                name: (*name).into(),
+                labels: Labels::new(),
+                data: SecretBytes(vec![1]),
+            };
             put(new_object(view, NewSpec::Secret((&spec).into()))?)
         }
         ["create", "user", name] => {

@@ -244,12 +244,12 @@ fn new_objects(view: &Tables, request: &ApplyStackRequest) -> Result<Vec<Change>
     }
     for secret in &request.secrets {
         let secret: Secret = secret.clone().try_into().map_err(super::invalid)?;
-        validate::secret(&secret.spec.name, &secret.spec.data.0)?;
+        validate::secret(view, &secret.spec)?;
         put(Object::Secret(Arc::new(Secret { meta: Meta::default(), ..secret })))?;
     }
     for config in &request.configs {
         let config: Config = config.clone().try_into().map_err(super::invalid)?;
-        validate::config(&config.spec.name, &config.spec.data)?;
+        validate::config(view, &config.spec)?;
         put(Object::Config(Arc::new(Config { meta: Meta::default(), ..config })))?;
     }
     Ok(changes)

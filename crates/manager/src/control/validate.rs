@@ -2,9 +2,9 @@
 //! Source: swarmkit `manager/controlapi`, `api/validation`.
 
 use model::{
-    BindRecursion, CONFINEMENT_LEVEL, Config, ContainerSpec, EndpointMode, GenericRequests, Mode, MountKind,
-    NetworkDriver, NetworkId, NetworkSpec, ObjectRef, Protocol, PublishMode, Resources, Secret, ServiceId,
-    ServiceSpec, Subnets, TEMPLATES_LEVEL, Tables, Task, TaskState, Want, confine,
+    BindRecursion, CONFINEMENT_LEVEL, Config, ConfigSpec, ContainerSpec, EndpointMode, GenericRequests, Mode,
+    MountKind, NetworkDriver, NetworkId, NetworkSpec, ObjectRef, Protocol, PublishMode, Resources, Secret,
+    SecretSpec, ServiceId, ServiceSpec, Subnets, TEMPLATES_LEVEL, Tables, Task, TaskState, Want, confine,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tonic::Status;
@@ -90,24 +90,42 @@ fn file_name(name: &str) -> Result<(), Status> {
     }
 }
 
-pub(super) fn secret(name: &str, data: &[u8]) -> Result<(), Status> {
-    file_name(name)?;
+pub(super) fn secret(tables: &Tables, spec: &SecretSpec) -> Result<(), Status> {
+    let data = &spec.data.0;
+    file_name(&spec.name)?;
     if data.is_empty() || data.len() >= SECRET_BYTES_MAX {
         return Err(invalid(format!(
             "secret data must be larger than 0 and less than {SECRET_BYTES_MAX} bytes"
         )));
     }
-    Ok(())
+    template_of_data(tables, "secret", spec.templated, data)
 }
 
-pub(super) fn config(name: &str, data: &[u8]) -> Result<(), Status> {
-    file_name(name)?;
+/// Checks data whose template driver is `golang`.
+fn template_of_data(tables: &Tables, kind: &str, templated: bool, data: &[u8]) -> Result<(), Status> {
+    if !templated {
+        return Ok(());
+    }
+    let level = tables.cluster.as_ref().map_or(0, |cluster| cluster.feature_level);
+    if level < TEMPLATES_LEVEL {
+        return Err(Status::failed_precondition(format!(
+            "{kind} with a template driver: not understood by every manager: the swarm is at feature level {level}, and \
+             {TEMPLATES_LEVEL} is needed; hint: install this version on all managers"
+        )));
+    }
+    template::task::check_payload(data)
+        .map_err(|error| invalid(format!("{kind} with a template driver: {error}")))
+}
+
+pub(super) fn config(tables: &Tables, spec: &ConfigSpec) -> Result<(), Status> {
+    let data = &spec.data;
+    file_name(&spec.name)?;
     if data.is_empty() || data.len() >= CONFIG_BYTES_MAX {
         return Err(invalid(format!(
             "config data must be larger than 0 and less than {CONFIG_BYTES_MAX} bytes"
         )));
     }
-    Ok(())
+    template_of_data(tables, "config", spec.templated, data)
 }
 
 fn container(tables: &Tables, spec: &ServiceSpec) -> Result<(), Status> {
@@ -536,6 +554,25 @@ mod tests {
     }
 
     #[test]
+    fn data_with_a_template_driver_is_a_template_that_every_manager_understands() {
+        let spec = |data: &str| ConfigSpec {
+            name: "c".into(),
+            labels: model::Labels::new(),
+            data: data.into(),
+            templated: true,
+        };
+        let tables = state().cluster().tables();
+        config(&tables, &spec("{{secret \"password\"}} {{.Task.Slot}}")).unwrap();
+        config(&tables, &ConfigSpec { templated: false, ..spec("{{nope") }).unwrap();
+        assert_eq!(config(&tables, &spec("{{nope")).unwrap_err().code(), tonic::Code::InvalidArgument);
+        let mut cluster = model::Cluster::clone(tables.cluster.as_ref().unwrap());
+        (cluster.meta, cluster.feature_level) = (model::Meta::default(), TEMPLATES_LEVEL - 1);
+        let older = state().put(model::Object::Cluster(Arc::new(cluster))).tables();
+        assert_eq!(config(&older, &spec("x")).unwrap_err().code(), tonic::Code::FailedPrecondition);
+        config(&older, &ConfigSpec { templated: false, ..spec("x") }).unwrap();
+    }
+
+    #[test]
     fn what_an_older_manager_would_drop_is_refused() {
         let at = |level: u32, change: fn(&mut ContainerSpec)| {
             let mut cluster = model::Cluster::clone(state().cluster().tables().cluster.as_ref().unwrap());
@@ -629,6 +666,21 @@ mod tests {
 
     #[test]
     fn secrets_and_configs_have_limits() {
+        let (tables, labels) = (state().tables(), model::Labels::new);
+        let secret = |name: &str, data: &[u8]| {
+            let data = model::SecretBytes(data.to_vec());
+            super::secret(
+                &tables,
+                &SecretSpec { name: name.into(), labels: labels(), data, templated: false },
+            )
+        };
+        let config = |name: &str, data: &[u8]| {
+            let data = data.to_vec();
+            super::config(
+                &tables,
+                &ConfigSpec { name: name.into(), labels: labels(), data, templated: false },
+            )
+        };
         assert!(secret("a", b"x").is_ok());
         assert!(secret("a", &[]).is_err() && secret("a", &vec![0; SECRET_BYTES_MAX]).is_err());
         assert!(

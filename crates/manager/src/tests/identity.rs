@@ -164,7 +164,12 @@ async fn a_removed_nodes_session_ends_at_once_and_it_is_nobody_from_then_on() {
 async fn a_workers_certificate_reads_and_writes_nothing_but_its_own() {
     let swarm = with_workers(2).await;
     let (mine, other) = (&swarm.nodes[0], &swarm.nodes[1]);
-    let spec = SecretSpec { name: "key".into(), labels: Labels::new(), data: SecretBytes(b"open".to_vec()) };
+    let spec = SecretSpec {
+        templated: false,
+        name: "key".into(),
+        labels: Labels::new(),
+        data: SecretBytes(b"open".to_vec()),
+    };
     let secret = SecretId(swarm.create(create_request::Spec::Secret((&spec).into())).await.unwrap());
     let theirs = swarm.create_service(&service("theirs", other.id, Some(secret))).await.unwrap();
     let ours = swarm.create_service(&service("ours", mine.id, None)).await.unwrap();

@@ -28,7 +28,7 @@ const CLIENTS: usize = 6;
 
 fn spec(value: u64) -> ConfigSpec {
     let labels = Labels::from([(LABEL.to_owned(), value.to_string())]);
-    ConfigSpec { name: "register".into(), labels, data: b"x".to_vec() }
+    ConfigSpec { templated: false, name: "register".into(), labels, data: b"x".to_vec() }
 }
 
 /// What all clients did.

@@ -116,6 +116,7 @@ impl State {
 
     pub(crate) fn secret(self, number: u128) -> Self {
         let spec = SecretSpec {
+            templated: false,
             name: format!("secret{number}"),
             labels: Labels::new(),
             data: SecretBytes(b"secret".to_vec()),

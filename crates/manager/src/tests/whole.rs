@@ -118,6 +118,7 @@ async fn two_people_at_once_are_never_both_right_where_one_can_be() {
         assert!(refused.message().contains("is already in use by service"), "{refused}");
 
         let secret = SecretSpec {
+            templated: false,
             name: format!("secret{round}"),
             labels: Labels::new(),
             data: SecretBytes(b"x".to_vec()),
@@ -326,8 +327,12 @@ async fn a_task_leaves_the_maps_before_it_is_told_to_stop() {
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_arrive_with_the_tasks_that_use_them_and_lists_are_without_contents() {
     let swarm = with_workers(1).await;
-    let spec =
-        SecretSpec { name: "key".into(), labels: Labels::new(), data: SecretBytes(b"opensesame".to_vec()) };
+    let spec = SecretSpec {
+        templated: false,
+        name: "key".into(),
+        labels: Labels::new(),
+        data: SecretBytes(b"opensesame".to_vec()),
+    };
     let secret = SecretId(swarm.create(create_request::Spec::Secret((&spec).into())).await.unwrap());
     let taken = swarm.create(create_request::Spec::Secret((&spec).into())).await.unwrap_err();
     assert_eq!(

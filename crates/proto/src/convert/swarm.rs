@@ -27,9 +27,9 @@ messages! {
     }
     model::Incarnation => Incarnation { number, tag }
     model::RemovedNode => RemovedNode { node, until, index }
-    model::SecretSpec => SecretSpec { name, labels, data }
+    model::SecretSpec => SecretSpec { name, labels, data, templated }
     model::Secret => Secret { id, meta, spec }
-    model::ConfigSpec => ConfigSpec { name, labels, data }
+    model::ConfigSpec => ConfigSpec { name, labels, data, templated }
     model::Config => Config { id, meta, spec }
     model::Stack => Stack { id, meta, name, revisions, pending_delete }
     model::StackRevision => StackRevision { number, at, author, source, services, restores, came_up, message }

@@ -374,6 +374,7 @@ fn examples() -> Vec<Object> {
             id: SecretId(1),
             meta: meta(),
             spec: SecretSpec {
+                templated: false,
                 name: "s".into(),
                 labels: labels(&[]),
                 data: SecretBytes((0..=255).collect()),
@@ -382,7 +383,12 @@ fn examples() -> Vec<Object> {
         Object::Config(Arc::new(Config {
             id: ConfigId(1),
             meta: meta(),
-            spec: ConfigSpec { name: "c".into(), labels: labels(&[("k", "v")]), data: vec![] },
+            spec: ConfigSpec {
+                templated: true,
+                name: "c".into(),
+                labels: labels(&[("k", "v")]),
+                data: vec![],
+            },
         })),
         Object::Stack(Arc::new(Stack {
             id: StackId(8),

@@ -16,6 +16,9 @@ pub(crate) enum Blob {
         /// Label: KEY=VALUE; may be repeated.
         #[arg(short, long)]
         label: Vec<String>,
+        /// It is a template that each task fills in: golang.
+        #[arg(long)]
+        template_driver: Option<String>,
     },
     /// List them.
     #[command(visible_alias = "list")]

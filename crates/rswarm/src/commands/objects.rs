@@ -24,9 +24,11 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 
 pub(crate) async fn secret(client: &Client, command: Blob) -> Result<()> {
     match command {
-        Blob::Create { name, file, label } => {
+        Blob::Create { name, file, label, template_driver } => {
             let data = BASE64_STANDARD.encode(read(&file)?);
-            let spec = types::SecretSpec { name, labels: pairs(&label), data, ..Default::default() };
+            let templating = template_driver.map(|name| types::DriverState { name, ..Default::default() });
+            let labels = pairs(&label);
+            let spec = types::SecretSpec { name, labels, data, templating, ..Default::default() };
             output::line(&client.secret_create(&spec).await?.id)
         }
         Blob::Ls(args) => {
@@ -44,9 +46,10 @@ pub(crate) async fn secret(client: &Client, command: Blob) -> Result<()> {
 
 pub(crate) async fn config(client: &Client, command: Blob) -> Result<()> {
     match command {
-        Blob::Create { name, file, label } => {
+        Blob::Create { name, file, label, template_driver } => {
             let data = BASE64_STANDARD.encode(read(&file)?);
-            let spec = types::ConfigSpec { name, labels: pairs(&label), data, ..Default::default() };
+            let templating = template_driver.map(|name| types::DriverState { name, ..Default::default() });
+            let spec = types::ConfigSpec { name, labels: pairs(&label), data, templating };
             output::line(&client.config_create(&spec).await?.id)
         }
         Blob::Ls(args) => {

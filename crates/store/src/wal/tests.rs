@@ -79,6 +79,7 @@ fn id(term: u64, index: u64) -> LogId {
 
 fn entry(term: u64, index: u64, size: usize) -> Entry {
     let spec = SecretSpec {
+        templated: false,
         name: index.to_string(),
         labels: model::Labels::new(),
         data: SecretBytes(vec![u8::try_from(index % 256).unwrap(); size]),

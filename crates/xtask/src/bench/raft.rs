@@ -130,6 +130,7 @@ async fn write(store: Handle, ids: Arc<AtomicU64>, end: Instant) -> Result<Vec<f
     while Instant::now() < end {
         let id = ids.fetch_add(1, Ordering::Relaxed);
         let spec = SecretSpec {
+            templated: false,
             name: format!("s{id}"),
             labels: Labels::new(),
             data: SecretBytes(vec![1; PAYLOAD_BYTES]),

@@ -208,7 +208,8 @@ impl Plan {
                 id: &s.id,
                 name: &s.spec.name,
                 stack: s.spec.labels.get(STACK_LABEL).map(String::as_str),
-                same: content::is_secret(&s.spec.labels, data),
+                same: content::is_secret(&s.spec.labels, data)
+                    .map(|same| same && s.spec.templating.is_some() == secret.templated),
             });
             let own = secret.name == format!("{}_{}", stack.name, secret.key);
             match content::find(&stack.name, &secret.name, own, stored, "secret")? {
@@ -223,7 +224,14 @@ impl Plan {
                     labels.insert(content::LABEL.to_owned(), label);
                     self.note(Action::Create, "secret", &name, Vec::new());
                     let data = BASE64_STANDARD.encode(data);
-                    let spec = types::SecretSpec { name: name.clone(), labels, data, ..Default::default() };
+                    let templating = types::DriverState::golang(secret.templated);
+                    let spec = types::SecretSpec {
+                        name: name.clone(),
+                        labels,
+                        data,
+                        templating,
+                        ..Default::default()
+                    };
                     self.apply.secrets.push(spec);
                     names.insert(secret.name.clone(), (name, String::new()));
                 }
@@ -245,7 +253,7 @@ impl Plan {
                 id: &c.id,
                 name: &c.spec.name,
                 stack: c.spec.labels.get(STACK_LABEL).map(String::as_str),
-                same: Some(c.spec.data == encoded),
+                same: Some(c.spec.data == encoded && c.spec.templating.is_some() == config.templated),
             });
             let own = config.name == format!("{}_{}", stack.name, config.key);
             match content::find(&stack.name, &config.name, own, stored, "config")? {
@@ -258,8 +266,8 @@ impl Plan {
                     let name = if first { config.name.clone() } else { format!("{}-{hash}", config.name) };
                     self.note(Action::Create, "config", &name, Vec::new());
                     let labels = config.labels.clone();
-                    let spec =
-                        types::ConfigSpec { name: name.clone(), labels, data: encoded, ..Default::default() };
+                    let templating = types::DriverState::golang(config.templated);
+                    let spec = types::ConfigSpec { name: name.clone(), labels, data: encoded, templating };
                     self.apply.configs.push(spec);
                     names.insert(config.name.clone(), (name, String::new()));
                 }
