@@ -268,7 +268,9 @@ impl Owner {
         let info = loop {
             let made = match &netns {
                 Some(netns) => {
-                    let netns = netns.try_clone().map_err(Error::io("share the network namespace of", "the container"))?;
+                    let netns = netns
+                        .try_clone()
+                        .map_err(Error::io("share the network namespace of", "the container"))?;
                     service.create_sandbox_in(spec.clone(), netns).await
                 }
                 None => service.create_sandbox(spec.clone()).await,

@@ -512,6 +512,23 @@ mod tests {
     }
 
     #[test]
+    fn a_host_port_may_be_a_range() {
+        let ports = |text: &str| {
+            let json = format!(
+                r#"{{"Image":"x","HostConfig":{{"PortBindings":{{"80/tcp":[{{"HostPort":"{text}"}}]}}}}}}"#
+            );
+            let binding = read(&json)?.host.port_bindings[0].clone();
+            Ok::<_, ApiError>((binding.host_port, binding.last_port))
+        };
+        assert_eq!(ports("6005-6015").unwrap(), (Some(6005), Some(6015)));
+        assert_eq!(ports("6005-6005").unwrap(), (Some(6005), None));
+        assert_eq!(ports("0").unwrap(), (None, None));
+        for bad in ["6015-6005", "0-5", "a-b", "1-", "1-2-3"] {
+            assert!(ports(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn every_key_of_a_request_has_a_gate() {
         for (of, keys) in [
             ("ContainerConfig", types::ContainerConfig::KEYS),

@@ -161,6 +161,26 @@ fn taken_port_is_named_and_the_refused_container_leaves_nothing() {
 }
 
 #[test]
+fn the_first_free_port_of_a_range_is_taken() {
+    let host = Host::new();
+    let of_range = |greeting: &str| {
+        let mut config = server(greeting, Some(8090));
+        config.host.port_bindings[0].last_port = Some(8091);
+        host.create(config)
+    };
+    for (greeting, port) in [("first", 8090), ("second", 8091)] {
+        let id = of_range(greeting);
+        host.try_start(&id).unwrap();
+        host.until_said(&id, "listening\n");
+        assert_eq!(host.inspect(&id).ports[0].host_port, port);
+    }
+    assert_eq!(fetch(&host, LOCALHOST, 8091).unwrap(), "second\n");
+    let third = of_range("third");
+    let error = host.try_start(&third).unwrap_err();
+    assert!(chain(&error).contains("Bind for 0.0.0.0:8091 failed"), "{}", chain(&error));
+}
+
+#[test]
 fn port_of_a_program_of_the_host_is_refused_and_the_other_way_round() {
     let host = Host::new();
     let listener = host.inside(|| TcpListener::bind("0.0.0.0:8082").unwrap());
