@@ -43,8 +43,10 @@ pub(crate) fn interfaces() -> Vec<(String, IpAddr)> {
     all.filter_map(|i| {
         let address = IpAddr::V4(i.address?.as_sockaddr_in()?.ip());
         // Our own bridges and mesh are no way to reach this host.
+        // Loopback bears some of ours, too.
         let ours = ["docker", "br-", "rs-", "veth", "g-"].iter().any(|p| i.interface_name.starts_with(p));
-        (!address.is_loopback() && !ours).then_some((i.interface_name, address))
+        let loopback = address.is_loopback() || i.interface_name == "lo";
+        (!loopback && !ours).then_some((i.interface_name, address))
     })
     .collect()
 }
@@ -98,6 +100,13 @@ pub(crate) fn advertise(
             many => Err(InvalidAddress::Ambiguous(many.to_vec())),
         },
     }
+}
+
+/// Returns what an address that was typed leaves open: an interface, or (empty) everything. `None`: nothing.
+pub(crate) fn follows(typed: Option<&str>) -> Option<String> {
+    let typed = typed.unwrap_or_default();
+    let is_address = split(typed).is_ok_and(|(host, _)| host.parse::<IpAddr>().is_ok());
+    (!is_address).then(|| typed.to_owned())
 }
 
 /// Returns where to listen; `0.0.0.0:2377` when nothing was typed.

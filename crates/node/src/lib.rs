@@ -186,6 +186,7 @@ pub async fn run(options: Options) -> Result<()> {
     tasks.spawn_on(supervisor.run(cancel.clone()), swarm_threads.handle());
     let mut chores = JoinSet::new();
     chores.spawn(give_memory_back());
+    chores.spawn(node_swarm.clone().follow_address());
     let mut doors = JoinSet::new();
     let socket = run_root.join("docker.sock");
     // The usual socket last: whoever finds it finds the others.

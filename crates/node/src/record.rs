@@ -19,6 +19,10 @@ pub(crate) struct Record {
     pub(crate) advertise_addr: SocketAddr,
     /// Underlay address of VXLAN.
     pub(crate) data_addr: IpAddr,
+    /// What the others reach it at whatever its address is: an interface, as typed, or (empty) the only address of the
+    /// host. `None`: an address was typed, and stays.
+    #[serde(default)]
+    pub(crate) follows: Option<String>,
     /// This node's part in Raft while it is a manager; a new number for each join.
     #[serde(default)]
     pub(crate) raft_id: Option<u64>,
@@ -155,6 +159,7 @@ mod tests {
             listen_addr: "0.0.0.0:2377".parse().unwrap(),
             advertise_addr: "192.0.2.1:2377".parse().unwrap(),
             data_addr: "192.0.2.1".parse().unwrap(),
+            follows: Some("eth0".to_owned()),
             raft_id: Some(7),
             raft_joined: true,
             managers: vec!["192.0.2.2:2377".parse().unwrap()],

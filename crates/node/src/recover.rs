@@ -13,6 +13,7 @@
 //! other can both do it; then the later life wins as soon as they can ([`model::Incarnation`]).
 
 use crate::{
+    address,
     connect::Connections,
     member::{Begin, clock, new_raft_id},
     record::{Folder, Record},
@@ -27,7 +28,7 @@ use pki::{Credentials, CredentialsError, UnlockKey};
 use proto::ca::{SurvivingReply, SurvivingRequest, membership_client::MembershipClient};
 use std::{
     fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
     sync::{
         Arc,
@@ -42,6 +43,10 @@ use tokio::time::timeout;
 const ANSWER: Duration = Duration::from_secs(4);
 /// How long the one manager may take to lead.
 const LEADS: Duration = Duration::from_secs(15);
+/// How often this host's addresses are looked at; a new one counts when it is there the second time.
+const LOOK_AT_ADDRESSES: Duration = Duration::from_secs(3);
+/// How long after one that could not be taken.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// What another manager said when it was asked whether it is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,6 +209,32 @@ impl NodeSwarm {
 
     /// Gives this host, which stays what it is in its swarm, other addresses.
     pub(crate) async fn readdress_here(&self, request: RecoverRequest) -> Result<(), ApiError> {
+        self.move_to(|old| Self::readdressed(old, &request)).await
+    }
+
+    /// Keeps the others told where this host is, as long as it runs: a node that was to be reached at an interface, or
+    /// at its only address, is, whatever that becomes (DHCP, a VPN that dials anew, a reboot elsewhere).
+    pub(crate) async fn follow_address(self) {
+        let mut seen: Option<SocketAddr> = None;
+        loop {
+            tokio::time::sleep(LOOK_AT_ADDRESSES).await;
+            let record = self.folder().load().ok().flatten();
+            let new = record.as_ref().and_then(|record| followed(record, &address::interfaces()));
+            let new = new.map(|record| record.advertise_addr);
+            // An address that passes by, as while a link is set up, is not followed.
+            let stays = new.is_some() && new == seen;
+            seen = new;
+            let Some(to) = seen.filter(|_| stays) else { continue };
+            let moved =
+                self.move_to(|old| Ok(followed(old, &address::interfaces()).unwrap_or_else(|| old.clone())));
+            if let Err(error) = moved.await {
+                tracing::warn!(%to, %error, "this node has another address, and cannot be reached there yet");
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
+    }
+
+    async fn move_to(&self, new: impl FnOnce(&Record) -> Result<Record, ApiError>) -> Result<(), ApiError> {
         let _changing = self.changing().await;
         let folder = self.folder();
         let Some(old) = folder.load().map_err(|e| internal(&e))? else {
@@ -213,7 +244,7 @@ impl NodeSwarm {
             Some(current) => current.connections.credentials().clone(),
             None => stored_credentials(folder)?,
         };
-        let new = Self::readdressed(&old, &request)?;
+        let new = new(&old)?;
         self.order(|done| Order::Halt { done }).await.map_err(|e| internal(&e))?;
         let moved_to = folder.load().and_then(|now| moved(folder, now, &new));
         let started = match moved_to {
@@ -239,8 +270,8 @@ impl NodeSwarm {
         let listen = request.listen_addr.as_deref().unwrap_or(&listen);
         let advertise = request.advertise_addr.as_deref();
         let typed = Self::addresses(Some(listen), advertise, request.data_path_addr.as_deref())?;
-        let Record { listen_addr, advertise_addr, data_addr, .. } = typed;
-        Ok(Record { listen_addr, advertise_addr, data_addr, ..record.clone() })
+        let Record { listen_addr, advertise_addr, data_addr, follows, .. } = typed;
+        Ok(Record { listen_addr, advertise_addr, data_addr, follows, ..record.clone() })
     }
 
     async fn until_it_leads(&self) -> Result<(), ApiError> {
@@ -256,12 +287,27 @@ impl NodeSwarm {
     }
 }
 
+/// Returns the record of a node whose address is no more that of this host, with the one that is there in its place;
+/// `None`: it still is, or was typed, or it cannot be told which is to be it.
+fn followed(record: &Record, interfaces: &[(String, IpAddr)]) -> Option<Record> {
+    let old = record.advertise_addr;
+    if interfaces.iter().any(|(_, addr)| *addr == old.ip()) {
+        return None;
+    }
+    let new = address::advertise(record.follows.as_deref(), old.port(), interfaces).ok();
+    let passing = |ip: IpAddr| matches!(ip, IpAddr::V4(v4) if v4.is_link_local());
+    let new = new.filter(|new| record.follows.is_some() && !passing(new.ip()))?;
+    let data_addr = if record.data_addr == old.ip() { new.ip() } else { record.data_addr };
+    Some(Record { advertise_addr: new, data_addr, ..record.clone() })
+}
+
 /// Writes new addresses into the record of a member that has just ended.
 fn moved(folder: &Folder, now: Option<Record>, new: &Record) -> anyhow::Result<Record> {
     let now = now.context("this node has left its swarm meanwhile")?;
-    let Record { listen_addr, advertise_addr, data_addr, .. } = *new;
+    let Record { listen_addr, advertise_addr, data_addr, ref follows, .. } = *new;
     let managers = now.managers.iter().copied().filter(|addr| *addr != now.advertise_addr).collect();
-    let record = Record { listen_addr, advertise_addr, data_addr, managers, ..now };
+    let follows = follows.clone();
+    let record = Record { listen_addr, advertise_addr, data_addr, follows, managers, ..now };
     folder.store(&record)?;
     tracing::info!(from = %now.advertise_addr, to = %advertise_addr, "this node has another address");
     Ok(record)
@@ -472,6 +518,7 @@ mod tests {
             listen_addr: addr,
             advertise_addr: addr,
             data_addr: addr.ip(),
+            follows: None,
             raft_id: Some(7),
             raft_joined: true,
             managers: vec![addr, "127.0.0.1:8".parse().unwrap()],
@@ -481,6 +528,59 @@ mod tests {
         };
         folder.store(&record).unwrap();
         (folder, credentials, record)
+    }
+
+    #[test]
+    fn an_address_that_was_not_typed_is_followed() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let record = |follows: Option<&str>| Record {
+            listen_addr: "0.0.0.0:2377".parse().unwrap(),
+            advertise_addr: "192.0.2.3:2377".parse().unwrap(),
+            data_addr: ip("192.0.2.3"),
+            follows: follows.map(str::to_owned),
+            raft_id: None,
+            raft_joined: false,
+            managers: Vec::new(),
+            lock_version: 0,
+            successor: None,
+            incarnation: None,
+        };
+        let on = |all: &[(&str, &str)]| -> Vec<(String, IpAddr)> {
+            all.iter().map(|(name, addr)| ((*name).to_owned(), ip(addr))).collect()
+        };
+        let to = |follows, all: &[(&str, &str)]| {
+            followed(&record(follows), &on(all)).map(|r| r.advertise_addr.ip())
+        };
+        assert_eq!(to(Some(""), &[("eth0", "192.0.2.33")]), Some(ip("192.0.2.33")));
+        assert_eq!(
+            to(Some("eth1"), &[("eth0", "192.0.2.33"), ("eth1", "198.51.100.3")]),
+            Some(ip("198.51.100.3"))
+        );
+        for (follows, all) in [
+            (Some(""), &[("eth0", "192.0.2.3")][..]), // still there
+            (Some(""), &[("eth0", "192.0.2.33"), ("eth1", "192.0.2.3")]),
+            (Some(""), &[("eth0", "192.0.2.33"), ("eth1", "198.51.100.3")]), // which of them?
+            (Some(""), &[]),
+            (Some(""), &[("eth0", "169.254.7.7")]),
+            (Some("eth1"), &[("eth0", "192.0.2.33")]),
+            (None, &[("eth0", "192.0.2.33")]), // it was typed: NAT, for instance
+        ] {
+            assert_eq!(to(follows, all), None, "{follows:?} {all:?}");
+        }
+        // A tunnel address of its own stays.
+        let apart = Record { data_addr: ip("10.9.9.9"), ..record(Some("")) };
+        let moved = followed(&apart, &on(&[("eth0", "192.0.2.33")])).unwrap();
+        assert_eq!((moved.data_addr, moved.advertise_addr.port()), (ip("10.9.9.9"), 2377));
+        for (typed, follows) in [
+            (None, Some("")),
+            (Some(""), Some("")),
+            (Some("eth0"), Some("eth0")),
+            (Some("eth0:7"), Some("eth0:7")),
+            (Some("192.0.2.1"), None),
+            (Some("192.0.2.1:7"), None),
+        ] {
+            assert_eq!(address::follows(typed).as_deref(), follows, "{typed:?}");
+        }
     }
 
     #[tokio::test]

@@ -201,6 +201,7 @@ impl NodeSwarm {
             listen_addr,
             advertise_addr,
             data_addr,
+            follows: address::follows(advertise.or(listened.as_deref())),
             raft_id: None,
             raft_joined: false,
             managers: Vec::new(),
