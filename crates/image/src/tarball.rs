@@ -107,10 +107,16 @@ impl<R: Read> Reader<R> {
             return Ok(None);
         }
         let skip = self.left + self.padding;
-        if io::copy(&mut (&mut self.inner).take(skip), &mut io::sink())? != skip {
+        let skipped = io::copy(&mut (&mut self.inner).take(skip), &mut io::sink())?;
+        if skipped < self.left {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        // Some writers end with the last byte of the last file. *Source:* Go `archive/tar`, `Reader.next`.
+        self.ended = skipped < skip;
         (self.left, self.padding) = (0, 0);
+        if self.ended {
+            return Ok(None);
+        }
         let mut header = Header::new_old();
         self.ended = !self.read_block(header.as_mut_bytes())?;
         self.marked = !self.ended && header.as_bytes().iter().all(|byte| *byte == 0);
@@ -396,6 +402,35 @@ mod tests {
         header.set_cksum();
         let mut reader = Reader::new(header.as_bytes().chain(io::repeat(b'x')));
         assert_eq!(reader.next_entry().unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn an_archive_may_end_with_its_last_byte_of_data_and_not_before() {
+        let mut out = tar::Builder::new(Vec::new());
+        let mut header = Header::new_ustar();
+        header.set_size(3);
+        header.set_mode(0o644);
+        out.append_data(&mut header, "a", &b"abc"[..]).unwrap();
+        let whole = out.into_inner().unwrap();
+        let read = |length: usize, looks: bool| -> io::Result<(usize, bool)> {
+            let (mut reader, mut entries) = (Reader::new(&whole[..length]), 0);
+            while reader.next_entry()?.is_some() {
+                entries += 1;
+                if looks {
+                    io::copy(&mut reader, &mut io::sink())?;
+                }
+            }
+            Ok((entries, reader.at_end_mark()))
+        };
+        for looks in [true, false] {
+            for (length, marked) in [(515, false), (600, false), (1024, false), (1536, true), (2048, true)] {
+                assert_eq!(read(length, looks).unwrap(), (1, marked), "{length}");
+            }
+            for length in [100, 514] {
+                let error = read(length, looks).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{length}");
+            }
+        }
     }
 
     #[test]
