@@ -309,7 +309,10 @@ impl Engine {
 
     /// Lists processes as `ps -ef` would; `ps_args` other than `-ef` or empty and `aux` are refused.
     pub async fn top(&self, container: &str, ps_args: &str) -> Result<Top> {
-        crate::top::top(self, &*self.inspect(container)?, ps_args).await
+        let container = self.inspect(container)?;
+        let top = crate::top::top(self, &container, ps_args).await?;
+        self.publish(crate::owner::container_event(&container, "top", []));
+        Ok(top)
     }
 
     /// Takes one sample; all zero if it does not run.
@@ -397,7 +400,10 @@ impl Engine {
 
     /// Returns a tar of a path. *Source:* API `ContainerArchive`.
     pub async fn archive_get(&self, container: &str, path: &str) -> Result<(PathStat, ArchiveReader)> {
-        archive::get(self, self.inspect(container)?, path.to_owned()).await
+        let container = self.inspect(container)?;
+        let found = archive::get(self, Arc::clone(&container), path.to_owned()).await?;
+        self.publish(crate::owner::container_event(&container, "archive-path", []));
+        Ok(found)
     }
 
     /// Unpacks a tar into a folder of the container.

@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Result},
     gate, links, merge,
     mounts::GOES_WITH_FOLDER,
-    owner::{AfterExit, GRACE, Owner, Reply, Stopping, answer, runtime_failed},
+    owner::{AfterExit, GRACE, Owner, Places, Reply, Stopping, answer, runtime_failed},
     spec,
     streams::ShimEnds,
     volume::Volume,
@@ -88,14 +88,13 @@ impl Owner {
         let grace = options.timeout.or(self.container.config.stop_timeout).unwrap_or(GRACE);
         let kill_at = Instant::now().checked_add(grace);
         self.thaw().await?;
-        if grace.is_zero() {
-            self.stopping = Some(Stopping { kill_at: None });
-            self.kill_hard().await;
-            return Ok(());
-        }
-        self.stopping = Some(Stopping { kill_at });
+        self.stopping = Some(Stopping { kill_at: kill_at.filter(|_| !grace.is_zero()) });
         self.signal(signal).await?;
         self.event("kill", [("signal", signal.to_string())]);
+        // As Docker: it is told, and given no time.
+        if grace.is_zero() {
+            self.kill_hard().await;
+        }
         Ok(())
     }
 
@@ -112,6 +111,7 @@ impl Owner {
         if let Err(e) = killed {
             tracing::debug!(container.id = %self.container.id, error = %e, "kill found nobody");
         }
+        self.event("kill", [("signal", KILL.to_string())]);
     }
 
     pub(crate) async fn kill(&mut self, number: i32, reply: Reply<()>) {
@@ -185,6 +185,7 @@ impl Owner {
             "die",
             [("exitCode", exit.code.to_string()), ("execDuration", ran_for.as_secs().to_string())],
         );
+        self.tell_of_places(Places::Left);
         if stopping {
             self.event("stop", []);
         }
@@ -409,7 +410,6 @@ impl Owner {
                     none => *none = Some((options, vec![reply])),
                 }
                 self.kill_hard().await;
-                self.event("kill", [("signal", KILL.to_string())]);
             }
             Status::Created | Status::Restarting | Status::Exited | Status::Dead => {
                 let result = self.remove_now(options).await;

@@ -542,6 +542,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Tells that a container has joined or left a network, known by its name and id alone.
+    pub(crate) fn membership_event(&self, action: &str, name: &str, id: &str, container: &str) {
+        let driver = self.inner.networks.find(id).map_or_else(|_| "overlay".to_owned(), |n| n.driver);
+        self.network_event_of(action, id.to_owned(), name, &driver, Some(container.to_owned()));
+    }
+
     pub(crate) fn network_event(&self, action: &str, network: &LocalNetwork, container: Option<String>) {
         self.network_event_of(action, network.id.clone(), &network.name, &network.driver, container);
     }

@@ -337,6 +337,38 @@ impl Owner {
     }
 }
 
+/// What becomes of a container's places on networks and in volumes when it starts and when it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Places {
+    Taken,
+    Left,
+}
+
+impl Owner {
+    /// Publishes the events of networks and volumes that go with a start or an end: who keeps a list of addresses (a
+    /// proxy, a name server) listens to these. *Source:* moby `daemon/container_operations.go`, `volumes_unix.go`.
+    pub(crate) fn tell_of_places(&self, places: Places) {
+        let (engine, container) = (&self.engine, &self.container);
+        let action = if places == Places::Taken { "connect" } else { "disconnect" };
+        for (name, endpoint) in &container.networks {
+            engine.membership_event(action, name, &endpoint.network_id, &container.id);
+        }
+        for mount in container.mounts.iter().filter(|m| m.kind == MountPointKind::Volume) {
+            let mut attributes = BTreeMap::from([
+                ("driver".to_owned(), mount.driver.clone()),
+                ("container".to_owned(), container.id.clone()),
+            ]);
+            if places == Places::Taken {
+                attributes.insert("destination".to_owned(), mount.destination.clone());
+                attributes.insert("read/write".to_owned(), mount.writable.to_string());
+                attributes.insert("propagation".to_owned(), mount.propagation.clone());
+            }
+            let action = if places == Places::Taken { "mount" } else { "unmount" };
+            engine.publish(Event::now(EventKind::Volume, action, mount.name.clone(), attributes));
+        }
+    }
+}
+
 /// Docker's attributes of a container event: labels, image, name, and more.
 pub(crate) fn container_event<const N: usize>(
     container: &Container,

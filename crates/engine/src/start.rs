@@ -14,7 +14,7 @@ use crate::{
     local_network::{self, LocalNetwork},
     log_driver,
     overlay::{AnyNetwork, on_overlay, wanted_place},
-    owner::{Owner, runtime_failed},
+    owner::{Owner, Places, runtime_failed},
     secrets,
     spec::{self, Parts, Tmpfs},
     userns, users,
@@ -147,6 +147,7 @@ impl Owner {
         self.running(pid, at);
         self.note().await;
         links::tell(&self.engine, &self.container).await;
+        self.tell_of_places(Places::Taken);
         self.event("start", []);
         tracing::info!(container.id = %self.container.id, "container started");
         Ok(())
