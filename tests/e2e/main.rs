@@ -18,6 +18,7 @@ mod doctor;
 mod examples;
 mod faults;
 mod flask;
+mod front_door;
 mod oci;
 mod own_cli;
 mod plugins;

@@ -36,23 +36,29 @@ pub(crate) async fn commit(
     let container = engine.inspect(container)?;
     let base: image::Digest =
         container.image_id.parse().map_err(|_| Error::NoSuchImage(container.image_id.clone()))?;
+    // One that has ended by itself meanwhile stands as still as one that is paused.
     let pause = options.pause && container.state.status == Status::Running;
-    let paused = pause && of_the_living(engine.pause(&container.id).await)?;
+    let paused = pause && unless_it_ended(engine.pause(&container.id).await)?;
+    let reference = options.reference.as_ref().map(ToString::to_string).unwrap_or_default();
     let made = make(engine, &container, &base, options).await;
     if paused {
-        of_the_living(engine.unpause(&container.id).await)?;
+        unless_it_ended(engine.unpause(&container.id).await)?;
     }
     let id = made?;
-    engine.publish(crate::owner::container_event(&container, "commit", [("imageID", id.to_string())]));
+    let of_image = [("imageID", id.to_string()), ("imageRef", reference)];
+    engine.publish(crate::owner::container_event(&container, "commit", of_image));
     Ok(id)
 }
 
-/// Returns true if it was done, false if the container had ended meanwhile: its files hold still then.
-fn of_the_living(done: Result<()>) -> Result<bool> {
+/// Returns true if it could be done.
+///
+/// # Errors
+/// Anything but that the container does not run any more.
+fn unless_it_ended(done: Result<()>) -> Result<bool> {
     match done {
         Ok(()) => Ok(true),
         Err(Error::NotRunning(_) | Error::NotPaused(_)) => Ok(false),
-        Err(e) => Err(e),
+        Err(other) => Err(other),
     }
 }
 
@@ -65,9 +71,10 @@ async fn make(
     let layer = layer(engine, container).await?;
     let commit = image::Commit {
         reference: options.reference,
-        container: container.id.clone(),
         author: options.author,
         comment: options.comment,
+        container: container.id.clone(),
+        image: container.config.image.clone(),
         created_by: merge::command(&container.config).join(" "),
         config: image_config(&container.config),
         changes: options.changes,

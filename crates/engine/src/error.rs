@@ -37,6 +37,8 @@ pub enum Error {
     NoSuchVolume(String),
     #[error("network {0} not found")]
     NoSuchNetwork(String),
+    #[error("error looking up {kind} plugin {name}: plugin \"{name}\" not found")]
+    NoSuchDriver { kind: &'static str, name: String },
     #[error("Could not find the file {path} in container {container}")]
     NoSuchPath { container: String, path: String },
     #[error("multiple IDs found with provided prefix: {0}")]
@@ -162,6 +164,7 @@ impl Error {
             | Self::NoSuchExec(_)
             | Self::NoSuchVolume(_)
             | Self::NoSuchNetwork(_)
+            | Self::NoSuchDriver { .. }
             | Self::NoSuchPath { .. } => K::NotFound,
             Self::NameInUse { .. }
             | Self::NotRunning(_)

@@ -103,6 +103,7 @@ impl Event {
             && of_kind("secret", EventKind::Secret)
             && of_kind("config", EventKind::Config)
             && of_kind("daemon", EventKind::Daemon)
+            && of_kind("plugin", EventKind::Plugin)
             && filters.any("image", |i| {
                 actor_is(i)
                     || self.attributes.get("image").is_some_and(|have| {
@@ -110,6 +111,14 @@ impl Event {
                     })
             })
             && filters.labels_match(&self.attributes)
+    }
+}
+
+impl crate::engine::Engine {
+    /// Tells that objects of a kind were pruned, and how many bytes that freed. *Source:* moby, events `prune`.
+    pub fn pruned_event(&self, kind: EventKind, bytes: u64) {
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), bytes.to_string())]);
+        self.publish(Event::now(kind, "prune", "", attributes));
     }
 }
 

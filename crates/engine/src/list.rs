@@ -4,36 +4,14 @@ use crate::{
     container::*,
     engine::Engine,
     error::{Error, Result},
+    event::EventKind,
 };
 use model::Timestamp;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-
-const KNOWN: [&str; 17] = [
-    "id",
-    "name",
-    "label",
-    "label!",
-    "status",
-    "ancestor",
-    "before",
-    "since",
-    "exited",
-    "health",
-    "network",
-    "volume",
-    "publish",
-    "expose",
-    "is-task",
-    "isolation",
-    "until",
-];
 
 pub(crate) async fn list(engine: &Engine, options: ListOptions) -> Result<Vec<Arc<Container>>> {
     let filters = &options.filters;
-    if let Some(unknown) = filters.0.keys().find(|k| !KNOWN.contains(&k.as_str())) {
-        return Err(Error::invalid(format!("invalid filter '{unknown}'")));
-    }
     let all = options.all
         || options.limit.is_some()
         || ["status", "exited", "before", "since"].iter().any(|k| !filters.get(k).is_empty());
@@ -59,14 +37,10 @@ pub(crate) async fn list(engine: &Engine, options: ListOptions) -> Result<Vec<Ar
 }
 
 fn passes(c: &Container, filters: &Filters) -> bool {
-    let ports = |wanted: &str| {
-        let (range, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
-        let (low, high) = range.split_once('-').unwrap_or((range, range));
-        (low.parse::<u16>().unwrap_or(0), high.parse::<u16>().unwrap_or(0), protocol.to_owned())
-    };
     let in_range = |number: u16, port: crate::config::Port, wanted: &str| {
-        let (low, high, protocol) = ports(wanted);
-        (low..=high).contains(&number) && port.to_string().ends_with(&protocol)
+        read_ports(wanted).is_some_and(|(range, protocol)| {
+            range.contains(&number) && port.to_string().ends_with(&format!("/{protocol}"))
+        })
     };
     filters.any("id", |id| c.id.starts_with(id))
         // Some clients put Docker's slash before a name.
@@ -87,38 +61,79 @@ fn passes(c: &Container, filters: &Filters) -> bool {
         && filters.labels_match(&c.config.labels)
 }
 
-/// Reads filter `until`: RFC 3339, Unix seconds, or `10m`, `1h30m` ago.
+/// Reads filter `publish` or `expose`: `80`, `80-90`, `80/udp`; `None`: it is no such thing.
+pub fn read_ports(text: &str) -> Option<(RangeInclusive<u16>, &str)> {
+    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (low, high) = range.split_once('-').unwrap_or((range, range));
+    let (low, high): (u16, u16) = (low.parse().ok()?, high.parse().ok()?);
+    (low <= high && matches!(protocol, "tcp" | "udp" | "sctp")).then_some((low..=high, protocol))
+}
+
 pub(crate) fn until(filters: &Filters) -> Result<Option<Timestamp>> {
-    let Some(text) = filters.get("until").first() else { return Ok(None) };
+    filters.get("until").first().map(|text| read_until(text)).transpose()
+}
+
+/// Reads a moment as filters say it: RFC 3339, a day or a time of UTC without its zone, seconds since 1970, or an age
+/// (`10m`, `1h30m`, `1.5h`). *Source:* moby `api/types/time`.
+///
+/// # Errors
+/// `InvalidParameter` for anything else.
+pub fn read_until(text: &str) -> Result<Timestamp> {
     let invalid = || Error::invalid(format!("invalid until filter: {text}"));
-    if let Ok(seconds) = text.parse::<f64>() {
-        #[expect(clippy::cast_possible_truncation, reason = "seconds of this age fit")]
-        return Ok(Some(Timestamp((seconds * 1e9) as i64)));
+    if let Some(at) = seconds_since_1970(text).or_else(|| moment(text)) {
+        return Ok(at);
     }
-    if let Ok(at) = OffsetDateTime::parse(text, &Rfc3339) {
-        return Ok(Some(Timestamp(i64::try_from(at.unix_timestamp_nanos()).unwrap_or(i64::MAX))));
+    let age = age(text).ok_or_else(invalid)?;
+    Ok(Timestamp(crate::now().0.saturating_sub(age)))
+}
+
+fn seconds_since_1970(text: &str) -> Option<Timestamp> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let seconds: i64 = seconds.parse().ok()?;
+    if fraction.is_empty() || !fraction.bytes().all(|c| c.is_ascii_digit()) {
+        return None;
     }
-    let (mut seconds, mut number) = (0i64, String::new());
-    for c in text.chars() {
-        if c.is_ascii_digit() {
-            number.push(c);
-            continue;
-        }
-        let n: i64 = number.parse().map_err(|_| invalid())?;
-        number.clear();
-        seconds += n * match c {
-            's' => 1,
-            'm' => 60,
-            'h' => 3600,
-            'd' => 86400,
-            _ => return Err(invalid()),
+    let nanos: i64 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanos).map(Timestamp)
+}
+
+fn moment(text: &str) -> Option<Timestamp> {
+    let zoned = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
+    let at = zoned(text)
+        .or_else(|| zoned(&format!("{text}Z")))
+        .or_else(|| zoned(&format!("{text}:00Z")))
+        .or_else(|| zoned(&format!("{text}T00:00:00Z")))?;
+    i64::try_from(at.unix_timestamp_nanos()).ok().map(Timestamp)
+}
+
+/// Reads a duration as Go writes it, and days. *Unit:* nanoseconds.
+fn age(text: &str) -> Option<i64> {
+    let (mut total, mut rest) = (0_i64, text);
+    while !rest.is_empty() {
+        let number_ends = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(number_ends);
+        let unit_ends = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_ends);
+        let nanos: i64 = match unit {
+            "ns" => 1,
+            "us" | "\u{b5}s" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60 * 1_000_000_000,
+            "h" => 3_600 * 1_000_000_000,
+            "d" => 86_400 * 1_000_000_000,
+            _ => return None,
         };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let mut part = nanos.checked_mul(whole.parse().ok()?)?;
+        let mut digit = nanos;
+        for c in fraction.chars() {
+            digit /= 10;
+            part = part.checked_add(digit.checked_mul(i64::from(c.to_digit(10)?))?)?;
+        }
+        (total, rest) = (total.checked_add(part)?, tail);
     }
-    if number.is_empty() {
-        Ok(Some(Timestamp(crate::now().0 - seconds * 1_000_000_000)))
-    } else {
-        Err(invalid())
-    }
+    (!text.is_empty()).then_some(total)
 }
 
 pub(crate) async fn prune(engine: &Engine, filters: &Filters) -> Result<Pruned> {
@@ -140,6 +155,7 @@ pub(crate) async fn prune(engine: &Engine, filters: &Filters) -> Result<Pruned> 
             Err(e) => tracing::debug!(container.id = %container.id, error = %e, "not pruned"),
         }
     }
+    engine.pruned_event(EventKind::Container, pruned.reclaimed_bytes);
     Ok(pruned)
 }
 
@@ -158,7 +174,18 @@ mod tests {
         assert_eq!(until(&filter("1970-01-01T00:00:01Z")).unwrap(), Some(Timestamp(1_000_000_000)));
         let age = crate::now().since(until(&filter("1h30m")).unwrap().unwrap()).as_secs();
         assert!((5399..=5401).contains(&age));
-        assert!(until(&filter("soon")).is_err());
+        let age = crate::now().since(until(&filter("1.5h0m0s500ms")).unwrap().unwrap()).as_secs();
+        assert!((5400..=5402).contains(&age));
+        let day = Timestamp(1_767_225_600_000_000_000);
+        for text in ["2026-01-01", "2026-01-01T00:00", "2026-01-01T00:00:00", "2026-01-01T01:00:00+01:00"] {
+            assert_eq!(until(&filter(text)).unwrap(), Some(day), "{text}");
+        }
+        for text in
+            ["soon", "", "inf", "NaN", "1", "9999999999h", "99999999999999", "h", "1h2", "1.2.3h", "-1h"]
+        {
+            let read = until(&filter(text));
+            assert!(read.is_err() || text == "1", "{text:?}: {read:?}");
+        }
         assert_eq!(until(&Filters::default()).unwrap(), None);
     }
 

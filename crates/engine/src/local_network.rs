@@ -39,6 +39,9 @@ pub struct NetworkConfig {
     /// `None` with `ipv6` = one of RFC 4193.
     pub subnet6: Option<Ipv6Net>,
     pub gateway6: Option<Ipv6Addr>,
+    pub ip_range6: Option<Ipv6Net>,
+    /// Were options of IPAM given? There are none to give; Docker shows that there were to be some.
+    pub ipam_options: bool,
     /// Addresses of other machines on it, by a name of no meaning.
     pub aux_addresses: BTreeMap<String, IpAddr>,
     pub internal: bool,
@@ -69,6 +72,10 @@ pub struct LocalNetwork {
     pub subnet6: Option<Ipv6Net>,
     #[serde(default)]
     pub gateway6: Option<Ipv6Addr>,
+    #[serde(default, with = "net_option")]
+    pub ip_range6: Option<Ipv6Net>,
+    #[serde(default)]
+    pub ipam_options: bool,
     #[serde(default)]
     pub aux_addresses: BTreeMap<String, IpAddr>,
     pub internal: bool,
@@ -200,6 +207,8 @@ fn predefined(name: &str, driver: &str) -> LocalNetwork {
         ip_range: None,
         subnet6: None,
         gateway6: None,
+        ip_range6: None,
+        ipam_options: false,
         aux_addresses: BTreeMap::new(),
         internal: false,
         attachable: false,
@@ -238,7 +247,11 @@ fn bridge_spec(network: &LocalNetwork) -> Result<network::BridgeSpec> {
         subnet,
         gateway: network.gateway,
         ip_range: network.ip_range,
-        ipv6: network.subnet6.map(|subnet| network::BridgeIpv6 { subnet, gateway: network.gateway6 }),
+        ipv6: network.subnet6.map(|subnet| network::BridgeIpv6 {
+            subnet,
+            gateway: network.gateway6,
+            ip_range: network.ip_range6,
+        }),
         aux_addresses: network.aux_addresses.values().copied().collect(),
         macvlan: (network.driver == "macvlan").then(|| macvlan(&network.options)).transpose()?,
         internal: network.internal,
@@ -342,6 +355,11 @@ impl Engine {
         if let Some(subnet) = config.subnet6 {
             confine::subnet("IPAM.Config.Subnet", subnet.into()).map_err(gate::unfit)?;
         }
+        if let Some(range) = config.ip_range6
+            && !config.subnet6.is_some_and(|subnet| subnet.contains(&range))
+        {
+            return Err(Error::invalid(format!("invalid IPAM.Config.IPRange: {range} is not in the subnet")));
+        }
         if !matches!(config.driver.as_str(), "" | "bridge" | "macvlan") {
             return Err(Error::invalid(format!(
                 "could not find plugin {} in v1 plugin registry: plugin not found",
@@ -355,6 +373,8 @@ impl Engine {
         let mut network = LocalNetwork {
             subnet6: config.subnet6.map(|s| s.trunc()).or(unique_local_subnet(&id).filter(|_| config.ipv6)),
             gateway6: config.gateway6,
+            ip_range6: config.ip_range6.map(|range| range.trunc()),
+            ipam_options: config.ipam_options,
             aux_addresses: config.aux_addresses,
             id,
             name: config.name,
@@ -487,6 +507,7 @@ impl Engine {
                 pruned.removed.push(network.name);
             }
         }
+        self.pruned_event(EventKind::Network, 0);
         Ok(pruned)
     }
 

@@ -52,6 +52,7 @@ pub trait Overlays: Send + Sync + 'static {
 
 /// A network that a container is on, or is to be on.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one at a time is looked at; there is no list of them")]
 pub(crate) enum AnyNetwork {
     Local(LocalNetwork),
     Overlay(OverlayNetwork),

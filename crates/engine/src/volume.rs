@@ -133,10 +133,7 @@ impl Volumes {
         config: VolumeConfig,
     ) -> Result<(Volume, bool)> {
         if !matches!(config.driver.as_str(), "" | "local") {
-            return Err(Error::invalid(format!(
-                "error looking up volume plugin {0}: plugin \"{0}\" not found",
-                config.driver
-            )));
+            return Err(Error::NoSuchDriver { kind: "volume", name: config.driver });
         }
         check_name(&name)?;
         self.check_whole(&name)?;

@@ -61,6 +61,7 @@ impl Engine {
                 pruned.removed.push(volume.name);
             }
         }
+        self.pruned_event(EventKind::Volume, pruned.reclaimed_bytes);
         Ok(pruned)
     }
 

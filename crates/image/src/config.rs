@@ -49,9 +49,25 @@ pub struct ImageConfiguration {
     /// Version of the engine that wrote it.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
     pub docker_version: String,
-    /// Id of the container that was committed.
+    /// Container it was committed from, and what that one was made of; of what is built and pulled as its writer left it.
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
     pub container: String,
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Origin::is_unknown")]
+    pub container_config: Origin,
+}
+
+/// What a committed container was made of; Docker has its whole configuration here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// As it was named.
+    #[serde(default, rename = "Image", deserialize_with = "or_default")]
+    pub image: String,
+}
+
+impl Origin {
+    pub fn is_unknown(&self) -> bool {
+        self.image.is_empty()
+    }
 }
 
 /// Layers by the digest of their uncompressed tar.

@@ -2,7 +2,7 @@
 
 use crate::{
     compression::{Compression, sniff},
-    config::{Config, HistoryEntry, ImageConfiguration, RootFs},
+    config::{Config, HistoryEntry, ImageConfiguration, Origin, RootFs},
     digest::{Digest, Hasher},
     error::{Error, Result},
     load::{copy, make_manifest},
@@ -22,10 +22,11 @@ use tokio_util::io::SyncIoBridge;
 #[derive(Debug, Clone, Default)]
 pub struct Commit {
     pub reference: Option<Reference>,
-    /// Id of the container.
-    pub container: String,
     pub author: String,
     pub comment: String,
+    /// Id of the container, and the name of its image.
+    pub container: String,
+    pub image: String,
     /// The command that made the changes.
     pub created_by: String,
     /// Of the container; build triggers and shell stay those of its image.
@@ -108,6 +109,7 @@ impl Store {
         let created = timestamp(OffsetDateTime::now_utc());
         config.created = Some(created.clone());
         config.container = commit.container;
+        config.container_config = Origin { image: commit.image };
         config.author.clone_from(&commit.author);
         config.comment.clone_from(&commit.comment);
         config.history.push(HistoryEntry {

@@ -44,7 +44,7 @@ mod unpack;
 
 pub use blocking::blocking;
 pub use compression::plain_tar;
-pub use config::{ChangeError, Config, Healthcheck, HistoryEntry, ImageConfiguration, RootFs};
+pub use config::{ChangeError, Config, Healthcheck, HistoryEntry, ImageConfiguration, Origin, RootFs};
 pub use digest::{Digest, InvalidDigest};
 pub use download::Downloaded;
 pub use error::{Error, Result};

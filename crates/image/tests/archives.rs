@@ -354,13 +354,24 @@ async fn removal_takes_names_first_then_bytes_and_respects_holders() {
     assert_eq!(f.store.remove("demo:1", true).await.unwrap(), [Removed::Untagged("demo:1".into())]);
     assert!(f.store.rootfs(&id).await.unwrap().dirs[0].join("a").exists(), "the container can still start");
     f.store.release("c0ffee").await;
-    let (removed, freed) = f.store.prune(false).await.unwrap();
+    let (removed, freed) = f.store.prune(false, |_| true).await.unwrap();
     assert_eq!(removed, [Removed::Deleted(id)]);
     assert!(freed > 0);
     let gone = f.store.remove("other:1", false).await.unwrap();
     assert!(gone.contains(&Removed::Untagged("other:1".into())) && gone.contains(&Removed::Deleted(other)));
     assert_eq!(f.leftovers(), [""; 0]);
     assert!(matches!(f.store.remove("demo:1", false).await, Err(Error::NotFound(_))));
+}
+
+#[tokio::test]
+async fn a_prune_takes_what_is_wanted_and_spares_the_rest() {
+    let f = fixture().await;
+    let one = f.import_as("one:1", Tarball::new().file("a", b"a").done()).await;
+    let other = f.import_as("other:1", Tarball::new().file("b", b"b").done()).await;
+    assert_eq!(f.store.prune(true, |_| false).await.unwrap().0, []);
+    let (removed, _) = f.store.prune(true, move |image| image.id == one).await.unwrap();
+    assert_eq!(removed, [Removed::Untagged("one:1".into()), Removed::Deleted(one)]);
+    assert_eq!(f.store.get("other:1").await.unwrap().id, other);
 }
 
 #[tokio::test]
@@ -451,7 +462,7 @@ async fn broken_archives_say_what_is_wrong_and_leave_nothing() {
         assert_eq!(names(&f.root.path().join("ingest")), [""; 0], "{what}");
     }
     assert!(f.import(good[..1000].to_vec()).await.is_err());
-    f.store.prune(false).await.unwrap();
+    f.store.prune(false, |_| true).await.unwrap();
     assert_eq!(f.leftovers(), [""; 0]);
 }
 
@@ -486,7 +497,7 @@ async fn a_full_disk_is_a_clean_error_and_leaves_room_again() {
             cause = inner.source();
         }
         assert!(chain.contains("No space left on device"), "{chain}");
-        f.store.prune(false).await.unwrap();
+        f.store.prune(false, |_| true).await.unwrap();
     }
     f.import_as("small:1", Tarball::new().file("small", &vec![1; 1 << 20]).done()).await;
     rustix::mount::unmount(disk.path(), rustix::mount::UnmountFlags::DETACH).unwrap();

@@ -175,6 +175,8 @@ struct BridgeRecord {
     macvlan_mode: u32,
     #[prost(string, repeated, tag = "14")]
     aux_addresses: Vec<String>,
+    #[prost(string, optional, tag = "15")]
+    ip_range6: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -450,6 +452,7 @@ impl BridgeRecord {
             interface: spec.interface.clone(),
             subnet6: spec.ipv6.as_ref().map(|v6| v6.subnet.to_string()),
             gateway6: spec.ipv6.as_ref().and_then(|v6| v6.gateway).map(|g| g.to_string()),
+            ip_range6: spec.ipv6.as_ref().and_then(|v6| v6.ip_range).map(|r| r.to_string()),
             parent: spec.macvlan.as_ref().map(|m| m.parent.clone()),
             aux_addresses: spec.aux_addresses.iter().map(ToString::to_string).collect(),
             macvlan_mode: spec.macvlan.as_ref().map_or(0, |m| m.mode as u32),
@@ -458,12 +461,13 @@ impl BridgeRecord {
 
     fn read(self) -> Result<BridgeSpec, Unreadable> {
         let gateway6 = parse_optional(self.gateway6.as_ref())?;
+        let ip_range6 = parse_optional(self.ip_range6.as_ref())?;
         let ipv6 = parse_optional(self.subnet6.as_ref())?;
         let macvlan =
             |parent| Ok::<_, Unreadable>(Macvlan { parent, mode: macvlan_mode(self.macvlan_mode)? });
         let macvlan = self.parent.map(macvlan).transpose()?;
         Ok(BridgeSpec {
-            ipv6: ipv6.map(|subnet| BridgeIpv6 { subnet, gateway: gateway6 }),
+            ipv6: ipv6.map(|subnet| BridgeIpv6 { subnet, gateway: gateway6, ip_range: ip_range6 }),
             macvlan,
             aux_addresses: self.aux_addresses.iter().map(|a| parse(a)).collect::<Result<_, Unreadable>>()?,
             subnet: parse(&self.subnet)?,

@@ -234,6 +234,8 @@ pub struct BridgeIpv6 {
     pub subnet: Ipv6Net,
     /// Held by the bridge. `None` = first address of the subnet.
     pub gateway: Option<Ipv6Addr>,
+    /// Addresses are handed out from here. `None` = the whole subnet.
+    pub ip_range: Option<Ipv6Net>,
 }
 
 impl BridgeIpv6 {

@@ -270,7 +270,7 @@ impl State {
         if !spec.subnet.contains(&gateway) {
             return Err(Error::AddressOutsideSubnet { address: gateway.into(), subnet: spec.subnet.into() });
         }
-        if let Some(BridgeIpv6 { subnet, gateway: Some(gateway) }) = &spec.ipv6
+        if let Some(BridgeIpv6 { subnet, gateway: Some(gateway), .. }) = &spec.ipv6
             && !subnet.contains(gateway)
         {
             let (address, subnet) = ((*gateway).into(), (*subnet).into());
@@ -424,9 +424,10 @@ impl State {
             }
             Some(wanted) => *wanted,
             None => {
-                let base = u128::from(subnet.network());
-                let hosts = u128::MAX.checked_shr(u32::from(subnet.prefix_len())).unwrap_or(0);
-                // As far as the subnet has room, the number of the IPv4 address in its own: so the two go together.
+                let range = ipv6.ip_range.unwrap_or(subnet);
+                let base = u128::from(range.network());
+                let hosts = u128::MAX.checked_shr(u32::from(range.prefix_len())).unwrap_or(0);
+                // As far as the range has room, the number of the IPv4 address in its own: so the two go together.
                 let number = u128::from(u32::from(address) - u32::from(bridge.spec.subnet.network()));
                 (0..=hosts)
                     .map(|step| Ipv6Addr::from(base | (number.wrapping_add(step) & hosts)))
@@ -660,8 +661,10 @@ mod tests {
     fn both_addresses_of_a_container_have_the_same_number() {
         let mut state = State::default();
         let mut spec = bridge("10.9.0.0/16").spec;
-        spec.ipv6 = Some(BridgeIpv6 { subnet: "fd00:9::/64".parse().unwrap(), gateway: None });
+        let subnet = "fd00:9::/64".parse().unwrap();
+        spec.ipv6 = Some(BridgeIpv6 { subnet, gateway: None, ip_range: None });
         let planned = state.plan_bridge(spec).unwrap();
+        let mut ranged = planned.clone();
         state.bridges.insert(planned.spec.id.clone(), planned);
         let on_it = |address6: Option<&str>| SandboxAttachment::Bridge {
             network: "0123456789abcdef".into(),
@@ -671,7 +674,7 @@ mod tests {
             names: vec![],
             options: LegOptions::default(),
         };
-        let mut place = |wanted| {
+        let place = |state: &mut State, wanted| {
             let spec = SandboxSpec {
                 id: "s".into(),
                 hostname: String::new(),
@@ -683,10 +686,17 @@ mod tests {
             };
             state.plan_legs(&spec, &[]).map(|legs| legs[0].address6.unwrap().to_string())
         };
-        assert_eq!(place(None).unwrap(), "fd00:9::2/64");
-        assert_eq!(place(Some("fd00:9::77")).unwrap(), "fd00:9::77/64");
-        assert!(matches!(place(Some("fd00:9::1")), Err(Error::AddressInUse { .. })));
-        assert!(matches!(place(Some("fd00:8::1")), Err(Error::AddressOutsideSubnet { .. })));
+        assert_eq!(place(&mut state, None).unwrap(), "fd00:9::2/64");
+        assert_eq!(place(&mut state, Some("fd00:9::77")).unwrap(), "fd00:9::77/64");
+        assert!(matches!(place(&mut state, Some("fd00:9::1")), Err(Error::AddressInUse { .. })));
+        assert!(matches!(place(&mut state, Some("fd00:8::1")), Err(Error::AddressOutsideSubnet { .. })));
+        // What nobody asks for comes out of the range, if there is one.
+        if let Some(ipv6) = &mut ranged.spec.ipv6 {
+            ipv6.ip_range = Some("fd00:9::a:0/112".parse().unwrap());
+        }
+        state.bridges.insert(ranged.spec.id.clone(), ranged);
+        assert_eq!(place(&mut state, None).unwrap(), "fd00:9::a:2/64");
+        assert_eq!(place(&mut state, Some("fd00:9::77")).unwrap(), "fd00:9::77/64");
     }
 
     #[test]

@@ -326,8 +326,10 @@ async fn a_container_cannot_pass_for_a_router_or_a_neighbour_of_ipv6() {
     let network = lab.start(1).await;
     network.create_bridge(bridge("b1", "10.73.0.0/24")).await.unwrap();
     let subnet = "fd74::/64".parse().unwrap();
-    let with_ipv6 =
-        BridgeSpec { ipv6: Some(BridgeIpv6 { subnet, gateway: None }), ..bridge("b2", "10.74.0.0/24") };
+    let with_ipv6 = BridgeSpec {
+        ipv6: Some(BridgeIpv6 { subnet, gateway: None, ip_range: None }),
+        ..bridge("b2", "10.74.0.0/24")
+    };
     let attacker = network.create_sandbox(bridge_sandbox("attacker", &["b1"])).await.unwrap().netns_path;
     let ear = udp_ear(&lab.host(1), 84);
     let all_nodes: Ipv6Addr = "ff02::1".parse().unwrap();

@@ -21,7 +21,10 @@ fn dual_stack() -> Lab {
 
 fn bridge6(id: &str, subnet: &str, subnet6: &str) -> BridgeSpec {
     let subnet6 = subnet6.parse().expect("an IPv6 network");
-    BridgeSpec { ipv6: Some(BridgeIpv6 { subnet: subnet6, gateway: None }), ..bridge(id, subnet) }
+    BridgeSpec {
+        ipv6: Some(BridgeIpv6 { subnet: subnet6, gateway: None, ip_range: None }),
+        ..bridge(id, subnet)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

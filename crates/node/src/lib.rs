@@ -176,6 +176,7 @@ pub async fn run(options: Options) -> Result<()> {
             data_root,
             registries,
             connections_max: descriptors::for_clients(),
+            min_api: options.settings.min_api()?,
         },
         door_cancel.clone(),
     );

@@ -1,7 +1,10 @@
 //! `daemon.toml`, or Docker's `daemon.json`: what an operator sets once for a host, in Docker's words.
 
 use anyhow::{Context, Result, bail};
-use docker_api::{server::Group, tls};
+use docker_api::{
+    server::{ApiVersion, Group},
+    tls,
+};
 use ipnet::{Ipv4Net, Ipv6Net};
 use model::GenericResources;
 use rustls::server::danger::ClientCertVerifier;
@@ -69,6 +72,8 @@ pub struct Settings {
     pub userns_remap: String,
     /// Containers always outlive the daemon here; the key is known, so that a file of Docker's can be used as it is.
     pub live_restore: Option<bool>,
+    /// The oldest version of Docker's API that clients may speak, as in `1.44`.
+    pub min_api_version: Option<String>,
     /// `debug`, `info`, `warn`, `error`.
     pub log_level: Option<LogLevel>,
     pub debug: bool,
@@ -156,6 +161,7 @@ impl Settings {
         .with_context(|| path.display().to_string())?;
         settings.doors().with_context(|| path.display().to_string())?;
         settings.generic_resources().with_context(|| path.display().to_string())?;
+        settings.min_api().with_context(|| path.display().to_string())?;
         if let Some(text) = &settings.builder.gc.default_keep_storage
             && engine::parse_size(text).is_none()
         {
@@ -215,6 +221,20 @@ impl Settings {
             }
             None => Group::find(DEFAULT_GROUP).context("cannot read the groups of this host"),
         }
+    }
+
+    /// Returns the oldest version of the API that clients may speak.
+    ///
+    /// # Errors
+    /// It is no version, or one that is not spoken here.
+    pub(crate) fn min_api(&self) -> Result<ApiVersion> {
+        let oldest = docker_api::server::MIN_API_VERSION;
+        let Some(text) = &self.min_api_version else { return Ok(oldest) };
+        let asked: ApiVersion = text.parse().map_err(|e| anyhow::anyhow!("min-api-version: {e}"))?;
+        if asked < oldest || asked > docker_api::server::NEWEST {
+            bail!("min-api-version: {text} is not between {oldest} and {}", docker_api::server::NEWEST);
+        }
+        Ok(asked)
     }
 
     /// Returns what the operator says that this host has.
@@ -398,6 +418,18 @@ mod tests {
             let error = read(name, text).unwrap_err();
             assert!(error.contains("insecure-registry") && error.contains("line 2"), "{error}");
             assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn clients_may_be_asked_to_speak_a_newer_version() {
+        let oldest =
+            |text: &str| read("daemon.toml", text).map(|settings| settings.min_api().unwrap().to_string());
+        assert_eq!(oldest("").unwrap(), "1.24");
+        assert_eq!(oldest("min-api-version = \"1.44\"").unwrap(), "1.44");
+        for wrong in ["1.12", "1.99", "x", ""] {
+            let error = oldest(&format!("min-api-version = \"{wrong}\"")).unwrap_err();
+            assert!(error.contains("min-api-version"), "{error}");
         }
     }
 

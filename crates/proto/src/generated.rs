@@ -437,6 +437,15 @@ pub mod moby {
                 /// nanoseconds
                 #[prost(int64, tag = "3")]
                 pub keep_duration: i64,
+                /// since BuildKit 0.17 called reservedSpace
+                #[prost(int64, tag = "4")]
+                pub keep_bytes: i64,
+                /// bytes
+                #[prost(int64, tag = "5")]
+                pub max_used_space: i64,
+                /// bytes
+                #[prost(int64, tag = "6")]
+                pub min_free_space: i64,
             }
             #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
             pub struct DiskUsageRequest {

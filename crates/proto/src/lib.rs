@@ -45,3 +45,8 @@ mod claim;
 mod convert;
 pub use claim::{CALLER_KEY, PERSON_KEY, PersonalClaim};
 pub use convert::{Invalid, Problem, SpecCache, WireId};
+
+/// Returns the bytes of a message, for edges that carry them in something else than gRPC.
+pub fn encoded(message: &impl prost::Message) -> Vec<u8> {
+    message.encode_to_vec()
+}

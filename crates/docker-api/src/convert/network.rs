@@ -77,7 +77,7 @@ pub fn network_create_json(from: &NetworkSpec) -> types::NetworkCreate {
         enable_ipv6: from.ipv6.then_some(true),
         ipam: Some(types::Ipam {
             driver: "default".into(),
-            options: types::StringMap::new(),
+            options: Some(types::StringMap::new()),
             config: if config == types::IpamConfig::default() { Vec::new() } else { vec![config] },
         }),
         internal: from.internal,
@@ -128,7 +128,7 @@ pub fn network_json(from: &Network) -> types::Network {
         driver: driver_word(spec.driver).into(),
         enable_ipv4: true,
         enable_ipv6: spec.ipv6,
-        ipam: types::Ipam { driver: "default".into(), options: types::StringMap::new(), config },
+        ipam: types::Ipam { driver: "default".into(), options: Some(types::StringMap::new()), config },
         internal: spec.internal,
         attachable: spec.attachable,
         options,

@@ -4,7 +4,7 @@
 //! its own. A client that goes away ends its build.
 
 use super::{
-    ApiError, State, container_create, images,
+    ApiError, State, buildkit, container_create, filters, images,
     request::{Params, Use},
     routing::post,
 };
@@ -53,16 +53,18 @@ fn header<T: types::Wire + Default>(headers: &HeaderMap, name: &str) -> Result<T
     let Some(value) = headers.get(name) else { return Ok(T::default()) };
     let text = value.to_str().map_err(|_| bad())?.replace('-', "+").replace('_', "/");
     let bytes = GeneralPurpose::new(&alphabet::STANDARD, LENIENT).decode(text).map_err(|_| bad())?;
-    if bytes.is_empty() { Ok(T::default()) } else { types::parse(&bytes).map_err(|_| bad()) }
+    if bytes.is_empty() {
+        return Ok(T::default());
+    }
+    // Go's client sends `null` where it has nothing.
+    types::parse::<Option<T>>(&bytes).map(Option::unwrap_or_default).map_err(|_| bad())
 }
 
 /// Reads what is asked for. *Source:* Docker API `ImageBuild`; the header `X-Rswarm-Build-Secrets` (base64 of a JSON map
 /// of base64 values by id) is ours.
 fn options(state: &State, params: &Params, headers: &HeaderMap) -> Result<BuildOptions, ApiError> {
-    if params.get("version") == Some("2") {
-        return Err(ApiError::bad_request(
-            "builds of version 2 come over /grpc here: install docker's buildx plugin, or build with DOCKER_BUILDKIT=0",
-        ));
+    if !matches!(params.get("version"), None | Some("1" | "2")) {
+        return Err(ApiError::bad_request("version: there are two builders, 1 and 2"));
     }
     if params.flag("squash") {
         return Err(ApiError::bad_request("squash is not supported: use a multi-stage build"));
@@ -130,7 +132,13 @@ async fn build(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let options = options(&state, &params, &headers)?;
+    let mut options = options(&state, &params, &headers)?;
+    let named: Vec<String> = json(&params, "cachefrom")?;
+    // Images to take results from; where none is here, there are none. *Source:* moby `daemon/images`, `MakeImageCache`.
+    options.no_cache |= !named.is_empty() && !is_here(&state, &named).await?;
+    if params.get("version") == Some("2") {
+        return build_traced(&state, &params, options, body).await;
+    }
     let context = match params.get("remote").filter(|url| !url.is_empty()) {
         Some(url) => BuildContext::Remote(url.to_owned()),
         None => BuildContext::tar(images::reader(body)),
@@ -140,10 +148,6 @@ async fn build(
     let (said, mut lines) = mpsc::channel(LINES);
     let (out, answer) = mpsc::channel::<types::JsonMessage>(LINES);
     let (begun, first) = tokio::sync::oneshot::channel::<Result<(), ApiError>>();
-    if !params.all("cachefrom").iter().all(|list| matches!(list.as_str(), "" | "[]" | "null")) {
-        let text = "--cache-from is not needed: results of this host's builds are used by themselves\n";
-        drop(out.try_send(stream(text.to_owned())));
-    }
     let teller = state.clone();
     state.spawn(async move {
         let mut begun = Some(begun);
@@ -207,14 +211,77 @@ async fn build(
     Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response())
 }
 
+async fn is_here(state: &State, images: &[String]) -> Result<bool, ApiError> {
+    let store = state.engine()?.images();
+    for name in images {
+        if store.get(name).await.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A build of version 2: told in BuildKit's messages; of a client's session, or of a tar as body.
+async fn build_traced(
+    state: &State,
+    params: &Params,
+    options: BuildOptions,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let outputs: Vec<types::BuildOutput> = json(params, "outputs")?;
+    if let Some(other) = outputs.iter().find(|output| !matches!(output.kind.as_str(), "moby" | "image")) {
+        return Err(ApiError::bad_request(format!(
+            "the output {:?} is not available: build an image, and take the files out with `docker cp` or `docker save`",
+            other.kind
+        )));
+    }
+    let source = match params.get("remote") {
+        None => buildkit::Source::Context(BuildContext::tar(images::reader(body))),
+        Some("client-session") => {
+            let session = params.get("session").unwrap_or_default().to_owned();
+            buildkit::Source::Session(session)
+        }
+        Some("upload-request") => {
+            return Err(ApiError::bad_request(
+                "a context of its own request (upload-request) is not available: send the tar as body of the build",
+            ));
+        }
+        Some(url) => buildkit::Source::Context(BuildContext::Remote(url.to_owned())),
+    };
+    let reference = match params.get("buildid") {
+        Some(id) => id.to_owned(),
+        None => hex_id()?,
+    };
+    buildkit::build_over_http(state, reference, source, options, params.flag("q"))
+}
+
+/// Returns an id for a build whose client has none for it.
+fn hex_id() -> Result<String, ApiError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|e| ApiError::internal(format!("no randomness: {e}")))?;
+    Ok(format!("{:032x}", u128::from_le_bytes(bytes)))
+}
+
 fn stream(text: String) -> types::JsonMessage {
     types::JsonMessage { stream: text, ..Default::default() }
 }
 
-/// Source: Docker API `BuildPrune`; `until` is the filter that is understood.
+/// Source: Docker API `BuildPrune`.
 async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::BuildPruned>, ApiError> {
-    let filters = params.filters()?.engine();
-    let (caches_deleted, space_reclaimed) = state.engine()?.prune_builds(&filters).await?;
+    let filters = params.filters(filters::BUILDS_PRUNED)?.engine();
+    if params.number::<u64>("min-free-space")?.is_some_and(|bytes| bytes > 0) {
+        return Err(ApiError::bad_request(
+            "min-free-space is not supported here; hint: max-used-space says how much of the cache is kept",
+        ));
+    }
+    let mut kept = None;
+    // The newest name first; the older ones mean the same.
+    for name in ["max-used-space", "reserved-space", "keep-storage"] {
+        kept = kept.or(params.number::<u64>(name)?.filter(|bytes| *bytes > 0));
+    }
+    let engine = state.engine()?;
+    let (caches_deleted, space_reclaimed) = engine.prune_builds(&filters, kept.unwrap_or(0)).await?;
+    engine.pruned_event(engine::EventKind::Builder, space_reclaimed);
     Ok(Json(types::BuildPruned { caches_deleted, space_reclaimed }))
 }
 
@@ -233,5 +300,9 @@ mod tests {
             assert_eq!(read["a?~"], "eA==");
         }
         assert!(header::<BTreeMap<String, String>>(&HeaderMap::new(), "X").unwrap().is_empty());
+        for nothing in ["bnVsbA==", "e30=", ""] {
+            let headers = HeaderMap::from_iter([("x".parse().unwrap(), nothing.parse().unwrap())]);
+            assert!(header::<BTreeMap<String, types::AuthConfig>>(&headers, "X").unwrap().is_empty());
+        }
     }
 }

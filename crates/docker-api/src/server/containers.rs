@@ -3,6 +3,7 @@
 use super::{
     ApiError, State, container_create, container_json,
     detach_keys::DetachKeys,
+    filters,
     hijack::{self, Leaving, Session, hijack},
     request::{Json as JsonBody, Params, Use, with_whole_body},
     routing::{delete, door, get, post},
@@ -48,7 +49,7 @@ pub(super) fn routes() -> Router<State> {
 }
 
 async fn list(Use(state): Use<State>, params: Params) -> Result<Json<impl serde::Serialize>, ApiError> {
-    let filters = params.filters()?;
+    let filters = params.filters(filters::CONTAINERS)?;
     let options = ListOptions {
         // Asking for a state means asking for all of that state.
         all: params.flag("all") || !filters.get("status").is_empty(),
@@ -185,7 +186,7 @@ async fn remove_link(
 }
 
 async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::ContainersPruned>, ApiError> {
-    let pruned = state.engine()?.prune_containers(&params.filters()?.engine()).await?;
+    let pruned = state.engine()?.prune_containers(&params.filters(filters::PRUNED)?.engine()).await?;
     Ok(Json(types::ContainersPruned {
         containers_deleted: pruned.removed,
         space_reclaimed: pruned.reclaimed_bytes,

@@ -1,7 +1,7 @@
 //! `/events`: what happened on this host, as lines of JSON.
 
 use super::{
-    ApiError, State,
+    ApiError, State, filters,
     request::{Params, Use},
     routing::get,
     system::now,
@@ -28,7 +28,7 @@ async fn events(Use(state): Use<State>, params: Params) -> Result<Response, ApiE
     {
         return Err(ApiError::bad_request("`since` time cannot be after `until` time"));
     }
-    let filters = params.filters()?.engine();
+    let filters = params.filters(filters::EVENTS)?.engine();
     let (kept, live) = state.engine()?.events();
     let fits = move |event: &Event| {
         let at = event.at;

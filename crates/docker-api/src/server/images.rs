@@ -1,7 +1,7 @@
 //! `/images`, `/distribution`: what this host's store has, gets and gives.
 
 use super::{
-    ApiError, Origin, State,
+    ApiError, ApiVersion, Origin, State, filters,
     judge::Role,
     proxy,
     request::{Params, Use},
@@ -16,6 +16,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE};
+use engine::EventKind;
 use futures::{StreamExt as _, TryStreamExt as _};
 use image::{Auth, Image, ImportOptions, Progress, PullOptions, Reference, Removed, dockerfile::Pattern};
 use model::{Node, NodeState};
@@ -80,9 +81,17 @@ fn bytes(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-async fn list(Use(state): Use<State>, params: Params) -> Result<Json<Vec<types::ImageSummary>>, ApiError> {
-    let known = ["reference", "dangling", "label", "label!", "before", "since", "until"];
-    let (filters, all) = (params.filters()?.only(&known)?.engine(), params.flag("all"));
+async fn list(
+    Use(state): Use<State>,
+    Extension(version): Extension<ApiVersion>,
+    params: Params,
+) -> Result<Json<Vec<types::ImageSummary>>, ApiError> {
+    let mut filters = params.filters(filters::IMAGES)?;
+    // The parameter of clients from before 1.41.
+    if let Some(name) = params.get("filter").filter(|_| version < ApiVersion(1, 41)) {
+        filters = filters.with("reference", name);
+    }
+    let (filters, all) = (filters.engine(), params.flag("all"));
     let store = state.engine()?.images();
     let images = store.list().await;
     let mut bounds = BTreeMap::new();
@@ -156,7 +165,7 @@ async fn search(
     params: Params,
     headers: HeaderMap,
 ) -> Result<Json<Vec<types::ImageFound>>, ApiError> {
-    let filters = params.filters()?.only(&["is-official", "is-automated", "stars"])?;
+    let filters = params.filters(filters::IMAGES_FOUND)?;
     let term = params.get("term").filter(|term| !term.is_empty());
     let term = term.ok_or_else(|| ApiError::bad_request("\"term\" is what is looked for: it is missing"))?;
     let limit = params.number::<u32>("limit")?.filter(|limit| *limit != 0).unwrap_or(SEARCH_DEFAULT);
@@ -212,8 +221,12 @@ async fn inspect(state: &State, name: &str) -> Result<types::ImageInspect, ApiEr
         parent: image.parent.map(|p| p.to_string()).unwrap_or_default(),
         comment: image.config.comment.clone(),
         author: image.config.author.clone(),
-        container: image.config.container.clone(),
         created: image.config.created.clone().unwrap_or_default(),
+        container: image.config.container.clone(),
+        container_config: (!image.config.container_config.is_unknown()).then(|| types::ContainerConfig {
+            image: image.config.container_config.image.clone(),
+            ..types::ContainerConfig::default()
+        }),
         config: Some(types::ContainerConfig {
             user: config.user.clone(),
             exposed_ports: empty(&config.exposed_ports),
@@ -331,7 +344,9 @@ pub fn registry_auth(text: &[u8]) -> Result<Option<Auth>, ApiError> {
     }
     let padded = format!("{text}{}", &"==="[..(4 - text.len() % 4) % 4]);
     let json = BASE64_URL_SAFE.decode(padded).map_err(|_| bad())?;
-    types::parse(&json).map(credentials).map_err(|_| bad())
+    // Go's client sends `null` where it has none.
+    let config: Option<types::AuthConfig> = types::parse(&json).map_err(|_| bad())?;
+    Ok(config.and_then(credentials))
 }
 
 /// `POST /images/create`: a pull, or (`fromSrc`) an import.
@@ -358,6 +373,7 @@ async fn create(
             })?),
             None => None,
         };
+        let name = reference.as_ref().map(ToString::to_string);
         let options = ImportOptions {
             reference,
             changes: params.all("changes"),
@@ -370,6 +386,9 @@ async fn create(
             None => images.import(reader(body), options).await?,
         };
         state.image_event("import", &id.to_string(), &id.to_string());
+        if let Some(name) = name {
+            state.image_event("tag", &id.to_string(), &name);
+        }
         return Ok(lines(vec![types::JsonMessage { status: id.to_string(), ..Default::default() }]));
     }
     let name =
@@ -410,17 +429,21 @@ where
         };
         let (result, ()) = tokio::join!(work(lines), show);
         if let Err(error) = result {
-            let message = ApiError::from(error).message;
-            let last = types::JsonMessage {
-                error_detail: Some(types::ErrorDetail { message: message.clone(), ..Default::default() }),
-                error: message,
-                ..Default::default()
-            };
-            drop(out.send(last).await);
+            drop(out.send(failure(error)).await);
         }
     });
     let body = ReceiverStream::new(answer).map(|message| serde_json::to_vec(&message).map(with_newline));
     ([(CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
+}
+
+/// Returns the line that ends an answer which went wrong.
+fn failure(error: impl Into<ApiError>) -> types::JsonMessage {
+    let message = error.into().message;
+    types::JsonMessage {
+        error_detail: Some(types::ErrorDetail { message: message.clone(), ..Default::default() }),
+        error: message,
+        ..Default::default()
+    }
 }
 
 pub(super) fn line(step: Progress) -> types::JsonMessage {
@@ -440,8 +463,9 @@ pub(super) fn with_newline(mut json: Vec<u8>) -> Vec<u8> {
 }
 
 fn lines(messages: Vec<types::JsonMessage>) -> Response {
-    let json = messages.iter().filter_map(|m| serde_json::to_vec(m).ok()).flat_map(with_newline);
-    ([(CONTENT_TYPE, "application/json")], json.collect::<Vec<u8>>()).into_response()
+    // In chunks, as what is still to come: docker-py takes anything else for one document.
+    let json = messages.into_iter().map(|message| serde_json::to_vec(&message).map(with_newline));
+    ([(CONTENT_TYPE, "application/json")], Body::from_stream(futures::stream::iter(json))).into_response()
 }
 
 async fn load(Use(state): Use<State>, body: Body) -> Result<Response, ApiError> {
@@ -450,7 +474,11 @@ async fn load(Use(state): Use<State>, body: Body) -> Result<Response, ApiError> 
     // The archive must be read while the answer waits, so progress would have nobody to read it.
     let drain = async { while steps.recv().await.is_some() {} };
     let (loaded, ()) = tokio::join!(images.load(reader(body), sender), drain);
-    let loaded = loaded?;
+    // Said in the answer, which has begun by then in Docker. *Source:* moby `router/image`, `postImagesLoad`.
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(error) => return Ok(lines(vec![failure(error)])),
+    };
     for image in &loaded {
         let id = image.id.to_string();
         let name = image.tags.first().map_or_else(|| id.clone(), ToString::to_string);
@@ -532,14 +560,32 @@ async fn commit(
         pause: params.flag_or("pause", true),
         changes: changes.iter().flat_map(|c| c.lines()).map(str::to_owned).collect(),
     };
+    let name = options.reference.as_ref().map(ToString::to_string);
     let id = state.engine()?.commit(container, options).await?;
+    if let Some(name) = name {
+        state.image_event("tag", &id.to_string(), &name);
+    }
     Ok((StatusCode::CREATED, Json(types::Created { id: id.to_string(), warnings: Vec::new() })))
 }
 
 async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::ImagesPruned>, ApiError> {
-    let filters = params.filters()?;
-    let all = filters.get("dangling").iter().any(|d| matches!(d.as_str(), "0" | "false"));
-    let (removed, space_reclaimed) = state.engine()?.images().prune(all).await?;
+    let filters = params.filters(filters::IMAGES_PRUNED)?;
+    let named_too = filters.flag("dangling") == Some(false);
+    let filters = filters.engine();
+    let until = filters.until()?.map(|at| i128::from(at.0));
+    let wanted = |image: &Image| {
+        filters.labels_match(&image.config.config.labels)
+            && until.is_none_or(|until| image.created.is_none_or(|at| at.unix_timestamp_nanos() <= until))
+    };
+    let engine = state.engine()?;
+    let (removed, space_reclaimed) = engine.images().prune(named_too, wanted).await?;
+    // The names of an image come before the image itself.
+    for of_one in removed.split_inclusive(|one| matches!(one, Removed::Deleted(_))) {
+        if let Some(Removed::Deleted(id)) = of_one.last() {
+            tell_removed(&state, &id.to_string(), of_one);
+        }
+    }
+    engine.pruned_event(EventKind::Image, space_reclaimed);
     Ok(Json(types::ImagesPruned {
         images_deleted: removed.into_iter().map(deleted).collect(),
         space_reclaimed,
@@ -651,6 +697,10 @@ mod tests {
         let text = base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(r#"{"username":"u","password":"p"}"#);
         headers.insert("X-Registry-Auth", text.parse().unwrap());
         assert!(auth(&headers).unwrap() == Some(Auth::Basic { username: "u".into(), password: "p".into() }));
+        for nothing in ["bnVsbA==", "e30=", ""] {
+            headers.insert("X-Registry-Auth", nothing.parse().unwrap());
+            assert!(auth(&headers).unwrap().is_none(), "{nothing:?}");
+        }
         headers.insert("X-Registry-Auth", "!".parse().unwrap());
         assert!(auth(&headers).is_err());
     }

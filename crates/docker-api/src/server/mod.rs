@@ -14,6 +14,7 @@
 //!
 //! *Invariant:* a request that came through a tunnel is never sent on: there are no loops.
 
+mod api_version;
 mod asker;
 mod build;
 mod buildkit;
@@ -34,6 +35,7 @@ mod judge;
 mod listen;
 mod networks;
 mod nodes;
+mod plugins;
 mod proxy;
 mod request;
 mod routing;
@@ -52,6 +54,7 @@ mod tasks;
 mod users;
 mod volumes;
 
+pub use api_version::ApiVersion;
 pub use asker::{Asker, Origin, Relayed, Shown};
 pub use error::{ApiError, NOT_A_MANAGER, NOT_IN_SWARM, SWARM_LOCKED};
 pub use filters::Filters;
@@ -63,12 +66,13 @@ pub use swarm::{
     SwarmStatus,
 };
 
+use api_version::without_version;
 use asker::Reach;
 use axum::{
     Router,
     body::Body,
     extract::DefaultBodyLimit,
-    http::{HeaderValue, Method, Request, Uri, header::SERVER},
+    http::{HeaderValue, Method, Request, header::SERVER},
     response::{IntoResponse as _, Response},
 };
 use engine::Engine;
@@ -79,8 +83,10 @@ use tower::ServiceExt as _;
 
 /// The newest API version spoken here.
 pub const API_VERSION: &str = "1.51";
-/// The oldest.
-pub const MIN_API_VERSION: &str = "1.40";
+/// The same.
+pub const NEWEST: ApiVersion = ApiVersion(1, 51);
+/// The oldest, unless an operator says otherwise. *Source:* moby 28, `daemon/config`.
+pub const MIN_API_VERSION: ApiVersion = ApiVersion(1, 24);
 
 /// *Limit* of a JSON request body. *Unit:* bytes. Above the largest config (1000 KiB in base64).
 const BODY_MAX: usize = 8 << 20;
@@ -99,6 +105,8 @@ pub struct Options {
     pub registries: image::RegistryOptions,
     /// *Limit* of open connections of all listeners together; see `seats`.
     pub connections_max: usize,
+    /// The oldest API version that clients may speak.
+    pub min_api: ApiVersion,
 }
 
 impl std::fmt::Debug for Options {
@@ -211,9 +219,10 @@ impl FrontDoor {
     pub async fn answer(&self, mut request: Request<Body>, origin: &Origin) -> Response {
         request.extensions_mut().insert(origin.clone());
         let head = request.method() == Method::HEAD;
-        let mut answer = match without_version(request.uri()) {
-            Ok(uri) => {
+        let mut answer = match without_version(request.uri(), self.state.options.min_api) {
+            Ok((uri, version)) => {
                 *request.uri_mut() = uri;
+                request.extensions_mut().insert(version);
                 self.route(request, origin).await
             }
             Err(refusal) => refusal.into_response(),
@@ -295,56 +304,9 @@ fn router(state: State) -> Router {
         .merge(build::routes())
         .merge(buildkit::routes())
         .merge(volumes::routes())
+        .merge(plugins::routes())
         .fallback(async || ApiError::not_found("page not found"))
         .method_not_allowed_fallback(async || ApiError::not_found("page not found"))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(state)
-}
-
-/// Takes `/v1.43` off the path.
-fn without_version(uri: &Uri) -> Result<Uri, ApiError> {
-    let text = uri.path_and_query().map_or("/", |p| p.as_str());
-    let plain = match text.strip_prefix("/v").and_then(|rest| rest.split_once('/')) {
-        Some((version, rest)) if version.starts_with(|c: char| c.is_ascii_digit()) => {
-            check_version(version)?;
-            format!("/{rest}")
-        }
-        _ => text.to_owned(),
-    };
-    plain.parse().map_err(|_| ApiError::bad_request("invalid path"))
-}
-
-fn check_version(version: &str) -> Result<(), ApiError> {
-    let number = |text: &str| -> Option<(u32, u32)> {
-        let (major, minor) = text.split_once('.')?;
-        Some((major.parse().ok()?, minor.parse().ok()?))
-    };
-    let wanted =
-        number(version).ok_or_else(|| ApiError::bad_request(format!("invalid API version {version:?}")))?;
-    if Some(wanted) < number(MIN_API_VERSION) {
-        return Err(ApiError::bad_request(format!(
-            "client version {version} is too old. Minimum supported API version is {MIN_API_VERSION}, please upgrade your client to a newer version"
-        )));
-    }
-    if Some(wanted) > number(API_VERSION) {
-        return Err(ApiError::bad_request(format!(
-            "client version {version} is too new. Maximum supported API version is {API_VERSION}"
-        )));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_version_prefix_is_optional_and_judged() {
-        let path = |text: &str| without_version(&text.parse().unwrap()).map(|u| u.to_string());
-        assert_eq!(path("/v1.43/info?x=1").unwrap(), "/info?x=1");
-        assert_eq!(path("/volumes/v1").unwrap(), "/volumes/v1");
-        assert_eq!(path("/version").unwrap(), "/version");
-        assert!(path("/v1.12/info").unwrap_err().message.contains("too old"));
-        assert!(path("/v1.99/info").unwrap_err().message.contains("too new"));
-    }
 }

@@ -1,15 +1,18 @@
 //! `/networks`: this host's from the engine, the swarm's from a manager.
 
 use super::{
-    ApiError, Filters, State, SwarmStatus,
+    ApiError, ApiVersion, Filters, State, SwarmStatus, filters,
     request::{Json, Params, Use},
     routing::{door, get, post},
 };
 use crate::{convert, types};
-use axum::{Router, extract::Path, http::StatusCode};
-use model::{Network, NetworkDriver, NetworkId};
+use axum::{Extension, Router, extract::Path, http::StatusCode};
+use model::{Network, NetworkDriver, NetworkId, Service};
 use proto::control::create_request;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 pub(super) fn routes() -> Router<State> {
     Router::new()
@@ -35,9 +38,9 @@ fn local_json(network: engine::LocalNetwork) -> types::Network {
     });
     let config6 = network.subnet6.map(|subnet| types::IpamConfig {
         subnet: subnet.to_string(),
+        ip_range: text(network.ip_range6.map(|r| r.to_string())),
         gateway: text(network.gateway6.map(|g| g.to_string())),
         auxiliary_addresses: aux(false),
-        ..Default::default()
     });
     types::Network {
         name: network.name,
@@ -49,8 +52,8 @@ fn local_json(network: engine::LocalNetwork) -> types::Network {
         enable_ipv6: network.subnet6.is_some(),
         ipam: types::Ipam {
             driver: "default".to_owned(),
+            options: network.ipam_options.then(types::StringMap::new),
             config: config.into_iter().chain(config6).collect(),
-            ..Default::default()
         },
         internal: network.internal,
         attachable: network.attachable,
@@ -94,19 +97,28 @@ fn local_config(from: types::NetworkCreate) -> Result<engine::NetworkConfig, Api
     if from.enable_ipv4 == Some(false) {
         return Err(ApiError::not_implemented("a local network always has IPv4"));
     }
-    let ipv6 = from.enable_ipv6 == Some(true);
+    if !matches!(ipam.driver.as_str(), "" | "default") {
+        return Err(ApiError::not_found(format!(
+            "could not find plugin {}: IPAM driver not found",
+            ipam.driver
+        )));
+    }
+    if let Some(option) = ipam.options.as_ref().and_then(|options| options.keys().next()) {
+        return Err(ApiError::bad_request(format!(
+            "IPAM.Options: the default driver has no option {option:?}"
+        )));
+    }
     let is_v6 = |c: &types::IpamConfig| c.subnet.contains(':') || c.gateway.contains(':');
     let (v6, v4): (Vec<_>, Vec<_>) = ipam.config.into_iter().partition(is_v6);
     if v4.len() > 1 || v6.len() > 1 {
         return Err(ApiError::not_implemented("a local network has one IPv4 subnet and one IPv6 subnet"));
     }
-    if !ipv6 && !v6.is_empty() {
+    if from.enable_ipv6 == Some(false) && !v6.is_empty() {
         return Err(ApiError::bad_request("the network has an IPv6 subnet, but no IPv6; hint: --ipv6"));
     }
+    // Who names an IPv6 subnet and says nothing else wants IPv6.
+    let ipv6 = from.enable_ipv6.unwrap_or(!v6.is_empty());
     let (v4, v6) = (v4.into_iter().next().unwrap_or_default(), v6.into_iter().next().unwrap_or_default());
-    if !v6.ip_range.is_empty() {
-        return Err(ApiError::not_implemented("an IPv6 subnet has no IP range"));
-    }
     let mut aux_addresses = BTreeMap::new();
     for (name, address) in v4.auxiliary_addresses.into_iter().chain(v6.auxiliary_addresses) {
         aux_addresses.extend(read("auxiliary address", &address)?.map(|address| (name, address)));
@@ -120,6 +132,8 @@ fn local_config(from: types::NetworkCreate) -> Result<engine::NetworkConfig, Api
         ipv6,
         subnet6: read("subnet", &v6.subnet)?,
         gateway6: read("gateway", &v6.gateway)?,
+        ip_range6: read("IP range", &v6.ip_range)?,
+        ipam_options: ipam.options.is_some(),
         aux_addresses,
         internal: from.internal,
         attachable: from.attachable,
@@ -132,7 +146,7 @@ async fn prune(
     Use(state): Use<State>,
     params: Params,
 ) -> Result<axum::Json<types::NetworksPruned>, ApiError> {
-    let pruned = state.engine()?.network_prune(&params.filters()?.engine()).await?;
+    let pruned = state.engine()?.network_prune(&params.filters(filters::PRUNED)?.engine()).await?;
     Ok(axum::Json(types::NetworksPruned { networks_deleted: pruned.removed }))
 }
 
@@ -155,7 +169,8 @@ async fn disconnect(
     Ok(StatusCode::OK)
 }
 
-fn passes(network: &types::Network, filters: &Filters) -> bool {
+/// `used`: by containers of this host, or by services.
+fn passes(network: &types::Network, used: bool, filters: &Filters) -> bool {
     let builtin = matches!(network.name.as_str(), "bridge" | "host" | "none");
     filters.any("id", |i| network.id.starts_with(i))
         && filters.clone().engine().name_matches(&network.name)
@@ -166,6 +181,7 @@ fn passes(network: &types::Network, filters: &Filters) -> bool {
             "builtin" => builtin,
             _ => false,
         })
+        && filters.flag("dangling").is_none_or(|dangling| dangling != (used || builtin || network.ingress))
         && filters.labels("label", &network.labels)
 }
 
@@ -188,6 +204,13 @@ impl State {
             }
             SwarmStatus::Inactive | SwarmStatus::Locked | SwarmStatus::Failed(_) => Ok(Vec::new()),
         }
+    }
+
+    /// Returns the ids of the networks that services are on.
+    async fn networks_of_services(&self) -> Result<BTreeSet<String>, ApiError> {
+        let services = self.list::<Service>().await?;
+        let networks = services.iter().flat_map(|service| &service.spec.task.networks);
+        Ok(networks.map(|attachment| attachment.network.to_string()).collect())
     }
 
     async fn local_networks(&self) -> Result<Vec<types::Network>, ApiError> {
@@ -244,15 +267,30 @@ impl State {
     }
 }
 
-async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<types::Network>>, ApiError> {
-    let filters = params.filters()?.only(&["id", "name", "driver", "scope", "type", "label", "dangling"])?;
+async fn list(
+    Use(state): Use<State>,
+    Extension(version): Extension<ApiVersion>,
+    params: Params,
+) -> Result<axum::Json<Vec<types::Network>>, ApiError> {
+    let filters = params.filters(filters::NETWORKS)?;
     let mut all = state.local_networks().await?;
     // `docker network ls` must work while the managers are away.
     match state.swarm_networks().await {
         Ok(swarm) => all.extend(swarm),
         Err(error) => tracing::warn!(error = %error, "networks of the swarm are not shown"),
     }
-    all.retain(|n| passes(n, &filters));
+    let served = match filters.flag("dangling") {
+        Some(_) if all.iter().any(|network| network.scope == "swarm") => state.networks_of_services().await?,
+        _ => BTreeSet::new(),
+    };
+    all.retain(|network| {
+        let used = !network.containers.is_empty() || served.contains(&network.id);
+        passes(network, used, &filters)
+    });
+    // Until then lists told who is on a network. *Source:* moby `router/network`.
+    if version >= ApiVersion(1, 28) {
+        all.iter_mut().for_each(|network| network.containers.clear());
+    }
     Ok(axum::Json(all))
 }
 

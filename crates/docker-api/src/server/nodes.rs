@@ -1,7 +1,7 @@
 //! `/nodes`
 
 use super::{
-    ApiError, Filters, State,
+    ApiError, Filters, State, filters,
     request::{Json, Params, Use},
     routing::{door, get, post},
 };
@@ -45,7 +45,7 @@ fn passes(node: &Node, filters: &Filters) -> bool {
 }
 
 async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<types::Node>>, ApiError> {
-    let filters = params.filters()?.only(&["id", "name", "role", "membership", "node.label", "label"])?;
+    let filters = params.filters(filters::NODES)?;
     let nodes = state.list::<Node>().await?;
     let cluster = state.public_cluster().await?;
     Ok(axum::Json(

@@ -1,6 +1,6 @@
 //! What a route takes out of a request: JSON bodies, query parameters, filters.
 
-use super::{ApiError, Asker, BODY_MAX, Filters, Origin, State};
+use super::{ApiError, Asker, BODY_MAX, Filters, Origin, State, filters::Known};
 use crate::types::{Wire, parse};
 use axum::{
     body::{Body, HttpBody as _},
@@ -155,8 +155,12 @@ impl Params {
             .map_err(|_| ApiError::bad_request(format!("invalid {what} version '{text}': not a number")))
     }
 
-    pub(crate) fn filters(&self) -> Result<Filters, ApiError> {
-        self.get("filters").map_or_else(|| Ok(Filters::default()), Filters::parse)
+    /// Returns the filters, of those that a route has.
+    ///
+    /// # Errors
+    /// 400 for any other, and for a value that can fit nothing.
+    pub(crate) fn filters(&self, known: &Known) -> Result<Filters, ApiError> {
+        self.get("filters").map_or_else(|| Ok(Filters::default()), Filters::parse)?.judged(known)
     }
 }
 

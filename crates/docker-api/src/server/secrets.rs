@@ -3,6 +3,7 @@
 use super::{
     ApiError, State,
     cluster::Stored,
+    filters,
     request::{Json, Params, Use},
     routing::{door, get, post},
 };
@@ -57,7 +58,7 @@ file!(Secret, SecretId, secret_json);
 file!(Config, ConfigId, config_json);
 
 async fn list<T: File>(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<T::Json>>, ApiError> {
-    let filters = params.filters()?.only(&["id", "name", "names", "label"])?;
+    let filters = params.filters(filters::FILES)?;
     let all = state.list::<T>().await?;
     let shown = all.iter().filter(|f| {
         filters.prefix("id", &f.id().to_string())

@@ -1,7 +1,7 @@
 //! `/services`
 
 use super::{
-    ApiError, Filters, State,
+    ApiError, Filters, State, filters,
     request::{Json, Params, Use},
     routing::{door, get, post},
     rows::Rows,
@@ -74,7 +74,7 @@ fn status(service: &Service, tasks: &[Arc<Task>]) -> types::ServiceStatus {
 }
 
 async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<impl serde::Serialize>, ApiError> {
-    let filters = params.filters()?.only(&["id", "name", "label", "mode", "runtime"])?;
+    let filters = params.filters(filters::SERVICES)?;
     let networks = state.cluster_networks().await?;
     let mut services = state.list::<Service>().await?;
     services.retain(|s| passes(s, &filters) && !s.pending_delete);

@@ -1,7 +1,7 @@
 //! `/rswarm/stacks`: deployed stacks with their history. Not in Docker.
 
 use super::{
-    ApiError, State,
+    ApiError, State, filters,
     request::{Json, Params, Use},
     routing::{door, get, post},
 };
@@ -28,7 +28,7 @@ pub(super) fn routes() -> Router<State> {
 }
 
 async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<types::Stack>>, ApiError> {
-    let filters = params.filters()?.only(&["name"])?;
+    let filters = params.filters(filters::STACKS)?;
     let stacks = state.list::<Stack>().await?;
     let shown = stacks.iter().filter(|s| filters.prefix("name", &s.name));
     Ok(axum::Json(shown.map(|s| convert::stack_json(s)).collect()))

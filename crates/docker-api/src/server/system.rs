@@ -1,7 +1,7 @@
 //! `/_ping /version /info /auth /system/df`
 
 use super::{
-    API_VERSION, ApiError, MIN_API_VERSION, State, SwarmStatus,
+    API_VERSION, ApiError, State, SwarmStatus,
     request::{Json as Body, Params, Use},
     routing::{door, get, post},
 };
@@ -57,7 +57,8 @@ fn kernel_version() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
 }
 
-async fn version() -> axum::Json<types::Version> {
+async fn version(Use(state): Use<State>) -> axum::Json<types::Version> {
+    let oldest = state.options.min_api.to_string();
     let version = env!("CARGO_PKG_VERSION");
     axum::Json(types::Version {
         platform: types::PlatformName { name: "rswarm".into() },
@@ -66,7 +67,7 @@ async fn version() -> axum::Json<types::Version> {
             version: version.into(),
             details: [
                 ("ApiVersion", API_VERSION),
-                ("MinAPIVersion", MIN_API_VERSION),
+                ("MinAPIVersion", &oldest),
                 ("Arch", architecture()),
                 ("Os", "linux"),
                 ("KernelVersion", &kernel_version()),
@@ -80,7 +81,7 @@ async fn version() -> axum::Json<types::Version> {
         }],
         version: version.into(),
         api_version: API_VERSION.into(),
-        min_api_version: MIN_API_VERSION.into(),
+        min_api_version: oldest,
         os: "linux".into(),
         arch: architecture().into(),
         kernel_version: kernel_version(),

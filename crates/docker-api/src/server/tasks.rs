@@ -1,7 +1,7 @@
 //! `/tasks`
 
 use super::{
-    ApiError, State,
+    ApiError, State, filters,
     request::{Params, Use},
     routing::get,
 };
@@ -22,21 +22,7 @@ fn is_job(service: Option<&Arc<Service>>) -> bool {
 }
 
 async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<types::Task>>, ApiError> {
-    let filters = params.filters()?.only(&[
-        "id",
-        "label",
-        "name",
-        "node",
-        "service",
-        "desired-state",
-        "runtime",
-        "_up-to-date",
-    ])?;
-    for word in filters.get("desired-state") {
-        if !matches!(word.as_str(), "running" | "shutdown" | "accepted" | "ready" | "complete" | "remove") {
-            return Err(ApiError::bad_request(format!("invalid filter 'desired-state={word}'")));
-        }
-    }
+    let filters = params.filters(filters::TASKS)?;
     let services: BTreeMap<ServiceId, Arc<Service>> =
         state.list::<Service>().await?.into_iter().map(|s| (s.id, s)).collect();
     let networks = state.cluster_networks().await?;
@@ -49,7 +35,7 @@ async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<t
         services.values().filter(|s| named(s)).map(|s| s.id).collect()
     });
     let chosen_nodes = state.nodes_named(filters.get("node")).await?;
-    let up_to_date = filters.get("_up-to-date").iter().any(|v| v == "true");
+    let up_to_date = filters.flag("_up-to-date").unwrap_or(false);
     let passes = |task: &Task| {
         let service = services.get(&task.service);
         chosen_services.as_ref().is_none_or(|c| c.contains(&task.service))
@@ -57,6 +43,7 @@ async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<t
             && filters.prefix("id", &task.id.to_string())
             && filters.any("name", |n| task.service_name.starts_with(n) || task.name().starts_with(n))
             && filters.labels("label", service.map_or(&model::Labels::new(), |s| &s.spec.labels))
+            && filters.any("runtime", |runtime| runtime == "container")
             && filters.any("desired-state", |d| d == convert::desired_word(task.desired))
             && (!up_to_date || service.is_some_and(|s| convert::is_up_to_date(task, s)))
     };

@@ -1,7 +1,7 @@
 //! `/rswarm/users`, `/rswarm/audit`: people and what they did. Not in Docker.
 
 use super::{
-    ApiError, State,
+    ApiError, State, filters,
     request::{Json, Params, Use},
     routing::{delete, door, get, post},
 };
@@ -30,7 +30,7 @@ pub(super) fn routes() -> Router<State> {
 }
 
 async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<types::User>>, ApiError> {
-    let filters = params.filters()?.only(&["id", "name", "role"])?;
+    let filters = params.filters(filters::USERS)?;
     let users = state.list::<User>().await?;
     let shown = users.iter().filter(|u| {
         filters.prefix("id", &u.id.to_string())

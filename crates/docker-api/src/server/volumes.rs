@@ -1,13 +1,13 @@
 //! `/volumes`: the volumes of this host; `/rswarm/volumes`: what they hold, which is not in Docker.
 
 use super::{
-    ApiError, State,
+    ApiError, ApiVersion, State, filters,
     request::{Json as Body, Params, Use},
     routing::{door, get, post},
 };
 use crate::types;
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Body as Stream,
     extract::Path,
     http::{StatusCode, header::CONTENT_TYPE},
@@ -39,7 +39,7 @@ pub(super) fn json(volume: engine::Volume) -> types::Volume {
 }
 
 async fn list(Use(state): Use<State>, params: Params) -> Result<Json<types::VolumeList>, ApiError> {
-    let volumes = state.engine()?.volumes(&params.filters()?.engine());
+    let volumes = state.engine()?.volumes(&params.filters(filters::VOLUMES)?.engine());
     Ok(Json(types::VolumeList { volumes: volumes.into_iter().map(json).collect(), warnings: Vec::new() }))
 }
 
@@ -69,8 +69,17 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::VolumesPruned>, ApiError> {
-    let pruned = state.engine()?.volume_prune(&params.filters()?.engine()).await?;
+async fn prune(
+    Use(state): Use<State>,
+    Extension(version): Extension<ApiVersion>,
+    params: Params,
+) -> Result<Json<types::VolumesPruned>, ApiError> {
+    let mut filters = params.filters(filters::VOLUMES_PRUNED)?;
+    // Anonymous volumes alone since then; who speaks an older version means all. *Source:* moby `router/volume`.
+    if version < ApiVersion(1, 42) && filters.flag("all").is_none() {
+        filters = filters.with("all", "true");
+    }
+    let pruned = state.engine()?.volume_prune(&filters.engine()).await?;
     Ok(Json(types::VolumesPruned {
         volumes_deleted: pruned.removed,
         space_reclaimed: pruned.reclaimed_bytes,

@@ -30,6 +30,7 @@ wire! {
         comment: String = "Comment",
         created: String => "Created",
         container: String => "Container",
+        container_config: Option<ContainerConfig> => "ContainerConfig",
         docker_version: String = "DockerVersion",
         author: String = "Author",
         config: Option<ContainerConfig> => "Config",
@@ -40,6 +41,11 @@ wire! {
         graph_driver: GraphDriver = "GraphDriver",
         root_fs: RootFs = "RootFS",
         metadata: ImageMetadata = "Metadata",
+    }
+    /// Source: Docker API `ImageBuild`, `outputs`.
+    BuildOutput {
+        kind: String = "Type",
+        attrs: StringMap = "Attrs",
     }
     GraphDriver {
         data: StringMap = "Data",

@@ -29,7 +29,7 @@ wire! {
     }
     Ipam {
         driver: String = "Driver",
-        options: StringMap = "Options",
+        options: Option<StringMap> = "Options",
         config: Vec<IpamConfig> = "Config",
     }
     IpamConfig {

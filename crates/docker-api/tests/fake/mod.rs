@@ -709,6 +709,7 @@ impl Door {
             hostname: "host1".into(),
             data_root: dir.path().to_owned(),
             connections_max: 64,
+            min_api: docker_api::server::MIN_API_VERSION,
         };
         let door = FrontDoor::new(options, cancel.clone());
         let listener = Listener::unix(&socket, None).await.unwrap();

@@ -5,6 +5,7 @@
 //! used for a month go, and so do the oldest where there are too many or their layers are too large together.
 
 use crate::{
+    container::Filters,
     error::{Error, Result},
     folders, persist,
 };
@@ -40,6 +41,13 @@ pub(super) struct Record {
     /// When it was last written.
     #[serde(skip)]
     noted_at: Option<Timestamp>,
+}
+
+impl Record {
+    /// *Unit:* bytes that are kept for its sake alone.
+    fn held_bytes(&self) -> u64 {
+        if self.holds { self.bytes } else { 0 }
+    }
 }
 
 /// All results; of one engine.
@@ -185,16 +193,27 @@ impl Cache {
     }
 
     /// Forgets records, and removes their images where nobody else has a use for them; returns what it forgot and
-    /// the bytes that this freed.
+    /// the bytes that this freed. The caches of commands have no record: they go when everything is to go.
     pub(super) async fn prune(
         &self,
         images: &image::Store,
-        until: Option<Timestamp>,
+        filters: &Filters,
+        kept_bytes: u64,
     ) -> Result<(Vec<String>, u64)> {
-        let idle = |record: &Record| until.is_none_or(|until| record.last_used_at < until);
-        let gone: Vec<_> = self.list().into_iter().filter(|(_, record)| idle(record)).collect();
+        let until = last_use(filters)?;
+        let mut all = self.list();
+        all.sort_by_key(|(_, record)| record.last_used_at);
+        let mut left: u64 = all.iter().map(|(_, record)| record.held_bytes()).sum();
+        let mut gone = Vec::new();
+        for (key, record) in all {
+            let idle = until.is_none_or(|until| record.last_used_at < until);
+            if idle && passes(&key, &record, filters) && (kept_bytes == 0 || left > kept_bytes) {
+                left -= record.held_bytes();
+                gone.push((key, record));
+            }
+        }
         let (mut names, mut freed) = self.drop_records(images, gone).await?;
-        if until.is_none() {
+        if filters.0.is_empty() && kept_bytes == 0 {
             let (mounts, bytes) = self.remove_mounts().await?;
             names.extend(mounts);
             freed += bytes;
@@ -254,6 +273,27 @@ impl Cache {
     }
 }
 
+/// Returns when a record must have been used last, to stay.
+fn last_use(filters: &Filters) -> Result<Option<Timestamp>> {
+    let moments = ["until", "unused-for"].into_iter().flat_map(|key| filters.get(key));
+    let moments: Vec<_> = moments.map(|text| crate::list::read_until(text)).collect::<Result<_>>()?;
+    Ok(moments.into_iter().min())
+}
+
+/// Returns true if a record is one that the filters mean. Records are all of one type, have no labels and no parent, are
+/// used by nobody at rest, and are shared with nobody. *Source:* Docker API `BuildPrune`.
+fn passes(key: &str, record: &Record, filters: &Filters) -> bool {
+    let is = |filter: &str, so: bool| filters.any(filter, |v| matches!(v, "1" | "true") == so);
+    filters.any("id", |id| !id.is_empty() && key.starts_with(id))
+        && filters.any("description", |text| record.description == text)
+        && filters.any("type", |kind| kind == "regular")
+        && filters.get("parent").is_empty()
+        && is("inuse", false)
+        && is("shared", false)
+        && is("private", true)
+        && filters.labels_match(&BTreeMap::new())
+}
+
 /// Returns how many of these records, the longest unused first, are to go.
 fn surplus<'a>(
     records: impl ExactSizeIterator<Item = &'a Record> + Clone,
@@ -262,14 +302,13 @@ fn surplus<'a>(
 ) -> usize {
     let many = records.len().saturating_sub(RECORDS_MAX);
     let old = records.clone().filter(|record| now.since(record.last_used_at) >= KEPT_UNUSED).count();
-    let held = |record: &Record| if record.holds { record.bytes } else { 0 };
-    let mut bytes: u64 = records.clone().map(held).sum();
+    let mut bytes: u64 = records.clone().map(Record::held_bytes).sum();
     let mut large = 0;
     for record in records {
         if bytes <= bytes_max {
             break;
         }
-        bytes -= held(record);
+        bytes -= record.held_bytes();
         large += 1;
     }
     many.max(old).max(large)
@@ -278,6 +317,39 @@ fn surplus<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_takes_what_it_means_and_nothing_else() {
+        let record = Record {
+            image: String::new(),
+            description: "RUN make".into(),
+            created_at: Timestamp(0),
+            last_used_at: Timestamp(0),
+            uses: 1,
+            holds: true,
+            bytes: 1,
+            noted_at: None,
+        };
+        for (key, value, fits) in [
+            ("id", "abc", true),
+            ("id", "abd", false),
+            ("id", "", false),
+            ("description", "RUN make", true),
+            ("description", "RUN", false),
+            ("type", "regular", true),
+            ("type", "source.local", false),
+            ("parent", "abc", false),
+            ("inuse", "false", true),
+            ("inuse", "true", false),
+            ("shared", "1", false),
+            ("private", "1", true),
+            ("label", "a", false),
+            ("label!", "a", true),
+        ] {
+            let filters = Filters(BTreeMap::from([(key.to_owned(), vec![value.to_owned()])]));
+            assert_eq!(passes("abcdef", &record, &filters), fits, "{key}={value}");
+        }
+    }
 
     #[test]
     fn the_longest_unused_go_when_there_is_too_much() {

@@ -27,6 +27,8 @@ use std::{
 pub enum CopyError {
     #[error("file not found in build context or excluded by .dockerignore: stat {0}: file does not exist")]
     NotFound(String),
+    #[error("no source files were specified: no pattern of {0} fits a file")]
+    Nothing(String),
     #[error(
         "When using COPY with more than one source file, the destination must be a directory and end with a /"
     )]
@@ -110,10 +112,24 @@ pub(super) struct Written {
 }
 
 impl Sources {
-    /// Adds what a path or pattern of a tree stands for.
-    pub(super) fn gather(&mut self, tree: &Tree, wanted: &str, rules: &Rules) -> Result<(), CopyError> {
+    /// Adds what paths and patterns of a tree stand for. A pattern may fit nothing beside what is there: such is a file that
+    /// is copied where there is one (`COPY package.json yarn.lock* ./`). *Source:* moby `builder/dockerfile/copy.go`.
+    pub(super) fn gather(&mut self, tree: &Tree, wanted: &[String], rules: &Rules) -> Result<(), CopyError> {
+        for one in wanted {
+            self.gather_one(tree, one, rules)?;
+        }
+        if self.matched == 0 && !wanted.is_empty() {
+            return Err(CopyError::Nothing(wanted.join(" ")));
+        }
+        Ok(())
+    }
+
+    fn gather_one(&mut self, tree: &Tree, wanted: &str, rules: &Rules) -> Result<(), CopyError> {
         let matched = matches(tree, wanted)?;
         if matched.is_empty() {
+            if is_pattern(wanted) {
+                return Ok(());
+            }
             return Err(CopyError::NotFound(wanted.trim_start_matches('/').to_owned()));
         }
         for path in matched {
@@ -276,6 +292,10 @@ fn is_archive(tree: &Tree, path: &Path) -> Result<bool, CopyError> {
     Ok(tar.is_some())
 }
 
+fn is_pattern(text: &str) -> bool {
+    text.contains(['*', '?', '[', '\\'])
+}
+
 /// Returns the paths a source stands for.
 fn matches(tree: &Tree, wanted: &str) -> Result<Vec<PathBuf>, CopyError> {
     let clean = super::tree::rooted(wanted);
@@ -283,7 +303,7 @@ fn matches(tree: &Tree, wanted: &str) -> Result<Vec<PathBuf>, CopyError> {
     for part in clean.components().skip(1) {
         let text = part.as_os_str().to_string_lossy();
         let mut next = Vec::new();
-        if !text.contains(['*', '?', '[', '\\']) {
+        if !is_pattern(&text) {
             for path in found {
                 let path = path.join(part);
                 if tree.stat(&path, false).map_err(at(&path))?.is_some() {
@@ -548,9 +568,8 @@ mod tests {
             let tree = Tree::folder(&self.dir.path().join("from")).unwrap();
             let target = Tree::folder(&self.dir.path().join("to")).unwrap();
             let mut all = Sources::default();
-            for source in sources {
-                all.gather(&tree, source, rules)?;
-            }
+            let sources: Vec<String> = sources.iter().map(|source| (*source).to_owned()).collect();
+            all.gather(&tree, &sources, rules)?;
             let written = Written { owner: None, mode: None, squash: true };
             all.write(Some(&tree), &target, &super::super::tree::rooted(to), to.ends_with('/'), written)
         }
@@ -591,6 +610,8 @@ mod tests {
         check(&["."], "/", &["/a.txt", "/b.txt", "/d/e/y", "/d/x"]);
         check(&["../../a.txt"], "/n", &["/n"]);
         check(&["*/e"], "/n", &["/n/y"]);
+        // Patterns are for what may be there.
+        check(&["a.txt", "no*", "n?", "b.tx[!t]", "no*/x"], "/n/", &["/n/a.txt"]);
     }
 
     #[test]
@@ -598,6 +619,12 @@ mod tests {
         let case = Case::new(&[("a", "a"), ("b", "b"), ("d/a", "x")]);
         let none = Rules::default();
         assert!(matches!(case.copy(&["no"], &none, "/"), Err(CopyError::NotFound(name)) if name == "no"));
+        assert!(
+            matches!(case.copy(&["a", "no"], &none, "/"), Err(CopyError::NotFound(name)) if name == "no")
+        );
+        assert!(
+            matches!(case.copy(&["n*", "o*"], &none, "/"), Err(CopyError::Nothing(all)) if all == "n* o*")
+        );
         assert!(matches!(case.copy(&["a", "b"], &none, "/n"), Err(CopyError::NeedsFolder)));
         fs::create_dir(case.dir.path().join("to/a")).unwrap();
         assert!(matches!(case.copy(&["a"], &none, "/"), Err(CopyError::IsAFolder(_))));
@@ -635,7 +662,7 @@ mod tests {
         let digest = |case: &Case| {
             let tree = Tree::folder(&case.dir.path().join("from")).unwrap();
             let mut all = Sources::default();
-            all.gather(&tree, ".", &Rules::default()).unwrap();
+            all.gather(&tree, &[".".to_owned()], &Rules::default()).unwrap();
             all.digest(Some(&tree), false).unwrap()
         };
         let case = Case::new(&[("a", "1")]);

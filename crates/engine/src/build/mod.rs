@@ -106,6 +106,8 @@ pub enum BuildLine {
     Note(String),
     /// What a command writes.
     Output(String),
+    /// What it writes to its standard error.
+    Complaint(String),
     /// Of a base image that is pulled.
     Pull(image::Progress),
     /// The image, at the end.
@@ -119,6 +121,8 @@ impl BuildLine {
             Self::Step { number, total, text } => format!("Step {number}/{total} : {text}\n"),
             Self::Cached(image) => format!(" ---> Using cache\n ---> {image}\n"),
             Self::Note(text) | Self::Output(text) => text.clone(),
+            // In red. *Source:* moby `builder/dockerfile`, `stderrFormatter`.
+            Self::Complaint(text) => format!("\x1b[91m{text}\x1b[0m"),
             Self::Pull(_) | Self::Image(_) => return None,
         })
     }
@@ -250,7 +254,11 @@ impl Engine {
         let lone = context.open(self, &folder, &scratch.path.join("remote")).await?;
         let file = match options.dockerfile_text.as_ref().or(lone.as_ref()) {
             Some(text) => Dockerfile::parse(text).map_err(BuildError::Syntax)?,
-            None => read_dockerfile(&folder, &options.dockerfile).await?,
+            None => {
+                let file = read_dockerfile(&folder, &options.dockerfile).await?;
+                hide_ignored(&folder, &options.dockerfile).await?;
+                file
+            }
         };
         let globals = globals(&file, &options)?;
         let graph = Graph::plan(&file, &options.target, &|name| globals.get(name).cloned())?;
@@ -314,13 +322,14 @@ impl Engine {
         steps
     }
 
-    /// Forgets results of builds; returns which, and the bytes that this freed. Filter: `until`, of the last use.
+    /// Forgets results of builds, the longest unused first, until those that are left take `kept_bytes`; returns which, and
+    /// the bytes that this freed. Filters: `until` or `unused-for` (of the last use), `id description type parent inuse
+    /// shared private label label!`.
     ///
     /// # Errors
     /// A filter that makes no sense, or the disk.
-    pub async fn prune_builds(&self, filters: &Filters) -> Result<(Vec<String>, u64)> {
-        let until = crate::list::until(filters)?;
-        self.inner.builds.prune(&self.inner.images, until).await
+    pub async fn prune_builds(&self, filters: &Filters, kept_bytes: u64) -> Result<(Vec<String>, u64)> {
+        self.inner.builds.prune(&self.inner.images, filters, kept_bytes).await
     }
 }
 
@@ -400,6 +409,33 @@ async fn read_dockerfile(context: &Path, named: &str) -> Result<Dockerfile> {
         let read = std::fs::File::from(file).take(DOCKERFILE_MAX).read_to_end(&mut text);
         read.map_err(Error::io("read", &name))?;
         Ok(Dockerfile::parse(&String::from_utf8_lossy(&text)).map_err(BuildError::Syntax)?)
+    })
+    .await
+}
+
+/// Takes the Dockerfile and `.dockerignore` out of the context, if the latter says so: clients send them all the same.
+/// *Source:* moby `builder/remotecontext`, `removeDockerfile`.
+async fn hide_ignored(context: &Path, named: &str) -> Result<()> {
+    const IGNORE: &str = ".dockerignore";
+    let dockerfile = if named.is_empty() { "Dockerfile".to_owned() } else { named.to_owned() };
+    let context = context.to_owned();
+    crate::blocking(move || {
+        let tree = Tree::folder(&context).map_err(Error::io("open", &context))?;
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
+        let Ok(file) = tree.open(&tree::rooted(IGNORE), flags) else { return Ok(()) };
+        let mut text = Vec::new();
+        let read = std::fs::File::from(file).take(DOCKERFILE_MAX).read_to_end(&mut text);
+        read.map_err(Error::io("read", IGNORE))?;
+        let ignored = image::dockerfile::IgnoreList::parse(&String::from_utf8_lossy(&text))
+            .map_err(|e| BuildError::Context(std::io::Error::other(e)))?;
+        for name in [IGNORE, &dockerfile] {
+            let path = tree::rooted(name);
+            let relative = path.strip_prefix("/").unwrap_or(&path);
+            if ignored.ignores(&relative.to_string_lossy()) {
+                tree.remove_file(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+        Ok(())
     })
     .await
 }

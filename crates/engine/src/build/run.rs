@@ -147,7 +147,9 @@ impl Stage<'_> {
                 crate::blocking(move || {
                     let tree = tree::Tree::folder(&folder).map_err(Error::io("open", &folder))?;
                     let mut sources = Sources::default();
-                    sources.gather(&tree, &source, &Rules::default()).map_err(failed)?;
+                    sources
+                        .gather(&tree, std::slice::from_ref(&source), &Rules::default())
+                        .map_err(failed)?;
                     let digest = sources.digest(Some(&tree), false).map_err(failed)?;
                     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
                 })
@@ -183,7 +185,10 @@ impl Stage<'_> {
         let streams = engine.attach(&id, AttachOptions { streams: wanted }).await?;
         let started = engine.start(&id).await;
         started.map_err(|e| BuildError::step("RUN", step.line, e.to_string()))?;
-        tokio::try_join!(self.relay(streams.stdout), self.relay(streams.stderr))?;
+        tokio::try_join!(
+            self.relay(streams.stdout, BuildLine::Output),
+            self.relay(streams.stderr, BuildLine::Complaint)
+        )?;
         let exit = ended.exit().await;
         if exit.code != 0 {
             return Err(BuildError::Command { command: shown, code: exit.code }.into());
@@ -240,7 +245,11 @@ impl Stage<'_> {
     }
 
     /// Shows what the command says.
-    async fn relay(&self, stream: Option<impl AsyncRead + Unpin>) -> Result<()> {
+    async fn relay(
+        &self,
+        stream: Option<impl AsyncRead + Unpin>,
+        line: fn(String) -> BuildLine,
+    ) -> Result<()> {
         let Some(mut stream) = stream else { return Ok(()) };
         let mut buffer = vec![0; 16 << 10];
         let mut held = Vec::new();
@@ -254,7 +263,7 @@ impl Stage<'_> {
                 _ => held.len(),
             };
             if whole > 0 {
-                self.tell(BuildLine::Output(String::from_utf8_lossy(&held[..whole]).into_owned())).await?;
+                self.tell(line(String::from_utf8_lossy(&held[..whole]).into_owned())).await?;
                 held.drain(..whole);
             }
             if count == 0 {
@@ -458,7 +467,9 @@ impl Stage<'_> {
                 let tree = tree::Tree::layers(&folders, None, squash).map_err(|e| failed(e.to_string()))?;
                 let target = tree::Tree::folder(&made).map_err(Error::io("open", &made))?;
                 let mut sources = Sources::default();
-                sources.gather(&tree, &source, &Rules::default()).map_err(|e| failed(e.to_string()))?;
+                sources
+                    .gather(&tree, std::slice::from_ref(&source), &Rules::default())
+                    .map_err(|e| failed(e.to_string()))?;
                 let written = Written { owner: None, mode: None, squash };
                 let copied = sources.write(Some(&tree), &target, Path::new("/"), true, written);
                 copied.map_err(|e| failed(e.to_string()))?;

@@ -133,6 +133,7 @@ impl<'a> Stage<'a> {
             let text = described(&instruction, &[]);
             self.begins(self.total, &text).await?;
             self.configure(&instruction, stage.line)?;
+            self.settled().await?;
         }
         let done = Done { files: self.files, configuration: self.configuration };
         self.build.done[self.at].send_replace(Some(Arc::new(done)));
@@ -172,6 +173,9 @@ impl<'a> Stage<'a> {
                 let image = self.image(name, platform.as_deref(), line).await?;
                 self.use_files(image.id).await?;
                 self.configuration = image.config.as_ref().clone();
+                // The base was committed from a container, what is built on it was not.
+                self.configuration.container.clear();
+                self.configuration.container_config = image::Origin::default();
                 self.configuration.comment.clear();
                 self.configuration.parent.clear();
                 self.configuration.container.clear();
@@ -265,12 +269,12 @@ impl<'a> Stage<'a> {
                     self.declare(name, default.clone());
                 }
                 self.note(described(&instruction, &self.configuration.config.shell()), true, None);
-                Ok(())
+                self.settled().await
             }
             Instruction::Maintainer(author) => {
                 self.configuration.author.clone_from(author);
                 self.note(described(&instruction, &self.configuration.config.shell()), true, None);
-                Ok(())
+                self.settled().await
             }
             Instruction::Workdir(_) => {
                 self.check(&instruction, step.line)?;
@@ -279,7 +283,10 @@ impl<'a> Stage<'a> {
             Instruction::Copy(transfer) => self.transfer(transfer, step, false).await,
             Instruction::Add(transfer) => self.transfer(transfer, step, true).await,
             Instruction::Run(run) => self.command(run, step).await,
-            _ => self.configure(&instruction, step.line),
+            _ => {
+                self.configure(&instruction, step.line)?;
+                self.settled().await
+            }
         }
     }
 
@@ -364,6 +371,21 @@ impl<'a> Stage<'a> {
         self.use_files(image.id).await?;
         self.tell(BuildLine::Cached(image.id.short().to_string())).await?;
         Ok(true)
+    }
+
+    /// Ends a step that is about the configuration alone: it is said whether an earlier build came to the same one.
+    async fn settled(&mut self) -> Result<()> {
+        let Some(files) = self.files else { return Ok(()) };
+        let mut timeless = self.configuration.clone();
+        timeless.created = None;
+        timeless.history.iter_mut().for_each(|entry| entry.created = None);
+        let text = serde_json::to_vec(&timeless).expect("a configuration is plain JSON");
+        let key = self.key("CONFIGURATION").field(text).finish();
+        let (builds, images) = (&self.build.engine.inner.builds, &self.build.engine.inner.images);
+        if !self.build.options.no_cache && builds.get(images, &key).await.is_some() {
+            return self.tell(BuildLine::Cached(files.short().to_string())).await;
+        }
+        builds.put(images, &key, &files, "configuration", false).await
     }
 
     /// Keeps what a step changed.
@@ -616,9 +638,8 @@ impl<'a> Stage<'a> {
             if !paths.is_empty() {
                 tree = Some(Tree::layers(&from, None, squash).map_err(|e| failed(line, e.to_string()))?);
             }
-            for (path, tree) in paths.iter().zip(std::iter::repeat(&tree)) {
-                let Some(tree) = tree else { continue };
-                sources.gather(tree, path, &rules).map_err(|e| failed(line, e.to_string()))?;
+            if let Some(tree) = &tree {
+                sources.gather(tree, &paths, &rules).map_err(|e| failed(line, e.to_string()))?;
             }
             let digest = sources.digest(tree.as_ref(), owners).map_err(|e| failed(line, e.to_string()))?;
             let shown = sources.shown(many);

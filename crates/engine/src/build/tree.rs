@@ -83,6 +83,12 @@ impl Tree {
         crate::archive::names_in(&self.open(folder, OFlags::RDONLY | OFlags::DIRECTORY)?)
     }
 
+    /// Removes a file, or a symlink itself.
+    pub(super) fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let parent = self.open(path.parent().unwrap_or(Path::new("/")), OFlags::PATH | OFlags::DIRECTORY)?;
+        Ok(rustix::fs::unlinkat(parent, path.file_name().unwrap_or_default(), AtFlags::empty())?)
+    }
+
     /// Opens a folder, making it and those on the way to it where they are missing.
     pub(super) fn make_folders(&self, path: &Path, owner: Owner) -> io::Result<OwnedFd> {
         let mut so_far = PathBuf::from("/");

@@ -141,18 +141,18 @@ fn an_unchanged_build_runs_nothing_and_gives_the_same_image() {
     assert_eq!(said.matches("Running in").count(), 1);
     let (again, said) = build(&host, &files).ok();
     assert_eq!(first, again);
-    assert_eq!((said.matches("Using cache").count(), said.matches("Running in").count()), (2, 0), "{said}");
+    assert_eq!((said.matches("Using cache").count(), said.matches("Running in").count()), (4, 0), "{said}");
     // A label costs no command.
     let labelled = dockerfile.replace("v=$V", "v=2");
     let (other, said) = build(&host, &[("Dockerfile", &labelled), ("a", "1")]).ok();
     assert_ne!(first, other);
-    assert_eq!(said.matches("Using cache").count(), 2, "{said}");
+    assert_eq!(said.matches("Using cache").count(), 3, "{said}");
     // A changed file costs all that comes after it, a changed argument what sees it.
     let (_, said) = build(&host, &[("Dockerfile", dockerfile), ("a", "2")]).ok();
-    assert_eq!(said.matches("Using cache").count(), 0, "{said}");
+    assert_eq!(said.matches("Using cache").count(), 1, "{said}");
     let args = BTreeMap::from([("V".to_owned(), "9".to_owned())]);
     let (_, said) = build_with(&host, &files, BuildOptions { args, ..BuildOptions::default() }).ok();
-    assert_eq!((said.matches("Using cache").count(), said.matches("Running in").count()), (1, 1), "{said}");
+    assert_eq!((said.matches("Using cache").count(), said.matches("Running in").count()), (2, 1), "{said}");
     let fresh = BuildOptions { no_cache: true, ..BuildOptions::default() };
     let (_, said) = build_with(&host, &files, fresh).ok();
     assert_eq!(said.matches("Using cache").count(), 0, "{said}");
@@ -170,14 +170,40 @@ fn results_survive_the_daemon_and_go_when_they_are_pruned() {
     let shown = host.on(async |engine| engine.images().list().await);
     let (between, named): (Vec<_>, Vec<_>) = shown.into_iter().partition(|image| image.intermediate);
     assert_eq!((between.len(), named.len()), (1, 2));
-    let pruned = host.on(async |engine| engine.images().prune(false).await.unwrap());
+    let pruned = host.on(async |engine| engine.images().prune(false, |_| true).await.unwrap());
     assert_eq!(pruned.0, [], "what the cache holds is no rubbish");
     let kept = host.on(async |engine| engine.build_cache());
     assert!(kept.len() == 1 && kept[0].size_bytes > 0, "{kept:?}");
-    let (gone, _) = host.on(async |engine| engine.prune_builds(&Filters::default()).await.unwrap());
+    let (gone, _) = host.on(async |engine| engine.prune_builds(&Filters::default(), 0).await.unwrap());
     assert_eq!(gone.len(), 2);
     assert!(host.on(async |engine| engine.images().by_id(&between[0].id).await).is_none());
     assert_eq!(read(&host, "/made"), "x");
+}
+
+#[test]
+fn what_clients_send_although_it_is_ignored_is_hidden_from_the_build() {
+    let host = Host::new();
+    let dockerfile = "FROM guest\nCOPY . /all/\nRUN [\"guest\", \"list:/all\"]\n";
+    let sent = |ignored: &str| {
+        let ignore = [(".dockerignore", ignored), ("Dockerfile", dockerfile), ("kept", "k")];
+        build(&host, &ignore).ok().1
+    };
+    let said = sent(".dockerignore\nDockerfile\n");
+    assert!(said.contains("kept") && !said.contains("Dockerfile kept"), "{said}");
+    assert!(!said.contains(".dockerignore"), "{said}");
+    let said = sent("*.md\n");
+    assert!(said.contains(".dockerignore") && said.contains("kept"), "what is not ignored stays: {said}");
+}
+
+#[test]
+fn every_step_that_was_there_is_said_to_be_and_complaints_are_red() {
+    let host = Host::new();
+    let dockerfile = "FROM guest\nENV A=1\nRUN [\"guest\", \"cry:oh\"]\nLABEL b=c\n";
+    let (_, first) = build(&host, &[("Dockerfile", dockerfile)]).ok();
+    assert_eq!(first.matches("Using cache").count(), 0, "{first}");
+    assert!(first.contains("\u{1b}[91moh\n\u{1b}[0m"), "{first:?}");
+    let (_, again) = build(&host, &[("Dockerfile", dockerfile)]).ok();
+    assert_eq!(again.matches("Using cache").count(), 3, "{again}");
 }
 
 #[test]

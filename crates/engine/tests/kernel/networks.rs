@@ -2,7 +2,8 @@
 
 use crate::kit::{GUEST, Host, becomes, chain, guest_with};
 use engine::{
-    ContainerConfig, EndpointConfig, Error, ErrorKind, NetworkConfig, NetworkMode, Port, PortBinding, Status,
+    ContainerConfig, EndpointConfig, Error, ErrorKind, EventKind, NetworkConfig, NetworkMode, Port,
+    PortBinding, RemoveOptions, Status, StopOptions,
 };
 use std::{
     io::Read,
@@ -54,6 +55,60 @@ fn published_port_answers_on_every_address_of_the_host() {
     host.on(async |engine| engine.kill(&id, None).await.unwrap());
     assert!(host.inspect(&id).ports.is_empty());
     assert!(fetch(&host, LOCALHOST, 8080).is_err());
+}
+
+#[test]
+fn who_listens_hears_of_networks_and_volumes_that_a_container_takes_and_leaves() {
+    let host = Host::new();
+    let (_, mut events) = host.on(async |engine| engine.events());
+    let id = host.start(guest_with(&["park"], |c| {
+        c.host.network_mode = NetworkMode::Bridge;
+        c.host.binds = vec!["kept:/v".into()];
+    }));
+    host.on(async |engine| {
+        engine.top(&id, "").await.unwrap();
+        drop(engine.archive_get(&id, "/v").await.unwrap());
+        let now = StopOptions { timeout: Some(Duration::ZERO), ..StopOptions::default() };
+        engine.stop(&id, now).await.unwrap();
+        engine.remove(&id, RemoveOptions::default()).await.unwrap();
+    });
+    let told = host.on(async |_| {
+        let mut told = Vec::new();
+        while told.last().is_none_or(|last| last != "container destroy") {
+            let event = events.recv().await.unwrap();
+            let attribute = |key: &str| event.attributes.get(key).cloned().unwrap_or_default();
+            let more = match (event.kind, event.action.as_str()) {
+                (EventKind::Network, _) => {
+                    assert_eq!(attribute("container"), id);
+                    format!(" {} {}", attribute("name"), attribute("type"))
+                }
+                (EventKind::Volume, "mount") => {
+                    format!(" {} {} {}", event.actor, attribute("destination"), attribute("read/write"))
+                }
+                (EventKind::Container, "kill") => format!(" {}", attribute("signal")),
+                _ => String::new(),
+            };
+            told.push(format!("{} {}{more}", event.kind.as_str(), event.action));
+        }
+        told
+    });
+    let expected = [
+        "volume create",
+        "container create",
+        "network connect bridge bridge",
+        "volume mount kept /v true",
+        "container start",
+        "container top",
+        "container archive-path",
+        "container kill 15",
+        "container kill 9",
+        "container die",
+        "network disconnect bridge bridge",
+        "volume unmount",
+        "container stop",
+        "container destroy",
+    ];
+    assert_eq!(told, expected);
 }
 
 #[test]
@@ -383,4 +438,9 @@ fn an_endpoint_has_the_name_settings_links_and_way_out_that_it_was_asked_for() {
         let refused = host.try_create(on(&["park"], endpoint)).unwrap_err();
         assert!(chain(&refused).contains(words), "{}", chain(&refused));
     }
+    // What is for another driver is kept and shown.
+    let theirs = EndpointConfig { driver_opts: options(&[("a.b", "c")]), ..EndpointConfig::default() };
+    let id = host.start(on(&["park"], theirs));
+    let shown = &host.inspect(&id).networks["one"].driver_opts;
+    assert_eq!(*shown, options(&[("a.b", "c")]));
 }

@@ -8,7 +8,7 @@ use crate::{
     digest::Digest,
     error::{Error, Result},
     reference::Reference,
-    store::Removed,
+    store::{Image, Removed},
 };
 use std::{fs, time::Duration};
 
@@ -26,16 +26,22 @@ impl Store {
         Ok(removed)
     }
 
-    /// Removes images nobody names or holds (`all`: also named ones not held) and all bytes nobody needs; returns
-    /// what went and how many bytes that freed.
+    /// Removes images nobody names or holds (`all`: also named ones not held), of those that are `wanted`, and all bytes
+    /// nobody needs; returns what went, the names of an image before itself, and how many bytes that freed.
     ///
     /// # Errors
     /// The disk.
-    pub async fn prune(&self, all: bool) -> Result<(Vec<Removed>, u64)> {
+    pub async fn prune(
+        &self,
+        all: bool,
+        wanted: impl Fn(&Image) -> bool + Send,
+    ) -> Result<(Vec<Removed>, u64)> {
+        let wanted: Vec<Digest> = self.list().await.iter().filter(|i| wanted(i)).map(|i| i.id).collect();
         let removed = self
             .update(move |metadata| {
                 let mut removed = Vec::new();
-                for id in metadata.images.keys().copied().collect::<Vec<_>>() {
+                for id in wanted.into_iter().filter(|id| metadata.images.contains_key(id)).collect::<Vec<_>>()
+                {
                     let held = metadata.holders.values().any(|held| *held == id);
                     if held || (!all && !metadata.tags_of(id).is_empty()) {
                         continue;

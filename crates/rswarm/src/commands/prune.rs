@@ -58,6 +58,10 @@ pub(crate) async fn run(client: &Client, kind: Kind, args: &PruneArgs) -> Result
 }
 
 pub(crate) async fn system(client: &Client, args: &SystemPruneArgs) -> Result<()> {
+    // Before anything is removed: the daemon would say so in the middle.
+    if args.volumes && args.filter.iter().any(|filter| filter.starts_with("until=")) {
+        bail!("the \"until\" filter is not supported with \"--volumes\"");
+    }
     let mut what = vec!["  - all stopped containers", "  - all networks not used by at least one container"];
     if args.volumes {
         what.push("  - all anonymous volumes not used by at least one container");

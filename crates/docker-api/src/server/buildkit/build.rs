@@ -197,6 +197,36 @@ pub(super) async fn export(
 
 // ---- what goes in -------------------------------------------------------------------------------------
 
+/// Builds from the folders of a client.
+pub(super) async fn of_session(
+    state: &State,
+    build: &Build,
+    mut options: BuildOptions,
+) -> Result<image::Digest, Status> {
+    let session = state.buildkit.sessions.get(&build.session).await?;
+    if options.dockerfile.is_empty() {
+        options.dockerfile = "Dockerfile".to_owned();
+    }
+    let name = options.dockerfile.clone();
+    options.ssh = Some(Arc::new(session.clone()));
+    let text = dockerfile(&session, build, &name).await?;
+    prepare(&session, text, &mut options).await?;
+    from_folder(state, &session, build, &name, options).await
+}
+
+/// Builds with the client's context, without what `.dockerignore` leaves out.
+async fn from_folder(
+    state: &State,
+    session: &Session,
+    build: &Build,
+    dockerfile: &str,
+    options: BuildOptions,
+) -> Result<image::Digest, Status> {
+    let exclude = ignored(session, build, dockerfile).await?;
+    let context = session.folder(Folder { name: "context".into(), exclude, ..Folder::default() });
+    carry_out(state, build, options, BuildContext::tar(counted(build, context))).await
+}
+
 /// Builds what the frontend's options ask for.
 pub(super) async fn run(
     state: &State,
@@ -223,11 +253,7 @@ pub(super) async fn run(
         prepare(&session, text, &mut options).await?;
     }
     match remote {
-        None => {
-            let exclude = ignored(&session, build, &name).await?;
-            let context = session.folder(Folder { name: "context".into(), exclude, ..Folder::default() });
-            carry_out(state, build, options, BuildContext::tar(counted(build, context))).await
-        }
+        None => from_folder(state, &session, build, &name, options).await,
         Some(url) if url.starts_with(UPLOADS) => {
             let path = url.trim_start_matches("http://buildkit-session").to_owned();
             let context = session.upload(&path, "buildkit-session");
@@ -253,7 +279,7 @@ fn counted<R>(build: &Build, context: R) -> Transfer<R> {
     Transfer::new(context, "transferring context:", step)
 }
 
-async fn carry_out(
+pub(super) async fn carry_out(
     state: &State,
     build: &Build,
     options: BuildOptions,

@@ -97,12 +97,19 @@ impl Control for Service {
         let request = request.into_inner();
         let mut filters = Filters::default();
         no_filter(&request.filter)?;
+        if request.min_free_space > 0 {
+            return Err(Status::invalid_argument(
+                "min-free-space is not supported here; hint: max-used-space says how much of the cache is kept",
+            ));
+        }
+        let kept = if request.max_used_space > 0 { request.max_used_space } else { request.keep_bytes };
+        let kept = u64::try_from(kept).unwrap_or(0);
         if request.keep_duration > 0 {
             let seconds = request.keep_duration / 1_000_000_000;
             filters.0.insert("until".to_owned(), vec![format!("{seconds}s")]);
         }
         let before = self.records()?;
-        let (gone, _) = self.engine()?.prune_builds(&filters).await.map_err(failed)?;
+        let (gone, _) = self.engine()?.prune_builds(&filters, kept).await.map_err(failed)?;
         let removed: Vec<_> = before.into_iter().filter(|r| gone.contains(&r.id)).map(Ok).collect();
         Ok(Response::new(futures::stream::iter(removed).boxed()))
     }

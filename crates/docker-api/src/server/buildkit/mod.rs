@@ -7,6 +7,8 @@
 //!                         LLBBridge.Solve    files --> tar --> engine::build --> image
 //!                         LLBBridge.Return   the client is content: names are given, Control.Solve answers
 //! ```
+//! `POST /build?version=2` is another door to the same builder: see `http`.
+//!
 //! buildx drives a build over `LLBBridge`; a client that names the frontend in `Control.Solve` is served too. The graph
 //! of BuildKit's own operations (LLB) is not: only the frontend `dockerfile.v0`.
 //!
@@ -16,8 +18,11 @@
 mod build;
 mod control;
 mod files;
+mod http;
 mod progress;
 mod session;
+
+pub(super) use http::{Source, build_over_http};
 
 use super::{ApiError, State, request::Use, routing::post};
 use axum::{

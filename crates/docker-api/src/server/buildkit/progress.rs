@@ -18,6 +18,7 @@ use tokio::{
 /// *Limit* of what the steps of one build write and we keep. *Unit:* bytes. Source: buildkit `util/progress/logs`.
 const LOG_MAX: usize = 2 << 20;
 const STDOUT: i64 = 1;
+const STDERR: i64 = 2;
 /// How often it is said how far a transfer is.
 const PACE: Duration = Duration::from_millis(100);
 
@@ -98,12 +99,13 @@ impl Progress {
                     step = Some(self.begin(format!("[{number}/{total}] {text}")));
                 }
                 (BuildLine::Cached(_), Some(step)) => step.vertex.cached = true,
-                (BuildLine::Output(text), Some(step)) => step.log(&text),
+                (BuildLine::Output(text), Some(step)) => step.log(STDOUT, &text),
+                (BuildLine::Complaint(text), Some(step)) => step.log(STDERR, &text),
                 (BuildLine::Pull(part), Some(step)) if !part.id.is_empty() => {
                     step.status(&part.id, part.current, part.total, part.status.ends_with("complete"));
                 }
                 (BuildLine::Note(_) | BuildLine::Pull(_) | BuildLine::Image(_), _)
-                | (BuildLine::Cached(_) | BuildLine::Output(_), None) => {}
+                | (BuildLine::Cached(_) | BuildLine::Output(_) | BuildLine::Complaint(_), None) => {}
             }
         }
         step
@@ -111,7 +113,7 @@ impl Progress {
 }
 
 impl Begun {
-    fn log(&self, text: &str) {
+    fn log(&self, stream: i64, text: &str) {
         let mut inner = self.progress.inner();
         let before = inner.logged;
         inner.logged += text.len();
@@ -124,7 +126,7 @@ impl Begun {
         let log = VertexLog {
             vertex: self.vertex.digest.clone(),
             timestamp: now(),
-            stream: STDOUT,
+            stream,
             msg: text.as_bytes().to_vec(),
         };
         self.progress.say(StatusResponse { logs: vec![log], ..StatusResponse::default() });

@@ -332,7 +332,7 @@ fn network_of(
     });
     let ipam = types::Ipam {
         driver: wanted.ipam_driver.clone(),
-        options: wanted.ipam_options.clone(),
+        options: Some(wanted.ipam_options.clone()),
         config: subnets.collect(),
     };
     let mut create = types::NetworkCreate {

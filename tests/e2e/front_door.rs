@@ -1,0 +1,138 @@
+//! The front door as programs use it that are no `docker` CLI: requests byte by byte.
+
+use crate::{lab, load_hello};
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
+use testkit::Lab;
+
+/// The answer to one request: its status and its body, without the frames of chunks.
+fn ask(lab: &Lab, line: &str, headers: &str, body: &[u8]) -> (u16, String) {
+    let mut door = UnixStream::connect(lab.socket(1)).expect("the door is open");
+    door.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket has timeouts");
+    let length = body.len();
+    // Version 1.0: the answer ends with the connection, and has no chunks.
+    let head = format!("{line} HTTP/1.0\r\nHost: x\r\nContent-Length: {length}\r\n{headers}\r\n");
+    door.write_all(&[head.as_bytes(), body].concat()).expect("the request is taken");
+    let mut answer = Vec::new();
+    door.read_to_end(&mut answer).expect("an answer and its end");
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a status");
+    (status, body.to_owned())
+}
+
+fn status(lab: &Lab, line: &str) -> u16 {
+    ask(lab, line, "", b"").0
+}
+
+/// `{"key":["value"]}` as a query has it.
+fn filters(key: &str, value: &str) -> String {
+    format!("filters=%7B%22{key}%22%3A%5B%22{value}%22%5D%7D")
+}
+
+/// A tar of one small file.
+fn tar(name: &str, content: &str) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, name, content.as_bytes()).expect("memory takes it");
+    tar.into_inner().expect("memory takes it")
+}
+
+#[test]
+fn a_prune_removes_what_its_filter_means_and_nothing_when_it_means_nothing() {
+    let lab = lab(1);
+    let import = |name: &str, label: &str| {
+        let line = format!("POST /images/create?fromSrc=-&repo={name}&tag=1&changes=LABEL%20{label}");
+        assert_eq!(ask(&lab, &line, "", &tar(name, name)).0, 200);
+    };
+    let names = || {
+        let listed = lab.rswarm(1, &["images", "--format", "{{.Repository}}"]).ok();
+        let mut names: Vec<_> = listed.lines().map(str::to_owned).collect();
+        names.sort();
+        names.join(" ")
+    };
+    import("mine", "session=1");
+    import("other", "session=2");
+    import("plain", "a=b");
+    let all = "dangling%22%3A%5B%22false%22%5D%2C%22";
+    for wrong in [filters("lable", "session=1"), filters("dangling", "maybe"), filters("until", "soon")] {
+        assert_eq!(status(&lab, &format!("POST /images/prune?{wrong}")), 400, "{wrong}");
+    }
+    let spared = |key: &str, value: &str| {
+        let query = filters(&format!("{all}{key}"), value);
+        assert_eq!(status(&lab, &format!("POST /images/prune?{query}")), 200, "{query}");
+        names()
+    };
+    assert_eq!(spared("label", "session=none"), "mine other plain");
+    assert_eq!(spared("until", "24h"), "mine other plain", "images without a date are old, these are new");
+    assert_eq!(spared("label", "session=1"), "other plain");
+    assert_eq!(spared("label!", "session"), "other");
+    for (noun, key, value) in [
+        ("volumes", "until", "1h"),
+        ("networks", "name", "x"),
+        ("containers", "status", "exited"),
+        ("build", "all", "true"),
+    ] {
+        let query = filters(key, value);
+        assert_eq!(status(&lab, &format!("POST /{noun}/prune?{query}")), 400, "{noun} {query}");
+    }
+    let made = |name: &str| {
+        let body = format!(r#"{{"Name":"{name}"}}"#);
+        assert_eq!(ask(&lab, "POST /volumes/create", "", body.as_bytes()).0, 201);
+    };
+    made("named");
+    assert_eq!(status(&lab, "POST /v1.42/volumes/prune"), 200);
+    assert_eq!(status(&lab, "GET /volumes/named"), 200, "anonymous volumes alone go");
+    assert_eq!(status(&lab, "POST /v1.41/volumes/prune"), 200);
+    assert_eq!(status(&lab, "GET /volumes/named"), 404, "before 1.42 all of them did");
+}
+
+#[test]
+fn old_clients_and_those_that_ask_for_plugins_are_answered() {
+    let lab = lab(1);
+    for version in ["1.24", "1.32", "1.40", "1.51"] {
+        assert_eq!(status(&lab, &format!("GET /v{version}/containers/json")), 200, "{version}");
+    }
+    assert_eq!(status(&lab, "GET /v1.23/containers/json"), 400);
+    assert_eq!(status(&lab, "GET /v1.52/containers/json"), 400);
+    let (code, version) = ask(&lab, "GET /version", "", b"");
+    assert!(code == 200 && version.contains(r#""MinAPIVersion":"1.24""#), "{version}");
+    assert_eq!(ask(&lab, "GET /plugins", "", b""), (200, "[]".to_owned()));
+    assert_eq!(status(&lab, "GET /plugins?filters=%7B%22x%22%3A%5B%22y%22%5D%7D"), 400);
+    assert_eq!(status(&lab, "GET /plugins/a/b:latest/json"), 404);
+    assert_eq!(status(&lab, "POST /plugins/a/b:latest/enable"), 404);
+    assert_eq!(status(&lab, "DELETE /plugins/a"), 404);
+    assert_eq!(status(&lab, "POST /plugins/pull?remote=a"), 501);
+    let (code, refused) = ask(&lab, "POST /volumes/create", "", br#"{"Driver":"nfs"}"#);
+    assert!(code == 404 && refused.contains("nfs"), "{refused}");
+}
+
+#[test]
+fn a_build_of_version_2_is_answered_in_buildkits_messages() {
+    let lab = lab(1);
+    load_hello(&lab, 1);
+    let dockerfile = "FROM rswarm/hello\nLABEL a=b\nCOPY Dockerfile /got\n";
+    let nothing = "X-Registry-Config: bnVsbA==\r\n";
+    let (code, said) = ask(&lab, "POST /build?version=2&t=two", nothing, &tar("Dockerfile", dockerfile));
+    assert_eq!(code, 200, "{said}");
+    assert!(said.contains(r#""id":"moby.buildkit.trace""#), "{said}");
+    let last = said.trim_end().lines().last().unwrap_or_default();
+    assert!(last.contains(r#""id":"moby.image.id""#) && last.contains("sha256:"), "{last}");
+    let label = lab.rswarm(1, &["image", "inspect", "--format", "{{.Config.Labels.a}}", "two"]);
+    assert_eq!(label.ok().trim(), "b");
+    let (code, said) =
+        ask(&lab, "POST /build?version=2", "", &tar("Dockerfile", "FROM scratch\nCOPY no /\n"));
+    assert!(code == 200 && said.contains("errorDetail") && said.contains("COPY"), "{said}");
+    assert_eq!(status(&lab, "POST /build?version=3"), 400);
+    // Docker's client of the classic builder ends its tar with the last byte of the Dockerfile.
+    let short = tar("Dockerfile", dockerfile);
+    let (code, said) = ask(&lab, "POST /build?q=1", "", &short[..512 + dockerfile.len()]);
+    assert!(code == 200 && said.contains("sha256:"), "{said}");
+    let (_, said) = ask(&lab, "POST /images/load", "", b"abc");
+    assert!(said.contains("errorDetail"), "{said}");
+}
