@@ -171,6 +171,7 @@ pub(crate) fn read(
         rollback: deploy.rollback,
         endpoint,
         depends_on: depend::read(service, defined, read)?,
+        said: model::Said::default(),
     };
     Ok(StackService {
         key: key.to_owned(),

@@ -18,6 +18,49 @@ pub struct ServiceSpec {
     pub endpoint: EndpointSpec,
     /// Tasks stay PENDING, with the reason shown, until these hold. Source: compose `depends_on`.
     pub depends_on: Vec<Dependency>,
+    /// How it was said; nothing is done differently.
+    pub said: Said,
+}
+
+/// The first feature level at which a service can have a [`Said`]: who does not know it drops it.
+pub const SAID_LEVEL: u32 = 3;
+
+/// In which way a person said what can be said in several: a service is given back as it came. *Source:* Docker API
+/// `ServiceSpec`, whose clients compare what they get with what they sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Said(u32);
+
+impl Said {
+    /// Without `UpdateConfig`: the defaults hold.
+    pub const NO_UPDATE: Self = Self(1);
+    /// Without `RollbackConfig`.
+    pub const NO_ROLLBACK: Self = Self(2);
+    /// With a `RestartPolicy.Window` that is zero.
+    pub const ZERO_WINDOW: Self = Self(4);
+    /// With the networks beside the template of its tasks, their old place.
+    pub const NETWORKS_OUTSIDE: Self = Self(8);
+    /// With `Privileges.SELinuxContext.Disable`: no container has a label of SELinux here.
+    pub const NO_SELINUX: Self = Self(16);
+    const ALL: u32 = 31;
+
+    /// Returns the same and one thing more, if that is so.
+    #[must_use]
+    pub fn with(self, other: Self, so: bool) -> Self {
+        if so { Self(self.0 | other.0) } else { self }
+    }
+
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Returns what the bits stand for; `None`: some are not known here.
+    pub fn from_bits(bits: u32) -> Option<Self> {
+        (bits & !Self::ALL == 0).then_some(Self(bits))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -80,8 +80,8 @@ pub const TEMPLATES_LEVEL: u32 = 3;
 ///
 /// 1: the first. 2: [`crate::INTEGRITY_LEVEL`] and [`AWAY_LEVEL`]; nodes say which networks they hold, and when one is
 /// gone; objects know at which index they were made. 3: [`CONFINEMENT_LEVEL`], [`INCARNATION_LEVEL`],
-/// [`DEAD_MANAGERS_LEVEL`], [`REMOVED_INDEX_LEVEL`], [`TEMPLATES_LEVEL`], [`crate::POOLS_LEVEL`] and
-/// [`crate::NODE_NETWORKS_LEVEL`].
+/// [`DEAD_MANAGERS_LEVEL`], [`REMOVED_INDEX_LEVEL`], [`TEMPLATES_LEVEL`], [`crate::POOLS_LEVEL`], [`crate::SAID_LEVEL`]
+/// and [`crate::NODE_NETWORKS_LEVEL`].
 pub const FEATURE_LEVEL: u32 = 3;
 
 /// Which life of a swarm something belongs to. Each recovery from the loss of a majority, and each restored backup,

@@ -73,6 +73,7 @@ fn service(id: u128, change: impl FnOnce(&mut Service, &mut TaskSpec, &mut Servi
         rollback: UpdatePolicy::default(),
         endpoint: EndpointSpec::default(),
         depends_on: Vec::new(),
+        said: model::Said::default(),
     };
     let mut service = Service {
         id: ServiceId(id),

@@ -10307,6 +10307,9 @@ pub mod rswarm {
                 pub endpoint: ::core::option::Option<EndpointSpec>,
                 #[prost(message, repeated, tag = "8")]
                 pub depends_on: ::prost::alloc::vec::Vec<Dependency>,
+                /// bits of model::Said
+                #[prost(uint32, tag = "9")]
+                pub said: u32,
             }
             #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
             pub struct Dependency {

@@ -12,7 +12,7 @@ use super::{
 use crate::types::{self, ObjectVersion};
 use model::{
     Dependency, EndpointSpec, FailureAction, LogDriver, Mode, NetworkAttachmentSpec, NetworkId,
-    PlacementSpec, Platform, PortConfig, ResourceRequirements, Resources, RestartPolicy, Service,
+    PlacementSpec, Platform, PortConfig, ResourceRequirements, Resources, RestartPolicy, Said, Service,
     ServiceSpec, TaskSpec, UpdateOrder, UpdatePolicy,
 };
 use std::sync::Arc;
@@ -24,9 +24,23 @@ pub fn service_spec(
 ) -> Result<ServiceSpec> {
     check_name(&from.name)?;
     let mut template = from.task_template;
-    if template.networks.is_empty() {
+    let outside = template.networks.is_empty() && !from.networks.is_empty();
+    if outside {
         template.networks = from.networks;
     }
+    let zero_window = template.restart_policy.as_ref().is_some_and(|policy| policy.window == Some(0));
+    let no_selinux = template
+        .container_spec
+        .as_mut()
+        .and_then(|container| container.privileges.as_mut())
+        .and_then(|privileges| privileges.selinux_context.take_if(|context| only_disables(context)))
+        .is_some();
+    let said = Said::default()
+        .with(Said::NO_SELINUX, no_selinux)
+        .with(Said::NO_UPDATE, from.update_config.is_none())
+        .with(Said::NO_ROLLBACK, from.rollback_config.is_none())
+        .with(Said::ZERO_WINDOW, zero_window)
+        .with(Said::NETWORKS_OUTSIDE, outside);
     let endpoint = from.endpoint_spec.map(endpoint_spec).transpose()?.unwrap_or_default();
     if endpoint.mode == model::EndpointMode::DnsRr
         && endpoint.ports.iter().any(|p| p.mode == model::PublishMode::Ingress)
@@ -53,19 +67,46 @@ pub fn service_spec(
                 Ok(Dependency { condition: dependency(condition)?, service: d.service })
             })
             .collect::<Result<_>>()?,
+        said,
     })
 }
 
 /// Writes a service as a person asks for it.
 pub fn service_spec_json(from: &ServiceSpec) -> types::ServiceSpec {
+    let mut to = whole_spec_json(from);
+    if from.said.has(Said::NO_UPDATE) {
+        to.update_config = None;
+    }
+    if from.said.has(Said::NO_ROLLBACK) {
+        to.rollback_config = None;
+    }
+    to
+}
+
+/// Writes a service with the defaults of what was not said. *Source:* Docker API `ServiceInspect`, `insertDefaults`.
+pub fn whole_spec_json(from: &ServiceSpec) -> types::ServiceSpec {
+    let mut template = task_spec_json(&from.task);
+    if from.said.has(Said::ZERO_WINDOW)
+        && let Some(policy) = &mut template.restart_policy
+    {
+        policy.window = policy.window.or(Some(0));
+    }
+    if from.said.has(Said::NO_SELINUX)
+        && let Some(container) = &mut template.container_spec
+    {
+        let privileges = container.privileges.get_or_insert_default();
+        privileges.selinux_context = Some(serde_json::json!({ "Disable": true }));
+    }
+    let outside = from.said.has(Said::NETWORKS_OUTSIDE);
+    let networks = if outside { std::mem::take(&mut template.networks) } else { Vec::new() };
     types::ServiceSpec {
         name: from.name.clone(),
         labels: from.labels.clone(),
-        task_template: task_spec_json(&from.task),
+        task_template: template,
         mode: mode_json(from.mode),
         update_config: Some(update_policy_json(&from.update)),
         rollback_config: Some(update_policy_json(&from.rollback)),
-        networks: Vec::new(),
+        networks,
         endpoint_spec: Some(endpoint_spec_json(&from.endpoint)),
         depends_on: from
             .depends_on
@@ -76,6 +117,14 @@ pub fn service_spec_json(from: &ServiceSpec) -> types::ServiceSpec {
             })
             .collect(),
     }
+}
+
+/// Returns true for a context of SELinux that is to be off, and says nothing else.
+fn only_disables(context: &serde_json::Value) -> bool {
+    let nothing = |value: &serde_json::Value| value.is_null() || value == "" || value == false;
+    let Some(members) = context.as_object() else { return false };
+    members.iter().all(|(name, value)| if name == "Disable" { value == true } else { nothing(value) })
+        && members.contains_key("Disable")
 }
 
 /// Returns Docker's rule for names of services, secrets, configs and networks.
@@ -589,6 +638,7 @@ mod tests {
                 service: "stack_db".into(),
                 condition: model::DependencyCondition::Healthy,
             }],
+            said: Said::default(),
         }
     }
 
@@ -609,6 +659,30 @@ mod tests {
 
     #[test]
     fn what_docker_leaves_out_gets_dockers_defaults() {
+        let shows = |json: &[u8]| {
+            let spec = service_spec(types::parse(json).unwrap(), |id| id.parse().ok()).unwrap();
+            let shown = serde_json::to_value(service_spec_json(&spec)).unwrap();
+            (spec, shown)
+        };
+        let (spec, shown) = shows(
+            br#"{"Name":"w","TaskTemplate":{"ContainerSpec":{"Image":"x","Privileges":{"SELinuxContext":{"Disable":true,
+                "User":""}}},"RestartPolicy":{"Window":0}},
+                "Networks":[{"Target":"0000000000000000000000009"}]}"#,
+        );
+        assert_eq!(shown.get("UpdateConfig"), None, "what was not said is not shown");
+        assert_eq!(shown.get("RollbackConfig"), None);
+        assert_eq!(shown["TaskTemplate"]["RestartPolicy"]["Window"], 0);
+        assert_eq!(shown["Networks"][0]["Target"], "0000000000000000000000009");
+        let privileges = &shown["TaskTemplate"]["ContainerSpec"]["Privileges"];
+        assert_eq!(privileges["SELinuxContext"]["Disable"], true);
+        assert_eq!(
+            shown["TaskTemplate"].get("Networks"),
+            None,
+            "networks are shown once, where they were said"
+        );
+        assert_eq!(round_trip(&spec), spec);
+        let whole = serde_json::to_value(whole_spec_json(&spec)).unwrap();
+        assert_eq!(whole["RollbackConfig"]["Parallelism"], 1);
         let json = br#"{"Name":"w","Labels":null,"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"Mode":{}}"#;
         let spec = service_spec(types::parse(json).unwrap(), |_| None).unwrap();
         assert_eq!(spec.mode, Mode::Replicated { replicas: 1 });
@@ -627,6 +701,11 @@ mod tests {
         check(r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"}}}"#, "name must be provided");
         check(r#"{"Name":"a b","TaskTemplate":{"ContainerSpec":{"Image":"x"}}}"#, "invalid name");
         check(r#"{"Name":"a"}"#, "ContainerSpec");
+        check(
+            r#"{"Name":"a","TaskTemplate":{"ContainerSpec":{"Image":"x",
+                "Privileges":{"SELinuxContext":{"Disable":true,"Type":"t"}}}}}"#,
+            "SELinuxContext is not supported",
+        );
         check(r#"{"Name":"a","TaskTemplate":{"ContainerSpec":{}}}"#, "image reference");
         check(
             r#"{"Name":"a","TaskTemplate":{"ContainerSpec":{"Image":"x"},"Networks":[{"Target":"no"}]}}"#,

@@ -93,14 +93,18 @@ async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<impl 
     })))
 }
 
-/// `insertDefaults` changes nothing: the policies are always there.
 async fn inspect(
     Use(state): Use<State>,
     Path(id): Path<String>,
+    params: Params,
 ) -> Result<axum::Json<types::Service>, ApiError> {
     let service = state.find::<Service>(&id).await?;
     let networks = state.cluster_networks().await?;
-    Ok(axum::Json(convert::service_json(&service, &networks)))
+    let mut json = convert::service_json(&service, &networks);
+    if params.flag("insertDefaults") {
+        json.spec = convert::whole_spec_json(&service.spec);
+    }
+    Ok(axum::Json(json))
 }
 
 /// How many further names are tried for a service without one. *Source:* moby `daemon/cluster/services.go`: SwarmKit's

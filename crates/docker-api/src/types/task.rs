@@ -75,7 +75,7 @@ wire! {
         blkio_weight: u32 => "BlkioWeight",
         oom_kill_disable: bool => "OomKillDisable",
     }
-    /// Only `NoNewPrivileges` can be had; the others are read to be refused.
+    /// `NoNewPrivileges` can be had, and that SELinux is off; the others are read to be refused.
     Privileges {
         no_new_privileges: bool => "NoNewPrivileges",
         credential_spec: Option<serde_json::Value> => "CredentialSpec",

@@ -14,7 +14,7 @@ pub(super) fn new_service(view: &Tables, id: ServiceId, spec: ServiceSpec) -> Se
         id,
         meta: Meta::default(),
         stack: stacks::owner(view, &spec.labels),
-        spec: Arc::new(spec),
+        spec: Arc::new(as_all_understand(view, spec)),
         spec_version: 1,
         previous: None,
         endpoint: model::Endpoint::default(),
@@ -23,6 +23,14 @@ pub(super) fn new_service(view: &Tables, id: ServiceId, spec: ServiceSpec) -> Se
         job_iteration: 0,
         registry_auth: None,
     }
+}
+
+/// Leaves out of a spec what a manager of an older version would drop, where nothing but its looks is lost.
+fn as_all_understand(view: &Tables, mut spec: ServiceSpec) -> ServiceSpec {
+    if view.cluster.as_ref().is_none_or(|cluster| cluster.feature_level < model::SAID_LEVEL) {
+        spec.said = model::Said::default();
+    }
+    spec
 }
 
 /// Returns the service with a new spec; `None` if that is the spec it has.
@@ -36,6 +44,7 @@ pub(super) fn updated_service(
     }
     validate::service_change(&old.spec, &spec)?;
     validate::service(view, &spec, Some(old.id))?;
+    let spec = as_all_understand(view, spec);
     if *old.spec == spec {
         return Ok(None);
     }

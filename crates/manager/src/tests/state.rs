@@ -27,6 +27,7 @@ pub(crate) fn service_spec(name: &str) -> ServiceSpec {
         rollback: UpdatePolicy::default(),
         endpoint: EndpointSpec::default(),
         depends_on: Vec::new(),
+        said: model::Said::default(),
     }
 }
 

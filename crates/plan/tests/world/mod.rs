@@ -436,6 +436,7 @@ impl World {
             rollback: UpdatePolicy::default(),
             endpoint: EndpointSpec::default(),
             depends_on: Vec::new(),
+            said: model::Said::default(),
         };
         self.describe(&mut spec, words);
         let service = Service {

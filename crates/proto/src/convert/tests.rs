@@ -209,6 +209,7 @@ fn service_spec(mode: Mode) -> ServiceSpec {
             Dependency { service: "b".into(), condition: DependencyCondition::Healthy },
             Dependency { service: "c".into(), condition: DependencyCondition::CompletedSuccessfully },
         ],
+        said: model::Said::NO_UPDATE.with(model::Said::NETWORKS_OUTSIDE, true),
     }
 }
 

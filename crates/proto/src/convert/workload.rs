@@ -28,7 +28,7 @@ messages! {
     model::Resources => Resources { cpu_nanos, memory_bytes, pids }
     model::LogDriver => LogDriver { name, options }
 
-    model::ServiceSpec => ServiceSpec { name, labels, task, mode, update, rollback, endpoint, depends_on }
+    model::ServiceSpec => ServiceSpec { name, labels, task, mode, update, rollback, endpoint, depends_on, said }
     model::Dependency => Dependency { service, condition }
     model::NetworkAttachmentSpec => NetworkAttachmentSpec { network, aliases }
     model::PlacementSpec => PlacementSpec { constraints, spread, max_replicas_per_node, platforms }
@@ -77,6 +77,15 @@ public! {
 }
 
 /// 0: the agent has not spoken.
+impl Field<u32> for model::Said {
+    fn put(&self) -> u32 {
+        self.bits()
+    }
+    fn take(wire: u32) -> Result<Self, Invalid> {
+        Self::from_bits(wire).ok_or_else(|| Problem::OutOfRange(u64::from(wire)).of(""))
+    }
+}
+
 impl Field<i32> for Option<model::TaskState> {
     fn put(&self) -> i32 {
         self.as_ref().map_or(0, Field::put)
