@@ -118,6 +118,24 @@ async fn what_is_too_much_or_means_two_things_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_refused_while_it_sends_can_send_all_and_is_told_why() {
+    let door = Door::open().await;
+    let mut client = UnixStream::connect(&door.socket).await.unwrap();
+    let context = vec![b'x'; 32 << 20];
+    let head = format!(
+        "POST /build?platform=no/such/platform/at/all HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        context.len()
+    );
+    client.write_all(head.as_bytes()).await.unwrap();
+    let sent = timeout(SOON, client.write_all(&context)).await.expect("somebody reads it");
+    assert!(sent.is_ok(), "{sent:?}");
+    let mut answer = String::new();
+    timeout(SOON, client.read_to_string(&mut answer)).await.expect("an answer and the end").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.1 5"), "{answer}");
+    assert!(answer.contains("message"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_web_page_is_not_answered_over_tcp() {
     let door = Door::open().await;
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();

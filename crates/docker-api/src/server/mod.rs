@@ -38,6 +38,7 @@ mod nodes;
 mod plugins;
 mod proxy;
 mod request;
+mod rest;
 mod routing;
 mod rows;
 mod seats;
@@ -72,7 +73,7 @@ use axum::{
     Router,
     body::Body,
     extract::DefaultBodyLimit,
-    http::{HeaderValue, Method, Request, header::SERVER},
+    http::{HeaderValue, Method, Request, StatusCode, header::SERVER},
     response::{IntoResponse as _, Response},
 };
 use engine::Engine;
@@ -219,6 +220,8 @@ impl FrontDoor {
     pub async fn answer(&self, mut request: Request<Body>, origin: &Origin) -> Response {
         request.extensions_mut().insert(origin.clone());
         let head = request.method() == Method::HEAD;
+        let (body, rest) = rest::lend(std::mem::take(request.body_mut()));
+        *request.body_mut() = body;
         let mut answer = match without_version(request.uri(), self.state.options.min_api) {
             Ok((uri, version)) => {
                 *request.uri_mut() = uri;
@@ -229,6 +232,16 @@ impl FrontDoor {
         };
         if head {
             *answer.body_mut() = Body::empty();
+        }
+        let status = answer.status();
+        // What is too long or too slow is not waited for.
+        let in_vain = matches!(status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT);
+        if (status.is_client_error() || status.is_server_error())
+            && !in_vain
+            && let Some(rest) = rest
+        {
+            let cancel = self.state.cancel.clone();
+            self.state.tasks.spawn(cancel.run_until_cancelled_owned(rest.read()));
         }
         let headers = answer.headers_mut();
         headers.insert("Api-Version", HeaderValue::from_static(API_VERSION));
