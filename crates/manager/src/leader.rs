@@ -364,6 +364,11 @@ impl<'a> Record<'a> {
             if let Some(node) = self.node(*id)
                 && node.description.as_ref() != Some(&description)
             {
+                // It moved, and was not lost meanwhile.
+                let old = node.description.as_ref().map(|old| old.addr.ip());
+                if old.is_some() && node.status.addr == old {
+                    node.status.addr = Some(description.addr.ip());
+                }
                 node.description = Some(description);
             }
         }
@@ -433,6 +438,23 @@ mod tests {
     use super::*;
     use crate::tests::state::state;
     use model::TaskState;
+
+    #[test]
+    fn a_node_that_moves_is_shown_where_it_is() {
+        let old: IpAddr = [192, 0, 2, 1].into();
+        let moved = |shown: IpAddr| {
+            let tables = state().node(1).change_node(1, |n| n.status.addr = Some(shown)).tables();
+            let mut description = tables.nodes.get(&NodeId(1)).unwrap().description.clone().unwrap();
+            description.addr = "192.0.2.33:2377".parse().unwrap();
+            let observation = Observation { nodes: vec![(NodeId(1), description)], tasks: Vec::new() };
+            let batches = observed(&tables, Timestamp(9), [&observation], &Silent::default(), &[], &[]);
+            let Change::Put(Object::Node(node)) = &batches[0].changes[0] else { panic!("{batches:?}") };
+            node.status.addr
+        };
+        assert_eq!(moved(old), Some([192, 0, 2, 33].into()));
+        // It comes through a translation of addresses, which its own say nothing of.
+        assert_eq!(moved([203, 0, 113, 9].into()), Some([203, 0, 113, 9].into()));
+    }
 
     fn reported(node: u128, state: TaskState, at: i64) -> Observation {
         let status = TaskStatus { state: Some(state), at: Timestamp(at), ..TaskStatus::default() };
