@@ -223,11 +223,10 @@ async fn attach(
     let leaving = leaving(&state, &container, &params)?;
     let next_exit = state.engine()?.wait(&id, WaitCondition::NextExit)?;
     let opened = open_attached(&state, &id, &params, tty).await?;
-    let ended: BoxFuture<'static, ()> = match &opened.0 {
-        engine::Streams { stdout: None, stderr: None, .. } => {
-            Box::pin(async { drop(next_exit.exit().await) })
-        }
-        _ => Box::pin(std::future::ready(())),
+    let ended: BoxFuture<'static, ()> = if hijack::only_types(&opened.0) {
+        Box::pin(async { drop(next_exit.exit().await) })
+    } else {
+        Box::pin(std::future::ready(()))
     };
     let session = Session { framed: !tty, leaving, ended };
     hijack(&state, request, session, std::future::ready(opened))

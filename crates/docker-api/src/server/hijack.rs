@@ -114,9 +114,8 @@ async fn join(
     (streams, before): Opened,
     Session { framed, leaving, ended }: Session,
 ) -> std::io::Result<()> {
+    let silent = only_types(&streams);
     let Streams { stdin, stdout, stderr } = streams;
-    // Who only types hears nothing of the end of what he types for.
-    let silent = stdin.is_some() && stdout.is_none() && stderr.is_none();
     let (mut keys, detached) = leaving.unzip();
     let input = async {
         if let Some(mut stdin) = stdin {
@@ -173,6 +172,11 @@ async fn join(
         }
     }
     to.shutdown().await
+}
+
+/// Returns true for a client that hears nothing of the end of what it types for.
+pub(super) fn only_types(streams: &Streams) -> bool {
+    streams.stdin.is_some() && streams.stdout.is_none() && streams.stderr.is_none()
 }
 
 /// How the typing ended.
@@ -298,5 +302,18 @@ impl Source {
             self.reader = None;
         }
         Ok(Bytes::copy_from_slice(&self.buffer[..read]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_only_types_stays_and_who_only_reads_what_was_said_does_not() {
+        let one = || Some(UnixStream::pair().expect("a pair").0);
+        assert!(only_types(&Streams { stdin: one(), stdout: None, stderr: None }));
+        assert!(!only_types(&Streams { stdin: one(), stdout: one(), stderr: None }));
+        assert!(!only_types(&Streams { stdin: None, stdout: None, stderr: None }), "attach with logs alone");
     }
 }
