@@ -1,7 +1,84 @@
 //! One host, no swarm: containers by hand.
 
-use crate::{lab, load_hello};
-use testkit::wait_for;
+use crate::{SOON, lab, load_hello};
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+};
+use testkit::{Lab, wait_for};
+
+/// Asks as a script would: one request, and whatever comes until the connection is closed. `typed` is sent once there
+/// is an answer.
+fn ask(lab: &Lab, path: &str, body: &str, typed: &[u8]) -> (String, Vec<u8>) {
+    let mut stream = UnixStream::connect(lab.socket(1)).expect("the daemon listens");
+    stream.set_read_timeout(Some(SOON)).expect("a limit");
+    let length = body.len();
+    write!(
+        stream,
+        "POST /v1.44{path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .expect("a request");
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).expect("a whole head");
+        head.push(byte[0]);
+    }
+    stream.write_all(typed).expect("it still listens");
+    let head = String::from_utf8(head).expect("text");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("it ends");
+    (head, rest)
+}
+
+/// Makes something and returns its id.
+fn make(lab: &Lab, path: &str, body: &str) -> String {
+    let (head, answer) = ask(lab, path, body, b"");
+    let answer = String::from_utf8(answer).expect("text");
+    let id = answer.split('"').find(|word| word.len() == 64);
+    id.unwrap_or_else(|| panic!("{head}{answer}")).to_owned()
+}
+
+#[test]
+fn attach_and_exec_go_without_an_upgrade() {
+    let lab = lab(1);
+    load_hello(&lab, 1);
+    let id = make(
+        &lab,
+        "/containers/create?name=web",
+        r#"{"Image":"rswarm/hello","Cmd":["web"],"Tty":true,"OpenStdin":true}"#,
+    );
+    ask(&lab, "/containers/web/start", "", b"");
+
+    // Who starts it says whether he reads frames.
+    for (terminal, framed) in [(false, true), (true, false), (true, true)] {
+        let exec =
+            format!(r#"{{"Cmd":["/hello"],"AttachStdout":true,"AttachStderr":true,"Tty":{terminal}}}"#);
+        let exec = make(&lab, "/containers/web/exec", &exec);
+        let (head, said) =
+            ask(&lab, &format!("/exec/{exec}/start"), &format!(r#"{{"Tty":{}}}"#, !framed), b"");
+        assert!(head.starts_with("HTTP/1.0 200 OK"), "{head}");
+        assert!(head.contains("application/vnd.docker.raw-stream"), "{head}");
+        let stream = if terminal { 1 } else { 2 };
+        assert_eq!(said.starts_with(&[stream, 0, 0, 0]), framed, "{said:?}");
+        assert!(String::from_utf8_lossy(&said).contains("usage: hello"), "{said:?}");
+    }
+    let exec = make(&lab, "/containers/web/exec", r#"{"Cmd":["/hello"]}"#);
+    let (head, said) = ask(&lab, &format!("/exec/{exec}/start"), r#"{"ConsoleSize":[1,2]}"#, b"");
+    assert!(head.contains(" 400 ") && String::from_utf8_lossy(&said).contains("tty"), "{head}{said:?}");
+
+    // Its terminal is left with the usual keys, or those that are asked for; it goes on.
+    for (query, keys) in
+        [("stdout=1", &b"\x10\x11"[..]), ("", b"\x10\x11"), ("detachKeys=x,ctrl-a", b"x\x01")]
+    {
+        let (head, _) = ask(&lab, &format!("/containers/web/attach?stream=1&stdin=1&{query}"), "{}", keys);
+        assert!(head.starts_with("HTTP/1.0 200 OK"), "{head}");
+    }
+    let (head, _) = ask(&lab, "/containers/web/attach?stream=1&detachKeys=alt-x", "", b"");
+    assert!(head.contains(" 400 "), "{head}");
+    let running = lab.rswarm(1, &["ps", "-q"]).ok();
+    assert!(!running.trim().is_empty() && id.starts_with(running.trim()), "{running}");
+}
 
 #[test]
 fn a_container_runs_prints_and_gives_its_exit_code() {
