@@ -115,7 +115,8 @@ pub struct HostConfig {
     pub cgroup_parent: Option<String>,
     /// Kept and shown, not used: there is one runtime.
     pub runtime: Option<String>,
-    /// Rows and columns of its terminal, if it has one, from the first moment on; `None` = 0 and 0, as the kernel has it.
+    /// Rows and columns of its terminal, if it has one, from the first moment on; `None` = 0 and 0, as the kernel has
+    /// it.
     pub console_size: Option<(u16, u16)>,
     /// `""` or `default`: there is no other isolation. Shown as it was given.
     pub isolation: String,
