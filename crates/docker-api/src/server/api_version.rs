@@ -1,5 +1,5 @@
-//! The version of the API that a client speaks: `/v1.43` before a path. What changed its meaning asks for it as an extension
-//! of the request; without a prefix it is the newest.
+//! The version of the API that a client speaks: `/v1.43` before a path. What changed its meaning asks for it as an
+//! extension of the request; without a prefix it is the newest.
 
 use super::{ApiError, NEWEST};
 use axum::http::Uri;

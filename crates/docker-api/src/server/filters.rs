@@ -1,8 +1,8 @@
 //! Docker's `filters` parameter: `{"label": {"a=b": true}}`, or the older `{"label": ["a=b"]}`.
 //!
 //! What is asked for with a filter that was not understood would be every object there is: a script takes that for an
-//! answer, and a prune removes it. So each route says here which filters it has and what their values are, and there is no
-//! other way to a route's filters than past that list.
+//! answer, and a prune removes it. So each route says here which filters it has and what their values are, and there is
+//! no other way to a route's filters than past that list.
 
 use super::ApiError;
 use model::Labels;

@@ -1,5 +1,5 @@
-//! `/plugins`: there are none. Docker's plugins are programs that the daemon runs and calls; here its parts are all built in,
-//! so the list is empty, a name is not found, and what would add one says so.
+//! `/plugins`: there are none. Docker's plugins are programs that the daemon runs and calls; here its parts are all
+//! built in, so the list is empty, a name is not found, and what would add one says so.
 //!
 //! *Source:* Docker API "Plugin"; moby `api/server/router/plugin`.
 
@@ -29,8 +29,8 @@ async fn list(Use(state): Use<State>, params: Params) -> Result<Json<[(); 0]>, A
 async fn refused(Use(state): Use<State>) -> Result<(), ApiError> {
     state.of_the_host()?;
     Err(ApiError::not_implemented(
-        "plugins are not supported: volumes have the driver \"local\", networks bridge, macvlan, overlay, host and none, \
-         logs the drivers that `info` lists",
+        "plugins are not supported: volumes have the driver \"local\", networks bridge, macvlan, overlay, host and \
+         none, logs the drivers that `info` lists",
     ))
 }
 

@@ -1,6 +1,6 @@
-//! What is left of a request's body when its answer is ready. Clients send all of it before they read: who is refused in the
-//! middle of a large build context, and finds the connection closed, is told of a broken pipe and not of the reason. So the
-//! rest is read and thrown away while the refusal is on its way.
+//! What is left of a request's body when its answer is ready. Clients send all of it before they read: who is refused
+//! in the middle of a large build context, and finds the connection closed, is told of a broken pipe and not of the
+//! reason. So the rest is read and thrown away while the refusal is on its way.
 
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;

@@ -1,5 +1,5 @@
-//! Builds of version 2 over `POST /build`: for clients that speak of BuildKit, but not its gRPC. What happens is told as
-//! BuildKit tells it, each message in a line of JSON.
+//! Builds of version 2 over `POST /build`: for clients that speak of BuildKit, but not its gRPC. What happens is told
+//! as BuildKit tells it, each message in a line of JSON.
 //!
 //! *Source:* moby `builder/builder-next/builder.go`, `api/server/backend/build`; Docker API `ImageBuild`.
 
