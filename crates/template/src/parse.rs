@@ -48,7 +48,7 @@ pub(crate) enum Operand {
 }
 
 /// What a list of nodes ends with.
-enum End {
+enum Stop {
     Text,
     End,
     Else(Vec<Token>, usize),
@@ -80,9 +80,9 @@ pub(crate) fn template(text: &str, words: &dyn Words) -> Result<Vec<Node>, Error
     };
     let (nodes, end) = parser.nodes()?;
     match end {
-        End::Text => Ok(nodes),
-        End::End => Err(parser.failed("unexpected {{end}}")),
-        End::Else(..) => Err(parser.failed("unexpected {{else}}")),
+        Stop::Text => Ok(nodes),
+        Stop::End => Err(parser.failed("unexpected {{end}}")),
+        Stop::Else(..) => Err(parser.failed("unexpected {{else}}")),
     }
 }
 
@@ -91,7 +91,7 @@ impl Parser<'_> {
         Error::Parse { line: self.line, why: why.into() }
     }
 
-    fn nodes(&mut self) -> Result<(Vec<Node>, End), Error> {
+    fn nodes(&mut self) -> Result<(Vec<Node>, Stop), Error> {
         let mut nodes = Vec::new();
         while let Some(piece) = self.pieces.next() {
             let tokens = match piece {
@@ -109,8 +109,8 @@ impl Parser<'_> {
                 continue;
             };
             match (word.as_str(), trimmed(tokens[1..].to_vec())) {
-                ("end", rest) if rest.is_empty() => return Ok((nodes, End::End)),
-                ("else", rest) => return Ok((nodes, End::Else(rest, self.line))),
+                ("end", rest) if rest.is_empty() => return Ok((nodes, Stop::End)),
+                ("else", rest) => return Ok((nodes, Stop::Else(rest, self.line))),
                 ("break" | "continue", rest) if rest.is_empty() => {
                     if self.ranges == 0 {
                         return Err(self.failed(format!("{{{{{word}}}}} outside {{{{range}}}}")));
@@ -126,7 +126,7 @@ impl Parser<'_> {
                 _ => nodes.push(Node::Print(self.pipe(&tokens, false)?)),
             }
         }
-        Ok((nodes, End::Text))
+        Ok((nodes, Stop::Text))
     }
 
     fn branch(&mut self, word: &str, tokens: &[Token]) -> Result<Node, Error> {
@@ -139,19 +139,19 @@ impl Parser<'_> {
         self.ranges -= within;
         self.variables.truncate(seen + pipe.sets.len() * usize::from(pipe.declares));
         let otherwise = match end {
-            End::End => Vec::new(),
-            End::Text => {
+            Stop::End => Vec::new(),
+            Stop::Text => {
                 return Err(self.failed(format!("unexpected end of text: {{{{{word}}}}} has no {{{{end}}}}")));
             }
-            End::Else(rest, line) => {
+            Stop::Else(rest, line) => {
                 self.line = line;
                 match rest.first() {
                     None => {
                         let (nodes, end) = self.nodes()?;
                         match end {
-                            End::End => nodes,
-                            End::Else(..) => return Err(self.failed("expected end; found {{else}}")),
-                            End::Text => {
+                            Stop::End => nodes,
+                            Stop::Else(..) => return Err(self.failed("expected end; found {{else}}")),
+                            Stop::Text => {
                                 return Err(self.failed("unexpected end of text: {{else}} has no {{end}}"));
                             }
                         }

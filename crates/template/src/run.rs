@@ -1,5 +1,10 @@
 //! Nodes + dot -> text. Source: Go's `text/template/exec.go`.
 
+#![expect(
+    clippy::ptr_arg,
+    reason = "a value that is borrowed stays so when it is cloned: that costs nothing"
+)]
+
 use crate::{
     FUEL, STEP, Words, builtin,
     parse::{Branch, Node, Operand, Pipe},

@@ -137,53 +137,9 @@ pub(crate) fn printf(format: &str, args: &[&Value]) -> Result<String, String> {
             }
             chars.next();
         }
-        let mut count = |out: &mut String, next: &mut usize, what: &str| -> Option<usize> {
-            if chars.peek() == Some(&'*') {
-                chars.next();
-                let given = args.get(*next).and_then(|v| v.as_u64()).and_then(|n| usize::try_from(n).ok());
-                *next += 1;
-                let given = given.filter(|n| *n <= WIDTH_MAX);
-                if given.is_none() {
-                    write!(out, "%!(BAD{what})").unwrap_or_default(); // a String takes everything
-                }
-                return given;
-            }
-            let mut digits = None;
-            while let Some(digit) = chars.peek().and_then(|c| c.to_digit(10)) {
-                let sofar: usize = digits.unwrap_or(0);
-                digits = Some(sofar.saturating_mul(10).saturating_add(digit as usize));
-                chars.next();
-            }
-            if digits.is_some_and(|n| n > WIDTH_MAX) {
-                write!(out, "%!(BAD{what})").unwrap_or_default();
-                return None;
-            }
-            digits
-        };
-        flags.width = count(&mut out, &mut next, "WIDTH");
-        let precise = chars.peek() == Some(&'.');
-        if precise {
-            chars.next();
-            let mut count = |out: &mut String, next: &mut usize| -> Option<usize> {
-                let mut digits: Option<usize> = None;
-                if chars.peek() == Some(&'*') {
-                    chars.next();
-                    digits = args.get(*next).and_then(|v| v.as_u64()).and_then(|n| usize::try_from(n).ok());
-                    *next += 1;
-                }
-                while let Some(digit) = chars.peek().and_then(|c| c.to_digit(10)) {
-                    digits = Some(digits.unwrap_or(0).saturating_mul(10).saturating_add(digit as usize));
-                    chars.next();
-                }
-                match digits.unwrap_or(0) {
-                    n if n > WIDTH_MAX => {
-                        out.push_str("%!(BADPREC)");
-                        None
-                    }
-                    n => Some(n),
-                }
-            };
-            flags.precision = count(&mut out, &mut next);
+        flags.width = count(&mut chars, args, &mut next, &mut out, "WIDTH");
+        if chars.next_if_eq(&'.').is_some() {
+            flags.precision = Some(count(&mut chars, args, &mut next, &mut out, "PREC").unwrap_or(0));
         }
         let Some(verb) = chars.next() else {
             out.push_str("%!(NOVERB)");
@@ -212,6 +168,32 @@ pub(crate) fn printf(format: &str, args: &[&Value]) -> Result<String, String> {
         write!(out, "%!(EXTRA {})", extra.join(", ")).unwrap_or_default();
     }
     Ok(out)
+}
+
+/// Reads a width or a precision: digits, or `*` for the next argument.
+fn count(
+    chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
+    args: &[&Value],
+    next: &mut usize,
+    out: &mut String,
+    what: &str,
+) -> Option<usize> {
+    let mut given: Option<usize> = None;
+    let star = chars.next_if_eq(&'*').is_some();
+    if star {
+        given = args.get(*next).and_then(|v| v.as_u64()).and_then(|n| usize::try_from(n).ok());
+        *next += 1;
+    } else {
+        while let Some(digit) = chars.peek().and_then(|c| c.to_digit(10)) {
+            given = Some(given.unwrap_or(0).saturating_mul(10).saturating_add(digit as usize));
+            chars.next();
+        }
+    }
+    let fits = given.filter(|n| *n <= WIDTH_MAX);
+    if fits.is_none() && (star || given.is_some()) {
+        write!(out, "%!(BAD{what})").unwrap_or_default(); // a String takes everything
+    }
+    fits
 }
 
 fn verb_of(out: &mut String, verb: char, value: &Value, flags: &Flags) {

@@ -1,7 +1,5 @@
 //! What services write as templates, and what their tasks get.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use model::{ContainerSpec, Labels, Mount, MountKind};
 use template::task::{Payload, Values, container};
 
