@@ -234,12 +234,13 @@ fn subpath_that_became_a_link_does_not_lead_out_of_its_volume() {
 /// In Docker's words: its CLI tells by them which exit code to end with.
 #[test]
 fn subpath_is_a_path_below_its_volume_that_is_there() {
-    let host = Target::new().host;
-    let made = guest_with(&["make:/data/a"], |c| c.host.binds = vec!["v:/data".into()]);
+    let target = Target::new();
+    let host = &target.host;
+    let made = guest_with(&["make:/data/a"], |c| c.host.binds = vec!["vol:/data".into()]);
     assert_eq!(host.run(made).code, 0);
     let start = |subpath: &str| {
         let kind = MountKind::Volume {
-            name: Some("v".into()),
+            name: Some("vol".into()),
             driver: None,
             driver_opts: Default::default(),
             labels: Default::default(),
@@ -252,7 +253,7 @@ fn subpath_is_a_path_below_its_volume_that_is_there() {
         let made = host.try_create(config).map_err(|error| error.to_string())?;
         host.try_start(&made.id).map_err(|error| error.to_string())
     };
-    for outside in ["/a", "..", "a/../../v", "/"] {
+    for outside in ["/a", "..", "a/../../vol", "/"] {
         let refused = start(outside).expect_err(outside);
         assert!(
             refused.contains("subpath must be a relative path within the volume"),
