@@ -236,7 +236,9 @@ impl WorkService {
         let give_up = Instant::now() + QUORUM_LIMIT;
         loop {
             match self.0.store.remove_member(raft_id).await {
-                Err(store::MembershipError::Quorum(_)) if Instant::now() < give_up => {
+                Err(store::MembershipError::Quorum(_) | store::MembershipError::NoSuccessor)
+                    if Instant::now() < give_up =>
+                {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 outcome => return outcome,

@@ -19,6 +19,8 @@ use tokio::time::{Instant, sleep, timeout};
 const CATCH_UP: Duration = Duration::from_secs(60);
 const CHANGE: Duration = Duration::from_secs(20);
 const TRANSFER: Duration = Duration::from_secs(5);
+/// How long who is to lead may take before it is asked again.
+const TRANSFER_AGAIN: Duration = Duration::from_secs(1);
 /// A member not heard of for this long is called unreachable.
 const UNREACHABLE: Duration = Duration::from_secs(3);
 /// Between two looks at something that is under way.
@@ -197,9 +199,27 @@ impl Members {
         }
     }
 
-    /// Hands leadership to `to`, or to the voter that is furthest.
+    /// Hands leadership to `to`, or to the voter that is furthest. Who is asked does nothing when the request gets lost, or
+    /// when he does not have all entries yet: so it is asked again.
     pub(crate) async fn transfer(&self, to: Option<u64>) -> Result<(), MembershipError> {
+        let give_up = Instant::now() + TRANSFER;
         self.leading()?;
+        loop {
+            if self.leading().is_ok() {
+                let to = self.successor(to)?;
+                let trigger = self.raft.trigger().transfer_leader(to).await;
+                trigger.map_err(|e| MembershipError::Refused(e.to_string()))?;
+            }
+            match timeout(TRANSFER_AGAIN, self.is_led_by_another()).await {
+                Ok(true) => return Ok(()),
+                Err(_) if Instant::now() < give_up => {}
+                Ok(false) | Err(_) => return Err(MembershipError::NoSuccessor),
+            }
+        }
+    }
+
+    /// Returns `to` if it is a voter, else the voter that is furthest.
+    fn successor(&self, to: Option<u64>) -> Result<u64, MembershipError> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let me = *self.raft.node_id();
         let voters: BTreeSet<u64> =
@@ -210,27 +230,24 @@ impl Members {
             .flatten()
             .filter(|(id, matched)| voters.contains(id) && matched.is_some())
             .max_by_key(|(_, matched)| matched.map(|id| id.index));
-        let to = match to {
-            Some(id) if voters.contains(&id) => id,
-            Some(_) => return Err(MembershipError::NoSuccessor),
-            None => furthest.ok_or(MembershipError::NoSuccessor)?.0,
-        };
-        self.raft.trigger().transfer_leader(to).await.map_err(|e| MembershipError::Refused(e.to_string()))?;
+        match to {
+            Some(id) if voters.contains(&id) => Ok(id),
+            Some(_) => Err(MembershipError::NoSuccessor),
+            None => Ok(furthest.ok_or(MembershipError::NoSuccessor)?.0),
+        }
+    }
+
+    /// Waits until another member leads; false: this one has ended.
+    async fn is_led_by_another(&self) -> bool {
         let mut metrics = self.raft.server_metrics();
-        let handed_over = async {
-            loop {
-                let now = leadership(&metrics.borrow_and_update().clone());
-                if !now.me && now.leader.is_some() {
-                    return true;
-                }
-                if metrics.changed().await.is_err() {
-                    return false;
-                }
+        loop {
+            let now = leadership(&metrics.borrow_and_update().clone());
+            if !now.me && now.leader.is_some() {
+                return true;
             }
-        };
-        match timeout(TRANSFER, handed_over).await {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(MembershipError::NoSuccessor),
+            if metrics.changed().await.is_err() {
+                return false;
+            }
         }
     }
 

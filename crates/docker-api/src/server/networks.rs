@@ -165,8 +165,14 @@ async fn disconnect(
     Path(id): Path<String>,
     Json(request): Json<types::NetworkDisconnect>,
 ) -> Result<StatusCode, ApiError> {
-    state.engine()?.network_disconnect(&id, &request.container).await?;
-    Ok(StatusCode::OK)
+    let engine = state.engine()?;
+    match engine.network_disconnect(&id, &request.container).await {
+        // By force the endpoint goes of a container that is not there; here none outlives its container.
+        Err(engine::Error::NoSuchContainer(name)) if request.force => {
+            Err(ApiError::not_found(format!("endpoint {name} not found")))
+        }
+        outcome => Ok(outcome.map(|()| StatusCode::OK)?),
+    }
 }
 
 /// `used`: by containers of this host, or by services.

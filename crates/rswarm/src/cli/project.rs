@@ -540,6 +540,7 @@ pub(crate) struct ComposeAttach {
     /// Output only.
     #[arg(long)]
     pub(crate) no_stdin: bool,
+    /// Name of the service.
     pub(crate) service: String,
 }
 
@@ -548,8 +549,10 @@ pub(crate) struct ComposeCommit {
     /// Of several containers of the service, this one.
     #[arg(long)]
     pub(crate) index: Option<u64>,
+    /// Who made it, as in 'Ann <ann@example.org>'.
     #[arg(short, long)]
     pub(crate) author: Option<String>,
+    /// What is to be said of it in the history of the image.
     #[arg(short, long)]
     pub(crate) message: Option<String>,
     /// An instruction of a Dockerfile, e.g. 'ENV A=1'; may be repeated.
@@ -558,7 +561,9 @@ pub(crate) struct ComposeCommit {
     /// Pause the container meanwhile.
     #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true")]
     pub(crate) pause: Option<bool>,
+    /// Name of the service.
     pub(crate) service: String,
+    /// Name of the image, with or without a tag; none by default.
     pub(crate) reference: Option<String>,
 }
 
@@ -585,11 +590,13 @@ pub(crate) struct ComposeExport {
     /// File to write; standard output by default.
     #[arg(short, long)]
     pub(crate) output: Option<PathBuf>,
+    /// Name of the service.
     pub(crate) service: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ComposePush {
+    /// Say nothing of the progress.
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// Go on when an image cannot be pushed.
@@ -607,6 +614,7 @@ pub(crate) struct ComposeScale {
     /// Not the services that these depend on.
     #[arg(long)]
     pub(crate) no_deps: bool,
+    /// Services, each with the number of its containers.
     #[arg(required = true, value_name = "SERVICE=NUMBER")]
     pub(crate) scale: Vec<String>,
 }
@@ -643,6 +651,7 @@ pub(crate) struct ComposeWait {
     /// Take the project down when the first of them has ended.
     #[arg(long)]
     pub(crate) down_project: bool,
+    /// Names of services.
     #[arg(required = true)]
     pub(crate) services: Vec<String>,
 }
@@ -652,6 +661,7 @@ pub(crate) struct ComposeVersion {
     /// Only the number.
     #[arg(long)]
     pub(crate) short: bool,
+    /// As a line, or as JSON.
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) format: VersionFormat,
 }
