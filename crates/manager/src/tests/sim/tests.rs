@@ -12,7 +12,7 @@ const HEALS: Duration = Duration::from_secs(120);
 const SETTLED: Duration = Duration::from_secs(21);
 const FIXED: std::ops::Range<u64> = 0..12;
 /// Seeds by which a planted mistake must be found.
-const SOUGHT: u64 = 100;
+const SOUGHT: u64 = 500;
 
 /// Runs one seed; returns what went wrong, with the story.
 fn run(seed: u64, planted: Option<Planted>) -> (u64, Option<String>) {
