@@ -124,6 +124,9 @@ impl Host {
         if self.world.leaving.lock().unwrap().contains(&self.node) {
             return self.leave(leader.addr).await;
         }
+        // Who leads since a moment ago may not know this node yet.
+        let Ok(Ok(index)) = timeout(ANSWER, leader.store.read_index()).await else { return };
+        let Ok(Ok(())) = timeout(ANSWER, leader.store.wait_applied(index)).await else { return };
         let node = leader.store.view().nodes.get(&self.node).cloned();
         let Some(node) = node.filter(|n| n.status.state != NodeState::Disconnected) else {
             return self.join_swarm(&leader).await;
