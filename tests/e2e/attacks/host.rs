@@ -353,7 +353,7 @@ fn tasks_have_the_ids_of_their_node_and_their_secrets_are_their_own() {
         secrets: {key: {external: true}}\nnetworks: {back: {external: true}}\nvolumes: {data: }\n";
     fs::write(&file, text).unwrap();
     lab.rswarm(1, &["deploy", "--name", "s", file.to_str().expect("a path")]).ok();
-    let logs = |service: &str| lab.rswarm(1, &["service", "logs", service]).stdout;
+    let logs = |service: &str| lab.rswarm(1, &["service", "logs", "--raw", service]).stdout;
     wait_for("what the tasks say", SOON, || {
         let (web, plain) = (logs("s_web"), logs("s_plain"));
         let words: Vec<&str> = web.split_whitespace().collect();

@@ -135,6 +135,8 @@ struct Manager {
     touched_at: Duration,
     /// It applies nothing until then: it is slow.
     slow_until: Duration,
+    /// It caught up for a session that began; its others have yet to hear of that.
+    caught_up: bool,
 }
 
 struct Leader {
@@ -203,6 +205,7 @@ impl Sim {
             report_at: Duration::ZERO,
             touched_at: Duration::ZERO,
             slow_until: Duration::ZERO,
+            caught_up: false,
         };
         Self {
             ahead: (0..HOSTS).map(|_| random.millis(0, 7_200_000)).collect(),
@@ -526,6 +529,7 @@ impl Sim {
         }
         let view = self.view(self.managers[manager].view);
         let new = self.managers[manager].published.view.index != view.index;
+        let tells = std::mem::take(&mut self.managers[manager].caught_up) || new;
         if new {
             let before = self.managers[manager].published.clone();
             self.managers[manager].published = Arc::new(Published::of(view.clone(), Some(&before)));
@@ -540,7 +544,7 @@ impl Sim {
             self.hear(manager, host);
             let served = self.managers[manager].sessions.get(&host);
             let due = served.is_some_and(|s| s.told.is_draining() || s.acks.is_none());
-            if new || due {
+            if tells || due {
                 self.publish(manager, host);
             }
             self.report(manager, host);
@@ -707,6 +711,7 @@ impl Sim {
             self.managers[manager].view = self.newest_number();
             let (view, before) = (self.newest().clone(), self.managers[manager].published.clone());
             self.managers[manager].published = Arc::new(Published::of(view, Some(&before)));
+            self.managers[manager].caught_up = true;
         }
         self.last_session += 1;
         let forgets = self.has(Planted::EarlierNetworksForgotten);
