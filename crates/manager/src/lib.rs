@@ -234,7 +234,13 @@ impl Manager {
         tasks.spawn(part("reporter", dispatcher::reporter(self.shared.clone())));
         tasks.spawn(part("lease", dispatcher::lease(self.shared.clone())));
         let shared = self.shared.clone();
-        let stalls = async move { shared.stalls.measure(|late| shared.presence().excuse(late)).await };
+        let stalls = async move {
+            let excuse = |late| {
+                let period = leader::heartbeat_period(&shared.store.view());
+                shared.presence().excuse(tokio::time::Instant::now(), period, late);
+            };
+            shared.stalls.measure(excuse).await;
+        };
         tasks.spawn(part("stall watch", stalls));
         tasks.spawn(leader::run(self.shared.clone()));
         let ended = tokio::select! {

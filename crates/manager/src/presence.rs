@@ -118,9 +118,11 @@ impl Presence {
         is
     }
 
-    /// Gives every node as long as this manager stood still: what it said meanwhile was not heard yet.
-    pub(crate) fn excuse(&mut self, stall: Duration) {
-        self.nodes.values_mut().for_each(|seen| seen.until += stall);
+    /// Gives every node as long as this manager stood still: what it said meanwhile was not heard yet. After so long that
+    /// agents heard nothing and ended their sessions, they need a moment to find a manager again.
+    pub(crate) fn excuse(&mut self, now: Instant, period: Duration, stall: Duration) {
+        let back = if stall >= period * (MISSED_PERIODS - 1) { HANDOVER } else { Duration::ZERO };
+        self.nodes.values_mut().for_each(|seen| seen.until = (seen.until + stall).max(now + back));
     }
 
     /// Notes that a manager told whom it hears.
@@ -435,16 +437,26 @@ mod tests {
     fn no_node_is_lost_for_the_time_in_which_the_leader_stood_still() {
         let (mut presence, tables, start) = (Presence::default(), two_nodes().tables(), Instant::now());
         presence.record(start, PERIOD, vec![alive(1, 0, &[]), alive(2, 0, &[])]);
-        presence.excuse(PERIOD * 4);
-        assert_eq!(lost(&mut presence, start + PERIOD * 6, &tables), []);
-        assert_eq!(lost(&mut presence, start + PERIOD * 7, &tables), [NodeId(1), NodeId(2)]);
+        presence.excuse(start + PERIOD, PERIOD, PERIOD);
+        assert_eq!(lost(&mut presence, start + PERIOD * 3, &tables), []);
+        assert_eq!(lost(&mut presence, start + PERIOD * 4, &tables), [NodeId(1), NodeId(2)]);
+    }
+
+    #[test]
+    fn after_a_long_stall_agents_have_time_to_find_a_manager_again() {
+        let (mut presence, tables, start) = (Presence::default(), two_nodes().tables(), Instant::now());
+        presence.record(start, PERIOD, vec![alive(1, 0, &[]), alive(2, 0, &[])]);
+        let later = start + PERIOD * 6;
+        presence.excuse(later, PERIOD, PERIOD * 6 - Duration::from_millis(10));
+        assert_eq!(lost(&mut presence, later + HANDOVER - Duration::from_millis(1), &tables), []);
+        assert_eq!(lost(&mut presence, later + HANDOVER, &tables), [NodeId(1), NodeId(2)]);
     }
 
     #[test]
     fn what_a_node_says_counts_however_long_the_leader_stood_still() {
         let (mut presence, tables, start) = (Presence::default(), two_nodes().tables(), Instant::now());
         presence.record(start, PERIOD, vec![Alive { acks: None, ..alive(1, 0, &[]) }, alive(2, 0, &[])]);
-        presence.excuse(PERIOD);
+        presence.excuse(start, PERIOD, PERIOD);
         assert!(presence.record(start, PERIOD, vec![alive(1, 10, &[(NET, 7)])]), "it is news");
         assert_eq!(presence.cluster_acks(&tables), [(NET, 7)].into());
     }

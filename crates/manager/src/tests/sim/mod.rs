@@ -179,6 +179,8 @@ pub(super) struct Sim {
     stalled_until: Duration,
     /// For how long they did in all.
     stalled: Duration,
+    /// And for how long as far as they have noticed.
+    noticed: Duration,
 }
 
 impl Sim {
@@ -230,6 +232,7 @@ impl Sim {
             disturbed_at: Duration::ZERO,
             stalled_until: Duration::ZERO,
             stalled: Duration::ZERO,
+            noticed: Duration::ZERO,
         }
     }
 
@@ -299,6 +302,7 @@ impl Sim {
         if self.at < self.stalled_until {
             self.stand_still();
         } else {
+            self.notice_stall();
             self.elect();
             for manager in 0..MANAGERS {
                 self.manage(manager);
@@ -311,15 +315,20 @@ impl Sim {
         self.judge();
     }
 
-    /// A tick in which no manager does anything, and what they notice of it afterwards.
+    /// A tick in which no manager does anything.
     fn stand_still(&mut self) {
         self.stalled += TICK;
-        let excused = !self.has(Planted::StallsAreNotExcused);
-        if let Some(leader) = self.leader.as_mut().filter(|_| excused) {
-            leader.presence.excuse(TICK);
-        }
         for manager in &mut self.managers {
             manager.touched_at += TICK;
+        }
+    }
+
+    fn notice_stall(&mut self) {
+        let stall = self.stalled - std::mem::replace(&mut self.noticed, self.stalled);
+        let (now, excused) = (self.now(), !self.has(Planted::StallsAreNotExcused));
+        let period = heartbeat_period(self.newest());
+        if let Some(leader) = self.leader.as_mut().filter(|_| excused && stall > Duration::ZERO) {
+            leader.presence.excuse(now, period, stall);
         }
     }
 
