@@ -93,7 +93,7 @@ fn workers_pull_with_the_account_of_who_deploys_if_he_gives_it_to_them() {
     wait_for("the worker's pull to be refused", SOON, || {
         let tasks =
             lab.rswarm(1, &["service", "ps", "--no-trunc", "--format", "{{.Error}}", "shop_web"]).ok();
-        let told = tasks.contains("unauthorized") || tasks.contains("authentication required");
+        let told = tasks.contains("pull access denied") && tasks.contains("no basic auth credentials");
         if told { Ok(()) } else { Err(format!("{tasks}{}", lab.daemon_logs())) }
     });
     lab.rswarm(1, &["deploy", "--yes", "--detach", "--name", "shop", "--with-registry-auth", file]).ok();

@@ -119,6 +119,14 @@ impl Root {
         Ok(Self { fd, ids: None, _namespace: Some(namespace) })
     }
 
+    /// Opens the file tree of one that is down without what is mounted in it; of one that runs as [`Root::open`]. Blocking.
+    fn open_bare(container: &Container, folders: &[PathBuf], work: &Path) -> io::Result<Self> {
+        match container.state.pid {
+            Some(_) => Self::open(container, folders, work),
+            None => Ok(Self { fd: down_tree::overlay(folders, work)?, ids: None, _namespace: None }),
+        }
+    }
+
     pub(crate) fn resolve(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -219,7 +227,11 @@ pub(crate) async fn get(
 }
 
 pub(crate) async fn export(engine: &Engine, container: Arc<Container>) -> Result<ArchiveReader> {
-    let root = with_root(engine, container.clone(), "/".into(), |root, _| Ok(root)).await?;
+    let folders = exec::folders(engine, &container).await?;
+    let work = engine.inner.container_dir(&container.id).join("work");
+    let opened = container.clone();
+    let open = move || Root::open_bare(&opened, &folders, &work).map_err(Error::io("reach", "/"));
+    let root = crate::blocking(open).await?;
     let reader = stream(engine, move |out| {
         out.get_mut().ids.clone_from(&root.ids);
         let folder = root.resolve(Path::new("/"), OFlags::RDONLY | OFlags::DIRECTORY)?;

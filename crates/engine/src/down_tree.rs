@@ -47,8 +47,8 @@ pub(crate) fn open(container: &Container, folders: &[PathBuf], work: &Path) -> i
     Ok((root, namespace))
 }
 
-/// Returns the layers as a detached mount.
-fn overlay(folders: &[PathBuf], work: &Path) -> io::Result<OwnedFd> {
+/// Returns the layers as a detached mount. Blocking.
+pub(crate) fn overlay(folders: &[PathBuf], work: &Path) -> io::Result<OwnedFd> {
     let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for lower in &folders[1..] {
         rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir+", lower)?;
