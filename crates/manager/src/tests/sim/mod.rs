@@ -114,6 +114,8 @@ struct Served {
     id: u64,
     /// When it has caught up with the leader: it publishes nothing before.
     begins_at: Duration,
+    /// It was told what there is.
+    begun: bool,
     told: Told,
     heard_at: Duration,
     /// For how long the managers had stood still by then.
@@ -552,7 +554,7 @@ impl Sim {
         for host in 0..HOSTS {
             self.hear(manager, host);
             let served = self.managers[manager].sessions.get(&host);
-            let due = served.is_some_and(|s| s.told.is_draining() || s.acks.is_none());
+            let due = served.is_some_and(|s| s.told.is_draining() || !s.begun);
             if tells || due {
                 self.publish(manager, host);
             }
@@ -631,6 +633,7 @@ impl Sim {
         let deaf = skips && served.acks.is_some();
         match served.told.publish(now, stalled, &published, &acks) {
             Ok(news) => {
+                served.begun = true;
                 let mut acks = served.told.acks();
                 if eager && served.acks.is_some() {
                     acks.values_mut().for_each(|index| *index = published.view.index);
@@ -730,6 +733,7 @@ impl Sim {
         let served = Served {
             id: self.last_session,
             begins_at: self.at + takes,
+            begun: false,
             told,
             heard_at: self.at,
             stalled_before: self.stalled,
