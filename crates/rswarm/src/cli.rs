@@ -56,7 +56,7 @@ use std::path::PathBuf;
     disable_help_subcommand = true
 )]
 pub(crate) struct Cli {
-    /// The daemon's socket: unix://PATH, tcp://HOST:PORT or ssh://USER@HOST.
+    /// The daemon's socket: unix://PATH, tcp://HOST:PORT or ssh://USER@HOST; of `daemon`, one more to listen at.
     #[arg(short = 'H', long, global = true, env = "RSWARM_HOST")]
     pub(crate) host: Option<String>,
     #[command(flatten)]
@@ -300,6 +300,18 @@ pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_host_of_the_command_line_is_known_behind_the_command_too() {
+        for typed in [&["rswarm", "-H", "unix:///a", "daemon"], &["rswarm", "daemon", "-H", "unix:///a"]] {
+            let matches = <Cli as clap::CommandFactory>::command().get_matches_from(typed);
+            assert_eq!(
+                matches.value_source("host"),
+                Some(clap::parser::ValueSource::CommandLine),
+                "{typed:?}"
+            );
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -12,7 +12,7 @@ mod output;
 mod terminal;
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{CommandFactory as _, FromArgMatches as _, parser::ValueSource};
 use cli::{Builder, Cli, Command, System};
 use docker_api::{client::Client, tls::Files};
 use std::{ffi::OsString, process::ExitCode};
@@ -37,7 +37,11 @@ fn main() -> ExitCode {
         let words: Vec<String> = args.iter().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
         return finish(demo::hello::run(&words));
     }
-    finish(dispatch(Cli::parse()))
+    let matches = Cli::command().get_matches();
+    // What the environment says is for commands that ask a daemon.
+    let typed = matches.value_source("host") == Some(ValueSource::CommandLine);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    finish(dispatch(cli, typed))
 }
 
 fn finish(result: Result<ExitCode>) -> ExitCode {
@@ -51,7 +55,8 @@ fn finish(result: Result<ExitCode>) -> ExitCode {
     })
 }
 
-fn dispatch(cli: Cli) -> Result<ExitCode> {
+/// `typed`: the host is one of the command line.
+fn dispatch(cli: Cli, typed: bool) -> Result<ExitCode> {
     match cli.command {
         // These make namespaces, which a process may do only while it has one thread.
         Command::Demo(args) => demo::demo(&args),
@@ -59,7 +64,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::LabHost(args) => demo::host::run(&args),
         Command::Hello { args } => demo::hello::run(&args),
         Command::Oci(args) => commands::oci::run(&args),
-        Command::Daemon(args) => daemon(args),
+        Command::Daemon(args) => daemon(args, cli.host.filter(|_| typed), cli.tls),
         // These ask no daemon.
         Command::Completion { shell } => commands::manual::completion(shell).map(|()| ExitCode::SUCCESS),
         Command::Man { folder } => commands::manual::pages(&folder).map(|()| ExitCode::SUCCESS),
@@ -112,13 +117,19 @@ fn tls_files(args: &cli::TlsArgs) -> Result<Option<Files>> {
     }))
 }
 
-fn daemon(args: cli::DaemonArgs) -> Result<ExitCode> {
+/// `host`, `tls`: as dockerd takes them, one more address to listen at, and how `tcp://` addresses are protected.
+fn daemon(args: cli::DaemonArgs, host: Option<String>, tls: cli::TlsArgs) -> Result<ExitCode> {
     let hostname = match args.hostname {
         Some(name) => name,
         None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
     let mut settings = node::Settings::read(&args.config)?;
     settings.group = args.group.or(settings.group);
+    settings.hosts.extend(host);
+    settings.tlsverify |= tls.tlsverify;
+    settings.tlscacert = tls.tlscacert.or(settings.tlscacert);
+    settings.tlscert = tls.tlscert.or(settings.tlscert);
+    settings.tlskey = tls.tlskey.or(settings.tlskey);
     if let Some(remap) = args.userns_remap {
         settings.userns_remap = remap;
     }
