@@ -62,9 +62,17 @@ fn serve(port: u16, answer: impl Fn(TcpStream) -> Result<()> + Send + Sync + 'st
     let answer = Arc::new(answer);
     let slots = Arc::new((Mutex::new(0usize), std::sync::Condvar::new()));
     for stream in listener.incoming() {
-        let stream = stream?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        // A connection that ended before it was taken (its host was lost) is that connection's matter.
+        let patient = |stream: TcpStream| -> std::io::Result<TcpStream> {
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            Ok(stream)
+        };
+        let stream = match stream {
+            Err(error) if error.kind() != std::io::ErrorKind::ConnectionAborted => return Err(error.into()),
+            taken => taken.and_then(patient),
+        };
+        let Ok(stream) = stream else { continue };
         let (answer, slots) = (Arc::clone(&answer), Arc::clone(&slots));
         let mut busy = slots.0.lock().unwrap_or_else(PoisonError::into_inner);
         while *busy == CONNECTIONS_MAX {
