@@ -31,7 +31,7 @@ mod verbs;
 pub use serde_json::{Map, Value};
 pub use verbs::plain;
 
-/// What rendering one template may cost. *Unit:* bytes made, where each step counts as [`STEP`] of them.
+/// What rendering one template may cost. *Unit:* bytes made, where each step counts as `STEP` of them.
 pub const FUEL: usize = 16 << 20;
 
 /// What one step costs of [`FUEL`].

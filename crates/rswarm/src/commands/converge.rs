@@ -1,5 +1,5 @@
 //! Waiting until services run what they should, and showing the way there: on a terminal a table that is drawn anew,
-//! elsewhere a line for each change. What does not run has its [causes](super::causes) below it.
+//! elsewhere a line for each change. What does not run has its [`causes`] below it.
 
 use super::causes::{self, Attempts, Cause};
 use crate::{output, terminal};
