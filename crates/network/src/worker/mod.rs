@@ -52,9 +52,12 @@ pub(crate) async fn start(options: Options) -> Result<mpsc::Sender<Job>, Error> 
         .name("rswarm-net".into())
         .spawn(move || match Worker::open(options, runtime, to_self) {
             Ok(mut worker) => {
+                let mut waiting = waiting;
                 if ready.send(Ok(())).is_ok() {
-                    worker.run(waiting);
+                    worker.run(&mut waiting);
                 }
+                // Who waits for the end (`waiting`) may start another one at once: ports are let go before.
+                drop(worker);
             }
             Err(e) => drop(ready.send(Err(e))),
         })
@@ -260,7 +263,7 @@ impl Worker {
         Ok(worker)
     }
 
-    fn run(&mut self, mut jobs: mpsc::Receiver<Job>) {
+    fn run(&mut self, jobs: &mut mpsc::Receiver<Job>) {
         while !self.stopped {
             let job = if self.condemned.is_empty() {
                 jobs.blocking_recv()
