@@ -33,6 +33,8 @@ static CARRIED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rswarm-shim"))
 
 /// How long any call may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+/// How much longer than its last bytes may take the shim's end may.
+const LAST_FLUSH_SLACK: Duration = Duration::from_millis(500);
 
 /// The program that is started as a shim: `path args_prefix.. <state directory>`.
 #[derive(Debug)]
@@ -374,12 +376,20 @@ impl Shim {
         self.ask("kept", Call::Kept(wire::Empty {}), &[])
     }
 
-    /// Ends the shim; kills the container first if it still runs. Call it after the exit was collected.
+    /// Ends the shim; kills the container first if it still runs. Call it after the exit was collected. Who is attached
+    /// and reads slowly gets the last bytes first, for as long as [`wire::LAST_FLUSH`]: the shim is waited for until then.
     ///
     /// # Errors
     /// As every call; a shim that has ended already is none.
     pub fn shutdown(&self) -> Result<(), Error> {
         match self.call("shutdown", Call::Shutdown(wire::Empty {}), &[]) {
+            Ok(()) => {
+                let until = Instant::now() + wire::LAST_FLUSH + LAST_FLUSH_SLACK;
+                while let Ok((answer, _)) = self.receive_until(until, "shutdown") {
+                    self.keep_event(answer);
+                }
+                Ok(())
+            }
             Err(Error::Gone) => Ok(()),
             Err(Error::Talk { source }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other,

@@ -33,8 +33,6 @@ use sys::process::SingleThreaded;
 const QUEUE_MAX: usize = 256;
 /// Most exits of execs that are kept for a daemon that is away.
 const UNDELIVERED_MAX: usize = 1024;
-/// How long attached clients may take for the last bytes when the shim is to end.
-const LAST_FLUSH: Duration = Duration::from_secs(1);
 /// How often orphans are looked for when the container has no init of its own.
 const ORPHANS_EVERY: Duration = Duration::from_secs(5);
 
@@ -342,7 +340,7 @@ impl Server {
             }
             Some(Call::Shutdown(_)) => {
                 if let State::Exited(_) = self.state {
-                    self.ends_at = Some(Instant::now() + LAST_FLUSH);
+                    self.ends_at = Some(Instant::now() + wire::LAST_FLUSH);
                     return Some(done);
                 }
                 sys::process::send_signal(self.container.init.pidfd.as_fd(), libc::SIGKILL).ok();
@@ -500,7 +498,7 @@ impl Server {
         self.state = State::Exited(status);
         self.broadcast(&exited(status));
         if !self.shutting_down.is_empty() {
-            self.ends_at = Some(Instant::now() + LAST_FLUSH);
+            self.ends_at = Some(Instant::now() + wire::LAST_FLUSH);
             for (client, seq) in std::mem::take(&mut self.shutting_down) {
                 self.clients[client].send(answer(seq, Body::Done(wire::Empty {})));
             }

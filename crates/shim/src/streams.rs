@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// How long a full sink may block its container: somebody who reads shortly after it ended still gets everything.
+/// How long a full sink may block its container.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Output that may wait for one sink of a container.
 const SINK_BYTES_MAX: usize = 1 << 20;

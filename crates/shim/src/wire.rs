@@ -18,12 +18,16 @@ use std::{
     io::{self, IoSlice, IoSliceMut, Read, Seek, Write},
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
 };
 
 /// Version of the protocol that this program speaks.
 pub const VERSION: u32 = 1;
 /// Name of the shim's socket in the state directory.
 pub const SOCKET: &str = "shim.sock";
+/// How long who is attached may take for the last bytes when the shim is to end. *Source:* moby `daemon/monitor.go`, which
+/// waits as long for the streams of a container that has ended.
+pub const LAST_FLUSH: Duration = Duration::from_secs(2);
 /// Longest message inside a datagram.
 pub const INLINE_BYTES_MAX: usize = 16 * 1024;
 /// Longest message at all.

@@ -2,6 +2,7 @@
 
 use crate::kit::{self, Host, Outcome, guest, guest_with};
 use engine::{Error, LogOptions, Status};
+use tokio::io::AsyncReadExt as _;
 
 #[test]
 fn exit_code_and_both_outputs_are_kept_apart() {
@@ -96,6 +97,29 @@ fn attached_client_talks_with_the_program() {
     let (stdout, stderr) = host.on(async |_| kit::converse(streams, "hello\n").await);
     assert_eq!((stdout.as_str(), stderr.as_str()), ("hello\n", "ready\n"));
     assert_eq!(host.wait(&id), 5);
+}
+
+#[test]
+fn who_reads_slowly_gets_the_last_byte_although_the_program_has_ended() {
+    let host = Host::new();
+    let shared = host.shared();
+    std::fs::write(host.path("shared/much"), vec![b'x'; 900_000]).unwrap();
+    let id = host.create(guest_with(&["read:/shared/much"], |c| c.host.binds = vec![shared]));
+    let streams = host.attach(&id);
+    host.try_start(&id).unwrap();
+    let read = host.on(async |_| {
+        let (mut stdout, mut chunk, mut read) = (streams.stdout.unwrap(), vec![0; 32 * 1024], 0);
+        loop {
+            match stdout.read(&mut chunk).await.unwrap() {
+                0 => return read,
+                more => read += more,
+            }
+            // It is somebody who takes his time.
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    });
+    assert_eq!(read, 900_000);
+    assert_eq!(host.wait(&id), 0);
 }
 
 #[test]
