@@ -2,8 +2,9 @@
 //! memory; what it comes to stands in the node's status, for people (`node ls`).
 //!
 //! Nothing is decided by these clocks. Each heartbeat says what its host's clock shows; the manager that serves the
-//! session compares it with its own, and the leader puts the differences together. The median of all counts as right, so
-//! that a leader whose own clock is off does not find everybody else's wrong.
+//! session compares it with its even time ([`crate::shared::Shared::even_time`]), and the leader puts the differences
+//! together. The median of all counts as right, so that a leader whose own clock is off does not find everybody else's
+//! wrong.
 //!
 //! An agent draws a number when it starts. One that is heard under a number, after another one was under the same
 //! certificate, was copied with its disk: a restart never brings the old number back.
@@ -34,11 +35,11 @@ const PROCESSES_MAX: usize = 4;
 pub(crate) struct Marks {
     /// Of its process; 0: it did not say.
     pub(crate) process: u64,
-    /// How far its clock is ahead of the manager's that serves it, in milliseconds; `None`: it is not known yet.
+    /// How far its clock is ahead of the even time of the manager that serves it, in milliseconds; `None`: it is not known yet.
     pub(crate) ahead_ms: Option<i64>,
 }
 
-/// The last differences between an agent's clock and ours, in milliseconds.
+/// The last differences between an agent's clock and our even time, in milliseconds.
 #[derive(Debug, Default)]
 pub(crate) struct Differences(VecDeque<i64>);
 
@@ -86,7 +87,7 @@ impl Doubts {
         *self = Self::default();
     }
 
-    /// Notes what a manager hears, whose clock is so far ahead of ours.
+    /// Notes what a manager hears, whose even time is so far ahead of ours.
     pub(crate) fn heard(&mut self, now: Instant, manager_ahead_ms: i64, alive: &[Alive]) {
         for alive in alive.iter().filter(|alive| alive.silent < FRESH) {
             let heard = now.checked_sub(alive.silent).unwrap_or(now);

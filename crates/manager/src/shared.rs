@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) answers: Answers,
     /// The wall clock: for what people, tokens and certificates say of time. See [`Shared::stamp`] for the rest.
     pub(crate) clock: Clock,
+    /// When this manager started, by both clocks.
+    started: (Timestamp, Instant),
     /// This manager is about to go on without the others.
     pub(crate) recovering: Arc<AtomicBool>,
     /// Runs while this manager leads.
@@ -92,7 +94,9 @@ impl std::fmt::Debug for Shared {
 impl Shared {
     pub(crate) fn new(options: Options) -> Self {
         let view = options.store.view();
+        let started = ((options.clock)(), Instant::now());
         Self {
+            started,
             store: options.store,
             node: options.node,
             connect: options.connect,
@@ -142,6 +146,13 @@ impl Shared {
     /// Returns what is written as the moment of something that happens now.
     pub(crate) fn stamp(&self) -> Timestamp {
         self.time().now
+    }
+
+    /// Returns what the wall clock would show, had nobody set it since this manager started: what others' clocks are
+    /// compared with. What was compared a moment ago stays comparable while somebody sets ours.
+    pub(crate) fn even_time(&self) -> Timestamp {
+        let (wall, at) = self.started;
+        wall.after(at.elapsed())
     }
 
     pub(crate) fn doubts(&self) -> MutexGuard<'_, Doubts> {

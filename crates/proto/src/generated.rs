@@ -6879,7 +6879,7 @@ pub mod rswarm {
             pub struct AliveRequest {
                 #[prost(message, repeated, tag = "1")]
                 pub nodes: ::prost::alloc::vec::Vec<AliveNode>,
-                /// the sender's clock, nanoseconds since 1970
+                /// the sender's even time, nanoseconds since 1970: its clock, had nobody set it since it started
                 #[prost(int64, tag = "2")]
                 pub wall: i64,
             }

@@ -112,7 +112,7 @@ impl Liveness for DispatcherService {
 
 impl Shared {
     /// Takes what a manager hears (this one or another) into the leader's memory, and returns what all hold.
-    /// `ahead_ms`: how far its clock is ahead of ours.
+    /// `ahead_ms`: how far its even time is ahead of ours.
     fn record_alive(&self, reporter: NodeId, ahead_ms: i64, nodes: Vec<Alive>) -> ClusterAcks {
         let view = self.store.view();
         let now = Instant::now();
@@ -135,9 +135,9 @@ impl Shared {
         acks
     }
 
-    /// Returns how far somebody's clock is ahead of this manager's. *Unit:* milliseconds.
+    /// Returns how far somebody's clock is ahead of this manager's even time. *Unit:* milliseconds.
     fn ahead_ms(&self, wall: i64) -> i64 {
-        wall.saturating_sub((self.clock)().0) / 1_000_000
+        wall.saturating_sub(self.even_time().0) / 1_000_000
     }
 
     fn learn_acks(&self, acks: ClusterAcks) {
@@ -158,7 +158,7 @@ impl Shared {
             return self.fresh().await;
         }
         let (raft_id, addr) = leadership.leader.ok_or_else(no_leader)?;
-        let wall = (self.clock)().0;
+        let wall = self.even_time().0;
         let request = AliveRequest { nodes: alive.into_iter().map(alive_to_wire).collect(), wall };
         let mut client =
             LivenessClient::new(self.member(raft_id, addr)).max_decoding_message_size(NEWS_BYTES_MAX);

@@ -214,7 +214,7 @@ async fn a_node_whose_clock_is_off_is_said_to_be_with_the_amount() {
     assert_eq!((message(&swarm, 0), message(&swarm, 2)), (String::new(), String::new()));
     set(1, 0);
     until("it is right again", || message(&swarm, 1).is_empty()).await;
-    // All hosts but the manager's own are right: it is one of four here, and has no agent.
+    // The manager's own is set: what was compared before it and what is after it go together.
     swarm.managers[0].clock_ahead.store(-5_000_000_000_000, std::sync::atomic::Ordering::Relaxed);
     set(2, 60);
     until("the others agree", || {
