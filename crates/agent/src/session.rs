@@ -22,7 +22,7 @@ use proto::{
     },
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     sync::Arc,
 };
@@ -216,6 +216,10 @@ struct Session {
     down: Streaming<ManagerMessage>,
     period: Duration,
     heard_at: Instant,
+    /// When the last heartbeat was sent that the manager has answered: it had heard this node by then.
+    answered_at: Instant,
+    /// When those were sent that it has not.
+    heartbeats: VecDeque<Instant>,
     heartbeat_at: Instant,
     describe_at: Instant,
     /// Descriptions that follow each other quickly: the node is about to change.
@@ -248,6 +252,8 @@ enum SessionEnd {
     Silent,
     #[error("assignments are missing between {have:?} and {got}")]
     Gap { have: Option<u64>, got: u64 },
+    #[error("what it assigns came so late that this node may have been given up before")]
+    Late,
     #[error("the manager sent what this version does not understand")]
     Invalid(#[from] Invalid),
     #[error("the manager does not take messages")]
@@ -558,7 +564,12 @@ impl Loop {
                 self.ledger.put_welcome(&welcome);
                 self.welcome(&welcome);
             }
-            Some(Down::Heartbeat(_)) | None => {}
+            Some(Down::Heartbeat(_)) => {
+                if let Some(sent) = session.heartbeats.pop_front() {
+                    session.answered_at = sent;
+                }
+            }
+            None => {}
         }
         Ok(())
     }
@@ -583,6 +594,10 @@ impl Loop {
     fn on_assignments(&mut self, session: &mut Session, a: Assignments) -> Result<(), SessionEnd> {
         if !a.complete && session.assignments.map(|s| s + 1) != Some(a.sequence) {
             return Err(SessionEnd::Gap { have: session.assignments, got: a.sequence });
+        }
+        // Managers give a node up when none of them has heard it for so long, and what was meant for it runs elsewhere.
+        if Instant::now() >= session.answered_at + session.period * MISSED_PERIODS {
+            return Err(SessionEnd::Late);
         }
         session.assignments = Some(a.sequence);
         if a.complete {
@@ -752,6 +767,7 @@ impl Loop {
         self.still_counts(session)?;
         if now >= session.heartbeat_at {
             session.heartbeat_at = now + session.period;
+            session.heartbeats.push_back(now);
             session.send(Up::Heartbeat(Heartbeat { wall: (self.options.clock)().0 }))?;
         }
         if now >= session.describe_at {
@@ -806,6 +822,7 @@ impl Loop {
 }
 
 impl Session {
+    /// A manager that says nothing is left.
     fn silent_at(&self) -> Instant {
         self.heard_at + self.period * MISSED_PERIODS
     }
@@ -879,6 +896,8 @@ async fn dial(
             down,
             period,
             heard_at: now,
+            answered_at: now,
+            heartbeats: VecDeque::new(),
             heartbeat_at: now + period,
             describe_at: now + DESCRIBE_PERIOD,
             describe_soon: 0,

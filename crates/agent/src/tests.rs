@@ -492,6 +492,27 @@ async fn a_silent_manager_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_assigned_when_this_node_may_have_been_given_up_is_not_begun() {
+    let mut rig = rig().await;
+    // It speaks, but answers no heartbeat: what it says may have been on its way since before that.
+    let mut late = rig.session().await;
+    let mut unanswered = 0;
+    while unanswered < 4 {
+        if let Ok(message) = tokio::time::timeout(Duration::from_millis(50), late.up.message()).await {
+            unanswered += u32::from(matches!(message.unwrap().unwrap().message, Some(Up::Heartbeat(_))));
+        }
+        late.send(Down::Managers(Default::default())).await;
+    }
+    late.assign(true, 1, &[task(1, "web")]).await;
+    let mut session = rig.session().await;
+    session.assign(true, 1, &[task(2, "web")]).await;
+    session.until_state(2, TaskState::Running).await;
+    assert!(!session.heard.contains_key(&TaskId(1)), "{:?}", session.heard);
+    assert_eq!(rig.host.running(), [TaskId(2)]);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tables_are_applied_before_the_tasks_that_need_them_and_acknowledged() {
     let mut rig = rig().await;
     let mut session = rig.session().await;

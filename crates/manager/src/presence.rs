@@ -20,7 +20,7 @@ pub(crate) type Subject = Option<NetworkId>;
 pub(crate) type ClusterAcks = BTreeMap<Subject, u64>;
 
 /// Heartbeats that may be missed before a node is down, or away.
-const MISSED_PERIODS: u32 = 3;
+pub(crate) const MISSED_PERIODS: u32 = 3;
 /// A manager that has told nothing for more periods than this is silent.
 const REPORTS_MISSED: u32 = 2;
 /// How long the agents of a silent manager have to find another one: it ends their sessions after the store's lease, or

@@ -5,6 +5,7 @@
 
 mod held;
 mod session;
+pub(crate) mod term;
 pub(crate) mod told;
 
 use crate::{
@@ -32,6 +33,7 @@ use std::{
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use term::Term;
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
@@ -150,12 +152,14 @@ impl Shared {
 
     /// Tells the leader which nodes this manager hears; returns an index: a view that has it is fresh.
     async fn report_alive(&self) -> Result<u64, Status> {
-        let alive = self.sessions.alive();
+        let (alive, heard) = self.sessions.alive();
         let leadership = self.store.leader_now();
         if leadership.me {
             self.note_turned_away(false);
             self.record_alive(self.node, 0, alive);
-            return self.fresh().await;
+            let index = self.fresh().await?;
+            self.sessions.renew(&heard, heartbeat_period(&self.store.view()), index);
+            return Ok(index);
         }
         let (raft_id, addr) = leadership.leader.ok_or_else(no_leader)?;
         let wall = self.even_time().0;
@@ -170,6 +174,7 @@ impl Shared {
         let reply = reply?.into_inner();
         let acks = reply.acks.into_iter().map(ack_from_wire).collect::<Result<_, Invalid>>();
         self.learn_acks(acks.map_err(|e| Status::internal(e.to_string()))?);
+        self.sessions.renew(&heard, heartbeat_period(&self.store.view()), reply.index);
         Ok(reply.index)
     }
 
@@ -230,7 +235,7 @@ pub(crate) async fn lease(shared: Arc<Shared>) {
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     open: Mutex<Open>,
-    /// An acknowledgement arrived, or a session began.
+    /// An acknowledgement arrived, or a session began, or one whose term is over was heard.
     changed: Notify,
 }
 
@@ -253,6 +258,16 @@ struct Entry {
     /// 0: it did not say.
     process: u64,
     differences: Differences,
+    term: Term,
+    /// The leader was to be told of it before its turn, because the term was over; once, however often it is heard then.
+    hurried: bool,
+}
+
+/// Whom a report to the leader says to be heard.
+struct Heard {
+    sent: Instant,
+    /// With the number of its session, and for how long it was silent.
+    nodes: Vec<(NodeId, u64, Duration)>,
 }
 
 impl Sessions {
@@ -274,6 +289,8 @@ impl Sessions {
             draining: false,
             process: 0,
             differences: Differences::default(),
+            term: Term::default(),
+            hurried: false,
         };
         if let Some(old) = open.by_node.insert(node, entry) {
             old.end.cancel();
@@ -301,7 +318,28 @@ impl Sessions {
     fn heard(&self, node: NodeId, id: u64) {
         if let Some(entry) = self.lock().by_node.get_mut(&node).filter(|e| e.id == id) {
             entry.heard_at = Instant::now();
+            if entry.term.is_over(entry.heard_at) && !std::mem::replace(&mut entry.hurried, true) {
+                self.changed.notify_one();
+            }
         }
+    }
+
+    /// The leader has taken a report, and answered with this index.
+    fn renew(&self, heard: &Heard, period: Duration, index: u64) {
+        let (mut open, now) = (self.lock(), Instant::now());
+        for (node, id, silent) in &heard.nodes {
+            if let Some(entry) = open.by_node.get_mut(node).filter(|e| e.id == *id) {
+                entry.term.renew(heard.sent, now, *silent, period, index);
+                entry.hurried = false;
+            }
+        }
+    }
+
+    /// Returns true if a session may tell its node what a view of this index says.
+    fn may_tell(&self, node: NodeId, id: u64, index: u64) -> bool {
+        let open = self.lock();
+        let entry = open.by_node.get(&node).filter(|e| e.id == id);
+        entry.is_some_and(|e| e.term.may_tell(Instant::now(), index))
     }
 
     /// Notes which process a session is of.
@@ -328,16 +366,18 @@ impl Sessions {
         }
     }
 
-    fn alive(&self) -> Vec<Alive> {
-        let open = self.lock();
+    fn alive(&self) -> (Vec<Alive>, Heard) {
+        let (open, now) = (self.lock(), Instant::now());
+        let silent = |entry: &Entry| now.saturating_duration_since(entry.heard_at);
         let alive = open.by_node.iter().map(|(node, entry)| Alive {
             node: *node,
             addr: Some(entry.addr),
-            silent: entry.heard_at.elapsed(),
+            silent: silent(entry),
             acks: entry.acks.clone(),
             marks: Marks { process: entry.process, ahead_ms: entry.differences.ahead_ms() },
         });
-        alive.collect()
+        let nodes = open.by_node.iter().map(|(node, entry)| (*node, entry.id, silent(entry))).collect();
+        (alive.collect(), Heard { sent: now, nodes })
     }
 
     #[cfg(test)]

@@ -35,6 +35,8 @@ const HELLO_LIMIT: Duration = Duration::from_secs(10);
 const SEND_LIMIT: Duration = Duration::from_secs(10);
 const SILENT_PERIODS: u32 = 4;
 const RETRY: Duration = Duration::from_millis(200);
+/// How often it is tried to tell what a node may not be told yet ([`super::term`]).
+const HELD_BACK: Duration = Duration::from_millis(50);
 /// Nodes of this feature level say which networks they hold, and when they have dropped one.
 const TELLS_GONE_LEVEL: u32 = 2;
 /// *Limit* of networks that a node can say it holds: more than there are identifiers for on one host's links.
@@ -98,6 +100,8 @@ struct Session {
     heard_at: Instant,
     /// How long this process had stood still by then.
     stalled_before: Duration,
+    /// When to try again to tell what it may not be told yet.
+    held_back: Option<Instant>,
 }
 
 impl Session {
@@ -143,6 +147,7 @@ impl Session {
             reporting: None,
             heard_at: Instant::now(),
             stalled_before,
+            held_back: None,
         };
         session.publish(&first).await?;
         info!(node.id = %node, "session is open");
@@ -159,7 +164,7 @@ impl Session {
         let mut check_at = Instant::now() + self.told.period();
         loop {
             self.report();
-            let drained = self.told.drained_at();
+            let again = self.told.drained_at().into_iter().chain(self.held_back).min();
             tokio::select! {
                 () = end.cancelled() => {
                     return Err(why_ended(&self.shared, self.node));
@@ -179,10 +184,10 @@ impl Session {
                     let now = published.borrow().clone();
                     self.publish(&now).await?;
                 }
-                () = tokio::time::sleep_until(drained.map_or(check_at, |d| d.min(check_at))) => {
+                () = tokio::time::sleep_until(again.map_or(check_at, |again| again.min(check_at))) => {
                     check_at = Instant::now() + self.told.period();
                     self.check_time()?;
-                    if self.told.is_draining() {
+                    if self.told.is_draining() || self.held_back.is_some() {
                         let now = published.borrow().clone();
                         self.publish(&now).await?;
                     }
@@ -270,6 +275,11 @@ impl Session {
 
     /// Sends what is new for this node.
     async fn publish(&mut self, published: &Published) -> Result<(), Status> {
+        self.held_back = None;
+        if !self.shared.sessions.may_tell(self.node, self.id, published.view.index) {
+            self.held_back = Some(Instant::now() + HELD_BACK);
+            return Ok(());
+        }
         let acks = self.shared.cluster_acks.borrow().clone();
         let news = self.told.publish(Instant::now(), self.shared.stalls.total(), published, &acks)?;
         self.shared.late_drains.fetch_add(self.told.take_late(), Relaxed);

@@ -1,6 +1,7 @@
 //! A model of a host: its agent's ledger, its containers, and the tables in its kernel.
 
 use super::{Planted, SILENT_PERIODS, Sim, TICK};
+use crate::presence::MISSED_PERIODS;
 use model::{
     Desired, Duration, NetworkId, NetworkTable, NodeId, Task, TaskId, TaskState, TaskStatus, Timestamp,
 };
@@ -48,6 +49,8 @@ pub(super) struct Session {
     pub(super) manager: usize,
     id: u64,
     heard_at: Duration,
+    /// When it said what a manager heard last: so long after it, nothing new is begun.
+    answered_at: Duration,
     heartbeat_at: Duration,
     /// It was told of everything there is for it.
     is_told: bool,
@@ -64,6 +67,8 @@ pub(super) struct Host {
     pub(super) power: bool,
     pub(super) daemon: bool,
     pub(super) cut: bool,
+    /// When it is cut off no more by itself.
+    pub(super) heals_at: Option<Duration>,
     /// When any of these changed last, and the time before.
     pub(super) changed_at: [Duration; 2],
     /// It was lost, and has not been told everything since.
@@ -71,6 +76,8 @@ pub(super) struct Host {
     pub(super) session: Option<Session>,
     pub(super) to_agent: VecDeque<(Duration, u64, ManagerMessage)>,
     pub(super) to_manager: VecDeque<(Duration, u64, AgentMessage)>,
+    /// When the heartbeats were sent that its manager has not answered.
+    heartbeats: VecDeque<Duration>,
     /// On disk: what its managers want of it, what ended, and what they have not acknowledged.
     pub(super) wanted: BTreeMap<TaskId, Task>,
     pub(super) ended: BTreeMap<TaskId, TaskState>,
@@ -92,11 +99,13 @@ impl Host {
             power: true,
             daemon: true,
             cut: false,
+            heals_at: None,
             changed_at: [Duration::ZERO; 2],
             is_behind: false,
             session: None,
             to_agent: VecDeque::new(),
             to_manager: VecDeque::new(),
+            heartbeats: VecDeque::new(),
             wanted: BTreeMap::new(),
             ended: BTreeMap::new(),
             begun: BTreeSet::new(),
@@ -139,6 +148,11 @@ impl Host {
     pub(super) fn is_lost(&mut self) {
         self.is_behind = true;
         self.session.iter_mut().for_each(|session| session.is_told = false);
+    }
+
+    /// Its manager's word may be older than that somebody gave this host up.
+    fn assigned_too_late(&self, at: Duration) -> bool {
+        self.session.is_some_and(|session| at >= session.answered_at + PERIOD * MISSED_PERIODS)
     }
 
     fn report(&mut self, task: TaskId, state: TaskState) {
@@ -190,6 +204,7 @@ impl Sim {
             if let Some(session) = &mut self.hosts[host].session {
                 session.heartbeat_at = at + PERIOD;
             }
+            self.hosts[host].heartbeats.push_back(at);
             self.send_up(host, Up::Heartbeat(Heartbeat::default()));
         }
     }
@@ -207,7 +222,9 @@ impl Sim {
         // What was on the wire of the old session is lost; what was not acknowledged is said again.
         this.to_agent.retain(|(_, session, _)| *session == id);
         this.to_manager.clear();
-        this.session = Some(Session { manager, id, heard_at: at, heartbeat_at: at, is_told: false });
+        this.session =
+            Some(Session { manager, id, heard_at: at, answered_at: at, heartbeat_at: at, is_told: false });
+        this.heartbeats.clear();
         let states: Vec<_> = this.ended.iter().map(|(task, state)| (*task, *state)).collect();
         for (task, state) in states {
             this.report(task, state);
@@ -233,7 +250,13 @@ impl Sim {
         if let Some(session) = &mut this.session {
             session.heard_at = at;
         }
+        let begins_anything = self.has(Planted::AssignedTooLate);
+        let this = &mut self.hosts[host];
         match message.message {
+            Some(Down::Assignments(_)) if !begins_anything && this.assigned_too_late(at) => {
+                let again = at + self.random.millis(200, 700);
+                self.hosts[host].end_session(again);
+            }
             Some(Down::Assignments(assigned)) => {
                 let tasks: Vec<Task> =
                     assigned.tasks.into_iter().map(|task| task.try_into().expect("a task")).collect();
@@ -265,10 +288,12 @@ impl Sim {
                 self.send_up(host, Up::NetworkAck(ack));
             }
             Some(Down::StatusAck(ack)) => drop(this.reports.remove(&ack.sequence)),
-            Some(
-                Down::Welcome(_) | Down::Node(_) | Down::Managers(_) | Down::RootCa(_) | Down::Heartbeat(_),
-            )
-            | None => {}
+            Some(Down::Heartbeat(_)) => {
+                if let (Some(session), Some(sent)) = (&mut this.session, this.heartbeats.pop_front()) {
+                    session.answered_at = sent;
+                }
+            }
+            Some(Down::Welcome(_) | Down::Node(_) | Down::Managers(_) | Down::RootCa(_)) | None => {}
         }
     }
 

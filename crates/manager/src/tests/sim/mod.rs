@@ -19,7 +19,7 @@ mod truth;
 
 use crate::{
     clock::LeaderClock,
-    dispatcher::told::Told,
+    dispatcher::{term::Term, told::Told},
     doubts::Marks,
     leader::{Observation, heartbeat_period, observed},
     presence::{Alive, ClusterAcks, Presence, Subject},
@@ -81,6 +81,8 @@ pub(super) enum Planted {
     DownHoldsNothing,
     /// A message to an agent is lost, and its session goes on.
     LostMessagesAreNotNoticed,
+    /// An agent begins what it is told, however late.
+    AssignedTooLate,
 }
 
 /// Numbers that look drawn by lot, the same for the same seed (xorshift64).
@@ -117,6 +119,9 @@ struct Served {
     /// It was told what there is.
     begun: bool,
     told: Told,
+    term: Term,
+    /// There was something that it could not be told yet.
+    held_back: bool,
     heard_at: Duration,
     /// For how long the managers had stood still by then.
     stalled_before: Duration,
@@ -301,6 +306,11 @@ impl Sim {
     pub(super) fn step(&mut self) {
         self.at += TICK;
         self.steps += 1;
+        for host in 0..HOSTS {
+            if self.hosts[host].heals_at.is_some_and(|at| at <= self.at) {
+                self.mend(host);
+            }
+        }
         if self.at < self.stalled_until {
             self.stand_still();
         } else {
@@ -554,7 +564,7 @@ impl Sim {
         for host in 0..HOSTS {
             self.hear(manager, host);
             let served = self.managers[manager].sessions.get(&host);
-            let due = served.is_some_and(|s| s.told.is_draining() || !s.begun);
+            let due = served.is_some_and(|s| s.told.is_draining() || s.held_back || !s.begun);
             if tells || due {
                 self.publish(manager, host);
             }
@@ -623,6 +633,7 @@ impl Sim {
         let (now, eager) = (self.now(), self.has(Planted::AcksCountForTheNewest));
         let (stalled, skips) =
             (self.stalled, self.has(Planted::LostMessagesAreNotNoticed) && self.random.once_in(200));
+        let anything = self.has(Planted::StaleReplica);
         let this = &mut self.managers[manager];
         let (published, acks) = (this.published.clone(), this.acks.clone());
         let at = self.at;
@@ -630,6 +641,10 @@ impl Sim {
             return;
         };
         let session = served.id;
+        served.held_back = !anything && !served.term.may_tell(now, published.view.index);
+        if served.held_back {
+            return;
+        }
         let deaf = skips && served.acks.is_some();
         match served.told.publish(now, stalled, &published, &acks) {
             Ok(news) => {
@@ -711,6 +726,9 @@ impl Sim {
             leader.wake_at = self.at;
         }
         this.acks = leader.presence.cluster_acks(without.as_ref().unwrap_or(&view));
+        for served in this.sessions.values_mut() {
+            served.term.renew(now, now, self.at.saturating_sub(served.heard_at), period, view.index);
+        }
     }
 
     /// A session begins at a manager that has caught up; false if it cannot.
@@ -735,6 +753,8 @@ impl Sim {
             begins_at: self.at + takes,
             begun: false,
             told,
+            term: Term::default(),
+            held_back: false,
             heard_at: self.at,
             stalled_before: self.stalled,
             acks: None,
@@ -742,6 +762,7 @@ impl Sim {
             in_flight: None,
         };
         self.managers[manager].sessions.insert(host, served);
+        self.managers[manager].report_at = self.at;
         self.publish(manager, host);
         Some(self.last_session)
     }

@@ -157,7 +157,11 @@ impl Sim {
         let (at, disk) = (self.at, self.random.once_in(3));
         let what = match self.random.below(8) {
             0 | 1 => {
-                self.hosts[host].cut = true;
+                // Often for about as long as it takes until it is given up.
+                let soon = self.random.once_in(2);
+                let heals_at = at + self.random.millis(2500, 5000);
+                let this = &mut self.hosts[host];
+                (this.cut, this.heals_at) = (true, soon.then_some(heals_at));
                 "is cut off"
             }
             2 | 3 => {
@@ -204,7 +208,7 @@ impl Sim {
             return;
         }
         let this = &mut self.hosts[host];
-        (this.power, this.daemon, this.cut) = (true, true, false);
+        (this.power, this.daemon, this.cut, this.heals_at) = (true, true, false, None);
         self.touched(host, "is mended");
     }
 }
