@@ -19,6 +19,7 @@ mod examples;
 mod faults;
 mod flask;
 mod front_door;
+mod jobs;
 mod oci;
 mod own_cli;
 mod plugins;

@@ -48,27 +48,26 @@ fn passes(service: &Service, filters: &Filters) -> bool {
 
 /// Counts tasks as `service ls` shows them. *Source:* swarmkit `ListServiceStatuses`.
 fn status(service: &Service, tasks: &[Arc<Task>]) -> types::ServiceStatus {
+    let is_job = matches!(service.spec.mode, Mode::ReplicatedJob { .. } | Mode::GlobalJob);
     let mut to = types::ServiceStatus::default();
     let mut wanted = 0;
-    for task in tasks {
-        let current = task.job_iteration == service.job_iteration;
+    // What an earlier run of a job has left does not count.
+    for task in tasks.iter().filter(|task| !is_job || task.job_iteration == service.job_iteration) {
+        let is_done = is_job && task.status.state == Some(TaskState::Complete);
         // What runs on a node that is lost, or is being stopped, does not serve.
         if task.status.state == Some(TaskState::Running) && task.desired < Desired::Shutdown {
             to.running_tasks += 1;
         }
-        if task.status.state == Some(TaskState::Complete) && current {
+        if is_done {
             to.completed_tasks += 1;
-        }
-        if task.desired < Desired::Shutdown && current {
+        } else if task.desired < Desired::Shutdown {
             wanted += 1;
         }
     }
     to.desired_tasks = match service.spec.mode {
         Mode::Replicated { replicas } => replicas,
         Mode::Global | Mode::GlobalJob => wanted,
-        Mode::ReplicatedJob { max_concurrent, total } => {
-            max_concurrent.min(total.saturating_sub(to.completed_tasks))
-        }
+        Mode::ReplicatedJob { max_concurrent, .. } => max_concurrent,
     };
     to
 }

@@ -33,6 +33,12 @@ const NAMED_MAX: usize = 50;
 const TOLD_MAX: usize = 200;
 /// Rows of the table; what still waits comes first.
 const ROWS_MAX: usize = 20;
+/// Pulls of one service that are shown.
+const PULLS_MAX: usize = 4;
+/// What is left of a line for how a service stands, however long its name. *Unit:* characters.
+const STATE_ROOM: usize = 40;
+/// Where lines are printed, something is said at least so often: who reads them takes silence for a hang.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// A service on its way.
 struct Row {
@@ -44,8 +50,26 @@ struct Row {
     others: BTreeMap<String, u64>,
     /// Why they are not there.
     causes: Vec<String>,
-    /// Ids of the tasks that are there; of a job none.
-    running: BTreeSet<String>,
+    /// Images that nodes fetch for it.
+    pulls: Vec<Pull>,
+    /// The tasks that are there, by id, and whether a health check has found them well; of a job none.
+    running: BTreeMap<String, bool>,
+}
+
+/// An image on its way to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pull {
+    image: String,
+    /// Its name; its id before that is known.
+    node: String,
+    /// `1.5 MB of 20.0 MB`.
+    progress: String,
+}
+
+impl Pull {
+    fn line(&self) -> String {
+        format!("pulling {} on {}: {}", self.image, self.node, self.progress)
+    }
 }
 
 /// A wait that was given up, or led nowhere, because of something that waiting does not cure.
@@ -185,7 +209,8 @@ async fn wait(client: &Client, names: &BTreeSet<String>, limit: Duration, asked_
 }
 
 async fn look(client: &Client, names: &BTreeSet<String>, young: bool) -> Result<Vec<Row>> {
-    let mut filters = serde_json::json!({"desired-state": {"running": true}});
+    // Tasks of jobs are to end.
+    let mut filters = serde_json::json!({"desired-state": {"running": true, "complete": true}});
     if names.len() <= NAMED_MAX {
         filters["service"] = names.iter().map(|name| (name.clone(), serde_json::Value::Bool(true))).collect();
     }
@@ -201,25 +226,59 @@ async fn look(client: &Client, names: &BTreeSet<String>, young: bool) -> Result<
 /// Tasks of the spec before this one run too; they do not count.
 fn row(tasks: Vec<types::Task>, service: types::Service, young: bool) -> Row {
     let status = service.service_status.clone().unwrap_or_default();
-    let job = service.spec.mode.replicated_job.is_some() || service.spec.mode.global_job.is_some();
+    let mode = &service.spec.mode;
+    let job = mode.replicated_job.is_some() || mode.global_job.is_some();
     let wanted = as_wanted(&service.spec.task_template);
-    let (mut there, mut others, mut running) = (0, BTreeMap::new(), BTreeSet::new());
+    let (mut there, mut others, mut running) = (0, BTreeMap::new(), BTreeMap::new());
+    let mut pulls = Vec::new();
     for task in tasks {
-        let pulling = task.status.state == "preparing" && task.status.message.starts_with("pulling ");
-        let state = if pulling { task.status.message } else { task.status.state };
-        if state == "running" && !job && as_wanted(&task.spec) == wanted {
-            there += 1;
-            running.insert(task.id);
-        } else {
-            *others.entry(state).or_default() += 1;
+        if job && matches!(task.status.state.as_str(), "complete" | "failed" | "rejected" | "shutdown") {
+            // It has ended, of this run of the job or one before.
+            continue;
         }
+        if task.status.state == "running" && !job && as_wanted(&task.spec) == wanted {
+            there += 1;
+            let container = task.spec.container_spec.as_ref();
+            let is_well = container.is_some_and(|container| is_checked(container.healthcheck.as_ref()));
+            running.insert(task.id, is_well);
+            continue;
+        }
+        let pulled =
+            task.status.message.strip_prefix("pulling ").filter(|_| task.status.state == "preparing");
+        let state = match pulled {
+            None => task.status.state,
+            Some(progress) => {
+                let image = task.spec.container_spec.map(|container| container.image).unwrap_or_default();
+                let image = image.split('@').next().unwrap_or_default().to_owned();
+                let pull = Pull { image, node: task.node_id, progress: progress.to_owned() };
+                // Tasks of one node wait for the same pull.
+                if !pulls.iter().any(|other: &Pull| (&other.image, &other.node) == (&pull.image, &pull.node))
+                {
+                    pulls.push(pull);
+                }
+                "pulling".to_owned()
+            }
+        };
+        *others.entry(state).or_default() += 1;
     }
     if job {
         there = status.completed_tasks;
     }
-    let global = service.spec.mode.global.is_some() || service.spec.mode.global_job.is_some();
-    let wanted = if global && young { status.desired_tasks.max(1) } else { status.desired_tasks };
-    Row { service, there, wanted, others, causes: Vec::new(), running }
+    let global = mode.global.is_some();
+    let wanted = match &mode.replicated_job {
+        // Managers tell how many of a job are to run at once.
+        Some(job) => job.total_completions.or(job.max_concurrent).unwrap_or(1),
+        // Of a global job they tell those that are not done yet.
+        None if job => (status.desired_tasks + status.completed_tasks).max(u64::from(young)),
+        None if global && young => status.desired_tasks.max(1),
+        None => status.desired_tasks,
+    };
+    Row { service, there, wanted, others, causes: Vec::new(), pulls, running }
+}
+
+/// Does a spec have a health check? Tasks with one run when it has found them well.
+fn is_checked(check: Option<&types::Health>) -> bool {
+    check.is_some_and(|check| check.test.first().is_some_and(|first| first != "NONE"))
 }
 
 /// Ends the waiting for an update that has given up.
@@ -250,27 +309,30 @@ async fn newest_error(client: &Client, service: &str) -> String {
 /// Whether what is there stays there.
 #[derive(Default)]
 struct Steady {
-    /// The tasks that made all services complete, and since when; `None` while something is missing.
-    since: Option<(BTreeSet<String>, Instant)>,
+    /// The tasks that are there, by id, and since when we see them: while others come up, they stand already.
+    since: BTreeMap<String, Instant>,
     looked: bool,
 }
 
 impl Steady {
-    /// Returns true if all services are complete and have been for long enough. What was so at the first look is old.
+    /// Returns true if all services are complete, and each of their tasks has stood for long enough, or was found well by
+    /// its health check. What was so at the first look is old.
     fn look(&mut self, rows: &[Row], after_failure: bool) -> bool {
         let first = !std::mem::replace(&mut self.looked, true);
+        let running: BTreeMap<&String, bool> =
+            rows.iter().flat_map(|row| row.running.iter().map(|(id, is_well)| (id, *is_well))).collect();
+        self.since.retain(|id, _| running.contains_key(id));
+        for id in running.keys() {
+            self.since.entry((*id).clone()).or_insert_with(Instant::now);
+        }
         if !rows.iter().all(Row::is_done) {
-            self.since = None;
             return false;
         }
-        let running: BTreeSet<String> = rows.iter().flat_map(|row| row.running.iter().cloned()).collect();
-        let nothing_runs = running.is_empty();
-        let since = match self.since.take() {
-            Some((before, since)) if before == running => since,
-            _ => Instant::now(),
+        let stands = |id: &String, is_well: bool| match after_failure {
+            true => self.since[id].elapsed() >= STEADY_AFTER_FAILURE,
+            false => is_well || self.since[id].elapsed() >= STEADY,
         };
-        self.since = Some((running, since));
-        first || nothing_runs || since.elapsed() >= if after_failure { STEADY_AFTER_FAILURE } else { STEADY }
+        first || running.into_iter().all(|(id, is_well)| stands(id, is_well))
     }
 }
 
@@ -285,6 +347,8 @@ struct Detective {
     saw_failures: bool,
     /// A service that waiting does not help, and why.
     hopeless: Option<(String, String)>,
+    /// Names of nodes, by id.
+    hosts: BTreeMap<String, String>,
 }
 
 impl Detective {
@@ -300,6 +364,11 @@ impl Detective {
         for row in rows.iter_mut().filter(|row| !row.is_done()) {
             row.causes = self.causes.get(&row.service.id).cloned().unwrap_or_default();
         }
+        for pull in rows.iter_mut().flat_map(|row| &mut row.pulls) {
+            if let Some(host) = self.hosts.get(&pull.node) {
+                pull.node.clone_from(host);
+            }
+        }
     }
 
     async fn ask(&mut self, client: &Client, waiting: &[&Row]) -> docker_api::client::Result<()> {
@@ -313,7 +382,7 @@ impl Detective {
         let nodes = client.nodes(&[]).await?;
         let able = nodes.iter().filter(|n| n.status.state == "ready" && n.spec.availability == "active");
         let able: BTreeSet<String> = able.map(|node| node.id.clone()).collect();
-        let hosts = nodes.into_iter().map(|node| (node.id, node.description.hostname)).collect();
+        self.hosts = nodes.into_iter().map(|node| (node.id, node.description.hostname)).collect();
         for row in waiting {
             let wanted = as_wanted(&row.service.spec.task_template);
             let of_it = tasks.iter().filter(|task| task.service_id == row.service.id);
@@ -323,7 +392,7 @@ impl Detective {
             self.saw_failures |= found
                 .iter()
                 .any(|cause| matches!(cause.state, causes::State::Failed | causes::State::Rejected));
-            let lines = found.iter().take(CAUSES_MAX).map(|cause| cause.line(&hosts)).collect();
+            let lines = found.iter().take(CAUSES_MAX).map(|cause| cause.line(&self.hosts)).collect();
             self.causes.insert(row.service.id.clone(), lines);
             let attempts = self.attempts.entry(row.service.id.clone()).or_default();
             if let Some(cause) = attempts.note(&current, &able) {
@@ -344,9 +413,17 @@ fn as_wanted(spec: &types::TaskSpec) -> types::TaskSpec {
 struct Progress {
     /// By service.
     shown: BTreeMap<String, String>,
-    /// Causes that were told as lines.
+    /// Causes and pulls that were told as lines.
     told: BTreeSet<(String, String)>,
     table: Vec<String>,
+    /// When a line was printed last.
+    said: Option<Instant>,
+}
+
+/// Is there a person before a screen that can be drawn on? Logs of builds keep what is drawn over.
+fn is_live() -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    std::io::stdout().is_terminal() && set("CI").is_none() && set("TERM").is_none_or(|term| term != "dumb")
 }
 
 impl Progress {
@@ -355,22 +432,12 @@ impl Progress {
     }
 
     fn show(&mut self, rows: &[Row]) -> Result<()> {
-        let live = std::io::stdout().is_terminal();
-        for row in rows {
-            let line = row.line();
-            if self.shown.get(&row.service.id) != Some(&line) {
-                if !live {
-                    output::line(&line)?;
-                }
-                self.shown.insert(row.service.id.clone(), line);
-            }
-            if !live {
-                self.tell(row)?;
-            }
-        }
-        if !live {
-            return Ok(());
-        }
+        if is_live() { self.draw(rows) } else { self.print(rows) }
+    }
+
+    /// Draws the table where it stands. What is written over is not wiped before: that would flicker.
+    fn draw(&mut self, rows: &[Row]) -> Result<()> {
+        self.shown.extend(rows.iter().map(|row| (row.service.id.clone(), row.line())));
         let (height, width) =
             terminal::size().map_or((24, 80), |(height, width)| (usize::from(height), usize::from(width)));
         let mut table = table(rows, width);
@@ -379,46 +446,101 @@ impl Progress {
         if table == self.table {
             return Ok(());
         }
-        // Back to where the table begins, and away with it.
-        let back =
-            if self.table.is_empty() { String::new() } else { format!("\x1b[{}A\x1b[J", self.table.len()) };
-        output::styled(&format!("{back}{}", output::visible(&table.join("\n"))))?;
+        output::bytes(redrawn(self.table.len(), &table).as_bytes())?;
         self.table = table;
         Ok(())
     }
-}
 
-impl Progress {
-    /// Writes the causes of a service that are new. How many tasks have one, and where, is told once: it changes with
-    /// each attempt.
+    /// Prints a line for each change.
+    fn print(&mut self, rows: &[Row]) -> Result<()> {
+        for row in rows {
+            let line = row.line();
+            if self.shown.get(&row.service.id) != Some(&line) {
+                self.say(&line)?;
+                self.shown.insert(row.service.id.clone(), line);
+            }
+            self.tell(row)?;
+        }
+        if self.said.is_some_and(|said| said.elapsed() >= SILENCE) {
+            for row in rows.iter().filter(|row| !row.is_done()).take(ROWS_MAX) {
+                self.say(&still(row))?;
+            }
+            self.said = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, line: &str) -> Result<()> {
+        self.said = Some(Instant::now());
+        output::line(line)
+    }
+
+    /// Writes the pulls and causes of a service that are new. How far a pull is, and how many tasks have a cause and where,
+    /// is told once: it changes all the time.
     fn tell(&mut self, row: &Row) -> Result<()> {
-        for cause in &row.causes {
+        let pulls = row.pulls.iter().map(|pull| (format!("{} {}", pull.image, pull.node), pull.line()));
+        let causes = row.causes.iter().map(|cause| {
             let text = cause.rsplit_once(" (").map_or(cause.as_str(), |(text, _)| text);
-            if self.told.len() < TOLD_MAX && self.told.insert((row.service.id.clone(), text.to_owned())) {
-                output::line(&format!("{}: {cause}", row.service.spec.name))?;
+            (text.to_owned(), cause.clone())
+        });
+        for (what, line) in pulls.chain(causes) {
+            if self.told.len() < TOLD_MAX && self.told.insert((row.service.id.clone(), what)) {
+                self.say(&format!("{}: {line}", row.service.spec.name))?;
             }
         }
         Ok(())
     }
 }
 
+/// Returns what of a service is said after a long silence.
+fn still(row: &Row) -> String {
+    let states = [row.states()].into_iter().chain(row.pulls.iter().take(PULLS_MAX).map(Pull::line));
+    let states: Vec<String> = states.filter(|state| !state.is_empty()).collect();
+    let states = if states.is_empty() { "waits".to_owned() } else { states.join(", ") };
+    format!("{}, {states}", row.line())
+}
+
+/// Returns what draws a table over one of `before` lines, above the cursor: line by line, then away with what is left of it.
+fn redrawn(before: usize, table: &[String]) -> String {
+    let back = if before == 0 { String::new() } else { format!("\x1b[{before}A") };
+    let lines = table.iter().map(|line| format!("{}\x1b[K\n", output::visible(line)));
+    let rest = if before > table.len() { "\x1b[J" } else { "" };
+    back + &lines.collect::<String>() + rest
+}
+
 /// Returns the lines of the table, none wider than the terminal.
 fn table(rows: &[Row], width: usize) -> Vec<String> {
     let mut rows: Vec<&Row> = rows.iter().collect();
     rows.sort_by_key(|row| (row.is_done(), row.service.spec.name.clone()));
-    let name = rows.iter().map(|row| row.service.spec.name.len()).max().unwrap_or(0).max("SERVICE".len());
-    let mut lines = vec![format!("{:name$}  {:>9}  STATE", "SERVICE", "RUNNING")];
+    let shown = rows.iter().take(ROWS_MAX);
+    let longest = shown.map(|row| row.service.spec.name.chars().count()).max().unwrap_or(0);
+    let room = longest.min(width.saturating_sub(STATE_ROOM)).max("SERVICE".len());
+    let mut lines = vec![format!("{:room$}  {:>9}  STATE", "SERVICE", "RUNNING")];
     for row in rows.iter().take(ROWS_MAX) {
         let state = if row.is_done() { "done".to_owned() } else { row.states() };
         let count = format!("{}/{}", row.there, row.wanted);
-        lines.push(format!("{:name$}  {count:>9}  {state}", row.service.spec.name));
-        lines.extend(row.causes.iter().flat_map(|cause| wrapped(&format!("! {cause}"), width)));
+        lines.push(format!("{:room$}  {count:>9}  {state}", cut(&row.service.spec.name, room)));
+        let pulls = row.pulls.iter().take(PULLS_MAX).map(Pull::line);
+        let more = row.pulls.len().saturating_sub(PULLS_MAX);
+        let more = (more > 0).then(|| format!("and {more} more pulls"));
+        let causes = row.causes.iter().map(|cause| format!("! {cause}"));
+        lines.extend(causes.chain(pulls).chain(more).flat_map(|line| wrapped(&line, width)));
     }
     if rows.len() > ROWS_MAX {
         let done = rows.iter().skip(ROWS_MAX).filter(|row| row.is_done()).count();
         lines.push(format!("and {} more, of which {done} are done", rows.len() - ROWS_MAX));
     }
     lines.into_iter().map(|line| line.chars().take(width.max(20)).collect()).collect()
+}
+
+/// Returns a name that fits: its end tells services of one stack apart.
+fn cut(name: &str, room: usize) -> String {
+    let count = name.chars().count();
+    if count <= room {
+        return name.to_owned();
+    }
+    let end: String = name.chars().skip(count + 1 - room).collect();
+    format!("…{end}")
 }
 
 /// Returns a cause in lines that fit, below its service: what does not fit is what one wants to read.
@@ -474,7 +596,90 @@ mod tests {
         let mut pulling = task("preparing");
         pulling.status.message = "pulling 1.5 MB of 20.0 MB".into();
         let row = row(vec![pulling, task("running")], service("web", 2), false);
-        assert_eq!(row.states(), "1 pulling 1.5 MB of 20.0 MB");
+        assert_eq!(row.states(), "1 pulling");
+        assert_eq!(row.pulls[0].progress, "1.5 MB of 20.0 MB");
+    }
+
+    #[test]
+    fn each_image_on_its_way_to_a_node_has_a_line() {
+        let pulling = |node: &str, message: &str| {
+            let mut task = task("preparing");
+            task.node_id = node.into();
+            task.status.message = message.into();
+            let image = "shop/web:2@sha256:12".to_owned();
+            task.spec.container_spec = Some(types::ContainerSpec { image, ..Default::default() });
+            task
+        };
+        let tasks = ["n1", "n2", "n2", "n3"].map(|node| pulling(node, "pulling 1.5 MB of 20.0 MB"));
+        let row = row(tasks.into(), service("web", 4), false);
+        assert_eq!(row.states(), "4 pulling");
+        let lines = table(&[row], 80);
+        let pull = |node: &str| format!("  pulling shop/web:2 on {node}: 1.5 MB of 20.0 MB");
+        assert_eq!(lines[2..], [pull("n1"), pull("n2"), pull("n3")]);
+    }
+
+    #[test]
+    fn a_job_is_done_when_all_of_it_is() {
+        let job = |completed| {
+            let mut service = service("job", 0);
+            // As many as run at once.
+            let (desired_tasks, completed_tasks) = (2, completed);
+            service.service_status =
+                Some(types::ServiceStatus { desired_tasks, completed_tasks, ..Default::default() });
+            let (max_concurrent, total_completions) = (Some(2), Some(5));
+            service.spec.mode.replicated_job =
+                Some(types::ReplicatedJob { max_concurrent, total_completions });
+            let ended = (0..completed).map(|_| task("complete"));
+            let runs = (0..u64::min(2, 5 - completed)).map(|_| task("running"));
+            row(ended.chain(runs).collect(), service, false)
+        };
+        assert_eq!((job(2).line(), job(2).states()), ("job: 2/5".to_owned(), "2 running".to_owned()));
+        assert_eq!(
+            [1, 2, 3, 4, 5].map(|completed| job(completed).is_done()),
+            [false, false, false, false, true]
+        );
+    }
+
+    #[test]
+    fn a_global_job_is_done_when_it_is_on_every_node() {
+        let job = |desired_tasks, completed_tasks, young| {
+            let mut service = service("job", 0);
+            service.service_status =
+                Some(types::ServiceStatus { desired_tasks, completed_tasks, ..Default::default() });
+            service.spec.mode.global_job = Some(types::Empty::default());
+            let row = row(Vec::new(), service, young);
+            (row.line(), row.is_done())
+        };
+        assert_eq!(job(0, 0, true), ("job: 0/1".into(), false), "nobody has looked at the nodes yet");
+        assert_eq!(job(2, 1, false), ("job: 1/3".into(), false));
+        assert_eq!(job(0, 3, false), ("job: 3/3".into(), true));
+    }
+
+    #[test]
+    fn a_table_is_drawn_over_line_by_line_and_fits_a_narrow_terminal() {
+        let lines = |text: &[&str]| text.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
+        assert_eq!(redrawn(0, &lines(&["a", "b"])), "a\x1b[K\nb\x1b[K\n");
+        assert_eq!(redrawn(2, &lines(&["a", "c"])), "\x1b[2Aa\x1b[K\nc\x1b[K\n");
+        assert_eq!(redrawn(2, &lines(&["a"])), "\x1b[2Aa\x1b[K\n\x1b[J");
+        assert_eq!(redrawn(0, &lines(&["\x1b[2J"])), "\\u{1b}[2J\x1b[K\n", "names do not steer");
+        let long = format!("{}web", "a-very-long-name-of-a-stack_".repeat(4));
+        let lines = table(&[row(vec![task("preparing")], service(&long, 1), false)], 80);
+        assert!(lines.iter().all(|line| line.chars().count() <= 80));
+        assert!(lines[1].contains("stack_web        0/1  1 preparing"), "{lines:?}");
+    }
+
+    #[test]
+    fn who_reads_lines_is_told_that_it_goes_on() {
+        let mut progress = Progress::default();
+        let rows = [row(vec![task("preparing")], service("web", 2), false)];
+        progress.print(&rows).expect("standard output");
+        let first = progress.said.expect("a line");
+        progress.print(&rows).expect("standard output");
+        assert_eq!(progress.said, Some(first), "nothing new");
+        progress.said = Some(Instant::now() - SILENCE);
+        progress.print(&rows).expect("standard output");
+        assert!(progress.said > Some(first));
+        assert_eq!(still(&rows[0]), "web: 0/2, 1 preparing");
     }
 
     #[test]
@@ -492,26 +697,52 @@ mod tests {
 
     #[test]
     fn what_has_just_come_up_is_not_trusted_at_once() {
-        let rows = |id: &str| {
-            let mut task = task("running");
-            task.id = id.into();
-            [row(vec![task], service("web", 1), false)]
+        let running = |ids: &[&str], wanted| {
+            let tasks = ids.iter().map(|id| types::Task { id: (*id).into(), ..task("running") });
+            [row(tasks.collect(), service("web", wanted), false)]
         };
         let waits = [row(vec![task("starting")], service("web", 1), false)];
-        let mut steady = Steady::default();
-        assert!(steady.look(&rows("old"), false), "it was there before");
+        assert!(Steady::default().look(&running(&["old"], 1), false), "it was there before");
         let mut steady = Steady::default();
         assert!(!steady.look(&waits, false));
-        assert!(!steady.look(&rows("a"), false), "it may fail in a moment");
-        let begun = |steady: &Steady| steady.since.as_ref().map(|(_, since)| *since);
-        let first = begun(&steady);
-        assert!(!steady.look(&rows("a"), false));
-        assert_eq!(begun(&steady), first);
-        assert!(!steady.look(&rows("b"), false));
-        assert!(begun(&steady) > first, "another one begins anew");
-        steady.since = Some((BTreeSet::from(["b".to_owned()]), Instant::now() - STEADY));
-        assert!(!steady.look(&rows("b"), true), "after a failure it takes longer");
-        assert!(steady.look(&rows("b"), false));
+        assert!(!steady.look(&running(&["a"], 1), false), "it may fail in a moment");
+        let first = steady.since["a"];
+        assert!(!steady.look(&running(&["a", "b"], 3), false));
+        assert_eq!(steady.since["a"], first, "it stands while others come");
+        assert!(!steady.look(&running(&["b", "c"], 2), false));
+        assert!(!steady.since.contains_key("a"), "another one begins anew");
+        let age = |steady: &mut Steady, id: &str| {
+            steady.since.insert(id.to_owned(), Instant::now() - STEADY);
+        };
+        age(&mut steady, "b");
+        assert!(!steady.look(&running(&["b", "c"], 2), false), "the last one has not stood for long");
+        age(&mut steady, "c");
+        assert!(!steady.look(&running(&["b", "c"], 2), true), "after a failure it takes longer");
+        assert!(steady.look(&running(&["b", "c"], 2), false));
+    }
+
+    #[test]
+    fn what_its_health_check_found_well_is_trusted_at_once() {
+        let checked = |test: &[&str]| {
+            let mut task = types::Task { id: "a".into(), ..task("running") };
+            let test = test.iter().map(|word| (*word).to_owned()).collect();
+            let healthcheck = Some(types::Health { test, ..Default::default() });
+            let mut service = service("web", 1);
+            let container = types::ContainerSpec { healthcheck, ..Default::default() };
+            task.spec.container_spec = Some(container.clone());
+            service.spec.task_template.container_spec = Some(container);
+            [row(vec![task], service, false)]
+        };
+        let waits = [row(vec![task("starting")], service("web", 1), false)];
+        let trusted = |rows: &[Row], after_failure| {
+            let mut steady = Steady::default();
+            steady.look(&waits, false);
+            steady.look(rows, after_failure)
+        };
+        assert!(trusted(&checked(&["CMD", "/hello", "check"]), false));
+        assert!(!trusted(&checked(&["CMD", "/hello", "check"]), true));
+        assert!(!trusted(&checked(&["NONE"]), false));
+        assert!(!trusted(&checked(&[]), false));
     }
 
     #[test]

@@ -263,7 +263,7 @@ pub(super) async fn print_services(client: &Client, filters: &str, args: &ListAr
         ("PORTS", "Ports"),
     ]);
     for service in services {
-        let status = service.service_status.unwrap_or_default();
+        let replicas = replicas(&service);
         let mode = match &service.spec.mode {
             mode if mode.global.is_some() => "global",
             mode if mode.replicated_job.is_some() => "replicated job",
@@ -278,12 +278,26 @@ pub(super) async fn print_services(client: &Client, filters: &str, args: &ListAr
             service.id.chars().take(12).collect(),
             service.spec.name,
             mode.to_owned(),
-            format!("{}/{}", status.running_tasks, status.desired_tasks),
+            replicas,
             image.split('@').next().unwrap_or_default().to_owned(),
             ports.join(", "),
         ]);
     }
     table.print(args)
+}
+
+/// Returns how many tasks run, of how many that should; of a job also how many are done. *Source:* docker CLI
+/// `cli/command/service/formatter.go`.
+fn replicas(service: &types::Service) -> String {
+    let status = service.service_status.clone().unwrap_or_default();
+    let (running, desired, completed) = (status.running_tasks, status.desired_tasks, status.completed_tasks);
+    let mode = &service.spec.mode;
+    let total = match (&mode.replicated_job, &mode.global_job) {
+        (Some(job), _) => job.total_completions.unwrap_or_default(),
+        (None, Some(_)) => desired + completed,
+        (None, None) => return format!("{running}/{desired}"),
+    };
+    format!("{running}/{desired} ({completed}/{total} completed)")
 }
 
 /// Prints tasks, newest of each slot first, as `docker service ps` does.
