@@ -44,6 +44,9 @@ fn run(program: &Path, folder: &Path, files: &[&str]) -> Option<serde_json::Valu
     let mut command = Command::new(program);
     let path = std::env::var_os("PATH").unwrap_or_default();
     command.args(["stack", "config"]).current_dir(folder).env_clear().env("PATH", path);
+    if program == crate::program() {
+        command.arg("--docker");
+    }
     command.envs([("HOME", "/home/me"), ("C", "c"), ("YES", "yes")]);
     for file in files {
         command.args(["-c", file]);
@@ -80,4 +83,49 @@ fn stack_config_means_what_dockers_means() {
     }
     println!("{same} times the same meaning, {refused} times refused by both");
     assert!(same > 30 && refused > 20);
+}
+
+#[test]
+fn what_deploy_takes_is_shown_also_where_dockers_cli_refuses_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [
+        ("both.yml", "services: {web: {image: a, ports: ['80:80']}}"),
+        ("ours.yml", "name: shop\nservices: {web: {image: 'a:${TAG:-1}', mem_limit: 1g}}"),
+        ("neither.yml", "name: shop\nservices: {web: {image: a, nonsense: 1}}"),
+    ];
+    for (name, text) in files {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let config = |args: &[&str]| {
+        let mut command = Command::new(crate::program());
+        command.args(["stack", "config"]).args(args).current_dir(dir.path()).env_remove("TAG");
+        // A secret of an example.
+        command.env("LESSON4_PASSWORD", "hunter2");
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.success(), text(&output.stdout), text(&output.stderr))
+    };
+    let strict = config(&["--docker", "-c", "both.yml"]);
+    assert!(strict.0 && strict.2.is_empty(), "{strict:?}");
+    assert_eq!(config(&["-c", "both.yml"]), strict, "what both take is shown as Docker shows it");
+
+    let (done, shown, told) = config(&["-c", "ours.yml"]);
+    assert!(done && shown.contains("name: shop") && shown.contains("image: a:1"), "{shown}{told}");
+    assert!(told.contains("WARNING: shown as `rswarm deploy` reads it"), "{told}");
+    let (done, shown, _) = config(&["--skip-interpolation", "-c", "ours.yml"]);
+    assert!(done && shown.contains("${TAG:-1}"), "{shown}");
+    let (done, shown, told) = config(&["--docker", "-c", "ours.yml"]);
+    assert!(!done && shown.is_empty() && told.contains("ours.yml:1"), "{told}");
+    let (done, _, told) = config(&["-c", "neither.yml"]);
+    assert!(!done && told.contains("nonsense"), "{told}");
+
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    for entry in std::fs::read_dir(examples).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|end| end == "yaml") {
+            let (done, shown, told) = config(&["-c", path.to_str().unwrap()]);
+            assert!(done && shown.contains("name: lesson"), "{}: {told}", path.display());
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
 }

@@ -529,6 +529,9 @@ pub(crate) struct StackConfig {
     /// Leave variables as they are.
     #[arg(long)]
     pub(crate) skip_interpolation: bool,
+    /// Refuse what Docker's CLI refuses, such as `name:`, also where `rswarm deploy` takes it.
+    #[arg(long)]
+    pub(crate) docker: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -547,7 +550,7 @@ pub(crate) enum Stack {
         /// Name of the stack.
         stack: String,
     },
-    /// Print the files as one, merged and with all values filled in, as Docker's CLI does.
+    /// Print the files as one, merged and with all values filled in, as Docker's CLI or `rswarm deploy` reads them.
     Config(StackConfig),
     /// List the stacks.
     #[command(visible_alias = "list")]

@@ -17,11 +17,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Prints what `docker stack config` prints; no daemon is asked.
+/// Prints what `docker stack config` prints; where Docker's CLI refuses what `rswarm deploy` takes, the stack that this
+/// would deploy. No daemon is asked.
+///
+/// # Errors
+/// `rswarm deploy` would refuse the files too; with `--docker`, Docker's CLI would.
 pub(crate) fn config(args: &StackConfig) -> Result<()> {
     let sources = deploy::sources(&args.compose_file, None)?;
-    let yaml = compose::docker::config(&sources, &compose::Disk, !args.skip_interpolation)
-        .map_err(|error| deploy::with_line(error, &sources))?;
+    let yaml = match compose::docker::config(&sources, &compose::Disk, !args.skip_interpolation) {
+        Ok(yaml) => yaml,
+        Err(error) if args.docker => return Err(deploy::with_line(error, &sources)),
+        Err(refused) => {
+            let ours = deploy::shown(&sources, !args.skip_interpolation)?;
+            output::warning(&format!(
+                "shown as `rswarm deploy` reads it: `docker stack deploy` would refuse it ({refused}); hint: --docker says \
+                 where"
+            ));
+            ours
+        }
+    };
     output::line(yaml.trim_end())
 }
 

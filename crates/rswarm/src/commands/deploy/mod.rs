@@ -244,6 +244,23 @@ fn read_all(args: &DeployArgs) -> Result<compose::Sources> {
     let mut files: Vec<PathBuf> = args.file.iter().chain(&args.files).cloned().collect();
     if files.is_empty() {
         files.push(default_file(Path::new(""))?);
+/// Returns the stack that files come to as YAML; `interpolate`: with variables filled in.
+///
+/// # Errors
+/// They cannot be deployed; without `interpolate`, they cannot be read.
+pub(super) fn shown(sources: &compose::Sources, interpolate: bool) -> Result<String> {
+    if interpolate {
+        return Ok(resolve(sources)?.to_yaml());
+    }
+    let form = compose::Form { raw: true, as_written: true };
+    let (document, warnings) =
+        compose::document(sources, &compose::Disk, form).map_err(|error| with_line(error, sources))?;
+    for warning in warnings {
+        output::warning(&warning.to_string());
+    }
+    Ok(document.to_yaml())
+}
+
     }
     for file in files.iter_mut().filter(|file| file.is_dir()) {
         *file = default_file(file)?;
