@@ -314,3 +314,43 @@ services:
     let again = plan(&lab, &file);
     assert_eq!((again.code, again.stdout.trim()), (0, "No changes."));
 }
+
+#[test]
+fn the_history_says_when_who_why_and_of_which_commit_and_what_changed() {
+    let lab = swarm(1, 1);
+    load_hello(&lab, 1);
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    write(&lab, ".git/HEAD", commit);
+    let text = |name: &str| {
+        format!(
+            "name: shop\nservices: {{web: {{image: rswarm/hello, command: [web], environment: {{NAME: {name}}}}}}}"
+        )
+    };
+    for (name, message) in [("one", "first"), ("two", "new logo")] {
+        let file = write(&lab, "shop.yml", &text(name));
+        lab.rswarm(1, &["deploy", "--yes", "--detach", "--message", message, &file]).ok();
+    }
+    let json = lab.rswarm(1, &["stack", "history", "--format", "json", "shop"]).ok();
+    let newest: serde_json::Value = serde_json::from_str(json.lines().next().expect("a line")).expect("JSON");
+    assert_eq!((&newest["Message"], &newest["Git"]), (&"new logo".into(), &commit.into()), "{json}");
+    assert!(newest["Author"].as_str().is_some_and(|author| author.starts_with("root@")), "{json}");
+    let at = newest["DeployedAt"].as_str().expect("a time");
+    let at = time::OffsetDateTime::parse(at, &time::format_description::well_known::Rfc3339).expect("a time");
+    let age = time::OffsetDateTime::now_utc() - at;
+    assert!(age.whole_seconds().abs() < 600, "{json}");
+    let table = lab.rswarm(1, &["stack", "history", "shop"]).ok();
+    assert!(table.contains("012345678 ") && !table.contains(commit), "{table}");
+
+    let diff = ["stack", "diff", "shop", "1"];
+    let wanted = "~ service web\n    environment.NAME: \"one\" -> \"two\"\n";
+    assert_eq!(lab.rswarm(1, &diff).ok(), wanted);
+    assert_eq!(lab.rswarm(1, &[&diff[..], &["2"]].concat()).ok(), wanted);
+    assert_eq!(lab.rswarm(1, &[&diff[..], &["1"]].concat()).ok(), "No differences.\n");
+    let json = lab.rswarm(1, &["stack", "diff", "--format", "json", "shop", "2", "1"]).ok();
+    let seen: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(seen["changes"][0]["fields"][0]["new"], "one", "{json}");
+    assert!(
+        lab.rswarm(1, &["stack", "diff", "shop", "1", "9"]).fails().contains("no revision 9; there are 1, 2")
+    );
+    assert!(lab.rswarm(1, &["stack", "diff", "nothing", "1"]).fails().contains("nothing"));
+}

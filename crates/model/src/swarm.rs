@@ -76,12 +76,15 @@ pub const REMOVED_INDEX_LEVEL: u32 = 3;
 /// templates.
 pub const TEMPLATES_LEVEL: u32 = 3;
 
+/// The first feature level at which a [`StackRevision`] remembers the commit that it was made of.
+pub const GIT_LEVEL: u32 = 3;
+
 /// The newest feature level that this version understands; new swarms begin with it.
 ///
 /// 1: the first. 2: [`crate::INTEGRITY_LEVEL`] and [`AWAY_LEVEL`]; nodes say which networks they hold, and when one is
 /// gone; objects know at which index they were made. 3: [`CONFINEMENT_LEVEL`], [`INCARNATION_LEVEL`],
-/// [`DEAD_MANAGERS_LEVEL`], [`REMOVED_INDEX_LEVEL`], [`TEMPLATES_LEVEL`], [`crate::POOLS_LEVEL`], [`crate::SAID_LEVEL`]
-/// and [`crate::NODE_NETWORKS_LEVEL`].
+/// [`DEAD_MANAGERS_LEVEL`], [`REMOVED_INDEX_LEVEL`], [`TEMPLATES_LEVEL`], [`crate::POOLS_LEVEL`], [`crate::SAID_LEVEL`],
+/// [`crate::NODE_NETWORKS_LEVEL`] and [`GIT_LEVEL`].
 pub const FEATURE_LEVEL: u32 = 3;
 
 /// Which life of a swarm something belongs to. Each recovery from the loss of a majority, and each restored backup,
@@ -270,4 +273,6 @@ pub struct StackRevision {
     pub came_up: Option<bool>,
     /// What its author said about it.
     pub message: String,
+    /// The commit that was checked out where its files are, hexadecimal; empty: not known. From [`GIT_LEVEL`] on.
+    pub git: String,
 }

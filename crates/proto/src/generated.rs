@@ -4613,6 +4613,9 @@ pub mod rswarm {
                 /// what the person says about it
                 #[prost(string, tag = "10")]
                 pub message: ::prost::alloc::string::String,
+                /// the commit that is checked out where the files are, hexadecimal; empty = none
+                #[prost(string, tag = "11")]
+                pub git: ::prost::alloc::string::String,
             }
             #[derive(Clone, PartialEq, ::prost::Message)]
             pub struct PlannedService {
@@ -11078,6 +11081,9 @@ pub mod rswarm {
                 pub came_up: ::core::option::Option<bool>,
                 #[prost(string, tag = "8")]
                 pub message: ::prost::alloc::string::String,
+                /// hexadecimal; empty = not known
+                #[prost(string, tag = "9")]
+                pub git: ::prost::alloc::string::String,
             }
             /// ---- people
             #[derive(Clone, PartialEq, ::prost::Message)]

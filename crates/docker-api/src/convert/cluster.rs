@@ -282,6 +282,7 @@ pub fn stack_json(from: &Stack) -> types::Stack {
                 restores: r.restores,
                 came_up: r.came_up,
                 message: r.message.clone(),
+                git: r.git.clone(),
             })
             .collect(),
     }

@@ -145,6 +145,7 @@ async fn request(
         name,
         author: String::new(),
         message: stack.message,
+        git: stack.git,
         source: stack.source,
         networks: networks.iter().map(|n| (&**n).into()).collect(),
         secrets: secrets.values().map(Into::into).collect(),

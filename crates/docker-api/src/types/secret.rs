@@ -56,11 +56,15 @@ wire! {
         came_up: Option<bool> => "CameUp",
         /// What its author said about it.
         message: String => "Message",
+        /// The commit that was checked out where its files are.
+        git: String => "Git",
     }
     /// A stack as a whole: `POST /rswarm/stacks/{name}`. What is in the swarm is changed as planned, or not at all.
     ApplyStack {
         /// What the person who deploys it says about it.
         message: String => "Message",
+        /// The commit that is checked out where the files are, hexadecimal.
+        git: String => "Git",
         source: String = "Source",
         /// Those that are to be made; services name them.
         networks: Vec<super::NetworkCreate> = "Networks",

@@ -435,6 +435,7 @@ impl control_server::Control for ControlService {
             restores: 0,
             came_up: None,
             message: String::new(),
+            git: request.git,
         });
         world.put(Object::Stack(stack.into()))?;
         let stored = world.tables.stack_named(&request.name).unwrap();

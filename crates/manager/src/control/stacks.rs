@@ -17,6 +17,8 @@ use tonic::Status;
 const REVISIONS_MAX: usize = 10;
 /// *Limit* of what is said about a deploy. *Unit:* bytes.
 const MESSAGE_BYTES_MAX: usize = 1024;
+/// *Limit* of the name of a commit. *Unit:* bytes. *Source:* git, `hash-function-transition`: SHA-256.
+const COMMIT_BYTES_MAX: usize = 64;
 
 /// Returns the stored stack that an object with these labels belongs to.
 pub(super) fn owner(view: &Tables, labels: &Labels) -> Option<StackId> {
@@ -35,6 +37,11 @@ pub(super) fn apply(
     }
     if request.name.is_empty() {
         return Err(Status::invalid_argument("a stack needs a name"));
+    }
+    if request.git.len() > COMMIT_BYTES_MAX || !request.git.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(Status::invalid_argument(format!(
+            "a commit of git is at most {COMMIT_BYTES_MAX} hexadecimal digits"
+        )));
     }
     let mut stack = known_or_new(view, &request.name)?;
     let mut changes = new_objects(view, request)?;
@@ -91,12 +98,18 @@ pub(super) fn apply(
         restores: 0,
         came_up: None,
         message: request.message.clone(),
+        git: if remembers_commits(view) { request.git.clone() } else { String::new() },
     };
     let forgotten = add_revision(&mut stack, revision);
     changes.extend(surplus(&after, &stack, &forgotten, &request.kept));
     let id = stack.id;
     changes.push(Change::Put(Object::Stack(Arc::new(stack))));
     Ok((id, changes))
+}
+
+/// Older managers would drop what they do not know.
+fn remembers_commits(view: &Tables) -> bool {
+    view.cluster.as_ref().is_some_and(|cluster| cluster.feature_level >= model::GIT_LEVEL)
 }
 
 /// Records whether the services of a revision came up.
@@ -401,6 +414,28 @@ mod tests {
         let stack = tables.stack_named("shop").unwrap();
         let numbers: Vec<u64> = stack.revisions.iter().map(|r| r.number).collect();
         assert_eq!(numbers, (3..=12).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_revision_remembers_the_commit_it_was_made_of_where_all_managers_do() {
+        let at = |level: u32, git: &str| {
+            let mut cluster = model::Cluster::clone(state().cluster().tables().cluster.as_ref().unwrap());
+            (cluster.meta, cluster.feature_level) = (Meta::default(), level);
+            let mut tables = state().put(Object::Cluster(Arc::new(cluster))).tables();
+            put(&mut tables, &ApplyStackRequest { git: git.into(), ..request() })?;
+            Ok::<_, Status>(tables.stack_named("shop").unwrap().revisions[0].git.clone())
+        };
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        assert_eq!(at(model::GIT_LEVEL, commit).unwrap(), commit);
+        assert_eq!(at(model::GIT_LEVEL, "").unwrap(), "");
+        assert_eq!(at(model::GIT_LEVEL - 1, commit).unwrap(), "", "an older manager would drop it");
+        for bad in ["main", "\u{1b}[2J", &"a".repeat(65)] {
+            assert_eq!(
+                at(model::GIT_LEVEL, bad).unwrap_err().code(),
+                tonic::Code::InvalidArgument,
+                "{bad:?}"
+            );
+        }
     }
 
     #[test]

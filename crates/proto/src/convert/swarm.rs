@@ -32,7 +32,9 @@ messages! {
     model::ConfigSpec => ConfigSpec { name, labels, data, templated }
     model::Config => Config { id, meta, spec }
     model::Stack => Stack { id, meta, name, revisions, pending_delete }
-    model::StackRevision => StackRevision { number, at, author, source, services, restores, came_up, message }
+    model::StackRevision => StackRevision {
+        number, at, author, source, services, restores, came_up, message, git,
+    }
     model::User => User { id, meta, name, role, password, tokens, certificates }
     model::UserCertificate => UserCertificate { serial, issued, expires, revoked }
     model::UserToken => UserToken { id, hash, label, created, expires }

@@ -404,6 +404,7 @@ fn examples() -> Vec<Object> {
                 restores: 4,
                 came_up: Some(false),
                 message: "new logo".into(),
+                git: "0a1b".into(),
             }],
             pending_delete: true,
         })),

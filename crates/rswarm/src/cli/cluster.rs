@@ -579,6 +579,18 @@ pub(crate) enum Stack {
         #[command(flatten)]
         list: ListArgs,
     },
+    /// Show what is otherwise in one revision than in another, as their files say.
+    Diff {
+        /// Name of the stack.
+        stack: String,
+        /// The revision that is compared with.
+        from: u64,
+        /// The other one; the newest by default.
+        to: Option<u64>,
+        /// For people, or as JSON.
+        #[arg(long, value_enum, default_value_t = PlanFormat::Text)]
+        format: PlanFormat,
+    },
     /// Put an earlier revision back, all of its services in one step.
     Rollback {
         /// Name of the stack.

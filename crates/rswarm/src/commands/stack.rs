@@ -39,6 +39,9 @@ pub(crate) fn config(args: &StackConfig) -> Result<()> {
     output::line(yaml.trim_end())
 }
 
+/// Digits of a commit that a table shows.
+const COMMIT_SHOWN: usize = 9;
+
 pub(crate) async fn run(client: &Client, command: Stack) -> Result<ExitCode> {
     let of = |stack: &str| serde_json::json!({"label": {format!("{STACK_LABEL}={stack}"): true}}).to_string();
     match command {
@@ -60,6 +63,7 @@ pub(crate) async fn run(client: &Client, command: Stack) -> Result<ExitCode> {
                 ("AUTHOR", "Author"),
                 ("SERVICES", "Services"),
                 ("STATUS", "Status"),
+                ("GIT", "Git"),
                 ("NOTE", "Note"),
             ]);
             let now = list::now();
@@ -76,9 +80,18 @@ pub(crate) async fn run(client: &Client, command: Stack) -> Result<ExitCode> {
                     None => "",
                 };
                 let (number, author) = (revision.number.to_string(), revision.author.clone());
-                table.row(vec![number, ago, author, services, status.to_owned(), note]);
+                let git = revision.git.chars().take(COMMIT_SHOWN).collect();
+                // For programs: moments, and what people see shortened or put into words.
+                let whole = serde_json::json!({
+                    "DeployedAt": revision.at, "Message": revision.message, "Git": revision.git,
+                    "Restores": revision.restores, "CameUp": revision.came_up,
+                });
+                table.row_with(vec![number, ago, author, services, status.to_owned(), git, note], whole);
             }
             table.print(&args)?;
+        }
+        Stack::Diff { stack, from, to, format } => {
+            deploy::compare::run(client, &stack, from, to, format).await?;
         }
         Stack::Rollback { stack, revision, detach, timeout } => {
             let limit = (!detach).then_some(timeout);

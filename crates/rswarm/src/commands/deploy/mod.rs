@@ -6,8 +6,10 @@
 //! Read and check everything first, say what would change, then change that and nothing else: the write carries the
 //! versions that the plan was made from, and a manager refuses it if one of them is gone.
 
+pub(crate) mod compare;
 mod content;
 mod failure;
+mod git;
 mod outlook;
 mod plan;
 
@@ -51,6 +53,8 @@ pub(crate) async fn run(client: &Client, args: &DeployArgs) -> Result<ExitCode> 
 /// Deploys; returns the stack's name as well.
 pub(super) async fn deploy(client: &Client, args: &DeployArgs) -> Result<(String, ExitCode)> {
     let sources = read_all(args)?;
+    let is_read = sources.files.iter().any(|(path, _)| path == Path::new("-"));
+    let commit = if is_read { None } else { git::commit(&sources.project_dir) };
     // A manager answers while the files are resolved: of thousands of services, either takes a while.
     let asked = tokio::spawn(Present::ask(client.clone()));
     let stack = tokio::task::spawn_blocking(move || resolve(&sources)).await??;
@@ -64,7 +68,8 @@ pub(super) async fn deploy(client: &Client, args: &DeployArgs) -> Result<(String
         // That took its time.
         Present::ask(client.clone()).await?
     };
-    let plan = Plan::make(client, &stack, present, args.prune).await?;
+    let mut plan = Plan::make(client, &stack, present, args.prune).await?;
+    plan.apply.git = commit.unwrap_or_default();
     let code = carry_out(client, &stack, plan, args).await?;
     Ok((stack.name, code))
 }
@@ -239,11 +244,6 @@ pub(super) fn load(args: &DeployArgs) -> Result<Stack> {
     resolve(&read_all(args)?)
 }
 
-/// Reads the files that were named, or the one that is there.
-fn read_all(args: &DeployArgs) -> Result<compose::Sources> {
-    let mut files: Vec<PathBuf> = args.file.iter().chain(&args.files).cloned().collect();
-    if files.is_empty() {
-        files.push(default_file(Path::new(""))?);
 /// Returns the stack that files come to as YAML; `interpolate`: with variables filled in.
 ///
 /// # Errors
@@ -261,6 +261,11 @@ pub(super) fn shown(sources: &compose::Sources, interpolate: bool) -> Result<Str
     Ok(document.to_yaml())
 }
 
+/// Reads the files that were named, or the one that is there.
+fn read_all(args: &DeployArgs) -> Result<compose::Sources> {
+    let mut files: Vec<PathBuf> = args.file.iter().chain(&args.files).cloned().collect();
+    if files.is_empty() {
+        files.push(default_file(Path::new(""))?);
     }
     for file in files.iter_mut().filter(|file| file.is_dir()) {
         *file = default_file(file)?;

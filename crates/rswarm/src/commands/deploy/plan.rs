@@ -59,7 +59,7 @@ impl Present {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Action {
+pub(super) enum Action {
     Create,
     Update,
     Remove,
@@ -85,15 +85,42 @@ impl Action {
 }
 
 #[derive(Debug)]
-struct Change {
-    action: Action,
-    kind: &'static str,
-    name: String,
-    fields: Vec<Field>,
+pub(super) struct Change {
+    pub(super) action: Action,
+    pub(super) kind: &'static str,
+    pub(super) name: String,
+    pub(super) fields: Vec<Field>,
+}
+
+impl Change {
+    /// Returns it for programs.
+    pub(super) fn json(&self) -> Value {
+        let field = |f: &Field| json!({"path": f.path, "old": f.old, "new": f.new});
+        let fields: Vec<Value> = self.fields.iter().map(field).collect();
+        json!({"action": self.action.word(), "kind": self.kind, "name": self.name, "fields": fields})
+    }
+}
+
+/// Returns changes for people. `replacing`: also which of them replace tasks.
+pub(super) fn in_words(changes: &[Change], colour: bool, replacing: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    for change in changes {
+        let (sign, on) = change.action.sign();
+        let (on, off) = if colour { (on, "\x1b[0m") } else { ("", "") };
+        let replaces = replacing && change.fields.iter().any(Field::replaces_tasks);
+        let note = if replaces { " (its tasks are replaced)" } else { "" };
+        let name = output::visible(&change.name);
+        lines.push(format!("{on}{sign} {} {name}{off}{note}", change.kind));
+        for field in &change.fields {
+            let mark = if replaces && field.replaces_tasks() { "!" } else { " " };
+            lines.extend(field.lines().iter().map(|line| format!("  {mark} {}", output::visible(line))));
+        }
+    }
+    lines
 }
 
 #[derive(Debug)]
-struct Field {
+pub(super) struct Field {
     path: String,
     old: Value,
     new: Value,
@@ -314,19 +341,7 @@ impl Plan {
 
     /// Returns it for people.
     pub(super) fn lines(&self, colour: bool) -> Vec<String> {
-        let mut lines = Vec::new();
-        for change in &self.changes {
-            let (sign, on) = change.action.sign();
-            let (on, off) = if colour { (on, "\x1b[0m") } else { ("", "") };
-            let replaces = change.fields.iter().any(Field::replaces_tasks);
-            let note = if replaces { " (its tasks are replaced)" } else { "" };
-            let name = output::visible(&change.name);
-            lines.push(format!("{on}{sign} {} {name}{off}{note}", change.kind));
-            for field in &change.fields {
-                let mark = if replaces && field.replaces_tasks() { "!" } else { " " };
-                lines.extend(field.lines().iter().map(|line| format!("  {mark} {}", output::visible(line))));
-            }
-        }
+        let mut lines = in_words(&self.changes, colour, true);
         let count = |action| self.changes.iter().filter(|c| c.action == action).count();
         lines.push(if self.is_empty() {
             "No changes.".to_owned()
@@ -449,7 +464,8 @@ fn by_names(mut spec: types::ServiceSpec) -> types::ServiceSpec {
     spec
 }
 
-fn diff(path: &str, old: &Value, new: &Value, fields: &mut Vec<Field>) {
+/// Notes where two values differ, as paths below `path`.
+pub(super) fn diff(path: &str, old: &Value, new: &Value, fields: &mut Vec<Field>) {
     match (old, new) {
         (Value::Object(a), Value::Object(b)) => {
             let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
