@@ -1,7 +1,11 @@
 //! A registry that wants a password: workers pull with the account of whoever deploys, if he gives it to them, and the
 //! password is nowhere to be read.
 
-use crate::{SOON, join_all, lab, load_hello, wait_for_replicas};
+use crate::{
+    SOON, join_all, lab, load_hello,
+    reasons::{AT_ONCE, Running},
+    wait_for_replicas,
+};
 use std::fs;
 use testkit::{Lab, Output, wait_for};
 
@@ -128,4 +132,45 @@ fn workers_pull_with_the_account_of_who_deploys_if_he_gives_it_to_them() {
         files_with_the_password(&lab.dir().join(format!("h{n}")), &mut found);
     }
     assert_eq!(found, [""; 0], "the password is on a disk, or in a log");
+}
+
+#[test]
+#[ignore = "oracle: docker-registry"]
+fn a_tag_that_its_registry_does_not_have_is_told_at_once_and_not_waited_for() {
+    let (lab, registry) = hosts_with_a_registry();
+    login(&lab, PASSWORD).ok();
+    join_all(&lab, 2, 1);
+    load_hello(&lab, 1);
+    let image = format!("{registry}/shop/web");
+    lab.rswarm(1, &["tag", "rswarm/hello", &format!("{image}:1")]).ok();
+    lab.rswarm(1, &["push", &format!("{image}:1")]).ok();
+    // A tag that is not there, and a repository.
+    for (name, image) in [("tag", format!("{image}:2")), ("repository", format!("{registry}/shop/nothing:1"))]
+    {
+        let file = lab.dir().join(format!("{name}.yml"));
+        fs::write(&file, format!("name: {name}\nservices: {{web: {{image: '{image}', command: [web]}}}}"))
+            .expect("a file");
+        let file = file.to_str().expect("a readable path");
+        let mut deploy = Running::start(&lab, &["deploy", "--yes", "--with-registry-auth", file]);
+        deploy.until("is at revision 1", SOON);
+        wait_for("the managers to know", SOON, || {
+            let tasks = lab.rswarm(1, &["stack", "ps", "--no-trunc", "--format", "{{.Error}}", name]).ok();
+            if tasks.contains("manifest unknown") {
+                Ok(())
+            } else {
+                Err(format!("{tasks}{}", lab.daemon_logs()))
+            }
+        });
+        let told = deploy.until(&format!("{name}_web: image {image} not found"), AT_ONCE);
+        assert!(told.contains("(1 task rejected on host"), "{told}");
+        let (code, said) = deploy.end(SOON);
+        assert_eq!(code, 3, "{said:?}");
+        let cannot =
+            format!("Error: service {name}_web cannot run: image {image} not found: manifest unknown");
+        assert!(said.contains(&cannot), "{said:?}");
+        assert!(
+            said.iter().any(|line| line.starts_with("hint: name a tag that the registry has")),
+            "{said:?}"
+        );
+    }
 }

@@ -10,7 +10,7 @@ use std::{
 use testkit::{Lab, wait_for};
 
 /// From when the managers know a cause until it is on the screen.
-const AT_ONCE: Duration = Duration::from_secs(3);
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// Ways in which a deploy cannot work: a word, the service, and what of the cause is to be seen.
 const WAYS: [(&str, &str, &str); 12] = [
@@ -59,18 +59,19 @@ const WAYS: [(&str, &str, &str); 12] = [
 ];
 
 /// A command of ours that goes on.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: mpsc::Receiver<String>,
     said: Vec<String>,
 }
 
 impl Running {
-    fn start(lab: &Lab, args: &[&str]) -> Self {
+    pub(crate) fn start(lab: &Lab, args: &[&str]) -> Self {
         let mut child = Command::new(program())
             .args(args)
             .env("DOCKER_HOST", format!("unix://{}", lab.socket(1).display()))
             .env_remove("RSWARM_HOST")
+            .env("HOME", lab.dir())
             .current_dir(lab.dir())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -90,7 +91,7 @@ impl Running {
     }
 
     /// Waits for a line with these words in it.
-    fn until(&mut self, words: &str, limit: Duration) -> String {
+    pub(crate) fn until(&mut self, words: &str, limit: Duration) -> String {
         let end = Instant::now() + limit;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -111,7 +112,7 @@ impl Running {
     }
 
     /// Returns the exit code and all that was said.
-    fn end(mut self, limit: Duration) -> (i32, Vec<String>) {
+    pub(crate) fn end(mut self, limit: Duration) -> (i32, Vec<String>) {
         let end = Instant::now() + limit;
         while let Ok(line) = self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
             self.said.push(line);
@@ -152,13 +153,19 @@ fn a_deploy_that_cannot_work_says_why_at_once() {
         let foreseen = ["reserves", "seats", "label", "spread", "port"].contains(&name);
         assert_eq!(plan.code, if foreseen { 3 } else { 2 }, "{name}: {plan:?}");
         assert_eq!(plan.stdout.contains(cause), foreseen, "{name}: {plan:?}");
+        let begun = Instant::now();
         let mut deploy = Running::start(&lab, &["deploy", "--yes", file]);
         deploy.until("is at revision 1", SOON);
         wait_for(&format!("the managers to know of {cause:?}"), SOON, || {
             let tasks = lab.rswarm(1, &["stack", "ps", "--no-trunc", "--format", "{{.Error}}", name]).ok();
             if tasks.contains(cause) { Ok(()) } else { Err(tasks) }
         });
+        let known = begun.elapsed();
         let told = deploy.until(cause, AT_ONCE);
+        println!(
+            "{name}: known to the managers {known:.1?} after the deploy began, told by {:.1?}",
+            begun.elapsed()
+        );
         seen += &format!("{name}\n  {}\n", anywhere(&told));
         let why = lab.rswarm(1, &["service", "explain", &format!("{name}_web")]).ok();
         assert!(why.contains(cause), "{name}: {why}");

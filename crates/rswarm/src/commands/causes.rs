@@ -13,6 +13,8 @@ const WRAPPERS: [&str; 7] = [
     "cannot start container",
     "client error (Connect)",
 ];
+/// How the client of registries ends what it says of a tag that is not there.
+const UNKNOWN: &str = " not found: manifest unknown";
 /// Nodes that are named in one line.
 const NODES_MAX: usize = 3;
 /// Attempts at one slot that were all rejected, for a reason that waiting does not cure: no other node comes up any more.
@@ -79,6 +81,10 @@ pub(crate) fn plain(error: &str) -> String {
         && WRAPPERS.iter().any(|wrapper| outer.starts_with(wrapper))
     {
         text = inner;
+    }
+    // The registry's word stays, for who looks it up.
+    if let Some(image) = text.strip_prefix("manifest for ").and_then(|t| t.strip_suffix(UNKNOWN)) {
+        return format!("image {image}{UNKNOWN}");
     }
     WRAPPERS.iter().fold(text.to_owned(), |text, wrapper| text.replace(&format!(": {wrapper}: "), ": "))
 }
@@ -265,7 +271,7 @@ mod tests {
     }
 
     const NO_DRIVER: &str = "error looking up volume plugin x: plugin \"x\" not found";
-    const UNKNOWN: &str = "manifest for a:1 not found: manifest unknown";
+    const NO_TAG: &str = "manifest for a:1 not found: manifest unknown";
 
     #[test]
     fn the_cause_stands_first() {
@@ -282,6 +288,7 @@ mod tests {
             ),
             ("task: non-zero exit (1)", "task: non-zero exit (1)"),
             ("No such image: a:1", "No such image: a:1"),
+            ("manifest for a:1 not found: manifest unknown", "image a:1 not found: manifest unknown"),
         ] {
             assert_eq!(plain(error), cause);
         }
@@ -320,10 +327,10 @@ mod tests {
 
     #[test]
     fn what_no_node_can_run_has_no_hope_after_the_second_attempt() {
-        let first = task("a", 1, "n1", "rejected", UNKNOWN);
+        let first = task("a", 1, "n1", "rejected", NO_TAG);
         assert_eq!(verdict(std::slice::from_ref(&first), &["n1", "n2"]), None);
-        let second = task("b", 1, "n1", "rejected", UNKNOWN);
-        assert_eq!(verdict(&[first, second], &["n1", "n2"]), Some(UNKNOWN.to_owned()));
+        let second = task("b", 1, "n1", "rejected", NO_TAG);
+        assert_eq!(verdict(&[first, second], &["n1", "n2"]), Some(plain(NO_TAG)));
     }
 
     #[test]
@@ -341,9 +348,9 @@ mod tests {
         let many: Vec<Task> = ["a", "b", "c", "d", "e", "f"].map(out).into();
         assert_eq!(verdict(&many, &["n1"]), None);
         let crash = task("a", 1, "n1", "failed", "task: non-zero exit (1)");
-        assert_eq!(verdict(&[crash, task("b", 1, "n1", "rejected", UNKNOWN)], &["n1"]), None);
+        assert_eq!(verdict(&[crash, task("b", 1, "n1", "rejected", NO_TAG)], &["n1"]), None);
         // What was rejected before the wait began says nothing of what was done about it since.
-        let old = [task("a", 1, "n1", "rejected", UNKNOWN), task("b", 1, "n1", "rejected", UNKNOWN)];
+        let old = [task("a", 1, "n1", "rejected", NO_TAG), task("b", 1, "n1", "rejected", NO_TAG)];
         let mut attempts = Attempts::default();
         let nodes = BTreeSet::from(["n1".to_owned()]);
         assert_eq!(attempts.note(&old, &nodes), None);
