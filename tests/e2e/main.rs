@@ -20,6 +20,7 @@ mod faults;
 mod flask;
 mod front_door;
 mod jobs;
+mod names;
 mod oci;
 mod own_cli;
 mod plugins;

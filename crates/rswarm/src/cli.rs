@@ -143,9 +143,9 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Create a container.
     Create(Box<CreateArgs>),
-    /// Run a command in a running container or task.
+    /// Run a command in a running container, task or service, on whichever node.
     Exec(ExecArgs),
-    /// Show the logs of a container or task.
+    /// Show the logs of a container, task or service.
     Logs(LogsArgs),
     /// Start stopped containers.
     Start(StartArgs),
@@ -170,7 +170,7 @@ pub(crate) enum Command {
     Wait(Names),
     /// Show the processes of a container.
     Top {
-        /// Name or id of the container.
+        /// Name or id of a container or service, or a task such as web.2.
         container: String,
     },
     /// Show the published ports of a container.

@@ -313,6 +313,11 @@ impl Client {
         self.get("/containers/json", query).await
     }
 
+    /// `GET /rswarm/containers`: of all nodes; not in Docker.
+    pub async fn containers_everywhere(&self, query: Query<'_>) -> Result<Vec<NodeContainers>> {
+        self.get("/rswarm/containers", query).await
+    }
+
     pub async fn container(&self, id: &str) -> Result<ContainerInspect> {
         self.get(&format!("/containers/{}/json", escape(id)), &[]).await
     }

@@ -9,7 +9,7 @@
 //! What is asked at a worker's front door for a container elsewhere is judged where a manager relays it: a worker's
 //! word for what somebody may counts for nothing.
 
-use super::{ApiError, Asker, State, SwarmStatus, asker::Reach, proxy, request};
+use super::{ApiError, Asker, State, SwarmStatus, asker::Reach, everywhere, proxy, request};
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode},
@@ -171,7 +171,7 @@ fn is_of_the_swarm(path: &str) -> bool {
 ///
 /// # Errors
 /// 403 when nobody knows who it is; the managers' refusal.
-async fn role(state: &State) -> Result<(Role, Option<PersonRole>), ApiError> {
+pub(super) async fn role(state: &State) -> Result<(Role, Option<PersonRole>), ApiError> {
     match state.asker().claim().and_then(|claim| claim.proof.as_ref()) {
         None => Err(ApiError::nobody()),
         Some(Proof::Operator(_)) => Ok((Role::All, None)),
@@ -312,11 +312,14 @@ async fn way_of(state: &State, method: &Method, path: &str, act: Option<Act>) ->
 }
 
 /// Returns the way of what a worker passes on: to the container of a task on this host, and to nothing else of it but
-/// what an image's name stands for.
+/// what an image's name stands for; to the list of all nodes' containers, which judges by itself.
 async fn relayed(state: &State, method: &Method, path: &str, act: Option<Act>) -> Result<Way, ApiError> {
     if asks_for_a_digest(method, path) {
         let (_, known) = role(state).await?;
         return Ok(Way::Here(state.asker().with_engine().tied_to(known)));
+    }
+    if path == everywhere::PATH {
+        return Ok(Way::Here(state.asker().tied()));
     }
     let task = task_here(state, path).await?;
     let task = task.ok_or_else(|| ApiError::not_found("no container of a task has that name"))?;

@@ -6,7 +6,8 @@
 //!            '-> router       one module per noun
 //!                  |-- this host's containers: engine
 //!                  |-- objects of the swarm:   cluster (gRPC to a manager)
-//!                  '-- a container elsewhere:  proxy   (the same request through a tunnel)
+//!                  |-- a container elsewhere:  proxy   (the same request through a tunnel)
+//!                  '-- those of all hosts:     everywhere (the same)
 //! ```
 //!
 //! *Tasks.* [`FrontDoor::serve`] has one per connection; a hijacked stream (attach, exec) has one more. All end
@@ -26,6 +27,7 @@ mod containers;
 mod detach_keys;
 mod error;
 mod events;
+mod everywhere;
 mod execs;
 mod filters;
 mod group;
@@ -309,6 +311,7 @@ fn router(state: State) -> Router {
         .merge(tasks::routes())
         .merge(secrets::routes())
         .merge(stacks::routes())
+        .merge(everywhere::routes())
         .merge(users::routes())
         .merge(networks::routes())
         .merge(containers::routes())

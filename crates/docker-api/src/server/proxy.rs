@@ -6,7 +6,7 @@
 //! ```
 
 use super::{
-    ApiError, State, SwarmStatus,
+    ApiError, BoxedIo, State, SwarmStatus,
     containers::RAW,
     judge::Role,
     request::with_whole_body,
@@ -22,7 +22,7 @@ use axum::{
     response::Response,
 };
 use http_body_util::BodyExt as _;
-use hyper::client::conn::http1;
+use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use model::{NodeId, Role as ModelRole, Task};
 use std::{
@@ -107,12 +107,6 @@ pub(super) async fn forward(
     } else {
         (state.swarm().tunnel(node, state.asker()).await?, None)
     };
-    let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(broken)?;
-    state.spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "a tunnel ended");
-        }
-    });
     let path = request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned();
     let makes_exec = request.method() == Method::POST && request.uri().path().ends_with("/exec");
     let path = match &container {
@@ -120,7 +114,6 @@ pub(super) async fn forward(
         None => path,
     };
     *request.uri_mut() = path.parse().map_err(|_| ApiError::bad_request("invalid path"))?;
-    request.headers_mut().insert(HOST, HeaderValue::from_static("rswarm"));
     role.put_on(request.headers_mut());
     // A token is for managers, not for every node.
     request.headers_mut().remove(AUTHORIZATION);
@@ -130,7 +123,7 @@ pub(super) async fn forward(
         ask_for_upgrade(request.headers_mut());
     }
     let mut ours = std::mem::take(request.extensions_mut());
-    let mut answer = sender.send_request(request).await.map_err(broken)?;
+    let mut answer = over(state, io, request).await.map_err(broken)?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let theirs = hyper::upgrade::on(&mut answer);
         let taken = Taken::of(&mut ours)?;
@@ -167,6 +160,25 @@ pub(super) async fn forward(
         return Ok(Response::from_parts(parts, Body::from(bytes)));
     }
     Ok(answer.map(Body::new))
+}
+
+/// Sends a request over a connection to another front door; returns the answer.
+///
+/// # Errors
+/// The connection broke.
+pub(super) async fn over(
+    state: &State,
+    io: BoxedIo,
+    mut request: Request,
+) -> Result<Response<Incoming>, hyper::Error> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await?;
+    state.spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a tunnel ended");
+        }
+    });
+    request.headers_mut().insert(HOST, HeaderValue::from_static("rswarm"));
+    sender.send_request(request).await
 }
 
 /// Returns true for a request whose answer is a stream both ways, unless it is a refusal.

@@ -231,6 +231,16 @@ wire! {
         network_settings: SummaryNetworks = "NetworkSettings",
         mounts: Vec<MountPoint> = "Mounts",
     }
+    /// Not in Docker: the containers of one node, under `/rswarm/containers`.
+    NodeContainers {
+        node_id: String = "NodeID",
+        hostname: String = "Hostname",
+        /// Not set: the managers do not hear it, and it was not asked.
+        ready: bool = "Ready",
+        containers: Vec<ContainerSummary> = "Containers",
+        /// Why they are not known.
+        error: String => "Error",
+    }
     SummaryPort {
         ip: String => "IP",
         private_port: u16 = "PrivatePort",

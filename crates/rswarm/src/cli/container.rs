@@ -15,9 +15,9 @@ pub(crate) enum Container {
     Run(Box<RunArgs>),
     /// Create a container.
     Create(Box<CreateArgs>),
-    /// Run a command in a running container or task.
+    /// Run a command in a running container, task or service, on whichever node.
     Exec(ExecArgs),
-    /// Show the logs of a container or task.
+    /// Show the logs of a container, task or service.
     Logs(LogsArgs),
     /// Stop containers.
     Stop(StopArgs),
@@ -34,6 +34,9 @@ pub(crate) struct PsArgs {
     /// Also those that do not run.
     #[arg(short, long)]
     pub(crate) all: bool,
+    /// Those of all nodes of the swarm: to admins all, to other users those of tasks.
+    #[arg(long)]
+    pub(crate) all_nodes: bool,
     #[command(flatten)]
     pub(crate) list: ListArgs,
 }
@@ -64,14 +67,14 @@ pub(crate) struct ExecArgs {
     /// Folder in the container that it begins in.
     #[arg(short, long)]
     pub(crate) workdir: Option<String>,
-    /// Name or id of a container or task.
+    /// Name or id of a container or service, or a task such as web.2.
     pub(crate) container: String,
     /// The program and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct LogsArgs {
     /// Go on with what comes.
     #[arg(short, long)]
@@ -91,7 +94,7 @@ pub(crate) struct LogsArgs {
     /// Show what `--log-opt` asked to be logged with each line.
     #[arg(long)]
     pub(crate) details: bool,
-    /// Name or id.
+    /// Name or id of a container or service, or a task such as web.2.
     pub(crate) name: String,
 }
 
@@ -144,7 +147,7 @@ pub(crate) struct StatsArgs {
     /// One sample, then end.
     #[arg(long)]
     pub(crate) no_stream: bool,
-    /// All running ones by default.
+    /// Containers, services, or tasks such as web.2; all running containers of this host by default.
     pub(crate) containers: Vec<String>,
     /// `json`, `table`, or a template such as '{{.Name}}'.
     #[arg(long)]
@@ -156,16 +159,16 @@ pub(crate) struct AttachArgs {
     /// Output only.
     #[arg(long)]
     pub(crate) no_stdin: bool,
-    /// Name or id of the container.
+    /// Name or id of a container or service, or a task such as web.2.
     pub(crate) container: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CpArgs {
-    /// CONTAINER:PATH, a path here, or `-` for a tar on standard input.
+    /// CONTAINER:PATH (or a task's or service's), a path here, or `-` for a tar on standard input.
     #[arg(allow_hyphen_values = true)]
     pub(crate) source: String,
-    /// CONTAINER:PATH, a path here, or `-` for a tar on standard output.
+    /// CONTAINER:PATH (or a task's or service's), a path here, or `-` for a tar on standard output.
     #[arg(allow_hyphen_values = true)]
     pub(crate) destination: String,
 }
@@ -204,7 +207,7 @@ pub(crate) struct StopArgs {
     /// Seconds until SIGKILL.
     #[arg(short = 't', long)]
     pub(crate) time: Option<u32>,
-    /// Names or ids of containers.
+    /// Names or ids of containers, or tasks such as web.2.
     #[arg(required = true)]
     pub(crate) containers: Vec<String>,
 }
@@ -214,7 +217,7 @@ pub(crate) struct KillArgs {
     /// Name or number of the signal.
     #[arg(short, long, default_value = "KILL")]
     pub(crate) signal: String,
-    /// Names or ids of containers.
+    /// Names or ids of containers, or tasks such as web.2.
     #[arg(required = true)]
     pub(crate) containers: Vec<String>,
 }

@@ -1,6 +1,6 @@
 //! Containers: `ps run exec logs stop kill rm`; `exec` and `logs` reach tasks on any host.
 
-use super::{each, inspect};
+use super::{each, inspect, service_logs, target};
 use crate::{
     cli::{
         AttachArgs, Container, CreateArgs, ExecArgs, KillArgs, LogsArgs, Names, PsArgs, Pull, RmArgs,
@@ -9,9 +9,9 @@ use crate::{
     list::{self, List},
     output, terminal,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use docker_api::{
-    client::{Client, Demux, Frame, Hijacked},
+    client::{Client, Demux, Frame, Hijacked, Query},
     types::{self, StrSlice},
 };
 use futures::{Stream, StreamExt};
@@ -36,34 +36,80 @@ pub(crate) async fn command(client: &Client, command: Container) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is listed of containers; on all nodes, where they are comes last.
+static COLUMNS: [(&str, &str); 8] = [
+    ("CONTAINER ID", "ID"),
+    ("IMAGE", "Image"),
+    ("COMMAND", "Command"),
+    ("CREATED", "RunningFor"),
+    ("STATUS", "Status"),
+    ("PORTS", "Ports"),
+    ("NAMES", "Names"),
+    ("NODE", "Node"),
+];
+
+/// Lists containers, of this host or of all nodes.
+///
+/// # Errors
+/// A node that should have answered did not: what there is of the others is printed nevertheless.
 pub(crate) async fn ps(client: &Client, args: &PsArgs) -> Result<()> {
     let filters = list::filters(&args.list.filter)?;
-    let all = if args.all { "1" } else { "0" };
-    let mut table = List::new(&[
-        ("CONTAINER ID", "ID"),
-        ("IMAGE", "Image"),
-        ("COMMAND", "Command"),
-        ("CREATED", "RunningFor"),
-        ("STATUS", "Status"),
-        ("PORTS", "Ports"),
-        ("NAMES", "Names"),
-    ]);
-    let now = list::now().0 / 1_000_000_000;
-    for c in client.containers(&[("all", all), ("filters", &filters)]).await? {
-        let ports = ports(&c);
-        let command: String = c.command.chars().take(20).collect();
-        let age = std::time::Duration::from_secs(u64::try_from(now - c.created).unwrap_or(0));
-        table.row(vec![
-            c.id.chars().take(12).collect(),
-            c.image.split('@').next().unwrap_or_default().to_owned(),
-            format!("\"{command}\""),
-            format!("{} ago", list::human(age)),
-            c.status,
-            ports,
-            c.names.iter().map(|n| n.trim_start_matches('/')).collect::<Vec<_>>().join(","),
-        ]);
+    let query = [("all", if args.all { "1" } else { "0" }), ("filters", filters.as_str())];
+    if args.all_nodes {
+        return ps_everywhere(client, args, &query).await;
+    }
+    let mut table = List::new(&COLUMNS[..COLUMNS.len() - 1]);
+    for container in client.containers(&query).await? {
+        table.row(row(container));
     }
     table.print(&args.list)
+}
+
+async fn ps_everywhere(client: &Client, args: &PsArgs, query: Query<'_>) -> Result<()> {
+    let nodes = client.containers_everywhere(query).await.map_err(|error| {
+        if error.is_not_found() {
+            anyhow!(
+                "{error}\nhint: containers of all nodes are told by managers of this version; upgrade them"
+            )
+        } else {
+            error.into()
+        }
+    })?;
+    let mut table = List::new(&COLUMNS);
+    let mut silent = Vec::new();
+    for node in nodes {
+        let name = node.hostname;
+        match (node.ready, node.error.as_str()) {
+            (_, "") => {}
+            (true, why) => silent.push(format!("{name}: {why}")),
+            (false, why) => output::warning(&format!("the containers of {name} are not known: {why}")),
+        }
+        for container in node.containers {
+            table.row([row(container), vec![name.clone()]].concat());
+        }
+    }
+    table.print(&args.list)?;
+    if silent.is_empty() {
+        return Ok(());
+    }
+    bail!("the list is not whole: {}", silent.join("; "))
+}
+
+/// Returns what is listed of a container.
+fn row(container: types::ContainerSummary) -> Vec<String> {
+    let now = list::now().0 / 1_000_000_000;
+    let age = std::time::Duration::from_secs(u64::try_from(now - container.created).unwrap_or(0));
+    let command: String = container.command.chars().take(20).collect();
+    let names = container.names.iter().map(|name| name.trim_start_matches('/'));
+    vec![
+        container.id.chars().take(12).collect(),
+        container.image.split('@').next().unwrap_or_default().to_owned(),
+        format!("\"{command}\""),
+        format!("{} ago", list::human(age)),
+        container.status.clone(),
+        ports(&container),
+        names.collect::<Vec<_>>().join(","),
+    ]
 }
 
 /// Returns ports as a list shows them.
@@ -215,7 +261,8 @@ pub(crate) async fn exec(client: &Client, args: ExecArgs) -> Result<ExitCode> {
         cmd: StrSlice(args.command),
         ..Default::default()
     };
-    let id = client.exec_create(&args.container, &exec).await?.id;
+    let container = target::one(client, &args.container).await?;
+    let id = client.exec_create(&container, &exec).await?.id;
     if args.detach {
         client.exec_start_detached(&id).await?;
         return Ok(ExitCode::SUCCESS);
@@ -307,28 +354,38 @@ pub(crate) async fn update(client: &Client, args: &UpdateArgs) -> Result<()> {
     .await
 }
 
-/// Prints the logs of a container, or of all tasks of a service: `base` is `containers` or `services`.
+/// Prints the logs of a container, of a task, or of all tasks of a service.
 pub(crate) async fn logs(client: &Client, args: &LogsArgs) -> Result<()> {
-    // The log of a container with a terminal has no frames.
-    let raw = client.container(&args.name).await?.config.tty;
-    copy_logs(client, "containers", args, args.details, raw).await
+    match client.container(&args.name).await {
+        // The log of a container with a terminal has no frames.
+        Ok(container) => {
+            copy_logs(client, "containers", &args.name, args, args.details, container.config.tty).await
+        }
+        Err(missing) if target::is_not_here(&missing) => {
+            let named = target::beyond(client, &args.name, missing).await?;
+            service_logs::plain(client, &named, args).await
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Prints a log as it comes; `raw`: without frames.
 pub(crate) async fn copy_logs(
     client: &Client,
     base: &str,
+    id: &str,
     args: &LogsArgs,
     details: bool,
     raw: bool,
 ) -> Result<()> {
-    print(StreamReader::new(open_logs(client, base, args, details).await?), raw).await
+    print(StreamReader::new(open_logs(client, base, id, args, details).await?), raw).await
 }
 
-/// Asks for the log of a container, a service or a task.
+/// Asks for the log of a container, a service or a task: `base` is `containers`, `services` or `tasks`.
 pub(crate) async fn open_logs(
     client: &Client,
     base: &str,
+    id: &str,
     args: &LogsArgs,
     details: bool,
 ) -> Result<impl Stream<Item = std::io::Result<axum::body::Bytes>> + Unpin + use<>> {
@@ -344,7 +401,7 @@ pub(crate) async fn open_logs(
     ];
     let bounds = [("since", since.as_str()), ("until", until.as_str())];
     query.extend(bounds.into_iter().filter(|(_, at)| !at.is_empty()));
-    let answer = client.logs(base, &args.name, &query).await?;
+    let answer = client.logs(base, id, &query).await?;
     Ok(answer.into_body().into_data_stream().map(|chunk| chunk.map_err(std::io::Error::other)))
 }
 
@@ -370,7 +427,8 @@ pub(crate) async fn start(client: &Client, args: &StartArgs) -> Result<ExitCode>
 }
 
 pub(crate) async fn attach(client: &Client, args: &AttachArgs) -> Result<ExitCode> {
-    let container = client.container(&args.container).await?;
+    let id = target::one(client, &args.container).await?;
+    let container = client.container(&id).await?;
     if !container.state.running {
         bail!("You cannot attach to a stopped container, start it first");
     }
@@ -379,11 +437,11 @@ pub(crate) async fn attach(client: &Client, args: &AttachArgs) -> Result<ExitCod
     if stdin {
         query.push(("stdin", "1"));
     }
-    let streams = client.container_attach(&args.container, &query).await?;
-    let waiting = client.container_wait(&args.container, "not-running").await?;
+    let streams = client.container_attach(&id, &query).await?;
+    let waiting = client.container_wait(&id, "not-running").await?;
     let _raw = terminal::raw_if(tty && stdin)?;
     if tty {
-        resize(client, "containers", &args.container).await;
+        resize(client, "containers", &id).await;
     }
     pump(streams, tty, stdin).await?;
     Ok(exit_code(Client::wait_answer(waiting).await?.status_code))
@@ -396,7 +454,8 @@ pub(crate) async fn act(client: &Client, names: &[String], action: &str) -> Resu
 
 pub(crate) async fn wait(client: &Client, args: &Names) -> Result<()> {
     for name in &args.names {
-        let waiting = client.container_wait(name, "not-running").await?;
+        let id = target::one(client, name).await?;
+        let waiting = client.container_wait(&id, "not-running").await?;
         output::line(&Client::wait_answer(waiting).await?.status_code.to_string())?;
     }
     Ok(())
@@ -407,13 +466,20 @@ pub(crate) async fn stop(client: &Client, args: &StopArgs, action: &str) -> Resu
     let time = args.time.map(|t| t.to_string());
     let query: Vec<(&str, &str)> = time.iter().map(|t| ("t", t.as_str())).collect();
     let query = &query;
-    each(&args.containers, async |name| Ok(client.container_act(name, action, query).await?)).await
+    each(&args.containers, async |name| {
+        let id = target::to_end(client, name, action).await?;
+        Ok(client.container_act(&id, action, query).await?)
+    })
+    .await
 }
 
 pub(crate) async fn kill(client: &Client, args: &KillArgs) -> Result<()> {
     let signal = args.signal.as_str();
-    each(&args.containers, async |name| Ok(client.container_act(name, "kill", &[("signal", signal)]).await?))
-        .await
+    each(&args.containers, async |name| {
+        let id = target::to_end(client, name, "kill").await?;
+        Ok(client.container_act(&id, "kill", &[("signal", signal)]).await?)
+    })
+    .await
 }
 
 pub(crate) async fn rm(client: &Client, args: &RmArgs) -> Result<()> {

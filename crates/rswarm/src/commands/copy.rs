@@ -1,5 +1,6 @@
 //! `rswarm cp`: files between a container and this machine, as tar streams.
 
+use super::target;
 use crate::{cli::CpArgs, output};
 use anyhow::{Context, Result, bail};
 use axum::body::Body;
@@ -30,8 +31,12 @@ pub(crate) fn container_path(text: &str) -> Option<(&str, &str)> {
 
 pub(crate) async fn cp(client: &Client, args: &CpArgs) -> Result<()> {
     match (container_path(&args.source), container_path(&args.destination)) {
-        (Some((container, path)), None) => out(client, container, path, &args.destination).await,
-        (None, Some((container, path))) => into(client, &args.source, container, path).await,
+        (Some((name, path)), None) => {
+            out(client, &target::one(client, name).await?, path, &args.destination).await
+        }
+        (None, Some((name, path))) => {
+            into(client, &args.source, &target::one(client, name).await?, path).await
+        }
         (Some(_), Some(_)) => bail!("copying between containers is not supported"),
         (None, None) => bail!("must specify at least one container source: CONTAINER:PATH"),
     }

@@ -1,7 +1,10 @@
 //! `rswarm service explain`: why a service's tasks are where they are, do not run, or were replaced, and what each node
 //! has against one more.
 
-use super::{causes, cluster};
+use super::{
+    causes, cluster,
+    target::{self, Part, slot},
+};
 use crate::{list, output};
 use anyhow::{Context as _, Result};
 use docker_api::{client::Client, types};
@@ -31,32 +34,16 @@ pub(crate) async fn run(client: &Client, name: &str) -> Result<()> {
 
 /// Finds a service, and the slot if it is a task that was named: by id, `web.2`, or `web.NODE`.
 async fn find(client: &Client, name: &str) -> Result<(types::Service, Option<String>)> {
-    match client.service(name).await {
-        Ok(service) => return Ok((service, None)),
-        Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error.into()),
-    }
-    // The name of a task ends with its slot, or with slot and id.
-    let parts: Vec<&str> = name.split('.').collect();
-    for length in (1..parts.len()).rev() {
-        if let Ok(service) = client.service(&parts[..length].join(".")).await {
-            return Ok((service, Some(parts[length].to_owned())));
-        }
-    }
-    match client.task(name).await {
-        Ok(task) => Ok((client.service(&task.service_id).await?, Some(slot(&task)))),
-        Err(error) if error.is_not_found() => {
-            anyhow::bail!(
-                "no such service or task: {name}; hint: `rswarm service ls` and `rswarm service ps` list them"
-            )
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Returns its number; of a task of a global service its node.
-fn slot(task: &types::Task) -> String {
-    if task.slot == 0 { task.node_id.clone() } else { task.slot.to_string() }
+    let named = target::find(client, name).await?.with_context(|| {
+        format!(
+            "no such service or task: {name}; hint: `rswarm service ls` and `rswarm service ps` list them"
+        )
+    })?;
+    let slot = match named.part {
+        Part::All => None,
+        Part::Slot(..) | Part::Task(_) => Some(slot(&named.newest(client).await?)),
+    };
+    Ok((named.service, slot))
 }
 
 /// All that is told.

@@ -1,5 +1,6 @@
 //! Looking at containers and at what happens: `top port diff stats events`.
 
+use super::target;
 use crate::{
     cli::{EventsArgs, ListArgs, StatsArgs},
     list::{self, List},
@@ -7,10 +8,25 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use docker_api::{client::Client, types};
+use futures::StreamExt as _;
 use serde_json::Value;
 use std::time::Duration;
 
-pub(crate) async fn top(client: &Client, container: &str) -> Result<()> {
+/// Containers that `stats` looks at at once.
+const SAMPLES_AT_ONCE: usize = 32;
+
+pub(crate) async fn top(client: &Client, name: &str) -> Result<()> {
+    let containers = target::all(client, name).await?;
+    for (number, container) in containers.iter().enumerate() {
+        if containers.len() > 1 {
+            output::line(&format!("{}{}:", if number > 0 { "\n" } else { "" }, container.title()))?;
+        }
+        top_of(client, &container.id).await?;
+    }
+    Ok(())
+}
+
+async fn top_of(client: &Client, container: &str) -> Result<()> {
     let top: types::ContainerTop = client.get(&path(container, "top"), &[]).await?;
     let rows: Vec<&Vec<String>> = std::iter::once(&top.titles).chain(&top.processes).collect();
     let width =
@@ -27,7 +43,8 @@ fn path(container: &str, what: &str) -> String {
 }
 
 pub(crate) async fn port(client: &Client, container: &str) -> Result<()> {
-    let container: Value = client.get(&path(container, "json"), &[]).await?;
+    let container = target::one(client, container).await?;
+    let container: Value = client.get(&path(&container, "json"), &[]).await?;
     let ports = container.pointer("/NetworkSettings/Ports").and_then(Value::as_object);
     for (port, bindings) in ports.into_iter().flatten() {
         for binding in bindings.as_array().into_iter().flatten() {
@@ -39,7 +56,8 @@ pub(crate) async fn port(client: &Client, container: &str) -> Result<()> {
 }
 
 pub(crate) async fn diff(client: &Client, container: &str) -> Result<()> {
-    let changes: Vec<types::ContainerChange> = client.get(&path(container, "changes"), &[]).await?;
+    let container = target::one(client, container).await?;
+    let changes: Vec<types::ContainerChange> = client.get(&path(&container, "changes"), &[]).await?;
     for change in changes {
         let kind = match change.kind {
             0 => 'C',
@@ -53,10 +71,7 @@ pub(crate) async fn diff(client: &Client, container: &str) -> Result<()> {
 
 pub(crate) async fn stats(client: &Client, args: &StatsArgs) -> Result<()> {
     loop {
-        let mut names = args.containers.clone();
-        if names.is_empty() {
-            names = client.containers(&[]).await?.into_iter().map(|c| c.id).collect();
-        }
+        let ids = sampled(client, &args.containers).await?;
         let mut table = List::new(&[
             ("CONTAINER ID", "ID"),
             ("NAME", "Name"),
@@ -66,10 +81,19 @@ pub(crate) async fn stats(client: &Client, args: &StatsArgs) -> Result<()> {
             ("NET I/O", "NetIO"),
             ("PIDS", "PIDs"),
         ]);
-        for name in &names {
-            // Two samples of the daemon, a second apart: a share of the processor is of a time.
-            let sample: Value = client.get(&path(name, "stats"), &[("stream", "0")]).await?;
-            table.row(sample_row(&sample));
+        // Two samples of the daemon, a second apart: a share of the processor is of a time.
+        let samples = ids.iter().map(|id| {
+            let path = path(id, "stats");
+            async move { client.get::<Value>(&path, &[("stream", "0")]).await }
+        });
+        let mut samples = futures::stream::iter(samples).buffered(SAMPLES_AT_ONCE);
+        while let Some(sample) = samples.next().await {
+            match sample {
+                Ok(sample) => table.row(sample_row(&sample)),
+                // It has ended since it was found: of a service there are others.
+                Err(error) if error.is_not_found() && !args.no_stream => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         table.print(&ListArgs { quiet: false, format: args.format.clone(), filter: Vec::new() })?;
         if args.no_stream {
@@ -77,6 +101,18 @@ pub(crate) async fn stats(client: &Client, args: &StatsArgs) -> Result<()> {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// Returns the containers to look at; all running ones of this host where none is named.
+async fn sampled(client: &Client, names: &[String]) -> Result<Vec<String>> {
+    if names.is_empty() {
+        return Ok(client.containers(&[]).await?.into_iter().map(|container| container.id).collect());
+    }
+    let mut ids = Vec::new();
+    for name in names {
+        ids.extend(target::all(client, name).await?.into_iter().map(|container| container.id));
+    }
+    Ok(ids)
 }
 
 /// Source: docker CLI `cli/command/container/stats_helpers.go`.

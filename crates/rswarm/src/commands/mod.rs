@@ -26,6 +26,7 @@ pub(crate) mod service_logs;
 pub(crate) mod stack;
 pub(crate) mod survival;
 pub(crate) mod system;
+pub(crate) mod target;
 pub(crate) mod user;
 
 use crate::{cli::InspectArgs, list, output};
@@ -40,7 +41,12 @@ use serde_json::Value;
 pub(crate) async fn inspect(client: &Client, base: &str, args: &InspectArgs) -> Result<()> {
     let mut all = Vec::new();
     for name in &args.names {
-        all.push(object(client, base, name).await?);
+        // Containers are those of tasks, too.
+        let known = match base {
+            "containers" => target::one(client, name).await?,
+            _ => name.clone(),
+        };
+        all.push(object(client, base, &known).await?);
     }
     show(&all, args.format.as_deref())
 }

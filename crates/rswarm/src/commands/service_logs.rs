@@ -2,51 +2,115 @@
 //!
 //! Source: docker/cli `cli/command/service/logs.go`.
 
-use super::{cluster, container};
-use crate::{cli::ServiceLogs, output};
+use super::{
+    cluster, container,
+    target::{self, Named, Part},
+};
+use crate::{
+    cli::{LogsArgs, ServiceLogs},
+    output,
+};
 use anyhow::{Context, Result, bail};
 use docker_api::client::{Client, Demux, Frame};
 use std::collections::BTreeMap;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::StreamReader;
 
+/// Shows the log of a service, of a slot's newest task, or of a task.
+///
+/// # Errors
+/// There is none of that name; the log breaks off.
 pub(crate) async fn run(client: &Client, args: &ServiceLogs) -> Result<()> {
-    // Also by the id of one task, as with Docker.
-    let (base, tty, padding) = match client.service(&args.logs.name).await {
-        Ok(service) => {
-            let tty = service.spec.task_template.container_spec.is_some_and(|c| c.tty);
-            let replicas = service.spec.mode.replicated.and_then(|mode| mode.replicas).unwrap_or(1);
-            ("services", tty, replicas.to_string().len())
-        }
-        Err(error) => match client.task(&args.logs.name).await {
-            Ok(task) => ("tasks", task.spec.container_spec.is_some_and(|c| c.tty), 1),
-            Err(_) => return Err(error.into()),
-        },
-    };
+    let named = target::find(client, &args.logs.name).await?;
+    let named = named.with_context(|| {
+        format!("no such task or service: {}; hint: `rswarm service ls` lists services", args.logs.name)
+    })?;
+    let log = Log::of(client, &named).await?;
     if args.raw {
-        return container::copy_logs(client, base, &args.logs, args.logs.details, tty).await;
+        return log.copy(client, &args.logs).await;
     }
-    if tty {
+    if log.tty {
         bail!("tty service logs only supported with --raw");
     }
-    let body = container::open_logs(client, base, &args.logs, true).await?;
-    let mut frames = Demux::new(StreamReader::new(body));
-    let mut names = Names { client, args, padding, tasks: BTreeMap::new(), nodes: BTreeMap::new() };
-    let (mut out, mut err) = (output::stream(), tokio::io::stderr());
-    while let Some(frame) = frames.next().await? {
-        match frame {
-            Frame::Stdout(line) => {
-                out.write_all(&names.line(&line).await?).await?;
-                out.flush().await?;
+    log.headed(client, args).await
+}
+
+/// Shows what `rswarm logs` shows of something that is no container here: of one task what it printed, as of a container;
+/// of a service its lines with their tasks.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn plain(client: &Client, named: &Named, args: &LogsArgs) -> Result<()> {
+    let log = Log::of(client, named).await?;
+    if log.tty || log.base == "tasks" {
+        return log.copy(client, args).await;
+    }
+    let args = ServiceLogs {
+        logs: args.clone(),
+        no_resolve: false,
+        no_task_ids: false,
+        no_trunc: false,
+        raw: false,
+    };
+    log.headed(client, &args).await
+}
+
+/// A log of the swarm.
+struct Log {
+    /// `services` or `tasks`, and the id there.
+    base: &'static str,
+    id: String,
+    tty: bool,
+    /// How wide the number of a replica is. *Unit:* characters.
+    padding: usize,
+}
+
+impl Log {
+    async fn of(client: &Client, named: &Named) -> Result<Self> {
+        let service = &named.service;
+        match &named.part {
+            Part::All => {
+                let replicas =
+                    service.spec.mode.replicated.as_ref().and_then(|mode| mode.replicas).unwrap_or(1);
+                let container = service.spec.task_template.container_spec.as_ref();
+                let (tty, padding) = (container.is_some_and(|c| c.tty), replicas.to_string().len());
+                Ok(Self { base: "services", id: service.id.clone(), tty, padding })
             }
-            Frame::Stderr(line) => {
-                err.write_all(&names.line(&line).await?).await?;
-                err.flush().await?;
+            Part::Slot(..) | Part::Task(_) => {
+                let task = named.newest(client).await?;
+                let tty = task.spec.container_spec.is_some_and(|c| c.tty);
+                Ok(Self { base: "tasks", id: task.id, tty, padding: 1 })
             }
-            Frame::SystemError(line) => bail!("{}", String::from_utf8_lossy(&line)),
         }
     }
-    Ok(())
+
+    /// Prints it as it is.
+    async fn copy(&self, client: &Client, args: &LogsArgs) -> Result<()> {
+        container::copy_logs(client, self.base, &self.id, args, args.details, self.tty).await
+    }
+
+    /// Prints it with what task each line is of.
+    async fn headed(&self, client: &Client, args: &ServiceLogs) -> Result<()> {
+        let body = container::open_logs(client, self.base, &self.id, &args.logs, true).await?;
+        let mut frames = Demux::new(StreamReader::new(body));
+        let (tasks, nodes) = (BTreeMap::new(), BTreeMap::new());
+        let mut names = Names { client, args, padding: self.padding, tasks, nodes };
+        let (mut out, mut err) = (output::stream(), tokio::io::stderr());
+        while let Some(frame) = frames.next().await? {
+            match frame {
+                Frame::Stdout(line) => {
+                    out.write_all(&names.line(&line).await?).await?;
+                    out.flush().await?;
+                }
+                Frame::Stderr(line) => {
+                    err.write_all(&names.line(&line).await?).await?;
+                    err.flush().await?;
+                }
+                Frame::SystemError(line) => bail!("{}", String::from_utf8_lossy(&line)),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What lines are headed with; names are asked for once.

@@ -1,5 +1,6 @@
 //! `rswarm info`, `version`, `inspect` and `system dial-stdio`.
 
+use super::target;
 use crate::{
     build,
     cli::{FormatArgs, InspectArgs},
@@ -94,22 +95,28 @@ pub(crate) async fn inspect(client: &Client, args: &InspectArgs) -> Result<()> {
                     all.push(value);
                     continue 'names;
                 }
-                Err(error) if is_absence(&error) => {}
+                Err(error) if error.downcast_ref().is_some_and(is_absence) => {}
                 Err(error) => return Err(error),
             }
         }
-        missing.push(format!("No such object: {name}"));
+        // A task by its place, such as web.2, is no id of anything.
+        match target::find(client, name).await {
+            Ok(Some(named)) => {
+                let task = named.newest(client).await?;
+                all.push(super::object(client, "tasks", &task.id).await?);
+            }
+            Ok(None) => missing.push(format!("No such object: {name}")),
+            Err(error) if is_absence(&error) => missing.push(format!("No such object: {name}")),
+            Err(error) => return Err(error.into()),
+        }
     }
     super::show(&all, args.format.as_deref())?;
     if missing.is_empty() { Ok(()) } else { Err(anyhow::anyhow!(missing.join("\n"))) }
 }
 
 /// A host that is in no swarm has no services and so on.
-fn is_absence(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<docker_api::client::Error>()
-        .and_then(docker_api::client::Error::status)
-        .is_some_and(|status| matches!(status.as_u16(), 404 | 503))
+fn is_absence(error: &docker_api::client::Error) -> bool {
+    error.status().is_some_and(|status| matches!(status.as_u16(), 404 | 503))
 }
 
 /// Joins standard input and output with the daemon's socket until the daemon closes it. The end of standard input is
