@@ -23,6 +23,7 @@ mod jobs;
 mod names;
 mod oci;
 mod own_cli;
+mod pasted;
 mod plugins;
 mod power;
 mod private_registry;

@@ -1,8 +1,8 @@
 //! The program inside `rswarm/hello`, the image this binary carries: the binary itself, called `/hello`.
 //!
 //! `hello web` greets with NAME, its host name and a visit count; `hello counter` keeps that count and speaks the
-//! one Redis command the web service needs, so a real Redis can stand in; `hello check ADDR` is the healthcheck;
-//! `hello deaf` does nothing and ignores SIGTERM; for `hello sink` and `hello blast` see [`load`],
+//! one Redis command the web service needs, so a real Redis can stand in; `hello check ADDR` is the healthcheck,
+//! `hello get ADDR/PATH` shows an answer where there is no curl; `hello deaf` does nothing and ignores SIGTERM; for `hello sink` and `hello blast` see [`load`],
 //! for `hello echo` and `hello ask` [`datagrams`].
 
 use super::{datagrams, load};
@@ -33,11 +33,12 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
         ["web"] => web()?,
         ["counter"] => counter(Path::new("/data/visits"))?,
         ["check", address] => check(address)?,
+        ["get", address] => get(address)?,
         ["sink", port] => load::sink(port.parse().with_context(|| format!("{port:?} is no port"))?)?,
         ["echo", port] => datagrams::echo(port.parse().with_context(|| format!("{port:?} is no port"))?)?,
         ["ask", address] => datagrams::ask(address)?,
         ["blast", kind, address, seconds] => load::blast(kind, address, seconds)?,
-        _ => bail!("usage: hello web | counter | check ADDRESS"),
+        _ => bail!("usage: hello web | counter | check ADDRESS | get ADDRESS[/PATH]"),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -198,6 +199,20 @@ fn keep(file: &Path, count: u64) -> Result<()> {
     writeln!(out, "{count}")?;
     out.sync_data()?;
     std::fs::rename(&new, file).with_context(|| format!("cannot rename {}", new.display()))
+}
+
+/// Prints what an address answers, whatever its status says, as curl does; port 80 unless one is named.
+fn get(address: &str) -> Result<()> {
+    let (host, path) = address.split_once('/').unwrap_or((address, ""));
+    let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+    let mut stream = TcpStream::connect(&with_port).with_context(|| format!("cannot reach {with_port}"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET /{path} HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(1 << 20).read_to_end(&mut answer).with_context(|| format!("{with_port} broke off"))?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (_, body) = answer.split_once("\r\n\r\n").with_context(|| format!("{with_port} speaks no HTTP"))?;
+    crate::output::line(body.trim_end())
 }
 
 fn check(address: &str) -> Result<()> {
