@@ -129,7 +129,16 @@ pub(crate) fn warning(text: &str) {
 
 /// Writes an error with all its causes to standard error.
 pub(crate) fn error(error: &anyhow::Error) {
-    to_stderr(&format!("Error: {error:#}"));
+    to_stderr(&format!("Error: {}", at_hand(&format!("{error:#}"))));
+}
+
+/// Returns what a daemon says with the command that is at hand: it says word for word what Docker does, since clients
+/// act on it, and so names Docker's commands.
+fn at_hand(text: &str) -> String {
+    let known = ["swarm", "node", "service", "stack"];
+    known.iter().fold(text.to_owned(), |text, word| {
+        text.replace(&format!("docker {word} "), &format!("rswarm {word} "))
+    })
 }
 
 /// Writes a line about what happens to standard error: standard output is for what was asked for.
@@ -187,6 +196,15 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_name_the_command_at_hand() {
+        let said = "remove a: This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to \
+                    connect this node to swarm; hint: remove it (docker node rm) and see docs.docker.com";
+        let shown = at_hand(said);
+        assert!(!shown.contains("docker swarm") && !shown.contains("docker node"), "{shown}");
+        assert!(shown.contains("Use \"rswarm swarm init\"") && shown.contains("docs.docker.com"), "{shown}");
+    }
 
     #[test]
     fn what_others_wrote_does_not_steer_a_terminal() {

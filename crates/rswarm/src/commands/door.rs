@@ -14,10 +14,6 @@ pub(crate) fn explained(error: Error) -> Error {
             let owner = std::fs::metadata(path).ok().map(|socket| (socket.gid(), socket.mode()));
             anyhow!("{}", denied(path, owner, &groups))
         }
-        // Docker's words, word for word, of a host that is in no swarm: the command they name is not the one at hand.
-        Some(Refusal::Api { message, .. }) if message.contains("\"docker swarm ") => {
-            anyhow!("{}", format!("{error:#}").replace("\"docker swarm ", "\"rswarm swarm "))
-        }
         _ => error,
     }
 }
