@@ -53,7 +53,7 @@ impl<H: Ord + Clone, V> Places<H, V> {
         let leaves = if own >= self.limits.per_holder {
             Some(self.oldest(&holder)?)
         } else if self.taken.len() >= self.limits.total {
-            Some(self.oldest_of_the_biggest()?)
+            Some(self.oldest_of_the_biggest(|_| true)?)
         } else {
             None
         };
@@ -61,6 +61,28 @@ impl<H: Ord + Clone, V> Places<H, V> {
         let ticket = Ticket(self.next);
         self.next += 1;
         self.taken.insert(ticket, Place { holder, kept: false, value });
+        Some((ticket, gone))
+    }
+
+    /// As [`Places::take`], for one of the guests: all of them have no more than `guests.total` of the places, and each no
+    /// more than `guests.per_holder`, so that what is left is the others' whatever guests do.
+    pub fn take_as_guest(
+        &mut self,
+        holder: H,
+        value: V,
+        is_guest: impl Fn(&H) -> bool,
+        guests: PlaceLimits,
+    ) -> Option<(Ticket, Option<V>)> {
+        let count = |fits: &dyn Fn(&H) -> bool| self.taken.values().filter(|p| fits(&p.holder)).count();
+        let leaves = if count(&|other| *other == holder) >= guests.per_holder {
+            self.oldest(&holder)?
+        } else if count(&is_guest) >= guests.total {
+            self.oldest_of_the_biggest(is_guest)?
+        } else {
+            return self.take(holder, value);
+        };
+        let gone = self.leave(leaves);
+        let (ticket, _) = self.take(holder, value)?;
         Some((ticket, gone))
     }
 
@@ -78,7 +100,7 @@ impl<H: Ord + Clone, V> Places<H, V> {
 
     /// Takes away the place of whoever would be the next to lose one: when something else than places ran out.
     pub fn make_room(&mut self) -> Option<V> {
-        let ticket = self.oldest_of_the_biggest()?;
+        let ticket = self.oldest_of_the_biggest(|_| true)?;
         self.leave(ticket)
     }
 
@@ -86,9 +108,9 @@ impl<H: Ord + Clone, V> Places<H, V> {
         self.taken.iter().find(|(_, place)| place.holder == *holder && !place.kept).map(|(ticket, _)| *ticket)
     }
 
-    fn oldest_of_the_biggest(&self) -> Option<Ticket> {
+    fn oldest_of_the_biggest(&self, of: impl Fn(&H) -> bool) -> Option<Ticket> {
         let mut held: BTreeMap<&H, (usize, Ticket)> = BTreeMap::new();
-        for (ticket, place) in self.taken.iter().filter(|(_, place)| !place.kept) {
+        for (ticket, place) in self.taken.iter().filter(|(_, place)| !place.kept && of(&place.holder)) {
             held.entry(&place.holder).or_insert((0, *ticket)).0 += 1;
         }
         // Of two that hold as many, the one whose oldest place is older.
@@ -144,5 +166,30 @@ mod tests {
             places.keep(ticket, true);
         }
         assert!(places.take('c', 6).is_none() && places.make_room().is_none());
+    }
+
+    #[test]
+    fn guests_leave_places_for_the_others_and_for_each_other() {
+        let mut places = places(8, 8);
+        let guests = PlaceLimits { total: 6, per_holder: 4 };
+        let enters = |places: &mut Places<char, u32>, who, n| {
+            let (ticket, gone) = places.take_as_guest(who, n, |holder| *holder != 'r', guests)?;
+            places.keep(ticket, true);
+            Some(gone)
+        };
+        for n in 0..4 {
+            assert_eq!(enters(&mut places, 'a', n), Some(None));
+        }
+        assert_eq!(enters(&mut places, 'a', 4), None, "it has its part, all of it in use");
+        for n in 5..7 {
+            assert_eq!(enters(&mut places, 'b', n), Some(None));
+        }
+        assert_eq!(enters(&mut places, 'c', 7), None, "guests have theirs");
+        let idle = *places.taken.keys().next().unwrap();
+        places.keep(idle, false);
+        assert_eq!(enters(&mut places, 'c', 8), Some(Some(0)), "what a guest does not use is another's");
+        for n in 9..11 {
+            assert_eq!(places.take('r', n).unwrap().1, None);
+        }
     }
 }

@@ -296,7 +296,7 @@ async fn accept(listener: &Listener) -> io::Result<(Accepted, Holder)> {
             // A kernel that does not tell them has told the first one.
             let groups = sys::socket::peer_groups(&io).unwrap_or_default();
             let origin = group.origin(peer.uid(), peer.gid(), &groups);
-            return Ok((Accepted::Unix(io, origin), Holder::Here));
+            return Ok((Accepted::Unix(io, origin), Holder::Here { uid: peer.uid() }));
         }
         Listener::Tcp(listener) => (listener, None),
         Listener::Tls(listener, acceptor, whose) => (listener, Some((acceptor, whose))),

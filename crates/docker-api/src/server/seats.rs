@@ -2,7 +2,8 @@
 //!
 //! A connection that has no request under way (idle, half a head, a handshake that does not go on) loses its seat
 //! to a newcomer when there is none left, the oldest of whoever has most first. So does one whose request has had no
-//! byte of its body for [`PATIENCE`]. A request that is being answered is never cut.
+//! byte of its body for [`PATIENCE`]. A request that is being answered is never cut; so that those who have many going
+//! on shut nobody out, one of them has at most half of the seats, and some are left to root.
 
 use axum::body::{Body, HttpBody};
 use hyper::body::{Bytes, Frame, SizeHint};
@@ -26,30 +27,46 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Who sits there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Holder {
-    /// Somebody of this host, on a unix socket.
-    Here,
+    /// An account of this host, on a unix socket.
+    Here {
+        uid: u32,
+    },
     Address(IpAddr),
     /// Those at the front door of another node.
     Node(NodeId),
+}
+
+impl Holder {
+    /// Returns true for everybody but root, who mends what others do.
+    fn is_guest(&self) -> bool {
+        !matches!(self, Self::Here { uid: 0 })
+    }
 }
 
 /// All seats of a front door; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Seats {
     places: Arc<Mutex<Places<Holder, CancellationToken>>>,
+    guests: PlaceLimits,
     patience: Duration,
 }
 
 impl Seats {
     pub(super) fn new(count: usize) -> Self {
-        let limits = PlaceLimits { total: count.max(2), per_holder: count.max(2) };
-        Self { places: Arc::new(Mutex::new(Places::new(limits))), patience: PATIENCE }
+        let count = count.max(4);
+        let limits = PlaceLimits { total: count, per_holder: count };
+        let guests = PlaceLimits { total: count - count.div_ceil(8), per_holder: count / 2 };
+        Self { places: Arc::new(Mutex::new(Places::new(limits))), guests, patience: PATIENCE }
     }
 
-    /// Gives a seat; `None`: each one has a request under way.
+    /// Gives a seat; `None`: each one that its holder may have has a request under way.
     pub(super) fn take(&self, holder: Holder) -> Option<Arc<Seat>> {
         let lost = CancellationToken::new();
-        let (ticket, loser) = self.lock().take(holder, lost.clone())?;
+        let (ticket, loser) = if holder.is_guest() {
+            self.lock().take_as_guest(holder, lost.clone(), Holder::is_guest, self.guests)?
+        } else {
+            self.lock().take(holder, lost.clone())?
+        };
         if let Some(loser) = loser {
             loser.cancel();
         }
@@ -183,10 +200,34 @@ impl Drop for Sat {
 mod tests {
     use super::*;
 
+    const ROOT: Holder = Holder::Here { uid: 0 };
+
+    /// Streams that go on for ever, as `/events` does, are all that it takes to hold a seat.
+    #[test]
+    fn who_holds_all_that_he_can_shuts_out_neither_root_nor_others() {
+        let seats = Seats::new(16);
+        let sit = |holder: Holder| seats.take(holder).map(|seat| (seat.busy(), seat));
+        let address = |n: u8| Holder::Address([192, 0, 2, n].into());
+        let first: Vec<_> = (0..20).filter_map(|_| sit(address(1))).collect();
+        assert_eq!(first.len(), 8, "half of them");
+        let others: Vec<_> = (2..20).filter_map(|n| sit(address(n))).collect();
+        let account = sit(Holder::Here { uid: 1000 });
+        let node = sit(Holder::Node(NodeId(1)));
+        assert_eq!(
+            (others.len(), account.is_some(), node.is_some()),
+            (6, false, false),
+            "what is not root's"
+        );
+        let root: Vec<_> = (0..3).filter_map(|_| sit(ROOT)).collect();
+        assert_eq!(root.len(), 2, "root has what is left");
+        drop(first);
+        assert!(sit(Holder::Here { uid: 1000 }).is_some() && sit(ROOT).is_some());
+    }
+
     async fn loop_until_taken(seats: &Seats) -> Arc<Seat> {
         let taken = async {
             loop {
-                if let Some(seat) = seats.take(Holder::Here) {
+                if let Some(seat) = seats.take(ROOT) {
                     return seat;
                 }
                 tokio::task::yield_now().await;
@@ -197,10 +238,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_keeps_its_seat_until_its_body_stalls() {
-        let seats = Seats { patience: Duration::from_millis(20), ..Seats::new(2) };
-        let (first, second) = (seats.take(Holder::Here).unwrap(), seats.take(Holder::Here).unwrap());
+        let seats = Seats { patience: Duration::from_millis(20), ..Seats::new(4) };
+        let (first, second) = (seats.take(ROOT).unwrap(), seats.take(ROOT).unwrap());
         let (busy, also_busy) = (first.busy(), second.busy());
-        assert!(seats.take(Holder::Here).is_none());
+        let others = [seats.take(ROOT).unwrap(), seats.take(ROOT).unwrap()];
+        let _others_busy = others.each_ref().map(Seat::busy);
+        assert!(seats.take(ROOT).is_none());
 
         let pending = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
         let mut body = watched(pending, &first);
@@ -218,7 +261,7 @@ mod tests {
         assert!(first.lost.is_cancelled() && !second.lost.is_cancelled());
 
         drop((busy, also_busy));
-        let _fourth = seats.take(Holder::Here).unwrap();
+        let _fourth = seats.take(ROOT).unwrap();
         assert!(second.lost.is_cancelled() && !third.lost.is_cancelled(), "the oldest idle one");
     }
 }
