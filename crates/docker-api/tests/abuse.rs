@@ -152,3 +152,22 @@ async fn a_web_page_is_not_answered_over_tcp() {
     // Programs on this host that pass a page's request on (a web interface) may do so.
     assert_eq!(door.says(get("Origin: http://ui.example\r\n").as_bytes()).await, "HTTP/1.1 200 OK");
 }
+
+/// Answers that go on for long end with the rights of who asked; so does what he goes on sending.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_still_being_sent_ends_with_the_rights_of_who_sends_it() {
+    let door = Door::of_swarm().await;
+    door.world.lock().unwrap().user = Some(model::PersonRole::Admin);
+    let half = post("Authorization: Bearer ann\r\nContent-Length: 100\r\n", b"{\"Name\":");
+    let io = UnixStream::connect(&door.socket).await.unwrap();
+    let answer = tokio::spawn(async move { first_line(io, &half).await });
+    let asked = async {
+        while door.world.lock().unwrap().asked_who == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, asked).await.expect("somebody to ask who sends it");
+    assert!(!answer.is_finished(), "an admin may take his time");
+    door.world.lock().unwrap().user = None;
+    assert_eq!(answer.await.unwrap(), "HTTP/1.1 403 Forbidden");
+}

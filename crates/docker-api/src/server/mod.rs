@@ -292,10 +292,17 @@ impl FrontDoor {
                 };
             }
         }
-        // Infallible: a router answers everything.
-        match self.router.clone().oneshot(request).await {
-            Ok(answer) => answer.map(|body| state.end_with_rights(body)),
-            Err(never) => match never {},
+        let answered = self.router.clone().oneshot(request);
+        tokio::select! {
+            // Infallible: a router answers everything.
+            answer = answered => match answer {
+                Ok(answer) => answer.map(|body| state.end_with_rights(body)),
+                Err(never) => match never {},
+            },
+            // What is still being sent, or waited for, ends as what is being answered does.
+            () = state.clone().rights_are_gone() => {
+                ApiError::forbidden("who asked for this has lost the right to since it began").into_response()
+            }
         }
     }
 }

@@ -42,6 +42,10 @@ const ROOT: &str = "-----BEGIN CERTIFICATE-----\n";
 #[derive(Default)]
 pub struct World {
     pub tables: Tables,
+    /// In which role everybody is who shows a token; none: as nobody.
+    pub user: Option<model::PersonRole>,
+    /// How often somebody asked who that is.
+    pub asked_who: usize,
     next_id: u128,
     clock: i64,
 }
@@ -480,7 +484,11 @@ impl control_server::Control for ControlService {
         &self,
         _: Request<control::WhoAmIRequest>,
     ) -> Result<Response<control::WhoAmIReply>, Status> {
-        Err(Status::unimplemented("the fake swarm has no users"))
+        let mut world = self.0.lock().unwrap();
+        world.asked_who += 1;
+        let role = world.user.clone().ok_or_else(|| Status::permission_denied("nobody has this token"))?;
+        let (name, role) = ("ann".to_owned(), Some((&role).into()));
+        Ok(Response::new(control::WhoAmIReply { name, role, cluster: CLUSTER.to_wire() }))
     }
 
     async fn enter_task(
