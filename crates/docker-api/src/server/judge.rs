@@ -70,10 +70,12 @@ impl Role {
     }
 
     fn judge(self, method: &Method, path: &str) -> Result<(), ApiError> {
-        let looks = reads_a_container(method, path) || asks_for_a_digest(method, path);
+        let looks = reads_a_container(method, path);
         match self {
             Self::All => Ok(()),
-            Self::Acts if looks || act_in_a_container(method, path).is_some() => Ok(()),
+            // Who only reads deploys nothing, and has no business with registries: this host would ask any for him.
+            Self::Acts if looks || asks_for_a_digest(method, path) => Ok(()),
+            Self::Acts if act_in_a_container(method, path).is_some() => Ok(()),
             Self::Acts => Err(ApiError::forbidden(
                 "this user may look at containers of tasks and act in those of his stacks (exec, attach, cp), no more; \
                  hint: this takes role admin",
@@ -295,7 +297,11 @@ async fn way_of(state: &State, method: &Method, path: &str, act: Option<Act>) ->
     }
     let (role, known) = role(state).await?;
     let inside = asker.with_engine().tied_to(known);
-    if role == Role::All || asks_for_a_digest(method, path) {
+    if role == Role::All {
+        return Ok(Way::Here(inside));
+    }
+    if asks_for_a_digest(method, path) {
+        role.judge(method, path)?;
         return Ok(Way::Here(inside));
     }
     let act = act.filter(|_| role == Role::Acts);
@@ -315,7 +321,8 @@ async fn way_of(state: &State, method: &Method, path: &str, act: Option<Act>) ->
 /// what an image's name stands for; to the list of all nodes' containers, which judges by itself.
 async fn relayed(state: &State, method: &Method, path: &str, act: Option<Act>) -> Result<Way, ApiError> {
     if asks_for_a_digest(method, path) {
-        let (_, known) = role(state).await?;
+        let (role, known) = role(state).await?;
+        role.judge(method, path)?;
         return Ok(Way::Here(state.asker().with_engine().tied_to(known)));
     }
     if path == everywhere::PATH {
@@ -358,7 +365,10 @@ async fn task_here(state: &State, path: &str) -> Result<Option<TaskId>, ApiError
 /// 403.
 pub(super) fn from_a_tunnel(asker: &Asker, request: &Request<Body>) -> Result<Asker, ApiError> {
     let role = Role::named_in(request.headers());
-    role.judge(request.method(), request.uri().path())?;
+    // Of what is on this host; no registry is asked for another node.
+    if !asks_for_a_digest(request.method(), request.uri().path()) {
+        role.judge(request.method(), request.uri().path())?;
+    }
     Ok(if role == Role::All { asker.clone() } else { asker.confined() })
 }
 
@@ -373,8 +383,9 @@ mod tests {
             assert!(may(Method::GET, path), "{path}");
             assert!(!may(Method::POST, path), "{path}");
         }
-        assert!(may(Method::GET, "/distribution/alpine/json"));
         for path in [
+            // It would have this host ask any server that he names.
+            "/distribution/127.0.0.1:2375/x/json",
             "/containers/json",
             "/containers/a/archive",
             "/containers/a/export",
@@ -414,6 +425,7 @@ mod tests {
         ] {
             assert!(acts(method, path), "{path}");
         }
+        assert!(Role::Acts.judge(&Method::GET, "/distribution/alpine/json").is_ok(), "he deploys it");
         for (method, path) in [
             (Method::POST, "/containers/create"),
             (Method::POST, "/containers/a/stop"),
