@@ -359,6 +359,12 @@ pub(super) fn room_for<'a>(
     Ok(())
 }
 
+/// *Limit* of containers of a node that people have put on networks of the swarm: each is a task that every manager
+/// keeps, and more than four times what has an address.
+const ATTACHMENTS_MAX: usize = 1024;
+/// *Limit* of the names that such a container has. *Unit:* bytes.
+const ATTACHMENT_BYTES_MAX: usize = 16 << 10;
+
 /// Refuses what a node may not ask for a container. Source: moby `daemon/cluster/networks.go`; swarmkit
 /// `manager/resourceapi/allocator.go`.
 pub(crate) fn attachment(tables: &Tables, task: &Task) -> Result<(), Status> {
@@ -367,6 +373,20 @@ pub(crate) fn attachment(tables: &Tables, task: &Task) -> Result<(), Status> {
     }
     if task.spec.networks.is_empty() {
         return Err(Status::invalid_argument("an attachment needs a network"));
+    }
+    let aliases = task.spec.networks.iter().flat_map(|network| &network.aliases);
+    let names = aliases.chain(&task.attaches).chain([&task.service_name]);
+    let bytes: usize = names.map(|name| name.len() + size_of::<String>()).sum();
+    if bytes > ATTACHMENT_BYTES_MAX || task.spec.networks.len() > ATTACHMENTS_MAX {
+        return Err(Status::invalid_argument(format!(
+            "the names of a container on a network of the swarm have at most {ATTACHMENT_BYTES_MAX} bytes"
+        )));
+    }
+    let own = |other: &&std::sync::Arc<Task>| other.attaches.is_some() && other.slot == task.slot;
+    if tables.tasks.values().filter(own).count() >= ATTACHMENTS_MAX {
+        return Err(Status::resource_exhausted(format!(
+            "this node has {ATTACHMENTS_MAX} containers on networks of the swarm, and no more at a time"
+        )));
     }
     for wanted in &task.spec.networks {
         let id = wanted.network;
@@ -698,6 +718,29 @@ mod tests {
         for (subnet, fine) in [("10.7.0.0/24", true), ("10.1.0.0/25", false), ("10.254.3.0/24", false)] {
             spec.subnet = Some(subnet.parse().unwrap());
             assert_eq!(network(&tables, &spec).is_ok(), fine, "{subnet}");
+        }
+    }
+
+    /// A node may be in others' hands, and each attachment is kept by every manager.
+    #[test]
+    fn a_node_asks_for_so_many_attachments_and_no_more() {
+        let asked = |number: u128, node: u128, aliases: Vec<String>| {
+            let networks = vec![model::NetworkAttachmentSpec { network: NetworkId(1), aliases }];
+            Task::attachment(model::TaskId(number), "c", "name", model::NodeId(node), networks)
+        };
+        let mut world = state().cluster().node(1).node(2).network(1);
+        world = world.change_network(1, |n| n.spec.attachable = true);
+        for number in 0..ATTACHMENTS_MAX as u128 {
+            let task = asked(1000 + number, 1, Vec::new());
+            world = world.put(model::Object::Task(Arc::new(task)));
+        }
+        let tables = world.tables();
+        let refused = attachment(&tables, &asked(7, 1, Vec::new())).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+        attachment(&tables, &asked(7, 2, vec!["db".into()])).expect("another node has room");
+        for aliases in [vec!["x".repeat(20_000)], vec![String::new(); 1000]] {
+            let refused = attachment(&tables, &asked(7, 2, aliases)).unwrap_err();
+            assert!(refused.message().contains("at most 16384 bytes"), "{refused}");
         }
     }
 }

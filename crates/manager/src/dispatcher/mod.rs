@@ -3,6 +3,7 @@
 //! Any manager serves sessions from its own replica. What it hears goes to the leader, which alone writes:
 //! heartbeats and acknowledgements in batches (`Alive`), statuses and descriptions as they come (`Observe`).
 
+mod heard;
 mod held;
 mod session;
 pub(crate) mod term;

@@ -2,11 +2,11 @@
 //! What there is to tell is decided by [`Told`].
 
 use super::{
-    report_from_wire,
+    heard::{Heard, judge},
     told::{Told, told_now},
 };
 use crate::{
-    leader::{Observation, may_describe},
+    leader::may_describe,
     publisher::Published,
     shared::Shared,
     standing::{Known, Standing},
@@ -94,8 +94,8 @@ struct Session {
     id: u64,
     out: mpsc::Sender<Result<ManagerMessage, Status>>,
     told: Told,
-    /// What it said and the leader has not yet heard, with the sequences to acknowledge.
-    pending: (Vec<u64>, Observation),
+    /// What it said and the leader has not yet heard.
+    pending: Heard,
     reporting: Option<BoxFuture<'static, Reported>>,
     heard_at: Instant,
     /// How long this process had stood still by then.
@@ -128,6 +128,7 @@ impl Session {
         if networks.len() > NETWORKS_MAX {
             return Err(Status::invalid_argument(format!("a node holds at most {NETWORKS_MAX} networks")));
         }
+        judge(&description)?;
         let told = Told::new(node, networks, description.feature_level >= TELLS_GONE_LEVEL);
         may_describe(&shared.store.view(), node, &description)?;
         // A task that this replica has not heard of yet must not be taken for removed.
@@ -137,13 +138,15 @@ impl Session {
         let first = published.wait_for(|p| p.view.index >= index).await.map(|p| p.clone());
         let first = first.map_err(|_| Status::unavailable("this manager is stopping"))?;
         let stalled_before = shared.stalls.total();
+        let mut pending = Heard::default();
+        pending.description(node, description)?;
         let mut session = Self {
             shared,
             node,
             id,
             out,
             told,
-            pending: (Vec::new(), Observation { nodes: vec![(node, description)], tasks: Vec::new() }),
+            pending,
             reporting: None,
             heard_at: Instant::now(),
             stalled_before,
@@ -169,7 +172,7 @@ impl Session {
                 () = end.cancelled() => {
                     return Err(why_ended(&self.shared, self.node));
                 }
-                message = incoming.message() => {
+                message = incoming.message(), if !self.pending.is_full() => {
                     let Some(message) = message? else { return Ok(()) };
                     self.heard(message).await?;
                 }
@@ -223,19 +226,13 @@ impl Session {
                 }
                 self.send(told_now(Down::Heartbeat(Heartbeat::default()))).await?;
             }
-            Some(Up::Statuses(report)) => {
-                for task in report.tasks {
-                    let (id, status) = report_from_wire(task).map_err(invalid)?;
-                    self.pending.1.tasks.push((self.node, id, status));
-                }
-                self.pending.0.push(report.sequence);
-            }
+            Some(Up::Statuses(report)) => self.pending.statuses(self.node, report)?,
             Some(Up::NetworkAck(ack)) => {
                 self.told.hear(&ack).map_err(invalid)?;
                 self.tell_what_it_holds();
             }
             Some(Up::Description(description)) => {
-                self.pending.1.nodes.push((self.node, description.try_into().map_err(invalid)?));
+                self.pending.description(self.node, description.try_into().map_err(invalid)?)?;
             }
             Some(Up::Hello(_)) => return Err(Status::invalid_argument("a session has one hello")),
             None => {}
@@ -245,10 +242,10 @@ impl Session {
 
     /// Sends what is pending to the leader, one report at a time.
     fn report(&mut self) {
-        if self.reporting.is_some() || (self.pending.0.is_empty() && self.pending.1.is_empty()) {
+        if self.reporting.is_some() || self.pending.is_empty() {
             return;
         }
-        let (sequences, observation) = std::mem::take(&mut self.pending);
+        let (sequences, observation) = self.pending.take();
         let shared = self.shared.clone();
         self.reporting = Some(Box::pin(async move {
             loop {
