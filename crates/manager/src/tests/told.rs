@@ -1,16 +1,22 @@
 //! What the history tells, and certificates of users that were taken back.
 
-use super::swarm::{Control, Swarm, channel, until};
+use super::{
+    state::service_spec,
+    swarm::{Control, Swarm, channel, until},
+};
+use crate::authorize::Method;
 use model::*;
 use pki::{JoinToken, NodeKey, PersonCertificate, PersonToken, RootCa};
 use proto::{
     PersonalClaim, WireId as _,
     ca::{NoteRequest, membership_client::MembershipClient},
     control::{
-        BackupRequest, GetSwarmRequest, IssueUserCertificateRequest, PersonClaim,
-        RevokeUserCertificateRequest, UpdateRequest, UserCertificate, UserSpec, WatchRequest, WhoAmIRequest,
-        control_client::ControlClient, create_request, get_swarm_request::Wanted, person_claim::Proof,
-        update_request,
+        ApplyStackRequest, BackupRequest, CreateUserTokenRequest, EnterTaskRequest, ExplainServiceRequest,
+        GetRequest, GetSwarmRequest, IssueUserCertificateRequest, JudgeStackRequest, ListRequest,
+        LoginRequest, PersonClaim, RemoveRequest, RemoveUserTokenRequest, RevokeUserCertificateRequest,
+        RollbackStackRequest, SetPasswordRequest, UpdateRequest, UpdateSwarmRequest, UserCertificate,
+        UserSpec, WatchRequest, WhoAmIRequest, control_client::ControlClient, create_request,
+        get_swarm_request::Wanted, person_claim::Proof, update_request,
     },
     types::{self, ObjectKind},
 };
@@ -208,4 +214,159 @@ async fn a_revoked_certificate_is_worth_nothing_at_once_and_the_others_go_on() {
     assert!(swarm.view().users.get(&ann).unwrap().has_revoked(&stolen), "known until it expires");
     until("it is told", || told(&swarm).iter().any(|line| line.contains(&format!("certificate {stolen}"))))
         .await;
+}
+
+/// Calls an RPC of people so that it does something; returns what the history is to tell of it, if anything.
+async fn done(swarm: &Swarm, method: Method) -> Option<&'static str> {
+    let mut control = swarm.control();
+    let (kind, ann) = (ObjectKind::Service as i32, "ann".to_owned());
+    let hour = Some(types::Duration { nanos: 3_600_000_000_000 });
+    let stack = |message: &str| {
+        let (name, message) = ("shop".to_owned(), message.to_owned());
+        ApplyStackRequest { name, message, ..ApplyStackRequest::default() }
+    };
+    let user = || swarm.view().users.values().next().cloned().unwrap();
+    match method {
+        Method::Get => {
+            control.get(GetRequest { kind, id_or_name: "web".into() }).await.unwrap();
+            None
+        }
+        Method::List => {
+            control.list(ListRequest { kind }).await.unwrap();
+            None
+        }
+        Method::Watch => {
+            control.watch(WatchRequest { since: 0, kinds: vec![kind] }).await.unwrap();
+            None
+        }
+        Method::WhoAmI => {
+            control.who_am_i(WhoAmIRequest {}).await.unwrap();
+            None
+        }
+        Method::ExplainService => {
+            control.explain_service(ExplainServiceRequest { service: "web".into() }).await.unwrap();
+            None
+        }
+        Method::ForeseeStack => {
+            control.foresee_stack(stack("perhaps")).await.unwrap();
+            None
+        }
+        Method::Create => {
+            let spec = UserSpec { name: ann, role: Some((&PersonRole::Read).into()) };
+            swarm.create(create_request::Spec::User(spec)).await.unwrap();
+            Some("create user ann")
+        }
+        Method::Update => {
+            let (id, version) = (user().id.to_wire(), user().meta.version);
+            let spec = UserSpec { name: ann, role: Some((&PersonRole::Admin).into()) };
+            let spec = Some(update_request::Spec::User(spec));
+            control.update(UpdateRequest { id, version, spec, registry_auth: None }).await.unwrap();
+            Some("update user ann")
+        }
+        Method::Remove => {
+            let id = swarm.create_service(&service_spec("gone")).await.unwrap().to_wire();
+            control.remove(RemoveRequest { kind, id, force: false }).await.unwrap();
+            Some("remove service gone")
+        }
+        Method::GetSwarm => {
+            let wanted = Wanted::JoinTokens as i32;
+            control.get_swarm(GetSwarmRequest { wanted }).await.unwrap();
+            Some("read swarm join-token")
+        }
+        Method::UpdateSwarm => {
+            let view = swarm.view();
+            let cluster = view.cluster.as_ref().unwrap();
+            let spec = Some((&ClusterSpec { task_history_limit: 3, ..cluster.spec.clone() }).into());
+            let version = cluster.meta.version;
+            let request = UpdateSwarmRequest { version, spec, ..UpdateSwarmRequest::default() };
+            control.update_swarm(request).await.unwrap();
+            Some("update swarm")
+        }
+        Method::Backup => {
+            control.backup(BackupRequest {}).await.unwrap();
+            Some("backup swarm")
+        }
+        Method::ApplyStack => {
+            control.apply_stack(stack("one")).await.unwrap();
+            control.apply_stack(stack("two")).await.unwrap();
+            Some("deploy stack shop: two")
+        }
+        Method::RollbackStack => {
+            let request = RollbackStackRequest { name: "shop".into(), ..RollbackStackRequest::default() };
+            control.rollback_stack(request).await.unwrap();
+            Some("roll back stack shop")
+        }
+        Method::JudgeStack => {
+            let name = "shop".to_owned();
+            control.judge_stack(JudgeStackRequest { name, revision: 1, came_up: true }).await.unwrap();
+            Some("came up stack shop")
+        }
+        Method::EnterTask => {
+            let of_web = || swarm.view().tasks.values().find(|t| t.name() == "web.1").map(|t| t.id);
+            until("there is a task", || of_web().is_some()).await;
+            let task = of_web().unwrap().to_wire();
+            control.enter_task(EnterTaskRequest { task, action: "exec".into() }).await.unwrap();
+            Some("exec task web.1")
+        }
+        Method::CreateUserToken => {
+            let request = CreateUserTokenRequest { user: ann, label: "l".into(), lifetime: hour };
+            control.create_user_token(request).await.unwrap();
+            Some("create token user ann")
+        }
+        Method::RemoveUserToken => {
+            let token = user().tokens[0].id.clone();
+            control.remove_user_token(RemoveUserTokenRequest { user: ann, token }).await.unwrap();
+            Some("remove token user ann")
+        }
+        Method::SetPassword => {
+            let password = "correct horse battery staple".to_owned();
+            control.set_password(SetPasswordRequest { user: ann, password }).await.unwrap();
+            Some("password user ann")
+        }
+        Method::IssueUserCertificate => {
+            let csr = NodeKey::generate().unwrap().csr_pem().unwrap();
+            let request = IssueUserCertificateRequest { user: ann, csr, lifetime: hour };
+            control.issue_user_certificate(request).await.unwrap();
+            Some("issue certificate user ann")
+        }
+        Method::RevokeUserCertificate => {
+            let serial = user().certificates[0].serial.clone();
+            control
+                .revoke_user_certificate(RevokeUserCertificateRequest { user: ann, serial })
+                .await
+                .unwrap();
+            Some("revoke certificate user ann")
+        }
+        Method::Login => {
+            let manager = &swarm.managers[0];
+            let mut door = ControlClient::new(channel(&manager.credentials, manager.addr));
+            let password = "correct horse battery staple".to_owned();
+            let request = LoginRequest { user: ann, password, lifetime: hour, ..LoginRequest::default() };
+            door.login(request).await.unwrap();
+            Some("ann: login user ann")
+        }
+        other => panic!("{other:?} is new: say here what it does, and what the history tells of it"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_rpc_of_people_that_changes_something_or_gives_a_key_away_is_told() {
+    let swarm = Swarm::new().await;
+    swarm.create_service(&service_spec("web")).await.unwrap();
+    let of_people = Method::ALL.iter().filter(|method| method.name().0 == "rswarm.control.v1.Control");
+    let mut seen = 0;
+    for method in of_people {
+        let before = told(&swarm).len();
+        let words = done(&swarm, *method).await;
+        let now = told(&swarm);
+        match words {
+            None => assert_eq!(now.len(), before, "{method:?} is told, and does nothing: {now:#?}"),
+            Some(words) => {
+                let new = now.len() > before && now.iter().any(|line| line.contains(words));
+                assert!(new, "{method:?} is not told as {words:?}: {now:#?}");
+            }
+        }
+        seen += 1;
+    }
+    assert!(seen > 20, "{seen}");
 }
