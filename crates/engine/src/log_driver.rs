@@ -162,7 +162,12 @@ fn syslog_address(text: &str) -> Result<SyslogAddress> {
         return Ok(SyslogAddress::Udp(address));
     }
     let found = address.to_socket_addrs().ok().and_then(|mut all| all.next());
-    found.map(SyslogAddress::Udp).ok_or_else(|| invalid("no such host"))
+    let found = found.ok_or_else(|| invalid("no such host"))?;
+    // Who may not have this host send to itself has no other way by a name, or an address in disguise.
+    if model::confine::is_near(found.ip()) && !address.starts_with("localhost:") {
+        return Err(invalid(&format!("it means {}, this host; hint: write that, or localhost", found.ip())));
+    }
+    Ok(SyslogAddress::Udp(found))
 }
 
 /// Fills in a tag's template. *Source:* Docker docs, "Customize log driver output"; moby `daemon/logger/loginfo.go`.
@@ -332,5 +337,17 @@ mod tests {
             syslog_address("udp://192.0.2.1").unwrap(),
             SyslogAddress::Udp("192.0.2.1:514".parse().unwrap())
         );
+    }
+
+    /// Managers let an address through that is no loopback's as it is written.
+    #[test]
+    fn a_name_of_a_log_service_does_not_mean_this_host_unless_it_says_so() {
+        for disguised in ["udp://127.1:514", "udp://2130706433", "udp://0x7f000001:53"] {
+            let error = syslog_address(disguised).unwrap_err().to_string();
+            assert!(error.contains("it means 127.0.0.1, this host"), "{disguised}: {error}");
+        }
+        for plain in ["udp://127.0.0.1:514", "udp://localhost:514", "udp://[::1]"] {
+            syslog_address(plain).expect(plain);
+        }
     }
 }

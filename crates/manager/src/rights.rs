@@ -14,8 +14,8 @@
 //! those stacks only.
 
 use model::{
-    ContainerSpec, Hook, HostOptions, Labels, MountKind, NetworkDriver, Object, PersonRole, STACK_LABEL,
-    ServiceSpec, Tables, Task, matches_pattern,
+    ContainerSpec, Hook, HostOptions, Labels, MountKind, Network, NetworkDriver, Object, ObjectRef,
+    PersonRole, STACK_LABEL, Service, ServiceSpec, Tables, Task, confine::is_near, matches_pattern,
 };
 use proto::types::ObjectKind;
 use std::sync::Arc;
@@ -83,6 +83,9 @@ pub(crate) fn may_write(
     };
     for object in [before, after].into_iter().flatten() {
         owned(patterns, object)?;
+    }
+    if let (None, Some(new)) = (before, after) {
+        takes_no_name_of_others(patterns, view, new)?;
     }
     match after {
         Some(Object::Service(new)) => {
@@ -159,6 +162,48 @@ fn owned(patterns: &[String], object: &Object) -> Result<(), String> {
         return Err(format!("{what} is of stack {stack}, so its name must begin with {stack}_"));
     }
     Ok(())
+}
+
+/// Returns an error if a new network, secret or config would have the name that one of another stack would get: who
+/// deploys that stack, or names it from outside, would take it for theirs.
+fn takes_no_name_of_others(patterns: &[String], view: &Tables, new: &Object) -> Result<(), String> {
+    let (what, name, labels) = match new {
+        Object::Network(o) => ("network", &o.spec.name, &o.spec.labels),
+        Object::Secret(o) => ("secret", &o.spec.name, &o.spec.labels),
+        Object::Config(o) => ("config", &o.spec.name, &o.spec.labels),
+        // A service's name begins with its stack's already; the others have none, or are no deployer's.
+        Object::Service(_)
+        | Object::Stack(_)
+        | Object::Cluster(_)
+        | Object::Node(_)
+        | Object::Task(_)
+        | Object::User(_)
+        | Object::Audit(_) => return Ok(()),
+    };
+    let own = labels.get(STACK_LABEL).filter(|stack| is_prefix(stack, name)).map_or(0, String::len);
+    match stack_of_others(patterns, view, name) {
+        // `a_b_net` is of stack `a_b` although there is a stack `a`.
+        Some(stack) if stack.len() > own => {
+            Err(format!("{what} {name} would pass for one of stack {stack}, which is not this user's"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Returns the stack of others, if there is one, whose objects have names that begin as this one does.
+fn stack_of_others<'a>(patterns: &[String], view: &'a Tables, name: &str) -> Option<&'a str> {
+    if patterns.is_empty() {
+        return None;
+    }
+    let by_label = view.services.values().filter_map(|service| service.spec.labels.get(STACK_LABEL));
+    let all = view.stacks.values().map(|stack| &stack.name).chain(by_label);
+    let others = all.filter(|stack| is_prefix(stack, name) && !is_one_of(patterns, stack));
+    others.map(String::as_str).max_by_key(|stack| stack.len())
+}
+
+/// Returns true for `STACK_NAME`.
+fn is_prefix(stack: &str, name: &str) -> bool {
+    name.strip_prefix(stack).is_some_and(|rest| rest.starts_with('_'))
 }
 
 fn is_one_of(patterns: &[String], stack: &str) -> bool {
@@ -252,14 +297,29 @@ fn stays_off_hosts(spec: &ServiceSpec) -> Result<(), String> {
         return admin("a privileged hook".to_owned());
     }
     if let Some(driver) = &spec.task.log_driver
-        && driver.options.values().any(|value| value.starts_with("unix"))
+        && let Some(address) = driver.options.values().find(|value| is_of_the_host(value))
     {
-        return admin("a log driver that writes to a socket".to_owned());
+        return admin(format!("a log driver that writes to {address}"));
     }
     host.as_ref().map_or(Ok(()), |host| match host_option(host) {
         Some(option) => admin(option.to_owned()),
         None => Ok(()),
     })
+}
+
+/// Returns true for the address of a log service that only the host itself reaches: a socket of a file, or one that
+/// listens on loopback. Names that mean such addresses are refused on the node, which looks them up.
+fn is_of_the_host(address: &str) -> bool {
+    let Some((scheme, rest)) = address.split_once("://") else { return false };
+    if scheme.trim().to_ascii_lowercase().starts_with("unix") {
+        return true;
+    }
+    let host = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((v6, _)) => v6,
+        None => rest.split([':', '/']).next().unwrap_or_default(),
+    };
+    let lower = host.trim_end_matches('.').to_ascii_lowercase();
+    lower == "localhost" || lower.ends_with(".localhost") || host.parse().is_ok_and(is_near)
 }
 
 /// Returns the option that a host would notice.
@@ -314,8 +374,8 @@ fn host_option(options: &HostOptions) -> Option<&'static str> {
 
 /// Returns an error if a service uses what belongs to stacks that none of the patterns match.
 fn uses_its_own(patterns: &[String], view: &Tables, spec: &ServiceSpec) -> Result<(), String> {
-    let networks = spec.task.networks.iter().filter_map(|n| view.networks.get(&n.network));
-    for network in networks {
+    let networks = spec.task.networks.iter().filter_map(|n| Some((n, view.networks.get(&n.network)?)));
+    for (attachment, network) in networks {
         if network.spec.driver != NetworkDriver::Overlay {
             return Err(format!(
                 "network {} reaches into the host: that takes role admin",
@@ -329,6 +389,13 @@ fn uses_its_own(patterns: &[String], view: &Tables, spec: &ServiceSpec) -> Resul
             && !network.spec.attachable
         {
             return Err(format!("network {} is of stack {stack}", network.spec.name));
+        }
+        let own = network.spec.labels.get(STACK_LABEL).is_some_and(|stack| is_one_of(patterns, stack));
+        if !own && !patterns.is_empty() {
+            attachment
+                .aliases
+                .iter()
+                .try_for_each(|alias| is_nobody_elses(patterns, view, network, alias))?;
         }
     }
     if patterns.is_empty() {
@@ -346,15 +413,41 @@ fn uses_its_own(patterns: &[String], view: &Tables, spec: &ServiceSpec) -> Resul
     }
     for mount in &spec.task.container.mounts {
         let MountKind::Volume { name: Some(name), .. } = &mount.kind else { continue };
-        let own = name.split_once('_').is_some_and(|_| {
-            let ends = name.match_indices('_').map(|(at, _)| &name[..at]);
-            ends.into_iter().any(|stack| is_one_of(patterns, stack))
-        });
-        if !own {
+        // What a template becomes is known on the node; what stands before it stays.
+        let certain = name.split("{{").next().unwrap_or_default();
+        let mut ends = certain.match_indices('_').map(|(at, _)| &certain[..at]);
+        if !ends.any(|stack| is_one_of(patterns, stack)) {
             return Err(format!("volume {name} does not begin with the name of one of this user's stacks"));
         }
     }
     Ok(())
+}
+
+/// Returns an error if an alias would answer for somebody else on a network that others are on, too: for one of their
+/// services, one that their stacks would have, or a host outside.
+fn is_nobody_elses(patterns: &[String], view: &Tables, network: &Network, alias: &str) -> Result<(), String> {
+    let on = &network.spec.name;
+    // `tasks.NAME` and `NAME.NETWORK` are the swarm's own, the others are the world's.
+    if alias.contains('.') {
+        return Err(format!(
+            "alias {alias} on network {on}, where others are, has a dot, as names elsewhere have"
+        ));
+    }
+    let lower = alias.to_ascii_lowercase();
+    if let Some(stack) = stack_of_others(patterns, view, &lower) {
+        return Err(format!("alias {alias} on network {on} would pass for a service of stack {stack}"));
+    }
+    let is_theirs = |service: &&Arc<Service>| {
+        let stack = service.spec.labels.get(STACK_LABEL);
+        service.spec.name.eq_ignore_ascii_case(&lower)
+            && !stack.is_some_and(|stack| is_one_of(patterns, stack))
+    };
+    match view.services_using(ObjectRef::Network(network.id)).find(is_theirs) {
+        Some(service) => {
+            Err(format!("alias {alias} on network {on} is the name of service {}", service.spec.name))
+        }
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -678,6 +771,139 @@ mod tests {
                 .tables();
             let after = service_with(&view, |s| s.mode = model::Mode::Global);
             assert_eq!(may_write(&role, &view, None, Some(&after)).is_ok(), fits, "network of {stack:?}");
+        }
+    }
+
+    #[test]
+    fn no_object_gets_the_name_that_one_of_another_stack_would_get() {
+        let view = tables(Some("bank"));
+        let named = |stack: &str, name: &str| {
+            let named = objects(Some(stack)).into_iter().filter_map(|mut object| {
+                match &mut object {
+                    Object::Network(o) => Arc::make_mut(o).spec.name = name.to_owned(),
+                    Object::Secret(o) => Arc::make_mut(o).spec.name = name.to_owned(),
+                    Object::Config(o) => Arc::make_mut(o).spec.name = name.to_owned(),
+                    _ => return None,
+                }
+                Some(object)
+            });
+            named.collect::<Vec<_>>()
+        };
+        let may = |role: &PersonRole, object: &Object| may_write(role, &view, None, Some(object)).is_ok();
+        for (stack, name, fits) in [
+            ("shop", "bank_default", false),
+            ("shop", "bank__", false),
+            ("shop", "shop_default", true),
+            ("shop", "bankrupt", true),
+            ("shop", "bank", true),
+            ("bank_eu", "bank_eu_default", true),
+            ("bank_eu", "bank_default", false),
+        ] {
+            let objects = named(stack, name);
+            assert_eq!(objects.len(), 3);
+            for object in &objects {
+                assert_eq!(may(&deployer(&["shop*", "bank_eu"]), object), fits, "{stack} {}", object.key());
+                assert!(may(&deployer(&[]), object) && may(&PersonRole::Admin, object));
+                // What has its name already keeps it.
+                let role = deployer(&["shop*", "bank_eu"]);
+                assert!(may_write(&role, &view, Some(object), Some(object)).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn on_a_network_of_others_an_alias_is_nobody_elses_name() {
+        let judge = |patterns: &[&str], network: Option<&str>, alias: &str| {
+            let view = world(Some("bank"))
+                .change_network(1, |n| {
+                    n.spec.labels = labels(network);
+                    n.spec.attachable = true;
+                })
+                .service(2, &[1], &[])
+                .change_service(2, |s| Arc::make_mut(&mut s.spec).name = "registry".into())
+                .service(3, &[1], &[])
+                .change_service(3, |s| {
+                    let spec = Arc::make_mut(&mut s.spec);
+                    (spec.name, spec.labels) = ("shop_web".into(), labels(Some("shop")));
+                    Arc::make_mut(&mut spec.task).networks[0].aliases = vec![alias.to_owned()];
+                })
+                .tables();
+            let Some(service) = view.services.get(&ServiceId(3)) else { panic!("it was made") };
+            let service = Object::Service(Arc::clone(service));
+            may_write(&deployer(patterns), &view, None, Some(&service))
+        };
+        for alias in ["bank_web", "BANK_web", "bank_db", "registry", "tasks.bank_web", "example.com"] {
+            for network in [None, Some("bank")] {
+                let refused = judge(&["shop*"], network, alias).expect_err(alias);
+                assert!(refused.contains(alias), "{refused}");
+            }
+            judge(&["shop*"], Some("shop"), alias).expect("one's own network is one's own affair");
+            judge(&[], None, alias).expect("who deploys everything is nobody else");
+        }
+        for alias in ["web", "shop_api", "shop_web", "bank"] {
+            judge(&["shop*"], None, alias).expect(alias);
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_volume_is_not_judged_by_what_a_template_leaves_out() {
+        let view = tables(Some("x-dev"));
+        let with_volume = |name: &str| {
+            service_with(&view, |s| {
+                let kind = MountKind::Volume {
+                    name: Some(name.to_owned()),
+                    driver: None,
+                    driver_opts: Labels::new(),
+                    labels: Labels::new(),
+                    no_copy: false,
+                };
+                Arc::make_mut(&mut s.task).container.mounts =
+                    vec![Mount { kind, target: "/v".into(), read_only: false }];
+            })
+        };
+        for (name, fits) in [
+            ("x-dev_data", true),
+            ("x-dev_data{{.Task.Slot}}", true),
+            ("{{/*x-dev_*/}}bank_data", false),
+            ("{{if false}}x-dev_{{end}}bank_data", false),
+            ("x{{/*-dev_*/}}_bank_data", false),
+        ] {
+            let after = with_volume(name);
+            assert_eq!(may_write(&deployer(&["*-dev"]), &view, None, Some(&after)).is_ok(), fits, "{name}");
+        }
+    }
+
+    #[test]
+    fn logs_of_a_deployer_go_to_no_socket_of_the_host() {
+        let view = tables(Some("shop"));
+        let with_log = |address: &str| {
+            service_with(&view, |s| {
+                let options = [("syslog-address".to_owned(), address.to_owned())].into();
+                let driver = model::LogDriver { name: "syslog".into(), options };
+                Arc::make_mut(&mut s.task).log_driver = Some(driver);
+            })
+        };
+        for (address, fits) in [
+            ("unix:///run/rswarm/docker.sock", false),
+            ("unixgram:///dev/log", false),
+            ("UNIX:///dev/log", false),
+            ("udp://127.0.0.1:8125", false),
+            ("udp://localhost", false),
+            ("udp://LOCALHOST.:53", false),
+            ("udp://x.localhost:53", false),
+            ("udp://[::1]:514", false),
+            ("udp://[::ffff:127.0.0.1]:514", false),
+            ("udp://0.0.0.0:514", false),
+            ("udp://169.254.169.254:80", false),
+            ("udp://192.0.2.1:514", true),
+            ("udp://logs.example.com", true),
+            ("udp://[2001:db8::1]:514", true),
+        ] {
+            let after = with_log(address);
+            for role in [deployer(&[]), deployer(&["shop"])] {
+                assert_eq!(may_write(&role, &view, None, Some(&after)).is_ok(), fits, "{address}");
+            }
+            assert!(may_write(&PersonRole::Admin, &view, None, Some(&after)).is_ok());
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::{ContainerSpec, Duration, Healthcheck, HostOptions, MountKind, OwnNamespaces, sysctl_path};
 use ipnet::IpNet;
+use std::net::IpAddr;
 
 /// A value that a container may not be given; the text names its key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -120,6 +121,15 @@ pub fn subnet(key: &'static str, subnet: IpNet) -> Result<(), Unfit> {
         }
     }
     Ok(())
+}
+
+/// Tells whether an address is the host's own, or of the link beside it: loopback, link-local, and what means either.
+/// Who may not reach into a host does not have it send there. Source: RFC 6890; RFC 4291, 2.5.5.
+pub fn is_near(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified(),
+    }
 }
 
 /// Judges arguments and variables of a process.
