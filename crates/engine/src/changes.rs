@@ -4,12 +4,14 @@
 //! whiteout is a deletion; folders on the way count as modified.
 
 use crate::{
+    below::Below,
     container::{Change, ChangeKind, Container},
     engine::Engine,
     error::{Error, Result},
     exec, init_layer,
     layers::{self, Found},
 };
+use rustix::fs::FileType;
 use std::{
     collections::{BTreeSet, HashSet},
     fs, io,
@@ -34,10 +36,10 @@ pub(crate) async fn changes(engine: &Engine, container: &Container) -> Result<Ve
 pub(crate) fn compare(folders: &[PathBuf], ours: &[String]) -> Result<Vec<Change>> {
     let mut found = Vec::new();
     let upper = &folders[0];
-    walk(upper, &folders[1..], "", &mut found).map_err(Error::io("compare", upper))?;
+    let inside = walk(upper, &folders[1..], &mut found).map_err(Error::io("compare", upper))?;
     let ours: HashSet<&str> = ours.iter().map(String::as_str).collect();
     found.retain(|c| !is_ours(&c.path, &ours));
-    keep_meaningful_folders(&mut found, upper);
+    keep_meaningful_folders(&mut found, &inside);
     found.sort();
     Ok(found)
 }
@@ -49,42 +51,50 @@ fn is_ours(path: &str, ours: &HashSet<&str>) -> bool {
 }
 
 /// A folder that only holds mount points of ours was not changed by the container.
-fn keep_meaningful_folders(found: &mut Vec<Change>, upper: &Path) {
+fn keep_meaningful_folders(found: &mut Vec<Change>, folders: &HashSet<String>) {
     let paths: BTreeSet<String> = found.iter().map(|c| c.path.clone()).collect();
     found.retain(|c| {
-        let is_folder = upper.join(c.path.trim_start_matches('/')).is_dir();
+        let is_folder = folders.contains(&c.path);
         let prefix = format!("{}/", c.path);
         let holds = || paths.range(prefix.clone()..).next().is_some_and(|path| path.starts_with(&prefix));
         !is_folder || c.kind == ChangeKind::Added || holds()
     });
 }
 
-/// Not recursive: folders nest as deep as somebody likes.
-fn walk(upper: &Path, lowers: &[PathBuf], path: &str, found: &mut Vec<Change>) -> io::Result<()> {
-    let mut open = vec![(upper.to_owned(), lowers.to_vec(), path.to_owned())];
-    while let Some((upper, lowers, path)) = open.pop() {
-        for entry in fs::read_dir(upper)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let path = format!("{path}/{}", name.to_string_lossy());
-            let meta = entry.metadata()?;
-            let below = if lowers.is_empty() { Found::Missing } else { layers::child(&lowers, &name)? };
-            let kind = match (&below, layers::is_whiteout(&entry.path(), &meta)) {
+/// Returns which of the paths are folders. Not recursive: folders nest as deep as somebody likes.
+fn walk(upper: &Path, lowers: &[PathBuf], found: &mut Vec<Change>) -> io::Result<HashSet<String>> {
+    let below = Below::of(upper)?;
+    let mut inside = HashSet::new();
+    let mut open = vec![(PathBuf::new(), lowers.to_vec())];
+    while let Some((folder, lowers)) = open.pop() {
+        let held = match below.hold(&folder) {
+            // Gone meanwhile, or something else by now; it is told of already.
+            Err(_) if !folder.as_os_str().is_empty() => continue,
+            held => held?,
+        };
+        for seen in held.names()? {
+            let name = seen.path.file_name().unwrap_or_default().to_owned();
+            let path = format!("/{}", seen.path.to_string_lossy());
+            let there = if lowers.is_empty() { Found::Missing } else { layers::child(&lowers, &name)? };
+            let way = held.way_to(&name);
+            let Ok(meta) = fs::symlink_metadata(&way) else { continue };
+            let kind = match (&there, layers::is_whiteout(&way, &meta)) {
                 (_, true) => ChangeKind::Deleted,
                 (Found::Missing, false) => ChangeKind::Added,
                 (Found::Folder(_) | Found::Other(_), false) => ChangeKind::Modified,
             };
             found.push(Change { path: path.clone(), kind });
-            if meta.is_dir() {
-                let deeper = match below {
-                    Found::Folder(folders) if !layers::is_opaque(&entry.path()) => folders,
+            if seen.kind() == FileType::Directory {
+                let deeper = match there {
+                    Found::Folder(folders) if !layers::is_opaque(&way) => folders,
                     _ => vec![],
                 };
-                open.push((entry.path(), deeper, path));
+                open.push((seen.path, deeper));
+                inside.insert(path);
             }
         }
     }
-    Ok(())
+    Ok(inside)
 }
 
 #[cfg(test)]
@@ -101,7 +111,8 @@ mod tests {
         fs::write(lower.join("etc/passwd"), "x").unwrap();
         fs::write(upper.join("etc/new"), "").unwrap();
         let mut found = vec![];
-        walk(&upper, &[lower], "", &mut found).unwrap();
+        let folders = walk(&upper, &[lower], &mut found).unwrap();
+        assert_eq!(folders, ["/etc".to_owned()].into());
         found.sort();
         let show: Vec<_> = found.iter().map(|c| (c.path.as_str(), c.kind)).collect();
         assert_eq!(
@@ -112,5 +123,40 @@ mod tests {
                 ("/etc/passwd", ChangeKind::Modified),
             ]
         );
+    }
+
+    /// The container runs, and puts a way to the host where a folder was, over and over.
+    #[test]
+    fn a_link_that_takes_a_folders_place_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (upper, outside) = (dir.path().join("u"), dir.path().join("outside"));
+        fs::create_dir_all(upper.join("d/inside")).unwrap();
+        fs::create_dir_all(outside.join("of-the-host")).unwrap();
+        std::os::unix::fs::symlink(&outside, upper.join("link")).unwrap();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let exchange = rustix::fs::RenameFlags::EXCHANGE;
+                let (one, other) = (upper.join("d"), upper.join("link"));
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    rustix::fs::renameat_with(rustix::fs::CWD, &one, rustix::fs::CWD, &other, exchange)
+                        .unwrap();
+                }
+            });
+            let mut looked_inside = 0;
+            for _ in 0..3000 {
+                let mut found = vec![];
+                let walked = walk(&upper, &[], &mut found);
+                let of_the_host = found.iter().find(|c| c.path.contains("of-the-host"));
+                looked_inside += usize::from(found.iter().any(|c| c.path.ends_with("/inside")));
+                if walked.is_err() || of_the_host.is_some() {
+                    over.store(true, std::sync::atomic::Ordering::Relaxed);
+                    panic!("{walked:?} {found:?}");
+                }
+                crate::usage::folder_bytes(&upper);
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(looked_inside > 0, "the folder is looked into when it is one");
+        });
     }
 }

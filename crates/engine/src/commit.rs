@@ -11,7 +11,8 @@ use crate::{
 };
 use rustix::fs::OFlags;
 use std::{
-    io,
+    fs, io,
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -114,8 +115,10 @@ pub(crate) fn layer_of(engine: &Engine, upper: PathBuf, changes: Vec<Change>) ->
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue, // removed meanwhile
                 other => other?,
             }
-            let inside: PathBuf = upper.join(path);
-            if inside.is_dir() && layers::is_opaque(&inside) {
+            // No link is followed on this way.
+            let held = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string());
+            let way = held.join(path.file_name().unwrap_or_default());
+            if fs::symlink_metadata(&way).is_ok_and(|found| found.is_dir()) && layers::is_opaque(&way) {
                 archive::append_empty(out, &path.join(".wh..wh..opq"))?;
             }
         }

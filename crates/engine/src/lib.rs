@@ -18,6 +18,7 @@
 //! *Start reading at* [`Engine`], then `owner`.
 
 mod archive;
+mod below;
 mod build;
 mod cdi;
 mod changes;

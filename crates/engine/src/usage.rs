@@ -1,27 +1,33 @@
 //! What containers take: disk space by walking folders, CPU, memory and I/O from their cgroups.
 
 use crate::{
+    below::Below,
     container::{Container, Size},
     engine::Engine,
     error::Result,
     stats::{BlkioStats, CpuStats, MemoryStats, NetworkStats, Stats},
 };
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path};
+use rustix::fs::FileType;
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Source: times(2): the kernel counts /proc/stat in 1/100 s on every architecture we run on.
 const TICK_NANOS: u64 = 10_000_000;
 
 /// Returns the space of a folder's files. *Unit:* bytes. What vanishes meanwhile is not counted.
 pub(crate) fn folder_bytes(folder: &Path) -> u64 {
+    let Ok(below) = Below::of(folder) else { return 0 };
     let mut bytes = 0;
     // No recursion: a container may nest its folders as deep as it likes.
-    let mut waiting = vec![folder.to_owned()];
-    while let Some(folder) = waiting.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(found) if found.is_dir() => waiting.push(entry.path()),
-                Ok(found) => bytes += found.blocks() * 512,
-                Err(_) => {}
+    let mut waiting = vec![PathBuf::new()];
+    while let Some(path) = waiting.pop() {
+        for seen in below.hold(&path).and_then(|held| held.names()).into_iter().flatten() {
+            match seen.kind() {
+                FileType::Directory => waiting.push(seen.path),
+                _ => bytes += u64::try_from(seen.stat.st_blocks).unwrap_or(0) * 512,
             }
         }
     }
