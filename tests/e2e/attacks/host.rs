@@ -16,10 +16,15 @@ use testkit::{Lab, wait_for};
 
 /// Sends a body as it is; returns the status and what came with it.
 pub(crate) fn post(lab: &Lab, path: &str, body: &str) -> (u16, String) {
+    ask(lab, "POST", path, body)
+}
+
+/// As [`post`], by any method.
+pub(crate) fn ask(lab: &Lab, method: &str, path: &str, body: &str) -> (u16, String) {
     let mut stream = UnixStream::connect(lab.socket(1)).expect("the socket");
     let length = body.len();
     let request = format!(
-        "POST /v1.51{path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+        "{method} /v1.51{path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
          Connection: close\r\n\r\n{body}"
     );
     // Who refuses a long body need not read it to its end.
@@ -250,6 +255,36 @@ fn no_name_leads_out_of_what_it_names() {
     for kind in ["secret", "config"] {
         assert_eq!(lab.rswarm(1, &[kind, "ls", "-q"]).ok(), "", "{kind}");
     }
+}
+
+/// As root, `save --output /dev/null` would cost the host that device.
+#[test]
+fn what_a_command_writes_takes_the_place_of_no_device() {
+    let lab = swarm(1, 1);
+    load_hello(&lab, 1);
+    lab.rswarm(1, &["create", "--name", "mine", "-v", "kept:/kept", "rswarm/hello"]).ok();
+    let fifo = lab.dir().join("fifo");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).expect("a fifo");
+    let to = fifo.to_str().expect("a readable path");
+    for args in [
+        &["save", "-o", to, "rswarm/hello"][..],
+        &["export", "-o", to, "mine"],
+        &["volume", "export", "-o", to, "kept"],
+        &["swarm", "backup", "--to", to],
+        &["cp", "mine:/etc/hostname", to],
+    ] {
+        let said = lab.rswarm(1, args).fails();
+        assert!(said.contains("must be a directory or a regular file"), "{args:?}: {said}");
+        let found = fs::symlink_metadata(&fifo).expect("what was there");
+        assert!(std::os::unix::fs::FileTypeExt::is_fifo(&found.file_type()), "{args:?}");
+    }
+    // A file takes the place of a file, and is its owner's alone.
+    let file = lab.dir().join("saved.tar");
+    fs::write(&file, "old").expect("a file");
+    lab.rswarm(1, &["save", "-o", file.to_str().expect("a readable path"), "rswarm/hello"]).ok();
+    let found = fs::metadata(&file).expect("the archive");
+    assert!(found.len() > 1000 && found.mode() & 0o777 == 0o600, "{found:?}");
 }
 
 /// Makes an image of busybox, as `bb`.

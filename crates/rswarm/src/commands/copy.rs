@@ -9,15 +9,17 @@ use docker_api::client::Client;
 use futures::TryStreamExt;
 use http_body_util::BodyExt;
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::Write,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
 /// *Unit:* bytes on the way between the maker of a tar and its reader.
 const PIPE: usize = 256 << 10;
+/// Set-user-id and set-group-id. Source: inode(7).
+const SET_ID: u32 = 0o6000;
 /// Go's `os.ModeDir` in the mode that the front door tells.
 const MODE_DIR: u64 = 1 << 31;
 
@@ -43,6 +45,9 @@ pub(crate) async fn cp(client: &Client, args: &CpArgs) -> Result<()> {
 }
 
 async fn out(client: &Client, container: &str, path: &str, destination: &str) -> Result<()> {
+    if destination != "-" {
+        super::placed::check(Path::new(destination))?;
+    }
     let answer = client.archive_get(container, path).await?;
     let mut tar = StreamReader::new(answer.into_body().into_data_stream().map_err(std::io::Error::other));
     if destination == "-" {
@@ -55,27 +60,50 @@ async fn out(client: &Client, container: &str, path: &str, destination: &str) ->
     let reader = SyncIoBridge::new(tar);
     let unpack = move || -> Result<()> {
         if destination.is_dir() {
-            return unpack(reader, &destination);
+            return unpack(reader, &destination, &name);
         }
-        // Under another name: beside it first. The archive is the container's word; it never names a path here.
+        // Under another name: beside it first.
         let parent = match destination.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
         let beside = tempfile::Builder::new().prefix(".rswarm-cp-").tempdir_in(parent);
         let beside = beside.with_context(|| format!("cannot write to {}", parent.display()))?;
-        unpack(reader, beside.path())?;
+        unpack(reader, beside.path(), &name)?;
         std::fs::rename(beside.path().join(name), &destination)
             .with_context(|| format!("cannot write {}", destination.display()))
     };
     tokio::task::spawn_blocking(unpack).await?
 }
 
-/// Unpacks below `folder` and nowhere else, whatever the archive says.
-fn unpack(reader: impl std::io::Read, folder: &Path) -> Result<()> {
+/// Unpacks what was asked for, by its name, below `folder` and nowhere else, whatever the archive says: it is the word
+/// of the container's host.
+///
+/// # Errors
+/// Also when it has something else; what came before stays.
+fn unpack(reader: impl std::io::Read, folder: &Path, name: &OsStr) -> Result<()> {
+    let failed = || format!("cannot unpack into {}", folder.display());
     let mut archive = tar::Archive::new(reader);
     archive.set_preserve_permissions(true);
-    archive.unpack(folder).with_context(|| format!("cannot unpack into {}", folder.display()))
+    // Files are those of whoever copies them: what lends its owner's rights to all would lend these.
+    archive.set_mask(SET_ID);
+    // Permissions of folders last: what is in them has to be made first.
+    let mut folders = Vec::new();
+    for entry in archive.entries().with_context(failed)? {
+        let mut entry = entry.with_context(failed)?;
+        let path = entry.path().with_context(failed)?.into_owned();
+        let first = path.components().find(|part| !matches!(part, Component::CurDir | Component::RootDir));
+        if name != "." && first.is_some_and(|first| first.as_os_str() != name) {
+            bail!("the archive has {}, which was not asked for", path.display());
+        }
+        match entry.header().entry_type() {
+            tar::EntryType::Directory => folders.push(entry),
+            _ => drop(entry.unpack_in(folder).with_context(failed)?),
+        }
+    }
+    // The deepest first, as one may take the right to enter away.
+    folders.sort_by(|one, other| other.path_bytes().cmp(&one.path_bytes()));
+    folders.iter_mut().try_for_each(|entry| entry.unpack_in(folder).map(drop)).with_context(failed)
 }
 
 async fn into(client: &Client, source: &str, container: &str, path: &str) -> Result<()> {
@@ -122,4 +150,56 @@ async fn stat_is_folder(client: &Client, container: &str, path: &str) -> Result<
     let json = BASE64_STANDARD.decode(stat).context("the daemon's answer is no base64")?;
     let stat: serde_json::Value = serde_json::from_slice(&json)?;
     Ok(stat["mode"].as_u64().unwrap_or(0) & MODE_DIR != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    fn tar_of(entries: &[(&str, tar::EntryType, u32)]) -> Vec<u8> {
+        let mut out = tar::Builder::new(Vec::new());
+        for (path, kind, mode) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(*kind);
+            header.set_mode(*mode);
+            header.set_size(0);
+            out.append_data(&mut header, path, std::io::empty()).unwrap();
+        }
+        out.into_inner().unwrap()
+    }
+
+    #[test]
+    fn a_file_of_a_container_lends_nobodys_rights_here() {
+        use tar::EntryType::{Directory, Regular};
+        let dir = tempfile::tempdir().unwrap();
+        let entries =
+            [("x", Directory, 0o2555), ("x/deep", Directory, 0o1777), ("x/deep/tool", Regular, 0o6755)];
+        unpack(tar_of(&entries).as_slice(), dir.path(), OsStr::new("x")).unwrap();
+        let mode = |path: &str| fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!([mode("x"), mode("x/deep"), mode("x/deep/tool")], [0o555, 0o1777, 0o755]);
+        fs::set_permissions(dir.path().join("x"), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn nothing_comes_that_was_not_asked_for() {
+        let regular = tar::EntryType::Regular;
+        for (name, evil) in [("x", ".bashrc"), ("x", ".ssh/authorized_keys"), ("x", "./xy"), ("x", "xy/x")] {
+            let dir = tempfile::tempdir().unwrap();
+            let tar = tar_of(&[("x", regular, 0o644), (evil, regular, 0o644)]);
+            let error = unpack(tar.as_slice(), dir.path(), OsStr::new(name)).unwrap_err().to_string();
+            assert!(error.contains("which was not asked for"), "{error}");
+            let there: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            assert_eq!(there, ["x"], "{evil}");
+        }
+        // All of a container's files have no name that they share.
+        let dir = tempfile::tempdir().unwrap();
+        unpack(
+            tar_of(&[("./etc", tar::EntryType::Directory, 0o755)]).as_slice(),
+            dir.path(),
+            OsStr::new("."),
+        )
+        .unwrap();
+        assert!(dir.path().join("etc").is_dir());
+    }
 }

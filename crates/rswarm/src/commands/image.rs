@@ -1,6 +1,9 @@
 //! `rswarm image ...` and its short forms.
 
-use super::inspect;
+use super::{
+    inspect,
+    placed::{self, Placed},
+};
 use crate::{
     cli::{
         CommitArgs, ExportArgs, HistoryArgs, Image, ImportArgs, ListArgs, LoadArgs, PullArgs, RmiArgs,
@@ -165,11 +168,13 @@ pub(crate) async fn push(client: &Client, args: &PullArgs) -> Result<()> {
 }
 
 pub(crate) async fn save(client: &Client, args: &SaveArgs) -> Result<()> {
+    args.output.as_deref().map_or(Ok(()), placed::check)?;
     let names: Vec<&str> = args.images.iter().map(String::as_str).collect();
     download(client.image_save(&names).await?, args.output.as_deref()).await
 }
 
 pub(crate) async fn export(client: &Client, args: &ExportArgs) -> Result<()> {
+    args.output.as_deref().map_or(Ok(()), placed::check)?;
     download(client.container_export(&args.container).await?, args.output.as_deref()).await
 }
 
@@ -185,19 +190,14 @@ pub(super) async fn download(answer: docker_api::client::Exposed, path: Option<&
         tokio::io::copy(&mut body, &mut out).await.context("the archive was cut")?;
         return out.flush().await.context("cannot write to standard output");
     };
-    let part = path.with_extension("part");
+    let placed = Placed::begin(path)?;
     let written = async {
-        let mut file = tokio::fs::File::create(&part).await?;
+        let mut file = tokio::fs::File::from_std(placed.file()?);
         tokio::io::copy(&mut body, &mut file).await?;
-        file.sync_all().await?;
-        tokio::fs::rename(&part, path).await
+        file.flush().await
     };
-    let written = written.await;
-    if written.is_err() {
-        // The first error is the one to tell.
-        drop(tokio::fs::remove_file(&part).await);
-    }
-    written.with_context(|| format!("cannot write {}", path.display()))
+    written.await.with_context(|| format!("cannot write {}", path.display()))?;
+    tokio::task::spawn_blocking(|| placed.finish()).await?
 }
 
 pub(crate) async fn commit(client: &Client, args: &CommitArgs) -> Result<()> {

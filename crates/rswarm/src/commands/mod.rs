@@ -20,6 +20,7 @@ pub(crate) mod look;
 pub(crate) mod manual;
 pub(crate) mod objects;
 pub(crate) mod oci;
+pub(crate) mod placed;
 pub(crate) mod prune;
 pub(crate) mod service;
 pub(crate) mod service_logs;

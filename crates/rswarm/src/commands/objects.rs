@@ -130,7 +130,11 @@ pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
                 ipam: (!config.is_empty()).then(|| types::Ipam { config, ..Default::default() }),
                 ..Default::default()
             };
-            output::line(&client.network_create(&spec).await?.id)
+            let created = client.network_create(&spec).await?;
+            if !created.warning.is_empty() {
+                output::warning(&created.warning);
+            }
+            output::line(&created.id)
         }
         Network::Connect { alias, ip, ip6, link, driver_opt, gw_priority, network, container } => {
             let ipam = types::EndpointIpam {
@@ -194,6 +198,7 @@ pub(crate) async fn volume(client: &Client, command: Volume) -> Result<()> {
             table.print(&args)
         }
         Volume::Export { output, name } => {
+            output.as_deref().map_or(Ok(()), super::placed::check)?;
             image::download(client.volume_export(&name).await?, output.as_deref()).await
         }
         Volume::Import { input, force, name } => {

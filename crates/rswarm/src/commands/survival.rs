@@ -3,6 +3,7 @@
 //!
 //! A passphrase stays in this process: the daemon gives the state to who asks on its own socket, and it is sealed here.
 
+use super::placed::{self, Placed};
 use crate::{
     cli::{SwarmBackup, SwarmReaddress, SwarmRecover, SwarmRestore},
     output,
@@ -23,6 +24,7 @@ pub(crate) async fn backup(client: &Client, args: &SwarmBackup) -> Result<()> {
     if args.to.is_none() && std::io::stdout().is_terminal() {
         bail!("a backup is not for a terminal; hint: --to FILE, or redirect");
     }
+    args.to.as_deref().map_or(Ok(()), placed::check)?;
     let passphrase = match &args.passphrase_file {
         Some(file) => Some(first_line(file)?),
         None if args.encrypt => Some(ask_twice()?),
@@ -36,19 +38,13 @@ pub(crate) async fn backup(client: &Client, args: &SwarmBackup) -> Result<()> {
     let Some(to) = &args.to else {
         return output::bytes(&bytes).context("cannot write the backup");
     };
-    write_whole(to, &bytes).with_context(|| format!("cannot write {}", to.display()))?;
+    let placed = Placed::begin(to)?;
+    placed
+        .file()
+        .and_then(|mut file| file.write_all(&bytes))
+        .with_context(|| format!("cannot write {}", to.display()))?;
+    placed.finish()?;
     output::line(&format!("{} bytes in {}", bytes.len(), to.display()))
-}
-
-/// Puts a file that its owner alone may read into place: whole and on the disk, or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // It is made with mode 0600, and goes if it is not kept.
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|e| e.error)?;
-    fs::File::open(folder)?.sync_all()
 }
 
 fn first_line(file: &Path) -> Result<String> {
