@@ -28,6 +28,8 @@ pub(crate) struct Cause {
     pub(crate) state: State,
     /// Slots whose newest attempt has it.
     pub(crate) slots: usize,
+    /// One of these attempts; an id.
+    pub(crate) task: String,
     /// Where these were; ids.
     nodes: BTreeSet<String>,
 }
@@ -67,6 +69,21 @@ impl Cause {
             (false, more) => format!(" on {} and {more} more", nodes.join(", ")),
         };
         format!("{} ({tasks} {what}{place})", self.text)
+    }
+}
+
+impl Cause {
+    /// Is it but an exit code? What the program printed last says more.
+    pub(crate) fn says_little(&self) -> bool {
+        self.state == State::Failed && self.text.starts_with("task: non-zero exit (")
+    }
+
+    /// Returns the cause with what a program printed last.
+    pub(crate) fn with_words(&self, words: Option<&str>) -> Self {
+        match words {
+            Some(words) => Self { text: format!("{}, last words: {words}", self.text), ..self.clone() },
+            None => self.clone(),
+        }
     }
 }
 
@@ -130,6 +147,7 @@ pub(crate) fn of(tasks: &[Task]) -> Vec<Cause> {
             text,
             state,
             slots: 0,
+            task: task.id.clone(),
             nodes: BTreeSet::new(),
         });
         cause.slots += 1;
@@ -316,6 +334,13 @@ mod tests {
         let again =
             [task("a", 1, "n1", "failed", "task: non-zero exit (1)"), task("b", 1, "n1", "ready", "")];
         assert_eq!(lines(&again), ["task: non-zero exit (1) (1 task failed on host1)"]);
+        let (ended, waits) = (&of(&again)[0], &of(&tasks)[1]);
+        assert!(ended.says_little() && !waits.says_little());
+        assert_eq!(ended.task, "a");
+        assert_eq!(
+            ended.with_words(Some("no such word")).line(&names),
+            "task: non-zero exit (1), last words: no such word (1 task failed on host1)"
+        );
     }
 
     fn verdict(tasks: &[Task], nodes: &[&str]) -> Option<String> {

@@ -1,7 +1,10 @@
 //! Waiting until services run what they should, and showing the way there: on a terminal a table that is drawn anew,
 //! elsewhere a line for each change. What does not run has its [`causes`] below it.
 
-use super::causes::{self, Attempts, Cause};
+use super::{
+    causes::{self, Attempts, Cause},
+    last_words,
+};
 use crate::{output, terminal};
 use anyhow::{Error, Result, bail};
 use docker_api::{client::Client, types};
@@ -13,6 +16,8 @@ use std::{
 
 /// Time between two looks.
 const PERIOD: Duration = Duration::from_millis(100);
+/// The longest that it becomes where managers are slow to answer: a cause is to be told soon nevertheless.
+const PERIOD_MAX: Duration = Duration::from_secs(1);
 /// A global service that wants no task yet may just have been made: the manager has this long to look at the nodes.
 const GLOBAL_GRACE: Duration = Duration::from_secs(2);
 /// Looks that may fail one after the other: a leader may be changing; what was asked for is in the log already.
@@ -33,6 +38,12 @@ const NAMED_MAX: usize = 50;
 const TOLD_MAX: usize = 200;
 /// Rows of the table; what still waits comes first.
 const ROWS_MAX: usize = 20;
+/// How often the log of what failed is asked for: there may be nothing in it.
+const WORDS_ASKED_MAX: u32 = 3;
+/// How long that may take: there is more to look at.
+const WORDS_PATIENCE: Duration = Duration::from_secs(1);
+/// Characters of it that are shown.
+const WORDS_MAX: usize = 200;
 /// Pulls of one service that are shown.
 const PULLS_MAX: usize = 4;
 /// What is left of a line for how a service stands, however long its name. *Unit:* characters.
@@ -116,6 +127,10 @@ impl Row {
         match (self.update(), others.join(", ")) {
             ("updating" | "rollback_started", states) => {
                 format!("{} {states}", self.update()).trim_end().to_owned()
+            }
+            // One attempt has ended, and the next has not begun.
+            (_, states) if states.is_empty() && !self.is_done() && !self.causes.is_empty() => {
+                "between two attempts".to_owned()
             }
             (_, states) => states,
         }
@@ -204,7 +219,7 @@ async fn wait(client: &Client, names: &BTreeSet<String>, limit: Duration, asked_
             );
         }
         // Thousands of services take their time to be listed: managers are to do more than answer this.
-        tokio::time::sleep(PERIOD.max(asked.elapsed() * 4)).await;
+        tokio::time::sleep(PERIOD.max(asked.elapsed() * 4).min(PERIOD_MAX)).await;
     }
 }
 
@@ -349,6 +364,15 @@ struct Detective {
     hopeless: Option<(String, String)>,
     /// Names of nodes, by id.
     hosts: BTreeMap<String, String>,
+    /// What containers printed last that ended for a cause, by service and cause.
+    words: BTreeMap<(String, String), Words>,
+}
+
+/// The last line of a container that failed, once it is known.
+#[derive(Default)]
+struct Words {
+    line: Option<String>,
+    asked: u32,
 }
 
 impl Detective {
@@ -392,7 +416,11 @@ impl Detective {
             self.saw_failures |= found
                 .iter()
                 .any(|cause| matches!(cause.state, causes::State::Failed | causes::State::Rejected));
-            let lines = found.iter().take(CAUSES_MAX).map(|cause| cause.line(&self.hosts)).collect();
+            let mut lines = Vec::new();
+            for cause in found.iter().take(CAUSES_MAX) {
+                let words = self.last_words(client, &row.service.id, cause).await;
+                lines.push(cause.with_words(words.as_deref()).line(&self.hosts));
+            }
             self.causes.insert(row.service.id.clone(), lines);
             let attempts = self.attempts.entry(row.service.id.clone()).or_default();
             if let Some(cause) = attempts.note(&current, &able) {
@@ -400,6 +428,24 @@ impl Detective {
             }
         }
         Ok(())
+    }
+}
+
+impl Detective {
+    /// Returns what a container printed last that an exit code is the cause of; for each cause the first one's will do.
+    async fn last_words(&mut self, client: &Client, service: &str, cause: &Cause) -> Option<String> {
+        if !cause.says_little() {
+            return None;
+        }
+        let words = self.words.entry((service.to_owned(), cause.text.clone())).or_default();
+        if words.line.is_none() && words.asked < WORDS_ASKED_MAX {
+            words.asked += 1;
+            let log = tokio::time::timeout(WORDS_PATIENCE, last_words::of(client, &cause.task, 1)).await;
+            let log = log.map(Result::unwrap_or_default).unwrap_or_default();
+            let line = log.lines().rfind(|line| !line.trim().is_empty());
+            words.line = line.map(|line| line.trim().chars().take(WORDS_MAX).collect());
+        }
+        words.line.clone()
     }
 }
 
@@ -751,6 +797,9 @@ mod tests {
         waits.causes = vec!["insufficient resources on 3 nodes (1 task waits)".to_owned()];
         let lines = table(&[waits], 40);
         assert_eq!(lines[2..], ["  ! insufficient resources on 3 nodes (1", "  task waits)"]);
+        let mut ended = row(Vec::new(), service("web", 1), false);
+        ended.causes = vec!["No such image: a:1 (1 task rejected on host1)".to_owned()];
+        assert_eq!(ended.states(), "between two attempts");
         let word = "x".repeat(100);
         assert!(wrapped(&word, 40).iter().all(|line| line.chars().count() <= 40));
         assert_eq!(wrapped(&word, 40).join("").matches('x').count(), 100);

@@ -1,16 +1,11 @@
 //! Why a deploy failed: what the newest failed task of it said last.
 
-use crate::commands::causes;
-use anyhow::Result;
+use crate::commands::{causes, last_words};
 use docker_api::{client::Client, types};
-use futures::StreamExt as _;
-use http_body_util::BodyExt as _;
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 /// Lines of a task's log that are shown.
-const LINES: &str = "10";
-/// How long a node may take to show a log.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LINES: u32 = 10;
 
 /// Describes the newest failed task of these services; `None` if none failed.
 pub(super) async fn story(client: &Client, services: &BTreeSet<String>) -> Option<String> {
@@ -37,43 +32,11 @@ pub(super) async fn story(client: &Client, services: &BTreeSet<String>) -> Optio
     if !why.is_empty() && !why.starts_with("task: non-zero exit (") {
         text += &format!(": {why}");
     }
-    if let Ok(Ok(log)) = tokio::time::timeout(PATIENCE, log(client, &task.id)).await
+    if let Ok(log) = last_words::of(client, &task.id, LINES).await
         && !log.trim().is_empty()
     {
         text += "\nits last words:";
         text.extend(log.lines().map(|line| format!("\n  | {line}")));
     }
     Some(text)
-}
-
-async fn log(client: &Client, task: &str) -> Result<String> {
-    let query = [("stdout", "1"), ("stderr", "1"), ("tail", LINES)];
-    let answer = client.logs("tasks", task, &query).await?;
-    let mut bytes = Vec::new();
-    let mut chunks = answer.into_body().into_data_stream();
-    while let Some(chunk) = chunks.next().await {
-        bytes.extend_from_slice(&chunk.map_err(std::io::Error::other)?);
-    }
-    Ok(unframed(&bytes))
-}
-
-/// Takes Docker's frames off: one byte of stream, three of nothing, four of length.
-fn unframed(mut bytes: &[u8]) -> String {
-    let mut text = Vec::new();
-    while let Some((head, rest)) = bytes.split_first_chunk::<8>() {
-        let length = u32::from_be_bytes([head[4], head[5], head[6], head[7]]) as usize;
-        let (content, rest) = rest.split_at(length.min(rest.len()));
-        text.extend_from_slice(content);
-        bytes = rest;
-    }
-    String::from_utf8_lossy(&text).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn frames_are_taken_off() {
-        let framed = b"\x01\0\0\0\0\0\0\x03ab\n\x02\0\0\0\0\0\0\x02c\n";
-        assert_eq!(super::unframed(framed), "ab\nc\n");
-    }
 }
