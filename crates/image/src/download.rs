@@ -3,7 +3,7 @@
 use crate::{
     digest::{Digest, Hasher},
     error::{Error, Result},
-    registry::Payload,
+    registry::{Payload, Terms},
     store::Store,
 };
 use futures::TryStreamExt;
@@ -40,8 +40,10 @@ impl Store {
         let mut at = url.to_owned();
         for _ in 0..=REDIRECTS_MAX {
             let failed = |reason: String| Error::Network { url: at.clone(), source: reason.into() };
-            let answer =
-                self.http().send(&Method::GET, &at, &HeaderMap::new(), &Payload::Empty, true).await?;
+            let answer = self
+                .http()
+                .send(&Method::GET, &at, &HeaderMap::new(), &Payload::Empty, Terms::named(true))
+                .await?;
             if answer.status().is_redirection() {
                 let next = answer.headers().get(LOCATION).and_then(|to| to.to_str().ok());
                 at = joined(&at, next.ok_or_else(|| failed("redirect without a target".into()))?);

@@ -8,7 +8,7 @@ mod http;
 mod tls;
 
 pub(crate) use auth::parse_parameters;
-pub(crate) use http::{Http, Payload};
+pub(crate) use http::{Http, Payload, Terms};
 
 use crate::{
     digest::Digest,
@@ -141,8 +141,10 @@ impl Endpoint {
 
     async fn ping(&self) -> Result<()> {
         let url = format!("{}/v2/", self.base);
-        let response =
-            self.http.send(&Method::GET, &url, &HeaderMap::new(), &Payload::Empty, self.verify).await?;
+        let response = self
+            .http
+            .send(&Method::GET, &url, &HeaderMap::new(), &Payload::Empty, Terms::named(self.verify))
+            .await?;
         match response.status() {
             StatusCode::OK | StatusCode::UNAUTHORIZED => Ok(()),
             _ => Err(failure(&Method::GET, &url, response).await),
@@ -173,13 +175,15 @@ impl Endpoint {
         } else {
             format!("{}/v2/{}{path}", self.base, self.repository)
         };
+        may_lead(&method, &self.base, &url)?;
         let mut proven = false;
         let mut tries = 0;
         loop {
             let sent = self.send_following(&method, &url, &headers, &payload).await;
             let wait = match sent {
-                Ok(response) if response.status() == StatusCode::UNAUTHORIZED => {
-                    if proven {
+                Ok((response, own)) if response.status() == StatusCode::UNAUTHORIZED => {
+                    // Who is only led to has no business with our account, whatever token server it names.
+                    if proven || !own {
                         return Err(self.denied(&method, &url, response).await);
                     }
                     proven = true;
@@ -204,14 +208,14 @@ impl Endpoint {
                     }
                     continue;
                 }
-                Ok(response) if is_busy(response.status()) => {
+                Ok((response, _)) if is_busy(response.status()) => {
                     let wait = retry_after(response.headers()).unwrap_or_else(|| backoff(tries));
                     if tries + 1 >= MAX_TRIES {
                         return Err(failure(&method, &url, response).await);
                     }
                     wait
                 }
-                Ok(response) => return Ok(response),
+                Ok((response, _)) => return Ok(response),
                 Err(error @ Error::Network { .. }) if tries + 1 >= MAX_TRIES => return Err(error),
                 Err(Error::Network { url, source }) => {
                     tracing::debug!(url, error = %source, "registry does not answer; trying again");
@@ -238,40 +242,52 @@ impl Endpoint {
             &self.scope,
             self.auth.as_ref(),
             refused.as_ref(),
-            self.verify,
+            Terms { verify: self.verify, near: self.is_near().await },
         )
         .await
     }
 
+    /// Tells whether the registry is near itself, and may so lead to what is.
+    async fn is_near(&self) -> bool {
+        let base = self.base.parse::<hyper::Uri>();
+        let host = base.as_ref().ok().and_then(hyper::Uri::host).unwrap_or_default();
+        http::is_near_host(host).await
+    }
+
+    /// Returns on which terms whoever answers a URL is spoken with, and whether that is the registry itself.
+    async fn terms_with(&self, url: &str) -> (Terms, bool) {
+        if origin(url) == origin(&self.base) {
+            return (Terms::named(self.verify), true);
+        }
+        (Terms { verify: true, near: self.is_near().await }, false)
+    }
+
+    /// Returns the answer, and whether the registry itself gave it and none that it leads to.
     async fn send_following(
         &self,
         method: &Method,
         url: &str,
         headers: &HeaderMap,
         payload: &Payload,
-    ) -> Result<Response<Incoming>> {
+    ) -> Result<(Response<Incoming>, bool)> {
         let mut url = url.to_owned();
         let mut headers = headers.clone();
         for _ in 0..MAX_REDIRECTS {
-            let ours = origin(&url) == origin(&self.base);
+            let (terms, ours) = self.terms_with(&url).await;
             let authorization = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
             match authorization.filter(|_| ours) {
                 Some(value) => drop(headers.insert(AUTHORIZATION, value)),
                 // Never to another host: a storage server would take it for a signature, or keep it.
                 None => drop(headers.remove(AUTHORIZATION)),
             }
-            let verify = self.verify || !ours;
-            let response = self.http.send(method, &url, &headers, payload, verify).await?;
+            let response = self.http.send(method, &url, &headers, payload, terms).await?;
             let moved = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             let Some(location) = response.headers().get(LOCATION).filter(|_| moved) else {
-                return Ok(response);
+                return Ok((response, ours));
             };
-            let Ok(location) = location.to_str() else { return Ok(response) };
+            let Ok(location) = location.to_str() else { return Ok((response, ours)) };
             let next = absolute(&url, location);
-            if url.starts_with("https:") && !next.starts_with("https:") {
-                let reason = format!("redirect to {next} would leave TLS");
-                return Err(Error::Registry { method: method.to_string(), url, reason, status: 0 });
-            }
+            may_lead(method, &url, &next)?;
             url = next;
         }
         Err(Error::Registry {
@@ -419,13 +435,38 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(wait.min(MAX_WAIT))
 }
 
+/// Refuses a way, by redirect or as the place of an upload, that leaves TLS or the web.
+fn may_lead(method: &Method, from: &str, to: &str) -> Result<()> {
+    // What a signed URL's query says is not to be read by others.
+    let shown = |url: &str| url.split('?').next().unwrap_or(url).to_owned();
+    let refuse = |why: &str| {
+        let reason = format!("{} {why}", shown(to));
+        Err(Error::Registry { method: method.to_string(), url: shown(from), reason, status: 0 })
+    };
+    let is =
+        |url: &str, scheme: &str| url.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme));
+    match (is(from, "https:"), is(to, "https:"), is(to, "http:")) {
+        (_, true, _) | (false, _, true) => Ok(()),
+        (true, ..) => refuse("is where it leads, which would leave TLS"),
+        (false, ..) => refuse("is where it leads, which is no web server"),
+    }
+}
+
 fn origin(url: &str) -> &str {
     let after_scheme = url.find("://").map_or(0, |at| at + 3);
     url[after_scheme..].find('/').map_or(url, |end| &url[..after_scheme + end])
 }
 
+/// Tells whether a location names its server, and not only has a URL in its query. Source: RFC 3986, 3.1.
+fn has_scheme(location: &str) -> bool {
+    let is_of_scheme = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
+    location
+        .split_once("://")
+        .is_some_and(|(scheme, _)| !scheme.is_empty() && scheme.bytes().all(is_of_scheme))
+}
+
 fn absolute(base: &str, location: &str) -> String {
-    if location.contains("://") {
+    if has_scheme(location) {
         location.to_owned()
     } else if let Some(rest) = location.strip_prefix("//") {
         format!("{}://{rest}", base.split(':').next().unwrap_or("https"))
@@ -515,10 +556,66 @@ mod tests {
         let base = "http://r:5000/v2/a/blobs/uploads/";
         assert_eq!(absolute(base, "/v2/x?y=1"), "http://r:5000/v2/x?y=1");
         assert_eq!(absolute(base, "https://s3/x"), "https://s3/x");
+        assert_eq!(absolute(base, "/v2/x?to=https://s3/x"), "http://r:5000/v2/x?to=https://s3/x");
         assert_eq!(absolute(base, "//cdn/x"), "http://cdn/x");
         assert_eq!(absolute(base, "u1"), "http://r:5000/v2/a/blobs/uploads/u1");
         assert_eq!(absolute("http://r:5000", "u1"), "http://r:5000/u1");
         assert_ne!(origin("https://r:5000/a"), origin("https://r:5001/a"));
+    }
+
+    #[test]
+    fn no_way_leads_out_of_tls_or_to_no_web_server() {
+        let led = |from: &str, to: &str| may_lead(&Method::PUT, from, to).map_err(|e| e.to_string());
+        for (from, to) in
+            [("https://r", "https://s3/x?sig=1"), ("http://r", "http://s3/x"), ("http://r", "https://s3/x")]
+        {
+            led(from, to).expect("a way");
+        }
+        for (from, to, words) in [
+            ("https://r", "http://s3/x?signed=secret", "would leave TLS"),
+            ("https://r", "HTTP://s3/x", "would leave TLS"),
+            ("https://r", "file:///etc/passwd", "would leave TLS"),
+            ("http://r", "file:///etc/passwd", "no web server"),
+            ("http://r", "gopher://127.0.0.1:6379/_FLUSHALL", "no web server"),
+        ] {
+            let error = led(from, to).expect_err(to);
+            assert!(error.contains(words) && !error.contains("secret"), "{error}");
+        }
+    }
+
+    fn endpoint(base: &str) -> Endpoint {
+        let auth = Auth::Basic { username: "ann".into(), password: "secret".into() };
+        Endpoint::new(&Http::default(), base.to_owned(), false, "team/demo", Access::Pull, Some(auth))
+    }
+
+    /// The place of an upload is said by the registry, as a redirect is.
+    #[tokio::test]
+    async fn an_upload_does_not_leave_tls() {
+        let uploaded = endpoint("https://127.0.0.1:1")
+            .request(
+                Method::PUT,
+                "http://127.0.0.1:1/upload",
+                HeaderMap::new(),
+                Payload::Bytes("layer".into()),
+            )
+            .await;
+        let error = uploaded.map(|answer| answer.status()).expect_err("a refusal").to_string();
+        assert!(error.contains("would leave TLS"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_registry_elsewhere_does_not_lead_here_and_one_beside_us_may() {
+        let far = endpoint("http://192.0.2.1:5000");
+        let own = Terms { verify: false, near: true };
+        assert_eq!(far.terms_with("http://192.0.2.1:5000/v2/x").await, (own, true));
+        let led = Terms { verify: true, near: false };
+        for url in
+            ["http://192.0.2.1:5001/x", "https://192.0.2.1:5000/x", "http://192.0.2.1:5000@127.0.0.1/x"]
+        {
+            assert_eq!(far.terms_with(url).await, (led, false), "{url}");
+        }
+        let near = endpoint("http://127.0.0.1:5000");
+        assert_eq!(near.terms_with("http://127.0.0.1:9000/x").await, (Terms { near: true, ..led }, false));
     }
 
     #[test]

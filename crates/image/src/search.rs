@@ -3,7 +3,7 @@
 
 use crate::{
     error::{Error, Result},
-    registry::{Payload, SHORT_ANSWER, is_insecure, short},
+    registry::{Payload, SHORT_ANSWER, Terms, is_insecure, short},
     store::{Auth, RegistryOptions, Store},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -58,7 +58,11 @@ impl Store {
         let mut last = None;
         for scheme in if insecure { &["https", "http"][..] } else { &["https"] } {
             let url = format!("{scheme}://{host}/v1/search?q={}&n={limit}", escape(term));
-            match self.http().send(&Method::GET, &url, &headers, &Payload::Empty, !insecure).await {
+            match self
+                .http()
+                .send(&Method::GET, &url, &headers, &Payload::Empty, Terms::named(!insecure))
+                .await
+            {
                 Ok(answer) if answer.status() == StatusCode::OK => {
                     let failed = |reason: String| Error::Network { url: url.clone(), source: reason.into() };
                     let body = short(answer.into_body(), ANSWER_MAX, SHORT_ANSWER).await;

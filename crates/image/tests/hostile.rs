@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper::{
     Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE},
+    header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE},
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
@@ -47,6 +47,8 @@ fn leads(to: &str) -> Said {
 struct Liar {
     answers: Arc<Mutex<BTreeMap<String, Said>>>,
     asked: Arc<Mutex<Vec<String>>>,
+    /// Accounts and tokens that it was shown.
+    shown: Arc<Mutex<Vec<String>>>,
 }
 
 impl Liar {
@@ -62,7 +64,7 @@ impl Liar {
                 let Ok((stream, _)) = listener.accept().await else { return };
                 let server = server.clone();
                 let serve = service_fn(move |request: Request<Incoming>| {
-                    let answer = server.answer(request.uri().path());
+                    let answer = server.answer(&request);
                     async move { Ok::<_, Infallible>(answer) }
                 });
                 let connection = hyper::server::conn::http1::Builder::new();
@@ -72,8 +74,11 @@ impl Liar {
         (liar, host)
     }
 
-    fn answer(&self, path: &str) -> Response<Full<Bytes>> {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
         self.asked.lock().unwrap().push(path.to_owned());
+        let shown = request.headers().get(AUTHORIZATION);
+        self.shown.lock().unwrap().extend(shown.map(|shown| shown.to_str().unwrap().to_owned()));
         let name = path.rsplit('/').next().unwrap_or_default();
         let said = match path {
             "/v2/" => says("application/json", "{}"),
@@ -114,12 +119,16 @@ fn manifest(config: &Value, layers: &[Value]) -> Value {
 }
 
 async fn pull(host: &str) -> Result<image::Image, Error> {
+    pull_as(host, PullOptions::default()).await
+}
+
+async fn pull_as(host: &str, options: PullOptions) -> Result<image::Image, Error> {
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path(), is_squashed()).await.unwrap();
     let (progress, mut said) = mpsc::channel(64);
     tokio::spawn(async move { while said.recv().await.is_some() {} });
     let reference = format!("{host}/evil/demo:1").parse().unwrap();
-    let pulled = store.pull(&reference, PullOptions::default(), progress);
+    let pulled = store.pull(&reference, options, progress);
     let pulled = tokio::time::timeout(Duration::from_secs(60), pulled).await.expect("an end in time");
     if pulled.is_err() {
         assert!(store.list().await.is_empty(), "no image comes of it");
@@ -253,7 +262,7 @@ async fn no_lie_of_a_registry_makes_an_image_or_costs_more_than_its_length() {
             }),
             "digest",
         ),
-        ("a way to a file", Box::new(|_| leads("file:///etc/passwd")), "file:"),
+        ("a way to a file", Box::new(|_| leads("file:///etc/passwd")), "no web server"),
         ("a way in a circle", Box::new(|_| leads("/v2/evil/demo/manifests/1")), "too many redirects"),
     ];
     for (lie, prepare, words) in lies {
@@ -273,6 +282,25 @@ fn error_chain(error: &dyn std::error::Error) -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(": ")
+}
+
+/// A registry that is honest leads to storage, as they do; somebody has the storage, and asks who is there.
+#[tokio::test]
+async fn whom_a_registry_only_leads_to_gets_no_account_and_names_no_token_server() {
+    for scheme in ["Basic", "Bearer"] {
+        let (registry, host) = Liar::start().await;
+        let (storage, other) = Liar::start().await;
+        registry.will("1", leads(&format!("http://{other}/v2/evil/demo/manifests/1")));
+        let challenge = format!("{scheme} realm=\"http://{other}/token\",service=\"x\"");
+        storage.will("1", Said { status: 401, challenge, ..Said::default() });
+        storage.will("token", says("application/json", r#"{"token":"theirs"}"#));
+        let auth = Auth::Basic { username: "ann".into(), password: "secret".into() };
+        let options = PullOptions { auth: Some(auth), ..PullOptions::default() };
+        let error = pull_as(&host, options).await.map(|image| image.id).expect_err(scheme).to_string();
+        assert!(error.starts_with("pull access denied for evil/demo"), "{error}");
+        assert_eq!(*storage.asked.lock().unwrap(), ["/v2/evil/demo/manifests/1"], "{scheme}");
+        assert_eq!(*storage.shown.lock().unwrap(), Vec::<String>::new(), "{scheme}");
+    }
 }
 
 /// Docker's clients look for these words to tell that an account is needed.

@@ -2,7 +2,7 @@
 //!
 //! *Source:* distribution `spec/auth/token.md`, `spec/auth/oauth.md`; RFC 7235.
 
-use super::{Access, Http, Payload, failure};
+use super::{Access, Http, Payload, failure, http::Terms};
 use crate::{
     error::{Error, Result},
     store::Auth,
@@ -68,7 +68,8 @@ struct Granted {
     expires_in: Option<u64>,
 }
 
-/// Returns the header that answers one of the challenges; `None` if we have no answer.
+/// Returns the header that answers one of the challenges; `None` if we have no answer. `terms` are the registry's own,
+/// and say whether it may name a token server that is near.
 pub(super) async fn answer(
     http: &Http,
     challenges: &[String],
@@ -76,7 +77,7 @@ pub(super) async fn answer(
     scope: &Scope,
     auth: Option<&Auth>,
     refused: Option<&HeaderValue>,
-    verify: bool,
+    terms: Terms,
 ) -> Result<Option<HeaderValue>> {
     if let Some(Auth::Bearer(token)) = auth {
         return Ok(header("Bearer", token));
@@ -102,8 +103,9 @@ pub(super) async fn answer(
                 return Err(Error::Denied { push: scope.pushes(), repository: registry.to_owned(), reason });
             }
             // That this host may go unchecked says nothing of another that it names, which gets the password.
-            let verify = verify || host(&key.realm) != host(registry);
-            return token(http, key, auth, refused, verify).await.map(Some);
+            let own = host(&key.realm) == host(registry);
+            let terms = Terms { verify: terms.verify || !own, near: terms.near || own };
+            return token(http, key, auth, refused, terms).await.map(Some);
         }
         if let (true, Some(Auth::Basic { username, password })) = (scheme.eq_ignore_ascii_case("basic"), auth)
         {
@@ -129,7 +131,7 @@ async fn token(
     key: Key,
     auth: Option<&Auth>,
     refused: Option<&HeaderValue>,
-    verify: bool,
+    terms: Terms,
 ) -> Result<HeaderValue> {
     let cached = {
         let mut tokens = http.tokens().0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,7 +141,7 @@ async fn token(
     if let Some(token) = cached {
         return Ok(token);
     }
-    let granted = fetch(http, &key, auth, verify).await?;
+    let granted = fetch(http, &key, auth, terms).await?;
     let text = if granted.token.is_empty() { &granted.access_token } else { &granted.token };
     let denied = || Error::Denied {
         push: key.scope.pushes(),
@@ -153,7 +155,7 @@ async fn token(
     Ok(token)
 }
 
-async fn fetch(http: &Http, key: &Key, auth: Option<&Auth>, verify: bool) -> Result<Granted> {
+async fn fetch(http: &Http, key: &Key, auth: Option<&Auth>, terms: Terms) -> Result<Granted> {
     let mut headers = HeaderMap::new();
     let mut fields = vec![("service", key.service.clone())];
     let (method, payload, url) = if let Some(Auth::Identity(refresh)) = auth {
@@ -176,7 +178,7 @@ async fn fetch(http: &Http, key: &Key, auth: Option<&Auth>, verify: bool) -> Res
         let separator = if key.realm.contains('?') { '&' } else { '?' };
         (Method::GET, Payload::Empty, format!("{}{separator}{}", key.realm, form(&fields)))
     };
-    let response = http.send(&method, &url, &headers, &payload, verify).await?;
+    let response = http.send(&method, &url, &headers, &payload, terms).await?;
     if !response.status().is_success() {
         let reason = match failure(&method, &url, response).await {
             Error::Registry { reason, .. } => reason,

@@ -23,7 +23,7 @@ use hyper_util::{
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -50,6 +50,23 @@ const KNOWN_MAX: usize = 1024;
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
+/// On which terms somebody is spoken with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Terms {
+    /// Its certificate is checked.
+    pub(crate) verify: bool,
+    /// It may be this host itself, or on the link beside it. Not those whom a registry elsewhere names: what listens
+    /// there takes us for one of its own.
+    pub(crate) near: bool,
+}
+
+impl Terms {
+    /// For whom a person or the operator has named.
+    pub(crate) fn named(verify: bool) -> Self {
+        Self { verify, near: true }
+    }
+}
+
 /// What to send; made anew for each try.
 #[derive(Debug, Clone)]
 pub(crate) enum Payload {
@@ -66,8 +83,8 @@ pub(crate) struct Http {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// By host and whether its certificate is checked: each may have its own certificates.
-    clients: Mutex<HashMap<(String, bool), Client<Connector, Body>>>,
+    /// By host and terms: each may have its own certificates.
+    clients: Mutex<HashMap<(String, Terms), Client<Connector, Body>>>,
     /// Base URLs tried before.
     known: Mutex<HashMap<String, bool>>,
     pub(super) tokens: super::auth::Tokens,
@@ -99,13 +116,13 @@ impl Http {
         url: &str,
         headers: &HeaderMap,
         payload: &Payload,
-        verify: bool,
+        terms: Terms,
     ) -> Result<Response<Incoming>> {
         let shown = url.split('?').next().unwrap_or(url).to_owned();
         let network = |source: SourceError| Error::Network { url: shown.clone(), source };
         let uri: Uri = url.parse().map_err(|e: hyper::http::uri::InvalidUri| network(e.into()))?;
         let host = uri.authority().map(ToString::to_string).unwrap_or_default();
-        let client = self.client(&host, verify).map_err(|e| network(e.into()))?;
+        let client = self.client(&host, terms).map_err(|e| network(e.into()))?;
         let (body, length, timeout) = payload.body().await?;
         let mut request = Request::new(body);
         *request.method_mut() = method.clone();
@@ -123,9 +140,9 @@ impl Http {
         }
     }
 
-    fn client(&self, host: &str, verify: bool) -> io::Result<Client<Connector, Body>> {
+    fn client(&self, host: &str, terms: Terms) -> io::Result<Client<Connector, Body>> {
         let mut clients = self.inner.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (host.to_owned(), verify);
+        let key = (host.to_owned(), terms);
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
@@ -133,7 +150,7 @@ impl Http {
             // Answers under way keep theirs.
             clients.clear();
         }
-        let connector = Connector { tls: tls::connector(host, verify)? };
+        let connector = Connector { tls: tls::connector(host, terms.verify)?, near: terms.near };
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(hyper_util::rt::TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
@@ -177,6 +194,8 @@ pub(super) fn is_not_tls(error: &SourceError) -> bool {
 #[derive(Debug, Clone)]
 struct Connector {
     tls: TlsConnectorDebug,
+    /// See [`Terms::near`].
+    near: bool,
 }
 
 /// `TlsConnector`, which cannot be shown.
@@ -199,22 +218,30 @@ impl tower::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let tls = self.tls.0.clone();
+        let (tls, near) = (self.tls.0.clone(), self.near);
         Box::pin(async move {
             let timed_out = || io::Error::new(io::ErrorKind::TimedOut, "no connection within 10 s");
-            let connect = tokio::time::timeout(CONNECT_TIMEOUT, connect(&uri, &tls));
+            let connect = tokio::time::timeout(CONNECT_TIMEOUT, connect(&uri, &tls, near));
             connect.await.map_err(|_| timed_out())?.map(TokioIo::new)
         })
     }
 }
 
-async fn connect(uri: &Uri, tls: &TlsConnector) -> io::Result<Stream> {
+async fn connect(uri: &Uri, tls: &TlsConnector, near: bool) -> io::Result<Stream> {
     let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "URL without a host");
     let host = uri.host().ok_or_else(invalid)?.trim_matches(['[', ']']);
     let secure = uri.scheme_str() == Some("https");
     let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("no address for {host}"));
     for address in addresses(host).await? {
+        // Judged as it is connected to: a name may mean something else each time it is looked up.
+        if !near && is_near(address) {
+            last = io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("{address} is this host or on its link, where a registry elsewhere may not lead"),
+            );
+            continue;
+        }
         match TcpStream::connect(SocketAddr::new(address, port)).await {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
@@ -230,6 +257,36 @@ async fn connect(uri: &Uri, tls: &TlsConnector) -> io::Result<Stream> {
     Err(last)
 }
 
+/// Tells whether a host, by name or address, is this one or on a link beside it. What cannot be looked up is not.
+pub(super) async fn is_near_host(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    addresses(host).await.is_ok_and(|all| all.into_iter().any(is_near))
+}
+
+/// Where a cloud's host asks who it is, by IPv6: no link's address, but nobody else's either.
+/// Source: Amazon EC2, "Instance metadata".
+const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+
+/// Loopback, the link beside it (a cloud's metadata among them), and what means either. Source: RFC 6890; RFC 4291, 2.5.5.
+fn is_near(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_unspecified()
+                || v4.is_broadcast()
+                || v4.is_multicast()
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback()
+                || v6.is_unicast_link_local()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || v6 == METADATA
+        }
+    }
+}
+
 /// Resolves without libc, whose resolver a static program cannot rely on.
 async fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
     static RESOLVER: OnceCell<TokioResolver> = OnceCell::const_new();
@@ -237,7 +294,7 @@ async fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
         return Ok(vec![address]);
     }
     if host == "localhost" {
-        return Ok(vec![Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()]);
+        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
     }
     let make = || async {
         TokioResolver::builder(TokioRuntimeProvider::default()).and_then(|builder| builder.build())
@@ -303,11 +360,63 @@ mod tests {
     fn hosts_without_end_are_not_all_kept() {
         let http = Http::default();
         for n in 0..10 * CLIENTS_MAX {
-            http.client(&format!("h{n}.example"), true).unwrap();
+            http.client(&format!("h{n}.example"), Terms::named(true)).unwrap();
             http.remember(&format!("https://h{n}.example"), true);
         }
         assert!(http.inner.clients.lock().unwrap().len() <= CLIENTS_MAX);
         (0..2 * KNOWN_MAX).for_each(|n| http.remember(&format!("http://h{n}.example"), false));
         assert!(http.inner.known.lock().unwrap().len() <= KNOWN_MAX);
+    }
+
+    /// A program of the host that answers whoever asks from the host, and how often it was asked.
+    async fn bystander() -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        // Ends with the test's runtime.
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                // A server that does not read what it is asked takes its answer back with the connection.
+                tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 4096]).await.ok();
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.ok();
+            }
+        });
+        (port, asked)
+    }
+
+    #[tokio::test]
+    async fn who_may_not_be_near_is_not_connected_to_by_whatever_name() {
+        let (port, asked) = bystander().await;
+        let (http, headers) = (Http::default(), HeaderMap::new());
+        let ask = async |host: &str, near: bool| {
+            let (url, terms) =
+                (format!("http://{host}:{port}/latest/meta-data"), Terms { verify: true, near });
+            http.send(&Method::GET, &url, &headers, &Payload::Empty, terms).await
+        };
+        for host in ["127.0.0.1", "localhost", "127.9.9.9", "0.0.0.0", "[::]", "[::1]", "[::ffff:127.0.0.1]"]
+        {
+            let error = ask(host, false).await.expect_err(host);
+            let text = chain_of(&error);
+            assert!(text.contains("where a registry elsewhere may not lead"), "{host}: {text}");
+        }
+        for host in ["169.254.169.254", "[fe80::1]", "[fd00:ec2::254]", "[::ffff:169.254.169.254]"] {
+            assert!(is_near_host(host).await, "{host}");
+            ask(host, false).await.expect_err(host);
+        }
+        assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 0, "nobody was asked");
+        ask("127.0.0.1", true).await.expect("whom a person names may be near");
+        for host in ["192.0.2.1", "10.0.0.1", "[2001:db8::1]", "[::ffff:192.0.2.1]"] {
+            assert!(!is_near_host(host).await, "{host}");
+        }
+    }
+
+    fn chain_of(error: &Error) -> String {
+        std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(": ")
     }
 }
