@@ -158,7 +158,22 @@ impl RootCa {
             return wrong("it has expired, or is not valid yet");
         }
         drop(cert);
+        root.try_out()?;
         Ok(root)
+    }
+
+    /// Sees that nodes would take what this root signs: one that is limited to names of somebody's, or has a key that is
+    /// too short, would leave a swarm of nodes that do not know each other.
+    fn try_out(&self) -> Result<(), CaError> {
+        let (node, cluster) = (NodeId(1), ClusterId(1));
+        let csr = NodeKey::generate()?.csr_pem()?;
+        let hour = Duration::from_secs(3600);
+        let chain = self.sign_csr(&csr, node, Role::Manager, cluster, hour)?;
+        let refused =
+            |e: rustls::Error| CaError::Certificate(format!("no node would take what it signs: {e}"));
+        let leaf = CertificateDer::from_pem_slice(chain.as_bytes())
+            .map_err(|e| CaError::Certificate(e.to_string()))?;
+        crate::verify::is_taken(&leaf, &self.cert).map_err(refused)
     }
 
     /// Returns the certificate that this root gives another root's key, as PEM: who trusts this one trusts that one.
@@ -403,5 +418,37 @@ mod tests {
         let ca = RootCa::generate(ClusterId(5)).unwrap();
         let der = CertificateDer::from_pem_slice(ca.cert_pem().as_bytes()).unwrap();
         assert!(Identity::from_der(&der).is_err());
+    }
+
+    #[test]
+    fn a_root_whose_certificates_nobody_would_take_is_refused() {
+        let of = |change: fn(&mut CertificateParams)| {
+            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, "ours");
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+            params.key_identifier_method = KeyIdMethod::Sha256;
+            change(&mut params);
+            let cert = params.self_signed(&key).unwrap();
+            RootCa::given(&cert.pem(), &key.serialize_pem()).map(drop).map_err(|e| e.to_string())
+        };
+        of(|_| {}).expect("a plain one");
+        of(|params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)))
+            .expect("one that makes no others");
+        let refused = of(|params| {
+            let permitted = vec![rcgen::GeneralSubtree::DnsName("example.com".to_owned())];
+            params.name_constraints =
+                Some(rcgen::NameConstraints { permitted_subtrees: permitted, excluded_subtrees: vec![] });
+        });
+        assert!(refused.as_ref().is_err_and(|e| e.contains("no node would take")), "{refused:?}");
+        for (change, words) in [
+            ((|params| params.is_ca = IsCa::NoCa) as fn(&mut CertificateParams), "no subject key identifier"),
+            (|params| params.key_usages = vec![KeyUsagePurpose::CrlSign], "may not sign"),
+            (|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1), "has expired"),
+        ] {
+            let refused = of(change);
+            assert!(refused.as_ref().is_err_and(|e| e.contains(words)), "{words}: {refused:?}");
+        }
     }
 }

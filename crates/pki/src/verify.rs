@@ -96,6 +96,20 @@ pub(crate) fn has_expired(facts: &Facts, now: Timestamp) -> bool {
     now.since(facts.not_after) > Duration::from_secs(SKEW_SECONDS)
 }
 
+/// Checks that a certificate is good for a node, at both ends of a connection, in the eyes of one who trusts this root.
+///
+/// # Errors
+/// In rustls' words.
+pub(crate) fn is_taken(cert: &CertificateDer<'_>, root: &CertificateDer<'_>) -> Result<(), Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root.clone().into_owned())?;
+    let (roots, now) = (Arc::new(roots), UnixTime::now());
+    let all = algorithms(&provider()).all;
+    verify_server_cert_signed_by_trust_anchor(&ParsedCertificate::try_from(cert)?, &roots, &[], now, all)?;
+    let clients = client_chain_check(roots).map_err(|e| Error::General(e.to_string()))?;
+    clients.verify_client_cert(cert, &[], now).map(drop)
+}
+
 fn identity_of(cert: &CertificateDer<'_>) -> Result<Identity, Error> {
     Identity::from_der(cert).map_err(|e| Error::General(e.to_string()))
 }
