@@ -1,6 +1,6 @@
 //! What a host has of its own, against networks that ask for it. Frames, packets and ports are attacked in `crates/network/tests/attacks.rs`.
 
-use crate::{SOON, lab, load_hello, program, wait_for_replicas};
+use crate::{SOON, lab, load_hello, program, swarm, wait_for_replicas};
 use testkit::{Lab, wait_for};
 
 #[test]
@@ -72,4 +72,42 @@ fn a_port_is_nobodys_but_its_holders_and_one_of_loopback_stays_there() {
     });
     assert_ne!(check(&mut lab, &format!("{}:8071", Lab::address(1))), 0, "by its other address");
     lab.http(1, 8071).expect_err("from outside");
+}
+
+/// Docker makes such a network without a word. It is its own containers that do not reach the LAN; hosts and others do.
+#[test]
+fn a_network_of_the_swarm_over_the_hosts_own_addresses_is_told_of_and_takes_nothing_from_them() {
+    let mut lab = swarm(2, 1);
+    load_hello(&lab, 1);
+    let lan: std::net::Ipv4Addr = Lab::address(1).parse().expect("an address");
+    let [a, b, c, _] = lan.octets();
+    let create = ["network", "create", "-d", "overlay", "--subnet"];
+    let over = format!("{a}.{b}.{c}.0/24");
+    // A node tells what it reaches a moment after it is ready.
+    wait_for("the nodes to have told what they reach", SOON, || {
+        let said = lab.rswarm(1, &[&create[..], &[&over, "lan"]].concat());
+        assert_eq!(said.code, 0, "{said:?}");
+        if said.stderr.contains("WARNING: subnet") && said.stderr.contains("1 other node") {
+            assert!(said.stderr.contains("do not reach what is there"), "{said:?}");
+            return Ok(());
+        }
+        lab.rswarm(1, &["network", "rm", "lan"]).ok();
+        Err(said.stderr)
+    });
+    let apart = lab.rswarm(1, &[&create[..], &["10.77.0.0/24", "apart"]].concat());
+    assert_eq!((apart.code, apart.stderr.as_str()), (0, ""));
+
+    let create = ["service", "create", "--detach", "--replicas", "2", "-e", "COUNTER=127.0.0.1:1"];
+    for (name, more) in [("on-it", ["--network", "lan"]), ("beside", ["-p", "8095:80"])] {
+        lab.rswarm(1, &[&create[..], &["--name", name], &more, &["rswarm/hello", "web"]].concat()).ok();
+        wait_for_replicas(&lab, 1, name, "2/2");
+    }
+    for n in [1, 2] {
+        wait_for("the port to answer", SOON, || match lab.http(n, 8095) {
+            Err(text) if text.contains("No counter") => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+    let nodes = lab.rswarm(1, &["node", "ls", "--format", "{{.Status}}"]).ok();
+    assert_eq!(nodes, "Ready\nReady\n");
 }

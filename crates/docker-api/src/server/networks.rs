@@ -7,7 +7,8 @@ use super::{
 };
 use crate::{convert, types};
 use axum::{Extension, Router, extract::Path, http::StatusCode};
-use model::{Network, NetworkDriver, NetworkId, Service};
+use ipnet::IpNet;
+use model::{Network, NetworkDriver, NetworkId, Node, Service};
 use proto::control::create_request;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -315,6 +316,25 @@ async fn inspect(
     Ok(axum::Json(network))
 }
 
+/// Says what nodes reach by addresses that somebody wants for a network of the swarm. Docker makes such a network, and so
+/// do we, as it does nobody harm but whom it is for; its bridges, which would take the host's own routes, are refused.
+/// `nodes`: their names, and what they reach.
+fn meets_hosts<'a>(subnet: IpNet, nodes: impl Iterator<Item = (&'a str, &'a [IpNet])>) -> Option<String> {
+    let mut met = nodes.filter_map(|(host, reached)| {
+        Some((host, reached.iter().find(|net| net.contains(&subnet) || subnet.contains(*net))?))
+    });
+    let (host, net) = met.next()?;
+    let more = match met.count() {
+        0 => String::new(),
+        1 => " (and so has 1 other node)".to_owned(),
+        many => format!(" (and so have {many} other nodes)"),
+    };
+    Some(format!(
+        "subnet {subnet} meets {net}, which node {host} has a link or route to{more}: containers on this network do not \
+         reach what is there, and their published ports do not answer it; hint: take other addresses, or none to have some chosen that no node knows"
+    ))
+}
+
 async fn create(
     Use(state): Use<State>,
     Json(from): Json<types::NetworkCreate>,
@@ -333,7 +353,16 @@ async fn create(
             }
             other => other?,
         };
-        let created = types::NetworkCreated { id: id.to_string(), warning: String::new() };
+        let warning = match spec.subnet {
+            Some(subnet) => {
+                // Only said; the network is there.
+                let nodes = state.list::<Node>().await.unwrap_or_default();
+                let described = nodes.iter().filter_map(|node| node.description.as_ref());
+                meets_hosts(subnet, described.map(|node| (node.hostname.as_str(), node.networks.as_slice())))
+            }
+            None => None,
+        };
+        let created = types::NetworkCreated { id: id.to_string(), warning: warning.unwrap_or_default() };
         return Ok((StatusCode::CREATED, axum::Json(created)));
     }
     let network = state.engine()?.network_create(local_config(from)?).await?;
@@ -351,4 +380,30 @@ async fn remove(Use(state): Use<State>, Path(id): Path<String>) -> Result<Status
     }
     state.engine()?.network_remove(&network.id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_for_addresses_that_a_node_reaches_is_told_which_node() {
+        let nets = |texts: &[&str]| texts.iter().map(|t| t.parse().unwrap()).collect::<Vec<IpNet>>();
+        let (one, two) = (nets(&["192.168.7.0/24"]), nets(&["10.1.0.0/16", "fd00:1::/32"]));
+        let said = |subnet: &str| {
+            let nodes = [("a", one.as_slice()), ("b", two.as_slice()), ("c", two.as_slice())];
+            meets_hosts(subnet.parse().unwrap(), nodes.into_iter()).unwrap_or_default()
+        };
+        assert!(
+            said("192.168.7.64/26").contains("meets 192.168.7.0/24, which node a has a link or route to:")
+        );
+        assert!(said("192.168.0.0/16").contains("node a"));
+        assert!(
+            said("10.1.2.0/24").contains("which node b has a link or route to (and so has 1 other node):")
+        );
+        assert!(said("fd00:1:2::/64").contains("fd00:1::/32"));
+        for subnet in ["192.168.8.0/24", "10.2.0.0/16", "fd00:2::/64"] {
+            assert_eq!(said(subnet), "", "{subnet}");
+        }
+    }
 }
