@@ -60,8 +60,35 @@ where
             {
                 return Ok(refusal.into_http());
             }
-            inner.call(request).await
+            let mut answer = inner.call(request).await?;
+            shorten(answer.headers_mut());
+            Ok(answer)
         })
+    }
+}
+
+/// *Limit* of the text of a refusal: it travels as a header, of which nodes read 16 KiB in all; at more they give up the
+/// connection, with everything else on it. *Unit:* bytes, as sent.
+const TEXT_BYTES_MAX: usize = 4 << 10;
+/// Source: gRPC over HTTP2, "Status-Message".
+const TEXT: http::HeaderName = http::HeaderName::from_static("grpc-message");
+
+/// Cuts a text that repeats what somebody asked for, however long that was.
+fn shorten(headers: &mut http::HeaderMap) {
+    let Some(text) = headers.get(&TEXT).map(|text| text.as_bytes()).filter(|t| t.len() > TEXT_BYTES_MAX)
+    else {
+        return;
+    };
+    let mut kept = &text[..TEXT_BYTES_MAX];
+    // Not within `%XX`, nor within a character of several such bytes.
+    if let Some(at) = kept.iter().rev().take(2).position(|byte| *byte == b'%') {
+        kept = &kept[..kept.len() - at - 1];
+    }
+    while let [rest @ .., b'%', b'8'..=b'9' | b'A'..=b'F' | b'a'..=b'f', _] = kept {
+        kept = rest;
+    }
+    if let Ok(text) = http::HeaderValue::from_bytes(&[kept, b"%20..."].concat()) {
+        headers.insert(TEXT, text);
     }
 }
 
@@ -72,4 +99,27 @@ fn head(request: &http::Request<Body>) -> Request<()> {
         head.extensions_mut().insert(*peer);
     }
     head
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::Status;
+
+    #[test]
+    fn a_refusal_that_repeats_what_was_asked_for_is_no_longer_than_a_header_may_be() {
+        for piece in ["x", "é", "x/é", "漢字 ", "%", "a\n"] {
+            for long in [100, 5000, 200_000] {
+                let text = format!("no such thing: {}", piece.repeat(long / piece.len()));
+                let mut headers = Status::not_found(&text).into_http::<()>().headers().clone();
+                shorten(&mut headers);
+                let sent = headers.get(TEXT).unwrap().len();
+                assert!(sent <= TEXT_BYTES_MAX + 6, "{piece}: {sent}");
+                let read = Status::from_header_map(&headers).unwrap();
+                let whole = read.message().strip_suffix(" ...").unwrap_or(read.message());
+                assert!(text.starts_with(whole) && whole.starts_with("no such thing"), "{piece}: {read}");
+                assert_eq!(read.code(), tonic::Code::NotFound);
+            }
+        }
+    }
 }
