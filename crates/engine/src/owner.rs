@@ -394,6 +394,12 @@ pub(crate) fn runtime_failed(operation: &'static str, id: &str, error: runtime::
         e @ (runtime::Error::Create { .. } | runtime::Error::Spec { .. }) => {
             Error::Start { message: e.to_string(), exit_code: 128 }
         }
+        // What no rule here knows to be too much, and the kernel does.
+        runtime::Error::Cgroup { source, .. } if source.kind() == std::io::ErrorKind::InvalidInput => {
+            Error::invalid(format!(
+                "cannot {operation} container {id}: the kernel takes no such limit: {source}"
+            ))
+        }
         other => Error::Runtime { operation, id: id.to_owned(), source: other.into() },
     }
 }
