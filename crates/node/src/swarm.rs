@@ -23,7 +23,7 @@ use docker_api::server::{
 };
 use engine::Engine;
 use futures::future::BoxFuture;
-use model::{NodeId, Object, Role, with_causes};
+use model::{NodeId, NodeState, Object, Role, with_causes};
 use pki::{Credentials, CredentialsError, JoinToken, UnlockKey};
 use proto::{
     PersonalClaim, WireId as _,
@@ -57,6 +57,8 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(6);
 const PAUSE_LEAVE: Duration = Duration::from_millis(200);
 /// How long a manager that starts may take to hear the others, on a host that is busy with its start.
 const STARTING: Duration = Duration::from_secs(10);
+/// How long who makes or joins a swarm waits for this node to be ready.
+const READY_LIMIT: Duration = Duration::from_secs(20);
 /// What is wrong with a manager that is cut off, or has no majority.
 const NO_TOUCH: &str = "this manager does not hear what the others agree on: too few of them are online, or it is cut \
                         off from them";
@@ -692,6 +694,7 @@ impl Swarm for NodeSwarm {
             self.shared.parts.folder.forget().map_err(|e| internal(&e))?;
             return Err(internal(&error));
         }
+        self.until_ready().await;
         Ok(node)
     }
 
@@ -738,7 +741,9 @@ impl Swarm for NodeSwarm {
             match asked.await {
                 Ok(issued) => {
                     record.managers = vec![addr];
-                    return self.become_member(record, issued).await;
+                    self.become_member(record, issued).await?;
+                    self.until_ready().await;
+                    return Ok(());
                 }
                 Err(error) => last = Some(error),
             }
@@ -929,6 +934,30 @@ impl NodeSwarm {
         let current = self.current().ok_or_else(|| Status::unavailable("this node is in no swarm"))?;
         let view = current.view.borrow().clone();
         ask_a_manager(Self::managers(&view), &current.connections, ask).await
+    }
+
+    /// Waits until the agent of a new member has its session, or is refused it, and on a manager until its state says that
+    /// this node is ready: whoever then asks for the nodes finds one that takes tasks and stays as it was read. A member
+    /// that is not ready in time is one all the same. *Source:* moby `daemon/cluster/swarm.go`.
+    async fn until_ready(&self) {
+        let Some(current) = self.current() else { return };
+        let member::View { node, store, mut heard, .. } = current.view.borrow().clone();
+        let ready = async {
+            let has_answer = |heard: &agent::View| heard.manager.is_some() || heard.refused;
+            let refused = heard.wait_for(has_answer).await.map_or(true, |heard| heard.refused);
+            let Some(store) = store.filter(|_| !refused) else { return };
+            let is_ready =
+                |node: &model::Node| node.status.state == NodeState::Ready && node.description.is_some();
+            let mut applied = store.watch();
+            let seen = applied.wait_for(|_| store.view().nodes.get(&node).is_some_and(|node| is_ready(node)));
+            drop(seen.await); // else the member has ended
+        };
+        if timeout(READY_LIMIT, ready).await.is_err() {
+            tracing::warn!(
+                limit = ?READY_LIMIT,
+                "this node is a member of the swarm, but not ready: `info` says what it lacks"
+            );
+        }
     }
 
     /// Makes the keys and first objects of a new swarm, and this node's credentials.

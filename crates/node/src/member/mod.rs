@@ -112,6 +112,8 @@ pub(crate) struct View {
     pub(crate) lacks: String,
     /// Why the managers refuse this node, and what to do; else empty.
     pub(crate) error: String,
+    /// What its agent hears of the managers.
+    pub(crate) heard: watch::Receiver<agent::View>,
 }
 
 /// A running member.
@@ -311,6 +313,7 @@ impl Member {
             store: handle.clone(),
             lacks,
             error: String::new(),
+            heard: heard.clone(),
         });
         let receiver = view.subscribe();
         let keeper = Keeper { start, record: Mutex::new(record), dek, manager: own, heard, view, known };
