@@ -1,6 +1,6 @@
 //! Three hosts: deploy, scale, update, drain, and what happens when something is pulled.
 
-use crate::{SOON, ask, attacks::post, load_hello, swarm, wait_for_replicas};
+use crate::{SOON, ask, attacks::post, lab, load_hello, swarm, wait_for_replicas};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
@@ -388,4 +388,84 @@ fn tasks_whose_service_names_no_log_driver_have_the_swarms_from_then_on() {
     assert_eq!(log("after"), json!({"Type": "local", "Config": options}));
     assert_eq!(log("own"), json!({"Type": "json-file", "Config": {"max-size": "1m"}}));
     assert_eq!(log("before")["Type"], "json-file", "what runs goes on as it is");
+}
+
+fn asked(lab: &Lab, path: &str) -> Value {
+    serde_json::from_str(&lab.api(1, &format!("/v1.51{path}")).expect("an answer")).expect("JSON")
+}
+
+#[test]
+fn who_has_made_a_swarm_finds_it_as_asked_for_and_its_node_ready() {
+    let lab = lab(1);
+    let spec = json!({"Raft": {"LogEntriesForSlowFollowers": 1200}, "CAConfig": {"ForceRotate": 6_000_000_000_000_u64}});
+    let init = json!({"AdvertiseAddr": Lab::address(1), "ListenAddr": "0.0.0.0:2377", "Spec": spec});
+    let (status, answer) = post(&lab, "/swarm/init", &init.to_string());
+    assert_eq!(status, 200, "{answer}");
+    let node = asked(&lab, "/nodes")[0].clone();
+    assert_eq!(node["Status"]["State"], "ready", "{node}");
+    assert_ne!(node["Description"]["Hostname"], "", "{node}");
+    let mut swarm = asked(&lab, "/swarm");
+    assert_eq!(swarm["Spec"]["Raft"]["LogEntriesForSlowFollowers"], 1200);
+    assert_eq!(swarm["Spec"]["CAConfig"]["ForceRotate"], 6_000_000_000_000_u64);
+
+    // What was read asks for no new root certificate when it is sent back; another number does.
+    let root = swarm["TLSInfo"]["TrustRoot"].clone();
+    let mut update = |change: &dyn Fn(&mut Value)| {
+        change(&mut swarm["Spec"]);
+        let path = format!("/swarm/update?version={}", swarm["Version"]["Index"]);
+        let (status, answer) = post(&lab, &path, &swarm["Spec"].to_string());
+        assert_eq!(status, 200, "{answer}");
+        swarm = asked(&lab, "/swarm");
+        swarm.clone()
+    };
+    let kept = update(&|spec| spec["Raft"]["LogEntriesForSlowFollowers"] = 0.into());
+    assert_eq!(kept["Spec"]["Raft"]["LogEntriesForSlowFollowers"], 1200, "0 is: as it is");
+    assert_eq!((&kept["TLSInfo"]["TrustRoot"], &kept["RootRotationInProgress"]), (&root, &false.into()));
+    let rotated = update(&|spec| spec["CAConfig"]["ForceRotate"] = 7.into());
+    assert_ne!(rotated["TLSInfo"]["TrustRoot"], root);
+    assert_eq!(rotated["Spec"]["CAConfig"]["ForceRotate"], 7);
+}
+
+#[test]
+fn the_routing_mesh_is_a_network_that_can_be_removed_while_nobody_publishes_through_it() {
+    let lab = swarm(1, 1);
+    load_hello(&lab, 1);
+    let mesh = asked(&lab, "/networks/ingress");
+    let shown = |mesh: &Value| {
+        assert_eq!(
+            (&mesh["Ingress"], &mesh["Scope"], &mesh["Driver"]),
+            (&json!(true), &json!("swarm"), &json!("overlay"))
+        );
+        assert_eq!(mesh["IPAM"]["Config"][0]["Subnet"], "10.254.0.0/16", "{mesh}");
+    };
+    shown(&mesh);
+    let service = |name: &str| {
+        let task = json!({"ContainerSpec": {"Image": "rswarm/hello", "Args": ["web"]}});
+        let ports = json!([{"TargetPort": 8080, "PublishedPort": 8088, "PublishMode": "ingress"}]);
+        let spec = json!({"Name": name, "TaskTemplate": task, "EndpointSpec": {"Ports": ports}});
+        post(&lab, "/services/create", &spec.to_string())
+    };
+    let (status, answer) = service("web");
+    assert_eq!(status, 201, "{answer}");
+    let refused = lab.rswarm(1, &["network", "rm", "ingress"]).fails();
+    assert!(refused.contains("depends on it"), "{refused}");
+    lab.rswarm(1, &["service", "rm", "web"]).ok();
+    lab.rswarm(1, &["network", "rm", "ingress"]).ok();
+    let (status, answer) = service("web");
+    assert!(status != 201 && answer.contains("no ingress network is present"), "{answer}");
+    let create = |name: &str| {
+        post(
+            &lab,
+            "/networks/create",
+            &json!({"Name": name, "Driver": "overlay", "Ingress": true}).to_string(),
+        )
+    };
+    let (status, answer) = create("mesh");
+    assert_eq!(status, 201, "{answer}");
+    let (status, answer) = create("ingress");
+    assert!(status != 201 && answer.contains("already present"), "{answer}");
+    shown(&asked(&lab, "/networks/mesh"));
+    let (status, answer) = service("web");
+    assert_eq!(status, 201, "{answer}");
+    wait_for_replicas(&lab, 1, "web", "1/1");
 }

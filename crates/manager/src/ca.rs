@@ -13,8 +13,8 @@ use crate::{
 };
 use ipnet::Ipv4Net;
 use model::{
-    Availability, Batch, Change, Cluster, ClusterId, ClusterSpec, ManagerStatus, Meta, Node, NodeId,
-    NodeSpec, NodeState, NodeStatus, Object, Role, RootRotation, SecretBytes, Tables, Timestamp,
+    Availability, Batch, Change, Cluster, ClusterId, ClusterSpec, ManagerStatus, Meta, NetworkId, Node,
+    NodeId, NodeSpec, NodeState, NodeStatus, Object, Role, RootRotation, SecretBytes, Tables, Timestamp,
 };
 use pki::{CaError, JoinToken, NodeKey, RootCa, UnlockKey, role_name};
 use proto::{
@@ -85,7 +85,7 @@ impl Init {
 pub struct Bootstrap {
     pub cluster: ClusterId,
     pub node: NodeId,
-    /// To be proposed first of all: the cluster object and the first node.
+    /// To be proposed first of all: the cluster object, the first node and the network `ingress`.
     pub batch: Batch,
     /// PEM.
     pub key: SecretBytes,
@@ -140,9 +140,14 @@ pub fn bootstrap(init: Init, now: Timestamp) -> Result<Bootstrap, BootstrapError
         task_pool: init.task_pool,
         ..Cluster::new(cluster_id)
     };
+    let ingress = crate::ingress::usual(NetworkId(random()?), &cluster);
     let mut node = new_node(node_id, 1, Role::Manager, init.availability);
     node.manager = Some(ManagerStatus { raft_id: init.raft_id, addr: init.addr, seen: None });
-    let objects = [Object::Cluster(Arc::new(cluster)), Object::Node(Arc::new(node))];
+    let objects = [
+        Object::Cluster(Arc::new(cluster)),
+        Object::Node(Arc::new(node)),
+        Object::Network(Arc::new(ingress)),
+    ];
     Ok(Bootstrap {
         cluster: cluster_id,
         node: node_id,

@@ -6,8 +6,11 @@
 //! It never sinks: what is in the log above a level can only be read from it on. So whoever understands less is not
 //! taken in ([`may_join`]), and a member that finds a level above its own applies nothing more (`store`).
 
-use crate::shared::Shared;
-use model::{Change, Cluster, Duration, FEATURE_LEVEL, Node, Object, Role, Tables};
+use crate::{
+    ingress,
+    shared::{Shared, random_id},
+};
+use model::{Change, Cluster, Duration, FEATURE_LEVEL, NetworkId, Node, Object, Role, Tables};
 use std::sync::Arc;
 use tonic::Status;
 use tracing::{info, warn};
@@ -21,7 +24,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         applied.borrow_and_update();
         if let Some(cluster) = raised(&shared.store.view()) {
             let level = cluster.feature_level;
-            match shared.change(vec![Change::Put(Object::Cluster(Arc::new(cluster)))]).await {
+            let changes = random_id().map(|id| changes(&shared.store.view(), cluster, NetworkId(id)));
+            match async { shared.change(changes?).await }.await {
                 Ok(_) => {
                     info!(level, "every manager understands a newer feature level: it is the swarm's now")
                 }
@@ -64,6 +68,12 @@ fn raised(view: &Tables) -> Option<Cluster> {
     let understood = |node: &Arc<Node>| node.description.as_ref().map_or(0, |d| d.feature_level).max(1);
     let level = managers.map(understood).min()?.min(FEATURE_LEVEL);
     (level > cluster.feature_level).then(|| Cluster { feature_level: level, ..Cluster::clone(cluster) })
+}
+
+/// Returns what makes the swarm one of a newer level: also what new swarms begin with and older ones do not have.
+fn changes(view: &Tables, cluster: Cluster, id: NetworkId) -> Vec<Change> {
+    let ingress = ingress::of_earlier(view, &cluster, id).map(|network| Object::Network(Arc::new(network)));
+    std::iter::once(Object::Cluster(Arc::new(cluster))).chain(ingress).map(Change::Put).collect()
 }
 
 #[cfg(test)]

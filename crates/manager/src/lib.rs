@@ -38,6 +38,7 @@ mod dispatcher;
 mod doubts;
 mod early;
 mod forward;
+mod ingress;
 mod leader;
 mod level;
 mod notes;

@@ -81,7 +81,7 @@ fn add_endpoints(all: &mut BTreeMap<NetworkId, NetworkTable>, tables: &Tables, t
 
 fn add_service(all: &mut BTreeMap<NetworkId, NetworkTable>, service: &Service) {
     // A virtual address on another network is still its own, but nobody is to send to it any more.
-    for NetworkAttachmentSpec { network, aliases } in &service.spec.task.networks {
+    for NetworkAttachmentSpec { network, aliases, driver_opts: _ } in &service.spec.task.networks {
         let Some(table) = all.get_mut(network) else { continue };
         let entry = table.services.entry(service.id).or_insert_with(|| NetworkService {
             name: String::new(),

@@ -54,7 +54,12 @@ pub enum NetworkDriver {
     Host,
     /// Loopback only.
     None,
+    /// The routing mesh: how published ports reach tasks from every node. No task is on it, and there is one at most.
+    Ingress,
 }
+
+/// The first feature level at which there is [`NetworkDriver::Ingress`].
+pub const INGRESS_LEVEL: u32 = 3;
 
 /// A stored cluster network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +68,7 @@ pub struct Network {
     pub meta: Meta,
     /// Writer: control.
     pub spec: NetworkSpec,
-    /// Writer: plan. `None` until allocated; never set for `Host` and `None` drivers.
+    /// Writer: plan. `None` until allocated; set for `Overlay` alone.
     pub allocation: Option<NetworkAllocation>,
     pub pending_delete: bool,
 }

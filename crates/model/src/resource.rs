@@ -29,7 +29,15 @@ pub enum Want {
     /// All that the node has, none of it in use, and at least one.
     All,
     These(BTreeSet<String>),
+    /// These, and as many others of the kind.
+    TheseAndMore {
+        names: BTreeSet<String>,
+        more: u64,
+    },
 }
+
+/// The first feature level at which there is [`Want::TheseAndMore`].
+pub const TOGETHER_LEVEL: u32 = 3;
 
 impl Supply {
     /// Returns true if it is nothing.

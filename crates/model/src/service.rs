@@ -96,7 +96,24 @@ pub struct TaskSpec {
 pub struct NetworkAttachmentSpec {
     pub network: NetworkId,
     pub aliases: Vec<String>,
+    /// Options for drivers that know them; the swarm's own networks know none. *Source:* Docker API
+    /// `NetworkAttachmentConfig.DriverOpts`.
+    pub driver_opts: Labels,
 }
+
+impl NetworkAttachmentSpec {
+    /// Returns one that asks for nothing of a driver.
+    #[must_use]
+    pub fn new(network: NetworkId, aliases: Vec<String>) -> Self {
+        Self { network, aliases, driver_opts: Labels::new() }
+    }
+}
+
+/// What Docker's own network options begin with.
+pub const DOCKER_NETWORK_OPTIONS: &str = "com.docker.network.";
+
+/// The first feature level at which the state has [`NetworkAttachmentSpec::driver_opts`].
+pub const ATTACHMENT_OPTIONS_LEVEL: u32 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {

@@ -12,6 +12,9 @@ pub const DAEMON_GRACE: Duration = Duration::from_secs(60);
 /// *Limit* of [`ClusterSpec::daemon_grace`].
 pub const DAEMON_GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// Default of [`ClusterSpec::slow_follower_entries`], Docker's.
+pub const SLOW_FOLLOWER_ENTRIES: u64 = 500;
+
 /// *Limit* of [`ClusterSpec::dead_manager_after`], from below: a daemon that is started anew is no dead manager.
 pub const DEAD_MANAGER_AFTER_MIN: Duration = Duration::from_secs(10);
 
@@ -34,6 +37,11 @@ pub struct ClusterSpec {
     pub snapshot_interval: u64,
     /// Raft snapshots kept beside the newest.
     pub old_snapshots: u64,
+    /// Entries that managers keep behind a snapshot, for members that are a little late; `None`: [`SLOW_FOLLOWER_ENTRIES`].
+    pub slow_follower_entries: Option<u64>,
+    /// Counted up, or set to anything else, by whoever wants a new root certificate. *Source:* Docker API
+    /// `CAConfig.ForceRotate`.
+    pub force_rotate: u64,
     /// Of tasks made from now on whose service names none; `None`: as each node has it.
     pub log_driver: Option<LogDriver>,
 }
@@ -50,6 +58,8 @@ impl Default for ClusterSpec {
             autolock: false,
             snapshot_interval: 10_000,
             old_snapshots: 0,
+            slow_follower_entries: None,
+            force_rotate: 0,
             log_driver: None,
         }
     }
@@ -69,6 +79,10 @@ pub const INCARNATION_LEVEL: u32 = 3;
 /// The first feature level at which [`ClusterSpec::dead_manager_after`] can be set.
 pub const DEAD_MANAGERS_LEVEL: u32 = 3;
 
+/// The first feature level at which [`ClusterSpec::slow_follower_entries`] can be set and
+/// [`ClusterSpec::force_rotate`] is kept.
+pub const RAFT_AND_CA_SETTINGS_LEVEL: u32 = 3;
+
 /// The first feature level at which a swarm remembers the index of a node that was removed.
 pub const REMOVED_INDEX_LEVEL: u32 = 3;
 
@@ -83,8 +97,9 @@ pub const GIT_LEVEL: u32 = 3;
 ///
 /// 1: the first. 2: [`crate::INTEGRITY_LEVEL`] and [`AWAY_LEVEL`]; nodes say which networks they hold, and when one is
 /// gone; objects know at which index they were made. 3: [`CONFINEMENT_LEVEL`], [`INCARNATION_LEVEL`],
-/// [`DEAD_MANAGERS_LEVEL`], [`REMOVED_INDEX_LEVEL`], [`TEMPLATES_LEVEL`], [`crate::POOLS_LEVEL`], [`crate::SAID_LEVEL`],
-/// [`crate::NODE_NETWORKS_LEVEL`] and [`GIT_LEVEL`].
+/// [`DEAD_MANAGERS_LEVEL`], [`GIT_LEVEL`], [`RAFT_AND_CA_SETTINGS_LEVEL`], [`REMOVED_INDEX_LEVEL`], [`TEMPLATES_LEVEL`],
+/// [`crate::POOLS_LEVEL`], [`crate::SAID_LEVEL`], [`crate::NODE_NETWORKS_LEVEL`], [`crate::INGRESS_LEVEL`],
+/// [`crate::ATTACHMENT_OPTIONS_LEVEL`] and [`crate::resource::TOGETHER_LEVEL`].
 pub const FEATURE_LEVEL: u32 = 3;
 
 /// Which life of a swarm something belongs to. Each recovery from the loss of a majority, and each restored backup,
@@ -130,6 +145,8 @@ pub struct Cluster {
     pub rotation: Option<RootRotation>,
     /// `None`: it was never recovered or restored.
     pub incarnation: Option<Incarnation>,
+    /// Its people have removed the routing mesh: nothing is published through it.
+    pub ingress_removed: bool,
 }
 
 /// A root certificate on its way in. *Source:* SwarmKit `api.RootRotation`.
@@ -179,6 +196,7 @@ impl Cluster {
             removed: Vec::new(),
             rotation: None,
             incarnation: None,
+            ingress_removed: false,
         }
     }
 

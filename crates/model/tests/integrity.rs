@@ -103,7 +103,7 @@ fn port(mode: PublishMode) -> PortConfig {
 }
 
 fn on_network(id: u128) -> NetworkAttachmentSpec {
-    NetworkAttachmentSpec { network: NetworkId(id), aliases: Vec::new() }
+    NetworkAttachmentSpec::new(NetworkId(id), Vec::new())
 }
 
 fn change(tables: &mut Tables, changes: Vec<Change>) -> Result<(), Conflict> {

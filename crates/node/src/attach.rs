@@ -152,9 +152,10 @@ fn failed(operation: String, error: ApiError) -> engine::Error {
 impl SwarmOverlays {
     /// Asks the managers for a task; waits for a membership that is only being taken up.
     async fn ask(&self, request: &AttachmentRequest, id: TaskId) -> Result<(), ApiError> {
-        let networks = request.networks.iter().map(|(network, aliases)| {
-            (&NetworkAttachmentSpec { network: network.id, aliases: aliases.clone() }).into()
-        });
+        let networks = request
+            .networks
+            .iter()
+            .map(|(network, aliases)| (&NetworkAttachmentSpec::new(network.id, aliases.clone())).into());
         let message = AttachRequest {
             task: id.to_wire(),
             container: request.container.clone(),

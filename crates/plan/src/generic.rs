@@ -15,8 +15,13 @@ pub(crate) fn choose(
 ) -> Option<GenericResources> {
     let mut given = GenericResources::new();
     // Who wants certain ones comes before who takes any.
-    let (certain, any): (Vec<_>, Vec<_>) = wants.iter().partition(|(_, want)| matches!(want, Want::These(_)));
-    for (wanted, want) in certain.into_iter().chain(any) {
+    let mut wants: Vec<_> = wants.iter().collect();
+    wants.sort_by_key(|(_, want)| match want {
+        Want::These(_) => 0,
+        Want::TheseAndMore { .. } => 1,
+        Want::Count(_) | Want::All => 2,
+    });
+    for (wanted, want) in wants {
         let mut kinds: Vec<_> = has.iter().filter(|(kind, _)| serves(kind, wanted)).collect();
         kinds.sort_by_key(|(kind, _)| rank(kind));
         let (kind, part) = kinds.into_iter().find_map(|(kind, whole)| {
@@ -73,7 +78,13 @@ fn part(whole: &Supply, free: &Supply, want: &Want) -> Option<Supply> {
         (Want::These(names), Supply::Named(free)) => {
             names.is_subset(free).then(|| Supply::Named(names.clone()))
         }
-        (Want::These(_), Supply::Count(_)) => None,
+        (Want::TheseAndMore { names, more }, Supply::Named(free)) => {
+            let more = usize::try_from(*more).ok()?;
+            let others: Vec<_> = free.difference(names).take(more).collect();
+            let all = || Supply::Named(names.iter().chain(others.iter().copied()).cloned().collect());
+            (names.is_subset(free) && others.len() == more).then(all)
+        }
+        (Want::These(_) | Want::TheseAndMore { .. }, Supply::Count(_)) => None,
     }
 }
 
@@ -87,6 +98,10 @@ mod tests {
 
     fn these(names: &str) -> Want {
         Want::These(names.split_whitespace().map(str::to_owned).collect())
+    }
+
+    fn these_and(names: &str, more: u64) -> Want {
+        Want::TheseAndMore { names: names.split_whitespace().map(str::to_owned).collect(), more }
     }
 
     fn supplies(of: &[(&str, Supply)]) -> GenericResources {
@@ -122,6 +137,12 @@ mod tests {
         got(&all_used, &[("gpu", Want::Count(1))], &[("amd.com/gpu", named("0"))]);
         let both = [("gpu", Want::Count(2)), ("nvidia.com/gpu", these("0"))];
         got(&[], &both, &[("nvidia.com/gpu", named("0 1 2"))]);
+        let one_of_them_this = [("gpu", these_and("2", 1))];
+        got(&[], &one_of_them_this, &[("nvidia.com/gpu", named("0 2"))]);
+        got(&one_used, &one_of_them_this, &[("nvidia.com/gpu", named("1 2"))]);
+        // The other ones are not those that somebody asks for by name.
+        let certain = [("gpu", these_and("2", 1)), ("nvidia.com/gpu", these("0"))];
+        got(&[], &certain, &[("nvidia.com/gpu", named("0 1 2"))]);
     }
 
     #[test]
@@ -133,5 +154,8 @@ mod tests {
         none(&[], &[("gpu", Want::Count(4))]);
         none(&[("nvidia.com/gpu", named("1"))], &[("nvidia.com/gpu", Want::All)]);
         none(&[("nvidia.com/gpu", named("1"))], &[("nvidia.com/gpu", these("1"))]);
+        none(&[("nvidia.com/gpu", named("1"))], &[("gpu", these_and("1", 1))]);
+        none(&[], &[("gpu", these_and("1", 3))]);
+        none(&[], &[("seat", these_and("1", 1))]);
     }
 }

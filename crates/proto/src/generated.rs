@@ -10347,7 +10347,7 @@ pub mod rswarm {
             }
             #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
             pub struct GenericWant {
-                #[prost(oneof = "generic_want::Want", tags = "1, 2, 3")]
+                #[prost(oneof = "generic_want::Want", tags = "1, 2, 3, 4")]
                 pub want: ::core::option::Option<generic_want::Want>,
             }
             /// Nested message and enum types in `GenericWant`.
@@ -10360,7 +10360,16 @@ pub mod rswarm {
                     All(bool),
                     #[prost(message, tag = "3")]
                     Names(super::Names),
+                    #[prost(message, tag = "4")]
+                    NamesAndMore(super::NamesAndMore),
                 }
+            }
+            #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+            pub struct NamesAndMore {
+                #[prost(string, repeated, tag = "1")]
+                pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+                #[prost(uint64, tag = "2")]
+                pub more: u64,
             }
             #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
             pub struct GenericSupply {
@@ -10382,12 +10391,17 @@ pub mod rswarm {
                 #[prost(string, repeated, tag = "1")]
                 pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
             }
-            #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+            #[derive(Clone, PartialEq, ::prost::Message)]
             pub struct NetworkAttachmentSpec {
                 #[prost(bytes = "vec", tag = "1")]
                 pub network: ::prost::alloc::vec::Vec<u8>,
                 #[prost(string, repeated, tag = "2")]
                 pub aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+                #[prost(btree_map = "string, string", tag = "3")]
+                pub driver_opts: ::prost::alloc::collections::BTreeMap<
+                    ::prost::alloc::string::String,
+                    ::prost::alloc::string::String,
+                >,
             }
             #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
             pub struct Mode {
@@ -10925,6 +10939,11 @@ pub mod rswarm {
                 /// not set: never
                 #[prost(message, optional, tag = "23")]
                 pub dead_manager_after: ::core::option::Option<Duration>,
+                /// kept behind a snapshot; not set: 500
+                #[prost(uint64, optional, tag = "24")]
+                pub slow_follower_entries: ::core::option::Option<u64>,
+                #[prost(uint64, tag = "25")]
+                pub force_rotate: u64,
             }
             #[derive(Clone, PartialEq, ::prost::Message)]
             pub struct Cluster {
@@ -10963,6 +10982,8 @@ pub mod rswarm {
                 /// not set: the first
                 #[prost(message, optional, tag = "22")]
                 pub incarnation: ::core::option::Option<Incarnation>,
+                #[prost(bool, tag = "23")]
+                pub ingress_removed: bool,
             }
             /// Which life of a swarm something belongs to: it begins anew when it is recovered or restored.
             #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -11530,6 +11551,7 @@ pub mod rswarm {
                 Overlay = 1,
                 Host = 2,
                 None = 3,
+                Ingress = 4,
             }
             impl NetworkDriver {
                 /// String value of the enum field names used in the ProtoBuf definition.
@@ -11542,6 +11564,7 @@ pub mod rswarm {
                         Self::Overlay => "NETWORK_DRIVER_OVERLAY",
                         Self::Host => "NETWORK_DRIVER_HOST",
                         Self::None => "NETWORK_DRIVER_NONE",
+                        Self::Ingress => "NETWORK_DRIVER_INGRESS",
                     }
                 }
                 /// Creates an enum from field names used in the ProtoBuf definition.
@@ -11551,6 +11574,7 @@ pub mod rswarm {
                         "NETWORK_DRIVER_OVERLAY" => Some(Self::Overlay),
                         "NETWORK_DRIVER_HOST" => Some(Self::Host),
                         "NETWORK_DRIVER_NONE" => Some(Self::None),
+                        "NETWORK_DRIVER_INGRESS" => Some(Self::Ingress),
                         _ => None,
                     }
                 }

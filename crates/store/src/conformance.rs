@@ -19,7 +19,8 @@ fn open(dir: &Path) -> (Log, Machine, std::thread::JoinHandle<()>) {
     let dek = Dek::new(&[7; 32]);
     let opened = Log::open(&dir.join("log"), &dek, 0, None).unwrap();
     let machine = Machine::new(
-        Snapshots::open(&dir.join("snapshots"), &dek, Arc::new(Rhythm::new(10_000, u64::MAX, 0))).unwrap(),
+        Snapshots::open(&dir.join("snapshots"), &dek, Arc::new(Rhythm::new(10_000, u64::MAX, 0, 500)))
+            .unwrap(),
     );
     (opened.log, machine, opened.writer)
 }

@@ -197,9 +197,10 @@ impl Handle {
         self.failure.watch()
     }
 
-    /// Sets after how many entries a snapshot is made, and how many are kept beside the newest.
-    pub fn set_snapshots(&self, interval: u64, old: u64) {
-        self.rhythm.set(interval, old);
+    /// Sets after how many entries a snapshot is made, how many are kept beside the newest, and how many entries stay in
+    /// the log `behind` one: fewer where they are large.
+    pub fn set_snapshots(&self, interval: u64, old: u64, behind: u64) {
+        self.rhythm.set(interval, old, behind);
     }
 
     /// Returns the Raft members.

@@ -65,8 +65,11 @@ pub async fn salvage(dir: &Path, dek: &Dek, raft_id: u64) -> Result<Salvaged, Op
     let (root, key) = (dir.to_owned(), dek.clone());
     let opening = tokio::task::spawn_blocking(move || {
         let lock = lock(&root)?;
-        let snapshots =
-            Snapshots::open(&root.join("snapshots"), &key, Arc::new(Rhythm::new(1, u64::MAX, u64::MAX)))?;
+        let snapshots = Snapshots::open(
+            &root.join("snapshots"),
+            &key,
+            Arc::new(Rhythm::new(1, u64::MAX, u64::MAX, u64::MAX)),
+        )?;
         let opened = Log::open(&root.join("log"), &key, raft_id, Some(lock))?;
         Ok::<_, OpenError>((snapshots, opened))
     });
@@ -120,7 +123,7 @@ pub async fn seed(dir: &Path, seed: &Seed, mut tables: Tables) -> Result<(), Ope
     let root = dir.to_owned();
     let opening = tokio::task::spawn_blocking(move || {
         let snapshots =
-            Snapshots::open(&root.join("snapshots"), &dek, Arc::new(Rhythm::new(1, u64::MAX, 0)))?;
+            Snapshots::open(&root.join("snapshots"), &dek, Arc::new(Rhythm::new(1, u64::MAX, 0, u64::MAX)))?;
         let opened = Log::open(&root.join("log"), &dek, raft_id, None)?;
         Ok::<_, OpenError>((snapshots, opened))
     });

@@ -30,6 +30,9 @@ use std::{
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
+/// A new member that is no further behind than this is about to be as far as the others.
+const CAUGHT_UP_ENTRIES: u64 = 1_000;
+
 /// How a member takes part.
 #[derive(Clone)]
 pub struct Options {
@@ -48,7 +51,7 @@ pub struct Options {
     pub log_bytes: u64,
     /// Snapshots kept beside the newest, until [`Handle::set_snapshots`] says otherwise.
     pub old_snapshots: u64,
-    /// Entries kept behind a snapshot for members that are a little late.
+    /// Entries kept behind a snapshot for members that are a little late, until [`Handle::set_snapshots`] says otherwise.
     pub keep_entries: u64,
     pub timing: Timing,
 }
@@ -153,8 +156,8 @@ impl Store {
     /// [`OpenError`]; nothing on disk was changed then.
     pub async fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
         let (root, dek, raft_id) = (dir.to_owned(), options.dek.clone(), options.raft_id);
-        let rhythm =
-            Arc::new(Rhythm::new(options.snapshot_interval, options.log_bytes, options.old_snapshots));
+        let Options { snapshot_interval, log_bytes, old_snapshots, keep_entries, .. } = options;
+        let rhythm = Arc::new(Rhythm::new(snapshot_interval, log_bytes, old_snapshots, keep_entries));
         let kept = rhythm.clone();
         let blocking = tokio::task::spawn_blocking(move || {
             let lock = lock(&root)?;
@@ -290,10 +293,11 @@ fn config(options: &Options) -> Result<Config, OpenError> {
         enable_pre_vote: Some(true),
         // Module `rhythm` does, whose interval may change.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: options.keep_entries,
+        // Nor does Raft cut the log by itself.
+        max_in_snapshot_log_to_keep: u64::MAX,
         purge_batch_size: 1,
         max_payload_entries: 300,
-        replication_lag_threshold: options.keep_entries.max(500) * 2,
+        replication_lag_threshold: CAUGHT_UP_ENTRIES,
         install_snapshot_timeout: 60_000,
         // A member that starts is a follower. A leader that resumed its term would number new entries as those that
         // its disk lost in a power cut and that followers may still hold: two entries under one log id, acknowledged

@@ -324,7 +324,7 @@ async fn how_often_snapshots_are_made_and_how_many_stay_may_change_while_it_runs
         write(&managers, id).await;
     }
     assert_eq!(manager.snapshots(), 0);
-    manager.handle().set_snapshots(5, 2);
+    manager.handle().set_snapshots(5, 2, 5);
     eventually("a snapshot is made", || (manager.snapshots() == 1).then_some(())).await;
     let mut kept = 0;
     for id in 20..200 {
@@ -333,7 +333,7 @@ async fn how_often_snapshots_are_made_and_how_many_stay_may_change_while_it_runs
     }
     // One more for a moment, before the oldest goes.
     assert!((3..=4).contains(&kept), "{kept}");
-    manager.handle().set_snapshots(5, 0);
+    manager.handle().set_snapshots(5, 0, 5);
     for id in 200..220 {
         write(&managers, id).await;
     }
@@ -789,7 +789,7 @@ async fn a_snapshot_without_room_is_no_reason_to_die() {
         write(&managers, id).await;
     }
     disk.fill();
-    managers[0].handle().set_snapshots(5, 0);
+    managers[0].handle().set_snapshots(5, 0, 5);
     let refused = || managers[0].snapshots() == 0 && managers[0].handle().failure().is_none();
     for id in 20..60 {
         // Within the room that the log has taken already.

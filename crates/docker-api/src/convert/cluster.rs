@@ -4,12 +4,10 @@ use super::{Result, check_name, duration, invalid, nanos};
 use crate::types::{self, ObjectVersion};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use model::{
-    Cluster, ClusterSpec, Config, ConfigSpec, DAEMON_GRACE_MAX, LogDriver, Secret, SecretBytes, SecretSpec,
-    Stack,
+    Cluster, ClusterSpec, Config, ConfigSpec, DAEMON_GRACE_MAX, LogDriver, SLOW_FOLLOWER_ENTRIES, Secret,
+    SecretBytes, SecretSpec, Stack,
 };
 
-/// Entries that managers keep behind a snapshot.
-const ENTRIES_KEPT: u64 = 500;
 /// Docker's numbers; our elections are faster and take no settings.
 const ELECTION_TICK: i64 = 10;
 const HEARTBEAT_TICK: i64 = 1;
@@ -27,11 +25,6 @@ pub fn cluster_spec(from: types::SwarmSpec, current: &ClusterSpec) -> Result<Clu
     for (what, given, fixed) in [
         ("ElectionTick", raft.election_tick, ELECTION_TICK),
         ("HeartbeatTick", raft.heartbeat_tick, HEARTBEAT_TICK),
-        (
-            "LogEntriesForSlowFollowers",
-            raft.log_entries_for_slow_followers.try_into().unwrap_or(i64::MAX),
-            ENTRIES_KEPT.try_into().unwrap_or(i64::MAX),
-        ),
     ] {
         if given != 0 && given != fixed {
             return invalid(format!("Raft.{what} cannot be changed: it is {fixed}"));
@@ -81,8 +74,22 @@ pub fn cluster_spec(from: types::SwarmSpec, current: &ClusterSpec) -> Result<Clu
             given => given,
         },
         old_snapshots: raft.keep_old_snapshots.unwrap_or(current.old_snapshots),
+        slow_follower_entries: match raft.log_entries_for_slow_followers {
+            0 => current.slow_follower_entries,
+            // What was read is not chosen by sending it back.
+            given if given == slow_follower_entries(current) => current.slow_follower_entries,
+            given => Some(given),
+        },
+        force_rotate: match from.ca_config.force_rotate {
+            0 => current.force_rotate, // not said
+            given => given,
+        },
         log_driver: log_driver.map(|l| LogDriver { name: l.name, options: l.options }),
     })
+}
+
+fn slow_follower_entries(spec: &ClusterSpec) -> u64 {
+    spec.slow_follower_entries.unwrap_or(SLOW_FOLLOWER_ENTRIES)
 }
 
 /// Writes the swarm's settings.
@@ -94,7 +101,7 @@ pub fn cluster_spec_json(from: &ClusterSpec) -> types::SwarmSpec {
         raft: types::RaftConfig {
             snapshot_interval: from.snapshot_interval,
             keep_old_snapshots: Some(from.old_snapshots),
-            log_entries_for_slow_followers: ENTRIES_KEPT,
+            log_entries_for_slow_followers: slow_follower_entries(from),
             election_tick: ELECTION_TICK,
             heartbeat_tick: HEARTBEAT_TICK,
             dead_manager_after: Some(from.dead_manager_after.map_or(0, nanos)),
@@ -105,6 +112,7 @@ pub fn cluster_spec_json(from: &ClusterSpec) -> types::SwarmSpec {
         },
         ca_config: types::CaConfig {
             node_cert_expiry: nanos(from.node_cert_expiry),
+            force_rotate: from.force_rotate,
             ..types::CaConfig::default()
         },
         task_defaults: types::TaskDefaults {
@@ -313,6 +321,8 @@ mod tests {
             autolock: true,
             snapshot_interval: 7,
             old_snapshots: 2,
+            slow_follower_entries: Some(1_200),
+            force_rotate: 3,
             daemon_grace: Some(model::Duration::from_secs(7)),
             dead_manager_after: Some(model::Duration::from_secs(70)),
             log_driver: Some(LogDriver {
@@ -356,7 +366,6 @@ mod tests {
         check(|s| s.name = "other".into(), "\"other\"");
         check(|s| s.raft.election_tick = 3, "ElectionTick");
         check(|s| s.raft.heartbeat_tick = 3, "HeartbeatTick");
-        check(|s| s.raft.log_entries_for_slow_followers = 3, "LogEntriesForSlowFollowers");
         check(|s| s.ca_config.node_cert_expiry = 1, "certificate expiry");
         check(|s| s.dispatcher.heartbeat_period = 1, "heartbeat");
         check(|s| s.dispatcher.daemon_grace = Some(i64::MAX), "grace");

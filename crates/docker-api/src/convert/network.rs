@@ -11,14 +11,15 @@ pub const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
 pub fn network_spec(from: types::NetworkCreate) -> Result<NetworkSpec> {
     check_name(&from.name)?;
     let driver = match from.driver.as_str() {
+        "overlay" if from.ingress => NetworkDriver::Ingress,
+        _ if from.ingress => {
+            return invalid("only overlay driver is currently supported for ingress network");
+        }
         "overlay" => NetworkDriver::Overlay,
         "host" => NetworkDriver::Host,
         "none" | "null" => NetworkDriver::None,
         other => return invalid(format!("network driver {other:?} is not supported in the swarm")),
     };
-    if from.ingress {
-        return invalid("published ports need no ingress network here: every node routes them by itself");
-    }
     if from.config_only || from.config_from.is_some_and(|c| !c.network.is_empty()) {
         return invalid("configuration-only networks are not supported in the swarm");
     }
@@ -82,6 +83,7 @@ pub fn network_create_json(from: &NetworkSpec) -> types::NetworkCreate {
         }),
         internal: from.internal,
         attachable: from.attachable,
+        ingress: from.driver == NetworkDriver::Ingress,
         options: options(from),
         labels: from.labels.clone(),
         ..types::NetworkCreate::default()
@@ -98,7 +100,7 @@ fn options(from: &NetworkSpec) -> types::StringMap {
 
 fn driver_word(driver: NetworkDriver) -> &'static str {
     match driver {
-        NetworkDriver::Overlay => "overlay",
+        NetworkDriver::Overlay | NetworkDriver::Ingress => "overlay",
         NetworkDriver::Host => "host",
         NetworkDriver::None => "null",
     }
@@ -131,6 +133,7 @@ pub fn network_json(from: &Network) -> types::Network {
         ipam: types::Ipam { driver: "default".into(), options: Some(types::StringMap::new()), config },
         internal: spec.internal,
         attachable: spec.attachable,
+        ingress: spec.driver == NetworkDriver::Ingress,
         options,
         labels: spec.labels.clone(),
         ..types::Network::default()
@@ -158,6 +161,11 @@ mod tests {
         };
         let json = serde_json::to_vec(&network_create_json(&spec)).unwrap();
         assert_eq!(network_spec(types::parse(&json).unwrap()), Ok(spec));
+        let mesh = NetworkSpec::new("mesh", NetworkDriver::Ingress);
+        let json = serde_json::to_vec(&network_create_json(&mesh)).unwrap();
+        assert_eq!(network_spec(types::parse(&json).unwrap()), Ok(mesh));
+        let other = br#"{"Name":"n","Driver":"host","Ingress":true}"#;
+        assert!(network_spec(types::parse(other).unwrap()).is_err());
     }
 
     #[test]

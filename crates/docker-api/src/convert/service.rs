@@ -294,15 +294,9 @@ fn task_spec(from: types::TaskSpec, network: impl Fn(&str) -> Option<NetworkId>)
             .networks
             .into_iter()
             .map(|n| {
-                if !n.driver_opts.is_empty() {
-                    return invalid(format!(
-                        "network {}: driver options of an attachment are not supported",
-                        n.target
-                    ));
-                }
                 let id =
                     network(&n.target).ok_or_else(|| Invalid(format!("network {} not found", n.target)))?;
-                Ok(NetworkAttachmentSpec { network: id, aliases: n.aliases })
+                Ok(NetworkAttachmentSpec { network: id, aliases: n.aliases, driver_opts: n.driver_opts })
             })
             .collect::<Result<_>>()?,
         log_driver: from.log_driver.map(|l| LogDriver { name: l.name, options: l.options }),
@@ -323,7 +317,7 @@ pub fn task_spec_json(from: &TaskSpec) -> types::TaskSpec {
             .map(|n| types::NetworkAttachmentConfig {
                 target: n.network.to_string(),
                 aliases: n.aliases.clone(),
-                driver_opts: types::StringMap::new(),
+                driver_opts: n.driver_opts.clone(),
             })
             .collect(),
         log_driver: from
@@ -333,6 +327,12 @@ pub fn task_spec_json(from: &TaskSpec) -> types::TaskSpec {
         force_update: from.force_update,
         runtime: "container".into(),
     }
+}
+
+/// Returns what to tell whoever makes or changes a service: options for drivers of networks that no driver here knows.
+pub fn service_warnings(spec: &ServiceSpec) -> Vec<String> {
+    let keys = spec.task.networks.iter().flat_map(|attachment| attachment.driver_opts.keys());
+    keys.map(|key| format!("Networks.DriverOpts: no network driver here knows {key:?}. Discarded.")).collect()
 }
 
 fn resources(from: types::ResourceRequirements) -> Result<ResourceRequirements> {
@@ -609,7 +609,11 @@ mod tests {
                     max_replicas_per_node: 2,
                     platforms: vec![Platform { os: "linux".into(), architecture: "amd64".into() }],
                 },
-                networks: vec![NetworkAttachmentSpec { network: NetworkId(9), aliases: vec!["web".into()] }],
+                networks: vec![NetworkAttachmentSpec {
+                    network: NetworkId(9),
+                    aliases: vec!["web".into()],
+                    driver_opts: [("org.example.colour".to_owned(), "red".to_owned())].into(),
+                }],
                 log_driver: Some(LogDriver { name: "json-file".into(), options: types::StringMap::new() }),
                 force_update: 3,
             }),

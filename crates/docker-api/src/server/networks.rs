@@ -206,7 +206,10 @@ impl State {
                     }
                     listed => listed?,
                 };
-                all.retain(|n| n.spec.driver == NetworkDriver::Overlay && !n.pending_delete);
+                all.retain(|n| {
+                    matches!(n.spec.driver, NetworkDriver::Overlay | NetworkDriver::Ingress)
+                        && !n.pending_delete
+                });
                 Ok(all.iter().map(|n| convert::network_json(n)).collect())
             }
             SwarmStatus::Inactive | SwarmStatus::Locked | SwarmStatus::Failed(_) => Ok(Vec::new()),

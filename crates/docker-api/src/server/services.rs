@@ -141,7 +141,7 @@ async fn create(
             answer => break answer?,
         }
     };
-    let created = types::ServiceCreated { id: id.to_string(), warnings: Vec::new() };
+    let created = types::ServiceCreated { id: id.to_string(), warnings: convert::service_warnings(&spec) };
     Ok((StatusCode::CREATED, axum::Json(created)))
 }
 
@@ -154,9 +154,14 @@ async fn update(
 ) -> Result<axum::Json<types::ServiceUpdated>, ApiError> {
     let version = params.version("service")?;
     let service = state.find::<Service>(&id).await?;
+    let mut warnings = Vec::new();
     let change = match params.get("rollback") {
         Some("previous") => update_request::Spec::Rollback(true),
-        None | Some("none") => update_request::Spec::Service((&state.service_spec(spec).await?).into()),
+        None | Some("none") => {
+            let spec = state.service_spec(spec).await?;
+            warnings = convert::service_warnings(&spec);
+            update_request::Spec::Service((&spec).into())
+        }
         Some(other) => {
             return Err(ApiError::bad_request(format!("unrecognized rollback option {other}")));
         }
@@ -169,7 +174,7 @@ async fn update(
     }
     let auth = registry_auth(&headers)?;
     state.update_with(service.id, version, change, auth).await?;
-    Ok(axum::Json(types::ServiceUpdated::default()))
+    Ok(axum::Json(types::ServiceUpdated { warnings }))
 }
 
 async fn remove(Use(state): Use<State>, Path(id): Path<String>) -> Result<(), ApiError> {

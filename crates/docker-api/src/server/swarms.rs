@@ -35,10 +35,12 @@ async fn init(
     Json(from): Json<types::SwarmInit>,
 ) -> Result<axum::Json<String>, ApiError> {
     state.of_the_host()?;
+    // A rotation that is asked for by CAConfig.ForceRotate is to have a new root certificate: so a new swarm has.
     let ca = &from.spec.ca_config;
-    if ca.force_rotate > 0 || !ca.signing_ca_cert.is_empty() || !ca.signing_ca_key.is_empty() {
+    if !ca.signing_ca_cert.is_empty() || !ca.signing_ca_key.is_empty() {
         return Err(ApiError::bad_request(
-            "a new swarm makes its own root certificate; hint: `swarm ca --rotate` replaces it",
+            "CAConfig.SigningCACert, SigningCAKey: a new swarm makes its own root certificate; hint: `swarm ca --rotate` \
+             replaces it by one of yours",
         ));
     }
     let mut spec = convert::cluster_spec(from.spec, &model::ClusterSpec::default())?;
@@ -133,18 +135,25 @@ async fn update(
             "a root certificate and its key are needed, both: an external authority that keeps the key is not supported",
         ));
     }
-    // No number of rotations is kept: each client reads 0 and says 1.
-    let rotates = ca.force_rotate > 0 || !ca.signing_ca_cert.is_empty();
+    let current = state.public_cluster().await?;
+    // The number that was read, or none, asks for nothing. *Source:* swarmkit `controlapi/ca_rotation.go`.
+    let asked = ca.force_rotate != 0 && ca.force_rotate != current.spec.force_rotate;
+    let rotates = asked || !ca.signing_ca_cert.is_empty();
     let rotate_root = rotates.then(|| RotateRoot {
         cert: ca.signing_ca_cert.clone(),
         key: ca.signing_ca_key.clone().into_bytes(),
     });
-    let current = state.public_cluster().await?;
     let spec = convert::cluster_spec(spec, &current.spec)?;
     // A leader of an earlier version would not see it, and say yes.
     if spec.dead_manager_after.is_some() && current.feature_level < model::DEAD_MANAGERS_LEVEL {
         return Err(ApiError::unavailable(
             "dead managers can be dismissed once every manager has this version; hint: upgrade the others first",
+        ));
+    }
+    if spec.slow_follower_entries.is_some() && current.feature_level < model::RAFT_AND_CA_SETTINGS_LEVEL {
+        return Err(ApiError::unavailable(
+            "Raft.LogEntriesForSlowFollowers can be set once every manager has this version; hint: upgrade the others \
+             first",
         ));
     }
     let request = UpdateSwarmRequest {

@@ -1,9 +1,10 @@
 //! Specs into objects: what creating, changing and removing makes of the state. Pure.
 
 use super::{object_ref, stacks, validate};
+use crate::ingress;
 use model::{
-    Change, Cluster, Meta, Mode, Node, NodeSpec, NodeState, Object, ObjectRef, Role, Service, ServiceId,
-    ServiceSpec, Tables, Timestamp, UpdateState, UpdateStatus,
+    Change, Cluster, Meta, Mode, NetworkDriver, Node, NodeSpec, NodeState, Object, ObjectRef, Role, Service,
+    ServiceId, ServiceSpec, Tables, Timestamp, UpdateState, UpdateStatus,
 };
 use proto::types::ObjectKind;
 use std::sync::Arc;
@@ -33,12 +34,9 @@ fn as_all_understand(view: &Tables, mut spec: ServiceSpec) -> ServiceSpec {
     spec
 }
 
-/// Returns the service with a new spec; `None` if that is the spec it has.
-pub(super) fn updated_service(
-    view: &Tables,
-    old: &Service,
-    spec: ServiceSpec,
-) -> Result<Option<Service>, Status> {
+/// Returns the service with a new spec. Also where that is the spec it has, it has a new version, as in SwarmKit: whoever
+/// read it before must read it again, and an update that was paused goes on. The way back stays the one to another spec.
+pub(super) fn updated_service(view: &Tables, old: &Service, spec: ServiceSpec) -> Result<Service, Status> {
     if old.pending_delete {
         return Err(Status::not_found(format!("service {} not found", old.id)));
     }
@@ -46,12 +44,12 @@ pub(super) fn updated_service(
     validate::service(view, &spec, Some(old.id))?;
     let spec = as_all_understand(view, spec);
     if *old.spec == spec {
-        return Ok(None);
+        return Ok(Service { spec_version: old.spec_version + 1, update: None, ..old.clone() });
     }
     // Without the label it is no stack's any more.
     let had = old.stack.filter(|_| spec.labels.contains_key(model::STACK_LABEL));
     let stack = stacks::owner(view, &spec.labels).or(had);
-    Ok(Some(Service { stack, ..with_spec(old, spec) }))
+    Ok(Service { stack, ..with_spec(old, spec) })
 }
 
 /// Returns the service with another spec, or as it is if that is the spec it has.
@@ -180,6 +178,9 @@ pub(super) fn removal(
                 pending_delete: true,
                 ..(*service).clone()
             })))]
+        }
+        Object::Network(network) if network.spec.driver == NetworkDriver::Ingress => {
+            ingress::removal(view, &network)?
         }
         Object::Network(network) => {
             validate::network_unused(view, network.id)?;
@@ -336,14 +337,22 @@ mod tests {
     use proto::WireId as _;
 
     #[test]
-    fn an_update_keeps_the_spec_before_and_counts_up_only_when_something_changed() {
+    fn every_update_counts_up_and_the_way_back_leads_to_the_last_other_spec() {
         let tables = state().service(1, &[], &[]).tables();
         let old = tables.services.get(&ServiceId(1)).unwrap();
-        assert_eq!(updated_service(&tables, old, (*old.spec).clone()).unwrap(), None);
         let mut spec = (*old.spec).clone();
         spec.labels.insert("a".into(), "b".into());
-        let new = updated_service(&tables, old, spec).unwrap().unwrap();
+        let new = updated_service(&tables, old, spec.clone()).unwrap();
         assert_eq!((new.spec_version, new.previous.as_ref()), (old.spec_version + 1, Some(&old.spec)));
+        let paused = UpdateStatus {
+            state: UpdateState::Paused,
+            started_at: Timestamp(1),
+            completed_at: None,
+            message: String::new(),
+        };
+        let paused = Service { update: Some(paused), ..new.clone() };
+        let again = updated_service(&tables, &paused, spec).unwrap();
+        assert_eq!(again, Service { spec_version: new.spec_version + 1, ..new.clone() });
         let back = rolled_back_service(&tables, &new, Timestamp(1)).unwrap();
         assert_eq!((&back.spec, back.spec_version), (&old.spec, old.spec_version + 2));
         assert_eq!(back.update.unwrap().state, UpdateState::RollbackStarted);

@@ -21,6 +21,7 @@ use crate::{
     authorize::{Caller, Method, on_behalf_of},
     ca::{new_rotation, new_token, new_unlock_key},
     forward::Leader,
+    ingress,
     notes::{Kind, Note},
     rights,
     shared::{Shared, random_id},
@@ -148,6 +149,11 @@ impl Control for ControlService {
         let (version, key) = self
             .0
             .decide_for(Deed::new(caller.person()?, "create"), 0, |view| {
+                if let NewSpec::Network(network) = &spec
+                    && network.driver() == types::NetworkDriver::Ingress
+                {
+                    return new_ingress(view, network.clone());
+                }
                 let mut object = new_object(view, spec.clone())?;
                 if let Object::Service(service) = &mut object {
                     Arc::make_mut(service).registry_auth.clone_from(&registry_auth);
@@ -497,15 +503,11 @@ impl ControlService {
                 // person edited, and must not get in the way.
                 in_sequence(old.spec_version, version)?;
                 let new = edit::updated_service(view, old, spec.try_into().map_err(invalid)?)?;
-                let auth = request.registry_auth.map(SecretBytes);
-                let new = match auth.filter(|auth| old.registry_auth.as_ref() != Some(auth)) {
-                    Some(auth) => {
-                        let service = new.unwrap_or_else(|| Service::clone(old));
-                        Some(Service { registry_auth: Some(auth), ..service })
-                    }
+                let new = match request.registry_auth.map(SecretBytes) {
+                    Some(auth) => Service { registry_auth: Some(auth), ..new },
                     None => new,
                 };
-                Ok((version, new.map(|s| Object::Service(Arc::new(s)))))
+                Ok((version, Some(Object::Service(Arc::new(new)))))
             }
             ChangedSpec::Rollback(_) => {
                 let id = ServiceId::from_wire(id).map_err(invalid)?;
@@ -672,6 +674,13 @@ fn new_object(view: &Tables, spec: NewSpec) -> Result<Object, Status> {
     })
 }
 
+fn new_ingress(view: &Tables, spec: types::NetworkSpec) -> Result<(ObjectRef, Vec<Change>), Status> {
+    let spec = spec.try_into().map_err(invalid)?;
+    validate::network_name(&spec)?;
+    let id = NetworkId(random_id()?);
+    Ok((ObjectRef::Network(id), ingress::creation(view, id, spec)?))
+}
+
 fn updated_cluster(old: &Arc<Cluster>, request: UpdateSwarmRequest) -> Result<Cluster, Status> {
     in_sequence(old.meta.version, request.version)?;
     let mut new = Cluster::clone(old);
@@ -698,10 +707,19 @@ fn updated_cluster(old: &Arc<Cluster>, request: UpdateSwarmRequest) -> Result<Cl
                 "dead managers can be dismissed once every manager has this version",
             ));
         }
+        if spec.slow_follower_entries.is_some() && old.feature_level < model::RAFT_AND_CA_SETTINGS_LEVEL {
+            return Err(Status::failed_precondition(
+                "how many log entries stay for slow followers can be set once every manager has this version",
+            ));
+        }
         if spec.node_cert_expiry < Duration::from_secs(3600) {
             return Err(Status::invalid_argument("minimum certificate expiry time is: 1h0m0s"));
         }
         new.spec = spec;
+        // A manager of an older version would drop it: there each client counts from 0.
+        if old.feature_level < model::RAFT_AND_CA_SETTINGS_LEVEL {
+            new.spec.force_rotate = 0;
+        }
     }
     if let Some(RotateRoot { cert, key }) = request.rotate_root {
         new.rotation = Some(new_rotation(&new, &cert, &key)?);

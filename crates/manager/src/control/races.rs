@@ -108,7 +108,7 @@ fn spec(name: &str, words: &[&str]) -> ServiceSpec {
             None if *word == "secret" => task.container.secrets.push(file(SecretId(1))),
             None if *word == "config" => task.container.configs.push(file(ConfigId(1))),
             None if *word == "network" => {
-                task.networks.push(NetworkAttachmentSpec { network: NetworkId(1), aliases: Vec::new() });
+                task.networks.push(NetworkAttachmentSpec::new(NetworkId(1), Vec::new()));
             }
             None => drop(spec.labels.insert(STACK_LABEL.into(), "shop".into())),
             Some((mode, published)) => spec.endpoint.ports.push(PortConfig {
@@ -168,7 +168,7 @@ fn decide(request: &str, found: &Tables, view: &Tables) -> Result<Vec<Change>, S
             let mut spec = spec("web", rest);
             Arc::make_mut(&mut spec.task).container.env = vec![request.to_owned()];
             let new = edit::updated_service(view, stored, spec)?;
-            Ok(new.map(|s| Change::Put(Object::Service(Arc::new(s)))).into_iter().collect())
+            put(Object::Service(Arc::new(new)))
         }
         ["roll", "back", "web"] => {
             let found = web()?;
@@ -208,7 +208,7 @@ fn decide(request: &str, found: &Tables, view: &Tables) -> Result<Vec<Change>, S
             put(Object::Node(Arc::new(edit::updated_node(view, &members, old, spec)?)))
         }
         ["attach", "network"] => {
-            let networks = vec![NetworkAttachmentSpec { network: NetworkId(1), aliases: Vec::new() }];
+            let networks = vec![NetworkAttachmentSpec::new(NetworkId(1), Vec::new())];
             let task = Task::attachment(TaskId(random()), "c", "c", NodeId(1), networks);
             validate::attachment(view, &task)?;
             put(Object::Task(Arc::new(task)))

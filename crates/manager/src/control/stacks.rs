@@ -560,7 +560,7 @@ mod tests {
         let old = tables.services.get(&old.id).unwrap().clone();
         let mut spec = ServiceSpec::clone(&old.spec);
         spec.labels.remove(LABEL);
-        let freed = edit::updated_service(&tables, &old, spec).unwrap().unwrap();
+        let freed = edit::updated_service(&tables, &old, spec).unwrap();
         assert_eq!(freed.stack, None);
         // As it was written once.
         let freed = Service { stack: Some(id), ..freed };

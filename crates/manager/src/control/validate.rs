@@ -1,10 +1,12 @@
 //! What is wrong with a spec, in Docker's words. Pure: a spec and the state in, a refusal out.
 //! Source: swarmkit `manager/controlapi`, `api/validation`.
 
+use crate::ingress;
 use model::{
-    BindRecursion, CONFINEMENT_LEVEL, Config, ConfigSpec, ContainerSpec, EndpointMode, GenericRequests, Mode,
-    MountKind, NetworkDriver, NetworkId, NetworkSpec, ObjectRef, Protocol, PublishMode, Resources, Secret,
-    SecretSpec, ServiceId, ServiceSpec, Subnets, TEMPLATES_LEVEL, Tables, Task, TaskState, Want, confine,
+    ATTACHMENT_OPTIONS_LEVEL, BindRecursion, CONFINEMENT_LEVEL, Config, ConfigSpec, ContainerSpec,
+    DOCKER_NETWORK_OPTIONS, EndpointMode, GenericRequests, Mode, MountKind, NetworkDriver, NetworkId,
+    NetworkSpec, ObjectRef, Protocol, PublishMode, Resources, Secret, SecretSpec, ServiceId, ServiceSpec,
+    Subnets, TEMPLATES_LEVEL, Tables, Task, TaskState, Want, confine, resource::TOGETHER_LEVEL,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tonic::Status;
@@ -25,7 +27,7 @@ pub(super) fn service(tables: &Tables, spec: &ServiceSpec, id: Option<ServiceId>
     container(tables, spec)?;
     resources(&spec.task.resources.limits)?;
     resources(&spec.task.resources.reservations)?;
-    generic_resources(&spec.task.resources.generic)?;
+    generic_resources(tables, &spec.task.resources.generic)?;
     for constraint in &spec.task.placement.constraints {
         constraint.to_string().parse::<model::Constraint>().map_err(|e| invalid(e.to_string()))?;
     }
@@ -38,6 +40,7 @@ pub(super) fn service(tables: &Tables, spec: &ServiceSpec, id: Option<ServiceId>
     }
     networks(tables, spec)?;
     endpoint(spec)?;
+    ingress::check(tables, spec)?;
     own_ports(tables, spec)?;
     port_conflicts(tables, spec, id)
 }
@@ -206,11 +209,20 @@ fn conflicting_target(kind: &str, one: &str, other: &str, target: &str) -> Statu
     invalid(format!("{kind} references '{one}' and '{other}' have a conflicting target: '{target}'"))
 }
 
-fn generic_resources(wants: &GenericRequests) -> Result<(), Status> {
+fn generic_resources(tables: &Tables, wants: &GenericRequests) -> Result<(), Status> {
+    let level = feature_level(tables);
     for (kind, want) in wants {
         let nothing = match want {
             Want::Count(n) => *n == 0,
             Want::These(names) => names.is_empty(),
+            Want::TheseAndMore { .. } if level < TOGETHER_LEVEL => {
+                return Err(Status::failed_precondition(format!(
+                    "generic resource {kind}: by number and by name at once is not understood by every manager: the swarm \
+                     is at feature level {level}, and {TOGETHER_LEVEL} is needed; hint: install this version on all \
+                     managers"
+                )));
+            }
+            Want::TheseAndMore { names, more } => names.is_empty() || *more == 0,
             Want::All => false,
         };
         if kind.is_empty() || nothing {
@@ -220,6 +232,10 @@ fn generic_resources(wants: &GenericRequests) -> Result<(), Status> {
         }
     }
     Ok(())
+}
+
+fn feature_level(tables: &Tables) -> u32 {
+    tables.cluster.as_ref().map_or(0, |cluster| cluster.feature_level)
 }
 
 fn resources(resources: &Resources) -> Result<(), Status> {
@@ -244,11 +260,43 @@ fn networks(tables: &Tables, spec: &ServiceSpec) -> Result<(), Status> {
             .get(&attachment.network)
             .filter(|n| !n.pending_delete)
             .ok_or_else(|| invalid(format!("network {} not found", attachment.network)))?;
+        if network.spec.driver == NetworkDriver::Ingress {
+            return Err(invalid(format!(
+                "Service cannot be explicitly attached to the ingress network {:?}",
+                network.spec.name
+            )));
+        }
         if !seen.insert(attachment.network) {
             return Err(invalid(format!("network {} is named twice", network.spec.name)));
         }
+        driver_options(tables, &network.spec.name, attachment)?;
     }
     Ok(())
+}
+
+/// What another driver may know is kept and shown; what Docker's own drivers would do is refused, as none of it is done
+/// to the interface of a task.
+fn driver_options(
+    tables: &Tables,
+    network: &str,
+    attachment: &model::NetworkAttachmentSpec,
+) -> Result<(), Status> {
+    if attachment.driver_opts.is_empty() {
+        return Ok(());
+    }
+    let level = feature_level(tables);
+    if level < ATTACHMENT_OPTIONS_LEVEL {
+        return Err(Status::failed_precondition(format!(
+            "network {network}: driver options of an attachment are not understood by every manager: the swarm is at \
+             feature level {level}, and {ATTACHMENT_OPTIONS_LEVEL} is needed; hint: install this version on all managers"
+        )));
+    }
+    match attachment.driver_opts.keys().find(|key| key.starts_with(DOCKER_NETWORK_OPTIONS)) {
+        Some(key) => Err(invalid(format!(
+            "network {network}: the driver option {key:?} of an attachment is not supported in services"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn endpoint(spec: &ServiceSpec) -> Result<(), Status> {
@@ -309,11 +357,15 @@ fn port_conflicts(tables: &Tables, spec: &ServiceSpec, id: Option<ServiceId>) ->
     Ok(())
 }
 
-pub(super) fn network(tables: &Tables, spec: &NetworkSpec) -> Result<(), Status> {
+pub(super) fn network_name(spec: &NetworkSpec) -> Result<(), Status> {
     if spec.name.is_empty() {
         return Err(invalid("meta: name must be provided"));
     }
-    confine::object_name("Name", &spec.name).map_err(|e| invalid(e.to_string()))?;
+    confine::object_name("Name", &spec.name).map_err(|e| invalid(e.to_string()))
+}
+
+pub(super) fn network(tables: &Tables, spec: &NetworkSpec) -> Result<(), Status> {
+    network_name(spec)?;
     let Some(subnet) = spec.subnet else {
         if spec.gateway.is_some() || spec.ip_range.is_some() {
             return Err(invalid("a gateway or range needs a subnet"));
@@ -618,6 +670,40 @@ mod tests {
             assert!(refused.contains(words) && refused.contains("install this version on all"), "{refused}");
             assert_eq!(at(CONFINEMENT_LEVEL, change), "");
         }
+    }
+
+    #[test]
+    fn what_is_asked_of_networks_and_generic_resources_is_what_every_manager_understands() {
+        let at = |level: u32, change: fn(&mut model::TaskSpec)| {
+            let mut cluster = model::Cluster::clone(state().cluster().tables().cluster.as_ref().unwrap());
+            (cluster.meta, cluster.feature_level) = (model::Meta::default(), level);
+            let mesh = crate::ingress::usual(NetworkId(7), &cluster);
+            let state = state().put(model::Object::Cluster(Arc::new(cluster))).network(1);
+            let tables = state.put(model::Object::Network(Arc::new(mesh))).tables();
+            let mut spec = service_spec("new");
+            change(Arc::make_mut(&mut spec.task));
+            service(&tables, &spec, None).err().map_or_else(String::new, |s| s.message().to_owned())
+        };
+        fn on_network(task: &mut model::TaskSpec, option: &str) {
+            let mut attachment = model::NetworkAttachmentSpec::new(NetworkId(1), Vec::new());
+            attachment.driver_opts.insert(option.to_owned(), "1".into());
+            task.networks = vec![attachment];
+        }
+        let both: fn(&mut model::TaskSpec) = |task| {
+            let want = Want::TheseAndMore { names: ["a".to_owned()].into(), more: 1 };
+            task.resources.generic.insert("gpu".into(), want);
+        };
+        let theirs: fn(&mut model::TaskSpec) = |task| on_network(task, "org.example.colour");
+        for (change, level) in [(both, TOGETHER_LEVEL), (theirs, ATTACHMENT_OPTIONS_LEVEL)] {
+            assert!(at(level - 1, change).contains("install this version on all managers"));
+            assert_eq!(at(level, change), "");
+        }
+        let dockers = at(model::FEATURE_LEVEL, |task| on_network(task, "com.docker.network.endpoint.ifname"));
+        assert!(dockers.contains("com.docker.network.endpoint.ifname"), "{dockers}");
+        let on_mesh = at(model::FEATURE_LEVEL, |task| {
+            task.networks = vec![model::NetworkAttachmentSpec::new(NetworkId(7), Vec::new())];
+        });
+        assert_eq!(on_mesh, "Service cannot be explicitly attached to the ingress network \"ingress\"");
     }
 
     #[test]

@@ -128,10 +128,8 @@ impl State {
     /// A service on these networks that publishes these (published, target) TCP ports in the mesh.
     pub(crate) fn service(self, number: u128, networks: &[u128], ports: &[(u16, u16)]) -> Self {
         let mut spec = service_spec(&format!("service{number}"));
-        Arc::make_mut(&mut spec.task).networks = networks
-            .iter()
-            .map(|n| NetworkAttachmentSpec { network: NetworkId(*n), aliases: Vec::new() })
-            .collect();
+        Arc::make_mut(&mut spec.task).networks =
+            networks.iter().map(|n| NetworkAttachmentSpec::new(NetworkId(*n), Vec::new())).collect();
         spec.endpoint.ports = ports
             .iter()
             .map(|(published, target)| PortConfig {

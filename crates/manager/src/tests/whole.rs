@@ -252,8 +252,7 @@ async fn networks_reach_the_nodes_with_tasks_and_removal_frees_everything() {
     let network =
         NetworkId(swarm.create(create_request::Spec::Network((&overlay("net")).into())).await.unwrap());
     let mut spec = web(2);
-    Arc::make_mut(&mut spec.task).networks =
-        vec![NetworkAttachmentSpec { network, aliases: vec!["w".into()] }];
+    Arc::make_mut(&mut spec.task).networks = vec![NetworkAttachmentSpec::new(network, vec!["w".into()])];
     spec.endpoint.ports = vec![PortConfig {
         name: String::new(),
         protocol: Protocol::Tcp,
@@ -289,7 +288,8 @@ async fn networks_reach_the_nodes_with_tasks_and_removal_frees_everything() {
     until("the tasks are gone", || swarm.view().tasks.is_empty()).await;
     swarm.remove(ObjectKind::Network, network.0).await.unwrap();
     until("the network is gone everywhere", || {
-        swarm.view().networks.is_empty() && swarm.nodes.iter().all(|n| n.host.state().networks.is_empty())
+        swarm.view().networks.get(&network).is_none()
+            && swarm.nodes.iter().all(|n| n.host.state().networks.is_empty())
     })
     .await;
 }
@@ -300,7 +300,7 @@ async fn a_task_leaves_the_maps_before_it_is_told_to_stop() {
     let network =
         NetworkId(swarm.create(create_request::Spec::Network((&overlay("net")).into())).await.unwrap());
     let mut spec = web(1);
-    Arc::make_mut(&mut spec.task).networks = vec![NetworkAttachmentSpec { network, aliases: Vec::new() }];
+    Arc::make_mut(&mut spec.task).networks = vec![NetworkAttachmentSpec::new(network, Vec::new())];
     let id = swarm.create_service(&spec).await.unwrap();
     let host = swarm.nodes[0].host.clone();
     let ready = |host: &agent::fake::FakeHost| {
@@ -605,7 +605,7 @@ async fn a_hundred_tasks_run_soon() {
     let network =
         NetworkId(swarm.create(create_request::Spec::Network((&overlay("net")).into())).await.unwrap());
     let mut spec = web(100);
-    Arc::make_mut(&mut spec.task).networks = vec![NetworkAttachmentSpec { network, aliases: Vec::new() }];
+    Arc::make_mut(&mut spec.task).networks = vec![NetworkAttachmentSpec::new(network, Vec::new())];
     let id = swarm.create_service(&spec).await.unwrap();
     swarm.until_running(id, 100).await;
     let up = started.elapsed();
@@ -651,7 +651,7 @@ async fn addresses_are_never_held_twice_while_tasks_come_and_go() {
         NetworkId(swarm.create(create_request::Spec::Network((&overlay("net")).into())).await.unwrap());
     let mut spec = web(8);
     let task = Arc::make_mut(&mut spec.task);
-    task.networks = vec![NetworkAttachmentSpec { network, aliases: Vec::new() }];
+    task.networks = vec![NetworkAttachmentSpec::new(network, Vec::new())];
     spec.update.parallelism = 4;
     spec.update.monitor = Duration::from_millis(1);
     let id = swarm.create_service(&spec).await.unwrap();
@@ -689,7 +689,7 @@ async fn a_node_gets_addresses_for_a_container_started_by_hand() {
         task: id.to_wire(),
         container: "c1".into(),
         name: "shell".into(),
-        networks: vec![(&NetworkAttachmentSpec { network, aliases: vec!["sh".into()] }).into()],
+        networks: vec![(&NetworkAttachmentSpec::new(network, vec!["sh".into()])).into()],
     };
     let mut control = swarm.work_as(&swarm.nodes[1].credentials);
     let refused = control.attach(asked(closed)).await.unwrap_err();

@@ -17,8 +17,8 @@
 
 use super::{Conflict, Event, Object, ObjectRef, POOLS_LEVEL, Tables};
 use crate::{
-    Desired, NetworkId, Node, NodeState, PortConfig, PublishMode, Role, STACK_LABEL, Service, ServiceSpec,
-    Task, TaskState, USERS_MAX,
+    Desired, NetworkDriver, NetworkId, Node, NodeState, PortConfig, PublishMode, Role, STACK_LABEL, Service,
+    ServiceSpec, Task, TaskState, USERS_MAX,
 };
 use ipnet::IpNet;
 use std::sync::Arc;
@@ -122,6 +122,9 @@ fn place_on_networks(after: &Tables, task: &Task) -> Result<(), Conflict> {
 }
 
 fn subnets(after: &Tables, old: Option<&crate::Network>, new: &crate::Network) -> Result<(), Conflict> {
+    if new.spec.driver == NetworkDriver::Ingress {
+        return Ok(()); // its subnet is the swarm's own
+    }
     let of = |network: &crate::Network| network.allocation.map(|a| a.subnet).or(network.spec.subnet);
     let Some(subnet) = of(new).map(|subnet| subnet.trunc()) else { return Ok(()) };
     let is_given = |network: &crate::Network| network.allocation.is_some() && after.is_at(POOLS_LEVEL);

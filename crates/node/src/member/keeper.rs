@@ -243,11 +243,10 @@ impl Keeper {
         };
         let Some(cluster) = &state.cluster else { return Ok(false) };
         let spec = &cluster.spec;
-        self.view
-            .borrow()
-            .store
-            .iter()
-            .for_each(|s| s.set_snapshots(spec.snapshot_interval, spec.old_snapshots));
+        let behind = spec.slow_follower_entries.unwrap_or(model::SLOW_FOLLOWER_ENTRIES);
+        if let Some(store) = &self.view.borrow().store {
+            store.set_snapshots(spec.snapshot_interval, spec.old_snapshots, behind);
+        }
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         if cluster.meta.version <= record.lock_version {
             return Ok(false);

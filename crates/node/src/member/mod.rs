@@ -487,8 +487,8 @@ async fn open_store(start: &Start, record: &mut Record) -> Result<(store::Store,
         dek.clone(),
         Arc::new(connect),
     );
-    // Nothing is removed before the state says how many are to be kept.
-    options.old_snapshots = u64::MAX;
+    // Nothing is removed before the state says how much is to be kept.
+    (options.old_snapshots, options.keep_entries) = (u64::MAX, u64::MAX);
     let opened = store::Store::open(&start.folder.raft(), options).await;
     let opened = opened
         .with_context(|| format!("cannot open the replicated store in {}", start.folder.raft().display()))?;

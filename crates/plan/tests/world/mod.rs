@@ -275,7 +275,7 @@ impl World {
             container,
             container,
             self.node(node).id,
-            vec![NetworkAttachmentSpec { network, aliases: Vec::new() }],
+            vec![NetworkAttachmentSpec::new(network, Vec::new())],
         );
         self.put(Object::Task(Arc::new(task)));
     }
@@ -507,9 +507,9 @@ impl World {
                 "force" => task.force_update += 1,
                 "networks" => {
                     task.networks = list(value)
-                        .map(|n| NetworkAttachmentSpec {
-                            network: self.tables.network_named(n).expect("the network exists").id,
-                            aliases: vec![spec.name.clone()],
+                        .map(|n| {
+                            let network = self.tables.network_named(n).expect("the network exists").id;
+                            NetworkAttachmentSpec::new(network, vec![spec.name.clone()])
                         })
                         .collect();
                 }

@@ -16,7 +16,7 @@ messages! {
 }
 
 enums! {
-    NetworkDriver { Overlay, Host, None }
+    NetworkDriver { Overlay, Host, None, Ingress }
     EndpointMode { Vip, DnsRr = Dnsrr }
     Protocol { Tcp, Udp, Sctp }
     PublishMode { Ingress, Host }

@@ -18,12 +18,12 @@ messages! {
     model::ManagerSeen => ManagerSeen { reachable, behind }
     model::ClusterSpec => ClusterSpec {
         labels, task_history_limit, heartbeat_period, node_cert_expiry, autolock, snapshot_interval,
-        old_snapshots, daemon_grace, log_driver, dead_manager_after,
+        old_snapshots, daemon_grace, log_driver, dead_manager_after, slow_follower_entries, force_rotate,
     }
     model::Cluster => Cluster {
         id, meta, spec, root_ca_cert, root_ca_key, worker_token, manager_token, unlock_key, address_pools,
         subnet_prefix, data_path_port, mesh_subnet, task_pool, feature_level, removed, rotation,
-        incarnation,
+        incarnation, ingress_removed,
     }
     model::Incarnation => Incarnation { number, tag }
     model::RemovedNode => RemovedNode { node, until, index }

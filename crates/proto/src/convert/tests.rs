@@ -152,6 +152,7 @@ fn task_spec() -> TaskSpec {
                 ("a".into(), Want::Count(2)),
                 ("b".into(), Want::All),
                 ("c".into(), Want::These(["0".to_owned()].into())),
+                ("d".into(), Want::TheseAndMore { names: ["0".to_owned()].into(), more: 2 }),
             ]),
         },
         restart: RestartPolicy {
@@ -166,7 +167,11 @@ fn task_spec() -> TaskSpec {
             max_replicas_per_node: 2,
             platforms: vec![Platform { os: "linux".into(), architecture: "arm64".into() }],
         },
-        networks: vec![NetworkAttachmentSpec { network: NetworkId(3), aliases: words(&["db"]) }],
+        networks: vec![NetworkAttachmentSpec {
+            network: NetworkId(3),
+            aliases: words(&["db"]),
+            driver_opts: labels(&[("org.example.colour", "red")]),
+        }],
         log_driver: Some(LogDriver { name: "json-file".into(), options: labels(&[("max-size", "1m")]) }),
         force_update: 4,
     }
@@ -345,7 +350,13 @@ fn cluster() -> Cluster {
     Cluster {
         id: ClusterId(2),
         meta: meta(),
-        spec: ClusterSpec { autolock: true, labels: labels(&[("a", "b")]), ..ClusterSpec::default() },
+        spec: ClusterSpec {
+            autolock: true,
+            labels: labels(&[("a", "b")]),
+            slow_follower_entries: Some(0),
+            force_rotate: 6_000_000_000_000,
+            ..ClusterSpec::default()
+        },
         root_ca_cert: "PEM".into(),
         root_ca_key: SecretBytes(vec![0, 255]),
         worker_token: SecretBytes(vec![1]),
@@ -364,6 +375,7 @@ fn cluster() -> Cluster {
             cross_signed: "CROSS".into(),
         }),
         incarnation: Some(model::Incarnation { number: 3, tag: 4 }),
+        ingress_removed: true,
     }
 }
 
@@ -459,7 +471,7 @@ fn examples() -> Vec<Object> {
     ] {
         all.push(Object::Service(Arc::new(service(Mode::Global, state))));
     }
-    for driver in [NetworkDriver::Overlay, NetworkDriver::Host, NetworkDriver::None] {
+    for driver in [NetworkDriver::Overlay, NetworkDriver::Host, NetworkDriver::None, NetworkDriver::Ingress] {
         all.push(Object::Network(Arc::new(network(driver))));
     }
     for state in

@@ -30,7 +30,7 @@ messages! {
 
     model::ServiceSpec => ServiceSpec { name, labels, task, mode, update, rollback, endpoint, depends_on, said }
     model::Dependency => Dependency { service, condition }
-    model::NetworkAttachmentSpec => NetworkAttachmentSpec { network, aliases }
+    model::NetworkAttachmentSpec => NetworkAttachmentSpec { network, aliases, driver_opts }
     model::PlacementSpec => PlacementSpec { constraints, spread, max_replicas_per_node, platforms }
     model::Platform => Platform { os, architecture }
     model::Constraint => Constraint { key, equal, value }
@@ -133,6 +133,10 @@ impl Field<types::GenericWant> for model::Want {
             Self::Count(n) => Want::Count(*n),
             Self::All => Want::All(true),
             Self::These(names) => Want::Names(names.put()),
+            Self::TheseAndMore { names, more } => Want::NamesAndMore(types::NamesAndMore {
+                names: names.iter().cloned().collect(),
+                more: *more,
+            }),
         };
         types::GenericWant { want: Some(want) }
     }
@@ -142,6 +146,9 @@ impl Field<types::GenericWant> for model::Want {
             Want::Count(n) => Self::Count(n),
             Want::All(_) => Self::All,
             Want::Names(names) => Self::These(Field::take(names)?),
+            Want::NamesAndMore(types::NamesAndMore { names, more }) => {
+                Self::TheseAndMore { names: names.into_iter().collect(), more }
+            }
         })
     }
 }

@@ -81,7 +81,8 @@ async fn show_ca(client: &Client) -> Result<()> {
 async fn rotate_ca(client: &Client, args: &SwarmCa) -> Result<()> {
     let swarm = client.swarm().await?;
     let mut spec = swarm.spec;
-    spec.ca_config.force_rotate += 1;
+    // Any other number than the one that stands there, and not 0.
+    spec.ca_config.force_rotate = spec.ca_config.force_rotate.checked_add(1).unwrap_or(1);
     let read = |path: &std::path::Path| {
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
     };

@@ -113,7 +113,7 @@ impl Sim {
         let task = Arc::make_mut(&mut spec.task);
         task.restart.delay = Duration::from_secs(1);
         for network in networks.iter().filter(|_| self.random.below(3) > 0) {
-            task.networks.push(NetworkAttachmentSpec { network: network.id, aliases: Vec::new() });
+            task.networks.push(NetworkAttachmentSpec::new(network.id, Vec::new()));
         }
         self.tell(format!("service create {} on {} networks", spec.name, spec.task.networks.len()));
         let service = Service {
