@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
     sync::Arc,
     time::Duration,
@@ -368,6 +368,8 @@ pub struct EndpointConfig {
     pub gateway_priority: i64,
     /// See `endpoint::options`.
     pub driver_opts: BTreeMap<String, String>,
+    /// Further addresses, out of 169.254.0.0/16.
+    pub link_local: Vec<Ipv4Addr>,
 }
 
 /// Zero and `None` mean "not set". Source: Docker API `Resources`.
@@ -381,6 +383,10 @@ pub struct Resources {
     pub cpu_period: u64,
     /// *Unit:* microseconds per period.
     pub cpu_quota: i64,
+    /// For real-time tasks. *Unit:* microseconds.
+    pub cpu_realtime_period: u64,
+    /// *Unit:* microseconds per period.
+    pub cpu_realtime_runtime: i64,
     pub cpuset_cpus: String,
     pub cpuset_mems: String,
     pub memory_bytes: u64,
@@ -407,6 +413,8 @@ impl Resources {
         set(&mut self.cpu_shares, &changes.cpu_shares);
         set(&mut self.cpu_period, &changes.cpu_period);
         set(&mut self.cpu_quota, &changes.cpu_quota);
+        set(&mut self.cpu_realtime_period, &changes.cpu_realtime_period);
+        set(&mut self.cpu_realtime_runtime, &changes.cpu_realtime_runtime);
         set(&mut self.cpuset_cpus, &changes.cpuset_cpus);
         set(&mut self.cpuset_mems, &changes.cpuset_mems);
         set(&mut self.memory_bytes, &changes.memory_bytes);

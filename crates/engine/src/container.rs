@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -257,13 +257,15 @@ pub struct Endpoint {
     /// It is an overlay network, and a person put the container on it.
     #[serde(default)]
     pub overlay: bool,
-    /// These three as in [`EndpointConfig`](crate::config::EndpointConfig).
+    /// These four as in [`EndpointConfig`](crate::config::EndpointConfig).
     #[serde(default)]
     pub links: Vec<String>,
     #[serde(default)]
     pub gateway_priority: i64,
     #[serde(default)]
     pub driver_opts: BTreeMap<String, String>,
+    #[serde(default)]
+    pub link_local: Vec<Ipv4Addr>,
 }
 
 impl Endpoint {
@@ -279,6 +281,7 @@ impl Endpoint {
             links: asked.links.clone(),
             gateway_priority: asked.gateway_priority,
             driver_opts: asked.driver_opts.clone(),
+            link_local: asked.link_local.clone(),
             ..Self::default()
         }
     }
@@ -295,6 +298,7 @@ impl Endpoint {
             links: std::mem::take(&mut self.links),
             gateway_priority: self.gateway_priority,
             driver_opts: std::mem::take(&mut self.driver_opts),
+            link_local: std::mem::take(&mut self.link_local),
             ..Self::default()
         };
     }

@@ -93,6 +93,10 @@ async fn discarded_limits(owner: &Owner) -> Result<Vec<String>> {
         (memory, "memory limit capabilities or the cgroup is not mounted. Limitation discarded."),
         (cpu, "CPU CFS scheduler or the cgroup is not mounted. CPU period/quota discarded."),
         (asked.cpu_shares > 0, "CPU shares or the cgroup is not mounted. Shares discarded."),
+        (
+            asked.cpu_realtime_period > 0 || asked.cpu_realtime_runtime != 0,
+            "CPU real-time scheduler or the cgroup is not mounted. Real-time period/runtime discarded.",
+        ),
         (cpuset, "cpuset or the cgroup is not mounted. CPUset discarded."),
         (
             asked.pids_limit.is_some_and(|n| n > 0),

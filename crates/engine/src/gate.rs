@@ -14,10 +14,11 @@ use crate::{
     lifecycle, log_driver, mounts, names, spec,
 };
 use model::confine::{self, Unfit};
-use std::fs;
+use std::{fs, net::Ipv4Addr};
 
-/// Names of the one runtime there is. The latter two are what clients say for "the usual one".
-const RUNTIMES: [&str; 3] = ["rswarm", "runc", "io.containerd.runc.v2"];
+/// Names of the one runtime there is, first the one it has where nobody asked. The first two are what clients say for,
+/// and look for as, "the usual one": `runc` is to them no program but the word for it, as `local` is of volumes.
+pub const RUNTIMES: [&str; 3] = ["runc", "io.containerd.runc.v2", "rswarm"];
 /// Bytes of all arguments and variables together. Source: execve(2), a quarter of the usual stack, 8 MiB.
 const ARGUMENTS_BYTES_MAX: usize = 2 << 20;
 
@@ -136,9 +137,23 @@ pub(crate) fn of_endpoint(endpoint: &EndpointConfig) -> Result<()> {
         links,
         gateway_priority: _, // any number
         driver_opts,
+        link_local,
     } = endpoint;
     for alias in aliases {
         confine::name("EndpointsConfig.Aliases", alias).map_err(unfit)?;
+    }
+    // 169.254.0.0 and 169.254.255.255 are nobody's. *Source:* moby `api/types/network/endpoint.go`; RFC 3927.
+    let is_fine = |a: &&Ipv4Addr| a.is_link_local() && !matches!(a.octets(), [_, _, 0, 0] | [_, _, 255, 255]);
+    if let Some(other) = link_local.iter().find(|address| !is_fine(address)) {
+        return Err(Error::invalid(format!(
+            "invalid EndpointsConfig.IPAMConfig.LinkLocalIPs: invalid link-local IP address: {other}; hint: one of \
+             169.254.0.0/16"
+        )));
+    }
+    if (1..link_local.len()).any(|n| link_local[..n].contains(&link_local[n])) {
+        return Err(Error::invalid(
+            "invalid EndpointsConfig.IPAMConfig.LinkLocalIPs: an address is named twice",
+        ));
     }
     endpoint::options(links, 0, driver_opts).map(drop)
 }
@@ -315,6 +330,8 @@ pub(crate) fn resources(asked: &Resources) -> Result<()> {
         cpu_shares: _,
         cpu_period,
         cpu_quota,
+        cpu_realtime_period,
+        cpu_realtime_runtime,
         cpuset_cpus,
         cpuset_mems,
         memory_bytes,
@@ -333,6 +350,7 @@ pub(crate) fn resources(asked: &Resources) -> Result<()> {
     if *cpu_quota != 0 && *cpu_quota != -1 && *cpu_quota < 1_000 {
         return Err(Error::invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)"));
     }
+    realtime(*cpu_realtime_period, *cpu_realtime_runtime)?;
     confine::cpu_list("CpusetCpus", cpuset_cpus).map_err(unfit)?;
     confine::cpu_list("CpusetMems", cpuset_mems).map_err(unfit)?;
     available("CPUs", cpuset_cpus, "/sys/devices/system/cpu/online")?;
@@ -354,6 +372,24 @@ pub(crate) fn resources(asked: &Resources) -> Result<()> {
         return Err(Error::invalid("Range of blkio weight is from 10 to 1000"));
     }
     spec::limits(asked).map(drop)
+}
+
+/// *Source:* moby `runconfig/hostconfig_unix.go`, `validateResources`.
+fn realtime(period_micros: u64, runtime_micros: i64) -> Result<()> {
+    if period_micros == 0 && runtime_micros == 0 {
+        return Ok(());
+    }
+    if !runtime::cgroup::has_realtime() {
+        return Err(Error::invalid(
+            "invalid CpuRealtimePeriod, CpuRealtimeRuntime: kernel does not support CPU real-time scheduler",
+        ));
+    }
+    if period_micros != 0 && u64::try_from(runtime_micros).is_ok_and(|runtime| runtime > period_micros) {
+        return Err(Error::invalid(
+            "invalid CpuRealtimeRuntime: cpu real-time runtime cannot be higher than cpu real-time period",
+        ));
+    }
+    Ok(())
 }
 
 /// Refuses a list with a number that this host does not have.
@@ -438,7 +474,22 @@ mod tests {
         refused(|c| c.host.resources.pids_limit = Some(-5), "PidsLimit");
         refused(|c| c.host.resources.cpuset_cpus = "0-999999999".into(), "CpusetCpus");
         refused(|c| c.host.resources.cpuset_cpus = "0-8000".into(), "Requested CPUs");
+        let link_local = |addresses: &'static [&'static str]| {
+            move |c: &mut ContainerConfig| {
+                let link_local = addresses.iter().map(|a| a.parse().unwrap()).collect();
+                let endpoint = EndpointConfig { link_local, ..EndpointConfig::default() };
+                c.endpoints.insert("bridge".into(), endpoint);
+            }
+        };
+        for addresses in [&["10.0.0.1"][..], &["169.254.0.0"], &["169.254.8.8", "169.254.8.8"]] {
+            refused(link_local(addresses), "LinkLocalIPs");
+        }
         refused(|c| c.host.resources.cpu_quota = 10, "CPU cfs quota");
+        let realtime = |c: &mut ContainerConfig| {
+            (c.host.resources.cpu_realtime_period, c.host.resources.cpu_realtime_runtime) = (1_000, 2_000);
+        };
+        let can = runtime::cgroup::has_realtime();
+        refused(realtime, if can { "cannot be higher" } else { "does not support CPU real-time" });
         refused(|c| c.host.resources.memory_swap_bytes = -2, "MemorySwap");
         refused(
             |c| c.host.ulimits = vec![Ulimit { name: "nofile".into(), soft: 1 << 62, hard: 1 << 62 }],

@@ -87,6 +87,7 @@ pub use engine::*;
 pub use error::{Cause, Error, ErrorKind, Result};
 pub use event::{Event, EventKind, Events};
 pub use exec::{Exec, ExecConfig, ExecStart};
+pub use gate::RUNTIMES;
 pub use list::{read_ports, read_until};
 pub use local_network::*;
 pub use log_driver::{DRIVERS as LOG_DRIVERS, size as parse_size};

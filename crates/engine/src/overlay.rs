@@ -183,6 +183,7 @@ pub(crate) fn check(network: &OverlayNetwork, asked: &EndpointConfig) -> Result<
         ("Links", !asked.links.is_empty()),
         ("GwPriority", asked.gateway_priority != 0),
         ("DriverOpts", !asked.driver_opts.is_empty()),
+        ("IPAMConfig.LinkLocalIPs", !asked.link_local.is_empty()),
     ];
     if let Some((key, _)) = unknown.into_iter().find(|(_, set)| *set) {
         return Err(Error::invalid(format!(

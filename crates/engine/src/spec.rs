@@ -587,6 +587,12 @@ fn limit_map(wanted: &Resources) -> Result<serde_json::Map<String, Value>> {
             cpu.insert("quota".into(), wanted.cpu_quota.into());
         }
     }
+    if wanted.cpu_realtime_period > 0 {
+        cpu.insert("realtimePeriod".into(), wanted.cpu_realtime_period.into());
+    }
+    if wanted.cpu_realtime_runtime != 0 {
+        cpu.insert("realtimeRuntime".into(), wanted.cpu_realtime_runtime.into());
+    }
     if !wanted.cpuset_cpus.is_empty() {
         cpu.insert("cpus".into(), wanted.cpuset_cpus.clone().into());
     }

@@ -323,13 +323,14 @@ impl Owner {
         let mut known: HashSet<String> = names.iter().cloned().collect();
         names.extend(endpoint.aliases.iter().filter(|alias| known.insert((*alias).clone())).cloned());
         let mac = endpoint.wanted_mac.as_ref().map(|text| text.parse()).transpose();
+        let options = endpoint::options(&endpoint.links, endpoint.gateway_priority, &endpoint.driver_opts)?;
         Ok(network::SandboxAttachment::Bridge {
             network: local.id.clone(),
             address: endpoint.wanted_address,
             address6: endpoint.wanted_address6,
             mac: mac.map_err(|e: network::Error| Error::invalid(e.to_string()))?,
             names,
-            options: endpoint::options(&endpoint.links, endpoint.gateway_priority, &endpoint.driver_opts)?,
+            options: network::LegOptions { link_local: endpoint.link_local.clone(), ..options },
         })
     }
 

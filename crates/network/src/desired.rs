@@ -26,6 +26,8 @@ const ORDINARY_MTU: u32 = 1500;
 /// Behind every real route.
 const LAST_RESORT: u32 = 4_278_198_272;
 pub(crate) const MESH_LINK: &str = "rs-ing";
+/// Source: RFC 3927, section 2.1.
+const LINK_LOCAL_PREFIX: u8 = 16;
 
 /// Links and objects of one namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -217,6 +219,10 @@ pub(crate) fn of_sandbox(state: &State, sandbox: &Sandbox) -> BTreeSet<Object> {
         if let Some(net) = leg.address6 {
             let (link, address, prefix) = (leg.interface(), net.addr().into(), net.prefix_len());
             desired.objects.insert(Object::Address { link, address, prefix });
+        }
+        for address in leg.link_local() {
+            let (link, address) = (leg.interface(), IpAddr::from(*address));
+            desired.objects.insert(Object::Address { link, address, prefix: LINK_LOCAL_PREFIX });
         }
     }
     // Overlays have no IPv6: the way out for it is a network of this host, if one has it.

@@ -237,6 +237,8 @@ struct LegRecord {
     /// Name, alias, name, alias, ...
     #[prost(string, repeated, tag = "14")]
     links: Vec<String>,
+    #[prost(string, repeated, tag = "15")]
+    link_local: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -502,13 +504,14 @@ impl LegRecord {
                 (None, network.clone(), names, address, address6, mac.map(|m| m.to_string()))
             }
         };
-        let LegOptions { gateway_priority, interface, sysctls, links } =
+        let LegOptions { gateway_priority, interface, sysctls, links, link_local } =
             leg.options().cloned().unwrap_or_default();
         Self {
             gateway_priority,
             interface,
             sysctls: flat(sysctls),
             links: flat(links),
+            link_local: link_local.iter().map(ToString::to_string).collect(),
             number: u32::from(leg.number),
             address: leg.address.to_string(),
             prefix: u32::from(leg.prefix),
@@ -541,6 +544,7 @@ impl LegRecord {
                     interface: self.interface,
                     sysctls: paired(&self.sysctls),
                     links: paired(&self.links),
+                    link_local: self.link_local.iter().map(|a| parse(a)).collect::<Result<_, _>>()?,
                 },
             },
         };
@@ -807,6 +811,7 @@ mod tests {
                 interface: Some("lan0".into()),
                 sysctls: vec![("net.ipv4.conf.IFNAME.log_martians".into(), "1".into())],
                 links: vec![("db".into(), "store".into())],
+                link_local: vec!["169.254.8.8".parse().unwrap()],
             },
         };
         let legs = vec![leg(0, overlay, 5), leg(1, bridge, 6)];

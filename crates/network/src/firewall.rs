@@ -148,11 +148,12 @@ pub(crate) fn of_ports<'a>(state: &State, legs: impl Iterator<Item = (&'a str, &
     let mut addresses6 = Set::new(&[IFNAME, IPV6]);
     for (sandbox, leg) in legs {
         let (port, mac) = (ifname(&leg.outer(sandbox)), state.mac(leg));
-        let address = leg.address.octets();
         ports.insert(port.to_vec());
         macs.insert(concat(&[&port, &mac.0]));
-        senders.insert(concat(&[&port, &mac.0, &address]));
-        addresses.insert(concat(&[&port, &address]));
+        for address in std::iter::once(&leg.address).chain(leg.link_local()) {
+            senders.insert(concat(&[&port, &mac.0, &address.octets()]));
+            addresses.insert(concat(&[&port, &address.octets()]));
+        }
         if let Some(address6) = leg.address6 {
             for own in [address6.addr(), mac.link_local()] {
                 addresses6.insert(concat(&[&port, &own.octets()]));

@@ -6,7 +6,7 @@ use model::{NetworkId, NodeId, Protocol, TaskId};
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
@@ -116,6 +116,8 @@ pub struct LegOptions {
     pub sysctls: Vec<(String, String)>,
     /// Names of others on this network, and what this container alone calls them.
     pub links: Vec<(String, String)>,
+    /// Further addresses of the interface, out of 169.254.0.0/16: for who is on the same link, and has one too.
+    pub link_local: Vec<Ipv4Addr>,
 }
 
 /// The routed leg to the outside: a /32 out of the node's task subnet.

@@ -131,6 +131,10 @@ impl Leg {
         }
     }
 
+    pub(crate) fn link_local(&self) -> &[Ipv4Addr] {
+        self.options().map_or(&[][..], |options| options.link_local.as_slice())
+    }
+
     /// Name of the end outside the sandbox.
     pub(crate) fn outer(&self, sandbox: &str) -> String {
         let digit = char::from_digit(u32::from(self.number), 36).unwrap_or('z');
@@ -356,11 +360,28 @@ impl State {
                 None => (0..=NUMBER_MAX).find(free),
             };
             let number = number.ok_or(Error::TooManyNetworks)?;
+            self.check_link_local(attachment, &legs)?;
             let (address, prefix) = self.place(attachment, &legs)?;
             let address6 = self.place6(attachment, &legs, address)?;
             legs.push(Leg { number, attachment: attachment.clone(), address, prefix, address6 });
         }
         Ok(legs)
+    }
+
+    /// Nobody else on the network may have what a new leg asks for.
+    fn check_link_local(&self, attachment: &SandboxAttachment, taken: &[Leg]) -> Result<(), Error> {
+        let SandboxAttachment::Bridge { network, options, .. } = attachment else { return Ok(()) };
+        let here = taken.iter().filter(|leg| leg.bridge() == Some(network));
+        let mut used = self.on_bridge(network).map(|(_, leg)| leg).chain(here).flat_map(Leg::link_local);
+        // The swarm's way out is behind that one.
+        let ours = options.link_local.iter().find(|one| **one == address::GATEWAY);
+        match ours.or_else(|| used.find(|address| options.link_local.contains(address))) {
+            Some(address) => {
+                let name = self.bridges.get(network).map_or(network, |bridge| &bridge.spec.name);
+                Err(Error::AddressInUse { address: (*address).into(), network: name.clone() })
+            }
+            None => Ok(()),
+        }
     }
 
     fn place(&mut self, attachment: &SandboxAttachment, taken: &[Leg]) -> Result<(Ipv4Addr, u8), Error> {
@@ -512,11 +533,12 @@ fn same_place(leg: &Leg, attachment: &SandboxAttachment) -> bool {
         ) => a == b && address.addr() == IpAddr::V4(leg.address),
         (
             SandboxAttachment::Bridge { network: a, .. },
-            SandboxAttachment::Bridge { network: b, address, address6, .. },
+            SandboxAttachment::Bridge { network: b, address, address6, options, .. },
         ) => {
             a == b
                 && address.is_none_or(|address| address == IpAddr::V4(leg.address))
                 && address6.is_none_or(|address| leg.address6.is_some_and(|net| net.addr() == address))
+                && leg.link_local() == options.link_local
         }
         _ => false,
     }
@@ -697,6 +719,41 @@ mod tests {
         state.bridges.insert(ranged.spec.id.clone(), ranged);
         assert_eq!(place(&mut state, None).unwrap(), "fd00:9::a:2/64");
         assert_eq!(place(&mut state, Some("fd00:9::77")).unwrap(), "fd00:9::77/64");
+    }
+
+    #[test]
+    fn an_address_of_the_link_has_one_owner() {
+        let mut state = State::default();
+        let planned = state.plan_bridge(bridge("10.9.0.0/16").spec).unwrap();
+        state.bridges.insert(planned.spec.id.clone(), planned);
+        let spec = |id: &str, link_local: &str| SandboxSpec {
+            id: id.into(),
+            hostname: String::new(),
+            attachments: vec![SandboxAttachment::Bridge {
+                network: "0123456789abcdef".into(),
+                address: None,
+                address6: None,
+                mac: None,
+                names: vec![],
+                options: LegOptions {
+                    link_local: vec![link_local.parse().unwrap()],
+                    ..LegOptions::default()
+                },
+            }],
+            gateway: None,
+            ports: vec![],
+            dns: crate::spec::DnsOptions::default(),
+            sysctls: vec![],
+        };
+        let first = spec("a", "169.254.8.8");
+        let legs = state.plan_legs(&first, &[]).unwrap();
+        state.sandboxes.insert("a".into(), Sandbox { spec: first.clone(), legs: legs.clone(), dns_port: 0 });
+        assert!(state.plan_legs(&first, &legs).is_ok(), "its own is no other's");
+        let refused = state.plan_legs(&spec("b", "169.254.8.8"), &[]).unwrap_err();
+        assert!(
+            matches!(refused, Error::AddressInUse { address, .. } if address.to_string() == "169.254.8.8")
+        );
+        assert!(state.plan_legs(&spec("b", "169.254.8.9"), &[]).is_ok());
     }
 
     #[test]

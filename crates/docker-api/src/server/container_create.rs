@@ -94,9 +94,14 @@ pub(super) fn container_config(
 
 pub(super) fn endpoint(settings: types::EndpointSettings) -> Result<EndpointConfig, ApiError> {
     let ipam = settings.ipam_config.unwrap_or_default();
-    if !ipam.link_local_ips.is_empty() {
-        return Err(ApiError::not_implemented("EndpointSettings.IPAMConfig.LinkLocalIPs is not supported"));
-    }
+    let link_local = ipam.link_local_ips.iter().map(|text| match text.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => Ok(address),
+        // An interface has one of its own, which others find it by.
+        Ok(IpAddr::V6(_)) => Err(ApiError::not_implemented(format!(
+            "EndpointSettings.IPAMConfig.LinkLocalIPs of IPv6 are not supported: {text}"
+        ))),
+        Err(_) => Err(bad(format!("invalid link-local IP address: {text}"))),
+    });
     Ok(EndpointConfig {
         aliases: settings.aliases.unwrap_or_default(),
         ipv4_address: given(ipam.ipv4_address).map(|t| parse("IPv4 address", &t)).transpose()?,
@@ -105,6 +110,7 @@ pub(super) fn endpoint(settings: types::EndpointSettings) -> Result<EndpointConf
         links: settings.links.unwrap_or_default(),
         gateway_priority: settings.gw_priority,
         driver_opts: settings.driver_opts.unwrap_or_default(),
+        link_local: link_local.collect::<Result<_, _>>()?,
     })
 }
 
@@ -128,8 +134,6 @@ fn host(from: types::HostConfig) -> Result<HostConfig, ApiError> {
         ("HostConfig.BlkioDeviceWriteBps", listed(&from.resources.blkio_device_write_bps)),
         ("HostConfig.BlkioDeviceReadIOps", listed(&from.resources.blkio_device_read_iops)),
         ("HostConfig.BlkioDeviceWriteIOps", listed(&from.resources.blkio_device_write_iops)),
-        ("HostConfig.CpuRealtimePeriod", from.resources.cpu_realtime_period != 0),
-        ("HostConfig.CpuRealtimeRuntime", from.resources.cpu_realtime_runtime != 0),
     ];
     if let Some((field, _)) = refused.iter().find(|(_, asked)| *asked) {
         return Err(ApiError::not_implemented(format!("{field} is not supported")));
@@ -239,6 +243,8 @@ pub(super) fn resources(from: &types::ContainerResources) -> Result<Resources, A
         cpu_shares: unsigned("CpuShares", from.cpu_shares)?,
         cpu_period: unsigned("CpuPeriod", from.cpu_period)?,
         cpu_quota: from.cpu_quota,
+        cpu_realtime_period: unsigned("CpuRealtimePeriod", from.cpu_realtime_period)?,
+        cpu_realtime_runtime: from.cpu_realtime_runtime,
         cpuset_cpus: from.cpuset_cpus.clone(),
         cpuset_mems: from.cpuset_mems.clone(),
         memory_bytes: unsigned("Memory", from.memory)?,
@@ -438,6 +444,8 @@ const GATES: &[(&str, &str, &[&str])] = &[
             "BlkioWeight",
             "CpuPeriod",
             "CpuQuota",
+            "CpuRealtimePeriod",
+            "CpuRealtimeRuntime",
             "CpusetCpus",
             "CpusetMems",
             "Devices",
@@ -460,8 +468,6 @@ const GATES: &[(&str, &str, &[&str])] = &[
             "BlkioDeviceWriteBps",
             "BlkioDeviceReadIOps",
             "BlkioDeviceWriteIOps",
-            "CpuRealtimePeriod",
-            "CpuRealtimeRuntime",
             "CpuCount",
             "CpuPercent",
             "IOMaximumIOps",
@@ -651,7 +657,7 @@ mod tests {
                 "!ReadOnly && BindOptions.ReadOnlyNonRecursive",
             ),
             (
-                r#"{"NetworkingConfig":{"EndpointsConfig":{"n":{"IPAMConfig":{"LinkLocalIPs":["169.254.1.1"]}}}}}"#,
+                r#"{"NetworkingConfig":{"EndpointsConfig":{"n":{"IPAMConfig":{"LinkLocalIPs":["fe80::1"]}}}}}"#,
                 "LinkLocalIPs",
             ),
         ] {

@@ -91,13 +91,12 @@ fn networks(container: &Container) -> BTreeMap<String, types::EndpointSettings> 
         })
     };
     let json = |name: &str, e: &engine::Endpoint| types::EndpointSettings {
-        ipam_config: (e.wanted_address.is_some() || e.wanted_address6.is_some()).then(|| {
-            types::EndpointIpam {
-                ipv4_address: text(e.wanted_address),
-                ipv6_address: text6(e.wanted_address6),
-                ..types::EndpointIpam::default()
-            }
-        }),
+        ipam_config: Some(types::EndpointIpam {
+            ipv4_address: text(e.wanted_address),
+            ipv6_address: text6(e.wanted_address6),
+            link_local_ips: e.link_local.iter().map(ToString::to_string).collect(),
+        })
+        .filter(|asked| *asked != types::EndpointIpam::default()),
         // Without the one that each has: since API 1.45 that is among the DNS names.
         aliases: Some(e.aliases.iter().filter(|alias| *alias != short_id).cloned().collect::<Vec<_>>())
             .filter(|aliases| !aliases.is_empty()),

@@ -141,8 +141,11 @@ async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiErro
         mem_total: memory_kib * 1024,
         docker_root_dir: state.options.data_root.display().to_string(),
         server_version: env!("CARGO_PKG_VERSION").into(),
-        runtimes: [("rswarm".to_owned(), types::RuntimeInfo { path: "rswarm".into() })].into(),
-        default_runtime: "rswarm".into(),
+        // Under the names that clients look for; the path says whose it is.
+        runtimes: engine::RUNTIMES
+            .map(|name| (name.to_owned(), types::RuntimeInfo { path: "rswarm".into() }))
+            .into(),
+        default_runtime: engine::RUNTIMES[0].into(),
         live_restore_enabled: true,
         security_options: security_options(apparmor),
         swarm: state.swarm_info().await,

@@ -444,3 +444,29 @@ fn an_endpoint_has_the_name_settings_links_and_way_out_that_it_was_asked_for() {
     let shown = &host.inspect(&id).networks["one"].driver_opts;
     assert_eq!(*shown, options(&[("a.b", "c")]));
 }
+
+#[test]
+fn who_asks_for_an_address_of_the_link_is_reached_at_it_by_who_has_one_too() {
+    let host = Host::new();
+    let subnet = Some("10.98.3.0/24".parse().unwrap());
+    let config = NetworkConfig { name: "one".into(), subnet, ..NetworkConfig::default() };
+    host.on(async |engine| engine.network_create(config).await.unwrap());
+    let on = |steps: &[&str], address: &str| {
+        let link_local = vec![address.parse().unwrap()];
+        guest_with(steps, |c| {
+            c.host.network_mode = NetworkMode::Named("one".into());
+            c.endpoints.insert("one".into(), EndpointConfig { link_local, ..EndpointConfig::default() });
+        })
+    };
+    let server = host.start(on(&["serve:80=hello"], "169.254.8.8"));
+    host.until_said(&server, "listening\n");
+    let said = host.run(on(&["fetch:169.254.8.8:80"], "169.254.8.9")).stdout;
+    assert_eq!(said, "hello\n");
+    assert_eq!(
+        host.inspect(&server).networks["one"].link_local,
+        ["169.254.8.8".parse::<Ipv4Addr>().unwrap()]
+    );
+    let taken = host.create(on(&["park"], "169.254.8.8"));
+    let refused = host.try_start(&taken).unwrap_err();
+    assert!(chain(&refused).contains("169.254.8.8"), "{}", chain(&refused));
+}

@@ -18,7 +18,7 @@ pub(super) fn writes(resources: &LinuxResources, v2: bool) -> Result<Vec<CgroupW
         writes.memory(memory)?;
     }
     if let Some(cpu) = resources.cpu() {
-        writes.cpu(cpu);
+        writes.cpu(cpu)?;
     }
     if let Some(pids) = resources.pids() {
         // Source: OCI spec, "pids": 0 and below mean unlimited in Docker.
@@ -108,7 +108,7 @@ impl Writes {
         Ok(())
     }
 
-    fn cpu(&mut self, cpu: &LinuxCpu) {
+    fn cpu(&mut self, cpu: &LinuxCpu) -> Result<(), String> {
         if let Some(shares) = cpu.shares().filter(|&shares| shares != 0) {
             if self.v2 {
                 self.add("cpu", "cpu.weight", weight_of_shares(shares).to_string());
@@ -118,7 +118,12 @@ impl Writes {
         }
         let period = cpu.period().filter(|&period| period != 0);
         let quota = cpu.quota().filter(|&quota| quota != 0);
+        let realtime_period = cpu.realtime_period().filter(|&period| period != 0);
+        let realtime_runtime = cpu.realtime_runtime().filter(|&runtime| runtime != 0);
         if self.v2 {
+            if realtime_period.is_some() || realtime_runtime.is_some() {
+                return Err("real-time CPU limits need cgroup v1".into());
+            }
             if period.is_some() || quota.is_some() {
                 let quota =
                     quota.filter(|&quota| quota > 0).map_or("max".to_owned(), |quota| quota.to_string());
@@ -131,10 +136,10 @@ impl Writes {
             if let Some(quota) = quota {
                 self.add("cpu", "cpu.cfs_quota_us", quota.to_string());
             }
-            if let Some(period) = cpu.realtime_period().filter(|&period| period != 0) {
+            if let Some(period) = realtime_period {
                 self.add("cpu", "cpu.rt_period_us", period.to_string());
             }
-            if let Some(runtime) = cpu.realtime_runtime().filter(|&runtime| runtime != 0) {
+            if let Some(runtime) = realtime_runtime {
                 self.add("cpu", "cpu.rt_runtime_us", runtime.to_string());
             }
         }
@@ -143,6 +148,7 @@ impl Writes {
                 self.add("cpuset", file, value.clone());
             }
         }
+        Ok(())
     }
 
     fn block_io(&mut self, io: &LinuxBlockIo) {
@@ -226,5 +232,15 @@ mod tests {
             ]
         );
         assert_eq!((weight_of_shares(2), weight_of_shares(262_144), weight_of_shares(0)), (1, 10_000, 1));
+    }
+
+    #[test]
+    fn real_time_is_given_where_the_kernel_can_and_refused_where_it_cannot() {
+        let cpu = LinuxCpuBuilder::default().realtime_period(1_000_u64).realtime_runtime(500_i64);
+        let resources = LinuxResourcesBuilder::default().cpu(cpu.build().unwrap()).build().unwrap();
+        let v1 = writes(&resources, false).unwrap();
+        let v1: Vec<_> = v1.iter().map(|w| format!("{}/{}={}", w.controller, w.file, w.value)).collect();
+        assert_eq!(v1, ["cpu/cpu.rt_period_us=1000", "cpu/cpu.rt_runtime_us=500"]);
+        assert!(writes(&resources, true).unwrap_err().contains("real-time"));
     }
 }

@@ -73,6 +73,19 @@ impl Hierarchies {
     fn v2(&self) -> bool {
         self.mounts.first().is_some_and(|mount| mount.key.is_empty())
     }
+
+    /// Returns where the groups of a v1 controller are.
+    fn v1(&self, controller: &str) -> Option<&Path> {
+        let mount = self.mounts.iter().find(|mount| mount.key.split(',').any(|key| key == controller))?;
+        Some(Path::new(&mount.value))
+    }
+}
+
+/// Returns true if groups of this host can be given CPU time for real-time tasks: version 1, and a kernel made with
+/// `CONFIG_RT_GROUP_SCHED`. *Source:* kernel Documentation/scheduler/sched-rt-group.rst.
+pub fn has_realtime() -> bool {
+    let cpu = Hierarchies::of_this_host().v1("cpu");
+    cpu.is_some_and(|mount| mount.join("cpu.rt_runtime_us").exists())
 }
 
 /// Translates a cgroup path and its limits for the shim.
