@@ -17,6 +17,7 @@
 //!
 //! *Start reading at* [`Store::pull`], then `unpack`.
 
+mod artifact;
 mod blocking;
 mod compression;
 mod config;
@@ -42,6 +43,7 @@ mod store;
 mod tarball;
 mod unpack;
 
+pub use artifact::Repository;
 pub use blocking::blocking;
 pub use compression::plain_tar;
 pub use config::{ChangeError, Config, Healthcheck, HistoryEntry, ImageConfiguration, Origin, RootFs};

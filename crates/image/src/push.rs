@@ -12,7 +12,8 @@ use crate::{
 };
 use futures::future::try_join_all;
 use hyper::{
-    HeaderMap, Method, StatusCode,
+    HeaderMap, Method, Response, StatusCode,
+    body::Incoming,
     header::{CONTENT_TYPE, HeaderValue, LOCATION},
 };
 use std::collections::BTreeSet;
@@ -106,29 +107,51 @@ impl Store {
                 endpoint.request(Method::POST, "/blobs/uploads/", HeaderMap::new(), Payload::Empty).await?
             }
         };
-        if answer.status() != StatusCode::ACCEPTED {
-            return Err(endpoint.refuse(&Method::POST, "/blobs/uploads/", answer).await);
-        }
-        let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-        let missing =
-            || Error::Unusable { what: "registry answer", reason: "upload without a location".to_owned() };
-        let location = endpoint.absolute(location.ok_or_else(missing)?);
-        let separator = if location.contains('?') { '&' } else { '?' };
-        let url = format!("{location}{separator}digest={}", blob.digest);
         Progress::hint(progress, &blob.short(), "Pushing", 0, blob.size_bytes);
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         let gone = || Error::NotFound(blob.digest.to_string());
         let file = Payload::File(self.blob_path(&blob.digest).ok_or_else(gone)?);
-        let answer = endpoint.request(Method::PUT, &url, headers, file).await?;
-        if answer.status() != StatusCode::CREATED {
-            return Err(endpoint.refuse(&Method::PUT, &url, answer).await);
-        }
+        fill(endpoint, answer, &blob.digest, file).await?;
         Ok("Pushed".to_owned())
     }
 }
 
-async fn put_manifest(endpoint: &Endpoint, wanted: &str, manifest: &Manifest) -> Result<()> {
+/// Sends a blob, unless the registry has it.
+pub(crate) async fn put_blob(endpoint: &Endpoint, digest: &Digest, payload: Payload) -> Result<()> {
+    let path = format!("/blobs/{digest}");
+    let answer = endpoint.request(Method::HEAD, &path, HeaderMap::new(), Payload::Empty).await?;
+    if answer.status() == StatusCode::OK {
+        return Ok(());
+    }
+    let answer = endpoint.request(Method::POST, "/blobs/uploads/", HeaderMap::new(), Payload::Empty).await?;
+    fill(endpoint, answer, digest, payload).await
+}
+
+/// Fills an upload that was `begun`.
+async fn fill(
+    endpoint: &Endpoint,
+    begun: Response<Incoming>,
+    digest: &Digest,
+    payload: Payload,
+) -> Result<()> {
+    if begun.status() != StatusCode::ACCEPTED {
+        return Err(endpoint.refuse(&Method::POST, "/blobs/uploads/", begun).await);
+    }
+    let location = begun.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+    let missing =
+        || Error::Unusable { what: "registry answer", reason: "upload without a location".to_owned() };
+    let location = endpoint.absolute(location.ok_or_else(missing)?);
+    let separator = if location.contains('?') { '&' } else { '?' };
+    let url = format!("{location}{separator}digest={digest}");
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    let answer = endpoint.request(Method::PUT, &url, headers, payload).await?;
+    if answer.status() == StatusCode::CREATED {
+        return Ok(());
+    }
+    Err(endpoint.refuse(&Method::PUT, &url, answer).await)
+}
+
+pub(crate) async fn put_manifest(endpoint: &Endpoint, wanted: &str, manifest: &Manifest) -> Result<()> {
     let path = format!("/manifests/{wanted}");
     let mut headers = HeaderMap::new();
     let media_type = HeaderValue::from_str(&manifest.media_type);

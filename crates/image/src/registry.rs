@@ -81,16 +81,26 @@ impl Endpoint {
         auth: Option<Auth>,
         options: &RegistryOptions,
     ) -> Result<Self> {
+        Self::reached_by(store.http(), reference, access, auth, options).await
+    }
+
+    /// The same for who has no store.
+    pub(crate) async fn reached_by(
+        http: &Http,
+        reference: &Reference,
+        access: Access,
+        auth: Option<Auth>,
+        options: &RegistryOptions,
+    ) -> Result<Self> {
         let host =
             if reference.registry == "docker.io" { "registry-1.docker.io" } else { &reference.registry };
         let insecure = is_insecure(host, &options.insecure);
         let candidates = if insecure { vec!["https", "http"] } else { vec!["https"] };
-        let http = store.http().clone();
         let mut last = None;
         for scheme in candidates {
             let base = format!("{scheme}://{host}");
             let endpoint =
-                Self::new(&http, base, !insecure, &reference.repository, access.clone(), auth.clone());
+                Self::new(http, base, !insecure, &reference.repository, access.clone(), auth.clone());
             match endpoint.http.is_known(&endpoint.base) {
                 Some(true) => return Ok(endpoint),
                 Some(false) => continue,
@@ -330,7 +340,7 @@ impl Endpoint {
         absolute(&self.base, location)
     }
 
-    async fn manifest(&self, wanted: &str) -> Result<Option<Manifest>> {
+    pub(crate) async fn manifest(&self, wanted: &str) -> Result<Option<Manifest>> {
         let mut headers = HeaderMap::new();
         for media_type in [OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST] {
             headers.append(ACCEPT, HeaderValue::from_static(media_type));
@@ -350,7 +360,7 @@ impl Endpoint {
         Ok(Some(Manifest::new(&media_type, body)))
     }
 
-    async fn blob(&self, digest: &Digest, offset: u64) -> Result<Option<BoxAsyncRead>> {
+    pub(crate) async fn blob(&self, digest: &Digest, offset: u64) -> Result<Option<BoxAsyncRead>> {
         let mut headers = HeaderMap::new();
         if offset > 0 {
             let range =
