@@ -57,6 +57,9 @@ impl Client {
     /// # Errors
     /// When it cannot be reached within 10 s; what `ssh` has to say it says on standard error.
     pub async fn dial(&self) -> Result<Box<dyn Connection>> {
+        if let Some(stand_in) = &self.stand_in {
+            return Ok(stand_in.connect());
+        }
         Ok(match self.host() {
             Host::Unix(path) => Box::new(self.connected(UnixStream::connect(path)).await?),
             Host::Tcp(addr) => {

@@ -5,6 +5,7 @@
 
 mod api;
 mod dial;
+mod stand_in;
 mod stream;
 
 pub use api::Exposed;
@@ -168,6 +169,8 @@ pub struct Client {
     token: Option<HeaderValue>,
     /// `1.51` for example.
     version: Arc<str>,
+    /// Answers in the daemon's place.
+    stand_in: Option<stand_in::StandIn>,
 }
 
 /// A query: pairs that are escaped for the URL.
@@ -179,7 +182,13 @@ impl Client {
     /// # Errors
     /// When `host` is neither `unix://` nor `tcp://` nor `ssh://`.
     pub fn new(host: &str) -> Result<Self> {
-        Ok(Self { host: host.parse()?, tls: None, token: None, version: crate::server::API_VERSION.into() })
+        Ok(Self {
+            host: host.parse()?,
+            tls: None,
+            token: None,
+            version: crate::server::API_VERSION.into(),
+            stand_in: None,
+        })
     }
 
     /// Returns a client that speaks TLS where `host` is `tcp://`, on port 2376 by default.
@@ -192,6 +201,7 @@ impl Client {
             tls: Some(config),
             token: None,
             version: crate::server::API_VERSION.into(),
+            stand_in: None,
         })
     }
 
