@@ -10,20 +10,20 @@ use std::{
 use testkit::{Lab, Output, wait_for};
 
 /// A folder of the lab with a compose file in it.
-fn project(lab: &Lab, name: &str, text: &str) -> PathBuf {
+pub(crate) fn project(lab: &Lab, name: &str, text: &str) -> PathBuf {
     let folder = lab.dir().join(name);
     fs::create_dir_all(&folder).expect("a folder");
     fs::write(folder.join("compose.yaml"), text).expect("a file");
     folder
 }
 
-fn compose(lab: &Lab, folder: &Path, args: &[&str]) -> Output {
+pub(crate) fn compose(lab: &Lab, folder: &Path, args: &[&str]) -> Output {
     let file = folder.join("compose.yaml").display().to_string();
     lab.rswarm(1, &[&["compose", "-f", &file], args].concat())
 }
 
 /// Returns the project's containers: name and id.
-fn containers(lab: &Lab, folder: &Path) -> BTreeMap<String, String> {
+pub(crate) fn containers(lab: &Lab, folder: &Path) -> BTreeMap<String, String> {
     let shown = compose(lab, folder, &["ps", "-a", "--format", "{{.Name}} {{.ID}}"]).ok();
     shown
         .lines()
@@ -289,7 +289,7 @@ services:
 }
 
 #[test]
-fn a_network_that_changed_is_made_anew_with_its_containers() {
+fn a_network_that_changed_is_made_anew_and_its_containers_move() {
     let lab = lab(1);
     load_hello(&lab, 1);
     let text = |subnet: &str| {
@@ -327,15 +327,23 @@ networks:
     compose(&lab, &folder, &["up", "-d"]).ok();
     assert_eq!(address(), "10.123.2.2");
     let after = containers(&lab, &folder);
-    assert_eq!(before["nets-apart-1"], after["nets-apart-1"]);
-    assert_ne!(before["nets-web-1"], after["nets-web-1"]);
-    assert_eq!(volume(), kept, "its anonymous volume stays");
+    assert_eq!(before, after, "the same containers, which were stopped and started");
+    assert_eq!(volume(), kept);
+    let found = compose(&lab, &folder, &["exec", "-T", "web", "/hello", "check", "web:80"]);
+    assert_eq!(found.code, 0, "it has its name on the new network: {found:?}");
     compose(&lab, &folder, &["up", "-d"]).ok();
     assert_eq!(containers(&lab, &folder), after, "nothing has changed");
+
+    // One that is off its network is not as the file says.
+    lab.rswarm(1, &["network", "disconnect", "nets_own", "nets-web-1"]).ok();
+    compose(&lab, &folder, &["up", "-d"]).ok();
+    let anew = address();
+    assert!(anew.starts_with("10.123.2."), "{anew}");
+    assert_eq!(volume(), kept, "its anonymous volume stays");
 }
 
 /// As [`compose`], in a folder, with variables of the shell.
-fn compose_in(lab: &Lab, folder: &Path, env: &[(&str, &str)], args: &[&str]) -> Output {
+pub(crate) fn compose_in(lab: &Lab, folder: &Path, env: &[(&str, &str)], args: &[&str]) -> Output {
     let mut command = Command::new(program());
     command.arg("compose").args(args).current_dir(folder).envs(env.iter().copied());
     let said = command.env("DOCKER_HOST", format!("unix://{}", lab.socket(1).display())).output();

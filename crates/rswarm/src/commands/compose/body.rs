@@ -279,7 +279,10 @@ fn device_requests(wanted: &[types::GenericResource]) -> Option<Vec<types::Devic
 }
 
 /// Returns the networks of a service, that with the highest priority first.
-fn endpoints(project: &Project, service: &StackService) -> Result<Vec<(String, types::EndpointSettings)>> {
+pub(super) fn endpoints(
+    project: &Project,
+    service: &StackService,
+) -> Result<Vec<(String, types::EndpointSettings)>> {
     let mut attachments: Vec<_> = service.networks.iter().collect();
     attachments.sort_by_key(|a| std::cmp::Reverse(a.address.priority));
     let stack = project.stack()?;

@@ -63,7 +63,7 @@ pub(super) async fn converge(
     for service in services {
         provide_image(client, project, service, options).await?;
     }
-    let renewed = networks(client, project, services, options).await?;
+    networks(client, project, services, options).await?;
     let emptied = volumes(client, project, services, options).await?;
     let mut first: BTreeMap<String, String> = BTreeMap::new();
     for member in project.members(client).await?.into_iter().filter(|m| !m.one_off) {
@@ -80,9 +80,7 @@ pub(super) async fn converge(
         let made = try_join_all(next.iter().map(|service| async {
             let wanted = scale.get(&service.key).copied().unwrap_or(1);
             let again = options.always_needed.contains(&service.key);
-            let anew = again
-                || service.networks.iter().any(|n| renewed.contains(&n.network))
-                || named_volumes(service).any(|(name, ..)| emptied.contains(name));
+            let anew = again || named_volumes(service).any(|(name, ..)| emptied.contains(name));
             let members = bring(client, project, service, (wanted, anew), &first, options).await;
             members.map(|members| (service.key.clone(), members))
         }))
@@ -265,19 +263,20 @@ pub(super) async fn surroundings(client: &Client, project: &Project, service: &S
     Ok(())
 }
 
-/// Makes the networks of services, anew if the file says otherwise than it did; returns the names of those.
+/// Makes the networks of services, anew if the file says otherwise than it did: their containers are stopped, and have an
+/// address of the new one when they are started again. Source: docker/compose `pkg/compose/create.go`, `ensureNetwork`.
 async fn networks(
     client: &Client,
     project: &Project,
     services: &[&StackService],
     options: &Options<'_>,
-) -> Result<BTreeSet<String>> {
+) -> Result<()> {
     let used: BTreeSet<&str> =
         services.iter().flat_map(|s| s.networks.iter().map(|n| n.network.as_str())).collect();
-    let mut renewed = BTreeSet::new();
     let all = project.all_resources;
     for network in project.stack()?.networks.iter().filter(|n| all || used.contains(n.name.as_str())) {
         let wanted = network.host.as_ref().map(|wanted| network_of(network, wanted)).transpose()?;
+        let mut moved = Vec::new();
         match (client.network(&network.name).await, &wanted) {
             (Ok(_), None) => continue,
             (Ok(found), Some(wanted)) => {
@@ -297,8 +296,7 @@ async fn networks(
                     output::warning(&format!("network {} stays as it was: --no-recreate", network.name));
                     continue;
                 }
-                retire(client, project, services, &found, options).await?;
-                renewed.insert(network.name.clone());
+                moved = retire(client, project, services, &found, options).await?;
             }
             (Err(error), _) if !error.is_not_found() => return Err(error.into()),
             (Err(_), Some(_)) => {}
@@ -313,8 +311,18 @@ async fn networks(
         output::step("Network", &network.name, "Creating");
         client.network_create(&wanted).await.with_context(|| format!("network {}", network.name))?;
         output::step("Network", &network.name, "Created");
+        for (service, member) in moved {
+            let endpoints = body::endpoints(project, service)?;
+            // What the file no longer attaches is made anew anyway.
+            let Some((_, endpoint)) = endpoints.into_iter().find(|(name, _)| *name == network.name) else {
+                continue;
+            };
+            let connect = types::NetworkConnect { container: member.id, endpoint_config: Some(endpoint) };
+            let connected = client.network_connect(&network.name, &connect).await;
+            connected.with_context(|| format!("container {}: network {}", member.name, network.name))?;
+        }
     }
-    Ok(renewed)
+    Ok(())
 }
 
 /// Returns a network as it is asked for, with the hash of that.
@@ -353,16 +361,17 @@ fn network_of(
     Ok(create)
 }
 
-/// Takes a network away, whose containers are stopped: those of `services` are made anew on the next one.
-async fn retire(
+/// Takes a network away from its containers, which are stopped; returns them, with what the file says of them.
+async fn retire<'a>(
     client: &Client,
     project: &Project,
-    services: &[&StackService],
+    services: &[&'a StackService],
     network: &types::Network,
     options: &Options<'_>,
-) -> Result<()> {
+) -> Result<Vec<(&'a StackService, Member)>> {
     let members = project.members(client).await?;
-    let service_of = |member: &Member| services.iter().find(|s| s.key == member.service && !member.one_off);
+    let service_of =
+        |member: &Member| services.iter().copied().find(|s| s.key == member.service && !member.one_off);
     for (id, container) in &network.containers {
         if !members.iter().any(|m| m.id == *id && service_of(m).is_some()) {
             bail!(
@@ -373,12 +382,20 @@ async fn retire(
             );
         }
     }
-    for member in members.iter().filter(|m| network.containers.contains_key(&m.id)) {
-        stop(client, service_of(member).copied(), member, options.timeout).await?;
+    // A container that does not run is on its networks too, and the network does not tell of it.
+    let is_on = |member: &Member| member.summary.network_settings.networks.contains_key(&network.name);
+    let mut moved = Vec::new();
+    for member in members.iter().filter(|m| is_on(m)) {
+        let service = service_of(member);
+        stop(client, service, member, options.timeout).await?;
+        let disconnect = types::NetworkDisconnect { container: member.id.clone(), force: true };
+        let disconnected = client.network_disconnect(&network.id, &disconnect).await;
+        disconnected.with_context(|| format!("container {}: network {}", member.name, network.name))?;
+        moved.extend(service.map(|service| (service, member.clone())));
     }
     client.network_remove(&network.id).await.with_context(|| format!("network {}", network.name))?;
     output::step("Network", &network.name, "Removed");
-    Ok(())
+    Ok(moved)
 }
 
 /// A named volume that a service mounts.
@@ -487,7 +504,18 @@ async fn bring(
     let mut members = project.members(client).await?;
     members.retain(|m| m.service == service.key && !m.one_off);
     let hash = recipe.body.config.labels.get(label::HASH);
-    let is_stale = |member: &Member| hash != Some(&member.hash) || member.image_id != image;
+    // Also one that somebody, or a change of a network that was cut short, took off its networks.
+    let networks = &recipe.body.networking_config;
+    let first = networks.iter().flat_map(|n| n.endpoints_config.keys());
+    let attached: Vec<&String> = first.chain(recipe.more_networks.iter().map(|(name, _)| name)).collect();
+    let is_off = |member: &Member| {
+        let on = &member.summary.network_settings.networks;
+        // An external one may be named by its id.
+        attached
+            .iter()
+            .any(|name| !on.contains_key(*name) && !on.values().any(|endpoint| endpoint.network_id == **name))
+    };
+    let is_stale = |member: &Member| hash != Some(&member.hash) || member.image_id != image || is_off(member);
     // Those that are as the file says stay, those with the lowest numbers first.
     members.sort_by_key(|member| (is_stale(member), member.number));
     let keep = usize::try_from(wanted).unwrap_or(usize::MAX).min(members.len());
