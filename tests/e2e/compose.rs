@@ -166,6 +166,26 @@ services:
     assert!(run.stdout.contains("usage: hello") || run.stderr.contains("usage: hello"), "{run:?}");
     assert!(!compose(&lab, &folder, &["config", "--services"]).ok().contains("tool"));
 
+    // What ended while others were still being started is shown with all that it said.
+    let text = "
+services:
+  first: {image: rswarm/hello, command: [no-such-word]}
+  slow:
+    image: rswarm/hello
+    command: [web]
+    healthcheck: {test: [CMD, /hello, check, '127.0.0.1:80'], interval: 300ms}
+  second: {image: rswarm/hello, command: [no-such-word], depends_on: {first: {condition: service_started}, slow: {condition: service_healthy}}}
+";
+    let early = project(&lab, "early", text);
+    let both = compose(&lab, &early, &["up", "--abort-on-container-exit"]);
+    let shown = |said: &Output, name: &str| {
+        let lines = format!("{}{}", said.stdout, said.stderr);
+        lines.lines().any(|line| line.starts_with(name) && line.contains("usage: hello"))
+    };
+    assert!(shown(&both, "first-1 "), "{both:?}");
+    let alone = compose(&lab, &early, &["up", "--no-deps", "first", "second"]);
+    assert!(shown(&alone, "first-1 ") && shown(&alone, "second-1 "), "{alone:?}");
+
     // What has no name is kept over a replacement.
     compose(&lab, &folder, &["up", "-d", "web"]).ok();
     let volumes = || lab.rswarm(1, &["volume", "ls", "-q"]).ok();

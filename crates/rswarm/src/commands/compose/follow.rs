@@ -26,6 +26,8 @@ use tokio_util::io::StreamReader;
 const QUEUE: usize = 1024;
 /// How long the last lines of a container that has ended are waited for.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long nothing happens until nothing is expected any more, when no container runs.
+const QUIET: Duration = Duration::from_millis(500);
 /// *Unit:* bytes; a line that is longer is shown in pieces.
 const LINE_MAX: usize = 64 << 10;
 /// Colours of names, by turns. Source: ECMA-48 SGR.
@@ -296,11 +298,13 @@ pub(super) struct Follower<'a> {
     lines: mpsc::Receiver<(Arc<str>, Line)>,
     /// By container.
     readers: BTreeMap<String, JoinHandle<()>>,
+    /// Containers that were there before, or were read from already: what they said in earlier runs is known.
+    known: BTreeSet<String>,
 }
 
 impl<'a> Follower<'a> {
-    /// `events` were asked for before anything was started; the containers in `before` ran already then, of them only
-    /// what is new is shown.
+    /// `events` were asked for before anything was started; of the containers that were there already then only what is new
+    /// is shown.
     ///
     /// # Errors
     /// The daemon cannot be asked.
@@ -309,16 +313,29 @@ impl<'a> Follower<'a> {
         project: &'a Project,
         (services, shown): (BTreeSet<String>, BTreeSet<String>),
         events: JsonLines<types::EventMessage>,
-        before: &BTreeSet<String>,
+        before: &[Member],
         (look, timestamps): (&LogLook, bool),
     ) -> Result<Self> {
         let members = project.of_services(client, &[]).await?;
         let (sender, lines) = mpsc::channel(QUEUE);
         let printer = Printer::new(look, members.iter().map(|m| short_name(project, m)));
         let readers = BTreeMap::new();
-        let mut follower =
-            Self { client, project, services, shown, events, printer, timestamps, sender, lines, readers };
-        for member in members.iter().filter(|m| before.contains(&m.id)) {
+        let known = before.iter().map(|member| member.id.clone()).collect();
+        let mut follower = Self {
+            client,
+            project,
+            services,
+            shown,
+            events,
+            printer,
+            timestamps,
+            sender,
+            lines,
+            readers,
+            known,
+        };
+        let ran = |m: &&Member| before.iter().any(|known| known.id == m.id && known.is_running());
+        for member in members.iter().filter(ran) {
             if follower.shown.contains(&member.service) {
                 follower.read_from(member.id.clone(), short_name(project, member), true);
             }
@@ -329,13 +346,17 @@ impl<'a> Follower<'a> {
     fn read_from(&mut self, id: String, name: String, new_only: bool) {
         let (client, sender, timestamps) = (self.client.clone(), self.sender.clone(), self.timestamps);
         let container = id.clone();
+        let is_known = !self.known.insert(id.clone());
         let reading = async move |name: String| -> Result<()> {
-            let ended = client.container(&id).await?.state.finished_at.timestamp().0;
+            let state = client.container(&id).await?.state;
+            let (started, ended) = (state.started_at.timestamp().0, state.finished_at.timestamp().0);
+            // It may have ended again by now.
+            let before = if ended > started { started } else { ended };
             let which = Which {
                 follow: true,
                 tail: if new_only { "0" } else { "all" }.to_owned(),
                 // Of a container that ran before, what it said then is known.
-                since: if ended > 0 { seconds(ended) } else { String::new() },
+                since: if is_known && before > 0 { seconds(before) } else { String::new() },
                 until: String::new(),
                 timestamps,
             };
@@ -356,11 +377,15 @@ impl<'a> Follower<'a> {
     /// # Errors
     /// Standard output is closed, or the daemon is gone.
     pub(super) async fn until_end(&mut self, ends: &Ends) -> Result<Option<(String, u8)>> {
+        let mut quiet: Option<tokio::time::Instant> = None;
         loop {
             let event = tokio::select! {
                 Some((name, line)) = self.lines.recv() => {
                     self.printer.line(&name, &line)?;
                     continue;
+                }
+                () = tokio::time::sleep_until(quiet.unwrap_or_else(tokio::time::Instant::now)), if quiet.is_some() => {
+                    return Ok(None);
                 }
                 event = self.events.next() => event.transpose()?,
             };
@@ -386,9 +411,9 @@ impl<'a> Follower<'a> {
                         return Ok(Some((name, code)));
                     }
                     let left = self.project.of_services(self.client, &[]).await?;
-                    if !left.iter().any(|m| m.is_running() && self.services.contains(&m.service)) {
-                        return Ok(None);
-                    }
+                    // Others may have ended too, whose events are still to come.
+                    let runs = left.iter().any(|m| m.is_running() && self.services.contains(&m.service));
+                    quiet = (!runs).then(|| tokio::time::Instant::now() + QUIET);
                 }
                 _ => {}
             }

@@ -192,7 +192,6 @@ async fn bring_up(client: &Client, project: &Project, args: &Up) -> Result<ExitC
         project.select(std::slice::from_ref(service), false)?;
     }
     let before = project.members(client).await?;
-    let before = before.into_iter().filter(project::Member::is_running).map(|m| m.id).collect();
     let filters = serde_json::json!({
         "type": {"container": true},
         "event": {"start": true, "die": true},

@@ -29,6 +29,9 @@ use std::{
 
 /// Time between two looks at a container that is waited for.
 const PERIOD: Duration = Duration::from_millis(200);
+/// How long a container may take to end at once, which says more than that it has no health check. Source: docker/compose
+/// `pkg/compose/convergence.go` looks for the first time after as long.
+const SETTLE: Duration = Duration::from_millis(500);
 /// *Unit:* bytes of a hook's output that an error shows.
 const HOOK_OUTPUT_MAX: usize = 4096;
 
@@ -779,7 +782,7 @@ pub(super) async fn wait_for(
         let mut open = Vec::new();
         for member in &members {
             let state = client.container(&member.id).await?.state;
-            if !is_there(member, &state, condition)? {
+            if !is_there(member, &state, condition, start.elapsed() >= SETTLE)? {
                 open.push(member.name.clone());
             }
         }
@@ -814,8 +817,13 @@ fn reached(condition: DependencyCondition) -> &'static str {
     }
 }
 
-/// Is a container as it is waited for?
-fn is_there(member: &Member, state: &types::ContainerState, condition: DependencyCondition) -> Result<bool> {
+/// Is a container as it is waited for? `settled`: it had the time to end, if it was to end at once.
+fn is_there(
+    member: &Member,
+    state: &types::ContainerState,
+    condition: DependencyCondition,
+    settled: bool,
+) -> Result<bool> {
     let name = &member.name;
     let ended = state.status == "exited" && !state.restarting;
     match condition {
@@ -830,6 +838,7 @@ fn is_there(member: &Member, state: &types::ContainerState, condition: Dependenc
         DependencyCondition::CompletedSuccessfully => Ok(ended),
         DependencyCondition::Healthy => match state.health.as_ref().map(|h| h.status.as_str()) {
             _ if ended => bail!("container {name} exited ({})", state.exit_code),
+            None | Some("none" | "") if !settled => Ok(false),
             None | Some("none" | "") => {
                 bail!(
                     "container {name} has no healthcheck configured, and another service waits until it is healthy"
@@ -860,4 +869,36 @@ pub(super) async fn wait_until_up(
         wait_for(client, project, &service.key, condition, limit).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_at_once_is_told_to_have_ended_and_not_to_lack_a_health_check() {
+        let member = Member {
+            id: "1".to_owned(),
+            name: "db-1".to_owned(),
+            service: "db".to_owned(),
+            number: 1,
+            one_off: false,
+            hash: String::new(),
+            image_id: String::new(),
+            state: "running".to_owned(),
+            summary: types::ContainerSummary::default(),
+        };
+        let state = |status: &str| types::ContainerState {
+            status: status.to_owned(),
+            exit_code: 1,
+            ..types::ContainerState::default()
+        };
+        let said = |status: &str, settled: bool| {
+            let there = is_there(&member, &state(status), DependencyCondition::Healthy, settled);
+            there.map_err(|error| error.to_string())
+        };
+        assert_eq!(said("running", false), Ok(false));
+        assert_eq!(said("exited", false), Err("container db-1 exited (1)".to_owned()));
+        assert!(said("running", true).is_err_and(|error| error.contains("no healthcheck configured")));
+    }
 }
