@@ -38,20 +38,27 @@ pub(crate) fn read(
             "extra_hosts",
             "cache_from",
             "cache_to",
+            "provenance",
+            "sbom",
         ],
         &[
             ("additional_contexts", NOT_YET),
             ("isolation", "it is for Windows"),
             ("platforms", "images are built for the node that builds them"),
             ("privileged", NOT_YET),
-            ("provenance", NOT_YET),
-            ("sbom", NOT_YET),
             ("shm_size", NOT_YET),
             ("ssh", NOT_YET),
             ("ulimits", NOT_YET),
             ("entitlements", NOT_YET),
         ],
     )?;
+    for (key, value, at) in item.entries()? {
+        // That nothing is attested is what is done.
+        if matches!(key, "provenance" | "sbom") && !value.is_null() && value.boolean().unwrap_or(true) {
+            let (at, path, key) = (at.clone(), item.path.clone(), key.to_owned());
+            return Err(Error::UnsupportedKey { at, path, key, why: "builds make no attestations" });
+        }
+    }
     for key in ["cache_from", "cache_to"] {
         if let Some(cache) = item.get(key) {
             read.warn(&cache.node.at, format!("{key:?} has no effect: each node keeps a cache of its own"));

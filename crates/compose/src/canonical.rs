@@ -140,6 +140,34 @@ impl Document {
         }
     }
 
+    /// Gives services other images.
+    pub fn put_images(&mut self, images: &BTreeMap<String, String>) {
+        let Some(Node { value: Value::Map(services), .. }) = get_mut(&mut self.tree, "services") else {
+            return;
+        };
+        for entry in services {
+            if let Some(image) = images.get(&entry.key) {
+                put(&mut entry.node, "image", text(image.clone()));
+            }
+        }
+    }
+
+    /// Keeps of everything the images of services alone: what pins them when it is laid over the file.
+    pub fn keep_images(&mut self) {
+        if let Value::Map(sections) = &mut self.tree.value {
+            sections.retain(|section| section.key == "services");
+        }
+        let Some(Node { value: Value::Map(services), .. }) = get_mut(&mut self.tree, "services") else {
+            return;
+        };
+        for entry in services.iter_mut() {
+            if let Value::Map(keys) = &mut entry.node.value {
+                keys.retain(|key| key.key == "image");
+            }
+        }
+        services.retain(|entry| entry.node.get("image").is_some());
+    }
+
     /// Keeps these services alone.
     pub fn keep_services(&mut self, keys: &[String]) {
         if let Some(services) = get_mut(&mut self.tree, "services")
@@ -243,7 +271,7 @@ fn service(node: &mut Node, read: &Reader<'_>) -> Result<(), Error> {
     }
     if let Some(networks) = get_mut(node, "networks") {
         names_as_mapping(networks, || Value::Null);
-    } else if node.get("network_mode").is_none() {
+    } else if node.get("network_mode").is_none() && node.get("provider").is_none() {
         let at = node.at.clone();
         let default = Entry { key: "default".to_owned(), at: at.clone(), node: Node::new(Value::Null, at) };
         put(node, "networks", Value::Map(vec![default]));

@@ -27,18 +27,22 @@ mod mounts;
 mod one_host;
 mod ports;
 mod project;
+mod provide;
 mod read;
 mod rebase;
 mod service;
 mod stack;
 mod tree;
 mod units;
+mod written;
 mod yaml;
 
 pub use canonical::{Document, Form, Variable, document, mentioned, variables};
 pub use error::{At, Error};
 pub use one_host::{Address, HostNetwork, HostPort, OneHost, Pull, Subnet, Watch, WatchAction};
+pub use provide::{Provider, ServiceModel, StackModel};
 pub use units::{bytes, cpu_nanos, duration};
+pub use written::{Named, Written, WrittenService};
 
 use model::{FileRef, Labels, MountKind, NetworkSpec, SecretBytes, ServiceSpec};
 use std::{
@@ -66,6 +70,8 @@ pub struct Sources {
     pub lenient: bool,
     /// Where it is to run: on one host some keys mean more.
     pub place: Place,
+    /// What the stack is called if neither the caller nor a file says: the folder's name, if this says nothing either.
+    pub fallback_name: Option<String>,
     /// On one host: networks and volumes are there also where no service uses them.
     pub all_resources: bool,
     /// On one host: images that are built are named with an underscore, as Docker Compose 1 did.
@@ -89,7 +95,20 @@ pub trait Files {
     /// # Errors
     /// As `std::fs::read`.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// Returns where the compose file that a URL such as `oci://registry/repository:tag` stands for is now; what belongs to
+    /// it is beside it.
+    ///
+    /// # Errors
+    /// It cannot be had, or nothing is fetched here.
+    fn fetch(&self, url: &str) -> io::Result<PathBuf> {
+        let why = format!("{url} is not fetched here; hint: `rswarm compose` does");
+        Err(io::Error::new(io::ErrorKind::Unsupported, why))
+    }
 }
+
+/// Names a project that a registry keeps. Source: docker/compose `pkg/remote/oci.go`.
+pub const OCI_PREFIX: &str = "oci://";
 
 /// The files of this machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -132,6 +151,8 @@ pub struct Stack {
     pub secrets: Vec<StackSecret>,
     pub configs: Vec<StackConfig>,
     pub services: Vec<StackService>,
+    /// On one host alone.
+    pub models: Vec<StackModel>,
     /// The volumes that the file defines, if [`Sources::all_resources`] asks for them.
     pub all_volumes: Vec<MountKind>,
     resolved: tree::Node,

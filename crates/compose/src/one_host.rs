@@ -2,8 +2,9 @@
 //! services, addresses, ports on one address. Source: compose specification "services", "networks".
 
 use crate::{
-    Error,
+    Error, Provider, ServiceModel,
     error::suggest,
+    provide,
     read::{Item, Reader, optional},
     service,
     stack::Definitions,
@@ -47,6 +48,9 @@ pub struct OneHost {
     /// Services of `depends_on` that it can do without.
     pub optional: Vec<String>,
     pub watch: Vec<Watch>,
+    /// There is no container: this provides what others need of the service.
+    pub provider: Option<Provider>,
+    pub models: Vec<ServiceModel>,
 }
 
 /// Source: compose specification "pull_policy".
@@ -135,7 +139,11 @@ pub struct Subnet {
     pub aux_addresses: Labels,
 }
 
-pub(crate) fn read(service: &Item<'_>, read: &Reader<'_>) -> Result<OneHost, Error> {
+pub(crate) fn read(
+    service: &Item<'_>,
+    defined: &Definitions<'_>,
+    read: &Reader<'_>,
+) -> Result<OneHost, Error> {
     let text = |key: &str| optional(service.get(key), Item::string);
     let list = |key: &str| optional(service.get(key), Item::strings).map(Option::unwrap_or_default);
     let shared = |key: &str| text(key).map(|value| value.filter(|value| is_shared(value)));
@@ -164,6 +172,8 @@ pub(crate) fn read(service: &Item<'_>, read: &Reader<'_>) -> Result<OneHost, Err
         },
         volumes_from: list("volumes_from")?,
         watch: optional(service.get("develop"), |i| watch(i, read))?.unwrap_or_default(),
+        provider: provide::provider(service, read)?,
+        models: provide::service_models(service, defined)?,
     })
 }
 

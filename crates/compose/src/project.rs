@@ -90,7 +90,7 @@ fn include(item: &Item<'_>, place: &Place<'_>, read: &Reader<'_>) -> Result<Node
     }
     let mut tree: Option<Node> = None;
     for path in &paths {
-        let named = crate::read::clean(&place.dir.join(path.string()?));
+        let named = read.named(path, place.dir)?;
         let text = text_of(path, &named, place, read)?;
         let dir = folder.clone().or_else(|| named.parent().map(Path::to_path_buf)).unwrap_or_default();
         let mut trail = place.trail.to_vec();
@@ -224,7 +224,7 @@ fn service(
     let base = match file {
         None => service(tree, path, dir, &extends, &wanted, trail, read)?,
         Some(file) => {
-            let named = crate::read::clean(&dir.join(file.string()?));
+            let named = read.named(&file, dir)?;
             let bytes = read.file_at(&file, &named)?;
             let text = String::from_utf8(bytes)
                 .map_err(|_| file.invalid(format!("{} is not UTF-8", named.display())))?;

@@ -135,6 +135,20 @@ impl<'a> Reader<'a> {
         self.file_at(item, &self.path(text))
     }
 
+    /// Returns where a compose file is that another one names, whose relative paths begin at `dir`.
+    pub(crate) fn named(&self, item: &Item<'_>, dir: &Path) -> Result<PathBuf, Error> {
+        let text = item.string()?;
+        if !text.starts_with(crate::OCI_PREFIX) {
+            return Ok(clean(&dir.join(text)));
+        }
+        self.files.fetch(&text).map_err(|source| Error::Read {
+            at: item.node.at.clone(),
+            path: item.path.clone(),
+            file: text.into(),
+            source,
+        })
+    }
+
     /// The same with the whole path.
     pub(crate) fn file_at(&self, item: &Item<'_>, file: &Path) -> Result<Vec<u8>, Error> {
         let read = self.files.read(file);

@@ -112,13 +112,13 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("mac_address", "addresses are given out by the swarm"),
     ("models", "nodes do not run models"),
     ("pre_start", NOT_YET),
-    ("provider", "no plugins are run"),
+    ("provider", "nodes run no other programs"),
     ("storage_opt", NOT_YET),
     ("use_api_socket", NOT_YET),
 ];
 
 /// What only one host can give.
-const ONE_HOST: &[&str] = &["external_links", "mac_address", "storage_opt"];
+const ONE_HOST: &[&str] = &["external_links", "mac_address", "models", "provider", "storage_opt"];
 
 pub(crate) fn read(
     key: &str,
@@ -131,7 +131,7 @@ pub(crate) fn read(
         let unsupported: Vec<_> =
             UNSUPPORTED.iter().filter(|(key, _)| !ONE_HOST.contains(key)).copied().collect();
         service.only(&known, &unsupported)?;
-        Some(one_host::read(service, read)?)
+        Some(one_host::read(service, defined, read)?)
     } else {
         service.only(KNOWN, UNSUPPORTED)?;
         local::check_tooling(service, read)?;
@@ -197,6 +197,7 @@ fn container(
         false => defined.full_name(key),
     };
     let image = image.or_else(|| service.get("build").map(|_| built()));
+    let image = image.or_else(|| service.get("provider").map(|_| String::new()));
     let text = |key: &str| optional(service.get(key), Item::string);
     let list = |key: &str| optional(service.get(key), Item::strings).map(Option::unwrap_or_default);
     let flag = |key: &str| optional(service.get(key), Item::boolean).map(Option::unwrap_or_default);
@@ -436,6 +437,9 @@ fn networks(
     defined: &Definitions<'_>,
     read: &Reader<'_>,
 ) -> Result<Vec<StackAttachment>, Error> {
+    if service.get("provider").is_some() {
+        return Ok(Vec::new());
+    }
     if let Some(item) = service.get("network_mode") {
         if let Some(networks) = service.get("networks") {
             return Err(networks.invalid("\"networks\" and \"network_mode\" exclude each other"));

@@ -3,7 +3,7 @@
 use crate::{
     Error, HostNetwork, Place, Sources, Stack, StackConfig, StackNetwork, StackSecret, StackService, depend,
     error::suggest,
-    mounts, one_host,
+    mounts, one_host, provide,
     read::{Item, Reader, optional},
     service,
     tree::{Node, Value},
@@ -31,6 +31,8 @@ pub(crate) struct Definitions<'a> {
     pub(crate) volumes: Section<'a>,
     pub(crate) secrets: Section<'a>,
     pub(crate) configs: Section<'a>,
+    /// On one host alone.
+    pub(crate) models: Section<'a>,
     /// By service: the names by which others link to it.
     pub(crate) links: BTreeMap<String, Vec<String>>,
     used_networks: RefCell<BTreeSet<String>>,
@@ -223,10 +225,11 @@ pub(crate) fn without_profiles(tree: &mut Node, asked: &[String], strict: bool) 
 
 pub(crate) fn resolve(tree: Node, sources: &Sources, read: &Reader<'_>) -> Result<Stack, Error> {
     let root = Item::root(&tree);
-    root.only(
-        &["name", "version", "services", "networks", "volumes", "secrets", "configs"],
-        &[("models", "nodes do not run models")],
-    )?;
+    let sections = ["name", "version", "services", "networks", "volumes", "secrets", "configs", "models"];
+    match sources.place {
+        Place::Host => root.only(&sections, &[])?,
+        Place::Swarm => root.only(&sections[..7], &[("models", "nodes do not run models")])?,
+    }
     if let Some(version) = root.get("version") {
         read.warn(&version.node.at, "the attribute \"version\" is obsolete and ignored".to_owned());
     }
@@ -250,6 +253,7 @@ pub(crate) fn resolve(tree: Node, sources: &Sources, read: &Reader<'_>) -> Resul
         volumes: section("volumes")?,
         secrets: section("secrets")?,
         configs: section("configs")?,
+        models: section("models")?,
         used_networks: RefCell::default(),
     };
     if defined.services.is_empty() {
@@ -274,6 +278,7 @@ pub(crate) fn resolve(tree: Node, sources: &Sources, read: &Reader<'_>) -> Resul
         secrets: secrets(&defined, read)?,
         configs: configs(&defined, read)?,
         services,
+        models: provide::models(&defined)?,
         resolved: tree.clone(),
     };
     check_volumes(&defined)?;
@@ -330,7 +335,8 @@ pub(crate) fn stack_name(root: &Item<'_>, sources: &Sources) -> Result<String, E
     let name = match sources.name.clone().or(in_file) {
         Some(name) => name,
         None => {
-            let folder = sources.project_dir.file_name().map(|n| n.to_string_lossy().to_lowercase());
+            let folder = sources.project_dir.file_name().map(|n| n.to_string_lossy().into_owned());
+            let folder = sources.fallback_name.clone().or(folder).map(|name| name.to_lowercase());
             let fine = |c: &char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
             let name: String = folder.unwrap_or_default().chars().filter(fine).collect();
             name.trim_start_matches(['-', '_']).to_owned()

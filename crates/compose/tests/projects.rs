@@ -559,3 +559,107 @@ secrets:
     assert!(of("TOOL").required);
     assert_eq!(mentioned.len(), 2);
 }
+
+#[test]
+fn a_provider_and_models_are_read_for_one_host_alone() {
+    let text = "
+services:
+  web: {image: a, depends_on: [db], models: {llm: {endpoint_var: URL}, tiny-one: }}
+  chat: {image: a, models: [tiny-one]}
+  db:
+    provider: {type: cloud, options: {size: 256, name: [x, y], fast: true}}
+models:
+  llm: {model: ai/smollm2, context_size: 1024, runtime_flags: [--a]}
+  tiny-one: {name: tiny, model: ai/tiny}
+";
+    let read =
+        |text: &str| project(&[("shop/compose.yml", text)], |sources| sources.place = compose::Place::Host);
+    let stack = read(text).unwrap();
+    let db = service(&stack, "db");
+    let provider = db.host.as_ref().unwrap().provider.clone().unwrap();
+    assert_eq!(provider.kind, "cloud");
+    let options: Vec<(&str, Vec<&str>)> = provider
+        .options
+        .iter()
+        .map(|(name, values)| (name.as_str(), values.iter().map(String::as_str).collect()))
+        .collect();
+    assert_eq!(options, [("fast", vec!["true"]), ("name", vec!["x", "y"]), ("size", vec!["256"])]);
+    assert!(db.networks.is_empty(), "nothing of it is on a network");
+    let told = |key: &str| -> Vec<String> {
+        let models = service(&stack, key).host.as_ref().unwrap().models.iter();
+        models.map(|m| format!("{} {} {}", m.key, m.endpoint_variable, m.model_variable)).collect()
+    };
+    assert_eq!(told("web"), ["llm URL LLM_MODEL", "tiny-one TINY_ONE_URL TINY_ONE_MODEL"]);
+    assert_eq!(told("chat"), ["tiny-one TINY_ONE_URL TINY_ONE_MODEL"]);
+    let names: Vec<(&str, u64)> = stack.models.iter().map(|m| (m.name.as_str(), m.context_size)).collect();
+    assert_eq!(names, [("llm", 1024), ("tiny", 0)]);
+
+    for (text, wrong) in [
+        ("services: {a: {provider: {options: {x: y}}}}", "a provider needs a \"type\""),
+        ("services: {a: {provider: {type: compose}}}", "\"compose\" is not a valid provider type"),
+        ("services: {a: {provider: {type: ../sh}}}", "\"../sh\" is not a valid provider type"),
+        ("services: {a: {image: b, models: [lm]}}\nmodels: {llm: {model: m}}", "undefined model \"lm\""),
+        ("services: {a: {image: b}}\nmodels: {llm: {context_size: 1}}", "want a \"model\""),
+    ] {
+        let error = read(text).unwrap_err().to_string();
+        assert!(error.contains(wrong), "{error}");
+    }
+    let error = project(&[("shop/compose.yml", "services: {a: {provider: {type: x}}}")], |_| {});
+    assert!(
+        error.unwrap_err().to_string().contains("\"provider\" is not supported: nodes run no other programs")
+    );
+}
+
+/// Files that a registry keeps, fetched into a folder of their own.
+struct Fetched(BTreeMap<PathBuf, Vec<u8>>);
+
+impl compose::Files for Fetched {
+    fn read(&self, path: &std::path::Path) -> std::io::Result<Vec<u8>> {
+        self.0.read(path)
+    }
+
+    fn fetch(&self, url: &str) -> std::io::Result<PathBuf> {
+        let name = url.strip_prefix("oci://reg/").ok_or(std::io::ErrorKind::NotFound)?;
+        Ok(PathBuf::from("/cache").join(name).join("compose.yaml"))
+    }
+}
+
+#[test]
+fn what_a_registry_keeps_is_included_and_extended_with_what_is_beside_it() {
+    let sources = |text: &str| Sources {
+        files: vec![("compose.yml".into(), text.to_owned())],
+        project_dir: "/srv/shop".into(),
+        place: compose::Place::Host,
+        ..Sources::default()
+    };
+    let text = "
+include: ['oci://reg/db']
+services: {web: {image: a, extends: {file: 'oci://reg/base', service: app}}}
+";
+    let files = [
+        ("/cache/db/compose.yaml", "services: {db: {image: pg, env_file: ab.env}}"),
+        ("/cache/db/ab.env", "A=1\n"),
+        ("/cache/base/compose.yaml", "services: {app: {image: b, user: root}}"),
+    ];
+    let files = Fetched(files.iter().map(|(path, text)| (path.into(), text.as_bytes().to_vec())).collect());
+    let (stack, _) = load(&sources(text), &files).unwrap();
+    assert_eq!(service(&stack, "db").spec.task.container.env, ["A=1"]);
+    assert_eq!(service(&stack, "web").spec.task.container.user.as_deref(), Some("root"));
+
+    let missing = load(&sources("include: ['oci://other/db']\nservices: {}"), &files).unwrap_err();
+    assert!(missing.to_string().contains("cannot read oci://other/db"), "{missing}");
+    // Who reads only disks says so.
+    let refused = load(&sources("include: ['oci://reg/db']\nservices: {}"), &compose::Disk).unwrap_err();
+    let why = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(why.contains("is not fetched here"), "{why}");
+}
+
+#[test]
+fn builds_attest_nothing_and_may_be_told_so() {
+    let read = |text: &str| project(&[("shop/compose.yml", text)], |_| {});
+    read("services: {a: {build: {context: ., provenance: false, sbom: 'false'}}}").unwrap();
+    for wanted in ["provenance: true", "provenance: mode=max", "sbom: true"] {
+        let error = read(&format!("services: {{a: {{build: {{context: ., {wanted}}}}}}}")).unwrap_err();
+        assert!(error.to_string().contains("is not supported: builds make no attestations"), "{error}");
+    }
+}
