@@ -34,9 +34,10 @@ pub(crate) use oci::{LogFormat, OciArgs, OciVerb};
 pub(crate) use project::{
     Ansi, Compose, ComposeArgs, ComposeAttach, ComposeBuild, ComposeCommit, ComposeConfig, ComposeCp,
     ComposeEvents, ComposeExec, ComposeExport, ComposeImages, ComposeKill, ComposeLogs, ComposeLs,
-    ComposePort, ComposePs, ComposePull, ComposePush, ComposeRestart, ComposeRm, ComposeRun, ComposeScale,
-    ComposeStats, ComposeVersion, ComposeVolumes, ComposeWait, ComposeWatch, ConfigFormat, Down, KeepFlags,
-    LogLook, MakeFlags, Progress, ProjectArgs, PullPolicy, Rmi, Services, Up, VersionFormat,
+    ComposePort, ComposePs, ComposePublish, ComposePull, ComposePush, ComposeRestart, ComposeRm, ComposeRun,
+    ComposeScale, ComposeStats, ComposeVersion, ComposeVolumes, ComposeWait, ComposeWatch, ConfigFormat,
+    Down, KeepFlags, LogLook, MakeFlags, OciVersion, Progress, ProjectArgs, PullPolicy, Rmi, Services, Up,
+    VersionFormat,
 };
 pub(crate) use user::{
     AuditArgs, Life, User, UserAdd, UserCert, UserLogin, UserPasswd, UserRevoke, UserToken,

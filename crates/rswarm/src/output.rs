@@ -8,7 +8,7 @@ use std::{
     borrow::Cow,
     io::{self, IsTerminal, Write},
     pin::Pin,
-    sync::atomic::{AtomicU8, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, Ordering},
     task::{Context, Poll, ready},
 };
 use tokio::io::AsyncWrite;
@@ -88,6 +88,14 @@ pub(crate) fn tell(how: Telling) {
     TELLING.store(how as u8, Ordering::Relaxed);
 }
 
+/// What is told did not happen: a thing of the whole program, as [`TELLING`].
+static REHEARSED: AtomicBool = AtomicBool::new(false);
+
+/// Marks all that [`step`] tells as what would be done. Source of the mark: docker/compose `pkg/api`, `DRYRUN_PREFIX`.
+pub(crate) fn rehearse() {
+    REHEARSED.store(true, Ordering::Relaxed);
+}
+
 /// Is nothing told of what happens?
 pub(crate) fn is_silent() -> bool {
     TELLING.load(Ordering::Relaxed) == Telling::Nothing as u8
@@ -95,13 +103,28 @@ pub(crate) fn is_silent() -> bool {
 
 /// Tells what was done to an object, as ` Container shop-web-1  Started`. Source: docker/compose `pkg/progress`.
 pub(crate) fn step(kind: &str, name: &str, done: &str) {
+    told(&format!("{kind} {name}"), "  ", done);
+}
+
+/// The same of what has no kind, as ` shop.example/app:1 published`.
+pub(crate) fn deed(name: &str, done: &str) {
+    told(name, " ", done);
+}
+
+fn told(name: &str, between: &str, done: &str) {
     match TELLING.load(Ordering::Relaxed) {
         how if how == Telling::Nothing as u8 => {}
         how if how == Telling::Json as u8 => {
-            let id = format!("{kind} {name}");
-            to_stderr(&serde_json::json!({"id": id, "text": done}).to_string());
+            let mut told = serde_json::json!({"id": name, "text": done});
+            if REHEARSED.load(Ordering::Relaxed) {
+                told["dry-run"] = true.into();
+            }
+            to_stderr(&told.to_string());
         }
-        _ => to_stderr(&format!(" {kind} {name}  {done}")),
+        _ if REHEARSED.load(Ordering::Relaxed) => {
+            to_stderr(&format!(" DRY-RUN MODE -  {name}{between}{done}"))
+        }
+        _ => to_stderr(&format!(" {name}{between}{done}")),
     }
 }
 

@@ -13,12 +13,12 @@ pub(crate) struct ComposeArgs {
     pub(crate) command: Compose,
 }
 
-/// What is the same for every word; `--progress` may also stand behind it.
-#[derive(Debug, Default, Args)]
+/// What is the same for every word; `--progress` and `--dry-run` may also stand behind it.
+#[derive(Debug, Clone, Default, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct ProjectArgs {
     /// Compose files, merged in order; else those of COMPOSE_FILE, else `compose.yaml` and its siblings, here or above;
-    /// - for standard input.
+    /// - for standard input, oci://REGISTRY/REPOSITORY:TAG for what `publish` put there.
     #[arg(short, long)]
     pub(crate) file: Vec<PathBuf>,
     /// Else COMPOSE_PROJECT_NAME, else the file's `name:`, else its folder's. With it and without --file, commands that
@@ -52,6 +52,12 @@ pub(crate) struct ProjectArgs {
     /// Networks and volumes also where no service uses them.
     #[arg(long)]
     pub(crate) all_resources: bool,
+    /// Registries of oci:// projects that are reached without (verified) TLS.
+    #[arg(long, value_name = "REGISTRY", id = "insecure_registries")]
+    pub(crate) insecure_registry: Vec<String>,
+    /// Go through the command to its end, tell what it would do, and change nothing.
+    #[arg(long, global = true)]
+    pub(crate) dry_run: bool,
     /// Leave out what cannot be honoured, with a warning.
     #[arg(long)]
     pub(crate) lenient: bool,
@@ -141,6 +147,8 @@ pub(crate) enum Compose {
     Export(ComposeExport),
     /// Push the images of services that are built here.
     Push(ComposePush),
+    /// Put the project's files into a registry, for `-f oci://...`.
+    Publish(ComposePublish),
     /// Change how many containers services have.
     Scale(ComposeScale),
     /// Show what containers use of processor, memory and network.
@@ -204,7 +212,8 @@ pub(crate) struct KeepFlags {
     /// How many containers of a service there are, whatever the file says.
     #[arg(long, value_name = "SERVICE=NUMBER")]
     pub(crate) scale: Vec<String>,
-    /// Do not ask: volumes that the file describes otherwise now are made anew, and lose what is in them.
+    /// Do not ask: volumes that the file describes otherwise now are made anew, and lose what is in them; a project of a
+    /// registry has the variables that it mentions.
     #[arg(short, long)]
     pub(crate) yes: bool,
 }
@@ -427,6 +436,9 @@ pub(crate) struct ComposeRun {
     /// Print the container's name and leave it alone.
     #[arg(short, long)]
     pub(crate) detach: bool,
+    /// Do not ask whether a project of a registry may have the variables that it mentions.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
     /// NAME=VALUE; NAME alone takes it from the shell, else from `.env`.
     #[arg(short, long)]
     pub(crate) env: Vec<String>,
@@ -507,6 +519,15 @@ pub(crate) struct ComposeBuild {
     /// Also what these depend on.
     #[arg(long)]
     pub(crate) with_dependencies: bool,
+    /// Build nothing: print a file for `docker buildx bake` that would.
+    #[arg(long)]
+    pub(crate) print: bool,
+    /// Where an image comes from is not attested here: only `false` is taken.
+    #[arg(long)]
+    pub(crate) provenance: Option<String>,
+    /// What an image is made of is not attested here: only `false` is taken.
+    #[arg(long)]
+    pub(crate) sbom: Option<String>,
     /// All by default.
     pub(crate) services: Vec<String>,
 }
@@ -595,6 +616,41 @@ pub(crate) struct ComposeExport {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
+pub(crate) struct ComposePublish {
+    /// Pin images to what their tags stand for now.
+    #[arg(long)]
+    pub(crate) resolve_image_digests: bool,
+    /// Form of the artifact; by default the newer one, if the registry takes it.
+    #[arg(long, value_enum)]
+    pub(crate) oci_version: Option<OciVersion>,
+    /// With the files of variables, and without asking about variables that look like secrets.
+    #[arg(long)]
+    pub(crate) with_env: bool,
+    /// Ask nothing.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// With the images: not possible here, and refused.
+    #[arg(long)]
+    pub(crate) app: bool,
+    /// Reach this registry without (verified) TLS.
+    #[arg(long)]
+    pub(crate) insecure_registry: bool,
+    /// Where to: REGISTRY/REPOSITORY, with a :TAG or without.
+    pub(crate) repository: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OciVersion {
+    /// For registries that know no types of artifacts.
+    #[value(name = "1.0")]
+    V1_0,
+    /// With a type of its own.
+    #[value(name = "1.1")]
+    V1_1,
+}
+
+#[derive(Debug, Default, Args)]
 pub(crate) struct ComposePush {
     /// Say nothing of the progress.
     #[arg(short, long)]
@@ -798,6 +854,12 @@ pub(crate) struct ComposeConfig {
     /// Write out nothing that the files only imply.
     #[arg(long)]
     pub(crate) no_normalize: bool,
+    /// Images with the digests that their tags stand for now.
+    #[arg(long, conflicts_with = "no_interpolate")]
+    pub(crate) resolve_image_digests: bool,
+    /// Only the images with these digests: a file to lay over the others.
+    #[arg(long, conflicts_with = "no_interpolate")]
+    pub(crate) lock_image_digests: bool,
     /// YAML or JSON.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: ConfigFormat,

@@ -29,6 +29,22 @@ pub(crate) fn key(server: Option<&str>) -> String {
     }
 }
 
+/// Returns the folders of plugins of Docker's CLI, in the order in which they are searched: those that `config.json` names,
+/// the person's, the machine's. Source: docker/cli `cli-plugins/manager/manager.go`, `manager_unix.go`.
+pub(crate) fn plugin_folders() -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    if let Ok(read) = Credentials::read() {
+        let named = read.config["cliPluginsExtraDirs"].as_array().into_iter().flatten();
+        folders.extend(named.filter_map(Value::as_str).map(PathBuf::from));
+        folders.extend(read.path.parent().map(|folder| folder.join("cli-plugins")));
+    }
+    folders.extend(
+        ["/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec"]
+            .map(|folder| Path::new(folder).join("docker/cli-plugins")),
+    );
+    folders
+}
+
 /// `config.json` as it was read.
 pub(crate) struct Credentials {
     path: PathBuf,

@@ -1,21 +1,22 @@
 //! What is done to containers that are there, and containers of `run`.
 
 use super::{
-    body,
+    bake, body, config,
     project::{Member, Project, label},
+    provide,
     up::{self, Options},
 };
 use crate::{
     cli::{
         AttachArgs, CommitArgs, ComposeAttach, ComposeBuild, ComposeCommit, ComposeCp, ComposeExec,
         ComposeExport, ComposeKill, ComposePull, ComposePush, ComposeRestart, ComposeRm, ComposeRun,
-        ComposeScale, CpArgs, ExecArgs, ExportArgs, KeepFlags, PullArgs, PullPolicy, Services,
+        ComposeScale, CpArgs, ExecArgs, ExportArgs, KeepFlags, ProjectArgs, PullArgs, PullPolicy, Services,
     },
     commands::{container, copy, create, image, pairs},
     output,
 };
 use anyhow::{Context, Result, bail};
-use compose::StackService;
+use compose::{Provider, StackService};
 use docker_api::{
     client::Client,
     types::{self, StrSlice},
@@ -50,9 +51,18 @@ pub(super) async fn cp(client: &Client, project: &Project, args: ComposeCp) -> R
     if let Some((service, path)) = copy::container_path(source) {
         let member = project.one(client, service, args.index, true).await?;
         let source = format!("{}:{path}", member.id);
+        if project.dry_run && destination != "-" {
+            client
+                .archive_stat(&member.id, path)
+                .await?
+                .with_context(|| format!("could not find the file {path} in container {}", member.name))?;
+            output::step("Container", &member.name, &format!("Would be copied to {destination}"));
+            return Ok(());
+        }
         return copy::cp(client, &CpArgs { source, destination: destination.clone() }).await;
     }
     let Some((service, path)) = copy::container_path(destination) else {
+        // Neither end is a container, which it says.
         return copy::cp(client, &args.paths).await;
     };
     let members = match args.index {
@@ -71,6 +81,9 @@ pub(super) async fn cp(client: &Client, project: &Project, args: ComposeCp) -> R
         bail!("standard input can be read once, and service {service:?} has more containers; hint: --index");
     }
     for member in members {
+        if project.dry_run {
+            output::step("Container", &member.name, &format!("Would get a copy of {source}"));
+        }
         let destination = format!("{}:{path}", member.id);
         copy::cp(client, &CpArgs { source: source.clone(), destination }).await?;
     }
@@ -83,7 +96,13 @@ pub(super) async fn attach(client: &Client, project: &Project, args: &ComposeAtt
 }
 
 pub(super) async fn commit(client: &Client, project: &Project, args: ComposeCommit) -> Result<()> {
-    let container = project.one(client, &args.service, args.index, true).await?.id;
+    let member = project.one(client, &args.service, args.index, true).await?;
+    if project.dry_run {
+        let name = args.reference.as_deref().unwrap_or("an image without a name");
+        output::step("Container", &member.name, &format!("Would be committed to {name}"));
+        return Ok(());
+    }
+    let container = member.id;
     let args = CommitArgs {
         author: args.author,
         message: args.message,
@@ -96,7 +115,12 @@ pub(super) async fn commit(client: &Client, project: &Project, args: ComposeComm
 }
 
 pub(super) async fn export(client: &Client, project: &Project, args: ComposeExport) -> Result<()> {
-    let container = project.one(client, &args.service, args.index, true).await?.id;
+    let member = project.one(client, &args.service, args.index, true).await?;
+    if let (true, Some(file)) = (project.dry_run, &args.output) {
+        output::step("Container", &member.name, &format!("Would be exported to {}", file.display()));
+        return Ok(());
+    }
+    let container = member.id;
     image::export(client, &ExportArgs { output: args.output, container }).await
 }
 
@@ -139,8 +163,12 @@ pub(super) async fn run(client: &Client, project: &Project, args: &ComposeRun) -
     let options = Options { make: Some(&args.make), keep: Some(&keep), start: true, ..Options::default() };
     let with_needed = project.select(std::slice::from_ref(&args.service), true)?;
     let (service, needed) = with_needed.split_last().context("a service")?;
+    if let Some(provider) = provide::of(service) {
+        bail!("service {}: provider {:?} makes no container to run a command in", service.key, provider.kind);
+    }
     let needed = if args.no_deps { &[] } else { needed };
     up::converge(client, project, needed, &options).await?;
+    provide::models(client, project, &[*service], args.make.quiet_pull).await?;
     up::provide_image(client, project, service, &options).await?;
     up::surroundings(client, project, service).await?;
     if !args.no_deps {
@@ -163,6 +191,12 @@ pub(super) async fn run(client: &Client, project: &Project, args: &ComposeRun) -
     let name = args.name.clone().unwrap_or_else(named);
     recipe.body.config.labels.insert(label::SLUG.to_owned(), suffix.clone());
     let id = up::make(client, &recipe, &name, 1, &[]).await?;
+    if project.dry_run {
+        output::step("Container", &name, "Would be run");
+    }
+    if project.dry_run && !args.detach {
+        bail!("interactive run is not supported in dry-run mode; hint: --detach");
+    }
     if args.detach {
         client.container_act(&id, "start", &[]).await?;
         output::line(&name)?;
@@ -249,7 +283,22 @@ fn make_anonymous(endpoint: &mut types::EndpointSettings) {
     endpoint.mac_address = String::new();
 }
 
-pub(super) async fn build(client: &Client, project: &Project, args: &ComposeBuild) -> Result<()> {
+pub(super) async fn build(
+    client: &Client,
+    of: &ProjectArgs,
+    project: &Project,
+    args: &ComposeBuild,
+) -> Result<()> {
+    for (flag, value) in [("--provenance", &args.provenance), ("--sbom", &args.sbom)] {
+        if let Some(value) = value.as_deref().filter(|value| !matches!(*value, "false" | "0")) {
+            bail!("{flag}={value}: builds make no attestations here; hint: leave it out, or {flag}=false");
+        }
+    }
+    if args.print {
+        let services = project.select(&args.services, args.with_dependencies)?;
+        let built: Vec<_> = services.into_iter().filter(|service| service.build.is_some()).collect();
+        return output::line(&bake::print(project, &config::shown(of)?, &built, args)?);
+    }
     let mut built = false;
     for service in project.select(&args.services, args.with_dependencies)? {
         let Some(wanted) = &service.build else { continue };
@@ -274,7 +323,10 @@ pub(super) async fn pull(client: &Client, project: &Project, args: &ComposePull)
     let (mut failed, mut to_build) = (Vec::new(), Vec::new());
     for service in project.select(&args.services, args.include_deps)? {
         let image = &service.spec.task.container.image;
-        if !seen.insert(image) || (service.build.is_some() && args.ignore_buildable) {
+        if provide::of(service).is_some()
+            || !seen.insert(image)
+            || (service.build.is_some() && args.ignore_buildable)
+        {
             continue;
         }
         let there = client.image(image).await.is_ok();
@@ -306,6 +358,44 @@ fn service_of<'a>(project: &'a Project, member: &Member) -> Option<&'a StackServ
     project.stack().ok()?.services.iter().find(|s| s.key == member.service)
 }
 
+/// A step on the way down.
+pub(super) enum Step<'a> {
+    /// At once: nothing of these is needed by another one of them.
+    Containers(Vec<&'a Member>),
+    /// What a program provides.
+    Provided(&'a StackService, &'a Provider),
+}
+
+/// Returns containers and what programs provide of some services (all if none is named), what others need last.
+pub(super) fn way_down<'a>(
+    project: &'a Project,
+    members: &'a [Member],
+    services: &[String],
+) -> Vec<Step<'a>> {
+    // In the order of their needs: what goes first stands last.
+    let ordered = project.select(&[], true).unwrap_or_default();
+    let named = |service: &&StackService| services.is_empty() || services.contains(&service.key);
+    let mut provided: Vec<(&StackService, &Provider)> = ordered
+        .into_iter()
+        .filter(named)
+        .filter_map(|service| provide::of(service).map(|provider| (service, provider)))
+        .collect();
+    let mut steps = Vec::new();
+    for group in by_needs(project, members).into_iter().rev() {
+        // Before what it needs itself goes. Those that need it are gone by then: they need that too.
+        let (now, later) = provided.into_iter().partition(|(service, _)| {
+            let needs = project.all_needs(service);
+            needs.iter().any(|(need, _)| group.iter().any(|member| member.service == *need))
+        });
+        provided = later;
+        let now: Vec<_> = now;
+        steps.extend(now.into_iter().rev().map(|(service, provider)| Step::Provided(service, provider)));
+        steps.push(Step::Containers(group));
+    }
+    steps.extend(provided.into_iter().rev().map(|(service, provider)| Step::Provided(service, provider)));
+    steps
+}
+
 /// Stops containers, those that others need last.
 pub(super) async fn stop(
     client: &Client,
@@ -314,9 +404,16 @@ pub(super) async fn stop(
     timeout: Option<u32>,
 ) -> Result<()> {
     let members = project.of_services(client, services).await?;
-    for group in by_needs(project, &members).into_iter().rev() {
-        let stopped = group.into_iter().map(|m| up::stop(client, service_of(project, m), m, timeout));
-        project.together(stopped).await?;
+    for step in way_down(project, &members, services) {
+        match step {
+            Step::Containers(group) => {
+                let stopped = group.into_iter().map(|m| up::stop(client, service_of(project, m), m, timeout));
+                project.together(stopped).await?;
+            }
+            Step::Provided(service, provider) => {
+                provide::run(client, project, service, provider, provide::Event::Stop).await?;
+            }
+        }
     }
     Ok(())
 }

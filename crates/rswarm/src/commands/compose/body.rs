@@ -1,6 +1,9 @@
 //! From a service of the file to what the Docker API makes a container of.
 
-use super::project::{Project, label};
+use super::{
+    project::{Project, label},
+    remote,
+};
 use crate::output;
 use anyhow::{Context, Result, bail};
 use compose::StackService;
@@ -67,7 +70,7 @@ pub(super) fn recipe(
         image: from.image.clone(),
         entrypoint: words(&from.command),
         cmd: words(&from.args),
-        env: from.env.clone(),
+        env: project.environment(service),
         labels,
         user: from.user.clone(),
         working_dir: from.dir.clone(),
@@ -187,10 +190,10 @@ fn identity(project: &Project, service: &StackService) -> Vec<(String, String)> 
     let restarts = |key: &String| service.host.as_ref().is_some_and(|h| h.restarts_with.contains(key));
     let needs = project.needs(service);
     let needs = needs.iter().map(|(key, c)| format!("{key}:{}:{}", condition(*c), restarts(key)));
-    let files = project
-        .files
-        .iter()
-        .map(|f| std::path::absolute(f).unwrap_or_else(|_| f.clone()).display().to_string());
+    let files = project.files.iter().map(|f| match remote::is_remote(f) {
+        true => f.display().to_string(),
+        false => std::path::absolute(f).unwrap_or_else(|_| f.clone()).display().to_string(),
+    });
     [
         (label::PROJECT, project.name.clone()),
         (label::SERVICE, service.key.clone()),

@@ -9,12 +9,17 @@
 //! *Start reading at* [`run`].
 
 mod act;
+mod bake;
 mod body;
 mod config;
 mod follow;
 mod look;
 mod observe;
 mod project;
+mod provide;
+mod publish;
+mod rehearsal;
+mod remote;
 mod surroundings;
 mod swarm;
 mod up;
@@ -52,6 +57,11 @@ pub(crate) async fn run(client: &Client, args: ComposeArgs) -> Result<ExitCode> 
         let of = ProjectArgs { project_name: name, ..of };
         return swarm::run(client, &of, command).await;
     }
+    let rehearsed = of.dry_run.then(|| rehearsal::client(client));
+    let client = rehearsed.as_ref().unwrap_or(client);
+    if of.dry_run {
+        output::rehearse();
+    }
     // What shows or joins containers has its own answer to Ctrl-C.
     let answers = matches!(
         command,
@@ -73,7 +83,11 @@ pub(crate) async fn run(client: &Client, args: ComposeArgs) -> Result<ExitCode> 
 
 async fn act_on(client: &Client, of: &ProjectArgs, command: Compose) -> Result<ExitCode> {
     match command {
-        Compose::Up(args) => return bring_up(client, &Project::load(of, &args.services)?, &args).await,
+        Compose::Up(args) => {
+            let project = Project::load(of, &args.services)?;
+            remote::agree(of, args.keep.yes)?;
+            return bring_up(client, &project, &args).await;
+        }
         Compose::Create(args) => {
             let project = Project::load(of, &args.services)?;
             let options = Options { make: Some(&args.make), keep: Some(&args.keep), ..Options::default() };
@@ -86,14 +100,21 @@ async fn act_on(client: &Client, of: &ProjectArgs, command: Compose) -> Result<E
         }
         Compose::Exec(args) => {
             let project = Project::load_or_named(of, &[])?;
-            let container = project.one(client, &args.service, args.index, false).await?.id;
-            return act::exec(client, container, args).await;
+            let member = project.one(client, &args.service, args.index, false).await?;
+            if project.dry_run && !args.detach {
+                bail!("interactive exec is not supported in dry-run mode; hint: --detach");
+            }
+            if project.dry_run {
+                output::step("Container", &member.name, &format!("Would run {}", args.command.join(" ")));
+            }
+            return act::exec(client, member.id, args).await;
         }
         Compose::Run(args) => {
             let project = Project::load(of, std::slice::from_ref(&args.service))?;
+            remote::agree(of, args.yes)?;
             return act::run(client, &project, &args).await;
         }
-        Compose::Build(args) => act::build(client, &Project::load(of, &args.services)?, &args).await?,
+        Compose::Build(args) => act::build(client, of, &Project::load(of, &args.services)?, &args).await?,
         Compose::Pull(args) => act::pull(client, &Project::load(of, &args.services)?, &args).await?,
         Compose::Restart(args) => {
             act::restart(client, &Project::load_or_named(of, &args.services)?, &args).await?;
@@ -138,7 +159,8 @@ async fn act_on(client: &Client, of: &ProjectArgs, command: Compose) -> Result<E
             return observe::wait(client, &Project::load_or_named(of, &args.services)?, &args).await;
         }
         Compose::Version(args) => observe::version(&args)?,
-        Compose::Config(args) => config::config(of, &args)?,
+        Compose::Publish(args) => return publish::publish(client, of, &args).await,
+        Compose::Config(args) => config::config(client, of, &args).await?,
         Compose::Ls(args) => look::ls(client, &args).await?,
         Compose::Watch(args) => {
             let project = Project::load(of, &args.services)?;
@@ -179,11 +201,14 @@ async fn bring_up(client: &Client, project: &Project, args: &Up) -> Result<ExitC
         timeout: args.timeout,
         limit: seconds(args.wait_timeout),
     };
-    let detach = args.detach || args.no_start || args.wait;
+    let detach = args.detach || args.no_start || args.wait || project.dry_run;
     if detach {
         up::converge(client, project, &services, &options).await?;
         if args.wait {
             up::wait_until_up(client, project, &services, options.limit).await?;
+        }
+        if project.dry_run && !args.detach {
+            output::line("end of 'compose up' output, interactive run is not supported in dry-run mode")?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -207,6 +232,10 @@ async fn bring_up(client: &Client, project: &Project, args: &Up) -> Result<ExitC
     let attached = project.members(client).await?;
     let attached = attached.iter().filter(|m| !m.one_off && shown.contains(&m.service));
     let attached: Vec<String> = attached.map(|m| follow::short_name(project, m)).collect();
+    if own.iter().all(|key| services.iter().any(|s| s.key == *key && provide::of(s).is_some())) {
+        // No container of theirs will ever end.
+        return Ok(ExitCode::SUCCESS);
+    }
     if !attached.is_empty() && !output::is_silent() {
         output::line(&format!("Attaching to {}", attached.join(", ")))?;
     }
@@ -302,7 +331,15 @@ async fn down(client: &Client, project: &Project, args: &Down) -> Result<()> {
     let nothing = members.is_empty();
     // What others need goes last. What fails is told when all are gone.
     let mut failed = Ok(());
-    for group in act::by_needs(project, &members).into_iter().rev() {
+    for step in act::way_down(project, &members, &args.services) {
+        let group = match step {
+            act::Step::Containers(group) => group,
+            act::Step::Provided(service, provider) => {
+                let gone = provide::run(client, project, service, provider, provide::Event::Down).await;
+                failed = failed.and(gone);
+                continue;
+            }
+        };
         let service = |member: &project::Member| {
             project.stack().ok().and_then(|stack| stack.services.iter().find(|s| s.key == member.service))
         };
@@ -387,7 +424,7 @@ async fn remove_images(
     let mut images = BTreeSet::new();
     if project.has_file() {
         let wanted = project.stack()?.services.iter().filter(|s| which == Rmi::All || project.names_image(s));
-        images.extend(wanted.map(|s| s.spec.task.container.image.clone()));
+        images.extend(wanted.map(|s| s.spec.task.container.image.clone()).filter(|image| !image.is_empty()));
     } else {
         let own = |m: &project::Member| format!("{}{}{}", project.name, project.separator, m.service);
         let wanted = members.iter().filter(|m| which == Rmi::All || m.summary.image == own(m));

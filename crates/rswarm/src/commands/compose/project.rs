@@ -1,6 +1,6 @@
 //! A project: what its file says, and which containers it has.
 
-use super::{super::deploy, surroundings::Surroundings};
+use super::{super::deploy, provide, surroundings::Surroundings};
 use crate::{
     cli::{Ansi, LogLook, ProjectArgs},
     output,
@@ -12,6 +12,7 @@ use futures::{StreamExt, TryStreamExt};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::{Mutex, PoisonError},
 };
 
 /// Labels of Docker Compose: its projects and ours see each other's containers. Source: docker/compose
@@ -55,6 +56,10 @@ pub(super) struct Project {
     pub(super) ansi: Ansi,
     /// More is told of what happens.
     pub(super) verbose: bool,
+    /// Variables that services get besides the file's, by their keys: from providers, of models.
+    given: Mutex<BTreeMap<String, BTreeMap<String, String>>>,
+    /// Nothing happens: what is done on this machine itself, and not by the daemon, is left out.
+    pub(super) dry_run: bool,
 }
 
 /// What becomes of containers that the file does not name.
@@ -108,11 +113,11 @@ impl Project {
         let files = around.files()?;
         let sources = around.sources(&files)?;
         let all = Sources { profiles: vec!["*".to_owned()], ..sources.clone() };
-        let everything = compose::load(&all, &compose::Disk).ok();
+        let reach = around.reach();
+        let everything = compose::load(&all, &reach).ok();
         let known: BTreeSet<String> =
             everything.iter().flat_map(|(stack, _)| stack.services.iter().map(|s| s.key.clone())).collect();
-        let active =
-            compose::load(&sources, &compose::Disk).map_err(|error| deploy::with_line(error, &sources));
+        let active = compose::load(&sources, &reach).map_err(|error| deploy::with_line(error, &sources));
         let missing = match &active {
             Ok((stack, _)) => wanted.iter().any(|name| !stack.services.iter().any(|s| s.key == *name)),
             // A file whose services all have profiles.
@@ -133,7 +138,7 @@ impl Project {
         }
         let known =
             if known.is_empty() { stack.services.iter().map(|s| s.key.clone()).collect() } else { known };
-        let env = compose::variables(&sources, &compose::Disk)?;
+        let env = compose::variables(&sources, &reach)?;
         if args.verbose {
             let names: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
             let env_files: Vec<String> = sources.env_files.iter().map(|f| f.display().to_string()).collect();
@@ -176,6 +181,8 @@ impl Project {
             all_resources: false,
             ansi: Ansi::Auto,
             verbose: false,
+            given: Mutex::default(),
+            dry_run: false,
         }
     }
 
@@ -191,6 +198,7 @@ impl Project {
             parallel: around.parallel()?,
             ansi: around.ansi()?,
             verbose: around.is_verbose(),
+            dry_run: around.is_rehearsed(),
             orphans,
             ..project
         })
@@ -216,6 +224,49 @@ impl Project {
         self.stack
             .as_ref()
             .with_context(|| format!("project {} is known by its name alone: this needs its file", self.name))
+    }
+
+    /// Gives the variables of a service's provider to those that need it, under its name unless they are to be as they are.
+    pub(super) fn give(&self, from: &StackService, variables: &[provide::Given]) -> Result<()> {
+        let prefix = format!("{}_", from.key.to_uppercase());
+        for service in &self.stack()?.services {
+            if !self.needs(service).iter().any(|(need, _)| *need == from.key) {
+                continue;
+            }
+            for variable in variables {
+                let provide::Given { name, value, raw } = variable;
+                let other = self.environment(service).into_iter().find_map(|entry| {
+                    let (known, other) = entry.split_once('=').unwrap_or((&entry, ""));
+                    (known == name).then(|| other.to_owned())
+                });
+                if *raw && other.is_some_and(|other| other != *value) {
+                    output::warning(&format!(
+                        "provider {:?} overrides environment variable {name:?} in service {:?}",
+                        from.key, service.key
+                    ));
+                }
+                let name = if *raw { name.clone() } else { format!("{prefix}{name}") };
+                self.tell(service, [(name, value.clone())]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a service more variables.
+    pub(super) fn tell(&self, service: &StackService, variables: impl IntoIterator<Item = (String, String)>) {
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        given.entry(service.key.clone()).or_default().extend(variables);
+    }
+
+    /// Returns the variables of a service: the file's, and over them those that it was given.
+    pub(super) fn environment(&self, service: &StackService) -> Vec<String> {
+        let mut all = service.spec.task.container.env.clone();
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, value) in given.get(&service.key).into_iter().flatten() {
+            all.retain(|entry| entry.split('=').next() != Some(name));
+            all.push(format!("{name}={value}"));
+        }
+        all
     }
 
     pub(super) fn has_file(&self) -> bool {
@@ -274,13 +325,30 @@ impl Project {
         {
             let restarts =
                 |key: &String| service.host.as_ref().is_some_and(|h| h.restarts_with.contains(key));
-            let needs = self.needs(service).into_iter();
+            let needs = self.all_needs(service).into_iter();
             return needs
                 .map(|(service, condition)| Need { restarts: restarts(&service), service, condition })
                 .collect();
         }
         let listed = member.summary.labels.get(label::DEPENDS).map(String::as_str).unwrap_or_default();
         listed.split(',').filter_map(need).collect()
+    }
+
+    /// Returns what a service needs, and what the providers need that it needs: they have no container that stands between.
+    pub(super) fn all_needs(&self, service: &StackService) -> Vec<(String, model::DependencyCondition)> {
+        let mut all = self.needs(service);
+        let mut open = vec![service];
+        while let Some(service) = open.pop() {
+            for (need, _) in self.needs(service) {
+                let mut services = self.stack.iter().flat_map(|stack| &stack.services);
+                let Some(provided) = services.find(|s| s.key == need && provide::of(s).is_some()) else {
+                    continue;
+                };
+                all.extend(self.needs(provided));
+                open.push(provided);
+            }
+        }
+        all
     }
 
     /// Returns services, and those that they wait for, and so on.

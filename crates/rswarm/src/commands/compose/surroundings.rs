@@ -16,11 +16,14 @@
 //! last one wins), else that of `.env` here, else that of `.env` beside the first compose file. Source: docker/compose
 //! `cmd/compose/compose.go`; documentation "Environment variables precedence".
 
-use super::super::deploy;
+use super::{
+    super::deploy,
+    remote::{self, Reach},
+};
 use crate::cli::{Ansi, Progress, ProjectArgs};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use compose::{Place, Sources};
+use compose::{Files as _, Place, Sources};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -54,6 +57,8 @@ impl<'a> Surroundings<'a> {
         if env_files.is_empty() {
             let folder = match (&args.project_directory, args.file.first()) {
                 (Some(folder), _) => folder.clone(),
+                // What is in a registry stands in no folder here.
+                (None, Some(file)) if remote::is_remote(file) => PathBuf::new(),
                 (None, Some(file)) => file.parent().map(Path::to_path_buf).unwrap_or_default(),
                 (None, None) => PathBuf::new(),
             };
@@ -121,6 +126,15 @@ impl<'a> Surroundings<'a> {
         self.args.verbose
     }
 
+    /// Returns how what files name is read.
+    pub(super) fn reach(&self) -> Reach {
+        Reach { insecure: self.args.insecure_registry.clone() }
+    }
+
+    pub(super) fn is_rehearsed(&self) -> bool {
+        self.args.dry_run
+    }
+
     pub(super) fn removes_orphans(&self) -> Result<bool> {
         self.flag("COMPOSE_REMOVE_ORPHANS")
     }
@@ -184,7 +198,20 @@ impl<'a> Surroundings<'a> {
     /// # Errors
     /// There is none, or it cannot be read.
     pub(super) fn sources(&self, files: &[PathBuf]) -> Result<Sources> {
-        let sources = deploy::sources(files, self.name())?;
+        let reach = self.reach();
+        let local = |file: &PathBuf| match file.to_str().filter(|_| remote::is_remote(file)) {
+            Some(url) => reach.fetch(url).with_context(|| format!("cannot read {url}")),
+            None => Ok(file.clone()),
+        };
+        let here = files.iter().map(local).collect::<Result<Vec<_>>>()?;
+        let sources = deploy::sources(&here, self.name())?;
+        // The folder of what was fetched is named after a digest.
+        let fallback_name = match files.first().is_some_and(|file| remote::is_remote(file)) {
+            true => std::env::current_dir()
+                .ok()
+                .and_then(|folder| Some(folder.file_name()?.to_string_lossy().into_owned())),
+            false => None,
+        };
         let project_dir = match &self.args.project_directory {
             Some(folder) => {
                 folder.canonicalize().with_context(|| format!("cannot read {}", folder.display()))?
@@ -210,6 +237,7 @@ impl<'a> Surroundings<'a> {
             place: Place::Host,
             all_resources: self.args.all_resources,
             underscores: self.underscores()?,
+            fallback_name,
             project_dir,
             ..sources
         })

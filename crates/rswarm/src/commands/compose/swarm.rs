@@ -23,6 +23,8 @@ pub(super) async fn run(client: &Client, of: &ProjectArgs, command: Compose) -> 
         ("--compatibility", of.compatibility),
         ("--parallel", of.parallel.is_some()),
         ("--all-resources", of.all_resources),
+        ("--insecure-registry", !of.insecure_registry.is_empty()),
+        ("--dry-run; hint: `rswarm deploy --plan` tells what a deploy would change", of.dry_run),
     ])?;
     let args = deploy_args(of);
     let name = || match (&of.project_name, of.file.is_empty()) {
@@ -44,7 +46,9 @@ pub(super) async fn run(client: &Client, of: &ProjectArgs, command: Compose) -> 
         Compose::Exec(exec) => return run_in_task(client, &name()?, exec).await,
         Compose::Run(run) => return one_off(client, &name()?, &run).await,
         Compose::Build(build) => {
-            let flags = build.no_cache || build.pull || build.push || build.quiet || build.with_dependencies;
+            let more = build.print || build.provenance.is_some() || build.sbom.is_some();
+            let flags =
+                build.no_cache || build.pull || build.push || build.quiet || build.with_dependencies || more;
             refuse(&[
                 ("flags of `build`", flags || !build.build_arg.is_empty()),
                 ("a choice of services", !build.services.is_empty()),
@@ -64,6 +68,8 @@ pub(super) async fn run(client: &Client, of: &ProjectArgs, command: Compose) -> 
                 || config.no_interpolate
                 || config.no_consistency
                 || config.no_normalize
+                || config.resolve_image_digests
+                || config.lock_image_digests
                 || config.hash.is_some();
             let json = config.format != crate::cli::ConfigFormat::Yaml;
             refuse(&[
@@ -229,6 +235,7 @@ async fn one_off(client: &Client, stack: &str, args: &ComposeRun) -> Result<Exit
     let make = &args.make;
     refuse(&[
         ("--detach", args.detach),
+        ("--yes", args.yes),
         ("--publish and --service-ports", args.service_ports || !args.publish.is_empty()),
         ("--volume", !args.volume.is_empty()),
         ("--name", args.name.is_some()),

@@ -6,6 +6,7 @@
 use super::{
     body::{self, Recipe},
     project::{Member, Orphans, Project, label},
+    provide,
 };
 use crate::{
     cli::{KeepFlags, MakeFlags, PullArgs, PullPolicy},
@@ -62,12 +63,15 @@ pub(super) async fn converge(
     options: &Options<'_>,
 ) -> Result<BTreeMap<String, Vec<Member>>> {
     let scale = scale(project, services, options)?;
+    let containers: Vec<&StackService> =
+        services.iter().copied().filter(|service| provide::of(service).is_none()).collect();
     orphans(client, project, options).await?;
-    for service in services {
+    provide::models(client, project, &containers, options.make.is_some_and(|make| make.quiet_pull)).await?;
+    for service in &containers {
         provide_image(client, project, service, options).await?;
     }
-    networks(client, project, services, options).await?;
-    let emptied = volumes(client, project, services, options).await?;
+    networks(client, project, &containers, options).await?;
+    let emptied = volumes(client, project, &containers, options).await?;
     let mut first: BTreeMap<String, String> = BTreeMap::new();
     for member in project.members(client).await?.into_iter().filter(|m| !m.one_off) {
         first.entry(member.service).or_insert(member.id);
@@ -81,6 +85,13 @@ pub(super) async fn converge(
         };
         let (next, later): (Vec<_>, Vec<_>) = left.iter().copied().partition(|service| !waits(service));
         let made = try_join_all(next.iter().map(|service| async {
+            if let Some(provider) = provide::of(service) {
+                if !options.no_deps {
+                    wait_for_needs(client, project, service, options.limit).await?;
+                }
+                provide::run(client, project, service, provider, provide::Event::Up).await?;
+                return Ok((service.key.clone(), Vec::new()));
+            }
             let wanted = scale.get(&service.key).copied().unwrap_or(1);
             let again = options.always_needed.contains(&service.key);
             let anew = again || named_volumes(service).any(|(name, ..)| emptied.contains(name));
@@ -226,7 +237,7 @@ pub(super) async fn pull(client: &Client, service: &StackService, quiet: bool) -
 }
 
 /// Returns `os/architecture`, empty if any will do.
-fn platform(service: &StackService) -> String {
+pub(super) fn platform(service: &StackService) -> String {
     let platform = service.spec.task.placement.platforms.first();
     platform.map(|p| format!("{}/{}", p.os, p.architecture)).unwrap_or_default()
 }
@@ -250,7 +261,7 @@ pub(super) async fn build_image(
     args.label.push(format!("{}={}", label::PROJECT, project.name));
     args.label.push(format!("{}={}", label::SERVICE, service.key));
     build::run(client, &args).await.with_context(|| format!("cannot build service {}", service.key))?;
-    if !args.quiet {
+    if !args.quiet && !project.dry_run {
         // As BuildKit's plain progress says it last.
         output::line(&format!("naming to {image} done"))?;
     }
@@ -774,6 +785,10 @@ pub(super) async fn wait_for(
     condition: DependencyCondition,
     limit: Option<Duration>,
 ) -> Result<()> {
+    // What did not start never ends, and says of itself what it is.
+    if project.dry_run {
+        return Ok(());
+    }
     let start = Instant::now();
     let mut told = false;
     loop {
