@@ -5,12 +5,15 @@
 mod attachable;
 mod attacks;
 mod cluster;
+mod completion;
 mod compose;
+mod contexts;
 mod demo;
 mod devices;
 mod docker_cli;
 mod docker_commands;
 mod docker_engine;
+mod docker_flags;
 mod docker_inspect;
 mod docker_py;
 mod dockerfiles;

@@ -192,3 +192,77 @@ fn an_image_is_built_from_a_folder_from_standard_input_and_with_a_secret() {
         assert!(said.contains(expected), "{args:?}: {said}");
     }
 }
+
+#[test]
+fn lists_and_objects_are_shown_as_dockers_flags_ask() {
+    let lab = lab(1);
+    load_hello(&lab, 1);
+    let ok = |args: &[&str]| lab.rswarm(1, args).ok();
+    let first =
+        ok(&["run", "-d", "--name", "first", "-v", "data:/data", "-p", "8093:80", "rswarm/hello", "web"]);
+    ok(&["container", "create", "--name", "second", "rswarm/hello", "web"]);
+    for (args, shown) in [
+        (&["ps", "-a", "-l", "--format", "{{.Names}}"][..], "second\n"),
+        (&["ps", "-n", "1", "--format", "{{.Names}}"], "second\n"),
+        (&["ps", "--no-trunc", "-q"], first.as_str()),
+        (&["port", "first", "80"], "0.0.0.0:8093\n"),
+        (&["inspect", "--type", "volume", "-f", "{{.Name}}", "data"], "data\n"),
+        (
+            &["images", "--digests", "--format", "{{.Repository}} {{.Digest}}", "rswarm/hello"],
+            "rswarm/hello <none>\n",
+        ),
+        (&["images", "no/such", "-q"], ""),
+        (&["container", "stop", "--signal", "KILL", "-t", "5", "first"], "first\n"),
+        (&["inspect", "-f", "{{.State.ExitCode}}", "first"], "137\n"),
+        (&["container", "start", "first"], "first\n"),
+        (&["container", "rename", "second", "third"], ""),
+        (&["container", "rm", "third"], "third\n"),
+        (&["network", "rm", "-f", "nope"], "nope\n"),
+    ] {
+        assert_eq!(ok(args), shown, "{args:?}");
+    }
+    let top = ok(&["container", "top", "first", "-o", "pid,comm"]);
+    assert!(top.contains("COMMAND") && !top.contains("STIME"), "{top}");
+    assert!(ok(&["ps", "-s"]).contains("(virtual "), "sizes are shown when they are asked for");
+    assert!(!ok(&["ps"]).contains("SIZE"));
+    assert!(ok(&["container", "inspect", "-s", "first"]).contains("\"SizeRootFs\""));
+    let used = ok(&["system", "df", "-v"]);
+    for part in ["rswarm/hello:latest", "first", "VOLUME NAME", "data", "Build cache usage: 0B"] {
+        assert!(used.contains(part), "{part} is missing in {used}");
+    }
+    assert!(ok(&["history", "--no-trunc", "--human=false", "rswarm/hello"]).contains("sha256:"));
+    let refused = |args: &[&str]| lab.rswarm(1, args).fails();
+    assert!(refused(&["inspect", "--type", "image", "first"]).contains("No such image: first"));
+    assert!(refused(&["port", "first", "81"]).contains("no public port \"81/tcp\" published for first"));
+    assert!(refused(&["volume", "create", "-d", "nfs", "x"]).contains("nfs"), "an unknown driver is named");
+    assert!(
+        refused(&["create", "--device-read-bps", "/dev/sda:1mb", "rswarm/hello"])
+            .contains("BlkioDeviceReadBps")
+    );
+    assert!(refused(&["network", "create", "--ipam-driver", "dhcp", "n"]).contains("dhcp"));
+}
+
+/// A program that shows a container's output passes signals on to it, and says how it ended.
+#[test]
+fn signals_to_a_command_reach_the_container_that_it_shows() {
+    let mut lab = lab(1);
+    load_hello(&lab, 1);
+    let pids = lab.dir().join("pid").display().to_string();
+    let script = lab.dir().join("run.sh");
+    let socket = lab.socket(1).display().to_string();
+    let text = format!("echo $$ >{pids}\nexec $1 -H unix://{socket} run --name shown rswarm/hello web\n");
+    fs::write(&script, text).expect("a script");
+    let script = script.display().to_string();
+    let program = crate::program().display().to_string();
+    let shown = lab.exec(1, &["/bin/sh", &script, &program]).expect("a host that runs it");
+    wait_for("its output", SOON, || {
+        if shown.said().contains("listening on port 80") { Ok(()) } else { Err(shown.said()) }
+    });
+    let interrupt = lab.dir().join("interrupt.sh");
+    fs::write(&interrupt, format!("kill -TERM $(cat {pids})\n")).expect("a script");
+    lab.exec(1, &["/bin/sh", &interrupt.display().to_string()]).expect("a host").wait(SOON).expect("its end");
+    let ended = shown.wait(SOON).expect("its end");
+    // The program of the image ends well when it is told to.
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert_eq!(lab.rswarm(1, &["inspect", "-f", "{{.State.Status}}", "shown"]).ok(), "exited\n");
+}

@@ -4,30 +4,34 @@
 
 mod cluster;
 mod container;
+mod context;
 mod flags;
+mod help;
 mod host;
 mod image;
 mod objects;
 mod oci;
 mod project;
+mod service;
 mod user;
 
 pub(crate) use cluster::{
-    DeployArgs, JoinToken, Node, NodeUpdate, PlanFormat, ScaleArgs, Service, ServiceCreate, ServiceUpdate,
-    Stack, StackConfig, Swarm, SwarmBackup, SwarmCa, SwarmInit, SwarmJoin, SwarmReaddress, SwarmRecover,
-    SwarmRestore, SwarmUpdate, UnlockKey,
+    DeployArgs, JoinToken, Node, NodeUpdate, PlanFormat, ScaleArgs, Service, Stack, StackConfig, Swarm,
+    SwarmBackup, SwarmCa, SwarmInit, SwarmJoin, SwarmReaddress, SwarmRecover, SwarmRestore, SwarmUpdate,
+    TasksShown, UnlockKey,
 };
 pub(crate) use container::{
-    AttachArgs, CommitArgs, Container, CpArgs, ExecArgs, ExportArgs, KillArgs, LogsArgs, PsArgs, RmArgs,
-    ServiceLogs, StartArgs, StatsArgs, StopArgs, UpdateArgs,
+    AttachArgs, CommitArgs, Container, CpArgs, ExecArgs, ExportArgs, KillArgs, LogsArgs, OneContainer,
+    PortArgs, PsArgs, RenameArgs, RmArgs, ServiceLogs, StartArgs, StatsArgs, StopArgs, TopArgs, UpdateArgs,
 };
-pub(crate) use flags::{ContainerFlags, CreateArgs, LimitFlags, Pull, RunArgs};
+pub(crate) use context::{Context, ContextCreate, ContextUpdate};
+pub(crate) use flags::{ContainerFlags, CreateArgs, LimitFlags, Pull, RunArgs, SignalFlags};
 pub(crate) use host::{
     DaemonArgs, DfArgs, Doctor, DoctorArgs, EventsArgs, PruneArgs, System, SystemPruneArgs,
 };
 pub(crate) use image::{
-    BuildArgs, Builder, HistoryArgs, Image, ImportArgs, LoadArgs, LoginArgs, LogoutArgs, PullArgs, RmiArgs,
-    SaveArgs, SearchArgs, TagArgs,
+    BuildArgs, BuildLimits, Builder, HistoryArgs, Image, ImagesArgs, ImportArgs, LoadArgs, LoginArgs,
+    LogoutArgs, PullArgs, PushArgs, RmiArgs, SaveArgs, SearchArgs, TagArgs,
 };
 pub(crate) use objects::{Blob, Network, NetworkAddresses, Volume};
 pub(crate) use oci::{LogFormat, OciArgs, OciVerb};
@@ -39,6 +43,7 @@ pub(crate) use project::{
     Down, KeepFlags, LogLook, MakeFlags, OciVersion, Progress, ProjectArgs, PullPolicy, Rmi, Services, Up,
     VersionFormat,
 };
+pub(crate) use service::{ServiceCreate, ServiceFlags, ServiceUpdate};
 pub(crate) use user::{
     AuditArgs, Life, User, UserAdd, UserCert, UserLogin, UserPasswd, UserRevoke, UserToken,
 };
@@ -46,6 +51,19 @@ pub(crate) use user::{
 use crate::demo;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+
+/// Where help shows what can be typed with every command: below all else.
+const GLOBAL: &str = "Global options";
+/// Behind all that has no place of its own.
+const LAST: usize = 1000;
+
+/// Returns the command line, with its help as people look for it.
+pub(crate) fn command() -> clap::Command {
+    let command = <Cli as clap::CommandFactory>::command();
+    let command =
+        command.mut_subcommand("compose", |compose| help::grouped(compose, help::COMPOSE, "Options"));
+    help::grouped(command, help::ROOT, GLOBAL)
+}
 
 /// A handful of Linux hosts as one machine for containers.
 #[derive(Debug, Parser)]
@@ -58,8 +76,18 @@ use std::path::PathBuf;
 )]
 pub(crate) struct Cli {
     /// The daemon's socket: unix://PATH, tcp://HOST:PORT or ssh://USER@HOST; of `daemon`, one more to listen at.
-    #[arg(short = 'H', long, global = true, env = "RSWARM_HOST")]
+    #[arg(short = 'H', long, global = true, env = "RSWARM_HOST", help_heading = GLOBAL, display_order = LAST)]
     pub(crate) host: Option<String>,
+    /// The daemon, by its name in `rswarm context ls`; else DOCKER_CONTEXT, else what `context use` says.
+    // `build` has an argument of that name.
+    #[arg(id = "daemon_context", long = "context", global = true, value_name = "NAME", help_heading = GLOBAL, display_order = LAST)]
+    pub(crate) context: Option<String>,
+    /// As --context, in front of the command.
+    #[arg(short = 'c', value_name = "NAME", conflicts_with = "daemon_context", help_heading = GLOBAL, display_order = LAST)]
+    pub(crate) context_before: Option<String>,
+    /// Print version.
+    #[arg(short = 'v', action = clap::ArgAction::Version, help_heading = GLOBAL, display_order = LAST)]
+    short_version: Option<bool>,
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
     #[command(subcommand)]
@@ -69,16 +97,16 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct TlsArgs {
     /// Speak TLS to a tcp:// daemon and believe it only with a certificate that the CA has signed.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL, display_order = LAST)]
     pub(crate) tlsverify: bool,
     /// Who signs the daemon's certificate; else `ca.pem` in $DOCKER_CERT_PATH or ~/.docker.
-    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true, help_heading = GLOBAL, display_order = LAST)]
     pub(crate) tlscacert: Option<PathBuf>,
     /// Our certificate; else `cert.pem` there.
-    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true, help_heading = GLOBAL, display_order = LAST)]
     pub(crate) tlscert: Option<PathBuf>,
     /// Its key; else `key.pem` there.
-    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true, help_heading = GLOBAL, display_order = LAST)]
     pub(crate) tlskey: Option<PathBuf>,
 }
 
@@ -135,6 +163,9 @@ pub(crate) enum Command {
     /// What builds left behind.
     #[command(subcommand)]
     Builder(Builder),
+    /// Daemons with names; Docker's CLI knows the same ones.
+    #[command(subcommand)]
+    Context(Context),
     /// This host as a whole: what it is, what it holds, what happens on it.
     #[command(subcommand)]
     System(System),
@@ -161,29 +192,15 @@ pub(crate) enum Command {
     /// Let paused containers go on.
     Unpause(Names),
     /// Give a container another name.
-    Rename {
-        /// Name or id of the container.
-        container: String,
-        /// Its new name.
-        name: String,
-    },
+    Rename(RenameArgs),
     /// Wait until containers stop; print their exit codes.
     Wait(Names),
     /// Show the processes of a container.
-    Top {
-        /// Name or id of a container or service, or a task such as web.2.
-        container: String,
-    },
+    Top(TopArgs),
     /// Show the published ports of a container.
-    Port {
-        /// Name or id of the container.
-        container: String,
-    },
+    Port(PortArgs),
     /// Show what a container changed in its file system.
-    Diff {
-        /// Name or id of the container.
-        container: String,
-    },
+    Diff(OneContainer),
     /// Show what containers take, once or every second.
     Stats(StatsArgs),
     /// Join this terminal with a running container.
@@ -201,7 +218,7 @@ pub(crate) enum Command {
     /// Pull an image from a registry.
     Pull(PullArgs),
     /// Push an image to a registry.
-    Push(PullArgs),
+    Push(PushArgs),
     /// Write images as an archive.
     Save(SaveArgs),
     /// Show how an image was made.
@@ -213,7 +230,7 @@ pub(crate) enum Command {
     /// Show what happens on this host.
     Events(EventsArgs),
     /// List images.
-    Images(ListArgs),
+    Images(ImagesArgs),
     /// Remove images.
     Rmi(RmiArgs),
     /// Look for images at a registry's index; Docker Hub's unless TERM begins with a host.
@@ -227,7 +244,7 @@ pub(crate) enum Command {
     /// Add a name to an image.
     Tag(TagArgs),
     /// Show what an object is, as JSON.
-    Inspect(InspectArgs),
+    Inspect(InspectAnyArgs),
     /// Show what this host and its swarm are.
     Info(FormatArgs),
     /// Show the versions of client and daemon.
@@ -237,6 +254,11 @@ pub(crate) enum Command {
         /// The shell.
         #[arg(value_enum)]
         shell: clap_complete::Shell,
+    },
+    /// Show the help of a command.
+    Help {
+        /// The command, e.g. `service create`.
+        command: Vec<String>,
     },
     /// Write the manual's pages, one for each command, for man(1).
     Man {
@@ -293,6 +315,23 @@ pub(crate) struct InspectArgs {
     pub(crate) format: Option<String>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct InspectAnyArgs {
+    #[command(flatten)]
+    pub(crate) inspect: InspectArgs,
+    /// Look among objects of this kind alone.
+    #[arg(
+        long = "type",
+        value_parser = [
+            "container", "image", "network", "volume", "service", "task", "node", "secret", "config"
+        ]
+    )]
+    pub(crate) kind: Option<String>,
+    /// Of containers also how much they have written, and how much there is.
+    #[arg(short, long)]
+    pub(crate) size: bool,
+}
+
 /// Reads `90s`, `10m`, `1h30m`, `500ms`.
 pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     compose::duration(text).ok_or_else(|| format!("{text:?} is not a duration such as 90s or 10m"))
@@ -305,7 +344,7 @@ mod tests {
     #[test]
     fn the_host_of_the_command_line_is_known_behind_the_command_too() {
         for typed in [&["rswarm", "-H", "unix:///a", "daemon"], &["rswarm", "daemon", "-H", "unix:///a"]] {
-            let matches = <Cli as clap::CommandFactory>::command().get_matches_from(typed);
+            let matches = command().get_matches_from(typed);
             assert_eq!(
                 matches.value_source("host"),
                 Some(clap::parser::ValueSource::CommandLine),
@@ -316,7 +355,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
@@ -336,10 +375,55 @@ mod tests {
             }
         }
         let mut mute = Vec::new();
-        let mut command = <Cli as clap::CommandFactory>::command();
+        let mut command = command();
         command.build();
         look(&command, "rswarm", &mut mute);
         assert!(mute.is_empty(), "without a line of help:\n{}", mute.join("\n"));
+    }
+
+    /// Returns the commands that a text names between backticks.
+    fn named(text: &str) -> Vec<String> {
+        // Fenced blocks are typed by a test of the whole program.
+        let outside: String = text.split("```").step_by(2).collect();
+        let spans = outside
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .map(|span| span.split_whitespace().collect::<Vec<_>>().join(" "));
+        spans
+            .map(|span| span.strip_prefix("sudo ").map(str::to_owned).unwrap_or(span))
+            .filter(|span| span.starts_with("rswarm "))
+            .collect()
+    }
+
+    #[test]
+    fn what_the_readme_names_can_be_typed() {
+        use clap::error::ErrorKind::{
+            DisplayHelpOnMissingArgumentOrSubcommand, InvalidValue, MissingRequiredArgument,
+            MissingSubcommand,
+        };
+        let all = named(include_str!("../../../README.md"));
+        assert!(all.len() > 20, "{all:?}");
+        for line in all {
+            // What a shell does with it, and what is only said to be possible.
+            let typed = line.split(['>', '|', '#']).next().unwrap_or_default();
+            let words = typed.split(' ').filter(|word| !word.is_empty() && !word.starts_with('['));
+            let words: Vec<&str> = words.map(|word| word.trim_matches(['\'', '"'])).collect();
+            if words.iter().any(|word| word.contains("...")) {
+                continue;
+            }
+            if let Err(error) = command().try_get_matches_from(&words) {
+                // A command may be named without what it is given.
+                let kind = error.kind();
+                let named = matches!(
+                    kind,
+                    MissingRequiredArgument | MissingSubcommand | DisplayHelpOnMissingArgumentOrSubcommand
+                );
+                // And a flag without its value.
+                let flag = kind == InvalidValue && words.last().is_some_and(|word| word.starts_with("--"));
+                assert!(named || flag, "README: {line}\n{error}");
+            }
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use template::{Template, Words};
 #[derive(Debug)]
 pub(crate) struct List {
     /// Header of the table, name in templates.
-    columns: &'static [(&'static str, &'static str)],
+    columns: Vec<(&'static str, &'static str)>,
     rows: Vec<Row>,
 }
 
@@ -23,8 +23,8 @@ struct Row {
 }
 
 impl List {
-    pub(crate) fn new(columns: &'static [(&'static str, &'static str)]) -> Self {
-        Self { columns, rows: Vec::new() }
+    pub(crate) fn new(columns: &[(&'static str, &'static str)]) -> Self {
+        Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
     pub(crate) fn row(&mut self, values: Vec<String>) {

@@ -12,8 +12,9 @@ mod output;
 mod terminal;
 
 use anyhow::{Context, Result};
-use clap::{CommandFactory as _, FromArgMatches as _, parser::ValueSource};
+use clap::{FromArgMatches as _, parser::ValueSource};
 use cli::{Builder, Cli, Command, System};
+use commands::contexts::Said;
 use docker_api::{client::Client, tls::Files};
 use std::{ffi::OsString, process::ExitCode};
 
@@ -37,7 +38,11 @@ fn main() -> ExitCode {
         let words: Vec<String> = args.iter().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
         return finish(demo::hello::run(&words));
     }
-    let matches = Cli::command().get_matches();
+    // A shell that asks what can be typed next; this ends here if it does.
+    clap_complete::CompleteEnv::with_factory(|| commands::names::taught(cli::command()))
+        .var(commands::names::VARIABLE)
+        .complete();
+    let matches = cli::command().get_matches();
     // What the environment says is for commands that ask a daemon.
     let typed = matches.value_source("host") == Some(ValueSource::CommandLine);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
@@ -64,31 +69,33 @@ fn dispatch(cli: Cli, typed: bool) -> Result<ExitCode> {
         Command::LabHost(args) => demo::host::run(&args),
         Command::Hello { args } => demo::hello::run(&args),
         Command::Oci(args) => commands::oci::run(&args),
-        Command::Daemon(args) => daemon(args, cli.host.filter(|_| typed), cli.tls),
+        Command::Daemon(args) => {
+            if cli.context.or(cli.context_before).is_some() {
+                anyhow::bail!("--context says which daemon a command asks; the daemon itself takes -H");
+            }
+            daemon(args, cli.host.filter(|_| typed), cli.tls)
+        }
         // These ask no daemon.
         Command::Completion { shell } => commands::manual::completion(shell).map(|()| ExitCode::SUCCESS),
+        Command::Help { command } => commands::manual::help(&command).map(|()| ExitCode::SUCCESS),
         Command::Man { folder } => commands::manual::pages(&folder).map(|()| ExitCode::SUCCESS),
         Command::Stack(cli::Stack::Config(args)) => {
             commands::stack::config(&args).map(|()| ExitCode::SUCCESS)
         }
+        Command::Context(command) => {
+            let said = Said::gather(cli.host, typed, cli.context.or(cli.context_before))?;
+            commands::context::run(&said, tls_files(&cli.tls)?, command).map(|()| ExitCode::SUCCESS)
+        }
         command => {
-            let host = cli.host.or_else(|| std::env::var("DOCKER_HOST").ok().filter(|h| !h.is_empty()));
-            let host = host.unwrap_or_else(|| DEFAULT_HOST.to_owned());
-            let encrypted = if host.starts_with("tcp://") { tls_files(&cli.tls)? } else { None };
-            let client = match encrypted {
-                Some(files) => Client::with_tls(&host, docker_api::tls::client_config(&files)?)?,
-                None => Client::new(&host)?,
-            };
-            // As for Docker's CLI: an older daemon is spoken to in its own version.
-            let version = std::env::var("DOCKER_API_VERSION").ok().filter(|version| !version.is_empty());
-            let client = match version {
-                Some(version) => client.with_version(version.trim_start_matches('v')),
-                None => client,
-            };
-            let client = match commands::logins::token(client.host())? {
-                Some(token) => client.with_token(&token)?,
-                None => client,
-            };
+            let said = Said::gather(cli.host, typed, cli.context.or(cli.context_before))?;
+            // Docker's word for another thing.
+            let hosts = typed && matches!(&command, Command::Service(cli::Service::Create(_)));
+            let client = client(&said, &cli.tls).map_err(|error| match hosts {
+                true => error.context(
+                    "--host says which daemon is asked; hint: --add-host NAME:ADDRESS is for the service",
+                ),
+                false => error,
+            })?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let result = runtime.block_on(ask(&client, command));
             // A read of standard input cannot be cancelled; it must not hold the exit up.
@@ -96,6 +103,31 @@ fn dispatch(cli: Cli, typed: bool) -> Result<ExitCode> {
             result
         }
     }
+}
+
+/// Returns what speaks with the daemon that is meant.
+fn client(said: &Said, tls: &cli::TlsArgs) -> Result<Client> {
+    let place = said.place()?;
+    // A context has its own files; flags win over them, variables do not.
+    let encrypted = match (place.host.starts_with("tcp://"), place.named && !tls.tlsverify) {
+        (true, true) => place.tls,
+        (true, false) => tls_files(tls)?,
+        (false, _) => None,
+    };
+    let client = match encrypted {
+        Some(files) => Client::with_tls(&place.host, docker_api::tls::client_config(&files)?)?,
+        None => Client::new(&place.host)?,
+    };
+    // As for Docker's CLI: an older daemon is spoken to in its own version.
+    let version = std::env::var("DOCKER_API_VERSION").ok().filter(|version| !version.is_empty());
+    let client = match version {
+        Some(version) => client.with_version(version.trim_start_matches('v')),
+        None => client,
+    };
+    Ok(match commands::logins::token(client.host())? {
+        Some(token) => client.with_token(&token)?,
+        None => client,
+    })
 }
 
 /// Returns the files for TLS, if it is asked for; Docker's variables stand for flags.
@@ -182,13 +214,11 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Restart(args) => container::stop(client, &args, "restart").await?,
         Command::Pause(args) => container::act(client, &args.names, "pause").await?,
         Command::Unpause(args) => container::act(client, &args.names, "unpause").await?,
-        Command::Rename { container, name } => {
-            client.container_act(&container, "rename", &[("name", &name)]).await?;
-        }
+        Command::Rename(args) => container::rename(client, &args).await?,
         Command::Wait(args) => container::wait(client, &args).await?,
-        Command::Top { container } => look::top(client, &container).await?,
-        Command::Port { container } => look::port(client, &container).await?,
-        Command::Diff { container } => look::diff(client, &container).await?,
+        Command::Top(args) => look::top(client, &args).await?,
+        Command::Port(args) => look::port(client, &args).await?,
+        Command::Diff(args) => look::diff(client, &args.container).await?,
         Command::Stats(args) => look::stats(client, &args).await?,
         Command::Attach(args) => return container::attach(client, &args).await,
         Command::Cp(args) => copy::cp(client, &args).await?,
@@ -212,6 +242,7 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Import(args) => image::import(client, &args).await?,
         Command::Tag(args) => image::tag(client, &args).await?,
         Command::Inspect(args) => system::inspect(client, &args).await?,
+        Command::Builder(Builder::Build(args)) => build::run(client, &args).await?,
         Command::Builder(Builder::Prune(args)) => prune::run(client, prune::Kind::Builds, &args).await?,
         Command::System(System::DialStdio) => system::dial_stdio(client).await?,
         Command::System(System::Df(args)) => prune::df(client, &args).await?,
@@ -221,6 +252,8 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Info(args) => system::info(client, &args).await?,
         Command::Version(args) => system::version(client, &args).await?,
         Command::Completion { .. }
+        | Command::Context(_)
+        | Command::Help { .. }
         | Command::Man { .. }
         | Command::Daemon(_)
         | Command::Demo(_)

@@ -1,6 +1,6 @@
 //! What can be typed of the swarm: its nodes, services and stacks.
 
-use super::{InspectArgs, ListArgs, Names, ServiceLogs, parse_duration};
+use super::{InspectArgs, ListArgs, Names, ServiceCreate, ServiceLogs, ServiceUpdate, parse_duration};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -239,6 +239,9 @@ pub(crate) struct SwarmInit {
     /// Entries between Raft snapshots.
     #[arg(long)]
     pub(crate) snapshot_interval: Option<u64>,
+    /// Snapshots that are kept beside the newest one.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_snapshots: Option<u64>,
     /// Ended tasks kept per slot.
     #[arg(long)]
     pub(crate) task_history_limit: Option<i64>,
@@ -335,6 +338,9 @@ pub(crate) struct SwarmUpdate {
     /// Entries of the Raft log between two snapshots.
     #[arg(long)]
     pub(crate) snapshot_interval: Option<u64>,
+    /// Snapshots that are kept beside the newest one.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_snapshots: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -351,6 +357,8 @@ pub(crate) enum Node {
         node: String,
         #[command(flatten)]
         list: ListArgs,
+        #[command(flatten)]
+        shown: TasksShown,
     },
     /// Change a node's role, availability or labels.
     Update(NodeUpdate),
@@ -387,6 +395,17 @@ pub(crate) struct NodeUpdate {
     pub(crate) label_rm: Vec<String>,
 }
 
+/// How tasks are shown.
+#[derive(Debug, Default, Clone, Copy, Args)]
+pub(crate) struct TasksShown {
+    /// Ids and errors in full.
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Ids of services and nodes instead of names.
+    #[arg(long)]
+    pub(crate) no_resolve: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Service {
     /// List the services.
@@ -399,9 +418,8 @@ pub(crate) enum Service {
         services: Vec<String>,
         #[command(flatten)]
         list: ListArgs,
-        /// Ids and errors in full.
-        #[arg(long)]
-        no_trunc: bool,
+        #[command(flatten)]
+        shown: TasksShown,
     },
     /// Show what services are, as JSON.
     Inspect(InspectArgs),
@@ -411,9 +429,9 @@ pub(crate) enum Service {
         name: String,
     },
     /// Create a service.
-    Create(ServiceCreate),
+    Create(Box<ServiceCreate>),
     /// Change a service; its tasks are replaced one after the other.
-    Update(ServiceUpdate),
+    Update(Box<ServiceUpdate>),
     /// Say how many tasks services shall have: SERVICE=REPLICAS...
     Scale(ScaleArgs),
     /// Put the spec before the last change back.
@@ -423,6 +441,9 @@ pub(crate) enum Service {
         /// Do not wait until it runs.
         #[arg(short, long)]
         detach: bool,
+        /// Tell nothing of how it comes up.
+        #[arg(short, long)]
+        quiet: bool,
         /// How long to wait until it runs, e.g. 90s or 10m.
         #[arg(long, default_value = "10m", value_parser = parse_duration)]
         timeout: std::time::Duration,
@@ -432,93 +453,6 @@ pub(crate) enum Service {
     /// Remove services.
     #[command(visible_alias = "remove")]
     Rm(Names),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ServiceCreate {
-    /// Give the nodes that will run it your account at the registry of its image.
-    #[arg(long)]
-    pub(crate) with_registry_auth: bool,
-    /// Name of the service; a chosen one by default.
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// How many tasks it has.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) replicas: u64,
-    /// So many tasks as --replicas says, or one on each node.
-    #[arg(long, default_value = "replicated", value_parser = ["replicated", "global"])]
-    pub(crate) mode: String,
-    /// Variable of its processes: KEY=VALUE; may be repeated.
-    #[arg(short, long)]
-    pub(crate) env: Vec<String>,
-    /// `[PUBLISHED:]TARGET[/PROTOCOL]`
-    #[arg(short, long)]
-    pub(crate) publish: Vec<String>,
-    /// Network that its tasks are on; may be repeated.
-    #[arg(long)]
-    pub(crate) network: Vec<String>,
-    /// Where its tasks may run, e.g. node.labels.disk==ssd; may be repeated.
-    #[arg(long)]
-    pub(crate) constraint: Vec<String>,
-    /// Label of the service: KEY=VALUE; may be repeated.
-    #[arg(short, long)]
-    pub(crate) label: Vec<String>,
-    /// An update whose task no node has taken up for this long has failed (like 90s or 5m); else after 10 minutes.
-    #[arg(long, value_name = "DURATION", value_parser = parse_progress_deadline)]
-    pub(crate) update_progress_deadline: Option<std::time::Duration>,
-    /// Do not wait until it runs.
-    #[arg(short, long)]
-    pub(crate) detach: bool,
-    /// How long to wait until it runs, e.g. 90s or 10m.
-    #[arg(long, default_value = "10m", value_parser = parse_duration)]
-    pub(crate) timeout: std::time::Duration,
-    /// The image.
-    pub(crate) image: String,
-    /// What is run in it, instead of what the image says.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ServiceUpdate {
-    /// Give the nodes that will run it your account at the registry of its image.
-    #[arg(long)]
-    pub(crate) with_registry_auth: bool,
-    /// Name or id of the service.
-    pub(crate) service: String,
-    /// Another image.
-    #[arg(long)]
-    pub(crate) image: Option<String>,
-    /// How many tasks it shall have.
-    #[arg(long)]
-    pub(crate) replicas: Option<u64>,
-    /// Variable to set: KEY=VALUE; may be repeated.
-    #[arg(long)]
-    pub(crate) env_add: Vec<String>,
-    /// Variable to take away: KEY; may be repeated.
-    #[arg(long)]
-    pub(crate) env_rm: Vec<String>,
-    /// Replace the tasks although nothing else changes.
-    #[arg(long)]
-    pub(crate) force: bool,
-    /// An update whose task no node has taken up for this long has failed (like 90s or 5m); else after 10 minutes.
-    #[arg(long, value_name = "DURATION", value_parser = parse_progress_deadline)]
-    pub(crate) update_progress_deadline: Option<std::time::Duration>,
-    /// Do not wait until it runs.
-    #[arg(short, long)]
-    pub(crate) detach: bool,
-    /// How long to wait until it runs, e.g. 90s or 10m.
-    #[arg(long, default_value = "10m", value_parser = parse_duration)]
-    pub(crate) timeout: std::time::Duration,
-}
-
-/// Reads a duration that is longer than nothing.
-///
-/// # Errors
-/// It is no duration, or nothing.
-fn parse_progress_deadline(text: &str) -> Result<std::time::Duration, String> {
-    let deadline = super::parse_duration(text)?;
-    if deadline.is_zero() { Err("must be longer than nothing".to_owned()) } else { Ok(deadline) }
 }
 
 #[derive(Debug, Args)]
@@ -547,6 +481,12 @@ pub(crate) enum Stack {
         /// Remove services that the file no longer names.
         #[arg(long)]
         prune: bool,
+        /// Tell nothing of how it comes up.
+        #[arg(short, long)]
+        quiet: bool,
+        /// Give the nodes that will run them your accounts at the registries of the images.
+        #[arg(long)]
+        with_registry_auth: bool,
         /// Name of the stack.
         stack: String,
     },
@@ -561,9 +501,8 @@ pub(crate) enum Stack {
         stack: String,
         #[command(flatten)]
         list: ListArgs,
-        /// Ids and errors in full.
-        #[arg(long)]
-        no_trunc: bool,
+        #[command(flatten)]
+        shown: TasksShown,
     },
     /// List the services of a stack.
     Services {

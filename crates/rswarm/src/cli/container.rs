@@ -1,6 +1,6 @@
 //! What can be typed of containers that exist; [`flags`](super::flags) has those of `run` and `create`.
 
-use super::{CreateArgs, InspectArgs, LimitFlags, ListArgs, PruneArgs, RunArgs};
+use super::{CreateArgs, InspectArgs, LimitFlags, ListArgs, Names, PruneArgs, RunArgs, SignalFlags};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -19,14 +19,85 @@ pub(crate) enum Container {
     Exec(ExecArgs),
     /// Show the logs of a container, task or service.
     Logs(LogsArgs),
+    /// Start stopped containers.
+    Start(StartArgs),
     /// Stop containers.
     Stop(StopArgs),
+    /// Stop and start containers.
+    Restart(StopArgs),
     /// Kill containers.
     Kill(KillArgs),
+    /// Freeze all processes of containers.
+    Pause(Names),
+    /// Let paused containers go on.
+    Unpause(Names),
     /// Remove containers.
+    #[command(visible_alias = "remove")]
     Rm(RmArgs),
+    /// Give a container another name.
+    Rename(RenameArgs),
+    /// Change the limits of containers.
+    Update(Box<UpdateArgs>),
+    /// Wait until containers stop; print their exit codes.
+    Wait(Names),
+    /// Join this terminal with a running container.
+    Attach(AttachArgs),
+    /// Copy files between a container and this machine.
+    Cp(CpArgs),
+    /// Show what a container changed in its file system.
+    Diff(OneContainer),
+    /// Write a container's file system as a tar.
+    Export(ExportArgs),
+    /// Make an image of what a container changed.
+    Commit(CommitArgs),
+    /// Show the published ports of a container.
+    Port(PortArgs),
+    /// Show what containers take, once or every second.
+    Stats(StatsArgs),
+    /// Show the processes of a container.
+    Top(TopArgs),
     /// Show what containers are, as JSON.
-    Inspect(InspectArgs),
+    Inspect(ContainerInspectArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneContainer {
+    /// Name or id of the container.
+    pub(crate) container: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RenameArgs {
+    /// Name or id of the container.
+    pub(crate) container: String,
+    /// Its new name.
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PortArgs {
+    /// Name or id of a container or service, or a task such as web.2.
+    pub(crate) container: String,
+    /// One of its own ports alone: 80 or 80/udp.
+    pub(crate) port: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Name or id of a container or service, or a task such as web.2.
+    pub(crate) container: String,
+    /// What of ps(1) is asked for, e.g. -o pid,comm.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) ps: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ContainerInspectArgs {
+    #[command(flatten)]
+    pub(crate) inspect: InspectArgs,
+    /// Also how much they have written, and how much there is.
+    #[arg(short, long)]
+    pub(crate) size: bool,
 }
 
 #[derive(Debug, Args)]
@@ -35,8 +106,20 @@ pub(crate) struct PsArgs {
     #[arg(short, long)]
     pub(crate) all: bool,
     /// Those of all nodes of the swarm: to admins all, to other users those of tasks.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["last", "latest"])]
     pub(crate) all_nodes: bool,
+    /// The newest ones alone, so many, running or not.
+    #[arg(short = 'n', long, value_name = "COUNT", conflicts_with = "latest")]
+    pub(crate) last: Option<u32>,
+    /// The newest one alone, running or not.
+    #[arg(short, long)]
+    pub(crate) latest: bool,
+    /// Ids and commands in full.
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Also how much they have written, and how much there is.
+    #[arg(short, long)]
+    pub(crate) size: bool,
     #[command(flatten)]
     pub(crate) list: ListArgs,
 }
@@ -147,6 +230,12 @@ pub(crate) struct StatsArgs {
     /// One sample, then end.
     #[arg(long)]
     pub(crate) no_stream: bool,
+    /// Also those that do not run.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Ids in full.
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
     /// Containers, services, or tasks such as web.2; all running containers of this host by default.
     pub(crate) containers: Vec<String>,
     /// `json`, `table`, or a template such as '{{.Name}}'.
@@ -156,6 +245,8 @@ pub(crate) struct StatsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AttachArgs {
+    #[command(flatten)]
+    pub(crate) signals: SignalFlags,
     /// Output only.
     #[arg(long)]
     pub(crate) no_stdin: bool,
@@ -193,6 +284,12 @@ pub(crate) struct CommitArgs {
     /// An instruction of a Dockerfile, e.g. 'ENV A=1'; may be repeated.
     #[arg(short, long)]
     pub(crate) change: Vec<String>,
+    /// Pause the container meanwhile, as without this flag; --pause=false does not.
+    #[arg(
+        short, long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_name = "BOOL"
+    )]
+    pub(crate) pause: bool,
     /// Do not pause the container meanwhile.
     #[arg(long)]
     pub(crate) no_pause: bool,
@@ -204,9 +301,12 @@ pub(crate) struct CommitArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct StopArgs {
-    /// Seconds until SIGKILL.
-    #[arg(short = 't', long)]
-    pub(crate) time: Option<u32>,
+    /// Seconds until SIGKILL; -1 is never.
+    #[arg(short = 't', long, alias = "time", allow_negative_numbers = true)]
+    pub(crate) timeout: Option<i64>,
+    /// What they are told to end with, instead of what they are made with.
+    #[arg(short, long)]
+    pub(crate) signal: Option<String>,
     /// Names or ids of containers, or tasks such as web.2.
     #[arg(required = true)]
     pub(crate) containers: Vec<String>,

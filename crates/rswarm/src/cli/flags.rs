@@ -8,10 +8,23 @@ use std::path::PathBuf;
 #[command(disable_help_flag = true)]
 pub(crate) struct RunArgs {
     /// Print the container's id and leave it running.
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "attach")]
     pub(crate) detach: bool,
     #[command(flatten)]
+    pub(crate) signals: SignalFlags,
+    #[command(flatten)]
     pub(crate) container: CreateArgs,
+}
+
+/// What becomes of signals to a command that shows a container's streams.
+#[derive(Debug, Args)]
+pub(crate) struct SignalFlags {
+    /// Pass signals to this command on to the container, as without this flag, unless it has a terminal.
+    #[arg(
+        long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_name = "BOOL"
+    )]
+    pub(crate) sig_proxy: bool,
 }
 
 /// `rswarm create`.
@@ -54,6 +67,15 @@ pub(crate) struct ContainerFlags {
     help: Option<bool>,
 
     // ---- streams and life ----
+    /// Join this one of its streams alone: stdin, stdout or stderr; may be repeated.
+    #[arg(short, long, value_name = "STREAM", value_parser = ["stdin", "stdout", "stderr"])]
+    pub(crate) attach: Vec<String>,
+    /// Do not show how the image is pulled.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// os/architecture[/variant] of the image.
+    #[arg(long)]
+    pub(crate) platform: Option<String>,
     /// Keep standard input open.
     #[arg(short, long)]
     pub(crate) interactive: bool,
@@ -142,6 +164,12 @@ pub(crate) struct ContainerFlags {
     /// E.g. `128m`.
     #[arg(long)]
     pub(crate) shm_size: Option<String>,
+    /// Who keeps the volumes that it is the first to name.
+    #[arg(long, value_name = "DRIVER")]
+    pub(crate) volume_driver: Option<String>,
+    /// `KEY=VALUE` for what keeps its root file system; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) storage_opt: Vec<String>,
 
     // ---- network ----
     /// Network it is on: a name, `bridge`, `host`, `none` or `container:NAME`.
@@ -156,6 +184,9 @@ pub(crate) struct ContainerFlags {
     /// Its IPv6 address there.
     #[arg(long)]
     pub(crate) ip6: Option<String>,
+    /// Link-local address there; may be repeated.
+    #[arg(long)]
+    pub(crate) link_local_ip: Vec<String>,
     /// Its hardware address there, e.g. 92:d0:c6:0a:29:33.
     #[arg(long)]
     pub(crate) mac_address: Option<String>,
@@ -231,6 +262,21 @@ pub(crate) struct ContainerFlags {
     // ---- limits ----
     #[command(flatten)]
     pub(crate) limits: LimitFlags,
+    /// Its share of one busy disk, 10 to 1000: /dev/sda:500; may be repeated.
+    #[arg(long, value_name = "DEVICE:WEIGHT")]
+    pub(crate) blkio_weight_device: Vec<String>,
+    /// Most that it reads of a disk in a second: /dev/sda:1mb; may be repeated.
+    #[arg(long, value_name = "DEVICE:SIZE")]
+    pub(crate) device_read_bps: Vec<String>,
+    /// Most that it writes to a disk in a second: /dev/sda:1mb; may be repeated.
+    #[arg(long, value_name = "DEVICE:SIZE")]
+    pub(crate) device_write_bps: Vec<String>,
+    /// Most times that it reads of a disk in a second: /dev/sda:1000; may be repeated.
+    #[arg(long, value_name = "DEVICE:COUNT")]
+    pub(crate) device_read_iops: Vec<String>,
+    /// Most times that it writes to a disk in a second: /dev/sda:1000; may be repeated.
+    #[arg(long, value_name = "DEVICE:COUNT")]
+    pub(crate) device_write_iops: Vec<String>,
     /// How readily its memory is swapped out, 0 to 100.
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) memory_swappiness: Option<i64>,

@@ -74,6 +74,9 @@ pub(crate) struct DfArgs {
     /// A Go template of fields: {{.Type}}, {{.Size}} ...
     #[arg(long)]
     pub(crate) format: Option<String>,
+    /// Each image, container, volume and result of a build.
+    #[arg(short, long, conflicts_with = "format")]
+    pub(crate) verbose: bool,
 }
 
 #[derive(Debug, Args)]

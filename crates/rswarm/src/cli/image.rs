@@ -8,13 +8,19 @@ use std::path::PathBuf;
 pub(crate) enum Image {
     /// List images.
     #[command(visible_alias = "list")]
-    Ls(ListArgs),
+    Ls(ImagesArgs),
     /// Build an image from a Dockerfile.
     Build(Box<BuildArgs>),
     /// Remove those that nothing uses.
     Prune(PruneArgs),
     /// Pull an image from a registry.
     Pull(PullArgs),
+    /// Push an image to a registry.
+    Push(PushArgs),
+    /// Show how an image was made.
+    History(HistoryArgs),
+    /// Write images as an archive.
+    Save(SaveArgs),
     /// Load images from an archive.
     Load(LoadArgs),
     /// Make an image from a root file system.
@@ -26,13 +32,33 @@ pub(crate) enum Image {
     /// Show what images are, as JSON.
     Inspect(InspectArgs),
     /// Remove images.
+    #[command(visible_alias = "remove")]
     Rm(RmiArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// Only images of this name, with or without :TAG.
+    pub(crate) repository: Option<String>,
+    /// Also those without a name that others are made from.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Show the digests that registries know them by.
+    #[arg(long)]
+    pub(crate) digests: bool,
+    /// Ids in full.
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Builder {
     /// Forget results of earlier builds.
     Prune(PruneArgs),
+    /// Build an image from a Dockerfile.
+    Build(Box<BuildArgs>),
 }
 
 #[derive(Debug, Default, Args)]
@@ -72,6 +98,8 @@ pub(crate) struct BuildArgs {
     /// id=NAME,src=FILE or id=NAME,env=VARIABLE, for RUN --mount=type=secret.
     #[arg(long)]
     pub(crate) secret: Vec<String>,
+    #[command(flatten)]
+    pub(crate) limits: BuildLimits,
     /// Use no result of earlier builds.
     #[arg(long)]
     pub(crate) no_cache: bool,
@@ -89,11 +117,55 @@ pub(crate) struct BuildArgs {
     pub(crate) quiet: bool,
 }
 
+/// What RUN may take.
+#[derive(Debug, Default, Args)]
+pub(crate) struct BuildLimits {
+    /// Most memory that RUN may have, e.g. 512m.
+    #[arg(short, long)]
+    pub(crate) memory: Option<String>,
+    /// Its memory and swap together, e.g. 1g; -1 for no bound of swap.
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<String>,
+    /// Its share of busy processors; others have 1024.
+    #[arg(short, long)]
+    pub(crate) cpu_shares: Option<i64>,
+    /// Period of --cpu-quota. *Unit:* microseconds.
+    #[arg(long)]
+    pub(crate) cpu_period: Option<i64>,
+    /// Processor time it may have in each period. *Unit:* microseconds.
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) cpu_quota: Option<i64>,
+    /// Processors it may use, e.g. 0-2,4.
+    #[arg(long)]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// Memory nodes it may use, e.g. 0,1.
+    #[arg(long)]
+    pub(crate) cpuset_mems: Option<String>,
+    /// Shared memory that RUN has, e.g. 128m.
+    #[arg(long)]
+    pub(crate) shm_size: Option<String>,
+    /// Limit of RUN's processes: nofile=1024:2048; may be repeated.
+    #[arg(long)]
+    pub(crate) ulimit: Vec<String>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
     /// Name of the image, with its registry, tag or digest.
     pub(crate) image: String,
     /// Print only its name.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// os/architecture[/variant] of the image, where there are several.
+    #[arg(long)]
+    pub(crate) platform: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// Name of the image, with its registry and tag.
+    pub(crate) image: String,
+    /// Do not show how far it is.
     #[arg(short, long)]
     pub(crate) quiet: bool,
 }
@@ -112,6 +184,15 @@ pub(crate) struct SaveArgs {
 pub(crate) struct HistoryArgs {
     /// Name or id of the image.
     pub(crate) image: String,
+    /// Sizes and times for people, as without this flag; --human=false for programs.
+    #[arg(
+        long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_missing_value = "true", value_name = "BOOL"
+    )]
+    pub(crate) human: bool,
+    /// Ids and commands in full.
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
     #[command(flatten)]
     pub(crate) list: ListArgs,
 }
@@ -186,6 +267,9 @@ pub(crate) struct SearchArgs {
     /// Only what matches: is-official=true, stars=NUMBER.
     #[arg(short, long)]
     pub(crate) filter: Vec<String>,
+    /// Descriptions in full.
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
     /// At most so many, 1 to 100.
     #[arg(long, default_value = "25")]
     pub(crate) limit: u32,

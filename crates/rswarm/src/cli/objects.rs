@@ -16,6 +16,9 @@ pub(crate) enum Blob {
         /// Label: KEY=VALUE; may be repeated.
         #[arg(short, long)]
         label: Vec<String>,
+        /// Who keeps what is in it; the managers do.
+        #[arg(short, long)]
+        driver: Option<String>,
         /// It is a template that each task fills in: golang.
         #[arg(long)]
         template_driver: Option<String>,
@@ -46,6 +49,15 @@ pub(crate) struct NetworkAddresses {
     /// Give its containers IPv6 addresses too.
     #[arg(long)]
     pub(crate) ipv6: bool,
+    /// Give its containers IPv4 addresses, as without this flag.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) ipv4: Option<bool>,
+    /// Who gives out its addresses; rswarm does.
+    #[arg(long, value_name = "DRIVER")]
+    pub(crate) ipam_driver: Option<String>,
+    /// KEY=VALUE for --ipam-driver; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) ipam_opt: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -65,6 +77,9 @@ pub(crate) enum Network {
         /// Nothing leads out of it.
         #[arg(long)]
         internal: bool,
+        /// Of this host or of the swarm; as the driver is by default.
+        #[arg(long, value_parser = ["local", "swarm"])]
+        scope: Option<String>,
         /// Label: KEY=VALUE; may be repeated.
         #[arg(long)]
         label: Vec<String>,
@@ -85,6 +100,9 @@ pub(crate) enum Network {
         /// Its IPv6 address there.
         #[arg(long)]
         ip6: Option<String>,
+        /// Its link-local address there; may be repeated.
+        #[arg(long)]
+        link_local_ip: Vec<String>,
         /// What it calls another container there, as CONTAINER or CONTAINER:ALIAS; may be repeated.
         #[arg(long)]
         link: Vec<String>,
@@ -111,11 +129,31 @@ pub(crate) enum Network {
     },
     /// List the networks.
     #[command(visible_alias = "list")]
-    Ls(ListArgs),
+    Ls {
+        #[command(flatten)]
+        list: ListArgs,
+        /// Ids in full.
+        #[arg(long)]
+        no_trunc: bool,
+    },
     /// Show what networks are, as JSON.
-    Inspect(InspectArgs),
+    Inspect {
+        #[command(flatten)]
+        inspect: InspectArgs,
+        /// Also the services and tasks on it, of all nodes.
+        #[arg(short, long)]
+        verbose: bool,
+    },
     /// Remove networks.
-    Rm(Names),
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Names or ids of networks.
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// One that is not there is no error.
+        #[arg(short, long)]
+        force: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -124,6 +162,9 @@ pub(crate) enum Volume {
     Prune(PruneArgs),
     /// Create a volume.
     Create {
+        /// Who keeps it.
+        #[arg(short, long, default_value = "local")]
+        driver: String,
         /// Label: KEY=VALUE; may be repeated.
         #[arg(long)]
         label: Vec<String>,

@@ -1,7 +1,10 @@
 //! `rswarm build`: sends a folder to the daemon as a tar, without what `.dockerignore` leaves out.
 
 use super::credentials::Credentials;
-use crate::{cli::BuildArgs, output};
+use crate::{
+    cli::{BuildArgs, BuildLimits},
+    output,
+};
 use ::image::dockerfile::IgnoreList;
 use anyhow::{Context, Result, bail};
 use axum::{body::Body, http::HeaderMap};
@@ -77,6 +80,8 @@ pub(crate) async fn run(client: &Client, args: &BuildArgs) -> Result<()> {
         ("nocache", flag(args.no_cache)),
         ("pull", flag(args.pull)),
     ];
+    let limits = limits(&args.limits)?;
+    query.extend(limits.iter().map(|(name, value)| (*name, value.as_str())));
     query.extend(args.tag.iter().map(|tag| ("t", tag.as_str())));
     query.extend(args.add_host.iter().map(|host| ("extrahosts", host.as_str())));
     if matches!(context, BuildContext::Remote) {
@@ -117,6 +122,28 @@ pub(crate) async fn run(client: &Client, args: &BuildArgs) -> Result<()> {
         fs::write(file, &image).with_context(|| format!("cannot write {}", file.display()))?;
     }
     if args.quiet { output::line(&image) } else { Ok(()) }
+}
+
+/// Returns what RUN may take, as the API words it. *Source:* Docker API `ImageBuild`.
+fn limits(flags: &BuildLimits) -> Result<Vec<(&'static str, String)>> {
+    let bytes = |flag: &str, text: &Option<String>| match text.as_deref() {
+        None => Ok(None),
+        Some("-1") => Ok(Some("-1".to_owned())),
+        some => Ok::<_, anyhow::Error>(Some(super::create::bytes(flag, some)?.to_string())),
+    };
+    let ulimits = flags.ulimit.iter().map(|text| super::create::ulimit(text)).collect::<Result<Vec<_>>>()?;
+    let all = [
+        ("memory", bytes("--memory", &flags.memory)?),
+        ("memswap", bytes("--memory-swap", &flags.memory_swap)?),
+        ("cpushares", flags.cpu_shares.map(|shares| shares.to_string())),
+        ("cpuperiod", flags.cpu_period.map(|micros| micros.to_string())),
+        ("cpuquota", flags.cpu_quota.map(|micros| micros.to_string())),
+        ("cpusetcpus", flags.cpuset_cpus.clone()),
+        ("cpusetmems", flags.cpuset_mems.clone()),
+        ("shmsize", bytes("--shm-size", &flags.shm_size)?),
+        ("ulimits", if ulimits.is_empty() { None } else { Some(serde_json::to_string(&ulimits)?) }),
+    ];
+    Ok(all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
 }
 
 /// Returns what `rswarm build` would be told for a service of a compose file.

@@ -66,6 +66,9 @@ async fn update_swarm(client: &Client, args: &SwarmUpdate) -> Result<()> {
     if let Some(interval) = args.snapshot_interval {
         spec.raft.snapshot_interval = interval;
     }
+    if args.max_snapshots.is_some() {
+        spec.raft.keep_old_snapshots = args.max_snapshots;
+    }
     client.swarm_update(swarm.version.index, &spec, &[]).await?;
     output::line("Swarm updated.")?;
     if spec.encryption_config.auto_lock_managers && !locked_before {
@@ -162,6 +165,7 @@ async fn init(client: &Client, args: SwarmInit) -> Result<()> {
     spec.dispatcher.heartbeat_period = args.dispatcher_heartbeat.map_or(Ok(0), nanos)?;
     spec.dispatcher.daemon_grace = args.daemon_grace.map(nanos).transpose()?;
     spec.raft.snapshot_interval = args.snapshot_interval.unwrap_or(0);
+    spec.raft.keep_old_snapshots = args.max_snapshots;
     spec.orchestration.task_history_retention_limit = args.task_history_limit;
     let request = types::SwarmInit {
         spec,
@@ -237,11 +241,11 @@ pub(crate) async fn node(client: &Client, command: Node) -> Result<()> {
             }
             inspect(client, "nodes", &args).await
         }
-        Node::Ps { node, list: args } => {
+        Node::Ps { node, list: args, shown } => {
             let id = id_of(client, &node).await?;
             let ids = [(id, true.into())].into_iter().collect();
             let filters = list::with_filter(&list::filters(&args.filter)?, "node", ids)?;
-            super::service::print_tasks(client, &filters, &args, false).await
+            super::service::print_tasks(client, &filters, &args, shown).await
         }
         Node::Update(args) => {
             let name = args.node.clone();

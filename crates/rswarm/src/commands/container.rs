@@ -1,10 +1,10 @@
 //! Containers: `ps run exec logs stop kill rm`; `exec` and `logs` reach tasks on any host.
 
-use super::{each, inspect, service_logs, target};
+use super::{each, inspect, service_logs, sized, target};
 use crate::{
     cli::{
-        AttachArgs, Container, CreateArgs, ExecArgs, KillArgs, LogsArgs, Names, PsArgs, Pull, RmArgs,
-        RunArgs, StartArgs, StopArgs, UpdateArgs,
+        AttachArgs, Container, CreateArgs, ExecArgs, KillArgs, LogsArgs, Names, PsArgs, Pull, RenameArgs,
+        RmArgs, RunArgs, StartArgs, StopArgs, UpdateArgs,
     },
     list::{self, List},
     output, terminal,
@@ -16,6 +16,7 @@ use docker_api::{
 };
 use futures::{Stream, StreamExt};
 use http_body_util::BodyExt;
+use nix::sys::signal::Signal;
 use std::process::ExitCode;
 use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio_util::io::StreamReader;
@@ -28,16 +29,31 @@ pub(crate) async fn command(client: &Client, command: Container) -> Result<ExitC
         Container::Create(args) => return create(client, &args).await,
         Container::Exec(args) => return exec(client, args).await,
         Container::Logs(args) => logs(client, &args).await?,
+        Container::Start(args) => return start(client, &args).await,
         Container::Stop(args) => stop(client, &args, "stop").await?,
+        Container::Restart(args) => stop(client, &args, "restart").await?,
         Container::Kill(args) => kill(client, &args).await?,
+        Container::Pause(args) => act(client, &args.names, "pause").await?,
+        Container::Unpause(args) => act(client, &args.names, "unpause").await?,
         Container::Rm(args) => rm(client, &args).await?,
-        Container::Inspect(args) => inspect(client, "containers", &args).await?,
+        Container::Rename(args) => rename(client, &args).await?,
+        Container::Update(args) => update(client, &args).await?,
+        Container::Wait(args) => wait(client, &args).await?,
+        Container::Attach(args) => return attach(client, &args).await,
+        Container::Cp(args) => super::copy::cp(client, &args).await?,
+        Container::Diff(args) => super::look::diff(client, &args.container).await?,
+        Container::Export(args) => super::image::export(client, &args).await?,
+        Container::Commit(args) => super::image::commit(client, &args).await?,
+        Container::Port(args) => super::look::port(client, &args).await?,
+        Container::Stats(args) => super::look::stats(client, &args).await?,
+        Container::Top(args) => super::look::top(client, &args).await?,
+        Container::Inspect(args) => inspect(client, sized("containers", args.size), &args.inspect).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is listed of containers; on all nodes, where they are comes last.
-static COLUMNS: [(&str, &str); 8] = [
+/// What is listed of containers.
+const COLUMNS: &[(&str, &str)] = &[
     ("CONTAINER ID", "ID"),
     ("IMAGE", "Image"),
     ("COMMAND", "Command"),
@@ -45,8 +61,15 @@ static COLUMNS: [(&str, &str); 8] = [
     ("STATUS", "Status"),
     ("PORTS", "Ports"),
     ("NAMES", "Names"),
-    ("NODE", "Node"),
 ];
+/// With `--size` alone: to find it out takes time.
+const SIZE: (&str, &str) = ("SIZE", "Size");
+/// Where it is, in a list of those of all nodes.
+const NODE: (&str, &str) = ("NODE", "Node");
+
+pub(crate) async fn rename(client: &Client, args: &RenameArgs) -> Result<()> {
+    Ok(client.container_act(&args.container, "rename", &[("name", &args.name)]).await?)
+}
 
 /// Lists containers, of this host or of all nodes.
 ///
@@ -54,13 +77,17 @@ static COLUMNS: [(&str, &str); 8] = [
 /// A node that should have answered did not: what there is of the others is printed nevertheless.
 pub(crate) async fn ps(client: &Client, args: &PsArgs) -> Result<()> {
     let filters = list::filters(&args.list.filter)?;
-    let query = [("all", if args.all { "1" } else { "0" }), ("filters", filters.as_str())];
+    let flag = |on: bool| if on { "1" } else { "0" };
+    let limit = if args.latest { Some(1) } else { args.last.filter(|count| *count > 0) };
+    let count = limit.unwrap_or(0).to_string();
+    let all = flag(args.all || limit.is_some());
+    let query = [("all", all), ("limit", &count), ("size", flag(args.size)), ("filters", &filters)];
     if args.all_nodes {
         return ps_everywhere(client, args, &query).await;
     }
-    let mut table = List::new(&COLUMNS[..COLUMNS.len() - 1]);
+    let mut table = List::new(&[COLUMNS, size_column(args)].concat());
     for container in client.containers(&query).await? {
-        table.row(row(container));
+        table.row(row(container, args));
     }
     table.print(&args.list)
 }
@@ -75,7 +102,7 @@ async fn ps_everywhere(client: &Client, args: &PsArgs, query: Query<'_>) -> Resu
             error.into()
         }
     })?;
-    let mut table = List::new(&COLUMNS);
+    let mut table = List::new(&[COLUMNS, size_column(args), &[NODE]].concat());
     let mut silent = Vec::new();
     for node in nodes {
         let name = node.hostname;
@@ -85,7 +112,7 @@ async fn ps_everywhere(client: &Client, args: &PsArgs, query: Query<'_>) -> Resu
             (false, why) => output::warning(&format!("the containers of {name} are not known: {why}")),
         }
         for container in node.containers {
-            table.row([row(container), vec![name.clone()]].concat());
+            table.row([row(container, args), vec![name.clone()]].concat());
         }
     }
     table.print(&args.list)?;
@@ -96,20 +123,30 @@ async fn ps_everywhere(client: &Client, args: &PsArgs, query: Query<'_>) -> Resu
 }
 
 /// Returns what is listed of a container.
-fn row(container: types::ContainerSummary) -> Vec<String> {
+fn row(container: types::ContainerSummary, args: &PsArgs) -> Vec<String> {
     let now = list::now().0 / 1_000_000_000;
     let age = std::time::Duration::from_secs(u64::try_from(now - container.created).unwrap_or(0));
-    let command: String = container.command.chars().take(20).collect();
+    let [of_id, of_command] = if args.no_trunc { [usize::MAX; 2] } else { [12, 20] };
+    let command: String = container.command.chars().take(of_command).collect();
     let names = container.names.iter().map(|name| name.trim_start_matches('/'));
-    vec![
-        container.id.chars().take(12).collect(),
+    let mut values = vec![
+        container.id.chars().take(of_id).collect(),
         container.image.split('@').next().unwrap_or_default().to_owned(),
         format!("\"{command}\""),
         format!("{} ago", list::human(age)),
         container.status.clone(),
         ports(&container),
         names.collect::<Vec<_>>().join(","),
-    ]
+    ];
+    if args.size {
+        let size = |bytes: i64| list::size(u64::try_from(bytes).unwrap_or(0));
+        values.push(format!("{} (virtual {})", size(container.size_rw), size(container.size_root_fs)));
+    }
+    values
+}
+
+fn size_column(args: &PsArgs) -> &'static [(&'static str, &'static str)] {
+    if args.size { &[SIZE] } else { &[] }
 }
 
 /// Returns ports as a list shows them.
@@ -143,17 +180,21 @@ async fn make(client: &Client, args: &CreateArgs, attached: bool) -> Result<Stri
         }
     };
     let pull = || async {
-        let args = crate::cli::PullArgs { image: args.image().to_owned(), quiet: false };
+        let platform = flags.platform.clone();
+        let args = crate::cli::PullArgs { image: args.image().to_owned(), quiet: flags.quiet, platform };
         super::image::pull(client, &args).await
     };
     if flags.pull == Pull::Always {
         pull().await?;
     }
     let name = flags.name.as_deref();
-    let created = match client.container_create(name, &body).await {
+    let mut query: Vec<(&str, &str)> = name.map(|name| ("name", name)).into_iter().collect();
+    query.extend(flags.platform.as_deref().map(|platform| ("platform", platform)));
+    let create = || client.post::<types::Created>("/containers/create", &query, &body);
+    let created = match create().await {
         Err(error) if error.is_not_found() && flags.pull == Pull::Missing => {
             pull().await?;
-            client.container_create(name, &body).await
+            create().await
         }
         other => other,
     };
@@ -187,24 +228,59 @@ pub(crate) async fn run(client: &Client, args: &RunArgs) -> Result<ExitCode> {
         output::line(&id)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let how = Attached { tty: flags.tty, stdin: flags.interactive, removed: flags.rm };
+    let joined = Joined::of(flags);
+    let how = Attached {
+        tty: flags.tty,
+        stdin: joined.stdin,
+        stdout: joined.stdout,
+        stderr: joined.stderr,
+        removed: flags.rm,
+        signals: args.signals.sig_proxy,
+    };
     attached(client, &id, how).await
 }
 
+/// Which streams of a new container are joined. *Source:* docker/cli `cli/command/container/opts.go`, `--attach`.
+pub(crate) struct Joined {
+    pub(crate) stdin: bool,
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
+}
+
+impl Joined {
+    pub(crate) fn of(flags: &crate::cli::ContainerFlags) -> Self {
+        let said = |stream: &str| flags.attach.iter().any(|named| named == stream);
+        let outputs = flags.attach.is_empty();
+        Self {
+            stdin: flags.interactive || said("stdin"),
+            stdout: outputs || said("stdout"),
+            stderr: outputs || said("stderr"),
+        }
+    }
+}
+
 /// How a container that is made for a person is joined.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct Attached {
     pub(crate) tty: bool,
     pub(crate) stdin: bool,
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
+    /// Signals to this process are passed on, unless the container has a terminal.
+    pub(crate) signals: bool,
     /// It is removed when it has ended.
     pub(crate) removed: bool,
 }
 
 /// Starts a container with this process's streams; ends with its exit code.
 pub(crate) async fn attached(client: &Client, id: &str, how: Attached) -> Result<ExitCode> {
-    let mut query = vec![("stream", "1"), ("stdout", "1"), ("stderr", "1")];
-    if how.stdin {
-        query.push(("stdin", "1"));
-    }
+    let flag = |on: bool| if on { "1" } else { "0" };
+    let query = [
+        ("stream", "1"),
+        ("stdin", flag(how.stdin)),
+        ("stdout", flag(how.stdout)),
+        ("stderr", flag(how.stderr)),
+    ];
     let streams = client.container_attach(id, &query).await?;
     let condition = if how.removed { "removed" } else { "next-exit" };
     let waiting = client.container_wait(id, condition).await?;
@@ -215,9 +291,62 @@ pub(crate) async fn attached(client: &Client, id: &str, how: Attached) -> Result
     if how.tty {
         resize(client, "containers", id).await;
     }
-    pump(streams, how.tty, how.stdin).await?;
-    let ended = Client::wait_answer(waiting).await?;
-    Ok(exit_code(ended.status_code))
+    let ended = async {
+        pump(streams, how.tty, how.stdin).await?;
+        Ok(exit_code(Client::wait_answer(waiting).await?.status_code))
+    };
+    passing_signals(client, id, how.signals && !how.tty, ended).await
+}
+
+/// Signals that a command which shows a container's streams passes on to it. *Source:* docker/cli `signals.go`; those
+/// of the terminal's own (window, stop) and of this process (pipe, child) are not the container's.
+const PASSED: [Signal; 6] =
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
+
+/// So many times a person asks this command to end, and it does, whatever the container does. *Source:* docker/cli
+/// `cmd/docker/docker.go`, `forceExitAfter3TerminationSignals`.
+const IMPATIENT: usize = 3;
+
+/// Waits for the end of `work`, and passes signals on to a container meanwhile if that is wanted.
+async fn passing_signals<T>(
+    client: &Client,
+    id: &str,
+    wanted: bool,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    if !wanted {
+        return work.await;
+    }
+    let mut heard = Vec::new();
+    for signal in PASSED {
+        let kind = tokio::signal::unix::SignalKind::from_raw(signal as i32);
+        heard
+            .push((signal.as_str(), tokio::signal::unix::signal(kind).context("cannot listen for signals")?));
+    }
+    let pass = async {
+        let mut impatient = 0;
+        loop {
+            let waits = heard.iter_mut().map(|(name, signal)| {
+                Box::pin(async move {
+                    signal.recv().await;
+                    *name
+                })
+            });
+            let (name, ..) = futures::future::select_all(waits).await;
+            // It may have ended already: then `work` is about to say so.
+            drop(client.container_act(id, "kill", &[("signal", name)]).await);
+            impatient += usize::from(matches!(name, "SIGINT" | "SIGTERM"));
+            if impatient == IMPATIENT {
+                break anyhow::anyhow!(
+                    "got {IMPATIENT} SIGTERM/SIGINTs, forcefully exiting; the container goes on"
+                );
+            }
+        }
+    };
+    tokio::select! {
+        result = work => result,
+        error = pass => Err(error),
+    }
 }
 
 /// Exit code when there is no container to have one.
@@ -422,8 +551,11 @@ pub(crate) async fn start(client: &Client, args: &StartArgs) -> Result<ExitCode>
     let waiting = client.container_wait(container, "next-exit").await?;
     client.container_act(container, "start", &[]).await?;
     let _raw = terminal::raw_if(tty && args.interactive)?;
-    pump(streams, tty, args.interactive).await?;
-    Ok(exit_code(Client::wait_answer(waiting).await?.status_code))
+    let ended = async {
+        pump(streams, tty, args.interactive).await?;
+        Ok(exit_code(Client::wait_answer(waiting).await?.status_code))
+    };
+    passing_signals(client, container, !tty, ended).await
 }
 
 pub(crate) async fn attach(client: &Client, args: &AttachArgs) -> Result<ExitCode> {
@@ -443,8 +575,11 @@ pub(crate) async fn attach(client: &Client, args: &AttachArgs) -> Result<ExitCod
     if tty {
         resize(client, "containers", &id).await;
     }
-    pump(streams, tty, stdin).await?;
-    Ok(exit_code(Client::wait_answer(waiting).await?.status_code))
+    let ended = async {
+        pump(streams, tty, stdin).await?;
+        Ok(exit_code(Client::wait_answer(waiting).await?.status_code))
+    };
+    passing_signals(client, &id, args.signals.sig_proxy && !tty, ended).await
 }
 
 /// Does one thing without a parameter to each of several containers.
@@ -463,8 +598,9 @@ pub(crate) async fn wait(client: &Client, args: &Names) -> Result<()> {
 
 /// `action` is `stop` or `restart`.
 pub(crate) async fn stop(client: &Client, args: &StopArgs, action: &str) -> Result<()> {
-    let time = args.time.map(|t| t.to_string());
-    let query: Vec<(&str, &str)> = time.iter().map(|t| ("t", t.as_str())).collect();
+    let time = args.timeout.map(|t| t.to_string());
+    let mut query: Vec<(&str, &str)> = time.iter().map(|t| ("t", t.as_str())).collect();
+    query.extend(args.signal.as_deref().map(|signal| ("signal", signal)));
     let query = &query;
     each(&args.containers, async |name| {
         let id = target::to_end(client, name, action).await?;

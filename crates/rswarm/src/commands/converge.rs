@@ -478,6 +478,9 @@ impl Progress {
     }
 
     fn show(&mut self, rows: &[Row]) -> Result<()> {
+        if output::is_silent() {
+            return Ok(());
+        }
         if is_live() { self.draw(rows) } else { self.print(rows) }
     }
 

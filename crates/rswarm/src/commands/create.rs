@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 /// A flag that cannot be read, or a file of one.
 pub(crate) fn body(args: &CreateArgs, attached: bool) -> Result<types::ContainerCreate> {
     let flags = &args.flags;
+    let joined = super::container::Joined::of(flags);
     let (exposed_ports, port_bindings) = ports(flags)?;
     let env = environment(&flags.env_file, &flags.env)?;
     let mut labels = pairs(&lines_of(&flags.label_file)?);
@@ -33,9 +34,9 @@ pub(crate) fn body(args: &CreateArgs, attached: bool) -> Result<types::Container
         tty: flags.tty,
         open_stdin: flags.interactive,
         stdin_once: flags.interactive && attached,
-        attach_stdin: flags.interactive && attached,
-        attach_stdout: attached,
-        attach_stderr: attached,
+        attach_stdin: joined.stdin && attached,
+        attach_stdout: joined.stdout && attached,
+        attach_stderr: joined.stderr && attached,
         stop_signal: flags.stop_signal.clone().unwrap_or_default(),
         stop_timeout: flags.stop_timeout,
         healthcheck: health(flags)?,
@@ -65,6 +66,8 @@ fn host(
         mounts: flags.mount.iter().map(|m| mount(m)).collect::<Result<_>>()?,
         tmpfs: flags.tmpfs.iter().map(|t| split(t, ':')).collect(),
         volumes_from: some(&flags.volumes_from),
+        volume_driver: text(&flags.volume_driver),
+        storage_opt: pairs(&flags.storage_opt),
         port_bindings,
         publish_all_ports: flags.publish_all,
         auto_remove: flags.rm,
@@ -128,7 +131,20 @@ pub(crate) fn limits(flags: &LimitFlags) -> Result<types::ContainerResources> {
     })
 }
 
+/// Reads `DEVICE:AMOUNT`; the daemon says whether that is honoured. *Source:* docker/cli `opts/throttledevice.go`.
+fn per_device(flag: &str, field: &str, all: &[String]) -> Result<Vec<serde_json::Value>> {
+    let read = |text: &String| {
+        let bad = || format!("{flag}: bad format: {text} (want DEVICE:AMOUNT, such as /dev/sda:1mb)");
+        let (path, amount) =
+            text.rsplit_once(':').filter(|(path, _)| path.starts_with("/dev/")).with_context(bad)?;
+        let amount = compose::bytes(amount).with_context(bad)?;
+        Ok(serde_json::json!({"Path": path, field: amount}))
+    };
+    all.iter().map(read).collect()
+}
+
 fn resources(flags: &ContainerFlags) -> Result<types::ContainerResources> {
+    let some = |list: Vec<serde_json::Value>| Some(list).filter(|list| !list.is_empty());
     Ok(types::ContainerResources {
         memory_swappiness: flags.memory_swappiness,
         oom_kill_disable: flags.oom_kill_disable.then_some(true),
@@ -136,6 +152,11 @@ fn resources(flags: &ContainerFlags) -> Result<types::ContainerResources> {
         devices: flags.device.iter().filter(|d| !is_vendors(d)).map(|d| device(d)).collect(),
         device_requests: device_requests(flags)?,
         device_cgroup_rules: (!flags.device_cgroup_rule.is_empty()).then(|| flags.device_cgroup_rule.clone()),
+        blkio_weight_device: per_device("--blkio-weight-device", "Weight", &flags.blkio_weight_device)?,
+        blkio_device_read_bps: some(per_device("--device-read-bps", "Rate", &flags.device_read_bps)?),
+        blkio_device_write_bps: some(per_device("--device-write-bps", "Rate", &flags.device_write_bps)?),
+        blkio_device_read_iops: some(per_device("--device-read-iops", "Rate", &flags.device_read_iops)?),
+        blkio_device_write_iops: some(per_device("--device-write-iops", "Rate", &flags.device_write_iops)?),
         ulimits: Some(flags.ulimit.iter().map(|l| ulimit(l)).collect::<Result<_>>()?),
         ..limits(&flags.limits)?
     })
@@ -146,7 +167,7 @@ fn endpoint(flags: &ContainerFlags) -> Option<types::EndpointSettings> {
     let ipam = types::EndpointIpam {
         ipv4_address: text(&flags.ip),
         ipv6_address: text(&flags.ip6),
-        ..Default::default()
+        link_local_ips: flags.link_local_ip.clone(),
     };
     let endpoint = types::EndpointSettings {
         ipam_config: Some(ipam).filter(|ipam| *ipam != types::EndpointIpam::default()),
@@ -198,11 +219,11 @@ fn with_value(entry: String) -> Option<String> {
     std::env::var(&entry).ok().map(|value| format!("{entry}={value}"))
 }
 
-fn split(text: &str, at: char) -> (String, String) {
+pub(super) fn split(text: &str, at: char) -> (String, String) {
     text.split_once(at).map_or((text.to_owned(), String::new()), |(a, b)| (a.to_owned(), b.to_owned()))
 }
 
-fn bytes(flag: &str, text: Option<&str>) -> Result<i64> {
+pub(super) fn bytes(flag: &str, text: Option<&str>) -> Result<i64> {
     let Some(text) = text else { return Ok(0) };
     let read = compose::bytes(text).and_then(|n| i64::try_from(n).ok());
     read.with_context(|| format!("{flag} {text:?} is not a size such as 512m or 2g"))
@@ -308,7 +329,7 @@ fn gpus(text: &str) -> Result<types::DeviceRequest> {
 }
 
 /// Splits at commas that are not in quotes.
-fn csv(text: &str) -> Vec<String> {
+pub(super) fn csv(text: &str) -> Vec<String> {
     let (mut fields, mut quoted) = (vec![String::new()], false);
     for letter in text.chars() {
         match letter {
@@ -336,7 +357,7 @@ fn device(text: &str) -> types::Device {
     }
 }
 
-fn ulimit(text: &str) -> Result<types::Ulimit> {
+pub(super) fn ulimit(text: &str) -> Result<types::Ulimit> {
     let bad = || format!("invalid ulimit argument: {text}");
     let (name, limits) = text.split_once('=').with_context(bad)?;
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
@@ -362,7 +383,7 @@ pub(crate) fn volumes(flags: &[String]) -> (Vec<String>, BTreeMap<String, types:
 }
 
 /// Reads `--mount`.
-fn mount(text: &str) -> Result<types::Mount> {
+pub(super) fn mount(text: &str) -> Result<types::Mount> {
     let mut mount = types::Mount { kind: "volume".to_owned(), ..Default::default() };
     let (mut bind, mut volume, mut tmpfs) =
         (types::BindOptions::default(), types::VolumeOptions::default(), types::TmpfsOptions::default());
@@ -456,7 +477,7 @@ fn range(text: &str) -> Option<(u16, u16)> {
 }
 
 /// Reads `[[ip:]host:]container[/protocol]`, where host and container may be ranges.
-fn publish(text: &str) -> Result<Vec<(String, types::PortBinding)>> {
+pub(super) fn publish(text: &str) -> Result<Vec<(String, types::PortBinding)>> {
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     // An IPv6 address has brackets.
     let (ip, ports) = match ports.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {

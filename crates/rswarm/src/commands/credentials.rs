@@ -45,6 +45,12 @@ pub(crate) fn plugin_folders() -> Vec<PathBuf> {
     folders
 }
 
+/// Returns the folder of Docker's CLI; `None` without a home.
+pub(crate) fn folder() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("DOCKER_CONFIG").or_else(|| Some(set("HOME")?.join(".docker")))
+}
+
 /// `config.json` as it was read.
 pub(crate) struct Credentials {
     path: PathBuf,
@@ -57,13 +63,7 @@ impl Credentials {
     /// # Errors
     /// It cannot be read, with its path.
     pub(crate) fn read() -> Result<Self> {
-        let folder = match std::env::var_os("DOCKER_CONFIG") {
-            Some(folder) => PathBuf::from(folder),
-            None => {
-                let home = std::env::var_os("HOME").context("neither DOCKER_CONFIG nor HOME is set")?;
-                PathBuf::from(home).join(".docker")
-            }
-        };
+        let folder = folder().context("neither DOCKER_CONFIG nor HOME is set")?;
         Self::of(folder.join("config.json"))
     }
 
@@ -147,6 +147,23 @@ impl Credentials {
             Some(_) => self.write(),
             None => Ok(()),
         }
+    }
+
+    /// Returns the name of the context in use.
+    pub(crate) fn context(&self) -> Option<&str> {
+        self.config["currentContext"].as_str().filter(|name| !name.is_empty())
+    }
+
+    /// Remembers which context is in use; `None`: none.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn keep_context(mut self, name: Option<&str>) -> Result<()> {
+        match name {
+            Some(name) => self.config["currentContext"] = name.into(),
+            None => drop(self.config.as_object_mut().and_then(|config| config.remove("currentContext"))),
+        }
+        self.write()
     }
 
     /// Replaces the file; for the owner's eyes only.

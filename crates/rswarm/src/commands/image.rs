@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{
     cli::{
-        CommitArgs, ExportArgs, HistoryArgs, Image, ImportArgs, ListArgs, LoadArgs, PullArgs, RmiArgs,
-        SaveArgs, SearchArgs, TagArgs,
+        CommitArgs, ExportArgs, HistoryArgs, Image, ImagesArgs, ImportArgs, ListArgs, LoadArgs, PullArgs,
+        PushArgs, RmiArgs, SaveArgs, SearchArgs, TagArgs,
     },
     list::{self, List},
     output,
@@ -30,6 +30,9 @@ pub(crate) async fn run(client: &Client, command: Image) -> Result<()> {
         Image::Prune(args) => super::prune::run(client, super::prune::Kind::Images, &args).await,
         Image::Build(args) => super::build::run(client, &args).await,
         Image::Pull(args) => pull(client, &args).await,
+        Image::Push(args) => push(client, &args).await,
+        Image::History(args) => history(client, &args).await,
+        Image::Save(args) => save(client, &args).await,
         Image::Load(args) => load(client, &args).await,
         Image::Import(args) => import(client, &args).await,
         Image::Tag(args) => tag(client, &args).await,
@@ -62,7 +65,7 @@ pub(crate) async fn search(client: &Client, args: &SearchArgs) -> Result<()> {
         let official = if image.is_official { "[OK]" } else { "" };
         table.row(vec![
             image.name,
-            shortened(&description),
+            if args.no_trunc { description } else { shortened(&description) },
             image.star_count.to_string(),
             official.to_owned(),
         ]);
@@ -79,18 +82,38 @@ fn shortened(text: &str) -> String {
     text.chars().take(WIDTH - 1).chain(['…']).collect()
 }
 
-pub(crate) async fn ls(client: &Client, args: &ListArgs) -> Result<()> {
-    let filters = list::filters(&args.filter)?;
-    let mut table = List::new(&[
-        ("REPOSITORY", "Repository"),
-        ("TAG", "Tag"),
-        ("IMAGE ID", "ID"),
-        ("CREATED", "CreatedSince"),
-        ("SIZE", "Size"),
-    ]);
+/// Lists images, each once for every name that it has; with digests also of those that its registries know it by.
+pub(crate) async fn ls(client: &Client, asked: &ImagesArgs) -> Result<()> {
+    let args = &asked.list;
+    let mut filter = args.filter.clone();
+    filter.extend(asked.repository.as_ref().map(|name| format!("reference={name}")));
+    let filters = list::filters(&filter)?;
+    let mut table = List::new(if asked.digests {
+        &[
+            ("REPOSITORY", "Repository"),
+            ("TAG", "Tag"),
+            ("DIGEST", "Digest"),
+            ("IMAGE ID", "ID"),
+            ("CREATED", "CreatedSince"),
+            ("SIZE", "Size"),
+        ]
+    } else {
+        &[
+            ("REPOSITORY", "Repository"),
+            ("TAG", "Tag"),
+            ("IMAGE ID", "ID"),
+            ("CREATED", "CreatedSince"),
+            ("SIZE", "Size"),
+        ]
+    });
     let now = list::now().0 / 1_000_000_000;
-    for image in client.images(&[("filters", &filters)]).await? {
-        let id: String = image.id.trim_start_matches("sha256:").chars().take(12).collect();
+    let all = if asked.all { "1" } else { "0" };
+    for image in client.images(&[("all", all), ("filters", &filters)]).await? {
+        let id: String = if asked.no_trunc {
+            image.id.clone()
+        } else {
+            image.id.trim_start_matches("sha256:").chars().take(12).collect()
+        };
         let age = std::time::Duration::from_secs(u64::try_from(now - image.created).unwrap_or(0));
         let names =
             if image.repo_tags.is_empty() { vec!["<none>:<none>".to_owned()] } else { image.repo_tags };
@@ -100,13 +123,19 @@ pub(crate) async fn ls(client: &Client, args: &ListArgs) -> Result<()> {
                 output::line(&id)?;
                 continue;
             }
-            table.row(vec![
-                repo.to_owned(),
-                tag.to_owned(),
+            let digests = image.repo_digests.iter().filter_map(|digest| digest.split_once('@'));
+            let digest =
+                digests.into_iter().find(|(of, _)| *of == repo).map_or("<none>", |(_, digest)| digest);
+            let mut values = vec![repo.to_owned(), tag.to_owned()];
+            if asked.digests {
+                values.push(digest.to_owned());
+            }
+            values.extend([
                 id.clone(),
                 format!("{} ago", list::human(age)),
                 list::size(u64::try_from(image.size).unwrap_or(0)),
             ]);
+            table.row(values);
         }
     }
     if args.quiet { Ok(()) } else { table.print(args) }
@@ -128,7 +157,7 @@ pub(crate) async fn rm(client: &Client, args: &RmiArgs) -> Result<()> {
 }
 
 pub(crate) async fn pull(client: &Client, args: &PullArgs) -> Result<()> {
-    pull_for(client, args, "").await
+    pull_for(client, args, args.platform.as_deref().unwrap_or_default()).await
 }
 
 /// Pulls for a platform such as `linux/arm64`; empty = the daemon's.
@@ -157,7 +186,7 @@ pub(super) fn account(image: &str) -> Result<String> {
     Ok(text.unwrap_or_default().to_owned())
 }
 
-pub(crate) async fn push(client: &Client, args: &PullArgs) -> Result<()> {
+pub(crate) async fn push(client: &Client, args: &PushArgs) -> Result<()> {
     let (repo, tag) = split_tag(&args.image);
     // Docker's API wants the header even when it is empty.
     let mut headers = credentials(&args.image)?;
@@ -208,7 +237,7 @@ pub(crate) async fn commit(client: &Client, args: &CommitArgs) -> Result<()> {
     }
     query.push(("author", args.author.as_deref().unwrap_or_default()));
     query.push(("comment", args.message.as_deref().unwrap_or_default()));
-    query.push(("pause", if args.no_pause { "0" } else { "1" }));
+    query.push(("pause", if args.no_pause || !args.pause { "0" } else { "1" }));
     query.extend(args.change.iter().map(|c| ("changes", c.as_str())));
     let made: types::Created = client.post("/commit", &query, &serde_json::json!({})).await?;
     output::line(&made.id)
@@ -225,11 +254,19 @@ pub(crate) async fn history(client: &Client, args: &HistoryArgs) -> Result<()> {
     let now = list::now().0 / 1_000_000_000;
     for step in client.image_history(&args.image).await? {
         let age = std::time::Duration::from_secs(u64::try_from(now - step.created).unwrap_or(0));
+        let (id, by) = if args.no_trunc { (usize::MAX, usize::MAX) } else { (12, 45) };
+        let whole = if args.no_trunc { step.id.as_str() } else { step.id.trim_start_matches("sha256:") };
+        let (created, size) = if args.human {
+            (format!("{} ago", list::human(age)), list::size(u64::try_from(step.size).unwrap_or(0)))
+        } else {
+            let at = time::OffsetDateTime::from_unix_timestamp(step.created)?;
+            (at.format(&time::format_description::well_known::Rfc3339)?, step.size.to_string())
+        };
         table.row(vec![
-            step.id.trim_start_matches("sha256:").chars().take(12).collect(),
-            format!("{} ago", list::human(age)),
-            step.created_by.chars().take(45).collect(),
-            list::size(u64::try_from(step.size).unwrap_or(0)),
+            whole.chars().take(id).collect(),
+            created,
+            step.created_by.chars().take(by).collect(),
+            size,
             step.comment,
         ]);
     }

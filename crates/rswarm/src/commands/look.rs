@@ -2,7 +2,7 @@
 
 use super::target;
 use crate::{
-    cli::{EventsArgs, ListArgs, StatsArgs},
+    cli::{EventsArgs, ListArgs, PortArgs, StatsArgs, TopArgs},
     list::{self, List},
     output,
 };
@@ -15,19 +15,20 @@ use std::time::Duration;
 /// Containers that `stats` looks at at once.
 const SAMPLES_AT_ONCE: usize = 32;
 
-pub(crate) async fn top(client: &Client, name: &str) -> Result<()> {
-    let containers = target::all(client, name).await?;
+pub(crate) async fn top(client: &Client, args: &TopArgs) -> Result<()> {
+    let containers = target::all(client, &args.container).await?;
     for (number, container) in containers.iter().enumerate() {
         if containers.len() > 1 {
             output::line(&format!("{}{}:", if number > 0 { "\n" } else { "" }, container.title()))?;
         }
-        top_of(client, &container.id).await?;
+        top_of(client, &container.id, &args.ps.join(" ")).await?;
     }
     Ok(())
 }
 
-async fn top_of(client: &Client, container: &str) -> Result<()> {
-    let top: types::ContainerTop = client.get(&path(container, "top"), &[]).await?;
+async fn top_of(client: &Client, container: &str, ps: &str) -> Result<()> {
+    let query: &[(&str, &str)] = if ps.is_empty() { &[] } else { &[("ps_args", ps)] };
+    let top: types::ContainerTop = client.get(&path(container, "top"), query).await?;
     let rows: Vec<&Vec<String>> = std::iter::once(&top.titles).chain(&top.processes).collect();
     let width =
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
@@ -42,10 +43,22 @@ fn path(container: &str, what: &str) -> String {
     format!("/containers/{}/{what}", super::escape(container))
 }
 
-pub(crate) async fn port(client: &Client, container: &str) -> Result<()> {
-    let container = target::one(client, container).await?;
+/// Shows where the ports of a container are published, or one of them. *Source:* docker/cli `port.go`.
+pub(crate) async fn port(client: &Client, args: &PortArgs) -> Result<()> {
+    let container = target::one(client, &args.container).await?;
     let container: Value = client.get(&path(&container, "json"), &[]).await?;
     let ports = container.pointer("/NetworkSettings/Ports").and_then(Value::as_object);
+    if let Some(port) = &args.port {
+        let whole = if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
+        let bindings = ports.and_then(|ports| ports.get(&whole)).and_then(Value::as_array);
+        let bindings = bindings.filter(|bindings| !bindings.is_empty());
+        let bindings =
+            bindings.with_context(|| format!("no public port {whole:?} published for {}", args.container))?;
+        return bindings.iter().try_for_each(|binding| {
+            let text = |name: &str| binding[name].as_str().unwrap_or_default();
+            output::line(&format!("{}:{}", text("HostIp"), text("HostPort")))
+        });
+    }
     for (port, bindings) in ports.into_iter().flatten() {
         for binding in bindings.as_array().into_iter().flatten() {
             let text = |name: &str| binding[name].as_str().unwrap_or_default();
@@ -71,7 +84,7 @@ pub(crate) async fn diff(client: &Client, container: &str) -> Result<()> {
 
 pub(crate) async fn stats(client: &Client, args: &StatsArgs) -> Result<()> {
     loop {
-        let ids = sampled(client, &args.containers).await?;
+        let ids = sampled(client, &args.containers, args.all).await?;
         let mut table = List::new(&[
             ("CONTAINER ID", "ID"),
             ("NAME", "Name"),
@@ -89,7 +102,7 @@ pub(crate) async fn stats(client: &Client, args: &StatsArgs) -> Result<()> {
         let mut samples = futures::stream::iter(samples).buffered(SAMPLES_AT_ONCE);
         while let Some(sample) = samples.next().await {
             match sample {
-                Ok(sample) => table.row(sample_row(&sample)),
+                Ok(sample) => table.row(sample_row(&sample, args.no_trunc)),
                 // It has ended since it was found: of a service there are others.
                 Err(error) if error.is_not_found() && !args.no_stream => {}
                 Err(error) => return Err(error.into()),
@@ -104,9 +117,15 @@ pub(crate) async fn stats(client: &Client, args: &StatsArgs) -> Result<()> {
 }
 
 /// Returns the containers to look at; all running ones of this host where none is named.
-async fn sampled(client: &Client, names: &[String]) -> Result<Vec<String>> {
+async fn sampled(client: &Client, names: &[String], all: bool) -> Result<Vec<String>> {
     if names.is_empty() {
-        return Ok(client.containers(&[]).await?.into_iter().map(|container| container.id).collect());
+        let all = if all { "1" } else { "0" };
+        return Ok(client
+            .containers(&[("all", all)])
+            .await?
+            .into_iter()
+            .map(|container| container.id)
+            .collect());
     }
     let mut ids = Vec::new();
     for name in names {
@@ -116,7 +135,7 @@ async fn sampled(client: &Client, names: &[String]) -> Result<Vec<String>> {
 }
 
 /// Source: docker CLI `cli/command/container/stats_helpers.go`.
-fn sample_row(sample: &Value) -> Vec<String> {
+fn sample_row(sample: &Value, whole: bool) -> Vec<String> {
     let number = |path: &str| sample.pointer(path).and_then(Value::as_f64).unwrap_or(0.0);
     let cpu = number("/cpu_stats/cpu_usage/total_usage") - number("/precpu_stats/cpu_usage/total_usage");
     let system = number("/cpu_stats/system_cpu_usage") - number("/precpu_stats/system_cpu_usage");
@@ -127,7 +146,7 @@ fn sample_row(sample: &Value) -> Vec<String> {
         |name: &str| -> u64 { networks.into_iter().flatten().filter_map(|(_, of)| of[name].as_u64()).sum() };
     let text = |path: &str| sample.pointer(path).and_then(Value::as_str).unwrap_or_default();
     vec![
-        text("/id").chars().take(12).collect(),
+        text("/id").chars().take(if whole { usize::MAX } else { 12 }).collect(),
         text("/name").trim_start_matches('/').to_owned(),
         format!("{share:.2}%"),
         format!("{} / {}", list::size(used as u64), list::size(limit as u64)),

@@ -1,19 +1,51 @@
 //! What the command line says of itself to shells and to man(1): made of the types that parse it, so that it cannot say
 //! anything else.
 
-use crate::{cli::Cli, output};
+use crate::{
+    cli::{self, Cli},
+    output,
+};
 use anyhow::{Context as _, Result};
 use clap::CommandFactory as _;
-use std::path::Path;
+use std::{io::IsTerminal as _, path::Path};
 
 /// Prints a shell's completion script.
 ///
 /// # Errors
 /// Standard output is closed.
 pub(crate) fn completion(shell: clap_complete::Shell) -> Result<()> {
+    output::line(script(shell)?.trim_end())
+}
+
+/// Returns a script that calls this program for what can be typed, and so knows names too.
+fn script(shell: clap_complete::Shell) -> Result<String> {
+    let shells = clap_complete::env::Shells::builtins();
+    let name = shell.to_string();
+    let writer = shells.completer(&name).with_context(|| format!("there is no completion for {name}"))?;
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "rswarm", &mut script);
-    output::line(String::from_utf8(script).context("the script is no text")?.trim_end())
+    writer.write_registration(super::names::VARIABLE, "rswarm", "rswarm", "rswarm", &mut script)?;
+    String::from_utf8(script).context("the script is no text")
+}
+
+/// Prints the help of a command.
+///
+/// # Errors
+/// There is no such command, or it is hidden; standard output is closed.
+pub(crate) fn help(words: &[String]) -> Result<()> {
+    let mut root = cli::command();
+    root.build();
+    let mut command = &mut root;
+    for word in words {
+        let path = command.get_bin_name().unwrap_or("rswarm").to_owned();
+        command = command
+            .find_subcommand_mut(word)
+            .filter(|below| !below.is_hide_set())
+            .with_context(|| format!("{path} has no command {word:?}; hint: `{path} --help` lists them"))?;
+    }
+    let help = command.render_long_help();
+    let colour = std::io::stdout().is_terminal();
+    let help = if colour { help.ansi().to_string() } else { help.to_string() };
+    output::styled(help.trim_end())
 }
 
 /// Writes `rswarm.1`, `rswarm-service.1`, `rswarm-service-ps.1` and so on into a folder.
@@ -60,11 +92,18 @@ mod tests {
 
     #[test]
     fn shells_learn_all_commands() {
-        for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "rswarm", &mut script);
-            let script = String::from_utf8(script).unwrap();
-            assert!(script.contains("join-token") && script.contains("no-trunc"), "{shell}");
+        for shell in <clap_complete::Shell as clap::ValueEnum>::value_variants() {
+            let script = script(*shell).unwrap();
+            assert!(script.contains(super::super::names::VARIABLE), "{shell}: {script}");
         }
+        let offered = |words: &[&str]| {
+            let words: Vec<std::ffi::OsString> = words.iter().map(Into::into).collect();
+            let at = words.len() - 1;
+            let found = clap_complete::engine::complete(&mut cli::command(), words, at, None).unwrap();
+            found.into_iter().map(|c| c.get_value().to_string_lossy().into_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(offered(&["rswarm", "swarm", "join-t"]), ["join-token"]);
+        assert_eq!(offered(&["rswarm", "service", "ps", "--no-t"]), ["--no-trunc"]);
+        assert!(!offered(&["rswarm", ""]).contains(&"lab".to_owned()), "it is hidden");
     }
 }

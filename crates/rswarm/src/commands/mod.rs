@@ -5,6 +5,8 @@ pub(crate) mod causes;
 pub(crate) mod cluster;
 pub(crate) mod compose;
 pub(crate) mod container;
+pub(crate) mod context;
+pub(crate) mod contexts;
 pub(crate) mod converge;
 pub(crate) mod copy;
 pub(crate) mod create;
@@ -19,12 +21,14 @@ pub(crate) mod login;
 pub(crate) mod logins;
 pub(crate) mod look;
 pub(crate) mod manual;
+pub(crate) mod names;
 pub(crate) mod objects;
 pub(crate) mod oci;
 pub(crate) mod placed;
 pub(crate) mod prune;
 pub(crate) mod service;
 pub(crate) mod service_logs;
+pub(crate) mod service_spec;
 pub(crate) mod stack;
 pub(crate) mod survival;
 pub(crate) mod system;
@@ -58,11 +62,19 @@ pub(crate) async fn inspect(client: &Client, base: &str, args: &InspectArgs) -> 
 /// # Errors
 /// There is none of that name.
 async fn object(client: &Client, base: &str, name: &str) -> Result<Value> {
+    // What is asked for besides stands behind a `?`, as in an address.
+    let (base, query) = base.split_once('?').unwrap_or((base, ""));
     let path = match base {
         "containers" | "images" => format!("/{base}/{}/json", escape(name)),
         _ => format!("/{base}/{}", escape(name)),
     };
-    Ok(client.get::<Value>(&path, &[]).await?)
+    let query: Vec<(&str, &str)> = query.split_once('=').into_iter().collect();
+    Ok(client.get::<Value>(&path, &query).await?)
+}
+
+/// Returns the kind of object as [`inspect`] takes it, with sizes if that is wanted.
+fn sized(base: &'static str, wanted: bool) -> &'static str {
+    if wanted && base == "containers" { "containers?size=1" } else { base }
 }
 
 fn show(all: &[Value], format: Option<&str>) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::{
     list::{self, List},
     output,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use axum::body::Body;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use docker_api::{client::Client, types};
@@ -24,11 +24,11 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 
 pub(crate) async fn secret(client: &Client, command: Blob) -> Result<()> {
     match command {
-        Blob::Create { name, file, label, template_driver } => {
+        Blob::Create { name, file, label, driver, template_driver } => {
             let data = BASE64_STANDARD.encode(read(&file)?);
-            let templating = template_driver.map(|name| types::DriverState { name, ..Default::default() });
-            let labels = pairs(&label);
-            let spec = types::SecretSpec { name, labels, data, templating, ..Default::default() };
+            let state = |name| types::DriverState { name, ..Default::default() };
+            let (driver, templating) = (driver.map(state), template_driver.map(state));
+            let spec = types::SecretSpec { name, labels: pairs(&label), data, driver, templating };
             output::line(&client.secret_create(&spec).await?.id)
         }
         Blob::Ls(args) => {
@@ -46,7 +46,10 @@ pub(crate) async fn secret(client: &Client, command: Blob) -> Result<()> {
 
 pub(crate) async fn config(client: &Client, command: Blob) -> Result<()> {
     match command {
-        Blob::Create { name, file, label, template_driver } => {
+        Blob::Create { driver: Some(driver), .. } => {
+            bail!("--driver {driver}: a config has no driver; the managers keep it")
+        }
+        Blob::Create { name, file, label, driver: None, template_driver } => {
             let data = BASE64_STANDARD.encode(read(&file)?);
             let templating = template_driver.map(|name| types::DriverState { name, ..Default::default() });
             let spec = types::ConfigSpec { name, labels: pairs(&label), data, templating };
@@ -117,8 +120,14 @@ fn ipam(given: &NetworkAddresses) -> Result<Vec<types::IpamConfig>> {
 
 pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
     match command {
-        Network::Create { driver, addresses, attachable, internal, label, options, name } => {
+        Network::Create { driver, addresses, attachable, internal, scope, label, options, name } => {
             let config = ipam(&addresses)?;
+            let ipam_options = (!addresses.ipam_opt.is_empty()).then(|| pairs(&addresses.ipam_opt));
+            let ipam = types::Ipam {
+                config,
+                driver: addresses.ipam_driver.clone().unwrap_or_default(),
+                options: ipam_options,
+            };
             let spec = types::NetworkCreate {
                 name,
                 driver,
@@ -126,8 +135,10 @@ pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
                 internal,
                 labels: pairs(&label),
                 options: pairs(&options),
+                enable_ipv4: addresses.ipv4,
                 enable_ipv6: addresses.ipv6.then_some(true),
-                ipam: (!config.is_empty()).then(|| types::Ipam { config, ..Default::default() }),
+                scope: scope.unwrap_or_default(),
+                ipam: Some(ipam).filter(|ipam| *ipam != types::Ipam::default()),
                 ..Default::default()
             };
             let created = client.network_create(&spec).await?;
@@ -136,11 +147,21 @@ pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
             }
             output::line(&created.id)
         }
-        Network::Connect { alias, ip, ip6, link, driver_opt, gw_priority, network, container } => {
+        Network::Connect {
+            alias,
+            ip,
+            ip6,
+            link_local_ip,
+            link,
+            driver_opt,
+            gw_priority,
+            network,
+            container,
+        } => {
             let ipam = types::EndpointIpam {
                 ipv4_address: ip.unwrap_or_default(),
                 ipv6_address: ip6.unwrap_or_default(),
-                ..Default::default()
+                link_local_ips: link_local_ip,
             };
             let endpoint = types::EndpointSettings {
                 aliases: (!alias.is_empty()).then_some(alias),
@@ -157,7 +178,7 @@ pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
             let disconnect = types::NetworkDisconnect { container, force };
             Ok(client.network_disconnect(&network, &disconnect).await?)
         }
-        Network::Ls(args) => {
+        Network::Ls { list: args, no_trunc } => {
             let filters = list::filters(&args.filter)?;
             let mut table = List::new(&[
                 ("NETWORK ID", "ID"),
@@ -168,24 +189,33 @@ pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
             let mut networks = client.networks(&[("filters", &filters)]).await?;
             networks.sort_by(|a, b| a.name.cmp(&b.name));
             for n in networks {
-                table.row(vec![n.id.chars().take(12).collect(), n.name, n.driver, n.scope]);
+                let id = if no_trunc { n.id } else { n.id.chars().take(12).collect() };
+                table.row(vec![id, n.name, n.driver, n.scope]);
             }
             table.print(&args)
         }
         Network::Prune(args) => super::prune::run(client, super::prune::Kind::Networks, &args).await,
-        Network::Inspect(args) => inspect(client, "networks", &args).await,
-        Network::Rm(names) => each(&names.names, async |name| Ok(client.network_remove(name).await?)).await,
+        Network::Inspect { inspect: args, verbose } => {
+            inspect(client, if verbose { "networks?verbose=1" } else { "networks" }, &args).await
+        }
+        Network::Rm { names, force } => {
+            each(&names, async |name| match client.network_remove(name).await {
+                Err(error) if force && error.is_not_found() => Ok(()),
+                removed => Ok(removed?),
+            })
+            .await
+        }
     }
 }
 
 pub(crate) async fn volume(client: &Client, command: Volume) -> Result<()> {
     match command {
-        Volume::Create { label, options, name } => {
+        Volume::Create { driver, label, options, name } => {
             let spec = types::VolumeCreate {
                 name: name.unwrap_or_default(),
+                driver,
                 driver_opts: pairs(&options),
                 labels: pairs(&label),
-                ..Default::default()
             };
             output::line(&client.volume_create(&spec).await?.name)
         }

@@ -136,6 +136,9 @@ fn show(all: &[Pruned]) -> Result<()> {
 /// Shows what images, containers, volumes and builds take. *Source:* `docker system df`.
 pub(crate) async fn df(client: &Client, args: &DfArgs) -> Result<()> {
     let used: types::DiskUsage = client.get("/system/df", &[]).await?;
+    if args.verbose {
+        return each_of(&used);
+    }
     let positive = |bytes: i64| u64::try_from(bytes).unwrap_or(0);
     let mut table = List::new(&[
         ("TYPE", "Type"),
@@ -169,4 +172,88 @@ pub(crate) async fn df(client: &Client, args: &DfArgs) -> Result<()> {
     let total = used.build_cache.iter().map(|step| positive(step.size)).sum();
     row("Build Cache", used.build_cache.len(), 0, total, total);
     table.print(&crate::cli::ListArgs { format: args.format.clone(), ..crate::cli::ListArgs::default() })
+}
+
+/// Shows each thing that takes space. *Source:* docker/cli `cli/command/formatter/disk_usage.go`, `--verbose`.
+fn each_of(used: &types::DiskUsage) -> Result<()> {
+    let size = |bytes: i64| list::size(u64::try_from(bytes).unwrap_or(0));
+    let short = |id: &str| id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
+    let now = list::now();
+    let since = |seconds: i64| {
+        let age = now.0 / 1_000_000_000 - seconds;
+        format!("{} ago", list::human(std::time::Duration::from_secs(u64::try_from(age).unwrap_or(0))))
+    };
+    output::line("Images space usage:\n")?;
+    let mut table = List::new(&[
+        ("REPOSITORY:TAG", "Name"),
+        ("IMAGE ID", "ID"),
+        ("CREATED", "CreatedSince"),
+        ("SIZE", "Size"),
+        ("SHARED SIZE", "SharedSize"),
+        ("UNIQUE SIZE", "UniqueSize"),
+        ("CONTAINERS", "Containers"),
+    ]);
+    for image in &used.images {
+        let shared = image.shared_size.max(0);
+        table.row(vec![
+            if image.repo_tags.is_empty() { "<none>".to_owned() } else { image.repo_tags.join(",") },
+            short(&image.id),
+            since(image.created),
+            size(image.size),
+            size(shared),
+            size(image.size - shared),
+            image.containers.max(0).to_string(),
+        ]);
+    }
+    output::line(&table.table())?;
+    output::line("\nContainers space usage:\n")?;
+    let mut table = List::new(&[
+        ("CONTAINER ID", "ID"),
+        ("IMAGE", "Image"),
+        ("SIZE", "Size"),
+        ("CREATED", "RunningFor"),
+        ("STATUS", "Status"),
+        ("NAMES", "Names"),
+    ]);
+    for container in &used.containers {
+        let names: Vec<&str> = container.names.iter().map(|name| name.trim_start_matches('/')).collect();
+        table.row(vec![
+            short(&container.id),
+            container.image.clone(),
+            size(container.size_rw),
+            since(container.created),
+            container.status.clone(),
+            names.join(","),
+        ]);
+    }
+    output::line(&table.table())?;
+    output::line("\nLocal Volumes space usage:\n")?;
+    let mut table = List::new(&[("VOLUME NAME", "Name"), ("LINKS", "Links"), ("SIZE", "Size")]);
+    for volume in &used.volumes {
+        let (links, bytes) = volume.usage_data.as_ref().map_or((0, 0), |usage| (usage.ref_count, usage.size));
+        table.row(vec![volume.name.clone(), links.to_string(), size(bytes)]);
+    }
+    output::line(&table.table())?;
+    let total: i64 = used.build_cache.iter().map(|step| step.size).sum();
+    output::line(&format!("\nBuild cache usage: {}\n", size(total)))?;
+    let mut table = List::new(&[
+        ("CACHE ID", "ID"),
+        ("CACHE TYPE", "Type"),
+        ("SIZE", "Size"),
+        ("CREATED", "CreatedSince"),
+        ("LAST USED", "LastUsedSince"),
+        ("USAGE", "UsageCount"),
+    ]);
+    for step in &used.build_cache {
+        let ago = |at: types::Time| format!("{} ago", list::human(now.since(at.timestamp())));
+        table.row(vec![
+            short(&step.id),
+            step.kind.clone(),
+            size(step.size),
+            ago(step.created_at),
+            ago(step.last_used_at),
+            step.usage_count.to_string(),
+        ]);
+    }
+    output::line(&table.table())
 }

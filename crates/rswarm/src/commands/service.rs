@@ -3,10 +3,10 @@
 use super::{
     causes, cluster,
     converge::{converge, converge_back},
-    each, explain, image, inspect, pairs, service_logs,
+    each, explain, image, inspect, service_logs, service_spec,
 };
 use crate::{
-    cli::{ListArgs, ScaleArgs, Service, ServiceCreate, ServiceUpdate},
+    cli::{ListArgs, ScaleArgs, Service, ServiceCreate, ServiceUpdate, TasksShown},
     list::{self, List},
     output,
 };
@@ -32,20 +32,23 @@ pub(crate) async fn run(client: &Client, command: Service) -> Result<ExitCode> {
             let filters = list::filters(&args.filter)?;
             print_services(client, &filters, &args).await?;
         }
-        Service::Ps { services, list: args, no_trunc } => {
+        Service::Ps { services, list: args, shown } => {
             let mut ids = serde_json::Map::new();
             for name in &services {
                 ids.insert(client.service(name).await?.id, true.into());
             }
             let filters = list::with_filter(&list::filters(&args.filter)?, "service", ids)?;
-            print_tasks(client, &filters, &args, no_trunc).await?;
+            print_tasks(client, &filters, &args, shown).await?;
         }
         Service::Explain { name } => explain::run(client, &name).await?,
         Service::Inspect(args) => inspect(client, "services", &args).await?,
-        Service::Create(args) => return create(client, args).await,
-        Service::Update(args) => return update(client, args).await,
+        Service::Create(args) => return create(client, *args).await,
+        Service::Update(args) => return update(client, *args).await,
         Service::Scale(args) => return scale(client, &args).await,
-        Service::Rollback { service, detach, timeout } => {
+        Service::Rollback { service, detach, quiet, timeout } => {
+            if quiet {
+                output::tell(output::Telling::Nothing);
+            }
             let found = client.service(&service).await?;
             client.service_rollback(&found.id, found.version.index, &found.spec).await?;
             output::line(&service)?;
@@ -97,65 +100,22 @@ async fn wait_unless(
 }
 
 async fn create(client: &Client, args: ServiceCreate) -> Result<ExitCode> {
-    let mode = match args.mode.as_str() {
-        "global" => types::ServiceMode { global: Some(types::Empty::default()), ..Default::default() },
-        _ => types::ServiceMode {
-            replicated: Some(types::Replicated { replicas: Some(args.replicas) }),
-            ..Default::default()
-        },
-    };
-    let image = pinned(client, &args.image, UNPINNED).await;
-    let networks = args
-        .network
-        .iter()
-        .map(|n| types::NetworkAttachmentConfig { target: n.clone(), ..Default::default() });
-    let spec = types::ServiceSpec {
-        name: args.name.clone().unwrap_or_default(),
-        labels: pairs(&args.label),
-        task_template: types::TaskSpec {
-            container_spec: Some(types::ContainerSpec {
-                image,
-                env: args.env,
-                args: args.command,
-                ..Default::default()
-            }),
-            placement: Some(types::Placement { constraints: args.constraint, ..Default::default() }),
-            networks: networks.collect(),
-            ..Default::default()
-        },
-        mode,
-        update_config: args.update_progress_deadline.map(|deadline| types::UpdateConfig {
-            parallelism: 1,
-            progress_deadline: nanos(deadline),
-            ..Default::default()
-        }),
-        endpoint_spec: Some(types::EndpointSpec {
-            mode: "vip".to_owned(),
-            ports: args.publish.iter().map(|p| port(p)).collect::<Result<_>>()?,
-        }),
-        ..Default::default()
-    };
-    let headers = account(args.with_registry_auth, &args.image)?;
+    let (quiet, detach, timeout) = (args.flags.quiet, args.flags.detach, args.flags.timeout);
+    let headers = account(args.flags.with_registry_auth, &args.image)?;
+    let image = resolved(client, &args.image, args.flags.no_resolve_image).await;
+    let spec = service_spec::created(client, args, image).await?;
     let created = client.service_create(&spec, headers).await?;
+    created.warnings.iter().for_each(|warning| output::warning(warning));
     output::line(&created.id)?;
-    wait_for(args.detach, client, &[created.id], args.timeout).await
+    if quiet {
+        output::tell(output::Telling::Nothing);
+    }
+    wait_for(detach, client, &[created.id], timeout).await
 }
 
-/// Reads `[PUBLISHED:]TARGET[/PROTOCOL]`.
-fn port(text: &str) -> Result<types::PortConfig> {
-    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let (published, target) = match ports.split_once(':') {
-        Some((published, target)) => (Some(published), target),
-        None => (None, ports),
-    };
-    let number = |text: &str| text.parse::<u16>().with_context(|| format!("invalid port in {text:?}"));
-    Ok(types::PortConfig {
-        protocol: protocol.to_owned(),
-        target_port: u32::from(number(target)?),
-        published_port: published.map(number).transpose()?.map_or(0, u32::from),
-        publish_mode: "ingress".to_owned(),
-        ..Default::default()
-    })
+/// Returns the image as the spec names it: with its digest, unless that is not wanted.
+async fn resolved(client: &Client, image: &str, as_named: bool) -> String {
+    if as_named { image.to_owned() } else { pinned(client, image, UNPINNED).await }
 }
 
 /// What happens to an image that [`pinned`] finds no digest for.
@@ -190,37 +150,29 @@ pub(crate) async fn with_digest(client: &Client, image: &str) -> docker_api::cli
 
 async fn update(client: &Client, args: ServiceUpdate) -> Result<ExitCode> {
     let service = client.service(&args.service).await?;
-    let mut spec = service.spec;
-    let container = spec.task_template.container_spec.get_or_insert_default();
-    if let Some(image) = &args.image {
-        container.image = pinned(client, image, UNPINNED).await;
+    let (name, detach, timeout) = (args.service.clone(), args.flags.detach, args.flags.timeout);
+    if args.flags.quiet {
+        output::tell(output::Telling::Nothing);
     }
-    let key = |e: &str| e.split('=').next().unwrap_or_default().to_owned();
-    let gone: BTreeSet<String> =
-        args.env_rm.iter().cloned().chain(args.env_add.iter().map(|e| key(e))).collect();
-    container.env.retain(|e| !gone.contains(&key(e)));
-    container.env.extend(args.env_add);
-    if args.force {
-        spec.task_template.force_update += 1;
+    if args.rollback {
+        service_spec::alone(&args)?;
+        client.service_rollback(&service.id, service.version.index, &service.spec).await?;
+        output::line(&name)?;
+        let names = BTreeSet::from([name.clone()]);
+        return wait_unless(detach, &[name], converge_back(client, &names, timeout)).await;
     }
-    if let Some(replicas) = args.replicas {
-        set_replicas(&mut spec, &args.service, replicas)?;
-    }
-    if let Some(deadline) = args.update_progress_deadline {
-        let update = spec
-            .update_config
-            .get_or_insert_with(|| types::UpdateConfig { parallelism: 1, ..Default::default() });
-        update.progress_deadline = nanos(deadline);
-    }
+    let image = match &args.image {
+        Some(image) => Some(resolved(client, image, args.flags.no_resolve_image).await),
+        None => None,
+    };
+    let with_registry_auth = args.flags.with_registry_auth;
+    let spec = service_spec::changed(client, service.spec, args, image).await?;
     let image = spec.task_template.container_spec.as_ref().map_or("", |container| container.image.as_str());
-    let headers = account(args.with_registry_auth, image)?;
-    client.service_update(&service.id, service.version.index, &spec, headers).await?;
-    output::line(&args.service)?;
-    wait_for(args.detach, client, &[args.service], args.timeout).await
-}
-
-fn nanos(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+    let headers = account(with_registry_auth, image)?;
+    let said = client.service_update(&service.id, service.version.index, &spec, headers).await?;
+    said.warnings.iter().for_each(|warning| output::warning(warning));
+    output::line(&name)?;
+    wait_for(detach, client, &[name], timeout).await
 }
 
 fn set_replicas(spec: &mut types::ServiceSpec, name: &str, replicas: u64) -> Result<()> {
@@ -305,17 +257,21 @@ pub(crate) async fn print_tasks(
     client: &Client,
     filters: &str,
     args: &ListArgs,
-    no_trunc: bool,
+    shown: TasksShown,
 ) -> Result<()> {
-    task_list(client, filters, no_trunc).await?.print(args)
+    task_list(client, filters, shown).await?.print(args)
 }
 
 /// Returns the tasks that match as a list.
-pub(crate) async fn task_list(client: &Client, filters: &str, no_trunc: bool) -> Result<List> {
+pub(crate) async fn task_list(client: &Client, filters: &str, shown: TasksShown) -> Result<List> {
+    let TasksShown { no_trunc, no_resolve } = shown;
     let mut tasks = client.tasks(&[("filters", filters)]).await?;
-    let nodes = cluster::names(client).await?;
-    let services: BTreeMap<String, String> =
-        client.services(&[]).await?.into_iter().map(|s| (s.id, s.spec.name)).collect();
+    // What has no name here is shown by its id.
+    let (mut nodes, mut services) = (BTreeMap::new(), BTreeMap::new());
+    if !no_resolve {
+        nodes = cluster::names(client).await?;
+        services.extend(client.services(&[]).await?.into_iter().map(|s| (s.id, s.spec.name)));
+    }
     tasks.sort_by(|a, b| {
         let key = |t: &types::Task| (services.get(&t.service_id).cloned(), t.slot, t.node_id.clone());
         let by_slot =

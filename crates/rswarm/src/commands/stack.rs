@@ -45,11 +45,15 @@ const COMMIT_SHOWN: usize = 9;
 pub(crate) async fn run(client: &Client, command: Stack) -> Result<ExitCode> {
     let of = |stack: &str| serde_json::json!({"label": {format!("{STACK_LABEL}={stack}"): true}}).to_string();
     match command {
-        Stack::Deploy { compose_file, detach, prune, stack } => {
+        Stack::Deploy { compose_file, detach, prune, quiet, with_registry_auth, stack } => {
+            if quiet {
+                output::tell(output::Telling::Nothing);
+            }
             let args = DeployArgs {
                 name: Some(stack),
                 detach,
                 prune,
+                with_registry_auth,
                 ..DeployArgs::unattended(compose_file, CONVERGE_LIMIT)
             };
             return deploy::run(client, &args).await;
@@ -110,14 +114,14 @@ pub(crate) async fn run(client: &Client, command: Stack) -> Result<ExitCode> {
             }
             table.print(&args)?;
         }
-        Stack::Ps { stack, list: args, no_trunc } => {
+        Stack::Ps { stack, list: args, shown } => {
             let services = client.services(&[("filters", &of(&stack))]).await?;
             if services.is_empty() {
                 bail!("nothing found in stack: {stack}");
             }
             let ids = services.into_iter().map(|s| (s.id, true.into())).collect();
             let filters = list::with_filter(&list::filters(&args.filter)?, "service", ids)?;
-            print_tasks(client, &filters, &args, no_trunc).await?;
+            print_tasks(client, &filters, &args, shown).await?;
         }
         Stack::Services { stack, list: args } => print_services(client, &of(&stack), &args).await?,
         Stack::Rm { stacks, detach } => {

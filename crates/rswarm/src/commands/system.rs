@@ -3,7 +3,7 @@
 use super::target;
 use crate::{
     build,
-    cli::{FormatArgs, InspectArgs},
+    cli::{FormatArgs, InspectAnyArgs},
     list, output,
 };
 use anyhow::{Context, Result};
@@ -84,13 +84,17 @@ pub(crate) async fn version(client: &Client, args: &FormatArgs) -> Result<()> {
 }
 
 /// Finds whatever has the name, as `docker inspect` does: container, image, volume, network, node, service, ...
-pub(crate) async fn inspect(client: &Client, args: &InspectArgs) -> Result<()> {
+pub(crate) async fn inspect(client: &Client, any: &InspectAnyArgs) -> Result<()> {
     const KINDS: [&str; 9] =
         ["containers", "images", "networks", "volumes", "services", "tasks", "nodes", "secrets", "configs"];
+    let args = &any.inspect;
+    let kinds =
+        KINDS.into_iter().filter(|kinds| any.kind.as_ref().is_none_or(|kind| *kinds == format!("{kind}s")));
+    let kinds: Vec<&'static str> = kinds.collect();
     let (mut all, mut missing) = (Vec::new(), Vec::new());
     'names: for name in &args.names {
-        for kind in KINDS {
-            match super::object(client, kind, name).await {
+        for kind in kinds.iter().copied() {
+            match super::object(client, super::sized(kind, any.size), name).await {
                 Ok(value) => {
                     all.push(value);
                     continue 'names;
@@ -99,14 +103,20 @@ pub(crate) async fn inspect(client: &Client, args: &InspectArgs) -> Result<()> {
                 Err(error) => return Err(error),
             }
         }
+        let kind = any.kind.as_deref().unwrap_or("object");
+        let missed = || format!("No such {kind}: {name}");
+        if !["object", "container", "task"].contains(&kind) {
+            missing.push(missed());
+            continue;
+        }
         // A task by its place, such as web.2, is no id of anything.
         match target::find(client, name).await {
             Ok(Some(named)) => {
                 let task = named.newest(client).await?;
                 all.push(super::object(client, "tasks", &task.id).await?);
             }
-            Ok(None) => missing.push(format!("No such object: {name}")),
-            Err(error) if is_absence(&error) => missing.push(format!("No such object: {name}")),
+            Ok(None) => missing.push(missed()),
+            Err(error) if is_absence(&error) => missing.push(missed()),
             Err(error) => return Err(error.into()),
         }
     }

@@ -212,7 +212,7 @@ fn plain_list() -> cli::ListArgs {
 
 async fn show_tasks(client: &Client) -> Result<()> {
     let filters = r#"{"desired-state":{"running":true}}"#;
-    output::line(&commands::service::task_list(client, filters, false).await?.table())
+    output::line(&commands::service::task_list(client, filters, cli::TasksShown::default()).await?.table())
 }
 
 /// Asks a host's published port and returns the visit count and the whole greeting.

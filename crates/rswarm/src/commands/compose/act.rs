@@ -10,7 +10,8 @@ use crate::{
     cli::{
         AttachArgs, CommitArgs, ComposeAttach, ComposeBuild, ComposeCommit, ComposeCp, ComposeExec,
         ComposeExport, ComposeKill, ComposePull, ComposePush, ComposeRestart, ComposeRm, ComposeRun,
-        ComposeScale, CpArgs, ExecArgs, ExportArgs, KeepFlags, ProjectArgs, PullArgs, PullPolicy, Services,
+        ComposeScale, CpArgs, ExecArgs, ExportArgs, KeepFlags, ProjectArgs, PullPolicy, PushArgs, Services,
+        SignalFlags,
     },
     commands::{container, copy, create, image, pairs},
     output,
@@ -92,7 +93,11 @@ pub(super) async fn cp(client: &Client, project: &Project, args: ComposeCp) -> R
 
 pub(super) async fn attach(client: &Client, project: &Project, args: &ComposeAttach) -> Result<ExitCode> {
     let container = project.one(client, &args.service, args.index, false).await?.id;
-    container::attach(client, &AttachArgs { no_stdin: args.no_stdin, container }).await
+    container::attach(
+        client,
+        &AttachArgs { signals: SignalFlags { sig_proxy: false }, no_stdin: args.no_stdin, container },
+    )
+    .await
 }
 
 pub(super) async fn commit(client: &Client, project: &Project, args: ComposeCommit) -> Result<()> {
@@ -107,6 +112,7 @@ pub(super) async fn commit(client: &Client, project: &Project, args: ComposeComm
         author: args.author,
         message: args.message,
         change: args.change,
+        pause: true,
         no_pause: args.pause == Some(false),
         container,
         reference: args.reference,
@@ -142,7 +148,7 @@ pub(super) async fn push(client: &Client, project: &Project, args: &ComposePush)
             continue;
         }
         output::step("Image", &image, "Pushing");
-        match image::push(client, &PullArgs { image: image.clone(), quiet: args.quiet }).await {
+        match image::push(client, &PushArgs { image: image.clone(), quiet: args.quiet }).await {
             Ok(()) => output::step("Image", &image, "Pushed"),
             Err(error) => failed.push(format!("{image}: {error:#}")),
         }
@@ -202,7 +208,15 @@ pub(super) async fn run(client: &Client, project: &Project, args: &ComposeRun) -
         output::line(&name)?;
         return Ok(ExitCode::SUCCESS);
     }
-    container::attached(client, &id, container::Attached { tty, stdin: true, removed: args.rm }).await
+    let how = container::Attached {
+        tty,
+        stdin: true,
+        stdout: true,
+        stderr: true,
+        removed: args.rm,
+        signals: false,
+    };
+    container::attached(client, &id, how).await
 }
 
 /// Makes of a service's container one for a command.
@@ -306,7 +320,7 @@ pub(super) async fn build(
         built = true;
         if args.push && !project.names_image(service) {
             let image = service.spec.task.container.image.clone();
-            image::push(client, &PullArgs { image, quiet: args.quiet }).await?;
+            image::push(client, &PushArgs { image, quiet: args.quiet }).await?;
         }
     }
     if !built {

@@ -5,7 +5,7 @@ use super::{
     project::{Member, Project, label},
 };
 use crate::{
-    cli::{ComposeImages, ComposeLogs, ComposeLs, ComposePort, ComposePs, ListArgs, Services},
+    cli::{ComposeImages, ComposeLogs, ComposeLs, ComposePort, ComposePs, ListArgs, Services, TopArgs},
     commands::{container, look},
     list::{self, List},
     output,
@@ -142,7 +142,7 @@ pub(super) async fn logs(client: &Client, project: &Project, args: &ComposeLogs)
 pub(super) async fn top(client: &Client, project: &Project, args: &Services) -> Result<()> {
     for member in project.of_services(client, &args.services).await?.iter().filter(|m| m.is_running()) {
         output::line(&member.name)?;
-        look::top(client, &member.id).await?;
+        look::top(client, &TopArgs { container: member.id.clone(), ps: Vec::new() }).await?;
         output::line("")?;
     }
     Ok(())

@@ -25,8 +25,14 @@ pub(super) async fn stats(client: &Client, project: &Project, args: &ComposeStat
         bail!("project {} has no container that runs; hint: --all", project.name);
     }
     let containers = members.into_iter().map(|member| member.id).collect();
-    look::stats(client, &StatsArgs { no_stream: args.no_stream, containers, format: args.format.clone() })
-        .await
+    let stats = StatsArgs {
+        no_stream: args.no_stream,
+        containers,
+        format: args.format.clone(),
+        all: false,
+        no_trunc: false,
+    };
+    look::stats(client, &stats).await
 }
 
 /// Shows what happens to containers as Docker Compose does. Source: docker/compose `cmd/compose/events.go`.

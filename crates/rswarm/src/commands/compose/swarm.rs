@@ -4,7 +4,7 @@ use super::follow::{self, Which};
 use crate::{
     cli::{
         Compose, ComposeExec, ComposeLogs, ComposePs, ComposeRestart, ComposeRun, DeployArgs, ListArgs,
-        LogLook, ProjectArgs, Stack, Up,
+        LogLook, ProjectArgs, Stack, TasksShown, Up,
     },
     commands::{container, create, deploy, pairs, service, stack},
     output,
@@ -161,7 +161,8 @@ async fn tasks(client: &Client, stack: String, ps: ComposePs) -> Result<ExitCode
     ])?;
     let filter = if ps.all { Vec::new() } else { vec!["desired-state=running".to_owned()] };
     let list = ListArgs { quiet: ps.quiet, format: ps.format, filter };
-    stack::run(client, Stack::Ps { stack, list, no_trunc: ps.no_trunc }).await
+    let shown = TasksShown { no_trunc: ps.no_trunc, no_resolve: false };
+    stack::run(client, Stack::Ps { stack, list, shown }).await
 }
 
 /// Returns services of a stack: short name and service.

@@ -230,7 +230,7 @@ pub(super) async fn provide_image(
 pub(super) async fn pull(client: &Client, service: &StackService, quiet: bool) -> Result<()> {
     let image = service.spec.task.container.image.clone();
     output::step("Image", &image, "Pulling");
-    let args = PullArgs { image, quiet: quiet || output::is_silent() };
+    let args = PullArgs { image, quiet: quiet || output::is_silent(), platform: None };
     image::pull_for(client, &args, &platform(service)).await?;
     output::step("Image", &args.image, "Pulled");
     Ok(())
