@@ -96,12 +96,32 @@ pub(crate) fn host() -> Lab {
 }
 
 fn import_busybox(machine: &Machine) {
-    let root = machine.dir().join("busybox");
-    for folder in ["bin", "etc", "tmp", "data"] {
+    let tar = busybox_root(machine.dir(), &["data"]);
+    machine.docker(&["import", "-c", "CMD [\"sh\"]", "-c", "ENV PATH=/bin", &tar, "bb"]).ok();
+}
+
+/// Imports a busybox with the folders that programs look for, under a name and with such changes.
+pub(crate) fn import_root(lab: &Lab, name: &str, changes: &[&str]) {
+    let folders =
+        ["data", "dev", "home", "opt", "proc", "root", "sbin", "sys", "usr/bin", "var/opt", "var/tmp"];
+    let tar = busybox_root(lab.dir(), &folders);
+    let changes = changes.iter().flat_map(|change| ["-c", *change]);
+    let command: Vec<&str> = ["import"].into_iter().chain(changes).chain([tar.as_str(), name]).collect();
+    lab.docker(1, &command).ok();
+}
+
+/// Makes an archive of a busybox in `dir`, with such folders beside what each has, and returns where it is.
+fn busybox_root(dir: &Path, folders: &[&str]) -> String {
+    let (root, tar) = (dir.join("busybox"), dir.join("busybox.tar"));
+    if tar.exists() {
+        return tar.display().to_string();
+    }
+    for folder in ["bin", "etc", "tmp"].iter().chain(folders) {
         std::fs::create_dir_all(root.join(folder)).expect("a folder");
     }
     std::fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
-    let passwd = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home:/bin/sh\n";
+    let passwd = "root:x:0:0:root:/root:/bin/sh\npostgres:x:70:70::/var:/bin/sh\n\
+                  user:x:1000:1000:user:/home:/bin/sh\n";
     std::fs::write(root.join("etc/passwd"), passwd).expect("a file");
     std::fs::write(root.join("etc/group"), "root:x:0:\nuser:x:1000:\n").expect("a file");
     std::fs::write(root.join("data/seed"), "seed\n").expect("a file");
@@ -109,12 +129,10 @@ fn import_busybox(machine: &Machine) {
     for applet in String::from_utf8_lossy(&applets.stdout).lines().filter(|a| *a != "busybox") {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).expect("a link");
     }
-    let tar = machine.dir().join("busybox.tar");
     let mut archive = tar::Builder::new(std::fs::File::create(&tar).expect("a file"));
     archive.follow_symlinks(false);
     archive.append_dir_all(".", &root).and_then(|()| archive.finish()).expect("a tar");
-    let tar = tar.display().to_string();
-    machine.docker(&["import", "-c", "CMD [\"sh\"]", "-c", "ENV PATH=/bin", &tar, "bb"]).ok();
+    tar.display().to_string()
 }
 
 /// Runs a line of words in single quotes or without, as a shell would.

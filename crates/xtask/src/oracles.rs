@@ -100,6 +100,7 @@ pub(crate) fn run(tests: &[String]) -> Result<()> {
     dockerd(&root()?.join("target/oracle-dockerd"))?;
     plugins(&root()?.join("target/oracle-plugins"))?;
     python(&root()?.join("target/oracle-venv"))?;
+    docker_py_suite(&root()?.join("target/oracle-docker-py"))?;
     // The soak is ignored for its length, and compares with nobody.
     let cargo = ["test", "--workspace", "--locked", "--", "--ignored", "--skip", "tests::soak"];
     succeed(Command::new("cargo").env("ORACLE", "1").args(cargo).args(tests))
@@ -119,17 +120,52 @@ fn succeed(command: &mut Command) -> Result<()> {
 
 /// Makes a Python environment with docker-py and testcontainers.
 fn python(folder: &Path) -> Result<()> {
+    let packages = ["docker[websockets]==7.1.0", "testcontainers==4.15.0"];
+    install(folder, &packages)
+}
+
+/// Makes a Python environment with the last docker-py whose source archive has its own tests, what they were written for,
+/// and in `docker-py` the tests.
+fn docker_py_suite(folder: &Path) -> Result<()> {
+    const VERSION: &str = "7.0.0";
+    let docker = format!("docker=={VERSION}");
+    let packages = [
+        docker.as_str(),
+        "packaging",
+        "paramiko==3.4.0",
+        "pytest-timeout==2.1.0",
+        "pytest==7.4.2",
+        "requests==2.31.0",
+        "urllib3==1.26.18",
+        "websocket-client==1.3.3",
+    ];
+    install(folder, &packages)?;
+    let tests = folder.join("docker-py");
+    if tests.join("tests").exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(&tests)?;
+    let source = ["--no-deps", "--no-binary", "docker", &docker, "--dest"];
+    succeed(pip(folder, "download").args(source).arg(&tests))?;
+    let archive = tests.join(format!("docker-{VERSION}.tar.gz"));
+    let unpack = ["--strip-components=1", "-C"];
+    let inside = format!("docker-{VERSION}/tests");
+    succeed(Command::new("tar").arg("-xzf").arg(&archive).args(unpack).arg(&tests).arg(inside))?;
+    Ok(fs::remove_file(archive)?)
+}
+
+/// Has Python packages in an environment of their own.
+fn install(folder: &Path, packages: &[&str]) -> Result<()> {
     if !folder.join("bin/python").exists() {
         succeed(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
     }
-    let pip = folder.join("bin/pip");
-    succeed(Command::new(pip).args([
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "docker[websockets]==7.1.0",
-        "testcontainers==4.15.0",
-    ]))
+    succeed(pip(folder, "install").args(packages))
+}
+
+fn pip(folder: &Path, word: &str) -> Command {
+    let mut pip = Command::new(folder.join("bin/pip"));
+    pip.args([word, "--quiet", "--disable-pip-version-check"]);
+    pip
 }
 
 /// Unpacks a dockerd: it is not installed, so nothing starts it and it replaces nobody's `docker`.
