@@ -182,7 +182,8 @@ mod tests {
     #[test]
     fn what_a_mesh_cannot_be_is_refused_by_its_key() {
         let view = state().cluster().tables();
-        let cases: [(&str, fn(&mut NetworkSpec)); 6] = [
+        type Edit = fn(&mut NetworkSpec);
+        let cases: [(&str, Edit); 6] = [
             ("Attachable", |s| s.attachable = true),
             ("Internal", |s| s.internal = true),
             ("EnableIPv6", |s| s.ipv6 = true),
