@@ -181,8 +181,8 @@ mod tests {
 
     #[test]
     fn what_a_mesh_cannot_be_is_refused_by_its_key() {
-        let view = state().cluster().tables();
         type Edit = fn(&mut NetworkSpec);
+        let view = state().cluster().tables();
         let cases: [(&str, Edit); 6] = [
             ("Attachable", |s| s.attachable = true),
             ("Internal", |s| s.internal = true),
