@@ -6,7 +6,8 @@ use model::{NodeId, Role};
 use pki::{Credentials, Expected, NodeKey, RootCa};
 use prost::Message as _;
 use proto::{
-    PERSON_KEY, PersonalClaim, WireId as _,
+    CALLER_KEY, PERSON_KEY, PersonalClaim, WireId as _,
+    ca::{IssueCertificateRequest, ca_client::CaClient},
     control::{
         ForwardedCaller, ForwardedNode, Operator, PersonClaim, WatchRequest, control_client::ControlClient,
         forwarded_caller, person_claim::Proof,
@@ -214,6 +215,44 @@ fn pretences(manager: NodeId) -> Vec<MetadataMap> {
     ]
 }
 
+impl Attacker {
+    /// Asks host `n` for a certificate as a manager does that passes on what another node asks; returns whose it gets.
+    fn certificate_of(
+        &self,
+        n: u8,
+        stolen: &Credentials,
+        root: [u8; 32],
+        victim: NodeId,
+    ) -> Result<Vec<u8>, Status> {
+        let csr_pem = NodeKey::generate().expect("a key").csr_pem().expect("a request");
+        let node = ForwardedNode { id: victim.to_wire(), role: types::Role::Manager as i32 };
+        let who = Some(forwarded_caller::Who::Node(node));
+        let named = ForwardedCaller { who, via: victim.to_wire(), addr: String::new() };
+        let mut request = Request::new(IssueCertificateRequest { csr_pem, ..Default::default() });
+        let named = MetadataValue::from_bytes(&named.encode_to_vec());
+        request.metadata_mut().insert_bin(CALLER_KEY, named);
+        let mut ca = CaClient::new(self.channel(n, Some(stolen), root));
+        let asked = async { tokio::time::timeout(SOON, ca.issue_certificate(request)).await };
+        let answer = self.runtime.block_on(asked).expect("an answer in time")?.into_inner();
+        assert!(answer.certificate_pem.contains("BEGIN CERTIFICATE"));
+        Ok(answer.node_id)
+    }
+
+    /// Sees that nobody gets a certificate of somebody else.
+    #[track_caller]
+    fn gets_no_certificate_of(&self, who: &str, stolen: &Credentials, root: [u8; 32], victim: NodeId) {
+        for n in [1, 2] {
+            let refused = self.certificate_of(n, stolen, root, victim);
+            // One that was removed may not even have a connection.
+            let codes = [Code::PermissionDenied, Code::Unauthenticated, Code::Unavailable, Code::Unknown];
+            assert!(
+                refused.as_ref().is_err_and(|status| codes.contains(&status.code())),
+                "host {n} gives a {who} a certificate of {victim}: {refused:?}"
+            );
+        }
+    }
+}
+
 fn of_nodes() -> BTreeSet<String> {
     OF_NODES.iter().copied().map(str::to_owned).collect()
 }
@@ -261,6 +300,12 @@ fn stolen_key_material_gives_what_the_state_says_of_its_node_and_no_more() {
         }
     }
 
+    // A manager passes on who renews, so the attack is well made; a worker does not.
+    let victim = worker.identity().node;
+    let passed_on = attacker.certificate_of(1, &manager, root, victim).expect("what a manager passes on");
+    assert_eq!(passed_on, victim.to_wire());
+    attacker.gets_no_certificate_of("worker", &worker, root, leader);
+
     // A manager's opens a tunnel and watches, until it is demoted.
     let (tunnel, watch) = (attacker.tunnel(&manager, root), attacker.watch(&manager, root));
     let asked = Instant::now();
@@ -287,6 +332,8 @@ fn stolen_key_material_gives_what_the_state_says_of_its_node_and_no_more() {
         }
     }
 
+    attacker.gets_no_certificate_of("demoted manager", &manager, root, victim);
+
     // Removed: nothing at all, neither by the certificate of then nor by the one of now.
     let former = steal(&lab, 3);
     lab.rswarm(1, &["service", "rm", "there"]).ok();
@@ -308,6 +355,7 @@ fn stolen_key_material_gives_what_the_state_says_of_its_node_and_no_more() {
                 assert_eq!(open, nothing, "host {n} lets a removed {who} in");
             }
         }
+        attacker.gets_no_certificate_of(who, stolen, root, leader);
     }
     // And the swarm goes on.
     lab.rswarm(2, &["service", "create", "-d", "--name", "after", "rswarm/hello", "web"]).ok();
