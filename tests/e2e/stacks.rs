@@ -1,7 +1,7 @@
 //! A stack as a transaction: seen before it happens, changed as seen, put back when it fails; and what it builds
 //! reaches every host.
 
-use crate::{SOON, load_hello, swarm};
+use crate::{SOON, ask, load_hello, swarm};
 use testkit::{Lab, Output, wait_for};
 
 /// A stack file in the lab's folder.
@@ -353,4 +353,33 @@ fn the_history_says_when_who_why_and_of_which_commit_and_what_changed() {
         lab.rswarm(1, &["stack", "diff", "shop", "1", "9"]).fails().contains("no revision 9; there are 1, 2")
     );
     assert!(lab.rswarm(1, &["stack", "diff", "nothing", "1"]).fails().contains("nothing"));
+}
+
+#[test]
+fn on_a_network_of_two_stacks_each_finds_its_own_services_first() {
+    let mut lab = swarm(1, 1);
+    load_hello(&lab, 1);
+    lab.rswarm(1, &["network", "create", "--driver", "overlay", "shared"]).ok();
+    for (stack, port) in [("one", 8081), ("two", 8082)] {
+        let text = format!(
+            "name: {stack}
+services:
+  web: {{image: rswarm/hello, command: [web], ports: ['{port}:80'], networks: [shared]}}
+  counter: {{image: rswarm/hello, command: [counter], volumes: ['visits:/data'], networks: [shared]}}
+networks: {{shared: {{external: true}}}}
+volumes: {{visits: {{}}}}
+"
+        );
+        let file = write(&lab, &format!("{stack}.yml"), &text);
+        lab.rswarm(1, &["deploy", &file]).ok();
+    }
+    let mut count = |port| {
+        let greeting = ask(&mut lab, 1, port);
+        let counted = greeting.trim().rsplit_once("Visits: ").and_then(|(_, n)| n.parse::<u64>().ok());
+        counted.unwrap_or_else(|| panic!("{greeting}"))
+    };
+    // Each count is that of the own counter alone: names of both would take turns.
+    for visits in 1..=6 {
+        assert_eq!((count(8081), count(8082)), (visits, visits));
+    }
 }

@@ -48,9 +48,12 @@ const DATAGRAM_BYTES: usize = 4096;
 const PLAIN_DATAGRAM_BYTES: u16 = 512;
 
 /// The names of one network.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Zone {
     names: BTreeMap<String, Vec<IpAddr>>,
+    /// What a name stands for among services of one stack, by how the names of its services begin (`shop_`): on a
+    /// network of several stacks a service means its own stack's `db`.
+    of_stacks: BTreeMap<String, BTreeMap<String, Vec<IpAddr>>>,
     addresses: BTreeMap<IpAddr, String>,
     subnets: Vec<IpNet>,
 }
@@ -64,6 +67,8 @@ pub(crate) struct View {
     pub(crate) links: Vec<(String, Arc<Zone>, String)>,
     /// Asked for the rest; empty = the host's.
     pub(crate) servers: Vec<IpAddr>,
+    /// Name of the service that the container is a task of, in lower case; empty: of none.
+    pub(crate) service: String,
 }
 
 impl Zone {
@@ -80,6 +85,22 @@ impl Zone {
         let address = address.into();
         self.add(name, address);
         self.add(&format!("{name}.{network}"), address);
+    }
+
+    /// As [`Zone::add_qualified`], for those alone whose service's name begins like this. Without any address the name is
+    /// known and stands for nothing: another stack's is no replacement.
+    fn set_of_stack(&mut self, stack: &str, name: &str, network: &str, addresses: &[IpAddr]) {
+        for name in [name.to_owned(), format!("{name}.{network}")] {
+            let stacks = self.of_stacks.entry(name.to_ascii_lowercase()).or_default();
+            stacks.insert(stack.to_ascii_lowercase(), addresses.to_vec());
+        }
+    }
+
+    /// Returns what a name stands for in the stack of a service.
+    fn of_stack(&self, service: &str, name: &str) -> Option<&Vec<IpAddr>> {
+        let stacks = self.of_stacks.get(name)?;
+        let own = stacks.iter().filter(|(stack, _)| service.starts_with(stack.as_str()));
+        own.max_by_key(|(stack, _)| stack.len()).map(|(_, addresses)| addresses)
     }
 
     fn know(&mut self, name: &str, network: &str) {
@@ -109,6 +130,13 @@ pub(crate) fn zone_of_overlay(state: &State, overlay: &Overlay) -> Zone {
                 Some(vip) => zone.add_qualified(name, network, vip),
                 None => members().for_each(|address| zone.add_qualified(name, network, address)),
             }
+            // Only an alias can be: of the whole name nothing is left before it.
+            let Some(stack) = service.name.strip_suffix(name.as_str()).filter(|s| s.ends_with('_')) else {
+                continue;
+            };
+            let members: Vec<IpAddr> = members().map(IpAddr::from).collect();
+            zone.set_of_stack(stack, &tasks, network, &members);
+            zone.set_of_stack(stack, name, network, &vip.map_or(members, |vip| vec![vip.into()]));
         }
         if let Some(vip) = vip {
             zone.addresses.insert(vip.into(), format!("{}.{network}", service.name));
@@ -190,8 +218,9 @@ impl View {
             let mut links = self.links.iter().filter(|(alias, ..)| alias == name);
             links.find_map(|(_, zone, known)| zone.names.get(known))
         };
-        let Some(addresses) = linked().or_else(|| self.zones.iter().find_map(|zone| zone.names.get(name)))
-        else {
+        let of_stack = || self.zones.iter().find_map(|zone| zone.of_stack(&self.service, name));
+        let of_all = || self.zones.iter().find_map(|zone| zone.names.get(name));
+        let Some(addresses) = linked().or_else(of_stack).or_else(of_all) else {
             return Answer::Foreign;
         };
         let record = |address: &IpAddr| match (address, query.query_type()) {
@@ -564,7 +593,7 @@ mod tests {
         let zone = Arc::new(zone);
         let links = [("store", "both"), ("gone", "nobody")];
         let links = links.map(|(alias, known)| (alias.to_owned(), Arc::clone(&zone), known.to_owned()));
-        View { zones: vec![zone], links: links.into(), servers: vec![] }
+        View { zones: vec![zone], links: links.into(), servers: vec![], service: String::new() }
     }
 
     fn ask(name: &str, kind: RecordType, turn: usize) -> Answer {
@@ -597,6 +626,36 @@ mod tests {
     fn names_answer_in_any_case_and_with_their_network() {
         assert_eq!(first(ask("WEB.", RecordType::A, 0)).as_deref(), Some("10.0.1.200"));
         assert_eq!(first(ask("web.front.", RecordType::A, 0)).as_deref(), Some("10.0.1.200"));
+    }
+
+    #[test]
+    fn on_a_network_of_several_stacks_a_name_is_that_of_the_own_stack() {
+        let mut zone = Zone::default();
+        for (stack, last) in [("one_", 1), ("two_", 2), ("two_a_", 3)] {
+            let address = Ipv4Addr::new(10, 0, 1, last);
+            zone.add_qualified("api", "shared", address);
+            zone.set_of_stack(stack, "api", "shared", &[address.into()]);
+        }
+        // Its tasks do not run.
+        zone.set_of_stack("down_", "api", "shared", &[]);
+        let private = Arc::new(Zone::default());
+        let asked = |service: &str, name: &str| {
+            let view = View {
+                zones: vec![private.clone(), Arc::new(zone.clone())],
+                service: service.to_owned(),
+                ..View::default()
+            };
+            let query = Query::query(Name::from_ascii(name).unwrap(), RecordType::A);
+            let answers = (0..3).filter_map(|turn| first(view.answer(&query, turn)));
+            answers.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(asked("two_app", "api."), "10.0.1.2");
+        assert_eq!(asked("one_app", "API.shared."), "10.0.1.1");
+        assert_eq!(asked("two_a_app", "api."), "10.0.1.3", "of stack two_a");
+        assert_eq!(asked("down_app", "api."), "", "not another's");
+        // A container that is in no stack, and a service that is not with either.
+        assert_eq!(asked("", "api."), "10.0.1.1 10.0.1.2 10.0.1.3");
+        assert_eq!(asked("three_app", "api."), "10.0.1.1 10.0.1.2 10.0.1.3");
     }
 
     #[test]

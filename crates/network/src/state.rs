@@ -243,6 +243,14 @@ impl State {
         }
     }
 
+    /// Returns the name of the service whose task a leg is of.
+    pub(crate) fn service_of(&self, leg: &Leg) -> Option<&str> {
+        let SandboxAttachment::Overlay { network, task, .. } = &leg.attachment else { return None };
+        let table = &self.tables.get(network)?.table;
+        let service = table.endpoints.get(task)?.service;
+        table.services.get(&service).map(|service| service.name.as_str())
+    }
+
     /// Replaces or adds a table and its backends.
     pub(crate) fn put_table(&mut self, table: NetworkTable) {
         let mut backends = self.tables.remove(&table.network).map(|o| o.backends).unwrap_or_default();

@@ -811,7 +811,7 @@ mod tests {
     #[test]
     fn a_node_asks_for_so_many_attachments_and_no_more() {
         let asked = |number: u128, node: u128, aliases: Vec<String>| {
-            let networks = vec![model::NetworkAttachmentSpec { network: NetworkId(1), aliases }];
+            let networks = vec![model::NetworkAttachmentSpec::new(NetworkId(1), aliases)];
             Task::attachment(model::TaskId(number), "c", "name", model::NodeId(node), networks)
         };
         let mut world = state().cluster().node(1).node(2).network(1);

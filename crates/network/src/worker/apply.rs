@@ -357,7 +357,9 @@ impl Worker {
                 Some((alias.to_ascii_lowercase(), Arc::clone(zone?), name.to_ascii_lowercase()))
             })
         });
-        dns::View { zones, links: links.collect(), servers: sandbox.spec.dns.servers.clone() }
+        let service = sandbox.legs.iter().find_map(|leg| self.state.service_of(leg));
+        let service = service.map(str::to_ascii_lowercase).unwrap_or_default();
+        dns::View { zones, links: links.collect(), servers: sandbox.spec.dns.servers.clone(), service }
     }
 
     /// Makes the sockets of a sandbox's name server and serves them.
