@@ -154,6 +154,14 @@ impl Engine {
         self.inner.userns_remap.as_ref()
     }
 
+    /// Returns the log driver of containers that name none.
+    pub fn log_driver(&self) -> &str {
+        match self.inner.defaults.log.driver.as_str() {
+            "" => "json-file",
+            driver => driver,
+        }
+    }
+
     /// Returns the folders where vendors describe their devices.
     pub fn cdi_spec_dirs(&self) -> &[PathBuf] {
         &self.inner.defaults.cdi_spec_dirs

@@ -54,6 +54,7 @@ pub use import::Commit;
 pub use layers::Layers;
 pub use manifest::{Descriptor, InvalidPlatform, Manifest, Platform};
 pub use reference::{InvalidReference, Reference};
+pub use registry::{InvalidProxy, Proxies};
 pub use remove::remove_tree;
 pub use search::Found;
 pub use source::{BlobSource, BoxAsyncRead, SourceError};

@@ -5,10 +5,12 @@
 
 mod auth;
 mod http;
+mod proxy;
 mod tls;
 
 pub(crate) use auth::parse_parameters;
 pub(crate) use http::{Http, Payload, Terms};
+pub use proxy::{InvalidProxy, Proxies};
 
 use crate::{
     digest::Digest,

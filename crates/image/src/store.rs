@@ -26,6 +26,7 @@ use crate::{
     layers::Layers,
     manifest::{Descriptor, ImageManifest, Manifest},
     reference::Reference,
+    registry::Proxies,
 };
 use metadata::{Document, LayerRecord, Metadata, Record};
 use std::{
@@ -170,12 +171,24 @@ impl Store {
     /// # Errors
     /// The directory cannot be used, or `images.json` is of another version of this program.
     pub async fn open(root: &Path, userns_squash: bool) -> Result<Self> {
-        let root = root.to_owned();
-        let store = blocking(move || Self::open_blocking(root, userns_squash)).await?;
-        Ok(store)
+        Self::open_through(root, userns_squash, Proxies::default()).await
     }
 
-    fn open_blocking(root: PathBuf, squash: bool) -> Result<Self> {
+    /// The same, with proxies that registries and web servers are reached through.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_through(root: &Path, userns_squash: bool, proxies: Proxies) -> Result<Self> {
+        let root = root.to_owned();
+        blocking(move || Self::open_blocking(root, userns_squash, proxies)).await
+    }
+
+    /// Returns the proxies that registries and web servers are reached through.
+    pub fn proxies(&self) -> &Proxies {
+        self.inner.http.proxies()
+    }
+
+    fn open_blocking(root: PathBuf, squash: bool, proxies: Proxies) -> Result<Self> {
         let blobs = Blobs::open(&root)?;
         let layers = root.join("layers");
         fs::create_dir_all(&layers).map_err(Error::io("make", &layers))?;
@@ -215,7 +228,7 @@ impl Store {
                 pins: Mutex::default(),
                 unpackers: Semaphore::new(cores.clamp(2, 8)),
                 flusher: unpacked::Flusher::default(),
-                http: crate::registry::Http::default(),
+                http: crate::registry::Http::new(proxies),
             }),
         };
         store.clear_half_made()?;

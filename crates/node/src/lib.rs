@@ -112,8 +112,9 @@ pub async fn run(options: Options) -> Result<()> {
         );
     }
 
-    let images =
-        image::Store::open(&data_root.join("images"), squash).await.context("cannot open the image store")?;
+    let proxies = options.settings.proxies(|name| std::env::var(name).ok())?;
+    let images = image::Store::open_through(&data_root.join("images"), squash, proxies).await;
+    let images = images.context("cannot open the image store")?;
     let mut network_options = network::Options::new(run_root.join("network"), data_root.join("network"));
     network_options.rootless = squash;
     let shims = run_root.clone();

@@ -29,6 +29,9 @@ pub struct Settings {
     pub insecure_registries: Vec<String>,
     /// Base URLs asked before docker.io.
     pub registry_mirrors: Vec<String>,
+    /// What registries, web servers and git repositories are reached through; what is not set is what the daemon's
+    /// environment says: `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`.
+    pub proxies: Proxies,
     /// Name servers for what this host's own networks do not answer; else /etc/resolv.conf.
     pub dns: Vec<IpAddr>,
     /// More addresses for the front door: `tcp://ADDRESS[:PORT]`, `unix://PATH`.
@@ -77,6 +80,17 @@ pub struct Settings {
     /// `debug`, `info`, `warn`, `error`.
     pub log_level: Option<LogLevel>,
     pub debug: bool,
+}
+
+/// *Source:* Docker docs, "Daemon proxy configuration".
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Proxies {
+    /// URL, with name and password if it wants some.
+    pub http_proxy: String,
+    pub https_proxy: String,
+    /// Who is reached without: hosts, addresses, networks, by commas.
+    pub no_proxy: String,
 }
 
 /// *Source:* dockerd(8), "Feature options".
@@ -162,6 +176,7 @@ impl Settings {
         settings.doors().with_context(|| path.display().to_string())?;
         settings.generic_resources().with_context(|| path.display().to_string())?;
         settings.min_api().with_context(|| path.display().to_string())?;
+        settings.proxies(|_| None).with_context(|| path.display().to_string())?;
         if let Some(text) = &settings.builder.gc.default_keep_storage
             && engine::parse_size(text).is_none()
         {
@@ -235,6 +250,26 @@ impl Settings {
             bail!("min-api-version: {text} is not between {oldest} and {}", docker_api::server::NEWEST);
         }
         Ok(asked)
+    }
+
+    /// Returns what registries are reached through: as set, else what a variable of the environment says.
+    ///
+    /// # Errors
+    /// One is no proxy; the text has the key, and no password.
+    pub(crate) fn proxies(&self, variable: impl Fn(&str) -> Option<String>) -> Result<image::Proxies> {
+        let said = |set: &String, names: [&str; 2]| {
+            let variables = names.iter().filter_map(|name| variable(name));
+            Some(set.clone()).into_iter().chain(variables).find(|value| !value.is_empty()).unwrap_or_default()
+        };
+        let http = said(&self.proxies.http_proxy, ["HTTP_PROXY", "http_proxy"]);
+        let https = said(&self.proxies.https_proxy, ["HTTPS_PROXY", "https_proxy"]);
+        let no = said(&self.proxies.no_proxy, ["NO_PROXY", "no_proxy"]);
+        let key =
+            |key| move || format!("proxies: {key}, or the variable of this name in the daemon's environment");
+        // Each for itself first, for the error to name it.
+        image::Proxies::new(&http, "", "").with_context(key("http-proxy"))?;
+        image::Proxies::new("", &https, "").with_context(key("https-proxy"))?;
+        Ok(image::Proxies::new(&http, &https, &no)?)
     }
 
     /// Returns what the operator says that this host has.
@@ -408,6 +443,31 @@ mod tests {
         assert!(group("group = \"\"").unwrap().is_none());
         let refused = group("group = \"no-such-group\"").unwrap_err().to_string();
         assert!(refused.contains("groupadd --system no-such-group"), "{refused}");
+    }
+
+    #[test]
+    fn proxies_are_those_that_are_set_else_those_of_the_environment() {
+        let text = "[proxies]\nhttps-proxy = \"http://set.example:3128\"\n";
+        let settings = read("daemon.toml", text).unwrap();
+        let environment = |name: &str| match name {
+            "HTTP_PROXY" => Some(String::new()),
+            "http_proxy" => Some("http://lower.example:1".to_owned()),
+            "HTTPS_PROXY" => Some("http://other.example:2".to_owned()),
+            "NO_PROXY" => Some("registry.lan".to_owned()),
+            _ => None,
+        };
+        let proxies = settings.proxies(environment).unwrap();
+        assert_eq!(proxies.https_shown(), "http://set.example:3128");
+        assert_eq!(
+            (proxies.http_shown(), proxies.no()),
+            ("http://lower.example:1".into(), "registry.lan".into())
+        );
+        let json = r#"{"proxies": {"http-proxy": "ftp://dan:secret@proxy.example", "no-proxy": "x"}}"#;
+        let refused = read("daemon.json", json).unwrap_err();
+        assert!(
+            refused.contains("daemon.json: proxies: http-proxy") && !refused.contains("secret"),
+            "{refused}"
+        );
     }
 
     #[test]

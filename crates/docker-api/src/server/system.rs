@@ -13,6 +13,7 @@ use axum::{
 };
 use engine::{AppArmor, ListOptions, Status};
 use model::{Role, Supply};
+use serde_json::json;
 
 pub(super) fn routes() -> Router<State> {
     Router::new()
@@ -95,6 +96,22 @@ fn security_options(apparmor: AppArmor) -> Vec<String> {
     profile.into_iter().chain(["name=seccomp,profile=builtin"]).map(str::to_owned).collect()
 }
 
+/// Source: moby `daemon/pkg/registry`, `newServiceConfig`: who is on this host is talked to without verified TLS.
+fn registry_config(from: &image::RegistryOptions) -> types::RegistryConfig {
+    let (networks, hosts): (Vec<_>, Vec<_>) = from.insecure.iter().partition(|entry| entry.contains('/'));
+    let index = |name: &str, mirrors: &[String], official: bool| {
+        let json = json!({ "Name": name, "Mirrors": mirrors, "Secure": official, "Official": official });
+        (name.to_owned(), json)
+    };
+    let insecure = hosts.into_iter().map(|host| index(host, &[], false));
+    let loopback = ["::1/128", "127.0.0.0/8"].map(str::to_owned);
+    types::RegistryConfig {
+        insecure_registry_cidrs: loopback.into_iter().chain(networks.into_iter().cloned()).collect(),
+        index_configs: insecure.chain([index("docker.io", &from.mirrors, true)]).collect(),
+        mirrors: from.mirrors.clone(),
+    }
+}
+
 async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiError> {
     let apparmor = engine::apparmor_in_effect();
     let words = |list: &[&str]| list.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
@@ -128,7 +145,7 @@ async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiErro
         pids_limit: true,
         ipv4_forwarding: true,
         system_time: types::Time::from(now()).to_string(),
-        logging_driver: "json-file".into(),
+        logging_driver: state.engine().map_or("json-file", |engine| engine.log_driver()).into(),
         cgroup_driver: "cgroupfs".into(),
         cgroup_version: if cgroup2 { "2" } else { "1" }.into(),
         kernel_version: kernel_version(),
@@ -137,6 +154,7 @@ async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiErro
         os_type: "linux".into(),
         architecture: std::env::consts::ARCH.into(),
         index_server_address: "https://index.docker.io/v1/".into(),
+        registry_config: registry_config(&state.registries()),
         ncpu: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
         mem_total: memory_kib * 1024,
         docker_root_dir: state.options.data_root.display().to_string(),
@@ -156,6 +174,10 @@ async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiErro
             .push("WARNING: AppArmor confines no container: its profile docker-default is not loaded".into());
     }
     if let Ok(engine) = state.engine() {
+        let proxies = engine.images().proxies();
+        to.http_proxy = proxies.http_shown();
+        to.https_proxy = proxies.https_shown();
+        to.no_proxy = proxies.no();
         to.security_options.extend(engine.userns_remap().map(|_| "name=userns".to_owned()));
         let (resources, problems) = engine.generic_resources().await?;
         to.generic_resources = generic_resources_json(&resources);
@@ -275,5 +297,23 @@ async fn authenticate(
             message: format!("login attempt to {registry} failed: {reason}"),
         }),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_talked_to_without_verified_tls_is_shown() {
+        let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
+        let shown = registry_config(&image::RegistryOptions {
+            insecure: words(&["registry.lan:5000", "10.0.0.0/8"]),
+            mirrors: words(&["https://mirror.example"]),
+        });
+        assert_eq!(shown.insecure_registry_cidrs, ["::1/128", "127.0.0.0/8", "10.0.0.0/8"]);
+        assert_eq!(shown.index_configs["registry.lan:5000"]["Secure"], false);
+        let hub = &shown.index_configs["docker.io"];
+        assert_eq!((&hub["Official"], &hub["Mirrors"][0]), (&json!(true), &json!("https://mirror.example")));
     }
 }

@@ -36,7 +36,7 @@ pub(super) enum Fetched {
 /// `Remote` with the reason: not reachable, no such branch, no such folder in it, no git on this host.
 pub(super) async fn fetch(engine: &Engine, url: &str, into: &Path) -> Result<Fetched> {
     if is_repository(url) {
-        return fetch_repository(url, into).await.map(Fetched::Folder);
+        return fetch_repository(engine, url, into).await.map(Fetched::Folder);
     }
     let file = into.join("context");
     let got = engine.inner.images.download(url, &file).await;
@@ -53,9 +53,9 @@ pub(super) fn is_repository(url: &str) -> bool {
 ///
 /// # Errors
 /// As [`fetch`].
-pub(super) async fn fetch_repository(url: &str, into: &Path) -> Result<PathBuf> {
+pub(super) async fn fetch_repository(engine: &Engine, url: &str, into: &Path) -> Result<PathBuf> {
     let repository = Repository::parse(url).unwrap_or_else(|| Err(failed(url, "this is no repository")));
-    repository?.fetch(into).await
+    repository?.fetch(into, engine.inner.images.proxies()).await
 }
 
 /// A git repository, and what of it.
@@ -88,10 +88,10 @@ impl Repository {
         Some(Ok(Self { remote, reference: reference.to_owned(), folder: folder.to_owned() }))
     }
 
-    async fn fetch(&self, into: &Path) -> Result<PathBuf> {
+    async fn fetch(&self, into: &Path, proxies: &image::Proxies) -> Result<PathBuf> {
         let root = into.join("repository");
         tokio::fs::create_dir(&root).await.map_err(Error::io("create folder", &root))?;
-        let git = Git { root: &root, home: into, remote: &self.remote };
+        let git = Git { root: &root, home: into, remote: &self.remote, proxies };
         git.run(&["init", "--quiet"]).await?;
         git.run(&["remote", "add", "origin", "--", &self.remote]).await?;
         let shallow = ["fetch", "--quiet", "--depth", "1", "origin", "--", &self.reference];
@@ -144,6 +144,7 @@ struct Git<'a> {
     /// Where it finds no configuration.
     home: &'a Path,
     remote: &'a str,
+    proxies: &'a image::Proxies,
 }
 
 impl Git<'_> {
@@ -151,10 +152,11 @@ impl Git<'_> {
         let mut command = Command::new("git");
         command.args(words).current_dir(self.root).stdin(Stdio::null()).kill_on_drop(true).env_clear();
         command.envs(
-            ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "https_proxy", "http_proxy", "no_proxy"]
+            ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"]
                 .iter()
                 .filter_map(|name| Some((name, std::env::var_os(name)?))),
         );
+        command.envs(self.proxies.variables());
         command.env("HOME", self.home).env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_TERMINAL_PROMPT", "0");
         // No local files and no helper programs, whatever a repository's submodules say.
         command.env("GIT_ALLOW_PROTOCOL", "http:https:git:ssh").env("GIT_PROTOCOL_FROM_USER", "0");

@@ -594,7 +594,8 @@ impl<'a> Stage<'a> {
                     }
                     let folder = Scratch::new(&self.build.engine, &["urls"]).await?;
                     self.say(format!("Fetching {url}\n")).await?;
-                    let fetched = remote::fetch_repository(url, &folder.path.join("urls")).await;
+                    let fetched =
+                        remote::fetch_repository(&self.build.engine, url, &folder.path.join("urls")).await;
                     from = vec![fetched.map_err(|e| failed(line, e.to_string()))?];
                     paths.push(".".to_owned());
                     downloads = Some(folder);

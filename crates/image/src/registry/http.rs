@@ -1,6 +1,9 @@
 //! One HTTP client for all registries: pooled connections, own resolver, streams in and out.
 
-use super::tls;
+use super::{
+    proxy::{Proxies, port_of},
+    tls,
+};
 use crate::{
     error::{Error, Result},
     source::SourceError,
@@ -11,12 +14,15 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     HeaderMap, Method, Request, Response, Uri,
     body::{Bytes, Frame, Incoming},
-    header::{CONTENT_LENGTH, HeaderValue, USER_AGENT},
+    header::{CONTENT_LENGTH, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT},
 };
 use hyper_util::{
     client::legacy::{
         Client,
-        connect::{Connected, Connection},
+        connect::{
+            Connected, Connection,
+            proxy::{SocksV5, Tunnel},
+        },
     },
     rt::{TokioExecutor, TokioIo},
 };
@@ -35,8 +41,9 @@ use tokio::{
     net::TcpStream,
     sync::OnceCell,
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::TlsConnector;
 use tokio_util::io::ReaderStream;
+use tower::Service as _;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Until the answer's headers are here; large uploads are read by the server before it answers.
@@ -88,9 +95,18 @@ struct Inner {
     /// Base URLs tried before.
     known: Mutex<HashMap<String, bool>>,
     pub(super) tokens: super::auth::Tokens,
+    proxies: Proxies,
 }
 
 impl Http {
+    pub(crate) fn new(proxies: Proxies) -> Self {
+        Self { inner: Arc::new(Inner { proxies, ..Inner::default() }) }
+    }
+
+    pub(crate) fn proxies(&self) -> &Proxies {
+        &self.inner.proxies
+    }
+
     pub(super) fn tokens(&self) -> &super::auth::Tokens {
         &self.inner.tokens
     }
@@ -124,10 +140,15 @@ impl Http {
         let host = uri.authority().map(ToString::to_string).unwrap_or_default();
         let client = self.client(&host, terms).map_err(|e| network(e.into()))?;
         let (body, length, timeout) = payload.body().await?;
+        // Through a tunnel the proxy sees nothing of a request; it is named where the tunnel is asked for.
+        let proxy = self.inner.proxies.of(&uri).filter(|_| uri.scheme_str() == Some("http"));
         let mut request = Request::new(body);
         *request.method_mut() = method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = headers.clone();
+        if let Some(proof) = proxy.as_ref().and_then(|proxy| proxy.basic_auth()) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, proof.clone());
+        }
         request
             .headers_mut()
             .insert(USER_AGENT, HeaderValue::from_static(concat!("rswarm/", env!("CARGO_PKG_VERSION"))));
@@ -150,7 +171,8 @@ impl Http {
             // Answers under way keep theirs.
             clients.clear();
         }
-        let connector = Connector { tls: tls::connector(host, terms.verify)?, near: terms.near };
+        let direct = Direct { tls: tls::connector(host, terms.verify)?, near: terms.near };
+        let connector = Connector { direct, proxies: self.inner.proxies.clone() };
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(hyper_util::rt::TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
@@ -190,12 +212,28 @@ pub(super) fn is_not_tls(error: &SourceError) -> bool {
     false
 }
 
-/// Opens connections: resolves, connects, and does the handshake.
+/// Opens connections, through a proxy where one leads there.
 #[derive(Debug, Clone)]
 struct Connector {
+    direct: Direct,
+    proxies: Proxies,
+}
+
+/// Opens connections: resolves, connects, and does the handshake.
+#[derive(Debug, Clone)]
+struct Direct {
     tls: TlsConnectorDebug,
     /// See [`Terms::near`].
     near: bool,
+}
+
+/// A proxy was not reached, or does not open the way.
+#[derive(Debug, thiserror::Error)]
+#[error("proxy {proxy}")]
+struct ProxyFailed {
+    proxy: String,
+    #[source]
+    source: SourceError,
 }
 
 /// `TlsConnector`, which cannot be shown.
@@ -213,48 +251,122 @@ impl tower::Service<Uri> for Connector {
     type Error = io::Error;
     type Future = BoxFuture<'static, io::Result<TokioIo<Stream>>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (tls, near) = (self.tls.0.clone(), self.near);
+        let this = self.clone();
         Box::pin(async move {
             let timed_out = || io::Error::new(io::ErrorKind::TimedOut, "no connection within 10 s");
-            let connect = tokio::time::timeout(CONNECT_TIMEOUT, connect(&uri, &tls, near));
-            connect.await.map_err(|_| timed_out())?.map(TokioIo::new)
+            let open = tokio::time::timeout(CONNECT_TIMEOUT, this.open(&uri));
+            open.await.map_err(|_| timed_out())?.map(TokioIo::new)
         })
     }
 }
 
-async fn connect(uri: &Uri, tls: &TlsConnector, near: bool) -> io::Result<Stream> {
-    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "URL without a host");
-    let host = uri.host().ok_or_else(invalid)?.trim_matches(['[', ']']);
-    let secure = uri.scheme_str() == Some("https");
-    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("no address for {host}"));
-    for address in addresses(host).await? {
-        // Judged as it is connected to: a name may mean something else each time it is looked up.
-        if !near && is_near(address) {
-            last = io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                format!("{address} is this host or on its link, where a registry elsewhere may not lead"),
-            );
-            continue;
+impl Connector {
+    async fn open(&self, uri: &Uri) -> io::Result<Stream> {
+        let Some(proxy) = self.proxies.of(uri) else { return self.direct.open(uri).await };
+        // The proxy looks names up itself; what this host knows of them is all that can be judged here.
+        if !self.direct.near && is_near_host(host_of(uri)?).await {
+            return Err(leads_near(host_of(uri)?));
         }
-        match TcpStream::connect(SocketAddr::new(address, port)).await {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                if !secure {
-                    return Ok(Stream::Plain(stream));
+        let at = proxy.uri().clone();
+        let shown = at.to_string().trim_end_matches('/').to_owned();
+        let failed = |source: SourceError| io::Error::other(ProxyFailed { proxy: shown, source });
+        // A proxy shows a certificate of its own.
+        let host = at.authority().map(ToString::to_string).unwrap_or_default();
+        let mut to_proxy = Direct { tls: tls::connector(&host, true)?, near: true };
+        let secure = uri.scheme_str() == Some("https");
+        let way = match at.scheme_str() {
+            Some("socks5" | "socks5h") => {
+                let mut socks = SocksV5::new(at, to_proxy);
+                if let Some((name, password)) = proxy.raw_auth() {
+                    socks = socks.with_auth(name.to_owned(), password.to_owned());
                 }
-                let name = rustls_pki_types::ServerName::try_from(host.to_owned()).map_err(|_| invalid())?;
-                return Ok(Stream::Tls(Box::new(tls.connect(name, stream).await?)));
+                socks.call(with_port(uri)?).await.map_err(|e| failed(e.into()))?.into_inner()
             }
-            Err(error) => last = error,
-        }
+            _ if secure => {
+                let mut tunnel = Tunnel::new(at, to_proxy);
+                if let Some(proof) = proxy.basic_auth() {
+                    tunnel = tunnel.with_auth(proof.clone());
+                }
+                tunnel.call(with_port(uri)?).await.map_err(|e| failed(e.into()))?.into_inner()
+            }
+            _ => {
+                // The proxy reads the requests themselves.
+                let way = to_proxy.call(at).await.map_err(|e| failed(e.into()))?.into_inner();
+                return Ok(Stream { proxied: true, ..way });
+            }
+        };
+        if secure { self.direct.encrypt(uri, way).await } else { Ok(way) }
     }
-    Err(last)
+}
+
+impl tower::Service<Uri> for Direct {
+    type Response = TokioIo<Stream>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<TokioIo<Stream>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move { this.open(&uri).await.map(TokioIo::new) })
+    }
+}
+
+fn host_of(uri: &Uri) -> io::Result<&str> {
+    let host = uri.host().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "URL without a host"))?;
+    Ok(host.trim_matches(['[', ']']))
+}
+
+/// Returns the same address with its port said: proxies are asked for it.
+fn with_port(uri: &Uri) -> io::Result<Uri> {
+    let host = uri.host().unwrap_or_default();
+    let scheme = uri.scheme_str().unwrap_or("http");
+    format!("{scheme}://{host}:{}/", port_of(uri)).parse().map_err(io::Error::other)
+}
+
+impl Direct {
+    async fn open(&self, uri: &Uri) -> io::Result<Stream> {
+        let host = host_of(uri)?;
+        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("no address for {host}"));
+        for address in addresses(host).await? {
+            // Judged as it is connected to: a name may mean something else each time it is looked up.
+            if !self.near && is_near(address) {
+                last = leads_near(&address.to_string());
+                continue;
+            }
+            match TcpStream::connect(SocketAddr::new(address, port_of(uri))).await {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    let stream = Stream { io: Box::new(stream), proxied: false };
+                    return match uri.scheme_str() {
+                        Some("https") => self.encrypt(uri, stream).await,
+                        _ => Ok(stream),
+                    };
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn encrypt(&self, uri: &Uri, stream: Stream) -> io::Result<Stream> {
+        let name =
+            rustls_pki_types::ServerName::try_from(host_of(uri)?.to_owned()).map_err(io::Error::other)?;
+        let stream = self.tls.0.connect(name, stream).await?;
+        Ok(Stream { io: Box::new(stream), proxied: false })
+    }
+}
+
+fn leads_near(place: &str) -> io::Error {
+    let what = format!("{place} is this host or on its link, where a registry elsewhere may not lead");
+    io::Error::new(io::ErrorKind::PermissionDenied, what)
 }
 
 /// Tells whether a host, by name or address, is this one or on a link beside it. What cannot be looked up is not.
@@ -303,16 +415,21 @@ async fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
     Ok(resolver.lookup_ip(host).await.map_err(io::Error::other)?.iter().collect())
 }
 
+/// What bytes go through.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug> Io for T {}
+
 /// A connection, encrypted or not.
 #[derive(Debug)]
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+struct Stream {
+    io: Box<dyn Io>,
+    /// It ends at a proxy that reads requests, which then name the whole URL.
+    proxied: bool,
 }
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
-        Connected::new()
+        Connected::new().proxy(self.proxied)
     }
 }
 
@@ -322,33 +439,21 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
+        Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
+        Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
