@@ -41,6 +41,7 @@ mod stack_config;
 mod stacks;
 mod survival;
 mod swarm_ca;
+mod swarm_events;
 
 use std::{path::Path, time::Duration};
 use testkit::{Lab, wait_for};

@@ -450,6 +450,11 @@ impl Engine {
         self.inner.events.publish(event);
     }
 
+    /// Keeps what happened before, for those who ask for the past: nobody is told.
+    pub fn recall(&self, event: Event) {
+        self.inner.events.recall(event);
+    }
+
     /// Returns the kept events and a receiver of what follows; filter with [`Event::passes`].
     pub fn events(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
         self.inner.events.subscribe()

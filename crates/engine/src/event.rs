@@ -1,4 +1,5 @@
-//! What happened, told to whoever listens: the last 256 events are kept, filters as Docker's.
+//! What happened, told to whoever listens: the last 256 events of this host are kept, and those of the swarm; filters as
+//! Docker's.
 //!
 //! Source: Docker API `SystemEvents`.
 
@@ -126,7 +127,24 @@ impl crate::engine::Engine {
 #[derive(Debug, Clone)]
 pub struct Events {
     sender: broadcast::Sender<Arc<Event>>,
-    kept: Arc<Mutex<VecDeque<Arc<Event>>>>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+/// What a busy host does must not push out what the swarm did, which happens once.
+#[derive(Debug, Default)]
+struct Kept {
+    local: VecDeque<Arc<Event>>,
+    swarm: VecDeque<Arc<Event>>,
+}
+
+impl Kept {
+    fn keep(&mut self, event: Arc<Event>) {
+        let kept = if event.scope == "swarm" { &mut self.swarm } else { &mut self.local };
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(event);
+    }
 }
 
 impl Default for Events {
@@ -141,17 +159,21 @@ impl Events {
         let event = Arc::new(event);
         // Under the lock, so that `subscribe` neither misses an event nor gets it twice.
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == KEPT {
-            kept.pop_front();
-        }
-        kept.push_back(event.clone());
+        kept.keep(event.clone());
         self.sender.send(event).ok(); // an error only says that nobody listens
+    }
+
+    /// Keeps what happened before, for those who ask for the past: nobody is told.
+    pub fn recall(&self, event: Event) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).keep(Arc::new(event));
     }
 
     /// Returns the kept events, oldest first, and a receiver of everything after them.
     pub fn subscribe(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        (kept.iter().cloned().collect(), self.sender.subscribe())
+        let mut all: Vec<_> = kept.local.iter().chain(&kept.swarm).cloned().collect();
+        all.sort_by_key(|event| event.at);
+        (all, self.sender.subscribe())
     }
 }
 
@@ -207,5 +229,19 @@ mod tests {
         }
         let (kept, _) = events.subscribe();
         assert_eq!((kept.len(), kept[0].action.as_str()), (256, "44"));
+    }
+
+    #[test]
+    fn a_busy_host_pushes_out_nothing_of_the_swarm() {
+        let events = Events::default();
+        let of_swarm = |action, at| Event { scope: "swarm", at: Timestamp(at), ..event(action) };
+        events.recall(of_swarm("remembered", 0));
+        let (_, mut live) = events.subscribe();
+        events.publish(of_swarm("late", 2));
+        (0..300).for_each(|n| events.publish(event(&n.to_string())));
+        let (kept, _) = events.subscribe();
+        let ends = [&kept[0], &kept[257]].map(|event| event.action.as_str());
+        assert_eq!((kept.len(), ends), (258, ["remembered", "late"]));
+        assert_eq!(live.try_recv().unwrap().action, "late", "what was recalled is no news");
     }
 }

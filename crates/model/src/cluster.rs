@@ -163,6 +163,7 @@ pub enum Event {
     Created(Object),
     /// Old, then new.
     Updated(Object, Object),
+    /// As it was; `updated_at` is when it was deleted.
     Deleted(Object),
 }
 
@@ -375,8 +376,9 @@ impl Tables {
                     });
                 }
                 Change::Delete { key, .. } => {
-                    if let Some(old) = self.get(*key) {
+                    if let Some(mut old) = self.get(*key) {
                         next.erase(*key);
+                        each_kind!(&mut old, o => Arc::make_mut(o).meta.updated_at = batch.at);
                         events.push(Event::Deleted(old));
                     }
                 }

@@ -32,6 +32,7 @@ mod recover;
 mod settings;
 mod strangers;
 mod swarm;
+mod swarm_events;
 
 pub use settings::Settings;
 

@@ -15,6 +15,7 @@ use crate::{
     member::{self, Begin, Member, NotTakenIn, Outcome, Start, bootstrap_channel, clock, is_passing},
     peer::{FrontDoorCell, open_relay, open_tunnel},
     record::{Folder, Record},
+    swarm_events::Told,
 };
 use anyhow::Context as _;
 use docker_api::server::{
@@ -103,6 +104,8 @@ struct Shared {
     failed: RwLock<Option<String>>,
     /// A manager whose keys wait for `swarm unlock`.
     locked: AtomicBool,
+    /// Of what happens in the swarm.
+    told: Arc<Told>,
     /// Serialises init, join, unlock and leave.
     changing: tokio::sync::Mutex<()>,
 }
@@ -143,6 +146,7 @@ impl NodeSwarm {
             current: RwLock::new(None),
             failed: RwLock::new(None),
             locked: AtomicBool::new(false),
+            told: Arc::default(),
             changing: tokio::sync::Mutex::new(()),
         });
         // One order at a time: `changing` is held while it is carried out.
@@ -243,6 +247,8 @@ impl Shared {
             connections,
             images: self.parts.engine.images().clone(),
             door: Arc::clone(&self.parts.door),
+            engine: self.parts.engine.clone(),
+            told: Arc::clone(&self.told),
         }
     }
 

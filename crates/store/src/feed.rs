@@ -86,6 +86,11 @@ impl Ring {
         Feed { ring: self.clone(), applied: self.applied.subscribe(), after }
     }
 
+    /// Returns all changes that are kept, oldest first.
+    pub(crate) fn kept(&self) -> Vec<Applied> {
+        self.lock().changes.iter().map(|kept| kept.applied.clone()).collect()
+    }
+
     /// Returns the first changes behind `after`; `None` if there are none yet.
     fn next(&self, after: u64) -> Result<Option<Applied>, Lagged> {
         let state = self.lock();

@@ -2,7 +2,7 @@
 
 use crate::{
     contact::Contact,
-    feed::Feed,
+    feed::{Applied, Feed},
     leadership::{Leadership, TurnedAway, leader_now, turned_away},
     machine::{Machine, Published},
     members::{Member, Members, MembershipError},
@@ -145,6 +145,11 @@ impl Handle {
     /// Follows the changes behind `after`, usually the index of a view.
     pub fn feed(&self, after: u64) -> Feed {
         self.published.ring.follow(after)
+    }
+
+    /// Returns the changes that are kept for who is late, oldest first.
+    pub fn kept_changes(&self) -> Vec<Applied> {
+        self.published.ring.kept()
     }
 
     /// Returns a watch on who leads.

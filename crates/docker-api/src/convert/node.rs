@@ -31,6 +31,15 @@ pub fn node_spec_json(from: &NodeSpec) -> types::NodeSpec {
     }
 }
 
+/// Returns the word that Docker's clients know for a node's state; where it is not ours, the message tells.
+pub fn node_state_shown(state: NodeState) -> &'static str {
+    node_state_word(match state {
+        NodeState::Away => NodeState::Ready,        // Docker has no word for it
+        NodeState::Disconnected => NodeState::Down, // Docker's word for who has left
+        state => state,
+    })
+}
+
 /// Writes a node. `leader`: who leads, as far as this host knows; `root_ca`: PEM.
 pub fn node_json(from: &Node, leader: Option<NodeId>, cluster: &Cluster) -> types::Node {
     let description = from.description.as_ref();
@@ -73,13 +82,7 @@ pub fn node_json(from: &Node, leader: Option<NodeId>, cluster: &Cluster) -> type
             tls_info: super::cluster::node_tls(&d.tls, cluster),
         }),
         status: types::NodeStatus {
-            state: node_state_word(match from.status.state {
-                // For these the message tells.
-                NodeState::Away => NodeState::Ready, // Docker has no word for it
-                NodeState::Disconnected => NodeState::Down, // Docker's word for who has left
-                state => state,
-            })
-            .into(),
+            state: node_state_shown(from.status.state).into(),
             message: from.status.message.clone(),
             addr: from
                 .status

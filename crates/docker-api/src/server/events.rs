@@ -1,4 +1,4 @@
-//! `/events`: what happened on this host, as lines of JSON.
+//! `/events`: what happened on this host and, on a manager, in its swarm, as lines of JSON.
 
 use super::{
     ApiError, State, filters,

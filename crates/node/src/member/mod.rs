@@ -6,8 +6,8 @@
 //!        -> ends with Outcome::Restart when the role changed: the caller starts it anew in the new role
 //! ```
 //!
-//! Tasks (of tokio), all in one `JoinSet`: the gRPC server, the gate that closes connections, the agent, the manager, the
-//! keeper of certificate, role and known managers. They end together.
+//! Tasks (of tokio), all in one `JoinSet`: the gRPC server, the gate that closes connections, the agent, the manager, what
+//! tells the front door of the swarm's events, the keeper of certificate, role and known managers. They end together.
 
 mod certificate;
 mod keeper;
@@ -21,6 +21,7 @@ use crate::{
     peer::{FrontDoorCell, PeerService},
     record::{Folder, Record},
     recover, strangers,
+    swarm_events::{self, Told},
 };
 use agent::{Agent, Executor};
 use anyhow::{Context, Result, bail};
@@ -92,6 +93,9 @@ pub(crate) struct Start {
     pub(crate) connections: Arc<Connections>,
     pub(crate) images: image::Store,
     pub(crate) door: FrontDoorCell,
+    /// Told of what happens in the swarm.
+    pub(crate) engine: engine::Engine,
+    pub(crate) told: Arc<Told>,
     /// The threads of the rest of the daemon.
     pub(crate) work: Handle,
 }
@@ -301,6 +305,17 @@ impl Member {
         }
         if lacks.is_empty() {
             start.folder.store(&record)?;
+        }
+
+        if let Some(handle) = handle.clone() {
+            let tell = swarm_events::tell(handle, identity.cluster, start.told.clone(), start.engine.clone());
+            let cancel = cancel.clone();
+            tasks.spawn(async move {
+                cancel.run_until_cancelled(tell).await;
+                // That the store has ended is for others to say.
+                cancel.cancelled().await;
+                Ok(Outcome::Cancelled)
+            });
         }
 
         let view = watch::Sender::new(View {
