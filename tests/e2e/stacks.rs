@@ -198,6 +198,8 @@ services:
     let alone = lab.rswarm(1, &["ps", "-q", "-f", "name=hooked_alone"]).ok();
     let check = |address| lab.rswarm(1, &["exec", alone.trim(), "/hello", "check", address]).code;
     assert_eq!((check("127.0.0.1:80"), check("web:80")), (0, 1), "it has itself alone");
+    let mode = ["inspect", "--format", "{{.HostConfig.NetworkMode}}", alone.trim()];
+    assert_eq!(lab.rswarm(1, &mode).ok().trim(), "none", "its host's loopback would look the same");
     lab.rswarm(1, &["stack", "rm", "hooked"]).ok();
     let bad = write(&lab, "bad.yml", &text("no-such-word"));
     let failed = lab.rswarm(1, &["deploy", "--timeout", "10s", &bad]).fails();
@@ -382,4 +384,41 @@ volumes: {{visits: {{}}}}
     for visits in 1..=6 {
         assert_eq!((count(8081), count(8082)), (visits, visits));
     }
+}
+
+#[test]
+fn a_service_may_be_on_a_network_of_its_node_alone() {
+    let mut lab = swarm(2, 1);
+    load_hello(&lab, 1);
+    for name in ["host", "none", "bridge"] {
+        let create = ["service", "create", "--name", name, "--mode", "global", "--network", name];
+        lab.rswarm(1, &[&create[..], &["rswarm/hello", "web"]].concat()).ok();
+        for n in 1..=2 {
+            let filter = format!("label=com.docker.swarm.service.name={name}");
+            let id = lab.rswarm(n, &["ps", "-q", "-f", &filter]).ok();
+            let mode = ["inspect", "--format", "{{.HostConfig.NetworkMode}}", id.trim()];
+            assert_eq!(lab.rswarm(n, &mode).ok().trim(), name);
+        }
+    }
+    // The host's own port.
+    wait_for("the task to answer", SOON, || lab.http_path(2, 80, "/healthz"));
+    let publish = ["--publish", "mode=host,target=80,published=8085", "rswarm/hello", "web"];
+    let create = ["service", "create", "--name", "shown", "--network", "bridge"];
+    lab.rswarm(1, &[&create[..], &publish].concat()).ok();
+    let on = lab.rswarm(1, &["service", "ps", "shown", "--format", "{{.Node}}"]).ok();
+    let n = if on.contains("host1") { 1 } else { 2 };
+    wait_for("the task to answer", SOON, || lab.http_path(n, 8085, "/healthz"));
+
+    // As Docker's CLI asks before it makes a service.
+    let found = lab.api(1, "/v1.51/networks/host?scope=swarm").expect("it is there");
+    assert!(found.contains(r#""Scope":"swarm""#), "{found}");
+
+    lab.rswarm(1, &["network", "create", "--driver", "overlay", "back"]).ok();
+    let refused = |args: &[&str]| {
+        lab.rswarm(1, &[&["service", "create", "--name", "x"], args, &["rswarm/hello", "web"]].concat())
+            .fails()
+    };
+    assert!(refused(&["--network", "host", "--network", "back"]).contains("no other goes with it"));
+    assert!(refused(&["--network", "none", "-p", "8086:80"]).contains("cannot publish ports"));
+    assert!(refused(&["--network", "bridge", "-p", "8086:80"]).contains("mode host alone"));
 }

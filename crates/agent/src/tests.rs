@@ -278,6 +278,7 @@ fn task(number: u128, image: &str) -> Task {
         gateway_address: None,
         status: TaskStatus::default(),
         desired_at: Timestamp(0),
+        node_network: None,
         attaches: None,
     }
 }

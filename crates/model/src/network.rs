@@ -54,12 +54,29 @@ pub enum NetworkDriver {
     Host,
     /// Loopback only.
     None,
+    /// The node's own network `bridge`.
+    Bridge,
     /// The routing mesh: how published ports reach tasks from every node. No task is on it, and there is one at most.
     Ingress,
 }
 
 /// The first feature level at which there is [`NetworkDriver::Ingress`].
 pub const INGRESS_LEVEL: u32 = 3;
+
+/// A network of its node that a task is on, in place of the swarm's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeNetwork {
+    /// The node's own namespace.
+    Host,
+    /// Loopback only.
+    None,
+    Bridge,
+}
+
+/// The first feature level at which a task says on which network of its node it is ([`NodeNetwork`]): before, an agent
+/// takes every one without addresses for one on the host's, so there is neither [`NetworkDriver::None`] nor
+/// [`NetworkDriver::Bridge`].
+pub const NODE_NETWORK_LEVEL: u32 = 3;
 
 /// A stored cluster network.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,8 +9,8 @@
 //! ```
 
 use crate::{
-    GenericResources, Labels, LogDriver, Meta, NetworkAttachmentSpec, NetworkId, NodeId, PortConfig,
-    ServiceId, TaskId, TaskSpec, Timestamp,
+    GenericResources, Labels, LogDriver, Meta, NetworkAttachmentSpec, NetworkId, NodeId, NodeNetwork,
+    PortConfig, ServiceId, TaskId, TaskSpec, Timestamp,
 };
 use ipnet::IpNet;
 use std::{net::IpAddr, sync::Arc};
@@ -47,6 +47,8 @@ pub struct Task {
     pub attachments: Vec<Attachment>,
     /// Writer: plan. The task's address in its node's task subnet (egress and published ports), if it has one.
     pub gateway_address: Option<IpAddr>,
+    /// Writer: plan. The network of its node that it is on; `None`: the swarm's.
+    pub node_network: Option<NodeNetwork>,
     /// Writer: dispatcher, on the agent's report.
     pub status: TaskStatus,
     /// Writer: plan. When the plan shut it down, for history order and restart windows.
@@ -83,6 +85,7 @@ impl Task {
             desired: Desired::Running,
             attachments: Vec::new(),
             gateway_address: None,
+            node_network: None,
             status: TaskStatus::default(),
             desired_at: Timestamp::default(),
             attaches: Some(container.to_owned()),

@@ -40,6 +40,7 @@ fn task(id: u128, address: &str) -> Object {
         gateway_address: None,
         status: TaskStatus::default(),
         desired_at: Timestamp(0),
+        node_network: None,
         attaches: None,
     }))
 }

@@ -12,7 +12,7 @@ use engine::{
 use futures::future::BoxFuture;
 use model::{
     ContainerStatus, Duration, FileRef, GenericResources, IngressTable, MountKind, NetworkId, NetworkTable,
-    NodeDescription, NodeTls, Platform, Resources, Supply, Task, TaskId, with_causes,
+    NodeDescription, NodeNetwork, NodeTls, Platform, Resources, Supply, Task, TaskId, with_causes,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -302,7 +302,13 @@ impl HostExecutor {
     }
 
     fn network_of(&self, task: &Task) -> (NetworkMode, Option<SwarmAttachments>) {
-        // The allocator gives neither attachment nor gateway to a task on the host's own network.
+        match task.node_network {
+            Some(NodeNetwork::Host) => return (NetworkMode::Host, None),
+            Some(NodeNetwork::None) => return (NetworkMode::None, None),
+            Some(NodeNetwork::Bridge) => return (NetworkMode::Bridge, None),
+            None => {}
+        }
+        // A manager from before tasks said so gives neither attachment nor gateway to one on the host's network.
         if task.attachments.is_empty() && task.gateway_address.is_none() && !task.spec.networks.is_empty() {
             return (NetworkMode::Host, None);
         }

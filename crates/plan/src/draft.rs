@@ -5,7 +5,7 @@
 //! change frees in this step (an address, a port) is not handed out in the same step: see
 //! [`Draft::base`]. So the batches apply in any order.
 
-use crate::{Clock, Line, Plan, Report};
+use crate::{Clock, Line, Plan, Report, slots};
 use model::{
     Batch, Change, Conflict, Desired, Labels, Meta, NodeId, Object, ObjectRef, Placement, Service, Slot,
     TEMPLATES_LEVEL, Tables, Task, TaskId, TaskStatus, Timestamp,
@@ -146,6 +146,8 @@ impl<'a> Draft<'a> {
             desired,
             attachments: Vec::new(),
             gateway_address: None,
+            node_network: slots::node_network(&self.tables, &service.spec.task)
+                .filter(|_| level >= model::NODE_NETWORK_LEVEL),
             status: TaskStatus::default(),
             desired_at: self.now(),
             attaches: None,

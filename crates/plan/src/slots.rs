@@ -2,8 +2,8 @@
 
 use crate::{constraint, nodes};
 use model::{
-    Desired, EndpointSpec, NetworkDriver, PortConfig, PublishMode, RestartCondition, Service, ServiceId,
-    Slot, Tables, Task, TaskSpec, TaskState,
+    Desired, EndpointSpec, NetworkDriver, NodeNetwork, PortConfig, PublishMode, RestartCondition, Service,
+    ServiceId, Slot, Tables, Task, TaskSpec, TaskState,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -132,13 +132,24 @@ pub(crate) fn host_ports(endpoint: &EndpointSpec) -> impl Iterator<Item = &PortC
     endpoint.ports.iter().filter(|p| p.mode == PublishMode::Host)
 }
 
+/// Returns the network of its node that a task of this spec is on; `None`: the swarm's.
+pub(crate) fn node_network(tables: &Tables, spec: &TaskSpec) -> Option<NodeNetwork> {
+    let networks = spec.networks.iter().filter_map(|n| tables.networks.get(&n.network));
+    networks.map(|network| network.spec.driver).find_map(|driver| match driver {
+        NetworkDriver::Overlay => None,
+        NetworkDriver::Host => Some(NodeNetwork::Host),
+        NetworkDriver::None => Some(NodeNetwork::None),
+        NetworkDriver::Bridge => Some(NodeNetwork::Bridge),
+    })
+}
+
 /// Returns true if a task needs an address outside its overlay networks: to be reached from outside, or to
 /// reach it.
 pub(crate) fn needs_gateway(tables: &Tables, endpoint: &EndpointSpec, spec: &TaskSpec) -> bool {
-    let networks: Vec<_> = spec.networks.iter().filter_map(|n| tables.networks.get(&n.network)).collect();
-    if networks.iter().any(|n| n.spec.driver == NetworkDriver::Host) {
-        return false; // it is on the host's own network
+    if node_network(tables, spec).is_some() {
+        return false;
     }
+    let networks: Vec<_> = spec.networks.iter().filter_map(|n| tables.networks.get(&n.network)).collect();
     if spec.networks.is_empty() || !endpoint.ports.is_empty() {
         return true;
     }

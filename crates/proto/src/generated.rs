@@ -10586,6 +10586,9 @@ pub mod rswarm {
                     ::prost::alloc::string::String,
                     ::prost::alloc::string::String,
                 >,
+                /// in place of the swarm's; feature level 3
+                #[prost(enumeration = "NodeNetwork", tag = "20")]
+                pub node_network: i32,
             }
             #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
             pub struct Slot {
@@ -11452,6 +11455,39 @@ pub mod rswarm {
                     }
                 }
             }
+            /// A network of its node that a task is on.
+            #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+            #[repr(i32)]
+            pub enum NodeNetwork {
+                Unspecified = 0,
+                Host = 1,
+                None = 2,
+                Bridge = 3,
+            }
+            impl NodeNetwork {
+                /// String value of the enum field names used in the ProtoBuf definition.
+                ///
+                /// The values are not transformed in any way and thus are considered stable
+                /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+                pub fn as_str_name(&self) -> &'static str {
+                    match self {
+                        Self::Unspecified => "NODE_NETWORK_UNSPECIFIED",
+                        Self::Host => "NODE_NETWORK_HOST",
+                        Self::None => "NODE_NETWORK_NONE",
+                        Self::Bridge => "NODE_NETWORK_BRIDGE",
+                    }
+                }
+                /// Creates an enum from field names used in the ProtoBuf definition.
+                pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+                    match value {
+                        "NODE_NETWORK_UNSPECIFIED" => Some(Self::Unspecified),
+                        "NODE_NETWORK_HOST" => Some(Self::Host),
+                        "NODE_NETWORK_NONE" => Some(Self::None),
+                        "NODE_NETWORK_BRIDGE" => Some(Self::Bridge),
+                        _ => None,
+                    }
+                }
+            }
             #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
             #[repr(i32)]
             pub enum Desired {
@@ -11552,6 +11588,8 @@ pub mod rswarm {
                 Host = 2,
                 None = 3,
                 Ingress = 4,
+                /// feature level 3
+                Bridge = 4,
             }
             impl NetworkDriver {
                 /// String value of the enum field names used in the ProtoBuf definition.
@@ -11565,6 +11603,7 @@ pub mod rswarm {
                         Self::Host => "NETWORK_DRIVER_HOST",
                         Self::None => "NETWORK_DRIVER_NONE",
                         Self::Ingress => "NETWORK_DRIVER_INGRESS",
+                        Self::Bridge => "NETWORK_DRIVER_BRIDGE",
                     }
                 }
                 /// Creates an enum from field names used in the ProtoBuf definition.
@@ -11575,6 +11614,7 @@ pub mod rswarm {
                         "NETWORK_DRIVER_HOST" => Some(Self::Host),
                         "NETWORK_DRIVER_NONE" => Some(Self::None),
                         "NETWORK_DRIVER_INGRESS" => Some(Self::Ingress),
+                        "NETWORK_DRIVER_BRIDGE" => Some(Self::Bridge),
                         _ => None,
                     }
                 }

@@ -103,6 +103,7 @@ fn driver_word(driver: NetworkDriver) -> &'static str {
         NetworkDriver::Overlay | NetworkDriver::Ingress => "overlay",
         NetworkDriver::Host => "host",
         NetworkDriver::None => "null",
+        NetworkDriver::Bridge => "bridge",
     }
 }
 

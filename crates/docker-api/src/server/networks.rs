@@ -193,7 +193,7 @@ fn passes(network: &types::Network, used: bool, filters: &Filters) -> bool {
 }
 
 impl State {
-    /// Returns the swarm's networks that people see: its stand-ins for `host` and `none` are not.
+    /// Returns the swarm's networks that people see: its stand-ins for the hosts' own are not.
     async fn swarm_networks(&self) -> Result<Vec<types::Network>, ApiError> {
         match self.swarm().status() {
             SwarmStatus::Active(_) => {
@@ -237,8 +237,13 @@ impl State {
     /// Finds a network by id, name or unique id prefix, in this order, as Docker does.
     async fn any_network(&self, wanted: &str, scope: Option<&str>) -> Result<types::Network, ApiError> {
         let mut all = self.local_networks().await?;
+        let of_all_hosts = all.clone().into_iter().filter(|n| matches!(&*n.name, "host" | "none" | "bridge"));
         let unknown = match self.swarm_networks().await {
             Ok(swarm) => {
+                // Every host has them, so services may be on them: whoever makes one asks for its networks so.
+                if scope == Some("swarm") && matches!(self.swarm().status(), SwarmStatus::Active(_)) {
+                    all.extend(of_all_hosts.map(|n| types::Network { scope: "swarm".to_owned(), ..n }));
+                }
                 all.extend(swarm);
                 None
             }

@@ -207,7 +207,7 @@ impl State {
         Ok(convert::service_spec(spec, |target| found.get(target).copied())?)
     }
 
-    /// Finds the cluster network a service names. `host` and `none` are made in the cluster when first used.
+    /// Finds the cluster network a service names. `host`, `none` and `bridge` are made in the cluster when first used.
     async fn service_network(
         &self,
         target: &str,
@@ -225,6 +225,7 @@ impl State {
         let driver = match local.as_deref().unwrap_or(target) {
             "host" => NetworkDriver::Host,
             "none" => NetworkDriver::None,
+            "bridge" => NetworkDriver::Bridge,
             _ if local.is_some() => {
                 return Err(ApiError::forbidden(format!(
                     "The network {target} cannot be used with services. Only networks scoped to the swarm can be used, such as those created with the overlay driver."
@@ -232,7 +233,7 @@ impl State {
             }
             _ => return Ok(None),
         };
-        let name = if driver == NetworkDriver::Host { "host" } else { "none" };
+        let name = local.as_deref().unwrap_or(target);
         if let Some(id) = named(name) {
             return Ok(Some(id));
         }

@@ -167,6 +167,7 @@ impl World {
                     }),
                 },
                 desired_at: Timestamp(0),
+                node_network: None,
                 attaches: None,
             }))));
         }

@@ -4,7 +4,7 @@
 use crate::ingress;
 use model::{
     ATTACHMENT_OPTIONS_LEVEL, BindRecursion, CONFINEMENT_LEVEL, Config, ConfigSpec, ContainerSpec,
-    DOCKER_NETWORK_OPTIONS, EndpointMode, GenericRequests, Mode, MountKind, NetworkDriver, NetworkId,
+    DOCKER_NETWORK_OPTIONS, EndpointMode, GenericRequests, Mode, MountKind, NODE_NETWORK_LEVEL, NetworkDriver, NetworkId,
     NetworkSpec, ObjectRef, Protocol, PublishMode, Resources, Secret, SecretSpec, ServiceId, ServiceSpec,
     Subnets, TEMPLATES_LEVEL, Tables, Task, TaskState, Want, confine, resource::TOGETHER_LEVEL,
 };
@@ -270,6 +270,28 @@ fn networks(tables: &Tables, spec: &ServiceSpec) -> Result<(), Status> {
             return Err(invalid(format!("network {} is named twice", network.spec.name)));
         }
         driver_options(tables, &network.spec.name, attachment)?;
+        let (name, driver) = (&network.spec.name, network.spec.driver);
+        node_network_understood(tables, network.spec.driver)?;
+        if driver != NetworkDriver::Overlay && spec.task.networks.len() > 1 {
+            return Err(invalid(format!("network {name} is a node's own: no other goes with it")));
+        }
+        let by_ingress = spec.endpoint.ports.iter().any(|port| port.mode == PublishMode::Ingress);
+        match driver {
+            NetworkDriver::None if !spec.endpoint.ports.is_empty() => {
+                return Err(invalid(format!("network {name}: what has no network cannot publish ports")));
+            }
+            NetworkDriver::Bridge if by_ingress => {
+                return Err(invalid(format!(
+                    "network {name} is a node's own: a port can be published in mode host alone; hint: \
+                     --publish mode=host,.."
+                )));
+            }
+            NetworkDriver::Overlay
+            | NetworkDriver::Host
+            | NetworkDriver::None
+            | NetworkDriver::Bridge
+            | NetworkDriver::Ingress => {}
+        }
     }
     Ok(())
 }
@@ -296,6 +318,24 @@ fn driver_options(
             "network {network}: the driver option {key:?} of an attachment is not supported in services"
         ))),
         None => Ok(()),
+    }
+}
+
+/// Refuses networks that an agent of an older version would take for the host's own.
+fn node_network_understood(tables: &Tables, driver: NetworkDriver) -> Result<(), Status> {
+    let level = feature_level(tables);
+    match driver {
+        NetworkDriver::None | NetworkDriver::Bridge if level < NODE_NETWORK_LEVEL => {
+            Err(Status::failed_precondition(format!(
+                "the networks none and bridge are not understood by every node: the swarm is at feature level {level}, \
+                 and {NODE_NETWORK_LEVEL} is needed; hint: install this version on all managers"
+            )))
+        }
+        NetworkDriver::Overlay
+        | NetworkDriver::Host
+        | NetworkDriver::None
+        | NetworkDriver::Bridge
+        | NetworkDriver::Ingress => Ok(()),
     }
 }
 
@@ -366,6 +406,7 @@ pub(super) fn network_name(spec: &NetworkSpec) -> Result<(), Status> {
 
 pub(super) fn network(tables: &Tables, spec: &NetworkSpec) -> Result<(), Status> {
     network_name(spec)?;
+    node_network_understood(tables, spec.driver)?;
     let Some(subnet) = spec.subnet else {
         if spec.gateway.is_some() || spec.ip_range.is_some() {
             return Err(invalid("a gateway or range needs a subnet"));
@@ -573,6 +614,23 @@ mod tests {
         };
         let three = specs(&["a", "b", "c"]);
         assert!(room_for(&tables, three.iter().chain([&given])).is_ok());
+    }
+
+    #[test]
+    fn networks_that_older_agents_take_for_the_hosts_wait_for_the_level() {
+        let at = |level| {
+            let cluster = state().cluster().tables().cluster.clone().unwrap();
+            let cluster =
+                model::Cluster { feature_level: level, meta: model::Meta::default(), ..(*cluster).clone() };
+            state().put(model::Object::Cluster(Arc::new(cluster))).tables()
+        };
+        let told = |level, driver| network(&at(level), &NetworkSpec::new("x", driver)).err();
+        for driver in [NetworkDriver::None, NetworkDriver::Bridge] {
+            let refused = told(NODE_NETWORK_LEVEL - 1, driver).unwrap();
+            assert!(refused.message().contains("hint: install this version"), "{refused}");
+            assert!(told(NODE_NETWORK_LEVEL, driver).is_none());
+        }
+        assert!(told(1, NetworkDriver::Host).is_none());
     }
 
     #[test]

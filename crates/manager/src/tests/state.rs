@@ -191,6 +191,7 @@ impl State {
             gateway_address: Some(IpAddr::from([10, 255, octet(node), octet(number)])),
             status: TaskStatus { state, ..TaskStatus::default() },
             desired_at: Timestamp(0),
+            node_network: None,
             attaches: None,
         };
         self.put(Object::Task(Arc::new(task)))

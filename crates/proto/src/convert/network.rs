@@ -16,7 +16,8 @@ messages! {
 }
 
 enums! {
-    NetworkDriver { Overlay, Host, None, Ingress }
+    NetworkDriver { Overlay, Host, None, Bridge, Ingress }
+    NodeNetwork { Host, None, Bridge }
     EndpointMode { Vip, DnsRr = Dnsrr }
     Protocol { Tcp, Udp, Sctp }
     PublishMode { Ingress, Host }

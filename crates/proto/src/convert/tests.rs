@@ -277,6 +277,7 @@ fn task(slot: Slot, placement: Placement, desired: Desired, state: Option<TaskSt
             }),
         },
         desired_at: Timestamp(6),
+        node_network: Some(NodeNetwork::None),
         attaches: None,
     }
 }
@@ -471,7 +472,13 @@ fn examples() -> Vec<Object> {
     ] {
         all.push(Object::Service(Arc::new(service(Mode::Global, state))));
     }
-    for driver in [NetworkDriver::Overlay, NetworkDriver::Host, NetworkDriver::None, NetworkDriver::Ingress] {
+    for driver in [
+        NetworkDriver::Overlay,
+        NetworkDriver::Host,
+        NetworkDriver::None,
+        NetworkDriver::Bridge,
+        NetworkDriver::Ingress,
+    ] {
         all.push(Object::Network(Arc::new(network(driver))));
     }
     for state in

@@ -49,6 +49,7 @@ messages! {
     model::Task => Task {
         id, meta, service, service_name, service_labels, slot, spec, spec_version, job_iteration, host_ports, placement,
         desired, attachments, gateway_address, status, desired_at, attaches, generic, log_driver,
+        node_network,
     }
     model::TaskStatus => TaskStatus { state, at, message, error, container }
     model::ContainerStatus => ContainerStatus { container_id, pid, exit_code, oom_killed }
@@ -92,6 +93,16 @@ impl Field<i32> for Option<model::TaskState> {
     }
     fn take(wire: i32) -> Result<Self, Invalid> {
         if wire == 0 { Ok(None) } else { model::TaskState::take(wire).map(Some) }
+    }
+}
+
+/// 0: the swarm's.
+impl Field<i32> for Option<model::NodeNetwork> {
+    fn put(&self) -> i32 {
+        self.as_ref().map_or(0, Field::put)
+    }
+    fn take(wire: i32) -> Result<Self, Invalid> {
+        if wire == 0 { Ok(None) } else { model::NodeNetwork::take(wire).map(Some) }
     }
 }
 
