@@ -264,6 +264,8 @@ pub enum MountKind {
     },
     /// *Units:* bytes, permission bits.
     Tmpfs { size_bytes: Option<u64>, mode: Option<u32> },
+    /// The files of an image of this host, or what is at a path in it.
+    Image { reference: String, subpath: Option<String> },
 }
 
 /// Keeps a [`BindRecursion`] as its word.

@@ -191,9 +191,9 @@ pub struct HealthProbe {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountPoint {
     pub kind: MountPointKind,
-    /// Volume name; empty otherwise.
+    /// Volume name, or what names the image; empty otherwise.
     pub name: String,
-    /// Path on the host; empty for a tmpfs.
+    /// Path on the host; empty for a tmpfs and an image.
     pub source: PathBuf,
     /// What of the source is mounted, below it; empty = all. Looked up at each start: what is there is a container's.
     #[serde(default)]
@@ -213,6 +213,9 @@ pub struct MountPoint {
     /// Made for this container without a name: removed with it on `rm -v`.
     #[serde(default)]
     pub anonymous: bool,
+    /// Id of the image that is seen there; empty otherwise.
+    #[serde(default)]
+    pub image: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,6 +224,7 @@ pub enum MountPointKind {
     Bind,
     Volume,
     Tmpfs,
+    Image,
 }
 
 impl MountPointKind {
@@ -230,6 +234,7 @@ impl MountPointKind {
             Self::Bind => "bind",
             Self::Volume => "volume",
             Self::Tmpfs => "tmpfs",
+            Self::Image => "image",
         }
     }
 }

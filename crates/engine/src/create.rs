@@ -6,7 +6,7 @@ use crate::{
     copy_up, endpoint,
     engine::Engine,
     error::{Error, Result},
-    folders, gate, image_defaults, init_layer,
+    folders, gate, image_defaults, image_mounts, init_layer,
     layers::Layers,
     log_driver, merge, mounts, names, open,
     overlay::{self, AnyNetwork},
@@ -68,7 +68,7 @@ async fn make_whole(engine: &Engine, mut config: ContainerConfig) -> Result<Crea
     let owner = match made.await {
         Ok(owner) => owner,
         Err(e) => {
-            inner.images.release(&id).await;
+            image_mounts::release(inner, &id).await;
             inner.registry.release(&name, &id);
             return Err(e);
         }
@@ -268,7 +268,11 @@ fn make_folder(
     let _mounting = engine.inner.mounting.blocking_read();
     let realised = plan.realise(engine)?;
     let points = realised.iter().map(|r| r.point.clone()).collect();
-    let made = fill(engine, dir, id, name, config, image_id, users, networks, layers, realised);
+    let mounted = realised.iter().map(|r| r.point.image.as_str()).filter(|image| !image.is_empty());
+    let held = image_mounts::hold(&engine.inner.images, id, mounted);
+    let held = tokio::runtime::Handle::current().block_on(held);
+    let made =
+        held.and_then(|()| fill(engine, dir, id, name, config, image_id, users, networks, layers, realised));
     engine.inner.volumes.release(id);
     if made.is_err() {
         mounts::remove_anonymous(engine, points);

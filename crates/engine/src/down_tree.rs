@@ -3,7 +3,7 @@
 //! Its mounts are made in a mount namespace that nothing runs in: neither the host nor anything else sees them. Who
 //! holds the tree holds the namespace; when it goes, all of it goes.
 
-use crate::container::{Container, MountPointKind};
+use crate::container::{Container, MountPoint, MountPointKind};
 use rustix::{
     fs::{FileType, Mode, OFlags, ResolveFlags},
     io::Errno,
@@ -61,7 +61,9 @@ pub(crate) fn overlay(folders: &[PathBuf], work: &Path) -> io::Result<OwnedFd> {
 
 /// Returns what is mounted in it, what holds others first.
 fn mounts(container: &Container) -> Vec<Mounted<'_>> {
-    let points = container.mounts.iter().filter(|point| point.kind != MountPointKind::Tmpfs);
+    // Of an image's files there is no one folder: they are seen when it runs.
+    let of_host = |point: &&MountPoint| !matches!(point.kind, MountPointKind::Tmpfs | MountPointKind::Image);
+    let points = container.mounts.iter().filter(of_host);
     let mut all: Vec<_> = points
         .map(|point| Mounted {
             source: &point.source,

@@ -42,6 +42,7 @@ pub mod fuzzing;
 mod gate;
 mod health;
 mod image_defaults;
+mod image_mounts;
 mod init_layer;
 mod layers;
 mod lifecycle;

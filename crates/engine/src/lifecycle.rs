@@ -447,7 +447,7 @@ impl Owner {
         let inner = &self.engine.inner;
         inner.execs().retain(|_, exec| exec.container_id != self.container.id);
         inner.registry.remove(&self.container.id);
-        inner.images.release(&self.container.id).await;
+        crate::image_mounts::release(inner, &self.container.id).await;
         self.gone = true;
         if options.volumes {
             for name in &anonymous {

@@ -6,7 +6,7 @@ use crate::{
     container::{Container, MountPoint, MountPointKind},
     engine::Engine,
     error::{Error, Result},
-    gate,
+    gate, image_mounts,
     volume::VolumeConfig,
 };
 use model::{BindRecursion, confine};
@@ -42,6 +42,10 @@ pub(crate) enum Source {
     /// One that another container has.
     Same(MountPoint),
     Tmpfs(String),
+    Image {
+        reference: String,
+        subpath: String,
+    },
 }
 
 /// What names a volume; an anonymous one has no name before [`Plan::name_anonymous`].
@@ -131,7 +135,7 @@ impl Plan {
     fn add(&mut self, wanted: Wanted, must_be_first: bool) -> Result<()> {
         let tmpfs = match &wanted.source {
             Source::Tmpfs(options) => Some(options),
-            Source::Bind { .. } | Source::Volume { .. } | Source::Same(_) => None,
+            Source::Bind { .. } | Source::Volume { .. } | Source::Same(_) | Source::Image { .. } => None,
         };
         confine::mount_target("mount", &wanted.destination, tmpfs.is_some()).map_err(gate::unfit)?;
         if let Some(options) = tmpfs {
@@ -206,6 +210,7 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
         recursion: BindRecursion::Enabled,
         idmap: false,
         anonymous: false,
+        image: String::new(),
     };
     match source {
         Source::Bind { path, create, recursion, idmap } => {
@@ -264,6 +269,16 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
             point.kind = MountPointKind::Tmpfs;
             Ok(Realised { point, copy_up: false })
         }
+        Source::Image { reference, subpath } => {
+            let images = engine.inner.images.clone();
+            let found = async { image_mounts::find(&images, &reference, &subpath).await };
+            point.image = tokio::runtime::Handle::current().block_on(found)?.id.to_string();
+            point.kind = MountPointKind::Image;
+            point.name = reference;
+            point.subpath = subpath;
+            point.writable = false;
+            Ok(Realised { point, copy_up: false })
+        }
     }
 }
 
@@ -288,7 +303,8 @@ fn check_inside(volume: &Path, sub: &str) -> Result<()> {
 
 /// Returns the mounts of a container that others may share.
 pub(crate) fn shareable(container: &Container) -> Vec<MountPoint> {
-    container.mounts.iter().filter(|m| m.kind != MountPointKind::Tmpfs).cloned().collect()
+    let shared = |m: &&MountPoint| !matches!(m.kind, MountPointKind::Tmpfs | MountPointKind::Image);
+    container.mounts.iter().filter(shared).cloned().collect()
 }
 
 /// Makes a container path absolute and free of `.`, `..` and double slashes.
@@ -390,6 +406,11 @@ fn of_mount(mount: &crate::config::Mount) -> Result<Wanted> {
             let size = size_bytes.filter(|s| *s > 0).map(|s| format!("size={s}"));
             let mode = mode.filter(|m| *m > 0).map(|m| format!("mode={m:o}"));
             Source::Tmpfs([size, mode].into_iter().flatten().collect::<Vec<_>>().join(","))
+        }
+        MountKind::Image { reference, subpath } => {
+            let subpath = subpath.clone().unwrap_or_default();
+            confine::volume_subpath("mount", &subpath).map_err(gate::unfit)?;
+            Source::Image { reference: reference.clone(), subpath }
         }
     };
     Ok(Wanted {

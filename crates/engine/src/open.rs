@@ -209,6 +209,9 @@ async fn hold_image(inner: &Inner, container: &Container) {
         Ok(image) => inner.images.hold(&image, &container.id).await.map_err(|e| e.to_string()),
         Err(_) => Err(format!("{:?} is no image id", container.image_id)),
     };
+    let mounted = container.mounts.iter().map(|point| point.image.as_str()).filter(|id| !id.is_empty());
+    let mounted = crate::image_mounts::hold(&inner.images, &container.id, mounted).await;
+    let held = held.and(mounted.map_err(|error| error.to_string()));
     if let Err(reason) = held {
         tracing::warn!(container.id = %container.id, reason, "image of a container is gone: it cannot start again");
     }
@@ -259,7 +262,7 @@ pub(crate) async fn remove_unreadable(engine: &Engine, id: &str) -> Result<()> {
     let dir = inner.container_dir(id);
     let gone = dir.clone();
     crate::blocking(move || remove_tree(&gone).map_err(Error::io("remove", &gone))).await?;
-    inner.images.release(id).await;
+    crate::image_mounts::release(inner, id).await;
     inner.registry.forget_unreadable(id);
     tracing::info!(container.id = %id, "unreadable container removed");
     Ok(())

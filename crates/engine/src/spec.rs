@@ -118,6 +118,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) links: &'a [String],
     pub(crate) identity: &'a Identity,
     pub(crate) mounts: &'a [MountPoint],
+    /// What is seen of images.
+    pub(crate) images: &'a [LayerMount],
     pub(crate) tmpfs: &'a [Tmpfs],
     /// hosts, hostname, resolv.conf, secrets: (host path, container path, writable).
     pub(crate) files: &'a [(PathBuf, String, bool)],
@@ -815,7 +817,8 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
         }
         own.push(mount(&tmpfs.destination, "tmpfs", "tmpfs", &options));
     }
-    for point in parts.mounts.iter().filter(|m| m.kind != MountPointKind::Tmpfs) {
+    let of_host = |m: &&MountPoint| !matches!(m.kind, MountPointKind::Tmpfs | MountPointKind::Image);
+    for point in parts.mounts.iter().filter(of_host) {
         let (bind, read_only) = match point.recursion {
             BindRecursion::Enabled | BindRecursion::ReadOnly => ("rbind", "rro"),
             BindRecursion::Disabled => ("bind", "rro"),
@@ -831,7 +834,7 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
         options.extend((idmap && parts.users.is_some()).then_some("ridmap"));
         own.push(mount(&point.destination, "bind", &point.source.to_string_lossy(), &options));
     }
-    for layers in host.build.iter().flat_map(|step| &step.mounts) {
+    for layers in host.build.iter().flat_map(|step| &step.mounts).chain(parts.images) {
         own.push(layer_mount(layers, parts.userns_squash, parts.users.is_some()));
     }
     for device in &parts.edits.mounts {
@@ -959,6 +962,7 @@ mod tests {
             links: &[],
             identity: &identity,
             mounts: &[point, shallow],
+            images: &[],
             tmpfs: &[],
             files: &[],
             edits: &cdi::Edits::default(),

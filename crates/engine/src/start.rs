@@ -8,7 +8,7 @@ use crate::{
     endpoint,
     error::{Error, Result},
     etc::{self, Resolver},
-    gate, health,
+    gate, health, image_mounts,
     layers::Layers,
     links,
     local_network::{self, LocalNetwork},
@@ -581,6 +581,7 @@ impl Owner {
         let config = self.container.config.clone();
         let mut files = self.write_etc(&network)?;
         files.extend(secrets::binds(&self.engine.inner, &self.container.id, &config.host.files)?);
+        let images = image_mounts::all(&self.engine.inner.images, &self.container).await?;
         let pid_of = self.joined("pid", &config.host.pid_mode)?;
         let ipc_of = self.joined("ipc", &config.host.ipc_mode)?;
         let (upper, work) = (self.dir.join("upper"), self.dir.join("work"));
@@ -611,6 +612,7 @@ impl Owner {
                 links: &links,
                 identity: &identity,
                 mounts: &container.mounts,
+                images: &images,
                 tmpfs: &tmpfs,
                 files: &files,
                 edits: &edits,

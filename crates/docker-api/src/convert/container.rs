@@ -292,12 +292,16 @@ pub(crate) fn refuse_foreign_options(from: &types::Mount) -> Result<()> {
         ("BindOptions", "bind", from.bind_options.is_some()),
         ("VolumeOptions", "volume", from.volume_options.is_some()),
         ("TmpfsOptions", "tmpfs", from.tmpfs_options.is_some()),
+        ("ImageOptions", "image", from.image_options.is_some()),
     ] {
         if given && of != kind {
             return invalid(format!(
                 "invalid mount config for type \"{kind}\": field {field} must not be specified"
             ));
         }
+    }
+    if kind == "image" && from.source.is_empty() {
+        return invalid("invalid mount config for type \"image\": field Source must not be empty");
     }
     if kind == "tmpfs" && !from.source.is_empty() {
         return invalid("invalid mount config for type \"tmpfs\": field Source must not be specified");

@@ -346,6 +346,10 @@ fn mount(from: types::Mount) -> Result<Mount, ApiError> {
                 mode: Some(options.mode).filter(|m| *m > 0),
             }
         }
+        "image" => MountKind::Image {
+            reference: from.source,
+            subpath: from.image_options.and_then(|options| given(options.subpath)),
+        },
         other => return Err(bad(format!("mount type unknown: {other:?}"))),
     };
     Ok(Mount { target: from.target, read_only: from.read_only, kind })
@@ -571,14 +575,14 @@ mod tests {
     #[test]
     fn every_field_of_a_mount_has_an_effect_or_is_refused() {
         let mount = |kind: &str, options: &str| {
-            let source = if kind == "bind" { r#""Source":"/a","# } else { "" };
+            let source = if matches!(kind, "bind" | "image") { r#""Source":"/a","# } else { "" };
             let json = format!(r#"{{"Type":"{kind}",{source}"Target":"/x","ReadOnly":true,{options}}}"#);
             read(&format!(r#"{{"HostConfig":{{"Mounts":[{json}]}}}}"#)).map(|config| config.host.mounts)
         };
         /// Its kind, its group of options, their names, and a value of each.
         type Told =
             (&'static str, &'static str, &'static [&'static str], &'static [(&'static str, &'static str)]);
-        let told: [Told; 3] = [
+        let told: [Told; 4] = [
             (
                 "bind",
                 "BindOptions",
@@ -608,6 +612,7 @@ mod tests {
                 types::TmpfsOptions::KEYS,
                 &[("SizeBytes", "4096"), ("Mode", "448"), ("Options", r#"[["exec"]]"#)],
             ),
+            ("image", "ImageOptions", types::ImageOptions::KEYS, &[("Subpath", r#""sub""#)]),
         ];
         for (kind, group, keys, values) in told {
             assert_eq!(values.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys, "{group}");
@@ -643,6 +648,7 @@ mod tests {
             (r#"{"Healthcheck":{"Test":["CMD","true"],"Retries":-1}}"#, "Retries"),
             (r#"{"HostConfig":{"Mounts":[{"Type":"npipe","Target":"/x"}]}}"#, "npipe"),
             (r#"{"HostConfig":{"Mounts":[{"Type":"tmpfs","Source":"/a","Target":"/x"}]}}"#, "field Source"),
+            (r#"{"HostConfig":{"Mounts":[{"Type":"image","Target":"/x"}]}}"#, "field Source"),
             (
                 r#"{"HostConfig":{"Mounts":[{"Type":"volume","Target":"/x","BindOptions":{"NonRecursive":true}}]}}"#,
                 "field BindOptions must not be specified",

@@ -76,6 +76,11 @@ fn mount(from: &engine::Mount) -> types::Mount {
             };
             json.tmpfs_options = Some(options).filter(|o| *o != types::TmpfsOptions::default());
         }
+        MountKind::Image { reference, subpath } => {
+            json.kind = "image".to_owned();
+            json.source.clone_from(reference);
+            json.image_options = subpath.clone().map(|subpath| types::ImageOptions { subpath });
+        }
     }
     json
 }

@@ -60,7 +60,9 @@ fn mounts(container: &Container) -> Vec<types::MountPoint> {
         driver: m.driver.clone(),
         // A volume that has a name, or was asked for as a mount, may be shared, says Docker.
         mode: match m.mode.as_str() {
-            "" if !m.name.is_empty() && (!m.anonymous || is_asked(&m.destination)) => "z".to_owned(),
+            "" if m.kind == engine::MountPointKind::Volume && (!m.anonymous || is_asked(&m.destination)) => {
+                "z".to_owned()
+            }
             mode => mode.to_owned(),
         },
         rw: m.writable,

@@ -173,6 +173,10 @@ wire! {
         bind_options: Option<BindOptions> => "BindOptions",
         volume_options: Option<VolumeOptions> => "VolumeOptions",
         tmpfs_options: Option<TmpfsOptions> => "TmpfsOptions",
+        image_options: Option<ImageOptions> => "ImageOptions",
+    }
+    ImageOptions {
+        subpath: String => "Subpath",
     }
     BindOptions {
         propagation: String => "Propagation",

@@ -290,3 +290,51 @@ fn volume_of_a_folder_of_the_host_is_that_folder() {
     host.run(bound(&["write:/data/a=x"], &["device:/data"]));
     assert!(host.path("shared/a").exists());
 }
+
+fn image_mount(reference: &str, target: &str, subpath: Option<&str>) -> Mount {
+    let kind = MountKind::Image { reference: reference.into(), subpath: subpath.map(str::to_owned) };
+    Mount { target: target.into(), read_only: false, kind }
+}
+
+#[test]
+fn an_images_files_are_seen_at_a_path_and_the_image_stays_while_they_are() {
+    let mut host = Host::new();
+    host.image("tools:1", &[], |tar| {
+        for (path, text) in [("share/doc/one", "first"), ("share/two", "second")] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, path, text.as_bytes()).unwrap();
+        }
+    });
+    let mounts = [
+        image_mount("tools:1", "/tools", None),
+        image_mount("tools:1", "/doc", Some("share/doc")),
+        image_mount("tools:1", "/file", Some("share/two")),
+    ];
+    let steps = ["read:/tools/share/doc/one", "read:/doc/one", "read:/file", "write:/doc/new=x"];
+    let id = host.create(guest_with(&steps, |c| c.host.mounts = mounts.into()));
+    let mounted = host.inspect(&id).mounts.clone();
+    assert!(mounted.iter().all(|m| m.kind.as_str() == "image" && m.name == "tools:1" && !m.writable));
+    // Held beside the container's own image, over a restart of the daemon too.
+    for _ in 0..2 {
+        let refused = host.on(async |engine| engine.images().remove("tools:1", false).await.unwrap_err());
+        assert!(refused.to_string().contains(&id[..12]), "{refused}");
+        host.kill_daemon();
+        host.start_daemon();
+    }
+    host.try_start(&id).unwrap();
+    // Nothing can be written there.
+    assert_ne!(host.wait(&id), 0);
+    assert_eq!(host.logs(&id).0, "firstfirstsecond");
+    host.remove(&id).unwrap();
+    host.on(async |engine| engine.images().remove("tools:1", false).await.unwrap());
+
+    let refused = |mount: Mount| {
+        host.try_create(guest_with(&["read:/x"], |c| c.host.mounts = vec![mount])).unwrap_err().to_string()
+    };
+    assert!(refused(image_mount("tools:1", "/x", None)).contains("No such image: tools:1"));
+    let missing = refused(image_mount(kit::IMAGE, "/x", Some("no/such")));
+    assert!(missing.contains("cannot access path no/such: no such file or directory"), "{missing}");
+    assert!(host.on(async |engine| engine.images().holders().await).is_empty(), "held for nobody");
+}

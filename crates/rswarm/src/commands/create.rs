@@ -387,6 +387,7 @@ pub(super) fn mount(text: &str) -> Result<types::Mount> {
     let mut mount = types::Mount { kind: "volume".to_owned(), ..Default::default() };
     let (mut bind, mut volume, mut tmpfs) =
         (types::BindOptions::default(), types::VolumeOptions::default(), types::TmpfsOptions::default());
+    let mut image = types::ImageOptions::default();
     let mut driver = types::DriverState::default();
     for field in text.split(',') {
         let (key, value) = split(field, '=');
@@ -427,6 +428,7 @@ pub(super) fn mount(text: &str) -> Result<types::Mount> {
                 tmpfs.mode = u32::from_str_radix(&value, 8)
                     .with_context(|| format!("--mount {text}: tmpfs-mode is not octal"))?;
             }
+            "image-subpath" => image.subpath.clone_from(&value),
             other => bail!("--mount {text}: unknown key {other:?}"),
         }
     }
@@ -437,6 +439,7 @@ pub(super) fn mount(text: &str) -> Result<types::Mount> {
     mount.bind_options = Some(bind).filter(|o| *o != types::BindOptions::default());
     mount.volume_options = Some(volume).filter(|o| *o != types::VolumeOptions::default());
     mount.tmpfs_options = Some(tmpfs).filter(|o| *o != types::TmpfsOptions::default());
+    mount.image_options = Some(image).filter(|o| *o != types::ImageOptions::default());
     Ok(mount)
 }
 
