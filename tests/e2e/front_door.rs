@@ -93,6 +93,39 @@ fn a_prune_removes_what_its_filter_means_and_nothing_when_it_means_nothing() {
 }
 
 #[test]
+fn a_prune_that_finds_nothing_says_null_as_dockerd_does() {
+    let lab = lab(1);
+    for (what, key) in [
+        ("containers", "ContainersDeleted"),
+        ("images", "ImagesDeleted"),
+        ("networks", "NetworksDeleted"),
+        ("build", "CachesDeleted"),
+    ] {
+        let (code, body) = ask(&lab, &format!("POST /{what}/prune"), "", b"");
+        assert!(code == 200 && body.contains(&format!("\"{key}\":null")), "{body}");
+    }
+    let (code, body) = ask(&lab, "POST /volumes/prune", "", b"");
+    assert!(code == 200 && body.contains(r#""VolumesDeleted":[]"#), "{body}");
+}
+
+#[test]
+fn the_platform_that_is_asked_for_is_that_of_the_image() {
+    let lab = lab(1);
+    let import = "POST /images/create?fromSrc=-&repo=foreign&tag=1&platform=linux/s390x";
+    assert_eq!(ask(&lab, import, "", &tar("a", "b")).0, 200);
+    let (_, image) = ask(&lab, "GET /images/foreign:1/json", "", b"");
+    assert!(image.contains(r#""Architecture":"s390x""#), "{image}");
+    for line in [
+        "POST /images/create?fromImage=foreign&tag=1&platform=foo",
+        "POST /images/create?fromSrc=-&repo=x&platform=foo",
+        "POST /build?platform=foo",
+    ] {
+        let (code, refused) = ask(&lab, line, "", b"");
+        assert!(code == 400 && refused.contains("unknown operating system or architecture"), "{refused}");
+    }
+}
+
+#[test]
 fn old_clients_and_those_that_ask_for_plugins_are_answered() {
     let lab = lab(1);
     for version in ["1.24", "1.32", "1.40", "1.51"] {

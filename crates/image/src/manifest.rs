@@ -200,19 +200,40 @@ impl std::fmt::Display for Platform {
     }
 }
 
-/// A text is not `os/arch[/variant]`.
+/// A text is no platform. In the words of containerd's `platforms`, as Docker's clients know them.
 #[derive(Debug, thiserror::Error)]
-#[error("\"{0}\" is an invalid platform, use os/arch[/variant] such as linux/amd64")]
-pub struct InvalidPlatform(String);
+#[error("{text:?}: {reason}: invalid argument; hint: os/arch[/variant], such as linux/amd64")]
+pub struct InvalidPlatform {
+    text: String,
+    reason: &'static str,
+}
+
+/// What one word alone may be. *Source:* containerd `platforms/database.go`.
+const SYSTEMS: [&str; 8] =
+    ["linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "dragonfly"];
+const ARCHITECTURES: [&str; 16] = [
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le",
+    "riscv64", "s390x", "sparc64", "wasm", "ppc",
+];
 
 impl std::str::FromStr for Platform {
     type Err = InvalidPlatform;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let refused = |reason| Err(InvalidPlatform { text: text.to_owned(), reason });
         let mut parts = text.split('/').map(str::to_ascii_lowercase);
-        let (Some(os), Some(arch), variant, None) = (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(InvalidPlatform(text.to_owned()));
+        let is_word =
+            |part: &str| part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+        if text.split('/').any(|part| part.is_empty() || !is_word(part)) {
+            return refused("platform specifier component must match \"^[A-Za-z0-9_.-]+$\"");
+        }
+        let (os, arch, variant) = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(os), Some(arch), variant, None) => (os, arch, variant),
+            (Some(os), None, ..) if SYSTEMS.contains(&os.as_str()) => {
+                (os, Self::default().architecture, None)
+            }
+            (Some(arch), None, ..) => ("linux".to_owned(), arch, None),
+            _ => return refused("cannot parse platform specifier"),
         };
         let (architecture, variant) = match (arch.as_str(), variant) {
             ("x86_64" | "x86-64", variant) => ("amd64", variant),
@@ -222,8 +243,8 @@ impl std::str::FromStr for Platform {
             ("i386", variant) => ("386", variant),
             (other, variant) => (other, variant),
         };
-        if os.is_empty() || architecture.is_empty() {
-            return Err(InvalidPlatform(text.to_owned()));
+        if !text.contains('/') && !ARCHITECTURES.contains(&architecture) {
+            return refused("unknown operating system or architecture");
         }
         Ok(Self { architecture: architecture.to_owned(), os, variant })
     }
@@ -280,6 +301,32 @@ mod tests {
         check(&["linux/arm64/v8"], "linux/arm64", Some("linux/arm64/v8"));
         check(&["windows/amd64", "linux/s390x"], "linux/amd64", None);
         check(&["unknown/unknown", "linux/amd64"], "linux/amd64", Some("linux/amd64"));
+    }
+
+    #[test]
+    fn platforms_are_read_as_containerd_reads_them() {
+        let read = |text: &str| text.parse::<Platform>().map(|platform| platform.to_string());
+        for (text, platform) in [
+            ("linux/amd64", "linux/amd64"),
+            ("Linux/x86_64", "linux/amd64"),
+            ("linux/arm/v7", "linux/arm/v7"),
+            ("arm64", "linux/arm64"),
+            ("x86_64", "linux/amd64"),
+            ("windows/own", "windows/own"),
+        ] {
+            assert_eq!(read(text).unwrap(), platform);
+        }
+        assert_eq!(read("linux").unwrap(), Platform { variant: None, ..Platform::default() }.to_string());
+        for (text, reason) in [
+            ("foo", "\"foo\": unknown operating system or architecture: invalid argument"),
+            ("a/b/c/d", "cannot parse platform specifier"),
+            ("linux/", "must match"),
+            ("", "must match"),
+            ("linux/a b", "must match"),
+        ] {
+            let refused = read(text).unwrap_err().to_string();
+            assert!(refused.contains(reason) && refused.contains("hint"), "{refused}");
+        }
     }
 
     #[test]

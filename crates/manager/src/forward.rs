@@ -86,6 +86,10 @@ fn conflict_error(conflict: &model::Conflict) -> Status {
     use model::Conflict;
     match conflict {
         Conflict::OutOfSequence { .. } => Status::aborted("update out of sequence"),
+        // Source: swarmkit `manager/controlapi/{secret,config,service}.go`.
+        Conflict::NameTaken { kind: kind @ ("secret" | "config"), name, .. } => {
+            Status::already_exists(format!("{kind} {name} already exists"))
+        }
         Conflict::NameTaken { kind, name, .. } => Status::already_exists(format!(
             "name conflicts with an existing object: {kind} {name} already exists"
         )),

@@ -2,7 +2,7 @@
 
 use super::{Result, check_name, duration, invalid, nanos};
 use crate::types::{self, ObjectVersion};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::{DecodeError, Engine as _, engine::general_purpose::STANDARD};
 use model::{
     Cluster, ClusterSpec, Config, ConfigSpec, DAEMON_GRACE_MAX, LogDriver, SLOW_FOLLOWER_ENTRIES, Secret,
     SecretBytes, SecretSpec, Stack,
@@ -219,7 +219,14 @@ fn templated(driver: Option<&types::DriverState>) -> Result<bool> {
 }
 
 fn decode(data: &str) -> Result<Vec<u8>> {
-    STANDARD.decode(data).or_else(|e| invalid(format!("illegal base64 data: {e}")))
+    // In Go's words.
+    STANDARD.decode(data).or_else(|error| {
+        let at = match error {
+            DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+            DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => data.len(),
+        };
+        invalid(format!("illegal base64 data at input byte {at}"))
+    })
 }
 
 /// Writes a secret, without its data.
@@ -388,5 +395,8 @@ mod tests {
             };
             assert!(secret_spec(secret_spec_json(&spec)).is_err());
         }
+        let no_base64 = types::SecretSpec { name: "s".into(), data: "b'YQ=='".into(), ..Default::default() };
+        let refused = secret_spec(no_base64).unwrap_err().to_string();
+        assert!(refused.contains("illegal base64 data at input byte 1"), "{refused}");
     }
 }

@@ -282,7 +282,7 @@ async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::Bui
     let engine = state.engine()?;
     let (caches_deleted, space_reclaimed) = engine.prune_builds(&filters, kept.unwrap_or(0)).await?;
     engine.pruned_event(engine::EventKind::Builder, space_reclaimed);
-    Ok(Json(types::BuildPruned { caches_deleted, space_reclaimed }))
+    Ok(Json(types::BuildPruned { caches_deleted: types::some_of(caches_deleted), space_reclaimed }))
 }
 
 #[cfg(test)]

@@ -188,7 +188,7 @@ async fn remove_link(
 async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::ContainersPruned>, ApiError> {
     let pruned = state.engine()?.prune_containers(&params.filters(filters::PRUNED)?.engine()).await?;
     Ok(Json(types::ContainersPruned {
-        containers_deleted: pruned.removed,
+        containers_deleted: types::some_of(pruned.removed),
         space_reclaimed: pruned.reclaimed_bytes,
     }))
 }

@@ -68,6 +68,17 @@ pub(super) fn parse(name: &str) -> Result<Reference, ApiError> {
         .map_err(|e: image::InvalidReference| ApiError::bad_request(format!("invalid reference format: {e}")))
 }
 
+/// Reads a name, and the tag or digest that a client says beside it: in place of the name's own. *Source:* moby
+/// `api/server/router/image/image_routes.go`.
+fn named(name: &str, tag: Option<&str>) -> Result<Reference, ApiError> {
+    let reference = parse(name)?;
+    match tag.filter(|tag| !tag.is_empty()) {
+        None => Ok(reference),
+        Some(digest) if digest.contains(':') => parse(&format!("{}@{digest}", reference.name())),
+        Some(tag) => parse(&format!("{}:{tag}", reference.name())),
+    }
+}
+
 /// Splits `name/verb`; names have slashes of their own.
 fn split(rest: &str) -> (&str, &str) {
     rest.rsplit_once('/').unwrap_or((rest, ""))
@@ -180,7 +191,7 @@ async fn search(
         stars = stars.max(text.parse::<u64>().map_err(bad)?);
     }
     let images = state.engine()?.images();
-    let found = images.search(term, limit, auth(&headers)?, &state.registries()).await;
+    let found = images.search(term, limit, auth(&headers), &state.registries()).await;
     let found = found?;
     let passes = |image: &image::Found| {
         image.stars >= stars
@@ -292,7 +303,8 @@ async fn act(
     match split(&rest) {
         (name, "tag") => {
             let repo = params.get("repo").ok_or_else(|| ApiError::bad_request("missing parameter: repo"))?;
-            let target = parse(&format!("{repo}:{}", params.get("tag").unwrap_or("latest")))?;
+            let target = named(repo, params.get("tag"))?;
+            let target = if target.tag.is_some() { target } else { target.with_tag("latest") };
             let images = state.engine()?.images();
             images.tag(name, &target).await?;
             let id = images.get(name).await.map(|image| image.id.to_string()).unwrap_or_default();
@@ -300,12 +312,9 @@ async fn act(
             Ok(StatusCode::CREATED.into_response())
         }
         (name, "push") => {
-            let reference = match params.get("tag") {
-                Some(tag) => parse(&format!("{name}:{tag}"))?,
-                None => parse(name)?,
-            };
+            let reference = named(name, params.get("tag"))?;
             let images = state.engine()?.images().clone();
-            let options = image::PushOptions { auth: auth(&headers)?, registries: state.registries() };
+            let options = image::PushOptions { auth: auth(&headers), registries: state.registries() };
             let teller = state.clone();
             Ok(progress(&state, move |lines| async move {
                 images.push(&reference, options, lines).await?;
@@ -327,9 +336,10 @@ pub(super) fn credentials(config: types::AuthConfig) -> Option<Auth> {
     }
 }
 
-/// Reads `X-Registry-Auth`.
-fn auth(headers: &HeaderMap) -> Result<Option<Auth>, ApiError> {
-    headers.get("X-Registry-Auth").map_or(Ok(None), |header| registry_auth(header.as_bytes()))
+/// Reads `X-Registry-Auth`. One that says nothing is as good as none: so dockerd takes it, and clients send some where
+/// they have no account. *Source:* moby `api/server/router/image/image_routes.go`.
+fn auth(headers: &HeaderMap) -> Option<Auth> {
+    headers.get("X-Registry-Auth").and_then(|header| registry_auth(header.as_bytes()).ok().flatten())
 }
 
 /// Reads the text of an `X-Registry-Auth`: base64url JSON. *Source:* Docker API "Authentication".
@@ -357,6 +367,9 @@ async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let images = state.engine()?.images().clone();
+    let platform = params.get("platform").filter(|platform| !platform.is_empty());
+    let platform = platform.map(str::parse::<image::Platform>).transpose();
+    let platform = platform.map_err(|error| ApiError::bad_request(error.to_string()))?;
     if let Some(source) = params.get("fromSrc") {
         let url = (source != "-").then(|| match source.contains("://") {
             true => source.to_owned(),
@@ -378,6 +391,7 @@ async fn create(
             reference,
             changes: params.all("changes"),
             message: params.get("message").unwrap_or_default().to_owned(),
+            platform,
             ..ImportOptions::default()
         };
         // Answered once it is done: an import's only line is its result.
@@ -393,19 +407,35 @@ async fn create(
     }
     let name =
         params.get("fromImage").ok_or_else(|| ApiError::bad_request("missing parameter: fromImage"))?;
-    let reference = parse(&match params.get("tag") {
-        Some(digest) if digest.contains(':') => format!("{name}@{digest}"),
-        Some(tag) => format!("{name}:{tag}"),
-        None => name.to_owned(),
-    })?;
-    let options =
-        PullOptions { auth: auth(&headers)?, registries: state.registries(), ..PullOptions::default() };
+    let reference = named(name, params.get("tag"))?;
+    let options = PullOptions {
+        auth: auth(&headers),
+        registries: state.registries(),
+        platform: platform.clone(),
+        ..PullOptions::default()
+    };
     let teller = state.clone();
     Ok(progress(&state, move |lines| async move {
-        images.pull(&reference, options, lines).await?;
+        let image = images.pull(&reference, options, lines.clone()).await?;
+        if let Some(warning) = platform.and_then(|wanted| other_platform(&wanted, &reference, &image)) {
+            let line = Progress { status: warning, ..Progress::default() };
+            drop(lines.send(line).await); // a client that has gone need not be warned
+        }
         teller.image_event("pull", &reference.to_string(), &reference.familiar_name());
         Ok(())
     }))
+}
+
+/// Returns what is said of an image for one platform alone, which is not that which was asked for. *Source:* moby
+/// `daemon/images/image_pull.go`.
+fn other_platform(wanted: &image::Platform, reference: &Reference, image: &Image) -> Option<String> {
+    let (os, architecture) = (&image.config.os, &image.config.architecture);
+    (wanted.os != *os || wanted.architecture != *architecture).then(|| {
+        format!(
+            "WARNING: image with reference {reference} was found but does not match the specified platform: wanted \
+             {wanted}, actual: {os}/{architecture}"
+        )
+    })
 }
 
 pub(super) fn reader(body: Body) -> impl tokio::io::AsyncRead + Send + Unpin + 'static {
@@ -587,7 +617,7 @@ async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::Ima
     }
     engine.pruned_event(EventKind::Image, space_reclaimed);
     Ok(Json(types::ImagesPruned {
-        images_deleted: removed.into_iter().map(deleted).collect(),
+        images_deleted: types::some_of(removed.into_iter().map(deleted).collect()),
         space_reclaimed,
     }))
 }
@@ -623,7 +653,7 @@ async fn distribution(
         return Err(ApiError::not_found(format!("no such image: {reference}")));
     }
     let options =
-        PullOptions { auth: auth(&headers)?, registries: state.registries(), ..PullOptions::default() };
+        PullOptions { auth: auth(&headers), registries: state.registries(), ..PullOptions::default() };
     let (manifest, platforms) = images.resolve(&reference, options).await?;
     Ok(Json(distributed(manifest, platforms)).into_response())
 }
@@ -693,15 +723,24 @@ mod tests {
     #[test]
     fn credentials_come_from_dockers_header() {
         let mut headers = HeaderMap::new();
-        assert!(auth(&headers).unwrap().is_none());
+        assert!(auth(&headers).is_none());
         let text = base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(r#"{"username":"u","password":"p"}"#);
         headers.insert("X-Registry-Auth", text.parse().unwrap());
-        assert!(auth(&headers).unwrap() == Some(Auth::Basic { username: "u".into(), password: "p".into() }));
-        for nothing in ["bnVsbA==", "e30=", ""] {
+        assert!(auth(&headers) == Some(Auth::Basic { username: "u".into(), password: "p".into() }));
+        for nothing in ["bnVsbA==", "e30=", "", "FOOBAR", "!"] {
             headers.insert("X-Registry-Auth", nothing.parse().unwrap());
-            assert!(auth(&headers).unwrap().is_none(), "{nothing:?}");
+            assert!(auth(&headers).is_none(), "{nothing:?}");
         }
-        headers.insert("X-Registry-Auth", "!".parse().unwrap());
-        assert!(auth(&headers).is_err());
+    }
+
+    #[test]
+    fn a_tag_beside_a_name_is_taken_in_place_of_its_own() {
+        let read = |name, tag| named(name, tag).map(|reference| reference.to_string());
+        assert_eq!(read("registry.lan:5000/web:1", Some("2")).unwrap(), "registry.lan:5000/web:2");
+        assert_eq!(read("redis:7", Some("")).unwrap(), "redis:7");
+        assert_eq!(read("redis:7", None).unwrap(), "redis:7");
+        let digest = format!("sha256:{}", "0".repeat(64));
+        assert_eq!(read("redis:7", Some(&digest)).unwrap(), format!("redis@{digest}"));
+        assert!(read("redis", Some("a b")).is_err());
     }
 }

@@ -148,7 +148,7 @@ async fn prune(
     params: Params,
 ) -> Result<axum::Json<types::NetworksPruned>, ApiError> {
     let pruned = state.engine()?.network_prune(&params.filters(filters::PRUNED)?.engine()).await?;
-    Ok(axum::Json(types::NetworksPruned { networks_deleted: pruned.removed }))
+    Ok(axum::Json(types::NetworksPruned { networks_deleted: types::some_of(pruned.removed) }))
 }
 
 async fn connect(

@@ -357,7 +357,8 @@ wire! {
         kind: u8 = "Kind",
     }
     ContainersPruned {
-        containers_deleted: Vec<String> = "ContainersDeleted",
+        /// `None`: none.
+        containers_deleted: Option<Vec<String>> = "ContainersDeleted",
         space_reclaimed: u64 = "SpaceReclaimed",
     }
     ExecCreate {

@@ -71,11 +71,13 @@ wire! {
         deleted: String => "Deleted",
     }
     ImagesPruned {
-        images_deleted: Vec<ImageDeleted> = "ImagesDeleted",
+        /// `None`: none.
+        images_deleted: Option<Vec<ImageDeleted>> = "ImagesDeleted",
         space_reclaimed: u64 = "SpaceReclaimed",
     }
     BuildPruned {
-        caches_deleted: Vec<String> = "CachesDeleted",
+        /// `None`: none.
+        caches_deleted: Option<Vec<String>> = "CachesDeleted",
         space_reclaimed: u64 = "SpaceReclaimed",
     }
     BuildCache {

@@ -1,10 +1,16 @@
 //! Docker's JSON, as it is on the wire: names, zero values and omissions are Docker's, meaning is not judged here.
 //!
 //! A request may leave anything out, send `null` for it, or send fields nobody here knows: as dockerd, we take
-//! it. An answer writes `[]` and `{}`, never `null`. *Source:* moby `api/swagger.yaml`, API 1.51.
+//! it. An answer writes `[]` and `{}`, never `null`, but for what a prune has removed: clients tell by `null` that this was
+//! nothing. *Source:* moby `api/swagger.yaml`, API 1.51.
 //!
 //! In the tables below `field: Type = "Name"` is always written and `field: Type => "Name"` only when it is not
 //! its type's default (Go's `omitempty`).
+
+/// Returns what a prune has removed, as it is told: `None` is nothing.
+pub fn some_of<T>(removed: Vec<T>) -> Option<Vec<T>> {
+    Some(removed).filter(|removed| !removed.is_empty())
+}
 
 /// Declares wire structs from `field: Type = "WireName"` tables.
 macro_rules! wire {

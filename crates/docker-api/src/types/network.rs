@@ -83,6 +83,7 @@ wire! {
         force: bool = "Force",
     }
     NetworksPruned {
-        networks_deleted: Vec<String> = "NetworksDeleted",
+        /// `None`: none.
+        networks_deleted: Option<Vec<String>> = "NetworksDeleted",
     }
 }

@@ -97,11 +97,15 @@ async fn prune(client: &Client, kind: Kind, all: bool, filters: &[String]) -> Re
     Ok(match kind {
         Kind::Containers => {
             let done: types::ContainersPruned = client.prune("containers", &query).await?;
-            Pruned { title: "Containers", names: done.containers_deleted, bytes: done.space_reclaimed }
+            Pruned {
+                title: "Containers",
+                names: done.containers_deleted.unwrap_or_default(),
+                bytes: done.space_reclaimed,
+            }
         }
         Kind::Networks => {
             let done: types::NetworksPruned = client.prune("networks", &query).await?;
-            Pruned { title: "Networks", names: done.networks_deleted, bytes: 0 }
+            Pruned { title: "Networks", names: done.networks_deleted.unwrap_or_default(), bytes: 0 }
         }
         Kind::Volumes => {
             let done: types::VolumesPruned = client.prune("volumes", &query).await?;
@@ -109,7 +113,11 @@ async fn prune(client: &Client, kind: Kind, all: bool, filters: &[String]) -> Re
         }
         Kind::Builds => {
             let done: types::BuildPruned = client.prune("build", &query).await?;
-            Pruned { title: "build cache objects", names: done.caches_deleted, bytes: done.space_reclaimed }
+            Pruned {
+                title: "build cache objects",
+                names: done.caches_deleted.unwrap_or_default(),
+                bytes: done.space_reclaimed,
+            }
         }
         Kind::Images => {
             let done: types::ImagesPruned = client.prune("images", &query).await?;
@@ -117,7 +125,7 @@ async fn prune(client: &Client, kind: Kind, all: bool, filters: &[String]) -> Re
                 true => format!("deleted: {}", one.deleted),
                 false => format!("untagged: {}", one.untagged),
             };
-            let names = done.images_deleted.into_iter().map(line).collect();
+            let names = done.images_deleted.unwrap_or_default().into_iter().map(line).collect();
             Pruned { title: "Images", names, bytes: done.space_reclaimed }
         }
     })
