@@ -953,6 +953,7 @@ mod tests {
             recursion: BindRecursion::Enabled,
             idmap: false,
             anonymous: false,
+            image: String::new(),
         };
         let shallow = MountPoint { destination: "/a".into(), ..point.clone() };
         let parts = Parts {
