@@ -136,7 +136,7 @@ pub(crate) fn host_ports(endpoint: &EndpointSpec) -> impl Iterator<Item = &PortC
 pub(crate) fn node_network(tables: &Tables, spec: &TaskSpec) -> Option<NodeNetwork> {
     let networks = spec.networks.iter().filter_map(|n| tables.networks.get(&n.network));
     networks.map(|network| network.spec.driver).find_map(|driver| match driver {
-        NetworkDriver::Overlay => None,
+        NetworkDriver::Overlay | NetworkDriver::Ingress => None,
         NetworkDriver::Host => Some(NodeNetwork::Host),
         NetworkDriver::None => Some(NodeNetwork::None),
         NetworkDriver::Bridge => Some(NodeNetwork::Bridge),

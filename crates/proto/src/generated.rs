@@ -11589,7 +11589,7 @@ pub mod rswarm {
                 None = 3,
                 Ingress = 4,
                 /// feature level 3
-                Bridge = 4,
+                Bridge = 5,
             }
             impl NetworkDriver {
                 /// String value of the enum field names used in the ProtoBuf definition.

@@ -4,9 +4,10 @@
 use crate::ingress;
 use model::{
     ATTACHMENT_OPTIONS_LEVEL, BindRecursion, CONFINEMENT_LEVEL, Config, ConfigSpec, ContainerSpec,
-    DOCKER_NETWORK_OPTIONS, EndpointMode, GenericRequests, Mode, MountKind, NODE_NETWORK_LEVEL, NetworkDriver, NetworkId,
-    NetworkSpec, ObjectRef, Protocol, PublishMode, Resources, Secret, SecretSpec, ServiceId, ServiceSpec,
-    Subnets, TEMPLATES_LEVEL, Tables, Task, TaskState, Want, confine, resource::TOGETHER_LEVEL,
+    DOCKER_NETWORK_OPTIONS, EndpointMode, GenericRequests, Mode, MountKind, NODE_NETWORK_LEVEL,
+    NetworkDriver, NetworkId, NetworkSpec, ObjectRef, Protocol, PublishMode, Resources, Secret, SecretSpec,
+    ServiceId, ServiceSpec, Subnets, TEMPLATES_LEVEL, Tables, Task, TaskState, Want, confine,
+    resource::TOGETHER_LEVEL,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tonic::Status;
