@@ -115,8 +115,10 @@ networks: {{own: {{ipam: {{config: [{{subnet: {subnet}}}]}}}}}}
         "ps", "logs", "top", "port", "images", "events", "stats", "volumes", "version", "ls", "watch", "help",
     ];
     let help = lab.rswarm(1, &["compose", "--help"]).ok();
-    let listed = help.split("Commands:\n").nth(1).expect("commands").split("\n\n").next().expect("a list");
-    for line in listed.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   ")) {
+    let listed = help.lines().take_while(|line| !line.contains("ptions:"));
+    let listed: Vec<_> = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   ")).collect();
+    assert!(listed.len() >= words.len(), "{help}");
+    for line in listed {
         let word = line.split_whitespace().next().expect("a word");
         let is_known = looks.contains(&word) || words.iter().any(|(known, ..)| *known == word);
         assert!(is_known, "{word}: does it change something? Then it is tried in a dry run");

@@ -47,7 +47,8 @@ pub struct NetworkConfig {
     pub internal: bool,
     pub attachable: bool,
     pub labels: BTreeMap<String, String>,
-    /// Docker's `com.docker.network.*` options; `bridge.name`, `bridge.enable_icc` and `driver.mtu` are obeyed. Of a
+    /// Docker's `com.docker.network.*` options; `bridge.name`, `bridge.enable_icc`,
+    /// `bridge.host_binding_ipv4` and `driver.mtu` are obeyed, others that would shut it off are refused. Of a
     /// macvlan `parent` and `macvlan_mode`.
     pub options: BTreeMap<String, String>,
 }
@@ -255,12 +256,55 @@ fn bridge_spec(network: &LocalNetwork) -> Result<network::BridgeSpec> {
         aux_addresses: network.aux_addresses.values().copied().collect(),
         macvlan: (network.driver == "macvlan").then(|| macvlan(&network.options)).transpose()?,
         internal: network.internal,
-        icc: option("com.docker.network.bridge.enable_icc") != Some("false"),
+        icc: option("com.docker.network.bridge.enable_icc").and_then(truth) != Some(false),
         mtu_bytes: mtu
             .map(|m| m.parse().map_err(|_| Error::invalid(format!("invalid value {m:?} for driver.mtu"))))
             .transpose()?,
         interface: option("com.docker.network.bridge.name").map(str::to_owned),
     })
+}
+
+/// Refuses options that would shut a network off, and are not honoured here: who asks for them counts on them. What does
+/// nothing here and harms nobody is kept, as Docker's drivers keep what they do not know.
+fn judge_options(options: &BTreeMap<String, String>) -> Result<()> {
+    for (key, value) in options {
+        let Some(option) = key.strip_prefix("com.docker.network.bridge.") else { continue };
+        let why = match option {
+            "enable_icc" if truth(value).is_none() => "it is neither true nor false",
+            "enable_ip_masquerade" if truth(value) != Some(true) => {
+                "addresses are always translated here; hint: an internal network has no way out"
+            }
+            "host_binding_ipv4" if value.parse::<Ipv4Addr>().is_err() => "it is no IPv4 address",
+            "host_binding_ipv6"
+                if !value.parse::<Ipv6Addr>().is_ok_and(|address| address.is_unspecified()) =>
+            {
+                "ports are published on all addresses unless each says otherwise; hint: --publish [::1]:8080:80"
+            }
+            "gateway_mode_ipv4" | "gateway_mode_ipv6" if value != "nat" => {
+                "nat is the only mode here; hint: an internal network has no way out"
+            }
+            "trusted_host_interfaces" => "it is not supported",
+            _ => continue,
+        };
+        return Err(Error::invalid(format!("network option {key}={value:?}: {why}")));
+    }
+    Ok(())
+}
+
+/// Returns the address on which ports of a network are published that name none themselves; `None`: on all.
+pub(crate) fn host_binding(network: &LocalNetwork) -> Option<IpAddr> {
+    let binding = network.options.get("com.docker.network.bridge.host_binding_ipv4")?;
+    let address: Ipv4Addr = binding.parse().ok()?;
+    (!address.is_unspecified()).then_some(address.into())
+}
+
+/// Source: Go `strconv.ParseBool`, by which Docker reads such options.
+fn truth(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
 }
 
 /// Reads the options of Docker's driver `macvlan`.
@@ -369,6 +413,7 @@ impl Engine {
         if inner.networks.all().iter().any(|n| n.name == config.name) {
             return Err(Error::NetworkExists(config.name));
         }
+        judge_options(&config.options)?;
         let id = crate::random_id();
         let mut network = LocalNetwork {
             subnet6: config.subnet6.map(|s| s.trunc()).or(unique_local_subnet(&id).filter(|_| config.ipv6)),
@@ -608,5 +653,33 @@ mod tests {
         let first = ids(&LocalNetworks::open(dir.path().to_owned()).unwrap());
         assert_eq!(first.keys().map(String::as_str).collect::<Vec<_>>(), ["bridge", "host", "none"]);
         assert_eq!(ids(&LocalNetworks::open(dir.path().to_owned()).unwrap()), first);
+    }
+
+    #[test]
+    fn an_option_that_shuts_a_network_off_is_honoured_or_refused() {
+        let judged = |option: &str, value: &str| {
+            let options = [(format!("com.docker.network.{option}"), value.to_owned())].into();
+            judge_options(&options).map_err(|e| e.to_string())
+        };
+        for (option, value, fits) in [
+            ("bridge.enable_icc", "false", true),
+            ("bridge.enable_icc", "0", true),
+            ("bridge.enable_icc", "no", false),
+            ("bridge.enable_ip_masquerade", "true", true),
+            ("bridge.enable_ip_masquerade", "false", false),
+            ("bridge.host_binding_ipv4", "0.0.0.0", true),
+            ("bridge.host_binding_ipv4", "127.0.0.1", true),
+            ("bridge.host_binding_ipv6", "::1", false),
+            ("bridge.host_binding_ipv4", "999.1.1.1", false),
+            ("bridge.gateway_mode_ipv4", "nat", true),
+            ("bridge.gateway_mode_ipv4", "isolated", false),
+            ("bridge.name", "br-mine", true),
+            ("driver.mtu", "1400", true),
+            ("container_iface_prefix", "net", true),
+        ] {
+            let judged = judged(option, value);
+            assert_eq!(judged.is_ok(), fits, "{option}={value}: {judged:?}");
+        }
+        assert_eq!([truth("F"), truth("True"), truth("")], [Some(false), Some(true), None]);
     }
 }

@@ -223,6 +223,7 @@ impl Owner {
         }
         let mut attachments = Vec::new();
         let mut gateway = host.swarm.as_ref().and_then(|s| s.gateway);
+        let mut binding = None;
         self.claim_overlays(&mut gateway).await?;
         for (name, endpoint) in &self.container.networks {
             let places = host.swarm.iter().flat_map(|s| &s.overlays).chain(&self.container.overlays);
@@ -233,6 +234,7 @@ impl Owner {
             let local = self.engine.inner.networks.find(&endpoint.network_id)?;
             if local.has_interfaces() {
                 gateway = None; // the network leads outside
+                binding = binding.or(local_network::host_binding(&local));
                 local_network::ensure_bridge(&self.engine, &local).await?;
                 attachments.push(self.attachment(&local, endpoint)?);
             }
@@ -249,7 +251,7 @@ impl Owner {
             hostname: self.hostname(),
             attachments,
             gateway: gateway.map(|address| network::Gateway { address }),
-            ports: self.port_requests(),
+            ports: self.port_requests(binding),
             dns: network::DnsOptions {
                 servers: host.dns.clone(),
                 search: host.dns_search.clone(),
@@ -334,7 +336,8 @@ impl Owner {
         })
     }
 
-    fn port_requests(&self) -> Vec<network::PortBinding> {
+    /// `binding`: where ports are published of which it is not said.
+    fn port_requests(&self, binding: Option<IpAddr>) -> Vec<network::PortBinding> {
         let config = &self.container.config;
         let mut ports: Vec<_> = config
             .host
@@ -342,7 +345,7 @@ impl Owner {
             .iter()
             .map(|b| network::PortBinding {
                 protocol: b.container.protocol,
-                host_ip: b.host_ip,
+                host_ip: b.host_ip.or(binding),
                 host_port: b.host_port.filter(|p| *p > 0),
                 container_port: b.container.number,
             })
@@ -352,7 +355,7 @@ impl Owner {
             ports.extend(config.exposed_ports.iter().filter(|p| !bound.contains(p)).map(|p| {
                 network::PortBinding {
                     protocol: p.protocol,
-                    host_ip: None,
+                    host_ip: binding,
                     host_port: None,
                     container_port: p.number,
                 }

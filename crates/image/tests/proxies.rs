@@ -35,7 +35,10 @@ impl Proxy {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(root.path(), false).await.unwrap();
         let mut tar = tar::Builder::new(Vec::new());
-        tar.append_data(&mut tar::Header::new_gnu(), "empty", io::empty()).unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, "empty", io::empty()).unwrap();
         let options =
             ImportOptions { reference: Some("team/web:1".parse().unwrap()), ..ImportOptions::default() };
         let id = store.import(Cursor::new(tar.into_inner().unwrap()), options).await.unwrap();

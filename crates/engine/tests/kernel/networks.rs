@@ -216,6 +216,24 @@ fn taken_port_is_named_and_the_refused_container_leaves_nothing() {
 }
 
 #[test]
+fn a_network_says_on_which_address_of_the_host_its_ports_are_published() {
+    let host = Host::new();
+    let binding = ("com.docker.network.bridge.host_binding_ipv4".to_owned(), "127.0.0.1".to_owned());
+    let config =
+        NetworkConfig { name: "inner".into(), options: [binding].into(), ..NetworkConfig::default() };
+    host.on(async |engine| engine.network_create(config).await.unwrap());
+    let mut config = server("hello", Some(8083));
+    config.host.network_mode = NetworkMode::Named("inner".into());
+    let id = host.start(config);
+    host.until_said(&id, "listening\n");
+    assert_eq!(fetch(&host, LOCALHOST, 8083).unwrap(), "hello\n");
+    let container = host.inspect(&id);
+    assert_eq!(container.ports.iter().map(|p| p.host_ip).collect::<Vec<_>>(), [Some(LOCALHOST.into())]);
+    let gateway = container.networks["inner"].gateway.expect("it has a gateway");
+    assert!(fetch(&host, gateway, 8083).is_err(), "on another address of the host");
+}
+
+#[test]
 fn the_first_free_port_of_a_range_is_taken() {
     let host = Host::new();
     let of_range = |greeting: &str| {

@@ -123,9 +123,19 @@ pub const SECURITY: &[Promise] = &[
         "decided when a network is made",
     ),
     program(
-        "a registry that lies gets no memory, no time and no other's password",
+        "a registry that lies gets no memory, no time and no other's password, and leads no request of ours out of TLS or to this host",
         "image::registry, image::store",
         "limits in the program, without a switch",
+    ),
+    program(
+        "what a container puts in place of its folders leads no look at them to the host",
+        "engine::{archive,below}",
+        "paths are followed by the kernel, below the container's folder and through no link",
+    ),
+    program(
+        "what a command writes takes the place of files only, is its owner's alone, and has the names that were asked for",
+        "rswarm::commands::{placed,copy}",
+        "what is written goes through one place",
     ),
     program(
         "names, labels and errors do not steer the terminal of who reads them",

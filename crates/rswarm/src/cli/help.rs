@@ -39,7 +39,7 @@ pub(super) const COMPOSE: Groups = &[
         &["create", "start", "stop", "restart", "pause", "unpause", "kill", "rm", "scale", "wait"],
     ),
     ("What is there", &["attach", "top", "stats", "port", "images", "volumes", "events", "version"]),
-    ("Files and images", &["cp", "commit", "export", "pull", "push"]),
+    ("Files and images", &["cp", "commit", "export", "pull", "push", "publish"]),
 ];
 
 /// Has a command's help show its commands in groups, and its options below them.

@@ -211,6 +211,8 @@ mod tests {
         "service create command",
         "user add name",
         "user token rm tokens",
+        "stack diff from",
+        "stack diff to",
         "stack rollback revision",
         "image build context",
         "image import file",
