@@ -235,7 +235,10 @@ services:
     let id = containers(&lab, &folder)["live-web-1"].clone();
     // The watch may begin a little later than the container: each look writes again.
     let write = |name: &str, text: &str| fs::write(folder.join(name), text).map_err(|e| e.to_string());
-    wait_for("a changed file", SOON, || write("src/file", "two").and_then(|()| reads("/src/file", "two")));
+    let told = |error: String| format!("{error}; the watch said:\n{}", watch.said());
+    wait_for("a changed file", SOON, || {
+        write("src/file", "two").and_then(|()| reads("/src/file", "two")).map_err(told)
+    });
     fs::create_dir(folder.join("src/deep")).expect("a folder");
     wait_for("a file in a new folder", SOON, || {
         write("src/deep/x.tmp", "no")?;
@@ -244,9 +247,7 @@ services:
     assert!(inside("/src/deep/x.tmp").is_ok(), "a pattern with no slash is of the folder itself");
     assert_eq!(containers(&lab, &folder)["live-web-1"], id, "only its files have changed");
     write("built", "two").expect("a file");
-    wait_for("another image", SOON, || {
-        reads("/built", "two").map_err(|error| format!("{error}; the watch said:\n{}", watch.said()))
-    });
+    wait_for("another image", SOON, || reads("/built", "two").map_err(told));
     assert_ne!(containers(&lab, &folder)["live-web-1"], id);
 
     fs::remove_file(folder.join("part")).expect("a file");
@@ -258,7 +259,7 @@ services:
     write("part", "two").expect("a file that no rule names");
     wait_for("what has failed, with the next change", SOON, || {
         write("src/file", "three")?;
-        reads("/built", "three").map_err(|error| format!("{error}; the watch said:\n{}", watch.said()))
+        reads("/built", "three").map_err(told)
     });
     lab.tell("kill 1").expect("the host ends, and the watch with it");
     drop(watch);
