@@ -389,6 +389,10 @@ fn services_are_what_dockers_cli_makes_of_the_same_flags() {
         if let Some(secrets) = spec["TaskTemplate"]["ContainerSpec"]["Secrets"].as_array_mut() {
             secrets.sort_by_key(|secret| secret["File"]["Name"].to_string());
         }
+        // By id, which is drawn by lot, with Docker's CLI; ours keeps the order in which they were asked for.
+        if let Some(networks) = spec["TaskTemplate"]["Networks"].as_array_mut() {
+            networks.sort_by_key(|network| network["Target"].to_string());
+        }
         // Docker's CLI says it also where nobody did.
         if let Some(container) = spec["TaskTemplate"]["ContainerSpec"].as_object_mut() {
             container.retain(|key, value| key != "Init" || *value != false);
