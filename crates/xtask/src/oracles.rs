@@ -102,7 +102,8 @@ pub(crate) fn run(tests: &[String]) -> Result<()> {
     python(&root()?.join("target/oracle-venv"))?;
     docker_py_suite(&root()?.join("target/oracle-docker-py"))?;
     // The soak is ignored for its length, and compares with nobody.
-    let cargo = ["test", "--workspace", "--locked", "--", "--ignored", "--skip", "tests::soak"];
+    let cargo =
+        ["test", "--workspace", "--locked", "--no-fail-fast", "--", "--ignored", "--skip", "tests::soak"];
     succeed(Command::new("cargo").env("ORACLE", "1").args(cargo).args(tests))
 }
 
