@@ -606,6 +606,21 @@ mod tests {
         Object::Service(Arc::new(service))
     }
 
+    /// A service whose tasks have a volume of this name.
+    fn with_volume(view: &Tables, name: &str) -> Object {
+        service_with(view, |s| {
+            let kind = MountKind::Volume {
+                name: Some(name.to_owned()),
+                driver: None,
+                driver_opts: Labels::new(),
+                labels: Labels::new(),
+                no_copy: false,
+            };
+            Arc::make_mut(&mut s.task).container.mounts =
+                vec![Mount { kind, target: "/v".into(), read_only: false }];
+        })
+    }
+
     #[test]
     fn what_reaches_into_hosts_takes_an_admin() {
         type Edit = fn(&mut ContainerSpec);
@@ -747,17 +762,7 @@ mod tests {
             [("shop_data", true), ("shop2_a_b", true), ("bank_data", false), ("data", false), ("", false)]
         {
             let view = tables(Some("shop"));
-            let after = service_with(&view, |s| {
-                let kind = MountKind::Volume {
-                    name: Some(name.to_owned()),
-                    driver: None,
-                    driver_opts: Labels::new(),
-                    labels: Labels::new(),
-                    no_copy: false,
-                };
-                Arc::make_mut(&mut s.task).container.mounts =
-                    vec![Mount { kind, target: "/v".into(), read_only: false }];
-            });
+            let after = with_volume(&view, name);
             assert_eq!(may_write(&role, &view, None, Some(&after)).is_ok(), fits, "volume {name}");
         }
         for (stack, attachable, fits) in
@@ -848,19 +853,7 @@ mod tests {
     #[test]
     fn the_name_of_a_volume_is_not_judged_by_what_a_template_leaves_out() {
         let view = tables(Some("x-dev"));
-        let with_volume = |name: &str| {
-            service_with(&view, |s| {
-                let kind = MountKind::Volume {
-                    name: Some(name.to_owned()),
-                    driver: None,
-                    driver_opts: Labels::new(),
-                    labels: Labels::new(),
-                    no_copy: false,
-                };
-                Arc::make_mut(&mut s.task).container.mounts =
-                    vec![Mount { kind, target: "/v".into(), read_only: false }];
-            })
-        };
+        let with_volume = |name: &str| with_volume(&view, name);
         for (name, fits) in [
             ("x-dev_data", true),
             ("x-dev_data{{.Task.Slot}}", true),

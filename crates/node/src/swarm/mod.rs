@@ -1,8 +1,12 @@
 //! This node's part in a swarm as the front door sees it: init, join, leave, and the ways to managers and to
 //! other nodes.
 //!
-//! Tasks (of tokio): one *supervisor*, made by [`NodeSwarm::new`], owns the running member and is told what to
-//! do over a channel; it starts the member anew when its role changed.
+//! Tasks (of tokio): one *supervisor* ([`Supervisor`]), made by [`NodeSwarm::new`], owns the running member and is told
+//! what to do over a channel; it starts the member anew when its role changed.
+
+mod supervisor;
+
+pub(crate) use supervisor::{Order, Supervisor};
 
 use crate::{
     address::{self, interfaces},
@@ -12,7 +16,7 @@ use crate::{
     executor::{HostExecutor, Wanted},
     gate::Gate,
     images,
-    member::{self, Begin, Member, NotTakenIn, Outcome, Start, bootstrap_channel, clock, is_passing},
+    member::{self, Begin, Start, bootstrap_channel, clock, is_passing},
     peer::{FrontDoorCell, open_relay, open_tunnel},
     record::{Folder, Record},
     swarm_events::Told,
@@ -23,7 +27,6 @@ use docker_api::server::{
     Swarm, SwarmStatus,
 };
 use engine::Engine;
-use futures::future::BoxFuture;
 use model::{NodeId, NodeState, Object, Role, with_causes};
 use pki::{Credentials, CredentialsError, JoinToken, UnlockKey};
 use proto::{
@@ -38,7 +41,7 @@ use std::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 use store::Leadership;
 use tokio::{
@@ -46,7 +49,6 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 
 /// How long a request waits for a manager that answers.
@@ -65,23 +67,6 @@ const NO_TOUCH: &str = "this manager does not hear what the others agree on: too
                         off from them";
 /// Largest gRPC message taken from a manager. *Unit:* bytes.
 const MESSAGE_MAX: usize = 64 << 20;
-
-/// What the supervisor is told.
-pub(crate) enum Order {
-    Start {
-        record: Box<Record>,
-        credentials: Credentials,
-        begin: Box<Begin>,
-        done: oneshot::Sender<anyhow::Result<()>>,
-    },
-    Leave {
-        done: oneshot::Sender<anyhow::Result<()>>,
-    },
-    /// Stops the member, which stays one; [`Order::Start`] follows.
-    Halt {
-        done: oneshot::Sender<anyhow::Result<()>>,
-    },
-}
 
 /// What a member is made of besides its membership.
 pub(crate) struct Parts {
@@ -121,12 +106,6 @@ pub(crate) struct Current {
 pub(crate) struct NodeSwarm {
     shared: Arc<Shared>,
     orders: mpsc::Sender<Order>,
-}
-
-/// The part of [`NodeSwarm`] that runs.
-pub(crate) struct Supervisor {
-    shared: Arc<Shared>,
-    orders: mpsc::Receiver<Order>,
 }
 
 pub(crate) fn internal(error: &anyhow::Error) -> ApiError {
@@ -353,278 +332,6 @@ async fn image_sources(folder: &Folder, connections: &Connections, image: &str) 
             tracing::debug!(error = status.message(), image, "no node is known to have the image");
             Vec::new()
         }
-    }
-}
-
-impl Supervisor {
-    /// Resumes the membership that is on disk, then does as it is told until cancelled. One that cannot be read is
-    /// left as it is and shown (`docker info`); this host's containers run on, and leaving the swarm by force ends it.
-    ///
-    /// # Errors
-    /// The running member could not be stopped.
-    pub(crate) async fn run(mut self, cancel: CancellationToken) -> anyhow::Result<()> {
-        let mut member: Option<(Member, Start)> = None;
-        let (mut pause, mut begun) = (Pause::default(), Instant::now());
-        match self.shared.on_disk() {
-            Ok(None) => {}
-            Ok(Some((record, credentials))) => {
-                member = self.resume(&credentials, record, &cancel, Duration::ZERO).await;
-            }
-            Err(error) if is_locked(&error) => {
-                tracing::warn!("the swarm is encrypted; hint: `swarm unlock` opens it");
-                self.shared.locked.store(true, Relaxed);
-            }
-            Err(error) => self.fail(&error),
-        }
-        loop {
-            let order = match &mut member {
-                None => tokio::select! {
-                    () = cancel.cancelled() => break,
-                    order = self.orders.recv() => order,
-                },
-                Some((running, _)) => {
-                    let ended = running.cancel_token();
-                    tokio::select! {
-                        () = cancel.cancelled() => break,
-                        order = self.orders.recv() => order,
-                        () = ended.cancelled() => None,
-                        () = running.part_ended() => None,
-                    }
-                }
-            };
-            match order {
-                Some(Order::Start { record, credentials, begin, done }) => {
-                    let start = self.shared.start(&credentials, &record);
-                    let started = Member::start(start.clone(), *record, *begin).await;
-                    let answer = started.map(|running| {
-                        self.shared.locked.store(false, Relaxed);
-                        self.publish(Some((&running, &start)));
-                        member = Some((running, start));
-                        begun = Instant::now();
-                    });
-                    drop(done.send(answer));
-                }
-                Some(Order::Leave { done }) => {
-                    self.publish(None);
-                    if let Some((running, _)) = member.take() {
-                        running.cancel_token().cancel();
-                        drop(running.ended().await);
-                    }
-                    drop(done.send(self.shared.forget().await));
-                }
-                Some(Order::Halt { done }) => {
-                    self.publish(None);
-                    if let Some((running, _)) = member.take() {
-                        running.cancel_token().cancel();
-                        drop(running.ended().await);
-                    }
-                    drop(done.send(Ok(())));
-                }
-                None => {
-                    self.publish(None);
-                    let Some((running, start)) = member.take() else { continue };
-                    let outcome = running.ended().await;
-                    if begun.elapsed() > LASTING {
-                        pause = Pause::default();
-                    }
-                    let after = match outcome {
-                        Ok(Outcome::Restart) => Duration::ZERO,
-                        Ok(Outcome::Cancelled) => {
-                            let after = pause.next();
-                            tracing::warn!(?after, "the member ended by itself; starting it again");
-                            after
-                        }
-                        Err(error) => {
-                            let after = pause.next();
-                            self.fail(&error);
-                            tracing::error!(
-                                error = format!("{error:#}"),
-                                ?after,
-                                "the member failed; starting it again; containers run on"
-                            );
-                            after
-                        }
-                    };
-                    match self.shared.parts.folder.load() {
-                        Ok(None) => {}
-                        Ok(Some(record)) => {
-                            member = self.resume(&start.credentials, record, &cancel, after).await;
-                            begun = Instant::now();
-                        }
-                        Err(error) => self.fail(&error),
-                    }
-                }
-            }
-        }
-        self.publish(None);
-        if let Some((running, _)) = member {
-            running.cancel_token().cancel();
-            running.ended().await?;
-        }
-        Ok(())
-    }
-
-    /// Starts the member from what is on disk after `after`, and again and again until it works or the daemon stops.
-    async fn resume(
-        &mut self,
-        credentials: &Credentials,
-        mut record: Record,
-        cancel: &CancellationToken,
-        mut after: Duration,
-    ) -> Option<(Member, Start)> {
-        let mut pause = Pause::default();
-        loop {
-            let order = tokio::select! {
-                () = cancel.cancelled() => return None,
-                () = tokio::time::sleep(after) => None,
-                order = self.orders.recv() => Some(order?),
-            };
-            match order {
-                Some(Order::Leave { done }) => {
-                    self.publish(None);
-                    drop(done.send(self.shared.forget().await));
-                    return None;
-                }
-                Some(Order::Halt { done }) => {
-                    self.publish(None);
-                    drop(done.send(Ok(())));
-                    return None;
-                }
-                Some(Order::Start { done, .. }) => {
-                    drop(done.send(Err(anyhow::anyhow!("this node is a member of a swarm already"))));
-                    continue;
-                }
-                None => {}
-            }
-            let start = self.shared.start(credentials, &record);
-            let attempt = async {
-                let started = Member::start(start.clone(), record.clone(), Begin::Resume).await;
-                match started {
-                    // It was demoted while it was on its way.
-                    Err(error) if error.is::<NotTakenIn>() => {
-                        let again = member::certify_anew(&start, record.clone()).await;
-                        again
-                            .map(Err)
-                            .map_err(|why| error.context(format!("not certified anew either: {why:#}")))
-                    }
-                    started => started.map(Ok),
-                }
-            };
-            let started = tokio::select! {
-                () = cancel.cancelled() => return None,
-                started = attempt => started,
-            };
-            match started {
-                Ok(Ok(member)) => {
-                    self.publish(Some((&member, &start)));
-                    return Some((member, start));
-                }
-                Ok(Err(certified)) => {
-                    record = certified;
-                    after = PAUSE_CERTIFIED;
-                }
-                Err(error) => {
-                    self.fail(&error);
-                    after = pause.next();
-                    // What was learnt before it failed (its number in Raft) counts.
-                    if let Ok(Some(stored)) = self.shared.parts.folder.load() {
-                        record = stored;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Shows why the member on disk does not run.
-    fn fail(&self, error: &anyhow::Error) {
-        let text = format!("{error:#}");
-        let mut failed = self.shared.failed.write().unwrap_or_else(PoisonError::into_inner);
-        if failed.as_ref() != Some(&text) {
-            tracing::error!(
-                error = text,
-                hint = "mend what it names and restart the daemon, or give the membership up: swarm leave --force",
-                "cannot take part in the swarm; containers run on"
-            );
-        }
-        *failed = Some(text);
-    }
-
-    fn publish(&self, member: Option<(&Member, &Start)>) {
-        *self.shared.failed.write().unwrap_or_else(PoisonError::into_inner) = None;
-        let current =
-            member.map(|(m, s)| Current { view: m.watch(), connections: Arc::clone(&s.connections) });
-        *self.shared.current.write().unwrap_or_else(PoisonError::into_inner) = current;
-    }
-}
-
-/// Waits before a member that failed is started again: longer each time, and short enough that people see it come back
-/// soon after they have mended what was wrong.
-#[derive(Debug, Default)]
-struct Pause(Duration);
-
-/// A member that ran for so long has not failed because of how it began.
-const LASTING: Duration = Duration::from_secs(60);
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// Before a node that was certified anew tries again: the managers may still be about to change its role.
-const PAUSE_CERTIFIED: Duration = Duration::from_millis(500);
-const PAUSE_MAX: Duration = Duration::from_secs(8);
-
-impl Pause {
-    fn next(&mut self) -> Duration {
-        self.0 = (self.0 * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-        self.0
-    }
-}
-
-/// Tells whether a membership cannot be read for want of its unlock key.
-fn is_locked(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(CredentialsError::Locked))
-}
-
-impl Shared {
-    /// Returns the membership that is on disk.
-    fn on_disk(&self) -> anyhow::Result<Option<(Record, Credentials)>> {
-        let Some(record) = self.parts.folder.load()? else { return Ok(None) };
-        let folder = self.parts.folder.credentials();
-        let credentials = Credentials::load(&folder, None)
-            .with_context(|| format!("the certificate in {} cannot be used", folder.display()))?
-            .with_context(|| {
-                format!("this node is a member of a swarm but has none in {}", folder.display())
-            })?;
-        Ok(Some((record, credentials)))
-    }
-
-    /// Removes every trace of the membership: containers of tasks, networks, certificate, log.
-    async fn forget(&self) -> anyhow::Result<()> {
-        match self.parts.folder.load() {
-            Ok(None) => {}
-            Ok(Some(record)) => {
-                // Also of a manager that is locked: removing needs no certificate.
-                let fetch = |_, _| -> BoxFuture<'static, _> {
-                    Box::pin(async { Err("this node leaves the swarm".to_owned()) })
-                };
-                let executor = self.executor(&record, Arc::new(fetch), None);
-                if let Err(errors) = agent::forget(&executor, &self.parts.folder.agent()).await {
-                    for error in errors {
-                        tracing::warn!(error = with_causes(&error), "something of a task was not removed");
-                    }
-                }
-            }
-            Err(error) => tracing::warn!(
-                error = format!("{error:#}"),
-                hint = "remove them by hand: docker rm -f",
-                "containers of tasks stay: the membership is damaged"
-            ),
-        }
-        self.parts
-            .engine
-            .network_service()
-            .leave_swarm()
-            .await
-            .context("cannot take the overlay networks down")?;
-        self.parts.folder.forget()?;
-        self.locked.store(false, Relaxed);
-        Ok(())
     }
 }
 
