@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant, SystemTime},
 };
-use testkit::{Lab, wait_for};
+use testkit::{Lab, on_a_shared_machine, wait_for};
 
 /// Looks at a host without containers once the last one's folders were swept up.
 fn traces_at_rest(lab: &Lab, n: u8) -> BTreeSet<String> {
@@ -408,9 +408,9 @@ fn answered(what: &str, within: Duration, lab: &Lab, flows: &[testkit::Exec], by
 #[test]
 fn open_flows_of_udp_follow_their_service_through_every_fault() {
     /// What the table of backends takes to move a flow.
-    const MOVE: Duration = Duration::from_secs(2);
+    const MOVE: Duration = on_a_shared_machine(Duration::from_secs(2));
     /// Until a host that says nothing is given up.
-    const SILENCE: Duration = Duration::from_secs(6);
+    const SILENCE: Duration = on_a_shared_machine(Duration::from_secs(6));
     let mut lab = swarm(3, 1);
     for n in 1..=3 {
         load_hello(&lab, n);

@@ -7,10 +7,10 @@ use std::{
     sync::mpsc,
     time::{Duration, Instant},
 };
-use testkit::{Lab, wait_for};
+use testkit::{Lab, on_a_shared_machine, wait_for};
 
 /// From when the managers know a cause until it is on the screen.
-pub(crate) const AT_ONCE: Duration = Duration::from_secs(3);
+pub(crate) const AT_ONCE: Duration = on_a_shared_machine(Duration::from_secs(3));
 
 /// Ways in which a deploy cannot work: a word, the service, and what of the cause is to be seen.
 const WAYS: [(&str, &str, &str); 12] = [

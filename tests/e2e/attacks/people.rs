@@ -585,6 +585,6 @@ fn who_deploys_acts_in_containers_of_his_stacks_and_in_no_others_on_any_node() {
         }
     });
     lab.rswarm(1, &["user", "update", "dan", "--role", "read"]).ok();
-    attached.wait(std::time::Duration::from_secs(5)).expect("its end");
+    attached.wait(SOON).expect("its end");
     refused(shown(&mut lab, &[], &dan, &["exec", &here, "/hello"]), "role admin");
 }

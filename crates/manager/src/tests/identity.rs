@@ -31,6 +31,7 @@ use std::{
     },
     time::Instant,
 };
+use testkit::on_a_shared_machine;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -40,7 +41,7 @@ use tonic::{
 };
 
 /// How soon what a node may no longer have must be gone.
-const AT_ONCE: Duration = Duration::from_secs(1);
+const AT_ONCE: Duration = on_a_shared_machine(Duration::from_secs(1));
 
 fn service(name: &str, on: NodeId, secret: Option<SecretId>) -> ServiceSpec {
     let mut spec = service_spec(name);
