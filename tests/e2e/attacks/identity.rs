@@ -177,15 +177,18 @@ async fn proxy(way: PathBuf) -> SocketAddr {
     addr
 }
 
-/// Copies a host's key material.
+/// Copies a host's key material, which may be exchanged meanwhile.
 fn steal(lab: &Lab, n: u8) -> Credentials {
     let dir = lab.dir().join(format!("h{n}/data/swarm/certificates"));
-    let loot = tempfile::tempdir().expect("a directory");
-    for entry in std::fs::read_dir(&dir).expect("the host's certificates") {
-        let entry = entry.expect("an entry");
-        std::fs::copy(entry.path(), loot.path().join(entry.file_name())).expect("a copy");
-    }
-    Credentials::load(loot.path(), None).expect("usable").expect("there")
+    let copy = || -> Result<Credentials, Box<dyn std::error::Error>> {
+        let loot = tempfile::tempdir()?;
+        for entry in std::fs::read_dir(&dir)? {
+            let entry = entry?;
+            std::fs::copy(entry.path(), loot.path().join(entry.file_name()))?;
+        }
+        Ok(Credentials::load(loot.path(), None)?.ok_or("nothing is there")?)
+    };
+    wait_for("key material of the host", SOON, || copy().map_err(|error| error.to_string()))
 }
 
 fn metadata_of(claim: &PersonClaim) -> MetadataMap {
