@@ -2,10 +2,11 @@
 
 use crate::{
     Error, StackBuild,
+    definitions::Definitions,
     error::suggest,
+    hosts,
     read::{Item, Reader, optional},
-    rebase, service,
-    stack::Definitions,
+    rebase,
 };
 use model::SecretBytes;
 
@@ -85,7 +86,7 @@ pub(crate) fn read(
         labels: pairs("labels")?.into_iter().map(|(k, v)| (k, v.unwrap_or_default())).collect(),
         tags: optional(item.get("tags"), Item::strings)?.unwrap_or_default(),
         secrets: optional(item.get("secrets"), |i| secrets(i, defined, read))?.unwrap_or_default(),
-        extra_hosts: optional(item.get("extra_hosts"), service::hosts)?
+        extra_hosts: optional(item.get("extra_hosts"), hosts::hosts)?
             .unwrap_or_default()
             .into_iter()
             .filter_map(host)

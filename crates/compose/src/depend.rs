@@ -2,10 +2,10 @@
 
 use crate::{
     Error,
+    definitions::Definitions,
     error::suggest,
     one_host,
     read::{Item, Reader, optional},
-    stack::Definitions,
 };
 use model::{Dependency, DependencyCondition};
 use std::collections::BTreeMap;

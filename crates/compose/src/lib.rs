@@ -14,12 +14,15 @@
 
 mod build;
 mod canonical;
+mod definitions;
 mod depend;
 mod deploy;
 mod devices;
 pub mod docker;
 mod dotenv;
 mod error;
+mod hooks;
+mod hosts;
 mod interpolate;
 mod local;
 mod merge;

@@ -2,9 +2,9 @@
 
 use crate::{
     Error,
+    definitions::Definitions,
     error::suggest,
     read::{Item, Reader, optional},
-    stack::Definitions,
     tree::{Node, Value},
 };
 use model::{BindRecursion, Labels, Mount, MountKind};

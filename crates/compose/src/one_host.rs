@@ -3,11 +3,10 @@
 
 use crate::{
     Error, Provider, ServiceModel,
+    definitions::Definitions,
     error::suggest,
-    provide,
+    hooks, provide,
     read::{Item, Reader, optional},
-    service,
-    stack::Definitions,
     tree::Value,
 };
 use model::{Hook, Labels};
@@ -394,7 +393,7 @@ fn watch(develop: &Item<'_>, read: &Reader<'_>) -> Result<Vec<Watch>, Error> {
             ("sync+exec", WatchAction::SyncExec),
         ])?;
         let syncs = !matches!(action, WatchAction::Rebuild | WatchAction::Restart);
-        let exec = optional(item.get("exec"), service::hook)?;
+        let exec = optional(item.get("exec"), hooks::hook)?;
         if action == WatchAction::SyncExec && exec.is_none() {
             return Err(item.invalid("\"sync+exec\" needs exec.command"));
         }

@@ -3,9 +3,9 @@
 
 use crate::{
     Error,
+    definitions::Definitions,
     error::suggest,
     read::{Item, Reader, optional},
-    stack::Definitions,
 };
 use std::collections::BTreeMap;
 

@@ -1,15 +1,16 @@
 //! One service. Source: compose specification "services"; docker/cli `cli/compose/convert/service.go`.
 
 use crate::{
-    Error, StackAttachment, StackService, build, depend, deploy,
+    Error, StackAttachment, StackService, build,
+    definitions::Definitions,
+    depend, deploy,
     error::suggest,
-    local, mounts, one_host, ports,
+    hooks, hosts, local, mounts, one_host, ports,
     read::{Item, Reader, optional},
-    stack::Definitions,
     tree::Value,
 };
 use model::{
-    ContainerSpec, DnsConfig, EndpointSpec, FileRef, Healthcheck, Hook, Labels, LogDriver, Mode, ServiceSpec,
+    ContainerSpec, DnsConfig, EndpointSpec, FileRef, Healthcheck, Labels, LogDriver, Mode, ServiceSpec,
     TaskSpec, Ulimit,
 };
 use std::{
@@ -221,7 +222,7 @@ fn container(
         stop_signal: text("stop_signal")?,
         stop_grace_period: optional(service.get("stop_grace_period"), Item::duration)?,
         healthcheck: optional(service.get("healthcheck"), healthcheck)?,
-        hosts: optional(service.get("extra_hosts"), hosts)?.unwrap_or_default(),
+        hosts: optional(service.get("extra_hosts"), hosts::hosts)?.unwrap_or_default(),
         dns: DnsConfig {
             nameservers: optional(service.get("dns"), nameservers)?.unwrap_or_default(),
             search: optional(service.get("dns_search"), Item::strings_or_one)?.unwrap_or_default(),
@@ -240,8 +241,8 @@ fn container(
         shm_size_bytes: optional(service.get("shm_size"), Item::bytes)?,
         oom_score_adj: optional(service.get("oom_score_adj"), Item::integer)?.unwrap_or(0),
         host: local::read(service, read)?,
-        post_start: optional(service.get("post_start"), hooks)?.unwrap_or_default(),
-        pre_stop: optional(service.get("pre_stop"), hooks)?.unwrap_or_default(),
+        post_start: optional(service.get("post_start"), hooks::hooks)?.unwrap_or_default(),
+        pre_stop: optional(service.get("pre_stop"), hooks::hooks)?.unwrap_or_default(),
     })
 }
 
@@ -331,62 +332,12 @@ fn healthcheck(item: &Item<'_>) -> Result<Healthcheck, Error> {
     })
 }
 
-fn hooks(item: &Item<'_>) -> Result<Vec<Hook>, Error> {
-    item.items()?.iter().map(hook).collect()
-}
-
-/// Source: compose specification "post_start".
-pub(crate) fn hook(hook: &Item<'_>) -> Result<Hook, Error> {
-    hook.only(&["command", "user", "privileged", "working_dir", "environment"], &[])?;
-    let command = hook.get("command").ok_or_else(|| hook.invalid("a hook needs a \"command\""))?.command()?;
-    let pairs = optional(hook.get("environment"), Item::pairs)?.unwrap_or_default();
-    Ok(Hook {
-        command,
-        user: optional(hook.get("user"), Item::string)?,
-        privileged: optional(hook.get("privileged"), Item::boolean)?.unwrap_or(false),
-        working_dir: optional(hook.get("working_dir"), Item::string)?,
-        env: pairs.into_iter().map(|(k, v)| v.map_or(k.clone(), |v| format!("{k}={v}"))).collect(),
-    })
-}
-
 fn logging(item: &Item<'_>) -> Result<LogDriver, Error> {
     item.only(&["driver", "options"], &[])?;
     Ok(LogDriver {
         name: optional(item.get("driver"), Item::string)?.unwrap_or_default(),
         options: optional(item.get("options"), Item::labels)?.unwrap_or_default(),
     })
-}
-
-/// Returns `IP host` lines.
-pub(crate) fn hosts(item: &Item<'_>) -> Result<Vec<String>, Error> {
-    let mut lines = Vec::new();
-    if item.is_map() {
-        for (host, addresses, _) in item.entries()? {
-            for address in addresses.items_or_one()? {
-                lines.push(host_line(&address, host, &address.string()?)?);
-            }
-        }
-        return Ok(lines);
-    }
-    for entry in item.items()? {
-        let text = entry.string()?;
-        let (host, address) = text
-            .split_once('=')
-            .or_else(|| text.split_once(':'))
-            .ok_or_else(|| entry.invalid(format!("invalid extra host {text:?}: want HOST:IP")))?;
-        lines.push(host_line(&entry, host, address)?);
-    }
-    Ok(lines)
-}
-
-fn host_line(item: &Item<'_>, host: &str, address: &str) -> Result<String, Error> {
-    let address = address.trim().trim_start_matches('[').trim_end_matches(']');
-    // Each node puts its own in.
-    if address == "host-gateway" {
-        return Ok(format!("{address} {host}"));
-    }
-    address.parse::<IpAddr>().map_err(|_| item.invalid(format!("{address:?} is not an IP address")))?;
-    Ok(format!("{address} {host}"))
 }
 
 fn nameservers(item: &Item<'_>) -> Result<Vec<IpAddr>, Error> {
@@ -568,15 +519,4 @@ fn files(
     }
     refs.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(refs)
-}
-
-/// Labels that mark what belongs to a stack.
-pub(crate) fn namespace_label(stack: &str) -> (String, String) {
-    ("com.docker.stack.namespace".to_owned(), stack.to_owned())
-}
-
-/// Adds the mark.
-pub(crate) fn with_namespace(mut labels: Labels, stack: &str) -> Labels {
-    labels.extend([namespace_label(stack)]);
-    labels
 }
