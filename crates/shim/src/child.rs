@@ -2,7 +2,7 @@
 //! run ordinary code; it never returns.
 
 use super::{
-    create::{self, ChildEnds},
+    conversation::{ChildEnds, is_pipe},
     failure::{At, Failure, text},
     mounts, paths,
     users::Users,
@@ -289,7 +289,7 @@ fn open_streams(
     };
     // The program may open /dev/stdout again, as its own user.
     for pipe in [&ends.stdin, &ends.stdout, &ends.stderr].into_iter().flatten() {
-        if !create::is_pipe(pipe) {
+        if !is_pipe(pipe) {
             continue;
         }
         rustix::fs::fchown(pipe, Some(Uid::from_raw(process.uid)), Some(Gid::from_raw(process.gid))).ok();

@@ -2,21 +2,19 @@
 
 use super::{
     child,
+    conversation::{self, ChildEnds, DEADLINE, Ends, done, hear, pipes, reap},
     failure::{At, Failure},
     users::{self, Users},
 };
 use crate::{
     cgroup::{Group, OomWatch},
     hooks, state,
-    wire::{self, Answer, Body, Launch, Process, Received},
+    wire::{self, Launch, Process},
 };
 use rustix::{
-    event::{PollFd, PollFlags, Timespec},
     fs::{Mode, OFlags},
-    io::Errno,
     net::{AddressFamily, SocketFlags, SocketType},
-    pipe::PipeFlags,
-    process::{Pid, WaitOptions},
+    process::Pid,
 };
 use std::{
     ffi::OsStr,
@@ -26,12 +24,9 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::Path,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use sys::process::{Cloned, SingleThreaded};
-
-/// How long a child may take for a step that the shim waits for.
-pub(super) const DEADLINE: Duration = Duration::from_secs(9);
 
 /// A process that the shim made, and the shim's ends of its streams.
 #[derive(Debug)]
@@ -39,15 +34,6 @@ pub(super) struct Made {
     pub(super) pid: Pid,
     pub(super) pidfd: OwnedFd,
     pub(super) ends: Ends,
-}
-
-/// The shim's ends. With a terminal only that, else the pipes that exist.
-#[derive(Debug, Default)]
-pub(super) struct Ends {
-    pub(super) stdin: Option<OwnedFd>,
-    pub(super) stdout: Option<OwnedFd>,
-    pub(super) stderr: Option<OwnedFd>,
-    pub(super) terminal: Option<OwnedFd>,
 }
 
 /// The container, its program not executed yet.
@@ -59,14 +45,6 @@ pub(super) struct Container {
     pub(super) group: Option<Group>,
     pub(super) oom_watch: Option<OomWatch>,
     pub(super) warnings: Vec<String>,
-}
-
-/// The child's ends of its streams; what is missing is `/dev/null`.
-#[derive(Debug, Default)]
-pub(super) struct ChildEnds {
-    pub(super) stdin: Option<OwnedFd>,
-    pub(super) stdout: Option<OwnedFd>,
-    pub(super) stderr: Option<OwnedFd>,
 }
 
 /// Makes the container up to the point where its program could be executed. On failure nothing is left.
@@ -102,10 +80,6 @@ pub(super) fn destroy(container: &Container) {
     if let Some(group) = &container.group {
         drop(group.remove());
     }
-}
-
-pub(super) fn reap(pid: Pid) {
-    while matches!(rustix::process::waitpid(Some(pid), WaitOptions::empty()), Err(Errno::INTR)) {}
 }
 
 fn make_group(launch: &Launch, warnings: &mut Vec<String>) -> Result<Option<Group>, Failure> {
@@ -187,7 +161,7 @@ fn create_in(
         Some(ends) if !process.tty => (Ends::default(), ends),
         _ => pipes(process.tty, launch.stdin_open, true, true)?,
     };
-    let (ours, theirs) = conversation()?;
+    let (ours, theirs) = conversation::pair()?;
     let birthplace = birthplace(group)?;
     let into = birthplace.as_ref().map(AsFd::as_fd);
     let users = launch.users.as_ref().map(|asked| Users::open(proof, asked)).transpose()?;
@@ -228,11 +202,6 @@ fn create_in(
         }
     }
     Ok((made, ours))
-}
-
-/// Streams of the caller may be anything, the host's /dev/null for one.
-pub(super) fn is_pipe(fd: &OwnedFd) -> bool {
-    rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO)
 }
 
 /// Runs the hooks that come between the namespaces and the container's root; the child waits for them.
@@ -283,7 +252,7 @@ pub(super) fn exec(
         users::check(ids, process)?;
         users::give(&child_ends, ids, process);
     }
-    let (ours, theirs) = conversation()?;
+    let (ours, theirs) = conversation::pair()?;
     let birthplace = birthplace(container.group.as_ref())?;
     let into = birthplace.as_ref().map(AsFd::as_fd);
     match sys::process::clone3(proof, 0, into).at(|| "cannot clone a process".into())? {
@@ -314,36 +283,6 @@ fn birthplace(group: Option<&Group>) -> Result<Option<OwnedFd>, Failure> {
     Ok(group.map(Group::birthplace).transpose().at(|| "cannot open the cgroup".into())?.flatten())
 }
 
-fn pipes(tty: bool, stdin: bool, stdout: bool, stderr: bool) -> Result<(Ends, ChildEnds), Failure> {
-    let (mut ends, mut child) = (Ends::default(), ChildEnds::default());
-    if tty {
-        return Ok((ends, child));
-    }
-    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).at(|| "cannot make a pipe".into());
-    if stdin {
-        let (read, write) = pipe()?;
-        (child.stdin, ends.stdin) = (Some(read), Some(write));
-    }
-    if stdout {
-        let (read, write) = pipe()?;
-        (ends.stdout, child.stdout) = (Some(read), Some(write));
-    }
-    if stderr {
-        let (read, write) = pipe()?;
-        (ends.stderr, child.stderr) = (Some(read), Some(write));
-    }
-    Ok((ends, child))
-}
-
-pub(super) fn conversation() -> Result<(OwnedFd, OwnedFd), Failure> {
-    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .at(|| "cannot make a socketpair".into())
-}
-
-pub(super) fn done() -> Answer {
-    Answer { version: wire::VERSION, seq: 0, body: Some(Body::Done(wire::Empty {})) }
-}
-
 /// Waits until the child has built its world (and, with `asks`, sent its terminal).
 fn await_ready(
     ours: &OwnedFd,
@@ -372,30 +311,4 @@ fn await_ready(
 fn await_executed(ours: BorrowedFd<'_>) -> Result<(), Failure> {
     while hear(ours, DEADLINE)?.is_some() {}
     Ok(())
-}
-
-/// Waits for one message of the child: `Some` = done, with what came along; `None` = it closed.
-pub(super) fn hear(ours: BorrowedFd<'_>, limit: Duration) -> Result<Option<Vec<OwnedFd>>, Failure> {
-    let until = Instant::now() + limit;
-    loop {
-        match wire::receive::<Answer>(ours).at(|| "cannot hear the container's process".into())? {
-            Received::Message(Answer { body: Some(Body::Failed(failed)), .. }, _) => {
-                return Err(Failure { message: failed.message, exec_code: failed.exec_code });
-            }
-            Received::Message(_, fds) => return Ok(Some(fds)),
-            Received::End => return Ok(None),
-            Received::Nothing => {
-                let left = until.saturating_duration_since(Instant::now());
-                let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
-                match rustix::event::poll(
-                    &mut [PollFd::from_borrowed_fd(ours, PollFlags::IN)],
-                    Some(&timeout),
-                ) {
-                    Ok(0) => return Err(Failure::other("the container's process took too long".into())),
-                    Ok(_) | Err(Errno::INTR) => {}
-                    Err(errno) => return Err(Failure::at("poll", errno)),
-                }
-            }
-        }
-    }
 }

@@ -17,6 +17,7 @@ pub mod userns;
 pub mod wire;
 
 mod child;
+mod conversation;
 mod create;
 mod failure;
 mod forward;
@@ -138,7 +139,7 @@ fn try_layers(dir: &Path) -> io::Result<ExitCode> {
 }
 
 /// Takes the descriptors that the daemon sent before anything else, if it did.
-fn inherited(launch: &Launch, daemon: &OwnedFd) -> io::Result<Option<create::ChildEnds>> {
+fn inherited(launch: &Launch, daemon: &OwnedFd) -> io::Result<Option<conversation::ChildEnds>> {
     if !launch.inherit_streams {
         return Ok(None);
     }
@@ -146,7 +147,7 @@ fn inherited(launch: &Launch, daemon: &OwnedFd) -> io::Result<Option<create::Chi
         return Err(io::Error::other("they did not come"));
     };
     let mut fds = fds.into_iter();
-    Ok(Some(create::ChildEnds { stdin: fds.next(), stdout: fds.next(), stderr: fds.next() }))
+    Ok(Some(conversation::ChildEnds { stdin: fds.next(), stdout: fds.next(), stderr: fds.next() }))
 }
 
 fn read_plan(dir: &Path) -> io::Result<Launch> {

@@ -9,7 +9,7 @@
 //! container that takes nothing for [`PATIENCE`] is dropped; that of an exec has all the time it wants.
 
 use super::{
-    create::Ends,
+    conversation::Ends,
     log::{Log, Stream},
 };
 use rustix::{event::PollFlags, io::Errno};

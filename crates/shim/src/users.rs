@@ -12,7 +12,7 @@
 
 use super::{
     child::{self, First},
-    create::{self, ChildEnds, DEADLINE},
+    conversation::{self, ChildEnds, DEADLINE},
     failure::{At, Failure},
 };
 use crate::{
@@ -95,24 +95,24 @@ fn with_dweller<T>(
     look: impl FnOnce(Pid) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let step = || "cannot make a user namespace".to_owned();
-    let (ours, theirs) = create::conversation()?;
+    let (ours, theirs) = conversation::pair()?;
     match sys::process::clone3(proof, new, None).at(step)? {
         Cloned::Child => {
             drop(ours);
             first();
             // Without an answer the shim gives up by itself.
-            wire::send(theirs.as_fd(), &create::done(), &[]).ok();
+            wire::send(theirs.as_fd(), &conversation::done(), &[]).ok();
             userns::await_message(theirs.as_fd()).ok();
             sys::process::exit_now(0)
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
             let ended = || Failure::other(format!("{}: it cannot be joined", step()));
-            let looked = create::hear(ours.as_fd(), DEADLINE)
+            let looked = conversation::hear(ours.as_fd(), DEADLINE)
                 .and_then(|said| said.ok_or_else(ended))
                 .and_then(|_| look(pid));
             sys::process::send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
-            create::reap(pid);
+            conversation::reap(pid);
             looked
         }
     }
@@ -137,7 +137,7 @@ pub(super) fn check(ids: &wire::UserNamespace, process: &Process) -> Result<(), 
 pub(super) fn give(ends: &ChildEnds, ids: &wire::UserNamespace, process: &Process) {
     let Some((uid, gid)) = ids.ids(process.uid, process.gid) else { return };
     for pipe in [&ends.stdin, &ends.stdout, &ends.stderr].into_iter().flatten() {
-        if create::is_pipe(pipe) {
+        if conversation::is_pipe(pipe) {
             rustix::fs::fchown(pipe, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).ok();
         }
     }
@@ -154,7 +154,7 @@ pub(super) fn clone_led(
     theirs: OwnedFd,
 ) -> Result<(Pid, OwnedFd), Failure> {
     let proof = plan.proof;
-    let (told, tells) = create::conversation()?;
+    let (told, tells) = conversation::pair()?;
     match sys::process::clone3(proof, 0, birthplace).at(|| "cannot clone the usher".into())? {
         Cloned::Child => {
             drop(told);
@@ -168,7 +168,7 @@ pub(super) fn clone_led(
                         child::run(theirs, |conversation| child::first(&plan, process, ends, conversation))
                     }
                     Cloned::Parent { pidfd, .. } => {
-                        wire::send(shim, &create::done(), &[pidfd.as_fd()])
+                        wire::send(shim, &conversation::done(), &[pidfd.as_fd()])
                             .at(|| "cannot tell the shim".into())?;
                         sys::process::exit_now(0)
                     }
@@ -177,11 +177,11 @@ pub(super) fn clone_led(
         }
         Cloned::Parent { pid, pidfd } => {
             drop((tells, theirs, ends));
-            let heard = create::hear(told.as_fd(), DEADLINE);
+            let heard = conversation::hear(told.as_fd(), DEADLINE);
             if heard.is_err() {
                 sys::process::send_signal(pidfd.as_fd(), libc::SIGKILL).ok();
             }
-            create::reap(pid);
+            conversation::reap(pid);
             let killed = || Failure::other("the container's process was killed while it was made".into());
             let made = heard?.and_then(|fds| fds.into_iter().next()).ok_or_else(killed)?;
             Ok((pid_of(&made)?, made))
