@@ -7,20 +7,15 @@
 //!  engine: the run is over ──> Executor::wait ends ──> the task is COMPLETE, its addresses are free
 //! ```
 
-use crate::swarm::NodeSwarm;
-use agent::TaskError;
+use crate::{swarm::NodeSwarm, waiting::Waiting};
 use docker_api::server::{ApiError, Swarm as _, SwarmStatus};
-use engine::{AttachmentRequest, Engine, OverlayAttachment, OverlayNetwork, SwarmAttachments};
-use model::{ContainerStatus, NetworkAttachmentSpec, NetworkId, Task, TaskId};
+use engine::{AttachmentRequest, OverlayAttachment, OverlayNetwork, SwarmAttachments};
+use model::{NetworkAttachmentSpec, NetworkId, Task, TaskId};
 use proto::{
     WireId as _,
     dispatcher::{self, AttachRequest, FindNetworkRequest, work_client::WorkClient},
 };
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
@@ -29,67 +24,10 @@ use tonic::{Code, transport::Channel};
 
 /// How long a start waits for its addresses, with all that lies between.
 const ATTACH_LIMIT: Duration = Duration::from_secs(30);
-/// How long the engine may take to note what it was given.
-const NOTE_LIMIT: Duration = Duration::from_secs(10);
 /// HTTP status of a manager that does not answer.
 const UNAVAILABLE: u16 = 503;
 /// Between two looks at what is not there yet.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// Starts that wait for their task. Shared by who asks and by the agent's executor.
-#[derive(Debug, Default)]
-pub(crate) struct Waiting(Mutex<BTreeMap<TaskId, oneshot::Sender<Arc<Task>>>>);
-
-impl Waiting {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<TaskId, oneshot::Sender<Arc<Task>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Hands a task to the start that waits for it, and returns once the engine holds it.
-    pub(crate) async fn start(
-        &self,
-        engine: &Engine,
-        task: &Arc<Task>,
-    ) -> Result<ContainerStatus, TaskError> {
-        let waiting = self.all().remove(&task.id);
-        let is_given = waiting.is_some_and(|start| start.send(Arc::clone(task)).is_ok());
-        if !is_given && engine.holder(task.id).is_none() {
-            return Err(TaskError::fatal("its container waits for it no more"));
-        }
-        let give_up = Instant::now() + NOTE_LIMIT;
-        loop {
-            match engine.holder(task.id) {
-                Some(container) => {
-                    return Ok(ContainerStatus {
-                        container_id: container.id.clone(),
-                        ..ContainerStatus::default()
-                    });
-                }
-                None if Instant::now() > give_up => {
-                    return Err(TaskError::fatal("its container did not take it"));
-                }
-                None => tokio::time::sleep(PAUSE).await,
-            }
-        }
-    }
-}
-
-/// Returns the container's status once it holds the task no more; `None` if no container did.
-pub(crate) async fn wait(engine: &Engine, task: TaskId) -> Option<ContainerStatus> {
-    let container = engine.holder(task)?;
-    let ended = ContainerStatus {
-        container_id: container.id.clone(),
-        exit_code: Some(0),
-        ..ContainerStatus::default()
-    };
-    let Ok(mut view) = engine.watch(&container.id) else { return Some(ended) };
-    while view.borrow_and_update().overlays.iter().any(|place| place.task == task) {
-        if view.changed().await.is_err() {
-            break; // removed
-        }
-    }
-    Some(ended)
-}
 
 /// The swarm as the engine sees it.
 pub(crate) struct SwarmOverlays {

@@ -1,8 +1,8 @@
 //! The engine of this host as the agent sees it: a task becomes a container.
 
 use crate::{
-    attach::{self, Waiting},
     hooks,
+    waiting::{self, Waiting},
 };
 use agent::{Held, News, NodeConfig, TaskAssignment, TaskError};
 use engine::{
@@ -563,7 +563,7 @@ impl agent::Executor for HostExecutor {
     }
 
     async fn wait(&self, task: TaskId) -> Result<ContainerStatus, TaskError> {
-        if let Some(ended) = attach::wait(&self.engine, task).await {
+        if let Some(ended) = waiting::until_free(&self.engine, task).await {
             return Ok(ended);
         }
         let Some(container) = self.find(task).await? else {

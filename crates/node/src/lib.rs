@@ -15,6 +15,7 @@
 
 mod address;
 mod attach;
+mod clock;
 mod connect;
 mod control;
 mod descriptors;
@@ -25,6 +26,7 @@ mod gate;
 mod hooks;
 mod images;
 mod lock;
+mod managers;
 mod member;
 mod peer;
 mod record;
@@ -33,6 +35,7 @@ mod settings;
 mod strangers;
 mod swarm;
 mod swarm_events;
+mod waiting;
 
 pub use settings::Settings;
 
@@ -158,7 +161,7 @@ pub async fn run(options: Options) -> Result<()> {
         mirrors: options.settings.registry_mirrors.clone(),
     };
     let door_cell = Arc::new(OnceLock::new());
-    let waiting = Arc::new(attach::Waiting::default());
+    let waiting = Arc::new(waiting::Waiting::default());
     let (node_swarm, supervisor) = swarm::NodeSwarm::new(swarm::Parts {
         folder: record::Folder::new(&data_root),
         engine: engine.clone(),

@@ -1,7 +1,7 @@
 //! What every node answers to the others (`proto/node.proto`), and the client side of it: tunnels to a front door
 //! and images fetched from a node that has them.
 
-use crate::{connect::Connections, member::clock, record::Folder, swarm::ask_a_manager};
+use crate::{clock::clock, connect::Connections, managers::ask_a_manager, record::Folder};
 use docker_api::server::{BoxedIo, FrontDoor, Origin, Relayed};
 use futures::{Stream, StreamExt, TryStreamExt};
 use manager::{Admitted, Method};

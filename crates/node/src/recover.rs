@@ -14,8 +14,9 @@
 
 use crate::{
     address,
+    clock::clock,
     connect::Connections,
-    member::{Begin, clock, new_raft_id},
+    member::{Begin, new_raft_id},
     record::{Folder, Record},
     swarm::{NodeSwarm, Order, internal},
 };

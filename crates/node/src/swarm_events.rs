@@ -5,6 +5,7 @@
 //! who listened to one that is gone asks another for what came `since` the last event that it heard. What the replica
 //! still knows of earlier changes when this begins is for those who ask so too; it is no news.
 
+use crate::clock::clock;
 use docker_api::convert::{availability_word, node_state_shown, role_word, update_state_word};
 use engine::{Engine, Event, EventKind};
 use model::{ClusterId, Mode, Node, Object, ObjectRef, Service, Tables, Timestamp};
@@ -66,7 +67,7 @@ pub(crate) async fn tell(store: store::Handle, cluster: ClusterId, told: Arc<Tol
                     let Some(event) = event_of(&change) else { continue };
                     let at = match &change {
                         // When that was is not known.
-                        model::Event::Deleted(_) => crate::member::clock(),
+                        model::Event::Deleted(_) => clock(),
                         model::Event::Created(_) | model::Event::Updated(..) => event.at,
                     };
                     engine.publish(Event { at, ..event });

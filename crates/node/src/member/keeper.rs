@@ -9,9 +9,9 @@
 use super::{
     CA_LIMIT, Outcome, RETRY, Start, View,
     certificate::{Issued, issue, issued, new_key},
-    clock, managers_of, random_u64,
+    managers_of, random_u64,
 };
-use crate::{lock, record::Record};
+use crate::{clock::clock, lock, record::Record};
 use anyhow::{Context, Result};
 use model::Role;
 use pki::UnlockKey;

@@ -15,9 +15,11 @@ mod keeper;
 pub(crate) use certificate::{Issued, bootstrap_channel, issue};
 
 use crate::{
+    clock::clock,
     connect::Connections,
     control::Hop,
     descriptors,
+    managers::is_passing,
     peer::{FrontDoorCell, PeerService},
     record::{Folder, Record},
     recover, strangers,
@@ -26,7 +28,7 @@ use crate::{
 use agent::{Agent, Executor};
 use anyhow::{Context, Result, bail};
 use keeper::Keeper;
-use model::{ClusterId, NodeId, Role, Timestamp};
+use model::{ClusterId, NodeId, Role};
 use pki::Credentials;
 use proto::{
     ca::{JoinRaftRequest, membership_client::MembershipClient},
@@ -128,11 +130,6 @@ pub(crate) struct Member {
     /// How the first part ended, if one has.
     first: Option<Result<Result<Outcome>, tokio::task::JoinError>>,
     store: Option<store::Store>,
-}
-
-pub(crate) fn clock() -> Timestamp {
-    let nanos = time::OffsetDateTime::now_utc().unix_timestamp_nanos();
-    Timestamp(i64::try_from(nanos).unwrap_or(i64::MAX))
 }
 
 /// Returns true if a host is there: its kernel takes a connection or refuses it. A refusal comes from the host itself
@@ -620,14 +617,6 @@ async fn join_raft(
         }
     };
     timeout(Duration::from_secs(60), attempt).await.context("no manager took this node in within 60 s")?
-}
-
-pub(crate) fn is_passing(status: &tonic::Status) -> bool {
-    use tonic::Code;
-    matches!(
-        status.code(),
-        Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::Cancelled | Code::Unknown
-    )
 }
 
 /// Removes what a former manager kept of Raft, and the key of it.

@@ -10,16 +10,18 @@ pub(crate) use supervisor::{Order, Supervisor};
 
 use crate::{
     address::{self, interfaces},
-    attach::Waiting,
+    clock::clock,
     connect::Connections,
     control::Hop,
     executor::{HostExecutor, Wanted},
     gate::Gate,
     images,
-    member::{self, Begin, Start, bootstrap_channel, clock, is_passing},
+    managers::{MANAGER_LIMIT, ask_a_manager, is_passing},
+    member::{self, Begin, Start, bootstrap_channel},
     peer::{FrontDoorCell, open_relay, open_tunnel},
     record::{Folder, Record},
     swarm_events::Told,
+    waiting::Waiting,
 };
 use anyhow::Context as _;
 use docker_api::server::{
@@ -51,8 +53,6 @@ use tokio::{
 };
 use tonic::{Status, transport::Channel};
 
-/// How long a request waits for a manager that answers.
-const MANAGER_LIMIT: Duration = Duration::from_secs(10);
 /// How long one of them is waited for before another is asked to relay.
 const RELAY_LIMIT: Duration = Duration::from_secs(3);
 /// How long the managers are told that this node leaves: longer than they elect a leader. It leaves anyway.
@@ -280,31 +280,6 @@ impl Shared {
             })
         })
     }
-}
-
-/// Asks managers, one after the other, until one can tell.
-///
-/// # Errors
-/// The last refusal; UNAVAILABLE if no manager is known.
-pub(crate) async fn ask_a_manager<T, Fut>(
-    managers: impl IntoIterator<Item = SocketAddr>,
-    connections: &Connections,
-    ask: impl Fn(WorkClient<Channel>) -> Fut,
-) -> Result<T, Status>
-where
-    Fut: Future<Output = Result<tonic::Response<T>, Status>>,
-{
-    let mut last = Status::unavailable("no manager is known");
-    for addr in managers {
-        let asked = ask(WorkClient::new(connections.manager(addr, None)));
-        last = match timeout(MANAGER_LIMIT, asked).await {
-            Ok(Ok(answer)) => return Ok(answer.into_inner()),
-            Ok(Err(status)) if is_passing(&status) => status,
-            Ok(Err(status)) => return Err(status),
-            Err(_) => Status::deadline_exceeded(format!("manager {addr} does not answer")),
-        };
-    }
-    Err(last)
 }
 
 /// Returns true for a refusal of somebody who could have answered.
