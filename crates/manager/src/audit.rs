@@ -3,12 +3,7 @@
 //! The record is in the batch of the change that it tells of, so that neither is there without the other; the same is
 //! said in the log, as JSON. What is refused is told by `notes`.
 
-use crate::{
-    authorize::Caller,
-    control::name_of,
-    rights,
-    shared::{Shared, random_id},
-};
+use crate::{authorize::Caller, control::name_of, random::random_id, rights, shared::Shared};
 use model::{
     AuditId, AuditRecord, Change, Meta, NodeId, Object, ObjectRef, Person, PersonRole, Tables, Timestamp,
 };

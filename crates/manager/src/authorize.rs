@@ -13,11 +13,8 @@
 //! to the leader in the name of their caller; such a claim counts only from a current member of Raft, the caller that
 //! it names is judged against the state once more, and what is forwarded is not forwarded again.
 
-use crate::{
-    control::user_of_token,
-    standing::{Known, Standing},
-};
-use model::{NodeId, Person, PersonRole, Role, Tables, Timestamp, UserId};
+use crate::standing::{Known, Standing};
+use model::{NodeId, Person, PersonRole, Role, Tables, Timestamp, User, UserId};
 use pki::{Identity, PersonToken, tls::Peer};
 use prost::Message as _;
 use proto::{
@@ -25,7 +22,7 @@ use proto::{
     control::{ForwardedCaller, ForwardedNode, PersonClaim, forwarded_caller, person_claim::Proof},
     types,
 };
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 use tonic::{Request, Status, metadata::MetadataValue};
 
 /// *Limit* of what a front door says of where a request came from. *Unit:* characters.
@@ -531,6 +528,20 @@ pub(crate) fn on_behalf_of<T>(caller: &Caller, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert_bin(CALLER_KEY, value);
     request
+}
+
+/// Returns the user whose token this is.
+///
+/// # Errors
+/// UNAUTHENTICATED: it is nobody's, or not good any more; the text does not say which.
+fn user_of_token<'a>(tables: &'a Tables, text: &str, now: Timestamp) -> Result<&'a Arc<User>, Status> {
+    let refusal = || {
+        Status::unauthenticated("the token is no user's, or is not good any more; hint: rswarm user login")
+    };
+    let shown: PersonToken = text.parse().map_err(|_| refusal())?;
+    let user = tables.users.get(&shown.user).ok_or_else(refusal)?;
+    let kept = user.tokens.iter().find(|t| t.id == shown.id).ok_or_else(refusal)?;
+    if shown.matches(&kept.hash.0) && kept.is_valid_at(now) { Ok(user) } else { Err(refusal()) }
 }
 
 #[cfg(test)]

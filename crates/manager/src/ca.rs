@@ -6,10 +6,12 @@
 use crate::{
     JOIN_BYTES_MAX,
     authorize::{Method, on_behalf_of},
-    forward::{Leader, membership_error, no_leader},
+    forward::Leader,
     level,
     notes::{self, Kind, Note},
-    shared::{Shared, random_id},
+    random::random_id,
+    refusals::{membership_error, no_leader},
+    shared::Shared,
 };
 use ipnet::Ipv4Net;
 use model::{

@@ -4,7 +4,7 @@
 //! lead. When the wall clock is set while it leads, time begins anew from what it shows then, and with it every delay
 //! that was under way ([`plan::Clock`]): nothing falls due, and nothing waits for a day, because a clock was wrong.
 
-use model::{Duration, Timestamp};
+use model::{Duration, Tables, Timestamp};
 use plan::Clock;
 use tokio::time::Instant;
 
@@ -40,6 +40,11 @@ impl LeaderClock {
         let set = Set { by: ahead.max(behind), forward: ahead > behind };
         (Clock { now: wall, since: wall }, Some(set))
     }
+}
+
+/// Returns how often nodes are to be heard.
+pub(crate) fn heartbeat_period(tables: &Tables) -> Duration {
+    tables.cluster.as_ref().map_or(Duration::from_secs(1), |c| c.spec.heartbeat_period)
 }
 
 #[cfg(test)]

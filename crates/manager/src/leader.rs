@@ -4,25 +4,29 @@
 //! something meanwhile) costs another turn and nothing else.
 
 use crate::{
-    PartEnded, announce, departed, doubts::Doubt, first_of, forward, forward::no_leader, level, part,
-    presence::Silent, reach, roles, rotation, shared::Shared, trouble::Trouble,
+    PartEnded, announce,
+    clock::heartbeat_period,
+    departed,
+    doubts::Doubt,
+    first_of,
+    inbox::{Done, Observation},
+    level, part,
+    presence::Silent,
+    random::random_id,
+    reach,
+    refusals::propose_error,
+    roles, rotation,
+    shared::Shared,
+    trouble::Trouble,
 };
 use model::{
     Batch, Change, Duration, NETWORKS_MAX, NODE_NETWORKS_LEVEL, Node, NodeDescription, NodeId, NodeState,
     Object, Tables, Task, TaskId, TaskStatus, Timestamp,
 };
 use plan::{Acks, Plan};
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use store::ProposeError;
-use tokio::{
-    sync::{Notify, oneshot},
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::{task::JoinSet, time::Instant};
 use tonic::Status;
 use tracing::{debug, info, warn};
 
@@ -31,55 +35,6 @@ const GATHER: Duration = Duration::from_millis(15);
 /// Wait after a failure that is not a conflict.
 const PAUSE: Duration = Duration::from_millis(500);
 const CHANGES_MAX: usize = 200;
-
-/// What nodes say of themselves and their tasks.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Observation {
-    pub(crate) nodes: Vec<(NodeId, NodeDescription)>,
-    /// The node that says so, the task, its status.
-    pub(crate) tasks: Vec<(NodeId, TaskId, TaskStatus)>,
-}
-
-impl Observation {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.nodes.is_empty() && self.tasks.is_empty()
-    }
-}
-
-type Done = oneshot::Sender<Result<(), Status>>;
-
-/// Observations on their way into the state.
-#[derive(Debug, Default)]
-pub(crate) struct Inbox {
-    waiting: Mutex<Vec<(Observation, Done)>>,
-    arrived: Notify,
-}
-
-impl Inbox {
-    /// Returns once the observation is replicated.
-    ///
-    /// # Errors
-    /// UNAVAILABLE when this manager does not lead (any more).
-    pub(crate) async fn put(&self, observation: Observation) -> Result<(), Status> {
-        if observation.is_empty() {
-            return Ok(());
-        }
-        let (done, outcome) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push((observation, done));
-        self.arrived.notify_one();
-        outcome.await.unwrap_or_else(|_| Err(no_leader()))
-    }
-
-    fn take(&self) -> Vec<(Observation, Done)> {
-        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn put_back(&self, mut old: Vec<(Observation, Done)>) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        old.append(&mut waiting); // older first: the newest state of a task wins
-        *waiting = old;
-    }
-}
 
 /// Leads whenever the managers agree that this one does, until the store stops or a part of the work ends.
 pub(crate) async fn run(shared: Arc<Shared>) -> PartEnded {
@@ -203,7 +158,7 @@ async fn turn(shared: &Arc<Shared>) -> Turn {
             return Turn::Again;
         }
         Err(error) => {
-            let status = forward::propose_error(&error);
+            let status = propose_error(&error);
             waiting.into_iter().for_each(|(_, done)| answer(done, Err(status.clone())));
             return Turn::Failed(error);
         }
@@ -221,7 +176,7 @@ async fn turn(shared: &Arc<Shared>) -> Turn {
     };
     let (view, clock) = (shared.store.view(), shared.time());
     let step = tokio::task::spawn_blocking(move || {
-        let mut ids = || crate::shared::random_id().expect("the system has randomness");
+        let mut ids = || random_id().expect("the system has randomness");
         (plan::step(&view, clock, &acks, &mut ids), clock.now)
     });
     let (Plan { batches, wake_at, report }, planned_at) = step.await.expect("planning does not panic");
@@ -271,10 +226,6 @@ async fn propose(shared: &Shared, batch: Batch) -> Result<(), ProposeError> {
         }
     }
     Ok(())
-}
-
-pub(crate) fn heartbeat_period(tables: &Tables) -> Duration {
-    tables.cluster.as_ref().map_or(Duration::from_secs(1), |c| c.spec.heartbeat_period)
 }
 
 /// Refuses a description that claims an address of another node that is up: what is meant for that one (its tunnels,

@@ -6,10 +6,7 @@
 //! It never sinks: what is in the log above a level can only be read from it on. So whoever understands less is not
 //! taken in ([`may_join`]), and a member that finds a level above its own applies nothing more (`store`).
 
-use crate::{
-    ingress,
-    shared::{Shared, random_id},
-};
+use crate::{ingress, random::random_id, shared::Shared};
 use model::{Change, Cluster, Duration, FEATURE_LEVEL, NetworkId, Node, Object, Role, Tables};
 use std::sync::Arc;
 use tonic::Status;

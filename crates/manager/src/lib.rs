@@ -38,14 +38,19 @@ mod dispatcher;
 mod doubts;
 mod early;
 mod forward;
+mod history;
+mod inbox;
 mod ingress;
 mod leader;
 mod level;
 mod notes;
 mod presence;
+mod published;
 mod publisher;
+mod random;
 mod reach;
 pub mod recovery;
+mod refusals;
 mod rights;
 mod roles;
 mod rotation;
@@ -237,7 +242,7 @@ impl Manager {
         let shared = self.shared.clone();
         let stalls = async move {
             let excuse = |late| {
-                let period = leader::heartbeat_period(&shared.store.view());
+                let period = clock::heartbeat_period(&shared.store.view());
                 shared.presence().excuse(tokio::time::Instant::now(), period, late);
             };
             shared.stalls.measure(excuse).await;

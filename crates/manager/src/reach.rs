@@ -1,6 +1,6 @@
 //! Asks the hosts of nodes that are late whether they are there, while this manager leads.
 
-use crate::{leader::heartbeat_period, shared::Shared};
+use crate::{clock::heartbeat_period, shared::Shared};
 use model::NodeId;
 use std::sync::Arc;
 use tokio::{task::JoinSet, time::Instant};

@@ -14,7 +14,7 @@
 //! itself out of Raft joins anew, under another number. So every order of demotions, promotions, leaves and removals ends
 //! in what was said last.
 
-use crate::{forward::membership_error, shared::Shared, trouble::Trouble};
+use crate::{refusals::membership_error, shared::Shared, trouble::Trouble};
 use model::{Change, Duration, ManagerStatus, Node, NodeId, NodeState, Object, Role, Tables};
 use std::{collections::BTreeMap, sync::Arc};
 use store::Member;

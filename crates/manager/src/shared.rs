@@ -4,13 +4,13 @@ use crate::{
     Answers, Clock, Connect, Options,
     authorize::{Caller, Evidence, Method, authorize},
     clock::{LeaderClock, Set},
-    dispatcher::Sessions,
+    dispatcher::sessions::Sessions,
     doubts::Doubts,
-    forward::propose_error,
-    leader::Inbox,
+    inbox::Inbox,
     notes::{Kind, Note, Notes},
     presence::{ClusterAcks, Presence},
-    publisher::Published,
+    published::Published,
+    refusals::propose_error,
     stalls::Stalls,
     standing::Known,
 };
@@ -296,14 +296,4 @@ impl Shared {
         let batch = Batch { at: self.stamp(), changes };
         self.store.propose_whole(batch).await.map(|(index, _)| index).map_err(|e| propose_error(&e))
     }
-}
-
-/// Returns 128 random bits: a new id.
-///
-/// # Errors
-/// The system has none to give.
-pub(crate) fn random_id() -> Result<u128, Status> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|e| Status::internal(format!("no randomness: {e}")))?;
-    Ok(u128::from_be_bytes(bytes))
 }

@@ -6,7 +6,8 @@ use crate::{
     WORK_BYTES_MAX,
     authorize::{Method, on_behalf_of},
     control::{find, is_of, may_demote, validate_attachment},
-    forward::{Leader, membership_error, no_leader},
+    forward::Leader,
+    refusals::{membership_error, no_leader},
     shared::Shared,
     standing::{Known, Standing},
 };

@@ -12,7 +12,6 @@ mod validate;
 mod watch;
 
 pub(crate) use edit::{find, is_of, may_demote, name_of};
-pub(crate) use users::user_of_token;
 pub(crate) use validate::attachment as validate_attachment;
 
 use crate::{
@@ -23,8 +22,9 @@ use crate::{
     forward::Leader,
     ingress,
     notes::{Kind, Note},
+    random::random_id,
     rights,
-    shared::{Shared, random_id},
+    shared::Shared,
 };
 use futures::{StreamExt as _, stream::BoxStream};
 use model::{

@@ -27,7 +27,7 @@ pub(super) async fn of_stack(
         let names = request.services.iter().filter_map(|s| s.spec.as_ref()).map(|spec| spec.name.as_str());
         let services: Vec<ServiceId> =
             names.filter_map(|name| after.service_named(name)).map(|service| service.id).collect();
-        let mut ids = || crate::shared::random_id().expect("the system has randomness");
+        let mut ids = || crate::random::random_id().expect("the system has randomness");
         let foreseen = plan::foresee(&after, clock, &services, &mut ids);
         let services = foreseen.into_iter().map(|seen| Outlook {
             service: after.services.get(&seen.service).map(|s| s.spec.name.clone()).unwrap_or_default(),

@@ -232,7 +232,7 @@ fn member_in_touch(node: &Arc<Node>) -> Option<store::Member> {
 }
 
 fn random() -> u128 {
-    crate::shared::random_id().unwrap()
+    crate::random::random_id().unwrap()
 }
 
 /// Has a request applied that is first decided on `view`, then anew as long as it is refused for what others did, as
@@ -242,7 +242,7 @@ fn ask(tables: &mut Tables, found: &Tables, mut view: Tables, request: &str) -> 
         let Ok(changes) = decide(request, found, &view) else { return false };
         let index = tables.index + 1;
         let Err(conflict) = tables.apply(index, &Batch { at: NOW, changes }) else { return true };
-        if crate::forward::propose_error(&conflict.into()).code() != Code::Aborted {
+        if crate::refusals::propose_error(&conflict.into()).code() != Code::Aborted {
             return false;
         }
         view = tables.clone();

@@ -2,7 +2,7 @@
 //! Membership is Docker's label, so stacks deployed by `docker stack deploy` are stacks too.
 
 use super::{edit, validate};
-use crate::shared::random_id;
+use crate::random::random_id;
 use model::{
     Change, Config, Labels, Meta, Network, Object, ObjectRef, STACK_LABEL as LABEL, Secret, SecretBytes,
     Service, ServiceId, ServiceSpec, Stack, StackId, StackRevision, Tables, Timestamp,

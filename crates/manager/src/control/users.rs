@@ -317,21 +317,3 @@ impl ControlService {
         tokio::task::spawn_blocking(slow).await.map_err(|e| Status::internal(e.to_string()))
     }
 }
-
-/// Returns the user whose token this is.
-///
-/// # Errors
-/// UNAUTHENTICATED: it is nobody's, or not good any more; the text does not say which.
-pub(crate) fn user_of_token<'a>(
-    tables: &'a Tables,
-    text: &str,
-    now: Timestamp,
-) -> Result<&'a Arc<User>, Status> {
-    let refusal = || {
-        Status::unauthenticated("the token is no user's, or is not good any more; hint: rswarm user login")
-    };
-    let shown: PersonToken = text.parse().map_err(|_| refusal())?;
-    let user = tables.users.get(&shown.user).ok_or_else(refusal)?;
-    let kept = user.tokens.iter().find(|t| t.id == shown.id).ok_or_else(refusal)?;
-    if shown.matches(&kept.hash.0) && kept.is_valid_at(now) { Ok(user) } else { Err(refusal()) }
-}

@@ -2,7 +2,7 @@
 //! others' hands, and what it says of itself and its tasks is kept by every manager.
 
 use super::report_from_wire;
-use crate::leader::Observation;
+use crate::inbox::Observation;
 use model::{NodeDescription, NodeId, TaskStatus};
 use prost::Message as _;
 use proto::{dispatcher::StatusReport, types};

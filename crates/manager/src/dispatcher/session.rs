@@ -7,7 +7,8 @@ use super::{
 };
 use crate::{
     leader::may_describe,
-    publisher::Published,
+    published::Published,
+    refusals::no_leader,
     shared::Shared,
     standing::{Known, Standing},
 };
@@ -74,7 +75,7 @@ pub(super) async fn serve(
 
 fn why_ended(shared: &Shared, node: NodeId) -> Status {
     if !shared.store.is_current() {
-        return crate::forward::no_leader();
+        return no_leader();
     }
     match Known::State(&shared.store.view()).standing(node) {
         Standing::Removed | Standing::Left => {

@@ -6,9 +6,9 @@
 use super::{held::Held, subject_from_wire};
 use crate::{
     assignments::Ledger,
-    leader::heartbeat_period,
+    clock::heartbeat_period,
     presence::{ClusterAcks, Subject, subjects_of},
-    publisher::Published,
+    published::Published,
 };
 use model::{Desired, Duration, NetworkId, Node, NodeId, PublishMode, Tables, Task, TaskId, TaskState};
 use proto::{

@@ -18,12 +18,13 @@ mod tests;
 mod truth;
 
 use crate::{
-    clock::LeaderClock,
+    clock::{LeaderClock, heartbeat_period},
     dispatcher::{term::Term, told::Told},
     doubts::Marks,
-    leader::{Observation, heartbeat_period, observed},
+    inbox::Observation,
+    leader::observed,
     presence::{Alive, ClusterAcks, Presence, Subject},
-    publisher::Published,
+    published::Published,
     tests::state::state,
 };
 use host::Host;
