@@ -9,12 +9,12 @@
 //! the container turns into something else meanwhile is still what it was.
 
 use crate::{
+    below::names_in,
     container::Container,
     down_tree,
-    engine::Engine,
     error::{Error, Result},
-    exec,
-    layers::Layers,
+    inner::Engine,
+    layers::{self, Layers},
     users,
 };
 use model::Timestamp;
@@ -29,7 +29,7 @@ use std::{
     io::{self, Read, Write},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::ffi::{OsStrExt, OsStringExt},
+        unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
     pin::Pin,
@@ -147,7 +147,7 @@ async fn with_root<T: Send + 'static>(
     path: String,
     work: impl FnOnce(Root, &Path) -> io::Result<T> + Send + 'static,
 ) -> Result<T> {
-    let folders = exec::folders(engine, &container).await?;
+    let folders = layers::of_container(engine, &container).await?;
     let work_dir = engine.inner.container_dir(&container.id).join("work");
     let engine = engine.clone();
     crate::blocking(move || {
@@ -227,7 +227,7 @@ pub(crate) async fn get(
 }
 
 pub(crate) async fn export(engine: &Engine, container: Arc<Container>) -> Result<ArchiveReader> {
-    let folders = exec::folders(engine, &container).await?;
+    let folders = layers::of_container(engine, &container).await?;
     let work = engine.inner.container_dir(&container.id).join("work");
     let opened = container.clone();
     let open = move || Root::open_bare(&opened, &folders, &work).map_err(Error::io("reach", "/"));
@@ -238,7 +238,7 @@ pub(crate) async fn export(engine: &Engine, container: Arc<Container>) -> Result
         let device = rustix::fs::fstat(&folder)?.st_dev;
         append_children(out, folder, Path::new(""), Some(device))
     });
-    engine.publish(crate::owner::container_event(&container, "export", []));
+    engine.publish(crate::event::container_event(&container, "export", []));
     Ok(reader)
 }
 
@@ -355,19 +355,6 @@ impl Level {
         let names = names_in(&folder)?;
         Ok(Self { folder, names: names.into_iter() })
     }
-}
-
-/// Returns the names in a folder, sorted.
-pub(crate) fn names_in(folder: &OwnedFd) -> io::Result<Vec<OsString>> {
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(folder)? {
-        let name = entry?.file_name().to_bytes().to_vec();
-        if name != b"." && name != b".." {
-            names.push(OsString::from_vec(name));
-        }
-    }
-    names.sort();
-    Ok(names)
 }
 
 /// Appends all that is in a folder. No recursion: a container may nest its folders as deep as it likes.
@@ -573,7 +560,7 @@ pub(crate) async fn put(
     };
     let squash = engine.inner.userns_squash;
     let bridge = SyncIoBridge::new(tar);
-    let event = crate::owner::container_event(&container, "extract-to-dir", []);
+    let event = crate::event::container_event(&container, "extract-to-dir", []);
     let unpacked = with_root(engine, container, path.clone(), move |root, path| {
         let target = Root {
             fd: root.resolve(path, OFlags::PATH | OFlags::DIRECTORY)?,
@@ -589,7 +576,7 @@ pub(crate) async fn put(
 
 /// Returns the ids of a user in the container's own files.
 async fn owner(engine: &Engine, container: &Container, user: String) -> Result<(u32, u32)> {
-    let folders = exec::folders(engine, container).await?;
+    let folders = layers::of_container(engine, container).await?;
     let identity = crate::blocking(move || users::resolve(&Layers { folders }, &user, &[])).await?;
     Ok((identity.uid, identity.gid))
 }

@@ -2,12 +2,14 @@
 //! use. Every folder is opened from the first one without following a link, and what is in it is looked at through
 //! that, so nothing outside is seen, whatever takes a folder's place meanwhile.
 
-use crate::archive::names_in;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::ffi::OsStringExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -75,6 +77,36 @@ impl Held {
     pub(crate) fn way_to(&self, name: &OsStr) -> PathBuf {
         Path::new("/proc/self/fd").join(self.fd.as_raw_fd().to_string()).join(name)
     }
+}
+
+/// Returns the names in a folder, sorted.
+pub(crate) fn names_in(folder: &OwnedFd) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(folder)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(OsString::from_vec(name));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Returns the space of a folder's files. *Unit:* bytes. What vanishes meanwhile is not counted.
+pub(crate) fn folder_bytes(folder: &Path) -> u64 {
+    let Ok(below) = Below::of(folder) else { return 0 };
+    let mut bytes = 0;
+    // No recursion: a container may nest its folders as deep as it likes.
+    let mut waiting = vec![PathBuf::new()];
+    while let Some(path) = waiting.pop() {
+        for seen in below.hold(&path).and_then(|held| held.names()).into_iter().flatten() {
+            match seen.kind() {
+                FileType::Directory => waiting.push(seen.path),
+                _ => bytes += u64::try_from(seen.stat.st_blocks).unwrap_or(0) * 512,
+            }
+        }
+    }
+    bytes
 }
 
 #[cfg(test)]

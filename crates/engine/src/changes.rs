@@ -6,9 +6,9 @@
 use crate::{
     below::Below,
     container::{Change, ChangeKind, Container},
-    engine::Engine,
     error::{Error, Result},
-    exec, init_layer,
+    init_layer,
+    inner::Engine,
     layers::{self, Found},
 };
 use rustix::fs::FileType;
@@ -22,7 +22,7 @@ use std::{
 const OURS: [&str; 6] = ["/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
 
 pub(crate) async fn changes(engine: &Engine, container: &Container) -> Result<Vec<Change>> {
-    let folders = exec::folders(engine, container).await?;
+    let folders = layers::of_container(engine, container).await?;
     let mut ours: Vec<String> =
         OURS.iter().chain(&init_layer::PATHS).map(|path| (*path).to_owned()).collect();
     ours.extend(container.mounts.iter().map(|m| m.destination.clone()));
@@ -153,7 +153,7 @@ mod tests {
                     over.store(true, std::sync::atomic::Ordering::Relaxed);
                     panic!("{walked:?} {found:?}");
                 }
-                crate::usage::folder_bytes(&upper);
+                crate::below::folder_bytes(&upper);
             }
             over.store(true, std::sync::atomic::Ordering::Relaxed);
             assert!(looked_inside > 0, "the folder is looked into when it is one");

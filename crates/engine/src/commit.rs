@@ -5,8 +5,8 @@ use crate::{
     changes,
     config::ContainerConfig,
     container::{Change, ChangeKind, Container, Status},
-    engine::Engine,
     error::{Error, Result},
+    inner::Engine,
     layers, merge,
 };
 use rustix::fs::OFlags;
@@ -47,7 +47,7 @@ pub(crate) async fn commit(
     }
     let id = made?;
     let of_image = [("imageID", id.to_string()), ("imageRef", reference)];
-    engine.publish(crate::owner::container_event(&container, "commit", of_image));
+    engine.publish(crate::event::container_event(&container, "commit", of_image));
     Ok(id)
 }
 

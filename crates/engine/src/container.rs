@@ -2,7 +2,6 @@
 
 use crate::{
     config::{ContainerConfig, OverlayAttachment, Port},
-    overlay::AnyNetwork,
     persist,
 };
 use model::{BindRecursion, Timestamp};
@@ -274,23 +273,6 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// What a container asks of a network, before it is on it.
-    pub(crate) fn wanted(network: &AnyNetwork, asked: &crate::config::EndpointConfig) -> Self {
-        Self {
-            network_id: network.id(),
-            overlay: matches!(network, AnyNetwork::Overlay(_)),
-            aliases: asked.aliases.clone(),
-            wanted_address: asked.ipv4_address,
-            wanted_address6: asked.ipv6_address,
-            wanted_mac: asked.mac_address.clone(),
-            links: asked.links.clone(),
-            gateway_priority: asked.gateway_priority,
-            driver_opts: asked.driver_opts.clone(),
-            link_local: asked.link_local.clone(),
-            ..Self::default()
-        }
-    }
-
     /// Forgets what only a running container has.
     pub(crate) fn leave(&mut self) {
         *self = Self {
@@ -397,7 +379,7 @@ impl Filters {
     /// # Errors
     /// `InvalidParameter` for anything else.
     pub fn until(&self) -> crate::error::Result<Option<Timestamp>> {
-        crate::list::until(self)
+        crate::until::until(self)
     }
 
     /// Returns true if all `label` filters (`key` or `key=value`) hold and no `label!` filter does.

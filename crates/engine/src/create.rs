@@ -1,16 +1,17 @@
 //! Makes a container: the image's defaults merged in, mounts planned, everything checked, folder written. No process.
 
 use crate::{
+    any_network::AnyNetwork,
     config::{ContainerConfig, EndpointConfig, NetworkMode},
     container::*,
     copy_up, endpoint,
-    engine::Engine,
     error::{Error, Result},
+    event::container_event,
     folders, gate, image_defaults, image_mounts, init_layer,
+    inner::Engine,
     layers::Layers,
-    log_driver, merge, mounts, names, open,
-    overlay::{self, AnyNetwork},
-    owner::{Owner, container_event},
+    log_driver, merge, mounts, names, overlay,
+    owner::Owner,
     persist, secrets, spec, userns,
 };
 use std::{
@@ -155,7 +156,7 @@ async fn make(
         if result.is_err() {
             // A folder without both files is also removed at the next open.
             let secrets = secrets::remove(&maker.inner, &id);
-            open::remove_tree(&dir).map_err(Error::io("remove", &dir))?;
+            folders::remove_tree(&dir).map_err(Error::io("remove", &dir))?;
             secrets?;
         }
         result

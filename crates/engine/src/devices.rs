@@ -3,8 +3,7 @@
 use crate::{
     cdi::DeviceNode,
     config::{Device, HostConfig},
-    error::{Error, Result},
-    gate,
+    error::{Error, Result, unfit},
     users::Identity,
 };
 use model::confine;
@@ -55,9 +54,9 @@ pub(crate) fn of_host(host: &HostConfig) -> Result<Vec<HostDevice>> {
 /// # Errors
 /// `InvalidParameter` for a path that climbs, or an access that is none.
 pub(crate) fn check(device: &Device) -> Result<()> {
-    confine::inner_path("Devices.PathOnHost", &device.host_path).map_err(gate::unfit)?;
+    confine::inner_path("Devices.PathOnHost", &device.host_path).map_err(unfit)?;
     if !device.container_path.is_empty() {
-        confine::inner_path("Devices.PathInContainer", &device.container_path).map_err(gate::unfit)?;
+        confine::inner_path("Devices.PathInContainer", &device.container_path).map_err(unfit)?;
     }
     let access = &device.permissions;
     if access.len() > 3 || !access.chars().all(|c| "rwm".contains(c)) {

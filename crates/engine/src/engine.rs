@@ -4,108 +4,23 @@
 use crate::{
     archive::{self, ArchiveReader, PathStat, PutOptions},
     cdi::Inventory,
+    command::Command,
     commit::CommitOptions,
     config::ContainerConfig,
     container::*,
     create,
-    defaults::Defaults,
     error::{Error, Result},
-    event::{Event, Events},
-    exec::{Exec, ExecConfig, ExecStart, Execs},
-    local_network::LocalNetworks,
+    event::{Event, EventKind},
+    execs::{Exec, ExecConfig, ExecStart},
+    inner::{Engine, Options},
     logs::{self, LogOptions, Logs},
     open,
-    overlay::Overlays,
-    owner::{Command, Reply},
-    registry::{Handle, Registry},
     stats::Stats,
     streams::{self, AttachOptions, Streams},
-    volume::Volumes,
 };
 use model::{GenericResources, Supply};
-use std::{
-    collections::BTreeMap,
-    fmt,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
-use tokio::sync::{broadcast, oneshot, watch};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
-/// What an engine is made of.
-#[derive(Debug)]
-pub struct Options {
-    /// Containers, volumes and local networks survive reboots here.
-    pub data_root: PathBuf,
-    /// Sockets and bundles of running containers; gone after a reboot, as they are.
-    pub run_root: PathBuf,
-    pub images: image::Store,
-    pub network: network::Network,
-    pub shim: runtime::ShimProgram,
-    /// All of this runs in a user namespace with one uid.
-    pub userns_squash: bool,
-    /// Ids of the host that are those of containers which do not say otherwise; `None` = they have the host's own. Not
-    /// together with `userns_squash`.
-    pub userns_remap: Option<runtime::IdMap>,
-    /// Name of this host, which containers on its network share.
-    pub hostname: String,
-    /// Cgroup below which containers' cgroups are made; `rswarm` if empty.
-    pub cgroup_parent: String,
-    pub defaults: Defaults,
-}
-
-/// The engine of this host; cheap to clone. Names of containers may be full ids, names or unique id prefixes.
-#[derive(Clone)]
-pub struct Engine {
-    pub(crate) inner: Arc<Inner>,
-}
-
-impl fmt::Debug for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("data_root", &self.inner.data_root).finish_non_exhaustive()
-    }
-}
-
-pub(crate) struct Inner {
-    pub(crate) data_root: PathBuf,
-    pub(crate) run_root: PathBuf,
-    pub(crate) images: image::Store,
-    pub(crate) network: network::Network,
-    pub(crate) shim: runtime::ShimProgram,
-    pub(crate) userns_squash: bool,
-    pub(crate) userns_remap: Option<runtime::IdMap>,
-    pub(crate) hostname: String,
-    pub(crate) cgroup_parent: String,
-    pub(crate) defaults: Defaults,
-    pub(crate) registry: Registry,
-    pub(crate) execs: Mutex<Execs>,
-    /// Changes when any exec ends.
-    pub(crate) exec_ended: watch::Sender<()>,
-    pub(crate) volumes: Volumes,
-    /// Held by all who use a volume's folder before the registry says so, and alone by who exchanges one.
-    pub(crate) mounting: tokio::sync::RwLock<()>,
-    pub(crate) networks: LocalNetworks,
-    pub(crate) overlays: watch::Sender<Option<Arc<dyn Overlays>>>,
-    pub(crate) builds: crate::build::Cache,
-    pub(crate) events: Events,
-    pub(crate) tasks: TaskTracker,
-    pub(crate) cancel: CancellationToken,
-}
-
-impl Inner {
-    pub(crate) fn container_dir(&self, id: &str) -> PathBuf {
-        self.data_root.join("containers").join(id)
-    }
-
-    /// Where the shim's socket is; kept short, a socket path has 107 bytes.
-    pub(crate) fn run_dir(&self, id: &str) -> PathBuf {
-        self.run_root.join("c").join(id)
-    }
-
-    pub(crate) fn execs(&self) -> MutexGuard<'_, Execs> {
-        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use tokio::sync::{broadcast, watch};
 
 impl Engine {
     /// Opens the engine: adopts running containers, collects exit codes of those that ended meanwhile, removes what
@@ -167,29 +82,6 @@ impl Engine {
         &self.inner.defaults.cdi_spec_dirs
     }
 
-    fn find(&self, container: &str) -> Result<Handle> {
-        self.inner.registry.find(container)
-    }
-
-    /// Sends a command to a container's owner and waits for its answer.
-    pub(crate) async fn ask<T>(
-        &self,
-        container: &str,
-        command: impl FnOnce(Reply<T>) -> Command,
-    ) -> Result<T> {
-        let handle = self.find(container)?;
-        let (reply, answer) = oneshot::channel();
-        let gone = || {
-            if self.inner.cancel.is_cancelled() {
-                Error::ShuttingDown
-            } else {
-                Error::NoSuchContainer(container.to_owned())
-            }
-        };
-        handle.commands.send(command(reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
-    }
-
     // ---- life of a container ----
 
     /// Makes a container; it does not run yet.
@@ -219,7 +111,7 @@ impl Engine {
 
     /// Sends a signal (name or number; `None` = SIGKILL) to its first process.
     pub async fn kill(&self, container: &str, signal: Option<&str>) -> Result<()> {
-        let signal = crate::lifecycle::signal_number(signal.unwrap_or("KILL"))?;
+        let signal = crate::gate::signal_number(signal.unwrap_or("KILL"))?;
         self.ask(container, |reply| Command::Kill(signal, reply)).await
     }
 
@@ -319,7 +211,7 @@ impl Engine {
     pub async fn top(&self, container: &str, ps_args: &str) -> Result<Top> {
         let container = self.inspect(container)?;
         let top = crate::top::top(self, &container, ps_args).await?;
-        self.publish(crate::owner::container_event(&container, "top", []));
+        self.publish(crate::event::container_event(&container, "top", []));
         Ok(top)
     }
 
@@ -343,7 +235,7 @@ impl Engine {
     /// Tells that somebody who was attached left it, and it goes on.
     pub fn detached(&self, container: &str) {
         if let Ok(container) = self.inspect(container) {
-            self.publish(crate::owner::container_event(&container, "detach", []));
+            self.publish(crate::event::container_event(&container, "detach", []));
         }
     }
 
@@ -410,7 +302,7 @@ impl Engine {
     pub async fn archive_get(&self, container: &str, path: &str) -> Result<(PathStat, ArchiveReader)> {
         let container = self.inspect(container)?;
         let found = archive::get(self, Arc::clone(&container), path.to_owned()).await?;
-        self.publish(crate::owner::container_event(&container, "archive-path", []));
+        self.publish(crate::event::container_event(&container, "archive-path", []));
         Ok(found)
     }
 
@@ -445,9 +337,10 @@ impl Engine {
 
     // ---- events ----
 
-    /// Tells everybody what happened (image events come from the REST server).
-    pub fn publish(&self, event: Event) {
-        self.inner.events.publish(event);
+    /// Tells that objects of a kind were pruned, and how many bytes that freed. *Source:* moby, events `prune`.
+    pub fn pruned_event(&self, kind: EventKind, bytes: u64) {
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), bytes.to_string())]);
+        self.publish(Event::now(kind, "prune", "", attributes));
     }
 
     /// Keeps what happened before, for those who ask for the past: nobody is told.

@@ -1,6 +1,6 @@
 //! What can go wrong, in Docker's words, and which HTTP answer each case is.
 
-use crate::build::BuildError;
+use crate::build::failure::BuildError;
 use std::path::PathBuf;
 
 /// What lies below a failure: an error of the runtime, image or network room.
@@ -148,7 +148,7 @@ pub enum Error {
     },
     /// An image could not be built.
     #[error(transparent)]
-    Build(#[from] crate::build::BuildError),
+    Build(#[from] crate::build::failure::BuildError),
     /// The container's owner task has ended (the engine shuts down).
     #[error("the engine is shutting down")]
     ShuttingDown,
@@ -254,3 +254,25 @@ fn network_kind(source: &Cause) -> ErrorKind {
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Wraps an error of the runtime in the words of Docker.
+pub(crate) fn runtime_failed(operation: &'static str, id: &str, error: runtime::Error) -> Error {
+    match error {
+        runtime::Error::Exec { message, code } => Error::Start { message, exit_code: code },
+        e @ (runtime::Error::Create { .. } | runtime::Error::Spec { .. }) => {
+            Error::Start { message: e.to_string(), exit_code: 128 }
+        }
+        // What no rule here knows to be too much, and the kernel does.
+        runtime::Error::Cgroup { source, .. } if source.kind() == std::io::ErrorKind::InvalidInput => {
+            Error::invalid(format!(
+                "cannot {operation} container {id}: the kernel takes no such limit: {source}"
+            ))
+        }
+        other => Error::Runtime { operation, id: id.to_owned(), source: other.into() },
+    }
+}
+
+/// Wraps what the model says does not fit.
+pub(crate) fn unfit(error: model::confine::Unfit) -> Error {
+    Error::invalid(error.to_string())
+}

@@ -3,7 +3,7 @@
 //!
 //! Source: Docker API `SystemEvents`.
 
-use crate::container::Filters;
+use crate::container::{Container, Filters};
 use model::Timestamp;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -115,12 +115,17 @@ impl Event {
     }
 }
 
-impl crate::engine::Engine {
-    /// Tells that objects of a kind were pruned, and how many bytes that freed. *Source:* moby, events `prune`.
-    pub fn pruned_event(&self, kind: EventKind, bytes: u64) {
-        let attributes = BTreeMap::from([("reclaimed".to_owned(), bytes.to_string())]);
-        self.publish(Event::now(kind, "prune", "", attributes));
-    }
+/// Docker's attributes of a container event: labels, image, name, and more.
+pub(crate) fn container_event<const N: usize>(
+    container: &Container,
+    action: impl Into<String>,
+    more: [(&str, String); N],
+) -> Event {
+    let mut attributes: BTreeMap<String, String> = container.config.labels.clone();
+    attributes.insert("image".into(), container.config.image.clone());
+    attributes.insert("name".into(), container.name.clone());
+    attributes.extend(more.map(|(k, v)| (k.to_owned(), v)));
+    Event::now(EventKind::Container, action, container.id.clone(), attributes)
 }
 
 /// The engine's bulletin board; cheap to clone.

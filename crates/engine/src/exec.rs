@@ -1,65 +1,23 @@
 //! More processes in a running container: `docker exec` and healthchecks.
 
 use crate::{
+    command::Command,
     container::{Container, Status},
-    engine::Engine,
     error::{Error, Result},
     event::Event,
+    event::container_event,
+    execs::{Exec, ExecConfig, ExecStart},
     gate,
-    layers::Layers,
+    inner::Engine,
+    layers::{self, Layers},
     links,
-    owner::{Command, Owner, container_event},
+    owner::Owner,
     spec,
     streams::{self, ShimEnds, Streams, Wanted},
     users,
 };
-use model::Timestamp;
 use oci_spec::runtime::Process;
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
-
-/// Source: Docker API `ExecConfig`.
-#[derive(Debug, Clone, Default)]
-pub struct ExecConfig {
-    pub cmd: Vec<String>,
-    pub env: Vec<String>,
-    pub tty: bool,
-    pub attach_stdin: bool,
-    pub attach_stdout: bool,
-    pub attach_stderr: bool,
-    pub privileged: bool,
-    /// `None` = the container's.
-    pub user: Option<String>,
-    /// `None` = the container's.
-    pub working_dir: Option<String>,
-    pub detach_keys: String,
-}
-
-/// Source: Docker API `ExecStart`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ExecStart {
-    /// Answers at once, without streams.
-    pub detach: bool,
-    /// Rows and columns.
-    pub console_size: Option<(u16, u16)>,
-}
-
-/// An exec instance. Source: Docker API `ExecInspect`.
-#[derive(Debug, Clone)]
-pub struct Exec {
-    /// 64 hex digits.
-    pub id: String,
-    pub container_id: String,
-    pub config: ExecConfig,
-    pub running: bool,
-    /// `None` until it ended.
-    pub exit_code: Option<i32>,
-    pub pid: Option<u32>,
-    pub finished_at: Option<Timestamp>,
-    pub can_remove: bool,
-}
-
-/// By id; an instance is forgotten five minutes after it ended or with its container.
-pub(crate) type Execs = BTreeMap<String, Exec>;
+use std::time::Duration;
 
 /// How long an ended instance can still be inspected.
 const KEPT: Duration = Duration::from_secs(300);
@@ -192,7 +150,7 @@ pub(crate) async fn process(
     exec: &ExecConfig,
     console: Option<(u16, u16)>,
 ) -> Result<Process> {
-    let folders = folders(engine, container).await?;
+    let folders = layers::of_container(engine, container).await?;
     // One that it is linked to may have ended meanwhile: no reason not to look into this one.
     let links = links::environment(engine, container).unwrap_or_default();
     let (config, exec) = (container.config.clone(), exec.clone());
@@ -207,18 +165,6 @@ pub(crate) async fn process(
         spec::exec_process(&config, &identity, &exec, &hostname, &links, console)
     })
     .await
-}
-
-/// The folders of a container's file tree, top first.
-pub(crate) async fn folders(engine: &Engine, container: &Container) -> Result<Vec<PathBuf>> {
-    let id: image::Digest =
-        container.image_id.parse().map_err(|_| Error::NoSuchImage(container.image_id.clone()))?;
-    let operation = || format!("find layers of image {}", container.config.image);
-    let layers = engine.inner.images.rootfs(&id).await;
-    let layers = layers.map_err(|e| Error::Image { operation: operation(), source: e.into() })?;
-    let mut folders = vec![engine.inner.container_dir(&container.id).join("upper")];
-    folders.extend(layers.dirs);
-    Ok(folders)
 }
 
 /// Notes the end of an instance; returns it if it was one.

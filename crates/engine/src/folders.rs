@@ -128,6 +128,28 @@ pub fn close(folder: &Path, mode: u32) -> Result<()> {
     Ok(())
 }
 
+/// Prefix of folders that wait to be swept up.
+pub(crate) const REMOVED: &str = ".removed-";
+
+/// Removes a folder with everything in it; that it is missing is fine. Overlayfs leaves a folder without permissions
+/// in `work`, which an ordinary user has to open first.
+pub(crate) fn remove_tree(path: &Path) -> std::io::Result<()> {
+    let missing_is_fine = |result: std::io::Result<()>| match result {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    match missing_is_fine(image::remove_tree(path)) {
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+            let work = path.join("work/work");
+            if work.exists() {
+                fs::set_permissions(&work, fs::Permissions::from_mode(0o700))?;
+            }
+            missing_is_fine(image::remove_tree(path))
+        }
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

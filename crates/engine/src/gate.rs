@@ -9,11 +9,11 @@ use crate::{
         ContainerConfig, EndpointConfig, Healthcheck, HostConfig, NetworkMode, Resources, RestartPolicy,
     },
     devices, endpoint,
-    error::{Error, Result},
-    exec::ExecConfig,
-    lifecycle, log_driver, mounts, names, spec,
+    error::{Error, Result, unfit},
+    execs::ExecConfig,
+    log_driver, mounts, names, spec,
 };
-use model::confine::{self, Unfit};
+use model::confine;
 use std::{fs, net::Ipv4Addr};
 
 /// Names of the one runtime there is, first the one it has where nobody asked. The first two are what clients say for,
@@ -22,8 +22,12 @@ pub const RUNTIMES: [&str; 3] = ["runc", "io.containerd.runc.v2", "rswarm"];
 /// Bytes of all arguments and variables together. Source: execve(2), a quarter of the usual stack, 8 MiB.
 const ARGUMENTS_BYTES_MAX: usize = 2 << 20;
 
-pub(crate) fn unfit(error: Unfit) -> Error {
-    Error::invalid(error.to_string())
+/// Reads a signal's name or number.
+///
+/// # Errors
+/// `InvalidParameter` with Docker's text.
+pub(crate) fn signal_number(text: &str) -> Result<i32> {
+    runtime::parse_signal(text).ok_or_else(|| Error::invalid(format!("invalid signal: {text}")))
 }
 
 /// Refuses now what could only fail at the start, or reach what is not the container's.
@@ -73,7 +77,7 @@ pub(crate) fn check(config: &ContainerConfig) -> Result<()> {
         confine::hostname("Domainname", name).map_err(unfit)?;
     }
     if let Some(name) = stop_signal {
-        lifecycle::signal_number(name)?;
+        signal_number(name)?;
     }
     if let Some(check) = healthcheck {
         health(check)?;

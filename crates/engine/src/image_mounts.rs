@@ -4,8 +4,8 @@
 use crate::{
     config::LayerMount,
     container::{Container, MountPointKind},
-    engine::Inner,
     error::{Error, Result},
+    inner::Inner,
     layers::{Found, Layers},
 };
 use image::{Digest, Image};

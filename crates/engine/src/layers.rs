@@ -1,6 +1,11 @@
 //! The file tree of a container that is not mounted: its upper folder over the image's layers, read through
 //! overlayfs' rules (whiteouts, opaque folders), symlinks resolved inside the tree and never on the host.
 
+use crate::{
+    container::Container,
+    error::{Error, Result},
+    inner::Engine,
+};
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
@@ -146,6 +151,18 @@ pub(crate) fn is_opaque(path: &Path) -> bool {
         let mut value = [0u8; 8];
         matches!(rustix::fs::lgetxattr(path, *name, &mut value[..]), Ok(1) if value[0] == b'y')
     })
+}
+
+/// The folders of a container's file tree, top first.
+pub(crate) async fn of_container(engine: &Engine, container: &Container) -> Result<Vec<PathBuf>> {
+    let id: image::Digest =
+        container.image_id.parse().map_err(|_| Error::NoSuchImage(container.image_id.clone()))?;
+    let operation = || format!("find layers of image {}", container.config.image);
+    let layers = engine.inner.images.rootfs(&id).await;
+    let layers = layers.map_err(|e| Error::Image { operation: operation(), source: e.into() })?;
+    let mut folders = vec![engine.inner.container_dir(&container.id).join("upper")];
+    folders.extend(layers.dirs);
+    Ok(folders)
 }
 
 #[cfg(test)]

@@ -17,11 +17,13 @@
 //!
 //! *Start reading at* [`Engine`], then `owner`.
 
+mod any_network;
 mod archive;
 mod below;
 mod build;
 mod cdi;
 mod changes;
+mod command;
 mod commit;
 mod config;
 mod container;
@@ -36,6 +38,7 @@ mod error;
 mod etc;
 mod event;
 mod exec;
+mod execs;
 pub mod folders;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -44,6 +47,7 @@ mod health;
 mod image_defaults;
 mod image_mounts;
 mod init_layer;
+mod inner;
 mod layers;
 mod lifecycle;
 mod links;
@@ -54,6 +58,7 @@ mod logs;
 mod merge;
 mod mounts;
 mod names;
+mod network_api;
 mod open;
 mod overlay;
 mod owner;
@@ -67,6 +72,7 @@ mod start;
 mod stats;
 mod streams;
 mod top;
+mod until;
 mod usage;
 pub mod userns;
 mod users;
@@ -75,30 +81,33 @@ mod volume_api;
 mod volume_archive;
 mod volume_mount;
 
+pub use any_network::{AttachmentRequest, OverlayNetwork, Overlays};
 pub use archive::{ArchiveReader, PathStat, PutOptions};
 pub use build::{
-    AgentIo, BuildContext, BuildError, BuildLine, BuildOptions, CachedStep, CopyError, SshAgents,
+    AgentIo, BuildContext, BuildLine, BuildOptions, CachedStep, CopyError, SshAgents, failure::BuildError,
 };
 pub use cdi::CDI_SPEC_DIRS;
 pub use commit::CommitOptions;
 pub use config::*;
 pub use container::*;
 pub use defaults::{AddressPool, BridgeIpv6, Defaults};
-pub use engine::*;
+pub use engine::Waiting;
 pub use error::{Cause, Error, ErrorKind, Result};
 pub use event::{Event, EventKind, Events};
-pub use exec::{Exec, ExecConfig, ExecStart};
+pub use execs::{Exec, ExecConfig, ExecStart};
 pub use gate::RUNTIMES;
-pub use list::{read_ports, read_until};
+pub use inner::{Engine, Options};
+pub use list::read_ports;
 pub use local_network::*;
 pub use log_driver::{DRIVERS as LOG_DRIVERS, size as parse_size};
 pub use logs::*;
 pub use names::random as random_name;
-pub use overlay::{AttachmentRequest, OverlayNetwork, Overlays};
+
 pub use spec::{AppArmor, apparmor_in_effect};
 pub use start::kept_name_sockets;
 pub use stats::*;
 pub use streams::{AttachOptions, Streams, Wanted};
+pub use until::read_until;
 pub use volume::{Volume, VolumeConfig, VolumeUsage};
 
 use model::Timestamp;

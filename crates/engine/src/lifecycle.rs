@@ -1,11 +1,13 @@
 //! What an owner does: stop, kill, restart, pause, rename, update, remove, and what follows an exit.
 
 use crate::{
+    command::{Reply, answer},
     container::*,
-    error::{Error, Result},
-    gate, links, merge,
+    error::{Error, Result, runtime_failed},
+    gate::{self, signal_number},
+    links, merge,
     mounts::GOES_WITH_FOLDER,
-    owner::{AfterExit, GRACE, Owner, Places, Reply, Stopping, answer, runtime_failed},
+    owner::{AfterExit, GRACE, Owner, Places, Stopping},
     spec,
     streams::ShimEnds,
     volume::Volume,
@@ -18,14 +20,6 @@ const KILL: i32 = 9;
 const TERM: i32 = 15;
 /// Exit codes above this are the program's signals.
 const SIGNALLED: i32 = 128;
-
-/// Reads a signal's name or number.
-///
-/// # Errors
-/// `InvalidParameter` with Docker's text.
-pub(crate) fn signal_number(text: &str) -> Result<i32> {
-    runtime::parse_signal(text).ok_or_else(|| Error::invalid(format!("invalid signal: {text}")))
-}
 
 impl Owner {
     /// Start by a person: policy counters begin anew.
@@ -428,7 +422,7 @@ impl Owner {
         let anonymous: Vec<_> =
             self.container.mounts.iter().filter(|m| m.anonymous).map(|m| m.name.clone()).collect();
         let noted = if options.volumes { anonymous.clone() } else { vec![] };
-        let gone = dir.with_file_name(format!("{}{id}", crate::open::REMOVED));
+        let gone = dir.with_file_name(format!("{}{id}", crate::folders::REMOVED));
         let swept = gone.clone();
         let renamed = crate::blocking(move || {
             crate::secrets::remove(&engine.inner, &id)?;
@@ -458,7 +452,7 @@ impl Owner {
             }
         }
         inner.tasks.spawn_blocking(move || {
-            if let Err(e) = crate::open::remove_tree(&swept) {
+            if let Err(e) = crate::folders::remove_tree(&swept) {
                 tracing::warn!(path = %swept.display(), error = %e, "folder not removed");
             }
         });
@@ -468,7 +462,7 @@ impl Owner {
 
     /// The cgroup of this container, below the hierarchies' roots.
     pub(crate) fn cgroup(&self) -> String {
-        crate::open::cgroup_path(&self.engine.inner, &self.container)
+        self.engine.inner.cgroup_path(&self.container)
     }
 
     /// Returns path and arguments of its process, for the record.

@@ -7,8 +7,8 @@
 use crate::{
     config::{ContainerConfig, Port},
     container::{Container, Endpoint},
-    engine::Engine,
     error::{Error, Result},
+    inner::Engine,
 };
 use std::{
     collections::BTreeMap,

@@ -4,8 +4,8 @@
 
 use crate::{
     container::Container,
-    engine::Engine,
     error::{Error, Result},
+    inner::Engine,
 };
 use bytes::Bytes;
 use model::Timestamp;

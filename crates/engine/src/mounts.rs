@@ -4,9 +4,9 @@
 use crate::{
     config::{ContainerConfig, MountKind},
     container::{Container, MountPoint, MountPointKind},
-    engine::Engine,
-    error::{Error, Result},
-    gate, image_mounts,
+    error::{Error, Result, unfit},
+    image_mounts,
+    inner::Engine,
     volume::VolumeConfig,
 };
 use model::{BindRecursion, confine};
@@ -137,9 +137,9 @@ impl Plan {
             Source::Tmpfs(options) => Some(options),
             Source::Bind { .. } | Source::Volume { .. } | Source::Same(_) | Source::Image { .. } => None,
         };
-        confine::mount_target("mount", &wanted.destination, tmpfs.is_some()).map_err(gate::unfit)?;
+        confine::mount_target("mount", &wanted.destination, tmpfs.is_some()).map_err(unfit)?;
         if let Some(options) = tmpfs {
-            confine::tmpfs_options("Tmpfs", options).map_err(gate::unfit)?;
+            confine::tmpfs_options("Tmpfs", options).map_err(unfit)?;
         }
         if !self.by_destination.contains_key(&wanted.destination) {
             self.by_destination.insert(wanted.destination.clone(), wanted);
@@ -390,7 +390,7 @@ fn of_mount(mount: &crate::config::Mount) -> Result<Wanted> {
             }
         }
         MountKind::Volume { name, driver, driver_opts, labels, no_copy, subpath } => {
-            confine::volume_subpath("mount", subpath.as_deref().unwrap_or_default()).map_err(gate::unfit)?;
+            confine::volume_subpath("mount", subpath.as_deref().unwrap_or_default()).map_err(unfit)?;
             Source::Volume {
                 config: VolumeConfigKey {
                     driver: driver.clone().unwrap_or_default(),
@@ -409,7 +409,7 @@ fn of_mount(mount: &crate::config::Mount) -> Result<Wanted> {
         }
         MountKind::Image { reference, subpath } => {
             let subpath = subpath.clone().unwrap_or_default();
-            confine::volume_subpath("mount", &subpath).map_err(gate::unfit)?;
+            confine::volume_subpath("mount", &subpath).map_err(unfit)?;
             Source::Image { reference: reference.clone(), subpath }
         }
     };

@@ -2,12 +2,13 @@
 
 use crate::{
     container::*,
-    engine::{Engine, Inner, Options},
     error::{Error, Result},
     event::Events,
-    folders,
+    folders::{self, REMOVED, remove_tree},
+    inner::{Engine, Inner, Options},
     local_network::{self, LocalNetworks},
     mounts::GOES_WITH_FOLDER,
+    network_api,
     owner::{Owner, lost},
     persist,
     registry::Registry,
@@ -18,13 +19,11 @@ use futures::StreamExt;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 use tokio::time::Instant;
 
-/// Prefix of folders that wait to be swept up.
-pub(crate) const REMOVED: &str = ".removed-";
 /// Containers looked after at once.
 const AT_ONCE: usize = 8;
 
@@ -101,7 +100,7 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
         engine.inner.registry.insert(&owner.container.id, handle);
         owners.push(owner);
     }
-    local_network::configure_default_bridge(&engine).await?;
+    network_api::configure_default_bridge(&engine).await?;
     let recovered = futures::stream::iter(owners);
     let recovered = recovered.map(|owner| recover(owner, &sandboxes)).buffer_unordered(AT_ONCE);
     let recovered: Vec<Owner> = recovered.collect().await;
@@ -275,7 +274,7 @@ async fn recover(mut owner: Owner, sandboxes: &BTreeMap<String, network::Sandbox
     let was_removing = owner.container.state.status == Status::Removing;
     let connected = crate::blocking(move || Ok(runtime::Shim::connect(&run_dir)))
         .await
-        .and_then(|shim| shim.map_err(|e| crate::owner::runtime_failed("adopt", "", e)));
+        .and_then(|shim| shim.map_err(|e| crate::error::runtime_failed("adopt", "", e)));
     match connected {
         Ok(shim) if shim.started() => {
             let sandbox = sandboxes.get(&owner.container.id);
@@ -352,30 +351,4 @@ async fn adopt(owner: &mut Owner, shim: runtime::Shim, sandbox: Option<&network:
     owner.publish();
     tracing::info!(container.id = %owner.container.id, "container adopted");
     owner.hear_shim().await;
-}
-
-pub(crate) fn cgroup_path(inner: &Inner, container: &Container) -> String {
-    let parent = container.config.host.cgroup_parent.as_deref().filter(|p| !p.is_empty());
-    let parent = parent.unwrap_or(&inner.cgroup_parent).trim_matches('/');
-    format!("/{parent}/{}", container.id)
-}
-
-/// Removes a folder with everything in it; that it is missing is fine. Overlayfs leaves a folder without permissions
-/// in `work`, which an ordinary user has to open first.
-pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    let missing_is_fine = |result: io::Result<()>| match result {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    };
-    match missing_is_fine(image::remove_tree(path)) {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            use std::os::unix::fs::PermissionsExt;
-            let work: PathBuf = path.join("work/work");
-            if work.exists() {
-                fs::set_permissions(&work, fs::Permissions::from_mode(0o700))?;
-            }
-            missing_is_fine(image::remove_tree(path))
-        }
-        other => other,
-    }
 }

@@ -2,77 +2,19 @@
 //! addresses; they hold them from a start to the end of that run.
 
 use crate::{
+    any_network::{AnyNetwork, AttachmentRequest, OverlayNetwork, Overlays},
+    command::Command,
     config::{EndpointConfig, OverlayAttachment, SwarmAttachments},
     container::{Container, Endpoint},
-    engine::{Engine, Inner},
     error::{Error, Result},
-    local_network::LocalNetwork,
-    owner::{Command, Owner},
+    inner::{Engine, Inner},
+    owner::Owner,
 };
-use async_trait::async_trait;
-use model::{NetworkId, TaskId};
+use model::TaskId;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 /// How long a start waits until the daemon, which has just begun, knows of its swarm.
 const MEMBER_LIMIT: Duration = Duration::from_secs(10);
-
-/// An overlay network that containers may be put on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OverlayNetwork {
-    pub id: NetworkId,
-    pub name: String,
-}
-
-/// What is asked for a container that is about to be on overlay networks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AttachmentRequest {
-    /// The container's id.
-    pub container: String,
-    /// Its name, by which the others on the networks find it.
-    pub name: String,
-    pub networks: Vec<(OverlayNetwork, Vec<String>)>,
-}
-
-/// The swarm that this host is a member of.
-#[async_trait]
-pub trait Overlays: Send + Sync + 'static {
-    /// Finds an overlay network by name, id or unique prefix; `None` when there is none, or no swarm.
-    ///
-    /// # Errors
-    /// The managers do not answer; `Forbidden` when containers may not be put on it.
-    async fn find(&self, wanted: &str) -> Result<Option<OverlayNetwork>>;
-
-    /// Claims an address on each of the networks, in their order. They are free again once no snapshot of the
-    /// container has them in [`crate::Container::overlays`].
-    ///
-    /// # Errors
-    /// There is no address left, or the managers did not give one in time.
-    async fn attach(&self, request: AttachmentRequest) -> Result<SwarmAttachments>;
-}
-
-/// A network that a container is on, or is to be on.
-#[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "one at a time is looked at; there is no list of them")]
-pub(crate) enum AnyNetwork {
-    Local(LocalNetwork),
-    Overlay(OverlayNetwork),
-}
-
-impl AnyNetwork {
-    pub(crate) fn id(&self) -> String {
-        match self {
-            Self::Local(network) => network.id.clone(),
-            Self::Overlay(network) => network.id.to_string(),
-        }
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        match self {
-            Self::Local(network) => &network.name,
-            Self::Overlay(network) => &network.name,
-        }
-    }
-}
 
 impl Engine {
     /// Joins the engine with the swarm; called once, after [`Engine::open`]. Until then no overlay is found.

@@ -13,19 +13,17 @@
 //! the engine. `lifecycle` holds what it then does, `probe` the healthcheck.
 
 use crate::{
-    config::EndpointConfig,
+    command::{Command, Reply, answer},
     container::*,
-    engine::Engine,
-    error::{Error, Result},
-    event::{Event, EventKind},
+    error::{Error, Result, runtime_failed},
+    event::{Event, EventKind, container_event},
     health,
-    overlay::AnyNetwork,
+    inner::Engine,
     persist,
-    probe::Probe,
     restart::Backoff,
     streams::ShimEnds,
 };
-use oci_spec::runtime::Process;
+use model::Timestamp;
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd, OwnedFd},
@@ -39,31 +37,14 @@ use tokio::{
     time::Instant,
 };
 
-pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
-
-/// What an owner can be asked.
+/// A probe under way.
 #[derive(Debug)]
-pub(crate) enum Command {
-    Start(Reply<()>),
-    Stop(StopOptions, Reply<()>),
-    Kill(i32, Reply<()>),
-    Restart(StopOptions, Reply<()>),
-    Pause(Reply<()>),
-    Unpause(Reply<()>),
-    Rename(String, Reply<()>),
-    Update(Box<Update>, Reply<()>),
-    Unlink(String, Reply<()>),
-    Remove(RemoveOptions, Reply<()>),
-    Attach(ShimEnds, Reply<()>),
-    Resize { exec: Option<String>, rows: u16, cols: u16, reply: Reply<()> },
-    Exec { id: String, process: Box<Process>, ends: ShimEnds, reply: Reply<()> },
-    Connect(Box<AnyNetwork>, EndpointConfig, Reply<()>),
-    Disconnect(Box<AnyNetwork>, Reply<()>),
-}
-
-/// Answers; that the asker has gone away meanwhile is no matter.
-pub(crate) fn answer<T>(reply: Reply<T>, result: Result<T>) {
-    drop(reply.send(result));
+pub(crate) struct Probe {
+    /// Of its exec.
+    pub(crate) id: String,
+    pub(crate) begun: Timestamp,
+    pub(crate) deadline: Instant,
+    pub(crate) output: oneshot::Receiver<Vec<u8>>,
 }
 
 /// A stop under way.
@@ -369,39 +350,9 @@ impl Owner {
     }
 }
 
-/// Docker's attributes of a container event: labels, image, name, and more.
-pub(crate) fn container_event<const N: usize>(
-    container: &Container,
-    action: impl Into<String>,
-    more: [(&str, String); N],
-) -> Event {
-    let mut attributes: BTreeMap<String, String> = container.config.labels.clone();
-    attributes.insert("image".into(), container.config.image.clone());
-    attributes.insert("name".into(), container.name.clone());
-    attributes.extend(more.map(|(k, v)| (k.to_owned(), v)));
-    Event::now(EventKind::Container, action, container.id.clone(), attributes)
-}
-
 /// The end of a container whose shim vanished without a word.
 pub(crate) fn lost() -> runtime::ExitStatus {
     runtime::ExitStatus { code: 137, signal: Some(9), oom: false, at: std::time::SystemTime::now() }
-}
-
-/// Wraps an error of the runtime in the words of Docker.
-pub(crate) fn runtime_failed(operation: &'static str, id: &str, error: runtime::Error) -> Error {
-    match error {
-        runtime::Error::Exec { message, code } => Error::Start { message, exit_code: code },
-        e @ (runtime::Error::Create { .. } | runtime::Error::Spec { .. }) => {
-            Error::Start { message: e.to_string(), exit_code: 128 }
-        }
-        // What no rule here knows to be too much, and the kernel does.
-        runtime::Error::Cgroup { source, .. } if source.kind() == std::io::ErrorKind::InvalidInput => {
-            Error::invalid(format!(
-                "cannot {operation} container {id}: the kernel takes no such limit: {source}"
-            ))
-        }
-        other => Error::Runtime { operation, id: id.to_owned(), source: other.into() },
-    }
 }
 
 /// The grace between stop signal and SIGKILL when nobody says.

@@ -3,9 +3,11 @@
 use crate::{
     container::{HealthProbe, HealthStatus, Status},
     error::{Error, Result},
-    exec::{self, ExecConfig},
+    exec,
+    execs::ExecConfig,
     health,
     owner::Owner,
+    owner::Probe,
     streams::{self, Wanted},
 };
 use model::Timestamp;
@@ -14,16 +16,6 @@ use tokio::{io::AsyncReadExt, net::UnixStream, sync::oneshot, time::Instant};
 
 /// Output that a background process of the probe holds open is not waited for longer than this.
 const LAST_OUTPUT: Duration = Duration::from_millis(200);
-
-/// A probe under way.
-#[derive(Debug)]
-pub(crate) struct Probe {
-    /// Of its exec.
-    pub(crate) id: String,
-    pub(crate) begun: Timestamp,
-    pub(crate) deadline: Instant,
-    pub(crate) output: oneshot::Receiver<Vec<u8>>,
-}
 
 impl Owner {
     pub(crate) async fn start_probe(&mut self) {

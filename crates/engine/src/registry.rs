@@ -1,9 +1,9 @@
 //! Who is here: containers by id, name and prefix. Names are reserved before a container is made.
 
 use crate::{
+    command::Command,
     container::Container,
     error::{Error, Result},
-    owner::Command,
 };
 use std::{
     collections::BTreeMap,

@@ -5,9 +5,10 @@
 
 use crate::{
     config::ContainerFile,
-    engine::Inner,
     error::{Error, Result},
-    folders, userns,
+    folders,
+    inner::Inner,
+    userns,
 };
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::{

@@ -9,7 +9,7 @@ use crate::{
     container::{MountPoint, MountPointKind},
     devices,
     error::{Error, Result},
-    exec::ExecConfig,
+    execs::ExecConfig,
     merge,
     users::Identity,
 };

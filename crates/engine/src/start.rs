@@ -2,19 +2,20 @@
 //! was made before it.
 
 use crate::{
+    any_network::AnyNetwork,
     cdi,
     config::{EndpointConfig, NetworkMode},
     container::*,
     endpoint,
-    error::{Error, Result},
+    error::{Error, Result, runtime_failed},
     etc::{self, Resolver},
     gate, health, image_mounts,
     layers::Layers,
     links,
     local_network::{self, LocalNetwork},
-    log_driver,
-    overlay::{AnyNetwork, on_overlay, wanted_place},
-    owner::{Owner, Places, runtime_failed},
+    log_driver, network_api,
+    overlay::{on_overlay, wanted_place},
+    owner::{Owner, Places},
     secrets,
     spec::{self, Parts, Tmpfs},
     userns, users,
@@ -235,7 +236,7 @@ impl Owner {
             if local.has_interfaces() {
                 gateway = None; // the network leads outside
                 binding = binding.or(local_network::host_binding(&local));
-                local_network::ensure_bridge(&self.engine, &local).await?;
+                network_api::ensure_bridge(&self.engine, &local).await?;
                 attachments.push(self.attachment(&local, endpoint)?);
             }
         }
@@ -433,7 +434,7 @@ impl Owner {
         if self.container.state.is_running() {
             let attachment = match &to {
                 AnyNetwork::Local(local) => {
-                    local_network::ensure_bridge(&self.engine, local).await?;
+                    network_api::ensure_bridge(&self.engine, local).await?;
                     self.attachment(local, &made)?
                 }
                 AnyNetwork::Overlay(_) => {

@@ -5,8 +5,8 @@
 
 use crate::{
     container::{Container, Top},
-    engine::Engine,
     error::{Error, Result},
+    inner::Engine,
 };
 use std::{fs, path::Path};
 

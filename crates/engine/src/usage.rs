@@ -1,38 +1,16 @@
 //! What containers take: disk space by walking folders, CPU, memory and I/O from their cgroups.
 
 use crate::{
-    below::Below,
+    below::folder_bytes,
     container::{Container, Size},
-    engine::Engine,
     error::Result,
+    inner::Engine,
     stats::{BlkioStats, CpuStats, MemoryStats, NetworkStats, Stats},
 };
-use rustix::fs::FileType;
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs};
 
 /// Source: times(2): the kernel counts /proc/stat in 1/100 s on every architecture we run on.
 const TICK_NANOS: u64 = 10_000_000;
-
-/// Returns the space of a folder's files. *Unit:* bytes. What vanishes meanwhile is not counted.
-pub(crate) fn folder_bytes(folder: &Path) -> u64 {
-    let Ok(below) = Below::of(folder) else { return 0 };
-    let mut bytes = 0;
-    // No recursion: a container may nest its folders as deep as it likes.
-    let mut waiting = vec![PathBuf::new()];
-    while let Some(path) = waiting.pop() {
-        for seen in below.hold(&path).and_then(|held| held.names()).into_iter().flatten() {
-            match seen.kind() {
-                FileType::Directory => waiting.push(seen.path),
-                _ => bytes += u64::try_from(seen.stat.st_blocks).unwrap_or(0) * 512,
-            }
-        }
-    }
-    bytes
-}
 
 /// Measures a container's own changes and its image.
 pub(crate) async fn size(engine: &Engine, container: &Container) -> Result<Size> {
@@ -50,7 +28,7 @@ pub(crate) async fn stats(engine: &Engine, container: &Container) -> Result<Stat
     let Some(pid) = container.state.pid.filter(|_| container.state.is_running()) else {
         return Ok(Stats { read_at: crate::now(), ..Stats::default() });
     };
-    let cgroup = crate::open::cgroup_path(&engine.inner, container);
+    let cgroup = engine.inner.cgroup_path(container);
     crate::blocking(move || {
         // Without a cgroup of its own (no root) the processor and memory figures are zero.
         let used = runtime::stats(&cgroup).unwrap_or_default();

@@ -15,9 +15,9 @@
 use crate::{
     config::{HostConfig, MountKind, NetworkMode},
     container::Container,
-    engine::{Engine, Inner},
     error::{Error, Result},
-    open::REMOVED,
+    folders::REMOVED,
+    inner::{Engine, Inner},
 };
 use runtime::{IdMap, IdRange, UserNamespace};
 use std::{
@@ -281,7 +281,7 @@ pub(crate) fn open(engine: &Engine, container: &Container, map: &IdMap) -> Resul
         Some(path) => UserNamespace::of(&engine.inner.shim, path, own_network),
         None => UserNamespace::new(&engine.inner.shim, map, own_network),
     };
-    made.map_err(|e| crate::owner::runtime_failed("start", &container.id, e))
+    made.map_err(|e| crate::error::runtime_failed("start", &container.id, e))
 }
 
 /// Tries whether files of these folders can be shown with other owners. Blocking.

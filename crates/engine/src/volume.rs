@@ -76,7 +76,7 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if let Err(e) = crate::open::remove_tree(&self.folder) {
+        if let Err(e) = crate::folders::remove_tree(&self.folder) {
             tracing::warn!(path = %self.folder.display(), error = %e, "staged content could not be removed");
         }
     }
@@ -97,7 +97,7 @@ impl Volumes {
             let entry = entry.map_err(Error::io("list", &root))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(REMOVED) || name.starts_with(MAKING) {
-                crate::open::remove_tree(&entry.path()).map_err(Error::io("remove", entry.path()))?;
+                crate::folders::remove_tree(&entry.path()).map_err(Error::io("remove", entry.path()))?;
             } else if let Some(mut volume) =
                 persist::read_or_set_aside::<Volume>(&entry.path().join("volume.json"))
             {
@@ -266,7 +266,7 @@ impl Volumes {
         sync_folder(&self.root)?;
         known.remove(name);
         drop(known);
-        crate::open::remove_tree(&gone).map_err(Error::io("remove", &gone))?;
+        crate::folders::remove_tree(&gone).map_err(Error::io("remove", &gone))?;
         Ok(volume)
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::{
     container::{Container, Filters, MountPointKind, Pruned},
-    engine::Engine,
     error::{Error, Result},
     event::{Event, EventKind},
+    inner::Engine,
     volume::{Volume, VolumeConfig, VolumeUsage},
 };
 use std::{collections::BTreeMap, sync::Arc};
@@ -71,7 +71,7 @@ impl Engine {
         let volumes = self.inner.volumes.list(&Filters::default());
         crate::blocking(move || {
             let usage = |volume: Volume| VolumeUsage {
-                size: crate::usage::folder_bytes(&volume.mountpoint),
+                size: crate::below::folder_bytes(&volume.mountpoint),
                 containers: users(&containers, &volume.name).len(),
                 volume,
             };

@@ -7,8 +7,8 @@
 
 use crate::{
     archive::{self, ArchiveReader, Root},
-    engine::Engine,
     error::{Error, Result},
+    inner::Engine,
     volume::Volume,
 };
 use std::{

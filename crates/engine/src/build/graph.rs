@@ -1,6 +1,6 @@
 //! Which stages a build needs, and where each takes its files from. Pure.
 
-use super::BuildError;
+use super::failure::BuildError;
 use image::dockerfile::{self, Dockerfile, Instruction, Lookup};
 use std::collections::{BTreeSet, HashMap};
 

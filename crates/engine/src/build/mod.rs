@@ -18,8 +18,9 @@
 //! *Source:* Docker API `ImageBuild`; Docker's Dockerfile reference.
 
 mod agent;
-mod cache;
+pub(crate) mod cache;
 mod copy;
+pub(crate) mod failure;
 mod graph;
 mod remote;
 mod run;
@@ -27,17 +28,18 @@ mod stage;
 mod tree;
 
 pub use agent::{AgentIo, SshAgents};
-pub(crate) use cache::Cache;
+use cache::Cache;
 pub use copy::CopyError;
 
 use crate::{
     config::{NetworkMode, Resources, SecretBytes, Ulimit},
     container::Filters,
-    engine::Engine,
     error::{Error, Result},
+    inner::Engine,
 };
+use failure::BuildError;
 use graph::Graph;
-use image::dockerfile::{Dockerfile, SyntaxError};
+use image::dockerfile::Dockerfile;
 use model::Timestamp;
 use stage::{Done, Stage};
 use std::{
@@ -128,35 +130,6 @@ impl BuildLine {
     }
 }
 
-/// Why there is no image.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    #[error(transparent)]
-    Syntax(#[from] SyntaxError),
-    #[error("Cannot locate specified Dockerfile: {0}")]
-    NoDockerfile(String),
-    #[error("failed to reach build target {0} in Dockerfile")]
-    NoTarget(String),
-    #[error("build context is not a tar archive, plain or compressed")]
-    NoArchive,
-    #[error("cannot unpack the build context: {0}")]
-    Context(#[source] std::io::Error),
-    #[error("The command '{command}' returned a non-zero code: {code}")]
-    Command { command: String, code: i32 },
-    #[error("{instruction} failed: {reason} (Dockerfile line {line})")]
-    Step { instruction: String, line: usize, reason: String },
-    #[error("unable to prepare context: {url}: {reason}")]
-    Remote { url: String, reason: String },
-    #[error("the client of the build has gone away")]
-    Abandoned,
-}
-
-impl BuildError {
-    fn step(instruction: impl Into<String>, line: usize, reason: impl Into<String>) -> Self {
-        Self::Step { instruction: instruction.into(), line, reason: reason.into() }
-    }
-}
-
 /// A result that builds can use again. *Source:* Docker API `BuildCache`.
 #[derive(Debug, Clone)]
 pub struct CachedStep {
@@ -197,7 +170,7 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let path = self.path.clone();
         self.engine.inner.tasks.spawn_blocking(move || {
-            if let Err(error) = crate::open::remove_tree(&path) {
+            if let Err(error) = crate::folders::remove_tree(&path) {
                 tracing::warn!(path = %path.display(), %error, "folder of a build stays until the next start");
             }
         });
@@ -212,7 +185,7 @@ fn folder(engine: &Engine) -> PathBuf {
 /// Opens the cache and removes what builds of a killed daemon left. Blocking.
 pub(crate) fn open(data_root: &Path) -> Result<Cache> {
     let tmp = data_root.join("build/tmp");
-    crate::open::remove_tree(&tmp).map_err(Error::io("remove", &tmp))?;
+    crate::folders::remove_tree(&tmp).map_err(Error::io("remove", &tmp))?;
     Cache::open(data_root.join("build/cache"))
 }
 

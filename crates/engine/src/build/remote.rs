@@ -4,10 +4,10 @@
 //! the network only. *Source:* moby `builder/remotecontext/urlutil`, `builder/remotecontext/git`; Docker's reference of
 //! `docker build`, "Git repositories".
 
-use super::BuildError;
+use super::failure::BuildError;
 use crate::{
-    engine::Engine,
     error::{Error, Result},
+    inner::Engine,
 };
 use std::{
     path::{Path, PathBuf},
@@ -111,7 +111,7 @@ impl Repository {
         let (folder, remote) = (self.folder.clone(), self.remote.clone());
         crate::blocking(move || {
             let metadata = root.join(".git");
-            crate::open::remove_tree(&metadata).map_err(Error::io("remove", &metadata))?;
+            crate::folders::remove_tree(&metadata).map_err(Error::io("remove", &metadata))?;
             // A link in the repository must not lead out of it.
             let inside = |path: PathBuf| path.starts_with(&root) && path.is_dir();
             let found = root.join(folder.trim_start_matches('/')).canonicalize();

@@ -1,8 +1,9 @@
 //! RUN: a command in a container on the files there are; what it changed is the layer.
 
 use super::{
-    BuildError, BuildLine, Scratch, agent,
+    BuildLine, Scratch, agent,
     copy::{Rules, Sources, Written},
+    failure::BuildError,
     stage::{Kept, Key, Layer, Origin, Stage, clamp_times},
     tree,
 };
@@ -13,8 +14,8 @@ use crate::{
         MountKind as EngineMount, NetworkMode,
     },
     container::{RemoveOptions, WaitCondition},
-    engine::Engine,
     error::{Error, Result},
+    inner::Engine,
     layers::{Found, Layers},
     streams::{AttachOptions, Wanted},
 };

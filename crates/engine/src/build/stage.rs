@@ -1,8 +1,9 @@
 //! One stage of a build: its instructions in order, each from the cache or carried out.
 
 use super::{
-    Build, BuildError, BuildLine, Scratch,
+    Build, BuildLine, Scratch,
     copy::{CopyError, Rules, Sources, Written},
+    failure::BuildError,
     graph::{self, Base, Source},
     remote,
     run::StepContainer,

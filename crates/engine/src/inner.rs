@@ -1,0 +1,132 @@
+//! What every operation of the engine stands on.
+
+use crate::{
+    any_network::Overlays,
+    command::{Command, Reply},
+    container::Container,
+    defaults::Defaults,
+    error::{Error, Result},
+    event::{Event, Events},
+    execs::Execs,
+    local_network::LocalNetworks,
+    registry::{Handle, Registry},
+    volume::Volumes,
+};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::{oneshot, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// What an engine is made of.
+#[derive(Debug)]
+pub struct Options {
+    /// Containers, volumes and local networks survive reboots here.
+    pub data_root: PathBuf,
+    /// Sockets and bundles of running containers; gone after a reboot, as they are.
+    pub run_root: PathBuf,
+    pub images: image::Store,
+    pub network: network::Network,
+    pub shim: runtime::ShimProgram,
+    /// All of this runs in a user namespace with one uid.
+    pub userns_squash: bool,
+    /// Ids of the host that are those of containers which do not say otherwise; `None` = they have the host's own. Not
+    /// together with `userns_squash`.
+    pub userns_remap: Option<runtime::IdMap>,
+    /// Name of this host, which containers on its network share.
+    pub hostname: String,
+    /// Cgroup below which containers' cgroups are made; `rswarm` if empty.
+    pub cgroup_parent: String,
+    pub defaults: Defaults,
+}
+
+/// The engine of this host; cheap to clone. Names of containers may be full ids, names or unique id prefixes.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("data_root", &self.inner.data_root).finish_non_exhaustive()
+    }
+}
+
+pub(crate) struct Inner {
+    pub(crate) data_root: PathBuf,
+    pub(crate) run_root: PathBuf,
+    pub(crate) images: image::Store,
+    pub(crate) network: network::Network,
+    pub(crate) shim: runtime::ShimProgram,
+    pub(crate) userns_squash: bool,
+    pub(crate) userns_remap: Option<runtime::IdMap>,
+    pub(crate) hostname: String,
+    pub(crate) cgroup_parent: String,
+    pub(crate) defaults: Defaults,
+    pub(crate) registry: Registry,
+    pub(crate) execs: Mutex<Execs>,
+    /// Changes when any exec ends.
+    pub(crate) exec_ended: watch::Sender<()>,
+    pub(crate) volumes: Volumes,
+    /// Held by all who use a volume's folder before the registry says so, and alone by who exchanges one.
+    pub(crate) mounting: tokio::sync::RwLock<()>,
+    pub(crate) networks: LocalNetworks,
+    pub(crate) overlays: watch::Sender<Option<Arc<dyn Overlays>>>,
+    pub(crate) builds: crate::build::cache::Cache,
+    pub(crate) events: Events,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) cancel: CancellationToken,
+}
+
+impl Inner {
+    pub(crate) fn container_dir(&self, id: &str) -> PathBuf {
+        self.data_root.join("containers").join(id)
+    }
+
+    /// Where the shim's socket is; kept short, a socket path has 107 bytes.
+    pub(crate) fn run_dir(&self, id: &str) -> PathBuf {
+        self.run_root.join("c").join(id)
+    }
+
+    pub(crate) fn execs(&self) -> MutexGuard<'_, Execs> {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn cgroup_path(&self, container: &Container) -> String {
+        let parent = container.config.host.cgroup_parent.as_deref().filter(|p| !p.is_empty());
+        let parent = parent.unwrap_or(&self.cgroup_parent).trim_matches('/');
+        format!("/{parent}/{}", container.id)
+    }
+}
+
+impl Engine {
+    pub(crate) fn find(&self, container: &str) -> Result<Handle> {
+        self.inner.registry.find(container)
+    }
+
+    /// Sends a command to a container's owner and waits for its answer.
+    pub(crate) async fn ask<T>(
+        &self,
+        container: &str,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T> {
+        let handle = self.find(container)?;
+        let (reply, answer) = oneshot::channel();
+        let gone = || {
+            if self.inner.cancel.is_cancelled() {
+                Error::ShuttingDown
+            } else {
+                Error::NoSuchContainer(container.to_owned())
+            }
+        };
+        handle.commands.send(command(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Tells everybody what happened (image events come from the REST server).
+    pub fn publish(&self, event: Event) {
+        self.inner.events.publish(event);
+    }
+}
