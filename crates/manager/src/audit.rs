@@ -169,7 +169,7 @@ fn described(object: &Object) -> String {
 }
 
 impl Shared {
-    /// Decides, judges, records and writes, as [`Shared::decide`] does.
+    /// Decides, judges, records and writes, as [`Shared::decide_leading`] does.
     ///
     /// # Errors
     /// PERMISSION_DENIED: the person may not; nothing was done.
@@ -181,7 +181,9 @@ impl Shared {
     ) -> Result<(u64, T), Status> {
         let refused = Mutex::new(None);
         let written = self
-            .decide(unchanged, |view| {
+            .decide_leading(unchanged, |view| {
+                // Of this view; what was refused of an older one is decided anew.
+                *refused.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 let (made, mut changes) = decide(view)?;
                 if let Err(reason) = deed.judge(view, &changes) {
                     let object = deed.record(view, &changes, (self.clock)())?.object;

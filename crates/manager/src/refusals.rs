@@ -24,7 +24,7 @@ pub(crate) fn propose_error(error: &ProposeError) -> Status {
         ProposeError::Conflict(conflict) => conflict_error(conflict),
         ProposeError::NotLeader { .. } => no_leader(),
         ProposeError::Unavailable(reason) => Status::unavailable(format!("{NO_LEADER} ({reason})")),
-        ProposeError::OutcomeUnknown => Status::deadline_exceeded(error.to_string()),
+        ProposeError::OutcomeUnknown => Status::deadline_exceeded(format!("{NO_LEADER} ({error})")),
         ProposeError::TooLarge { .. } => Status::invalid_argument(error.to_string()),
     }
 }

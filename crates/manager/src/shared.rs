@@ -10,7 +10,7 @@ use crate::{
     notes::{Kind, Note, Notes},
     presence::{ClusterAcks, Presence},
     published::Published,
-    refusals::propose_error,
+    refusals::{propose_error, read_error},
     stalls::Stalls,
     standing::Known,
 };
@@ -23,6 +23,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
+use store::ProposeError;
 use tokio::{
     sync::{Notify, Semaphore, watch},
     time::Instant,
@@ -286,6 +287,31 @@ impl Shared {
         }
         let (made, changes) = decide(&self.store.view())?;
         Ok((self.change(changes).await?, made))
+    }
+
+    /// As [`Shared::decide`], by a leader that has not made sure first that it leads still: what it writes shows that. What
+    /// is answered without a write (a refusal, that nothing changes) shows nothing, so it costs a round of the managers,
+    /// and is decided anew behind it.
+    pub(crate) async fn decide_leading<T>(
+        &self,
+        unchanged: u64,
+        decide: impl Fn(&Tables) -> Result<(T, Vec<Change>), Status>,
+    ) -> Result<(u64, T), Status> {
+        let term = self.store.leading_term().await.map_err(read_error)?;
+        let decided = decide(&self.store.view());
+        if let Ok((made, changes)) = decided
+            && !changes.is_empty()
+        {
+            let batch = Batch { at: self.stamp(), changes };
+            match self.store.propose_whole_in(term, batch).await {
+                Ok((index, _)) => return Ok((index, made)),
+                // Nothing was done: by this state, or because somebody else led meanwhile.
+                Err(ProposeError::Conflict(_) | ProposeError::NotLeader { .. }) => {}
+                Err(error) => return Err(propose_error(&error)),
+            }
+        }
+        self.fresh().await?;
+        self.decide(unchanged, decide).await
     }
 
     /// Proposes changes and returns the index at which they are in the state.

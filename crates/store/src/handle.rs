@@ -17,7 +17,13 @@ use openraft::{
     async_runtime::watch::WatchReceiver as _,
     error::{LinearizableReadError, RaftError},
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -48,6 +54,8 @@ pub struct Handle {
     pub(crate) lease: Duration,
     /// The disk is full.
     pub(crate) low: watch::Receiver<bool>,
+    /// The last term in which this member led with a view that had all that was agreed on before the term; 0: none.
+    pub(crate) caught_up_in: Arc<AtomicU64>,
 }
 
 impl Handle {
@@ -70,7 +78,7 @@ impl Handle {
     /// # Cancel safety
     /// Dropping it leaves the outcome unknown.
     pub async fn propose(&self, batch: Batch) -> Result<(u64, Vec<Event>), ProposeError> {
-        self.propose_within(batch, propose::LARGEST).await
+        self.propose_within(batch, propose::LARGEST, None).await
     }
 
     /// The same for what must not be cut and may be large: see [`ProposeError::TooLarge`].
@@ -78,10 +86,24 @@ impl Handle {
     /// # Errors
     /// As [`Self::propose`].
     pub async fn propose_whole(&self, batch: Batch) -> Result<(u64, Vec<Event>), ProposeError> {
-        self.propose_within(batch, propose::WHOLE).await
+        self.propose_within(batch, propose::WHOLE, None).await
     }
 
-    async fn propose_within(&self, batch: Batch, limit: usize) -> Result<(u64, Vec<Event>), ProposeError> {
+    /// The same for what was decided on the view of a leader of this term: it becomes part of the state in no other one.
+    /// See [`Handle::leading_term`].
+    ///
+    /// # Errors
+    /// As [`Self::propose`]; [`ProposeError::NotLeader`] also when this member has led in another term since.
+    pub async fn propose_whole_in(&self, term: u64, batch: Batch) -> Result<(u64, Vec<Event>), ProposeError> {
+        self.propose_within(batch, propose::WHOLE, Some(term)).await
+    }
+
+    async fn propose_within(
+        &self,
+        batch: Batch,
+        limit: usize,
+        term: Option<u64>,
+    ) -> Result<(u64, Vec<Event>), ProposeError> {
         if let Some(failure) = self.failure() {
             return Err(ProposeError::Unavailable(failure));
         }
@@ -92,10 +114,31 @@ impl Handle {
             ));
         }
         let now = self.leader_now();
-        if !now.me {
-            return Err(ProposeError::NotLeader { leader: now.leader });
+        if !now.me || term.is_some_and(|term| term != now.term) {
+            return Err(ProposeError::NotLeader { leader: now.leader.filter(|_| !now.me) });
         }
-        self.proposer.propose(batch, limit).await
+        self.proposer.propose(batch, limit, now.term).await
+    }
+
+    /// Returns the term in which this member leads, with a view that has every change acknowledged before the call *if it
+    /// leads still*. Whether it does, a write in this term shows ([`Handle::propose_whole_in`]): a leader that was replaced
+    /// unseen gets nothing agreed on. Whoever answers without a write needs [`Handle::read_index`].
+    ///
+    /// The first call of a term costs a round of the managers, later ones nothing: a leader's view has what it
+    /// acknowledged itself, and nobody else acknowledges anything in its term.
+    ///
+    /// # Errors
+    /// As [`Self::read_index`].
+    pub async fn leading_term(&self) -> Result<u64, ReadError> {
+        let now = self.leader_now();
+        if !now.me {
+            return Err(ReadError::NotLeader { leader: now.leader });
+        }
+        if self.caught_up_in.load(Ordering::Acquire) < now.term {
+            self.read_index().await?;
+            self.caught_up_in.fetch_max(now.term, Ordering::AcqRel);
+        }
+        Ok(now.term)
     }
 
     /// Waits until this member's view has every change acknowledged before the call, and returns the index it then

@@ -10,7 +10,8 @@ use crate::{
 use model::{Batch, Conflict, Duration, Event};
 use openraft::{
     Raft,
-    error::{ClientWriteError, RaftError},
+    error::{ClientWriteError, Fatal, RaftError},
+    impls::ProgressResponder,
     raft::ClientWriteResponse,
 };
 use prost::Message as _;
@@ -74,6 +75,8 @@ pub(crate) struct Proposal {
     batch: Batch,
     message: types::Batch,
     bytes: usize,
+    /// Of the leader that it was decided by.
+    term: u64,
     stage: Arc<AtomicU8>,
     done: oneshot::Sender<Result<(u64, Vec<Event>), ProposeError>>,
 }
@@ -102,6 +105,7 @@ impl Proposer {
         &self,
         batch: Batch,
         limit: usize,
+        term: u64,
     ) -> Result<(u64, Vec<Event>), ProposeError> {
         let message = types::Batch::from(&batch);
         let bytes = message.encoded_len();
@@ -115,7 +119,7 @@ impl Proposer {
 
         let stage = Arc::new(AtomicU8::new(QUEUED));
         let (done, outcome) = oneshot::channel();
-        let proposal = Proposal { batch, message, bytes, stage: stage.clone(), done };
+        let proposal = Proposal { batch, message, bytes, term, stage: stage.clone(), done };
         let stopped = || ProposeError::Unavailable("the store is shut down".to_owned());
         let wait = async {
             self.queue.send(proposal).await.map_err(|_| stopped())?;
@@ -182,14 +186,14 @@ pub(crate) async fn run(
     while in_flight.join_next().await.is_some() {}
 }
 
-/// Takes what is waiting, up to one entry's worth; returns what no longer fits.
+/// Takes what is waiting, up to one entry's worth of one term; returns what no longer fits.
 fn gather(first: Proposal, proposals: &mut mpsc::Receiver<Proposal>) -> (Vec<Proposal>, Option<Proposal>) {
-    let (mut bytes, mut changes) = (0, 0);
+    let (mut bytes, mut changes, term) = (0, 0, first.term);
     let mut group = Vec::new();
     let mut next = Some(first);
     while let Some(proposal) = next {
         let full = bytes + proposal.bytes > ENTRY || changes + proposal.batch.changes.len() > ENTRY_CHANGES;
-        if full && !group.is_empty() {
+        if proposal.term != term || (full && !group.is_empty()) {
             return (group, Some(proposal));
         }
         let submitted =
@@ -205,13 +209,14 @@ fn gather(first: Proposal, proposals: &mut mpsc::Receiver<Proposal>) -> (Vec<Pro
 }
 
 async fn submit(raft: &Raft<TypeConfig, Machine>, group: Vec<Proposal>) {
+    let Some(term) = group.first().map(|proposal| proposal.term) else { return };
     let mut waiting = Vec::with_capacity(group.len());
     let batches = group.into_iter().map(|proposal| {
         waiting.push(proposal.done);
         (proposal.batch, proposal.message)
     });
     let command = Command::new(batches);
-    let outcome = timeout(DEADLINE, write(raft, &command)).await;
+    let outcome = timeout(DEADLINE, write(raft, term, &command)).await;
     let answers: Vec<Result<(u64, Vec<Event>), ProposeError>> = match outcome {
         Ok(Ok(ClientWriteResponse { log_id, data: Reply(results), .. })) => {
             results.into_iter().map(|r| r.map(|events| (log_id.index, events)).map_err(Into::into)).collect()
@@ -228,14 +233,18 @@ async fn submit(raft: &Raft<TypeConfig, Machine>, group: Vec<Proposal>) {
 
 type WriteError = RaftError<TypeConfig, ClientWriteError<TypeConfig>>;
 
-/// Writes an entry; while this leader lacks a majority nothing enters the log, so it can be tried again.
+/// Writes an entry of a term; while this leader lacks a majority nothing enters the log, so it can be tried again.
 async fn write(
     raft: &Raft<TypeConfig, Machine>,
+    term: u64,
     command: &Command,
 ) -> Result<ClientWriteResponse<TypeConfig>, WriteError> {
     let give_up = Instant::now() + MAJORITY;
     loop {
-        match raft.client_write(command.clone()).await {
+        let (responder, outcome) = ProgressResponder::complete_only();
+        raft.write(command.clone()).with_leader(term).responder(responder).await.map_err(RaftError::Fatal)?;
+        let outcome = outcome.await.map_err(|_| RaftError::Fatal(Fatal::Stopped))?;
+        match outcome.map_err(RaftError::APIError) {
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(why)))
                 if turned_away(raft, &why) == TurnedAway::NoMajority && Instant::now() < give_up =>
             {
@@ -258,5 +267,32 @@ fn refused(raft: &Raft<TypeConfig, Machine>, error: &WriteError) -> ProposeError
         RaftError::APIError(other) => ProposeError::Unavailable(other.to_string()),
         // It may have been sent to others before Raft stopped here.
         RaftError::Fatal(_) => ProposeError::OutcomeUnknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ConnectError, Dek, Options, Store};
+    use model::NodeId;
+
+    #[tokio::test]
+    async fn the_log_itself_takes_nothing_of_another_term() {
+        let dir = tempfile::tempdir().unwrap();
+        let connect = |_: Option<NodeId>, _: SocketAddr| async {
+            Err::<tonic::transport::Channel, ConnectError>("there is nobody else".into())
+        };
+        let addr = "127.0.0.1:1".parse().unwrap();
+        let options = Options::new(1, NodeId(1), addr, Dek::new(&[7; 32]), Arc::new(connect));
+        let store = Store::open(dir.path(), options).await.unwrap();
+        store.bootstrap().await.unwrap();
+        let handle = store.handle();
+        let term = handle.leader().wait_for(|now| now.me).await.unwrap().term;
+        for other in [term - 1, term + 1] {
+            let refused = handle.proposer.propose(Batch::default(), LARGEST, other).await;
+            assert!(matches!(refused, Err(ProposeError::NotLeader { leader: None })), "{refused:?}");
+        }
+        handle.proposer.propose(Batch::default(), LARGEST, term).await.unwrap();
+        store.shutdown().await;
     }
 }

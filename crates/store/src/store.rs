@@ -207,7 +207,19 @@ impl Store {
         // Long enough for an election; after it, whoever still hears nobody is cut off.
         let lease = options.timing.election_max * 2 + options.timing.heartbeat * 2;
         let contact = Arc::default();
-        let handle = Handle { raft, published, proposer, leadership, failure, rhythm, contact, lease, low };
+        let caught_up_in = Arc::default();
+        let handle = Handle {
+            raft,
+            published,
+            proposer,
+            leadership,
+            failure,
+            rhythm,
+            contact,
+            lease,
+            low,
+            caught_up_in,
+        };
         let writer = Mutex::new(Some(opened.writer));
         Ok(Self {
             handle,

@@ -317,6 +317,39 @@ async fn a_minority_acknowledges_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_asks_the_others_once_a_term_what_was_agreed_on() {
+    let mut managers = cluster(3, 1000).await;
+    write(&managers, 0).await;
+    let leader = eventually("one leads", || leader_of(&managers)).await;
+    let handle = managers[leader].handle();
+    let Ok(term) = handle.leading_term().await else { return }; // it was replaced at this very moment
+    for other in [(leader + 1) % 3, (leader + 2) % 3] {
+        managers[other].stop().await;
+    }
+    let again = handle.leading_term().await;
+    let now = handle.leader_now();
+    assert!(again.ok() == Some(term) || !now.me || now.term != term, "nobody need answer");
+    assert!(handle.read_index().await.is_err(), "nobody does");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_decided_in_one_term_is_written_in_no_other() {
+    let mut managers = cluster(1, 1000).await;
+    let term = managers[0].handle().leading_term().await.unwrap();
+    managers[0].handle().propose_whole_in(term, put(1)).await.unwrap();
+    managers[0].stop().await;
+    managers[0].restart().await;
+    let handle = managers[0].handle();
+    eventually("it leads again", || handle.leader_now().me.then_some(())).await;
+    let late = handle.propose_whole_in(term, put(2)).await;
+    assert!(matches!(late, Err(ProposeError::NotLeader { leader: None })), "{late:?}");
+    let now = handle.leading_term().await.unwrap();
+    assert!(now > term);
+    handle.propose_whole_in(now, put(3)).await.unwrap();
+    assert!(has(&handle, 3..4) && !has(&handle, 2..3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn how_often_snapshots_are_made_and_how_many_stay_may_change_while_it_runs() {
     let managers = cluster(1, 1_000_000).await;
     let manager = &managers[0];

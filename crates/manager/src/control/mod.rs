@@ -85,8 +85,9 @@ impl EnterAction {
     }
 }
 
-/// Continues with the caller and message of a request if this manager leads; else returns the leader's answer.
-macro_rules! on_the_leader {
+/// Continues with the caller and message of a request if this manager leads; else returns the leader's answer. For what
+/// is decided by [`Shared::decide_for`] alone, which sees to it that it is decided on what counts.
+macro_rules! for_the_leader {
     ($self:ident, $request:ident, $method:ident, $rpc:ident) => {{
         let caller = $self.0.authorize(Method::$method, &$request).await?;
         let message = $request.into_inner();
@@ -94,6 +95,14 @@ macro_rules! on_the_leader {
             let mut leader = ControlClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
             return $self.0.answer(leader.$rpc(on_behalf_of(&caller, message))).await;
         }
+        (caller, message)
+    }};
+}
+
+/// The same for what reads: the view has every change acknowledged so far.
+macro_rules! on_the_leader {
+    ($self:ident, $request:ident, $method:ident, $rpc:ident) => {{
+        let (caller, message) = for_the_leader!($self, $request, $method, $rpc);
         $self.0.fresh().await?;
         (caller, message)
     }};
@@ -143,7 +152,7 @@ impl Control for ControlService {
     }
 
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<CreateReply>, Status> {
-        let (caller, request) = on_the_leader!(self, request, Create, create);
+        let (caller, request) = for_the_leader!(self, request, Create, create);
         let spec = request.spec.ok_or_else(|| Status::invalid_argument("no spec"))?;
         let registry_auth = request.registry_auth.map(SecretBytes);
         let (version, key) = self
@@ -167,7 +176,7 @@ impl Control for ControlService {
     }
 
     async fn update(&self, request: Request<UpdateRequest>) -> Result<Response<UpdateReply>, Status> {
-        let (caller, request) = on_the_leader!(self, request, Update, update);
+        let (caller, request) = for_the_leader!(self, request, Update, update);
         let version = request.version;
         let action = match request.spec {
             Some(ChangedSpec::Rollback(_)) => "roll back",
@@ -188,7 +197,7 @@ impl Control for ControlService {
     }
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<RemoveReply>, Status> {
-        let (caller, request) = on_the_leader!(self, request, Remove, remove);
+        let (caller, request) = for_the_leader!(self, request, Remove, remove);
         let kind = kind(request.kind)?;
         self.0
             .decide_for(Deed::new(caller.person()?, "remove"), 0, |view| {
@@ -280,7 +289,7 @@ impl Control for ControlService {
         &self,
         request: Request<UpdateSwarmRequest>,
     ) -> Result<Response<UpdateReply>, Status> {
-        let (caller, request) = on_the_leader!(self, request, UpdateSwarm, update_swarm);
+        let (caller, request) = for_the_leader!(self, request, UpdateSwarm, update_swarm);
         let mut deed = Deed::new(caller.person()?, "update");
         let rotated: Vec<&str> = [
             (request.rotate_worker_token, "join-token worker"),
@@ -309,7 +318,7 @@ impl Control for ControlService {
         &self,
         request: Request<ApplyStackRequest>,
     ) -> Result<Response<types::Stack>, Status> {
-        let (caller, request) = on_the_leader!(self, request, ApplyStack, apply_stack);
+        let (caller, request) = for_the_leader!(self, request, ApplyStack, apply_stack);
         let person = caller.person()?;
         let deed = Deed { message: request.message.clone(), ..Deed::new(person, "deploy") };
         let decide = |view: &Tables| stacks::apply(view, self.0.stamp(), &person.name, &request);
@@ -322,7 +331,7 @@ impl Control for ControlService {
         &self,
         request: Request<RollbackStackRequest>,
     ) -> Result<Response<types::Stack>, Status> {
-        let (caller, request) = on_the_leader!(self, request, RollbackStack, rollback_stack);
+        let (caller, request) = for_the_leader!(self, request, RollbackStack, rollback_stack);
         let person = caller.person()?;
         let decide = |view: &Tables| stacks::rollback(view, self.0.stamp(), &person.name, &request);
         let (_, stack) = self.0.decide_for(Deed::new(person, "roll back"), 0, decide).await?;
@@ -334,7 +343,7 @@ impl Control for ControlService {
         &self,
         request: Request<JudgeStackRequest>,
     ) -> Result<Response<types::Stack>, Status> {
-        let (caller, request) = on_the_leader!(self, request, JudgeStack, judge_stack);
+        let (caller, request) = for_the_leader!(self, request, JudgeStack, judge_stack);
         let deed = Deed::new(caller.person()?, if request.came_up { "came up" } else { "did not come up" });
         let (_, stack) = self.0.decide_for(deed, 0, |view| stacks::judge(view, &request)).await?;
         self.stored_stack(stack)

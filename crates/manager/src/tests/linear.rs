@@ -7,7 +7,7 @@ use super::{
 use model::{Config, ConfigId, ConfigSpec, Duration, Labels};
 use proto::{
     WireId as _,
-    control::{GetRequest, UpdateRequest, create_request, update_request},
+    control::{CreateRequest, GetRequest, RemoveRequest, UpdateRequest, create_request, update_request},
     types::{self, ObjectKind},
 };
 use std::{
@@ -183,5 +183,48 @@ async fn one_order_explains_what_all_clients_of_all_managers_saw() {
     assert!(replaced > 15 && read > 50, "{replaced} replaced, {read} read");
     if let Err(unexplained) = linearize((first, 0), &operations) {
         panic!("{unexplained}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_replaced_unseen_refuses_nothing_by_what_it_knew() {
+    let links = Links::new();
+    let mut swarm = Swarm::on(links.clone()).await;
+    swarm.join_manager().await;
+    swarm.join_manager().await;
+    let id = swarm.create(create_request::Spec::Config((&spec(0)).into())).await.map(ConfigId).unwrap();
+    let old = swarm.managers.iter().position(|m| m.store.leader_now().me).unwrap();
+    let [one, other] = [1, 2].map(|n| (old + n) % 3);
+    for follower in [one, other] {
+        links.set(swarm.managers[old].addr, swarm.managers[follower].addr, Wire::Silent);
+    }
+    // The others elect one of them, who removes what the old leader still has.
+    let ask = |at: usize| swarm.control_at(&swarm.managers[at]);
+    let gone = |at: usize| !swarm.managers[at].store.view().configs.contains(&id);
+    let remove =
+        RemoveRequest { kind: ObjectKind::Config as i32, id: id.0.to_be_bytes().to_vec(), force: false };
+    until("the others remove it", || {
+        let leads = [one, other].into_iter().find(|at| swarm.managers[*at].store.leader_now().me);
+        let removed = leads.map(|at| {
+            let (mut control, remove) = (ask(at), remove.clone());
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(control.remove(remove)))
+        });
+        removed.is_some_and(|removed| removed.is_ok()) || gone(one) || gone(other)
+    })
+    .await;
+    assert!(!gone(old), "nothing reaches it");
+    // A name that is taken as far as it knows; and one that is not there, as it would be told of.
+    let limit = Duration::from_secs(15);
+    let again = Some(create_request::Spec::Config((&spec(0)).into()));
+    let again = CreateRequest { spec: again, registry_auth: None };
+    let created = tokio::time::timeout(limit, ask(old).create(again)).await;
+    let read = GetRequest { kind: ObjectKind::Config as i32, id_or_name: "nowhere".into() };
+    let read = tokio::time::timeout(limit, ask(old).get(read)).await;
+    for told in [created.map(|told| told.map(drop)), read.map(|told| told.map(drop))].into_iter().flatten() {
+        let refused = told.unwrap_err();
+        assert!(
+            matches!(refused.code(), tonic::Code::Unavailable | tonic::Code::DeadlineExceeded),
+            "{refused}"
+        );
     }
 }
