@@ -1,5 +1,8 @@
 //! What can be typed: clap types and nothing else. Words, flags and defaults are Docker's where Docker has them.
 //!
+//! What stands above a struct of arguments is an ordinary comment: clap would take a documentation of it for the line of
+//! the command that it belongs to.
+//!
 //! *Start reading at* [`Command`].
 
 mod cluster;
@@ -57,12 +60,24 @@ const GLOBAL: &str = "Global options";
 /// Behind all that has no place of its own.
 const LAST: usize = 1000;
 
-/// Returns the command line, with its help as people look for it.
+/// Returns the command line as it is parsed. What can be typed behind a command is made when that command is typed: there
+/// are some thousand flags, and each start of the program would pay for all of them.
 pub(crate) fn command() -> clap::Command {
-    let command = <Cli as clap::CommandFactory>::command();
+    <Cli as clap::CommandFactory>::command()
+}
+
+/// Returns all of the command line, with its help as people look for it.
+pub(crate) fn whole() -> clap::Command {
+    let mut command = command();
+    command.build();
     let command =
         command.mut_subcommand("compose", |compose| help::grouped(compose, help::COMPOSE, "Options"));
     help::grouped(command, help::ROOT, GLOBAL)
+}
+
+/// Reads what was typed; answers by itself, and ends, where that is no command or asks for help.
+pub(crate) fn read(args: &[std::ffi::OsString]) -> clap::ArgMatches {
+    command().try_get_matches_from(args).unwrap_or_else(|_| whole().get_matches_from(args))
 }
 
 /// A handful of Linux hosts as one machine for containers.
@@ -111,6 +126,7 @@ pub(crate) struct TlsArgs {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     /// Run the engine of this host.
     Daemon(DaemonArgs),
@@ -355,7 +371,25 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        command().debug_assert();
+        whole().debug_assert();
+    }
+
+    /// What a command's arguments are made of may be used by others, and says nothing of the command.
+    #[test]
+    fn each_commands_line_is_its_own() {
+        fn look(typed: &clap::Command, whole: &clap::Command) {
+            for below in typed.get_subcommands() {
+                let name = below.get_name();
+                let made = whole.find_subcommand(name).unwrap();
+                assert_eq!(made.get_about(), below.get_about(), "{name}");
+                assert_eq!(made.get_long_about(), below.get_long_about(), "{name}");
+                look(below, made);
+            }
+        }
+        let whole = whole();
+        look(&command(), &whole);
+        let compose = <Compose as Subcommand>::augment_subcommands(clap::Command::new("compose"));
+        look(&compose, whole.find_subcommand("compose").unwrap());
     }
 
     #[test]
@@ -375,9 +409,7 @@ mod tests {
             }
         }
         let mut mute = Vec::new();
-        let mut command = command();
-        command.build();
-        look(&command, "rswarm", &mut mute);
+        look(&whole(), "rswarm", &mut mute);
         assert!(mute.is_empty(), "without a line of help:\n{}", mute.join("\n"));
     }
 

@@ -39,10 +39,10 @@ fn main() -> ExitCode {
         return finish(demo::hello::run(&words));
     }
     // A shell that asks what can be typed next; this ends here if it does.
-    clap_complete::CompleteEnv::with_factory(|| commands::names::taught(cli::command()))
+    clap_complete::CompleteEnv::with_factory(|| commands::names::taught(cli::whole()))
         .var(commands::names::VARIABLE)
         .complete();
-    let matches = cli::command().get_matches();
+    let matches = cli::read(&args);
     // What the environment says is for commands that ask a daemon.
     let typed = matches.value_source("host") == Some(ValueSource::CommandLine);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());

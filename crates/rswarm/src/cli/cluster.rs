@@ -101,6 +101,7 @@ pub(crate) struct ScaleArgs {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Swarm {
     /// Make a new swarm with this host as its first manager.
     Init(SwarmInit),
@@ -344,6 +345,7 @@ pub(crate) struct SwarmUpdate {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Node {
     /// List the nodes.
     #[command(visible_alias = "list")]
@@ -395,7 +397,7 @@ pub(crate) struct NodeUpdate {
     pub(crate) label_rm: Vec<String>,
 }
 
-/// How tasks are shown.
+// How tasks are shown.
 #[derive(Debug, Default, Clone, Copy, Args)]
 pub(crate) struct TasksShown {
     /// Ids and errors in full.
@@ -407,6 +409,7 @@ pub(crate) struct TasksShown {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Service {
     /// List the services.
     #[command(visible_alias = "list")]
@@ -469,6 +472,7 @@ pub(crate) struct StackConfig {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Stack {
     /// Deploy compose files as a stack, in Docker's words; `rswarm deploy` does more.
     Deploy {

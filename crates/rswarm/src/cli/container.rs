@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Container {
     /// List containers.
     #[command(visible_alias = "list")]
@@ -199,7 +200,7 @@ pub(crate) struct ServiceLogs {
     pub(crate) raw: bool,
 }
 
-/// Limits that a container gets while it runs.
+// Limits that a container gets while it runs.
 #[derive(Debug, Args)]
 pub(crate) struct UpdateArgs {
     /// Names or ids of containers.

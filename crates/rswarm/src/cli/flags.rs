@@ -3,7 +3,7 @@
 use clap::{ArgAction, Args};
 use std::path::PathBuf;
 
-/// `rswarm run`.
+// `rswarm run`.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct RunArgs {
@@ -16,7 +16,7 @@ pub(crate) struct RunArgs {
     pub(crate) container: CreateArgs,
 }
 
-/// What becomes of signals to a command that shows a container's streams.
+// What becomes of signals to a command that shows a container's streams.
 #[derive(Debug, Args)]
 pub(crate) struct SignalFlags {
     /// Pass signals to this command on to the container, as without this flag, unless it has a terminal.
@@ -27,7 +27,7 @@ pub(crate) struct SignalFlags {
     pub(crate) sig_proxy: bool,
 }
 
-/// `rswarm create`.
+// `rswarm create`.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct CreateArgs {
@@ -320,7 +320,7 @@ pub(crate) struct ContainerFlags {
     pub(crate) log_opt: Vec<String>,
 }
 
-/// Limits of a container, also of one that runs.
+// Limits of a container, also of one that runs.
 #[derive(Debug, Args)]
 pub(crate) struct LimitFlags {
     /// Most memory it may have, e.g. 512m.

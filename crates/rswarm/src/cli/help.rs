@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn each_command_is_in_one_group() {
-        let root = super::super::command();
+        let root = super::super::whole();
         let compose = root.find_subcommand("compose").unwrap();
         for (command, groups) in [(&root, ROOT), (compose, COMPOSE)] {
             let shown: Vec<&str> = groups.iter().flat_map(|(_, names)| names.iter().copied()).collect();
@@ -105,8 +105,7 @@ mod tests {
 
     #[test]
     fn commands_stand_in_their_groups_and_global_options_last_on_every_level() {
-        let mut root = super::super::command();
-        root.build();
+        let mut root = super::super::whole();
         let help = root.render_long_help().to_string();
         let place = |text: &str| help.find(text).unwrap_or_else(|| panic!("{text:?} is missing in\n{help}"));
         assert!(place("Every day:\n  run ") < place("The swarm:\n  swarm ") && !help.contains("\nCommands:"));

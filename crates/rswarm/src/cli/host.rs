@@ -32,6 +32,7 @@ pub(crate) struct DaemonArgs {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum System {
     /// Show what takes space on this host.
     Df(DfArgs),
@@ -46,6 +47,7 @@ pub(crate) enum System {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Doctor {
     /// Show which promises of security this host keeps, and what to type where it does not.
     ///

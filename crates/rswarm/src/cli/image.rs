@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Image {
     /// List images.
     #[command(visible_alias = "list")]
@@ -54,6 +55,7 @@ pub(crate) struct ImagesArgs {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Builder {
     /// Forget results of earlier builds.
     Prune(PruneArgs),
@@ -117,7 +119,7 @@ pub(crate) struct BuildArgs {
     pub(crate) quiet: bool,
 }
 
-/// What RUN may take.
+// What RUN may take.
 #[derive(Debug, Default, Args)]
 pub(crate) struct BuildLimits {
     /// Most memory that RUN may have, e.g. 512m.

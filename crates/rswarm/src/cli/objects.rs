@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 /// Secrets and configs have the same verbs.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Blob {
     /// Create one, with what is in a file.
     Create {
@@ -61,6 +62,7 @@ pub(crate) struct NetworkAddresses {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Network {
     /// Remove those that nothing uses.
     Prune(PruneArgs),
@@ -157,6 +159,7 @@ pub(crate) enum Network {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Volume {
     /// Remove those that nothing uses.
     Prune(PruneArgs),

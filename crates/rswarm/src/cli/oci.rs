@@ -27,6 +27,7 @@ pub(crate) enum LogFormat {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum OciVerb {
     /// Make the container of a bundle; its program waits for `start`.
     Create {

@@ -4,7 +4,7 @@ use super::{CpArgs, parse_duration};
 use clap::{Args, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
 
-/// A project: the containers of a compose file on one host.
+// A project: the containers of a compose file on one host.
 #[derive(Debug, Args)]
 pub(crate) struct ComposeArgs {
     #[command(flatten)]
@@ -13,7 +13,7 @@ pub(crate) struct ComposeArgs {
     pub(crate) command: Compose,
 }
 
-/// What is the same for every word; `--progress` and `--dry-run` may also stand behind it.
+// What is the same for every word; `--progress` and `--dry-run` may also stand behind it.
 #[derive(Debug, Clone, Default, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct ProjectArgs {
@@ -91,6 +91,7 @@ pub(crate) enum Ansi {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Compose {
     /// Make and start what the file says, and show its output.
     #[command(disable_version_flag = true)]
@@ -171,7 +172,7 @@ pub(crate) struct Services {
     pub(crate) services: Vec<String>,
 }
 
-/// What makes containers; of `up`, `create` and `run`.
+// What makes containers; of `up`, `create` and `run`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct MakeFlags {
     /// Build images first, also those that are there.
@@ -194,7 +195,7 @@ pub(crate) struct MakeFlags {
     pub(crate) remove_orphans: bool,
 }
 
-/// How containers that are there already are kept; of `up` and `create`.
+// How containers that are there already are kept; of `up` and `create`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct KeepFlags {
     /// Replace containers even if nothing changed.

@@ -4,7 +4,7 @@ use super::parse_duration;
 use clap::Args;
 use std::{path::PathBuf, time::Duration};
 
-/// `rswarm service create`.
+// `rswarm service create`.
 #[derive(Debug, Args)]
 pub(crate) struct ServiceCreate {
     /// Name of the service; a chosen one by default.
@@ -83,7 +83,7 @@ pub(crate) struct ServiceCreate {
     pub(crate) command: Vec<String>,
 }
 
-/// `rswarm service update`.
+// `rswarm service update`.
 #[derive(Debug, Args)]
 pub(crate) struct ServiceUpdate {
     /// Name or id of the service.
@@ -212,7 +212,7 @@ pub(crate) struct ServiceUpdate {
     pub(crate) flags: ServiceFlags,
 }
 
-/// What can be said when a service is made and when it is changed: what is not said stays as it is.
+// What can be said when a service is made and when it is changed: what is not said stays as it is.
 #[derive(Debug, Args)]
 pub(crate) struct ServiceFlags {
     /// How many tasks it has; of a job: how many shall end well.

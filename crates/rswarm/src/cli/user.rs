@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum User {
     /// Let somebody use the swarm.
     Add(UserAdd),
@@ -58,6 +59,7 @@ pub(crate) struct UserPasswd {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum UserToken {
     /// Make a token; it is printed once.
     Create {

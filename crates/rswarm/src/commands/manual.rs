@@ -1,12 +1,8 @@
 //! What the command line says of itself to shells and to man(1): made of the types that parse it, so that it cannot say
 //! anything else.
 
-use crate::{
-    cli::{self, Cli},
-    output,
-};
+use crate::{cli, output};
 use anyhow::{Context as _, Result};
-use clap::CommandFactory as _;
 use std::{io::IsTerminal as _, path::Path};
 
 /// Prints a shell's completion script.
@@ -32,8 +28,7 @@ fn script(shell: clap_complete::Shell) -> Result<String> {
 /// # Errors
 /// There is no such command, or it is hidden; standard output is closed.
 pub(crate) fn help(words: &[String]) -> Result<()> {
-    let mut root = cli::command();
-    root.build();
+    let mut root = cli::whole();
     let mut command = &mut root;
     for word in words {
         let path = command.get_bin_name().unwrap_or("rswarm").to_owned();
@@ -54,9 +49,7 @@ pub(crate) fn help(words: &[String]) -> Result<()> {
 /// The folder cannot be made or written.
 pub(crate) fn pages(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let mut command = Cli::command();
-    command.build();
-    page(folder, &command)
+    page(folder, &cli::whole())
 }
 
 fn page(folder: &Path, command: &clap::Command) -> Result<()> {
@@ -82,9 +75,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("man1");
         pages(&folder).unwrap();
-        let mut command = Cli::command();
-        command.build();
-        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), count(&command));
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), count(&cli::whole()));
         let page = std::fs::read_to_string(folder.join("rswarm-service-ps.1")).unwrap();
         assert!(page.contains("why they do not run") && page.contains("no\\-trunc"), "{page}");
         assert!(!folder.join("rswarm-lab.1").exists(), "it is hidden");
@@ -99,7 +90,7 @@ mod tests {
         let offered = |words: &[&str]| {
             let words: Vec<std::ffi::OsString> = words.iter().map(Into::into).collect();
             let at = words.len() - 1;
-            let found = clap_complete::engine::complete(&mut cli::command(), words, at, None).unwrap();
+            let found = clap_complete::engine::complete(&mut cli::whole(), words, at, None).unwrap();
             found.into_iter().map(|c| c.get_value().to_string_lossy().into_owned()).collect::<Vec<_>>()
         };
         assert_eq!(offered(&["rswarm", "swarm", "join-t"]), ["join-token"]);

@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn what_is_taught_is_consistent() {
-        taught(cli::command()).debug_assert();
+        taught(cli::whole()).debug_assert();
     }
 
     #[test]
@@ -278,7 +278,7 @@ mod tests {
             }
         }
         let mut found = Vec::new();
-        look(&cli::command(), &mut Vec::new(), &mut found);
+        look(&cli::whole(), &mut Vec::new(), &mut found);
         assert_eq!(found, FREE);
     }
 }

@@ -20,7 +20,7 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-/// What a host is started with.
+// What a host is started with.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct HostArgs {
     #[arg(long)]
