@@ -10,9 +10,11 @@
 
 use crate::{
     below::names_in,
+    config::LayerMount,
     container::Container,
     down_tree,
     error::{Error, Result},
+    image_mounts,
     inner::Engine,
     layers::{self, Layers},
     users,
@@ -108,21 +110,26 @@ impl Root {
         Ok(Self { fd: rustix::fs::open(folder, flags, Mode::empty())?, ids: None, _namespace: None })
     }
 
-    /// Opens the file tree. Blocking.
-    fn open(container: &Container, folders: &[PathBuf], work: &Path) -> io::Result<Self> {
+    /// Opens the file tree; `images`: what one that is down sees of other images. Blocking.
+    fn open(
+        container: &Container,
+        folders: &[PathBuf],
+        images: &[LayerMount],
+        work: &Path,
+    ) -> io::Result<Self> {
         let path_only = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         if let Some(pid) = container.state.pid {
             let fd = rustix::fs::open(format!("/proc/{pid}/root"), path_only, Mode::empty())?;
             return Ok(Self { fd, ids: container.users.clone(), _namespace: None });
         }
-        let (fd, namespace) = down_tree::open(container, folders, work)?;
+        let (fd, namespace) = down_tree::open(container, folders, images, work)?;
         Ok(Self { fd, ids: None, _namespace: Some(namespace) })
     }
 
     /// Opens the file tree of one that is down without what is mounted in it; of one that runs as [`Root::open`]. Blocking.
     fn open_bare(container: &Container, folders: &[PathBuf], work: &Path) -> io::Result<Self> {
         match container.state.pid {
-            Some(_) => Self::open(container, folders, work),
+            Some(_) => Self::open(container, folders, &[], work),
             None => Ok(Self { fd: down_tree::overlay(folders, work)?, ids: None, _namespace: None }),
         }
     }
@@ -148,6 +155,10 @@ async fn with_root<T: Send + 'static>(
     work: impl FnOnce(Root, &Path) -> io::Result<T> + Send + 'static,
 ) -> Result<T> {
     let folders = layers::of_container(engine, &container).await?;
+    let images = match container.state.pid {
+        Some(_) => Vec::new(),
+        None => image_mounts::all(&engine.inner.images, &container).await?,
+    };
     let work_dir = engine.inner.container_dir(&container.id).join("work");
     let engine = engine.clone();
     crate::blocking(move || {
@@ -155,7 +166,7 @@ async fn with_root<T: Send + 'static>(
         let user = format!("archive-{}", crate::random_id());
         let mut volumes = container.mounts.iter().filter_map(|m| engine.inner.volumes.get(&m.name).ok());
         let mounted = volumes.try_for_each(|volume| engine.inner.volumes.acquire(&volume, &user));
-        let opened = mounted.map(|()| Root::open(&container, &folders, &work_dir));
+        let opened = mounted.map(|()| Root::open(&container, &folders, &images, &work_dir));
         engine.inner.volumes.release(&user);
         let result = opened?.and_then(|root| work(root, Path::new(&path)));
         result.map_err(|e| match e.kind() {

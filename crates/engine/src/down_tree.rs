@@ -3,7 +3,10 @@
 //! Its mounts are made in a mount namespace that nothing runs in: neither the host nor anything else sees them. Who
 //! holds the tree holds the namespace; when it goes, all of it goes.
 
-use crate::container::{Container, MountPoint, MountPointKind};
+use crate::{
+    config::LayerMount,
+    container::{Container, MountPoint, MountPointKind},
+};
 use rustix::{
     fs::{FileType, Mode, OFlags, ResolveFlags},
     io::Errno,
@@ -24,22 +27,39 @@ use sys::mount::Attributes;
 /// What is mounted in a tree.
 #[derive(Debug)]
 struct Mounted<'a> {
-    source: &'a Path,
-    /// Below the source; empty = all of it.
-    subpath: &'a str,
     target: &'a str,
+    source: Source<'a>,
+}
+
+#[derive(Debug)]
+enum Source<'a> {
+    Host(OfHost<'a>),
+    /// Folders of an image that are seen as one, top first; or one file of it. Nothing is written to them.
+    Image(&'a [PathBuf]),
+}
+
+#[derive(Debug)]
+struct OfHost<'a> {
+    path: &'a Path,
+    /// Below the path; empty = all of it.
+    subpath: &'a str,
     writable: bool,
-    /// With what is mounted below the source.
+    /// With what is mounted below the path.
     recursive: bool,
 }
 
-/// Opens the tree of a container; `folders` are its layers, top first, `work` the folder that overlayfs needs. Returns
-/// its root, and the namespace that has to be held with it. Blocking. Volumes that are
-/// filesystems must be mounted.
-pub(crate) fn open(container: &Container, folders: &[PathBuf], work: &Path) -> io::Result<(OwnedFd, File)> {
+/// Opens the tree of a container; `folders` are its layers, top first, `images` what it sees of other images, `work` the
+/// folder that overlayfs needs. Returns its root, and the namespace that has to be held with it. Blocking. Volumes that
+/// are filesystems must be mounted.
+pub(crate) fn open(
+    container: &Container,
+    folders: &[PathBuf],
+    images: &[LayerMount],
+    work: &Path,
+) -> io::Result<(OwnedFd, File)> {
     let root = overlay(folders, work)?;
     make_etc(container)?;
-    let mounts = mounts(container);
+    let mounts = mounts(container, images);
     // A thread of its own: it leaves the namespace of the host for good.
     let anchor = work.parent().unwrap_or(work);
     let made = thread::scope(|scope| scope.spawn(|| assemble(&root, &mounts, anchor)).join());
@@ -60,19 +80,23 @@ pub(crate) fn overlay(folders: &[PathBuf], work: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Returns what is mounted in it, what holds others first.
-fn mounts(container: &Container) -> Vec<Mounted<'_>> {
-    // Of an image's files there is no one folder: they are seen when it runs.
+fn mounts<'a>(container: &'a Container, images: &'a [LayerMount]) -> Vec<Mounted<'a>> {
     let of_host = |point: &&MountPoint| !matches!(point.kind, MountPointKind::Tmpfs | MountPointKind::Image);
     let points = container.mounts.iter().filter(of_host);
     let mut all: Vec<_> = points
         .map(|point| Mounted {
-            source: &point.source,
-            subpath: &point.subpath,
             target: &point.destination,
-            writable: point.writable,
-            recursive: point.recursion != model::BindRecursion::Disabled,
+            source: Source::Host(OfHost {
+                path: &point.source,
+                subpath: &point.subpath,
+                writable: point.writable,
+                recursive: point.recursion != model::BindRecursion::Disabled,
+            }),
         })
         .collect();
+    all.extend(
+        images.iter().map(|seen| Mounted { target: &seen.target, source: Source::Image(&seen.lowers) }),
+    );
     let etc = [
         (&container.hostname_path, "/etc/hostname"),
         (&container.hosts_path, "/etc/hosts"),
@@ -81,7 +105,9 @@ fn mounts(container: &Container) -> Vec<Mounted<'_>> {
     for (source, target) in etc {
         // A mount of the caller's own at the same place wins.
         if !all.iter().any(|mount| mount.target == target) {
-            all.push(Mounted { source, subpath: "", target, writable: true, recursive: false });
+            let path = source;
+            let source = Source::Host(OfHost { path, subpath: "", writable: true, recursive: false });
+            all.push(Mounted { target, source });
         }
     }
     all.sort_by_key(|mount| mount.target);
@@ -120,8 +146,28 @@ fn make_etc(container: &Container) -> io::Result<()> {
 
 /// Returns what is to be mounted, detached; `None` if the host has it no more: that is for the next start to say.
 fn copied(mount: &Mounted<'_>) -> io::Result<Option<OwnedFd>> {
-    let at = |e: Errno| io::Error::new(io::Error::from(e).kind(), format!("{}: {e}", mount.source.display()));
-    let found = rustix::fs::open(mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    match &mount.source {
+        Source::Host(mount) => copied_of_host(mount),
+        Source::Image([only]) => {
+            copied_of_host(&OfHost { path: only, subpath: "", writable: false, recursive: false })
+        }
+        Source::Image(lowers) => seen_as_one(lowers).map(Some),
+    }
+}
+
+/// Returns folders as one detached mount that nothing is written to. Overlayfs wants two at least.
+fn seen_as_one(lowers: &[PathBuf]) -> io::Result<OwnedFd> {
+    let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for lower in lowers {
+        rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir+", lower)?;
+    }
+    rustix::mount::fsconfig_create(fs.as_fd())?;
+    Ok(rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?)
+}
+
+fn copied_of_host(mount: &OfHost<'_>) -> io::Result<Option<OwnedFd>> {
+    let at = |e: Errno| io::Error::new(io::Error::from(e).kind(), format!("{}: {e}", mount.path.display()));
+    let found = rustix::fs::open(mount.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     let found = match (found, mount.subpath) {
         (Ok(source), below) if !below.is_empty() => in_root(&source, Path::new(below), OFlags::PATH),
         (found, _) => found,

@@ -165,6 +165,37 @@ fn a_container_that_ends_while_it_is_committed_is_committed() {
 }
 
 #[test]
+fn files_of_images_are_where_they_would_be() {
+    let host = Host::new();
+    // Of two layers, and a folder that is in both.
+    let first = host.create(guest(&["park"]));
+    put(&host, &first, "/", "one", "first").unwrap();
+    let commit = |id: &str, name: &str| {
+        let reference = Some(name.parse().unwrap());
+        let options = engine::CommitOptions { reference, ..engine::CommitOptions::default() };
+        host.on(async |engine| engine.commit(id, options).await.unwrap());
+    };
+    commit(&first, "layers:1");
+    let mount = |target: &str, subpath: Option<&str>| {
+        let kind =
+            engine::MountKind::Image { reference: "layers:1".into(), subpath: subpath.map(str::to_owned) };
+        engine::Mount { target: target.into(), read_only: false, kind }
+    };
+    let mounts = vec![mount("/seen", None), mount("/file", Some("one"))];
+    let id = host.create(guest_with(&["read:/seen/one"], |c| c.host.mounts = mounts));
+    assert_eq!(get(&host, &id, "/seen/one"), one("one", "first"));
+    assert_eq!(get(&host, &id, "/file"), one("file", "first"));
+    let below = get(&host, &id, "/seen/seed/file");
+    assert_eq!(below, one("file", "from the image\n"), "the layer below is seen too");
+    let refused = put(&host, &id, "/seen", "new", "").unwrap_err().to_string();
+    assert!(refused.contains("read-only"), "{refused}");
+    host.try_start(&id).unwrap();
+    assert_eq!(host.wait(&id), 0);
+    assert_eq!(host.logs(&id).0, "first");
+    assert_eq!(get(&host, &id, "/seen/one"), one("one", "first"));
+}
+
+#[test]
 fn an_export_of_what_is_down_has_nothing_of_its_mounts() {
     let host = Host::new();
     let id = host.create(guest_with(&["park"], |c| c.host.binds = vec!["vol:/volumes/data".into()]));
