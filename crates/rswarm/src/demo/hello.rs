@@ -82,8 +82,10 @@ fn serve(port: u16, answer: impl Fn(TcpStream) -> Result<()> + Send + Sync + 'st
         *busy += 1;
         drop(busy);
         std::thread::spawn(move || {
-            if let Err(error) = answer(stream) {
-                // A client that hung up is no news; anything else should be seen in the task's log.
+            // A client that hung up is no news; anything else should be seen in the task's log.
+            if let Err(error) = answer(stream)
+                && !is_hang_up(&error)
+            {
                 let _shown = crate::output::line(&format!("request failed: {error:#}"));
             }
             *slots.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
@@ -91,6 +93,13 @@ fn serve(port: u16, answer: impl Fn(TcpStream) -> Result<()> + Send + Sync + 'st
         });
     }
     Ok(())
+}
+
+/// Did the other side close the connection before it had its answer?
+fn is_hang_up(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    matches!(kind, Some(BrokenPipe | ConnectionReset))
 }
 
 fn web() -> Result<()> {
@@ -123,11 +132,12 @@ fn greet(mut stream: TcpStream, name: &str, host: &str, counter: &str) -> Result
         _ => ("404 Not Found", "not found\n".to_owned()),
     };
     let length = body.len();
-    write!(
-        stream,
+    let answer = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
          Connection: close\r\n\r\n{body}"
-    )?;
+    );
+    // In one piece: who has read the first line may go.
+    stream.write_all(answer.as_bytes())?;
     Ok(())
 }
 
@@ -219,10 +229,44 @@ fn check(address: &str) -> Result<()> {
     let mut stream = TcpStream::connect(address).with_context(|| format!("cannot reach {address}"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(stream, "GET /healthz HTTP/1.1\r\nHost: {address}\r\n\r\n")?;
+    let mut reader = BufReader::new(stream.take(1 << 20));
     let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
+    reader.read_line(&mut line)?;
     if !line.starts_with("HTTP/1.1 200") {
         bail!("{address} said {line:?}");
     }
+    // The rest is read too: to go in the middle of an answer is an error for who gives it.
+    std::io::copy(&mut reader, &mut std::io::sink()).with_context(|| format!("{address} broke off"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_hears_the_whole_answer_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let asking = std::thread::spawn(move || check(&address));
+        let (mut stream, _) = listener.accept().expect("who asks");
+        let mut reader = BufReader::new(stream.try_clone().expect("the same connection"));
+        let mut line = String::new();
+        while reader.read_line(&mut line).expect("the request") > 2 {
+            line.clear();
+        }
+        // More than fits into what a connection holds: it can be written only while it is read.
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("the head");
+        stream.write_all(&vec![b'x'; (1 << 20) - 100]).expect("who asked to listen to the end");
+        drop((stream, reader));
+        asking.join().expect("no panic").expect("a good answer");
+    }
+
+    #[test]
+    fn who_hung_up_is_no_news() {
+        let io = |kind| anyhow::Error::from(std::io::Error::from(kind));
+        assert!(is_hang_up(&io(std::io::ErrorKind::BrokenPipe)));
+        assert!(!is_hang_up(&io(std::io::ErrorKind::TimedOut)));
+        assert!(!is_hang_up(&anyhow::anyhow!("not a Redis command")));
+    }
 }
