@@ -244,9 +244,13 @@ fn replicas(service: &types::Service) -> String {
     let status = service.service_status.clone().unwrap_or_default();
     let (running, desired, completed) = (status.running_tasks, status.desired_tasks, status.completed_tasks);
     let mode = &service.spec.mode;
+    let most = service.spec.task_template.placement.as_ref().map_or(0, |placement| placement.max_replicas);
     let total = match (&mode.replicated_job, &mode.global_job) {
         (Some(job), _) => job.total_completions.unwrap_or_default(),
         (None, Some(_)) => desired + completed,
+        (None, None) if mode.replicated.is_some() && most > 0 => {
+            return format!("{running}/{desired} (max {most} per node)");
+        }
         (None, None) => return format!("{running}/{desired}"),
     };
     format!("{running}/{desired} ({completed}/{total} completed)")
@@ -319,4 +323,33 @@ pub(crate) async fn task_list(client: &Client, filters: &str, shown: TasksShown)
         ]);
     }
     Ok(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_says_how_many_run_and_how_many_may() {
+        let shown = |mode: types::ServiceMode, max_replicas: u64| {
+            let mut service = types::Service::default();
+            service.spec.mode = mode;
+            service.spec.task_template.placement =
+                Some(types::Placement { max_replicas, ..types::Placement::default() });
+            let (running_tasks, desired_tasks, completed_tasks) = (1, 3, 2);
+            service.service_status =
+                Some(types::ServiceStatus { running_tasks, desired_tasks, completed_tasks });
+            replicas(&service)
+        };
+        let mode = types::ServiceMode::default;
+        let replicated =
+            || types::ServiceMode { replicated: Some(types::Replicated { replicas: Some(3) }), ..mode() };
+        let global = types::ServiceMode { global: Some(types::Empty::default()), ..mode() };
+        let job = types::ReplicatedJob { total_completions: Some(5), ..types::ReplicatedJob::default() };
+        let job = types::ServiceMode { replicated_job: Some(job), ..mode() };
+        assert_eq!(shown(replicated(), 0), "1/3");
+        assert_eq!(shown(replicated(), 2), "1/3 (max 2 per node)");
+        assert_eq!(shown(global, 2), "1/3", "there is one on each node anyway");
+        assert_eq!(shown(job, 2), "1/3 (2/5 completed)");
+    }
 }
