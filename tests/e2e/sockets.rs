@@ -35,6 +35,9 @@ fn our_cli_reaches_a_daemon_through_ssh() {
         lab.rswarm_with(1, &[("PATH", path.as_str())], &args)
     };
     assert!(far(&["images", "--format", "{{.Repository}}"]).ok().contains("rswarm/hello"));
+    lab.rswarm(1, &["context", "create", "far", "--docker", "host=ssh://me@far"]).ok();
+    let named = ["--context", "far", "images", "--format", "{{.Repository}}"];
+    assert!(lab.rswarm_with(1, &[("PATH", path.as_str())], &named).ok().contains("rswarm/hello"));
     let ran = far(&["run", "--rm", "rswarm/hello"]);
     assert!(ran.code == 1 && ran.stderr.contains("usage: hello"), "{ran:?}");
     let nowhere = lab.rswarm_with(1, &[("PATH", path.as_str())], &["-H", "ssh://you@near", "ps"]);
@@ -161,6 +164,33 @@ fn a_daemon_lets_those_in_over_tcp_whose_certificate_its_ca_has_signed() {
     let plain = format!("{host}:2376");
     let ended = lab.exec(1, &["-H", &plain, "info"]).expect("a program").wait(SOON).expect("its end");
     assert!(ended.code == 1 && !ended.stdout.contains("Server Version"), "{ended:?}");
+}
+
+#[test]
+fn a_context_has_certificates_of_its_own() {
+    let (mut lab, friend, stranger) = encrypted_host();
+    let home = lab.dir().join("home");
+    let script = lab.dir().join("asks.sh");
+    let create = |name: &str, folder: &Path| {
+        let files = ["ca", "cert", "key"].map(|file| format!("{file}={}/{file}.pem", folder.display()));
+        format!("$1 context create {name} --docker host=tcp://{},{}", Lab::address(1), files.join(","))
+    };
+    let lines = [
+        format!("export HOME={}; unset DOCKER_HOST RSWARM_HOST", home.display()),
+        create("friend", &friend),
+        create("stranger", &stranger),
+        // What was given is in the store: the files may go.
+        format!("rm -r {} {}", friend.display(), stranger.display()),
+        "$1 --context friend info --format {{.Name}} && ! $1 --context stranger info".to_owned(),
+    ];
+    fs::write(&script, lines.join("\n")).expect("a script");
+    let (script, program) = (script.display().to_string(), crate::program().display().to_string());
+    let ended = lab.exec(1, &["/bin/sh", &script, &program]).expect("a host").wait(SOON).expect("its end");
+    assert!(
+        ended.code == 0 && ended.stdout.lines().any(|line| line == "host1"),
+        "{ended:?}{}",
+        lab.daemon_logs()
+    );
 }
 
 #[test]

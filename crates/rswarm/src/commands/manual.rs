@@ -82,6 +82,26 @@ mod tests {
     }
 
     #[test]
+    fn help_knows_what_is_shown_and_nothing_else() {
+        for words in [&["swarm", "join-token"][..], &["ps"], &[]] {
+            assert!(
+                help(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>()).is_ok(),
+                "{words:?}"
+            );
+        }
+        for (words, said) in [
+            (&["lab"][..], "rswarm has no command \"lab\"; hint: `rswarm --help` lists them"),
+            (
+                &["swarm", "nope"],
+                "rswarm swarm has no command \"nope\"; hint: `rswarm swarm --help` lists them",
+            ),
+        ] {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            assert_eq!(help(&words).unwrap_err().to_string(), said);
+        }
+    }
+
+    #[test]
     fn shells_learn_all_commands() {
         for shell in <clap_complete::Shell as clap::ValueEnum>::value_variants() {
             let script = script(*shell).unwrap();
