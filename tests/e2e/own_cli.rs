@@ -43,6 +43,23 @@ fn containers_are_started_looked_at_copied_committed_and_exported() {
         fs::read_link(there.join("sub/link")).expect("the link"),
         std::path::Path::new("/etc/hostname")
     );
+    // What is in a folder beside what is there, both ways; a link as itself, or as what it leads to.
+    fs::write(there.join("own"), "kept").expect("a file");
+    ok(&["cp", &format!("{folder}/."), "web2:/tmp"]);
+    ok(&["cp", "web2:/data/sub/.", &there.display().to_string()]);
+    assert_eq!(fs::read_to_string(there.join("file")).expect("beside"), "content");
+    assert_eq!(fs::read_to_string(there.join("own")).expect("what was there"), "kept");
+    let link = here.join("sub/link").display().to_string();
+    ok(&["cp", &link, "web2:/data"]);
+    ok(&["cp", "-L", &link, "web2:/tmp/followed"]);
+    ok(&["cp", "-L", "web2:/data/link", &lab.dir().join("name").display().to_string()]);
+    assert_eq!(fs::read_link(there.join("link")).expect("a link"), std::path::Path::new("/etc/hostname"));
+    let diff = ok(&["diff", "web2"]);
+    for line in ["A /tmp/link", "A /data/link", "A /tmp/followed"] {
+        assert!(diff.lines().any(|l| l == line), "{line} is missing in {diff}");
+    }
+    let name = ok(&["inspect", "--format", "{{.Config.Hostname}}", "web2"]);
+    assert_eq!(fs::read_to_string(lab.dir().join("name")).expect("its name").trim(), name.trim());
     let missing = lab.rswarm(1, &["cp", "web2:/nope", &back]).fails();
     assert!(missing.contains("Could not find the file /nope in container web2"), "{missing}");
 

@@ -106,7 +106,7 @@ impl Running {
     }
 
     /// As Ctrl-C does.
-    fn interrupt(&self) {
+    pub(crate) fn interrupt(&self) {
         let id = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("an id"));
         nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGINT).expect("a signal");
     }

@@ -41,15 +41,15 @@ pub(crate) fn read(
             "cache_to",
             "provenance",
             "sbom",
+            "shm_size",
+            "ulimits",
         ],
         &[
             ("additional_contexts", NOT_YET),
             ("isolation", "it is for Windows"),
             ("platforms", "images are built for the node that builds them"),
             ("privileged", NOT_YET),
-            ("shm_size", NOT_YET),
             ("ssh", NOT_YET),
-            ("ulimits", NOT_YET),
             ("entitlements", NOT_YET),
         ],
     )?;
@@ -91,6 +91,8 @@ pub(crate) fn read(
             .into_iter()
             .filter_map(host)
             .collect(),
+        shm_size_bytes: optional(item.get("shm_size"), Item::bytes)?,
+        ulimits: optional(item.get("ulimits"), service::ulimits)?.unwrap_or_default(),
     })
 }
 

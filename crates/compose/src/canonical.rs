@@ -21,6 +21,10 @@ pub struct Form {
     pub raw: bool,
     /// Nothing is written out that the files only imply.
     pub as_written: bool,
+    /// Paths stay as they are written.
+    pub keep_paths: bool,
+    /// What `env_file` names is not read: it stays beside `environment`.
+    pub keep_env_files: bool,
 }
 
 /// A project's files as one tree.
@@ -62,7 +66,7 @@ pub fn document(sources: &Sources, files: &dyn Files, form: Form) -> Result<(Doc
     put(&mut tree, "name", Value::Str(name.clone()));
     remove(&mut tree, "version");
     if !form.as_written {
-        normalize(&mut tree, &name, &read)?;
+        normalize(&mut tree, &name, &Shown { read: &read, form })?;
     }
     Ok((Document { tree, raw: form.raw }, read.into_warnings()))
 }
@@ -226,11 +230,32 @@ fn text(text: impl Into<String>) -> Value {
     Value::Str(text.into())
 }
 
-fn normalize(tree: &mut Node, project: &str, read: &Reader<'_>) -> Result<(), Error> {
+/// What the written-out form depends on besides the files.
+struct Shown<'a> {
+    read: &'a Reader<'a>,
+    form: Form,
+}
+
+impl Shown<'_> {
+    /// Makes a path absolute. One that begins with a variable may be so.
+    fn absolute(&self, node: &mut Node) {
+        if let Value::Str(path) = &mut node.value
+            && !path.starts_with('$')
+        {
+            *path = self.path(path);
+        }
+    }
+
+    fn path(&self, path: &str) -> String {
+        if self.form.keep_paths { path.to_owned() } else { self.read.path(path).display().to_string() }
+    }
+}
+
+fn normalize(tree: &mut Node, project: &str, shown: &Shown<'_>) -> Result<(), Error> {
     let mut with_default = false;
     if let Some(services) = get_mut(tree, "services") {
         each(services, |_, node| {
-            service(node, read)?;
+            service(node, shown)?;
             with_default |= node.get("networks").is_some_and(|n| n.get("default").is_some());
             Ok(())
         })?;
@@ -248,7 +273,7 @@ fn normalize(tree: &mut Node, project: &str, read: &Reader<'_>) -> Result<(), Er
             let name = if external { key.to_owned() } else { format!("{project}_{key}") };
             put_if_missing(node, "name", text(name));
             if let Some(file) = get_mut(node, "file") {
-                absolute(file, read);
+                shown.absolute(file);
             }
             Ok(())
         })?;
@@ -256,18 +281,9 @@ fn normalize(tree: &mut Node, project: &str, read: &Reader<'_>) -> Result<(), Er
     Ok(())
 }
 
-/// A path that begins with a variable may be absolute.
-fn absolute(node: &mut Node, read: &Reader<'_>) {
-    if let Value::Str(path) = &mut node.value
-        && !path.starts_with('$')
-    {
-        *path = read.path(path).display().to_string();
-    }
-}
-
-fn service(node: &mut Node, read: &Reader<'_>) -> Result<(), Error> {
+fn service(node: &mut Node, shown: &Shown<'_>) -> Result<(), Error> {
     if let Some(build) = get_mut(node, "build") {
-        self::build(build, read);
+        self::build(build, shown);
     }
     if let Some(networks) = get_mut(node, "networks") {
         names_as_mapping(networks, || Value::Null);
@@ -285,11 +301,17 @@ fn service(node: &mut Node, read: &Reader<'_>) -> Result<(), Error> {
             command.value = Value::Seq(words.into_iter().map(|w| Node::new(text(w), at.clone())).collect());
         }
     }
-    environment(node, read)?;
+    environment(node, shown)?;
     for key in ["labels", "annotations", "sysctls", "extra_hosts"] {
         if let Some(list) = get_mut(node, key).filter(|_| key != "extra_hosts") {
             pairs_as_mapping(list);
         }
+    }
+    labels_of_files(node, shown)?;
+    if let Some(Value::Seq(rules)) =
+        get_mut(node, "develop").and_then(|develop| get_mut(develop, "watch")).map(|rules| &mut rules.value)
+    {
+        rules.iter_mut().filter_map(|rule| get_mut(rule, "path")).for_each(|path| shown.absolute(path));
     }
     if let Some(depends) = get_mut(node, "depends_on") {
         names_as_mapping(depends, || Value::Map(Vec::new()));
@@ -303,7 +325,7 @@ fn service(node: &mut Node, read: &Reader<'_>) -> Result<(), Error> {
         long_ports(ports);
     }
     if let Some(Value::Seq(volumes)) = get_mut(node, "volumes").map(|v| &mut v.value) {
-        volumes.iter_mut().for_each(|volume| long_volume(volume, read));
+        volumes.iter_mut().for_each(|volume| long_volume(volume, shown));
     }
     for key in ["secrets", "configs"] {
         let Some(Value::Seq(items)) = get_mut(node, key).map(|v| &mut v.value) else { continue };
@@ -318,7 +340,7 @@ fn service(node: &mut Node, read: &Reader<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn build(node: &mut Node, read: &Reader<'_>) {
+fn build(node: &mut Node, shown: &Shown<'_>) {
     if let Value::Str(context) = &node.value {
         let context = text(context.clone());
         node.value = Value::Map(Vec::new());
@@ -328,7 +350,7 @@ fn build(node: &mut Node, read: &Reader<'_>) {
     if let Some(context) = get_mut(node, "context")
         && !context.scalar().is_some_and(|c| rebase::is_remote(&c))
     {
-        absolute(context, read);
+        shown.absolute(context);
     }
     if node.get("dockerfile_inline").is_none() {
         put_if_missing(node, "dockerfile", text("Dockerfile"));
@@ -368,7 +390,17 @@ fn pairs_as_mapping(node: &mut Node) {
 }
 
 /// `env_file` and `environment` as one mapping; a bare name has the caller's value.
-fn environment(node: &mut Node, read: &Reader<'_>) -> Result<(), Error> {
+fn environment(node: &mut Node, shown: &Shown<'_>) -> Result<(), Error> {
+    let Shown { read, form } = shown;
+    if form.keep_env_files {
+        if let Some(files) = get_mut(node, "env_file") {
+            long_env_files(files, shown);
+        }
+        if let Some(environment) = get_mut(node, "environment") {
+            pairs_as_mapping(environment);
+        }
+        return Ok(());
+    }
     if read.keeps_variables() {
         return Ok(());
     }
@@ -393,6 +425,50 @@ fn environment(node: &mut Node, read: &Reader<'_>) -> Result<(), Error> {
         let entries = all.into_iter().map(|(key, node)| Entry { key, at: at.clone(), node });
         put(node, "environment", Value::Map(entries.collect()));
     }
+    Ok(())
+}
+
+/// Files of variables in words: what is not said of one is that it has to be there.
+fn long_env_files(node: &mut Node, shown: &Shown<'_>) {
+    let alone = Node::new(Value::Seq(Vec::new()), node.at.clone());
+    if !matches!(node.value, Value::Seq(_)) {
+        let file = std::mem::replace(node, alone);
+        node.value = Value::Seq(vec![file]);
+    }
+    let Value::Seq(files) = &mut node.value else { return };
+    for file in files {
+        if let Value::Str(path) = &file.value {
+            let path = text(path.clone());
+            file.value = Value::Map(Vec::new());
+            put(file, "path", path);
+        }
+        if let Some(path) = get_mut(file, "path") {
+            shown.absolute(path);
+        }
+        put_if_missing(file, "required", Value::Bool(true));
+    }
+}
+
+/// What stands in the files of labels, below what `labels` says itself.
+fn labels_of_files(node: &mut Node, shown: &Shown<'_>) -> Result<(), Error> {
+    if shown.read.keeps_variables() {
+        return Ok(());
+    }
+    let mut all: BTreeMap<String, Node> = BTreeMap::new();
+    let service = Item::root(node);
+    let Some(files) = service.get("label_file") else { return Ok(()) };
+    for file in files.items_or_one()? {
+        for (name, value) in shown.read.env_file(&file, &file.string()?, true)? {
+            all.insert(name, Node::new(text(value.unwrap_or_default()), file.at()));
+        }
+    }
+    for (name, value) in optional(service.get("labels"), Item::pairs)?.unwrap_or_default() {
+        all.insert(name, Node::new(text(value.unwrap_or_default()), node.at.clone()));
+    }
+    remove(node, "label_file");
+    let at = node.at.clone();
+    let entries = all.into_iter().map(|(key, node)| Entry { key, at: at.clone(), node });
+    put(node, "labels", Value::Map(entries.collect()));
     Ok(())
 }
 
@@ -424,7 +500,12 @@ fn long_ports(node: &mut Node) {
 }
 
 /// `[SOURCE:]TARGET[:MODE]` in words.
-fn long_volume(node: &mut Node, read: &Reader<'_>) {
+fn long_volume(node: &mut Node, shown: &Shown<'_>) {
+    if node.get("type").and_then(Node::scalar).as_deref() == Some("bind")
+        && let Some(source) = get_mut(node, "source")
+    {
+        shown.absolute(source);
+    }
     let Value::Str(line) = &node.value else { return };
     // A variable may have colons in it.
     if line.contains("${") {
@@ -442,7 +523,7 @@ fn long_volume(node: &mut Node, read: &Reader<'_>) {
     node.value = Value::Map(Vec::new());
     put(node, "type", text(if is_path { "bind" } else { "volume" }));
     if let Some(source) = source {
-        let source = if is_path { read.path(source).display().to_string() } else { source.to_owned() };
+        let source = if is_path { shown.path(source) } else { source.to_owned() };
         put(node, "source", text(source));
     }
     put(node, "target", text(target));

@@ -6,6 +6,9 @@ use std::{collections::BTreeMap, io, path::Path};
 
 /// Reads the files that the caller names, else `.env` of the project directory, if there is one.
 pub(crate) fn read_default(sources: &Sources, files: &dyn Files) -> Result<BTreeMap<String, String>, Error> {
+    if sources.env_files.is_empty() && sources.no_default_env {
+        return Ok(BTreeMap::new());
+    }
     if sources.env_files.is_empty() {
         return read_folder(&sources.project_dir, files, &sources.env);
     }

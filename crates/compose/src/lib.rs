@@ -67,6 +67,8 @@ pub struct Sources {
     pub name: Option<String>,
     /// Files with variables, instead of `.env`; later ones win.
     pub env_files: Vec<PathBuf>,
+    /// `.env` is not read, also where no other files are named.
+    pub no_default_env: bool,
     /// Services with a profile are there only with one of these; `*` stands for all.
     pub profiles: Vec<String>,
     /// What cannot be honoured is left out with a warning, instead of an error.
@@ -243,6 +245,9 @@ pub struct StackBuild {
     pub secrets: Vec<(String, SecretBytes)>,
     /// `HOST:IP` for `RUN`.
     pub extra_hosts: Vec<String>,
+    /// Of the `/dev/shm` that `RUN` has.
+    pub shm_size_bytes: Option<u64>,
+    pub ulimits: Vec<model::Ulimit>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -359,7 +359,7 @@ fn capabilities(names: Vec<String>) -> Vec<String> {
     names.into_iter().map(full).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-fn ulimits(item: &Item<'_>) -> Result<Vec<Ulimit>, Error> {
+pub(crate) fn ulimits(item: &Item<'_>) -> Result<Vec<Ulimit>, Error> {
     let mut limits = Vec::new();
     for (name, limit, _) in item.entries()? {
         let (soft, hard) = if limit.is_map() {

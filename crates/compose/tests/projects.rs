@@ -561,6 +561,66 @@ secrets:
 }
 
 #[test]
+fn paths_and_files_of_variables_are_shown_as_what_they_mean_or_as_they_stand() {
+    let text = "
+services:
+  web:
+    image: a
+    env_file: [a.env, {path: b.env, required: false}]
+    environment: [HOME, A=2]
+    label_file: ./l
+    labels: [x=y]
+    volumes: [{type: bind, source: ../data, target: /data}, './more:/more']
+    develop: {watch: [{path: ./src, action: sync, target: /src}]}
+";
+    let sources = Sources {
+        files: vec![("compose.yml".into(), text.to_owned())],
+        project_dir: "/srv/shop".into(),
+        env: [("HOME".to_owned(), "/root".to_owned())].into(),
+        place: compose::Place::Host,
+        ..Sources::default()
+    };
+    let disk: BTreeMap<PathBuf, Vec<u8>> =
+        [("a.env", "A=1\nB=1\n"), ("l", "tier=gold\nx=z\n")].map(file_of_shop).into();
+    let shown = |form| compose::document(&sources, &disk, form).unwrap().0.to_yaml();
+    let all = |form, lines: &[&str]| {
+        let text = shown(form);
+        for line in lines {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        text
+    };
+    let means = all(
+        compose::Form::default(),
+        &[
+            "environment:\n      A: \"2\"\n      B: \"1\"\n      HOME: /root\n",
+            "labels:\n      tier: gold\n      x: \"y\"\n",
+            "source: /srv/data\n",
+            "source: /srv/shop/more\n",
+            "path: /srv/shop/src\n",
+        ],
+    );
+    assert!(!means.contains("env_file") && !means.contains("label_file"), "{means}");
+    all(
+        compose::Form { keep_paths: true, ..compose::Form::default() },
+        &["B: \"1\"", "source: \"../data\"\n", "source: \"./more\"\n", "path: \"./src\"\n"],
+    );
+    let kept = all(
+        compose::Form { keep_env_files: true, ..compose::Form::default() },
+        &[
+            "env_file:\n      - path: /srv/shop/a.env\n        required: true\n      - path: /srv/shop/b.env\n        \
+             required: false\n",
+            "environment:\n      A: \"2\"\n      HOME: null\n",
+        ],
+    );
+    assert!(!kept.contains("B: "), "{kept}");
+}
+
+fn file_of_shop((name, text): (&str, &str)) -> (PathBuf, Vec<u8>) {
+    (PathBuf::from("/srv/shop").join(name), text.as_bytes().to_vec())
+}
+
+#[test]
 fn a_provider_and_models_are_read_for_one_host_alone() {
     let text = "
 services:

@@ -6,7 +6,7 @@
 //!                                                     '-- Swarm::tunnel     containers of another host (HTTP again)
 //! ```
 //!
-//! [`types`] is Docker's JSON and nothing else; [`convert`] turns it into the nouns of `model` and back;
+//! [`types`] is Docker's JSON and nothing else; [`detach_keys`] what both ends look for in what is typed; [`convert`] turns it into the nouns of `model` and back;
 //! [`server`] answers; [`client`] asks; [`tls`] proves who both are. Docker JSON never travels further inward than `convert`.
 //!
 //! *Start reading at* [`server::FrontDoor`].
@@ -14,6 +14,7 @@
 
 pub mod client;
 pub mod convert;
+pub mod detach_keys;
 pub mod server;
 pub mod tls;
 pub mod types;

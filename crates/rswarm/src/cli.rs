@@ -28,7 +28,9 @@ pub(crate) use container::{
     PortArgs, PsArgs, RenameArgs, RmArgs, ServiceLogs, StartArgs, StatsArgs, StopArgs, TopArgs, UpdateArgs,
 };
 pub(crate) use context::{Context, ContextCreate, ContextUpdate};
-pub(crate) use flags::{ContainerFlags, CreateArgs, LimitFlags, Pull, RunArgs, SignalFlags};
+pub(crate) use flags::{
+    ContainerFlags, CreateArgs, LeaveFlags, LimitFlags, Pull, ResourceFlags, RunArgs, SignalFlags, StartFlags,
+};
 pub(crate) use host::{
     DaemonArgs, DfArgs, Doctor, DoctorArgs, EventsArgs, PruneArgs, System, SystemPruneArgs,
 };
@@ -42,9 +44,9 @@ pub(crate) use project::{
     Ansi, Compose, ComposeArgs, ComposeAttach, ComposeBuild, ComposeCommit, ComposeConfig, ComposeCp,
     ComposeEvents, ComposeExec, ComposeExport, ComposeImages, ComposeKill, ComposeLogs, ComposeLs,
     ComposePort, ComposePs, ComposePublish, ComposePull, ComposePush, ComposeRestart, ComposeRm, ComposeRun,
-    ComposeScale, ComposeStats, ComposeVersion, ComposeVolumes, ComposeWait, ComposeWatch, ConfigFormat,
-    Down, KeepFlags, LogLook, MakeFlags, OciVersion, Progress, ProjectArgs, PullPolicy, Rmi, Services, Up,
-    VersionFormat,
+    ComposeScale, ComposeStart, ComposeStats, ComposeVersion, ComposeVolumes, ComposeWait, ComposeWatch,
+    ConfigFormat, Down, KeepFlags, LogLook, MakeFlags, OciVersion, Progress, ProjectArgs, PullPolicy, Rmi,
+    Services, Up, VersionFormat,
 };
 pub(crate) use service::{ServiceCreate, ServiceFlags, ServiceUpdate};
 pub(crate) use user::{

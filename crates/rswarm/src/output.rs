@@ -88,6 +88,14 @@ pub(crate) fn tell(how: Telling) {
     TELLING.store(how as u8, Ordering::Relaxed);
 }
 
+/// What happens is told on standard output: a thing of the whole program, as [`TELLING`].
+static TO_STDOUT: AtomicBool = AtomicBool::new(false);
+
+/// Tells what happens on standard output from now on; warnings and errors stay where they are.
+pub(crate) fn tell_to_stdout() {
+    TO_STDOUT.store(true, Ordering::Relaxed);
+}
+
 /// What is told did not happen: a thing of the whole program, as [`TELLING`].
 static REHEARSED: AtomicBool = AtomicBool::new(false);
 
@@ -119,12 +127,10 @@ fn told(name: &str, between: &str, done: &str) {
             if REHEARSED.load(Ordering::Relaxed) {
                 told["dry-run"] = true.into();
             }
-            to_stderr(&told.to_string());
+            status(&told.to_string());
         }
-        _ if REHEARSED.load(Ordering::Relaxed) => {
-            to_stderr(&format!(" DRY-RUN MODE -  {name}{between}{done}"))
-        }
-        _ => to_stderr(&format!(" {name}{between}{done}")),
+        _ if REHEARSED.load(Ordering::Relaxed) => status(&format!(" DRY-RUN MODE -  {name}{between}{done}")),
+        _ => status(&format!(" {name}{between}{done}")),
     }
 }
 
@@ -168,8 +174,17 @@ fn at_hand(text: &str) -> String {
 pub(crate) fn progress(text: &str) {
     match TELLING.load(Ordering::Relaxed) {
         how if how == Telling::Nothing as u8 => {}
-        how if how == Telling::Json as u8 => to_stderr(&serde_json::json!({"text": text.trim()}).to_string()),
-        _ => to_stderr(text),
+        how if how == Telling::Json as u8 => status(&serde_json::json!({"text": text.trim()}).to_string()),
+        _ => status(text),
+    }
+}
+
+fn status(text: &str) {
+    if TO_STDOUT.load(Ordering::Relaxed) {
+        // Who does not read it any more finds out by what was asked for.
+        drop(line(text));
+    } else {
+        to_stderr(text);
     }
 }
 

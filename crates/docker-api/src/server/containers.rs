@@ -1,15 +1,13 @@
 //! `/containers`: the containers of this host, and (through `proxy`) those of the swarm's tasks elsewhere.
 
 use super::{
-    ApiError, State, container_create, container_json,
-    detach_keys::DetachKeys,
-    filters,
+    ApiError, State, container_create, container_json, filters,
     hijack::{self, Leaving, Session, hijack},
     request::{Json as JsonBody, Params, Use, with_whole_body},
     routing::{delete, door, get, post},
     rows::Rows,
 };
-use crate::types;
+use crate::{detach_keys::DetachKeys, types};
 use axum::{
     Json, Router,
     body::Body,

@@ -140,6 +140,12 @@ impl From<crate::convert::Invalid> for ApiError {
     }
 }
 
+impl From<crate::detach_keys::NoKeys> for ApiError {
+    fn from(error: crate::detach_keys::NoKeys) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
 impl From<engine::Error> for ApiError {
     fn from(error: engine::Error) -> Self {
         let status = match error.kind() {

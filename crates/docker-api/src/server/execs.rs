@@ -3,12 +3,11 @@
 use super::{
     ApiError, State,
     containers::{STDOUT, frame},
-    detach_keys::DetachKeys,
     hijack::{Session, hijack},
     request::{Json as JsonBody, Params, Use, look_into},
     routing::{get, post},
 };
-use crate::types;
+use crate::{detach_keys::DetachKeys, types};
 use axum::{
     Json, Router,
     extract::{Path, Request},

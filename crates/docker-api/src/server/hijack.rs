@@ -6,10 +6,10 @@
 use super::{
     ApiError, State,
     containers::{MULTIPLEXED, RAW, frame},
-    detach_keys::DetachKeys,
     seats::Seat,
     takeover::{Claimable, Connection, Taken},
 };
+use crate::detach_keys::DetachKeys;
 use axum::{
     extract::{
         Request,

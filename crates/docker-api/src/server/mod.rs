@@ -24,7 +24,6 @@ mod container_create;
 mod container_host;
 mod container_json;
 mod containers;
-mod detach_keys;
 mod error;
 mod events;
 mod everywhere;

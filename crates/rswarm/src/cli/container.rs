@@ -1,6 +1,8 @@
 //! What can be typed of containers that exist; [`flags`](super::flags) has those of `run` and `create`.
 
-use super::{CreateArgs, InspectArgs, LimitFlags, ListArgs, Names, PruneArgs, RunArgs, SignalFlags};
+use super::{
+    CreateArgs, InspectArgs, LeaveFlags, LimitFlags, ListArgs, Names, PruneArgs, RunArgs, SignalFlags,
+};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -151,6 +153,8 @@ pub(crate) struct ExecArgs {
     /// Folder in the container that it begins in.
     #[arg(short, long)]
     pub(crate) workdir: Option<String>,
+    #[command(flatten)]
+    pub(crate) leave: LeaveFlags,
     /// Name or id of a container or service, or a task such as web.2.
     pub(crate) container: String,
     /// The program and its arguments.
@@ -221,6 +225,8 @@ pub(crate) struct StartArgs {
     /// Show its output until it ends, and end with its exit code.
     #[arg(short, long)]
     pub(crate) attach: bool,
+    #[command(flatten)]
+    pub(crate) leave: LeaveFlags,
     /// Names or ids of containers.
     #[arg(required = true)]
     pub(crate) containers: Vec<String>,
@@ -251,12 +257,20 @@ pub(crate) struct AttachArgs {
     /// Output only.
     #[arg(long)]
     pub(crate) no_stdin: bool,
+    #[command(flatten)]
+    pub(crate) leave: LeaveFlags,
     /// Name or id of a container or service, or a task such as web.2.
     pub(crate) container: String,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct CpArgs {
+    /// What is copied into a container is its user's, if it has one of its own.
+    #[arg(short, long)]
+    pub(crate) archive: bool,
+    /// Of a link the file or folder that it leads to.
+    #[arg(short = 'L', long)]
+    pub(crate) follow_link: bool,
     /// CONTAINER:PATH (or a task's or service's), a path here, or `-` for a tar on standard input.
     #[arg(allow_hyphen_values = true)]
     pub(crate) source: String,

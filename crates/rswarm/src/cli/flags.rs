@@ -13,7 +13,18 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) signals: SignalFlags,
     #[command(flatten)]
+    pub(crate) leave: LeaveFlags,
+    #[command(flatten)]
     pub(crate) container: CreateArgs,
+}
+
+// How somebody in front of a terminal leaves what runs there.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct LeaveFlags {
+    /// Keys at which one leaves its terminal, and it goes on, e.g. ctrl-a,d; else `detachKeys` of Docker's config.json,
+    /// else ctrl-p,ctrl-q.
+    #[arg(long, value_name = "KEYS")]
+    pub(crate) detach_keys: Option<String>,
 }
 
 // What becomes of signals to a command that shows a container's streams.
@@ -73,8 +84,8 @@ pub(crate) struct ContainerFlags {
     /// Do not show how the image is pulled.
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// os/architecture[/variant] of the image.
-    #[arg(long)]
+    /// os/architecture[/variant] of the image; else DOCKER_DEFAULT_PLATFORM.
+    #[arg(long, env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
     pub(crate) platform: Option<String>,
     /// Keep standard input open.
     #[arg(short, long)]
@@ -161,9 +172,6 @@ pub(crate) struct ContainerFlags {
     /// Nothing in its root file system can be changed.
     #[arg(long)]
     pub(crate) read_only: bool,
-    /// E.g. `128m`.
-    #[arg(long)]
-    pub(crate) shm_size: Option<String>,
     /// Who keeps the volumes that it is the first to name.
     #[arg(long, value_name = "DRIVER")]
     pub(crate) volume_driver: Option<String>,
@@ -286,9 +294,8 @@ pub(crate) struct ContainerFlags {
     /// How readily the kernel kills it when memory is short, -1000 to 1000.
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) oom_score_adj: Option<i32>,
-    /// `nofile=1024:2048`.
-    #[arg(long)]
-    pub(crate) ulimit: Vec<String>,
+    #[command(flatten)]
+    pub(crate) start: StartFlags,
 
     // ---- health and logs ----
     /// What says whether it is well, run by its shell.
@@ -320,36 +327,54 @@ pub(crate) struct ContainerFlags {
     pub(crate) log_opt: Vec<String>,
 }
 
-// Limits of a container, also of one that runs.
-#[derive(Debug, Args)]
-pub(crate) struct LimitFlags {
-    /// Most memory it may have, e.g. 512m.
+// What the processes of a container may take, and those of RUN in a build.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ResourceFlags {
+    /// Most memory for its processes, e.g. 512m.
     #[arg(short, long)]
     pub(crate) memory: Option<String>,
     /// Memory and swap together, e.g. 1g; -1 for no bound of swap.
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) memory_swap: Option<String>,
-    /// Memory it keeps when memory is short, e.g. 256m.
-    #[arg(long)]
-    pub(crate) memory_reservation: Option<String>,
-    /// E.g. `1.5`.
-    #[arg(long)]
-    pub(crate) cpus: Option<String>,
     /// Its share of busy processors; others have 1024.
     #[arg(short, long)]
     pub(crate) cpu_shares: Option<i64>,
     /// Period of --cpu-quota. *Unit:* microseconds.
     #[arg(long)]
     pub(crate) cpu_period: Option<i64>,
-    /// Processor time it may have in each period; -1 for no bound. *Unit:* microseconds.
+    /// Processor time for each period; -1 for no bound. *Unit:* microseconds.
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) cpu_quota: Option<i64>,
-    /// Processors it may use, e.g. 0-2,4.
+    /// Processors to use, e.g. 0-2,4.
     #[arg(long)]
     pub(crate) cpuset_cpus: Option<String>,
-    /// Memory nodes it may use, e.g. 0,1.
+    /// Memory nodes to use, e.g. 0,1.
     #[arg(long)]
     pub(crate) cpuset_mems: Option<String>,
+}
+
+// What processes of a container, and RUN of a build, begin with and keep.
+#[derive(Debug, Default, Args)]
+pub(crate) struct StartFlags {
+    /// Size of `/dev/shm`, e.g. 128m.
+    #[arg(long)]
+    pub(crate) shm_size: Option<String>,
+    /// Limit of each process: nofile=1024:2048; may be repeated.
+    #[arg(long)]
+    pub(crate) ulimit: Vec<String>,
+}
+
+// Limits of a container, also of one that runs.
+#[derive(Debug, Args)]
+pub(crate) struct LimitFlags {
+    #[command(flatten)]
+    pub(crate) resources: ResourceFlags,
+    /// Memory it keeps when memory is short, e.g. 256m.
+    #[arg(long)]
+    pub(crate) memory_reservation: Option<String>,
+    /// E.g. `1.5`.
+    #[arg(long)]
+    pub(crate) cpus: Option<String>,
     /// Most processes and threads it may have; -1 for no bound.
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) pids_limit: Option<i64>,

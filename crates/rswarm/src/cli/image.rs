@@ -1,6 +1,6 @@
 //! What can be typed of images, builds and registries.
 
-use super::{InspectArgs, ListArgs, PruneArgs};
+use super::{InspectArgs, ListArgs, PruneArgs, ResourceFlags, StartFlags};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -85,8 +85,8 @@ pub(crate) struct BuildArgs {
     /// Stage to build; the last by default.
     #[arg(long)]
     pub(crate) target: Option<String>,
-    /// os/architecture[/variant] of the image.
-    #[arg(long)]
+    /// os/architecture[/variant] of the image; else DOCKER_DEFAULT_PLATFORM.
+    #[arg(long, env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
     pub(crate) platform: Option<String>,
     /// Network of RUN.
     #[arg(long)]
@@ -122,33 +122,10 @@ pub(crate) struct BuildArgs {
 // What RUN may take.
 #[derive(Debug, Default, Args)]
 pub(crate) struct BuildLimits {
-    /// Most memory that RUN may have, e.g. 512m.
-    #[arg(short, long)]
-    pub(crate) memory: Option<String>,
-    /// Its memory and swap together, e.g. 1g; -1 for no bound of swap.
-    #[arg(long, allow_hyphen_values = true)]
-    pub(crate) memory_swap: Option<String>,
-    /// Its share of busy processors; others have 1024.
-    #[arg(short, long)]
-    pub(crate) cpu_shares: Option<i64>,
-    /// Period of --cpu-quota. *Unit:* microseconds.
-    #[arg(long)]
-    pub(crate) cpu_period: Option<i64>,
-    /// Processor time it may have in each period. *Unit:* microseconds.
-    #[arg(long, allow_hyphen_values = true)]
-    pub(crate) cpu_quota: Option<i64>,
-    /// Processors it may use, e.g. 0-2,4.
-    #[arg(long)]
-    pub(crate) cpuset_cpus: Option<String>,
-    /// Memory nodes it may use, e.g. 0,1.
-    #[arg(long)]
-    pub(crate) cpuset_mems: Option<String>,
-    /// Shared memory that RUN has, e.g. 128m.
-    #[arg(long)]
-    pub(crate) shm_size: Option<String>,
-    /// Limit of RUN's processes: nofile=1024:2048; may be repeated.
-    #[arg(long)]
-    pub(crate) ulimit: Vec<String>,
+    #[command(flatten)]
+    pub(crate) resources: ResourceFlags,
+    #[command(flatten)]
+    pub(crate) start: StartFlags,
 }
 
 #[derive(Debug, Args)]
@@ -158,8 +135,8 @@ pub(crate) struct PullArgs {
     /// Print only its name.
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// os/architecture[/variant] of the image, where there are several.
-    #[arg(long)]
+    /// os/architecture[/variant] of the image, where there are several; else DOCKER_DEFAULT_PLATFORM.
+    #[arg(long, env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
     pub(crate) platform: Option<String>,
 }
 

@@ -1,6 +1,6 @@
 //! What can be typed of a project: Docker Compose's words, flags and defaults.
 
-use super::{CpArgs, parse_duration};
+use super::{CpArgs, LeaveFlags, SignalFlags, parse_duration};
 use clap::{Args, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
 
@@ -118,7 +118,7 @@ pub(crate) enum Compose {
     /// Stop containers.
     Stop(ComposeStop),
     /// Start what was stopped.
-    Start(Services),
+    Start(ComposeStart),
     /// Send a signal to containers.
     Kill(ComposeKill),
     /// Remove stopped containers.
@@ -168,6 +168,18 @@ pub(crate) enum Compose {
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct Services {
+    /// All by default.
+    pub(crate) services: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ComposeStart {
+    /// Wait until services run or are healthy.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// *Unit:* seconds; 0 = as long as it takes.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) wait_timeout: u64,
     /// All by default.
     pub(crate) services: Vec<String>,
 }
@@ -409,10 +421,18 @@ pub(crate) struct ComposeExec {
     /// No terminal; else there is one if standard output is one.
     #[arg(short = 'T', long, alias = "no-TTY")]
     pub(crate) no_tty: bool,
-    #[arg(short, long, hide = true)]
-    pub(crate) interactive: bool,
-    #[arg(short, long, hide = true)]
-    pub(crate) tty: bool,
+    /// Keep standard input open, as without this flag.
+    #[arg(
+        short, long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value = "true"
+    )]
+    pub(crate) interactive: Option<bool>,
+    /// A terminal, as without this flag if standard output is one.
+    #[arg(
+        short, long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value = "true"
+    )]
+    pub(crate) tty: Option<bool>,
     /// Give it all rights.
     #[arg(long)]
     pub(crate) privileged: bool,
@@ -458,8 +478,12 @@ pub(crate) struct ComposeRun {
     /// Capability it does not have, e.g. CHOWN; may be repeated.
     #[arg(long)]
     pub(crate) cap_drop: Vec<String>,
-    #[arg(short, long, hide = true)]
-    pub(crate) interactive: bool,
+    /// Keep standard input open, as without this flag; -i=false does not.
+    #[arg(
+        short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value = "true", value_name = "BOOL"
+    )]
+    pub(crate) interactive: Option<bool>,
     /// Name of the container; a chosen one by default.
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -523,6 +547,18 @@ pub(crate) struct ComposeBuild {
     /// Build nothing: print a file for `docker buildx bake` that would.
     #[arg(long)]
     pub(crate) print: bool,
+    /// Build nothing: read the Dockerfiles, and tell what is wrong in them.
+    #[arg(long, conflicts_with_all = ["print", "push"])]
+    pub(crate) check: bool,
+    /// Most memory that RUN may have, e.g. 512m.
+    #[arg(short, long)]
+    pub(crate) memory: Option<String>,
+    /// Who builds: the daemon does, so only `default` is taken.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) builder: Option<String>,
+    /// Keys of an SSH agent: not possible here, and refused.
+    #[arg(long, value_name = "ID")]
+    pub(crate) ssh: Option<String>,
     /// Where an image comes from is not attested here: only `false` is taken.
     #[arg(long)]
     pub(crate) provenance: Option<String>,
@@ -562,6 +598,10 @@ pub(crate) struct ComposeAttach {
     /// Output only.
     #[arg(long)]
     pub(crate) no_stdin: bool,
+    #[command(flatten)]
+    pub(crate) signals: SignalFlags,
+    #[command(flatten)]
+    pub(crate) leave: LeaveFlags,
     /// Name of the service.
     pub(crate) service: String,
 }
@@ -684,6 +724,9 @@ pub(crate) struct ComposeStats {
     /// One sample, then end.
     #[arg(long)]
     pub(crate) no_stream: bool,
+    /// Ids in full.
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
     /// `json`, `table`, or a template such as '{{.Name}}'.
     #[arg(long)]
     pub(crate) format: Option<String>,
@@ -756,6 +799,9 @@ pub(crate) struct ComposeKill {
     /// Name or number of the signal.
     #[arg(short, long, default_value = "SIGKILL")]
     pub(crate) signal: String,
+    /// Also those of services that the file does not name; else COMPOSE_REMOVE_ORPHANS.
+    #[arg(long)]
+    pub(crate) remove_orphans: bool,
     /// All by default.
     pub(crate) services: Vec<String>,
 }
@@ -855,6 +901,12 @@ pub(crate) struct ComposeConfig {
     /// Write out nothing that the files only imply.
     #[arg(long)]
     pub(crate) no_normalize: bool,
+    /// Keep paths as they are written.
+    #[arg(long)]
+    pub(crate) no_path_resolution: bool,
+    /// Keep `env_file` as it is, and do not read what it names.
+    #[arg(long)]
+    pub(crate) no_env_resolution: bool,
     /// Images with the digests that their tags stand for now.
     #[arg(long, conflicts_with = "no_interpolate")]
     pub(crate) resolve_image_digests: bool,
@@ -886,6 +938,9 @@ pub(crate) struct ComposeLs {
     /// Also projects of which nothing runs.
     #[arg(short, long)]
     pub(crate) all: bool,
+    /// Only those whose name fits, as name=shop: a regular expression; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
     /// Only names.
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -899,9 +954,123 @@ pub(crate) struct ComposeWatch {
     /// Do not bring the project up first.
     #[arg(long)]
     pub(crate) no_up: bool,
+    /// Remove the project's images that a rebuild leaves without a name, as without this flag; --prune=false keeps them.
+    #[arg(
+        long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true",
+        value_name = "BOOL"
+    )]
+    pub(crate) prune: Option<bool>,
+    /// Show no output of builds.
+    #[arg(long)]
+    pub(crate) quiet: bool,
     /// How long a file must be left alone before its change counts.
     #[arg(long, default_value = "500ms", value_parser = parse_duration, hide = true)]
     pub(crate) settle: Duration,
     /// All that have rules by default.
     pub(crate) services: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Command;
+    use std::collections::BTreeSet;
+
+    /// The flags of Docker Compose's commands, and those that all of them have; besides `--dry-run`, which is one of these.
+    /// *Source:* docker/compose `docs/reference`; `alpha` and `bridge` are left out: the one is experiments, the other
+    /// runs Docker's own images to make files of other programs.
+    const DOCKERS: &[(&str, &str)] = &[
+        (
+            "",
+            "--all-resources --ansi --compatibility --env-file -f --file -p --parallel --profile \
+             --progress --project-directory --project-name",
+        ),
+        ("attach", "--detach-keys --index --no-stdin --sig-proxy"),
+        (
+            "build",
+            "--build-arg --builder --check -m --memory --no-cache --print --provenance --pull --push -q \
+             --quiet --sbom --ssh --with-dependencies",
+        ),
+        ("commit", "-a --author -c --change --index -m --message -p --pause"),
+        (
+            "config",
+            "--environment --format --hash --images --lock-image-digests --models --networks \
+             --no-consistency --no-env-resolution --no-interpolate --no-normalize --no-path-resolution \
+             -o --output --profiles -q --quiet --resolve-image-digests --services --variables --volumes",
+        ),
+        ("cp", "-a --all --archive --follow-link --index -L"),
+        (
+            "create",
+            "--build --force-recreate --no-build --no-recreate --pull --quiet-pull --remove-orphans \
+             --scale -y --yes",
+        ),
+        ("down", "--remove-orphans --rmi -t --timeout -v --volumes"),
+        ("events", "--json --since --until"),
+        ("exec", "-d --detach -e --env --index --no-tty --privileged -T -u --user -w --workdir"),
+        ("export", "--index -o --output"),
+        ("images", "--format -q --quiet"),
+        ("kill", "--remove-orphans -s --signal"),
+        ("logs", "-f --follow --index -n --no-color --no-log-prefix --since -t --tail --timestamps --until"),
+        ("ls", "-a --all --filter --format -q --quiet"),
+        ("pause", ""),
+        ("port", "--index --protocol"),
+        ("ps", "-a --all --filter --format --no-trunc --orphans -q --quiet --services --status"),
+        ("publish", "--app --oci-version --resolve-image-digests --with-env -y --yes"),
+        ("pull", "--ignore-buildable --ignore-pull-failures --include-deps --policy -q --quiet"),
+        ("push", "--ignore-push-failures --include-deps -q --quiet"),
+        ("restart", "--no-deps -t --timeout"),
+        ("rm", "-f --force -s --stop -v --volumes"),
+        (
+            "run",
+            "--build --cap-add --cap-drop -d --detach -e --entrypoint --env --env-from-file -i \
+             --interactive -l --label --name --no-deps --no-tty -P -p --publish --pull -q --quiet \
+             --quiet-build --quiet-pull --remove-orphans --rm --service-ports -T -u --use-aliases \
+             --user -v --volume -w --workdir",
+        ),
+        ("scale", "--no-deps"),
+        ("start", "--wait --wait-timeout"),
+        ("stats", "-a --all --format --no-stream --no-trunc"),
+        ("stop", "-t --timeout"),
+        ("top", ""),
+        ("unpause", ""),
+        (
+            "up",
+            "--abort-on-container-exit --abort-on-container-failure --always-recreate-deps --attach \
+             --attach-dependencies --build -d --detach --exit-code-from --force-recreate --menu \
+             --no-attach --no-build --no-color --no-deps --no-log-prefix --no-recreate --no-start \
+             --pull --quiet-build --quiet-pull --remove-orphans --renew-anon-volumes --scale -t \
+             --timeout --timestamps -V -w --wait --wait-timeout --watch -y --yes",
+        ),
+        ("version", "-f --format --short"),
+        ("volumes", "--format -q --quiet"),
+        ("wait", "--down-project"),
+        ("watch", "--no-up --prune --quiet"),
+    ];
+
+    fn flags(command: &Command) -> BTreeSet<String> {
+        let mut all = BTreeSet::from(["-h".to_owned(), "--help".to_owned()]);
+        for arg in command.get_arguments() {
+            all.extend(arg.get_short().map(|short| format!("-{short}")));
+            let long = arg.get_long_and_visible_aliases().unwrap_or_default();
+            all.extend(long.into_iter().map(|long| format!("--{long}")));
+        }
+        all
+    }
+
+    #[test]
+    fn each_flag_of_docker_compose_is_ours() {
+        let root = super::super::command();
+        let compose = root.find_subcommand("compose").expect("a command");
+        let mut missing = Vec::new();
+        for (name, theirs) in DOCKERS {
+            let command = match *name {
+                "" => compose,
+                name => compose.find_subcommand(name).unwrap_or_else(|| panic!("there is no {name:?}")),
+            };
+            let ours = flags(command);
+            let lacks = theirs.split_whitespace().filter(|flag| !ours.contains(*flag));
+            missing.extend(lacks.map(|flag| format!("{name} {flag}")));
+        }
+        assert!(missing.is_empty(), "{missing:?}");
+        assert!(DOCKERS.iter().map(|(_, flags)| flags.split_whitespace().count()).sum::<usize>() > 150);
+    }
 }

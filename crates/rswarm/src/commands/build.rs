@@ -2,7 +2,7 @@
 
 use super::credentials::Credentials;
 use crate::{
-    cli::{BuildArgs, BuildLimits},
+    cli::{BuildArgs, BuildLimits, StartFlags},
     output,
 };
 use ::image::dockerfile::IgnoreList;
@@ -124,6 +124,26 @@ pub(crate) async fn run(client: &Client, args: &BuildArgs) -> Result<()> {
     if args.quiet { output::line(&image) } else { Ok(()) }
 }
 
+/// Reads the Dockerfile of a build, and builds nothing.
+///
+/// # Errors
+/// It cannot be read, or its first line that makes no sense.
+pub(crate) fn check(args: &BuildArgs) -> Result<()> {
+    let (text, shown) = match context(args)? {
+        BuildContext::Folder { root, dockerfile: Dockerfile::Within(name), .. } => {
+            let path = root.join(name);
+            let text = fs::read_to_string(&path);
+            (text.with_context(|| format!("cannot read {}", path.display()))?, path.display().to_string())
+        }
+        BuildContext::Folder { dockerfile: Dockerfile::Text(text), .. } => (text, "Dockerfile".to_owned()),
+        BuildContext::Input | BuildContext::Remote => {
+            bail!("the Dockerfile of {} is not here to be checked; hint: build it", args.context)
+        }
+    };
+    ::image::dockerfile::Dockerfile::parse(&text).with_context(|| format!("cannot read {shown}"))?;
+    Ok(())
+}
+
 /// Returns what RUN may take, as the API words it. *Source:* Docker API `ImageBuild`.
 fn limits(flags: &BuildLimits) -> Result<Vec<(&'static str, String)>> {
     let bytes = |flag: &str, text: &Option<String>| match text.as_deref() {
@@ -131,7 +151,8 @@ fn limits(flags: &BuildLimits) -> Result<Vec<(&'static str, String)>> {
         Some("-1") => Ok(Some("-1".to_owned())),
         some => Ok::<_, anyhow::Error>(Some(super::create::bytes(flag, some)?.to_string())),
     };
-    let ulimits = flags.ulimit.iter().map(|text| super::create::ulimit(text)).collect::<Result<Vec<_>>>()?;
+    let (flags, start) = (&flags.resources, &flags.start);
+    let ulimits = start.ulimit.iter().map(|text| super::create::ulimit(text)).collect::<Result<Vec<_>>>()?;
     let all = [
         ("memory", bytes("--memory", &flags.memory)?),
         ("memswap", bytes("--memory-swap", &flags.memory_swap)?),
@@ -140,7 +161,7 @@ fn limits(flags: &BuildLimits) -> Result<Vec<(&'static str, String)>> {
         ("cpuquota", flags.cpu_quota.map(|micros| micros.to_string())),
         ("cpusetcpus", flags.cpuset_cpus.clone()),
         ("cpusetmems", flags.cpuset_mems.clone()),
-        ("shmsize", bytes("--shm-size", &flags.shm_size)?),
+        ("shmsize", bytes("--shm-size", &start.shm_size)?),
         ("ulimits", if ulimits.is_empty() { None } else { Some(serde_json::to_string(&ulimits)?) }),
     ];
     Ok(all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
@@ -170,6 +191,17 @@ pub(crate) fn of_service(image: &str, wanted: &compose::StackBuild) -> BuildArgs
         pull: wanted.pull,
         secret_data: wanted.secrets.clone(),
         add_host: wanted.extra_hosts.clone(),
+        limits: BuildLimits {
+            start: StartFlags {
+                shm_size: wanted.shm_size_bytes.map(|bytes| bytes.to_string()),
+                ulimit: wanted
+                    .ulimits
+                    .iter()
+                    .map(|limit| format!("{}={}:{}", limit.name, limit.soft, limit.hard))
+                    .collect(),
+            },
+            ..BuildLimits::default()
+        },
         progress: "plain".to_owned(),
         ..BuildArgs::default()
     }
@@ -410,6 +442,33 @@ mod tests {
             ["Dockerfile", "b.txt", "deep/", "deep/keep.log"]
         );
         assert_eq!(send_with("*", Dockerfile::Text("FROM y".into())), [SENT_DOCKERFILE]);
+    }
+
+    #[test]
+    fn a_dockerfile_is_checked_and_its_wrong_line_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let args = BuildArgs { context: dir.path().display().to_string(), ..BuildArgs::default() };
+        fs::write(dir.path().join("Dockerfile"), "FROM x\nRUN true\n").unwrap();
+        check(&args).unwrap();
+        fs::write(dir.path().join("Dockerfile"), "FROM x\nRUNN true\n").unwrap();
+        let error = format!("{:#}", check(&args).unwrap_err());
+        assert!(error.contains("Dockerfile") && error.contains("RUNN"), "{error}");
+        let inline = BuildArgs { dockerfile_text: Some("FROM".to_owned()), ..args };
+        assert!(check(&inline).is_err());
+    }
+
+    #[test]
+    fn what_a_file_says_of_builds_is_what_run_may_take() {
+        let wanted = compose::StackBuild {
+            shm_size_bytes: Some(64 << 20),
+            ulimits: vec![model::Ulimit { name: "nofile".into(), soft: 5, hard: 6 }],
+            ..compose::StackBuild::default()
+        };
+        let query = limits(&of_service("web", &wanted).limits).unwrap();
+        let of = |name: &str| query.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
+        assert_eq!(of("shmsize").unwrap(), (64 << 20).to_string());
+        assert_eq!(of("ulimits").unwrap(), r#"[{"Name":"nofile","Hard":6,"Soft":5}]"#);
+        assert_eq!(of("memory"), None);
     }
 
     #[test]

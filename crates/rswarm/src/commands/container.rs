@@ -1,17 +1,22 @@
 //! Containers: `ps run exec logs stop kill rm`; `exec` and `logs` reach tasks on any host.
 
-use super::{each, inspect, service_logs, sized, target};
+use super::{
+    credentials, each, inspect,
+    joined::{Over, pump},
+    service_logs, sized, target,
+};
 use crate::{
     cli::{
-        AttachArgs, Container, CreateArgs, ExecArgs, KillArgs, LogsArgs, Names, PsArgs, Pull, RenameArgs,
-        RmArgs, RunArgs, StartArgs, StopArgs, UpdateArgs,
+        AttachArgs, Container, CreateArgs, ExecArgs, KillArgs, LeaveFlags, LogsArgs, Names, PsArgs, Pull,
+        RenameArgs, RmArgs, RunArgs, StartArgs, StopArgs, UpdateArgs,
     },
     list::{self, List},
     output, terminal,
 };
 use anyhow::{Context, Result, anyhow, bail};
 use docker_api::{
-    client::{Client, Demux, Frame, Hijacked, Query},
+    client::{Client, Demux, Frame, Query},
+    detach_keys::DetachKeys,
     types::{self, StrSlice},
 };
 use futures::{Stream, StreamExt};
@@ -189,7 +194,8 @@ async fn make(client: &Client, args: &CreateArgs, attached: bool) -> Result<Stri
     }
     let name = flags.name.as_deref();
     let mut query: Vec<(&str, &str)> = name.map(|name| ("name", name)).into_iter().collect();
-    query.extend(flags.platform.as_deref().map(|platform| ("platform", platform)));
+    let platform = flags.platform.as_deref().filter(|platform| !platform.is_empty());
+    query.extend(platform.map(|platform| ("platform", platform)));
     let create = || client.post::<types::Created>("/containers/create", &query, &body);
     let created = match create().await {
         Err(error) if error.is_not_found() && flags.pull == Pull::Missing => {
@@ -236,6 +242,7 @@ pub(crate) async fn run(client: &Client, args: &RunArgs) -> Result<ExitCode> {
         stderr: joined.stderr,
         removed: flags.rm,
         signals: args.signals.sig_proxy,
+        leave: args.leave.clone(),
     };
     attached(client, &id, how).await
 }
@@ -270,16 +277,36 @@ pub(crate) struct Attached {
     pub(crate) signals: bool,
     /// It is removed when it has ended.
     pub(crate) removed: bool,
+    pub(crate) leave: LeaveFlags,
+}
+
+/// Returns the keys at which one leaves, as they are said and to look for. Source: docker/cli `cli/config/configfile`,
+/// `detachKeys`.
+///
+/// # Errors
+/// They are no keys.
+fn leaving(flags: &LeaveFlags) -> Result<(String, DetachKeys)> {
+    let said = flags.detach_keys.clone().or_else(credentials::detach_keys).unwrap_or_default();
+    let keys = DetachKeys::parse(&said)?;
+    Ok((said, keys))
+}
+
+/// Leaving is what was wanted: no failure.
+fn left() -> ExitCode {
+    output::progress("read escape sequence");
+    ExitCode::SUCCESS
 }
 
 /// Starts a container with this process's streams; ends with its exit code.
 pub(crate) async fn attached(client: &Client, id: &str, how: Attached) -> Result<ExitCode> {
     let flag = |on: bool| if on { "1" } else { "0" };
+    let (said, keys) = leaving(&how.leave)?;
     let query = [
         ("stream", "1"),
         ("stdin", flag(how.stdin)),
         ("stdout", flag(how.stdout)),
         ("stderr", flag(how.stderr)),
+        ("detachKeys", said.as_str()),
     ];
     let streams = client.container_attach(id, &query).await?;
     let condition = if how.removed { "removed" } else { "next-exit" };
@@ -292,7 +319,9 @@ pub(crate) async fn attached(client: &Client, id: &str, how: Attached) -> Result
         resize(client, "containers", id).await;
     }
     let ended = async {
-        pump(streams, how.tty, how.stdin).await?;
+        if pump(streams, how.tty, how.stdin, keys).await? == Over::Left {
+            return Ok(left());
+        }
         Ok(exit_code(Client::wait_answer(waiting).await?.status_code))
     };
     passing_signals(client, id, how.signals && !how.tty, ended).await
@@ -378,7 +407,9 @@ async fn resize(client: &Client, base: &str, id: &str) {
 }
 
 pub(crate) async fn exec(client: &Client, args: ExecArgs) -> Result<ExitCode> {
+    let (detach_keys, keys) = leaving(&args.leave)?;
     let exec = types::ExecCreate {
+        detach_keys,
         user: args.user.unwrap_or_default(),
         tty: args.tty,
         attach_stdin: args.interactive && !args.detach,
@@ -401,30 +432,15 @@ pub(crate) async fn exec(client: &Client, args: ExecArgs) -> Result<ExitCode> {
     if args.tty {
         resize(client, "exec", &id).await;
     }
-    pump(streams, args.tty, args.interactive).await?;
+    if pump(streams, args.tty, args.interactive, keys).await? == Over::Left {
+        return Ok(left());
+    }
     let ended = client.exec(&id).await?;
     Ok(exit_code(i64::from(ended.exit_code.unwrap_or(0))))
 }
 
-/// Joins a hijacked connection with this process's streams until the output ends.
-async fn pump(streams: Hijacked, tty: bool, stdin: bool) -> Result<()> {
-    let (from, mut to) = tokio::io::split(streams.io);
-    let input = async {
-        if stdin {
-            // The other side may have stopped reading; its output still counts.
-            drop(tokio::io::copy(&mut tokio::io::stdin(), &mut to).await);
-        }
-        drop(to.shutdown().await);
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        result = print(from, tty) => result,
-        () = input => Ok(()),
-    }
-}
-
 /// Writes output where it belongs: raw for a terminal, else by Docker's frames.
-async fn print(mut from: impl AsyncRead + Unpin, raw: bool) -> Result<()> {
+pub(super) async fn print(mut from: impl AsyncRead + Unpin, raw: bool) -> Result<()> {
     let (mut out, mut err) = (output::stream(), tokio::io::stderr());
     if raw {
         tokio::io::copy(&mut from, &mut out).await.context("the stream was cut")?;
@@ -543,7 +559,8 @@ pub(crate) async fn start(client: &Client, args: &StartArgs) -> Result<ExitCode>
         bail!("you cannot start and attach multiple containers at once")
     };
     let tty = client.container(container).await?.config.tty;
-    let mut query = vec![("stream", "1"), ("stdout", "1"), ("stderr", "1")];
+    let (said, keys) = leaving(&args.leave)?;
+    let mut query = vec![("stream", "1"), ("stdout", "1"), ("stderr", "1"), ("detachKeys", said.as_str())];
     if args.interactive {
         query.push(("stdin", "1"));
     }
@@ -552,7 +569,9 @@ pub(crate) async fn start(client: &Client, args: &StartArgs) -> Result<ExitCode>
     client.container_act(container, "start", &[]).await?;
     let _raw = terminal::raw_if(tty && args.interactive)?;
     let ended = async {
-        pump(streams, tty, args.interactive).await?;
+        if pump(streams, tty, args.interactive, keys).await? == Over::Left {
+            return Ok(left());
+        }
         Ok(exit_code(Client::wait_answer(waiting).await?.status_code))
     };
     passing_signals(client, container, !tty, ended).await
@@ -565,7 +584,8 @@ pub(crate) async fn attach(client: &Client, args: &AttachArgs) -> Result<ExitCod
         bail!("You cannot attach to a stopped container, start it first");
     }
     let (tty, stdin) = (container.config.tty, container.config.open_stdin && !args.no_stdin);
-    let mut query = vec![("stream", "1"), ("stdout", "1"), ("stderr", "1")];
+    let (said, keys) = leaving(&args.leave)?;
+    let mut query = vec![("stream", "1"), ("stdout", "1"), ("stderr", "1"), ("detachKeys", said.as_str())];
     if stdin {
         query.push(("stdin", "1"));
     }
@@ -576,7 +596,9 @@ pub(crate) async fn attach(client: &Client, args: &AttachArgs) -> Result<ExitCod
         resize(client, "containers", &id).await;
     }
     let ended = async {
-        pump(streams, tty, stdin).await?;
+        if pump(streams, tty, stdin, keys).await? == Over::Left {
+            return Ok(left());
+        }
         Ok(exit_code(Client::wait_answer(waiting).await?.status_code))
     };
     passing_signals(client, &id, args.signals.sig_proxy && !tty, ended).await

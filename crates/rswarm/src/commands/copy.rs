@@ -20,8 +20,11 @@ use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 const PIPE: usize = 256 << 10;
 /// Set-user-id and set-group-id. Source: inode(7).
 const SET_ID: u32 = 0o6000;
-/// Go's `os.ModeDir` in the mode that the front door tells.
+/// Go's `os.ModeDir` and `os.ModeSymlink` in the mode that the front door tells.
 const MODE_DIR: u64 = 1 << 31;
+const MODE_LINK: u64 = 1 << 27;
+/// So many links that lead to one another are followed. Source: path_resolution(7).
+const LINKS_MAX: usize = 40;
 
 /// `CONTAINER:PATH`, or a path of this machine. Source: docker CLI `cp`: a path with `/` or `.` first is local.
 pub(crate) fn container_path(text: &str) -> Option<(&str, &str)> {
@@ -33,34 +36,48 @@ pub(crate) fn container_path(text: &str) -> Option<(&str, &str)> {
 
 pub(crate) async fn cp(client: &Client, args: &CpArgs) -> Result<()> {
     match (container_path(&args.source), container_path(&args.destination)) {
-        (Some((name, path)), None) => {
-            out(client, &target::one(client, name).await?, path, &args.destination).await
-        }
-        (None, Some((name, path))) => {
-            into(client, &args.source, &target::one(client, name).await?, path).await
-        }
+        (Some((name, path)), None) => out(client, &target::one(client, name).await?, path, args).await,
+        (None, Some((name, path))) => into(client, args, &target::one(client, name).await?, path).await,
         (Some(_), Some(_)) => bail!("copying between containers is not supported"),
         (None, None) => bail!("must specify at least one container source: CONTAINER:PATH"),
     }
 }
 
-async fn out(client: &Client, container: &str, path: &str, destination: &str) -> Result<()> {
+/// Does a path mean what is in a folder, and not the folder? Source: docker CLI `cp`: `SRC_PATH/.`.
+fn is_content(path: &str) -> bool {
+    path == "." || path.ends_with("/.")
+}
+
+async fn out(client: &Client, container: &str, path: &str, args: &CpArgs) -> Result<()> {
+    let destination = args.destination.as_str();
     if destination != "-" {
         super::placed::check(Path::new(destination))?;
     }
-    let answer = client.archive_get(container, path).await?;
+    let found = if args.follow_link { followed(client, container, path).await? } else { path.to_owned() };
+    let answer = client.archive_get(container, &found).await?;
     let mut tar = StreamReader::new(answer.into_body().into_data_stream().map_err(std::io::Error::other));
     if destination == "-" {
         let mut out = output::stream();
         tokio::io::copy(&mut tar, &mut out).await.context("the archive was cut")?;
         return out.flush().await.context("cannot write to standard output");
     }
-    let destination = PathBuf::from(destination);
-    let name = Path::new(path).file_name().map_or_else(|| OsString::from("."), OsString::from);
+    let last = |path: &str| Path::new(path).file_name().map_or_else(|| OsString::from("."), OsString::from);
+    let (name, wanted, content) = (last(&found), last(path), is_content(path));
+    let mut destination = PathBuf::from(destination);
     let reader = SyncIoBridge::new(tar);
     let unpack = move || -> Result<()> {
+        if destination.is_dir() && content {
+            let beside = tempfile::Builder::new().prefix(".rswarm-cp-").tempdir_in(&destination);
+            let beside = beside.with_context(|| format!("cannot write to {}", destination.display()))?;
+            unpack(reader, beside.path(), &name)?;
+            return poured(&beside.path().join(name), &destination);
+        }
         if destination.is_dir() {
-            return unpack(reader, &destination, &name);
+            if name == wanted {
+                return unpack(reader, &destination, &name);
+            }
+            // What a link leads to is called as the link is.
+            destination.push(&wanted);
         }
         // Under another name: beside it first.
         let parent = match destination.parent() {
@@ -74,6 +91,40 @@ async fn out(client: &Client, container: &str, path: &str, destination: &str) ->
             .with_context(|| format!("cannot write {}", destination.display()))
     };
     tokio::task::spawn_blocking(unpack).await?
+}
+
+/// Returns the path that a link in a container leads to at last; that of what is no link is its own.
+async fn followed(client: &Client, container: &str, path: &str) -> Result<String> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Some(stat) = stat(client, container, &path).await? else { return Ok(path) };
+        let target = stat["linkTarget"].as_str().unwrap_or_default();
+        if stat["mode"].as_u64().unwrap_or(0) & MODE_LINK == 0 || target.is_empty() {
+            return Ok(path);
+        }
+        let folder = Path::new(&path).parent().unwrap_or(Path::new("/"));
+        path = folder.join(target).to_str().context("a link to what is not UTF-8")?.to_owned();
+    }
+    bail!("{path}: too many links lead to one another")
+}
+
+/// Moves what is in a folder into another one, whose folders keep what is in them.
+fn poured(from: &Path, to: &Path) -> Result<()> {
+    let failed = |path: &Path| format!("cannot write {}", path.display());
+    for entry in std::fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        let is_folder = |path: &Path| path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+        match (is_folder(&entry.path()), is_folder(&target)) {
+            (true, true) => poured(&entry.path(), &target)?,
+            (false, true) => bail!("cannot overwrite directory {} with non-directory", target.display()),
+            (true, false) if target.symlink_metadata().is_ok() => {
+                bail!("cannot overwrite non-directory {} with directory", target.display())
+            }
+            _ => std::fs::rename(entry.path(), &target).with_context(|| failed(&target))?,
+        }
+    }
+    Ok(())
 }
 
 /// Unpacks what was asked for, by its name, below `folder` and nowhere else, whatever the archive says: it is the word
@@ -106,17 +157,20 @@ fn unpack(reader: impl std::io::Read, folder: &Path, name: &OsStr) -> Result<()>
     folders.iter_mut().try_for_each(|entry| entry.unpack_in(folder).map(drop)).with_context(failed)
 }
 
-async fn into(client: &Client, source: &str, container: &str, path: &str) -> Result<()> {
+async fn into(client: &Client, args: &CpArgs, container: &str, path: &str) -> Result<()> {
     let is_folder = stat_is_folder(client, container, path).await?;
+    let source = args.source.as_str();
+    let owner = if args.archive { "1" } else { "0" };
     if source == "-" {
         let body = Body::from_stream(ReaderStream::with_capacity(tokio::io::stdin(), PIPE));
-        return Ok(client.archive_put(container, &[("path", path)], body).await?);
+        return Ok(client.archive_put(container, &[("path", path), ("copyUIDGID", owner)], body).await?);
     }
-    let source = PathBuf::from(source);
-    std::fs::symlink_metadata(&source).with_context(|| format!("cannot read {}", source.display()))?;
-    let own_name = source.canonicalize().ok().and_then(|p| p.file_name().map(OsString::from));
+    let Source { path: source, name: own_name, content } = Source::of(source, args.follow_link)?;
     let target = Path::new(path);
-    let (folder, name) = if is_folder || path.ends_with('/') {
+    let (folder, name) = if content && is_folder {
+        // Its files beside those that are there.
+        (target.to_owned(), OsString::new())
+    } else if is_folder || path.ends_with('/') {
         (target.to_owned(), own_name.context("a source without a name")?)
     } else {
         let name = target.file_name().context("a destination without a name")?;
@@ -138,18 +192,53 @@ async fn into(client: &Client, source: &str, container: &str, path: &str) -> Res
     });
     let folder = folder.to_str().context("a path that is not UTF-8")?;
     let body = Body::from_stream(ReaderStream::new(reader));
-    let sent = client.archive_put(container, &[("path", folder)], body).await;
+    let sent = client.archive_put(container, &[("path", folder), ("copyUIDGID", owner)], body).await;
     // Why the archive ended early says more than that it did.
     packing.await??;
     Ok(sent?)
 }
 
+/// What is copied of this machine.
+struct Source {
+    path: PathBuf,
+    /// What it is called where it comes to; `None` = the root folder has none.
+    name: Option<OsString>,
+    /// What is in it alone.
+    content: bool,
+}
+
+impl Source {
+    /// A link is copied as the link it is, unless it is to be followed; it is called as it is here either way.
+    ///
+    /// # Errors
+    /// There is nothing.
+    fn of(text: &str, follow_link: bool) -> Result<Self> {
+        let mut path = PathBuf::from(text);
+        let failed = || format!("cannot read {text}");
+        std::fs::symlink_metadata(&path).with_context(failed)?;
+        let own = |path: &Path| path.file_name().map(OsString::from);
+        // `.` and `..` are called what they are elsewhere.
+        let name = own(&path).or_else(|| own(&path.canonicalize().ok()?));
+        let content = is_content(text);
+        // What stands behind a slash is what a link leads to.
+        if follow_link || content || text.ends_with('/') {
+            path = path.canonicalize().with_context(failed)?;
+        }
+        Ok(Self { content: content && path.is_dir(), path, name })
+    }
+}
+
+/// Returns what is at a path in a container; `None` = nothing. Source: Docker API, `X-Docker-Container-Path-Stat`.
+async fn stat(client: &Client, container: &str, path: &str) -> Result<Option<serde_json::Value>> {
+    let Some(stat) = client.archive_stat(container, path).await? else { return Ok(None) };
+    let json = BASE64_STANDARD.decode(stat).context("the daemon's answer is no base64")?;
+    Ok(Some(serde_json::from_slice(&json)?))
+}
+
 /// Tells whether a path in the container is a folder. A path that is not there yet is none.
 async fn stat_is_folder(client: &Client, container: &str, path: &str) -> Result<bool> {
-    let Some(stat) = client.archive_stat(container, path).await? else { return Ok(false) };
-    let json = BASE64_STANDARD.decode(stat).context("the daemon's answer is no base64")?;
-    let stat: serde_json::Value = serde_json::from_slice(&json)?;
-    Ok(stat["mode"].as_u64().unwrap_or(0) & MODE_DIR != 0)
+    let stat = stat(client, container, path).await?;
+    Ok(stat.is_some_and(|stat| stat["mode"].as_u64().unwrap_or(0) & MODE_DIR != 0))
 }
 
 #[cfg(test)]
@@ -167,6 +256,52 @@ mod tests {
             out.append_data(&mut header, path, std::io::empty()).unwrap();
         }
         out.into_inner().unwrap()
+    }
+
+    #[test]
+    fn what_is_copied_is_called_as_it_is_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path).display().to_string();
+        fs::create_dir(dir.path().join("real")).unwrap();
+        fs::write(dir.path().join("real/file"), "x").unwrap();
+        std::os::unix::fs::symlink("real", dir.path().join("link")).unwrap();
+        for (path, follow, name, content, leads_to) in [
+            ("real", false, "real", false, "real"),
+            ("real/.", false, "real", true, "real"),
+            ("link", false, "link", false, "link"),
+            ("link", true, "link", false, "real"),
+            ("link/.", false, "link", true, "real"),
+            ("real/file", false, "file", false, "real/file"),
+        ] {
+            let source = Source::of(&at(path), follow).unwrap();
+            assert_eq!(source.name.as_deref(), Some(OsStr::new(name)), "{path}");
+            assert_eq!(source.content, content, "{path}");
+            let shown =
+                if leads_to == "link" { at("link").into() } else { fs::canonicalize(at(leads_to)).unwrap() };
+            assert_eq!(source.path, shown, "{path}");
+        }
+        assert!(Source::of(&at("nothing"), true).is_err());
+    }
+
+    #[test]
+    fn what_is_in_a_folder_comes_beside_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        for path in ["from/deep", "to/deep", "from/other"] {
+            fs::create_dir_all(at(path)).unwrap();
+        }
+        for (path, text) in [("from/a", "new"), ("to/a", "old"), ("from/deep/b", "new"), ("to/deep/c", "old")]
+        {
+            fs::write(at(path), text).unwrap();
+        }
+        poured(&at("from"), &at("to")).unwrap();
+        let read = |path: &str| fs::read_to_string(at(path)).unwrap();
+        assert_eq!([read("to/a"), read("to/deep/b"), read("to/deep/c")], ["new", "new", "old"]);
+        assert!(at("to/other").is_dir());
+        fs::write(at("from/deep/x"), "").unwrap();
+        fs::create_dir(at("to/deep/x")).unwrap();
+        let error = poured(&at("from"), &at("to")).unwrap_err().to_string();
+        assert!(error.contains("cannot overwrite directory"), "{error}");
     }
 
     #[test]

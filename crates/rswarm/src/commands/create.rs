@@ -93,7 +93,7 @@ fn host(
         uts_mode: text(&flags.uts),
         userns_mode: text(&flags.userns),
         cgroupns_mode: text(&flags.cgroupns),
-        shm_size: bytes("--shm-size", flags.shm_size.as_deref())?,
+        shm_size: bytes("--shm-size", flags.start.shm_size.as_deref())?,
         oom_score_adj: flags.oom_score_adj.unwrap_or(0),
         runtime: text(&flags.runtime),
         resources: resources(flags)?,
@@ -113,18 +113,18 @@ pub(crate) fn limits(flags: &LimitFlags) -> Result<types::ContainerResources> {
             .with_context(|| format!("--cpus {text:?} is no number of CPUs such as 1.5"))?,
     };
     Ok(types::ContainerResources {
-        memory: bytes("--memory", flags.memory.as_deref())?,
-        memory_swap: match flags.memory_swap.as_deref() {
+        memory: bytes("--memory", flags.resources.memory.as_deref())?,
+        memory_swap: match flags.resources.memory_swap.as_deref() {
             Some("-1") => -1,
             other => bytes("--memory-swap", other)?,
         },
         memory_reservation: bytes("--memory-reservation", flags.memory_reservation.as_deref())?,
         nano_cpus,
-        cpu_shares: flags.cpu_shares.unwrap_or(0),
-        cpu_period: flags.cpu_period.unwrap_or(0),
-        cpu_quota: flags.cpu_quota.unwrap_or(0),
-        cpuset_cpus: flags.cpuset_cpus.clone().unwrap_or_default(),
-        cpuset_mems: flags.cpuset_mems.clone().unwrap_or_default(),
+        cpu_shares: flags.resources.cpu_shares.unwrap_or(0),
+        cpu_period: flags.resources.cpu_period.unwrap_or(0),
+        cpu_quota: flags.resources.cpu_quota.unwrap_or(0),
+        cpuset_cpus: flags.resources.cpuset_cpus.clone().unwrap_or_default(),
+        cpuset_mems: flags.resources.cpuset_mems.clone().unwrap_or_default(),
         pids_limit: flags.pids_limit,
         blkio_weight: flags.blkio_weight.unwrap_or(0),
         ..Default::default()
@@ -157,7 +157,7 @@ fn resources(flags: &ContainerFlags) -> Result<types::ContainerResources> {
         blkio_device_write_bps: some(per_device("--device-write-bps", "Rate", &flags.device_write_bps)?),
         blkio_device_read_iops: some(per_device("--device-read-iops", "Rate", &flags.device_read_iops)?),
         blkio_device_write_iops: some(per_device("--device-write-iops", "Rate", &flags.device_write_iops)?),
-        ulimits: Some(flags.ulimit.iter().map(|l| ulimit(l)).collect::<Result<_>>()?),
+        ulimits: Some(flags.start.ulimit.iter().map(|l| ulimit(l)).collect::<Result<_>>()?),
         ..limits(&flags.limits)?
     })
 }

@@ -45,6 +45,12 @@ pub(crate) fn plugin_folders() -> Vec<PathBuf> {
     folders
 }
 
+/// Returns the keys at which a terminal is left, if `config.json` says so.
+pub(crate) fn detach_keys() -> Option<String> {
+    let read = Credentials::read().ok()?;
+    read.config["detachKeys"].as_str().filter(|keys| !keys.is_empty()).map(str::to_owned)
+}
+
 /// Returns the folder of Docker's CLI; `None` without a home.
 pub(crate) fn folder() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);

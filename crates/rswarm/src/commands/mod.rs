@@ -16,6 +16,7 @@ pub(crate) mod doctor;
 pub(crate) mod door;
 pub(crate) mod explain;
 pub(crate) mod image;
+pub(crate) mod joined;
 pub(crate) mod last_words;
 pub(crate) mod login;
 pub(crate) mod logins;

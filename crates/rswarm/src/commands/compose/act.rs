@@ -2,7 +2,7 @@
 
 use super::{
     bake, body, config,
-    project::{Member, Project, label},
+    project::{Member, Orphans, Project, label},
     provide,
     up::{self, Options},
 };
@@ -10,10 +10,10 @@ use crate::{
     cli::{
         AttachArgs, CommitArgs, ComposeAttach, ComposeBuild, ComposeCommit, ComposeCp, ComposeExec,
         ComposeExport, ComposeKill, ComposePull, ComposePush, ComposeRestart, ComposeRm, ComposeRun,
-        ComposeScale, CpArgs, ExecArgs, ExportArgs, KeepFlags, ProjectArgs, PullPolicy, PushArgs, Services,
-        SignalFlags,
+        ComposeScale, ComposeStart, CpArgs, ExecArgs, ExportArgs, KeepFlags, LeaveFlags, ProjectArgs,
+        PullPolicy, PushArgs, Services,
     },
-    commands::{container, copy, create, image, pairs},
+    commands::{build, container, copy, create, image, pairs},
     output,
 };
 use anyhow::{Context, Result, bail};
@@ -29,12 +29,14 @@ use std::{
 };
 
 pub(super) async fn exec(client: &Client, container: String, args: ComposeExec) -> Result<ExitCode> {
-    let tty =
-        !args.no_tty && !args.detach && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let interactive = !args.detach && args.interactive != Some(false);
+    let wanted = !args.no_tty && args.tty != Some(false) && !args.detach;
+    let tty = wanted && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let args = ExecArgs {
         detach: args.detach,
-        interactive: !args.detach,
+        interactive,
         tty,
+        leave: LeaveFlags::default(),
         privileged: args.privileged,
         env: args.env,
         env_file: Vec::new(),
@@ -48,7 +50,7 @@ pub(super) async fn exec(client: &Client, container: String, args: ComposeExec) 
 
 /// `SERVICE:PATH` is a path in that service's container: what is copied into it goes into all it has.
 pub(super) async fn cp(client: &Client, project: &Project, args: ComposeCp) -> Result<()> {
-    let CpArgs { source, destination } = &args.paths;
+    let CpArgs { source, destination, .. } = &args.paths;
     if let Some((service, path)) = copy::container_path(source) {
         let member = project.one(client, service, args.index, true).await?;
         let source = format!("{}:{path}", member.id);
@@ -60,7 +62,7 @@ pub(super) async fn cp(client: &Client, project: &Project, args: ComposeCp) -> R
             output::step("Container", &member.name, &format!("Would be copied to {destination}"));
             return Ok(());
         }
-        return copy::cp(client, &CpArgs { source, destination: destination.clone() }).await;
+        return copy::cp(client, &CpArgs { source, ..args.paths.clone() }).await;
     }
     let Some((service, path)) = copy::container_path(destination) else {
         // Neither end is a container, which it says.
@@ -86,18 +88,15 @@ pub(super) async fn cp(client: &Client, project: &Project, args: ComposeCp) -> R
             output::step("Container", &member.name, &format!("Would get a copy of {source}"));
         }
         let destination = format!("{}:{path}", member.id);
-        copy::cp(client, &CpArgs { source: source.clone(), destination }).await?;
+        copy::cp(client, &CpArgs { destination, ..args.paths.clone() }).await?;
     }
     Ok(())
 }
 
-pub(super) async fn attach(client: &Client, project: &Project, args: &ComposeAttach) -> Result<ExitCode> {
+pub(super) async fn attach(client: &Client, project: &Project, args: ComposeAttach) -> Result<ExitCode> {
     let container = project.one(client, &args.service, args.index, false).await?.id;
-    container::attach(
-        client,
-        &AttachArgs { signals: SignalFlags { sig_proxy: false }, no_stdin: args.no_stdin, container },
-    )
-    .await
+    let ComposeAttach { no_stdin, signals, leave, .. } = args;
+    container::attach(client, &AttachArgs { signals, no_stdin, leave, container }).await
 }
 
 pub(super) async fn commit(client: &Client, project: &Project, args: ComposeCommit) -> Result<()> {
@@ -210,11 +209,13 @@ pub(super) async fn run(client: &Client, project: &Project, args: &ComposeRun) -
     }
     let how = container::Attached {
         tty,
-        stdin: true,
+        stdin: args.interactive != Some(false),
         stdout: true,
         stderr: true,
         removed: args.rm,
-        signals: false,
+        // Source: docker/compose `pkg/compose/run.go`, `ForwardAllSignals`.
+        signals: true,
+        leave: LeaveFlags::default(),
     };
     container::attached(client, &id, how).await
 }
@@ -229,9 +230,10 @@ fn customize(
     let config = &mut body.config;
     config.tty = tty;
     // Also where nobody writes to it: what reads it does not end at once. Source: docker/compose `pkg/compose/run.go`.
-    config.open_stdin = true;
-    config.stdin_once = !args.detach;
-    config.attach_stdin = !args.detach;
+    let interactive = args.interactive != Some(false);
+    config.open_stdin = interactive;
+    config.stdin_once = !args.detach && interactive;
+    config.attach_stdin = !args.detach && interactive;
     config.attach_stdout = !args.detach;
     config.attach_stderr = !args.detach;
     config.labels.insert(label::ONE_OFF.to_owned(), "True".to_owned());
@@ -308,6 +310,14 @@ pub(super) async fn build(
             bail!("{flag}={value}: builds make no attestations here; hint: leave it out, or {flag}=false");
         }
     }
+    if args.ssh.is_some() {
+        bail!(
+            "--ssh: builds of ours have no SSH agent; hint: `docker build --ssh` has, and this daemon answers it"
+        );
+    }
+    if let Some(builder) = args.builder.as_deref().filter(|name| !matches!(*name, "default" | "")) {
+        bail!("--builder={builder}: this daemon builds; hint: --builder=default, or `docker buildx build`");
+    }
     if args.print {
         let services = project.select(&args.services, args.with_dependencies)?;
         let built: Vec<_> = services.into_iter().filter(|service| service.build.is_some()).collect();
@@ -316,8 +326,15 @@ pub(super) async fn build(
     let mut built = false;
     for service in project.select(&args.services, args.with_dependencies)? {
         let Some(wanted) = &service.build else { continue };
-        up::build_image(client, project, service, wanted, args).await?;
         built = true;
+        if args.check {
+            let image = &service.spec.task.container.image;
+            let checked = build::check(&build::of_service(image, wanted));
+            checked.with_context(|| format!("service {}", service.key))?;
+            output::step("Image", image, "Checked");
+            continue;
+        }
+        up::build_image(client, project, service, wanted, args).await?;
         if args.push && !project.names_image(service) {
             let image = service.spec.task.container.image.clone();
             image::push(client, &PushArgs { image, quiet: args.quiet }).await?;
@@ -347,7 +364,7 @@ pub(super) async fn pull(client: &Client, project: &Project, args: &ComposePull)
         if args.policy == Some(PullPolicy::Missing) && there {
             continue;
         }
-        match up::pull(client, service, args.quiet).await {
+        match up::pull(client, project, service, args.quiet).await {
             Ok(()) => {}
             // It is ours, and no registry need know it.
             Err(_) if service.build.is_some() => to_build.push(service.key.as_str()),
@@ -455,7 +472,7 @@ pub(super) fn by_needs<'a>(project: &Project, members: &'a [Member]) -> Vec<Vec<
 }
 
 /// Starts services that have containers, and what they need.
-pub(super) async fn start(client: &Client, project: &Project, args: &Services) -> Result<()> {
+pub(super) async fn start(client: &Client, project: &Project, args: &ComposeStart) -> Result<()> {
     let mut members = project.members(client).await?;
     project.check_names(&members, &args.services)?;
     members.retain(|m| !m.one_off && !project.is_orphan(m));
@@ -473,6 +490,13 @@ pub(super) async fn start(client: &Client, project: &Project, args: &Services) -
     }
     for group in by_needs(project, &members) {
         project.together(group.into_iter().map(|member| start_one(client, project, member))).await?;
+    }
+    if args.wait {
+        let names: BTreeSet<String> = members.into_iter().map(|member| member.service).collect();
+        let limit = super::seconds(args.wait_timeout);
+        for name in names {
+            up::wait_until_up(client, project, &name, limit).await?;
+        }
     }
     Ok(())
 }
@@ -529,8 +553,17 @@ pub(super) async fn restart(client: &Client, project: &Project, args: &ComposeRe
     Ok(())
 }
 
+/// Kills containers; strangers too if they are to go. Source: docker/compose `pkg/compose/kill.go`.
 pub(super) async fn kill(client: &Client, project: &Project, args: &ComposeKill) -> Result<()> {
-    kill_all(client, project, &args.services, &args.signal).await
+    kill_all(client, project, &args.services, &args.signal).await?;
+    if args.services.is_empty() && (args.remove_orphans || project.orphans == Orphans::Removed) {
+        let members = project.members(client).await?;
+        for member in members.iter().filter(|m| project.is_stranger(m) && m.is_running()) {
+            client.container_act(&member.id, "kill", &[("signal", &args.signal)]).await?;
+            output::step("Container", &member.name, "Killed");
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn kill_all(

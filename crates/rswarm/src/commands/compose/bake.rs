@@ -46,6 +46,10 @@ struct Target {
     pull: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     no_cache: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shm_size: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ulimits: Vec<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
     network: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -127,9 +131,18 @@ fn target(
         tags,
         target: build.target.clone(),
         secret: secrets(document, &service.key),
-        platforms: Some(up::platform(service)).filter(|platform| !platform.is_empty()).into_iter().collect(),
+        platforms: Some(up::platform(project, service))
+            .filter(|platform| !platform.is_empty())
+            .into_iter()
+            .collect(),
         pull: build.pull || args.pull,
         no_cache: build.no_cache || args.no_cache,
+        shm_size: build.shm_size_bytes.map(|bytes| bytes.to_string()),
+        ulimits: build
+            .ulimits
+            .iter()
+            .map(|limit| format!("{}={}:{}", limit.name, limit.soft, limit.hard))
+            .collect(),
         network: build.network.clone(),
         extra_hosts: build
             .extra_hosts

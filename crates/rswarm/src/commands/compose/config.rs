@@ -57,7 +57,12 @@ pub(super) async fn config(client: &Client, of: &ProjectArgs, args: &ComposeConf
             sources = all;
         }
     }
-    let form = Form { raw: args.no_interpolate, as_written: args.no_normalize };
+    let form = Form {
+        raw: args.no_interpolate,
+        as_written: args.no_normalize,
+        keep_paths: args.no_path_resolution,
+        keep_env_files: args.no_env_resolution,
+    };
     let mut document = document(&sources, &reach, form)?;
     if let Some(project) = &project {
         let services = project.select(&args.names, !args.names.is_empty())?;

@@ -12,6 +12,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use docker_api::client::Client;
+use regex_lite::Regex;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) async fn ps(client: &Client, project: &Project, args: &ComposePs) -> Result<()> {
@@ -192,8 +193,19 @@ pub(super) async fn images(client: &Client, project: &Project, args: &ComposeIma
 }
 
 pub(super) async fn ls(client: &Client, args: &ComposeLs) -> Result<()> {
+    let mut names = Vec::new();
+    for filter in &args.filter {
+        match filter.split_once('=') {
+            Some(("name", pattern)) => names.push(
+                Regex::new(pattern).with_context(|| format!("--filter {filter:?}: no regular expression"))?,
+            ),
+            _ => bail!("unknown filter {filter:?}: there is name=PATTERN"),
+        }
+    }
     let filters = serde_json::json!({"label": {label::PROJECT: true}});
-    let found = client.containers(&[("all", "1"), ("filters", &filters.to_string())]).await?;
+    // What has ended is counted where it is asked for. Source: docker/compose `pkg/compose/ls.go`.
+    let all = if args.all { "1" } else { "0" };
+    let found = client.containers(&[("all", all), ("filters", &filters.to_string())]).await?;
     let mut projects: BTreeMap<String, (BTreeMap<String, usize>, String)> = BTreeMap::new();
     for container in found {
         let of = |key: &str| container.labels.get(key).cloned().unwrap_or_default();
@@ -203,7 +215,7 @@ pub(super) async fn ls(client: &Client, args: &ComposeLs) -> Result<()> {
     }
     let mut table = List::new(&[("NAME", "Name"), ("STATUS", "Status"), ("CONFIG FILES", "ConfigFiles")]);
     for (name, (states, files)) in projects {
-        if args.all || states.contains_key("running") {
+        if names.is_empty() || names.iter().any(|pattern| pattern.is_match(&name)) {
             let status: Vec<String> =
                 states.iter().map(|(state, count)| format!("{state}({count})")).collect();
             table.row(vec![name, status.join(", "), files]);

@@ -52,6 +52,12 @@ pub(crate) async fn run(client: &Client, args: ComposeArgs) -> Result<ExitCode> 
         Progress::Json => output::Telling::Json,
         Progress::Quiet => output::Telling::Nothing,
     });
+    if around.tells_to_stdout()? {
+        output::tell_to_stdout();
+    }
+    if matches!(command, Compose::Up(_)) && around.wants_menu()? {
+        output::warning("COMPOSE_MENU: there is no menu of keys here");
+    }
     if of.swarm {
         let name = around.name();
         let of = ProjectArgs { project_name: name, ..of };
@@ -143,7 +149,7 @@ async fn act_on(client: &Client, of: &ProjectArgs, command: Compose) -> Result<E
             look::images(client, &Project::load_or_named(of, &args.services)?, &args).await?
         }
         Compose::Attach(args) => {
-            return act::attach(client, &Project::load_or_named(of, &[])?, &args).await;
+            return act::attach(client, &Project::load_or_named(of, &[])?, args).await;
         }
         Compose::Commit(args) => act::commit(client, &Project::load_or_named(of, &[])?, args).await?,
         Compose::Events(args) => observe::events(client, &Project::load_or_named(of, &[])?, &args).await?,
@@ -205,7 +211,9 @@ async fn bring_up(client: &Client, project: &Project, args: &Up) -> Result<ExitC
     if detach {
         up::converge(client, project, &services, &options).await?;
         if args.wait {
-            up::wait_until_up(client, project, &services, options.limit).await?;
+            for service in &services {
+                up::wait_until_up(client, project, &service.key, options.limit).await?;
+            }
         }
         if project.dry_run && !args.detach {
             output::line("end of 'compose up' output, interactive run is not supported in dry-run mode")?;
@@ -246,7 +254,9 @@ async fn bring_up(client: &Client, project: &Project, args: &Up) -> Result<ExitC
             .await?;
     let watching = async {
         match args.watch {
-            true => watch::rules(client, project, &services, watch::SETTLE).await,
+            true => {
+                watch::rules(client, project, &services, watch::SETTLE, watch::Rebuilding::default()).await
+            }
             false => std::future::pending().await,
         }
     };

@@ -30,7 +30,7 @@ pub(super) async fn stats(client: &Client, project: &Project, args: &ComposeStat
         containers,
         format: args.format.clone(),
         all: false,
-        no_trunc: false,
+        no_trunc: args.no_trunc,
     };
     look::stats(client, &stats).await
 }

@@ -11,6 +11,8 @@
 //!  so much at once          --parallel              COMPOSE_PARALLEL_LIMIT
 //!  underscores in names     --compatibility         COMPOSE_COMPATIBILITY
 //!  progress, colours        --progress, --ansi      COMPOSE_PROGRESS, COMPOSE_ANSI
+//!  no file called .env                              COMPOSE_DISABLE_ENV_FILE (shell alone)
+//!  progress to stdout                               COMPOSE_STATUS_STDOUT (shell alone)
 //! ```
 //! A variable of a value is the shell's, else that of the files of variables in the order in which they were named (the
 //! last one wins), else that of `.env` here, else that of `.env` beside the first compose file. Source: docker/compose
@@ -54,7 +56,7 @@ impl<'a> Surroundings<'a> {
         {
             env_files.extend(listed.split(',').map(PathBuf::from));
         }
-        if env_files.is_empty() {
+        if env_files.is_empty() && !read_no_default(&shell)? {
             let folder = match (&args.project_directory, args.file.first()) {
                 (Some(folder), _) => folder.clone(),
                 // What is in a registry stands in no folder here.
@@ -87,11 +89,18 @@ impl<'a> Surroundings<'a> {
 
     /// Returns a variable that says yes or no.
     fn flag(&self, name: &str) -> Result<bool> {
-        match self.get(name).map(str::to_ascii_lowercase).as_deref() {
-            None | Some("0" | "f" | "false" | "n" | "no" | "off") => Ok(false),
-            Some("1" | "t" | "true" | "y" | "yes" | "on") => Ok(true),
-            Some(other) => bail!("{name}={other:?}: want true or false"),
-        }
+        flag(name, self.get(name))
+    }
+
+    /// Is what happens told where what was asked for is printed? Source: docker/compose `cmd/compose/compose.go`.
+    pub(super) fn tells_to_stdout(&self) -> Result<bool> {
+        let name = "COMPOSE_STATUS_STDOUT";
+        flag(name, self.shell.get(name).map(String::as_str))
+    }
+
+    /// Is a menu of keys asked for, which there is none of here?
+    pub(super) fn wants_menu(&self) -> Result<bool> {
+        self.flag("COMPOSE_MENU")
     }
 
     fn word<T: ValueEnum>(&self, name: &str) -> Result<Option<T>> {
@@ -224,7 +233,7 @@ impl<'a> Surroundings<'a> {
         let is_named = !self.args.env_file.is_empty()
             || self.shell.get("COMPOSE_ENV_FILES").is_some_and(|v| !v.is_empty());
         let is_known = env_files.iter().any(|f| f.canonicalize().ok() == own.canonicalize().ok());
-        if !is_named && !is_known && own.is_file() {
+        if !is_named && !is_known && own.is_file() && !read_no_default(&self.shell)? {
             env_files.insert(0, own);
         }
         let profiles = self.get("COMPOSE_PROFILES").unwrap_or_default();
@@ -232,6 +241,7 @@ impl<'a> Surroundings<'a> {
         Ok(Sources {
             env: self.shell.clone(),
             env_files,
+            no_default_env: read_no_default(&self.shell)?,
             profiles: self.args.profile.iter().cloned().chain(profiles).collect(),
             lenient: self.args.lenient,
             place: Place::Host,
@@ -241,5 +251,20 @@ impl<'a> Surroundings<'a> {
             project_dir,
             ..sources
         })
+    }
+}
+
+/// Is `.env` left alone? Source: compose-go `consts`, `ComposeDisableDefaultEnvFile`.
+fn read_no_default(shell: &BTreeMap<String, String>) -> Result<bool> {
+    let name = "COMPOSE_DISABLE_ENV_FILE";
+    flag(name, shell.get(name).map(String::as_str))
+}
+
+/// Reads what a variable says; what is not set or empty says no.
+fn flag(name: &str, value: Option<&str>) -> Result<bool> {
+    match value.map(str::to_ascii_lowercase).as_deref() {
+        None | Some("" | "0" | "f" | "false" | "n" | "no" | "off") => Ok(false),
+        Some("1" | "t" | "true" | "y" | "yes" | "on") => Ok(true),
+        Some(other) => bail!("{name}={other:?}: want true or false"),
     }
 }

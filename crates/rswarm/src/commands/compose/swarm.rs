@@ -46,7 +46,8 @@ pub(super) async fn run(client: &Client, of: &ProjectArgs, command: Compose) -> 
         Compose::Exec(exec) => return run_in_task(client, &name()?, exec).await,
         Compose::Run(run) => return one_off(client, &name()?, &run).await,
         Compose::Build(build) => {
-            let more = build.print || build.provenance.is_some() || build.sbom.is_some();
+            let more = build.print || build.provenance.is_some() || build.sbom.is_some() || build.check;
+            let more = more || build.memory.is_some() || build.builder.is_some() || build.ssh.is_some();
             let flags =
                 build.no_cache || build.pull || build.push || build.quiet || build.with_dependencies || more;
             refuse(&[
@@ -68,6 +69,8 @@ pub(super) async fn run(client: &Client, of: &ProjectArgs, command: Compose) -> 
                 || config.no_interpolate
                 || config.no_consistency
                 || config.no_normalize
+                || config.no_path_resolution
+                || config.no_env_resolution
                 || config.resolve_image_digests
                 || config.lock_image_digests
                 || config.hash.is_some();

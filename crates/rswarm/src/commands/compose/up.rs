@@ -218,8 +218,8 @@ pub(super) async fn provide_image(
         return Ok(());
     }
     match policy {
-        Pull::Always => pull(client, service, quiet).await,
-        Pull::Missing | Pull::Build if !there => pull(client, service, quiet).await,
+        Pull::Always => pull(client, project, service, quiet).await,
+        Pull::Missing | Pull::Build if !there => pull(client, project, service, quiet).await,
         Pull::Never if !there => {
             bail!("service {}: image {image} is not there, and its pull policy is \"never\"", service.key)
         }
@@ -227,19 +227,25 @@ pub(super) async fn provide_image(
     }
 }
 
-pub(super) async fn pull(client: &Client, service: &StackService, quiet: bool) -> Result<()> {
+pub(super) async fn pull(
+    client: &Client,
+    project: &Project,
+    service: &StackService,
+    quiet: bool,
+) -> Result<()> {
     let image = service.spec.task.container.image.clone();
     output::step("Image", &image, "Pulling");
     let args = PullArgs { image, quiet: quiet || output::is_silent(), platform: None };
-    image::pull_for(client, &args, &platform(service)).await?;
+    image::pull_for(client, &args, &platform(project, service)).await?;
     output::step("Image", &args.image, "Pulled");
     Ok(())
 }
 
-/// Returns `os/architecture`, empty if any will do.
-pub(super) fn platform(service: &StackService) -> String {
+/// Returns `os/architecture` of a service's image, else what DOCKER_DEFAULT_PLATFORM says; empty if any will do.
+pub(super) fn platform(project: &Project, service: &StackService) -> String {
     let platform = service.spec.task.placement.platforms.first();
-    platform.map(|p| format!("{}/{}", p.os, p.architecture)).unwrap_or_default()
+    let own = platform.map(|p| format!("{}/{}", p.os, p.architecture));
+    own.or_else(|| project.env.get("DOCKER_DEFAULT_PLATFORM").cloned()).unwrap_or_default()
 }
 
 /// Builds the image of a service.
@@ -256,7 +262,8 @@ pub(super) async fn build_image(
     args.no_cache |= flags.no_cache;
     args.pull |= flags.pull;
     args.quiet |= flags.quiet || output::is_silent();
-    args.platform = Some(platform(service)).filter(|p| !p.is_empty());
+    args.limits.resources.memory.clone_from(&flags.memory);
+    args.platform = Some(platform(project, service)).filter(|p| !p.is_empty());
     args.build_arg.extend(flags.build_arg.iter().cloned());
     args.label.push(format!("{}={}", label::PROJECT, project.name));
     args.label.push(format!("{}={}", label::SERVICE, service.key));
@@ -865,25 +872,25 @@ fn is_there(
     }
 }
 
-/// Waits until every service runs, and is healthy where it can say so.
+/// Waits until a service runs, and is healthy where it can say so.
+///
+/// # Errors
+/// As [`wait_for`].
 pub(super) async fn wait_until_up(
     client: &Client,
     project: &Project,
-    services: &[&StackService],
+    service: &str,
     limit: Option<Duration>,
 ) -> Result<()> {
-    for service in services {
-        let members = project.of_services(client, std::slice::from_ref(&service.key)).await?;
-        let Some(member) = members.first() else { continue };
-        let state = client.container(&member.id).await?.state;
-        let condition = match state.health {
-            Some(health) if !matches!(health.status.as_str(), "" | "none") => DependencyCondition::Healthy,
-            _ if state.status == "exited" => DependencyCondition::CompletedSuccessfully,
-            _ => DependencyCondition::Started,
-        };
-        wait_for(client, project, &service.key, condition, limit).await?;
-    }
-    Ok(())
+    let members = project.of_services(client, &[service.to_owned()]).await?;
+    let Some(member) = members.first() else { return Ok(()) };
+    let state = client.container(&member.id).await?.state;
+    let condition = match state.health {
+        Some(health) if !matches!(health.status.as_str(), "" | "none") => DependencyCondition::Healthy,
+        _ if state.status == "exited" => DependencyCondition::CompletedSuccessfully,
+        _ => DependencyCondition::Started,
+    };
+    wait_for(client, project, service, condition, limit).await
 }
 
 #[cfg(test)]

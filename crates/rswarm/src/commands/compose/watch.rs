@@ -9,7 +9,7 @@ use super::{
     up::{self, Options},
 };
 use crate::{
-    cli::{ComposeBuild, ComposeWatch, KeepFlags, Up},
+    cli::{ComposeBuild, ComposeWatch, KeepFlags, MakeFlags, Up},
     output,
 };
 use anyhow::{Context, Result, bail};
@@ -40,6 +40,21 @@ const QUEUE: usize = 4096;
 /// `pkg/watch/ephemeral.go`.
 const NEVER: &[&str] = &["**/.git", "**/*.swp", "**/*.swx", "**/.#*", "**/*~", "**/.DS_Store", "**/4913"];
 
+/// How images are made anew.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rebuilding {
+    /// No output of builds is shown.
+    pub(super) quiet: bool,
+    /// The images of before, which have no name any more, go.
+    pub(super) prune: bool,
+}
+
+impl Default for Rebuilding {
+    fn default() -> Self {
+        Self { quiet: false, prune: true }
+    }
+}
+
 /// A rule and whose it is.
 struct Rule<'a> {
     service: &'a StackService,
@@ -69,11 +84,13 @@ impl Rule<'_> {
 pub(super) async fn run(client: &Client, project: &Project, args: &ComposeWatch) -> Result<ExitCode> {
     let services = project.select(&args.services, false)?;
     if !args.no_up {
-        let up = Up { detach: true, services: args.services.clone(), ..Up::default() };
+        let make = MakeFlags { quiet_build: args.quiet, quiet_pull: args.quiet, ..MakeFlags::default() };
+        let up = Up { detach: true, services: args.services.clone(), make, ..Up::default() };
         bring_up(client, project, &up).await?;
     }
+    let rebuilding = Rebuilding { quiet: args.quiet, prune: args.prune != Some(false) };
     tokio::select! {
-        ended = rules(client, project, &services, args.settle) => ended?,
+        ended = rules(client, project, &services, args.settle, rebuilding) => ended?,
         _ = tokio::signal::ctrl_c() => {}
     }
     Ok(ExitCode::SUCCESS)
@@ -85,6 +102,7 @@ pub(super) async fn rules(
     project: &Project,
     services: &[&StackService],
     settle: Duration,
+    rebuilding: Rebuilding,
 ) -> Result<()> {
     let mut rules = Vec::new();
     for service in services {
@@ -119,7 +137,7 @@ pub(super) async fn rules(
         // This change may be what the last ones lacked.
         paths.append(&mut failed);
         let start = Instant::now();
-        let followed = follow(client, project, &rules, &paths).await;
+        let followed = follow(client, project, &rules, &paths, rebuilding).await;
         if project.verbose {
             let (took, count) = (start.elapsed(), paths.len());
             output::progress(&format!("batch complete: duration[{took:?}] count[{count}]"));
@@ -211,6 +229,7 @@ async fn follow(
     project: &Project,
     rules: &[Rule<'_>],
     changed: &BTreeSet<PathBuf>,
+    rebuilding: Rebuilding,
 ) -> Result<()> {
     let mut rebuild = BTreeMap::new();
     let mut restart = BTreeMap::new();
@@ -262,7 +281,8 @@ async fn follow(
     }
     for service in rebuild.values() {
         if let Some(wanted) = &service.build {
-            up::build_image(client, project, service, wanted, &ComposeBuild::default()).await?;
+            let flags = ComposeBuild { quiet: rebuilding.quiet, ..ComposeBuild::default() };
+            up::build_image(client, project, service, wanted, &flags).await?;
         }
         let keep = KeepFlags::default();
         let options = Options { keep: Some(&keep), start: true, no_deps: true, ..Options::default() };
@@ -270,6 +290,9 @@ async fn follow(
     }
     if !rebuild.is_empty() {
         output::progress(&format!("service(s) {} successfully built", names(rebuild.keys().collect())));
+        if rebuilding.prune {
+            prune(client, project).await?;
+        }
     }
     restart.retain(|key, _| !rebuild.contains_key(key));
     for service in restart.values() {
@@ -280,6 +303,24 @@ async fn follow(
     }
     if !restart.is_empty() {
         output::progress(&format!("service(s) {} restarted", names(restart.keys().collect())));
+    }
+    Ok(())
+}
+
+/// Removes the project's images that have no name any more. Source: docker/compose `pkg/compose/watch.go`,
+/// `pruneDanglingImagesOnRebuild`.
+async fn prune(client: &Client, project: &Project) -> Result<()> {
+    let filters = serde_json::json!({
+        "dangling": {"true": true},
+        "label": {format!("{}={}", super::label::PROJECT, project.name): true},
+    });
+    for image in client.images(&[("filters", &filters.to_string())]).await? {
+        match client.image_remove(&image.id, &[]).await {
+            Ok(_) => {}
+            // A container that is not made anew has it still.
+            Err(error) if error.is_not_found() || error.status().is_some_and(|s| s.as_u16() == 409) => {}
+            Err(error) => output::warning(&format!("image {}: {error:#}", image.id)),
+        }
     }
     Ok(())
 }

@@ -252,7 +252,7 @@ pub(super) fn shown(sources: &compose::Sources, interpolate: bool) -> Result<Str
     if interpolate {
         return Ok(resolve(sources)?.to_yaml());
     }
-    let form = compose::Form { raw: true, as_written: true };
+    let form = compose::Form { raw: true, as_written: true, ..compose::Form::default() };
     let (document, warnings) =
         compose::document(sources, &compose::Disk, form).map_err(|error| with_line(error, sources))?;
     for warning in warnings {

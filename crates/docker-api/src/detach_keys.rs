@@ -1,15 +1,22 @@
-//! The keys at which somebody in front of a terminal leaves it and what runs there goes on.
+//! The keys at which somebody in front of a terminal leaves it and what runs there goes on. The server looks for them for
+//! every client, and a client that wants to know whether it left looks too.
 //!
 //! Source: Docker API `ContainerAttach` and `ExecConfig`, `detachKeys`; moby `pkg/term` `ToBytes`, `escapeProxy`.
-
-use super::ApiError;
 
 /// ctrl-p, ctrl-q.
 const DEFAULT: [u8; 2] = [16, 17];
 
+/// What was said to be keys is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "Invalid detach keys ({0}) provided; hint: single characters and ctrl-a to ctrl-z, ctrl-@, ctrl-[, ctrl-\\, ctrl-], \
+     ctrl-^, ctrl-_, DEL, with commas between them"
+)]
+pub struct NoKeys(String);
+
 /// Finds a sequence of keys in what is typed.
 #[derive(Debug, Clone)]
-pub(super) struct DetachKeys {
+pub struct DetachKeys {
     keys: Vec<u8>,
     /// How many of them were typed just now; they are held back.
     typed: usize,
@@ -19,24 +26,19 @@ impl DetachKeys {
     /// Reads Docker's notation: `ctrl-p,ctrl-q`, `ctrl-@,x`, `DEL`; nothing stands for ctrl-p, ctrl-q.
     ///
     /// # Errors
-    /// 400 for what is no key.
-    pub(super) fn parse(text: &str) -> Result<Self, ApiError> {
+    /// Something in it is no key.
+    pub fn parse(text: &str) -> Result<Self, NoKeys> {
         if text.is_empty() {
             return Ok(Self { keys: DEFAULT.to_vec(), typed: 0 });
         }
         let keys = text.split(',').map(key).collect::<Option<Vec<_>>>();
-        let keys = keys.ok_or_else(|| {
-            ApiError::bad_request(format!(
-                "Invalid detach keys ({text}) provided; hint: single characters and ctrl-a to ctrl-z, ctrl-@, ctrl-[, \
-                 ctrl-\\, ctrl-], ctrl-^, ctrl-_, DEL, with commas between them"
-            ))
-        })?;
+        let keys = keys.ok_or_else(|| NoKeys(text.to_owned()))?;
         Ok(Self { keys, typed: 0 })
     }
 
     /// Returns what is to be passed on of some typed bytes, and true if the whole sequence was typed: what comes after
     /// it is nobody's. The beginning of a sequence is held back until it is known not to be one.
-    pub(super) fn pass(&mut self, bytes: &[u8]) -> (Vec<u8>, bool) {
+    pub fn pass(&mut self, bytes: &[u8]) -> (Vec<u8>, bool) {
         let mut passed = Vec::with_capacity(bytes.len() + self.typed);
         for &byte in bytes {
             while self.typed > 0 && byte != self.keys[self.typed] {
@@ -61,7 +63,7 @@ impl DetachKeys {
     }
 
     /// Returns what was held back, when nothing more is typed.
-    pub(super) fn rest(&mut self) -> &[u8] {
+    pub fn rest(&mut self) -> &[u8] {
         &self.keys[..std::mem::take(&mut self.typed)]
     }
 }
@@ -114,7 +116,7 @@ mod tests {
         assert_eq!(keys("ctrl-p,ctrl-q"), keys(""));
         assert_eq!(keys("ctrl-@,ctrl-_,x,DEL,ctrl-["), Ok(vec![0, 31, b'x', 127, 27]));
         for bad in ["ctrl-", "ctrl-A", "ctrl-aa", "shift-a", "ctrl-1", "a,,b"] {
-            assert!(keys(bad).unwrap_err().message.contains("Invalid detach keys"), "{bad}");
+            assert!(keys(bad).unwrap_err().to_string().contains("Invalid detach keys"), "{bad}");
         }
     }
 }
