@@ -6,7 +6,7 @@ use crate::{
     error::suggest,
     hosts,
     read::{Item, Reader, optional},
-    rebase,
+    rebase, ulimits,
 };
 use model::SecretBytes;
 
@@ -92,7 +92,7 @@ pub(crate) fn read(
             .filter_map(host)
             .collect(),
         shm_size_bytes: optional(item.get("shm_size"), Item::bytes)?,
-        ulimits: optional(item.get("ulimits"), service::ulimits)?.unwrap_or_default(),
+        ulimits: optional(item.get("ulimits"), ulimits::ulimits)?.unwrap_or_default(),
     })
 }
 

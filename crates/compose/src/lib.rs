@@ -36,6 +36,7 @@ mod rebase;
 mod service;
 mod stack;
 mod tree;
+mod ulimits;
 mod units;
 mod written;
 mod yaml;

@@ -8,10 +8,11 @@ use crate::{
     hooks, hosts, local, mounts, one_host, ports,
     read::{Item, Reader, optional},
     tree::Value,
+    ulimits,
 };
 use model::{
     ContainerSpec, DnsConfig, EndpointSpec, FileRef, Healthcheck, Labels, LogDriver, Mode, ServiceSpec,
-    TaskSpec, Ulimit,
+    TaskSpec,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -234,7 +235,7 @@ fn container(
         sysctls: sysctls(service)?,
         cap_add: capabilities(list("cap_add")?),
         cap_drop: capabilities(list("cap_drop")?),
-        ulimits: optional(service.get("ulimits"), ulimits)?.unwrap_or_default(),
+        ulimits: optional(service.get("ulimits"), ulimits::ulimits)?.unwrap_or_default(),
         privileged: flag("privileged")?,
         no_new_privileges: optional(service.get("security_opt"), local::no_new_privileges)?
             .unwrap_or_default(),
@@ -357,28 +358,6 @@ fn capabilities(names: Vec<String>) -> Vec<String> {
         if name == "ALL" || name.starts_with("CAP_") { name } else { format!("CAP_{name}") }
     };
     names.into_iter().map(full).collect::<BTreeSet<_>>().into_iter().collect()
-}
-
-pub(crate) fn ulimits(item: &Item<'_>) -> Result<Vec<Ulimit>, Error> {
-    let mut limits = Vec::new();
-    for (name, limit, _) in item.entries()? {
-        let (soft, hard) = if limit.is_map() {
-            limit.only(&["soft", "hard"], &[])?;
-            let of = |key: &str| {
-                limit
-                    .get(key)
-                    .ok_or_else(|| limit.invalid(format!("a limit needs {key:?}")))?
-                    .integer::<i64>()
-            };
-            (of("soft")?, of("hard")?)
-        } else {
-            let both = limit.integer::<i64>()?;
-            (both, both)
-        };
-        limits.push(Ulimit { name: name.to_owned(), soft, hard });
-    }
-    limits.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(limits)
 }
 
 /// Each network with the service's short name as an alias, in the order of the networks' full names.

@@ -1,6 +1,6 @@
 //! `rswarm swarm ...` and `rswarm node ...`.
 
-use super::{each, inspect, pairs};
+use super::{each, inspect, pairs, shown::capitalised};
 use crate::{
     cli::{
         JoinToken, ListArgs, Node, NodeUpdate, Swarm, SwarmCa, SwarmInit, SwarmJoin, SwarmUpdate, UnlockKey,
@@ -10,7 +10,6 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use docker_api::{client::Client, types};
-use std::collections::BTreeMap;
 
 pub(crate) async fn swarm(client: &Client, command: Swarm) -> Result<()> {
     match command {
@@ -315,12 +314,6 @@ async fn id_of(client: &Client, name: &str) -> Result<String> {
     }
 }
 
-/// Returns display names of all nodes, by id.
-pub(crate) async fn names(client: &Client) -> Result<BTreeMap<String, String>> {
-    let nodes = client.nodes(&[]).await?;
-    Ok(nodes.into_iter().map(|n| (n.id, n.description.hostname)).collect())
-}
-
 async fn ls(client: &Client, args: &ListArgs) -> Result<()> {
     let filters = list::filters(&args.filter)?;
     let nodes = client.nodes(&[("filters", &filters)]).await?;
@@ -362,9 +355,4 @@ fn status_of(status: &types::NodeStatus) -> String {
     } else {
         state
     }
-}
-
-pub(crate) fn capitalised(word: &str) -> String {
-    let mut letters = word.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

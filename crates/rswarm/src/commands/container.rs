@@ -2,7 +2,8 @@
 
 use super::{
     credentials, each, inspect,
-    joined::{Over, pump},
+    joined::{Joined, Over, pump},
+    logs::copy_logs,
     service_logs, sized, target,
 };
 use crate::{
@@ -15,16 +16,12 @@ use crate::{
 };
 use anyhow::{Context, Result, anyhow, bail};
 use docker_api::{
-    client::{Client, Demux, Frame, Query},
+    client::{Client, Query},
     detach_keys::DetachKeys,
     types::{self, StrSlice},
 };
-use futures::{Stream, StreamExt};
-use http_body_util::BodyExt;
 use nix::sys::signal::Signal;
 use std::process::ExitCode;
-use tokio::io::{AsyncRead, AsyncWriteExt};
-use tokio_util::io::StreamReader;
 
 pub(crate) async fn command(client: &Client, command: Container) -> Result<ExitCode> {
     match command {
@@ -247,25 +244,6 @@ pub(crate) async fn run(client: &Client, args: &RunArgs) -> Result<ExitCode> {
     attached(client, &id, how).await
 }
 
-/// Which streams of a new container are joined. *Source:* docker/cli `cli/command/container/opts.go`, `--attach`.
-pub(crate) struct Joined {
-    pub(crate) stdin: bool,
-    pub(crate) stdout: bool,
-    pub(crate) stderr: bool,
-}
-
-impl Joined {
-    pub(crate) fn of(flags: &crate::cli::ContainerFlags) -> Self {
-        let said = |stream: &str| flags.attach.iter().any(|named| named == stream);
-        let outputs = flags.attach.is_empty();
-        Self {
-            stdin: flags.interactive || said("stdin"),
-            stdout: outputs || said("stdout"),
-            stderr: outputs || said("stderr"),
-        }
-    }
-}
-
 /// How a container that is made for a person is joined.
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct Attached {
@@ -439,49 +417,6 @@ pub(crate) async fn exec(client: &Client, args: ExecArgs) -> Result<ExitCode> {
     Ok(exit_code(i64::from(ended.exit_code.unwrap_or(0))))
 }
 
-/// Writes output where it belongs: raw for a terminal, else by Docker's frames.
-pub(super) async fn print(mut from: impl AsyncRead + Unpin, raw: bool) -> Result<()> {
-    let (mut out, mut err) = (output::stream(), tokio::io::stderr());
-    if raw {
-        tokio::io::copy(&mut from, &mut out).await.context("the stream was cut")?;
-        return out.flush().await.context("cannot write to standard output");
-    }
-    let mut demux = Demux::new(from);
-    while let Some(frame) = demux.next().await? {
-        match frame {
-            Frame::Stdout(bytes) => {
-                out.write_all(&bytes).await?;
-                out.flush().await?;
-            }
-            Frame::Stderr(bytes) => {
-                err.write_all(&bytes).await?;
-                err.flush().await?;
-            }
-            Frame::SystemError(bytes) => bail!("{}", String::from_utf8_lossy(&bytes)),
-        }
-    }
-    Ok(())
-}
-
-/// Reads a time as the API has it: Unix seconds. *Source:* docker CLI, `--since`.
-pub(crate) fn moment(text: Option<&str>) -> Result<String> {
-    let Some(text) = text else { return Ok(String::new()) };
-    if text.parse::<f64>().is_ok() {
-        return Ok(text.to_owned());
-    }
-    let now = time::OffsetDateTime::now_utc();
-    let at = match compose::duration(text) {
-        Some(age) => now - age,
-        None => {
-            let whole = if text.contains('T') { text.to_owned() } else { format!("{text}T00:00:00Z") };
-            time::OffsetDateTime::parse(&whole, &time::format_description::well_known::Rfc3339).with_context(
-                || format!("{text:?} is neither a time such as 2024-05-01T10:00:00Z nor an age such as 10m"),
-            )?
-        }
-    };
-    Ok(format!("{}.{:09}", at.unix_timestamp(), at.nanosecond()))
-}
-
 pub(crate) async fn update(client: &Client, args: &UpdateArgs) -> Result<()> {
     let body = types::ContainerUpdate {
         resources: super::create::limits(&args.limits)?,
@@ -512,42 +447,6 @@ pub(crate) async fn logs(client: &Client, args: &LogsArgs) -> Result<()> {
         }
         Err(error) => Err(error.into()),
     }
-}
-
-/// Prints a log as it comes; `raw`: without frames.
-pub(crate) async fn copy_logs(
-    client: &Client,
-    base: &str,
-    id: &str,
-    args: &LogsArgs,
-    details: bool,
-    raw: bool,
-) -> Result<()> {
-    print(StreamReader::new(open_logs(client, base, id, args, details).await?), raw).await
-}
-
-/// Asks for the log of a container, a service or a task: `base` is `containers`, `services` or `tasks`.
-pub(crate) async fn open_logs(
-    client: &Client,
-    base: &str,
-    id: &str,
-    args: &LogsArgs,
-    details: bool,
-) -> Result<impl Stream<Item = std::io::Result<axum::body::Bytes>> + Unpin + use<>> {
-    let flag = |on| if on { "1" } else { "0" };
-    let (since, until) = (moment(args.since.as_deref())?, moment(args.until.as_deref())?);
-    let mut query = vec![
-        ("stdout", "1"),
-        ("stderr", "1"),
-        ("follow", flag(args.follow)),
-        ("timestamps", flag(args.timestamps)),
-        ("tail", args.tail.as_str()),
-        ("details", flag(details)),
-    ];
-    let bounds = [("since", since.as_str()), ("until", until.as_str())];
-    query.extend(bounds.into_iter().filter(|(_, at)| !at.is_empty()));
-    let answer = client.logs(base, id, &query).await?;
-    Ok(answer.into_body().into_data_stream().map(|chunk| chunk.map_err(std::io::Error::other)))
 }
 
 pub(crate) async fn start(client: &Client, args: &StartArgs) -> Result<ExitCode> {

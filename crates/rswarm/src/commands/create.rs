@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 /// A flag that cannot be read, or a file of one.
 pub(crate) fn body(args: &CreateArgs, attached: bool) -> Result<types::ContainerCreate> {
     let flags = &args.flags;
-    let joined = super::container::Joined::of(flags);
+    let joined = super::joined::Joined::of(flags);
     let (exposed_ports, port_bindings) = ports(flags)?;
     let env = environment(&flags.env_file, &flags.env)?;
     let mut labels = pairs(&lines_of(&flags.label_file)?);

@@ -2,7 +2,7 @@
 //! has against one more.
 
 use super::{
-    causes, cluster,
+    causes, shown,
     target::{self, Part, slot},
 };
 use crate::{list, output};
@@ -26,7 +26,7 @@ pub(crate) async fn run(client: &Client, name: &str) -> Result<()> {
         .service_explain(&service.id)
         .await
         .context("managers do not say what nodes have against it")?;
-    let nodes = cluster::names(client).await?;
+    let nodes = shown::node_names(client).await?;
     let all = client.tasks(&[]).await?;
     let story = Story { service: &service, tasks: &tasks, verdicts: &verdicts, nodes: &nodes, all: &all };
     story.lines(slot.as_deref()).iter().try_for_each(|line| output::line(line))

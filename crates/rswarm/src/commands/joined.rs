@@ -1,8 +1,11 @@
 //! This process's streams, joined with those of a container or of a process in one, until one of both ends is over.
 
-use super::container::print;
-use anyhow::Result;
-use docker_api::{client::Hijacked, detach_keys::DetachKeys};
+use crate::{cli::ContainerFlags, output};
+use anyhow::{Context as _, Result, bail};
+use docker_api::{
+    client::{Demux, Frame, Hijacked},
+    detach_keys::DetachKeys,
+};
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -72,6 +75,49 @@ async fn typed(
             return came;
         }
     }
+}
+
+/// Which streams of a new container are joined. *Source:* docker/cli `cli/command/container/opts.go`, `--attach`.
+pub(crate) struct Joined {
+    pub(crate) stdin: bool,
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
+}
+
+impl Joined {
+    pub(crate) fn of(flags: &ContainerFlags) -> Self {
+        let said = |stream: &str| flags.attach.iter().any(|named| named == stream);
+        let outputs = flags.attach.is_empty();
+        Self {
+            stdin: flags.interactive || said("stdin"),
+            stdout: outputs || said("stdout"),
+            stderr: outputs || said("stderr"),
+        }
+    }
+}
+
+/// Writes output where it belongs: raw for a terminal, else by Docker's frames.
+pub(super) async fn print(mut from: impl AsyncRead + Unpin, raw: bool) -> Result<()> {
+    let (mut out, mut err) = (output::stream(), tokio::io::stderr());
+    if raw {
+        tokio::io::copy(&mut from, &mut out).await.context("the stream was cut")?;
+        return out.flush().await.context("cannot write to standard output");
+    }
+    let mut demux = Demux::new(from);
+    while let Some(frame) = demux.next().await? {
+        match frame {
+            Frame::Stdout(bytes) => {
+                out.write_all(&bytes).await?;
+                out.flush().await?;
+            }
+            Frame::Stderr(bytes) => {
+                err.write_all(&bytes).await?;
+                err.flush().await?;
+            }
+            Frame::SystemError(bytes) => bail!("{}", String::from_utf8_lossy(&bytes)),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

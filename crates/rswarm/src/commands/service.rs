@@ -1,9 +1,9 @@
 //! `rswarm service ...`, `rswarm scale`.
 
 use super::{
-    causes, cluster,
+    causes,
     converge::{converge, converge_back},
-    each, explain, image, inspect, service_logs, service_spec,
+    each, explain, image, inspect, service_logs, service_spec, shown,
 };
 use crate::{
     cli::{ListArgs, ScaleArgs, Service, ServiceCreate, ServiceUpdate, TasksShown},
@@ -273,7 +273,7 @@ pub(crate) async fn task_list(client: &Client, filters: &str, shown: TasksShown)
     // What has no name here is shown by its id.
     let (mut nodes, mut services) = (BTreeMap::new(), BTreeMap::new());
     if !no_resolve {
-        nodes = cluster::names(client).await?;
+        nodes = shown::node_names(client).await?;
         services.extend(client.services(&[]).await?.into_iter().map(|s| (s.id, s.spec.name)));
     }
     tasks.sort_by(|a, b| {
@@ -317,8 +317,8 @@ pub(crate) async fn task_list(client: &Client, filters: &str, shown: TasksShown)
             name,
             image.split('@').next().unwrap_or_default().to_owned(),
             nodes.get(&task.node_id).cloned().unwrap_or(task.node_id),
-            cluster::capitalised(&task.desired_state),
-            format!("{} {} ago", cluster::capitalised(&task.status.state), list::human(age).to_lowercase()),
+            shown::capitalised(&task.desired_state),
+            format!("{} {} ago", shown::capitalised(&task.status.state), list::human(age).to_lowercase()),
             if short.is_empty() { short } else { format!("\"{short}\"") },
         ]);
     }

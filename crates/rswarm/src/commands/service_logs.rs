@@ -3,7 +3,7 @@
 //! Source: docker/cli `cli/command/service/logs.go`.
 
 use super::{
-    cluster, container,
+    logs, shown,
     target::{self, Named, Part},
 };
 use crate::{
@@ -86,12 +86,12 @@ impl Log {
 
     /// Prints it as it is.
     async fn copy(&self, client: &Client, args: &LogsArgs) -> Result<()> {
-        container::copy_logs(client, self.base, &self.id, args, args.details, self.tty).await
+        logs::copy_logs(client, self.base, &self.id, args, args.details, self.tty).await
     }
 
     /// Prints it with what task each line is of.
     async fn headed(&self, client: &Client, args: &ServiceLogs) -> Result<()> {
-        let body = container::open_logs(client, self.base, &self.id, &args.logs, true).await?;
+        let body = logs::open_logs(client, self.base, &self.id, &args.logs, true).await?;
         let mut frames = Demux::new(StreamReader::new(body));
         let (tasks, nodes) = (BTreeMap::new(), BTreeMap::new());
         let mut names = Names { client, args, padding: self.padding, tasks, nodes };
@@ -173,7 +173,7 @@ impl Names<'_> {
             self.tasks.insert(task.to_owned(), named);
         }
         if !self.nodes.contains_key(node) && !self.args.no_resolve {
-            self.nodes = cluster::names(self.client).await?;
+            self.nodes = shown::node_names(self.client).await?;
         }
         let (name, fill) = self.tasks.get(task).context("the task was named")?;
         Ok(format!("{name}@{}{fill}", self.nodes.get(node).map_or(node, String::as_str)))

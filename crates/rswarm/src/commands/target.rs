@@ -6,7 +6,7 @@
 //! What is of this host comes first, as without a swarm. Which node has the container, and whether who asks may act in
 //! it, is the front door's matter: it leads a request to wherever the container with that id is.
 
-use super::{causes, cluster};
+use super::{causes, shown};
 use crate::output;
 use anyhow::{Error, Result, anyhow, bail};
 use docker_api::{
@@ -142,7 +142,7 @@ impl Named {
     /// # Errors
     /// There is none.
     pub(crate) async fn newest(&self, client: &Client) -> Result<types::Task> {
-        let hosts = cluster::names(client).await?;
+        let hosts = shown::node_names(client).await?;
         let tasks = self.tasks(client, &hosts).await?;
         let newest = tasks.into_iter().next();
         newest.ok_or_else(|| anyhow!("{}; {}", self.no_such_task(), self.hint()))
@@ -163,7 +163,7 @@ impl Named {
 
     /// Returns the containers that run; where a slot or task was named and none runs, the last one that it had.
     async fn containers(&self, client: &Client) -> Result<Vec<Container>> {
-        let hosts = cluster::names(client).await?;
+        let hosts = shown::node_names(client).await?;
         let tasks = self.tasks(client, &hosts).await?;
         let mut found: Vec<Container> =
             tasks.iter().filter(|task| runs(task)).filter_map(|task| self.container(task, &hosts)).collect();

@@ -224,7 +224,7 @@ async fn whoami(client: &Client, args: &FormatArgs) -> Result<()> {
 }
 
 pub(crate) async fn audit(client: &Client, args: &AuditArgs) -> Result<()> {
-    let since = super::container::moment(args.since.as_deref())?;
+    let since = super::logs::moment(args.since.as_deref())?;
     let query = [
         ("since", since.as_str()),
         ("user", args.user.as_deref().unwrap_or_default()),

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     cli::{ComposeImages, ComposeLogs, ComposeLs, ComposePort, ComposePs, ListArgs, Services, TopArgs},
-    commands::{container, look},
+    commands::{container, logs, look},
     list::{self, List},
     output,
 };
@@ -121,8 +121,8 @@ pub(super) async fn logs(client: &Client, project: &Project, args: &ComposeLogs)
     let which = follow::Which {
         follow: args.follow,
         tail: args.tail.clone(),
-        since: container::moment(args.since.as_deref())?,
-        until: container::moment(args.until.as_deref())?,
+        since: logs::moment(args.since.as_deref())?,
+        until: logs::moment(args.until.as_deref())?,
         timestamps: args.timestamps,
     };
     let look = project.look(&args.look);

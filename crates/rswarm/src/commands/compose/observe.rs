@@ -9,7 +9,7 @@ use crate::{
         ComposeEvents, ComposeStats, ComposeVersion, ComposeVolumes, ComposeWait, Down, ListArgs, StatsArgs,
         VersionFormat,
     },
-    commands::{container, look},
+    commands::{logs, look},
     list::List,
     output,
 };
@@ -43,8 +43,7 @@ pub(super) async fn events(client: &Client, project: &Project, args: &ComposeEve
         "label": {format!("{}={}", label::PROJECT, project.name): true},
     })
     .to_string();
-    let (since, until) =
-        (container::moment(args.since.as_deref())?, container::moment(args.until.as_deref())?);
+    let (since, until) = (logs::moment(args.since.as_deref())?, logs::moment(args.until.as_deref())?);
     let mut query = vec![("filters", filters.as_str())];
     query.extend(
         [("since", since.as_str()), ("until", until.as_str())].into_iter().filter(|(_, at)| !at.is_empty()),

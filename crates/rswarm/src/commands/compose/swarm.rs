@@ -6,7 +6,7 @@ use crate::{
         Compose, ComposeExec, ComposeLogs, ComposePs, ComposeRestart, ComposeRun, DeployArgs, ListArgs,
         LogLook, ProjectArgs, Stack, TasksShown, Up,
     },
-    commands::{container, create, deploy, pairs, service, stack},
+    commands::{create, deploy, logs, pairs, service, stack},
     output,
 };
 use anyhow::{Context, Result, bail};
@@ -189,8 +189,8 @@ async fn show_logs(client: &Client, stack: &str, args: &ComposeLogs) -> Result<(
     let which = Which {
         follow: args.follow,
         tail: args.tail.clone(),
-        since: container::moment(args.since.as_deref())?,
-        until: container::moment(args.until.as_deref())?,
+        since: logs::moment(args.since.as_deref())?,
+        until: logs::moment(args.until.as_deref())?,
         timestamps: args.timestamps,
     };
     let sources =

@@ -2,7 +2,7 @@
 
 use super::plan::Plan;
 use crate::{
-    commands::{causes, cluster, converge::CannotRun},
+    commands::{causes, converge::CannotRun, shown},
     output,
 };
 use anyhow::Result;
@@ -28,7 +28,7 @@ impl Outlook {
     /// [`CannotRun`]: they would refuse the deploy, with their reason; or none of them answers.
     pub(super) async fn ask(client: &Client, plan: &Plan) -> Result<Self> {
         match client.stack_foresee(&plan.stack, &plan.apply).await {
-            Ok(services) => Ok(Self { services, nodes: cluster::names(client).await? }),
+            Ok(services) => Ok(Self { services, nodes: shown::node_names(client).await? }),
             Err(error) if error.status().is_some_and(|s| NOT_KNOWN.contains(&s.as_u16())) => {
                 output::warning(
                     "where tasks would go is not said: this takes a leader of this version; hint: upgrade all managers",
