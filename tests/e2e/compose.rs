@@ -277,6 +277,9 @@ services:
 ";
     let folder = project(&lab, "both", text);
     let swarm = |args: &[&str]| compose(&lab, &folder, &[&["--swarm"], args].concat());
+    let rehearsed = swarm(&["--dry-run", "up"]).ok();
+    assert!(rehearsed.contains("both_counter"), "{rehearsed}");
+    assert_eq!(lab.rswarm(1, &["service", "ls", "-q"]).ok(), "", "it was not deployed");
     swarm(&["up", "-d"]).ok();
     assert_eq!(swarm(&["ps", "--format", "{{.Name}}"]).ok().lines().count(), 3);
     let logs = wait_for("lines of all tasks", SOON, || {
@@ -296,6 +299,15 @@ services:
         2,
         "no job is left"
     );
+    for (word, told) in
+        [("restart", "Service both_web  Would be restarted"), ("down", "Service both_web  Removed")]
+    {
+        let rehearsed = swarm(&["--dry-run", word]);
+        assert!(
+            rehearsed.code == 0 && rehearsed.stderr.contains(&format!("DRY-RUN MODE -  {told}")),
+            "{rehearsed:?}"
+        );
+    }
     // A file that can be read only once.
     let piped = Command::new(program())
         .args(["compose", "--swarm", "-f", "-", "up", "-d"])

@@ -141,6 +141,6 @@ networks: {{own: {{ipam: {{config: [{{subnet: {subnet}}}]}}}}}}
     assert!(!Path::new(&out).exists() && !Path::new(&exported).exists());
     let json = compose(&lab, &folder, &["--dry-run", "--progress", "json", "stop", "web"]);
     assert!(json.stderr.contains("\"dry-run\":true"), "{json:?}");
-    let refused = compose(&lab, &folder, &["--swarm", "--dry-run", "up"]).fails();
-    assert!(refused.contains("--dry-run; hint: `rswarm deploy --plan`"), "{refused}");
+    let refused = compose(&lab, &folder, &["--swarm", "--dry-run", "run", "web"]).fails();
+    assert!(refused.contains("of a stack `up`, `down` and `restart` can be gone through"), "{refused}");
 }

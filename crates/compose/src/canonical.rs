@@ -6,7 +6,7 @@
 //! *Start reading at* [`document`].
 
 use crate::{
-    Error, Files, Sources, Warning, dotenv, interpolate, project,
+    Error, Files, Sources, Warning, dotenv, interpolate, meant, project,
     read::{Item, Reader, optional},
     rebase, stack,
     tree::{self, Entry, Node, Value},
@@ -58,6 +58,7 @@ pub fn document(sources: &Sources, files: &dyn Files, form: Form) -> Result<(Doc
     let mut read = Reader::new(sources, files, env);
     read.keep_variables(form.raw);
     let mut tree = project::load(&sources.files, &read)?;
+    meant::spare_others(&mut tree, &sources.services);
     // A disabled service that another one needs is shown as missing, not refused.
     if !form.raw {
         stack::without_profiles(&mut tree, &sources.profiles, false)?;
@@ -182,7 +183,7 @@ impl Document {
     }
 }
 
-fn get_mut<'a>(node: &'a mut Node, key: &str) -> Option<&'a mut Node> {
+pub(crate) fn get_mut<'a>(node: &'a mut Node, key: &str) -> Option<&'a mut Node> {
     match &mut node.value {
         Value::Map(entries) => entries.iter_mut().find(|e| e.key == key).map(|e| &mut e.node),
         _ => None,
@@ -196,7 +197,7 @@ fn remove(node: &mut Node, key: &str) {
 }
 
 /// Sets a key, or adds it.
-fn put(node: &mut Node, key: &str, value: Value) {
+pub(crate) fn put(node: &mut Node, key: &str, value: Value) {
     let at = node.at.clone();
     if let Value::Null = node.value {
         node.value = Value::Map(Vec::new());

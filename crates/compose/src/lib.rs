@@ -25,6 +25,7 @@ mod hooks;
 mod hosts;
 mod interpolate;
 mod local;
+mod meant;
 mod merge;
 mod mounts;
 mod one_host;
@@ -70,6 +71,8 @@ pub struct Sources {
     pub env_files: Vec<PathBuf>,
     /// `.env` is not read, also where no other files are named.
     pub no_default_env: bool,
+    /// Services that are meant, if not all are: the files of variables of those that they do not need may be missing.
+    pub services: Vec<String>,
     /// Services with a profile are there only with one of these; `*` stands for all.
     pub profiles: Vec<String>,
     /// What cannot be honoured is left out with a warning, instead of an error.
@@ -300,7 +303,8 @@ impl Stack {
 pub fn load(sources: &Sources, files: &dyn Files) -> Result<(Stack, Vec<Warning>), Error> {
     let env = variables(sources, files)?;
     let read = read::Reader::new(sources, files, env);
-    let tree = project::load(&sources.files, &read)?;
+    let mut tree = project::load(&sources.files, &read)?;
+    meant::spare_others(&mut tree, &sources.services);
     let stack = stack::resolve_leniently(tree, sources, &read)?;
     Ok((stack, read.into_warnings()))
 }

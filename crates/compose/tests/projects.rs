@@ -616,6 +616,36 @@ services:
     assert!(!kept.contains("B: "), "{kept}");
 }
 
+#[test]
+fn a_file_of_variables_may_be_missing_where_its_service_is_not_meant() {
+    let text = "
+services:
+  web: {image: a, depends_on: [db], env_file: a.env}
+  db: {image: a, env_file: [a.env]}
+  job: {image: a, env_file: nowhere.env, depends_on: {web: {condition: service_started}}}
+  beside: {image: a, env_file: [{path: nowhere.env, required: true}], network_mode: 'service:web'}
+";
+    let load = |services: &[&str]| {
+        let sources = Sources {
+            files: vec![("compose.yml".into(), text.to_owned())],
+            project_dir: "/srv/shop".into(),
+            place: compose::Place::Host,
+            services: services.iter().map(|service| (*service).to_owned()).collect(),
+            ..Sources::default()
+        };
+        let disk: BTreeMap<PathBuf, Vec<u8>> = [file_of_shop(("a.env", "A=1\n"))].into();
+        let (stack, _) = compose::load(&sources, &disk)?;
+        compose::document(&sources, &disk, compose::Form::default())?;
+        Ok::<_, compose::Error>(stack)
+    };
+    let stack = load(&["web"]).unwrap();
+    assert_eq!(stack.services.len(), 4);
+    assert_eq!(service(&stack, "db").spec.task.container.env, ["A=1"]);
+    for wanted in [&[][..], &["job"], &["web", "beside"]] {
+        assert!(load(wanted).unwrap_err().to_string().contains("nowhere.env"), "{wanted:?}");
+    }
+}
+
 fn file_of_shop((name, text): (&str, &str)) -> (PathBuf, Vec<u8>) {
     (PathBuf::from("/srv/shop").join(name), text.as_bytes().to_vec())
 }

@@ -31,6 +31,9 @@ pub(crate) struct DeployArgs {
     /// with 3 if some of it would not run.
     #[arg(long)]
     pub(crate) plan: bool,
+    /// A plan that would run is a good end, whatever it changes: of `compose --dry-run`.
+    #[arg(skip)]
+    pub(crate) rehearsed: bool,
     /// How the plan is shown.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: PlanFormat,
@@ -68,6 +71,7 @@ impl DeployArgs {
             name: None,
             message: None,
             plan: false,
+            rehearsed: false,
             format: PlanFormat::Text,
             no_rollback: false,
             detach: false,

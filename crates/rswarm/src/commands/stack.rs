@@ -133,6 +133,22 @@ pub(crate) async fn run(client: &Client, command: Stack) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Tells what a removal of a stack would remove.
+pub(crate) async fn would_go(client: &Client, stack: &str) -> Result<()> {
+    let filters = serde_json::json!({"label": {format!("{STACK_LABEL}={stack}"): true}}).to_string();
+    let query: docker_api::client::Query<'_> = &[("filters", &filters)];
+    let mut all: Vec<(&str, String)> = Vec::new();
+    all.extend(client.services(query).await?.into_iter().map(|service| ("Service", service.spec.name)));
+    all.extend(client.secrets(query).await?.into_iter().map(|secret| ("Secret", secret.spec.name)));
+    all.extend(client.configs(query).await?.into_iter().map(|config| ("Config", config.spec.name)));
+    all.extend(client.networks(query).await?.into_iter().map(|network| ("Network", network.name)));
+    if all.is_empty() {
+        return output::line(&format!("Nothing found in stack: {stack}"));
+    }
+    all.iter().for_each(|(kind, name)| output::step(kind, name, "Removed"));
+    Ok(())
+}
+
 async fn remove_stack(client: &Client, stack: &str, filters: &str, detach: bool) -> Result<()> {
     let query: docker_api::client::Query<'_> = &[("filters", filters)];
     let services = client.services(query).await?;

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) async fn config(client: &Client, of: &ProjectArgs, args: &ComposeConfig) -> Result<()> {
     let around = Surroundings::read(of)?;
     let reach = around.reach();
-    let mut sources = around.sources(&around.files()?)?;
+    let mut sources = Sources { services: args.names.clone(), ..around.sources(&around.files()?)? };
     if args.no_interpolate && !args.names.is_empty() {
         output::warning("service filtering is not applied when --no-interpolate is set");
     }

@@ -111,7 +111,7 @@ impl Project {
     pub(super) fn load(args: &ProjectArgs, wanted: &[String]) -> Result<Self> {
         let around = Surroundings::read(args)?;
         let files = around.files()?;
-        let sources = around.sources(&files)?;
+        let sources = Sources { services: wanted.to_vec(), ..around.sources(&files)? };
         let all = Sources { profiles: vec!["*".to_owned()], ..sources.clone() };
         let reach = around.reach();
         let everything = compose::load(&all, &reach).ok();

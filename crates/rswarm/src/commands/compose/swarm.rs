@@ -24,20 +24,29 @@ pub(super) async fn run(client: &Client, of: &ProjectArgs, command: Compose) -> 
         ("--parallel", of.parallel.is_some()),
         ("--all-resources", of.all_resources),
         ("--insecure-registry", !of.insecure_registry.is_empty()),
-        ("--dry-run; hint: `rswarm deploy --plan` tells what a deploy would change", of.dry_run),
     ])?;
+    if of.dry_run {
+        output::rehearse();
+    }
     let args = deploy_args(of);
     let name = || match (&of.project_name, of.file.is_empty()) {
         // What is deployed needs no file any more.
         (Some(name), true) => Ok(name.clone()),
         _ => deploy::load(&args).map(|stack| stack.name),
     };
+    let changes = matches!(command, Compose::Exec(_) | Compose::Run(_) | Compose::Build(_));
+    if of.dry_run && changes {
+        bail!("--dry-run: of a stack `up`, `down` and `restart` can be gone through");
+    }
     match command {
         Compose::Up(up) => return bring_up(client, args, &up).await,
         Compose::Down(down) => {
             let partly = !down.services.is_empty() || down.remove_orphans || down.timeout.is_some();
             if partly || down.volumes || down.rmi.is_some() {
                 bail!("a stack goes as a whole, and its volumes and images stay on their nodes");
+            }
+            if of.dry_run {
+                return stack::would_go(client, &name()?).await.map(|()| ExitCode::SUCCESS);
             }
             return stack::run(client, Stack::Rm { stacks: vec![name()?], detach: false }).await;
         }
@@ -56,7 +65,7 @@ pub(super) async fn run(client: &Client, of: &ProjectArgs, command: Compose) -> 
             ])?;
             deploy::build_images(client, &deploy::load(&args)?).await?;
         }
-        Compose::Restart(restart) => force(client, &name()?, &restart).await?,
+        Compose::Restart(restart) => force(client, &name()?, &restart, of.dry_run).await?,
         Compose::Config(config) => {
             let only = config.services
                 || config.volumes
@@ -106,6 +115,8 @@ fn deploy_args(of: &ProjectArgs) -> DeployArgs {
         profile: of.profile.clone(),
         lenient: of.lenient,
         name: of.project_name.clone(),
+        plan: of.dry_run,
+        rehearsed: of.dry_run,
         ..DeployArgs::unattended(of.file.clone(), service::CONVERGE_LIMIT)
     }
 }
@@ -135,7 +146,7 @@ async fn bring_up(client: &Client, args: DeployArgs, up: &Up) -> Result<ExitCode
     let timeout = super::seconds(up.wait_timeout).unwrap_or(args.timeout);
     let args = DeployArgs { prune: up.make.remove_orphans, timeout, ..args };
     let (name, code) = deploy::deploy(client, &args).await?;
-    if up.detach || up.wait {
+    if up.detach || up.wait || args.plan {
         return Ok(code);
     }
     let logs = ComposeLogs {
@@ -219,7 +230,7 @@ async fn run_in_task(client: &Client, stack: &str, args: ComposeExec) -> Result<
 }
 
 /// Replaces the tasks of services by new ones of the same.
-async fn force(client: &Client, stack: &str, args: &ComposeRestart) -> Result<()> {
+async fn force(client: &Client, stack: &str, args: &ComposeRestart, dry_run: bool) -> Result<()> {
     refuse(&[
         ("--timeout; hint: `stop_grace_period` in the file", args.timeout.is_some()),
         ("--no-deps", args.no_deps),
@@ -227,9 +238,16 @@ async fn force(client: &Client, stack: &str, args: &ComposeRestart) -> Result<()
     let mut names = std::collections::BTreeSet::new();
     for (_, service) in services(client, stack, &args.services).await? {
         let mut spec = service.spec;
+        if dry_run {
+            output::step("Service", &spec.name, "Would be restarted");
+            continue;
+        }
         spec.task_template.force_update += 1;
         client.service_update(&service.id, service.version.index, &spec, HeaderMap::new()).await?;
         names.insert(spec.name);
+    }
+    if dry_run {
+        return Ok(());
     }
     crate::commands::converge::converge(client, &names, service::CONVERGE_LIMIT).await
 }

@@ -92,8 +92,8 @@ async fn carry_out(client: &Client, stack: &Stack, mut plan: Plan, args: &Deploy
     if args.plan {
         return Ok(match (outlook.all_run(), plan.is_empty()) {
             (false, _) => ExitCode::from(crate::CANNOT_RUN),
-            (true, true) => ExitCode::SUCCESS,
-            (true, false) => ExitCode::from(CHANGES),
+            (true, unchanged) if unchanged || args.rehearsed => ExitCode::SUCCESS,
+            (true, _) => ExitCode::from(CHANGES),
         });
     }
     if !plan.is_empty() && !args.yes && !confirmed()? {
