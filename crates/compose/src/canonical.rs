@@ -58,7 +58,7 @@ pub fn document(sources: &Sources, files: &dyn Files, form: Form) -> Result<(Doc
     let mut read = Reader::new(sources, files, env);
     read.keep_variables(form.raw);
     let mut tree = project::load(&sources.files, &read)?;
-    meant::spare_others(&mut tree, &sources.services);
+    meant::spare_others(&mut tree, sources.meant.as_deref());
     // A disabled service that another one needs is shown as missing, not refused.
     if !form.raw {
         stack::without_profiles(&mut tree, &sources.profiles, false)?;

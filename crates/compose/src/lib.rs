@@ -72,7 +72,7 @@ pub struct Sources {
     /// `.env` is not read, also where no other files are named.
     pub no_default_env: bool,
     /// Services that are meant, if not all are: the files of variables of those that they do not need may be missing.
-    pub services: Vec<String>,
+    pub meant: Option<Vec<String>>,
     /// Services with a profile are there only with one of these; `*` stands for all.
     pub profiles: Vec<String>,
     /// What cannot be honoured is left out with a warning, instead of an error.
@@ -304,7 +304,7 @@ pub fn load(sources: &Sources, files: &dyn Files) -> Result<(Stack, Vec<Warning>
     let env = variables(sources, files)?;
     let read = read::Reader::new(sources, files, env);
     let mut tree = project::load(&sources.files, &read)?;
-    meant::spare_others(&mut tree, &sources.services);
+    meant::spare_others(&mut tree, sources.meant.as_deref());
     let stack = stack::resolve_leniently(tree, sources, &read)?;
     Ok((stack, read.into_warnings()))
 }

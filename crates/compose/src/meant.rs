@@ -7,11 +7,9 @@ use crate::{
 };
 use std::collections::BTreeSet;
 
-/// Lets the files of variables of all others be missing; if none is named, all are meant.
-pub(crate) fn spare_others(tree: &mut Node, named: &[String]) {
-    if named.is_empty() {
-        return;
-    }
+/// Lets the files of variables of all others be missing; `None` = all are meant.
+pub(crate) fn spare_others(tree: &mut Node, named: Option<&[String]>) {
+    let Some(named) = named else { return };
     let meant = with_needed(tree, named);
     let Some(Value::Map(services)) = get_mut(tree, "services").map(|services| &mut services.value) else {
         return;

@@ -625,12 +625,12 @@ services:
   job: {image: a, env_file: nowhere.env, depends_on: {web: {condition: service_started}}}
   beside: {image: a, env_file: [{path: nowhere.env, required: true}], network_mode: 'service:web'}
 ";
-    let load = |services: &[&str]| {
+    let load = |services: Option<&[&str]>| {
         let sources = Sources {
             files: vec![("compose.yml".into(), text.to_owned())],
             project_dir: "/srv/shop".into(),
             place: compose::Place::Host,
-            services: services.iter().map(|service| (*service).to_owned()).collect(),
+            meant: services.map(|meant| meant.iter().map(|service| (*service).to_owned()).collect()),
             ..Sources::default()
         };
         let disk: BTreeMap<PathBuf, Vec<u8>> = [file_of_shop(("a.env", "A=1\n"))].into();
@@ -638,10 +638,11 @@ services:
         compose::document(&sources, &disk, compose::Form::default())?;
         Ok::<_, compose::Error>(stack)
     };
-    let stack = load(&["web"]).unwrap();
+    assert_eq!(load(Some(&[])).unwrap().services.len(), 4);
+    let stack = load(Some(&["web"])).unwrap();
     assert_eq!(stack.services.len(), 4);
     assert_eq!(service(&stack, "db").spec.task.container.env, ["A=1"]);
-    for wanted in [&[][..], &["job"], &["web", "beside"]] {
+    for wanted in [None, Some(&["job"][..]), Some(&["web", "beside"])] {
         assert!(load(wanted).unwrap_err().to_string().contains("nowhere.env"), "{wanted:?}");
     }
 }

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) async fn config(client: &Client, of: &ProjectArgs, args: &ComposeConfig) -> Result<()> {
     let around = Surroundings::read(of)?;
     let reach = around.reach();
-    let mut sources = Sources { services: args.names.clone(), ..around.sources(&around.files()?)? };
+    let mut sources = Sources { meant: named(&args.names), ..around.sources(&around.files()?)? };
     if args.no_interpolate && !args.names.is_empty() {
         output::warning("service filtering is not applied when --no-interpolate is set");
     }
@@ -98,6 +98,11 @@ pub(super) async fn config(client: &Client, of: &ProjectArgs, args: &ComposeConf
         }
     };
     write(of, args, &text)
+}
+
+/// Returns the services that are meant, where some are named.
+fn named(names: &[String]) -> Option<Vec<String>> {
+    Some(names.to_vec()).filter(|names| !names.is_empty())
 }
 
 fn write(of: &ProjectArgs, args: &ComposeConfig, text: &str) -> Result<()> {

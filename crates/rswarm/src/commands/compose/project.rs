@@ -109,9 +109,15 @@ impl Project {
     /// # Errors
     /// There is no file, or it cannot be read.
     pub(super) fn load(args: &ProjectArgs, wanted: &[String]) -> Result<Self> {
+        let meant = Some(wanted.to_vec()).filter(|wanted| !wanted.is_empty());
+        Self::load_meant(args, wanted, meant)
+    }
+
+    /// As [`load`](Self::load); `meant`: the services whose variables matter, if not those of all do.
+    fn load_meant(args: &ProjectArgs, wanted: &[String], meant: Option<Vec<String>>) -> Result<Self> {
         let around = Surroundings::read(args)?;
         let files = around.files()?;
-        let sources = Sources { services: wanted.to_vec(), ..around.sources(&files)? };
+        let sources = Sources { meant, ..around.sources(&files)? };
         let all = Sources { profiles: vec!["*".to_owned()], ..sources.clone() };
         let reach = around.reach();
         let everything = compose::load(&all, &reach).ok();
@@ -205,15 +211,16 @@ impl Project {
     }
 
     /// As [`load`](Self::load); a project that is named by flag, and has no file by flag, needs none, and one that a
-    /// variable names has one if it is there. Source: docker/compose `cmd/compose/compose.go`, `projectOrName`.
+    /// variable names has one if it is there. What only acts on containers needs nobody's variables. Source: docker/compose `cmd/compose/compose.go`, `projectOrName`.
     pub(super) fn load_or_named(args: &ProjectArgs, wanted: &[String]) -> Result<Self> {
         let around = Surroundings::read(args)?;
-        let Some(name) = around.name() else { return Self::load(args, wanted) };
+        let of_file = || Self::load_meant(args, wanted, Some(Vec::new()));
+        let Some(name) = around.name() else { return of_file() };
         let by_flag = args.project_name.is_some() && args.file.is_empty();
         if by_flag || (args.file.is_empty() && around.files().is_err()) {
             return Self::of(&around, Self { name, ..Self::bare() });
         }
-        Self::load(args, wanted)
+        of_file()
     }
 
     /// Returns what the file says.
