@@ -53,6 +53,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// As Docker Compose words it.
+    #[error("{at}: {path}: env file {} not found; hint: `required: false` does without", file.display())]
+    NoEnvFile { at: At, path: String, file: PathBuf },
     #[error("{}:{line}: {text}", file.display())]
     EnvFile { file: PathBuf, line: usize, text: String },
     #[error("cannot read {}", file.display())]
@@ -82,6 +85,7 @@ impl Error {
             | Self::Interpolation { at, .. }
             | Self::RequiredVariable { at, .. }
             | Self::Read { at, .. }
+            | Self::NoEnvFile { at, .. }
             | Self::Circle { at, .. } => Some(at),
             Self::NoFiles | Self::EnvFile { .. } | Self::ReadDefaultEnv { .. } | Self::Name { .. } => None,
         }

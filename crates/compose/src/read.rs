@@ -169,6 +169,15 @@ impl<'a> Reader<'a> {
 
     /// Reads an entry of `env_file`: a path, or a path with what else is said of it.
     pub(crate) fn variables_of(&self, file: &Item<'_>) -> Result<Vec<(String, Option<String>)>, Error> {
+        self.listed(file).map_err(|error| match error {
+            Error::Read { at, path, file, source } if source.kind() == std::io::ErrorKind::NotFound => {
+                Error::NoEnvFile { at, path, file }
+            }
+            error => error,
+        })
+    }
+
+    fn listed(&self, file: &Item<'_>) -> Result<Vec<(String, Option<String>)>, Error> {
         if !file.is_map() {
             return self.env_file(file, &file.string()?, true);
         }

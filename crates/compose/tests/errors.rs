@@ -192,7 +192,7 @@ fn variables_can_be_demanded() {
 fn missing_files_are_named() {
     check_service(
         "env_file: web.env",
-        "stack.yml:4:15: services.web.env_file: cannot read /srv/shop/web.env",
+        "stack.yml:4:15: services.web.env_file: env file /srv/shop/web.env not found; hint: `required: false` does without",
     );
     check(
         "services: {web: {image: a}}\nsecrets:\n  key:\n    file: ./key.pem\n",
