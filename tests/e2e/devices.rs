@@ -1,6 +1,6 @@
 //! GPUs and other things that hosts have: each belongs to one task of a swarm; on one host containers share them.
 
-use crate::{SOON, lab, load_hello, swarm};
+use crate::{SOON, docker_changes, lab, load_hello, swarm};
 use std::{collections::BTreeSet, fs};
 use testkit::{Lab, wait_for};
 
@@ -153,7 +153,8 @@ fn dockers_cli_asks_for_devices_and_generic_resources() {
     let of = |format: &str| lab.docker(1, &["service", "inspect", "--format", format, "seated"]).ok();
     let wanted = of("{{json .Spec.TaskTemplate.Resources.Reservations}}");
     assert!(wanted.contains(r#"{"DiscreteResourceSpec":{"Kind":"seat","Value":2}}"#), "{wanted}");
-    lab.docker(
+    docker_changes(
+        &lab,
         1,
         &["service", "update", "--generic-resource-rm", "seat", "--generic-resource-add", "gpu=2", "seated"],
     )

@@ -1,7 +1,7 @@
 //! The real `docker` CLI against our front door. Needs `docker` (Debian: docker.io or docker-cli); its daemon is
 //! not used.
 
-use crate::{SOON, ask, load_hello, swarm, wait_for_replicas, wait_for_update};
+use crate::{SOON, ask, docker_changes, load_hello, swarm, wait_for_replicas, wait_for_update};
 use testkit::wait_for;
 
 #[test]
@@ -27,14 +27,14 @@ fn dockers_own_cli_deploys_scales_updates_and_looks_into_a_swarm() {
         assert!(ask(&mut lab, n, 8080).contains("Hello docker!"));
     }
 
-    lab.docker(1, &["service", "scale", "--detach", "app_web=4"]).ok();
+    docker_changes(&lab, 1, &["service", "scale", "--detach", "app_web=4"]).ok();
     wait_for_replicas(&lab, 1, "app_web", "4/4");
-    lab.docker(1, &["service", "update", "--detach", "--env-add", "NAME=again", "app_web"]).ok();
+    docker_changes(&lab, 1, &["service", "update", "--detach", "--env-add", "NAME=again", "app_web"]).ok();
     wait_for("the new environment", SOON, || match lab.http(1, 8080) {
         Ok(text) if text.contains("Hello again!") => Ok(()),
         other => Err(format!("{other:?}")),
     });
-    lab.docker(1, &["service", "rollback", "--detach", "app_web"]).ok();
+    docker_changes(&lab, 1, &["service", "rollback", "--detach", "app_web"]).ok();
     wait_for("the old environment", SOON, || match lab.http(2, 8080) {
         Ok(text) if text.contains("Hello docker!") => Ok(()),
         other => Err(format!("{other:?}")),

@@ -56,6 +56,15 @@ fn program() -> &'static Path {
 /// Time for anything that needs an election, a heartbeat to be missed, or an image to travel. Machines are slow.
 const SOON: Duration = Duration::from_secs(60);
 
+/// Runs the real `docker ARGS`, which reads an object, changes it and writes it: again when the swarm changed it meanwhile.
+/// Ours does that by itself.
+fn docker_changes(lab: &Lab, n: u8, args: &[&str]) -> testkit::Output {
+    wait_for("docker's change to be taken", SOON, || {
+        let said = lab.docker(n, args);
+        if said.stderr.contains("update out of sequence") { Err(said.stderr) } else { Ok(said) }
+    })
+}
+
 /// Starts a lab of `hosts` hosts.
 fn lab(hosts: u8) -> Lab {
     Lab::start(program(), hosts).expect("a lab of hosts")

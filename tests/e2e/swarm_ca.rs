@@ -1,6 +1,6 @@
 //! The swarm's keys: the lock of managers that restart, join tokens, certificates and their authority.
 
-use crate::{SOON, lab, load_hello, swarm, wait_for_replicas};
+use crate::{SOON, docker_changes, lab, load_hello, swarm, wait_for_replicas};
 use std::{
     io::Write as _,
     path::{Path, PathBuf},
@@ -151,7 +151,7 @@ fn a_locked_manager_can_be_made_to_leave_without_its_key() {
 #[test]
 fn turning_the_lock_on_off_and_to_another_key_reaches_every_manager_and_no_worker() {
     let mut lab = swarm(3, 2);
-    let said = lab.docker(1, &["swarm", "update", "--autolock=true"]).ok();
+    let said = docker_changes(&lab, 1, &["swarm", "update", "--autolock=true"]).ok();
     let first = unlock_key(&lab, 2);
     assert!(said.contains(&first), "{said}");
     for n in [1, 2] {
@@ -165,7 +165,7 @@ fn turning_the_lock_on_off_and_to_another_key_reaches_every_manager_and_no_worke
     docker_with_input(&lab, 2, &["swarm", "unlock"], &first).ok();
 
     // A worker that becomes a manager never has its new keys without the lock.
-    lab.docker(1, &["node", "promote", "host3"]).ok();
+    docker_changes(&lab, 1, &["node", "promote", "host3"]).ok();
     wait_for("host 3 to be a manager", SOON, || is_locked_on_disk(&lab, 3));
     wait_for("host 3 to answer", SOON, || {
         let seen = lab.docker(3, &["node", "ls", "-q"]);
@@ -174,7 +174,7 @@ fn turning_the_lock_on_off_and_to_another_key_reaches_every_manager_and_no_worke
 
     let before: Vec<Vec<u8>> =
         (1..=3).map(|n| std::fs::read(data_root(&lab, n).join("swarm/raft.key")).unwrap()).collect();
-    lab.docker(1, &["swarm", "unlock-key", "--rotate", "-q"]).ok();
+    docker_changes(&lab, 1, &["swarm", "unlock-key", "--rotate", "-q"]).ok();
     let second = unlock_key(&lab, 3);
     assert_ne!(first, second);
     for n in 1..=3 {
@@ -193,7 +193,7 @@ fn turning_the_lock_on_off_and_to_another_key_reaches_every_manager_and_no_worke
     docker_with_input(&lab, 3, &["swarm", "unlock"], &second).ok();
 
     // A manager that becomes a worker has no lock any more, and nothing of the log.
-    lab.docker(1, &["node", "demote", "host3"]).ok();
+    docker_changes(&lab, 1, &["node", "demote", "host3"]).ok();
     wait_for("host 3 to be a worker", SOON, || {
         let swarm = data_root(&lab, 3).join("swarm");
         let pem = std::fs::read_to_string(swarm.join("certificates/node.pem")).unwrap();
@@ -201,7 +201,7 @@ fn turning_the_lock_on_off_and_to_another_key_reaches_every_manager_and_no_worke
         if open { Ok(()) } else { Err(lab.daemon_logs()) }
     });
 
-    lab.docker(1, &["swarm", "update", "--autolock=false"]).ok();
+    docker_changes(&lab, 1, &["swarm", "update", "--autolock=false"]).ok();
     for n in [1, 2] {
         wait_for("the lock to be off", SOON, || match is_locked_on_disk(&lab, n) {
             Ok(()) => Err(format!("host {n} is locked")),
@@ -274,7 +274,7 @@ fn the_root_certificate_is_replaced_on_every_node_and_one_that_is_down_holds_it_
     let old_issuers = of_nodes(&lab, "CertIssuerPublicKey");
     assert!(old_issuers.iter().all(|i| i == &old_issuers[0] && i.len() > 40), "{old_issuers:?}");
 
-    let said = lab.docker(1, &["swarm", "ca", "--rotate"]).ok();
+    let said = docker_changes(&lab, 1, &["swarm", "ca", "--rotate"]).ok();
     let new_root = lab.docker(2, &["swarm", "ca"]).ok();
     assert_ne!(old_root, new_root);
     assert!(said.contains(new_root.trim()), "{said}");
@@ -298,7 +298,7 @@ fn the_root_certificate_is_replaced_on_every_node_and_one_that_is_down_holds_it_
         let nodes = lab.rswarm(1, &["node", "ls", "--format", "{{.Hostname}} {{.Status}}"]).ok();
         if nodes.contains("host3 Down") { Ok(()) } else { Err(nodes) }
     });
-    lab.docker(1, &["swarm", "ca", "--rotate", "--detach"]).ok();
+    docker_changes(&lab, 1, &["swarm", "ca", "--rotate", "--detach"]).ok();
     wait_for("the two others to have new certificates", SOON, || {
         let issuers = of_nodes(&lab, "CertIssuerPublicKey");
         if issuers.iter().filter(|i| *i != &new_issuers[0]).count() == 2 {
