@@ -284,8 +284,9 @@ async fn a_member_that_lags_takes_the_word_of_those_it_knows_for_newer_ones() {
     swarm.manager(3).restart().await;
     let index = swarm.write().await;
     swarm.manager(3).handle().wait_applied(index).await.unwrap();
-    let leader = swarm.manager(3).handle().leader_now().leader.unwrap();
-    assert_eq!(leader.0, 5);
+    let mut leadership = swarm.manager(3).handle().leader();
+    let by_the_newer = leadership.wait_for(|now| now.leader.is_some_and(|(raft_id, _)| raft_id == 5));
+    timeout(DEADLINE, by_the_newer).await.expect("it hears the newer one lead").unwrap();
     // All but one of those that it knew are replaced.
     swarm.manager(3).stop().await;
     swarm.leader().await.remove_member(2).await.unwrap();
