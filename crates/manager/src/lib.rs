@@ -73,13 +73,20 @@ use model::{NodeId, Role, Timestamp, caught};
 use proto::control::PersonClaim;
 use shared::Shared;
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, atomic::AtomicBool},
 };
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Status, service::Routes, transport::Channel};
+use tonic::{
+    Request, Status,
+    body::Body,
+    codegen::{Service, http},
+    service::Routes,
+    transport::Channel,
+};
 
 /// Returns a (lazily connecting) channel to the manager at this address, authenticated both ways; if the node is named,
 /// to this very one or nowhere.
@@ -216,6 +223,18 @@ impl Manager {
             .add_service(Early::new(shared, ca::service(shared.clone())))
             .add_service(Early::new(shared, ca::membership_service(shared.clone())));
         routes.routes()
+    }
+
+    /// Returns Control for calls of this very process, which need no connection. They are judged as those are that come over
+    /// one: they expect [`pki::tls::Peer`] in their extensions, and are refused without.
+    pub fn control(
+        &self,
+    ) -> impl Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + use<> {
+        Early::new(&self.shared, control::service(self.shared.clone()))
     }
 
     /// Returns a new certificate of this manager's own node, if this manager leads.

@@ -181,6 +181,10 @@ impl Shared {
         let evidence = Evidence::of(request);
         async move {
             let evidence = evidence?;
+            // Who calls from this very process has no connection that would have been closed.
+            if self.cancel.is_cancelled() {
+                return Err(Status::unavailable("this manager is stopping: ask another one"));
+            }
             if self.is_retired() {
                 return Err(Status::unavailable("this node is a manager no more: ask another one"));
             }

@@ -64,8 +64,8 @@ pub use group::Group;
 pub use images::registry_auth;
 pub use listen::{Listener, Whose};
 pub use swarm::{
-    BoxedIo, Control, InitRequest, Io, JoinRequest, Membership, RecoverRequest, RestoreRequest, Swarm,
-    SwarmStatus,
+    BoxedIo, Control, InitRequest, Io, JoinRequest, Link, Membership, RecoverRequest, RestoreRequest, Swarm,
+    SwarmStatus, link,
 };
 
 use api_version::without_version;

@@ -44,11 +44,9 @@ pub(super) async fn elsewhere(
 ) -> Option<(Arc<Task>, Option<String>)> {
     let mut segments = path.trim_start_matches('/').split('/');
     let (kind, id) = (segments.next()?, segments.next()?);
-    if !matches!(state.swarm().status(), SwarmStatus::Active(_)) {
-        return None;
-    }
+    let in_a_swarm = || matches!(state.swarm().status(), SwarmStatus::Active(_));
     match kind {
-        "containers" if !matches!(id, "json" | "create" | "prune") => {
+        "containers" if !matches!(id, "json" | "create" | "prune") && in_a_swarm() => {
             match engine.inspect(id) {
                 Err(error) if error.kind() == engine::ErrorKind::NotFound => {}
                 _ => return None,
@@ -57,7 +55,7 @@ pub(super) async fn elsewhere(
             let container = task.status.container.as_ref().map(|c| c.container_id.clone());
             Some((task, container))
         }
-        "exec" => {
+        "exec" if in_a_swarm() => {
             let container = state.remote_execs.container(id)?;
             task_of(state, &container).await.map(|task| (task, None))
         }

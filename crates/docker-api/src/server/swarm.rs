@@ -4,11 +4,30 @@ use super::{ApiError, Asker};
 use model::{Availability, ClusterId, NodeId, Role};
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{Service, StdError, http},
+};
+use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
 /// A manager's control service; each call carries the claim of the person it is made for.
 pub type Control = proto::control::control_client::ControlClient<
-    tonic::service::interceptor::InterceptedService<tonic::transport::Channel, proto::PersonalClaim>,
+    tonic::service::interceptor::InterceptedService<Link, proto::PersonalClaim>,
 >;
+
+/// The way to a manager: a connection, or a call in this process.
+pub type Link = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Status>;
+
+/// Returns what answers a manager's calls as the way to it.
+pub fn link<S>(service: S) -> Link
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + Sync + 'static,
+    S::Error: Into<StdError>,
+    S::Future: Send + 'static,
+{
+    BoxCloneSyncService::new(service.map_err(|error| Status::from_error(error.into())))
+}
 
 /// A byte stream both ways.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -6,7 +6,7 @@ use docker_api::{
     client::Client,
     server::{
         ApiError, Asker, BoxedIo, Control, FrontDoor, InitRequest, JoinRequest, Listener, Membership,
-        Options, Swarm, SwarmStatus,
+        Options, Swarm, SwarmStatus, link,
     },
 };
 use model::{
@@ -703,7 +703,7 @@ impl Door {
         let swarm = Arc::new(FakeSwarm {
             world: world.clone(),
             control: proto::control::control_client::ControlClient::with_interceptor(
-                channel,
+                link(channel),
                 proto::PersonalClaim::new(&proto::control::PersonClaim::default()),
             ),
             addr: "10.1.0.1:2377".parse().unwrap(),

@@ -3,6 +3,7 @@
 mod identity;
 mod linear;
 mod links;
+mod own;
 mod roles;
 mod sim;
 mod soak;

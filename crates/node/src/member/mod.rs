@@ -114,6 +114,8 @@ pub(crate) struct View {
     /// When it was started.
     pub(crate) begun: Instant,
     pub(crate) store: Option<store::Handle>,
+    /// Of a manager with its store.
+    pub(crate) manager: Option<manager::Manager>,
     /// Why a manager runs without its store; else empty.
     pub(crate) lacks: String,
     /// Why the managers refuse this node, and what to do; else empty.
@@ -323,6 +325,7 @@ impl Member {
             addr: record.advertise_addr,
             managers: record.managers.clone(),
             store: handle.clone(),
+            manager: own.clone(),
             lacks,
             error: String::new(),
             heard: heard.clone(),

@@ -25,12 +25,12 @@ use crate::{
 };
 use anyhow::Context as _;
 use docker_api::server::{
-    ApiError, Asker, BoxedIo, Control, InitRequest, JoinRequest, Membership, RecoverRequest, RestoreRequest,
-    Swarm, SwarmStatus,
+    ApiError, Asker, BoxedIo, Control, InitRequest, JoinRequest, Link, Membership, RecoverRequest,
+    RestoreRequest, Swarm, SwarmStatus, link,
 };
 use engine::Engine;
 use model::{NodeId, NodeState, Object, Role, with_causes};
-use pki::{Credentials, CredentialsError, JoinToken, UnlockKey};
+use pki::{Credentials, CredentialsError, JoinToken, UnlockKey, tls::Peer};
 use proto::{
     PersonalClaim, WireId as _,
     control::{GetRequest, control_client::ControlClient},
@@ -51,7 +51,8 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
 };
-use tonic::{Status, transport::Channel};
+use tonic::{Status, body::Body, codegen::http, transport::Channel};
+use tower::ServiceExt as _;
 
 /// How long one of them is waited for before another is asked to relay.
 const RELAY_LIMIT: Duration = Duration::from_secs(3);
@@ -509,20 +510,21 @@ impl Swarm for NodeSwarm {
         let current = self.current().ok_or_else(|| self.absent())?;
         let view = current.view.borrow().clone();
         let claim = Self::claim(view.role, asker)?;
-        let client = |addr| {
-            ControlClient::with_interceptor(current.connections.manager(addr, None), claim.clone())
+        let client = |link| {
+            ControlClient::with_interceptor(link, claim.clone())
                 .max_decoding_message_size(MESSAGE_MAX)
                 .max_encoding_message_size(MESSAGE_MAX)
         };
+        let dial = |addr| link(current.connections.manager(addr, None));
         // A manager that knows a leader passes on to it what it cannot answer itself: no need to ask around.
         if view.store.as_ref().is_some_and(store::Handle::is_current) {
-            return Ok(client(view.addr));
+            return Ok(client(own_manager(&view, &current).unwrap_or_else(|| dial(view.addr))));
         }
         let mut last = "no manager is known".to_owned();
         let managers = Self::managers(&view);
         let attempt = async {
             for addr in managers {
-                let mut client = client(addr);
+                let mut client = client(dial(addr));
                 // A cheap question, answered by the replica's leader: whoever answers can serve the request.
                 let ask = client
                     .get(GetRequest { kind: ObjectKind::Node.into(), id_or_name: view.node.to_string() });
@@ -592,6 +594,19 @@ impl Swarm for NodeSwarm {
             .await
             .unwrap_or_else(|_| Err(ApiError::unavailable("no manager answered in time")))
     }
+}
+
+/// Returns the way to this node's own manager, which needs no connection. `None`: it has none, or its certificate is not
+/// valid now, and what others would think of it, it shall think, too.
+fn own_manager(view: &member::View, current: &Current) -> Option<Link> {
+    let credentials = current.connections.credentials();
+    let ((from, to), now) = (credentials.validity(), clock());
+    let peer = Peer { identity: Some(credentials.identity()), expired: None, addr: view.addr };
+    let control = view.manager.as_ref().filter(|_| from <= now && now < to)?.control();
+    Some(link(control.map_request(move |mut request: http::Request<Body>| {
+        request.extensions_mut().insert(peer);
+        request
+    })))
 }
 
 impl NodeSwarm {
