@@ -53,7 +53,7 @@ use proto::{
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
-use tracing::info;
+use tracing::{debug, info};
 
 /// A message of a list is full when it has this much: clients take 4 MiB. *Unit:* bytes.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -170,7 +170,8 @@ impl Control for ControlService {
                 Ok((object.key(), vec![Change::Put(object)]))
             })
             .await?;
-        info!(object = %key, "created");
+        // At `info` the audit history says so.
+        debug!(object = %key, "created");
         let id = key_bytes(key);
         Ok(Response::new(CreateReply { id, version }))
     }
@@ -191,7 +192,7 @@ impl Control for ControlService {
             })
             .await?;
         if let Some(key) = key {
-            info!(object = %key, "updated");
+            debug!(object = %key, "updated");
         }
         Ok(Response::new(UpdateReply { version }))
     }
@@ -214,7 +215,7 @@ impl Control for ControlService {
                 ))
             })
             .await?;
-        info!(object = %object_ref(kind, &request.id)?, "removed");
+        debug!(object = %object_ref(kind, &request.id)?, "removed");
         Ok(Response::new(RemoveReply {}))
     }
 
