@@ -334,40 +334,43 @@ async fn writes(handles: &[Handle], id: u64) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_answer_stops_a_leader() {
-    for seed in 1..=3 {
-        let (leader, other) = (Manager::leading().await, Manager::start(2).await);
-        let handles = [leader.store.handle(), other.store.handle()];
-        handles[0].add_member(2, NodeId(2), other.addr).await.unwrap();
-        let liar = Liar {
-            numbers: Arc::new(Mutex::new(Numbers::new(seed))),
-            lies: Arc::default(),
-            gone: Arc::default(),
-            answers: Arc::default(),
-        };
-        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = socket.local_addr().unwrap();
-        let mut serving = JoinSet::new();
-        let server = Server::builder().add_service(raft_server::RaftServer::new(liar.clone()));
-        serving.spawn(async move { server.serve_with_incoming(TcpIncoming::from(socket)).await.unwrap() });
-        handles[0].add_member(3, NodeId(3), addr).await.unwrap();
+    // Beside each other: they wait more than they work.
+    futures::future::join_all((1..=3).map(answers_of_a_liar)).await;
+}
 
-        liar.lies.store(true, Ordering::Relaxed);
-        for id in 100..140 {
-            until("a change is taken", async || writes(&handles, id).await).await;
-            for handle in &handles {
-                assert_eq!(handle.failure(), None, "seed {seed}, change {id}");
-            }
+async fn answers_of_a_liar(seed: u64) {
+    let (leader, other) = (Manager::leading().await, Manager::start(2).await);
+    let handles = [leader.store.handle(), other.store.handle()];
+    handles[0].add_member(2, NodeId(2), other.addr).await.unwrap();
+    let liar = Liar {
+        numbers: Arc::new(Mutex::new(Numbers::new(seed))),
+        lies: Arc::default(),
+        gone: Arc::default(),
+        answers: Arc::default(),
+    };
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = socket.local_addr().unwrap();
+    let mut serving = JoinSet::new();
+    let server = Server::builder().add_service(raft_server::RaftServer::new(liar.clone()));
+    serving.spawn(async move { server.serve_with_incoming(TcpIncoming::from(socket)).await.unwrap() });
+    handles[0].add_member(3, NodeId(3), addr).await.unwrap();
+
+    liar.lies.store(true, Ordering::Relaxed);
+    for id in 100..140 {
+        until("a change is taken", async || writes(&handles, id).await).await;
+        for handle in &handles {
+            assert_eq!(handle.failure(), None, "seed {seed}, change {id}");
         }
-        until("it was asked often", async || {
-            for handle in &handles {
-                assert_eq!(handle.failure(), None, "seed {seed}");
-            }
-            liar.answers.load(Ordering::Relaxed) > 60
-        })
-        .await;
-        liar.gone.store(true, Ordering::Relaxed);
-        until("the two that are honest agree", async || writes(&handles, 200).await).await;
-        leader.store.shutdown().await;
-        other.store.shutdown().await;
     }
+    until("it was asked often", async || {
+        for handle in &handles {
+            assert_eq!(handle.failure(), None, "seed {seed}");
+        }
+        liar.answers.load(Ordering::Relaxed) > 60
+    })
+    .await;
+    liar.gone.store(true, Ordering::Relaxed);
+    until("the two that are honest agree", async || writes(&handles, 200).await).await;
+    leader.store.shutdown().await;
+    other.store.shutdown().await;
 }
