@@ -55,6 +55,18 @@ fn flags_and_variables_of_commands_do_what_they_say() {
     assert!(ok(&["config", "--environment"]).lines().any(|line| line == "GIVEN=1"));
     let without = with(("COMPOSE_DISABLE_ENV_FILE", "true"), &["config", "--environment"]).ok();
     assert!(!without.contains("GIVEN"), "{without}");
+    let others = project(
+        &lab,
+        "others",
+        "services: {web: {image: rswarm/hello}, job: {image: rswarm/hello, env_file: [nowhere.env]}}\n",
+    );
+    // Where `job` is not meant its file of variables may be missing.
+    let of_others = |args: &[&str]| compose(&lab, &others, args);
+    assert!(of_others(&["config", "--hash", "web"]).ok().starts_with("web "));
+    of_others(&["ps"]).ok();
+    for args in [&["config", "--hash", "*"][..], &["config", "-q"], &["create", "job"]] {
+        assert!(of_others(args).fails().contains("nowhere.env not found"), "{args:?}");
+    }
     let menu = with(("COMPOSE_MENU", "1"), &["up", "-d"]);
     assert!(menu.code == 0 && menu.stderr.contains("COMPOSE_MENU: there is no menu"), "{menu:?}");
 

@@ -25,7 +25,9 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) async fn config(client: &Client, of: &ProjectArgs, args: &ComposeConfig) -> Result<()> {
     let around = Surroundings::read(of)?;
     let reach = around.reach();
-    let mut sources = Sources { meant: named(&args.names), ..around.sources(&around.files()?)? };
+    let wanted = wanted(args);
+    let meant = Some(wanted.clone()).filter(|wanted| !wanted.is_empty());
+    let mut sources = Sources { meant, ..around.sources(&around.files()?)? };
     if args.no_interpolate && !args.names.is_empty() {
         output::warning("service filtering is not applied when --no-interpolate is set");
     }
@@ -41,9 +43,9 @@ pub(super) async fn config(client: &Client, of: &ProjectArgs, args: &ComposeConf
         return write(of, args, &lines.join("\n"));
     }
     let is_judged = !args.no_consistency && !args.no_interpolate;
-    let project = if is_judged { Some(Project::load(of, &args.names)?) } else { None };
-    if let Some(wanted) = &args.hash {
-        return write(of, args, &hashes(project.as_ref(), (&sources, &reach), wanted)?);
+    let project = if is_judged { Some(Project::load(of, &wanted)?) } else { None };
+    if let Some(hashed) = &args.hash {
+        return write(of, args, &hashes(project.as_ref(), (&sources, &reach), hashed)?);
     }
     if args.quiet {
         return Ok(());
@@ -100,9 +102,12 @@ pub(super) async fn config(client: &Client, of: &ProjectArgs, args: &ComposeConf
     write(of, args, &text)
 }
 
-/// Returns the services that are meant, where some are named.
-fn named(names: &[String]) -> Option<Vec<String>> {
-    Some(names.to_vec()).filter(|names| !names.is_empty())
+/// Returns the services that were named, or whose hashes are asked for; none = all.
+fn wanted(args: &ComposeConfig) -> Vec<String> {
+    match args.hash.as_deref() {
+        Some(hashed) if hashed != "*" => hashed.split(',').map(str::to_owned).collect(),
+        _ => args.names.clone(),
+    }
 }
 
 fn write(of: &ProjectArgs, args: &ComposeConfig, text: &str) -> Result<()> {
