@@ -64,6 +64,9 @@ fn flags_and_variables_of_commands_do_what_they_say() {
     let of_others = |args: &[&str]| compose(&lab, &others, args);
     assert!(of_others(&["config", "--hash", "web"]).ok().starts_with("web "));
     of_others(&["ps"]).ok();
+    of_others(&["config", "--no-env-resolution", "--hash", "job"]).ok();
+    let kept = of_others(&["config", "--no-env-resolution"]).ok();
+    assert!(kept.contains("nowhere.env\n        required: true\n"), "{kept}");
     for args in [&["config", "--hash", "*"][..], &["config", "-q"], &["create", "job"]] {
         assert!(of_others(args).fails().contains("nowhere.env not found"), "{args:?}");
     }

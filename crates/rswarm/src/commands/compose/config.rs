@@ -26,8 +26,11 @@ pub(super) async fn config(client: &Client, of: &ProjectArgs, args: &ComposeConf
     let around = Surroundings::read(of)?;
     let reach = around.reach();
     let wanted = wanted(args);
-    let meant = Some(wanted.clone()).filter(|wanted| !wanted.is_empty());
-    let mut sources = Sources { meant, ..around.sources(&around.files()?)? };
+    let named = Some(wanted.clone()).filter(|wanted| !wanted.is_empty());
+    // Nothing is read of files of variables, so whose they are is no matter; they are shown as they stand.
+    let (meant, shown) =
+        if args.no_env_resolution { (Some(Vec::new()), None) } else { (named.clone(), named) };
+    let mut sources = Sources { meant: shown, ..around.sources(&around.files()?)? };
     if args.no_interpolate && !args.names.is_empty() {
         output::warning("service filtering is not applied when --no-interpolate is set");
     }
@@ -43,21 +46,12 @@ pub(super) async fn config(client: &Client, of: &ProjectArgs, args: &ComposeConf
         return write(of, args, &lines.join("\n"));
     }
     let is_judged = !args.no_consistency && !args.no_interpolate;
-    let project = if is_judged { Some(Project::load(of, &wanted)?) } else { None };
+    let project = if is_judged { Some(Project::load_meant(of, &wanted, meant)?) } else { None };
     if let Some(hashed) = &args.hash {
         return write(of, args, &hashes(project.as_ref(), (&sources, &reach), hashed)?);
     }
     if args.quiet {
         return Ok(());
-    }
-    // A service that is named brings its profile along.
-    if let Some(project) = &project {
-        let all = Sources { profiles: vec!["*".to_owned()], ..sources.clone() };
-        let keys: BTreeSet<String> = project.stack()?.services.iter().map(|s| s.key.clone()).collect();
-        let known = document(&sources, &reach, Form::default())?;
-        if keys.iter().any(|key| !known.keys("services").contains(key.as_str())) {
-            sources = all;
-        }
     }
     let form = Form {
         raw: args.no_interpolate,
@@ -65,6 +59,15 @@ pub(super) async fn config(client: &Client, of: &ProjectArgs, args: &ComposeConf
         keep_paths: args.no_path_resolution,
         keep_env_files: args.no_env_resolution,
     };
+    // A service that is named brings its profile along.
+    if let Some(project) = &project {
+        let all = Sources { profiles: vec!["*".to_owned()], ..sources.clone() };
+        let keys: BTreeSet<String> = project.stack()?.services.iter().map(|s| s.key.clone()).collect();
+        let known = document(&sources, &reach, form)?;
+        if keys.iter().any(|key| !known.keys("services").contains(key.as_str())) {
+            sources = all;
+        }
+    }
     let mut document = document(&sources, &reach, form)?;
     if let Some(project) = &project {
         let services = project.select(&args.names, !args.names.is_empty())?;

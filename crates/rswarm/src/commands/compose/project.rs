@@ -114,7 +114,11 @@ impl Project {
     }
 
     /// As [`load`](Self::load); `meant`: the services whose variables matter, if not those of all do.
-    fn load_meant(args: &ProjectArgs, wanted: &[String], meant: Option<Vec<String>>) -> Result<Self> {
+    pub(super) fn load_meant(
+        args: &ProjectArgs,
+        wanted: &[String],
+        meant: Option<Vec<String>>,
+    ) -> Result<Self> {
         let around = Surroundings::read(args)?;
         let files = around.files()?;
         let sources = Sources { meant, ..around.sources(&files)? };
