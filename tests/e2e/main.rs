@@ -99,11 +99,14 @@ fn load_hello(lab: &Lab, n: u8) {
     lab.rswarm(n, &["image", "hello"]).ok();
 }
 
-/// Waits until a service runs as many tasks as it should.
+/// Waits until a service runs as many tasks as it should; how many a node may have stands behind that.
 fn wait_for_replicas(lab: &Lab, n: u8, service: &str, replicas: &str) {
     wait_for(&format!("{service} to run {replicas}"), SOON, || {
         let list = lab.rswarm(n, &["service", "ls", "--format", "{{.Name}} {{.Replicas}}"]);
-        if list.stdout.lines().any(|l| l == format!("{service} {replicas}")) {
+        let counted = |line: &str| {
+            line.split_once(" (").map_or(line, |(counted, _)| counted) == format!("{service} {replicas}")
+        };
+        if list.stdout.lines().any(counted) {
             return Ok(());
         }
         let tasks = lab.rswarm(n, &["service", "ps", service, "--no-trunc"]);
