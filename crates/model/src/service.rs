@@ -129,6 +129,25 @@ pub enum Mode {
     GlobalJob,
 }
 
+/// *Limit* of tasks that all services of a swarm ask for by number. Each costs every manager memory and the leader time,
+/// also while no node takes it: who may ask for one service more must not bring all of them to their end.
+pub const TASKS_MAX: u64 = 1 << 14;
+
+/// *Limit* of ports that all services of a swarm publish. Every node holds each of them by a descriptor, and takes its own
+/// connections out of the ports that are left: with all 28,232 of them taken no manager would reach another.
+pub const PORTS_MAX: usize = 1 << 14;
+
+impl Mode {
+    /// Returns how many slots are asked for by number; those of global services are as many as there are nodes.
+    pub fn slots(self) -> u64 {
+        match self {
+            Self::Replicated { replicas } => replicas,
+            Self::ReplicatedJob { total, .. } => total,
+            Self::Global | Self::GlobalJob => 0,
+        }
+    }
+}
+
 /// Source: compose `deploy.placement`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PlacementSpec {

@@ -9,8 +9,12 @@ use crate::{
     spec::{Error, PortBinding},
 };
 use model::Protocol;
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
+use nix::sys::{
+    resource::{Resource, getrlimit},
+    socket::{
+        AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
+        sockopt,
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -156,6 +160,15 @@ impl Reservations {
         wanted: &BTreeSet<(Protocol, u16)>,
         known: &BTreeSet<(Protocol, u16)>,
     ) -> BTreeMap<(Protocol, u16), Error> {
+        self.hold_ingress_within(ingress_room(), wanted, known)
+    }
+
+    fn hold_ingress_within(
+        &mut self,
+        room: usize,
+        wanted: &BTreeSet<(Protocol, u16)>,
+        known: &BTreeSet<(Protocol, u16)>,
+    ) -> BTreeMap<(Protocol, u16), Error> {
         self.ingress.retain(|port, _| wanted.contains(port));
         let mut refused = BTreeMap::new();
         for (protocol, port) in wanted {
@@ -163,6 +176,10 @@ impl Reservations {
                 continue;
             }
             let (protocol, port) = (*protocol, *port);
+            if self.ingress.len() >= room {
+                refused.insert((protocol, port), Error::TooManyPorts(room));
+                continue;
+            }
             // The mesh is of IPv4.
             let binding =
                 PortBinding { protocol, host_ip: None, host_port: Some(port), container_port: port };
@@ -207,6 +224,13 @@ impl Reservations {
     pub(crate) fn release(&mut self, sandbox: &str) {
         self.held.remove(sandbox);
     }
+}
+
+/// How many ports of the swarm may be held: a quarter of the descriptors that this process may have, so that nobody's
+/// services keep containers from being started.
+fn ingress_room() -> usize {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    usize::try_from(soft / 4).unwrap_or(usize::MAX)
 }
 
 /// How many sockets a binding needs.
@@ -298,6 +322,11 @@ mod tests {
         assert!(!ports.hold_ingress(&wanted, &wanted).contains_key(&(Protocol::Tcp, port)));
         let bind = || std::net::TcpListener::bind(("127.0.0.1", port));
         assert_eq!(bind().unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+        // What has no room is refused; what is held stays.
+        let more = BTreeSet::from([(Protocol::Tcp, port), (Protocol::Sctp, 1)]);
+        let without_room = ports.hold_ingress_within(1, &more, &BTreeSet::new());
+        assert_eq!(without_room.keys().collect::<Vec<_>>(), [&(Protocol::Sctp, 1)]);
+        assert!(matches!(without_room[&(Protocol::Sctp, 1)], Error::TooManyPorts(1)));
         ports.hold_ingress(&BTreeSet::new(), &wanted);
         bind().unwrap();
     }

@@ -348,6 +348,8 @@ pub enum Error {
     /// Docker's words, and by whom.
     #[error("failed to bind host port {host_ip}:{port}/{protocol}: address already in use{by}", by = held_by(.holder.as_deref()))]
     PortHeld { host_ip: IpAddr, port: u16, protocol: Protocol, holder: Option<String> },
+    #[error("more than {0} published ports, a quarter of this node's descriptors; hint: LimitNOFILE")]
+    TooManyPorts(usize),
     #[error("no free port for {0:?}")]
     NoFreePort(Protocol),
     #[error("a sandbox has at most 30 networks")]

@@ -10,7 +10,8 @@ use crate::{
     update,
 };
 use model::{
-    Desired, GenericResources, Mode, Node, NodeId, NodeState, Service, Slot, Tables, Task, TaskId, TaskState,
+    Desired, GenericResources, Mode, Node, NodeId, NodeState, Service, Slot, TASKS_MAX, Tables, Task, TaskId,
+    TaskState,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,10 +28,11 @@ pub(crate) fn run(draft: &mut Draft<'_>) {
         }
         let slots = slots::of(draft.tables(), service.id);
         match service.spec.mode {
-            Mode::Replicated { replicas } => scale(draft, &service, &slots, replicas),
+            // Nobody may ask for more; whoever could, before there was a limit, did not get the managers to their end.
+            Mode::Replicated { replicas } => scale(draft, &service, &slots, replicas.min(TASKS_MAX)),
             Mode::Global => cover_nodes(draft, &service, &slots, Desired::Running),
             Mode::ReplicatedJob { max_concurrent, total } => {
-                run_job(draft, &service, max_concurrent, total);
+                run_job(draft, &service, max_concurrent, total.min(TASKS_MAX));
             }
             Mode::GlobalJob => {
                 drop_old_iterations(draft, &service);
@@ -83,8 +85,9 @@ fn scale(draft: &mut Draft<'_>, service: &Service, slots: &Slots, replicas: u64)
         let free: Vec<Slot> =
             (1..).map(Slot::Replica).filter(|slot| !used.contains(slot)).take(missing).collect();
         draft.say(&service.spec.name, "scaled up", format!("{have} of {replicas} tasks wanted"));
+        let before = slots::with_removed(draft.tables(), service.id);
         for slot in &free {
-            restart::fill(draft, service, *slot, Desired::Running);
+            restart::fill(draft, service, *slot, &before, Desired::Running);
         }
         for (_, tasks) in dead.iter().filter(|(slot, _)| !free.contains(slot)) {
             remove_slot(draft, tasks);
@@ -132,6 +135,7 @@ fn by_worth(mut taken: Vec<Taken<'_>>) -> Vec<Taken<'_>> {
 /// One task on each node that may have one. Paused nodes are left as they are.
 fn cover_nodes(draft: &mut Draft<'_>, service: &Service, slots: &Slots, desired: Desired) {
     let nodes: Vec<Arc<Node>> = draft.tables().nodes.values().cloned().collect();
+    let before = slots::with_removed(draft.tables(), service.id);
     for node in nodes {
         let slot = Slot::Node(node.id);
         let tasks = slots.get(&slot).map_or(&[][..], Vec::as_slice);
@@ -150,7 +154,7 @@ fn cover_nodes(draft: &mut Draft<'_>, service: &Service, slots: &Slots, desired:
         let accepts = node.status.state == NodeState::Ready && node.accepts_tasks();
         if suits && accepts && !ended_for_good {
             draft.say(&service.spec.name, "placed on one more node", node.display_name());
-            restart::fill(draft, service, slot, desired);
+            restart::fill(draft, service, slot, &before, desired);
         }
     }
     for (slot, tasks) in slots {
@@ -200,8 +204,9 @@ fn run_job(draft: &mut Draft<'_>, service: &Service, max_concurrent: u64, total:
     let limit = if max_concurrent == 0 { total } else { max_concurrent };
     let new = limit.saturating_sub(running).min(total.saturating_sub(finished + running));
     let free = (0..total).map(Slot::Replica).filter(|slot| !used.contains(slot));
+    let before = slots::with_removed(draft.tables(), service.id);
     for slot in free.take(usize::try_from(new).unwrap_or(usize::MAX)).collect::<Vec<_>>() {
-        restart::fill(draft, service, slot, Desired::Complete);
+        restart::fill(draft, service, slot, &before, Desired::Complete);
     }
 }
 

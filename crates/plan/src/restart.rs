@@ -146,11 +146,10 @@ pub(crate) fn promote(draft: &mut Draft<'_>, service: &Service) {
 }
 
 /// Makes a fresh task for a slot: to wait at READY while an old one of the slot has not stopped, else to go on to
-/// `goal` at once.
-pub(crate) fn fill(draft: &mut Draft<'_>, service: &Service, slot: Slot, goal: Desired) {
-    let tasks = draft.tables().tasks_of_service(service.id).filter(|t| t.slot == slot);
-    let tasks: Vec<Arc<Task>> = tasks.cloned().collect();
-    let waits = is_stopping(draft.tables(), &tasks, TaskId(0));
+/// `goal` at once. `before`: the tasks of the service, also those to be removed.
+pub(crate) fn fill(draft: &mut Draft<'_>, service: &Service, slot: Slot, before: &Slots, goal: Desired) {
+    let tasks = before.get(&slot).map_or(&[][..], Vec::as_slice);
+    let waits = is_stopping(draft.tables(), tasks, TaskId(0));
     draft.create_task(service, slot, if waits { Desired::Ready } else { goal });
 }
 

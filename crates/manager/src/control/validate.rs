@@ -5,9 +5,9 @@ use crate::ingress;
 use model::{
     ATTACHMENT_OPTIONS_LEVEL, BindRecursion, CONFINEMENT_LEVEL, Config, ConfigSpec, ContainerSpec,
     DOCKER_NETWORK_OPTIONS, EndpointMode, GenericRequests, Mode, MountKind, NODE_NETWORK_LEVEL,
-    NetworkDriver, NetworkId, NetworkSpec, ObjectRef, Protocol, PublishMode, Resources, Secret, SecretSpec,
-    ServiceId, ServiceSpec, Subnets, TEMPLATES_LEVEL, Tables, Task, TaskState, Want, confine,
-    resource::TOGETHER_LEVEL,
+    NetworkDriver, NetworkId, NetworkSpec, ObjectRef, PORTS_MAX, Protocol, PublishMode, Resources, Secret,
+    SecretSpec, ServiceId, ServiceSpec, Subnets, TASKS_MAX, TEMPLATES_LEVEL, Tables, Task, TaskState, Want,
+    confine, resource::TOGETHER_LEVEL,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tonic::Status;
@@ -25,6 +25,7 @@ fn invalid(text: impl Into<String>) -> Status {
 /// Checks a service that is new (`id` = `None`) or changed.
 pub(super) fn service(tables: &Tables, spec: &ServiceSpec, id: Option<ServiceId>) -> Result<(), Status> {
     dns_name(&spec.name)?;
+    task_count(tables, spec, id)?;
     container(tables, spec)?;
     resources(&spec.task.resources.limits)?;
     resources(&spec.task.resources.reservations)?;
@@ -43,7 +44,23 @@ pub(super) fn service(tables: &Tables, spec: &ServiceSpec, id: Option<ServiceId>
     endpoint(spec)?;
     ingress::check(tables, spec)?;
     own_ports(tables, spec)?;
+    port_count(tables, spec, id)?;
     port_conflicts(tables, spec, id)
+}
+
+/// Refuses more tasks than a swarm can have: each costs the managers memory, also while no node takes it.
+fn task_count(tables: &Tables, spec: &ServiceSpec, id: Option<ServiceId>) -> Result<(), Status> {
+    let mine = spec.mode.slots();
+    let others = tables.services.values().filter(|other| Some(other.id) != id && !other.pending_delete);
+    let others = others.fold(0_u64, |sum, other| sum.saturating_add(other.spec.mode.slots()));
+    if mine == 0 || mine.saturating_add(others) <= TASKS_MAX {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "service {}: {mine} tasks are asked for, and other services ask for {others}: a swarm has at most {TASKS_MAX}; \
+         hint: fewer replicas here or there",
+        spec.name
+    )))
 }
 
 /// Checks that an update may turn `old` into `new`.
@@ -380,6 +397,21 @@ fn own_ports(tables: &Tables, spec: &ServiceSpec) -> Result<(), Status> {
     Ok(())
 }
 
+/// Refuses more published ports than nodes can give away.
+fn port_count(tables: &Tables, spec: &ServiceSpec, id: Option<ServiceId>) -> Result<(), Status> {
+    let mine = spec.endpoint.ports.len();
+    let others = tables.services.values().filter(|other| Some(other.id) != id && !other.pending_delete);
+    let others: usize = others.map(|other| other.spec.endpoint.ports.len()).sum();
+    if mine == 0 || mine + others <= PORTS_MAX {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "service {}: it publishes {mine} ports, and other services publish {others}: a swarm has at most {PORTS_MAX}; \
+         hint: fewer ports here or there",
+        spec.name
+    )))
+}
+
 /// Refuses ports that are another service's: see [`Tables::port_holder`].
 fn port_conflicts(tables: &Tables, spec: &ServiceSpec, id: Option<ServiceId>) -> Result<(), Status> {
     for port in spec.endpoint.ports.iter().filter(|p| p.published != 0) {
@@ -591,6 +623,48 @@ mod tests {
             },
             "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
         );
+    }
+
+    #[test]
+    fn more_tasks_than_a_swarm_can_have_are_refused_whatever_the_mode() {
+        let tables = state().node(1).service(1, &[], &[]).tables();
+        let others = tables.services.values().map(|s| s.spec.mode.slots()).sum::<u64>();
+        let free = TASKS_MAX - others;
+        let asked = |mode: Mode, id: Option<ServiceId>| {
+            let mut spec = service_spec("web");
+            spec.mode = mode;
+            service(&tables, &spec, id).map_err(|refused| refused.message().to_owned())
+        };
+        assert_eq!(asked(Mode::Replicated { replicas: free }, None), Ok(()));
+        let jobs = |total| Mode::ReplicatedJob { max_concurrent: 1, total };
+        assert_eq!(asked(jobs(free), None), Ok(()));
+        for mode in
+            [Mode::Replicated { replicas: free + 1 }, Mode::Replicated { replicas: u64::MAX }, jobs(free + 1)]
+        {
+            let said = asked(mode, None).unwrap_err();
+            assert!(said.contains("service web: ") && said.contains("a swarm has at most 16384"), "{said}");
+        }
+        // What a service asks for already does not count against it.
+        let me = tables.services.values().next().map(|s| s.id);
+        assert_eq!(asked(Mode::Replicated { replicas: TASKS_MAX }, me), Ok(()));
+    }
+
+    #[test]
+    fn more_published_ports_than_nodes_can_give_away_are_refused() {
+        let tables = state().node(1).service(1, &[], &[(80, 8080)]).tables();
+        let asked = |count: usize, id: Option<ServiceId>| {
+            let mut spec = service_spec("web");
+            (0..count).for_each(|_| publish(&mut spec, 0, PublishMode::Ingress));
+            service(&tables, &spec, id).map_err(|refused| refused.message().to_owned())
+        };
+        assert_eq!(asked(PORTS_MAX - 1, None), Ok(()));
+        let said = asked(PORTS_MAX, None).unwrap_err();
+        assert!(
+            said.contains("service web: it publishes 16384 ports, and other services publish 1"),
+            "{said}"
+        );
+        let me = tables.services.values().next().map(|service| service.id);
+        assert_eq!(asked(PORTS_MAX, me), Ok(()), "its own do not count twice");
     }
 
     #[test]
