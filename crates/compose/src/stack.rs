@@ -312,9 +312,15 @@ fn network(
         for (option, value, at) in options.entries()? {
             match option {
                 // Present means encrypted, unless it says not.
-                "encrypted" => {
-                    spec.encrypted = value.is_null() || value.string()?.is_empty() || value.boolean()?;
+                "encrypted" if value.is_null() || value.string()?.is_empty() || value.boolean()? => {
+                    return Err(Error::UnsupportedKey {
+                        at: at.clone(),
+                        path: options.path.clone(),
+                        key: option.to_owned(),
+                        why: "packets between hosts are not encrypted yet",
+                    });
                 }
+                "encrypted" => {}
                 "com.docker.network.driver.mtu" => {
                     value.integer::<u16>()?;
                 }
@@ -336,7 +342,11 @@ fn network(
     let flag = |key: &str| optional(item.get(key), Item::boolean).map(Option::unwrap_or_default);
     spec.attachable = flag("attachable")?;
     spec.internal = flag("internal")?;
-    spec.ipv6 = flag("enable_ipv6")?;
+    if flag("enable_ipv6")?
+        && let Some(ipv6) = item.get("enable_ipv6")
+    {
+        return Err(ipv6.unsupported("overlay networks have no IPv6 yet"));
+    }
     if let Some(ipam) = item.get("ipam") {
         addresses(&ipam, &mut spec)?;
     }

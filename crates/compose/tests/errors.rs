@@ -87,6 +87,16 @@ fn what_cannot_be_honoured_is_refused_with_the_reason() {
         "devices: [vendor.com/net=1]",
         "stack.yml:4:15: services.web.devices[0]: \"vendor.com/net=1\" is no path of a device; CDI names are not implemented yet",
     );
+    let network = |keys: &str| format!("services: {{web: {{image: a}}}}\nnetworks:\n  n:\n    {keys}\n");
+    check(
+        &network("driver_opts: {encrypted: ''}"),
+        "stack.yml:4:19: networks.n.driver_opts: \"encrypted\" is not supported: packets between hosts are not encrypted \
+         yet",
+    );
+    check(
+        &network("enable_ipv6: true"),
+        "stack.yml:4:18: networks.n.enable_ipv6: overlay networks have no IPv6 yet",
+    );
     check_service(
         "ports: ['127.0.0.1:80:80']",
         "stack.yml:4:13: services.web.ports[0]: invalid port \"127.0.0.1:80:80\": published ports answer on every address of every host: leave the address out",

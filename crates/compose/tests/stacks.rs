@@ -255,7 +255,7 @@ fn volumes_of_every_kind() {
 
 #[test]
 fn networks_with_aliases_options_and_outside_ones() {
-    let text = "services:\n  web:\n    image: nginx\n    networks:\n      front:\n      back: {aliases: [api]}\n      old:\nnetworks:\n  front: {driver: overlay, attachable: true, driver_opts: {encrypted: ''}}\n  back:\n    internal: true\n    ipam: {config: [{subnet: 10.7.0.0/24, gateway: 10.7.0.9}]}\n  old: {external: true, name: legacy}\n";
+    let text = "services:\n  web:\n    image: nginx\n    networks:\n      front:\n      back: {aliases: [api]}\n      old:\nnetworks:\n  front: {driver: overlay, attachable: true, driver_opts: {encrypted: 'false', com.docker.network.driver.mtu: '1400'}}\n  back:\n    internal: true\n    ipam: {config: [{subnet: 10.7.0.0/24, gateway: 10.7.0.9}]}\n  old: {external: true, name: legacy}\n";
     let (stack, warnings) = given(text).load();
     assert_eq!(warnings, []);
     let seen: Vec<_> =
@@ -272,7 +272,8 @@ fn networks_with_aliases_options_and_outside_ones() {
         (Some("10.7.0.0/24".parse().unwrap()), Some("10.7.0.9".parse().unwrap()))
     );
     let front = stack.networks[2].spec.clone().unwrap();
-    assert!(front.attachable && front.encrypted);
+    assert!(front.attachable && !front.encrypted);
+    assert_eq!(front.options["com.docker.network.driver.mtu"], "1400");
 }
 
 #[test]

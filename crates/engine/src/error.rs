@@ -240,7 +240,10 @@ fn network_kind(source: &Cause) -> ErrorKind {
             | N::OwnParent(_)
             | N::NoIpv6(_)
             | N::NoIpv6Behind { .. }
-            | N::Loopback6 { .. },
+            | N::Loopback6 { .. }
+            | N::InterfaceTwice(_)
+            | N::TooManyNetworks
+            | N::Ipv6(_),
         ) => ErrorKind::InvalidParameter,
         Some(
             N::SubnetInUse { .. }

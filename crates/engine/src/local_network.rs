@@ -7,7 +7,7 @@ use crate::{
     folders, persist,
 };
 use ipnet::{Ipv4Net, Ipv6Net};
-use model::Timestamp;
+use model::{MTU_BYTES, MTU_OPTION, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -232,7 +232,7 @@ pub(crate) fn overlaps(a: Ipv4Net, b: Ipv4Net) -> bool {
 pub(crate) fn bridge_spec(network: &LocalNetwork) -> Result<network::BridgeSpec> {
     let subnet = network.subnet.ok_or_else(|| Error::NoSuchNetwork(network.name.clone()))?;
     let option = |key: &str| network.options.get(key).map(String::as_str);
-    let mtu = option("com.docker.network.driver.mtu");
+    let mtu = option(MTU_OPTION);
     Ok(network::BridgeSpec {
         id: network.id.clone(),
         name: network.name.clone(),
@@ -255,10 +255,49 @@ pub(crate) fn bridge_spec(network: &LocalNetwork) -> Result<network::BridgeSpec>
     })
 }
 
+/// *Limit* below which a link has no IPv6. *Unit:* bytes. *Source:* RFC 8200, section 5.
+const MTU_BYTES_OF_IPV6: u32 = 1280;
+
+/// Refuses addresses and sizes that do not go together.
+pub(crate) fn judge_addresses(network: &LocalNetwork) -> Result<()> {
+    let bad = |what: String| Err(Error::invalid(what));
+    if let Some(range) = network.ip_range
+        && !network.subnet.is_some_and(|subnet| subnet.contains(&range))
+    {
+        return bad(format!("invalid IPAM.Config.IPRange: {range} is not in the subnet"));
+    }
+    if let Some(range) = network.ip_range6
+        && !network.subnet6.is_some_and(|subnet| subnet.contains(&range))
+    {
+        return bad(format!("invalid IPAM.Config.IPRange: {range} is not in the subnet"));
+    }
+    for address in network.aux_addresses.values() {
+        let is_in = match address {
+            IpAddr::V4(v4) => network.subnet.is_none_or(|subnet| subnet.contains(v4)),
+            IpAddr::V6(v6) => network.subnet6.is_none_or(|subnet| subnet.contains(v6)),
+        };
+        if !is_in {
+            return bad(format!("invalid IPAM.Config.AuxiliaryAddresses: {address} is not in the subnet"));
+        }
+    }
+    let mtu = network.options.get(MTU_OPTION).and_then(|mtu| mtu.parse().ok());
+    if network.subnet6.is_some() && mtu.is_some_and(|mtu: u32| mtu < MTU_BYTES_OF_IPV6) {
+        return bad(format!("network option {MTU_OPTION}: IPv6 takes {MTU_BYTES_OF_IPV6} bytes at least"));
+    }
+    Ok(())
+}
+
 /// Refuses options that would shut a network off, and are not honoured here: who asks for them counts on them. What does
 /// nothing here and harms nobody is kept, as Docker's drivers keep what they do not know.
 pub(crate) fn judge_options(options: &BTreeMap<String, String>) -> Result<()> {
     for (key, value) in options {
+        if key == MTU_OPTION && model::mtu_bytes(value).is_none() {
+            let (least, most) = (MTU_BYTES.start(), MTU_BYTES.end());
+            let value: String = value.chars().take(40).collect();
+            return Err(Error::invalid(format!(
+                "network option {key}={value:?}: it is no number of bytes from {least} to {most}"
+            )));
+        }
         let Some(option) = key.strip_prefix("com.docker.network.bridge.") else { continue };
         let why = match option {
             "enable_icc" if truth(value).is_none() => "it is neither true nor false",
@@ -342,6 +381,35 @@ mod tests {
     }
 
     #[test]
+    fn addresses_and_sizes_of_a_network_go_together() {
+        let judged = |change: fn(&mut LocalNetwork)| {
+            let mut network = predefined("n", "bridge");
+            network.options.clear();
+            network.subnet6 = "fd00:9::/64".parse().ok();
+            change(&mut network);
+            judge_addresses(&network).map_err(|e| e.to_string())
+        };
+        assert_eq!(judged(|_| {}), Ok(()));
+        assert_eq!(judged(|n| n.ip_range = "172.17.8.0/24".parse().ok()), Ok(()));
+        assert_eq!(judged(|n| drop(n.options.insert(MTU_OPTION.into(), "1280".into()))), Ok(()));
+        for (change, said) in [
+            (
+                (|n| n.ip_range = "172.18.0.0/24".parse().ok()) as fn(&mut LocalNetwork),
+                "IPRange: 172.18.0.0/24",
+            ),
+            (|n| n.ip_range = "172.16.0.0/12".parse().ok(), "IPRange"),
+            (|n| (n.subnet, n.ip_range) = (None, "172.17.8.0/24".parse().ok()), "IPRange"),
+            (|n| n.ip_range6 = "fd00:8::/96".parse().ok(), "IPRange: fd00:8::/96"),
+            (|n| drop(n.aux_addresses.insert("a".into(), Ipv4Addr::new(172, 18, 0, 1).into())), "172.18.0.1"),
+            (|n| drop(n.aux_addresses.insert("a".into(), Ipv6Addr::LOCALHOST.into())), "::1"),
+            (|n| drop(n.options.insert(MTU_OPTION.into(), "1279".into())), "IPv6 takes 1280"),
+        ] {
+            let refused = judged(change).unwrap_err();
+            assert!(refused.contains(said), "{said}: {refused}");
+        }
+    }
+
+    #[test]
     fn an_option_that_shuts_a_network_off_is_honoured_or_refused() {
         let judged = |option: &str, value: &str| {
             let options = [(format!("com.docker.network.{option}"), value.to_owned())].into();
@@ -361,6 +429,11 @@ mod tests {
             ("bridge.gateway_mode_ipv4", "isolated", false),
             ("bridge.name", "br-mine", true),
             ("driver.mtu", "1400", true),
+            ("driver.mtu", "68", true),
+            ("driver.mtu", "67", false),
+            ("driver.mtu", "65536", false),
+            ("driver.mtu", "-1", false),
+            ("driver.mtu", "9000x", false),
             ("container_iface_prefix", "net", true),
         ] {
             let judged = judged(option, value);

@@ -16,7 +16,7 @@ use crate::{
     overlay,
 };
 use ipnet::IpNet;
-use model::confine;
+use model::{MTU_OPTION, confine};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Gives the network `bridge` the addresses and size that the operator chose. While containers are on it it stays as
@@ -30,7 +30,7 @@ pub(crate) async fn configure_default_bridge(engine: &Engine) -> Result<()> {
         wanted.gateway = Some(bridge.addr().into());
     }
     if let Some(mtu) = inner.defaults.bridge_mtu_bytes {
-        wanted.options.insert("com.docker.network.driver.mtu".into(), mtu.to_string());
+        wanted.options.insert(MTU_OPTION.into(), mtu.to_string());
     }
     match inner.defaults.bridge_ipv6 {
         Some(BridgeIpv6::Subnet(subnet)) => wanted.subnet6 = Some(subnet),
@@ -39,6 +39,8 @@ pub(crate) async fn configure_default_bridge(engine: &Engine) -> Result<()> {
         }
         None => {}
     }
+    judge_options(&wanted.options)?;
+    judge_addresses(&wanted)?;
     let same =
         (wanted.subnet, wanted.gateway, wanted.subnet6) == (network.subnet, network.gateway, network.subnet6);
     if same && wanted.options == network.options {
@@ -81,11 +83,6 @@ impl Engine {
         if let Some(subnet) = config.subnet6 {
             confine::subnet("IPAM.Config.Subnet", subnet.into()).map_err(unfit)?;
         }
-        if let Some(range) = config.ip_range6
-            && !config.subnet6.is_some_and(|subnet| subnet.contains(&range))
-        {
-            return Err(Error::invalid(format!("invalid IPAM.Config.IPRange: {range} is not in the subnet")));
-        }
         if !matches!(config.driver.as_str(), "" | "bridge" | "macvlan") {
             return Err(Error::invalid(format!(
                 "could not find plugin {} in v1 plugin registry: plugin not found",
@@ -116,6 +113,7 @@ impl Engine {
             options: config.options,
             containers: BTreeMap::new(),
         };
+        judge_addresses(&network)?;
         if network.subnet.is_some() {
             self.make_bridge(&mut network).await?;
         } else {

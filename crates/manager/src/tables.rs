@@ -1,16 +1,14 @@
 //! What nodes must know of networks, computed from the state and nothing else.
 
 use model::{
-    EndpointMode, IngressBackend, IngressTable, MeshNode, NetworkAttachmentSpec, NetworkEndpoint, NetworkId,
-    NetworkService, NetworkTable, Node, NodeId, NodeState, PublishMode, Service, ServiceId, Tables, Task,
-    TaskState,
+    EndpointMode, IngressBackend, IngressTable, MTU_OPTION, MeshNode, NetworkAttachmentSpec, NetworkEndpoint,
+    NetworkId, NetworkService, NetworkTable, Node, NodeId, NodeState, PublishMode, Service, ServiceId,
+    Tables, Task, TaskState,
 };
 use std::{collections::BTreeMap, net::IpAddr};
 
 /// *Unit:* bytes. 1500 less VXLAN's 50.
 const MTU_BYTES: u32 = 1450;
-/// Source: moby `libnetwork/netlabel`.
-const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 
 /// Returns the table of every allocated network, stamped with the index of the state.
 pub fn networks(tables: &Tables) -> BTreeMap<NetworkId, NetworkTable> {
@@ -28,7 +26,7 @@ pub fn networks(tables: &Tables) -> BTreeMap<NetworkId, NetworkTable> {
                     .spec
                     .options
                     .get(MTU_OPTION)
-                    .and_then(|m| m.parse().ok())
+                    .and_then(|text| model::mtu_bytes(text))
                     .unwrap_or(MTU_BYTES),
                 endpoints: BTreeMap::new(),
                 services: BTreeMap::new(),

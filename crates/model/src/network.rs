@@ -7,6 +7,16 @@ use std::{
     net::IpAddr,
 };
 
+/// Option of a network: the size of its packets in bytes. *Source:* moby `libnetwork/netlabel`.
+pub const MTU_OPTION: &str = "com.docker.network.driver.mtu";
+/// What the kernel takes. *Unit:* bytes. *Source:* Linux `include/uapi/linux/if_ether.h`, `ETH_MIN_MTU`, `ETH_MAX_MTU`.
+pub const MTU_BYTES: std::ops::RangeInclusive<u32> = 68..=65_535;
+
+/// Reads the value of [`MTU_OPTION`]; `None`: no link can have it.
+pub fn mtu_bytes(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|mtu| MTU_BYTES.contains(mtu))
+}
+
 /// Source: Docker API `NetworkCreate`, compose `networks`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkSpec {

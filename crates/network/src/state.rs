@@ -571,7 +571,10 @@ impl LocalBridge {
         if !subnet.contains(&v4) {
             return Err(Error::AddressOutsideSubnet { address, subnet: subnet.into() });
         }
-        if v4 == self.gateway || used.contains(&v4) || self.spec.aux_addresses.contains(&address) {
+        // Of a subnet with room for them, the first and the last address are no machine's: RFC 3021.
+        let is_nobodys = subnet.prefix_len() < 31 && (v4 == subnet.network() || v4 == subnet.broadcast());
+        let is_taken = v4 == self.gateway || used.contains(&v4) || self.spec.aux_addresses.contains(&address);
+        if is_nobodys || is_taken {
             return Err(Error::AddressInUse { address, network: self.spec.name.clone() });
         }
         Ok(v4)
@@ -640,6 +643,28 @@ mod tests {
             used.insert(b.next_free(&used).unwrap());
         }
         assert!(matches!(b.next_free(&used), Err(Error::PoolExhausted(_))));
+    }
+
+    #[test]
+    fn the_first_and_the_last_address_of_a_subnet_are_given_to_nobody() {
+        let claim = |subnet: &str, address: &str| {
+            let mut bridge = bridge(subnet);
+            bridge.gateway = Ipv4Addr::UNSPECIFIED;
+            bridge.claim(address.parse().unwrap(), &BTreeSet::new())
+        };
+        for (subnet, address) in
+            [("10.9.0.0/24", "10.9.0.0"), ("10.9.0.0/24", "10.9.0.255"), ("10.9.0.0/30", "10.9.0.3")]
+        {
+            assert!(
+                matches!(claim(subnet, address), Err(Error::AddressInUse { .. })),
+                "{address} of {subnet}"
+            );
+        }
+        for (subnet, address) in
+            [("10.9.0.0/16", "10.9.0.255"), ("10.9.0.0/31", "10.9.0.1"), ("10.9.0.0/24", "10.9.0.9")]
+        {
+            assert_eq!(claim(subnet, address).unwrap(), address.parse::<Ipv4Addr>().unwrap(), "{subnet}");
+        }
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub fn network_spec(from: types::NetworkCreate) -> Result<NetworkSpec> {
         "none" | "null" => NetworkDriver::None,
         other => return invalid(format!("network driver {other:?} is not supported in the swarm")),
     };
+    if !matches!(from.scope.as_str(), "" | "swarm") {
+        return invalid("Scope: an overlay network is of scope \"swarm\"");
+    }
     if from.config_only || from.config_from.is_some_and(|c| !c.network.is_empty()) {
         return invalid("configuration-only networks are not supported in the swarm");
     }
@@ -29,6 +32,9 @@ pub fn network_spec(from: types::NetworkCreate) -> Result<NetworkSpec> {
     let ipam = from.ipam.unwrap_or_default();
     if !matches!(ipam.driver.as_str(), "" | "default") {
         return invalid(format!("IPAM driver {:?} is not supported", ipam.driver));
+    }
+    if ipam.options.is_some_and(|options| !options.is_empty()) {
+        return invalid("IPAM.Options: the default driver has no options");
     }
     let mut configs = ipam.config.into_iter();
     let config = configs.next().unwrap_or_default();
@@ -165,8 +171,13 @@ mod tests {
         let mesh = NetworkSpec::new("mesh", NetworkDriver::Ingress);
         let json = serde_json::to_vec(&network_create_json(&mesh)).unwrap();
         assert_eq!(network_spec(types::parse(&json).unwrap()), Ok(mesh));
-        let other = br#"{"Name":"n","Driver":"host","Ingress":true}"#;
-        assert!(network_spec(types::parse(other).unwrap()).is_err());
+        for other in [
+            r#"{"Name":"n","Driver":"host","Ingress":true}"#,
+            r#"{"Name":"n","Driver":"overlay","Scope":"local"}"#,
+            r#"{"Name":"n","Driver":"overlay","IPAM":{"Options":{"a":"b"}}}"#,
+        ] {
+            assert!(network_spec(types::parse(other.as_bytes()).unwrap()).is_err(), "{other}");
+        }
     }
 
     #[test]

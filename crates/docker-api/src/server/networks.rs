@@ -95,6 +95,15 @@ fn local_config(from: types::NetworkCreate) -> Result<engine::NetworkConfig, Api
         text.parse().map(Some).map_err(bad)
     }
     let ipam = from.ipam.unwrap_or_default();
+    if from.config_only || from.config_from.is_some_and(|config| !config.network.is_empty()) {
+        return Err(ApiError::not_implemented("configuration-only networks are not supported"));
+    }
+    if from.ingress {
+        return Err(ApiError::bad_request("only overlay driver is currently supported for ingress network"));
+    }
+    if !matches!(from.scope.as_str(), "" | "local") {
+        return Err(ApiError::bad_request("Scope: it is neither \"local\" nor \"swarm\""));
+    }
     if from.enable_ipv4 == Some(false) {
         return Err(ApiError::not_implemented("a local network always has IPv4"));
     }
@@ -393,6 +402,27 @@ async fn remove(Use(state): Use<State>, Path(id): Path<String>) -> Result<Status
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_local_network_cannot_be_is_refused_by_its_key() {
+        let said = |more: &str| {
+            let json = format!(r#"{{"Name":"n"{more}}}"#);
+            local_config(types::parse(json.as_bytes()).unwrap()).err().map_or_else(String::new, |e| e.message)
+        };
+        assert_eq!(said(r#","Scope":"local","ConfigFrom":{"Network":""}"#), "");
+        for (more, named) in [
+            (r#","ConfigOnly":true"#, "configuration-only"),
+            (r#","ConfigFrom":{"Network":"x"}"#, "configuration-only"),
+            (r#","Ingress":true"#, "ingress"),
+            (r#","Scope":"global""#, "Scope"),
+            (r#","EnableIPv4":false"#, "IPv4"),
+            (r#","IPAM":{"Driver":"dhcp"}"#, "dhcp"),
+            (r#","IPAM":{"Options":{"a":"b"}}"#, "IPAM.Options"),
+            (r#","IPAM":{"Config":[{"Subnet":"10.0.0.0/24"},{"Subnet":"10.1.0.0/24"}]}"#, "one IPv4 subnet"),
+        ] {
+            assert!(said(more).contains(named), "{more}: {}", said(more));
+        }
+    }
 
     #[test]
     fn who_asks_for_addresses_that_a_node_reaches_is_told_which_node() {

@@ -4,7 +4,7 @@
 use crate::ingress;
 use model::{
     ATTACHMENT_OPTIONS_LEVEL, BindRecursion, CONFINEMENT_LEVEL, Config, ConfigSpec, ContainerSpec,
-    DOCKER_NETWORK_OPTIONS, EndpointMode, GenericRequests, Mode, MountKind, NODE_NETWORK_LEVEL,
+    DOCKER_NETWORK_OPTIONS, EndpointMode, GenericRequests, MTU_OPTION, Mode, MountKind, NODE_NETWORK_LEVEL,
     NetworkDriver, NetworkId, NetworkSpec, ObjectRef, PORTS_MAX, Protocol, PublishMode, Resources, Secret,
     SecretSpec, ServiceId, ServiceSpec, Subnets, TASKS_MAX, TEMPLATES_LEVEL, Tables, Task, TaskState, Want,
     confine, resource::TOGETHER_LEVEL,
@@ -17,6 +17,8 @@ const CONFIG_BYTES_MAX: usize = 1000 * 1024;
 const MEMORY_BYTES_MIN: u64 = 4 << 20;
 const CPU_NANOS_MIN: u64 = 1_000_000;
 const RATIO_PPM_MAX: u32 = 1_000_000;
+/// Option of an overlay network: its number on the wire. *Source:* moby `libnetwork/netlabel`, `OverlayVxlanIDList`.
+const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
 
 fn invalid(text: impl Into<String>) -> Status {
     Status::invalid_argument(text)
@@ -440,6 +442,7 @@ pub(super) fn network_name(spec: &NetworkSpec) -> Result<(), Status> {
 pub(super) fn network(tables: &Tables, spec: &NetworkSpec) -> Result<(), Status> {
     network_name(spec)?;
     node_network_understood(tables, spec.driver)?;
+    network_options(spec)?;
     let Some(subnet) = spec.subnet else {
         if spec.gateway.is_some() || spec.ip_range.is_some() {
             return Err(invalid("a gateway or range needs a subnet"));
@@ -450,6 +453,12 @@ pub(super) fn network(tables: &Tables, spec: &NetworkSpec) -> Result<(), Status>
         return Err(invalid("only overlay networks have a subnet"));
     }
     confine::subnet("IPAM.Config.Subnet", subnet).map_err(|e| invalid(e.to_string()))?;
+    if subnet.addr().is_ipv6() {
+        return Err(invalid(format!(
+            "network {}: {subnet}: an overlay network has IPv4 addresses only",
+            spec.name
+        )));
+    }
     if spec.gateway.is_some_and(|gateway| !subnet.contains(&gateway)) {
         return Err(invalid(format!(
             "no matching subnet for gateway {}",
@@ -464,6 +473,28 @@ pub(super) fn network(tables: &Tables, spec: &NetworkSpec) -> Result<(), Status>
     }
     if tables.overlapping_subnet(subnet.trunc(), None, Subnets::Staying).is_some() {
         return Err(invalid("invalid pool request: Pool overlaps with other one on this address space"));
+    }
+    Ok(())
+}
+
+/// Refuses what nodes do not do for a network: whoever asks for it counts on it, most of all on what nobody is to read.
+fn network_options(spec: &NetworkSpec) -> Result<(), Status> {
+    let refused = [
+        ("encrypted", spec.encrypted, "packets between nodes are not encrypted"),
+        ("EnableIPv6", spec.ipv6, "an overlay network has IPv4 addresses only"),
+        (VNI_OPTION, spec.options.contains_key(VNI_OPTION), "the swarm chooses the number"),
+    ];
+    if let Some((key, _, why)) = refused.iter().find(|(_, asked, _)| *asked) {
+        return Err(invalid(format!("network {}: {key} is not supported: {why}", spec.name)));
+    }
+    let mtu = spec.options.get(MTU_OPTION);
+    if let Some(text) = mtu.filter(|text| model::mtu_bytes(text).is_none()) {
+        let (least, most) = (model::MTU_BYTES.start(), model::MTU_BYTES.end());
+        let text: String = text.chars().take(40).collect();
+        return Err(invalid(format!(
+            "network {}: {MTU_OPTION}={text:?}: it is no number of bytes from {least} to {most}",
+            spec.name
+        )));
     }
     Ok(())
 }
@@ -647,6 +678,33 @@ mod tests {
         // What a service asks for already does not count against it.
         let me = tables.services.values().next().map(|s| s.id);
         assert_eq!(asked(Mode::Replicated { replicas: TASKS_MAX }, me), Ok(()));
+    }
+
+    #[test]
+    fn what_nodes_do_not_do_for_a_network_is_refused_by_its_name() {
+        let tables = state().cluster().tables();
+        let told = |change: fn(&mut NetworkSpec)| {
+            let mut spec = NetworkSpec::new("back", NetworkDriver::Overlay);
+            change(&mut spec);
+            network(&tables, &spec).err().map_or_else(String::new, |refused| refused.message().to_owned())
+        };
+        fn option(spec: &mut NetworkSpec, key: &str, value: &str) {
+            spec.options.insert(key.into(), value.into());
+        }
+        assert_eq!(told(|_| {}), "");
+        assert_eq!(told(|n| option(n, MTU_OPTION, "1400")), "");
+        for (change, named) in [
+            ((|n| n.encrypted = true) as fn(&mut NetworkSpec), "encrypted is not supported"),
+            (|n| n.ipv6 = true, "EnableIPv6 is not supported"),
+            (|n| option(n, VNI_OPTION, "4097"), "vxlanid_list is not supported"),
+            (|n| option(n, MTU_OPTION, "10"), "driver.mtu=\"10\""),
+            (|n| option(n, MTU_OPTION, "4294967295"), "from 68 to 65535"),
+            (|n| option(n, MTU_OPTION, ""), "driver.mtu=\"\""),
+            (|n| n.subnet = "fd00:9::/64".parse().ok(), "IPv4 addresses only"),
+        ] {
+            let said = told(change);
+            assert!(said.starts_with("network back: ") && said.contains(named), "{named}: {said}");
+        }
     }
 
     #[test]
