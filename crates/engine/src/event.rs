@@ -12,6 +12,10 @@ use std::{
 use tokio::sync::broadcast;
 
 const KEPT: usize = 256;
+/// *Limit* of what an event says: it is kept, and waits for every listener. *Unit:* bytes.
+const EVENT_BYTES_MAX: usize = 64 << 10;
+/// *Limit* of one word of an event that says more in all. *Unit:* characters.
+const WORD_MAX: usize = 1024;
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +83,33 @@ impl Event {
             scope: "local",
             at: crate::now(),
         }
+    }
+
+    /// Cuts what is too long to be told to everybody: a label or a command line may be as long as a request. What does not
+    /// fit even so is left out, but for the names of what it is about.
+    fn shortened(mut self) -> Self {
+        let said = |event: &Self| {
+            let attributes = event.attributes.iter().map(|(name, value)| name.len() + value.len());
+            event.action.len() + event.actor.len() + attributes.sum::<usize>()
+        };
+        if said(&self) <= EVENT_BYTES_MAX {
+            return self;
+        }
+        for text in [&mut self.action, &mut self.actor].into_iter().chain(self.attributes.values_mut()) {
+            if let Some((end, _)) = text.char_indices().nth(WORD_MAX) {
+                text.truncate(end);
+                text.push_str("...");
+            }
+        }
+        let mut rest = said(&self).saturating_sub(EVENT_BYTES_MAX);
+        // Labels among them: what Docker says itself is short.
+        self.attributes.retain(|name, value| {
+            let stays =
+                rest == 0 || matches!(name.as_str(), "name" | "image" | "container" | "exitCode" | "execID");
+            rest = if stays { rest } else { rest.saturating_sub(name.len() + value.len()) };
+            stays
+        });
+        self
     }
 
     /// Returns true if the event passes Docker's event filters (`type event container image volume network label
@@ -161,7 +192,7 @@ impl Default for Events {
 impl Events {
     /// Tells everybody. Never blocks; a listener that is 1024 events behind loses the oldest.
     pub fn publish(&self, event: Event) {
-        let event = Arc::new(event);
+        let event = Arc::new(event.shortened());
         // Under the lock, so that `subscribe` neither misses an event nor gets it twice.
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.keep(event.clone());
@@ -170,7 +201,7 @@ impl Events {
 
     /// Keeps what happened before, for those who ask for the past: nobody is told.
     pub fn recall(&self, event: Event) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).keep(Arc::new(event));
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).keep(Arc::new(event.shortened()));
     }
 
     /// Returns the kept events, oldest first, and a receiver of everything after them.
@@ -223,6 +254,28 @@ mod tests {
             [("type", "image"), ("event", "die"), ("container", "db"), ("volume", "web"), ("label", "x")]
         {
             assert!(!e.passes(&filter(key, value)), "{key}={value}");
+        }
+    }
+
+    #[test]
+    fn an_event_says_no_more_than_everybody_can_be_told() {
+        let bytes = |event: &Event| {
+            event.action.len()
+                + event.attributes.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+        };
+        let labelled = |count: usize, length: usize| {
+            let mut event = event("start");
+            event.attributes.extend((0..count).map(|n| (format!("label{n}"), "é".repeat(length / 2))));
+            event
+        };
+        let small = labelled(10, 1000);
+        assert_eq!(small.clone().shortened(), small);
+        for long in [labelled(3, 4 << 20), labelled(20_000, 100), event(&"exec_create: x".repeat(1 << 18))] {
+            let cut = long.shortened();
+            assert!(bytes(&cut) <= EVENT_BYTES_MAX, "{}", bytes(&cut));
+            assert_eq!(cut.attributes["name"], "web");
+            assert_eq!(cut.attributes["image"], "busybox:latest");
+            assert!(cut.passes(&filter("event", cut.action.split(':').next().unwrap())));
         }
     }
 

@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Result},
     event::Event,
     event::container_event,
-    execs::{Exec, ExecConfig, ExecStart},
+    execs::{Exec, ExecConfig, ExecStart, Execs},
     gate,
     inner::Engine,
     layers::{self, Layers},
@@ -21,6 +21,10 @@ use std::time::Duration;
 
 /// How long an ended instance can still be inspected.
 const KEPT: Duration = Duration::from_secs(300);
+/// *Limit* of instances of a container that have no process: not begun, or ended. Whoever makes more loses the oldest.
+const IDLE_MAX: usize = 1024;
+/// *Limit* of what these say, but for the newest. *Unit:* bytes.
+const IDLE_BYTES_MAX: usize = 8 << 20;
 
 pub(crate) fn create(engine: &Engine, container: &Container, config: ExecConfig) -> Result<String> {
     if config.cmd.is_empty() {
@@ -37,14 +41,31 @@ pub(crate) fn create(engine: &Engine, container: &Container, config: ExecConfig)
         pid: None,
         finished_at: None,
         can_remove: false,
+        made_at: crate::now(),
         config,
     };
-    let now = crate::now();
+    let now = exec.made_at;
     let mut execs = engine.inner.execs();
     execs.retain(|_, e| e.finished_at.is_none_or(|at| now.since(at) < KEPT));
     engine.publish(event(container, "exec_create", &exec, []));
     execs.insert(id.clone(), exec);
+    forget_oldest(&mut execs, &container.id);
     Ok(id)
+}
+
+/// Makes room among the instances of a container that have no process: nobody need ever start one, and each may say as much
+/// as a command line.
+fn forget_oldest(execs: &mut Execs, container: &str) {
+    let idle = execs.values().filter(|exec| exec.container_id == container && !exec.running);
+    let mut idle: Vec<_> = idle.map(|exec| (exec.made_at, exec.id.clone(), exec.config.bytes())).collect();
+    idle.sort_unstable_by(|one, other| other.cmp(one));
+    let mut bytes = 0;
+    for (newer, (_, id, said)) in idle.into_iter().enumerate() {
+        bytes += said;
+        if newer >= IDLE_MAX || (newer > 0 && bytes > IDLE_BYTES_MAX) {
+            execs.remove(&id);
+        }
+    }
 }
 
 fn must_run(container: &Container) -> Result<()> {
@@ -236,5 +257,45 @@ impl Owner {
         for id in std::mem::take(&mut self.container.exec_ids) {
             finish(&self.engine, &id, 137);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::Timestamp;
+
+    fn exec(number: usize, container: &str, bytes: usize, running: bool) -> (String, Exec) {
+        let exec = Exec {
+            id: format!("{container}{number}"),
+            container_id: container.to_owned(),
+            config: ExecConfig { cmd: vec!["x".repeat(bytes)], ..ExecConfig::default() },
+            running,
+            exit_code: None,
+            pid: None,
+            finished_at: None,
+            can_remove: false,
+            made_at: Timestamp(i64::try_from(number).unwrap()),
+        };
+        (exec.id.clone(), exec)
+    }
+
+    #[test]
+    fn instances_that_nobody_starts_push_out_each_other_and_nothing_else() {
+        let many = (0..2000).map(|n| exec(n, "flood", 1, n == 7));
+        let mut execs: Execs = many.chain([exec(0, "quiet", 1, false)]).collect();
+        forget_oldest(&mut execs, "flood");
+        assert_eq!(execs.len(), IDLE_MAX + 2);
+        for (id, there) in [("flood1999", true), ("flood976", true), ("flood975", false), ("flood7", true)] {
+            assert_eq!(execs.contains_key(id), there, "{id}");
+        }
+        assert!(execs.contains_key("quiet0"));
+
+        let mut large: Execs = (0..9).map(|n| exec(n, "flood", 2 << 20, false)).collect();
+        forget_oldest(&mut large, "flood");
+        assert_eq!(large.into_keys().collect::<Vec<_>>(), ["flood6", "flood7", "flood8"]);
+        let mut one = Execs::from([exec(0, "flood", 64 << 20, false)]);
+        forget_oldest(&mut one, "flood");
+        assert_eq!(one.len(), 1, "the newest can be started");
     }
 }

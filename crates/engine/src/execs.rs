@@ -20,6 +20,12 @@ pub struct ExecConfig {
     pub detach_keys: String,
 }
 
+impl ExecConfig {
+    pub(crate) fn bytes(&self) -> usize {
+        self.cmd.iter().chain(&self.env).map(|text| text.len() + size_of::<String>()).sum()
+    }
+}
+
 /// Source: Docker API `ExecStart`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ExecStart {
@@ -42,7 +48,8 @@ pub struct Exec {
     pub pid: Option<u32>,
     pub finished_at: Option<Timestamp>,
     pub can_remove: bool,
+    pub(crate) made_at: Timestamp,
 }
 
-/// By id; an instance is forgotten five minutes after it ended or with its container.
+/// By id; an instance is forgotten five minutes after it ended, with its container, or for newer ones of it.
 pub(crate) type Execs = BTreeMap<String, Exec>;
