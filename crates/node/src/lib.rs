@@ -15,6 +15,7 @@
 
 mod address;
 mod attach;
+mod beginnings;
 mod clock;
 mod connect;
 mod control;

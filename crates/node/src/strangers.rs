@@ -1,8 +1,10 @@
 //! Those who reach the port of nodes without a certificate: all they may do is ask for one, in few and small words.
 //!
 //! Stands before every service, so that nothing of a stranger's message is read that no service would answer. What
-//! those with a certificate may do is judged by the services; but Raft's messages are read from managers only.
+//! those with a certificate may do is judged by the services; but Raft's messages are read from managers only, and
+//! what a worker begins to say is bounded.
 
+use crate::beginnings::Beginnings;
 use http_body_util::{BodyExt as _, Full, Limited};
 use model::Role;
 use proto::raft::raft_server;
@@ -36,11 +38,13 @@ pub(crate) struct Layer {
     /// Questions under way, by connection.
     asking: Asking,
     limit: Duration,
+    /// Of nodes that are no managers.
+    beginnings: Beginnings,
 }
 
 impl Default for Layer {
     fn default() -> Self {
-        Self { asking: Asking::default(), limit: QUESTION_LIMIT }
+        Self { asking: Asking::default(), limit: QUESTION_LIMIT, beginnings: Beginnings::default() }
     }
 }
 
@@ -50,7 +54,12 @@ impl<S> tower::Layer<S> for Layer {
     type Service = Gate<S>;
 
     fn layer(&self, inner: S) -> Gate<S> {
-        Gate { inner, asking: Arc::clone(&self.asking), limit: self.limit }
+        Gate {
+            inner,
+            asking: Arc::clone(&self.asking),
+            limit: self.limit,
+            beginnings: self.beginnings.clone(),
+        }
     }
 }
 
@@ -59,6 +68,7 @@ pub(crate) struct Gate<S> {
     inner: S,
     asking: Asking,
     limit: Duration,
+    beginnings: Beginnings,
 }
 
 impl<S> Service<Request<Body>> for Gate<S>
@@ -86,6 +96,10 @@ where
                 let refusal = Status::permission_denied("only managers take part in Raft");
                 return Box::pin(std::future::ready(Ok(refusal.into_http())));
             }
+            let request = match identity.role {
+                Role::Worker => self.beginnings.watch(identity.node, request),
+                Role::Manager => request,
+            };
             return Box::pin(inner.call(request));
         }
         let limit = self.limit;
