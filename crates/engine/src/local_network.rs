@@ -400,8 +400,8 @@ mod tests {
             (|n| n.ip_range = "172.16.0.0/12".parse().ok(), "IPRange"),
             (|n| (n.subnet, n.ip_range) = (None, "172.17.8.0/24".parse().ok()), "IPRange"),
             (|n| n.ip_range6 = "fd00:8::/96".parse().ok(), "IPRange: fd00:8::/96"),
-            (|n| drop(n.aux_addresses.insert("a".into(), Ipv4Addr::new(172, 18, 0, 1).into())), "172.18.0.1"),
-            (|n| drop(n.aux_addresses.insert("a".into(), Ipv6Addr::LOCALHOST.into())), "::1"),
+            (|n| n.aux_addresses = [("a".into(), Ipv4Addr::new(172, 18, 0, 1).into())].into(), "172.18.0.1"),
+            (|n| n.aux_addresses = [("a".into(), Ipv6Addr::LOCALHOST.into())].into(), "::1"),
             (|n| drop(n.options.insert(MTU_OPTION.into(), "1279".into())), "IPv6 takes 1280"),
         ] {
             let refused = judged(change).unwrap_err();

@@ -231,7 +231,7 @@ impl Shared {
 
     /// Returns true once this manager has read that it was taken in under its number: before, its replica is of a time
     /// that is over, and says nothing of what it is to be.
-    fn is_taken_in(&self) -> bool {
+    pub(crate) fn is_taken_in(&self) -> bool {
         let own = self.store.raft_id();
         let is_recorded = || {
             let view = self.store.view();
@@ -242,9 +242,9 @@ impl Shared {
         is
     }
 
-    /// Notes whether the leader takes this node for a manager.
+    /// Notes whether the leader takes this node for a manager. Only what it says to one that knew before it asked that it
+    /// was taken in counts: else the word may be of the time before.
     pub(crate) fn note_turned_away(&self, is: bool) {
-        let is = is && self.is_taken_in();
         self.turned_away.store(is, Ordering::Relaxed);
         if is {
             let _ended = self.sessions.keep(|_| false);

@@ -147,6 +147,7 @@ impl Shared {
     /// Tells the leader which nodes this manager hears; returns an index: a view that has it is fresh.
     async fn report_alive(&self) -> Result<u64, Status> {
         let (alive, heard) = self.sessions.alive();
+        let was_taken_in = self.is_taken_in();
         let leadership = self.store.leader_now();
         if leadership.me {
             self.note_turned_away(false);
@@ -164,7 +165,7 @@ impl Shared {
             .await
             .map_err(|_| Status::deadline_exceeded("the leader does not answer"))?;
         let turned_away = reply.as_ref().is_err_and(|s| s.code() == tonic::Code::PermissionDenied);
-        self.note_turned_away(turned_away);
+        self.note_turned_away(turned_away && was_taken_in);
         let reply = reply?.into_inner();
         let acks = reply.acks.into_iter().map(ack_from_wire).collect::<Result<_, Invalid>>();
         self.learn_acks(acks.map_err(|e| Status::internal(e.to_string()))?);

@@ -1058,7 +1058,7 @@ mod tests {
 
     #[test]
     fn each_flag_of_docker_compose_is_ours() {
-        let root = super::super::command();
+        let root = super::super::whole();
         let compose = root.find_subcommand("compose").expect("a command");
         let mut missing = Vec::new();
         for (name, theirs) in DOCKERS {
