@@ -101,13 +101,13 @@ fn import_busybox(machine: &Machine) {
 }
 
 /// Imports a busybox with the folders that programs look for, under a name and with such changes.
-pub(crate) fn import_root(lab: &Lab, name: &str, changes: &[&str]) {
+pub(crate) fn import_root(lab: &Lab, n: u8, name: &str, changes: &[&str]) {
     let folders =
         ["data", "dev", "home", "opt", "proc", "root", "sbin", "sys", "usr/bin", "var/opt", "var/tmp"];
     let tar = busybox_root(lab.dir(), &folders);
     let changes = changes.iter().flat_map(|change| ["-c", *change]);
     let command: Vec<&str> = ["import"].into_iter().chain(changes).chain([tar.as_str(), name]).collect();
-    lab.docker(1, &command).ok();
+    lab.docker(n, &command).ok();
 }
 
 /// Makes an archive of a busybox in `dir`, with such folders beside what each has, and returns where it is.
