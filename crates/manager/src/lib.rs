@@ -225,8 +225,8 @@ impl Manager {
         routes.routes()
     }
 
-    /// Returns Control for calls of this very process, which need no connection. They are judged as those are that come over
-    /// one: they expect [`pki::tls::Peer`] in their extensions, and are refused without.
+    /// Returns Control for calls of this very process, which need no connection. They are judged as those are that come
+    /// over one: they expect [`pki::tls::Peer`] in their extensions, and are refused without.
     pub fn control(
         &self,
     ) -> impl Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>

@@ -293,9 +293,9 @@ impl Shared {
         Ok((self.change(changes).await?, made))
     }
 
-    /// As [`Shared::decide`], by a leader that has not made sure first that it leads still: what it writes shows that. What
-    /// is answered without a write (a refusal, that nothing changes) shows nothing, so it costs a round of the managers,
-    /// and is decided anew behind it.
+    /// As [`Shared::decide`], by a leader that has not made sure first that it leads still: what it writes shows that.
+    /// What is answered without a write (a refusal, that nothing changes) shows nothing, so it costs a round of the
+    /// managers, and is decided anew behind it.
     pub(crate) async fn decide_leading<T>(
         &self,
         unchanged: u64,

@@ -1,7 +1,7 @@
 //! What can be typed: clap types and nothing else. Words, flags and defaults are Docker's where Docker has them.
 //!
-//! What stands above a struct of arguments is an ordinary comment: clap would take a documentation of it for the line of
-//! the command that it belongs to.
+//! What stands above a struct of arguments is an ordinary comment: clap would take a documentation of it for the line
+//! of the command that it belongs to.
 //!
 //! *Start reading at* [`Command`].
 
@@ -62,8 +62,8 @@ const GLOBAL: &str = "Global options";
 /// Behind all that has no place of its own.
 const LAST: usize = 1000;
 
-/// Returns the command line as it is parsed. What can be typed behind a command is made when that command is typed: there
-/// are some thousand flags, and each start of the program would pay for all of them.
+/// Returns the command line as it is parsed. What can be typed behind a command is made when that command is typed:
+/// there are some thousand flags, and each start of the program would pay for all of them.
 pub(crate) fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }

@@ -89,8 +89,8 @@ impl Handle {
         self.propose_within(batch, propose::WHOLE, None).await
     }
 
-    /// The same for what was decided on the view of a leader of this term: it becomes part of the state in no other one.
-    /// See [`Handle::leading_term`].
+    /// The same for what was decided on the view of a leader of this term: it becomes part of the state in no other
+    /// one. See [`Handle::leading_term`].
     ///
     /// # Errors
     /// As [`Self::propose`]; [`ProposeError::NotLeader`] also when this member has led in another term since.
@@ -120,9 +120,9 @@ impl Handle {
         self.proposer.propose(batch, limit, now.term).await
     }
 
-    /// Returns the term in which this member leads, with a view that has every change acknowledged before the call *if it
-    /// leads still*. Whether it does, a write in this term shows ([`Handle::propose_whole_in`]): a leader that was replaced
-    /// unseen gets nothing agreed on. Whoever answers without a write needs [`Handle::read_index`].
+    /// Returns the term in which this member leads, with a view that has every change acknowledged before the call *if
+    /// it leads still*. Whether it does, a write in this term shows ([`Handle::propose_whole_in`]): a leader that was
+    /// replaced unseen gets nothing agreed on. Whoever answers without a write needs [`Handle::read_index`].
     ///
     /// The first call of a term costs a round of the managers, later ones nothing: a leader's view has what it
     /// acknowledged itself, and nobody else acknowledges anything in its term.

@@ -596,8 +596,8 @@ impl Swarm for NodeSwarm {
     }
 }
 
-/// Returns the way to this node's own manager, which needs no connection. `None`: it has none, or its certificate is not
-/// valid now, and what others would think of it, it shall think, too.
+/// Returns the way to this node's own manager, which needs no connection. `None`: it has none, or its certificate is
+/// not valid now, and what others would think of it, it shall think, too.
 fn own_manager(view: &member::View, current: &Current) -> Option<Link> {
     let credentials = current.connections.credentials();
     let ((from, to), now) = (credentials.validity(), clock());
