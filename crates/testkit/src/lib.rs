@@ -1,10 +1,11 @@
 //! What end-to-end tests are made of: a lab of namespaced hosts, driven through the real binary, and waiting for
-//! a state with a deadline; and the judge of what clients of a store saw ([`history`]). Never a dependency outside
-//! tests.
+//! a state with a deadline; the judge of what clients of a store saw ([`history`]); and hostile JSON for whatever reads
+//! some ([`hostile`]). Never a dependency outside tests.
 
 mod cgroup;
 mod dockerd;
 pub mod history;
+pub mod hostile;
 mod lab;
 mod load;
 mod traces;

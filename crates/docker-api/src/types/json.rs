@@ -54,6 +54,20 @@ impl Json<'_> {
     }
 }
 
+/// *Limit* of what an error says of a value. *Unit:* characters.
+const SAID_MAX: usize = 250;
+/// *Limit* of what it says of a name that a client made up. *Unit:* characters.
+const NAME_MAX: usize = 60;
+
+/// Returns an error that says in which field it was met.
+fn in_field(name: &str, error: &Error) -> Error {
+    let cut = |text: &str, max| match text.char_indices().nth(max) {
+        Some((end, _)) => format!("{}..", &text[..end]),
+        None => text.to_owned(),
+    };
+    Error::custom(format!("{}: {}", cut(name, NAME_MAX), cut(&error.to_string(), SAID_MAX)))
+}
+
 /// What is in Docker's JSON.
 pub trait Wire: Sized {
     /// Reads a value.
@@ -93,7 +107,7 @@ pub(super) fn fill(fields: &mut dyn Fields, what: &str, json: Json<'_>) -> Resul
     let Json::Object(object) = json else { return Err(json.is_not(what)) };
     let (mut exact, mut others) = (Vec::with_capacity(object.len()), Vec::new());
     for (name, value) in object.into_iter().filter(|(_, value)| !matches!(value, Json::Null)) {
-        match fields.set(&name, value)? {
+        match fields.set(&name, value).map_err(|error| in_field(&name, &error))? {
             None => exact.push(name),
             Some(value) => others.push((name, value)),
         }
@@ -102,7 +116,7 @@ pub(super) fn fill(fields: &mut dyn Fields, what: &str, json: Json<'_>) -> Resul
         if let Some(field) = fields.spelled(&name)
             && !exact.iter().any(|known| known == field)
         {
-            fields.set(field, value)?;
+            fields.set(field, value).map_err(|error| in_field(field, &error))?;
             exact.push(Cow::Borrowed(field));
         }
     }
@@ -210,7 +224,7 @@ impl<T: Wire> Wire for BTreeMap<String, T> {
         for (name, value) in object {
             let value = match value {
                 Json::Null => T::of_null(),
-                value => Some(T::read(value)?),
+                value => Some(T::read(value).map_err(|error| in_field(&name, &error))?),
             };
             if let Some(value) = value {
                 read.insert(name.into_owned(), value);
