@@ -243,6 +243,13 @@ pub(super) fn container_spec_json(from: &ContainerSpec) -> types::ContainerSpec 
 
 fn mount(from: types::Mount) -> Result<Mount> {
     refuse_foreign_options(&from)?;
+    // Of Docker on other systems; on Linux each of them is the same. *Source:* moby `daemon/cluster/convert`.
+    if !matches!(
+        from.consistency.to_ascii_lowercase().as_str(),
+        "" | "default" | "consistent" | "cached" | "delegated"
+    ) {
+        return invalid(format!("invalid MountConsistency: {:?}", from.consistency));
+    }
     let kind = match from.kind.as_str() {
         "bind" => {
             if from.source.is_empty() {

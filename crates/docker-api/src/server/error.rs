@@ -94,11 +94,25 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::NOT_MODIFIED {
             return self.status.into_response();
         }
+        let message = shortened(self.message);
         if self.status.is_server_error() {
-            tracing::warn!(status = self.status.as_u16(), error = %self.message, "request failed");
+            tracing::warn!(status = self.status.as_u16(), error = %message, "request failed");
         }
-        (self.status, Json(ErrorBody { message: self.message })).into_response()
+        (self.status, Json(ErrorBody { message })).into_response()
     }
+}
+
+/// *Limit* of the text of a refusal, which may repeat what was asked for, however long that was. *Unit:* bytes.
+const MESSAGE_BYTES_MAX: usize = 8 << 10;
+
+/// Cuts a text that is too long to be read by anybody.
+fn shortened(mut text: String) -> String {
+    if text.len() > MESSAGE_BYTES_MAX {
+        let end = (0..=MESSAGE_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or_default());
+        text.push_str("...");
+    }
+    text
 }
 
 impl From<tonic::Status> for ApiError {
@@ -157,5 +171,20 @@ impl From<engine::Error> for ApiError {
             engine::ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self { status, message: model::with_causes(&error) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_does_not_repeat_all_that_was_asked_for() {
+        assert_eq!(shortened("no such thing".into()), "no such thing");
+        for unit in ["x", "é", "\u{1f980}"] {
+            let cut = shortened(unit.repeat(MESSAGE_BYTES_MAX + 1));
+            assert!(cut.starts_with(&unit.repeat(100)) && cut.ends_with("..."), "{unit}");
+            assert!((MESSAGE_BYTES_MAX..=MESSAGE_BYTES_MAX + 3).contains(&cut.len()), "{unit}");
+        }
     }
 }
