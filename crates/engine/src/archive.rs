@@ -173,7 +173,12 @@ async fn with_root<T: Send + 'static>(
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
                 Error::NoSuchPath { container: container.name.clone(), path: path.clone() }
             }
-            _ => Error::io("reach", &path)(e),
+            _ => match Errno::from_io_error(&e) {
+                Some(Errno::INVAL | Errno::NAMETOOLONG | Errno::LOOP) => {
+                    Error::invalid(format!("cannot reach {path:?} in container {}: {e}", container.name))
+                }
+                _ => Error::io("reach", &path)(e),
+            },
         })
     })
     .await

@@ -202,8 +202,15 @@ impl Owner {
                 answer(reply, result);
             }
             Command::Resize { exec, rows, cols, reply } => {
-                let result =
-                    self.with_shim("resize", move |shim| shim.resize(exec.as_deref(), rows, cols)).await;
+                let has_terminal = match &exec {
+                    None => self.container.config.tty,
+                    Some(id) => self.engine.exec_inspect(id).is_ok_and(|exec| exec.config.tty),
+                };
+                let resize = move |shim: &runtime::Shim| {
+                    // What has none is of any size. *Source:* containerd `cmd/containerd-shim-runc-v2/process`, `Resize`.
+                    if has_terminal { shim.resize(exec.as_deref(), rows, cols) } else { Ok(()) }
+                };
+                let result = self.with_shim("resize", resize).await;
                 answer(reply, result);
             }
             Command::Exec { id, process, ends, reply } => {

@@ -1,6 +1,7 @@
 //! What attackers do, and do not get: each file is one of them, with what that one has in hand.
 
 mod damage;
+mod fields;
 mod flood;
 mod host;
 mod identity;

@@ -11,7 +11,10 @@ use crate::{detach_keys::DetachKeys, types};
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Path, Request, ws::WebSocketUpgrade},
+    extract::{
+        Path, Request,
+        ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+    },
     http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
@@ -243,8 +246,9 @@ async fn attach_websocket(
     Use(state): Use<State>,
     Path(id): Path<String>,
     params: Params,
-    upgrade: WebSocketUpgrade,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
+    let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
     let leaving = leaving(&state, &*state.engine()?.inspect(&id)?, &params)?;
     let opened = open_attached(&state, &id, &params, true).await?;
     let cancel = state.cancel.clone();
