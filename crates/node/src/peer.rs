@@ -24,7 +24,8 @@ use std::{
 use tokio::{
     io::{AsyncSeekExt, AsyncWriteExt},
     runtime::Handle,
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::{CopyToBytes, ReaderStream, SinkWriter, StreamReader};
@@ -43,6 +44,10 @@ const NO_LASTS: Duration = Duration::from_millis(500);
 const MANAGERS_MAX: usize = 255;
 /// *Limit* of answers that are remembered.
 const ANSWERS_MAX: usize = 1024;
+/// *Limit* of blobs that one node reads here at once: each is a descriptor, and lasts as long as its reader likes.
+const BLOBS_MAX: usize = 32;
+/// How long one more waits for its turn.
+const BLOB_TURN: Duration = Duration::from_secs(60);
 
 type ChunkStream = Pin<Box<dyn Stream<Item = Result<Chunk, Status>> + Send>>;
 
@@ -62,6 +67,28 @@ pub(crate) struct PeerService {
     work: Handle,
     /// What managers said of late of who may fetch what.
     answers: Arc<Mutex<Answers>>,
+    readers: Readers,
+}
+
+/// Who reads how many blobs.
+#[derive(Debug, Clone, Default)]
+struct Readers(Arc<Mutex<BTreeMap<NodeId, Arc<Semaphore>>>>);
+
+impl Readers {
+    /// Waits until a node may read one more, as long as it holds what this returns.
+    async fn turn(&self, node: NodeId, limit: Duration) -> Result<OwnedSemaphorePermit, Status> {
+        let places = {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|_, places| Arc::strong_count(places) > 1);
+            Arc::clone(all.entry(node).or_insert_with(|| Arc::new(Semaphore::new(BLOBS_MAX))))
+        };
+        match timeout(limit, places.acquire_owned()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => {
+                Err(Status::resource_exhausted(format!("node {node} reads {BLOBS_MAX} blobs here already")))
+            }
+        }
+    }
 }
 
 impl PeerService {
@@ -72,7 +99,7 @@ impl PeerService {
         folder: Folder,
         work: Handle,
     ) -> Self {
-        Self { images, door, connections, folder, work, answers: Arc::default() }
+        Self { images, door, connections, folder, work, answers: Arc::default(), readers: Readers::default() }
     }
 
     /// Returns the calling node, if it may call `method`.
@@ -227,11 +254,14 @@ impl Peer for PeerService {
         let Some(path) = self.images.blob_path(&parsed) else {
             return Err(Status::not_found(format!("no such blob: {digest}")));
         };
+        let place = self.readers.turn(caller.node, BLOB_TURN).await?;
         let unreadable = |e: std::io::Error| Status::internal(format!("cannot read blob {digest}: {e}"));
         let mut file = tokio::fs::File::open(path).await.map_err(unreadable)?;
         file.seek(std::io::SeekFrom::Start(offset)).await.map_err(unreadable)?;
-        let stream = ReaderStream::with_capacity(file, CHUNK_BYTES)
-            .map(|read| read.map(|data| Chunk { data }).map_err(|e| Status::internal(e.to_string())));
+        let stream = ReaderStream::with_capacity(file, CHUNK_BYTES).map(move |read| {
+            let _held_while_it_is_read = &place;
+            read.map(|data| Chunk { data }).map_err(|e| Status::internal(e.to_string()))
+        });
         Ok(Response::new(Box::pin(stream)))
     }
 }
@@ -292,4 +322,26 @@ fn joined(to_node: mpsc::Sender<Chunk>, incoming: Streaming<Chunk>) -> BoxedIo {
     let sink = futures::SinkExt::sink_map_err(sink, |_| std::io::Error::from(std::io::ErrorKind::BrokenPipe));
     let writer = SinkWriter::new(CopyToBytes::new(Box::pin(sink)));
     Box::new(tokio::io::join(reader, writer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_reads_so_many_blobs_at_once_and_keeps_no_other_from_it() {
+        let (readers, soon) = (Readers::default(), Duration::from_millis(20));
+        let mut held = Vec::new();
+        for _ in 0..BLOBS_MAX {
+            held.push(readers.turn(NodeId(1), BLOB_TURN).await.unwrap());
+        }
+        let refused = readers.turn(NodeId(1), soon).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        let other = readers.turn(NodeId(2), BLOB_TURN).await.unwrap();
+        held.pop();
+        held.push(readers.turn(NodeId(1), BLOB_TURN).await.unwrap());
+        drop((held, other));
+        readers.turn(NodeId(3), BLOB_TURN).await.unwrap();
+        assert_eq!(readers.0.lock().unwrap().len(), 1, "who reads nothing is forgotten");
+    }
 }
