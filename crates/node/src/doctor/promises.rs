@@ -96,8 +96,19 @@ pub const SECURITY: &[Promise] = &[
     ),
     checked(
         "a flood on 2377 or the front door costs the flooder",
-        "pki::tls, node::strangers, docker_api::server::seats",
+        "pki::tls, node::strangers, node::beginnings, docker_api::server::seats",
         &[Check::new("descriptors", kernel::descriptors)],
+    ),
+    program(
+        "each field, parameter and part of a path is taken as it is meant, or refused in words; no number asks for more \
+         than a swarm can have",
+        "docker_api::types, docker_api::convert, manager::control::validate, engine::gate",
+        "decided by what a request says, before anything is made",
+    ),
+    program(
+        "what nodes do not do for a network is refused, so that no clear text passes for encrypted",
+        "manager::control::validate, engine::local_network",
+        "decided when a network is made",
     ),
     program(
         "links, bridges, addresses, routes, tables and namespaces of others are never changed",
@@ -177,6 +188,16 @@ pub const SECURITY: &[Promise] = &[
             Check::new("seccomp of the kernel", kernel::seccomp),
             Check::new("seccomp of containers", containers::seccomp),
         ],
+    ),
+    program(
+        "nothing that is much work keeps others waiting: a ping answers beside it",
+        "docker_api::server::request, image::store",
+        "work is done on threads of its own",
+    ),
+    program(
+        "the first process of a container shows no path of the host",
+        "runtime::launch, shim",
+        "the program that starts it writes its own command line",
     ),
     checked(
         "secrets of a creation that was cancelled are gone at once",
