@@ -341,7 +341,7 @@ mod tests {
         held.pop();
         held.push(readers.turn(NodeId(1), BLOB_TURN).await.unwrap());
         drop((held, other));
-        readers.turn(NodeId(3), BLOB_TURN).await.unwrap();
+        drop(readers.turn(NodeId(3), BLOB_TURN).await.unwrap());
         assert_eq!(readers.0.lock().unwrap().len(), 1, "who reads nothing is forgotten");
     }
 }

@@ -3,21 +3,22 @@
 //!
 //! What reaches a host's engine is attacked by `tests/e2e/attacks/fields.rs`.
 
-use super::swarm::{Control, Running, Swarm};
+use super::swarm::{Running, Swarm, channel, operator};
 use axum::{
     body::Body,
     http::{Request, StatusCode},
 };
 use docker_api::{
     server::{
-        ApiError, Asker, BoxedIo, FrontDoor, InitRequest, JoinRequest, Membership, Options, Origin,
-        SwarmStatus,
+        ApiError, Asker, BoxedIo, Control, FrontDoor, InitRequest, JoinRequest, Membership, Options, Origin,
+        SwarmStatus, link,
     },
     types::{self, Wire},
 };
 use futures::StreamExt as _;
 use http_body_util::BodyExt as _;
 use model::{ClusterId, NodeId, Role};
+use proto::{PersonalClaim, control::control_client::ControlClient};
 use serde_json::{Value, json};
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use testkit::hostile::{self, Field, Step};
@@ -66,7 +67,7 @@ impl docker_api::server::Swarm for Manager {
         Err(ApiError::not_implemented("it is not locked"))
     }
 
-    async fn control(&self, _: &Asker) -> Result<docker_api::server::Control, ApiError> {
+    async fn control(&self, _: &Asker) -> Result<Control, ApiError> {
         Ok(self.control.clone())
     }
 
@@ -79,7 +80,9 @@ impl docker_api::server::Swarm for Manager {
     }
 }
 
-fn front_door(manager: &Running, control: Control) -> FrontDoor {
+fn front_door(manager: &Running) -> FrontDoor {
+    let way = link(channel(&manager.credentials, manager.addr));
+    let control = ControlClient::with_interceptor(way, PersonalClaim::new(&operator()));
     let swarm = Arc::new(Manager { node: manager.node, addr: manager.addr, control });
     let options = Options {
         engine: None,
@@ -204,7 +207,7 @@ async fn attack(door: &FrontDoor, kind: &Kind) -> (usize, usize, Vec<String>) {
 
 async fn attack_all(kinds: &[Kind]) {
     let swarm = Swarm::new().await;
-    let door = front_door(&swarm.managers[0], swarm.control());
+    let door = front_door(&swarm.managers[0]);
     let mut faults = Vec::new();
     for kind in kinds {
         let began = std::time::Instant::now();
@@ -303,7 +306,7 @@ async fn no_value_of_other_objects_fields_is_a_fault_or_taken_for_another() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_value_of_settings_or_a_stack_is_a_fault() {
     let swarm = Swarm::new().await;
-    let door = front_door(&swarm.managers[0], swarm.control());
+    let door = front_door(&swarm.managers[0]);
     let none = Value::Null;
     let mut faults = Vec::new();
     let (_, before) = ask(&door, "GET", "/swarm", &none).await;
