@@ -107,15 +107,15 @@ fn by_all<T: Send, R: Send>(work: Vec<T>, each: impl Fn(T) -> R + Sync) -> Vec<R
         for _ in 0..CLIENTS {
             scope.spawn(|| {
                 loop {
-                    let next = work.lock().unwrap().next();
+                    let next = work.lock().expect("no panic meanwhile").next();
                     let Some(next) = next else { break };
                     let outcome = each(next);
-                    done.lock().unwrap().push(outcome);
+                    done.lock().expect("no panic meanwhile").push(outcome);
                 }
             });
         }
     });
-    done.into_inner().unwrap()
+    done.into_inner().expect("no panic meanwhile")
 }
 
 /// A request, and what becomes of what it makes.
