@@ -74,7 +74,7 @@ pub struct LocalNetwork {
     pub attachable: bool,
     pub labels: BTreeMap<String, String>,
     pub options: BTreeMap<String, String>,
-    /// Running containers on it, by id. Filled in by [`Engine::network`] and [`Engine::networks`].
+    /// Running containers on it, by id. Filled in by [`crate::Engine::network`] and [`crate::Engine::networks`].
     #[serde(skip)]
     pub containers: BTreeMap<String, NetworkMember>,
 }
