@@ -435,18 +435,21 @@ mod tests {
     }
 
     #[test]
-    fn what_has_another_type_is_refused_with_the_words_of_serde() {
+    fn what_has_another_type_is_refused_by_its_field_and_with_the_words_of_serde() {
         fn refused<T: Wire + std::fmt::Debug>(json: &str) -> String {
             parse::<T>(json.as_bytes()).unwrap_err().to_string()
         }
         for (json, said) in [
             ("[]", "invalid type: sequence, expected struct ServiceSpec"),
-            (r#"{"Name": 1}"#, "invalid type: integer `1`, expected a string"),
-            (r#"{"Labels": []}"#, "invalid type: sequence, expected a map"),
-            (r#"{"Mode": {"Replicated": {"Replicas": -1}}}"#, "invalid value: integer `-1`, expected u64"),
+            (r#"{"Name": 1}"#, "Name: invalid type: integer `1`, expected a string"),
+            (r#"{"Labels": []}"#, "Labels: invalid type: sequence, expected a map"),
+            (
+                r#"{"Mode": {"Replicated": {"Replicas": -1}}}"#,
+                "Mode: Replicated: Replicas: invalid value: integer `-1`, expected u64",
+            ),
             (
                 r#"{"TaskTemplate": {"Networks": [null]}}"#,
-                "invalid type: null, expected struct NetworkAttachmentConfig",
+                "TaskTemplate: Networks: invalid type: null, expected struct NetworkAttachmentConfig",
             ),
             (r#"{"Name": "#, "EOF while parsing a value at line 1 column 9"),
         ] {

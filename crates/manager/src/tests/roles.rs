@@ -24,6 +24,7 @@ use std::{
     },
     time::Instant,
 };
+use testkit::on_a_shared_machine;
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tonic::Code;
 
@@ -32,8 +33,8 @@ const CHANGES: usize = 200;
 const AT_ONCE: usize = 20;
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Within this all is as it was said last; tests share their machine, the promise is for one of its own.
-const SETTLED: Duration = Duration::from_secs(10 * 3);
+/// Within this all is as it was said last.
+const SETTLED: Duration = on_a_shared_machine(Duration::from_secs(10));
 
 /// What the hosts of this test share.
 struct World {

@@ -289,7 +289,7 @@ impl Swarm {
         Self { managers: vec![manager], nodes: Vec::new(), links }
     }
 
-    fn leader(&self) -> &Running {
+    pub(super) fn leader(&self) -> &Running {
         let alive = self.managers.iter().filter(|m| m.opened.is_some());
         alive.clone().find(|m| m.store.leader_now().me).or(alive.clone().next()).expect("a manager")
     }

@@ -2,7 +2,7 @@
 
 use super::{
     state::service_spec,
-    swarm::{Node, Swarm, until},
+    swarm::{LIMIT, Node, Swarm, until},
 };
 use model::*;
 use proto::{
@@ -564,10 +564,15 @@ async fn the_leader_can_leave() {
     let mut swarm = Swarm::new().await;
     swarm.join_manager().await;
     swarm.join_manager().await;
-    let (left, credentials) = (swarm.managers[0].node, swarm.managers[0].credentials.clone());
-    assert!(swarm.managers[0].store.leader_now().me);
-    swarm.work_as(&credentials).leave(LeaveRequest {}).await.unwrap();
-    let rest = swarm.managers[1].store.clone();
+    let leader = swarm.leader();
+    let (left, credentials) = (leader.node, leader.credentials.clone());
+    // As a node does: it asks again where nobody leads just then.
+    let give_up = std::time::Instant::now() + LIMIT;
+    while let Err(status) = swarm.work_as(&credentials).leave(LeaveRequest {}).await {
+        assert!(status.code() == tonic::Code::Unavailable && std::time::Instant::now() < give_up, "{status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let rest = swarm.managers.iter().find(|manager| manager.node != left).unwrap().store.clone();
     until("two are left, and know it", || {
         rest.members().len() == 2 && rest.view().nodes.get(&left).is_some_and(|n| n.manager.is_none())
     })
@@ -611,7 +616,8 @@ async fn a_hundred_tasks_run_soon() {
     let stopped = started.elapsed() - up;
     until("all are gone", || swarm.view().tasks.is_empty()).await;
     let down = started.elapsed() - up;
-    assert!(up < Duration::from_secs(5) && down < Duration::from_secs(5), "up {up:?}, down {down:?}");
+    let limit = testkit::on_a_shared_machine(Duration::from_secs(5));
+    assert!(up < limit && down < limit, "up {up:?}, down {down:?}");
     println!("100 tasks: up {up:?}, stopped {stopped:?}, gone {down:?}");
 }
 
