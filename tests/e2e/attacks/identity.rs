@@ -137,7 +137,7 @@ impl Attacker {
             }
             // A connection that was just closed under the attacker's hands is tried once more, and one that was not
             // made yet too. A stream that stays open without a word each time let the caller in.
-            let again = [Code::Unavailable, Code::Unknown, Code::DeadlineExceeded];
+            let again = [Code::Unavailable, Code::Unknown, Code::DeadlineExceeded, Code::Cancelled];
             let mut outcome = Ok(());
             for _ in 0..3 {
                 outcome = self.call(&channel, &path, metadata);
