@@ -231,13 +231,9 @@ services:
         Ok(found) if found == text => Ok(()),
         other => Err(format!("{path}: {other:?}")),
     };
-    // Copies out of a container that is about to start are not what this is about.
-    wait_for("the watch", SOON, || match watch.said() {
-        said if said.contains("Watch enabled") => Ok(()),
-        said => Err(said),
-    });
     wait_for("the service", SOON, || reads("/src/file", "one"));
     let id = containers(&lab, &folder)["live-web-1"].clone();
+    // The watch may begin a little later than the container: each look writes again.
     let write = |name: &str, text: &str| fs::write(folder.join(name), text).map_err(|e| e.to_string());
     let told = |error: String| format!("{error}; the watch said:\n{}", watch.said());
     wait_for("a changed file", SOON, || {

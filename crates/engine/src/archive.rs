@@ -38,7 +38,10 @@ use std::{
     sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
 };
-use tokio::io::{AsyncRead, DuplexStream, ReadBuf};
+use tokio::{
+    io::{AsyncRead, DuplexStream, ReadBuf},
+    sync::OwnedRwLockReadGuard,
+};
 use tokio_util::io::SyncIoBridge;
 
 /// *Unit:* bytes on the way from the maker of a tar to its reader.
@@ -101,13 +104,20 @@ pub(crate) struct Root {
     ids: Option<runtime::IdMap>,
     /// Where the mounts are of one that is down.
     _namespace: Option<File>,
+    /// Keeps one that is down from being started.
+    _held: Option<OwnedRwLockReadGuard<()>>,
 }
 
 impl Root {
     /// Opens a folder as a root. Blocking.
     pub(crate) fn of(folder: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { fd: rustix::fs::open(folder, flags, Mode::empty())?, ids: None, _namespace: None })
+        Ok(Self {
+            fd: rustix::fs::open(folder, flags, Mode::empty())?,
+            ids: None,
+            _namespace: None,
+            _held: None,
+        })
     }
 
     /// Opens the file tree; `images`: what one that is down sees of other images. Blocking.
@@ -120,17 +130,19 @@ impl Root {
         let path_only = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         if let Some(pid) = container.state.pid {
             let fd = rustix::fs::open(format!("/proc/{pid}/root"), path_only, Mode::empty())?;
-            return Ok(Self { fd, ids: container.users.clone(), _namespace: None });
+            return Ok(Self { fd, ids: container.users.clone(), _namespace: None, _held: None });
         }
         let (fd, namespace) = down_tree::open(container, folders, images, work)?;
-        Ok(Self { fd, ids: None, _namespace: Some(namespace) })
+        Ok(Self { fd, ids: None, _namespace: Some(namespace), _held: None })
     }
 
     /// Opens the file tree of one that is down without what is mounted in it; of one that runs as [`Root::open`]. Blocking.
     fn open_bare(container: &Container, folders: &[PathBuf], work: &Path) -> io::Result<Self> {
         match container.state.pid {
             Some(_) => Self::open(container, folders, &[], work),
-            None => Ok(Self { fd: down_tree::overlay(folders, work)?, ids: None, _namespace: None }),
+            None => {
+                Ok(Self { fd: down_tree::overlay(folders, work)?, ids: None, _namespace: None, _held: None })
+            }
         }
     }
 
@@ -148,12 +160,28 @@ impl Root {
     }
 }
 
+/// Returns a container as it is once it is not being started; one that is down is not started before what comes with it
+/// is dropped.
+async fn held(
+    engine: &Engine,
+    container: Arc<Container>,
+) -> Result<(Arc<Container>, Option<OwnedRwLockReadGuard<()>>)> {
+    if container.state.pid.is_some() {
+        return Ok((container, None));
+    }
+    let held = engine.inner.trees.look(&container.id).await;
+    let now = engine.inspect(&container.id)?;
+    let is_down = now.state.pid.is_none();
+    Ok((now, is_down.then_some(held)))
+}
+
 async fn with_root<T: Send + 'static>(
     engine: &Engine,
     container: Arc<Container>,
     path: String,
     work: impl FnOnce(Root, &Path) -> io::Result<T> + Send + 'static,
 ) -> Result<T> {
+    let (container, held) = held(engine, container).await?;
     let folders = layers::of_container(engine, &container).await?;
     let images = match container.state.pid {
         Some(_) => Vec::new(),
@@ -168,7 +196,7 @@ async fn with_root<T: Send + 'static>(
         let mounted = volumes.try_for_each(|volume| engine.inner.volumes.acquire(&volume, &user));
         let opened = mounted.map(|()| Root::open(&container, &folders, &images, &work_dir));
         engine.inner.volumes.release(&user);
-        let result = opened?.and_then(|root| work(root, Path::new(&path)));
+        let result = opened?.and_then(|root| work(Root { _held: held, ..root }, Path::new(&path)));
         result.map_err(|e| match e.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
                 Error::NoSuchPath { container: container.name.clone(), path: path.clone() }
@@ -243,11 +271,12 @@ pub(crate) async fn get(
 }
 
 pub(crate) async fn export(engine: &Engine, container: Arc<Container>) -> Result<ArchiveReader> {
+    let (container, held) = held(engine, container).await?;
     let folders = layers::of_container(engine, &container).await?;
     let work = engine.inner.container_dir(&container.id).join("work");
     let opened = container.clone();
     let open = move || Root::open_bare(&opened, &folders, &work).map_err(Error::io("reach", "/"));
-    let root = crate::blocking(open).await?;
+    let root = Root { _held: held, ..crate::blocking(open).await? };
     let reader = stream(engine, move |out| {
         out.get_mut().ids.clone_from(&root.ids);
         let folder = root.resolve(Path::new("/"), OFlags::RDONLY | OFlags::DIRECTORY)?;
@@ -582,6 +611,7 @@ pub(crate) async fn put(
             fd: root.resolve(path, OFlags::PATH | OFlags::DIRECTORY)?,
             ids: root.ids.clone(),
             _namespace: None,
+            _held: None,
         };
         Ok(unpack(&target, bridge, options.keep_type, squash, owner))
     });

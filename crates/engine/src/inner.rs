@@ -10,6 +10,7 @@ use crate::{
     execs::Execs,
     local_network::LocalNetworks,
     registry::{Handle, Registry},
+    trees::Trees,
     volume::Volumes,
 };
 use std::{
@@ -72,6 +73,7 @@ pub(crate) struct Inner {
     pub(crate) volumes: Volumes,
     /// Held by all who use a volume's folder before the registry says so, and alone by who exchanges one.
     pub(crate) mounting: tokio::sync::RwLock<()>,
+    pub(crate) trees: Trees,
     pub(crate) networks: LocalNetworks,
     pub(crate) overlays: watch::Sender<Option<Arc<dyn Overlays>>>,
     pub(crate) builds: crate::build::cache::Cache,

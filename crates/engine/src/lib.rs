@@ -72,6 +72,7 @@ mod start;
 mod stats;
 mod streams;
 mod top;
+mod trees;
 mod until;
 mod usage;
 pub mod userns;

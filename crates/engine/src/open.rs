@@ -47,6 +47,7 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
     let inner = Inner {
         volumes: Volumes::open(data_root.join("volumes"))?,
         mounting: Default::default(),
+        trees: Default::default(),
         networks: LocalNetworks::open(data_root.join("networks"))?,
         overlays: Default::default(),
         builds: crate::build::open(&data_root)?,

@@ -120,6 +120,8 @@ impl Owner {
         let plan = self.plan(lowers, network, users.as_ref()).await?;
         let (engine, working) = (self.engine.clone(), self.engine.clone());
         self.mount_volumes().await?;
+        // Until it is known to run: its files are seen through its processes from then on.
+        let _alone = working.inner.trees.start(&id).await?;
         let _mounting = working.inner.mounting.read().await;
         let (early, once) = (std::mem::take(&mut self.early), self.container.config.stdin_once);
         let (shim, at) = crate::blocking(move || {

@@ -196,6 +196,25 @@ fn files_of_images_are_where_they_would_be() {
 }
 
 #[test]
+fn a_start_waits_until_a_copy_out_of_the_container_has_ended() {
+    let host = Host::new();
+    let id = host.create(guest(&["park"]));
+    put(&host, &id, "/", "large", &"x".repeat(4 << 20)).unwrap();
+    host.on(async |engine| {
+        let (_, mut copy) = engine.archive_get(&id, "/large").await.unwrap();
+        let mut start = std::pin::pin!(engine.start(&id));
+        let early = tokio::time::timeout(std::time::Duration::from_millis(300), &mut start).await;
+        assert!(early.is_err(), "two mounts have its files");
+        let mut tar = Vec::new();
+        copy.read_to_end(&mut tar).await.unwrap();
+        start.await.unwrap();
+    });
+    // What is put into it while it runs is what it has.
+    put(&host, &id, "/", "large", "small").unwrap();
+    assert_eq!(get(&host, &id, "/large"), one("large", "small"));
+}
+
+#[test]
 fn an_export_of_what_is_down_has_nothing_of_its_mounts() {
     let host = Host::new();
     let id = host.create(guest_with(&["park"], |c| c.host.binds = vec!["vol:/volumes/data".into()]));
