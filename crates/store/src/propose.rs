@@ -1,5 +1,5 @@
 //! The one way changes enter the log: a task on the leader that gathers what is waiting into few entries and keeps
-//! at most eight of them in flight.
+//! at most eight of them in flight; small ones wait for each other while two are.
 
 use crate::{
     leadership::{TurnedAway, turned_away},
@@ -24,7 +24,7 @@ use std::{
     },
 };
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -40,6 +40,11 @@ const ENTRY: usize = 64 << 10;
 const ENTRY_CHANGES: usize = 200;
 /// More would only queue in Raft. Measured: 450k changes/s at 8, collapse at 64.
 const IN_FLIGHT: usize = 8;
+/// While so many are under way, what comes in small pieces is gathered: an entry costs all managers about the same,
+/// whatever is in it.
+const IN_FLIGHT_SMALL: usize = 2;
+/// So many proposals are no small piece.
+const MANY: usize = 64;
 /// Proposals that may wait.
 const QUEUE: usize = 1024;
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -143,16 +148,22 @@ fn withdraw(stage: &AtomicU8) -> bool {
     stage.compare_exchange(QUEUED, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire).is_ok()
 }
 
+/// Tells whether the next entry goes out now. `waiting`: proposals behind the first one; `under_way`: entries.
+fn may_go(first: &Proposal, waiting: usize, under_way: usize) -> bool {
+    let is_large =
+        first.bytes > ENTRY / 2 || first.batch.changes.len() > ENTRY_CHANGES / 2 || waiting >= MANY;
+    under_way < if is_large { IN_FLIGHT } else { IN_FLIGHT_SMALL }
+}
+
 /// Runs until cancelled; what is waiting then is refused.
 pub(crate) async fn run(
     raft: Raft<TypeConfig, Machine>,
     mut proposals: mpsc::Receiver<Proposal>,
     cancel: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut in_flight = JoinSet::new();
     let mut left_over = None;
-    loop {
+    'run: loop {
         while in_flight.try_join_next().is_some() {}
         let first = match left_over.take() {
             Some(proposal) => proposal,
@@ -165,22 +176,21 @@ pub(crate) async fn run(
                 },
             },
         };
-        // The slot comes first: what arrives while waiting for it joins this entry.
-        let slot = tokio::select! {
-            biased;
-            () = cancel.cancelled() => break,
-            slot = slots.clone().acquire_owned() => slot.expect("the semaphore is never closed"),
-        };
+        // What arrives while this waits for its turn joins the entry.
+        while !may_go(&first, proposals.len(), in_flight.len()) {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break 'run,
+                _ = in_flight.join_next() => {}
+            }
+        }
         let (group, rest) = gather(first, &mut proposals);
         left_over = rest;
         if group.is_empty() {
             continue;
         }
         let raft = raft.clone();
-        in_flight.spawn(async move {
-            submit(&raft, group).await;
-            drop(slot);
-        });
+        in_flight.spawn(async move { submit(&raft, group).await });
     }
     // Entries in flight end with Raft itself, which is shut down next.
     while in_flight.join_next().await.is_some() {}
@@ -275,6 +285,28 @@ mod tests {
     use super::*;
     use crate::{ConnectError, Dek, Options, Store};
     use model::NodeId;
+
+    #[test]
+    fn small_entries_wait_for_each_other_while_two_are_under_way_and_large_ones_do_not() {
+        let proposal = |bytes, changes| {
+            let key = model::ObjectRef::Node(NodeId(1));
+            let batch = Batch {
+                changes: vec![model::Change::Delete { key, version: 1 }; changes],
+                ..Batch::default()
+            };
+            let (message, stage) = (types::Batch::default(), Arc::default());
+            Proposal { batch, message, bytes, term: 1, stage, done: oneshot::channel().0 }
+        };
+        let goes_up_to = |proposal: &Proposal, waiting| {
+            (0..100).take_while(|under_way| may_go(proposal, waiting, *under_way)).count()
+        };
+        let small = proposal(200, 2);
+        assert_eq!(goes_up_to(&small, 0), 2);
+        assert_eq!(goes_up_to(&small, 63), 2);
+        assert_eq!(goes_up_to(&small, 64), 8, "they fill entries of their own");
+        assert_eq!(goes_up_to(&proposal(200, 200), 0), 8, "a batch of the plan");
+        assert_eq!(goes_up_to(&proposal(60_000, 1), 0), 8);
+    }
 
     #[tokio::test]
     async fn the_log_itself_takes_nothing_of_another_term() {
