@@ -6,8 +6,8 @@
 //!
 //! What no decision may break is checked here, where writes are serial, not where they are decided: names,
 //! addresses, VNIs, published ports and node indexes have one owner, and what an object refers to stays
-//! (`integrity`), and the address pools are not promised to more networks than they hold (`pools`). So two leaders in a row, or two writers at once, can lose a race but never hand out one address
-//! twice.
+//! (`integrity`), and the address pools are not promised to more networks than they hold (`pools`). So two leaders in a
+//! row, or two writers at once, can lose a race but never hand out one address twice.
 
 mod integrity;
 mod pools;
@@ -22,7 +22,7 @@ use crate::{
 };
 use ipnet::IpNet;
 use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
-use std::{net::IpAddr, sync::Arc};
+use std::{cell::LazyCell, collections::BTreeSet, net::IpAddr, sync::Arc};
 
 /// From this feature level on, objects know at which index they were made.
 const CREATED_LEVEL: u32 = 2;
@@ -277,6 +277,14 @@ impl<K: Ord, V: Ord> Default for PairSet<K, V> {
         Self(Set::new_sync())
     }
 }
+impl<K: Ord, V: Ord> PairSet<K, V> {
+    /// What is there already is left alone: to put it in again would copy the way to it.
+    fn add(&mut self, pair: (K, V)) {
+        if !self.0.contains(&pair) {
+            self.0.insert_mut(pair);
+        }
+    }
+}
 impl<K: Ord + Copy> PairSet<K, ServiceId> {
     /// Returns the services of a key, by id.
     fn of(&self, key: K) -> impl Iterator<Item = ServiceId> + '_ {
@@ -311,15 +319,37 @@ impl Tables {
     /// # Errors
     /// The first [`Conflict`]; the tables then hold the same objects as before.
     pub fn apply(&mut self, index: u64, batch: &Batch) -> Result<Vec<Event>, Conflict> {
-        let (next, events) = self.made_by(index, batch)?;
-        if self.is_at(INTEGRITY_LEVEL) {
-            integrity::judge(&next, &events)?;
-        }
-        if self.is_at(POOLS_LEVEL) {
-            pools::judge(self, &next, &events)?;
-        }
-        *self = next;
-        Ok(events)
+        self.apply_all(index, [batch]).pop().expect("one result of one batch")
+    }
+
+    /// Applies the batches of one entry in turn, each whole or not at all, and returns what each did.
+    ///
+    /// A view that somebody holds shares its trees with the tables, so what is touched first after one was taken is
+    /// copied. All batches share that copy: the way back is one for the entry, behind the last batch that failed, and
+    /// what came between is applied anew from there.
+    pub fn apply_all<'a>(
+        &mut self,
+        index: u64,
+        batches: impl IntoIterator<Item = &'a Batch>,
+    ) -> Vec<Result<Vec<Event>, Conflict>> {
+        let mut sound = self.clone(); // O(1)
+        let mut applied_since: Vec<&Batch> = Vec::new();
+        let apply_next = |batch: &'a Batch| {
+            let old = self.stored_as_named(batch)?;
+            let outcome = self.change(index, batch, &old);
+            if outcome.is_ok() {
+                applied_since.push(batch);
+                return outcome;
+            }
+            *self = sound.clone();
+            for batch in applied_since.drain(..) {
+                let again = self.stored_as_named(batch).and_then(|old| self.change(index, batch, &old));
+                again.expect("it was applied to the same tables before");
+            }
+            sound = self.clone();
+            outcome
+        };
+        batches.into_iter().map(apply_next).collect()
     }
 
     /// Returns the state that changes would make, for one who judges it: what holds between objects is not.
@@ -328,70 +358,111 @@ impl Tables {
     /// A [`Conflict`] over versions, or over what has one owner.
     pub fn assume(&self, changes: &[Change]) -> Result<Self, Conflict> {
         let batch = Batch { at: Timestamp::default(), changes: changes.to_vec() };
-        self.made_by(self.index + 1, &batch).map(|(next, _)| next)
+        let old = self.stored_as_named(&batch)?;
+        let mut next = self.clone(); // O(1)
+        next.put_and_erase(self.index + 1, &batch, &old)?;
+        Ok(next)
     }
 
     fn is_at(&self, feature_level: u32) -> bool {
         self.cluster.as_ref().is_some_and(|cluster| cluster.feature_level >= feature_level)
     }
 
-    fn made_by(&self, index: u64, batch: &Batch) -> Result<(Self, Vec<Event>), Conflict> {
-        let mut next = self.clone(); // O(1)
-        // Deletions free what they held before puts claim it, whatever the order in the batch.
-        for change in &batch.changes {
+    /// Returns what each change of a batch replaces.
+    ///
+    /// # Errors
+    /// [`Conflict::OutOfSequence`]: it was made from another version.
+    fn stored_as_named(&self, batch: &Batch) -> Result<Vec<Option<Object>>, Conflict> {
+        let replaced_by = |change: &Change| {
             let (key, named) = match change {
                 Change::Put(object) => (object.key(), object.version()),
                 Change::Delete { key, version } => (*key, *version),
             };
-            let stored = self.get(key).map_or(0, |o| o.version());
+            let old = self.get(key);
+            let stored = old.as_ref().map_or(0, Object::version);
             if stored != named || (named == 0 && matches!(change, Change::Delete { .. })) {
                 return Err(Conflict::OutOfSequence { key, named, stored });
             }
-            if let Some(old) = self.get(key) {
-                next.unindex(&old);
+            Ok(old)
+        };
+        batch.changes.iter().map(replaced_by).collect()
+    }
+
+    /// Makes the changes of a batch that replaces `old`, and judges what has become.
+    ///
+    /// # Errors
+    /// A [`Conflict`]; the tables are between two states then.
+    fn change(&mut self, index: u64, batch: &Batch, old: &[Option<Object>]) -> Result<Vec<Event>, Conflict> {
+        let judges_integrity = self.is_at(INTEGRITY_LEVEL);
+        // A copy is held for those only that compare with it.
+        let makes_network = |change: &Change| matches!(change, Change::Put(Object::Network(_)));
+        let judges_pools = self.is_at(POOLS_LEVEL) && batch.changes.iter().any(makes_network);
+        let before = judges_pools.then(|| self.clone());
+        let events = self.put_and_erase(index, batch, old)?;
+        if judges_integrity {
+            integrity::judge(self, &events)?;
+        }
+        if let Some(before) = before {
+            pools::judge(&before, self, &events)?;
+        }
+        Ok(events)
+    }
+
+    fn put_and_erase(
+        &mut self,
+        index: u64,
+        batch: &Batch,
+        old: &[Option<Object>],
+    ) -> Result<Vec<Event>, Conflict> {
+        let made_at = if self.is_at(CREATED_LEVEL) { index } else { 0 };
+        // Deletions free what they held before puts claim it, whatever the order in the batch.
+        for (change, old) in batch.changes.iter().zip(old) {
+            if let Some(old) = old {
+                self.unindex(
+                    old,
+                    match change {
+                        Change::Put(new) => Some(new),
+                        Change::Delete { .. } => None,
+                    },
+                );
             }
         }
         let mut events = Vec::with_capacity(batch.changes.len());
-        for change in &batch.changes {
+        for (change, old) in batch.changes.iter().zip(old) {
             match change {
                 Change::Put(object) => {
-                    let old = self.get(object.key());
                     let mut new = object.clone();
                     new.stamp(index);
                     each_kind!(&mut new, o => {
                         let meta = &mut Arc::make_mut(o).meta;
                         meta.updated_at = batch.at;
                         meta.created_at = if old.is_some() { meta.created_at } else { batch.at };
-                        meta.created = match &old {
-                            Some(old) => old.meta().created,
-                            None if self.is_at(CREATED_LEVEL) => index,
-                            None => 0,
-                        };
+                        meta.created = old.as_ref().map_or(made_at, |old| old.meta().created);
                     });
-                    next.index_object(&new, &self.claims)?;
-                    next.store(new.clone());
+                    self.index_object(&new, old.as_ref())?;
+                    self.store(new.clone());
                     events.push(match old {
-                        Some(old) => Event::Updated(old, new),
+                        Some(old) => Event::Updated(old.clone(), new),
                         None => Event::Created(new),
                     });
                 }
                 Change::Delete { key, .. } => {
-                    if let Some(mut old) = self.get(*key) {
-                        next.erase(*key);
+                    if let Some(mut old) = old.clone() {
+                        self.erase(*key);
                         each_kind!(&mut old, o => Arc::make_mut(o).meta.updated_at = batch.at);
                         events.push(Event::Deleted(old));
                     }
                 }
             }
         }
-        let surplus = next.audit.len().saturating_sub(AUDIT_MAX);
-        let oldest: Vec<_> = next.audit.values().take(surplus).cloned().collect();
+        let surplus = self.audit.len().saturating_sub(AUDIT_MAX);
+        let oldest: Vec<_> = self.audit.values().take(surplus).cloned().collect();
         for record in oldest {
-            next.audit.remove(&record.id);
+            self.audit.remove(&record.id);
             events.push(Event::Deleted(Object::Audit(record)));
         }
-        next.index = index;
-        Ok((next, events))
+        self.index = index;
+        Ok(events)
     }
 
     /// Puts an object as it was stored, version included: how a snapshot is loaded.
@@ -399,7 +470,7 @@ impl Tables {
     /// # Errors
     /// A [`Conflict`] when two objects of the snapshot claim the same thing: it is corrupt.
     pub fn restore(&mut self, object: Object) -> Result<(), Conflict> {
-        self.index_object(&object, &Claims::default())?;
+        self.index_object(&object, None)?;
         self.store(object);
         Ok(())
     }
@@ -510,58 +581,70 @@ impl Tables {
         self.claims.0.get(&Claim::Name(kind, name.to_owned())).copied()
     }
 
-    /// Claims what the object holds. `before`: the claims before this batch; who held an address then and still
-    /// does has not been handed it anew.
-    fn index_object(&mut self, object: &Object, before: &Claims) -> Result<(), Conflict> {
+    /// Claims what the object holds. `old`: what it replaces; who held an address then and still does has not been
+    /// handed it anew.
+    fn index_object(&mut self, object: &Object, old: Option<&Object>) -> Result<(), Conflict> {
         let owner = object.key();
+        let held = LazyCell::new(|| old.map(claims_of).unwrap_or_default());
         for claim in claims_of(object) {
-            if let Some(&other) = self.claims.0.get(&claim)
-                && other != owner
-            {
+            let holder = self.claims.0.get(&claim).copied();
+            if let Some(other) = holder.filter(|holder| *holder != owner) {
                 return Err(claim.taken_by(other));
             }
-            if let Claim::Address(network, address) = claim
-                && before.0.get(&claim) != Some(&owner)
-            {
-                self.cursors.0.insert_mut(network, address);
+            match (&claim, object) {
+                (Claim::Address(network, address), _) if !held.contains(&claim) => {
+                    self.cursors.0.insert_mut(*network, *address);
+                }
+                (Claim::Vni(_), Object::Network(network)) if !held.contains(&claim) => {
+                    self.last_allocation = network.allocation;
+                }
+                _ => {} // it was there, or is handed out by nobody
             }
-            if let (Claim::Vni(_), Object::Network(network)) = (&claim, object)
-                && before.0.get(&claim) != Some(&owner)
-            {
-                self.last_allocation = network.allocation;
+            if holder.is_none() {
+                self.claims.0.insert_mut(claim, owner);
             }
-            self.claims.0.insert_mut(claim, owner);
         }
         if let Object::Task(task) = object {
-            self.tasks_by_service.0.insert_mut((task.service, task.id));
+            self.tasks_by_service.add((task.service, task.id));
             if let Some(node) = task.node() {
-                self.tasks_by_node.0.insert_mut((node, task.id));
+                self.tasks_by_node.add((node, task.id));
             }
         }
         if let Object::Service(service) = object
             && !service.pending_delete
         {
             for key in integrity::references(&service.spec) {
-                self.used_by.0.insert_mut((key, service.id));
+                self.used_by.add((key, service.id));
             }
             for port in integrity::ports(service) {
-                self.published_by.0.insert_mut(((port.protocol, port.published), service.id));
+                self.published_by.add(((port.protocol, port.published), service.id));
             }
         }
         Ok(())
     }
 
-    fn unindex(&mut self, object: &Object) {
-        for claim in claims_of(object) {
+    /// Frees what `old` holds and `new`, in its place, does not: most changes of a task are of its status, and cost no
+    /// index anything.
+    fn unindex(&mut self, old: &Object, new: Option<&Object>) {
+        let kept: BTreeSet<Claim> = new.map(claims_of).into_iter().flatten().collect();
+        for claim in claims_of(old).into_iter().filter(|claim| !kept.contains(claim)) {
             self.claims.0.remove_mut(&claim);
         }
-        if let Object::Task(task) = object {
-            self.tasks_by_service.0.remove_mut(&(task.service, task.id));
-            if let Some(node) = task.node() {
+        if let Object::Task(task) = old {
+            let new = match new {
+                Some(Object::Task(new)) => Some(new),
+                _ => None,
+            };
+            if new.is_none_or(|new| new.service != task.service) {
+                self.tasks_by_service.0.remove_mut(&(task.service, task.id));
+            }
+            if let Some(node) = task.node()
+                && new.is_none_or(|new| new.node() != Some(node))
+            {
                 self.tasks_by_node.0.remove_mut(&(node, task.id));
             }
         }
-        if let Object::Service(service) = object {
+        if let Object::Service(service) = old {
             for key in integrity::references(&service.spec) {
                 self.used_by.0.remove_mut(&(key, service.id));
             }

@@ -160,3 +160,59 @@ fn the_audit_history_forgets_its_oldest_records() {
     assert_eq!(kept.len(), AUDIT_MAX);
     assert_eq!(kept.first(), Some(&AuditId::new(Timestamp(2), 7)));
 }
+
+#[test]
+fn batches_of_one_entry_apply_each_whole_or_not_at_all() {
+    let tasks = |ids: &[u128], address: &str| put(ids.iter().map(|id| task(*id, address)));
+    let batches = [
+        put([secret(1, "a", 0)]),
+        tasks(&[1], "10.0.0.5/24"),
+        // Each of these fails half-way, behind a change that could be made.
+        put([task(2, "10.0.0.6/24"), secret(2, "a", 0)]),
+        put([secret(3, "c", 0), task(3, "10.0.0.5/24")]),
+        put([secret(1, "a", 9)]),
+        put([secret(2, "b", 0)]),
+        put([secret(1, "renamed", 7), secret(4, "a", 0)]),
+        tasks(&[4, 5], "10.0.0.9/24"),
+    ];
+    let (mut together, mut apart) = (Tables::default(), Tables::default());
+    let outcomes = together.apply_all(7, &batches);
+    let expected: Vec<_> = batches.iter().map(|batch| apart.apply(7, batch)).collect();
+    assert_eq!(outcomes, expected);
+    assert_eq!(
+        outcomes.iter().map(Result::is_ok).collect::<Vec<_>>(),
+        [true, true, false, false, false, true, true, false]
+    );
+    assert_eq!(together, apart);
+    let names = |tables: &Tables| tables.secrets.values().map(|s| s.spec.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&together), ["renamed", "b", "a"]);
+    for tables in [&together, &apart] {
+        assert_eq!(
+            tables.last_address(NetworkId(1)),
+            Some("10.0.0.5".parse().unwrap()),
+            "no other was handed out"
+        );
+        assert_eq!(tables.owner_of_address(NetworkId(1), "10.0.0.6".parse().unwrap()), None);
+        assert_eq!(tables.tasks_of_node(NodeId(7)).map(|task| task.id).collect::<Vec<_>>(), [TaskId(1)]);
+    }
+}
+
+#[test]
+fn a_task_that_moves_or_gives_an_address_up_frees_what_it_had() {
+    let mut tables = Tables::default();
+    tables.apply(1, &put([task(1, "10.0.0.5/24")])).expect("free");
+    let Object::Task(old) = tables.get(ObjectRef::Task(TaskId(1))).expect("it was put") else {
+        unreachable!()
+    };
+    let mut new = (*old).clone();
+    new.placement = Placement::On(NodeId(8));
+    new.service = ServiceId(2);
+    new.attachments[0].address = "10.0.0.6/24".parse().expect("an address");
+    tables.apply(2, &put([Object::Task(Arc::new(new))])).expect("made from its version");
+    let ids = |tasks: Vec<&Arc<Task>>| tasks.into_iter().map(|task| task.id.0).collect::<Vec<_>>();
+    assert_eq!(ids(tables.tasks_of_node(NodeId(7)).collect()), [0_u128; 0]);
+    assert_eq!(ids(tables.tasks_of_node(NodeId(8)).collect()), [1]);
+    assert_eq!(ids(tables.tasks_of_service(ServiceId(1)).collect()), [0_u128; 0]);
+    assert_eq!(ids(tables.tasks_of_service(ServiceId(2)).collect()), [1]);
+    tables.apply(3, &put([task(2, "10.0.0.5/24")])).expect("it was given up");
+}

@@ -87,7 +87,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             match entry.payload {
                 EntryPayload::Blank => {}
                 EntryPayload::Normal(command) => {
-                    reply.0 = command.batches.iter().map(|batch| self.tables.apply(index, batch)).collect();
+                    reply.0 = self.tables.apply_all(index, command.batches.iter());
                 }
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership);
