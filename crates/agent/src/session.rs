@@ -504,7 +504,7 @@ impl Loop {
             TaskEvent::Observed(id, status) => {
                 let Some(assigned) = self.tasks.get_mut(&id) else { return };
                 Arc::make_mut(&mut assigned.task).status = status.clone();
-                self.ledger.put_task(&assigned.task);
+                self.ledger.put_status(&assigned.task);
                 self.unacknowledged.insert(id, Unacknowledged { status, sent: None });
             }
             TaskEvent::Gone(id) => {

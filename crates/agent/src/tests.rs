@@ -255,7 +255,7 @@ fn welcome() -> Welcome {
     }
 }
 
-fn task(number: u128, image: &str) -> Task {
+pub(crate) fn task(number: u128, image: &str) -> Task {
     Task {
         id: TaskId(number),
         meta: Meta::default(),

@@ -6,6 +6,7 @@
 //! Source: rename(2), fsync(2), kernel Documentation/filesystems/ext4 (`auto_da_alloc`).
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
@@ -39,6 +40,36 @@ pub fn remove(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(e),
     }
+}
+
+/// Does many at once, by path: [`replace`] with what there is a content for, [`remove`] for the rest. A folder is synced
+/// once for all. Returns those that failed, with the reason; the others are done.
+///
+/// # Errors
+/// As the two. Where a folder cannot be synced, everything in it has failed.
+pub fn change_all<'a>(
+    changes: impl IntoIterator<Item = (&'a Path, Option<&'a [u8]>)>,
+    mode: u32,
+) -> Vec<(&'a Path, io::Error)> {
+    let (mut failed, mut folders) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
+    for (path, content) in changes {
+        let done = match content {
+            Some(content) => write_beside(path, content, mode, true),
+            None => fs::remove_file(path),
+        };
+        match done {
+            Ok(()) => folders.entry(folder_of(path)).or_default().push(path),
+            Err(error) if content.is_none() && error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => failed.push((path, error)),
+        }
+    }
+    for (folder, paths) in folders {
+        if let Err(error) = sync_folder(folder) {
+            let (kind, why) = (error.kind(), error.to_string());
+            failed.extend(paths.into_iter().map(|path| (path, io::Error::new(kind, why.clone()))));
+        }
+    }
+    failed
 }
 
 /// Makes the names in a folder durable: files that were made, renamed or removed in it.
@@ -91,6 +122,28 @@ mod tests {
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn of_many_changes_those_that_fail_are_named_and_the_others_are_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        replace(&path("gone"), b"one", 0o600).unwrap();
+        let (new, gone, never, nowhere) = (path("new"), path("gone"), path("never"), path("no/folder"));
+        let content: Option<&[u8]> = Some(b"two");
+        let changes = [
+            (new.as_path(), content),
+            (&gone, None),
+            (&never, None),
+            (&nowhere, content),
+            (&path("no/x"), None),
+        ]
+        .map(|(path, content)| (path.to_owned(), content));
+        let failed = change_all(changes.iter().map(|(path, content)| (path.as_path(), *content)), 0o600);
+        assert_eq!(failed.iter().map(|(path, _)| *path).collect::<Vec<_>>(), [nowhere.as_path()]);
+        assert_eq!(failed[0].1.kind(), io::ErrorKind::NotFound);
+        assert_eq!(fs::read(&new).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
