@@ -92,7 +92,7 @@ fn throw(
     fs::create_dir_all(kept.parent().expect("a file in a folder")).expect("a folder for findings");
     let earlier = fs::read(kept).ok();
     let file = fs::File::options().create(true).truncate(false).write(true).open(kept).expect("a file");
-    let (tell, told) = mpsc::channel();
+    let (tell, told) = mpsc::sync_channel(1024);
     let seeds = seeds.to_vec();
     let run = move || {
         let keep = |input: &[u8]| {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UnixStream},
+    task::JoinSet,
     time::timeout,
 };
 
@@ -141,7 +142,8 @@ async fn a_web_page_is_not_answered_over_tcp() {
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = tcp.local_addr().unwrap();
     let front = door.front.clone();
-    tokio::spawn(async move { front.serve(docker_api::server::Listener::Tcp(tcp)).await });
+    let mut serving = JoinSet::new();
+    serving.spawn(async move { front.serve(docker_api::server::Listener::Tcp(tcp)).await });
     let get = |headers: &str| format!("GET /version HTTP/1.1\r\nHost: rebound.example\r\n{headers}\r\n");
     let said = async |headers: &str| {
         first_line(TcpStream::connect(addr).await.unwrap(), get(headers).as_bytes()).await
@@ -160,14 +162,15 @@ async fn a_request_that_is_still_being_sent_ends_with_the_rights_of_who_sends_it
     door.world.lock().unwrap().user = Some(model::PersonRole::Admin);
     let half = post("Authorization: Bearer ann\r\nContent-Length: 100\r\n", b"{\"Name\":");
     let io = UnixStream::connect(&door.socket).await.unwrap();
-    let answer = tokio::spawn(async move { first_line(io, &half).await });
+    let mut answer = JoinSet::new();
+    let asking = answer.spawn(async move { first_line(io, &half).await });
     let asked = async {
         while door.world.lock().unwrap().asked_who == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     timeout(SOON, asked).await.expect("somebody to ask who sends it");
-    assert!(!answer.is_finished(), "an admin may take his time");
+    assert!(!asking.is_finished(), "an admin may take his time");
     door.world.lock().unwrap().user = None;
-    assert_eq!(answer.await.unwrap(), "HTTP/1.1 403 Forbidden");
+    assert_eq!(answer.join_next().await.unwrap().unwrap(), "HTTP/1.1 403 Forbidden");
 }

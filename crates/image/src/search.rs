@@ -106,7 +106,10 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        task::JoinSet,
+    };
 
     #[test]
     fn a_term_says_which_index_is_asked() {
@@ -132,11 +135,12 @@ mod tests {
         assert_eq!(answer.results[1].stars, 0);
     }
 
-    /// An index on this machine, without TLS, that answers everything alike; returns its address.
-    async fn index(status: &'static str, body: &'static str) -> String {
+    /// An index on this machine, without TLS, that answers everything alike; returns its address, and what it ends with.
+    async fn index(status: &'static str, body: &'static str) -> (String, JoinSet<()>) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
+        let mut server = JoinSet::new();
+        server.spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
                 let mut head = [0; 4096];
                 let count = client.read(&mut head).await.unwrap();
@@ -147,14 +151,14 @@ mod tests {
                 }
             }
         });
-        address.to_string()
+        (address.to_string(), server)
     }
 
     #[tokio::test]
     async fn an_index_on_this_machine_may_do_without_tls() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), false).await.unwrap();
-        let search = async |host: String| {
+        let search = async |(host, _index): (String, JoinSet<()>)| {
             store.search(&format!("{host}/we b"), 5, None, &RegistryOptions::default()).await
         };
         let reason = |error: &Error| std::error::Error::source(error).unwrap().to_string();

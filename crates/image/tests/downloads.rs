@@ -7,13 +7,15 @@ use std::{fs, path::Path};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
+    task::JoinSet,
 };
 
-/// A server that has one file under several names; returns its address.
-async fn server(content: Vec<u8>) -> String {
+/// A server that has one file under several names; returns its address, and what it ends with.
+async fn server(content: Vec<u8>) -> (String, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    tokio::spawn(async move {
+    let mut server = JoinSet::new();
+    server.spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut head = vec![0; 4096];
             let count = stream.read(&mut head).await.unwrap();
@@ -37,7 +39,7 @@ async fn server(content: Vec<u8>) -> String {
             stream.shutdown().await.ok();
         }
     });
-    address
+    (address, server)
 }
 
 fn single_uid() -> bool {
@@ -50,7 +52,7 @@ fn names(folder: &Path) -> usize {
 
 #[tokio::test]
 async fn files_are_fetched_through_redirects_and_errors_name_the_url() {
-    let address = server(b"content".to_vec()).await;
+    let (address, _server) = server(b"content".to_vec()).await;
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("store"), single_uid()).await.unwrap();
     let to = |name: &str| dir.path().join(name);
@@ -78,7 +80,7 @@ async fn an_image_is_made_of_a_tarball_on_a_server() {
     header.set_uid(0);
     header.set_gid(0);
     tar.append_data(&mut header, "hi", &b"hi"[..]).unwrap();
-    let address = server(tar.into_inner().unwrap()).await;
+    let (address, _server) = server(tar.into_inner().unwrap()).await;
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), single_uid()).await.unwrap();
     let url = format!("http://{address}/file.tar");

@@ -19,7 +19,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -49,6 +49,8 @@ struct Liar {
     asked: Arc<Mutex<Vec<String>>>,
     /// Accounts and tokens that it was shown.
     shown: Arc<Mutex<Vec<String>>>,
+    /// What it ends with; the server itself has it not.
+    _serving: Option<Arc<JoinSet<()>>>,
 }
 
 impl Liar {
@@ -58,8 +60,9 @@ impl Liar {
         let host = listener.local_addr().unwrap().to_string();
         let liar = Self::default();
         let server = liar.clone();
-        // Ends with the test's runtime.
-        tokio::spawn(async move {
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
                 let server = server.clone();
@@ -68,10 +71,10 @@ impl Liar {
                     async move { Ok::<_, Infallible>(answer) }
                 });
                 let connection = hyper::server::conn::http1::Builder::new();
-                tokio::spawn(connection.serve_connection(TokioIo::new(stream), serve));
+                connections.spawn(connection.serve_connection(TokioIo::new(stream), serve));
             }
         });
-        (liar, host)
+        (Self { _serving: Some(Arc::new(serving)), ..liar }, host)
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
@@ -126,10 +129,11 @@ async fn pull_as(host: &str, options: PullOptions) -> Result<image::Image, Error
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path(), is_squashed()).await.unwrap();
     let (progress, mut said) = mpsc::channel(64);
-    tokio::spawn(async move { while said.recv().await.is_some() {} });
     let reference = format!("{host}/evil/demo:1").parse().unwrap();
     let pulled = store.pull(&reference, options, progress);
-    let pulled = tokio::time::timeout(Duration::from_secs(60), pulled).await.expect("an end in time");
+    let heard = async { while said.recv().await.is_some() {} };
+    let both = async { tokio::join!(pulled, heard) };
+    let (pulled, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("an end in time");
     if pulled.is_err() {
         assert!(store.list().await.is_empty(), "no image comes of it");
     }
@@ -333,9 +337,10 @@ async fn who_is_refused_is_told_what_and_why_in_the_words_that_clients_look_for(
         [(None, "no basic auth credentials"), (Some(wrong), "unauthorized: authentication required")]
     {
         let (progress, mut said) = mpsc::channel(64);
-        tokio::spawn(async move { while said.recv().await.is_some() {} });
         let pushed = store.push(&name, PushOptions { auth, ..PushOptions::default() }, progress);
-        let pushed = tokio::time::timeout(Duration::from_secs(60), pushed).await.expect("an end in time");
+        let heard = async { while said.recv().await.is_some() {} };
+        let both = async { tokio::join!(pushed, heard) };
+        let (pushed, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("an end in time");
         let error = pushed.expect_err("a push").to_string();
         assert!(error.starts_with("push access denied for evil/demo"), "{error}");
         assert!(error.contains(words), "{error}");

@@ -14,6 +14,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::mpsc,
+    task::JoinSet,
 };
 
 /// What TLS begins with.
@@ -27,6 +28,8 @@ struct Proxy {
     asked: Mutex<Vec<String>>,
     store: Store,
     tls: tokio_rustls::TlsAcceptor,
+    /// What its server ends with, which has no hold on it.
+    serving: Mutex<JoinSet<()>>,
     _root: tempfile::TempDir,
 }
 
@@ -56,14 +59,22 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tls = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        let proxy = Arc::new(Self { address, image, asked: Mutex::default(), store, tls, _root: root });
-        let this = Arc::clone(&proxy);
-        // Ends with the test's runtime.
-        tokio::spawn(async move {
+        let proxy = Arc::new(Self {
+            address,
+            image,
+            asked: Mutex::default(),
+            store,
+            tls,
+            serving: Mutex::default(),
+            _root: root,
+        });
+        let this = Arc::downgrade(&proxy);
+        proxy.serving.lock().unwrap().spawn(async move {
+            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let this = Arc::clone(&this);
+                let Some(this) = this.upgrade() else { return };
                 // A client that gives up ends its connection.
-                tokio::spawn(async move { this.open(stream).await.ok() });
+                connections.spawn(async move { this.open(stream).await.ok() });
             }
         });
         proxy

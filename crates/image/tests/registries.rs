@@ -24,7 +24,7 @@ use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 
 fn tarball(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
@@ -365,6 +365,8 @@ struct Fake {
     host: String,
     behaviour: Behaviour,
     state: Arc<Mutex<State>>,
+    /// What it ends with; the server itself has it not.
+    _serving: Option<Arc<JoinSet<()>>>,
 }
 
 #[derive(Default)]
@@ -390,10 +392,12 @@ impl Fake {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let busy = behaviour.busy_first;
-        let fake = Self { host, behaviour, state: Arc::new(Mutex::new(State { busy, ..State::default() })) };
+        let state = Arc::new(Mutex::new(State { busy, ..State::default() }));
+        let fake = Self { host, behaviour, state, _serving: None };
         let server = fake.clone();
-        // Ends with the test's runtime.
-        tokio::spawn(async move {
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
                 let server = server.clone();
@@ -401,7 +405,7 @@ impl Fake {
                     let answer = server.serve(&request);
                     async move { Ok::<_, io::Error>(answer) }
                 });
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     // Broken connections are what the tests are about.
                     drop(
                         hyper::server::conn::http1::Builder::new()
@@ -411,7 +415,7 @@ impl Fake {
                 });
             }
         });
-        fake
+        Self { _serving: Some(Arc::new(serving)), ..fake }
     }
 
     /// Takes in an image made by a store of ours; returns its full name.

@@ -192,20 +192,21 @@ mod tests {
     use super::*;
     use http_body_util::{BodyExt as _, StreamBody};
     use tokio::{sync::mpsc, time::timeout};
-    use tokio_stream::wrappers::UnboundedReceiverStream;
+    use tokio_stream::wrappers::ReceiverStream;
 
     const UNARY: &str = "/rswarm.dispatcher.v1.Work/Attach";
 
     /// A call of a node, as its handler reads it.
     struct Call {
-        says: mpsc::UnboundedSender<Result<Frame<Bytes>, Status>>,
+        says: mpsc::Sender<Result<Frame<Bytes>, Status>>,
         heard: Body,
     }
 
     impl Call {
         fn of(all: &Beginnings, node: u128, path: &str) -> Self {
-            let (says, frames) = mpsc::unbounded_channel();
-            let body = Body::new(StreamBody::new(UnboundedReceiverStream::new(frames)));
+            // Each piece is heard before the next one is said.
+            let (says, frames) = mpsc::channel(1);
+            let body = Body::new(StreamBody::new(ReceiverStream::new(frames)));
             let request = Request::builder().uri(path).body(body).unwrap();
             Self { says, heard: all.watch(NodeId(node), request).into_body() }
         }
@@ -213,7 +214,7 @@ mod tests {
         /// Sends bytes in pieces; returns the code of the refusal that they meet.
         async fn say(&mut self, bytes: &[u8]) -> Result<(), tonic::Code> {
             for piece in bytes.chunks(3) {
-                self.says.send(Ok(Frame::data(Bytes::copy_from_slice(piece)))).unwrap();
+                self.says.send(Ok(Frame::data(Bytes::copy_from_slice(piece)))).await.unwrap();
                 self.hear().await.expect("more")?;
             }
             Ok(())
@@ -267,7 +268,7 @@ mod tests {
         assert_eq!(whole.say(&[head(1), vec![7]].concat()).await, Ok(()));
         let Call { says, heard } = whole;
         drop(says);
-        assert!(Call { says: mpsc::unbounded_channel().0, heard }.hear().await.is_none(), "its end");
+        assert!(Call { says: mpsc::channel(1).0, heard }.hear().await.is_none(), "its end");
 
         let mut talk = Call::of(&all, 1, CONVERSATIONS[1]);
         assert_eq!(talk.say(&[head(1), vec![7]].concat()).await, Ok(()));

@@ -199,7 +199,7 @@ mod tests {
                 }
             });
         }
-        let (beat, beats) = mpsc::channel();
+        let (beat, beats) = mpsc::sync_channel(50);
         swarm.spawn(async move {
             let mut every = tokio::time::interval(Duration::from_millis(20));
             for _ in 0..50 {

@@ -86,8 +86,9 @@ impl AsyncRuntime for Supervised {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
-        let Ok(failure) = REPORT.try_with(Failure::clone) else { return tokio::spawn(future) };
-        tokio::spawn(REPORT.scope(failure.clone(), async move {
+        // Whose they are the library knows, which keeps their handles.
+        let Ok(failure) = REPORT.try_with(Failure::clone) else { return Tokio::spawn(future) };
+        Tokio::spawn(REPORT.scope(failure.clone(), async move {
             match caught(future).await {
                 Ok(output) => output,
                 Err(panicked) => {

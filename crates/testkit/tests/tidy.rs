@@ -147,3 +147,24 @@ fn every_source_file_tells_its_story_and_hides_nothing() {
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
+
+/// What clippy holds for all of us: a crate's own file takes the place of the root's, and repeats it.
+#[test]
+fn what_clippy_forbids_everywhere_it_forbids_in_crates_that_have_a_list_of_their_own() {
+    let read = |file: &Path| std::fs::read_to_string(file).expect("a readable list");
+    let all = read(&root().join(".clippy.toml"));
+    for forbidden in ["tokio::spawn", "tokio::task::spawn", "tokio::sync::mpsc::unbounded_channel"] {
+        assert!(all.contains(&format!("path = \"{forbidden}\"")), "{forbidden} is not forbidden");
+    }
+    let mut faults = Vec::new();
+    for entry in std::fs::read_dir(root().join("crates")).expect("the crates") {
+        let file = entry.expect("a readable entry").path().join(".clippy.toml");
+        if !file.exists() {
+            continue;
+        }
+        let own = read(&file);
+        let missing = all.lines().filter(|line| !own.contains(line));
+        faults.extend(missing.map(|line| format!("{} lacks {line}", file.display())));
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}

@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 use testkit::{Lab, on_a_shared_machine, wait_for};
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::JoinSet};
 use tonic::{
     Code, Request, Status,
     metadata::{MetadataMap, MetadataValue},
@@ -77,19 +77,20 @@ fn rpcs() -> Vec<(String, String)> {
 struct Attacker {
     runtime: Runtime,
     proxies: Vec<(u8, SocketAddr)>,
+    _serving: JoinSet<()>,
 }
 
 impl Attacker {
     fn at(lab: &mut Lab, hosts: u8) -> Self {
         pki::install_crypto();
         let runtime = Runtime::new().expect("a runtime");
-        let mut proxies = Vec::new();
+        let (mut proxies, mut serving) = (Vec::new(), JoinSet::new());
         for n in 1..=hosts {
             lab.tell(&format!("forward {n} 2377")).expect("a way to the host");
             let way = lab.dir().join(format!("forward-{n}-2377.sock"));
-            proxies.push((n, runtime.block_on(proxy(way))));
+            proxies.push((n, runtime.block_on(proxy(&mut serving, way))));
         }
-        Self { runtime, proxies }
+        Self { runtime, proxies, _serving: serving }
     }
 
     /// Returns a channel to host `n` with this key material; none = without any.
@@ -163,14 +164,15 @@ fn tokio_stream_once() -> impl futures::Stream<Item = ()> + Send + 'static {
     futures::stream::iter([()])
 }
 
-/// Accepts on loopback and passes on to a unix socket.
-async fn proxy(way: PathBuf) -> SocketAddr {
+/// Accepts on loopback and passes on to a unix socket, until `serving` ends.
+async fn proxy(serving: &mut JoinSet<()>, way: PathBuf) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let addr = listener.local_addr().expect("an address");
-    tokio::spawn(async move {
+    serving.spawn(async move {
+        let mut connections = JoinSet::new();
         while let Ok((mut ours, _)) = listener.accept().await {
             let way = way.clone();
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 if let Ok(mut theirs) = tokio::net::UnixStream::connect(&way).await {
                     drop(tokio::io::copy_bidirectional(&mut ours, &mut theirs).await);
                 }

@@ -1,13 +1,13 @@
 //! Typed requests, by Docker's route.
 
-use super::{BACKUP_MAX, Client, Error, Hijacked, JsonLines, Query, Result, escape, json, read};
+use super::{Answer, BACKUP_MAX, Client, Error, Hijacked, JsonLines, Query, Result, escape, json, read};
 use crate::types::*;
 use axum::body::Body;
 use http_body_util::BodyExt as _;
-use hyper::{HeaderMap, Method, Response, StatusCode, body::Incoming};
+use hyper::{HeaderMap, Method, Response, StatusCode};
 
 /// A body whose bytes come as the daemon sends them: logs, archives.
-pub type Exposed = Response<Incoming>;
+pub type Exposed = Response<Answer>;
 
 /// Lists and single objects that have nothing special: `GET path`, `GET path/{id}`.
 macro_rules! objects {

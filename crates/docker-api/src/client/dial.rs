@@ -21,13 +21,13 @@ pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
-/// What a running `ssh` carries; it ends with this value.
-struct Tunnel {
-    io: Join<ChildStdout, ChildStdin>,
-    _ssh: Child,
+/// A byte stream and whoever is at its other end, who ends with this value: a running `ssh`, a task of this process.
+pub(super) struct Held<S, T> {
+    pub(super) io: S,
+    pub(super) _by: T,
 }
 
-impl AsyncRead for Tunnel {
+impl<S: AsyncRead + Unpin, T: Unpin> AsyncRead for Held<S, T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -37,7 +37,7 @@ impl AsyncRead for Tunnel {
     }
 }
 
-impl AsyncWrite for Tunnel {
+impl<S: AsyncWrite + Unpin, T: Unpin> AsyncWrite for Held<S, T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
@@ -95,7 +95,7 @@ async fn encrypted(
 }
 
 /// Starts `ssh` as Docker's CLI does. *Source:* docker/cli `cli/connhelper`.
-async fn ssh(destination: &str, port: Option<u16>) -> io::Result<Tunnel> {
+async fn ssh(destination: &str, port: Option<u16>) -> io::Result<Held<Join<ChildStdout, ChildStdin>, Child>> {
     let mut command = Command::new("ssh");
     command.args(["-o", "ConnectTimeout=30", "-T"]);
     if let Some(port) = port {
@@ -110,5 +110,5 @@ async fn ssh(destination: &str, port: Option<u16>) -> io::Result<Tunnel> {
     let (Some(input), Some(output)) = (ssh.stdin.take(), ssh.stdout.take()) else {
         return Err(io::Error::other("ssh has no pipes"));
     };
-    Ok(Tunnel { io: tokio::io::join(output, input), _ssh: ssh })
+    Ok(Held { io: tokio::io::join(output, input), _by: ssh })
 }

@@ -1,13 +1,15 @@
 //! A client of the Docker Engine REST API, for our own commands.
 //!
 //! One connection per request: a request never waits behind another, and a daemon that restarts is met anew.
-//! A connection's driver task ends with its response, so nothing is left to join.
+//! A connection's driver task belongs to the body of its answer and ends with it ([`Answer`]).
 
+mod answer;
 mod api;
 mod dial;
 mod stand_in;
 mod stream;
 
+pub use answer::Answer;
 pub use api::Exposed;
 pub use dial::Connection;
 pub use stream::{Demux, Frame, Hijacked, JsonLines, Kind, StreamError};
@@ -18,12 +20,12 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
-    body::Incoming,
     header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, UPGRADE},
 };
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::task::JoinSet;
 
 /// Where a daemon listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,7 +232,7 @@ impl Client {
     ///
     /// # Errors
     /// When the daemon cannot be reached.
-    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>> {
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Answer>> {
         if let Some(token) = &self.token {
             request.headers_mut().insert(AUTHORIZATION, token.clone());
         }
@@ -248,7 +250,7 @@ impl Client {
         query: Query<'_>,
         headers: HeaderMap,
         body: Body,
-    ) -> Result<Response<Incoming>> {
+    ) -> Result<Response<Answer>> {
         let mut request =
             Request::builder().method(method).uri(url(&self.version, path, query)).body(body)?;
         *request.headers_mut() = headers;
@@ -294,7 +296,7 @@ impl Client {
         query: Query<'_>,
         mut headers: HeaderMap,
         body: &impl Serialize,
-    ) -> Result<Response<Incoming>> {
+    ) -> Result<Response<Answer>> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let body = Body::from(serde_json::to_vec(body)?);
         self.request(Method::POST, path, query, headers, body).await
@@ -343,31 +345,31 @@ impl Client {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
-        let answer = accept(self.send(request).await?).await?;
+        let mut answer = accept(self.send(request).await?).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::NotUpgraded(answer.status()));
         }
         let kind = Kind::of(answer.headers());
-        Ok(Hijacked { io: TokioIo::new(hyper::upgrade::on(answer).await?), kind })
+        Ok(Hijacked { io: TokioIo::new(hyper::upgrade::on(&mut answer).await?), kind })
     }
 }
 
-async fn exchange<I>(io: I, mut request: Request<Body>) -> Result<Response<Incoming>>
+async fn exchange<I>(io: I, mut request: Request<Body>) -> Result<Response<Answer>>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
-    // Ends when the answer has been read or dropped: see the module's text.
-    tokio::spawn(async move {
+    let mut driver = JoinSet::new();
+    driver.spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(error = %error, "connection to a daemon ended early");
         }
     });
     request.headers_mut().entry(HOST).or_insert(HeaderValue::from_static("docker"));
-    Ok(sender.send_request(request).await?)
+    Ok(sender.send_request(request).await?.map(|body| Answer::new(body, driver)))
 }
 
-async fn accept(answer: Response<Incoming>) -> Result<Response<Incoming>> {
+async fn accept(answer: Response<Answer>) -> Result<Response<Answer>> {
     let status = answer.status();
     if status.is_success() || matches!(status, StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS) {
         return Ok(answer);
@@ -381,11 +383,11 @@ async fn accept(answer: Response<Incoming>) -> Result<Response<Incoming>> {
     Err(Error::Api { status, message })
 }
 
-async fn json<T: Wire>(answer: Response<Incoming>) -> Result<T> {
+async fn json<T: Wire>(answer: Response<Answer>) -> Result<T> {
     Ok(parse(&read(answer.into_body(), ANSWER_MAX).await?)?)
 }
 
-async fn read(body: Incoming, max: usize) -> Result<Bytes> {
+async fn read(body: Answer, max: usize) -> Result<Bytes> {
     http_body_util::Limited::new(body, max).collect().await.map(http_body_util::Collected::to_bytes).map_err(
         |error| match error.downcast::<hyper::Error>() {
             Ok(http) => Error::Http(*http),

@@ -1,11 +1,15 @@
 //! A client whose requests reach no daemon by themselves: something in this process answers in its place.
 
-use super::{Client, dial::Connection};
+use super::{
+    Client,
+    dial::{Connection, Held},
+};
 use axum::body::Body;
 use futures::future::BoxFuture;
 use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use std::{convert::Infallible, fmt, sync::Arc};
+use tokio::task::JoinSet;
 
 /// *Unit:* bytes on their way.
 const PIPE: usize = 64 << 10;
@@ -23,12 +27,12 @@ impl fmt::Debug for StandIn {
 }
 
 impl StandIn {
-    /// Returns one end of a connection, whose other end is answered.
+    /// Returns one end of a connection, whose other end is answered as long as this one is held.
     pub(super) fn connect(&self) -> Box<dyn Connection> {
         let (ours, theirs) = tokio::io::duplex(PIPE);
         let answer = Arc::clone(&self.0);
-        // Ends with the client's end, as the client's own driver does.
-        tokio::spawn(async move {
+        let mut answering = JoinSet::new();
+        answering.spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
                 let answered = answer(request.map(Body::new));
                 async move { Ok::<_, Infallible>(answered.await) }
@@ -38,7 +42,7 @@ impl StandIn {
                 tracing::debug!(error = %error, "a connection within this process ended early");
             }
         });
-        Box::new(ours)
+        Box::new(Held { io: ours, _by: answering })
     }
 }
 

@@ -5,12 +5,12 @@
 //! ```
 //! *Source:* Docker API "ContainerAttach", stream format.
 
-use super::Error;
+use super::{Answer, Error};
 use crate::types::{Wire, parse};
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::Stream;
 use http_body_util::BodyExt as _;
-use hyper::{HeaderMap, body::Incoming, header::CONTENT_TYPE, upgrade::Upgraded};
+use hyper::{HeaderMap, header::CONTENT_TYPE, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use std::{marker::PhantomData, pin::Pin};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -21,14 +21,14 @@ const LINE_MAX: usize = 16 << 20;
 /// JSON values, one per line.
 #[derive(Debug)]
 pub struct JsonLines<T> {
-    body: Incoming,
+    body: Answer,
     buffer: BytesMut,
     ended: bool,
     of: PhantomData<fn() -> T>,
 }
 
 impl<T: Wire> JsonLines<T> {
-    pub(super) fn new(body: Incoming) -> Self {
+    pub(super) fn new(body: Answer) -> Self {
         Self { body, buffer: BytesMut::new(), ended: false, of: PhantomData }
     }
 

@@ -229,13 +229,17 @@ mod tests {
     use super::*;
     use hyper::{server::conn::http1, service::service_fn};
     use std::convert::Infallible;
-    use tokio::io::{AsyncWriteExt as _, DuplexStream};
+    use tokio::{
+        io::{AsyncWriteExt as _, DuplexStream},
+        task::JoinSet,
+    };
+    use tokio_util::task::TaskTracker;
 
     /// Serves one connection whose requests to `/echo` are taken over: what comes is sent back, in capitals.
     async fn serve(io: DuplexStream) {
-        let takeover = Takeover::default();
+        let (takeover, streams) = (Takeover::default(), TaskTracker::new());
         let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-            let takeover = takeover.clone();
+            let (takeover, streams) = (takeover.clone(), streams.clone());
             async move {
                 if request.uri() != "/echo" {
                     return Ok::<_, Infallible>("plain".into_response());
@@ -245,7 +249,7 @@ mod tests {
                 parts.extensions.insert(takeover);
                 let taken = Taken::of(&mut parts.extensions).expect("it comes from here");
                 let answer = taken.answer();
-                tokio::spawn(async move {
+                streams.spawn(async move {
                     let mut io = taken.connection().await.expect("the client waits").into_io();
                     let mut bytes = [0; 64];
                     loop {
@@ -268,12 +272,15 @@ mod tests {
             let io = Box::new(parts.io.into_inner().into_inner());
             drop(claimant.send(Raw { io, read: parts.read_buf }));
         }
+        streams.close();
+        streams.wait().await;
     }
 
     /// Sends a request with bytes behind it, then more once the answer's head is there, and returns head and stream.
     async fn ask(request: &str, more: &str) -> (String, String) {
         let (mut ours, theirs) = tokio::io::duplex(1 << 10);
-        let served = tokio::spawn(serve(theirs));
+        let mut served = JoinSet::new();
+        served.spawn(serve(theirs));
         ours.write_all(request.as_bytes()).await.expect("a write");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -283,7 +290,7 @@ mod tests {
         ours.shutdown().await.expect("an end");
         let mut stream = String::new();
         ours.read_to_string(&mut stream).await.expect("text");
-        served.await.expect("no panic");
+        served.join_next().await.expect("it was begun").expect("no panic");
         (String::from_utf8(head).expect("text"), stream)
     }
 

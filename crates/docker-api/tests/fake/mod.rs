@@ -29,7 +29,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, transport::Endpoint};
@@ -551,6 +551,7 @@ pub struct FakeSwarm {
     member: Mutex<bool>,
     /// Front doors of other nodes, reached by tunnels.
     pub peers: Mutex<std::collections::BTreeMap<NodeId, FrontDoor>>,
+    tunnels: Mutex<JoinSet<()>>,
 }
 
 pub fn node_id(n: u128) -> NodeId {
@@ -661,7 +662,8 @@ impl Swarm for FakeSwarm {
             return Err(ApiError::unavailable(format!("node {node} does not answer")));
         };
         let (near, far) = tokio::io::duplex(64 << 10);
-        tokio::spawn(async move { door.connection(far, docker_api::server::Origin::Peer).await });
+        let mut tunnels = self.tunnels.lock().unwrap();
+        tunnels.spawn(async move { door.connection(far, docker_api::server::Origin::Peer).await });
         Ok(Box::new(near))
     }
 }
@@ -674,6 +676,7 @@ pub struct Door {
     pub world: Arc<Mutex<World>>,
     pub front: FrontDoor,
     cancel: CancellationToken,
+    _servers: JoinSet<()>,
     dir: tempfile::TempDir,
 }
 
@@ -692,7 +695,8 @@ impl Door {
         let addr = grpc.local_addr().unwrap();
         let service = control_server::ControlServer::new(ControlService(world.clone()));
         let ended = cancel.clone();
-        tokio::spawn(async move {
+        let mut servers = JoinSet::new();
+        servers.spawn(async move {
             tonic::transport::Server::builder()
                 .add_service(service)
                 .serve_with_incoming_shutdown(TcpListenerStream::new(grpc), ended.cancelled_owned())
@@ -709,6 +713,7 @@ impl Door {
             addr: "10.1.0.1:2377".parse().unwrap(),
             member: Mutex::new(false),
             peers: Mutex::default(),
+            tunnels: Mutex::default(),
         });
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("docker.sock");
@@ -724,9 +729,9 @@ impl Door {
         let door = FrontDoor::new(options, cancel.clone());
         let listener = Listener::unix(&socket, None).await.unwrap();
         let front = door.clone();
-        tokio::spawn(async move { door.serve(listener).await });
+        servers.spawn(async move { door.serve(listener).await });
         let client = Client::new(&format!("unix://{}", socket.display())).unwrap();
-        Self { client, socket, swarm, world, front, cancel, dir }
+        Self { client, socket, swarm, world, front, cancel, _servers: servers, dir }
     }
 
     /// Opens the door of a swarm of three nodes.

@@ -16,7 +16,10 @@ use std::{
     thread,
     time::Duration,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
 
 /// Exit code of a program whose step failed.
 const FAILED: u8 = 9;
@@ -37,13 +40,14 @@ fn main() -> ExitCode {
 }
 
 async fn steps(inherited: &str) -> ExitCode {
+    let mut waiting = JoinSet::new();
     for step in std::env::args().skip(1) {
         let (verb, operand) = step.split_once(':').unwrap_or((&step, ""));
         if verb == "inherited" {
             print!("{inherited}");
             continue;
         }
-        match take(verb, operand).await {
+        match take(verb, operand, &mut waiting).await {
             Ok(None) => {}
             Ok(Some(code)) => return code.into(),
             Err(error) => {
@@ -55,8 +59,8 @@ async fn steps(inherited: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Does one step; returns the exit code if it is the last one.
-async fn take(verb: &str, operand: &str) -> io::Result<Option<u8>> {
+/// Does one step; returns the exit code if it is the last one. `waiting`: for signals, until the last step.
+async fn take(verb: &str, operand: &str, waiting: &mut JoinSet<()>) -> io::Result<Option<u8>> {
     match verb {
         "say" => say(operand)?,
         "cry" => eprintln!("{operand}"),
@@ -81,7 +85,7 @@ async fn take(verb: &str, operand: &str) -> io::Result<Option<u8>> {
         }
         "copy" => drop(io::copy(&mut io::stdin(), &mut io::stdout())?),
         "wait" => wait(Path::new(operand)).await,
-        "on" => on_signal(operand)?,
+        "on" => on_signal(operand, waiting)?,
         "ignore" => drop(signal(kind(operand)?)?),
         "serve" => serve(operand).await?,
         "fetch" => {
@@ -253,14 +257,14 @@ async fn wait(path: &Path) {
 }
 
 /// `TERM=7`: ends the program with code 7 when it gets SIGTERM.
-fn on_signal(operand: &str) -> io::Result<()> {
+fn on_signal(operand: &str, waiting: &mut JoinSet<()>) -> io::Result<()> {
     let (name, code) = pair(operand)?;
     let code: i32 = code.parse().map_err(io::Error::other)?;
     let mut signals = signal(kind(name)?)?;
-    drop(tokio::spawn(async move {
+    waiting.spawn(async move {
         signals.recv().await;
         std::process::exit(code);
-    }));
+    });
     Ok(())
 }
 

@@ -13,8 +13,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixListener,
     sync::Semaphore,
+    task::JoinSet,
 };
-use tokio_util::task::AbortOnDropHandle;
 
 /// *Limit* of connections that a command has with an agent at once.
 const CONNECTIONS_MAX: usize = 16;
@@ -33,18 +33,19 @@ pub trait SshAgents: Send + Sync + fmt::Debug {
     async fn connect(&self, id: &str) -> io::Result<Box<dyn AgentIo>>;
 }
 
-/// Listens at a path and joins whoever connects with an agent, until dropped.
+/// Listens at a path and joins whoever connects with an agent; ends with `lent`.
 ///
 /// # Errors
 /// The socket cannot be made.
 pub(super) fn lend(
+    lent: &mut JoinSet<()>,
     agents: Arc<dyn SshAgents>,
     id: String,
     path: &Path,
     (uid, gid): (u32, u32),
     mode: u32,
     squash: bool,
-) -> Result<AbortOnDropHandle<()>> {
+) -> Result<()> {
     let listener = UnixListener::bind(path).map_err(Error::io("listen on", path))?;
     let permissions = std::fs::Permissions::from_mode(mode & 0o777);
     std::fs::set_permissions(path, permissions).map_err(Error::io("chmod", path))?;
@@ -52,8 +53,8 @@ pub(super) fn lend(
         chown(path, Some(uid), Some(gid)).map_err(Error::io("chown", path))?;
     }
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
-        let mut joined = tokio::task::JoinSet::new();
+    lent.spawn(async move {
+        let mut joined = JoinSet::new();
         while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
             let Ok((mut program, _)) = listener.accept().await else { return };
             while joined.try_join_next().is_some() {}
@@ -69,5 +70,6 @@ pub(super) fn lend(
                 }
             });
         }
-    })))
+    });
+    Ok(())
 }

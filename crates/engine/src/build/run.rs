@@ -29,8 +29,8 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard},
+    task::JoinSet,
 };
-use tokio_util::task::AbortOnDropHandle;
 
 /// The container of a step; removed when dropped.
 pub(super) struct StepContainer {
@@ -91,7 +91,7 @@ struct Mounts {
     /// Of caches, against being pruned and, where the mount asks for it, against others.
     shared: Vec<OwnedRwLockReadGuard<()>>,
     locks: Vec<OwnedRwLockWriteGuard<()>>,
-    agents: Vec<AbortOnDropHandle<()>>,
+    agents: JoinSet<()>,
 }
 
 impl Stage<'_> {
@@ -397,15 +397,15 @@ impl Stage<'_> {
         let path = scratch.path.join("ssh").join("agent");
         let squash = self.build.engine.inner.userns_squash;
         let owner = (mount.uid, mount.gid);
-        let lent = agent::lend(Arc::clone(agents), id, &path, owner, mount.mode.unwrap_or(0o600), squash)?;
         let target = target.unwrap_or_else(|| format!("/run/buildkit/ssh_agent.{}", mounts.agents.len()));
         if mounts.agents.is_empty() {
             mounts.env.push(format!("SSH_AUTH_SOCK={target}"));
         }
+        let mode = mount.mode.unwrap_or(0o600);
+        agent::lend(&mut mounts.agents, Arc::clone(agents), id, &path, owner, mode, squash)?;
         mounts.targets.push(target.clone());
         mounts.binds.push(self.bind(&path, &target, false));
         mounts.scratches.push(scratch);
-        mounts.agents.push(lent);
         Ok(())
     }
 

@@ -460,6 +460,7 @@ impl AsyncWrite for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::task::JoinSet;
 
     #[test]
     fn hosts_without_end_are_not_all_kept() {
@@ -473,14 +474,14 @@ mod tests {
         assert!(http.inner.known.lock().unwrap().len() <= KNOWN_MAX);
     }
 
-    /// A program of the host that answers whoever asks from the host, and how often it was asked.
-    async fn bystander() -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
+    /// A program of the host that answers whoever asks from the host, how often it was asked, and what it ends with.
+    async fn bystander() -> (u16, Arc<std::sync::atomic::AtomicUsize>, JoinSet<()>) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let count = Arc::clone(&asked);
-        // Ends with the test's runtime.
-        tokio::spawn(async move {
+        let mut program = JoinSet::new();
+        program.spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 // A server that does not read what it is asked takes its answer back with the connection.
@@ -489,12 +490,12 @@ mod tests {
                 tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.ok();
             }
         });
-        (port, asked)
+        (port, asked, program)
     }
 
     #[tokio::test]
     async fn who_may_not_be_near_is_not_connected_to_by_whatever_name() {
-        let (port, asked) = bystander().await;
+        let (port, asked, _program) = bystander().await;
         let (http, headers) = (Http::default(), HeaderMap::new());
         let ask = async |host: &str, near: bool| {
             let (url, terms) =

@@ -27,10 +27,12 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread,
+    time::Duration,
 };
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
+    task::JoinSet,
 };
 use tracing::{debug, info, warn};
 
@@ -47,13 +49,16 @@ pub(crate) async fn start(options: Options) -> Result<mpsc::Sender<Job>, Error> 
     let (jobs, waiting) = mpsc::channel(JOBS_WAITING);
     let (ready, started) = oneshot::channel();
     let runtime = Handle::current();
-    let (to_self, period) = (jobs.clone(), options.audit_period);
+    let (to_self, period, to_audit) = (jobs.clone(), options.audit_period, jobs.downgrade());
     thread::Builder::new()
         .name("rswarm-net".into())
         .spawn(move || match Worker::open(options, runtime, to_self) {
             Ok(mut worker) => {
                 let mut waiting = waiting;
                 if ready.send(Ok(())).is_ok() {
+                    // Ends when the worker does.
+                    let mut auditor = JoinSet::new();
+                    auditor.spawn_on(audit(to_audit, period), &worker.runtime);
                     worker.run(&mut waiting);
                 }
                 // Who waits for the end (`waiting`) may start another one at once: ports are let go before.
@@ -63,19 +68,19 @@ pub(crate) async fn start(options: Options) -> Result<mpsc::Sender<Job>, Error> 
         })
         .map_err(Error::kernel("start a thread"))?;
     started.await.map_err(|_| Error::Stopped)??;
-    let auditor = jobs.downgrade();
-    // Ends when the worker does.
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(period).await;
-            let Some(jobs) = auditor.upgrade() else { return };
-            let audit: Job = Box::new(|worker| drop(worker.audit()));
-            if jobs.send(audit).await.is_err() {
-                return;
-            }
-        }
-    });
     Ok(jobs)
+}
+
+/// Asks the worker to compare with the kernel, again and again.
+async fn audit(jobs: mpsc::WeakSender<Job>, period: Duration) {
+    loop {
+        tokio::time::sleep(period).await;
+        let Some(jobs) = jobs.upgrade() else { return };
+        let audit: Job = Box::new(|worker| drop(worker.audit()));
+        if jobs.send(audit).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// A sandbox's live parts.
@@ -110,7 +115,11 @@ enum Remains {
 
 impl Reaper {
     fn start() -> Result<Self, Error> {
-        // Each entry is the end of a sandbox; there are no more of them than there were sandboxes.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "each entry is the end of a sandbox: there are no more of them than there were sandboxes, and the \
+                      worker waits for none"
+        )]
         let (sender, remains) = std::sync::mpsc::channel();
         let work = move || {
             for one in remains {

@@ -59,7 +59,7 @@ fn leader(program: &Path) -> Result<Vec<Row>> {
                 until("a patient client's write", LIMIT, || Ok(write(&socket)))?;
                 anyhow::Ok(start.elapsed().as_secs_f64())
             });
-            let (accepted, first) = std::sync::mpsc::channel();
+            let (accepted, first) = std::sync::mpsc::sync_channel(1);
             until("a write", LIMIT, || {
                 let accepted = accepted.clone();
                 scope.spawn({

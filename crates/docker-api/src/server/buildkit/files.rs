@@ -15,6 +15,7 @@ use std::{collections::VecDeque, io};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream},
     sync::mpsc,
+    task::JoinSet,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -87,12 +88,13 @@ where
 {
     let (to, from) = tokio::io::duplex(BUFFER);
     let (failed, failure) = mpsc::channel(1);
-    let task = tokio::spawn(async move {
+    let mut writer = JoinSet::new();
+    writer.spawn(async move {
         if let Err(error) = write(to).await {
             drop(failed.send(error).await);
         }
     });
-    Piped { from, failure, task: tokio_util::task::AbortOnDropHandle::new(task) }
+    Piped { from, failure, writer }
 }
 
 struct Piped {
@@ -100,7 +102,7 @@ struct Piped {
     failure: mpsc::Receiver<io::Error>,
     /// Nobody reads any more: nobody writes.
     #[expect(dead_code, reason = "held for its drop")]
-    task: tokio_util::task::AbortOnDropHandle<()>,
+    writer: JoinSet<()>,
 }
 
 impl AsyncRead for Piped {

@@ -23,6 +23,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
     Code, Request, Status,
     metadata::AsciiMetadataValue,
@@ -45,6 +46,10 @@ pub(super) struct Session {
     channel: Channel,
     /// What the client answers: paths of gRPC methods in lower case.
     methods: Arc<BTreeSet<String>>,
+    /// The ways to the client's SSH agents.
+    agents: TaskTracker,
+    /// The connection is closed.
+    over: CancellationToken,
 }
 
 /// The sessions that are open, by id.
@@ -69,11 +74,18 @@ impl Sessions {
                 return;
             }
         };
-        let session = Session { channel, methods: Arc::new(methods) };
+        let (agents, over) = (TaskTracker::new(), CancellationToken::new());
+        // Also when the front door closes, and this is dropped.
+        let _ends = over.clone().drop_guard();
+        let session =
+            Session { channel, methods: Arc::new(methods), agents: agents.clone(), over: over.clone() };
         self.0.send_modify(|all| drop(all.insert(id.clone(), session)));
         // Its sender goes with the connection.
         drop(ended.await);
         self.0.send_modify(|all| drop(all.remove(&id)));
+        over.cancel();
+        agents.close();
+        agents.wait().await;
     }
 
     /// Returns a session, which may be on its way.
@@ -177,12 +189,12 @@ impl SshAgents for Session {
             relayed
         };
         // Ends when the program closes its connection or the client does.
-        tokio::spawn(async move {
+        self.agents.spawn(self.over.clone().run_until_cancelled_owned(async move {
             let (answered, ()) = tokio::join!(answered, asks);
             if let Err(status) = answered {
                 tracing::debug!(error = status.message(), "the way to a client's SSH agent broke");
             }
-        });
+        }));
         Ok(Box::new(theirs))
     }
 }

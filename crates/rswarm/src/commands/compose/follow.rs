@@ -18,7 +18,7 @@ use std::{
 use tokio::{
     io::AsyncReadExt,
     sync::mpsc,
-    task::{JoinHandle, JoinSet},
+    task::{AbortHandle, JoinSet},
 };
 use tokio_util::io::StreamReader;
 
@@ -297,7 +297,9 @@ pub(super) struct Follower<'a> {
     sender: Lines,
     lines: mpsc::Receiver<(Arc<str>, Line)>,
     /// By container.
-    readers: BTreeMap<String, JoinHandle<()>>,
+    readers: JoinSet<()>,
+    /// By container, while it runs.
+    reading: BTreeMap<String, AbortHandle>,
     /// Containers that were there before, or were read from already: what they said in earlier runs is known.
     known: BTreeSet<String>,
 }
@@ -319,7 +321,7 @@ impl<'a> Follower<'a> {
         let members = project.of_services(client, &[]).await?;
         let (sender, lines) = mpsc::channel(QUEUE);
         let printer = Printer::new(look, members.iter().map(|m| short_name(project, m)));
-        let readers = BTreeMap::new();
+        let (readers, reading) = (JoinSet::new(), BTreeMap::new());
         let known = before.iter().map(|member| member.id.clone()).collect();
         let mut follower = Self {
             client,
@@ -332,6 +334,7 @@ impl<'a> Follower<'a> {
             sender,
             lines,
             readers,
+            reading,
             known,
         };
         let ran = |m: &&Member| before.iter().any(|known| known.id == m.id && known.is_running());
@@ -363,13 +366,14 @@ impl<'a> Follower<'a> {
             read(&client, Source { name, base: "containers", id }, &which, &sender).await
         };
         let complaints = self.sender.clone();
-        let reader = tokio::spawn(async move {
+        while self.readers.try_join_next().is_some() {}
+        let reader = self.readers.spawn(async move {
             if let Err(error) = reading(name.clone()).await {
                 let line = format!("its output is not shown: {error:#}");
                 send(line.as_bytes(), &name.into(), Line::Err, &complaints).await;
             }
         });
-        self.readers.insert(container, reader);
+        self.reading.insert(container, reader);
     }
 
     /// Shows output until nothing runs any more, or something has ended that ends everything: its name and exit code.
@@ -423,7 +427,7 @@ impl<'a> Follower<'a> {
     /// Shows what a container said last: it comes before that it is gone.
     async fn last_words(&mut self, id: &str) -> Result<()> {
         let deadline = Instant::now() + LAST_WORDS;
-        let reader = self.readers.remove(id);
+        let reader = self.reading.remove(id);
         while reader.as_ref().is_some_and(|r| !r.is_finished()) && Instant::now() < deadline {
             if let Ok(Some((name, line))) = tokio::time::timeout(LAST_WORDS / 40, self.lines.recv()).await {
                 self.printer.line(&name, &line)?;

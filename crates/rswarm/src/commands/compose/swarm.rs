@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use axum::http::HeaderMap;
 use docker_api::{client::Client, types};
 use std::{process::ExitCode, time::Duration};
+use tokio::task::JoinSet;
 
 /// Time between two looks at the task of `run`.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -324,7 +325,7 @@ async fn one_off(client: &Client, stack: &str, args: &ComposeRun) -> Result<Exit
 /// Shows the output of a job with one task; returns its exit code.
 async fn to_its_end(client: &Client, key: &str, id: &str) -> Result<u8> {
     let filters = serde_json::json!({"service": {id: true}}).to_string();
-    let mut shown = None;
+    let mut shown = JoinSet::new();
     loop {
         let tasks = client.tasks(&[("filters", &filters)]).await?;
         let Some(task) = tasks.first() else {
@@ -332,19 +333,16 @@ async fn to_its_end(client: &Client, key: &str, id: &str) -> Result<u8> {
             continue;
         };
         let started = matches!(task.status.state.as_str(), "running" | "complete" | "failed");
-        if started && shown.is_none() {
+        if started && shown.is_empty() {
             let (client, source) = (client.clone(), follow::Source::service(key.to_owned(), id.to_owned()));
             let which = Which { follow: true, tail: "all".to_owned(), ..Which::default() };
             let look = LogLook { no_log_prefix: true, ..Default::default() };
-            shown =
-                Some(tokio::spawn(async move { follow::logs(&client, vec![source], &which, &look).await }));
+            shown.spawn(async move { follow::logs(&client, vec![source], &which, &look).await });
         }
         match task.status.state.as_str() {
             "complete" | "failed" => {
                 // The log ends with its task.
-                if let Some(shown) = shown {
-                    drop(tokio::time::timeout(follow::LAST_WORDS, shown).await);
-                }
+                drop(tokio::time::timeout(follow::LAST_WORDS, shown.join_next()).await);
                 let code = task.status.container_status.as_ref().map_or(0, |c| c.exit_code);
                 if task.status.state == "failed" && code == 0 {
                     bail!("{}", task.status.err);

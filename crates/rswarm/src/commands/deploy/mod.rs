@@ -34,6 +34,7 @@ use std::{
     process::ExitCode,
     time::Duration,
 };
+use tokio::task::JoinSet;
 
 /// Names looked for when no file is given, in this order. Source: Docker Compose.
 const DEFAULT_FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
@@ -56,13 +57,14 @@ pub(super) async fn deploy(client: &Client, args: &DeployArgs) -> Result<(String
     let is_read = sources.files.iter().any(|(path, _)| path == Path::new("-"));
     let commit = if is_read { None } else { git::commit(&sources.project_dir) };
     // A manager answers while the files are resolved: of thousands of services, either takes a while.
-    let asked = tokio::spawn(Present::ask(client.clone()));
+    let mut asked = JoinSet::new();
+    asked.spawn(Present::ask(client.clone()));
     let stack = tokio::task::spawn_blocking(move || resolve(&sources)).await??;
     let present = if !stack.services.iter().any(|s| s.build.is_some()) {
-        asked.await??
+        answer(asked).await?
     } else if args.plan {
         output::warning("images are built only by a deploy: this plan is of those that were built before");
-        asked.await??
+        answer(asked).await?
     } else {
         build_images(client, &stack).await?;
         // That took its time.
@@ -72,6 +74,11 @@ pub(super) async fn deploy(client: &Client, args: &DeployArgs) -> Result<(String
     plan.apply.git = commit.unwrap_or_default();
     let code = carry_out(client, &stack, plan, args).await?;
     Ok((stack.name, code))
+}
+
+/// Returns what was asked for.
+async fn answer(mut asked: JoinSet<Result<Present>>) -> Result<Present> {
+    asked.join_next().await.context("nothing was asked for")??
 }
 
 /// Shows a plan, asks about it and applies it, as far as that is wanted.
