@@ -1,22 +1,30 @@
 //! The handle: every operation on containers that the REST server and the agent's executor call.
-//! Images, volumes and networks have their calls in `volumes_api`, `networks_api`.
+//! Volumes and networks have their calls in [`crate::volumes::api`] and [`crate::networks::api`].
 
 use crate::{
-    archive::{self, ArchiveReader, PathStat, PutOptions},
-    cdi::Inventory,
-    command::Command,
-    commit::CommitOptions,
-    config::ContainerConfig,
-    container::*,
-    create,
+    ask::{
+        config::ContainerConfig,
+        execs::{Exec, ExecConfig, ExecStart},
+    },
     error::{Error, Result},
-    event::{Event, EventKind},
-    execs::{Exec, ExecConfig, ExecStart},
+    files::{
+        archive::{self, ArchiveReader, PathStat, PutOptions},
+        commit::CommitOptions,
+    },
     inner::{Engine, Options},
-    logs::{self, LogOptions, Logs},
+    life::{
+        command::Command,
+        create,
+        streams::{self, AttachOptions, Streams},
+    },
+    logs::read::{LogOptions, Logs},
     open,
-    stats::Stats,
-    streams::{self, AttachOptions, Streams},
+    seen::{
+        container::*,
+        event::{Event, EventKind},
+        stats::Stats,
+    },
+    spec::cdi::Inventory,
 };
 use model::{GenericResources, Supply};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
@@ -111,7 +119,7 @@ impl Engine {
 
     /// Sends a signal (name or number; `None` = SIGKILL) to its first process.
     pub async fn kill(&self, container: &str, signal: Option<&str>) -> Result<()> {
-        let signal = crate::gate::signal_number(signal.unwrap_or("KILL"))?;
+        let signal = crate::ask::gate::signal_number(signal.unwrap_or("KILL"))?;
         self.ask(container, |reply| Command::Kill(signal, reply)).await
     }
 
@@ -132,7 +140,7 @@ impl Engine {
     /// `NameInUse`, `InvalidParameter`.
     pub async fn rename(&self, container: &str, name: &str) -> Result<()> {
         let name = name.strip_prefix('/').unwrap_or(name).to_owned();
-        crate::names::check(&name)?;
+        crate::ask::names::check(&name)?;
         self.ask(container, |reply| Command::Rename(name, reply)).await
     }
 
@@ -151,7 +159,7 @@ impl Engine {
 
     /// Returns by what names containers are known through links of others, by id: `LINKED/ALIAS`.
     pub fn link_names(&self) -> BTreeMap<String, Vec<String>> {
-        crate::links::names_of_all(self)
+        crate::networks::links::names_of_all(self)
     }
 
     /// Removes it with all that is its own.
@@ -192,17 +200,17 @@ impl Engine {
     /// Returns containers, newest first. Filters: `id name label status ancestor before since exited health network
     /// volume publish expose`.
     pub async fn list(&self, options: ListOptions) -> Result<Vec<Arc<Container>>> {
-        crate::list::list(self, options).await
+        crate::seen::list::list(self, options).await
     }
 
     /// Removes all stopped containers. Filters: `label until`.
     pub async fn prune_containers(&self, filters: &Filters) -> Result<Pruned> {
-        crate::list::prune(self, filters).await
+        crate::seen::list::prune(self, filters).await
     }
 
     /// Measures the space a container takes; walks its folder.
     pub async fn size(&self, container: &str) -> Result<Size> {
-        crate::usage::size(self, &*self.inspect(container)?).await
+        crate::seen::usage::size(self, &*self.inspect(container)?).await
     }
 
     // ---- looking into a running container ----
@@ -210,14 +218,14 @@ impl Engine {
     /// Lists processes as `ps -ef` would; `ps_args` other than `-ef` or empty and `aux` are refused.
     pub async fn top(&self, container: &str, ps_args: &str) -> Result<Top> {
         let container = self.inspect(container)?;
-        let top = crate::top::top(self, &container, ps_args).await?;
-        self.publish(crate::event::container_event(&container, "top", []));
+        let top = crate::seen::top::top(self, &container, ps_args).await?;
+        self.publish(crate::seen::event::container_event(&container, "top", []));
         Ok(top)
     }
 
     /// Takes one sample; all zero if it does not run.
     pub async fn stats(&self, container: &str) -> Result<Stats> {
-        crate::usage::stats(self, &*self.inspect(container)?).await
+        crate::seen::usage::stats(self, &*self.inspect(container)?).await
     }
 
     /// Opens its streams. A container that does not run yet gets them at its next start, so attaching before
@@ -235,7 +243,7 @@ impl Engine {
     /// Tells that somebody who was attached left it, and it goes on.
     pub fn detached(&self, container: &str) {
         if let Ok(container) = self.inspect(container) {
-            self.publish(crate::event::container_event(&container, "detach", []));
+            self.publish(crate::seen::event::container_event(&container, "detach", []));
         }
     }
 
@@ -249,13 +257,13 @@ impl Engine {
     /// # Errors
     /// `InvalidParameter` if the log driver keeps nothing.
     pub async fn logs(&self, container: &str, options: LogOptions) -> Result<Logs> {
-        logs::open(self, self.find(container)?.view, options)
+        crate::logs::read::open(self, self.find(container)?.view, options)
     }
 
     /// # Errors
     /// `NotRunning`, `ExecPaused`, `InvalidParameter` for an empty command.
     pub async fn exec_create(&self, container: &str, config: ExecConfig) -> Result<String> {
-        crate::exec::create(self, &*self.inspect(container)?, config)
+        crate::life::exec::create(self, &*self.inspect(container)?, config)
     }
 
     /// Checks that an exec instance can be started now.
@@ -263,12 +271,12 @@ impl Engine {
     /// # Errors
     /// `NoSuchExec`, `ExecRunning`, `ExecHasRun`, `NotRunning`, `ExecPaused`.
     pub fn exec_can_start(&self, exec: &str) -> Result<()> {
-        crate::exec::can_start(self, exec)
+        crate::life::exec::can_start(self, exec)
     }
 
     /// Starts it; returns its streams (none when detached).
     pub async fn exec_start(&self, exec: &str, start: ExecStart) -> Result<Streams> {
-        crate::exec::start(self, exec, start).await
+        crate::life::exec::start(self, exec, start).await
     }
 
     pub fn exec_inspect(&self, exec: &str) -> Result<Exec> {
@@ -277,12 +285,12 @@ impl Engine {
 
     /// Tells that somebody left it, and it goes on.
     pub fn exec_detached(&self, exec: &str) {
-        crate::exec::detached(self, exec);
+        crate::life::exec::detached(self, exec);
     }
 
     /// Waits until it has ended and returns it then.
     pub async fn exec_wait(&self, exec: &str) -> Result<Exec> {
-        crate::exec::wait(self, exec).await
+        crate::life::exec::wait(self, exec).await
     }
 
     pub async fn exec_resize(&self, exec: &str, rows: u16, cols: u16) -> Result<()> {
@@ -302,7 +310,7 @@ impl Engine {
     pub async fn archive_get(&self, container: &str, path: &str) -> Result<(PathStat, ArchiveReader)> {
         let container = self.inspect(container)?;
         let found = archive::get(self, Arc::clone(&container), path.to_owned()).await?;
-        self.publish(crate::event::container_event(&container, "archive-path", []));
+        self.publish(crate::seen::event::container_event(&container, "archive-path", []));
         Ok(found)
     }
 
@@ -327,12 +335,12 @@ impl Engine {
 
     /// Returns what differs from the image.
     pub async fn changes(&self, container: &str) -> Result<Vec<Change>> {
-        crate::changes::changes(self, &*self.inspect(container)?).await
+        crate::files::changes::changes(self, &*self.inspect(container)?).await
     }
 
     /// Makes an image of what a container changed. *Source:* API `ImageCommit`.
     pub async fn commit(&self, container: &str, options: CommitOptions) -> Result<image::Digest> {
-        crate::commit::commit(self, container, options).await
+        crate::files::commit::commit(self, container, options).await
     }
 
     // ---- events ----

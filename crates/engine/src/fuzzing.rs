@@ -2,5 +2,5 @@
 
 /// Reads a line of a log file.
 pub fn log_line(line: &str) {
-    drop(crate::logs::parse(line));
+    drop(crate::logs::read::parse(line));
 }

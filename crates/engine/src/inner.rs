@@ -1,17 +1,19 @@
 //! What every operation of the engine stands on.
 
 use crate::{
-    any_network::Overlays,
-    command::{Command, Reply},
-    container::Container,
-    defaults::Defaults,
+    ask::{defaults::Defaults, execs::Execs},
     error::{Error, Result},
-    event::{Event, Events},
-    execs::Execs,
-    local_network::LocalNetworks,
-    registry::{Handle, Registry},
-    trees::Trees,
-    volume::Volumes,
+    files::trees::Trees,
+    life::{
+        command::{Command, Reply},
+        registry::{Handle, Registry},
+    },
+    networks::{any::Overlays, local::LocalNetworks},
+    seen::{
+        container::Container,
+        event::{Event, Events},
+    },
+    volumes::local::Volumes,
 };
 use std::{
     fmt,

@@ -15,101 +15,84 @@
 //! *Invariants.* Nothing is answered before it is on disk. Whatever is made belongs to a container folder under
 //! `DATA_ROOT/containers`, and what has no such folder is removed at the next open. Secrets are in memory only.
 //!
-//! *Start reading at* [`Engine`], then `owner`.
+//! *Folders*, in the order in which they are best read; each opens with its own story. Below `inner` stand records (of
+//! volumes, networks, builds, containers), on it what is done with them:
+//!
+//! | folder | what is in it |
+//! |---|---|
+//! | `disk` | the engine's own files: whole records, closed folders |
+//! | `ask` | what is wanted: configuration, defaults, the gate that judges them |
+//! | `seen` | what is: snapshots, events, statistics, lists |
+//! | `networks`, `volumes`, `logs` | what containers are given, and what they say |
+//! | `inner` | what every operation stands on |
+//! | `files` | layers, `docker cp`, commit, secrets |
+//! | `spec` | the OCI spec: users, devices, namespaces, limits |
+//! | `life` | made, started, looked after, ended |
+//! | `build` | a Dockerfile's stages, carried out |
+//! | `engine`, `open` | the door, and what happens when it opens |
+//!
+//! *Start reading at* [`Engine`], then `life::owner` and `life::start`.
 
-mod any_network;
-mod archive;
-mod below;
+mod ask;
 mod build;
-mod cdi;
-mod changes;
-mod command;
-mod commit;
-mod config;
-mod container;
-mod copy_up;
-mod create;
-mod defaults;
-mod devices;
-mod down_tree;
-mod endpoint;
+mod disk;
 mod engine;
 mod error;
-mod etc;
-mod event;
-mod exec;
-mod execs;
-pub mod folders;
+mod files;
 #[doc(hidden)]
 pub mod fuzzing;
-mod gate;
-mod health;
-mod image_defaults;
-mod image_mounts;
-mod init_layer;
 mod inner;
-mod layers;
-mod lifecycle;
-mod links;
-mod list;
-mod local_network;
-mod log_driver;
+mod life;
 mod logs;
-mod merge;
-mod mounts;
-mod names;
-mod network_api;
+mod networks;
 mod open;
-mod overlay;
-mod owner;
-mod persist;
-mod probe;
-mod registry;
-mod restart;
-mod secrets;
+mod seen;
 mod spec;
-mod start;
-mod stats;
-mod streams;
-mod top;
-mod trees;
-mod until;
-mod usage;
-pub mod userns;
-mod users;
-mod volume;
-mod volume_api;
-mod volume_archive;
-mod volume_mount;
+mod volumes;
 
-pub use any_network::{AttachmentRequest, OverlayNetwork, Overlays};
-pub use archive::{ArchiveReader, PathStat, PutOptions};
+pub use ask::{
+    config::*,
+    defaults::{AddressPool, BridgeIpv6, Defaults},
+    execs::{Exec, ExecConfig, ExecStart},
+    gate::RUNTIMES,
+    names::random as random_name,
+};
 pub use build::{
     AgentIo, BuildContext, BuildLine, BuildOptions, CachedStep, CopyError, SshAgents, failure::BuildError,
 };
-pub use cdi::CDI_SPEC_DIRS;
-pub use commit::CommitOptions;
-pub use config::*;
-pub use container::*;
-pub use defaults::{AddressPool, BridgeIpv6, Defaults};
+pub use disk::folders;
 pub use engine::Waiting;
 pub use error::{Cause, Error, ErrorKind, Result};
-pub use event::{Event, EventKind, Events};
-pub use execs::{Exec, ExecConfig, ExecStart};
-pub use gate::RUNTIMES;
+pub use files::{
+    archive::{ArchiveReader, PathStat, PutOptions},
+    commit::CommitOptions,
+};
 pub use inner::{Engine, Options};
-pub use list::read_ports;
-pub use local_network::*;
-pub use log_driver::{DRIVERS as LOG_DRIVERS, size as parse_size};
-pub use logs::*;
-pub use names::random as random_name;
-
-pub use spec::{AppArmor, apparmor_in_effect};
-pub use start::kept_name_sockets;
-pub use stats::*;
-pub use streams::{AttachOptions, Streams, Wanted};
-pub use until::read_until;
-pub use volume::{Volume, VolumeConfig, VolumeUsage};
+pub use life::{
+    start::kept_name_sockets,
+    streams::{AttachOptions, Streams, Wanted},
+};
+pub use logs::{
+    driver::{DRIVERS as LOG_DRIVERS, size as parse_size},
+    read::*,
+};
+pub use networks::{
+    any::{AttachmentRequest, OverlayNetwork, Overlays},
+    local::*,
+};
+pub use seen::{
+    container::*,
+    event::{Event, EventKind, Events},
+    list::read_ports,
+    stats::*,
+    until::read_until,
+};
+pub use spec::{
+    cdi::CDI_SPEC_DIRS,
+    security::{AppArmor, apparmor_in_effect},
+    userns,
+};
+pub use volumes::local::{Volume, VolumeConfig, VolumeUsage};
 
 use model::Timestamp;
 

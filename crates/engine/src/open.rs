@@ -1,19 +1,22 @@
 //! Opening the engine over what an earlier one left: nothing that runs is disturbed, nothing half-made stays.
 
 use crate::{
-    container::*,
+    disk::{
+        folders::{self, REMOVED, remove_tree},
+        persist,
+    },
     error::{Error, Result},
-    event::Events,
-    folders::{self, REMOVED, remove_tree},
+    files::{mounts::GOES_WITH_FOLDER, secrets},
     inner::{Engine, Inner, Options},
-    local_network::{self, LocalNetworks},
-    mounts::GOES_WITH_FOLDER,
-    network_api,
-    owner::{Owner, lost},
-    persist,
-    registry::Registry,
-    restart, secrets, userns,
-    volume::Volumes,
+    life::{
+        owner::{Owner, lost},
+        registry::Registry,
+        restart,
+    },
+    networks::local::LocalNetworks,
+    seen::{container::*, event::Events},
+    spec::userns,
+    volumes::local::Volumes,
 };
 use futures::StreamExt;
 use std::{
@@ -86,7 +89,7 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
         containers.iter().map(|c| c.id.clone()).chain(unreadable.iter().cloned()).collect();
     engine.inner.registry.note_unreadable(unreadable);
     let sandboxes =
-        engine.inner.network.sandboxes().await.map_err(local_network::failed("list sandboxes"))?;
+        engine.inner.network.sandboxes().await.map_err(crate::networks::local::failed("list sandboxes"))?;
     let sandboxes: BTreeMap<String, network::SandboxInfo> =
         sandboxes.into_iter().map(|s| (s.id.clone(), s)).collect();
     sweep(&engine, |id| !ids.contains(id), sandboxes.keys()).await;
@@ -101,7 +104,7 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
         engine.inner.registry.insert(&owner.container.id, handle);
         owners.push(owner);
     }
-    network_api::configure_default_bridge(&engine).await?;
+    crate::networks::api::configure_default_bridge(&engine).await?;
     let recovered = futures::stream::iter(owners);
     let recovered = recovered.map(|owner| recover(owner, &sandboxes)).buffer_unordered(AT_ONCE);
     let recovered: Vec<Owner> = recovered.collect().await;
@@ -210,7 +213,7 @@ async fn hold_image(inner: &Inner, container: &Container) {
         Err(_) => Err(format!("{:?} is no image id", container.image_id)),
     };
     let mounted = container.mounts.iter().map(|point| point.image.as_str()).filter(|id| !id.is_empty());
-    let mounted = crate::image_mounts::hold(&inner.images, &container.id, mounted).await;
+    let mounted = crate::files::image_mounts::hold(&inner.images, &container.id, mounted).await;
     let held = held.and(mounted.map_err(|error| error.to_string()));
     if let Err(reason) = held {
         tracing::warn!(container.id = %container.id, reason, "image of a container is gone: it cannot start again");
@@ -257,12 +260,13 @@ async fn sweep<'a>(
 /// folder. Volumes stay: only the record would tell which go with it.
 pub(crate) async fn remove_unreadable(engine: &Engine, id: &str) -> Result<()> {
     let inner = &engine.inner;
-    let sandboxes = inner.network.sandboxes().await.map_err(local_network::failed("list sandboxes"))?;
+    let sandboxes =
+        inner.network.sandboxes().await.map_err(crate::networks::local::failed("list sandboxes"))?;
     sweep(engine, |orphan| orphan == id, sandboxes.iter().map(|s| &s.id)).await;
     let dir = inner.container_dir(id);
     let gone = dir.clone();
     crate::blocking(move || remove_tree(&gone).map_err(Error::io("remove", &gone))).await?;
-    crate::image_mounts::release(inner, id).await;
+    crate::files::image_mounts::release(inner, id).await;
     inner.registry.forget_unreadable(id);
     tracing::info!(container.id = %id, "unreadable container removed");
     Ok(())

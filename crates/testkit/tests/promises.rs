@@ -140,3 +140,33 @@ fn what_is_not_there_is_not_found() {
     }
     assert!(!is_a_gate(&sources, "manager::no_such_gate") && !is_a_gate(&sources, "no_such_room"));
 }
+
+/// The trail of a new key, and whatever else the page of the rooms names by its path.
+#[test]
+fn every_source_that_the_rooms_page_names_is_there() {
+    let page = fs::read_to_string(root().join("crates/README.md")).expect("the rooms' page");
+    let paths: Vec<String> = quoted(&page).into_iter().filter(|word| word.contains("/src/")).collect();
+    assert!(paths.len() >= 10, "only {paths:?}");
+    let is_there = |path: &String| root().join("crates").join(path).exists() || root().join(path).exists();
+    let missing: Vec<_> = paths.iter().filter(|path| !is_there(path)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// The first column of such a table is modules.
+#[test]
+fn every_folder_that_a_crates_door_names_in_a_table_is_there() {
+    let (mut named, mut missing) = (0, Vec::new());
+    for entry in fs::read_dir(root().join("crates")).expect("the crates") {
+        let src = entry.expect("a readable entry").path().join("src");
+        let Ok(door) = fs::read_to_string(src.join("lib.rs")) else { continue };
+        let rows = door.lines().filter_map(|line| line.strip_prefix("//! | `"));
+        for name in rows.flat_map(|row| quoted(&format!("`{}", row.split(" | ").next().unwrap_or_default())))
+        {
+            named += 1;
+            if !src.join(&name).is_dir() && !src.join(format!("{name}.rs")).exists() {
+                missing.push(format!("{}: {name}", src.display()));
+            }
+        }
+    }
+    assert!(named >= 10 && missing.is_empty(), "{named} named, without {missing:?}");
+}

@@ -355,7 +355,7 @@ fn mount(from: types::Mount) -> Result<Mount, ApiError> {
     Ok(Mount { target: from.target, read_only: from.read_only, kind })
 }
 
-/// Which gate judges each key of a request that makes a container. `engine`: `engine::gate`, whose own table is by the
+/// Which gate judges each key of a request that makes a container. `engine`: `engine::ask::gate`, whose own table is by the
 /// compiler; `here`: this file; `type`: any value of its type is harmless or read by a parser; `refused`: not supported;
 /// `client`: not the daemon's business, kept and shown at most.
 #[cfg(test)]

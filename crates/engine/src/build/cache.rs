@@ -5,9 +5,9 @@
 //! used for a month go, and so do the oldest where there are too many or their layers are too large together.
 
 use crate::{
-    container::Filters,
+    disk::{folders, persist},
     error::{Error, Result},
-    folders, persist,
+    seen::container::Filters,
 };
 use model::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -232,8 +232,8 @@ impl Cache {
         crate::blocking(move || {
             let (mut names, mut freed) = (Vec::new(), 0);
             for (path, _lock) in &found {
-                freed += crate::below::folder_bytes(path);
-                crate::folders::remove_tree(path).map_err(Error::io("remove", path))?;
+                freed += crate::files::below::folder_bytes(path);
+                crate::disk::folders::remove_tree(path).map_err(Error::io("remove", path))?;
                 names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
             }
             Ok((names, freed))
@@ -276,7 +276,7 @@ impl Cache {
 /// Returns when a record must have been used last, to stay.
 fn last_use(filters: &Filters) -> Result<Option<Timestamp>> {
     let moments = ["until", "unused-for"].into_iter().flat_map(|key| filters.get(key));
-    let moments: Vec<_> = moments.map(|text| crate::until::read_until(text)).collect::<Result<_>>()?;
+    let moments: Vec<_> = moments.map(|text| crate::seen::until::read_until(text)).collect::<Result<_>>()?;
     Ok(moments.into_iter().min())
 }
 

@@ -525,8 +525,8 @@ impl Writer<'_> {
         let into =
             self.target.open(destination, OFlags::PATH | OFlags::DIRECTORY).map_err(at(destination))?;
         let path = format!("/proc/self/fd/{}", into.as_raw_fd());
-        let root = crate::archive::Root::of(Path::new(&path)).map_err(at(destination))?;
-        crate::archive::unpack(&root, tar, false, self.written.squash, None).map_err(at(shown))
+        let root = crate::files::archive::Root::of(Path::new(&path)).map_err(at(destination))?;
+        crate::files::archive::unpack(&root, tar, false, self.written.squash, None).map_err(at(shown))
     }
 
     fn finish(self) -> Result<(), CopyError> {

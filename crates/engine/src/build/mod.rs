@@ -32,10 +32,10 @@ use cache::Cache;
 pub use copy::CopyError;
 
 use crate::{
-    config::{NetworkMode, Resources, SecretBytes, Ulimit},
-    container::Filters,
+    ask::config::{NetworkMode, Resources, SecretBytes, Ulimit},
     error::{Error, Result},
     inner::Engine,
+    seen::container::Filters,
 };
 use failure::BuildError;
 use graph::Graph;
@@ -170,7 +170,7 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let path = self.path.clone();
         self.engine.inner.tasks.spawn_blocking(move || {
-            if let Err(error) = crate::folders::remove_tree(&path) {
+            if let Err(error) = crate::disk::folders::remove_tree(&path) {
                 tracing::warn!(path = %path.display(), %error, "folder of a build stays until the next start");
             }
         });
@@ -185,7 +185,7 @@ fn folder(engine: &Engine) -> PathBuf {
 /// Opens the cache and removes what builds of a killed daemon left. Blocking.
 pub(crate) fn open(data_root: &Path) -> Result<Cache> {
     let tmp = data_root.join("build/tmp");
-    crate::folders::remove_tree(&tmp).map_err(Error::io("remove", &tmp))?;
+    crate::disk::folders::remove_tree(&tmp).map_err(Error::io("remove", &tmp))?;
     Cache::open(data_root.join("build/cache"))
 }
 
@@ -365,8 +365,8 @@ async fn unpack(context: impl AsyncRead + Send + Unpin + 'static, into: PathBuf)
     crate::blocking(move || {
         let plain = image::plain_tar(tar).map_err(|e| BuildError::Context(std::io::Error::other(e)))?;
         let plain = plain.ok_or(BuildError::NoArchive)?;
-        let root = crate::archive::Root::of(&into).map_err(Error::io("open", &into))?;
-        Ok(crate::archive::unpack(&root, plain, false, true, None).map_err(BuildError::Context)?)
+        let root = crate::files::archive::Root::of(&into).map_err(Error::io("open", &into))?;
+        Ok(crate::files::archive::unpack(&root, plain, false, true, None).map_err(BuildError::Context)?)
     })
     .await
 }

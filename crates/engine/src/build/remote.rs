@@ -111,7 +111,7 @@ impl Repository {
         let (folder, remote) = (self.folder.clone(), self.remote.clone());
         crate::blocking(move || {
             let metadata = root.join(".git");
-            crate::folders::remove_tree(&metadata).map_err(Error::io("remove", &metadata))?;
+            crate::disk::folders::remove_tree(&metadata).map_err(Error::io("remove", &metadata))?;
             // A link in the repository must not lead out of it.
             let inside = |path: PathBuf| path.starts_with(&root) && path.is_dir();
             let found = root.join(folder.trim_start_matches('/')).canonicalize();

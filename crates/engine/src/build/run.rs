@@ -8,16 +8,18 @@ use super::{
     tree,
 };
 use crate::{
-    changes, commit,
-    config::{
+    ask::config::{
         BuildStep, ContainerConfig, ContainerFile, Healthcheck, HostConfig, LayerMount, LogConfig, Mount,
         MountKind as EngineMount, NetworkMode,
     },
-    container::{RemoveOptions, WaitCondition},
     error::{Error, Result},
+    files::{
+        changes, commit,
+        layers::{Found, Layers},
+    },
     inner::Engine,
-    layers::{Found, Layers},
-    streams::{AttachOptions, Wanted},
+    life::streams::{AttachOptions, Wanted},
+    seen::container::{RemoveOptions, WaitCondition},
 };
 use image::dockerfile::{CommandLine, MountKind, Run, RunMount, Sharing, Step};
 use sha2::{Digest as _, Sha256};

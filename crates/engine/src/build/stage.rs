@@ -10,11 +10,9 @@ use super::{
     tree::{self, Tree},
 };
 use crate::{
-    archive::ArchiveReader,
-    changes, commit,
     error::{Error, Result},
-    layers::Layers,
-    users,
+    files::{archive::ArchiveReader, changes, commit, layers::Layers},
+    spec::users,
 };
 use image::{
     Digest, HistoryEntry, ImageConfiguration,
@@ -449,7 +447,7 @@ impl<'a> Stage<'a> {
         let there = Layers { folders: lowers.clone() };
         let exists = crate::blocking(move || {
             let found = there.find(Path::new(&looked)).map_err(Error::io("find", &looked))?;
-            Ok(matches!(found, crate::layers::Found::Folder(_)))
+            Ok(matches!(found, crate::files::layers::Found::Folder(_)))
         })
         .await?;
         if exists {

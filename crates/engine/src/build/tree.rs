@@ -80,7 +80,7 @@ impl Tree {
 
     /// Returns the names in a folder, sorted.
     pub(super) fn names(&self, folder: &Path) -> io::Result<Vec<OsString>> {
-        crate::below::names_in(&self.open(folder, OFlags::RDONLY | OFlags::DIRECTORY)?)
+        crate::files::below::names_in(&self.open(folder, OFlags::RDONLY | OFlags::DIRECTORY)?)
     }
 
     /// Removes a file, or a symlink itself.

@@ -1,0 +1,153 @@
+//! `docker commit`: what a container changed, as one more layer, with its configuration, as an image.
+
+use crate::{
+    ask::{config::ContainerConfig, merge},
+    error::{Error, Result},
+    files::{
+        archive::{self, ArchiveReader, Root},
+        changes, layers,
+    },
+    inner::Engine,
+    seen::container::{Change, ChangeKind, Container, Status},
+};
+use rustix::fs::OFlags;
+use std::{
+    fs, io,
+    os::fd::AsRawFd as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// What a commit is given. Source: Docker API `ImageCommit`.
+#[derive(Debug, Clone, Default)]
+pub struct CommitOptions {
+    pub reference: Option<image::Reference>,
+    pub author: String,
+    pub comment: String,
+    /// Stop its processes while its files are read.
+    pub pause: bool,
+    /// Instructions of a Dockerfile, applied to the configuration.
+    pub changes: Vec<String>,
+}
+
+pub(crate) async fn commit(
+    engine: &Engine,
+    container: &str,
+    options: CommitOptions,
+) -> Result<image::Digest> {
+    let container = engine.inspect(container)?;
+    let base: image::Digest =
+        container.image_id.parse().map_err(|_| Error::NoSuchImage(container.image_id.clone()))?;
+    // One that has ended by itself meanwhile stands as still as one that is paused.
+    let pause = options.pause && container.state.status == Status::Running;
+    let paused = pause && unless_it_ended(engine.pause(&container.id).await)?;
+    let reference = options.reference.as_ref().map(ToString::to_string).unwrap_or_default();
+    let made = make(engine, &container, &base, options).await;
+    if paused {
+        unless_it_ended(engine.unpause(&container.id).await)?;
+    }
+    let id = made?;
+    let of_image = [("imageID", id.to_string()), ("imageRef", reference)];
+    engine.publish(crate::seen::event::container_event(&container, "commit", of_image));
+    Ok(id)
+}
+
+/// Returns true if it could be done.
+///
+/// # Errors
+/// Anything but that the container does not run any more.
+fn unless_it_ended(done: Result<()>) -> Result<bool> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(Error::NotRunning(_) | Error::NotPaused(_)) => Ok(false),
+        Err(other) => Err(other),
+    }
+}
+
+async fn make(
+    engine: &Engine,
+    container: &Arc<Container>,
+    base: &image::Digest,
+    options: CommitOptions,
+) -> Result<image::Digest> {
+    let layer = layer(engine, container).await?;
+    let commit = image::Commit {
+        reference: options.reference,
+        author: options.author,
+        comment: options.comment,
+        container: container.id.clone(),
+        image: container.config.image.clone(),
+        created_by: merge::command(&container.config).join(" "),
+        config: image_config(&container.config),
+        changes: options.changes,
+    };
+    let made = engine.images().commit(base, layer, commit).await;
+    made.map_err(|e| Error::Image {
+        operation: format!("commit container {}", container.name),
+        source: e.into(),
+    })
+}
+
+/// Returns the changes as a layer's tar; `None` if there are none.
+///
+/// *Source:* OCI image-spec `layer.md`, "Whiteouts".
+async fn layer(engine: &Engine, container: &Arc<Container>) -> Result<Option<ArchiveReader>> {
+    let changes = changes::changes(engine, container).await?;
+    Ok(layer_of(engine, engine.inner.container_dir(&container.id).join("upper"), changes))
+}
+
+/// As [`layer`], of any upper folder.
+pub(crate) fn layer_of(engine: &Engine, upper: PathBuf, changes: Vec<Change>) -> Option<ArchiveReader> {
+    if changes.is_empty() {
+        return None;
+    }
+    Some(archive::stream(engine, move |out| {
+        let root = Root::of(&upper)?;
+        for change in &changes {
+            let path = Path::new(change.path.trim_start_matches('/'));
+            let parent = path.parent().unwrap_or(Path::new(""));
+            if change.kind == ChangeKind::Deleted {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                archive::append_empty(out, &parent.join(format!(".wh.{name}")))?;
+                continue;
+            }
+            let folder = root.resolve(parent, OFlags::PATH | OFlags::DIRECTORY)?;
+            match archive::append_one(out, &folder, path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue, // removed meanwhile
+                other => other?,
+            }
+            // No link is followed on this way.
+            let held = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string());
+            let way = held.join(path.file_name().unwrap_or_default());
+            if fs::symlink_metadata(&way).is_ok_and(|found| found.is_dir()) && layers::is_opaque(&way) {
+                archive::append_empty(out, &path.join(".wh..wh..opq"))?;
+            }
+        }
+        Ok(())
+    }))
+}
+
+/// What of a container's configuration its image keeps.
+fn image_config(config: &ContainerConfig) -> image::Config {
+    let healthcheck = config.healthcheck.as_ref().map(|h| image::Healthcheck {
+        test: h.test.clone(),
+        interval: h.interval.unwrap_or_default(),
+        timeout: h.timeout.unwrap_or_default(),
+        start_period: h.start_period.unwrap_or_default(),
+        start_interval: h.start_interval.unwrap_or_default(),
+        retries: h.retries.unwrap_or_default(),
+    });
+    image::Config {
+        user: config.user.clone().unwrap_or_default(),
+        exposed_ports: config.exposed_ports.iter().map(ToString::to_string).collect(),
+        env: config.env.clone(),
+        entrypoint: config.entrypoint.clone().unwrap_or_default(),
+        cmd: config.cmd.clone().unwrap_or_default(),
+        volumes: config.volumes.iter().cloned().collect(),
+        working_dir: config.working_dir.clone().unwrap_or_default(),
+        labels: config.labels.clone(),
+        stop_signal: config.stop_signal.clone(),
+        healthcheck,
+        ..image::Config::default()
+    }
+}

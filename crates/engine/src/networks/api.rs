@@ -1,0 +1,321 @@
+//! Networks of this host as they are made, found, changed and removed.
+//!
+//! The kernel side is the network room's. The predefined bridge is made in the kernel when the first container needs it.
+
+use crate::{
+    ask::{config::EndpointConfig, defaults::BridgeIpv6, gate},
+    error::{Error, Result, unfit},
+    inner::Engine,
+    life::command::Command,
+    networks::{any::AnyNetwork, local::*, overlay},
+    seen::{
+        container::{Container, Filters, Pruned},
+        event::{Event, EventKind},
+    },
+};
+use ipnet::IpNet;
+use model::{MTU_OPTION, confine};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Gives the network `bridge` the addresses and size that the operator chose. While containers are on it it stays as
+/// it was when they were started.
+pub(crate) async fn configure_default_bridge(engine: &Engine) -> Result<()> {
+    let inner = &engine.inner;
+    let network = engine.network("bridge")?;
+    let mut wanted = predefined("bridge", "bridge");
+    if let Some(bridge) = inner.defaults.bridge {
+        wanted.subnet = Some(bridge.trunc());
+        wanted.gateway = Some(bridge.addr().into());
+    }
+    if let Some(mtu) = inner.defaults.bridge_mtu_bytes {
+        wanted.options.insert(MTU_OPTION.into(), mtu.to_string());
+    }
+    match inner.defaults.bridge_ipv6 {
+        Some(BridgeIpv6::Subnet(subnet)) => wanted.subnet6 = Some(subnet),
+        Some(BridgeIpv6::Any) => {
+            wanted.subnet6 = network.subnet6.or_else(|| unique_local_subnet(&network.id))
+        }
+        None => {}
+    }
+    judge_options(&wanted.options)?;
+    judge_addresses(&wanted)?;
+    let same =
+        (wanted.subnet, wanted.gateway, wanted.subnet6) == (network.subnet, network.gateway, network.subnet6);
+    if same && wanted.options == network.options {
+        return Ok(());
+    }
+    if !network.containers.is_empty() {
+        tracing::warn!(
+            "network bridge is in use and stays as it is; hint: start again without containers on it"
+        );
+        return Ok(());
+    }
+    let LocalNetwork { subnet, gateway, subnet6, gateway6, options, .. } = wanted;
+    let network = LocalNetwork { subnet, gateway, subnet6, gateway6, options, ..network };
+    inner.network.remove_bridge(&network.id).await.map_err(failed("change network bridge"))?;
+    inner.networks.insert(network)
+}
+
+/// Makes sure the kernel has the bridge; safe to repeat.
+pub(crate) async fn ensure_bridge(engine: &Engine, network: &LocalNetwork) -> Result<()> {
+    let spec = bridge_spec(network)?;
+    let operation = format!("create network {}", network.name);
+    engine.inner.network.create_bridge(spec).await.map_err(failed(operation))?;
+    Ok(())
+}
+
+impl Engine {
+    /// Makes a user-defined network.
+    ///
+    /// # Errors
+    /// `NetworkExists`, `PredefinedName`, `InvalidParameter`, `Network` when its subnet is taken.
+    pub async fn network_create(&self, config: NetworkConfig) -> Result<LocalNetwork> {
+        let inner = &self.inner;
+        if is_predefined(&config.name) {
+            return Err(Error::PredefinedName(config.name));
+        }
+        confine::object_name("Name", &config.name).map_err(unfit)?;
+        if let Some(subnet) = config.subnet {
+            confine::subnet("IPAM.Config.Subnet", subnet.into()).map_err(unfit)?;
+        }
+        if let Some(subnet) = config.subnet6 {
+            confine::subnet("IPAM.Config.Subnet", subnet.into()).map_err(unfit)?;
+        }
+        if !matches!(config.driver.as_str(), "" | "bridge" | "macvlan") {
+            return Err(Error::invalid(format!(
+                "could not find plugin {} in v1 plugin registry: plugin not found",
+                config.driver
+            )));
+        }
+        if inner.networks.all().iter().any(|n| n.name == config.name) {
+            return Err(Error::NetworkExists(config.name));
+        }
+        judge_options(&config.options)?;
+        let id = crate::random_id();
+        let mut network = LocalNetwork {
+            subnet6: config.subnet6.map(|s| s.trunc()).or(unique_local_subnet(&id).filter(|_| config.ipv6)),
+            gateway6: config.gateway6,
+            ip_range6: config.ip_range6.map(|range| range.trunc()),
+            ipam_options: config.ipam_options,
+            aux_addresses: config.aux_addresses,
+            id,
+            name: config.name,
+            created_at: crate::now(),
+            driver: if config.driver.is_empty() { "bridge".into() } else { config.driver },
+            subnet: config.subnet.map(|s| s.trunc()),
+            gateway: config.gateway,
+            ip_range: config.ip_range,
+            internal: config.internal,
+            attachable: config.attachable,
+            labels: config.labels,
+            options: config.options,
+            containers: BTreeMap::new(),
+        };
+        judge_addresses(&network)?;
+        if network.subnet.is_some() {
+            self.make_bridge(&mut network).await?;
+        } else {
+            let mut taken = inner.networks.subnets();
+            // Nothing of the kernel's stands in the way of these, but no container could be on both.
+            let swarm = inner.network.swarm_subnets().await.map_err(failed("read the swarm's subnets"))?;
+            taken.extend(
+                swarm.into_iter().filter_map(|net| if let IpNet::V4(v4) = net { Some(v4) } else { None }),
+            );
+            let mut free = inner.defaults.subnets().filter(|p| !taken.iter().any(|t| overlaps(*p, *t)));
+            loop {
+                let Some(subnet) = free.next() else {
+                    return Err(Error::Conflict(
+                        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network".into(),
+                    ));
+                };
+                network.subnet = Some(subnet);
+                match self.make_bridge(&mut network).await {
+                    Err(Error::Network { source, .. })
+                        if matches!(source.downcast_ref(), Some(network::Error::SubnetInUse { .. })) => {}
+                    other => break other?,
+                }
+            }
+        }
+        self.network_event("create", &network, None);
+        Ok(network)
+    }
+
+    /// The record first, then the kernel: a bridge without a record cannot be left by a kill.
+    async fn make_bridge(&self, network: &mut LocalNetwork) -> Result<()> {
+        self.inner.networks.insert(network.clone())?;
+        let made = match bridge_spec(network) {
+            Ok(spec) => {
+                let operation = format!("create network {}", network.name);
+                self.inner.network.create_bridge(spec).await.map_err(failed(operation))
+            }
+            Err(e) => Err(e),
+        };
+        match made {
+            Ok(bridge) => {
+                network.gateway = Some(bridge.gateway);
+                network.gateway6 = bridge.gateway6;
+                self.inner.networks.insert(network.clone())
+            }
+            Err(e) => {
+                self.inner.networks.forget(&network.id)?;
+                Err(e)
+            }
+        }
+    }
+
+    /// Returns local networks. Filters: `name id driver label type scope dangling`.
+    pub fn networks(&self, filters: &Filters) -> Vec<LocalNetwork> {
+        let containers = self.inner.registry.snapshots();
+        let passes = |n: &LocalNetwork| {
+            filters.name_matches(&n.name)
+                && filters.any("id", |v| n.id.starts_with(v))
+                && filters.any("driver", |v| n.driver == v)
+                && filters.any("scope", |v| v == "local")
+                && filters.any("type", |v| (v == "builtin") == n.is_predefined())
+                && filters.labels_match(&n.labels)
+        };
+        let mut all: Vec<_> = self.inner.networks.all().into_iter().filter(passes).collect();
+        for network in &mut all {
+            network.containers = members(&network.id, &containers);
+        }
+        all.retain(|n| {
+            filters.any("dangling", |v| {
+                matches!(v, "1" | "true") == (n.containers.is_empty() && !n.is_predefined())
+            })
+        });
+        all
+    }
+
+    /// Finds a local network by name, id or unique prefix.
+    pub fn network(&self, wanted: &str) -> Result<LocalNetwork> {
+        let mut network = self.inner.networks.find(wanted)?;
+        network.containers = members(&network.id, &self.inner.registry.snapshots());
+        Ok(network)
+    }
+
+    /// Returns the running containers of this host on a network, local or overlay, by id.
+    pub fn network_members(&self, id: &str) -> BTreeMap<String, NetworkMember> {
+        members(id, &self.inner.registry.snapshots())
+    }
+
+    /// # Errors
+    /// `PredefinedNetwork`, `NetworkInUse` while a container is on it.
+    pub async fn network_remove(&self, wanted: &str) -> Result<()> {
+        let network = self.network(wanted)?;
+        if network.is_predefined() {
+            return Err(Error::PredefinedNetwork(network.name));
+        }
+        if !network.containers.is_empty() {
+            let containers =
+                network.containers.values().map(|m| m.name.clone()).collect::<Vec<_>>().join(", ");
+            return Err(Error::NetworkInUse { name: network.name, containers });
+        }
+        let operation = format!("remove network {}", network.name);
+        self.inner.network.remove_bridge(&network.id).await.map_err(failed(operation))?;
+        self.inner.networks.forget(&network.id)?;
+        self.network_event("destroy", &network, None);
+        Ok(())
+    }
+
+    /// Removes user-defined networks that no container uses, running or not. Filters: `label until`.
+    pub async fn network_prune(&self, filters: &Filters) -> Result<Pruned> {
+        let before = filters.until()?;
+        let containers = self.inner.registry.snapshots();
+        let mut pruned = Pruned::default();
+        for network in self.networks(&Filters::default()) {
+            let used = containers.iter().any(|c| c.networks.values().any(|e| e.network_id == network.id));
+            let old = before.is_none_or(|t| network.created_at < t);
+            if !used && old && !network.is_predefined() && filters.labels_match(&network.labels) {
+                self.network_remove(&network.id).await?;
+                pruned.removed.push(network.name);
+            }
+        }
+        self.pruned_event(EventKind::Network, 0);
+        Ok(pruned)
+    }
+
+    /// Puts a container, running or not, onto one more network.
+    ///
+    /// # Errors
+    /// `EndpointExists`; `Conflict` for the networks `host` and `none`.
+    pub async fn network_connect(
+        &self,
+        network: &str,
+        container: &str,
+        endpoint: EndpointConfig,
+    ) -> Result<()> {
+        gate::of_endpoint(&endpoint)?;
+        let network = self.any_network(network).await?;
+        match &network {
+            AnyNetwork::Local(local) if local.is_predefined() && !endpoint.links.is_empty() => {
+                return Err(Error::invalid("EndpointsConfig.Links are for user defined networks"));
+            }
+            AnyNetwork::Local(local) if !local.has_interfaces() => {
+                return Err(Error::Conflict(format!(
+                    "container cannot be connected to network {}",
+                    local.name
+                )));
+            }
+            AnyNetwork::Local(_) => {}
+            AnyNetwork::Overlay(overlay) => overlay::check(overlay, &endpoint)?,
+        }
+        let connected = network.clone();
+        self.ask(container, |reply| Command::Connect(Box::new(connected), endpoint, reply)).await?;
+        self.member_event("connect", &network, container)
+    }
+
+    /// Takes a container off a network.
+    pub async fn network_disconnect(&self, network: &str, container: &str) -> Result<()> {
+        let network = match self.inner.networks.find(network) {
+            Ok(local) => AnyNetwork::Local(local),
+            Err(error) => self.inspect(container)?.overlay(network).ok_or(error)?,
+        };
+        let left = network.clone();
+        self.ask(container, |reply| Command::Disconnect(Box::new(left), reply)).await?;
+        self.member_event("disconnect", &network, container)
+    }
+
+    fn member_event(&self, action: &str, network: &AnyNetwork, container: &str) -> Result<()> {
+        let container = Some(self.inspect(container)?.id.clone());
+        match network {
+            AnyNetwork::Local(local) => self.network_event(action, local, container),
+            AnyNetwork::Overlay(overlay) => {
+                self.network_event_of(action, overlay.id.to_string(), &overlay.name, "overlay", container);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells that a container has joined or left a network, known by its name and id alone.
+    pub(crate) fn membership_event(&self, action: &str, name: &str, id: &str, container: &str) {
+        let driver = self.inner.networks.find(id).map_or_else(|_| "overlay".to_owned(), |n| n.driver);
+        self.network_event_of(action, id.to_owned(), name, &driver, Some(container.to_owned()));
+    }
+
+    pub(crate) fn network_event(&self, action: &str, network: &LocalNetwork, container: Option<String>) {
+        self.network_event_of(action, network.id.clone(), &network.name, &network.driver, container);
+    }
+
+    fn network_event_of(
+        &self,
+        action: &str,
+        id: String,
+        name: &str,
+        driver: &str,
+        container: Option<String>,
+    ) {
+        let mut attributes =
+            BTreeMap::from([("name".to_owned(), name.to_owned()), ("type".to_owned(), driver.to_owned())]);
+        attributes.extend(container.map(|id| ("container".to_owned(), id)));
+        self.publish(Event::now(EventKind::Network, action, id, attributes));
+    }
+}
+
+fn members(network: &str, containers: &[Arc<Container>]) -> BTreeMap<String, NetworkMember> {
+    let on_it = |c: &Arc<Container>| {
+        let endpoint = c.networks.values().find(|e| e.network_id == network)?;
+        let member = NetworkMember { name: c.name.clone(), endpoint: endpoint.clone() };
+        c.state.is_running().then(|| (c.id.clone(), member))
+    };
+    containers.iter().filter_map(on_it).collect()
+}

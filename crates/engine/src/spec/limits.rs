@@ -1,0 +1,215 @@
+//! Limits of a container: of its cgroup, and of its processes (ulimits).
+
+use crate::{
+    ask::config::{Resources, Ulimit},
+    error::{Error, Result},
+    spec::{devices, parsed, parts::Parts},
+};
+use oci_spec::runtime::LinuxResources;
+use serde_json::{Value, json};
+
+/// Builds the cgroup limits for a live update.
+///
+/// # Errors
+/// `InvalidParameter` for what a cgroup does not take.
+pub(crate) fn cgroup(resources_wanted: &Resources) -> Result<LinuxResources> {
+    parsed(Value::Object(limit_map(resources_wanted)?), "update")
+}
+
+fn limit_map(wanted: &Resources) -> Result<serde_json::Map<String, Value>> {
+    let mut cpu = serde_json::Map::new();
+    if wanted.cpu_shares > 0 {
+        cpu.insert("shares".into(), wanted.cpu_shares.into());
+    }
+    if wanted.cpu_nanos > 0 {
+        let cpus = std::thread::available_parallelism().map_or(u64::MAX, |n| n.get() as u64);
+        if wanted.cpu_nanos < 10_000_000 || wanted.cpu_nanos > cpus.saturating_mul(1_000_000_000) {
+            return Err(Error::invalid(format!(
+                "Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
+            )));
+        }
+        let period = 100_000u64;
+        let quota =
+            i64::try_from(wanted.cpu_nanos.saturating_mul(period) / 1_000_000_000).unwrap_or(i64::MAX);
+        cpu.insert("period".into(), period.into());
+        cpu.insert("quota".into(), quota.into());
+    } else {
+        if wanted.cpu_period > 0 {
+            cpu.insert("period".into(), wanted.cpu_period.into());
+        }
+        if wanted.cpu_quota != 0 {
+            cpu.insert("quota".into(), wanted.cpu_quota.into());
+        }
+    }
+    if wanted.cpu_realtime_period > 0 {
+        cpu.insert("realtimePeriod".into(), wanted.cpu_realtime_period.into());
+    }
+    if wanted.cpu_realtime_runtime != 0 {
+        cpu.insert("realtimeRuntime".into(), wanted.cpu_realtime_runtime.into());
+    }
+    if !wanted.cpuset_cpus.is_empty() {
+        cpu.insert("cpus".into(), wanted.cpuset_cpus.clone().into());
+    }
+    if !wanted.cpuset_mems.is_empty() {
+        cpu.insert("mems".into(), wanted.cpuset_mems.clone().into());
+    }
+    let mut memory = serde_json::Map::new();
+    if wanted.memory_bytes > 0 {
+        if wanted.memory_bytes < 6 << 20 {
+            return Err(Error::invalid("Minimum memory limit allowed is 6MB"));
+        }
+        memory.insert("limit".into(), wanted.memory_bytes.into());
+        // As Docker: the same amount of swap again unless said otherwise.
+        let swap = match wanted.memory_swap_bytes {
+            0 => i64::try_from(wanted.memory_bytes.saturating_mul(2)).unwrap_or(i64::MAX),
+            given => given,
+        };
+        if swap > 0 && u64::try_from(swap).is_ok_and(|s| s < wanted.memory_bytes) {
+            return Err(Error::invalid(
+                "Minimum memoryswap limit should be larger than memory limit, see usage",
+            ));
+        }
+        memory.insert("swap".into(), swap.into());
+    }
+    if let Some(swappiness) = wanted.memory_swappiness {
+        memory.insert("swappiness".into(), swappiness.into());
+    }
+    if wanted.memory_reservation_bytes > 0 {
+        memory.insert("reservation".into(), wanted.memory_reservation_bytes.into());
+    }
+    if wanted.oom_kill_disable {
+        memory.insert("disableOOMKiller".into(), true.into());
+    }
+    let mut map = serde_json::Map::new();
+    if !cpu.is_empty() {
+        map.insert("cpu".into(), cpu.into());
+    }
+    if !memory.is_empty() {
+        map.insert("memory".into(), memory.into());
+    }
+    if let Some(limit) = wanted.pids_limit.filter(|n| *n > 0) {
+        map.insert("pids".into(), json!({ "limit": limit }));
+    }
+    if wanted.blkio_weight > 0 {
+        map.insert("blockIO".into(), json!({ "weight": wanted.blkio_weight }));
+    }
+    Ok(map)
+}
+
+/// Writes the limits of a container, and which devices it may use.
+pub(super) fn resources(wanted: &Resources, privileged: bool, parts: &Parts<'_>) -> Result<Value> {
+    let mut map = limit_map(wanted)?;
+    let mut rules = vec![];
+    if privileged {
+        rules.push(json!({ "allow": true, "access": "rwm" }));
+    } else {
+        rules.push(json!({ "allow": false, "access": "rwm" }));
+        for (kind, major, minor) in [
+            ("c", Some(1), Some(3)),
+            ("c", Some(1), Some(5)),
+            ("c", Some(1), Some(7)),
+            ("c", Some(1), Some(8)),
+            ("c", Some(1), Some(9)),
+            ("c", Some(5), Some(0)),
+            ("c", Some(5), Some(1)),
+            ("c", Some(5), Some(2)),
+            ("c", Some(136), None),
+        ] {
+            let mut rule = json!({ "allow": true, "type": kind, "access": "rwm" });
+            if let Some(major) = major {
+                rule["major"] = major.into();
+            }
+            if let Some(minor) = minor {
+                rule["minor"] = minor.into();
+            }
+            rules.push(rule);
+        }
+        for kind in ["c", "b"] {
+            rules.push(json!({ "allow": true, "type": kind, "access": "m" }));
+        }
+        for device in devices::all(parts)? {
+            rules.push(
+                json!({ "allow": true, "type": device.kind, "major": device.major, "minor": device.minor,
+                "access": device.access }),
+            );
+        }
+        for rule in &parts.config.host.device_cgroup_rules {
+            rules.push(devices::rule(rule)?);
+        }
+    }
+    map.insert("devices".into(), rules.into());
+    Ok(Value::Object(map))
+}
+
+/// Writes one of the limits that its processes have.
+///
+/// # Errors
+/// `InvalidParameter` for one that the kernel does not have, or would not take.
+pub(crate) fn rlimit(limit: &Ulimit) -> Result<Value> {
+    const NAMES: [&str; 15] = [
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ];
+    let name = limit.name.to_ascii_lowercase();
+    if !NAMES.contains(&name.as_str()) {
+        return Err(Error::invalid(format!("invalid ulimit type: {}", limit.name)));
+    }
+    if limit.soft < -1 || limit.hard < -1 {
+        return Err(Error::invalid(format!("invalid ulimit {name}: less than -1 (unlimited)")));
+    }
+    let number = |n: i64| u64::try_from(n).unwrap_or(u64::MAX); // -1 = unlimited
+    if number(limit.soft) > number(limit.hard) {
+        return Err(Error::invalid("ulimit soft limit must be less than or equal to hard limit"));
+    }
+    if name == "nofile"
+        && let Some(max) = files_max()
+        && limit.hard != -1
+        && number(limit.hard) > max
+    {
+        return Err(Error::invalid(format!(
+            "invalid ulimit nofile: {} is more than this host allows a process (fs.nr_open: {max})",
+            limit.hard
+        )));
+    }
+    let name = format!("RLIMIT_{}", name.to_ascii_uppercase());
+    Ok(json!({ "type": name, "soft": number(limit.soft), "hard": number(limit.hard) }))
+}
+
+/// Descriptors that the kernel lets a process have at most; `None` = nobody says.
+fn files_max() -> Option<u64> {
+    std::fs::read_to_string("/proc/sys/fs/nr_open").ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_become_cgroup_values() {
+        let wanted = Resources {
+            cpu_nanos: 1_500_000_000,
+            memory_bytes: 64 << 20,
+            pids_limit: Some(10),
+            ..Resources::default()
+        };
+        let got = Value::Object(limit_map(&wanted).unwrap());
+        assert_eq!(got["cpu"], json!({ "period": 100_000, "quota": 150_000 }));
+        assert_eq!(got["memory"], json!({ "limit": 64 << 20, "swap": 128 << 20 }));
+        assert_eq!(got["pids"]["limit"], 10);
+        assert!(cgroup(&wanted).is_ok());
+        assert!(limit_map(&Resources { memory_bytes: 1 << 20, ..Resources::default() }).is_err());
+    }
+}

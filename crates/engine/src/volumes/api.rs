@@ -1,0 +1,96 @@
+//! Calls on volumes: who uses one decides what may be done with it.
+
+use crate::{
+    error::{Error, Result},
+    inner::Engine,
+    seen::{
+        container::{Container, Filters, MountPointKind, Pruned},
+        event::{Event, EventKind},
+    },
+    volumes::local::{Volume, VolumeConfig, VolumeUsage},
+};
+use std::{collections::BTreeMap, sync::Arc};
+
+impl Engine {
+    /// Returns the volume of that name, making it if needed.
+    pub async fn volume_create(&self, config: VolumeConfig) -> Result<Volume> {
+        let engine = self.clone();
+        let (volume, new) = crate::blocking(move || engine.inner.volumes.create(config)).await?;
+        if new {
+            self.volume_event("create", &volume.name, &volume.driver, None);
+        }
+        Ok(volume)
+    }
+
+    pub fn volume(&self, name: &str) -> Result<Volume> {
+        self.inner.volumes.get(name)
+    }
+
+    /// Returns volumes by name. Filters: `name driver label dangling`.
+    pub fn volumes(&self, filters: &Filters) -> Vec<Volume> {
+        let containers = self.inner.registry.snapshots();
+        let mut all = self.inner.volumes.list(filters);
+        all.retain(|v| {
+            filters.any("dangling", |d| matches!(d, "1" | "true") == users(&containers, &v.name).is_empty())
+        });
+        all
+    }
+
+    /// # Errors
+    /// `VolumeInUse`; `NoSuchVolume` unless forced.
+    pub async fn volume_remove(&self, name: &str, force: bool) -> Result<()> {
+        let users = users(&self.inner.registry.snapshots(), name);
+        if !users.is_empty() {
+            return Err(Error::VolumeInUse { name: name.to_owned(), containers: users.join(", ") });
+        }
+        let (engine, name) = (self.clone(), name.to_owned());
+        let removed = crate::blocking(move || engine.inner.volumes.remove(&name, force)).await?;
+        if let Some(volume) = removed {
+            self.volume_event("destroy", &volume.name, &volume.driver, None);
+        }
+        Ok(())
+    }
+
+    /// Removes unused volumes: anonymous ones, with filter `all=true` named ones too. Filters: `label all`.
+    pub async fn volume_prune(&self, filters: &Filters) -> Result<Pruned> {
+        let all = filters.get("all").iter().any(|v| matches!(v.as_str(), "1" | "true"));
+        let mut pruned = Pruned::default();
+        for usage in self.volume_usage().await? {
+            let volume = usage.volume;
+            if usage.containers == 0 && (all || volume.anonymous) && filters.labels_match(&volume.labels) {
+                self.volume_remove(&volume.name, true).await?;
+                pruned.reclaimed_bytes += usage.size;
+                pruned.removed.push(volume.name);
+            }
+        }
+        self.pruned_event(EventKind::Volume, pruned.reclaimed_bytes);
+        Ok(pruned)
+    }
+
+    /// Measures all volumes; walks their folders.
+    pub async fn volume_usage(&self) -> Result<Vec<VolumeUsage>> {
+        let containers = self.inner.registry.snapshots();
+        let volumes = self.inner.volumes.list(&Filters::default());
+        crate::blocking(move || {
+            let usage = |volume: Volume| VolumeUsage {
+                size: crate::files::below::folder_bytes(&volume.mountpoint),
+                containers: users(&containers, &volume.name).len(),
+                volume,
+            };
+            Ok(volumes.into_iter().map(usage).collect())
+        })
+        .await
+    }
+
+    pub(crate) fn volume_event(&self, action: &str, name: &str, driver: &str, container: Option<&Container>) {
+        let mut attributes = BTreeMap::from([("driver".to_owned(), driver.to_owned())]);
+        attributes.extend(container.map(|c| ("container".to_owned(), c.id.clone())));
+        self.publish(Event::now(EventKind::Volume, action, name, attributes));
+    }
+}
+
+pub(crate) fn users(containers: &[Arc<Container>], volume: &str) -> Vec<String> {
+    let uses =
+        |c: &&Arc<Container>| c.mounts.iter().any(|m| m.kind == MountPointKind::Volume && m.name == volume);
+    containers.iter().filter(uses).map(|c| c.id.clone()).collect()
+}
