@@ -1,4 +1,4 @@
-//! Containers for tests: busybox on an overlay, a shim, and everything taken away at the end.
+//! Containers for tests: the guest on an overlay, a shim, and everything taken away at the end.
 
 use oci_spec::runtime::{LinuxNamespaceType, Mount, MountBuilder, Process, Spec};
 use runtime::{
@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use std::{
     fs::{self, File},
     io::Read,
-    os::{fd::OwnedFd, unix::fs::symlink},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{
         OnceLock,
@@ -45,12 +45,22 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
+    /// A container whose guest takes these steps (see `tests/guest`).
+    pub(crate) fn guest(steps: &[&str]) -> Self {
+        Self::new(&guest(steps))
+    }
+
+    /// One that stays.
+    pub(crate) fn parked() -> Self {
+        Self::guest(&["park"])
+    }
+
     /// A container that will run `args`.
     pub(crate) fn new(args: &[&str]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let temp = tempfile::Builder::new().prefix("rswarm-runtime-").tempdir().unwrap();
         let lower = temp.path().join("lower");
-        busybox(&lower);
+        root(&lower);
         for dir in ["upper", "work"] {
             fs::create_dir(temp.path().join(dir)).unwrap();
         }
@@ -81,10 +91,6 @@ impl Fixture {
             userns_squash: squashed(),
         };
         Self { temp, plan }
-    }
-
-    pub(crate) fn sh(script: &str) -> Self {
-        Self::new(&["sh", "-c", script])
     }
 
     pub(crate) fn with(mut self, change: impl FnOnce(&mut ContainerPlan)) -> Self {
@@ -179,18 +185,16 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn busybox(root: &Path) {
+fn guest<'a>(steps: &[&'a str]) -> Vec<&'a str> {
+    [&["guest"], steps].concat()
+}
+
+/// Makes the root of a container: the guest, a user, a file that is no program.
+fn root(root: &Path) {
     for dir in ["bin", "etc", "tmp", "proc", "sys", "dev", "var"] {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
-    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
-    for name in [
-        "sh", "true", "false", "cat", "echo", "env", "id", "ls", "sleep", "touch", "kill", "mount",
-        "unshare", "head", "dd", "stty", "tty", "hostname", "pwd", "wc", "ps", "seq", "readlink", "mkdir",
-        "stat", "yes", "tr", "usleep",
-    ] {
-        symlink("busybox", root.join("bin").join(name)).unwrap();
-    }
+    fs::copy(env!("CARGO_BIN_EXE_runtime-guest"), root.join("bin/guest")).unwrap();
     fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/var/www:/bin/sh\n").unwrap();
     fs::write(root.join("bin/not-a-program"), "nothing\n").unwrap();
 }
@@ -231,6 +235,11 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < until, "not in time: {what}");
         std::thread::yield_now();
     }
+}
+
+/// A guest for [`exec`] that takes these steps.
+pub(crate) fn steps(plan: &ContainerPlan, steps: &[&str]) -> Process {
+    process(plan, &guest(steps))
 }
 
 /// A process for [`exec`].

@@ -14,20 +14,18 @@ use std::{
 };
 
 #[test]
-#[ignore = "oracle: busybox"]
 fn exit_codes_are_reported() {
-    for (script, code) in [("exit 0", 0), ("exit 1", 1), ("exit 42", 42)] {
-        let fixture = Fixture::sh(script);
+    for (step, code) in [("exit:0", 0), ("exit:1", 1), ("exit:42", 42)] {
+        let fixture = Fixture::guest(&[step]);
         let (status, _) = fixture.run();
-        assert_eq!((status.code, status.signal), (code, None), "{script}");
+        assert_eq!((status.code, status.signal), (code, None), "{step}");
         assert_eq!(runtime::read_exit(&fixture.plan.dir), Some(status));
     }
 }
 
 #[test]
-#[ignore = "oracle: busybox"]
 fn killed_container_reports_the_signal() {
-    let fixture = Fixture::new(&["sleep", "1000"]);
+    let fixture = Fixture::parked();
     let mut shim = fixture.start();
     shim.signal(9, false).unwrap();
     let status = kit::wait(&mut shim);
@@ -37,7 +35,6 @@ fn killed_container_reports_the_signal() {
 }
 
 #[test]
-#[ignore = "oracle: busybox"]
 fn missing_program_is_127_and_unrunnable_one_is_126() {
     for (program, code, message) in [
         ("nosuch", 127, r#"exec: "nosuch": executable file not found in $PATH"#),
@@ -56,10 +53,9 @@ fn missing_program_is_127_and_unrunnable_one_is_126() {
 }
 
 #[test]
-#[ignore = "oracle: busybox"]
 fn environment_directory_hostname_and_home_are_as_planned() {
-    let script = "echo $GREETING $HOME; pwd; hostname; umask";
-    let fixture = Fixture::sh(script)
+    let steps = ["variable:GREETING", "variable:HOME", "folder", "hostname", "status:Umask"];
+    let fixture = Fixture::guest(&steps)
         .process(|process| {
             process.env_mut().as_mut().unwrap().push("GREETING=hello".into());
             process.set_cwd("/tmp".into());
@@ -67,13 +63,12 @@ fn environment_directory_hostname_and_home_are_as_planned() {
         .spec(|spec| {
             spec.set_hostname(Some("web-1".into()));
         });
-    assert_eq!(fixture.run().1, "hello /root\n/tmp\nweb-1\n0022\n");
+    assert_eq!(fixture.run().1, "hello\n/root\n/tmp\nweb-1\n0022\n");
 }
 
 #[test]
-#[ignore = "oracle: busybox"]
 fn missing_working_directory_is_made_for_a_container_and_told_to_an_exec() {
-    let fixture = Fixture::sh("pwd; sleep 1000").process(|process| {
+    let fixture = Fixture::guest(&["folder", "park"]).process(|process| {
         process.set_cwd("/no/such".into());
     });
     let mut shim = fixture.start();
@@ -90,26 +85,24 @@ fn missing_working_directory_is_made_for_a_container_and_told_to_an_exec() {
 }
 
 #[test]
-#[ignore = "oracle: busybox"]
 fn user_is_taken_or_squashed() {
     let user = UserBuilder::default().uid(33_u32).gid(33_u32).additional_gids(vec![44_u32]).build().unwrap();
-    let fixture = Fixture::sh("id -u; id -g; id -G; echo $HOME; echo x > /dev/stdout").process(|process| {
+    let steps = ["user", "status:Groups", "variable:HOME", "append:/dev/stdout=x"];
+    let fixture = Fixture::guest(&steps).process(|process| {
         process.set_user(user);
     });
-    let expected = if kit::squashed() { "0\n0\n" } else { "33\n33\n33 44\n/var/www\nx\n" };
+    let expected = if kit::squashed() { "0:0\n" } else { "33:33\n44\n/var/www\nx\n" };
     let output = fixture.run().1;
     assert!(output.starts_with(expected), "{output}");
 }
 
 #[test]
-#[ignore = "oracle: busybox"]
 fn init_reaps_forwards_signals_and_returns_the_code() {
-    let script = "echo $$; (sleep 0 & exec sleep 0) & trap 'exit 7' TERM; while :; do usleep 1000; done";
-    let fixture = Fixture::sh(script).with(|plan| plan.init = true);
+    let fixture = Fixture::guest(&["on:TERM=7", "pid", "orphan", "park"]).with(|plan| plan.init = true);
     let mut shim = fixture.start();
-    kit::eventually("the script runs", || !fixture.output().is_empty());
-    assert_ne!(fixture.output().trim(), "1");
-    let name = kit::exec(&mut shim, "name", kit::process(&fixture.plan, &["cat", "/proc/1/comm"])).unwrap();
+    kit::eventually("an orphan is reaped", || fixture.output().ends_with("\nreaped\n"));
+    assert_ne!(fixture.output().lines().next(), Some("1"));
+    let name = kit::exec(&mut shim, "name", kit::steps(&fixture.plan, &["read:/proc/1/comm"])).unwrap();
     assert_eq!(name, (0, "docker-init\n".to_owned()));
     shim.signal(15, false).unwrap();
     assert_eq!(kit::wait(&mut shim).code, 7);
@@ -123,13 +116,12 @@ fn init_reaps_forwards_signals_and_returns_the_code() {
 }
 
 #[test]
-#[ignore = "oracle: busybox"]
 fn client_may_go_and_another_one_come_back() {
-    let fixture = Fixture::sh("trap 'exit 5' TERM; while :; do usleep 1000; done");
+    let fixture = Fixture::guest(&["on:TERM=5", "park"]);
     let pid = fixture.start().pid();
     let again = Shim::connect(&fixture.plan.dir).unwrap();
     assert_eq!((again.pid(), again.started()), (pid, true));
-    // It may not have set its trap yet.
+    // It may not be ready for it yet.
     kit::eventually("it ends", || {
         drop(again.signal(15, false));
         runtime::read_exit(&fixture.plan.dir).is_some()
@@ -143,9 +135,8 @@ fn client_may_go_and_another_one_come_back() {
 }
 
 #[test]
-#[ignore = "oracle: busybox"]
 fn shim_keeps_descriptors_for_the_next_client() {
-    let fixture = Fixture::new(&["sleep", "1000"]);
+    let fixture = Fixture::parked();
     let shim = fixture.start();
     assert_eq!(shim.kept().unwrap().len(), 0);
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -162,9 +153,8 @@ fn shim_keeps_descriptors_for_the_next_client() {
 }
 
 #[test]
-#[ignore = "oracle: busybox"]
 fn two_clients_hear_of_the_end() {
-    let fixture = Fixture::new(&["sleep", "1000"]);
+    let fixture = Fixture::parked();
     let mut first = fixture.start();
     let mut second = Shim::connect(&fixture.plan.dir).unwrap();
     second.signal(9, true).unwrap();
@@ -176,10 +166,9 @@ fn two_clients_hear_of_the_end() {
 }
 
 #[test]
-#[ignore = "oracle: busybox"]
 fn long_state_directory_is_no_obstacle() {
     let fixture =
-        Fixture::new(&["true"]).with(|plan| plan.dir = plan.dir.join("x".repeat(100)).join("y".repeat(100)));
+        Fixture::guest(&[]).with(|plan| plan.dir = plan.dir.join("x".repeat(100)).join("y".repeat(100)));
     let mut shim = fixture.start();
     drop(Shim::connect(&fixture.plan.dir).unwrap());
     assert_eq!(kit::wait(&mut shim).code, 0);
@@ -187,10 +176,9 @@ fn long_state_directory_is_no_obstacle() {
 }
 
 #[test]
-#[ignore = "oracle: busybox"]
 fn container_that_cannot_be_made_leaves_nothing() {
     let mount = MountBuilder::default().destination("/there").source("/nosuch").typ("bind").build().unwrap();
-    let fixture = Fixture::new(&["true"]).spec(|spec| spec.mounts_mut().as_mut().unwrap().push(mount));
+    let fixture = Fixture::guest(&[]).spec(|spec| spec.mounts_mut().as_mut().unwrap().push(mount));
     let error = fixture.create().unwrap_err();
     let text =
         r#"error mounting "/nosuch" to rootfs at "/there": cannot open "/nosuch": no such file or directory"#;
@@ -199,9 +187,8 @@ fn container_that_cannot_be_made_leaves_nothing() {
 }
 
 #[test]
-#[ignore = "oracle: busybox"]
 fn killed_shim_takes_its_container_along_and_removal_finishes() {
-    let fixture = Fixture::new(&["sleep", "1000"]);
+    let fixture = Fixture::parked();
     let shim = fixture.start();
     let pid = rustix::process::Pid::from_raw(i32::try_from(shim.shim_pid()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -216,12 +203,11 @@ fn killed_shim_takes_its_container_along_and_removal_finishes() {
 }
 
 #[test]
-#[ignore = "oracle: busybox"]
 fn nothing_is_left_behind() {
     let count = || fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
     let mounts = count();
     let (dir, cgroup) = {
-        let fixture = Fixture::sh("mkdir /tmp/x; sleep 0 & true");
+        let fixture = Fixture::guest(&["make:/tmp/x", "spawn:park"]);
         let mut shim = fixture.start();
         let processes = [shim.pid(), shim.shim_pid()];
         kit::wait(&mut shim);
@@ -238,10 +224,9 @@ fn nothing_is_left_behind() {
 }
 
 #[test]
-#[ignore = "oracle: busybox"]
 fn host_namespaces_can_be_shared() {
     let fixture =
-        Fixture::sh("readlink /proc/self/ns/net; readlink /proc/self/ns/pid; readlink /proc/self/ns/uts")
+        Fixture::guest(&["target:/proc/self/ns/net", "target:/proc/self/ns/pid", "target:/proc/self/ns/uts"])
             .without_namespace(LinuxNamespaceType::Network)
             .without_namespace(LinuxNamespaceType::Pid)
             .without_namespace(LinuxNamespaceType::Uts);
@@ -252,12 +237,13 @@ fn host_namespaces_can_be_shared() {
 }
 
 #[test]
-#[ignore = "oracle: busybox"]
 fn namespaces_of_another_container_can_be_joined() {
-    let first = Fixture::new(&["sleep", "1000"]);
+    let first = Fixture::parked();
     let mut shim = first.start();
     let pid = shim.pid();
-    let fixture = Fixture::sh("for n in net ipc uts pid; do readlink /proc/self/ns/$n; done").spec(|spec| {
+    let kinds = ["net", "ipc", "uts", "pid"];
+    let steps = kinds.map(|kind| format!("target:/proc/self/ns/{kind}"));
+    let fixture = Fixture::guest(&steps.each_ref().map(String::as_str)).spec(|spec| {
         for namespace in spec.linux_mut().as_mut().unwrap().namespaces_mut().as_mut().unwrap() {
             let kind = match namespace.typ() {
                 LinuxNamespaceType::Network => "net",
@@ -269,7 +255,7 @@ fn namespaces_of_another_container_can_be_joined() {
             namespace.set_path(Some(format!("/proc/{pid}/ns/{kind}").into()));
         }
     });
-    let expected: String = ["net", "ipc", "uts", "pid"]
+    let expected: String = kinds
         .map(|kind| format!("{}\n", fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap().display()))
         .concat();
     assert_eq!(fixture.run().1, expected);
