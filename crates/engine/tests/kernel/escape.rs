@@ -154,7 +154,7 @@ fn a_link_for_a_null_device_gives_no_descriptor_of_the_runtime() {
         target
             .host
             .image(&image, &["VOLUME /dev"], |tar| link(tar, "dev/null", &format!("/proc/self/fd/{n}")));
-        if let Some(ran) = target.attempt(of_image(&image, &["inherited"])) {
+        if let Some(ran) = target.attempt(of_image(&image, &["descriptors:self"])) {
             assert_only_streams(&ran.stdout);
         }
     }
@@ -313,11 +313,11 @@ fn assert_only_streams(descriptors: &str) {
 fn programs_inherit_their_streams_and_nothing_else() {
     let target = Target::new();
     for init in [false, true] {
-        let id = target.host.start(guest_with(&["inherited", "park"], |c| c.host.init = Some(init)));
+        let id = target.host.start(guest_with(&["descriptors:self", "park"], |c| c.host.init = Some(init)));
         target.host.until(&id, "it runs", |now| now.state.is_running());
         crate::kit::eventually("it said so", || target.host.logs(&id).0.lines().count() >= 3);
         assert_only_streams(&target.host.logs(&id).0);
-        let exec = target.host.exec(&id, &[GUEST, "inherited"], "").unwrap();
+        let exec = target.host.exec(&id, &[GUEST, "descriptors:self"], "").unwrap();
         assert_only_streams(&exec.stdout);
         // The first process is the guest, whose own descriptors are not files, or our init, which lets nobody look.
         let first = target.host.exec(&id, &[GUEST, "descriptors:1"], "").unwrap();
@@ -386,7 +386,7 @@ fn exec_does_not_open_what_a_container_has_put_in_place_of_its_null_device() {
         let place = format!("rename:/dev/null.{n}=/dev/null");
         assert_eq!(target.host.exec(&id, &[GUEST, &link, &place], "").unwrap().code, 0);
         let ran: Result<String, Error> = target.host.on(async |engine| {
-            let cmd = [GUEST, "inherited"].map(str::to_owned).to_vec();
+            let cmd = [GUEST, "descriptors:self"].map(str::to_owned).to_vec();
             let config = ExecConfig { cmd, attach_stdout: true, ..ExecConfig::default() };
             let exec = engine.exec_create(&id, config).await?;
             let streams = engine.exec_start(&exec, ExecStart::default()).await?;

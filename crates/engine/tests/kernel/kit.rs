@@ -36,7 +36,7 @@ pub(crate) fn squashed() -> bool {
     runtime::single_uid()
 }
 
-/// A container that takes these steps (see `engine-guest`), without a network.
+/// A container that takes these steps (see `tests/guest`), without a network.
 pub(crate) fn guest(steps: &[&str]) -> ContainerConfig {
     let mut config = ContainerConfig {
         image: IMAGE.into(),
