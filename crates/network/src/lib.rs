@@ -19,7 +19,7 @@
 //!
 //! Tasks: one OS thread for the kernel; on tokio one timer for audits and, per sandbox, one DNS server.
 //!
-//! Gates, each with an attacker in `tests/attacks.rs`: what is not marked as ours is not changed (`rt`, `nft`,
+//! Gates, each with an attacker in `tests/kernel/attacks.rs`: what is not marked as ours is not changed (`rt`, `nft`,
 //! `netns`); a container sends frames and packets from its own addresses only (`firewall::of_ports`); tunnels take
 //! packets from nodes of the swarm only, and the mesh leads to published ports only (`firewall::of_host`); a port that
 //! cannot be bound is not led away from who has it (`ports`). A container on a macvlan network is on the network

@@ -9,11 +9,10 @@ use std::{
 };
 
 /// Programs that the tests call, with Debian's package.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("ip", "iproute2"),
     ("bridge", "iproute2"),
     ("nft", "nftables"),
-    ("conntrack", "conntrack"),
     ("busybox", "busybox-static"),
     ("docker", "docker.io"),
     ("docker-compose", "docker-compose"),

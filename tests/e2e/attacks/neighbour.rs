@@ -1,4 +1,4 @@
-//! What a host has of its own, against networks that ask for it. Frames, packets and ports are attacked in `crates/network/tests/attacks.rs`.
+//! What a host has of its own, against networks that ask for it. Frames, packets and ports are attacked in `crates/network/tests/kernel/attacks.rs`.
 
 use crate::{SOON, lab, load_hello, program, swarm, wait_for_replicas};
 use testkit::{Lab, wait_for};

@@ -1,8 +1,7 @@
 //! The mesh: published ports on every host, the client's address, host-mode ports, the way out.
 
-mod lab;
+use crate::{by_hand, lab::*};
 use ::network::*;
-use lab::*;
 use model::{IngressBackend, IngressTable, MeshNode, NodeId, Protocol, TaskId};
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -28,16 +27,14 @@ fn routed(id: &str, host: u8, last: u8) -> SandboxSpec {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn every_host_leads_to_every_task_and_tasks_see_the_client() {
     let lab = Lab::new(3);
     let hosts = [lab.node(1).await, lab.node(2).await, lab.node(3).await];
     // A common default of distributions, and the strictest.
     for host in 1..=3 {
-        run_inside(
-            &lab.host(host),
-            "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1",
-        );
+        for which in ["all", "eth0"] {
+            by_hand::set_sysctl(&lab.host(host), &format!("net.ipv4.conf.{which}.rp_filter"), "1");
+        }
     }
     let table = ingress(1, 3, &[(2, 5), (3, 5), (3, 6)]);
     for host in &hosts {
@@ -91,7 +88,6 @@ async fn every_host_leads_to_every_task_and_tasks_see_the_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn a_host_mode_port_leads_to_its_task_only() {
     let lab = Lab::new(2);
     let (one, two) = (lab.node(1).await, lab.node(2).await);
@@ -106,7 +102,6 @@ async fn a_host_mode_port_leads_to_its_task_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn a_local_container_reaches_a_published_service_of_another_host() {
     let lab = Lab::new(2);
     let (one, two) = (lab.node(1).await, lab.node(2).await);

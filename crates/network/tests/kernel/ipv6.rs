@@ -1,8 +1,7 @@
 //! IPv6 on local bridge networks: addresses, the way out, published ports, names, adoption.
 
-mod lab;
+use crate::{by_hand, lab::*};
 use ::network::*;
-use lab::*;
 
 /// The client's address on the switch, and that of something behind it.
 const CLIENT: &str = "fd77::100";
@@ -12,10 +11,10 @@ const OUTSIDE6: &str = "fd99::1";
 fn dual_stack() -> Lab {
     let lab = Lab::new(1);
     for (name, address) in [("h1", "fd77::11"), ("client", CLIENT)] {
-        lab.ip(name, &format!("addr add {address}/64 dev eth0 nodad"));
+        by_hand::add_address(&lab.netns(name), "eth0", &format!("{address}/64"));
     }
-    lab.ip("client", &format!("addr add {OUTSIDE6}/128 dev lo nodad"));
-    lab.ip("h1", &format!("route add {OUTSIDE6}/128 via {CLIENT}"));
+    by_hand::add_address(&lab.client(), "lo", &format!("{OUTSIDE6}/128"));
+    by_hand::add_route(&lab.host(1), &format!("{OUTSIDE6}/128"), CLIENT);
     lab
 }
 
@@ -28,7 +27,6 @@ fn bridge6(id: &str, subnet: &str, subnet6: &str) -> BridgeSpec {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn a_container_has_an_ipv6_address_a_way_out_and_neighbours() {
     let lab = dual_stack();
     let network = lab.start(1).await;
@@ -50,7 +48,6 @@ async fn a_container_has_an_ipv6_address_a_way_out_and_neighbours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn a_published_port_leads_in_by_ipv6_too() {
     let lab = dual_stack();
     let network = lab.start(1).await;
@@ -79,7 +76,6 @@ async fn a_published_port_leads_in_by_ipv6_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn the_next_daemon_adopts_ipv6_and_mends_it() {
     let lab = dual_stack();
     let network = lab.start(1).await;
@@ -94,7 +90,7 @@ async fn the_next_daemon_adopts_ipv6_and_mends_it() {
     assert_eq!(talk.ask("still there?").unwrap(), "web");
     assert_eq!(network.audit_now().await.unwrap(), AuditReport::default());
     let link = network.bridges().await.unwrap()[0].interface.clone();
-    lab.ip("h1", &format!("-6 addr del fd74::1/64 dev {link}"));
+    by_hand::delete_address(&lab.host(1), &link, "fd74::1/64");
     let report = network.audit_now().await.unwrap();
     assert_eq!(report.repairs.len(), 1, "{report:?}");
     assert_eq!(greet(&lab.client(), "[fd77::11]:8080"), "web fd77::100");

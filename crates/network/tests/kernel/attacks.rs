@@ -1,29 +1,40 @@
 //! Attackers: a container with raw sockets, a machine next door, and names that are somebody else's. Each attack is
 //! also made once where the gate is taken away, so that it would be seen to work.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
-
-mod lab;
+use crate::{
+    by_hand::{self, Address, TABLE_LOCAL, mac_of},
+    lab::*,
+    nft::{self, Family, Verdict},
+};
 use ::network::*;
-use lab::*;
+use ipnet::{IpNet, Ipv6Net};
 use model::{IngressBackend, IngressTable, MeshNode, NodeId, Protocol, TaskId};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use rtnetlink::packet_route::neighbour::NeighbourState;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
+
+/// Nobody's.
+const OTHER_MAC: [u8; 6] = [0x02, 0x42, 0x0a, 0x49, 0x00, 0x04];
+/// Where a default route leads.
+const EVERYWHERE6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0);
 
 fn named(id: &str, subnet: &str, interface: &str) -> BridgeSpec {
     BridgeSpec { interface: Some(interface.into()), ..bridge(id, subnet) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn an_interface_of_the_host_is_left_alone_whatever_a_network_is_called() {
     let lab = Lab::new(1);
-    lab.ip("h1", "link add lan0 type bridge");
-    lab.ip("h1", "addr add 10.8.8.1/24 dev lan0");
-    lab.ip("h1", "link set lan0 up");
-    lab.ip("h1", "link add own0 link eth0 type macvlan");
+    let host = lab.host(1);
+    by_hand::add_bridge(&host, "lan0");
+    by_hand::add_address(&host, "lan0", "10.8.8.1/24");
+    by_hand::set_up(&host, "lan0");
+    by_hand::add_macvlan(&host, "own0", "eth0");
     // A number on a link proves as little as its name.
-    lab.ip("h1", "link set own0 group 29299");
-    let look = || lab.ip("h1", "-4 -o addr show") + &lab.ip("h1", "-o link show");
+    by_hand::set_group(&host, "own0", 29299);
+    let look = || (of_ipv4(by_hand::addresses_of(&host)), by_hand::links_of(&host));
     let before = look();
     let network = lab.start(1).await;
     for (n, name) in ["eth0", "lan0", "own0"].iter().enumerate() {
@@ -49,16 +60,16 @@ async fn an_interface_of_the_host_is_left_alone_whatever_a_network_is_called() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn what_takes_the_place_of_ours_meanwhile_is_not_taken_for_it() {
     let lab = Lab::new(1);
     let network = lab.start(1).await;
     network.create_bridge(named("one", "10.71.1.0/24", "shop0")).await.unwrap();
     network.create_bridge(bridge("b1", "10.71.2.0/24")).await.unwrap();
-    lab.ip("h1", "link del shop0");
-    lab.ip("h1", "link add shop0 type bridge");
-    lab.ip("h1", "addr add 10.8.8.1/24 dev shop0");
-    let look = || lab.ip("h1", "-o addr show dev shop0") + &lab.ip("h1", "-o link show dev shop0");
+    let host = lab.host(1);
+    by_hand::delete_link(&host, "shop0");
+    by_hand::add_bridge(&host, "shop0");
+    by_hand::add_address(&host, "shop0", "10.8.8.1/24");
+    let look = || (addresses_on(&host, "shop0"), by_hand::links_of(&host).remove("shop0"));
     let before = look();
     let report = network.audit_now().await.unwrap();
     assert!(report.errors.iter().any(|e| e.contains("shop0")), "{report:?}");
@@ -73,39 +84,45 @@ async fn what_takes_the_place_of_ours_meanwhile_is_not_taken_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn tables_addresses_and_routes_of_others_stay() {
     let lab = Lab::new(2);
     // What an administrator may have in the ranges that we use by default.
-    lab.ip("h1", "addr add 10.255.77.1/32 dev lo");
-    lab.ip("h1", "route add 10.255.2.0/24 via 192.168.77.100");
-    run_inside(&lab.host(1), "nft add table inet rswarm");
-    run_inside(&lab.host(1), "nft add chain inet rswarm mine");
-    run_inside(&lab.host(1), "nft add rule inet rswarm mine counter accept");
-    let look = || {
-        let nft = run_inside(&lab.host(1), "nft list table inet rswarm");
-        (nft, lab.ip("h1", "-o addr show dev lo"), lab.ip("h1", "route show 10.255.2.0/24"))
+    let host = lab.host(1);
+    by_hand::add_address(&host, "lo", "10.255.77.1/32");
+    by_hand::add_route(&host, "10.255.2.0/24", "192.168.77.100");
+    nft::add_table_of_somebody(&host, "mine");
+    let to_next_door = || {
+        let mut routes = by_hand::routes_of(&host);
+        routes.retain(|route| route.to.to_string() == "10.255.2.0/24");
+        routes
     };
+    let look = || (nft::table_of(&host, Family::Inet), addresses_on(&host, "lo"), to_next_door());
     let before = look();
+    assert!(before.0.is_some() && before.2.len() == 1, "{before:?}");
     let network = lab.start(1).await;
     let refused = network.create_bridge(bridge("b1", "10.71.2.0/24")).await.unwrap_err();
     assert!(matches!(&refused, Error::ForeignTable(table) if table == "inet rswarm"), "{refused}");
     network.audit_now().await.unwrap();
     assert_eq!(look(), before);
 
-    run_inside(&lab.host(1), "nft delete table inet rswarm");
+    nft::delete_table(&host, Family::Inet);
     network.join_swarm(identity(1)).await.unwrap();
     let refused = network.apply_ingress(ingress(1, 2, &[])).await.unwrap_err();
     assert!(model::with_causes(&refused).contains("10.255.2.0/24"), "{}", model::with_causes(&refused));
     network.destroy().await.unwrap();
-    assert_eq!(
-        (look_at(&lab, "addr show dev lo"), look_at(&lab, "route show 10.255.2.0/24")),
-        (before.1, before.2)
-    );
+    assert_eq!((addresses_on(&host, "lo"), to_next_door()), (before.1, before.2));
 }
 
-fn look_at(lab: &Lab, what: &str) -> String {
-    lab.ip("h1", &format!("-o {what}"))
+/// What the kernel gives itself, it gives when it likes.
+fn of_ipv4(mut addresses: Vec<Address>) -> Vec<Address> {
+    addresses.retain(|one| one.address.is_ipv4());
+    addresses
+}
+
+fn addresses_on(netns: &Path, link: &str) -> Vec<Address> {
+    let mut addresses = by_hand::addresses_of(netns);
+    addresses.retain(|one| one.link == link);
+    addresses
 }
 
 /// 8080 on every of `hosts` leads to port 80 of tasks 10.255.<host>.<last>.
@@ -139,7 +156,6 @@ async fn two_nodes(lab: &Lab) -> [Network; 2] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn tunnel_packets_are_taken_from_nodes_only() {
     let lab = Lab::new(2);
     let [one, two] = two_nodes(&lab).await;
@@ -180,13 +196,16 @@ async fn tunnel_packets_are_taken_from_nodes_only() {
     let alone = Overlay::new(1).task(1, 11, false).next();
     one.apply_table(alone.0.clone()).await.unwrap();
     udp_send(&lab.host(2), "192.168.77.11:4789", packet("stranger"));
-    run_inside(&lab.host(1), "nft flush chain inet rswarm tunnel");
+    let behind_it = udp_ear(&lab.host(1), 83);
+    udp_send(&lab.host(2), "192.168.77.11:83", b"refused by now".into());
+    assert_eq!(heard(&behind_it), "refused by now");
+    nft::flush_chain(&lab.host(1), Family::Inet, "tunnel");
     attack("open");
     assert_eq!(heard(&ear), "open", "the attack itself works");
     for node in [one, two] {
         node.destroy().await.unwrap();
     }
-    assert_eq!(run_inside(&lab.host(1), "nft list tables"), "");
+    assert_eq!(nft::tables_of(&lab.host(1)), Vec::<String>::new());
 }
 
 /// The attacker tells `victim` that `claimed` is with it, then speaks to it in earnest: when that is through, the lie
@@ -201,8 +220,10 @@ struct Spoof<'a> {
 
 impl Spoof<'_> {
     fn victim_believes(&self, frame_from: [u8; 6], ear: &std::net::UdpSocket) -> bool {
-        // A victim that takes back what it has just learned.
-        run_inside(self.victim, "sysctl -qw net.ipv4.neigh.eth0.locktime=0");
+        // A victim that takes back what it has learned, as soon as the kernel's clock has gone on.
+        by_hand::set_sysctl(self.victim, "net.ipv4.neigh.eth0.locktime", "0");
+        let known = || by_hand::neighbour_at(self.victim, self.claimed);
+        eventually("the clock goes on", || known().filter(|entry| entry.age > 0));
         let own = mac_of(self.attacker, "eth0");
         let victim_mac = mac_of(self.victim, "eth0");
         let lie = arp_reply(own, self.claimed, (victim_mac, self.victim_ip));
@@ -215,8 +236,7 @@ impl Spoof<'_> {
         let honest = ipv4_udp(self.attacker_ip, self.victim_ip, 83, b"honest");
         send_frame(self.attacker, "eth0", ethernet(victim_mac, own, 0x0800, &honest));
         let first = heard(ear);
-        let mac = own.map(|byte| format!("{byte:02x}")).join(":");
-        let believed = run_inside(self.victim, &format!("ip neigh show {}", self.claimed)).contains(&mac);
+        let believed = known().and_then(|entry| entry.mac) == Some(own);
         assert_eq!(believed, first == "forged", "frames and ARP are held alike");
         if believed {
             while heard(ear) != "honest" {}
@@ -226,7 +246,6 @@ impl Spoof<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn a_container_cannot_pass_for_another_on_a_bridge() {
     let lab = Lab::new(1);
     let network = lab.start(1).await;
@@ -245,12 +264,9 @@ async fn a_container_cannot_pass_for_another_on_a_bridge() {
         victim_ip: ip(3),
         claimed,
     };
-    let believed = |claimed, from| {
+    let believed = |claimed: Ipv4Addr, from| {
         // So that there is an entry to be overwritten.
-        run_inside(
-            &paths[1],
-            &format!("ip neigh replace {claimed} lladdr 02:42:0a:49:00:04 dev eth0 nud stale"),
-        );
+        by_hand::set_neighbour(&paths[1], "eth0", claimed, OTHER_MAC, NeighbourState::Stale);
         lies(claimed).victim_believes(from, &ear)
     };
     let own = mac_of(&paths[0], "eth0");
@@ -260,22 +276,21 @@ async fn a_container_cannot_pass_for_another_on_a_bridge() {
     }
     assert_eq!(greet(&paths[1], "10.73.0.4:80"), "friend 10.73.0.3");
 
-    run_inside(&lab.host(1), "nft delete table bridge rswarm");
+    nft::delete_table(&lab.host(1), Family::Bridge);
     assert!(believed(ip(4), own), "the attack itself works");
     let report = network.audit_now().await.unwrap();
     assert!(!report.repairs.is_empty());
-    run_inside(&paths[1], "ip neigh flush dev eth0");
+    by_hand::forget_neighbours(&paths[1], "eth0");
     assert!(!believed(ip(4), own), "locked again");
 
     // An address that a container gave itself is not its own.
-    run_inside(&paths[0], "ip addr add 10.73.0.99/24 dev eth0");
+    by_hand::add_address(&paths[0], "eth0", "10.73.0.99/24");
     assert!(unreachable(&paths[1], "10.73.0.99:80"));
     network.destroy().await.unwrap();
-    assert_eq!(run_inside(&lab.host(1), "nft list tables"), "");
+    assert_eq!(nft::tables_of(&lab.host(1)), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn a_container_cannot_pass_for_another_on_an_overlay_network() {
     let lab = Lab::new(1);
     let one = lab.node(1).await;
@@ -297,11 +312,11 @@ async fn a_container_cannot_pass_for_another_on_an_overlay_network() {
     };
     let own = mac_of(&paths[0], "eth0");
     let believed = || {
-        run_inside(&paths[1], "ip neigh replace 10.0.1.13 lladdr 02:42:0a:49:00:04 dev eth0 nud stale");
+        by_hand::set_neighbour(&paths[1], "eth0", ip(13), OTHER_MAC, NeighbourState::Stale);
         spoof.victim_believes(own, &ear)
     };
     assert!(!believed());
-    run_inside(&lab.pinned(1, "rswarm-data"), "nft delete table bridge rswarm");
+    nft::delete_table(&lab.pinned(1, "rswarm-data"), Family::Bridge);
     assert!(believed(), "the attack itself works");
 
     // The leg to the outside has one address, too.
@@ -320,7 +335,6 @@ async fn a_container_cannot_pass_for_another_on_an_overlay_network() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn a_container_cannot_pass_for_a_router_or_a_neighbour_of_ipv6() {
     let lab = Lab::new(1);
     let network = lab.start(1).await;
@@ -342,12 +356,16 @@ async fn a_container_cannot_pass_for_a_router_or_a_neighbour_of_ipv6() {
         udp_send(&attacker, "10.73.0.1:84", word.into());
         assert_eq!(heard(&ear), word);
     };
-    let routers = || lab.ip("h1", "-6 route show default");
+    let routers = || -> Vec<_> {
+        let defaults =
+            by_hand::routes_of(&lab.host(1)).into_iter().filter(|route| route.to == IpNet::from(EVERYWHERE6));
+        defaults.filter_map(|route| route.gateway).collect()
+    };
     advertise("locked");
-    assert_eq!(routers(), "");
-    run_inside(&lab.host(1), "nft delete table bridge rswarm");
+    assert_eq!(routers(), Vec::<IpAddr>::new());
+    nft::delete_table(&lab.host(1), Family::Bridge);
     advertise("open");
-    assert!(routers().contains("fe80::bad"), "the attack itself works");
+    assert_eq!(routers(), ["fe80::bad".parse::<IpAddr>().unwrap()], "the attack itself works");
 
     network.create_bridge(with_ipv6).await.unwrap();
     let mut paths = Vec::new();
@@ -358,8 +376,8 @@ async fn a_container_cannot_pass_for_a_router_or_a_neighbour_of_ipv6() {
     assert_eq!(greet(&paths[1], "[fd74::4]:80"), "friend fd74::3");
     let (liar, victim) = (mac_of(&paths[0], "eth0"), mac_of(&paths[1], "eth0"));
     let ear = udp_ear(&paths[1], 85);
+    let friend: Ipv6Addr = "fd74::4".parse().unwrap();
     let believed = |word: &str| {
-        let friend: Ipv6Addr = "fd74::4".parse().unwrap();
         for from in ["fd74::2", "fd74::4"] {
             // Solicited, to override; target; the target's MAC as an option.
             let body = [&[0x60, 0, 0, 0][..], &friend.octets(), &[2, 1], &liar].concat();
@@ -368,17 +386,15 @@ async fn a_container_cannot_pass_for_a_router_or_a_neighbour_of_ipv6() {
         }
         udp_send(&paths[0], "10.74.0.3:85", word.into());
         assert_eq!(heard(&ear), word);
-        let mac = liar.map(|byte| format!("{byte:02x}")).join(":");
-        run_inside(&paths[1], "ip -6 neigh show fd74::4").contains(&mac)
+        by_hand::neighbour_at(&paths[1], friend).and_then(|entry| entry.mac) == Some(liar)
     };
     assert!(!believed("locked"));
-    run_inside(&lab.host(1), "nft delete table bridge rswarm");
+    nft::delete_table(&lab.host(1), Family::Bridge);
     assert!(believed("open"), "the attack itself works");
     network.destroy().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn the_mesh_leads_to_published_ports_and_to_nothing_of_the_host() {
     let lab = Lab::new(2);
     let [one, two] = two_nodes(&lab).await;
@@ -394,24 +410,18 @@ async fn the_mesh_leads_to_published_ports_and_to_nothing_of_the_host() {
     let (a, b) = (lab.pinned(1, "a"), lab.pinned(2, "b"));
     let _host = Server::start(&lab.host(1), "host", 7000);
     let _task = Server::start(&a, "a", 80);
-    lab.ip("client", "route add 10.254.0.1/32 via 192.168.77.11");
-    lab.ip("client", "route add 10.255.1.0/24 via 192.168.77.11");
-    lab.ip("client", "route add 10.255.2.0/24 via 192.168.77.11");
+    for ours in ["10.254.0.1/32", "10.255.1.0/24", "10.255.2.0/24"] {
+        by_hand::add_route(&lab.client(), ours, "192.168.77.11");
+    }
     let _b = Server::start(&b, "b", 80);
-    for from in
-        [lab.host(2), lab.client(), a.clone(), b.clone(), local.netns_path.clone(), far.netns_path.clone()]
-    {
-        assert!(unreachable(&from, "10.254.0.1:7000"), "{}", from.display());
-    }
-    for from in [lab.host(2), lab.client(), b.clone(), local.netns_path.clone(), far.netns_path.clone()] {
-        assert!(unreachable(&from, "10.255.1.1:7000"), "{}", from.display());
-    }
-    for from in [lab.client(), b.clone(), local.netns_path.clone(), far.netns_path.clone()] {
-        assert!(unreachable(&from, "10.255.1.11:80"), "{}: a task's address", from.display());
-        if from != b {
-            assert!(unreachable(&from, "10.255.2.12:80"), "{}: of another host", from.display());
-        }
-    }
+    let (host2, client) = (lab.host(2), lab.client());
+    let outside: [&Path; 5] = [&host2, &client, &b, &local.netns_path, &far.netns_path];
+    let host_itself = outside.into_iter().chain([a.as_path()]).map(|from| (from, "10.254.0.1:7000"));
+    let way_out = outside.into_iter().map(|from| (from, "10.255.1.1:7000"));
+    let tasks = outside.into_iter().filter(|from| *from != host2).map(|from| (from, "10.255.1.11:80"));
+    let far_tasks = outside.into_iter().filter(|from| *from != host2 && *from != b);
+    let far_tasks = far_tasks.map(|from| (from, "10.255.2.12:80"));
+    all_unreachable(host_itself.chain(way_out).chain(tasks).chain(far_tasks));
     assert_eq!(greet(&a, "10.255.1.1:7000"), "host 10.255.1.11", "a task's own way out");
     assert_eq!(greet(&lab.host(1), "10.254.0.1:7000"), "host 10.254.0.1");
     assert!(greet(&lab.client(), "192.168.77.12:8080").starts_with("a "));
@@ -423,7 +433,6 @@ async fn the_mesh_leads_to_published_ports_and_to_nothing_of_the_host() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn a_port_published_on_loopback_answers_on_loopback_only() {
     let lab = Lab::new(1);
     let network = lab.start(1).await;
@@ -436,34 +445,36 @@ async fn a_port_published_on_loopback_answers_on_loopback_only() {
     let other = network.create_sandbox(bridge_sandbox("other", &["b2"])).await.unwrap();
     let _web = Server::start(&web.netns_path, "web", 80);
     // A neighbour for whom 127.0.0.0/8, and the container's address, are behind this host.
-    lab.ip("client", "route del local 127.0.0.0/8 dev lo table local");
-    lab.ip("client", "addr del 127.0.0.1/8 dev lo");
-    lab.ip("client", "route add 127.0.0.0/8 via 192.168.77.11 src 192.168.77.100");
-    lab.ip("client", "route add 10.73.0.0/24 via 192.168.77.11");
-    run_inside(&lab.client(), "sysctl -qw net.ipv4.conf.eth0.route_localnet=1");
+    let client = lab.client();
+    by_hand::delete_routes(&client, |route| {
+        route.table == TABLE_LOCAL && route.to.to_string() == "127.0.0.0/8"
+    });
+    by_hand::delete_address(&client, "lo", "127.0.0.1/8");
+    by_hand::add_route_from(&client, "127.0.0.0/8", "192.168.77.11", Some("192.168.77.100"));
+    by_hand::add_route(&client, "10.73.0.0/24", "192.168.77.11");
+    by_hand::set_sysctl(&client, "net.ipv4.conf.eth0.route_localnet", "1");
 
     assert!(greet(&lab.host(1), "127.0.0.1:8081").starts_with("web "));
     assert!(greet(&lab.host(1), "127.0.0.2:8082").starts_with("web "));
     assert!(greet(&lab.client(), "192.168.77.11:8083").starts_with("web "));
-    for to in ["127.0.0.1:8081", "127.0.0.2:8082", "127.0.0.1:8083", "10.73.0.2:80", "192.168.77.11:8081"] {
-        assert!(unreachable(&lab.client(), to), "{to}");
-    }
-    for from in [&beside.netns_path, &other.netns_path] {
-        for to in ["10.73.0.1:8081", "192.168.77.11:8081"] {
-            assert!(unreachable(from, to), "{to} from {}", from.display());
-        }
-    }
-    run_inside(&lab.host(1), "nft flush chain inet rswarm pre_nat");
-    run_inside(
-        &lab.host(1),
-        "nft add rule inet rswarm pre_nat meta l4proto tcp dnat ip to ip daddr . meta l4proto . th dport map @hostp_ip",
+    let from_next_door =
+        ["127.0.0.1:8081", "127.0.0.2:8082", "127.0.0.1:8083", "10.73.0.2:80", "192.168.77.11:8081"];
+    let from_inside = ["10.73.0.1:8081", "192.168.77.11:8081"];
+    all_unreachable(
+        from_next_door
+            .map(|to| (client.as_path(), to))
+            .into_iter()
+            .chain(from_inside.map(|to| (beside.netns_path.as_path(), to)))
+            .chain(from_inside.map(|to| (other.netns_path.as_path(), to))),
     );
+    // All that comes is led to containers, whatever its destination.
+    nft::flush_chain(&lab.host(1), Family::Inet, "pre_nat");
+    nft::add_rule(&lab.host(1), "pre_nat", Verdict::Jump("lb"));
     assert!(greet(&lab.client(), "127.0.0.1:8081").starts_with("web "), "the attack itself works");
     network.destroy().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "oracle: iproute2, nftables, conntrack"]
 async fn a_port_of_a_program_of_the_host_is_not_led_away_from_it() {
     let lab = Lab::new(2);
     let [one, two] = two_nodes(&lab).await;

@@ -1,9 +1,6 @@
 //! Hosts as network namespaces on one switch, a client outside the cluster, and a `Network` per host.
-//! Built with `ip`, so that what is tested is not its own oracle. Needs root, or uid 0 of a user namespace.
 
-#![expect(dead_code, reason = "each test file uses a part")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
-
+use crate::by_hand;
 use ::network::*;
 use model::{
     NetworkAllocation, NetworkEndpoint, NetworkId, NetworkService, NetworkTable, NodeId, Protocol, ServiceId,
@@ -11,14 +8,14 @@ use model::{
 };
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
-    sched::{CloneFlags, setns, unshare},
+    sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, setns, unshare},
+    unistd::Pid,
 };
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::{Path, PathBuf},
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -27,22 +24,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long anything may take.
+pub(crate) const PATIENCE: Duration = testkit::on_a_shared_machine(Duration::from_secs(10));
 /// Somebody outside the cluster (TEST-NET-2).
 pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
-
-/// Runs a program that must succeed; returns what it printed.
-pub(crate) fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{program} {}: {}{text}",
-        args.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text
-}
 
 /// Runs `work` on a thread inside a namespace.
 pub(crate) fn inside<T: Send + 'static>(netns: &Path, work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -55,10 +40,18 @@ pub(crate) fn inside<T: Send + 'static>(netns: &Path, work: impl FnOnce() -> T +
     .expect("the work inside a namespace panicked")
 }
 
-/// What a program prints inside a namespace.
-pub(crate) fn run_inside(netns: &Path, command: &str) -> String {
-    let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
-    inside(netns, move || run(&words[0], &words[1..].iter().map(String::as_str).collect::<Vec<_>>()))
+/// The same, always on the same processor: what is sent so is taken in the order in which it was sent. Each processor has
+/// a queue of packets of its own, and a busy one may be late.
+fn in_order<T: Send + 'static>(netns: &Path, work: impl FnOnce() -> T + Send + 'static) -> T {
+    inside(netns, move || {
+        let this = Pid::from_raw(0);
+        let allowed = sched_getaffinity(this).unwrap();
+        let mut first = CpuSet::new();
+        let number = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap());
+        first.set(number.expect("a processor")).unwrap();
+        sched_setaffinity(this, &first).unwrap();
+        work()
+    })
 }
 
 /// Tries until `check` gives something.
@@ -69,8 +62,20 @@ pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) ->
             return value;
         }
         assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
-        thread::yield_now();
+        thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// A namespace of a lab with one daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum At {
+    /// Host 1.
+    Host,
+    /// Where host 1 has its overlay networks.
+    Data,
+    /// The sandbox `a` of host 1.
+    Task,
+    Client,
 }
 
 /// A switch with hosts and a client.
@@ -84,14 +89,14 @@ impl Lab {
     pub(crate) fn new(hosts: u8) -> Self {
         let mut lab = Self { dir: tempfile::tempdir().unwrap(), names: vec![] };
         lab.namespace("sw");
-        lab.ip("sw", "link add sw0 type bridge");
-        lab.ip("sw", "link set sw0 up");
+        by_hand::add_bridge(&lab.netns("sw"), "sw0");
+        by_hand::set_up(&lab.netns("sw"), "sw0");
         for host in 1..=hosts {
             lab.join(&format!("h{host}"), 10 + host);
-            lab.ip(&format!("h{host}"), &format!("route add {OUTSIDE}/32 via 192.168.77.100"));
+            by_hand::add_route(&lab.host(host), &format!("{OUTSIDE}/32"), "192.168.77.100");
         }
         lab.join("client", 100);
-        lab.ip("client", &format!("addr add {OUTSIDE}/32 dev lo"));
+        by_hand::add_address(&lab.client(), "lo", &format!("{OUTSIDE}/32"));
         lab
     }
 
@@ -106,21 +111,22 @@ impl Lab {
         .join()
         .unwrap();
         self.names.push(name.to_owned());
-        self.ip(name, "link set lo up");
+        by_hand::set_up(&self.netns(name), "lo");
     }
 
     fn join(&mut self, name: &str, last: u8) {
         self.namespace(name);
-        let switch = self.netns("sw");
-        self.ip(name, &format!("link add eth0 type veth peer name p-{name} netns {}", switch.display()));
-        self.ip("sw", &format!("link set p-{name} master sw0 up"));
-        self.ip(name, &format!("addr add 192.168.77.{last}/24 dev eth0"));
-        self.ip(name, "link set eth0 up");
+        let (here, switch) = (self.netns(name), self.netns("sw"));
+        let port = format!("p-{name}");
+        by_hand::add_veth(&here, "eth0", (&port, &switch));
+        by_hand::plug(&switch, &port, "sw0");
+        by_hand::add_address(&here, "eth0", &format!("192.168.77.{last}/24"));
+        by_hand::set_up(&here, "eth0");
     }
 
-    /// `ip` inside one of the namespaces.
-    pub(crate) fn ip(&self, name: &str, args: &str) -> String {
-        run_inside(&self.netns(name), &format!("ip {args}"))
+    /// Takes the cable of a host out of the switch.
+    pub(crate) fn unplug(&self, host: u8) {
+        by_hand::set_down(&self.netns("sw"), &format!("p-h{host}"));
     }
 
     pub(crate) fn netns(&self, name: &str) -> PathBuf {
@@ -133,6 +139,15 @@ impl Lab {
 
     pub(crate) fn client(&self) -> PathBuf {
         self.netns("client")
+    }
+
+    pub(crate) fn at(&self, at: At) -> PathBuf {
+        match at {
+            At::Host => self.host(1),
+            At::Data => self.pinned(1, "rswarm-data"),
+            At::Task => self.pinned(1, "a"),
+            At::Client => self.client(),
+        }
     }
 
     pub(crate) fn run_root(&self, host: u8) -> PathBuf {
@@ -367,18 +382,14 @@ impl Talk {
     pub(crate) fn open(netns: &Path, to: &str) -> Result<Self, std::io::Error> {
         let to: SocketAddr = to.parse().unwrap();
         inside(netns, move || {
-            let stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
-            stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+            let stream =
+                TcpStream::connect_timeout(&to, testkit::on_a_shared_machine(Duration::from_secs(2)))?;
+            stream.set_read_timeout(Some(testkit::on_a_shared_machine(Duration::from_secs(3))))?;
             let mut stream = BufReader::new(stream);
             let mut greeting = String::new();
             stream.read_line(&mut greeting)?;
             Ok(Self { stream, greeting: greeting.trim().to_owned() })
         })
-    }
-
-    /// Waits as long as a test may for what the other end says.
-    pub(crate) fn be_patient(&mut self) {
-        self.stream.get_mut().set_read_timeout(Some(PATIENCE)).unwrap();
     }
 
     /// Returns the next line.
@@ -397,8 +408,8 @@ impl Talk {
     }
 }
 
-#[track_caller]
 /// Greeting of a server, once it is reachable.
+#[track_caller]
 pub(crate) fn greet(netns: &Path, to: &str) -> String {
     match Talk::open(netns, to) {
         Ok(talk) => talk.greeting,
@@ -409,7 +420,8 @@ pub(crate) fn greet(netns: &Path, to: &str) -> String {
 pub(crate) fn refused_at_once(netns: &Path, to: &str) -> bool {
     let began = Instant::now();
     let error = Talk::open(netns, to).err().map(|e| e.kind());
-    error == Some(std::io::ErrorKind::ConnectionRefused) && began.elapsed() < Duration::from_secs(1)
+    let at_once = testkit::on_a_shared_machine(Duration::from_secs(1));
+    error == Some(std::io::ErrorKind::ConnectionRefused) && began.elapsed() < at_once
 }
 
 pub(crate) fn unreachable(netns: &Path, to: &str) -> bool {
@@ -417,12 +429,28 @@ pub(crate) fn unreachable(netns: &Path, to: &str) -> bool {
     inside(netns, move || TcpStream::connect_timeout(&to, Duration::from_millis(300)).is_err())
 }
 
+/// Asserts that nobody gets from there to there. All at once: that no answer comes takes its time.
+#[track_caller]
+pub(crate) fn all_unreachable<'a>(ways: impl IntoIterator<Item = (&'a Path, &'a str)>) {
+    let reached: Vec<_> = thread::scope(|scope| {
+        let tries: Vec<_> = ways
+            .into_iter()
+            .map(|(from, to)| (from, to, scope.spawn(move || unreachable(from, to))))
+            .collect();
+        let reached = tries.into_iter().filter_map(|(from, to, failed)| {
+            (!failed.join().expect("an attempt to connect")).then(|| format!("{to} from {}", from.display()))
+        });
+        reached.collect()
+    });
+    assert_eq!(reached, Vec::<String>::new());
+}
+
 /// Asks 127.0.0.11 in a sandbox, over UDP: (response code, answers as text).
 pub(crate) fn resolve(netns: &Path, name: &str, kind: &str) -> (u8, Vec<String>) {
     let question = question(name, kind);
     let answer = inside(netns, move || {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.connect("127.0.0.11:53").unwrap();
         socket.send(&question).unwrap();
         let mut answer = vec![0; 4096];
@@ -523,18 +551,18 @@ pub(crate) fn heard(ear: &UdpSocket) -> String {
     String::from_utf8_lossy(&buffer[..len]).into_owned()
 }
 
-/// Sends one datagram; nobody may be there.
+/// Sends one datagram, after those that were sent before; nobody may be there.
 pub(crate) fn udp_send(netns: &Path, to: &str, payload: Vec<u8>) {
     let to: SocketAddr = to.parse().unwrap();
-    inside(netns, move || drop(UdpSocket::bind("0.0.0.0:0").unwrap().send_to(&payload, to)));
+    in_order(netns, move || drop(UdpSocket::bind("0.0.0.0:0").unwrap().send_to(&payload, to)));
 }
 
-/// Sends a frame out of an interface as it is, by a raw socket: what every container may do.
+/// Sends a frame out of an interface as it is, after what was sent before, by a raw socket: what every container may do.
 pub(crate) fn send_frame(netns: &Path, interface: &str, frame: Vec<u8>) {
     use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, bind, send, socket};
     use std::os::fd::AsRawFd;
     let interface = interface.to_owned();
-    inside(netns, move || {
+    in_order(netns, move || {
         let address = nix::ifaddrs::getifaddrs().unwrap().find_map(|one| {
             let address = one.address.filter(|_| one.interface_name == interface)?;
             address.as_link_addr().copied()
@@ -543,14 +571,6 @@ pub(crate) fn send_frame(netns: &Path, interface: &str, frame: Vec<u8>) {
         bind(fd.as_raw_fd(), &address.expect("the interface")).unwrap();
         send(fd.as_raw_fd(), &frame, MsgFlags::empty()).unwrap();
     });
-}
-
-pub(crate) fn mac_of(netns: &Path, interface: &str) -> [u8; 6] {
-    let path = format!("/sys/class/net/{interface}/address");
-    let shown = run_inside(netns, &format!("ip -o link show {interface}"));
-    let text = shown.split("link/ether ").nth(1).unwrap_or_else(|| panic!("{path}: {shown}"));
-    let bytes: Vec<u8> = text[..17].split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
-    bytes.try_into().unwrap()
 }
 
 pub(crate) fn ethernet(to: [u8; 6], from: [u8; 6], ethertype: u16, payload: &[u8]) -> Vec<u8> {
