@@ -10,11 +10,13 @@ use std::{
 
 const GET: u16 = (1 << 8) | 1;
 const DELETE: u16 = (1 << 8) | 2;
+const GET_STATS: u16 = (1 << 8) | 5;
+const STATS_ENTRIES: u16 = 1;
 const TUPLE_ORIG: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const CTA_ID: u16 = 12;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+/// IPv4 and IPv6.
+const AF_UNSPEC: u8 = 0;
 /// Source and destination follow each other, in a tuple of each family.
 const V4_SRC: u16 = 1;
 const V6_SRC: u16 = 3;
@@ -58,28 +60,39 @@ impl Flow {
 }
 
 /// Deletes every flow of the calling thread's namespace that `condemned` picks; returns these.
+///
+/// The kernel has the flows of all namespaces in one table, and goes through the whole of it for a dump of one: some
+/// milliseconds, and none of that where there is nothing to find.
 pub(crate) fn forget(condemned: impl Fn(&Flow) -> bool) -> io::Result<Vec<Flow>> {
     let mut socket = Socket::netfilter()?;
     let mut forgotten = Vec::new();
-    for family in [AF_INET, AF_INET6] {
-        for reply in socket.exchange(Message::new(GET, DUMP, &[family, 0, 0, 0]))? {
-            let Some(body) = reply.body.get(4..) else { continue };
-            let Some(tuple) = attribute(body, TUPLE_ORIG) else { continue };
-            let Some(flow) = read(body).filter(|flow| condemned(flow)) else { continue };
-            let mut delete = Message::new(DELETE, 0, &[family, 0, 0, 0]);
-            delete.raw(TUPLE_ORIG | 0x8000, tuple);
-            if let Some(id) = attribute(body, CTA_ID) {
-                delete.raw(CTA_ID, id);
-            }
-            match socket.request(delete) {
-                Ok(()) => forgotten.push(flow),
-                // It ended by itself meanwhile.
-                Err(e) if e.raw_os_error() == Some(nix::libc::ENOENT) => {}
-                Err(e) => return Err(e),
-            }
+    if none_tracked(&mut socket)? {
+        return Ok(forgotten);
+    }
+    for reply in socket.exchange(Message::new(GET, DUMP, &[AF_UNSPEC, 0, 0, 0]))? {
+        let Some((header, body)) = reply.body.split_at_checked(4) else { continue };
+        let Some(tuple) = attribute(body, TUPLE_ORIG) else { continue };
+        let Some(flow) = read(body).filter(|flow| condemned(flow)) else { continue };
+        let mut delete = Message::new(DELETE, 0, &[header[0], 0, 0, 0]);
+        delete.raw(TUPLE_ORIG | 0x8000, tuple);
+        if let Some(id) = attribute(body, CTA_ID) {
+            delete.raw(CTA_ID, id);
+        }
+        match socket.request(delete) {
+            Ok(()) => forgotten.push(flow),
+            // It ended by itself meanwhile.
+            Err(e) if e.raw_os_error() == Some(nix::libc::ENOENT) => {}
+            Err(e) => return Err(e),
         }
     }
     Ok(forgotten)
+}
+
+/// Tells whether no flow of the namespace is tracked; `false` also where the kernel does not count.
+fn none_tracked(socket: &mut Socket) -> io::Result<bool> {
+    let replies = socket.exchange(Message::new(GET_STATS, 0, &[AF_UNSPEC, 0, 0, 0]))?;
+    let entries = replies.first().and_then(|reply| attribute(reply.body.get(4..)?, STATS_ENTRIES));
+    Ok(entries.is_some_and(|entries| read_be32(entries) == 0))
 }
 
 fn read(body: &[u8]) -> Option<Flow> {

@@ -2,6 +2,7 @@
 //! led, whatever happened to the old backend and whether anybody announced it.
 
 use crate::{
+    ipv6::{bridge6, dual_stack},
     lab::*,
     nft::{self, Family},
 };
@@ -194,6 +195,31 @@ async fn flows_to_a_port_of_one_host_move_to_the_container_that_takes_its_place(
     serve(&one, web("w2"), 2).await;
     flows.push(("hairpin", udp_client(&lab.pinned(1, "w2"), "192.168.77.11:9082")));
     all_reach(&flows, 2);
+    one.destroy().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flows_of_ipv4_and_ipv6_move_alike_and_those_to_others_stay() {
+    let lab = dual_stack();
+    let one = lab.start(1).await;
+    one.create_bridge(bridge6("b1", "10.74.0.0/24", "fd74::/64")).await.unwrap();
+    let port = |host_port| PortBinding { protocol: Protocol::Udp, ..tcp_port(Some(host_port), 82) };
+    let web =
+        |id: &str, host_port| SandboxSpec { ports: vec![port(host_port)], ..bridge_sandbox(id, &["b1"]) };
+    serve(&one, web("stays", 9083), 7).await;
+    let others = [("v4", "192.168.77.11:9083"), ("v6", "[fd77::11]:9083")]
+        .map(|(kind, to)| (kind, udp_client(&lab.client(), to)));
+    all_reach(&others, 7);
+    let flows = [("v4", "192.168.77.11:9082"), ("v6", "[fd77::11]:9082")]
+        .map(|(kind, to)| (kind, udp_client(&lab.client(), to)));
+    none_reaches(&flows);
+    for (id, number) in [("w1", 1), ("w2", 2)] {
+        serve(&one, web(id, 9082), number).await;
+        all_reach(&flows, number);
+        one.remove_sandbox(id).await.unwrap();
+        none_reaches(&flows);
+    }
+    all_reach(&others, 7);
     one.destroy().await.unwrap();
 }
 

@@ -8,7 +8,7 @@ const CLIENT: &str = "fd77::100";
 const OUTSIDE6: &str = "fd99::1";
 
 /// A lab whose host 1 and client have IPv6, too.
-fn dual_stack() -> Lab {
+pub(crate) fn dual_stack() -> Lab {
     let lab = Lab::new(1);
     for (name, address) in [("h1", "fd77::11"), ("client", CLIENT)] {
         by_hand::add_address(&lab.netns(name), "eth0", &format!("{address}/64"));
@@ -18,7 +18,7 @@ fn dual_stack() -> Lab {
     lab
 }
 
-fn bridge6(id: &str, subnet: &str, subnet6: &str) -> BridgeSpec {
+pub(crate) fn bridge6(id: &str, subnet: &str, subnet6: &str) -> BridgeSpec {
     let subnet6 = subnet6.parse().expect("an IPv6 network");
     BridgeSpec {
         ipv6: Some(BridgeIpv6 { subnet: subnet6, gateway: None, ip_range: None }),

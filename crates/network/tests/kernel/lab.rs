@@ -81,13 +81,14 @@ pub(crate) enum At {
 /// A switch with hosts and a client.
 pub(crate) struct Lab {
     pub(crate) dir: tempfile::TempDir,
-    names: Vec<String>,
 }
 
 impl Lab {
     /// Hosts are numbered from 1 and have 192.168.77.1<n>.
     pub(crate) fn new(hosts: u8) -> Self {
-        let mut lab = Self { dir: tempfile::tempdir().unwrap(), names: vec![] };
+        let lab = Self { dir: tempfile::tempdir().unwrap() };
+        // In memory: hosts sync what they record, and nobody wants it when the test is over.
+        mount(Some("tmpfs"), lab.dir.path(), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
         lab.namespace("sw");
         by_hand::add_bridge(&lab.netns("sw"), "sw0");
         by_hand::set_up(&lab.netns("sw"), "sw0");
@@ -100,7 +101,7 @@ impl Lab {
         lab
     }
 
-    fn namespace(&mut self, name: &str) {
+    fn namespace(&self, name: &str) {
         let path = self.netns(name);
         File::create(&path).unwrap();
         thread::spawn(move || {
@@ -110,11 +111,10 @@ impl Lab {
         })
         .join()
         .unwrap();
-        self.names.push(name.to_owned());
         by_hand::set_up(&self.netns(name), "lo");
     }
 
-    fn join(&mut self, name: &str, last: u8) {
+    fn join(&self, name: &str, last: u8) {
         self.namespace(name);
         let (here, switch) = (self.netns(name), self.netns("sw"));
         let port = format!("p-{name}");
@@ -181,10 +181,8 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for name in &self.names {
-            // A test that failed early may not have made them all; the mount namespace ends with the program.
-            umount2(&self.netns(name), MntFlags::MNT_DETACH).ok();
-        }
+        // With all namespaces in it. What a test that failed leaves ends with the program's mount namespace.
+        umount2(self.dir.path(), MntFlags::MNT_DETACH).ok();
     }
 }
 
@@ -515,7 +513,7 @@ pub(crate) fn outside_name_server(netns: &Path) {
 /// Answers every datagram with its number.
 pub(crate) fn udp_server(netns: &Path, number: u8) {
     inside(netns, move || {
-        let socket = UdpSocket::bind("0.0.0.0:82").unwrap();
+        let socket = UdpSocket::bind("[::]:82").unwrap();
         thread::spawn(move || {
             let mut buffer = [0; 64];
             while let Ok((_, from)) = socket.recv_from(&mut buffer) {
@@ -528,7 +526,7 @@ pub(crate) fn udp_server(netns: &Path, number: u8) {
 pub(crate) fn udp_client(netns: &Path, to: &str) -> UdpSocket {
     let to: SocketAddr = to.parse().unwrap();
     inside(netns, move || {
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         socket.connect(to).unwrap();
         socket
