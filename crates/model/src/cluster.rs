@@ -11,14 +11,17 @@
 
 mod integrity;
 mod pools;
+mod subnets;
 
-pub use integrity::{INTEGRITY_LEVEL, Subnets};
+pub use integrity::INTEGRITY_LEVEL;
 pub use pools::{POOLS_LEVEL, Taken};
+pub use subnets::Subnets;
 
 use crate::{
     AUDIT_MAX, AuditId, AuditRecord, Cluster, Config, ConfigId, Meta, Network, NetworkAllocation, NetworkId,
     Node, NodeId, Protocol, PublishMode, Secret, SecretId, Service, ServiceId, Stack, StackId, Task, TaskId,
-    Timestamp, User, UserId, table::Table,
+    Timestamp, User, UserId,
+    table::{Table, look},
 };
 use ipnet::IpNet;
 use rpds::{RedBlackTreeMapSync as Map, RedBlackTreeSetSync as Set};
@@ -251,8 +254,12 @@ pub struct Tables {
     tasks_by_node: PairSet<NodeId, TaskId>,
     /// Which services use a secret, config or network, without those that are being removed.
     used_by: PairSet<ObjectRef, ServiceId>,
-    /// Which services publish a port, without those that are being removed.
-    published_by: PairSet<(Protocol, u16), ServiceId>,
+    /// Which services publish a port and how, without those that are being removed.
+    published_by: PairSet<(Protocol, u16, PublishMode), ServiceId>,
+    /// Which places that people gave to containers are on a network.
+    attached_to: PairSet<NetworkId, TaskId>,
+    /// Which networks ask for a subnet or have it, by its addresses.
+    subnets: PairSet<subnets::Range, NetworkId>,
     /// Last address handed out per network: the next one is looked for behind it, so that a freed address
     /// rests as long as possible.
     cursors: Cursors,
@@ -267,6 +274,12 @@ struct PairSet<K: Ord, V: Ord>(Set<(K, V)>);
 #[derive(Debug, Clone)]
 struct Cursors(Map<NetworkId, IpAddr>);
 
+impl Claims {
+    fn owner(&self, claim: &Claim) -> Option<ObjectRef> {
+        look();
+        self.0.get(claim).copied()
+    }
+}
 impl Default for Claims {
     fn default() -> Self {
         Self(Map::new_sync())
@@ -288,7 +301,15 @@ impl<K: Ord, V: Ord> PairSet<K, V> {
 impl<K: Ord + Copy> PairSet<K, ServiceId> {
     /// Returns the services of a key, by id.
     fn of(&self, key: K) -> impl Iterator<Item = ServiceId> + '_ {
+        look();
         self.0.range((key, ServiceId(0))..=(key, ServiceId(u128::MAX))).map(|(_, id)| *id)
+    }
+}
+impl<K: Ord + Copy> PairSet<K, TaskId> {
+    /// Returns the tasks of a key, by id.
+    fn of(&self, key: K) -> impl Iterator<Item = TaskId> + '_ {
+        look();
+        self.0.range((key, TaskId(0))..=(key, TaskId(u128::MAX))).map(|(_, id)| *id)
     }
 }
 impl Default for Cursors {
@@ -507,14 +528,12 @@ impl Tables {
 
     /// Returns the tasks of a service, by task id.
     pub fn tasks_of_service(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
-        let range = (service, TaskId(0))..=(service, TaskId(u128::MAX));
-        self.tasks_by_service.0.range(range).filter_map(|(_, id)| self.tasks.get(id))
+        self.tasks_by_service.of(service).filter_map(|id| self.tasks.get(&id))
     }
 
     /// Returns the tasks placed on a node, by task id.
     pub fn tasks_of_node(&self, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
-        let range = (node, TaskId(0))..=(node, TaskId(u128::MAX));
-        self.tasks_by_node.0.range(range).filter_map(|(_, id)| self.tasks.get(id))
+        self.tasks_by_node.of(node).filter_map(|id| self.tasks.get(&id))
     }
 
     pub fn service_named(&self, name: &str) -> Option<&Arc<Service>> {
@@ -547,24 +566,24 @@ impl Tables {
 
     /// Returns who holds an address of a network.
     pub fn owner_of_address(&self, network: NetworkId, address: IpAddr) -> Option<ObjectRef> {
-        self.claims.0.get(&Claim::Address(network, address)).copied()
+        self.claims.owner(&Claim::Address(network, address))
     }
 
     pub fn owner_of_gateway(&self, address: IpAddr) -> Option<ObjectRef> {
-        self.claims.0.get(&Claim::Gateway(address)).copied()
+        self.claims.owner(&Claim::Gateway(address))
     }
 
     pub fn owner_of_vni(&self, vni: u32) -> Option<ObjectRef> {
-        self.claims.0.get(&Claim::Vni(vni)).copied()
+        self.claims.owner(&Claim::Vni(vni))
     }
 
     /// Returns the service that publishes an ingress port.
     pub fn owner_of_port(&self, protocol: Protocol, port: u16) -> Option<ObjectRef> {
-        self.claims.0.get(&Claim::Port(protocol, port)).copied()
+        self.claims.owner(&Claim::Port(protocol, port))
     }
 
     pub fn owner_of_index(&self, index: u16) -> Option<ObjectRef> {
-        self.claims.0.get(&Claim::Index(index)).copied()
+        self.claims.owner(&Claim::Index(index))
     }
 
     /// Returns the address last handed out on a network.
@@ -578,7 +597,7 @@ impl Tables {
     }
 
     fn owner_of_name(&self, kind: &'static str, name: &str) -> Option<ObjectRef> {
-        self.claims.0.get(&Claim::Name(kind, name.to_owned())).copied()
+        self.claims.owner(&Claim::Name(kind, name.to_owned()))
     }
 
     /// Claims what the object holds. `old`: what it replaces; who held an address then and still does has not been
@@ -587,7 +606,7 @@ impl Tables {
         let owner = object.key();
         let held = LazyCell::new(|| old.map(claims_of).unwrap_or_default());
         for claim in claims_of(object) {
-            let holder = self.claims.0.get(&claim).copied();
+            let holder = self.claims.owner(&claim);
             if let Some(other) = holder.filter(|holder| *holder != owner) {
                 return Err(claim.taken_by(other));
             }
@@ -609,6 +628,14 @@ impl Tables {
             if let Some(node) = task.node() {
                 self.tasks_by_node.add((node, task.id));
             }
+            for network in integrity::attached_to(task) {
+                self.attached_to.add((network, task.id));
+            }
+        }
+        if let Object::Network(network) = object {
+            for range in subnets::of(network) {
+                self.subnets.add((range, network.id));
+            }
         }
         if let Object::Service(service) = object
             && !service.pending_delete
@@ -617,7 +644,8 @@ impl Tables {
                 self.used_by.add((key, service.id));
             }
             for port in integrity::ports(service) {
-                self.published_by.add(((port.protocol, port.published), service.id));
+                let key = (port.protocol, port.published, port.mode);
+                self.published_by.add((key, service.id));
             }
         }
         Ok(())
@@ -643,13 +671,24 @@ impl Tables {
             {
                 self.tasks_by_node.0.remove_mut(&(node, task.id));
             }
+            let kept: BTreeSet<NetworkId> =
+                new.into_iter().flat_map(|new| integrity::attached_to(new)).collect();
+            for network in integrity::attached_to(task).filter(|network| !kept.contains(network)) {
+                self.attached_to.0.remove_mut(&(network, task.id));
+            }
+        }
+        if let Object::Network(network) = old {
+            for range in subnets::of(network) {
+                self.subnets.0.remove_mut(&(range, network.id));
+            }
         }
         if let Object::Service(service) = old {
             for key in integrity::references(&service.spec) {
                 self.used_by.0.remove_mut(&(key, service.id));
             }
             for port in integrity::ports(service) {
-                self.published_by.0.remove_mut(&((port.protocol, port.published), service.id));
+                let key = (port.protocol, port.published, port.mode);
+                self.published_by.0.remove_mut(&(key, service.id));
             }
         }
     }

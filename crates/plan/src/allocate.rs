@@ -8,11 +8,11 @@ use crate::{Acks, draft::Draft, slots};
 use ipnet::{IpNet, Ipv4Net};
 use model::{
     Attachment, Cluster, EndpointMode, Network, NetworkAllocation, NetworkDriver, NetworkId, NodeId, Object,
-    ObjectRef, Placement, PortConfig, Protocol, PublishMode, Service, Subnets, Tables, Taken, Task, TaskId,
-    Vip,
+    ObjectRef, Placement, PortConfig, Protocol, PublishMode, Service, ServiceId, Subnets, Tables, Taken,
+    Task, TaskId, Vip,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ops::RangeInclusive,
     sync::Arc,
@@ -27,8 +27,18 @@ const TASK_SUBNET_PREFIX: u8 = 24;
 
 pub(crate) fn run(draft: &mut Draft<'_>, cluster: &Cluster, acks: &Acks) {
     networks(draft, cluster);
-    let blocked = services(draft, acks);
-    tasks(draft, &blocked);
+    let mut left = Left::default();
+    let blocked = services(draft, acks, &mut left);
+    tasks(draft, &blocked, &mut left);
+}
+
+/// What is known of what is left to give out. Nothing becomes free within a step: what has run out once need not be
+/// looked for again, by however many tasks.
+#[derive(Default)]
+struct Left {
+    /// Networks without a free address.
+    exhausted: BTreeSet<NetworkId>,
+    ports: BTreeMap<Protocol, Unpublished>,
 }
 
 // ---- networks -----------------------------------------------------------------------------------------
@@ -41,6 +51,7 @@ fn networks(draft: &mut Draft<'_>, cluster: &Cluster) {
         .filter(|n| n.allocation.is_none() && n.spec.driver == NetworkDriver::Overlay && !n.pending_delete)
         .cloned()
         .collect();
+    let mut pools = None;
     for network in waiting {
         if let Some(holder) = network.spec.subnet.and_then(|subnet| holder(draft, &network, subnet.trunc())) {
             let reason =
@@ -48,7 +59,10 @@ fn networks(draft: &mut Draft<'_>, cluster: &Cluster) {
             draft.say(&network.spec.name, "not allocated", reason);
             continue;
         }
-        let subnet = network.spec.subnet.or_else(|| free_subnet(draft, cluster).map(IpNet::V4));
+        let subnet = network.spec.subnet.or_else(|| {
+            let pools = pools.get_or_insert_with(|| Pools::survey(draft, cluster));
+            pools.free(draft.tables().last_allocation().map(|a| a.subnet)).map(IpNet::V4)
+        });
         let (Some(subnet), Some(vni)) = (subnet, free_vni(draft)) else {
             draft.say(&network.spec.name, "not allocated", "no subnet left in the swarm's address pools");
             continue;
@@ -58,7 +72,11 @@ fn networks(draft: &mut Draft<'_>, cluster: &Cluster) {
         draft.say(&network.spec.name, "allocated", format!("{subnet}, VNI {vni}"));
         let mut new = Network::clone(&network);
         new.allocation = Some(NetworkAllocation { vni, subnet, gateway });
-        draft.put(Object::Network(Arc::new(new)));
+        if draft.put(Object::Network(Arc::new(new)))
+            && let (Some(pools), IpNet::V4(subnet)) = (&mut pools, subnet)
+        {
+            pools.take(subnet);
+        }
     }
 }
 
@@ -76,32 +94,75 @@ fn free_vni(draft: &Draft<'_>) -> Option<u32> {
     (last + 1..=LAST_VNI).chain(FIRST_VNI..=last).find(|vni| !used(*vni))
 }
 
-/// Returns a subnet that no network has and, as far as the pools have one, that no node has a link or a route to.
-fn free_subnet(draft: &Draft<'_>, cluster: &Cluster) -> Option<Ipv4Net> {
-    let used = || draft.tables().subnets_in_use().chain(draft.base().subnets_in_use());
-    // Only as far as possible: a route to all of 10.0.0.0/8, as many a company has, leaves nothing of the pool.
-    let described = draft.tables().nodes.values().filter_map(|node| node.description.as_ref());
-    let elsewhere = described.flat_map(|description| &description.networks);
-    let elsewhere = elsewhere.filter_map(|net| if let IpNet::V4(v4) = net { Some(*v4) } else { None });
-    let avoided: Taken = used().chain(elsewhere).collect();
-    // Behind the one given out last, if it was cut from these pools, going round once.
-    let last = draft.tables().last_allocation().map(|a| a.subnet);
-    [avoided, used().collect()].into_iter().find_map(|taken| {
-        let free = |candidate: &Ipv4Net| !taken.meets(*candidate);
-        let behind = cluster.pool_subnets().skip_while(|c| Some(IpNet::V4(*c)) != last).skip(1).find(free);
-        behind.or_else(|| cluster.pool_subnets().find(free))
-    })
+/// The address pools of the swarm, and what is free of them.
+struct Pools<'a> {
+    cluster: &'a Cluster,
+    /// Without what a node has a link or a route to; then with it. Only as far as possible is that avoided: a route to all
+    /// of 10.0.0.0/8, as many a company has, leaves nothing of the pool.
+    rounds: [Round; 2],
+}
+
+/// A search through the pools.
+struct Round {
+    taken: Taken,
+    /// All before this one are taken.
+    first: Option<Ipv4Net>,
+    is_over: bool,
+}
+
+impl<'a> Pools<'a> {
+    fn survey(draft: &Draft<'_>, cluster: &'a Cluster) -> Self {
+        let used: Taken = draft.tables().subnets_in_use().chain(draft.base().subnets_in_use()).collect();
+        let described = draft.tables().nodes.values().filter_map(|node| node.description.as_ref());
+        let mut avoided = used.clone();
+        for net in described.flat_map(|description| &description.networks) {
+            if let IpNet::V4(v4) = net {
+                avoided.insert(*v4);
+            }
+        }
+        let round = |taken| Round { taken, first: None, is_over: false };
+        Self { cluster, rounds: [round(avoided), round(used)] }
+    }
+
+    /// Returns a subnet that no network has and, as far as the pools have one, that no node has a link or a route to:
+    /// behind the one given out last, if it was cut from these pools, going round once.
+    fn free(&mut self, last: Option<IpNet>) -> Option<Ipv4Net> {
+        self.rounds.iter_mut().find_map(|round| round.next(self.cluster, last))
+    }
+
+    fn take(&mut self, subnet: Ipv4Net) {
+        self.rounds.iter_mut().for_each(|round| round.taken.insert(subnet));
+    }
+}
+
+impl Round {
+    fn next(&mut self, cluster: &Cluster, last: Option<IpNet>) -> Option<Ipv4Net> {
+        if self.is_over {
+            return None;
+        }
+        let free = |candidate: &Ipv4Net| !self.taken.meets(*candidate);
+        let behind = |one: IpNet| cluster.pool_subnets_behind(one);
+        if let Some(found) = last.and_then(|last| behind(last).find(free)) {
+            return Some(found);
+        }
+        let found = match self.first {
+            Some(first) => std::iter::once(first).chain(behind(first.into())).find(free),
+            None => cluster.pool_subnets().find(free),
+        };
+        (self.first, self.is_over) = (found, found.is_none());
+        found
+    }
 }
 
 // ---- services -----------------------------------------------------------------------------------------
 
 /// Gives services their virtual addresses and ports; returns why some did not get all of theirs.
-fn services(draft: &mut Draft<'_>, acks: &Acks) -> BTreeMap<model::ServiceId, String> {
+fn services(draft: &mut Draft<'_>, acks: &Acks, left: &mut Left) -> BTreeMap<ServiceId, String> {
     let mut blocked = BTreeMap::new();
     let services: Vec<Arc<Service>> =
         draft.tables().services.values().filter(|s| !s.pending_delete).cloned().collect();
     for service in services {
-        if let Err(reason) = endpoint(draft, &service, acks) {
+        if let Err(reason) = endpoint(draft, &service, acks, left) {
             draft.say(&service.spec.name, "not allocated", reason.clone());
             blocked.insert(service.id, reason);
         }
@@ -109,26 +170,30 @@ fn services(draft: &mut Draft<'_>, acks: &Acks) -> BTreeMap<model::ServiceId, St
     blocked
 }
 
-fn endpoint(draft: &mut Draft<'_>, service: &Service, acks: &Acks) -> Result<(), String> {
-    let ports = ports(draft, service)?;
+fn endpoint(draft: &mut Draft<'_>, service: &Service, acks: &Acks, left: &mut Left) -> Result<(), String> {
+    let ports = ports(draft, service, &mut left.ports)?;
     let wanted = overlays(draft, service.spec.task.networks.iter().map(|n| n.network))?;
-    let mut vips: Vec<Vip> = Vec::new();
+    let (mut needed, mut vips) = (BTreeSet::new(), Vec::new());
     if service.spec.endpoint.mode == EndpointMode::Vip {
+        let had: BTreeMap<NetworkId, Vip> =
+            service.endpoint.vips.iter().rev().map(|vip| (vip.network, *vip)).collect();
         for network in wanted {
-            match service.endpoint.vips.iter().find(|v| v.network == network.id) {
-                Some(vip) => vips.push(*vip),
+            let vip = match had.get(&network.id) {
+                Some(vip) => *vip,
                 None => {
-                    let taken: BTreeSet<_> = vips.iter().map(|v| (v.network, v.address)).collect();
-                    let address = free_address(draft, &network, &taken).ok_or_else(|| exhausted(&network))?;
-                    vips.push(Vip { network: network.id, address });
+                    let address = free_address(draft, &network, &mut left.exhausted);
+                    Vip { network: network.id, address: address.ok_or_else(|| exhausted(&network))? }
                 }
-            }
+            };
+            needed.insert(network.id);
+            vips.push(vip);
         }
     }
     // What it needs no more is in no table from now on, and its own until every node has heard that.
-    let left = service.endpoint.vips.iter().filter(|old| vips.iter().all(|vip| vip.network != old.network));
-    let left: Vec<Vip> = left.filter(|vip| !is_forgotten(draft, service, vip, acks)).copied().collect();
-    vips.extend(left);
+    let needless = service.endpoint.vips.iter().filter(|old| !needed.contains(&old.network));
+    let needless: Vec<Vip> =
+        needless.filter(|vip| !is_forgotten(draft, service, vip, acks)).copied().collect();
+    vips.extend(needless);
     let fresh = model::Endpoint { vips, ports };
     if fresh == service.endpoint || draft.edit_service(service.id, |s| s.endpoint = fresh) {
         Ok(())
@@ -155,11 +220,11 @@ fn exhausted(network: &Network) -> String {
 
 /// Returns the overlay networks among those named, each once.
 fn overlays(draft: &Draft<'_>, ids: impl Iterator<Item = NetworkId>) -> Result<Vec<Arc<Network>>, String> {
-    let mut found: Vec<Arc<Network>> = Vec::new();
+    let (mut found, mut seen): (Vec<Arc<Network>>, _) = (Vec::new(), BTreeSet::new());
     for id in ids {
         let network =
             draft.tables().networks.get(&id).ok_or_else(|| format!("network {id} does not exist"))?;
-        if network.spec.driver != NetworkDriver::Overlay || found.iter().any(|n| n.id == id) {
+        if network.spec.driver != NetworkDriver::Overlay || !seen.insert(id) {
             continue;
         }
         if network.allocation.is_none() {
@@ -171,35 +236,15 @@ fn overlays(draft: &Draft<'_>, ids: impl Iterator<Item = NetworkId>) -> Result<V
 }
 
 /// Returns the ports with every ingress port chosen; a chosen one is kept while its target stays.
-fn ports(draft: &Draft<'_>, service: &Service) -> Result<Vec<PortConfig>, String> {
+fn ports(
+    draft: &Draft<'_>,
+    service: &Service,
+    left: &mut BTreeMap<Protocol, Unpublished>,
+) -> Result<Vec<PortConfig>, String> {
     let mut ports = service.spec.endpoint.ports.clone();
     let is_ingress = |p: &PortConfig| p.mode == PublishMode::Ingress;
-    let mut mine: BTreeSet<(Protocol, u16)> =
-        ports.iter().filter(|p| is_ingress(p)).map(|p| (p.protocol, p.published)).collect();
-    for port in ports.iter_mut().filter(|p| is_ingress(p) && p.published == 0) {
-        let before = service.endpoint.ports.iter().find(|old| {
-            is_ingress(old)
-                && old.target == port.target
-                && old.protocol == port.protocol
-                && old.published != 0
-                && DYNAMIC_PORTS.contains(&old.published)
-                && !mine.contains(&(old.protocol, old.published))
-        });
-        port.published = match before {
-            Some(old) => old.published,
-            None => DYNAMIC_PORTS
-                .clone()
-                .find(|p| {
-                    let wanted = PortConfig { published: *p, ..port.clone() };
-                    !mine.contains(&(port.protocol, *p))
-                        && port_owner(draft, port.protocol, *p).is_none()
-                        && [draft.tables(), draft.base()]
-                            .iter()
-                            .all(|tables| tables.port_holder(&wanted, Some(service.id)).is_none())
-                })
-                .ok_or("no port left in 30000-32767")?,
-        };
-        mine.insert((port.protocol, port.published));
+    if ports.iter().any(|p| is_ingress(p) && p.published == 0) {
+        choose_ports(draft, service, &mut ports, left).ok_or("no port left in 30000-32767")?;
     }
     for port in ports.iter().filter(|p| is_ingress(p)) {
         let owner = match port_owner(draft, port.protocol, port.published) {
@@ -214,13 +259,105 @@ fn ports(draft: &Draft<'_>, service: &Service) -> Result<Vec<PortConfig>, String
     Ok(ports)
 }
 
+/// Chooses the ingress ports that are left to us; `None` if there are not enough.
+fn choose_ports(
+    draft: &Draft<'_>,
+    service: &Service,
+    ports: &mut [PortConfig],
+    left: &mut BTreeMap<Protocol, Unpublished>,
+) -> Option<()> {
+    let is_ingress = |p: &PortConfig| p.mode == PublishMode::Ingress;
+    let is_dynamic = |p: &PortConfig| DYNAMIC_PORTS.contains(&p.published);
+    let mut mine: BTreeSet<(Protocol, u16)> =
+        ports.iter().filter(|p| is_ingress(p)).map(|p| (p.protocol, p.published)).collect();
+    let mut before: BTreeMap<(Protocol, u16), VecDeque<u16>> = BTreeMap::new();
+    for old in service.endpoint.ports.iter().filter(|p| is_ingress(p) && is_dynamic(p)) {
+        before.entry((old.protocol, old.target)).or_default().push_back(old.published);
+    }
+    // On a host of its own it may publish them as well.
+    let stored = draft.base().services.get(&service.id).map(|stored| &**stored);
+    let all = [Some(service), stored].into_iter().flatten();
+    let all = all.flat_map(|s| s.spec.endpoint.ports.iter().chain(&s.endpoint.ports));
+    let own: BTreeSet<(Protocol, u16)> =
+        all.filter(|p| !is_ingress(p) && is_dynamic(p)).map(|p| (p.protocol, p.published)).collect();
+    // All below are others' or chosen already.
+    let mut from: BTreeMap<Protocol, u16> = BTreeMap::new();
+    for port in ports.iter_mut().filter(|p| is_ingress(p) && p.published == 0) {
+        let protocol = port.protocol;
+        let kept = before.get_mut(&(protocol, port.target)).and_then(|old| {
+            std::iter::from_fn(|| old.pop_front()).find(|number| !mine.contains(&(protocol, *number)))
+        });
+        port.published = match kept {
+            Some(number) => number,
+            None => {
+                let from = from.entry(protocol).or_insert(*DYNAMIC_PORTS.start());
+                let left = left.entry(protocol).or_default();
+                let is_free = |number: u16, except: Option<ServiceId>| {
+                    let wanted = PortConfig { published: number, ..port.clone() };
+                    port_owner(draft, protocol, number).is_none()
+                        && [draft.tables(), draft.base()]
+                            .iter()
+                            .all(|tables| tables.port_holder(&wanted, except).is_none())
+                };
+                loop {
+                    let own = own.range((protocol, *from)..=(protocol, u16::MAX)).next();
+                    let nobodys = left.next(*from, |number| is_free(number, None));
+                    let number = [own.map(|(_, number)| *number), nobodys].into_iter().flatten().min()?;
+                    *from = number + 1; // of at most 32768
+                    if mine.contains(&(protocol, number)) {
+                        continue;
+                    }
+                    if is_free(number, Some(service.id)) {
+                        break number;
+                    }
+                    left.remove(number);
+                }
+            }
+        };
+        mine.insert((protocol, port.published));
+    }
+    Some(())
+}
+
+/// Ports of the dynamic range that no service publishes, found as far as they were asked for.
+#[derive(Default)]
+struct Unpublished {
+    free: BTreeSet<u16>,
+    /// How many of the range have been looked at.
+    seen: u16,
+}
+
+impl Unpublished {
+    /// Returns the first one from `from` on.
+    fn next(&mut self, from: u16, is_free: impl Fn(u16) -> bool) -> Option<u16> {
+        loop {
+            if let Some(number) = self.free.range(from..).next() {
+                return Some(*number);
+            }
+            let number = DYNAMIC_PORTS.start() + self.seen;
+            if !DYNAMIC_PORTS.contains(&number) {
+                return None;
+            }
+            self.seen += 1;
+            if is_free(number) {
+                self.free.insert(number);
+            }
+        }
+    }
+
+    /// Somebody was given it in this step.
+    fn remove(&mut self, number: u16) {
+        self.free.remove(&number);
+    }
+}
+
 fn port_owner(draft: &Draft<'_>, protocol: Protocol, port: u16) -> Option<ObjectRef> {
     draft.tables().owner_of_port(protocol, port).or_else(|| draft.base().owner_of_port(protocol, port))
 }
 
 // ---- tasks --------------------------------------------------------------------------------------------
 
-fn tasks(draft: &mut Draft<'_>, blocked: &BTreeMap<model::ServiceId, String>) {
+fn tasks(draft: &mut Draft<'_>, blocked: &BTreeMap<ServiceId, String>, left: &mut Left) {
     let waiting: Vec<Arc<Task>> = draft
         .tables()
         .tasks
@@ -231,7 +368,7 @@ fn tasks(draft: &mut Draft<'_>, blocked: &BTreeMap<model::ServiceId, String>) {
     for task in waiting {
         let outcome = match blocked.get(&task.service) {
             Some(reason) => Err(reason.clone()),
-            None => attachments(draft, &task),
+            None => attachments(draft, &task, &mut left.exhausted),
         };
         match outcome {
             Ok(attachments) => {
@@ -254,23 +391,27 @@ pub(crate) fn set_pending(draft: &mut Draft<'_>, task: TaskId, reason: String) {
 /// Returns true if a task has all the addresses its networks give.
 pub(crate) fn is_attached(draft: &Draft<'_>, task: &Task) -> bool {
     overlays(draft, task.spec.networks.iter().map(|n| n.network)).is_ok_and(|wanted| {
-        wanted.len() == task.attachments.len()
-            && wanted.iter().all(|n| task.attachments.iter().any(|a| a.network == n.id))
+        let has: BTreeSet<NetworkId> = task.attachments.iter().map(|a| a.network).collect();
+        wanted.len() == task.attachments.len() && wanted.iter().all(|n| has.contains(&n.id))
     })
 }
 
-fn attachments(draft: &Draft<'_>, task: &Task) -> Result<Vec<Attachment>, String> {
+fn attachments(
+    draft: &Draft<'_>,
+    task: &Task,
+    full: &mut BTreeSet<NetworkId>,
+) -> Result<Vec<Attachment>, String> {
     if is_attached(draft, task) {
         return Ok(task.attachments.clone());
     }
     let wanted = overlays(draft, task.spec.networks.iter().map(|n| n.network))?;
+    let specs: BTreeMap<NetworkId, _> = task.spec.networks.iter().rev().map(|n| (n.network, n)).collect();
     let mut attachments = Vec::with_capacity(wanted.len());
     for network in wanted {
-        let address = free_address(draft, &network, &BTreeSet::new()).ok_or_else(|| exhausted(&network))?;
+        let address = free_address(draft, &network, full).ok_or_else(|| exhausted(&network))?;
         let prefix = network.allocation.map_or(0, |a| a.subnet.prefix_len());
         let address = IpNet::new(address, prefix).map_err(|e| e.to_string())?;
-        let spec = task.spec.networks.iter().find(|n| n.network == network.id);
-        let aliases = spec.map_or_else(Vec::new, |n| n.aliases.clone());
+        let aliases = specs.get(&network.id).map_or_else(Vec::new, |n| n.aliases.clone());
         attachments.push(Attachment { network: network.id, address, aliases });
     }
     Ok(attachments)
@@ -278,12 +419,11 @@ fn attachments(draft: &Draft<'_>, task: &Task) -> Result<Vec<Attachment>, String
 
 // ---- addresses ----------------------------------------------------------------------------------------
 
-/// Returns the next free address of a network behind the one given out last.
-fn free_address(
-    draft: &Draft<'_>,
-    network: &Network,
-    taken: &BTreeSet<(NetworkId, IpAddr)>,
-) -> Option<IpAddr> {
+/// Returns the next free address of a network behind the one given out last; notes that it is `full` when there is none.
+fn free_address(draft: &Draft<'_>, network: &Network, full: &mut BTreeSet<NetworkId>) -> Option<IpAddr> {
+    if full.contains(&network.id) {
+        return None;
+    }
     let allocation = network.allocation?;
     let hosts = hosts(allocation.subnet);
     let range = match network.spec.ip_range {
@@ -298,9 +438,12 @@ fn free_address(
             && *address != at(allocation.subnet, 1)
             && draft.tables().owner_of_address(network.id, *address).is_none()
             && draft.base().owner_of_address(network.id, *address).is_none()
-            && !taken.contains(&(network.id, *address))
     };
-    next_in(range, draft.tables().last_address(network.id), allocation.subnet.addr(), is_free)
+    let found = next_in(range, draft.tables().last_address(network.id), allocation.subnet.addr(), is_free);
+    if found.is_none() {
+        full.insert(network.id);
+    }
+    found
 }
 
 /// Returns the subnet of task addresses of the node with this index, the first address of which is the

@@ -1,34 +1,51 @@
 //! `depends_on`: a service's first tasks wait for what they need. Source: compose specification "depends_on".
 
-use crate::slots;
-use model::{DependencyCondition, Mode, Service, ServiceId, Tables, TaskState};
+use crate::{
+    draft::Draft,
+    slots::{self, Slots},
+};
+use model::{DependencyCondition, Mode, Service, Tables, Task, TaskState};
+use std::sync::Arc;
 
 /// Returns what tasks of this version of the service still wait for. Once one of them has been placed, they
 /// wait no more: a dependency that falters later must not take its users down with it.
-pub(crate) fn waits_for(tables: &Tables, service: &Service, spec_version: u64) -> Option<String> {
+pub(crate) fn waits_for(draft: &mut Draft<'_>, service: &Service, spec_version: u64) -> Option<String> {
     if service.spec.depends_on.is_empty() {
         return None;
     }
-    let started =
-        tables.tasks_of_service(service.id).any(|t| t.spec_version == spec_version && t.node().is_some());
+    let is_placed = |t: &Arc<Task>| t.spec_version == spec_version && t.node().is_some();
+    let started = draft.tables().tasks_of_service(service.id).any(is_placed);
     if started {
         return None;
     }
     service.spec.depends_on.iter().find_map(|dependency| {
-        let target = tables.service_named(&dependency.service);
+        let target = draft.tables().service_named(&dependency.service).cloned();
+        let stand = target.map(|target| draft.stand(&target)).unwrap_or_default();
         let (holds, verb) = match dependency.condition {
-            DependencyCondition::Started => (target.is_some_and(|s| is_running(tables, s)), "be running"),
-            DependencyCondition::Healthy => (target.is_some_and(|s| is_running(tables, s)), "be healthy"),
-            DependencyCondition::CompletedSuccessfully => {
-                (target.is_some_and(|s| is_complete(tables, s)), "complete successfully")
-            }
+            DependencyCondition::Started => (stand.is_running, "be running"),
+            DependencyCondition::Healthy => (stand.is_running, "be healthy"),
+            DependencyCondition::CompletedSuccessfully => (stand.is_complete, "complete successfully"),
         };
         (!holds).then(|| format!("waits for service {:?} to {verb}", dependency.service))
     })
 }
 
-fn is_running(tables: &Tables, service: &Service) -> bool {
-    let slots = slots::of(tables, service.id);
+/// Where a service stands for those that depend on it; one that is not there stands nowhere.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Stand {
+    is_running: bool,
+    is_complete: bool,
+}
+
+impl Stand {
+    pub(crate) fn of(tables: &Tables, service: &Service) -> Self {
+        let slots = slots::of(tables, service.id);
+        let is_complete = is_complete(&slots, service);
+        Self { is_running: is_running(&slots, service, is_complete), is_complete }
+    }
+}
+
+fn is_running(slots: &Slots, service: &Service, is_complete: bool) -> bool {
     let running = slots
         .values()
         .filter(|tasks| tasks.iter().any(|t| slots::is_live(t) && slots::is_running(t)))
@@ -36,28 +53,23 @@ fn is_running(tables: &Tables, service: &Service) -> bool {
     match service.spec.mode {
         Mode::Replicated { replicas } => running as u64 >= replicas,
         Mode::Global => running > 0 && running == slots.values().filter(|t| has_live(t)).count(),
-        Mode::ReplicatedJob { .. } | Mode::GlobalJob => running > 0 || is_complete(tables, service),
+        Mode::ReplicatedJob { .. } | Mode::GlobalJob => running > 0 || is_complete,
     }
 }
 
-fn has_live(tasks: &[std::sync::Arc<model::Task>]) -> bool {
+fn has_live(tasks: &[Arc<Task>]) -> bool {
     tasks.iter().any(|t| slots::is_live(t))
 }
 
-fn is_complete(tables: &Tables, service: &Service) -> bool {
-    let complete = completed_slots(tables, service.id, service.job_iteration);
-    let slots = slots::of(tables, service.id).len() as u64;
+fn is_complete(slots: &Slots, service: &Service) -> bool {
+    let complete = slots
+        .values()
+        .filter(|tasks| tasks.last().is_some_and(|t| t.status.state == Some(TaskState::Complete)))
+        .filter(|tasks| tasks.iter().any(|t| t.job_iteration == service.job_iteration))
+        .count() as u64;
     match service.spec.mode {
         Mode::Replicated { replicas } => complete >= replicas,
         Mode::ReplicatedJob { total, .. } => complete >= total,
-        Mode::Global | Mode::GlobalJob => slots > 0 && complete == slots,
+        Mode::Global | Mode::GlobalJob => !slots.is_empty() && complete == slots.len() as u64,
     }
-}
-
-fn completed_slots(tables: &Tables, service: ServiceId, iteration: u64) -> u64 {
-    slots::of(tables, service)
-        .values()
-        .filter(|tasks| tasks.last().is_some_and(|t| t.status.state == Some(TaskState::Complete)))
-        .filter(|tasks| tasks.iter().any(|t| t.job_iteration == iteration))
-        .count() as u64
 }

@@ -5,12 +5,16 @@
 //! change frees in this step (an address, a port) is not handed out in the same step: see
 //! [`Draft::base`]. So the batches apply in any order.
 
-use crate::{Clock, Line, Plan, Report, slots};
+use crate::{Clock, Line, Plan, Report, depend::Stand, nodes::Replicas, slots};
 use model::{
-    Batch, Change, Conflict, Desired, Labels, Meta, NodeId, Object, ObjectRef, Placement, Service, Slot,
-    TEMPLATES_LEVEL, Tables, Task, TaskId, TaskStatus, Timestamp,
+    Batch, Change, Conflict, Desired, Event, Labels, Meta, NodeId, Object, ObjectRef, Placement, Service,
+    ServiceId, Slot, TEMPLATES_LEVEL, Tables, Task, TaskId, TaskStatus, Timestamp,
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Changes in one batch at most. Source: swarmkit `MaxChangesPerTransaction`.
 const BATCH_LIMIT: usize = 200;
@@ -25,6 +29,10 @@ pub(crate) struct Draft<'a> {
     report: Report,
     wake_at: Option<Timestamp>,
     ids: &'a mut dyn FnMut() -> u128,
+    /// Counted when it is first asked for, and kept up to date.
+    replicas: OnceCell<Replicas>,
+    /// Where services that others depend on stand, until their tasks change.
+    stands: BTreeMap<ServiceId, Stand>,
 }
 
 impl<'a> Draft<'a> {
@@ -38,6 +46,8 @@ impl<'a> Draft<'a> {
             report: Report::default(),
             wake_at: None,
             ids,
+            replicas: OnceCell::new(),
+            stands: BTreeMap::new(),
         }
     }
 
@@ -58,6 +68,16 @@ impl<'a> Draft<'a> {
     /// Returns the moment from which a delay or a deadline counts that began with a stored moment.
     pub(crate) fn learnt(&self, stored: Timestamp) -> Timestamp {
         self.clock.learnt(stored)
+    }
+
+    /// Returns how many replicas of each service every node has, by what was decided so far.
+    pub(crate) fn replicas(&self) -> &Replicas {
+        self.replicas.get_or_init(|| Replicas::count(&self.tables))
+    }
+
+    /// Returns where a service stands for those that depend on it.
+    pub(crate) fn stand(&mut self, service: &Service) -> Stand {
+        *self.stands.entry(service.id).or_insert_with(|| Stand::of(&self.tables, service))
     }
 
     /// Asks to be called again at `at`, if that is still to come.
@@ -163,14 +183,48 @@ impl<'a> Draft<'a> {
 
     fn apply(&mut self, key: ObjectRef, change: Change) -> bool {
         let batch = Batch { at: self.now(), changes: vec![change] };
-        if let Err(conflict) = self.tables.apply(self.base.index + 1, &batch) {
-            self.say(key.to_string(), "not changed", conflict.to_string());
-            return false;
+        match self.tables.apply(self.base.index + 1, &batch) {
+            Ok(events) => events.iter().for_each(|event| self.note(event)),
+            Err(conflict) => {
+                self.say(key.to_string(), "not changed", conflict.to_string());
+                return false;
+            }
         }
         if self.seen.insert(key) {
             self.touched.push(key);
         }
         true
+    }
+
+    /// Keeps what was counted of the tables as they are now.
+    fn note(&mut self, event: &Event) {
+        let (old, new) = match event {
+            Event::Created(new) => (None, Some(new)),
+            Event::Updated(old, new) => (Some(old), Some(new)),
+            Event::Deleted(old) => (Some(old), None),
+        };
+        let task = |object: Option<&Object>| match object {
+            Some(Object::Task(task)) => Some(task.clone()),
+            _ => None,
+        };
+        match (task(old), task(new)) {
+            (None, None) => {
+                if let ObjectRef::Service(id) = event.key() {
+                    self.stands.remove(&id);
+                }
+            }
+            (old, new) => {
+                if let Some(replicas) = self.replicas.get_mut() {
+                    replicas.change(old.as_deref(), new.as_deref());
+                }
+                let seen = |task: &Task| (task.desired, task.status.state);
+                if old.as_deref().map(seen) != new.as_deref().map(seen)
+                    && let Some(task) = new.or(old)
+                {
+                    self.stands.remove(&task.service);
+                }
+            }
+        }
     }
 
     pub(crate) fn finish(self) -> Plan {

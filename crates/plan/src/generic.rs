@@ -50,11 +50,21 @@ pub(crate) fn take(taken: &mut GenericResources, task: &GenericResources) {
     }
 }
 
-/// Returns true if a node has what is taken of it.
-pub(crate) fn holds(has: &GenericResources, taken: &GenericResources) -> bool {
-    taken
-        .iter()
-        .all(|(kind, part)| part.is_empty() || has.get(kind).is_some_and(|whole| part.is_within(whole)))
+/// Returns true if a node that has what is taken of it has this as well. As much work as there is in `more`.
+pub(crate) fn holds_more(has: &GenericResources, taken: &GenericResources, more: &GenericResources) -> bool {
+    more.iter().all(|(kind, part)| match (has.get(kind), taken.get(kind), part) {
+        (Some(Supply::Named(all)), None | Some(Supply::Named(_)), Supply::Named(names)) => {
+            names.is_subset(all)
+        }
+        // Of counts a node has few; what has changed its nature is rare.
+        (whole, used, part) => {
+            let mut with_it = used.unwrap_or(part).clone();
+            if used.is_some() {
+                with_it.add(part);
+            }
+            with_it.is_empty() || whole.is_some_and(|whole| with_it.is_within(whole))
+        }
+    })
 }
 
 fn less(whole: &Supply, used: Option<&Supply>) -> Supply {
@@ -157,5 +167,20 @@ mod tests {
         none(&[("nvidia.com/gpu", named("1"))], &[("gpu", these_and("1", 1))]);
         none(&[], &[("gpu", these_and("1", 3))]);
         none(&[], &[("seat", these_and("1", 1))]);
+    }
+
+    #[test]
+    fn what_a_node_has_beside_what_is_taken_is_found_kind_by_kind() {
+        let has = supplies(&[("gpu", named("0 1")), ("seat", Supply::Count(3))]);
+        let holds = |taken: &[(&str, Supply)], more: &[(&str, Supply)]| {
+            holds_more(&has, &supplies(taken), &supplies(more))
+        };
+        assert!(holds(&[], &[("gpu", named("0 1")), ("seat", Supply::Count(3))]));
+        assert!(holds(&[("gpu", named("0"))], &[("gpu", named("1"))]));
+        assert!(holds(&[("seat", Supply::Count(2))], &[("seat", Supply::Count(1))]));
+        assert!(!holds(&[("seat", Supply::Count(2))], &[("seat", Supply::Count(2))]));
+        assert!(!holds(&[], &[("gpu", named("2"))]));
+        assert!(!holds(&[], &[("gpu", Supply::Count(1))]), "what is named is not counted");
+        assert!(!holds(&[], &[("fpga", named("0"))]) && holds(&[], &[("fpga", named(""))]));
     }
 }

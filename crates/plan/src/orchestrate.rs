@@ -82,6 +82,7 @@ fn scale(draft: &mut Draft<'_>, service: &Service, slots: &Slots, replicas: u64)
     if have < replicas {
         let used: BTreeSet<Slot> = taken.iter().map(|(slot, _)| **slot).collect();
         let missing = usize::try_from(replicas - have).unwrap_or(usize::MAX);
+        // In order.
         let free: Vec<Slot> =
             (1..).map(Slot::Replica).filter(|slot| !used.contains(slot)).take(missing).collect();
         draft.say(&service.spec.name, "scaled up", format!("{have} of {replicas} tasks wanted"));
@@ -89,7 +90,7 @@ fn scale(draft: &mut Draft<'_>, service: &Service, slots: &Slots, replicas: u64)
         for slot in &free {
             restart::fill(draft, service, *slot, &before, Desired::Running);
         }
-        for (_, tasks) in dead.iter().filter(|(slot, _)| !free.contains(slot)) {
+        for (_, tasks) in dead.iter().filter(|(slot, _)| free.binary_search(slot).is_err()) {
             remove_slot(draft, tasks);
         }
         return;
@@ -244,14 +245,11 @@ fn crowded_out(tables: &Tables) -> BTreeSet<TaskId> {
         for task in tasks {
             let wants = &task.spec.resources.reservations;
             match (cpu.checked_sub(wants.cpu_nanos), memory.checked_sub(wants.memory_bytes)) {
-                (Some(cpu_left), Some(memory_left)) => {
-                    let mut with_it = taken.clone();
-                    generic::take(&mut with_it, &task.generic);
-                    if generic::holds(&description.generic, &with_it) {
-                        (cpu, memory, taken) = (cpu_left, memory_left, with_it);
-                    } else {
-                        out.insert(task.id);
-                    }
+                (Some(cpu_left), Some(memory_left))
+                    if generic::holds_more(&description.generic, &taken, &task.generic) =>
+                {
+                    (cpu, memory) = (cpu_left, memory_left);
+                    generic::take(&mut taken, &task.generic);
                 }
                 _ => {
                     out.insert(task.id);

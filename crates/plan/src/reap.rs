@@ -10,9 +10,13 @@ use crate::{
     slots::{self, Slots},
 };
 use model::{
-    Cluster, Desired, Duration, NetworkId, ObjectRef, Service, Task, TaskId, TaskState, UpdateState,
+    Cluster, Desired, Duration, NetworkId, ObjectRef, Service, ServiceId, StackId, Task, TaskId, TaskState,
+    UpdateState,
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// After this long a node that is down is taken to be gone for good, with all its containers.
 const ORPHAN_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -33,8 +37,9 @@ pub(crate) fn run(draft: &mut Draft<'_>, cluster: &Cluster, acks: &Acks) {
         }
     }
     let forgettable = beyond_history(draft, cluster);
+    let mut slots = BTreeMap::new();
     for task in &tasks {
-        settle(draft, task.id, &forgettable, acks);
+        settle(draft, task.id, &forgettable, acks, &mut slots);
     }
     delete_services(draft, acks);
     delete_networks(draft);
@@ -78,10 +83,16 @@ fn orphan(draft: &mut Draft<'_>, task: &Task) {
 }
 
 /// Frees the addresses of an ended task, and deletes it if nobody will ask for it any more.
-fn settle(draft: &mut Draft<'_>, id: TaskId, forgettable: &BTreeSet<TaskId>, acks: &Acks) {
+fn settle(
+    draft: &mut Draft<'_>,
+    id: TaskId,
+    forgettable: &BTreeSet<TaskId>,
+    acks: &Acks,
+    slots: &mut SlotsByService,
+) {
     let Some(task) = draft.tables().tasks.get(&id).cloned() else { return };
     let never_placed = task.node().is_none();
-    let kept = never_placed && says_what_is_renewed(draft, &task);
+    let kept = never_placed && says_what_is_renewed(draft, &task, slots);
     let unwanted = task.desired == Desired::Remove
         || (never_placed && task.desired == Desired::Shutdown && !kept)
         || forgettable.contains(&id);
@@ -99,23 +110,26 @@ fn settle(draft: &mut Draft<'_>, id: TaskId, forgettable: &BTreeSet<TaskId>, ack
     }
 }
 
+/// Tasks by slot, of services that were asked for. Of what is settled meanwhile only the going changes what they say.
+type SlotsByService = BTreeMap<ServiceId, Slots>;
+
 /// Returns true for the newest task of an earlier spec in a slot while an update goes on: without it the slot would not
 /// be one that the update renews, and its new task not one to wait for. What was placed is remembered anyway.
-fn says_what_is_renewed(draft: &Draft<'_>, task: &Task) -> bool {
+fn says_what_is_renewed(draft: &Draft<'_>, task: &Task, slots: &mut SlotsByService) -> bool {
     let Some(service) = draft.tables().services.get(&task.service) else { return false };
     let goes_on = service
         .update
         .as_ref()
         .is_some_and(|u| matches!(u.state, UpdateState::Updating | UpdateState::RollbackStarted));
     let is_earlier = |t: &Task| t.slot == task.slot && t.spec_version < service.spec_version;
-    goes_on
-        && task.desired == Desired::Shutdown
-        && is_earlier(task)
-        && !draft
-            .tables()
-            .tasks_of_service(task.service)
-            .any(|t| is_earlier(t) && t.spec_version > task.spec_version)
-        && draft.tables().tasks_of_service(task.service).any(|t| t.slot == task.slot && slots::is_live(t))
+    if !(goes_on && task.desired == Desired::Shutdown && is_earlier(task)) {
+        return false;
+    }
+    let of_service =
+        slots.entry(task.service).or_insert_with(|| slots::with_removed(draft.tables(), task.service));
+    let in_slot = of_service.get(&task.slot).map_or(&[][..], Vec::as_slice);
+    let left = || in_slot.iter().filter(|t| draft.tables().tasks.contains(&t.id));
+    !left().any(|t| is_earlier(t) && t.spec_version > task.spec_version) && left().any(|t| slots::is_live(t))
 }
 
 /// Returns true if no node has a table with this task's addresses in it.
@@ -225,14 +239,16 @@ fn used_networks(draft: &Draft<'_>) -> BTreeSet<NetworkId> {
 
 /// A stack goes with the last of the services that go with it. One whose label was taken away stays, and is nobody's.
 fn delete_stacks(draft: &mut Draft<'_>) {
+    if !draft.tables().stacks.values().any(|stack| stack.pending_delete) {
+        return;
+    }
+    let leaving = draft.tables().services.values().filter(|s| s.pending_delete);
+    let held: BTreeSet<StackId> = leaving.filter_map(|s| s.stack).collect();
     let done: Vec<_> = draft
         .tables()
         .stacks
         .values()
-        .filter(|stack| stack.pending_delete)
-        .filter(|stack| {
-            !draft.tables().services.values().any(|s| s.pending_delete && s.stack == Some(stack.id))
-        })
+        .filter(|stack| stack.pending_delete && !held.contains(&stack.id))
         .cloned()
         .collect();
     for stack in done {

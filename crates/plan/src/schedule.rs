@@ -10,7 +10,7 @@ use crate::{
     allocate::{DYNAMIC_PORTS, free_gateway, is_attached, set_pending},
     constraint, depend,
     draft::Draft,
-    generic, nodes,
+    generic,
     slots::{self},
 };
 use model::{
@@ -18,6 +18,7 @@ use model::{
     PublishMode, Resources, Service, ServiceId, Slot, Tables, Task, TaskState, Timestamp,
 };
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
@@ -36,7 +37,7 @@ pub(crate) fn run(draft: &mut Draft<'_>, cluster: &Cluster) {
     let mut hosts = Hosts::survey(draft, cluster);
     for ((service, spec_version), tasks) in groups {
         let Some(service) = draft.tables().services.get(&service).cloned() else { continue };
-        if let Some(reason) = depend::waits_for(draft.tables(), &service, spec_version) {
+        if let Some(reason) = depend::waits_for(draft, &service, spec_version) {
             for task in &tasks {
                 set_pending(draft, task.id, reason.clone());
             }
@@ -57,12 +58,15 @@ fn attach(draft: &mut Draft<'_>, cluster: &Cluster) {
         t.attaches.is_some() && matches!(t.placement, Placement::Pending { .. }) && slots::is_live(t)
     });
     let ready: Vec<_> = candidates.filter(|t| is_attached(draft, t)).cloned().collect();
+    let mut gateways: BTreeMap<NodeId, Gateways> = BTreeMap::new();
     for task in ready {
         let Slot::Node(id) = task.slot else { continue };
-        let Some(node) = draft.tables().nodes.get(&id).cloned() else { continue };
+        if !draft.tables().nodes.contains(&id) {
+            continue;
+        }
         let wants_gateway = slots::needs_gateway(draft.tables(), &EndpointSpec::default(), &task.spec);
-        let last = Host::survey(draft, node).last_gateway.map(|(_, address)| address);
-        let gateway = wants_gateway.then(|| free_gateway(draft, cluster, id, last)).flatten();
+        let gateways = gateways.entry(id).or_insert_with(|| Gateways::survey(draft, id));
+        let gateway = wants_gateway.then(|| gateways.next(draft, cluster, id)).flatten();
         if wants_gateway && gateway.is_none() {
             set_pending(draft, task.id, Obstacle::NoAddress.explain(1));
             continue;
@@ -71,6 +75,9 @@ fn attach(draft: &mut Draft<'_>, cluster: &Cluster) {
             t.placement = Placement::On(id);
             t.gateway_address = gateway;
         });
+        if let Some(address) = gateway {
+            gateways.note(task.meta.created, address);
+        }
         draft.say(task.name(), "attached", format!("on {}", draft.node_name(id)));
     }
 }
@@ -108,6 +115,42 @@ fn has_endpoint(service: &Service, task: &Task) -> bool {
 
 // ---- what nodes have ----------------------------------------------------------------------------------
 
+/// The addresses of a node's tasks, which are given out one behind the other.
+#[derive(Default)]
+struct Gateways {
+    /// The newest task's, with the index at which that was made.
+    last: Option<(u64, IpAddr)>,
+    /// Looked for when it is asked for. `None`: none is left, and none becomes free within a step.
+    next: OnceCell<Option<IpAddr>>,
+}
+
+impl Gateways {
+    fn survey(draft: &Draft<'_>, node: NodeId) -> Self {
+        let mut gateways = Self::default();
+        for task in draft.tables().tasks_of_node(node) {
+            task.gateway_address.into_iter().for_each(|address| gateways.note(task.meta.created, address));
+        }
+        gateways
+    }
+
+    /// A task that was made at `created` has an address.
+    fn note(&mut self, created: u64, address: IpAddr) {
+        self.last = self.last.max(Some((created, address)));
+        self.next = OnceCell::new();
+    }
+
+    /// Returns the next one.
+    fn next(&self, draft: &Draft<'_>, cluster: &Cluster, node: NodeId) -> Option<IpAddr> {
+        let last = self.last.map(|(_, address)| address);
+        *self.next.get_or_init(|| free_gateway(draft, cluster, node, last))
+    }
+
+    /// A task was given the next one in this step.
+    fn take(&mut self, now: u64, address: IpAddr) {
+        *self = Self { last: Some((now, address)), next: OnceCell::new() };
+    }
+}
+
 /// One node as the scheduler sees it.
 struct Host {
     node: Arc<Node>,
@@ -117,7 +160,7 @@ struct Host {
     ports: BTreeSet<(Protocol, u16)>,
     by_service: BTreeMap<ServiceId, u32>,
     failures: BTreeMap<ServiceId, u32>,
-    last_gateway: Option<(u64, IpAddr)>,
+    gateways: Gateways,
 }
 
 struct Hosts<'a> {
@@ -156,12 +199,12 @@ impl Host {
             ports: BTreeSet::new(),
             by_service: BTreeMap::new(),
             failures: BTreeMap::new(),
-            last_gateway: None,
+            gateways: Gateways::default(),
             node,
         };
         for task in draft.tables().tasks_of_node(host.node.id) {
             if let Some(address) = task.gateway_address {
-                host.last_gateway = host.last_gateway.max(Some((task.meta.created, address)));
+                host.gateways.note(task.meta.created, address);
             }
             // A process may fail for many reasons; a task is rejected because this node cannot run it.
             let weight = match task.status.state {
@@ -275,12 +318,11 @@ impl Obstacle {
             Self::HostPort => choose_host_ports(hosts, host, service).is_none(),
             Self::MaxReplicas => {
                 let limit = placement.max_replicas_per_node;
-                limit > 0 && nodes::replicas_elsewhere_in_service(draft.tables(), task, host.node.id) >= limit
+                limit > 0 && draft.replicas().elsewhere(task, host.node.id) >= limit
             }
             Self::NoAddress => {
-                let last = host.last_gateway.map(|(_, address)| address);
                 slots::needs_gateway(draft.tables(), &service.spec.endpoint, &task.spec)
-                    && free_gateway(draft, hosts.cluster, host.node.id, last).is_none()
+                    && host.gateways.next(draft, hosts.cluster, host.node.id).is_none()
             }
         }
     }
@@ -388,8 +430,11 @@ fn choose_host_ports(hosts: &Hosts<'_>, host: &Host, service: &Service) -> Optio
         }
         mine.insert(key);
     }
+    let mut from: BTreeMap<Protocol, u16> = BTreeMap::new(); // all below are in use
     for port in ports.iter_mut().filter(|p| p.published == 0) {
-        port.published = DYNAMIC_PORTS.clone().find(|p| is_free(&mine, &(port.protocol, *p)))?;
+        let from = from.entry(port.protocol).or_insert(*DYNAMIC_PORTS.start());
+        port.published = (*from..=*DYNAMIC_PORTS.end()).find(|p| is_free(&mine, &(port.protocol, *p)))?;
+        *from = port.published + 1; // of at most 32768
         mine.insert((port.protocol, port.published));
     }
     Some(ports)
@@ -427,32 +472,49 @@ fn place_group(draft: &mut Draft<'_>, hosts: &mut Hosts<'_>, service: &Service, 
         })
         .collect();
     let mut tree = Branch::grow(&hosts.all, service.id, usable, &first.spec.placement.spread);
+    let limit = first.spec.placement.max_replicas_per_node;
+    // Why no node takes a task of a slot that has none: what is in the way of one is in the way of all, until one finds
+    // a place.
+    let mut in_the_way: Option<String> = None;
     for task in tasks {
+        let is_like_others = limit == 0 || !draft.replicas().has_slot(task);
+        if let Some(reason) = in_the_way.as_ref().filter(|_| is_like_others) {
+            leave(draft, task, reason.clone());
+            continue;
+        }
         let chosen =
             tree.pick(&hosts.all, service.id, &mut |host| obstacle(draft, hosts, host, service, task));
         match chosen {
             Some(at) => {
                 place(draft, hosts, service, task, at);
                 tree.put_back(&hosts.all, service.id, at);
+                in_the_way = None;
             }
             None => {
                 let reason = explain(draft, hosts, service, task);
-                if task.placement != (Placement::Pending { reason: reason.clone() }) {
-                    draft.say(task.name(), "cannot be placed", reason.clone());
+                if is_like_others {
+                    in_the_way = Some(reason.clone());
                 }
-                set_pending(draft, task.id, reason);
+                leave(draft, task, reason);
             }
         }
     }
+}
+
+/// Leaves a task without a node, and says why if that is new.
+fn leave(draft: &mut Draft<'_>, task: &Task, reason: String) {
+    if task.placement != (Placement::Pending { reason: reason.clone() }) {
+        draft.say(task.name(), "cannot be placed", reason.clone());
+    }
+    set_pending(draft, task.id, reason);
 }
 
 fn place(draft: &mut Draft<'_>, hosts: &mut Hosts<'_>, service: &Service, task: &Task, at: usize) {
     let node = hosts.all[at].node.id;
     let ports = choose_host_ports(hosts, &hosts.all[at], service).unwrap_or_default();
     let generic = choose_generic(&hosts.all[at], task).unwrap_or_default();
-    let last = hosts.all[at].last_gateway.map(|(_, address)| address);
     let gateway = slots::needs_gateway(draft.tables(), &service.spec.endpoint, &task.spec)
-        .then(|| free_gateway(draft, hosts.cluster, node, last))
+        .then(|| hosts.all[at].gateways.next(draft, hosts.cluster, node))
         .flatten();
     let placed = draft.edit_task(task.id, |t| {
         t.placement = Placement::On(node);
@@ -467,7 +529,7 @@ fn place(draft: &mut Draft<'_>, hosts: &mut Hosts<'_>, service: &Service, task: 
     if let Some(task) = draft.tables().tasks.get(&task.id) {
         hosts.all[at].take(task);
         if let Some(address) = gateway {
-            hosts.all[at].last_gateway = Some((draft.base().index + 1, address));
+            hosts.all[at].gateways.take(draft.base().index + 1, address);
         }
     }
 }

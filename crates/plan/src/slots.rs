@@ -1,6 +1,6 @@
 //! A service's tasks by slot, and what can be said of one task.
 
-use crate::{constraint, nodes};
+use crate::{constraint, draft::Draft};
 use model::{
     Desired, EndpointSpec, NetworkDriver, NodeNetwork, PortConfig, PublishMode, RestartCondition, Service,
     ServiceId, Slot, Tables, Task, TaskSpec, TaskState,
@@ -81,15 +81,15 @@ pub(crate) fn failed(task: &Task) -> bool {
 /// Returns true if a task of this service should be just as this one is.
 ///
 /// A change of placement alone does not dirty a task whose node still fits.
-pub(crate) fn is_clean(tables: &Tables, service: &Service, task: &Task) -> bool {
+pub(crate) fn is_clean(draft: &Draft<'_>, service: &Service, task: &Task) -> bool {
     if task.spec_version == service.spec_version {
         return true;
     }
     let wanted = &service.spec.task;
     let same_spec = Arc::ptr_eq(wanted, &task.spec)
         || **wanted == *task.spec
-        || (same_but_placement(wanted, &task.spec) && node_still_fits(tables, wanted, task));
-    same_spec && (task.node().is_none() || has_its_endpoint(tables, &service.spec.endpoint, task))
+        || (same_but_placement(wanted, &task.spec) && node_still_fits(draft, wanted, task));
+    same_spec && (task.node().is_none() || has_its_endpoint(draft.tables(), &service.spec.endpoint, task))
 }
 
 fn same_but_placement(a: &TaskSpec, b: &TaskSpec) -> bool {
@@ -101,17 +101,17 @@ fn same_but_placement(a: &TaskSpec, b: &TaskSpec) -> bool {
         && a.force_update == b.force_update
 }
 
-fn node_still_fits(tables: &Tables, wanted: &TaskSpec, task: &Task) -> bool {
+fn node_still_fits(draft: &Draft<'_>, wanted: &TaskSpec, task: &Task) -> bool {
     let Some(node) = task.node() else { return false };
-    let Some(node) = tables.nodes.get(&node) else { return false };
+    let Some(node) = draft.tables().nodes.get(&node) else { return false };
     constraint::allows(&wanted.placement, node)
         && constraint::runs_platform(&wanted.placement, node)
-        && within_replica_limit(tables, wanted, task, node.id)
+        && within_replica_limit(draft, wanted, task, node.id)
 }
 
-fn within_replica_limit(tables: &Tables, wanted: &TaskSpec, task: &Task, node: model::NodeId) -> bool {
+fn within_replica_limit(draft: &Draft<'_>, wanted: &TaskSpec, task: &Task, node: model::NodeId) -> bool {
     let limit = wanted.placement.max_replicas_per_node;
-    limit == 0 || nodes::replicas_elsewhere_in_service(tables, task, node) < limit
+    limit == 0 || draft.replicas().elsewhere(task, node) < limit
 }
 
 /// Host ports are fixed when a task is placed, and so is whether it has a way in from outside. Ingress ports

@@ -15,13 +15,12 @@
 //! written before the rule, can still be changed and removed. A swarm is judged from [`INTEGRITY_LEVEL`] on: entries
 //! that were applied without, by this version or another, are applied without again.
 
-use super::{Conflict, Event, Object, ObjectRef, POOLS_LEVEL, Tables};
+use super::{Conflict, Event, Object, ObjectRef, POOLS_LEVEL, Subnets, Tables};
 use crate::{
     Desired, NetworkDriver, NetworkId, Node, NodeState, PortConfig, PublishMode, Role, STACK_LABEL, Service,
     ServiceSpec, Task, TaskState, USERS_MAX,
 };
-use ipnet::IpNet;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// The first feature level at which a batch is refused that breaks what holds between objects.
 pub const INTEGRITY_LEVEL: u32 = 2;
@@ -88,12 +87,12 @@ fn service(after: &Tables, old: Option<&Service>, new: &Service) -> Result<(), C
         return Ok(());
     }
     let old = old.filter(|s| !s.pending_delete);
-    let had = |key: ObjectRef| old.is_some_and(|old| all_references(old).any(|k| k == key));
-    for key in all_references(new).filter(|key| !had(*key)) {
+    let had: BTreeSet<ObjectRef> = old.into_iter().flat_map(all_references).collect();
+    for key in all_references(new).filter(|key| !had.contains(key)) {
         stays(after, key, ObjectRef::Service(new.id))?;
     }
-    let published = |port: &PortConfig| old.is_some_and(|old| ports(old).any(|p| number(p) == number(port)));
-    for port in ports(new).filter(|port| !published(port)) {
+    let published: BTreeSet<_> = old.into_iter().flat_map(ports).map(number).collect();
+    for port in ports(new).filter(|port| !published.contains(&number(port))) {
         if let Some((owner, _)) = after.port_holder(port, Some(new.id)) {
             let (port, protocol) = (port.published, port.protocol);
             return Err(Conflict::PortTaken { port, protocol, owner: ObjectRef::Service(owner.id) });
@@ -170,13 +169,11 @@ pub(super) fn ports(service: &Service) -> impl Iterator<Item = &PortConfig> {
     service.spec.endpoint.ports.iter().chain(&service.endpoint.ports).filter(|p| p.published != 0)
 }
 
-/// Whose subnets count. From [`POOLS_LEVEL`] on; before, those of all networks do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Subnets {
-    /// Of the swarm and of all networks, also while they are being removed: nodes hold them.
-    All,
-    /// Without networks that are being removed.
-    Staying,
+/// Returns the networks on which a task is a container's place that a person gave it; none for a task of a service.
+pub(super) fn attached_to(task: &Task) -> impl Iterator<Item = NetworkId> + '_ {
+    let given = task.attachments.iter().map(|a| a.network);
+    let asked = task.spec.networks.iter().map(|n| n.network);
+    given.chain(asked).filter(|_| task.attaches.is_some())
 }
 
 impl Tables {
@@ -193,14 +190,18 @@ impl Tables {
         port: &PortConfig,
         except: Option<crate::ServiceId>,
     ) -> Option<(&Arc<Service>, &PortConfig)> {
-        let others = self.published_by.of((port.protocol, port.published)).filter(|id| Some(*id) != except);
-        others.filter_map(|id| self.services.get(&id)).find_map(|service| {
-            let meets = |p: &&PortConfig| {
-                (p.protocol, p.published) == (port.protocol, port.published)
-                    && (p.mode == PublishMode::Ingress || port.mode == PublishMode::Ingress)
-            };
-            ports(service).find(meets).map(|p| (service, p))
-        })
+        let of = |mode: PublishMode| {
+            let mut others = self.published_by.of((port.protocol, port.published, mode));
+            others.find(|id| Some(*id) != except)
+        };
+        let by_host = if port.mode == PublishMode::Ingress { of(PublishMode::Host) } else { None };
+        let first = [of(PublishMode::Ingress), by_host].into_iter().flatten().min()?;
+        let service = self.services.get(&first)?;
+        let meets = |p: &&PortConfig| {
+            (p.protocol, p.published) == (port.protocol, port.published)
+                && (p.mode == PublishMode::Ingress || port.mode == PublishMode::Ingress)
+        };
+        ports(service).find(meets).map(|p| (service, p))
     }
 
     /// Returns who keeps a network from going: a service, or a container that a person attached.
@@ -208,33 +209,10 @@ impl Tables {
         if let Some(service) = self.services_using(ObjectRef::Network(id)).next() {
             return Some(ObjectRef::Service(service.id));
         }
-        let is_on = |task: &Task| {
-            task.attachments.iter().any(|a| a.network == id)
-                || task.spec.networks.iter().any(|n| n.network == id)
+        let stays = |task: &&Arc<Task>| {
+            task.desired < Desired::Shutdown && !task.status.state.is_some_and(TaskState::is_terminal)
         };
-        let mut attached = self.tasks.values().filter(|task| {
-            task.attaches.is_some()
-                && task.desired < Desired::Shutdown
-                && !task.status.state.is_some_and(TaskState::is_terminal)
-        });
-        attached.find(|task| is_on(task)).map(|task| ObjectRef::Task(task.id))
-    }
-
-    /// Returns a subnet that shares addresses with this one, and the network that has it (`None`: the swarm itself).
-    pub fn overlapping_subnet(
-        &self,
-        subnet: IpNet,
-        except: Option<NetworkId>,
-        of: Subnets,
-    ) -> Option<(IpNet, Option<ObjectRef>)> {
-        let own = self.cluster.iter().flat_map(|c| [c.mesh_subnet, c.task_pool]);
-        let own = own.map(|subnet| (IpNet::V4(subnet), None));
-        let networks = self.networks.values().filter(|n| Some(n.id) != except).filter_map(|network| {
-            let leaves = network.pending_delete && self.is_at(POOLS_LEVEL);
-            let held = network.allocation.map(|a| a.subnet).filter(|_| !leaves || of == Subnets::All);
-            let subnet = held.or(network.spec.subnet.filter(|_| !leaves))?;
-            Some((subnet, Some(ObjectRef::Network(network.id))))
-        });
-        own.chain(networks).find(|(other, _)| other.contains(&subnet) || subnet.contains(other))
+        let mut attached = self.attached_to.of(id).filter_map(|id| self.tasks.get(&id));
+        attached.find(stays).map(|task| ObjectRef::Task(task.id))
     }
 }

@@ -2,44 +2,83 @@
 //! wait for one.
 
 use super::{Conflict, Event, Object, ObjectRef, Tables};
-use crate::{Cluster, Network, NetworkDriver};
-use ipnet::{IpNet, Ipv4Net};
+use crate::{Cluster, Network, NetworkDriver, table::look};
+use ipnet::{IpNet, Ipv4Net, Ipv4Subnets};
+use std::collections::BTreeMap;
 
 /// The first feature level at which a batch is refused whose networks the pools have no subnets for, and at which a
 /// network may ask for the subnet of one that is being removed.
 pub const POOLS_LEVEL: u32 = 3;
 
-/// Addresses of IPv4 that somebody has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taken(Vec<(u32, u32)>);
+/// Addresses of IPv4 that somebody has: ranges that are apart, the last address of each by its first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Taken(BTreeMap<u32, u32>);
 
 impl FromIterator<Ipv4Net> for Taken {
     fn from_iter<T: IntoIterator<Item = Ipv4Net>>(subnets: T) -> Self {
-        let bounds = |net: Ipv4Net| (u32::from(net.network()), u32::from(net.broadcast()));
-        let mut ranges: Vec<(u32, u32)> = subnets.into_iter().map(bounds).collect();
-        ranges.sort_unstable();
-        // Subnets are apart or one within the other: those within go.
-        ranges.dedup_by(|next, kept| next.1 <= kept.1);
-        Self(ranges)
+        let mut taken = Self::default();
+        subnets.into_iter().for_each(|subnet| taken.insert(subnet));
+        taken
     }
 }
 
 impl Taken {
+    /// Takes a subnet. O(log n), and what is within it once more.
+    pub fn insert(&mut self, subnet: Ipv4Net) {
+        let (first, last) = bounds(subnet);
+        // Subnets are apart or one within the other.
+        if self.0.range(..=first).next_back().is_some_and(|(_, end)| *end >= last) {
+            return;
+        }
+        let within: Vec<u32> = self.0.range(first..=last).map(|(begin, _)| *begin).collect();
+        for begin in within {
+            self.0.remove(&begin);
+        }
+        self.0.insert(first, last);
+    }
+
     /// Returns true if a subnet shares addresses with what is taken. O(log n).
     pub fn meets(&self, subnet: Ipv4Net) -> bool {
-        let (first, last) = (u32::from(subnet.network()), u32::from(subnet.broadcast()));
-        let at = self.0.partition_point(|(_, end)| *end < first);
-        self.0.get(at).is_some_and(|(begin, _)| *begin <= last)
+        look();
+        let (first, last) = bounds(subnet);
+        self.0.range(..=last).next_back().is_some_and(|(_, end)| *end >= first)
     }
+}
+
+fn bounds(net: Ipv4Net) -> (u32, u32) {
+    (u32::from(net.network()), u32::from(net.broadcast()))
 }
 
 impl Cluster {
     /// Returns the subnets that the pools are cut into, in the order in which they are given out.
     pub fn pool_subnets(&self) -> impl Iterator<Item = Ipv4Net> + '_ {
-        self.address_pools.iter().flat_map(|pool| {
-            let prefix = self.subnet_prefix.max(pool.prefix_len());
-            pool.subnets(prefix).into_iter().flatten()
-        })
+        self.address_pools.iter().flat_map(|pool| pool.subnets(self.prefix_in(*pool)).into_iter().flatten())
+    }
+
+    /// Returns those of them that stand behind one; nothing if it is none of them. O(1) up to the first.
+    pub fn pool_subnets_behind(&self, one: IpNet) -> impl Iterator<Item = Ipv4Net> + '_ {
+        let is_of = |pool: &Ipv4Net| match one {
+            IpNet::V4(one) => {
+                one == one.trunc() && one.prefix_len() == self.prefix_in(*pool) && pool.contains(&one)
+            }
+            IpNet::V6(_) => false,
+        };
+        let at = self.address_pools.iter().position(is_of);
+        let (pool, others) = at.map_or((None, &[][..]), |at| {
+            (self.address_pools.get(at).copied(), self.address_pools.get(at + 1..).unwrap_or_default())
+        });
+        let rest = pool.and_then(|pool| {
+            let IpNet::V4(one) = one else { return None };
+            let next =
+                u32::from(one.broadcast()).checked_add(1).filter(|n| *n <= u32::from(pool.broadcast()));
+            Some(Ipv4Subnets::new(next?.into(), pool.broadcast(), self.prefix_in(pool)))
+        });
+        let others = others.iter().flat_map(|pool| pool.subnets(self.prefix_in(*pool)).into_iter().flatten());
+        rest.into_iter().flatten().chain(others)
+    }
+
+    fn prefix_in(&self, pool: Ipv4Net) -> u8 {
+        self.subnet_prefix.max(pool.prefix_len())
     }
 }
 
@@ -120,5 +159,26 @@ mod tests {
             assert!(!taken.meets(net), "{net}");
         }
         assert!(!Taken::from_iter([]).meets("0.0.0.0/0".parse().unwrap()));
+        let mut grown = Taken::default();
+        nets(&["10.0.3.0/24", "10.0.0.0/16", "10.2.0.0/30", "10.9.0.0/24"])
+            .into_iter()
+            .for_each(|n| grown.insert(n));
+        assert_eq!(grown, taken, "in whatever order");
+    }
+
+    #[test]
+    fn what_stands_behind_a_subnet_is_the_rest_of_the_pools() {
+        let mut cluster = Cluster::new(crate::ClusterId(1));
+        let pools = ["10.1.0.0/22", "10.9.0.0/28", "10.5.0.0/23"];
+        (cluster.address_pools, cluster.subnet_prefix) = (pools.map(|p| p.parse().unwrap()).into(), 24);
+        let all: Vec<Ipv4Net> = cluster.pool_subnets().collect();
+        assert_eq!(all.len(), 7);
+        for (at, one) in all.iter().enumerate() {
+            let behind: Vec<Ipv4Net> = cluster.pool_subnets_behind(IpNet::V4(*one)).collect();
+            assert_eq!(behind, all[at + 1..], "{one}");
+        }
+        for stranger in ["10.2.0.0/24", "10.1.0.0/25", "10.1.0.0/22", "fd00::/24"] {
+            assert_eq!(cluster.pool_subnets_behind(stranger.parse().unwrap()).count(), 0, "{stranger}");
+        }
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct World {
     /// Acknowledged versions stay where they are.
     acks_held: Option<Acks>,
     last: Plan,
+    /// How often the last step looked into the tables: see [`table::looks`].
+    pub(crate) looks: u64,
     /// Why what was asked for was not done.
     refused: Vec<String>,
     /// Ordinal of each task within its slot, for names.
@@ -44,6 +46,7 @@ impl World {
             broken: BTreeSet::new(),
             acks_held: None,
             last: Plan::default(),
+            looks: 0,
             refused: Vec::new(),
             ordinals: BTreeMap::new(),
         };
@@ -147,7 +150,9 @@ impl World {
             next_id += 1;
             next_id
         };
+        let looks = table::looks();
         let plan = plan::step(&self.tables, self.clock(), &acks, &mut ids);
+        self.looks = table::looks() - looks;
         self.next_id = next_id;
         let before = self.tables.clone();
         let mut keys = BTreeSet::new();
@@ -572,11 +577,16 @@ impl World {
     fn name_tasks(&mut self) {
         let mut tasks: Vec<&Arc<Task>> = self.tables.tasks.values().collect();
         tasks.sort_by_key(|t| (t.meta.created_at, t.id));
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for (name, _) in self.ordinals.values() {
+            *counts.entry(name.clone()).or_default() += 1;
+        }
         for task in tasks {
             if !self.ordinals.contains_key(&task.id) {
                 let name = self.short_name(task);
-                let nth = self.ordinals.values().filter(|(n, _)| *n == name).count() as u64 + 1;
-                self.ordinals.insert(task.id, (name, nth));
+                let nth = counts.entry(name.clone()).or_default();
+                *nth += 1;
+                self.ordinals.insert(task.id, (name, *nth));
             }
         }
     }
@@ -778,6 +788,11 @@ impl World {
     fn check_slots(&self, before: &Tables) {
         let goes_on = |task: &Task| matches!(task.desired, Desired::Running | Desired::Complete);
         let lost = |id| self.tables.nodes.get(&id).is_none_or(|n| n.status.state == NodeState::Down);
+        let stops = |old: &&Arc<Task>| {
+            old.desired > Desired::Complete && old.may_hold_resources() && !old.node().is_some_and(lost)
+        };
+        let stopping: BTreeMap<(ServiceId, Slot), TaskId> =
+            self.tables.tasks.values().filter(stops).map(|t| ((t.service, t.slot), t.id)).collect();
         for task in self.tables.tasks.values().filter(|t| goes_on(t)) {
             if before.tasks.get(&task.id).is_some_and(|t| goes_on(t)) {
                 continue;
@@ -788,13 +803,8 @@ impl World {
             {
                 continue;
             }
-            let stopping = self.tables.tasks_of_service(task.service).find(|old| {
-                old.slot == task.slot
-                    && old.desired > Desired::Complete
-                    && old.may_hold_resources()
-                    && !old.node().is_some_and(lost)
-            });
-            assert!(stopping.is_none(), "{} starts beside {:?}", task.name(), stopping.map(|t| t.id));
+            let beside = stopping.get(&(task.service, task.slot));
+            assert!(beside.is_none(), "{} starts beside {beside:?}", task.name());
         }
     }
 
