@@ -5,7 +5,10 @@ use model::{
     NetworkId, NetworkService, NetworkTable, Node, NodeId, NodeState, PublishMode, Service, ServiceId,
     Tables, Task, TaskState,
 };
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// *Unit:* bytes. 1500 less VXLAN's 50.
 const MTU_BYTES: u32 = 1450;
@@ -34,19 +37,33 @@ pub fn networks(tables: &Tables) -> BTreeMap<NetworkId, NetworkTable> {
             Some((network.id, table))
         })
         .collect();
+    let mut aliases = Aliases::new();
     for task in tables.tasks.values() {
-        add_endpoints(&mut all, tables, task);
+        add_endpoints(&mut all, &mut aliases, tables, task);
     }
     // One that is being removed is not asked for by its name any more, which another may have taken.
     for service in tables.services.values().filter(|s| !s.pending_delete) {
-        add_service(&mut all, service);
+        add_service(&mut all, &mut aliases, service);
+    }
+    for ((network, service), names) in aliases {
+        if let Some(entry) = all.get_mut(&network).and_then(|table| table.services.get_mut(&service)) {
+            entry.aliases = names.into_iter().cloned().collect();
+        }
     }
     all
 }
 
+/// Other names of services, by network: those of its tasks as they were made, and its own.
+type Aliases<'a> = BTreeMap<(NetworkId, ServiceId), BTreeSet<&'a String>>;
+
 /// Adds a task to the networks it is on. It leaves them when it has ended or released its addresses; a task that
 /// is being stopped stays reachable but is not `ready`.
-fn add_endpoints(all: &mut BTreeMap<NetworkId, NetworkTable>, tables: &Tables, task: &Task) {
+fn add_endpoints<'a>(
+    all: &mut BTreeMap<NetworkId, NetworkTable>,
+    aliases: &mut Aliases<'a>,
+    tables: &Tables,
+    task: &'a Task,
+) {
     if task.attachments.is_empty() || !task.may_hold_resources() {
         return;
     }
@@ -72,14 +89,19 @@ fn add_endpoints(all: &mut BTreeMap<NetworkId, NetworkTable>, tables: &Tables, t
             vip: None,
             aliases: Vec::new(),
         });
-        let aliases = attachment.aliases.clone();
-        merge_aliases(&mut table.services, task.service, aliases);
+        aliases.entry((attachment.network, task.service)).or_default().extend(&attachment.aliases);
     }
 }
 
-fn add_service(all: &mut BTreeMap<NetworkId, NetworkTable>, service: &Service) {
+fn add_service<'a>(
+    all: &mut BTreeMap<NetworkId, NetworkTable>,
+    aliases: &mut Aliases<'a>,
+    service: &'a Service,
+) {
+    let vips: BTreeMap<NetworkId, IpAddr> =
+        service.endpoint.vips.iter().rev().map(|vip| (vip.network, vip.address)).collect();
     // A virtual address on another network is still its own, but nobody is to send to it any more.
-    for NetworkAttachmentSpec { network, aliases, driver_opts: _ } in &service.spec.task.networks {
+    for NetworkAttachmentSpec { network, aliases: own, driver_opts: _ } in &service.spec.task.networks {
         let Some(table) = all.get_mut(network) else { continue };
         let entry = table.services.entry(service.id).or_insert_with(|| NetworkService {
             name: String::new(),
@@ -88,23 +110,11 @@ fn add_service(all: &mut BTreeMap<NetworkId, NetworkTable>, service: &Service) {
         });
         entry.name.clone_from(&service.spec.name);
         entry.vip = match service.spec.endpoint.mode {
-            EndpointMode::Vip => {
-                service.endpoint.vips.iter().find(|v| v.network == *network).map(|v| v.address)
-            }
+            EndpointMode::Vip => vips.get(network).copied(),
             EndpointMode::DnsRr => None,
         };
-        merge_aliases(&mut table.services, service.id, aliases.clone());
+        aliases.entry((*network, service.id)).or_default().extend(own);
     }
-}
-
-fn merge_aliases(services: &mut BTreeMap<ServiceId, NetworkService>, id: ServiceId, aliases: Vec<String>) {
-    let Some(service) = services.get_mut(&id) else { return };
-    for alias in aliases {
-        if !service.aliases.contains(&alias) {
-            service.aliases.push(alias);
-        }
-    }
-    service.aliases.sort();
 }
 
 /// Returns the routing mesh: every node that can be reached, and the ready tasks behind each published port.
@@ -248,5 +258,26 @@ mod tests {
             .change_service(1, |s| std::sync::Arc::make_mut(&mut s.spec).endpoint.mode = EndpointMode::DnsRr)
             .tables();
         assert_eq!(networks(&tables)[&NetworkId(1)].services[&ServiceId(1)].vip, None);
+    }
+
+    /// Of a service that was there before there was a limit of them.
+    #[test]
+    fn other_names_of_a_service_are_those_of_its_tasks_and_its_own_each_once() {
+        let aliases =
+            |from: usize, to: usize| (from..to).rev().map(|n| format!("a{n:05}")).collect::<Vec<_>>();
+        let with = |task: u128, names: Vec<String>| {
+            move |s: State| s.change_task(task, move |t| t.attachments[0].aliases = names)
+        };
+        let own = |s: &mut Service| {
+            let spec = std::sync::Arc::make_mut(&mut s.spec);
+            std::sync::Arc::make_mut(&mut spec.task).networks[0].aliases = aliases(20_000, 60_000);
+        };
+        let world = with(2, aliases(0, 10))(with(1, aliases(0, 40_000))(two_tasks()));
+        let tables = world.change_service(1, own).tables();
+        let begun = std::time::Instant::now();
+        let mut all = aliases(0, 60_000);
+        all.reverse();
+        assert!(networks(&tables)[&NetworkId(1)].services[&ServiceId(1)].aliases == all);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "each is compared with each");
     }
 }

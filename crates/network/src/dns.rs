@@ -50,12 +50,19 @@ const PLAIN_DATAGRAM_BYTES: u16 = 512;
 /// The names of one network.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Zone {
-    names: BTreeMap<String, Vec<IpAddr>>,
+    names: BTreeMap<String, Addresses>,
     /// What a name stands for among services of one stack, by how the names of its services begin (`shop_`): on a
     /// network of several stacks a service means its own stack's `db`.
     of_stacks: BTreeMap<String, BTreeMap<String, Vec<IpAddr>>>,
     addresses: BTreeMap<IpAddr, String>,
     subnets: Vec<IpNet>,
+}
+
+/// Each once, in the order in which they were added.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Addresses {
+    list: Vec<IpAddr>,
+    known: BTreeSet<IpAddr>,
 }
 
 /// What one sandbox can resolve.
@@ -75,8 +82,8 @@ impl Zone {
     fn add(&mut self, name: &str, address: impl Into<IpAddr>) {
         let address = address.into();
         let addresses = self.names.entry(name.to_ascii_lowercase()).or_default();
-        if !addresses.contains(&address) {
-            addresses.push(address);
+        if addresses.known.insert(address) {
+            addresses.list.push(address);
         }
     }
 
@@ -103,6 +110,11 @@ impl Zone {
         own.max_by_key(|(stack, _)| stack.len()).map(|(_, addresses)| addresses)
     }
 
+    /// Returns what a name stands for, whoever asks.
+    fn of_all(&self, name: &str) -> Option<&Vec<IpAddr>> {
+        self.names.get(name).map(|addresses| &addresses.list)
+    }
+
     fn know(&mut self, name: &str, network: &str) {
         for name in [name.to_owned(), format!("{name}.{network}")] {
             self.names.entry(name.to_ascii_lowercase()).or_default();
@@ -117,9 +129,9 @@ pub(crate) fn zone_of_overlay(state: &State, overlay: &Overlay) -> Zone {
     let mut zone = Zone::default();
     zone.subnets.push(table.allocation.subnet);
     let address_of = |endpoint: &model::NetworkEndpoint| v4(endpoint.address, "endpoints").ok();
+    let ready = state::ready(table);
     for (id, service) in &table.services {
-        let members =
-            || table.endpoints.values().filter(|e| e.service == *id && e.ready).filter_map(address_of);
+        let members = || ready.get(id).into_iter().flatten().copied();
         let vip = service.vip.and_then(|vip| v4(vip, "virtual addresses").ok());
         for name in std::iter::once(&service.name).chain(&service.aliases) {
             zone.know(name, network);
@@ -142,7 +154,7 @@ pub(crate) fn zone_of_overlay(state: &State, overlay: &Overlay) -> Zone {
             zone.addresses.insert(vip.into(), format!("{}.{network}", service.name));
         }
     }
-    let services = zone.names.clone();
+    let services: BTreeSet<String> = zone.names.keys().cloned().collect();
     // Ready ones first: a name several tasks share leads to those that work, if any does.
     let mut led = BTreeSet::new();
     for ready in [true, false] {
@@ -152,7 +164,7 @@ pub(crate) fn zone_of_overlay(state: &State, overlay: &Overlay) -> Zone {
                 zone.addresses.entry(address.into()).or_insert_with(|| format!("{name}.{network}"));
             }
             for name in &endpoint.names {
-                let is_service = services.contains_key(&name.to_ascii_lowercase());
+                let is_service = services.contains(&name.to_ascii_lowercase());
                 if !is_service && (ready || !led.contains(name)) {
                     zone.add_qualified(name, network, address);
                 }
@@ -165,7 +177,7 @@ pub(crate) fn zone_of_overlay(state: &State, overlay: &Overlay) -> Zone {
         if let SandboxAttachment::Overlay { network: id, aliases, .. } = &leg.attachment
             && *id == table.network
         {
-            for name in aliases.iter().filter(|n| !services.contains_key(&n.to_ascii_lowercase())) {
+            for name in aliases.iter().filter(|n| !services.contains(&n.to_ascii_lowercase())) {
                 zone.add_qualified(name, network, leg.address);
             }
         }
@@ -216,10 +228,10 @@ impl View {
         }
         let linked = || {
             let mut links = self.links.iter().filter(|(alias, ..)| alias == name);
-            links.find_map(|(_, zone, known)| zone.names.get(known))
+            links.find_map(|(_, zone, known)| zone.of_all(known))
         };
         let of_stack = || self.zones.iter().find_map(|zone| zone.of_stack(&self.service, name));
-        let of_all = || self.zones.iter().find_map(|zone| zone.names.get(name));
+        let of_all = || self.zones.iter().find_map(|zone| zone.of_all(name));
         let Some(addresses) = linked().or_else(of_stack).or_else(of_all) else {
             return Answer::Foreign;
         };
@@ -656,6 +668,55 @@ mod tests {
         // A container that is in no stack, and a service that is not with either.
         assert_eq!(asked("", "api."), "10.0.1.1 10.0.1.2 10.0.1.3");
         assert_eq!(asked("three_app", "api."), "10.0.1.1 10.0.1.2 10.0.1.3");
+    }
+
+    /// The names of a network are made anew with each of its tables: a service of many tasks, and many of few.
+    #[test]
+    fn the_names_of_a_large_network_are_made_in_proportion() {
+        let address = |n: u32| IpAddr::from(Ipv4Addr::from(0x0a00_0000 + n));
+        let service = |n: u32| model::ServiceId(u128::from(n));
+        let (tasks, services) = (30_000, 3000);
+        let mut table = model::NetworkTable {
+            network: model::NetworkId(1),
+            name: "net".into(),
+            version: 1,
+            allocation: model::NetworkAllocation {
+                vni: 4097,
+                subnet: "10.0.0.0/8".parse().unwrap(),
+                gateway: address(1),
+            },
+            internal: false,
+            mtu_bytes: 1450,
+            endpoints: BTreeMap::new(),
+            services: BTreeMap::new(),
+        };
+        for n in 0..services {
+            let vip = (n > 0).then(|| address(1_000_000 + n));
+            let named = model::NetworkService { name: format!("s{n}"), vip, aliases: vec!["all".into()] };
+            table.services.insert(service(n), named);
+        }
+        for n in 0..tasks + services {
+            let endpoint = model::NetworkEndpoint {
+                address: address(10 + n),
+                node: model::NodeId(1),
+                vtep: address(2),
+                service: service(n.saturating_sub(tasks)),
+                names: vec![format!("t{n}")],
+                ready: true,
+                lost: false,
+            };
+            table.endpoints.insert(model::TaskId(u128::from(n)), endpoint);
+        }
+        let begun = std::time::Instant::now();
+        let mut state = State::default();
+        state.put_table(table);
+        let zone = zone_of_overlay(&state, &state.tables[&model::NetworkId(1)]);
+        let took = begun.elapsed();
+        let count = |name: &str| zone.of_all(name).map_or(0, Vec::len);
+        assert_eq!((count("s0"), count("tasks.s0.net"), count("t7.net")), (30_001, 30_001, 1));
+        assert_eq!((count("s5"), count("tasks.s5"), count("tasks.all")), (1, 1, 33_000));
+        assert_eq!(state.tables[&model::NetworkId(1)].backends[&service(5)].members().len(), 1);
+        assert!(took < Duration::from_secs(20), "{took:?}: each task is looked at for each other");
     }
 
     #[test]

@@ -232,6 +232,15 @@ impl Sandbox {
     }
 }
 
+/// Returns the addresses that take new connections, by their service, in the order of their tasks.
+pub(crate) fn ready(table: &NetworkTable) -> BTreeMap<ServiceId, Vec<Ipv4Addr>> {
+    let mut ready: BTreeMap<ServiceId, Vec<Ipv4Addr>> = BTreeMap::new();
+    for endpoint in table.endpoints.values().filter(|e| e.ready) {
+        ready.entry(endpoint.service).or_default().extend(v4(endpoint.address, "endpoints"));
+    }
+    ready
+}
+
 impl State {
     pub(crate) fn mac(&self, leg: &Leg) -> Mac {
         match leg.overlay().and_then(|id| self.tables.get(&id)) {
@@ -255,12 +264,10 @@ impl State {
     pub(crate) fn put_table(&mut self, table: NetworkTable) {
         let mut backends = self.tables.remove(&table.network).map(|o| o.backends).unwrap_or_default();
         backends.retain(|id, _| table.services.contains_key(id));
-        for (id, service) in &table.services {
-            if service.vip.is_some() {
-                let ready = table.endpoints.values().filter(|e| e.service == *id && e.ready);
-                let wanted = ready.filter_map(|e| v4(e.address, "endpoints").ok()).collect();
-                backends.entry(*id).or_default().update(&wanted);
-            }
+        let ready = ready(&table);
+        for id in table.services.iter().filter(|(_, service)| service.vip.is_some()).map(|(id, _)| id) {
+            let wanted = ready.get(id).into_iter().flatten().copied().collect();
+            backends.entry(*id).or_default().update(&wanted);
         }
         self.tables.insert(table.network, Overlay { table, backends });
     }
