@@ -61,6 +61,7 @@ pub mod tables;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod turns;
 mod vouch;
 mod work;
 

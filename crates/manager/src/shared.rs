@@ -13,6 +13,7 @@ use crate::{
     refusals::{propose_error, read_error},
     stalls::Stalls,
     standing::Known,
+    turns::Turns,
 };
 use model::{Batch, Change, Duration, NodeId, Role, Tables, Timestamp};
 use std::{
@@ -83,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) refusals: AtomicU64,
     /// Turns at looking at passwords, which is slow on purpose.
     pub(crate) logins: Arc<Semaphore>,
+    /// Turns at looking ahead, which is a plan for all services, some times over.
+    pub(crate) outlooks: Turns,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -121,6 +124,7 @@ impl Shared {
             notes: Notes::default(),
             refusals: AtomicU64::new(0),
             logins: Arc::new(Semaphore::new(LOGINS_AT_ONCE)),
+            outlooks: Turns::default(),
             looked_again: Mutex::default(),
             cancel: CancellationToken::new(),
         }

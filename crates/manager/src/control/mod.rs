@@ -361,7 +361,7 @@ impl Control for ControlService {
         let (_, changes) = stacks::apply(&view, self.0.stamp(), &person.name, &request)?;
         let deed = Deed { message: request.message.clone(), ..Deed::new(person, "deploy") };
         deed.judge(&view, &changes).map_err(Status::permission_denied)?;
-        outlook::of_stack(self.0.time(), view, changes, request).await.map(Response::new)
+        outlook::of_stack(&self.0.outlooks, self.0.time(), view, changes, request).await.map(Response::new)
     }
 
     async fn explain_service(
@@ -375,7 +375,7 @@ impl Control for ControlService {
         let Object::Service(service) = edit::find(&view, ObjectKind::Service, &request.service)? else {
             return Err(Status::not_found(format!("service {} not found", request.service)));
         };
-        outlook::of_nodes(self.0.time(), view, service.id).await.map(Response::new)
+        outlook::of_nodes(&self.0.outlooks, self.0.time(), view, service.id).await.map(Response::new)
     }
 
     async fn who_am_i(&self, request: Request<WhoAmIRequest>) -> Result<Response<WhoAmIReply>, Status> {

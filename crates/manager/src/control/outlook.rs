@@ -1,5 +1,6 @@
 //! What would become of a stack, and how nodes stand to a service: the planner asked about a state that is not stored.
 
+use crate::turns::Turns;
 use model::{Change, ServiceId, Tables};
 use plan::Clock;
 use proto::{
@@ -15,14 +16,15 @@ use tonic::Status;
 /// Returns where the tasks of a stack's services would be after these changes.
 ///
 /// # Errors
-/// FAILED_PRECONDITION: the changes do not fit the state.
+/// FAILED_PRECONDITION: the changes do not fit the state. Those of [`Turns::take`].
 pub(super) async fn of_stack(
+    turns: &Turns,
     clock: Clock,
     view: Arc<Tables>,
     changes: Vec<Change>,
     request: ApplyStackRequest,
 ) -> Result<ForeseeStackReply, Status> {
-    beside(move || {
+    let work = move || {
         let after = view.assume(&changes).map_err(|e| Status::failed_precondition(e.to_string()))?;
         let names = request.services.iter().filter_map(|s| s.spec.as_ref()).map(|spec| spec.name.as_str());
         let services: Vec<ServiceId> =
@@ -44,30 +46,24 @@ pub(super) async fn of_stack(
             is_whole: seen.is_whole,
         });
         Ok(ForeseeStackReply { services: services.collect() })
-    })
-    .await
+    };
+    turns.take(work).await
 }
 
 /// Returns how each node stands to one more task of a service.
 ///
 /// # Errors
-/// None of its own.
+/// Those of [`Turns::take`].
 pub(super) async fn of_nodes(
+    turns: &Turns,
     clock: Clock,
     view: Arc<Tables>,
     service: ServiceId,
 ) -> Result<ExplainServiceReply, Status> {
-    beside(move || {
+    let work = move || {
         let verdicts = plan::verdicts(&view, clock, service).into_iter();
         let nodes = verdicts.map(|v| Verdict { node: v.node.to_wire(), obstacles: v.obstacles });
         Ok(ExplainServiceReply { nodes: nodes.collect() })
-    })
-    .await
-}
-
-/// Planning takes its time; the runtime's threads have other things to do.
-async fn beside<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
-) -> Result<T, Status> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Status::internal(e.to_string()))?
+    };
+    turns.take(work).await
 }
