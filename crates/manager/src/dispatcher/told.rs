@@ -153,7 +153,7 @@ impl Told {
             }
             waits
         });
-        news.extend(assignments.map(Down::Assignments));
+        news.extend(assignments.into_iter().map(Down::Assignments));
         let mut news: Vec<ManagerMessage> = news.into_iter().map(told_now).collect();
 
         for network in self.held.unneeded(&subjects) {
