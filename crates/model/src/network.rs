@@ -160,6 +160,10 @@ pub enum PublishMode {
     Host,
 }
 
+/// *Limit* of the names that a service has beside its own on one network. Every node of the network answers for each, with
+/// the addresses of all of its tasks.
+pub const ALIASES_MAX: usize = 256;
+
 /// Everything a node must know of one overlay network. Derived from the tables, never stored by managers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkTable {

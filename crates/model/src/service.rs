@@ -137,6 +137,21 @@ pub const TASKS_MAX: u64 = 1 << 14;
 /// connections out of the ports that are left: with all 28,232 of them taken no manager would reach another.
 pub const PORTS_MAX: usize = 1 << 14;
 
+/// *Limit* of what the tasks of all services say together: each carries its service's spec, in the memory and the log of
+/// every manager. Services whose tasks say less than [`TASKS_BYTES_FEW`] do not count. *Unit:* bytes.
+pub const TASKS_BYTES_MAX: u64 = 256 << 20;
+
+/// What is not multiplied by much. *Unit:* bytes.
+pub const TASKS_BYTES_FEW: u64 = 1 << 20;
+
+/// *Limit* of tasks behind published ports, each counted once for each port of the routing mesh: every node hears of all
+/// of them whenever one changes.
+pub const BACKENDS_MAX: u64 = 1 << 16;
+
+/// *Limit* of ended tasks that are kept because attempts are counted by them, of all services that have more attempts than
+/// the history of a slot is long.
+pub const ATTEMPTS_MAX: u64 = 1 << 16;
+
 impl Mode {
     /// Returns how many slots are asked for by number; those of global services are as many as there are nodes.
     pub fn slots(self) -> u64 {

@@ -2,6 +2,7 @@
 //!
 //! Every call is made on the leader; a follower forwards it. Answers are linearizable.
 
+mod amounts;
 mod edit;
 mod outlook;
 #[cfg(test)]

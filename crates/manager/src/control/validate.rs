@@ -1,13 +1,14 @@
 //! What is wrong with a spec, in Docker's words. Pure: a spec and the state in, a refusal out.
 //! Source: swarmkit `manager/controlapi`, `api/validation`.
 
+use super::amounts;
 use crate::ingress;
 use model::{
-    ATTACHMENT_OPTIONS_LEVEL, BindRecursion, CONFINEMENT_LEVEL, Config, ConfigSpec, ContainerSpec,
-    DOCKER_NETWORK_OPTIONS, EndpointMode, GenericRequests, MTU_OPTION, Mode, MountKind, NODE_NETWORK_LEVEL,
-    NetworkDriver, NetworkId, NetworkSpec, ObjectRef, PORTS_MAX, Protocol, PublishMode, Resources, Secret,
-    SecretSpec, ServiceId, ServiceSpec, Subnets, TASKS_MAX, TEMPLATES_LEVEL, Tables, Task, TaskState, Want,
-    confine, resource::TOGETHER_LEVEL,
+    ALIASES_MAX, ATTACHMENT_OPTIONS_LEVEL, BindRecursion, CONFINEMENT_LEVEL, Config, ConfigSpec,
+    ContainerSpec, DOCKER_NETWORK_OPTIONS, EndpointMode, GenericRequests, MTU_OPTION, Mode, MountKind,
+    NODE_NETWORK_LEVEL, NetworkDriver, NetworkId, NetworkSpec, ObjectRef, PORTS_MAX, Protocol, PublishMode,
+    Resources, Secret, SecretSpec, ServiceId, ServiceSpec, Subnets, TASKS_MAX, TEMPLATES_LEVEL, Tables, Task,
+    TaskState, Want, confine, resource::TOGETHER_LEVEL,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tonic::Status;
@@ -47,6 +48,7 @@ pub(super) fn service(tables: &Tables, spec: &ServiceSpec, id: Option<ServiceId>
     ingress::check(tables, spec)?;
     own_ports(tables, spec)?;
     port_count(tables, spec, id)?;
+    amounts::check(tables, spec, id)?;
     port_conflicts(tables, spec, id)
 }
 
@@ -288,6 +290,14 @@ fn networks(tables: &Tables, spec: &ServiceSpec) -> Result<(), Status> {
         }
         if !seen.insert(attachment.network) {
             return Err(invalid(format!("network {} is named twice", network.spec.name)));
+        }
+        let aliases = attachment.aliases.len();
+        if aliases > ALIASES_MAX {
+            return Err(invalid(format!(
+                "service {}: {aliases} aliases on network {}, and at most {ALIASES_MAX} are kept: each node answers for \
+                 each of them, with the addresses of all tasks",
+                spec.name, network.spec.name
+            )));
         }
         driver_options(tables, &network.spec.name, attachment)?;
         let (name, driver) = (&network.spec.name, network.spec.driver);
@@ -678,6 +688,21 @@ mod tests {
         // What a service asks for already does not count against it.
         let me = tables.services.values().next().map(|s| s.id);
         assert_eq!(asked(Mode::Replicated { replicas: TASKS_MAX }, me), Ok(()));
+    }
+
+    #[test]
+    fn a_service_has_as_many_names_on_a_network_as_nodes_answer_for() {
+        let tables = state().node(1).network(1).tables();
+        let asked = |count: usize| {
+            let mut spec = service_spec("web");
+            let aliases = (0..count).map(|n| format!("a{n}")).collect();
+            let attachment = model::NetworkAttachmentSpec::new(model::NetworkId(1), aliases);
+            Arc::make_mut(&mut spec.task).networks = vec![attachment];
+            service(&tables, &spec, None).map_err(|refused| refused.message().to_owned())
+        };
+        assert_eq!(asked(ALIASES_MAX), Ok(()));
+        let said = asked(ALIASES_MAX + 1).unwrap_err();
+        assert!(said.starts_with("service web: 257 aliases on network"), "{said}");
     }
 
     #[test]
