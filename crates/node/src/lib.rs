@@ -30,6 +30,7 @@ mod lock;
 mod managers;
 mod member;
 mod peer;
+mod port;
 mod record;
 mod recover;
 mod settings;

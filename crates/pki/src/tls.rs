@@ -37,7 +37,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    task::JoinSet,
+    task::{JoinSet, coop},
     time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
@@ -54,6 +54,9 @@ const HANDSHAKE_EVERY: Duration = Duration::from_millis(20);
 const HANDSHAKE_BURST: Duration = Duration::from_secs(2);
 /// The longest that a handshake waits for its turn; by then most of a flood has lost its places.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(1);
+/// How much of what came is one unit of work, of which tokio gives a task 128 before it is others' turn: a read is one,
+/// however many small frames are in it. *Unit:* bytes.
+const WORK: usize = 1 << 10;
 /// *Limit* of addresses whose pace is remembered.
 const ADDRESSES_MAX: usize = 4096;
 
@@ -64,6 +67,8 @@ pub struct Limits {
     pub strangers: PlaceLimits,
     /// How long a connection without certificate lasts.
     pub stranger_life: Duration,
+    /// How much is listened to on a connection without certificate: its one question, twice. *Unit:* bytes.
+    pub stranger_bytes: usize,
     /// Connections of nodes; per node.
     pub nodes: PlaceLimits,
     /// How long the other end may take nothing of what we have to send.
@@ -80,6 +85,7 @@ impl Limits {
         Self {
             strangers: PlaceLimits { total: strangers, per_holder: strangers.div_ceil(4) },
             stranger_life: Duration::from_secs(30),
+            stranger_bytes: 128 << 10,
             nodes: PlaceLimits { total: nodes, per_holder: (nodes / 4).min(64) },
             stall: Duration::from_secs(30),
         }
@@ -202,12 +208,14 @@ async fn handshake(
     };
     let place = place.ok_or_else(|| io::Error::other("no place for another connection"))?;
     let lost = Box::pin(place.lost.clone().cancelled_owned());
+    let left = place.hall.limits.stranger_bytes;
     Ok(Connection {
         tls: Guarded::new(tls, None, None),
         peer: Peer { identity, expired, addr },
         place,
         lost,
         ends,
+        left,
         stalled: None,
     })
 }
@@ -334,6 +342,8 @@ pub struct Connection {
     lost: Pin<Box<WaitForCancellationFutureOwned>>,
     /// A stranger's time is short.
     ends: Option<Pin<Box<Sleep>>>,
+    /// What a stranger has left to say. *Unit:* bytes.
+    left: usize,
     /// Runs while the other end takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -350,6 +360,25 @@ impl Connection {
         }
         if self.ends.as_mut().is_some_and(|ends| ends.as_mut().poll(cx).is_ready()) {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "a connection without certificate is short"));
+        }
+        Ok(())
+    }
+
+    /// Counts what was read: what a stranger says has an end, and whoever says much gives others their turn.
+    fn count(&mut self, bytes: usize, cx: &mut Context<'_>) -> io::Result<()> {
+        for _ in 0..bytes / WORK {
+            match coop::poll_proceed(cx) {
+                Poll::Ready(turn) => turn.made_progress(),
+                Poll::Pending => break,
+            }
+        }
+        if self.ends.is_some() {
+            self.left = self.left.checked_sub(bytes).ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    "a connection without certificate says little",
+                )
+            })?;
         }
         Ok(())
     }
@@ -382,7 +411,13 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.poll_over(cx)?;
-        Pin::new(&mut self.tls).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.tls).poll_read(cx, buf);
+        if let Err(over) = self.count(buf.filled().len() - before, cx) {
+            buf.set_filled(before); // what fails has read nothing
+            return Poll::Ready(Err(over));
+        }
+        read
     }
 }
 

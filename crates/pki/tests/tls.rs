@@ -7,9 +7,9 @@ use pki::{
     Authority, Credentials, Expected, Identity, NodeKey, RootCa,
     tls::{Connector, Limits, Listener, Peer, bootstrap_connector, connector},
 };
-use std::{os::unix::fs::PermissionsExt as _, time::SystemTime};
+use std::{os::unix::fs::PermissionsExt as _, task::Poll, time::SystemTime};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
     task::JoinSet,
@@ -262,6 +262,7 @@ fn small(short: Duration) -> Limits {
     Limits {
         strangers: PlaceLimits { total: 8, per_holder: 4 },
         stranger_life: short,
+        stranger_bytes: 4096,
         nodes: PlaceLimits { total: 6, per_holder: 2 },
         stall: short,
     }
@@ -376,4 +377,75 @@ async fn a_connection_that_takes_nothing_of_what_is_sent_ends() {
         }
     };
     assert_eq!(failed.kind(), std::io::ErrorKind::TimedOut);
+}
+
+/// Whatever it says: what HTTP/2 makes of it costs a node something for each byte.
+#[tokio::test]
+async fn what_is_listened_to_without_certificate_has_an_end() {
+    let swarm = Swarm::new(7);
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let limits = small(Duration::from_secs(60));
+    let mut listener = Listener::start_with(tcp, &swarm.node(1, Role::Manager), limits).unwrap();
+    let addr = listener.local_addr().to_string();
+    let mut heard = async |connector: Connector| {
+        let (client, server) = tokio::join!(connector.connect(&addr), listener.next());
+        let (mut client, mut server) = (client.unwrap(), server.unwrap().unwrap());
+        let says = async {
+            for _ in 0..20 {
+                client.write_all(&[b'x'; 1024]).await?;
+            }
+            client.shutdown().await
+        };
+        let mut heard = Vec::new();
+        let (_said, ended) = tokio::join!(says, server.read_to_end(&mut heard));
+        (heard.len(), ended.map_err(|e| e.kind()))
+    };
+    let (bytes, ended) = heard(bootstrap_connector(swarm.ca.digest())).await;
+    assert!(bytes <= 4096, "{bytes} bytes");
+    assert_eq!(ended, Err(std::io::ErrorKind::ConnectionAborted));
+    let node = connector(&swarm.node(2, Role::Worker), Expected::Member);
+    assert_eq!(heard(node).await, (20 * 1024, Ok(20 * 1024)), "a node says what it has to");
+}
+
+/// One read is little work for tokio, and may have a thousand frames in it.
+#[tokio::test]
+async fn who_says_much_gives_others_their_turn() {
+    let swarm = Swarm::new(7);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 20).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let limits = small(Duration::from_secs(60));
+    let tcp = socket.listen(16).unwrap();
+    let mut listener = Listener::start_with(tcp, &swarm.node(1, Role::Manager), limits).unwrap();
+    let node = connector(&swarm.node(2, Role::Worker), Expected::Member);
+    let addr = listener.local_addr().to_string();
+    let (client, server) = tokio::join!(node.connect(&addr), listener.next());
+    let (mut client, mut server) = (client.unwrap(), server.unwrap().unwrap());
+    let says = async move {
+        let mut said = 0;
+        // As much as there is room for between the two.
+        while let Ok(written) =
+            tokio::time::timeout(Duration::from_millis(500), client.write(&[b'x'; 8192])).await
+        {
+            said += written.unwrap();
+        }
+        (client, said)
+    };
+    let (_client, said) = says.await;
+    // The test's own task is never to yield; this one is.
+    let heard = tokio::spawn(async move {
+        let (mut heard, mut room) = (0, vec![0; 8192]);
+        std::future::poll_fn(|cx| {
+            loop {
+                let mut buf = tokio::io::ReadBuf::new(&mut room);
+                match std::pin::Pin::new(&mut server).poll_read(cx, &mut buf) {
+                    Poll::Ready(read) => heard += read.map(|()| buf.filled().len()).unwrap(),
+                    Poll::Pending => return Poll::Ready(heard),
+                }
+            }
+        })
+        .await
+    });
+    let heard = heard.await.unwrap();
+    assert!(heard > 0 && heard <= 160 << 10, "{heard} of {said} bytes at once");
 }

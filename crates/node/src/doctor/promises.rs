@@ -96,7 +96,7 @@ pub const SECURITY: &[Promise] = &[
     ),
     checked(
         "a flood on 2377 or the front door costs the flooder",
-        "pki::tls, node::strangers, node::beginnings, docker_api::server::seats",
+        "pki::tls, node::port, node::strangers, node::beginnings, docker_api::server::seats",
         &[Check::new("descriptors", kernel::descriptors)],
     ),
     program(

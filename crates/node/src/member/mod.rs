@@ -21,8 +21,9 @@ use crate::{
     descriptors,
     managers::is_passing,
     peer::{FrontDoorCell, PeerService},
+    port,
     record::{Folder, Record},
-    recover, strangers,
+    recover,
     swarm_events::{self, Told},
 };
 use agent::{Agent, Executor};
@@ -61,13 +62,6 @@ const REOPEN_MIN: Duration = Duration::from_secs(1);
 const REOPEN_MAX: Duration = Duration::from_secs(30);
 /// How long a manager that was taken in waits to read so itself.
 const RECORDED: Duration = Duration::from_secs(5);
-
-/// *Limit* of calls at once on one connection: another node's front door follows logs and tunnels through it.
-const STREAMS_MAX: u32 = 1024;
-/// *Limit* of the headers of one call. *Unit:* bytes.
-const HEADERS_MAX: u32 = 16 << 10;
-/// *Limit* of one HTTP/2 frame. *Unit:* bytes.
-const FRAME_MAX: u32 = 16 << 10;
 
 /// How a store begins.
 #[derive(Debug, Clone)]
@@ -265,7 +259,11 @@ impl Member {
         let listener =
             pki::tls::Listener::start_with(tcp, &start.credentials, limits).context("cannot serve TLS")?;
         let listener = listener.known_to(&gate.guests);
-        tasks.spawn(serve(routes, listener, cancel.clone()));
+        let serving = cancel.clone();
+        tasks.spawn(async move {
+            port::serve(routes, listener, serving).await.context("the node-to-node server failed")?;
+            Ok(Outcome::Cancelled)
+        });
         let gate_cancel = cancel.clone();
         tasks.spawn(async move {
             gate.watch(gate_cancel).await;
@@ -436,29 +434,6 @@ async fn until_store_opens(start: Start, record: Record, cancel: CancellationTok
         }
         pause = (pause * 2).min(REOPEN_MAX);
     }
-}
-
-async fn serve(
-    routes: tonic::service::Routes,
-    listener: pki::tls::Listener,
-    cancel: CancellationToken,
-) -> Result<Outcome> {
-    tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(5)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .max_concurrent_streams(STREAMS_MAX)
-        .http2_max_header_list_size(HEADERS_MAX)
-        .max_frame_size(FRAME_MAX)
-        .layer(strangers::Layer::default())
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(listener, async move {
-            cancel.cancelled().await;
-            // Streams that never end by themselves would hold the shutdown up.
-            sleep(Duration::from_millis(200)).await;
-        })
-        .await
-        .context("the node-to-node server failed")?;
-    Ok(Outcome::Cancelled)
 }
 
 async fn open_store(start: &Start, record: &mut Record) -> Result<(store::Store, store::Dek)> {
