@@ -174,3 +174,80 @@ async fn a_request_that_is_still_being_sent_ends_with_the_rights_of_who_sends_it
     door.world.lock().unwrap().user = None;
     assert_eq!(answer.join_next().await.unwrap().unwrap(), "HTTP/1.1 403 Forbidden");
 }
+
+impl Door {
+    /// Opens a TCP port beside the socket.
+    async fn port(&self) -> std::net::SocketAddr {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = tcp.local_addr().unwrap();
+        let front = self.front.clone();
+        tokio::spawn(async move { front.serve(docker_api::server::Listener::Tcp(tcp)).await });
+        addr
+    }
+}
+
+/// What a body is wrapped in has an end as well: it is no part of the body, whose length is looked at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_around_a_chunked_body_has_an_end() {
+    let door = Door::of_swarm().await;
+    let addr = door.port().await;
+    let much = "x".repeat(4 << 20);
+    let words = [
+        ("a long extension of a chunk", format!("2;{much}\r\n{{}}\r\n0\r\n\r\n")),
+        ("an extension at each of many chunks", "1;extended=so\r\n \r\n".repeat(200_000)),
+        ("a long trailer", format!("2\r\n{{}}\r\n0\r\nA: {much}\r\n\r\n")),
+        ("many trailers", format!("2\r\n{{}}\r\n0\r\n{}\r\n", "A: x\r\n".repeat(200_000))),
+        ("a length that goes on", format!("{}2\r\n{{}}\r\n0\r\n\r\n", "0".repeat(4 << 20))),
+        ("a length beyond all numbers", format!("{}\r\n", "f".repeat(4 << 20))),
+    ];
+    for (what, body) in words {
+        let request = post("Transfer-Encoding: chunked\r\n", body.as_bytes());
+        for said in
+            [door.says(&request).await, first_line(TcpStream::connect(addr).await.unwrap(), &request).await]
+        {
+            assert!(said.is_empty() || said.contains(" 400 "), "{what}: {said}");
+        }
+        assert_eq!(door.says(PING).await, "HTTP/1.1 200 OK", "{what}");
+    }
+    assert_eq!(door.world.lock().unwrap().tables.secrets.len(), 0, "nothing was made of any of them");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_on_and_on_and_takes_no_answers_is_not_listened_to() {
+    let door = Door::open().await;
+    let addr = door.port().await;
+    let question = b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n";
+    let flood = question.repeat(1000);
+    for is_tcp in [true, false] {
+        let mut io: Box<dyn tokio::io::AsyncWrite + Unpin> = if is_tcp {
+            Box::new(TcpStream::connect(addr).await.unwrap())
+        } else {
+            Box::new(UnixStream::connect(&door.socket).await.unwrap())
+        };
+        let mut sent = 0;
+        while let Ok(written) = timeout(Duration::from_secs(2), io.write(&flood)).await {
+            sent += written.unwrap();
+            assert!(sent < 64 << 20, "it goes on for ever");
+        }
+        assert_eq!(door.says(PING).await, "HTTP/1.1 200 OK");
+    }
+}
+
+/// Each has a request under way, and nothing comes of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_do_not_come_shut_out_nobody_at_another_address() {
+    let door = Door::of_swarm().await;
+    let addr = door.port().await;
+    let half = post("Content-Length: 100\r\n", b"{");
+    let mut halves = Vec::new();
+    for _ in 0..200 {
+        let mut io = TcpStream::connect(addr).await.unwrap();
+        io.write_all(&half).await.ok();
+        halves.push(io);
+    }
+    assert_eq!(door.says(PING).await, "HTTP/1.1 200 OK");
+    let neighbour = tokio::net::TcpSocket::new_v4().unwrap();
+    neighbour.bind("127.0.0.9:0".parse().unwrap()).unwrap();
+    let neighbour = neighbour.connect(addr).await.unwrap();
+    assert_eq!(first_line(neighbour, PING).await, "HTTP/1.1 200 OK");
+}
