@@ -251,3 +251,33 @@ async fn bodies_that_do_not_come_shut_out_nobody_at_another_address() {
     let neighbour = neighbour.connect(addr).await.unwrap();
     assert_eq!(first_line(neighbour, PING).await, "HTTP/1.1 200 OK");
 }
+
+/// What would be dropped in silence is refused by its name, before anything is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parameters_that_nothing_would_be_done_for_are_refused() {
+    let door = Door::open().await;
+    let said = async |target: &str| {
+        let mut io = UnixStream::connect(&door.socket).await.unwrap();
+        let head =
+            format!("POST {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        io.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(SOON, io.read_to_string(&mut answer)).await.expect("an answer and the end").unwrap();
+        answer
+    };
+    for (target, named) in [
+        ("/build?securityopt=%5B%22seccomp%3Dmine.json%22%5D", "securityopt"),
+        ("/build?cgroupparent=/mine", "cgroupparent"),
+        ("/build?isolation=hyperv", "isolation"),
+        ("/containers/x/start?checkpoint=c1", "checkpoint"),
+        ("/containers/x/start?checkpoint-dir=/tmp", "checkpoint-dir"),
+    ] {
+        let answer = said(target).await;
+        let is_refused = answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.1 501 ");
+        assert!(is_refused && answer.contains(named), "{target}: {answer}");
+    }
+    for target in ["/build?securityopt=%5B%5D&isolation=default&cgroupparent=", "/build?securityopt=null"] {
+        let answer = said(target).await;
+        assert!(!answer.contains("not supported"), "{target}: {answer}");
+    }
+}

@@ -69,6 +69,21 @@ fn options(state: &State, params: &Params, headers: &HeaderMap) -> Result<BuildO
     if params.flag("squash") {
         return Err(ApiError::bad_request("squash is not supported: use a multi-stage build"));
     }
+    // Who confines a build believes that it is confined.
+    if let Some(option) = json::<Vec<String>>(params, "securityopt")?.first() {
+        return Err(ApiError::bad_request(format!(
+            "securityopt: {option:?} is not supported: steps of a build are confined as containers are by default"
+        )));
+    }
+    if let Some(parent) = params.get("cgroupparent") {
+        return Err(ApiError::bad_request(format!(
+            "cgroupparent: {parent:?} is not supported: steps of a build are in groups of the daemon's; hint: memory, \
+             cpuquota and the like bound them"
+        )));
+    }
+    if let Some(isolation) = params.get("isolation").filter(|word| *word != "default") {
+        return Err(ApiError::bad_request(format!("isolation: {isolation:?} is not supported on Linux")));
+    }
     let platform = params.get("platform").map(str::parse).transpose();
     let mut tags = Vec::new();
     for name in params.all("t").iter().filter(|name| !name.is_empty()) {

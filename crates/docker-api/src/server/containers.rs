@@ -128,6 +128,12 @@ async fn act(
     params: Params,
     JsonBody(update): JsonBody<types::ContainerUpdate>,
 ) -> Result<Response, ApiError> {
+    let asked = ["checkpoint", "checkpoint-dir"].into_iter().find(|key| params.get(key).is_some());
+    if let Some(key) = asked.filter(|_| action == "start") {
+        return Err(ApiError::not_implemented(format!(
+            "{key}: there are no checkpoints; hint: without it the container starts anew"
+        )));
+    }
     let engine = state.engine()?;
     let stop = || {
         Ok::<_, ApiError>(StopOptions {
