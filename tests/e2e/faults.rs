@@ -505,6 +505,40 @@ fn no_request_is_lost_while_a_daemon_is_away_and_when_it_returns() {
 }
 
 #[test]
+fn a_host_whose_clock_is_an_hour_ahead_is_named_and_keeps_its_tasks() {
+    let mut lab = swarm(3, 3);
+    for n in 1..=3 {
+        load_hello(&lab, n);
+    }
+    lab.rswarm(1, &["service", "create", "--name", "web", "--replicas", "3", "rswarm/hello", "web"]).ok();
+    wait_for_replicas(&lab, 1, "web", "3/3");
+    let running = lab.rswarm(3, &["ps", "-q"]).ok();
+    let mut restart = |lab: &mut Lab, more: &str| {
+        lab.tell("kill-daemon 3").expect("the daemon to be killed");
+        lab.tell(&format!("program 3 {} {more}", program().display())).expect("other words for it");
+        lab.tell("start-daemon 3").expect("the daemon to be started");
+        lab.wait_for_daemon(3).expect("its answer");
+    };
+    let wait_for_message = |lab: &Lab, wanted: &str| {
+        wait_for(&format!("{wanted:?} to be said of host 3"), SOON, || {
+            let inspect = ["node", "inspect", "--format", "{{.Status.State}} {{.Status.Message}}", "host3"];
+            let said = lab.rswarm(1, &inspect);
+            if said.stdout.trim() == wanted { Ok(()) } else { Err(format!("{said:?}{}", lab.daemon_logs())) }
+        });
+    };
+    restart(&mut lab, "--clock-offset 3600");
+    wait_for_message(&lab, "ready clock is 60 min ahead");
+    // What it runs it was given before, and what it is given now it runs.
+    lab.rswarm(1, &["service", "scale", "web=6"]).ok();
+    wait_for_replicas(&lab, 1, "web", "6/6");
+    let now = lab.rswarm(3, &["ps", "-q"]).ok();
+    assert!(running.lines().all(|id| now.contains(id)), "{running}{now}");
+    restart(&mut lab, "");
+    wait_for_message(&lab, "ready");
+    assert_eq!(lab.rswarm(3, &["ps", "-q"]).ok(), now, "{}", lab.daemon_logs());
+}
+
+#[test]
 fn networks_keep_off_the_hosts_own_and_each_other_and_none_is_made_without_a_subnet() {
     let lab = lab(1);
     load_hello(&lab, 1);

@@ -9,11 +9,8 @@ use crate::{SOON, lab, load_hello, wait_for_replicas};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io::{Read as _, Write as _},
-    os::unix::net::UnixStream,
+    fs,
     path::{Path, PathBuf},
-    process::Command,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -21,52 +18,16 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
-use testkit::{Lab, wait_for};
+use testkit::{Disk, Lab, dumps_are_alike, wait_for};
 
 const HOSTS: u8 = 3;
 const REPLICAS: usize = 6;
-/// Room for the image, which is the program, and for what is unpacked of it. Only what is written takes any.
-const DISK_BYTES: u64 = 3 << 30;
 /// A client waits so long for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Label of the register that clients write: how many writes there were.
 const COUNT: &str = "count";
 /// Label that tells which write made it.
 const BY: &str = "by";
-
-fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
-    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
-/// A disk of a host. The loop device goes when this and the host's mount are gone, however the test ends.
-struct Disk {
-    device: PathBuf,
-    _open: File,
-}
-
-impl Disk {
-    /// Makes one with an empty file system for host `n`, which has not been started yet.
-    fn make(lab: &Lab, n: u8) -> Self {
-        let root = lab.dir().join(format!("h{n}"));
-        fs::create_dir_all(&root).expect("the host's folder");
-        let image = root.join("disk.img");
-        File::create(&image).and_then(|file| file.set_len(DISK_BYTES)).expect("an image");
-        let image = image.to_str().expect("a readable path");
-        run("mkfs.ext4", &["-q", image]);
-        let device = run("losetup", &["--find", "--show", image]);
-        let open = File::open(&device).expect("the device");
-        // In use, it is detached when it is not any more.
-        run("losetup", &["--detach", &device]);
-        std::os::unix::fs::symlink(&device, root.join("disk")).expect("a link");
-        Self { device: device.into(), _open: open }
-    }
-
-    fn is_mounted(&self) -> bool {
-        Path::new("/sys/fs/ext4").join(self.device.file_name().expect("a name")).exists()
-    }
-}
 
 /// Three managers with disks of their own, and a service that runs on them.
 struct Swarm {
@@ -78,7 +39,7 @@ struct Swarm {
 impl Swarm {
     fn start() -> Self {
         let mut lab = lab(0);
-        let disks = (1..=HOSTS).map(|n| Disk::make(&lab, n)).collect();
+        let disks = (1..=HOSTS).map(|n| Disk::make(&lab, n).expect("a disk")).collect();
         for n in 1..=HOSTS {
             lab.tell(&format!("start {n}")).expect("the host to start");
         }
@@ -99,35 +60,13 @@ impl Swarm {
         self.lab.dir().join(format!("h{n}"))
     }
 
-    /// Returns where the file system of host `n` can be reached from here.
-    fn file_system(&self, n: u8) -> PathBuf {
-        let data = self.host(n).join("data");
-        let name = data.to_str().expect("a readable path");
-        let processes = fs::read_dir("/proc").expect("processes").flatten();
-        let daemon = processes.map(|entry| entry.path()).find(|process| {
-            let line = fs::read(process.join("cmdline")).unwrap_or_default();
-            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-            words.contains(&b"daemon".as_slice()) && words.contains(&name.as_bytes())
-        });
-        let root = daemon.unwrap_or_else(|| panic!("host {n} has no daemon")).join("root");
-        root.join(name.trim_start_matches('/'))
-    }
-
     /// Cuts the power of hosts and gives it back.
     fn cut(&mut self, hosts: &[u8]) {
-        let places: Vec<String> = hosts.iter().map(|n| self.file_system(*n).display().to_string()).collect();
-        // Source: Linux include/uapi/linux/ext4.h, EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH.
-        let shut_down = "my $flag = pack('L', 2); for my $d (@ARGV) { open(my $f, '<', $d) or die \"$d: $!\"; \
-                         ioctl($f, 0x8004587d, $flag) or die \"$d: $!\" }";
-        let places: Vec<&str> = places.iter().map(String::as_str).collect();
-        run("perl", &[["-e", shut_down].as_slice(), &places].concat());
-        for n in hosts {
-            self.lab.tell(&format!("kill {n}")).expect("the host to be killed");
-        }
+        self.lab.cut_power(hosts).expect("the power to be cut");
         for n in hosts {
             let disk = &self.disks[usize::from(*n) - 1];
             wait_for("the disk to be let go", SOON, || {
-                if disk.is_mounted() { Err(format!("{:?} is mounted", disk.device)) } else { Ok(()) }
+                if disk.is_mounted() { Err(format!("{:?} is mounted", disk.device())) } else { Ok(()) }
             });
             fs::remove_dir_all(self.host(*n).join("run")).expect("what was in memory to be gone");
         }
@@ -185,37 +124,13 @@ impl Swarm {
         });
     }
 
-    /// Returns what a manager that leads has in its tables.
-    fn dump(&self, n: u8) -> Value {
-        let list = |what: &str| -> Vec<Value> {
-            let text = self.lab.api(n, &format!("/v1.51/{what}")).expect("a list");
-            serde_json::from_str(&text).expect("a list")
-        };
-        let picked = |what: &str, keys: &[&str]| -> Vec<Value> {
-            let pick = |object: &Value| keys.iter().map(|k| object[*k].clone()).collect::<Value>();
-            // A host's own networks stand beside the swarm's.
-            let ours = list(what).into_iter().filter(|object| object["Scope"] != "local");
-            let mut all: Vec<Value> = ours.map(|object| pick(&object)).collect();
-            all.sort_by_key(Value::to_string);
-            all
-        };
-        json!({
-            "configs": picked("configs", &["ID", "Version", "CreatedAt", "UpdatedAt", "Spec"]),
-            "secrets": picked("secrets", &["ID", "Version", "CreatedAt", "UpdatedAt", "Spec"]),
-            "services": picked("services", &["ID", "CreatedAt", "Spec", "Endpoint"]),
-            "networks": picked("networks", &["Id", "Name", "Scope", "IPAM", "Options", "Created"]),
-            "nodes": picked("nodes", &["ID", "CreatedAt", "Spec"]),
-            "tasks": picked("tasks", &["ID", "ServiceID", "Slot", "NodeID", "Spec", "DesiredState", "CreatedAt"]),
-        })
-    }
-
     /// Has each manager lead, and compares what they have: who leads answers from its own tables.
-    fn dumps_are_alike(&mut self) -> Value {
+    fn dump_of_all(&mut self) -> Value {
         let mut dumps: BTreeMap<u8, Value> = BTreeMap::new();
         for round in 0..20 {
             self.wait_until_whole();
             let leader = self.leader();
-            dumps.insert(leader, self.dump(leader));
+            dumps.insert(leader, self.lab.dump(leader).expect("its tables"));
             if dumps.len() == usize::from(HOSTS) {
                 break;
             }
@@ -242,13 +157,9 @@ impl Swarm {
             self.wait_for_daemon(leader);
         }
         assert_eq!(dumps.len(), usize::from(HOSTS), "some never led");
-        let first = dumps.pop_first().expect("a dump").1;
-        for (n, dump) in dumps {
-            for (table, objects) in first.as_object().expect("tables") {
-                assert_eq!(&dump[table], objects, "host {n} has other {table}");
-            }
-        }
-        first
+        let dumps: Vec<(u8, Value)> = dumps.into_iter().collect();
+        dumps_are_alike(&dumps).expect("all managers to have the same");
+        dumps.into_iter().next().expect("a dump").1
     }
 }
 
@@ -370,19 +281,7 @@ fn client_round(
 
 /// Returns status and body of an answer; `None` if there was none.
 fn request(socket: &Path, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
-    let mut stream = UnixStream::connect(socket).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    let length = body.len();
-    write!(
-        stream,
-        "{method} /v1.51{path} HTTP/1.0\r\nHost: x\r\nContent-Type: application/json\r\n\
-         Content-Length: {length}\r\n\r\n{body}"
-    )
-    .ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    testkit::request(socket, method, path, body, PATIENCE).ok()
 }
 
 /// Tells what is wrong with what clients were told: each write counts the register up by one, so that one that was lost
@@ -478,7 +377,7 @@ fn cuts(variable: &str, short: usize, choose: impl Fn(&Swarm, usize) -> Vec<u8>)
     let found = faults(&told);
     assert!(found.is_empty(), "{found:#?}");
 
-    let dump = swarm.dumps_are_alike();
+    let dump = swarm.dump_of_all();
     let names = |table: &str| -> BTreeSet<String> {
         let named = |o: &Value| o.as_array()?.iter().find_map(|v| v["Name"].as_str()).map(str::to_owned);
         dump[table].as_array().expect("a table").iter().filter_map(named).collect()

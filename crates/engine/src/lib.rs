@@ -98,8 +98,7 @@ use model::Timestamp;
 
 /// Returns the time of this host's clock.
 pub(crate) fn now() -> Timestamp {
-    let nanos = time::OffsetDateTime::now_utc().unix_timestamp_nanos();
-    Timestamp(i64::try_from(nanos).unwrap_or(i64::MAX))
+    Timestamp(sys::clock::nanos())
 }
 
 /// Returns 64 random hex digits.

@@ -70,6 +70,10 @@ pub struct Options {
     /// Cgroup below which containers' cgroups are made.
     pub cgroup_parent: String,
     pub settings: Settings,
+    /// How far this daemon's clock is ahead of the host's, for tests of hosts whose clocks differ: for the swarm's time,
+    /// certificates, and what containers' records say. Shims and image downloads go by the host's. *Unit:* seconds, up to
+    /// [`sys::clock::AHEAD_MAX_SECONDS`] either way.
+    pub clock_ahead_seconds: i64,
 }
 
 /// Sets what must be set before a daemon has threads: that they share memory.
@@ -92,6 +96,10 @@ pub async fn run(options: Options) -> Result<()> {
         .init();
     if options.settings.live_restore == Some(false) {
         tracing::warn!("live-restore: containers outlive the daemon here, whatever it says");
+    }
+    if options.clock_ahead_seconds != 0 {
+        sys::clock::set_ahead(options.clock_ahead_seconds);
+        tracing::warn!(seconds = options.clock_ahead_seconds, "this daemon's clock is set off, for a test");
     }
     pki::install_crypto();
     let soft = descriptors::raise();

@@ -11,7 +11,7 @@ use crate::{
     identity::{Facts, InvalidCertificate},
     lock::{UnlockKey, is_locked},
     provider,
-    verify::{ClientVerifier, Expected, ServerVerifier, Trust, client_chain_check, with_skew},
+    verify::{ClientVerifier, Clock, Expected, ServerVerifier, Trust, client_chain_check, with_skew},
 };
 use arc_swap::ArcSwap;
 use model::{Role, Timestamp};
@@ -262,7 +262,7 @@ impl Credentials {
     pub fn server_config(&self) -> Arc<ServerConfig> {
         let provider = provider();
         let verifier = ClientVerifier { current: self.current.clone(), provider: provider.clone() };
-        let mut config = ServerConfig::builder_with_provider(provider)
+        let mut config = ServerConfig::builder_with_details(provider, Arc::new(Clock))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("aws-lc-rs supports TLS 1.3")
             .with_client_cert_verifier(Arc::new(verifier))
@@ -287,7 +287,7 @@ pub(crate) fn client_config(
     resolver: Option<Resolver>,
 ) -> Arc<ClientConfig> {
     let provider = provider();
-    let builder = ClientConfig::builder_with_provider(provider.clone())
+    let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(Clock))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("aws-lc-rs supports TLS 1.3")
         .dangerous()

@@ -70,10 +70,9 @@ pub fn renewal_due(not_before: Timestamp, not_after: Timestamp, random: u64) -> 
         .after(Duration::from_secs((life / 1000).saturating_mul(permille) + life % 1000 * permille / 1000))
 }
 
-/// Returns the system clock's time.
+/// Returns the time by which certificates are made and judged.
 fn now() -> Timestamp {
-    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX))
+    Timestamp(sys::clock::nanos())
 }
 
 /// Returns the SHA-256 of some bytes.

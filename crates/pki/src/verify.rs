@@ -19,6 +19,7 @@ use rustls::{
         ParsedCertificate, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
+    time_provider::TimeProvider,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
@@ -85,6 +86,21 @@ pub(crate) fn with_skew<T>(
     })
 }
 
+/// The clock of this process, for TLS.
+#[derive(Debug)]
+pub(crate) struct Clock;
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = sys::clock::now().duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some(UnixTime::since_unix_epoch(since))
+    }
+}
+
+fn now() -> Result<UnixTime, Error> {
+    Clock.current_time().ok_or(Error::FailedToGetCurrentTime)
+}
+
 /// Returns the last second of a certificate's life.
 fn expiry(cert: &[u8]) -> Option<UnixTime> {
     let seconds = u64::try_from(Facts::from_der(cert).ok()?.not_after.0 / 1_000_000_000).ok()?;
@@ -103,7 +119,7 @@ pub(crate) fn has_expired(facts: &Facts, now: Timestamp) -> bool {
 pub(crate) fn is_taken(cert: &CertificateDer<'_>, root: &CertificateDer<'_>) -> Result<(), Error> {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone().into_owned())?;
-    let (roots, now) = (Arc::new(roots), UnixTime::now());
+    let (roots, now) = (Arc::new(roots), now()?);
     let all = algorithms(&provider()).all;
     verify_server_cert_signed_by_trust_anchor(&ParsedCertificate::try_from(cert)?, &roots, &[], now, all)?;
     let clients = client_chain_check(roots).map_err(|e| Error::General(e.to_string()))?;

@@ -174,6 +174,7 @@ fn daemon(args: cli::DaemonArgs, host: Option<String>, tls: cli::TlsArgs) -> Res
         hostname,
         cgroup_parent: args.cgroup_parent,
         settings,
+        clock_ahead_seconds: args.clock_offset,
     };
     node::prepare();
     let runtime =

@@ -14,6 +14,7 @@
 
 pub mod bpf;
 pub mod caps;
+pub mod clock;
 pub mod durable;
 pub mod memfd;
 pub mod memory;

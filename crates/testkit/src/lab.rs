@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    os::unix::net::UnixStream,
+    os::unix::{net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::Duration,
@@ -89,6 +89,11 @@ impl Exec {
         Ok(Output { code, stdout: std::fs::read_to_string(&self.output)?, stderr: String::new() })
     }
 
+    /// Returns the file that has what it says.
+    pub fn output(&self) -> &Path {
+        &self.output
+    }
+
     /// Returns what the program has said until now, for a failure's message.
     pub fn said(&self) -> String {
         std::fs::read_to_string(&self.output).unwrap_or_else(|error| error.to_string())
@@ -107,6 +112,8 @@ impl Lab {
             .arg("lab")
             .arg("--dir")
             .arg(dir.path())
+            // What a terminal says to whoever uses the lab (Ctrl-C) is not for the lab: that ends it in order.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -123,8 +130,9 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Gives the lab one of its commands (`start N`, `kill N`, `kill-daemon N`, `start-daemon N`, `cut N`,
-    /// `heal N`, `forward N PORT`, `exec N NAME ARGS`) and waits until it is done.
+    /// Gives the lab one of its commands (`start N`, `kill N`, `kill-daemon N`, `start-daemon N`,
+    /// `program N PATH ARGS` (which daemon is started on N from then on), `cut N`, `heal N`, `forward N PORT`,
+    /// `exec N NAME ARGS`) and waits until it is done.
     ///
     /// # Errors
     /// When the lab refuses, with its reason.

@@ -2,17 +2,24 @@
 //! a state with a deadline; the judge of what clients of a store saw ([`history`]); and hostile JSON for whatever reads
 //! some ([`hostile`]). Never a dependency outside tests.
 
+mod api;
 mod cgroup;
+mod disk;
 mod dockerd;
 pub mod history;
 pub mod hostile;
 mod lab;
 mod load;
+mod signals;
 mod traces;
+mod wires;
 
+pub use api::{dumps_are_alike, request};
 pub use cgroup::{fresh_group, v1_hierarchy, v2_hierarchy};
+pub use disk::Disk;
 pub use dockerd::{Dockerd, Networks};
 pub use lab::{Door, Exec, Lab, Output};
+pub use wires::Cut;
 
 use std::time::{Duration, Instant};
 

@@ -69,6 +69,15 @@ pub(crate) fn cgroup_parent(arguments: &[String]) -> Result<String> {
     Ok(parent.context("a daemon without --cgroup-parent")?.trim_matches('/').to_owned())
 }
 
+/// Returns the first process inside a lab's namespaces, which holds the switch.
+pub(crate) fn lab_of(dir: &Path) -> Option<PathBuf> {
+    let dir = dir.display().to_string();
+    processes().find(|process| {
+        let line = command_line(process);
+        line.get(1).is_some_and(|w| w == "lab") && line.iter().any(|w| w == "--inside") && line.contains(&dir)
+    })
+}
+
 /// Returns the process of the daemon with this folder, and its command line.
 pub(crate) fn daemon_of(root: &Path) -> Option<(PathBuf, Vec<String>)> {
     let data = root.join("data").display().to_string();

@@ -1,9 +1,10 @@
 //! Chores: `cargo xtask bench` measures rswarm on this machine, a table and JSON, peers in the same run where
 //! they are installed; `cargo xtask oracles` runs the tests that need other programs, `cargo xtask fuzz` the fuzz targets,
-//! `cargo xtask soak` what takes long to show.
+//! `cargo xtask soak` what takes long to show, `cargo xtask nemesis` hosts and wires that fail.
 
 mod bench;
 mod fuzz;
+mod nemesis;
 mod oracles;
 mod soak;
 
@@ -24,6 +25,8 @@ enum Command {
     Bench(bench::Args),
     /// Throw inputs at what reads foreign bytes.
     Fuzz(fuzz::FuzzArgs),
+    /// Have hosts and wires fail under load, and look whether everything comes back.
+    Nemesis(nemesis::Args),
     /// Let services come and go, and look what memory that takes.
     Soak(soak::Args),
     /// Run the tests that hold us against other programs: those that `cargo test` shows as ignored.
@@ -45,6 +48,7 @@ fn main() -> Result<()> {
         Command::Bench(_) if cfg!(debug_assertions) => optimized(),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Nemesis(args) => nemesis::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::Oracles { tests } => oracles::run(&tests),
     }

@@ -31,8 +31,7 @@ fn ago(nanos: i64) -> String {
 
 /// Docker's status line: `Up 5 minutes (healthy)`, `Exited (1) 2 hours ago`.
 fn status_line(container: &Container) -> String {
-    let now = time::OffsetDateTime::now_utc().unix_timestamp_nanos();
-    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let now = sys::clock::nanos();
     let since = |at: Option<model::Timestamp>| ago(now.saturating_sub(at.unwrap_or_default().0));
     let state = &container.state;
     let health = container.health().map(|h| match h.status.as_str() {

@@ -209,8 +209,7 @@ async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiErro
 
 /// Returns the time of this host's clock.
 pub(super) fn now() -> model::Timestamp {
-    let nanos = time::OffsetDateTime::now_utc().unix_timestamp_nanos();
-    model::Timestamp(i64::try_from(nanos).unwrap_or(i64::MAX))
+    model::Timestamp(sys::clock::nanos())
 }
 
 /// Source: Docker API `SystemDataUsage`; `type` may be given several times.

@@ -363,7 +363,7 @@ impl Owner {
 
 /// The end of a container whose shim vanished without a word.
 pub(crate) fn lost() -> runtime::ExitStatus {
-    runtime::ExitStatus { code: 137, signal: Some(9), oom: false, at: std::time::SystemTime::now() }
+    runtime::ExitStatus { code: 137, signal: Some(9), oom: false, at: sys::clock::now() }
 }
 
 /// The grace between stop signal and SIGKILL when nobody says.

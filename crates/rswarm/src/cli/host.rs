@@ -29,6 +29,9 @@ pub(crate) struct DaemonArgs {
     /// Cgroup below which containers' cgroups are made.
     #[arg(long, default_value = "rswarm")]
     pub(crate) cgroup_parent: String,
+    /// Seconds that this daemon's clock is ahead of the host's, for tests of hosts whose clocks differ.
+    #[arg(long, hide = true, default_value_t = 0, allow_negative_numbers = true)]
+    pub(crate) clock_offset: i64,
 }
 
 #[derive(Debug, Subcommand)]

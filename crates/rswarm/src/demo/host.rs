@@ -110,12 +110,12 @@ fn init(args: &HostArgs) -> Result<ExitCode> {
         // Held while a child starts, so that it is known before it is reaped.
         let mut known = children.lock();
         match words.as_slice() {
-            ["start"] => {
+            ["start", program, more @ ..] => {
                 // A killed daemon may not be reaped yet.
                 while known.daemon.is_some() {
                     known = children.wait(known);
                 }
-                known.daemon = Some(start_daemon(args)?);
+                known.daemon = Some(start_daemon(args, program, more)?);
                 children.changed.notify_all();
             }
             ["kill"] => {
@@ -149,8 +149,8 @@ fn mount_disk(root: &Path) -> Result<()> {
         .with_context(|| format!("cannot mount {} at {}", disk.display(), data.display()))
 }
 
-fn start_daemon(args: &HostArgs) -> Result<Pid> {
-    let child = Command::new("/proc/self/exe")
+fn start_daemon(args: &HostArgs, program: &str, more: &[&str]) -> Result<Pid> {
+    let child = Command::new(program)
         .arg("daemon")
         .arg("--data-root")
         .arg(args.root.join("data"))
@@ -160,10 +160,11 @@ fn start_daemon(args: &HostArgs) -> Result<Pid> {
         .arg(args.root.join("daemon.toml"))
         .args(["--hostname", &args.hostname()])
         .args(["--cgroup-parent", &format!("{}/{}", args.cgroup_parent, args.hostname())])
+        .args(more)
         .stdin(Stdio::null())
         .stdout(Stdio::inherit())
         .spawn()
-        .context("cannot start the daemon")?;
+        .with_context(|| format!("cannot start the daemon {program}"))?;
     pid_of(&child)
 }
 

@@ -233,11 +233,19 @@ pub(crate) struct Lab {
     cgroup_parent: String,
     switch: Switch,
     hosts: BTreeMap<u8, Host>,
+    /// Hosts whose daemon is another program than this one, or has more arguments.
+    programs: BTreeMap<u8, String>,
 }
 
 impl Lab {
     pub(crate) async fn new(dir: PathBuf, cgroup_parent: String) -> Result<Self> {
-        Ok(Self { dir, cgroup_parent, switch: Switch::new().await?, hosts: BTreeMap::new() })
+        Ok(Self {
+            dir,
+            cgroup_parent,
+            switch: Switch::new().await?,
+            hosts: BTreeMap::new(),
+            programs: BTreeMap::new(),
+        })
     }
 
     /// Starts host `n` with its daemon; what it had on disk is still there.
@@ -268,7 +276,7 @@ impl Lab {
         };
         self.switch.plug(n, pid).await?;
         self.hosts.insert(n, Host { keeper, commands });
-        self.command(n, "start")
+        self.start_daemon(n)
     }
 
     /// Pulls the plug of host `n`: SIGKILL to its pid 1 takes every process of it along.
@@ -286,7 +294,14 @@ impl Lab {
 
     /// Starts the daemon of host `n` after [`Lab::kill_daemon`].
     pub(crate) fn start_daemon(&mut self, n: u8) -> Result<()> {
-        self.command(n, "start")
+        let program = self.programs.get(&n).map_or("/proc/self/exe", String::as_str);
+        let words = format!("start {program}");
+        self.command(n, &words)
+    }
+
+    /// Has the daemon of host `n` be `program` with `more` arguments from its next start on.
+    pub(crate) fn program(&mut self, n: u8, program: &str, more: &[&str]) {
+        self.programs.insert(n, [&[program][..], more].concat().join(" "));
     }
 
     /// Starts this program with `args` in host `n`, beside its daemon. What it says goes to the file NAME in the

@@ -265,6 +265,9 @@ async fn serve_lab(dir: PathBuf) -> Result<()> {
             ["kill", n] => lab.kill_host(n.parse()?),
             ["kill-daemon", n] => lab.kill_daemon(n.parse()?),
             ["start-daemon", n] => lab.start_daemon(n.parse()?),
+            ["program", n, program, more @ ..] => {
+                n.parse().map(|n| lab.program(n, program, more)).map_err(Into::into)
+            }
             ["cut", n] => lab.cable(n.parse()?, false).await,
             ["heal", n] => lab.cable(n.parse()?, true).await,
             ["exec", n, name, args @ ..] => lab.exec(n.parse()?, name, args),
