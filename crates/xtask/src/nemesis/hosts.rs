@@ -139,8 +139,11 @@ impl Swarm {
             bare: BTreeMap::new(),
         };
         this.join_all()?;
-        // The first services make what stays on a host: the mesh, its namespace.
+        // The first services make what stays on each host: the mesh, the namespace of networks.
         this.make_services()?;
+        let everywhere = ["service", "create", "--detach", "--name", "first", "--mode", "global"];
+        let everywhere = [&everywhere[..], &["--network", "back", "rswarm/hello", "web"]].concat();
+        succeed(this.lab.rswarm(1, &everywhere))?;
         this.until_whole(0, false, WAIT)?;
         this.remove_services()?;
         for n in 1..=HOSTS {

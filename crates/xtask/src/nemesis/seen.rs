@@ -84,7 +84,10 @@ fn judge_tasks(seen: &Seen, faults: &mut Vec<String>) {
     let (mut slots, mut wanted, mut addresses) =
         (BTreeSet::new(), BTreeMap::new(), BTreeMap::<String, String>::new());
     for task in seen.tasks.iter().filter(is_wanted) {
-        let (id, slot) = (text(&task["ID"]), (text(&task["ServiceID"]), task["Slot"].as_u64()));
+        // Of a service that has a task on each node, the node is the slot.
+        let number = task["Slot"].as_u64().filter(|number| *number > 0);
+        let place = number.map_or_else(|| text(&task["NodeID"]), |number| number.to_string());
+        let (id, slot) = (text(&task["ID"]), (text(&task["ServiceID"]), place));
         if task["Status"]["State"] != "running" {
             faults.push(format!("task {id} is {}: {}", task["Status"]["State"], task["Status"]["Err"]));
         }
@@ -209,6 +212,11 @@ mod tests {
         });
         check("task t1 is \"failed\"", |seen| seen.tasks[1]["Status"]["State"] = json!("failed"));
         check("has two tasks that are to run", |seen| seen.tasks[2]["Slot"] = json!(1));
+        check("has two tasks that are to run", |seen| {
+            for task in &mut seen.tasks {
+                (task["Slot"], task["NodeID"]) = (json!(null), json!("n1"));
+            }
+        });
         check("tasks t1 and t2 both have 10.0.0.1/24 of network ingress", |seen| {
             seen.tasks[2]["NetworksAttachments"][0]["Addresses"] = json!(["10.0.0.1/24"]);
         });
