@@ -590,13 +590,15 @@ impl agent::Executor for HostExecutor {
             return self.engine.take_off(task.id).await.map(|()| None).map_err(|e| temporary(&e));
         }
         let Some(container) = self.find(task.id).await? else { return Ok(None) };
+        let grace = task.spec.container.stop_grace_period.unwrap_or(Duration::from_secs(10));
         if container.state.is_running() {
-            let grace = task.spec.container.stop_grace_period.unwrap_or(Duration::from_secs(10));
             let hooks = &task.spec.container.pre_stop;
             if let Err(error) = hooks::run(&self.engine, &container.id, "pre_stop", hooks, grace).await {
                 // It is to stop all the same.
                 tracing::warn!(task.id = %task.id, %error, "a hook failed");
             }
+        }
+        if may_run(container.state.status) {
             let stop = self.engine.stop(&container.id, StopOptions { signal: None, timeout: Some(grace) });
             match tokio::time::timeout(grace.saturating_add(STOP_SLACK), stop).await {
                 Ok(Ok(())) => {}
@@ -662,6 +664,15 @@ impl agent::Executor for HostExecutor {
     }
 }
 
+/// Does a container run, or will it by itself? A start that was abandoned goes on: a stop waits for it, and ends what it
+/// began.
+fn may_run(status: Status) -> bool {
+    match status {
+        Status::Created | Status::Running | Status::Paused | Status::Restarting | Status::Removing => true,
+        Status::Exited | Status::Dead => false,
+    }
+}
+
 fn unhealthy(container: &engine::Container) -> TaskError {
     let last = container.health().and_then(|h| h.log.last()).map(|p| p.output.trim().to_owned());
     let reason = match last {
@@ -674,6 +685,13 @@ fn unhealthy(container: &engine::Container) -> TaskError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_container_that_is_being_started_is_stopped_too() {
+        assert!(may_run(Status::Created), "until it runs, that is how it looks");
+        assert!(may_run(Status::Running) && may_run(Status::Paused));
+        assert!(!may_run(Status::Exited) && !may_run(Status::Dead));
+    }
 
     #[test]
     fn a_device_that_is_not_found_once_is_not_gone() {

@@ -215,6 +215,28 @@ fn a_start_waits_until_a_copy_out_of_the_container_has_ended() {
 }
 
 #[test]
+fn a_stop_that_comes_while_a_container_is_being_started_ends_it() {
+    let host = Host::new();
+    let id = host.create(guest(&["park"]));
+    put(&host, &id, "/", "large", &"x".repeat(4 << 20)).unwrap();
+    host.on(async |engine| {
+        // A start waits for whoever copies.
+        let (_, mut copy) = engine.archive_get(&id, "/large").await.unwrap();
+        let start = tokio::time::timeout(std::time::Duration::from_millis(300), engine.start(&id)).await;
+        assert!(start.is_err(), "it is under way, and nobody waits for it any more");
+        assert_eq!(engine.watch(&id).unwrap().borrow().state.status, engine::Status::Created);
+        let now = engine::StopOptions { signal: None, timeout: Some(std::time::Duration::ZERO) };
+        let mut stop = std::pin::pin!(engine.stop(&id, now));
+        let early = tokio::time::timeout(std::time::Duration::from_millis(100), &mut stop).await;
+        assert!(early.is_err(), "there is nothing to stop yet");
+        copy.read_to_end(&mut Vec::new()).await.unwrap();
+        stop.await.unwrap();
+        let status = engine.watch(&id).unwrap().borrow().state.status;
+        assert_eq!(status, engine::Status::Exited);
+    });
+}
+
+#[test]
 fn an_export_of_what_is_down_has_nothing_of_its_mounts() {
     let host = Host::new();
     let id = host.create(guest_with(&["park"], |c| c.host.binds = vec!["vol:/volumes/data".into()]));
