@@ -1,6 +1,6 @@
 //! A service's tasks by slot, and what can be said of one task.
 
-use crate::{constraint, draft::Draft};
+use crate::{constraint, nodes::Replicas};
 use model::{
     Desired, EndpointSpec, NetworkDriver, NodeNetwork, PortConfig, PublishMode, RestartCondition, Service,
     ServiceId, Slot, Tables, Task, TaskSpec, TaskState,
@@ -81,15 +81,22 @@ pub(crate) fn failed(task: &Task) -> bool {
 /// Returns true if a task of this service should be just as this one is.
 ///
 /// A change of placement alone does not dirty a task whose node still fits.
-pub(crate) fn is_clean(draft: &Draft<'_>, service: &Service, task: &Task) -> bool {
+///
+/// `replicas` are counted when they are asked for.
+pub(crate) fn is_clean<'a>(
+    tables: &Tables,
+    replicas: impl Fn() -> &'a Replicas,
+    service: &Service,
+    task: &Task,
+) -> bool {
     if task.spec_version == service.spec_version {
         return true;
     }
     let wanted = &service.spec.task;
     let same_spec = Arc::ptr_eq(wanted, &task.spec)
         || **wanted == *task.spec
-        || (same_but_placement(wanted, &task.spec) && node_still_fits(draft, wanted, task));
-    same_spec && (task.node().is_none() || has_its_endpoint(draft.tables(), &service.spec.endpoint, task))
+        || (same_but_placement(wanted, &task.spec) && node_still_fits(tables, replicas, wanted, task));
+    same_spec && (task.node().is_none() || has_its_endpoint(tables, &service.spec.endpoint, task))
 }
 
 fn same_but_placement(a: &TaskSpec, b: &TaskSpec) -> bool {
@@ -101,17 +108,27 @@ fn same_but_placement(a: &TaskSpec, b: &TaskSpec) -> bool {
         && a.force_update == b.force_update
 }
 
-fn node_still_fits(draft: &Draft<'_>, wanted: &TaskSpec, task: &Task) -> bool {
+fn node_still_fits<'a>(
+    tables: &Tables,
+    replicas: impl Fn() -> &'a Replicas,
+    wanted: &TaskSpec,
+    task: &Task,
+) -> bool {
     let Some(node) = task.node() else { return false };
-    let Some(node) = draft.tables().nodes.get(&node) else { return false };
+    let Some(node) = tables.nodes.get(&node) else { return false };
     constraint::allows(&wanted.placement, node)
         && constraint::runs_platform(&wanted.placement, node)
-        && within_replica_limit(draft, wanted, task, node.id)
+        && within_replica_limit(replicas, wanted, task, node.id)
 }
 
-fn within_replica_limit(draft: &Draft<'_>, wanted: &TaskSpec, task: &Task, node: model::NodeId) -> bool {
+fn within_replica_limit<'a>(
+    replicas: impl Fn() -> &'a Replicas,
+    wanted: &TaskSpec,
+    task: &Task,
+    node: model::NodeId,
+) -> bool {
     let limit = wanted.placement.max_replicas_per_node;
-    limit == 0 || draft.replicas().elsewhere(task, node) < limit
+    limit == 0 || replicas().elsewhere(task, node) < limit
 }
 
 /// Host ports are fixed when a task is placed, and so is whether it has a way in from outside. Ingress ports

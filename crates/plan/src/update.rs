@@ -86,7 +86,7 @@ pub(crate) fn run(draft: &mut Draft<'_>, service: &Service, slots: &Slots) {
 fn retire_overtaken(draft: &mut Draft<'_>, service: &Service, order: UpdateOrder, slots: &Slots) {
     for tasks in slots.values() {
         let live = || tasks.iter().rev().filter(|t| slots::is_live(t));
-        let mut clean = live().filter(|t| slots::is_clean(draft, service, t));
+        let mut clean = live().filter(|t| slots::is_clean(draft.tables(), || draft.replicas(), service, t));
         let (kept, reason) = match order {
             UpdateOrder::StartFirst => (clean.find(|t| slots::is_running(t)), "its replacement is running"),
             UpdateOrder::StopFirst => {
@@ -103,7 +103,7 @@ fn retire_overtaken(draft: &mut Draft<'_>, service: &Service, order: UpdateOrder
 }
 
 fn progress(draft: &Draft<'_>, service: &Service, policy: &UpdatePolicy, tasks: &[Arc<Task>]) -> Progress {
-    let clean = |t: &Task| slots::is_clean(draft, service, t);
+    let clean = |t: &Task| slots::is_clean(draft.tables(), || draft.replicas(), service, t);
     let has_live = tasks.iter().any(|t| slots::is_live(t));
     let is_dirty = if has_live {
         !tasks.iter().any(|t| slots::is_live(t) && clean(t)) && !had_all_attempts(service, tasks)
