@@ -16,6 +16,7 @@ mod objects;
 mod oci;
 mod project;
 mod service;
+mod switches;
 mod user;
 
 pub(crate) use cluster::{
@@ -79,7 +80,7 @@ pub(crate) fn whole() -> clap::Command {
 
 /// Reads what was typed; answers by itself, and ends, where that is no command or asks for help.
 pub(crate) fn read(args: &[std::ffi::OsString]) -> clap::ArgMatches {
-    command().try_get_matches_from(args).unwrap_or_else(|_| whole().get_matches_from(args))
+    switches::parse(command, whole, args).unwrap_or_else(|_| whole().get_matches_from(args))
 }
 
 /// A handful of Linux hosts as one machine for containers.
