@@ -513,7 +513,7 @@ fn a_host_whose_clock_is_an_hour_ahead_is_named_and_keeps_its_tasks() {
     lab.rswarm(1, &["service", "create", "--name", "web", "--replicas", "3", "rswarm/hello", "web"]).ok();
     wait_for_replicas(&lab, 1, "web", "3/3");
     let running = lab.rswarm(3, &["ps", "-q"]).ok();
-    let mut restart = |lab: &mut Lab, more: &str| {
+    let restart = |lab: &mut Lab, more: &str| {
         lab.tell("kill-daemon 3").expect("the daemon to be killed");
         lab.tell(&format!("program 3 {} {more}", program().display())).expect("other words for it");
         lab.tell("start-daemon 3").expect("the daemon to be started");

@@ -176,13 +176,14 @@ async fn a_request_that_is_still_being_sent_ends_with_the_rights_of_who_sends_it
 }
 
 impl Door {
-    /// Opens a TCP port beside the socket.
-    async fn port(&self) -> std::net::SocketAddr {
+    /// Opens a TCP port beside the socket, for as long as the set is held.
+    async fn port(&self) -> (std::net::SocketAddr, JoinSet<()>) {
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = tcp.local_addr().unwrap();
         let front = self.front.clone();
-        tokio::spawn(async move { front.serve(docker_api::server::Listener::Tcp(tcp)).await });
-        addr
+        let mut serving = JoinSet::new();
+        serving.spawn(async move { front.serve(docker_api::server::Listener::Tcp(tcp)).await });
+        (addr, serving)
     }
 }
 
@@ -190,7 +191,7 @@ impl Door {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stands_around_a_chunked_body_has_an_end() {
     let door = Door::of_swarm().await;
-    let addr = door.port().await;
+    let (addr, _serving) = door.port().await;
     let much = "x".repeat(4 << 20);
     let words = [
         ("a long extension of a chunk", format!("2;{much}\r\n{{}}\r\n0\r\n\r\n")),
@@ -215,7 +216,7 @@ async fn what_stands_around_a_chunked_body_has_an_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_on_and_on_and_takes_no_answers_is_not_listened_to() {
     let door = Door::open().await;
-    let addr = door.port().await;
+    let (addr, _serving) = door.port().await;
     let question = b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n";
     let flood = question.repeat(1000);
     for is_tcp in [true, false] {
@@ -237,7 +238,7 @@ async fn who_asks_on_and_on_and_takes_no_answers_is_not_listened_to() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_that_do_not_come_shut_out_nobody_at_another_address() {
     let door = Door::of_swarm().await;
-    let addr = door.port().await;
+    let (addr, _serving) = door.port().await;
     let half = post("Content-Length: 100\r\n", b"{");
     let mut halves = Vec::new();
     for _ in 0..200 {

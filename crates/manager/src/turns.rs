@@ -60,11 +60,11 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn few_work_some_wait_and_the_others_are_told_so() {
         let turns = Turns::default();
-        let (began, begun) = mpsc::channel();
+        let (began, begun) = mpsc::sync_channel(ASKED_MAX);
         let mut asked = JoinSet::new();
         let mut ends = Vec::new();
         for _ in 0..ASKED_MAX {
-            let (end, ended) = mpsc::channel::<()>();
+            let (end, ended) = mpsc::sync_channel::<()>(1);
             let (turns, began) = (turns.clone(), began.clone());
             ends.push(end);
             asked.spawn(async move {
@@ -95,7 +95,7 @@ mod tests {
     #[tokio::test]
     async fn who_has_gone_keeps_his_turn_until_his_work_is_done() {
         let turns = Turns::default();
-        let (end, ended) = mpsc::channel::<()>();
+        let (end, ended) = mpsc::sync_channel::<()>(1);
         let mut asking = Box::pin(turns.take(move || {
             ended.recv().ok();
             Ok(())

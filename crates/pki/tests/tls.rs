@@ -433,7 +433,8 @@ async fn who_says_much_gives_others_their_turn() {
     };
     let (_client, said) = says.await;
     // The test's own task is never to yield; this one is.
-    let heard = tokio::spawn(async move {
+    let mut hearing = JoinSet::new();
+    hearing.spawn(async move {
         let (mut heard, mut room) = (0, vec![0; 8192]);
         std::future::poll_fn(|cx| {
             loop {
@@ -446,6 +447,6 @@ async fn who_says_much_gives_others_their_turn() {
         })
         .await
     });
-    let heard = heard.await.unwrap();
+    let heard = hearing.join_next().await.unwrap().unwrap();
     assert!(heard > 0 && heard <= 160 << 10, "{heard} of {said} bytes at once");
 }
