@@ -1,5 +1,6 @@
-//! What firewalls of others do to us is named. They are what `nft` made of a text: its transactions, as it sent them, are in
-//! `firewalls/`, so that it need not be there; [`oracle`](crate::oracle) holds that it makes the same of the texts today.
+//! What firewalls of others do to us is named. They are what `nft` made of a text: its transactions, as it sent them,
+//! are in `firewalls/`, so that it need not be there; [`oracle`](crate::oracle) holds that it makes the same of the
+//! texts today.
 //!
 //! *Source:* `strace -e trace=sendmsg -e write=all nft -f TEXT`, nft 1.0.6; the datagram that begins with a batch.
 

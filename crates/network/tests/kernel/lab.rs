@@ -40,8 +40,8 @@ pub(crate) fn inside<T: Send + 'static>(netns: &Path, work: impl FnOnce() -> T +
     .expect("the work inside a namespace panicked")
 }
 
-/// The same, always on the same processor: what is sent so is taken in the order in which it was sent. Each processor has
-/// a queue of packets of its own, and a busy one may be late.
+/// The same, always on the same processor: what is sent so is taken in the order in which it was sent. Each processor
+/// has a queue of packets of its own, and a busy one may be late.
 fn in_order<T: Send + 'static>(netns: &Path, work: impl FnOnce() -> T + Send + 'static) -> T {
     inside(netns, move || {
         let this = Pid::from_raw(0);
@@ -555,7 +555,8 @@ pub(crate) fn udp_send(netns: &Path, to: &str, payload: Vec<u8>) {
     in_order(netns, move || drop(UdpSocket::bind("0.0.0.0:0").unwrap().send_to(&payload, to)));
 }
 
-/// Sends a frame out of an interface as it is, after what was sent before, by a raw socket: what every container may do.
+/// Sends a frame out of an interface as it is, after what was sent before, by a raw socket: what every container may
+/// do.
 pub(crate) fn send_frame(netns: &Path, interface: &str, frame: Vec<u8>) {
     use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, bind, send, socket};
     use std::os::fd::AsRawFd;

@@ -170,8 +170,8 @@ pub(crate) fn flush_set(netns: &Path, set: &str) {
     );
 }
 
-/// Adds an element to a set of our `inet` table; to a map with its value. The fields of both are as packets and the kernel
-/// have them.
+/// Adds an element to a set of our `inet` table; to a map with its value. The fields of both are as packets and the
+/// kernel have them.
 pub(crate) fn add_element(netns: &Path, set: &str, key: &[&[u8]], value: Option<&[&[u8]]>) {
     let data = |kind, fields: &[&[u8]]| nest(kind, &attribute(1, &joined(fields)));
     let element = [data(1, key), value.map(|value| data(2, value)).unwrap_or_default()].concat();

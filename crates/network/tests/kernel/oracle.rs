@@ -1,5 +1,5 @@
-//! The judges of the words that the other tests use: what [`by_hand`](crate::by_hand) and [`nft`](crate::nft) see is what
-//! `ip`, `bridge` and `nft` show, and what they do is what these programs' commands do.
+//! The judges of the words that the other tests use: what [`by_hand`](crate::by_hand) and [`nft`](crate::nft) see is
+//! what `ip`, `bridge` and `nft` show, and what they do is what these programs' commands do.
 
 use crate::{
     by_hand::{self, Deed, TABLE_LOCAL},
@@ -13,6 +13,7 @@ use rtnetlink::packet_route::{link::LinkFlags, neighbour::NeighbourState, route:
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::Ipv4Addr,
     path::Path,
     process::Command,
@@ -61,7 +62,14 @@ fn or_empty(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-fn links_agree(netns: &Path) {
+/// What we see, and what the programs show.
+type Views = [String; 2];
+
+fn views<T: fmt::Debug>(seen: &T, shown: &T) -> Views {
+    [seen, shown].map(|view| format!("{view:#?}"))
+}
+
+fn links(netns: &Path) -> Views {
     let links = by_hand::links_of(netns);
     let names: BTreeMap<u32, &str> = links.values().map(|link| (link.index, link.name.as_str())).collect();
     let seen: BTreeMap<_, _> = links
@@ -95,10 +103,10 @@ fn links_agree(netns: &Path) {
         let rest = (field(&row, "master"), state, field(&row, "qdisc"));
         (field(&row, "ifname"), (about, rest.0, rest.1, rest.2, flags))
     });
-    assert_eq!(seen, shown.collect(), "{}", netns.display());
+    views(&seen, &shown.collect())
 }
 
-fn addresses_agree(netns: &Path) {
+fn addresses(netns: &Path) -> Views {
     let seen: BTreeSet<_> = by_hand::addresses_of(netns)
         .into_iter()
         .map(|one| (one.link, one.address.to_string(), one.prefix.to_string(), or_empty(one.broadcast)))
@@ -115,10 +123,10 @@ fn addresses_agree(netns: &Path) {
             shown.insert(row);
         }
     }
-    assert_eq!(seen, shown, "{}", netns.display());
+    views(&seen, &shown)
 }
 
-fn routes_agree(netns: &Path) {
+fn routes(netns: &Path) -> Views {
     let seen: BTreeSet<_> = by_hand::routes_of(netns)
         .into_iter()
         .map(|route| {
@@ -157,10 +165,10 @@ fn routes_agree(netns: &Path) {
             shown.insert((field(&row, "dst"), kind, table, way, u32::try_from(metric).unwrap(), protocol));
         }
     }
-    assert_eq!(seen, shown, "{}", netns.display());
+    views(&seen, &shown)
 }
 
-fn rules_agree(netns: &Path) {
+fn rules(netns: &Path) -> Views {
     let seen: Vec<_> = by_hand::rules_of(netns)
         .into_iter()
         .map(|rule| {
@@ -180,10 +188,10 @@ fn rules_agree(netns: &Path) {
         };
         (field(&row, "priority"), (field(&row, "fwmark"), field(&row, "fwmask")), table)
     });
-    assert_eq!(seen, shown.collect::<Vec<_>>(), "{}", netns.display());
+    views(&seen, &shown.collect())
 }
 
-fn neighbours_agree(netns: &Path) {
+fn neighbours(netns: &Path) -> Views {
     // `ip` leaves out who needs no asking.
     let seen: BTreeSet<_> = by_hand::neighbours_of(netns)
         .into_iter()
@@ -194,8 +202,10 @@ fn neighbours_agree(netns: &Path) {
         .iter()
         .map(|row| (field(row, "dev"), field(row, "dst"), field(row, "lladdr")))
         .collect();
-    assert_eq!(seen, shown, "{}", netns.display());
+    views(&seen, &shown)
+}
 
+fn forwarding(netns: &Path) -> Views {
     let seen: BTreeSet<_> = by_hand::forwarding_of(netns)
         .into_iter()
         .map(|one| {
@@ -208,51 +218,53 @@ fn neighbours_agree(netns: &Path) {
             (field(row, "ifname"), field(row, "mac"), field(row, "dst"), !field(row, "master").is_empty())
         })
         .collect();
-    assert_eq!(seen, shown, "{}", netns.display());
+    views(&seen, &shown)
 }
 
-fn tables_agree(netns: &Path) {
-    let objects = |command: &str| -> Vec<Value> {
-        let text: Value = serde_json::from_str(&run(netns, command)).unwrap();
-        text["nftables"].as_array().unwrap().clone()
-    };
-    let shown: BTreeSet<_> = objects("nft -j list tables")
-        .iter()
-        .filter(|object| object["table"].is_object())
-        .map(|object| format!("{} {}", field(&object["table"], "family"), field(&object["table"], "name")))
-        .collect();
-    assert_eq!(nft::tables_of(netns).into_iter().collect::<BTreeSet<_>>(), shown);
+/// The objects that a command of `nft` prints, each under the name of its sort.
+fn objects(netns: &Path, command: &str) -> Vec<Value> {
+    let printed: Value = serde_json::from_str(&run(netns, command)).unwrap();
+    printed["nftables"].as_array().unwrap().clone()
+}
+
+fn tables(netns: &Path) -> Views {
+    let seen: BTreeSet<_> = nft::tables_of(netns).into_iter().collect();
+    let objects = objects(netns, "nft -j list tables").into_iter().map(|object| object["table"].clone());
+    let tables = objects.filter(Value::is_object);
+    views(
+        &seen,
+        &tables.map(|table| format!("{} {}", field(&table, "family"), field(&table, "name"))).collect(),
+    )
+}
+
+/// Handles of the rules of each chain, and numbers of elements of each set, of our tables.
+fn contents(netns: &Path) -> Views {
+    let (mut seen, mut shown) = (BTreeMap::new(), BTreeMap::new());
     for (family, name) in [(Family::Inet, "inet rswarm"), (Family::Bridge, "bridge rswarm")] {
-        let Some(table) = nft::table_of(netns, family) else {
-            assert!(!shown.contains(name));
-            continue;
-        };
-        let seen_rules: BTreeMap<_, Vec<u64>> = table
-            .chains
-            .into_iter()
-            .map(|(name, chain)| (name, chain.rules.iter().map(|rule| rule.handle).collect()))
-            .collect();
-        let seen_sets: BTreeMap<_, usize> =
-            table.sets.into_iter().map(|(name, set)| (name, set.elements.len())).collect();
-        let (mut rules, mut sets) = (BTreeMap::new(), BTreeMap::new());
-        for object in objects(&format!("nft -j list table {name}")) {
-            if let Value::Object(chain) = &object["chain"] {
-                rules.entry(chain["name"].as_str().unwrap().to_owned()).or_insert_with(Vec::new);
+        let Some(table) = nft::table_of(netns, family) else { continue };
+        for (chain, content) in table.chains {
+            let handles = content.rules.iter().map(|rule| rule.handle).collect();
+            seen.insert(format!("{name} {chain}"), handles);
+        }
+        for (set, content) in table.sets {
+            seen.insert(format!("{name} set {set}"), vec![content.elements.len() as u64]);
+        }
+        for object in objects(netns, &format!("nft -j list table {name}")) {
+            let (chain, rule) = (&object["chain"], &object["rule"]);
+            if chain.is_object() {
+                shown.entry(format!("{name} {}", field(chain, "name"))).or_insert_with(Vec::new);
             }
-            if let Value::Object(rule) = &object["rule"] {
-                let of_chain = rules.entry(rule["chain"].as_str().unwrap().to_owned()).or_default();
+            if rule.is_object() {
+                let of_chain = shown.entry(format!("{name} {}", field(rule, "chain"))).or_default();
                 of_chain.push(rule["handle"].as_u64().unwrap());
             }
-            for kind in ["set", "map"] {
-                if let Value::Object(set) = &object[kind] {
-                    let elements = set.get("elem").and_then(Value::as_array).map_or(0, Vec::len);
-                    sets.insert(set["name"].as_str().unwrap().to_owned(), elements);
-                }
+            for set in [&object["set"], &object["map"]].into_iter().filter(|set| set.is_object()) {
+                let elements = set["elem"].as_array().map_or(0, Vec::len);
+                shown.insert(format!("{name} set {}", field(set, "name")), vec![elements as u64]);
             }
         }
-        assert_eq!(seen_rules, rules, "{name}");
-        assert_eq!(seen_sets, sets, "{name}");
     }
+    views(&seen, &shown)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,9 +284,14 @@ async fn what_we_see_is_what_ip_bridge_and_nft_show() {
     for netns in
         [lab.netns("sw"), lab.client(), lab.host(1), lab.pinned(1, "rswarm-data"), lab.pinned(1, "a")]
     {
-        for agree in [links_agree, addresses_agree, routes_agree, rules_agree, neighbours_agree, tables_agree]
-        {
-            agree(&netns);
+        for of in [links, addresses, routes, rules, neighbours, forwarding, tables, contents] {
+            let end = Instant::now() + PATIENCE;
+            // Between two looks a link comes up, a neighbour is learned.
+            while let [seen, shown] = of(&netns)
+                && seen != shown
+            {
+                assert!(Instant::now() < end, "{}: we see {seen}\nshown is {shown}", netns.display());
+            }
         }
     }
     for host in [one, two] {
