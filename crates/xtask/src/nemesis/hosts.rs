@@ -328,33 +328,43 @@ impl Swarm {
     }
 
     /// Waits until everything is as asked: nodes, roles, tasks and their containers; with `clients` also that each host
-    /// answers on the published ports, by UDP since the moment `since`.
+    /// answers on the published ports, by UDP since the moment `since`. Returns what was missing last.
     ///
     /// # Errors
     /// It is not, in time: with what was wrong last.
-    pub(super) fn until_whole(&mut self, since: u64, clients: bool, limit: Duration) -> Result<()> {
+    pub(super) fn until_whole(&mut self, since: u64, clients: bool, limit: Duration) -> Result<String> {
+        let mut missing = String::new();
         until("everything to be as asked", limit, || {
-            let faults = judge(&self.look()?);
-            if !faults.is_empty() {
-                return Err(faults.join("; "));
+            let whole = self.is_whole(since, clients);
+            if let Err(error) = &whole {
+                missing.clone_from(error);
             }
-            if !clients {
-                return Ok(());
+            whole
+        })?;
+        Ok(missing)
+    }
+
+    fn is_whole(&mut self, since: u64, clients: bool) -> Result<(), String> {
+        let faults = judge(&self.look()?);
+        if !faults.is_empty() {
+            return Err(faults.join("; "));
+        }
+        if !clients {
+            return Ok(());
+        }
+        for (n, door) in &self.doors {
+            let said = door.get("/healthz").map_err(|error| format!("port of host {n}: {error}"))?;
+            if said != "ok\n" {
+                return Err(format!("port of host {n}: {said:?}"));
             }
-            for (n, door) in &self.doors {
-                let said = door.get("/healthz").map_err(|error| format!("port of host {n}: {error}"))?;
-                if said != "ok\n" {
-                    return Err(format!("port of host {n}: {said:?}"));
-                }
+        }
+        for (n, flow) in &mut self.flows {
+            flow.catch_up().map_err(|error| format!("UDP on host {n}: {error:#}"))?;
+            if flow.answers.last().is_none_or(|at| *at < since) {
+                return Err(format!("UDP on host {n}: no answer since {since}"));
             }
-            for (n, flow) in &mut self.flows {
-                flow.catch_up().map_err(|error| format!("UDP on host {n}: {error:#}"))?;
-                if flow.answers.last().is_none_or(|at| *at < since) {
-                    return Err(format!("UDP on host {n}: no answer since {since}"));
-                }
-            }
-            Ok(())
-        })
+        }
+        Ok(())
     }
 
     fn look(&self) -> Result<Seen, String> {

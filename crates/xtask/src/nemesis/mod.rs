@@ -202,7 +202,7 @@ fn step(
     }
     let (over, since) = (Instant::now(), millis());
     load.rest(true);
-    swarm.until_whole(since, true, RECOVERY)?;
+    let missing = swarm.until_whole(since, true, RECOVERY)?;
     let recovery = over.elapsed();
     let judged = load.judge()?;
     load.rest(false);
@@ -213,7 +213,7 @@ fn step(
     let hit: Vec<u8> = faults.iter().map(|fault| fault.host).collect();
     let others: Vec<u8> = (1..=HOSTS).filter(|n| !hit.contains(n)).collect();
     let udp_silence = swarm.longest_silence(&others, from, millis())?;
-    Ok(Step { number, faults: faults.clone(), recovery, requests, udp_silence, judged })
+    Ok(Step { number, faults: faults.clone(), recovery, missing, requests, udp_silence, judged })
 }
 
 /// Lets a fault go on.

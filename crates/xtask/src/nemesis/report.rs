@@ -7,6 +7,9 @@ use super::{
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
+/// A recovery that is told with what it waited for.
+const LONG: Duration = Duration::from_secs(5);
+
 /// A fault as it happened.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Happened {
@@ -23,6 +26,8 @@ pub(super) struct Step {
     pub(super) faults: Vec<Happened>,
     /// From the end of the faults until all was as asked.
     pub(super) recovery: Duration,
+    /// What was not as asked last of all.
+    pub(super) missing: String,
     pub(super) requests: Requests,
     /// The longest time without an answer of a client of UDP, on a host that was not hit.
     pub(super) udp_silence: Duration,
@@ -64,7 +69,7 @@ impl Step {
         };
         format!(
             "step {}: {}; all as asked {:.1} s later; {requests}; UDP silent for {:.1} s; {} reads and writes \
-             ({} replaced) and {} configs explained",
+             ({} replaced) and {} configs explained{}",
             self.number,
             what.join(", and at once "),
             self.recovery.as_secs_f64(),
@@ -72,7 +77,14 @@ impl Step {
             self.judged.operations,
             self.judged.replaced,
             self.judged.configs,
+            self.told_missing(),
         )
+    }
+
+    /// Says what took long, if something did.
+    fn told_missing(&self) -> String {
+        let short: String = self.missing.chars().take(300).collect();
+        if self.recovery < LONG { String::new() } else { format!("; last of all: {short}") }
     }
 
     fn json(&self) -> Value {
@@ -89,6 +101,7 @@ impl Step {
             "step": self.number,
             "faults": faults.collect::<Vec<_>>(),
             "recovery_seconds": self.recovery.as_secs_f64(),
+            "missing_last": self.missing,
             "requests": {
                 "asked": self.requests.asked,
                 "failed_at_hosts_hit": hit,
@@ -208,6 +221,7 @@ mod tests {
             number,
             faults: vec![Happened { planned, host: 2, led: true }],
             recovery: Duration::from_millis(recovery_ms),
+            missing: "\"web\" runs 3 of 4".to_owned(),
             requests: Requests { asked: 100, failed: failed.to_vec() },
             udp_silence: Duration::from_millis(200),
             judged: Judged::default(),
@@ -230,6 +244,8 @@ mod tests {
             said.contains("of 100 requests 1 failed there, 1 elsewhere (1 refused, 1 lost, 0 wrong)"),
             "{said}"
         );
+        let tells = |step: &Step| step.story().ends_with("; last of all: \"web\" runs 3 of 4");
+        assert!(tells(&steps[1]) && !tells(&steps[0]));
         assert!(steps[2].story().contains("100 requests, none failed"));
         let table = table(&steps);
         let row: Vec<&str> =
