@@ -198,9 +198,10 @@ impl Swarm {
         succeed(self.lab.rswarm(1, &["network", "create", "-d", "overlay", "back"]))?;
         create("web", &["--replicas", "4", "-p", &publish[0]], &["web"])?;
         create("echo", &["--replicas", "2", "-p", &publish[1]], &["echo", "53"])?;
-        // A task that fails with its host is no reason to stop an update.
-        let goes_on = ["--replicas", "2", "--network", "back", "--update-failure-action", "continue"];
-        create("churn", &goes_on, &["web"])
+        // A task that fails with its host is no reason to stop an update; and all at once, or the end of the last update
+        // would be what recoveries are measured by.
+        let at_once = ["--update-failure-action", "continue", "--update-parallelism", "0"];
+        create("churn", &[&["--replicas", "2", "--network", "back"], &at_once[..]].concat(), &["web"])
     }
 
     /// Removes all services and waits until no host has a container.
