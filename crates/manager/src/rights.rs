@@ -164,16 +164,16 @@ fn owned(patterns: &[String], object: &Object) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns an error if a new network, secret or config would have the name that one of another stack would get: who
-/// deploys that stack, or names it from outside, would take it for theirs.
+/// Returns an error if a new service, network, secret or config would have the name that one of another stack would get:
+/// who deploys that stack, or names it from outside, would take it for theirs.
 fn takes_no_name_of_others(patterns: &[String], view: &Tables, new: &Object) -> Result<(), String> {
     let (what, name, labels) = match new {
         Object::Network(o) => ("network", &o.spec.name, &o.spec.labels),
         Object::Secret(o) => ("secret", &o.spec.name, &o.spec.labels),
         Object::Config(o) => ("config", &o.spec.name, &o.spec.labels),
-        // A service's name begins with its stack's already; the others have none, or are no deployer's.
-        Object::Service(_)
-        | Object::Stack(_)
+        Object::Service(o) => ("service", &o.spec.name, &o.spec.labels),
+        // They have none, or are no deployer's.
+        Object::Stack(_)
         | Object::Cluster(_)
         | Object::Node(_)
         | Object::Task(_)
@@ -195,15 +195,22 @@ fn stack_of_others<'a>(patterns: &[String], view: &'a Tables, name: &str) -> Opt
     if patterns.is_empty() {
         return None;
     }
-    let by_label = view.services.values().filter_map(|service| service.spec.labels.get(STACK_LABEL));
-    let all = view.stacks.values().map(|stack| &stack.name).chain(by_label);
-    let others = all.filter(|stack| is_prefix(stack, name) && !is_one_of(patterns, stack));
-    others.map(String::as_str).max_by_key(|stack| stack.len())
+    stacks_of_others(patterns, view).filter(|stack| is_prefix(stack, name)).max_by_key(|stack| stack.len())
 }
 
-/// Returns true for `STACK_NAME`.
+fn stacks_of_others<'a>(patterns: &[String], view: &'a Tables) -> impl Iterator<Item = &'a str> {
+    let by_label = view.services.values().filter_map(|service| service.spec.labels.get(STACK_LABEL));
+    let all = view.stacks.values().map(|stack| &stack.name).chain(by_label);
+    all.filter(|stack| !is_one_of(patterns, stack)).map(String::as_str)
+}
+
+/// Returns true for `STACK_NAME`, as who looks for a name does: in capitals or not.
 fn is_prefix(stack: &str, name: &str) -> bool {
-    name.strip_prefix(stack).is_some_and(|rest| rest.starts_with('_'))
+    begins_with(name, stack) && name.as_bytes().get(stack.len()) == Some(&b'_')
+}
+
+fn begins_with(text: &str, start: &str) -> bool {
+    text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
 }
 
 fn is_one_of(patterns: &[String], stack: &str) -> bool {
@@ -240,6 +247,7 @@ fn stays_off_hosts(spec: &ServiceSpec) -> Result<(), String> {
         host,
         post_start,
         pre_stop,
+        ulimits,
         // What stays inside: the process, its files from the swarm, and what only takes away.
         image: _,
         labels: _,
@@ -264,7 +272,6 @@ fn stays_off_hosts(spec: &ServiceSpec) -> Result<(), String> {
         // Those of the container's own namespaces only, which is judged for everybody.
         sysctls: _,
         cap_drop: _,
-        ulimits: _,
         no_new_privileges: _,
         shm_size_bytes: _,
     } = &spec.task.container;
@@ -289,6 +296,11 @@ fn stays_off_hosts(spec: &ServiceSpec) -> Result<(), String> {
     });
     if let Some(cap) = unusual {
         return admin(format!("capability {cap}"));
+    }
+    // A process with these comes before all of the host's own, on every processor.
+    let comes_first = |name: &str| ["rtprio", "nice"].iter().any(|word| name.eq_ignore_ascii_case(word));
+    if let Some(limit) = ulimits.iter().find(|limit| comes_first(&limit.name)) {
+        return admin(format!("ulimit {}", limit.name));
     }
     if *oom_score_adj < 0 {
         return admin("a negative oom_score_adj".to_owned());
@@ -415,9 +427,19 @@ fn uses_its_own(patterns: &[String], view: &Tables, spec: &ServiceSpec) -> Resul
         let MountKind::Volume { name: Some(name), .. } = &mount.kind else { continue };
         // What a template becomes is known on the node; what stands before it stays.
         let certain = name.split("{{").next().unwrap_or_default();
-        let mut ends = certain.match_indices('_').map(|(at, _)| &certain[..at]);
-        if !ends.any(|stack| is_one_of(patterns, stack)) {
-            return Err(format!("volume {name} does not begin with the name of one of this user's stacks"));
+        let ends = certain.match_indices('_').map(|(at, _)| &certain[..at]);
+        let own = ends.filter(|stack| is_one_of(patterns, stack)).last().ok_or_else(|| {
+            format!("volume {name} does not begin with the name of one of this user's stacks")
+        })?;
+        // `a_b_data` is of stack `a_b` although it begins as those of `a` do.
+        if let Some(stack) = stack_of_others(patterns, view, certain).filter(|stack| stack.len() > own.len())
+        {
+            return Err(format!("volume {name} is of stack {stack}, which is not this user's"));
+        }
+        if certain.len() < name.len()
+            && let Some(stack) = stacks_of_others(patterns, view).find(|stack| begins_with(stack, certain))
+        {
+            return Err(format!("volume {name} may become one of stack {stack}, which is not this user's"));
         }
     }
     Ok(())
@@ -863,6 +885,58 @@ mod tests {
         ] {
             let after = with_volume(name);
             assert_eq!(may_write(&deployer(&["*-dev"]), &view, None, Some(&after)).is_ok(), fits, "{name}");
+        }
+    }
+
+    /// A stack's name may begin as another's does: `shop` and `shop_eu`.
+    #[test]
+    fn what_begins_as_ones_own_stack_may_be_of_a_longer_one() {
+        let role = deployer(&["shop"]);
+        let view = tables(Some("shop_eu"));
+        for (name, fits) in [
+            ("shop_data", true),
+            ("shop_eu2_data", true),
+            ("shop_eu_data", false),
+            ("shop_EU_data", false),
+            ("shop_eu_{{.Task.Slot}}", false),
+            ("shop_{{.Task.Slot}}", false),
+            ("shop_e{{index .Service.Labels \"rest\"}}", false),
+            ("shop_data{{.Task.Slot}}", true),
+        ] {
+            let after = with_volume(&view, name);
+            let Object::Service(mut service) = after else { panic!("a service") };
+            let spec = Arc::make_mut(&mut Arc::make_mut(&mut service).spec);
+            (spec.name, spec.labels) = ("shop_web".into(), labels(Some("shop")));
+            Arc::make_mut(&mut spec.task).networks.clear();
+            let after = Object::Service(service);
+            assert_eq!(may_write(&role, &view, None, Some(&after)).is_ok(), fits, "volume {name}");
+            assert!(may_write(&deployer(&["shop*"]), &view, None, Some(&after)).is_ok(), "both are his");
+        }
+        for (name, fits) in
+            [("shop_web", true), ("shop_eu2_web", true), ("shop_eu_db", false), ("shop_Eu_db", false)]
+        {
+            let after = service_with(&view, |s| {
+                (s.name, s.labels) = (name.into(), labels(Some("shop")));
+                Arc::make_mut(&mut s.task).networks.clear();
+            });
+            assert_eq!(may_write(&role, &view, None, Some(&after)).is_ok(), fits, "service {name}");
+            assert!(
+                may_write(&role, &view, Some(&after), Some(&after)).is_ok(),
+                "what has its name keeps it"
+            );
+        }
+    }
+
+    #[test]
+    fn a_deployers_processes_do_not_come_before_the_hosts_own() {
+        let view = tables(Some("shop"));
+        for (limit, fits) in [("nofile", true), ("memlock", true), ("RtPrio", false), ("nice", false)] {
+            let after = service_with(&view, |s| {
+                let limit = model::Ulimit { name: limit.to_owned(), soft: 99, hard: 99 };
+                Arc::make_mut(&mut s.task).container.ulimits = vec![limit];
+            });
+            assert_eq!(may_write(&deployer(&["shop"]), &view, None, Some(&after)).is_ok(), fits, "{limit}");
+            assert!(may_write(&PersonRole::Admin, &view, None, Some(&after)).is_ok());
         }
     }
 
