@@ -1,4 +1,8 @@
-//! gRPC connections from this node to the others: one per peer and expectation, kept, encrypted and mutual.
+//! gRPC connections from this node to the others: one per peer, expectation and lane, kept, encrypted and mutual.
+//!
+//! HTTP/2 has one window for all streams of a connection, and so many streams: what somebody asks for and does not take
+//! holds up whatever else is on the same one. So Raft, sessions and what managers ask each other have connections that
+//! people never use ([`Lane`]), and it takes more than a few answers that are left where they are to fill one of theirs.
 
 use crate::gate::Gate;
 use model::{NodeId, Role};
@@ -19,12 +23,30 @@ enum Whom {
     Node(NodeId),
 }
 
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Lane {
+    /// What keeps the swarm together.
+    Swarm,
+    /// Content of images: as fast as a disk takes it.
+    Images,
+    /// What people ask, at whatever pace they take the answers: a few lanes, those of one account in the same one.
+    People(u64),
+}
+
+/// How many lanes the users of the swarm have; one more is the operators'.
+const LANES: u64 = 4;
+/// How much of one answer may be under way to somebody who does not take it. *Unit:* bytes.
+const ANSWER_WINDOW: u32 = 128 << 10;
+/// Of all answers in a lane: they are held in memory. *Unit:* bytes.
+const ANSWERS_WINDOW: u32 = 16 << 20;
+
 /// Channels to other nodes. A channel connects when first used and again whenever it broke.
 #[derive(Debug)]
 pub(crate) struct Connections {
     credentials: Credentials,
     gate: Arc<Gate>,
-    channels: Mutex<BTreeMap<(SocketAddr, Whom), Channel>>,
+    channels: Mutex<BTreeMap<(SocketAddr, Whom, Lane), Channel>>,
     /// Where the connections live, whoever asks for them first.
     runtime: Handle,
 }
@@ -46,17 +68,24 @@ impl Connections {
 
     /// Returns a channel that ends at a manager, if named at this very one, or nowhere.
     pub(crate) fn manager(&self, addr: SocketAddr, node: Option<NodeId>) -> Channel {
-        self.channel(addr, node.map_or(Whom::Manager, Whom::Node))
+        self.channel(addr, node.map_or(Whom::Manager, Whom::Node), Lane::Swarm)
     }
 
-    /// Returns a channel that ends at this very node or nowhere.
-    pub(crate) fn node(&self, addr: SocketAddr, node: NodeId) -> Channel {
-        self.channel(addr, Whom::Node(node))
+    /// Returns a channel for content of images that ends at this very node or nowhere.
+    pub(crate) fn images(&self, addr: SocketAddr, node: NodeId) -> Channel {
+        self.channel(addr, Whom::Node(node), Lane::Images)
+    }
+
+    /// Returns a channel for what a person asks, that ends at a manager, if named at this very node, or nowhere.
+    /// `account`: of a user of the swarm; `None`: an operator.
+    pub(crate) fn people(&self, addr: SocketAddr, node: Option<NodeId>, account: Option<u64>) -> Channel {
+        let lane = account.map_or(LANES, |account| account % LANES);
+        self.channel(addr, node.map_or(Whom::Manager, Whom::Node), Lane::People(lane))
     }
 
     /// Returns a new channel to a manager that begins with the certificate of now; it is not kept.
     pub(crate) fn new_to_manager(&self, addr: SocketAddr) -> Channel {
-        self.dial(addr, Whom::Manager)
+        self.dial(addr, Whom::Manager, Lane::Swarm)
     }
 
     /// Forgets all channels: what they began with counts no more.
@@ -64,12 +93,12 @@ impl Connections {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn channel(&self, addr: SocketAddr, whom: Whom) -> Channel {
+    fn channel(&self, addr: SocketAddr, whom: Whom, lane: Lane) -> Channel {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        channels.entry((addr, whom)).or_insert_with(|| self.dial(addr, whom)).clone()
+        channels.entry((addr, whom, lane)).or_insert_with(|| self.dial(addr, whom, lane)).clone()
     }
 
-    fn dial(&self, addr: SocketAddr, whom: Whom) -> Channel {
+    fn dial(&self, addr: SocketAddr, whom: Whom, lane: Lane) -> Channel {
         let (expected, as_manager) = match whom {
             Whom::Manager => (Expected::Role(Role::Manager), true),
             Whom::Node(node) => (Expected::Node(node), false),
@@ -77,8 +106,14 @@ impl Connections {
         let gate = Arc::clone(&self.gate);
         let admit: pki::tls::Admit = Arc::new(move |identity| gate.may_be_called(identity.node, as_manager));
         let connector = pki::tls::connector(&self.credentials, expected);
+        let endpoint = match lane {
+            Lane::Swarm | Lane::Images => endpoint(addr),
+            Lane::People(_) => endpoint(addr)
+                .initial_stream_window_size(ANSWER_WINDOW)
+                .initial_connection_window_size(ANSWERS_WINDOW),
+        };
         let _there = self.runtime.enter();
-        endpoint(addr).connect_with_connector_lazy(connector.known_to(&self.gate.guests, admit))
+        endpoint.connect_with_connector_lazy(connector.known_to(&self.gate.guests, admit))
     }
 }
 
@@ -92,4 +127,113 @@ pub(crate) fn endpoint(addr: SocketAddr) -> Endpoint {
         .keep_alive_timeout(Duration::from_secs(3))
         .keep_alive_while_idle(true)
         .tcp_nodelay(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::open_tunnel;
+    use futures::{StreamExt as _, stream::BoxStream};
+    use model::ClusterId;
+    use pki::{NodeKey, RootCa, tls::Listener};
+    use proto::node::{
+        AnnounceReply, AnnounceRequest, Bytes as Chunk, ReadBlobRequest, ResolveImageReply,
+        ResolveImageRequest,
+        peer_client::PeerClient,
+        peer_server::{Peer, PeerServer},
+    };
+    use tokio::{io::AsyncReadExt as _, net::TcpListener, task::JoinSet, time::timeout};
+    use tokio_util::sync::CancellationToken;
+    use tonic::{Request, Response, Status, Streaming};
+
+    /// Long enough for anything, on any machine.
+    const SOON: Duration = Duration::from_secs(60);
+
+    /// A node that answers whatever it is asked through a tunnel without end.
+    struct Endless;
+
+    type Answers = BoxStream<'static, Result<Chunk, Status>>;
+
+    fn endless() -> Response<Answers> {
+        let chunk = || Ok(Chunk { data: vec![b'x'; 16 << 10].into() });
+        Response::new(futures::stream::repeat_with(chunk).boxed())
+    }
+
+    #[tonic::async_trait]
+    impl Peer for Endless {
+        type TunnelStream = Answers;
+        type RelayStream = Answers;
+        type ReadBlobStream = Answers;
+
+        async fn tunnel(&self, _: Request<Streaming<Chunk>>) -> Result<Response<Answers>, Status> {
+            Ok(endless())
+        }
+
+        async fn relay(&self, _: Request<Streaming<Chunk>>) -> Result<Response<Answers>, Status> {
+            Ok(endless())
+        }
+
+        async fn read_blob(&self, _: Request<ReadBlobRequest>) -> Result<Response<Answers>, Status> {
+            Ok(endless())
+        }
+
+        async fn resolve_image(
+            &self,
+            _: Request<ResolveImageRequest>,
+        ) -> Result<Response<ResolveImageReply>, Status> {
+            Err(Status::unimplemented("not asked for here"))
+        }
+
+        async fn announce(&self, _: Request<AnnounceRequest>) -> Result<Response<AnnounceReply>, Status> {
+            Ok(Response::new(AnnounceReply {}))
+        }
+    }
+
+    /// A `read` user has logs shown, of as many tasks as he likes, and reads none of it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn answers_that_nobody_takes_hold_up_neither_the_swarm_nor_others() {
+        let cluster = ClusterId(7);
+        let ca = RootCa::generate(cluster).unwrap();
+        let member = |id: u128| {
+            let key = NodeKey::generate().unwrap();
+            let hour = Duration::from_secs(3600);
+            let csr = key.csr_pem().unwrap();
+            let chain = ca.sign_csr(&csr, NodeId(id), Role::Manager, cluster, hour).unwrap();
+            Credentials::in_memory(&key.pem(), &chain, ca.cert_pem()).unwrap()
+        };
+        let listener = Listener::start(TcpListener::bind("127.0.0.1:0").await.unwrap(), &member(1)).unwrap();
+        let (addr, there) = (listener.local_addr(), NodeId(1));
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            let routes = tonic::service::Routes::new(PeerServer::new(Endless));
+            crate::port::serve(routes, listener, CancellationToken::new()).await.unwrap();
+        });
+        let connections = Connections::new(member(2), Arc::new(Gate::new(cluster)));
+        let asked = |account: Option<u64>| open_tunnel(connections.people(addr, Some(there), account));
+        let mut untaken = Vec::new();
+        for _ in 0..64 {
+            untaken.push(timeout(SOON, asked(Some(0))).await.expect("a way").unwrap());
+        }
+        let answered = async |channel: Channel| {
+            let mut other = PeerClient::new(channel);
+            timeout(SOON, other.announce(AnnounceRequest::default())).await.expect("an answer").unwrap();
+        };
+        answered(connections.manager(addr, Some(there))).await;
+        answered(connections.manager(addr, None)).await;
+        answered(connections.images(addr, there)).await;
+        for account in [None, Some(1), Some(LANES)] {
+            let mut other = timeout(SOON, asked(account)).await.expect("a way").unwrap();
+            let mut answer = vec![0; 4 << 20];
+            timeout(SOON, other.read_exact(&mut answer)).await.expect("all of it").unwrap();
+        }
+        // And each of his own goes on as soon as he takes it.
+        let mut answer = vec![0; 4 << 20];
+        let last = untaken.last_mut().unwrap();
+        timeout(SOON, last.read_exact(&mut answer)).await.expect("all of it").unwrap();
+        let channels = connections.channels.lock().unwrap();
+        let lanes: Vec<Lane> = channels.keys().map(|(_, _, lane)| *lane).collect();
+        let people = [0, 1, LANES].map(Lane::People);
+        assert!(people.iter().all(|lane| lanes.contains(lane)), "{lanes:?}");
+        assert_eq!(lanes.len(), 6, "no lane of people is one of the swarm's or of images: {lanes:?}");
+    }
 }

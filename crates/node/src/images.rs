@@ -88,7 +88,7 @@ pub(crate) fn peers(
     image: &str,
 ) -> Vec<Arc<dyn BlobSource>> {
     let sources = nodes.iter().map(|(node, addr)| {
-        let channel = connections.node(*addr, *node);
+        let channel = connections.images(*addr, *node);
         Arc::new(PeerSource { node: *node, channel, image: image.to_owned() }) as Arc<dyn BlobSource>
     });
     sources.collect()

@@ -100,6 +100,11 @@ pub const SECURITY: &[Promise] = &[
         &[Check::new("descriptors", kernel::descriptors)],
     ),
     program(
+        "what people ask for and do not take holds up neither Raft, sessions and images nor an operator",
+        "node::connect",
+        "the swarm's own connections are never used for what people ask",
+    ),
+    program(
         "each field, parameter and part of a path is taken as it is meant, or refused in words; no number asks for more \
          than a swarm can have",
         "docker_api::types, docker_api::convert, manager::control::validate, engine::gate",

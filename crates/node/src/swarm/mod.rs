@@ -515,7 +515,7 @@ impl Swarm for NodeSwarm {
                 .max_decoding_message_size(MESSAGE_MAX)
                 .max_encoding_message_size(MESSAGE_MAX)
         };
-        let dial = |addr| link(current.connections.manager(addr, None));
+        let dial = |addr| link(current.connections.people(addr, None, asker.account()));
         // A manager that knows a leader passes on to it what it cannot answer itself: no need to ask around.
         if view.store.as_ref().is_some_and(store::Handle::is_current) {
             return Ok(client(own_manager(&view, &current).unwrap_or_else(|| dial(view.addr))));
@@ -565,7 +565,11 @@ impl Swarm for NodeSwarm {
             .as_ref()
             .map(|d| d.addr)
             .ok_or_else(|| ApiError::unavailable(format!("node {node} has not been seen yet")))?;
-        let opened = timeout(MANAGER_LIMIT, open_tunnel(current.connections.node(addr, node))).await;
+        let opened = timeout(
+            MANAGER_LIMIT,
+            open_tunnel(current.connections.people(addr, Some(node), asker.account())),
+        )
+        .await;
         opened
             .map_err(|_| ApiError::unavailable(format!("node {} does not answer", found.display_name())))?
             .map_err(|e| ApiError::unavailable(format!("node {}: {}", found.display_name(), e.message())))
@@ -579,9 +583,8 @@ impl Swarm for NodeSwarm {
         let mut last = "no manager is known".to_owned();
         let attempt = async {
             for addr in managers {
-                match timeout(RELAY_LIMIT, open_relay(current.connections.manager(addr, None), claim.clone()))
-                    .await
-                {
+                let channel = current.connections.people(addr, None, asker.account());
+                match timeout(RELAY_LIMIT, open_relay(channel, claim.clone())).await {
                     Ok(Ok(io)) => return Ok((addr, io)),
                     Ok(Err(status)) if is_an_answer(&status) => return Err(status.into()),
                     Ok(Err(status)) => last = format!("manager {addr}: {}", status.message()),
