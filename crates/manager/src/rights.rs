@@ -427,8 +427,8 @@ fn uses_its_own(patterns: &[String], view: &Tables, spec: &ServiceSpec) -> Resul
         let MountKind::Volume { name: Some(name), .. } = &mount.kind else { continue };
         // What a template becomes is known on the node; what stands before it stays.
         let certain = name.split("{{").next().unwrap_or_default();
-        let ends = certain.match_indices('_').map(|(at, _)| &certain[..at]);
-        let own = ends.filter(|stack| is_one_of(patterns, stack)).last().ok_or_else(|| {
+        let mut ends = certain.match_indices('_').map(|(at, _)| &certain[..at]);
+        let own = ends.rfind(|stack| is_one_of(patterns, stack)).ok_or_else(|| {
             format!("volume {name} does not begin with the name of one of this user's stacks")
         })?;
         // `a_b_data` is of stack `a_b` although it begins as those of `a` do.
