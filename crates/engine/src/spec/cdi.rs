@@ -9,10 +9,12 @@ use crate::{
     error::{Error, Result},
 };
 use model::resource::rank;
+use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -21,6 +23,8 @@ pub const CDI_SPEC_DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
 /// Larger ones are no descriptions of devices. *Unit:* bytes.
 const FILE_BYTES_MAX: u64 = 4 << 20;
+/// *Limit* of what is looked at in one folder: each container that asks for devices reads all of it.
+const FILES_MAX: usize = 1000;
 
 /// Says "all" in place of a number. Source: Docker API `DeviceRequest.Count`.
 const ALL: i64 = -1;
@@ -143,8 +147,14 @@ impl Inventory {
         // A later folder wins, so its devices are there first and keep their place.
         for folder in folders.iter().rev() {
             let before = all.files.len();
-            let mut paths: Vec<PathBuf> =
-                fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            let mut paths: Vec<PathBuf> = entries.take(FILES_MAX + 1).map(|entry| entry.path()).collect();
+            if paths.len() > FILES_MAX {
+                // Which of them were left out would be chance.
+                let path = folder.display();
+                all.problems.push(format!("{path}: more than {FILES_MAX} files, of which none is read"));
+                continue;
+            }
             paths.sort();
             for path in paths {
                 match description(&path) {
@@ -319,14 +329,7 @@ fn description(path: &Path) -> std::result::Result<Option<Description>, String> 
         Some("yaml") => false,
         _ => return Ok(None),
     };
-    let meta = fs::metadata(path).map_err(|e| e.to_string())?;
-    if !meta.is_file() {
-        return Err("it is no ordinary file".into());
-    }
-    if meta.len() > FILE_BYTES_MAX {
-        return Err(format!("it has {} bytes, more than {FILE_BYTES_MAX}", meta.len()));
-    }
-    let text = fs::read_to_string(path).map_err(|e| e.to_string())?;
+    let text = text(path)?;
     let found: Description = if json {
         serde_json::from_str(&text).map_err(|e| e.to_string())?
     } else {
@@ -341,9 +344,26 @@ fn description(path: &Path) -> std::result::Result<Option<Description>, String> 
     Ok(Some(found))
 }
 
+/// Reads a file that may be anything: what is judged is what is read, and neither a pipe nor a device keeps anybody.
+fn text(path: &Path) -> std::result::Result<String, String> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| e.to_string())?;
+    let file = fs::File::from(file);
+    if !file.metadata().map_err(|e| e.to_string())?.is_file() {
+        return Err("it is no ordinary file".into());
+    }
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|e| e.to_string())?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("it has more than {FILE_BYTES_MAX} bytes"));
+    }
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::FileType;
 
     const GPUS: &str = "
 cdiVersion: 0.6.0
@@ -474,5 +494,48 @@ devices:
         assert_eq!(all.problems.len(), 4, "{:?}", all.problems);
         assert!(all.problems[3].ends_with("e.yaml: it is no ordinary file"), "{:?}", all.problems);
         assert!(all.problems[1].contains("b.yaml: kind \"gpu\" is no VENDOR/CLASS"), "{:?}", all.problems);
+    }
+
+    /// Opening a device can do something by itself: a watchdog's starts it.
+    #[test]
+    fn what_is_no_file_keeps_nobody_and_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        rustix::fs::mknodat(rustix::fs::CWD, at("a.json"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("b.json")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", at("c.yaml")).unwrap();
+        std::os::unix::fs::symlink(at("d.json"), at("d.json")).unwrap();
+        fs::File::create(at("e.json")).unwrap().set_len(1 << 40).unwrap();
+        fs::write(at("f.yaml"), GPUS).unwrap();
+        // Links to links: each doubles what the one before it is.
+        let bomb = (1..30).fold("a0: &a0 [x, x]\n".to_owned(), |text, n| {
+            let before = n - 1;
+            format!("{text}a{n}: &a{n} [*a{before}, *a{before}]\n")
+        });
+        fs::write(at("g.yaml"), format!("kind: a.b/c\ncdiVersion: 0.6.0\n{bomb}")).unwrap();
+        fs::write(at("h.json"), "{\"x\": ".to_owned() + &"[".repeat(1 << 20)).unwrap();
+        let all = Inventory::read(&[dir.path().to_owned()]);
+        assert_eq!(all.distinct("nvidia.com/gpu"), ["0", "1", "10"], "the others cost themselves only");
+        let of = |name: &str| all.problems.iter().find(|p| p.contains(name)).cloned().unwrap_or_default();
+        for (name, why) in [
+            ("a.json", "no ordinary file"),
+            ("c.yaml", "no ordinary file"),
+            ("d.json", "levels of symbolic links"),
+            ("e.json", "more than 4194304 bytes"),
+            ("h.json", "EOF while parsing"),
+        ] {
+            assert!(of(name).contains(why), "{name}: {:?}", all.problems);
+        }
+        assert!(!of("b.json").is_empty() && !of("g.yaml").is_empty(), "{:?}", all.problems);
+    }
+
+    #[test]
+    fn a_folder_with_more_files_than_anybody_has_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.yaml"), GPUS).unwrap();
+        (0..FILES_MAX).for_each(|n| fs::write(dir.path().join(format!("{n}.json")), "").unwrap());
+        let all = Inventory::read(&[dir.path().to_owned()]);
+        assert!(all.all().is_empty());
+        assert!(all.problems[0].contains("more than 1000 files"), "{:?}", all.problems);
     }
 }
