@@ -664,8 +664,8 @@ impl agent::Executor for HostExecutor {
     }
 }
 
-/// Does a container run, or will it by itself? A start that was abandoned goes on: a stop waits for it, and ends what it
-/// began.
+/// Does a container run, or will it by itself? A start that was abandoned goes on: a stop waits for it, and ends what
+/// it began.
 fn may_run(status: Status) -> bool {
     match status {
         Status::Created | Status::Running | Status::Paused | Status::Restarting | Status::Removing => true,

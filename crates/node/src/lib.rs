@@ -70,9 +70,9 @@ pub struct Options {
     /// Cgroup below which containers' cgroups are made.
     pub cgroup_parent: String,
     pub settings: Settings,
-    /// How far this daemon's clock is ahead of the host's, for tests of hosts whose clocks differ: for the swarm's time,
-    /// certificates, and what containers' records say. Shims and image downloads go by the host's. *Unit:* seconds, up to
-    /// [`sys::clock::AHEAD_MAX_SECONDS`] either way.
+    /// How far this daemon's clock is ahead of the host's, for tests of hosts whose clocks differ: for the swarm's
+    /// time, certificates, and what containers' records say. Shims and image downloads go by the host's. *Unit:*
+    /// seconds, up to [`sys::clock::AHEAD_MAX_SECONDS`] either way.
     pub clock_ahead_seconds: i64,
 }
 

@@ -1,5 +1,5 @@
-//! The time of day, as this process takes it: that of the host, or ahead of it where a test says so. Clocks of hosts that
-//! differ are so shown on one machine, which has but one (a time namespace moves monotonic clocks only,
+//! The time of day, as this process takes it: that of the host, or ahead of it where a test says so. Clocks of hosts
+//! that differ are so shown on one machine, which has but one (a time namespace moves monotonic clocks only,
 //! time_namespaces(7)).
 
 use std::{
