@@ -521,8 +521,8 @@ fn a_host_whose_clock_is_an_hour_ahead_is_named_and_keeps_its_tasks() {
     };
     let wait_for_message = |lab: &Lab, wanted: &str| {
         wait_for(&format!("{wanted:?} to be said of host 3"), SOON, || {
-            let inspect = ["node", "inspect", "--format", "{{.Status.State}} {{.Status.Message}}", "host3"];
-            let said = lab.rswarm(1, &inspect);
+            let format = "{{.Status.State}} {{with .Status.Message}}{{.}}{{end}}";
+            let said = lab.rswarm(1, &["node", "inspect", "--format", format, "host3"]);
             if said.stdout.trim() == wanted { Ok(()) } else { Err(format!("{said:?}{}", lab.daemon_logs())) }
         });
     };

@@ -123,7 +123,10 @@ impl Swarm {
                 copy
             }
         };
-        let programs = [program, next.as_path()].map(|path| path.display().to_string());
+        // Whoever builds meanwhile upgrades nobody.
+        let this = lab.dir().join("this-rswarm");
+        fs::copy(program, &this).context("cannot copy the program")?;
+        let programs = [this, next].map(|path| path.display().to_string());
         for n in 1..=HOSTS {
             lab.tell(&format!("start {n}"))?;
         }
