@@ -5,8 +5,8 @@ use crate::{
     read::{Item, Reader, optional},
 };
 use model::{
-    Duration, EndpointMode, FailureAction, Labels, Mode, PlacementSpec, Platform, ResourceRequirements,
-    Resources, RestartCondition, RestartPolicy, UpdateOrder, UpdatePolicy,
+    ContainerRestart, Duration, EndpointMode, FailureAction, Labels, Mode, PlacementSpec, Platform,
+    ResourceRequirements, Resources, RestartCondition, RestartPolicy, UpdateOrder, UpdatePolicy,
 };
 
 #[derive(Default)]
@@ -229,19 +229,7 @@ fn local_restart(item: &Item<'_>) -> Result<RestartPolicy, Error> {
         crate::tree::Value::Bool(false) => "no".to_owned(),
         _ => item.string()?,
     };
-    let (word, attempts) = text.split_once(':').unwrap_or((&text, "0"));
-    let max_attempts =
-        attempts.parse().map_err(|_| item.invalid(format!("invalid number of attempts {attempts:?}")))?;
-    let condition = match word {
-        "no" => RestartCondition::None,
-        "always" | "unless-stopped" => RestartCondition::Any,
-        "on-failure" => RestartCondition::OnFailure,
-        _ => {
-            return Err(item
-                .invalid(format!("want no, always, unless-stopped or on-failure[:ATTEMPTS], not {text:?}")));
-        }
-    };
-    Ok(RestartPolicy { condition, max_attempts, ..RestartPolicy::default() })
+    Ok(ContainerRestart::of_text(&text).map_err(|unfit| item.invalid(unfit.to_string()))?.of_tasks())
 }
 
 fn placement(item: &Item<'_>, out: &mut PlacementSpec) -> Result<(), Error> {

@@ -9,7 +9,7 @@ use crate::{
     read::{Item, Reader, optional},
     tree::Value,
 };
-use model::{Hook, Labels};
+use model::{ContainerRestart, Hook, Labels};
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -25,8 +25,8 @@ pub struct OneHost {
     /// `service:KEY` or `container:NAME`; other values stand in the model's options.
     pub pid: Option<String>,
     pub ipc: Option<String>,
-    /// As `docker run --restart` has it: what `deploy.restart_policy` says, else `restart`.
-    pub restart: String,
+    /// What `deploy.restart_policy` says, else `restart`.
+    pub restart: ContainerRestart,
     pub pull: Pull,
     pub ports: Vec<HostPort>,
     /// Ports that only other containers are told of, e.g. `80/tcp`.
@@ -227,22 +227,22 @@ fn network_mode(item: &Item<'_>) -> Result<String, Error> {
 }
 
 /// Source: docker/compose `pkg/compose/create.go`, `getRestartPolicy`.
-fn restart(service: &Item<'_>) -> Result<String, Error> {
-    let no = || "no".to_owned();
+fn restart(service: &Item<'_>) -> Result<ContainerRestart, Error> {
     if let Some(policy) = service.get("deploy").and_then(|deploy| deploy.get("restart_policy")) {
-        let attempts = optional(policy.get("max_attempts"), Item::integer::<u64>)?.unwrap_or(0);
+        let attempts = optional(policy.get("max_attempts"), Item::integer::<u32>)?.unwrap_or(0);
         let condition = optional(policy.get("condition"), Item::string)?;
         return Ok(match condition.as_deref() {
-            Some("none" | "no") => no(),
-            Some("on-failure") if attempts > 0 => format!("on-failure:{attempts}"),
-            Some("on-failure") => "on-failure".to_owned(),
-            _ => "always".to_owned(),
+            Some("none" | "no") => ContainerRestart::No,
+            Some("on-failure") => {
+                ContainerRestart::OnFailure { max_retries: Some(attempts).filter(|n| *n > 0) }
+            }
+            _ => ContainerRestart::Always,
         });
     }
-    let Some(item) = service.get("restart") else { return Ok(no()) };
+    let Some(item) = service.get("restart") else { return Ok(ContainerRestart::No) };
     match &item.node.value {
-        Value::Bool(false) => Ok(no()),
-        _ => item.string(),
+        Value::Bool(false) => Ok(ContainerRestart::No),
+        _ => ContainerRestart::of_text(&item.string()?).map_err(|unfit| item.invalid(unfit.to_string())),
     }
 }
 

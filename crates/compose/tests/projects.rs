@@ -302,7 +302,10 @@ volumes: {data: }
     let stack = project(&[("shop/compose.yml", text)], on_one_host).unwrap();
     let web = service(&stack, "web");
     let host = web.host.as_ref().unwrap();
-    assert_eq!((host.container_name.as_deref(), host.restart.as_str()), (Some("front"), "on-failure:3"));
+    assert_eq!(
+        (host.container_name.as_deref(), host.restart.word(), host.restart.retries()),
+        (Some("front"), "on-failure", 3)
+    );
     assert_eq!(
         (host.network_mode.as_deref(), host.pid.as_deref()),
         (Some("service:vpn"), Some("service:db"))
@@ -332,7 +335,7 @@ volumes: {data: }
     let db = service(&stack, "db");
     let address = &db.networks[0].address;
     assert_eq!((address.ipv4.unwrap().to_string().as_str(), address.priority), ("10.9.0.5", 5));
-    assert_eq!(db.host.as_ref().unwrap().restart, "on-failure:2");
+    assert_eq!(db.host.as_ref().unwrap().restart.retries(), 2);
     assert_eq!(
         stack.secrets[0].file.as_deref(),
         Some(std::path::Path::new("/srv/shop/key")),

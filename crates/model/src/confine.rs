@@ -492,12 +492,7 @@ pub fn container(spec: &ContainerSpec, host_network: bool) -> Result<(), Unfit> 
         sysctl_path(parameter, value, own).map_err(|e| unfit("ContainerSpec.Sysctls", e.to_string()))?;
     }
     for limit in ulimits {
-        if limit.soft < -1 || limit.hard < -1 {
-            return Err(unfit(
-                "ContainerSpec.Ulimits",
-                format!("{} is less than -1 (unlimited)", limit.name),
-            ));
-        }
+        limit.check("ContainerSpec.Ulimits")?;
     }
     memory_size("ContainerSpec.ShmSize", *shm_size_bytes)?;
     oom_score_adj("ContainerSpec.OomScoreAdj", (*score).into())?;
@@ -524,6 +519,8 @@ fn of_host(host: &HostOptions) -> Result<(), Unfit> {
         hostname("domainname", domain)?;
     }
     user_namespace("userns_mode", host.users.as_deref().unwrap_or_default())?;
+    memory_swappiness("mem_swappiness", host.memory_swappiness.map(i64::from))?;
+    blkio_weight("blkio_config.weight", host.blkio_weight)?;
     cpu_list("cpuset", &host.cpuset)
 }
 
@@ -548,6 +545,29 @@ pub fn health_times(times: [Option<Duration>; 4]) -> Result<(), Unfit> {
 pub fn oom_score_adj(key: &'static str, score: i64) -> Result<i32, Unfit> {
     let read = i32::try_from(score).ok().filter(|score| (-1000..=1000).contains(score));
     read.ok_or_else(|| unfit(key, format!("Invalid value {score}, range for oom score adj is [-1000, 1000]")))
+}
+
+/// Reads how readily a container's memory is swapped; `None` and -1 = as its host has it. *Source:* moby
+/// `daemon/daemon_unix.go`, `verifyPlatformContainerResources`.
+///
+/// # Errors
+/// For what is not between 0 and 100.
+pub fn memory_swappiness(key: &'static str, given: Option<i64>) -> Result<Option<u8>, Unfit> {
+    let Some(given) = given.filter(|n| *n != -1) else { return Ok(None) };
+    let read = u8::try_from(given).ok().filter(|n| *n <= 100);
+    let range = || format!("Invalid value: {given}, valid memory swappiness range is 0-100");
+    read.map(Some).ok_or_else(|| unfit(key, range()))
+}
+
+/// Judges a container's share of the disks; 0 = not given. *Source:* as [`memory_swappiness`].
+///
+/// # Errors
+/// For what is not between 10 and 1000.
+pub fn blkio_weight(key: &'static str, weight: u32) -> Result<(), Unfit> {
+    if weight == 0 || (10..=1000).contains(&weight) {
+        return Ok(());
+    }
+    Err(unfit(key, "Range of blkio weight is from 10 to 1000"))
 }
 
 /// Judges the size of a file system in memory. *Unit:* bytes.

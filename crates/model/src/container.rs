@@ -1,7 +1,7 @@
 //! What runs inside a task: image, process, mounts, limits. Source: Docker API `TaskTemplate`,
 //! compose specification "services".
 
-use crate::{ConfigId, Duration, GenericRequests, Labels, SecretId};
+use crate::{ConfigId, Duration, GenericRequests, Labels, SecretId, confine::Unfit};
 use std::net::IpAddr;
 
 /// A container as a service asks for it.
@@ -241,6 +241,54 @@ pub struct Ulimit {
     pub hard: i64,
 }
 
+impl Ulimit {
+    /// What the kernel knows, in lower case. Source: setrlimit(2).
+    const NAMES: [&str; 15] = [
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ];
+
+    /// Reads `nofile=1024:2048`, or `nofile=1024` for both; `None` = it is neither. Source: docker/go-units `ulimit.go`.
+    #[must_use]
+    pub fn of_text(text: &str) -> Option<Self> {
+        let (name, limits) = text.split_once('=')?;
+        let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+        Some(Self { name: name.to_owned(), soft: soft.parse().ok()?, hard: hard.parse().ok()? })
+    }
+
+    /// Judges it, but for what only a host knows (`fs.nr_open`).
+    ///
+    /// # Errors
+    /// There is no such limit; less than -1; more at first than at most.
+    pub fn check(&self, key: &'static str) -> Result<(), Unfit> {
+        let Self { name, soft, hard } = self;
+        let number = |limit: i64| u64::try_from(limit).unwrap_or(u64::MAX); // -1 = unlimited
+        let why = if !Self::NAMES.contains(&name.to_ascii_lowercase().as_str()) {
+            format!("invalid ulimit type: {name}")
+        } else if *soft < -1 || *hard < -1 {
+            format!("{name} is less than -1 (unlimited)")
+        } else if number(*soft) > number(*hard) {
+            format!("{name}: ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
+        } else {
+            return Ok(());
+        };
+        Err(Unfit { key, why })
+    }
+}
+
 /// Source: compose `deploy.resources`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ResourceRequirements {
@@ -266,4 +314,30 @@ pub struct Resources {
 pub struct LogDriver {
     pub name: String,
     pub options: Labels,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_one_that_the_kernel_has_and_can_hold() {
+        let why = |text: &str| Ulimit::of_text(text).expect(text).check("Ulimits").map_err(|e| e.why);
+        for fine in ["nofile=1:2", "core=0", "CPU=-1", "stack=5:-1", "nproc=7"] {
+            assert_eq!(why(fine), Ok(()), "{fine}");
+        }
+        for (text, part) in [
+            ("files=1", "invalid ulimit type: files"),
+            ("cpu=-2:1", "cpu is less than -1"),
+            ("cpu=1:-2", "cpu is less than -1"),
+            ("nofile=3:2", "must be less than or equal to hard limit: 3 > 2"),
+            ("nofile=-1:2", "must be less than or equal to hard limit: -1 > 2"),
+        ] {
+            let why = why(text).expect_err(text);
+            assert!(why.contains(part), "{text}: {why}");
+        }
+        for text in ["nofile", "nofile=", "nofile=x", "nofile=1:2:3"] {
+            assert_eq!(Ulimit::of_text(text), None, "{text}");
+        }
+    }
 }

@@ -228,11 +228,7 @@ impl HostExecutor {
             privileged: spec.privileged,
             read_only: spec.read_only,
             init: spec.init,
-            ulimits: spec
-                .ulimits
-                .iter()
-                .map(|u| engine::Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard })
-                .collect(),
+            ulimits: spec.ulimits.clone(),
             sysctls: spec.sysctls.clone(),
             resources: engine::Resources {
                 cpu_nanos: limits.cpu_nanos,

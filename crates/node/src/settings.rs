@@ -324,7 +324,7 @@ impl Settings {
             ulimits: self
                 .default_ulimits
                 .iter()
-                .map(|(key, limit)| engine::Ulimit {
+                .map(|(key, limit)| model::Ulimit {
                     name: limit.name.clone().unwrap_or_else(|| key.clone()),
                     soft: limit.soft,
                     hard: limit.hard,

@@ -7,6 +7,18 @@ use model::{
     HostOptions, Mount, MountKind, SecretId, Ulimit, confine,
 };
 
+/// Reads a limit.
+pub(crate) fn ulimit(from: types::Ulimit) -> Ulimit {
+    let types::Ulimit { name, hard, soft } = from;
+    Ulimit { name, soft, hard }
+}
+
+/// Writes a limit.
+pub(crate) fn ulimit_json(from: &Ulimit) -> types::Ulimit {
+    let Ulimit { name, soft, hard } = from;
+    types::Ulimit { name: name.clone(), hard: *hard, soft: *soft }
+}
+
 /// Reads what a task's container should be.
 pub fn container_spec(from: types::ContainerSpec) -> Result<ContainerSpec> {
     if from.image.is_empty() {
@@ -50,11 +62,7 @@ pub fn container_spec(from: types::ContainerSpec) -> Result<ContainerSpec> {
         sysctls: from.sysctls,
         cap_add: from.capability_add,
         cap_drop: from.capability_drop,
-        ulimits: from
-            .ulimits
-            .into_iter()
-            .map(|u| Ulimit { name: u.name, soft: u.soft, hard: u.hard })
-            .collect(),
+        ulimits: from.ulimits.into_iter().map(ulimit).collect(),
         privileged: from.privileged,
         no_new_privileges: privileges.no_new_privileges,
         shm_size_bytes: (from.shm_size > 0).then_some(from.shm_size),
@@ -227,11 +235,7 @@ pub(super) fn container_spec_json(from: &ContainerSpec) -> types::ContainerSpec 
         sysctls: from.sysctls.clone(),
         capability_add: from.cap_add.clone(),
         capability_drop: from.cap_drop.clone(),
-        ulimits: from
-            .ulimits
-            .iter()
-            .map(|u| types::Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard })
-            .collect(),
+        ulimits: from.ulimits.iter().map(ulimit_json).collect(),
         oom_score_adj: i64::from(from.oom_score_adj),
         privileged: from.privileged,
         shm_size: from.shm_size_bytes.unwrap_or_default(),

@@ -14,7 +14,9 @@ mod task;
 mod user;
 
 pub use cluster::*;
-pub(crate) use container::{bind_recursion, bind_recursion_json, refuse_foreign_options};
+pub(crate) use container::{
+    bind_recursion, bind_recursion_json, refuse_foreign_options, ulimit, ulimit_json,
+};
 pub use container::{container_spec, healthcheck};
 pub use generic::generic_resources_json;
 pub use network::*;

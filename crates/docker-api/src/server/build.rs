@@ -8,7 +8,7 @@ use super::{
     request::{Params, Use},
     routing::post,
 };
-use crate::types;
+use crate::{convert, types};
 use axum::{
     Json, Router,
     body::Body,
@@ -132,7 +132,7 @@ fn options(state: &State, params: &Params, headers: &HeaderMap) -> Result<BuildO
         network: params.get("networkmode").unwrap_or_default().into(),
         extra_hosts: params.all("extrahosts").iter().flat_map(|h| h.split(',')).map(str::to_owned).collect(),
         resources: container_create::resources(&resources)?,
-        ulimits: ulimits.into_iter().map(container_create::ulimit).collect(),
+        ulimits: ulimits.into_iter().map(convert::ulimit).collect(),
         shm_size_bytes: params.number("shmsize")?,
         secrets: secrets.collect::<Result<_, ApiError>>()?,
         ssh: None,

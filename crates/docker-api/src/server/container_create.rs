@@ -8,9 +8,9 @@ use crate::{
 };
 use engine::{
     ContainerConfig, Device, DeviceRequest, EndpointConfig, Healthcheck, HostConfig, LogConfig, Mount,
-    MountKind, NetworkMode, Port, PortBinding, Resources, RestartPolicy, Ulimit,
+    MountKind, NetworkMode, Port, PortBinding, Resources,
 };
-use model::Duration;
+use model::{ContainerRestart, Duration, confine};
 use std::{collections::BTreeMap, net::IpAddr};
 
 fn given(text: String) -> Option<String> {
@@ -139,9 +139,6 @@ fn host(from: types::HostConfig) -> Result<HostConfig, ApiError> {
         return Err(ApiError::not_implemented(format!("{field} is not supported")));
     }
     let restart = restart_policy(&from.restart_policy)?;
-    if from.auto_remove && restart != RestartPolicy::No {
-        return Err(bad("can't create 'AutoRemove' container with restart policy"));
-    }
     Ok(HostConfig {
         binds: from.binds.unwrap_or_default(),
         mounts: from.mounts.into_iter().map(mount).collect::<Result<_, _>>()?,
@@ -160,7 +157,14 @@ fn host(from: types::HostConfig) -> Result<HostConfig, ApiError> {
         privileged: from.privileged,
         read_only: from.readonly_rootfs,
         init: from.init,
-        ulimits: from.resources.ulimits.clone().unwrap_or_default().into_iter().map(ulimit).collect(),
+        ulimits: from
+            .resources
+            .ulimits
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .map(convert::ulimit)
+            .collect(),
         sysctls: from.sysctls,
         devices: from.resources.devices.iter().map(device).collect(),
         device_cgroup_rules: from.resources.device_cgroup_rules.clone().unwrap_or_default(),
@@ -209,10 +213,6 @@ fn console_size([rows, columns]: [u32; 2]) -> Result<Option<(u16, u16)>, ApiErro
     Ok(Some((cells(rows)?, cells(columns)?)).filter(|size| *size != (0, 0)))
 }
 
-pub(super) fn ulimit(from: types::Ulimit) -> Ulimit {
-    Ulimit { name: from.name, soft: from.soft, hard: from.hard }
-}
-
 fn device_request(from: types::DeviceRequest) -> Result<DeviceRequest, ApiError> {
     let device_ids = from.device_ids.unwrap_or_default();
     if from.count != 0 && !device_ids.is_empty() {
@@ -250,39 +250,29 @@ pub(super) fn resources(from: &types::ContainerResources) -> Result<Resources, A
         memory_bytes: unsigned("Memory", from.memory)?,
         memory_reservation_bytes: unsigned("MemoryReservation", from.memory_reservation)?,
         memory_swap_bytes: from.memory_swap,
-        memory_swappiness: match from.memory_swappiness {
-            None | Some(-1) => None,
-            Some(n) => {
-                Some(u8::try_from(n).ok().filter(|n| *n <= 100).ok_or_else(|| {
-                    bad(format!("Invalid value: {n}, valid memory swappiness range is 0-100"))
-                })?)
-            }
-        },
+        memory_swappiness: confine::memory_swappiness("MemorySwappiness", from.memory_swappiness)
+            .map_err(|unfit| bad(unfit.to_string()))?,
         pids_limit: from.pids_limit,
         blkio_weight: from.blkio_weight,
         oom_kill_disable: from.oom_kill_disable.unwrap_or(false),
     })
 }
 
-/// Reads Docker's restart policy.
+fn restart_policy(from: &types::RestartPolicy) -> Result<ContainerRestart, ApiError> {
+    let types::RestartPolicy { name, maximum_retry_count } = from;
+    ContainerRestart::read(name, *maximum_retry_count).map_err(|unfit| bad(unfit.to_string()))
+}
+
+/// Reads what an update changes.
 ///
 /// # Errors
-/// 400 for a word that is none.
-pub(super) fn restart_policy(from: &types::RestartPolicy) -> Result<RestartPolicy, ApiError> {
-    if from.maximum_retry_count < 0 {
-        return Err(bad("invalid restart policy: maximum retry count cannot be negative"));
-    }
-    if from.maximum_retry_count > 0 && from.name != "on-failure" {
-        return Err(bad("invalid restart policy: maximum retry count can only be used with 'on-failure'"));
-    }
-    let retries = u32::try_from(from.maximum_retry_count).ok().filter(|n| *n > 0);
-    Ok(match from.name.as_str() {
-        "" | "no" => RestartPolicy::No,
-        "always" => RestartPolicy::Always,
-        "unless-stopped" => RestartPolicy::UnlessStopped,
-        "on-failure" => RestartPolicy::OnFailure { max_retries: retries },
-        other => return Err(bad(format!("invalid restart policy: unknown policy '{other}'"))),
-    })
+/// 400 for what means nothing.
+pub(super) fn update(from: types::ContainerUpdate) -> Result<engine::Update, ApiError> {
+    let types::ContainerUpdate { resources: limits, restart_policy: policy } = from;
+    // Docker's CLI sends a policy without a name when none is to be changed.
+    let named = policy.filter(|policy| !policy.name.is_empty());
+    let restart = named.as_ref().map(restart_policy).transpose()?;
+    Ok(engine::Update { resources: resources(&limits)?, restart })
 }
 
 /// Reads `{"80/tcp": [{"HostIp", "HostPort"}]}`; a host port may be a range, of which the first free one is taken when
@@ -516,7 +506,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.name.as_deref(), Some("web"));
         assert_eq!(config.host.port_bindings[0].host_port, Some(8080));
-        assert_eq!(config.host.restart, RestartPolicy::OnFailure { max_retries: Some(3) });
+        assert_eq!(config.host.restart, ContainerRestart::OnFailure { max_retries: Some(3) });
         assert_eq!(config.host.network_mode, NetworkMode::Bridge);
         assert_eq!(config.host.resources.memory_bytes, 1 << 20);
     }
@@ -669,6 +659,84 @@ mod tests {
         ] {
             let error = read(json).unwrap_err();
             assert!(error.message.contains(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_update_that_names_no_policy_leaves_it() {
+        let restart =
+            |json: &str| update(types::parse(json.as_bytes()).expect("valid JSON")).map(|u| u.restart);
+        assert_eq!(restart(r#"{"Memory":1}"#).unwrap(), None);
+        assert_eq!(restart(r#"{"RestartPolicy":{"Name":"","MaximumRetryCount":0}}"#).unwrap(), None);
+        let no = restart(r#"{"RestartPolicy":{"Name":"no"}}"#).unwrap();
+        assert_eq!(no, Some(ContainerRestart::No));
+        let error = restart(r#"{"RestartPolicy":{"Name":"always","MaximumRetryCount":3}}"#).unwrap_err();
+        assert!(error.message.contains("only be used with 'on-failure'"), "{error}");
+    }
+
+    /// What a container may be given it may be given as a service's, and what is refused is refused to both.
+    #[test]
+    fn containers_and_services_are_judged_alike() {
+        let container = |config: &str, host: &str| {
+            let json = format!(r#"{{"Image":"x",{config}"HostConfig":{{{host}}}}}"#);
+            let read = read(&json).map_err(|e| e.message)?;
+            read.check().map_err(|e| e.to_string())
+        };
+        let service = |keys: &str| {
+            let json = format!(r#"{{"Image":"x",{keys}}}"#);
+            let read = types::parse(json.as_bytes()).expect("valid JSON");
+            let spec = convert::container_spec(read).map_err(|e| e.to_string())?;
+            model::confine::container(&spec, false).map_err(|e| e.to_string())
+        };
+        /// Where a container's JSON has it; a service's has what is `Options` in a part of its own.
+        enum Place {
+            Own,
+            Host,
+            Options,
+        }
+        use Place::{Host, Options, Own};
+        for (place, keys, fits) in [
+            (Host, r#""Ulimits":[{"Name":"nofile","Soft":1,"Hard":2}]"#, true),
+            (Host, r#""Ulimits":[{"Name":"core","Soft":-1,"Hard":-1}]"#, true),
+            (Host, r#""Ulimits":[{"Name":"files","Soft":1,"Hard":2}]"#, false),
+            (Host, r#""Ulimits":[{"Name":"","Soft":1,"Hard":2}]"#, false),
+            (Host, r#""Ulimits":[{"Name":"cpu","Soft":-2,"Hard":2}]"#, false),
+            (Host, r#""Ulimits":[{"Name":"cpu","Soft":3,"Hard":2}]"#, false),
+            (Host, r#""Ulimits":[{"Name":"cpu","Soft":-1,"Hard":2}]"#, false),
+            (Host, r#""OomScoreAdj":1000"#, true),
+            (Host, r#""OomScoreAdj":1001"#, false),
+            (Host, r#""OomScoreAdj":-5000"#, false),
+            (Host, r#""Sysctls":{"net.core.somaxconn":"1"}"#, true),
+            (Host, r#""Sysctls":{"kernel.core_pattern":"x"}"#, false),
+            (Own, r#""Healthcheck":{"Test":["CMD","true"],"Interval":1000000,"Retries":1}"#, true),
+            (Own, r#""Healthcheck":{"Test":["CMD","true"],"Interval":5}"#, false),
+            (Own, r#""Healthcheck":{"Test":["CMD","true"],"Retries":-5}"#, false),
+            (Own, r#""Healthcheck":{"Test":["CMD","true"],"StartPeriod":-1}"#, false),
+            (Own, r#""User":"a:b""#, true),
+            (Own, r#""User":"a:b:c""#, false),
+            (Own, r#""Env":["A=b"]"#, true),
+            (Own, r#""Env":["=b"]"#, false),
+            (Own, r#""Hostname":"web""#, true),
+            (Own, r#""Hostname":"a b""#, false),
+            (Options, r#""MemorySwappiness":100"#, true),
+            (Options, r#""MemorySwappiness":101"#, false),
+            (Options, r#""MemorySwappiness":300"#, false),
+            (Options, r#""BlkioWeight":10"#, true),
+            (Options, r#""BlkioWeight":9"#, false),
+            (Options, r#""BlkioWeight":1001"#, false),
+            (Options, r#""UsernsMode":"private""#, true),
+            (Options, r#""UsernsMode":"auto""#, false),
+            (Options, r#""CgroupParent":"/a/../..""#, false),
+            (Options, r#""CpusetCpus":"0-""#, false),
+        ] {
+            let (alone, task) = match place {
+                Own => (container(&format!("{keys},"), ""), service(keys)),
+                Host => (container("", keys), service(keys)),
+                Options => (container("", keys), service(&format!(r#""HostOptions":{{{keys}}}"#))),
+            };
+            let fits = if fits { "fits" } else { "is refused" };
+            let said = |verdict: &Result<(), String>| if verdict.is_ok() { "fits" } else { "is refused" };
+            assert_eq!((said(&alone), said(&task)), (fits, fits), "{keys}: {alone:?}, {task:?}");
         }
     }
 }

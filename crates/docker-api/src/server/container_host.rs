@@ -1,8 +1,12 @@
 //! `HostConfig` of a container as Docker shows it: what `container_create` reads, written back.
 
 use super::container_json::signed;
-use crate::{convert::bind_recursion_json, types};
-use engine::{Container, HostConfig, MountKind, RestartPolicy};
+use crate::{
+    convert::{self, bind_recursion_json},
+    types,
+};
+use engine::{Container, HostConfig, MountKind};
+use model::ContainerRestart;
 use std::{collections::BTreeMap, time::Duration};
 
 /// `null` instead of an empty list, as Go has it.
@@ -29,14 +33,8 @@ pub(super) fn health(from: &engine::Healthcheck) -> types::Health {
     }
 }
 
-fn restart(policy: &RestartPolicy) -> types::RestartPolicy {
-    let (name, count) = match policy {
-        RestartPolicy::No => ("no", 0),
-        RestartPolicy::Always => ("always", 0),
-        RestartPolicy::UnlessStopped => ("unless-stopped", 0),
-        RestartPolicy::OnFailure { max_retries } => ("on-failure", max_retries.map_or(0, i64::from)),
-    };
-    types::RestartPolicy { name: name.to_owned(), maximum_retry_count: count }
+fn restart(policy: ContainerRestart) -> types::RestartPolicy {
+    types::RestartPolicy { name: policy.word().to_owned(), maximum_retry_count: policy.retries().into() }
 }
 
 fn mount(from: &engine::Mount) -> types::Mount {
@@ -103,7 +101,6 @@ fn port_bindings(host: &HostConfig) -> BTreeMap<String, Option<Vec<types::PortBi
 
 fn resources(host: &HostConfig) -> types::ContainerResources {
     let limits = &host.resources;
-    let ulimit = |l: &engine::Ulimit| types::Ulimit { name: l.name.clone(), hard: l.hard, soft: l.soft };
     let device = |d: &engine::Device| types::Device {
         path_on_host: d.host_path.clone(),
         path_in_container: d.container_path.clone(),
@@ -134,7 +131,7 @@ fn resources(host: &HostConfig) -> types::ContainerResources {
         memory_swappiness: limits.memory_swappiness.map(i64::from),
         oom_kill_disable: Some(limits.oom_kill_disable),
         pids_limit: limits.pids_limit.filter(|n| *n > 0),
-        ulimits: Some(host.ulimits.iter().map(ulimit).collect()),
+        ulimits: Some(host.ulimits.iter().map(convert::ulimit_json).collect()),
         blkio_device_read_bps: Some(Vec::new()),
         blkio_device_write_bps: Some(Vec::new()),
         blkio_device_read_iops: Some(Vec::new()),
@@ -163,7 +160,7 @@ pub(super) fn json(container: &Container) -> types::HostConfig {
         },
         network_mode: host.network_mode.to_string(),
         port_bindings: port_bindings(host),
-        restart_policy: restart(&host.restart),
+        restart_policy: restart(host.restart),
         auto_remove: host.auto_remove,
         volumes_from: some(&host.volumes_from),
         annotations: host.annotations.clone(),

@@ -159,9 +159,7 @@ async fn act(
             return Ok(StatusCode::OK.into_response());
         }
         "update" => {
-            let restart = update.restart_policy.as_ref().map(container_create::restart_policy).transpose()?;
-            let resources = container_create::resources(&update.resources)?;
-            engine.update(&id, engine::Update { resources, restart }).await?;
+            engine.update(&id, container_create::update(update)?).await?;
             return Ok(Json(types::ContainerUpdated::default()).into_response());
         }
         _ => return Err(ApiError::not_found("page not found")),

@@ -2,9 +2,9 @@
 //!
 //! Source: Docker API `ContainerConfig`, `HostConfig`, `NetworkingConfig`.
 
-use crate::disk::persist;
+use crate::{ask::kept, disk::persist};
 use ipnet::IpNet;
-use model::{BindRecursion, NetworkId, TaskId};
+use model::{BindRecursion, ContainerRestart, NetworkId, TaskId, Ulimit};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -83,6 +83,7 @@ pub struct HostConfig {
     pub privileged: bool,
     pub read_only: bool,
     pub init: Option<bool>,
+    #[serde(with = "kept::ulimits")]
     pub ulimits: Vec<Ulimit>,
     pub sysctls: BTreeMap<String, String>,
     /// A folder stands for all devices below it.
@@ -92,7 +93,8 @@ pub struct HostConfig {
     /// `--gpus`, and `--device` with the name of a vendor's device.
     pub device_requests: Vec<DeviceRequest>,
     pub resources: Resources,
-    pub restart: RestartPolicy,
+    #[serde(with = "kept::Restart")]
+    pub restart: ContainerRestart,
     pub auto_remove: bool,
     pub log: LogConfig,
     /// *Unit:* bytes; `None` = 64 MiB.
@@ -429,14 +431,6 @@ impl Resources {
     }
 }
 
-/// -1 = unlimited. Source: setrlimit(2).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ulimit {
-    pub name: String,
-    pub soft: i64,
-    pub hard: i64,
-}
-
 /// A device of the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
@@ -457,19 +451,6 @@ pub struct DeviceRequest {
     pub device_ids: Vec<String>,
     /// One of the lists must hold; `gpu` for GPUs.
     pub capabilities: Vec<Vec<String>>,
-}
-
-/// When a container that ended is started again. Source: Docker API `RestartPolicy`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RestartPolicy {
-    #[default]
-    No,
-    Always,
-    UnlessStopped,
-    /// `None` = no limit.
-    OnFailure {
-        max_retries: Option<u32>,
-    },
 }
 
 /// Source: Docker API `LogConfig`. Drivers: `json-file` (default; `local` is taken for it), `none`, and

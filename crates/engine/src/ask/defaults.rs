@@ -1,11 +1,11 @@
 //! What an operator sets once for all containers and networks of a host. *Source:* dockerd(8), `daemon.json`.
 
 use crate::{
-    ask::config::{ContainerConfig, LogConfig, Ulimit},
+    ask::config::{ContainerConfig, LogConfig},
     error::{Error, Result},
 };
 use ipnet::{Ipv4Net, Ipv6Net};
-use model::GenericResources;
+use model::{GenericResources, Ulimit};
 use std::net::Ipv4Addr;
 
 /// The operator's choices; each one gives way to what a container or network asks for itself.

@@ -6,18 +6,17 @@
 
 use crate::{
     ask::{
-        config::{
-            ContainerConfig, EndpointConfig, Healthcheck, HostConfig, NetworkMode, Resources, RestartPolicy,
-        },
+        config::{ContainerConfig, EndpointConfig, Healthcheck, HostConfig, NetworkMode, Resources},
         execs::ExecConfig,
         names,
     },
     error::{Error, Result, unfit},
     files::mounts,
     networks::endpoint,
+    seen::container::Update,
     spec::{capabilities, devices, limits, security},
 };
-use model::confine;
+use model::{ContainerRestart, confine};
 use std::{fs, net::Ipv4Addr};
 
 /// Names of the one runtime there is, first the one it has where nobody asked. The first two are what clients say for,
@@ -246,7 +245,7 @@ fn host(host: &HostConfig) -> Result<()> {
         devices::rule(rule)?;
     }
     self::resources(resources)?;
-    if *auto_remove && *restart != RestartPolicy::No {
+    if *auto_remove && *restart != ContainerRestart::No {
         return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
     }
     crate::logs::driver::check(log)?;
@@ -297,6 +296,37 @@ fn host(host: &HostConfig) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+impl ContainerConfig {
+    /// Judges it as [`Engine::create`](crate::Engine::create) does, and makes nothing.
+    ///
+    /// # Errors
+    /// `InvalidParameter` that names the field.
+    pub fn check(&self) -> Result<()> {
+        check(self)
+    }
+}
+
+/// Returns what an update makes of a container's configuration.
+///
+/// # Errors
+/// As [`check`]; `Conflict` for what does not go with what stays.
+pub(crate) fn updated(host: &HostConfig, update: &Update) -> Result<HostConfig> {
+    let Update { resources: asked, restart } = update;
+    let mut host = host.clone();
+    host.resources.overlay(asked);
+    resources(&host.resources)?;
+    if let Some(restart) = *restart {
+        // Source: moby `container/container_unix.go`, `UpdateContainer`.
+        if host.auto_remove && restart != ContainerRestart::No {
+            return Err(Error::Conflict(
+                "Restart policy cannot be updated because AutoRemove is enabled for the container".to_owned(),
+            ));
+        }
+        host.restart = restart;
+    }
+    Ok(host)
 }
 
 /// The namespaces that hold the kernel parameters which a container may set.
@@ -376,9 +406,7 @@ pub(crate) fn resources(asked: &Resources) -> Result<()> {
     if pids_limit.is_some_and(|limit| limit < -1) {
         return Err(Error::invalid("invalid PidsLimit: less than -1 (unlimited)"));
     }
-    if *blkio_weight != 0 && !(10..=1000).contains(blkio_weight) {
-        return Err(Error::invalid("Range of blkio weight is from 10 to 1000"));
-    }
+    confine::blkio_weight("BlkioWeight", (*blkio_weight).into()).map_err(unfit)?;
     limits::cgroup(asked).map(drop)
 }
 
@@ -426,7 +454,8 @@ fn available(what: &str, asked: &str, file: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ask::config::{Device, Ulimit};
+    use crate::ask::config::Device;
+    use model::Ulimit;
 
     #[track_caller]
     fn refused(change: impl FnOnce(&mut ContainerConfig), words: &str) {
@@ -540,5 +569,26 @@ mod tests {
         if !runtime::apparmor_enabled() {
             refused(with("apparmor=strict-profile"), "AppArmor is not enabled");
         }
+    }
+
+    #[test]
+    fn an_update_changes_what_it_says_and_nothing_else() {
+        let limits = |update: &mut Update| update.resources.memory_bytes = 64 << 20;
+        let of = |host: &HostConfig, change: &dyn Fn(&mut Update)| {
+            let mut update = Update::default();
+            change(&mut update);
+            updated(host, &update)
+        };
+        let stays = HostConfig { restart: ContainerRestart::Always, ..HostConfig::default() };
+        let limited = of(&stays, &limits).unwrap();
+        assert_eq!((limited.restart, limited.resources.memory_bytes), (ContainerRestart::Always, 64 << 20));
+        let changed = of(&limited, &|update| update.restart = Some(ContainerRestart::No)).unwrap();
+        assert_eq!((changed.restart, changed.resources.memory_bytes), (ContainerRestart::No, 64 << 20));
+        assert!(of(&stays, &|update| update.resources.pids_limit = Some(-5)).is_err());
+
+        let goes = HostConfig { auto_remove: true, ..HostConfig::default() };
+        assert!(of(&goes, &|update| update.restart = Some(ContainerRestart::No)).is_ok());
+        let error = of(&goes, &|update| update.restart = Some(ContainerRestart::Always)).unwrap_err();
+        assert!(matches!(&error, Error::Conflict(text) if text.contains("AutoRemove")), "{error}");
     }
 }

@@ -9,5 +9,6 @@ pub(crate) mod defaults;
 pub(crate) mod execs;
 pub(crate) mod gate;
 pub(crate) mod image_defaults;
+mod kept;
 pub(crate) mod merge;
 pub(crate) mod names;

@@ -32,7 +32,7 @@ use cache::Cache;
 pub use copy::CopyError;
 
 use crate::{
-    ask::config::{NetworkMode, Resources, SecretBytes, Ulimit},
+    ask::config::{NetworkMode, Resources, SecretBytes},
     error::{Error, Result},
     inner::Engine,
     seen::container::Filters,
@@ -40,7 +40,7 @@ use crate::{
 use failure::BuildError;
 use graph::Graph;
 use image::dockerfile::Dockerfile;
-use model::Timestamp;
+use model::{Timestamp, Ulimit};
 use stage::{Done, Stage};
 use std::{
     collections::{BTreeMap, BTreeSet},

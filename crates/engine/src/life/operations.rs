@@ -336,11 +336,7 @@ impl Owner {
 
     pub(crate) async fn update(&mut self, update: Update) -> Result<()> {
         let mut config = (*self.container.config).clone();
-        config.host.resources.overlay(&update.resources);
-        if let Some(restart) = update.restart {
-            config.host.restart = restart;
-        }
-        gate::resources(&config.host.resources)?;
+        config.host = gate::updated(&config.host, &update)?;
         let limits = limits::cgroup(&config.host.resources)?;
         if self.container.state.is_running() {
             let (id, cgroup) = (self.container.id.clone(), self.cgroup());

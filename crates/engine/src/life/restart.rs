@@ -2,7 +2,7 @@
 //!
 //! Source: Docker's restart manager: 100 ms, doubled up to 1 min, back to 100 ms after 10 s of running.
 
-use crate::ask::config::RestartPolicy;
+use model::ContainerRestart;
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
@@ -19,7 +19,7 @@ impl Backoff {
     /// Returns the wait before the next start, or `None` if it stays down.
     pub(crate) fn after_exit(
         &mut self,
-        policy: RestartPolicy,
+        policy: ContainerRestart,
         exit_code: i32,
         restarts: u32,
         ran_for: Duration,
@@ -27,9 +27,9 @@ impl Backoff {
     ) -> Option<Duration> {
         let again = !manually_stopped
             && match policy {
-                RestartPolicy::No => false,
-                RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
-                RestartPolicy::OnFailure { max_retries } => {
+                ContainerRestart::No => false,
+                ContainerRestart::Always | ContainerRestart::UnlessStopped => true,
+                ContainerRestart::OnFailure { max_retries } => {
                     exit_code != 0 && max_retries.is_none_or(|max| max == 0 || restarts < max)
                 }
             };
@@ -47,12 +47,12 @@ impl Backoff {
 
 /// Returns true if a container that was down already when the last engine went is to be started by the next one.
 /// `was_waiting`: a restart was due. One that ended in between is judged by [`Backoff::after_exit`], as any end is.
-pub(crate) fn at_open(policy: RestartPolicy, manually_stopped: bool, was_waiting: bool) -> bool {
+pub(crate) fn at_open(policy: ContainerRestart, manually_stopped: bool, was_waiting: bool) -> bool {
     match policy {
-        RestartPolicy::No => false,
-        RestartPolicy::Always => true,
-        RestartPolicy::UnlessStopped => !manually_stopped,
-        RestartPolicy::OnFailure { .. } => was_waiting && !manually_stopped,
+        ContainerRestart::No => false,
+        ContainerRestart::Always => true,
+        ContainerRestart::UnlessStopped => !manually_stopped,
+        ContainerRestart::OnFailure { .. } => was_waiting && !manually_stopped,
     }
 }
 
@@ -63,7 +63,8 @@ mod tests {
     #[test]
     fn waits_double_up_to_a_minute_and_start_over_after_a_long_run() {
         let mut backoff = Backoff::default();
-        let mut next = |ran| backoff.after_exit(RestartPolicy::Always, 0, 0, ran, false).unwrap().as_millis();
+        let mut next =
+            |ran| backoff.after_exit(ContainerRestart::Always, 0, 0, ran, false).unwrap().as_millis();
         let short = Duration::from_secs(1);
         let waits: Vec<_> = (0..11).map(|_| next(short)).collect();
         assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 51200, 60000]);
@@ -75,13 +76,13 @@ mod tests {
         let decide = |policy, code, restarts, stopped| {
             Backoff::default().after_exit(policy, code, restarts, Duration::ZERO, stopped).is_some()
         };
-        let on_failure = RestartPolicy::OnFailure { max_retries: Some(2) };
-        assert!(!decide(RestartPolicy::No, 1, 0, false));
-        assert!(decide(RestartPolicy::Always, 0, 9, false));
-        assert!(!decide(RestartPolicy::Always, 0, 0, true));
+        let on_failure = ContainerRestart::OnFailure { max_retries: Some(2) };
+        assert!(!decide(ContainerRestart::No, 1, 0, false));
+        assert!(decide(ContainerRestart::Always, 0, 9, false));
+        assert!(!decide(ContainerRestart::Always, 0, 0, true));
         assert!(!decide(on_failure, 0, 0, false));
         assert!(decide(on_failure, 1, 1, false));
         assert!(!decide(on_failure, 1, 2, false));
-        assert!(decide(RestartPolicy::OnFailure { max_retries: None }, 1, 99, false));
+        assert!(decide(ContainerRestart::OnFailure { max_retries: None }, 1, 99, false));
     }
 }

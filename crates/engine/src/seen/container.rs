@@ -397,7 +397,7 @@ impl Filters {
 pub struct Update {
     /// Fields that are zero, empty or `None` stay as they are.
     pub resources: crate::ask::config::Resources,
-    pub restart: Option<crate::ask::config::RestartPolicy>,
+    pub restart: Option<model::ContainerRestart>,
 }
 
 /// Processes of a container. Source: Docker API `ContainerTop`.

@@ -1,10 +1,11 @@
 //! Limits of a container: of its cgroup, and of its processes (ulimits).
 
 use crate::{
-    ask::config::{Resources, Ulimit},
-    error::{Error, Result},
+    ask::config::Resources,
+    error::{Error, Result, unfit},
     spec::{devices, parsed, parts::Parts},
 };
+use model::Ulimit;
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Value, json};
 
@@ -146,34 +147,10 @@ pub(super) fn resources(wanted: &Resources, privileged: bool, parts: &Parts<'_>)
 /// # Errors
 /// `InvalidParameter` for one that the kernel does not have, or would not take.
 pub(crate) fn rlimit(limit: &Ulimit) -> Result<Value> {
-    const NAMES: [&str; 15] = [
-        "core",
-        "cpu",
-        "data",
-        "fsize",
-        "locks",
-        "memlock",
-        "msgqueue",
-        "nice",
-        "nofile",
-        "nproc",
-        "rss",
-        "rtprio",
-        "rttime",
-        "sigpending",
-        "stack",
-    ];
-    let name = limit.name.to_ascii_lowercase();
-    if !NAMES.contains(&name.as_str()) {
-        return Err(Error::invalid(format!("invalid ulimit type: {}", limit.name)));
-    }
-    if limit.soft < -1 || limit.hard < -1 {
-        return Err(Error::invalid(format!("invalid ulimit {name}: less than -1 (unlimited)")));
-    }
+    limit.check("Ulimits").map_err(unfit)?;
     let number = |n: i64| u64::try_from(n).unwrap_or(u64::MAX); // -1 = unlimited
-    if number(limit.soft) > number(limit.hard) {
-        return Err(Error::invalid("ulimit soft limit must be less than or equal to hard limit"));
-    }
+    let name = limit.name.to_ascii_lowercase();
+    // What only this host knows.
     if name == "nofile"
         && let Some(max) = files_max()
         && limit.hard != -1

@@ -2,9 +2,10 @@
 
 use crate::kit::{GUEST, Host, eventually, guest_with};
 use engine::{
-    ContainerConfig, Error, HealthStatus, Healthcheck, LogOptions, NetworkMode, Port, PortBinding,
-    RestartPolicy, Status, StopOptions, WaitCondition,
+    ContainerConfig, Error, HealthStatus, Healthcheck, LogOptions, NetworkMode, Port, PortBinding, Status,
+    StopOptions, WaitCondition,
 };
+use model::ContainerRestart;
 use std::{io::Read, net::TcpStream, path::Path, time::Duration};
 
 /// A container whose steps can wait for files of the test.
@@ -90,12 +91,12 @@ fn end_that_no_daemon_saw_is_collected() {
 #[test]
 fn restart_policy_decides_about_an_end_that_no_daemon_saw() {
     let mut host = Host::new();
-    let on_failure = RestartPolicy::OnFailure { max_retries: Some(3) };
+    let on_failure = ContainerRestart::OnFailure { max_retries: Some(3) };
     let ids = [
         ("wait:/shared/go", "exit:0", on_failure),
         ("wait:/shared/go", "exit:1", on_failure),
-        ("wait:/shared/go", "exit:0", RestartPolicy::Always),
-        ("wait:/shared/go", "exit:1", RestartPolicy::No),
+        ("wait:/shared/go", "exit:0", ContainerRestart::Always),
+        ("wait:/shared/go", "exit:1", ContainerRestart::No),
     ]
     .map(|(wait, exit, policy)| waiting(&host, &[wait, exit], |c| c.host.restart = policy));
     let pids = ids.each_ref().map(|id| host.pid(id));
@@ -118,7 +119,7 @@ fn restart_policy_decides_about_an_end_that_no_daemon_saw() {
 fn exhausted_retries_are_not_granted_again_by_a_new_daemon() {
     let mut host = Host::new();
     let id = waiting(&host, &["append:/shared/runs=x", "wait:/shared/go", "exit:1"], |c| {
-        c.host.restart = RestartPolicy::OnFailure { max_retries: Some(1) };
+        c.host.restart = ContainerRestart::OnFailure { max_retries: Some(1) };
     });
     host.give("go");
     host.until(&id, "it has given up", |c| c.state.status == Status::Exited && c.restart_count == 1);
@@ -131,7 +132,7 @@ fn exhausted_retries_are_not_granted_again_by_a_new_daemon() {
 #[test]
 fn lost_container_ended_by_a_kill_and_its_policy_starts_it_again() {
     let mut host = Host::new();
-    let ids = [RestartPolicy::No, RestartPolicy::Always, RestartPolicy::UnlessStopped]
+    let ids = [ContainerRestart::No, ContainerRestart::Always, ContainerRestart::UnlessStopped]
         .map(|policy| waiting(&host, &["park"], |c| c.host.restart = policy));
     let pids = ids.each_ref().map(|id| host.pid(id));
     host.kill_daemon();

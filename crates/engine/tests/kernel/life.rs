@@ -1,7 +1,8 @@
 //! Stop, kill, restart policies, names.
 
 use crate::kit::{Host, guest, guest_with};
-use engine::{Error, RemoveOptions, RestartPolicy, Status, StopOptions, WaitCondition};
+use engine::{Error, RemoveOptions, Status, StopOptions, WaitCondition};
+use model::ContainerRestart;
 use std::time::{Duration, Instant};
 
 fn stop(host: &Host, id: &str, timeout: Duration) -> Result<(), Error> {
@@ -105,13 +106,13 @@ fn paused_container_waits_and_goes_on() {
 fn on_failure_restarts_so_often_and_no_more() {
     let host = Host::new();
     let id = host.start(guest_with(&["say:again", "exit:5"], |c| {
-        c.host.restart = RestartPolicy::OnFailure { max_retries: Some(2) };
+        c.host.restart = ContainerRestart::OnFailure { max_retries: Some(2) };
     }));
     let ended = host.until(&id, "it gives up", |c| c.state.status == Status::Exited);
     assert_eq!((ended.restart_count, ended.state.exit_code), (2, 5));
     assert_eq!(host.logs(&id).0, "again\n".repeat(3));
     let id = host.start(guest_with(&["exit:0"], |c| {
-        c.host.restart = RestartPolicy::OnFailure { max_retries: Some(2) };
+        c.host.restart = ContainerRestart::OnFailure { max_retries: Some(2) };
     }));
     host.wait(&id);
     assert_eq!(host.inspect(&id).restart_count, 0, "success is no failure");
@@ -122,7 +123,7 @@ fn a_wait_is_over_at_each_end_of_one_that_is_started_again() {
     let host = Host::new();
     let shared = host.shared();
     let id = host.start(guest_with(&["wait:/shared/go", "exit:7"], |c| {
-        c.host.restart = RestartPolicy::Always;
+        c.host.restart = ContainerRestart::Always;
         c.host.binds = vec![shared];
     }));
     let waiting = host.on(async |engine| engine.wait(&id, engine::WaitCondition::NotRunning).unwrap());
@@ -138,7 +139,7 @@ fn always_restarts_until_it_is_stopped_and_a_persons_start_begins_a_new_count() 
     let host = Host::new();
     let shared = host.shared();
     let id = host.create(guest_with(&["on:TERM=0", "wait:/shared/go"], |c| {
-        c.host.restart = RestartPolicy::Always;
+        c.host.restart = ContainerRestart::Always;
         c.host.binds = vec![shared];
     }));
     host.give("go");
@@ -164,7 +165,7 @@ fn unless_stopped_and_always_differ_after_a_stop_and_a_new_daemon() {
             c.host.restart = policy;
         }))
     };
-    let ids = [start("unless", RestartPolicy::UnlessStopped), start("always", RestartPolicy::Always)];
+    let ids = [start("unless", ContainerRestart::UnlessStopped), start("always", ContainerRestart::Always)];
     for id in &ids {
         host.until_said(id, "ready\n");
         stop(&host, id, LONG).unwrap();

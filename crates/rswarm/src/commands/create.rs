@@ -5,7 +5,7 @@ use super::pairs;
 use crate::cli::{ContainerFlags, CreateArgs, LimitFlags};
 use anyhow::{Context, Result, bail};
 use docker_api::types::{self, StrSlice};
-use model::BindRecursion;
+use model::{BindRecursion, ContainerRestart};
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 /// Returns what is to be made; `attached` when its streams are to be joined at once.
@@ -258,11 +258,8 @@ fn health(flags: &ContainerFlags) -> Result<Option<types::Health>> {
 }
 
 pub(crate) fn restart(text: Option<&str>) -> Result<types::RestartPolicy> {
-    let (name, count) = text.unwrap_or("no").split_once(':').unwrap_or((text.unwrap_or("no"), "0"));
-    let count = count.parse().ok().filter(|n: &i64| *n >= 0);
-    let maximum_retry_count =
-        count.context("invalid restart policy: the number of retries must be an integer")?;
-    Ok(types::RestartPolicy { name: name.to_owned(), maximum_retry_count })
+    let policy = text.map_or(Ok(ContainerRestart::No), ContainerRestart::of_text)?;
+    Ok(types::RestartPolicy { name: policy.word().to_owned(), maximum_retry_count: policy.retries().into() })
 }
 
 /// A seccomp profile is read here: the daemon may be elsewhere.
@@ -358,11 +355,10 @@ fn device(text: &str) -> types::Device {
 }
 
 pub(super) fn ulimit(text: &str) -> Result<types::Ulimit> {
-    let bad = || format!("invalid ulimit argument: {text}");
-    let (name, limits) = text.split_once('=').with_context(bad)?;
-    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-    let number = |text: &str| text.parse::<i64>().with_context(bad);
-    Ok(types::Ulimit { name: name.to_owned(), soft: number(soft)?, hard: number(hard)? })
+    let read = model::Ulimit::of_text(text).with_context(|| format!("invalid ulimit argument: {text}"))?;
+    read.check("ulimit argument")?;
+    let model::Ulimit { name, soft, hard } = read;
+    Ok(types::Ulimit { name, hard, soft })
 }
 
 /// Splits `-v` values into those that Docker calls binds and paths of anonymous volumes.
@@ -592,8 +588,11 @@ mod tests {
         let limit = ulimit("nofile=5:6").unwrap();
         assert_eq!((limit.soft, limit.hard, ulimit("core=0").unwrap().hard), (5, 6, 0));
         assert!(ulimit("nofile").is_err() && ulimit("nofile=x").is_err());
+        assert!(ulimit("files=1").is_err() && ulimit("nofile=2:1").is_err());
         assert_eq!(restart(Some("on-failure:3")).unwrap().maximum_retry_count, 3);
         assert_eq!(restart(None).unwrap().name, "no");
-        assert!(restart(Some("on-failure:x")).is_err());
+        for bad in ["on-failure:x", "on-failure:-1", "always:3", "sometimes"] {
+            assert!(restart(Some(bad)).is_err(), "{bad}");
+        }
     }
 }

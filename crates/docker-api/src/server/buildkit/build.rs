@@ -335,8 +335,9 @@ fn options(state: &State, wanted: BTreeMap<String, String>) -> Result<BuildOptio
             "shm-size" => options.shm_size_bytes = Some(value.parse().map_err(|_| bad(&key, &value))?),
             "ulimit" => {
                 let limits = value.split(',').filter(|l| !l.is_empty());
-                options.ulimits =
-                    limits.map(|l| ulimit(l).ok_or_else(|| bad(&key, l))).collect::<Result<_, _>>()?;
+                options.ulimits = limits
+                    .map(|l| model::Ulimit::of_text(l).ok_or_else(|| bad(&key, l)))
+                    .collect::<Result<_, _>>()?;
             }
             other => {
                 if let Some(name) = other.strip_prefix("build-arg:") {
@@ -377,13 +378,6 @@ fn means_nothing(key: &str) -> bool {
     const FAMILIES: [&str; 6] =
         ["attest:", "input:", "local-sessionid:", "sharedkey:", "vcs:", "localdir-sharedkey:"];
     WORDS.contains(&key) || FAMILIES.iter().any(|family| key.starts_with(family))
-}
-
-/// Reads `nofile=1024:2048`.
-fn ulimit(text: &str) -> Option<engine::Ulimit> {
-    let (name, limits) = text.split_once('=')?;
-    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-    Some(engine::Ulimit { name: name.to_owned(), soft: soft.parse().ok()?, hard: hard.parse().ok()? })
 }
 
 async fn dockerfile(session: &Session, build: &Build, name: &str) -> Result<String, Status> {
@@ -626,13 +620,5 @@ mod tests {
         assert!(build.progress.after(seen.len()).await.is_none(), "nothing more will come");
         builds.all().get_mut("a").unwrap().ended = Instant::now().checked_sub(ENDED_LIMIT);
         assert!(builds.all().is_empty());
-    }
-
-    #[test]
-    fn limits_are_read_as_docker_writes_them() {
-        let read = |text| ulimit(text).map(|u| (u.name, u.soft, u.hard));
-        assert_eq!(read("nofile=1:2"), Some(("nofile".into(), 1, 2)));
-        assert_eq!(read("nofile=5"), Some(("nofile".into(), 5, 5)));
-        assert_eq!(read("nofile"), None);
     }
 }

@@ -120,14 +120,14 @@ pub(super) fn recipe(
         });
     }
     let log = spec.task_template.log_driver.clone().unwrap_or_default();
-    let (kind, attempts) = host.restart.split_once(':').unwrap_or((&host.restart, "0"));
-    let maximum_retry_count =
-        attempts.parse().with_context(|| format!("service {}: restart {:?}", service.key, host.restart))?;
     let host_config = types::HostConfig {
         mounts: from.mounts.iter().cloned().chain(file_mounts).collect(),
         port_bindings: bindings,
         network_mode,
-        restart_policy: types::RestartPolicy { name: kind.to_owned(), maximum_retry_count },
+        restart_policy: types::RestartPolicy {
+            name: host.restart.word().to_owned(),
+            maximum_retry_count: host.restart.retries().into(),
+        },
         log_config: types::LogConfig { kind: log.name, config: log.options },
         annotations: options.annotations.clone(),
         cap_add: words(&from.capability_add),
