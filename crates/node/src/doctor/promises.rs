@@ -107,12 +107,12 @@ pub const SECURITY: &[Promise] = &[
     program(
         "each field, parameter and part of a path is taken as it is meant, or refused in words; no number asks for more \
          than a swarm can have",
-        "docker_api::types, docker_api::convert, manager::control::validate, engine::gate",
+        "docker_api::types, docker_api::convert, manager::control::validate, engine::ask::gate",
         "decided by what a request says, before anything is made",
     ),
     program(
         "what nodes do not do for a network is refused, so that no clear text passes for encrypted",
-        "manager::control::validate, engine::local_network",
+        "manager::control::validate, engine::networks::local",
         "decided when a network is made",
     ),
     program(
@@ -145,7 +145,7 @@ pub const SECURITY: &[Promise] = &[
     ),
     program(
         "what a container puts in place of its folders leads no look at them to the host",
-        "engine::{archive,below}",
+        "engine::files::{archive,below}",
         "paths are followed by the kernel, below the container's folder and through no link",
     ),
     program(
@@ -183,7 +183,7 @@ pub const SECURITY: &[Promise] = &[
     ),
     program(
         "each key of a container's request has a gate; what cannot be honoured is refused",
-        "engine::gate, model::confine",
+        "engine::ask::gate, model::confine",
         "decided when a container is made",
     ),
     checked(
@@ -206,7 +206,7 @@ pub const SECURITY: &[Promise] = &[
     ),
     checked(
         "secrets of a creation that was cancelled are gone at once",
-        "engine::create",
+        "engine::life::create",
         &[Check::new("secrets in memory", files::secrets_in_memory), Check::new("swap", kernel::swap)],
     ),
     checked(
@@ -234,7 +234,7 @@ pub const SECURITY: &[Promise] = &[
     ),
     checked(
         "what a container was given of the host is named",
-        "engine::gate, node::doctor",
+        "engine::ask::gate, node::doctor",
         &[
             Check::new("privileged containers", containers::privileged),
             Check::new("host namespaces", containers::host_namespaces),
