@@ -16,7 +16,7 @@ use proto::{
         control_client::ControlClient, create_request,
     },
     dispatcher::{
-        AgentMessage, AliveRequest, AttachRequest, Hello, ImageSourcesRequest, ManagerMessage,
+        AgentMessage, AliveRequest, Assignments, AttachRequest, Hello, ImageSourcesRequest, ManagerMessage,
         MayFetchRequest, ObserveRequest, ObservedTask, StatusReport, TaskReport,
         agent_message::Message as Up, dispatcher_client::DispatcherClient, liveness_client::LivenessClient,
         manager_message::Message as Down,
@@ -84,15 +84,6 @@ impl Session {
         Ok(Self { up, down })
     }
 
-    async fn until_assigned(&mut self) -> proto::dispatcher::Assignments {
-        loop {
-            let message = self.down.message().await.unwrap().unwrap().message;
-            if let Some(Down::Assignments(assignments)) = message {
-                return assignments;
-            }
-        }
-    }
-
     /// Reads until it ends.
     async fn end(mut self) -> Status {
         loop {
@@ -103,6 +94,34 @@ impl Session {
             }
         }
     }
+}
+
+/// Reports in a session of a node, and returns what the node is told first in it. The node's own agent takes the
+/// session back whenever it dials: then it is begun anew.
+async fn acknowledged(swarm: &Swarm, credentials: &Credentials, report: &StatusReport) -> Assignments {
+    let attempt = async || {
+        let mut session = Session::open(swarm, credentials, "192.0.2.1:2377").await.ok()?;
+        let assignments = loop {
+            if let Some(Down::Assignments(assignments)) = session.down.message().await.ok()??.message {
+                break assignments;
+            }
+        };
+        let report = AgentMessage { message: Some(Up::Statuses(report.clone())) };
+        session.up.send(report).await.ok()?;
+        loop {
+            if let Some(Down::StatusAck(_)) = session.down.message().await.ok()??.message {
+                return Some(assignments);
+            }
+        }
+    };
+    let attempts = async {
+        loop {
+            if let Some(assignments) = attempt().await {
+                return assignments;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), attempts).await.expect("an acknowledgement")
 }
 
 async fn with_workers(count: usize) -> Swarm {
@@ -191,24 +210,16 @@ async fn a_workers_certificate_reads_and_writes_nothing_but_its_own() {
     denied(claimed.update_swarm(UpdateSwarmRequest::default()).await.unwrap_err());
     denied(claimed.watch(WatchRequest::default()).await.err().unwrap());
 
-    // Its session has its own tasks, and no secret that none of them uses.
-    let mut session = Session::open(&swarm, &mine.credentials, "192.0.2.1:2377").await.unwrap();
-    let assignments = session.until_assigned().await;
-    let services: Vec<_> =
-        assignments.tasks.iter().map(|t| ServiceId::from_wire(&t.service).unwrap()).collect();
-    assert_eq!((services.as_slice(), assignments.secrets.len()), (&[ours][..], 0));
-    // What it says of tasks of others is not taken.
+    // Its session has its own tasks, and no secret that none of them uses; what it says of tasks of others is not taken.
     let task = swarm.view().tasks_of_service(theirs).next().unwrap().clone();
     let failed =
         TaskStatus { state: Some(TaskState::Failed), at: Timestamp(i64::MAX), ..task.status.clone() };
     let report = TaskReport { task: task.id.to_wire(), status: Some((&failed).into()) };
-    let report = Up::Statuses(StatusReport { sequence: 1, tasks: vec![report.clone()] });
-    session.up.send(AgentMessage { message: Some(report) }).await.unwrap();
-    loop {
-        if let Some(Down::StatusAck(_)) = session.down.message().await.unwrap().unwrap().message {
-            break;
-        }
-    }
+    let report = StatusReport { sequence: 1, tasks: vec![report] };
+    let assignments = acknowledged(&swarm, &mine.credentials, &report).await;
+    let services: Vec<_> =
+        assignments.tasks.iter().map(|t| ServiceId::from_wire(&t.service).unwrap()).collect();
+    assert_eq!((services.as_slice(), assignments.secrets.len()), (&[ours][..], 0));
     assert_eq!(swarm.view().tasks.get(&task.id).unwrap().status.state, Some(TaskState::Running));
     let mut liveness = LivenessClient::new(channel(&mine.credentials, swarm.managers[0].addr));
     denied(liveness.alive(AliveRequest::default()).await.unwrap_err());
