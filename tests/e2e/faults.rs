@@ -548,7 +548,7 @@ fn networks_keep_off_the_hosts_own_and_each_other_and_none_is_made_without_a_sub
     let subnet = |name: &str| {
         let shown = lab.rswarm(1, &["network", "inspect", name]).ok();
         let value = shown.split("\"Subnet\": \"").nth(1).and_then(|rest| rest.split('"').next());
-        value.unwrap_or_else(|| panic!("no subnet in {shown}")).to_owned()
+        value.unwrap_or("none yet").to_owned()
     };
     wait_for("the node to have told what it reaches", SOON, || {
         let made = lab.rswarm(1, &["network", "create", "-d", "overlay", "one"]);
