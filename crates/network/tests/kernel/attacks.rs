@@ -8,7 +8,7 @@ use crate::{
 };
 use ::network::*;
 use ipnet::{IpNet, Ipv6Net};
-use model::{IngressBackend, IngressTable, MeshNode, NodeId, Protocol, TaskId};
+use model::Protocol;
 use rtnetlink::packet_route::neighbour::NeighbourState;
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -123,23 +123,6 @@ fn addresses_on(netns: &Path, link: &str) -> Vec<Address> {
     let mut addresses = by_hand::addresses_of(netns);
     addresses.retain(|one| one.link == link);
     addresses
-}
-
-/// 8080 on every of `hosts` leads to port 80 of tasks 10.255.<host>.<last>.
-fn ingress(version: u64, hosts: u8, tasks: &[(u8, u8)]) -> IngressTable {
-    let node = |host: u8| (NodeId(host.into()), MeshNode { index: host.into(), vtep: underlay(host) });
-    let backend = |(host, last): &(u8, u8)| IngressBackend {
-        task: TaskId(u128::from(*host) * 1000 + u128::from(*last)),
-        node: NodeId((*host).into()),
-        address: Ipv4Addr::new(10, 255, *host, *last).into(),
-        port: 80,
-    };
-    IngressTable {
-        version,
-        nodes: (1..=hosts).map(node).collect(),
-        ports: [((Protocol::Tcp, 8080), tasks.iter().map(backend).collect())].into(),
-        lost: [].into(),
-    }
 }
 
 /// Two nodes of a swarm with one overlay task each, at 10.0.1.11 and 10.0.1.12.

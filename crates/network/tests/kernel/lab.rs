@@ -3,8 +3,8 @@
 use crate::by_hand;
 use ::network::*;
 use model::{
-    NetworkAllocation, NetworkEndpoint, NetworkId, NetworkService, NetworkTable, NodeId, Protocol, ServiceId,
-    TaskId,
+    IngressBackend, IngressTable, MeshNode, NetworkAllocation, NetworkEndpoint, NetworkId, NetworkService,
+    NetworkTable, NodeId, Protocol, ServiceId, TaskId,
 };
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -619,4 +619,21 @@ pub(crate) fn udp_ask(socket: &UdpSocket) -> Option<u8> {
     socket.send(b"?").ok()?;
     let mut answer = [0];
     socket.recv(&mut answer).ok().map(|_| answer[0])
+}
+
+/// 8080 on every of `hosts` leads to port 80 of tasks 10.255.<host>.<last>.
+pub(crate) fn ingress(version: u64, hosts: u8, tasks: &[(u8, u8)]) -> IngressTable {
+    let node = |host: u8| (NodeId(host.into()), MeshNode { index: host.into(), vtep: underlay(host) });
+    let backend = |(host, last): &(u8, u8)| IngressBackend {
+        task: TaskId(u128::from(*host) * 1000 + u128::from(*last)),
+        node: NodeId((*host).into()),
+        address: Ipv4Addr::new(10, 255, *host, *last).into(),
+        port: 80,
+    };
+    IngressTable {
+        version,
+        nodes: (1..=hosts).map(node).collect(),
+        ports: [((Protocol::Tcp, 8080), tasks.iter().map(backend).collect())].into(),
+        lost: [].into(),
+    }
 }

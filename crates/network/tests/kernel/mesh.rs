@@ -2,25 +2,7 @@
 
 use crate::{by_hand, lab::*};
 use ::network::*;
-use model::{IngressBackend, IngressTable, MeshNode, NodeId, Protocol, TaskId};
-use std::{collections::BTreeSet, net::Ipv4Addr};
-
-/// 8080 on every of `hosts` leads to port 80 of tasks 10.255.<host>.<last>.
-fn ingress(version: u64, hosts: u8, tasks: &[(u8, u8)]) -> IngressTable {
-    let node = |host: u8| (NodeId(host.into()), MeshNode { index: host.into(), vtep: underlay(host) });
-    let backend = |(host, last): &(u8, u8)| IngressBackend {
-        task: TaskId(u128::from(*host) * 1000 + u128::from(*last)),
-        node: NodeId((*host).into()),
-        address: Ipv4Addr::new(10, 255, *host, *last).into(),
-        port: 80,
-    };
-    IngressTable {
-        version,
-        nodes: (1..=hosts).map(node).collect(),
-        ports: [((Protocol::Tcp, 8080), tasks.iter().map(backend).collect())].into(),
-        lost: [].into(),
-    }
-}
+use std::collections::BTreeSet;
 
 fn routed(id: &str, host: u8, last: u8) -> SandboxSpec {
     task_sandbox(id, host, last, &[])
