@@ -389,9 +389,11 @@ fn services_are_what_dockers_cli_makes_of_the_same_flags() {
             serde_json::from_str(&ours(&["service", "inspect", "-f", "{{json .Spec}}", name]).ok())
                 .expect("a spec");
         spec.as_object_mut().expect("an object").remove("Name");
-        // These are in no order with Docker's CLI.
-        if let Some(secrets) = spec["TaskTemplate"]["ContainerSpec"]["Secrets"].as_array_mut() {
-            secrets.sort_by_key(|secret| secret["File"]["Name"].to_string());
+        // Docker's CLI gathers these in Go's maps and so says them in an order that is drawn by lot.
+        for unordered in ["Env", "Secrets", "Configs"] {
+            if let Some(items) = spec["TaskTemplate"]["ContainerSpec"][unordered].as_array_mut() {
+                items.sort_by_key(serde_json::Value::to_string);
+            }
         }
         // By id, which is drawn by lot, with Docker's CLI; ours keeps the order in which they were asked for.
         if let Some(networks) = spec["TaskTemplate"]["Networks"].as_array_mut() {
