@@ -5,7 +5,7 @@
 //!       ^                   |  |   ^                          |
 //!       |                   |  |   '------- statuses ---------'
 //!       '-- statuses, acks -'  '--> [tables] --Executor--> kernel network state
-//!                              '--> [ledger] --> state_dir/tasks/*.pb
+//!                              '--> [ledger] --> state_dir/ledger
 //! ```
 //!
 //! Tasks (of tokio): the *agent loop* ([`Agent::run`]) owns the session, the assignments and the statuses not yet
@@ -22,6 +22,7 @@
 mod backoff;
 mod executor;
 pub mod fake;
+mod journal;
 mod ledger;
 mod session;
 mod tables;

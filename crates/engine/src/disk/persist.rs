@@ -12,14 +12,29 @@ use std::{
 /// # Errors
 /// On any I/O error; the old file is then still whole.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let bytes = serde_json::to_vec(value).map_err(|source| Error::State { path: path.to_owned(), source })?;
-    sys::durable::replace(path, &bytes, 0o600).map_err(Error::io("write", path))
+    sys::durable::replace(path, &json(path, value)?, 0o600).map_err(Error::io("write", path))
+}
+
+/// As [`write_json`] for two records of one folder, which is synced once.
+///
+/// # Errors
+/// As [`write_json`], of the first that could not be written.
+pub(crate) fn write_both<A: Serialize, B: Serialize>(one: (&Path, &A), other: (&Path, &B)) -> Result<()> {
+    let (first, second) = (json(one.0, one.1)?, json(other.0, other.1)?);
+    let changes = [(one.0, Some(&*first)), (other.0, Some(&*second))];
+    match sys::durable::change_all(changes, 0o600).into_iter().next() {
+        Some((path, error)) => Err(Error::io("write", path)(error)),
+        None => Ok(()),
+    }
 }
 
 /// As [`write_json`], but does not wait for the platter: for what can be found out again after a crash.
 pub(crate) fn write_json_lazily<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let bytes = serde_json::to_vec(value).map_err(|source| Error::State { path: path.to_owned(), source })?;
-    sys::durable::replace_for_this_boot(path, &bytes, 0o600).map_err(Error::io("write", path))
+    sys::durable::replace_for_this_boot(path, &json(path, value)?, 0o600).map_err(Error::io("write", path))
+}
+
+fn json<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|source| Error::State { path: path.to_owned(), source })
 }
 
 /// *Limit* of a record. *Unit:* bytes. None that was written here comes near it.

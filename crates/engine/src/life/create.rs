@@ -335,8 +335,10 @@ fn fill(
         manually_stopped: false,
     };
     crate::logs::driver::check(&container.config.host.log)?;
-    persist::write_json(&dir.join("config.json"), &*container.config)?;
-    persist::write_json(&dir.join("state.json"), &container)?;
+    persist::write_both(
+        (&dir.join("config.json"), &*container.config),
+        (&dir.join("state.json"), &container),
+    )?;
     let parent = dir.parent().unwrap_or(dir);
     fs::File::open(parent).and_then(|f| f.sync_all()).map_err(Error::io("sync", parent))?;
     Ok(container)
