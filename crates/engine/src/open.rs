@@ -192,7 +192,7 @@ fn read_container(dir: &Path) -> Result<Option<Container>> {
     }
     let (config, state) = (
         persist::read_json(&dir.join("config.json"))?,
-        persist::read_json::<Container>(&dir.join("state.json"))?,
+        persist::read_last_json::<Container>(&dir.join("state.json"))?,
     );
     let (Some(config), Some(mut container)) = (config, state) else { return Ok(None) };
     container.config = Arc::new(config);

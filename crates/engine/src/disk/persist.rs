@@ -1,9 +1,12 @@
-//! How state gets to the disk: whole files, replaced atomically, on the platter before anyone is told.
+//! How state gets to the disk: whole files, replaced atomically, on the platter before anyone is told. A record that
+//! changes often ([`append_json`]) has a line for each change, of which the last whole one counts: no file is made and
+//! none deleted, and what need not outlive a power cut cannot take with it what was written for good.
 
 use crate::error::{Error, Result};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     fs, io,
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -33,6 +36,27 @@ pub(crate) fn write_json_lazily<T: Serialize>(path: &Path, value: &T) -> Result<
     sys::durable::replace_for_this_boot(path, &json(path, value)?, 0o600).map_err(Error::io("write", path))
 }
 
+/// *Limit* of a record's lines; one that would have more is replaced by the last. *Unit:* bytes.
+const LINES_MAX: u64 = 64 << 10;
+
+/// Adds `value` as a line to the record at `path`, to be read by [`read_last_json`]; `synced`: on the platter when it
+/// returns. Blocking.
+///
+/// # Errors
+/// On any I/O error; what was there before is then still whole.
+pub(crate) fn append_json<T: Serialize>(path: &Path, value: &T, synced: bool) -> Result<()> {
+    let line = [b"\n", &*json(path, value)?, b"\n"].concat(); // begins anew behind one that was torn
+    let write = || {
+        let mut file = fs::OpenOptions::new().append(true).open(path)?;
+        if file.metadata()?.len() + line.len() as u64 > LINES_MAX {
+            return sys::durable::replace(path, &line, 0o600);
+        }
+        file.write_all(&line)?;
+        if synced { file.sync_data() } else { Ok(()) }
+    };
+    write().map_err(Error::io("write", path))
+}
+
 fn json<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|source| Error::State { path: path.to_owned(), source })
 }
@@ -45,6 +69,37 @@ const RECORD_MAX: u64 = 256 << 20;
 /// # Errors
 /// It is no file, too large, or not what is expected; the error names it.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let Some(bytes) = read_record(path)? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).map_err(|source| Error::State { path: path.to_owned(), source })
+}
+
+/// Reads the last whole line of what [`append_json`] wrote, or what [`write_json`] did; `None` if it does not exist.
+///
+/// # Errors
+/// As [`read_json`], if no line is whole.
+pub(crate) fn read_last_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let Some(bytes) = read_record(path)? else { return Ok(None) };
+    let mut failed = None;
+    for line in bytes.rsplit(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        match serde_json::from_slice(line) {
+            Ok(value) => {
+                if let Some(error) = failed {
+                    tracing::warn!(
+                        path = %path.display(), %error,
+                        "a record is torn or damaged at its end: what it said before counts"
+                    );
+                }
+                return Ok(Some(value));
+            }
+            Err(error) => drop(failed.get_or_insert(error)),
+        }
+    }
+    // Nothing at all fails as an empty file does.
+    let failed = failed.map_or_else(|| serde_json::from_slice::<T>(b"").map(drop), Err);
+    failed.map(|()| None).map_err(|source| Error::State { path: path.to_owned(), source })
+}
+
+fn read_record(path: &Path) -> Result<Option<Vec<u8>>> {
     let read = || {
         let about = fs::metadata(path)?;
         if !about.is_file() || about.len() > RECORD_MAX {
@@ -53,9 +108,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         fs::read(path)
     };
     match read() {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|source| Error::State { path: path.to_owned(), source }),
+        Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io("read", path)(e)),
     }
@@ -128,5 +181,62 @@ pub(crate) mod nanos_option {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Timestamp>, D::Error> {
         Ok(Option::<i64>::deserialize(d)?.map(Timestamp))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn last(path: &Path) -> Result<Option<Vec<u32>>> {
+        read_last_json(path)
+    }
+
+    #[test]
+    fn the_last_whole_line_of_a_record_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        assert_eq!(last(&path).unwrap(), None);
+        assert!(append_json(&path, &[1], true).is_err(), "it is made by write_json");
+        write_json(&path, &[1]).unwrap();
+        assert_eq!(last(&path).unwrap(), Some(vec![1]));
+        append_json(&path, &[2, 3], false).unwrap();
+        append_json(&path, &[4, 5, 6], true).unwrap();
+        assert_eq!(last(&path).unwrap(), Some(vec![4, 5, 6]));
+
+        // What a power cut leaves of the last line: a part, or nothing but room.
+        let whole = fs::read(&path).unwrap();
+        let line = "\n[4,5,6]\n".len();
+        for len in whole.len() - line..whole.len() - 1 {
+            for torn in [whole[..len].to_vec(), [&whole[..len], &vec![0; whole.len() - len]].concat()] {
+                fs::write(&path, torn).unwrap();
+                let expected = if len == whole.len() - 1 { vec![4, 5, 6] } else { vec![2, 3] };
+                assert_eq!(last(&path).unwrap(), Some(expected), "{len}");
+                append_json(&path, &[7], true).unwrap();
+                assert_eq!(last(&path).unwrap(), Some(vec![7]), "{len}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_without_a_whole_line_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        for damage in ["", "\n\n", "[1", "\0\0", "{}\n[1"] {
+            fs::write(&path, damage).unwrap();
+            assert!(matches!(last(&path), Err(Error::State { .. })), "{damage:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_changes_often_does_not_grow_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        write_json(&path, &vec![0; 1000]).unwrap();
+        for number in 0..200 {
+            append_json(&path, &vec![number; 1000], false).unwrap();
+            assert_eq!(last(&path).unwrap(), Some(vec![number; 1000]));
+            assert!(fs::metadata(&path).unwrap().len() <= LINES_MAX);
+        }
     }
 }

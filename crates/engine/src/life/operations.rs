@@ -175,7 +175,7 @@ impl Owner {
         // The exit is ours from here on, and only now may the shim forget it.
         let path = self.dir.join("state.json");
         let record = self.container.clone();
-        let written = crate::blocking(move || crate::disk::persist::write_json(&path, &record)).await;
+        let written = crate::blocking(move || crate::disk::persist::append_json(&path, &record, true)).await;
         if let Err(e) = written {
             tracing::error!(container.id = %self.container.id, error = %e, "exit not written");
         }

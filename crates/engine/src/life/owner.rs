@@ -308,7 +308,7 @@ impl Owner {
     /// Writes `state.json`, on the platter, then publishes.
     pub(crate) async fn save(&self) -> Result<()> {
         let (path, container) = (self.dir.join("state.json"), self.container.clone());
-        crate::blocking(move || persist::write_json(&path, &container)).await?;
+        crate::blocking(move || persist::append_json(&path, &container, true)).await?;
         self.publish();
         Ok(())
     }
@@ -318,7 +318,7 @@ impl Owner {
     pub(crate) async fn note(&self) {
         self.publish();
         let (path, container) = (self.dir.join("state.json"), self.container.clone());
-        if let Err(e) = crate::blocking(move || persist::write_json_lazily(&path, &container)).await {
+        if let Err(e) = crate::blocking(move || persist::append_json(&path, &container, false)).await {
             tracing::warn!(container.id = %self.container.id, error = %e, "state not written");
         }
     }
