@@ -94,7 +94,9 @@ pub use spec::{
 };
 pub use volumes::local::{Volume, VolumeConfig, VolumeUsage};
 
+use futures::{FutureExt as _, future::Map};
 use model::Timestamp;
+use tokio::task::JoinError;
 
 /// Returns the time of this host's clock.
 pub(crate) fn now() -> Timestamp {
@@ -112,13 +114,15 @@ pub(crate) fn random_id() -> String {
     })
 }
 
+/// Work whose panic is its caller's.
+pub(crate) type Done<T> =
+    Map<image::Blocking<Result<T>>, fn(std::result::Result<Result<T>, JoinError>) -> Result<T>>;
+
 /// Runs work that may block on a thread where it may.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    match image::blocking(work).await {
+pub(crate) fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Done<T> {
+    image::blocking(work).map(|ended| match ended {
         Ok(result) => result,
         Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
         Err(_) => Err(Error::ShuttingDown),
-    }
+    })
 }

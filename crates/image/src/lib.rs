@@ -44,7 +44,7 @@ mod tarball;
 mod unpack;
 
 pub use artifact::Repository;
-pub use blocking::blocking;
+pub use blocking::{Blocking, blocking};
 pub use compression::plain_tar;
 pub use config::{ChangeError, Config, Healthcheck, HistoryEntry, ImageConfiguration, Origin, RootFs};
 pub use digest::{Digest, InvalidDigest};

@@ -20,6 +20,7 @@ pub use types::{
 };
 
 use crate::{
+    blocking::Blocking,
     config::{HistoryEntry, ImageConfiguration},
     digest::Digest,
     error::{Error, Result},
@@ -28,6 +29,7 @@ use crate::{
     reference::Reference,
     registry::Proxies,
 };
+use futures::{FutureExt as _, future::Map};
 use metadata::{Document, LayerRecord, Metadata, Record};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -37,7 +39,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinError,
+};
 
 /// How long an unnamed blob or a half download waits for a second try.
 const KEEP_UNUSED: Duration = Duration::from_secs(24 * 3600);
@@ -127,9 +132,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Work whose failing is a fault of the program.
+pub(crate) type Done<T> = Map<Blocking<T>, fn(Result<T, JoinError>) -> T>;
+
 /// Runs blocking work off the runtime's threads.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    crate::blocking::blocking(work).await.expect("blocking work neither panics nor is aborted")
+pub(crate) fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Done<T> {
+    crate::blocking::blocking(work).map(|done| done.expect("blocking work neither panics nor is aborted"))
 }
 
 pub(crate) fn random_name() -> String {

@@ -418,13 +418,16 @@ async fn read(stream: Option<UnixStream>) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
+/// What is waited for needs the processors more than who waits.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
+
 /// Waits until something is true.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let until = Instant::now() + DEADLINE / 2;
     while !done() {
         assert!(Instant::now() < until, "not in time: {what}");
-        thread::yield_now();
+        thread::sleep(BETWEEN_LOOKS);
     }
 }
 
@@ -434,6 +437,7 @@ pub(crate) fn becomes<T: PartialEq + std::fmt::Debug>(expected: &T, mut found: i
     let until = Instant::now() + DEADLINE / 2;
     let mut last = found();
     while last != *expected && Instant::now() < until {
+        thread::sleep(BETWEEN_LOOKS);
         last = found();
     }
     assert_eq!(last, *expected);
