@@ -2,11 +2,7 @@
 
 use crate::kit::{Host, becomes, eventually};
 use engine::{Filters, ListOptions, RemoveOptions, Status};
-use std::{
-    collections::BTreeSet,
-    fs,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 /// Names of the entries of a folder of the host, without the mark that says that the folder is ours.
 fn entries(host: &Host, folder: &str) -> BTreeSet<String> {
