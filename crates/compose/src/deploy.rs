@@ -196,8 +196,12 @@ fn limits_of_service(service: &Item<'_>, out: &mut ResourceRequirements) -> Resu
         out.reservations.memory_bytes = memory.bytes()?;
     }
     if let Some(pids) = service.get("pids_limit") {
-        // Docker's -1 means no limit.
-        out.limits.pids = u64::try_from(pids.integer::<i64>()?).unwrap_or(0);
+        out.limits.pids = match pids.integer::<i64>()? {
+            // Docker's word for no limit.
+            -1 => 0,
+            number => u64::try_from(number)
+                .map_err(|_| pids.invalid(format!("want a number of processes, or -1, not {number}")))?,
+        };
     }
     Ok(())
 }

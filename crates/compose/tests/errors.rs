@@ -36,6 +36,14 @@ fn broken_yaml_is_located() {
 }
 
 #[test]
+fn a_number_of_processes_is_none_below_nothing() {
+    check_service(
+        "pids_limit: -5",
+        "stack.yml:4:17: services.web.pids_limit: want a number of processes, or -1, not -5",
+    );
+}
+
+#[test]
 fn what_becomes_of_mounts_below_a_bind_is_judged() {
     check_service(
         "volumes:\n  - {type: bind, source: /a, target: /b, bind: {recursive: sometimes}}",
