@@ -8,6 +8,31 @@ use crate::{
 };
 use model::{DeviceMapping, HostOptions};
 
+/// The keys that are read here.
+pub(crate) const KEYS: &[&str] = &[
+    "annotations",
+    "blkio_config",
+    "cgroup",
+    "cgroup_parent",
+    "cpu_period",
+    "cpu_quota",
+    "cpu_shares",
+    "cpuset",
+    "device_cgroup_rules",
+    "devices",
+    "domainname",
+    "ipc",
+    "isolation",
+    "mem_swappiness",
+    "memswap_limit",
+    "oom_kill_disable",
+    "pid",
+    "runtime",
+    "security_opt",
+    "userns_mode",
+    "uts",
+];
+
 /// Reads what a container shares with its host or gets of it.
 pub(crate) fn read(service: &Item<'_>, read: &Reader<'_>) -> Result<Option<HostOptions>, Error> {
     let text = |key: &str| optional(service.get(key), Item::string);

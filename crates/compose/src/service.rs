@@ -20,32 +20,22 @@ use std::{
     sync::Arc,
 };
 
+/// Besides [`local::KEYS`].
 const KNOWN: &[&str] = &[
-    "annotations",
     "attach",
-    "blkio_config",
     "build",
     "cap_add",
     "cap_drop",
-    "cgroup",
-    "cgroup_parent",
     "command",
     "configs",
     "container_name",
-    "cpu_period",
-    "cpu_quota",
-    "cpu_shares",
     "cpus",
-    "cpuset",
     "depends_on",
     "deploy",
     "develop",
-    "device_cgroup_rules",
-    "devices",
     "dns",
     "dns_opt",
     "dns_search",
-    "domainname",
     "entrypoint",
     "env_file",
     "environment",
@@ -57,21 +47,15 @@ const KNOWN: &[&str] = &[
     "hostname",
     "image",
     "init",
-    "ipc",
-    "isolation",
     "label_file",
     "labels",
     "links",
     "logging",
     "mem_limit",
     "mem_reservation",
-    "mem_swappiness",
-    "memswap_limit",
     "network_mode",
     "networks",
-    "oom_kill_disable",
     "oom_score_adj",
-    "pid",
     "pids_limit",
     "platform",
     "ports",
@@ -82,10 +66,8 @@ const KNOWN: &[&str] = &[
     "pull_policy",
     "read_only",
     "restart",
-    "runtime",
     "scale",
     "secrets",
-    "security_opt",
     "shm_size",
     "stdin_open",
     "stop_grace_period",
@@ -95,8 +77,6 @@ const KNOWN: &[&str] = &[
     "tty",
     "ulimits",
     "user",
-    "userns_mode",
-    "uts",
     "volumes",
     "volumes_from",
     "working_dir",
@@ -129,13 +109,13 @@ pub(crate) fn read(
     read: &Reader<'_>,
 ) -> Result<StackService, Error> {
     let host = if read.on_one_host() {
-        let known: Vec<&str> = KNOWN.iter().chain(ONE_HOST).copied().collect();
+        let known = [KNOWN, local::KEYS, ONE_HOST].concat();
         let unsupported: Vec<_> =
             UNSUPPORTED.iter().filter(|(key, _)| !ONE_HOST.contains(key)).copied().collect();
         service.only(&known, &unsupported)?;
         Some(one_host::read(service, defined, read)?)
     } else {
-        service.only(KNOWN, UNSUPPORTED)?;
+        service.only(&[KNOWN, local::KEYS].concat(), UNSUPPORTED)?;
         local::check_tooling(service, read)?;
         None
     };
@@ -498,4 +478,120 @@ fn files(
     }
     refs.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(refs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KNOWN, ONE_HOST, local};
+    use crate::{Place, Sources, StackService, load};
+    use std::{collections::BTreeMap, path::PathBuf};
+
+    const REST: &str = "  db: {image: b, volumes: ['data:/db']}
+networks: {back: {}}
+volumes: {data: {}}
+secrets: {key: {file: /srv/key}}
+configs: {motd: {file: /srv/key}}
+";
+
+    /// A value of each key that makes a difference.
+    fn sample(key: &str) -> &'static str {
+        match key {
+            "annotations" | "labels" => "{a: b}",
+            "attach" => "false",
+            "blkio_config" => "{weight: 20}",
+            "build" => ".",
+            "cap_add" | "cap_drop" => "[KILL]",
+            "cgroup" => "host",
+            "ipc" | "uts" | "userns_mode" | "network_mode" | "pid" => "host",
+            "configs" => "[motd]",
+            "secrets" => "[key]",
+            "cpu_period" => "20000",
+            "cpu_quota" | "cpu_shares" | "pids_limit" | "mem_swappiness" | "oom_score_adj" | "scale" => "12",
+            "cpus" => "'0.5'",
+            "cpuset" => "'0'",
+            "depends_on" | "links" | "volumes_from" => "[db]",
+            "deploy" => "{labels: {a: b}}",
+            "develop" => "{watch: [{path: ., action: rebuild}]}",
+            "device_cgroup_rules" => "['c 1:3 r']",
+            "devices" => "[/dev/fuse]",
+            "dns" => "10.0.0.1",
+            "dns_opt" => "['ndots:1']",
+            "env_file" | "label_file" => "/srv/e.env",
+            "environment" => "{A: b}",
+            "expose" | "ports" => "['80']",
+            "external_links" => "[other]",
+            "extra_hosts" => "['db:10.0.0.1']",
+            "gpus" => "all",
+            "healthcheck" => "{test: [CMD, 'true']}",
+            "init" | "oom_kill_disable" | "privileged" | "read_only" | "stdin_open" | "tty" => "true",
+            "logging" => "{driver: none}",
+            "mac_address" => "02:00:00:00:00:01",
+            "mem_limit" | "mem_reservation" | "memswap_limit" | "shm_size" => "64m",
+            "models" => "[llm]",
+            "networks" => "[back]",
+            "platform" => "linux/arm64",
+            "post_start" | "pre_stop" => "[{command: [a]}]",
+            "profiles" => "[debug]",
+            "provider" => "{type: p}",
+            "pull_policy" => "always",
+            "restart" => "on-failure",
+            "runtime" => "runc",
+            "security_opt" => "['seccomp=unconfined']",
+            "stop_grace_period" => "7s",
+            "storage_opt" => "{size: 1g}",
+            "sysctls" => "{net.core.somaxconn: 1}",
+            "tmpfs" => "/t",
+            "ulimits" => "{nofile: 9}",
+            "volumes" => "['data:/data']",
+            "command" | "container_name" | "dns_search" | "domainname" | "entrypoint" | "hostname"
+            | "image" | "stop_signal" | "user" => "word",
+            "cgroup_parent" | "working_dir" => "/word",
+            "group_add" => "[word]",
+            "isolation" => "default",
+            other => panic!("no sample of {other}"),
+        }
+    }
+
+    fn web(place: Place, keys: &str) -> (Option<StackService>, usize) {
+        let image = if keys.contains("image:") || keys.contains("provider:") { "" } else { "image: a, " };
+        let models = if place == Place::Host { "models: {llm: {model: m}}\n" } else { "" };
+        let text = format!("name: shop\nservices:\n  web: {{{image}{keys}}}\n{REST}{models}");
+        let files: BTreeMap<PathBuf, Vec<u8>> =
+            ["/srv/key", "/srv/e.env"].map(|path| (path.into(), b"A=1\n".to_vec())).into();
+        let sources = Sources {
+            files: vec![("/srv/compose.yml".into(), text.clone())],
+            project_dir: "/srv".into(),
+            place,
+            profiles: vec!["*".to_owned()],
+            ..Sources::default()
+        };
+        let (stack, warnings) = load(&sources, &files).unwrap_or_else(|error| panic!("{text}: {error}"));
+        (stack.services.into_iter().find(|service| service.key == "web"), warnings.len())
+    }
+
+    /// A key is read, and changes what is asked for; or it is warned of; or it stands here why it need not.
+    #[test]
+    fn no_key_is_taken_without_effect() {
+        let without = |place, key: &str| match (place, key) {
+            // There is one isolation, and its name may be said.
+            (_, "isolation") => true,
+            // On an overlay network every port is open, and a link is a name that is there.
+            (Place::Swarm, "expose" | "links") => true,
+            // A deploy asks which image a name means now; an active profile is what deploy asks for.
+            (Place::Swarm, "pull_policy" | "profiles") => true,
+            _ => false,
+        };
+        let mut lost = Vec::new();
+        for place in [Place::Host, Place::Swarm] {
+            let own: &[&str] = if place == Place::Host { ONE_HOST } else { &[] };
+            let plain = web(place, "");
+            for key in [KNOWN, local::KEYS, own].concat() {
+                let with = web(place, &format!("{key}: {}", sample(key)));
+                if (with == plain) != without(place, key) {
+                    lost.push(format!("{key} ({place:?}): {}", if with == plain { "lost" } else { "works" }));
+                }
+            }
+        }
+        assert!(lost.is_empty(), "{}", lost.join("\n"));
+    }
 }
