@@ -12,6 +12,11 @@ const HEAD: &str = "\
 
 ";
 
+const FIELDS_HEAD: &str = "
+/// Converts a message of `types` and its noun of `model`, field by field.
+macro_rules! fields {
+";
+
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
@@ -26,13 +31,32 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed={}", root.display());
     let descriptors = protox::compile(&files, [&root])?;
+    let fields = fields(&descriptors);
     tonic_prost_build::configure()
         .btree_map(".")
         .include_file("modules.rs")
         .bytes(".rswarm.node.v1.Bytes")
         .compile_fds(descriptors)?;
-    fs::write(out.join("generated.rs"), HEAD.to_owned() + &joined(&out, "modules.rs")?)?;
+    fs::write(out.join("generated.rs"), HEAD.to_owned() + &joined(&out, "modules.rs")? + &fields)?;
     Ok(())
+}
+
+/// Returns a macro that knows the fields of each message of nouns, for the conversions: a field that is added to such a
+/// message is named there, and nowhere else in the crate. Messages that are a choice are converted by hand.
+fn fields(descriptors: &protox::prost_reflect::prost_types::FileDescriptorSet) -> String {
+    let mut text = FIELDS_HEAD.to_owned();
+    let nouns = descriptors.file.iter().filter(|file| file.package() == "rswarm.types.v1");
+    for message in nouns.flat_map(|file| &file.message_type) {
+        let is_choice = message.field.iter().any(|f| f.oneof_index.is_some() && !f.proto3_optional());
+        let names: Vec<&str> = message.field.iter().map(|field| field.name()).collect();
+        if !is_choice {
+            let (name, names) = (message.name(), names.join(", "));
+            text +=
+                &format!("    ([$model:ty] {name}) => {{\n        crate::convert::message! {{\n            ");
+            text += &format!("[$model] {name} {{ {names} }}\n        }}\n    }};\n");
+        }
+    }
+    text + "}\npub(crate) use fields;\n"
 }
 
 /// Returns this file of `folder` with each `include!` replaced by what it includes, indented as the `include!` was.

@@ -11812,3 +11812,368 @@ pub mod rswarm {
         }
     }
 }
+
+/// Converts a message of `types` and its noun of `model`, field by field.
+macro_rules! fields {
+    ([$model:ty] Meta) => {
+        crate::convert::message! {
+            [$model] Meta { version, created_at, updated_at, created }
+        }
+    };
+    ([$model:ty] ObjectRef) => {
+        crate::convert::message! {
+            [$model] ObjectRef { kind, id }
+        }
+    };
+    ([$model:ty] Deletion) => {
+        crate::convert::message! {
+            [$model] Deletion { key, version }
+        }
+    };
+    ([$model:ty] Batch) => {
+        crate::convert::message! {
+            [$model] Batch { at, changes }
+        }
+    };
+    ([$model:ty] Duration) => {
+        crate::convert::message! {
+            [$model] Duration { nanos }
+        }
+    };
+    ([$model:ty] ContainerSpec) => {
+        crate::convert::message! {
+            [$model] ContainerSpec { image, labels, command, args, env, hostname, working_dir, user, groups, tty, open_stdin, read_only, mounts, stop_signal, stop_grace_period, healthcheck, hosts, dns, secrets, configs, init, sysctls, cap_add, cap_drop, ulimits, privileged, no_new_privileges, shm_size_bytes, oom_score_adj, host, post_start, pre_stop }
+        }
+    };
+    ([$model:ty] Hook) => {
+        crate::convert::message! {
+            [$model] Hook { command, user, privileged, working_dir, env }
+        }
+    };
+    ([$model:ty] HostOptions) => {
+        crate::convert::message! {
+            [$model] HostOptions { devices, device_cgroup_rules, ipc, pid, uts, cgroup, cgroup_parent, domainname, runtime, security_opts, annotations, cpu_shares, cpu_period, cpu_quota, cpuset, memory_swap_bytes, memory_swappiness, blkio_weight, oom_kill_disable, users }
+        }
+    };
+    ([$model:ty] DeviceMapping) => {
+        crate::convert::message! {
+            [$model] DeviceMapping { host_path, container_path, permissions }
+        }
+    };
+    ([$model:ty] BindMount) => {
+        crate::convert::message! {
+            [$model] BindMount { source, propagation, create, recursion }
+        }
+    };
+    ([$model:ty] VolumeMount) => {
+        crate::convert::message! {
+            [$model] VolumeMount { name, driver, driver_opts, labels, no_copy }
+        }
+    };
+    ([$model:ty] TmpfsMount) => {
+        crate::convert::message! {
+            [$model] TmpfsMount { size_bytes, mode }
+        }
+    };
+    ([$model:ty] Healthcheck) => {
+        crate::convert::message! {
+            [$model] Healthcheck { test, interval, timeout, start_period, start_interval, retries }
+        }
+    };
+    ([$model:ty] DnsConfig) => {
+        crate::convert::message! {
+            [$model] DnsConfig { nameservers, search, options }
+        }
+    };
+    ([$model:ty] FileRef) => {
+        crate::convert::message! {
+            [$model] FileRef { id, name, target, uid, gid, mode }
+        }
+    };
+    ([$model:ty] Ulimit) => {
+        crate::convert::message! {
+            [$model] Ulimit { name, soft, hard }
+        }
+    };
+    ([$model:ty] Resources) => {
+        crate::convert::message! {
+            [$model] Resources { cpu_nanos, memory_bytes, pids }
+        }
+    };
+    ([$model:ty] LogDriver) => {
+        crate::convert::message! {
+            [$model] LogDriver { name, options }
+        }
+    };
+    ([$model:ty] ServiceSpec) => {
+        crate::convert::message! {
+            [$model] ServiceSpec { name, labels, task, mode, update, rollback, endpoint, depends_on, said }
+        }
+    };
+    ([$model:ty] Dependency) => {
+        crate::convert::message! {
+            [$model] Dependency { service, condition }
+        }
+    };
+    ([$model:ty] TaskSpec) => {
+        crate::convert::message! {
+            [$model] TaskSpec { container, limits, reservations, restart, placement, networks, log_driver, force_update, generic }
+        }
+    };
+    ([$model:ty] NamesAndMore) => {
+        crate::convert::message! {
+            [$model] NamesAndMore { names, more }
+        }
+    };
+    ([$model:ty] Names) => {
+        crate::convert::message! {
+            [$model] Names { names }
+        }
+    };
+    ([$model:ty] NetworkAttachmentSpec) => {
+        crate::convert::message! {
+            [$model] NetworkAttachmentSpec { network, aliases, driver_opts }
+        }
+    };
+    ([$model:ty] ReplicatedJob) => {
+        crate::convert::message! {
+            [$model] ReplicatedJob { max_concurrent, total }
+        }
+    };
+    ([$model:ty] PlacementSpec) => {
+        crate::convert::message! {
+            [$model] PlacementSpec { constraints, spread, max_replicas_per_node, platforms }
+        }
+    };
+    ([$model:ty] Platform) => {
+        crate::convert::message! {
+            [$model] Platform { os, architecture }
+        }
+    };
+    ([$model:ty] Constraint) => {
+        crate::convert::message! {
+            [$model] Constraint { key, equal, value }
+        }
+    };
+    ([$model:ty] RestartPolicy) => {
+        crate::convert::message! {
+            [$model] RestartPolicy { condition, delay, max_attempts, window }
+        }
+    };
+    ([$model:ty] UpdatePolicy) => {
+        crate::convert::message! {
+            [$model] UpdatePolicy { parallelism, delay, monitor, on_failure, max_failure_ratio_ppm, order, progress_deadline }
+        }
+    };
+    ([$model:ty] Service) => {
+        crate::convert::message! {
+            [$model] Service { id, meta, spec, spec_version, previous, stack, endpoint, update, pending_delete, job_iteration, registry_auth }
+        }
+    };
+    ([$model:ty] Endpoint) => {
+        crate::convert::message! {
+            [$model] Endpoint { vips, ports }
+        }
+    };
+    ([$model:ty] Vip) => {
+        crate::convert::message! {
+            [$model] Vip { network, address }
+        }
+    };
+    ([$model:ty] UpdateStatus) => {
+        crate::convert::message! {
+            [$model] UpdateStatus { state, started_at, completed_at, message }
+        }
+    };
+    ([$model:ty] Task) => {
+        crate::convert::message! {
+            [$model] Task { id, meta, service, service_name, slot, spec, spec_version, job_iteration, host_ports, placement, desired, attachments, gateway_address, status, desired_at, attaches, generic, log_driver, service_labels, node_network }
+        }
+    };
+    ([$model:ty] TaskStatus) => {
+        crate::convert::message! {
+            [$model] TaskStatus { state, at, message, error, container }
+        }
+    };
+    ([$model:ty] ContainerStatus) => {
+        crate::convert::message! {
+            [$model] ContainerStatus { container_id, pid, exit_code, oom_killed }
+        }
+    };
+    ([$model:ty] Attachment) => {
+        crate::convert::message! {
+            [$model] Attachment { network, address, aliases }
+        }
+    };
+    ([$model:ty] NetworkSpec) => {
+        crate::convert::message! {
+            [$model] NetworkSpec { name, labels, driver, options, subnet, gateway, ip_range, attachable, internal, encrypted, ipv6 }
+        }
+    };
+    ([$model:ty] Network) => {
+        crate::convert::message! {
+            [$model] Network { id, meta, spec, allocation, pending_delete }
+        }
+    };
+    ([$model:ty] NetworkAllocation) => {
+        crate::convert::message! {
+            [$model] NetworkAllocation { vni, subnet, gateway }
+        }
+    };
+    ([$model:ty] EndpointSpec) => {
+        crate::convert::message! {
+            [$model] EndpointSpec { mode, ports }
+        }
+    };
+    ([$model:ty] PortConfig) => {
+        crate::convert::message! {
+            [$model] PortConfig { name, protocol, target, published, mode }
+        }
+    };
+    ([$model:ty] NetworkTable) => {
+        crate::convert::message! {
+            [$model] NetworkTable { network, name, version, allocation, internal, mtu_bytes, endpoints, services }
+        }
+    };
+    ([$model:ty] NetworkEndpoint) => {
+        crate::convert::message! {
+            [$model] NetworkEndpoint { task, address, node, vtep, service, names, ready, lost }
+        }
+    };
+    ([$model:ty] NetworkService) => {
+        crate::convert::message! {
+            [$model] NetworkService { service, name, vip, aliases }
+        }
+    };
+    ([$model:ty] IngressTable) => {
+        crate::convert::message! {
+            [$model] IngressTable { version, nodes, ports, lost }
+        }
+    };
+    ([$model:ty] MeshNode) => {
+        crate::convert::message! {
+            [$model] MeshNode { node, index, vtep }
+        }
+    };
+    ([$model:ty] IngressPort) => {
+        crate::convert::message! {
+            [$model] IngressPort { protocol, port, backends }
+        }
+    };
+    ([$model:ty] IngressBackend) => {
+        crate::convert::message! {
+            [$model] IngressBackend { task, node, address, port }
+        }
+    };
+    ([$model:ty] NodeSpec) => {
+        crate::convert::message! {
+            [$model] NodeSpec { name, labels, role, availability }
+        }
+    };
+    ([$model:ty] Node) => {
+        crate::convert::message! {
+            [$model] Node { id, meta, spec, index, certified_role, description, status, manager }
+        }
+    };
+    ([$model:ty] NodeDescription) => {
+        crate::convert::message! {
+            [$model] NodeDescription { hostname, platform, resources, engine_version, engine_labels, addr, data_addr, generic, tls, feature_level, networks }
+        }
+    };
+    ([$model:ty] NodeStatus) => {
+        crate::convert::message! {
+            [$model] NodeStatus { state, message, since, addr }
+        }
+    };
+    ([$model:ty] ManagerStatus) => {
+        crate::convert::message! {
+            [$model] ManagerStatus { raft_id, addr, seen }
+        }
+    };
+    ([$model:ty] ManagerSeen) => {
+        crate::convert::message! {
+            [$model] ManagerSeen { reachable, behind }
+        }
+    };
+    ([$model:ty] ClusterSpec) => {
+        crate::convert::message! {
+            [$model] ClusterSpec { labels, task_history_limit, heartbeat_period, node_cert_expiry, autolock, snapshot_interval, old_snapshots, daemon_grace, log_driver, dead_manager_after, slow_follower_entries, force_rotate }
+        }
+    };
+    ([$model:ty] Cluster) => {
+        crate::convert::message! {
+            [$model] Cluster { id, meta, spec, root_ca_cert, root_ca_key, worker_token, manager_token, unlock_key, address_pools, subnet_prefix, data_path_port, mesh_subnet, task_pool, feature_level, removed, rotation, incarnation, ingress_removed }
+        }
+    };
+    ([$model:ty] Incarnation) => {
+        crate::convert::message! {
+            [$model] Incarnation { number, tag }
+        }
+    };
+    ([$model:ty] RootRotation) => {
+        crate::convert::message! {
+            [$model] RootRotation { cert, key, cross_signed }
+        }
+    };
+    ([$model:ty] NodeTls) => {
+        crate::convert::message! {
+            [$model] NodeTls { trust, issuer_subject, issuer_public_key }
+        }
+    };
+    ([$model:ty] RemovedNode) => {
+        crate::convert::message! {
+            [$model] RemovedNode { node, until, index }
+        }
+    };
+    ([$model:ty] SecretSpec) => {
+        crate::convert::message! {
+            [$model] SecretSpec { name, labels, data, templated }
+        }
+    };
+    ([$model:ty] Secret) => {
+        crate::convert::message! {
+            [$model] Secret { id, meta, spec }
+        }
+    };
+    ([$model:ty] ConfigSpec) => {
+        crate::convert::message! {
+            [$model] ConfigSpec { name, labels, data, templated }
+        }
+    };
+    ([$model:ty] Config) => {
+        crate::convert::message! {
+            [$model] Config { id, meta, spec }
+        }
+    };
+    ([$model:ty] Stack) => {
+        crate::convert::message! {
+            [$model] Stack { id, meta, name, revisions, pending_delete }
+        }
+    };
+    ([$model:ty] StackRevision) => {
+        crate::convert::message! {
+            [$model] StackRevision { number, at, author, source, services, restores, came_up, message, git }
+        }
+    };
+    ([$model:ty] User) => {
+        crate::convert::message! {
+            [$model] User { id, meta, name, role, password, tokens, certificates }
+        }
+    };
+    ([$model:ty] UserCertificate) => {
+        crate::convert::message! {
+            [$model] UserCertificate { serial, issued, expires, revoked }
+        }
+    };
+    ([$model:ty] UserToken) => {
+        crate::convert::message! {
+            [$model] UserToken { id, hash, label, created, expires }
+        }
+    };
+    ([$model:ty] AuditRecord) => {
+        crate::convert::message! {
+            [$model] AuditRecord { id, meta, person, from, via, action, object, before, message }
+        }
+    };
+}
+pub(crate) use fields;

@@ -1,7 +1,7 @@
 //! `model` <-> `types`: every noun has `From<&model::X> for types::X` and `TryFrom<types::X> for model::X`.
 //!
-//! A message is listed once, field by field, in `messages!`; how one field travels is decided by its two types
-//! (trait `Field`): ids are 16 bytes big endian, addresses their text form, durations and times nanoseconds,
+//! Which fields a message has stands in `proto/types.proto`; how one field travels is decided by its two types (trait
+//! `Field`): ids are 16 bytes big endian, addresses their text form, durations and times nanoseconds,
 //! enums must name a known value, and a message that the model cannot do without must be there.
 
 mod network;
@@ -253,19 +253,29 @@ macro_rules! public {
     )*};
 }
 
-/// Messages whose fields have the model's names.
+/// Messages whose fields have the model's names: which these are stands in `proto/types.proto` alone. One that is not
+/// in both does not compile.
 macro_rules! messages {
-    ($($model:ty => $wire:ident { $($field:ident),* $(,)? })*) => {$(
-        impl $crate::convert::Field<$crate::types::$wire> for $model {
-            fn put(&self) -> $crate::types::$wire {
-                $crate::types::$wire { $($field: $crate::convert::Field::put(&self.$field)),* }
-            }
-            fn take(wire: $crate::types::$wire) -> Result<Self, $crate::convert::Invalid> {
-                Ok(Self { $($field: $crate::convert::take(stringify!($field), wire.$field)?),* })
-            }
-        }
+    ($($model:ty => $wire:ident)*) => {$(
+        $crate::generated::fields!([$model] $wire);
         $crate::convert::public!($model => $crate::types::$wire);
     )*};
+}
+
+/// One of them, with its fields.
+macro_rules! message {
+    ([$model:ty] $wire:ident { $($field:ident),* }) => {
+        impl $crate::convert::Field<$crate::types::$wire> for $model {
+            fn put(&self) -> $crate::types::$wire {
+                let Self { $($field),* } = self;
+                $crate::types::$wire { $($field: $crate::convert::Field::put($field)),* }
+            }
+            fn take(wire: $crate::types::$wire) -> Result<Self, $crate::convert::Invalid> {
+                let $crate::types::$wire { $($field),* } = wire;
+                Ok(Self { $($field: $crate::convert::take(stringify!($field), $field)?),* })
+            }
+        }
+    };
 }
 
 /// Enums: each variant named in both worlds; 0 and unknown numbers are errors.
@@ -302,4 +312,4 @@ macro_rules! enums {
     (@wire $name:ident $variant:ident $wire:ident) => { $crate::types::$name::$wire };
 }
 
-pub(crate) use {enums, messages, public};
+pub(crate) use {enums, message, messages, public};

@@ -5,14 +5,12 @@ use crate::types;
 use model::TaskId;
 
 messages! {
-    model::NetworkSpec => NetworkSpec {
-        name, labels, driver, options, subnet, gateway, ip_range, attachable, internal, encrypted, ipv6,
-    }
-    model::Network => Network { id, meta, spec, allocation, pending_delete }
-    model::NetworkAllocation => NetworkAllocation { vni, subnet, gateway }
-    model::EndpointSpec => EndpointSpec { mode, ports }
-    model::PortConfig => PortConfig { name, protocol, target, published, mode }
-    model::IngressBackend => IngressBackend { task, node, address, port }
+    model::NetworkSpec => NetworkSpec
+    model::Network => Network
+    model::NetworkAllocation => NetworkAllocation
+    model::EndpointSpec => EndpointSpec
+    model::PortConfig => PortConfig
+    model::IngressBackend => IngressBackend
 }
 
 enums! {

@@ -5,40 +5,28 @@ use crate::types;
 use model::PersonRole;
 
 messages! {
-    model::NodeSpec => NodeSpec { name, labels, role, availability }
-    model::Node => Node { id, meta, spec, index, certified_role, description, status, manager }
-    model::NodeDescription => NodeDescription {
-        hostname, platform, resources, engine_version, engine_labels, addr, data_addr, generic, tls,
-        feature_level, networks,
-    }
-    model::NodeTls => NodeTls { trust, issuer_subject, issuer_public_key }
-    model::RootRotation => RootRotation { cert, key, cross_signed }
-    model::NodeStatus => NodeStatus { state, message, since, addr }
-    model::ManagerStatus => ManagerStatus { raft_id, addr, seen }
-    model::ManagerSeen => ManagerSeen { reachable, behind }
-    model::ClusterSpec => ClusterSpec {
-        labels, task_history_limit, heartbeat_period, node_cert_expiry, autolock, snapshot_interval,
-        old_snapshots, daemon_grace, log_driver, dead_manager_after, slow_follower_entries, force_rotate,
-    }
-    model::Cluster => Cluster {
-        id, meta, spec, root_ca_cert, root_ca_key, worker_token, manager_token, unlock_key, address_pools,
-        subnet_prefix, data_path_port, mesh_subnet, task_pool, feature_level, removed, rotation,
-        incarnation, ingress_removed,
-    }
-    model::Incarnation => Incarnation { number, tag }
-    model::RemovedNode => RemovedNode { node, until, index }
-    model::SecretSpec => SecretSpec { name, labels, data, templated }
-    model::Secret => Secret { id, meta, spec }
-    model::ConfigSpec => ConfigSpec { name, labels, data, templated }
-    model::Config => Config { id, meta, spec }
-    model::Stack => Stack { id, meta, name, revisions, pending_delete }
-    model::StackRevision => StackRevision {
-        number, at, author, source, services, restores, came_up, message, git,
-    }
-    model::User => User { id, meta, name, role, password, tokens, certificates }
-    model::UserCertificate => UserCertificate { serial, issued, expires, revoked }
-    model::UserToken => UserToken { id, hash, label, created, expires }
-    model::AuditRecord => AuditRecord { id, meta, person, from, via, action, object, before, message }
+    model::NodeSpec => NodeSpec
+    model::Node => Node
+    model::NodeDescription => NodeDescription
+    model::NodeTls => NodeTls
+    model::RootRotation => RootRotation
+    model::NodeStatus => NodeStatus
+    model::ManagerStatus => ManagerStatus
+    model::ManagerSeen => ManagerSeen
+    model::ClusterSpec => ClusterSpec
+    model::Cluster => Cluster
+    model::Incarnation => Incarnation
+    model::RemovedNode => RemovedNode
+    model::SecretSpec => SecretSpec
+    model::Secret => Secret
+    model::ConfigSpec => ConfigSpec
+    model::Config => Config
+    model::Stack => Stack
+    model::StackRevision => StackRevision
+    model::User => User
+    model::UserCertificate => UserCertificate
+    model::UserToken => UserToken
+    model::AuditRecord => AuditRecord
 }
 
 impl Field<types::PersonRole> for PersonRole {

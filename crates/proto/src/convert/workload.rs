@@ -6,54 +6,36 @@ use model::{BindRecursion, ConfigId, FileRef, MountKind, ResourceRequirements, S
 use std::collections::BTreeSet;
 
 messages! {
-    model::Meta => Meta { version, created, created_at, updated_at }
-    model::ContainerSpec => ContainerSpec {
-        image, labels, command, args, env, hostname, working_dir, user, groups, tty, open_stdin, read_only,
-        mounts, stop_signal, stop_grace_period, healthcheck, hosts, dns, secrets, configs, init, sysctls, cap_add,
-        cap_drop, ulimits, privileged, no_new_privileges, shm_size_bytes, oom_score_adj, host,
-        post_start, pre_stop,
-    }
-    model::Hook => Hook { command, user, privileged, working_dir, env }
-    model::HostOptions => HostOptions {
-        devices, device_cgroup_rules, ipc, pid, uts, cgroup, cgroup_parent, domainname, runtime, security_opts,
-        annotations, cpu_shares, cpu_period, cpu_quota, cpuset, memory_swap_bytes, memory_swappiness, blkio_weight,
-        oom_kill_disable, users,
-    }
-    model::DeviceMapping => DeviceMapping { host_path, container_path, permissions }
-    model::Healthcheck => Healthcheck { test, interval, timeout, start_period, start_interval, retries }
-    model::DnsConfig => DnsConfig { nameservers, search, options }
-    FileRef<SecretId> => FileRef { id, name, target, uid, gid, mode }
-    FileRef<ConfigId> => FileRef { id, name, target, uid, gid, mode }
-    model::Ulimit => Ulimit { name, soft, hard }
-    model::Resources => Resources { cpu_nanos, memory_bytes, pids }
-    model::LogDriver => LogDriver { name, options }
+    model::Meta => Meta
+    model::ContainerSpec => ContainerSpec
+    model::Hook => Hook
+    model::HostOptions => HostOptions
+    model::DeviceMapping => DeviceMapping
+    model::Healthcheck => Healthcheck
+    model::DnsConfig => DnsConfig
+    FileRef<SecretId> => FileRef
+    FileRef<ConfigId> => FileRef
+    model::Ulimit => Ulimit
+    model::Resources => Resources
+    model::LogDriver => LogDriver
 
-    model::ServiceSpec => ServiceSpec { name, labels, task, mode, update, rollback, endpoint, depends_on, said }
-    model::Dependency => Dependency { service, condition }
-    model::NetworkAttachmentSpec => NetworkAttachmentSpec { network, aliases, driver_opts }
-    model::PlacementSpec => PlacementSpec { constraints, spread, max_replicas_per_node, platforms }
-    model::Platform => Platform { os, architecture }
-    model::Constraint => Constraint { key, equal, value }
-    model::RestartPolicy => RestartPolicy { condition, delay, max_attempts, window }
-    model::UpdatePolicy => UpdatePolicy {
-        parallelism, delay, monitor, on_failure, max_failure_ratio_ppm, order, progress_deadline,
-    }
-    model::Service => Service {
-        id, meta, spec, spec_version, previous, stack, endpoint, update, pending_delete, job_iteration,
-        registry_auth,
-    }
-    model::Endpoint => Endpoint { vips, ports }
-    model::Vip => Vip { network, address }
-    model::UpdateStatus => UpdateStatus { state, started_at, completed_at, message }
+    model::ServiceSpec => ServiceSpec
+    model::Dependency => Dependency
+    model::NetworkAttachmentSpec => NetworkAttachmentSpec
+    model::PlacementSpec => PlacementSpec
+    model::Platform => Platform
+    model::Constraint => Constraint
+    model::RestartPolicy => RestartPolicy
+    model::UpdatePolicy => UpdatePolicy
+    model::Service => Service
+    model::Endpoint => Endpoint
+    model::Vip => Vip
+    model::UpdateStatus => UpdateStatus
 
-    model::Task => Task {
-        id, meta, service, service_name, service_labels, slot, spec, spec_version, job_iteration, host_ports, placement,
-        desired, attachments, gateway_address, status, desired_at, attaches, generic, log_driver,
-        node_network,
-    }
-    model::TaskStatus => TaskStatus { state, at, message, error, container }
-    model::ContainerStatus => ContainerStatus { container_id, pid, exit_code, oom_killed }
-    model::Attachment => Attachment { network, address, aliases }
+    model::Task => Task
+    model::TaskStatus => TaskStatus
+    model::ContainerStatus => ContainerStatus
+    model::Attachment => Attachment
 }
 
 enums! {
@@ -108,31 +90,44 @@ impl Field<i32> for Option<model::NodeNetwork> {
 
 impl Field<types::TaskSpec> for model::TaskSpec {
     fn put(&self) -> types::TaskSpec {
+        let Self { container, resources, restart, placement, networks, log_driver, force_update } = self;
+        let ResourceRequirements { limits, reservations, generic } = resources;
         types::TaskSpec {
-            container: self.container.put(),
-            limits: self.resources.limits.put(),
-            reservations: self.resources.reservations.put(),
-            restart: self.restart.put(),
-            placement: self.placement.put(),
-            networks: self.networks.put(),
-            log_driver: self.log_driver.put(),
-            force_update: self.force_update,
-            generic: self.resources.generic.put(),
+            container: container.put(),
+            limits: limits.put(),
+            reservations: reservations.put(),
+            restart: restart.put(),
+            placement: placement.put(),
+            networks: networks.put(),
+            log_driver: log_driver.put(),
+            force_update: *force_update,
+            generic: generic.put(),
         }
     }
     fn take(wire: types::TaskSpec) -> Result<Self, Invalid> {
+        let types::TaskSpec {
+            container,
+            limits,
+            reservations,
+            restart,
+            placement,
+            networks,
+            log_driver,
+            force_update,
+            generic,
+        } = wire;
         Ok(Self {
-            container: take("container", wire.container)?,
+            container: take("container", container)?,
             resources: ResourceRequirements {
-                limits: take("limits", wire.limits)?,
-                reservations: take("reservations", wire.reservations)?,
-                generic: take("generic", wire.generic)?,
+                limits: take("limits", limits)?,
+                reservations: take("reservations", reservations)?,
+                generic: take("generic", generic)?,
             },
-            restart: take("restart", wire.restart)?,
-            placement: take("placement", wire.placement)?,
-            networks: take("networks", wire.networks)?,
-            log_driver: take("log_driver", wire.log_driver)?,
-            force_update: wire.force_update,
+            restart: take("restart", restart)?,
+            placement: take("placement", placement)?,
+            networks: take("networks", networks)?,
+            log_driver: take("log_driver", log_driver)?,
+            force_update,
         })
     }
 }
@@ -194,7 +189,8 @@ impl Field<types::Names> for BTreeSet<String> {
 impl Field<types::Mount> for model::Mount {
     fn put(&self) -> types::Mount {
         use types::mount::Kind;
-        let kind = match self.kind.clone() {
+        let Self { kind, target, read_only } = self;
+        let kind = match kind.clone() {
             MountKind::Bind { source, propagation, create, recursion } => {
                 let recursion = Some(recursion).filter(|r| *r != BindRecursion::Enabled);
                 Kind::Bind(types::BindMount { source, propagation, create, recursion: recursion.put() })
@@ -204,11 +200,12 @@ impl Field<types::Mount> for model::Mount {
             }
             MountKind::Tmpfs { size_bytes, mode } => Kind::Tmpfs(types::TmpfsMount { size_bytes, mode }),
         };
-        types::Mount { target: self.target.clone(), read_only: self.read_only, kind: Some(kind) }
+        types::Mount { target: target.clone(), read_only: *read_only, kind: Some(kind) }
     }
     fn take(wire: types::Mount) -> Result<Self, Invalid> {
         use types::mount::Kind;
-        let kind = match wire.kind.ok_or_else(|| Problem::Missing.of("kind"))? {
+        let types::Mount { target, read_only, kind } = wire;
+        let kind = match kind.ok_or_else(|| Problem::Missing.of("kind"))? {
             Kind::Bind(types::BindMount { source, propagation, create, recursion }) => {
                 let recursion: Option<BindRecursion> = take("recursion", recursion)?;
                 MountKind::Bind { source, propagation, create, recursion: recursion.unwrap_or_default() }
@@ -218,7 +215,7 @@ impl Field<types::Mount> for model::Mount {
             }
             Kind::Tmpfs(types::TmpfsMount { size_bytes, mode }) => MountKind::Tmpfs { size_bytes, mode },
         };
-        Ok(Self { kind, target: wire.target, read_only: wire.read_only })
+        Ok(Self { kind, target, read_only })
     }
 }
 
