@@ -29,6 +29,30 @@ fn version() -> BuildkitVersion {
     }
 }
 
+/// Returns what a prune is to remove, and of how many bytes it is to leave the newest.
+///
+/// # Errors
+/// For what it cannot heed: nothing is removed by a word that was not understood.
+fn pruned(asked: &PruneRequest) -> Result<(Filters, u64), Status> {
+    let number = |what: &str, n: i64| {
+        u64::try_from(n).map_err(|_| Status::invalid_argument(format!("{what} must not be negative: {n}")))
+    };
+    no_filter(&asked.filter)?;
+    if number("min-free-space", asked.min_free_space)? > 0 {
+        return Err(Status::invalid_argument(
+            "min-free-space is not supported here; hint: max-used-space says how much of the cache is kept",
+        ));
+    }
+    let (most, least) =
+        (number("max-used-space", asked.max_used_space)?, number("reserved-space", asked.keep_bytes)?);
+    let mut filters = Filters::default();
+    let young = number("keep-duration", asked.keep_duration)? / 1_000_000_000;
+    if young > 0 {
+        filters.0.insert("until".to_owned(), vec![format!("{young}s")]);
+    }
+    Ok((filters, if most > 0 { most } else { least }))
+}
+
 pub(super) fn worker() -> WorkerRecord {
     let ours = image::Platform::default();
     let platform =
@@ -94,20 +118,7 @@ impl Control for Service {
     }
 
     async fn prune(&self, request: Request<PruneRequest>) -> Result<Response<Self::PruneStream>, Status> {
-        let request = request.into_inner();
-        let mut filters = Filters::default();
-        no_filter(&request.filter)?;
-        if request.min_free_space > 0 {
-            return Err(Status::invalid_argument(
-                "min-free-space is not supported here; hint: max-used-space says how much of the cache is kept",
-            ));
-        }
-        let kept = if request.max_used_space > 0 { request.max_used_space } else { request.keep_bytes };
-        let kept = u64::try_from(kept).unwrap_or(0);
-        if request.keep_duration > 0 {
-            let seconds = request.keep_duration / 1_000_000_000;
-            filters.0.insert("until".to_owned(), vec![format!("{seconds}s")]);
-        }
+        let (filters, kept) = pruned(&request.into_inner())?;
         let before = self.records()?;
         let (gone, _) = self.engine()?.prune_builds(&filters, kept).await.map_err(failed)?;
         let removed: Vec<_> = before.into_iter().filter(|r| gone.contains(&r.id)).map(Ok).collect();
@@ -156,5 +167,36 @@ impl Control for Service {
 
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         Ok(Response::new(InfoResponse { buildkit_version: Some(version()) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prune_that_is_not_understood_removes_nothing() {
+        let asked = |change: &dyn Fn(&mut PruneRequest)| {
+            let mut request = PruneRequest::default();
+            change(&mut request);
+            pruned(&request).map(|(filters, kept)| (filters.0.get("until").cloned(), kept))
+        };
+        assert_eq!(asked(&|_| {}).unwrap(), (None, 0));
+        assert_eq!(asked(&|r: &mut PruneRequest| r.keep_bytes = 5).unwrap(), (None, 5));
+        let hour =
+            asked(&|r: &mut PruneRequest| (r.keep_duration, r.max_used_space) = (3_600_000_000_000, 7))
+                .unwrap();
+        assert_eq!(hour, (Some(vec!["3600s".to_owned()]), 7));
+        let bad: [(&str, fn(&mut PruneRequest)); 5] = [
+            ("max-used-space", |r| r.max_used_space = -1),
+            ("reserved-space", |r| r.keep_bytes = -1),
+            ("keep-duration", |r| r.keep_duration = -1),
+            ("min-free-space", |r| r.min_free_space = 1),
+            ("min-free-space", |r| r.min_free_space = -1),
+        ];
+        for (name, change) in bad {
+            let refused = asked(&change).unwrap_err();
+            assert!(refused.message().contains(name), "{name}: {refused}");
+        }
     }
 }

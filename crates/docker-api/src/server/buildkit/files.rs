@@ -260,7 +260,11 @@ fn head(stat: &Stat) -> io::Result<Option<(Vec<u8>, u64)>> {
     header.set_uid(stat.uid.into());
     header.set_gid(stat.gid.into());
     header.set_mtime(u64::try_from(stat.mod_time / 1_000_000_000).unwrap_or(0));
-    let size = if kind == tar::EntryType::Regular { u64::try_from(stat.size).unwrap_or(0) } else { 0 };
+    let size = match kind {
+        tar::EntryType::Regular => u64::try_from(stat.size)
+            .map_err(|_| io::Error::other(format!("{}: {} is no size of a file", stat.path, stat.size)))?,
+        _ => 0,
+    };
     header.set_size(size);
     if matches!(kind, tar::EntryType::Char | tar::EntryType::Block) {
         let number = |n: i64| u32::try_from(n).map_err(io::Error::other);
@@ -303,6 +307,12 @@ mod tests {
             format!("{path}{link} {:?} {:o} {}", header.entry_type(), header.mode().unwrap(), entry.size())
         };
         archive.entries().unwrap().map(show).collect()
+    }
+
+    #[test]
+    fn a_file_of_less_than_nothing_is_none() {
+        let refused = head(&Stat { path: "a".into(), mode: 0o644, size: -1, ..Stat::default() }).unwrap_err();
+        assert_eq!(refused.to_string(), "a: -1 is no size of a file");
     }
 
     #[test]
