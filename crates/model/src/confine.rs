@@ -1,7 +1,7 @@
 //! What a text of a request must be before it goes into a file, a command line or a path of a host: the rules that
 //! containers, services and stack files share. Pure; each function names the key that it judges.
 
-use crate::{ContainerSpec, Duration, Healthcheck, HostOptions, MountKind, OwnNamespaces, sysctl_path};
+use crate::Duration;
 use ipnet::IpNet;
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ pub struct Unfit {
     pub why: String,
 }
 
-fn unfit(key: &'static str, why: impl Into<String>) -> Unfit {
+pub(crate) fn unfit(key: &'static str, why: impl Into<String>) -> Unfit {
     Unfit { key, why: why.into() }
 }
 
@@ -381,149 +381,6 @@ pub fn cpu_list(key: &'static str, text: &str) -> Result<(), Unfit> {
     }
 }
 
-/// Judges a container as a service asks for it, field by field: one without a line does not compile. `host_network`: it
-/// shares the network of its node.
-///
-/// The node judges it again, with all templates filled in.
-///
-/// # Errors
-/// For the first value that does not fit.
-pub fn container(spec: &ContainerSpec, host_network: bool) -> Result<(), Unfit> {
-    let ContainerSpec {
-        image: _,  // the manager's validation, and the image store
-        labels: _, // kept and shown, given to nobody
-        command,
-        args,
-        env,
-        hostname,
-        working_dir,
-        user: user_wanted,
-        groups,
-        tty: _,
-        open_stdin: _,
-        read_only: _,
-        mounts,
-        stop_signal,
-        stop_grace_period: _,
-        healthcheck,
-        hosts,
-        dns,
-        secrets,
-        configs,
-        init: _,
-        sysctls,
-        cap_add: _, // the node, whose kernel has them or not
-        cap_drop: _,
-        ulimits,
-        privileged: _,
-        no_new_privileges: _,
-        shm_size_bytes,
-        oom_score_adj: score,
-        host,
-        post_start: _, // as an exec: the node
-        pre_stop: _,
-    } = spec;
-    for word in command.iter().chain(args) {
-        argument("ContainerSpec.Command", word)?;
-    }
-    for entry in env {
-        variable("ContainerSpec.Env", entry)?;
-    }
-    if let Some(wanted) = hostname.as_deref().filter(|text| !text.is_empty()) {
-        if wanted.contains("{{") {
-            line("ContainerSpec.Hostname", wanted)?
-        } else {
-            self::hostname("ContainerSpec.Hostname", wanted)?
-        }
-    }
-    if let Some(path) = working_dir.as_deref().filter(|path| !path.is_empty()) {
-        working_directory("ContainerSpec.Dir", path)?;
-    }
-    if let Some(wanted) = user_wanted {
-        user("ContainerSpec.User", wanted)?;
-    }
-    for group in groups {
-        user("ContainerSpec.Groups", group)?;
-    }
-    for mount in mounts {
-        // As with Docker, a service may have one that is not absolute: its tasks are rejected, and say why.
-        if mount.target.starts_with('/') {
-            let filesystem = matches!(mount.kind, MountKind::Tmpfs { .. });
-            mount_target("ContainerSpec.Mounts", &mount.target, filesystem)?;
-        }
-    }
-    if let Some(signal) = stop_signal {
-        word("ContainerSpec.StopSignal", signal)?;
-    }
-    for entry in hosts {
-        line("ContainerSpec.Hosts", entry)?;
-        let mut words = entry.split_whitespace();
-        let address = words.next().unwrap_or_default();
-        if address.parse::<std::net::IpAddr>().is_err() && address != "host-gateway" {
-            return Err(unfit("ContainerSpec.Hosts", format!("{entry:?} does not begin with an address")));
-        }
-        for alias in words {
-            name("ContainerSpec.Hosts", alias)?;
-        }
-    }
-    for domain in &dns.search {
-        word("ContainerSpec.DNSConfig.Search", domain)?;
-    }
-    for option in &dns.options {
-        word("ContainerSpec.DNSConfig.Options", option)?;
-    }
-    let targets = secrets.iter().map(|file| &file.target).chain(configs.iter().map(|file| &file.target));
-    for target in targets {
-        let path = if target.starts_with('/') { target.clone() } else { format!("/{target}") };
-        mount_target("ContainerSpec.Secrets, Configs", &path, true)?;
-        if target.split('/').any(|part| part == "..") {
-            return Err(unfit(
-                "ContainerSpec.Secrets, Configs",
-                format!("{target:?} must not contain \"..\""),
-            ));
-        }
-    }
-    let own = OwnNamespaces {
-        network: !host_network,
-        ipc: host.as_ref().and_then(|host| host.ipc.as_deref()) != Some("host"),
-        uts: host.as_ref().and_then(|host| host.uts.as_deref()) != Some("host"),
-    };
-    for (parameter, value) in sysctls {
-        sysctl_path(parameter, value, own).map_err(|e| unfit("ContainerSpec.Sysctls", e.to_string()))?;
-    }
-    for limit in ulimits {
-        limit.check("ContainerSpec.Ulimits")?;
-    }
-    memory_size("ContainerSpec.ShmSize", *shm_size_bytes)?;
-    oom_score_adj("ContainerSpec.OomScoreAdj", (*score).into())?;
-    if let Some(check) = healthcheck {
-        let Healthcheck { test, interval, timeout, start_period, start_interval, retries: _ } = check;
-        for word in test {
-            argument("ContainerSpec.Healthcheck.Test", word)?;
-        }
-        health_times([*interval, *timeout, *start_period, *start_interval])?;
-    }
-    host.as_ref().map_or(Ok(()), of_host)
-}
-
-/// What only the stack file of one host can say; the node judges the rest.
-fn of_host(host: &HostOptions) -> Result<(), Unfit> {
-    for device in &host.devices {
-        inner_path("devices", &device.host_path)?;
-        inner_path("devices", &device.container_path)?;
-    }
-    if let Some(parent) = &host.cgroup_parent {
-        cgroup_parent("cgroup_parent", parent)?;
-    }
-    if let Some(domain) = host.domainname.as_deref().filter(|text| !text.is_empty()) {
-        hostname("domainname", domain)?;
-    }
-    user_namespace("userns_mode", host.users.as_deref().unwrap_or_default())?;
-    memory_swappiness("mem_swappiness", host.memory_swappiness.map(i64::from))?;
-    blkio_weight("blkio_config.weight", host.blkio_weight)?;
-    cpu_list("cpuset", &host.cpuset)
-}
-
 /// Judges the times of a healthcheck: between probes, to answer, of the start, between probes in that. None, or zero,
 /// is "as the image says". *Source:* moby `daemon/container.go`, `validateHealthCheck`.
 ///
@@ -582,7 +439,7 @@ pub fn memory_size(key: &'static str, bytes: Option<u64>) -> Result<(), Unfit> {
 }
 
 /// Judges a text that stays on its line.
-fn line(key: &'static str, text: &str) -> Result<(), Unfit> {
+pub(crate) fn line(key: &'static str, text: &str) -> Result<(), Unfit> {
     if text.chars().any(char::is_control) {
         return Err(unfit(key, format!("{text:?} holds control characters")));
     }
@@ -592,6 +449,7 @@ fn line(key: &'static str, text: &str) -> Result<(), Unfit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{ContainerSpec, Healthcheck};
 
     #[track_caller]
     fn check(judge: impl Fn(&str) -> Result<(), Unfit>, good: &[&str], bad: &[&str]) {
@@ -663,9 +521,9 @@ mod tests {
     fn a_service_is_judged_as_a_container_is() {
         let refused = |change: &dyn Fn(&mut ContainerSpec), key: &str| {
             let mut spec = ContainerSpec::default();
-            assert_eq!(container(&spec, true), Ok(()));
+            assert_eq!(spec.check(true), Ok(()));
             change(&mut spec);
-            let error = container(&spec, true).expect_err(key).to_string();
+            let error = spec.check(true).expect_err(key).to_string();
             assert!(error.contains(key), "{error}");
         };
         let sysctl =
@@ -686,7 +544,7 @@ mod tests {
         );
         let templates =
             ContainerSpec { hostname: Some("web-{{ .Task.Slot }}".into()), ..ContainerSpec::default() };
-        assert_eq!(container(&templates, false), Ok(()));
+        assert_eq!(templates.check(false), Ok(()));
     }
 
     #[test]

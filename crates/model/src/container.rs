@@ -1,8 +1,30 @@
 //! What runs inside a task: image, process, mounts, limits. Source: Docker API `TaskTemplate`,
 //! compose specification "services".
 
-use crate::{ConfigId, Duration, GenericRequests, Labels, SecretId, confine::Unfit};
+use crate::{
+    ConfigId, Duration, GenericRequests, Labels, OwnNamespaces, SecretId,
+    confine::{self, Unfit},
+    sysctl_path,
+};
 use std::net::IpAddr;
+
+/// Capabilities that Docker gives every container. Source: moby `oci/caps/defaults.go`.
+const USUAL_CAPABILITIES: [&str; 14] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
+];
 
 /// A container as a service asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -74,6 +96,212 @@ impl ContainerSpec {
         });
         mounts || self.hostname.as_ref().is_some_and(asks) || self.env.iter().any(asks)
     }
+
+    /// Judges a container as a service asks for it, field by field: one without a line does not compile. `host_network`: it
+    /// shares the network of its node.
+    ///
+    /// The node judges it again, with all templates filled in.
+    ///
+    /// # Errors
+    /// For the first value that does not fit.
+    pub fn check(&self, host_network: bool) -> Result<(), Unfit> {
+        let Self {
+            image: _,  // the manager's validation, and the image store
+            labels: _, // kept and shown, given to nobody
+            command,
+            args,
+            env,
+            hostname,
+            working_dir,
+            user,
+            groups,
+            tty: _,
+            open_stdin: _,
+            read_only: _,
+            mounts,
+            stop_signal,
+            stop_grace_period: _,
+            healthcheck,
+            hosts,
+            dns,
+            secrets,
+            configs,
+            init: _,
+            sysctls,
+            cap_add: _, // the node, whose kernel has them or not
+            cap_drop: _,
+            ulimits,
+            privileged: _,
+            no_new_privileges: _,
+            shm_size_bytes,
+            oom_score_adj,
+            host,
+            post_start: _, // as an exec: the node
+            pre_stop: _,
+        } = self;
+        for word in command.iter().chain(args) {
+            confine::argument("ContainerSpec.Command", word)?;
+        }
+        for entry in env {
+            confine::variable("ContainerSpec.Env", entry)?;
+        }
+        if let Some(wanted) = hostname.as_deref().filter(|text| !text.is_empty()) {
+            if wanted.contains("{{") {
+                confine::line("ContainerSpec.Hostname", wanted)?
+            } else {
+                confine::hostname("ContainerSpec.Hostname", wanted)?
+            }
+        }
+        if let Some(path) = working_dir.as_deref().filter(|path| !path.is_empty()) {
+            confine::working_directory("ContainerSpec.Dir", path)?;
+        }
+        if let Some(wanted) = user {
+            confine::user("ContainerSpec.User", wanted)?;
+        }
+        for group in groups {
+            confine::user("ContainerSpec.Groups", group)?;
+        }
+        for mount in mounts {
+            // As with Docker, a service may have one that is not absolute: its tasks are rejected, and say why.
+            if mount.target.starts_with('/') {
+                let filesystem = matches!(mount.kind, MountKind::Tmpfs { .. });
+                confine::mount_target("ContainerSpec.Mounts", &mount.target, filesystem)?;
+            }
+        }
+        if let Some(signal) = stop_signal {
+            confine::word("ContainerSpec.StopSignal", signal)?;
+        }
+        for entry in hosts {
+            confine::line("ContainerSpec.Hosts", entry)?;
+            let mut words = entry.split_whitespace();
+            let address = words.next().unwrap_or_default();
+            if address.parse::<std::net::IpAddr>().is_err() && address != "host-gateway" {
+                return Err(confine::unfit(
+                    "ContainerSpec.Hosts",
+                    format!("{entry:?} does not begin with an address"),
+                ));
+            }
+            for alias in words {
+                confine::name("ContainerSpec.Hosts", alias)?;
+            }
+        }
+        for domain in &dns.search {
+            confine::word("ContainerSpec.DNSConfig.Search", domain)?;
+        }
+        for option in &dns.options {
+            confine::word("ContainerSpec.DNSConfig.Options", option)?;
+        }
+        let targets = secrets.iter().map(|file| &file.target).chain(configs.iter().map(|file| &file.target));
+        for target in targets {
+            let path = if target.starts_with('/') { target.clone() } else { format!("/{target}") };
+            confine::mount_target("ContainerSpec.Secrets, Configs", &path, true)?;
+            if target.split('/').any(|part| part == "..") {
+                return Err(confine::unfit(
+                    "ContainerSpec.Secrets, Configs",
+                    format!("{target:?} must not contain \"..\""),
+                ));
+            }
+        }
+        let own = OwnNamespaces {
+            network: !host_network,
+            ipc: host.as_ref().and_then(|host| host.ipc.as_deref()) != Some("host"),
+            uts: host.as_ref().and_then(|host| host.uts.as_deref()) != Some("host"),
+        };
+        for (parameter, value) in sysctls {
+            sysctl_path(parameter, value, own)
+                .map_err(|e| confine::unfit("ContainerSpec.Sysctls", e.to_string()))?;
+        }
+        for limit in ulimits {
+            limit.check("ContainerSpec.Ulimits")?;
+        }
+        confine::memory_size("ContainerSpec.ShmSize", *shm_size_bytes)?;
+        confine::oom_score_adj("ContainerSpec.OomScoreAdj", (*oom_score_adj).into())?;
+        if let Some(check) = healthcheck {
+            let Healthcheck { test, interval, timeout, start_period, start_interval, retries: _ } = check;
+            for word in test {
+                confine::argument("ContainerSpec.Healthcheck.Test", word)?;
+            }
+            confine::health_times([*interval, *timeout, *start_period, *start_interval])?;
+        }
+        host.as_ref().map_or(Ok(()), HostOptions::check)
+    }
+
+    /// Returns what of it would reach beyond itself into the host that runs it; `None`: nothing. Named one by one, so that
+    /// a new field asks to be judged.
+    #[must_use]
+    pub fn reach(&self) -> Option<String> {
+        let Self {
+            mounts,
+            cap_add,
+            privileged,
+            oom_score_adj,
+            host,
+            post_start,
+            pre_stop,
+            ulimits,
+            // What stays inside: the process, its files from the swarm, and what only takes away.
+            image: _,
+            labels: _,
+            command: _,
+            args: _,
+            env: _,
+            hostname: _,
+            working_dir: _,
+            user: _,
+            groups: _,
+            tty: _,
+            open_stdin: _,
+            read_only: _,
+            stop_signal: _,
+            stop_grace_period: _,
+            healthcheck: _,
+            hosts: _,
+            dns: _,
+            secrets: _,
+            configs: _,
+            init: _,
+            // Those of the container's own namespaces only, which is judged for everybody.
+            sysctls: _,
+            cap_drop: _,
+            no_new_privileges: _,
+            shm_size_bytes: _,
+        } = self;
+        for mount in mounts {
+            match &mount.kind {
+                MountKind::Bind { source, .. } => return Some(format!("bind mount of {source}")),
+                MountKind::Volume { driver, driver_opts, .. } => {
+                    if driver.as_deref().is_some_and(|d| !d.is_empty() && d != "local")
+                        || !driver_opts.is_empty()
+                    {
+                        return Some(format!("volume at {} with a driver or its options", mount.target));
+                    }
+                }
+                MountKind::Tmpfs { .. } => {}
+            }
+        }
+        if *privileged {
+            return Some("privileged".to_owned());
+        }
+        let unusual = cap_add.iter().find(|cap| {
+            let cap = cap.to_ascii_uppercase();
+            !USUAL_CAPABILITIES.contains(&cap.strip_prefix("CAP_").unwrap_or(&cap))
+        });
+        if let Some(cap) = unusual {
+            return Some(format!("capability {cap}"));
+        }
+        // A process with these comes before all of the host's own, on every processor.
+        let comes_first = |name: &str| ["rtprio", "nice"].iter().any(|word| name.eq_ignore_ascii_case(word));
+        if let Some(limit) = ulimits.iter().find(|limit| comes_first(&limit.name)) {
+            return Some(format!("ulimit {}", limit.name));
+        }
+        if *oom_score_adj < 0 {
+            return Some("a negative oom_score_adj".to_owned());
+        }
+        if post_start.iter().chain(pre_stop).any(|Hook { privileged, .. }| *privileged) {
+            return Some("a privileged hook".to_owned());
+        }
+        host.as_ref().and_then(HostOptions::reach).map(str::to_owned)
+    }
 }
 
 /// A command beside the container's own. Source: compose `post_start`, `pre_stop`.
@@ -125,6 +353,99 @@ pub struct HostOptions {
     /// *Range:* 10 to 1000.
     pub blkio_weight: u32,
     pub oom_kill_disable: bool,
+}
+
+impl HostOptions {
+    /// What only the stack file of one host can say; the node judges the rest.
+    fn check(&self) -> Result<(), Unfit> {
+        let Self {
+            devices,
+            device_cgroup_rules: _, // the node
+            ipc: _,
+            pid: _,
+            uts: _,
+            users,
+            cgroup: _,
+            cgroup_parent,
+            domainname,
+            runtime: _,
+            security_opts: _,
+            annotations: _,
+            cpu_shares: _,
+            cpu_period: _,
+            cpu_quota: _,
+            cpuset,
+            memory_swap_bytes: _,
+            memory_swappiness,
+            blkio_weight,
+            oom_kill_disable: _,
+        } = self;
+        for DeviceMapping { host_path, container_path, permissions: _ } in devices {
+            confine::inner_path("devices", host_path)?;
+            confine::inner_path("devices", container_path)?;
+        }
+        if let Some(parent) = cgroup_parent {
+            confine::cgroup_parent("cgroup_parent", parent)?;
+        }
+        if let Some(domain) = domainname.as_deref().filter(|text| !text.is_empty()) {
+            confine::hostname("domainname", domain)?;
+        }
+        confine::user_namespace("userns_mode", users.as_deref().unwrap_or_default())?;
+        confine::memory_swappiness("mem_swappiness", memory_swappiness.map(i64::from))?;
+        confine::blkio_weight("blkio_config.weight", *blkio_weight)?;
+        confine::cpu_list("cpuset", cpuset)
+    }
+
+    /// Returns the option that a host would notice.
+    fn reach(&self) -> Option<&'static str> {
+        let Self {
+            devices,
+            device_cgroup_rules,
+            ipc,
+            pid,
+            uts,
+            users,
+            cgroup,
+            cgroup_parent,
+            runtime,
+            security_opts,
+            oom_kill_disable,
+            domainname: _,
+            annotations: _,
+            // Shares of what the container may have.
+            cpu_shares: _,
+            cpu_period: _,
+            cpu_quota: _,
+            cpuset: _,
+            memory_swap_bytes: _,
+            memory_swappiness: _,
+            blkio_weight: _,
+        } = self;
+        let own = |namespace: &Option<String>| {
+            namespace.as_deref().is_none_or(|word| matches!(word, "" | "private" | "shareable" | "none"))
+        };
+        if !devices.is_empty() {
+            return Some("a device");
+        }
+        if !device_cgroup_rules.is_empty() {
+            return Some("a device cgroup rule");
+        }
+        let namespaces =
+            [("ipc", ipc), ("pid", pid), ("uts", uts), ("userns_mode", users), ("cgroup", cgroup)];
+        if let Some((name, _)) = namespaces.into_iter().find(|(_, word)| !own(word)) {
+            return Some(name);
+        }
+        if cgroup_parent.as_deref().is_some_and(|p| !p.is_empty()) {
+            return Some("cgroup_parent");
+        }
+        if runtime.as_deref().is_some_and(|r| !r.is_empty()) {
+            return Some("runtime");
+        }
+        if !security_opts.is_empty() {
+            return Some("security_opt");
+        }
+        oom_kill_disable.then_some("oom_kill_disable")
+    }
 }
 
 /// Source: compose `devices`.

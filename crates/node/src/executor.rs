@@ -2,16 +2,17 @@
 
 use crate::{
     hooks,
+    task_container::{self, Around, LABEL_TASK},
     waiting::{self, Waiting},
 };
 use agent::{Held, News, NodeConfig, TaskAssignment, TaskError};
 use engine::{
-    ContainerConfig, ContainerFile, Engine, ErrorKind, HealthStatus, HostConfig, NetworkMode,
-    OverlayAttachment, Port, PortBinding, RemoveOptions, Status, StopOptions, SwarmAttachments,
+    ContainerConfig, ContainerFile, Engine, ErrorKind, HealthStatus, NetworkMode, OverlayAttachment,
+    RemoveOptions, Status, StopOptions, SwarmAttachments,
 };
 use futures::future::BoxFuture;
 use model::{
-    ContainerStatus, Duration, FileRef, GenericResources, IngressTable, MountKind, NetworkId, NetworkTable,
+    ContainerStatus, Duration, FileRef, GenericResources, IngressTable, NetworkId, NetworkTable,
     NodeDescription, NodeNetwork, NodeTls, Platform, Resources, Supply, Task, TaskId, with_causes,
 };
 use std::{
@@ -20,8 +21,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Labels Docker puts on a task's container; its tools look for them.
-const LABEL_TASK: &str = "com.docker.swarm.task.id";
 /// How long a stop waits beyond the grace period before the task counts as stuck.
 const STOP_SLACK: Duration = Duration::from_secs(10);
 /// Longest that a task's hooks after its start may take together.
@@ -133,142 +132,14 @@ impl HostExecutor {
         let task = &assignment.task;
         let node = self.node.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let node = node.ok_or_else(|| TaskError::temporary("this node has not been welcomed yet"))?;
-        let platform = platform();
+        let (platform, node_id) = (platform(), node.id);
         let node = template::task::Node { id: node.id, hostname: &self.hostname, platform: &platform };
         let values = template::task::Values::new(task, node);
         let spec = &template::task::container(&task.spec.container, &values).map_err(|e| fatal(&e))?;
 
-        let mut labels = spec.labels.clone();
-        labels.extend([
-            ("com.docker.swarm.node.id".to_owned(), node.id.to_string()),
-            ("com.docker.swarm.service.id".to_owned(), task.service.to_string()),
-            ("com.docker.swarm.service.name".to_owned(), task.service_name.clone()),
-            ("com.docker.swarm.task".to_owned(), String::new()),
-            (LABEL_TASK.to_owned(), task.id.to_string()),
-            ("com.docker.swarm.task.name".to_owned(), task.container_name()),
-        ]);
-
-        let list = |items: &Vec<String>| (!items.is_empty()).then(|| items.clone());
-        Ok(ContainerConfig {
-            name: Some(task.container_name()),
-            image: spec.image.clone(),
-            entrypoint: list(&spec.command),
-            cmd: list(&spec.args),
-            env: spec.env.iter().cloned().chain(resource_env(&task.generic)).collect(),
-            user: spec.user.clone(),
-            working_dir: spec.working_dir.clone(),
-            hostname: spec.hostname.clone(),
-            labels,
-            tty: spec.tty,
-            open_stdin: spec.open_stdin,
-            domainname: spec.host.as_ref().and_then(|host| host.domainname.clone()),
-            stop_signal: spec.stop_signal.clone(),
-            stop_timeout: spec.stop_grace_period,
-            healthcheck: spec.healthcheck.as_ref().map(|h| engine::Healthcheck {
-                test: h.test.clone(),
-                interval: h.interval,
-                timeout: h.timeout,
-                start_period: h.start_period,
-                start_interval: h.start_interval,
-                retries: h.retries,
-            }),
-            host: self.host_config(assignment, spec, &values)?,
-            ..ContainerConfig::default()
-        })
-    }
-
-    fn host_config(
-        &self,
-        assignment: &TaskAssignment,
-        spec: &model::ContainerSpec,
-        values: &template::task::Values,
-    ) -> Result<HostConfig, TaskError> {
-        let task = &assignment.task;
-        let limits = task.spec.resources.limits;
-        let driver = task.spec.log_driver.as_ref().or(task.log_driver.as_ref());
-        let log = driver.cloned().map_or_else(engine::LogConfig::default, |log| engine::LogConfig {
-            driver: log.name,
-            options: log.options,
-        });
-        let host_gateway = task.gateway_address.map(|address| match address {
-            IpAddr::V4(v4) => network::node_of_task(v4).to_string(),
-            IpAddr::V6(v6) => v6.to_string(),
-        });
-        // `web 10.0.0.1` lines of /etc/hosts are `IP name..` in a service and `name:IP` in a container.
-        let extra_hosts = spec.hosts.iter().flat_map(|line| {
-            let mut words = line.split_whitespace();
-            let ip = words.next().unwrap_or_default().to_owned();
-            // The node's own address on the leg that leads outside.
-            let ip = if ip == "host-gateway" { host_gateway.clone().unwrap_or(ip) } else { ip };
-            words.map(|name| format!("{name}:{ip}")).collect::<Vec<_>>()
-        });
         let (network_mode, swarm) = self.network_of(task);
-        let nothing = model::HostOptions::default();
-        let shared = spec.host.as_ref().unwrap_or(&nothing);
-        Ok(HostConfig {
-            mounts: spec.mounts.iter().map(mount).collect(),
-            port_bindings: task
-                .host_ports
-                .iter()
-                .map(|p| PortBinding {
-                    container: Port { number: p.target, protocol: p.protocol },
-                    host_ip: None,
-                    host_port: Some(p.published),
-                    last_port: None,
-                })
-                .collect(),
-            network_mode,
-            swarm,
-            dns: spec.dns.nameservers.clone(),
-            dns_search: spec.dns.search.clone(),
-            dns_options: spec.dns.options.clone(),
-            extra_hosts: extra_hosts.collect(),
-            cap_add: spec.cap_add.clone(),
-            cap_drop: spec.cap_drop.clone(),
-            privileged: spec.privileged,
-            read_only: spec.read_only,
-            init: spec.init,
-            ulimits: spec.ulimits.clone(),
-            sysctls: spec.sysctls.clone(),
-            resources: engine::Resources {
-                cpu_nanos: limits.cpu_nanos,
-                memory_bytes: limits.memory_bytes,
-                pids_limit: i64::try_from(limits.pids).ok().filter(|n| *n > 0),
-                memory_reservation_bytes: task.spec.resources.reservations.memory_bytes,
-                cpu_shares: shared.cpu_shares,
-                cpu_period: shared.cpu_period,
-                cpu_quota: shared.cpu_quota,
-                cpuset_cpus: shared.cpuset.clone(),
-                memory_swap_bytes: shared.memory_swap_bytes,
-                memory_swappiness: shared.memory_swappiness.and_then(|n| u8::try_from(n).ok()),
-                blkio_weight: u16::try_from(shared.blkio_weight).unwrap_or_default(),
-                oom_kill_disable: shared.oom_kill_disable,
-                ..engine::Resources::default()
-            },
-            log,
-            shm_size_bytes: spec.shm_size_bytes,
-            oom_score_adj: spec.oom_score_adj,
-            security_opts: spec
-                .no_new_privileges
-                .then(|| "no-new-privileges".to_owned())
-                .into_iter()
-                .chain(shared.security_opts.iter().cloned())
-                .collect(),
-            devices: shared.devices.iter().map(device).collect(),
-            device_cgroup_rules: shared.device_cgroup_rules.clone(),
-            device_requests: vendor_devices(&task.generic),
-            ipc_mode: shared.ipc.clone().unwrap_or_default(),
-            pid_mode: shared.pid.clone().unwrap_or_default(),
-            uts_mode: shared.uts.clone().unwrap_or_default(),
-            userns_mode: shared.users.clone().unwrap_or_default(),
-            cgroupns_mode: shared.cgroup.clone().unwrap_or_default(),
-            cgroup_parent: shared.cgroup_parent.clone(),
-            runtime: shared.runtime.clone(),
-            annotations: shared.annotations.clone(),
-            group_add: spec.groups.clone(),
-            files: files(assignment, spec, values)?,
-            ..HostConfig::default()
-        })
+        let around = Around { node: node_id, network_mode, swarm, files: files(assignment, spec, &values)? };
+        Ok(task_container::config(task, spec, around))
     }
 
     /// What tasks can reserve here.
@@ -321,32 +192,6 @@ impl HostExecutor {
     }
 }
 
-/// Tells a task what of its node is its own: `DOCKER_RESOURCE_GPU=a,b`. *Source:* swarmkit
-/// `genericresource.EnvFormat`.
-fn resource_env(generic: &GenericResources) -> impl Iterator<Item = String> + '_ {
-    generic.iter().map(|(kind, supply)| {
-        let value = match supply {
-            Supply::Count(n) => n.to_string(),
-            Supply::Named(names) => names.iter().map(String::as_str).collect::<Vec<_>>().join(","),
-        };
-        format!("{}={value}", format!("DOCKER_RESOURCE_{kind}").to_uppercase())
-    })
-}
-
-/// Returns the requests for the devices among a task's resources: those whose kind is a vendor's.
-fn vendor_devices(generic: &GenericResources) -> Vec<engine::DeviceRequest> {
-    let named =
-        generic.iter().filter(|(kind, _)| kind.contains('/')).filter_map(|(kind, supply)| match supply {
-            Supply::Named(names) => Some(names.iter().map(move |name| format!("{kind}={name}"))),
-            Supply::Count(_) => None,
-        });
-    let device_ids: Vec<String> = named.flatten().collect();
-    if device_ids.is_empty() {
-        return Vec::new();
-    }
-    vec![engine::DeviceRequest { driver: "cdi".into(), device_ids, ..engine::DeviceRequest::default() }]
-}
-
 /// Returns what is there `now` or was there at the look before. A device is gone when two looks in a row do not find it:
 /// a vendor's tools write their descriptions anew while tasks use the devices.
 fn now_or_before(now: &GenericResources, before: &GenericResources) -> GenericResources {
@@ -361,38 +206,6 @@ fn now_or_before(now: &GenericResources, before: &GenericResources) -> GenericRe
         }
     }
     all
-}
-
-fn device(device: &model::DeviceMapping) -> engine::Device {
-    engine::Device {
-        host_path: device.host_path.clone(),
-        container_path: device.container_path.clone(),
-        permissions: device.permissions.clone(),
-    }
-}
-
-fn mount(mount: &model::Mount) -> engine::Mount {
-    let kind = match &mount.kind {
-        MountKind::Bind { source, propagation, create, recursion } => engine::MountKind::Bind {
-            source: source.clone(),
-            propagation: propagation.clone(),
-            create: *create,
-            recursion: *recursion,
-            idmap: false,
-        },
-        MountKind::Volume { name, driver, driver_opts, labels, no_copy } => engine::MountKind::Volume {
-            name: name.clone(),
-            driver: driver.clone(),
-            driver_opts: driver_opts.clone(),
-            labels: labels.clone(),
-            no_copy: *no_copy,
-            subpath: None,
-        },
-        MountKind::Tmpfs { size_bytes, mode } => {
-            engine::MountKind::Tmpfs { size_bytes: *size_bytes, mode: *mode }
-        }
-    };
-    engine::Mount { target: mount.target.clone(), read_only: mount.read_only, kind }
 }
 
 /// Returns the secrets and configs of a task as files in memory, those that are templates filled in.

@@ -37,6 +37,7 @@ mod settings;
 mod strangers;
 mod swarm;
 mod swarm_events;
+mod task_container;
 mod waiting;
 
 pub use settings::Settings;

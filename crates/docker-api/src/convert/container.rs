@@ -4,7 +4,8 @@ use super::{Invalid, Result, duration, given, invalid, nanos, signed, unsigned};
 use crate::types;
 use model::{
     BindRecursion, ConfigId, ContainerSpec, DeviceMapping, DnsConfig, FileRef, Healthcheck, Hook,
-    HostOptions, Mount, MountKind, SecretId, Ulimit, confine,
+    HostOptions, LogDriver, Mount, MountKind, ResourceRequirements, Resources, SecretId, Ulimit, Want,
+    confine,
 };
 
 /// Reads a limit.
@@ -21,73 +22,114 @@ pub(crate) fn ulimit_json(from: &Ulimit) -> types::Ulimit {
 
 /// Reads what a task's container should be.
 pub fn container_spec(from: types::ContainerSpec) -> Result<ContainerSpec> {
-    if from.image.is_empty() {
+    let types::ContainerSpec {
+        image,
+        labels,
+        command,
+        args,
+        hostname,
+        env,
+        dir,
+        user,
+        groups,
+        privileges,
+        init,
+        stop_signal,
+        tty,
+        open_stdin,
+        read_only,
+        mounts,
+        stop_grace_period,
+        healthcheck: check,
+        hosts,
+        dns_config,
+        secrets,
+        configs,
+        isolation,
+        sysctls,
+        capability_add,
+        capability_drop,
+        ulimits,
+        oom_score_adj,
+        privileged,
+        shm_size,
+        host,
+        post_start,
+        pre_stop,
+    } = from;
+    if image.is_empty() {
         return invalid("ContainerSpec: image reference must be provided");
     }
-    if !matches!(from.isolation.as_str(), "" | "default") {
-        return invalid(format!("ContainerSpec: isolation {:?} is not supported on Linux", from.isolation));
+    if !matches!(isolation.as_str(), "" | "default") {
+        return invalid(format!("ContainerSpec: isolation {isolation:?} is not supported on Linux"));
     }
-    let privileges = privileges(from.privileges.unwrap_or_default())?;
-    let dns = from.dns_config.unwrap_or_default();
     Ok(ContainerSpec {
-        image: from.image,
-        labels: from.labels,
-        command: from.command,
-        args: from.args,
-        env: from.env,
-        hostname: given(from.hostname),
-        working_dir: given(from.dir),
-        user: given(from.user),
-        groups: from.groups,
-        tty: from.tty,
-        open_stdin: from.open_stdin,
-        read_only: from.read_only,
-        mounts: from.mounts.into_iter().map(mount).collect::<Result<_>>()?,
-        stop_signal: given(from.stop_signal),
-        stop_grace_period: from.stop_grace_period.map(|n| duration(n, "StopGracePeriod")).transpose()?,
-        healthcheck: from.healthcheck.map(healthcheck).transpose()?,
-        hosts: from.hosts,
-        dns: DnsConfig {
-            nameservers: dns
-                .nameservers
-                .iter()
-                .map(|a| a.parse().map_err(|_| Invalid(format!("DNSConfig: invalid IP address: {a}"))))
-                .collect::<Result<_>>()?,
-            search: dns.search,
-            options: dns.options,
-        },
-        secrets: from.secrets.into_iter().map(secret).collect::<Result<_>>()?,
-        configs: from.configs.into_iter().map(config).collect::<Result<_>>()?,
-        init: from.init,
-        sysctls: from.sysctls,
-        cap_add: from.capability_add,
-        cap_drop: from.capability_drop,
-        ulimits: from.ulimits.into_iter().map(ulimit).collect(),
-        privileged: from.privileged,
-        no_new_privileges: privileges.no_new_privileges,
-        shm_size_bytes: (from.shm_size > 0).then_some(from.shm_size),
-        oom_score_adj: confine::oom_score_adj("ContainerSpec.OomScoreAdj", from.oom_score_adj)
+        image,
+        labels,
+        command,
+        args,
+        env,
+        hostname: given(hostname),
+        working_dir: given(dir),
+        user: given(user),
+        groups,
+        tty,
+        open_stdin,
+        read_only,
+        mounts: mounts.into_iter().map(mount).collect::<Result<_>>()?,
+        stop_signal: given(stop_signal),
+        stop_grace_period: stop_grace_period.map(|n| duration(n, "StopGracePeriod")).transpose()?,
+        healthcheck: check.map(healthcheck).transpose()?,
+        hosts,
+        dns: dns_config.map(dns).transpose()?.unwrap_or_default(),
+        secrets: secrets.into_iter().map(secret).collect::<Result<_>>()?,
+        configs: configs.into_iter().map(config).collect::<Result<_>>()?,
+        init,
+        sysctls,
+        cap_add: capability_add,
+        cap_drop: capability_drop,
+        ulimits: ulimits.into_iter().map(ulimit).collect(),
+        privileged,
+        no_new_privileges: no_new_privileges(privileges.unwrap_or_default())?,
+        shm_size_bytes: (shm_size > 0).then_some(shm_size),
+        oom_score_adj: confine::oom_score_adj("ContainerSpec.OomScoreAdj", oom_score_adj)
             .map_err(|e| Invalid(e.to_string()))?,
-        host: from.host.map(host_options).filter(|host| *host != HostOptions::default()),
-        post_start: from.post_start.into_iter().map(hook).collect(),
-        pre_stop: from.pre_stop.into_iter().map(hook).collect(),
+        host: host.map(host_options).filter(|host| *host != HostOptions::default()),
+        post_start: post_start.into_iter().map(hook).collect(),
+        pre_stop: pre_stop.into_iter().map(hook).collect(),
     })
 }
 
-/// Refuses what has no effect on a service's containers here.
-fn privileges(from: types::Privileges) -> Result<types::Privileges> {
-    let asks = |value: &Option<serde_json::Value>| value.as_ref().is_some_and(asks_for_something);
+/// Reads whether its processes may gain privileges; refuses what has no effect on a service's containers here.
+fn no_new_privileges(from: types::Privileges) -> Result<bool> {
+    let types::Privileges { no_new_privileges, credential_spec, selinux_context, seccomp, apparmor } = from;
     for (name, given) in [
-        ("CredentialSpec", asks(&from.credential_spec)),
-        ("SELinuxContext", asks(&from.selinux_context)),
-        ("Seccomp", asks(&from.seccomp)),
-        ("AppArmor", asks(&from.apparmor)),
+        ("CredentialSpec", credential_spec),
+        ("SELinuxContext", selinux_context),
+        ("Seccomp", seccomp),
+        ("AppArmor", apparmor),
     ] {
-        if given {
+        if given.as_ref().is_some_and(asks_for_something) {
             return invalid(format!("ContainerSpec: Privileges.{name} is not supported"));
         }
     }
-    Ok(from)
+    Ok(no_new_privileges)
+}
+
+fn dns(from: types::DnsConfig) -> Result<DnsConfig> {
+    let types::DnsConfig { nameservers, search, options } = from;
+    let address =
+        |text: &String| text.parse().map_err(|_| Invalid(format!("DNSConfig: invalid IP address: {text}")));
+    Ok(DnsConfig { nameservers: nameservers.iter().map(address).collect::<Result<_>>()?, search, options })
+}
+
+fn dns_json(from: &DnsConfig) -> types::DnsConfig {
+    let DnsConfig { nameservers, search, options } = from;
+    types::DnsConfig {
+        nameservers: nameservers.iter().map(ToString::to_string).collect(),
+        search: search.clone(),
+        options: options.clone(),
+    }
 }
 
 /// Tells whether there is more in a JSON value than defaults.
@@ -102,194 +144,444 @@ fn asks_for_something(value: &serde_json::Value) -> bool {
 }
 
 fn hook(from: types::Hook) -> Hook {
-    Hook {
-        command: from.command,
-        user: given(from.user),
-        privileged: from.privileged,
-        working_dir: given(from.working_dir),
-        env: from.env,
-    }
+    let types::Hook { command, user, privileged, working_dir, env } = from;
+    Hook { command, user: given(user), privileged, working_dir: given(working_dir), env }
 }
 
 fn hook_json(from: &Hook) -> types::Hook {
+    let Hook { command, user, privileged, working_dir, env } = from;
     types::Hook {
-        command: from.command.clone(),
-        user: from.user.clone().unwrap_or_default(),
-        privileged: from.privileged,
-        working_dir: from.working_dir.clone().unwrap_or_default(),
-        env: from.env.clone(),
+        command: command.clone(),
+        user: user.clone().unwrap_or_default(),
+        privileged: *privileged,
+        working_dir: working_dir.clone().unwrap_or_default(),
+        env: env.clone(),
     }
 }
 
 fn host_options(from: types::HostOptions) -> HostOptions {
-    let device = |d: types::Device| DeviceMapping {
-        host_path: d.path_on_host,
-        container_path: d.path_in_container,
-        permissions: d.cgroup_permissions,
+    let types::HostOptions {
+        devices,
+        device_cgroup_rules,
+        ipc_mode,
+        pid_mode,
+        uts_mode,
+        userns_mode,
+        cgroupns_mode,
+        cgroup_parent,
+        domainname,
+        runtime,
+        security_opt,
+        annotations,
+        cpu_shares,
+        cpu_period,
+        cpu_quota,
+        cpuset_cpus,
+        memory_swap,
+        memory_swappiness,
+        blkio_weight,
+        oom_kill_disable,
+    } = from;
+    let device = |from: types::Device| {
+        let types::Device { path_on_host, path_in_container, cgroup_permissions } = from;
+        DeviceMapping {
+            host_path: path_on_host,
+            container_path: path_in_container,
+            permissions: cgroup_permissions,
+        }
     };
     HostOptions {
-        devices: from.devices.into_iter().map(device).collect(),
-        device_cgroup_rules: from.device_cgroup_rules,
-        ipc: given(from.ipc_mode),
-        pid: given(from.pid_mode),
-        uts: given(from.uts_mode),
-        users: given(from.userns_mode),
-        cgroup: given(from.cgroupns_mode),
-        cgroup_parent: given(from.cgroup_parent),
-        domainname: given(from.domainname),
-        runtime: given(from.runtime),
-        security_opts: from.security_opt,
-        annotations: from.annotations,
-        cpu_shares: from.cpu_shares,
-        cpu_period: from.cpu_period,
-        cpu_quota: from.cpu_quota,
-        cpuset: from.cpuset_cpus,
-        memory_swap_bytes: from.memory_swap,
-        memory_swappiness: from.memory_swappiness,
-        blkio_weight: from.blkio_weight,
-        oom_kill_disable: from.oom_kill_disable,
+        devices: devices.into_iter().map(device).collect(),
+        device_cgroup_rules,
+        ipc: given(ipc_mode),
+        pid: given(pid_mode),
+        uts: given(uts_mode),
+        users: given(userns_mode),
+        cgroup: given(cgroupns_mode),
+        cgroup_parent: given(cgroup_parent),
+        domainname: given(domainname),
+        runtime: given(runtime),
+        security_opts: security_opt,
+        annotations,
+        cpu_shares,
+        cpu_period,
+        cpu_quota,
+        cpuset: cpuset_cpus,
+        memory_swap_bytes: memory_swap,
+        memory_swappiness,
+        blkio_weight,
+        oom_kill_disable,
     }
 }
 
 fn host_options_json(from: &HostOptions) -> types::HostOptions {
+    let HostOptions {
+        devices,
+        device_cgroup_rules,
+        ipc,
+        pid,
+        uts,
+        users,
+        cgroup,
+        cgroup_parent,
+        domainname,
+        runtime,
+        security_opts,
+        annotations,
+        cpu_shares,
+        cpu_period,
+        cpu_quota,
+        cpuset,
+        memory_swap_bytes,
+        memory_swappiness,
+        blkio_weight,
+        oom_kill_disable,
+    } = from;
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    let device = |d: &DeviceMapping| types::Device {
-        path_on_host: d.host_path.clone(),
-        path_in_container: d.container_path.clone(),
-        cgroup_permissions: d.permissions.clone(),
+    let device = |from: &DeviceMapping| {
+        let DeviceMapping { host_path, container_path, permissions } = from.clone();
+        types::Device {
+            path_on_host: host_path,
+            path_in_container: container_path,
+            cgroup_permissions: permissions,
+        }
     };
     types::HostOptions {
-        devices: from.devices.iter().map(device).collect(),
-        device_cgroup_rules: from.device_cgroup_rules.clone(),
-        ipc_mode: text(&from.ipc),
-        pid_mode: text(&from.pid),
-        uts_mode: text(&from.uts),
-        userns_mode: text(&from.users),
-        cgroupns_mode: text(&from.cgroup),
-        cgroup_parent: text(&from.cgroup_parent),
-        domainname: text(&from.domainname),
-        runtime: text(&from.runtime),
-        security_opt: from.security_opts.clone(),
-        annotations: from.annotations.clone(),
-        cpu_shares: from.cpu_shares,
-        cpu_period: from.cpu_period,
-        cpu_quota: from.cpu_quota,
-        cpuset_cpus: from.cpuset.clone(),
-        memory_swap: from.memory_swap_bytes,
-        memory_swappiness: from.memory_swappiness,
-        blkio_weight: from.blkio_weight,
-        oom_kill_disable: from.oom_kill_disable,
+        devices: devices.iter().map(device).collect(),
+        device_cgroup_rules: device_cgroup_rules.clone(),
+        ipc_mode: text(ipc),
+        pid_mode: text(pid),
+        uts_mode: text(uts),
+        userns_mode: text(users),
+        cgroupns_mode: text(cgroup),
+        cgroup_parent: text(cgroup_parent),
+        domainname: text(domainname),
+        runtime: text(runtime),
+        security_opt: security_opts.clone(),
+        annotations: annotations.clone(),
+        cpu_shares: *cpu_shares,
+        cpu_period: *cpu_period,
+        cpu_quota: *cpu_quota,
+        cpuset_cpus: cpuset.clone(),
+        memory_swap: *memory_swap_bytes,
+        memory_swappiness: *memory_swappiness,
+        blkio_weight: *blkio_weight,
+        oom_kill_disable: *oom_kill_disable,
     }
 }
 
 /// Writes what a task's container should be.
 pub(super) fn container_spec_json(from: &ContainerSpec) -> types::ContainerSpec {
-    let dns = &from.dns;
+    let ContainerSpec {
+        image,
+        labels,
+        command,
+        args,
+        env,
+        hostname,
+        working_dir,
+        user,
+        groups,
+        tty,
+        open_stdin,
+        read_only,
+        mounts,
+        stop_signal,
+        stop_grace_period,
+        healthcheck,
+        hosts,
+        dns: servers,
+        secrets,
+        configs,
+        init,
+        sysctls,
+        cap_add,
+        cap_drop,
+        ulimits,
+        privileged,
+        no_new_privileges,
+        shm_size_bytes,
+        oom_score_adj,
+        host,
+        post_start,
+        pre_stop,
+    } = from;
     types::ContainerSpec {
-        image: from.image.clone(),
-        labels: from.labels.clone(),
-        command: from.command.clone(),
-        args: from.args.clone(),
-        hostname: from.hostname.clone().unwrap_or_default(),
-        env: from.env.clone(),
-        dir: from.working_dir.clone().unwrap_or_default(),
-        user: from.user.clone().unwrap_or_default(),
-        groups: from.groups.clone(),
-        privileges: from
-            .no_new_privileges
+        image: image.clone(),
+        labels: labels.clone(),
+        command: command.clone(),
+        args: args.clone(),
+        hostname: hostname.clone().unwrap_or_default(),
+        env: env.clone(),
+        dir: working_dir.clone().unwrap_or_default(),
+        user: user.clone().unwrap_or_default(),
+        groups: groups.clone(),
+        privileges: no_new_privileges
             .then(|| types::Privileges { no_new_privileges: true, ..types::Privileges::default() }),
-        init: from.init,
-        stop_signal: from.stop_signal.clone().unwrap_or_default(),
-        tty: from.tty,
-        open_stdin: from.open_stdin,
-        read_only: from.read_only,
-        mounts: from.mounts.iter().map(mount_json).collect(),
-        stop_grace_period: from.stop_grace_period.map(nanos),
-        healthcheck: from.healthcheck.as_ref().map(healthcheck_json),
-        hosts: from.hosts.clone(),
-        dns_config: (*dns != DnsConfig::default()).then(|| types::DnsConfig {
-            nameservers: dns.nameservers.iter().map(ToString::to_string).collect(),
-            search: dns.search.clone(),
-            options: dns.options.clone(),
-        }),
-        secrets: from
-            .secrets
-            .iter()
-            .map(|s| types::SecretReference {
-                file: Some(file_json(s)),
-                secret_id: s.id.to_string(),
-                secret_name: s.name.clone(),
-            })
-            .collect(),
-        configs: from
-            .configs
-            .iter()
-            .map(|c| types::ConfigReference {
-                file: Some(file_json(c)),
-                runtime: None,
-                config_id: c.id.to_string(),
-                config_name: c.name.clone(),
-            })
-            .collect(),
+        init: *init,
+        stop_signal: stop_signal.clone().unwrap_or_default(),
+        tty: *tty,
+        open_stdin: *open_stdin,
+        read_only: *read_only,
+        mounts: mounts.iter().map(mount_json).collect(),
+        stop_grace_period: stop_grace_period.map(nanos),
+        healthcheck: healthcheck.as_ref().map(healthcheck_json),
+        hosts: hosts.clone(),
+        dns_config: (*servers != DnsConfig::default()).then(|| dns_json(servers)),
+        secrets: secrets.iter().map(secret_json).collect(),
+        configs: configs.iter().map(config_json).collect(),
         isolation: "default".into(),
-        sysctls: from.sysctls.clone(),
-        capability_add: from.cap_add.clone(),
-        capability_drop: from.cap_drop.clone(),
-        ulimits: from.ulimits.iter().map(ulimit_json).collect(),
-        oom_score_adj: i64::from(from.oom_score_adj),
-        privileged: from.privileged,
-        shm_size: from.shm_size_bytes.unwrap_or_default(),
-        host: from.host.as_ref().map(host_options_json),
-        post_start: from.post_start.iter().map(hook_json).collect(),
-        pre_stop: from.pre_stop.iter().map(hook_json).collect(),
+        sysctls: sysctls.clone(),
+        capability_add: cap_add.clone(),
+        capability_drop: cap_drop.clone(),
+        ulimits: ulimits.iter().map(ulimit_json).collect(),
+        oom_score_adj: i64::from(*oom_score_adj),
+        privileged: *privileged,
+        shm_size: shm_size_bytes.unwrap_or_default(),
+        host: host.as_ref().map(host_options_json),
+        post_start: post_start.iter().map(hook_json).collect(),
+        pre_stop: pre_stop.iter().map(hook_json).collect(),
+    }
+}
+
+/// Writes what a container by itself is that is to be as a service's: but for what knows of others (networks, ports,
+/// names, other containers) and for secrets, configs and hooks, which somebody has to bring.
+///
+/// # Errors
+/// For a number that has no room there.
+pub fn container_alone(
+    from: &ContainerSpec,
+    resources: &ResourceRequirements,
+    log: Option<&LogDriver>,
+) -> Result<(types::ContainerConfig, types::HostConfig)> {
+    let types::ContainerSpec {
+        image,
+        labels,
+        command,
+        args,
+        hostname,
+        env,
+        dir,
+        user,
+        groups,
+        privileges,
+        init,
+        stop_signal,
+        tty,
+        open_stdin,
+        read_only,
+        mounts,
+        stop_grace_period,
+        healthcheck,
+        hosts,
+        dns_config,
+        secrets: _, // whose is to bring them
+        configs: _,
+        isolation: _, // there is one
+        sysctls,
+        capability_add,
+        capability_drop,
+        ulimits,
+        oom_score_adj,
+        privileged,
+        shm_size,
+        host,
+        post_start: _, // whose is to run them
+        pre_stop: _,
+    } = container_spec_json(from);
+    let types::HostOptions {
+        devices,
+        device_cgroup_rules,
+        ipc_mode,
+        pid_mode,
+        uts_mode,
+        userns_mode,
+        cgroupns_mode,
+        cgroup_parent,
+        domainname,
+        runtime,
+        security_opt,
+        annotations,
+        cpu_shares,
+        cpu_period,
+        cpu_quota,
+        cpuset_cpus,
+        memory_swap,
+        memory_swappiness,
+        blkio_weight,
+        oom_kill_disable,
+    } = host.unwrap_or_default();
+    let ResourceRequirements { limits, reservations, generic } = resources;
+    let Resources { cpu_nanos, memory_bytes, pids } = *limits;
+    // CPUs of one host are not counted.
+    let Resources { cpu_nanos: _, memory_bytes: memory_reserved, pids: _ } = *reservations;
+    let types::DnsConfig { nameservers, search, options: dns_options } = dns_config.unwrap_or_default();
+    let types::Privileges {
+        no_new_privileges,
+        credential_spec: _, // none of these is written
+        selinux_context: _,
+        seccomp: _,
+        apparmor: _,
+    } = privileges.unwrap_or_default();
+    let number = |what: &str, n: u64| {
+        i64::try_from(n).map_err(|_| Invalid(format!("invalid {what}: {n} is more than {}", i64::MAX)))
+    };
+    let words = |words: Vec<String>| some(words).map(types::StrSlice);
+    let no_new = no_new_privileges.then(|| "no-new-privileges:true".to_owned());
+    let config = types::ContainerConfig {
+        hostname,
+        domainname,
+        user,
+        tty,
+        open_stdin,
+        env,
+        cmd: words(args),
+        healthcheck,
+        image,
+        working_dir: dir,
+        entrypoint: words(command),
+        labels,
+        stop_signal,
+        stop_timeout: stop_grace_period.map(|nanos| nanos / 1_000_000_000),
+        ..types::ContainerConfig::default()
+    };
+    let host = types::HostConfig {
+        log_config: log.map_or_else(types::LogConfig::default, |LogDriver { name, options }| {
+            types::LogConfig { kind: name.clone(), config: options.clone() }
+        }),
+        annotations,
+        cap_add: words(capability_add),
+        cap_drop: words(capability_drop),
+        cgroupns_mode,
+        dns: nameservers,
+        dns_options,
+        dns_search: search,
+        extra_hosts: some(hosts.iter().flat_map(|line| extra_hosts(line)).collect()),
+        group_add: some(groups),
+        ipc_mode,
+        oom_score_adj: confine::oom_score_adj("OomScoreAdj", oom_score_adj)
+            .map_err(|unfit| Invalid(unfit.to_string()))?,
+        pid_mode,
+        privileged,
+        readonly_rootfs: read_only,
+        security_opt: some(security_opt.into_iter().chain(no_new).collect()),
+        uts_mode,
+        userns_mode,
+        shm_size: number("ShmSize", shm_size)?,
+        sysctls,
+        runtime,
+        resources: types::ContainerResources {
+            cpu_shares: number("CpuShares", cpu_shares)?,
+            memory: number("Memory", memory_bytes)?,
+            nano_cpus: number("NanoCpus", cpu_nanos)?,
+            cgroup_parent,
+            blkio_weight: u16::try_from(blkio_weight)
+                .map_err(|_| Invalid(format!("invalid BlkioWeight: {blkio_weight} is more than 1000")))?,
+            cpu_period: number("CpuPeriod", cpu_period)?,
+            cpu_quota,
+            cpuset_cpus,
+            devices,
+            device_cgroup_rules: some(device_cgroup_rules),
+            device_requests: some(generic.iter().map(device_request).collect()),
+            memory_reservation: number("MemoryReservation", memory_reserved)?,
+            memory_swap,
+            memory_swappiness: memory_swappiness.map(i64::from),
+            oom_kill_disable: oom_kill_disable.then_some(true),
+            pids_limit: Some(number("PidsLimit", pids)?).filter(|limit| *limit != 0),
+            ulimits: some(ulimits),
+            ..types::ContainerResources::default()
+        },
+        mounts,
+        init,
+        ..types::HostConfig::default()
+    };
+    Ok((config, host))
+}
+
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    Some(list).filter(|list| !list.is_empty())
+}
+
+/// `IP host..` of a service is `host:IP` of a container.
+fn extra_hosts(line: &str) -> impl Iterator<Item = String> + '_ {
+    let mut words = line.split_whitespace();
+    let ip = words.next().unwrap_or_default();
+    words.map(move |host| format!("{host}:{ip}"))
+}
+
+/// What a service has for itself alone of vendors' devices a container only shares.
+fn device_request((kind, want): (&String, &Want)) -> types::DeviceRequest {
+    let (count, ids) = match want {
+        Want::Count(n) => (signed(*n), None),
+        Want::All => (-1, None),
+        Want::These(names) => (0, Some(names)),
+        Want::TheseAndMore { names, more } => (signed(*more), Some(names)),
+    };
+    let (vendor, class) = kind.split_once('/').unwrap_or(("", kind));
+    types::DeviceRequest {
+        // Docker knows the vendors that it knows by their short names.
+        driver: vendor.strip_suffix(".com").unwrap_or(vendor).to_owned(),
+        count,
+        device_ids: ids.map(|ids| ids.iter().cloned().collect()),
+        capabilities: Some(vec![vec![class.to_owned()]]),
+        options: None,
     }
 }
 
 fn mount(from: types::Mount) -> Result<Mount> {
     refuse_foreign_options(&from)?;
+    let types::Mount {
+        kind,
+        source,
+        target,
+        read_only,
+        consistency,
+        bind_options,
+        volume_options,
+        tmpfs_options,
+        image_options: _, // of a kind that is refused
+    } = from;
     // Of Docker on other systems; on Linux each of them is the same. *Source:* moby `daemon/cluster/convert`.
     if !matches!(
-        from.consistency.to_ascii_lowercase().as_str(),
+        consistency.to_ascii_lowercase().as_str(),
         "" | "default" | "consistent" | "cached" | "delegated"
     ) {
-        return invalid(format!("invalid MountConsistency: {:?}", from.consistency));
+        return invalid(format!("invalid MountConsistency: {consistency:?}"));
     }
-    let kind = match from.kind.as_str() {
+    let kind = match kind.as_str() {
         "bind" => {
-            if from.source.is_empty() {
+            if source.is_empty() {
                 return invalid("invalid mount config for type \"bind\": field Source must not be empty");
             }
-            let options = from.bind_options.unwrap_or_default();
-            MountKind::Bind {
-                source: from.source,
-                recursion: bind_recursion(&options, from.read_only)?,
-                propagation: given(options.propagation),
-                create: options.create_mountpoint,
-            }
+            let options = bind_options.unwrap_or_default();
+            let recursion = bind_recursion(&options, read_only)?;
+            let types::BindOptions {
+                propagation,
+                create_mountpoint: create,
+                non_recursive: _, // `recursion`
+                read_only_non_recursive: _,
+                read_only_force_recursive: _,
+            } = options;
+            MountKind::Bind { source, recursion, propagation: given(propagation), create }
         }
         "" | "volume" => {
-            let options = from.volume_options.unwrap_or_default();
-            refuse_mount_option(&from.target, "Subpath", !options.subpath.is_empty())?;
-            let driver = options.driver_config.unwrap_or_default();
-            MountKind::Volume {
-                name: given(from.source),
-                driver: given(driver.name),
-                driver_opts: driver.options,
-                labels: options.labels,
-                no_copy: options.no_copy,
-            }
+            let types::VolumeOptions { no_copy, labels, subpath, driver_config } =
+                volume_options.unwrap_or_default();
+            refuse_mount_option(&target, "Subpath", !subpath.is_empty())?;
+            let types::DriverState { name: driver, options: driver_opts } = driver_config.unwrap_or_default();
+            MountKind::Volume { name: given(source), driver: given(driver), driver_opts, labels, no_copy }
         }
         "tmpfs" => {
-            let options = from.tmpfs_options.unwrap_or_default();
-            refuse_mount_option(&from.target, "TmpfsOptions.Options", !options.options.is_empty())?;
+            let types::TmpfsOptions { size_bytes, mode, options } = tmpfs_options.unwrap_or_default();
+            refuse_mount_option(&target, "TmpfsOptions.Options", !options.is_empty())?;
             MountKind::Tmpfs {
-                size_bytes: Some(unsigned(options.size_bytes, "SizeBytes")?).filter(|s| *s > 0),
-                mode: Some(options.mode).filter(|m| *m > 0),
+                size_bytes: Some(unsigned(size_bytes, "SizeBytes")?).filter(|s| *s > 0),
+                mode: Some(mode).filter(|m| *m > 0),
             }
         }
         other => return invalid(format!("invalid mount config: mount type {other:?} is not supported")),
     };
-    Ok(Mount { kind, target: from.target, read_only: from.read_only })
+    Ok(Mount { kind, target, read_only })
 }
 
 /// Refuses options of another kind of mount than this one, which could have no effect. *Source:* moby
@@ -361,9 +653,9 @@ fn refuse_mount_option(target: &str, name: &str, given: bool) -> Result<()> {
 }
 
 fn mount_json(from: &Mount) -> types::Mount {
-    let mut to =
-        types::Mount { target: from.target.clone(), read_only: from.read_only, ..types::Mount::default() };
-    match &from.kind {
+    let Mount { kind, target, read_only } = from;
+    let mut to = types::Mount { target: target.clone(), read_only: *read_only, ..types::Mount::default() };
+    match kind {
         MountKind::Bind { source, propagation, create, recursion } => {
             to.kind = "bind".into();
             to.source = source.clone();
@@ -407,6 +699,7 @@ fn mount_json(from: &Mount) -> types::Mount {
 
 /// Reads a healthcheck, of a task or of a container by itself.
 pub fn healthcheck(from: types::Health) -> Result<Healthcheck> {
+    let types::Health { test, interval, timeout, start_period, start_interval, retries } = from;
     let time = |nanos: i64, what: &str| -> Result<Option<model::Duration>> {
         if nanos != 0 && nanos < 1_000_000 {
             return invalid(format!("{what} in Healthcheck cannot be less than 1ms"));
@@ -414,53 +707,67 @@ pub fn healthcheck(from: types::Health) -> Result<Healthcheck> {
         Ok((nanos > 0).then(|| model::Duration::from_nanos(nanos.unsigned_abs())))
     };
     Ok(Healthcheck {
-        interval: time(from.interval, "Interval")?,
-        timeout: time(from.timeout, "Timeout")?,
-        start_period: time(from.start_period, "StartPeriod")?,
-        start_interval: time(from.start_interval, "StartInterval")?,
-        retries: u32::try_from(from.retries)
-            .map(|r| (r > 0).then_some(r))
-            .map_err(|_| Invalid("Retries in Healthcheck cannot be negative".into()))?,
-        test: from.test,
+        interval: time(interval, "Interval")?,
+        timeout: time(timeout, "Timeout")?,
+        start_period: time(start_period, "StartPeriod")?,
+        start_interval: time(start_interval, "StartInterval")?,
+        retries: match u32::try_from(retries) {
+            Ok(retries) => (retries > 0).then_some(retries),
+            Err(_) if retries < 0 => return invalid("Retries in Healthcheck cannot be negative"),
+            Err(_) => return invalid(format!("Retries in Healthcheck cannot be more than {}", u32::MAX)),
+        },
+        test,
     })
 }
 
 pub(super) fn healthcheck_json(from: &Healthcheck) -> types::Health {
+    let Healthcheck { test, interval, timeout, start_period, start_interval, retries } = from;
     let time = |d: Option<model::Duration>| d.map_or(0, nanos);
     types::Health {
-        test: from.test.clone(),
-        interval: time(from.interval),
-        timeout: time(from.timeout),
-        start_period: time(from.start_period),
-        start_interval: time(from.start_interval),
-        retries: from.retries.map_or(0, i64::from),
+        test: test.clone(),
+        interval: time(*interval),
+        timeout: time(*timeout),
+        start_period: time(*start_period),
+        start_interval: time(*start_interval),
+        retries: retries.map_or(0, i64::from),
     }
 }
 
 fn secret(from: types::SecretReference) -> Result<FileRef<SecretId>> {
-    let Some(file) = from.file else { return invalid("malformed secret reference") };
-    let id = from.secret_id.parse().map_err(|_| Invalid(format!("secret {} not found", from.secret_id)))?;
-    Ok(file_ref(id, from.secret_name, file))
+    let types::SecretReference { file, secret_id, secret_name } = from;
+    let Some(file) = file else { return invalid("malformed secret reference") };
+    let id = secret_id.parse().map_err(|_| Invalid(format!("secret {secret_id} not found")))?;
+    Ok(file_ref(id, secret_name, file))
+}
+
+fn secret_json(from: &FileRef<SecretId>) -> types::SecretReference {
+    let (id, name, file) = file_json(from);
+    types::SecretReference { file: Some(file), secret_id: id, secret_name: name }
 }
 
 fn config(from: types::ConfigReference) -> Result<FileRef<ConfigId>> {
-    let Some(file) = from.file else {
+    let types::ConfigReference { file, runtime, config_id, config_name } = from;
+    let (Some(file), None) = (file, runtime) else {
         return invalid("malformed config reference: only configs that are mounted as files are supported");
     };
-    let id = from.config_id.parse().map_err(|_| Invalid(format!("config {} not found", from.config_id)))?;
-    Ok(file_ref(id, from.config_name, file))
+    let id = config_id.parse().map_err(|_| Invalid(format!("config {config_id} not found")))?;
+    Ok(file_ref(id, config_name, file))
+}
+
+fn config_json(from: &FileRef<ConfigId>) -> types::ConfigReference {
+    let (id, name, file) = file_json(from);
+    types::ConfigReference { file: Some(file), runtime: None, config_id: id, config_name: name }
 }
 
 fn file_ref<Id>(id: Id, name: String, file: types::FileTarget) -> FileRef<Id> {
+    let types::FileTarget { name: target, uid, gid, mode } = file;
     let or_root = |v: String| if v.is_empty() { "0".to_owned() } else { v };
-    FileRef { id, name, target: file.name, uid: or_root(file.uid), gid: or_root(file.gid), mode: file.mode }
+    FileRef { id, name, target, uid: or_root(uid), gid: or_root(gid), mode }
 }
 
-fn file_json<Id>(from: &FileRef<Id>) -> types::FileTarget {
-    types::FileTarget {
-        name: from.target.clone(),
-        uid: from.uid.clone(),
-        gid: from.gid.clone(),
-        mode: from.mode,
-    }
+/// Returns id, name, and how a container sees it.
+fn file_json<Id: ToString>(from: &FileRef<Id>) -> (String, String, types::FileTarget) {
+    let FileRef { id, name, target, uid, gid, mode } = from;
+    let file = types::FileTarget { name: target.clone(), uid: uid.clone(), gid: gid.clone(), mode: *mode };
+    (id.to_string(), name.clone(), file)
 }

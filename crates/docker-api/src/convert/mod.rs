@@ -17,7 +17,7 @@ pub use cluster::*;
 pub(crate) use container::{
     bind_recursion, bind_recursion_json, refuse_foreign_options, ulimit, ulimit_json,
 };
-pub use container::{container_spec, healthcheck};
+pub use container::{container_alone, container_spec, healthcheck};
 pub use generic::generic_resources_json;
 pub use network::*;
 pub use node::*;

@@ -22,11 +22,21 @@ pub fn service_spec(
     from: types::ServiceSpec,
     network: impl Fn(&str) -> Option<NetworkId>,
 ) -> Result<ServiceSpec> {
-    check_name(&from.name)?;
-    let mut template = from.task_template;
-    let outside = template.networks.is_empty() && !from.networks.is_empty();
+    let types::ServiceSpec {
+        name,
+        labels,
+        task_template: mut template,
+        mode: wanted_mode,
+        update_config,
+        rollback_config,
+        networks,
+        endpoint_spec: endpoint,
+        depends_on,
+    } = from;
+    check_name(&name)?;
+    let outside = template.networks.is_empty() && !networks.is_empty();
     if outside {
-        template.networks = from.networks;
+        template.networks = networks;
     }
     let zero_window = template.restart_policy.as_ref().is_some_and(|policy| policy.window == Some(0));
     let no_selinux = template
@@ -37,34 +47,33 @@ pub fn service_spec(
         .is_some();
     let said = Said::default()
         .with(Said::NO_SELINUX, no_selinux)
-        .with(Said::NO_UPDATE, from.update_config.is_none())
-        .with(Said::NO_ROLLBACK, from.rollback_config.is_none())
+        .with(Said::NO_UPDATE, update_config.is_none())
+        .with(Said::NO_ROLLBACK, rollback_config.is_none())
         .with(Said::ZERO_WINDOW, zero_window)
         .with(Said::NETWORKS_OUTSIDE, outside);
-    let endpoint = from.endpoint_spec.map(endpoint_spec).transpose()?.unwrap_or_default();
+    let endpoint = endpoint.map(endpoint_spec).transpose()?.unwrap_or_default();
     if endpoint.mode == model::EndpointMode::DnsRr
         && endpoint.ports.iter().any(|p| p.mode == model::PublishMode::Ingress)
     {
         return invalid("EndpointSpec: port published with ingress mode can't be used with dnsrr mode");
     }
-    let rollback = update_policy(from.rollback_config)?;
+    let rollback = update_policy(rollback_config)?;
     if rollback.on_failure == FailureAction::Rollback {
         return invalid("invalid RollbackConfig.FailureAction: \"rollback\"");
     }
     Ok(ServiceSpec {
-        name: from.name,
-        labels: from.labels,
+        name,
+        labels,
         task: Arc::new(task_spec(template, network)?),
-        mode: mode(from.mode)?,
-        update: update_policy(from.update_config)?,
+        mode: mode(wanted_mode)?,
+        update: update_policy(update_config)?,
         rollback,
         endpoint,
-        depends_on: from
-            .depends_on
+        depends_on: depends_on
             .into_iter()
-            .map(|d| {
-                let condition = if d.condition.is_empty() { "service_started" } else { d.condition.as_str() };
-                Ok(Dependency { condition: dependency(condition)?, service: d.service })
+            .map(|types::DependsOn { service, condition }| {
+                let condition = if condition.is_empty() { "service_started" } else { condition.as_str() };
+                Ok(Dependency { condition: dependency(condition)?, service })
             })
             .collect::<Result<_>>()?,
         said,
@@ -85,35 +94,35 @@ pub fn service_spec_json(from: &ServiceSpec) -> types::ServiceSpec {
 
 /// Writes a service with the defaults of what was not said. *Source:* Docker API `ServiceInspect`, `insertDefaults`.
 pub fn whole_spec_json(from: &ServiceSpec) -> types::ServiceSpec {
-    let mut template = task_spec_json(&from.task);
-    if from.said.has(Said::ZERO_WINDOW)
+    let ServiceSpec { name, labels, task, mode, update, rollback, endpoint, depends_on, said } = from;
+    let mut template = task_spec_json(task);
+    if said.has(Said::ZERO_WINDOW)
         && let Some(policy) = &mut template.restart_policy
     {
         policy.window = policy.window.or(Some(0));
     }
-    if from.said.has(Said::NO_SELINUX)
+    if said.has(Said::NO_SELINUX)
         && let Some(container) = &mut template.container_spec
     {
         let privileges = container.privileges.get_or_insert_default();
         privileges.selinux_context = Some(serde_json::json!({ "Disable": true }));
     }
-    let outside = from.said.has(Said::NETWORKS_OUTSIDE);
+    let outside = said.has(Said::NETWORKS_OUTSIDE);
     let networks = if outside { std::mem::take(&mut template.networks) } else { Vec::new() };
     types::ServiceSpec {
-        name: from.name.clone(),
-        labels: from.labels.clone(),
+        name: name.clone(),
+        labels: labels.clone(),
         task_template: template,
-        mode: mode_json(from.mode),
-        update_config: Some(update_policy_json(&from.update)),
-        rollback_config: Some(update_policy_json(&from.rollback)),
+        mode: mode_json(*mode),
+        update_config: Some(update_policy_json(update)),
+        rollback_config: Some(update_policy_json(rollback)),
         networks,
-        endpoint_spec: Some(endpoint_spec_json(&from.endpoint)),
-        depends_on: from
-            .depends_on
+        endpoint_spec: Some(endpoint_spec_json(endpoint)),
+        depends_on: depends_on
             .iter()
-            .map(|d| types::DependsOn {
-                service: d.service.clone(),
-                condition: dependency_word(d.condition).into(),
+            .map(|Dependency { service, condition }| types::DependsOn {
+                service: service.clone(),
+                condition: dependency_word(*condition).into(),
             })
             .collect(),
     }
@@ -149,29 +158,20 @@ pub fn check_name(name: &str) -> Result<()> {
 }
 
 fn mode(from: types::ServiceMode) -> Result<Mode> {
-    let given = [
-        from.replicated.is_some(),
-        from.global.is_some(),
-        from.replicated_job.is_some(),
-        from.global_job.is_some(),
-    ];
-    if given.iter().filter(|g| **g).count() > 1 {
-        return invalid("must specify only one service mode");
+    let types::ServiceMode { replicated, global, replicated_job, global_job } = from;
+    match (replicated, global, replicated_job, global_job) {
+        (replicated, None, None, None) => {
+            let types::Replicated { replicas } = replicated.unwrap_or_default();
+            Ok(Mode::Replicated { replicas: replicas.unwrap_or(1) })
+        }
+        (None, Some(types::Empty {}), None, None) => Ok(Mode::Global),
+        (None, None, Some(types::ReplicatedJob { max_concurrent, total_completions }), None) => {
+            let max_concurrent = max_concurrent.unwrap_or(1);
+            Ok(Mode::ReplicatedJob { max_concurrent, total: total_completions.unwrap_or(max_concurrent) })
+        }
+        (None, None, None, Some(types::Empty {})) => Ok(Mode::GlobalJob),
+        _ => invalid("must specify only one service mode"),
     }
-    if from.global.is_some() {
-        return Ok(Mode::Global);
-    }
-    if from.global_job.is_some() {
-        return Ok(Mode::GlobalJob);
-    }
-    if let Some(job) = from.replicated_job {
-        let max_concurrent = job.max_concurrent.unwrap_or(1);
-        return Ok(Mode::ReplicatedJob {
-            max_concurrent,
-            total: job.total_completions.unwrap_or(max_concurrent),
-        });
-    }
-    Ok(Mode::Replicated { replicas: from.replicated.and_then(|r| r.replicas).unwrap_or(1) })
 }
 
 fn mode_json(from: Mode) -> types::ServiceMode {
@@ -195,21 +195,30 @@ fn mode_json(from: Mode) -> types::ServiceMode {
 fn update_policy(from: Option<types::UpdateConfig>) -> Result<UpdatePolicy> {
     let default = UpdatePolicy::default();
     let Some(from) = from else { return Ok(default) };
-    if !(0.0..=1.0).contains(&from.max_failure_ratio) {
+    let types::UpdateConfig {
+        parallelism,
+        delay,
+        failure_action: on_failure,
+        monitor,
+        max_failure_ratio,
+        order: wanted_order,
+        progress_deadline,
+    } = from;
+    if !(0.0..=1.0).contains(&max_failure_ratio) {
         return invalid("TaskSpec: max-failure-ratio cannot be less than 0 or bigger than 1");
     }
-    let monitor = duration(from.monitor, "TaskSpec: update-monitor")?;
-    let progress_deadline = duration(from.progress_deadline, "TaskSpec: ProgressDeadline")?;
+    let monitor = duration(monitor, "TaskSpec: update-monitor")?;
+    let progress_deadline = duration(progress_deadline, "TaskSpec: ProgressDeadline")?;
     Ok(UpdatePolicy {
-        parallelism: from.parallelism,
-        delay: duration(from.delay, "TaskSpec: update-delay")?,
+        parallelism,
+        delay: duration(delay, "TaskSpec: update-delay")?,
         monitor: if monitor.is_zero() { default.monitor } else { monitor },
-        on_failure: match from.failure_action.as_str() {
+        on_failure: match on_failure.as_str() {
             "" => default.on_failure,
             word => failure_action(word)?,
         },
-        max_failure_ratio_ppm: ppm(from.max_failure_ratio),
-        order: match from.order.as_str() {
+        max_failure_ratio_ppm: ppm(max_failure_ratio),
+        order: match wanted_order.as_str() {
             "" => UpdateOrder::StopFirst,
             word => order(word)?,
         },
@@ -223,108 +232,126 @@ fn ppm(ratio: f64) -> u32 {
 }
 
 fn update_policy_json(from: &UpdatePolicy) -> types::UpdateConfig {
+    let UpdatePolicy {
+        parallelism,
+        delay,
+        monitor,
+        on_failure,
+        max_failure_ratio_ppm,
+        order,
+        progress_deadline,
+    } = *from;
     types::UpdateConfig {
-        parallelism: from.parallelism,
-        delay: nanos(from.delay),
-        failure_action: failure_action_word(from.on_failure).into(),
-        monitor: nanos(from.monitor),
-        max_failure_ratio: f64::from(from.max_failure_ratio_ppm) / 1e6,
-        order: order_word(from.order).into(),
-        progress_deadline: from.progress_deadline.map_or(0, nanos),
+        parallelism,
+        delay: nanos(delay),
+        failure_action: failure_action_word(on_failure).into(),
+        monitor: nanos(monitor),
+        max_failure_ratio: f64::from(max_failure_ratio_ppm) / 1e6,
+        order: order_word(order).into(),
+        progress_deadline: progress_deadline.map_or(0, nanos),
     }
 }
 
 fn endpoint_spec(from: types::EndpointSpec) -> Result<EndpointSpec> {
+    let types::EndpointSpec { mode, ports } = from;
     Ok(EndpointSpec {
-        mode: if from.mode.is_empty() { model::EndpointMode::Vip } else { endpoint_mode(&from.mode)? },
-        ports: from.ports.into_iter().map(port).collect::<Result<_>>()?,
+        mode: if mode.is_empty() { model::EndpointMode::Vip } else { endpoint_mode(&mode)? },
+        ports: ports.into_iter().map(port).collect::<Result<_>>()?,
     })
 }
 
 fn endpoint_spec_json(from: &EndpointSpec) -> types::EndpointSpec {
+    let EndpointSpec { mode, ports } = from;
     types::EndpointSpec {
-        mode: endpoint_mode_word(from.mode).into(),
-        ports: from.ports.iter().map(port_json).collect(),
+        mode: endpoint_mode_word(*mode).into(),
+        ports: ports.iter().map(port_json).collect(),
     }
 }
 
 fn port(from: types::PortConfig) -> Result<PortConfig> {
+    let types::PortConfig { name, protocol: word, target_port, published_port, publish_mode: mode } = from;
     let number = |value: u32, what: &str| {
         u16::try_from(value).map_err(|_| Invalid(format!("invalid {what} port: {value}")))
     };
-    if from.target_port == 0 {
+    if target_port == 0 {
         return invalid("EndpointSpec: target port must be given");
     }
     Ok(PortConfig {
-        name: from.name,
-        protocol: if from.protocol.is_empty() { model::Protocol::Tcp } else { protocol(&from.protocol)? },
-        target: number(from.target_port, "target")?,
-        published: number(from.published_port, "published")?,
-        mode: if from.publish_mode.is_empty() {
-            model::PublishMode::Ingress
-        } else {
-            publish_mode(&from.publish_mode)?
-        },
+        name,
+        protocol: if word.is_empty() { model::Protocol::Tcp } else { protocol(&word)? },
+        target: number(target_port, "target")?,
+        published: number(published_port, "published")?,
+        mode: if mode.is_empty() { model::PublishMode::Ingress } else { publish_mode(&mode)? },
     })
 }
 
 pub(super) fn port_json(from: &PortConfig) -> types::PortConfig {
+    let PortConfig { name, protocol, target, published, mode } = from;
     types::PortConfig {
-        name: from.name.clone(),
-        protocol: protocol_word(from.protocol).into(),
-        target_port: u32::from(from.target),
-        published_port: u32::from(from.published),
-        publish_mode: publish_mode_word(from.mode).into(),
+        name: name.clone(),
+        protocol: protocol_word(*protocol).into(),
+        target_port: u32::from(*target),
+        published_port: u32::from(*published),
+        publish_mode: publish_mode_word(*mode).into(),
     }
 }
 
 fn task_spec(from: types::TaskSpec, network: impl Fn(&str) -> Option<NetworkId>) -> Result<TaskSpec> {
-    if !matches!(from.runtime.as_str(), "" | "container") {
-        return invalid(format!("unsupported task runtime {:?}", from.runtime));
+    let types::TaskSpec {
+        container_spec: container,
+        resources: wanted,
+        restart_policy: restart,
+        placement: places,
+        networks,
+        log_driver,
+        force_update,
+        runtime,
+    } = from;
+    if !matches!(runtime.as_str(), "" | "container") {
+        return invalid(format!("unsupported task runtime {runtime:?}"));
     }
-    let Some(container) = from.container_spec else {
+    let Some(container) = container else {
         return invalid("TaskSpec: missing runtime: a ContainerSpec is needed");
+    };
+    let attachment = |from: types::NetworkAttachmentConfig| {
+        let types::NetworkAttachmentConfig { target, aliases, driver_opts } = from;
+        let network = network(&target).ok_or_else(|| Invalid(format!("network {target} not found")))?;
+        Ok(NetworkAttachmentSpec { network, aliases, driver_opts })
     };
     Ok(TaskSpec {
         container: container_spec(container)?,
-        resources: resources(from.resources.unwrap_or_default())?,
-        restart: restart_policy(from.restart_policy)?,
-        placement: placement(from.placement.unwrap_or_default())?,
-        networks: from
-            .networks
-            .into_iter()
-            .map(|n| {
-                let id =
-                    network(&n.target).ok_or_else(|| Invalid(format!("network {} not found", n.target)))?;
-                Ok(NetworkAttachmentSpec { network: id, aliases: n.aliases, driver_opts: n.driver_opts })
-            })
-            .collect::<Result<_>>()?,
-        log_driver: from.log_driver.map(|l| LogDriver { name: l.name, options: l.options }),
-        force_update: from.force_update,
+        resources: resources(wanted.unwrap_or_default())?,
+        restart: restart_policy(restart)?,
+        placement: placement(places.unwrap_or_default())?,
+        networks: networks.into_iter().map(attachment).collect::<Result<_>>()?,
+        log_driver: log_driver.map(|types::LogDriver { name, options }| LogDriver { name, options }),
+        force_update,
     })
 }
 
 /// Writes a task's template.
 pub fn task_spec_json(from: &TaskSpec) -> types::TaskSpec {
+    let TaskSpec { container, resources, restart, placement, networks, log_driver, force_update } = from;
+    let attachment = |from: &NetworkAttachmentSpec| {
+        let NetworkAttachmentSpec { network, aliases, driver_opts } = from;
+        types::NetworkAttachmentConfig {
+            target: network.to_string(),
+            aliases: aliases.clone(),
+            driver_opts: driver_opts.clone(),
+        }
+    };
+    let log = |LogDriver { name, options }: &LogDriver| types::LogDriver {
+        name: name.clone(),
+        options: options.clone(),
+    };
     types::TaskSpec {
-        container_spec: Some(container_spec_json(&from.container)),
-        resources: Some(resources_json(&from.resources)),
-        restart_policy: Some(restart_policy_json(&from.restart)),
-        placement: Some(placement_json(&from.placement)),
-        networks: from
-            .networks
-            .iter()
-            .map(|n| types::NetworkAttachmentConfig {
-                target: n.network.to_string(),
-                aliases: n.aliases.clone(),
-                driver_opts: n.driver_opts.clone(),
-            })
-            .collect(),
-        log_driver: from
-            .log_driver
-            .as_ref()
-            .map(|l| types::LogDriver { name: l.name.clone(), options: l.options.clone() }),
-        force_update: from.force_update,
+        container_spec: Some(container_spec_json(container)),
+        resources: Some(resources_json(resources)),
+        restart_policy: Some(restart_policy_json(restart)),
+        placement: Some(placement_json(placement)),
+        networks: networks.iter().map(attachment).collect(),
+        log_driver: log_driver.as_ref().map(log),
+        force_update: *force_update,
         runtime: "container".into(),
     }
 }
@@ -336,111 +363,110 @@ pub fn service_warnings(spec: &ServiceSpec) -> Vec<String> {
 }
 
 fn resources(from: types::ResourceRequirements) -> Result<ResourceRequirements> {
-    for (name, given) in [("SwapBytes", from.swap_bytes), ("MemorySwappiness", from.memory_swappiness)] {
+    let types::ResourceRequirements { limits, reservations, swap_bytes, memory_swappiness } = from;
+    for (name, given) in [("SwapBytes", swap_bytes), ("MemorySwappiness", memory_swappiness)] {
         if given.is_some() {
             return invalid(format!("Resources.{name} is not supported in services"));
         }
     }
-    let limits = from.limits.unwrap_or_default();
-    let reserved = from.reservations.unwrap_or_default();
-    Ok(ResourceRequirements {
-        limits: Resources {
-            cpu_nanos: unsigned(limits.nano_cpus, "NanoCPUs")?,
-            memory_bytes: unsigned(limits.memory_bytes, "MemoryBytes")?,
-            pids: unsigned(limits.pids, "Pids")?,
-        },
-        reservations: Resources {
-            cpu_nanos: unsigned(reserved.nano_cpus, "NanoCPUs")?,
-            memory_bytes: unsigned(reserved.memory_bytes, "MemoryBytes")?,
-            pids: 0,
-        },
-        generic: generic_requests(reserved.generic_resources)?,
-    })
+    let types::ResourceLimit { nano_cpus, memory_bytes, pids } = limits.unwrap_or_default();
+    let limits = Resources {
+        cpu_nanos: unsigned(nano_cpus, "NanoCPUs")?,
+        memory_bytes: unsigned(memory_bytes, "MemoryBytes")?,
+        pids: unsigned(pids, "Pids")?,
+    };
+    let types::ResourceReservation { nano_cpus, memory_bytes, generic_resources } =
+        reservations.unwrap_or_default();
+    let reservations = Resources {
+        cpu_nanos: unsigned(nano_cpus, "NanoCPUs")?,
+        memory_bytes: unsigned(memory_bytes, "MemoryBytes")?,
+        pids: 0,
+    };
+    Ok(ResourceRequirements { limits, reservations, generic: generic_requests(generic_resources)? })
 }
 
 fn resources_json(from: &ResourceRequirements) -> types::ResourceRequirements {
+    let ResourceRequirements { limits, reservations, generic } = from;
     let none = Resources::default();
+    let limit = |Resources { cpu_nanos, memory_bytes, pids }| types::ResourceLimit {
+        nano_cpus: signed(cpu_nanos),
+        memory_bytes: signed(memory_bytes),
+        pids: signed(pids),
+    };
+    // `pids`: of limits only.
+    let reservation = |Resources { cpu_nanos, memory_bytes, pids: _ }| types::ResourceReservation {
+        nano_cpus: signed(cpu_nanos),
+        memory_bytes: signed(memory_bytes),
+        generic_resources: generic_requests_json(generic),
+    };
     types::ResourceRequirements {
-        limits: (from.limits != none).then(|| types::ResourceLimit {
-            nano_cpus: signed(from.limits.cpu_nanos),
-            memory_bytes: signed(from.limits.memory_bytes),
-            pids: signed(from.limits.pids),
-        }),
-        reservations: (from.reservations != none || !from.generic.is_empty()).then(|| {
-            types::ResourceReservation {
-                nano_cpus: signed(from.reservations.cpu_nanos),
-                memory_bytes: signed(from.reservations.memory_bytes),
-                generic_resources: generic_requests_json(&from.generic),
-            }
-        }),
-        ..types::ResourceRequirements::default()
+        limits: (*limits != none).then(|| limit(*limits)),
+        reservations: (*reservations != none || !generic.is_empty()).then(|| reservation(*reservations)),
+        swap_bytes: None, // what is refused
+        memory_swappiness: None,
     }
 }
 
 fn restart_policy(from: Option<types::TaskRestartPolicy>) -> Result<RestartPolicy> {
     let default = RestartPolicy::default();
     let Some(from) = from else { return Ok(default) };
+    let types::TaskRestartPolicy { condition: on, delay, max_attempts, window } = from;
+    let time = |given: Option<i64>, what: &str, default| {
+        given.map(|nanos| duration(nanos, what)).transpose().map(|given| given.unwrap_or(default))
+    };
     Ok(RestartPolicy {
-        condition: match from.condition.as_str() {
+        condition: match on.as_str() {
             "" => default.condition,
             word => condition(word)?,
         },
-        delay: from
-            .delay
-            .map(|d| duration(d, "TaskSpec: restart-delay"))
-            .transpose()?
-            .unwrap_or(default.delay),
-        max_attempts: from.max_attempts.unwrap_or_default(),
-        window: from
-            .window
-            .map(|w| duration(w, "TaskSpec: restart-window"))
-            .transpose()?
-            .unwrap_or(default.window),
+        delay: time(delay, "TaskSpec: restart-delay", default.delay)?,
+        max_attempts: max_attempts.unwrap_or_default(),
+        window: time(window, "TaskSpec: restart-window", default.window)?,
     })
 }
 
 fn restart_policy_json(from: &RestartPolicy) -> types::TaskRestartPolicy {
+    let RestartPolicy { condition, delay, max_attempts, window } = from;
     types::TaskRestartPolicy {
-        condition: condition_word(from.condition).into(),
-        delay: Some(nanos(from.delay)),
-        max_attempts: Some(from.max_attempts),
-        window: (!from.window.is_zero()).then(|| nanos(from.window)),
+        condition: condition_word(*condition).into(),
+        delay: Some(nanos(*delay)),
+        max_attempts: Some(*max_attempts),
+        window: (!window.is_zero()).then(|| nanos(*window)),
     }
 }
 
 fn placement(from: types::Placement) -> Result<PlacementSpec> {
+    let types::Placement { constraints, preferences, max_replicas, platforms } = from;
+    let constraint = |c: &String| c.parse().map_err(|e: model::InvalidConstraint| Invalid(e.to_string()));
     Ok(PlacementSpec {
-        constraints: from
-            .constraints
-            .iter()
-            .map(|c| c.parse().map_err(|e: model::InvalidConstraint| Invalid(e.to_string())))
-            .collect::<Result<_>>()?,
-        spread: from.preferences.into_iter().filter_map(|p| p.spread).map(|s| s.spread_descriptor).collect(),
-        max_replicas_per_node: from.max_replicas,
-        platforms: from
-            .platforms
+        constraints: constraints.iter().map(constraint).collect::<Result<_>>()?,
+        spread: preferences
             .into_iter()
-            .map(|p| Platform { os: p.os, architecture: p.architecture })
+            .filter_map(|types::PlacementPreference { spread }| spread)
+            .map(|types::SpreadOver { spread_descriptor }| spread_descriptor)
+            .collect(),
+        max_replicas_per_node: max_replicas,
+        platforms: platforms
+            .into_iter()
+            .map(|types::Platform { architecture, os }| Platform { os, architecture })
             .collect(),
     })
 }
 
 fn placement_json(from: &PlacementSpec) -> types::Placement {
+    let PlacementSpec { constraints, spread, max_replicas_per_node, platforms } = from;
+    let over = |label: &String| types::PlacementPreference {
+        spread: Some(types::SpreadOver { spread_descriptor: label.clone() }),
+    };
+    let platform = |Platform { os, architecture }: &Platform| types::Platform {
+        architecture: architecture.clone(),
+        os: os.clone(),
+    };
     types::Placement {
-        constraints: from.constraints.iter().map(ToString::to_string).collect(),
-        preferences: from
-            .spread
-            .iter()
-            .map(|s| types::PlacementPreference {
-                spread: Some(types::SpreadOver { spread_descriptor: s.clone() }),
-            })
-            .collect(),
-        max_replicas: from.max_replicas_per_node,
-        platforms: from
-            .platforms
-            .iter()
-            .map(|p| types::Platform { architecture: p.architecture.clone(), os: p.os.clone() })
-            .collect(),
+        constraints: constraints.iter().map(ToString::to_string).collect(),
+        preferences: spread.iter().map(over).collect(),
+        max_replicas: *max_replicas_per_node,
+        platforms: platforms.iter().map(platform).collect(),
     }
 }
 

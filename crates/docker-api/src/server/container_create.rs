@@ -42,7 +42,33 @@ pub(super) fn container_config(
     request: types::ContainerCreate,
 ) -> Result<ContainerConfig, ApiError> {
     let types::ContainerCreate { config, host_config, networking_config } = request;
-    let stop_timeout = match config.stop_timeout {
+    let types::ContainerConfig {
+        hostname,
+        domainname,
+        user,
+        attach_stdin,
+        attach_stdout,
+        attach_stderr,
+        exposed_ports,
+        tty,
+        open_stdin,
+        stdin_once,
+        env,
+        cmd,
+        healthcheck: check,
+        image,
+        volumes,
+        working_dir,
+        entrypoint,
+        network_disabled,
+        mac_address,
+        labels,
+        stop_signal,
+        stop_timeout,
+        on_build: _, // of images
+        shell: _,
+    } = config;
+    let stop_timeout = match stop_timeout {
         Some(seconds) if seconds < 0 => Some(Duration::MAX),
         Some(seconds) => Some(Duration::from_secs(unsigned("StopTimeout", seconds)?)),
         None => None,
@@ -53,10 +79,10 @@ pub(super) fn container_config(
         .map(|(network, settings)| Ok((network, endpoint(settings.unwrap_or_default())?)));
     let mut endpoints = endpoints.collect::<Result<BTreeMap<_, _>, ApiError>>()?;
     let mut host = host(host_config.unwrap_or_default())?;
-    if config.network_disabled {
+    if network_disabled {
         host.network_mode = NetworkMode::None;
     }
-    if let Some(mac) = given(config.mac_address) {
+    if let Some(mac) = given(mac_address) {
         // Before API 1.44 there was one for the container: that of its first network.
         let first = match &host.network_mode {
             NetworkMode::Named(name) => name.clone(),
@@ -67,34 +93,51 @@ pub(super) fn container_config(
     }
     Ok(ContainerConfig {
         name: name.map(|n| n.trim_start_matches('/').to_owned()),
-        image: config.image,
-        cmd: config.cmd.map(|c| c.0),
-        entrypoint: config.entrypoint.map(|e| e.0),
-        env: config.env,
-        user: given(config.user),
-        working_dir: given(config.working_dir),
-        hostname: given(config.hostname),
-        domainname: given(config.domainname),
-        labels: config.labels,
-        tty: config.tty,
-        open_stdin: config.open_stdin,
-        stdin_once: config.stdin_once,
-        attach_stdin: config.attach_stdin,
-        attach_stdout: config.attach_stdout,
-        attach_stderr: config.attach_stderr,
-        stop_signal: given(config.stop_signal),
+        image,
+        cmd: cmd.map(|c| c.0),
+        entrypoint: entrypoint.map(|e| e.0),
+        env,
+        user: given(user),
+        working_dir: given(working_dir),
+        hostname: given(hostname),
+        domainname: given(domainname),
+        labels,
+        tty,
+        open_stdin,
+        stdin_once,
+        attach_stdin,
+        attach_stdout,
+        attach_stderr,
+        stop_signal: given(stop_signal),
         stop_timeout,
-        healthcheck: config.healthcheck.map(healthcheck).transpose()?,
-        exposed_ports: config.exposed_ports.keys().map(|p| parse("port", p)).collect::<Result<_, _>>()?,
-        volumes: config.volumes.unwrap_or_default().into_keys().collect(),
+        healthcheck: check.map(healthcheck).transpose()?,
+        exposed_ports: exposed_ports.keys().map(|p| parse("port", p)).collect::<Result<_, _>>()?,
+        volumes: volumes.unwrap_or_default().into_keys().collect(),
         host,
         endpoints,
     })
 }
 
 pub(super) fn endpoint(settings: types::EndpointSettings) -> Result<EndpointConfig, ApiError> {
-    let ipam = settings.ipam_config.unwrap_or_default();
-    let link_local = ipam.link_local_ips.iter().map(|text| match text.parse::<IpAddr>() {
+    let types::EndpointSettings {
+        ipam_config,
+        links,
+        aliases,
+        mac_address,
+        driver_opts,
+        gw_priority,
+        network_id: _, // what only answers say
+        endpoint_id: _,
+        gateway: _,
+        ip_address: _,
+        ip_prefix_len: _,
+        ipv6_gateway: _,
+        global_ipv6_address: _,
+        global_ipv6_prefix_len: _,
+        dns_names: _,
+    } = settings;
+    let types::EndpointIpam { ipv4_address, ipv6_address, link_local_ips } = ipam_config.unwrap_or_default();
+    let link_local = link_local_ips.iter().map(|text| match text.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => Ok(address),
         // An interface has one of its own, which others find it by.
         Ok(IpAddr::V6(_)) => Err(ApiError::not_implemented(format!(
@@ -103,13 +146,13 @@ pub(super) fn endpoint(settings: types::EndpointSettings) -> Result<EndpointConf
         Err(_) => Err(bad(format!("invalid link-local IP address: {text}"))),
     });
     Ok(EndpointConfig {
-        aliases: settings.aliases.unwrap_or_default(),
-        ipv4_address: given(ipam.ipv4_address).map(|t| parse("IPv4 address", &t)).transpose()?,
-        ipv6_address: given(ipam.ipv6_address).map(|t| parse("IPv6 address", &t)).transpose()?,
-        mac_address: given(settings.mac_address),
-        links: settings.links.unwrap_or_default(),
-        gateway_priority: settings.gw_priority,
-        driver_opts: settings.driver_opts.unwrap_or_default(),
+        aliases: aliases.unwrap_or_default(),
+        ipv4_address: given(ipv4_address).map(|t| parse("IPv4 address", &t)).transpose()?,
+        ipv6_address: given(ipv6_address).map(|t| parse("IPv6 address", &t)).transpose()?,
+        mac_address: given(mac_address),
+        links: links.unwrap_or_default(),
+        gateway_priority: gw_priority,
+        driver_opts: driver_opts.unwrap_or_default(),
         link_local: link_local.collect::<Result<_, _>>()?,
     })
 }
@@ -121,87 +164,155 @@ fn healthcheck(from: types::Health) -> Result<Healthcheck, ApiError> {
 }
 
 fn host(from: types::HostConfig) -> Result<HostConfig, ApiError> {
-    let listed = |list: &Option<Vec<serde_json::Value>>| list.as_ref().is_some_and(|l| !l.is_empty());
+    let types::HostConfig {
+        binds,
+        log_config,
+        network_mode,
+        port_bindings: ports,
+        restart_policy: policy,
+        auto_remove,
+        volume_driver,
+        volumes_from,
+        console_size: console,
+        annotations,
+        cap_add,
+        cap_drop,
+        cgroupns_mode,
+        dns,
+        dns_options,
+        dns_search,
+        extra_hosts,
+        group_add,
+        ipc_mode,
+        cgroup,
+        links,
+        oom_score_adj,
+        pid_mode,
+        privileged,
+        publish_all_ports,
+        readonly_rootfs,
+        security_opt,
+        storage_opt,
+        tmpfs,
+        uts_mode,
+        userns_mode,
+        shm_size,
+        sysctls,
+        runtime,
+        isolation,
+        resources: limits,
+        mounts,
+        masked_paths,
+        readonly_paths,
+        init,
+        container_id_file: _, // the client's own
+    } = from;
+    let resources = resources(&limits)?;
+    let types::ContainerResources {
+        cpu_shares: _, // `resources`
+        memory: _,
+        nano_cpus: _,
+        blkio_weight: _,
+        cpu_period: _,
+        cpu_quota: _,
+        cpuset_cpus: _,
+        cpuset_mems: _,
+        cpu_realtime_period: _,
+        cpu_realtime_runtime: _,
+        memory_reservation: _,
+        memory_swap: _,
+        memory_swappiness: _,
+        oom_kill_disable: _,
+        pids_limit: _,
+        cgroup_parent,
+        devices,
+        device_cgroup_rules,
+        device_requests,
+        ulimits,
+        blkio_weight_device,
+        blkio_device_read_bps,
+        blkio_device_write_bps,
+        blkio_device_read_iops,
+        blkio_device_write_iops,
+        cpu_count,
+        cpu_percent,
+        io_maximum_iops,
+        io_maximum_bandwidth,
+    } = limits;
+    let listed = |list: Option<Vec<serde_json::Value>>| list.is_some_and(|l| !l.is_empty());
     let refused = [
-        ("HostConfig.StorageOpt", !from.storage_opt.is_empty()),
-        ("HostConfig.Cgroup", !from.cgroup.is_empty()),
-        ("HostConfig.CpuCount", from.resources.cpu_count != 0),
-        ("HostConfig.CpuPercent", from.resources.cpu_percent != 0),
-        ("HostConfig.IOMaximumIOps", from.resources.io_maximum_iops != 0),
-        ("HostConfig.IOMaximumBandwidth", from.resources.io_maximum_bandwidth != 0),
-        ("HostConfig.BlkioWeightDevice", !from.resources.blkio_weight_device.is_empty()),
-        ("HostConfig.BlkioDeviceReadBps", listed(&from.resources.blkio_device_read_bps)),
-        ("HostConfig.BlkioDeviceWriteBps", listed(&from.resources.blkio_device_write_bps)),
-        ("HostConfig.BlkioDeviceReadIOps", listed(&from.resources.blkio_device_read_iops)),
-        ("HostConfig.BlkioDeviceWriteIOps", listed(&from.resources.blkio_device_write_iops)),
+        ("HostConfig.StorageOpt", !storage_opt.is_empty()),
+        ("HostConfig.Cgroup", !cgroup.is_empty()),
+        ("HostConfig.CpuCount", cpu_count != 0),
+        ("HostConfig.CpuPercent", cpu_percent != 0),
+        ("HostConfig.IOMaximumIOps", io_maximum_iops != 0),
+        ("HostConfig.IOMaximumBandwidth", io_maximum_bandwidth != 0),
+        ("HostConfig.BlkioWeightDevice", !blkio_weight_device.is_empty()),
+        ("HostConfig.BlkioDeviceReadBps", listed(blkio_device_read_bps)),
+        ("HostConfig.BlkioDeviceWriteBps", listed(blkio_device_write_bps)),
+        ("HostConfig.BlkioDeviceReadIOps", listed(blkio_device_read_iops)),
+        ("HostConfig.BlkioDeviceWriteIOps", listed(blkio_device_write_iops)),
     ];
     if let Some((field, _)) = refused.iter().find(|(_, asked)| *asked) {
         return Err(ApiError::not_implemented(format!("{field} is not supported")));
     }
-    let restart = restart_policy(&from.restart_policy)?;
+    let restart = restart_policy(&policy)?;
+    let types::LogConfig { kind: driver, config: options } = log_config;
     Ok(HostConfig {
-        binds: from.binds.unwrap_or_default(),
-        mounts: from.mounts.into_iter().map(mount).collect::<Result<_, _>>()?,
-        volumes_from: from.volumes_from.unwrap_or_default(),
-        tmpfs: from.tmpfs,
-        port_bindings: port_bindings(&from.port_bindings)?,
-        publish_all_ports: from.publish_all_ports,
-        network_mode: NetworkMode::from(from.network_mode.as_str()),
-        dns: addresses("Dns", &from.dns)?,
-        dns_search: from.dns_search,
-        dns_options: from.dns_options,
-        extra_hosts: from.extra_hosts.unwrap_or_default(),
-        links: from.links.unwrap_or_default(),
-        cap_add: from.cap_add.map(|c| c.0).unwrap_or_default(),
-        cap_drop: from.cap_drop.map(|c| c.0).unwrap_or_default(),
-        privileged: from.privileged,
-        read_only: from.readonly_rootfs,
-        init: from.init,
-        ulimits: from
-            .resources
-            .ulimits
-            .clone()
-            .unwrap_or_default()
-            .into_iter()
-            .map(convert::ulimit)
-            .collect(),
-        sysctls: from.sysctls,
-        devices: from.resources.devices.iter().map(device).collect(),
-        device_cgroup_rules: from.resources.device_cgroup_rules.clone().unwrap_or_default(),
-        device_requests: from
-            .resources
-            .device_requests
-            .clone()
+        binds: binds.unwrap_or_default(),
+        mounts: mounts.into_iter().map(mount).collect::<Result<_, _>>()?,
+        volumes_from: volumes_from.unwrap_or_default(),
+        tmpfs,
+        port_bindings: port_bindings(&ports)?,
+        publish_all_ports,
+        network_mode: NetworkMode::from(network_mode.as_str()),
+        dns: addresses("Dns", &dns)?,
+        dns_search,
+        dns_options,
+        extra_hosts: extra_hosts.unwrap_or_default(),
+        links: links.unwrap_or_default(),
+        cap_add: cap_add.map(|c| c.0).unwrap_or_default(),
+        cap_drop: cap_drop.map(|c| c.0).unwrap_or_default(),
+        privileged,
+        read_only: readonly_rootfs,
+        init,
+        ulimits: ulimits.unwrap_or_default().into_iter().map(convert::ulimit).collect(),
+        sysctls,
+        devices: devices.into_iter().map(device).collect(),
+        device_cgroup_rules: device_cgroup_rules.unwrap_or_default(),
+        device_requests: device_requests
             .unwrap_or_default()
             .into_iter()
             .map(device_request)
             .collect::<Result<_, _>>()?,
-        resources: resources(&from.resources)?,
+        resources,
         restart,
-        auto_remove: from.auto_remove,
-        log: LogConfig { driver: from.log_config.kind, options: from.log_config.config },
+        auto_remove,
+        log: LogConfig { driver, options },
         shm_size_bytes: Some(
-            u64::try_from(from.shm_size)
-                .map_err(|_| bad("invalid ShmSize: SHM size can not be less than 0"))?,
+            u64::try_from(shm_size).map_err(|_| bad("invalid ShmSize: SHM size can not be less than 0"))?,
         )
         .filter(|size| *size > 0),
-        oom_score_adj: from.oom_score_adj,
-        security_opts: from.security_opt.unwrap_or_default(),
-        group_add: from.group_add.unwrap_or_default(),
-        pid_mode: from.pid_mode,
-        ipc_mode: from.ipc_mode,
-        uts_mode: from.uts_mode,
-        userns_mode: from.userns_mode,
-        cgroupns_mode: from.cgroupns_mode,
-        cgroup_parent: given(from.resources.cgroup_parent.clone()),
-        runtime: given(from.runtime),
-        console_size: console_size(from.console_size)?,
-        isolation: from.isolation,
-        volume_driver: from.volume_driver,
-        masked_paths: from.masked_paths,
-        readonly_paths: from.readonly_paths,
-        annotations: from.annotations,
-        ..HostConfig::default()
+        oom_score_adj,
+        security_opts: security_opt.unwrap_or_default(),
+        group_add: group_add.unwrap_or_default(),
+        pid_mode,
+        ipc_mode,
+        uts_mode,
+        userns_mode,
+        cgroupns_mode,
+        cgroup_parent: given(cgroup_parent),
+        runtime: given(runtime),
+        console_size: console_size(console)?,
+        isolation,
+        volume_driver,
+        masked_paths,
+        readonly_paths,
+        annotations,
+        // What only the engine's own callers ask for.
+        swarm: None,
+        files: Vec::new(),
+        build: None,
     })
 }
 
@@ -214,23 +325,20 @@ fn console_size([rows, columns]: [u32; 2]) -> Result<Option<(u16, u16)>, ApiErro
 }
 
 fn device_request(from: types::DeviceRequest) -> Result<DeviceRequest, ApiError> {
-    let device_ids = from.device_ids.unwrap_or_default();
-    if from.count != 0 && !device_ids.is_empty() {
+    let types::DeviceRequest { driver, count, device_ids, capabilities, options } = from;
+    let device_ids = device_ids.unwrap_or_default();
+    if count != 0 && !device_ids.is_empty() {
         return Err(bad("cannot set both Count and DeviceIDs on device request"));
     }
-    if from.options.is_some_and(|options| !options.is_empty()) {
+    if options.is_some_and(|options| !options.is_empty()) {
         return Err(ApiError::not_implemented("HostConfig.DeviceRequests.Options is not supported"));
     }
-    let capabilities = from.capabilities.unwrap_or_default();
-    Ok(DeviceRequest { driver: from.driver, count: from.count, device_ids, capabilities })
+    Ok(DeviceRequest { driver, count, device_ids, capabilities: capabilities.unwrap_or_default() })
 }
 
-fn device(from: &types::Device) -> Device {
-    Device {
-        host_path: from.path_on_host.clone(),
-        container_path: from.path_in_container.clone(),
-        permissions: from.cgroup_permissions.clone(),
-    }
+fn device(from: types::Device) -> Device {
+    let types::Device { path_on_host, path_in_container, cgroup_permissions } = from;
+    Device { host_path: path_on_host, container_path: path_in_container, permissions: cgroup_permissions }
 }
 
 /// Reads Docker's limits.
@@ -238,23 +346,55 @@ fn device(from: &types::Device) -> Device {
 /// # Errors
 /// 400 for a negative one.
 pub(super) fn resources(from: &types::ContainerResources) -> Result<Resources, ApiError> {
+    let types::ContainerResources {
+        cpu_shares,
+        memory,
+        nano_cpus,
+        blkio_weight,
+        cpu_period,
+        cpu_quota,
+        cpuset_cpus,
+        cpuset_mems,
+        cpu_realtime_period,
+        cpu_realtime_runtime,
+        memory_reservation,
+        memory_swap,
+        memory_swappiness,
+        oom_kill_disable,
+        pids_limit,
+        // `host`
+        cgroup_parent: _,
+        devices: _,
+        device_cgroup_rules: _,
+        device_requests: _,
+        ulimits: _,
+        blkio_weight_device: _,
+        blkio_device_read_bps: _,
+        blkio_device_write_bps: _,
+        blkio_device_read_iops: _,
+        blkio_device_write_iops: _,
+        cpu_count: _,
+        cpu_percent: _,
+        io_maximum_iops: _,
+        io_maximum_bandwidth: _,
+    } = from;
     Ok(Resources {
-        cpu_nanos: unsigned("NanoCpus", from.nano_cpus)?,
-        cpu_shares: unsigned("CpuShares", from.cpu_shares)?,
-        cpu_period: unsigned("CpuPeriod", from.cpu_period)?,
-        cpu_quota: from.cpu_quota,
-        cpu_realtime_period: unsigned("CpuRealtimePeriod", from.cpu_realtime_period)?,
-        cpu_realtime_runtime: from.cpu_realtime_runtime,
-        cpuset_cpus: from.cpuset_cpus.clone(),
-        cpuset_mems: from.cpuset_mems.clone(),
-        memory_bytes: unsigned("Memory", from.memory)?,
-        memory_reservation_bytes: unsigned("MemoryReservation", from.memory_reservation)?,
-        memory_swap_bytes: from.memory_swap,
-        memory_swappiness: confine::memory_swappiness("MemorySwappiness", from.memory_swappiness)
+        cpu_nanos: unsigned("NanoCpus", *nano_cpus)?,
+        cpu_shares: unsigned("CpuShares", *cpu_shares)?,
+        cpu_period: unsigned("CpuPeriod", *cpu_period)?,
+        cpu_quota: *cpu_quota,
+        cpu_realtime_period: unsigned("CpuRealtimePeriod", *cpu_realtime_period)?,
+        cpu_realtime_runtime: *cpu_realtime_runtime,
+        cpuset_cpus: cpuset_cpus.clone(),
+        cpuset_mems: cpuset_mems.clone(),
+        memory_bytes: unsigned("Memory", *memory)?,
+        memory_reservation_bytes: unsigned("MemoryReservation", *memory_reservation)?,
+        memory_swap_bytes: *memory_swap,
+        memory_swappiness: confine::memory_swappiness("MemorySwappiness", *memory_swappiness)
             .map_err(|unfit| bad(unfit.to_string()))?,
-        pids_limit: from.pids_limit,
-        blkio_weight: from.blkio_weight,
-        oom_kill_disable: from.oom_kill_disable.unwrap_or(false),
+        pids_limit: *pids_limit,
+        blkio_weight: *blkio_weight,
+        oom_kill_disable: oom_kill_disable.unwrap_or(false),
     })
 }
 
@@ -284,17 +424,18 @@ fn port_bindings(
     for (port, bindings) in from {
         let container: Port = parse("port", port)?;
         for binding in bindings.iter().flatten() {
+            let types::PortBinding { host_ip, host_port: ports } = binding;
             let read = |text: &str| parse::<u16>("port specification", text);
-            let (host_port, last_port) = match binding.host_port.split_once('-') {
+            let (host_port, last_port) = match ports.split_once('-') {
                 Some((first, last)) => (Some(read(first)?), Some(read(last)?)),
-                None if matches!(binding.host_port.as_str(), "" | "0") => (None, None),
-                None => (Some(read(&binding.host_port)?), None),
+                None if matches!(ports.as_str(), "" | "0") => (None, None),
+                None => (Some(read(ports)?), None),
             };
             if last_port.is_some() && (last_port < host_port || host_port == Some(0)) {
-                return Err(bad(format!("invalid port specification: {:?}", binding.host_port)));
+                return Err(bad(format!("invalid port specification: {ports:?}")));
             }
             let last_port = last_port.filter(|last| Some(*last) != host_port);
-            let host_ip = given(binding.host_ip.clone()).map(|t| parse("host IP", &t)).transpose()?;
+            let host_ip = given(host_ip.clone()).map(|t| parse("host IP", &t)).transpose()?;
             all.push(PortBinding { container, host_ip, host_port, last_port });
         }
     }
@@ -303,46 +444,60 @@ fn port_bindings(
 
 fn mount(from: types::Mount) -> Result<Mount, ApiError> {
     refuse_foreign_options(&from)?;
-    let kind = match from.kind.as_str() {
+    let types::Mount {
+        kind,
+        source,
+        target,
+        read_only,
+        consistency: _, // Docker, too, takes any here: it is other systems' business
+        bind_options,
+        volume_options,
+        tmpfs_options,
+        image_options,
+    } = from;
+    let kind = match kind.as_str() {
         "bind" => {
-            let options = from.bind_options.unwrap_or_default();
-            MountKind::Bind {
-                source: from.source,
-                recursion: bind_recursion(&options, from.read_only)?,
-                propagation: given(options.propagation),
-                create: options.create_mountpoint,
-                idmap: false,
-            }
+            let options = bind_options.unwrap_or_default();
+            let recursion = bind_recursion(&options, read_only)?;
+            let types::BindOptions {
+                propagation,
+                create_mountpoint: create,
+                non_recursive: _, // `recursion`
+                read_only_non_recursive: _,
+                read_only_force_recursive: _,
+            } = options;
+            MountKind::Bind { source, recursion, propagation: given(propagation), create, idmap: false }
         }
         "volume" | "" => {
-            let options = from.volume_options.unwrap_or_default();
-            let driver = options.driver_config.unwrap_or_default();
+            let types::VolumeOptions { no_copy, labels, subpath, driver_config } =
+                volume_options.unwrap_or_default();
+            let types::DriverState { name: driver, options: driver_opts } = driver_config.unwrap_or_default();
             MountKind::Volume {
-                name: given(from.source),
-                driver: given(driver.name),
-                driver_opts: driver.options,
-                labels: options.labels,
-                no_copy: options.no_copy,
-                subpath: given(options.subpath),
+                name: given(source),
+                driver: given(driver),
+                driver_opts,
+                labels,
+                no_copy,
+                subpath: given(subpath),
             }
         }
         "tmpfs" => {
-            let options = from.tmpfs_options.unwrap_or_default();
-            if !options.options.is_empty() {
+            let types::TmpfsOptions { size_bytes, mode, options } = tmpfs_options.unwrap_or_default();
+            if !options.is_empty() {
                 return Err(ApiError::not_implemented("Mounts.TmpfsOptions.Options is not supported"));
             }
             MountKind::Tmpfs {
-                size_bytes: Some(unsigned("TmpfsOptions.SizeBytes", options.size_bytes)?).filter(|s| *s > 0),
-                mode: Some(options.mode).filter(|m| *m > 0),
+                size_bytes: Some(unsigned("TmpfsOptions.SizeBytes", size_bytes)?).filter(|s| *s > 0),
+                mode: Some(mode).filter(|m| *m > 0),
             }
         }
-        "image" => MountKind::Image {
-            reference: from.source,
-            subpath: from.image_options.and_then(|options| given(options.subpath)),
-        },
+        "image" => {
+            let types::ImageOptions { subpath } = image_options.unwrap_or_default();
+            MountKind::Image { reference: source, subpath: given(subpath) }
+        }
         other => return Err(bad(format!("mount type unknown: {other:?}"))),
     };
-    Ok(Mount { target: from.target, read_only: from.read_only, kind })
+    Ok(Mount { target, read_only, kind })
 }
 
 /// Which gate judges each key of a request that makes a container. `engine`: `engine::ask::gate`, whose own table is by the
@@ -686,7 +841,7 @@ mod tests {
             let json = format!(r#"{{"Image":"x",{keys}}}"#);
             let read = types::parse(json.as_bytes()).expect("valid JSON");
             let spec = convert::container_spec(read).map_err(|e| e.to_string())?;
-            model::confine::container(&spec, false).map_err(|e| e.to_string())
+            spec.check(false).map_err(|e| e.to_string())
         };
         /// Where a container's JSON has it; a service's has what is `Options` in a part of its own.
         enum Place {
@@ -738,5 +893,66 @@ mod tests {
             let said = |verdict: &Result<(), String>| if verdict.is_ok() { "fits" } else { "is refused" };
             assert_eq!((said(&alone), said(&task)), (fits, fits), "{keys}: {alone:?}, {task:?}");
         }
+    }
+
+    /// A value of each key that a request may have, another one than is taken without it.
+    fn sample(key: &str) -> &'static str {
+        match key {
+            "AttachStdin" | "AttachStdout" | "AttachStderr" | "Tty" | "OpenStdin" | "StdinOnce"
+            | "NetworkDisabled" | "AutoRemove" | "Privileged" | "PublishAllPorts" | "ReadonlyRootfs"
+            | "Init" | "OomKillDisable" => "true",
+            "Hostname" | "Domainname" | "User" | "StopSignal" | "Image" | "CgroupnsMode" | "IpcMode"
+            | "Isolation" | "PidMode" | "UTSMode" | "UsernsMode" | "VolumeDriver" | "Runtime"
+            | "NetworkMode" | "WorkingDir" | "CgroupParent" | "CpusetCpus" | "CpusetMems" => r#""x""#,
+            "MacAddress" => r#""02:00:00:00:00:01""#,
+            "Env" | "Cmd" | "Entrypoint" | "Binds" | "VolumesFrom" | "CapAdd" | "CapDrop" | "DnsOptions"
+            | "DnsSearch" | "ExtraHosts" | "GroupAdd" | "Links" | "SecurityOpt" | "MaskedPaths"
+            | "ReadonlyPaths" | "DeviceCgroupRules" | "Aliases" => r#"["x"]"#,
+            "Dns" => r#"["10.0.0.1"]"#,
+            "Labels" | "Annotations" | "Tmpfs" | "Sysctls" | "DriverOpts" => r#"{"x":"y"}"#,
+            "Volumes" => r#"{"/x":{}}"#,
+            "ExposedPorts" => r#"{"80/tcp":{}}"#,
+            "PortBindings" => r#"{"80/tcp":[{"HostPort":"80"}]}"#,
+            "Healthcheck" => r#"{"Retries":3}"#,
+            "Mounts" => r#"[{"Type":"volume","Target":"/x"}]"#,
+            "LogConfig" => r#"{"Type":"none"}"#,
+            "RestartPolicy" => r#"{"Name":"always"}"#,
+            "ConsoleSize" => "[2,3]",
+            "Devices" => r#"[{"PathOnHost":"/dev/null"}]"#,
+            "DeviceRequests" => r#"[{"Count":1}]"#,
+            "Ulimits" => r#"[{"Name":"core","Soft":1,"Hard":2}]"#,
+            "IPAMConfig" => r#"{"IPv4Address":"10.0.0.9"}"#,
+            "StopTimeout" | "OomScoreAdj" | "ShmSize" | "CpuShares" | "Memory" | "NanoCpus"
+            | "BlkioWeight" | "CpuPeriod" | "CpuQuota" | "CpuRealtimePeriod" | "CpuRealtimeRuntime"
+            | "MemoryReservation" | "MemorySwap" | "MemorySwappiness" | "PidsLimit" | "GwPriority" => "7",
+            other => panic!("no sample of {other}"),
+        }
+    }
+
+    /// What a request says is in what the engine is told: a key that is lost on the way makes no difference.
+    #[test]
+    fn every_key_of_a_request_reaches_the_engine() {
+        let told = |json: &str| {
+            let config = read(json).unwrap_or_else(|error| panic!("{json}: {error}"));
+            serde_json::to_value(config).expect("JSON")
+        };
+        let mut lost = Vec::new();
+        for (of, gate, keys) in
+            GATES.iter().filter(|(_, gate, _)| matches!(*gate, "engine" | "type" | "here"))
+        {
+            let around = |member: &str| match *of {
+                "ContainerConfig" => format!("{{{member}}}"),
+                "EndpointSettings" => {
+                    format!(r#"{{"NetworkingConfig":{{"EndpointsConfig":{{"net":{{{member}}}}}}}}}"#)
+                }
+                _ => format!(r#"{{"HostConfig":{{{member}}}}}"#),
+            };
+            for key in *keys {
+                if told(&around(&format!(r#""{key}":{}"#, sample(key)))) == told(&around("")) {
+                    lost.push(format!("{of}.{key} ({gate})"));
+                }
+            }
+        }
+        assert!(lost.is_empty(), "{lost:?}");
     }
 }

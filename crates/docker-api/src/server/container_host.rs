@@ -5,7 +5,7 @@ use crate::{
     convert::{self, bind_recursion_json},
     types,
 };
-use engine::{Container, HostConfig, MountKind};
+use engine::{Device, DeviceRequest, HostConfig, LogConfig, MountKind, PortBinding, Resources};
 use model::ContainerRestart;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -23,13 +23,14 @@ fn nanos(duration: Option<Duration>) -> i64 {
 }
 
 pub(super) fn health(from: &engine::Healthcheck) -> types::Health {
+    let engine::Healthcheck { test, interval, timeout, start_period, start_interval, retries } = from;
     types::Health {
-        test: from.test.clone(),
-        interval: nanos(from.interval),
-        timeout: nanos(from.timeout),
-        start_period: nanos(from.start_period),
-        start_interval: nanos(from.start_interval),
-        retries: from.retries.map_or(0, i64::from),
+        test: test.clone(),
+        interval: nanos(*interval),
+        timeout: nanos(*timeout),
+        start_period: nanos(*start_period),
+        start_interval: nanos(*start_interval),
+        retries: retries.map_or(0, i64::from),
     }
 }
 
@@ -38,9 +39,10 @@ fn restart(policy: ContainerRestart) -> types::RestartPolicy {
 }
 
 fn mount(from: &engine::Mount) -> types::Mount {
-    let mut json =
-        types::Mount { target: from.target.clone(), read_only: from.read_only, ..types::Mount::default() };
-    match &from.kind {
+    let engine::Mount { target, read_only, kind } = from;
+    let mut json = types::Mount { target: target.clone(), read_only: *read_only, ..types::Mount::default() };
+    match kind {
+        // `idmap`: only binds can say it.
         MountKind::Bind { source, propagation, create, recursion, idmap: _ } => {
             json.kind = "bind".to_owned();
             json.source.clone_from(source);
@@ -83,117 +85,189 @@ fn mount(from: &engine::Mount) -> types::Mount {
     json
 }
 
-fn port_bindings(host: &HostConfig) -> BTreeMap<String, Option<Vec<types::PortBinding>>> {
+fn port_bindings(from: &[PortBinding]) -> BTreeMap<String, Option<Vec<types::PortBinding>>> {
     let mut all: BTreeMap<String, Option<Vec<types::PortBinding>>> = BTreeMap::new();
-    for asked in &host.port_bindings {
+    for PortBinding { container, host_ip, host_port, last_port } in from {
         let binding = types::PortBinding {
-            host_ip: asked.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
-            host_port: match (asked.host_port, asked.last_port) {
+            host_ip: host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+            host_port: match (host_port, last_port) {
                 (Some(first), Some(last)) => format!("{first}-{last}"),
                 (Some(port), None) => port.to_string(),
                 (None, _) => String::new(),
             },
         };
-        all.entry(asked.container.to_string()).or_default().get_or_insert_default().push(binding);
+        all.entry(container.to_string()).or_default().get_or_insert_default().push(binding);
     }
     all
 }
 
-fn resources(host: &HostConfig) -> types::ContainerResources {
-    let limits = &host.resources;
-    let device = |d: &engine::Device| types::Device {
-        path_on_host: d.host_path.clone(),
-        path_in_container: d.container_path.clone(),
-        cgroup_permissions: d.permissions.clone(),
-    };
-    types::ContainerResources {
-        cpu_shares: signed(limits.cpu_shares),
-        memory: signed(limits.memory_bytes),
-        nano_cpus: signed(limits.cpu_nanos),
-        cgroup_parent: host.cgroup_parent.clone().unwrap_or_default(),
-        blkio_weight: limits.blkio_weight,
-        blkio_weight_device: Vec::new(),
-        cpu_period: signed(limits.cpu_period),
-        cpu_quota: limits.cpu_quota,
-        cpu_realtime_period: signed(limits.cpu_realtime_period),
-        cpu_realtime_runtime: limits.cpu_realtime_runtime,
-        cpuset_cpus: limits.cpuset_cpus.clone(),
-        cpuset_mems: limits.cpuset_mems.clone(),
-        devices: host.devices.iter().map(device).collect(),
-        device_cgroup_rules: some(&host.device_cgroup_rules),
-        device_requests: some(&host.device_requests.iter().map(device_request).collect::<Vec<_>>()),
-        memory_reservation: signed(limits.memory_reservation_bytes),
-        // Docker writes down what it makes of 0.
-        memory_swap: match limits.memory_swap_bytes {
-            0 => signed(limits.memory_bytes.saturating_mul(2)),
-            given => given,
-        },
-        memory_swappiness: limits.memory_swappiness.map(i64::from),
-        oom_kill_disable: Some(limits.oom_kill_disable),
-        pids_limit: limits.pids_limit.filter(|n| *n > 0),
-        ulimits: Some(host.ulimits.iter().map(convert::ulimit_json).collect()),
-        blkio_device_read_bps: Some(Vec::new()),
-        blkio_device_write_bps: Some(Vec::new()),
-        blkio_device_read_iops: Some(Vec::new()),
-        blkio_device_write_iops: Some(Vec::new()),
-        ..types::ContainerResources::default()
+fn device(from: &Device) -> types::Device {
+    let Device { host_path, container_path, permissions } = from.clone();
+    types::Device {
+        path_on_host: host_path,
+        path_in_container: container_path,
+        cgroup_permissions: permissions,
     }
 }
 
-fn device_request(from: &engine::DeviceRequest) -> types::DeviceRequest {
+fn device_request(from: &DeviceRequest) -> types::DeviceRequest {
+    let DeviceRequest { driver, count, device_ids, capabilities } = from;
     types::DeviceRequest {
-        driver: from.driver.clone(),
-        count: from.count,
-        device_ids: some(&from.device_ids),
-        capabilities: some(&from.capabilities),
+        driver: driver.clone(),
+        count: *count,
+        device_ids: some(device_ids),
+        capabilities: some(capabilities),
         options: None,
     }
 }
 
-pub(super) fn json(container: &Container) -> types::HostConfig {
-    let host = &container.config.host;
-    types::HostConfig {
-        binds: some(&host.binds),
-        log_config: types::LogConfig {
-            kind: word(&host.log.driver, "json-file"),
-            config: host.log.options.clone(),
+/// What `host` says of limits, and what Docker keeps beside them.
+fn resources(host: &HostConfig) -> types::ContainerResources {
+    let Resources {
+        cpu_nanos,
+        cpu_shares,
+        cpu_period,
+        cpu_quota,
+        cpu_realtime_period,
+        cpu_realtime_runtime,
+        cpuset_cpus,
+        cpuset_mems,
+        memory_bytes,
+        memory_reservation_bytes,
+        memory_swap_bytes,
+        memory_swappiness,
+        pids_limit,
+        blkio_weight,
+        oom_kill_disable,
+    } = &host.resources;
+    types::ContainerResources {
+        cpu_shares: signed(*cpu_shares),
+        memory: signed(*memory_bytes),
+        nano_cpus: signed(*cpu_nanos),
+        cgroup_parent: host.cgroup_parent.clone().unwrap_or_default(),
+        blkio_weight: *blkio_weight,
+        cpu_period: signed(*cpu_period),
+        cpu_quota: *cpu_quota,
+        cpu_realtime_period: signed(*cpu_realtime_period),
+        cpu_realtime_runtime: *cpu_realtime_runtime,
+        cpuset_cpus: cpuset_cpus.clone(),
+        cpuset_mems: cpuset_mems.clone(),
+        devices: host.devices.iter().map(device).collect(),
+        device_cgroup_rules: some(&host.device_cgroup_rules),
+        device_requests: some(&host.device_requests.iter().map(device_request).collect::<Vec<_>>()),
+        memory_reservation: signed(*memory_reservation_bytes),
+        // Docker writes down what it makes of 0.
+        memory_swap: match *memory_swap_bytes {
+            0 => signed(memory_bytes.saturating_mul(2)),
+            given => given,
         },
-        network_mode: host.network_mode.to_string(),
-        port_bindings: port_bindings(host),
-        restart_policy: restart(host.restart),
-        auto_remove: host.auto_remove,
-        volumes_from: some(&host.volumes_from),
-        annotations: host.annotations.clone(),
-        cap_add: some(&host.cap_add).map(types::StrSlice),
-        cap_drop: some(&host.cap_drop).map(types::StrSlice),
-        cgroupns_mode: word(&host.cgroupns_mode, "private"),
-        dns: host.dns.iter().map(ToString::to_string).collect(),
-        dns_options: host.dns_options.clone(),
-        dns_search: host.dns_search.clone(),
-        extra_hosts: some(&host.extra_hosts),
-        group_add: some(&host.group_add),
-        ipc_mode: word(&host.ipc_mode, "private"),
-        links: some(&host.links),
-        oom_score_adj: host.oom_score_adj,
-        pid_mode: host.pid_mode.clone(),
-        privileged: host.privileged,
-        publish_all_ports: host.publish_all_ports,
-        readonly_rootfs: host.read_only,
-        security_opt: some(&host.security_opts),
-        tmpfs: host.tmpfs.clone(),
-        uts_mode: host.uts_mode.clone(),
-        userns_mode: host.userns_mode.clone(),
-        shm_size: signed(host.shm_size_bytes.unwrap_or(64 << 20)),
-        sysctls: host.sysctls.clone(),
-        runtime: host.runtime.clone().unwrap_or_else(|| engine::RUNTIMES[0].to_owned()),
+        memory_swappiness: memory_swappiness.map(i64::from),
+        oom_kill_disable: Some(*oom_kill_disable),
+        pids_limit: pids_limit.filter(|n| *n > 0),
+        ulimits: Some(host.ulimits.iter().map(convert::ulimit_json).collect()),
+        // What is refused.
+        blkio_weight_device: Vec::new(),
+        blkio_device_read_bps: Some(Vec::new()),
+        blkio_device_write_bps: Some(Vec::new()),
+        blkio_device_read_iops: Some(Vec::new()),
+        blkio_device_write_iops: Some(Vec::new()),
+        cpu_count: 0,
+        cpu_percent: 0,
+        io_maximum_iops: 0,
+        io_maximum_bandwidth: 0,
+    }
+}
+
+pub(super) fn json(host: &HostConfig) -> types::HostConfig {
+    let HostConfig {
+        binds,
+        mounts,
+        volumes_from,
+        tmpfs,
+        port_bindings: ports,
+        publish_all_ports,
+        network_mode,
+        swarm: _, // a task's; its service is asked
+        dns,
+        dns_search,
+        dns_options,
+        extra_hosts,
+        links,
+        cap_add,
+        cap_drop,
+        privileged,
+        read_only,
+        init,
+        ulimits: _, // `resources`
+        sysctls,
+        devices: _,
+        device_cgroup_rules: _,
+        device_requests: _,
+        resources: _,
+        restart: policy,
+        auto_remove,
+        log: LogConfig { driver, options },
+        shm_size_bytes,
+        oom_score_adj,
+        security_opts,
+        group_add,
+        pid_mode,
+        ipc_mode,
+        uts_mode,
+        userns_mode,
+        cgroupns_mode,
+        cgroup_parent: _, // `resources`
+        runtime,
+        console_size,
+        isolation,
+        volume_driver,
+        masked_paths: _, // what they are beside the usual ones: `hidden_paths`
+        readonly_paths: _,
+        files: _, // secrets
+        annotations,
+        build: _, // nobody sees the container of a step
+    } = host;
+    types::HostConfig {
+        binds: some(binds),
+        container_id_file: String::new(), // the client's
+        log_config: types::LogConfig { kind: word(driver, "json-file"), config: options.clone() },
+        network_mode: network_mode.to_string(),
+        port_bindings: port_bindings(ports),
+        restart_policy: restart(*policy),
+        auto_remove: *auto_remove,
+        volumes_from: some(volumes_from),
+        annotations: annotations.clone(),
+        cap_add: some(cap_add).map(types::StrSlice),
+        cap_drop: some(cap_drop).map(types::StrSlice),
+        cgroup: String::new(), // refused
+        cgroupns_mode: word(cgroupns_mode, "private"),
+        dns: dns.iter().map(ToString::to_string).collect(),
+        dns_options: dns_options.clone(),
+        dns_search: dns_search.clone(),
+        extra_hosts: some(extra_hosts),
+        group_add: some(group_add),
+        ipc_mode: word(ipc_mode, "private"),
+        links: some(links),
+        oom_score_adj: *oom_score_adj,
+        pid_mode: pid_mode.clone(),
+        privileged: *privileged,
+        publish_all_ports: *publish_all_ports,
+        readonly_rootfs: *read_only,
+        security_opt: some(security_opts),
+        storage_opt: types::StringMap::new(), // refused
+        tmpfs: tmpfs.clone(),
+        uts_mode: uts_mode.clone(),
+        userns_mode: userns_mode.clone(),
+        shm_size: signed(shm_size_bytes.unwrap_or(64 << 20)),
+        sysctls: sysctls.clone(),
+        runtime: runtime.clone().unwrap_or_else(|| engine::RUNTIMES[0].to_owned()),
         resources: resources(host),
-        mounts: host.mounts.iter().map(mount).collect(),
-        console_size: host.console_size.map_or([0, 0], |(rows, columns)| [rows.into(), columns.into()]),
-        isolation: host.isolation.clone(),
-        volume_driver: host.volume_driver.clone(),
-        masked_paths: Some(host.hidden_paths()).filter(|p| !(host.privileged && p.is_empty())),
-        readonly_paths: Some(host.unwritable_paths()).filter(|p| !(host.privileged && p.is_empty())),
-        init: host.init,
-        ..types::HostConfig::default()
+        mounts: mounts.iter().map(mount).collect(),
+        console_size: console_size.map_or([0, 0], |(rows, columns)| [rows.into(), columns.into()]),
+        isolation: isolation.clone(),
+        volume_driver: volume_driver.clone(),
+        masked_paths: Some(host.hidden_paths()).filter(|p| !(*privileged && p.is_empty())),
+        readonly_paths: Some(host.unwritable_paths()).filter(|p| !(*privileged && p.is_empty())),
+        init: *init,
     }
 }

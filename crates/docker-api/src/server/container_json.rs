@@ -155,7 +155,7 @@ pub(super) fn summary(container: &Container, size: Size) -> types::ContainerSumm
         status: status_line(container),
         host_config: types::SummaryHostConfig {
             network_mode: container.config.host.network_mode.to_string(),
-            ..Default::default()
+            annotations: container.config.host.annotations.clone(),
         },
         network_settings: types::SummaryNetworks { networks: networks(container) },
         mounts: mounts(container),
@@ -232,37 +232,10 @@ pub(super) fn inspect(container: &Container) -> types::ContainerInspect {
         driver: "overlay2".to_owned(),
         platform: "linux".to_owned(),
         exec_ids: (!container.exec_ids.is_empty()).then(|| container.exec_ids.clone()),
-        host_config: container_host::json(container),
+        host_config: container_host::json(&config.host),
         graph_driver: types::GraphDriver { name: "overlay2".to_owned(), ..Default::default() },
         mounts: mounts(container),
-        config: types::ContainerConfig {
-            hostname: config.hostname.clone().unwrap_or_else(|| container.id.chars().take(12).collect()),
-            domainname: config.domainname.clone().unwrap_or_default(),
-            user: config.user.clone().unwrap_or_default(),
-            attach_stdin: config.attach_stdin,
-            attach_stdout: config.attach_stdout,
-            attach_stderr: config.attach_stderr,
-            exposed_ports: config
-                .exposed_ports
-                .iter()
-                .map(|p| (p.to_string(), types::Empty::default()))
-                .collect(),
-            tty: config.tty,
-            open_stdin: config.open_stdin,
-            stdin_once: config.stdin_once,
-            env: config.env.clone(),
-            cmd: config.cmd.clone().map(types::StrSlice),
-            image: config.image.clone(),
-            working_dir: config.working_dir.clone().unwrap_or_default(),
-            entrypoint: config.entrypoint.clone().map(types::StrSlice),
-            labels: config.labels.clone(),
-            stop_signal: config.stop_signal.clone().unwrap_or_default(),
-            stop_timeout: config.stop_timeout.map(|t| signed(t.as_secs())),
-            healthcheck: config.healthcheck.as_ref().map(container_host::health),
-            volumes: (!config.volumes.is_empty())
-                .then(|| config.volumes.iter().map(|v| (v.clone(), types::Empty::default())).collect()),
-            ..Default::default()
-        },
+        config: config_json(config, &container.id),
         network_settings: types::NetworkSettings {
             sandbox_key: container.netns.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
             sandbox_id: if container.netns.is_some() { container.id.clone() } else { String::new() },
@@ -279,6 +252,63 @@ pub(super) fn inspect(container: &Container) -> types::ContainerInspect {
             ..Default::default()
         },
         ..Default::default()
+    }
+}
+
+/// The container's configuration as its own answers show it.
+fn config_json(from: &engine::ContainerConfig, id: &str) -> types::ContainerConfig {
+    let engine::ContainerConfig {
+        name: _, // the container's
+        image,
+        cmd,
+        entrypoint,
+        env,
+        user,
+        working_dir,
+        hostname,
+        domainname,
+        labels,
+        tty,
+        open_stdin,
+        stdin_once,
+        attach_stdin,
+        attach_stdout,
+        attach_stderr,
+        stop_signal,
+        stop_timeout,
+        healthcheck,
+        exposed_ports,
+        volumes,
+        host: _,      // HostConfig
+        endpoints: _, // NetworkSettings
+    } = from;
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    types::ContainerConfig {
+        hostname: hostname.clone().unwrap_or_else(|| id.chars().take(12).collect()),
+        domainname: text(domainname),
+        user: text(user),
+        attach_stdin: *attach_stdin,
+        attach_stdout: *attach_stdout,
+        attach_stderr: *attach_stderr,
+        exposed_ports: exposed_ports.iter().map(|p| (p.to_string(), types::Empty::default())).collect(),
+        tty: *tty,
+        open_stdin: *open_stdin,
+        stdin_once: *stdin_once,
+        env: env.clone(),
+        cmd: cmd.clone().map(types::StrSlice),
+        image: image.clone(),
+        working_dir: text(working_dir),
+        entrypoint: entrypoint.clone().map(types::StrSlice),
+        network_disabled: false,    // said by the network mode
+        mac_address: String::new(), // an endpoint's
+        on_build: None,             // an image's
+        shell: None,
+        labels: labels.clone(),
+        stop_signal: text(stop_signal),
+        stop_timeout: stop_timeout.map(|t| signed(t.as_secs())),
+        healthcheck: healthcheck.as_ref().map(container_host::health),
+        volumes: (!volumes.is_empty())
+            .then(|| volumes.iter().map(|v| (v.clone(), types::Empty::default())).collect()),
     }
 }
 

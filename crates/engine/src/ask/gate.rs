@@ -375,7 +375,7 @@ pub(crate) fn resources(asked: &Resources) -> Result<()> {
         memory_bytes,
         memory_reservation_bytes,
         memory_swap_bytes,
-        memory_swappiness: _, // by type and when it is read
+        memory_swappiness,
         pids_limit,
         blkio_weight,
         oom_kill_disable: _,
@@ -407,6 +407,7 @@ pub(crate) fn resources(asked: &Resources) -> Result<()> {
         return Err(Error::invalid("invalid PidsLimit: less than -1 (unlimited)"));
     }
     confine::blkio_weight("BlkioWeight", (*blkio_weight).into()).map_err(unfit)?;
+    confine::memory_swappiness("MemorySwappiness", memory_swappiness.map(i64::from)).map_err(unfit)?;
     limits::cgroup(asked).map(drop)
 }
 

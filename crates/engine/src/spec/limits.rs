@@ -18,67 +18,83 @@ pub(crate) fn cgroup(resources_wanted: &Resources) -> Result<LinuxResources> {
 }
 
 fn limit_map(wanted: &Resources) -> Result<serde_json::Map<String, Value>> {
+    let Resources {
+        cpu_nanos,
+        cpu_shares,
+        cpu_period,
+        cpu_quota,
+        cpu_realtime_period,
+        cpu_realtime_runtime,
+        ref cpuset_cpus,
+        ref cpuset_mems,
+        memory_bytes,
+        memory_reservation_bytes,
+        memory_swap_bytes,
+        memory_swappiness,
+        pids_limit,
+        blkio_weight,
+        oom_kill_disable,
+    } = *wanted;
     let mut cpu = serde_json::Map::new();
-    if wanted.cpu_shares > 0 {
-        cpu.insert("shares".into(), wanted.cpu_shares.into());
+    if cpu_shares > 0 {
+        cpu.insert("shares".into(), cpu_shares.into());
     }
-    if wanted.cpu_nanos > 0 {
+    if cpu_nanos > 0 {
         let cpus = std::thread::available_parallelism().map_or(u64::MAX, |n| n.get() as u64);
-        if wanted.cpu_nanos < 10_000_000 || wanted.cpu_nanos > cpus.saturating_mul(1_000_000_000) {
+        if cpu_nanos < 10_000_000 || cpu_nanos > cpus.saturating_mul(1_000_000_000) {
             return Err(Error::invalid(format!(
                 "Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
             )));
         }
         let period = 100_000u64;
-        let quota =
-            i64::try_from(wanted.cpu_nanos.saturating_mul(period) / 1_000_000_000).unwrap_or(i64::MAX);
+        let quota = i64::try_from(cpu_nanos.saturating_mul(period) / 1_000_000_000).unwrap_or(i64::MAX);
         cpu.insert("period".into(), period.into());
         cpu.insert("quota".into(), quota.into());
     } else {
-        if wanted.cpu_period > 0 {
-            cpu.insert("period".into(), wanted.cpu_period.into());
+        if cpu_period > 0 {
+            cpu.insert("period".into(), cpu_period.into());
         }
-        if wanted.cpu_quota != 0 {
-            cpu.insert("quota".into(), wanted.cpu_quota.into());
+        if cpu_quota != 0 {
+            cpu.insert("quota".into(), cpu_quota.into());
         }
     }
-    if wanted.cpu_realtime_period > 0 {
-        cpu.insert("realtimePeriod".into(), wanted.cpu_realtime_period.into());
+    if cpu_realtime_period > 0 {
+        cpu.insert("realtimePeriod".into(), cpu_realtime_period.into());
     }
-    if wanted.cpu_realtime_runtime != 0 {
-        cpu.insert("realtimeRuntime".into(), wanted.cpu_realtime_runtime.into());
+    if cpu_realtime_runtime != 0 {
+        cpu.insert("realtimeRuntime".into(), cpu_realtime_runtime.into());
     }
-    if !wanted.cpuset_cpus.is_empty() {
-        cpu.insert("cpus".into(), wanted.cpuset_cpus.clone().into());
+    if !cpuset_cpus.is_empty() {
+        cpu.insert("cpus".into(), cpuset_cpus.clone().into());
     }
-    if !wanted.cpuset_mems.is_empty() {
-        cpu.insert("mems".into(), wanted.cpuset_mems.clone().into());
+    if !cpuset_mems.is_empty() {
+        cpu.insert("mems".into(), cpuset_mems.clone().into());
     }
     let mut memory = serde_json::Map::new();
-    if wanted.memory_bytes > 0 {
-        if wanted.memory_bytes < 6 << 20 {
+    if memory_bytes > 0 {
+        if memory_bytes < 6 << 20 {
             return Err(Error::invalid("Minimum memory limit allowed is 6MB"));
         }
-        memory.insert("limit".into(), wanted.memory_bytes.into());
+        memory.insert("limit".into(), memory_bytes.into());
         // As Docker: the same amount of swap again unless said otherwise.
-        let swap = match wanted.memory_swap_bytes {
-            0 => i64::try_from(wanted.memory_bytes.saturating_mul(2)).unwrap_or(i64::MAX),
+        let swap = match memory_swap_bytes {
+            0 => i64::try_from(memory_bytes.saturating_mul(2)).unwrap_or(i64::MAX),
             given => given,
         };
-        if swap > 0 && u64::try_from(swap).is_ok_and(|s| s < wanted.memory_bytes) {
+        if swap > 0 && u64::try_from(swap).is_ok_and(|s| s < memory_bytes) {
             return Err(Error::invalid(
                 "Minimum memoryswap limit should be larger than memory limit, see usage",
             ));
         }
         memory.insert("swap".into(), swap.into());
     }
-    if let Some(swappiness) = wanted.memory_swappiness {
+    if let Some(swappiness) = memory_swappiness {
         memory.insert("swappiness".into(), swappiness.into());
     }
-    if wanted.memory_reservation_bytes > 0 {
-        memory.insert("reservation".into(), wanted.memory_reservation_bytes.into());
+    if memory_reservation_bytes > 0 {
+        memory.insert("reservation".into(), memory_reservation_bytes.into());
     }
-    if wanted.oom_kill_disable {
+    if oom_kill_disable {
         memory.insert("disableOOMKiller".into(), true.into());
     }
     let mut map = serde_json::Map::new();
@@ -88,11 +104,11 @@ fn limit_map(wanted: &Resources) -> Result<serde_json::Map<String, Value>> {
     if !memory.is_empty() {
         map.insert("memory".into(), memory.into());
     }
-    if let Some(limit) = wanted.pids_limit.filter(|n| *n > 0) {
+    if let Some(limit) = pids_limit.filter(|n| *n > 0) {
         map.insert("pids".into(), json!({ "limit": limit }));
     }
-    if wanted.blkio_weight > 0 {
-        map.insert("blockIO".into(), json!({ "weight": wanted.blkio_weight }));
+    if blkio_weight > 0 {
+        map.insert("blockIO".into(), json!({ "weight": blkio_weight }));
     }
     Ok(map)
 }

@@ -182,16 +182,13 @@ mod tests {
     use model::BindRecursion;
     use std::path::Path;
 
-    #[test]
-    fn the_whole_spec_is_valid() {
-        let config = ContainerConfig { cmd: Some(vec!["true".into()]), ..ContainerConfig::default() };
-        let identity = Identity { uid: 33, gid: 33, groups: vec![40], home: "/".into() };
-        let point = MountPoint {
+    fn point(destination: &str) -> MountPoint {
+        MountPoint {
             kind: MountPointKind::Bind,
             name: String::new(),
             source: "/srv".into(),
             subpath: String::new(),
-            destination: "/a/b".into(),
+            destination: destination.into(),
             driver: String::new(),
             mode: String::new(),
             writable: false,
@@ -200,15 +197,18 @@ mod tests {
             idmap: false,
             anonymous: false,
             image: String::new(),
-        };
-        let shallow = MountPoint { destination: "/a".into(), ..point.clone() };
+        }
+    }
+
+    fn spec_of(config: &ContainerConfig, mounts: &[MountPoint]) -> Spec {
+        let identity = Identity { uid: 33, gid: 33, groups: vec![40], home: "/".into() };
         let parts = Parts {
             id: "x",
-            config: &config,
+            config,
             hostname: "web",
             links: &[],
             identity: &identity,
-            mounts: &[point, shallow],
+            mounts,
             images: &[],
             tmpfs: &[],
             files: &[],
@@ -220,12 +220,159 @@ mod tests {
             userns_squash: false,
             users: None,
         };
-        let spec = spec(&parts).unwrap();
+        spec(&parts).unwrap()
+    }
+
+    #[test]
+    fn the_whole_spec_is_valid() {
+        let config = ContainerConfig { cmd: Some(vec!["true".into()]), ..ContainerConfig::default() };
+        let spec = spec_of(&config, &[point("/a/b"), point("/a")]);
         let mounts: Vec<_> =
             spec.mounts().as_ref().unwrap().iter().map(|m| m.destination().display().to_string()).collect();
         assert_eq!(mounts[mounts.len() - 2..], ["/a", "/a/b"]);
         let process = spec.process().as_ref().unwrap();
         assert!(process.capabilities().as_ref().unwrap().effective().is_none());
         assert!(process.env().as_ref().unwrap().contains(&"HOSTNAME=web".to_owned()));
+    }
+
+    /// What becomes of a key: a value that the spec shows, with what shows it there, or the file that carries it out.
+    enum Told {
+        Spec(Value),
+        By(&'static str),
+    }
+    use Told::{By, Spec as Said};
+
+    /// One line for each key of a container.
+    fn told(key: &str) -> Option<Told> {
+        Some(match key {
+            "cmd" => Said(json!(["false"])),
+            "entrypoint" => Said(json!(["/entry"])),
+            "env" => Said(json!(["A=1"])),
+            "working_dir" => Said(json!("/work")),
+            "domainname" => Said(json!("lan")),
+            "tty" => Said(json!(true)),
+            "name" | "image" | "endpoints" => By("life/create.rs"),
+            "user" | "hostname" | "open_stdin" | "stdin_once" | "healthcheck" => By("life/start.rs"),
+            "stop_signal" | "stop_timeout" => By("life/operations.rs"),
+            "exposed_ports" => By("life/start.rs"),
+            "volumes" => By("files/mounts.rs"),
+            "labels" => By("seen/list.rs"),
+            // Shown, as Docker does: who attaches says himself to what.
+            "attach_stdin" | "attach_stdout" | "attach_stderr" => By("ask/config.rs"),
+            _ => return None,
+        })
+    }
+
+    /// One line for each key of its part that depends on the host.
+    fn told_of_host(key: &str) -> Option<Told> {
+        Some(match key {
+            "cap_add" => Said(json!(["SYS_ADMIN"])),
+            "cap_drop" => Said(json!(["CHOWN"])),
+            "privileged" | "read_only" => Said(json!(true)),
+            "ulimits" => Said(json!([{"name": "nofile", "soft": 1, "hard": 2}])),
+            "sysctls" => Said(json!({"kernel.shmmax": "1"})),
+            "devices" => {
+                Said(json!([{"host_path": "/dev/zero", "container_path": "/dev/z", "permissions": "r"}]))
+            }
+            "device_cgroup_rules" => Said(json!(["c 13:* rwm"])),
+            "shm_size_bytes" => Said(json!(1 << 20)),
+            "oom_score_adj" => Said(json!(7)),
+            "security_opts" => Said(json!(["no-new-privileges"])),
+            "pid_mode" | "ipc_mode" | "uts_mode" | "cgroupns_mode" => Said(json!("host")),
+            "masked_paths" | "readonly_paths" => Said(json!(["/proc/x"])),
+            "annotations" => Said(json!({"a": "b"})),
+            "build" => Said(json!({"mounts": [{"target": "/m", "lowers": ["/l"], "scratch": null}]})),
+            // Of a terminal.
+            "console_size" => Said(json!([2, 3])),
+            "resources" => By("spec/limits.rs"),
+            "mounts" | "binds" | "volumes_from" | "tmpfs" | "volume_driver" => By("files/mounts.rs"),
+            "port_bindings" | "publish_all_ports" | "network_mode" | "swarm" | "dns" | "dns_search"
+            | "dns_options" | "extra_hosts" | "init" | "device_requests" | "group_add" | "files" => {
+                By("life/start.rs")
+            }
+            "links" => By("networks/links.rs"),
+            "restart" | "auto_remove" => By("life/operations.rs"),
+            "log" => By("logs/driver.rs"),
+            "userns_mode" => By("spec/userns.rs"),
+            "cgroup_parent" => By("inner.rs"),
+            // There is one of each: the gate refuses others.
+            "runtime" | "isolation" => By("ask/gate.rs"),
+            _ => return None,
+        })
+    }
+
+    /// And of limits, all of which the spec shows.
+    fn limit(key: &str) -> Option<Value> {
+        Some(match key {
+            "cpu_nanos" => json!(10_000_000),
+            "memory_bytes" | "memory_reservation_bytes" => json!(64 << 20),
+            "memory_swap_bytes" => json!(-1),
+            "cpuset_cpus" | "cpuset_mems" => json!("0"),
+            "oom_kill_disable" => json!(true),
+            "cpu_shares"
+            | "cpu_period"
+            | "cpu_quota"
+            | "cpu_realtime_period"
+            | "cpu_realtime_runtime"
+            | "memory_swappiness"
+            | "pids_limit"
+            | "blkio_weight" => json!(12),
+            _ => return None,
+        })
+    }
+
+    /// A key that is added has no line in `told`, one that is lost on the way to the spec makes no difference there.
+    #[test]
+    fn every_key_of_a_container_is_in_its_spec_or_carried_out_elsewhere() {
+        let base = json!({
+            "cmd": ["true"],
+            // Swap is said beside memory, a terminal's size beside a terminal.
+            "host": { "resources": { "memory_bytes": 32 << 20 } },
+        });
+        let with_terminal = |mut config: Value| {
+            config["tty"] = true.into();
+            config
+        };
+        let spec = |config: &Value| {
+            let config: ContainerConfig = serde_json::from_value(config.clone()).expect("a configuration");
+            serde_json::to_value(spec_of(&config, &[])).expect("JSON")
+        };
+        let keys = |of: Value| of.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+        let whole = serde_json::to_value(ContainerConfig::default()).expect("JSON");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut lost = Vec::new();
+        let mut judge = |place: &str, key: &str, told: Option<Told>| match told {
+            None => lost.push(format!("{key}: what becomes of it?")),
+            Some(By(file)) => {
+                let text = std::fs::read_to_string(source.join(file)).expect(file);
+                let field = [format!(".{key}"), format!(" {key}"), format!("({key})")];
+                if !field.iter().any(|field| text.contains(field.as_str())) {
+                    lost.push(format!("{key}: {file} does not know it"));
+                }
+            }
+            Some(Said(value)) => {
+                let base = if key == "console_size" { with_terminal(base.clone()) } else { base.clone() };
+                let mut config = base.clone();
+                let part = match place {
+                    "" => &mut config,
+                    "host" => &mut config["host"],
+                    _ => &mut config["host"]["resources"],
+                };
+                part[key] = value;
+                if spec(&config) == spec(&base) {
+                    lost.push(format!("{key}: not in the spec"));
+                }
+            }
+        };
+        for key in keys(whole.clone()).iter().filter(|key| *key != "host") {
+            judge("", key, told(key));
+        }
+        for key in keys(whole["host"].clone()) {
+            judge("host", &key, told_of_host(&key));
+        }
+        for key in keys(whole["host"]["resources"].clone()) {
+            judge("resources", &key, limit(&key).map(Said));
+        }
+        assert!(lost.is_empty(), "{}", lost.join("\n"));
     }
 }

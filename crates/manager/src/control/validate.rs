@@ -173,7 +173,7 @@ fn container(tables: &Tables, spec: &ServiceSpec) -> Result<(), Status> {
             return Err(invalid(format!("ContainerSpec: duplicate mount point: {}", mount.target)));
         }
     }
-    confine::container(container, host_network).map_err(|e| invalid(e.to_string()))?;
+    container.check(host_network).map_err(|e| invalid(e.to_string()))?;
     let example = template::task::Values::example(&spec.name, &spec.labels);
     template::task::container(container, &example).map_err(|e| invalid(e.to_string()))?;
     understood_by_all(tables, container)?;

@@ -1,16 +1,14 @@
 //! From a service of the file to what the Docker API makes a container of.
 
 use super::{
+    container::{self, Around},
     project::{Project, label},
     remote,
 };
 use crate::output;
 use anyhow::{Context, Result, bail};
 use compose::StackService;
-use docker_api::{
-    convert,
-    types::{self, StrSlice},
-};
+use docker_api::types;
 use image::Digest;
 use model::FileRef;
 use std::collections::BTreeMap;
@@ -33,129 +31,20 @@ pub(super) fn recipe(
     service: &StackService,
     containers: &BTreeMap<String, String>,
 ) -> Result<Recipe> {
-    let spec = convert::service_spec_json(&service.spec);
-    let from = spec.task_template.container_spec.unwrap_or_default();
-    let host = service.host.clone().unwrap_or_default();
-    let options = from.host.clone().unwrap_or_default();
-    let task = &service.spec.task;
     let (own_files, file_mounts) = files(project, service)?;
-    // It would have no effect; a stack of a swarm with it is taken.
-    let check = task.container.healthcheck.as_ref();
-    if check.is_some_and(|check| check.start_interval.is_some() && check.start_period.is_none()) {
-        bail!(
-            "service {}: healthcheck.start_interval requires healthcheck.start_period to be set",
-            service.key
-        );
-    }
-
-    let mut labels = from.labels.clone();
-    labels.extend(identity(project, service));
-    let mut exposed = BTreeMap::new();
-    let mut bindings: BTreeMap<String, Option<Vec<types::PortBinding>>> = BTreeMap::new();
-    for port in &host.ports {
-        let name = format!("{}/{}", port.target, port.protocol);
-        exposed.insert(name.clone(), types::Empty::default());
-        bindings.entry(name).or_default().get_or_insert_default().push(types::PortBinding {
-            host_ip: port.ip.map(|ip| ip.to_string()).unwrap_or_default(),
-            host_port: port.published.clone(),
-        });
-    }
-    for port in &host.expose {
-        let name = if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
-        exposed.insert(name, types::Empty::default());
-    }
-    let words = |words: &[String]| (!words.is_empty()).then(|| StrSlice(words.to_vec()));
-    let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
-    let config = types::ContainerConfig {
-        image: from.image.clone(),
-        entrypoint: words(&from.command),
-        cmd: words(&from.args),
-        env: project.environment(service),
-        labels,
-        user: from.user.clone(),
-        working_dir: from.dir.clone(),
-        hostname: from.hostname.clone(),
-        domainname: options.domainname.clone(),
-        tty: from.tty,
-        open_stdin: from.open_stdin,
-        stop_signal: from.stop_signal.clone(),
-        stop_timeout: task.container.stop_grace_period.and_then(|d| i64::try_from(d.as_secs()).ok()),
-        healthcheck: from.healthcheck.clone(),
-        exposed_ports: exposed,
-        ..Default::default()
-    };
-    let dns = from.dns_config.clone().unwrap_or_default();
-    let mut security = options.security_opt.clone();
-    if from.privileges.as_ref().is_some_and(|p| p.no_new_privileges) {
-        security.push("no-new-privileges:true".to_owned());
-    }
     let mut networks = endpoints(project, service)?;
-    if let (Some((_, first)), Some(mac)) = (networks.first_mut(), &host.mac_address) {
+    let mac = service.host.as_ref().and_then(|host| host.mac_address.as_ref());
+    if let (Some((_, first)), Some(mac)) = (networks.first_mut(), mac) {
         first.mac_address.clone_from(mac);
     }
-    let network_mode = match &host.network_mode {
-        Some(mode) => shared(mode, "network namespace", containers)?,
-        None => networks.first().map_or_else(|| "none".to_owned(), |(name, _)| name.clone()),
+    let around = Around {
+        env: project.environment(service),
+        identity: identity(project, service),
+        files: file_mounts,
+        network: networks.first().map(|(name, _)| name.clone()),
+        containers,
     };
-    let namespace = |own: &str, other: Option<&String>, what: &str| match other {
-        Some(other) => shared(other, what, containers),
-        None => Ok(own.to_owned()),
-    };
-    // On networks of their own services are found by name; on the host's bridge only by a link.
-    let mut links = host.external_links.clone();
-    if host.network_mode.as_deref() == Some("bridge") {
-        for link in &host.links {
-            let (service, alias) = link.split_once(':').unwrap_or((link, link));
-            links.push(format!("{}:{alias}", first_of(service, "links", containers)?));
-        }
-    }
-    let mut volumes_from = Vec::new();
-    for from in &host.volumes_from {
-        volumes_from.push(match from.strip_prefix("container:") {
-            Some(other) => other.to_owned(),
-            None => {
-                let (service, mode) = from.split_once(':').unwrap_or((from, "rw"));
-                format!("{}:{mode}", first_of(service, "volume", containers)?)
-            }
-        });
-    }
-    let log = spec.task_template.log_driver.clone().unwrap_or_default();
-    let host_config = types::HostConfig {
-        mounts: from.mounts.iter().cloned().chain(file_mounts).collect(),
-        port_bindings: bindings,
-        network_mode,
-        restart_policy: types::RestartPolicy {
-            name: host.restart.word().to_owned(),
-            maximum_retry_count: host.restart.retries().into(),
-        },
-        log_config: types::LogConfig { kind: log.name, config: log.options },
-        annotations: options.annotations.clone(),
-        cap_add: words(&from.capability_add),
-        cap_drop: words(&from.capability_drop),
-        dns: dns.nameservers,
-        dns_search: dns.search,
-        dns_options: dns.options,
-        extra_hosts: some(&from.hosts.iter().map(|line| host_entry(line)).collect::<Vec<_>>()),
-        group_add: some(&from.groups),
-        links: some(&links),
-        volumes_from: some(&volumes_from),
-        privileged: from.privileged,
-        readonly_rootfs: from.read_only,
-        init: from.init,
-        security_opt: some(&security),
-        sysctls: from.sysctls.clone(),
-        storage_opt: host.storage_opts.clone(),
-        pid_mode: namespace(&options.pid_mode, host.pid.as_ref(), "pid namespace")?,
-        ipc_mode: namespace(&options.ipc_mode, host.ipc.as_ref(), "ipc namespace")?,
-        uts_mode: options.uts_mode.clone(),
-        userns_mode: options.userns_mode.clone(),
-        cgroupns_mode: options.cgroupns_mode.clone(),
-        shm_size: i64::try_from(from.shm_size).unwrap_or(i64::MAX),
-        oom_score_adj: i32::try_from(from.oom_score_adj).unwrap_or_default(),
-        runtime: options.runtime.clone(),
-        resources: resources(&spec.task_template.resources.unwrap_or_default(), &from.ulimits, &options),
-        ..Default::default()
-    };
+    let (config, host_config) = container::of(service, around)?;
     let mut networks = networks.into_iter();
     let mut body = types::ContainerCreate {
         config,
@@ -204,81 +93,6 @@ fn identity(project: &Project, service: &StackService) -> Vec<(String, String)> 
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()
-}
-
-/// Turns `service:KEY` into the container that this is.
-fn shared(mode: &str, what: &str, containers: &BTreeMap<String, String>) -> Result<String> {
-    match mode.strip_prefix("service:") {
-        None => Ok(mode.to_owned()),
-        Some(key) => Ok(format!("container:{}", first_of(key, what, containers)?)),
-    }
-}
-
-/// Returns the container of a service that another one shares something with. Source: docker/compose
-/// `pkg/compose/convergence.go`, `resolveSharedNamespaces`.
-fn first_of<'a>(key: &str, what: &str, containers: &'a BTreeMap<String, String>) -> Result<&'a String> {
-    containers.get(key).with_context(|| {
-        format!("cannot share {what} with service {key}: container missing; hint: start it too")
-    })
-}
-
-/// `IP host` of the model is `host:IP` of the API.
-fn host_entry(line: &str) -> String {
-    line.split_once(' ').map_or_else(|| line.to_owned(), |(ip, host)| format!("{host}:{ip}"))
-}
-
-fn resources(
-    wanted: &types::ResourceRequirements,
-    ulimits: &[types::Ulimit],
-    options: &types::HostOptions,
-) -> types::ContainerResources {
-    let limits = wanted.limits.clone().unwrap_or_default();
-    let reserved = wanted.reservations.clone().unwrap_or_default();
-    types::ContainerResources {
-        memory: limits.memory_bytes,
-        nano_cpus: limits.nano_cpus,
-        pids_limit: (limits.pids != 0).then_some(limits.pids),
-        memory_reservation: reserved.memory_bytes,
-        memory_swap: options.memory_swap,
-        memory_swappiness: options.memory_swappiness.map(i64::from),
-        cpu_shares: i64::try_from(options.cpu_shares).unwrap_or(i64::MAX),
-        cpu_period: i64::try_from(options.cpu_period).unwrap_or(i64::MAX),
-        cpu_quota: options.cpu_quota,
-        cpuset_cpus: options.cpuset_cpus.clone(),
-        cgroup_parent: options.cgroup_parent.clone(),
-        blkio_weight: u16::try_from(options.blkio_weight).unwrap_or(u16::MAX),
-        devices: options.devices.clone(),
-        device_requests: device_requests(&reserved.generic_resources),
-        device_cgroup_rules: (!options.device_cgroup_rules.is_empty())
-            .then(|| options.device_cgroup_rules.clone()),
-        oom_kill_disable: options.oom_kill_disable.then_some(true),
-        ulimits: (!ulimits.is_empty()).then(|| ulimits.to_vec()),
-        ..Default::default()
-    }
-}
-
-/// Returns what a service asks of vendors' devices as a container does it: what a swarm counts, one host only shares.
-fn device_requests(wanted: &[types::GenericResource]) -> Option<Vec<types::DeviceRequest>> {
-    let mut all: BTreeMap<&str, types::DeviceRequest> = BTreeMap::new();
-    for resource in wanted {
-        let (kind, count, id) = match (&resource.discrete, &resource.named) {
-            (Some(some), _) => (&some.kind, some.value, None),
-            (None, Some(one)) => (&one.kind, 0, Some(one.value.clone())),
-            (None, None) => continue,
-        };
-        let (vendor, class) = kind.split_once('/').unwrap_or(("", kind));
-        let request = all.entry(kind).or_insert_with(|| types::DeviceRequest {
-            // Docker knows the vendors that it knows by their short names.
-            driver: vendor.strip_suffix(".com").unwrap_or(vendor).to_owned(),
-            capabilities: Some(vec![vec![class.to_owned()]]),
-            ..Default::default()
-        });
-        request.count = count;
-        if let Some(id) = id {
-            request.device_ids.get_or_insert_default().push(id);
-        }
-    }
-    (!all.is_empty()).then(|| all.into_values().collect())
 }
 
 /// Returns the networks of a service, that with the highest priority first.

@@ -12,6 +12,7 @@ mod act;
 mod bake;
 mod body;
 mod config;
+mod container;
 mod follow;
 mod look;
 mod observe;
