@@ -199,7 +199,6 @@ async fn schema_2_manifests_of_docker_are_pulled_and_unknown_names_are_told_in_d
 }
 
 #[tokio::test]
-#[ignore = "oracle: docker-registry, skopeo"]
 async fn twenty_pulls_at_once_fetch_each_blob_once() {
     let fake = Fake::new(Behaviour::default()).await;
     let name = fake.publish("load/demo:1", tarball(&[("a", &noise(100_000))])).await;
@@ -211,7 +210,6 @@ async fn twenty_pulls_at_once_fetch_each_blob_once() {
 }
 
 #[tokio::test]
-#[ignore = "oracle: docker-registry, skopeo"]
 async fn a_bearer_token_is_fetched_once_and_never_follows_a_redirect() {
     let storage = Fake::new(Behaviour::default()).await;
     let behaviour =
@@ -235,7 +233,6 @@ async fn a_bearer_token_is_fetched_once_and_never_follows_a_redirect() {
 }
 
 #[tokio::test]
-#[ignore = "oracle: docker-registry, skopeo"]
 async fn busy_servers_are_waited_for_and_broken_downloads_resumed() {
     let fake = Fake::new(Behaviour { busy_first: 2, cut_blobs: true, ..Behaviour::default() }).await;
     let name = fake.publish("slow/demo:1", gzip(&tarball(&[("a", &noise(400_000))]))).await;
@@ -248,7 +245,6 @@ async fn busy_servers_are_waited_for_and_broken_downloads_resumed() {
 }
 
 #[tokio::test]
-#[ignore = "oracle: docker-registry, skopeo"]
 async fn wrong_bytes_are_refused_and_leave_no_image() {
     let fake = Fake::new(Behaviour { corrupt_blobs: true, ..Behaviour::default() }).await;
     let name = fake.publish("evil/demo:1", tarball(&[("a", &noise(1000))])).await;
@@ -260,7 +256,6 @@ async fn wrong_bytes_are_refused_and_leave_no_image() {
 }
 
 #[tokio::test]
-#[ignore = "oracle: docker-registry, skopeo"]
 async fn the_manifest_of_this_platform_is_chosen_and_the_index_kept_for_peers() {
     let fake = Fake::new(Behaviour::default()).await;
     let name = fake.publish("multi/amd:1", tarball(&[("a", b"a")])).await;
@@ -297,7 +292,6 @@ async fn the_manifest_of_this_platform_is_chosen_and_the_index_kept_for_peers() 
 }
 
 #[tokio::test]
-#[ignore = "oracle: docker-registry, skopeo"]
 async fn imported_images_come_from_peers_and_a_lying_peer_is_passed_over() {
     let (ours, _root) = store().await;
     let image = import(&ours, "local/only:1", tarball(&[("a", &noise(50_000))])).await;
