@@ -529,4 +529,24 @@ mod tests {
             .collect();
         assert!(lost.is_empty(), "{}", lost.join("\n"));
     }
+
+    /// A manager of before such values were judged may have let them pass.
+    #[test]
+    fn what_is_beyond_its_range_stays_so_and_is_refused() {
+        let asks = |change: &dyn Fn(&mut HostOptions)| {
+            let mut host = HostOptions::default();
+            change(&mut host);
+            let container =
+                ContainerSpec { args: words(&["arg"]), host: Some(host), ..ContainerSpec::default() };
+            let task = task(TaskSpec { container: container.clone(), ..TaskSpec::default() });
+            let around =
+                Around { node: NodeId(2), network_mode: NetworkMode::Host, swarm: None, files: Vec::new() };
+            config(&task, &container, around).check().map_err(|error| error.to_string())
+        };
+        assert_eq!(asks(&|_| {}), Ok(()));
+        let weight = asks(&|host| host.blkio_weight = 70_000).expect_err("a weight");
+        assert!(weight.contains("BlkioWeight"), "{weight}");
+        let swappiness = asks(&|host| host.memory_swappiness = Some(300)).expect_err("a swappiness");
+        assert!(swappiness.contains("MemorySwappiness"), "{swappiness}");
+    }
 }

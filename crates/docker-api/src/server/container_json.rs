@@ -122,6 +122,14 @@ fn networks(container: &Container) -> BTreeMap<String, types::EndpointSettings> 
     container.networks.iter().map(|(name, e)| (name.clone(), json(name, e))).collect()
 }
 
+/// What a list shows of it. *Source:* Docker API `ContainerSummary.HostConfig`.
+fn summary_host(from: &engine::HostConfig) -> types::SummaryHostConfig {
+    types::SummaryHostConfig {
+        network_mode: from.network_mode.to_string(),
+        annotations: from.annotations.clone(),
+    }
+}
+
 /// A `size` of zero is not shown.
 pub(super) fn summary(container: &Container, size: Size) -> types::ContainerSummary {
     let command: Vec<&str> =
@@ -153,10 +161,7 @@ pub(super) fn summary(container: &Container, size: Size) -> types::ContainerSumm
         labels: container.config.labels.clone(),
         state: container.state.status.as_str().to_owned(),
         status: status_line(container),
-        host_config: types::SummaryHostConfig {
-            network_mode: container.config.host.network_mode.to_string(),
-            annotations: container.config.host.annotations.clone(),
-        },
+        host_config: summary_host(&container.config.host),
         network_settings: types::SummaryNetworks { networks: networks(container) },
         mounts: mounts(container),
         size_rw: signed(size.writable),
@@ -384,6 +389,14 @@ pub(super) fn path_stat(stat: &engine::PathStat) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_shows_annotations() {
+        let annotations = [("note".to_owned(), "text".to_owned())].into();
+        let host = engine::HostConfig { annotations, ..engine::HostConfig::default() };
+        let shown = serde_json::to_value(summary_host(&host)).expect("JSON");
+        assert_eq!(shown, json!({"NetworkMode": "bridge", "Annotations": {"note": "text"}}));
+    }
 
     #[test]
     fn ages_are_worded_as_docker_does() {

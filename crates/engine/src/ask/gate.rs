@@ -510,6 +510,7 @@ mod tests {
         refused(|c| c.host.masked_paths = Some(vec!["/../etc".into()]), "MaskedPaths");
         refused(|c| c.host.oom_score_adj = 5000, "oom score adj");
         refused(|c| c.host.resources.pids_limit = Some(-5), "PidsLimit");
+        refused(|c| c.host.resources.memory_swappiness = Some(101), "valid memory swappiness range is 0-100");
         refused(|c| c.host.resources.cpuset_cpus = "0-999999999".into(), "CpusetCpus");
         refused(|c| c.host.resources.cpuset_cpus = "0-8000".into(), "Requested CPUs");
         let link_local = |addresses: &'static [&'static str]| {
