@@ -174,6 +174,8 @@ impl Control for Service {
 mod tests {
     use super::*;
 
+    type Change = fn(&mut PruneRequest);
+
     #[test]
     fn a_prune_that_is_not_understood_removes_nothing() {
         let asked = |change: &dyn Fn(&mut PruneRequest)| {
@@ -187,7 +189,7 @@ mod tests {
             asked(&|r: &mut PruneRequest| (r.keep_duration, r.max_used_space) = (3_600_000_000_000, 7))
                 .unwrap();
         assert_eq!(hour, (Some(vec!["3600s".to_owned()]), 7));
-        let bad: [(&str, fn(&mut PruneRequest)); 5] = [
+        let bad: [(&str, Change); 5] = [
             ("max-used-space", |r| r.max_used_space = -1),
             ("reserved-space", |r| r.keep_bytes = -1),
             ("keep-duration", |r| r.keep_duration = -1),
