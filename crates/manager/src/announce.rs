@@ -4,7 +4,7 @@
 //! a former manager that comes back and finds others who are as late as itself. They are told where they are known to
 //! be, again and again, until they open a session.
 
-use crate::shared::Shared;
+use crate::{InNameOf, shared::Shared};
 use futures::{StreamExt as _, stream};
 use model::{Duration, NodeId, NodeState, Tables};
 use proto::node::{AnnounceRequest, peer_client::PeerClient};
@@ -22,7 +22,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let view = shared.store.view();
         if let Some(request) = announcement(&view) {
             let told = stream::iter(unheard(&view)).for_each_concurrent(AT_ONCE, |(node, addr)| {
-                let (request, channel) = (request.clone(), (shared.connect)(addr, Some(node)));
+                let (request, channel) =
+                    (request.clone(), (shared.connect)(addr, Some(node), &InNameOf::Manager));
                 async move {
                     let mut peer = PeerClient::new(channel);
                     match tokio::time::timeout(LIMIT, peer.announce(request)).await {

@@ -249,7 +249,7 @@ impl Ca for CaService {
     ) -> Result<Response<IssueCertificateReply>, Status> {
         let caller = self.0.authorize(Method::IssueCertificate, &request).await?;
         let request = request.into_inner();
-        if let Leader::At(channel) = self.0.leader(&caller)? {
+        if let Leader::At(channel) = self.0.leader(Method::IssueCertificate, &caller)? {
             let mut leader = CaClient::new(channel);
             return self.0.answer(leader.issue_certificate(on_behalf_of(&caller, request))).await;
         }
@@ -464,7 +464,7 @@ impl Membership for CaService {
     async fn join_raft(&self, request: Request<JoinRaftRequest>) -> Result<Response<JoinRaftReply>, Status> {
         let caller = self.0.authorize(Method::JoinRaft, &request).await?;
         let request = request.into_inner();
-        if let Leader::At(channel) = self.0.leader(&caller)? {
+        if let Leader::At(channel) = self.0.leader(Method::JoinRaft, &caller)? {
             let mut leader = MembershipClient::new(channel);
             return self.0.answer(leader.join_raft(on_behalf_of(&caller, request))).await;
         }

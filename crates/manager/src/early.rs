@@ -1,8 +1,10 @@
-//! Judges a call by its head, before a byte of its message is read: who may not call costs no memory.
+//! Judges a call by its head, before a byte of its message is read: who may not call costs no memory. A person's call has
+//! a place from there until its answer has been taken.
 //!
 //! The services judge again what they then do: a message may take its time to come, and rights end meanwhile.
 
-use crate::{authorize::Method, shared::Shared};
+use crate::{authorize::Method, forward::InNameOf, shared::Shared};
+use http_body_util::BodyExt as _;
 use std::{
     convert::Infallible,
     pin::Pin,
@@ -54,15 +56,28 @@ where
         let mut inner = std::mem::replace(&mut self.inner, copy);
         let shared = self.shared.clone();
         Box::pin(async move {
+            let mut place = None;
             // What is no method is answered as that.
-            if let Some(method) = Method::at(request.uri().path())
-                && let Err(refusal) = shared.authorize(method, &head(&request)).await
-            {
-                return Ok(refusal.into_http());
+            if let Some(method) = Method::at(request.uri().path()) {
+                let judged = shared.authorize(method, &head(&request)).await;
+                let entered = judged.and_then(|caller| match InNameOf::caller(method, &caller) {
+                    InNameOf::Person(account) => shared.under_way.take(account).map(Some),
+                    InNameOf::Manager | InNameOf::Node(_) | InNameOf::Stranger | InNameOf::Joiner => Ok(None),
+                });
+                match entered {
+                    Ok(taken) => place = taken,
+                    Err(refusal) => return Ok(refusal.into_http()),
+                }
             }
             let mut answer = inner.call(request).await?;
             shorten(answer.headers_mut());
-            Ok(answer)
+            let Some(place) = place else { return Ok(answer) };
+            Ok(answer.map(|body| {
+                Body::new(body.map_frame(move |frame| {
+                    let _held_until_it_is_taken = &place;
+                    frame
+                }))
+            }))
         })
     }
 }

@@ -1,11 +1,41 @@
 //! Finding the leader, and waiting for its answer.
 
 use crate::{
-    authorize::Caller,
+    authorize::{Caller, Method, Who},
     refusals::{NO_LEADER, no_leader, read_error},
     shared::Shared,
+    under_way::Account,
 };
+use model::NodeId;
 use tonic::{Status, transport::Channel};
+
+/// In whose name a manager calls on another. What it says itself keeps the swarm together, and must not wait behind what it
+/// passes on: whoever has a connection for one of these uses it for no other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InNameOf {
+    /// The manager itself.
+    Manager,
+    /// A node that asks for something of its own.
+    Node(NodeId),
+    Person(Account),
+    /// Somebody who has a password to show, or nothing: also what the leader is told of such people.
+    Stranger,
+    /// A host that has no certificate yet.
+    Joiner,
+}
+
+impl InNameOf {
+    /// Returns in whose name a call is passed on.
+    pub(crate) fn caller(method: Method, caller: &Caller) -> Self {
+        match (&caller.who, &caller.claim) {
+            (_, _) if method == Method::Login => Self::Stranger,
+            (Who::Person(_), Some((claim, _))) => Self::Person(Account::of(claim)),
+            (Who::Person(_), None) => Self::Person(Account::Nobody),
+            (Who::Node { id, .. }, _) => Self::Node(*id),
+            (Who::Nobody, _) => Self::Joiner,
+        }
+    }
+}
 
 /// Where a decision is to be made.
 pub(crate) enum Leader {
@@ -14,17 +44,19 @@ pub(crate) enum Leader {
 }
 
 impl Shared {
-    /// Returns where the leader is.
+    /// Returns where the leader is, and the way that a call of this caller takes there.
     ///
     /// # Errors
     /// UNAVAILABLE: there is none, or whoever forwarded this was wrong about us.
-    pub(crate) fn leader(&self, caller: &Caller) -> Result<Leader, Status> {
+    pub(crate) fn leader(&self, method: Method, caller: &Caller) -> Result<Leader, Status> {
         let now = self.store.leader_now();
         if now.me {
             return Ok(Leader::Me);
         }
         match now.leader {
-            Some((raft_id, addr)) if !caller.forwarded => Ok(Leader::At(self.member(raft_id, addr))),
+            Some((raft_id, addr)) if !caller.forwarded => {
+                Ok(Leader::At(self.member(raft_id, addr, &InNameOf::caller(method, caller))))
+            }
             Some(_) | None => Err(no_leader()),
         }
     }

@@ -1,6 +1,7 @@
 //! The way of a note into the log and the history of the swarm.
 
 use crate::{
+    InNameOf,
     notes::{Kind, NAME_CHARS_MAX, Note, clean, record},
     refusals::no_leader,
     shared::Shared,
@@ -55,7 +56,10 @@ impl Shared {
                 object: note.object,
                 message: note.message,
             };
-            return MembershipClient::new(self.member(raft_id, addr)).note(request).await.map(drop);
+            return MembershipClient::new(self.member(raft_id, addr, &InNameOf::Stranger))
+                .note(request)
+                .await
+                .map(drop);
         }
         let record = record(note, (self.clock)())?;
         self.change(vec![Change::Put(Object::Audit(Arc::new(record)))]).await.map(drop)

@@ -62,10 +62,13 @@ pub mod tables;
 mod tests;
 mod trouble;
 mod turns;
+mod under_way;
 mod vouch;
 mod work;
 
 pub use authorize::Method;
+pub use forward::InNameOf;
+pub use under_way::{Account, Place, USERS_UNDER_WAY_MAX, UnderWay};
 pub use vouch::voucher;
 
 use authorize::{Evidence, Who};
@@ -90,8 +93,8 @@ use tonic::{
 };
 
 /// Returns a (lazily connecting) channel to the manager at this address, authenticated both ways; if the node is named,
-/// to this very one or nowhere.
-pub type Connect = Arc<dyn Fn(SocketAddr, Option<NodeId>) -> Channel + Send + Sync>;
+/// to this very one or nowhere. What is asked in different names shares no connection.
+pub type Connect = Arc<dyn Fn(SocketAddr, Option<NodeId>, &InNameOf) -> Channel + Send + Sync>;
 /// Returns true if a host answers at this address: it takes a connection or refuses it. May take for ever.
 pub type Answers = Arc<dyn Fn(SocketAddr) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 /// Returns the time.
@@ -121,6 +124,8 @@ pub struct Options {
     pub clock: Clock,
     /// This manager is about to go on without the others.
     pub recovering: Arc<AtomicBool>,
+    /// Of people, at this manager: what else it does for them takes its place there, too.
+    pub under_way: UnderWay,
 }
 
 impl std::fmt::Debug for Options {

@@ -6,6 +6,7 @@ use crate::{
     clock::{LeaderClock, Set},
     dispatcher::sessions::Sessions,
     doubts::Doubts,
+    forward::InNameOf,
     inbox::Inbox,
     notes::{Kind, Note, Notes},
     presence::{ClusterAcks, Presence},
@@ -14,6 +15,7 @@ use crate::{
     stalls::Stalls,
     standing::Known,
     turns::Turns,
+    under_way::UnderWay,
 };
 use model::{Batch, Change, Duration, NodeId, Role, Tables, Timestamp};
 use std::{
@@ -86,6 +88,7 @@ pub(crate) struct Shared {
     pub(crate) logins: Arc<Semaphore>,
     /// Turns at looking ahead, which is a plan for all services, some times over.
     pub(crate) outlooks: Turns,
+    pub(crate) under_way: UnderWay,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -125,6 +128,7 @@ impl Shared {
             refusals: AtomicU64::new(0),
             logins: Arc::new(Semaphore::new(LOGINS_AT_ONCE)),
             outlooks: Turns::default(),
+            under_way: options.under_way,
             looked_again: Mutex::default(),
             cancel: CancellationToken::new(),
         }
@@ -268,10 +272,10 @@ impl Shared {
     }
 
     /// Returns a channel to a member of Raft: to the very node that the state says it is, if it says so.
-    pub(crate) fn member(&self, raft_id: u64, addr: SocketAddr) -> Channel {
+    pub(crate) fn member(&self, raft_id: u64, addr: SocketAddr, name: &InNameOf) -> Channel {
         let view = self.store.view();
         let node = view.nodes.values().find(|n| n.manager.is_some_and(|m| m.raft_id == raft_id));
-        (self.connect)(addr, node.map(|n| n.id))
+        (self.connect)(addr, node.map(|n| n.id), name)
     }
 
     /// Decides on the newest view and writes; decides anew when the plan or the dispatcher wrote to the same

@@ -4,7 +4,7 @@
 //! Any of them may say that another one joined since: they could have made it a member themselves. Who is none of theirs
 //! and cannot name itself one of them finds nobody to speak for it.
 
-use crate::Connect;
+use crate::{Connect, InNameOf};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use model::{Duration, NodeId};
 use proto::{
@@ -36,7 +36,8 @@ pub fn voucher(
         let asked: FuturesUnordered<_> = known
             .into_iter()
             .map(|(addr, at)| {
-                let (mut manager, request) = (MembershipClient::new(connect(addr, at)), request.clone());
+                let (mut manager, request) =
+                    (MembershipClient::new(connect(addr, at, &InNameOf::Manager)), request.clone());
                 async move { (addr, manager.vouch(request).await) }
             })
             .collect();

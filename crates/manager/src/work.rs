@@ -6,7 +6,7 @@ use crate::{
     WORK_BYTES_MAX,
     authorize::{Method, on_behalf_of},
     control::{find, is_of, may_demote, validate_attachment},
-    forward::Leader,
+    forward::{InNameOf, Leader},
     refusals::{membership_error, no_leader},
     shared::Shared,
     standing::{Known, Standing},
@@ -45,7 +45,7 @@ macro_rules! on_the_leader {
     ($self:ident, $request:ident, $method:ident, $rpc:ident) => {{
         let caller = $self.0.authorize(Method::$method, &$request).await?;
         let message = $request.into_inner();
-        if let Leader::At(channel) = $self.0.leader(&caller)? {
+        if let Leader::At(channel) = $self.0.leader(Method::$method, &caller)? {
             let mut leader = WorkClient::new(channel);
             return $self.0.answer(leader.$rpc(on_behalf_of(&caller, message))).await;
         }
@@ -136,7 +136,8 @@ impl Work for WorkService {
                 Err(store::MembershipError::NotLeader { leader: Some((raft_id, addr)) })
                     if !caller.forwarded && self.is_to_be_manager() =>
                 {
-                    let mut leader = WorkClient::new(self.0.member(raft_id, addr));
+                    let way = InNameOf::caller(Method::Leave, &caller);
+                    let mut leader = WorkClient::new(self.0.member(raft_id, addr, &way));
                     return leader.leave(on_behalf_of(&caller, message)).await;
                 }
                 Err(error) => return Err(membership_error(&error)),

@@ -2,13 +2,16 @@
 //!
 //! HTTP/2 has one window for all streams of a connection, and so many streams: what somebody asks for and does not take
 //! holds up whatever else is on the same one. So Raft, sessions and what managers ask each other have connections that
-//! people never use ([`Lane`]), and it takes more than a few answers that are left where they are to fill one of theirs.
+//! nothing else uses ([`Lane`]), also not what a manager passes on for others; and all that users may have under way at a
+//! manager ([`UnderWay`]), left where it is, does not fill one of theirs.
 
 use crate::gate::Gate;
+use manager::{Account, InNameOf, USERS_UNDER_WAY_MAX, UnderWay};
 use model::{NodeId, Role};
 use pki::{Credentials, Expected};
 use std::{
     collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher as _},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -26,20 +29,44 @@ enum Whom {
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Lane {
-    /// What keeps the swarm together.
+    /// What keeps the swarm together: this node's own words.
     Swarm,
     /// Content of images: as fast as a disk takes it.
     Images,
+    /// What a manager passes on for nodes: a few lanes, that of one node the same one.
+    Nodes(u64),
     /// What people ask, at whatever pace they take the answers: a few lanes, those of one account in the same one.
     People(u64),
+    /// Passwords that somebody tries out, at the pace of a slow hash, and what is told of those who were refused.
+    Strangers,
+    /// Hosts that would be nodes.
+    Joiners,
 }
 
-/// How many lanes the users of the swarm have; one more is the operators'.
+/// How many lanes the users of the swarm have, and nodes; one more is the operators'.
 const LANES: u64 = 4;
 /// How much of one answer may be under way to somebody who does not take it. *Unit:* bytes.
 const ANSWER_WINDOW: u32 = 128 << 10;
-/// Of all answers in a lane: they are held in memory. *Unit:* bytes.
-const ANSWERS_WINDOW: u32 = 16 << 20;
+/// Of all answers in a lane, which are held in memory: as much as those have that users may have under way at a manager.
+/// *Unit:* bytes.
+const ANSWERS_WINDOW: u32 = 64 << 20;
+const _: () = assert!(ANSWERS_WINDOW as usize >= USERS_UNDER_WAY_MAX * ANSWER_WINDOW as usize);
+
+/// Returns one of a few numbers, the same one each time.
+fn lane(of: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish() % LANES
+}
+
+impl Lane {
+    fn of_people(account: &Account) -> Self {
+        Self::People(match account {
+            Account::Operator { .. } => LANES,
+            Account::User(_) | Account::Nobody => lane(account),
+        })
+    }
+}
 
 /// Channels to other nodes. A channel connects when first used and again whenever it broke.
 #[derive(Debug)]
@@ -47,6 +74,7 @@ pub(crate) struct Connections {
     credentials: Credentials,
     gate: Arc<Gate>,
     channels: Mutex<BTreeMap<(SocketAddr, Whom, Lane), Channel>>,
+    under_way: UnderWay,
     /// Where the connections live, whoever asks for them first.
     runtime: Handle,
 }
@@ -54,7 +82,8 @@ pub(crate) struct Connections {
 impl Connections {
     /// The connections live on the threads of whoever calls this.
     pub(crate) fn new(credentials: Credentials, gate: Arc<Gate>) -> Self {
-        Self { credentials, gate, channels: Mutex::default(), runtime: Handle::current() }
+        let (channels, under_way) = Default::default();
+        Self { credentials, gate, channels, under_way, runtime: Handle::current() }
     }
 
     /// Returns who may be called on.
@@ -64,6 +93,11 @@ impl Connections {
 
     pub(crate) fn credentials(&self) -> &Credentials {
         &self.credentials
+    }
+
+    /// Returns the places of what people have under way at this node, if it is a manager.
+    pub(crate) fn under_way(&self) -> &UnderWay {
+        &self.under_way
     }
 
     /// Returns a channel that ends at a manager, if named at this very one, or nowhere.
@@ -77,10 +111,21 @@ impl Connections {
     }
 
     /// Returns a channel for what a person asks, that ends at a manager, if named at this very node, or nowhere.
-    /// `account`: of a user of the swarm; `None`: an operator.
-    pub(crate) fn people(&self, addr: SocketAddr, node: Option<NodeId>, account: Option<u64>) -> Channel {
-        let lane = account.map_or(LANES, |account| account % LANES);
-        self.channel(addr, node.map_or(Whom::Manager, Whom::Node), Lane::People(lane))
+    pub(crate) fn people(&self, addr: SocketAddr, node: Option<NodeId>, account: &Account) -> Channel {
+        self.channel(addr, node.map_or(Whom::Manager, Whom::Node), Lane::of_people(account))
+    }
+
+    /// Returns a channel for what a manager asks another in somebody's name, that ends at a manager, if named at this very
+    /// node, or nowhere.
+    pub(crate) fn in_name_of(&self, addr: SocketAddr, node: Option<NodeId>, name: &InNameOf) -> Channel {
+        let lane = match name {
+            InNameOf::Manager => Lane::Swarm,
+            InNameOf::Node(node) => Lane::Nodes(lane(node)),
+            InNameOf::Person(account) => Lane::of_people(account),
+            InNameOf::Stranger => Lane::Strangers,
+            InNameOf::Joiner => Lane::Joiners,
+        };
+        self.channel(addr, node.map_or(Whom::Manager, Whom::Node), lane)
     }
 
     /// Returns a new channel to a manager that begins with the certificate of now; it is not kept.
@@ -107,7 +152,7 @@ impl Connections {
         let admit: pki::tls::Admit = Arc::new(move |identity| gate.may_be_called(identity.node, as_manager));
         let connector = pki::tls::connector(&self.credentials, expected);
         let endpoint = match lane {
-            Lane::Swarm | Lane::Images => endpoint(addr),
+            Lane::Swarm | Lane::Images | Lane::Nodes(_) | Lane::Strangers | Lane::Joiners => endpoint(addr),
             Lane::People(_) => endpoint(addr)
                 .initial_stream_window_size(ANSWER_WINDOW)
                 .initial_connection_window_size(ANSWERS_WINDOW),
@@ -134,7 +179,7 @@ mod tests {
     use super::*;
     use crate::peer::open_tunnel;
     use futures::{StreamExt as _, stream::BoxStream};
-    use model::ClusterId;
+    use model::{ClusterId, UserId};
     use pki::{NodeKey, RootCa, tls::Listener};
     use proto::node::{
         AnnounceReply, AnnounceRequest, Bytes as Chunk, ReadBlobRequest, ResolveImageReply,
@@ -209,10 +254,18 @@ mod tests {
             crate::port::serve(routes, listener, CancellationToken::new()).await.unwrap();
         });
         let connections = Connections::new(member(2), Arc::new(Gate::new(cluster)));
-        let asked = |account: Option<u64>| open_tunnel(connections.people(addr, Some(there), account));
+        let user = |id: u128| Account::User(UserId(id));
+        // Somebody of each lane.
+        let one_of = |lane: u64| (0..).map(user).find(|user| self::lane(user) == lane).expect("a user");
+        let users: Vec<Account> = (0..LANES).map(one_of).collect();
+        let operator = Account::Operator { uid: 0, name: "root".into(), host: "h".into() };
+        let asked = |account: &Account| {
+            let place = connections.under_way().take(account.clone()).expect("a place");
+            open_tunnel(connections.people(addr, Some(there), account), place)
+        };
         let mut untaken = Vec::new();
         for _ in 0..64 {
-            untaken.push(timeout(SOON, asked(Some(0))).await.expect("a way").unwrap());
+            untaken.push(timeout(SOON, asked(&users[0])).await.expect("a way").unwrap());
         }
         let answered = async |channel: Channel| {
             let mut other = PeerClient::new(channel);
@@ -221,7 +274,10 @@ mod tests {
         answered(connections.manager(addr, Some(there))).await;
         answered(connections.manager(addr, None)).await;
         answered(connections.images(addr, there)).await;
-        for account in [None, Some(1), Some(LANES)] {
+        for name in [InNameOf::Manager, InNameOf::Node(NodeId(5)), InNameOf::Stranger, InNameOf::Joiner] {
+            answered(connections.in_name_of(addr, None, &name)).await;
+        }
+        for account in [&operator, &users[1], &users[0]] {
             let mut other = timeout(SOON, asked(account)).await.expect("a way").unwrap();
             let mut answer = vec![0; 4 << 20];
             timeout(SOON, other.read_exact(&mut answer)).await.expect("all of it").unwrap();
@@ -232,8 +288,16 @@ mod tests {
         timeout(SOON, last.read_exact(&mut answer)).await.expect("all of it").unwrap();
         let channels = connections.channels.lock().unwrap();
         let lanes: Vec<Lane> = channels.keys().map(|(_, _, lane)| *lane).collect();
+        let others = [Lane::Images, Lane::Nodes(lane(&NodeId(5))), Lane::Strangers, Lane::Joiners];
         let people = [0, 1, LANES].map(Lane::People);
-        assert!(people.iter().all(|lane| lanes.contains(lane)), "{lanes:?}");
-        assert_eq!(lanes.len(), 6, "no lane of people is one of the swarm's or of images: {lanes:?}");
+        assert!(people.iter().chain(&others).all(|lane| lanes.contains(lane)), "{lanes:?}");
+        assert_eq!(lanes.len(), 9, "each has its own, and two are the swarm's: {lanes:?}");
+
+        // A way that is over leaves its place to another.
+        let under_way = connections.under_way();
+        let full: Vec<_> = std::iter::from_fn(|| under_way.take(users[0].clone()).ok()).collect();
+        untaken.pop();
+        drop(under_way.take(users[0].clone()).expect("the place of a way that is over"));
+        drop(full);
     }
 }

@@ -4,7 +4,7 @@
 use crate::{clock::clock, connect::Connections, managers::ask_a_manager, record::Folder};
 use docker_api::server::{BoxedIo, FrontDoor, Origin, Relayed};
 use futures::{Stream, StreamExt, TryStreamExt};
-use manager::{Admitted, Method};
+use manager::{Account, Admitted, Method, Place};
 use model::{Incarnation, NodeId};
 use proto::{
     PersonalClaim, WireId as _,
@@ -148,7 +148,13 @@ impl PeerService {
     }
 
     /// Serves a connection to this node's own front door through the streams of a call.
-    fn enter(&self, origin: Origin, mut incoming: Streaming<Chunk>) -> Result<Response<ChunkStream>, Status> {
+    /// `place`: of whom it is for; free again at its end.
+    fn enter(
+        &self,
+        origin: Origin,
+        mut incoming: Streaming<Chunk>,
+        place: Option<Place>,
+    ) -> Result<Response<ChunkStream>, Status> {
         let door =
             self.door.get().ok_or_else(|| Status::unavailable("the front door is not open yet"))?.clone();
         let (ours, theirs) = tokio::io::duplex(CHUNK_BYTES);
@@ -170,7 +176,10 @@ impl PeerService {
         let forward = futures::stream::once(forward).map_ok(|()| None);
         // `backward` ends the tunnel; `forward` alone (a half-close) does not.
         let both = join_until_second_ends(forward.boxed(), backward.boxed());
-        Ok(Response::new(Box::pin(both.try_filter_map(|chunk| async move { Ok(chunk) }))))
+        let chunks = both.try_filter_map(|chunk| async move { Ok(chunk) });
+        Ok(Response::new(Box::pin(chunks.inspect(move |_| {
+            let _held_until_it_ends = &place;
+        }))))
     }
 }
 
@@ -185,14 +194,15 @@ impl Peer for PeerService {
 
     async fn tunnel(&self, request: Request<Streaming<Chunk>>) -> Result<Response<ChunkStream>, Status> {
         self.admit(Method::Tunnel, &request)?;
-        self.enter(Origin::Peer, request.into_inner())
+        self.enter(Origin::Peer, request.into_inner(), None)
     }
 
     async fn relay(&self, request: Request<Streaming<Chunk>>) -> Result<Response<ChunkStream>, Status> {
         let gate = self.connections.gate();
         let (claim, node) =
             gate.judge(|known| manager::admit_person(Method::Relay, &request, known, clock()))?;
-        self.enter(Origin::Relay(Relayed { claim, node }), request.into_inner())
+        let place = self.connections.under_way().take(Account::of(&claim))?;
+        self.enter(Origin::Relay(Relayed { claim, node }), request.into_inner(), Some(place))
     }
 
     async fn resolve_image(
@@ -283,14 +293,14 @@ fn join_until_second_ends<T: Send + 'static>(
     })
 }
 
-/// Opens a raw connection to the front door of the node at the other end of `channel`.
+/// Opens a raw connection to the front door of the node at the other end of `channel`, with the place of whom it is for.
 ///
 /// # Errors
 /// The node does not answer, or does not let this node in.
-pub(crate) async fn open_tunnel(channel: Channel) -> Result<BoxedIo, Status> {
+pub(crate) async fn open_tunnel(channel: Channel, place: Place) -> Result<BoxedIo, Status> {
     let (to_node, outgoing) = outgoing();
     let incoming = PeerClient::new(channel).tunnel(outgoing).await?.into_inner();
-    Ok(joined(to_node, incoming))
+    Ok(joined(to_node, incoming, Some(place)))
 }
 
 /// Opens a raw connection to the front door of the manager at the other end of `channel`, for the person who claims to
@@ -301,7 +311,7 @@ pub(crate) async fn open_tunnel(channel: Channel) -> Result<BoxedIo, Status> {
 pub(crate) async fn open_relay(channel: Channel, claim: PersonalClaim) -> Result<BoxedIo, Status> {
     let (to_node, outgoing) = outgoing();
     let incoming = PeerClient::with_interceptor(channel, claim).relay(outgoing).await?.into_inner();
-    Ok(joined(to_node, incoming))
+    Ok(joined(to_node, incoming, None))
 }
 
 fn outgoing() -> (mpsc::Sender<Chunk>, ReceiverStream<Chunk>) {
@@ -310,10 +320,13 @@ fn outgoing() -> (mpsc::Sender<Chunk>, ReceiverStream<Chunk>) {
 }
 
 /// Makes one connection of the two streams of a call.
-fn joined(to_node: mpsc::Sender<Chunk>, incoming: Streaming<Chunk>) -> BoxedIo {
-    let reader = StreamReader::new(incoming.map(|chunk| match chunk {
-        Ok(chunk) => Ok(chunk.data),
-        Err(status) => Err(std::io::Error::other(status)),
+fn joined(to_node: mpsc::Sender<Chunk>, incoming: Streaming<Chunk>, place: Option<Place>) -> BoxedIo {
+    let reader = StreamReader::new(incoming.map(move |chunk| {
+        let _held_until_it_ends = &place;
+        match chunk {
+            Ok(chunk) => Ok(chunk.data),
+            Err(status) => Err(std::io::Error::other(status)),
+        }
     }));
     let sink = PollSender::new(to_node);
     let sink = futures::SinkExt::with(sink, |data| async move {

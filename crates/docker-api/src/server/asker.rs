@@ -17,11 +17,7 @@ use super::ApiError;
 use axum::http::{HeaderMap, header::AUTHORIZATION};
 use model::{NodeId, PersonRole};
 use proto::control::{Operator, PersonClaim, UserCertificate, person_claim::Proof};
-use std::{
-    fmt,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    net::SocketAddr,
-};
+use std::{fmt, net::SocketAddr};
 
 /// Where a connection comes from, and what it proved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,18 +164,6 @@ impl Asker {
     /// Returns true if the person is a user of the swarm who proved it by a certificate.
     pub fn has_certificate(&self) -> bool {
         matches!(self.claim, Some(PersonClaim { proof: Some(Proof::Certificate(_)), .. }))
-    }
-
-    /// Returns a number that stands for the account of a user of the swarm, as far as what he showed says; `None`: an
-    /// operator, or nobody.
-    pub fn account(&self) -> Option<u64> {
-        let mut hasher = DefaultHasher::new();
-        match self.claim.as_ref()?.proof.as_ref()? {
-            Proof::Operator(_) => return None,
-            Proof::Token(token) => token.hash(&mut hasher),
-            Proof::Certificate(certificate) => certificate.user.hash(&mut hasher),
-        }
-        Some(hasher.finish())
     }
 
     /// Returns nobody in particular, who comes from the same place and has a password to show.

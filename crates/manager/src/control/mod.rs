@@ -92,7 +92,7 @@ macro_rules! for_the_leader {
     ($self:ident, $request:ident, $method:ident, $rpc:ident) => {{
         let caller = $self.0.authorize(Method::$method, &$request).await?;
         let message = $request.into_inner();
-        if let Leader::At(channel) = $self.0.leader(&caller)? {
+        if let Leader::At(channel) = $self.0.leader(Method::$method, &caller)? {
             let mut leader = ControlClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
             return $self.0.answer(leader.$rpc(on_behalf_of(&caller, message))).await;
         }
@@ -129,7 +129,7 @@ impl Control for ControlService {
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<Self::ListStream>, Status> {
         let caller = self.0.authorize(Method::List, &request).await?;
         let message = request.into_inner();
-        if let Leader::At(channel) = self.0.leader(&caller)? {
+        if let Leader::At(channel) = self.0.leader(Method::List, &caller)? {
             let mut leader = ControlClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
             let chunks = self.0.answer(leader.list(on_behalf_of(&caller, message))).await?.into_inner();
             return Ok(Response::new(chunks.boxed()));
@@ -265,7 +265,7 @@ impl Control for ControlService {
 
     async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
         let caller = self.0.authorize(Method::Backup, &request).await?;
-        if let Leader::At(channel) = self.0.leader(&caller)? {
+        if let Leader::At(channel) = self.0.leader(Method::Backup, &caller)? {
             let mut leader = ControlClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
             let asked = leader.backup(on_behalf_of(&caller, BackupRequest {}));
             return Ok(Response::new(self.0.answer(asked).await?.into_inner().boxed()));

@@ -11,7 +11,7 @@ pub(crate) mod term;
 pub(crate) mod told;
 
 use crate::{
-    NEWS_BYTES_MAX,
+    InNameOf, NEWS_BYTES_MAX,
     authorize::Method,
     clock::heartbeat_period,
     doubts::Marks,
@@ -159,8 +159,8 @@ impl Shared {
         let (raft_id, addr) = leadership.leader.ok_or_else(no_leader)?;
         let wall = self.even_time().0;
         let request = AliveRequest { nodes: alive.into_iter().map(alive_to_wire).collect(), wall };
-        let mut client =
-            LivenessClient::new(self.member(raft_id, addr)).max_decoding_message_size(NEWS_BYTES_MAX);
+        let mut client = LivenessClient::new(self.member(raft_id, addr, &InNameOf::Manager))
+            .max_decoding_message_size(NEWS_BYTES_MAX);
         let reply = tokio::time::timeout(Duration::from_secs(5), client.alive(request))
             .await
             .map_err(|_| Status::deadline_exceeded("the leader does not answer"))?;
@@ -189,7 +189,7 @@ impl Shared {
             return self.inbox.put(observation).await;
         }
         let (raft_id, addr) = leadership.leader.ok_or_else(no_leader)?;
-        let mut client = LivenessClient::new(self.member(raft_id, addr));
+        let mut client = LivenessClient::new(self.member(raft_id, addr, &InNameOf::Manager));
         tokio::time::timeout(Duration::from_secs(15), client.observe(observation_to_wire(observation)))
             .await
             .map_err(|_| Status::deadline_exceeded("the leader does not answer"))??;

@@ -1,5 +1,6 @@
 //! What the tests of this room share, and whole swarms in one process.
 
+mod crowds;
 mod hostile;
 mod identity;
 mod linear;

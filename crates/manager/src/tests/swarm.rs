@@ -1,7 +1,7 @@
 //! A swarm in one process: real managers, stores, certificates and TLS on loopback, real agents on fake hosts.
 
 use super::links::Links;
-use crate::{Manager, Options, ca};
+use crate::{InNameOf, Manager, Options, ca};
 use agent::{Agent, fake::FakeHost};
 use model::*;
 use pki::{Credentials, Expected, NodeKey, RootCa, tls};
@@ -20,7 +20,7 @@ use proto::{
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
     },
     time::{Instant, SystemTime},
@@ -81,6 +81,8 @@ pub(super) struct Faults {
     pub(super) broken_clock: Arc<AtomicBool>,
     /// Why it has ended by itself.
     pub(super) ended: Arc<OnceLock<String>>,
+    /// In whose names it called on other managers, but its own.
+    pub(super) called_for: Arc<Mutex<Vec<InNameOf>>>,
 }
 
 /// Returns the managers that a node last heard of.
@@ -152,11 +154,15 @@ impl Running {
             leader.wait_for(|l| l.me).await.unwrap();
             opened.handle().propose(first).await.unwrap();
         }
-        let (peers, wires) = (credentials.clone(), links.clone());
-        let to_manager: crate::Connect =
-            Arc::new(move |to, node| channel_to(&peers, wires.through(addr, to), node));
+        let (peers, wires, faults) = (credentials.clone(), links.clone(), Faults::default());
+        let noted = faults.called_for.clone();
+        let to_manager: crate::Connect = Arc::new(move |to, node, name: &InNameOf| {
+            if *name != InNameOf::Manager {
+                noted.lock().unwrap().push(name.clone());
+            }
+            channel_to(&peers, wires.through(addr, to), node)
+        });
         let vouch = crate::voucher(opened.handle(), to_manager.clone(), move || seeds());
-        let faults = Faults::default();
         let broken = faults.broken_clock.clone();
         let clock_ahead = Arc::new(AtomicI64::new(0));
         let ahead = clock_ahead.clone();
@@ -172,6 +178,7 @@ impl Running {
             answers: Arc::new(|_| Box::pin(std::future::ready(false))),
             clock,
             recovering: Arc::default(),
+            under_way: crate::UnderWay::default(),
         });
         let cancel = CancellationToken::new();
         let mut tasks = JoinSet::new();

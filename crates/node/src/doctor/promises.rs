@@ -100,9 +100,15 @@ pub const SECURITY: &[Promise] = &[
         &[Check::new("descriptors", kernel::descriptors)],
     ),
     program(
-        "what people ask for and do not take holds up neither Raft, sessions and images nor an operator",
-        "node::connect",
+        "what people ask for and do not take holds up neither Raft, sessions and images nor an operator, on any manager \
+         that passes it on",
+        "node::connect, manager::forward",
         "the swarm's own connections are never used for what people ask",
+    ),
+    program(
+        "one person leaves room at a manager for others",
+        "manager::under_way",
+        "nobody has more under way than is left to all others",
     ),
     program(
         "each field, parameter and part of a path is taken as it is meant, or refused in words; no number asks for more \

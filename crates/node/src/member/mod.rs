@@ -216,7 +216,8 @@ impl Member {
         let connections = Arc::clone(&start.connections);
         let to_agents: agent::Connect = Arc::new(move |addr| connections.manager(addr, None));
         let connections = Arc::clone(&start.connections);
-        let to_manager: manager::Connect = Arc::new(move |addr, node| connections.manager(addr, node));
+        let to_manager: manager::Connect =
+            Arc::new(move |addr, node, name| connections.in_name_of(addr, node, name));
 
         let gate = Arc::clone(start.connections.gate());
         if let Some(handle) = &handle {
@@ -240,6 +241,7 @@ impl Member {
                 answers: Arc::new(|addr| Box::pin(host_answers(addr))),
                 clock: Arc::new(clock),
                 recovering: Arc::clone(&gate.recovering),
+                under_way: start.connections.under_way().clone(),
             });
             let folder = start.folder.clone();
             let seeds =

@@ -29,6 +29,7 @@ use docker_api::server::{
     RestoreRequest, Swarm, SwarmStatus, link,
 };
 use engine::Engine;
+use manager::Account;
 use model::{NodeId, NodeState, Object, Role, with_causes};
 use pki::{Credentials, CredentialsError, JoinToken, UnlockKey, tls::Peer};
 use proto::{
@@ -283,6 +284,10 @@ impl Shared {
     }
 }
 
+fn account(asker: &Asker) -> Account {
+    asker.claim().map_or(Account::Nobody, Account::of)
+}
+
 /// Returns true for a refusal of somebody who could have answered.
 fn is_an_answer(status: &Status) -> bool {
     use tonic::Code;
@@ -515,7 +520,8 @@ impl Swarm for NodeSwarm {
                 .max_decoding_message_size(MESSAGE_MAX)
                 .max_encoding_message_size(MESSAGE_MAX)
         };
-        let dial = |addr| link(current.connections.people(addr, None, asker.account()));
+        let account = account(asker);
+        let dial = |addr| link(current.connections.people(addr, None, &account));
         // A manager that knows a leader passes on to it what it cannot answer itself: no need to ask around.
         if view.store.as_ref().is_some_and(store::Handle::is_current) {
             return Ok(client(own_manager(&view, &current).unwrap_or_else(|| dial(view.addr))));
@@ -565,11 +571,11 @@ impl Swarm for NodeSwarm {
             .as_ref()
             .map(|d| d.addr)
             .ok_or_else(|| ApiError::unavailable(format!("node {node} has not been seen yet")))?;
-        let opened = timeout(
-            MANAGER_LIMIT,
-            open_tunnel(current.connections.people(addr, Some(node), asker.account())),
-        )
-        .await;
+        // A manager has just told him something: he is who he says.
+        let account = account(asker);
+        let place = current.connections.under_way().take(account.clone())?;
+        let channel = current.connections.people(addr, Some(node), &account);
+        let opened = timeout(MANAGER_LIMIT, open_tunnel(channel, place)).await;
         opened
             .map_err(|_| ApiError::unavailable(format!("node {} does not answer", found.display_name())))?
             .map_err(|e| ApiError::unavailable(format!("node {}: {}", found.display_name(), e.message())))
@@ -583,7 +589,7 @@ impl Swarm for NodeSwarm {
         let mut last = "no manager is known".to_owned();
         let attempt = async {
             for addr in managers {
-                let channel = current.connections.people(addr, None, asker.account());
+                let channel = current.connections.people(addr, None, &account(asker));
                 match timeout(RELAY_LIMIT, open_relay(channel, claim.clone())).await {
                     Ok(Ok(io)) => return Ok((addr, io)),
                     Ok(Err(status)) if is_an_answer(&status) => return Err(status.into()),
