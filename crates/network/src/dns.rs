@@ -2,11 +2,13 @@
 //! worker thread and served here on tokio.
 //!
 //! Names of the sandbox's networks are answered from a [`View`], a value the worker replaces; everything
-//! else goes as it is to the container's or the host's name servers, from the host's namespace.
+//! else goes as it is to the container's or the host's name servers, from the host's namespace: for containers that
+//! have a way out, as a question carries whatever its name says. *Source:* CVE-2024-29018.
 //! A name we know that has no address of the family asked for is answered empty and never forwarded.
 
 use crate::{
     address::{self, v4},
+    asking::{Asking, Share},
     spec::{Error, NameSockets, SandboxAttachment},
     state::{self, Overlay, State},
     worker::Job,
@@ -76,6 +78,8 @@ pub(crate) struct View {
     pub(crate) servers: Vec<IpAddr>,
     /// Name of the service that the container is a task of, in lower case; empty: of none.
     pub(crate) service: String,
+    /// The container has a way out: what it asks may leave this host, too.
+    pub(crate) outside: bool,
 }
 
 impl Zone {
@@ -321,6 +325,8 @@ pub(crate) struct Upstream {
     pub(crate) resolvers: Option<Vec<IpAddr>>,
     /// The worker, when the host's namespace is not that of this process.
     pub(crate) worker: Option<mpsc::Sender<Job>>,
+    /// What all containers ask for at once.
+    pub(crate) asking: Asking,
 }
 
 /// A sandbox's server; ends when dropped.
@@ -350,7 +356,7 @@ impl Server {
         let tcp = TcpListener::from_std(sockets.tcp).map_err(failed())?;
         let (sender, receiver) = watch::channel(Arc::new(view));
         let stop = CancellationToken::new();
-        let resolver = Arc::new(Resolver { view: receiver, upstream, turn: AtomicUsize::new(0) });
+        let resolver = Arc::new(Resolver::new(receiver, upstream));
         runtime.spawn(serve(udp, tcp, resolver, stop.clone()));
         Ok(Self { view: sender, stop })
     }
@@ -389,13 +395,17 @@ async fn serve(udp: UdpSocket, tcp: TcpListener, resolver: Arc<Resolver>, stop: 
             },
             accepted = tcp.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let Ok(permit) = connections.clone().try_acquire_owned() else { continue };
+                    let (Ok(permit), Some(place)) =
+                        (connections.clone().try_acquire_owned(), resolver.share.begin())
+                    else {
+                        continue;
+                    };
                     let resolver = resolver.clone();
                     tasks.spawn(async move {
                         if let Err(error) = converse(stream, &resolver).await {
                             debug!(%error, "name query over TCP ended");
                         }
-                        drop(permit);
+                        drop((permit, place));
                     });
                 }
                 Err(error) => {
@@ -446,10 +456,16 @@ enum Transport {
 struct Resolver {
     view: watch::Receiver<Arc<View>>,
     upstream: Upstream,
+    share: Share,
     turn: AtomicUsize,
 }
 
 impl Resolver {
+    fn new(view: watch::Receiver<Arc<View>>, upstream: Upstream) -> Self {
+        let share = upstream.asking.share();
+        Self { view, upstream, share, turn: AtomicUsize::new(0) }
+    }
+
     /// Answers one message; `None` when it is not even a question.
     async fn resolve(&self, question: &[u8], transport: Transport) -> Option<Vec<u8>> {
         let request = Message::from_vec(question).ok()?;
@@ -473,6 +489,7 @@ impl Resolver {
                 message
             }
             Answer::Nothing => reply(&request, ResponseCode::NXDomain),
+            Answer::Foreign if !view.outside => reply(&request, ResponseCode::ServFail),
             Answer::Foreign => match self.ask(&view, question, transport).await {
                 Some(answer) => return Some(answer),
                 None => reply(&request, ResponseCode::ServFail),
@@ -481,8 +498,9 @@ impl Resolver {
         encode(&message, transport, &request)
     }
 
-    /// Asks the outside; the answer is passed on as it came.
+    /// Asks the outside; the answer is passed on as it came. `None`: nobody answers, or too much is asked already.
     async fn ask(&self, view: &View, question: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let _place = self.share.begin()?;
         let servers = if view.servers.is_empty() { self.upstream.servers() } else { view.servers.clone() };
         for server in servers.iter().chain(&servers) {
             let asked = match transport {
@@ -588,7 +606,10 @@ fn name_servers(resolv_conf: &str) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
+    use std::{
+        net::Ipv4Addr,
+        task::{Context, Waker},
+    };
 
     fn view() -> View {
         let mut zone = Zone {
@@ -605,7 +626,8 @@ mod tests {
         let zone = Arc::new(zone);
         let links = [("store", "both"), ("gone", "nobody")];
         let links = links.map(|(alias, known)| (alias.to_owned(), Arc::clone(&zone), known.to_owned()));
-        View { zones: vec![zone], links: links.into(), servers: vec![], service: String::new() }
+        let (links, servers, service) = (links.into(), vec![], String::new());
+        View { zones: vec![zone], links, servers, service, outside: true }
     }
 
     fn ask(name: &str, kind: RecordType, turn: usize) -> Answer {
@@ -632,6 +654,50 @@ mod tests {
         shadowed.links.push(("web".to_owned(), Arc::clone(&shadowed.zones[0]), "both".to_owned()));
         let query = Query::query(Name::from_ascii("web.").unwrap(), RecordType::A);
         assert_eq!(first(shadowed.answer(&query, 0)).as_deref(), Some("10.0.1.4"));
+    }
+
+    /// What is asked outside is asked by the worker, which here never does.
+    #[tokio::test]
+    async fn who_has_no_way_out_or_asks_too_much_has_nothing_asked_for_him() {
+        let question = Message::new(7, MessageType::Query, OpCode::Query);
+        let mut question = question;
+        question.add_query(Query::query(Name::from_ascii("secret.example.com.").unwrap(), RecordType::A));
+        let question = question.to_vec().unwrap();
+        let (worker, mut jobs) = mpsc::channel(16);
+        let upstream = Upstream {
+            resolvers: Some(vec![Ipv4Addr::new(192, 0, 2, 53).into()]),
+            worker: Some(worker),
+            asking: Asking::new(4),
+        };
+        let resolver = |outside| {
+            let view = View { outside, servers: vec![Ipv4Addr::new(192, 0, 2, 54).into()], ..view() };
+            Resolver::new(watch::channel(Arc::new(view)).1, upstream.clone())
+        };
+        let code =
+            |answer: Option<Vec<u8>>| Message::from_vec(&answer.unwrap()).unwrap().metadata.response_code;
+        for transport in [Transport::Udp, Transport::Tcp] {
+            let answer = resolver(false).resolve(&question, transport).await;
+            assert_eq!(code(answer), ResponseCode::ServFail);
+            assert!(jobs.try_recv().is_err(), "it left");
+        }
+
+        let free = resolver(true);
+        let mut cx = Context::from_waker(Waker::noop());
+        let (mut one, mut two) = (
+            Box::pin(free.resolve(&question, Transport::Udp)),
+            Box::pin(free.resolve(&question, Transport::Tcp)),
+        );
+        assert!(one.as_mut().poll(&mut cx).is_pending() && two.as_mut().poll(&mut cx).is_pending());
+        assert!(jobs.try_recv().is_ok() && jobs.try_recv().is_ok(), "both are asked");
+        let third = free.resolve(&question, Transport::Udp).await;
+        assert_eq!(code(third), ResponseCode::ServFail);
+        assert!(jobs.try_recv().is_err(), "two of four are half");
+        let other = resolver(true);
+        let mut others = Box::pin(other.resolve(&question, Transport::Udp));
+        assert!(others.as_mut().poll(&mut cx).is_pending(), "another container still asks");
+        drop(one);
+        let mut next = Box::pin(free.resolve(&question, Transport::Udp));
+        assert!(next.as_mut().poll(&mut cx).is_pending(), "its place is free again");
     }
 
     #[test]

@@ -33,6 +33,7 @@
 //! *Start reading at* `worker::apply`, function `Worker::apply`.
 
 mod address;
+mod asking;
 mod conntrack;
 mod desired;
 mod disk;

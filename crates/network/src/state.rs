@@ -220,6 +220,11 @@ impl Sandbox {
         bridged.find_map(|(leg, _)| leg.address6).map(|net| net.addr())
     }
 
+    /// Tells whether it is on any network that is not internal.
+    pub(crate) fn has_way_out(&self, state: &State) -> bool {
+        self.spec.gateway.is_some() || self.ways_out(state).next().is_some()
+    }
+
     /// The networks of this host that lead to the outside, the one to be taken first.
     pub(crate) fn ways_out<'a>(&self, state: &'a State) -> impl Iterator<Item = (&Leg, &'a LocalBridge)> {
         let leads_out = |leg| {

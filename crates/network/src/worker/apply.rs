@@ -359,7 +359,13 @@ impl Worker {
         });
         let service = sandbox.legs.iter().find_map(|leg| self.state.service_of(leg));
         let service = service.map(str::to_ascii_lowercase).unwrap_or_default();
-        dns::View { zones, links: links.collect(), servers: sandbox.spec.dns.servers.clone(), service }
+        dns::View {
+            zones,
+            links: links.collect(),
+            servers: sandbox.spec.dns.servers.clone(),
+            service,
+            outside: sandbox.has_way_out(&self.state),
+        }
     }
 
     /// Makes the sockets of a sandbox's name server and serves them.

@@ -8,6 +8,7 @@ mod containers;
 mod swarm;
 
 use crate::{
+    asking::Asking,
     desired::Desired,
     disk::Disk,
     dns,
@@ -244,6 +245,7 @@ impl Worker {
         let upstream = dns::Upstream {
             resolvers: options.resolvers.clone(),
             worker: options.host_netns.is_some().then_some(jobs),
+            asking: Asking::for_descriptors(),
         };
         let mut worker = Self {
             state: disk.load()?,

@@ -68,6 +68,7 @@ async fn bridges_are_isolated_and_names_are_answered_within_them() {
     let _one = Server::start(&one.netns_path, "one", 80);
     let _two = Server::start(&two.netns_path, "two", 80);
     let _outside = Server::start(&lab.client(), "outside", 7000);
+    outside_name_server(&lab.client());
 
     assert!(unreachable(&two.netns_path, "10.73.1.2:80"));
     assert!(unreachable(&one.netns_path, "10.73.2.2:80"));
@@ -81,6 +82,16 @@ async fn bridges_are_isolated_and_names_are_answered_within_them() {
     assert_eq!(resolve(&both.netns_path, "one", "AAAA"), (0, vec![]));
     assert_eq!(resolve_tcp(&one.netns_path, "both", "A"), (0, vec!["10.73.1.3".into()]));
     assert_eq!(resolve(&one.netns_path, "3.1.73.10.in-addr.arpa", "PTR"), (0, vec!["both.b1-net.".into()]));
+
+    // What a name says must not leave an internal network either.
+    let (answered, refused) = ((0, vec!["203.0.113.7".to_owned()]), (2, vec![]));
+    assert_eq!(resolve(&both.netns_path, "secret.example.com", "A"), answered);
+    assert_eq!(resolve(&two.netns_path, "secret.example.com", "A"), refused);
+    assert_eq!(resolve_tcp(&two.netns_path, "secret.example.com", "A"), refused);
+    network.connect("two", bridge_sandbox("two", &["b1"]).attachments.remove(0)).await.unwrap();
+    assert_eq!(resolve(&two.netns_path, "secret.example.com", "A"), answered);
+    network.disconnect("two", "b1").await.unwrap();
+    assert_eq!(resolve(&two.netns_path, "secret.example.com", "A"), refused);
 
     network.connect("one", bridge_sandbox("one", &["b2"]).attachments.remove(0)).await.unwrap();
     assert_eq!(greet(&one.netns_path, "10.73.2.2:80"), "two 10.73.2.4");

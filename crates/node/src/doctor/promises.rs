@@ -111,6 +111,12 @@ pub const SECURITY: &[Promise] = &[
         "nobody has more under way than is left to all others",
     ),
     program(
+        "who is on internal networks only has no names asked for outside, and nobody's questions take others' \
+         descriptors",
+        "network::dns, network::asking",
+        "the daemon's name servers ask in the place of containers that have a way out",
+    ),
+    program(
         "each field, parameter and part of a path is taken as it is meant, or refused in words; no number asks for more \
          than a swarm can have",
         "docker_api::types, docker_api::convert, manager::control::validate, engine::ask::gate",
