@@ -778,6 +778,31 @@ mod tests {
     }
 
     #[test]
+    fn names_of_a_deployer_are_not_asked_for_at_the_host_itself() {
+        let view = tables(Some("shop"));
+        for (server, fits) in [
+            ("127.0.0.1", false),
+            ("127.0.0.53", false),
+            ("::1", false),
+            ("::ffff:127.0.0.1", false),
+            ("0.0.0.0", false),
+            ("169.254.169.254", false),
+            ("fe80::1", false),
+            ("192.0.2.53", true),
+            ("2001:db8::53", true),
+        ] {
+            let after = service_with(&view, |s| {
+                let container = &mut Arc::make_mut(&mut s.task).container;
+                container.dns.nameservers = vec!["192.0.2.1".parse().unwrap(), server.parse().unwrap()];
+            });
+            for role in [deployer(&[]), deployer(&["shop"])] {
+                assert_eq!(may_write(&role, &view, None, Some(&after)).is_ok(), fits, "{server}");
+            }
+            assert!(may_write(&PersonRole::Admin, &view, None, Some(&after)).is_ok());
+        }
+    }
+
+    #[test]
     fn logs_of_a_deployer_go_to_no_socket_of_the_host() {
         let view = tables(Some("shop"));
         let with_log = |address: &str| {

@@ -239,6 +239,7 @@ impl ContainerSpec {
             post_start,
             pre_stop,
             ulimits,
+            dns,
             // What stays inside: the process, its files from the swarm, and what only takes away.
             image: _,
             labels: _,
@@ -256,7 +257,6 @@ impl ContainerSpec {
             stop_grace_period: _,
             healthcheck: _,
             hosts: _,
-            dns: _,
             secrets: _,
             configs: _,
             init: _,
@@ -299,6 +299,10 @@ impl ContainerSpec {
         }
         if post_start.iter().chain(pre_stop).any(|Hook { privileged, .. }| *privileged) {
             return Some("a privileged hook".to_owned());
+        }
+        // The node asks in the container's place.
+        if let Some(server) = dns.nameservers.iter().find(|server| is_near(**server)) {
+            return Some(format!("name server {server}"));
         }
         host.as_ref().and_then(HostOptions::reach).map(str::to_owned)
     }
