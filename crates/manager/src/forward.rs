@@ -27,12 +27,11 @@ pub enum InNameOf {
 impl InNameOf {
     /// Returns in whose name a call is passed on.
     pub(crate) fn caller(method: Method, caller: &Caller) -> Self {
-        match (&caller.who, &caller.claim) {
-            (_, _) if method == Method::Login => Self::Stranger,
-            (Who::Person(_), Some((claim, _))) => Self::Person(Account::of(claim)),
-            (Who::Person(_), None) => Self::Person(Account::Nobody),
-            (Who::Node { id, .. }, _) => Self::Node(*id),
-            (Who::Nobody, _) => Self::Joiner,
+        match &caller.who {
+            _ if method == Method::Login => Self::Stranger,
+            Who::Person(_) => Self::Person(caller.account()),
+            Who::Node { id, .. } => Self::Node(*id),
+            Who::Nobody => Self::Joiner,
         }
     }
 }

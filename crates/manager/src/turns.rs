@@ -1,13 +1,14 @@
 //! Turns at work that takes a processor for long, such as looking ahead: whoever may ask for it may ask a thousand times,
-//! and the leader's own planning must not wait behind that.
+//! and neither the leader's own planning nor others who ask must wait behind that.
 
+use crate::under_way::{Account, Shares};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, time::timeout};
 use tonic::Status;
 
 /// Works that are done at once.
 const AT_ONCE: usize = 2;
-/// *Limit* of those who have asked and have no answer yet.
+/// *Limit* of what was asked and has no answer yet; of one person at most half of it.
 const ASKED_MAX: usize = 16;
 /// How long one waits for his turn.
 const WAIT: Duration = Duration::from_secs(30);
@@ -15,13 +16,13 @@ const WAIT: Duration = Duration::from_secs(30);
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Turns {
-    asked: Arc<Semaphore>,
+    asked: Shares,
     at_work: Arc<Semaphore>,
 }
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { asked: Arc::new(Semaphore::new(ASKED_MAX)), at_work: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { asked: Shares::new(ASKED_MAX), at_work: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 }
 
@@ -29,17 +30,24 @@ impl Turns {
     /// Does some work beside the runtime's threads when its turn has come, and returns what it makes.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED: too many have asked, or the turn does not come. Those of the work.
+    /// RESOURCE_EXHAUSTED: too many have asked, he as often as all others may yet, or the turn does not come. Those of the
+    /// work.
     ///
     /// # Cancel safety
     /// Work that has begun goes on, and keeps its turn until it is done.
     pub(crate) async fn take<T: Send + 'static>(
         &self,
+        account: Account,
         work: impl FnOnce() -> Result<T, Status> + Send + 'static,
     ) -> Result<T, Status> {
         let busy =
             || Status::resource_exhausted("too many ask for this at once; hint: try again in a moment");
-        let asked = Arc::clone(&self.asked).try_acquire_owned().map_err(|_| busy())?;
+        let asked = self.asked.take(account).map_err(|has| match has {
+            0 => busy(),
+            _ => Status::resource_exhausted(format!(
+                "you have asked for this {has} times and have no answer yet; hint: wait for these"
+            )),
+        })?;
         let turn = timeout(WAIT, Arc::clone(&self.at_work).acquire_owned()).await.map_err(|_| busy())?;
         let turn = turn.expect("the turns are never closed");
         let worked = tokio::task::spawn_blocking(move || {
@@ -57,13 +65,17 @@ mod tests {
     use std::sync::mpsc;
     use tokio::task::JoinSet;
 
+    fn user(id: u128) -> Account {
+        Account::User(model::UserId(id))
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn few_work_some_wait_and_the_others_are_told_so() {
         let turns = Turns::default();
         let (began, begun) = mpsc::sync_channel(ASKED_MAX);
         let mut asked = JoinSet::new();
         let mut ends = Vec::new();
-        for _ in 0..ASKED_MAX {
+        for _ in 0..ASKED_MAX / 2 {
             let (end, ended) = mpsc::sync_channel::<()>(1);
             let (turns, began) = (turns.clone(), began.clone());
             ends.push(end);
@@ -73,30 +85,34 @@ mod tests {
                     ended.recv().ok();
                     Ok(())
                 };
-                turns.take(work).await
+                turns.take(user(1), work).await
             });
         }
         for _ in 0..AT_ONCE {
             begun.recv_timeout(Duration::from_secs(20)).expect("it has its turn");
         }
-        while turns.asked.available_permits() > 0 {
+        while turns.asked.taken() < ASKED_MAX / 2 {
             tokio::task::yield_now().await;
         }
-        let refused = turns.take(|| Ok(())).await.expect_err("one too many");
+        let refused = turns.take(user(1), || Ok(())).await.expect_err("one too many");
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        assert!(refused.message().contains("8 times"), "{refused}");
+        let mut other = Box::pin(turns.take(user(2), || Ok(())));
+        assert!(futures::poll!(&mut other).is_pending(), "another one waits for his turn");
         assert!(begun.try_recv().is_err(), "no more than these work");
         drop(ends);
         while let Some(done) = asked.join_next().await {
             done.unwrap().unwrap();
         }
-        turns.take(|| Ok(())).await.expect("there is room again");
+        other.await.expect("his turn");
+        turns.take(user(1), || Ok(())).await.expect("there is room again");
     }
 
     #[tokio::test]
     async fn who_has_gone_keeps_his_turn_until_his_work_is_done() {
         let turns = Turns::default();
         let (end, ended) = mpsc::sync_channel::<()>(1);
-        let mut asking = Box::pin(turns.take(move || {
+        let mut asking = Box::pin(turns.take(user(1), move || {
             ended.recv().ok();
             Ok(())
         }));
@@ -109,6 +125,8 @@ mod tests {
         while turns.at_work.available_permits() < AT_ONCE {
             tokio::task::yield_now().await;
         }
-        assert_eq!(turns.asked.available_permits(), ASKED_MAX);
+        while turns.asked.taken() > 0 {
+            tokio::task::yield_now().await;
+        }
     }
 }

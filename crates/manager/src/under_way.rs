@@ -6,6 +6,7 @@
 //! their own, so that none of it keeps them from ending it. *Source:* dynamic thresholds of shared buffers (A. K.
 //! Choudhury, E. L. Hahne, IEEE/ACM Transactions on Networking 6(2), 1998), with a factor of 1.
 
+use crate::authorize::Caller;
 use model::UserId;
 use pki::PersonToken;
 use proto::{
@@ -14,7 +15,7 @@ use proto::{
 };
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tonic::Status;
 
@@ -54,30 +55,91 @@ impl Account {
     }
 }
 
-/// The places of one manager; cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct UnderWay(Arc<Mutex<Taken>>);
+impl Caller {
+    /// Returns whose request it is.
+    pub(crate) fn account(&self) -> Account {
+        self.claim.as_ref().map_or(Account::Nobody, |(claim, _)| Account::of(claim))
+    }
+}
+
+/// Places that some share; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Shares(Arc<Table>);
+
+#[derive(Debug)]
+struct Table {
+    total: usize,
+    taken: Mutex<Taken>,
+}
 
 #[derive(Debug, Default)]
 struct Taken {
-    users: Share,
-    operators: Share,
-}
-
-/// Places that some share.
-#[derive(Debug, Default)]
-struct Share {
     all: usize,
     each: BTreeMap<Account, usize>,
 }
 
-impl Taken {
-    fn share(&mut self, account: &Account) -> (&mut Share, usize) {
-        if account.is_operator() {
-            (&mut self.operators, OPERATORS_UNDER_WAY_MAX)
-        } else {
-            (&mut self.users, USERS_UNDER_WAY_MAX)
+impl Shares {
+    pub(crate) fn new(total: usize) -> Self {
+        Self(Arc::new(Table { total, taken: Mutex::default() }))
+    }
+
+    /// Gives a place until the result is dropped.
+    ///
+    /// # Errors
+    /// How many he has: as many as are left to all others.
+    pub(crate) fn take(&self, account: Account) -> Result<Place, usize> {
+        let mut taken = self.lock();
+        let has = taken.each.get(&account).copied().unwrap_or_default();
+        if has >= self.0.total - taken.all {
+            return Err(has);
         }
+        taken.all += 1;
+        *taken.each.entry(account.clone()).or_default() += 1;
+        drop(taken);
+        Ok(Place { shares: self.clone(), account })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns how many are taken.
+    #[cfg(test)]
+    pub(crate) fn taken(&self) -> usize {
+        self.lock().all
+    }
+}
+
+/// Of one request.
+#[derive(Debug)]
+pub struct Place {
+    shares: Shares,
+    account: Account,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.shares.lock();
+        taken.all -= 1;
+        if let Some(has) = taken.each.get_mut(&self.account) {
+            *has -= 1;
+            if *has == 0 {
+                taken.each.remove(&self.account);
+            }
+        }
+    }
+}
+
+/// The places of one manager; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct UnderWay {
+    users: Shares,
+    operators: Shares,
+}
+
+impl Default for UnderWay {
+    fn default() -> Self {
+        Self { users: Shares::new(USERS_UNDER_WAY_MAX), operators: Shares::new(OPERATORS_UNDER_WAY_MAX) }
     }
 }
 
@@ -87,40 +149,13 @@ impl UnderWay {
     /// # Errors
     /// RESOURCE_EXHAUSTED: he has as many as are left to all others.
     pub fn take(&self, account: Account) -> Result<Place, Status> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (share, total) = taken.share(&account);
-        let has = share.each.get(&account).copied().unwrap_or_default();
-        if has >= total - share.all {
-            return Err(Status::resource_exhausted(format!(
+        let shares = if account.is_operator() { &self.operators } else { &self.users };
+        shares.take(account).map_err(|has| {
+            Status::resource_exhausted(format!(
                 "you have {has} requests under way at this manager, and others need room, too; hint: end those that go \
                  on (followed logs and events, transfers), try again in a moment, or ask another manager"
-            )));
-        }
-        share.all += 1;
-        *share.each.entry(account.clone()).or_default() += 1;
-        drop(taken);
-        Ok(Place { under_way: self.clone(), account })
-    }
-}
-
-/// Of one request.
-#[derive(Debug)]
-pub struct Place {
-    under_way: UnderWay,
-    account: Account,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.under_way.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (share, _) = taken.share(&self.account);
-        share.all -= 1;
-        if let Some(has) = share.each.get_mut(&self.account) {
-            *has -= 1;
-            if *has == 0 {
-                share.each.remove(&self.account);
-            }
-        }
+            ))
+        })
     }
 }
 
@@ -160,9 +195,9 @@ mod tests {
         hogs[0].truncate(100);
         assert_eq!(as_many_as_possible(&under_way, &user(1)).len(), 14, "(512 - 356) - 128, shared");
         drop((hogs, last, operators));
-        let taken = under_way.0.lock().unwrap();
-        assert!(taken.users.each.is_empty() && taken.operators.each.is_empty(), "{taken:?}");
-        assert_eq!((taken.users.all, taken.operators.all), (0, 0));
+        for shares in [&under_way.users, &under_way.operators] {
+            assert!(shares.taken() == 0 && shares.lock().each.is_empty(), "{shares:?}");
+        }
     }
 
     #[test]

@@ -362,7 +362,8 @@ impl Control for ControlService {
         let (_, changes) = stacks::apply(&view, self.0.stamp(), &person.name, &request)?;
         let deed = Deed { message: request.message.clone(), ..Deed::new(person, "deploy") };
         deed.judge(&view, &changes).map_err(Status::permission_denied)?;
-        outlook::of_stack(&self.0.outlooks, self.0.time(), view, changes, request).await.map(Response::new)
+        let (turns, account) = (&self.0.outlooks, caller.account());
+        outlook::of_stack(turns, account, self.0.time(), view, changes, request).await.map(Response::new)
     }
 
     async fn explain_service(
@@ -376,7 +377,8 @@ impl Control for ControlService {
         let Object::Service(service) = edit::find(&view, ObjectKind::Service, &request.service)? else {
             return Err(Status::not_found(format!("service {} not found", request.service)));
         };
-        outlook::of_nodes(&self.0.outlooks, self.0.time(), view, service.id).await.map(Response::new)
+        let (turns, account) = (&self.0.outlooks, caller.account());
+        outlook::of_nodes(turns, account, self.0.time(), view, service.id).await.map(Response::new)
     }
 
     async fn who_am_i(&self, request: Request<WhoAmIRequest>) -> Result<Response<WhoAmIReply>, Status> {

@@ -1,6 +1,6 @@
 //! What would become of a stack, and how nodes stand to a service: the planner asked about a state that is not stored.
 
-use crate::turns::Turns;
+use crate::{turns::Turns, under_way::Account};
 use model::{Change, ServiceId, Tables};
 use plan::Clock;
 use proto::{
@@ -19,6 +19,7 @@ use tonic::Status;
 /// FAILED_PRECONDITION: the changes do not fit the state. Those of [`Turns::take`].
 pub(super) async fn of_stack(
     turns: &Turns,
+    account: Account,
     clock: Clock,
     view: Arc<Tables>,
     changes: Vec<Change>,
@@ -47,7 +48,7 @@ pub(super) async fn of_stack(
         });
         Ok(ForeseeStackReply { services: services.collect() })
     };
-    turns.take(work).await
+    turns.take(account, work).await
 }
 
 /// Returns how each node stands to one more task of a service.
@@ -56,6 +57,7 @@ pub(super) async fn of_stack(
 /// Those of [`Turns::take`].
 pub(super) async fn of_nodes(
     turns: &Turns,
+    account: Account,
     clock: Clock,
     view: Arc<Tables>,
     service: ServiceId,
@@ -65,5 +67,5 @@ pub(super) async fn of_nodes(
         let nodes = verdicts.map(|v| Verdict { node: v.node.to_wire(), obstacles: v.obstacles });
         Ok(ExplainServiceReply { nodes: nodes.collect() })
     };
-    turns.take(work).await
+    turns.take(account, work).await
 }
