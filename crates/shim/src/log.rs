@@ -170,7 +170,10 @@ impl Log {
                 _ => {}
             }
         } else {
-            for n in (1..self.max_files - 1).rev() {
+            // As far as there are any: it is not this number that a rotation costs.
+            let is_free = |n: &u32| numbered(*n).symlink_metadata().is_err();
+            let free = (1..self.max_files - 1).find(is_free).unwrap_or(self.max_files - 1);
+            for n in (1..free).rev() {
                 match fs::rename(numbered(n), numbered(n + 1)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
@@ -344,6 +347,25 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert!(
             lines[0].contains(&format!("{}\"", "x".repeat(ENTRY_BYTES_MAX))) && lines[1].contains(r#""y\n""#)
+        );
+    }
+
+    /// Four thousand million renames would take an hour each time.
+    #[test]
+    fn what_a_rotation_costs_is_what_there_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan(&dir, Some(1), u32::MAX);
+        let mut log = Log::open(&plan).unwrap();
+        for n in 0..4 {
+            log.take(Stream::Stdout, format!("{n}\n").as_bytes(), at(0, 0)).unwrap();
+        }
+        // One that somebody took away: the next takes its place.
+        fs::remove_file(dir.path().join("log.2")).unwrap();
+        log.take(Stream::Stdout, b"4\n", at(0, 0)).unwrap();
+        let numbers = |suffix| content(&plan, suffix)?.chars().nth(8);
+        assert_eq!(
+            ["", ".1", ".2", ".3", ".4"].map(numbers),
+            [Some('4'), Some('3'), Some('2'), Some('0'), None]
         );
     }
 
