@@ -31,6 +31,8 @@ const FACILITY: u32 = 3;
 /// What every driver that keeps a file takes.
 const COMMON: [&str; 5] = ["labels", "labels-regex", "env", "env-regex", "tag"];
 const FILE: [&str; 5] = ["max-size", "max-file", "compress", "mode", "max-buffer-size"];
+/// *Limit* of the files of one log: each of them is renamed whenever one is full.
+const FILES_MAX: u32 = 1000;
 const CACHE: [&str; 4] = ["cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"];
 const FORMATS: [&str; 4] = ["", "rfc3164", "rfc5424", "rfc5424micro"];
 
@@ -71,9 +73,14 @@ enum Service {
 /// Judges a log configuration.
 ///
 /// # Errors
-/// `InvalidParameter` for a driver or option that does not exist.
+/// `InvalidParameter` for a driver or option that does not exist, or more files than are kept.
 pub(crate) fn check(log: &LogConfig) -> Result<()> {
-    read(log).map(drop)
+    match read(log)? {
+        Some(Asked { max_files, .. }) if max_files > FILES_MAX => Err(Error::invalid(format!(
+            "max-file cannot be more than {FILES_MAX}; hint: raise max-size instead"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// `None` when nothing is kept.
@@ -308,7 +315,7 @@ mod tests {
     fn drivers_and_their_options_are_judged() {
         for (driver, options) in [
             ("", &[("max-size", "1m"), ("tag", "{{.Name}}")][..]),
-            ("local", &[("compress", "true")]),
+            ("local", &[("compress", "true"), ("max-file", "1000")]),
             (
                 "local",
                 &[("tag", "{{with index .ContainerLabels \"tier\"}}{{upper .}}{{end}}-{{.ImageName}}")],
@@ -326,6 +333,8 @@ mod tests {
             ("json-file", &[("tag", "{{.Name")], "unclosed action"),
             ("json-file", &[("tag", "{{nope .Name}}")], "function \"nope\" not defined"),
             ("journald", &[("max-size", "1m")], "for journald log driver"),
+            ("", &[("max-size", "1"), ("max-file", "1001")], "max-file cannot be more than 1000"),
+            ("journald", &[("cache-max-file", "4294967295")], "max-file cannot be more than 1000"),
             ("syslog", &[("syslog-address", "tcp://x:1")], "only udp://"),
             ("syslog", &[("syslog-facility", "nope")], "invalid syslog facility: nope"),
             ("syslog", &[("syslog-format", "nope")], "Invalid syslog format: nope"),
