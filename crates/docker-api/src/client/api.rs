@@ -5,9 +5,14 @@ use crate::types::*;
 use axum::body::Body;
 use http_body_util::BodyExt as _;
 use hyper::{HeaderMap, Method, Response, StatusCode};
+use std::time::Duration;
 
 /// A body whose bytes come as the daemon sends them: logs, archives.
 pub type Exposed = Response<Answer>;
+
+/// How long a daemon may take to learn how a command ended whose streams have.
+const EXIT_CODE_LIMIT: Duration = Duration::from_secs(10);
+const EXIT_CODE_AGAIN: Duration = Duration::from_millis(50);
 
 /// Lists and single objects that have nothing special: `GET path`, `GET path/{id}`.
 macro_rules! objects {
@@ -418,6 +423,27 @@ impl Client {
 
     pub async fn exec(&self, exec: &str) -> Result<ExecInspect> {
         self.get(&format!("/exec/{}/json", escape(exec)), &[]).await
+    }
+
+    /// Returns the code with which a command ended whose streams have: the daemon may learn it a moment later.
+    ///
+    /// # Errors
+    /// [`Error::Unended`]: it does not say one within ten seconds.
+    pub async fn exec_code(&self, exec: &str) -> Result<i32> {
+        self.exec_code_within(exec, EXIT_CODE_LIMIT).await
+    }
+
+    pub(super) async fn exec_code_within(&self, exec: &str, limit: Duration) -> Result<i32> {
+        let deadline = tokio::time::Instant::now() + limit;
+        loop {
+            if let Some(code) = self.exec(exec).await?.exit_code {
+                return Ok(code);
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return Err(Error::Unended(limit));
+            }
+            tokio::time::sleep(EXIT_CODE_AGAIN).await;
+        }
     }
 
     /// `POST /{containers|exec}/{id}/resize`

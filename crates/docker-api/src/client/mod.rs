@@ -117,6 +117,8 @@ pub enum Error {
     Timeout(Duration),
     #[error("the daemon would not switch the connection over (HTTP {0})")]
     NotUpgraded(StatusCode),
+    #[error("the command's streams have ended, and the daemon does not say with which code it did for {0:?}")]
+    Unended(Duration),
     #[error("the answer of the daemon is larger than {0} bytes")]
     TooLarge(usize),
 }
@@ -455,6 +457,25 @@ mod tests {
         for bad in ["", "ssh://", "ssh://far/path", "ssh://far:x", "unix://", "tcp://"] {
             assert!(bad.parse::<Host>().is_err(), "{bad}");
         }
+    }
+
+    /// A client whose daemon says that a command runs so many times, and then `last`.
+    fn asks_about_a_command(running: usize, last: &'static str) -> Client {
+        use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+        let asked = std::sync::Arc::new(AtomicUsize::new(0));
+        Client::new("unix:///nowhere").unwrap().answered_by(move |_| {
+            let said = if asked.fetch_add(1, Relaxed) < running { "null" } else { last };
+            let answer = hyper::Response::new(format!(r#"{{"ID":"e","ExitCode":{said}}}"#).into());
+            Box::pin(std::future::ready(answer))
+        })
+    }
+
+    #[tokio::test]
+    async fn a_command_whose_code_is_not_known_has_not_succeeded() {
+        assert_eq!(asks_about_a_command(3, "7").exec_code("e").await.unwrap(), 7);
+        assert_eq!(asks_about_a_command(0, "0").exec_code("e").await.unwrap(), 0);
+        let unknown = asks_about_a_command(usize::MAX, "0").exec_code_within("e", Duration::ZERO).await;
+        assert!(matches!(unknown, Err(Error::Unended(_))), "{unknown:?}");
     }
 
     #[test]

@@ -413,8 +413,7 @@ pub(crate) async fn exec(client: &Client, args: ExecArgs) -> Result<ExitCode> {
     if pump(streams, args.tty, args.interactive, keys).await? == Over::Left {
         return Ok(left());
     }
-    let ended = client.exec(&id).await?;
-    Ok(exit_code(i64::from(ended.exit_code.unwrap_or(0))))
+    Ok(exit_code(i64::from(client.exec_code(&id).await?)))
 }
 
 pub(crate) async fn update(client: &Client, args: &UpdateArgs) -> Result<()> {

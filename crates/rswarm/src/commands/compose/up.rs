@@ -703,7 +703,7 @@ pub(super) async fn run_hook(client: &Client, id: &str, service: &str, hook: &Ho
         let room = HOOK_OUTPUT_MAX.saturating_sub(said.len());
         said.extend(bytes.iter().take(room));
     }
-    match client.exec(&exec).await?.exit_code.unwrap_or(0) {
+    match client.exec_code(&exec).await? {
         0 => Ok(said),
         code => bail!(
             "{service} hook exited with status {code}: {:?}: {}",
