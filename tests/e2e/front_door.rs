@@ -126,7 +126,7 @@ fn the_platform_that_is_asked_for_is_that_of_the_image() {
 }
 
 #[test]
-fn old_clients_and_those_that_ask_for_plugins_are_answered() {
+fn old_clients_are_answered() {
     let lab = lab(1);
     for version in ["1.24", "1.32", "1.40", "1.51"] {
         assert_eq!(status(&lab, &format!("GET /v{version}/containers/json")), 200, "{version}");
@@ -135,14 +135,62 @@ fn old_clients_and_those_that_ask_for_plugins_are_answered() {
     assert_eq!(status(&lab, "GET /v1.52/containers/json"), 400);
     let (code, version) = ask(&lab, "GET /version", "", b"");
     assert!(code == 200 && version.contains(r#""MinAPIVersion":"1.24""#), "{version}");
-    assert_eq!(ask(&lab, "GET /plugins", "", b""), (200, "[]".to_owned()));
-    assert_eq!(status(&lab, "GET /plugins?filters=%7B%22x%22%3A%5B%22y%22%5D%7D"), 400);
-    assert_eq!(status(&lab, "GET /plugins/a/b:latest/json"), 404);
-    assert_eq!(status(&lab, "POST /plugins/a/b:latest/enable"), 404);
-    assert_eq!(status(&lab, "DELETE /plugins/a"), 404);
-    assert_eq!(status(&lab, "POST /plugins/pull?remote=a"), 501);
     let (code, refused) = ask(&lab, "POST /volumes/create", "", br#"{"Driver":"nfs"}"#);
     assert!(code == 404 && refused.contains("nfs"), "{refused}");
+}
+
+#[test]
+fn a_plugin_is_made_set_and_removed_and_enabling_it_is_refused_by_name() {
+    let lab = lab(1);
+    assert_eq!(ask(&lab, "GET /plugins", "", b""), (200, "[]".to_owned()));
+    assert_eq!(status(&lab, "GET /plugins?filters=%7B%22x%22%3A%5B%22y%22%5D%7D"), 400);
+    for line in ["GET /plugins/a/b:latest/json", "POST /plugins/a/b:latest/enable", "DELETE /plugins/a"] {
+        assert_eq!(status(&lab, line), 404, "{line}");
+    }
+    let config = r#"{"entrypoint": ["/run"], "interface": {"types": ["docker.volumedriver/1.0"]},
+        "network": {"type": "host"}, "env": [{"name": "DEBUG", "settable": ["value"], "value": "0"}]}"#;
+    let (code, made) = ask(&lab, "POST /plugins/create?name=a/b", "", &tar("config.json", config));
+    assert!(code == 500 && made.contains("no rootfs found"), "{made}");
+    let mut folder = tar("config.json", config);
+    folder.truncate(folder.len() - 1024); // the mark of its end
+    folder.extend(tar("rootfs/run", "x"));
+    let (code, made) = ask(&lab, "POST /plugins/create?name=a/b", "", &folder);
+    assert_eq!((code, made.as_str()), (204, ""));
+    let (code, again) = ask(&lab, "POST /plugins/create?name=a/b:latest", "", &folder);
+    assert!(code == 409 && again.contains("plugin a/b:latest already exists"), "{again}");
+
+    assert_eq!(ask(&lab, "POST /plugins/a/b/set", "", br#"["DEBUG=1"]"#).0, 204);
+    let (code, refused) = ask(&lab, "POST /plugins/a/b/set", "", br#"["OTHER=1"]"#);
+    assert!(code == 400 && refused.contains("not found in the plugin configuration"), "{refused}");
+    let (_, shown) = ask(&lab, "GET /plugins/a/b/json", "", b"");
+    for part in
+        [r#""Name":"a/b:latest""#, r#""Enabled":false"#, r#""Env":["DEBUG=1"]"#, r#""Entrypoint":["/run"]"#]
+    {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let (code, refused) = ask(&lab, "POST /plugins/a/b/enable?timeout=0", "", b"");
+    assert!(code == 501 && refused.contains("plugin a/b:latest cannot be enabled"), "{refused}");
+    assert_eq!(status(&lab, "POST /plugins/a/b/disable"), 409);
+    // {"capability":["volumedriver"]}, {"capability":["logdriver"]}, {"enabled":["true"]}
+    for (filter, there) in [
+        ("%22capability%22%3A%5B%22volumedriver%22%5D", true),
+        ("%22capability%22%3A%5B%22logdriver%22%5D", false),
+        ("%22enabled%22%3A%5B%22true%22%5D", false),
+    ] {
+        let (code, list) = ask(&lab, &format!("GET /plugins?filters=%7B{filter}%7D"), "", b"");
+        assert_eq!((code, list.contains("a/b:latest")), (200, there), "{filter}: {list}");
+    }
+    // Nobody listens there.
+    let (code, refused) = ask(&lab, "POST /plugins/pull?remote=127.0.0.1:1/c", "", b"[]");
+    assert!(code == 500 && refused.contains("127.0.0.1:1"), "{refused}");
+    assert_eq!(ask(&lab, "DELETE /plugins/a/b", "", b""), (200, String::new()));
+    assert_eq!(status(&lab, "GET /plugins/a/b/json"), 404);
+    let second =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    let events =
+        format!("GET /events?since=1&until={}&filters=%7B%22type%22%3A%5B%22plugin%22%5D%7D", second + 1);
+    let (_, told) = ask(&lab, &events, "", b"");
+    assert!(told.contains(r#""Action":"create""#) && told.contains(r#""Action":"remove""#), "{told}");
 }
 
 #[test]

@@ -52,6 +52,11 @@ impl Engine {
         &self.inner.images
     }
 
+    /// Returns the plugins that are kept here; none runs.
+    pub fn plugins(&self) -> &image::Plugins {
+        &self.inner.plugins
+    }
+
     /// Returns the network service.
     pub fn network_service(&self) -> &network::Network {
         &self.inner.network

@@ -61,6 +61,7 @@ pub(crate) struct Inner {
     pub(crate) data_root: PathBuf,
     pub(crate) run_root: PathBuf,
     pub(crate) images: image::Store,
+    pub(crate) plugins: image::Plugins,
     pub(crate) network: network::Network,
     pub(crate) shim: runtime::ShimProgram,
     pub(crate) userns_squash: bool,

@@ -47,7 +47,11 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
     for folder in [data_root.join("containers"), run_root.join("c"), run_root.join("secrets")] {
         folders::close(&folder, folders::PRIVATE_MODE)?;
     }
+    let plugins = data_root.join("plugins");
+    folders::close(&plugins, folders::PRIVATE_MODE)?;
+    let opened = |e: image::Error| Error::Image { operation: "open plugins".to_owned(), source: e.into() };
     let inner = Inner {
+        plugins: image::Plugins::open(&plugins, &images).await.map_err(opened)?,
         volumes: Volumes::open(data_root.join("volumes"))?,
         mounting: Default::default(),
         trees: Default::default(),

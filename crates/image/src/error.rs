@@ -15,6 +15,15 @@ pub enum Error {
     /// An id prefix that fits several images.
     #[error("invalid id prefix: {0} is ambiguous")]
     Ambiguous(String),
+    /// Neither name nor id of a plugin here.
+    #[error("plugin {0:?} not found")]
+    NoPlugin(String),
+    /// An id prefix that fits several plugins.
+    #[error("multiple plugins found for {0:?}")]
+    AmbiguousPlugin(String),
+    /// Another plugin is called so.
+    #[error("plugin {0} already exists")]
+    PluginExists(String),
     /// Not an image name.
     #[error(transparent)]
     Reference(#[from] InvalidReference),
@@ -162,7 +171,10 @@ impl Error {
     /// Tells whether this is the user's mistake about a name, Docker's 404.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::NotFound(_) | Self::ManifestUnknown { .. } | Self::Denied { .. })
+        matches!(
+            self,
+            Self::NotFound(_) | Self::NoPlugin(_) | Self::ManifestUnknown { .. } | Self::Denied { .. }
+        )
     }
 
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {

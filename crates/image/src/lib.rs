@@ -13,6 +13,8 @@
 //! an operation needs is pinned against [`Store::prune`] until it ends. Every image has a manifest, made here if it came
 //! without one, so peers can fetch any of them through [`BlobSource`].
 //!
+//! [`Plugins`] keeps Docker's plugins the same way, in a folder of their own: made, named, pushed and pulled.
+//!
 //! A digest decides, never a source: peers, mirrors and registries are all asked with suspicion.
 //!
 //! *Start reading at* [`Store::pull`], then `unpack`.
@@ -31,6 +33,7 @@ mod import;
 mod layers;
 mod load;
 mod manifest;
+mod plugin;
 mod pull;
 mod push;
 mod reference;
@@ -53,6 +56,7 @@ pub use error::{Error, Result};
 pub use import::Commit;
 pub use layers::Layers;
 pub use manifest::{Descriptor, InvalidPlatform, Manifest, Platform};
+pub use plugin::{Context as PluginContext, Plugin, Plugins, Remote as RemotePlugin};
 pub use reference::{InvalidReference, Reference};
 pub use registry::{InvalidProxy, Proxies};
 pub use remove::remove_tree;

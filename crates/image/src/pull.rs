@@ -263,7 +263,7 @@ async fn download(
     }
 }
 
-async fn copy(
+pub(crate) async fn copy(
     reader: &mut crate::BoxAsyncRead,
     ingest: &mut Ingest,
     blob: &Descriptor,

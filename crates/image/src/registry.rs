@@ -69,6 +69,9 @@ pub(crate) enum Access {
     Push {
         mount_from: Vec<String>,
     },
+    /// The same of Docker's plugins, which token servers keep apart. *Source:* moby `plugin/registry.go`, `scope`.
+    PullPlugin,
+    PushPlugin,
 }
 
 impl Endpoint {

@@ -6,15 +6,15 @@
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use hyper::{
-    Request, Response, StatusCode,
+    Method, Request, Response, StatusCode,
     body::{Bytes, Frame, Incoming},
     header::{AUTHORIZATION, HeaderValue, RANGE},
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
 use image::{
-    Auth, BlobSource, BoxAsyncRead, Digest, Error, Image, ImportOptions, Manifest, Progress, PullOptions,
-    PushOptions, Reference, SourceError, Store,
+    Auth, BlobSource, BoxAsyncRead, Digest, Error, Image, ImportOptions, Manifest, Plugins, Progress,
+    PullOptions, PushOptions, Reference, RegistryOptions, SourceError, Store,
 };
 use std::{
     collections::BTreeMap,
@@ -170,6 +170,104 @@ async fn pushed_image_is_read_by_skopeo_and_pulled_back_the_same() {
     assert_eq!(layers.read_file("a").unwrap().unwrap(), noise(300_000));
     let pinned = format!("{name}@{digest}");
     assert_eq!(pull(&theirs, &pinned, PullOptions::default()).await.unwrap().id, image.id);
+}
+
+async fn plugins(root: &std::path::Path) -> (Plugins, Store) {
+    let images = Store::open(&root.join("images"), false).await.unwrap();
+    (Plugins::open(&root.join("plugins"), &images).await.unwrap(), images)
+}
+
+#[tokio::test]
+async fn a_plugin_comes_back_from_a_registry_as_it_was_pushed_and_an_image_is_none() {
+    let registry = Fake::new(Behaviour::default()).await;
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (maker, _) = plugins(here.path()).await;
+    let name: Reference = format!("{}/dan/plug:1", registry.host).parse().unwrap();
+    let tar = tarball(&[("config.json", b"{}"), ("rootfs/run", &noise(300_000))]);
+    let context = maker.read(Cursor::new(tar)).await.unwrap();
+    let config = b"{\"Entrypoint\":[]}".to_vec();
+    let made = maker.create(&name, context, config, serde_json::json!(1)).await.unwrap();
+    let (sender, mut lines) = progress();
+    let registries = RegistryOptions::default();
+    let digest = maker.push(&name.to_string(), None, &registries, &sender).await.unwrap();
+    let pushed = said(&mut lines);
+    assert!(pushed.last().unwrap().starts_with(&format!("1: digest: {digest} size: ")), "{pushed:?}");
+    let kept = registry.manifest("dan/plug:1");
+    // Docker's types, which its own daemon and its registry ask for.
+    assert_eq!(kept.media_type, "application/vnd.docker.distribution.manifest.v2+json");
+    let kept: serde_json::Value = serde_json::from_slice(&kept.bytes).unwrap();
+    assert_eq!(kept["config"]["mediaType"], "application/vnd.docker.plugin.v1+json");
+    assert_eq!(kept["layers"][0]["mediaType"], "application/vnd.docker.image.rootfs.diff.tar.gzip");
+
+    let (taker, _images) = plugins(there.path()).await;
+    let remote = taker.look_at(&name, None, &registries).await.unwrap();
+    assert_eq!(remote.config, made.config);
+    let called = "other:2".parse().unwrap();
+    let got = taker.install(&called, remote, serde_json::json!(2), None, &sender).await.unwrap();
+    assert_eq!(
+        (got.name.as_str(), &got.reference, &got.config),
+        ("other:2", &name.to_string(), &made.config)
+    );
+    let blobs = |root: &std::path::Path| -> std::collections::BTreeSet<_> {
+        let names = std::fs::read_dir(root.join("plugins/blobs/sha256")).unwrap();
+        names.map(|name| name.unwrap().file_name()).collect()
+    };
+    assert_eq!(blobs(here.path()), blobs(there.path()));
+    // In its own place.
+    let again = taker.look_at(&name.with_digest(digest), None, &registries).await.unwrap();
+    let replaced = Some(got.id.clone());
+    let same = taker.install(&called, again, serde_json::json!(3), replaced, &sender).await.unwrap();
+    assert_eq!((same.id, same.settings), (got.id, serde_json::json!(3)));
+    assert_eq!(taker.list().await.unwrap().len(), 1);
+
+    let image = registry.publish("image:1", tarball(&[("a", b"b")])).await.parse().unwrap();
+    let none = taker.look_at(&image, None, &registries).await.unwrap_err().to_string();
+    assert!(none.contains("is none: the registry has a document of type application/vnd.oci"), "{none}");
+    let unknown = format!("{}/dan/nope", registry.host).parse().unwrap();
+    assert!(taker.look_at(&unknown, None, &registries).await.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn a_plugin_whose_layer_is_another_than_was_promised_is_refused_and_leaves_nothing() {
+    let registry = Fake::new(Behaviour::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (plugins, _) = plugins(dir.path()).await;
+    let name: Reference = format!("{}/plug:1", registry.host).parse().unwrap();
+    let context =
+        plugins.read(Cursor::new(tarball(&[("config.json", b"{}"), ("rootfs/run", b"x")]))).await.unwrap();
+    plugins.create(&name, context, b"{}".to_vec(), serde_json::Value::Null).await.unwrap();
+    let (sender, _lines) = progress();
+    let registries = RegistryOptions::default();
+    plugins.push(&name.to_string(), None, &registries, &sender).await.unwrap();
+    plugins.remove(&name.to_string()).await.unwrap();
+
+    let remote = plugins.look_at(&name, None, &registries).await.unwrap();
+    registry.state.lock().unwrap().blobs.values_mut().for_each(|blob| {
+        let mut wrong = blob.to_vec();
+        wrong[0] ^= 1;
+        *blob = wrong.into();
+    });
+    let wrong = plugins.install(&name, remote, serde_json::Value::Null, None, &sender).await.unwrap_err();
+    assert!(matches!(wrong, Error::DigestMismatch { what: "blob", .. }), "{wrong}");
+    assert!(plugins.list().await.unwrap().is_empty());
+    for folder in ["ingest", "blobs/sha256", "records"] {
+        let left = std::fs::read_dir(dir.path().join("plugins").join(folder)).unwrap().count();
+        assert_eq!(left, 0, "{folder}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_for_a_plugin_is_asked_for_as_one() {
+    let fake = Fake::new(Behaviour { bearer: true, ..Behaviour::default() }).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (plugins, _) = plugins(dir.path()).await;
+    let auth = Auth::Basic { username: "ann".to_owned(), password: "secret".to_owned() };
+    let name = format!("{}/a/plug", fake.host).parse().unwrap();
+    let missing = plugins.look_at(&name, Some(auth), &RegistryOptions::default()).await.unwrap_err();
+    assert!(missing.is_not_found(), "{missing}");
+    let asked = fake.requests("GET", "/token");
+    assert!(asked.iter().all(|line| line.contains("plugin") && line.contains("a%2Fplug")), "{asked:?}");
+    assert_eq!(asked.len(), 1, "{asked:?}");
 }
 
 #[tokio::test]
@@ -395,9 +493,13 @@ impl Fake {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
                 let server = server.clone();
-                let serve = service_fn(move |request| {
-                    let answer = server.serve(&request);
-                    async move { Ok::<_, io::Error>(answer) }
+                let serve = service_fn(move |request: Request<Incoming>| {
+                    let server = server.clone();
+                    async move {
+                        let (head, body) = request.into_parts();
+                        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+                        Ok::<_, io::Error>(server.serve(&Request::from_parts(head, body)))
+                    }
                 });
                 connections.spawn(async move {
                     // Broken connections are what the tests are about.
@@ -452,7 +554,7 @@ impl Fake {
         log.iter().filter(|line| line.starts_with(method) && line.contains(part)).cloned().collect()
     }
 
-    fn serve(&self, request: &Request<Incoming>) -> Answer {
+    fn serve(&self, request: &Request<Bytes>) -> Answer {
         let header = |name| {
             request.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok()).unwrap_or("-").to_owned()
         };
@@ -489,6 +591,22 @@ impl Fake {
             return response;
         }
         let path = path.trim_start_matches("/v2/");
+        if *request.method() == Method::POST {
+            let mut response = answer(StatusCode::ACCEPTED, "");
+            response.headers_mut().insert("location", format!("/v2/{path}1").parse().unwrap());
+            return response;
+        }
+        if *request.method() == Method::PUT {
+            let bytes = request.body().clone();
+            if let Some((repository, tag)) = path.split_once("/manifests/") {
+                let manifest = Manifest::new("", bytes);
+                state.manifests.insert(format!("{repository}:{}", manifest.digest), manifest.clone());
+                state.manifests.insert(format!("{repository}:{tag}"), manifest);
+            } else {
+                state.blobs.insert(path.split_once("?digest=").unwrap().1.to_owned(), bytes);
+            }
+            return answer(StatusCode::CREATED, "");
+        }
         if let Some((repository, wanted)) = path.split_once("/manifests/") {
             return match state.manifests.get(&format!("{repository}:{wanted}")) {
                 Some(manifest) => {

@@ -54,10 +54,11 @@ impl From<image::Error> for ApiError {
         let text = model::with_causes(&error);
         match error {
             error if error.is_not_found() => Self::not_found(text),
-            image::Error::InUse { .. } => Self::conflict(text),
-            image::Error::Reference(_) | image::Error::Change(_) | image::Error::Ambiguous(_) => {
-                Self::bad_request(text)
-            }
+            image::Error::InUse { .. } | image::Error::PluginExists(_) => Self::conflict(text),
+            image::Error::Reference(_)
+            | image::Error::Change(_)
+            | image::Error::Ambiguous(_)
+            | image::Error::AmbiguousPlugin(_) => Self::bad_request(text),
             _ => Self::internal(text),
         }
     }
@@ -338,7 +339,7 @@ pub(super) fn credentials(config: types::AuthConfig) -> Option<Auth> {
 
 /// Reads `X-Registry-Auth`. One that says nothing is as good as none: so dockerd takes it, and clients send some where
 /// they have no account. *Source:* moby `api/server/router/image/image_routes.go`.
-fn auth(headers: &HeaderMap) -> Option<Auth> {
+pub(super) fn auth(headers: &HeaderMap) -> Option<Auth> {
     headers.get("X-Registry-Auth").and_then(|header| registry_auth(header.as_bytes()).ok().flatten())
 }
 
@@ -443,7 +444,7 @@ pub(super) fn reader(body: Body) -> impl tokio::io::AsyncRead + Send + Unpin + '
 }
 
 /// Streams the progress of some work as JSON lines; its error is the last one.
-fn progress<F, W>(state: &State, work: W) -> Response
+pub(super) fn progress<F, W>(state: &State, work: W) -> Response
 where
     F: Future<Output = Result<(), image::Error>> + Send + 'static,
     W: FnOnce(mpsc::Sender<Progress>) -> F + Send + 'static,

@@ -38,6 +38,8 @@ impl Scope {
                 let others = mount_from.iter().map(|other| format!("repository:{other}:pull"));
                 Self(std::iter::once(format!("repository:{repository}:pull,push")).chain(others).collect())
             }
+            Access::PullPlugin => Self(vec![format!("repository(plugin):{repository}:pull")]),
+            Access::PushPlugin => Self(vec![format!("repository(plugin):{repository}:pull,push")]),
         }
     }
 

@@ -21,7 +21,7 @@ pub(crate) struct Blobs {
 }
 
 impl Blobs {
-    pub(super) fn open(root: &Path) -> Result<Self> {
+    pub(crate) fn open(root: &Path) -> Result<Self> {
         let blobs = Self { complete: root.join("blobs/sha256"), ingest: root.join("ingest") };
         for directory in [&blobs.complete, &blobs.ingest] {
             fs::create_dir_all(directory).map_err(Error::io("make", directory))?;
@@ -29,7 +29,7 @@ impl Blobs {
         Ok(blobs)
     }
 
-    pub(super) fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.complete
     }
 
