@@ -75,6 +75,7 @@ fn a_port_is_nobodys_but_its_holders_and_one_of_loopback_stays_there() {
 }
 
 /// Docker makes such a network without a word. It is its own containers that do not reach the LAN; hosts and others do.
+/// One that holds a host's own address is not made.
 #[test]
 fn a_network_of_the_swarm_over_the_hosts_own_addresses_is_told_of_and_takes_nothing_from_them() {
     let mut lab = swarm(2, 1);
@@ -82,7 +83,9 @@ fn a_network_of_the_swarm_over_the_hosts_own_addresses_is_told_of_and_takes_noth
     let lan: std::net::Ipv4Addr = Lab::address(1).parse().expect("an address");
     let [a, b, c, _] = lan.octets();
     let create = ["network", "create", "-d", "overlay", "--subnet"];
-    let over = format!("{a}.{b}.{c}.0/24");
+    let all = lab.rswarm(1, &[&create[..], &[&format!("{a}.{b}.{c}.0/24"), "lan"]].concat());
+    assert!(all.code != 0 && all.stderr.contains(&format!("holds {a}.{b}.{c}.")), "{all:?}");
+    let over = format!("{a}.{b}.{c}.128/25");
     // A node tells what it reaches a moment after it is ready.
     wait_for("the nodes to have told what they reach", SOON, || {
         let said = lab.rswarm(1, &[&create[..], &[&over, "lan"]].concat());

@@ -3,6 +3,7 @@
 
 use super::amounts;
 use crate::ingress;
+use ipnet::IpNet;
 use model::{
     ALIASES_MAX, ATTACHMENT_OPTIONS_LEVEL, BindRecursion, CONFINEMENT_LEVEL, Config, ConfigSpec,
     ContainerSpec, DOCKER_NETWORK_OPTIONS, EndpointMode, GenericRequests, MTU_OPTION, Mode, MountKind,
@@ -484,7 +485,24 @@ pub(super) fn network(tables: &Tables, spec: &NetworkSpec) -> Result<(), Status>
     if tables.overlapping_subnet(subnet.trunc(), None, Subnets::Staying).is_some() {
         return Err(invalid("invalid pool request: Pool overlaps with other one on this address space"));
     }
-    Ok(())
+    holds_no_node(tables, subnet)
+}
+
+/// Refuses a subnet of which a node's own address is part: containers on such a network would reach no more of the
+/// hosts' network, and nobody is told so when it is asked for through Docker's CLI. What a node only has a route to is
+/// warned of where it is asked for.
+fn holds_no_node(tables: &Tables, subnet: IpNet) -> Result<(), Status> {
+    let met = tables.nodes.values().find_map(|node| {
+        let description = node.description.as_ref()?;
+        let mut own = node.status.addr.into_iter().chain([description.addr.ip(), description.data_addr]);
+        Some((own.find(|address| subnet.contains(address))?, description))
+    });
+    let Some((address, node)) = met else { return Ok(()) };
+    Err(invalid(format!(
+        "invalid pool request: subnet {subnet} holds {address}, the address of node {}: containers on this network \
+         would not reach the hosts' own; hint: take other addresses, or none to have some chosen that no node knows",
+        node.hostname
+    )))
 }
 
 /// Refuses what nodes do not do for a network: whoever asks for it counts on it, most of all on what nobody is to read.
@@ -1021,6 +1039,23 @@ mod tests {
             spec.subnet = Some(subnet.parse().unwrap());
             assert_eq!(network(&tables, &spec).is_ok(), fine, "{subnet}");
         }
+    }
+
+    #[test]
+    fn a_subnet_that_holds_the_address_of_a_node_is_refused_with_its_name() {
+        let tables = state().cluster().node(1).node(2).tables();
+        let address = tables.nodes.get(&model::NodeId(2)).unwrap().description.as_ref().unwrap().data_addr;
+        let told = |subnet: IpNet| {
+            let mut spec = NetworkSpec::new("over", NetworkDriver::Overlay);
+            spec.subnet = Some(subnet);
+            network(&tables, &spec).map_err(|refused| refused.message().to_owned())
+        };
+        let host = IpNet::new(address, 24).unwrap();
+        for subnet in [host, IpNet::new(address, 16).unwrap()] {
+            let refused = told(subnet).unwrap_err();
+            assert!(refused.contains("the address of node") && refused.contains("hint:"), "{refused}");
+        }
+        assert_eq!(told("10.77.0.0/24".parse().unwrap()), Ok(()));
     }
 
     /// A node may be in others' hands, and each attachment is kept by every manager.
