@@ -356,9 +356,12 @@ fn look_up(current: &BTreeMap<String, Record>, wanted: &str) -> Result<String> {
 fn read_all(folder: &Path) -> Result<(BTreeMap<String, Record>, bool)> {
     let (mut records, mut damaged) = (BTreeMap::new(), false);
     for name in names_in(folder)? {
-        // Others are what a crash left of writing one.
-        let Some(id) = name.strip_suffix(".json") else { continue };
         let path = folder.join(&name);
+        let Some(id) = name.strip_suffix(".json") else {
+            // What a crash left of writing one.
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            continue;
+        };
         let read = fs::read(&path).and_then(|text| serde_json::from_slice(&text).map_err(io::Error::from));
         match read {
             Ok(record) => drop(records.insert(id.to_owned(), record)),

@@ -164,8 +164,11 @@ async fn a_record_that_cannot_be_read_takes_no_other_plugin_with_it_and_no_blob(
     drop(store);
     fs::write(dir.path().join(format!("plugins/records/{}.json", one.id)), "{\"name\": \"on").unwrap();
     fs::write(dir.path().join("plugins/ingest/left"), "half").unwrap();
+    let half = dir.path().join("plugins/records/left.new");
+    fs::write(&half, "{").unwrap();
     let store = plugins(dir.path()).await;
     assert_eq!(store.list().await.unwrap(), [two]);
+    assert!(!half.exists());
     store.remove("two").await.unwrap();
     assert_eq!(blobs(dir.path()), before, "whose they are is not known");
 }
