@@ -412,7 +412,16 @@ async fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
         TokioResolver::builder(TokioRuntimeProvider::default()).and_then(|builder| builder.build())
     };
     let resolver = RESOLVER.get_or_try_init(make).await.map_err(io::Error::other)?;
-    Ok(resolver.lookup_ip(host).await.map_err(io::Error::other)?.iter().collect())
+    let found = resolver.lookup_ip(host).await;
+    Ok(found.map_err(|error| unresolved(host, error.is_no_records_found(), &error))?.iter().collect())
+}
+
+/// Says in Go's words why a name has no address; the resolver's own are its innards.
+fn unresolved(host: &str, unknown: bool, error: &dyn std::fmt::Display) -> io::Error {
+    match unknown {
+        true => io::Error::new(io::ErrorKind::NotFound, format!("lookup {host}: no such host")),
+        false => io::Error::other(format!("lookup {host}: {error}")),
+    }
 }
 
 /// What bytes go through.
@@ -461,6 +470,15 @@ impl AsyncWrite for Stream {
 mod tests {
     use super::*;
     use tokio::task::JoinSet;
+
+    #[test]
+    fn a_name_without_an_address_is_told_of_by_itself() {
+        let told = |unknown| unresolved("a.invalid", unknown, &"Query { .. }").to_string();
+        assert_eq!(
+            (told(true), told(false)),
+            ("lookup a.invalid: no such host".to_owned(), "lookup a.invalid: Query { .. }".to_owned(),)
+        );
+    }
 
     #[test]
     fn hosts_without_end_are_not_all_kept() {
