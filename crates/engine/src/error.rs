@@ -108,6 +108,11 @@ pub enum Error {
     /// An exec's program could not be executed. Exit code 126 or 127.
     #[error("OCI runtime exec failed: exec failed: unable to start container process: {message}")]
     ExecFailed { message: String, exit_code: i32 },
+    /// Nothing holds all of its processes together.
+    #[error(
+        "cannot {operation} container {id}: it has no cgroup; hint: a daemon without root makes them where a cgroup was delegated to its user"
+    )]
+    NoCgroup { operation: &'static str, id: String },
     #[error("cannot {operation} container {id}")]
     Runtime {
         operation: &'static str,
@@ -209,6 +214,7 @@ impl Error {
             | Self::State { .. }
             | Self::Spec { .. }
             | Self::Build(_)
+            | Self::NoCgroup { .. }
             | Self::ShuttingDown => K::Internal,
         }
     }
@@ -270,6 +276,11 @@ pub(crate) fn runtime_failed(operation: &'static str, id: &str, error: runtime::
             Error::invalid(format!(
                 "cannot {operation} container {id}: the kernel takes no such limit: {source}"
             ))
+        }
+        runtime::Error::Cgroup { operation: "find", ref source, .. }
+            if source.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Error::NoCgroup { operation, id: id.to_owned() }
         }
         other => Error::Runtime { operation, id: id.to_owned(), source: other.into() },
     }

@@ -40,11 +40,11 @@ pub(crate) async fn commit(
         container.image_id.parse().map_err(|_| Error::NoSuchImage(container.image_id.clone()))?;
     // One that has ended by itself meanwhile stands as still as one that is paused.
     let pause = options.pause && container.state.status == Status::Running;
-    let paused = pause && unless_it_ended(engine.pause(&container.id).await)?;
+    let paused = pause && as_far_as_it_can(engine.pause(&container.id).await)?;
     let reference = options.reference.as_ref().map(ToString::to_string).unwrap_or_default();
     let made = make(engine, &container, &base, options).await;
     if paused {
-        unless_it_ended(engine.unpause(&container.id).await)?;
+        as_far_as_it_can(engine.unpause(&container.id).await)?;
     }
     let id = made?;
     let of_image = [("imageID", id.to_string()), ("imageRef", reference)];
@@ -52,14 +52,18 @@ pub(crate) async fn commit(
     Ok(id)
 }
 
-/// Returns true if it could be done.
+/// Returns true if it was done. What has no cgroup, as without root, is committed while it runs: so podman does.
 ///
 /// # Errors
-/// Anything but that the container does not run any more.
-fn unless_it_ended(done: Result<()>) -> Result<bool> {
+/// Anything but that the container does not run any more, or cannot be paused at all.
+fn as_far_as_it_can(done: Result<()>) -> Result<bool> {
     match done {
         Ok(()) => Ok(true),
         Err(Error::NotRunning(_) | Error::NotPaused(_)) => Ok(false),
+        Err(error @ Error::NoCgroup { .. }) => {
+            tracing::warn!(%error, "a container is committed without a pause");
+            Ok(false)
+        }
         Err(other) => Err(other),
     }
 }
@@ -149,5 +153,28 @@ fn image_config(config: &ContainerConfig) -> image::Config {
         stop_signal: config.stop_signal.clone(),
         healthcheck,
         ..image::Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::runtime_failed;
+
+    #[test]
+    fn what_has_no_cgroup_is_committed_without_a_pause_and_what_cannot_be_frozen_is_not() {
+        let failed = |operation, kind: io::ErrorKind| {
+            let error = runtime::Error::Cgroup { operation, path: "/c".to_owned(), source: kind.into() };
+            as_far_as_it_can(Err(runtime_failed("pause", "abc", error)))
+        };
+        assert!(matches!(failed("find", io::ErrorKind::NotFound), Ok(false)));
+        for (operation, kind) in
+            [("freeze", io::ErrorKind::TimedOut), ("find", io::ErrorKind::PermissionDenied)]
+        {
+            assert!(matches!(failed(operation, kind), Err(Error::Runtime { .. })), "{operation}");
+        }
+        assert!(matches!(as_far_as_it_can(Ok(())), Ok(true)));
+        assert!(matches!(as_far_as_it_can(Err(Error::NotRunning("abc".to_owned()))), Ok(false)));
+        assert!(as_far_as_it_can(Err(Error::AlreadyPaused("abc".to_owned()))).is_err());
     }
 }
