@@ -44,10 +44,12 @@ use tokio::time::timeout;
 const ANSWER: Duration = Duration::from_secs(4);
 /// How long the one manager may take to lead.
 const LEADS: Duration = Duration::from_secs(15);
-/// How often this host's addresses are looked at; a new one counts when it is there the second time.
+/// How often this host's addresses are looked at.
 const LOOK_AT_ADDRESSES: Duration = Duration::from_secs(3);
+/// How long after a new one was seen: it counts when it is there the second time.
+const LOOK_TWICE: Duration = Duration::from_secs(1);
 /// How long after one that could not be taken.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// What another manager said when it was asked whether it is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,20 +219,22 @@ impl NodeSwarm {
     /// at its only address, is, whatever that becomes (DHCP, a VPN that dials anew, a reboot elsewhere).
     pub(crate) async fn follow_address(self) {
         let mut seen: Option<SocketAddr> = None;
+        let mut wait = Duration::ZERO; // a host that comes up elsewhere is not heard of until it is known there
         loop {
-            tokio::time::sleep(LOOK_AT_ADDRESSES).await;
+            tokio::time::sleep(wait).await;
             let record = self.folder().load().ok().flatten();
             let new = record.as_ref().and_then(|record| followed(record, &address::interfaces()));
             let new = new.map(|record| record.advertise_addr);
             // An address that passes by, as while a link is set up, is not followed.
             let stays = new.is_some() && new == seen;
             seen = new;
+            wait = if seen.is_some() { LOOK_TWICE } else { LOOK_AT_ADDRESSES };
             let Some(to) = seen.filter(|_| stays) else { continue };
             let moved =
                 self.move_to(|old| Ok(followed(old, &address::interfaces()).unwrap_or_else(|| old.clone())));
             if let Err(error) = moved.await {
                 tracing::warn!(%to, %error, "this node has another address, and cannot be reached there yet");
-                tokio::time::sleep(LOOK_AGAIN).await;
+                wait = LOOK_AGAIN;
             }
         }
     }
