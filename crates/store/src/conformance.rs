@@ -8,6 +8,7 @@ use openraft::{
     testing::log::{StoreBuilder, Suite},
 };
 use std::{path::Path, sync::Arc};
+use sys::disk::Os;
 use tempfile::TempDir;
 
 /// Makes stores in fresh directories; `reopened` closes and opens each once before it is used.
@@ -17,10 +18,15 @@ struct Fresh {
 
 fn open(dir: &Path) -> (Log, Machine, std::thread::JoinHandle<()>) {
     let dek = Dek::new(&[7; 32]);
-    let opened = Log::open(&dir.join("log"), &dek, 0, None).unwrap();
+    let opened = Log::open(Arc::new(Os), &dir.join("log"), &dek, 0, None).unwrap();
     let machine = Machine::new(
-        Snapshots::open(&dir.join("snapshots"), &dek, Arc::new(Rhythm::new(10_000, u64::MAX, 0, 500)))
-            .unwrap(),
+        Snapshots::open(
+            Arc::new(Os),
+            &dir.join("snapshots"),
+            &dek,
+            Arc::new(Rhythm::new(10_000, u64::MAX, 0, 500)),
+        )
+        .unwrap(),
     );
     (opened.log, machine, opened.writer)
 }

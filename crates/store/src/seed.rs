@@ -30,6 +30,7 @@ use std::{
     path::Path,
     sync::Arc,
 };
+use sys::disk::Os;
 
 /// Indexes that are left out behind a state that others may have gone on from: more than a swarm writes between a
 /// backup and its end.
@@ -66,11 +67,12 @@ pub async fn salvage(dir: &Path, dek: &Dek, raft_id: u64) -> Result<Salvaged, Op
     let opening = tokio::task::spawn_blocking(move || {
         let lock = lock(&root)?;
         let snapshots = Snapshots::open(
+            Arc::new(Os),
             &root.join("snapshots"),
             &key,
             Arc::new(Rhythm::new(1, u64::MAX, u64::MAX, u64::MAX)),
         )?;
-        let opened = Log::open(&root.join("log"), &key, raft_id, Some(lock))?;
+        let opened = Log::open(Arc::new(Os), &root.join("log"), &key, raft_id, Some(lock))?;
         Ok::<_, OpenError>((snapshots, opened))
     });
     let (snapshots, opened) = opening.await.map_err(|e| OpenError::Raft(e.to_string()))??;
@@ -122,9 +124,13 @@ pub async fn seed(dir: &Path, seed: &Seed, mut tables: Tables) -> Result<(), Ope
         SnapshotMeta { last_log_id: Some(last), last_membership: StoredMembership::new(Some(last), members) };
     let root = dir.to_owned();
     let opening = tokio::task::spawn_blocking(move || {
-        let snapshots =
-            Snapshots::open(&root.join("snapshots"), &dek, Arc::new(Rhythm::new(1, u64::MAX, 0, u64::MAX)))?;
-        let opened = Log::open(&root.join("log"), &dek, raft_id, None)?;
+        let snapshots = Snapshots::open(
+            Arc::new(Os),
+            &root.join("snapshots"),
+            &dek,
+            Arc::new(Rhythm::new(1, u64::MAX, 0, u64::MAX)),
+        )?;
+        let opened = Log::open(Arc::new(Os), &root.join("log"), &dek, raft_id, None)?;
         Ok::<_, OpenError>((snapshots, opened))
     });
     let (snapshots, opened) = opening.await.map_err(|e| OpenError::Raft(e.to_string()))??;

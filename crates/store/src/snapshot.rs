@@ -19,10 +19,11 @@ use proto::{SpecCache, raft as wire, types};
 use std::{
     fs,
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
+use sys::disk::{Disk, InOrder};
 
 const MAGIC: &[u8; 8] = b"RSSNAPv1";
 const FORMAT: u32 = 1;
@@ -47,6 +48,7 @@ pub enum SnapshotError {
 /// The snapshots of one member: the newest, and as many older ones as the settings say.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshots {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     dek: Dek,
     /// What is stored, so that it need not be read back.
@@ -59,15 +61,20 @@ pub(crate) type Stored = (SnapshotMeta, Arc<Tables>);
 
 impl Snapshots {
     /// Opens the directory, makes it if needed, deletes unfinished files, and returns the newest snapshot. Blocks.
-    pub(crate) fn open(dir: &Path, dek: &Dek, rhythm: Arc<Rhythm>) -> Result<Self, SnapshotError> {
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        dek: &Dek,
+        rhythm: Arc<Rhythm>,
+    ) -> Result<Self, SnapshotError> {
         let failed = |source| SnapshotError::Io { dir: dir.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
-        let this = Self { dir: dir.to_owned(), dek: dek.clone(), newest: Arc::default(), rhythm };
+        let this = Self { disk, dir: dir.to_owned(), dek: dek.clone(), newest: Arc::default(), rhythm };
         let mut finished = Vec::new();
         for file in fs::read_dir(dir).map_err(failed)? {
             let path = file.map_err(failed)?.path();
             match path.extension().and_then(|e| e.to_str()) {
-                Some("tmp") => fs::remove_file(&path).map_err(failed)?,
+                Some("tmp") => this.disk.remove(&path).map_err(failed)?,
                 Some(SUFFIX) => finished.push(path),
                 _ => {}
             }
@@ -129,13 +136,13 @@ impl Snapshots {
         let (term, index) = meta.last_log_id.map_or((0, 0), |id| (**id.committed_leader_id(), id.index));
         let path = self.dir.join(format!("{term:016x}-{index:016x}.{SUFFIX}"));
         let temporary = path.with_extension("tmp");
-        let written = self.write(&temporary, meta, tables).and_then(|()| fs::rename(&temporary, &path));
+        let written = self.write(&temporary, meta, tables).and_then(|()| self.disk.rename(&temporary, &path));
         if let Err(error) = written {
             // The space is needed; the name would be cleaned at the next start anyway.
-            drop(fs::remove_file(&temporary));
+            drop(self.disk.remove(&temporary));
             return Err(error);
         }
-        sys::durable::sync_folder(&self.dir)?;
+        self.disk.sync_folder(&self.dir)?;
         let mut others = Vec::new();
         for file in fs::read_dir(&self.dir)? {
             let other = file?.path();
@@ -146,12 +153,11 @@ impl Snapshots {
         // Names are in the order of their making.
         others.sort();
         others.reverse();
-        others.into_iter().skip(self.rhythm.old()).try_for_each(fs::remove_file)
+        others.into_iter().skip(self.rhythm.old()).try_for_each(|old| self.disk.remove(&old))
     }
 
     fn write(&self, path: &Path, meta: &SnapshotMeta, tables: &Tables) -> io::Result<()> {
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let mut file = InOrder::new(self.disk.make(path, 0o600)?);
         file.write_all(MAGIC)?;
         let header = wire::SnapshotHeader {
             format: FORMAT,
@@ -172,7 +178,7 @@ impl Snapshots {
         file.sync_all()
     }
 
-    fn write_block(&self, file: &mut fs::File, number: u64, last: bool, plain: &[u8]) -> io::Result<()> {
+    fn write_block(&self, file: &mut InOrder, number: u64, last: bool, plain: &[u8]) -> io::Result<()> {
         let sealed = self.dek.seal(&block_place(number, last), &zstd::bulk::compress(plain, 3)?)?;
         admit_snapshot(&self.dir, sealed.len() as u64)?;
         let len = u32::try_from(sealed.len()).map_err(io::Error::other)?;

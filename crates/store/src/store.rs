@@ -27,6 +27,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
 };
+use sys::disk::{Disk, Os};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +45,8 @@ pub struct Options {
     pub addr: SocketAddr,
     pub dek: Dek,
     pub connect: Arc<dyn Connect>,
+    /// Where the log and the snapshots are written.
+    pub disk: Arc<dyn Disk>,
     /// Entries between two snapshots, until [`Handle::set_snapshots`] says otherwise.
     /// Source: `ClusterSpec::snapshot_interval`.
     pub snapshot_interval: u64,
@@ -77,7 +80,7 @@ impl Default for Timing {
 }
 
 impl Options {
-    /// Returns the usual options: a snapshot every 10,000 entries or 64 MiB, 500 or 16 MiB kept.
+    /// Returns the usual options: the kernel's disk, a snapshot every 10,000 entries or 64 MiB, 500 or 16 MiB kept.
     pub fn new(raft_id: u64, node: NodeId, addr: SocketAddr, dek: Dek, connect: Arc<dyn Connect>) -> Self {
         Self {
             raft_id,
@@ -85,6 +88,7 @@ impl Options {
             addr,
             dek,
             connect,
+            disk: Arc::new(Os),
             snapshot_interval: 10_000,
             log_bytes: 64 << 20,
             old_snapshots: 0,
@@ -158,11 +162,11 @@ impl Store {
         let (root, dek, raft_id) = (dir.to_owned(), options.dek.clone(), options.raft_id);
         let Options { snapshot_interval, log_bytes, old_snapshots, keep_entries, .. } = options;
         let rhythm = Arc::new(Rhythm::new(snapshot_interval, log_bytes, old_snapshots, keep_entries));
-        let kept = rhythm.clone();
+        let (kept, disk) = (rhythm.clone(), options.disk.clone());
         let blocking = tokio::task::spawn_blocking(move || {
             let lock = lock(&root)?;
-            let snapshots = Snapshots::open(&root.join("snapshots"), &dek, kept)?;
-            let opened = Log::open(&root.join("log"), &dek, raft_id, Some(lock))?;
+            let snapshots = Snapshots::open(disk.clone(), &root.join("snapshots"), &dek, kept)?;
+            let opened = Log::open(disk, &root.join("log"), &dek, raft_id, Some(lock))?;
             let last = snapshots.newest().and_then(|(meta, _)| meta.last_log_id).map(|id| id.index);
             match opened.log.purged() {
                 Some(purged) if last.is_none_or(|last| last < purged.index) => {

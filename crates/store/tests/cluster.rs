@@ -19,7 +19,9 @@ use store::{
     Admission, Connect, ConnectError, Dek, Handle, MembershipError, OpenError, Options, ProposeError,
     ReadError, Store,
 };
+use sys::disk::{Disk, Os};
 use tempfile::TempDir;
+use testkit::lossy::FullAt;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
@@ -63,6 +65,7 @@ struct Manager {
     snapshot_interval: u64,
     keep_entries: u64,
     log_bytes: u64,
+    disk: Arc<dyn Disk>,
     running: Option<(Store, JoinSet<()>, CancellationToken)>,
 }
 
@@ -78,6 +81,7 @@ impl Manager {
             snapshot_interval,
             keep_entries: 5,
             log_bytes: 64 << 20,
+            disk: Arc::new(Os),
             running: None,
         };
         manager.run(socket).await;
@@ -90,6 +94,7 @@ impl Manager {
         options.snapshot_interval = self.snapshot_interval;
         options.keep_entries = self.keep_entries;
         options.log_bytes = self.log_bytes;
+        options.disk = self.disk.clone();
         options
     }
 
@@ -580,10 +585,13 @@ async fn the_feed_tells_every_change_once_and_in_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_ends_the_member_and_says_why() {
-    let managers = cluster(1, 1_000_000).await;
-    let handle = managers[0].handle();
-    let segment = managers[0].dir.path().join("log/0000000000000002.wal");
-    std::os::unix::fs::symlink("/dev/full", segment).unwrap();
+    let mut manager = Manager::start(1, 1_000_000).await;
+    manager.stop().await;
+    manager.disk = Arc::new(FullAt::new("0000000000000002.wal"));
+    manager.restart().await;
+    manager.store().bootstrap().await.unwrap();
+    let handle = manager.handle();
+    eventually("it leads", || handle.leader_now().me.then_some(())).await;
     // Fill the first segment (16 MiB).
     let next = AtomicU64::new(0);
     let failed = loop {

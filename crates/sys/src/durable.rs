@@ -5,11 +5,10 @@
 //! power cut leaves an empty file under the right name; without the second, the old one. All of it blocks.
 //! Source: rename(2), fsync(2), kernel Documentation/filesystems/ext4 (`auto_da_alloc`).
 
+use crate::disk::{Disk, Os};
 use std::{
     collections::BTreeMap,
     fs, io,
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -18,8 +17,16 @@ use std::{
 /// # Errors
 /// The disk refuses; what was under `path` is still whole.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    write_beside(path, content, mode, true)?;
-    sync_folder(folder_of(path))
+    replace_on(&Os, path, content, mode)
+}
+
+/// As [`replace`], on another disk than the kernel's.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_on(disk: &dyn Disk, path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    write_beside(disk, path, content, mode, true)?;
+    disk.sync_folder(folder_of(path))
 }
 
 /// As [`replace`], for what is worthless after a crash of the machine: survives one of this process only.
@@ -27,7 +34,7 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 /// # Errors
 /// As [`replace`].
 pub fn replace_for_this_boot(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    write_beside(path, content, mode, false)
+    write_beside(&Os, path, content, mode, false)
 }
 
 /// Removes `path`, also after a crash of the machine. `Ok` if there is nothing.
@@ -54,7 +61,7 @@ pub fn change_all<'a>(
     let (mut failed, mut folders) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
     for (path, content) in changes {
         let done = match content {
-            Some(content) => write_beside(path, content, mode, true),
+            Some(content) => write_beside(&Os, path, content, mode, true),
             None => fs::remove_file(path),
         };
         match done {
@@ -77,7 +84,7 @@ pub fn change_all<'a>(
 /// # Errors
 /// The disk refuses.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    fs::File::open(folder)?.sync_all()
+    Os.sync_folder(folder)
 }
 
 /// Returns the name under which the new content of `path` is written first; it may be left behind by a crash.
@@ -89,20 +96,17 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn write_beside(path: &Path, content: &[u8], mode: u32, sync: bool) -> io::Result<()> {
+fn write_beside(disk: &dyn Disk, path: &Path, content: &[u8], mode: u32, sync: bool) -> io::Result<()> {
     let new = name_beside(path);
     let write = || {
-        let mut options = fs::OpenOptions::new();
-        // A link that somebody put there is not followed.
-        options.write(true).create(true).truncate(true).mode(mode).custom_flags(libc::O_NOFOLLOW);
-        let mut file = options.open(&new)?;
-        file.write_all(content)?;
+        let file = disk.make(&new, mode)?;
+        file.write_all_at(content, 0)?;
         if sync {
             file.sync_all()?;
         }
-        fs::rename(&new, path)
+        disk.rename(&new, path)
     };
-    write().inspect_err(|_| drop(fs::remove_file(&new))) // the first error is the one that matters
+    write().inspect_err(|_| drop(disk.remove(&new))) // the first error is the one that matters
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@
 pub mod bpf;
 pub mod caps;
 pub mod clock;
+pub mod disk;
 pub mod durable;
 pub mod memfd;
 pub mod memory;

@@ -1,6 +1,6 @@
 //! What end-to-end tests are made of: a lab of namespaced hosts, driven through the real binary, and waiting for
-//! a state with a deadline; the judge of what clients of a store saw ([`history`]); and hostile JSON for whatever reads
-//! some ([`hostile`]). Never a dependency outside tests.
+//! a state with a deadline; the judge of what clients of a store saw ([`history`]); hostile JSON for whatever reads some
+//! ([`hostile`]); and a disk that forgets ([`lossy`]). Never a dependency outside tests.
 
 mod api;
 mod cgroup;
@@ -10,6 +10,7 @@ pub mod history;
 pub mod hostile;
 mod lab;
 mod load;
+pub mod lossy;
 mod signals;
 mod traces;
 mod wires;

@@ -14,6 +14,8 @@ mod segment;
 mod writer;
 
 #[cfg(test)]
+mod cuts;
+#[cfg(test)]
 mod tests;
 
 use crate::{
@@ -37,6 +39,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     thread::JoinHandle,
 };
+use sys::disk::Disk;
 use tokio::sync::{mpsc, oneshot, watch};
 use writer::Op;
 
@@ -243,12 +246,13 @@ pub(crate) struct Opened {
 impl Log {
     /// Opens the log in `dir`, making it if there is none; keeps `lock` until nothing is written any more. Blocks.
     pub(crate) fn open(
+        disk: Arc<dyn Disk>,
         dir: &Path,
         dek: &Dek,
         raft_id: u64,
         lock: Option<std::fs::File>,
     ) -> Result<Opened, OpenLogError> {
-        open::open(dir, dek, raft_id, open::Limits::default(), lock)
+        open::open(disk, dir, dek, raft_id, open::Limits::default(), lock)
     }
 
     /// Returns the raft id of the log in `dir`, if there is one.

@@ -19,6 +19,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock},
 };
+use sys::disk::Disk;
 use tokio::sync::{mpsc, watch};
 
 /// Operations that may wait for the writer.
@@ -76,6 +77,7 @@ impl Default for Limits {
 
 /// `lock` is kept for as long as the writer may write.
 pub(super) fn open(
+    disk: Arc<dyn Disk>,
     dir: &Path,
     dek: &Dek,
     raft_id: u64,
@@ -104,7 +106,7 @@ pub(super) fn open(
         None if !sequences.is_empty() => return Err(OpenLogError::Missing { file: dir.join(META) }),
         None => {
             let meta = wire::LogMeta { raft_id, ..wire::LogMeta::default() };
-            write_meta(dir, &meta).map_err(failed)?;
+            write_meta(&*disk, dir, &meta).map_err(failed)?;
             meta
         }
     };
@@ -130,14 +132,14 @@ pub(super) fn open(
         let end = replay.run()?;
         segments.insert(sequence, replay.greatest);
         if last {
-            active = Some(resume(dir, sequence, end).map_err(failed)?);
+            active = Some(resume(&*disk, dir, sequence, end).map_err(failed)?);
         }
     }
     let active = match active {
         Some(active) => active,
         None => {
             segments.insert(1, None);
-            Active::create(dir, 1).map_err(failed)?
+            Active::create(&*disk, dir, 1).map_err(failed)?
         }
     };
     // A mark that a crash cut off from the entries it names says less, never more.
@@ -150,6 +152,7 @@ pub(super) fn open(
         Arc::new(Shared { index: Mutex::new(index), failed: OnceLock::new(), failure, low: low.clone() });
     let (ops, queue) = mpsc::channel(QUEUE);
     let writer = Writer {
+        disk,
         dir: dir.to_owned(),
         dek: dek.clone(),
         shared: shared.clone(),
@@ -186,12 +189,12 @@ fn list(dir: &Path) -> io::Result<Vec<u64>> {
 }
 
 /// Opens the last segment for writing behind its last good record; what is behind that is erased.
-fn resume(dir: &Path, sequence: u64, end: Option<u64>) -> io::Result<Active> {
-    let Some(end) = end else { return Active::create(dir, sequence) };
-    let file = fs::OpenOptions::new().read(true).write(true).open(segment_path(dir, sequence))?;
+fn resume(disk: &dyn Disk, dir: &Path, sequence: u64, end: Option<u64>) -> io::Result<Active> {
+    let Some(end) = end else { return Active::create(disk, dir, sequence) };
+    let file = disk.open(&segment_path(dir, sequence))?;
     file.set_len(end)?;
     file.sync_all()?;
-    sys::durable::sync_folder(dir)?;
+    disk.sync_folder(dir)?;
     Ok(Active { sequence, file, end, allocated: end, synced: end, announced: segment::HEAD as u64 })
 }
 

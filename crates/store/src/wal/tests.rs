@@ -18,6 +18,7 @@ use std::{
     thread::JoinHandle,
 };
 use tempfile::TempDir;
+use testkit::lossy::FullAt;
 
 const LIMITS: Limits = Limits { segment: 64 << 10, cache: 16 << 10, reserve: 64 << 10 };
 
@@ -26,12 +27,16 @@ struct TestLog {
     writer: JoinHandle<()>,
 }
 
-fn dek() -> Dek {
+pub(super) fn dek() -> Dek {
     Dek::new(&[3; 32])
 }
 
 fn try_open(dir: &TempDir) -> Result<TestLog, OpenLogError> {
-    let Opened { log, writer, .. } = super::open::open(dir.path(), &dek(), 1, LIMITS, None)?;
+    open_on(Arc::new(sys::disk::Os), dir)
+}
+
+fn open_on(disk: Arc<dyn sys::disk::Disk>, dir: &TempDir) -> Result<TestLog, OpenLogError> {
+    let Opened { log, writer, .. } = super::open::open(disk, dir.path(), &dek(), 1, LIMITS, None)?;
     Ok(TestLog { log, writer })
 }
 
@@ -73,11 +78,11 @@ impl TestLog {
     }
 }
 
-fn id(term: u64, index: u64) -> LogId {
+pub(super) fn id(term: u64, index: u64) -> LogId {
     LogId::new_term_index(term, index)
 }
 
-fn entry(term: u64, index: u64, size: usize) -> Entry {
+pub(super) fn entry(term: u64, index: u64, size: usize) -> Entry {
     let spec = SecretSpec {
         templated: false,
         name: index.to_string(),
@@ -294,9 +299,8 @@ async fn a_segment_that_a_crash_left_without_a_head_is_made_anew() {
 #[tokio::test]
 async fn a_full_disk_stops_the_log_and_loses_nothing_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = reopen(&dir);
-    // The next segment lands on a device that is always full.
-    std::os::unix::fs::symlink("/dev/full", segment_path(dir.path(), 2)).unwrap();
+    // There is room for the first segment only.
+    let mut log = open_on(Arc::new(FullAt::new("0000000000000002.wal")), &dir).unwrap();
     let mut acknowledged = 0;
     let error = loop {
         match log.append(1, [acknowledged], 4096).await {
@@ -309,7 +313,6 @@ async fn a_full_disk_stops_the_log_and_loses_nothing_acknowledged() {
     log.append(1, [acknowledged + 1], 1).await.unwrap_err();
     assert!(log.log.save_vote(&Vote::new(9, 9)).await.is_err(), "nothing is written any more");
     log.close();
-    fs::remove_file(segment_path(dir.path(), 2)).unwrap();
     assert_eq!(stored_ids(&dir).await.len() as u64, acknowledged);
 }
 
@@ -321,10 +324,10 @@ async fn a_log_is_opened_only_by_its_member_and_with_its_key() {
     log.close();
     assert_eq!(Log::raft_id(dir.path()).unwrap(), Some(1));
     assert!(matches!(
-        Log::open(dir.path(), &dek(), 2, None),
+        Log::open(Arc::new(sys::disk::Os), dir.path(), &dek(), 2, None),
         Err(OpenLogError::OtherMember { found: 1, wanted: 2, .. })
     ));
-    let error = Log::open(dir.path(), &Dek::new(&[4; 32]), 1, None).unwrap_err();
+    let error = Log::open(Arc::new(sys::disk::Os), dir.path(), &Dek::new(&[4; 32]), 1, None).unwrap_err();
     assert!(error.to_string().contains("wrong key"), "{error}");
     assert_eq!(stored_ids(&dir).await.len(), 3, "the attempt destroyed nothing");
     let text = fs::read(segment_path(dir.path(), 1)).unwrap();
@@ -393,7 +396,7 @@ async fn a_log_on_a_full_disk_lives_on_its_reserve_and_gets_it_back() {
     let disk = SmallDisk::mount(32 << 20);
     let dir = disk.0.path().join("log");
     let limits = Limits { segment: 256 << 10, cache: 16 << 10, reserve: 4 << 20 };
-    let open = || super::open::open(&dir, &dek(), 1, limits, None);
+    let open = || super::open::open(Arc::new(sys::disk::Os), &dir, &dek(), 1, limits, None);
     let Opened { log, writer, low, reserve, .. } = open().unwrap();
     let mut log = TestLog { log, writer };
     log.append(1, 0..3, 4096).await.unwrap();

@@ -16,14 +16,15 @@ use proto::raft as wire;
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
+use sys::disk::{Disk, Open};
 use tokio::sync::{mpsc, oneshot};
 
-/// Space is taken from the file system in steps of this, so that a sync writes no metadata. *Unit:* bytes.
-const STEP: usize = 1 << 20;
+/// Space is taken from the file system in steps of this, or of a whole segment, so that a sync writes no metadata.
+/// *Unit:* bytes.
+const STEP: u64 = 1 << 20;
 /// Operations taken into one sync.
 const GROUP: usize = 256;
 
@@ -37,6 +38,7 @@ pub(super) enum Op {
 
 /// Where the writer goes on.
 pub(super) struct Writer {
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
     pub(super) dek: Dek,
     pub(super) shared: Arc<Shared>,
@@ -54,7 +56,7 @@ pub(super) struct Writer {
 /// The segment being written.
 pub(super) struct Active {
     pub(super) sequence: u64,
-    pub(super) file: fs::File,
+    pub(super) file: Box<dyn Open>,
     /// End of what is written.
     pub(super) end: u64,
     /// End of the space taken.
@@ -81,30 +83,23 @@ pub(super) fn segment_path(dir: &Path, sequence: u64) -> PathBuf {
 
 impl Active {
     /// Makes a new segment file; durable when it returns.
-    pub(super) fn create(dir: &Path, sequence: u64) -> io::Result<Self> {
-        let path = segment_path(dir, sequence);
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)?;
+    pub(super) fn create(disk: &dyn Disk, dir: &Path, sequence: u64) -> io::Result<Self> {
+        let file = disk.make(&segment_path(dir, sequence), 0o600)?;
         file.write_all_at(&segment::head(sequence), 0)?;
         file.sync_all()?;
-        sys::durable::sync_folder(dir)?;
+        disk.sync_folder(dir)?;
         let head = segment::HEAD as u64;
         Ok(Self { sequence, file, end: head, allocated: head, synced: head, announced: head })
     }
 
-    fn reserve(&mut self, upto: u64) -> io::Result<()> {
+    fn reserve(&mut self, upto: u64, step: u64) -> io::Result<()> {
         if upto <= self.allocated {
             return Ok(());
         }
-        let zeros = vec![0; STEP];
+        let zeros = vec![0; usize::try_from(step).map_err(io::Error::other)?];
         while self.allocated < upto {
             self.file.write_all_at(&zeros, self.allocated)?;
-            self.allocated += STEP as u64;
+            self.allocated += step;
         }
         self.file.sync_all()
     }
@@ -219,7 +214,7 @@ impl Writer {
         self.active.file.set_len(self.active.end)?;
         self.active.file.sync_all()?;
         let sequence = self.active.sequence + 1;
-        self.active = self.with_room(|this| Active::create(&this.dir, sequence))?;
+        self.active = self.with_room(|this| Active::create(&*this.disk, &this.dir, sequence))?;
         self.segments.insert(sequence, None);
         // Noted when it is there: a crash in between leaves a segment more than noted, never one less.
         self.with_room(|this| this.note())
@@ -265,7 +260,8 @@ impl Writer {
     fn write(&mut self, group: &mut Group, sync: bool) -> io::Result<()> {
         if !group.bytes.is_empty() {
             let end = self.active.end + group.bytes.len() as u64;
-            self.with_room(|this| this.active.reserve(end))?;
+            let step = STEP.min(self.segment);
+            self.with_room(|this| this.active.reserve(end, step))?;
             self.active.file.write_all_at(&group.bytes, self.active.end)?;
             self.active.end = end;
             group.bytes.clear();
@@ -292,7 +288,7 @@ impl Writer {
             segment: self.active.sequence,
             synced: self.active.synced,
         };
-        write_meta(&self.dir, &meta)
+        write_meta(&*self.disk, &self.dir, &meta)
     }
 
     /// Deletes the oldest segments whose entries are all purged.
@@ -303,13 +299,15 @@ impl Writer {
             && sequence != self.active.sequence
             && greatest.is_none_or(|index| index <= purged.index)
         {
-            fs::remove_file(segment_path(&self.dir, sequence))
+            self.disk
+                .remove(&segment_path(&self.dir, sequence))
                 .map_err(|e| self.shared.fail("cannot delete a log segment", &e))?;
             self.segments.remove(&sequence);
             deleted = true;
         }
         if deleted {
-            sys::durable::sync_folder(&self.dir)
+            self.disk
+                .sync_folder(&self.dir)
                 .map_err(|e| self.shared.fail("cannot delete a log segment", &e))?;
         }
         Ok(())
@@ -324,10 +322,10 @@ fn answer(done: oneshot::Sender<Result<(), LogError>>, outcome: Result<(), LogEr
 pub(super) const META: &str = "meta";
 
 /// `[crc32c u32][prost LogMeta]`
-pub(super) fn write_meta(dir: &Path, meta: &wire::LogMeta) -> io::Result<()> {
+pub(super) fn write_meta(disk: &dyn Disk, dir: &Path, meta: &wire::LogMeta) -> io::Result<()> {
     let encoded = meta.encode_to_vec();
     let content = [crc32c::crc32c(&encoded).to_le_bytes().as_slice(), &encoded].concat();
-    sys::durable::replace(&dir.join(META), &content, 0o600)
+    sys::durable::replace_on(disk, &dir.join(META), &content, 0o600)
 }
 
 pub(super) fn read_meta(dir: &Path) -> io::Result<Option<wire::LogMeta>> {
