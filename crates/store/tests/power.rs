@@ -170,8 +170,13 @@ async fn write(written: Arc<Written>, writer: u64, stop: CancellationToken) {
                     written.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
                     break;
                 }
-                Err(ProposeError::NotLeader { .. }) => {}
-                Err(_) => break,
+                // Who has just lost its power refuses at once: others must have time to notice.
+                Err(error) => {
+                    sleep(Duration::from_millis(5)).await;
+                    if !matches!(error, ProposeError::NotLeader { .. }) {
+                        break;
+                    }
+                }
             }
         }
     }
