@@ -2,7 +2,7 @@
 
 use super::seen::{Seen, judge};
 use anyhow::{Context, Result, anyhow, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -197,14 +197,37 @@ impl Swarm {
             let first = ["service", "create", "--detach", "--name", name];
             succeed(self.lab.rswarm(1, &[&first, more, &["rswarm/hello"], command].concat())).map(drop)
         };
-        let publish = [format!("{}:80", PORTS.0), format!("{}:53/udp", PORTS.1)];
+        let publish = format!("{}:53/udp", PORTS.1);
         succeed(self.lab.rswarm(1, &["network", "create", "-d", "overlay", "back"]))?;
-        create("web", &["--replicas", "4", "-p", &publish[0]], &["web"])?;
-        create("echo", &["--replicas", "2", "-p", &publish[1]], &["echo", "53"])?;
+        self.make_web()?;
+        create("echo", &["--replicas", "2", "-p", &publish], &["echo", "53"])?;
         // A task that fails with its host is no reason to stop an update; and all at once, or the end of the last update
         // would be what recoveries are measured by.
         let at_once = ["--update-failure-action", "continue", "--update-parallelism", "0"];
         create("churn", &[&["--replicas", "2", "--network", "back"], &at_once[..]].concat(), &["web"])
+    }
+
+    /// Makes the service whose requests are counted. A task of it runs once it answers: else a request that comes between
+    /// a program's start and its listening is refused, and tells nothing.
+    fn make_web(&self) -> Result<()> {
+        let seconds = |seconds: u64| seconds * 1_000_000_000;
+        let health = json!({
+            "Test": ["CMD", "/hello", "check", "127.0.0.1:80"],
+            "StartPeriod": seconds(60), "StartInterval": seconds(1) / 4,
+            // Machines that have much else to do are no reason to give a task up.
+            "Interval": seconds(10), "Timeout": seconds(10), "Retries": 10,
+        });
+        let spec = json!({
+            "Name": "web",
+            "Mode": {"Replicated": {"Replicas": 4}},
+            "TaskTemplate": {"ContainerSpec": {"Image": "rswarm/hello", "Args": ["web"], "Healthcheck": health}},
+            "EndpointSpec": {"Ports": [{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": PORTS.0}]},
+        });
+        let socket = self.lab.socket(1);
+        match request(&socket, "POST", "/services/create", &spec.to_string(), WAIT)? {
+            (201, _) => Ok(()),
+            (status, body) => bail!("service web: {status} {body}"),
+        }
     }
 
     /// Removes all services and waits until no host has a container.

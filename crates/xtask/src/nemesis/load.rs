@@ -3,7 +3,10 @@
 //!
 //! Each client is a thread. While the swarm is looked at, those that write rest ([`Load::rest`]).
 
-use super::{draw::Draw, hosts::Swarm};
+use super::{
+    draw::Draw,
+    hosts::{Swarm, WAIT, millis, until},
+};
 use anyhow::{Context, Error, Result, bail};
 use serde_json::{Value, json};
 use std::{
@@ -32,6 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const CLIENTS: usize = 2;
 const LABEL: &str = "value";
 
+/// Of so many requests that failed in a step the words are kept.
+const SAID: usize = 5;
+
 /// How a request failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -49,6 +55,8 @@ pub(super) struct Requests {
     pub(super) asked: u64,
     /// Each with the host that was asked.
     pub(super) failed: Vec<(u8, Failure)>,
+    /// Of the first ones where, when (milliseconds since 1970) and how, in words.
+    pub(super) said: Vec<String>,
 }
 
 impl Requests {
@@ -166,9 +174,12 @@ impl Load {
         operations.append(&mut lock(&shared.operations));
         let mut holds = None;
         for (n, socket) in self.managers.iter().enumerate() {
-            let began = nanos(self.start);
-            let (told, version, value) = read(socket, &self.register.0)
-                .with_context(|| format!("host {} does not say what the register holds", n + 1))?;
+            // Everything was as asked a moment ago; on a machine with much else to do there may be an election since.
+            let what = format!("host {} to say what the register holds", n + 1);
+            let (began, (told, version, value)) = until(&what, WAIT, || {
+                let began = nanos(self.start);
+                read(socket, &self.register.0).map(|read| (began, read)).ok_or_else(|| "no answer".to_owned())
+            })?;
             let (asked, client, ended) = (Asked::Read, usize::MAX - n, nanos(self.start));
             operations.push(Operation { client, began, ended, asked, told });
             holds = Some((version, value));
@@ -190,13 +201,13 @@ impl Load {
     /// Looks whether all configs are there that were made, and none that was removed; and removes all.
     fn judge_configs(&mut self) -> Result<usize> {
         let socket = self.managers.first().context("a manager")?;
-        let (_, body) = request(socket, "GET", "/configs", "", PATIENCE)?;
-        let list: Vec<Value> = serde_json::from_str(&body).with_context(|| format!("no configs: {body}"))?;
+        let list = until("the configs", WAIT, || ask_for(socket, "/configs"))?;
         let named = |config: &Value| {
             let name = config["Spec"]["Name"].as_str()?.to_owned();
             (name != "register").then(|| Some((name, config["ID"].as_str()?.to_owned())))?
         };
-        let there: BTreeMap<String, String> = list.iter().filter_map(named).collect();
+        let there: BTreeMap<String, String> =
+            list.as_array().context("no list of configs")?.iter().filter_map(named).collect();
         let made = std::mem::take(&mut *lock(&self.shared.made));
         let lost: Vec<&String> = made.iter().filter(|name| !there.contains_key(*name)).collect();
         if !lost.is_empty() {
@@ -220,8 +231,7 @@ impl Load {
     fn judge_service(&self) -> Result<()> {
         let Some((replicas, round)) = lock(&self.shared.expected).clone() else { return Ok(()) };
         let socket = self.managers.first().context("a manager")?;
-        let (status, body) = request(socket, "GET", "/services/churn", "", PATIENCE)?;
-        let service: Value = serde_json::from_str(&body).with_context(|| format!("{status} {body}"))?;
+        let service = until("the service that is changed", WAIT, || ask_for(socket, "/services/churn"))?;
         if of_churn(&service) != Some((replicas, round.clone())) {
             bail!(
                 "churn was acknowledged with {replicas} replicas and {round:?}, and is {}",
@@ -249,7 +259,8 @@ fn nanos(start: Instant) -> u64 {
 /// Asks the published port of a host.
 fn ask(shared: &Shared, host: u8, door: &Door) {
     while !shared.stop.load(Ordering::Relaxed) {
-        let failure = match door.get("/healthz") {
+        let answer = door.get("/healthz");
+        let failure = match &answer {
             Ok(said) if said == "ok\n" => None,
             Ok(_) => Some(Failure::Wrong),
             // As the C library and Rust's say of a time that has passed.
@@ -261,9 +272,21 @@ fn ask(shared: &Shared, host: u8, door: &Door) {
         };
         let mut requests = lock(&shared.requests);
         requests.asked += 1;
+        if failure.is_some() && requests.said.len() < SAID {
+            requests.said.push(format!("host{host} at {}: {answer:?}", millis()));
+        }
         requests.failed.extend(failure.map(|failure| (host, failure)));
         drop(requests);
         std::thread::sleep(PACE);
+    }
+}
+
+/// Asks a manager for something that is there.
+fn ask_for(socket: &Path, path: &str) -> Result<Value, String> {
+    match request(socket, "GET", path, "", PATIENCE) {
+        Ok((200, body)) => serde_json::from_str(&body).map_err(|error| format!("{error}: {body}")),
+        Ok((status, body)) => Err(format!("{status} {body}")),
+        Err(error) => Err(format!("{error:#}")),
     }
 }
 

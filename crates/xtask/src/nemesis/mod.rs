@@ -208,7 +208,11 @@ fn step(
     load.rest(false);
     let requests = load.requests();
     if planned.iter().all(|planned| planned.kind.is_of_daemon()) && !requests.failed.is_empty() {
-        bail!("containers and wires were left alone, and requests failed: {:?}", requests.failed);
+        bail!(
+            "containers and wires were left alone, and requests failed: {:?}: {:?}",
+            requests.failed,
+            requests.said
+        );
     }
     let hit: Vec<u8> = faults.iter().map(|fault| fault.host).collect();
     let others: Vec<u8> = (1..=HOSTS).filter(|n| !hit.contains(n)).collect();

@@ -222,7 +222,7 @@ mod tests {
             faults: vec![Happened { planned, host: 2, led: true }],
             recovery: Duration::from_millis(recovery_ms),
             missing: "\"web\" runs 3 of 4".to_owned(),
-            requests: Requests { asked: 100, failed: failed.to_vec() },
+            requests: Requests { asked: 100, failed: failed.to_vec(), said: Vec::new() },
             udp_silence: Duration::from_millis(200),
             judged: Judged::default(),
         }
