@@ -145,6 +145,8 @@ struct Manager {
     slow_until: Duration,
     /// It caught up for a session that began; its others have yet to hear of that.
     caught_up: bool,
+    /// Of its reports to the leader so many in a row, up to the last one.
+    lost_reports: u32,
 }
 
 struct Leader {
@@ -216,6 +218,7 @@ impl Sim {
             touched_at: Duration::ZERO,
             slow_until: Duration::ZERO,
             caught_up: false,
+            lost_reports: 0,
         };
         Self {
             ahead: (0..HOSTS).map(|_| random.millis(0, 7_200_000)).collect(),
@@ -707,7 +710,13 @@ impl Sim {
         let Some(leader) = self.leader.as_mut() else { return };
         let this = &mut self.managers[manager];
         this.report_at = self.at + period;
+        this.lost_reports = if lost_on_the_way { this.lost_reports + 1 } else { 0 };
         if lost_on_the_way {
+            // One is made good by the next. Of several in a row nobody can tell that the nodes behind them work.
+            if this.lost_reports > 1 {
+                self.disturbed_at = self.at;
+                self.tell(format!("the leader hears nothing of manager {}", manager + 1));
+            }
             return;
         }
         let alive = this.sessions.iter().map(|(host, served)| Alive {
