@@ -3,7 +3,7 @@
 
 use crate::{
     ConfigId, Duration, GenericRequests, Labels, OwnNamespaces, SecretId,
-    confine::{self, Unfit},
+    confine::{self, Unfit, is_near},
     sysctl_path,
 };
 use std::net::IpAddr;
