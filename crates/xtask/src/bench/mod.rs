@@ -67,7 +67,7 @@ impl Row {
 
 type Bench = fn(&Path) -> Result<Vec<Row>>;
 
-const ALL: [(&str, Bench); 12] = [
+const ALL: [(&str, Bench); 13] = [
     ("cycle", cycle::bench),
     ("run", run::bench),
     ("engine", engine::bench),
@@ -78,6 +78,7 @@ const ALL: [(&str, Bench); 12] = [
     ("gate", gate::bench),
     ("ping", ping::bench),
     ("network", network::bench),
+    ("locked-ports", network::locked_ports),
     ("failover", failover::bench),
     ("idle", idle::bench),
 ];

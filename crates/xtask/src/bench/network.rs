@@ -1,6 +1,9 @@
 //! TCP between containers on two hosts, through a VIP and a published port, against the bare underlay: the same
 //! load between two hosts' namespaces. Rounds of all paths alternate, so that a busy machine slows all alike. Both
 //! ends are on this machine: the ratios say what a path costs, not what a wire would carry.
+//!
+//! What locked ports cost is measured on one overlay network, by turns with the rules that lock them and without: `nft`
+//! puts their table to sleep and wakes it, which changes nothing else.
 
 use super::{
     Row,
@@ -8,12 +11,17 @@ use super::{
     hosts::{LIMIT, containers, running, succeed, swarm, until},
     median, quantile,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use std::{path::Path, time::Duration};
 use testkit::Lab;
 
 const ROUNDS: usize = 5;
+/// With locked ports and without: more than there are of the others, as the difference is smaller than they are.
+const PAIRS: usize = 15;
+/// The table that locks ports, asleep and awake. *Source:* nft(8), "TABLES".
+const ASLEEP: [&str; 10] = ["nft", "add", "table", "bridge", "rswarm", "{", "flags", "dormant", ";", "}"];
+const AWAKE: [&str; 5] = ["nft", "add", "table", "bridge", "rswarm"];
 const SECONDS: &str = "1";
 const PORT: u16 = 9000;
 const OTHER_SERVICES: usize = 2000;
@@ -79,6 +87,14 @@ pub(super) fn bench(program: &Path) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// What the rules cost that keep a container to its own addresses.
+pub(super) fn locked_ports(program: &Path) -> Result<Vec<Row>> {
+    let mut bed = Bed::start(program)?;
+    let task = Client::Container(format!("tasks.sink:{PORT}"));
+    let kinds = [("bytes", "TCP, 1 stream"), ("requests", "64-byte requests, 1 connection")];
+    kinds.into_iter().map(|(kind, what)| bed.locked(kind, what, &task)).collect()
+}
+
 fn rows_of<N: AsRef<str>>(
     what: &str,
     paths: &[(N, Client)],
@@ -123,6 +139,55 @@ impl Bed {
             }
         }
         Ok(rates)
+    }
+
+    /// Returns what is left of a rate on the overlay when its ports are locked.
+    fn locked(&mut self, kind: &str, what: &str, client: &Client) -> Result<Row> {
+        let mut shares = Vec::new();
+        for pair in 0..PAIRS {
+            let mut rate_of = |locked: bool| {
+                self.lock_ports(locked)?;
+                self.ask(kind, client).with_context(|| format!("{kind}, ports locked: {locked}"))
+            };
+            // What comes second may find the machine otherwise.
+            let (with, without) = if pair % 2 == 0 {
+                let with = rate_of(true)?;
+                (with, rate_of(false)?)
+            } else {
+                let without = rate_of(false)?;
+                (rate_of(true)?, without)
+            };
+            shares.push(with / without);
+        }
+        self.lock_ports(true)?;
+        let (low, high) = (quantile(shares.clone(), 0.25), quantile(shares.clone(), 0.75));
+        let name = format!("{what}: overlay with locked ports, of the same without");
+        Ok(Row::new(name, median(shares), "")
+            .note(format!("{PAIRS} pairs of {SECONDS} s by turns, half of them from {low:.2} to {high:.2}")))
+    }
+
+    fn lock_ports(&mut self, locked: bool) -> Result<()> {
+        for n in [1, 2] {
+            let data = self.lab.dir().join(format!("h{n}/run/network/netns/rswarm-data"));
+            let inside = format!("--net={}", data.display());
+            let in_data = |words: &[&str]| -> Vec<String> {
+                ["/usr/bin/nsenter", &inside].iter().chain(words).map(|word| (*word).to_owned()).collect()
+            };
+            let set = in_data(if locked { &AWAKE } else { &ASLEEP });
+            self.run(n, &set)?;
+            let listed = self.run(n, &in_data(&["nft", "list", "table", "bridge", "rswarm"]))?;
+            ensure!(listed.contains("ports_in"), "the ports of host {n} have no rules:\n{listed}");
+            ensure!(
+                listed.contains("dormant") != locked,
+                "the rules of host {n} are not as they were set:\n{listed}"
+            );
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, n: u8, words: &[String]) -> Result<String> {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        succeed(self.lab.exec(n, &words)?.wait(Duration::from_secs(30))?)
     }
 
     fn ask(&mut self, kind: &str, client: &Client) -> Result<f64> {
