@@ -97,7 +97,12 @@ async fn create(Use(state): Use<State>, params: Params, body: Body) -> Result<St
     let plugins = plugins(&state)?;
     let name = name_of(params.get("name").unwrap_or_default())?;
     plugins.check_free(&name)?;
-    let context = plugins.read(reader(body)).await?;
+    let context = plugins.read(reader(body)).await.map_err(|error| match error {
+        image::Error::InvalidArchive(_) | image::Error::Archive(_) => {
+            ApiError::bad_request(model::with_causes(&error))
+        }
+        error => error.into(),
+    })?;
     let mut config = read_config(&name.to_string(), &context.config)?;
     let layers =
         types::PluginRootFs { kind: "layers".to_owned(), diff_ids: vec![context.diff_id.to_string()] };

@@ -1,3 +1,5 @@
+//! Plugins are read, kept, granted and removed; what is no plugin, or would lead out of its folder, is refused.
+
 use super::*;
 use flate2::read::GzDecoder;
 use std::io::{Cursor, Read as _};
