@@ -150,7 +150,7 @@ fn a_plugin_is_made_set_and_removed_and_enabling_it_is_refused_by_name() {
     let config = r#"{"entrypoint": ["/run"], "interface": {"types": ["docker.volumedriver/1.0"]},
         "network": {"type": "host"}, "env": [{"name": "DEBUG", "settable": ["value"], "value": "0"}]}"#;
     let (code, made) = ask(&lab, "POST /plugins/create?name=a/b", "", &tar("config.json", config));
-    assert!(code == 500 && made.contains("no rootfs found"), "{made}");
+    assert!(code == 400 && made.contains("no rootfs found"), "{made}");
     let mut folder = tar("config.json", config);
     folder.truncate(folder.len() - 1024); // the mark of its end
     folder.extend(tar("rootfs/run", "x"));

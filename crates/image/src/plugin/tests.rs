@@ -66,7 +66,7 @@ async fn a_plugin_is_kept_under_its_name_until_it_is_removed() {
             "{name}"
         );
     }
-    assert!(matches!(store.find("b").await, Err(Error::NoPlugin(_))));
+    assert!(matches!(store.find("nobody").await, Err(Error::NoPlugin(_))));
     assert_eq!(store.remove("a/b").await.unwrap().id, one.id);
     assert_eq!(store.list().await.unwrap(), [two], "and what it needs");
     assert_eq!(blobs(dir.path()), 3);
