@@ -96,6 +96,13 @@ pub(crate) fn of_host(state: &State) -> Desired {
     desired
 }
 
+/// Whether [`of_host`] has any link.
+pub(crate) fn any_link_on_host(state: &State) -> bool {
+    state.identity.is_some()
+        || state.sandboxes.values().any(|sandbox| sandbox.gateway().is_some())
+        || state.bridges.values().any(|bridge| bridge.spec.macvlan.is_none())
+}
+
 fn mesh(state: &State, identity: &NodeIdentity, desired: &mut Desired) {
     let NodeIdentity { index, mesh_subnet, task_pool, .. } = *identity;
     let kind =

@@ -203,6 +203,11 @@ impl Sandbox {
         }
     }
 
+    /// The networks that it has a leg in.
+    pub(crate) fn networks(&self) -> impl Iterator<Item = String> {
+        self.legs.iter().map(Leg::network)
+    }
+
     pub(crate) fn has_network(&self) -> bool {
         !self.legs.is_empty() || self.spec.gateway.is_some()
     }

@@ -153,6 +153,17 @@ pub(crate) enum Hook {
 }
 
 impl Ruleset {
+    /// Whether all of `other` is here: its rules, and every element of its sets.
+    pub(crate) fn has(&self, other: &Self) -> bool {
+        let holds = |set: &Set, other: &Set| {
+            set.shape() == other.shape()
+                && other.elements.iter().all(|(key, value)| set.elements.get(key) == Some(value))
+        };
+        self.owner == other.owner
+            && self.chains == other.chains
+            && other.sets.iter().all(|(name, set)| self.sets.get(name).is_some_and(|own| holds(own, set)))
+    }
+
     /// Adds the elements that sets of `before` have on top of those here.
     pub(crate) fn keep(&mut self, before: &Self) {
         for (name, set) in &mut self.sets {

@@ -11,14 +11,9 @@ use crate::{
     spec::{Error, Macvlan},
     state::{Leg, Sandbox},
 };
-use model::with_causes;
+use model::{NetworkId, with_causes};
 use nix::libc;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    os::fd::AsFd,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, io, os::fd::AsFd, sync::Arc};
 use tracing::{debug, info, warn};
 
 impl Worker {
@@ -48,10 +43,11 @@ impl Worker {
         self.hold_published();
         // Rules are there before the links that they are about, and as long as these: nothing passes meanwhile.
         self.apply_host_rules(from, Phase::BeforeLinks, &mut outcome);
-        self.apply_locks(from, Phase::BeforeLinks, &mut outcome);
+        let wanted = self.wanted_locks();
+        self.lock_more(&wanted, from, &mut outcome);
         self.apply_host(from, &mut outcome);
         self.apply_data(from, &mut outcome);
-        self.apply_locks(from, Phase::AfterLinks, &mut outcome);
+        self.lock_no_more(wanted, from, &mut outcome);
         self.apply_host_rules(from, Phase::AfterLinks, &mut outcome);
         let reborn = std::mem::take(&mut outcome.reborn);
         for id in touched.union(&reborn) {
@@ -206,27 +202,41 @@ impl Worker {
 
     fn apply_host_rules(&mut self, from: From, phase: Phase, outcome: &mut Outcome) {
         // Nothing to rule over: leave no table behind.
-        let needed = !desired::of_host(&self.state).links.is_empty();
+        let needed = desired::any_link_on_host(&self.state);
         if needed == (phase == Phase::BeforeLinks) {
             let to = needed.then(|| firewall::of_host(&self.state));
             bring(&mut self.nft, &mut self.rules, to, from, outcome);
         }
     }
 
-    /// Holds the ports of local bridges, and those of overlay networks, to what their containers may say.
-    fn apply_locks(&mut self, from: From, phase: Phase, outcome: &mut Outcome) {
+    fn wanted_locks(&self) -> WantedLocks {
         let lock = |mut ports: Ports<'_>| -> Option<Ruleset> {
             let first = ports.next()?;
             Some(firewall::of_ports(&self.state, std::iter::once(first).chain(ports)))
         };
-        let (local, overlay) =
-            (lock(Box::new(self.state.local_ports())), lock(Box::new(self.state.overlay_ports())));
-        self.locks.bring(local, from, phase, outcome);
-        if let Err(e) = self.ensure_data(overlay.is_some()) {
+        WantedLocks {
+            local: lock(Box::new(self.state.local_ports())),
+            overlay: lock(Box::new(self.state.overlay_ports())),
+        }
+    }
+
+    /// Holds the ports of local bridges, and those of overlay networks, to what their containers may say: those that
+    /// come, beside those that go.
+    fn lock_more(&mut self, wanted: &WantedLocks, from: From, outcome: &mut Outcome) {
+        self.locks.bring_more(wanted.local.as_ref(), from, outcome);
+        if let Err(e) = self.ensure_data(wanted.overlay.is_some()) {
             return outcome.errors.push(e);
         }
         if let Some(Data { locks, .. }) = &mut self.data {
-            locks.bring(overlay, from, phase, outcome);
+            locks.bring_more(wanted.overlay.as_ref(), from, outcome);
+        }
+    }
+
+    /// Lets those go whose links are gone.
+    fn lock_no_more(&mut self, wanted: WantedLocks, from: From, outcome: &mut Outcome) {
+        self.locks.bring(wanted.local, from, outcome);
+        if let Some(Data { locks, .. }) = &mut self.data {
+            locks.bring(wanted.overlay, from, outcome);
         }
     }
 
@@ -325,24 +335,34 @@ impl Worker {
         Ok(())
     }
 
-    /// Makes zones of all networks anew; returns whether sandboxes must be told.
+    /// Makes zones of all networks anew, and tells every sandbox.
     pub(super) fn refresh_zones(&mut self) {
-        let mut zones = BTreeMap::new();
-        for (id, overlay) in &self.state.tables {
-            zones.insert(id.to_string(), dns::zone_of_overlay(&self.state, overlay));
+        let overlays = self.state.tables.keys().map(ToString::to_string);
+        let networks: BTreeSet<String> = overlays.chain(self.state.bridges.keys().cloned()).collect();
+        self.zones.retain(|id, _| networks.contains(id));
+        let everybody = self.live.keys().cloned().collect();
+        self.refresh_zones_of(&networks, &everybody);
+    }
+
+    /// Makes zones of networks anew; tells the sandboxes that are on one that changed, and `touched`.
+    pub(super) fn refresh_zones_of(&mut self, networks: &BTreeSet<String>, touched: &BTreeSet<String>) {
+        let mut changed = BTreeSet::new();
+        for id in networks {
+            let overlay = id.parse().ok().and_then(|id: NetworkId| self.state.tables.get(&id));
+            let zone = match overlay {
+                Some(overlay) => dns::zone_of_overlay(&self.state, overlay),
+                None if self.state.bridges.contains_key(id) => dns::zone_of_bridge(&self.state, id),
+                None => continue,
+            };
+            if self.zones.get(id).is_none_or(|old| **old != zone) {
+                self.zones.insert(id.clone(), Arc::new(zone));
+                changed.insert(id.as_str());
+            }
         }
-        for id in self.state.bridges.keys() {
-            zones.insert(id.clone(), dns::zone_of_bridge(&self.state, id));
-        }
-        self.zones = zones
-            .into_iter()
-            .map(|(id, zone)| {
-                let same = self.zones.get(&id).filter(|old| ***old == zone).cloned();
-                (id, same.unwrap_or_else(|| Arc::new(zone)))
-            })
-            .collect();
         for (id, live) in &self.live {
-            if let (Some(server), Some(sandbox)) = (&live.names, self.state.sandboxes.get(id)) {
+            let (Some(server), Some(sandbox)) = (&live.names, self.state.sandboxes.get(id)) else { continue };
+            let concerned = || sandbox.legs.iter().any(|leg| changed.contains(leg.network().as_str()));
+            if touched.contains(id) || (!changed.is_empty() && concerned()) {
                 server.show(self.view(sandbox));
             }
         }
@@ -434,20 +454,31 @@ enum Phase {
     AfterLinks,
 }
 
+/// What the ports of bridges are to be held to; `None` where there are none.
+#[derive(Debug)]
+struct WantedLocks {
+    /// In the host's namespace.
+    local: Option<Ruleset>,
+    /// In the data namespace.
+    overlay: Option<Ruleset>,
+}
+
 impl Locks {
-    fn bring(&mut self, to: Option<Ruleset>, from: From, phase: Phase, outcome: &mut Outcome) {
+    /// Adds what `to` has on top; a port that goes stays locked until it is gone.
+    fn bring_more(&mut self, to: Option<&Ruleset>, from: From, outcome: &mut Outcome) {
+        let Some(to) = to else { return };
+        if from == From::LastApplied && self.applied.as_ref().is_some_and(|before| before.has(to)) {
+            return;
+        }
+        let mut to = to.clone();
+        self.applied.iter().for_each(|before| to.keep(before));
+        self.bring(Some(to), from, outcome);
+    }
+
+    fn bring(&mut self, to: Option<Ruleset>, from: From, outcome: &mut Outcome) {
         if self.unavailable {
             return;
         }
-        let to = match (to, phase) {
-            (None, Phase::BeforeLinks) => return,
-            (Some(mut to), Phase::BeforeLinks) => {
-                // A port that goes stays locked until it is gone.
-                self.applied.iter().for_each(|before| to.keep(before));
-                Some(to)
-            }
-            (to, Phase::AfterLinks) => to,
-        };
         let errors = outcome.errors.len();
         bring(&mut self.nft, &mut self.applied, to, from, outcome);
         let unsupported = |e: &Error| {

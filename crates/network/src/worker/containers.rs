@@ -39,7 +39,7 @@ impl Worker {
         let ipv6 = sandbox.published_address6(&self.state).is_some();
         self.reservations.choose(&id, &mut sandbox.spec.ports, ipv6, self.state.bindings(&id))?;
         self.state.sandboxes.insert(id.clone(), sandbox);
-        if let Err(e) = self.build(&id, made) {
+        if let Err(e) = self.build(&id, made, before.as_ref()) {
             match before {
                 Some(before) => {
                     self.state.sandboxes.insert(id, before);
@@ -63,8 +63,13 @@ impl Worker {
         Ok(info)
     }
 
-    /// Brings a sandbox in the state to life.
-    pub(super) fn build(&mut self, id: &str, made: Option<OwnedFd>) -> Result<(), Error> {
+    /// Brings a sandbox in the state to life; `before`: what it was.
+    pub(super) fn build(
+        &mut self,
+        id: &str,
+        made: Option<OwnedFd>,
+        before: Option<&Sandbox>,
+    ) -> Result<(), Error> {
         if !self.live.contains_key(id) {
             let path = self.netns_path(id);
             netns::remove(&path)?;
@@ -75,8 +80,11 @@ impl Worker {
         let sandbox = &self.state.sandboxes[id];
         self.disk.put_sandbox(sandbox)?;
         self.serve_names(id)?;
-        self.refresh_zones();
-        self.apply(&BTreeSet::from([id.to_owned()]))?;
+        let touched = BTreeSet::from([id.to_owned()]);
+        let networks =
+            self.state.sandboxes[id].networks().chain(before.into_iter().flat_map(Sandbox::networks));
+        self.refresh_zones_of(&networks.collect(), &touched);
+        self.apply(&touched)?;
         // What the container asks for may name its interfaces.
         let (live, sandbox) = (&self.live[id], &self.state.sandboxes[id]);
         let settings = sandbox.spec.sysctls.iter().filter(|(key, _)| key.starts_with("net."));
@@ -141,7 +149,9 @@ impl Worker {
 
     pub(crate) fn remove_sandbox(&mut self, id: &str) -> Result<(), Vec<Error>> {
         let mut errors = Vec::new();
+        let mut networks = BTreeSet::new();
         if let Some(sandbox) = self.state.sandboxes.remove(id) {
+            networks.extend(sandbox.networks());
             let local = sandbox.legs.iter().filter(|l| l.bridge().is_some());
             let addresses =
                 local.flat_map(|l| [Some(l.address.into()), l.address6.map(|net| net.addr().into())]);
@@ -162,7 +172,7 @@ impl Worker {
             errors.extend(netns::remove(&self.netns_path(id)).err());
             errors.extend(self.disk.remove_sandbox(id).err());
         }
-        self.refresh_zones();
+        self.refresh_zones_of(&networks, &BTreeSet::new());
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 

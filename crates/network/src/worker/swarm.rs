@@ -8,7 +8,7 @@ use crate::{
     flows::Ways,
     netns, sever,
     spec::{Error, NodeIdentity},
-    state::{Sandbox, Slots},
+    state::{Overlay, Sandbox, Slots},
 };
 use model::{IngressTable, NetworkId, NetworkTable, TaskId};
 use std::{collections::BTreeSet, io, net::IpAddr};
@@ -73,7 +73,7 @@ impl Worker {
         }
         self.state.put_table(table.clone());
         let touched = self.on_overlay(network);
-        self.refresh_zones();
+        self.refresh_zones_of(&BTreeSet::from([network.to_string()]), &touched);
         if let Err(e) = self.apply(&touched) {
             match before {
                 Some(before) => drop(self.state.tables.insert(network, before)),
@@ -209,12 +209,13 @@ impl Worker {
 
     pub(crate) fn drain(&mut self, task: TaskId) -> Result<(), Error> {
         let of = |stopping: BTreeSet<IpAddr>| Condemned { stopping, ..Condemned::default() };
-        for (network, overlay) in &self.state.tables.clone() {
-            let endpoint = overlay.table.endpoints.get(&task);
-            if let Some(address) = endpoint.map(|e| e.address) {
-                let touched = self.on_overlay(*network);
-                self.condemn(&touched, &of([address].into()));
-            }
+        let address_on = |(network, overlay): (&NetworkId, &Overlay)| {
+            Some((*network, overlay.table.endpoints.get(&task)?.address))
+        };
+        let left: Vec<(NetworkId, IpAddr)> = self.state.tables.iter().filter_map(address_on).collect();
+        for (network, address) in left {
+            let touched = self.on_overlay(network);
+            self.condemn(&touched, &of([address].into()));
         }
         let backends = self.state.ingress.ports.values().flatten().filter(|b| b.task == task);
         let stopping = backends.map(|b| b.address).collect();
