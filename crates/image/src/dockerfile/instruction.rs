@@ -417,6 +417,7 @@ fn run(rest: &str, flags: &[String], heredocs: Vec<Heredoc>) -> Result<Run, Stri
 /// Source: Docker's Dockerfile reference "RUN --mount".
 fn mount(text: &str) -> Result<RunMount, String> {
     let mut mount = RunMount::default();
+    let mut keys = Vec::new();
     for field in text.split(',') {
         let (key, value) = field.split_once('=').map_or((field, None), |(k, v)| (k, Some(v)));
         let given =
@@ -425,7 +426,15 @@ fn mount(text: &str) -> Result<RunMount, String> {
             let value = given()?;
             u32::from_str_radix(&value, radix).map_err(|_| format!("invalid value {value} for {key}"))
         };
-        match key.to_ascii_lowercase().as_str() {
+        let key = match key.to_ascii_lowercase().as_str() {
+            "src" => "source".to_owned(),
+            "dst" | "destination" => "target".to_owned(),
+            "ro" => "readonly".to_owned(),
+            "rw" => "readwrite".to_owned(),
+            key => key.to_owned(),
+        };
+        keys.push(key.clone());
+        match key.as_str() {
             "type" => {
                 mount.kind = match given()?.as_str() {
                     "bind" => MountKind::Bind,
@@ -437,12 +446,12 @@ fn mount(text: &str) -> Result<RunMount, String> {
                 };
             }
             "from" => mount.from = Some(given()?),
-            "source" | "src" => mount.source = Some(given()?),
-            "target" | "dst" | "destination" => mount.target = Some(given()?),
-            "readonly" | "ro" => mount.writable = Some(!flag_is_set(key, value)?),
-            "readwrite" | "rw" => mount.writable = Some(flag_is_set(key, value)?),
+            "source" => mount.source = Some(given()?),
+            "target" => mount.target = Some(given()?),
+            "readonly" => mount.writable = Some(!flag_is_set(&key, value)?),
+            "readwrite" => mount.writable = Some(flag_is_set(&key, value)?),
             "id" => mount.id = Some(given()?),
-            "required" => mount.required = flag_is_set(key, value)?,
+            "required" => mount.required = flag_is_set(&key, value)?,
             "sharing" => {
                 mount.sharing = match given()?.as_str() {
                     "shared" => Sharing::Shared,
@@ -463,11 +472,43 @@ fn mount(text: &str) -> Result<RunMount, String> {
             _ => return Err(format!("unexpected key '{key}' in '{field}'")),
         }
     }
+    let (name, known) = keys_of(mount.kind);
+    if let Some(key) = keys.iter().find(|key| *key != "type" && !known.contains(&key.as_str())) {
+        return Err(format!("{key} not allowed for \"{name}\" type mounts"));
+    }
+    if mount.kind == MountKind::Cache && mount.source.is_some() && mount.from.is_none() {
+        return Err("source of a cache is a folder of what it is made from: from is required".to_owned());
+    }
+    if mount.kind == MountKind::Secret {
+        if mount.source.is_some() && mount.id.is_some() {
+            return Err("both source and id can't be set".to_owned());
+        }
+        if mount.source.is_none() && mount.target.is_none() && mount.id.is_none() {
+            return Err("invalid secret mount. one of source, target required".to_owned());
+        }
+    }
     let needs_target = matches!(mount.kind, MountKind::Bind | MountKind::Cache | MountKind::Tmpfs);
     if needs_target && mount.target.is_none() {
         return Err("target is required".to_owned());
     }
     Ok(mount)
+}
+
+/// What a kind of mount is called, and the keys that mean something for it. BuildKit takes some of the others and does
+/// nothing with them.
+fn keys_of(kind: MountKind) -> (&'static str, &'static [&'static str]) {
+    match kind {
+        MountKind::Bind => ("bind", &["from", "source", "target", "readonly", "readwrite"]),
+        MountKind::Cache => (
+            "cache",
+            &["id", "from", "source", "target", "readonly", "readwrite", "sharing", "mode", "uid", "gid"],
+        ),
+        MountKind::Tmpfs => ("tmpfs", &["target", "readwrite", "size"]),
+        MountKind::Secret => {
+            ("secret", &["id", "source", "target", "readonly", "required", "mode", "uid", "gid", "env"])
+        }
+        MountKind::Ssh => ("ssh", &["id", "target", "readonly", "required", "mode", "uid", "gid"]),
+    }
 }
 
 /// `64m`, `1g`, `4096`.

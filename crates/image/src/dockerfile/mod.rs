@@ -290,6 +290,35 @@ mod tests {
     }
 
     #[test]
+    fn a_key_of_a_mount_that_its_type_has_not_is_refused() {
+        for (mount, said) in [
+            ("type=bind,target=/t,mode=0700", "mode not allowed for \"bind\" type mounts"),
+            ("type=bind,target=/t,sharing=locked", "sharing not allowed"),
+            ("type=tmpfs,target=/t,id=x", "id not allowed for \"tmpfs\" type mounts"),
+            ("type=cache,target=/t,size=1m", "size not allowed for \"cache\" type mounts"),
+            ("type=cache,target=/t,required", "required not allowed"),
+            ("type=cache,target=/t,source=/s", "from is required"),
+            ("type=secret,id=x,from=b", "from not allowed for \"secret\" type mounts"),
+            ("type=secret,id=x,source=y", "both source and id"),
+            ("type=secret", "one of source, target required"),
+            ("type=ssh,env=X", "env not allowed for \"ssh\" type mounts"),
+        ] {
+            let error =
+                Dockerfile::parse(&format!("FROM a\nRUN --mount={mount} make\n")).unwrap_err().to_string();
+            assert!(error.contains(said) && error.contains('2'), "{mount}: {error}");
+        }
+        for mount in [
+            "type=bind,from=b,source=/s,target=/t,rw",
+            "type=cache,id=x,from=b,source=/s,target=/t,ro,sharing=private,mode=0700,uid=1,gid=2",
+            "type=tmpfs,target=/t,size=1m",
+            "type=secret,id=x,target=/t,required=true,mode=0400,uid=1,gid=2,env=X",
+            "type=ssh,id=default,target=/t,required,mode=0600,uid=1,gid=2",
+        ] {
+            Dockerfile::parse(&format!("FROM a\nRUN --mount={mount} make\n")).unwrap();
+        }
+    }
+
+    #[test]
     fn instructions_replace_variables_as_docker_does() {
         let lookup: Lookup<'_> = &|name| (name == "X").then(|| "a b".to_owned());
         let expanded = |text| only(text).expand('\\', lookup).unwrap();
