@@ -1,7 +1,10 @@
 //! What every operation of the engine stands on.
 
 use crate::{
-    ask::{defaults::Defaults, execs::Execs},
+    ask::{
+        defaults::Defaults,
+        execs::{Exec, Execs},
+    },
     error::{Error, Result},
     files::trees::Trees,
     life::{
@@ -10,12 +13,13 @@ use crate::{
     },
     networks::{any::Overlays, local::LocalNetworks},
     seen::{
-        container::Container,
-        event::{Event, Events},
+        container::{Container, RemoveOptions},
+        event::{Event, EventKind, Events},
     },
     volumes::local::Volumes,
 };
 use std::{
+    collections::BTreeMap,
     fmt,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -45,18 +49,7 @@ pub struct Options {
     pub defaults: Defaults,
 }
 
-/// The engine of this host; cheap to clone. Names of containers may be full ids, names or unique id prefixes.
-#[derive(Clone)]
-pub struct Engine {
-    pub(crate) inner: Arc<Inner>,
-}
-
-impl fmt::Debug for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("data_root", &self.inner.data_root).finish_non_exhaustive()
-    }
-}
-
+/// What is behind the door: whoever has it needs no handle.
 pub(crate) struct Inner {
     pub(crate) data_root: PathBuf,
     pub(crate) run_root: PathBuf,
@@ -85,7 +78,56 @@ pub(crate) struct Inner {
     pub(crate) cancel: CancellationToken,
 }
 
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("data_root", &self.data_root).finish_non_exhaustive()
+    }
+}
+
 impl Inner {
+    pub(crate) fn find(&self, container: &str) -> Result<Handle> {
+        self.registry.find(container)
+    }
+
+    pub(crate) fn inspect(&self, container: &str) -> Result<Arc<Container>> {
+        Ok(self.find(container)?.view.borrow().clone())
+    }
+
+    /// Sends a command to a container's owner and waits for its answer.
+    pub(crate) async fn ask<T>(
+        &self,
+        container: &str,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T> {
+        let handle = self.find(container)?;
+        let (reply, answer) = oneshot::channel();
+        let gone = || {
+            if self.cancel.is_cancelled() {
+                Error::ShuttingDown
+            } else {
+                Error::NoSuchContainer(container.to_owned())
+            }
+        };
+        handle.commands.send(command(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Removes a container whose record is known.
+    pub(crate) async fn remove(&self, container: &str, options: RemoveOptions) -> Result<()> {
+        self.ask(container, |reply| Command::Remove(options, reply)).await
+    }
+
+    /// Tells everybody what happened.
+    pub(crate) fn publish(&self, event: Event) {
+        self.events.publish(event);
+    }
+
+    /// Tells that objects of a kind were pruned, and how many bytes that freed. *Source:* moby, events `prune`.
+    pub(crate) fn pruned_event(&self, kind: EventKind, bytes: u64) {
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), bytes.to_string())]);
+        self.publish(Event::now(kind, "prune", "", attributes));
+    }
+
     pub(crate) fn container_dir(&self, id: &str) -> PathBuf {
         self.data_root.join("containers").join(id)
     }
@@ -99,39 +141,13 @@ impl Inner {
         self.execs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn exec(&self, exec: &str) -> Result<Exec> {
+        self.execs().get(exec).cloned().ok_or_else(|| Error::NoSuchExec(exec.to_owned()))
+    }
+
     pub(crate) fn cgroup_path(&self, container: &Container) -> String {
         let parent = container.config.host.cgroup_parent.as_deref().filter(|p| !p.is_empty());
         let parent = parent.unwrap_or(&self.cgroup_parent).trim_matches('/');
         format!("/{parent}/{}", container.id)
-    }
-}
-
-impl Engine {
-    pub(crate) fn find(&self, container: &str) -> Result<Handle> {
-        self.inner.registry.find(container)
-    }
-
-    /// Sends a command to a container's owner and waits for its answer.
-    pub(crate) async fn ask<T>(
-        &self,
-        container: &str,
-        command: impl FnOnce(Reply<T>) -> Command,
-    ) -> Result<T> {
-        let handle = self.find(container)?;
-        let (reply, answer) = oneshot::channel();
-        let gone = || {
-            if self.inner.cancel.is_cancelled() {
-                Error::ShuttingDown
-            } else {
-                Error::NoSuchContainer(container.to_owned())
-            }
-        };
-        handle.commands.send(command(reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
-    }
-
-    /// Tells everybody what happened (image events come from the REST server).
-    pub fn publish(&self, event: Event) {
-        self.inner.events.publish(event);
     }
 }

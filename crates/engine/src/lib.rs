@@ -24,12 +24,12 @@
 //! | `ask` | what is wanted: configuration, defaults, the gate that judges them |
 //! | `seen` | what is: snapshots, events, statistics, lists |
 //! | `networks`, `volumes`, `logs` | what containers are given, and what they say |
-//! | `inner` | what every operation stands on |
+//! | `inner` | what every operation stands on: the rooms below take it, or less |
 //! | `files` | layers, `docker cp`, commit, secrets |
 //! | `spec` | the OCI spec: users, devices, namespaces, limits |
 //! | `life` | made, started, looked after, ended |
 //! | `build` | a Dockerfile's stages, carried out |
-//! | `engine`, `open` | the door, and what happens when it opens |
+//! | `engine`, `open` | the door, which no room knows, and what happens when it opens |
 //!
 //! *Start reading at* [`Engine`], then `life::owner` and `life::start`.
 
@@ -61,13 +61,13 @@ pub use build::{
     AgentIo, BuildContext, BuildLine, BuildOptions, CachedStep, CopyError, SshAgents, failure::BuildError,
 };
 pub use disk::folders;
-pub use engine::Waiting;
+pub use engine::Engine;
 pub use error::{Cause, Error, ErrorKind, Result};
 pub use files::{
     archive::{ArchiveReader, PathStat, PutOptions},
     commit::CommitOptions,
 };
-pub use inner::{Engine, Options};
+pub use inner::Options;
 pub use life::{
     start::kept_name_sockets,
     streams::{AttachOptions, Streams, Wanted},
@@ -86,6 +86,7 @@ pub use seen::{
     list::read_ports,
     stats::*,
     until::read_until,
+    waiting::Waiting,
 };
 pub use spec::{
     cdi::CDI_SPEC_DIRS,

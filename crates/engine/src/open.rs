@@ -7,7 +7,7 @@ use crate::{
     },
     error::{Error, Result},
     files::{mounts::GOES_WITH_FOLDER, secrets},
-    inner::{Engine, Inner, Options},
+    inner::{Inner, Options},
     life::{
         owner::{Owner, lost},
         registry::Registry,
@@ -30,7 +30,7 @@ use tokio::time::Instant;
 /// Containers looked after at once.
 const AT_ONCE: usize = 8;
 
-pub(crate) async fn open(options: Options) -> Result<Engine> {
+pub(crate) async fn open(options: Options) -> Result<Arc<Inner>> {
     let Options {
         data_root,
         run_root,
@@ -75,40 +75,40 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
         tasks: Default::default(),
         cancel: Default::default(),
     };
-    let engine = Engine { inner: Arc::new(inner) };
-    if let Some(map) = engine.inner.userns_remap.clone() {
+    let inner = Arc::new(inner);
+    if let Some(map) = inner.userns_remap.clone() {
         if userns_squash {
             return Err(Error::invalid(
                 "userns-remap: this daemon runs in a user namespace with one id, and so do its containers; hint: leave \
                  it out",
             ));
         }
-        let tried = engine.clone();
-        crate::blocking(move || userns::try_folders(&tried.inner, &map)).await?;
+        let tried = inner.clone();
+        crate::blocking(move || userns::try_folders(&tried, &map)).await?;
     }
-    engine.inner.builds.hold_all(&engine.inner.images).await;
-    let known = engine.clone();
-    let Found { containers, unreadable } = crate::blocking(move || read_containers(&known.inner)).await?;
+    inner.builds.hold_all(&inner.images).await;
+    let known = inner.clone();
+    let Found { containers, unreadable } = crate::blocking(move || read_containers(&known)).await?;
     let ids: BTreeSet<String> =
         containers.iter().map(|c| c.id.clone()).chain(unreadable.iter().cloned()).collect();
-    engine.inner.registry.note_unreadable(unreadable);
+    inner.registry.note_unreadable(unreadable);
     let sandboxes =
-        engine.inner.network.sandboxes().await.map_err(crate::networks::local::failed("list sandboxes"))?;
+        inner.network.sandboxes().await.map_err(crate::networks::local::failed("list sandboxes"))?;
     let sandboxes: BTreeMap<String, network::SandboxInfo> =
         sandboxes.into_iter().map(|s| (s.id.clone(), s)).collect();
-    sweep(&engine, |id| !ids.contains(id), sandboxes.keys()).await;
+    sweep(&inner, |id| !ids.contains(id), sandboxes.keys()).await;
     // All are known before any is started again: one may name another.
     let mut owners = Vec::new();
     for mut container in containers {
-        hold_image(&engine.inner, &container).await;
-        if engine.inner.registry.reserve(&container.name, &container.id).is_err() {
+        hold_image(&inner, &container).await;
+        if inner.registry.reserve(&container.name, &container.id).is_err() {
             container.name = container.id.clone(); // cannot happen while this engine alone writes here
         }
-        let (owner, handle) = Owner::new(engine.clone(), container);
-        engine.inner.registry.insert(&owner.container.id, handle);
+        let (owner, handle) = Owner::new(inner.clone(), container);
+        inner.registry.insert(&owner.container.id, handle);
         owners.push(owner);
     }
-    crate::networks::api::configure_default_bridge(&engine).await?;
+    crate::networks::api::configure_default_bridge(&inner).await?;
     let recovered = futures::stream::iter(owners);
     let recovered = recovered.map(|owner| recover(owner, &sandboxes)).buffer_unordered(AT_ONCE);
     let recovered: Vec<Owner> = recovered.collect().await;
@@ -117,21 +117,21 @@ pub(crate) async fn open(options: Options) -> Result<Engine> {
         if owner.container.config.host.build.is_some() {
             steps.push(owner.container.id.clone());
         }
-        engine.inner.tasks.spawn(owner.run());
+        inner.tasks.spawn(owner.run());
     }
-    let tidied = engine.clone();
+    let tidied = inner.clone();
     crate::blocking(move || {
-        tidied.inner.volumes.unmount_unused();
+        tidied.volumes.unmount_unused();
         Ok(())
     })
     .await?;
     for id in steps {
-        let removed = engine.remove(&id, RemoveOptions { force: true, volumes: true }).await;
+        let removed = inner.remove(&id, RemoveOptions { force: true, volumes: true }).await;
         if let Err(error) = removed {
             tracing::warn!(container.id = %id, %error, "container of a killed daemon's build stays");
         }
     }
-    Ok(engine)
+    Ok(inner)
 }
 
 /// What the containers' folder holds.
@@ -226,11 +226,10 @@ async fn hold_image(inner: &Inner, container: &Container) {
 
 /// Removes run folders, cgroups, sandboxes and secrets of those that are orphans.
 async fn sweep<'a>(
-    engine: &Engine,
+    inner: &Inner,
     orphan: impl Fn(&String) -> bool,
     sandboxes: impl Iterator<Item = &'a String>,
 ) {
-    let inner = &engine.inner;
     let run_folders = fs::read_dir(inner.run_root.join("c")).into_iter().flatten();
     for id in run_folders.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(&orphan) {
         tracing::info!(container.id = %id, "leftover of a run removed");
@@ -262,11 +261,10 @@ async fn sweep<'a>(
 
 /// Removes a container whose record cannot be understood, with all that its id leads to: processes, sandbox, secrets,
 /// folder. Volumes stay: only the record would tell which go with it.
-pub(crate) async fn remove_unreadable(engine: &Engine, id: &str) -> Result<()> {
-    let inner = &engine.inner;
+pub(crate) async fn remove_unreadable(inner: &Inner, id: &str) -> Result<()> {
     let sandboxes =
         inner.network.sandboxes().await.map_err(crate::networks::local::failed("list sandboxes"))?;
-    sweep(engine, |orphan| orphan == id, sandboxes.iter().map(|s| &s.id)).await;
+    sweep(inner, |orphan| orphan == id, sandboxes.iter().map(|s| &s.id)).await;
     let dir = inner.container_dir(id);
     let gone = dir.clone();
     crate::blocking(move || remove_tree(&gone).map_err(Error::io("remove", &gone))).await?;
@@ -351,8 +349,8 @@ async fn adopt(owner: &mut Owner, shim: runtime::Shim, sandbox: Option<&network:
     if let Some(info) = sandbox {
         owner.take_network(info);
     }
-    let (engine, volumes, id) = (owner.engine.clone(), owner.volumes(), owner.container.id.clone());
-    let kept = crate::blocking(move || volumes.iter().try_for_each(|v| engine.inner.volumes.acquire(v, &id)));
+    let (inner, volumes, id) = (owner.inner.clone(), owner.volumes(), owner.container.id.clone());
+    let kept = crate::blocking(move || volumes.iter().try_for_each(|v| inner.volumes.acquire(v, &id)));
     if let Err(e) = kept.await {
         tracing::warn!(container.id = %owner.container.id, error = %e, "a volume is not mounted for others");
     }

@@ -34,7 +34,7 @@ pub use copy::CopyError;
 use crate::{
     ask::config::{NetworkMode, Resources, SecretBytes},
     error::{Error, Result},
-    inner::Engine,
+    inner::Inner,
     seen::container::Filters,
 };
 use failure::BuildError;
@@ -145,15 +145,15 @@ pub struct CachedStep {
 /// A folder of a running build; removed when dropped.
 #[derive(Debug)]
 struct Scratch {
-    engine: Engine,
+    inner: Arc<Inner>,
     path: PathBuf,
 }
 
 impl Scratch {
     /// Makes a folder with these folders in it.
-    async fn new(engine: &Engine, folders: &'static [&'static str]) -> Result<Self> {
-        let path = folder(engine).join("tmp").join(&crate::random_id()[..16]);
-        let scratch = Self { engine: engine.clone(), path: path.clone() };
+    async fn new(inner: &Arc<Inner>, folders: &'static [&'static str]) -> Result<Self> {
+        let path = folder(inner).join("tmp").join(&crate::random_id()[..16]);
+        let scratch = Self { inner: inner.clone(), path: path.clone() };
         crate::blocking(move || {
             for name in folders {
                 let path = path.join(name);
@@ -169,7 +169,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let path = self.path.clone();
-        self.engine.inner.tasks.spawn_blocking(move || {
+        self.inner.tasks.spawn_blocking(move || {
             if let Err(error) = crate::disk::folders::remove_tree(&path) {
                 tracing::warn!(path = %path.display(), %error, "folder of a build stays until the next start");
             }
@@ -178,8 +178,8 @@ impl Drop for Scratch {
 }
 
 /// Where builds keep what is theirs.
-fn folder(engine: &Engine) -> PathBuf {
-    engine.inner.data_root.join("build")
+fn folder(inner: &Inner) -> PathBuf {
+    inner.data_root.join("build")
 }
 
 /// Opens the cache and removes what builds of a killed daemon left. Blocking.
@@ -191,7 +191,7 @@ pub(crate) fn open(data_root: &Path) -> Result<Cache> {
 
 /// One build.
 struct Build {
-    engine: Engine,
+    inner: Arc<Inner>,
     options: BuildOptions,
     file: Dockerfile,
     graph: Graph,
@@ -208,16 +208,9 @@ struct Build {
     failed: Mutex<Option<usize>>,
 }
 
-impl Engine {
-    /// Builds an image. What happens is said on `lines`, in Docker's words; the last is the image.
-    ///
-    /// # Errors
-    /// `Build` says which step failed and why; results of the steps before it are kept for the next build.
-    /// # Cancel safety
-    /// May be dropped: commands are ended and everything half-made goes.
-    /// *Source:* Docker API `ImageBuild`.
-    pub async fn build(
-        &self,
+impl Inner {
+    pub(crate) async fn build(
+        self: &Arc<Self>,
         options: BuildOptions,
         context: BuildContext,
         lines: mpsc::Sender<BuildLine>,
@@ -237,7 +230,7 @@ impl Engine {
         let graph = Graph::plan(&file, &options.target, &|name| globals.get(name).cloned())?;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let build = Build {
-            engine: self.clone(),
+            inner: self.clone(),
             done: file.stages.iter().map(|_| watch::Sender::new(None)).collect(),
             slots: Semaphore::new(cores),
             consumed: Mutex::default(),
@@ -252,13 +245,13 @@ impl Engine {
         // Whoever prunes after the answer finds nothing in use.
         build.release().await;
         let image = built?;
-        let images = &self.inner.images;
+        let images = &self.images;
         for tag in &build.options.tags {
             let operation = || format!("tag the image as {tag}");
             let tagged = images.tag(&image.to_string(), tag).await;
             tagged.map_err(|e| Error::Image { operation: operation(), source: e.into() })?;
         }
-        self.inner.builds.tidy(images, self.build_cache_max()).await?;
+        self.builds.tidy(images, self.build_cache_max()).await?;
         let mut last = vec![BuildLine::Image(image)];
         last.extend(build.unused_arguments().map(BuildLine::Note));
         last.push(BuildLine::Note(format!("Successfully built {}\n", image.short())));
@@ -273,16 +266,15 @@ impl Engine {
     /// Returns how large the cache may be: as the operator says, else a tenth of the disk. *Unit:* bytes.
     fn build_cache_max(&self) -> u64 {
         let tenth = || {
-            let disk = rustix::fs::statvfs(&self.inner.data_root).ok()?;
+            let disk = rustix::fs::statvfs(&self.data_root).ok()?;
             Some(disk.f_blocks.saturating_mul(disk.f_frsize) / 10)
         };
-        self.inner.defaults.build_cache_max_bytes.or_else(tenth).unwrap_or(u64::MAX)
+        self.defaults.build_cache_max_bytes.or_else(tenth).unwrap_or(u64::MAX)
     }
 
-    /// Lists what builds can use again.
-    pub fn build_cache(&self) -> Vec<CachedStep> {
+    pub(crate) fn build_cache(&self) -> Vec<CachedStep> {
         let mut steps = Vec::new();
-        for (id, record) in self.inner.builds.list().into_iter().filter(|(_, record)| record.holds) {
+        for (id, record) in self.builds.list().into_iter().filter(|(_, record)| record.holds) {
             steps.push(CachedStep {
                 id,
                 description: record.description,
@@ -295,14 +287,12 @@ impl Engine {
         steps
     }
 
-    /// Forgets results of builds, the longest unused first, until those that are left take `kept_bytes`; returns which, and
-    /// the bytes that this freed. Filters: `until` or `unused-for` (of the last use), `id description type parent inuse
-    /// shared private label label!`.
-    ///
-    /// # Errors
-    /// A filter that makes no sense, or the disk.
-    pub async fn prune_builds(&self, filters: &Filters, kept_bytes: u64) -> Result<(Vec<String>, u64)> {
-        self.inner.builds.prune(&self.inner.images, filters, kept_bytes).await
+    pub(crate) async fn prune_builds(
+        &self,
+        filters: &Filters,
+        kept_bytes: u64,
+    ) -> Result<(Vec<String>, u64)> {
+        self.builds.prune(&self.images, filters, kept_bytes).await
     }
 }
 
@@ -329,12 +319,12 @@ impl BuildContext {
     }
 
     /// Fills the context's folder; returns the Dockerfile if that is all there is.
-    async fn open(self, engine: &Engine, folder: &Path, downloads: &Path) -> Result<Option<String>> {
+    async fn open(self, inner: &Inner, folder: &Path, downloads: &Path) -> Result<Option<String>> {
         let url = match self {
             Self::Tar(stream) => return unpack(stream, folder.to_owned()).await.map(|()| None),
             Self::Remote(url) => url,
         };
-        let file = match remote::fetch(engine, &url, downloads).await? {
+        let file = match remote::fetch(inner, &url, downloads).await? {
             remote::Fetched::Folder(found) => {
                 tokio::fs::remove_dir(folder).await.map_err(Error::io("remove", folder))?;
                 tokio::fs::rename(&found, folder).await.map_err(Error::io("move", &found))?;
@@ -444,7 +434,7 @@ fn globals(file: &Dockerfile, options: &BuildOptions) -> Result<BTreeMap<String,
 /// A build that is given up lets go of its images too.
 impl Drop for Build {
     fn drop(&mut self) {
-        self.engine.inner.tasks.spawn(self.release());
+        self.inner.tasks.spawn(self.release());
     }
 }
 
@@ -492,7 +482,7 @@ impl Build {
     /// Lets go of what the stages build on.
     fn release(&self) -> impl Future<Output = ()> + Send + use<> {
         let holders: Vec<String> = self.graph.needed.iter().map(|stage| self.holder(*stage)).collect();
-        let images = self.engine.inner.images.clone();
+        let images = self.inner.images.clone();
         async move {
             for holder in holders {
                 images.release(&holder).await;

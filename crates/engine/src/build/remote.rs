@@ -7,7 +7,7 @@
 use super::failure::BuildError;
 use crate::{
     error::{Error, Result},
-    inner::Engine,
+    inner::Inner,
 };
 use std::{
     path::{Path, PathBuf},
@@ -34,12 +34,12 @@ pub(super) enum Fetched {
 ///
 /// # Errors
 /// `Remote` with the reason: not reachable, no such branch, no such folder in it, no git on this host.
-pub(super) async fn fetch(engine: &Engine, url: &str, into: &Path) -> Result<Fetched> {
+pub(super) async fn fetch(inner: &Inner, url: &str, into: &Path) -> Result<Fetched> {
     if is_repository(url) {
-        return fetch_repository(engine, url, into).await.map(Fetched::Folder);
+        return fetch_repository(inner, url, into).await.map(Fetched::Folder);
     }
     let file = into.join("context");
-    let got = engine.inner.images.download(url, &file).await;
+    let got = inner.images.download(url, &file).await;
     got.map_err(|e| Error::Image { operation: format!("download {url}"), source: e.into() })?;
     Ok(Fetched::File(file))
 }
@@ -53,9 +53,9 @@ pub(super) fn is_repository(url: &str) -> bool {
 ///
 /// # Errors
 /// As [`fetch`].
-pub(super) async fn fetch_repository(engine: &Engine, url: &str, into: &Path) -> Result<PathBuf> {
+pub(super) async fn fetch_repository(inner: &Inner, url: &str, into: &Path) -> Result<PathBuf> {
     let repository = Repository::parse(url).unwrap_or_else(|| Err(failed(url, "this is no repository")));
-    repository?.fetch(into, engine.inner.images.proxies()).await
+    repository?.fetch(into, inner.images.proxies()).await
 }
 
 /// A git repository, and what of it.

@@ -17,9 +17,17 @@ use crate::{
         changes, commit,
         layers::{Found, Layers},
     },
-    inner::Engine,
-    life::streams::{AttachOptions, Wanted},
-    seen::container::{RemoveOptions, WaitCondition},
+    inner::Inner,
+    life::{
+        attach,
+        command::Command,
+        create,
+        streams::{AttachOptions, Wanted},
+    },
+    seen::{
+        container::{RemoveOptions, WaitCondition},
+        waiting::Waiting,
+    },
 };
 use image::dockerfile::{CommandLine, MountKind, Run, RunMount, Sharing, Step};
 use sha2::{Digest as _, Sha256};
@@ -36,16 +44,16 @@ use tokio::{
 
 /// The container of a step; removed when dropped.
 pub(super) struct StepContainer {
-    engine: Engine,
+    inner: Arc<Inner>,
     id: String,
 }
 
 impl Drop for StepContainer {
     fn drop(&mut self) {
-        let (engine, id) = (self.engine.clone(), self.id.clone());
-        self.engine.inner.tasks.spawn(async move {
+        let (inner, id) = (self.inner.clone(), self.id.clone());
+        self.inner.tasks.spawn(async move {
             let options = RemoveOptions { force: true, volumes: true };
-            if let Err(error) = engine.remove(&id, options).await {
+            if let Err(error) = inner.remove(&id, options).await {
                 tracing::warn!(container.id = %id, %error, "container of a build step stays until the next start");
             }
         });
@@ -167,7 +175,7 @@ impl Stage<'_> {
             let reason = "the stage is empty (FROM scratch): there is no program to run; COPY one first";
             return Err(BuildError::step("RUN", step.line, reason).into());
         };
-        let engine = &self.build.engine;
+        let inner = &self.build.inner;
         let lowers = self.lowers(Some(files)).await?;
         let mut mounts = Mounts::default();
         for mount in &planned.mounts {
@@ -180,13 +188,13 @@ impl Stage<'_> {
         let _slot = self.build.slots.acquire().await.map_err(|_| Error::ShuttingDown)?;
         let shown = planned.shown();
         let config = self.container(files, planned, &mounts);
-        let id = engine.create(config).await?.id;
-        let container = StepContainer { engine: engine.clone(), id: id.clone() };
+        let id = create::create(inner, config).await?.id;
+        let container = StepContainer { inner: inner.clone(), id: id.clone() };
         self.say(format!(" ---> Running in {}\n", &id[..12])).await?;
-        let ended = engine.wait(&id, WaitCondition::NextExit)?;
+        let ended = Waiting::begin(inner, &id, WaitCondition::NextExit)?;
         let wanted = Wanted { stdin: false, stdout: true, stderr: true };
-        let streams = engine.attach(&id, AttachOptions { streams: wanted }).await?;
-        let started = engine.start(&id).await;
+        let streams = attach::attach(inner, &id, AttachOptions { streams: wanted }).await?;
+        let started = inner.ask(&id, Command::Start).await;
         started.map_err(|e| BuildError::step("RUN", step.line, e.to_string()))?;
         tokio::try_join!(
             self.relay(streams.stdout, BuildLine::Output),
@@ -196,7 +204,7 @@ impl Stage<'_> {
         if exit.code != 0 {
             return Err(BuildError::Command { command: shown, code: exit.code }.into());
         }
-        let upper = engine.inner.container_dir(&id).join("upper");
+        let upper = inner.container_dir(&id).join("upper");
         let (targets, epoch) = (mounts.targets, self.clamp());
         crate::blocking(move || {
             for target in &targets {
@@ -208,10 +216,10 @@ impl Stage<'_> {
             }
         })
         .await?;
-        let seen = engine.inspect(&id)?;
-        let changed = changes::changes(engine, &seen).await?;
-        let upper = engine.inner.container_dir(&id).join("upper");
-        let tar = commit::layer_of(engine, upper, changed);
+        let seen = inner.inspect(&id)?;
+        let changed = changes::changes(inner, &seen).await?;
+        let upper = inner.container_dir(&id).join("upper");
+        let tar = commit::layer_of(inner, upper, changed);
         self.say(format!(" ---> Removed intermediate container {}\n", &id[..12])).await?;
         Ok(Layer { tar, _keep: Kept::Container(container) })
     }
@@ -278,7 +286,7 @@ impl Stage<'_> {
     /// Shows the command something of the engine's own.
     fn bind(&self, source: &Path, target: &str, read_only: bool) -> Mount {
         let source = source.display().to_string();
-        let idmap = self.build.engine.inner.userns_remap.is_some();
+        let idmap = self.build.inner.userns_remap.is_some();
         let kind = EngineMount::Bind {
             source,
             propagation: None,
@@ -290,7 +298,7 @@ impl Stage<'_> {
     }
 
     async fn script(&self, name: &str, content: &str, mounts: &mut Mounts) -> Result<()> {
-        let scratch = Scratch::new(&self.build.engine, &["script"]).await?;
+        let scratch = Scratch::new(&self.build.inner, &["script"]).await?;
         let path = scratch.path.join("script").join("text");
         let (file, content) = (path.clone(), content.to_owned());
         crate::blocking(move || {
@@ -372,7 +380,7 @@ impl Stage<'_> {
                     Found::Folder(lowers) => {
                         let mut scratch = None;
                         if mount.writable == Some(true) {
-                            let made = Scratch::new(&self.build.engine, &["upper", "work"]).await?;
+                            let made = Scratch::new(&self.build.inner, &["upper", "work"]).await?;
                             scratch = Some(made.path.clone());
                             mounts.scratches.push(made);
                         }
@@ -395,9 +403,9 @@ impl Stage<'_> {
             }
             _ => return Ok(()),
         };
-        let scratch = Scratch::new(&self.build.engine, &["ssh"]).await?;
+        let scratch = Scratch::new(&self.build.inner, &["ssh"]).await?;
         let path = scratch.path.join("ssh").join("agent");
-        let squash = self.build.engine.inner.userns_squash;
+        let squash = self.build.inner.userns_squash;
         let owner = (mount.uid, mount.gid);
         let target = target.unwrap_or_else(|| format!("/run/buildkit/ssh_agent.{}", mounts.agents.len()));
         if mounts.agents.is_empty() {
@@ -425,8 +433,8 @@ impl Stage<'_> {
             id = format!("{id}\0{}", self.bind_input(mount, step).await?);
         }
         let name: String = Sha256::digest(id).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-        let root = super::folder(&self.build.engine).join("mounts");
-        let builds = &self.build.engine.inner.builds;
+        let root = super::folder(&self.build.inner).join("mounts");
+        let builds = &self.build.inner.builds;
         let mut folder = root.join(&name);
         match mount.sharing {
             Sharing::Shared => mounts.shared.push(builds.gate(&folder).read_owned().await),
@@ -460,9 +468,9 @@ impl Stage<'_> {
             let source = mount.source.clone().unwrap_or_else(|| "/".to_owned());
             from = Some((self.source(mount.from.as_deref(), line).await?, source));
         }
-        let scratch = Scratch::new(&self.build.engine, &["cache"]).await?;
+        let scratch = Scratch::new(&self.build.inner, &["cache"]).await?;
         let (made, folder, squash) =
-            (scratch.path.join("cache"), folder.to_owned(), self.build.engine.inner.userns_squash);
+            (scratch.path.join("cache"), folder.to_owned(), self.build.inner.userns_squash);
         let (mode, uid, gid) = (mount.mode.unwrap_or(0o755), mount.uid, mount.gid);
         let failed = move |reason: String| Error::from(BuildError::step("RUN", line, reason));
         crate::blocking(move || {

@@ -207,7 +207,7 @@ impl<'a> Stage<'a> {
             Some(text) => Some(text.parse().map_err(|e: image::InvalidPlatform| failed(e.to_string()))?),
             None => options.platform.clone(),
         };
-        let images = &self.build.engine.inner.images;
+        let images = &self.build.inner.images;
         let here = images.get(name).await.filter(|image| {
             platform.as_ref().is_none_or(|p: &image::Platform| p.architecture == image.config.architecture)
         });
@@ -360,10 +360,10 @@ impl<'a> Stage<'a> {
         if self.build.options.no_cache {
             return Ok(false);
         }
-        let engine = &self.build.engine;
-        let Some(image) = engine.inner.builds.get(&engine.inner.images, key).await else { return Ok(false) };
+        let inner = &self.build.inner;
+        let Some(image) = inner.builds.get(&inner.images, key).await else { return Ok(false) };
         let before = match self.files {
-            Some(id) => engine.inner.images.by_id(&id).await.map_or(0, |image| image.layers.len()),
+            Some(id) => inner.images.by_id(&id).await.map_or(0, |image| image.layers.len()),
             None => 0,
         };
         self.note(created_by.to_owned(), image.layers.len() == before, image.config.created.clone());
@@ -380,7 +380,7 @@ impl<'a> Stage<'a> {
         timeless.history.iter_mut().for_each(|entry| entry.created = None);
         let text = serde_json::to_vec(&timeless).expect("a configuration is plain JSON");
         let key = self.key("CONFIGURATION").field(text).finish();
-        let (builds, images) = (&self.build.engine.inner.builds, &self.build.engine.inner.images);
+        let (builds, images) = (&self.build.inner.builds, &self.build.inner.images);
         if !self.build.options.no_cache && builds.get(images, &key).await.is_some() {
             return self.tell(BuildLine::Cached(files.short().to_string())).await;
         }
@@ -391,7 +391,7 @@ impl<'a> Stage<'a> {
     async fn keep(&mut self, key: &str, created_by: String, description: &str, layer: Layer) -> Result<()> {
         let created = self.now();
         self.note(created_by, layer.tar.is_none(), Some(created.clone()));
-        let images = &self.build.engine.inner.images;
+        let images = &self.build.inner.images;
         let configuration = ImageConfiguration {
             created: Some(created),
             comment: INTERMEDIATE.to_owned(),
@@ -401,14 +401,14 @@ impl<'a> Stage<'a> {
         let id = images.derive(self.files.as_ref(), tar, configuration, None).await;
         let id =
             id.map_err(|e| Error::Image { operation: "keep the layer of a step".into(), source: e.into() })?;
-        self.build.engine.inner.builds.put(images, key, &id, description, true).await?;
+        self.build.inner.builds.put(images, key, &id, description, true).await?;
         self.use_files(id).await?;
         self.say(format!(" ---> {}\n", id.short())).await
     }
 
     /// Goes on with the files of an image, which nobody can remove while the build needs it.
     async fn use_files(&mut self, image: Digest) -> Result<()> {
-        let held = self.build.engine.inner.images.hold(&image, &self.build.holder(self.at)).await;
+        let held = self.build.inner.images.hold(&image, &self.build.holder(self.at)).await;
         held.map_err(|_| Error::NoSuchImage(image.to_string()))?;
         self.files = Some(image);
         Ok(())
@@ -417,7 +417,7 @@ impl<'a> Stage<'a> {
     /// Returns the folders of an image's layers, top first.
     pub(super) async fn lowers(&self, files: Option<Digest>) -> Result<Vec<PathBuf>> {
         let Some(id) = files else { return Ok(Vec::new()) };
-        let layers = self.build.engine.inner.images.rootfs(&id).await;
+        let layers = self.build.inner.images.rootfs(&id).await;
         let operation = || format!("unpack image {id}");
         Ok(layers.map_err(|e| Error::Image { operation: operation(), source: e.into() })?.dirs)
     }
@@ -472,9 +472,9 @@ impl<'a> Stage<'a> {
         lowers: Vec<PathBuf>,
         work: impl FnOnce(&Tree) -> Result<(), E> + Send + 'static,
     ) -> Result<Layer, Failed<E>> {
-        let engine = &self.build.engine;
-        let scratch = Scratch::new(engine, &["upper", "work"]).await.map_err(Failed::Engine)?;
-        let (folder, squash, epoch) = (scratch.path.clone(), engine.inner.userns_squash, self.epoch());
+        let inner = &self.build.inner;
+        let scratch = Scratch::new(inner, &["upper", "work"]).await.map_err(Failed::Engine)?;
+        let (folder, squash, epoch) = (scratch.path.clone(), inner.userns_squash, self.epoch());
         let written = crate::blocking(move || {
             let tree = match Tree::layers(&lowers, Some(&folder), squash) {
                 Ok(tree) => tree,
@@ -492,7 +492,7 @@ impl<'a> Stage<'a> {
             changes::compare(&folders, &[]).map(Ok)
         });
         let changed = written.await.map_err(Failed::Engine)?.map_err(Failed::Work)?;
-        let tar = commit::layer_of(engine, scratch.path.join("upper"), changed);
+        let tar = commit::layer_of(inner, scratch.path.join("upper"), changed);
         Ok(Layer { tar, _keep: Kept::Folder(scratch) })
     }
 
@@ -551,7 +551,7 @@ impl<'a> Stage<'a> {
             return Ok(());
         }
         let _slot = self.build.slots.acquire().await.map_err(|_| Error::ShuttingDown)?;
-        let written = Written { owner, mode, squash: self.build.engine.inner.userns_squash };
+        let written = Written { owner, mode, squash: self.build.inner.userns_squash };
         let (gathered, downloads) = (sources.0, sources.2);
         let layer = self.write(lowers, move |target| {
             let _downloads = downloads;
@@ -591,10 +591,10 @@ impl<'a> Stage<'a> {
                         let reason = format!("{url}: a repository is added alone, without other sources");
                         return Err(failed(line, reason));
                     }
-                    let folder = Scratch::new(&self.build.engine, &["urls"]).await?;
+                    let folder = Scratch::new(&self.build.inner, &["urls"]).await?;
                     self.say(format!("Fetching {url}\n")).await?;
                     let fetched =
-                        remote::fetch_repository(&self.build.engine, url, &folder.path.join("urls")).await;
+                        remote::fetch_repository(&self.build.inner, url, &folder.path.join("urls")).await;
                     from = vec![fetched.map_err(|e| failed(line, e.to_string()))?];
                     paths.push(".".to_owned());
                     downloads = Some(folder);
@@ -603,12 +603,12 @@ impl<'a> Stage<'a> {
                     if add && (url.starts_with("http://") || url.starts_with("https://")) =>
                 {
                     if downloads.is_none() {
-                        downloads = Some(Scratch::new(&self.build.engine, &["urls"]).await?);
+                        downloads = Some(Scratch::new(&self.build.inner, &["urls"]).await?);
                     }
                     let folder = downloads.as_ref().map(|d| d.path.join("urls")).unwrap_or_default();
                     let file = folder.join(&crate::random_id()[..16]);
                     self.say(format!("Downloading {url}\n")).await?;
-                    let got = self.build.engine.inner.images.download(url, &file).await;
+                    let got = self.build.inner.images.download(url, &file).await;
                     let got = got.map_err(|e| failed(line, model::with_causes(&e)))?;
                     if let Some(wanted) =
                         transfer.checksum.as_ref().filter(|wanted| **wanted != got.digest.to_string())
@@ -631,7 +631,7 @@ impl<'a> Stage<'a> {
             }
         }
         let owners = transfer.from.is_some() && transfer.chown.is_none();
-        let squash = self.build.engine.inner.userns_squash;
+        let squash = self.build.inner.userns_squash;
         let many = transfer.sources.len() > 1;
         let gathered = crate::blocking(move || {
             let mut tree = None;
@@ -706,7 +706,7 @@ impl<E> Failed<E> {
 impl Done {
     /// Makes the finished image; one that an earlier build made of the same is taken as it is.
     pub(super) async fn finish(&self, build: &Build) -> Result<Digest> {
-        let images = &build.engine.inner.images;
+        let images = &build.inner.images;
         let mut timeless = self.configuration.clone();
         timeless.created = None;
         timeless.history.iter_mut().for_each(|entry| entry.created = None);
@@ -716,14 +716,14 @@ impl Done {
         let epoch = epoch(build).map(|at| at.unix_timestamp().to_string()).unwrap_or_default();
         let key = Key(Sha256::new()).field("1").field("image").field(files).field(epoch).field(text).finish();
         if !build.options.no_cache
-            && let Some(image) = build.engine.inner.builds.get(images, &key).await
+            && let Some(image) = build.inner.builds.get(images, &key).await
         {
             return Ok(image.id);
         }
         let configuration = ImageConfiguration { created: Some(moment(build)), ..self.configuration.clone() };
         let made = images.derive(self.files.as_ref(), None::<ArchiveReader>, configuration, None).await;
         let id = made.map_err(|e| Error::Image { operation: "make the image".into(), source: e.into() })?;
-        build.engine.inner.builds.put(images, &key, &id, "image", false).await?;
+        build.inner.builds.put(images, &key, &id, "image", false).await?;
         Ok(id)
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         down_tree, image_mounts,
         layers::{self, Layers},
     },
-    inner::Engine,
+    inner::Inner,
     seen::container::Container,
     spec::users,
 };
@@ -164,39 +164,39 @@ impl Root {
 /// Returns a container as it is once it is not being started; one that is down is not started before what comes with it
 /// is dropped.
 async fn held(
-    engine: &Engine,
+    inner: &Inner,
     container: Arc<Container>,
 ) -> Result<(Arc<Container>, Option<OwnedRwLockReadGuard<()>>)> {
     if container.state.pid.is_some() {
         return Ok((container, None));
     }
-    let held = engine.inner.trees.look(&container.id).await;
-    let now = engine.inspect(&container.id)?;
+    let held = inner.trees.look(&container.id).await;
+    let now = inner.inspect(&container.id)?;
     let is_down = now.state.pid.is_none();
     Ok((now, is_down.then_some(held)))
 }
 
 async fn with_root<T: Send + 'static>(
-    engine: &Engine,
+    inner: &Arc<Inner>,
     container: Arc<Container>,
     path: String,
     work: impl FnOnce(Root, &Path) -> io::Result<T> + Send + 'static,
 ) -> Result<T> {
-    let (container, held) = held(engine, container).await?;
-    let folders = layers::of_container(engine, &container).await?;
+    let (container, held) = held(inner, container).await?;
+    let folders = layers::of_container(inner, &container).await?;
     let images = match container.state.pid {
         Some(_) => Vec::new(),
-        None => image_mounts::all(&engine.inner.images, &container).await?,
+        None => image_mounts::all(&inner.images, &container).await?,
     };
-    let work_dir = engine.inner.container_dir(&container.id).join("work");
-    let engine = engine.clone();
+    let work_dir = inner.container_dir(&container.id).join("work");
+    let inner = inner.clone();
     crate::blocking(move || {
         // Only until it is open: its mounts are copies.
         let user = format!("archive-{}", crate::random_id());
-        let mut volumes = container.mounts.iter().filter_map(|m| engine.inner.volumes.get(&m.name).ok());
-        let mounted = volumes.try_for_each(|volume| engine.inner.volumes.acquire(&volume, &user));
+        let mut volumes = container.mounts.iter().filter_map(|m| inner.volumes.get(&m.name).ok());
+        let mounted = volumes.try_for_each(|volume| inner.volumes.acquire(&volume, &user));
         let opened = mounted.map(|()| Root::open(&container, &folders, &images, &work_dir));
-        engine.inner.volumes.release(&user);
+        inner.volumes.release(&user);
         let result = opened?.and_then(|root| work(Root { _held: held, ..root }, Path::new(&path)));
         result.map_err(|e| match e.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
@@ -234,8 +234,8 @@ fn describe(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathStat> {
     })
 }
 
-pub(crate) async fn stat(engine: &Engine, container: Arc<Container>, path: String) -> Result<PathStat> {
-    with_root(engine, container, path, |root, path| {
+pub(crate) async fn stat(inner: &Arc<Inner>, container: Arc<Container>, path: String) -> Result<PathStat> {
+    with_root(inner, container, path, |root, path| {
         let (parent, name) = root.parent(path)?;
         describe(parent.as_fd(), &name)
     })
@@ -243,12 +243,12 @@ pub(crate) async fn stat(engine: &Engine, container: Arc<Container>, path: Strin
 }
 
 pub(crate) async fn get(
-    engine: &Engine,
+    inner: &Arc<Inner>,
     container: Arc<Container>,
     path: String,
 ) -> Result<(PathStat, ArchiveReader)> {
     let follow = path.ends_with("/.") || path.ends_with('/');
-    let (stat, root, parent, name) = with_root(engine, container, path, move |root, path| {
+    let (stat, root, parent, name) = with_root(inner, container, path, move |root, path| {
         let (parent, name) = root.parent(path)?;
         // `dir/.` of a symlink means what it points to.
         if follow && !name.is_empty() {
@@ -262,7 +262,7 @@ pub(crate) async fn get(
     })
     .await?;
     let shown = stat.name.clone();
-    let reader = stream(engine, move |out| {
+    let reader = stream(inner, move |out| {
         let alive = root;
         out.get_mut().ids.clone_from(&alive.ids);
         let top = if shown == "/" { PathBuf::from("./") } else { PathBuf::from(shown) };
@@ -271,26 +271,26 @@ pub(crate) async fn get(
     Ok((stat, reader))
 }
 
-pub(crate) async fn export(engine: &Engine, container: Arc<Container>) -> Result<ArchiveReader> {
-    let (container, held) = held(engine, container).await?;
-    let folders = layers::of_container(engine, &container).await?;
-    let work = engine.inner.container_dir(&container.id).join("work");
+pub(crate) async fn export(inner: &Inner, container: Arc<Container>) -> Result<ArchiveReader> {
+    let (container, held) = held(inner, container).await?;
+    let folders = layers::of_container(inner, &container).await?;
+    let work = inner.container_dir(&container.id).join("work");
     let opened = container.clone();
     let open = move || Root::open_bare(&opened, &folders, &work).map_err(Error::io("reach", "/"));
     let root = Root { _held: held, ..crate::blocking(open).await? };
-    let reader = stream(engine, move |out| {
+    let reader = stream(inner, move |out| {
         out.get_mut().ids.clone_from(&root.ids);
         let folder = root.resolve(Path::new("/"), OFlags::RDONLY | OFlags::DIRECTORY)?;
         let device = rustix::fs::fstat(&folder)?.st_dev;
         append_children(out, folder, Path::new(""), Some(device))
     });
-    engine.publish(crate::seen::event::container_event(&container, "export", []));
+    inner.publish(crate::seen::event::container_event(&container, "export", []));
     Ok(reader)
 }
 
 /// Returns a tar of a folder and all below it, to the nanosecond; the folder is its first entry, `./`.
-pub(crate) fn whole(engine: &Engine, folder: Root) -> ArchiveReader {
-    stream(engine, move |out| {
+pub(crate) fn whole(inner: &Inner, folder: Root) -> ArchiveReader {
+    stream(inner, move |out| {
         out.get_mut().exact_times = true;
         append(out, folder.fd.as_fd(), OsStr::new(""), Path::new("./"), None)
     })
@@ -328,14 +328,14 @@ impl Write for Output {
 
 /// Returns a tar that `work` makes, on a thread of its own, while it is read.
 pub(crate) fn stream(
-    engine: &Engine,
+    inner: &Inner,
     work: impl FnOnce(&mut TarOut) -> io::Result<()> + Send + 'static,
 ) -> ArchiveReader {
     let (pipe, writer) = tokio::io::duplex(PIPE);
     let outcome = Arc::new(OnceLock::new());
     let reader = ArchiveReader { pipe, outcome: Arc::clone(&outcome) };
     let bridge = SyncIoBridge::new(writer);
-    engine.inner.tasks.spawn_blocking(move || {
+    inner.tasks.spawn_blocking(move || {
         let mut out = tar::Builder::new(Output::new(bridge));
         let written = work(&mut out).and_then(|()| out.finish()).and_then(|()| out.get_mut().flush());
         if let Err(e) = &written {
@@ -582,7 +582,7 @@ fn grown(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> io::Result<Op
 }
 
 pub(crate) async fn put(
-    engine: &Engine,
+    inner: &Arc<Inner>,
     container: Arc<Container>,
     path: String,
     tar: impl AsyncRead + Send + Unpin + 'static,
@@ -601,13 +601,13 @@ pub(crate) async fn put(
     }
     let owner = match container.config.user.as_deref().filter(|user| options.of_the_user && !user.is_empty())
     {
-        Some(user) => Some(owner(engine, &container, user.to_owned()).await?),
+        Some(user) => Some(owner(inner, &container, user.to_owned()).await?),
         None => None,
     };
-    let squash = engine.inner.userns_squash;
+    let squash = inner.userns_squash;
     let bridge = SyncIoBridge::new(tar);
     let event = crate::seen::event::container_event(&container, "extract-to-dir", []);
-    let unpacked = with_root(engine, container, path.clone(), move |root, path| {
+    let unpacked = with_root(inner, container, path.clone(), move |root, path| {
         let target = Root {
             fd: root.resolve(path, OFlags::PATH | OFlags::DIRECTORY)?,
             ids: root.ids.clone(),
@@ -617,13 +617,13 @@ pub(crate) async fn put(
         Ok(unpack(&target, bridge, options.keep_type, squash, owner))
     });
     unpacked.await?.map_err(Error::io("unpack into", path))?;
-    engine.publish(event);
+    inner.publish(event);
     Ok(())
 }
 
 /// Returns the ids of a user in the container's own files.
-async fn owner(engine: &Engine, container: &Container, user: String) -> Result<(u32, u32)> {
-    let folders = layers::of_container(engine, container).await?;
+async fn owner(inner: &Inner, container: &Container, user: String) -> Result<(u32, u32)> {
+    let folders = layers::of_container(inner, container).await?;
     let identity = crate::blocking(move || users::resolve(&Layers { folders }, &user, &[])).await?;
     Ok((identity.uid, identity.gid))
 }

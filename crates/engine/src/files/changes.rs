@@ -10,7 +10,7 @@ use crate::{
         init_layer,
         layers::{self, Found},
     },
-    inner::Engine,
+    inner::Inner,
     seen::container::{Change, ChangeKind, Container},
 };
 use rustix::fs::FileType;
@@ -23,8 +23,8 @@ use std::{
 /// Mount points that the runtime makes: not the container's doing.
 const OURS: [&str; 6] = ["/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
 
-pub(crate) async fn changes(engine: &Engine, container: &Container) -> Result<Vec<Change>> {
-    let folders = layers::of_container(engine, container).await?;
+pub(crate) async fn changes(inner: &Inner, container: &Container) -> Result<Vec<Change>> {
+    let folders = layers::of_container(inner, container).await?;
     let mut ours: Vec<String> =
         OURS.iter().chain(&init_layer::PATHS).map(|path| (*path).to_owned()).collect();
     ours.extend(container.mounts.iter().map(|m| m.destination.clone()));

@@ -7,7 +7,8 @@ use crate::{
         archive::{self, ArchiveReader, Root},
         changes, layers,
     },
-    inner::Engine,
+    inner::Inner,
+    life::command::Command,
     seen::container::{Change, ChangeKind, Container, Status},
 };
 use rustix::fs::OFlags;
@@ -30,25 +31,21 @@ pub struct CommitOptions {
     pub changes: Vec<String>,
 }
 
-pub(crate) async fn commit(
-    engine: &Engine,
-    container: &str,
-    options: CommitOptions,
-) -> Result<image::Digest> {
-    let container = engine.inspect(container)?;
+pub(crate) async fn commit(inner: &Inner, container: &str, options: CommitOptions) -> Result<image::Digest> {
+    let container = inner.inspect(container)?;
     let base: image::Digest =
         container.image_id.parse().map_err(|_| Error::NoSuchImage(container.image_id.clone()))?;
     // One that has ended by itself meanwhile stands as still as one that is paused.
     let pause = options.pause && container.state.status == Status::Running;
-    let paused = pause && as_far_as_it_can(engine.pause(&container.id).await)?;
+    let paused = pause && as_far_as_it_can(inner.ask(&container.id, Command::Pause).await)?;
     let reference = options.reference.as_ref().map(ToString::to_string).unwrap_or_default();
-    let made = make(engine, &container, &base, options).await;
+    let made = make(inner, &container, &base, options).await;
     if paused {
-        as_far_as_it_can(engine.unpause(&container.id).await)?;
+        as_far_as_it_can(inner.ask(&container.id, Command::Unpause).await)?;
     }
     let id = made?;
     let of_image = [("imageID", id.to_string()), ("imageRef", reference)];
-    engine.publish(crate::seen::event::container_event(&container, "commit", of_image));
+    inner.publish(crate::seen::event::container_event(&container, "commit", of_image));
     Ok(id)
 }
 
@@ -69,12 +66,12 @@ fn as_far_as_it_can(done: Result<()>) -> Result<bool> {
 }
 
 async fn make(
-    engine: &Engine,
+    inner: &Inner,
     container: &Arc<Container>,
     base: &image::Digest,
     options: CommitOptions,
 ) -> Result<image::Digest> {
-    let layer = layer(engine, container).await?;
+    let layer = layer(inner, container).await?;
     let commit = image::Commit {
         reference: options.reference,
         author: options.author,
@@ -85,7 +82,7 @@ async fn make(
         config: image_config(&container.config),
         changes: options.changes,
     };
-    let made = engine.images().commit(base, layer, commit).await;
+    let made = inner.images.commit(base, layer, commit).await;
     made.map_err(|e| Error::Image {
         operation: format!("commit container {}", container.name),
         source: e.into(),
@@ -95,17 +92,17 @@ async fn make(
 /// Returns the changes as a layer's tar; `None` if there are none.
 ///
 /// *Source:* OCI image-spec `layer.md`, "Whiteouts".
-async fn layer(engine: &Engine, container: &Arc<Container>) -> Result<Option<ArchiveReader>> {
-    let changes = changes::changes(engine, container).await?;
-    Ok(layer_of(engine, engine.inner.container_dir(&container.id).join("upper"), changes))
+async fn layer(inner: &Inner, container: &Arc<Container>) -> Result<Option<ArchiveReader>> {
+    let changes = changes::changes(inner, container).await?;
+    Ok(layer_of(inner, inner.container_dir(&container.id).join("upper"), changes))
 }
 
 /// As [`layer`], of any upper folder.
-pub(crate) fn layer_of(engine: &Engine, upper: PathBuf, changes: Vec<Change>) -> Option<ArchiveReader> {
+pub(crate) fn layer_of(inner: &Inner, upper: PathBuf, changes: Vec<Change>) -> Option<ArchiveReader> {
     if changes.is_empty() {
         return None;
     }
-    Some(archive::stream(engine, move |out| {
+    Some(archive::stream(inner, move |out| {
         let root = Root::of(&upper)?;
         for change in &changes {
             let path = Path::new(change.path.trim_start_matches('/'));

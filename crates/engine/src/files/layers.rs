@@ -3,7 +3,7 @@
 
 use crate::{
     error::{Error, Result},
-    inner::Engine,
+    inner::Inner,
     seen::container::Container,
 };
 use rustix::{
@@ -154,13 +154,13 @@ pub(crate) fn is_opaque(path: &Path) -> bool {
 }
 
 /// The folders of a container's file tree, top first.
-pub(crate) async fn of_container(engine: &Engine, container: &Container) -> Result<Vec<PathBuf>> {
+pub(crate) async fn of_container(inner: &Inner, container: &Container) -> Result<Vec<PathBuf>> {
     let id: image::Digest =
         container.image_id.parse().map_err(|_| Error::NoSuchImage(container.image_id.clone()))?;
     let operation = || format!("find layers of image {}", container.config.image);
-    let layers = engine.inner.images.rootfs(&id).await;
+    let layers = inner.images.rootfs(&id).await;
     let layers = layers.map_err(|e| Error::Image { operation: operation(), source: e.into() })?;
-    let mut folders = vec![engine.inner.container_dir(&container.id).join("upper")];
+    let mut folders = vec![inner.container_dir(&container.id).join("upper")];
     folders.extend(layers.dirs);
     Ok(folders)
 }

@@ -5,7 +5,7 @@ use crate::{
     ask::config::{ContainerConfig, MountKind},
     error::{Error, Result, unfit},
     files::image_mounts,
-    inner::Engine,
+    inner::Inner,
     seen::container::{Container, MountPoint, MountPointKind},
     volumes::local::VolumeConfig,
 };
@@ -167,13 +167,13 @@ impl Plan {
 
     /// Makes volumes and missing folders. Blocking. Volumes made before an error stay: they are named and reusable,
     /// anonymous ones are removed again.
-    pub(crate) fn realise(self, engine: &Engine) -> Result<Vec<Realised>> {
+    pub(crate) fn realise(self, inner: &Inner) -> Result<Vec<Realised>> {
         let mut made = Vec::new();
         for wanted in self.by_destination.into_values() {
-            match realise(engine, wanted) {
+            match realise(inner, wanted) {
                 Ok(one) => made.push(one),
                 Err(e) => {
-                    remove_anonymous(engine, made.into_iter().map(|m: Realised| m.point).collect());
+                    remove_anonymous(inner, made.into_iter().map(|m: Realised| m.point).collect());
                     return Err(e);
                 }
             }
@@ -187,15 +187,15 @@ impl Plan {
 pub(crate) const GOES_WITH_FOLDER: &str = "volumes.json";
 
 /// Takes back the volumes that were made for a container that did not come to be. Blocking.
-pub(crate) fn remove_anonymous(engine: &Engine, points: Vec<MountPoint>) {
+pub(crate) fn remove_anonymous(inner: &Inner, points: Vec<MountPoint>) {
     for point in points.into_iter().filter(|p| p.anonymous) {
-        if let Err(e) = engine.inner.volumes.remove(&point.name, true) {
+        if let Err(e) = inner.volumes.remove(&point.name, true) {
             tracing::warn!(volume = %point.name, error = %e, "anonymous volume could not be removed");
         }
     }
 }
 
-fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
+fn realise(inner: &Inner, wanted: Wanted) -> Result<Realised> {
     let Wanted { destination, source, writable, mode, propagation } = wanted;
     let mut point = MountPoint {
         kind: MountPointKind::Bind,
@@ -237,9 +237,9 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
         Source::Volume { config, no_copy, subpath } => {
             let VolumeConfigKey { name, anonymous, driver, driver_opts, labels } = config;
             let volume = VolumeConfig { name: name.clone(), driver, driver_opts, labels };
-            let (volume, new) = engine.inner.volumes.create_as(name, anonymous, volume)?;
+            let (volume, new) = inner.volumes.create_as(name, anonymous, volume)?;
             if new {
-                engine.volume_event("create", &volume.name, &volume.driver, None);
+                inner.volume_event("create", &volume.name, &volume.driver, None);
             }
             point.kind = MountPointKind::Volume;
             point.idmap = true;
@@ -270,7 +270,7 @@ fn realise(engine: &Engine, wanted: Wanted) -> Result<Realised> {
             Ok(Realised { point, copy_up: false })
         }
         Source::Image { reference, subpath } => {
-            let images = engine.inner.images.clone();
+            let images = inner.images.clone();
             let found = async { image_mounts::find(&images, &reference, &subpath).await };
             point.image = tokio::runtime::Handle::current().block_on(found)?.id.to_string();
             point.kind = MountPointKind::Image;

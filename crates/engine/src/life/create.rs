@@ -8,7 +8,7 @@ use crate::{
     disk::{folders, persist},
     error::{Error, Result},
     files::{copy_up, image_mounts, init_layer, layers::Layers, mounts, secrets},
-    inner::Engine,
+    inner::Inner,
     life::owner::Owner,
     networks::{any::AnyNetwork, endpoint, overlay},
     seen::{container::*, event::container_event},
@@ -24,11 +24,11 @@ use tokio::sync::oneshot;
 
 /// Makes it in a task of its own, which sees it through: a caller that goes away in the middle leaves no name taken,
 /// no folder and no secret in memory, because what was made for it is removed.
-pub(crate) async fn create(engine: &Engine, config: ContainerConfig) -> Result<Created> {
+pub(crate) async fn create(inner: &Arc<Inner>, config: ContainerConfig) -> Result<Created> {
     let (answer, made) = oneshot::channel();
     let (taken, is_taken) = oneshot::channel();
-    let maker = engine.clone();
-    engine.inner.tasks.spawn(async move {
+    let maker = inner.clone();
+    inner.tasks.spawn(async move {
         let made = make_whole(&maker, config).await;
         let id = made.as_ref().ok().map(|created| created.id.clone());
         let heard = answer.send(made).is_ok() && is_taken.await.is_ok();
@@ -45,8 +45,7 @@ pub(crate) async fn create(engine: &Engine, config: ContainerConfig) -> Result<C
     made
 }
 
-async fn make_whole(engine: &Engine, mut config: ContainerConfig) -> Result<Created> {
-    let inner = &engine.inner;
+async fn make_whole(inner: &Arc<Inner>, mut config: ContainerConfig) -> Result<Created> {
     let image =
         inner.images.get(&config.image).await.ok_or_else(|| Error::NoSuchImage(config.image.clone()))?;
     let layers = inner
@@ -58,13 +57,13 @@ async fn make_whole(engine: &Engine, mut config: ContainerConfig) -> Result<Crea
     config = merge::merge(config, image_defaults::of(&image))?;
     inner.defaults.fill(&mut config);
     gate::check(&config)?;
-    let users = userns::decide(engine, &config.host)?;
+    let users = userns::decide(inner, &config.host)?;
     let id = crate::random_id();
-    let name = reserve_name(engine, config.name.as_deref(), &id)?;
+    let name = reserve_name(inner, config.name.as_deref(), &id)?;
     config.name = Some(name.clone());
     let made = async {
         inner.images.hold(&image.id, &id).await.map_err(|_| Error::NoSuchImage(config.image.clone()))?;
-        make(engine, &id, &name, config, image.id.to_string(), users, layers).await
+        make(inner, &id, &name, config, image.id.to_string(), users, layers).await
     };
     let owner = match made.await {
         Ok(owner) => owner,
@@ -78,7 +77,7 @@ async fn make_whole(engine: &Engine, mut config: ContainerConfig) -> Result<Crea
     let endpoints = &owner.container.config.endpoints;
     warnings.extend(endpoint::warnings(endpoints.values().map(|endpoint| &endpoint.driver_opts)));
     let created = Created { id: id.clone(), warnings };
-    engine.publish(container_event(&owner.container, "create", []));
+    inner.publish(container_event(&owner.container, "create", []));
     inner.tasks.spawn(owner.run());
     tracing::info!(container.id = %id, "container created");
     Ok(created)
@@ -106,7 +105,7 @@ async fn discarded_limits(owner: &Owner) -> Result<Vec<String>> {
     ];
     let texts = discarded.iter().filter(|(asked, _)| *asked);
     let texts: Vec<_> = texts.map(|(_, text)| format!("Your kernel does not support {text}")).collect();
-    if texts.is_empty() || !owner.engine.inner.userns_squash {
+    if texts.is_empty() || !owner.inner.userns_squash {
         return Ok(vec![]); // root is refused at the start instead
     }
     let (cgroup, limits) = (owner.cgroup(), limits::cgroup(asked)?);
@@ -117,8 +116,8 @@ async fn discarded_limits(owner: &Owner) -> Result<Vec<String>> {
     .await
 }
 
-fn reserve_name(engine: &Engine, wanted: Option<&str>, id: &str) -> Result<String> {
-    let registry = &engine.inner.registry;
+fn reserve_name(inner: &Inner, wanted: Option<&str>, id: &str) -> Result<String> {
+    let registry = &inner.registry;
     if let Some(name) = wanted.map(|n| n.strip_prefix('/').unwrap_or(n)).filter(|n| !n.is_empty()) {
         names::check(name)?;
         registry.reserve(name, id)?;
@@ -135,7 +134,7 @@ fn reserve_name(engine: &Engine, wanted: Option<&str>, id: &str) -> Result<Strin
 }
 
 async fn make(
-    engine: &Engine,
+    inner: &Arc<Inner>,
     id: &str,
     name: &str,
     mut config: ContainerConfig,
@@ -143,44 +142,44 @@ async fn make(
     users: Option<runtime::IdMap>,
     layers: Vec<PathBuf>,
 ) -> Result<Owner> {
-    resolve_containers(engine, &mut config)?;
+    resolve_containers(inner, &mut config)?;
     for link in &config.host.links {
         let other = link.split(':').next().unwrap_or_default();
-        engine.inspect(other).map_err(|_| Error::invalid(format!("could not get container for {other}")))?;
+        inner.inspect(other).map_err(|_| Error::invalid(format!("could not get container for {other}")))?;
     }
-    let networks = networks(engine, &config, id).await?;
-    let (maker, id, name) = (engine.clone(), id.to_owned(), name.to_owned());
+    let networks = networks(inner, &config, id).await?;
+    let (maker, id, name) = (inner.clone(), id.to_owned(), name.to_owned());
     let container = crate::blocking(move || {
-        let dir = maker.inner.container_dir(&id);
+        let dir = maker.container_dir(&id);
         let result = make_folder(&maker, &dir, &id, name, config, image_id, users, networks, layers);
         if result.is_err() {
             // A folder without both files is also removed at the next open.
-            let secrets = secrets::remove(&maker.inner, &id);
+            let secrets = secrets::remove(&maker, &id);
             folders::remove_tree(&dir).map_err(Error::io("remove", &dir))?;
             secrets?;
         }
         result
     })
     .await?;
-    let (owner, handle) = Owner::new(engine.clone(), container);
-    engine.inner.registry.insert(&owner.container.id, handle);
+    let (owner, handle) = Owner::new(inner.clone(), container);
+    inner.registry.insert(&owner.container.id, handle);
     Ok(owner)
 }
 
 /// Names of other containers become ids: they may be renamed.
-fn resolve_containers(engine: &Engine, config: &mut ContainerConfig) -> Result<()> {
+fn resolve_containers(inner: &Inner, config: &mut ContainerConfig) -> Result<()> {
     if let NetworkMode::Container(other) = &mut config.host.network_mode {
-        *other = engine.inspect(other)?.id.clone();
+        *other = inner.inspect(other)?.id.clone();
     }
     for mode in [&mut config.host.pid_mode, &mut config.host.ipc_mode] {
         if let Some(other) = mode.strip_prefix("container:") {
-            *mode = format!("container:{}", engine.inspect(other)?.id);
+            *mode = format!("container:{}", inner.inspect(other)?.id);
         }
     }
     Ok(())
 }
 
-async fn networks(engine: &Engine, config: &ContainerConfig, id: &str) -> Result<BTreeMap<String, Endpoint>> {
+async fn networks(inner: &Inner, config: &ContainerConfig, id: &str) -> Result<BTreeMap<String, Endpoint>> {
     let mut networks = BTreeMap::new();
     let first = match &config.host.network_mode {
         NetworkMode::Bridge => Some("bridge"),
@@ -192,7 +191,7 @@ async fn networks(engine: &Engine, config: &ContainerConfig, id: &str) -> Result
     for wanted in first.into_iter().chain(config.endpoints.keys().map(String::as_str)) {
         // Clients call the default network "default".
         let name = if wanted == "default" { "bridge" } else { wanted };
-        let network = match engine.any_network(name).await {
+        let network = match inner.any_network(name).await {
             // Not as "no such network": clients take a 404 here for a missing image, and pull it.
             Err(Error::NoSuchNetwork(name)) => {
                 return Err(Error::invalid(format!("network {name} not found")));
@@ -240,7 +239,7 @@ async fn networks(engine: &Engine, config: &ContainerConfig, id: &str) -> Result
 
 #[expect(clippy::too_many_arguments, reason = "everything a container is made of, used once")]
 fn make_folder(
-    engine: &Engine,
+    inner: &Inner,
     dir: &Path,
     id: &str,
     name: String,
@@ -257,26 +256,26 @@ fn make_folder(
     }
     if config.host.build.is_none() {
         let upper = dir.join("upper");
-        init_layer::make(&upper, &layers, engine.inner.userns_squash).map_err(Error::io("fill", &upper))?;
+        init_layer::make(&upper, &layers, inner.userns_squash).map_err(Error::io("fill", &upper))?;
     }
-    let others = |other: &str| Ok(mounts::shareable(&*engine.inspect(other)?));
+    let others = |other: &str| Ok(mounts::shareable(&*inner.inspect(other)?));
     let mut plan = mounts::Plan::of(&config, others)?;
     let anonymous = plan.name_anonymous();
     let note = dir.join(mounts::GOES_WITH_FOLDER);
     if !anonymous.is_empty() {
         persist::write_json_lazily(&note, &anonymous)?;
     }
-    let _mounting = engine.inner.mounting.blocking_read();
-    let realised = plan.realise(engine)?;
+    let _mounting = inner.mounting.blocking_read();
+    let realised = plan.realise(inner)?;
     let points = realised.iter().map(|r| r.point.clone()).collect();
     let mounted = realised.iter().map(|r| r.point.image.as_str()).filter(|image| !image.is_empty());
-    let held = image_mounts::hold(&engine.inner.images, id, mounted);
+    let held = image_mounts::hold(&inner.images, id, mounted);
     let held = tokio::runtime::Handle::current().block_on(held);
     let made =
-        held.and_then(|()| fill(engine, dir, id, name, config, image_id, users, networks, layers, realised));
-    engine.inner.volumes.release(id);
+        held.and_then(|()| fill(inner, dir, id, name, config, image_id, users, networks, layers, realised));
+    inner.volumes.release(id);
     if made.is_err() {
-        mounts::remove_anonymous(engine, points);
+        mounts::remove_anonymous(inner, points);
     } else if !anonymous.is_empty() {
         // From now on they are in the record.
         fs::remove_file(&note).map_err(Error::io("remove", note))?;
@@ -287,7 +286,7 @@ fn make_folder(
 /// Fills the new volumes and writes the record.
 #[expect(clippy::too_many_arguments, reason = "everything a container is made of, used once")]
 fn fill(
-    engine: &Engine,
+    inner: &Inner,
     dir: &Path,
     id: &str,
     name: String,
@@ -300,13 +299,13 @@ fn fill(
 ) -> Result<Container> {
     let lower = Layers { folders: layers };
     for mount in realised.iter().filter(|m| m.copy_up) {
-        if let Ok(volume) = engine.inner.volumes.get(&mount.point.name) {
-            engine.inner.volumes.acquire(&volume, id)?;
+        if let Ok(volume) = inner.volumes.get(&mount.point.name) {
+            inner.volumes.acquire(&volume, id)?;
         }
-        copy_up::copy_up(&lower, &mount.point.destination, &mount.point.source, engine.inner.userns_squash)
+        copy_up::copy_up(&lower, &mount.point.destination, &mount.point.source, inner.userns_squash)
             .map_err(Error::io("copy the image's content to", &mount.point.source))?;
     }
-    secrets::place(&engine.inner, id, &config.host.files, users.as_ref())?;
+    secrets::place(inner, id, &config.host.files, users.as_ref())?;
     let (path, args) = Owner::command_line(&config);
     let log_path =
         if config.host.log.driver == "none" { PathBuf::new() } else { dir.join(format!("{id}-json.log")) };

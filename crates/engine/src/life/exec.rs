@@ -7,7 +7,7 @@ use crate::{
     },
     error::{Error, Result},
     files::layers::{self, Layers},
-    inner::Engine,
+    inner::Inner,
     life::{
         command::Command,
         owner::Owner,
@@ -31,7 +31,7 @@ const IDLE_MAX: usize = 1024;
 /// *Limit* of what these say, but for the newest. *Unit:* bytes.
 const IDLE_BYTES_MAX: usize = 8 << 20;
 
-pub(crate) fn create(engine: &Engine, container: &Container, config: ExecConfig) -> Result<String> {
+pub(crate) fn create(inner: &Inner, container: &Container, config: ExecConfig) -> Result<String> {
     if config.cmd.is_empty() {
         return Err(Error::invalid("No exec command specified"));
     }
@@ -50,9 +50,9 @@ pub(crate) fn create(engine: &Engine, container: &Container, config: ExecConfig)
         config,
     };
     let now = exec.made_at;
-    let mut execs = engine.inner.execs();
+    let mut execs = inner.execs();
     execs.retain(|_, e| e.finished_at.is_none_or(|at| now.since(at) < KEPT));
-    engine.publish(event(container, "exec_create", &exec, []));
+    inner.publish(event(container, "exec_create", &exec, []));
     execs.insert(id.clone(), exec);
     forget_oldest(&mut execs, &container.id);
     Ok(id)
@@ -99,25 +99,25 @@ pub(crate) fn event<const N: usize>(
     event
 }
 
-pub(crate) async fn start(engine: &Engine, id: &str, start: ExecStart) -> Result<Streams> {
-    let exec = engine.exec_inspect(id)?;
-    let container = engine.inspect(&exec.container_id)?;
+pub(crate) async fn start(inner: &Inner, id: &str, start: ExecStart) -> Result<Streams> {
+    let exec = inner.exec(id)?;
+    let container = inner.inspect(&exec.container_id)?;
     must_run(&container)?;
-    claim(engine, id)?;
-    let started = start_claimed(engine, &exec, &container, start).await;
+    claim(inner, id)?;
+    let started = start_claimed(inner, &exec, &container, start).await;
     if let Err(e) = &started {
         let code = match e {
             Error::ExecFailed { exit_code, .. } => *exit_code,
             _ => 126,
         };
-        finish(engine, id, code);
+        finish(inner, id, code);
     }
     started
 }
 
-pub(crate) fn can_start(engine: &Engine, id: &str) -> Result<()> {
-    let exec = engine.exec_inspect(id)?;
-    must_run(&*engine.inspect(&exec.container_id)?)?;
+pub(crate) fn can_start(inner: &Inner, id: &str) -> Result<()> {
+    let exec = inner.exec(id)?;
+    must_run(&*inner.inspect(&exec.container_id)?)?;
     not_started(&exec)
 }
 
@@ -130,8 +130,8 @@ fn not_started(exec: &Exec) -> Result<()> {
 }
 
 /// Marks it running, so that nobody else starts it.
-fn claim(engine: &Engine, id: &str) -> Result<()> {
-    let mut execs = engine.inner.execs();
+fn claim(inner: &Inner, id: &str) -> Result<()> {
+    let mut execs = inner.execs();
     let exec = execs.get_mut(id).ok_or_else(|| Error::NoSuchExec(id.to_owned()))?;
     not_started(exec)?;
     exec.running = true;
@@ -139,12 +139,12 @@ fn claim(engine: &Engine, id: &str) -> Result<()> {
 }
 
 async fn start_claimed(
-    engine: &Engine,
+    inner: &Inner,
     exec: &Exec,
     container: &Container,
     start: ExecStart,
 ) -> Result<Streams> {
-    let process = process(engine, container, &exec.config, start.console_size).await?;
+    let process = process(inner, container, &exec.config, start.console_size).await?;
     let wanted = if start.detach {
         Wanted::default()
     } else {
@@ -157,7 +157,7 @@ async fn start_claimed(
     let (ours, ends) =
         streams::pair(wanted, exec.config.tty).map_err(Error::io("make socket pair for", &exec.id))?;
     let id = exec.id.clone();
-    engine
+    inner
         .ask(&exec.container_id, |reply| Command::Exec {
             id: id.clone(),
             process: Box::new(process),
@@ -165,20 +165,20 @@ async fn start_claimed(
             reply,
         })
         .await?;
-    engine.publish(event(container, "exec_start", exec, []));
+    inner.publish(event(container, "exec_start", exec, []));
     Ok(ours)
 }
 
 /// Resolves user and environment of an exec in the container's own files.
 pub(crate) async fn process(
-    engine: &Engine,
+    inner: &Inner,
     container: &Container,
     exec: &ExecConfig,
     console: Option<(u16, u16)>,
 ) -> Result<Process> {
-    let folders = layers::of_container(engine, container).await?;
+    let folders = layers::of_container(inner, container).await?;
     // One that it is linked to may have ended meanwhile: no reason not to look into this one.
-    let links = links::environment(engine, container).unwrap_or_default();
+    let links = links::environment(inner, container).unwrap_or_default();
     let (config, exec) = (container.config.clone(), exec.clone());
     let hostname = match &config.hostname {
         Some(name) if !name.is_empty() => name.clone(),
@@ -194,8 +194,8 @@ pub(crate) async fn process(
 }
 
 /// Notes the end of an instance; returns it if it was one.
-pub(crate) fn finish(engine: &Engine, id: &str, code: i32) -> Option<Exec> {
-    let mut execs = engine.inner.execs();
+pub(crate) fn finish(inner: &Inner, id: &str, code: i32) -> Option<Exec> {
+    let mut execs = inner.execs();
     let exec = execs.get_mut(id)?;
     exec.running = false;
     exec.exit_code = Some(code);
@@ -203,23 +203,23 @@ pub(crate) fn finish(engine: &Engine, id: &str, code: i32) -> Option<Exec> {
     exec.can_remove = true;
     let exec = exec.clone();
     drop(execs);
-    engine.inner.exec_ended.send_replace(());
+    inner.exec_ended.send_replace(());
     Some(exec)
 }
 
 /// Tells that somebody left an instance that goes on.
-pub(crate) fn detached(engine: &Engine, id: &str) {
-    let Ok(exec) = engine.exec_inspect(id) else { return };
-    if let Ok(container) = engine.inspect(&exec.container_id) {
-        engine.publish(event(&container, "exec_detach", &exec, []));
+pub(crate) fn detached(inner: &Inner, id: &str) {
+    let Ok(exec) = inner.exec(id) else { return };
+    if let Ok(container) = inner.inspect(&exec.container_id) {
+        inner.publish(event(&container, "exec_detach", &exec, []));
     }
 }
 
-pub(crate) async fn wait(engine: &Engine, id: &str) -> Result<Exec> {
-    let mut ended = engine.inner.exec_ended.subscribe();
+pub(crate) async fn wait(inner: &Inner, id: &str) -> Result<Exec> {
+    let mut ended = inner.exec_ended.subscribe();
     loop {
         ended.borrow_and_update();
-        let exec = engine.exec_inspect(id)?;
+        let exec = inner.exec(id)?;
         if exec.exit_code.is_some() {
             return Ok(exec);
         }
@@ -251,16 +251,16 @@ impl Owner {
         }
         self.container.exec_ids.retain(|e| e != id);
         self.publish();
-        if let Some(exec) = finish(&self.engine, id, code) {
+        if let Some(exec) = finish(&self.inner, id, code) {
             let event = event(&self.container, "exec_die", &exec, [("exitCode", code.to_string())]);
-            self.engine.publish(event);
+            self.inner.publish(event);
         }
     }
 
     /// All of them ended with the container.
     pub(crate) fn forget_execs(&mut self) {
         for id in std::mem::take(&mut self.container.exec_ids) {
-            finish(&self.engine, &id, 137);
+            finish(&self.inner, &id, 137);
         }
     }
 }

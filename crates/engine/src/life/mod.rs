@@ -10,6 +10,7 @@
 //!
 //! *Start reading at* `owner::Owner`, then `start`.
 
+pub(crate) mod attach;
 pub(crate) mod command;
 pub(crate) mod create;
 pub(crate) mod exec;

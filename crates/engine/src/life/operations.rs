@@ -214,7 +214,7 @@ impl Owner {
 
     /// The volumes that it has.
     pub(crate) fn volumes(&self) -> Vec<Volume> {
-        let volumes = &self.engine.inner.volumes;
+        let volumes = &self.inner.volumes;
         self.container.mounts.iter().filter_map(|m| volumes.get(&m.name).ok()).collect()
     }
 
@@ -222,9 +222,9 @@ impl Owner {
     pub(crate) async fn take_down(&mut self) {
         self.readiness = None;
         let (shim, run_dir, cgroup) = (self.shim.take(), self.run_dir.clone(), self.cgroup());
-        let (id, engine) = (self.container.id.clone(), self.engine.clone());
+        let (id, inner) = (self.container.id.clone(), self.inner.clone());
         let removed = crate::blocking(move || {
-            engine.inner.volumes.release(&id);
+            inner.volumes.release(&id);
             if let Some(shim) = shim {
                 let shim = shim.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if let Err(e) = shim.shutdown() {
@@ -236,8 +236,7 @@ impl Owner {
             }
             Ok(runtime::remove(&run_dir, Some(&cgroup)))
         });
-        let (removed, network) =
-            tokio::join!(removed, self.engine.inner.network.remove_sandbox(&self.container.id));
+        let (removed, network) = tokio::join!(removed, self.inner.network.remove_sandbox(&self.container.id));
         for error in removed.ok().and_then(Result::err).into_iter().flatten() {
             tracing::warn!(container.id = %self.container.id, error = %error, "leftover of a container");
         }
@@ -313,7 +312,7 @@ impl Owner {
         if name == self.container.name {
             return Err(Error::invalid("Renaming a container with the same name as its current name"));
         }
-        let registry = &self.engine.inner.registry;
+        let registry = &self.inner.registry;
         registry.reserve(&name, &self.container.id)?;
         let old = std::mem::replace(&mut self.container.name, name.clone());
         if let Err(e) = self.save().await {
@@ -324,8 +323,7 @@ impl Owner {
         registry.release(&old, &self.container.id);
         let own_network = self.container.networks.values().any(|endpoint| endpoint.address.is_some());
         if self.container.state.is_running() && own_network {
-            let renamed =
-                self.engine.inner.network.rename(&self.container.id, &old, &self.container.name).await;
+            let renamed = self.inner.network.rename(&self.container.id, &old, &self.container.name).await;
             if let Err(error) = renamed {
                 tracing::warn!(container.id = %self.container.id, %error, "others find it by its old name");
             }
@@ -366,8 +364,8 @@ impl Owner {
         let gone = gone.ok_or_else(|| Error::NoSuchContainer(format!("{}/{alias}", self.container.name)))?;
         config.host.links = kept;
         self.reconfigure(config).await?;
-        let (engine, hosts) = (self.engine.clone(), self.container.hosts_path.clone());
-        crate::blocking(move || links::forget(&engine, &hosts, &gone)).await
+        let (inner, hosts) = (self.inner.clone(), self.container.hosts_path.clone());
+        crate::blocking(move || links::forget(&inner, &hosts, &gone)).await
     }
 
     /// Before the start the streams wait; afterwards they go to the shim.
@@ -418,7 +416,7 @@ impl Owner {
         self.restart_at = None;
         self.container.state.status = Status::Removing;
         self.publish();
-        let engine = self.engine.clone();
+        let inner = self.inner.clone();
         let (dir, id) = (self.dir.clone(), self.container.id.clone());
         let anonymous: Vec<_> =
             self.container.mounts.iter().filter(|m| m.anonymous).map(|m| m.name.clone()).collect();
@@ -426,7 +424,7 @@ impl Owner {
         let gone = dir.with_file_name(format!("{}{id}", crate::disk::folders::REMOVED));
         let swept = gone.clone();
         let renamed = crate::blocking(move || {
-            crate::files::secrets::remove(&engine.inner, &id)?;
+            crate::files::secrets::remove(&inner, &id)?;
             if !noted.is_empty() {
                 crate::disk::persist::write_json_lazily(&dir.join(GOES_WITH_FOLDER), &noted)?;
             }
@@ -439,7 +437,7 @@ impl Owner {
             self.note().await;
             return Err(e);
         }
-        let inner = &self.engine.inner;
+        let inner = &self.inner;
         inner.execs().retain(|_, exec| exec.container_id != self.container.id);
         inner.registry.remove(&self.container.id);
         crate::files::image_mounts::release(inner, &self.container.id).await;
@@ -447,7 +445,7 @@ impl Owner {
         if options.volumes {
             for name in &anonymous {
                 // Somebody else may use it by --volumes-from: then it stays.
-                if let Err(e) = self.engine.volume_remove(name, true).await {
+                if let Err(e) = self.inner.volume_remove(name, true).await {
                     tracing::debug!(volume = %name, error = %e, "anonymous volume stays");
                 }
             }
@@ -463,7 +461,7 @@ impl Owner {
 
     /// The cgroup of this container, below the hierarchies' roots.
     pub(crate) fn cgroup(&self) -> String {
-        self.engine.inner.cgroup_path(&self.container)
+        self.inner.cgroup_path(&self.container)
     }
 
     /// Returns path and arguments of its process, for the record.

@@ -15,7 +15,7 @@
 use crate::{
     disk::persist,
     error::{Error, Result, runtime_failed},
-    inner::Engine,
+    inner::Inner,
     life::{
         command::{Command, Reply, answer},
         health,
@@ -67,7 +67,7 @@ pub(crate) struct AfterExit {
 }
 
 pub(crate) struct Owner {
-    pub(crate) engine: Engine,
+    pub(crate) inner: Arc<Inner>,
     /// `DATA_ROOT/containers/<id>`
     pub(crate) dir: PathBuf,
     pub(crate) run_dir: PathBuf,
@@ -99,13 +99,13 @@ enum Wake {
 }
 
 impl Owner {
-    pub(crate) fn new(engine: Engine, container: Container) -> (Self, crate::life::registry::Handle) {
+    pub(crate) fn new(inner: Arc<Inner>, container: Container) -> (Self, crate::life::registry::Handle) {
         let (commands, inbox) = mpsc::channel(64);
         let (view, watched) = watch::channel(Arc::new(container.clone()));
         let owner = Self {
-            dir: engine.inner.container_dir(&container.id),
-            run_dir: engine.inner.run_dir(&container.id),
-            engine,
+            dir: inner.container_dir(&container.id),
+            run_dir: inner.run_dir(&container.id),
+            inner,
             container,
             view,
             inbox,
@@ -145,7 +145,7 @@ impl Owner {
         let kill_at = self.stopping.as_ref().and_then(|s| s.kill_at);
         let probe_ends = self.probe.as_ref().map(|p| p.deadline);
         let deadline = [kill_at, self.restart_at, self.probe_at, probe_ends].into_iter().flatten().min();
-        let Self { engine, inbox, readiness, .. } = self;
+        let Self { inner, inbox, readiness, .. } = self;
         let shim = async {
             match readiness {
                 Some(fd) => {
@@ -164,7 +164,7 @@ impl Owner {
         };
         tokio::select! {
             biased;
-            () = engine.inner.cancel.cancelled() => Wake::End,
+            () = inner.cancel.cancelled() => Wake::End,
             () = shim => Wake::Shim,
             () = due => Wake::Deadline,
             command = inbox.recv() => command.map_or(Wake::End, |c| Wake::Command(Box::new(c))),
@@ -208,7 +208,7 @@ impl Owner {
             Command::Resize { exec, rows, cols, reply } => {
                 let has_terminal = match &exec {
                     None => self.container.config.tty,
-                    Some(id) => self.engine.exec_inspect(id).is_ok_and(|exec| exec.config.tty),
+                    Some(id) => self.inner.exec(id).is_ok_and(|exec| exec.config.tty),
                 };
                 let resize = move |shim: &runtime::Shim| {
                     // What has none is of any size. *Source:* containerd `cmd/containerd-shim-runc-v2/process`, `Resize`.
@@ -325,7 +325,7 @@ impl Owner {
 
     /// Publishes an event of this container.
     pub(crate) fn event<const N: usize>(&self, action: impl Into<String>, more: [(&str, String); N]) {
-        self.engine.publish(container_event(&self.container, action, more));
+        self.inner.publish(container_event(&self.container, action, more));
     }
 }
 
@@ -340,10 +340,10 @@ impl Owner {
     /// Publishes the events of networks and volumes that go with a start or an end: who keeps a list of addresses (a
     /// proxy, a name server) listens to these. *Source:* moby `daemon/container_operations.go`, `volumes_unix.go`.
     pub(crate) fn tell_of_places(&self, places: Places) {
-        let (engine, container) = (&self.engine, &self.container);
+        let (inner, container) = (&self.inner, &self.container);
         let action = if places == Places::Taken { "connect" } else { "disconnect" };
         for (name, endpoint) in &container.networks {
-            engine.membership_event(action, name, &endpoint.network_id, &container.id);
+            inner.membership_event(action, name, &endpoint.network_id, &container.id);
         }
         for mount in container.mounts.iter().filter(|m| m.kind == MountPointKind::Volume) {
             let mut attributes = BTreeMap::from([
@@ -356,7 +356,7 @@ impl Owner {
                 attributes.insert("propagation".to_owned(), mount.propagation.clone());
             }
             let action = if places == Places::Taken { "mount" } else { "unmount" };
-            engine.publish(Event::now(EventKind::Volume, action, mount.name.clone(), attributes));
+            inner.publish(Event::now(EventKind::Volume, action, mount.name.clone(), attributes));
         }
     }
 }

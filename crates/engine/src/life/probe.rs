@@ -38,7 +38,7 @@ impl Owner {
 
     async fn run_probe(&mut self, plan: &health::Plan) -> Result<(String, oneshot::Receiver<Vec<u8>>)> {
         let config = ExecConfig { cmd: plan.command.clone(), ..ExecConfig::default() };
-        let process = exec::process(&self.engine, &self.container, &config, None).await?;
+        let process = exec::process(&self.inner, &self.container, &config, None).await?;
         let failed = || Error::io("make socket pair for", &self.container.id);
         let wanted = Wanted { stdin: false, stdout: true, stderr: false };
         let (ours, mut ends) = streams::pair(wanted, false).map_err(failed())?;
@@ -50,7 +50,7 @@ impl Owner {
         self.with_shim("probe", move |shim| shim.exec(plan)).await?;
         let (sender, output) = oneshot::channel();
         if let Some(stream) = ours.stdout {
-            self.engine.inner.tasks.spawn(collect(stream, sender));
+            self.inner.tasks.spawn(collect(stream, sender));
         }
         Ok((id, output))
     }

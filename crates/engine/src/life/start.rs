@@ -113,7 +113,6 @@ impl Owner {
             .parse()
             .map_err(|_| Error::NoSuchImage(self.container.image_id.clone()))?;
         let lowers = self
-            .engine
             .inner
             .images
             .rootfs(&image)
@@ -128,16 +127,16 @@ impl Owner {
         let mut network = self.set_up_network(netns).await?;
         let name_sockets = network.name_sockets.take();
         let plan = self.plan(lowers, network, users.as_ref()).await?;
-        let (engine, working) = (self.engine.clone(), self.engine.clone());
+        let (inner, working) = (self.inner.clone(), self.inner.clone());
         self.mount_volumes().await?;
         // Until it is known to run: its files are seen through its processes from then on.
-        let _alone = working.inner.trees.start(&id).await?;
-        let _mounting = working.inner.mounting.read().await;
+        let _alone = working.trees.start(&id).await?;
+        let _mounting = working.mounting.read().await;
         let (early, once) = (std::mem::take(&mut self.early), self.container.config.stdin_once);
         let (shim, at) = crate::blocking(move || {
             let failed = |e| runtime_failed("start", &id, e);
             let (dir, hooked) = (plan.dir.clone(), plan.spec.hooks().is_some());
-            let mut shim = runtime::Shim::spawn(&engine.inner.shim, &plan).map_err(failed)?;
+            let mut shim = runtime::Shim::spawn(&inner.shim, &plan).map_err(failed)?;
             drop(users); // the shim has it
             for ends in early {
                 shim.attach(ends.attached(once)).map_err(|e| runtime_failed("attach", &id, e))?;
@@ -159,7 +158,7 @@ impl Owner {
         self.adopt(shim)?;
         self.running(pid, at);
         self.note().await;
-        links::tell(&self.engine, &self.container).await;
+        links::tell(&self.inner, &self.container).await;
         self.tell_of_places(Places::Taken);
         self.event("start", []);
         tracing::info!(container.id = %self.container.id, "container started");
@@ -168,18 +167,18 @@ impl Owner {
 
     async fn user_namespace(&self) -> Result<Option<runtime::UserNamespace>> {
         let Some(map) = self.container.users.clone() else { return Ok(None) };
-        let (engine, container) = (self.engine.clone(), self.container.clone());
-        crate::blocking(move || userns::open(&engine, &container, &map)).await.map(Some)
+        let (inner, container) = (self.inner.clone(), self.container.clone());
+        crate::blocking(move || userns::open(&inner, &container, &map)).await.map(Some)
     }
 
     /// Mounts the volumes that are filesystems.
     async fn mount_volumes(&self) -> Result<()> {
-        let (volumes, engine, id) = (self.volumes(), self.engine.clone(), self.container.id.clone());
-        let mount = move || volumes.iter().try_for_each(|volume| engine.inner.volumes.acquire(volume, &id));
+        let (volumes, inner, id) = (self.volumes(), self.inner.clone(), self.container.id.clone());
+        let mount = move || volumes.iter().try_for_each(|volume| inner.volumes.acquire(volume, &id));
         match tokio::time::timeout(MOUNT_LIMIT, crate::blocking(mount)).await {
             Ok(mounted) => mounted,
             Err(_) => {
-                self.engine.inner.volumes.release(&self.container.id);
+                self.inner.volumes.release(&self.container.id);
                 Err(Error::Conflict(format!(
                     "a volume of the container is not mounted within {MOUNT_LIMIT:?}"
                 )))
@@ -223,7 +222,7 @@ impl Owner {
         match &host.network_mode {
             NetworkMode::Host => return Ok(Network::default()),
             NetworkMode::Container(other) => {
-                let other = self.engine.inspect(other)?;
+                let other = self.inner.inspect(other)?;
                 if !other.state.is_running() {
                     return Err(Error::Conflict(format!(
                         "cannot join network namespace of a non running container: {}",
@@ -244,11 +243,11 @@ impl Owner {
                 attachments.push(on_overlay(overlay));
                 continue;
             }
-            let local = self.engine.inner.networks.find(&endpoint.network_id)?;
+            let local = self.inner.networks.find(&endpoint.network_id)?;
             if local.has_interfaces() {
                 gateway = None; // the network leads outside
                 binding = binding.or(crate::networks::local::host_binding(&local));
-                crate::networks::api::ensure_bridge(&self.engine, &local).await?;
+                crate::networks::api::ensure_bridge(&self.inner, &local).await?;
                 attachments.push(self.attachment(&local, endpoint)?);
             }
         }
@@ -279,7 +278,7 @@ impl Owner {
                 .collect::<Result<_>>()?,
         };
         let operation = format!("set up networking of container {}", self.container.name);
-        let service = &self.engine.inner.network;
+        let service = &self.inner.network;
         let mut spec = spec;
         let info = loop {
             let made = match &netns {
@@ -446,7 +445,7 @@ impl Owner {
         if self.container.state.is_running() {
             let attachment = match &to {
                 AnyNetwork::Local(local) => {
-                    crate::networks::api::ensure_bridge(&self.engine, local).await?;
+                    crate::networks::api::ensure_bridge(&self.inner, local).await?;
                     self.attachment(local, &made)?
                 }
                 AnyNetwork::Overlay(_) => {
@@ -459,7 +458,7 @@ impl Owner {
                 }
             };
             let operation = format!("connect container {container} to network {name}");
-            let network = &self.engine.inner.network;
+            let network = &self.inner.network;
             let info = network
                 .connect(&self.container.id, attachment)
                 .await
@@ -494,7 +493,7 @@ impl Owner {
         }
         if self.container.state.is_running() {
             let operation = format!("disconnect container {container} from network {name}");
-            let network = &self.engine.inner.network;
+            let network = &self.inner.network;
             let info = network
                 .disconnect(&self.container.id, &from.id())
                 .await
@@ -516,7 +515,7 @@ impl Owner {
         match (&config.hostname, &config.host.network_mode) {
             (Some(name), _) if !name.is_empty() => name.clone(),
             // As in Docker: who shares the network is called as its owner.
-            (_, NetworkMode::Container(other)) => match self.engine.inspect(other) {
+            (_, NetworkMode::Container(other)) => match self.inner.inspect(other) {
                 Ok(other) => {
                     let name = other.config.hostname.clone().filter(|name| !name.is_empty());
                     name.unwrap_or_else(|| other.id[..12].to_owned())
@@ -524,7 +523,7 @@ impl Owner {
                 Err(_) => self.container.id[..12].to_owned(),
             },
             _ if own_network => self.container.id[..12].to_owned(),
-            _ => self.engine.inner.hostname.clone(),
+            _ => self.inner.hostname.clone(),
         }
     }
 
@@ -554,7 +553,7 @@ impl Owner {
         };
         write(&self.container.hostname_path, &format!("{}\n", self.hostname()))?;
         if let NetworkMode::Container(other) = &host.network_mode {
-            let other = self.engine.inspect(other)?;
+            let other = self.inner.inspect(other)?;
             files.push(bind(&other.hosts_path, "/etc/hosts"));
             files.push(bind(&other.resolv_conf_path, "/etc/resolv.conf"));
         } else {
@@ -567,7 +566,7 @@ impl Owner {
             let mut extra =
                 extra_hosts(&host.extra_hosts, self.container.networks.values().find_map(|e| e.gateway))?;
             let _writing = links::writing();
-            extra.extend(links::lines(&self.engine, &self.container)?);
+            extra.extend(links::lines(&self.inner, &self.container)?);
             let domain = config.domainname.as_deref().unwrap_or_default();
             let hosts = if host.network_mode == NetworkMode::Host {
                 let mut text = fs::read_to_string("/etc/hosts").unwrap_or_default();
@@ -596,20 +595,20 @@ impl Owner {
     ) -> Result<runtime::ContainerPlan> {
         let config = self.container.config.clone();
         let mut files = self.write_etc(&network)?;
-        files.extend(secrets::binds(&self.engine.inner, &self.container.id, &config.host.files)?);
-        let images = image_mounts::all(&self.engine.inner.images, &self.container).await?;
+        files.extend(secrets::binds(&self.inner, &self.container.id, &config.host.files)?);
+        let images = image_mounts::all(&self.inner.images, &self.container).await?;
         let pid_of = self.joined("pid", &config.host.pid_mode)?;
         let ipc_of = self.joined("ipc", &config.host.ipc_mode)?;
         let (upper, work) = (self.dir.join("upper"), self.dir.join("work"));
         let mut folders = vec![upper.clone()];
         folders.extend(lowers.iter().cloned());
         let (hostname, cgroup) = (self.hostname(), self.cgroup());
-        let links = links::environment(&self.engine, &self.container)?;
+        let links = links::environment(&self.inner, &self.container)?;
         let (container, run_dir, squash) =
-            (self.container.clone(), self.run_dir.clone(), self.engine.inner.userns_squash);
-        let host = self.engine.inner.hostname.clone();
+            (self.container.clone(), self.run_dir.clone(), self.inner.userns_squash);
+        let host = self.inner.hostname.clone();
         let users = users.map(runtime::UserNamespace::path);
-        let cdi_dirs = self.engine.inner.defaults.cdi_spec_dirs.clone();
+        let cdi_dirs = self.inner.defaults.cdi_spec_dirs.clone();
         crate::blocking(move || {
             let identity = users::resolve(
                 &Layers { folders },
@@ -657,7 +656,7 @@ impl Owner {
     /// Returns the pid whose namespace `container:<id>` names.
     fn joined(&self, kind: &str, mode: &str) -> Result<Option<u32>> {
         let Some(other) = mode.strip_prefix("container:") else { return Ok(None) };
-        let other = self.engine.inspect(other)?;
+        let other = self.inner.inspect(other)?;
         let not_running = || {
             Error::Conflict(format!("cannot join {kind} namespace of a non running container: {}", other.id))
         };

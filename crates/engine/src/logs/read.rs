@@ -4,7 +4,7 @@
 
 use crate::{
     error::{Error, Result},
-    inner::Engine,
+    inner::Inner,
     seen::container::Container,
 };
 use bytes::Bytes;
@@ -102,7 +102,7 @@ impl LogOptions {
 }
 
 pub(crate) fn open(
-    engine: &Engine,
+    inner: &Inner,
     view: watch::Receiver<Arc<Container>>,
     options: LogOptions,
 ) -> Result<Logs> {
@@ -115,8 +115,8 @@ pub(crate) fn open(
     }
     let (sender, receiver) = mpsc::channel(256);
     let reader = Reader { path: container.log_path.clone(), options, sender, follow_from: None };
-    let cancel = engine.inner.cancel.clone();
-    engine.inner.tasks.spawn(async move {
+    let cancel = inner.cancel.clone();
+    inner.tasks.spawn(async move {
         tokio::select! {
             () = cancel.cancelled() => {}
             () = reader.run(view) => {}

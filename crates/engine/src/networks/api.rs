@@ -5,7 +5,7 @@
 use crate::{
     ask::{config::EndpointConfig, defaults::BridgeIpv6, gate},
     error::{Error, Result, unfit},
-    inner::Engine,
+    inner::Inner,
     life::command::Command,
     networks::{any::AnyNetwork, local::*, overlay},
     seen::{
@@ -19,9 +19,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 /// Gives the network `bridge` the addresses and size that the operator chose. While containers are on it it stays as
 /// it was when they were started.
-pub(crate) async fn configure_default_bridge(engine: &Engine) -> Result<()> {
-    let inner = &engine.inner;
-    let network = engine.network("bridge")?;
+pub(crate) async fn configure_default_bridge(inner: &Inner) -> Result<()> {
+    let network = inner.network("bridge")?;
     let mut wanted = predefined("bridge", "bridge");
     if let Some(bridge) = inner.defaults.bridge {
         wanted.subnet = Some(bridge.trunc());
@@ -57,20 +56,15 @@ pub(crate) async fn configure_default_bridge(engine: &Engine) -> Result<()> {
 }
 
 /// Makes sure the kernel has the bridge; safe to repeat.
-pub(crate) async fn ensure_bridge(engine: &Engine, network: &LocalNetwork) -> Result<()> {
+pub(crate) async fn ensure_bridge(inner: &Inner, network: &LocalNetwork) -> Result<()> {
     let spec = bridge_spec(network)?;
     let operation = format!("create network {}", network.name);
-    engine.inner.network.create_bridge(spec).await.map_err(failed(operation))?;
+    inner.network.create_bridge(spec).await.map_err(failed(operation))?;
     Ok(())
 }
 
-impl Engine {
-    /// Makes a user-defined network.
-    ///
-    /// # Errors
-    /// `NetworkExists`, `PredefinedName`, `InvalidParameter`, `Network` when its subnet is taken.
-    pub async fn network_create(&self, config: NetworkConfig) -> Result<LocalNetwork> {
-        let inner = &self.inner;
+impl Inner {
+    pub(crate) async fn network_create(&self, config: NetworkConfig) -> Result<LocalNetwork> {
         if is_predefined(&config.name) {
             return Err(Error::PredefinedName(config.name));
         }
@@ -87,7 +81,7 @@ impl Engine {
                 config.driver
             )));
         }
-        if inner.networks.all().iter().any(|n| n.name == config.name) {
+        if self.networks.all().iter().any(|n| n.name == config.name) {
             return Err(Error::NetworkExists(config.name));
         }
         judge_options(&config.options)?;
@@ -115,13 +109,13 @@ impl Engine {
         if network.subnet.is_some() {
             self.make_bridge(&mut network).await?;
         } else {
-            let mut taken = inner.networks.subnets();
+            let mut taken = self.networks.subnets();
             // Nothing of the kernel's stands in the way of these, but no container could be on both.
-            let swarm = inner.network.swarm_subnets().await.map_err(failed("read the swarm's subnets"))?;
+            let swarm = self.network.swarm_subnets().await.map_err(failed("read the swarm's subnets"))?;
             taken.extend(
                 swarm.into_iter().filter_map(|net| if let IpNet::V4(v4) = net { Some(v4) } else { None }),
             );
-            let mut free = inner.defaults.subnets().filter(|p| !taken.iter().any(|t| overlaps(*p, *t)));
+            let mut free = self.defaults.subnets().filter(|p| !taken.iter().any(|t| overlaps(*p, *t)));
             loop {
                 let Some(subnet) = free.next() else {
                     return Err(Error::Conflict(
@@ -142,11 +136,11 @@ impl Engine {
 
     /// The record first, then the kernel: a bridge without a record cannot be left by a kill.
     async fn make_bridge(&self, network: &mut LocalNetwork) -> Result<()> {
-        self.inner.networks.insert(network.clone())?;
+        self.networks.insert(network.clone())?;
         let made = match bridge_spec(network) {
             Ok(spec) => {
                 let operation = format!("create network {}", network.name);
-                self.inner.network.create_bridge(spec).await.map_err(failed(operation))
+                self.network.create_bridge(spec).await.map_err(failed(operation))
             }
             Err(e) => Err(e),
         };
@@ -154,18 +148,17 @@ impl Engine {
             Ok(bridge) => {
                 network.gateway = Some(bridge.gateway);
                 network.gateway6 = bridge.gateway6;
-                self.inner.networks.insert(network.clone())
+                self.networks.insert(network.clone())
             }
             Err(e) => {
-                self.inner.networks.forget(&network.id)?;
+                self.networks.forget(&network.id)?;
                 Err(e)
             }
         }
     }
 
-    /// Returns local networks. Filters: `name id driver label type scope dangling`.
-    pub fn networks(&self, filters: &Filters) -> Vec<LocalNetwork> {
-        let containers = self.inner.registry.snapshots();
+    pub(crate) fn networks(&self, filters: &Filters) -> Vec<LocalNetwork> {
+        let containers = self.registry.snapshots();
         let passes = |n: &LocalNetwork| {
             filters.name_matches(&n.name)
                 && filters.any("id", |v| n.id.starts_with(v))
@@ -174,7 +167,7 @@ impl Engine {
                 && filters.any("type", |v| (v == "builtin") == n.is_predefined())
                 && filters.labels_match(&n.labels)
         };
-        let mut all: Vec<_> = self.inner.networks.all().into_iter().filter(passes).collect();
+        let mut all: Vec<_> = self.networks.all().into_iter().filter(passes).collect();
         for network in &mut all {
             network.containers = members(&network.id, &containers);
         }
@@ -186,21 +179,17 @@ impl Engine {
         all
     }
 
-    /// Finds a local network by name, id or unique prefix.
-    pub fn network(&self, wanted: &str) -> Result<LocalNetwork> {
-        let mut network = self.inner.networks.find(wanted)?;
-        network.containers = members(&network.id, &self.inner.registry.snapshots());
+    pub(crate) fn network(&self, wanted: &str) -> Result<LocalNetwork> {
+        let mut network = self.networks.find(wanted)?;
+        network.containers = members(&network.id, &self.registry.snapshots());
         Ok(network)
     }
 
-    /// Returns the running containers of this host on a network, local or overlay, by id.
-    pub fn network_members(&self, id: &str) -> BTreeMap<String, NetworkMember> {
-        members(id, &self.inner.registry.snapshots())
+    pub(crate) fn network_members(&self, id: &str) -> BTreeMap<String, NetworkMember> {
+        members(id, &self.registry.snapshots())
     }
 
-    /// # Errors
-    /// `PredefinedNetwork`, `NetworkInUse` while a container is on it.
-    pub async fn network_remove(&self, wanted: &str) -> Result<()> {
+    pub(crate) async fn network_remove(&self, wanted: &str) -> Result<()> {
         let network = self.network(wanted)?;
         if network.is_predefined() {
             return Err(Error::PredefinedNetwork(network.name));
@@ -211,16 +200,15 @@ impl Engine {
             return Err(Error::NetworkInUse { name: network.name, containers });
         }
         let operation = format!("remove network {}", network.name);
-        self.inner.network.remove_bridge(&network.id).await.map_err(failed(operation))?;
-        self.inner.networks.forget(&network.id)?;
+        self.network.remove_bridge(&network.id).await.map_err(failed(operation))?;
+        self.networks.forget(&network.id)?;
         self.network_event("destroy", &network, None);
         Ok(())
     }
 
-    /// Removes user-defined networks that no container uses, running or not. Filters: `label until`.
-    pub async fn network_prune(&self, filters: &Filters) -> Result<Pruned> {
+    pub(crate) async fn network_prune(&self, filters: &Filters) -> Result<Pruned> {
         let before = filters.until()?;
-        let containers = self.inner.registry.snapshots();
+        let containers = self.registry.snapshots();
         let mut pruned = Pruned::default();
         for network in self.networks(&Filters::default()) {
             let used = containers.iter().any(|c| c.networks.values().any(|e| e.network_id == network.id));
@@ -234,11 +222,7 @@ impl Engine {
         Ok(pruned)
     }
 
-    /// Puts a container, running or not, onto one more network.
-    ///
-    /// # Errors
-    /// `EndpointExists`; `Conflict` for the networks `host` and `none`.
-    pub async fn network_connect(
+    pub(crate) async fn network_connect(
         &self,
         network: &str,
         container: &str,
@@ -264,9 +248,8 @@ impl Engine {
         self.member_event("connect", &network, container)
     }
 
-    /// Takes a container off a network.
-    pub async fn network_disconnect(&self, network: &str, container: &str) -> Result<()> {
-        let network = match self.inner.networks.find(network) {
+    pub(crate) async fn network_disconnect(&self, network: &str, container: &str) -> Result<()> {
+        let network = match self.networks.find(network) {
             Ok(local) => AnyNetwork::Local(local),
             Err(error) => self.inspect(container)?.overlay(network).ok_or(error)?,
         };
@@ -288,7 +271,7 @@ impl Engine {
 
     /// Tells that a container has joined or left a network, known by its name and id alone.
     pub(crate) fn membership_event(&self, action: &str, name: &str, id: &str, container: &str) {
-        let driver = self.inner.networks.find(id).map_or_else(|_| "overlay".to_owned(), |n| n.driver);
+        let driver = self.networks.find(id).map_or_else(|_| "overlay".to_owned(), |n| n.driver);
         self.network_event_of(action, id.to_owned(), name, &driver, Some(container.to_owned()));
     }
 

@@ -7,7 +7,7 @@
 use crate::{
     ask::config::{ContainerConfig, Port},
     error::{Error, Result},
-    inner::Engine,
+    inner::Inner,
     seen::container::{Container, Endpoint},
 };
 use std::{
@@ -33,8 +33,8 @@ pub(crate) fn writing() -> MutexGuard<'static, ()> {
 ///
 /// # Errors
 /// One of them does not run, or shares no network with this one.
-pub(crate) fn lines(engine: &Engine, container: &Container) -> Result<Vec<(String, String)>> {
-    let found = linked_to(engine, container)?;
+pub(crate) fn lines(inner: &Inner, container: &Container) -> Result<Vec<(String, String)>> {
+    let found = linked_to(inner, container)?;
     Ok(found.iter().map(|(alias, other, address)| (names(alias, other), address.to_string())).collect())
 }
 
@@ -42,8 +42,8 @@ pub(crate) fn lines(engine: &Engine, container: &Container) -> Result<Vec<(Strin
 ///
 /// # Errors
 /// As [`lines`].
-pub(crate) fn environment(engine: &Engine, container: &Container) -> Result<Vec<String>> {
-    let found = linked_to(engine, container)?;
+pub(crate) fn environment(inner: &Inner, container: &Container) -> Result<Vec<String>> {
+    let found = linked_to(inner, container)?;
     Ok(found
         .iter()
         .flat_map(|(alias, other, at)| variables(&container.name, alias, &other.config, *at))
@@ -53,11 +53,11 @@ pub(crate) fn environment(engine: &Engine, container: &Container) -> Result<Vec<
 /// What a container is linked to: the alias, who it is, and where.
 type Linked = (String, Arc<Container>, IpAddr);
 
-fn linked_to(engine: &Engine, container: &Container) -> Result<Vec<Linked>> {
+fn linked_to(inner: &Inner, container: &Container) -> Result<Vec<Linked>> {
     let mut found = Vec::new();
     for link in &container.config.host.links {
         let (other, alias) = parts(link);
-        let other = engine.inspect(other)?;
+        let other = inner.inspect(other)?;
         if !other.state.is_running() {
             return Err(Error::Conflict(format!("Cannot link to a non running container: /{}", other.name)));
         }
@@ -116,21 +116,21 @@ pub(crate) fn without(links: Vec<String>, alias: &str) -> (Vec<String>, Option<S
 }
 
 /// Removes the line of a link that is no more. Blocking.
-pub(crate) fn forget(engine: &Engine, hosts: &Path, link: &str) -> Result<()> {
+pub(crate) fn forget(inner: &Inner, hosts: &Path, link: &str) -> Result<()> {
     let (other, alias) = parts(link);
     // Without the other one there is no line that could lead to it.
-    let Ok(other) = engine.inspect(other) else { return Ok(()) };
+    let Ok(other) = inner.inspect(other) else { return Ok(()) };
     let _writing = writing();
     change(hosts, |text| without_line(text, &names(alias, &other)))
 }
 
 /// Returns the names that containers have through links, by id.
-pub(crate) fn names_of_all(engine: &Engine) -> BTreeMap<String, Vec<String>> {
+pub(crate) fn names_of_all(inner: &Inner) -> BTreeMap<String, Vec<String>> {
     let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for linked in engine.inner.registry.linked() {
+    for linked in inner.registry.linked() {
         for link in &linked.config.host.links {
             let (other, alias) = parts(link);
-            if let Ok(other) = engine.inspect(other) {
+            if let Ok(other) = inner.inspect(other) {
                 all.entry(other.id.clone()).or_default().push(format!("{}/{alias}", linked.name));
             }
         }
@@ -140,12 +140,12 @@ pub(crate) fn names_of_all(engine: &Engine) -> BTreeMap<String, Vec<String>> {
 
 /// Writes the address of a container that has just started into the files of those that are linked to it. What cannot
 /// be written is logged: it is another container's, which goes on.
-pub(crate) async fn tell(engine: &Engine, started: &Container) {
+pub(crate) async fn tell(inner: &Arc<Inner>, started: &Container) {
     // Nearly always there are none.
-    if !engine.inner.registry.linked().is_empty() {
-        let (engine, started) = (engine.clone(), started.clone());
+    if !inner.registry.linked().is_empty() {
+        let (inner, started) = (inner.clone(), started.clone());
         let told = crate::blocking(move || {
-            tell_all(&engine, &started);
+            tell_all(&inner, &started);
             Ok(())
         });
         // The daemon ends: who is linked looks the address up when it starts.
@@ -153,12 +153,12 @@ pub(crate) async fn tell(engine: &Engine, started: &Container) {
     }
 }
 
-fn tell_all(engine: &Engine, started: &Container) {
+fn tell_all(inner: &Inner, started: &Container) {
     let _writing = writing();
-    for linked in engine.inner.registry.linked() {
+    for linked in inner.registry.linked() {
         let mine = linked.config.host.links.iter().filter_map(|link| {
             let (other, alias) = parts(link);
-            let is_it = engine.inspect(other).is_ok_and(|other| other.id == started.id);
+            let is_it = inner.inspect(other).is_ok_and(|other| other.id == started.id);
             is_it.then(|| Some((names(alias, started), address(&linked, started)?))).flatten()
         });
         for (names, address) in mine {

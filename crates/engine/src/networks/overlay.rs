@@ -4,7 +4,7 @@
 use crate::{
     ask::config::{EndpointConfig, OverlayAttachment, SwarmAttachments},
     error::{Error, Result},
-    inner::{Engine, Inner},
+    inner::Inner,
     life::{command::Command, owner::Owner},
     networks::any::{AnyNetwork, AttachmentRequest, OverlayNetwork, Overlays},
     seen::container::{Container, Endpoint},
@@ -15,20 +15,17 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 /// How long a start waits until the daemon, which has just begun, knows of its swarm.
 const MEMBER_LIMIT: Duration = Duration::from_secs(10);
 
-impl Engine {
-    /// Joins the engine with the swarm; called once, after [`Engine::open`]. Until then no overlay is found.
-    pub fn set_overlays(&self, overlays: Arc<dyn Overlays>) {
-        self.inner.overlays.send_replace(Some(overlays));
+impl Inner {
+    pub(crate) fn set_overlays(&self, overlays: Arc<dyn Overlays>) {
+        self.overlays.send_replace(Some(overlays));
     }
 
-    /// Returns the container that holds the places of this task, if one does.
-    pub fn holder(&self, task: TaskId) -> Option<Arc<Container>> {
+    pub(crate) fn holder(&self, task: TaskId) -> Option<Arc<Container>> {
         let holds = |c: &Arc<Container>| c.overlays.iter().any(|place| place.task == task);
-        self.inner.registry.snapshots().into_iter().find(holds)
+        self.registry.snapshots().into_iter().find(holds)
     }
 
-    /// Takes a container off the networks that it is on by this task; no container is fine.
-    pub async fn take_off(&self, task: TaskId) -> Result<()> {
+    pub(crate) async fn take_off(&self, task: TaskId) -> Result<()> {
         let Some(container) = self.holder(task) else { return Ok(()) };
         for place in container.overlays.iter().filter(|place| place.task == task) {
             let network = OverlayNetwork { id: place.network, name: place.network_name.clone() };
@@ -43,9 +40,9 @@ impl Engine {
     /// # Errors
     /// `NoSuchNetwork`; `Forbidden` for an overlay that is not attachable.
     pub(crate) async fn any_network(&self, wanted: &str) -> Result<AnyNetwork> {
-        match self.inner.networks.find(wanted) {
+        match self.networks.find(wanted) {
             Err(Error::NoSuchNetwork(name)) => {
-                let overlays = self.inner.overlays.borrow().clone();
+                let overlays = self.overlays.borrow().clone();
                 let found = match overlays {
                     Some(overlays) => overlays.find(wanted).await?,
                     None => None,
@@ -102,7 +99,7 @@ impl Owner {
         networks: Vec<(OverlayNetwork, Vec<String>)>,
     ) -> Result<SwarmAttachments> {
         let (container, name) = (self.container.id.clone(), self.container.name.clone());
-        self.engine.inner.attach(AttachmentRequest { container, name, networks }).await
+        self.inner.attach(AttachmentRequest { container, name, networks }).await
     }
 
     /// Gives the place on one overlay network back.

@@ -2,27 +2,27 @@
 
 use crate::{
     error::Result,
-    inner::Engine,
+    inner::Inner,
     seen::{container::*, event::EventKind},
 };
 use model::Timestamp;
 use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 
-pub(crate) async fn list(engine: &Engine, options: ListOptions) -> Result<Vec<Arc<Container>>> {
+pub(crate) async fn list(inner: &Inner, options: ListOptions) -> Result<Vec<Arc<Container>>> {
     let filters = &options.filters;
     let all = options.all
         || options.limit.is_some()
         || ["status", "exited", "before", "since"].iter().any(|k| !filters.get(k).is_empty());
     let created = |key: &str| -> Result<Option<Timestamp>> {
-        filters.get(key).first().map(|c| engine.inspect(c).map(|c| c.created_at)).transpose()
+        filters.get(key).first().map(|c| inner.inspect(c).map(|c| c.created_at)).transpose()
     };
     let (before, since) = (created("before")?, created("since")?);
     let mut ancestors = BTreeSet::new();
     for wanted in filters.get("ancestor") {
         // An unknown image matches nothing.
-        ancestors.extend(engine.inner.images.get(wanted).await.map(|i| i.id.to_string()));
+        ancestors.extend(inner.images.get(wanted).await.map(|i| i.id.to_string()));
     }
-    let mut found = engine.inner.registry.snapshots();
+    let mut found = inner.registry.snapshots();
     found.retain(|c| {
         (all || c.state.is_running() || c.state.status == Status::Restarting)
             && before.is_none_or(|t| c.created_at < t)
@@ -67,17 +67,17 @@ pub fn read_ports(text: &str) -> Option<(RangeInclusive<u16>, &str)> {
     (low <= high && matches!(protocol, "tcp" | "udp" | "sctp")).then_some((low..=high, protocol))
 }
 
-pub(crate) async fn prune(engine: &Engine, filters: &Filters) -> Result<Pruned> {
+pub(crate) async fn prune(inner: &Inner, filters: &Filters) -> Result<Pruned> {
     let before = filters.until()?;
     let mut pruned = Pruned::default();
-    for container in engine.inner.registry.snapshots() {
+    for container in inner.registry.snapshots() {
         let stopped = matches!(container.state.status, Status::Created | Status::Exited | Status::Dead);
         let old = before.is_none_or(|t| container.created_at < t);
         if !stopped || !old || !filters.labels_match(&container.config.labels) {
             continue;
         }
-        let size = crate::seen::usage::size(engine, &container).await?.writable;
-        match engine.remove(&container.id, RemoveOptions::default()).await {
+        let size = crate::seen::usage::size(inner, &container).await?.writable;
+        match inner.remove(&container.id, RemoveOptions::default()).await {
             Ok(()) => {
                 pruned.reclaimed_bytes += size;
                 pruned.removed.push(container.id.clone());
@@ -86,7 +86,7 @@ pub(crate) async fn prune(engine: &Engine, filters: &Filters) -> Result<Pruned> 
             Err(e) => tracing::debug!(container.id = %container.id, error = %e, "not pruned"),
         }
     }
-    engine.pruned_event(EventKind::Container, pruned.reclaimed_bytes);
+    inner.pruned_event(EventKind::Container, pruned.reclaimed_bytes);
     Ok(pruned)
 }
 

@@ -9,3 +9,4 @@ pub(crate) mod stats;
 pub(crate) mod top;
 pub(crate) mod until;
 pub(crate) mod usage;
+pub(crate) mod waiting;

@@ -5,12 +5,11 @@
 
 use crate::{
     error::{Error, Result},
-    inner::Engine,
     seen::container::{Container, Top},
 };
 use std::{fs, path::Path};
 
-pub(crate) async fn top(_engine: &Engine, container: &Container, ps_args: &str) -> Result<Top> {
+pub(crate) async fn top(container: &Container, ps_args: &str) -> Result<Top> {
     let pid = container.state.pid.ok_or_else(|| Error::NotRunning(container.id.clone()))?;
     let columns = Columns::read(ps_args)?;
     let (id, shares_pids) = (container.id.clone(), container.config.host.pid_mode == "host");

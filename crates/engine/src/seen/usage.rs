@@ -3,7 +3,7 @@
 use crate::{
     error::Result,
     files::below::folder_bytes,
-    inner::Engine,
+    inner::Inner,
     seen::{
         container::{Container, Size},
         stats::{BlkioStats, CpuStats, MemoryStats, NetworkStats, Stats},
@@ -15,9 +15,9 @@ use std::{collections::BTreeMap, fs};
 const TICK_NANOS: u64 = 10_000_000;
 
 /// Measures a container's own changes and its image.
-pub(crate) async fn size(engine: &Engine, container: &Container) -> Result<Size> {
-    let upper = engine.inner.container_dir(&container.id).join("upper");
-    let image = engine.images().get(&container.image_id).await.map_or(0, |i| i.size_bytes);
+pub(crate) async fn size(inner: &Inner, container: &Container) -> Result<Size> {
+    let upper = inner.container_dir(&container.id).join("upper");
+    let image = inner.images.get(&container.image_id).await.map_or(0, |i| i.size_bytes);
     crate::blocking(move || {
         let writable = folder_bytes(&upper);
         Ok(Size { writable, root: writable + image })
@@ -26,11 +26,11 @@ pub(crate) async fn size(engine: &Engine, container: &Container) -> Result<Size>
 }
 
 /// Takes one sample; all zero for a container that does not run.
-pub(crate) async fn stats(engine: &Engine, container: &Container) -> Result<Stats> {
+pub(crate) async fn stats(inner: &Inner, container: &Container) -> Result<Stats> {
     let Some(pid) = container.state.pid.filter(|_| container.state.is_running()) else {
         return Ok(Stats { read_at: crate::now(), ..Stats::default() });
     };
-    let cgroup = engine.inner.cgroup_path(container);
+    let cgroup = inner.cgroup_path(container);
     crate::blocking(move || {
         // Without a cgroup of its own (no root) the processor and memory figures are zero.
         let used = runtime::stats(&cgroup).unwrap_or_default();

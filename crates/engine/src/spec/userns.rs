@@ -16,7 +16,7 @@ use crate::{
     ask::config::{HostConfig, MountKind, NetworkMode},
     disk::folders::REMOVED,
     error::{Error, Result},
-    inner::{Engine, Inner},
+    inner::Inner,
     seen::container::Container,
 };
 use runtime::{IdMap, IdRange, UserNamespace};
@@ -181,12 +181,12 @@ fn own_ids(file: &Path) -> Result<Vec<IdRange>> {
 ///
 /// # Errors
 /// `InvalidParameter` for what cannot be together with a user namespace, in Docker's words.
-pub(crate) fn decide(engine: &Engine, host: &HostConfig) -> Result<Option<IdMap>> {
+pub(crate) fn decide(inner: &Inner, host: &HostConfig) -> Result<Option<IdMap>> {
     let map = match host.userns_mode.as_str() {
         "host" => None,
-        "private" => match &engine.inner.userns_remap {
+        "private" => match &inner.userns_remap {
             Some(map) => Some(map.clone()),
-            None if engine.inner.userns_squash => {
+            None if inner.userns_squash => {
                 return Err(Error::invalid(
                     "invalid UsernsMode: private: this daemon runs in a user namespace with one id; all containers are \
                      in that",
@@ -194,7 +194,7 @@ pub(crate) fn decide(engine: &Engine, host: &HostConfig) -> Result<Option<IdMap>
             }
             None => Some(read_remap("default", Path::new("/etc"))?),
         },
-        _ => engine.inner.userns_remap.clone(),
+        _ => inner.userns_remap.clone(),
     };
     let Some(map) = map else {
         return if asks_for_idmap(host) {
@@ -220,7 +220,7 @@ pub(crate) fn decide(engine: &Engine, host: &HostConfig) -> Result<Option<IdMap>
         return Err(Error::invalid("cannot share the host PID namespace when user namespaces are enabled"));
     }
     for (kind, other) in joined(host) {
-        let other = engine.inspect(other)?;
+        let other = inner.inspect(other)?;
         if other.users.as_ref() != Some(&map) {
             return Err(Error::invalid(format!(
                 "cannot share the {kind} namespace of container {}: it has other ids, and to share a namespace is to \
@@ -255,11 +255,11 @@ fn joined(host: &HostConfig) -> impl Iterator<Item = (&'static str, &str)> {
 ///
 /// # Errors
 /// `Conflict` when it shares with two containers that have one each, or one of them does not run.
-pub(crate) fn open(engine: &Engine, container: &Container, map: &IdMap) -> Result<UserNamespace> {
+pub(crate) fn open(inner: &Inner, container: &Container, map: &IdMap) -> Result<UserNamespace> {
     let host = &container.config.host;
     let mut shared: Option<PathBuf> = None;
     for (kind, other) in joined(host) {
-        let other = engine.inspect(other)?;
+        let other = inner.inspect(other)?;
         let pid = other.state.pid.ok_or_else(|| {
             Error::Conflict(format!("cannot join {kind} namespace of a non running container: {}", other.id))
         })?;
@@ -278,8 +278,8 @@ pub(crate) fn open(engine: &Engine, container: &Container, map: &IdMap) -> Resul
     }
     let own_network = !matches!(host.network_mode, NetworkMode::Container(_) | NetworkMode::Host);
     let made = match &shared {
-        Some(path) => UserNamespace::of(&engine.inner.shim, path, own_network),
-        None => UserNamespace::new(&engine.inner.shim, map, own_network),
+        Some(path) => UserNamespace::of(&inner.shim, path, own_network),
+        None => UserNamespace::new(&inner.shim, map, own_network),
     };
     made.map_err(|e| crate::error::runtime_failed("start", &container.id, e))
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, Result},
-    inner::Engine,
+    inner::Inner,
     seen::{
         container::{Container, Filters, MountPointKind, Pruned},
         event::{Event, EventKind},
@@ -11,48 +11,43 @@ use crate::{
 };
 use std::{collections::BTreeMap, sync::Arc};
 
-impl Engine {
-    /// Returns the volume of that name, making it if needed.
-    pub async fn volume_create(&self, config: VolumeConfig) -> Result<Volume> {
-        let engine = self.clone();
-        let (volume, new) = crate::blocking(move || engine.inner.volumes.create(config)).await?;
+impl Inner {
+    pub(crate) async fn volume_create(self: &Arc<Self>, config: VolumeConfig) -> Result<Volume> {
+        let inner = self.clone();
+        let (volume, new) = crate::blocking(move || inner.volumes.create(config)).await?;
         if new {
             self.volume_event("create", &volume.name, &volume.driver, None);
         }
         Ok(volume)
     }
 
-    pub fn volume(&self, name: &str) -> Result<Volume> {
-        self.inner.volumes.get(name)
+    pub(crate) fn volume(&self, name: &str) -> Result<Volume> {
+        self.volumes.get(name)
     }
 
-    /// Returns volumes by name. Filters: `name driver label dangling`.
-    pub fn volumes(&self, filters: &Filters) -> Vec<Volume> {
-        let containers = self.inner.registry.snapshots();
-        let mut all = self.inner.volumes.list(filters);
+    pub(crate) fn volumes(&self, filters: &Filters) -> Vec<Volume> {
+        let containers = self.registry.snapshots();
+        let mut all = self.volumes.list(filters);
         all.retain(|v| {
             filters.any("dangling", |d| matches!(d, "1" | "true") == users(&containers, &v.name).is_empty())
         });
         all
     }
 
-    /// # Errors
-    /// `VolumeInUse`; `NoSuchVolume` unless forced.
-    pub async fn volume_remove(&self, name: &str, force: bool) -> Result<()> {
-        let users = users(&self.inner.registry.snapshots(), name);
+    pub(crate) async fn volume_remove(self: &Arc<Self>, name: &str, force: bool) -> Result<()> {
+        let users = users(&self.registry.snapshots(), name);
         if !users.is_empty() {
             return Err(Error::VolumeInUse { name: name.to_owned(), containers: users.join(", ") });
         }
-        let (engine, name) = (self.clone(), name.to_owned());
-        let removed = crate::blocking(move || engine.inner.volumes.remove(&name, force)).await?;
+        let (inner, name) = (self.clone(), name.to_owned());
+        let removed = crate::blocking(move || inner.volumes.remove(&name, force)).await?;
         if let Some(volume) = removed {
             self.volume_event("destroy", &volume.name, &volume.driver, None);
         }
         Ok(())
     }
 
-    /// Removes unused volumes: anonymous ones, with filter `all=true` named ones too. Filters: `label all`.
-    pub async fn volume_prune(&self, filters: &Filters) -> Result<Pruned> {
+    pub(crate) async fn volume_prune(self: &Arc<Self>, filters: &Filters) -> Result<Pruned> {
         let all = filters.get("all").iter().any(|v| matches!(v.as_str(), "1" | "true"));
         let mut pruned = Pruned::default();
         for usage in self.volume_usage().await? {
@@ -67,10 +62,9 @@ impl Engine {
         Ok(pruned)
     }
 
-    /// Measures all volumes; walks their folders.
-    pub async fn volume_usage(&self) -> Result<Vec<VolumeUsage>> {
-        let containers = self.inner.registry.snapshots();
-        let volumes = self.inner.volumes.list(&Filters::default());
+    pub(crate) async fn volume_usage(&self) -> Result<Vec<VolumeUsage>> {
+        let containers = self.registry.snapshots();
+        let volumes = self.volumes.list(&Filters::default());
         crate::blocking(move || {
             let usage = |volume: Volume| VolumeUsage {
                 size: crate::files::below::folder_bytes(&volume.mountpoint),

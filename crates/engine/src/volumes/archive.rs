@@ -8,13 +8,14 @@
 use crate::{
     error::{Error, Result},
     files::archive::{self, ArchiveReader, Root},
-    inner::Engine,
+    inner::Inner,
     volumes::local::Volume,
 };
 use std::{
     collections::BTreeMap,
     io::{self, Read},
     path::Path,
+    sync::Arc,
 };
 use tokio::io::AsyncRead;
 use tokio_util::io::SyncIoBridge;
@@ -22,31 +23,23 @@ use tokio_util::io::SyncIoBridge;
 /// What is still read of a tar that is refused. *Unit:* bytes.
 const REST_MAX: u64 = 64 << 20;
 
-impl Engine {
-    /// Returns a tar of all that a volume holds: owners, modes, attributes, hard links, times to the nanosecond; its
-    /// first entry, `./`, is the volume's own folder. What containers write meanwhile may be in it or not.
-    pub async fn volume_export(&self, name: &str) -> Result<ArchiveReader> {
-        let (volume, engine) = (self.volume(name)?, self.clone());
+impl Inner {
+    pub(crate) async fn volume_export(self: &Arc<Self>, name: &str) -> Result<ArchiveReader> {
+        let (volume, inner) = (self.volume(name)?, self.clone());
         let root = crate::blocking(move || {
             // The open folder keeps what is mounted there.
             let user = crate::random_id();
-            engine.inner.volumes.acquire(&volume, &user)?;
+            inner.volumes.acquire(&volume, &user)?;
             let root = Root::of(&volume.mountpoint).map_err(Error::io("open", &volume.mountpoint));
-            engine.inner.volumes.release(&user);
+            inner.volumes.release(&user);
             root
         })
         .await?;
         Ok(archive::whole(self, root))
     }
 
-    /// Makes what a tar (plain, gzip or zstd) holds the content of a volume, which is made if it is not there. With
-    /// `force`, of one that has other content.
-    ///
-    /// # Errors
-    /// `Conflict` without `force` for a volume with content, with `force` while a running container has it, and for one
-    /// that is a folder of the host; `InvalidParameter` for a broken tar. After any error everything is as before.
-    pub async fn volume_import(
-        &self,
+    pub(crate) async fn volume_import(
+        self: &Arc<Self>,
         name: &str,
         tar: impl AsyncRead + Send + Unpin + 'static,
         force: bool,
@@ -54,24 +47,28 @@ impl Engine {
         self.fill_volume(name, BTreeMap::new(), tar, force).await
     }
 
-    /// Makes a volume with the content and the labels of another; the rest is as with [`Self::volume_import`].
-    pub async fn volume_copy(&self, source: &str, target: &str, force: bool) -> Result<Volume> {
+    pub(crate) async fn volume_copy(
+        self: &Arc<Self>,
+        source: &str,
+        target: &str,
+        force: bool,
+    ) -> Result<Volume> {
         let labels = self.volume(source)?.labels;
         let tar = self.volume_export(source).await?;
         self.fill_volume(target, labels, tar, force).await
     }
 
     async fn fill_volume(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         labels: BTreeMap<String, String>,
         tar: impl AsyncRead + Send + Unpin + 'static,
         force: bool,
     ) -> Result<Volume> {
-        let (engine, target) = (self.clone(), name.to_owned());
+        let (inner, target) = (self.clone(), name.to_owned());
         let mut tar = SyncIoBridge::new(tar);
         let (volume, new) = crate::blocking(move || {
-            let filled = engine.fill(&target, labels, &mut tar, force);
+            let filled = inner.fill(&target, labels, &mut tar, force);
             if filled.is_err() {
                 // Who still sends would not hear why it is refused: the connection would break under it.
                 drop(io::copy(&mut tar.take(REST_MAX), &mut io::sink()));
@@ -92,20 +89,20 @@ impl Engine {
         tar: impl Read + Send,
         force: bool,
     ) -> Result<(Volume, bool)> {
-        let (volumes, squash) = (&self.inner.volumes, self.inner.userns_squash);
+        let (volumes, squash) = (&self.volumes, self.userns_squash);
         volumes.check_fillable(target, force)?;
         self.nobody_mounts(target)?;
         let staged = volumes.stage()?;
         unpack(target, tar, &staged.content(), squash)?;
         // No container can be between having mounted the old content and being known to run.
-        let _still = self.inner.mounting.blocking_write();
+        let _still = self.mounting.blocking_write();
         self.nobody_mounts(target)?;
         volumes.install(staged, target.to_owned(), labels, force)
     }
 
     /// Refuses a volume that a running container has.
     fn nobody_mounts(&self, volume: &str) -> Result<()> {
-        let mut containers = self.inner.registry.snapshots();
+        let mut containers = self.registry.snapshots();
         containers.retain(|c| c.state.is_running());
         match crate::volumes::api::users(&containers, volume).as_slice() {
             [] => Ok(()),
