@@ -1,28 +1,32 @@
 //! The agent loop: one session with one manager at a time, and what must survive its end.
 
+mod assigned;
+mod link;
+
 use crate::{
-    Connect, Held, LedgerError, NodeConfig, Options, TaskAssignment,
+    Held, LedgerError, NodeConfig, Options,
     backoff::{Backoff, random},
     ledger::Ledger,
     tables::{Accepted, Subject, Tables, Update},
-    task::{Actor, Directive, Surroundings, TaskEvent},
+    task::{Surroundings, TaskEvent},
 };
+use assigned::Assigned;
 use futures::future::BoxFuture;
+use link::{DESCRIBE_PERIOD, Dialled, Link, Session, SessionEnd, dial, incarnation_of, period_of};
 use model::{
     Config, ConfigId, Duration, Incarnation, NetworkId, Node, NodeDescription, NodeId, Panicked, Secret,
-    SecretBytes, SecretId, ServiceId, Task, TaskId, TaskState, TaskStatus, caught,
+    SecretBytes, SecretId, ServiceId, TaskId, TaskStatus, caught,
 };
 use prost::Message as _;
 use proto::{
     Invalid, WireId as _,
     dispatcher::{
-        AgentMessage, Assignments, Heartbeat, Hello, ManagerList, ManagerMessage, NetworkAck, StatusReport,
-        TaskReport, Welcome, agent_message::Message as Up, dispatcher_client::DispatcherClient,
-        manager_message::Message as Down,
+        Heartbeat, Hello, ManagerList, ManagerMessage, NetworkAck, StatusReport, TaskReport, Welcome,
+        agent_message::Message as Up, manager_message::Message as Down,
     },
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::Arc,
 };
@@ -31,13 +35,10 @@ use tokio::{
     task::JoinSet,
     time::Instant,
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
-use tracing::{debug, error, info, warn};
+use tonic::Status;
+use tracing::{debug, info, warn};
 
-const DIAL_LIMIT: Duration = Duration::from_secs(10);
-const DESCRIBE_PERIOD: Duration = Duration::from_secs(20);
 /// Between descriptions after news that change the node.
 const DESCRIBE_SOON: Duration = Duration::from_millis(500);
 const DESCRIPTIONS_SOON: u32 = 20;
@@ -45,13 +46,6 @@ const DESCRIPTIONS_SOON: u32 = 20;
 const REDIAL_MAX: Duration = Duration::from_secs(4);
 /// How long statuses are collected before they are sent.
 const REPORT_DELAY: Duration = Duration::from_millis(10);
-/// A manager silent for this many heartbeat periods is left.
-const MISSED_PERIODS: u32 = 3;
-/// Before a task whose actor panicked gets another one; doubles each time.
-const ACTOR_PAUSE: Duration = Duration::from_millis(200);
-const ACTOR_PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Largest message taken: assignments carry secrets and configs.
-const MESSAGE_BYTES_MAX: usize = 256 << 20;
 /// A report that has this much is followed by another: managers take no more than
 /// [`proto::AGENT_MESSAGE_BYTES_MAX`]. *Unit:* bytes.
 const REPORT_BYTES: usize = proto::AGENT_MESSAGE_BYTES_MAX / 4;
@@ -207,70 +201,6 @@ async fn configure(
             return;
         }
     }
-}
-
-/// A session that has been welcomed.
-struct Session {
-    addr: SocketAddr,
-    up: mpsc::Sender<AgentMessage>,
-    down: Streaming<ManagerMessage>,
-    period: Duration,
-    heard_at: Instant,
-    /// When the last heartbeat was sent that the manager has answered: it had heard this node by then.
-    answered_at: Instant,
-    /// When those were sent that it has not.
-    heartbeats: VecDeque<Instant>,
-    heartbeat_at: Instant,
-    describe_at: Instant,
-    /// Descriptions that follow each other quickly: the node is about to change.
-    describe_soon: u32,
-    description: NodeDescription,
-    /// The life of the swarm that the manager is of.
-    incarnation: Option<Incarnation>,
-    /// Sequence of the last assignments.
-    assignments: Option<u64>,
-    /// Networks this session sent a table of.
-    networks: BTreeSet<NetworkId>,
-}
-
-/// A session with the welcome it began with.
-type Dialled = Result<Box<(Session, Welcome)>, Status>;
-
-enum Link {
-    Dialling(BoxFuture<'static, (SocketAddr, Dialled)>),
-    Up(Box<Session>),
-}
-
-/// Why a session is over.
-#[derive(Debug, thiserror::Error)]
-enum SessionEnd {
-    #[error("the manager closed it")]
-    Closed,
-    #[error("the manager refused: {0}")]
-    Refused(#[from] Box<Status>),
-    #[error("the manager is silent")]
-    Silent,
-    #[error("assignments are missing between {have:?} and {got}")]
-    Gap { have: Option<u64>, got: u64 },
-    #[error("what it assigns came so late that this node may have been given up before")]
-    Late,
-    #[error("the manager sent what this version does not understand")]
-    Invalid(#[from] Invalid),
-    #[error("the manager does not take messages")]
-    Stuck,
-    #[error("{LEFT_BEHIND}")]
-    LeftBehind,
-}
-
-/// What is wrong with a manager of an earlier life of the swarm.
-const LEFT_BEHIND: &str =
-    "the manager is of a swarm that was recovered without it since: it is not listened to";
-
-struct Assigned {
-    directive: watch::Sender<Directive>,
-    task: Arc<Task>,
-    /// How often its actor has panicked.
-    panics: u32,
 }
 
 struct Unacknowledged {
@@ -591,163 +521,6 @@ impl Loop {
         self.acks.insert(accepted.subject, accepted);
     }
 
-    fn on_assignments(&mut self, session: &mut Session, a: Assignments) -> Result<(), SessionEnd> {
-        if !a.complete && session.assignments.map(|s| s + 1) != Some(a.sequence) {
-            return Err(SessionEnd::Gap { have: session.assignments, got: a.sequence });
-        }
-        // Managers give a node up when none of them has heard it for so long, and what was meant for it runs elsewhere.
-        if Instant::now() >= session.answered_at + session.period * MISSED_PERIODS {
-            return Err(SessionEnd::Late);
-        }
-        session.assignments = Some(a.sequence);
-        if a.complete {
-            self.secrets.clear();
-            self.configs.clear();
-            self.auths.clear();
-        }
-        for secret in a.secrets {
-            let secret: Secret = secret.try_into()?;
-            self.secrets.insert(secret.id, Arc::new(secret));
-        }
-        for config in a.configs {
-            let config: Config = config.try_into()?;
-            self.configs.insert(config.id, Arc::new(config));
-        }
-        for auth in a.auths {
-            self.auths.insert(ServiceId::from_wire(&auth.service)?, SecretBytes(auth.auth));
-        }
-        let mut named = BTreeSet::new();
-        for task in a.tasks {
-            let task: Task = task.try_into()?;
-            named.insert(task.id);
-            self.assign(Arc::new(task));
-        }
-        let mut gone =
-            a.removed_tasks.iter().map(|id| TaskId::from_wire(id)).collect::<Result<Vec<_>, _>>()?;
-        if a.complete {
-            // Tables come before tasks: a network without one is not ours any more.
-            for network in self.networks.difference(&session.networks).copied().collect::<Vec<_>>() {
-                self.drop_network(network, 0);
-            }
-            gone.extend(self.tasks.keys().filter(|id| !named.contains(id)));
-            for (id, held) in std::mem::take(&mut self.held) {
-                warn!(task.id = %id, container.id = held.container.container_id, "removing a container of no task");
-                self.adopt_stray(id);
-            }
-        }
-        // Tasks that were told before may have waited for what came now.
-        let waiting: Vec<Arc<Task>> =
-            self.tasks.values().filter(|a| !named.contains(&a.task.id)).map(|a| a.task.clone()).collect();
-        for task in waiting {
-            let assignment = self.resolve(task.clone());
-            if let Some(assigned) = self.tasks.get(&task.id) {
-                assigned.directive.send_if_modified(|d| {
-                    let more = assignment.secrets.len() > d.assignment.secrets.len()
-                        || assignment.configs.len() > d.assignment.configs.len()
-                        || assignment.registry_auth.is_some()
-                            && assignment.registry_auth != d.assignment.registry_auth;
-                    if more {
-                        d.assignment = assignment;
-                    }
-                    more
-                });
-            }
-        }
-        for id in gone {
-            if let Some(assigned) = self.tasks.get(&id) {
-                assigned.directive.send_modify(|d| d.removed = true);
-            }
-        }
-        for id in a.removed_secrets {
-            self.secrets.remove(&SecretId::from_wire(&id)?);
-        }
-        for id in a.removed_auths {
-            self.auths.remove(&ServiceId::from_wire(&id)?);
-        }
-        for id in a.removed_configs {
-            self.configs.remove(&ConfigId::from_wire(&id)?);
-        }
-        Ok(())
-    }
-
-    /// Takes an assignment over: a known task's actor is told, a new one gets an actor.
-    fn assign(&mut self, task: Arc<Task>) {
-        let assignment = self.resolve(task.clone());
-        if let Some(assigned) = self.tasks.get_mut(&task.id) {
-            let status = assigned.task.status.clone();
-            assigned.task = Arc::new(Task { status, ..(*task).clone() });
-            let directive = Directive { assignment, removed: false };
-            assigned.directive.send_if_modified(|current| {
-                let changed = *current != directive;
-                *current = directive;
-                changed
-            });
-            self.ledger.put_task(&assigned.task);
-            return;
-        }
-        let held = self.held.remove(&task.id);
-        let mut status = task.status.clone();
-        if status.state == Some(TaskState::Running) && held.is_none() {
-            // The host was restarted: a task is never started twice.
-            status.state = Some(TaskState::Failed);
-            status.error = Some("the container is gone: the host was restarted".to_owned());
-            status.at = (self.options.clock)();
-            self.unacknowledged.insert(task.id, Unacknowledged { status: status.clone(), sent: None });
-        }
-        self.spawn(Arc::new(Task { status, ..(*task).clone() }), assignment, false);
-    }
-
-    /// Gives a container that belongs to no task an actor that removes it.
-    fn adopt_stray(&mut self, id: TaskId) {
-        let executor = self.around.executor.clone();
-        self.actors.spawn(async move {
-            let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-            while let Err(error) = executor.remove(id).await {
-                warn!(task.id = %id, %error, "cannot remove a container of no task, will retry");
-                tokio::time::sleep(backoff.delay()).await;
-            }
-            None
-        });
-    }
-
-    fn spawn(&mut self, task: Arc<Task>, assignment: TaskAssignment, removed: bool) {
-        let (directive, receiver) = watch::channel(Directive { assignment, removed });
-        self.run_actor(&task, receiver, Duration::ZERO);
-        self.ledger.put_task(&task);
-        self.tasks.insert(task.id, Assigned { directive, task, panics: 0 });
-    }
-
-    fn run_actor(&mut self, task: &Task, directive: watch::Receiver<Directive>, after: Duration) {
-        let id = task.id;
-        let actor = Actor::new(self.around.clone(), id, task.status.clone(), directive);
-        self.actors.spawn(async move {
-            tokio::time::sleep(after).await;
-            caught(actor.run()).await.err().map(|panicked| (id, panicked))
-        });
-    }
-
-    /// Gives a task another actor, which goes on from what was last observed. Its fault is this task's alone.
-    fn restart_actor(&mut self, id: TaskId, panicked: &Panicked) {
-        let Some(assigned) = self.tasks.get_mut(&id) else { return };
-        let after = (ACTOR_PAUSE * 2_u32.saturating_pow(assigned.panics)).min(ACTOR_PAUSE_MAX);
-        assigned.panics += 1;
-        error!(task.id = %id, %panicked, ?after, times = assigned.panics, "a task's actor panicked, another one follows");
-        let (task, directive) = (assigned.task.clone(), assigned.directive.subscribe());
-        self.run_actor(&task, directive, after);
-    }
-
-    fn resolve(&self, task: Arc<Task>) -> TaskAssignment {
-        let container = &task.spec.container;
-        let secrets = container.secrets.iter().filter_map(|s| self.secrets.get_key_value(&s.id));
-        let configs = container.configs.iter().filter_map(|c| self.configs.get_key_value(&c.id));
-        TaskAssignment {
-            secrets: secrets.map(|(id, s)| (*id, s.clone())).collect(),
-            configs: configs.map(|(id, c)| (*id, c.clone())).collect(),
-            registry_auth: self.auths.get(&task.service).cloned(),
-            task,
-        }
-    }
-
     /// `due`: when this was to be.
     fn on_timer(
         &mut self,
@@ -821,27 +594,6 @@ impl Loop {
     }
 }
 
-impl Session {
-    /// A manager that says nothing is left.
-    fn silent_at(&self) -> Instant {
-        self.heard_at + self.period * MISSED_PERIODS
-    }
-
-    /// Says what this host is, if that is news.
-    fn describe(&mut self, description: NodeDescription) -> Result<(), SessionEnd> {
-        if description != self.description {
-            self.send(Up::Description((&description).into()))?;
-            self.description = description;
-        }
-        Ok(())
-    }
-
-    /// Queues a message; a full queue means that nothing gets through any more.
-    fn send(&self, message: Up) -> Result<(), SessionEnd> {
-        self.up.try_send(AgentMessage { message: Some(message) }).map_err(|_| SessionEnd::Stuck)
-    }
-}
-
 async fn next(link: &mut Link) -> Event {
     match link {
         Link::Dialling(attempt) => {
@@ -864,61 +616,6 @@ async fn until(timer: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-/// Opens a session and waits for its welcome.
-async fn dial(
-    connect: Connect,
-    addr: SocketAddr,
-    description: NodeDescription,
-    hello: impl FnOnce(&NodeDescription) -> Hello,
-    latest: &watch::Sender<Option<Incarnation>>,
-) -> Dialled {
-    let attempt = async {
-        let (up, messages) = mpsc::channel(256);
-        up.try_send(AgentMessage { message: Some(Up::Hello(hello(&description))) })
-            .expect("the queue is empty");
-        let mut client = DispatcherClient::new(connect(addr)).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let mut down = client.session(ReceiverStream::new(messages)).await?.into_inner();
-        let first = down.message().await?.and_then(|m| m.message);
-        let Some(Down::Welcome(welcome)) = first else {
-            return Err(Status::failed_precondition("the manager did not begin with a welcome"));
-        };
-        let incarnation = incarnation_of(&welcome);
-        if incarnation < *latest.borrow() {
-            return Err(Status::failed_precondition(LEFT_BEHIND));
-        }
-        let now = Instant::now();
-        let period = period_of(&welcome);
-        let session = Session {
-            addr,
-            up,
-            down,
-            period,
-            heard_at: now,
-            answered_at: now,
-            heartbeats: VecDeque::new(),
-            heartbeat_at: now + period,
-            describe_at: now + DESCRIBE_PERIOD,
-            describe_soon: 0,
-            description,
-            incarnation,
-            assignments: None,
-            networks: BTreeSet::new(),
-        };
-        Ok(Box::new((session, welcome)))
-    };
-    tokio::time::timeout(DIAL_LIMIT, attempt)
-        .await
-        .unwrap_or_else(|_| Err(Status::deadline_exceeded("the manager does not answer")))
-}
-
-fn period_of(welcome: &Welcome) -> Duration {
-    Duration::from_millis(welcome.heartbeat_period_ms.max(10))
-}
-
-fn incarnation_of(welcome: &Welcome) -> Option<Incarnation> {
-    welcome.incarnation.map(|i| Incarnation { number: i.number, tag: i.tag })
 }
 
 fn node_config(welcome: &Welcome) -> Result<(Node, NodeConfig), Invalid> {
