@@ -372,14 +372,18 @@ fn bridge_sets(state: &State, sets: &mut BTreeMap<String, Set>) {
     let mut bridges = Set::new(&[IFNAME]);
     let mut internal = Set::new(&[IFNAME]);
     let mut within = Set::new(&[IFNAME, IFNAME]);
-    let mut hairpin = Set::new(&[IFNAME, IFNAME]);
+    let mut gates = Set::new(&[IPV4]);
+    let mut gates6 = Set::new(&[IPV6]);
     for bridge in state.bridges.values().filter(|b| b.spec.macvlan.is_none()) {
         let name = ifname(&bridge.interface);
         bridges.insert(name.to_vec());
         if bridge.spec.internal {
             internal.insert(name.to_vec());
         }
-        hairpin.insert(concat(&[&name, &name]));
+        gates.insert(bridge.gateway.octets().to_vec());
+        if let Some(v6) = &bridge.spec.ipv6 {
+            gates6.insert(v6.gateway().octets().to_vec());
+        }
         if bridge.spec.icc {
             within.insert(concat(&[&name, &name]));
         }
@@ -388,7 +392,8 @@ fn bridge_sets(state: &State, sets: &mut BTreeMap<String, Set>) {
         ("bridges", bridges),
         ("internal", internal),
         ("within", within),
-        ("hairpin", hairpin),
+        ("gates", gates),
+        ("gates6", gates6),
     ]));
 }
 
@@ -480,9 +485,17 @@ fn published(to: Rule) -> Vec<Rule> {
 
 fn post_nat(identity: Option<&NodeIdentity>) -> Vec<Rule> {
     let mut rules = vec![
-        // localhost:port on the host itself, and a container that reaches its neighbour or itself
-        // through a port of the host: the answer must come back this way.
+        // What reaches a container through a port of the host while that container has a nearer way back to the sender:
+        // localhost:port and the addresses of other bridges on the host itself, and containers, be they its neighbours,
+        // itself, or on another network that it is on too. The answer must come back this way.
         Rule::new().in_set(&[Oif], "bridges").source_loopback().masquerade(),
+        Rule::new().in_set(&[Oif], "bridges").translated().in_set(&[Source], "gates").masquerade(),
+        Rule::new()
+            .in_set(&[Oif], "bridges")
+            .translated()
+            .of_ipv6()
+            .in_set(&[FrameSource6], "gates6")
+            .masquerade(),
         Rule::new().ct_mark(HAIRPIN).masquerade(),
     ];
     if let Some(identity) = identity {
@@ -526,7 +539,12 @@ fn forward(identity: Option<&NodeIdentity>) -> Vec<Rule> {
     let mut rules: Vec<Rule> = identity.map(tunnel).into_iter().collect();
     rules.extend([
         // Noted here for post_nat: with br_netfilter on, that hook does not know the incoming interface.
-        Rule::new().in_set(&[Iif, Oif], "hairpin").new_flow().translated().set_ct_mark(HAIRPIN),
+        Rule::new()
+            .in_set(&[Iif], "bridges")
+            .in_set(&[Oif], "bridges")
+            .new_flow()
+            .translated()
+            .set_ct_mark(HAIRPIN),
         Rule::new().established().accept(),
         Rule::new()
             .iif(MESH_LINK)

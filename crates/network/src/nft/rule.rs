@@ -26,7 +26,8 @@ pub(crate) enum Field {
     ArpSenderEther,
     ArpSender,
     Source,
-    /// [`Field::Source`] and the same of IPv6, in a rule that made sure of the version by [`Rule::protocol`].
+    /// [`Field::Source`] and the same of IPv6, in a rule that made sure of the version by [`Rule::protocol`] or
+    /// [`Rule::of_ipv6`].
     FrameSource,
     FrameSource6,
     /// The address that a neighbour advertisement or solicitation is about.

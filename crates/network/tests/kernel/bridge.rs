@@ -57,6 +57,33 @@ async fn a_published_port_leads_in_from_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_published_port_of_a_container_on_two_bridges_leads_in_from_either() {
+    let lab = Lab::new(1);
+    let network = lab.start(1).await;
+    network.create_bridge(bridge("b1", "10.75.1.0/24")).await.unwrap();
+    network.create_bridge(bridge("b2", "10.75.2.0/24")).await.unwrap();
+    let spec = SandboxSpec { ports: vec![tcp_port(Some(8080), 80)], ..bridge_sandbox("both", &["b1", "b2"]) };
+    let both = network.create_sandbox(spec).await.unwrap();
+    let one = network.create_sandbox(bridge_sandbox("one", &["b1"])).await.unwrap();
+    let two = network.create_sandbox(bridge_sandbox("two", &["b2"])).await.unwrap();
+    let _server = Server::start(&both.netns_path, "both", 80);
+
+    // It has a way of its own to each of them: the answer must not take it.
+    for gate in ["10.75.1.1:8080", "10.75.2.1:8080", "192.168.77.11:8080"] {
+        assert!(greet(&lab.host(1), gate).starts_with("both "), "the host itself, by {gate}");
+        assert!(greet(&one.netns_path, gate).starts_with("both "), "a neighbour on b1, by {gate}");
+        assert!(greet(&two.netns_path, gate).starts_with("both "), "a neighbour on b2, by {gate}");
+        assert!(greet(&both.netns_path, gate).starts_with("both "), "hairpin, by {gate}");
+    }
+    assert_eq!(
+        greet(&lab.client(), "192.168.77.11:8080"),
+        "both 192.168.77.100",
+        "keeps the client's address"
+    );
+    network.destroy().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bridges_are_isolated_and_names_are_answered_within_them() {
     let lab = Lab::new(1);
     let network = lab.start(1).await;

@@ -76,6 +76,24 @@ async fn a_published_port_leads_in_by_ipv6_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_published_port_of_a_container_on_two_bridges_leads_in_from_either_by_ipv6() {
+    let lab = dual_stack();
+    let network = lab.start(1).await;
+    network.create_bridge(bridge6("b1", "10.72.1.0/24", "fd72:1::/64")).await.unwrap();
+    network.create_bridge(bridge6("b2", "10.72.2.0/24", "fd72:2::/64")).await.unwrap();
+    let spec = SandboxSpec { ports: vec![tcp_port(Some(8080), 80)], ..bridge_sandbox("both", &["b1", "b2"]) };
+    let both = network.create_sandbox(spec).await.unwrap();
+    let two = network.create_sandbox(bridge_sandbox("two", &["b2"])).await.unwrap();
+    let _server = Server::start(&both.netns_path, "both", 80);
+    for gate in ["[fd72:1::1]:8080", "[fd72:2::1]:8080", "[fd77::11]:8080"] {
+        assert!(greet(&lab.host(1), gate).starts_with("both "), "the host itself, by {gate}");
+        assert!(greet(&two.netns_path, gate).starts_with("both "), "a neighbour on b2, by {gate}");
+    }
+    assert_eq!(greet(&lab.client(), "[fd77::11]:8080"), "both fd77::100", "keeps the client's address");
+    network.destroy().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_next_daemon_adopts_ipv6_and_mends_it() {
     let lab = dual_stack();
     let network = lab.start(1).await;
