@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     os::unix::{net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -49,8 +49,85 @@ impl Door {
     /// # Errors
     /// When it does not answer 200 within 5 s, with what it did answer.
     pub fn get(&self, path: &str) -> Result<String, String> {
-        http_get(&self.0, path).map_err(|e| format!("{e:#}"))
+        self.ask(path).map_err(|failed| failed.to_string())
     }
+
+    /// The same, and tells what kind of failure it was.
+    ///
+    /// # Errors
+    /// As [`Door::get`].
+    pub fn ask(&self, path: &str) -> Result<String, NoAnswer> {
+        let answer = match http_ask(&self.0, path) {
+            Ok(answer) => answer,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(NoAnswer {
+                    how: Failure::Silent,
+                    why: "connected, no answer within 5 s".to_owned(),
+                });
+            }
+            Err(error) => return Err(NoAnswer { how: Failure::Reset, why: error.to_string() }),
+        };
+        match told_by_lab(&answer) {
+            Some(failed) => Err(failed),
+            None if answer.is_empty() => {
+                Err(NoAnswer { how: Failure::Reset, why: "hung up without a word".to_owned() })
+            }
+            None => {
+                body_of(&answer).map_err(|error| NoAnswer { how: Failure::Wrong, why: format!("{error:#}") })
+            }
+        }
+    }
+}
+
+/// How a request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// There was no connection, at once.
+    Refused,
+    /// The connection was broken off before the answer was there.
+    Reset,
+    /// No connection, or no answer, in time.
+    Silent,
+    /// An answer, and not the one that was asked for.
+    Wrong,
+}
+
+impl Failure {
+    pub const ALL: [Self; 4] = [Self::Refused, Self::Reset, Self::Silent, Self::Wrong];
+
+    /// Returns it in a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::Silent => "silent",
+            Self::Wrong => "wrong",
+        }
+    }
+}
+
+/// A request that was not answered as it should be, and what is known of why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoAnswer {
+    pub how: Failure,
+    /// Whose port it was, and what the kernel said, or what was answered.
+    pub why: String,
+}
+
+impl std::fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.how.word(), self.why)
+    }
+}
+
+/// Returns what the lab says at the end of what came through a door: `lab: WORD ADDRESS CAUSE`.
+fn told_by_lab(answer: &str) -> Option<NoAnswer> {
+    let line = answer.strip_suffix('\n')?;
+    let (word, why) = line[line.rfind("lab: ")?..].strip_prefix("lab: ")?.split_once(' ')?;
+    let how = Failure::ALL.into_iter().find(|how| how.word() == word)?;
+    let before = &line[..line.rfind("lab: ")?];
+    let got = if before.is_empty() { String::new() } else { format!(", after {before:?}") };
+    Some(NoAnswer { how, why: format!("{why}{got}") })
 }
 
 /// Hosts `1..=n`, each with a running daemon; everything ends with this value.
@@ -132,7 +209,7 @@ impl Lab {
 
     /// Gives the lab one of its commands (`start N`, `kill N`, `kill-daemon N`, `start-daemon N`,
     /// `program N PATH ARGS` (which daemon is started on N from then on), `cut N`, `heal N`, `forward N PORT`,
-    /// `exec N NAME ARGS`) and waits until it is done.
+    /// `door N PORT`, `exec N NAME ARGS`) and waits until it is done.
     ///
     /// # Errors
     /// When the lab refuses, with its reason.
@@ -259,8 +336,8 @@ impl Lab {
     /// # Errors
     /// When the lab refuses.
     pub fn door(&mut self, n: u8, port: u16) -> Result<Door> {
-        self.tell(&format!("forward {n} {port}"))?;
-        Ok(Door(self.dir.path().join(format!("forward-{n}-{port}.sock"))))
+        self.tell(&format!("door {n} {port}"))?;
+        Ok(Door(self.dir.path().join(format!("door-{n}-{port}.sock"))))
     }
 
     /// Starts `rswarm ARGS`, or another program by its absolute path, in the namespaces of host `n`, beside its daemon. It ends with the host at the latest.
@@ -291,11 +368,19 @@ impl Lab {
 }
 
 fn http_get(socket: &Path, path: &str) -> Result<String> {
+    body_of(&http_ask(socket, path)?)
+}
+
+fn http_ask(socket: &Path, path: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: lab\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn body_of(answer: &str) -> Result<String> {
     let Some((head, body)) = answer.split_once("\r\n\r\n") else { bail!("no HTTP answer: {answer:?}") };
     if !head.starts_with("HTTP/1.1 200") && !head.starts_with("HTTP/1.0 200") {
         bail!("{head}: {body}");
@@ -317,5 +402,22 @@ impl Drop for Lab {
         }
         let killed = self.process.kill().and_then(|()| self.process.wait());
         eprintln!("the lab did not end by itself: {killed:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_lab_says_is_told_from_an_answer() {
+        let of = |answer: &str| told_by_lab(answer).map(|failed| failed.to_string());
+        assert_eq!(of("HTTP/1.0 200 OK\r\n\r\nok\n"), None);
+        assert_eq!(of("HTTP/1.0 200 OK\r\n\r\nlab: 1 of 3\n"), None);
+        let refused = "lab: refused 198.18.0.2:8080 Connection refused (os error 111)\n";
+        assert_eq!(of(refused).unwrap(), "refused: 198.18.0.2:8080 Connection refused (os error 111)");
+        let half = "HTTP/1.0 200 OK\r\nlab: reset 198.18.0.2:8080 Connection reset by peer\n";
+        let told = of(half).unwrap();
+        assert!(told.starts_with("reset: 198.18.0.2:8080 ") && told.ends_with("200 OK\\r\\n\""), "{told}");
     }
 }

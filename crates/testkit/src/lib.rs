@@ -19,7 +19,7 @@ pub use api::{dumps_are_alike, request};
 pub use cgroup::{fresh_group, v1_hierarchy, v2_hierarchy};
 pub use disk::Disk;
 pub use dockerd::{Dockerd, Networks};
-pub use lab::{Door, Exec, Lab, Output};
+pub use lab::{Door, Exec, Failure, Lab, NoAnswer, Output};
 pub use wires::Cut;
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! `rswarm demo`: a cluster on one machine, and `rswarm lab`: the same hosts without a script, for tests.
 
 mod datagrams;
+mod door;
 pub(crate) mod hello;
 pub(crate) mod host;
 mod lab;
@@ -254,6 +255,10 @@ fn forward_path(dir: &Path, n: u8, port: u16) -> PathBuf {
     dir.join(format!("forward-{n}-{port}.sock"))
 }
 
+fn door_path(dir: &Path, n: u8, port: u16) -> PathBuf {
+    dir.join(format!("door-{n}-{port}.sock"))
+}
+
 async fn serve_lab(dir: PathBuf) -> Result<()> {
     let mut lab = Lab::new(dir.clone(), cgroup_parent(&dir)).await?;
     let mut forwards = BTreeSet::new();
@@ -271,7 +276,14 @@ async fn serve_lab(dir: PathBuf) -> Result<()> {
             ["cut", n] => lab.cable(n.parse()?, false).await,
             ["heal", n] => lab.cable(n.parse()?, true).await,
             ["exec", n, name, args @ ..] => lab.exec(n.parse()?, name, args),
-            ["forward", n, port] => forward(&dir, n.parse()?, port.parse()?, &mut forwards),
+            ["forward", n, port] => {
+                let (n, port) = (n.parse()?, port.parse()?);
+                forward(forward_path(&dir, n, port), n, port, false, &mut forwards)
+            }
+            ["door", n, port] => {
+                let (n, port) = (n.parse()?, port.parse()?);
+                forward(door_path(&dir, n, port), n, port, true, &mut forwards)
+            }
             _ => Err(anyhow::anyhow!("unknown command {line:?}")),
         };
         match done {
@@ -282,30 +294,18 @@ async fn serve_lab(dir: PathBuf) -> Result<()> {
     Ok(())
 }
 
-/// Lets a client outside the namespaces reach a port of a host through a Unix socket in the lab's directory.
-fn forward(dir: &Path, n: u8, port: u16, known: &mut BTreeSet<(u8, u16)>) -> Result<()> {
-    if !known.insert((n, port)) {
+/// Lets a client outside the namespaces reach a port of a host through a Unix socket in the lab's directory. At a
+/// door that `tells` whoever gets no answer is told why.
+fn forward(path: PathBuf, n: u8, port: u16, tells: bool, known: &mut BTreeSet<PathBuf>) -> Result<()> {
+    if !known.insert(path.clone()) {
         return Ok(());
     }
-    let path = forward_path(dir, n, port);
     let listener = tokio::net::UnixListener::bind(&path)
         .with_context(|| format!("cannot listen on {}", path.display()))?;
     tokio::task::spawn_local(async move {
         while let Ok((client, _)) = listener.accept().await {
-            tokio::task::spawn_local(pipe(client, lab::host_address(n), port));
+            tokio::task::spawn_local(door::serve(client, (lab::host_address(n), port).into(), tells));
         }
     });
     Ok(())
-}
-
-async fn pipe(
-    mut client: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-    host: std::net::Ipv4Addr,
-    port: u16,
-) {
-    let connect = tokio::net::TcpStream::connect((host, port));
-    if let Ok(Ok(mut server)) = tokio::time::timeout(std::time::Duration::from_secs(5), connect).await {
-        // Either side may hang up at any time; there is nobody to tell.
-        drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
-    }
 }

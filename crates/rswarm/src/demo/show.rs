@@ -1,6 +1,6 @@
 //! The script of `rswarm demo`: form a cluster, deploy, ask, scale, pull a plug, watch it heal.
 
-use super::{DEMO_PORT, DemoArgs, HELLO_STACK, browser_port, cgroup_parent, forward, lab};
+use super::{DEMO_PORT, DemoArgs, HELLO_STACK, browser_port, cgroup_parent, forward, forward_path, lab};
 use crate::{cli, commands, output};
 use anyhow::{Context, Result, bail};
 use docker_api::{client::Client, types};
@@ -278,7 +278,7 @@ async fn keep(dir: &Path, hosts: u8, hello: bool) -> Result<()> {
     output::line(&format!("  rswarm -H unix://{} node ls", socket.display()))?;
     output::line(&format!("  docker -H unix://{} service ls", socket.display()))?;
     for n in 1..=hosts {
-        forward(dir, n, DEMO_PORT, &mut known)?;
+        forward(forward_path(dir, n, DEMO_PORT), n, DEMO_PORT, false, &mut known)?;
         if hello {
             output::line(&format!(
                 "  browser: http://127.0.0.1:{}/   (port {DEMO_PORT} of host{n})",

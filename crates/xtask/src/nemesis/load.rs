@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 use testkit::{
-    Door,
+    Door, Failure, NoAnswer,
     history::{Asked, Operation, Told, linearize},
     request,
 };
@@ -36,32 +36,32 @@ const CLIENTS: usize = 2;
 const LABEL: &str = "value";
 
 /// Of so many requests that failed in a step the words are kept.
-const SAID: usize = 5;
+const TOLD: usize = 20;
 
-/// How a request failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// Refused, or cut off.
-    Refused,
-    /// No answer in time.
-    Lost,
-    /// An answer that is not the service's.
-    Wrong,
+/// A request to the published port that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failed {
+    /// That was asked.
+    pub(super) host: u8,
+    pub(super) how: Failure,
+    /// When it was asked. *Unit:* milliseconds since 1970.
+    pub(super) at: u64,
+    /// How long it took to fail.
+    pub(super) took: Duration,
+    /// Whose port, and what the kernel said; of the first ones only.
+    pub(super) why: String,
 }
 
 /// What became of requests to the published port.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Requests {
     pub(super) asked: u64,
-    /// Each with the host that was asked.
-    pub(super) failed: Vec<(u8, Failure)>,
-    /// Of the first ones where, when (milliseconds since 1970) and how, in words.
-    pub(super) said: Vec<String>,
+    pub(super) failed: Vec<Failed>,
 }
 
 impl Requests {
-    pub(super) fn count(&self, failure: Failure) -> usize {
-        self.failed.iter().filter(|(_, how)| *how == failure).count()
+    pub(super) fn count(&self, how: Failure) -> usize {
+        self.failed.iter().filter(|failed| failed.how == how).count()
     }
 }
 
@@ -259,23 +259,19 @@ fn nanos(start: Instant) -> u64 {
 /// Asks the published port of a host.
 fn ask(shared: &Shared, host: u8, door: &Door) {
     while !shared.stop.load(Ordering::Relaxed) {
-        let answer = door.get("/healthz");
-        let failure = match &answer {
+        let (at, began) = (millis(), Instant::now());
+        let failed = match door.ask("/healthz") {
             Ok(said) if said == "ok\n" => None,
-            Ok(_) => Some(Failure::Wrong),
-            // As the C library and Rust's say of a time that has passed.
-            Err(error) if error.contains("temporarily unavailable") || error.contains("timed out") => {
-                Some(Failure::Lost)
-            }
-            Err(error) if error.contains("HTTP/1.") => Some(Failure::Wrong),
-            Err(_) => Some(Failure::Refused),
+            Ok(said) => Some(NoAnswer { how: Failure::Wrong, why: format!("{said:?}") }),
+            Err(failed) => Some(failed),
         };
+        let took = began.elapsed();
         let mut requests = lock(&shared.requests);
         requests.asked += 1;
-        if failure.is_some() && requests.said.len() < SAID {
-            requests.said.push(format!("host{host} at {}: {answer:?}", millis()));
+        if let Some(NoAnswer { how, why }) = failed {
+            let why = if requests.failed.len() < TOLD { why } else { String::new() };
+            requests.failed.push(Failed { host, how, at, took, why });
         }
-        requests.failed.extend(failure.map(|failure| (host, failure)));
         drop(requests);
         std::thread::sleep(PACE);
     }

@@ -28,7 +28,7 @@ use draw::{Draw, Planned, Target};
 use fault::Kind;
 use hosts::{HOSTS, INTERRUPTED, MANAGERS, Swarm, millis};
 use load::Load;
-use report::{Happened, Step};
+use report::{Happened, Span, Step};
 use std::{
     path::PathBuf,
     process::Command,
@@ -201,6 +201,7 @@ fn step(
         kind.end(fault.host, swarm).with_context(|| format!("the end of {}", kind.name()))?;
     }
     let (over, since) = (Instant::now(), millis());
+    let span = Span { began: from, over: since };
     load.rest(true);
     let missing = swarm.until_whole(since, true, RECOVERY)?;
     let recovery = over.elapsed();
@@ -208,16 +209,13 @@ fn step(
     load.rest(false);
     let requests = load.requests();
     if planned.iter().all(|planned| planned.kind.is_of_daemon()) && !requests.failed.is_empty() {
-        bail!(
-            "containers and wires were left alone, and requests failed: {:?}: {:?}",
-            requests.failed,
-            requests.said
-        );
+        let failed: Vec<String> = requests.failed.iter().map(|failed| failed.story(span)).collect();
+        bail!("containers and wires were left alone, and requests failed: {}", failed.join("; "));
     }
     let hit: Vec<u8> = faults.iter().map(|fault| fault.host).collect();
     let others: Vec<u8> = (1..=HOSTS).filter(|n| !hit.contains(n)).collect();
     let udp_silence = swarm.longest_silence(&others, from, millis())?;
-    Ok(Step { number, faults: faults.clone(), recovery, missing, requests, udp_silence, judged })
+    Ok(Step { number, faults: faults.clone(), span, recovery, missing, requests, udp_silence, judged })
 }
 
 /// Lets a fault go on.

@@ -2,10 +2,11 @@
 
 use super::{
     draw::Planned,
-    load::{Failure, Judged, Requests},
+    load::{Failed, Judged, Requests},
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use testkit::Failure;
 
 /// A recovery that is told with what it waited for.
 const LONG: Duration = Duration::from_secs(5);
@@ -19,11 +20,35 @@ pub(super) struct Happened {
     pub(super) led: bool,
 }
 
+/// When faults began, and when the last one was over. *Unit:* milliseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    pub(super) began: u64,
+    pub(super) over: u64,
+}
+
+impl Failed {
+    /// Says where and how it failed, and when, by the faults that happened around it.
+    pub(super) fn story(&self, span: Span) -> String {
+        let seconds = |from: u64| Duration::from_millis(self.at.saturating_sub(from)).as_secs_f64();
+        let when = if self.at < span.began {
+            "before it began".to_owned()
+        } else if self.at < span.over {
+            format!("{:.1} s after it began", seconds(span.began))
+        } else {
+            format!("{:.1} s after it was over", seconds(span.over))
+        };
+        let (host, how, took) = (self.host, self.how.word(), self.took.as_secs_f64());
+        format!("host{host}, {when} (at {}): {how} in {took:.3} s: {}", self.at, self.why)
+    }
+}
+
 /// What a step showed.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
     pub(super) number: usize,
     pub(super) faults: Vec<Happened>,
+    pub(super) span: Span,
     /// From the end of the faults until all was as asked.
     pub(super) recovery: Duration,
     /// What was not as asked last of all.
@@ -41,7 +66,7 @@ impl Step {
 
     /// Returns how many requests failed at hosts that were hit, and at others.
     fn failed(&self) -> (usize, usize) {
-        let hit = self.requests.failed.iter().filter(|(host, _)| self.was_hit(*host)).count();
+        let hit = self.requests.failed.iter().filter(|failed| self.was_hit(failed.host)).count();
         (hit, self.requests.failed.len() - hit)
     }
 
@@ -59,13 +84,9 @@ impl Step {
         let requests = if hit + elsewhere == 0 {
             format!("{} requests, none failed", self.requests.asked)
         } else {
-            format!(
-                "of {} requests {hit} failed there, {elsewhere} elsewhere ({} refused, {} lost, {} wrong)",
-                self.requests.asked,
-                self.requests.count(Failure::Refused),
-                self.requests.count(Failure::Lost),
-                self.requests.count(Failure::Wrong),
-            )
+            let how = Failure::ALL.map(|how| format!("{} {}", self.requests.count(how), how.word()));
+            let (asked, how) = (self.requests.asked, how.join(", "));
+            format!("of {asked} requests {hit} failed there, {elsewhere} elsewhere ({how})")
         };
         format!(
             "step {}: {}; all as asked {:.1} s later; {requests}; UDP silent for {:.1} s; {} reads and writes \
@@ -97,6 +118,8 @@ impl Step {
             })
         });
         let (hit, elsewhere) = self.failed();
+        let how = Failure::ALL.map(|how| (how.word().to_owned(), json!(self.requests.count(how))));
+        let told = self.requests.failed.iter().filter(|failed| !failed.why.is_empty());
         json!({
             "step": self.number,
             "faults": faults.collect::<Vec<_>>(),
@@ -106,9 +129,8 @@ impl Step {
                 "asked": self.requests.asked,
                 "failed_at_hosts_hit": hit,
                 "failed_elsewhere": elsewhere,
-                "refused": self.requests.count(Failure::Refused),
-                "lost": self.requests.count(Failure::Lost),
-                "wrong": self.requests.count(Failure::Wrong),
+                "how": how.into_iter().collect::<serde_json::Map<_, _>>(),
+                "told": told.map(|failed| failed.story(self.span)).collect::<Vec<_>>(),
             },
             "udp_silence_seconds": self.udp_silence.as_secs_f64(),
             "operations": self.judged.operations,
@@ -216,13 +238,19 @@ mod tests {
     use crate::nemesis::{draw::Target, fault};
 
     fn step(number: usize, kind: fault::Kind, recovery_ms: u64, failed: &[(u8, Failure)]) -> Step {
+        let fail = |(host, how): &(u8, Failure)| {
+            let why = "198.18.0.4:8080 why".to_owned();
+            Failed { host: *host, how: *how, at: 12_500, took: Duration::from_millis(2), why }
+        };
+        let failed = failed.iter().map(fail).collect();
         let planned = Planned { kind, target: Target::Leader, seconds: 3 };
         Step {
             number,
             faults: vec![Happened { planned, host: 2, led: true }],
+            span: Span { began: 10_000, over: 13_000 },
             recovery: Duration::from_millis(recovery_ms),
             missing: "\"web\" runs 3 of 4".to_owned(),
-            requests: Requests { asked: 100, failed: failed.to_vec(), said: Vec::new() },
+            requests: Requests { asked: 100, failed },
             udp_silence: Duration::from_millis(200),
             judged: Judged::default(),
         }
@@ -230,10 +258,10 @@ mod tests {
 
     #[test]
     fn steps_are_told_and_counted_by_kind_and_by_where_requests_failed() {
-        use Failure::{Lost, Refused};
+        use Failure::{Refused, Silent};
         let killed = fault::Kind::HostDies;
         let steps = [
-            step(1, killed, 1000, &[(2, Refused), (4, Lost)]),
+            step(1, killed, 1000, &[(2, Refused), (4, Silent)]),
             step(2, killed, 5000, &[(2, Refused)]),
             step(3, killed, 2000, &[]),
             step(4, fault::Kind::Drain, 500, &[]),
@@ -241,9 +269,15 @@ mod tests {
         let said = steps[0].story();
         assert!(said.contains("host-dies of host2 (the leader) for 3 s; all as asked 1.0 s later"), "{said}");
         assert!(
-            said.contains("of 100 requests 1 failed there, 1 elsewhere (1 refused, 1 lost, 0 wrong)"),
+            said.contains(
+                "of 100 requests 1 failed there, 1 elsewhere (1 refused, 0 reset, 1 silent, 0 wrong)"
+            ),
             "{said}"
         );
+        let told = |span| steps[0].requests.failed[1].story(span);
+        let during = "host4, 2.5 s after it began (at 12500): silent in 0.002 s: 198.18.0.4:8080 why";
+        assert_eq!(told(steps[0].span), during);
+        assert!(told(Span { began: 10_000, over: 12_000 }).contains("0.5 s after it was over"));
         let tells = |step: &Step| step.story().ends_with("; last of all: \"web\" runs 3 of 4");
         assert!(tells(&steps[1]) && !tells(&steps[0]));
         assert!(steps[2].story().contains("100 requests, none failed"));
