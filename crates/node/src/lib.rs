@@ -33,6 +33,7 @@ mod peer;
 mod port;
 mod record;
 mod recover;
+mod repeats;
 mod settings;
 mod strangers;
 mod swarm;
@@ -93,7 +94,12 @@ pub async fn run(options: Options) -> Result<()> {
     let asked = std::env::var("RSWARM_LOG").ok();
     tracing_subscriber::registry()
         .with(options.settings.log_filter(asked.as_deref())?)
-        .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false))
+        .with(
+            tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_ansi(false)
+                .event_format(repeats::Seldom::new(tracing_subscriber::fmt::format())),
+        )
         .init();
     if options.settings.live_restore == Some(false) {
         tracing::warn!("live-restore: containers outlive the daemon here, whatever it says");
