@@ -53,6 +53,8 @@ const REPORT_BYTES: usize = proto::AGENT_MESSAGE_BYTES_MAX / 4;
 /// What others may see of the agent.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct View {
+    /// The number of this agent, drawn by lot: two with one certificate are told apart.
+    pub process: u64,
     /// This node as the managers last described it: role, availability, labels.
     pub node: Option<Arc<Node>>,
     /// The manager of the session, while there is one.
@@ -82,7 +84,8 @@ pub struct Agent {
 
 impl Agent {
     pub fn new(options: Options) -> Self {
-        Self { options, view: watch::Sender::new(View::default()) }
+        let process = random().max(1);
+        Self { options, view: watch::Sender::new(View { process, ..View::default() }) }
     }
 
     /// Returns what the agent knows, as it changes.
@@ -120,6 +123,7 @@ impl Agent {
             networks,
             events: event_sender,
         };
+        let process = self.view.borrow().process;
         let mut agent = Loop {
             ledger: ledger.clone(),
             tables,
@@ -140,7 +144,7 @@ impl Agent {
             backoff: Backoff::new(Duration::from_millis(100), REDIAL_MAX),
             last_tried: None,
             describing: None,
-            process: random().max(1),
+            process,
             options: self.options,
         };
         if let Some(welcome) = &remembered.welcome {

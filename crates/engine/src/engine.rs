@@ -4,6 +4,7 @@
 use crate::{
     ask::{
         config::{ContainerConfig, EndpointConfig},
+        defaults::Defaults,
         execs::{Exec, ExecConfig, ExecStart},
     },
     build::{BuildContext, BuildLine, BuildOptions, CachedStep},
@@ -17,6 +18,7 @@ use crate::{
         attach,
         command::Command,
         create,
+        host::StoppedForHost,
         streams::{AttachOptions, Streams},
     },
     logs::read::{LogOptions, Logs},
@@ -35,7 +37,13 @@ use crate::{
     volumes::local::{Volume, VolumeConfig, VolumeUsage},
 };
 use model::{GenericResources, Supply, TaskId};
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::PathBuf,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 use tokio::{
     io::AsyncRead,
     sync::{broadcast, mpsc, watch},
@@ -92,11 +100,11 @@ impl Engine {
     /// # Errors
     /// When the engine is closing.
     pub async fn generic_resources(&self) -> Result<(GenericResources, Vec<String>)> {
-        let folders = self.inner.defaults.cdi_spec_dirs.clone();
+        let folders = self.inner.defaults().cdi_spec_dirs.clone();
         let found = crate::blocking(move || Ok(Inventory::read(&folders))).await?;
         let mut all: GenericResources =
             found.all().into_iter().map(|(kind, names)| (kind, Supply::Named(names))).collect();
-        all.extend(self.inner.defaults.generic_resources.clone());
+        all.extend(self.inner.defaults().generic_resources.clone());
         Ok((all, found.problems))
     }
 
@@ -106,16 +114,28 @@ impl Engine {
     }
 
     /// Returns the log driver of containers that name none.
-    pub fn log_driver(&self) -> &str {
-        match self.inner.defaults.log.driver.as_str() {
+    pub fn log_driver(&self) -> String {
+        match self.inner.defaults().log.driver.as_str() {
             "" => "json-file",
             driver => driver,
         }
+        .to_owned()
     }
 
     /// Returns the folders where vendors describe their devices.
-    pub fn cdi_spec_dirs(&self) -> &[PathBuf] {
-        &self.inner.defaults.cdi_spec_dirs
+    pub fn cdi_spec_dirs(&self) -> Vec<PathBuf> {
+        self.inner.defaults().cdi_spec_dirs.clone()
+    }
+
+    /// Has what is made and started from now on follow other settings of the operator. The network `bridge` stays as it
+    /// is.
+    ///
+    /// # Errors
+    /// `InvalidParameter` with the key that cannot be used; nothing has changed then.
+    pub fn set_defaults(&self, defaults: Defaults) -> Result<()> {
+        crate::ask::defaults_gate::check(&defaults)?;
+        *self.inner.defaults.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(defaults);
+        Ok(())
     }
 
     // ---- life of a container ----
@@ -143,6 +163,17 @@ impl Engine {
     /// `AlreadyStopped`.
     pub async fn stop(&self, container: &str, options: StopOptions) -> Result<()> {
         self.inner.ask(container, |reply| Command::Stop(options, reply)).await
+    }
+
+    /// Stops everything because the host goes down: each container gets its stop signal and its grace, at the same time.
+    /// Nothing is started by this engine any more; the next one starts those whose restart policy asks for it.
+    pub async fn stop_for_host(&self) -> StoppedForHost {
+        crate::life::host::stop_all(&self.inner).await
+    }
+
+    /// Returns how long the slowest container that runs may take to stop.
+    pub fn longest_grace(&self) -> Duration {
+        crate::life::host::longest_grace(&self.inner)
     }
 
     /// Sends a signal (name or number; `None` = SIGKILL) to its first process.

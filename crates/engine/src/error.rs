@@ -154,6 +154,10 @@ pub enum Error {
     /// An image could not be built.
     #[error(transparent)]
     Build(#[from] crate::build::failure::BuildError),
+    #[error(
+        "this host goes down, and nothing is started on it any more; hint: if it is to stay up, restart the daemon"
+    )]
+    HostGoes,
     /// The container's owner task has ended (the engine shuts down).
     #[error("the engine is shutting down")]
     ShuttingDown,
@@ -215,6 +219,7 @@ impl Error {
             | Self::Spec { .. }
             | Self::Build(_)
             | Self::NoCgroup { .. }
+            | Self::HostGoes
             | Self::ShuttingDown => K::Internal,
         }
     }

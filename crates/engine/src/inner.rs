@@ -22,7 +22,10 @@ use std::{
     collections::BTreeMap,
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 use tokio::sync::{oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -61,7 +64,10 @@ pub(crate) struct Inner {
     pub(crate) userns_remap: Option<runtime::IdMap>,
     pub(crate) hostname: String,
     pub(crate) cgroup_parent: String,
-    pub(crate) defaults: Defaults,
+    /// Exchanged whole when the operator's settings are read anew.
+    pub(crate) defaults: RwLock<Arc<Defaults>>,
+    /// The host goes down: nothing is started any more.
+    pub(crate) host_goes: AtomicBool,
     pub(crate) registry: Registry,
     pub(crate) execs: Mutex<Execs>,
     /// Changes when any exec ends.
@@ -135,6 +141,16 @@ impl Inner {
     /// Where the shim's socket is; kept short, a socket path has 107 bytes.
     pub(crate) fn run_dir(&self, id: &str) -> PathBuf {
         self.run_root.join("c").join(id)
+    }
+
+    /// Returns what the operator has set for all containers and networks.
+    pub(crate) fn defaults(&self) -> Arc<Defaults> {
+        Arc::clone(&self.defaults.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns true once the host goes down.
+    pub(crate) fn host_goes(&self) -> bool {
+        self.host_goes.load(Relaxed)
     }
 
     pub(crate) fn execs(&self) -> MutexGuard<'_, Execs> {

@@ -52,7 +52,8 @@ mod volumes;
 
 pub use ask::{
     config::*,
-    defaults::{AddressPool, BridgeIpv6, Defaults},
+    defaults::{AddressPool, BridgeIpv6, ContainerDefaults, Defaults},
+    defaults_gate::check as check_defaults,
     execs::{Exec, ExecConfig, ExecStart},
     gate::RUNTIMES,
     names::random as random_name,
@@ -69,6 +70,7 @@ pub use files::{
 };
 pub use inner::Options;
 pub use life::{
+    host::StoppedForHost,
     start::kept_name_sockets,
     streams::{AttachOptions, Streams, Wanted},
 };

@@ -43,7 +43,7 @@ pub(crate) async fn open(options: Options) -> Result<Arc<Inner>> {
         cgroup_parent,
         defaults,
     } = options;
-    defaults.check()?;
+    crate::ask::defaults_gate::check(&defaults)?;
     for folder in [data_root.join("containers"), run_root.join("c"), run_root.join("secrets")] {
         folders::close(&folder, folders::PRIVATE_MODE)?;
     }
@@ -67,7 +67,8 @@ pub(crate) async fn open(options: Options) -> Result<Arc<Inner>> {
         userns_remap,
         hostname,
         cgroup_parent: if cgroup_parent.is_empty() { "rswarm".into() } else { cgroup_parent },
-        defaults,
+        defaults: std::sync::RwLock::new(Arc::new(defaults)),
+        host_goes: Default::default(),
         registry: Registry::default(),
         execs: Default::default(),
         exec_ended: tokio::sync::watch::Sender::new(()),
@@ -314,7 +315,7 @@ async fn recover(mut owner: Owner, sandboxes: &BTreeMap<String, network::Sandbox
     if owner.gone || was_running || owner.container.state.is_running() {
         return owner; // if it has ended meanwhile, that was judged above
     }
-    let was_waiting = owner.container.state.status == Status::Restarting;
+    let was_waiting = owner.container.state.status == Status::Restarting || owner.container.stopped_for_host;
     let ran_before = was_waiting || owner.container.state.started_at.is_some();
     let host = &owner.container.config.host;
     if host.auto_remove {

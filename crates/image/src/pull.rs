@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Result},
     manifest::{Descriptor, ImageIndex, Manifest, Platform},
     reference::Reference,
-    registry::{Access, Endpoint, backoff},
+    registry::{Access, Endpoint, MAX_TRIES, backoff},
     source::{BlobSource, SourceError},
     store::{
         Auth, Candidate, Image, Ingest, Progress, PullOptions, RegistryOptions, Store, blocking,
@@ -20,10 +20,8 @@ use tokio::{
     sync::{Semaphore, mpsc},
 };
 
-/// Layers fetched at a time, Docker's `max-concurrent-downloads`.
+/// Layers fetched at a time, unless `max-concurrent-downloads` says otherwise.
 const DOWNLOADS: usize = 4;
-/// Tries per source and blob that bring no byte.
-const MAX_FRUITLESS: u32 = 4;
 /// A source that sends nothing for so long is given up.
 const STALL: Duration = Duration::from_secs(30);
 const PROGRESS_BYTES: u64 = 512 << 10;
@@ -65,7 +63,7 @@ impl Store {
             let reason = format!("its configuration names {ids} layers, its manifest {layers}");
             return Err(Error::Unusable { what: "image", reason });
         }
-        let slots = Semaphore::new(DOWNLOADS);
+        let slots = Semaphore::new(options.registries.downloads_at_once.unwrap_or(DOWNLOADS).max(1));
         for (layer, diff_id) in parsed.layers.iter().zip(diff_ids) {
             pins.add(layer.digest);
             pins.add(*diff_id);
@@ -255,7 +253,7 @@ async fn download(
             Err(error) => error,
         };
         fruitless = if ingest.written > before { 0 } else { fruitless + 1 };
-        if fruitless >= MAX_FRUITLESS {
+        if fruitless >= source.attempts() {
             return Err(error);
         }
         tracing::debug!(blob = %blob.digest, source = source.name(), %error, at = ingest.written, "download broke off; resuming");
@@ -390,5 +388,9 @@ impl BlobSource for Lazy {
 
     fn name(&self) -> String {
         self.reference.registry.clone()
+    }
+
+    fn attempts(&self) -> u32 {
+        self.registries.attempts.unwrap_or(MAX_TRIES)
     }
 }

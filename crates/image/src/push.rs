@@ -19,7 +19,7 @@ use hyper::{
 use std::collections::BTreeSet;
 use tokio::sync::{Semaphore, mpsc};
 
-/// Docker's `max-concurrent-uploads`.
+/// Unless `max-concurrent-uploads` says otherwise.
 const UPLOADS: usize = 5;
 
 impl Store {
@@ -57,7 +57,7 @@ impl Store {
             .collect();
         let access = Access::Push { mount_from: mount_from.clone() };
         let endpoint = Endpoint::of(self, reference, access, options.auth, &options.registries).await?;
-        let slots = Semaphore::new(UPLOADS);
+        let slots = Semaphore::new(options.registries.uploads_at_once.unwrap_or(UPLOADS).max(1));
         let uploads = blobs.into_iter().map(|blob| {
             let (endpoint, slots, mount_from, progress) = (&endpoint, &slots, &mount_from, &progress);
             async move {

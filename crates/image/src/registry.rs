@@ -38,7 +38,7 @@ use tokio_util::io::StreamReader;
 
 const MAX_MANIFEST_BYTES: usize = 4 << 20;
 const MAX_ERROR_BYTES: usize = 64 << 10;
-const MAX_TRIES: u32 = 5;
+pub(crate) const MAX_TRIES: u32 = 5;
 const MAX_REDIRECTS: u32 = 8;
 /// Longest time for all of a short answer: a manifest, a token, a reason.
 pub(crate) const SHORT_ANSWER: Duration = Duration::from_secs(60);
@@ -57,6 +57,7 @@ pub(crate) struct Endpoint {
     scope: Scope,
     auth: Option<Auth>,
     authorization: Arc<Mutex<Option<HeaderValue>>>,
+    attempts: u32,
 }
 
 /// What to do to a repository.
@@ -105,7 +106,8 @@ impl Endpoint {
         for scheme in candidates {
             let base = format!("{scheme}://{host}");
             let endpoint =
-                Self::new(http, base, !insecure, &reference.repository, access.clone(), auth.clone());
+                Self::new(http, base, !insecure, &reference.repository, access.clone(), auth.clone())
+                    .tried(options);
             match endpoint.http.is_known(&endpoint.base) {
                 Some(true) => return Ok(endpoint),
                 Some(false) => continue,
@@ -138,7 +140,7 @@ impl Endpoint {
         let base = base.trim_end_matches('/').to_owned();
         let host = base.split("://").nth(1).unwrap_or(&base).to_owned();
         let verify = !is_insecure(&host, &options.insecure);
-        Self::new(store.http(), base, verify, &reference.repository, Access::Pull, None)
+        Self::new(store.http(), base, verify, &reference.repository, Access::Pull, None).tried(options)
     }
 
     fn new(
@@ -151,7 +153,13 @@ impl Endpoint {
     ) -> Self {
         let scope = Scope::new(repository, &access);
         let repository = repository.to_owned();
-        Self { http: http.clone(), base, verify, repository, scope, auth, authorization: Arc::default() }
+        let (http, authorization) = (http.clone(), Arc::default());
+        Self { http, base, verify, repository, scope, auth, authorization, attempts: MAX_TRIES }
+    }
+
+    /// The same, asked as often as the operator says.
+    fn tried(self, options: &RegistryOptions) -> Self {
+        Self { attempts: options.attempts.unwrap_or(MAX_TRIES).max(1), ..self }
     }
 
     async fn ping(&self) -> Result<()> {
@@ -225,13 +233,13 @@ impl Endpoint {
                 }
                 Ok((response, _)) if is_busy(response.status()) => {
                     let wait = retry_after(response.headers()).unwrap_or_else(|| backoff(tries));
-                    if tries + 1 >= MAX_TRIES {
+                    if tries + 1 >= self.attempts {
                         return Err(failure(&method, &url, response).await);
                     }
                     wait
                 }
                 Ok((response, _)) => return Ok(response),
-                Err(error @ Error::Network { .. }) if tries + 1 >= MAX_TRIES => return Err(error),
+                Err(error @ Error::Network { .. }) if tries + 1 >= self.attempts => return Err(error),
                 Err(Error::Network { url, source }) => {
                     tracing::debug!(url, error = %source, "registry does not answer; trying again");
                     backoff(tries)
@@ -404,6 +412,10 @@ impl BlobSource for Endpoint {
 
     fn name(&self) -> String {
         self.base.clone()
+    }
+
+    fn attempts(&self) -> u32 {
+        self.attempts
     }
 }
 

@@ -27,4 +27,9 @@ pub trait BlobSource: Send + Sync + std::fmt::Debug {
 
     /// Returns the name for logs.
     fn name(&self) -> String;
+
+    /// Returns how often a blob is asked for again that has not brought a byte.
+    fn attempts(&self) -> u32 {
+        4
+    }
 }

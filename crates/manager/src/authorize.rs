@@ -105,6 +105,7 @@ methods! {
         Attach: Node, Forwarded;
         Attachment: Node, Forwarded;
         Leave: Node, Forwarded;
+        Depart: Node, Forwarded;
         ImageSources: Node, Direct;
         MayFetch: Node, Direct;
     }

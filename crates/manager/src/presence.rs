@@ -94,6 +94,9 @@ pub(crate) struct Presence {
     nodes: BTreeMap<NodeId, Seen>,
     /// When each manager last told whom it hears.
     reports: BTreeMap<NodeId, Instant>,
+    /// The agents that said that their hosts go down, by the number of their process: what is still heard of them does not
+    /// count. Outlives a term: numbers are drawn anew by each agent.
+    departed: BTreeMap<NodeId, u64>,
     /// The manager that last spoke of a node.
     via: BTreeMap<NodeId, NodeId>,
     /// This manager leads, but hears of no majority: it has ended its sessions, and may hear nobody.
@@ -146,6 +149,11 @@ impl Presence {
     pub(crate) fn record(&mut self, now: Instant, period: Duration, alive: Vec<Alive>) -> bool {
         let mut news = false;
         for alive in alive {
+            match self.departed.get(&alive.node) {
+                Some(process) if *process == alive.marks.process => continue,
+                Some(_) => drop(self.departed.remove(&alive.node)),
+                None => {}
+            }
             let until = now + (period * MISSED_PERIODS).saturating_sub(alive.silent);
             let seen = self.nodes.entry(alive.node).or_insert_with(|| Seen::until(now));
             // What is left of an old session, if another manager heard the node clearly later.
@@ -161,6 +169,12 @@ impl Presence {
             }
         }
         news
+    }
+
+    /// Notes that a node's host goes down: what this process of its agent still says does not bring the node back.
+    pub(crate) fn departs(&mut self, node: NodeId, process: u64) {
+        self.departed.insert(node, process);
+        self.nodes.remove(&node);
     }
 
     /// Returns the nodes that are heard but not READY in the state, with their addresses.
@@ -208,6 +222,7 @@ impl Presence {
     pub(crate) fn silent(&mut self, now: Instant, period: Duration, tables: &Tables) -> Silent {
         self.nodes.retain(|id, _| tables.nodes.contains(id));
         self.reports.retain(|id, _| tables.nodes.contains(id));
+        self.departed.retain(|id, _| tables.nodes.contains(id));
         self.via.retain(|id, _| tables.nodes.contains(id));
         let grace = tables.cluster.as_ref().and_then(|c| c.spec.daemon_grace).unwrap_or(DAEMON_GRACE);
         let mut silent = Silent::default();
@@ -491,6 +506,22 @@ mod tests {
         assert_eq!(presence.returned(now, &down), [(NodeId(1), None)]);
         let left = state().node(1).change_node(1, |n| n.status.state = NodeState::Disconnected).tables();
         assert_eq!(presence.returned(now, &left), []);
+    }
+
+    #[test]
+    fn a_node_whose_host_goes_down_is_not_brought_back_by_what_its_agent_still_says() {
+        let of = |process| Alive { marks: Marks { process, ..Marks::default() }, ..alive(2, 0, &[]) };
+        let (mut presence, now) = (Presence::default(), Instant::now());
+        presence.record(now, PERIOD, vec![of(7)]);
+        presence.departs(NodeId(2), 7);
+        let down = two_nodes().change_node(2, |n| n.status.state = NodeState::Down).tables();
+        presence.begin(); // also to a leader that was led for a while
+        assert!(!presence.record(now, PERIOD, vec![of(7)]));
+        assert_eq!(presence.returned(now, &down), []);
+        assert_eq!(lost(&mut presence, now, &down), []);
+        assert_eq!(lost(&mut presence, now + PERIOD * 9, &down), [NodeId(1)], "it is down already");
+        assert!(presence.record(now, PERIOD, vec![of(8)]), "after the boot");
+        assert_eq!(presence.returned(now, &down), [(NodeId(2), None)]);
     }
 
     #[test]

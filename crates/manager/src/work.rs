@@ -18,9 +18,9 @@ use model::{
 use proto::{
     WireId as _,
     dispatcher::{
-        AttachReply, AttachRequest, AttachmentReply, AttachmentRequest, FindNetworkReply, FindNetworkRequest,
-        ImageSource, ImageSourcesReply, ImageSourcesRequest, LeaveReply, LeaveRequest, MayFetchReply,
-        MayFetchRequest, NetworksReply, NetworksRequest,
+        AttachReply, AttachRequest, AttachmentReply, AttachmentRequest, DepartReply, DepartRequest,
+        FindNetworkReply, FindNetworkRequest, ImageSource, ImageSourcesReply, ImageSourcesRequest,
+        LeaveReply, LeaveRequest, MayFetchReply, MayFetchRequest, NetworksReply, NetworksRequest,
         work_client::WorkClient,
         work_server::{Work, WorkServer},
     },
@@ -146,6 +146,28 @@ impl Work for WorkService {
         self.mark_left(id).await?;
         info!(node.id = %id, "node left");
         Ok(Response::new(LeaveReply {}))
+    }
+
+    async fn depart(&self, request: Request<DepartRequest>) -> Result<Response<DepartReply>, Status> {
+        let (caller, request) = on_the_leader!(self, request, Depart, depart);
+        let id = caller.node()?;
+        self.0.presence().departs(id, request.process);
+        let news = self.0.decide(0, |view| {
+            let known = view.nodes.get(&id).filter(|node| match node.status.state {
+                NodeState::Unknown | NodeState::Ready | NodeState::Away => true,
+                NodeState::Down | NodeState::Disconnected => false,
+            });
+            let Some(node) = known else { return Ok((false, Vec::new())) };
+            let mut node = Node::clone(node);
+            node.status.state = NodeState::Down;
+            node.status.since = self.0.stamp();
+            "its host goes down".clone_into(&mut node.status.message);
+            Ok((true, vec![Change::Put(Object::Node(Arc::new(node)))]))
+        });
+        if news.await?.1 {
+            info!(node.id = %id, "a node's host goes down");
+        }
+        Ok(Response::new(DepartReply {}))
     }
 
     async fn image_sources(

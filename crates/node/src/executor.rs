@@ -54,6 +54,8 @@ fn node_tls(credentials: &pki::Credentials) -> NodeTls {
 
 /// What the host says of itself and where it finds images.
 pub(crate) struct HostExecutor {
+    /// Those that hold; they may change.
+    pub(crate) settings: crate::InForce,
     pub(crate) engine: Engine,
     pub(crate) hostname: String,
     pub(crate) addr: SocketAddr,
@@ -290,7 +292,8 @@ impl agent::Executor for HostExecutor {
             },
             engine_version: env!("CARGO_PKG_VERSION").to_owned(),
             generic: self.generic_resources().await,
-            engine_labels: BTreeMap::new(),
+            // They were read without an error when the settings were.
+            engine_labels: self.settings.load().engine_labels().unwrap_or_default(),
             addr: self.addr,
             data_addr: self.data_addr,
             feature_level: model::FEATURE_LEVEL,

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! Tasks (of tokio): the supervisor and one server per listening socket of the front door, in one `JoinSet`. They
-//! end at SIGTERM or SIGINT in this order: front door, member, engine, network. Containers keep running. One chore beside
-//! them gives free memory back. The supervisor and all that a member runs have threads of their own (`control`).
+//! end at SIGTERM or SIGINT in this order: front door, member, engine, network. Containers keep running: that their host
+//! goes down is said by somebody else (`going`). SIGHUP reads the settings anew (`signals`). One chore beside them gives
+//! free memory back. The supervisor and all that a member runs have threads of their own (`control`).
 //!
 //! *Start reading at* [`run`], then `member::Member::start`.
 
@@ -24,39 +25,39 @@ pub mod doctor;
 mod door;
 mod executor;
 mod gate;
+mod going;
 mod hooks;
 mod images;
 mod lock;
 mod managers;
 mod member;
+mod notify;
 mod peer;
 mod port;
 mod record;
 mod recover;
 mod repeats;
 mod settings;
+mod signals;
 mod strangers;
 mod swarm;
 mod swarm_events;
 mod task_container;
 mod waiting;
 
-pub use settings::Settings;
+pub use settings::{Settings, Told};
 
 use anyhow::{Context, Result};
 use docker_api::server::{FrontDoor, Listener};
 use engine::folders;
+use signals::{Signal, live, log, reload, tell};
 use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    task::JoinSet,
-};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// How often free memory goes back to the system.
 const MEMORY_IS_GIVEN_BACK: std::time::Duration = std::time::Duration::from_secs(60);
@@ -72,11 +73,25 @@ pub struct Options {
     /// Cgroup below which containers' cgroups are made.
     pub cgroup_parent: String,
     pub settings: Settings,
+    /// Reads the settings anew, as they were read for `settings`.
+    pub reread: Reread,
     /// How far this daemon's clock is ahead of the host's, for tests of hosts whose clocks differ: for the swarm's
     /// time, certificates, and what containers' records say. Shims and image downloads go by the host's. *Unit:*
     /// seconds, up to [`sys::clock::AHEAD_MAX_SECONDS`] either way.
     pub clock_ahead_seconds: i64,
 }
+
+/// What reads the settings.
+pub struct Reread(pub Box<dyn Fn() -> Result<Settings> + Send + Sync>);
+
+impl std::fmt::Debug for Reread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reread(..)")
+    }
+}
+
+/// The settings that hold: those that were read last, as far as they can be taken over by a daemon that runs.
+pub(crate) type InForce = Arc<arc_swap::ArcSwap<Settings>>;
 
 /// Sets what must be set before a daemon has threads: that they share memory.
 pub fn prepare() {
@@ -91,28 +106,16 @@ pub fn prepare() {
 /// # Errors
 /// Another daemon uses the same roots, or a part cannot start; the text names it.
 pub async fn run(options: Options) -> Result<()> {
-    let asked = std::env::var("RSWARM_LOG").ok();
-    tracing_subscriber::registry()
-        .with(options.settings.log_filter(asked.as_deref())?)
-        .with(
-            tracing_subscriber::fmt::layer()
-                .with_writer(std::io::stderr)
-                .with_ansi(false)
-                .event_format(repeats::Seldom::new(tracing_subscriber::fmt::format())),
-        )
-        .init();
-    if options.settings.live_restore == Some(false) {
-        tracing::warn!("live-restore: containers outlive the daemon here, whatever it says");
-    }
+    let log_level = log(&options.settings)?;
+    tell(&options.settings);
     if options.clock_ahead_seconds != 0 {
         sys::clock::set_ahead(options.clock_ahead_seconds);
         tracing::warn!(seconds = options.clock_ahead_seconds, "this daemon's clock is set off, for a test");
     }
     pki::install_crypto();
     let soft = descriptors::raise();
-    // Taken first: a second signal while starting must not be lost.
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    // Taken first: one that comes while the daemon starts neither ends it nor is lost.
+    let mut signals = signals::Signals::listen()?;
 
     // Folders inside containers get the modes that are said, whatever started this daemon.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -160,7 +163,7 @@ pub async fn run(options: Options) -> Result<()> {
         userns_remap: options.settings.userns_remap().context("cannot give containers ids of their own")?,
         hostname: options.hostname.clone(),
         cgroup_parent: options.cgroup_parent.clone(),
-        defaults: options.settings.engine_defaults(),
+        defaults: options.settings.engine_defaults()?,
     })
     .await
     .context("cannot start the engine")?;
@@ -173,17 +176,14 @@ pub async fn run(options: Options) -> Result<()> {
 
     let swarm_threads = control::Threads::start()?;
     let cancel = CancellationToken::new();
-    let registries = image::RegistryOptions {
-        insecure: options.settings.insecure_registries.clone(),
-        mirrors: options.settings.registry_mirrors.clone(),
-    };
+    let settings: InForce = Arc::new(arc_swap::ArcSwap::from_pointee(options.settings.clone()));
     let door_cell = Arc::new(OnceLock::new());
     let waiting = Arc::new(waiting::Waiting::default());
     let (node_swarm, supervisor) = swarm::NodeSwarm::new(swarm::Parts {
         folder: record::Folder::new(&data_root),
         engine: engine.clone(),
         hostname: options.hostname.clone(),
-        registries: registries.clone(),
+        settings: Arc::clone(&settings),
         door: Arc::clone(&door_cell),
         waiting: Arc::clone(&waiting),
         work: tokio::runtime::Handle::current(),
@@ -196,7 +196,7 @@ pub async fn run(options: Options) -> Result<()> {
             swarm: Arc::new(node_swarm.clone()),
             hostname: options.hostname,
             data_root,
-            registries,
+            live: live(&settings),
             connections_max: descriptors::for_clients(),
             min_api: options.settings.min_api()?,
         },
@@ -223,13 +223,23 @@ pub async fn run(options: Options) -> Result<()> {
         doors.spawn(async move { door.serve(listener).await });
     }
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
+    notify::ready(format_args!("answers at {}", socket.display()));
 
-    let result = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        Some(ended) = tasks.join_next() => ended.context("the swarm supervisor failed").and_then(|r| r),
+    let result = loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Stop => break Ok(()),
+                Signal::Reload => {
+                    notify::reloading();
+                    let reloaded = reload(&options.reread, &settings, &log_level, &engine);
+                    notify::ready(format_args!("answers at {}; {reloaded}", socket.display()));
+                }
+            },
+            Some(ended) = tasks.join_next() => break ended.context("the swarm supervisor failed").and_then(|r| r),
+        }
     };
     tracing::info!("stopping; containers keep running");
+    notify::stopping("stopping; containers keep running");
     door_cancel.cancel();
     while doors.join_next().await.is_some() {}
     cancel.cancel();

@@ -29,16 +29,51 @@ const REMEMBERED: usize = 256;
 /// *Limit* of what is remembered of one. *Unit:* bytes.
 const LINE_BYTES: usize = 512;
 
+/// What a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Text,
+    /// An object of JSON.
+    Json,
+}
+
+impl Shape {
+    /// A line of what came `times` more often in `time`.
+    fn with(self, line: &str, times: u64, time: Duration) -> String {
+        let seconds = time.as_secs();
+        match (self, line.strip_suffix('}')) {
+            (Self::Json, Some(fields)) => {
+                format!(r#"{fields},"repeated":{times},"within_seconds":{seconds}}}"#)
+            }
+            _ => format!("{line} repeated={times} within_seconds={seconds}"),
+        }
+    }
+
+    /// A line of what came so often since it was told last, and comes no more.
+    fn over(self, at: &str, text: &str, times: u64, time: Duration) -> String {
+        let seconds = time.as_secs();
+        match self {
+            Self::Text => format!("{at}  INFO repeated={times} within_seconds={seconds}: {text}"),
+            Self::Json => serde_json::json!({
+                "timestamp": at, "level": "INFO", "message": text, "repeated": times, "within_seconds": seconds,
+            })
+            .to_string(),
+        }
+    }
+}
+
 /// Formats as `inner` does, and leaves out what was told a moment ago.
 #[derive(Debug)]
 pub(crate) struct Seldom<F> {
     inner: F,
+    shape: Shape,
     told: Mutex<Told>,
 }
 
 impl<F> Seldom<F> {
-    pub(crate) fn new(inner: F) -> Self {
-        Self { inner, told: Mutex::default() }
+    /// `inner` makes lines of `shape`.
+    pub(crate) fn new(inner: F, shape: Shape) -> Self {
+        Self { inner, shape, told: Mutex::default() }
     }
 }
 
@@ -159,8 +194,9 @@ where
         let told = || self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let over = told().over(now);
         for (times, time, text) in over {
-            SystemTime.format_time(&mut writer)?;
-            writeln!(writer, "  INFO repeated={times} within_seconds={}: {text}", time.as_secs())?;
+            let mut at = String::new();
+            SystemTime.format_time(&mut Writer::new(&mut at))?;
+            writeln!(writer, "{}", self.shape.over(&at, &text, times, time))?;
         }
         let verdict = told().judge(key, now);
         if verdict == Verdict::LeaveOut {
@@ -171,9 +207,7 @@ where
         let line = line.trim_end_matches('\n');
         told().keep(key, line);
         match verdict {
-            Verdict::TellWith(times, time) => {
-                writeln!(writer, "{line} repeated={times} within_seconds={}", time.as_secs())
-            }
+            Verdict::TellWith(times, time) => writeln!(writer, "{}", self.shape.with(line, times, time)),
             Verdict::Tell | Verdict::LeaveOut => writeln!(writer, "{line}"),
         }
     }
@@ -182,8 +216,23 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
     use std::{io, sync::Arc};
     use tracing_subscriber::layer::SubscriberExt as _;
+
+    #[test]
+    fn a_line_of_json_stays_one_object() {
+        let time = Duration::from_secs(3);
+        let line = Shape::Json.with(r#"{"message":"no leader"}"#, 40, time);
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line, serde_json::json!({"message": "no leader", "repeated": 40, "within_seconds": 3}));
+        let over = Shape::Json.over("now", r#"{"message":"no leader"}"#, 7, time);
+        let over: Value = serde_json::from_str(&over).unwrap();
+        assert_eq!(
+            (over["repeated"].as_u64(), over["message"].as_str()),
+            (Some(7), Some(r#"{"message":"no leader"}"#))
+        );
+    }
 
     #[test]
     fn what_goes_on_is_told_ever_more_seldom_with_how_often_it_came_and_anew_after_a_while() {
@@ -248,7 +297,7 @@ mod tests {
         let layer = tracing_subscriber::fmt::layer()
             .with_writer(move || writer.clone())
             .with_ansi(false)
-            .event_format(Seldom::new(tracing_subscriber::fmt::format()));
+            .event_format(Seldom::new(tracing_subscriber::fmt::format(), Shape::Text));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             for n in 0..50 {
                 tracing::warn!(status = 503, error = "there is no leader", "request failed");

@@ -6848,6 +6848,13 @@ pub mod rswarm {
             pub struct LeaveRequest {}
             #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
             pub struct LeaveReply {}
+            #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+            pub struct DepartRequest {
+                #[prost(uint64, tag = "1")]
+                pub process: u64,
+            }
+            #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+            pub struct DepartReply {}
             #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
             pub struct ImageSourcesRequest {
                 #[prost(string, tag = "1")]
@@ -7640,6 +7647,29 @@ pub mod rswarm {
                             .insert(GrpcMethod::new("rswarm.dispatcher.v1.Work", "Leave"));
                         self.inner.unary(req, path, codec).await
                     }
+                    /// The host of the calling node goes down: its tasks run elsewhere from now on. Said again and again until the agent
+                    /// ends; one that starts later is heard as ever.
+                    pub async fn depart(
+                        &mut self,
+                        request: impl tonic::IntoRequest<super::DepartRequest>,
+                    ) -> std::result::Result<tonic::Response<super::DepartReply>, tonic::Status> {
+                        self.inner
+                            .ready()
+                            .await
+                            .map_err(|e| {
+                                tonic::Status::unknown(
+                                    format!("Service was not ready: {}", e.into()),
+                                )
+                            })?;
+                        let codec = tonic_prost::ProstCodec::default();
+                        let path = http::uri::PathAndQuery::from_static(
+                            "/rswarm.dispatcher.v1.Work/Depart",
+                        );
+                        let mut req = request.into_request();
+                        req.extensions_mut()
+                            .insert(GrpcMethod::new("rswarm.dispatcher.v1.Work", "Depart"));
+                        self.inner.unary(req, path, codec).await
+                    }
                     /// Where an image that a task of the calling node is made from may be had. PERMISSION_DENIED when none is.
                     pub async fn image_sources(
                         &mut self,
@@ -7731,6 +7761,12 @@ pub mod rswarm {
                         &self,
                         request: tonic::Request<super::LeaveRequest>,
                     ) -> std::result::Result<tonic::Response<super::LeaveReply>, tonic::Status>;
+                    /// The host of the calling node goes down: its tasks run elsewhere from now on. Said again and again until the agent
+                    /// ends; one that starts later is heard as ever.
+                    async fn depart(
+                        &self,
+                        request: tonic::Request<super::DepartRequest>,
+                    ) -> std::result::Result<tonic::Response<super::DepartReply>, tonic::Status>;
                     /// Where an image that a task of the calling node is made from may be had. PERMISSION_DENIED when none is.
                     async fn image_sources(
                         &self,
@@ -8022,6 +8058,49 @@ pub mod rswarm {
                                 let inner = self.inner.clone();
                                 let fut = async move {
                                     let method = LeaveSvc(inner);
+                                    let codec = tonic_prost::ProstCodec::default();
+                                    let mut grpc = tonic::server::Grpc::new(codec)
+                                        .apply_compression_config(
+                                            accept_compression_encodings,
+                                            send_compression_encodings,
+                                        )
+                                        .apply_max_message_size_config(
+                                            max_decoding_message_size,
+                                            max_encoding_message_size,
+                                        );
+                                    let res = grpc.unary(method, req).await;
+                                    Ok(res)
+                                };
+                                Box::pin(fut)
+                            }
+                            "/rswarm.dispatcher.v1.Work/Depart" => {
+                                #[allow(non_camel_case_types)]
+                                struct DepartSvc<T: Work>(pub Arc<T>);
+                                impl<T: Work> tonic::server::UnaryService<super::DepartRequest>
+                                for DepartSvc<T> {
+                                    type Response = super::DepartReply;
+                                    type Future = BoxFuture<
+                                        tonic::Response<Self::Response>,
+                                        tonic::Status,
+                                    >;
+                                    fn call(
+                                        &mut self,
+                                        request: tonic::Request<super::DepartRequest>,
+                                    ) -> Self::Future {
+                                        let inner = Arc::clone(&self.0);
+                                        let fut = async move {
+                                            <T as Work>::depart(&inner, request).await
+                                        };
+                                        Box::pin(fut)
+                                    }
+                                }
+                                let accept_compression_encodings = self.accept_compression_encodings;
+                                let send_compression_encodings = self.send_compression_encodings;
+                                let max_decoding_message_size = self.max_decoding_message_size;
+                                let max_encoding_message_size = self.max_encoding_message_size;
+                                let inner = self.inner.clone();
+                                let fut = async move {
+                                    let method = DepartSvc(inner);
                                     let codec = tonic_prost::ProstCodec::default();
                                     let mut grpc = tonic::server::Grpc::new(codec)
                                         .apply_compression_config(

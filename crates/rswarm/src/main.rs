@@ -155,15 +155,29 @@ fn daemon(args: cli::DaemonArgs, host: Option<String>, tls: cli::TlsArgs) -> Res
         Some(name) => name,
         None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
-    let mut settings = node::Settings::read(&args.config)?;
-    settings.group = args.group.or(settings.group);
-    settings.hosts.extend(host);
-    settings.tlsverify |= tls.tlsverify;
-    settings.tlscacert = tls.tlscacert.or(settings.tlscacert);
-    settings.tlscert = tls.tlscert.or(settings.tlscert);
-    settings.tlskey = tls.tlskey.or(settings.tlskey);
-    if let Some(remap) = args.userns_remap {
-        settings.userns_remap = remap;
+    let (config, group, remap) = (args.config, args.group, args.userns_remap);
+    let read = move || {
+        let mut settings = match &config {
+            Some(path) => node::Settings::read(path)?,
+            None => node::Settings::read_if_there(commands::doctor::DEFAULT_CONFIG.as_ref())?,
+        };
+        settings.group = group.clone().or(settings.group);
+        settings.hosts.extend(host.clone());
+        settings.tlsverify |= tls.tlsverify;
+        settings.tlscacert = tls.tlscacert.clone().or(settings.tlscacert);
+        settings.tlscert = tls.tlscert.clone().or(settings.tlscert);
+        settings.tlskey = tls.tlskey.clone().or(settings.tlskey);
+        settings.userns_remap = remap.clone().unwrap_or(settings.userns_remap);
+        Ok(settings)
+    };
+    let settings = read()?;
+    if args.validate {
+        settings.try_out()?;
+        for told in &settings.told {
+            output::error(&anyhow::anyhow!("left out: {told}"));
+        }
+        output::line("configuration OK")?;
+        return Ok(ExitCode::SUCCESS);
     }
     let options = node::Options {
         data_root: args
@@ -172,8 +186,12 @@ fn daemon(args: cli::DaemonArgs, host: Option<String>, tls: cli::TlsArgs) -> Res
             .unwrap_or_else(|| "/var/lib/rswarm".into()),
         run_root: args.run_root,
         hostname,
-        cgroup_parent: args.cgroup_parent,
+        cgroup_parent: args
+            .cgroup_parent
+            .or_else(|| settings.cgroup_parent.clone())
+            .unwrap_or_else(|| "rswarm".into()),
         settings,
+        reread: node::Reread(Box::new(read)),
         clock_ahead_seconds: args.clock_offset,
     };
     node::prepare();
@@ -249,6 +267,7 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
         Command::System(System::Df(args)) => prune::df(client, &args).await?,
         Command::System(System::Prune(args)) => prune::system(client, &args).await?,
         Command::System(System::Events(args)) => look::events(client, &args).await?,
+        Command::System(System::Shutdown) => return system::shutdown(client).await,
         Command::System(System::Info(args)) => system::info(client, &args).await?,
         Command::Info(args) => system::info(client, &args).await?,
         Command::Version(args) => system::version(client, &args).await?,

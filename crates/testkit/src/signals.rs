@@ -39,6 +39,15 @@ impl Lab {
         Ok(())
     }
 
+    /// Sends the daemon of host `n` a signal that it lives on with, and returns its process id.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn signal_daemon(&self, n: u8, signal: Signal) -> Result<i32> {
+        self.signal(n, signal)?;
+        Ok(self.daemon_pid(n)?.0.as_raw_pid())
+    }
+
     /// Keeps the daemon of host `n` from running (SIGSTOP): it is there, and does nothing.
     ///
     /// # Errors

@@ -103,6 +103,11 @@ impl Client {
         json(self.request(Method::POST, path, query, HeaderMap::new(), Body::from(backup)).await?).await
     }
 
+    /// Stops the daemon's host; see [`crate::server::HostGone`].
+    pub async fn shut_down(&self) -> Result<HostShutdown> {
+        self.post("/rswarm/host/shutdown", &[], &()).await
+    }
+
     /// Makes the daemon's manager the only one of its swarm; returns its id. The query is that of `swarm_restore`.
     pub async fn swarm_recover(&self, query: Query<'_>) -> Result<String> {
         self.post("/rswarm/swarm/recover", query, &()).await

@@ -64,8 +64,8 @@ pub use group::Group;
 pub use images::registry_auth;
 pub use listen::{Listener, Whose};
 pub use swarm::{
-    BoxedIo, Control, InitRequest, Io, JoinRequest, Link, Membership, RecoverRequest, RestoreRequest, Swarm,
-    SwarmStatus, link,
+    BoxedIo, Control, HostGone, InitRequest, Io, JoinRequest, Link, Membership, RecoverRequest,
+    RestoreRequest, Swarm, SwarmStatus, link,
 };
 
 use api_version::without_version;
@@ -103,12 +103,23 @@ pub struct Options {
     pub hostname: String,
     /// Where the engine keeps its state, as `/info` shows it.
     pub data_root: std::path::PathBuf,
-    /// How registries are reached.
-    pub registries: image::RegistryOptions,
+    /// What of the settings may change while the daemon runs.
+    pub live: Arc<dyn Fn() -> Live + Send + Sync>,
     /// *Limit* of open connections of all listeners together; see `seats`.
     pub connections_max: usize,
     /// The oldest API version that clients may speak.
     pub min_api: ApiVersion,
+}
+
+/// What an operator may change at any time.
+#[derive(Debug, Clone, Default)]
+pub struct Live {
+    /// How registries are reached.
+    pub registries: image::RegistryOptions,
+    /// Of this host: `KEY=VALUE`.
+    pub labels: Vec<String>,
+    /// The daemon's own log tells everything.
+    pub debug: bool,
 }
 
 impl std::fmt::Debug for Options {
@@ -175,7 +186,7 @@ impl State {
     }
 
     pub(crate) fn registries(&self) -> image::RegistryOptions {
-        self.options.registries.clone()
+        (self.options.live)().registries
     }
 
     pub(crate) fn swarm(&self) -> &dyn Swarm {

@@ -34,6 +34,17 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 pub type BoxedIo = Box<dyn Io>;
 
+/// What became of a host that goes down.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostGone {
+    /// Whether the managers of its swarm know, or why not; `None`: it is in no swarm.
+    pub told: Option<Result<(), String>>,
+    /// How many containers have ended.
+    pub stopped: usize,
+    /// Those that have not, by name, and why.
+    pub left: Vec<(String, String)>,
+}
+
 /// This node's part in a swarm.
 #[async_trait::async_trait]
 pub trait Swarm: Send + Sync + 'static {
@@ -78,6 +89,14 @@ pub trait Swarm: Send + Sync + 'static {
 
     /// Leaves the swarm and forgets it. A manager leaves only with `force`.
     async fn leave(&self, force: bool) -> Result<(), ApiError>;
+
+    /// The host goes down: hands its part of the swarm over, and stops all containers of the host.
+    ///
+    /// # Errors
+    /// None where this is carried out.
+    async fn go_down(&self) -> Result<HostGone, ApiError> {
+        Err(ApiError::not_implemented("a host is not taken down here"))
+    }
 
     /// Opens the encrypted state of a manager that restarted with autolock on.
     ///

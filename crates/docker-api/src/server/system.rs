@@ -1,7 +1,7 @@
 //! `/_ping /version /info /auth /system/df`
 
 use super::{
-    API_VERSION, ApiError, State, SwarmStatus,
+    API_VERSION, ApiError, HostGone, State, SwarmStatus,
     request::{Json as Body, Params, Use},
     routing::{door, get, post},
 };
@@ -22,6 +22,7 @@ pub(super) fn routes() -> Router<State> {
         .route("/info", get(info))
         .route("/system/df", get(disk_usage))
         .route("/auth", post(authenticate))
+        .route("/rswarm/host/shutdown", post(shut_down))
 }
 
 async fn ping(Use(state): Use<State>) -> Response {
@@ -112,8 +113,21 @@ fn registry_config(from: &image::RegistryOptions) -> types::RegistryConfig {
     }
 }
 
+/// Not in Docker, whose daemon stops containers whenever it stops.
+async fn shut_down(Use(state): Use<State>) -> Result<axum::Json<types::HostShutdown>, ApiError> {
+    state.of_the_host()?;
+    let HostGone { told, stopped, left } = state.swarm().go_down().await?;
+    let (swarm_told, swarm_error) = match told {
+        None => (false, String::new()),
+        Some(Ok(())) => (true, String::new()),
+        Some(Err(why)) => (false, why),
+    };
+    let left = left.into_iter().map(|(name, reason)| types::ContainerLeft { name, reason }).collect();
+    Ok(axum::Json(types::HostShutdown { stopped: stopped as u64, left, swarm_told, swarm_error }))
+}
+
 async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiError> {
-    let apparmor = engine::apparmor_in_effect();
+    let (apparmor, live) = (engine::apparmor_in_effect(), (state.options.live)());
     let words = |list: &[&str]| list.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
     let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let os = |key: &str| {
@@ -145,7 +159,7 @@ async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiErro
         pids_limit: true,
         ipv4_forwarding: true,
         system_time: types::Time::from(now()).to_string(),
-        logging_driver: state.engine().map_or("json-file", |engine| engine.log_driver()).into(),
+        logging_driver: state.engine().map_or_else(|_| "json-file".into(), |engine| engine.log_driver()),
         cgroup_driver: "cgroupfs".into(),
         cgroup_version: if cgroup2 { "2" } else { "1" }.into(),
         kernel_version: kernel_version(),
@@ -154,7 +168,7 @@ async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiErro
         os_type: "linux".into(),
         architecture: std::env::consts::ARCH.into(),
         index_server_address: "https://index.docker.io/v1/".into(),
-        registry_config: registry_config(&state.registries()),
+        registry_config: registry_config(&live.registries),
         ncpu: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
         mem_total: memory_kib * 1024,
         docker_root_dir: state.options.data_root.display().to_string(),
@@ -165,6 +179,8 @@ async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiErro
             .into(),
         default_runtime: engine::RUNTIMES[0].into(),
         live_restore_enabled: true,
+        labels: live.labels,
+        debug: live.debug,
         security_options: security_options(apparmor),
         swarm: state.swarm_info().await,
         ..types::Info::default()
@@ -309,6 +325,7 @@ mod tests {
         let shown = registry_config(&image::RegistryOptions {
             insecure: words(&["registry.lan:5000", "10.0.0.0/8"]),
             mirrors: words(&["https://mirror.example"]),
+            ..image::RegistryOptions::default()
         });
         assert_eq!(shown.insecure_registry_cidrs, ["::1/128", "127.0.0.0/8", "10.0.0.0/8"]);
         assert_eq!(shown.index_configs["registry.lan:5000"]["Secure"], false);

@@ -124,6 +124,18 @@ wire! {
         id: String = "ID",
         attributes: StringMap = "Attributes",
     }
+    /// What became of a host that goes down. Not in Docker.
+    HostShutdown {
+        stopped: u64 = "Stopped",
+        left: Vec<ContainerLeft> = "Left",
+        swarm_told: bool = "SwarmTold",
+        swarm_error: String = "SwarmError",
+    }
+    /// A container that did not end.
+    ContainerLeft {
+        name: String = "Name",
+        reason: String = "Reason",
+    }
     DiskUsage {
         layers_size: i64 = "LayersSize",
         images: Vec<ImageSummary> = "Images",

@@ -718,7 +718,7 @@ impl Door {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("docker.sock");
         let options = Options {
-            registries: image::RegistryOptions::default(),
+            live: Arc::new(docker_api::server::Live::default),
             engine: None,
             swarm: swarm.clone(),
             hostname: "host1".into(),

@@ -1,12 +1,12 @@
 //! What an operator sets once for all containers and networks of a host. *Source:* dockerd(8), `daemon.json`.
 
-use crate::{
-    ask::config::{ContainerConfig, LogConfig},
-    error::{Error, Result},
-};
+use crate::ask::config::{ContainerConfig, HostConfig, LogConfig, NetworkMode};
 use ipnet::{Ipv4Net, Ipv6Net};
 use model::{GenericResources, Ulimit};
-use std::net::Ipv4Addr;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 /// The operator's choices; each one gives way to what a container or network asks for itself.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +23,17 @@ pub struct Defaults {
     pub bridge_ipv6: Option<BridgeIpv6>,
     /// `mtu`: of the network `bridge`. *Unit:* bytes.
     pub bridge_mtu_bytes: Option<u32>,
+    /// `icc`: whether containers on the network `bridge` reach each other; `None` = they do.
+    pub bridge_icc: Option<bool>,
+    /// `ip`: where ports of containers on it are published that name no address; `None` = on all.
+    pub bridge_binding: Option<Ipv4Addr>,
+    /// `fixed-cidr`: the part of its subnet that containers get addresses from.
+    pub bridge_range: Option<Ipv4Net>,
+    /// `default-network-opts`: options of networks that are made without them, by driver.
+    pub network_options: BTreeMap<String, BTreeMap<String, String>>,
+    /// `host-gateway-ips`: what `host-gateway` stands for in /etc/hosts of containers; empty = their gateway.
+    pub host_gateway: Vec<IpAddr>,
+    pub containers: ContainerDefaults,
     /// `node-generic-resources`: what tasks of a swarm can reserve here beside vendors' devices.
     pub generic_resources: GenericResources,
     /// `cdi-spec-dirs`; empty = vendors' devices are not looked for.
@@ -30,6 +41,62 @@ pub struct Defaults {
     /// `builder.gc.defaultKeepStorage`: how much of earlier builds is kept. `None` = a tenth of the disk.
     /// *Unit:* bytes.
     pub build_cache_max_bytes: Option<u64>,
+}
+
+/// Of containers that do not say otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContainerDefaults {
+    /// `dns-search`, `dns-opts`
+    pub dns_search: Vec<String>,
+    pub dns_options: Vec<String>,
+    /// `init`
+    pub init: bool,
+    /// `no-new-privileges`
+    pub no_new_privileges: bool,
+    /// `seccomp-profile`, as `--security-opt` takes it: `unconfined`, or a profile's JSON. Not of those with all
+    /// privileges.
+    pub seccomp: Option<String>,
+    /// `default-shm-size`. *Unit:* bytes.
+    pub shm_size_bytes: Option<u64>,
+    /// `default-ipc-mode`, `default-cgroupns-mode`
+    pub ipc_mode: String,
+    pub cgroupns_mode: String,
+}
+
+impl ContainerDefaults {
+    pub(crate) fn fill(&self, host: &mut HostConfig) {
+        let own_names = match host.network_mode {
+            NetworkMode::Bridge | NetworkMode::Named(_) | NetworkMode::Swarm => true,
+            NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_) => false,
+        };
+        if own_names && host.dns_search.is_empty() {
+            host.dns_search.clone_from(&self.dns_search);
+        }
+        if own_names && host.dns_options.is_empty() {
+            host.dns_options.clone_from(&self.dns_options);
+        }
+        let says = |options: &[String], what: &str| options.iter().any(|option| option.starts_with(what));
+        if self.no_new_privileges && !says(&host.security_opts, "no-new-privileges") {
+            host.security_opts.push("no-new-privileges".to_owned());
+        }
+        if let Some(profile) = &self.seccomp
+            && !host.privileged
+            && !says(&host.security_opts, "seccomp")
+        {
+            host.security_opts.push(format!("seccomp={profile}"));
+        }
+        host.shm_size_bytes = host.shm_size_bytes.filter(|size| *size > 0).or(self.shm_size_bytes);
+        // A step of a build is one program, and ends with it.
+        if self.init && host.build.is_none() {
+            host.init.get_or_insert(true);
+        }
+        if host.ipc_mode.is_empty() {
+            host.ipc_mode.clone_from(&self.ipc_mode);
+        }
+        if host.cgroupns_mode.is_empty() {
+            host.cgroupns_mode.clone_from(&self.cgroupns_mode);
+        }
+    }
 }
 
 /// IPv6 of the network `bridge`.
@@ -49,30 +116,10 @@ pub struct AddressPool {
 }
 
 impl Defaults {
-    /// # Errors
-    /// `InvalidParameter` with the key that cannot be used.
-    pub(crate) fn check(&self) -> Result<()> {
-        for pool in &self.address_pools {
-            if !(pool.base.prefix_len()..=30).contains(&pool.size) {
-                return Err(Error::invalid(format!(
-                    "default-address-pools: size {} is not between the prefix length of {} and 30",
-                    pool.size, pool.base
-                )));
-            }
-        }
-        if let Some(bridge) = self.bridge
-            && (bridge.addr() == bridge.network() || bridge.prefix_len() > 30)
-        {
-            return Err(Error::invalid(format!(
-                "bip: {bridge} is not an address of the bridge in its network, as in 172.17.0.1/16"
-            )));
-        }
-        crate::logs::driver::check(&self.log)
-    }
-
     /// Fills in what a new container does not say.
     pub(crate) fn fill(&self, config: &mut ContainerConfig) {
         let host = &mut config.host;
+        self.containers.fill(host);
         if host.log.driver.is_empty() {
             host.log.driver.clone_from(&self.log.driver);
             for (key, value) in &self.log.options {
@@ -123,11 +170,6 @@ mod tests {
         let defaults = Defaults { address_pools: vec![pool], ..Defaults::default() };
         let all: Vec<_> = defaults.subnets().collect();
         assert_eq!((all.len(), all[1].to_string().as_str()), (256, "10.9.1.0/24"));
-        for size in [15, 31] {
-            let pools = vec![AddressPool { size, ..pool }];
-            let error = Defaults { address_pools: pools, ..Defaults::default() }.check().unwrap_err();
-            assert!(error.to_string().contains("default-address-pools"), "{error}");
-        }
     }
 
     #[test]
@@ -146,5 +188,45 @@ mod tests {
         config.host.log = LogConfig { driver: "none".into(), ..LogConfig::default() };
         defaults.fill(&mut config);
         assert!(config.host.log.options.is_empty());
+    }
+
+    #[test]
+    fn containers_that_do_not_say_otherwise_have_what_the_operator_says() {
+        let containers = ContainerDefaults {
+            dns_search: vec!["lan".to_owned()],
+            init: true,
+            no_new_privileges: true,
+            seccomp: Some("unconfined".to_owned()),
+            shm_size_bytes: Some(1 << 20),
+            ipc_mode: "shareable".to_owned(),
+            cgroupns_mode: "host".to_owned(),
+            ..ContainerDefaults::default()
+        };
+        let fill = |host: HostConfig| {
+            let mut config = ContainerConfig { host, ..ContainerConfig::default() };
+            Defaults { containers: containers.clone(), ..Defaults::default() }.fill(&mut config);
+            config.host
+        };
+        let silent = fill(HostConfig::default());
+        assert_eq!((silent.init, silent.shm_size_bytes), (Some(true), Some(1 << 20)));
+        assert_eq!(silent.security_opts, ["no-new-privileges", "seccomp=unconfined"]);
+        assert_eq!((silent.ipc_mode.as_str(), silent.cgroupns_mode.as_str()), ("shareable", "host"));
+        assert_eq!(silent.dns_search, ["lan"]);
+        let says = HostConfig {
+            init: Some(false),
+            shm_size_bytes: Some(7),
+            ipc_mode: "private".to_owned(),
+            dns_search: vec!["own".to_owned()],
+            security_opts: vec!["no-new-privileges:false".to_owned(), "seccomp=builtin".to_owned()],
+            ..HostConfig::default()
+        };
+        let said = fill(says.clone());
+        assert_eq!((said.init, said.shm_size_bytes), (Some(false), Some(7)));
+        assert_eq!((said.ipc_mode, said.dns_search), (says.ipc_mode, says.dns_search));
+        assert_eq!(said.security_opts, says.security_opts);
+        let host = HostConfig { network_mode: NetworkMode::Host, privileged: true, ..HostConfig::default() };
+        let host = fill(host);
+        assert!(host.dns_search.is_empty(), "its names are the host's");
+        assert_eq!(host.security_opts, ["no-new-privileges"], "all privileges are not held by a profile");
     }
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod config;
 pub(crate) mod defaults;
+pub(crate) mod defaults_gate;
 pub(crate) mod execs;
 pub(crate) mod gate;
 pub(crate) mod image_defaults;

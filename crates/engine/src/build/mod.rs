@@ -269,7 +269,7 @@ impl Inner {
             let disk = rustix::fs::statvfs(&self.data_root).ok()?;
             Some(disk.f_blocks.saturating_mul(disk.f_frsize) / 10)
         };
-        self.defaults.build_cache_max_bytes.or_else(tenth).unwrap_or(u64::MAX)
+        self.defaults().build_cache_max_bytes.or_else(tenth).unwrap_or(u64::MAX)
     }
 
     pub(crate) fn build_cache(&self) -> Vec<CachedStep> {

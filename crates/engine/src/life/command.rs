@@ -14,6 +14,8 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 pub(crate) enum Command {
     Start(Reply<()>),
     Stop(StopOptions, Reply<()>),
+    /// The host goes down.
+    HostGoes(Reply<()>),
     Kill(i32, Reply<()>),
     Restart(StopOptions, Reply<()>),
     Pause(Reply<()>),
@@ -23,8 +25,18 @@ pub(crate) enum Command {
     Unlink(String, Reply<()>),
     Remove(RemoveOptions, Reply<()>),
     Attach(ShimEnds, Reply<()>),
-    Resize { exec: Option<String>, rows: u16, cols: u16, reply: Reply<()> },
-    Exec { id: String, process: Box<Process>, ends: ShimEnds, reply: Reply<()> },
+    Resize {
+        exec: Option<String>,
+        rows: u16,
+        cols: u16,
+        reply: Reply<()>,
+    },
+    Exec {
+        id: String,
+        process: Box<Process>,
+        ends: ShimEnds,
+        reply: Reply<()>,
+    },
     Connect(Box<AnyNetwork>, EndpointConfig, Reply<()>),
     Disconnect(Box<AnyNetwork>, Reply<()>),
 }

@@ -55,7 +55,7 @@ async fn make_whole(inner: &Arc<Inner>, mut config: ContainerConfig) -> Result<C
         .map_err(|e| Error::Image { operation: format!("unpack image {}", config.image), source: e.into() })?
         .dirs;
     config = merge::merge(config, image_defaults::of(&image))?;
-    inner.defaults.fill(&mut config);
+    inner.defaults().fill(&mut config);
     gate::check(&config)?;
     let users = userns::decide(inner, &config.host)?;
     let id = crate::random_id();
@@ -332,6 +332,7 @@ fn fill(
         exec_ids: vec![],
         exits: 0,
         manually_stopped: false,
+        stopped_for_host: false,
     };
     crate::logs::driver::check(&container.config.host.log)?;
     persist::write_both(

@@ -4,6 +4,7 @@
 //!   create --> registry --- Command ---> owner: one task per container, alone changes its state
 //!                                          |-- start       network, files, spec, shim, program
 //!                                          |-- operations  stop, kill, pause, rename, update, remove; what follows an exit
+//!                                          |-- host        all stop, for the host goes down
 //!                                          |-- restart     when and after how long (pure)
 //!                                          '-- health, probe; exec: more processes in it
 //! ```
@@ -15,6 +16,7 @@ pub(crate) mod command;
 pub(crate) mod create;
 pub(crate) mod exec;
 pub(crate) mod health;
+pub(crate) mod host;
 pub(crate) mod operations;
 pub(crate) mod owner;
 pub(crate) mod probe;

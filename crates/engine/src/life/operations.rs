@@ -29,6 +29,9 @@ const SIGNALLED: i32 = 128;
 impl Owner {
     /// Start by a person: policy counters begin anew.
     pub(crate) async fn start_on_demand(&mut self) -> Result<()> {
+        if self.inner.host_goes() {
+            return Err(Error::HostGoes);
+        }
         match self.container.state.status {
             Status::Running => return Err(Error::AlreadyStarted(self.container.id.clone())),
             Status::Paused => return Err(Error::StartPaused),
@@ -48,6 +51,9 @@ impl Owner {
 
     /// Start by the restart policy; a failure counts as an exit.
     pub(crate) async fn start_again(&mut self) {
+        if self.inner.host_goes() {
+            return; // the next engine does
+        }
         self.container.restart_count += 1;
         if let Err(e) = self.start().await {
             tracing::warn!(container.id = %self.container.id, error = %e, "restart failed");
@@ -76,18 +82,39 @@ impl Owner {
             self.note().await;
             return answer(reply, Err(Error::AlreadyStopped(self.container.id.clone())));
         }
-        match self.begin_stop(options).await {
+        match self.begin_stop(options, false).await {
             Ok(()) => self.after_exit.stopped.push(reply),
             Err(e) => answer(reply, Err(e)),
         }
     }
 
-    async fn begin_stop(&mut self, options: &StopOptions) -> Result<()> {
+    /// Stops because the host goes down: what a restart policy starts again, it starts when the host is back.
+    pub(crate) async fn host_goes(&mut self, reply: Reply<()>) {
+        if self.restart_at.take().is_some() {
+            self.container.state.status = Status::Exited;
+            self.container.stopped_for_host = true;
+            self.note().await;
+        }
+        if !self.container.state.is_running() {
+            return answer(reply, Ok(()));
+        }
+        // A stop that somebody asked for goes on as he asked.
+        let begun = match self.stopping {
+            Some(_) => Ok(()),
+            None => self.begin_stop(&StopOptions::default(), true).await,
+        };
+        match begun {
+            Ok(()) => self.after_exit.stopped.push(reply),
+            Err(e) => answer(reply, Err(e)),
+        }
+    }
+
+    async fn begin_stop(&mut self, options: &StopOptions, for_host: bool) -> Result<()> {
         let signal = self.stop_signal(options.signal.as_deref())?;
         let grace = options.timeout.or(self.container.config.stop_timeout).unwrap_or(GRACE);
         let kill_at = Instant::now().checked_add(grace);
         self.thaw().await?;
-        self.stopping = Some(Stopping { kill_at: kill_at.filter(|_| !grace.is_zero()) });
+        self.stopping = Some(Stopping { kill_at: kill_at.filter(|_| !grace.is_zero()), for_host });
         self.signal(signal).await?;
         self.event("kill", [("signal", signal.to_string())]);
         // As Docker: it is told, and given no time.
@@ -144,7 +171,7 @@ impl Owner {
             }
             return answer(reply, result);
         }
-        match self.begin_stop(options).await {
+        match self.begin_stop(options, false).await {
             Ok(()) => self.after_exit.restart.push(reply),
             Err(e) => answer(reply, Err(e)),
         }
@@ -154,7 +181,7 @@ impl Owner {
     pub(crate) async fn ended(&mut self, exit: runtime::ExitStatus) {
         let at = exit.at.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
         let ran_for = self.started.take().map_or(Duration::ZERO, |s| s.elapsed());
-        let (killed, stopping) = (self.container.manually_stopped, self.stopping.take().is_some());
+        let (killed, stopping) = (self.container.manually_stopped, self.stopping.take());
         self.probe = None;
         self.probe_at = None;
         self.forget_execs();
@@ -185,13 +212,14 @@ impl Owner {
             [("exitCode", exit.code.to_string()), ("execDuration", ran_for.as_secs().to_string())],
         );
         self.tell_of_places(Places::Left);
-        if stopping {
+        if stopping.is_some() {
             self.event("stop", []);
         }
         tracing::info!(container.id = %self.container.id, code = exit.code, signalled = exit.code > SIGNALLED, "container ended");
         let AfterExit { stopped, restart, remove } = std::mem::take(&mut self.after_exit);
         if restart.is_empty() && remove.is_none() {
-            self.follow_policy_of(exit.code, ran_for, killed || stopping).await;
+            let asked = killed || stopping.is_some_and(|stopping| !stopping.for_host);
+            self.follow_policy_of(exit.code, ran_for, asked).await;
         } else {
             self.publish();
         }
@@ -255,6 +283,10 @@ impl Owner {
         let host = &self.container.config.host;
         let restarts = self.container.restart_count;
         match self.backoff.after_exit(host.restart, exit_code, restarts, ran_for, stopped) {
+            Some(_) if self.inner.host_goes() => {
+                self.container.stopped_for_host = true;
+                self.note().await;
+            }
             Some(wait) => {
                 self.container.state.status = Status::Restarting;
                 self.restart_at = Some(Instant::now() + wait);

@@ -56,6 +56,8 @@ pub(crate) struct Probe {
 pub(crate) struct Stopping {
     /// When SIGKILL follows; `None` = never, or it has been sent.
     pub(crate) kill_at: Option<Instant>,
+    /// Nobody asked for it: the host goes down.
+    pub(crate) for_host: bool,
 }
 
 /// What to do when the present run has ended, and whom to tell.
@@ -178,6 +180,7 @@ impl Owner {
                 answer(reply, result);
             }
             Command::Stop(options, reply) => self.stop(&options, reply).await,
+            Command::HostGoes(reply) => self.host_goes(reply).await,
             Command::Kill(signal, reply) => self.kill(signal, reply).await,
             Command::Restart(options, reply) => self.restart(&options, reply).await,
             Command::Pause(reply) => {
@@ -236,7 +239,9 @@ impl Owner {
         let now = Instant::now();
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if due(self.stopping.as_ref().and_then(|s| s.kill_at)) {
-            self.stopping = Some(Stopping { kill_at: None });
+            if let Some(stopping) = &mut self.stopping {
+                stopping.kill_at = None;
+            }
             self.kill_hard().await;
         }
         if due(self.restart_at) {

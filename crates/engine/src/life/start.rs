@@ -80,6 +80,7 @@ pub fn kept_name_sockets(run_root: &Path) -> BTreeMap<String, network::NameSocke
 impl Owner {
     /// Starts it; on failure nothing of it is left and `state` says why.
     pub(crate) async fn start(&mut self) -> Result<()> {
+        self.container.stopped_for_host = false;
         let result = self.try_start().await;
         if let Err(e) = &result {
             self.take_down().await;
@@ -563,8 +564,11 @@ impl Owner {
                 (_, None) => self.host_resolver().text(),
             };
             write(&self.container.resolv_conf_path, &resolver)?;
-            let mut extra =
-                extra_hosts(&host.extra_hosts, self.container.networks.values().find_map(|e| e.gateway))?;
+            let gateways = match self.inner.defaults().host_gateway.as_slice() {
+                [] => self.container.networks.values().find_map(|e| e.gateway).into_iter().collect(),
+                set => set.to_vec(),
+            };
+            let mut extra = extra_hosts(&host.extra_hosts, &gateways)?;
             let _writing = links::writing();
             extra.extend(links::lines(&self.inner, &self.container)?);
             let domain = config.domainname.as_deref().unwrap_or_default();
@@ -608,7 +612,7 @@ impl Owner {
             (self.container.clone(), self.run_dir.clone(), self.inner.userns_squash);
         let host = self.inner.hostname.clone();
         let users = users.map(runtime::UserNamespace::path);
-        let cdi_dirs = self.inner.defaults.cdi_spec_dirs.clone();
+        let cdi_dirs = self.inner.defaults().cdi_spec_dirs.clone();
         crate::blocking(move || {
             let identity = users::resolve(
                 &Layers { folders },
@@ -668,23 +672,29 @@ fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).map_err(Error::io("write", path))
 }
 
-fn extra_hosts(lines: &[String], gateway: Option<IpAddr>) -> Result<Vec<(String, String)>> {
-    let read = |line: &String| {
+/// `gateways`: what `host-gateway` stands for; a line for each.
+fn extra_hosts(lines: &[String], gateways: &[IpAddr]) -> Result<Vec<(String, String)>> {
+    let mut hosts = Vec::new();
+    for line in lines {
         let (name, address) = line.split_once('=').or_else(|| line.split_once(':')).ok_or_else(|| {
             Error::invalid(format!("invalid argument \"{line}\" for extra host: bad format"))
         })?;
         if address == "host-gateway" {
-            let gateway = gateway.ok_or_else(|| {
-                Error::invalid("unable to derive the IP value for host-gateway: the container has no gateway")
-            })?;
-            return Ok((name.to_owned(), gateway.to_string()));
+            if gateways.is_empty() {
+                return Err(Error::invalid(
+                    "unable to derive the IP value for host-gateway: the container has no gateway",
+                ));
+            }
+            hosts.extend(gateways.iter().map(|gateway| (name.to_owned(), gateway.to_string())));
+            continue;
         }
         let bare = address.trim_matches(['[', ']']);
-        bare.parse::<IpAddr>()
-            .map(|ip| (name.to_owned(), ip.to_string()))
-            .map_err(|_| Error::invalid(format!("invalid IP address in add-host: \"{address}\"")))
-    };
-    lines.iter().map(read).collect()
+        let address = bare
+            .parse::<IpAddr>()
+            .map_err(|_| Error::invalid(format!("invalid IP address in add-host: \"{address}\"")))?;
+        hosts.push((name.to_owned(), address.to_string()));
+    }
+    Ok(hosts)
 }
 
 fn tmpfs_mounts(container: &Container) -> Result<Vec<Tmpfs>> {
@@ -708,11 +718,12 @@ mod tests {
     #[test]
     fn extra_hosts_take_both_separators_and_the_gateway() {
         let lines = ["db:10.0.0.5", "v6=[::1]", "me:host-gateway"].map(str::to_owned);
-        let got = extra_hosts(&lines, "172.17.0.1".parse().ok()).unwrap();
+        let gateways = ["172.17.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        let got = extra_hosts(&lines, &gateways).unwrap();
         assert_eq!(got[0], ("db".into(), "10.0.0.5".into()));
         assert_eq!(got[1], ("v6".into(), "::1".into()));
-        assert_eq!(got[2].1, "172.17.0.1");
-        assert!(extra_hosts(&lines, None).is_err());
-        assert!(extra_hosts(&["bad".to_owned()], None).is_err());
+        assert_eq!((got[2].1.as_str(), got[3].1.as_str()), ("172.17.0.1", "fd00::1"));
+        assert!(extra_hosts(&lines, &[]).is_err());
+        assert!(extra_hosts(&["bad".to_owned()], &[]).is_err());
     }
 }

@@ -22,14 +22,22 @@ use std::{collections::BTreeMap, sync::Arc};
 pub(crate) async fn configure_default_bridge(inner: &Inner) -> Result<()> {
     let network = inner.network("bridge")?;
     let mut wanted = predefined("bridge", "bridge");
-    if let Some(bridge) = inner.defaults.bridge {
+    let defaults = inner.defaults();
+    if let Some(bridge) = defaults.bridge {
         wanted.subnet = Some(bridge.trunc());
         wanted.gateway = Some(bridge.addr().into());
     }
-    if let Some(mtu) = inner.defaults.bridge_mtu_bytes {
+    if let Some(mtu) = defaults.bridge_mtu_bytes {
         wanted.options.insert(MTU_OPTION.into(), mtu.to_string());
     }
-    match inner.defaults.bridge_ipv6 {
+    if let Some(icc) = defaults.bridge_icc {
+        wanted.options.insert("com.docker.network.bridge.enable_icc".into(), icc.to_string());
+    }
+    if let Some(address) = defaults.bridge_binding {
+        wanted.options.insert("com.docker.network.bridge.host_binding_ipv4".into(), address.to_string());
+    }
+    wanted.ip_range = defaults.bridge_range;
+    match defaults.bridge_ipv6 {
         Some(BridgeIpv6::Subnet(subnet)) => wanted.subnet6 = Some(subnet),
         Some(BridgeIpv6::Any) => {
             wanted.subnet6 = network.subnet6.or_else(|| unique_local_subnet(&network.id))
@@ -38,8 +46,8 @@ pub(crate) async fn configure_default_bridge(inner: &Inner) -> Result<()> {
     }
     judge_options(&wanted.options)?;
     judge_addresses(&wanted)?;
-    let same =
-        (wanted.subnet, wanted.gateway, wanted.subnet6) == (network.subnet, network.gateway, network.subnet6);
+    let addresses = |n: &LocalNetwork| (n.subnet, n.gateway, n.ip_range, n.subnet6);
+    let same = addresses(&wanted) == addresses(&network);
     if same && wanted.options == network.options {
         return Ok(());
     }
@@ -49,8 +57,8 @@ pub(crate) async fn configure_default_bridge(inner: &Inner) -> Result<()> {
         );
         return Ok(());
     }
-    let LocalNetwork { subnet, gateway, subnet6, gateway6, options, .. } = wanted;
-    let network = LocalNetwork { subnet, gateway, subnet6, gateway6, options, ..network };
+    let LocalNetwork { subnet, gateway, ip_range, subnet6, gateway6, options, .. } = wanted;
+    let network = LocalNetwork { subnet, gateway, ip_range, subnet6, gateway6, options, ..network };
     inner.network.remove_bridge(&network.id).await.map_err(failed("change network bridge"))?;
     inner.networks.insert(network)
 }
@@ -64,7 +72,7 @@ pub(crate) async fn ensure_bridge(inner: &Inner, network: &LocalNetwork) -> Resu
 }
 
 impl Inner {
-    pub(crate) async fn network_create(&self, config: NetworkConfig) -> Result<LocalNetwork> {
+    pub(crate) async fn network_create(&self, mut config: NetworkConfig) -> Result<LocalNetwork> {
         if is_predefined(&config.name) {
             return Err(Error::PredefinedName(config.name));
         }
@@ -83,6 +91,11 @@ impl Inner {
         }
         if self.networks.all().iter().any(|n| n.name == config.name) {
             return Err(Error::NetworkExists(config.name));
+        }
+        let defaults = self.defaults();
+        let driver = if config.driver.is_empty() { "bridge" } else { config.driver.as_str() };
+        for (key, value) in defaults.network_options.get(driver).into_iter().flatten() {
+            config.options.entry(key.clone()).or_insert_with(|| value.clone());
         }
         judge_options(&config.options)?;
         let id = crate::random_id();
@@ -115,7 +128,7 @@ impl Inner {
             taken.extend(
                 swarm.into_iter().filter_map(|net| if let IpNet::V4(v4) = net { Some(v4) } else { None }),
             );
-            let mut free = self.defaults.subnets().filter(|p| !taken.iter().any(|t| overlaps(*p, *t)));
+            let mut free = defaults.subnets().filter(|p| !taken.iter().any(|t| overlaps(*p, *t)));
             loop {
                 let Some(subnet) = free.next() else {
                     return Err(Error::Conflict(

@@ -60,6 +60,9 @@ pub struct Container {
     pub exits: u64,
     /// Its last end was wished by a person: `unless-stopped` leaves it down.
     pub manually_stopped: bool,
+    /// Its last end was that of its host, and its policy starts it again with the next daemon.
+    #[serde(default)]
+    pub stopped_for_host: bool,
 }
 
 impl Container {

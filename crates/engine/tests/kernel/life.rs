@@ -212,3 +212,43 @@ fn running_container_is_removed_only_by_force() {
     host.remove(&id).unwrap();
     host.on(async |engine| assert!(matches!(engine.inspect(&id), Err(Error::NoSuchContainer(_)))));
 }
+
+#[test]
+fn containers_are_stopped_for_their_host_with_signal_and_grace_and_come_back_as_their_policy_says() {
+    let mut host = Host::new();
+    let start = |name: &str, steps: &[&str], policy, grace: u64| {
+        let id = host.start(guest_with(steps, |c| {
+            c.name = Some(name.into());
+            c.host.restart = policy;
+            c.stop_timeout = Some(Duration::from_secs(grace));
+        }));
+        host.until_said(&id, "ready\n");
+    };
+    let (polite, deaf) = (["on:TERM=0", "say:ready", "park"], ["ignore:TERM", "say:ready", "park"]);
+    start("plain", &polite, ContainerRestart::No, 60);
+    start("always", &polite, ContainerRestart::Always, 60);
+    start("unless", &deaf, ContainerRestart::UnlessStopped, 1);
+    start("failing", &deaf, ContainerRestart::OnFailure { max_retries: None }, 1);
+    start("by-hand", &polite, ContainerRestart::UnlessStopped, 60);
+    stop(&host, "by-hand", LONG).unwrap();
+    assert_eq!(host.on(async |engine| engine.longest_grace()), Duration::from_secs(60));
+
+    let begun = std::time::Instant::now();
+    let done = host.on(async |engine| engine.stop_for_host().await);
+    assert_eq!((done.stopped, done.left), (4, vec![]));
+    assert!(begun.elapsed() >= Duration::from_secs(1), "who does not listen has its grace");
+    assert_eq!(host.on(async |engine| engine.longest_grace()), Duration::ZERO, "nothing runs");
+    let codes = ["plain", "always", "unless", "failing"].map(|name| host.inspect(name).state.exit_code);
+    assert_eq!(codes, [0, 0, 137, 137]);
+    let refused = host.try_start("plain").unwrap_err();
+    assert!(refused.to_string().contains("this host goes down"), "{refused}");
+
+    host.stop_daemon();
+    host.start_daemon();
+    for name in ["always", "unless", "failing"] {
+        host.until(name, "it is back", |c| c.state.status == Status::Running);
+    }
+    for name in ["plain", "by-hand"] {
+        assert_eq!(host.inspect(name).state.status, Status::Exited, "{name}");
+    }
+}

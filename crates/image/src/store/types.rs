@@ -120,6 +120,11 @@ pub struct RegistryOptions {
     pub insecure: Vec<String>,
     /// Base URLs asked before `docker.io`: `https://mirror.example:5000`.
     pub mirrors: Vec<String>,
+    /// Layers of an image that are fetched at a time, and sent; `None` = Docker's numbers. *Range:* from 1.
+    pub downloads_at_once: Option<usize>,
+    pub uploads_at_once: Option<usize>,
+    /// How often something is tried that brings nothing. *Range:* from 1.
+    pub attempts: Option<u32>,
 }
 
 /// How to pull.

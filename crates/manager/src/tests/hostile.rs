@@ -89,7 +89,7 @@ fn front_door(manager: &Running) -> FrontDoor {
         swarm,
         hostname: "host".into(),
         data_root: "/nonexistent".into(),
-        registries: image::RegistryOptions::default(),
+        live: Arc::new(docker_api::server::Live::default),
         connections_max: 64,
         min_api: docker_api::server::MIN_API_VERSION,
     };

@@ -83,7 +83,7 @@ impl Host {
         let (guards, forward_dropped, other_firewalls) = looked.await.unwrap_or_else(lost);
         let nanos = time::OffsetDateTime::now_utc().unix_timestamp_nanos();
         Self {
-            settings: Settings::read(&place.config).map_err(|e| format!("{e:#}")),
+            settings: Settings::read_if_there(&place.config).map_err(|e| format!("{e:#}")),
             root: "/".into(),
             daemon,
             guards,

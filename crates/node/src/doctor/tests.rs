@@ -58,6 +58,12 @@ fn user() -> Value {
 }
 
 /// A manager where there is nothing to find.
+fn settings() -> Settings {
+    let mut settings = Settings::default();
+    settings.log_opts = [("max-size".into(), "1m".into())].into();
+    settings
+}
+
 fn host(root: &Path) -> Host {
     chmod(root, 0o755);
     let place = Place {
@@ -114,7 +120,7 @@ fn host(root: &Path) -> Host {
     Host {
         place,
         root: root.to_owned(),
-        settings: Ok(Settings { log_opts: [("max-size".into(), "1m".into())].into(), ..Settings::default() }),
+        settings: Ok(settings()),
         daemon: Daemon::Up(Box::new(Answers {
             info: Ok(read(&info(&cluster()))),
             containers: Ok(vec![read(&container())]),

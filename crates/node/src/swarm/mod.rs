@@ -9,6 +9,7 @@ mod supervisor;
 pub(crate) use supervisor::{Order, Supervisor};
 
 use crate::{
+    InForce,
     address::{self, interfaces},
     clock::clock,
     connect::Connections,
@@ -25,7 +26,7 @@ use crate::{
 };
 use anyhow::Context as _;
 use docker_api::server::{
-    ApiError, Asker, BoxedIo, Control, InitRequest, JoinRequest, Link, Membership, RecoverRequest,
+    ApiError, Asker, BoxedIo, Control, HostGone, InitRequest, JoinRequest, Link, Membership, RecoverRequest,
     RestoreRequest, Swarm, SwarmStatus, link,
 };
 use engine::Engine;
@@ -75,7 +76,8 @@ pub(crate) struct Parts {
     pub(crate) folder: Folder,
     pub(crate) engine: Engine,
     pub(crate) hostname: String,
-    pub(crate) registries: image::RegistryOptions,
+    /// Those that hold; they may change.
+    pub(crate) settings: InForce,
     pub(crate) door: FrontDoorCell,
     pub(crate) waiting: Arc<Waiting>,
     /// The threads of everything but the swarm.
@@ -140,6 +142,15 @@ impl NodeSwarm {
         self.current().is_some() || matches!(self.shared.parts.folder.load(), Ok(Some(_)))
     }
 
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.shared.parts.engine
+    }
+
+    /// Returns how long containers have at least when the host goes down; `None`: as long as they like.
+    pub(crate) fn shutdown_timeout(&self) -> Option<Duration> {
+        self.shared.parts.settings.load().shutdown_timeout()
+    }
+
     pub(crate) fn folder(&self) -> &Folder {
         &self.shared.parts.folder
     }
@@ -198,6 +209,12 @@ impl NodeSwarm {
         })
     }
 
+    /// Returns where this host is advertised: as somebody says, else as the settings do.
+    fn advertised(&self, said: Option<&str>) -> Option<String> {
+        let settings = self.shared.parts.settings.load();
+        said.map(str::to_owned).or_else(|| settings.swarm_default_advertise_addr.clone())
+    }
+
     /// Returns what is wrong while this host has no running member.
     fn absent(&self) -> ApiError {
         if self.shared.locked.load(Relaxed) { ApiError::swarm_locked() } else { ApiError::not_in_swarm() }
@@ -241,6 +258,7 @@ impl Shared {
     ) -> Hop {
         let host = HostExecutor {
             engine: self.parts.engine.clone(),
+            settings: Arc::clone(&self.parts.settings),
             hostname: self.parts.hostname.clone(),
             addr: record.advertise_addr,
             data_addr: record.data_addr,
@@ -257,13 +275,13 @@ impl Shared {
     /// Returns how images come here: from nodes that have them, then from their registry.
     fn fetcher(&self, connections: &Arc<Connections>) -> crate::executor::Fetch {
         let images = self.parts.engine.images().clone();
-        let registries = self.parts.registries.clone();
+        let settings = Arc::clone(&self.parts.settings);
         let connections = Arc::clone(connections);
         let folder = self.parts.folder.clone();
         Arc::new(move |wanted: Wanted, news: agent::News| {
             let Wanted { image, reference, auth } = wanted;
-            let (images, registries, connections) =
-                (images.clone(), registries.clone(), Arc::clone(&connections));
+            let (images, connections) = (images.clone(), Arc::clone(&connections));
+            let registries = settings.load().registries();
             let folder = folder.clone();
             Box::pin(async move {
                 let sources = image_sources(&folder, &connections, &image).await;
@@ -377,7 +395,7 @@ impl Swarm for NodeSwarm {
         }
         let mut record = Self::addresses(
             request.listen_addr.as_deref(),
-            request.advertise_addr.as_deref(),
+            self.advertised(request.advertise_addr.as_deref()).as_deref(),
             request.data_path_addr.as_deref(),
         )?;
         let (node, credentials, batch) = self.new_swarm(&request, &mut record).map_err(|e| internal(&e))?;
@@ -415,7 +433,7 @@ impl Swarm for NodeSwarm {
             .map_err(|e| ApiError::bad_request(format!("invalid join token: {e}")))?;
         let mut record = Self::addresses(
             request.listen_addr.as_deref(),
-            request.advertise_addr.as_deref(),
+            self.advertised(request.advertise_addr.as_deref()).as_deref(),
             request.data_path_addr.as_deref(),
         )?;
         if request.remotes.is_empty() {
@@ -488,6 +506,10 @@ impl Swarm for NodeSwarm {
             }
         }
         self.order(|done| Order::Leave { done }).await.map_err(|e| internal(&e))
+    }
+
+    async fn go_down(&self) -> Result<HostGone, ApiError> {
+        NodeSwarm::go_down(self).await
     }
 
     async fn unlock(&self, key: String) -> Result<(), ApiError> {

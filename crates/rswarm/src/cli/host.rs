@@ -12,9 +12,13 @@ pub(crate) struct DaemonArgs {
     /// Where sockets and what is gone after a restart of the host are.
     #[arg(long, default_value = "/run/rswarm")]
     pub(crate) run_root: PathBuf,
-    /// Settings file: TOML, or JSON as Docker's daemon.json if its name ends so; flags win over it.
-    #[arg(long, default_value = "/etc/rswarm/daemon.toml")]
-    pub(crate) config: PathBuf,
+    /// Settings file: TOML, or JSON as Docker's daemon.json if its name ends so; flags win over it. Else
+    /// /etc/rswarm/daemon.toml, if it is there. SIGHUP has it read anew.
+    #[arg(long, visible_alias = "config-file")]
+    pub(crate) config: Option<PathBuf>,
+    /// Only look whether the settings can be used, and say what of them has no meaning here.
+    #[arg(long)]
+    pub(crate) validate: bool,
     /// Whose members may use the unix socket as root does; else the settings' `group`, else rswarm if it is there.
     #[arg(short = 'G', long)]
     pub(crate) group: Option<String>,
@@ -26,9 +30,9 @@ pub(crate) struct DaemonArgs {
     /// Name of this host in the swarm.
     #[arg(long)]
     pub(crate) hostname: Option<String>,
-    /// Cgroup below which containers' cgroups are made.
-    #[arg(long, default_value = "rswarm")]
-    pub(crate) cgroup_parent: String,
+    /// Cgroup below which containers' cgroups are made; else the settings' `cgroup-parent`, else rswarm.
+    #[arg(long)]
+    pub(crate) cgroup_parent: Option<String>,
     /// Seconds that this daemon's clock is ahead of the host's, for tests of hosts whose clocks differ.
     #[arg(long, hide = true, default_value_t = 0, allow_negative_numbers = true)]
     pub(crate) clock_offset: i64,
@@ -47,6 +51,11 @@ pub(crate) enum System {
     Events(EventsArgs),
     /// Show what this host and its swarm are.
     Info(FormatArgs),
+    /// Stop this host's containers because it goes down, and have the swarm run their tasks elsewhere.
+    ///
+    /// Each gets its stop signal and its grace. They start again with the next daemon, as their restart policies say;
+    /// this one starts nothing any more. For whoever shuts the host down: systemd does it by rswarm-host.service.
+    Shutdown,
 }
 
 #[derive(Debug, Subcommand)]

@@ -15,6 +15,9 @@ use std::{
     process::ExitCode,
 };
 
+/// The settings that a daemon has when none are named.
+pub(crate) const DEFAULT_CONFIG: &str = "/etc/rswarm/daemon.toml";
+
 /// Prints a line per check. The exit code is 1 if one of them is bad.
 pub(crate) async fn security(client: &Client, args: &DoctorArgs) -> Result<ExitCode> {
     let place = place(client.host(), args).await?;
@@ -71,8 +74,8 @@ async fn place(host: &Host, args: &DoctorArgs) -> Result<Place> {
     let daemon = daemon(socket).await;
     let started = daemon.and_then(started_with);
     let of_daemon = |of: fn(&DaemonArgs) -> Option<PathBuf>| started.as_ref().and_then(of);
-    let config = args.config.clone().or_else(|| of_daemon(|d| Some(d.config.clone())));
-    let config = config.unwrap_or_else(|| "/etc/rswarm/daemon.toml".into());
+    let config = args.config.clone().or_else(|| of_daemon(|d| d.config.clone()));
+    let config = config.unwrap_or_else(|| DEFAULT_CONFIG.into());
     let run_root = args.run_root.clone().or_else(|| of_daemon(|d| Some(d.run_root.clone())));
     let run_root = match run_root {
         Some(run_root) => run_root,
@@ -80,7 +83,7 @@ async fn place(host: &Host, args: &DoctorArgs) -> Result<Place> {
     };
     let data_root = args.data_root.clone().or_else(|| of_daemon(|d| d.data_root.clone()));
     // What is wrong with the settings is a finding.
-    let set = || node::Settings::read(&config).ok().and_then(|settings| settings.data_root);
+    let set = || node::Settings::read_if_there(&config).ok().and_then(|settings| settings.data_root);
     let data_root = data_root.or_else(set).unwrap_or_else(|| "/var/lib/rswarm".into());
     Ok(Place { data_root, run_root, config, daemon })
 }
@@ -102,7 +105,7 @@ fn started_with(pid: u32) -> Option<DaemonArgs> {
     Some(DaemonArgs {
         data_root: args.data_root.map(|path| folder.join(path)),
         run_root: folder.join(args.run_root),
-        config: folder.join(args.config),
+        config: args.config.map(|path| folder.join(path)),
         ..args
     })
 }

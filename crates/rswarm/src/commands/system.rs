@@ -1,4 +1,4 @@
-//! `rswarm info`, `version`, `inspect` and `system dial-stdio`.
+//! `rswarm info`, `version`, `inspect`, `system dial-stdio` and `system shutdown`.
 
 use super::target;
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
 use anyhow::{Context, Result};
 use docker_api::client::Client;
 use serde_json::Value;
+use std::process::ExitCode;
 
 pub(crate) async fn info(client: &Client, args: &FormatArgs) -> Result<()> {
     let info: Value = client.get("/info", &[]).await?;
@@ -52,6 +53,28 @@ pub(crate) async fn info(client: &Client, args: &FormatArgs) -> Result<()> {
         output::warning(warning.trim_start_matches("WARNING: "));
     }
     Ok(())
+}
+
+/// Stops everything because the host goes down. The exit code is 1 if something did not stop.
+///
+/// # Errors
+/// The daemon does not answer, or refuses.
+pub(crate) async fn shutdown(client: &Client) -> Result<ExitCode> {
+    let done = client.shut_down().await?;
+    output::line(&format!("{} containers stopped", done.stopped))?;
+    if done.swarm_told {
+        output::line("the swarm knows that this host goes down")?;
+    }
+    if !done.swarm_error.is_empty() {
+        output::warning(&format!(
+            "the swarm was not told: {}; its managers wait for this host until they miss it",
+            done.swarm_error
+        ));
+    }
+    for left in &done.left {
+        output::warning(&format!("container {} has not stopped: {}", left.name, left.reason));
+    }
+    Ok(if done.left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Shows the versions. What this program is, it knows without a daemon, and says so before it fails for want of one.

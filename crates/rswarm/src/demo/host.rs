@@ -150,6 +150,11 @@ fn mount_disk(root: &Path) -> Result<()> {
 }
 
 fn start_daemon(args: &HostArgs, program: &str, more: &[&str]) -> Result<Pid> {
+    // One that is named must be there; a test may have written it.
+    let settings = args.root.join("daemon.toml");
+    if !settings.exists() {
+        std::fs::write(&settings, "").with_context(|| format!("cannot write {}", settings.display()))?;
+    }
     let child = Command::new(program)
         .arg("daemon")
         .arg("--data-root")
@@ -157,7 +162,7 @@ fn start_daemon(args: &HostArgs, program: &str, more: &[&str]) -> Result<Pid> {
         .arg("--run-root")
         .arg(args.root.join("run"))
         .arg("--config")
-        .arg(args.root.join("daemon.toml"))
+        .arg(&settings)
         .args(["--hostname", &args.hostname()])
         .args(["--cgroup-parent", &format!("{}/{}", args.cgroup_parent, args.hostname())])
         .args(more)

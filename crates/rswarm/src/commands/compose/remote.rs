@@ -135,7 +135,7 @@ async fn open(reference: &Reference, writes: bool, insecure: &[String]) -> Resul
         a if !a.username.is_empty() => Some(Auth::Basic { username: a.username, password: a.password }),
         _ => None,
     });
-    let options = RegistryOptions { insecure: insecure.to_vec(), mirrors: Vec::new() };
+    let options = RegistryOptions { insecure: insecure.to_vec(), ..RegistryOptions::default() };
     Repository::open(reference, writes, auth, &options).await.with_context(|| format!("cannot reach {name}"))
 }
 
