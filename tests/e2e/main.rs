@@ -27,6 +27,7 @@ mod front_door;
 mod host_goes;
 mod jobs;
 mod leaving;
+mod metrics;
 mod names;
 mod oci;
 mod own_cli;

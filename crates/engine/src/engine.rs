@@ -29,6 +29,7 @@ use crate::{
     open,
     seen::{
         container::*,
+        counts::{Action, Counts},
         event::{Event, EventKind},
         stats::Stats,
         waiting::Waiting,
@@ -146,7 +147,7 @@ impl Engine {
     /// `NoSuchImage`, `NameInUse`, `InvalidParameter`; nothing is left behind.
     /// *Source:* API `ContainerCreate`.
     pub async fn create(&self, config: ContainerConfig) -> Result<Created> {
-        create::create(&self.inner, config).await
+        self.inner.counting.timed(Action::Create, create::create(&self.inner, config)).await
     }
 
     /// Starts it; returns when its process has been executed.
@@ -154,7 +155,7 @@ impl Engine {
     /// # Errors
     /// `AlreadyStarted`; `Start` with exit code 125, 126 or 127 when the process cannot be made or executed.
     pub async fn start(&self, container: &str) -> Result<()> {
-        self.inner.ask(container, Command::Start).await
+        self.inner.counting.timed(Action::Start, self.inner.ask(container, Command::Start)).await
     }
 
     /// Sends the stop signal, after the timeout SIGKILL; returns when it has ended. No restart policy applies.
@@ -237,7 +238,7 @@ impl Engine {
             }
             return crate::open::remove_unreadable(&self.inner, &id).await;
         }
-        self.inner.remove(container, options).await
+        self.inner.counting.timed(Action::Delete, self.inner.remove(container, options)).await
     }
 
     /// Begins to wait; the answer comes from [`Waiting::exit`]. What happens after this call returns is not missed.
@@ -386,12 +387,15 @@ impl Engine {
 
     /// Returns what differs from the image.
     pub async fn changes(&self, container: &str) -> Result<Vec<Change>> {
-        crate::files::changes::changes(&self.inner, &*self.inspect(container)?).await
+        let container = self.inspect(container)?;
+        let looking = crate::files::changes::changes(&self.inner, &container);
+        self.inner.counting.timed(Action::Changes, looking).await
     }
 
     /// Makes an image of what a container changed. *Source:* API `ImageCommit`.
     pub async fn commit(&self, container: &str, options: CommitOptions) -> Result<image::Digest> {
-        crate::files::commit::commit(&self.inner, container, options).await
+        let committing = crate::files::commit::commit(&self.inner, container, options);
+        self.inner.counting.timed(Action::Commit, committing).await
     }
 
     // ---- volumes ----
@@ -552,6 +556,18 @@ impl Engine {
     /// A filter that makes no sense, or the disk.
     pub async fn prune_builds(&self, filters: &Filters, kept_bytes: u64) -> Result<(Vec<String>, u64)> {
         self.inner.prune_builds(filters, kept_bytes).await
+    }
+
+    // ---- numbers ----
+
+    /// Returns what was done since the engine was opened.
+    pub fn counts(&self) -> Counts {
+        self.inner.counting.read(self.inner.events.told())
+    }
+
+    /// Returns the cgroup of a container that runs, as a path below the mount of each hierarchy.
+    pub fn cgroup_of(&self, container: &Container) -> String {
+        self.inner.cgroup_path(container)
     }
 
     // ---- events ----

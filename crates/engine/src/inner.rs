@@ -14,6 +14,7 @@ use crate::{
     networks::{any::Overlays, local::LocalNetworks},
     seen::{
         container::{Container, RemoveOptions},
+        counts::Counting,
         event::{Event, EventKind, Events},
     },
     volumes::local::Volumes,
@@ -80,6 +81,7 @@ pub(crate) struct Inner {
     pub(crate) overlays: watch::Sender<Option<Arc<dyn Overlays>>>,
     pub(crate) builds: crate::build::cache::Cache,
     pub(crate) events: Events,
+    pub(crate) counting: Counting,
     pub(crate) tasks: TaskTracker,
     pub(crate) cancel: CancellationToken,
 }

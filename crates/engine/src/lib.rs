@@ -84,6 +84,7 @@ pub use networks::{
 };
 pub use seen::{
     container::*,
+    counts::Counts,
     event::{Event, EventKind, Events},
     list::read_ports,
     stats::*,

@@ -73,6 +73,7 @@ pub(crate) async fn open(options: Options) -> Result<Arc<Inner>> {
         execs: Default::default(),
         exec_ended: tokio::sync::watch::Sender::new(()),
         events: Events::default(),
+        counting: Default::default(),
         tasks: Default::default(),
         cancel: Default::default(),
     };

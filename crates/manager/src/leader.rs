@@ -179,7 +179,9 @@ async fn turn(shared: &Arc<Shared>) -> Turn {
         let mut ids = || random_id().expect("the system has randomness");
         (plan::step(&view, clock, &acks, &mut ids), clock.now)
     });
+    let begun = Instant::now();
     let (Plan { batches, wake_at, report }, planned_at) = step.await.expect("planning does not panic");
+    shared.plans.note(begun.elapsed());
     for line in &report.lines {
         debug!(decision = %line, "planned");
     }

@@ -203,6 +203,15 @@ pub(crate) fn first_of(joined: Option<Result<PartEnded, JoinError>>) -> PartEnde
     }
 }
 
+/// What a manager does, for who watches it from outside.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Numbers {
+    /// Agents whose sessions it serves.
+    pub sessions: usize,
+    /// How long its plans took while it led.
+    pub plans: model::Timing,
+}
+
 /// A manager. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Manager {
@@ -249,6 +258,11 @@ impl Manager {
     /// UNAVAILABLE: it does not lead. PERMISSION_DENIED: its node was removed.
     pub async fn renew(&self, csr_pem: &str) -> Result<proto::ca::IssueCertificateReply, tonic::Status> {
         ca::renew_own(self.shared.clone(), csr_pem).await
+    }
+
+    /// Returns what it does now, and has done since it was made.
+    pub fn numbers(&self) -> Numbers {
+        Numbers { sessions: self.shared.sessions.count(), plans: self.shared.plans.read() }
     }
 
     /// Runs until cancelled; then ends every session, so that agents look for another manager.

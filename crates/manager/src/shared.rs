@@ -89,6 +89,8 @@ pub(crate) struct Shared {
     /// Turns at looking ahead, which is a plan for all services, some times over.
     pub(crate) outlooks: Turns,
     pub(crate) under_way: UnderWay,
+    /// How long the plans of this leader took.
+    pub(crate) plans: model::Timings,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -128,6 +130,7 @@ impl Shared {
             refusals: AtomicU64::new(0),
             logins: Arc::new(Semaphore::new(LOGINS_AT_ONCE)),
             outlooks: Turns::default(),
+            plans: model::Timings::default(),
             under_way: options.under_way,
             looked_again: Mutex::default(),
             cancel: CancellationToken::new(),

@@ -32,6 +32,7 @@ pub mod sysctl;
 pub mod table;
 pub mod task;
 pub mod time;
+pub mod timings;
 pub mod user;
 
 pub use cluster::{
@@ -51,6 +52,7 @@ pub use swarm::*;
 pub use sysctl::{OwnNamespaces, SysctlError, sysctl_path};
 pub use task::*;
 pub use time::{Duration, Timestamp};
+pub use timings::{Timing, Timings};
 pub use user::*;
 
 /// User labels. Source: compose `labels`, Docker API `Labels`.

@@ -31,6 +31,7 @@ mod images;
 mod lock;
 mod managers;
 mod member;
+mod metrics;
 mod notify;
 mod peer;
 mod port;
@@ -195,7 +196,7 @@ pub async fn run(options: Options) -> Result<()> {
             engine: Some(engine.clone()),
             swarm: Arc::new(node_swarm.clone()),
             hostname: options.hostname,
-            data_root,
+            data_root: data_root.clone(),
             live: live(&settings),
             connections_max: descriptors::for_clients(),
             min_api: options.settings.min_api()?,
@@ -210,6 +211,16 @@ pub async fn run(options: Options) -> Result<()> {
     let mut chores = JoinSet::new();
     chores.spawn(give_memory_back());
     chores.spawn(node_swarm.clone().follow_address());
+    let sources = metrics::Sources {
+        engine: engine.clone(),
+        swarm: node_swarm.clone(),
+        data_root: data_root.clone(),
+        turn: Arc::default(),
+    };
+    let _metrics = match &options.settings.metrics_addr {
+        Some(address) => Some(metrics::serve(address, sources).await?),
+        None => None,
+    };
     let mut doors = JoinSet::new();
     let socket = run_root.join("docker.sock");
     // The usual socket last: whoever finds it finds the others.

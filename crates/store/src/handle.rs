@@ -11,7 +11,7 @@ use crate::{
     supervise::Failure,
     types::TypeConfig,
 };
-use model::{Batch, Duration, Event, NodeId, Tables};
+use model::{Batch, Duration, Event, NodeId, Tables, Timing, Timings};
 use openraft::{
     Instant as _, Raft, ReadPolicy, ServerState,
     async_runtime::watch::WatchReceiver as _,
@@ -56,6 +56,17 @@ pub struct Handle {
     pub(crate) low: watch::Receiver<bool>,
     /// The last term in which this member led with a view that had all that was agreed on before the term; 0: none.
     pub(crate) caught_up_in: Arc<AtomicU64>,
+    pub(crate) syncs: Arc<Timings>,
+    pub(crate) proposals: Arc<Timings>,
+}
+
+/// How long things took since this member started.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StoreTimings {
+    /// Each sync of the log.
+    pub syncs: Timing,
+    /// Each batch that became part of the state here, from the proposal on.
+    pub proposals: Timing,
 }
 
 impl Handle {
@@ -117,7 +128,12 @@ impl Handle {
         if !now.me || term.is_some_and(|term| term != now.term) {
             return Err(ProposeError::NotLeader { leader: now.leader.filter(|_| !now.me) });
         }
-        self.proposer.propose(batch, limit, now.term).await
+        let begun = Instant::now();
+        let proposed = self.proposer.propose(batch, limit, now.term).await;
+        if proposed.is_ok() {
+            self.proposals.note(begun.elapsed());
+        }
+        proposed
     }
 
     /// Returns the term in which this member leads, with a view that has every change acknowledged before the call *if
@@ -249,6 +265,11 @@ impl Handle {
     /// the log `behind` one: fewer where they are large.
     pub fn set_snapshots(&self, interval: u64, old: u64, behind: u64) {
         self.rhythm.set(interval, old, behind);
+    }
+
+    /// Returns how long things took.
+    pub fn timings(&self) -> StoreTimings {
+        StoreTimings { syncs: self.syncs.read(), proposals: self.proposals.read() }
     }
 
     /// Returns the Raft members.

@@ -53,7 +53,7 @@ mod conformance;
 
 pub use cipher::{Dek, KeyError};
 pub use feed::{Applied, Feed, Lagged};
-pub use handle::{Handle, ReadError};
+pub use handle::{Handle, ReadError, StoreTimings};
 pub use leadership::Leadership;
 pub use members::{Member, MembershipError};
 pub use network::{Connect, ConnectError};

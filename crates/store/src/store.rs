@@ -212,6 +212,7 @@ impl Store {
         let lease = options.timing.election_max * 2 + options.timing.heartbeat * 2;
         let contact = Arc::default();
         let caught_up_in = Arc::default();
+        let syncs = log.syncs();
         let handle = Handle {
             raft,
             published,
@@ -223,6 +224,8 @@ impl Store {
             lease,
             low,
             caught_up_in,
+            syncs,
+            proposals: Arc::default(),
         };
         let writer = Mutex::new(Some(opened.writer));
         Ok(Self {

@@ -12,7 +12,7 @@ use crate::{
     seen::container::{HealthProbe, HealthStatus, Status},
 };
 use model::Timestamp;
-use std::time::Duration;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use tokio::{io::AsyncReadExt, net::UnixStream, sync::oneshot, time::Instant};
 
 /// Output that a background process of the probe holds open is not waited for longer than this.
@@ -79,6 +79,9 @@ impl Owner {
         };
         let ran_for = self.started.map(|s| s.elapsed()).unwrap_or_default();
         let old = before.status;
+        let counting = &self.inner.counting;
+        counting.health_checks.fetch_add(1, Relaxed);
+        counting.health_checks_failed.fetch_add(u64::from(exit_code != 0), Relaxed);
         let probe = HealthProbe { start, end: crate::now(), exit_code, output };
         let health = health::judge(before, probe, &plan, ran_for);
         let new = health.status;

@@ -7,7 +7,10 @@ use crate::seen::container::{Container, Filters};
 use model::Timestamp;
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 use tokio::sync::broadcast;
 
@@ -164,6 +167,7 @@ pub(crate) fn container_event<const N: usize>(
 pub struct Events {
     sender: broadcast::Sender<Arc<Event>>,
     kept: Arc<Mutex<Kept>>,
+    told: Arc<AtomicU64>,
 }
 
 /// What a busy host does must not push out what the swarm did, which happens once.
@@ -185,7 +189,7 @@ impl Kept {
 
 impl Default for Events {
     fn default() -> Self {
-        Self { sender: broadcast::Sender::new(1024), kept: Arc::default() }
+        Self { sender: broadcast::Sender::new(1024), kept: Arc::default(), told: Arc::default() }
     }
 }
 
@@ -196,7 +200,13 @@ impl Events {
         // Under the lock, so that `subscribe` neither misses an event nor gets it twice.
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.keep(event.clone());
+        self.told.fetch_add(1, Relaxed);
         self.sender.send(event).ok(); // an error only says that nobody listens
+    }
+
+    /// Returns how many events were published.
+    pub fn told(&self) -> u64 {
+        self.told.load(Relaxed)
     }
 
     /// Keeps what happened before, for those who ask for the past: nobody is told.

@@ -3,6 +3,7 @@
 //! *Start reading at* [`container`]. Only a container's owner (`life::owner`) changes what is seen here.
 
 pub(crate) mod container;
+pub(crate) mod counts;
 pub(crate) mod event;
 pub(crate) mod list;
 pub(crate) mod stats;

@@ -168,6 +168,11 @@ impl Sessions {
         (alive.collect(), Heard { sent: now, nodes })
     }
 
+    /// Returns how many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().by_node.len()
+    }
+
     #[cfg(test)]
     pub(crate) fn serves(&self, node: NodeId) -> bool {
         self.lock().by_node.contains_key(&node)

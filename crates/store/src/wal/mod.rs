@@ -182,6 +182,8 @@ struct Shared {
     failure: watch::Sender<Option<String>>,
     /// It lives on its reserve.
     low: watch::Sender<bool>,
+    /// How long syncs took.
+    syncs: Arc<model::Timings>,
 }
 
 impl Shared {
@@ -352,6 +354,11 @@ enum Found {
 }
 
 impl Reader {
+    /// Returns how long syncs of the log took.
+    pub(crate) fn syncs(&self) -> Arc<model::Timings> {
+        Arc::clone(&self.shared.syncs)
+    }
+
     /// Returns which entry the log has at an index, if it has (still) one.
     pub(crate) fn id_at(&self, index: u64) -> Option<LogId> {
         let log = self.shared.lock();

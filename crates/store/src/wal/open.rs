@@ -148,8 +148,13 @@ pub(super) fn open(
 
     let (failure, failure_watch) = watch::channel(None);
     let low = watch::Sender::new(false);
-    let shared =
-        Arc::new(Shared { index: Mutex::new(index), failed: OnceLock::new(), failure, low: low.clone() });
+    let shared = Arc::new(Shared {
+        index: Mutex::new(index),
+        failed: OnceLock::new(),
+        failure,
+        low: low.clone(),
+        syncs: Arc::default(),
+    });
     let (ops, queue) = mpsc::channel(QUEUE);
     let writer = Writer {
         disk,

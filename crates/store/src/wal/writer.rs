@@ -267,7 +267,9 @@ impl Writer {
             group.bytes.clear();
         }
         if sync && self.active.synced < self.active.end {
+            let begun = std::time::Instant::now();
             self.active.file.sync_data()?;
+            self.shared.syncs.note(begun.elapsed());
             self.active.synced = self.active.end;
         }
         self.shared.placed(group.placed.drain(..));
