@@ -282,3 +282,50 @@ async fn parameters_that_nothing_would_be_done_for_are_refused() {
         assert!(!answer.contains("not supported"), "{target}: {answer}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_of_another_type_and_a_container_of_nothing_are_refused() {
+    let door = Door::open().await;
+    let said = async |target: &str, head: &str, body: &str| {
+        let mut io = UnixStream::connect(&door.socket).await.unwrap();
+        let length = body.len();
+        let request = format!(
+            "POST {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}Content-Length: {length}\r\n\r\n{body}"
+        );
+        io.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(SOON, io.read_to_string(&mut answer)).await.expect("an answer and the end").unwrap();
+        answer
+    };
+    let json = "Content-Type: application/json; charset=utf-8\r\n";
+    for target in
+        ["/containers/create", "/containers/x/update", "/exec/x/start", "/networks/create", "/volumes/create"]
+    {
+        for (head, words) in [
+            ("", "malformed Content-Type header ()"),
+            ("Content-Type: text/plain\r\n", "unsupported Content-Type header (text/plain)"),
+        ] {
+            let answer = said(target, head, "{}").await;
+            assert!(
+                answer.starts_with("HTTP/1.1 400 ") && answer.contains(words),
+                "{target} {head}: {answer}"
+            );
+        }
+        let answer = said(target, json, "{}").await;
+        assert!(!answer.contains("Content-Type header"), "{target}: {answer}");
+        let answer = said(target, "", "").await;
+        assert!(!answer.contains("Content-Type header"), "nothing is of no type: {target}: {answer}");
+    }
+    for (body, words) in [
+        ("{}", "config cannot be empty"),
+        (r#"{"HostConfig":{}}"#, "config cannot be empty"),
+        (r#"{"Tty":true}"#, "no command specified"),
+    ] {
+        let answer = said("/containers/create", json, body).await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(words), "{body}: {answer}");
+    }
+    for size in ["", "?h=1", "?h=1&w=x", "?h=-1&w=1"] {
+        let answer = said(&format!("/exec/x/resize{size}"), "", "").await;
+        assert!(answer.contains("invalid resize "), "{size}: {answer}");
+    }
+}

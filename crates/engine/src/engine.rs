@@ -495,7 +495,8 @@ impl Engine {
     /// Puts a container, running or not, onto one more network.
     ///
     /// # Errors
-    /// `EndpointExists`; `Conflict` for the networks `host` and `none`.
+    /// `EndpointExists` where it runs; `InvalidParameter` for the networks `host` and `none`, and for a container in the
+    /// namespace of another or of the host, or in none.
     pub async fn network_connect(
         &self,
         network: &str,

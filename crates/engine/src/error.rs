@@ -181,7 +181,6 @@ impl Error {
             | Self::ExecPaused(_)
             | Self::Paused(_)
             | Self::AlreadyPaused(_)
-            | Self::NotPaused(_)
             | Self::StartPaused
             | Self::StartRemoving
             | Self::RemovalInProgress(_)
@@ -205,13 +204,14 @@ impl Error {
             | Self::PredefinedName(_)
             | Self::NetworkInUse { .. }
             | Self::EndpointExists { .. }
-            | Self::Forbidden(_)
-            | Self::NotConnected { .. } => K::Forbidden,
+            | Self::Forbidden(_) => K::Forbidden,
             // Docker answers 400 when the command cannot be executed, 500 otherwise.
             Self::Start { exit_code, .. } if *exit_code != 125 => K::InvalidParameter,
             Self::ExecFailed { .. } => K::InvalidParameter,
             Self::Network { source, .. } => network_kind(source),
-            Self::Start { .. }
+            Self::NotConnected { .. }
+            | Self::NotPaused(_)
+            | Self::Start { .. }
             | Self::Runtime { .. }
             | Self::Image { .. }
             | Self::Io { .. }

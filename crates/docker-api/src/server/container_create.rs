@@ -33,6 +33,19 @@ fn addresses(what: &str, texts: &[String]) -> Result<Vec<IpAddr>, ApiError> {
     texts.iter().map(|t| parse(what, t)).collect()
 }
 
+/// Refuses a request for a container of nothing.
+/// *Source:* moby `daemon/internal/runconfig/config.go`, `decodeCreateRequest`, and `daemon/create.go`, `mergeAndVerifyConfig`.
+pub(super) fn not_of_nothing(config: &types::ContainerConfig) -> Result<(), ApiError> {
+    if *config == types::ContainerConfig::default() {
+        return Err(bad("config cannot be empty in order to create a container"));
+    }
+    let has_program = config.cmd.as_ref().is_some_and(|cmd| !cmd.0.is_empty());
+    if config.image.is_empty() && !has_program && config.entrypoint.is_none() {
+        return Err(bad("no command specified"));
+    }
+    Ok(())
+}
+
 /// Reads a whole request.
 ///
 /// # Errors
@@ -92,7 +105,7 @@ pub(super) fn container_config(
         endpoints.entry(first).or_default().mac_address.get_or_insert(mac);
     }
     Ok(ContainerConfig {
-        name: name.map(|n| n.trim_start_matches('/').to_owned()),
+        name: name.map(|n| n.strip_prefix('/').filter(|bare| !bare.is_empty()).unwrap_or(n).to_owned()),
         image,
         cmd: cmd.map(|c| c.0),
         entrypoint: entrypoint.map(|e| e.0),

@@ -1,7 +1,7 @@
 //! `/containers`: the containers of this host, and (through `proxy`) those of the swarm's tasks elsewhere.
 
 use super::{
-    ApiError, State, container_create, container_json, filters,
+    ApiError, ApiVersion, State, container_create, container_json, container_then, filters,
     hijack::{self, Leaving, Session, hijack},
     request::{Json as JsonBody, Params, Use, with_whole_body},
     routing::{delete, door, get, post},
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{detach_keys::DetachKeys, types};
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Body,
     extract::{
         Path, Request,
@@ -37,6 +37,7 @@ pub(super) fn routes() -> Router<State> {
         .route("/containers/prune", post(prune))
         .route("/containers/{id}/json", get(inspect))
         .route("/containers/{id}/{action}", post(act).delete(door(remove_link)))
+        .route("/containers/{id}/update", post(update))
         .route("/containers/{id}/wait", post(wait))
         .route("/containers/{id}/attach", post(attach))
         .route("/containers/{id}/attach/ws", get(attach_websocket))
@@ -74,17 +75,30 @@ async fn list(Use(state): Use<State>, params: Params) -> Result<Json<impl serde:
 
 async fn create(
     Use(state): Use<State>,
+    Extension(version): Extension<ApiVersion>,
     params: Params,
-    JsonBody(request): JsonBody<types::ContainerCreate>,
+    JsonBody(mut request): JsonBody<types::ContainerCreate>,
 ) -> Result<(StatusCode, Json<types::Created>), ApiError> {
+    container_create::not_of_nothing(&request.config)?;
+    container_then::as_meant(version, &mut request)?;
     let config = container_create::container_config(params.get("name"), request)?;
-    if let Some(platform) = params.get("platform")
+    if let Some(platform) = params.get("platform").filter(|_| version >= ApiVersion(1, 41))
         && let Some(image) = state.engine()?.images().get(&config.image).await
     {
         check_platform(platform, &config.image, &image.config)?;
     }
-    let created = state.engine()?.create(config).await?;
+    let created = state.engine()?.create(config).await.map_err(missing_is_the_image)?;
     Ok((StatusCode::CREATED, Json(types::Created { id: created.id, warnings: created.warnings })))
+}
+
+/// At a 404 Docker's clients pull the image anew and ask again: whatever else is not there is a mistake of the request.
+fn missing_is_the_image(error: engine::Error) -> ApiError {
+    let is_image = matches!(error, engine::Error::NoSuchImage(_));
+    let refused = ApiError::from(error);
+    match refused.status {
+        StatusCode::NOT_FOUND if !is_image => ApiError::bad_request(refused.message),
+        _ => refused,
+    }
 }
 
 /// Refuses an image of another platform; 404, so that clients pull the right one.
@@ -121,12 +135,20 @@ fn timeout(params: &Params) -> Result<Option<Duration>, ApiError> {
     Ok(params.number::<i64>("t")?.map(|t| u64::try_from(t).map_or(Duration::MAX, Duration::from_secs)))
 }
 
+async fn update(
+    Use(state): Use<State>,
+    Path(id): Path<String>,
+    JsonBody(update): JsonBody<types::ContainerUpdate>,
+) -> Result<Json<types::ContainerUpdated>, ApiError> {
+    state.engine()?.update(&id, container_create::update(update)?).await?;
+    Ok(Json(types::ContainerUpdated::default()))
+}
+
 /// What answers with nothing but success.
 async fn act(
     Use(state): Use<State>,
     Path((id, action)): Path<(String, String)>,
     params: Params,
-    JsonBody(update): JsonBody<types::ContainerUpdate>,
 ) -> Result<Response, ApiError> {
     let asked = ["checkpoint", "checkpoint-dir"].into_iter().find(|key| params.get(key).is_some());
     if let Some(key) = asked.filter(|_| action == "start") {
@@ -155,12 +177,9 @@ async fn act(
             engine.rename(&id, name).await?;
         }
         "resize" => {
-            engine.resize(&id, params.number("h")?.unwrap_or(0), params.number("w")?.unwrap_or(0)).await?;
+            let (rows, columns) = params.terminal_size()?;
+            engine.resize(&id, rows, columns).await?;
             return Ok(StatusCode::OK.into_response());
-        }
-        "update" => {
-            engine.update(&id, container_create::update(update)?).await?;
-            return Ok(Json(types::ContainerUpdated::default()).into_response());
         }
         _ => return Err(ApiError::not_found("page not found")),
     }
@@ -455,6 +474,20 @@ async fn archive_put(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_else_than_the_image_is_not_there_sends_no_client_to_pull() {
+        let status = |error| missing_is_the_image(error).status;
+        assert_eq!(status(engine::Error::NoSuchImage("web".into())), StatusCode::NOT_FOUND);
+        for error in [
+            engine::Error::NoSuchContainer("web".into()),
+            engine::Error::NoSuchNetwork("web".into()),
+            engine::Error::NoSuchVolume("web".into()),
+        ] {
+            assert_eq!(status(error), StatusCode::BAD_REQUEST);
+        }
+        assert_eq!(status(engine::Error::Conflict("x".into())), StatusCode::CONFLICT);
+    }
 
     #[test]
     fn frames_have_dockers_header() {

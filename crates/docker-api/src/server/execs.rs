@@ -4,7 +4,7 @@ use super::{
     ApiError, State,
     containers::{STDOUT, frame},
     hijack::{Session, hijack},
-    request::{Json as JsonBody, Params, Use, look_into},
+    request::{Json as JsonBody, Params, Use, look_into, says_json},
     routing::{get, post},
 };
 use crate::{detach_keys::DetachKeys, types};
@@ -54,6 +54,7 @@ async fn start(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    says_json(&request)?;
     let (asked, request) = look_into::<types::ExecStart>(request).await?;
     let engine = state.engine()?;
     let exec = engine.exec_inspect(&id)?.config;
@@ -100,7 +101,7 @@ async fn resize(
     Path(id): Path<String>,
     params: Params,
 ) -> Result<StatusCode, ApiError> {
-    let (rows, columns) = (params.number("h")?.unwrap_or(0), params.number("w")?.unwrap_or(0));
+    let (rows, columns) = params.terminal_size()?;
     state.engine()?.exec_resize(&id, rows, columns).await?;
     Ok(StatusCode::OK)
 }

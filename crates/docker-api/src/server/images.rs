@@ -1,10 +1,10 @@
 //! `/images`, `/distribution`: what this host's store has, gets and gives.
 
 use super::{
-    ApiError, ApiVersion, Origin, State, filters,
+    ApiError, ApiVersion, Origin, State, container_create, filters,
     judge::Role,
     proxy,
-    request::{Params, Use},
+    request::{AnyJson, Params, Use},
     routing::{delete, door, get, post},
 };
 use crate::types;
@@ -576,6 +576,7 @@ fn deleted(removed: Removed) -> types::ImageDeleted {
 async fn commit(
     Use(state): Use<State>,
     params: Params,
+    AnyJson(config): AnyJson<types::ContainerConfig>,
 ) -> Result<(StatusCode, Json<types::Created>), ApiError> {
     let container =
         params.get("container").ok_or_else(|| ApiError::bad_request("missing parameter: container"))?;
@@ -584,11 +585,15 @@ async fn commit(
         None => None,
     };
     let changes = params.all("changes");
+    let is_given = config != types::ContainerConfig::default();
+    let asked = types::ContainerCreate { config, ..Default::default() };
+    let config = is_given.then(|| container_create::container_config(None, asked)).transpose()?;
     let options = engine::CommitOptions {
         reference,
         author: params.get("author").unwrap_or_default().to_owned(),
         comment: params.get("comment").unwrap_or_default().to_owned(),
         pause: params.flag_or("pause", true),
+        config: config.map(Box::new),
         changes: changes.iter().flat_map(|c| c.lines()).map(str::to_owned).collect(),
     };
     let name = options.reference.as_ref().map(ToString::to_string);

@@ -23,6 +23,7 @@ mod cluster;
 mod container_create;
 mod container_host;
 mod container_json;
+mod container_then;
 mod containers;
 mod error;
 mod events;

@@ -5,7 +5,7 @@ use crate::types::{Wire, parse};
 use axum::{
     body::{Body, HttpBody as _},
     extract::{FromRequest, FromRequestParts, Request},
-    http::{StatusCode, request::Parts},
+    http::{StatusCode, header::CONTENT_TYPE, request::Parts},
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -18,11 +18,24 @@ const BODY_LIMIT: Duration = Duration::from_secs(60);
 /// A JSON body above this is read on a thread of its own. *Unit:* bytes.
 const BIG_JSON: usize = 64 << 10;
 
-/// A JSON body; an empty one is the default value.
+/// A JSON body that says to be one; an empty one is the default value.
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
+/// A JSON body, whatever it says to be. *Source:* moby's handlers without `httputils.CheckForJSON`.
+#[derive(Debug)]
+pub(crate) struct AnyJson<T>(pub(crate) T);
+
 impl<T: Wire + Default + Send + 'static, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        says_json(&request)?;
+        AnyJson::from_request(request, state).await.map(|AnyJson(read)| Self(read))
+    }
+}
+
+impl<T: Wire + Default + Send + 'static, S: Send + Sync> FromRequest<S> for AnyJson<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
@@ -33,6 +46,25 @@ impl<T: Wire + Default + Send + 'static, S: Send + Sync> FromRequest<S> for Json
         let read = image::blocking(move || read(&body)).await;
         read.map_err(|e| ApiError::internal(format!("cannot read the request: {e}")))?.map(Self)
     }
+}
+
+/// Refuses a body of another type than JSON: who sends a form has not read the API.
+/// *Source:* moby `daemon/server/httputils`, `CheckForJSON`.
+pub(crate) fn says_json(request: &Request) -> Result<(), ApiError> {
+    let said =
+        request.headers().get(CONTENT_TYPE).map(|v| v.to_str().unwrap_or_default()).unwrap_or_default();
+    if said.is_empty() {
+        let malformed = "malformed Content-Type header (): mime: no media type";
+        let is_empty = request.body().is_end_stream();
+        return if is_empty { Ok(()) } else { Err(ApiError::bad_request(malformed)) };
+    }
+    let media = said.split_once(';').map_or(said, |(media, _)| media).trim();
+    if media.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "unsupported Content-Type header ({said}): must be 'application/json'"
+    )))
 }
 
 /// Reads the JSON body of a request, and returns the request as it was.
@@ -129,6 +161,19 @@ impl Params {
         self.get(key)
             .map(|v| v.parse().map_err(|_| ApiError::bad_request(format!("invalid value for {key}: {v:?}"))))
             .transpose()
+    }
+
+    /// Reads the size of a terminal: rows and columns. What has more than the kernel can count has that many.
+    ///
+    /// # Errors
+    /// 400 unless both are numbers. *Source:* moby `postContainersResize`.
+    pub(crate) fn terminal_size(&self) -> Result<(u16, u16), ApiError> {
+        let read = |key: &str, what: &str| {
+            let text = self.get(key).unwrap_or_default();
+            let number = text.parse::<u32>().map(|n| u16::try_from(n).unwrap_or(u16::MAX));
+            number.map_err(|_| ApiError::bad_request(format!("invalid resize {what} {text:?}")))
+        };
+        Ok((read("h", "height")?, read("w", "width")?))
     }
 
     /// Reads Docker's `since` and `until`: seconds since 1970 with an optional fraction, or RFC 3339.

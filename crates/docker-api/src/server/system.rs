@@ -2,7 +2,7 @@
 
 use super::{
     API_VERSION, ApiError, HostGone, State, SwarmStatus,
-    request::{Json as Body, Params, Use},
+    request::{AnyJson as Body, Params, Use},
     routing::{door, get, post},
 };
 use crate::{convert::generic_resources_json, types};

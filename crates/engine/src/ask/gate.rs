@@ -363,8 +363,11 @@ fn namespace_mode(field: &str, kind: &str, asked: &str, words: &[&str], joins: b
 /// # Errors
 /// As [`check`].
 pub(crate) fn resources(asked: &Resources) -> Result<()> {
+    /// *Unit:* bytes. *Source:* moby `daemon/daemon_unix.go`, `linuxMinMemory`.
+    const MEMORY_RESERVATION_MIN: u64 = 6 << 20;
+
     let Resources {
-        cpu_nanos: _, // limits::cgroup
+        cpu_nanos, // its range: limits::cgroup
         cpu_shares: _,
         cpu_period,
         cpu_quota,
@@ -380,6 +383,13 @@ pub(crate) fn resources(asked: &Resources) -> Result<()> {
         blkio_weight,
         oom_kill_disable: _,
     } = asked;
+    for (what, is_set) in [("CPU Period", *cpu_period > 0), ("CPU Quota", *cpu_quota > 0)] {
+        if *cpu_nanos > 0 && is_set {
+            return Err(Error::invalid(format!(
+                "Conflicting options: Nano CPUs and {what} cannot both be set"
+            )));
+        }
+    }
     if *cpu_period != 0 && !(1_000..=1_000_000).contains(cpu_period) {
         return Err(Error::invalid(
             "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
@@ -393,6 +403,9 @@ pub(crate) fn resources(asked: &Resources) -> Result<()> {
     confine::cpu_list("CpusetMems", cpuset_mems).map_err(unfit)?;
     available("CPUs", cpuset_cpus, "/sys/devices/system/cpu/online")?;
     available("memory nodes", cpuset_mems, "/sys/devices/system/node/online")?;
+    if (1..MEMORY_RESERVATION_MIN).contains(memory_reservation_bytes) {
+        return Err(Error::invalid("Minimum memory reservation allowed is 6MB"));
+    }
     if *memory_bytes > 0 && memory_reservation_bytes > memory_bytes {
         return Err(Error::invalid(
             "Minimum memory limit can not be less than memory reservation limit, see usage",
@@ -402,6 +415,11 @@ pub(crate) fn resources(asked: &Resources) -> Result<()> {
         return Err(Error::invalid(format!(
             "invalid MemorySwap: {memory_swap_bytes} is less than -1 (unlimited)"
         )));
+    }
+    if *memory_bytes == 0 && *memory_swap_bytes > 0 {
+        return Err(Error::invalid(
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        ));
     }
     if pids_limit.is_some_and(|limit| limit < -1) {
         return Err(Error::invalid("invalid PidsLimit: less than -1 (unlimited)"));
@@ -530,6 +548,12 @@ mod tests {
         let can = runtime::cgroup::has_realtime();
         refused(realtime, if can { "cannot be higher" } else { "does not support CPU real-time" });
         refused(|c| c.host.resources.memory_swap_bytes = -2, "MemorySwap");
+        refused(|c| c.host.resources.memory_swap_bytes = 50 << 20, "set the Memory limit");
+        refused(|c| c.host.resources.memory_reservation_bytes = 1, "Minimum memory reservation");
+        refused(
+            |c| (c.host.resources.cpu_nanos, c.host.resources.cpu_quota) = (10_000_000, 50_000),
+            "Nano CPUs and CPU Quota",
+        );
         refused(
             |c| c.host.ulimits = vec![Ulimit { name: "nofile".into(), soft: 1 << 62, hard: 1 << 62 }],
             "nofile",

@@ -592,10 +592,10 @@ pub(crate) async fn put(
     let in_mounts = container.mounts.iter().filter(|mount| place.starts_with(&mount.destination));
     match in_mounts.max_by_key(|mount| mount.destination.len()) {
         Some(mount) if !mount.writable => {
-            return Err(Error::Conflict("mounted volume is marked read-only".into()));
+            return Err(Error::invalid("mounted volume is marked read-only"));
         }
         None if container.config.host.read_only => {
-            return Err(Error::Conflict("container rootfs is marked read-only".into()));
+            return Err(Error::invalid("container rootfs is marked read-only"));
         }
         Some(_) | None => {}
     }
@@ -608,15 +608,15 @@ pub(crate) async fn put(
     let bridge = SyncIoBridge::new(tar);
     let event = crate::seen::event::container_event(&container, "extract-to-dir", []);
     let unpacked = with_root(inner, container, path.clone(), move |root, path| {
-        let target = Root {
-            fd: root.resolve(path, OFlags::PATH | OFlags::DIRECTORY)?,
-            ids: root.ids.clone(),
-            _namespace: None,
-            _held: None,
-        };
-        Ok(unpack(&target, bridge, options.keep_type, squash, owner))
+        let fd = root.resolve(path, OFlags::PATH)?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::Directory {
+            return Ok(None);
+        }
+        let target = Root { fd, ids: root.ids.clone(), _namespace: None, _held: None };
+        Ok(Some(unpack(&target, bridge, options.keep_type, squash, owner)))
     });
-    unpacked.await?.map_err(Error::io("unpack into", path))?;
+    let not_a_folder = || Error::invalid("extraction point is not a directory");
+    unpacked.await?.ok_or_else(not_a_folder)?.map_err(Error::io("unpack into", path))?;
     inner.publish(event);
     Ok(())
 }

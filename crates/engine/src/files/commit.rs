@@ -27,6 +27,8 @@ pub struct CommitOptions {
     pub comment: String,
     /// Stop its processes while its files are read.
     pub pause: bool,
+    /// What goes before the container's own configuration.
+    pub config: Option<Box<ContainerConfig>>,
     /// Instructions of a Dockerfile, applied to the configuration.
     pub changes: Vec<String>,
 }
@@ -71,6 +73,10 @@ async fn make(
     base: &image::Digest,
     options: CommitOptions,
 ) -> Result<image::Digest> {
+    let config = match options.config {
+        Some(asked) => Arc::new(merge::merge(*asked, defaults(&container.config))?),
+        None => container.config.clone(),
+    };
     let layer = layer(inner, container).await?;
     let commit = image::Commit {
         reference: options.reference,
@@ -79,7 +85,7 @@ async fn make(
         container: container.id.clone(),
         image: container.config.image.clone(),
         created_by: merge::command(&container.config).join(" "),
-        config: image_config(&container.config),
+        config: image_config(&config),
         changes: options.changes,
     };
     let made = inner.images.commit(base, layer, commit).await;
@@ -126,6 +132,22 @@ pub(crate) fn layer_of(inner: &Inner, upper: PathBuf, changes: Vec<Change>) -> O
         }
         Ok(())
     }))
+}
+
+/// What a container's configuration says where nothing else does.
+fn defaults(config: &ContainerConfig) -> merge::ImageDefaults {
+    merge::ImageDefaults {
+        entrypoint: config.entrypoint.clone().unwrap_or_default(),
+        cmd: config.cmd.clone().unwrap_or_default(),
+        env: config.env.clone(),
+        user: config.user.clone().unwrap_or_default(),
+        working_dir: config.working_dir.clone().unwrap_or_default(),
+        labels: config.labels.clone(),
+        exposed_ports: config.exposed_ports.iter().copied().collect(),
+        volumes: config.volumes.iter().cloned().collect(),
+        stop_signal: config.stop_signal.clone(),
+        healthcheck: config.healthcheck.clone(),
+    }
 }
 
 /// What of a container's configuration its image keeps.

@@ -102,7 +102,7 @@ impl Plan {
             plan.add(wanted, true)?;
         }
         for from in &config.host.volumes_from {
-            let (container, mode) = from.split_once(':').unwrap_or((from, ""));
+            let (container, mode) = volumes_of(from)?;
             for point in others(container)? {
                 let writable = point.writable && !mode.split(',').any(|o| o == "ro");
                 let wanted = Wanted {
@@ -325,29 +325,63 @@ pub(crate) fn clean(path: &str) -> Result<String> {
     Ok(format!("/{}", parts.join("/")))
 }
 
+const ACCESS: &[&str] = &["ro", "readonly", "rw"];
+const PROPAGATION: &[&str] = &["private", "rprivate", "shared", "rshared", "slave", "rslave"];
+const COPY: &[&str] = &["nocopy", "copy"];
+/// What may stand behind a bind: of each kind one.
+const OPTIONS: [&[&str]; 6] =
+    [ACCESS, PROPAGATION, COPY, &["z", "Z"], &["cached", "consistent", "delegated"], &["idmap"]];
+
+/// *Source:* moby `daemon/volume/mounts/linux_parser.go`, `linuxValidMountMode`.
+fn options_of(mode: &str) -> Result<Vec<&str>> {
+    let options: Vec<&str> = mode.split(',').filter(|o| !o.is_empty()).collect();
+    let of = |kind: &[&str]| options.iter().filter(|o| kind.contains(o)).count();
+    let known: usize = OPTIONS.iter().map(|kind| of(kind)).sum();
+    if known < options.len() || OPTIONS.iter().any(|kind| of(kind) > 1) {
+        return Err(Error::invalid(format!("invalid mode: {mode}")));
+    }
+    Ok(options)
+}
+
+/// Reads `container[:options]`, without what goes with the mounts that it has.
+/// *Source:* moby `daemon/volume/mounts/linux_parser.go`, `ParseVolumesFrom`.
+fn volumes_of(text: &str) -> Result<(&str, &str)> {
+    if text.is_empty() {
+        return Err(Error::invalid("volumes-from specification cannot be an empty string"));
+    }
+    let (container, mode) = text.split_once(':').unwrap_or((text, ""));
+    if options_of(mode)?.iter().any(|o| PROPAGATION.contains(o) || COPY.contains(o)) {
+        return Err(Error::invalid(format!("invalid mode: {mode}")));
+    }
+    Ok((container, mode))
+}
+
 /// Reads `source:destination[:options]` or `destination`.
 fn parse_bind(text: &str) -> Result<Wanted> {
     let invalid = || Error::invalid(format!("invalid volume specification: '{text}'"));
     let fields: Vec<&str> = text.split(':').collect();
     let (source, destination, options) = match fields[..] {
         [destination] => ("", destination, ""),
+        ["", ..] => return Err(invalid()),
         [source, destination] => (source, destination, ""),
         [source, destination, options] => (source, destination, options),
         _ => return Err(invalid()),
     };
     let (mut writable, mut no_copy, mut propagation, mut idmap) = (true, false, String::new(), false);
-    for option in options.split(',').filter(|o| !o.is_empty()) {
+    for option in options_of(options)? {
         match option {
             "ro" | "readonly" => writable = false,
             "rw" => writable = true,
             "nocopy" => no_copy = true,
             "idmap" => idmap = true,
-            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
-                propagation = option.to_owned()
-            }
-            "z" | "Z" | "cached" | "consistent" | "delegated" | "copy" => {}
-            other => return Err(Error::invalid(format!("invalid mode: {other}"))),
+            other if PROPAGATION.contains(&other) => propagation = other.to_owned(),
+            _ => {}
         }
+    }
+    if !source.starts_with('/') && !propagation.is_empty() {
+        return Err(Error::invalid(format!(
+            "invalid volume specification: '{text}': invalid mount config for type \"volume\": field BindOptions must not be specified"
+        )));
     }
     let source = if source.starts_with('/') {
         let path = PathBuf::from(clean(source)?);
@@ -376,8 +410,8 @@ fn of_mount(mount: &crate::ask::config::Mount) -> Result<Wanted> {
                 )));
             }
             wanted_propagation = propagation.clone().unwrap_or_default();
-            const WORDS: [&str; 7] = ["", "private", "rprivate", "shared", "rshared", "slave", "rslave"];
-            if !WORDS.contains(&wanted_propagation.as_str()) {
+            let word = wanted_propagation.as_str();
+            if !word.is_empty() && !PROPAGATION.contains(&word) {
                 return Err(Error::invalid(format!(
                     "invalid mount config for type \"bind\": invalid propagation mode: {wanted_propagation}"
                 )));
@@ -442,8 +476,20 @@ mod tests {
         let volume = parse_bind("web:/data:nocopy").unwrap();
         assert!(matches!(volume.source, Source::Volume { no_copy: true, .. }));
         assert!(matches!(parse_bind("/anon").unwrap().source, Source::Volume { .. }));
-        for bad in ["a:b:c:d", "v:relative", "v:/x:what", ""] {
+        for bad in
+            ["a:b:c:d", "v:relative", "v:/x:what", "", ":/x", "/a:/x:ro,rw", "/a:/x:z,Z", "v:/x:rshared"]
+        {
             assert!(parse_bind(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_bind("/a:/x:rw,Z,rshared,cached").unwrap().propagation, "rshared");
+    }
+
+    #[test]
+    fn volumes_of_another_container_are_read_as_docker_reads_them() {
+        assert_eq!(volumes_of("web").unwrap(), ("web", ""));
+        assert_eq!(volumes_of("web:ro,z").unwrap(), ("web", "ro,z"));
+        for bad in ["", "web:what", "web:ro,rw", "web:rshared", "web:nocopy"] {
+            assert_eq!(volumes_of(bad).unwrap_err().kind(), crate::ErrorKind::InvalidParameter, "{bad}");
         }
     }
 

@@ -144,6 +144,9 @@ async fn make(
 ) -> Result<Owner> {
     resolve_containers(inner, &mut config)?;
     for link in &config.host.links {
+        if link.matches(':').count() > 1 {
+            return Err(Error::invalid(format!("bad format for links: {link}")));
+        }
         let other = link.split(':').next().unwrap_or_default();
         inner.inspect(other).map_err(|_| Error::invalid(format!("could not get container for {other}")))?;
     }

@@ -56,6 +56,27 @@ struct Network {
 }
 
 /// Has the shim keep the sockets of the container's name server: questions wait through a daemon's restart.
+/// Judges one more network for a container by the one that it was made for.
+/// *Source:* moby `daemon/container_operations.go`, `updateNetworkSettings`.
+fn may_join(made_for: &NetworkMode, to: &AnyNetwork) -> Result<()> {
+    let without_interfaces = match to {
+        AnyNetwork::Local(local) if !local.has_interfaces() => Some(local.name.as_str()),
+        AnyNetwork::Local(_) | AnyNetwork::Overlay(_) => None,
+    };
+    Err(Error::invalid(match (made_for, without_interfaces) {
+        (NetworkMode::Host | NetworkMode::Container(_), _) => {
+            "container sharing network namespace with another container or host cannot be connected to any other network"
+        }
+        (_, Some("host")) => {
+            "cannot connect container to host network - container must be created in host network mode"
+        }
+        (NetworkMode::None, _) | (_, Some(_)) => {
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+        }
+        (NetworkMode::Bridge | NetworkMode::Named(_) | NetworkMode::Swarm, None) => return Ok(()),
+    }))
+}
+
 fn keep(shim: &runtime::Shim, id: &str, sockets: Option<&network::NameSockets>) {
     if let Some(sockets) = sockets
         && let Err(error) = shim.keep(&sockets.as_fds())
@@ -425,23 +446,15 @@ impl Owner {
 
     pub(crate) async fn connect(&mut self, to: AnyNetwork, endpoint: EndpointConfig) -> Result<()> {
         let container = self.container.name.clone();
-        match self.container.config.host.network_mode {
-            NetworkMode::Host | NetworkMode::Container(_) => {
-                return Err(Error::Conflict(
-                    "container sharing network namespace with another container or host cannot be connected to any other network".into(),
-                ));
-            }
-            NetworkMode::None => {
-                return Err(Error::Conflict(
-                    "container cannot be connected to multiple networks with one of the networks in private (none) mode".into(),
-                ));
-            }
-            NetworkMode::Bridge | NetworkMode::Named(_) | NetworkMode::Swarm => {}
-        }
         let name = to.name().to_owned();
         if self.container.networks.contains_key(&name) {
-            return Err(Error::EndpointExists { container, network: name });
+            // Before it runs it is only noted down where it will be, once. *Source:* moby `updateNetworkSettings`.
+            return match self.container.state.is_running() {
+                true => Err(Error::EndpointExists { container, network: name }),
+                false => Ok(()),
+            };
         }
+        may_join(&self.container.config.host.network_mode, &to)?;
         let made = Endpoint::wanted(&to, &endpoint);
         if self.container.state.is_running() {
             let attachment = match &to {
@@ -487,13 +500,21 @@ impl Owner {
     }
 
     pub(crate) async fn disconnect(&mut self, from: &AnyNetwork) -> Result<()> {
-        let container = self.container.name.clone();
         let name = from.name();
-        if !self.container.networks.contains_key(name) {
-            return Err(Error::NotConnected { container, network: name.to_owned() });
+        let is_running = self.container.state.is_running();
+        if is_running && self.container.config.host.network_mode == NetworkMode::Host && name == "host" {
+            return Err(Error::invalid(
+                "cannot disconnect container from host network - container was created in host network mode",
+            ));
         }
-        if self.container.state.is_running() {
-            let operation = format!("disconnect container {container} from network {name}");
+        if !self.container.networks.contains_key(name) {
+            return Err(Error::NotConnected {
+                container: self.container.id.clone(),
+                network: name.to_owned(),
+            });
+        }
+        if is_running {
+            let operation = format!("disconnect container {} from network {name}", self.container.name);
             let network = &self.inner.network;
             let info = network
                 .disconnect(&self.container.id, &from.id())

@@ -29,8 +29,8 @@ const FACILITIES: [&str; 24] = [
 ];
 const FACILITY: u32 = 3;
 /// What every driver that keeps a file takes.
-const COMMON: [&str; 5] = ["labels", "labels-regex", "env", "env-regex", "tag"];
-const FILE: [&str; 5] = ["max-size", "max-file", "compress", "mode", "max-buffer-size"];
+const COMMON: [&str; 7] = ["labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size"];
+const FILE: [&str; 3] = ["max-size", "max-file", "compress"];
 /// *Limit* of the files of one log: each of them is renamed whenever one is full.
 const FILES_MAX: u32 = 1000;
 const CACHE: [&str; 4] = ["cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"];
@@ -83,6 +83,22 @@ pub(crate) fn check(log: &LogConfig) -> Result<()> {
     }
 }
 
+/// *Source:* moby `daemon/logger/factory.go`, `ValidateLogOpts`.
+fn judge_mode(mode: &str, buffer: Option<&str>) -> Result<()> {
+    if !["", "blocking", "non-blocking"].contains(&mode) {
+        return Err(Error::invalid(format!("logger: logging mode not supported: {mode}")));
+    }
+    match buffer {
+        Some(_) if mode != "non-blocking" => {
+            Err(Error::invalid("logger: max-buffer-size option is only supported with 'mode=non-blocking'"))
+        }
+        Some(text) if size(text).is_none() => {
+            Err(Error::invalid(format!("error parsing option max-buffer-size: invalid size: '{text}'")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// `None` when nothing is kept.
 fn read(log: &LogConfig) -> Result<Option<Asked>> {
     let option = |key: &str| log.options.get(key).map(String::as_str);
@@ -105,6 +121,7 @@ fn read(log: &LogConfig) -> Result<Option<Asked>> {
     if let Some(unknown) = log.options.keys().find(|key| !known(key)) {
         return Err(Error::invalid(format!("unknown log opt '{unknown}' for {driver} log driver")));
     }
+    judge_mode(option("mode").unwrap_or_default(), option("max-buffer-size"))?;
     let max_size_bytes = match option("max-size").or_else(|| option("cache-max-size")) {
         None => Some(LOG_BYTES),
         Some("-1") => None,
@@ -323,6 +340,7 @@ mod tests {
             ("none", &[]),
             ("journald", &[("labels", "a"), ("cache-max-size", "2m")]),
             ("syslog", &[("syslog-address", "udp://127.0.0.1"), ("syslog-facility", "local3")]),
+            ("journald", &[("mode", "non-blocking"), ("max-buffer-size", "4m")]),
             ("syslog", &[("syslog-format", "rfc5424micro"), ("syslog-address", "unixgram:///dev/log")]),
         ] {
             check(&config(driver, options)).unwrap();
@@ -335,6 +353,9 @@ mod tests {
             ("journald", &[("max-size", "1m")], "for journald log driver"),
             ("", &[("max-size", "1"), ("max-file", "1001")], "max-file cannot be more than 1000"),
             ("journald", &[("cache-max-file", "4294967295")], "max-file cannot be more than 1000"),
+            ("", &[("mode", "nope")], "logging mode not supported: nope"),
+            ("local", &[("max-buffer-size", "4m")], "only supported with 'mode=non-blocking'"),
+            ("local", &[("mode", "non-blocking"), ("max-buffer-size", "x")], "invalid size: 'x'"),
             ("syslog", &[("syslog-address", "tcp://x:1")], "only udp://"),
             ("syslog", &[("syslog-facility", "nope")], "invalid syslog facility: nope"),
             ("syslog", &[("syslog-format", "nope")], "Invalid syslog format: nope"),

@@ -83,6 +83,12 @@ impl Inner {
         if let Some(subnet) = config.subnet6 {
             confine::subnet("IPAM.Config.Subnet", subnet.into()).map_err(unfit)?;
         }
+        if matches!(config.driver.as_str(), "host" | "null") {
+            return Err(Error::Forbidden(format!(
+                "only one instance of {:?} network is allowed",
+                config.driver
+            )));
+        }
         if !matches!(config.driver.as_str(), "" | "bridge" | "macvlan") {
             return Err(Error::invalid(format!(
                 "could not find plugin {} in v1 plugin registry: plugin not found",
@@ -246,12 +252,6 @@ impl Inner {
         match &network {
             AnyNetwork::Local(local) if local.is_predefined() && !endpoint.links.is_empty() => {
                 return Err(Error::invalid("EndpointsConfig.Links are for user defined networks"));
-            }
-            AnyNetwork::Local(local) if !local.has_interfaces() => {
-                return Err(Error::Conflict(format!(
-                    "container cannot be connected to network {}",
-                    local.name
-                )));
             }
             AnyNetwork::Local(_) => {}
             AnyNetwork::Overlay(overlay) => overlay::check(overlay, &endpoint)?,

@@ -167,6 +167,40 @@ fn a_container_that_ends_while_it_is_committed_is_committed() {
 }
 
 #[test]
+fn what_is_no_folder_takes_no_archive() {
+    let host = Host::new();
+    let id = host.create(guest(&["park"]));
+    put(&host, &id, "/", "file", "content").unwrap();
+    let refused = |path: &str| put(&host, &id, path, "x", "").unwrap_err().kind();
+    assert_eq!(refused("/file"), engine::ErrorKind::InvalidParameter);
+    assert_eq!(refused("/nothing"), engine::ErrorKind::NotFound);
+}
+
+#[test]
+fn what_a_commit_is_given_goes_before_what_the_container_says() {
+    let host = Host::new();
+    let id = host.create(guest_with(&["park"], |c| {
+        c.env = vec!["KEPT=1".into(), "MINE=old".into()];
+        c.labels = [("kept".into(), "1".into())].into();
+    }));
+    let asked = engine::ContainerConfig {
+        cmd: Some(vec!["other".into()]),
+        env: vec!["MINE=new".into()],
+        labels: [("mine".into(), "2".into())].into(),
+        ..engine::ContainerConfig::default()
+    };
+    let options = engine::CommitOptions { config: Some(Box::new(asked)), ..engine::CommitOptions::default() };
+    let image = host.on(async |engine| {
+        let image = engine.commit(&id, options).await.unwrap();
+        engine.images().find(&image.to_string()).await.unwrap()
+    });
+    let config = &image.config.config;
+    assert_eq!(config.cmd, ["other"]);
+    assert!(config.env.starts_with(&["MINE=new".to_owned(), "KEPT=1".to_owned()]), "{:?}", config.env);
+    assert_eq!(config.labels.keys().collect::<Vec<_>>(), ["kept", "mine"]);
+}
+
+#[test]
 fn files_of_images_are_where_they_would_be() {
     let host = Host::new();
     // Of two layers, and a folder that is in both.

@@ -112,6 +112,45 @@ fn who_listens_hears_of_networks_and_volumes_that_a_container_takes_and_leaves()
 }
 
 #[test]
+fn a_network_more_is_noted_once_before_the_start_and_judged_by_the_one_that_it_was_made_for() {
+    let host = Host::new();
+    let network = |name: &str| NetworkConfig { name: name.into(), ..NetworkConfig::default() };
+    host.on(async |engine| engine.network_create(network("kept")).await.unwrap());
+    let of = |mode: NetworkMode| guest_with(&["park"], |c| c.host.network_mode = mode.clone());
+    let named = |alias: &str| EndpointConfig { aliases: vec![alias.into()], ..EndpointConfig::default() };
+    let connect = |network: &str, id: &str, alias: &str| {
+        host.on(async |engine| engine.network_connect(network, id, named(alias)).await)
+    };
+
+    let id = host.create(of(NetworkMode::Bridge));
+    host.on(async |engine| engine.network_connect("bridge", &id, EndpointConfig::default()).await.unwrap());
+    connect("kept", &id, "first").unwrap();
+    connect("kept", &id, "second").unwrap();
+    assert_eq!(host.inspect(&id).networks["kept"].aliases, ["first"]);
+    host.on(async |engine| engine.start(&id).await.unwrap());
+    let refused = connect("kept", &id, "third").unwrap_err();
+    assert!(matches!(refused, Error::EndpointExists { .. }), "{refused}");
+
+    let judged = |network: &str, id: &str, words: &str| {
+        let refused =
+            host.on(async |engine| engine.network_connect(network, id, EndpointConfig::default()).await);
+        let refused = refused.unwrap_err();
+        assert!(
+            refused.kind() == ErrorKind::InvalidParameter && refused.to_string().contains(words),
+            "{refused}"
+        );
+    };
+    judged("host", &id, "created in host network mode");
+    judged("none", &id, "in private (none) mode");
+    let private = host.create(of(NetworkMode::None));
+    judged("kept", &private, "in private (none) mode");
+    judged("kept", &host.create(of(NetworkMode::Container(id.clone()))), "sharing network namespace");
+    let shown = host.create(of(NetworkMode::Host));
+    judged("kept", &shown, "sharing network namespace");
+    host.on(async |engine| engine.network_connect("host", &shown, EndpointConfig::default()).await.unwrap());
+}
+
+#[test]
 fn a_link_follows_the_address_of_the_container_that_it_leads_to() {
     let host = Host::new();
     let named = |name: &'static str, links: &[&str]| {
