@@ -228,15 +228,27 @@ pub(crate) fn required<M: Field<P>, P>(wire: Option<P>) -> Result<M, Invalid> {
     M::take(wire.ok_or_else(|| Problem::Missing.of(""))?)
 }
 
-/// Gives a pair of types with a hand-written `Field<types::X>` the public conversions and the required form.
+/// Reads a message that earlier versions did not write.
+pub(crate) fn or_default<M: Field<P> + Default, P>(wire: Option<P>) -> Result<M, Invalid> {
+    wire.map_or_else(|| Ok(M::default()), M::take)
+}
+
+/// Gives a pair of types with a hand-written `Field<types::X>` the public conversions and the required form; `later`:
+/// where it is missing an earlier version wrote what it is in, and it is as the model has it by default.
 macro_rules! public {
     ($($model:ty => $wire:ty),* $(,)?) => {$(
+        $crate::convert::public!(@ $model, $wire, $crate::convert::required);
+    )*};
+    (later $model:ty => $wire:ty) => {
+        $crate::convert::public!(@ $model, $wire, $crate::convert::or_default);
+    };
+    (@ $model:ty, $wire:ty, $missing:path) => {
         impl $crate::convert::Field<Option<$wire>> for $model {
             fn put(&self) -> Option<$wire> {
                 Some(self.put())
             }
             fn take(wire: Option<$wire>) -> Result<Self, $crate::convert::Invalid> {
-                $crate::convert::required(wire)
+                $missing(wire)
             }
         }
         impl From<&$model> for $wire {
@@ -250,7 +262,7 @@ macro_rules! public {
                 $crate::convert::Field::take(wire)
             }
         }
-    )*};
+    };
 }
 
 /// Messages whose fields have the model's names: which these are stands in `proto/types.proto` alone. One that is not

@@ -8,7 +8,6 @@ messages! {
     model::NodeSpec => NodeSpec
     model::Node => Node
     model::NodeDescription => NodeDescription
-    model::NodeTls => NodeTls
     model::RootRotation => RootRotation
     model::NodeStatus => NodeStatus
     model::ManagerStatus => ManagerStatus
@@ -28,6 +27,9 @@ messages! {
     model::UserToken => UserToken
     model::AuditRecord => AuditRecord
 }
+
+crate::generated::fields!([model::NodeTls] NodeTls);
+public!(later model::NodeTls => types::NodeTls);
 
 impl Field<types::PersonRole> for PersonRole {
     fn put(&self) -> types::PersonRole {

@@ -640,3 +640,31 @@ fn decoded_tasks_of_one_spec_version_share_the_spec() {
     let mut service = Object::Service(Arc::new(service(Mode::Global, UpdateState::Paused)));
     cache.share(&mut service);
 }
+
+/// One object of each kind and state, as the program of a commit has written it to logs and snapshots.
+const EARLIER: [(&str, &[u8]); 1] = [("85afa86", include_bytes!("earlier/85afa86.bin"))];
+
+#[test]
+fn what_earlier_versions_wrote_is_read_and_nothing_of_it_is_lost() {
+    for (commit, mut written) in EARLIER {
+        let mut kinds = std::collections::HashSet::new();
+        while !written.is_empty() {
+            let wire = types::Object::decode_length_delimited(&mut written).unwrap();
+            let object = Object::try_from(wire.clone());
+            let object = object.unwrap_or_else(|error| panic!("{commit}: {error}: {wire:?}"));
+            let mut again = types::Object::from(&object);
+            if let Some(types::object::Kind::Node(node)) = &mut again.kind
+                && let Some(description) = &mut node.description
+            {
+                assert_eq!(description.tls.take(), Some(types::NodeTls::default()), "it was not known");
+            }
+            assert_eq!(again, wire, "{commit}");
+            kinds.insert(std::mem::discriminant(&object.key()));
+        }
+        assert_eq!(
+            kinds.len(),
+            8,
+            "{commit}: tasks, services, networks, secrets, configs, nodes, stacks, the swarm"
+        );
+    }
+}
