@@ -12,8 +12,7 @@ use crate::{
     inbox::{Done, Observation},
     level, part,
     presence::Silent,
-    random::random_id,
-    reach,
+    random, reach,
     refusals::propose_error,
     roles, rotation,
     shared::Shared,
@@ -175,8 +174,9 @@ async fn turn(shared: &Arc<Shared>) -> Turn {
         networks: acks.into_iter().filter_map(|(subject, index)| Some((subject?, index))).collect(),
     };
     let (view, clock) = (shared.store.view(), shared.time());
+    let mut ids = random::ids();
     let step = tokio::task::spawn_blocking(move || {
-        let mut ids = || random_id().expect("the system has randomness");
+        let mut ids = || ids().expect("the system has randomness");
         (plan::step(&view, clock, &acks, &mut ids), clock.now)
     });
     let begun = Instant::now();

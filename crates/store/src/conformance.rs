@@ -1,7 +1,12 @@
 //! openraft's own suite on our log and state machine.
 
 use crate::{
-    cipher::Dek, machine::Machine, rhythm::Rhythm, snapshot::Snapshots, types::TypeConfig, wal::Log,
+    cipher::Dek,
+    machine::Machine,
+    rhythm::Rhythm,
+    snapshot::Snapshots,
+    types::TypeConfig,
+    wal::{Log, Writing},
 };
 use openraft::{
     StorageError,
@@ -16,7 +21,7 @@ struct Fresh {
     reopened: bool,
 }
 
-fn open(dir: &Path) -> (Log, Machine, std::thread::JoinHandle<()>) {
+fn open(dir: &Path) -> (Log, Machine, Writing) {
     let dek = Dek::new(&[7; 32]);
     let opened = Log::open(Arc::new(Os), &dir.join("log"), &dek, 0, None).unwrap();
     let machine = Machine::new(

@@ -89,7 +89,7 @@ pub async fn salvage(dir: &Path, dek: &Dek, raft_id: u64) -> Result<Salvaged, Op
         }
     };
     drop((reader, log));
-    join(writer).await;
+    writer.ended().await;
     for entry in read? {
         Machine::understands(&tables).map_err(|e| OpenError::Raft(e.to_string()))?;
         let index = entry.log_id.index;
@@ -142,13 +142,6 @@ pub async fn seed(dir: &Path, seed: &Seed, mut tables: Tables) -> Result<(), Ope
     };
     let written = write.await;
     drop(log);
-    join(writer).await;
+    writer.ended().await;
     written.and_then(|()| sys::durable::sync_folder(dir)).map_err(failed)
-}
-
-async fn join(writer: std::thread::JoinHandle<()>) {
-    let joined = tokio::task::spawn_blocking(move || writer.join());
-    if !matches!(joined.await, Ok(Ok(()))) {
-        tracing::warn!("the log's writer thread panicked");
-    }
 }

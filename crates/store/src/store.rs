@@ -14,7 +14,7 @@ use crate::{
     steward,
     supervise::{Failure, reporting_to},
     types::{Place, TypeConfig},
-    wal::{Log, OpenLogError, Reader},
+    wal::{Log, OpenLogError, Reader, Writing},
 };
 use model::{Duration, NodeId};
 use openraft::{Config, Raft, SnapshotPolicy, async_runtime::watch::WatchReceiver as _};
@@ -25,7 +25,6 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    thread::JoinHandle,
 };
 use sys::disk::{Disk, Os};
 use tokio::{sync::watch, task::JoinSet};
@@ -140,7 +139,7 @@ pub struct Store {
     addr: SocketAddr,
     cancel: CancellationToken,
     tasks: JoinSet<Option<()>>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    writer: Mutex<Option<Writing>>,
 }
 
 impl Store {
@@ -276,10 +275,7 @@ impl Store {
         while self.tasks.join_next().await.is_some() {}
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer {
-            let joined = tokio::task::spawn_blocking(move || writer.join());
-            if !matches!(joined.await, Ok(Ok(()))) {
-                tracing::warn!("the log's writer thread panicked");
-            }
+            writer.ended().await;
         }
     }
 }

@@ -37,6 +37,12 @@ pub trait Disk: Debug + Send + Sync {
     /// # Errors
     /// The disk refuses: nobody knows which names are durable.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+
+    /// Tells whether nobody has to wait for it: it may be written to by who has others to serve. Only a disk of a
+    /// simulation is so, in which everything happens on one thread.
+    fn is_at_once(&self) -> bool {
+        false
+    }
 }
 
 /// A file that is open for writing.

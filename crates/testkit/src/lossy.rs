@@ -231,6 +231,7 @@ struct State {
     off: bool,
     /// After so many deeds the power is cut.
     left: Option<usize>,
+    at_once: bool,
 }
 
 /// A disk that is a folder.
@@ -255,7 +256,8 @@ impl Lossy {
 
     fn with(root: &Path, platter: Platter, names: BTreeMap<PathBuf, u64>) -> Self {
         let next = names.len() as u64;
-        let state = State { platter, names, next, deeds: None, lie: None, off: false, left: None };
+        let state =
+            State { platter, names, next, deeds: None, lie: None, off: false, left: None, at_once: false };
         Self { root: root.to_owned(), state: Arc::new(Mutex::new(state)) }
     }
 
@@ -270,6 +272,13 @@ impl Lossy {
     #[must_use]
     pub fn lying(self, lie: Lie) -> Self {
         self.lock().lie = Some(lie);
+        self
+    }
+
+    /// Nobody waits for it: see [`Disk::is_at_once`].
+    #[must_use]
+    pub fn at_once(self) -> Self {
+        self.lock().at_once = true;
         self
     }
 
@@ -327,7 +336,9 @@ impl Lossy {
             }
         }
         let booted = state.platter.after_a_cut(seed).disk(&self.root)?;
-        booted.lock().lie = state.lie;
+        let mut new = booted.lock();
+        (new.lie, new.at_once) = (state.lie, state.at_once);
+        drop(new);
         Ok(booted)
     }
 
@@ -422,6 +433,10 @@ impl Disk for Lossy {
         let name = self.below_root(folder);
         // The real folder need not be synced: this machine's power is not cut.
         self.act(|_| vec![Deed::SyncFolder(name)], || Ok(()))
+    }
+
+    fn is_at_once(&self) -> bool {
+        self.lock().at_once
     }
 }
 

@@ -26,7 +26,8 @@ const LABEL: &str = "value";
 const PATIENCE: Duration = Duration::from_secs(3);
 const CLIENTS: usize = 6;
 
-fn spec(value: u64) -> ConfigSpec {
+/// Returns what a register is that holds this value.
+pub(super) fn register(value: u64) -> ConfigSpec {
     let labels = Labels::from([(LABEL.to_owned(), value.to_string())]);
     ConfigSpec { templated: false, name: "register".into(), labels, data: b"x".to_vec() }
 }
@@ -59,7 +60,7 @@ impl History {
     }
 }
 
-async fn read(control: &mut Control, id: ConfigId) -> Told {
+pub(super) async fn read(control: &mut Control, id: ConfigId) -> Told {
     let request = GetRequest { kind: ObjectKind::Config as i32, id_or_name: id.to_string() };
     match tokio::time::timeout(PATIENCE, control.get(request)).await {
         Ok(Ok(reply)) => {
@@ -73,8 +74,8 @@ async fn read(control: &mut Control, id: ConfigId) -> Told {
     }
 }
 
-async fn replace(control: &mut Control, id: ConfigId, version: u64, value: u64) -> Told {
-    let spec = Some(update_request::Spec::Config((&spec(value)).into()));
+pub(super) async fn replace(control: &mut Control, id: ConfigId, version: u64, value: u64) -> Told {
+    let spec = Some(update_request::Spec::Config((&register(value)).into()));
     let request = UpdateRequest { id: id.to_wire(), version, spec, registry_auth: None };
     match tokio::time::timeout(PATIENCE, control.update(request)).await {
         Ok(Ok(reply)) => Told::Replaced { version: reply.into_inner().version },
@@ -125,7 +126,7 @@ async fn one_order_explains_what_all_clients_of_all_managers_saw() {
     let mut swarm = Swarm::on(links.clone()).await;
     swarm.join_manager().await;
     swarm.join_manager().await;
-    let id = ConfigId(swarm.create(create_request::Spec::Config((&spec(0)).into())).await.unwrap());
+    let id = ConfigId(swarm.create(create_request::Spec::Config((&register(0)).into())).await.unwrap());
     let first = swarm.view().configs.get(&id).unwrap().meta.version;
 
     let history = Arc::new(History {
@@ -192,7 +193,7 @@ async fn a_leader_that_was_replaced_unseen_refuses_nothing_by_what_it_knew() {
     let mut swarm = Swarm::on(links.clone()).await;
     swarm.join_manager().await;
     swarm.join_manager().await;
-    let id = swarm.create(create_request::Spec::Config((&spec(0)).into())).await.map(ConfigId).unwrap();
+    let id = swarm.create(create_request::Spec::Config((&register(0)).into())).await.map(ConfigId).unwrap();
     let old = swarm.managers.iter().position(|m| m.store.leader_now().me).unwrap();
     let [one, other] = [1, 2].map(|n| (old + n) % 3);
     for follower in [one, other] {
@@ -215,7 +216,7 @@ async fn a_leader_that_was_replaced_unseen_refuses_nothing_by_what_it_knew() {
     assert!(!gone(old), "nothing reaches it");
     // A name that is taken as far as it knows; and one that is not there, as it would be told of.
     let limit = Duration::from_secs(15);
-    let again = Some(create_request::Spec::Config((&spec(0)).into()));
+    let again = Some(create_request::Spec::Config((&register(0)).into()));
     let again = CreateRequest { spec: again, registry_auth: None };
     let created = tokio::time::timeout(limit, ask(old).create(again)).await;
     let read = GetRequest { kind: ObjectKind::Config as i32, id_or_name: "nowhere".into() };

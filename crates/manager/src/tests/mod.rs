@@ -10,6 +10,7 @@ mod roles;
 mod sim;
 mod soak;
 pub(crate) mod state;
+mod storm;
 mod swarm;
 mod told;
 mod whole;

@@ -2,7 +2,7 @@
 //! whatever it had of those that were not synced.
 
 use super::{
-    Log, Opened,
+    Log, Opened, Writing,
     open::Limits,
     tests::{dek, entry, id},
 };
@@ -16,7 +16,7 @@ use openraft::{
     RaftLogReader as _,
     storage::{RaftLogStorage as _, RaftLogStorageExt as _},
 };
-use std::{collections::BTreeSet, path::Path, sync::Arc, thread::JoinHandle};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 use testkit::lossy::{Image, Lie, Lossy};
 
 /// Small segments without steps: many files, and little of each.
@@ -28,7 +28,7 @@ const OUTCOMES: u64 = 4;
 /// A member's disk, opened.
 struct Member {
     log: Log,
-    writer: JoinHandle<()>,
+    writer: Writing,
     snapshots: Snapshots,
 }
 

@@ -37,11 +37,11 @@ use std::{
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    thread::JoinHandle,
 };
 use sys::disk::Disk;
 use tokio::sync::{mpsc, oneshot, watch};
 use writer::Op;
+pub(crate) use writer::Writing;
 
 pub use open::OpenLogError;
 
@@ -237,7 +237,7 @@ impl Debug for Op {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) log: Log,
-    pub(crate) writer: JoinHandle<()>,
+    pub(crate) writer: Writing,
     /// Why the log has stopped, once it has.
     pub(crate) failure: watch::Receiver<Option<String>>,
     /// Whether the disk is full, and the log lives on the room that was kept for it.

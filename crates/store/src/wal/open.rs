@@ -3,7 +3,7 @@
 use super::{
     Index, Log, Opened, Place, Reader, Shared,
     segment::{self, Fault, Kind, Record},
-    writer::{Active, META, Writer, read_meta, segment_path, write_meta},
+    writer::{Active, META, Writer, Writing, read_meta, segment_path, write_meta},
 };
 use crate::{
     cipher::Dek,
@@ -169,15 +169,9 @@ pub(super) fn open(
         segment: limits.segment,
         reserve: reserve.clone(),
     };
-    let thread = std::thread::Builder::new()
-        .name("raft-log".to_owned())
-        .spawn(move || {
-            writer.run(queue);
-            drop(lock);
-        })
-        .map_err(OpenLogError::Thread)?;
+    let writing = Writing::begin(writer, queue, lock).map_err(OpenLogError::Thread)?;
     let reader = Reader { shared, dir: Arc::new(dir.to_owned()), dek: dek.clone() };
-    Ok(Opened { log: Log { reader, ops }, writer: thread, failure: failure_watch, low, reserve })
+    Ok(Opened { log: Log { reader, ops }, writer: writing, failure: failure_watch, low, reserve })
 }
 
 /// Returns the sequence numbers of the segments, in order.

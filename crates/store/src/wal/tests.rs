@@ -1,6 +1,6 @@
 //! The log across restarts, crashes and damage.
 
-use super::{Log, OpenLogError, Opened, open::Limits, segment, writer::segment_path};
+use super::{Log, OpenLogError, Opened, Writing, open::Limits, segment, writer::segment_path};
 use crate::{
     cipher::Dek,
     types::{Command, Entry, LogId, Vote},
@@ -15,7 +15,6 @@ use std::{
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
-    thread::JoinHandle,
 };
 use tempfile::TempDir;
 use testkit::lossy::FullAt;
@@ -24,7 +23,7 @@ const LIMITS: Limits = Limits { segment: 64 << 10, cache: 16 << 10, reserve: 64 
 
 struct TestLog {
     log: Log,
-    writer: JoinHandle<()>,
+    writer: Writing,
 }
 
 pub(super) fn dek() -> Dek {

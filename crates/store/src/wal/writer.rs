@@ -1,4 +1,4 @@
-//! The thread that alone writes the log: it takes what has queued up, writes it in one piece, syncs once, and only
+//! The thread that alone writes the log (on disks of tests a task): it takes what has queued up, writes it in one piece, syncs once, and only
 //! then tells those who wait.
 
 use super::{
@@ -18,9 +18,13 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    thread::JoinHandle,
 };
 use sys::disk::{Disk, Open};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
 
 /// Space is taken from the file system in steps of this, or of a whole segment, so that a sync writes no metadata.
 /// *Unit:* bytes.
@@ -77,6 +81,58 @@ struct Group {
     must_sync: bool,
 }
 
+/// Who writes the log.
+#[derive(Debug)]
+pub(crate) enum Writing {
+    /// A thread, which waits for the disk.
+    Thread(JoinHandle<()>),
+    /// A task, on a disk that nobody has to wait for.
+    Task(JoinSet<()>),
+}
+
+impl Writing {
+    /// Begins to write; keeps `lock` until it has ended.
+    pub(super) fn begin(writer: Writer, ops: mpsc::Receiver<Op>, lock: Option<fs::File>) -> io::Result<Self> {
+        if writer.disk.is_at_once() {
+            let mut task = JoinSet::new();
+            task.spawn(async move {
+                writer.run_at_once(ops).await;
+                drop(lock);
+            });
+            return Ok(Self::Task(task));
+        }
+        let thread = std::thread::Builder::new().name("raft-log".to_owned());
+        let thread = thread.spawn(move || {
+            writer.run(ops);
+            drop(lock);
+        });
+        thread.map(Self::Thread)
+    }
+
+    /// Waits until the last record is written, once every sender is gone.
+    pub(crate) async fn ended(self) {
+        let ended = match self {
+            Self::Thread(thread) => {
+                let joined = tokio::task::spawn_blocking(move || thread.join());
+                joined.await.is_ok_and(|joined| joined.is_ok())
+            }
+            Self::Task(mut task) => task.join_next().await.is_some_and(|joined| joined.is_ok()),
+        };
+        if !ended {
+            tracing::warn!("the log's writer panicked");
+        }
+    }
+
+    /// The same for a thread, without a runtime.
+    #[cfg(test)]
+    pub(crate) fn join(self) -> std::thread::Result<()> {
+        match self {
+            Self::Thread(thread) => thread.join(),
+            Self::Task(_) => panic!("it is a task"),
+        }
+    }
+}
+
 pub(super) fn segment_path(dir: &Path, sequence: u64) -> PathBuf {
     dir.join(format!("{sequence:016x}.wal"))
 }
@@ -107,16 +163,29 @@ impl Active {
 
 impl Writer {
     /// Runs until every sender is gone.
-    pub(super) fn run(mut self, mut ops: mpsc::Receiver<Op>) {
+    fn run(mut self, mut ops: mpsc::Receiver<Op>) {
         let mut queue = Vec::with_capacity(GROUP);
         while ops.blocking_recv_many(&mut queue, GROUP) > 0 {
-            let mut group = Group::default();
-            for op in queue.drain(..) {
-                self.take(op, &mut group);
-            }
-            self.flush(&mut group);
+            self.take_all(&mut queue);
         }
         self.close();
+    }
+
+    /// The same, where nobody minds that a disk is waited for.
+    async fn run_at_once(mut self, mut ops: mpsc::Receiver<Op>) {
+        let mut queue = Vec::with_capacity(GROUP);
+        while ops.recv_many(&mut queue, GROUP).await > 0 {
+            self.take_all(&mut queue);
+        }
+        self.close();
+    }
+
+    fn take_all(&mut self, queue: &mut Vec<Op>) {
+        let mut group = Group::default();
+        for op in queue.drain(..) {
+            self.take(op, &mut group);
+        }
+        self.flush(&mut group);
     }
 
     /// Has the last word, so that damage to the tail after an orderly end is told from a torn write.

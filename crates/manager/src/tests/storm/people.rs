@@ -1,0 +1,477 @@
+//! What people ask of the managers of a storm, each of any of them, and what they were told.
+
+use super::{Random, Storm};
+use crate::tests::{
+    linear::{read, register, replace},
+    state::service_spec,
+    swarm::Control,
+};
+use model::*;
+use proto::{
+    WireId as _,
+    control::{
+        CreateRequest, GetRequest, ListRequest, RemoveRequest, UpdateRequest, create_request, update_request,
+    },
+    types::{self, ObjectKind},
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use testkit::history::{Asked, Operation, Told};
+use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+/// A person waits so long for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PEOPLE: usize = 5;
+const CLIENTS: usize = 4;
+const SERVICES_MAX: usize = 4;
+const OTHERS_MAX: usize = 4;
+const PORTS: u16 = 3;
+
+/// What people know of an object that they made.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) kind: ObjectKind,
+    pub(super) name: String,
+    /// Of its spec, as last acknowledged.
+    pub(super) version: u64,
+    /// Somebody asked for its removal; whether it is there, only the answer says.
+    pub(super) going: bool,
+    pub(super) gone: bool,
+}
+
+/// What people were told.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    pub(super) objects: BTreeMap<(i32, u128), Known>,
+    pub(super) history: Vec<Operation>,
+    names: u64,
+    pub(super) answered: usize,
+    /// What must not be and was.
+    pub(super) wrong: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct People {
+    pub(super) memory: Arc<Mutex<Memory>>,
+    start: Instant,
+}
+
+impl People {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to ask; ends when told to stop, having answered for what was under way.
+    pub(super) fn begin(
+        storm: &Storm,
+        id: ConfigId,
+        stop: &CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
+        let this = Self { memory: Arc::default(), start: Instant::now() };
+        for number in 0..PEOPLE {
+            let person = Person {
+                people: this.clone(),
+                managers: storm.dials(),
+                random: Random::new(storm.seed.wrapping_mul(1000) + 100 + number as u64),
+                nodes: storm.workers.iter().map(|worker| worker.node).collect(),
+            };
+            tasks.spawn(person.live(stop.clone()));
+        }
+        for client in 0..CLIENTS {
+            let random = Random::new(storm.seed.wrapping_mul(1000) + 200 + client as u64);
+            tasks.spawn(this.clone().work(client, storm.dials(), id, random, stop.clone()));
+        }
+        this
+    }
+
+    fn record(&self, operation: Operation) {
+        let mut memory = self.lock();
+        memory.answered += usize::from(operation.told != Told::Unknown);
+        memory.history.push(operation);
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap()
+    }
+
+    /// Reads a register and writes it, each time the version that was seen last.
+    async fn work(
+        self,
+        client: usize,
+        managers: Vec<Dial>,
+        id: ConfigId,
+        mut random: Random,
+        stop: CancellationToken,
+    ) {
+        let mut known = 0;
+        for number in 0_u64.. {
+            if stop.is_cancelled() {
+                return;
+            }
+            let mut control = managers[random.below(managers.len())]();
+            let began = self.now();
+            let (asked, told) = if known == 0 || random.once_in(2) {
+                (Asked::Read, read(&mut control, id).await)
+            } else {
+                let value = (client as u64 + 1) * 1_000_000 + number;
+                (Asked::Replace { version: known, value }, replace(&mut control, id, known, value).await)
+            };
+            let ended = self.now().max(began + 1);
+            known = match told {
+                Told::Holds { version, .. } | Told::Replaced { version } => version,
+                Told::Refused => 0,
+                Told::Unknown => known,
+            };
+            self.record(Operation { client, began, ended, asked, told });
+            tokio::time::sleep(random.millis(20, 200)).await;
+        }
+    }
+}
+
+pub(super) type Dial = Box<dyn Fn() -> Control + Send + Sync>;
+
+/// Returns the register's first spec.
+pub(super) fn first_register() -> create_request::Spec {
+    create_request::Spec::Config((&register(0)).into())
+}
+
+struct Person {
+    people: People,
+    managers: Vec<Dial>,
+    random: Random,
+    nodes: Vec<NodeId>,
+}
+
+impl Person {
+    async fn live(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let at = self.random.below(self.managers.len());
+            let control = self.managers[at]();
+            // What was asked for and not answered may be done all the same: that is taken note of before.
+            if tokio::time::timeout(PATIENCE, self.act(control)).await.is_ok_and(|answer| answer.is_ok()) {
+                self.people.lock().answered += 1;
+            }
+            tokio::time::sleep(self.random.millis(50, 600)).await;
+        }
+    }
+
+    async fn act(&mut self, control: Control) -> Result<(), Status> {
+        match self.random.below(16) {
+            0..=2 => self.create_service(control).await,
+            3 => self.create_other(control).await,
+            4 | 5 => {
+                let replicas = 1 + self.random.below(4) as u64;
+                self.edit_service(control, |spec| {
+                    if matches!(spec.mode, Mode::Replicated { .. }) {
+                        spec.mode = Mode::Replicated { replicas };
+                    }
+                })
+                .await
+            }
+            6..=8 => {
+                let order =
+                    if self.random.once_in(2) { UpdateOrder::StartFirst } else { UpdateOrder::StopFirst };
+                let mark = self.random.below(1000);
+                self.edit_service(control, |spec| {
+                    Arc::make_mut(&mut spec.task).container.env = vec![format!("MARK={mark}")];
+                    spec.update.order = order;
+                })
+                .await
+            }
+            9 => self.roll_back(control).await,
+            10 => self.remove(control, ObjectKind::Service).await,
+            11 => {
+                let kinds = [ObjectKind::Network, ObjectKind::Secret, ObjectKind::Config];
+                let kind = kinds[self.random.below(kinds.len())];
+                self.remove(control, kind).await
+            }
+            12 | 13 => self.set_availability(control).await,
+            _ => self.look(control).await,
+        }
+    }
+
+    /// Returns an object of this kind that nobody wants removed.
+    fn some(&mut self, kind: ObjectKind) -> Option<(u128, Known)> {
+        let memory = self.people.lock();
+        let of_kind = memory.objects.iter().filter(|((of, _), known)| *of == kind as i32 && !known.going);
+        let of_kind: Vec<_> = of_kind.map(|((_, id), known)| (*id, known.clone())).collect();
+        drop(memory);
+        (!of_kind.is_empty()).then(|| of_kind[self.random.below(of_kind.len())].clone())
+    }
+
+    fn count(&self, kind: ObjectKind) -> usize {
+        let memory = self.people.lock();
+        memory.objects.iter().filter(|((of, _), known)| *of == kind as i32 && !known.gone).count()
+    }
+
+    fn name(&self, word: &str) -> String {
+        let mut memory = self.people.lock();
+        memory.names += 1;
+        format!("{word}{}", memory.names)
+    }
+
+    async fn create(
+        &self,
+        mut control: Control,
+        kind: ObjectKind,
+        name: String,
+        spec: create_request::Spec,
+    ) -> Result<(), Status> {
+        let request = CreateRequest { spec: Some(spec), registry_auth: None };
+        let reply = control.create(request).await?.into_inner();
+        let known = Known { kind, name, version: reply.version, going: false, gone: false };
+        let id = ServiceId::from_wire(&reply.id).unwrap().0;
+        self.people.lock().objects.insert((kind as i32, id), known);
+        Ok(())
+    }
+
+    async fn create_service(&mut self, control: Control) -> Result<(), Status> {
+        if self.count(ObjectKind::Service) >= SERVICES_MAX {
+            return Ok(());
+        }
+        let name = self.name("service");
+        let mut spec = service_spec(&name);
+        spec.mode = match self.random.below(5) {
+            0 => Mode::Global,
+            n => Mode::Replicated { replicas: n as u64 },
+        };
+        spec.update.delay = Duration::ZERO;
+        spec.update.monitor = Duration::from_millis(200);
+        spec.update.on_failure = FailureAction::Continue;
+        spec.rollback = spec.update.clone();
+        let task = Arc::make_mut(&mut spec.task);
+        task.restart.delay = Duration::from_millis(100);
+        task.container.image = ["web", "web", "flaky", "bomb"][self.random.below(4)].to_owned();
+        task.container.stop_grace_period = Some(Duration::from_secs(2));
+        if self.random.once_in(2)
+            && let Some((network, _)) = self.some(ObjectKind::Network)
+        {
+            task.networks = vec![NetworkAttachmentSpec::new(NetworkId(network), Vec::new())];
+        }
+        if self.random.once_in(3)
+            && let Some((secret, known)) = self.some(ObjectKind::Secret)
+        {
+            task.container.secrets.push(FileRef {
+                id: SecretId(secret),
+                name: known.name,
+                target: "s".into(),
+                uid: "0".into(),
+                gid: "0".into(),
+                mode: 0o444,
+            });
+        }
+        if self.random.once_in(2) {
+            spec.endpoint.ports = vec![PortConfig {
+                name: String::new(),
+                protocol: Protocol::Tcp,
+                target: 80,
+                published: 8000 + u16::try_from(self.random.below(PORTS.into())).unwrap(),
+                mode: PublishMode::Ingress,
+            }];
+        }
+        let spec = create_request::Spec::Service((&spec).into());
+        self.create(control, ObjectKind::Service, name, spec).await
+    }
+
+    async fn create_other(&mut self, control: Control) -> Result<(), Status> {
+        let kinds = [ObjectKind::Network, ObjectKind::Secret, ObjectKind::Config];
+        let kind = kinds[self.random.below(kinds.len())];
+        if self.count(kind) >= OTHERS_MAX {
+            return Ok(());
+        }
+        let name = self.name("other");
+        let spec = match kind {
+            ObjectKind::Network => {
+                create_request::Spec::Network((&NetworkSpec::new(&name, NetworkDriver::Overlay)).into())
+            }
+            ObjectKind::Secret => create_request::Spec::Secret(
+                (&SecretSpec {
+                    templated: false,
+                    name: name.clone(),
+                    labels: Labels::new(),
+                    data: SecretBytes(b"x".to_vec()),
+                })
+                    .into(),
+            ),
+            _ => create_request::Spec::Config(
+                (&ConfigSpec {
+                    templated: false,
+                    name: name.clone(),
+                    labels: Labels::new(),
+                    data: b"x".to_vec(),
+                })
+                    .into(),
+            ),
+        };
+        self.create(control, kind, name, spec).await
+    }
+
+    /// Returns an object as it is now; what is known to be there, and is not, is noted.
+    async fn get(
+        &self,
+        control: &mut Control,
+        kind: ObjectKind,
+        id: u128,
+    ) -> Result<Option<types::object::Kind>, Status> {
+        let id_or_name = ServiceId(id).to_string();
+        match control.get(GetRequest { kind: kind as i32, id_or_name }).await {
+            Ok(reply) => Ok(reply.into_inner().kind),
+            Err(status) => {
+                let mut memory = self.people.lock();
+                let known = memory.objects.get(&(kind as i32, id)).filter(|known| !known.going).cloned();
+                if let Some(known) = known
+                    && status.code() == tonic::Code::NotFound
+                {
+                    memory
+                        .wrong
+                        .get_or_insert_with(|| format!("{known:?} was made, and a read says {status}"));
+                }
+                Err(status)
+            }
+        }
+    }
+
+    async fn edit_service(
+        &mut self,
+        mut control: Control,
+        change: impl FnOnce(&mut ServiceSpec),
+    ) -> Result<(), Status> {
+        let Some((id, _)) = self.some(ObjectKind::Service) else { return Ok(()) };
+        let Some(types::object::Kind::Service(service)) =
+            self.get(&mut control, ObjectKind::Service, id).await?
+        else {
+            return Ok(());
+        };
+        let service = Service::try_from(service).unwrap();
+        let mut spec = (*service.spec).clone();
+        change(&mut spec);
+        let spec = update_request::Spec::Service((&spec).into());
+        self.update(control, ObjectKind::Service, id, service.spec_version, spec).await
+    }
+
+    async fn roll_back(&mut self, mut control: Control) -> Result<(), Status> {
+        let Some((id, _)) = self.some(ObjectKind::Service) else { return Ok(()) };
+        let Some(types::object::Kind::Service(service)) =
+            self.get(&mut control, ObjectKind::Service, id).await?
+        else {
+            return Ok(());
+        };
+        let version = Service::try_from(service).unwrap().spec_version;
+        self.update(control, ObjectKind::Service, id, version, update_request::Spec::Rollback(true)).await
+    }
+
+    async fn update(
+        &self,
+        mut control: Control,
+        kind: ObjectKind,
+        id: u128,
+        version: u64,
+        spec: update_request::Spec,
+    ) -> Result<(), Status> {
+        let request =
+            UpdateRequest { id: ServiceId(id).to_wire(), version, spec: Some(spec), registry_auth: None };
+        let reply = control.update(request).await?.into_inner();
+        let mut memory = self.people.lock();
+        if let Some(known) = memory.objects.get_mut(&(kind as i32, id)) {
+            known.version = known.version.max(reply.version);
+        }
+        Ok(())
+    }
+
+    async fn remove(&mut self, mut control: Control, kind: ObjectKind) -> Result<(), Status> {
+        let Some((id, _)) = self.some(kind) else { return Ok(()) };
+        let going = |people: &People, going: bool, gone: bool| {
+            if let Some(known) = people.lock().objects.get_mut(&(kind as i32, id)) {
+                (known.going, known.gone) = (going, gone);
+            }
+        };
+        going(&self.people, true, false);
+        let request = RemoveRequest { kind: kind as i32, id: id.to_be_bytes().to_vec(), force: false };
+        match control.remove(request).await {
+            Ok(_) => going(&self.people, true, true),
+            // It is used, and stays.
+            Err(status) if status.code() == tonic::Code::InvalidArgument => {
+                going(&self.people, false, false);
+                return Err(status);
+            }
+            Err(status) => return Err(status),
+        }
+        Ok(())
+    }
+
+    async fn set_availability(&mut self, mut control: Control) -> Result<(), Status> {
+        let node = self.nodes[self.random.below(self.nodes.len())];
+        let availability =
+            [Availability::Active, Availability::Drain, Availability::Pause][self.random.below(3)];
+        set_availability(&mut control, node, availability).await
+    }
+
+    /// Lists what there is: everything that is known to be there is.
+    async fn look(&mut self, mut control: Control) -> Result<(), Status> {
+        let kinds = [ObjectKind::Service, ObjectKind::Network, ObjectKind::Secret, ObjectKind::Config];
+        let kind = kinds[self.random.below(kinds.len())];
+        let before: Vec<(u128, Known)> = {
+            let memory = self.people.lock();
+            let of_kind = memory.objects.iter().filter(|((of, _), known)| *of == kind as i32 && !known.going);
+            of_kind.map(|((_, id), known)| (*id, known.clone())).collect()
+        };
+        let mut chunks = control.list(ListRequest { kind: kind as i32 }).await?.into_inner();
+        let mut there = BTreeMap::new();
+        while let Some(chunk) = chunks.message().await? {
+            for object in chunk.objects {
+                let object = Object::try_from(object).unwrap();
+                there.insert(id_of(&object), object.version());
+            }
+        }
+        let mut memory = self.people.lock();
+        for (id, known) in before {
+            // Somebody may have removed it meanwhile.
+            let going = memory.objects.get(&(kind as i32, id)).is_none_or(|known| known.going);
+            let listed = there.get(&id);
+            if !going && listed.is_none_or(|version| *version < known.version) {
+                memory
+                    .wrong
+                    .get_or_insert_with(|| format!("{known:?} was made, and is listed as {listed:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn id_of(object: &Object) -> u128 {
+    match object.key() {
+        ObjectRef::Service(id) => id.0,
+        ObjectRef::Network(id) => id.0,
+        ObjectRef::Secret(id) => id.0,
+        ObjectRef::Config(id) => id.0,
+        other => panic!("nobody asked for {other:?}"),
+    }
+}
+
+/// Sets what a node is to do.
+///
+/// # Errors
+/// As the person is told.
+pub(super) async fn set_availability(
+    control: &mut Control,
+    id: NodeId,
+    availability: Availability,
+) -> Result<(), Status> {
+    let request = GetRequest { kind: ObjectKind::Node as i32, id_or_name: id.to_string() };
+    let Some(types::object::Kind::Node(node)) = control.get(request).await?.into_inner().kind else {
+        panic!("a node was asked for");
+    };
+    let node = Node::try_from(node).unwrap();
+    if node.spec.availability == availability {
+        return Ok(());
+    }
+    let spec = NodeSpec { availability, ..node.spec };
+    let spec = Some(update_request::Spec::Node((&spec).into()));
+    let request = UpdateRequest { id: id.to_wire(), version: node.meta.version, spec, registry_auth: None };
+    control.update(request).await.map(drop)
+}
