@@ -1,4 +1,4 @@
-//! `rswarm doctor security` on hosts that keep their promises, and on one that does not.
+//! `rswarm doctor` and `rswarm doctor security` on hosts that keep their promises, and on one that does not.
 
 use crate::{SOON, lab, load_hello, swarm, wait_for_replicas};
 use serde_json::Value;
@@ -35,13 +35,15 @@ impl Examined {
 
 /// Runs the doctor on host `n`, beside its daemon.
 fn examine(lab: &mut Lab, n: u8, more: &[&str]) -> Examined {
+    run(lab, n, &[&["security"], more].concat())
+}
+
+fn run(lab: &mut Lab, n: u8, about: &[&str]) -> Examined {
     let (home, socket) =
         (format!("HOME={}", lab.dir().display()), format!("unix://{}", lab.socket(n).display()));
     let program = env!("CARGO_BIN_EXE_rswarm");
-    let args = [
-        &["/usr/bin/env", home.as_str(), program, "-H", socket.as_str(), "doctor", "security", "--json"],
-        more,
-    ];
+    let args =
+        [&["/usr/bin/env", home.as_str(), program, "-H", socket.as_str(), "doctor"], about, &["--json"]];
     let ended = lab.exec(n, &args.concat()).expect("a program").wait(SOON).expect("its end");
     read(ended.code, &ended.stdout)
 }
@@ -168,4 +170,51 @@ fn what_was_opened_is_found_with_and_without_a_daemon() {
     examined.says("settings", "bad", "10.0.0.0/8");
     examined.says("published ports", "ok", "as it should be");
     examined.says("privileged containers", "unknown", "needs the daemon");
+}
+
+#[test]
+fn a_host_is_looked_at_as_a_whole_and_so_are_its_ways_to_others() {
+    let mut lab = swarm(3, 3);
+    let healthy = run(&mut lab, 1, &[]);
+    assert_eq!(healthy.in_state("bad"), [""; 0]);
+    assert_eq!(healthy.code, 0);
+    for check in
+        ["daemon", "settings", "namespaces", "overlay file system", "membership", "nodes", "versions"]
+    {
+        assert_eq!(healthy.state(check), "ok", "{check}");
+    }
+    healthy.says("node port", "ok", "of 2 other nodes");
+    healthy.says("packet size", "ok", "of 2 other nodes");
+    healthy.says("managers", "ok", "3 of 3 managers are reached; 1 can be lost");
+
+    fs::write(lab.dir().join("h1/daemon.toml"), "storage-driver = \"btrfs\"\n").expect("the settings");
+    lab.tell("kill-daemon 3").expect("its daemon to end");
+    let sick = run(&mut lab, 1, &[]);
+    sick.says("settings", "warn", "line 1: storage-driver");
+    sick.says("node port", "bad", "host3 at 198.18.0.3:2377 refuses");
+    assert_eq!(sick.code, 1);
+    // From outside of its network the ways to others are not said to be well.
+    let text = lab.rswarm(1, &["doctor"]).stdout;
+    for line in ["the disk is fast enough, and has room  [disk]", "another net namespace", " bad, "] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
+}
+
+#[test]
+#[ignore = "oracle: nft"]
+fn a_firewall_between_hosts_is_found_by_what_it_does() {
+    let mut lab = swarm(3, 3);
+    for rule in [
+        "add table inet other",
+        "add chain inet other in { type filter hook input priority 0 ; }",
+        "add rule inet other in tcp dport 2377 drop",
+        "add rule inet other in udp dport 4789 reject",
+    ] {
+        let words: Vec<&str> = ["/usr/sbin/nft"].into_iter().chain(rule.split(' ')).collect();
+        assert_eq!(lab.exec(2, &words).expect("a program").wait(SOON).expect("its end").code, 0, "{rule}");
+    }
+    let sick = run(&mut lab, 1, &[]);
+    sick.says("node port", "bad", "host2 at 198.18.0.2:2377 does not answer");
+    sick.says("overlay port", "bad", "host2 at 198.18.0.2:4789/udp refuses");
+    assert_eq!(sick.code, 1);
 }

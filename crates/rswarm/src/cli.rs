@@ -33,7 +33,7 @@ pub(crate) use flags::{
     ContainerFlags, CreateArgs, LeaveFlags, LimitFlags, Pull, ResourceFlags, RunArgs, SignalFlags, StartFlags,
 };
 pub(crate) use host::{
-    DaemonArgs, DfArgs, Doctor, DoctorArgs, EventsArgs, PruneArgs, System, SystemPruneArgs,
+    DaemonArgs, DfArgs, Doctor, DoctorAbout, DoctorArgs, EventsArgs, PruneArgs, System, SystemPruneArgs,
 };
 pub(crate) use image::{
     BuildArgs, BuildLimits, Builder, HistoryArgs, Image, ImagesArgs, ImportArgs, LoadArgs, LoginArgs,
@@ -155,8 +155,9 @@ pub(crate) enum Command {
     User(User),
     /// Show what was done to the swarm, and by whom.
     Audit(AuditArgs),
-    /// Look for what is wrong with this host.
-    #[command(subcommand)]
+    /// Look for what is wrong with this host, and say what to type.
+    ///
+    /// The exit code is 1 if something keeps it from its work.
     Doctor(Doctor),
     /// Stacks: what was deployed together, and its history.
     #[command(subcommand)]

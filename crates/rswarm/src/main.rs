@@ -215,7 +215,7 @@ async fn ask(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Service(command) => return service::run(client, command).await,
         Command::User(command) => user::run(client, command).await?,
         Command::Audit(args) => user::audit(client, &args).await?,
-        Command::Doctor(cli::Doctor::Security(args)) => return doctor::security(client, &args).await,
+        Command::Doctor(args) => return doctor::run(client, &args).await,
         Command::Stack(command) => return stack::run(client, command).await,
         Command::Image(command) => image::run(client, command).await?,
         Command::Secret(command) => objects::secret(client, command).await?,

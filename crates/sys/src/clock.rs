@@ -29,6 +29,21 @@ pub fn nanos() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
+/// Returns true while something (NTP) holds this host's clock to another one. Source: adjtimex(2), `STA_UNSYNC`.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn is_held() -> rustix::io::Result<bool> {
+    // JUSTIFICATION: rustix has no adjtimex.
+    // SAFETY: all zero is a valid `timex`, and asks only.
+    let mut asked: libc::timex = unsafe { std::mem::zeroed() };
+    // JUSTIFICATION: as above.
+    // SAFETY: the kernel writes into the struct that is given, and changes nothing when `modes` is 0.
+    let state = unsafe { libc::adjtimex(&raw mut asked) };
+    crate::process::check(state.into())?;
+    Ok(asked.status & libc::STA_UNSYNC == 0)
+}
+
 fn shifted(time: SystemTime, seconds: i64) -> SystemTime {
     let by = Duration::from_secs(seconds.unsigned_abs());
     let shifted = if seconds < 0 { time.checked_sub(by) } else { time.checked_add(by) };

@@ -1,6 +1,6 @@
 //! What is known of a host before it is judged.
 
-use super::Finding;
+use super::{Finding, probes::Probes};
 use crate::Settings;
 use docker_api::{
     client::{Client, Error},
@@ -64,6 +64,8 @@ pub struct Host {
     pub(super) home: Option<PathBuf>,
     /// Our own user id.
     pub(super) uid: u32,
+    /// What was tried; see [`Host::try_out`].
+    pub(super) probes: Option<Probes>,
 }
 
 impl Host {
@@ -93,6 +95,7 @@ impl Host {
             apart,
             home: std::env::var_os("HOME").map(PathBuf::from),
             uid: rustix::process::geteuid().as_raw(),
+            probes: None,
             place,
         }
     }
@@ -115,7 +118,7 @@ impl Host {
             let pid = self.place.daemon.unwrap_or_default();
             return Err(Finding::unknown(
                 format!("the daemon is in another {kind} namespace than this command"),
-                format!("nsenter --all --target {pid} rswarm doctor security"),
+                format!("nsenter --all --target {pid} rswarm doctor, with the words you typed"),
             ));
         }
         Ok(())

@@ -1,5 +1,6 @@
-//! What `rswarm doctor` finds on a host: each promise of the README's security table with the checks that look whether
-//! this host keeps it. Looks, and changes nothing.
+//! What `rswarm doctor` finds on a host. `security`: each promise of the README's security table with the checks that look
+//! whether this host keeps it; without that word: whether the host can do its work (`whole`). Looks, and changes nothing;
+//! what takes a try (`probes`) leaves nothing behind.
 //!
 //! ```text
 //!  Host::look ── files, kernel, the daemon's answers ──> Host ── each Check, a plain function ──> Row
@@ -7,20 +8,25 @@
 //!
 //! What cannot be looked at (no daemon, not root) is said to be unknown, never to be well.
 //!
-//! *Start reading at* [`examine`], then `promises::SECURITY`.
+//! *Start reading at* [`examine`], then `promises::SECURITY` and `whole::HOST`.
 
 mod containers;
 mod door;
 mod files;
 mod host;
 mod kernel;
+mod probes;
 mod promises;
 mod swarm;
 #[cfg(test)]
 mod tests;
+mod whole;
+#[cfg(test)]
+mod whole_tests;
 
 pub use host::{Answers, Asked, Daemon, Host, Place};
 pub use promises::{Kept, Promise, SECURITY};
+pub use whole::HOST;
 
 /// How well a host keeps what a check is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

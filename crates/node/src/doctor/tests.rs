@@ -18,7 +18,7 @@ const NOW: i64 = 20_000 * DAY;
 const DAEMON: u32 = 4242;
 const CONTAINER: u32 = 77;
 
-fn read<T: types::Wire>(value: &Value) -> T {
+pub(super) fn read<T: types::Wire>(value: &Value) -> T {
     types::parse(value.to_string().as_bytes()).unwrap()
 }
 
@@ -64,7 +64,7 @@ fn settings() -> Settings {
     settings
 }
 
-fn host(root: &Path) -> Host {
+pub(super) fn host(root: &Path) -> Host {
     chmod(root, 0o755);
     let place = Place {
         data_root: root.join("data"),
@@ -137,6 +137,7 @@ fn host(root: &Path) -> Host {
         }),
         forward_dropped: Ok(true),
         other_firewalls: Ok(network::OtherFirewalls::default()),
+        probes: None,
         now: model::Timestamp(NOW),
         apart: Vec::new(),
         home: Some(root.join("home")),
@@ -144,7 +145,7 @@ fn host(root: &Path) -> Host {
     }
 }
 
-fn node(state: &str, message: &str) -> Value {
+pub(super) fn node(state: &str, message: &str) -> Value {
     json!({
         "ID": "n", "Version": {"Index": 1}, "Spec": {"Role": "worker", "Availability": "active"},
         "Description": {"Hostname": "one"}, "Status": {"State": state, "Message": message},
@@ -166,7 +167,7 @@ fn certificate(began: i64, ends: i64) -> String {
     root.sign_csr_at(at, &csr, model::NodeId(7), model::Role::Manager, model::ClusterId(5), life).unwrap()
 }
 
-fn answers(host: &mut Host) -> &mut Answers {
+pub(super) fn answers(host: &mut Host) -> &mut Answers {
     match &mut host.daemon {
         Daemon::Up(answers) => answers,
         Daemon::Down(why) => panic!("{why}"),
@@ -192,7 +193,7 @@ fn clustered(host: &mut Host, pointer: &str, value: Value) {
     answers(host).info = Ok(read(&info(&cluster)));
 }
 
-fn plant(host: &Host, path: &str, text: &str) {
+pub(super) fn plant(host: &Host, path: &str, text: &str) {
     write(&host.root.join(path), text, 0o600);
 }
 

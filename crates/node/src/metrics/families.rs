@@ -78,15 +78,6 @@ impl Families {
         written.expect("a String takes everything");
         to
     }
-
-    /// Returns the value of one row.
-    #[cfg(test)]
-    pub(super) fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<&Value> {
-        let has = |row: &&(Labels, Value)| {
-            labels.iter().all(|(key, value)| row.0.iter().any(|(k, v)| k == key && v == value))
-        };
-        self.0.get(name)?.rows.iter().find(has).map(|(_, value)| value)
-    }
 }
 
 impl Collector for Families {

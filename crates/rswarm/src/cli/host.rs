@@ -58,9 +58,18 @@ pub(crate) enum System {
     Shutdown,
 }
 
+// Without a word more: whether this host can do its work. What is shown of it stands with the command.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Doctor {
+    #[command(subcommand)]
+    pub(crate) about: Option<DoctorAbout>,
+    #[command(flatten)]
+    pub(crate) args: DoctorArgs,
+}
+
 #[derive(Debug, Subcommand)]
-#[command(defer = true)]
-pub(crate) enum Doctor {
+pub(crate) enum DoctorAbout {
     /// Show which promises of security this host keeps, and what to type where it does not.
     ///
     /// The exit code is 1 if something is open to somebody it should not be open to.

@@ -1,7 +1,7 @@
 //! `rswarm doctor`: what is wrong with this host, in the README's words.
 
 use crate::{
-    cli::{Cli, Command, DaemonArgs, DoctorArgs},
+    cli::{Cli, Command, DaemonArgs, Doctor, DoctorAbout, DoctorArgs},
     output,
 };
 use anyhow::{Context, Result, bail};
@@ -19,10 +19,17 @@ use std::{
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/rswarm/daemon.toml";
 
 /// Prints a line per check. The exit code is 1 if one of them is bad.
-pub(crate) async fn security(client: &Client, args: &DoctorArgs) -> Result<ExitCode> {
+pub(crate) async fn run(client: &Client, args: &Doctor) -> Result<ExitCode> {
+    let (args, promises, tries) = match &args.about {
+        Some(DoctorAbout::Security(args)) => (args, doctor::SECURITY, false),
+        None => (&args.args, doctor::HOST, true),
+    };
     let place = place(client.host(), args).await?;
-    let host = doctor::Host::look(place, client).await;
-    let rows = doctor::examine(doctor::SECURITY, &host);
+    let mut host = doctor::Host::look(place, client).await;
+    if tries {
+        host.try_out().await;
+    }
+    let rows = doctor::examine(promises, &host);
     let text = if args.json { serde_json::to_string_pretty(&as_json(&rows))? } else { as_text(&rows) };
     output::line(&text)?;
     let bad = rows.iter().any(|row| row.finding.state == State::Bad);
@@ -67,9 +74,7 @@ fn as_text(rows: &[Row]) -> String {
 /// Finds out where the daemon of this host keeps its things.
 async fn place(host: &Host, args: &DoctorArgs) -> Result<Place> {
     let Host::Unix(socket) = host else {
-        bail!(
-            "the doctor looks at the host it runs on, not at {host}; hint: rswarm -H unix://PATH doctor security"
-        );
+        bail!("the doctor looks at the host it runs on, not at {host}; hint: rswarm -H unix://PATH doctor");
     };
     let daemon = daemon(socket).await;
     let started = daemon.and_then(started_with);
