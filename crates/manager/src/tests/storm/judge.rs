@@ -114,8 +114,7 @@ impl Storm {
         };
         let mut ids = || crate::random::random_id().expect("an id");
         let plan = plan::step(view, shared.time(), &acks, &mut ids);
-        let first = plan.batches.first().map(|batch| format!("the leader has yet to do {:?}", batch.changes));
-        first
+        plan.batches.first().map(|batch| format!("the leader has yet to do {:?}", batch.changes))
     }
 
     /// Judges what people were told by what there is now, and what there is by itself.
