@@ -314,10 +314,20 @@ async fn id_of(client: &Client, name: &str) -> Result<String> {
     }
 }
 
+/// Says whether a node has a certificate of the swarm's present root. *Source:* docker/cli `cli/command/node/formatter.go`.
+fn tls_status(swarm: &types::TlsInfo, node: &types::TlsInfo) -> &'static str {
+    let nothing = types::TlsInfo::default();
+    if [swarm, node].contains(&&nothing) {
+        return "Unknown";
+    }
+    if swarm == node { "Ready" } else { "Needs Rotation" }
+}
+
 async fn ls(client: &Client, args: &ListArgs) -> Result<()> {
     let filters = list::filters(&args.filter)?;
     let nodes = client.nodes(&[("filters", &filters)]).await?;
-    let this = client.info().await?.swarm.node_id;
+    let swarm = client.info().await?.swarm;
+    let (this, tls) = (swarm.node_id, swarm.cluster.unwrap_or_default().tls_info);
     let mut table = List::new(&[
         ("ID", "ID"),
         ("HOSTNAME", "Hostname"),
@@ -334,6 +344,7 @@ async fn ls(client: &Client, args: &ListArgs) -> Result<()> {
             Some(status) => capitalised(&status.reachability),
             None => String::new(),
         };
+        let of_tls = tls_status(&tls, &node.description.tls_info);
         let values = vec![
             shown,
             node.description.hostname,
@@ -342,7 +353,7 @@ async fn ls(client: &Client, args: &ListArgs) -> Result<()> {
             manager,
             node.description.engine.engine_version,
         ];
-        table.row_with(values, serde_json::json!({"ID": node.id, "Self": own}));
+        table.row_with(values, serde_json::json!({"ID": node.id, "Self": own, "TLSStatus": of_tls}));
     }
     table.print(args)
 }
