@@ -117,7 +117,28 @@ fn namespaces(host: &Host) -> Found {
     })
 }
 
+/// Since this release layers are named one by one, which is how they are given to the kernel here. *Source:* Linux 6.7,
+/// `fs/overlayfs/params.c`, `lowerdir+`.
+const OVERLAY_SINCE: (u32, u32) = (6, 7);
+
+/// Returns the release of a kernel, as of `6.1.0-57-cloud-amd64`.
+fn release(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.trim().split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
 fn overlay(host: &Host) -> Found {
+    let kernel = host.text("/proc/sys/kernel/osrelease")?.unwrap_or_default();
+    let (major, minor) = OVERLAY_SINCE;
+    if release(&kernel).is_some_and(|release| release < OVERLAY_SINCE) {
+        return Ok(Finding::bad(
+            format!(
+                "no image can be run: this is Linux {}, and joining layers takes {major}.{minor}",
+                kernel.trim()
+            ),
+            "a newer kernel, as with: apt install -t bookworm-backports linux-image-amd64",
+        ));
+    }
     let known = host.text("/proc/filesystems")?.unwrap_or_default();
     Ok(if known.lines().any(|line| line.split_whitespace().next_back() == Some("overlay")) {
         Finding::ok("the kernel joins layers of images (overlayfs)")

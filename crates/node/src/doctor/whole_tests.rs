@@ -44,6 +44,7 @@ fn host(root: &Path) -> Host {
     for kind in ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"] {
         plant(&host, &format!("proc/self/ns/{kind}"), "");
     }
+    plant(&host, "proc/sys/kernel/osrelease", "6.18.5-cloud\n");
     plant(&host, "proc/filesystems", "nodev\tsysfs\nnodev\toverlay\n\text4\n");
     plant(&host, "proc/sys/net/netfilter/nf_conntrack_count", "100\n");
     plant(&host, "proc/sys/net/netfilter/nf_conntrack_max", "262144\n");
@@ -98,6 +99,14 @@ const FAULTS: &[Case] = &[
     }),
     ("cgroups", State::Bad, "for memory", |h| plant(h, "sys/fs/cgroup/cgroup.controllers", "cpu pids\n")),
     ("namespaces", State::Bad, "of kind user", |h| fs::remove_file(h.path("/proc/self/ns/user")).unwrap()),
+    (
+        "overlay file system",
+        State::Bad,
+        "this is Linux 6.1.0-57-cloud-amd64, and joining layers takes 6.7",
+        |h| {
+            plant(h, "proc/sys/kernel/osrelease", "6.1.0-57-cloud-amd64\n");
+        },
+    ),
     ("overlay file system", State::Bad, "no overlayfs", |h| {
         plant(h, "proc/filesystems", "nodev\toverlayx\n")
     }),

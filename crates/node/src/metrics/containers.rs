@@ -22,12 +22,11 @@ const NAMES: [(&str, &str); 6] = [
 ];
 
 pub(super) async fn look(engine: &Engine, most: usize, to: &mut Families) {
-    let mut all = engine.list(ListOptions::default()).await.unwrap_or_default();
-    all.sort_by(|a, b| (a.state.started_at, &a.id).cmp(&(b.state.started_at, &b.id)));
-    let left_out = all.len().saturating_sub(most);
+    let all = engine.list(ListOptions::default()).await.unwrap_or_default();
+    let (all, left_out) = first(all, most, |container| (container.state.started_at, container.id.clone()));
     let help = "Containers that run and have no rows of their own, because there are too many.";
     to.gauge("rswarm_containers_not_measured", help, Vec::new(), number(left_out));
-    let looks = all.into_iter().take(most).map(|container| async move {
+    let looks = all.into_iter().map(|container| async move {
         let stats = engine.stats(&container.id).await;
         (container, stats)
     });
@@ -37,6 +36,14 @@ pub(super) async fn look(engine: &Engine, most: usize, to: &mut Families) {
         let Ok(stats) = stats else { continue };
         rows(engine, &container, &stats, to);
     }
+}
+
+/// Returns as many as there are rows for, those that come first by `key`, and how many others there are.
+fn first<T, K: Ord>(mut all: Vec<T>, most: usize, key: impl Fn(&T) -> K) -> (Vec<T>, usize) {
+    all.sort_by_cached_key(key);
+    let others = all.len().saturating_sub(most);
+    all.truncate(most);
+    (all, others)
 }
 
 fn labels(engine: &Engine, container: &Arc<Container>) -> Labels {
@@ -120,4 +127,16 @@ fn rows(engine: &Engine, container: &Arc<Container>, stats: &Stats, to: &mut Fam
     }
     let seen = seconds(u64::try_from(stats.read_at.0).unwrap_or_default());
     to.gauge("container_last_seen", "When it was looked at, since 1970.", own, seen);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first;
+
+    #[test]
+    fn of_too_many_those_that_run_for_longest_have_rows_and_the_others_are_counted() {
+        let (rows, others) = first(vec![30, 10, 20, 40], 3, |started| *started);
+        assert_eq!((rows, others), (vec![10, 20, 30], 1));
+        assert_eq!(first(vec![2, 1], 500, |started| *started), (vec![1, 2], 0));
+    }
 }
