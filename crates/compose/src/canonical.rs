@@ -6,10 +6,12 @@
 //! *Start reading at* [`document`].
 
 use crate::{
-    Error, Files, Sources, Warning, dotenv, interpolate, meant, project,
+    Error, Files, Sources, Warning, dotenv,
+    interpolate::{self, Variable},
+    meant, project,
     read::{Item, Reader, optional},
     rebase, stack,
-    tree::{self, Entry, Node, Value},
+    tree::{self, Entry, Node, Value, get_mut, put},
     units, yaml,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,17 +35,6 @@ pub struct Document {
     tree: Node,
     /// Variables stay as they are written, and sections in the order of their names.
     raw: bool,
-}
-
-/// A variable that a file mentions.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
-pub struct Variable {
-    pub name: String,
-    /// What stands in its place if it is not set.
-    pub default: String,
-    /// What stands in its place if it is set.
-    pub presence: String,
-    pub required: bool,
 }
 
 /// Sections in the order in which Docker Compose prints them.
@@ -183,30 +174,9 @@ impl Document {
     }
 }
 
-pub(crate) fn get_mut<'a>(node: &'a mut Node, key: &str) -> Option<&'a mut Node> {
-    match &mut node.value {
-        Value::Map(entries) => entries.iter_mut().find(|e| e.key == key).map(|e| &mut e.node),
-        _ => None,
-    }
-}
-
 fn remove(node: &mut Node, key: &str) {
     if let Value::Map(entries) = &mut node.value {
         entries.retain(|e| e.key != key);
-    }
-}
-
-/// Sets a key, or adds it.
-pub(crate) fn put(node: &mut Node, key: &str, value: Value) {
-    let at = node.at.clone();
-    if let Value::Null = node.value {
-        node.value = Value::Map(Vec::new());
-    }
-    let Value::Map(entries) = &mut node.value else { return };
-    let new = Node::new(value, at.clone());
-    match entries.iter_mut().find(|e| e.key == key) {
-        Some(entry) => entry.node = new,
-        None => entries.push(Entry { key: key.to_owned(), at, node: new }),
     }
 }
 

@@ -10,12 +10,23 @@
 //! `word` may itself hold variables.
 
 use crate::{
-    At, Variable,
+    At,
     error::Error,
     read::Reader,
     tree::{Node, Value},
 };
 use std::collections::BTreeMap;
+
+/// A variable that a file mentions.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Variable {
+    pub name: String,
+    /// What stands in its place if it is not set.
+    pub default: String,
+    /// What stands in its place if it is set.
+    pub presence: String,
+    pub required: bool,
+}
 
 /// Replaces the variables in all values (not in keys) of a file.
 pub(crate) fn tree(node: &mut Node, read: &Reader<'_>) -> Result<(), Error> {

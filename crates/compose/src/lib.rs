@@ -42,8 +42,9 @@ mod units;
 mod written;
 mod yaml;
 
-pub use canonical::{Document, Form, Variable, document, mentioned, variables};
+pub use canonical::{Document, Form, document, mentioned, variables};
 pub use error::{At, Error};
+pub use interpolate::Variable;
 pub use one_host::{Address, HostNetwork, HostPort, OneHost, Pull, Subnet, Watch, WatchAction};
 pub use provide::{Provider, ServiceModel, StackModel};
 pub use units::{bytes, cpu_nanos, duration};

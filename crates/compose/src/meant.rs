@@ -1,10 +1,7 @@
 //! Services that are meant where some are named: these, and what they need. The others are read all the same, but their files
 //! of variables need not be there. Source: docker/compose `cmd/compose/compose.go`: variables are read after the choice.
 
-use crate::{
-    canonical::{get_mut, put},
-    tree::{Entry, Node, Value},
-};
+use crate::tree::{Entry, Node, Value, get_mut, put};
 use std::collections::BTreeSet;
 
 /// Lets the files of variables of all others be missing; `None` = all are meant.

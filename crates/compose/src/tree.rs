@@ -98,6 +98,27 @@ impl Node {
     }
 }
 
+pub(crate) fn get_mut<'a>(node: &'a mut Node, key: &str) -> Option<&'a mut Node> {
+    match &mut node.value {
+        Value::Map(entries) => entries.iter_mut().find(|e| e.key == key).map(|e| &mut e.node),
+        _ => None,
+    }
+}
+
+/// Sets a key, or adds it.
+pub(crate) fn put(node: &mut Node, key: &str, value: Value) {
+    let at = node.at.clone();
+    if let Value::Null = node.value {
+        node.value = Value::Map(Vec::new());
+    }
+    let Value::Map(entries) = &mut node.value else { return };
+    let new = Node::new(value, at.clone());
+    match entries.iter_mut().find(|e| e.key == key) {
+        Some(entry) => entry.node = new,
+        None => entries.push(Entry { key: key.to_owned(), at, node: new }),
+    }
+}
+
 /// Parses the documents of one stack file, one at least. Anchors and merge keys are resolved; a duplicate key is an error.
 pub(crate) fn parse(file: &Path, text: &str) -> Result<Vec<Node>, Error> {
     if text.len() > BYTES_MAX {

@@ -33,7 +33,7 @@ impl Repository {
         options: &RegistryOptions,
     ) -> Result<Self> {
         let access = if writes { Access::Push { mount_from: Vec::new() } } else { Access::Pull };
-        let endpoint = Endpoint::reached_by(&Http::default(), reference, access, auth, options).await?;
+        let endpoint = Endpoint::of(&Http::default(), reference, access, auth, options).await?;
         Ok(Self { endpoint, reference: reference.clone() })
     }
 

@@ -140,7 +140,10 @@ impl Store {
     /// [`Error::Denied`] when the registry does not take it.
     pub async fn login(&self, registry: &str, auth: Auth, registries: &RegistryOptions) -> Result<()> {
         let reference: Reference = format!("{registry}/account/check:latest").parse()?;
-        Endpoint::of(self, &reference, Access::Account, Some(auth), registries).await?.prove_account().await
+        Endpoint::of(self.http(), &reference, Access::Account, Some(auth), registries)
+            .await?
+            .prove_account()
+            .await
     }
 
     /// Returns whom to ask, in order, and why the registry itself cannot be asked, if so.
@@ -150,7 +153,7 @@ impl Store {
             return (sources, None);
         }
         if reference.registry == "docker.io" {
-            let mirror = |base: &String| Endpoint::mirror(self, base, reference, &options.registries);
+            let mirror = |base: &String| Endpoint::mirror(self.http(), base, reference, &options.registries);
             sources.extend(
                 options.registries.mirrors.iter().map(|base| Arc::new(mirror(base)) as Arc<dyn BlobSource>),
             );
@@ -370,8 +373,15 @@ struct Lazy {
 
 impl Lazy {
     async fn endpoint(&self) -> Result<&Endpoint> {
-        let connect =
-            || Endpoint::of(&self.store, &self.reference, Access::Pull, self.auth.clone(), &self.registries);
+        let connect = || {
+            Endpoint::of(
+                self.store.http(),
+                &self.reference,
+                Access::Pull,
+                self.auth.clone(),
+                &self.registries,
+            )
+        };
         self.endpoint.get_or_try_init(connect).await
     }
 }

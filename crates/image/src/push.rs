@@ -56,7 +56,8 @@ impl Store {
             .filter(|repository| *repository != reference.repository)
             .collect();
         let access = Access::Push { mount_from: mount_from.clone() };
-        let endpoint = Endpoint::of(self, reference, access, options.auth, &options.registries).await?;
+        let endpoint =
+            Endpoint::of(self.http(), reference, access, options.auth, &options.registries).await?;
         let slots = Semaphore::new(options.registries.uploads_at_once.unwrap_or(UPLOADS).max(1));
         let uploads = blobs.into_iter().map(|blob| {
             let (endpoint, slots, mount_from, progress) = (&endpoint, &slots, &mount_from, &progress);

@@ -18,7 +18,7 @@ use crate::{
     manifest::{DOCKER_INDEX, DOCKER_MANIFEST, Manifest, OCI_INDEX, OCI_MANIFEST},
     reference::Reference,
     source::{BlobSource, BoxAsyncRead, SourceError},
-    store::{Auth, RegistryOptions, Store},
+    store::{Auth, RegistryOptions},
 };
 use auth::Scope;
 use futures::TryStreamExt;
@@ -81,17 +81,6 @@ impl Endpoint {
     /// # Errors
     /// Nobody answers there.
     pub(crate) async fn of(
-        store: &Store,
-        reference: &Reference,
-        access: Access,
-        auth: Option<Auth>,
-        options: &RegistryOptions,
-    ) -> Result<Self> {
-        Self::reached_by(store.http(), reference, access, auth, options).await
-    }
-
-    /// The same for who has no store.
-    pub(crate) async fn reached_by(
         http: &Http,
         reference: &Reference,
         access: Access,
@@ -131,16 +120,11 @@ impl Endpoint {
     }
 
     /// A mirror by its base URL; never gets credentials.
-    pub(crate) fn mirror(
-        store: &Store,
-        base: &str,
-        reference: &Reference,
-        options: &RegistryOptions,
-    ) -> Self {
+    pub(crate) fn mirror(http: &Http, base: &str, reference: &Reference, options: &RegistryOptions) -> Self {
         let base = base.trim_end_matches('/').to_owned();
         let host = base.split("://").nth(1).unwrap_or(&base).to_owned();
         let verify = !is_insecure(&host, &options.insecure);
-        Self::new(store.http(), base, verify, &reference.repository, Access::Pull, None).tried(options)
+        Self::new(http, base, verify, &reference.repository, Access::Pull, None).tried(options)
     }
 
     fn new(

@@ -3,7 +3,7 @@
 //! The record is in the batch of the change that it tells of, so that neither is there without the other; the same is
 //! said in the log, as JSON. What is refused is told by `notes`.
 
-use crate::{authorize::Caller, control::name_of, random::random_id, rights, shared::Shared};
+use crate::{authorize::Caller, random::random_id, rights, shared::Shared};
 use model::{
     AuditId, AuditRecord, Change, Meta, NodeId, Object, ObjectRef, Person, PersonRole, Tables, Timestamp,
 };
@@ -165,7 +165,7 @@ fn described(object: &Object) -> String {
         Object::User(_) => "user",
         Object::Audit(_) => "audit record",
     };
-    format!("{kind} {}", name_of(object).unwrap_or_default())
+    format!("{kind} {}", object.name().unwrap_or_default())
 }
 
 impl Shared {

@@ -111,6 +111,21 @@ impl Object {
         }
     }
 
+    /// Returns what people call it; none of what has only an id.
+    pub fn name(&self) -> Option<String> {
+        match self {
+            Self::Cluster(_) | Self::Audit(_) => None,
+            Self::Node(node) => node.description.as_ref().map(|d| d.hostname.clone()),
+            Self::Service(service) => Some(service.spec.name.clone()),
+            Self::Task(task) => Some(task.name()),
+            Self::Network(network) => Some(network.spec.name.clone()),
+            Self::Secret(secret) => Some(secret.spec.name.clone()),
+            Self::Config(config) => Some(config.spec.name.clone()),
+            Self::Stack(stack) => Some(stack.name.clone()),
+            Self::User(user) => Some(user.name.clone()),
+        }
+    }
+
     pub fn meta(&self) -> Meta {
         each_kind!(self, o => o.meta)
     }

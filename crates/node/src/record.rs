@@ -1,6 +1,6 @@
 //! What a member keeps on disk about its membership, beside its certificate and its Raft log.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use model::Incarnation;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -9,6 +9,7 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
+use store::Store;
 
 /// A member's own facts. Fields are only ever added, with defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,6 +144,37 @@ impl Folder {
             }
         }
         Ok(())
+    }
+
+    /// Puts a store that the record names into the place of the one before it. Repeating it is harmless.
+    ///
+    /// # Errors
+    /// The disk refuses; the next start goes on.
+    pub(crate) fn finish(&self, record: &mut Record) -> Result<()> {
+        let Some(raft_id) = record.successor else { return Ok(()) };
+        let (place, whole) = (self.raft(), self.raft_successor());
+        if whole.exists() {
+            clear(&place)?;
+            fs::rename(&whole, &place).with_context(|| format!("cannot rename {}", whole.display()))?;
+            self.sync()?;
+        }
+        let found =
+            Store::stored_raft_id(&place).with_context(|| format!("cannot read {}", place.display()))?;
+        ensure!(found == Some(raft_id), "{} is not the store of member {raft_id}", place.display());
+        record.raft_id = Some(raft_id);
+        record.raft_joined = true;
+        record.successor = None;
+        self.store(record)
+    }
+}
+
+/// Removes a folder with all that is in it, if it is there.
+pub(crate) fn clear(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
     }
 }
 

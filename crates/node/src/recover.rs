@@ -6,7 +6,7 @@
 //!  restore   read backup -> (leave) -> certificate -> seed(raft) -> record -> start
 //! ```
 //! The record is the moment of decision: a crash before it leaves everything as it was, one behind it is made up for by
-//! [`finish`] at the next start.
+//! [`Folder::finish`] at the next start.
 //!
 //! Two survivors must not both go on: each says that it is about to before it asks the other, so that of two at the same
 //! time none goes on, and who comes second finds the first one's later life of the swarm. Only those who cannot hear each
@@ -17,10 +17,10 @@ use crate::{
     clock::clock,
     connect::Connections,
     member::{Begin, new_raft_id},
-    record::{Folder, Record},
+    record::{Folder, Record, clear},
     swarm::{NodeSwarm, Order, internal},
 };
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use docker_api::server::{ApiError, RecoverRequest, RestoreRequest};
 use futures::future::join_all;
 use manager::recovery::{First, recovered, restored};
@@ -28,16 +28,15 @@ use model::{Incarnation, NodeId, Role, with_causes};
 use pki::{Credentials, CredentialsError, UnlockKey};
 use proto::ca::{SurvivingReply, SurvivingRequest, membership_client::MembershipClient};
 use std::{
-    fs, io,
+    fs,
     net::{IpAddr, SocketAddr},
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
 };
-use store::{Dek, Seed, Store};
+use store::{Dek, Seed};
 use tokio::time::timeout;
 
 /// How long another manager may take to say that it is there.
@@ -399,15 +398,6 @@ fn may_go_on(own: Option<Incarnation>, answers: &[(SocketAddr, Answer)]) -> Resu
     Ok(())
 }
 
-fn clear(path: &Path) -> anyhow::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Makes a store with one member of what this manager's store has, and puts it into its place. The member must not run.
 /// Returns the record of the manager that it is then.
 async fn rebuild(
@@ -416,7 +406,7 @@ async fn rebuild(
     mut record: Record,
     person: &str,
 ) -> anyhow::Result<Record> {
-    finish(folder, &mut record)?;
+    folder.finish(&mut record)?;
     let dek = Dek::load_or_create(&folder.raft_key(), credentials.lock().as_ref())?;
     let old = record.raft_id.context("this manager has no number in Raft")?;
     let salvaged = store::salvage(&folder.raft(), &dek, old).await.context("cannot read its own state")?;
@@ -439,33 +429,15 @@ async fn rebuild(
         incarnation = incarnation.number,
         "the swarm goes on with this manager alone"
     );
-    finish(folder, &mut record)?;
+    folder.finish(&mut record)?;
     Ok(record)
-}
-
-/// Puts a store that the record names into the place of the one before it. Repeating it is harmless.
-///
-/// # Errors
-/// The disk refuses; the next start goes on.
-pub(crate) fn finish(folder: &Folder, record: &mut Record) -> anyhow::Result<()> {
-    let Some(raft_id) = record.successor else { return Ok(()) };
-    let (place, whole) = (folder.raft(), folder.raft_successor());
-    if whole.exists() {
-        clear(&place)?;
-        fs::rename(&whole, &place).with_context(|| format!("cannot rename {}", whole.display()))?;
-        folder.sync()?;
-    }
-    let found = Store::stored_raft_id(&place).with_context(|| format!("cannot read {}", place.display()))?;
-    ensure!(found == Some(raft_id), "{} is not the store of member {raft_id}", place.display());
-    record.raft_id = Some(raft_id);
-    record.raft_joined = true;
-    record.successor = None;
-    folder.store(record)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
+    use store::Store;
 
     fn here(recovering: bool, in_touch: bool, number: u64) -> Answer {
         let incarnation = (number > 0).then_some(Incarnation { number, tag: 0 });
@@ -595,7 +567,7 @@ mod tests {
         // Before the record names it, what was made does not count.
         fs::create_dir_all(folder.raft_successor()).unwrap();
         let mut old = folder.load().unwrap().unwrap();
-        finish(&folder, &mut old).unwrap();
+        folder.finish(&mut old).unwrap();
         assert_eq!(old, record);
 
         let new = rebuild(&folder, &credentials, record.clone(), "root@a").await.unwrap();
@@ -613,10 +585,10 @@ mod tests {
                 fs::create_dir_all(folder.raft().join("log")).unwrap();
             }
             let mut record = named();
-            finish(&folder, &mut record).unwrap();
+            folder.finish(&mut record).unwrap();
             assert_eq!(record, new);
             let mut again = named();
-            finish(&folder, &mut again).unwrap();
+            folder.finish(&mut again).unwrap();
             assert_eq!(again, new, "the store is there, the record is not yet");
             fs::rename(folder.raft(), folder.raft_successor()).unwrap();
         }

@@ -1,7 +1,9 @@
 //! Modules that need each other in a circle can only be read, moved and tested together: a circle is small.
 //!
-//! A module needs another one if it names it, in a `use` or in a path. The root of a crate is its door, and names what
-//! it shows; and what a module declares below itself is its inside: neither is counted.
+//! A module needs another one if it names something that is defined there: in a `use`, in a path, through a name that
+//! a `use` gives it (`use crate::life;` and then `life::start::go()`), or through what a folder or the root shows of
+//! its inside (`pub use`). What the root of a crate defines itself is everybody's, and what a module declares below
+//! itself is its inside: neither is counted.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use std::{
@@ -40,34 +42,119 @@ fn modules(src: &Path) -> BTreeMap<Module, PathBuf> {
     found
 }
 
-/// Collects the paths that begin with `crate`, `self` or `super`, without those in tests.
-fn paths(tokens: TokenStream, found: &mut Vec<Module>) {
-    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    let mut at = 0;
-    while at < tokens.len() {
-        match &tokens[at] {
-            TokenTree::Punct(mark) if mark.as_char() == '#' && is_for_tests(tokens.get(at + 1)) => {
-                // What it stands before ends with braces or a semicolon.
-                at += 2;
-                while at < tokens.len() && !ends_an_item(&tokens[at]) {
+/// What a file says, without its tests.
+#[derive(Debug, Default)]
+struct Said {
+    /// What it defines.
+    defined: BTreeSet<String>,
+    /// The names that `use` gives it, and of what.
+    named: BTreeMap<String, Module>,
+    /// The modules of which it has every name.
+    all_of: Vec<Module>,
+    /// The paths that it follows.
+    followed: BTreeSet<Module>,
+}
+
+impl Said {
+    fn in_text(text: &str) -> Result<Self, proc_macro2::LexError> {
+        let mut said = Self::default();
+        said.hear(text.parse()?, true);
+        Ok(said)
+    }
+
+    fn hear(&mut self, tokens: TokenStream, is_outermost: bool) {
+        let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+        let mut at = 0;
+        while at < tokens.len() {
+            match &tokens[at] {
+                TokenTree::Punct(mark) if mark.as_char() == '#' && is_for_tests(tokens.get(at + 1)) => {
+                    // What it stands before ends with braces or a semicolon.
+                    at += 2;
+                    while at < tokens.len() && !ends_an_item(&tokens[at]) {
+                        at += 1;
+                    }
+                }
+                // Who may see it is no path.
+                TokenTree::Ident(word)
+                    if word == "pub" && matches!(tokens.get(at + 1), Some(TokenTree::Group(_))) =>
+                {
                     at += 1;
                 }
+                TokenTree::Ident(word) if word == "use" => {
+                    at = self.hear_use(&tokens, at + 1, Vec::new());
+                    continue;
+                }
+                TokenTree::Ident(word) => {
+                    if is_outermost
+                        && DEFINES.contains(&word.to_string().as_str())
+                        && let Some(TokenTree::Ident(name)) = tokens.get(at + 1)
+                    {
+                        self.defined.insert(name.to_string());
+                    }
+                    let (path, end) = path(&tokens, at);
+                    if path.len() > 1 || ["crate", "self", "super"].contains(&path[0].as_str()) {
+                        self.followed.insert(path);
+                    }
+                    at = end;
+                    continue;
+                }
+                TokenTree::Group(group) => self.hear(group.stream(), false),
+                _ => {}
             }
-            // Who may see it is no path.
-            TokenTree::Ident(word)
-                if word == "pub" && matches!(tokens.get(at + 1), Some(TokenTree::Group(_))) =>
-            {
-                at += 1;
-            }
-            TokenTree::Ident(first) if first == "crate" || first == "self" || first == "super" => {
-                at = path(&tokens, at, Vec::new(), found);
-                continue;
-            }
-            TokenTree::Group(group) => paths(group.stream(), found),
-            _ => {}
+            at += 1;
         }
-        at += 1;
     }
+
+    /// Follows the tree of a `use` from `at`; returns where it ends.
+    fn hear_use(&mut self, tokens: &[TokenTree], mut at: usize, mut above: Module) -> usize {
+        // `use ::outside::Thing` is nobody's here.
+        let is_outside = above.is_empty() && is_double_colon(tokens, at);
+        loop {
+            match tokens.get(at) {
+                Some(TokenTree::Ident(name)) => above.push(name.to_string()),
+                Some(TokenTree::Punct(mark)) if mark.as_char() == '*' => {
+                    self.all_of.push(above);
+                    return at + 1;
+                }
+                Some(TokenTree::Group(tree)) if tree.delimiter() == Delimiter::Brace => {
+                    let inside: Vec<TokenTree> = tree.stream().into_iter().collect();
+                    let is_comma = |t: &TokenTree| matches!(t, TokenTree::Punct(p) if p.as_char() == ',');
+                    for branch in inside.split(is_comma).filter(|branch| !branch.is_empty()) {
+                        self.hear_use(branch, 0, above.clone());
+                    }
+                    return at + 1;
+                }
+                _ => break,
+            }
+            at += 1;
+            if !is_double_colon(tokens, at) {
+                break;
+            }
+            at += 2;
+        }
+        if above.len() > 1 && above.last().is_some_and(|last| last == "self") {
+            above.pop();
+        }
+        let other = match (tokens.get(at), tokens.get(at + 1)) {
+            (Some(TokenTree::Ident(word)), Some(TokenTree::Ident(name))) if word == "as" => {
+                at += 2;
+                Some(name.to_string())
+            }
+            _ => above.last().cloned(),
+        };
+        if let Some(name) = other.filter(|_| !is_outside) {
+            self.named.insert(name, above);
+        }
+        at
+    }
+}
+
+/// Words before the name of what they define.
+const DEFINES: [&str; 9] = ["fn", "struct", "enum", "union", "trait", "type", "const", "static", "mod"];
+
+fn is_double_colon(tokens: &[TokenTree], at: usize) -> bool {
+    let is_colon = |at: usize| matches!(tokens.get(at), Some(TokenTree::Punct(p)) if p.as_char() == ':');
+    is_colon(at) && is_colon(at + 1)
 }
 
 fn is_for_tests(token: Option<&TokenTree>) -> bool {
@@ -82,58 +169,109 @@ fn ends_an_item(token: &TokenTree) -> bool {
     }
 }
 
-/// Follows one path from `at`, with the tree of a `use` behind it; returns where it ends.
-fn path(tokens: &[TokenTree], mut at: usize, mut above: Module, found: &mut Vec<Module>) -> usize {
-    let is_colon = |at: usize| matches!(tokens.get(at), Some(TokenTree::Punct(p)) if p.as_char() == ':');
-    loop {
-        match tokens.get(at) {
-            Some(TokenTree::Ident(name)) => above.push(name.to_string()),
-            Some(TokenTree::Group(tree)) if tree.delimiter() == Delimiter::Brace => {
-                let inside: Vec<TokenTree> = tree.stream().into_iter().collect();
-                let is_comma = |t: &TokenTree| matches!(t, TokenTree::Punct(p) if p.as_char() == ',');
-                for branch in inside.split(is_comma).filter(|branch| !branch.is_empty()) {
-                    path(branch, 0, above.clone(), found);
-                }
-                return at + 1;
-            }
-            _ => break,
-        }
+/// Reads one path from `at`; returns it and where it ends.
+fn path(tokens: &[TokenTree], mut at: usize) -> (Module, usize) {
+    let mut names = Module::new();
+    while let Some(TokenTree::Ident(name)) = tokens.get(at) {
+        names.push(name.to_string());
         at += 1;
-        if !(is_colon(at) && is_colon(at + 1)) {
+        if !is_double_colon(tokens, at) {
             break;
         }
         at += 2;
     }
-    found.push(above);
-    at
+    (names, at)
 }
 
-/// Returns the module that a path of `from` leads into.
-fn meant(from: &Module, path: &[String], modules: &BTreeMap<Module, PathBuf>) -> Option<Module> {
-    let mut full = if path[0] == "crate" { Module::new() } else { from.clone() };
-    for name in path.iter().filter(|name| *name != "crate" && *name != "self") {
-        if name == "super" {
-            full.pop();
-        } else {
-            full.push(name.clone());
+/// All modules of a crate, and what each says.
+type Crate = BTreeMap<Module, Said>;
+
+/// What a path means.
+#[derive(Debug, PartialEq)]
+enum Meant {
+    Module(Module),
+    /// What a module defines.
+    DefinedIn(Module),
+}
+
+impl Meant {
+    fn module(self) -> Module {
+        match self {
+            Self::Module(module) | Self::DefinedIn(module) => module,
         }
     }
-    while !full.is_empty() && !modules.contains_key(&full) {
-        full.pop();
-    }
-    let is_inside = full.len() > from.len() && full.starts_with(from);
-    (!full.is_empty() && full != *from && !is_inside).then_some(full)
 }
 
+/// A search for what a path means.
+struct Search<'a> {
+    all: &'a Crate,
+    /// Where it has looked, and for what: names may lead in circles.
+    looked: BTreeSet<(Module, Module)>,
+}
+
+impl Search<'_> {
+    /// Returns what `path` means in `from`; none, if it is of another crate.
+    fn meant(&mut self, from: &Module, path: &[String]) -> Option<Meant> {
+        let all = self.all;
+        let mut here = from.clone();
+        for (at, name) in path.iter().enumerate() {
+            let below: Module = here.iter().cloned().chain([name.clone()]).collect();
+            match name.as_str() {
+                "crate" => here = Module::new(),
+                "self" => {}
+                "super" => drop(here.pop()),
+                _ if all.contains_key(&below) => here = below,
+                name if all.get(&here)?.defined.contains(name) => return Some(Meant::DefinedIn(here)),
+                name => {
+                    let rest = &path[at + 1..];
+                    // What nobody defines there is a macro's work, or another crate's.
+                    let made = (at > 0).then(|| Meant::DefinedIn(here.clone()));
+                    if path.len() > PATH_MAX || !self.looked.insert((here.clone(), path[at..].to_vec())) {
+                        return made;
+                    }
+                    let given = all[&here].named.get(name);
+                    let given = given.and_then(|of| self.meant(&here, &[of, rest].concat()));
+                    return given.or_else(|| self.shown(&here, &path[at..])).or(made);
+                }
+            }
+        }
+        Some(Meant::Module(here))
+    }
+
+    /// Looks for it in the modules of which `here` has every name.
+    fn shown(&mut self, here: &Module, path: &[String]) -> Option<Meant> {
+        self.all[here].all_of.iter().find_map(|of| {
+            let there = self.meant(here, of)?.module();
+            let found = self.meant(&there, path)?;
+            // Where it is not defined either, nothing is found.
+            (found != Meant::DefinedIn(there.clone()) || self.all[&there].defined.contains(&path[0]))
+                .then_some(found)
+        })
+    }
+}
+
+/// Longer than any path that somebody writes.
+const PATH_MAX: usize = 16;
+
 fn needs(src: &Path) -> Needs {
-    let modules = modules(src);
-    let mut needs = Needs::new();
-    for (module, file) in modules.iter().filter(|(module, _)| !module.is_empty()) {
+    let said = |file: &Path| {
         let text = std::fs::read_to_string(file).expect("a readable file");
-        let mut named = Vec::new();
-        paths(text.parse().unwrap_or_else(|e| panic!("{}: {e}", file.display())), &mut named);
-        let all = named.iter().filter_map(|path| meant(module, path, &modules));
-        needs.insert(module.clone(), all.collect());
+        Said::in_text(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+    };
+    let all: Crate = modules(src).into_iter().map(|(module, file)| (module, said(&file))).collect();
+    needs_of(&all)
+}
+
+fn needs_of(all: &Crate) -> Needs {
+    let mut needs = Needs::new();
+    for (module, said) in all.iter().filter(|(module, _)| !module.is_empty()) {
+        let means = |path: &Module| Search { all, looked: BTreeSet::new() }.meant(module, path);
+        // A name that is given to a module is followed where it is used.
+        let named = said.named.values().filter_map(means).filter(|is| matches!(is, Meant::DefinedIn(_)));
+        let others = said.all_of.iter().chain(&said.followed).filter_map(means);
+        let found = named.chain(others).map(Meant::module);
+        let is_outside = |other: &Module| !other.is_empty() && !other.starts_with(module);
+        needs.insert(module.clone(), found.filter(is_outside).collect());
     }
     needs
 }
@@ -186,18 +324,65 @@ fn no_circle_of_modules_is_large() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-#[test]
-fn a_circle_is_seen_through_uses_paths_and_macros_but_not_through_tests() {
-    let all = |text: &str| {
-        let mut found = Vec::new();
-        paths(text.parse().expect("tokens"), &mut found);
-        found.into_iter().map(|path| path.join("::")).collect::<Vec<_>>()
-    };
-    let text = "use crate::{a::{self, B}, c}; fn f() { warn!(\"{}\", super::d::e()); } \
-                #[cfg(test)] mod tests { use crate::g; } pub(super) fn h() -> crate::i::J { self.k }";
-    let wanted = ["crate::a::self", "crate::a::B", "crate::c", "super::d::e", "crate::i::J", "self"];
-    assert_eq!(all(text), wanted);
+/// A crate of these files.
+fn a_crate(files: &[(&str, &str)]) -> Crate {
+    let module = |name: &str| name.split("::").filter(|part| !part.is_empty()).map(str::to_owned).collect();
+    files.iter().map(|(name, text)| (module(name), Said::in_text(text).expect("tokens"))).collect()
+}
 
+#[track_caller]
+fn needs_as(files: &[(&str, &str)], wanted: &[&str]) {
+    let needs = needs_of(&a_crate(files));
+    let arrows =
+        needs.iter().flat_map(|(from, to)| to.iter().map(move |to| (from.join("::"), to.join("::"))));
+    let arrows: Vec<String> = arrows.map(|(from, to)| format!("{from} -> {to}")).collect();
+    assert_eq!(arrows, wanted);
+}
+
+#[test]
+fn a_module_needs_what_it_names_in_uses_paths_and_macros_but_not_in_tests() {
+    let text = "use crate::{a::{self, B}, c as other}; fn f() { warn!(\"{}\", super::d::e()); a::g(); other::h() } \
+                #[cfg(test)] mod tests { use crate::g; } pub(super) fn h() -> crate::i::J { self.k }";
+    let files = [
+        ("", ""),
+        ("a", "struct B; fn g() {}"),
+        ("c", "fn h() {}"),
+        ("d", "fn e() {}"),
+        ("g", ""),
+        ("i", "struct J;"),
+        ("x", text),
+    ];
+    needs_as(&files, &["x -> a", "x -> c", "x -> d", "x -> i"]);
+}
+
+#[test]
+fn a_folder_that_is_only_named_is_not_needed_but_what_is_found_through_it() {
+    let life = [("", "mod life;"), ("life", "fn all() {}"), ("life::start", "fn go() {}")];
+    let with = |text| [&life[..], &[("x", text)]].concat();
+    needs_as(&with("use crate::life; fn f() { life::start::go() }"), &["x -> life::start"]);
+    needs_as(&with("use crate::life as being; fn f() { being::start::go() }"), &["x -> life::start"]);
+    needs_as(&with("use crate::life::*; fn f() { start::go() }"), &["x -> life", "x -> life::start"]);
+    needs_as(&with("use super::life::{self}; fn f() { life::all() }"), &["x -> life"]);
+}
+
+#[test]
+fn what_a_folder_or_the_root_shows_of_its_inside_is_needed_where_it_is_defined() {
+    let files = [
+        ("", "pub use folder::Shown; pub use folder::inside::*; fn own() {}"),
+        ("folder", "pub(crate) use inside::Thing; pub use other::Shown;"),
+        ("folder::inside", "struct Thing; struct More;"),
+        ("folder::other", "enum Shown { One }"),
+        ("x", "use crate::folder::Thing;"),
+        ("y", "fn f() -> crate::Shown { crate::Shown::One }"),
+        ("same", "fn same() {}"),
+        ("v", "use crate::same::same; fn f() { same() }"),
+        ("z", "use crate::{More, own}; use elsewhere::folder::Thing as Foreign;"),
+    ];
+    needs_as(&files, &["v -> same", "x -> folder::inside", "y -> folder::other", "z -> folder::inside"]);
+}
+
+#[test]
+fn the_largest_circle_is_found() {
     let module = |name: &str| vec![name.to_owned()];
     let arrows = [("a", "b"), ("b", "c"), ("c", "a"), ("c", "d"), ("e", "a")];
     let mut needs = Needs::new();

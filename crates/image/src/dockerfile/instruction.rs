@@ -3,9 +3,10 @@
 use super::{
     Heredoc, Lookup, Stage, Step, SyntaxError,
     lines::Line,
+    values::{json_list, parse_duration},
     words::{Words, split},
 };
-use crate::config::{Healthcheck, json_list, parse_duration};
+use crate::config::Healthcheck;
 
 /// One instruction. Texts have their variables still in them until [`Instruction::expand`].
 #[derive(Debug, Clone, PartialEq, Eq)]

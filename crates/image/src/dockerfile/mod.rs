@@ -9,6 +9,7 @@
 mod instruction;
 mod lines;
 mod pattern;
+pub(crate) mod values;
 mod words;
 
 pub use instruction::{

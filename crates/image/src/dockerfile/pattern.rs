@@ -246,7 +246,7 @@ impl IgnoreList {
                 Some(rest) => (true, rest.trim()),
                 None => (false, text),
             };
-            let text = crate::config::clean_path(text);
+            let text = super::values::clean_path(text);
             let text = text.trim_start_matches('/');
             if text.is_empty() {
                 continue;

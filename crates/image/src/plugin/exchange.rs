@@ -38,7 +38,7 @@ impl Plugins {
         registries: &RegistryOptions,
     ) -> Result<Remote> {
         let http = &self.inner.http;
-        let endpoint = Endpoint::reached_by(http, reference, Access::PullPlugin, auth, registries).await?;
+        let endpoint = Endpoint::of(http, reference, Access::PullPlugin, auth, registries).await?;
         let unknown = || Error::ManifestUnknown { reference: reference.to_string() };
         let manifest = endpoint.manifest(&reference.wanted()).await?.ok_or_else(unknown)?;
         if let Some(digest) = reference.digest {
@@ -123,7 +123,7 @@ impl Plugins {
         let says = format!("The push refers to repository [{}]", reference.name());
         Progress::say(progress, "", says).await;
         let http = &self.inner.http;
-        let endpoint = Endpoint::reached_by(http, &reference, Access::PushPlugin, auth, registries).await?;
+        let endpoint = Endpoint::of(http, &reference, Access::PushPlugin, auth, registries).await?;
         for digest in record.layers.iter().chain([&record.config]) {
             push::put_blob(&endpoint, digest, Payload::File(self.inner.blobs.path(digest))).await?;
             Progress::say(progress, &digest.short(), "Upload complete").await;

@@ -274,7 +274,7 @@ pub(crate) fn find(view: &Tables, kind: ObjectKind, text: &str) -> Result<Object
         ))),
     };
     let here = || objects.iter().zip(&ids).zip(&is_leaving).filter(|(_, leaving)| !**leaving).map(|(o, _)| o);
-    let named = here().filter(|(o, _)| name_of(o).as_deref() == Some(text)).map(|(o, _)| o).collect();
+    let named = here().filter(|(o, _)| o.name().as_deref() == Some(text)).map(|(o, _)| o).collect();
     if let Some(object) = one_of(named, " by name")? {
         return Ok(object);
     }
@@ -311,21 +311,6 @@ fn id_text(key: ObjectRef) -> String {
         ObjectRef::Stack(id) => id.to_string(),
         ObjectRef::User(id) => id.to_string(),
         ObjectRef::Audit(id) => id.to_string(),
-    }
-}
-
-pub(crate) fn name_of(object: &Object) -> Option<String> {
-    match object {
-        Object::Cluster(_) => None,
-        Object::Node(node) => node.description.as_ref().map(|d| d.hostname.clone()),
-        Object::Service(service) => Some(service.spec.name.clone()),
-        Object::Task(task) => Some(task.name()),
-        Object::Network(network) => Some(network.spec.name.clone()),
-        Object::Secret(secret) => Some(secret.spec.name.clone()),
-        Object::Config(config) => Some(config.spec.name.clone()),
-        Object::Stack(stack) => Some(stack.name.clone()),
-        Object::User(user) => Some(user.name.clone()),
-        Object::Audit(_) => None,
     }
 }
 

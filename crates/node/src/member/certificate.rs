@@ -1,13 +1,15 @@
 //! Getting a certificate: of a node that joins, with a token, and of one that renews its own.
 
-use super::CA_LIMIT;
 use crate::connect::endpoint;
 use model::{NodeId, Role, with_causes};
 use pki::{NodeKey, UnlockKey};
 use proto::ca::{IssueCertificateReply, IssueCertificateRequest, ca_client::CaClient};
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 use tokio::time::timeout;
 use tonic::transport::Channel;
+
+/// How long a certificate request or a join may take.
+pub(super) const CA_LIMIT: Duration = Duration::from_secs(20);
 
 /// What a joiner or renewer gets.
 #[derive(Debug)]

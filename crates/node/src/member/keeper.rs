@@ -7,8 +7,8 @@
 //! ```
 
 use super::{
-    CA_LIMIT, Outcome, RETRY, Start, View,
-    certificate::{Issued, issue, issued, new_key},
+    Outcome, RETRY, Start, View,
+    certificate::{CA_LIMIT, Issued, issue, issued, new_key},
     managers_of, random_u64,
 };
 use crate::{clock::clock, lock, record::Record};

@@ -23,11 +23,11 @@ use crate::{
     peer::{FrontDoorCell, PeerService},
     port,
     record::{Folder, Record},
-    recover,
     swarm_events::{self, Told},
 };
 use agent::{Agent, Executor};
 use anyhow::{Context, Result, bail};
+use certificate::CA_LIMIT;
 use keeper::Keeper;
 use model::{ClusterId, NodeId, Role};
 use pki::Credentials;
@@ -49,8 +49,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long a certificate request or a join may take.
-const CA_LIMIT: Duration = Duration::from_secs(20);
 /// Between two tries of what failed for a passing reason.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long the port of this node's last life may still be taken.
@@ -179,7 +177,7 @@ impl Member {
     ) -> Result<watch::Receiver<View>> {
         let identity = start.credentials.identity();
         let tcp = listen(record.listen_addr).await?;
-        recover::finish(&start.folder, &mut record)?;
+        start.folder.finish(&mut record)?;
         if identity.role == Role::Worker {
             record.raft_id = None;
             record.raft_joined = false;
