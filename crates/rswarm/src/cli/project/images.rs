@@ -1,5 +1,6 @@
 //! A project's images, and the project as what a registry keeps.
 
+use super::make::PullPolicy;
 use clap::{Args, ValueEnum};
 
 #[derive(Debug, Default, Args)]
