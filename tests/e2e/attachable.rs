@@ -1,6 +1,6 @@
 //! Containers that a person starts on an overlay network of the swarm: to look around, to debug, to migrate.
 
-use crate::{SOON, load_hello, swarm, wait_for_replicas};
+use crate::{SOON, clis::Cli, load_hello, swarm, wait_for_replicas};
 use testkit::{Lab, wait_for};
 
 /// What a container of its own on a network sees of a name.
@@ -27,6 +27,10 @@ fn swarm_with_a_service() -> Lab {
 
 #[test]
 fn a_container_started_by_hand_meets_services_and_others_on_an_attachable_network() {
+    attach(Cli::Ours);
+}
+
+pub(crate) fn attach(cli: Cli) {
     let mut lab = swarm_with_a_service();
     for n in 1..=2 {
         until_reached(&lab, n, "web:80");
@@ -41,10 +45,10 @@ fn a_container_started_by_hand_meets_services_and_others_on_an_attachable_networ
     lab.rswarm(1, &["exec", task.trim(), "/hello", "check", "tool:80"]).ok();
     wait_for("its published port", SOON, || lab.http_path(2, 8090, "/healthz"));
     let shown =
-        lab.docker(2, &["network", "inspect", "-f", "{{range .Containers}}{{.Name}} {{end}}", "open"]);
+        cli.run(&lab, 2, &["network", "inspect", "-f", "{{range .Containers}}{{.Name}} {{end}}", "open"]);
     assert!(shown.ok().split(' ').any(|name| name == "tool"));
     // It is nobody's task.
-    assert!(!lab.docker(1, &["node", "ps", "host2", "--format", "{{.Name}}"]).ok().contains("tool"));
+    assert!(!cli.run(&lab, 1, &["node", "ps", "host2", "--format", "{{.Name}}"]).ok().contains("tool"));
 
     let used = lab.rswarm(1, &["network", "rm", "open"]).fails();
     assert!(used.contains("is in use"), "{used}");
@@ -52,12 +56,12 @@ fn a_container_started_by_hand_meets_services_and_others_on_an_attachable_networ
     lab.rswarm(2, &["restart", "-t", "1", "tool"]).ok();
     until_reached(&lab, 1, "tool:80");
     let address = ["inspect", "-f", "{{.NetworkSettings.Networks.open.IPAddress}}", "tool"];
-    let before = lab.docker(2, &address).ok();
+    let before = cli.run(&lab, 2, &address).ok();
     lab.tell("kill-daemon 2").expect("the daemon to be killed");
     lab.tell("start-daemon 2").expect("the daemon to be started");
     lab.wait_for_daemon(2).expect("its answer");
     until_reached(&lab, 1, "tool:80");
-    assert_eq!(lab.docker(2, &address).ok(), before, "a running container lost its place");
+    assert_eq!(cli.run(&lab, 2, &address).ok(), before, "a running container lost its place");
 
     lab.rswarm(2, &["rm", "-f", "tool"]).ok();
     lab.rswarm(1, &["service", "rm", "web"]).ok();
@@ -69,13 +73,17 @@ fn a_container_started_by_hand_meets_services_and_others_on_an_attachable_networ
 
 #[test]
 fn a_running_container_is_put_on_an_overlay_network_and_taken_off() {
+    connect_and_disconnect(Cli::Ours);
+}
+
+pub(crate) fn connect_and_disconnect(cli: Cli) {
     let lab = swarm_with_a_service();
     lab.rswarm(2, &["run", "-d", "--name", "plain", "rswarm/hello", "web"]).ok();
     lab.rswarm(2, &["network", "connect", "--alias", "p", "open", "plain"]).ok();
     until_reached(&lab, 1, "plain:80");
     until_reached(&lab, 1, "p:80");
     lab.rswarm(2, &["exec", "plain", "/hello", "check", "web:80"]).ok();
-    lab.docker(2, &["network", "disconnect", "open", "plain"]).ok();
+    cli.run(&lab, 2, &["network", "disconnect", "open", "plain"]).ok();
     wait_for("its name to be gone", SOON, || match reaches(&lab, 1, "open", "plain:80") {
         Err(_) => Ok(()),
         Ok(()) => Err("it still answers".to_owned()),
@@ -86,12 +94,16 @@ fn a_running_container_is_put_on_an_overlay_network_and_taken_off() {
     lab.rswarm(2, &["network", "connect", "open", "plain"]).ok();
     lab.rswarm(2, &["swarm", "leave"]).ok();
     let state = ["inspect", "-f", "{{.State.Status}} {{len .NetworkSettings.Networks}}", "plain"];
-    assert_eq!(lab.docker(2, &state).ok(), "running 1\n");
+    assert_eq!(cli.run(&lab, 2, &state).ok(), "running 1\n");
     lab.rswarm(2, &["exec", "plain", "/hello", "check", "127.0.0.1:80"]).ok();
 }
 
 #[test]
 fn what_may_not_be_attached_to_is_said_and_nothing_is_left() {
+    attach_what_may_not_be(Cli::Ours);
+}
+
+pub(crate) fn attach_what_may_not_be(cli: Cli) {
     let lab = swarm(1, 1);
     load_hello(&lab, 1);
     lab.rswarm(1, &["network", "create", "-d", "overlay", "closed"]).ok();
@@ -105,11 +117,9 @@ fn what_may_not_be_attached_to_is_said_and_nothing_is_left() {
         (&["--network", "small", "--ip", "10.9.0.2"], "the swarm chooses the addresses on its network small"),
         (&["--network", "nowhere"], "network nowhere not found"),
     ] {
-        for by in [Lab::docker, Lab::rswarm] {
-            let said = by(&lab, 1, &[&["run", "--rm"], flags, &["rswarm/hello", "web"]].concat());
-            assert_eq!(said.code, 125, "{said:?}");
-            assert!(said.stderr.contains(text), "{said:?}");
-        }
+        let said = cli.run(&lab, 1, &[&["run", "--rm"], flags, &["rswarm/hello", "web"]].concat());
+        assert_eq!(said.code, 125, "{said:?}");
+        assert!(said.stderr.contains(text), "{said:?}");
     }
     assert_eq!(lab.rswarm(1, &["ps", "-a", "-q"]).ok(), "");
 

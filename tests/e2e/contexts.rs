@@ -79,7 +79,7 @@ fn a_daemon_has_a_name_and_commands_go_to_the_one_in_use() {
 fn dockers_cli_and_ours_see_the_same_contexts() {
     let lab = lab(1);
     load_hello(&lab, 1);
-    let (docker, host) = (Path::new("docker"), format!("host=unix://{}", lab.socket(1).display()));
+    let (docker, host) = (testkit::peer("docker"), format!("host=unix://{}", lab.socket(1).display()));
     let both = [program(), docker];
     for (maker, name) in both.into_iter().zip(["ours", "theirs"]) {
         run(&lab, maker, &["context", "create", name, "--docker", &host, "--description", "d"]).ok();

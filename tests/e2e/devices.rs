@@ -1,6 +1,6 @@
 //! GPUs and other things that hosts have: each belongs to one task of a swarm; on one host containers share them.
 
-use crate::{SOON, docker_changes, lab, load_hello, swarm};
+use crate::{SOON, clis::Cli, lab, load_hello, swarm};
 use std::{collections::BTreeSet, fs};
 use testkit::{Lab, wait_for};
 
@@ -134,33 +134,38 @@ fn containers_of_one_host_share_its_gpus() {
 }
 
 #[test]
-#[ignore = "oracle: docker"]
-fn dockers_cli_asks_for_devices_and_generic_resources() {
+fn devices_and_generic_resources_are_asked_for_by_hand() {
+    ask_for_devices(Cli::Ours);
+}
+
+pub(crate) fn ask_for_devices(cli: Cli) {
     let mut lab = swarm(1, 1);
     load_hello(&lab, 1);
     equip(&mut lab, 1, &["g0", "g1"], 3);
-    let info = lab.docker(1, &["info"]).ok();
-    assert!(info.contains("cdi: example.com/gpu=g0") || info.contains("CDI spec directories"), "{info}");
-    lab.docker(1, &["run", "-d", "--gpus", "all", "rswarm/hello", "web"]).ok();
-    lab.docker(1, &["run", "-d", "--device", "example.com/gpu=g1", "rswarm/hello", "web"]).ok();
+    let info = cli.run(&lab, 1, &["info"]).ok();
+    let told = ["example.com/gpu=g0", "CDI spec directories"].iter().any(|words| info.contains(words));
+    assert!(told, "{info}");
+    cli.run(&lab, 1, &["run", "-d", "--gpus", "all", "rswarm/hello", "web"]).ok();
+    cli.run(&lab, 1, &["run", "-d", "--device", "example.com/gpu=g1", "rswarm/hello", "web"]).ok();
     wait_for("the node to tell", SOON, || {
-        let has = lab.docker(1, &["node", "inspect", "--format", "{{json .Description.Resources}}", "self"]);
+        let has =
+            cli.run(&lab, 1, &["node", "inspect", "--format", "{{json .Description.Resources}}", "self"]);
         if has.stdout.contains("seat") { Ok(()) } else { Err(format!("{has:?}")) }
     });
     let create =
         ["service", "create", "--name", "seated", "--generic-resource", "seat=2", "rswarm/hello", "web"];
-    lab.docker(1, &create).ok();
-    let of = |format: &str| lab.docker(1, &["service", "inspect", "--format", format, "seated"]).ok();
+    cli.run(&lab, 1, &create).ok();
+    let of = |format: &str| cli.run(&lab, 1, &["service", "inspect", "--format", format, "seated"]).ok();
     let wanted = of("{{json .Spec.TaskTemplate.Resources.Reservations}}");
     assert!(wanted.contains(r#"{"DiscreteResourceSpec":{"Kind":"seat","Value":2}}"#), "{wanted}");
-    docker_changes(
+    cli.change(
         &lab,
         1,
         &["service", "update", "--generic-resource-rm", "seat", "--generic-resource-add", "gpu=2", "seated"],
     )
     .ok();
     assert_eq!(given(&lab, 1, "seated"), set(&["g0,g1"]));
-    let task = lab.docker(1, &["service", "ps", "-q", "-f", "desired-state=running", "seated"]).ok();
-    let task = lab.docker(1, &["inspect", "--format", "{{json .GenericResources}}", task.trim()]).ok();
+    let task = cli.run(&lab, 1, &["service", "ps", "-q", "-f", "desired-state=running", "seated"]).ok();
+    let task = cli.run(&lab, 1, &["inspect", "--format", "{{json .GenericResources}}", task.trim()]).ok();
     assert!(task.contains(r#"{"NamedResourceSpec":{"Kind":"example.com/gpu","Value":"g0"}}"#), "{task}");
 }

@@ -2,7 +2,11 @@
 //! `ORACLE=1` (as `cargo xtask oracles` sets it) a real dockerd is asked the same; where it answers something else,
 //! `differences.txt` says why.
 
-use crate::{SOON, lab};
+use crate::{
+    SOON,
+    clis::{Subject, judge_all},
+    lab,
+};
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -174,13 +178,23 @@ pub(crate) fn judge(machine: &Machine, line: &str, fits: bool, complaint: &str) 
     }
 }
 
+/// What is asked for, each on machines of its own.
+const SUBJECTS: &[Subject] = &[
+    ("run", || on_each(run_gives_output_exit_code_and_what_was_asked_for)),
+    ("capabilities", || on_each(a_container_may_do_what_its_capabilities_say_and_no_more)),
+    ("a running container", || on_each(a_running_container_is_looked_into_changed_and_ended)),
+    ("policies, health and logs", || on_each(policies_health_and_logs_tell_what_happened)),
+    ("images", || on_each(images_are_committed_saved_loaded_and_kept_while_used)),
+    ("volumes and networks", || on_each(volumes_and_networks_of_one_host_serve_its_containers)),
+];
+
 #[test]
 #[ignore = "oracle: docker, dockerd, busybox"]
-fn run_gives_output_exit_code_and_what_was_asked_for() {
-    on_each(run_gives_output_exit_code_and_what_was_asked_for_on);
+fn what_a_person_asks_of_one_host_is_answered_as_dockerd_answers_it() {
+    judge_all(SUBJECTS);
 }
 
-fn run_gives_output_exit_code_and_what_was_asked_for_on(machine: &Machine) {
+fn run_gives_output_exit_code_and_what_was_asked_for(machine: &Machine) {
     for (line, code, text) in [
         ("run --rm bb echo hi", 0, "hi\n"),
         ("run --rm bb sh -c 'echo out; echo err >&2; exit 7'", 7, "out\nerr\n"),
@@ -232,13 +246,7 @@ fn run_gives_output_exit_code_and_what_was_asked_for_on(machine: &Machine) {
     assert_eq!(docker(machine, "ps -a -q").ok(), "");
 }
 
-#[test]
-#[ignore = "oracle: docker, dockerd, busybox"]
-fn a_container_may_do_what_its_capabilities_say_and_no_more() {
-    on_each(a_container_may_do_what_its_capabilities_say_and_no_more_on);
-}
-
-fn a_container_may_do_what_its_capabilities_say_and_no_more_on(machine: &Machine) {
+fn a_container_may_do_what_its_capabilities_say_and_no_more(machine: &Machine) {
     for (line, code, text) in [
         ("run --rm bb mount -t tmpfs x /tmp", 1, "permission denied"),
         ("run --rm --cap-add SYS_ADMIN bb mount -t tmpfs x /tmp", 0, ""),
@@ -256,13 +264,7 @@ fn a_container_may_do_what_its_capabilities_say_and_no_more_on(machine: &Machine
     }
 }
 
-#[test]
-#[ignore = "oracle: docker, dockerd, busybox"]
-fn a_running_container_is_looked_into_changed_and_ended() {
-    on_each(a_running_container_is_looked_into_changed_and_ended_on);
-}
-
-fn a_running_container_is_looked_into_changed_and_ended_on(machine: &Machine) {
+fn a_running_container_is_looked_into_changed_and_ended(machine: &Machine) {
     let command =
         "mkdir /www; echo page > /www/i; rm /data/seed; trap 'exit 5' TERM; while :; do sleep 0.1; done";
     machine
@@ -334,13 +336,7 @@ fn a_running_container_is_looked_into_changed_and_ended_on(machine: &Machine) {
     }
 }
 
-#[test]
-#[ignore = "oracle: docker, dockerd, busybox"]
-fn policies_health_and_logs_tell_what_happened() {
-    on_each(policies_health_and_logs_tell_what_happened_on);
-}
-
-fn policies_health_and_logs_tell_what_happened_on(machine: &Machine) {
+fn policies_health_and_logs_tell_what_happened(machine: &Machine) {
     docker(machine, "run -d --restart on-failure:2 --name rr bb sh -c 'exit 1'").ok();
     wait_for("two restarts", SOON, || {
         let said =
@@ -376,13 +372,7 @@ fn policies_health_and_logs_tell_what_happened_on(machine: &Machine) {
     });
 }
 
-#[test]
-#[ignore = "oracle: docker, dockerd, busybox"]
-fn images_are_committed_saved_loaded_and_kept_while_used() {
-    on_each(images_are_committed_saved_loaded_and_kept_while_used_on);
-}
-
-fn images_are_committed_saved_loaded_and_kept_while_used_on(machine: &Machine) {
+fn images_are_committed_saved_loaded_and_kept_while_used(machine: &Machine) {
     docker(machine, "run --name maker bb sh -c 'echo new > /data/new; rm /data/seed'").ok();
     let commit =
         ["commit", "-m", "hi", "-a", "me", "-c", "ENV B=2", "-c", "CMD [\"env\"]", "maker", "snap:1"];
@@ -415,13 +405,7 @@ fn images_are_committed_saved_loaded_and_kept_while_used_on(machine: &Machine) {
     }
 }
 
-#[test]
-#[ignore = "oracle: docker, dockerd, busybox"]
-fn volumes_and_networks_of_one_host_serve_its_containers() {
-    on_each(volumes_and_networks_of_one_host_serve_its_containers_on);
-}
-
-fn volumes_and_networks_of_one_host_serve_its_containers_on(machine: &Machine) {
+fn volumes_and_networks_of_one_host_serve_its_containers(machine: &Machine) {
     for (line, code, text) in [
         ("volume create v1", 0, "v1"),
         ("run --rm -v v1:/data bb cat /data/seed", 0, "seed\n"),

@@ -84,7 +84,7 @@ fn each_difference_has_its_reason() {
 #[test]
 #[ignore = "oracle: docker"]
 fn each_flag_of_dockers_cli_is_ours_or_named_with_the_reason() {
-    let (docker, listed) = (Path::new("docker"), listed());
+    let (docker, listed) = (testkit::peer("docker"), listed());
     let (mut used, mut missing, mut looked) = (BTreeSet::new(), Vec::new(), 0);
     let mut left: Vec<Vec<String>> = vec![Vec::new()];
     while let Some(path) = left.pop() {

@@ -1,6 +1,6 @@
 //! The "Get started" app of Docker's documentation, Flask and Redis from Debian packages, with the real `docker` CLI.
 
-use crate::{SOON, docker_changes, swarm, wait_for_replicas, wait_for_update};
+use crate::{SOON, clis::Cli, swarm, wait_for_replicas, wait_for_update};
 use std::{collections::BTreeSet, path::PathBuf};
 use testkit::{Lab, wait_for};
 
@@ -77,14 +77,16 @@ fn flask_and_redis_count_on_through_scale_update_rollback_and_drain() {
         if replicas.len() == 3 { Ok(()) } else { Err(format!("{replicas:?} only")) }
     });
 
-    docker_changes(&lab, 2, &["service", "scale", "--detach", "app_web=5"]).ok();
+    Cli::Dockers.change(&lab, 2, &["service", "scale", "--detach", "app_web=5"]).ok();
     wait_for_replicas(&lab, 3, "app_web", "5/5");
     ask_around(&mut lab, &mut last, 6);
 
-    docker_changes(&lab, 1, &["service", "update", "--detach", "--image", "app/flask:2", "app_web"]).ok();
+    Cli::Dockers
+        .change(&lab, 1, &["service", "update", "--detach", "--image", "app/flask:2", "app_web"])
+        .ok();
     wait_for_update(&lab, "app_web", "completed");
     wait_for_greeting(&mut lab, "Hello again!");
-    docker_changes(&lab, 1, &["service", "rollback", "--detach", "app_web"]).ok();
+    Cli::Dockers.change(&lab, 1, &["service", "rollback", "--detach", "app_web"]).ok();
     wait_for_update(&lab, "app_web", "rollback_completed");
     wait_for_greeting(&mut lab, "Hello World!");
     ask_around(&mut lab, &mut last, 6);
@@ -93,7 +95,7 @@ fn flask_and_redis_count_on_through_scale_update_rollback_and_drain() {
     let running = ["service", "ps", "-f", "desired-state=running", "--format", "{{.Node}}"];
     let counter = lab.docker(1, &[&running[..], &["app_redis"]].concat()).ok();
     let drained = if counter.trim() == "host3" { "host2" } else { "host3" };
-    docker_changes(&lab, 1, &["node", "update", "--availability", "drain", drained]).ok();
+    Cli::Dockers.change(&lab, 1, &["node", "update", "--availability", "drain", drained]).ok();
     wait_for("the host to be empty", SOON, || {
         let nodes = lab.docker(1, &[&running[..], &["app_web"]].concat()).ok();
         let tasks = lab.docker(1, &["node", "ps", "-f", "desired-state=running", "-q", drained]).ok();

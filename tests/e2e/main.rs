@@ -4,7 +4,9 @@
 
 mod attachable;
 mod attacks;
+mod clis;
 mod cluster;
+mod cluster_commands;
 mod completion;
 mod compose;
 mod compose_flags;
@@ -38,6 +40,7 @@ mod private_registry;
 mod provided;
 mod published;
 mod reasons;
+mod registry;
 mod service_logs;
 mod service_manager;
 mod single_host;
@@ -58,15 +61,6 @@ fn program() -> &'static Path {
 
 /// Time for anything that needs an election, a heartbeat to be missed, or an image to travel. Machines are slow.
 const SOON: Duration = Duration::from_secs(60);
-
-/// Runs the real `docker ARGS`, which reads an object, changes it and writes it: again when the swarm changed it meanwhile.
-/// Ours does that by itself.
-fn docker_changes(lab: &Lab, n: u8, args: &[&str]) -> testkit::Output {
-    wait_for("docker's change to be taken", SOON, || {
-        let said = lab.docker(n, args);
-        if said.stderr.contains("update out of sequence") { Err(said.stderr) } else { Ok(said) }
-    })
-}
 
 /// Starts a lab of `hosts` hosts.
 fn lab(hosts: u8) -> Lab {
@@ -121,7 +115,7 @@ fn wait_for_replicas(lab: &Lab, n: u8, service: &str, replicas: &str) {
 fn wait_for_update(lab: &Lab, service: &str, wanted: &str) {
     let state = ["service", "inspect", "--format", "{{with .UpdateStatus}}{{.State}}{{end}}", service];
     wait_for(&format!("{service} to be {wanted}"), SOON, || {
-        let state = lab.docker(1, &state).ok();
+        let state = lab.rswarm(1, &state).ok();
         if state.trim() == wanted { Ok(()) } else { Err(format!("{state:?}{}", lab.daemon_logs())) }
     });
 }

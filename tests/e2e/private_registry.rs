@@ -2,32 +2,33 @@
 //! password is nowhere to be read.
 
 use crate::{
-    SOON, join_all, lab, load_hello,
+    SOON,
+    clis::Cli,
+    join_all, lab, load_hello,
     reasons::{AT_ONCE, Running},
+    registry::Registry,
     wait_for_replicas,
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::fs;
 use testkit::{Lab, Output, wait_for};
+use tokio::runtime::Runtime;
 
 const PASSWORD: &str = "correct-horse-battery";
-/// The password as htpasswd(1) keeps it, bcrypt.
-const HTPASSWD: &str = "ann:$2b$05$1kY5hN.1UA17vcdenB7ZLOSC2PVfFws79OMZ36JmQ5Uh1kzi4wKLC\n";
 
-/// Starts two hosts whose daemons take a registry in clear text, and that registry on host 1; no swarm yet.
-fn hosts_with_a_registry() -> (Lab, String) {
+/// Two hosts whose daemons take a registry in clear text that wants Ann's password; no swarm yet.
+struct Hosts {
+    lab: Lab,
+    registry: String,
+    /// The registry answers as long as this.
+    _serving: Runtime,
+}
+
+fn hosts_with_a_registry() -> Hosts {
     let mut lab = lab(2);
-    let registry = format!("{}:5000", Lab::address(1));
-    let folder = lab.dir().join("registry");
-    fs::create_dir(&folder).expect("a folder");
-    fs::write(folder.join("htpasswd"), HTPASSWD).expect("a file");
-    let config = format!(
-        "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nhttp: {{addr: \"{registry}\"}}\n\
-         storage: {{filesystem: {{rootdirectory: {f}/data}}}}\n\
-         auth: {{htpasswd: {{realm: test, path: {f}/htpasswd}}}}\n",
-        f = folder.display()
-    );
-    let path = folder.join("config.yml");
-    fs::write(&path, config).expect("a file");
+    let account = format!("Basic {}", STANDARD.encode(format!("ann:{PASSWORD}")));
+    let serving = Runtime::new().expect("a runtime");
+    let registry = Registry::of_account(account).serve_hosts(&mut lab, &serving);
     for n in [1, 2] {
         let settings = format!("insecure-registries = [\"{registry}\"]\n");
         fs::write(lab.dir().join(format!("h{n}/daemon.toml")), settings).expect("the settings");
@@ -35,19 +36,11 @@ fn hosts_with_a_registry() -> (Lab, String) {
         lab.tell(&format!("start-daemon {n}")).expect("the daemon to be started");
         lab.wait_for_daemon(n).expect("the daemon");
     }
-    let program = ["/usr/bin/docker-registry", "serve", path.to_str().expect("a readable path")];
-    let running =
-        lab.exec(1, &program).expect("docker-registry is installed (Debian package docker-registry)");
-    wait_for("the registry to answer", SOON, || {
-        let said = login(&lab, PASSWORD);
-        if said.code == 0 { Ok(()) } else { Err(format!("{said:?}{}", running.said())) }
-    });
-    (lab, registry)
+    Hosts { lab, registry, _serving: serving }
 }
 
-fn login(lab: &Lab, password: &str) -> Output {
-    let registry = format!("{}:5000", Lab::address(1));
-    lab.rswarm(1, &["login", "-u", "ann", "-p", password, &registry])
+fn login(lab: &Lab, registry: &str, password: &str) -> Output {
+    lab.rswarm(1, &["login", "-u", "ann", "-p", password, registry])
 }
 
 /// Every file of a folder that holds the password, in clear text or as base64 has it, wherever that begins.
@@ -73,11 +66,14 @@ fn files_with_the_password(folder: &std::path::Path, found: &mut Vec<String>) {
 }
 
 #[test]
-#[ignore = "oracle: docker-registry"]
 fn workers_pull_with_the_account_of_who_deploys_if_he_gives_it_to_them() {
-    let (lab, registry) = hosts_with_a_registry();
-    assert!(login(&lab, "wrong").fails().contains("unauthorized"));
-    login(&lab, PASSWORD).ok();
+    give_an_account(Cli::Ours);
+}
+
+pub(crate) fn give_an_account(cli: Cli) {
+    let Hosts { lab, registry, _serving } = hosts_with_a_registry();
+    assert!(login(&lab, &registry, "wrong").fails().contains("unauthorized"));
+    login(&lab, &registry, PASSWORD).ok();
     join_all(&lab, 2, 1);
     load_hello(&lab, 1);
     let image = format!("{registry}/shop/web:1");
@@ -108,21 +104,21 @@ fn workers_pull_with_the_account_of_who_deploys_if_he_gives_it_to_them() {
         if said.code == 0 { Ok(()) } else { Err(format!("{said:?}")) }
     });
 
-    // As Docker's own client says it; the account goes with the service, whoever scales it.
-    lab.docker(1, &["stack", "deploy", "--detach=true", "--with-registry-auth", "-c", file, "shop"]).ok();
+    // In Docker's words; the account goes with the service, whoever scales it.
+    cli.run(&lab, 1, &["stack", "deploy", "--detach=true", "--with-registry-auth", "-c", file, "shop"]).ok();
     wait_for_replicas(&lab, 1, "shop_web", "1/1");
     lab.rswarm(1, &["service", "update", "--detach", "--env-add", "A=1", "shop_web"]).ok();
     wait_for_replicas(&lab, 1, "shop_web", "1/1");
 
-    let tasks = lab.docker(1, &["service", "ps", "-q", "--no-trunc", "shop_web"]).ok();
-    let mut shown = lab.docker(1, &["inspect", "shop_web"]).ok();
-    shown += &lab.docker(1, &["info"]).ok();
+    let tasks = lab.rswarm(1, &["service", "ps", "-q", "--no-trunc", "shop_web"]).ok();
+    let mut shown = lab.rswarm(1, &["inspect", "shop_web"]).ok();
+    shown += &lab.rswarm(1, &["info"]).ok();
     for task in tasks.lines() {
-        shown += &lab.docker(1, &["inspect", task]).ok();
+        shown += &lab.rswarm(1, &["inspect", task]).ok();
     }
     for n in [1, 2] {
-        for container in lab.docker(n, &["ps", "-aq"]).ok().lines() {
-            shown += &lab.docker(n, &["inspect", container]).ok();
+        for container in lab.rswarm(n, &["ps", "-aq"]).ok().lines() {
+            shown += &lab.rswarm(n, &["inspect", container]).ok();
         }
     }
     shown += &lab.rswarm(1, &["audit", "--format", "json"]).ok();
@@ -135,10 +131,9 @@ fn workers_pull_with_the_account_of_who_deploys_if_he_gives_it_to_them() {
 }
 
 #[test]
-#[ignore = "oracle: docker-registry"]
 fn a_tag_that_its_registry_does_not_have_is_told_at_once_and_not_waited_for() {
-    let (lab, registry) = hosts_with_a_registry();
-    login(&lab, PASSWORD).ok();
+    let Hosts { lab, registry, _serving } = hosts_with_a_registry();
+    login(&lab, &registry, PASSWORD).ok();
     join_all(&lab, 2, 1);
     load_hello(&lab, 1);
     let image = format!("{registry}/shop/web");

@@ -3,75 +3,10 @@
 use crate::{
     compose::{compose_in, project},
     lab, load_hello,
+    registry::Registry,
 };
-use axum::{
-    Router,
-    body::{Body, Bytes},
-    http::{Method, Response, StatusCode, Uri, header},
-};
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    sync::{Arc, Mutex},
-};
-
-/// A registry that keeps what it is given, by path; it may take only manifests of OCI 1.0.
-#[derive(Clone, Default)]
-struct Registry {
-    kept: Arc<Mutex<BTreeMap<String, Bytes>>>,
-    knows_types: bool,
-}
-
-impl Registry {
-    /// Serves on this machine as long as the runtime lives; returns its name.
-    fn serve(&self, runtime: &tokio::runtime::Runtime) -> String {
-        let registry = self.clone();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
-        let name = listener.local_addr().expect("an address").to_string();
-        let router = Router::new().fallback(move |method: Method, uri: Uri, body: Bytes| {
-            let registry = registry.clone();
-            async move { registry.answer(&method, &uri, &body) }
-        });
-        runtime.spawn(async move { axum::serve(listener, router).await });
-        name
-    }
-
-    fn answer(&self, method: &Method, uri: &Uri, body: &Bytes) -> Response<Body> {
-        let mut kept = self.kept.lock().expect("nobody panicked");
-        let path = uri.path().to_owned();
-        let answer = Response::builder();
-        let answered = match method.as_str() {
-            "POST" => answer.status(StatusCode::ACCEPTED).header(header::LOCATION, path).body(Body::empty()),
-            // An upload says at its end what it was.
-            "PUT" if path.contains("/uploads/") => {
-                let digest = uri.query().and_then(|q| q.split("digest=").nth(1)).expect("a digest");
-                kept.insert(path.replace("uploads/", &digest.replace("%3A", ":")), body.clone());
-                answer.status(StatusCode::CREATED).body(Body::empty())
-            }
-            "PUT" if !self.knows_types && String::from_utf8_lossy(body).contains("artifactType") => {
-                answer.status(StatusCode::BAD_REQUEST).body(Body::empty())
-            }
-            "PUT" => {
-                kept.insert(path, body.clone());
-                answer.status(StatusCode::CREATED).body(Body::empty())
-            }
-            _ if path == "/v2/" => answer.body(Body::empty()),
-            _ => match kept.get(&path) {
-                Some(found) => answer
-                    .header(header::CONTENT_TYPE, "application/vnd.oci.image.manifest.v1+json")
-                    .body(Body::from(found.clone())),
-                None => answer.status(StatusCode::NOT_FOUND).body(Body::empty()),
-            },
-        };
-        answered.expect("an answer")
-    }
-
-    fn manifest(&self, path: &str) -> String {
-        let kept = self.kept.lock().expect("nobody panicked");
-        String::from_utf8_lossy(kept.get(path).expect("a manifest")).into_owned()
-    }
-}
+use axum::body::Bytes;
+use std::{fs, path::Path};
 
 fn write(folder: &Path, name: &str, text: &str) {
     fs::create_dir_all(folder).expect("a folder");
@@ -108,12 +43,12 @@ services:
     for (knows_types, form) in
         [(true, "application/vnd.docker.compose.project"), (false, "config.empty.v1+json")]
     {
-        let registry = Registry { knows_types, ..Registry::default() };
+        let registry = Registry::of_artifacts(knows_types);
         let name = registry.serve(&runtime);
         let target = format!("{name}/team/shop:1");
         let dry = compose_in(&lab, &folder, &env, &["publish", "--with-env", "--dry-run", &target]);
         assert_eq!(dry.code, 0, "{dry:?}");
-        assert!(registry.kept.lock().expect("nobody panicked").is_empty(), "{dry:?}");
+        assert!(registry.is_empty(), "{dry:?}");
         let said =
             compose_in(&lab, &folder, &env, &["publish", "--with-env", "--resolve-image-digests", &target]);
         assert_eq!(said.code, 0, "{said:?}");
@@ -283,9 +218,8 @@ fn what_a_registry_gives_names_no_file_elsewhere_and_is_what_its_digest_says() {
             "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": digest, "size": 2},
             "layers": layers,
         });
-        let mut kept = registry.kept.lock().expect("nobody panicked");
-        kept.insert(format!("/v2/x/y/manifests/{tag}"), manifest.to_string().into());
-        kept.insert(format!("/v2/x/y/blobs/{digest}"), given.clone());
+        registry.keep(&format!("/v2/x/y/manifests/{tag}"), manifest.to_string());
+        registry.keep(&format!("/v2/x/y/blobs/{digest}"), given.clone());
     };
     let project = "application/vnd.docker.compose.project";
     let read = |tag: &str| {

@@ -46,14 +46,13 @@ fn our_cli_reaches_a_daemon_through_ssh() {
     assert!(without.contains("cannot start ssh"), "{without}");
 }
 
-#[test]
-#[ignore = "oracle: docker"]
-fn dockers_cli_reaches_our_daemon_through_ssh() {
+/// A part of the oracle `docker_cli`.
+pub(crate) fn dockers_cli_comes_through_ssh() {
     let lab = lab(1);
     load_hello(&lab, 1);
     let path = fake_ssh(&lab);
     let docker = |args: &[&str]| {
-        let said = Command::new("docker")
+        let said = Command::new(testkit::peer("docker"))
             .env("PATH", &path)
             .env("DOCKER_HOST", "ssh://me@far")
             .env("HOME", lab.dir())
@@ -193,9 +192,8 @@ fn a_context_has_certificates_of_its_own() {
     );
 }
 
-#[test]
-#[ignore = "oracle: docker"]
-fn dockers_cli_reaches_our_daemon_over_tcp_with_its_certificates() {
+/// A part of the oracle `docker_cli`.
+pub(crate) fn dockers_cli_comes_over_tcp_with_its_certificates() {
     let (mut lab, friend, stranger) = encrypted_host();
     let host = format!("tcp://{}:2376", Lab::address(1));
     let (code, said) = on_host(&mut lab, &["/usr/bin/env", "docker"], &friend, &host);

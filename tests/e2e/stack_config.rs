@@ -71,7 +71,7 @@ fn stack_config_means_what_dockers_means() {
     for (number, text) in FILES.iter().enumerate() {
         std::fs::write(dir.path().join(format!("{number}.yml")), text).unwrap();
     }
-    let (docker, ours) = (Path::new("docker"), crate::program());
+    let (docker, ours) = (testkit::peer("docker"), crate::program());
     let (mut same, mut refused) = (0, 0);
     for (number, text) in FILES.iter().enumerate() {
         let name = format!("{number}.yml");

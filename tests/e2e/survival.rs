@@ -1,7 +1,7 @@
 //! The runbooks of README's *When managers are lost*, each carried out: a majority lost, a backup and its restoration,
 //! dead managers, a manager with another address.
 
-use crate::{SOON, lab, load_hello, swarm, wait_for_replicas};
+use crate::{SOON, clis::Cli, lab, load_hello, swarm, wait_for_replicas};
 use std::{os::unix::fs::PermissionsExt as _, path::Path};
 use testkit::{Lab, wait_for};
 
@@ -107,20 +107,24 @@ fn one_manager_of_three_goes_on_with_its_containers_and_the_others_come_back_as_
 }
 
 #[test]
-#[ignore = "oracle: docker"]
-fn dockers_own_command_makes_a_new_cluster_of_one_manager() {
+fn a_new_cluster_is_made_of_one_manager_by_dockers_flag() {
+    force_new_cluster(Cli::Ours);
+}
+
+pub(crate) fn force_new_cluster(cli: Cli) {
     let mut lab = swarm(2, 2);
     let before = token(&lab, 1, "worker");
     lab.tell("kill 2").expect("host 2 to be killed");
     let init = ["swarm", "init", "--force-new-cluster"];
-    wait_for("docker's command to be taken", SOON, || {
-        let made = lab.docker(1, &init);
+    wait_for("the command to be taken", SOON, || {
+        let made = cli.run(&lab, 1, &init);
         if made.code == 0 { Ok(()) } else { Err(format!("{made:?}")) }
     });
     wait_for_nodes(&lab, 1, &["host1 Ready Leader", "host2 Down"]);
     assert_eq!(token(&lab, 1, "worker"), before);
     // With another address, as with Docker.
-    lab.docker(
+    cli.run(
+        &lab,
         1,
         &[
             "swarm",
@@ -133,7 +137,7 @@ fn dockers_own_command_makes_a_new_cluster_of_one_manager() {
         ],
     )
     .ok();
-    let info = lab.docker(1, &["info", "--format", "{{json .Swarm.RemoteManagers}}"]).ok();
+    let info = cli.run(&lab, 1, &["info", "--format", "{{json .Swarm.RemoteManagers}}"]).ok();
     assert!(info.contains("198.18.0.1:2378"), "{info}");
 }
 

@@ -1,33 +1,10 @@
 //! The swarm's keys: the lock of managers that restart, join tokens, certificates and their authority.
 
-use crate::{SOON, docker_changes, lab, load_hello, swarm, wait_for_replicas};
-use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
-use testkit::{Lab, Output, wait_for};
+use crate::{SOON, clis::Cli, lab, load_hello, swarm, wait_for_replicas};
+use std::path::{Path, PathBuf};
+use testkit::{Lab, wait_for};
 
 const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to unlock it.";
-
-/// Runs the real `docker ARGS` against host `n` with a line of input.
-fn docker_with_input(lab: &Lab, n: u8, args: &[&str], input: &str) -> Output {
-    let mut child = Command::new("docker")
-        .args(args)
-        .env("DOCKER_HOST", format!("unix://{}", lab.socket(n).display()))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the docker CLI");
-    writeln!(child.stdin.take().expect("a pipe"), "{input}").expect("input to be taken");
-    let output = child.wait_with_output().expect("docker to end");
-    Output {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
 
 fn restart_daemon(lab: &mut Lab, n: u8) {
     lab.tell(&format!("kill-daemon {n}")).expect("the daemon to be killed");
@@ -36,7 +13,7 @@ fn restart_daemon(lab: &mut Lab, n: u8) {
 }
 
 fn state(lab: &Lab, n: u8) -> String {
-    lab.docker(n, &["info", "--format", "{{.Swarm.LocalNodeState}}"]).ok().trim().to_owned()
+    lab.rswarm(n, &["info", "--format", "{{.Swarm.LocalNodeState}}"]).ok().trim().to_owned()
 }
 
 fn wait_for_state(lab: &Lab, n: u8, wanted: &str) {
@@ -46,8 +23,8 @@ fn wait_for_state(lab: &Lab, n: u8, wanted: &str) {
     });
 }
 
-fn unlock_key(lab: &Lab, n: u8) -> String {
-    lab.docker(n, &["swarm", "unlock-key", "-q"]).ok().trim().to_owned()
+fn unlock_key(cli: Cli, lab: &Lab, n: u8) -> String {
+    cli.run(lab, n, &["swarm", "unlock-key", "-q"]).ok().trim().to_owned()
 }
 
 fn data_root(lab: &Lab, n: u8) -> PathBuf {
@@ -86,33 +63,37 @@ fn files_with(dir: &Path, texts: &[&[u8]]) -> Vec<PathBuf> {
 
 #[test]
 fn a_locked_manager_comes_up_only_with_its_key_and_its_containers_do_not_care() {
+    lock(Cli::Ours);
+}
+
+pub(crate) fn lock(cli: Cli) {
     let mut lab = lab(1);
     load_hello(&lab, 1);
-    lab.docker(1, &["run", "-d", "--name", "alone", "rswarm/hello", "web"]).ok();
-    let said = lab.docker(1, &["swarm", "init", "--autolock", "--advertise-addr", &Lab::address(1)]).ok();
-    let key = unlock_key(&lab, 1);
+    cli.run(&lab, 1, &["run", "-d", "--name", "alone", "rswarm/hello", "web"]).ok();
+    let said = cli.run(&lab, 1, &["swarm", "init", "--autolock", "--advertise-addr", &Lab::address(1)]).ok();
+    let key = unlock_key(cli, &lab, 1);
     assert!(key.starts_with("SWMKEY-1-") && said.contains(&key), "{said}");
-    docker_with_input(&lab, 1, &["secret", "create", "words", "-"], "correct-horse-battery-staple");
+    cli.told(&lab, 1, &["secret", "create", "words", "-"], "correct-horse-battery-staple");
     let create = ["service", "create", "--name", "web", "--secret", "words", "-d", "rswarm/hello", "web"];
-    lab.docker(1, &create).ok();
+    cli.run(&lab, 1, &create).ok();
     wait_for_replicas(&lab, 1, "web", "1/1");
-    let running = lab.docker(1, &["ps", "-q"]).ok();
-    let token = lab.docker(1, &["swarm", "join-token", "-q", "worker"]).ok();
+    let running = cli.run(&lab, 1, &["ps", "-q"]).ok();
+    let token = cli.run(&lab, 1, &["swarm", "join-token", "-q", "worker"]).ok();
 
     restart_daemon(&mut lab, 1);
     assert_eq!(state(&lab, 1), "locked");
     for args in [&["node", "ls"][..], &["service", "ls"], &["secret", "ls"], &["swarm", "unlock-key"]] {
-        let refused = lab.docker(1, args).fails();
-        assert!(refused.contains(LOCKED), "{args:?}: {refused}");
+        let refused = cli.run(&lab, 1, args).fails();
+        assert!(refused.contains(&cli.tells(LOCKED)), "{args:?}: {refused}");
     }
-    let again = lab.docker(1, &["swarm", "init", "--advertise-addr", &Lab::address(1)]).fails();
+    let again = cli.run(&lab, 1, &["swarm", "init", "--advertise-addr", &Lab::address(1)]).fails();
     assert!(again.contains("already part of a swarm"), "{again}");
-    let leave = lab.docker(1, &["swarm", "leave"]).fails();
+    let leave = cli.run(&lab, 1, &["swarm", "leave"]).fails();
     assert!(leave.contains("encrypted and locked"), "{leave}");
     // The host goes on.
-    assert_eq!(lab.docker(1, &["ps", "-q"]).ok(), running);
-    lab.docker(1, &["run", "--rm", "rswarm/hello", "--help"]);
-    lab.docker(1, &["restart", "alone"]).ok();
+    assert_eq!(cli.run(&lab, 1, &["ps", "-q"]).ok(), running);
+    cli.run(&lab, 1, &["run", "--rm", "rswarm/hello", "--help"]);
+    cli.run(&lab, 1, &["restart", "alone"]).ok();
 
     // Who has the disk has neither the secret nor a key.
     is_locked_on_disk(&lab, 1).unwrap();
@@ -125,34 +106,42 @@ fn a_locked_manager_comes_up_only_with_its_key_and_its_containers_do_not_care() 
 
     let other = "SWMKEY-1-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     for wrong in [other, "nonsense"] {
-        let refused = docker_with_input(&lab, 1, &["swarm", "unlock"], wrong).fails();
+        let refused = cli.told(&lab, 1, &["swarm", "unlock"], wrong).fails();
         assert!(refused.contains("invalid key provided"), "{refused}");
         assert_eq!(state(&lab, 1), "locked");
     }
-    docker_with_input(&lab, 1, &["swarm", "unlock"], &key).ok();
-    let info = lab.docker(1, &["info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.Error}}"]).ok();
+    cli.told(&lab, 1, &["swarm", "unlock"], &key).ok();
+    let info = cli.run(&lab, 1, &["info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.Error}}"]).ok();
     assert!(info.starts_with("active"), "{info}{}", lab.daemon_logs());
     wait_for_replicas(&lab, 1, "web", "1/1");
-    let refused = docker_with_input(&lab, 1, &["swarm", "unlock"], &key).fails();
+    let refused = cli.told(&lab, 1, &["swarm", "unlock"], &key).fails();
     assert!(refused.contains("not locked"), "{refused}");
 }
 
 #[test]
 fn a_locked_manager_can_be_made_to_leave_without_its_key() {
+    leave_while_locked(Cli::Ours);
+}
+
+pub(crate) fn leave_while_locked(cli: Cli) {
     let mut lab = lab(1);
-    lab.docker(1, &["swarm", "init", "--autolock", "--advertise-addr", &Lab::address(1)]).ok();
+    cli.run(&lab, 1, &["swarm", "init", "--autolock", "--advertise-addr", &Lab::address(1)]).ok();
     restart_daemon(&mut lab, 1);
     assert_eq!(state(&lab, 1), "locked");
-    lab.docker(1, &["swarm", "leave", "--force"]).ok();
+    cli.run(&lab, 1, &["swarm", "leave", "--force"]).ok();
     assert_eq!(state(&lab, 1), "inactive");
-    lab.docker(1, &["swarm", "init", "--advertise-addr", &Lab::address(1)]).ok();
+    cli.run(&lab, 1, &["swarm", "init", "--advertise-addr", &Lab::address(1)]).ok();
 }
 
 #[test]
 fn turning_the_lock_on_off_and_to_another_key_reaches_every_manager_and_no_worker() {
+    turn_the_lock(Cli::Ours);
+}
+
+pub(crate) fn turn_the_lock(cli: Cli) {
     let mut lab = swarm(3, 2);
-    let said = docker_changes(&lab, 1, &["swarm", "update", "--autolock=true"]).ok();
-    let first = unlock_key(&lab, 2);
+    let said = cli.change(&lab, 1, &["swarm", "update", "--autolock=true"]).ok();
+    let first = unlock_key(cli, &lab, 2);
     assert!(said.contains(&first), "{said}");
     for n in [1, 2] {
         wait_for("the lock to reach the managers", SOON, || is_locked_on_disk(&lab, n));
@@ -162,20 +151,20 @@ fn turning_the_lock_on_off_and_to_another_key_reaches_every_manager_and_no_worke
     assert_eq!(state(&lab, 2), "locked");
     restart_daemon(&mut lab, 3);
     wait_for_state(&lab, 3, "active"); // a worker has no lock
-    docker_with_input(&lab, 2, &["swarm", "unlock"], &first).ok();
+    cli.told(&lab, 2, &["swarm", "unlock"], &first).ok();
 
     // A worker that becomes a manager never has its new keys without the lock.
-    docker_changes(&lab, 1, &["node", "promote", "host3"]).ok();
+    cli.change(&lab, 1, &["node", "promote", "host3"]).ok();
     wait_for("host 3 to be a manager", SOON, || is_locked_on_disk(&lab, 3));
     wait_for("host 3 to answer", SOON, || {
-        let seen = lab.docker(3, &["node", "ls", "-q"]);
+        let seen = cli.run(&lab, 3, &["node", "ls", "-q"]);
         if seen.code == 0 { Ok(()) } else { Err(seen.stderr) }
     });
 
     let before: Vec<Vec<u8>> =
         (1..=3).map(|n| std::fs::read(data_root(&lab, n).join("swarm/raft.key")).unwrap()).collect();
-    docker_changes(&lab, 1, &["swarm", "unlock-key", "--rotate", "-q"]).ok();
-    let second = unlock_key(&lab, 3);
+    cli.change(&lab, 1, &["swarm", "unlock-key", "--rotate", "-q"]).ok();
+    let second = unlock_key(cli, &lab, 3);
     assert_ne!(first, second);
     for n in 1..=3 {
         wait_for("the new key to reach the managers", SOON, || {
@@ -188,12 +177,12 @@ fn turning_the_lock_on_off_and_to_another_key_reaches_every_manager_and_no_worke
         });
     }
     restart_daemon(&mut lab, 3);
-    let refused = docker_with_input(&lab, 3, &["swarm", "unlock"], &first).fails();
+    let refused = cli.told(&lab, 3, &["swarm", "unlock"], &first).fails();
     assert!(refused.contains("invalid key provided"), "{refused}");
-    docker_with_input(&lab, 3, &["swarm", "unlock"], &second).ok();
+    cli.told(&lab, 3, &["swarm", "unlock"], &second).ok();
 
     // A manager that becomes a worker has no lock any more, and nothing of the log.
-    docker_changes(&lab, 1, &["node", "demote", "host3"]).ok();
+    cli.change(&lab, 1, &["node", "demote", "host3"]).ok();
     wait_for("host 3 to be a worker", SOON, || {
         let swarm = data_root(&lab, 3).join("swarm");
         let pem = std::fs::read_to_string(swarm.join("certificates/node.pem")).unwrap();
@@ -201,7 +190,7 @@ fn turning_the_lock_on_off_and_to_another_key_reaches_every_manager_and_no_worke
         if open { Ok(()) } else { Err(lab.daemon_logs()) }
     });
 
-    docker_changes(&lab, 1, &["swarm", "update", "--autolock=false"]).ok();
+    cli.change(&lab, 1, &["swarm", "update", "--autolock=false"]).ok();
     for n in [1, 2] {
         wait_for("the lock to be off", SOON, || match is_locked_on_disk(&lab, n) {
             Ok(()) => Err(format!("host {n} is locked")),
@@ -214,12 +203,16 @@ fn turning_the_lock_on_off_and_to_another_key_reaches_every_manager_and_no_worke
 
 #[test]
 fn settings_of_the_swarm_have_an_effect_or_are_refused() {
+    set(Cli::Ours);
+}
+
+pub(crate) fn set(cli: Cli) {
     let lab = lab(1);
     let address = Lab::address(1);
     let init = |more: &[&str]| {
         let mut args = vec!["swarm", "init", "--advertise-addr", &address];
         args.extend_from_slice(more);
-        lab.docker(1, &args)
+        cli.run(&lab, 1, &args)
     };
     for (flag, value, refusal) in [
         ("--cert-expiry", "59m", "minimum certificate expiry time"),
@@ -233,12 +226,13 @@ fn settings_of_the_swarm_have_an_effect_or_are_refused() {
     let numbers = ["--snapshot-interval", "20", "--max-snapshots", "2", "--task-history-limit", "1"];
     init(&[&pools[..], &numbers, &["--cert-expiry", "2h", "--data-path-port", "7789"]].concat()).ok();
 
-    let expiry = lab.docker(1, &["info", "--format", "{{.Swarm.Cluster.Spec.CAConfig.NodeCertExpiry}}"]).ok();
-    assert_eq!(expiry.trim(), "2h0m0s");
-    lab.docker(1, &["network", "create", "-d", "overlay", "net"]).ok();
+    let expiry =
+        cli.run(&lab, 1, &["info", "--format", "{{json .Swarm.Cluster.Spec.CAConfig.NodeCertExpiry}}"]).ok();
+    assert_eq!(expiry.trim(), "7200000000000");
+    cli.run(&lab, 1, &["network", "create", "-d", "overlay", "net"]).ok();
     let subnet = ["network", "inspect", "net", "--format", "{{(index .IPAM.Config 0).Subnet}}"];
     wait_for("a subnet of the pool", SOON, || {
-        let subnet = lab.docker(1, &subnet).ok();
+        let subnet = cli.run(&lab, 1, &subnet).ok();
         if subnet.starts_with("10.20.") && subnet.trim().ends_with("/26") { Ok(()) } else { Err(subnet) }
     });
     // Each label is an entry: snapshots are made as often, and as many are kept, as the settings say.
@@ -257,33 +251,39 @@ fn settings_of_the_swarm_have_an_effect_or_are_refused() {
     assert_eq!(kept, 3, "two beside the newest");
 }
 
-/// Returns a field of `docker node inspect` of each node.
-fn of_nodes(lab: &Lab, field: &str) -> Vec<String> {
-    let ids = lab.docker(1, &["node", "ls", "-q"]).ok();
+/// Returns a field of `node inspect` of each node.
+fn of_nodes(cli: Cli, lab: &Lab, field: &str) -> Vec<String> {
+    let ids = cli.run(lab, 1, &["node", "ls", "-q"]).ok();
     let format = format!("{{{{json .Description.TLSInfo.{field}}}}}");
     let mut args = vec!["node", "inspect", "--format", format.as_str()];
     args.extend(ids.lines());
-    lab.docker(1, &args).ok().lines().map(str::to_owned).collect()
+    cli.run(lab, 1, &args).ok().lines().map(str::to_owned).collect()
 }
 
 #[test]
 fn the_root_certificate_is_replaced_on_every_node_and_one_that_is_down_holds_it_up_until_it_is_removed() {
+    replace_the_root(Cli::Ours);
+}
+
+pub(crate) fn replace_the_root(cli: Cli) {
     let mut lab = swarm(3, 2);
-    let old_root = lab.docker(1, &["swarm", "ca"]).ok();
-    let old_token = lab.docker(1, &["swarm", "join-token", "-q", "worker"]).ok();
-    let old_issuers = of_nodes(&lab, "CertIssuerPublicKey");
+    let old_root = cli.run(&lab, 1, &["swarm", "ca"]).ok();
+    let old_token = cli.run(&lab, 1, &["swarm", "join-token", "-q", "worker"]).ok();
+    let old_issuers = of_nodes(cli, &lab, "CertIssuerPublicKey");
     assert!(old_issuers.iter().all(|i| i == &old_issuers[0] && i.len() > 40), "{old_issuers:?}");
 
-    let said = docker_changes(&lab, 1, &["swarm", "ca", "--rotate"]).ok();
-    let new_root = lab.docker(2, &["swarm", "ca"]).ok();
+    let said = cli.change(&lab, 1, &["swarm", "ca", "--rotate"]).ok();
+    let new_root = cli.run(&lab, 2, &["swarm", "ca"]).ok();
     assert_ne!(old_root, new_root);
     assert!(said.contains(new_root.trim()), "{said}");
-    assert!(said.contains("desired root digest: sha256:"), "{said}");
-    let new_issuers = of_nodes(&lab, "CertIssuerPublicKey");
+    let progress =
+        if cli == Cli::Dockers { "desired root digest: sha256:" } else { "rotated CA certificates" };
+    assert!(said.contains(progress), "{said}");
+    let new_issuers = of_nodes(cli, &lab, "CertIssuerPublicKey");
     assert!(new_issuers.iter().all(|i| i == &new_issuers[0] && i != &old_issuers[0]), "{new_issuers:?}");
-    assert_ne!(lab.docker(1, &["swarm", "join-token", "-q", "worker"]).ok(), old_token);
+    assert_ne!(cli.run(&lab, 1, &["swarm", "join-token", "-q", "worker"]).ok(), old_token);
     let rotating = ["info", "--format", "{{.Swarm.Cluster.RootRotationInProgress}}"];
-    assert_eq!(lab.docker(1, &rotating).ok().trim(), "false");
+    assert_eq!(cli.run(&lab, 1, &rotating).ok().trim(), "false");
     // What nodes keep for a restart trusts the new root alone.
     for n in 1..=3 {
         let file = data_root(&lab, n).join("swarm/certificates/root.pem");
@@ -298,34 +298,46 @@ fn the_root_certificate_is_replaced_on_every_node_and_one_that_is_down_holds_it_
         let nodes = lab.rswarm(1, &["node", "ls", "--format", "{{.Hostname}} {{.Status}}"]).ok();
         if nodes.contains("host3 Down") { Ok(()) } else { Err(nodes) }
     });
-    docker_changes(&lab, 1, &["swarm", "ca", "--rotate", "--detach"]).ok();
+    cli.change(&lab, 1, &["swarm", "ca", "--rotate", "--detach"]).ok();
     wait_for("the two others to have new certificates", SOON, || {
-        let issuers = of_nodes(&lab, "CertIssuerPublicKey");
+        let issuers = of_nodes(cli, &lab, "CertIssuerPublicKey");
         if issuers.iter().filter(|i| *i != &new_issuers[0]).count() == 2 {
             Ok(())
         } else {
             Err(format!("{issuers:?}"))
         }
     });
-    assert_eq!(lab.docker(1, &rotating).ok().trim(), "true");
-    lab.docker(1, &["node", "rm", "host3"]).ok();
+    assert_eq!(cli.run(&lab, 1, &rotating).ok().trim(), "true");
+    cli.run(&lab, 1, &["node", "rm", "host3"]).ok();
     wait_for("the rotation to end", SOON, || {
-        let now = lab.docker(1, &rotating).ok();
+        let now = cli.run(&lab, 1, &rotating).ok();
         if now.trim() == "false" { Ok(()) } else { Err(lab.daemon_logs()) }
     });
-    let root = lab.docker(1, &["swarm", "ca"]).ok();
-    std::fs::write(lab.dir().join("root.pem"), root).expect("a file");
-    let pem = lab.dir().join("root.pem").display().to_string();
-    let external = [
-        "swarm",
-        "ca",
-        "--rotate",
-        "--ca-cert",
-        &pem,
-        "--external-ca",
-        "protocol=cfssl,url=https://192.0.2.1",
-    ];
-    let refused = lab.docker(1, &external).fails();
+    refuse_an_external_authority(cli, &lab);
+}
+
+/// Ours has no flag for it, and whoever asks all the same is refused.
+fn refuse_an_external_authority(cli: Cli, lab: &Lab) {
+    let refused = match cli {
+        Cli::Dockers => {
+            let root = cli.run(lab, 1, &["swarm", "ca"]).ok();
+            std::fs::write(lab.dir().join("root.pem"), root).expect("a file");
+            let pem = lab.dir().join("root.pem").display().to_string();
+            let external = ["--external-ca", "protocol=cfssl,url=https://192.0.2.1"];
+            let rotate = ["swarm", "ca", "--rotate", "--ca-cert", &pem];
+            cli.run(lab, 1, &[&rotate[..], &external].concat()).fails()
+        }
+        Cli::Ours => {
+            let swarm = lab.api(1, "/v1.51/swarm").expect("the swarm");
+            let mut swarm: serde_json::Value = serde_json::from_str(&swarm).expect("JSON");
+            swarm["Spec"]["CAConfig"]["ExternalCAs"] =
+                serde_json::json!([{"Protocol": "cfssl", "URL": "https://192.0.2.1"}]);
+            let path = format!("/swarm/update?version={}", swarm["Version"]["Index"]);
+            let (status, said) = crate::attacks::post(lab, &path, &swarm["Spec"].to_string());
+            assert!(status >= 400, "{status} {said}");
+            said
+        }
+    };
     assert!(refused.contains("an external authority that keeps the key is not supported"), "{refused}");
 }
 
@@ -410,18 +422,18 @@ fn a_node_that_was_removed_says_what_to_do() {
         let nodes = lab.rswarm(1, &["node", "ls", "--format", "{{.Hostname}} {{.Status}}"]).ok();
         if nodes.contains("host2 Down") { Ok(()) } else { Err(nodes) }
     });
-    lab.docker(1, &["node", "rm", "host2"]).ok();
+    lab.rswarm(1, &["node", "rm", "host2"]).ok();
     lab.tell("start-daemon 2").expect("the daemon to be started");
     lab.wait_for_daemon(2).expect("its daemon");
     wait_for("host 2 to know that it was removed", SOON, || {
-        let error = lab.docker(2, &["info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.Error}}"]).ok();
+        let error = lab.rswarm(2, &["info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.Error}}"]).ok();
         let told =
             error.starts_with("error") && error.contains("removed") && error.contains("swarm leave --force");
         if told { Ok(()) } else { Err(format!("{error}{}", lab.daemon_logs())) }
     });
-    lab.docker(2, &["swarm", "leave", "--force"]).ok();
-    let token = lab.docker(1, &["swarm", "join-token", "-q", "worker"]).ok();
+    lab.rswarm(2, &["swarm", "leave", "--force"]).ok();
+    let token = lab.rswarm(1, &["swarm", "join-token", "-q", "worker"]).ok();
     let first = format!("{}:2377", Lab::address(1));
-    lab.docker(2, &["swarm", "join", "--token", token.trim(), "--advertise-addr", &Lab::address(2), &first])
+    lab.rswarm(2, &["swarm", "join", "--token", token.trim(), "--advertise-addr", &Lab::address(2), &first])
         .ok();
 }

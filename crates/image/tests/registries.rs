@@ -82,7 +82,11 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Debian's registry on a loopback port.
+/// The password of `ann` in Debian's registry, and as htpasswd(1) keeps it, bcrypt.
+const PASSWORD: &str = "correct-horse-battery";
+const HTPASSWD: &str = "ann:$2b$05$1kY5hN.1UA17vcdenB7ZLOSC2PVfFws79OMZ36JmQ5Uh1kzi4wKLC\n";
+
+/// Debian's registry on a loopback port, which lets Ann in.
 struct DebianRegistry {
     process: Child,
     host: String,
@@ -94,9 +98,10 @@ impl DebianRegistry {
         let directory = tempfile::tempdir().unwrap();
         let host = format!("127.0.0.1:{}", free_port());
         let config = format!(
-            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: \"{host}\"}}\n",
-            directory.path().join("data").display()
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {f}/data}}, delete: {{enabled: true}}}}\nhttp: {{addr: \"{host}\"}}\nauth: {{htpasswd: {{realm: test, path: {f}/htpasswd}}}}\n",
+            f = directory.path().display()
         );
+        std::fs::write(directory.path().join("htpasswd"), HTPASSWD).unwrap();
         let path = directory.path().join("config.yml");
         std::fs::write(&path, config).unwrap();
         let process = Command::new("docker-registry")
@@ -123,6 +128,11 @@ impl Drop for DebianRegistry {
     }
 }
 
+/// Ann, whom Debian's registry lets in.
+fn ann() -> Option<Auth> {
+    Some(Auth::Basic { username: "ann".into(), password: PASSWORD.into() })
+}
+
 async fn skopeo(arguments: &[&str]) -> String {
     let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
     let run = move || Command::new("skopeo").args(arguments).output();
@@ -140,25 +150,42 @@ async fn pushed_image_is_read_by_skopeo_and_pulled_back_the_same() {
     let name = format!("{}/team/demo:1", registry.host);
     let image = import(&ours, &name, gzip(&tarball(&[("a", &noise(300_000)), ("b", b"b")]))).await;
     let (sender, mut lines) = progress();
-    let digest = ours.push(&name.parse().unwrap(), PushOptions::default(), sender).await.unwrap();
+    let digest = ours
+        .push(&name.parse().unwrap(), PushOptions { auth: ann(), ..PushOptions::default() }, sender)
+        .await
+        .unwrap();
     assert_eq!(digest, image.manifest);
     assert!(said(&mut lines).contains(&"Pushed".to_owned()));
-    let inspected = skopeo(&["inspect", "--tls-verify=false", &format!("docker://{name}")]).await;
+    let inspected = skopeo(&[
+        "inspect",
+        "--tls-verify=false",
+        "--creds",
+        &format!("ann:{PASSWORD}"),
+        &format!("docker://{name}"),
+    ])
+    .await;
     assert!(inspected.contains(&digest.to_string()), "{inspected}");
 
     let (sender, mut lines) = progress();
-    ours.push(&name.parse().unwrap(), PushOptions::default(), sender).await.unwrap();
+    ours.push(&name.parse().unwrap(), PushOptions { auth: ann(), ..PushOptions::default() }, sender)
+        .await
+        .unwrap();
     assert!(said(&mut lines).contains(&"Layer already exists".to_owned()));
     let other_name = format!("{}/other/demo:2", registry.host);
     ours.tag(&name, &other_name.parse().unwrap()).await.unwrap();
     let (sender, mut lines) = progress();
-    ours.push(&other_name.parse().unwrap(), PushOptions::default(), sender).await.unwrap();
+    ours.push(&other_name.parse().unwrap(), PushOptions { auth: ann(), ..PushOptions::default() }, sender)
+        .await
+        .unwrap();
     let lines = said(&mut lines);
     assert!(lines.contains(&"Mounted from team/demo".to_owned()), "{lines:?}");
 
     let (theirs, _root) = store().await;
     let (sender, mut lines) = progress();
-    let pulled = theirs.pull(&name.parse().unwrap(), PullOptions::default(), sender).await.unwrap();
+    let pulled = theirs
+        .pull(&name.parse().unwrap(), PullOptions { auth: ann(), ..PullOptions::default() }, sender)
+        .await
+        .unwrap();
     assert_eq!((pulled.id, pulled.manifest), (image.id, image.manifest));
     assert_eq!(pulled.repo_digests, [format!("{}/team/demo@{digest}", registry.host)]);
     let lines = said(&mut lines);
@@ -169,7 +196,12 @@ async fn pushed_image_is_read_by_skopeo_and_pulled_back_the_same() {
     let layers = theirs.rootfs(&pulled.id).await.unwrap();
     assert_eq!(layers.read_file("a").unwrap().unwrap(), noise(300_000));
     let pinned = format!("{name}@{digest}");
-    assert_eq!(pull(&theirs, &pinned, PullOptions::default()).await.unwrap().id, image.id);
+    let stranger = pull(&theirs, &pinned, PullOptions::default()).await.unwrap_err();
+    assert!(matches!(stranger, Error::Denied { .. }), "{stranger}");
+    assert_eq!(
+        pull(&theirs, &pinned, PullOptions { auth: ann(), ..PullOptions::default() }).await.unwrap().id,
+        image.id
+    );
 }
 
 async fn plugins(root: &std::path::Path) -> (Plugins, Store) {
@@ -281,14 +313,28 @@ async fn schema_2_manifests_of_docker_are_pulled_and_unknown_names_are_told_in_d
     let name = format!("{}/schema2:latest", registry.host);
     let from = format!("docker-archive:{}:demo:1", path.display());
     let to = format!("docker://{name}");
-    skopeo(&["copy", "-q", "--insecure-policy", "--dest-tls-verify=false", "--format=v2s2", &from, &to])
-        .await;
+    skopeo(&[
+        "copy",
+        "-q",
+        "--insecure-policy",
+        "--dest-tls-verify=false",
+        &format!("--dest-creds=ann:{PASSWORD}"),
+        "--format=v2s2",
+        &from,
+        &to,
+    ])
+    .await;
     let (theirs, _root) = store().await;
-    let pulled = pull(&theirs, &name, PullOptions::default()).await.unwrap();
+    let pulled = pull(&theirs, &name, PullOptions { auth: ann(), ..PullOptions::default() }).await.unwrap();
     assert_eq!(pulled.id, image.id, "skopeo compressed the layer, the configuration stayed");
     assert_ne!(pulled.manifest, image.manifest);
-    let missing =
-        pull(&theirs, &format!("{}/nothing:7", registry.host), PullOptions::default()).await.unwrap_err();
+    let missing = pull(
+        &theirs,
+        &format!("{}/nothing:7", registry.host),
+        PullOptions { auth: ann(), ..PullOptions::default() },
+    )
+    .await
+    .unwrap_err();
     assert_eq!(
         missing.to_string(),
         format!("manifest for {}/nothing:7 not found: manifest unknown", registry.host)

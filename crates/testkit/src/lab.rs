@@ -209,7 +209,7 @@ impl Lab {
 
     /// Gives the lab one of its commands (`start N`, `kill N`, `kill-daemon N`, `start-daemon N`,
     /// `program N PATH ARGS` (which daemon is started on N from then on), `cut N`, `heal N`, `forward N PORT`,
-    /// `door N PORT`, `exec N NAME ARGS`) and waits until it is done.
+    /// `door N PORT`, `serve PORT`, `exec N NAME ARGS`) and waits until it is done.
     ///
     /// # Errors
     /// When the lab refuses, with its reason.
@@ -289,8 +289,11 @@ impl Lab {
     }
 
     /// Runs the real `docker ARGS` against host `n`.
+    ///
+    /// # Panics
+    /// In a test that is no oracle: see [`peer`](crate::peer).
     pub fn docker(&self, n: u8, args: &[&str]) -> Output {
-        self.run(Path::new("docker"), n, &[], args)
+        self.run(crate::peer("docker"), n, &[], args)
     }
 
     fn run(&self, program: &Path, n: u8, env: &[(&str, &str)], args: &[&str]) -> Output {
@@ -338,6 +341,16 @@ impl Lab {
     pub fn door(&mut self, n: u8, port: u16) -> Result<Door> {
         self.tell(&format!("door {n} {port}"))?;
         Ok(Door(self.dir.path().join(format!("door-{n}-{port}.sock"))))
+    }
+
+    /// Lets the hosts reach the test itself, at the address that is returned: whoever connects there comes in at the
+    /// Unix socket that is returned, where the test listens.
+    ///
+    /// # Errors
+    /// When the lab refuses.
+    pub fn serve(&mut self, port: u16) -> Result<(String, PathBuf)> {
+        self.tell(&format!("serve {port}"))?;
+        Ok((format!("198.18.0.254:{port}"), self.dir.path().join(format!("serve-{port}.sock"))))
     }
 
     /// Starts `rswarm ARGS`, or another program by its absolute path, in the namespaces of host `n`, beside its daemon. It ends with the host at the latest.

@@ -22,7 +22,10 @@ pub use dockerd::{Dockerd, Networks};
 pub use lab::{Door, Exec, Failure, Lab, NoAnswer, Output};
 pub use wires::Cut;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 /// What a test gives to something that is promised within `promise` on a machine that has nothing else to do: tests
 /// run beside each other, and on machines of every kind. Whether a promise is kept to the moment, a bench tells.
@@ -43,4 +46,18 @@ pub fn wait_for<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Re
         }
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Returns a program that others wrote and a test compares us with: one that only oracles may run, since `cargo test`
+/// needs Rust and a C compiler alone.
+///
+/// # Panics
+/// In a run of the tests that are not ignored, whether the program is there or not.
+pub fn peer(program: &str) -> &Path {
+    let asked_for = std::env::args().any(|word| word == "--ignored" || word == "--include-ignored");
+    assert!(
+        asked_for,
+        "{program} is for tests that are ignored as oracles: use our own means, or say `#[ignore]`"
+    );
+    Path::new(program)
 }

@@ -1,4 +1,4 @@
-//! Tests that need other programs are `#[ignore = "oracle: .."]`: `cargo test` needs Rust and a C compiler only.
+//! Tests that need other programs are ignored as oracles: `cargo test` needs Rust and a C compiler only.
 //! Here they run, all of them; a program that is missing is an error, not a skip.
 
 use anyhow::{Context, Result, bail};

@@ -45,8 +45,8 @@ fn an_ordinary_user_of_the_host_reaches_no_file_of_a_container() {
     let file = lab.dir().join("tool");
     fs::write(&file, "#!/bin/sh\nid\n").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o4755)).unwrap();
-    let id = lab.docker(1, &["create", "-v", "kept:/kept", "rswarm/hello"]).ok().trim().to_owned();
-    lab.docker(1, &["cp", "-a", file.to_str().unwrap(), &format!("{id}:/tool")]).ok();
+    let id = lab.rswarm(1, &["create", "-v", "kept:/kept", "rswarm/hello"]).ok().trim().to_owned();
+    lab.rswarm(1, &["cp", "-a", file.to_str().unwrap(), &format!("{id}:/tool")]).ok();
 
     let data = lab.dir().join("h1/data");
     let inside = data.join(format!("containers/{id}/upper/tool"));
@@ -192,7 +192,7 @@ fn a_request_that_would_reach_the_host_is_refused_by_its_key_and_leaves_nothing(
     }
     let (status, answer) = post(&lab, "/images/rswarm%2Fhello/tag?repo=..%2F..%2Fx&tag=y", "");
     assert!(status == 400 && answer.contains("invalid reference format"), "{status} {answer}");
-    assert_eq!(lab.docker(1, &["ps", "-aq"]).ok(), "");
+    assert_eq!(lab.rswarm(1, &["ps", "-aq"]).ok(), "");
     assert_eq!(fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), before);
 }
 
@@ -201,7 +201,7 @@ fn a_request_that_would_reach_the_host_is_refused_by_its_key_and_leaves_nothing(
 fn no_name_leads_out_of_what_it_names() {
     let lab = swarm(1, 1);
     load_hello(&lab, 1);
-    let mine = lab.docker(1, &["create", "--name", "mine", "rswarm/hello", "web"]).ok().trim().to_owned();
+    let mine = lab.rswarm(1, &["create", "--name", "mine", "rswarm/hello", "web"]).ok().trim().to_owned();
     let long = "x".repeat(1 << 20);
     // As JSON and in a query: one NUL, one line feed, one escape of a terminal, one mark that turns text around.
     let names = [

@@ -10,3 +10,4 @@ mod neighbour;
 mod people;
 
 pub(crate) use host::post;
+pub(crate) use people::dockers_cli_is_a_user;

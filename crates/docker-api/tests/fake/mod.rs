@@ -749,14 +749,15 @@ impl Door {
         self.dir.path()
     }
 
-    /// Runs the real `docker` with these arguments.
-    pub async fn docker(&self, args: &[&str]) -> Output {
+    /// Runs a command line with these arguments.
+    pub async fn run(&self, program: &std::path::Path, args: &[&str]) -> Output {
         let output = tokio::time::timeout(
             std::time::Duration::from_secs(60),
-            tokio::process::Command::new("docker")
+            tokio::process::Command::new(program)
                 .args(args)
                 .env("DOCKER_HOST", format!("unix://{}", self.socket.display()))
                 .env("DOCKER_CONFIG", self.dir.path())
+                .env_remove("RSWARM_HOST")
                 .env_remove("DOCKER_CONTEXT")
                 .env_remove("DOCKER_API_VERSION")
                 .stdin(std::process::Stdio::null())
@@ -764,10 +765,10 @@ impl Door {
                 .output(),
         )
         .await
-        .unwrap_or_else(|_| panic!("docker {args:?} did not end"))
-        .expect("the docker CLI is installed");
+        .unwrap_or_else(|_| panic!("{} {args:?} did not end", program.display()))
+        .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
         Output {
-            command: args.join(" "),
+            command: format!("{} {}", program.display(), args.join(" ")),
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -788,14 +789,14 @@ impl Output {
     /// Returns what it printed.
     #[track_caller]
     pub fn ok(self) -> String {
-        assert!(self.code == 0 && self.stderr.is_empty(), "docker {} failed: {self:#?}", self.command);
+        assert!(self.code == 0 && self.stderr.is_empty(), "{} failed: {self:#?}", self.command);
         self.stdout
     }
 
     /// Returns what it printed, whatever it warned of.
     #[track_caller]
     pub fn ok_with_warnings(self) -> String {
-        assert!(self.code == 0, "docker {} failed: {self:#?}", self.command);
+        assert!(self.code == 0, "{} failed: {self:#?}", self.command);
         self.stdout
     }
 

@@ -28,7 +28,7 @@ use std::{
 
 /// Underlay of the hosts: RFC 2544's benchmarking range, which no real network routes.
 /// Host N is 198.18.0.N; the lab itself is the gateway .254.
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 254);
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 254);
 const PREFIX: u8 = 24;
 const SWITCH: &str = "lab0";
 

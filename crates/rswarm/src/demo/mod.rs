@@ -284,6 +284,7 @@ async fn serve_lab(dir: PathBuf) -> Result<()> {
                 let (n, port) = (n.parse()?, port.parse()?);
                 forward(door_path(&dir, n, port), n, port, true, &mut forwards)
             }
+            ["serve", port] => serve_beside(&dir, port.parse()?).await,
             _ => Err(anyhow::anyhow!("unknown command {line:?}")),
         };
         match done {
@@ -305,6 +306,26 @@ fn forward(path: PathBuf, n: u8, port: u16, tells: bool, known: &mut BTreeSet<Pa
     tokio::task::spawn_local(async move {
         while let Ok((client, _)) = listener.accept().await {
             tokio::task::spawn_local(door::serve(client, (lab::host_address(n), port).into(), tells));
+        }
+    });
+    Ok(())
+}
+
+/// Lets the hosts reach, as port `port` of the gateway, who listens on a Unix socket in the lab's directory.
+async fn serve_beside(dir: &Path, port: u16) -> Result<()> {
+    let path = dir.join(format!("serve-{port}.sock"));
+    let listener = tokio::net::TcpListener::bind((lab::GATEWAY, port))
+        .await
+        .with_context(|| format!("cannot listen on port {port} of the gateway"))?;
+    tokio::task::spawn_local(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let path = path.clone();
+            tokio::task::spawn_local(async move {
+                if let Ok(mut server) = tokio::net::UnixStream::connect(path).await {
+                    // Either side may hang up at any time; there is nobody to tell.
+                    drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
+                }
+            });
         }
     });
     Ok(())
