@@ -69,9 +69,11 @@ pub const HOST: &[Promise] = &[
 const SYNC_SLOW: Duration = Duration::from_millis(25);
 /// With this an election may come before a heartbeat is written.
 const SYNC_BAD: Duration = Duration::from_millis(250);
-/// Parts of a hundred that should be free, and that must be.
+/// Parts of a hundred that should be free, and that must be, unless so much is that no image fills it.
 const FREE_LOW: u64 = 15;
 const FREE_BAD: u64 = 5;
+const PLENTY_BYTES: u64 = 20 << 30;
+const PLENTY_FILES: u64 = 500_000;
 /// Of the kernel's table of connections: more of a hundred, and soon new ones are dropped.
 const CONNECTIONS_HIGH: u64 = 80;
 
@@ -198,9 +200,10 @@ fn sync(host: &Host) -> Found {
     })
 }
 
-fn judged(part: u64, whole: u64, found: String, hint: &str) -> Finding {
+fn judged(part: u64, whole: u64, plenty: u64, found: String, hint: &str) -> Finding {
     match part.saturating_mul(100) / whole.max(1) {
-        percent if percent < FREE_BAD => Finding::bad(found, hint),
+        _ if part >= plenty => Finding::ok(found),
+        percent if percent < FREE_BAD && part < plenty / 4 => Finding::bad(found, hint),
         percent if percent < FREE_LOW => Finding::warn(found, hint),
         _ => Finding::ok(found),
     }
@@ -210,7 +213,7 @@ fn space(host: &Host) -> Found {
     let space = probes(host)?.space.as_ref().map_err(|why| untried(host, "the disk", why))?;
     let root = host.place.data_root.display();
     let found = format!("{} of {} MiB are free for {root}", space.free / MIB, space.bytes / MIB);
-    Ok(judged(space.free, space.bytes, found, "rswarm system df; rswarm system prune"))
+    Ok(judged(space.free, space.bytes, PLENTY_BYTES, found, "rswarm system df; rswarm system prune"))
 }
 
 fn files(host: &Host) -> Found {
@@ -222,6 +225,7 @@ fn files(host: &Host) -> Found {
     Ok(judged(
         space.free_files,
         space.files,
+        PLENTY_FILES,
         found,
         "rswarm system prune; else a file system with more inodes",
     ))
