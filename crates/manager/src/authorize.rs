@@ -25,6 +25,9 @@ use proto::{
 use std::{net::SocketAddr, sync::Arc};
 use tonic::{Request, Status, metadata::MetadataValue};
 
+/// What is said of a caller in whose name another manager asks, and who cannot be read; versions before this one said so, too.
+pub(crate) const MALFORMED_CALLER: &str = "malformed caller";
+
 /// *Limit* of what a front door says of where a request came from. *Unit:* characters.
 const FROM_CHARS_MAX: usize = 128;
 
@@ -211,7 +214,7 @@ impl Evidence {
         let forwarded = match request.metadata().get_bin(CALLER_KEY) {
             None => None,
             Some(value) => {
-                let malformed = || Status::invalid_argument("malformed caller");
+                let malformed = || Status::invalid_argument(MALFORMED_CALLER);
                 let bytes = value.to_bytes().map_err(|_| malformed())?;
                 Some(ForwardedCaller::decode(bytes).map_err(|_| malformed())?)
             }
@@ -407,7 +410,7 @@ fn forwarded(
         return Err(Status::permission_denied(format!("{method:?} is not forwarded")).into());
     }
     let addr = named.addr.parse().unwrap_or(addr);
-    let malformed = |e: proto::Invalid| Status::invalid_argument(format!("malformed caller: {e}"));
+    let malformed = |e: proto::Invalid| Status::invalid_argument(format!("{MALFORMED_CALLER}: {e}"));
     let (mut caller, ranked) = match &named.who {
         None => (Caller { who: Who::Nobody, addr, forwarded: true, claim: None }, None),
         Some(forwarded_caller::Who::Node(node)) => {

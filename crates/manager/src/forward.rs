@@ -1,7 +1,7 @@
 //! Finding the leader, and waiting for its answer.
 
 use crate::{
-    authorize::{Caller, Method, Who},
+    authorize::{Caller, MALFORMED_CALLER, Method, Who},
     refusals::{NO_LEADER, no_leader, read_error},
     shared::Shared,
     under_way::Account,
@@ -42,6 +42,19 @@ pub(crate) enum Leader {
     At(Channel),
 }
 
+/// Returns what a leader of another version says of a caller that it cannot read, with what to do about it. One of this
+/// version reads what is passed on here.
+fn of_another_version(status: Status) -> Status {
+    if status.code() != tonic::Code::InvalidArgument || !status.message().starts_with(MALFORMED_CALLER) {
+        return status;
+    }
+    Status::unavailable(format!(
+        "the leader is of another version, and does not know who asks through this manager ({}); hint: ask at the \
+         leader's host, or finish the upgrade",
+        status.message()
+    ))
+}
+
 impl Shared {
     /// Returns where the leader is, and the way that a call of this caller takes there.
     ///
@@ -75,7 +88,7 @@ impl Shared {
             answer = asked => answer.map_err(|status| match std::error::Error::source(&status) {
                 // Only a status made on this side has a cause: the connection failed.
                 Some(cause) => Status::unavailable(format!("{NO_LEADER} (the last one known: {cause})")),
-                None => status,
+                None => of_another_version(status),
             }),
             _ = leadership.wait_for(|now| now.leader.is_some() && now.leader != before) => Err(no_leader()),
         }
@@ -87,5 +100,19 @@ impl Shared {
     /// UNAVAILABLE when it cannot be sure.
     pub(crate) async fn fresh(&self) -> Result<u64, Status> {
         self.store.read_index().await.map_err(read_error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_of_another_version_is_told_from_a_mistake_of_who_asks() {
+        let older = of_another_version(Status::invalid_argument("malformed caller"));
+        assert_eq!(older.code(), tonic::Code::Unavailable);
+        assert!(older.message().contains("hint: ask at the leader's host"), "{older}");
+        let wrong = of_another_version(Status::invalid_argument("invalid mount target"));
+        assert_eq!((wrong.code(), wrong.message()), (tonic::Code::InvalidArgument, "invalid mount target"));
     }
 }

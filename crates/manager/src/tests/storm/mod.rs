@@ -16,8 +16,8 @@
 //!
 //! `STORM_SEEDS=FROM..TO` runs other seeds than the fixed ones, `STORM_SECONDS` says for how long, `STORM_STORY=1` prints
 //! what happened in each. With
-//! `--features virtual-time` time is virtual: a minute of trouble takes some seconds, and orders repeat. (It is a feature
-//! because tokio is another one then, and all that stands on it is built anew.)
+//! `--features virtual-time` time is virtual: a minute of trouble takes twenty seconds of a processor however busy it is. (It
+//! is a feature because tokio is another one then, and all that stands on it is built anew.)
 
 mod judge;
 mod net;
