@@ -57,7 +57,13 @@ pub(crate) fn swarm_and_nodes() {
         );
         door.run(testkit::peer("docker"), &["swarm", "update", "--task-history-limit", "3"]).await.ok();
         assert_eq!(
-            door.client.swarm().await.unwrap().spec.orchestration.task_history_retention_limit,
+            door.client
+                .swarm()
+                .await
+                .expect("what was asked for")
+                .spec
+                .orchestration
+                .task_history_retention_limit,
             Some(3)
         );
         assert!(door.run(testkit::peer("docker"), &["swarm", "ca"]).await.ok().contains("BEGIN CERTIFICATE"));
@@ -155,7 +161,7 @@ pub(crate) fn services() {
             d("service ls --format {{.Name}},{{.Mode}},{{.Replicas}},{{.Image}},{{.Ports}}").await.lines(),
             ["web,replicated,2/2,busybox:latest,*:8080->80/tcp"]
         );
-        let row = d("service ls").await.lines().pop().unwrap();
+        let row = d("service ls").await.lines().pop().expect("what was asked for");
         assert!(row.contains("web replicated 2/2"), "{row}");
         d("service create --name web --no-resolve-image busybox")
             .await
@@ -219,8 +225,8 @@ pub(crate) fn secrets_configs_and_networks() {
     to_its_end(async {
         let door = Door::of_swarm().await;
         let file = door.path().join("data");
-        std::fs::write(&file, "hunter2").unwrap();
-        let file = file.to_str().unwrap();
+        std::fs::write(&file, "hunter2").expect("what was asked for");
+        let file = file.to_str().expect("what was asked for");
         for kind in ["secret", "config"] {
             let id = door
                 .run(testkit::peer("docker"), &[kind, "create", "--label", "a=b", "one", file])
@@ -249,7 +255,7 @@ pub(crate) fn secrets_configs_and_networks() {
                 .fails(&format!("{kind} nope not found"));
         }
         assert!(
-            door.client.secret("one").await.unwrap().spec.data.is_empty(),
+            door.client.secret("one").await.expect("what was asked for").spec.data.is_empty(),
             "a secret's data is never shown"
         );
         assert!(
@@ -339,13 +345,13 @@ pub(crate) fn stacks() {
     to_its_end(async {
         let door = Door::of_swarm().await;
         let file = door.path().join("stack.yml");
-        std::fs::write(door.path().join("motd"), "hello").unwrap();
+        std::fs::write(door.path().join("motd"), "hello").expect("what was asked for");
         std::fs::write(
         &file,
         "services:\n  web:\n    image: web:1\n    ports: ['8080:80']\n    networks: [front]\n    configs: [motd]\n    secrets: [{source: motd, mode: 0440}]\n    volumes: ['data:/data']\n    deploy:\n      replicas: 3\n      update_config: {order: start-first, parallelism: 2, delay: 1s}\n      restart_policy: {condition: on-failure, max_attempts: 3}\n      resources: {limits: {cpus: '0.5', memory: 50M}}\n    healthcheck: {test: [CMD, 'true'], interval: 2s}\n  db:\n    image: db:1\n    stop_grace_period: 2s\nnetworks:\n  front: {attachable: true}\nconfigs:\n  motd: {file: ./motd}\nsecrets:\n  motd: {file: ./motd}\nvolumes:\n  data:\n",
     )
-    .unwrap();
-        let file = file.to_str().unwrap();
+    .expect("what was asked for");
+        let file = file.to_str().expect("what was asked for");
         let deploy = ["stack", "deploy", "--resolve-image", "never", "--detach=true", "-c", file, "shop"];
         let said = door.run(testkit::peer("docker"), &deploy).await.ok();
         for line in [
@@ -358,7 +364,16 @@ pub(crate) fn stacks() {
         ] {
             assert!(said.contains(line), "{line} is not in {said}");
         }
-        let tasks = || door.world.lock().unwrap().tables.tasks.values().map(|t| t.id).collect::<Vec<_>>();
+        let tasks = || {
+            door.world
+                .lock()
+                .expect("what was asked for")
+                .tables
+                .tasks
+                .values()
+                .map(|t| t.id)
+                .collect::<Vec<_>>()
+        };
         let before = tasks();
         assert_eq!(before.len(), 4);
         let said = door.run(testkit::peer("docker"), &deploy).await.ok();
@@ -390,7 +405,7 @@ pub(crate) fn stacks() {
             .ok_with_warnings();
         assert!(said.is_empty() || said.contains("Removing"), "{said}");
         {
-            let tables = &door.world.lock().unwrap().tables;
+            let tables = &door.world.lock().expect("what was asked for").tables;
             assert!(tables.services.is_empty() && tables.networks.is_empty() && tables.secrets.is_empty());
         }
         door.run(testkit::peer("docker"), &["stack", "ps", "shop"])

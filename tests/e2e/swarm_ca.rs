@@ -96,7 +96,7 @@ pub(crate) fn lock(cli: Cli) {
     cli.run(&lab, 1, &["restart", "alone"]).ok();
 
     // Who has the disk has neither the secret nor a key.
-    is_locked_on_disk(&lab, 1).unwrap();
+    is_locked_on_disk(&lab, 1).expect("what was asked for");
     let root = data_root(&lab, 1);
     let found =
         files_with(&root, &[b"correct-horse-battery-staple", key.as_bytes(), token.trim().as_bytes()]);
@@ -161,14 +161,15 @@ pub(crate) fn turn_the_lock(cli: Cli) {
         if seen.code == 0 { Ok(()) } else { Err(seen.stderr) }
     });
 
-    let before: Vec<Vec<u8>> =
-        (1..=3).map(|n| std::fs::read(data_root(&lab, n).join("swarm/raft.key")).unwrap()).collect();
+    let before: Vec<Vec<u8>> = (1..=3)
+        .map(|n| std::fs::read(data_root(&lab, n).join("swarm/raft.key")).expect("what was asked for"))
+        .collect();
     cli.change(&lab, 1, &["swarm", "unlock-key", "--rotate", "-q"]).ok();
     let second = unlock_key(cli, &lab, 3);
     assert_ne!(first, second);
     for n in 1..=3 {
         wait_for("the new key to reach the managers", SOON, || {
-            let now = std::fs::read(data_root(&lab, n).join("swarm/raft.key")).unwrap();
+            let now = std::fs::read(data_root(&lab, n).join("swarm/raft.key")).expect("what was asked for");
             if now == before[usize::from(n) - 1] {
                 Err("as before".to_owned())
             } else {
@@ -185,7 +186,7 @@ pub(crate) fn turn_the_lock(cli: Cli) {
     cli.change(&lab, 1, &["node", "demote", "host3"]).ok();
     wait_for("host 3 to be a worker", SOON, || {
         let swarm = data_root(&lab, 3).join("swarm");
-        let pem = std::fs::read_to_string(swarm.join("certificates/node.pem")).unwrap();
+        let pem = std::fs::read_to_string(swarm.join("certificates/node.pem")).expect("what was asked for");
         let open = pem.contains("PRIVATE KEY") && !swarm.join("raft.key").exists();
         if open { Ok(()) } else { Err(lab.daemon_logs()) }
     });
@@ -288,7 +289,7 @@ pub(crate) fn replace_the_root(cli: Cli) {
     for n in 1..=3 {
         let file = data_root(&lab, n).join("swarm/certificates/root.pem");
         wait_for("the old root to be forgotten", SOON, || {
-            let roots = std::fs::read_to_string(&file).unwrap();
+            let roots = std::fs::read_to_string(&file).expect("what was asked for");
             if roots.trim() == new_root.trim() { Ok(()) } else { Err(roots) }
         });
     }
@@ -377,7 +378,7 @@ fn a_root_of_ones_own_signs_for_every_node_and_for_those_that_join() {
     for n in [2, 3] {
         let root = data_root(&lab, n).join("swarm/certificates/root.pem");
         wait_for("the old root to be forgotten", SOON, || {
-            let roots = std::fs::read_to_string(&root).unwrap();
+            let roots = std::fs::read_to_string(&root).expect("what was asked for");
             if roots.trim() == cert.trim() { Ok(()) } else { Err(roots) }
         });
     }
@@ -386,7 +387,9 @@ fn a_root_of_ones_own_signs_for_every_node_and_for_those_that_join() {
     let mut files = vec![data_root(&lab, 1).join("swarm")];
     while let Some(path) = files.pop() {
         if path.is_dir() {
-            files.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            files.extend(
+                std::fs::read_dir(&path).expect("what was asked for").map(|entry| entry.unwrap().path()),
+            );
         } else if let Ok(content) = std::fs::read(&path) {
             // What comes before is the same in every such key.
             let part = &secret.as_bytes()[50..90];

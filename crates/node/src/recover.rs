@@ -593,6 +593,6 @@ mod tests {
             fs::rename(folder.raft(), folder.raft_successor()).unwrap();
         }
         fs::remove_dir_all(folder.raft_successor()).unwrap();
-        finish(&folder, &mut named()).unwrap_err();
+        folder.finish(&mut named()).unwrap_err();
     }
 }
