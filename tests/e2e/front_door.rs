@@ -14,7 +14,11 @@ fn ask(lab: &Lab, line: &str, headers: &str, body: &[u8]) -> (u16, String) {
     door.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket has timeouts");
     let length = body.len();
     // Version 1.0: the answer ends with the connection, and has no chunks.
-    let head = format!("{line} HTTP/1.0\r\nHost: x\r\nContent-Length: {length}\r\n{headers}\r\n");
+    let says = match body.first() {
+        Some(b'{' | b'[') => "Content-Type: application/json\r\n",
+        _ => "",
+    };
+    let head = format!("{line} HTTP/1.0\r\nHost: x\r\nContent-Length: {length}\r\n{says}{headers}\r\n");
     door.write_all(&[head.as_bytes(), body].concat()).expect("the request is taken");
     let mut answer = Vec::new();
     door.read_to_end(&mut answer).expect("an answer and its end");

@@ -189,7 +189,8 @@ const NOT_TYPED: &[(&str, &str)] = &[
     ("cargo demo", "it has a test of its own"),
     ("cargo test", "it would be this test's"),
     ("cargo build", "the program is built, and this machine's own is not replaced"),
-    ("sudo install", "the unit is this machine's"),
+    ("sudo install", "the units are this machine's"),
+    ("sudo systemctl", "the units are this machine's"),
     ("sudo DOCKER_HOST=", "Docker's CLI is an oracle: `docker_cli` types its words"),
 ];
 

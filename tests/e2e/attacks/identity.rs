@@ -30,8 +30,8 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-/// What a node may call in its own name; `Leave` is left out where the node is still needed.
-const OF_NODES: [&str; 12] = [
+/// What a node may call in its own name; [`ENDS`] are left out where the node is still needed.
+const OF_NODES: [&str; 13] = [
     "Ca.GetRootCa",
     "Ca.IssueCertificate",
     "Dispatcher.Session",
@@ -40,11 +40,15 @@ const OF_NODES: [&str; 12] = [
     "Work.Attach",
     "Work.Attachment",
     "Work.Leave",
+    "Work.Depart",
     "Work.ImageSources",
     "Work.MayFetch",
     "Peer.ResolveImage",
     "Peer.ReadBlob",
 ];
+
+/// What takes the calling node's tasks away, or the node.
+const ENDS: [&str; 2] = ["Work.Leave", "Work.Depart"];
 
 /// Reads which RPCs there are: full path, and the last two names.
 fn rpcs() -> Vec<(String, String)> {
@@ -292,7 +296,7 @@ fn stolen_key_material_gives_what_the_state_says_of_its_node_and_no_more() {
     // A worker's: its own work. Where it pretends to speak for others, nothing.
     for n in [1, 2, 4] {
         let [plain, pretended @ ..] = &pretences(leader)[..] else { unreachable!() };
-        let open = attacker.let_in(n, Some(&worker), root, plain, &["Work.Leave"]);
+        let open = attacker.let_in(n, Some(&worker), root, plain, &ENDS);
         let more: Vec<_> = open.difference(&of_nodes()).cloned().collect();
         assert!(more.is_empty(), "host {n} lets a worker call {more:?}");
         // That it may do its work shows that the others are turned away for what they are.
@@ -303,7 +307,7 @@ fn stolen_key_material_gives_what_the_state_says_of_its_node_and_no_more() {
         );
         for metadata in pretended {
             // A worker judges its callers' certificates alone: what they pretend is nothing to it.
-            let open = attacker.let_in(n, Some(&worker), root, metadata, &["Work.Leave"]);
+            let open = attacker.let_in(n, Some(&worker), root, metadata, &ENDS);
             let more: Vec<_> = open.difference(&of_nodes()).cloned().collect();
             assert!(more.is_empty(), "host {n} lets a worker call {more:?}");
         }
@@ -336,7 +340,7 @@ fn stolen_key_material_gives_what_the_state_says_of_its_node_and_no_more() {
     assert_eq!(demoted.role, Role::Manager);
     for n in [1, 2, 4] {
         for metadata in pretences(leader) {
-            let open = attacker.let_in(n, Some(&manager), root, &metadata, &["Work.Leave"]);
+            let open = attacker.let_in(n, Some(&manager), root, &metadata, &ENDS);
             let more: Vec<_> = open.difference(&of_nodes()).cloned().collect();
             assert!(more.is_empty(), "host {n} lets a demoted manager call {more:?}");
         }

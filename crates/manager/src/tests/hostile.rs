@@ -98,7 +98,8 @@ fn front_door(manager: &Running) -> FrontDoor {
 
 async fn ask(door: &FrontDoor, method: &str, path: &str, body: &Value) -> (StatusCode, Value) {
     let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-    let request = Request::builder().method(method).uri(path).body(body).unwrap();
+    let request = Request::builder().method(method).uri(path).header("Content-Type", "application/json");
+    let request = request.body(body).unwrap();
     let answer = tokio::time::timeout(LIMIT, async {
         let answer = door.answer(request, &Origin::Unix { uid: 0 }).await;
         (answer.status(), answer.into_body().collect().await.unwrap().to_bytes())
