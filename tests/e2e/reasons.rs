@@ -226,11 +226,11 @@ fn what_changes_a_service_says_why_it_does_not_run_and_when_it_stops_to_wait() {
         "web",
     ];
     lab.rswarm(1, &bound).ok();
-    let scale = lab.rswarm(1, &["scale", "--timeout", "1s", "bound=2"]);
+    let scale = lab.rswarm(1, &["scale", "--timeout", "5s", "bound=2"]);
     assert_eq!(scale.code, 1);
     let cause = "scheduling constraints not satisfied on 1 node (2 tasks wait)";
     assert!(scale.stdout.contains(&format!("bound: {cause}")), "{scale:?}");
-    assert!(scale.stderr.contains(&format!("not converged within 1s:\n  bound: {cause}")), "{scale:?}");
+    assert!(scale.stderr.contains(&format!("not converged within 5s:\n  bound: {cause}")), "{scale:?}");
     let mut scale = Running::start(&lab, &["service", "scale", "bound=3"]);
     scale.until("constraints not satisfied", SOON);
     scale.interrupt();
