@@ -1,10 +1,11 @@
 //! What is done to containers that are there, and containers of `run`.
 
 use super::{
-    bake, body, config,
+    bake, body, config, images,
     project::{Member, Orphans, Project, label},
     provide,
     up::{self, Options},
+    wait,
 };
 use crate::{
     cli::{
@@ -174,10 +175,10 @@ pub(super) async fn run(client: &Client, project: &Project, args: &ComposeRun) -
     let needed = if args.no_deps { &[] } else { needed };
     up::converge(client, project, needed, &options).await?;
     provide::models(client, project, &[*service], args.make.quiet_pull).await?;
-    up::provide_image(client, project, service, &options).await?;
+    images::provide_image(client, project, service, options.make).await?;
     up::surroundings(client, project, service).await?;
     if !args.no_deps {
-        up::wait_for_needs(client, project, service, None).await?;
+        wait::wait_for_needs(client, project, service, None).await?;
     }
     // Also those that were there before, which --no-deps leaves alone.
     let mut first: BTreeMap<String, String> = BTreeMap::new();
@@ -334,7 +335,7 @@ pub(super) async fn build(
             output::step("Image", image, "Checked");
             continue;
         }
-        up::build_image(client, project, service, wanted, args).await?;
+        images::build_image(client, project, service, wanted, args).await?;
         if args.push && !project.names_image(service) {
             let image = service.spec.task.container.image.clone();
             image::push(client, &PushArgs { image, quiet: args.quiet }).await?;
@@ -364,7 +365,7 @@ pub(super) async fn pull(client: &Client, project: &Project, args: &ComposePull)
         if args.policy == Some(PullPolicy::Missing) && there {
             continue;
         }
-        match up::pull(client, project, service, args.quiet).await {
+        match images::pull(client, project, service, args.quiet).await {
             Ok(()) => {}
             // It is ours, and no registry need know it.
             Err(_) if service.build.is_some() => to_build.push(service.key.as_str()),
@@ -495,7 +496,7 @@ pub(super) async fn start(client: &Client, project: &Project, args: &ComposeStar
         let names: BTreeSet<String> = members.into_iter().map(|member| member.service).collect();
         let limit = super::seconds(args.wait_timeout);
         for name in names {
-            up::wait_until_up(client, project, &name, limit).await?;
+            wait::wait_until_up(client, project, &name, limit).await?;
         }
     }
     Ok(())
@@ -504,12 +505,12 @@ pub(super) async fn start(client: &Client, project: &Project, args: &ComposeStar
 async fn start_one(client: &Client, project: &Project, member: &Member) -> Result<()> {
     match service_of(project, member) {
         Some(service) => {
-            up::wait_for_needs(client, project, service, None).await?;
+            wait::wait_for_needs(client, project, service, None).await?;
             up::start(client, service, &member.id).await
         }
         None => {
             for need in project.needs_of(member) {
-                up::wait_for(client, project, &need.service, need.condition, None).await?;
+                wait::wait_for(client, project, &need.service, need.condition, None).await?;
             }
             client.container_act(&member.id, "start", &[]).await.or_else(|e| match e.status() {
                 Some(status) if status.as_u16() == 304 => Ok(()),

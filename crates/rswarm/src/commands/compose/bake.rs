@@ -2,8 +2,8 @@
 //! `pkg/compose/build_bake.go`; buildx "Bake file reference".
 
 use super::{
+    images,
     project::{Project, label},
-    up,
 };
 use crate::cli::ComposeBuild;
 use anyhow::Result;
@@ -131,7 +131,7 @@ fn target(
         tags,
         target: build.target.clone(),
         secret: secrets(document, &service.key),
-        platforms: Some(up::platform(project, service))
+        platforms: Some(images::platform(project, service))
             .filter(|platform| !platform.is_empty())
             .into_iter()
             .collect(),

@@ -14,6 +14,7 @@ mod body;
 mod config;
 mod container;
 mod follow;
+mod images;
 mod look;
 mod observe;
 mod project;
@@ -24,6 +25,7 @@ mod remote;
 mod surroundings;
 mod swarm;
 mod up;
+mod wait;
 mod watch;
 
 use crate::{
@@ -213,7 +215,7 @@ async fn bring_up(client: &Client, project: &Project, args: &Up) -> Result<ExitC
         up::converge(client, project, &services, &options).await?;
         if args.wait {
             for service in &services {
-                up::wait_until_up(client, project, &service.key, options.limit).await?;
+                wait::wait_until_up(client, project, &service.key, options.limit).await?;
             }
         }
         if project.dry_run && !args.detach {

@@ -5,34 +5,29 @@
 
 use super::{
     body::{self, Recipe},
+    images,
     project::{Member, Orphans, Project, label},
-    provide,
+    provide, wait,
 };
 use crate::{
-    cli::{KeepFlags, MakeFlags, PullArgs, PullPolicy},
-    commands::{build, image},
+    cli::{KeepFlags, MakeFlags},
     output,
 };
 use anyhow::{Context, Result, bail};
 use axum::body::Body;
-use compose::{Pull, StackService};
+use compose::StackService;
 use docker_api::{
     client::{Client, Demux, Frame},
     types::{self, StrSlice},
 };
 use futures::future::try_join_all;
-use model::{DependencyCondition, Hook, MountKind};
+use model::{Hook, MountKind};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::IsTerminal as _,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-/// Time between two looks at a container that is waited for.
-const PERIOD: Duration = Duration::from_millis(200);
-/// How long a container may take to end at once, which says more than that it has no health check. Source: docker/compose
-/// `pkg/compose/convergence.go` looks for the first time after as long.
-const SETTLE: Duration = Duration::from_millis(500);
 /// *Unit:* bytes of a hook's output that an error shows.
 const HOOK_OUTPUT_MAX: usize = 4096;
 
@@ -68,7 +63,7 @@ pub(super) async fn converge(
     orphans(client, project, options).await?;
     provide::models(client, project, &containers, options.make.is_some_and(|make| make.quiet_pull)).await?;
     for service in &containers {
-        provide_image(client, project, service, options).await?;
+        images::provide_image(client, project, service, options.make).await?;
     }
     networks(client, project, &containers, options).await?;
     let emptied = volumes(client, project, &containers, options).await?;
@@ -87,7 +82,7 @@ pub(super) async fn converge(
         let made = try_join_all(next.iter().map(|service| async {
             if let Some(provider) = provide::of(service) {
                 if !options.no_deps {
-                    wait_for_needs(client, project, service, options.limit).await?;
+                    wait::wait_for_needs(client, project, service, options.limit).await?;
                 }
                 provide::run(client, project, service, provider, provide::Event::Up).await?;
                 return Ok((service.key.clone(), Vec::new()));
@@ -171,108 +166,6 @@ async fn orphans(client: &Client, project: &Project, options: &Options<'_>) -> R
          them, COMPOSE_IGNORE_ORPHANS=true does not tell of them",
         names.join(", ")
     ));
-    Ok(())
-}
-
-async fn has_image(client: &Client, name: &str) -> Result<bool> {
-    match client.image(name).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_not_found() => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Builds or pulls the image of a service, where that is needed or asked for.
-pub(super) async fn provide_image(
-    client: &Client,
-    project: &Project,
-    service: &StackService,
-    options: &Options<'_>,
-) -> Result<()> {
-    let image = &service.spec.task.container.image;
-    let make = options.make;
-    let asked = make.and_then(|make| make.pull);
-    let in_file = service.host.as_ref().map(|h| h.pull).unwrap_or_default();
-    let policy = match asked {
-        None => in_file,
-        Some(PullPolicy::Always) => Pull::Always,
-        Some(PullPolicy::Missing) => Pull::Missing,
-        Some(PullPolicy::Never) => Pull::Never,
-        Some(PullPolicy::Build) => Pull::Build,
-    };
-    let there = has_image(client, image).await?;
-    let quiet = make.is_some_and(|make| make.quiet_pull);
-    if let Some(wanted) = &service.build {
-        let build = make.is_some_and(|make| make.build) || policy == Pull::Build || !there;
-        if build && make.is_some_and(|make| make.no_build) {
-            if there {
-                return Ok(());
-            }
-            bail!("service {}: image {image} is not there, and --no-build forbids to build it", service.key);
-        }
-        if build {
-            let quiet = make.is_some_and(|make| make.quiet_build);
-            let flags = crate::cli::ComposeBuild { quiet, ..Default::default() };
-            return build_image(client, project, service, wanted, &flags).await;
-        }
-        return Ok(());
-    }
-    match policy {
-        Pull::Always => pull(client, project, service, quiet).await,
-        Pull::Missing | Pull::Build if !there => pull(client, project, service, quiet).await,
-        Pull::Never if !there => {
-            bail!("service {}: image {image} is not there, and its pull policy is \"never\"", service.key)
-        }
-        _ => Ok(()),
-    }
-}
-
-pub(super) async fn pull(
-    client: &Client,
-    project: &Project,
-    service: &StackService,
-    quiet: bool,
-) -> Result<()> {
-    let image = service.spec.task.container.image.clone();
-    output::step("Image", &image, "Pulling");
-    let args = PullArgs { image, quiet: quiet || output::is_silent(), platform: None };
-    image::pull_for(client, &args, &platform(project, service)).await?;
-    output::step("Image", &args.image, "Pulled");
-    Ok(())
-}
-
-/// Returns `os/architecture` of a service's image, else what DOCKER_DEFAULT_PLATFORM says; empty if any will do.
-pub(super) fn platform(project: &Project, service: &StackService) -> String {
-    let platform = service.spec.task.placement.platforms.first();
-    let own = platform.map(|p| format!("{}/{}", p.os, p.architecture));
-    own.or_else(|| project.env.get("DOCKER_DEFAULT_PLATFORM").cloned()).unwrap_or_default()
-}
-
-/// Builds the image of a service.
-pub(super) async fn build_image(
-    client: &Client,
-    project: &Project,
-    service: &StackService,
-    wanted: &compose::StackBuild,
-    flags: &crate::cli::ComposeBuild,
-) -> Result<()> {
-    let image = &service.spec.task.container.image;
-    output::step("Image", image, "Building");
-    let mut args = build::of_service(image, wanted);
-    args.no_cache |= flags.no_cache;
-    args.pull |= flags.pull;
-    args.quiet |= flags.quiet || output::is_silent();
-    args.limits.resources.memory.clone_from(&flags.memory);
-    args.platform = Some(platform(project, service)).filter(|p| !p.is_empty());
-    args.build_arg.extend(flags.build_arg.iter().cloned());
-    args.label.push(format!("{}={}", label::PROJECT, project.name));
-    args.label.push(format!("{}={}", label::SERVICE, service.key));
-    build::run(client, &args).await.with_context(|| format!("cannot build service {}", service.key))?;
-    if !args.quiet && !project.dry_run {
-        // As BuildKit's plain progress says it last.
-        output::line(&format!("naming to {image} done"))?;
-    }
-    output::step("Image", image, "Built");
     Ok(())
 }
 
@@ -564,7 +457,7 @@ async fn bring(
     }
     if options.start {
         if !options.no_deps {
-            wait_for_needs(client, project, service, options.limit).await?;
+            wait::wait_for_needs(client, project, service, options.limit).await?;
         }
         project.together(ids.iter().map(|id| start(client, service, id))).await?;
     }
@@ -760,167 +653,4 @@ pub(super) async fn remove(
     }
     output::step("Container", &member.name, "Removed");
     stopped
-}
-
-/// Waits until what a service needs is as it wants it.
-pub(super) async fn wait_for_needs(
-    client: &Client,
-    project: &Project,
-    service: &StackService,
-    limit: Option<Duration>,
-) -> Result<()> {
-    for (need, condition) in project.needs(service) {
-        let optional = service.host.as_ref().is_some_and(|h| h.optional.contains(&need));
-        match wait_for(client, project, &need, condition, limit).await {
-            Err(error) if optional => {
-                output::warning(&format!("optional dependency {need:?} failed to start: {error:#}"));
-            }
-            waited => waited.context("dependency failed to start")?,
-        }
-    }
-    Ok(())
-}
-
-/// Waits until the containers of a service started, are healthy, or ended well.
-///
-/// # Errors
-/// They cannot come there any more, or the time is over.
-pub(super) async fn wait_for(
-    client: &Client,
-    project: &Project,
-    key: &str,
-    condition: DependencyCondition,
-    limit: Option<Duration>,
-) -> Result<()> {
-    // What did not start never ends, and says of itself what it is.
-    if project.dry_run {
-        return Ok(());
-    }
-    let start = Instant::now();
-    let mut told = false;
-    loop {
-        let mut members = project.members(client).await?;
-        members.retain(|m| m.service == key && !m.one_off);
-        let mut open = Vec::new();
-        for member in &members {
-            let state = client.container(&member.id).await?.state;
-            if !is_there(member, &state, condition, start.elapsed() >= SETTLE)? {
-                open.push(member.name.clone());
-            }
-        }
-        if open.is_empty() {
-            if told {
-                for member in &members {
-                    output::step("Container", &member.name, reached(condition));
-                }
-            }
-            return Ok(());
-        }
-        if !told {
-            told = true;
-            open.iter().for_each(|name| output::step("Container", name, "Waiting"));
-        }
-        if limit.is_some_and(|limit| start.elapsed() > limit) {
-            bail!(
-                "application not healthy after {}s: service {key} is not {}",
-                limit.unwrap_or_default().as_secs(),
-                reached(condition).to_lowercase(),
-            );
-        }
-        tokio::time::sleep(PERIOD).await;
-    }
-}
-
-fn reached(condition: DependencyCondition) -> &'static str {
-    match condition {
-        DependencyCondition::Started => "Started",
-        DependencyCondition::Healthy => "Healthy",
-        DependencyCondition::CompletedSuccessfully => "Exited",
-    }
-}
-
-/// Is a container as it is waited for? `settled`: it had the time to end, if it was to end at once.
-fn is_there(
-    member: &Member,
-    state: &types::ContainerState,
-    condition: DependencyCondition,
-    settled: bool,
-) -> Result<bool> {
-    let name = &member.name;
-    let ended = state.status == "exited" && !state.restarting;
-    match condition {
-        DependencyCondition::Started => Ok(true),
-        DependencyCondition::CompletedSuccessfully if ended && state.exit_code != 0 => {
-            bail!(
-                "service {:?} didn't complete successfully: container {name} ended with {}",
-                member.service,
-                state.exit_code
-            )
-        }
-        DependencyCondition::CompletedSuccessfully => Ok(ended),
-        DependencyCondition::Healthy => match state.health.as_ref().map(|h| h.status.as_str()) {
-            _ if ended => bail!("container {name} exited ({})", state.exit_code),
-            None | Some("none" | "") if !settled => Ok(false),
-            None | Some("none" | "") => {
-                bail!(
-                    "container {name} has no healthcheck configured, and another service waits until it is healthy"
-                )
-            }
-            Some("unhealthy") => bail!("container {name} is unhealthy"),
-            Some(status) => Ok(status == "healthy"),
-        },
-    }
-}
-
-/// Waits until a service runs, and is healthy where it can say so.
-///
-/// # Errors
-/// As [`wait_for`].
-pub(super) async fn wait_until_up(
-    client: &Client,
-    project: &Project,
-    service: &str,
-    limit: Option<Duration>,
-) -> Result<()> {
-    let members = project.of_services(client, &[service.to_owned()]).await?;
-    let Some(member) = members.first() else { return Ok(()) };
-    let state = client.container(&member.id).await?.state;
-    let condition = match state.health {
-        Some(health) if !matches!(health.status.as_str(), "" | "none") => DependencyCondition::Healthy,
-        _ if state.status == "exited" => DependencyCondition::CompletedSuccessfully,
-        _ => DependencyCondition::Started,
-    };
-    wait_for(client, project, service, condition, limit).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_ends_at_once_is_told_to_have_ended_and_not_to_lack_a_health_check() {
-        let member = Member {
-            id: "1".to_owned(),
-            name: "db-1".to_owned(),
-            service: "db".to_owned(),
-            number: 1,
-            one_off: false,
-            hash: String::new(),
-            image_id: String::new(),
-            state: "running".to_owned(),
-            summary: types::ContainerSummary::default(),
-        };
-        let state = |status: &str| types::ContainerState {
-            status: status.to_owned(),
-            exit_code: 1,
-            ..types::ContainerState::default()
-        };
-        let said = |status: &str, settled: bool| {
-            let there = is_there(&member, &state(status), DependencyCondition::Healthy, settled);
-            there.map_err(|error| error.to_string())
-        };
-        assert_eq!(said("running", false), Ok(false));
-        assert_eq!(said("exited", false), Err("container db-1 exited (1)".to_owned()));
-        assert!(said("running", true).is_err_and(|error| error.contains("no healthcheck configured")));
-    }
 }

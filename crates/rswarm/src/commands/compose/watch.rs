@@ -4,7 +4,7 @@
 //! specification "watch"; docker/compose `pkg/watch`.
 
 use super::{
-    bring_up,
+    bring_up, images,
     project::{Member, Project},
     up::{self, Options},
 };
@@ -282,7 +282,7 @@ async fn follow(
     for service in rebuild.values() {
         if let Some(wanted) = &service.build {
             let flags = ComposeBuild { quiet: rebuilding.quiet, ..ComposeBuild::default() };
-            up::build_image(client, project, service, wanted, &flags).await?;
+            images::build_image(client, project, service, wanted, &flags).await?;
         }
         let keep = KeepFlags::default();
         let options = Options { keep: Some(&keep), start: true, no_deps: true, ..Options::default() };
