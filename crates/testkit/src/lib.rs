@@ -57,7 +57,7 @@ pub fn peer(program: &str) -> &Path {
     let asked_for = std::env::args().any(|word| word == "--ignored" || word == "--include-ignored");
     assert!(
         asked_for,
-        "{program} is for tests that are ignored as oracles: use our own means, or say `#[ignore]`"
+        "{program} is for oracles alone, which `cargo xtask oracles` runs: use our own means, or make the test one"
     );
     Path::new(program)
 }
