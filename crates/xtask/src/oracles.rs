@@ -148,9 +148,17 @@ fn docker_py_suite(folder: &Path) -> Result<()> {
     let source = ["--no-deps", "--no-binary", "docker", &docker, "--dest"];
     succeed(pip(folder, "download").args(source).arg(&tests))?;
     let archive = tests.join(format!("docker-{VERSION}.tar.gz"));
-    let unpack = ["--strip-components=1", "-C"];
-    let inside = format!("docker-{VERSION}/tests");
-    succeed(Command::new("tar").arg("-xzf").arg(&archive).args(unpack).arg(&tests).arg(inside))?;
+    let mut packed = tar::Archive::new(flate2::read::GzDecoder::new(fs::File::open(&archive)?));
+    for entry in packed.entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.into_owned();
+        // Their folder alone, without the one around it; whatever leads out of it is left out.
+        if path.starts_with(format!("docker-{VERSION}/tests")) {
+            entry.unpack_in(&tests)?;
+        }
+    }
+    fs::rename(tests.join(format!("docker-{VERSION}/tests")), tests.join("tests"))?;
+    fs::remove_dir_all(tests.join(format!("docker-{VERSION}")))?;
     Ok(fs::remove_file(archive)?)
 }
 
@@ -277,7 +285,10 @@ fn image(folder: &Path, Recipe { name, packages, files }: &Recipe) -> Result<()>
             fs::remove_dir_all(waste)?;
         }
     }
-    succeed(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&image).arg("."))?;
+    let mut packed = tar::Builder::new(fs::File::create(&tar)?);
+    packed.follow_symlinks(false);
+    packed.append_dir_all(".", &image)?;
+    packed.finish()?;
     fs::remove_dir_all(&work)?;
     fs::write(recipe, wanted)?;
     Ok(())

@@ -6,19 +6,16 @@ use super::{
     scale::{self, TASKS, Took},
 };
 use anyhow::{Context, Result, bail};
-use std::{path::Path, process::Command, time::Instant};
+use std::{path::Path, time::Instant};
 use testkit::{Dockerd, Networks};
 
 /// Starts dockerd with the hello image of `program`.
 fn start(program: &Path) -> Result<Dockerd> {
     let dockerd = Dockerd::start(None, Networks::None)?;
-    let (root, archive) = (dockerd.dir().join("image"), dockerd.dir().join("image.tar"));
-    std::fs::create_dir(&root)?;
-    std::fs::copy(program, root.join("hello"))?;
-    let tar = Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg("hello").status()?;
-    if !tar.success() {
-        bail!("tar failed");
-    }
+    let archive = dockerd.dir().join("image.tar");
+    let mut tar = tar::Builder::new(std::fs::File::create(&archive)?);
+    tar.append_path_with_name(program, "hello")?;
+    tar.finish()?;
     let archive = archive.display().to_string();
     docker_ok(&dockerd, &["import", "--change", r#"ENTRYPOINT ["/hello"]"#, &archive, "rswarm/hello"])?;
     Ok(dockerd)

@@ -85,8 +85,9 @@ impl Daemon<'_> {
         for name in ["busybox", "true", "sh", "sleep"] {
             std::fs::copy("/bin/busybox", root.join("bin").join(name)).context("busybox-static")?;
         }
-        let tar = Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).output()?;
-        self.docker_with(&["import", "-c", "ENV PATH=/bin", "-", "bb"], &tar.stdout).map(drop)
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.append_dir_all(".", &root)?;
+        self.docker_with(&["import", "-c", "ENV PATH=/bin", "-", "bb"], &tar.into_inner()?).map(drop)
     }
 
     fn measure(&self) -> Result<Did> {
