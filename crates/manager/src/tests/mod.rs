@@ -5,6 +5,7 @@ mod hostile;
 mod identity;
 mod linear;
 mod links;
+mod lot;
 mod own;
 mod roles;
 mod sim;

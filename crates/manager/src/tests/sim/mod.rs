@@ -17,6 +17,7 @@ mod people;
 mod tests;
 mod truth;
 
+use super::lot::Random;
 use crate::{
     clock::{LeaderClock, heartbeat_period},
     dispatcher::{term::Term, told::Told},
@@ -84,32 +85,6 @@ pub(super) enum Planted {
     LostMessagesAreNotNoticed,
     /// An agent begins what it is told, however late.
     AssignedTooLate,
-}
-
-/// Numbers that look drawn by lot, the same for the same seed (xorshift64).
-#[derive(Debug, Clone)]
-pub(super) struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        // Neighbouring seeds must not begin alike.
-        Self(seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from((self.0 >> 11) % bound as u64).unwrap_or(0)
-    }
-
-    fn once_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-
-    fn millis(&mut self, from: usize, to: usize) -> Duration {
-        Duration::from_millis((from + self.below(to - from)) as u64)
-    }
 }
 
 /// The manager's side of a session.

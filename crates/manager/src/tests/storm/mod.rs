@@ -23,7 +23,10 @@ mod judge;
 mod net;
 mod people;
 
-use super::swarm::{Control, operator};
+use super::{
+    lot::Random,
+    swarm::{Control, operator},
+};
 use crate::{InNameOf, Manager, Options, ca, random};
 use agent::{Agent, fake::FakeHost};
 use model::*;
@@ -63,32 +66,6 @@ const HEALS: Duration = Duration::from_secs(120);
 /// What is asked at the beginning takes no longer.
 const BEGINS: Duration = Duration::from_secs(60);
 const FIXED: std::ops::Range<u64> = if VIRTUAL { 0..4 } else { 0..1 };
-
-/// Numbers that look drawn by lot, the same for the same seed (xorshift64).
-#[derive(Debug, Clone)]
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        // Neighbouring seeds must not begin alike.
-        Self(seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from((self.0 >> 11) % bound as u64).unwrap_or(0)
-    }
-
-    fn once_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-
-    fn millis(&mut self, from: usize, to: usize) -> Duration {
-        Duration::from_millis((from + self.below(to - from)) as u64)
-    }
-}
 
 /// A manager's host.
 struct Member {
