@@ -369,16 +369,16 @@ const FAULTS: &[Case] = &[
     ("forward policy", State::Warn, "forwards between all its links", |h| h.forward_dropped = Ok(false)),
 ];
 
-fn checks() -> Vec<Check> {
-    let checked = SECURITY.iter().filter_map(|promise| match promise.kept {
+pub(super) fn checks(promises: &[Promise]) -> Vec<Check> {
+    let checked = promises.iter().filter_map(|promise| match promise.kept {
         Kept::Checked(checks) => Some(checks),
         Kept::ByProgram(_) => None,
     });
     checked.flatten().copied().collect()
 }
 
-fn found(host: &Host, name: &str) -> Finding {
-    let check = checks().into_iter().find(|check| check.name == name).expect("a check of this name");
+pub(super) fn found(promises: &[Promise], host: &Host, name: &str) -> Finding {
+    let check = checks(promises).into_iter().find(|check| check.name == name).expect("a check of this name");
     (check.look)(host).unwrap_or_else(|finding| finding)
 }
 
@@ -399,7 +399,7 @@ fn each_fault_is_found_by_its_check_with_what_to_type() {
         let dir = tempfile::tempdir().unwrap();
         let mut host = host(dir.path());
         fault(&mut host);
-        let finding = found(&host, name);
+        let finding = found(SECURITY, &host, name);
         assert_eq!(finding.state, *state, "{name}: {finding:?}");
         assert!(finding.found.contains(words), "{name}: {words} is not in {finding:?}");
         let needs_hint = *state != State::Unknown;
@@ -411,13 +411,13 @@ fn each_fault_is_found_by_its_check_with_what_to_type() {
     plant(&host, "run/secrets/abc/password", "x");
     let in_memory = rustix::fs::statfs(dir.path()).unwrap().f_type == 0x0102_1994;
     let expected = if in_memory { State::Ok } else { State::Bad };
-    assert_eq!(found(&host, "secrets in memory").state, expected);
+    assert_eq!(found(SECURITY, &host, "secrets in memory").state, expected);
 }
 
 #[test]
 fn each_check_has_a_fault_that_it_finds() {
-    let all: BTreeSet<&str> = checks().iter().map(|check| check.name).collect();
-    assert_eq!(all.len(), checks().len(), "two checks have one name");
+    let all: BTreeSet<&str> = checks(SECURITY).iter().map(|check| check.name).collect();
+    assert_eq!(all.len(), checks(SECURITY).len(), "two checks have one name");
     let mut tried: BTreeSet<&str> = FAULTS.iter().map(|(name, ..)| *name).collect();
     // The first is tried beside them; the second only tells.
     tried.extend(["secrets in memory", "bridge filtering"]);
@@ -443,13 +443,13 @@ fn without_a_daemon_nothing_that_needs_it_is_said_to_be_well() {
         "seccomp of containers",
         "user namespaces",
     ] {
-        let finding = found(&host, name);
+        let finding = found(SECURITY, &host, name);
         assert_eq!(finding.state, State::Unknown, "{name}: {finding:?}");
         assert!(finding.found.contains("needs the daemon"), "{name}: {finding:?}");
     }
     // And what lies on the disk is looked at all the same.
     for name in ["folders", "node certificate", "tcp addresses", "tunnel filter", "settings", "key files"] {
-        assert_eq!(found(&host, name).state, State::Ok, "{name}");
+        assert_eq!(found(SECURITY, &host, name).state, State::Ok, "{name}");
     }
 }
 
@@ -457,11 +457,11 @@ fn without_a_daemon_nothing_that_needs_it_is_said_to_be_well() {
 fn control_groups_of_both_kinds_are_known() {
     let dir = tempfile::tempdir().unwrap();
     let host = host(dir.path());
-    assert!(found(&host, "cgroups").found.contains("v2"));
+    assert!(found(SECURITY, &host, "cgroups").found.contains("v2"));
     let old = "cgroup /c/a cgroup rw,cpu,cpuacct 0 0\ncgroup /c/m cgroup rw,memory 0 0\n\
                cgroup /c/p cgroup rw,pids 0 0\ncgroup2 /c/unified cgroup2 rw 0 0\n";
     plant(&host, "proc/self/mounts", old);
-    let finding = found(&host, "cgroups");
+    let finding = found(SECURITY, &host, "cgroups");
     assert!(finding.state == State::Ok && finding.found.contains("v1"), "{finding:?}");
 }
 
@@ -473,7 +473,7 @@ fn a_worker_is_not_asked_what_managers_keep() {
     answers(&mut host).info = Ok(read(&worker));
     answers(&mut host).users = Err("Worker nodes can't be used to view or modify cluster state".to_owned());
     for name in ["admins", "audit", "autolock", "join tokens"] {
-        assert_eq!(found(&host, name).state, State::None, "{name}");
+        assert_eq!(found(SECURITY, &host, name).state, State::None, "{name}");
     }
 }
 
@@ -483,7 +483,7 @@ fn a_name_does_not_break_a_line() {
     let mut host = host(dir.path());
     contained(&mut host, "/Name", "/a\nb\u{1b}[2J".into());
     with_privileges(&mut host);
-    let finding = found(&host, "privileged containers");
+    let finding = found(SECURITY, &host, "privileged containers");
     assert_eq!(finding.found, "a?b?[2J");
 }
 

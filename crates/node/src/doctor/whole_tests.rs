@@ -3,7 +3,7 @@
 use super::{
     host::{Daemon, Host},
     probes::{Peer, Probes, Reach, Space},
-    tests::{answers, host as secure, plant, read},
+    tests::{answers, checks, found, host as secure, plant, read},
     *,
 };
 use serde_json::{Value, json};
@@ -175,19 +175,6 @@ const FAULTS: &[Case] = &[
     }),
 ];
 
-fn checks() -> Vec<Check> {
-    let checked = HOST.iter().filter_map(|promise| match promise.kept {
-        Kept::Checked(checks) => Some(checks),
-        Kept::ByProgram(_) => None,
-    });
-    checked.flatten().copied().collect()
-}
-
-fn found(host: &Host, name: &str) -> Finding {
-    let check = checks().into_iter().find(|check| check.name == name).expect("a check of this name");
-    (check.look)(host).unwrap_or_else(|finding| finding)
-}
-
 #[test]
 fn a_healthy_host_has_nothing_to_mend() {
     let dir = tempfile::tempdir().unwrap();
@@ -204,7 +191,7 @@ fn each_planted_fault_is_found_with_what_to_type() {
         let dir = tempfile::tempdir().unwrap();
         let mut host = host(dir.path());
         fault(&mut host);
-        let finding = found(&host, name);
+        let finding = found(HOST, &host, name);
         assert_eq!(finding.state, *state, "{name}: {finding:?}");
         assert!(finding.found.contains(words), "{name}: {words} is not in {finding:?}");
         assert!(*state == State::Unknown || !finding.hint.is_empty(), "{name}: {finding:?}");
@@ -214,7 +201,7 @@ fn each_planted_fault_is_found_with_what_to_type() {
         assert!(bad.iter().all(|check| ["nftables", "published ports"].contains(check)), "{name}: {bad:?}");
     }
     let tried: BTreeSet<&str> = FAULTS.iter().map(|(name, ..)| *name).collect();
-    let all: Vec<&str> = checks().iter().map(|check| check.name).collect();
+    let all: Vec<&str> = checks(HOST).iter().map(|check| check.name).collect();
     assert_eq!(tried, all.iter().copied().collect());
     assert_eq!(tried.len(), all.len(), "two checks have one name");
 }
@@ -225,11 +212,11 @@ fn a_host_that_was_not_tried_or_has_no_daemon_is_not_said_to_be_well() {
     let mut host = host(dir.path());
     host.probes = None;
     for name in ["sync", "space", "files", "node port", "overlay port", "packet size", "clock"] {
-        assert_eq!(found(&host, name).state, State::Unknown, "{name}");
+        assert_eq!(found(HOST, &host, name).state, State::Unknown, "{name}");
     }
     host.daemon = Daemon::Down("cannot connect".to_owned());
     for name in ["daemon", "membership", "managers", "nodes", "versions", "node port"] {
-        assert_eq!(found(&host, name).state, State::Unknown, "{name}");
+        assert_eq!(found(HOST, &host, name).state, State::Unknown, "{name}");
     }
 }
 
@@ -239,6 +226,6 @@ fn a_host_by_itself_has_no_swarm_to_be_asked_about() {
     let mut host = host(dir.path());
     of_swarm(&mut host, json!({"LocalNodeState": "inactive"}));
     for name in ["membership", "managers", "nodes", "versions", "node port", "overlay port", "packet size"] {
-        assert_eq!(found(&host, name).state, State::None, "{name}");
+        assert_eq!(found(HOST, &host, name).state, State::None, "{name}");
     }
 }

@@ -23,6 +23,8 @@ use tokio::{
 const CONNECTIONS_MAX: usize = 32;
 /// A client sends its request within this time, and asks again after an answer, or is left.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// *Limit* of a connection's life: who does not read its answer gives its place back.
+const LIFETIME: Duration = Duration::from_secs(600);
 /// After an error that stands for all connections, as of too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -70,7 +72,9 @@ async fn accept(listener: TcpListener, sources: Arc<Sources>) {
             Ok((stream, _)) => {
                 let sources = Arc::clone(&sources);
                 connections.spawn(async move {
-                    answer_all(stream, sources).await;
+                    if tokio::time::timeout(LIFETIME, answer_all(stream, sources)).await.is_err() {
+                        tracing::debug!("a connection for numbers has had its time");
+                    }
                     drop(place);
                 });
             }
