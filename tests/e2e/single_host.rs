@@ -2,8 +2,9 @@
 
 use crate::{SOON, lab, load_hello};
 use std::{
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::net::UnixStream,
+    time::{Duration, Instant},
 };
 use testkit::{Lab, wait_for};
 
@@ -78,6 +79,38 @@ fn attach_and_exec_go_without_an_upgrade() {
     assert!(head.contains(" 400 "), "{head}");
     let running = lab.rswarm(1, &["ps", "-q"]).ok();
     assert!(!running.trim().is_empty() && id.starts_with(running.trim()), "{running}");
+}
+
+#[test]
+fn samples_of_a_container_end_with_it_and_not_a_sample_later() {
+    let lab = lab(1);
+    load_hello(&lab, 1);
+    // Samples are a second apart. A busy machine may take that long to remove a container: it has some tries.
+    let late: Vec<Duration> = (0..5).map_while(|_| end_of_samples(&lab).err()).collect();
+    assert!(late.len() < 5, "they ended only when the next one was due, this long after the last: {late:?}");
+}
+
+/// Removes a container while its samples are read. Fails with the time from the last one to their end, when the next
+/// would have come by then.
+fn end_of_samples(lab: &Lab) -> Result<(), Duration> {
+    let run = r#"{"Image":"rswarm/hello","Cmd":["web"]}"#;
+    let id = make(lab, "/containers/create", run);
+    ask(lab, &format!("/containers/{id}/start"), "", b"");
+    let mut stream = UnixStream::connect(lab.socket(1)).expect("the daemon listens");
+    stream.set_read_timeout(Some(SOON)).expect("a limit");
+    write!(stream, "GET /v1.44/containers/{id}/stats HTTP/1.0\r\nHost: d\r\n\r\n").expect("a request");
+    let mut samples = BufReader::new(stream);
+    let mut line = String::new();
+    while !line.starts_with('{') {
+        line.clear();
+        assert_ne!(samples.read_line(&mut line).expect("it goes on"), 0, "a sample comes");
+    }
+    let last = Instant::now();
+    lab.rswarm(1, &["rm", "--force", &id]).ok();
+    let mut rest = String::new();
+    samples.read_to_string(&mut rest).expect("it ends");
+    let until = last.elapsed();
+    if rest.contains('{') || until > Duration::from_millis(900) { Err(until) } else { Ok(()) }
 }
 
 #[test]

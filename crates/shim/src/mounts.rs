@@ -24,10 +24,11 @@ use std::{
     },
     path::{Path, PathBuf},
 };
-use sys::mount::{Attributes, set_attributes};
+use sys::{
+    mount::{Attributes, set_attributes},
+    overlay::{Overlay, Refused},
+};
 
-/// Longest value of one filesystem option. Source: fsconfig(2).
-const OPTION_BYTES_MAX: usize = 255;
 const PROC_MAGIC: i64 = 0x9fa0;
 /// Devices of every container.
 const DEVICES: [(&str, u32, u32); 6] =
@@ -75,7 +76,7 @@ pub(super) fn prepare(launch: &Launch, dir: &Path, users: &Users) -> Result<Prep
     detach_from_host(plan)?;
     let place = dir.join(state::ROOTFS);
     let workshop = workshop(&place).at(|| format!("cannot mount a tmpfs on {}", place.display()))?;
-    let layers = beneath(&workshop, "layers")?;
+    let layers = place.join("layers");
     let root = if plan.lowers.is_empty() {
         directory(plan, plan.map_ids.then_some(users))?
     } else {
@@ -86,9 +87,10 @@ pub(super) fn prepare(launch: &Launch, dir: &Path, users: &Users) -> Result<Prep
     for mount in &launch.mounts {
         trees.push(match mount.fstype.as_str() {
             "" => Some(bind_tree(mount, Some(users)).map_err(|failure| failure.during(&at_target(mount)))?),
-            "overlay" if mount.map_ids => {
-                Some(overlay_of(mount, users, &layers).map_err(|failure| failure.during(&at_target(mount)))?)
-            }
+            "overlay" if mount.map_ids => Some(
+                overlay_of(mount, Some(users), &layers)
+                    .map_err(|failure| failure.during(&at_target(mount)))?,
+            ),
             _ => None,
         });
     }
@@ -134,26 +136,22 @@ fn mapped_overlay(
     lowers: &[Vec<u8>],
     writable: Option<(&[u8], &[u8])>,
     users: &Users,
-    place: &OwnedFd,
+    place: &Path,
 ) -> Result<OwnedFd, Failure> {
-    let step = |what: &str| format!("cannot mount the overlay: {what}");
+    let bottom = location(place)?;
     // Before Linux 6.15 a layer must be attached somewhere; all are, on top of each other.
     let mapped = |path: &[u8]| -> Result<OwnedFd, Failure> {
         let source = location(OsStr::from_bytes(path))?;
         let tree = copied(source.as_fd(), false).at(|| step(&format!("open_tree {}", show(path))))?;
         map_ids(&tree, path, users, false)?;
-        attach(&tree, place).at(|| step("move_mount"))?;
+        attach(&tree, &bottom).at(|| step("move_mount"))?;
         Ok(tree)
     };
     let mut layers = lowers.iter().map(|path| mapped(path)).collect::<Result<Vec<_>, _>>()?;
-    let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at(|| step("fsopen"))?;
-    let set = |key: &str, layer: &OwnedFd, name: &OsStr| -> Result<(), Failure> {
-        let path = Path::new("/proc/self/fd").join(layer.as_raw_fd().to_string()).join(name);
-        let path = if name.is_empty() { PathBuf::from(path.as_os_str()) } else { path };
-        rustix::mount::fsconfig_set_string(&fs, key, path.as_os_str()).at(|| step(key))
-    };
+    let path = |layer: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", layer.as_raw_fd()));
+    let mut overlay = Overlay::begin(place).at(|| step("fsopen"))?;
     for layer in &layers {
-        set("lowerdir+", layer, OsStr::new(""))?;
+        overlay.lower(&path(layer)).at(|| step("lowerdir"))?;
     }
     if let Some((upper, work)) = writable {
         let split = |path| {
@@ -166,33 +164,41 @@ fn mapped_overlay(
         }
         // Both must be on the same mount.
         let both = mapped(folder.as_os_str().as_bytes())?;
-        set("upperdir", &both, upper)?;
-        set("workdir", &both, work)?;
+        overlay.writable(&path(&both).join(upper), &path(&both).join(work)).at(|| step("upperdir"))?;
         layers.push(both);
     }
     let (uid, gid) =
         users.ids.root().ok_or_else(|| Failure::other("the user namespace has no root".into()))?;
     // Overlayfs goes on as who mounted it.
-    userns::making_files_as(uid, gid, || rustix::mount::fsconfig_create(&fs))
+    userns::making_files_as(uid, gid, || overlay.create())
         .at(|| step("acting as the container's root"))?
-        .map_err(|errno| explained(step("create"), &fs, errno))?;
-    let tree = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
-        .at(|| step("fsmount"))?;
+        .map_err(refused)?;
+    let tree = overlay.into_mount().at(|| step("fsmount"))?;
     // The overlay has copies of its own. Each layer lies on the one before.
     for layer in layers.iter().rev() {
-        let path = format!("/proc/self/fd/{}", layer.as_raw_fd());
-        rustix::mount::unmount(path, UnmountFlags::DETACH).at(|| step("umount"))?;
+        rustix::mount::unmount(path(layer), UnmountFlags::DETACH).at(|| step("umount"))?;
     }
     Ok(tree)
 }
 
-/// Reads the layers of an overlay that is no root.
-fn overlay_of(mount: &Mount, users: &Users, place: &OwnedFd) -> Result<OwnedFd, Failure> {
+/// Option of a mount that names one layer. *Source:* kernel Documentation/filesystems/overlayfs.rst.
+const LAYER: &str = "lowerdir+";
+
+/// Mounts an overlay that is no root, of layers that are named one by one; `users`: whom its files belong to.
+fn overlay_of(mount: &Mount, users: Option<&Users>, place: &Path) -> Result<OwnedFd, Failure> {
     let of = |key| mount.options.iter().filter(move |option| option.key == key);
-    let lowers: Vec<Vec<u8>> = of("lowerdir+").map(|option| option.value.clone().into_bytes()).collect();
+    let lowers: Vec<Vec<u8>> = of(LAYER).map(|option| option.value.clone().into_bytes()).collect();
     let one = |key| of(key).next().map(|option| option.value.as_bytes());
     let writable = one("upperdir").zip(one("workdir"));
-    let tree = mapped_overlay(&lowers, writable, users, place)?;
+    let rest: Vec<&Pair> = mount
+        .options
+        .iter()
+        .filter(|option| ![LAYER, "upperdir", "workdir"].contains(&option.key.as_str()))
+        .collect();
+    let tree = match users {
+        Some(users) => mapped_overlay(&lowers, writable, users, place)?,
+        None => joined(&lowers, writable, &rest, place)?,
+    };
     set_attributes(tree.as_fd(), c"", attribute_change(mount.attrs), false).at(|| "mount_setattr".into())?;
     Ok(tree)
 }
@@ -247,13 +253,20 @@ pub(super) fn build(
 ) -> Result<(), Failure> {
     let plan = root_of(launch)?;
     detach_from_host(plan)?;
+    let place = prepared.map_or_else(|| dir.join(state::ROOTFS), |_| WORKSHOP[0].into());
     let root = match prepared {
-        Some(prepared) => settle(&prepared.root, Path::new(WORKSHOP[0]))?,
-        None => mount_root(plan, &dir.join(state::ROOTFS))?,
+        Some(prepared) => settle(&prepared.root, &place)?,
+        None => mount_root(plan, &place)?,
     };
     for (n, mount) in launch.mounts.iter().enumerate() {
         let tree = prepared.and_then(|prepared| prepared.trees[n].as_ref());
-        add(root.as_fd(), mount, launch, group, tree)?;
+        let made = match tree {
+            None if mount.options.iter().any(|option| option.key == LAYER) => {
+                Some(overlay_of(mount, None, &place).map_err(|failure| failure.during(&at_target(mount)))?)
+            }
+            _ => None,
+        };
+        add(root.as_fd(), mount, launch, group, made.as_ref().or(tree))?;
     }
     devices(root.as_fd(), launch, prepared)?;
     if let Some(process) = &launch.process {
@@ -307,7 +320,7 @@ fn copied(source: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, Errno> {
 
 /// Mounts the root over the empty directory `place`, which only this mount namespace sees.
 fn mount_root(plan: &Root, place: &Path) -> Result<OwnedFd, Failure> {
-    let tree = if plan.lowers.is_empty() { directory(plan, None)? } else { overlay(plan)? };
+    let tree = if plan.lowers.is_empty() { directory(plan, None)? } else { overlay(plan, place)? };
     settle(&tree, place)
 }
 
@@ -331,45 +344,47 @@ fn settle(tree: &OwnedFd, place: &Path) -> Result<OwnedFd, Failure> {
     location(place)
 }
 
-fn overlay(plan: &Root) -> Result<OwnedFd, Failure> {
-    let step = |what: &str| format!("cannot mount the overlay: {what}");
-    let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at(|| step("fsopen"))?;
-    // Kept open until the mount exists, for paths that are too long for an option.
-    let mut holders = Vec::new();
-    let mut set = |key: &str, path: &[u8]| -> Result<(), Failure> {
-        let through;
-        let value = if path.len() > OPTION_BYTES_MAX {
-            let holder = location(OsStr::from_bytes(path))?;
-            through = format!("/proc/self/fd/{}", holder.as_raw_fd());
-            holders.push(holder);
-            through.as_bytes()
-        } else {
-            path
-        };
-        rustix::mount::fsconfig_set_string(&fs, key, OsStr::from_bytes(value))
-            .at(|| step(&format!("{key} {}", show(path))))
-    };
-    for lower in &plan.lowers {
-        set("lowerdir+", lower)?;
-    }
-    set("upperdir", &plan.upper)?;
-    set("workdir", &plan.work)?;
-    if plan.userxattr {
-        rustix::mount::fsconfig_set_flag(&fs, "userxattr").at(|| step("userxattr"))?;
-    }
-    rustix::mount::fsconfig_create(&fs).map_err(|errno| explained(step("create"), &fs, errno))?;
-    rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).at(|| step("fsmount"))
+fn overlay(plan: &Root, place: &Path) -> Result<OwnedFd, Failure> {
+    let userxattr = Pair { key: "userxattr".into(), value: String::new() };
+    let rest: &[&Pair] = if plan.userxattr { &[&userxattr] } else { &[] };
+    joined(&plan.lowers, Some((&plan.upper, &plan.work)), rest, place)
 }
 
-/// The kernel says more about a failed mount to who reads the context.
-fn explained(step: String, fs: &OwnedFd, errno: Errno) -> Failure {
-    let mut buffer = [0; 256];
-    let said = match rustix::io::read(fs, &mut buffer) {
-        Ok(length) if length > 0 => format!(" ({})", String::from_utf8_lossy(&buffer[..length]).trim()),
-        _ => String::new(),
-    };
-    let mut failure = Failure::at(step, errno);
-    failure.message.push_str(&said);
+/// Mounts layers whose files belong to whom they belong on the disk. `writable`: upper and work folder; `place`: see
+/// [`Overlay::begin`].
+fn joined(
+    lowers: &[Vec<u8>],
+    writable: Option<(&[u8], &[u8])>,
+    rest: &[&Pair],
+    place: &Path,
+) -> Result<OwnedFd, Failure> {
+    let path = |bytes| Path::new(OsStr::from_bytes(bytes));
+    let mut overlay = Overlay::begin(place).at(|| step("fsopen"))?;
+    for lower in lowers {
+        overlay.lower(path(lower)).at(|| step(&format!("lowerdir {}", show(lower))))?;
+    }
+    if let Some((upper, work)) = writable {
+        overlay
+            .writable(path(upper), path(work))
+            .at(|| step(&format!("upperdir {}, workdir {}", show(upper), show(work))))?;
+    }
+    for Pair { key, value } in rest {
+        overlay.option(key, value).at(|| step(key))?;
+    }
+    overlay.create().map_err(refused)?;
+    overlay.into_mount().at(|| step("fsmount"))
+}
+
+/// A step of an overlay's mount, for messages.
+fn step(what: &str) -> String {
+    format!("cannot mount the overlay: {what}")
+}
+
+fn refused(Refused { errno, said }: Refused) -> Failure {
+    let mut failure = Failure::at(step("create"), errno);
+    if !said.is_empty() {
+        failure.message.push_str(&format!(" ({said})"));
+    }
     failure
 }
 

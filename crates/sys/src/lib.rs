@@ -20,6 +20,7 @@ pub mod durable;
 pub mod memfd;
 pub mod memory;
 pub mod mount;
+pub mod overlay;
 pub mod process;
 pub mod seccomp;
 pub mod signal;

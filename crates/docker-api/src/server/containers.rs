@@ -395,16 +395,20 @@ async fn stats(Use(state): Use<State>, Path(id): Path<String>, params: Params) -
         let now = engine.stats(&id).await?;
         return Ok(Json(container_json::stats(&container, &before, &now)).into_response());
     }
+    let mut view = engine.watch(&container.id)?;
     let samples = futures::stream::unfold((engine, first), move |(engine, before)| {
-        let (id, container) = (id.clone(), container.clone());
+        let container = container.clone();
         async move {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            let now = engine.stats(&id).await.ok()?;
+            let now = engine.stats(&container.id).await.ok()?;
             let mut json = serde_json::to_vec(&container_json::stats(&container, &before, &now)).ok()?;
             json.push(b'\n');
             Some((Ok::<_, std::convert::Infallible>(json), (engine, now)))
         }
     });
+    // Not with the sample that would come next: who has removed a container waits for the end of what it said.
+    let removed = async move { while view.changed().await.is_ok() {} };
+    let samples = samples.take_until(removed);
     Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(samples)).into_response())
 }
 

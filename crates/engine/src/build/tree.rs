@@ -6,12 +6,11 @@
 use rustix::{
     fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid},
     io::Errno,
-    mount::{FsMountFlags, FsOpenFlags, MountAttrFlags},
 };
 use std::{
     ffi::OsString,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     path::{Component, Path, PathBuf},
 };
 
@@ -39,20 +38,9 @@ impl Tree {
             ([], None) => return Err(io::Error::from(Errno::NOENT)),
             _ => {}
         }
-        let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        for lower in lowers {
-            rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir+", lower)?;
-        }
-        if let Some(scratch) = scratch {
-            rustix::mount::fsconfig_set_string(fs.as_fd(), "upperdir", scratch.join("upper"))?;
-            rustix::mount::fsconfig_set_string(fs.as_fd(), "workdir", scratch.join("work"))?;
-        }
-        if squash {
-            rustix::mount::fsconfig_set_flag(fs.as_fd(), "userxattr")?;
-        }
-        rustix::mount::fsconfig_create(fs.as_fd())?;
-        let root =
-            rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+        let folders = scratch.map(|scratch| (scratch.join("upper"), scratch.join("work")));
+        let writable = folders.as_ref().map(|(upper, work)| (upper.as_path(), work.as_path()));
+        let root = sys::overlay::mount(sys::overlay::Layers { lowers, writable, userxattr: squash })?;
         Ok(Self { root })
     }
 

@@ -10,9 +10,7 @@ use crate::{
 use rustix::{
     fs::{FileType, Mode, OFlags, ResolveFlags},
     io::Errno,
-    mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-    },
+    mount::{MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags},
     thread::UnshareFlags,
 };
 use std::{
@@ -22,7 +20,7 @@ use std::{
     path::{Component, Path, PathBuf},
     thread,
 };
-use sys::mount::Attributes;
+use sys::{mount::Attributes, overlay::Layers};
 
 /// What is mounted in a tree.
 #[derive(Debug)]
@@ -69,14 +67,8 @@ pub(crate) fn open(
 
 /// Returns the layers as a detached mount. Blocking.
 pub(crate) fn overlay(folders: &[PathBuf], work: &Path) -> io::Result<OwnedFd> {
-    let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for lower in &folders[1..] {
-        rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir+", lower)?;
-    }
-    rustix::mount::fsconfig_set_string(fs.as_fd(), "upperdir", &folders[0])?;
-    rustix::mount::fsconfig_set_string(fs.as_fd(), "workdir", work)?;
-    rustix::mount::fsconfig_create(fs.as_fd())?;
-    Ok(rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+    let (upper, lowers) = folders.split_first().ok_or(Errno::NOENT)?;
+    sys::overlay::mount(Layers { lowers, writable: Some((upper, work)), userxattr: false })
 }
 
 /// Returns what is mounted in it, what holds others first.
@@ -157,12 +149,14 @@ fn copied(mount: &Mounted<'_>) -> io::Result<Option<OwnedFd>> {
 
 /// Returns folders as one detached mount that nothing is written to. Overlayfs wants two at least.
 fn seen_as_one(lowers: &[PathBuf]) -> io::Result<OwnedFd> {
-    let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for lower in lowers {
-        rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir+", lower)?;
-    }
-    rustix::mount::fsconfig_create(fs.as_fd())?;
-    Ok(rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?)
+    let tree = sys::overlay::mount(Layers { lowers, writable: None, userxattr: false })?;
+    read_only(&tree)?;
+    Ok(tree)
+}
+
+fn read_only(tree: &OwnedFd) -> io::Result<()> {
+    let set = MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into();
+    Ok(sys::mount::set_attributes(tree.as_fd(), c"", Attributes { set, ..Attributes::default() }, false)?)
 }
 
 fn copied_of_host(mount: &OfHost<'_>) -> io::Result<Option<OwnedFd>> {
@@ -183,8 +177,7 @@ fn copied_of_host(mount: &OfHost<'_>) -> io::Result<Option<OwnedFd>> {
     }
     let tree = rustix::mount::open_tree(&source, c"", flags).map_err(at)?;
     if !mount.writable {
-        let set = MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into();
-        sys::mount::set_attributes(tree.as_fd(), c"", Attributes { set, ..Attributes::default() }, false)?;
+        read_only(&tree)?;
     }
     Ok(Some(tree))
 }

@@ -119,9 +119,9 @@ fn namespaces(host: &Host) -> Found {
     })
 }
 
-/// Since this release layers are named one by one, which is how they are given to the kernel here. *Source:* Linux 6.7,
-/// `fs/overlayfs/params.c`, `lowerdir+`.
-const OVERLAY_SINCE: (u32, u32) = (6, 7);
+/// Mounts change after they are made since 5.12, by mount_setattr(2); whole cgroups end at once since 5.14, by
+/// `cgroup.kill`. *Source:* mount_setattr(2), kernel Documentation/admin-guide/cgroup-v2.rst.
+const KERNEL_SINCE: (u32, u32) = (5, 14);
 
 /// Returns the release of a kernel, as of `6.1.0-57-cloud-amd64`.
 fn release(text: &str) -> Option<(u32, u32)> {
@@ -131,14 +131,11 @@ fn release(text: &str) -> Option<(u32, u32)> {
 
 fn overlay(host: &Host) -> Found {
     let kernel = host.text("/proc/sys/kernel/osrelease")?.unwrap_or_default();
-    let (major, minor) = OVERLAY_SINCE;
-    if release(&kernel).is_some_and(|release| release < OVERLAY_SINCE) {
+    let (major, minor) = KERNEL_SINCE;
+    if release(&kernel).is_some_and(|release| release < KERNEL_SINCE) {
         return Ok(Finding::bad(
-            format!(
-                "no image can be run: this is Linux {}, and joining layers takes {major}.{minor}",
-                kernel.trim()
-            ),
-            "a newer kernel, as with: apt install -t bookworm-backports linux-image-amd64",
+            format!("no container can be run: this is Linux {}, and it takes {major}.{minor}", kernel.trim()),
+            "a newer kernel, as with: apt install -t bullseye-backports linux-image-amd64",
         ));
     }
     let known = host.text("/proc/filesystems")?.unwrap_or_default();
