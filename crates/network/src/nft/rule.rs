@@ -466,6 +466,16 @@ impl Rule {
         })
     }
 
+    /// Tracks what is asked by this way apart from what is asked by others: two flows may look alike. Answers are found
+    /// all the same, as those have one way; so the kernel has the second of two that look alike answered to another port.
+    /// The zone's number is the end of the sender's link address. *Source:* nft(8), "ct original zone".
+    pub(crate) fn ct_original_zone_of_sender(self) -> Self {
+        self.say("ct original zone set ether saddr & ff:ff").payload(0, 10, 2, REG_1).expression("ct", |m| {
+            // `NFT_CT_ZONE`, `IP_CT_DIR_ORIGINAL`
+            m.be32(2, 17).raw(3, &[0]).be32(4, REG_1);
+        })
+    }
+
     /// `dnat` to the address in the map.
     pub(crate) fn dnat_to_address_of(self, fields: &[Field], map: &str) -> Self {
         self.dnat_by(fields, map).nat(1, NFPROTO_IPV4, None)

@@ -9,12 +9,14 @@ use model::{
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, setns, unshare},
+    sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn},
     unistd::Pid,
 };
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -383,6 +385,27 @@ impl Talk {
             let stream =
                 TcpStream::connect_timeout(&to, testkit::on_a_shared_machine(Duration::from_secs(2)))?;
             stream.set_read_timeout(Some(testkit::on_a_shared_machine(Duration::from_secs(3))))?;
+            let mut stream = BufReader::new(stream);
+            let mut greeting = String::new();
+            stream.read_line(&mut greeting)?;
+            Ok(Self { stream, greeting: greeting.trim().to_owned() })
+        })
+    }
+
+    /// The same from one port, which may have other connections to elsewhere.
+    pub(crate) fn open_from(netns: &Path, port: u16, to: &str) -> Result<Self, std::io::Error> {
+        let to: SocketAddrV4 = to.parse().unwrap();
+        inside(netns, move || {
+            let kind = (SockType::Stream, SockFlag::SOCK_CLOEXEC);
+            let socket = socket::socket(AddressFamily::Inet, kind.0, kind.1, None)?;
+            socket::setsockopt(&socket, socket::sockopt::ReuseAddr, &true)?;
+            socket::bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, port))?;
+            let stream = TcpStream::from(socket);
+            // Connecting is sending, too.
+            let limit = Some(testkit::on_a_shared_machine(Duration::from_secs(3)));
+            stream.set_write_timeout(limit)?;
+            stream.set_read_timeout(limit)?;
+            socket::connect(stream.as_raw_fd(), &SockaddrIn::from(to))?;
             let mut stream = BufReader::new(stream);
             let mut greeting = String::new();
             stream.read_line(&mut greeting)?;

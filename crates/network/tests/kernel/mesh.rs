@@ -70,6 +70,51 @@ async fn every_host_leads_to_every_task_and_tasks_see_the_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_port_of_a_client_may_be_on_every_host_at_once() {
+    let lab = Lab::new(3);
+    let hosts = [lab.node(1).await, lab.node(2).await, lab.node(3).await];
+    for host in &hosts {
+        host.apply_ingress(ingress(1, 3, &[(3, 5)])).await.unwrap();
+    }
+    let task = hosts[2].create_sandbox(routed("t35", 3, 5)).await.unwrap();
+    let _server = Server::start(&task.netns_path, "t35", 80);
+
+    // The one task sees all of it from one address; by two of the ways it comes from the same host.
+    let mut talks: Vec<Talk> = [1, 2, 3]
+        .map(|host| Talk::open_from(&lab.client(), 40_000, &format!("192.168.77.1{host}:8080")))
+        .map(|talk| talk.expect("it is answered"))
+        .into();
+    for talk in &mut talks {
+        assert_eq!(talk.greeting, "t35 192.168.77.100");
+        assert_eq!(talk.ask("again").unwrap(), "t35");
+    }
+    for host in hosts {
+        host.destroy().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_a_flow_by_one_host_does_not_swallow_the_same_by_another() {
+    let lab = Lab::new(3);
+    let hosts = [lab.node(1).await, lab.node(2).await, lab.node(3).await];
+    for host in &hosts {
+        host.apply_ingress(ingress(1, 3, &[(3, 5)])).await.unwrap();
+    }
+    let task = hosts[2].create_sandbox(routed("t35", 3, 5)).await.unwrap();
+    let _server = Server::start(&task.netns_path, "t35", 80);
+
+    let before = Talk::open_from(&lab.client(), 40_000, "192.168.77.11:8080").expect("it is answered");
+    lab.unplug(1);
+    // Nobody there hears of its end.
+    drop(before);
+    let now = Talk::open_from(&lab.client(), 40_000, "192.168.77.12:8080").expect("it is answered");
+    assert_eq!(now.greeting, "t35 192.168.77.100");
+    for host in hosts {
+        host.destroy().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_host_mode_port_leads_to_its_task_only() {
     let lab = Lab::new(2);
     let (one, two) = (lab.node(1).await, lab.node(2).await);
