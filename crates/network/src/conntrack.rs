@@ -14,6 +14,9 @@ const GET_STATS: u16 = (1 << 8) | 5;
 const STATS_ENTRIES: u16 = 1;
 const TUPLE_ORIG: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
+const STATUS: u16 = 3;
+/// `IPS_SEEN_REPLY`
+const SEEN_REPLY: u32 = 1 << 1;
 const CTA_ID: u16 = 12;
 /// IPv4 and IPv6.
 const AF_UNSPEC: u8 = 0;
@@ -37,6 +40,8 @@ pub(crate) struct Flow {
     /// Who answers: the backend.
     pub(crate) answers: IpAddr,
     pub(crate) answers_port: u16,
+    /// Something has come back. Until then there is nothing that a first packet anew could break.
+    pub(crate) answered: bool,
 }
 
 impl Flow {
@@ -120,5 +125,6 @@ fn read(body: &[u8]) -> Option<Flow> {
         destination_port: port(TUPLE_ORIG, 3).unwrap_or_default(),
         answers: ip(TUPLE_REPLY, 0)?,
         answers_port: port(TUPLE_REPLY, 2).unwrap_or_default(),
+        answered: attribute(body, STATUS).is_none_or(|status| read_be32(status) & SEEN_REPLY != 0),
     })
 }

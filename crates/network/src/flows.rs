@@ -4,8 +4,8 @@
 //! A flow is judged by the state alone, not by what changed: so it is the same judgement after a change, after a
 //! restart, and after a change that nobody announced (a crash, a host without power). Rules of nat see the first
 //! packet of a flow only, and a sender of UDP that goes on has no second first packet: it is stuck until its entry is
-//! forgotten. TCP is left with a backend that takes no *new* connections, as long as its address is somebody's and the
-//! node is not given up.
+//! forgotten. So is who asks for a connection, and goes on asking: until he is answered he is judged alike. A connection is
+//! left with a backend that takes no *new* ones, as long as its address is somebody's and the node is not given up.
 
 use crate::{
     address,
@@ -146,7 +146,7 @@ impl Ways {
         if self.vanished(flow.source) || self.vanished(flow.answers) || self.severed(flow) {
             return true;
         }
-        if flow.protocol != UDP {
+        if flow.protocol != UDP && flow.answered {
             return false;
         }
         match self.leads(flow) {
@@ -227,7 +227,16 @@ mod tests {
     fn flow(protocol: u8, source: &str, destination: &str, answers: &str) -> Flow {
         let ((destination, destination_port), (answers, answers_port)) = (at(destination), at(answers));
         let source = ip(source);
-        Flow { protocol, source, source_port: 9, destination, destination_port, answers, answers_port }
+        Flow {
+            protocol,
+            source,
+            source_port: 9,
+            destination,
+            destination_port,
+            answers,
+            answers_port,
+            answered: true,
+        }
     }
 
     /// Node 1 of a swarm where 53/udp and 80/tcp lead to two tasks, one of them here; a container on a bridge with a
@@ -384,6 +393,21 @@ mod tests {
                 (TCP, "10.9.0.1", "10.9.0.2:80", "10.9.0.2:80", false),
             ],
         );
+    }
+
+    #[test]
+    fn a_connection_that_nobody_has_answered_is_judged_as_a_new_one() {
+        let ways = Ways::of_host(&state(), [ip(HOST)].into());
+        for (to, answers, outdated) in [
+            ("192.0.2.1:80", "10.255.2.8:5", true),
+            ("192.0.2.1:80", "10.255.2.7:5", false),
+            // Not ours to lead.
+            ("198.51.100.1:80", "198.51.100.1:80", false),
+            ("192.0.2.1:22", "192.0.2.1:22", false),
+        ] {
+            let asked = Flow { answered: false, ..flow(TCP, "203.0.113.9", to, answers) };
+            assert_eq!(ways.outdated(&asked), outdated, "{to} by {answers}");
+        }
     }
 
     #[test]

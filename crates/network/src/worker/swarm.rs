@@ -173,8 +173,8 @@ impl Worker {
         };
         let forgotten = self.ways(&id, condemned.outdated).and_then(|ways| {
             let doomed = |flow: &Flow| {
-                let stopping =
-                    condemned.stopping.contains(&flow.answers) && flow.is_udp() && flow.translated();
+                let anew = flow.is_udp() || !flow.answered;
+                let stopping = condemned.stopping.contains(&flow.answers) && anew && flow.translated();
                 let gone = [flow.source, flow.destination, flow.answers]
                     .iter()
                     .any(|address| condemned.gone.contains(address));

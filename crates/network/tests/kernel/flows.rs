@@ -1,5 +1,6 @@
-//! Open flows of UDP, whose sender goes on with one socket: they move within two seconds to where a new one would be
-//! led, whatever happened to the old backend and whether anybody announced it.
+//! Open flows of UDP, whose sender goes on with one socket, and connections that nobody has answered yet: they move to where
+//! a new one would be led, those of UDP within two seconds, whatever happened to the old backend and whether anybody
+//! announced it.
 
 use crate::{
     ipv6::{bridge6, dual_stack},
@@ -221,6 +222,43 @@ async fn flows_of_ipv4_and_ipv6_move_alike_and_those_to_others_stay() {
     }
     all_reach(&others, 7);
     one.destroy().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_still_waits_for_a_connection_gets_it_from_a_backend_that_came_later() {
+    let lab = Lab::new(2);
+    let (one, two) = (lab.node(1).await, lab.node(2).await);
+    let web = |version, tasks: &[(u8, u8)]| {
+        let table = ingress(version, tasks);
+        let backends = table.ports[&(Protocol::Udp, 8082)].clone();
+        IngressTable { ports: [((Protocol::Tcp, 8080), backends)].into(), ..table }
+    };
+    let mut table = Overlay::new(1).task(1, 11, false).task(1, 13, true).task(2, 12, true);
+    table.0.endpoints.get_mut(&TaskId(13)).unwrap().ready = false;
+    one.apply_table(table.0.clone()).await.unwrap();
+    one.apply_ingress(web(1, &[(2, 12)])).await.unwrap();
+    let a = one.create_sandbox(task_sandbox("a", 1, 11, &[1])).await.unwrap();
+    let b = one.create_sandbox(task_sandbox("b", 1, 13, &[1])).await.unwrap();
+    let _server = Server::start(&b.netns_path, "b", 82);
+    // Its host says nothing any more, and nobody has noticed.
+    lab.unplug(2);
+    let asked = [
+        ("outside", Talk::asked_for(&lab.client(), "192.168.77.11:8080")),
+        ("loopback", Talk::asked_for(&lab.host(1), "127.0.0.1:8080")),
+        ("virtual address", Talk::asked_for(&a.netns_path, "10.0.1.200:82")),
+    ];
+    let mut other = table.next();
+    other.0.endpoints.get_mut(&TaskId(12)).unwrap().ready = false;
+    other.0.endpoints.get_mut(&TaskId(13)).unwrap().ready = true;
+    one.apply_table(other.0).await.unwrap();
+    one.apply_ingress(web(2, &[(1, 13)])).await.unwrap();
+    for (who, stream) in asked {
+        let greeting = Talk::answered(who, stream).greeting;
+        assert!(greeting.starts_with("b "), "{who}: {greeting}");
+    }
+    for host in [one, two] {
+        host.destroy().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

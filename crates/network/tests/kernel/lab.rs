@@ -413,6 +413,31 @@ impl Talk {
         })
     }
 
+    /// Asks for a connection and does not wait: who is asked is, from now on, by every packet of it.
+    pub(crate) fn asked_for(netns: &Path, to: &str) -> TcpStream {
+        let to: SocketAddrV4 = to.parse().unwrap();
+        inside(netns, move || {
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            let socket = socket::socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
+            let asked = socket::connect(socket.as_raw_fd(), &SockaddrIn::from(to));
+            assert_eq!(asked, Err(nix::errno::Errno::EINPROGRESS));
+            TcpStream::from(socket)
+        })
+    }
+
+    /// Waits until somebody has answered, and reads the greeting.
+    pub(crate) fn answered(who: &str, stream: TcpStream) -> Self {
+        let greeting = eventually(&format!("{who}: somebody answers"), || {
+            let mut line = [0; 64];
+            match stream.peek(&mut line) {
+                Ok(length) if line[..length].contains(&b'\n') => Some(line[..length].to_vec()),
+                _ => None,
+            }
+        });
+        let greeting = String::from_utf8(greeting).unwrap();
+        Self { stream: BufReader::new(stream), greeting: greeting.trim().to_owned() }
+    }
+
     /// Returns the next line.
     pub(crate) fn listen(&mut self) -> Result<String, std::io::Error> {
         let mut line = String::new();
