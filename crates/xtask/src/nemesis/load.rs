@@ -74,6 +74,8 @@ struct Shared {
     rests: AtomicBool,
     /// Held for reading by whoever writes something.
     turn: RwLock<()>,
+    /// Held for reading by whoever asks a published port.
+    asking: RwLock<()>,
     requests: Mutex<Requests>,
     operations: Mutex<Vec<Operation>>,
     made: Mutex<BTreeSet<String>>,
@@ -158,8 +160,10 @@ impl Load {
         self.shared.rests.store(rest, Ordering::Relaxed);
     }
 
-    /// Returns what became of requests since it was asked last.
+    /// Returns what became of requests that began since it was asked last: waits for those that are under way, which are
+    /// of what was until now and not of what comes.
     pub(super) fn requests(&self) -> Requests {
+        let _ended = self.shared.asking.write().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *lock(&self.shared.requests))
     }
 
@@ -259,6 +263,7 @@ fn nanos(start: Instant) -> u64 {
 /// Asks the published port of a host.
 fn ask(shared: &Shared, host: u8, door: &Door) {
     while !shared.stop.load(Ordering::Relaxed) {
+        let asking = shared.asking.read().unwrap_or_else(PoisonError::into_inner);
         let (at, began) = (millis(), Instant::now());
         let failed = match door.ask("/healthz") {
             Ok(said) if said == "ok\n" => None,
@@ -272,7 +277,7 @@ fn ask(shared: &Shared, host: u8, door: &Door) {
             let why = if requests.failed.len() < TOLD { why } else { String::new() };
             requests.failed.push(Failed { host, how, at, took, why });
         }
-        drop(requests);
+        drop((requests, asking));
         std::thread::sleep(PACE);
     }
 }

@@ -182,7 +182,6 @@ fn step(
     planned: &[Planned],
     faults: &mut Vec<Happened>,
 ) -> Result<Step> {
-    load.requests();
     let from = millis();
     let leader = swarm.leader().context("nobody leads")?;
     for planned in planned {
