@@ -1,8 +1,10 @@
 //! Chores: `cargo xtask bench` measures rswarm on this machine, a table and JSON, peers in the same run where
 //! they are installed; `cargo xtask oracles` runs the tests that need other programs, `cargo xtask fuzz` the fuzz targets,
-//! `cargo xtask soak` what takes long to show, `cargo xtask nemesis` hosts and wires that fail.
+//! `cargo xtask soak` what takes long to show, `cargo xtask nemesis` hosts and wires that fail, `cargo xtask boot` what
+//! another kernel does.
 
 mod bench;
+mod boot;
 mod fuzz;
 mod nemesis;
 mod oracles;
@@ -23,6 +25,8 @@ struct Cli {
 enum Command {
     /// Measure. Numbers are of this machine on this day: quote ratios, not times.
     Bench(bench::Args),
+    /// Boot another kernel with the program, and look whether it does its work there.
+    Boot(boot::Args),
     /// Throw inputs at what reads foreign bytes.
     Fuzz(fuzz::FuzzArgs),
     /// Have hosts and wires fail under load, and look whether everything comes back.
@@ -47,6 +51,7 @@ fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Bench(_) if cfg!(debug_assertions) => optimized(),
         Command::Bench(args) => bench::run(&args),
+        Command::Boot(args) => boot::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Nemesis(args) => nemesis::run(&args),
         Command::Soak(args) => soak::run(&args),
