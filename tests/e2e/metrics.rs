@@ -8,6 +8,7 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
     os::unix::net::UnixStream,
+    process::{Child, Command},
 };
 use testkit::{Lab, wait_for};
 
@@ -16,8 +17,12 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// Has each host's daemon serve its numbers on its own loopback.
 fn serve(lab: &mut Lab, hosts: u8) {
+    serve_at(lab, hosts, "127.0.0.1");
+}
+
+fn serve_at(lab: &mut Lab, hosts: u8, address: &str) {
     for n in 1..=hosts {
-        let settings = format!("metrics-addr = \"127.0.0.1:{PORT}\"\n");
+        let settings = format!("metrics-addr = \"{address}:{PORT}\"\n");
         fs::write(lab.dir().join(format!("h{n}/daemon.toml")), settings).expect("the settings");
         lab.tell(&format!("kill-daemon {n}")).expect("its daemon to end");
         lab.tell(&format!("start-daemon {n}")).expect("a daemon");
@@ -25,14 +30,19 @@ fn serve(lab: &mut Lab, hosts: u8) {
     }
 }
 
+/// Opens the network namespace of a host.
+fn network_of(lab: &Lab, n: u8) -> Result<File, String> {
+    let socket = UnixStream::connect(lab.socket(n)).map_err(|e| e.to_string())?;
+    let pid = rustix::net::sockopt::socket_peercred(&socket).map_err(|e| e.to_string())?.pid;
+    File::open(format!("/proc/{}/ns/net", pid.as_raw_pid())).map_err(|e| e.to_string())
+}
+
 /// Asks the loopback address of a host, from there.
 ///
 /// # Errors
 /// It does not answer 200; what it did answer.
 fn ask(lab: &mut Lab, n: u8, path: &str) -> Result<String, String> {
-    let socket = UnixStream::connect(lab.socket(n)).map_err(|e| e.to_string())?;
-    let pid = rustix::net::sockopt::socket_peercred(&socket).map_err(|e| e.to_string())?.pid;
-    let network = File::open(format!("/proc/{}/ns/net", pid.as_raw_pid())).map_err(|e| e.to_string())?;
+    let network = network_of(lab, n)?;
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {OPEN_METRICS}\r\nConnection: close\r\n\r\n");
     let from_there = move || -> Result<String, String> {
@@ -279,5 +289,137 @@ fn an_address_that_cannot_be_had_keeps_the_daemon_from_starting_and_is_named() {
     wait_for("its reason", SOON, || {
         let log = lab.daemon_logs();
         if log.contains("metrics-addr: cannot listen on 192.0.2.77:9323") { Ok(()) } else { Err(log) }
+    });
+}
+
+/// Prometheus on a host, asked by its API.
+struct Prometheus {
+    process: Child,
+    network: File,
+}
+
+impl Prometheus {
+    /// Starts it as `deploy/prometheus.yml` has it, but for the socket and shorter waits.
+    fn start(lab: &Lab, n: u8) -> Self {
+        let dir = lab.dir().join("prometheus");
+        fs::create_dir(&dir).expect("a folder");
+        let socket = format!("unix://{}", lab.socket(n).display());
+        let settings = include_str!("../../deploy/prometheus.yml")
+            .replace("unix:///run/rswarm/docker.sock", &socket)
+            .replace(": 15s", ": 1s")
+            .replace(": 30s", ": 1s");
+        assert!(settings.contains(&socket), "the example names the socket");
+        fs::write(dir.join("prometheus.yml"), settings).expect("the settings");
+        fs::write(dir.join("alerts.yml"), include_str!("../../deploy/alerts.yml")).expect("the alerts");
+        fs::write(dir.join("alerts_test.yml"), include_str!("alerts_test.yml")).expect("their tests");
+        for args in [["check", "config", "prometheus.yml"], ["test", "rules", "alerts_test.yml"]] {
+            let told = Command::new("promtool").args(args).current_dir(&dir).output().expect("promtool");
+            assert!(told.status.success(), "{args:?}: {told:?}");
+        }
+        let network = network_of(lab, n).expect("its network");
+        let there = network.try_clone().expect("a descriptor");
+        let log = File::create(dir.join("log")).expect("a log");
+        let started = std::thread::spawn(move || {
+            setns(there, CloneFlags::CLONE_NEWNET).expect("its network");
+            Command::new("prometheus")
+                .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
+                .args(["--web.listen-address=127.0.0.1:9090"])
+                .current_dir(dir)
+                .stderr(log)
+                .spawn()
+                .expect("prometheus")
+        });
+        Self { process: started.join().expect("it starts"), network }
+    }
+
+    fn get(&self, path: &str) -> Result<serde_json::Value, String> {
+        let network = self.network.try_clone().map_err(|e| e.to_string())?;
+        let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\n\r\n");
+        let asked = std::thread::spawn(move || -> Result<String, String> {
+            setns(network, CloneFlags::CLONE_NEWNET).map_err(|e| e.to_string())?;
+            let mut stream = TcpStream::connect(("127.0.0.1", 9090)).map_err(|e| e.to_string())?;
+            stream.set_read_timeout(Some(SOON)).map_err(|e| e.to_string())?;
+            stream.write_all(request.as_bytes()).map_err(|e| e.to_string())?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).map_err(|e| e.to_string())?;
+            Ok(answer)
+        });
+        let answer = asked.join().expect("an answer")?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
+        let json: serde_json::Value = serde_json::from_str(body).map_err(|e| format!("{head}: {e}"))?;
+        if json["status"] == "success" { Ok(json["data"].clone()) } else { Err(json.to_string()) }
+    }
+
+    /// Returns what an expression is now: labels and value of each row.
+    fn query(&self, expression: &str) -> Result<Vec<serde_json::Value>, String> {
+        let escaped: String = expression.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let found = self.get(&format!("/api/v1/query?query={escaped}"))?;
+        found["result"].as_array().cloned().ok_or_else(|| found.to_string())
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// Returns all expressions of a board, with all hosts chosen.
+fn expressions(board: &serde_json::Value) -> Vec<String> {
+    let panels = board["panels"].as_array().expect("panels").iter();
+    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    targets.map(|target| target["expr"].as_str().expect("an expression").replace("$instance", ".*")).collect()
+}
+
+#[test]
+#[ignore = "oracle: prometheus"]
+fn prometheus_finds_three_hosts_by_their_swarm_and_all_of_the_board_has_something_to_show() {
+    let mut lab = swarm(3, 2);
+    (1..=3).for_each(|n| load_hello(&lab, n));
+    serve_at(&mut lab, 3, "0.0.0.0");
+    let service = ["service", "create", "--name", "web", "--replicas", "3", "--limit-memory", "64m"];
+    let service = [&service[..], &["--limit-cpu", "0.5", "rswarm/hello", "web"]].concat();
+    wait_for("a service", SOON, || {
+        let made = lab.rswarm(1, &service);
+        if made.code == 0 { Ok(()) } else { Err(made.stderr) }
+    });
+    wait_for_replicas(&lab, 1, "web", "3/3");
+    let prometheus = Prometheus::start(&lab, 1);
+    let names = |expression: &str, label: &str| -> Result<Vec<String>, String> {
+        let rows = prometheus.query(expression)?;
+        let name = |row: &serde_json::Value| row["metric"][label].as_str().unwrap_or_default().to_owned();
+        let mut names: Vec<String> = rows.iter().map(name).collect();
+        names.sort();
+        Ok(names)
+    };
+    wait_for("every host to be looked at", SOON, || match names("up{job=\"rswarm\"} == 1", "instance") {
+        Ok(names) if names == ["host1", "host2", "host3"] => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(names("up{role=\"manager\"}", "instance").expect("rows"), ["host1", "host2"]);
+
+    let board: serde_json::Value =
+        serde_json::from_str(include_str!("../../deploy/grafana.json")).expect("a board");
+    let expressions = expressions(&board);
+    assert!(expressions.len() > 20, "{expressions:?}");
+    wait_for("all of the board", SOON, || {
+        let empty = expressions.iter().map(|expression| (expression, prometheus.query(expression)));
+        let empty: Vec<_> =
+            empty.filter(|(_, found)| found.as_ref().map_or(true, |rows| rows.is_empty())).collect();
+        if empty.is_empty() { Ok(()) } else { Err(format!("{empty:?}")) }
+    });
+    wait_for("every alert to be judged", SOON, || {
+        let rules = prometheus.get("/api/v1/rules")?;
+        let all = rules["groups"][0]["rules"].as_array().ok_or("no rules")?;
+        let odd: Vec<_> =
+            all.iter().filter(|rule| rule["health"] != "ok" || rule["state"] == "firing").collect();
+        if odd.is_empty() && all.len() > 10 { Ok(()) } else { Err(format!("{odd:?}")) }
+    });
+
+    lab.tell("kill-daemon 3").expect("its daemon to end");
+    wait_for("the host whose daemon is gone", SOON, || match names("up == 0", "instance") {
+        Ok(names) if names == ["host3"] => Ok(()),
+        other => Err(format!("{other:?}")),
     });
 }

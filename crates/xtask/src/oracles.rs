@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Programs that the tests call, with Debian's package.
-const PROGRAMS: [(&str, &str); 14] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("ip", "iproute2"),
     ("bridge", "iproute2"),
     ("nft", "nftables"),
@@ -24,6 +24,8 @@ const PROGRAMS: [(&str, &str); 14] = [
     ("losetup", "mount"),
     ("mkfs.ext4", "e2fsprogs"),
     ("python3", "python3-venv"),
+    ("prometheus", "prometheus"),
+    ("promtool", "prometheus"),
 ];
 
 /// An image of the tests, made from Debian packages.
