@@ -4,8 +4,8 @@
 use crate::{
     SOON, ask, attachable, attacks,
     clis::{Cli, Subject, judge_all},
-    cluster_commands, devices, load_hello, private_registry, sockets, survival, swarm, swarm_ca,
-    wait_for_replicas, wait_for_update,
+    cluster_commands, contexts, devices, docker_flags, load_hello, private_registry, sockets, stack_config,
+    survival, swarm, swarm_ca, wait_for_replicas, wait_for_update,
 };
 use testkit::wait_for;
 
@@ -31,6 +31,10 @@ const SUBJECTS: &[Subject] = &[
     ("an account at a registry for the workers", || private_registry::give_an_account(Cli::Dockers)),
     ("a daemon behind ssh", sockets::dockers_cli_comes_through_ssh),
     ("a daemon on TCP", sockets::dockers_cli_comes_over_tcp_with_its_certificates),
+    ("each of its flags", docker_flags::each_flag_of_dockers_cli_is_ours_or_named_with_the_reason),
+    ("services by the same flags", docker_flags::services_are_what_dockers_cli_makes_of_the_same_flags),
+    ("contexts in one store", contexts::dockers_cli_and_ours_see_the_same_contexts),
+    ("stack files", stack_config::stack_config_means_what_dockers_means),
 ];
 
 #[test]

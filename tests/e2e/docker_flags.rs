@@ -81,9 +81,8 @@ fn each_difference_has_its_reason() {
     assert!(listed().len() > 10);
 }
 
-#[test]
-#[ignore = "oracle: docker"]
-fn each_flag_of_dockers_cli_is_ours_or_named_with_the_reason() {
+/// Judged with Docker's own CLI, as [`crate::docker_cli`] has it.
+pub(crate) fn each_flag_of_dockers_cli_is_ours_or_named_with_the_reason() {
     let (docker, listed) = (testkit::peer("docker"), listed());
     let (mut used, mut missing, mut looked) = (BTreeSet::new(), Vec::new(), 0);
     let mut left: Vec<Vec<String>> = vec![Vec::new()];
@@ -368,9 +367,8 @@ const UPDATED: &[&[&str]] = &[
     &["--cap-add", "KILL"],
 ];
 
-#[test]
-#[ignore = "oracle: docker"]
-fn services_are_what_dockers_cli_makes_of_the_same_flags() {
+/// Judged with Docker's own CLI, as [`crate::docker_cli`] has it.
+pub(crate) fn services_are_what_dockers_cli_makes_of_the_same_flags() {
     let lab = swarm(1, 1);
     load_hello(&lab, 1);
     let ours = |args: &[&str]| lab.rswarm(1, args);

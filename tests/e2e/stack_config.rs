@@ -62,9 +62,8 @@ fn run(program: &Path, folder: &Path, files: &[&str]) -> Option<serde_json::Valu
     None
 }
 
-#[test]
-#[ignore = "oracle: docker"]
-fn stack_config_means_what_dockers_means() {
+/// Judged with Docker's own CLI, as [`crate::docker_cli`] has it.
+pub(crate) fn stack_config_means_what_dockers_means() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("e.env"), "K=file\n# no\nONLY\nHOME\n  L = no\nM=a b \n").unwrap();
     std::fs::write(dir.path().join("a"), "A=1\n").unwrap();
