@@ -348,7 +348,8 @@ const CHANGES: &[(&str, Change)] = &[
     }),
     ("system calls refused", |spec, _| {
         spec["linux"]["seccomp"] = json!({
-            "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "architectures": [format!("SCMP_ARCH_{}", std::env::consts::ARCH.to_uppercase())],
             "syscalls": [
                 {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28},
                 {"names": ["personality"], "action": "SCMP_ACT_KILL_PROCESS",

@@ -18,7 +18,7 @@ fn release_build_whose_shim_cannot_be_built_fails_and_says_why() {
     let ended = Command::new(&script)
         .env("PROFILE", "release")
         .env("OUT_DIR", folder.path())
-        .env("TARGET", "x86_64-unknown-linux-gnu")
+        .env("TARGET", format!("{}-unknown-linux-gnu", std::env::consts::ARCH))
         .env("CARGO_MANIFEST_DIR", crate_)
         .env("CARGO", "/bin/false")
         .output()

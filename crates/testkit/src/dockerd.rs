@@ -50,7 +50,8 @@ impl Dockerd {
             let of_tree = |folders: &[&str]| folders.iter().map(|f| tree.join(f)).collect::<Vec<_>>();
             let programs = of_tree(&["usr/sbin", "usr/bin"]);
             path = std::env::join_paths(programs.into_iter().chain(std::env::split_paths(&path)))?;
-            libraries = std::env::join_paths(of_tree(&["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"]))?;
+            let multiarch = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
+            libraries = std::env::join_paths(of_tree(&[&multiarch, &format!("usr/{multiarch}")]))?;
         }
         let mut version = Command::new("dockerd");
         version.arg("--version").env("PATH", &path).env("LD_LIBRARY_PATH", &libraries);

@@ -447,6 +447,7 @@ mod tests {
     fn rules_of_dockers_files_hold_for_whom_they_name() {
         let text = r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":1,
             "archMap":[{"architecture":"SCMP_ARCH_X86_64","subArchitectures":["SCMP_ARCH_X86"]},
+                       {"architecture":"SCMP_ARCH_AARCH64","subArchitectures":["SCMP_ARCH_ARM"]},
                        {"architecture":"SCMP_ARCH_S390X","subArchitectures":null}],
             "syscalls":[
             {"names":["read","socket"],"action":"SCMP_ACT_ALLOW","comment":"","includes":{},"excludes":{}},
@@ -454,7 +455,7 @@ mod tests {
             {"names":["ptrace"],"action":"SCMP_ACT_ALLOW","includes":{"minKernel":"4.8"}},
             {"names":["kcmp"],"action":"SCMP_ACT_ALLOW","includes":{"minKernel":"400.1"}},
             {"names":["acct"],"action":"SCMP_ACT_ALLOW","excludes":{"caps":["CAP_CHOWN"]}},
-            {"name":"chown","action":"SCMP_ACT_ALLOW","args":null},
+            {"name":"fchown","action":"SCMP_ACT_ALLOW","args":null},
             {"names":["bpf"],"action":"SCMP_ACT_ALLOW","includes":{"arches":["s390x"]}}]}"#;
         let (plain, all) = (docker(text, &caps::default_caps()), docker(text, &caps::all_caps()));
         let eperm = RET_ERRNO | EPERM;
@@ -464,7 +465,7 @@ mod tests {
             ("ptrace", RET_ALLOW, RET_ALLOW),
             ("kcmp", eperm, eperm),
             ("acct", eperm, eperm),
-            ("chown", RET_ALLOW, RET_ALLOW),
+            ("fchown", RET_ALLOW, RET_ALLOW),
             ("bpf", eperm, eperm),
         ] {
             // Newer than all that is named: said to be missing.
@@ -475,9 +476,18 @@ mod tests {
             or_missing(ordinary, &plain);
             or_missing(mighty, &all);
         }
-        let socketcall = |call| run(&plain, AUDIT_X86, 102, [call, 0, 0, 0, 0, 0]);
-        assert_eq!((socketcall(1), socketcall(2)), (RET_ALLOW, eperm));
-        assert_eq!(run(&plain, AUDIT_X86_64, X32_BIT, [0; 6]), RET_KILL_THREAD);
+        if NATIVE == Machine::X86_64 {
+            let socketcall = |call| run(&plain, AUDIT_X86, 102, [call, 0, 0, 0, 0, 0]);
+            assert_eq!((socketcall(1), socketcall(2)), (RET_ALLOW, eperm));
+            assert_eq!(run(&plain, AUDIT_X86_64, X32_BIT, [0; 6]), RET_KILL_THREAD);
+        }
+        // Those of the other machine's programs that this one starts.
+        let (audit, below) = match NATIVE {
+            Machine::Aarch64 => (AUDIT_ARM, Machine::Arm),
+            Machine::X86_64 | Machine::X86 | Machine::X32 | Machine::Arm => (AUDIT_X86, Machine::X86),
+        };
+        let below = |name| run(&plain, audit, number(name, below).unwrap(), [0; 6]);
+        assert_eq!((below("read"), below("fchown"), below("mount")), (RET_ALLOW, RET_ALLOW, eperm));
     }
 
     #[test]
@@ -509,8 +519,14 @@ mod tests {
         }
     }
 
+    /// `AUDIT_ARCH_*` of this machine and of another.
+    const AUDITS: [u32; 2] = match NATIVE {
+        Machine::Aarch64 => [AUDIT_AARCH64, AUDIT_X86_64],
+        Machine::X86_64 | Machine::X86 | Machine::X32 | Machine::Arm => [AUDIT_X86_64, AUDIT_AARCH64],
+    };
+
     fn ask(program: &[Instruction], name: &str, arguments: [u64; 6]) -> u32 {
-        run(program, AUDIT_X86_64, number(name, Machine::X86_64).unwrap(), arguments)
+        run(program, AUDITS[0], number(name, NATIVE).unwrap(), arguments)
     }
 
     #[test]
@@ -549,6 +565,15 @@ mod tests {
         ] {
             assert_eq!(ask(&program, name, [first, 0, 0, 0, 0, 0]), answer, "{name}({first:#x})");
         }
+        assert_eq!(run(&program, AUDITS[1], 1, [0; 6]), RET_KILL_THREAD, "another machine's call");
+        assert_eq!(run(&program, AUDITS[0], 9999, [0; 6]), RET_ERRNO | ENOSYS, "a future call");
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn dockers_default_profile_knows_the_other_ways_into_this_machine() {
+        let (program, _) = compile(&default_seccomp(&caps::default_caps())).unwrap();
+        let eperm = RET_ERRNO | EPERM;
         let x86 = |name: &str, first| {
             run(&program, AUDIT_X86, number(name, Machine::X86).unwrap(), [first, 0, 0, 0, 0, 0])
         };
@@ -560,10 +585,27 @@ mod tests {
         let x32 =
             |name: &str| run(&program, AUDIT_X86_64, X32_BIT | number(name, Machine::X32).unwrap(), [0; 6]);
         assert_eq!((x32("read"), x32("ioctl"), x32("mount")), (RET_ALLOW, RET_ALLOW, eperm));
-        assert_eq!(run(&program, AUDIT_AARCH64, 1, [0; 6]), RET_KILL_THREAD, "another machine's call");
-        assert_eq!(run(&program, AUDIT_X86_64, 9999, [0; 6]), RET_ERRNO | ENOSYS, "a future call");
         assert_eq!(run(&program, AUDIT_X86, 9999, [0; 6]), RET_ERRNO | ENOSYS, "a future call");
         assert_eq!(run(&program, AUDIT_X86_64, u32::MAX, [0; 6]), eperm, "no call");
+    }
+
+    #[test]
+    #[cfg(target_arch = "aarch64")]
+    fn dockers_default_profile_knows_the_other_ways_into_this_machine() {
+        let (program, _) = compile(&default_seccomp(&caps::default_caps())).unwrap();
+        let eperm = RET_ERRNO | EPERM;
+        let arm = |name: &str, first| {
+            run(&program, AUDIT_ARM, number(name, Machine::Arm).unwrap(), [first, 0, 0, 0, 0, 0])
+        };
+        assert_eq!(
+            (arm("read", 0), arm("mount", 0), arm("clone3", 0)),
+            (RET_ALLOW, eperm, RET_ERRNO | ENOSYS)
+        );
+        assert_eq!(
+            (arm("socket", 38), arm("socket", 2), arm("cacheflush", 0)),
+            (eperm, RET_ALLOW, RET_ALLOW)
+        );
+        assert_eq!(run(&program, AUDIT_ARM, 9999, [0; 6]), RET_ERRNO | ENOSYS, "a future call");
     }
 
     #[test]

@@ -138,8 +138,10 @@ fn build() -> Result<PathBuf> {
     if !status.success() {
         bail!("the release build failed");
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
-    Ok(root.join("target/x86_64-unknown-linux-gnu/release/rswarm"))
+    // Beside this program, whose profile may be another.
+    let here = std::env::current_exe().context("this program cannot be found")?;
+    let target = here.ancestors().nth(2).context("this program is in no target folder")?;
+    Ok(target.join("release/rswarm"))
 }
 
 fn median(times: Vec<f64>) -> f64 {
