@@ -38,6 +38,10 @@ fn main() -> io::Result<()> {
 fn build(out: &Path) -> io::Result<PathBuf> {
     let target = variable("TARGET")?;
     let directory = out.join("shim");
+    // The folders of this machine have the names in it that they have in the program.
+    let given = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let renamed = given.split('\x1f').filter(|flag| flag.starts_with("--remap-path-prefix="));
+    let flags: Vec<&str> = RUSTFLAGS.split('\x1f').chain(renamed).collect();
     let small = SMALL_HERE
         .map(|package| ["--config".into(), format!("profile.release.package.{package}.opt-level='s'")]);
     let status = Command::new(variable("CARGO")?)
@@ -48,7 +52,7 @@ fn build(out: &Path) -> io::Result<PathBuf> {
         .args(["--target", &target, "--target-dir"])
         .arg(&directory)
         .current_dir(variable("CARGO_MANIFEST_DIR")?)
-        .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .status()?;
     if !status.success() {

@@ -30,9 +30,11 @@ fn rules() -> toml::Table {
 /// Returns what cargo builds for this choice of packages. A package whose build scripts have other features than the
 /// program comes twice.
 fn built(choice: &[&str]) -> BTreeSet<Package> {
-    let fixed = ["tree", "--offline", "--locked", "--target", "x86_64-unknown-linux-gnu", "--prefix", "none"];
+    let rules = rules();
+    let targets = rules["graph"]["targets"].as_array().expect("the targets that we build for");
     let tree = Command::new(env!("CARGO"))
-        .args(fixed)
+        .args(["tree", "--offline", "--locked", "--prefix", "none"])
+        .args(targets.iter().flat_map(|target| ["--target", target.as_str().expect("a target")]))
         .args(["--format", "{p}|{l}|{f}"])
         .args(choice)
         .current_dir(root())

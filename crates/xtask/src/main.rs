@@ -1,10 +1,11 @@
 //! Chores: `cargo xtask bench` measures rswarm on this machine, a table and JSON, peers in the same run where
-//! they are installed; `cargo xtask oracles` runs the tests that need other programs, `cargo xtask fuzz` the fuzz targets,
-//! `cargo xtask soak` what takes long to show, `cargo xtask nemesis` hosts and wires that fail, `cargo xtask boot` what
-//! another kernel does.
+//! they are installed; `cargo xtask dist` packs a release; `cargo xtask oracles` runs the tests that need other programs,
+//! `cargo xtask fuzz` the fuzz targets, `cargo xtask soak` what takes long to show, `cargo xtask nemesis` hosts and wires
+//! that fail, `cargo xtask boot` what another kernel does.
 
 mod bench;
 mod boot;
+mod dist;
 mod fuzz;
 mod nemesis;
 mod oracles;
@@ -27,6 +28,8 @@ enum Command {
     Bench(bench::Args),
     /// Boot another kernel with the program, and look whether it does its work there.
     Boot(boot::Args),
+    /// Build the release and pack it: archives, packages of Debian and Fedora, checksums, the list of what is in it.
+    Dist(dist::Args),
     /// Throw inputs at what reads foreign bytes.
     Fuzz(fuzz::FuzzArgs),
     /// Have hosts and wires fail under load, and look whether everything comes back.
@@ -52,6 +55,7 @@ fn main() -> Result<()> {
         Command::Bench(_) if cfg!(debug_assertions) => optimized(),
         Command::Bench(args) => bench::run(&args),
         Command::Boot(args) => boot::run(&args),
+        Command::Dist(args) => dist::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Nemesis(args) => nemesis::run(&args),
         Command::Soak(args) => soak::run(&args),

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Programs that the tests call, with Debian's package.
-const PROGRAMS: [(&str, &str); 16] = [
+const PROGRAMS: [(&str, &str); 17] = [
     ("ip", "iproute2"),
     ("bridge", "iproute2"),
     ("nft", "nftables"),
@@ -21,6 +21,7 @@ const PROGRAMS: [(&str, &str); 16] = [
     ("git", "git"),
     ("apt-get", "apt"),
     ("dpkg-deb", "dpkg"),
+    ("rpm", "rpm"),
     ("losetup", "mount"),
     ("mkfs.ext4", "e2fsprogs"),
     ("python3", "python3-venv"),
@@ -120,9 +121,13 @@ fn succeed(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Makes a Python environment with docker-py and testcontainers.
+/// Makes a Python environment with docker-py, testcontainers, and who knows the schema of a list of components.
 fn python(folder: &Path) -> Result<()> {
-    let packages = ["docker[websockets]==7.1.0", "testcontainers==4.15.0"];
+    let packages = [
+        "docker[websockets]==7.1.0",
+        "testcontainers==4.15.0",
+        "cyclonedx-python-lib[json-validation]==11.6.0",
+    ];
     install(folder, &packages)
 }
 

@@ -1,0 +1,230 @@
+//! A host to install on: a copy of this machine's root, whose changes are kept in memory.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Ends with its test.
+pub(super) struct Host {
+    folder: tempfile::TempDir,
+}
+
+/// What a command said, and whether it could.
+pub(super) struct Said {
+    pub(super) well: bool,
+    pub(super) text: String,
+}
+
+impl Said {
+    #[track_caller]
+    pub(super) fn ok(self) -> String {
+        assert!(self.well, "{}", self.text);
+        self.text
+    }
+
+    #[track_caller]
+    pub(super) fn fails(self) -> String {
+        assert!(!self.well, "{}", self.text);
+        self.text
+    }
+}
+
+#[track_caller]
+fn mount(words: &[&str], at: &Path) {
+    let said = Command::new("mount").args(words).arg(at).output().unwrap();
+    assert!(said.status.success(), "mount {words:?} {at:?}: {}", String::from_utf8_lossy(&said.stderr));
+}
+
+impl Host {
+    /// Returns a host on which nothing of ours is. It has this machine's programs, and no systemd.
+    pub(super) fn new() -> Self {
+        let host = Self::with(|host| {
+            let above = host.folder.path();
+            let layers = format!("lowerdir=/,upperdir={0}/upper,workdir={0}/work", above.display());
+            mount(&["-t", "overlay", "overlay", "-o", &layers], &host.root());
+        });
+        // This machine may have it.
+        for path in [
+            "usr/bin/rswarm",
+            "usr/local/bin/rswarm",
+            "usr/local/lib/systemd",
+            "usr/local/share/rswarm",
+            "etc/systemd/system/rswarm.service",
+            "etc/rswarm",
+            "etc/apparmor.d/docker-default",
+            "var/lib/rswarm",
+        ] {
+            let path = host.path(path);
+            let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            assert!(gone.is_ok() || !path.exists(), "{path:?}: {gone:?}");
+        }
+        let group = fs::read_to_string(host.path("etc/group")).unwrap();
+        let group: Vec<&str> = group.lines().filter(|line| !line.starts_with("rswarm:")).collect();
+        host.write("etc/group", &(group.join("\n") + "\n"), 0o644);
+        fs::create_dir_all(host.path("etc/apparmor.d")).unwrap();
+        host
+    }
+
+    /// Returns a host whose only program is busybox, under all its names.
+    pub(super) fn with_busybox(busybox: &str) -> Self {
+        let host = Self::with(|_| {});
+        for folder in ["bin", "etc", "proc", "dev", "tmp", "run", "usr/bin", "usr/local/bin", "var/lib"] {
+            fs::create_dir_all(host.path(folder)).unwrap();
+        }
+        fs::copy(busybox, host.path("bin/busybox")).unwrap();
+        host.write("etc/passwd", "root:x:0:0:root:/:/bin/sh\n", 0o644);
+        host.write("etc/group", "root:x:0:\n", 0o644);
+        host.enter();
+        host.run_bare(&["/bin/busybox", "--install", "-s", "/bin"]).ok();
+        host
+    }
+
+    fn with(make: impl FnOnce(&Self)) -> Self {
+        let host = Self { folder: tempfile::tempdir().unwrap() };
+        mount(&["-t", "tmpfs", "tmpfs"], host.folder.path());
+        for folder in ["upper", "work", "root"] {
+            fs::create_dir(host.folder.path().join(folder)).unwrap();
+        }
+        make(&host);
+        if host.path("proc").exists() {
+            host.enter();
+        }
+        host
+    }
+
+    fn enter(&self) {
+        mount(&["--rbind", "/dev"], &self.path("dev"));
+        mount(&["--rbind", "/proc"], &self.path("proc"));
+        for folder in ["tmp", "run"] {
+            mount(&["-t", "tmpfs", "tmpfs"], &self.path(folder));
+        }
+        fs::create_dir(self.path("tmp/fake")).unwrap();
+    }
+
+    fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+
+    /// Returns where a file of the host is to us.
+    pub(super) fn path(&self, below: &str) -> PathBuf {
+        self.root().join(below)
+    }
+
+    pub(super) fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    pub(super) fn write(&self, path: &str, text: &str, mode: u32) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        super::executable(&path, text, mode);
+    }
+
+    pub(super) fn mode(&self, path: &str) -> u32 {
+        fs::metadata(self.path(path)).unwrap_or_else(|error| panic!("{path}: {error}")).permissions().mode()
+            & 0o7777
+    }
+
+    /// Has a program of the host answer otherwise.
+    pub(super) fn fake(&self, program: &str, script: &str) {
+        self.write(&format!("tmp/fake/{program}"), &format!("#!/bin/sh\n{script}\n"), 0o755);
+    }
+
+    /// Has systemd run, as far as a script can see: `tmp/systemctl` tells what it was asked for.
+    pub(super) fn boot(&self) {
+        fs::create_dir_all(self.path("run/systemd/system")).unwrap();
+        self.fake(
+            "systemctl",
+            // Links are made without a systemd that runs.
+            "case $1 in --root=*) exec /usr/bin/systemctl \"$@\" ;; esac\n\
+             echo \"$*\" >>/tmp/systemctl\n\
+             case \"$*\" in\n\
+             *is-active*) [ -e /tmp/active ] ;;\n\
+             'restart rswarm.service') touch /tmp/active ;;\n\
+             'disable --now rswarm.service') rm -f /tmp/active ;;\n\
+             esac",
+        );
+    }
+
+    /// Gives the host a folder.
+    pub(super) fn bring(&self, from: &Path, to: &str) {
+        let to = self.path(to);
+        fs::create_dir_all(&to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            if entry.path().is_file() {
+                fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        }
+    }
+
+    /// Runs a command as root of the host.
+    pub(super) fn run(&self, words: &[&str]) -> Said {
+        self.run_with(&[], words)
+    }
+
+    pub(super) fn run_with(&self, variables: &[(&str, &str)], words: &[&str]) -> Said {
+        let path = "PATH=/tmp/fake:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let variables: Vec<String> =
+            variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut all = vec!["/usr/bin/env", "-i", path];
+        all.extend(variables.iter().map(String::as_str));
+        all.extend(words);
+        // A link there leads to nothing here.
+        if fs::symlink_metadata(self.path("usr/bin/env")).is_err() {
+            all[0] = "/bin/env";
+        }
+        self.run_bare(&all)
+    }
+
+    fn run_bare(&self, words: &[&str]) -> Said {
+        let said = Command::new("chroot").arg(self.root()).args(words).output().unwrap();
+        let text =
+            String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+        Said { well: said.status.success(), text }
+    }
+
+    /// Returns all that is other than at the beginning, with what is in it: nothing in folders and links.
+    pub(super) fn changes(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let upper = self.folder.path().join("upper");
+        let mut changes = BTreeMap::new();
+        let mut folders = vec![upper.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let below = path.strip_prefix(&upper).unwrap().to_owned();
+                let kind = fs::symlink_metadata(&path).unwrap().file_type();
+                if kind.is_dir() {
+                    folders.push(path.clone());
+                    // One that was there is copied as soon as a file comes and goes in it.
+                    if Path::new("/").join(&below).is_dir() {
+                        continue;
+                    }
+                }
+                changes.insert(below, if kind.is_file() { fs::read(&path).unwrap() } else { Vec::new() });
+            }
+        }
+        changes
+    }
+
+    /// Sees that nothing is other than it was then.
+    #[track_caller]
+    pub(super) fn is_as(&self, then: &BTreeMap<PathBuf, Vec<u8>>, after: &str) {
+        let now = self.changes();
+        let paths: std::collections::BTreeSet<&PathBuf> = now.keys().chain(then.keys()).collect();
+        let other: Vec<_> = paths.into_iter().filter(|path| now.get(*path) != then.get(*path)).collect();
+        assert!(other.is_empty(), "{after} changed {other:?}");
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // All of its mounts, also those that a failed test left inside.
+        let ended = Command::new("umount").args(["-R", "-l"]).arg(self.folder.path()).status();
+        assert!(std::thread::panicking() || ended.is_ok_and(|status| status.success()));
+    }
+}
