@@ -201,6 +201,14 @@ install_release() {
   fi
 }
 
+# What runs would run on, and nobody could look at it or end it.
+no_containers() {
+  # The program beside each of them is started from memory.
+  if ls -l /proc/[0-9]*/exe 2>/dev/null | grep -q '/memfd:rswarm-shim'; then
+    die "containers run; hint: systemctl start rswarm, stop them (rswarm ps, rswarm stop NAME), and again"
+  fi
+}
+
 uninstall() {
   if [ -e "$bin/rswarm" ] && package=$(owner "$bin/rswarm"); then
     die "$bin/rswarm is of the package $package; hint: remove that"
@@ -209,11 +217,13 @@ uninstall() {
   if systemd_runs && systemctl --quiet is-active rswarm.service; then
     # Nobody would be left to look after them: containers get their stop signal and their grace, tasks run elsewhere.
     "$bin/rswarm" $own system shutdown || say "containers were not stopped in order"
+    no_containers
     systemctl disable --now rswarm.service
   elif [ -x "$bin/rswarm" ] && "$bin/rswarm" $own info >/dev/null 2>&1; then
     die "a daemon runs; hint: rswarm system shutdown, then end it"
-  elif systemd_runs; then
-    systemctl disable rswarm.service || true
+  else
+    no_containers
+    ! systemd_runs || systemctl disable rswarm.service || true
   fi
   # Before anything is gone: what is mounted there may be somebody else's.
   if [ "$purge" = yes ] && grep -q ' /var/lib/rswarm/' /proc/self/mountinfo; then
@@ -237,6 +247,8 @@ uninstall() {
   fi
   [ ! -d "$share" ] || rmdir "$share" 2>/dev/null || true
   if [ "$purge" = yes ]; then
+    # What holds networks' namespaces.
+    grep -o ' /run/rswarm/[^ ]*' /proc/self/mountinfo | sort -r | while read -r at; do umount "$at"; done
     rm -rf /etc/rswarm /var/lib/rswarm /run/rswarm
     if grep -q '^rswarm:' /etc/group; then
       if has groupdel; then groupdel rswarm; elif has delgroup; then delgroup rswarm; fi

@@ -94,7 +94,13 @@ fn the_daemon_is_started_with_the_release_and_stopped_in_order_before_it_goes() 
     assert_eq!(host.read("tmp/told"), "unix:///run/rswarm/docker.sock: system shutdown\n");
     let unmounted = std::process::Command::new("umount").arg(&below).status().unwrap();
     assert!(unmounted.success());
+    let held = host.path("run/rswarm/netns/n1");
+    fs::create_dir_all(&held).unwrap();
+    let mounted =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&held).status().unwrap();
+    assert!(mounted.success());
     host.run(&["sh", "/tmp/release/install.sh", "--uninstall", "--purge"]).ok();
+    assert!(!host.path("run/rswarm").exists());
     let asked = host.read("tmp/systemctl");
     assert!(
         asked.contains("disable --now rswarm.service\n") && asked.ends_with("daemon-reload\n"),
@@ -168,6 +174,30 @@ fn what_is_wrong_is_refused_before_anything_is_changed() {
     fs::remove_file(host.path("tmp/release/SHA256SUMS")).unwrap();
     let said = host.run(&[&install[..], &["/tmp/release"]].concat()).fails();
     refused("no sums", said, "there is no SHA256SUMS in /tmp/release");
+}
+
+/// A process that was started from memory, as the one beside each container is.
+#[test]
+fn what_looks_after_running_containers_is_not_taken_away() {
+    let packed = packed();
+    let host = host(&packed);
+    host.run(&["sh", "/tmp/release/install.sh"]).ok();
+    let installed = host.changes();
+    let memory = rustix::fs::memfd_create("rswarm-shim", rustix::fs::MemfdFlags::empty()).unwrap();
+    std::io::copy(
+        &mut fs::File::open("/bin/sleep").unwrap(),
+        &mut fs::File::from(memory.try_clone().unwrap()),
+    )
+    .unwrap();
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&memory));
+    let mut shim = std::process::Command::new(path).arg("600").spawn().unwrap();
+    drop(memory);
+    let said = host.run(&["sh", "/tmp/release/install.sh", "--uninstall", "--purge"]).fails();
+    shim.kill().unwrap();
+    shim.wait().unwrap();
+    assert!(said.contains("containers run; hint: systemctl start rswarm"), "{said}");
+    host.is_as(&installed, "a refused uninstall");
+    host.run(&["sh", "/tmp/release/install.sh", "--uninstall", "--purge"]).ok();
 }
 
 #[test]
