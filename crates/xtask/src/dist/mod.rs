@@ -222,13 +222,18 @@ impl Release {
     pub(crate) fn write(&self, out: &Path) -> Result<Vec<PathBuf>> {
         fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
         let (version, machine) = (&self.version, self.target.machine());
-        let portable =
-            pack::tar(&tree::portable(self)?, &format!("rswarm-{version}-{machine}/"), self.epoch)?;
+        // To compress is nearly all of the work.
+        let (archives, deb, rpm) = std::thread::scope(|scope| {
+            let (deb, rpm) = (scope.spawn(|| deb::package(self)), scope.spawn(|| rpm::package(self)));
+            let join = "packing does not panic";
+            (self.archives(), deb.join().expect(join), rpm.join().expect(join))
+        });
+        let [zst, gz] = archives?;
         let files = [
-            (format!("rswarm-{version}-{machine}.tar.zst"), pack::zstd(&portable, self.level)?),
-            (format!("rswarm-{version}-{machine}.tar.gz"), pack::gzip(&portable)?),
-            (format!("rswarm_{version}_{}.deb", self.target.debian()), deb::package(self)?),
-            (format!("rswarm-{version}-1.{machine}.rpm"), rpm::package(self)?),
+            (format!("rswarm-{version}-{machine}.tar.zst"), zst),
+            (format!("rswarm-{version}-{machine}.tar.gz"), gz),
+            (format!("rswarm_{version}_{}.deb", self.target.debian()), deb?),
+            (format!("rswarm-{version}-1.{machine}.rpm"), rpm?),
             (format!("rswarm-{version}-{machine}.cdx.json"), sbom::text(self)?.into_bytes()),
             ("install.sh".to_owned(), tree::read(&self.root, "deploy/install.sh")?),
         ];
@@ -240,6 +245,13 @@ impl Release {
         }
         written.push(checksums(out)?);
         Ok(written)
+    }
+
+    /// Returns what any Linux can unpack: by zstd, and by gzip.
+    fn archives(&self) -> Result<[Vec<u8>; 2]> {
+        let below = format!("rswarm-{}-{}/", self.version, self.target.machine());
+        let files = pack::tar(&tree::portable(self)?, &below, self.epoch)?;
+        Ok([pack::zstd(&files, self.level)?, pack::gzip(&files)?])
     }
 }
 
