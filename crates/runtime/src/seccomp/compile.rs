@@ -35,6 +35,8 @@ const AUDIT_X86_64: u32 = 0xC000_003E;
 const AUDIT_X86: u32 = 0x4000_0003;
 const AUDIT_AARCH64: u32 = 0xC000_00B7;
 const AUDIT_ARM: u32 = 0x4000_0028;
+/// `__ARM_NR_BASE`: what ARM alone has lies above all calls to come. Source: arch/arm, asm/unistd.h.
+const ARM_PRIVATE: u32 = 0x000f_0000;
 /// Set in the numbers of the x32 calling convention.
 const X32_BIT: u32 = 0x4000_0000;
 
@@ -205,21 +207,23 @@ fn ranges(profile: &LinuxSeccomp, default: u32, machine: Machine) -> Result<Vec<
         Some((_, last)) if *last == verdict => {}
         _ => ranges.push((start, verdict)),
     };
+    // A program that is newer than the profile must see that a call is missing, to fall back to an older one. Source:
+    // runc `libcontainer/seccomp/patchbpf`.
+    let lenient = matches!(default, RET_ALLOW | RET_LOG) || default & 0xffff_0000 == RET_TRACE;
+    let newer = if lenient { default } else { RET_ERRNO | ENOSYS };
+    let newer = Verdict { rules: Vec::new(), otherwise: newer };
     let mut next = 0;
     for (number, verdict) in verdicts {
         if number > next {
-            add(next, plain.clone());
+            let to_come = next < ARM_PRIVATE && number >= ARM_PRIVATE;
+            add(next, if to_come { newer.clone() } else { plain.clone() });
         }
         // Conditions that lead to the same answer anyway are no conditions.
         let trivial = verdict.rules.iter().all(|(_, answer)| *answer == verdict.otherwise);
         add(number, if trivial { Verdict { rules: Vec::new(), ..verdict } } else { verdict });
         next = number + 1;
     }
-    // A program that is newer than the profile must see that a call is missing, to fall back to an older one. Source:
-    // runc `libcontainer/seccomp/patchbpf`.
-    let lenient = matches!(default, RET_ALLOW | RET_LOG) || default & 0xffff_0000 == RET_TRACE;
-    let newer = if lenient { default } else { RET_ERRNO | ENOSYS };
-    add(next, Verdict { rules: Vec::new(), otherwise: newer });
+    add(next, newer);
     ranges.dedup_by(|b, a| a.1 == b.1);
     Ok(ranges)
 }
@@ -606,6 +610,29 @@ mod tests {
             (eperm, RET_ALLOW, RET_ALLOW)
         );
         assert_eq!(run(&program, AUDIT_ARM, 9999, [0; 6]), RET_ERRNO | ENOSYS, "a future call");
+    }
+
+    #[test]
+    fn calls_to_come_are_missing_below_those_that_arm_alone_has_too() {
+        let program = docker(
+            r#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_ARM"],"syscalls":[
+                {"names":["read","sync_file_range2","cacheflush","set_tls"],"action":"SCMP_ACT_ALLOW"}]}"#,
+            &caps::default_caps(),
+        );
+        let (eperm, missing) = (RET_ERRNO | EPERM, RET_ERRNO | ENOSYS);
+        for (number, answer) in [
+            (3, RET_ALLOW),
+            (4, eperm),
+            (341, RET_ALLOW),
+            (342, missing),
+            (9999, missing),
+            (ARM_PRIVATE + 2, RET_ALLOW),
+            (ARM_PRIVATE + 3, eperm),
+            (ARM_PRIVATE + 5, RET_ALLOW),
+            (ARM_PRIVATE + 6, missing),
+        ] {
+            assert_eq!(run(&program, AUDIT_ARM, number, [0; 6]), answer, "{number}");
+        }
     }
 
     #[test]
