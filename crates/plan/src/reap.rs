@@ -10,8 +10,8 @@ use crate::{
     slots::{self, Slots},
 };
 use model::{
-    Cluster, Desired, Duration, NetworkId, ObjectRef, Service, ServiceId, StackId, Task, TaskId, TaskState,
-    UpdateState,
+    Cluster, Desired, Duration, NetworkId, NodeState, ObjectRef, Service, ServiceId, StackId, Task, TaskId,
+    TaskState, UpdateState,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,6 +20,10 @@ use std::{
 
 /// After this long a node that is down is taken to be gone for good, with all its containers.
 const ORPHAN_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// After this long a node that left the swarm has ended its containers: it does so once it was let go, and nobody will ever
+/// hear from it that it did.
+const LEFT_AFTER: Duration = Duration::from_secs(60);
 
 /// A node that has no address for its container by then has told whoever started it so.
 const ATTACH_LIMIT: Duration = Duration::from_secs(60);
@@ -67,7 +71,8 @@ fn orphan(draft: &mut Draft<'_>, task: &Task) {
         if !nodes::is_lost(Some(node)) {
             return;
         }
-        let due = draft.learnt(node.status.since).after(ORPHAN_AFTER);
+        let left = node.status.state == NodeState::Disconnected;
+        let due = draft.learnt(node.status.since).after(if left { LEFT_AFTER } else { ORPHAN_AFTER });
         if due > now {
             draft.wake(due);
             return;

@@ -27,10 +27,15 @@ impl World {
         }
     }
 
+    fn is_lost(&self, node: NodeId) -> bool {
+        let state = self.tables.nodes.get(&node).map(|node| node.status.state);
+        state.is_none_or(|state| matches!(state, NodeState::Down | NodeState::Disconnected))
+    }
+
     /// Nobody is let go while a container of its slot may still run, but for start-first.
     fn check_slots(&self, before: &Tables) {
         let goes_on = |task: &Task| matches!(task.desired, Desired::Running | Desired::Complete);
-        let lost = |id| self.tables.nodes.get(&id).is_none_or(|n| n.status.state == NodeState::Down);
+        let lost = |id| self.is_lost(id);
         let stops = |old: &&Arc<Task>| {
             old.desired > Desired::Complete && old.may_hold_resources() && !old.node().is_some_and(lost)
         };
@@ -73,7 +78,7 @@ impl World {
                         assert!(named.insert((node, kind, name)), "{kind} {name} belongs to two tasks");
                     }
                 }
-                let lost = self.tables.nodes.get(&node).is_none_or(|n| n.status.state == NodeState::Down);
+                let lost = self.is_lost(node);
                 for port in task.host_ports.iter().filter(|_| !lost) {
                     assert!(ports.insert((node, port.protocol, port.published)), "{port:?} twice on a node");
                 }

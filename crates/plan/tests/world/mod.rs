@@ -86,6 +86,7 @@ impl World {
             }
             "rm-network" => self.remove_network(rest[0]),
             "down" => self.set_state(rest[0], NodeState::Down),
+            "leave" => self.set_state(rest[0], NodeState::Disconnected),
             "away" => self.set_state(rest[0], NodeState::Away),
             "unknown" => self.set_state(rest[0], NodeState::Unknown),
             "up" => self.set_state(rest[0], NodeState::Ready),
