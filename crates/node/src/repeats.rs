@@ -103,14 +103,27 @@ impl Line {
     fn is_over(&self, now: Instant) -> bool {
         now.duration_since(self.seen) > self.pause * 2
     }
+
+    /// Returns what nobody was told of it, if anything.
+    fn left_out(self) -> Option<LeftOut> {
+        let time = self.seen.duration_since(self.at);
+        (self.left_out > 0).then_some((self.left_out, time, self.text))
+    }
 }
 
+/// What was left out of a line: how often, in what time, and what it said.
+type LeftOut = (u64, Duration, String);
+
 #[derive(Debug, Default)]
-struct Told(HashMap<u64, Line>);
+struct Told {
+    lines: HashMap<u64, Line>,
+    /// What was forgotten for want of room, until it is told.
+    pushed_out: Vec<LeftOut>,
+}
 
 impl Told {
     fn judge(&mut self, key: u64, now: Instant) -> Verdict {
-        if let Some(line) = self.0.get_mut(&key) {
+        if let Some(line) = self.lines.get_mut(&key) {
             line.seen = now;
             let since = now.duration_since(line.at);
             if since < line.pause {
@@ -121,29 +134,33 @@ impl Told {
             (line.at, line.pause) = (now, (line.pause * 2).min(PAUSE_MAX));
             return if left_out == 0 { Verdict::Tell } else { Verdict::TellWith(left_out, since) };
         }
-        if self.0.len() >= REMEMBERED
-            && let Some(oldest) = self.0.iter().min_by_key(|(_, line)| line.seen).map(|(key, _)| *key)
+        if self.lines.len() >= REMEMBERED
+            && let Some(oldest) = self.lines.iter().min_by_key(|(_, line)| line.seen).map(|(key, _)| *key)
         {
-            self.0.remove(&oldest);
+            self.pushed_out.extend(self.lines.remove(&oldest).and_then(Line::left_out));
         }
         let line = Line { at: now, seen: now, pause: PAUSE, left_out: 0, text: String::new() };
-        self.0.insert(key, line);
+        self.lines.insert(key, line);
         Verdict::Tell
     }
 
     /// Keeps what a line says, for when it comes no more.
     fn keep(&mut self, key: u64, text: &str) {
-        if let Some(line) = self.0.get_mut(&key) {
+        if let Some(line) = self.lines.get_mut(&key) {
             let end = (0..=LINE_BYTES.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
             text[..end.unwrap_or_default()].clone_into(&mut line.text);
         }
     }
 
-    /// Forgets what comes no more; returns what of that was left out: how often, in what time, and what it said.
-    fn over(&mut self, now: Instant) -> Vec<(u64, Duration, String)> {
-        let over = self.0.extract_if(|_, line| line.is_over(now)).map(|(_, line)| line);
-        let left_out = over.filter(|line| line.left_out > 0);
-        left_out.map(|line| (line.left_out, line.seen.duration_since(line.at), line.text)).collect()
+    /// Forgets what comes no more; returns what of that was left out.
+    fn over(&mut self, now: Instant) -> Vec<LeftOut> {
+        let over = self.lines.extract_if(|_, line| line.is_over(now)).map(|(_, line)| line);
+        over.filter_map(Line::left_out).collect()
+    }
+
+    /// Returns what was left out of lines that others have pushed out.
+    fn pushed_out(&mut self) -> Vec<LeftOut> {
+        std::mem::take(&mut self.pushed_out)
     }
 }
 
@@ -192,13 +209,14 @@ where
         }
         let (key, now) = (Key::of(event), Instant::now());
         let told = || self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let over = told().over(now);
-        for (times, time, text) in over {
+        let mut left_out = told().over(now);
+        let verdict = told().judge(key, now);
+        left_out.extend(told().pushed_out());
+        for (times, time, text) in left_out {
             let mut at = String::new();
             SystemTime.format_time(&mut Writer::new(&mut at))?;
             writeln!(writer, "{}", self.shape.over(&at, &text, times, time))?;
         }
-        let verdict = told().judge(key, now);
         if verdict == Verdict::LeaveOut {
             return Ok(());
         }
@@ -270,9 +288,26 @@ mod tests {
         for key in 0..2000 {
             told.judge(key, start + Duration::from_micros(key));
         }
-        assert_eq!(told.0.len(), REMEMBERED);
+        assert_eq!(told.lines.len(), REMEMBERED);
         assert_eq!(told.judge(1999, start + Duration::from_millis(3)), Verdict::LeaveOut);
         assert_eq!(told.judge(0, start + Duration::from_millis(3)), Verdict::Tell);
+    }
+
+    #[test]
+    fn what_is_pushed_out_by_others_is_told_with_how_often_it_came() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        told.judge(7, start);
+        told.keep(7, "nothing works");
+        assert_eq!(told.judge(7, at(5)), Verdict::LeaveOut);
+        assert_eq!(told.judge(7, at(9)), Verdict::LeaveOut);
+        for key in 0..REMEMBERED as u64 {
+            assert_eq!(told.pushed_out(), [], "there is room");
+            told.judge(1000 + key, at(10));
+        }
+        assert_eq!(told.pushed_out(), [(2, Duration::from_millis(9), "nothing works".to_owned())]);
+        assert_eq!(told.pushed_out(), [], "it is told once");
+        assert_eq!(told.judge(7, at(11)), Verdict::Tell);
     }
 
     /// What was written.
