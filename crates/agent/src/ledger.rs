@@ -239,6 +239,7 @@ mod files {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use testkit::earlier;
 
     fn task(state: TaskState) -> Task {
         Task {
@@ -283,6 +284,42 @@ mod tests {
         ledger.remove_task(TaskId(7));
         assert!(ledger.flush());
         assert!(ledger.journal.lock().unwrap().records().is_empty());
+    }
+
+    /// Two tasks of one service on one network, as the agents of earlier versions have left them.
+    #[test]
+    fn what_earlier_versions_left_is_remembered() {
+        for commit in earlier::COMMITS {
+            let dir = tempfile::tempdir().unwrap();
+            earlier::copy(
+                &Path::new(env!("CARGO_MANIFEST_DIR")).join("src/earlier").join(commit),
+                dir.path(),
+            );
+            // Twice: what this version makes of it, it reads as well.
+            for _ in 0..2 {
+                let (ledger, remembered) = Ledger::open(dir.path()).unwrap();
+                // One of the two has a job besides, which has ended.
+                let tasks = remembered.tasks.iter().filter(|task| task.service_name == "web");
+                let is: Vec<_> =
+                    tasks.map(|t| (&*t.service_name, t.status.state, t.attachments.len())).collect();
+                assert_eq!(is, [("web", Some(TaskState::Running), 1); 2], "{commit}");
+                let containers = remembered.tasks.iter().filter(|t| t.status.container.is_some());
+                assert!(containers.count() >= 2, "{commit}: they are not started a second time");
+                let welcome = remembered.welcome.unwrap();
+                assert_eq!(welcome.managers.unwrap().addrs, ["192.0.2.1:2377"], "{commit}");
+                assert_eq!(remembered.networks.len(), 1, "{commit}");
+                remembered.tasks.iter().for_each(|task| ledger.put_task(task));
+                assert!(ledger.flush());
+            }
+            assert!(!dir.path().join("ledger.damaged").exists(), "{commit}");
+        }
+    }
+
+    #[test]
+    fn a_task_with_what_a_newer_version_knows_of_it_is_a_task() {
+        let mut bytes = types::Task::from(&task(TaskState::Running)).encode_to_vec();
+        prost::encoding::string::encode(15_000, &"news".to_owned(), &mut bytes);
+        assert_eq!(read_task(&bytes).unwrap(), task(TaskState::Running));
     }
 
     #[test]

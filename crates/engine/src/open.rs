@@ -361,3 +361,66 @@ async fn adopt(owner: &mut Owner, shim: runtime::Shim, sandbox: Option<&network:
     tracing::info!(container.id = %owner.container.id, "container adopted");
     owner.hear_shim().await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use testkit::earlier;
+
+    /// Adds what a newer version might say to a record, line by line.
+    fn with_news(path: &Path) {
+        let text = fs::read_to_string(path).unwrap();
+        let newer = text.lines().filter(|line| !line.is_empty()).map(|line| {
+            let mut record: serde_json::Value = serde_json::from_str(line).unwrap();
+            record["not_known_yet"] = serde_json::json!({"a": [1]});
+            format!("\n{record}\n")
+        });
+        fs::write(path, newer.collect::<String>()).unwrap();
+    }
+
+    /// Three containers (one on its own network with a volume, one that never ran, one of a service), a volume and a
+    /// network.
+    #[test]
+    fn records_of_earlier_versions_are_read_and_what_newer_ones_add_is_no_damage() {
+        for commit in earlier::COMMITS {
+            let root = tempfile::tempdir().unwrap();
+            let root = root.path();
+            earlier::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/earlier").join(commit), root);
+            for _ in 0..2 {
+                let mut containers = Vec::new();
+                for entry in fs::read_dir(root.join("containers")).unwrap() {
+                    let dir = entry.unwrap().path();
+                    containers.push(read_container(&dir).unwrap().unwrap());
+                    with_news(&dir.join("config.json"));
+                    with_news(&dir.join("state.json"));
+                }
+                containers.sort_by(|a, b| a.name.cmp(&b.name));
+                let [kept, made, task] = containers.as_slice() else { panic!("{commit}: {containers:?}") };
+                assert_eq!((&*kept.name, &*made.name), ("kept", "made"), "{commit}");
+                assert_eq!(made.state.status, Status::Created, "{commit}");
+                assert!(kept.state.is_running() && task.state.is_running(), "{commit}");
+                assert_eq!(kept.config.env, ["A=1"], "{commit}");
+                assert_eq!(kept.config.host.resources.memory_bytes, 64 << 20, "{commit}");
+                assert_eq!(kept.mounts.len(), 1, "{commit}");
+                assert!(kept.networks.contains_key("front") && kept.health().is_some(), "{commit}");
+                assert!(task.name.starts_with("web.1.") && task.config.host.swarm.is_some(), "{commit}");
+
+                let networks = LocalNetworks::open(root.join("networks")).unwrap();
+                let names: Vec<String> = networks.all().into_iter().map(|network| network.name).collect();
+                assert!(names.len() == 4 && names.contains(&"front".to_owned()), "{commit}: {names:?}");
+                let volumes = Volumes::open(root.join("volumes")).unwrap();
+                assert_eq!(volumes.get("vol").unwrap().labels["tier"], "gold", "{commit}");
+                for entry in fs::read_dir(root.join("networks")).unwrap() {
+                    with_news(&entry.unwrap().path());
+                }
+                with_news(&root.join("volumes/vol/volume.json"));
+            }
+            for part in ["networks", "volumes/vol"] {
+                let entries = fs::read_dir(root.join(part)).unwrap();
+                let aside =
+                    entries.filter(|e| e.as_ref().unwrap().path().extension() == Some("damaged".as_ref()));
+                assert_eq!(aside.count(), 0, "{commit}: {part}");
+            }
+        }
+    }
+}

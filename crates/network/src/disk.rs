@@ -783,6 +783,25 @@ mod tests {
     use super::*;
     use model::TaskId;
 
+    /// A node of a swarm with an overlay network, the ingress, two bridges, and four containers on them.
+    #[test]
+    fn what_earlier_versions_wrote_is_read() {
+        for commit in testkit::earlier::COMMITS {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/earlier").join(commit);
+            let state = Disk::at(&root).load().unwrap();
+            let identity = state.identity.as_ref().unwrap();
+            assert_eq!(identity.data_addr.to_string(), "192.0.2.1", "{commit}");
+            let files = |part: &str| fs::read_dir(root.join(part)).unwrap().count();
+            assert_eq!((state.bridges.len(), files("bridges")), (2, 2), "{commit}");
+            assert_eq!((state.sandboxes.len(), files("sandboxes")), (4, 4), "{commit}");
+            let disk = Disk::at(&root);
+            let tables = disk.read_all("tables", TableRecord::read).unwrap();
+            assert_eq!((tables.len(), files("tables")), (1, 1), "{commit}");
+            assert_eq!(tables[0].endpoints.len(), 2, "{commit}: both tasks of the service");
+            assert!(disk.read("ingress", IngressRecord::read).is_some(), "{commit}");
+        }
+    }
+
     #[test]
     fn sandboxes_and_bridges_read_back_as_written() {
         let dir = tempfile::tempdir().unwrap();

@@ -208,6 +208,27 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_an_earlier_version_or_of_a_newer_one_is_read() {
+        let read = |bytes: &[u8]| {
+            let root = tempfile::tempdir().unwrap();
+            let folder = Folder::new(root.path());
+            fs::create_dir_all(&folder.0).unwrap();
+            fs::write(folder.record(), bytes).unwrap();
+            folder.load().unwrap().unwrap()
+        };
+        for commit in testkit::earlier::COMMITS {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/earlier").join(commit);
+            let bytes = fs::read(path.join("member.json")).unwrap();
+            let record = read(&bytes);
+            assert_eq!(record.advertise_addr, "192.0.2.1:2377".parse().unwrap(), "{commit}");
+            assert!(record.raft_joined && record.raft_id.is_some(), "{commit}");
+            let mut newer: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+            newer["not_known_yet"] = serde_json::json!({"x": 1});
+            assert_eq!(read(newer.to_string().as_bytes()), record, "{commit}");
+        }
+    }
+
+    #[test]
     fn a_damaged_record_is_not_taken_for_none() {
         let root = std::env::temp_dir().join(format!("rswarm-damaged-{}", std::process::id()));
         let folder = Folder::new(&root);

@@ -4,27 +4,15 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use model::{NodeId, SecretId};
-use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use store::{ConnectError, Dek, Options, Store};
+use testkit::earlier::copy;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 
 /// With how many secrets each was written, in as many entries; a snapshot was made of the first ones.
 const EARLIER: [(&str, u128); 1] = [("85afa86", 25)];
 const DEADLINE: Duration = Duration::from_secs(60);
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
 
 #[tokio::test]
 async fn a_store_that_an_earlier_version_wrote_has_all_that_was_in_it_and_goes_on() {

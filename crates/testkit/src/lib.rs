@@ -1,11 +1,12 @@
 //! What end-to-end tests are made of: a lab of namespaced hosts, driven through the real binary, and waiting for
 //! a state with a deadline; the judge of what clients of a store saw ([`history`]); hostile JSON for whatever reads some
-//! ([`hostile`]); and a disk that forgets ([`lossy`]). Never a dependency outside tests.
+//! ([`hostile`]); what earlier versions wrote ([`earlier`]); and a disk that forgets ([`lossy`]). Never a dependency outside tests.
 
 mod api;
 mod cgroup;
 mod disk;
 mod dockerd;
+pub mod earlier;
 pub mod history;
 pub mod hostile;
 mod lab;
