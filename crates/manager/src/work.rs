@@ -5,7 +5,7 @@
 use crate::{
     WORK_BYTES_MAX,
     authorize::{Method, on_behalf_of},
-    control::{find, is_of, may_demote, validate_attachment},
+    control::{find, is_of, may_demote, removed_node, validate_attachment},
     forward::{InNameOf, Leader},
     refusals::{membership_error, no_leader},
     shared::Shared,
@@ -143,6 +143,11 @@ impl Work for WorkService {
                 Err(error) => return Err(membership_error(&error)),
             }
         }
+        if message.undone {
+            self.forget(id).await?;
+            info!(node.id = %id, "a node whose join failed is forgotten");
+            return Ok(Response::new(LeaveReply {}));
+        }
         self.mark_left(id).await?;
         info!(node.id = %id, "node left");
         Ok(Response::new(LeaveReply {}))
@@ -271,6 +276,16 @@ impl WorkService {
     }
 
     /// Records that a node left by itself.
+    /// Removes a node that never became one.
+    async fn forget(&self, id: NodeId) -> Result<(), Status> {
+        let now = self.0.stamp();
+        let decide = |view: &Tables| {
+            let gone = view.nodes.get(&id).map(|node| removed_node(view, node, now));
+            Ok(((), gone.unwrap_or_default()))
+        };
+        self.0.decide(0, decide).await.map(|_| ())
+    }
+
     async fn mark_left(&self, id: NodeId) -> Result<(), Status> {
         for _ in 0..10 {
             let view = self.0.store.view();

@@ -6845,7 +6845,12 @@ pub mod rswarm {
                 pub reason: ::prost::alloc::string::String,
             }
             #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-            pub struct LeaveRequest {}
+            pub struct LeaveRequest {
+                /// Its join has failed: it never became a node, and nothing of it is to be kept. Managers from before this was said mark
+                /// it as one that has left.
+                #[prost(bool, tag = "1")]
+                pub undone: bool,
+            }
             #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
             pub struct LeaveReply {}
             #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -197,12 +197,7 @@ pub(super) fn removal(
         }
         Object::Node(node) => {
             may_remove_node(&node, members, force)?;
-            let revoked = view.cluster.as_ref().map(|cluster| {
-                let mut cluster = Cluster::clone(cluster);
-                cluster.revoke(node.id, node.index, now);
-                Change::Put(Object::Cluster(Arc::new(cluster)))
-            });
-            std::iter::once(delete).chain(revoked).collect()
+            removed_node(view, &node, now)
         }
         Object::Stack(stack) => stacks::removal(view, &stack),
         Object::User(_) => vec![delete],
@@ -210,6 +205,17 @@ pub(super) fn removal(
             return Err(Status::invalid_argument(format!("{key} cannot be removed")));
         }
     })
+}
+
+/// Returns what removing a node changes: it goes, and its certificate is worth nothing any more.
+pub(crate) fn removed_node(view: &Tables, node: &Node, now: Timestamp) -> Vec<Change> {
+    let revoked = view.cluster.as_ref().map(|cluster| {
+        let mut cluster = Cluster::clone(cluster);
+        cluster.revoke(node.id, node.index, now);
+        Change::Put(Object::Cluster(Arc::new(cluster)))
+    });
+    let delete = Change::Delete { key: ObjectRef::Node(node.id), version: node.meta.version };
+    std::iter::once(delete).chain(revoked).collect()
 }
 
 /// One that is in Raft is not removed, by force either: once its certificate is revoked the others would wait for its

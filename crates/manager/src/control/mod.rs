@@ -12,7 +12,7 @@ mod users;
 mod validate;
 mod watch;
 
-pub(crate) use edit::{find, is_of, may_demote};
+pub(crate) use edit::{find, is_of, may_demote, removed_node};
 pub(crate) use validate::attachment as validate_attachment;
 
 use crate::{

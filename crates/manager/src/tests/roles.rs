@@ -148,7 +148,7 @@ impl Host {
     /// Leaves, if it may.
     async fn leave(&mut self, addr: SocketAddr) {
         let mut work = WorkClient::new(channel(&self.credentials, addr));
-        let outcome = match timeout(Duration::from_secs(20), work.leave(LeaveRequest {})).await {
+        let outcome = match timeout(Duration::from_secs(20), work.leave(LeaveRequest::default())).await {
             Ok(Ok(_)) => "left".to_owned(),
             Ok(Err(status)) if status.code() == Code::Unavailable => return, // it asks again
             Ok(Err(status)) => format!("may not leave: {}", status.message()),

@@ -2,11 +2,12 @@
 
 use super::{
     state::service_spec,
-    swarm::{LIMIT, Node, Swarm, until},
+    swarm::{LIMIT, Node, Swarm, channel, until},
 };
 use model::*;
 use proto::{
     WireId as _,
+    ca::{JoinRaftRequest, membership_client::MembershipClient},
     control::{RemoveRequest, UpdateRequest, WatchRequest, create_request, update_request},
     dispatcher::{AttachRequest, LeaveRequest},
     types::ObjectKind,
@@ -549,7 +550,7 @@ async fn a_node_that_left_is_replaced_and_one_that_was_removed_is_a_stranger() {
     swarm.until_running(id, 2).await;
     let (left, credentials) = (swarm.nodes[0].id, swarm.nodes[0].credentials.clone());
     swarm.nodes[0].kill();
-    swarm.work_as(&credentials).leave(LeaveRequest {}).await.unwrap();
+    swarm.work_as(&credentials).leave(LeaveRequest::default()).await.unwrap();
     assert_eq!(swarm.view().nodes.get(&left).unwrap().status.state, NodeState::Disconnected);
     until("the other node runs both", || swarm.nodes[1].host.running().len() == 2).await;
     swarm.remove(ObjectKind::Node, left.0).await.unwrap();
@@ -557,6 +558,26 @@ async fn a_node_that_left_is_replaced_and_one_that_was_removed_is_a_stranger() {
     assert_eq!(refused.message(), "this node was removed from the swarm");
     let living = swarm.remove(ObjectKind::Node, swarm.nodes[1].id.0).await.unwrap_err();
     assert!(living.message().contains("is not down and can't be removed"), "{living}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_join_that_failed_nothing_is_left() {
+    let swarm = Swarm::new().await;
+    let (leader, addr) = (swarm.managers[0].store.clone(), swarm.managers[0].addr);
+    let token = swarm.token(Role::Manager).await;
+    let root = swarm.managers[0].credentials.root_pem();
+    let joiner = Swarm::certify_through(&root, addr, &token).await.unwrap();
+    let old = JoinRaftRequest { raft_id: 77, addr: "192.0.2.9:2377".into(), feature_level: 1 };
+    let refused = MembershipClient::new(channel(&joiner, addr)).join_raft(old).await.unwrap_err();
+    assert!(refused.message().contains("feature level"), "{refused}");
+    let node = joiner.identity().node;
+    assert!(leader.view().nodes.contains(&node), "it was given a certificate");
+    let undo = LeaveRequest { undone: true };
+    swarm.work_as(&joiner).leave(undo).await.unwrap();
+    assert!(!leader.view().nodes.contains(&node));
+    assert_eq!((leader.view().nodes.values().count(), leader.members().len()), (1, 1));
+    let refused = swarm.work_as(&joiner).leave(undo).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied, "its certificate is worth nothing: {refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -568,7 +589,7 @@ async fn the_leader_can_leave() {
     let (left, credentials) = (leader.node, leader.credentials.clone());
     // As a node does: it asks again where nobody leads just then.
     let give_up = std::time::Instant::now() + LIMIT;
-    while let Err(status) = swarm.work_as(&credentials).leave(LeaveRequest {}).await {
+    while let Err(status) = swarm.work_as(&credentials).leave(LeaveRequest::default()).await {
         assert!(status.code() == tonic::Code::Unavailable && std::time::Instant::now() < give_up, "{status}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -588,7 +609,7 @@ async fn a_manager_whom_the_others_need_may_not_leave() {
     let leader = swarm.managers[0].store.clone();
     until("one is known to be silent", || leader.members().iter().any(|m| m.reachable == Some(false))).await;
     let (wants_to, credentials) = (swarm.managers[1].node, swarm.managers[1].credentials.clone());
-    let refused = swarm.work_as(&credentials).leave(LeaveRequest {}).await.unwrap_err();
+    let refused = swarm.work_as(&credentials).leave(LeaveRequest::default()).await.unwrap_err();
     assert!(refused.message().contains("would result in a loss of quorum"), "{refused}");
     assert_eq!(leader.members().len(), 3);
     let view = leader.view();
@@ -596,7 +617,7 @@ async fn a_manager_whom_the_others_need_may_not_leave() {
     assert_eq!((node.spec.role, node.status.state == NodeState::Disconnected), (Role::Manager, false));
     // The silent one is none of them.
     let silent = swarm.managers[2].credentials.clone();
-    swarm.work_as(&silent).leave(LeaveRequest {}).await.unwrap();
+    swarm.work_as(&silent).leave(LeaveRequest::default()).await.unwrap();
     assert_eq!(leader.members().len(), 2);
 }
 
@@ -740,7 +761,7 @@ async fn a_node_that_was_off_for_longer_than_its_certificate_renews_it_and_may_d
     let chain = root.sign_csr_at(long_ago, &csr, node, Role::Worker, cluster.id, day).unwrap();
     let expired = pki::Credentials::in_memory(&key.pem(), &chain, root.cert_pem()).unwrap();
 
-    let refused = swarm.work_as(&expired).leave(LeaveRequest {}).await.unwrap_err();
+    let refused = swarm.work_as(&expired).leave(LeaveRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unauthenticated, "{refused:?}");
     for manager in 0..2 {
         let renewed = swarm.renew_at(&expired, manager).await.unwrap();

@@ -490,8 +490,9 @@ impl Swarm for NodeSwarm {
         if current.is_some() {
             let told = async {
                 loop {
-                    let told =
-                        self.work(|mut manager| async move { manager.leave(LeaveRequest {}).await }).await;
+                    let told = self
+                        .work(|mut manager| async move { manager.leave(LeaveRequest::default()).await })
+                        .await;
                     // While leadership moves nobody answers, and one that is not told waits for this node's voice.
                     match told {
                         Err(status) if is_passing(&status) => tokio::time::sleep(PAUSE_LEAVE).await,
@@ -728,14 +729,27 @@ impl NodeSwarm {
         let credentials = Credentials::create(&folder.credentials(), key, chain, root, issued.lock.clone())
             .map_err(|e| ApiError::internal(with_causes(&e)))?;
         tracing::info!(node.id = %issued.node, role = ?issued.role, "joining");
-        let record = Box::new(record);
-        let begin = Box::new(Begin::Resume);
+        let (record, managers) = (Box::new(record.clone()), record.managers);
+        let (begin, joiner) = (Box::new(Begin::Resume), credentials.clone());
         let started = self.order(|done| Order::Start { record, credentials, begin, done }).await;
         if let Err(error) = started {
+            undo_join(joiner, managers).await;
             // Its agent may have been given tasks by then.
             self.shared.forget().await.map_err(|e| internal(&e))?;
             return Err(internal(&error));
         }
         Ok(())
+    }
+}
+
+/// Has the managers forget a node that did not become one. Where they cannot be told it stays in their list, without a
+/// name, until somebody removes it.
+async fn undo_join(joiner: Credentials, managers: Vec<SocketAddr>) {
+    let gate = Arc::new(Gate::new(joiner.identity().cluster));
+    let connections = Connections::new(joiner, gate);
+    let undo = LeaveRequest { undone: true };
+    let told = ask_a_manager(managers, &connections, |mut manager| async move { manager.leave(undo).await });
+    if let Err(status) = told.await {
+        tracing::warn!(error = status.message(), "managers not told that the join failed");
     }
 }
