@@ -57,8 +57,7 @@ pub(super) fn with_spec(old: &Service, spec: ServiceSpec) -> Service {
     if *old.spec == spec {
         return old.clone();
     }
-    let is_job = matches!(spec.mode, Mode::ReplicatedJob { .. } | Mode::GlobalJob);
-    let runs_again = is_job && spec.task.force_update != old.spec.task.force_update;
+    let runs_again = is_job(&spec) && spec.task.force_update != old.spec.task.force_update;
     Service {
         spec: Arc::new(spec),
         spec_version: old.spec_version + 1,
@@ -69,7 +68,12 @@ pub(super) fn with_spec(old: &Service, spec: ServiceSpec) -> Service {
     }
 }
 
-/// Returns the service with its previous spec, and the present one as previous. What that one used may be gone since.
+fn is_job(spec: &ServiceSpec) -> bool {
+    matches!(spec.mode, Mode::ReplicatedJob { .. } | Mode::GlobalJob)
+}
+
+/// Returns the service with its previous spec, and the present one as previous. What that one used may be gone since. A job
+/// has it at once: what ran is not rolled out, and there is nothing to wait for.
 pub(super) fn rolled_back_service(view: &Tables, old: &Service, now: Timestamp) -> Result<Service, Status> {
     if old.pending_delete {
         return Err(Status::not_found(format!("service {} not found", old.id)));
@@ -78,6 +82,9 @@ pub(super) fn rolled_back_service(view: &Tables, old: &Service, now: Timestamp) 
         Status::failed_precondition(format!("service {} does not have a previous spec", old.id))
     })?;
     validate::service(view, &previous, Some(old.id))?;
+    if is_job(&previous) {
+        return Ok(with_spec(old, ServiceSpec::clone(&previous)));
+    }
     Ok(Service {
         spec: previous,
         spec_version: old.spec_version + 1,
@@ -348,6 +355,21 @@ mod tests {
         assert_eq!((&back.spec, back.spec_version), (&old.spec, old.spec_version + 2));
         assert_eq!(back.update.unwrap().state, UpdateState::RollbackStarted);
         assert!(rolled_back_service(&tables, old, Timestamp(1)).is_err());
+    }
+
+    #[test]
+    fn a_job_that_is_rolled_back_waits_for_nothing() {
+        for mode in [Mode::ReplicatedJob { max_concurrent: 1, total: 2 }, Mode::GlobalJob] {
+            let tables = state().service(1, &[], &[]).tables();
+            let mut old = Service::clone(tables.services.get(&ServiceId(1)).unwrap());
+            Arc::make_mut(&mut old.spec).mode = mode;
+            let mut spec = (*old.spec).clone();
+            spec.labels.insert("a".into(), "b".into());
+            let new = updated_service(&tables, &old, spec).unwrap();
+            let back = rolled_back_service(&tables, &new, Timestamp(1)).unwrap();
+            assert_eq!((&back.spec, back.previous.as_ref()), (&old.spec, Some(&new.spec)), "{mode:?}");
+            assert_eq!(back.update, None, "{mode:?}: it would say for ever that it is rolled back");
+        }
     }
 
     #[test]
