@@ -47,6 +47,13 @@ impl List {
         self.rows.push(Row { values, fields, whole });
     }
 
+    /// Orders the rows as a person would: `host2` before `host10`. *Source:* docker/cli `sortorder.NaturalLess` in
+    /// its lists of nodes, services, stacks, networks, volumes, secrets and configs.
+    pub(crate) fn sort_by(&mut self, column: &str) {
+        let at = self.columns.iter().position(|(_, name)| *name == column).expect("a column of this list");
+        self.rows.sort_by(|a, b| alphanumeric_sort::compare_str(&a.values[at], &b.values[at]));
+    }
+
     /// Prints the list in the form asked for.
     ///
     /// # Errors
@@ -347,6 +354,16 @@ mod tests {
             assert_eq!(render(format, &value).unwrap(), shown, "{format}");
         }
         assert!(render("{{.State.Health.Status}}", &value).is_err());
+    }
+
+    #[test]
+    fn names_are_ordered_as_people_count() {
+        let mut list = List::new(&[("ID", "ID"), ("NAME", "Name")]);
+        for name in ["host10", "host2", "a", "host1", "host2b"] {
+            list.row(vec![format!("id of {name}"), name.to_owned()]);
+        }
+        list.sort_by("Name");
+        assert_eq!(list.formatted("{{.Name}}").unwrap(), ["a", "host1", "host2", "host2b", "host10"]);
     }
 
     #[test]

@@ -355,6 +355,7 @@ async fn ls(client: &Client, args: &ListArgs) -> Result<()> {
         ];
         table.row_with(values, serde_json::json!({"ID": node.id, "Self": own, "TLSStatus": of_tls}));
     }
+    table.sort_by("Hostname");
     table.print(args)
 }
 

@@ -79,6 +79,7 @@ fn print(
         let ago = |t: types::Time| format!("{} ago", list::human(now.since(t.timestamp())));
         table.row(vec![id, name, ago(created), ago(updated)]);
     }
+    table.sort_by("Name");
     table.print(args)
 }
 
@@ -186,12 +187,11 @@ pub(crate) async fn network(client: &Client, command: Network) -> Result<()> {
                 ("DRIVER", "Driver"),
                 ("SCOPE", "Scope"),
             ]);
-            let mut networks = client.networks(&[("filters", &filters)]).await?;
-            networks.sort_by(|a, b| a.name.cmp(&b.name));
-            for n in networks {
+            for n in client.networks(&[("filters", &filters)]).await? {
                 let id = if no_trunc { n.id } else { n.id.chars().take(12).collect() };
                 table.row(vec![id, n.name, n.driver, n.scope]);
             }
+            table.sort_by("Name");
             table.print(&args)
         }
         Network::Prune(args) => super::prune::run(client, super::prune::Kind::Networks, &args).await,
@@ -225,6 +225,7 @@ pub(crate) async fn volume(client: &Client, command: Volume) -> Result<()> {
             for v in client.volumes(&[("filters", &filters)]).await?.volumes {
                 table.row(vec![v.name, v.driver]);
             }
+            table.sort_by("Name");
             table.print(&args)
         }
         Volume::Export { output, name } => {

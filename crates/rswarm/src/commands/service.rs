@@ -235,6 +235,7 @@ pub(super) async fn print_services(client: &Client, filters: &str, args: &ListAr
             ports.join(", "),
         ]);
     }
+    table.sort_by("Name");
     table.print(args)
 }
 

@@ -112,6 +112,7 @@ pub(crate) async fn run(client: &Client, command: Stack) -> Result<ExitCode> {
             for (name, services) in stacks {
                 table.row(vec![name, services.to_string()]);
             }
+            table.sort_by("Name");
             table.print(&args)?;
         }
         Stack::Ps { stack, list: args, shown } => {

@@ -9,7 +9,7 @@ use crate::{
 use anyhow::{Context, Result};
 use docker_api::client::Client;
 use serde_json::Value;
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 pub(crate) async fn info(client: &Client, args: &FormatArgs) -> Result<()> {
     let info: Value = client.get("/info", &[]).await?;
@@ -39,6 +39,9 @@ pub(crate) async fn info(client: &Client, args: &FormatArgs) -> Result<()> {
     if text("/Swarm/LocalNodeState") == "active" {
         output::line(&format!("  NodeID: {}", text("/Swarm/NodeID")))?;
         output::line(&format!("  Is Manager: {}", text("/Swarm/ControlAvailable")))?;
+        for line in of_swarm(&info) {
+            output::line(&line)?;
+        }
         output::line(&format!("  Node Address: {}", text("/Swarm/NodeAddr")))?;
     }
     let list = |path: &str| info.pointer(path).and_then(Value::as_array).cloned().unwrap_or_default();
@@ -53,6 +56,43 @@ pub(crate) async fn info(client: &Client, args: &FormatArgs) -> Result<()> {
         output::warning(warning.trim_start_matches("WARNING: "));
     }
     Ok(())
+}
+
+/// Returns what a manager knows of its swarm. *Source:* docker/cli `cli/command/system/info.go`, `printSwarmInfo`.
+fn of_swarm(info: &Value) -> Vec<String> {
+    let swarm = &info["Swarm"];
+    if swarm["Cluster"]["ID"].as_str().is_none_or(str::is_empty) {
+        return Vec::new();
+    }
+    let spec = &swarm["Cluster"]["Spec"];
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    let time = |value: &Value| list::human(Duration::from_nanos(number(value)));
+    let yes = |value: &Value| value.as_bool().unwrap_or_default();
+    let pools = swarm["Cluster"]["DefaultAddrPool"].as_array().into_iter().flatten();
+    let pools: Vec<&str> = pools.filter_map(Value::as_str).collect();
+    vec![
+        format!("  ClusterID: {}", swarm["Cluster"]["ID"].as_str().unwrap_or_default()),
+        format!("  Managers: {}", number(&swarm["Managers"])),
+        format!("  Nodes: {}", number(&swarm["Nodes"])),
+        format!("  Default Address Pool: {}", pools.join("  ")),
+        format!("  SubnetSize: {}", number(&swarm["Cluster"]["SubnetSize"])),
+        format!("  Data Path Port: {}", number(&swarm["Cluster"]["DataPathPort"])),
+        "  Orchestration:".to_owned(),
+        format!(
+            "   Task History Retention Limit: {}",
+            number(&spec["Orchestration"]["TaskHistoryRetentionLimit"])
+        ),
+        "  Raft:".to_owned(),
+        format!("   Snapshot Interval: {}", number(&spec["Raft"]["SnapshotInterval"])),
+        format!("   Number of Old Snapshots to Retain: {}", number(&spec["Raft"]["KeepOldSnapshots"])),
+        "  Dispatcher:".to_owned(),
+        format!("   Heartbeat Period: {}", time(&spec["Dispatcher"]["HeartbeatPeriod"])),
+        "  CA Configuration:".to_owned(),
+        format!("   Expiry Duration: {}", time(&spec["CAConfig"]["NodeCertExpiry"])),
+        format!("   Force Rotate: {}", number(&spec["CAConfig"]["ForceRotate"])),
+        format!("  Autolock Managers: {}", yes(&spec["EncryptionConfig"]["AutoLockManagers"])),
+        format!("  Root Rotation In Progress: {}", yes(&swarm["Cluster"]["RootRotationInProgress"])),
+    ]
 }
 
 /// Stops everything because the host goes down. The exit code is 1 if something did not stop.
@@ -180,4 +220,34 @@ pub(crate) async fn dial_stdio(client: &Client) -> Result<()> {
     }
     // A read of standard input that still waits must not keep the program.
     std::process::exit(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manager_says_how_its_swarm_is_set_in_words() {
+        let hours = |n: u64| n * 3_600_000_000_000;
+        let info = serde_json::json!({"Swarm": {"Managers": 3, "Nodes": 5, "Cluster": {
+            "ID": "c1", "DefaultAddrPool": ["10.0.0.0/8"], "SubnetSize": 24, "DataPathPort": 4789,
+            "Spec": {
+                "Dispatcher": {"HeartbeatPeriod": 5_000_000_000_u64},
+                "CAConfig": {"NodeCertExpiry": hours(2160)},
+                "EncryptionConfig": {"AutoLockManagers": true},
+            },
+        }}});
+        let lines = of_swarm(&info);
+        for line in [
+            "  Managers: 3",
+            "  Default Address Pool: 10.0.0.0/8",
+            "   Heartbeat Period: 5 seconds",
+            "   Expiry Duration: 3 months",
+            "  Autolock Managers: true",
+            "  Root Rotation In Progress: false",
+        ] {
+            assert!(lines.iter().any(|shown| shown == line), "{line}: {lines:?}");
+        }
+        assert!(of_swarm(&serde_json::json!({"Swarm": {"Cluster": null}})).is_empty(), "a worker");
+    }
 }
