@@ -25,7 +25,7 @@ use crate::{
     manifest::{DOCKER_MANIFEST, Descriptor, ImageManifest},
     reference::Reference,
     registry::Http,
-    store::{Blobs, Ingest, Store, blocking},
+    store::{Blobs, Ingest, Store, blocking, make_private},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -108,7 +108,7 @@ impl Plugins {
         let (root, http) = (root.to_owned(), images.http().clone());
         blocking(move || {
             let (records, blobs) = (root.join("records"), Blobs::open(&root)?);
-            fs::create_dir_all(&records).map_err(Error::io("make", &records))?;
+            make_private(&records)?;
             let (current, damaged) = read_all(&records)?;
             let inner = Inner { records, blobs, http, current: Mutex::new(current), damaged };
             let half = inner.blobs.ingest_directory();

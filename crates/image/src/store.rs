@@ -14,7 +14,7 @@ mod removal;
 mod types;
 mod unpacked;
 
-pub(crate) use blobs::{Blobs, Ingest, verify};
+pub(crate) use blobs::{Blobs, Ingest, make_private, verify};
 pub use types::{
     Auth, Image, ImportOptions, Loaded, Progress, PullOptions, PushOptions, RegistryOptions, Removed,
 };
@@ -199,7 +199,7 @@ impl Store {
     fn open_blocking(root: PathBuf, squash: bool, proxies: Proxies) -> Result<Self> {
         let blobs = Blobs::open(&root)?;
         let layers = root.join("layers");
-        fs::create_dir_all(&layers).map_err(Error::io("make", &layers))?;
+        make_private(&layers)?;
         let mut metadata = recovery::read(&root, &blobs)?;
         for (id, record) in metadata.images.clone() {
             // A damaged document is as good as none: the next pull or load brings it again.

@@ -126,6 +126,17 @@ fn run(command: &mut Command) {
 }
 
 #[tokio::test]
+async fn the_folders_of_a_store_are_closed_to_others_from_the_beginning() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("images");
+    drop(Store::open(&root, false).await.unwrap());
+    for folder in ["", "blobs", "blobs/sha256", "ingest", "layers"] {
+        let mode = root.join(folder).metadata().unwrap().mode() & 0o7777;
+        assert_eq!(mode, 0o700, "{folder:?} is open to others: {mode:o}");
+    }
+}
+
+#[tokio::test]
 async fn imported_root_is_unpacked_as_it_was_and_configured() {
     let f = fixture().await;
     let tar = Tarball::new()

@@ -7,11 +7,19 @@ use crate::{
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
 /// *Limit* of a document (manifest, index, configuration): it is read into memory. *Unit:* bytes.
 const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
+
+/// Makes a folder that no other user of the host can look into, and those above it, if they are missing: what an image
+/// has inside may be anybody's outside.
+pub(crate) fn make_private(folder: &Path) -> Result<()> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(Error::io("make", folder))
+}
 
 /// Where blobs live.
 #[derive(Debug, Clone)]
@@ -24,7 +32,7 @@ impl Blobs {
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let blobs = Self { complete: root.join("blobs/sha256"), ingest: root.join("ingest") };
         for directory in [&blobs.complete, &blobs.ingest] {
-            fs::create_dir_all(directory).map_err(Error::io("make", directory))?;
+            make_private(directory)?;
         }
         Ok(blobs)
     }
