@@ -2,7 +2,8 @@
 //!
 //! The image says how a task behaves: `missing` cannot be prepared, `flaky` fails to prepare once, `exit-N` ends
 //! with code N as soon as it is started, `broken` cannot be started, `large` is prepared in four seconds and says how
-//! far it is, `bomb` panics when it is prepared for the first time; anything else runs until it is stopped.
+//! far it is, `bomb` panics when it is prepared for the first time, `work-N` ends with code 0 when it has run for N
+//! milliseconds, `stubborn` takes two seconds to stop; anything else runs until it is stopped.
 
 use crate::{Executor, Held, News, NodeConfig, TaskAssignment, TaskError};
 use async_trait::async_trait;
@@ -16,7 +17,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
+
+/// How long a `stubborn` container goes on after it was told to stop.
+const STUBBORN: Duration = Duration::from_secs(2);
 
 /// What a fake host holds.
 #[derive(Debug, Default)]
@@ -37,6 +41,15 @@ pub struct FakeContainer {
     pub exit_code: Option<i32>,
     /// Names and contents of its secrets.
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// When its work is done, if it ends by itself.
+    ends_at: Option<Instant>,
+}
+
+impl FakeContainer {
+    /// Tells whether it runs now.
+    pub fn is_alive(&self) -> bool {
+        self.started && self.exit_code.is_none()
+    }
 }
 
 /// A fake host. Shared by agents that come and go, as a real one is.
@@ -75,13 +88,19 @@ impl FakeHost {
 
     /// Returns what it holds now.
     pub fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for container in state.containers.values_mut().filter(|c| c.is_alive()) {
+            if container.ends_at.is_some_and(|at| at <= Instant::now()) {
+                container.exit_code = Some(0);
+            }
+        }
+        state
     }
 
     /// Returns the tasks whose containers run.
     pub fn running(&self) -> Vec<TaskId> {
         let state = self.state();
-        let running = state.containers.iter().filter(|(_, c)| c.started && c.exit_code.is_none());
+        let running = state.containers.iter().filter(|(_, c)| c.is_alive());
         running.map(|(id, _)| *id).collect()
     }
 
@@ -167,6 +186,8 @@ impl Executor for FakeHost {
         container.started = true;
         let started = status(id, container);
         container.exit_code = container.image.strip_prefix("exit-").and_then(|code| code.parse().ok());
+        let work = container.image.strip_prefix("work-").and_then(|millis| millis.parse().ok());
+        container.ends_at = work.map(|millis| Instant::now() + Duration::from_millis(millis));
         Ok(started)
     }
 
@@ -174,19 +195,33 @@ impl Executor for FakeHost {
         let mut changed = self.changed.subscribe();
         loop {
             changed.borrow_and_update();
-            match self.state().containers.get(&task) {
+            let ends_at = match self.state().containers.get(&task) {
                 None => return Err(TaskError::fatal("no such container")),
                 Some(container) if container.exit_code.is_some() => return Ok(status(task, container)),
-                Some(_) => {}
-            }
-            if changed.changed().await.is_err() {
-                return Err(TaskError::temporary("the host is gone"));
+                Some(container) => container.ends_at,
+            };
+            let its_end = async {
+                match ends_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = its_end => {}
+                told = changed.changed() => if told.is_err() {
+                    return Err(TaskError::temporary("the host is gone"));
+                }
             }
         }
     }
 
     async fn shutdown(&self, assignment: &TaskAssignment) -> Result<Option<ContainerStatus>, TaskError> {
         let id = assignment.task.id;
+        let is_stubborn =
+            self.state().containers.get(&id).is_some_and(|c| c.image == "stubborn" && c.is_alive());
+        if is_stubborn {
+            tokio::time::sleep(STUBBORN).await;
+        }
         let stopped = {
             let mut state = self.step("shutdown", id);
             state.containers.get_mut(&id).map(|container| {
@@ -208,7 +243,7 @@ impl Executor for FakeHost {
         let held = |(id, c): (&TaskId, &FakeContainer)| Held {
             task: *id,
             container: status(*id, c),
-            running: c.started && c.exit_code.is_none(),
+            running: c.is_alive(),
         };
         self.state().containers.iter().map(held).collect()
     }

@@ -1,8 +1,8 @@
-//! Whether all is as it was asked to be.
+//! Whether what the managers agree on may be so at any moment, and whether all is as it was asked to be in the end.
 
 use super::{
-    Member, Storm,
-    people::{People, set_availability},
+    Host, Storm,
+    people::{People, give_up_node, set_availability, set_image},
 };
 use crate::presence::subjects_of;
 use model::*;
@@ -16,37 +16,174 @@ use std::{
 };
 use testkit::history::linearize;
 
+/// What a person has time to wait for in the end.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The image of what cannot be started.
+pub(super) const BROKEN: &str = "broken";
+
+/// What the managers had agreed on a moment ago, and what follows from what was before.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    view: Option<Arc<Tables>>,
+    /// Containers of nodes that were given up since they began: another may run in their place.
+    given_up: BTreeSet<TaskId>,
+}
+
 fn is_live(task: &Task) -> bool {
     !task.status.state.is_some_and(TaskState::is_terminal)
 }
 
+fn is_job(mode: Mode) -> bool {
+    matches!(mode, Mode::ReplicatedJob { .. } | Mode::GlobalJob)
+}
+
 impl Storm {
-    fn leader(&self) -> Option<&Member> {
-        self.members.iter().find(|member| member.handle().is_some_and(|handle| handle.leader_now().me))
+    fn leader(&self) -> Option<&Host> {
+        self.hosts.iter().find(|host| host.handle().is_some_and(|handle| handle.leader_now().me))
     }
 
-    /// Returns what is not yet as it was asked for. Nodes are to be active: they are `asked` to be if they are not.
-    pub(super) async fn missing(&mut self, asked: bool) -> Option<String> {
-        let Some(leader) = self.leader() else { return Some("nobody leads".to_owned()) };
-        let (view, number) = (leader.handle()?.view(), leader.number);
-        for worker in &self.workers {
-            let Some(node) = view.nodes.get(&worker.node) else {
-                return Some(format!("worker {} is unknown", worker.number));
-            };
-            if node.spec.availability != Availability::Active && asked {
-                let mut control = self.dials()[usize::from(number) - 1]();
-                let limit = Duration::from_secs(5);
-                let set = set_availability(&mut control, worker.node, Availability::Active);
-                // If that does not succeed it is asked again.
-                drop(tokio::time::timeout(limit, set).await);
-                return Some(format!("worker {} is {:?}", worker.number, node.spec.availability));
-            }
-            if node.status.state != NodeState::Ready {
-                return Some(format!("worker {} is {:?}", worker.number, node.status));
+    /// Returns the newest state that any manager has.
+    fn newest(&self) -> Option<Arc<Tables>> {
+        self.hosts.iter().filter_map(|host| Some(host.handle()?.view())).max_by_key(|view| view.index)
+    }
+
+    /// Judges what the managers agree on now, and what runs.
+    pub(super) fn judge_moment(&mut self) -> Result<(), String> {
+        let Some(view) = self.newest() else { return Ok(()) };
+        let before = self.before.view.replace(view.clone()).unwrap_or_default();
+        if view.index < before.index {
+            // Whoever was the farthest is away.
+            self.before.view = Some(before);
+            return Ok(());
+        }
+        for host in &self.hosts {
+            let (was, is) = (before.nodes.get(&host.node()), view.nodes.get(&host.node()));
+            let since = |node: Option<&Arc<Node>>| node.map(|node| node.status.since);
+            // A node may have been given up and be back by now.
+            if since(was) != since(is) && is.is_none_or(|node| node.status.state != NodeState::Away) {
+                self.before.given_up.extend(host.containers.state().containers.keys());
             }
         }
-        let missing = self.missing_services(&view).or_else(|| self.missing_on_hosts(&view));
-        missing.or_else(|| self.missing_of_managers(&view))
+        if view.index == before.index {
+            return self.one_copy(&view);
+        }
+        for (old, task) in view.tasks.values().filter_map(|task| Some((before.tasks.get(&task.id)?, task))) {
+            if task.status.state < old.status.state {
+                return Err(format!("{} went back from {:?} to {:?}", task.name(), old.status, task.status));
+            }
+        }
+        one_owner(&view)?;
+        stacks_are_whole(&view)?;
+        jobs_end_once(&view)?;
+        self.one_copy(&view)
+    }
+
+    /// No two containers of a slot run, but of those that were given up, and of services that ask for it.
+    fn one_copy(&self, view: &Tables) -> Result<(), String> {
+        let mut copies: BTreeMap<(ServiceId, Slot), Vec<(u8, TaskId)>> = BTreeMap::new();
+        for host in self.hosts.iter().filter(|host| self.net.passes(host.addr().ip(), host.addr().ip())) {
+            for id in host.containers.running() {
+                let Some(task) = view.tasks.get(&id).filter(|_| !self.before.given_up.contains(&id)) else {
+                    continue;
+                };
+                copies.entry((task.service, task.slot)).or_default().push((host.number, id));
+            }
+        }
+        for ((service, slot), tasks) in copies.into_iter().filter(|(_, tasks)| tasks.len() > 1) {
+            let overlaps = view.services.get(&service).is_none_or(|service| {
+                [&service.spec.update, &service.spec.rollback]
+                    .iter()
+                    .any(|policy| policy.order == UpdateOrder::StartFirst)
+            });
+            if !overlaps {
+                let states: Vec<_> = tasks.iter().map(|(_, id)| view.tasks.get(id)).collect();
+                return Err(format!("{slot:?} of {service} runs more than once: {tasks:?}, {states:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns what roles are not yet as they were given: of nodes in the state, in Raft, and of what runs.
+    pub(super) fn roles_missing(&self) -> Option<String> {
+        let Some(leader) = self.leader() else { return Some("nobody leads".to_owned()) };
+        let handle = leader.handle()?;
+        let (view, members) = (handle.view(), handle.members());
+        for node in view.nodes.values() {
+            let is_in_raft =
+                members.iter().any(|m| m.node == Some(node.id) && m.voter && m.reachable == Some(true));
+            let runs = self.hosts.iter().any(|host| host.node() == node.id && host.running.is_some());
+            let wanted = node.spec.role == Role::Manager && node.status.state != NodeState::Disconnected;
+            let is = [node.manager.is_some(), is_in_raft, runs];
+            if is != [wanted; 3] {
+                let name = node.display_name();
+                return Some(format!(
+                    "{name} is to be a manager: {wanted}; recorded, in Raft, running: {is:?}"
+                ));
+            }
+        }
+        let stranger = members.iter().find(|m| m.node.is_none_or(|id| !view.nodes.contains(&id)));
+        stranger.map(|member| format!("a stranger in Raft: {member:?}"))
+    }
+
+    /// Has a host drained; returns what yet runs on it.
+    pub(super) async fn drained_missing(&self, position: usize) -> Option<String> {
+        let Some(leader) = self.leader() else { return Some("nobody leads".to_owned()) };
+        let (view, mut control) = (leader.handle()?.view(), leader.door.control());
+        let host = &self.hosts[position];
+        let node = view.nodes.get(&host.node()).map(|node| node.spec.availability);
+        if node != Some(Availability::Drain) {
+            let set = set_availability(&mut control, host.node(), Availability::Drain);
+            drop(tokio::time::timeout(PATIENCE, set).await);
+            return Some(format!("host {} is {node:?}", host.number));
+        }
+        let running = host.containers.running();
+        (!running.is_empty()).then(|| format!("host {} is drained and runs {running:?}", host.number))
+    }
+
+    /// Returns a node that is no host's any more, and has not left: its host joined again, as another.
+    fn left_over(&self, view: &Tables) -> Option<Arc<Node>> {
+        let is_ours = |node: &Node| self.hosts.iter().any(|host| host.node() == node.id);
+        let mut nodes = view.nodes.values();
+        nodes.find(|node| !is_ours(node) && node.status.state != NodeState::Disconnected).cloned()
+    }
+
+    /// Tells whether people have yet to give up a node.
+    pub(super) fn has_left_overs(&self) -> bool {
+        self.newest().is_some_and(|view| self.left_over(&view).is_some())
+    }
+
+    /// Returns what is not yet as it was asked for. Nodes are to be active, and services to be of what can run: they are
+    /// asked to be if they are not.
+    pub(super) async fn missing(&mut self) -> Option<String> {
+        let Some(leader) = self.leader() else { return Some("nobody leads".to_owned()) };
+        let (view, mut control) = (leader.handle()?.view(), leader.door.control());
+        for host in &self.hosts {
+            let number = host.number;
+            let Some(node) = view.nodes.get(&host.node()) else {
+                return Some(format!("host {number} is unknown"));
+            };
+            if node.spec.availability != Availability::Active {
+                let set = set_availability(&mut control, node.id, Availability::Active);
+                // If that does not succeed it is asked again.
+                drop(tokio::time::timeout(PATIENCE, set).await);
+                return Some(format!("host {number} is {:?}", node.spec.availability));
+            }
+            if node.status.state != NodeState::Ready {
+                return Some(format!("host {number} is {:?}", node.status));
+            }
+        }
+        let broken = view.services.values().find(|s| s.spec.task.container.image == BROKEN);
+        if let Some(service) = broken {
+            drop(tokio::time::timeout(PATIENCE, set_image(&mut control, service.id, "web")).await);
+            return Some(format!("{} cannot run", service.spec.name));
+        }
+        if let Some(node) = self.left_over(&view) {
+            drop(tokio::time::timeout(PATIENCE, give_up_node(&mut control, &node)).await);
+            return Some(format!("{} is nobody's: {node:?}", node.display_name()));
+        }
+        let missing = self.missing_services(&view);
+        let missing = missing.or_else(|| self.missing_on_hosts(&view));
+        missing.or_else(|| self.missing_of_managers(&view)).or_else(|| self.roles_missing())
     }
 
     fn missing_services(&self, view: &Tables) -> Option<String> {
@@ -56,44 +193,70 @@ impl Storm {
                 return Some(format!("{name} is not removed"));
             }
             let wanted = match service.spec.mode {
-                Mode::Replicated { replicas } => replicas,
-                _ => self.workers.len() as u64,
+                Mode::Replicated { replicas: wanted } | Mode::ReplicatedJob { total: wanted, .. } => wanted,
+                Mode::Global | Mode::GlobalJob => self.hosts.len() as u64,
             };
-            let tasks: Vec<_> = view.tasks_of_service(service.id).filter(|task| is_live(task)).collect();
-            let runs =
-                |t: &&Arc<Task>| t.status.state == Some(TaskState::Running) && t.desired == Desired::Running;
-            if tasks.len() as u64 != wanted || !tasks.iter().all(runs) {
+            let tasks: Vec<_> = view.tasks_of_service(service.id).collect();
+            let is_fine = |task: &&&Arc<Task>| match service.spec.mode {
+                Mode::Replicated { .. } | Mode::Global => {
+                    task.status.state == Some(TaskState::Running) && task.desired == Desired::Running
+                }
+                Mode::ReplicatedJob { .. } | Mode::GlobalJob => {
+                    task.status.state == Some(TaskState::Complete)
+                        && task.job_iteration == service.job_iteration
+                }
+            };
+            let of_nodes_there = |task: &&&Arc<Task>| match task.slot {
+                Slot::Node(node) => self.hosts.iter().any(|host| host.node() == node),
+                Slot::Replica(_) => true,
+            };
+            let slots: BTreeSet<Slot> =
+                tasks.iter().filter(is_fine).filter(of_nodes_there).map(|task| task.slot).collect();
+            // What ran on a node that is gone nobody will ever hear of.
+            let is_lost = |task: &&&Arc<Task>| {
+                task.desired >= Desired::Shutdown
+                    && task.node().is_some_and(|node| self.hosts.iter().all(|host| host.node() != node))
+            };
+            let others =
+                tasks.iter().filter(|task| is_live(task) && !is_fine(task) && !is_lost(task)).count();
+            if slots.len() as u64 != wanted || others > 0 {
                 let states: Vec<_> =
-                    tasks.iter().map(|t| (t.id, t.desired, t.status.state, &t.placement)).collect();
-                return Some(format!("{name} of {wanted} has {states:?}"));
+                    tasks.iter().map(|t| (t.id, t.slot, t.desired, t.status.state, &t.placement)).collect();
+                return Some(format!("{name}, {:?} of {wanted}, has {states:?}", service.spec.mode));
             }
             let state = service.update.as_ref().map(|update| update.state);
             if matches!(state, Some(UpdateState::Updating | UpdateState::RollbackStarted)) {
-                return Some(format!("{name} is being updated"));
+                let of_slot = |t: &&Arc<Task>| (t.slot, t.spec_version, t.desired, t.status.state, t.node());
+                let tasks: Vec<_> = tasks.iter().map(of_slot).collect();
+                return Some(format!("{name} is being updated: {service:?} with {tasks:?}"));
             }
+        }
+        if let Some(stack) = view.stacks.values().find(|stack| stack.pending_delete) {
+            return Some(format!("stack {} is not removed", stack.name));
         }
         let going = view.networks.values().find(|network| network.pending_delete);
         going.map(|network| format!("network {} is not removed", network.spec.name))
     }
 
     fn missing_on_hosts(&self, view: &Tables) -> Option<String> {
-        for worker in &self.workers {
+        for host in &self.hosts {
+            let (number, node) = (host.number, host.node());
             let should: BTreeSet<TaskId> =
-                view.tasks_of_node(worker.node).filter(|task| is_live(task)).map(|task| task.id).collect();
-            let running: BTreeSet<TaskId> = worker.host.running().into_iter().collect();
-            let state = worker.host.state();
+                view.tasks_of_node(node).filter(|task| is_live(task)).map(|task| task.id).collect();
+            let running: BTreeSet<TaskId> = host.containers.running().into_iter().collect();
+            let state = host.containers.state();
             if running != should {
-                return Some(format!("worker {} runs {running:?}, not {should:?}", worker.number));
+                return Some(format!("host {number} runs {running:?}, not {should:?}"));
             }
             // Those of ended tasks stay for as long as these are remembered.
-            let known: BTreeSet<TaskId> = view.tasks_of_node(worker.node).map(|task| task.id).collect();
+            let known: BTreeSet<TaskId> = view.tasks_of_node(node).map(|task| task.id).collect();
             if let Some(task) = state.containers.keys().find(|task| !known.contains(task)) {
-                return Some(format!("worker {} has a container of {task}, which is no task", worker.number));
+                return Some(format!("host {number} has a container of {task}, which is no task"));
             }
-            let needs: BTreeSet<NetworkId> = subjects_of(view, worker.node).into_iter().flatten().collect();
+            let needs: BTreeSet<NetworkId> = subjects_of(view, node).into_iter().flatten().collect();
             let holds: BTreeSet<NetworkId> = state.networks.keys().copied().collect();
             if holds != needs {
-                return Some(format!("worker {} holds {holds:?} and needs {needs:?}", worker.number));
+                return Some(format!("host {number} holds {holds:?} and needs {needs:?}"));
             }
         }
         None
@@ -101,10 +264,10 @@ impl Storm {
 
     /// Managers are as far as the leader, and it has nothing left to decide.
     fn missing_of_managers(&self, view: &Arc<Tables>) -> Option<String> {
-        let views = self.members.iter().map(|member| member.handle().map(|handle| handle.view().index));
+        let views = self.hosts.iter().filter_map(|host| Some((host.number, host.handle()?.view().index)));
         let behind: Vec<_> = views.collect();
-        if behind.iter().any(|index| *index != Some(view.index)) {
-            return Some(format!("managers are at {behind:?}"));
+        if behind.iter().any(|(_, index)| *index != view.index) {
+            return Some(format!("the leader is at {}, managers are at {behind:?}", view.index));
         }
         let shared = &self.leader()?.running.as_ref()?.manager.shared;
         let acks = shared.presence().cluster_acks(view);
@@ -118,11 +281,11 @@ impl Storm {
     }
 
     /// Judges what people were told by what there is now, and what there is by itself.
-    pub(super) async fn judge(&mut self, people: &People, first: (u64, u64)) -> Result<(), String> {
+    pub(super) fn judge(&self, people: &People, first: (u64, u64)) -> Result<(), String> {
         let views: Vec<Arc<Tables>> =
-            self.members.iter().filter_map(|member| Some(member.handle()?.view())).collect();
+            self.hosts.iter().filter_map(|host| Some(host.handle()?.view())).collect();
         let all: Vec<Vec<Object>> = views.iter().map(|view| view.objects().collect()).collect();
-        if views.len() != self.members.len() || all.windows(2).any(|pair| pair[0] != pair[1]) {
+        if all.windows(2).any(|pair| pair[0] != pair[1]) {
             return Err("the managers' tables are not alike".to_owned());
         }
         let view = &views[0];
@@ -139,10 +302,61 @@ impl Storm {
                 return Err(format!("{known:?} was acknowledged, and is at {version:?}"));
             }
         }
-        linearize(first, &memory.history).map_err(|unexplained| unexplained.to_string())?;
-        drop(memory);
-        one_owner(view)
+        for (name, known) in &memory.stacks {
+            known.holds(name, view)?;
+        }
+        linearize(first, &memory.history).map(drop).map_err(|unexplained| unexplained.to_string())
     }
+}
+
+/// What a stack's newest revision says is what its services are: a deploy is done as a whole, or not at all.
+fn stacks_are_whole(view: &Tables) -> Result<(), String> {
+    for stack in view.stacks.values() {
+        let of_stack = view.services.values().filter(|s| s.stack == Some(stack.id) && !s.pending_delete);
+        let mut are: Vec<&ServiceSpec> = of_stack.map(|service| &*service.spec).collect();
+        are.sort_by(|a, b| a.name.cmp(&b.name));
+        let newest = stack.revisions.last().filter(|_| !stack.pending_delete);
+        let said: Vec<&ServiceSpec> =
+            newest.iter().flat_map(|revision| &revision.services).map(|spec| &**spec).collect();
+        if are != said {
+            return Err(format!("stack {} is said to be {said:?}, and is {are:?}", stack.name));
+        }
+        for spec in said {
+            let networks = spec.task.networks.iter().map(|n| view.networks.contains(&n.network));
+            let secrets = spec.task.container.secrets.iter().map(|s| view.secrets.contains(&s.id));
+            let configs = spec.task.container.configs.iter().map(|c| view.configs.contains(&c.id));
+            if !networks.chain(secrets).chain(configs).all(|is_there| is_there) {
+                return Err(format!("service {} uses what is not there", spec.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// No part of a job runs when it is done, or is done twice, but where a node was given up meanwhile.
+fn jobs_end_once(view: &Tables) -> Result<(), String> {
+    for service in view.services.values().filter(|service| is_job(service.spec.mode)) {
+        let mut done: BTreeMap<Slot, TaskId> = BTreeMap::new();
+        let wanted = |task: &&Arc<Task>| {
+            task.job_iteration == service.job_iteration && task.desired < Desired::Shutdown
+        };
+        let tasks: Vec<_> = view.tasks_of_service(service.id).filter(wanted).collect();
+        for task in tasks.iter().filter(|task| task.status.state == Some(TaskState::Complete)) {
+            if let Some(other) = done.insert(task.slot, task.id) {
+                return Err(format!("{} was done by {other} and by {}", task.name(), task.id));
+            }
+        }
+        let again = tasks.iter().find(|task| is_live(task) && done.contains_key(&task.slot));
+        if let Some(task) = again {
+            return Err(format!("{} is done, and is to be done by {}", task.name(), task.id));
+        }
+        if let Mode::ReplicatedJob { total, .. } = service.spec.mode
+            && done.len() as u64 > total
+        {
+            return Err(format!("{} is done {} times, not {total}", service.spec.name, done.len()));
+        }
+    }
+    Ok(())
 }
 
 /// Each name, number and address has one owner.
@@ -155,7 +369,8 @@ fn one_owner(view: &Tables) -> Result<(), String> {
     for node in view.nodes.values() {
         own(format!("node index {}", node.index), &node.id)?;
     }
-    for service in view.services.values() {
+    // Names and ports are free at once when what had them is to go; numbers and addresses are not.
+    for service in view.services.values().filter(|service| !service.pending_delete) {
         own(format!("service name {}", service.spec.name), &service.id)?;
         for port in &service.spec.endpoint.ports {
             own(format!("port {}", port.published), &service.id)?;
@@ -169,7 +384,9 @@ fn one_owner(view: &Tables) -> Result<(), String> {
     }
     let networks: Vec<_> = view.networks.values().collect();
     for (nth, network) in networks.iter().enumerate() {
-        own(format!("network name {}", network.spec.name), &network.id)?;
+        if !network.pending_delete {
+            own(format!("network name {}", network.spec.name), &network.id)?;
+        }
         let Some(allocation) = network.allocation else { continue };
         own(format!("VNI {}", allocation.vni), &network.id)?;
         for other in networks[..nth].iter().filter_map(|other| other.allocation) {

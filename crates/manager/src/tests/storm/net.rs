@@ -106,9 +106,10 @@ impl Net {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) {
-        change(&mut self.lock());
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let outcome = change(&mut self.lock());
         self.changed.send_modify(|times| *times += 1);
+        outcome
     }
 
     /// Takes connections at an address, until what it returns is dropped.
@@ -118,8 +119,9 @@ impl Net {
         incoming
     }
 
-    pub(super) fn set_power(&self, host: IpAddr, on: bool) {
-        self.change(|state| if on { state.dark.remove(&host) } else { state.dark.insert(host) });
+    /// Returns false if a host's power was so already.
+    pub(super) fn set_power(&self, host: IpAddr, on: bool) -> bool {
+        self.change(|state| if on { state.dark.remove(&host) } else { state.dark.insert(host) })
     }
 
     /// Cuts a wire one way.

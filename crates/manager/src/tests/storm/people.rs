@@ -1,6 +1,6 @@
 //! What people ask of the managers of a storm, each of any of them, and what they were told.
 
-use super::{Random, Storm};
+use super::{Door, Random, Storm, Story, judge::BROKEN, roles::Wish, stacks::KnownStack};
 use crate::tests::{
     linear::{read, register, replace},
     state::service_spec,
@@ -27,9 +27,11 @@ use tonic::Status;
 const PATIENCE: Duration = Duration::from_secs(5);
 const PEOPLE: usize = 5;
 const CLIENTS: usize = 4;
-const SERVICES_MAX: usize = 4;
+/// Who each have a stack.
+const OWNERS: usize = 2;
+const SERVICES_MAX: usize = 6;
 const OTHERS_MAX: usize = 4;
-const PORTS: u16 = 3;
+pub(super) const PORTS: u16 = 3;
 
 /// What people know of an object that they made.
 #[derive(Debug, Clone)]
@@ -48,6 +50,7 @@ pub(super) struct Known {
 pub(super) struct Memory {
     pub(super) objects: BTreeMap<(i32, u128), Known>,
     pub(super) history: Vec<Operation>,
+    pub(super) stacks: BTreeMap<String, KnownStack>,
     names: u64,
     pub(super) answered: usize,
     /// What must not be and was.
@@ -75,16 +78,17 @@ impl People {
         let this = Self { memory: Arc::default(), start: Instant::now() };
         for number in 0..PEOPLE {
             let person = Person {
+                number,
                 people: this.clone(),
-                managers: storm.dials(),
+                doors: storm.doors(),
                 random: Random::new(storm.seed.wrapping_mul(1000) + 100 + number as u64),
-                nodes: storm.workers.iter().map(|worker| worker.node).collect(),
+                story: storm.story.clone(),
             };
             tasks.spawn(person.live(stop.clone()));
         }
         for client in 0..CLIENTS {
             let random = Random::new(storm.seed.wrapping_mul(1000) + 200 + client as u64);
-            tasks.spawn(this.clone().work(client, storm.dials(), id, random, stop.clone()));
+            tasks.spawn(this.clone().work(client, storm.doors(), id, random, stop.clone()));
         }
         this
     }
@@ -103,7 +107,7 @@ impl People {
     async fn work(
         self,
         client: usize,
-        managers: Vec<Dial>,
+        doors: Vec<Door>,
         id: ConfigId,
         mut random: Random,
         stop: CancellationToken,
@@ -113,7 +117,7 @@ impl People {
             if stop.is_cancelled() {
                 return;
             }
-            let mut control = managers[random.below(managers.len())]();
+            let mut control = some_door(&doors, &mut random).control();
             let began = self.now();
             let (asked, told) = if known == 0 || random.once_in(2) {
                 (Asked::Read, read(&mut control, id).await)
@@ -133,25 +137,30 @@ impl People {
     }
 }
 
-pub(super) type Dial = Box<dyn Fn() -> Control + Send + Sync>;
+/// People go where a manager runs.
+fn some_door<'a>(doors: &'a [Door], random: &mut Random) -> &'a Door {
+    let serving: Vec<&Door> = doors.iter().filter(|door| door.serves()).collect();
+    let any = random.below(doors.len().max(1) * 60);
+    if serving.is_empty() { &doors[any % doors.len()] } else { serving[any % serving.len()] }
+}
 
 /// Returns the register's first spec.
 pub(super) fn first_register() -> create_request::Spec {
     create_request::Spec::Config((&register(0)).into())
 }
 
-struct Person {
-    people: People,
-    managers: Vec<Dial>,
-    random: Random,
-    nodes: Vec<NodeId>,
+pub(super) struct Person {
+    pub(super) number: usize,
+    pub(super) people: People,
+    doors: Vec<Door>,
+    pub(super) random: Random,
+    story: Story,
 }
 
 impl Person {
     async fn live(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            let at = self.random.below(self.managers.len());
-            let control = self.managers[at]();
+            let control = some_door(&self.doors, &mut self.random).control();
             // What was asked for and not answered may be done all the same: that is taken note of before.
             if tokio::time::timeout(PATIENCE, self.act(control)).await.is_ok_and(|answer| answer.is_ok()) {
                 self.people.lock().answered += 1;
@@ -161,7 +170,23 @@ impl Person {
     }
 
     async fn act(&mut self, control: Control) -> Result<(), Status> {
-        match self.random.below(16) {
+        match self.random.below(24) {
+            16..=19 if self.number < OWNERS => self.act_on_stack(control).await,
+            16..=18 => self.change_role(control).await,
+            19 => self.send_away(control).await,
+            20 => {
+                self.edit_service(control, |spec| {
+                    // What can never run: what its policy says is done about it.
+                    if matches!(spec.mode, Mode::Replicated { .. } | Mode::Global) {
+                        Arc::make_mut(&mut spec.task).container.image = BROKEN.to_owned();
+                    }
+                })
+                .await
+            }
+            21 => {
+                let ports = if self.random.once_in(3) { vec![] } else { vec![self.port()] };
+                self.edit_service(control, |spec| spec.endpoint.ports = ports).await
+            }
             0..=2 => self.create_service(control).await,
             3 => self.create_other(control).await,
             4 | 5 => {
@@ -174,12 +199,9 @@ impl Person {
                 .await
             }
             6..=8 => {
-                let order =
-                    if self.random.once_in(2) { UpdateOrder::StartFirst } else { UpdateOrder::StopFirst };
                 let mark = self.random.below(1000);
                 self.edit_service(control, |spec| {
                     Arc::make_mut(&mut spec.task).container.env = vec![format!("MARK={mark}")];
-                    spec.update.order = order;
                 })
                 .await
             }
@@ -209,10 +231,17 @@ impl Person {
         memory.objects.iter().filter(|((of, _), known)| *of == kind as i32 && !known.gone).count()
     }
 
-    fn name(&self, word: &str) -> String {
+    pub(super) fn name(&self, word: &str) -> String {
         let mut memory = self.people.lock();
         memory.names += 1;
         format!("{word}{}", memory.names)
+    }
+
+    /// Returns an id that nothing has.
+    pub(super) fn fresh_id(&self) -> u128 {
+        let mut memory = self.people.lock();
+        memory.names += 1;
+        (1 << 100) | u128::from(memory.names)
     }
 
     async fn create(
@@ -236,18 +265,30 @@ impl Person {
         }
         let name = self.name("service");
         let mut spec = service_spec(&name);
-        spec.mode = match self.random.below(5) {
+        spec.mode = match self.random.below(8) {
             0 => Mode::Global,
-            n => Mode::Replicated { replicas: n as u64 },
+            1 | 2 => Mode::ReplicatedJob { max_concurrent: 1 + self.random.below(3) as u64, total: 4 },
+            3 => Mode::GlobalJob,
+            n => Mode::Replicated { replicas: n as u64 - 3 },
         };
+        let is_job = matches!(spec.mode, Mode::ReplicatedJob { .. } | Mode::GlobalJob);
+        // For as long as it lives: two copies of a slot may run at any time, or never.
+        let orders = [UpdateOrder::StartFirst, UpdateOrder::StopFirst];
+        spec.update.order = orders[self.random.below(2)];
         spec.update.delay = Duration::ZERO;
         spec.update.monitor = Duration::from_millis(200);
-        spec.update.on_failure = FailureAction::Continue;
-        spec.rollback = spec.update.clone();
+        let actions = [FailureAction::Continue, FailureAction::Pause, FailureAction::Rollback];
+        spec.update.on_failure = actions[self.random.below(3)];
+        spec.rollback = UpdatePolicy { on_failure: FailureAction::Continue, ..spec.update.clone() };
         let task = Arc::make_mut(&mut spec.task);
         task.restart.delay = Duration::from_millis(100);
-        task.container.image = ["web", "web", "flaky", "bomb"][self.random.below(4)].to_owned();
-        task.container.stop_grace_period = Some(Duration::from_secs(2));
+        let images = if is_job {
+            ["work-100", "work-700", "work-700", "work-3000"]
+        } else {
+            ["web", "stubborn", "flaky", "bomb"]
+        };
+        task.container.image = images[self.random.below(4)].to_owned();
+        task.container.stop_grace_period = Some(Duration::from_secs(4));
         if self.random.once_in(2)
             && let Some((network, _)) = self.some(ObjectKind::Network)
         {
@@ -256,23 +297,10 @@ impl Person {
         if self.random.once_in(3)
             && let Some((secret, known)) = self.some(ObjectKind::Secret)
         {
-            task.container.secrets.push(FileRef {
-                id: SecretId(secret),
-                name: known.name,
-                target: "s".into(),
-                uid: "0".into(),
-                gid: "0".into(),
-                mode: 0o444,
-            });
+            task.container.secrets.push(file_of(SecretId(secret), &known.name));
         }
-        if self.random.once_in(2) {
-            spec.endpoint.ports = vec![PortConfig {
-                name: String::new(),
-                protocol: Protocol::Tcp,
-                target: 80,
-                published: 8000 + u16::try_from(self.random.below(PORTS.into())).unwrap(),
-                mode: PublishMode::Ingress,
-            }];
+        if !is_job && self.random.once_in(2) {
+            spec.endpoint.ports = vec![self.port()];
         }
         let spec = create_request::Spec::Service((&spec).into());
         self.create(control, ObjectKind::Service, name, spec).await
@@ -404,8 +432,34 @@ impl Person {
         Ok(())
     }
 
+    fn some_node(&mut self) -> NodeId {
+        self.doors[self.random.below(self.doors.len())].papers().node
+    }
+
+    async fn change_role(&mut self, mut control: Control) -> Result<(), Status> {
+        let (node, role) = (self.some_node(), [Role::Manager, Role::Worker][self.random.below(2)]);
+        edit_node(&mut control, node, |spec| spec.role = role).await?;
+        self.story.tell(&format!("told: node {node} is to be {role:?}"));
+        Ok(())
+    }
+
+    /// Has a host leave the swarm, or the swarm remove it.
+    async fn send_away(&mut self, mut control: Control) -> Result<(), Status> {
+        let door = self.doors[self.random.below(self.doors.len())].clone();
+        if self.random.once_in(2) {
+            self.story.tell(&format!("told: host {} is to leave", door.number));
+            *door.wish.lock().unwrap() = Some(Wish::Leave);
+            return Ok(());
+        }
+        let node = door.papers().node;
+        let force = self.random.once_in(2);
+        control.remove(RemoveRequest { kind: ObjectKind::Node as i32, id: node.to_wire(), force }).await?;
+        self.story.tell(&format!("told: node {node} is removed"));
+        Ok(())
+    }
+
     async fn set_availability(&mut self, mut control: Control) -> Result<(), Status> {
-        let node = self.nodes[self.random.below(self.nodes.len())];
+        let node = self.some_node();
         let availability =
             [Availability::Active, Availability::Drain, Availability::Pause][self.random.below(3)];
         set_availability(&mut control, node, availability).await
@@ -453,6 +507,11 @@ fn id_of(object: &Object) -> u128 {
     }
 }
 
+/// Returns where the file of a secret or a config is put.
+pub(super) fn file_of<Id>(id: Id, name: &str) -> FileRef<Id> {
+    FileRef { id, name: name.to_owned(), target: "s".into(), uid: "0".into(), gid: "0".into(), mode: 0o444 }
+}
+
 /// Sets what a node is to do.
 ///
 /// # Errors
@@ -462,16 +521,55 @@ pub(super) async fn set_availability(
     id: NodeId,
     availability: Availability,
 ) -> Result<(), Status> {
+    edit_node(control, id, |spec| spec.availability = availability).await
+}
+
+/// Has the swarm forget a node that will not come back.
+///
+/// # Errors
+/// As the person is told.
+pub(super) async fn give_up_node(control: &mut Control, node: &Node) -> Result<(), Status> {
+    if node.spec.role == Role::Manager {
+        return edit_node(control, node.id, |spec| spec.role = Role::Worker).await;
+    }
+    let request = RemoveRequest { kind: ObjectKind::Node as i32, id: node.id.to_wire(), force: true };
+    control.remove(request).await.map(drop)
+}
+
+async fn edit_node(
+    control: &mut Control,
+    id: NodeId,
+    change: impl FnOnce(&mut NodeSpec),
+) -> Result<(), Status> {
     let request = GetRequest { kind: ObjectKind::Node as i32, id_or_name: id.to_string() };
     let Some(types::object::Kind::Node(node)) = control.get(request).await?.into_inner().kind else {
         panic!("a node was asked for");
     };
     let node = Node::try_from(node).unwrap();
-    if node.spec.availability == availability {
+    let mut spec = node.spec.clone();
+    change(&mut spec);
+    if spec == node.spec {
         return Ok(());
     }
-    let spec = NodeSpec { availability, ..node.spec };
     let spec = Some(update_request::Spec::Node((&spec).into()));
     let request = UpdateRequest { id: id.to_wire(), version: node.meta.version, spec, registry_auth: None };
+    control.update(request).await.map(drop)
+}
+
+/// Has a service run this image.
+///
+/// # Errors
+/// As the person is told.
+pub(super) async fn set_image(control: &mut Control, id: ServiceId, image: &str) -> Result<(), Status> {
+    let request = GetRequest { kind: ObjectKind::Service as i32, id_or_name: id.to_string() };
+    let Some(types::object::Kind::Service(service)) = control.get(request).await?.into_inner().kind else {
+        panic!("a service was asked for");
+    };
+    let service = Service::try_from(service).unwrap();
+    let mut spec = (*service.spec).clone();
+    Arc::make_mut(&mut spec.task).container.image = image.to_owned();
+    let spec = Some(update_request::Spec::Service((&spec).into()));
+    let request =
+        UpdateRequest { id: id.to_wire(), version: service.spec_version, spec, registry_auth: None };
     control.update(request).await.map(drop)
 }
