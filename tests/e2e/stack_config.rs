@@ -64,11 +64,12 @@ fn run(program: &Path, folder: &Path, files: &[&str]) -> Option<serde_json::Valu
 
 /// Judged with Docker's own CLI, as [`crate::docker_cli`] has it.
 pub(crate) fn stack_config_means_what_dockers_means() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("e.env"), "K=file\n# no\nONLY\nHOME\n  L = no\nM=a b \n").unwrap();
-    std::fs::write(dir.path().join("a"), "A=1\n").unwrap();
+    let dir = tempfile::tempdir().expect("a file of the test");
+    std::fs::write(dir.path().join("e.env"), "K=file\n# no\nONLY\nHOME\n  L = no\nM=a b \n")
+        .expect("a file of the test");
+    std::fs::write(dir.path().join("a"), "A=1\n").expect("a file of the test");
     for (number, text) in FILES.iter().enumerate() {
-        std::fs::write(dir.path().join(format!("{number}.yml")), text).unwrap();
+        std::fs::write(dir.path().join(format!("{number}.yml")), text).expect("a file of the test");
     }
     let (docker, ours) = (testkit::peer("docker"), crate::program());
     let (mut same, mut refused) = (0, 0);
