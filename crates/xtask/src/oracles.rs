@@ -22,6 +22,8 @@ const PROGRAMS: [(&str, &str); 17] = [
     ("apt-get", "apt"),
     ("dpkg-deb", "dpkg"),
     ("rpm", "rpm"),
+    ("systemd-analyze", "systemd"),
+    ("zstd", "zstd"),
     ("losetup", "mount"),
     ("mkfs.ext4", "e2fsprogs"),
     ("python3", "python3-venv"),

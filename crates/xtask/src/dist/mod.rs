@@ -197,7 +197,12 @@ impl Release {
         level: i32,
     ) -> Result<Self> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let said = output(target.start(program).arg("--version"))?;
+        let said = output(target.start(program).arg("--version")).with_context(|| {
+            let program = program.display();
+            format!(
+                "{program} does not start; hint: one of another machine does by Debian's package qemu-user"
+            )
+        })?;
         let said = String::from_utf8(said)?;
         if !said.split_whitespace().any(|word| word.trim_end_matches(',') == version) {
             bail!("{} says that it is {:?}, not {version}", program.display(), said.trim());
@@ -273,8 +278,7 @@ fn checksums(out: &Path) -> Result<PathBuf> {
 
 /// Returns what a command says.
 fn output(command: &mut Command) -> Result<Vec<u8>> {
-    let hint = "hint: a program of another machine is started by Debian's package qemu-user";
-    let said = command.output().with_context(|| format!("cannot run {command:?}; {hint}"))?;
+    let said = command.output().with_context(|| format!("cannot run {command:?}"))?;
     if !said.status.success() {
         bail!("{command:?}: {}: {}", said.status, String::from_utf8_lossy(&said.stderr).trim());
     }

@@ -39,39 +39,50 @@ fn mount(words: &[&str], at: &Path) {
     assert!(said.status.success(), "mount {words:?} {at:?}: {}", String::from_utf8_lossy(&said.stderr));
 }
 
+/// Where programs and their libraries are; some are links to others on most machines.
+const PROGRAMS: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+
 impl Host {
-    /// Returns a host on which nothing of ours is. It has this machine's programs, and no systemd.
+    /// Returns a host on which nothing of ours is. It has this machine's programs, no systemd, and nearly no settings.
     pub(super) fn new() -> Self {
-        let host = Self::with(|host| {
-            let above = host.folder.path();
-            let layers = format!("lowerdir=/,upperdir={0}/upper,workdir={0}/work", above.display());
-            mount(&["-t", "overlay", "overlay", "-o", &layers], &host.root());
-        });
-        // This machine may have it.
+        let host = Self::with(&PROGRAMS);
+        for (path, text) in [("etc/passwd", "root:x:0:0:root:/:/bin/sh\n"), ("etc/group", "root:x:0:\n")] {
+            host.write(path, text, 0o644);
+        }
+        for folder in ["etc/apparmor.d", "var/lib"] {
+            fs::create_dir_all(host.path(folder)).unwrap();
+        }
+        host
+    }
+
+    /// Returns one that knows this machine's packages, too. It takes root: in a namespace of a user's own, what is mounted
+    /// below these folders cannot be left out.
+    pub(super) fn with_packages() -> Self {
+        let host = Self::with(&[&PROGRAMS[..], &["etc", "var"]].concat());
+        let group = fs::read_to_string(host.path("etc/group")).unwrap();
+        let group: Vec<&str> = group.lines().filter(|line| !line.starts_with("rswarm:")).collect();
+        host.write("etc/group", &(group.join("\n") + "\n"), 0o644);
         for path in [
-            "usr/bin/rswarm",
-            "usr/local/bin/rswarm",
-            "usr/local/lib/systemd",
-            "usr/local/share/rswarm",
             "etc/systemd/system/rswarm.service",
             "etc/rswarm",
             "etc/apparmor.d/docker-default",
             "var/lib/rswarm",
         ] {
-            let path = host.path(path);
-            let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            assert!(gone.is_ok() || !path.exists(), "{path:?}: {gone:?}");
+            host.without(path);
         }
-        let group = fs::read_to_string(host.path("etc/group")).unwrap();
-        let group: Vec<&str> = group.lines().filter(|line| !line.starts_with("rswarm:")).collect();
-        host.write("etc/group", &(group.join("\n") + "\n"), 0o644);
-        fs::create_dir_all(host.path("etc/apparmor.d")).unwrap();
         host
+    }
+
+    /// Takes away what this machine may have.
+    fn without(&self, path: &str) {
+        let path = self.path(path);
+        let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        assert!(gone.is_ok() || !path.exists(), "{path:?}: {gone:?}");
     }
 
     /// Returns a host whose only program is busybox, under all its names.
     pub(super) fn with_busybox(busybox: &str) -> Self {
-        let host = Self::with(|_| {});
+        let host = Self::with(&[]);
         for folder in ["bin", "etc", "proc", "dev", "tmp", "run", "usr/bin", "usr/local/bin", "var/lib"] {
             fs::create_dir_all(host.path(folder)).unwrap();
         }
@@ -83,15 +94,39 @@ impl Host {
         host
     }
 
-    fn with(make: impl FnOnce(&Self)) -> Self {
+    /// Returns one with these folders of this machine.
+    fn with(folders: &[&str]) -> Self {
         let host = Self { folder: tempfile::tempdir().unwrap() };
-        mount(&["-t", "tmpfs", "tmpfs"], host.folder.path());
-        for folder in ["upper", "work", "root"] {
-            fs::create_dir(host.folder.path().join(folder)).unwrap();
+        let above = host.folder.path();
+        mount(&["-t", "tmpfs", "tmpfs"], above);
+        fs::create_dir(host.root()).unwrap();
+        for folder in folders {
+            let ours = Path::new("/").join(folder);
+            if let Ok(to) = fs::read_link(&ours) {
+                std::os::unix::fs::symlink(to, host.path(folder)).unwrap();
+            } else if ours.is_dir() {
+                for part in ["upper", "work", "root"] {
+                    fs::create_dir_all(above.join(part).join(folder)).unwrap();
+                }
+                let layers = format!(
+                    "lowerdir={0},upperdir={1}/upper/{folder},workdir={1}/work/{folder}",
+                    ours.display(),
+                    above.display()
+                );
+                mount(&["-t", "overlay", "overlay", "-o", &layers], &host.path(folder));
+            }
         }
-        make(&host);
-        if host.path("proc").exists() {
+        if !folders.is_empty() {
+            for folder in ["proc", "dev", "tmp", "run"] {
+                fs::create_dir(host.path(folder)).unwrap();
+            }
             host.enter();
+            host.without("usr/bin/rswarm");
+            // Nothing of this machine's, and ours to write in, whoever we are.
+            mount(&["-t", "tmpfs", "tmpfs"], &host.path("usr/local"));
+            for folder in ["bin", "share"] {
+                fs::create_dir(host.path("usr/local").join(folder)).unwrap();
+            }
         }
         host
     }
@@ -190,22 +225,25 @@ impl Host {
 
     /// Returns all that is other than at the beginning, with what is in it: nothing in folders and links.
     pub(super) fn changes(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        let upper = self.folder.path().join("upper");
+        let (upper, root) = (self.folder.path().join("upper"), self.root());
         let mut changes = BTreeMap::new();
-        let mut folders = vec![upper.clone()];
+        // What is no copy of this machine's is all ours.
+        let own = ["etc", "var", "usr/local"].map(|name| root.join(name));
+        let mut folders: Vec<PathBuf> = own.into_iter().chain([upper.clone()]).collect();
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
-                let below = path.strip_prefix(&upper).unwrap().to_owned();
+                let copied = path.strip_prefix(&upper).map(|below| Path::new("/").join(below));
                 let kind = fs::symlink_metadata(&path).unwrap().file_type();
                 if kind.is_dir() {
                     folders.push(path.clone());
                     // One that was there is copied as soon as a file comes and goes in it.
-                    if Path::new("/").join(&below).is_dir() {
+                    if copied.is_ok_and(|there| there.is_dir()) {
                         continue;
                     }
                 }
-                changes.insert(below, if kind.is_file() { fs::read(&path).unwrap() } else { Vec::new() });
+                changes
+                    .insert(path.clone(), if kind.is_file() { fs::read(&path).unwrap() } else { Vec::new() });
             }
         }
         changes
@@ -223,8 +261,8 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // All of its mounts, also those that a failed test left inside.
-        let ended = Command::new("umount").args(["-R", "-l"]).arg(self.folder.path()).status();
+        // With all that is mounted in it.
+        let ended = Command::new("umount").arg("-l").arg(self.folder.path()).status();
         assert!(std::thread::panicking() || ended.is_ok_and(|status| status.success()));
     }
 }

@@ -236,7 +236,8 @@ fn a_host_with_nothing_but_busybox_can_install() {
 #[ignore = "oracle: dpkg"]
 fn dpkg_installs_upgrades_removes_and_purges() {
     let packed = packed();
-    let host = host(&packed);
+    let host = Host::with_packages();
+    host.bring(&packed.folder, "tmp/release");
     host.boot();
     host.fake("deb-systemd-invoke", "echo \"$*\" >>/tmp/invoked; [ \"$1\" = stop ] || touch /tmp/active");
     let find = |end: &str| {
