@@ -155,6 +155,7 @@ install_release() {
   cp "$tree/rswarm" "$bin/.rswarm.new"
   chmod 755 "$bin/.rswarm.new"
   version=$("$bin/.rswarm.new" --version) || die "the program of $names does not start here: nothing is installed"
+  version=$(echo "$version" | head -n 1)
 
   mkdir -p "$share"
   : >"$share/installed.new"
@@ -203,10 +204,11 @@ install_release() {
 
 # What runs would run on, and nobody could look at it or end it.
 no_containers() {
-  # The program beside each of them is started from memory.
-  if ls -l /proc/[0-9]*/exe 2>/dev/null | grep -q '/memfd:rswarm-shim'; then
-    die "containers run; hint: systemctl start rswarm, stop them (rswarm ps, rswarm stop NAME), and again"
-  fi
+  # The program beside each of them is started from memory; those in containers are what a container runs.
+  for process in $(ls -l /proc/[0-9]*/exe 2>/dev/null | sed -n 's|.* \(/proc/[0-9]*\)/exe -> /memfd:rswarm-shim.*|\1|p'); do
+    [ "$(readlink "$process/ns/pid")" != "$(readlink /proc/self/ns/pid)" ] ||
+      die "containers run; hint: systemctl start rswarm, stop them (rswarm ps, rswarm stop NAME), and again"
+  done
 }
 
 uninstall() {

@@ -1,7 +1,6 @@
 //! A store of images that the program of an earlier commit has written is opened by this one. `earlier/COMMIT` is its folder,
 //! without layers: what is unpacked has no form of its own.
 
-
 use image::Store;
 use std::{fs, path::Path};
 use testkit::earlier;

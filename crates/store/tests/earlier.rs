@@ -1,7 +1,6 @@
 //! A store that the program of an earlier commit has written is opened by this one: its log, its snapshot and its vote.
 //! `earlier/COMMIT` is its folder, without the room at the end of files that was not used yet.
 
-
 use model::{NodeId, SecretId};
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use store::{ConnectError, Dek, Options, Store};

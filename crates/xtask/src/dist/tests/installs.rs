@@ -19,6 +19,7 @@ fn a_release_is_installed_upgraded_and_taken_away() {
     let host = host(&packed);
     let said = host.run(&["sh", "/tmp/release/install.sh"]).ok();
     assert!(said.contains("systemd does not run here, so nothing was started"), "{said}");
+    assert!(said.lines().all(|line| line.starts_with("install.sh: ")), "{said}");
     host.run(&["rswarm", "--version"]).ok();
     assert_eq!([host.mode(PROGRAM), host.mode(UNIT), host.mode("etc/rswarm")], [0o755, 0o644, 0o755]);
     assert_eq!(host.mode("var/lib/rswarm"), 0o710);
