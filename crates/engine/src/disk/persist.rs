@@ -80,7 +80,9 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 pub(crate) fn read_last_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let Some(bytes) = read_record(path)? else { return Ok(None) };
     let mut failed = None;
-    for line in bytes.rsplit(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+    // A power cut may leave the room of what was added last, and nothing in it: no line ends before that.
+    let ends = |byte: &u8| matches!(byte, b'\n' | 0);
+    for line in bytes.rsplit(ends).filter(|line| !line.is_empty()) {
         match serde_json::from_slice(line) {
             Ok(value) => {
                 if let Some(error) = failed {
@@ -215,6 +217,24 @@ mod tests {
                 append_json(&path, &[7], true).unwrap();
                 assert_eq!(last(&path).unwrap(), Some(vec![7]), "{len}");
             }
+        }
+    }
+
+    #[test]
+    fn what_was_written_for_good_counts_when_the_first_line_that_was_added_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        write_json(&path, &[1]).unwrap();
+        let good = fs::read(&path).unwrap();
+        append_json(&path, &[2, 3], false).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for len in good.len()..whole.len() {
+            let torn = [&whole[..len], &vec![0; whole.len() - len]].concat();
+            fs::write(&path, torn).unwrap();
+            let expected = if len == whole.len() - 1 { vec![2, 3] } else { vec![1] };
+            assert_eq!(last(&path).unwrap(), Some(expected), "{len}");
+            append_json(&path, &[7], true).unwrap();
+            assert_eq!(last(&path).unwrap(), Some(vec![7]), "{len}");
         }
     }
 
