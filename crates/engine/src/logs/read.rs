@@ -81,7 +81,10 @@ struct Line {
 }
 
 pub(crate) fn parse(line: &str) -> Option<LogEntry> {
-    let line: Line = serde_json::from_str(line).ok()?;
+    // A power cut leaves a part of the last entry, or zeros in its place, and the next one follows without a line's end.
+    // Within an entry its quotation marks are escaped.
+    let whole = || line.rfind("{\"log\":").and_then(|begin| serde_json::from_str(&line[begin..]).ok());
+    let line: Line = serde_json::from_str(line).ok().or_else(whole)?;
     let at = OffsetDateTime::parse(&line.time, &Rfc3339).ok()?.unix_timestamp_nanos();
     Some(LogEntry {
         stream: if line.stream == "stderr" { LogStream::Stderr } else { LogStream::Stdout },
@@ -182,8 +185,8 @@ impl Reader {
             files.clear();
         }
         for file in files {
-            for line in file.lines() {
-                if !self.take(&line?, &mut last) {
+            for line in file.split(b'\n') {
+                if !self.take(&String::from_utf8_lossy(&line?), &mut last) {
                     return Ok(());
                 }
             }
@@ -418,6 +421,24 @@ mod tests {
         assert_eq!(read(&path, LogOptions { stdout: false, ..both() }).await, ["b"]);
         let at = |second: i64| Some(Timestamp(1_767_225_600_000_000_001 + second * 1_000_000_000));
         assert_eq!(read(&path, LogOptions { since: at(2), until: at(3), ..both() }).await, ["b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn what_a_power_cut_leaves_of_an_entry_takes_no_other_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x-json.log");
+        let (before, after) = (line("a", 1, "stdout"), line("{\\\"log\\\":", 3, "stdout"));
+        let lost = line("lost \u{20ac}", 2, "stdout");
+        for len in 0..lost.len() - 1 {
+            for room in [0, lost.len() - len] {
+                let torn = [&lost.as_bytes()[..len], &vec![0; room]].concat();
+                let all = [before.as_bytes(), &torn, after.as_bytes()].concat();
+                std::fs::write(dir.path().join("x-json.log.1"), &all).unwrap();
+                std::fs::write(&path, &all).unwrap();
+                let twice = ["a", "{\"log\":", "a", "{\"log\":"];
+                assert_eq!(read(&path, both()).await, twice, "{len} bytes and {room} zeros");
+            }
+        }
     }
 
     #[tokio::test]
