@@ -2,7 +2,7 @@
 
 use super::{
     Host, Storm,
-    people::{People, give_up_node, set_availability, set_image},
+    people::{People, give_up_node, roll_back, set_availability, set_image},
 };
 use crate::presence::subjects_of;
 use model::*;
@@ -123,6 +123,20 @@ impl Storm {
         }
         let stranger = members.iter().find(|m| m.node.is_none_or(|id| !view.nodes.contains(&id)));
         stranger.map(|member| format!("a stranger in Raft: {member:?}"))
+    }
+
+    /// Rolls back every service that is not a stack's, and may be.
+    pub(super) async fn roll_back_all(&self) {
+        let Some((view, mut control)) =
+            self.leader().and_then(|leader| Some((leader.handle()?.view(), leader.door.control())))
+        else {
+            return;
+        };
+        for service in view.services.values().filter(|s| s.stack.is_none() && s.previous.is_some()) {
+            // A port that it had may be another's by now.
+            let told = tokio::time::timeout(PATIENCE, roll_back(&mut control, service)).await;
+            self.tell(format!("told: {} is rolled back: {}", service.spec.name, matches!(told, Ok(Ok(())))));
+        }
     }
 
     /// Has a host drained; returns what yet runs on it.

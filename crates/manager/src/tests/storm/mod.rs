@@ -376,6 +376,7 @@ async fn run(storm: &mut Storm) -> Result<usize, String> {
     heals(storm).await?;
     storm.tell("all is well".to_owned());
     drains(storm).await?;
+    storm.roll_back_all().await;
     heals(storm).await?;
     storm.judge(&people, (version, 0))?;
     Ok(people.lock().answered)

@@ -556,6 +556,16 @@ async fn edit_node(
     control.update(request).await.map(drop)
 }
 
+/// Puts a service's last other spec back.
+///
+/// # Errors
+/// As the person is told.
+pub(super) async fn roll_back(control: &mut Control, service: &Service) -> Result<(), Status> {
+    let spec = Some(update_request::Spec::Rollback(true));
+    let (id, version) = (service.id.to_wire(), service.spec_version);
+    control.update(UpdateRequest { id, version, spec, registry_auth: None }).await.map(drop)
+}
+
 /// Has a service run this image.
 ///
 /// # Errors
