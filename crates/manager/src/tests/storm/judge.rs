@@ -25,7 +25,7 @@ pub(super) const BROKEN: &str = "broken";
 #[derive(Debug, Default)]
 pub(super) struct Before {
     view: Option<Arc<Tables>>,
-    /// Containers of nodes that were given up since they began: another may run in their place.
+    /// Tasks of nodes that were given up since: another may run in their place.
     given_up: BTreeSet<TaskId>,
 }
 
@@ -61,6 +61,8 @@ impl Storm {
             let since = |node: Option<&Arc<Node>>| node.map(|node| node.status.since);
             // A node may have been given up and be back by now.
             if since(was) != since(is) && is.is_none_or(|node| node.status.state != NodeState::Away) {
+                // Also what it will start again from what it remembers, before it hears that this is another's now.
+                self.before.given_up.extend(view.tasks_of_node(host.node()).map(|task| task.id));
                 self.before.given_up.extend(host.containers.state().containers.keys());
             }
         }
