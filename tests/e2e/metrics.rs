@@ -5,7 +5,7 @@ use nix::sched::{CloneFlags, setns};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::TcpStream,
     os::unix::net::UnixStream,
     process::{Child, Command},
@@ -42,27 +42,29 @@ fn network_of(lab: &Lab, n: u8) -> Result<File, String> {
 /// # Errors
 /// It does not answer 200; what it did answer.
 fn ask(lab: &mut Lab, n: u8, path: &str) -> Result<String, String> {
-    let network = network_of(lab, n)?;
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {OPEN_METRICS}\r\nConnection: close\r\n\r\n");
-    let from_there = move || -> Result<String, String> {
-        setns(network, CloneFlags::CLONE_NEWNET).map_err(|e| e.to_string())?;
-        let mut stream = TcpStream::connect(("127.0.0.1", PORT)).map_err(|e| e.to_string())?;
-        stream.set_read_timeout(Some(SOON)).map_err(|e| e.to_string())?;
-        stream.write_all(request.as_bytes()).map_err(|e| e.to_string())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).map_err(|e| e.to_string())?;
-        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
-        if path_is_metrics(&request) && !head.contains(OPEN_METRICS) {
-            return Err(format!("another type than was asked for: {head}"));
-        }
-        if head.starts_with("HTTP/1.1 200 ") { Ok(body.to_owned()) } else { Err(answer) }
-    };
-    std::thread::spawn(from_there).join().expect("an answer")
+    let headers = format!("Accept: {OPEN_METRICS}\r\n");
+    let (head, body) = get(network_of(lab, n)?, PORT, path, &headers)?;
+    if path == "/metrics" && !head.contains(OPEN_METRICS) {
+        return Err(format!("another type than was asked for: {head}"));
+    }
+    if head.split(' ').nth(1) == Some("200") { Ok(body) } else { Err(head + &body) }
 }
 
-fn path_is_metrics(request: &str) -> bool {
-    request.starts_with("GET /metrics ")
+/// Asks a port of the loopback address in a network namespace; returns head and body of what it answers.
+fn get(network: File, port: u16, path: &str, headers: &str) -> Result<(String, String), String> {
+    let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\n{headers}\r\n");
+    let from_there = move || -> io::Result<String> {
+        setns(network, CloneFlags::CLONE_NEWNET)?;
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(SOON))?;
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = std::thread::spawn(from_there).join().expect("an answer").map_err(|e| e.to_string())?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
+    Ok((head.to_owned(), body.to_owned()))
 }
 
 /// What a text says, by row: `name{label="value",...}`.
@@ -334,19 +336,8 @@ impl Prometheus {
 
     fn get(&self, path: &str) -> Result<serde_json::Value, String> {
         let network = self.network.try_clone().map_err(|e| e.to_string())?;
-        let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\n\r\n");
-        let asked = std::thread::spawn(move || -> Result<String, String> {
-            setns(network, CloneFlags::CLONE_NEWNET).map_err(|e| e.to_string())?;
-            let mut stream = TcpStream::connect(("127.0.0.1", 9090)).map_err(|e| e.to_string())?;
-            stream.set_read_timeout(Some(SOON)).map_err(|e| e.to_string())?;
-            stream.write_all(request.as_bytes()).map_err(|e| e.to_string())?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).map_err(|e| e.to_string())?;
-            Ok(answer)
-        });
-        let answer = asked.join().expect("an answer")?;
-        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
-        let json: serde_json::Value = serde_json::from_str(body).map_err(|e| format!("{head}: {e}"))?;
+        let (head, body) = get(network, 9090, path, "")?;
+        let json: serde_json::Value = serde_json::from_str(&body).map_err(|e| format!("{head}: {e}"))?;
         if json["status"] == "success" { Ok(json["data"].clone()) } else { Err(json.to_string()) }
     }
 

@@ -69,15 +69,21 @@ async fn every_host_leads_to_every_task_and_tasks_see_the_client() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_port_of_a_client_may_be_on_every_host_at_once() {
-    let lab = Lab::new(3);
+/// Returns three hosts whose port 8080 leads to `t35`, a task on the third, and what answers there.
+async fn one_task_for_three_hosts(lab: &Lab) -> ([Network; 3], Server) {
     let hosts = [lab.node(1).await, lab.node(2).await, lab.node(3).await];
     for host in &hosts {
         host.apply_ingress(ingress(1, 3, &[(3, 5)])).await.unwrap();
     }
     let task = hosts[2].create_sandbox(routed("t35", 3, 5)).await.unwrap();
-    let _server = Server::start(&task.netns_path, "t35", 80);
+    let server = Server::start(&task.netns_path, "t35", 80);
+    (hosts, server)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_port_of_a_client_may_be_on_every_host_at_once() {
+    let lab = Lab::new(3);
+    let (hosts, _server) = one_task_for_three_hosts(&lab).await;
 
     // The one task sees all of it from one address; by two of the ways it comes from the same host.
     let mut talks: Vec<Talk> = [1, 2, 3]
@@ -96,12 +102,7 @@ async fn one_port_of_a_client_may_be_on_every_host_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_left_of_a_flow_by_one_host_does_not_swallow_the_same_by_another() {
     let lab = Lab::new(3);
-    let hosts = [lab.node(1).await, lab.node(2).await, lab.node(3).await];
-    for host in &hosts {
-        host.apply_ingress(ingress(1, 3, &[(3, 5)])).await.unwrap();
-    }
-    let task = hosts[2].create_sandbox(routed("t35", 3, 5)).await.unwrap();
-    let _server = Server::start(&task.netns_path, "t35", 80);
+    let (hosts, _server) = one_task_for_three_hosts(&lab).await;
 
     let before = Talk::open_from(&lab.client(), 40_000, "192.168.77.11:8080").expect("it is answered");
     lab.unplug(1);
