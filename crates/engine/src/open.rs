@@ -304,6 +304,10 @@ async fn recover(mut owner: Owner, sandboxes: &BTreeMap<String, network::Sandbox
             } else if owner.run_dir.exists() || sandboxes.contains_key(&owner.container.id) {
                 // Killed in the middle of a start.
                 owner.take_down().await;
+            } else {
+                // Or the host went down, and the note of the start with it: where the host is a container itself, control
+                // groups outlive that.
+                owner.end_run().await;
             }
         }
     }

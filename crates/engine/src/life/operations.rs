@@ -247,6 +247,15 @@ impl Owner {
     }
 
     /// Ends the shim and removes cgroup, run folder and network of the run that is over. Goes on after errors.
+    /// Ends what may be left of a run that nothing else tells of, and takes its control group away.
+    pub(crate) async fn end_run(&self) {
+        let (run_dir, cgroup) = (self.run_dir.clone(), self.cgroup());
+        let removed = crate::blocking(move || Ok(runtime::remove(&run_dir, Some(&cgroup)))).await;
+        for error in removed.ok().and_then(Result::err).into_iter().flatten() {
+            tracing::warn!(container.id = %self.container.id, error = %error, "leftover of a container");
+        }
+    }
+
     pub(crate) async fn take_down(&mut self) {
         self.readiness = None;
         let (shim, run_dir, cgroup) = (self.shim.take(), self.run_dir.clone(), self.cgroup());

@@ -128,6 +128,32 @@ fn a_creation_that_nobody_waits_for_leaves_nothing() {
     becomes(&before, || inventory(&host));
 }
 
+/// Everything of a boot is gone then, but the control groups of a host that is a container itself.
+#[test]
+fn a_host_that_went_down_without_a_note_of_a_start_leaves_nothing_of_it() {
+    let mut host = Host::new();
+    // Without a sandbox, which would tell of it.
+    let id = host.create(guest_with(&["park"], |c| c.host.network_mode = NetworkMode::Host));
+    let record = host.path("data/containers").join(&id).join("state.json");
+    let made = fs::read(&record).unwrap();
+    host.try_start(&id).unwrap();
+    let pid = host.on(async |engine| engine.inspect(&id).unwrap().state.pid).expect("it runs");
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let shim = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)).unwrap().to_owned();
+    host.kill_daemon();
+    for pid in [pid.to_string(), shim] {
+        let killed = std::process::Command::new("kill").args(["-9", &pid]).status().unwrap();
+        assert!(killed.success(), "{pid}");
+    }
+    becomes(&vec![], || host.processes());
+    fs::write(&record, made).unwrap();
+    fs::remove_dir_all(host.path("run/c").join(&id)).unwrap();
+    host.start_daemon();
+    assert_eq!(host.on(async |engine| engine.inspect(&id).unwrap().state.status), Status::Created);
+    becomes(&BTreeSet::new(), || host.cgroups());
+    host.remove(&id).unwrap();
+}
+
 #[test]
 fn a_container_whose_record_is_damaged_costs_itself_and_can_be_removed() {
     let mut host = Host::new();
