@@ -202,7 +202,7 @@ services:
     assert_eq!(lab.rswarm(1, &mode).ok().trim(), "none", "its host's loopback would look the same");
     lab.rswarm(1, &["stack", "rm", "hooked"]).ok();
     let bad = write(&lab, "bad.yml", &text("no-such-word"));
-    let failed = lab.rswarm(1, &["deploy", "--timeout", "10s", &bad]).fails();
+    let failed = lab.rswarm(1, &["deploy", "--timeout", "1m", &bad]).fails();
     assert!(failed.contains("post_start hook \"/hello no-such-word\" failed with exit code 1"), "{failed}");
 }
 
