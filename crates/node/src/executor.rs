@@ -384,7 +384,11 @@ impl agent::Executor for HostExecutor {
         let mut view = self.engine.watch(&container.id).map_err(|e| fatal(&e))?;
         loop {
             let now = view.borrow_and_update().clone();
-            if !now.state.is_running() && now.state.status != Status::Created {
+            if now.state.status == Status::Created {
+                // It ran, and a power cut has taken the note of that.
+                return Err(TaskError::fatal("its host went down when it had just been started"));
+            }
+            if !now.state.is_running() {
                 return if now.state.error.is_empty() { Ok(status_of(&now)) } else { Err(ended(&now)) };
             }
             if now.health().is_some_and(|h| h.status == HealthStatus::Unhealthy) {
