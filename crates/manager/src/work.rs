@@ -143,8 +143,7 @@ impl Work for WorkService {
                 Err(error) => return Err(membership_error(&error)),
             }
         }
-        if message.undone {
-            self.forget(id).await?;
+        if message.undone && self.forget(id).await? {
             info!(node.id = %id, "a node whose join failed is forgotten");
             return Ok(Response::new(LeaveReply {}));
         }
@@ -275,17 +274,21 @@ impl WorkService {
         }
     }
 
-    /// Records that a node left by itself.
-    /// Removes a node that never became one.
-    async fn forget(&self, id: NodeId) -> Result<(), Status> {
+    /// Removes a node that never became one. Returns false if it has tasks, whatever it says of itself: what they hold is
+    /// theirs until they are gone.
+    async fn forget(&self, id: NodeId) -> Result<bool, Status> {
         let now = self.0.stamp();
         let decide = |view: &Tables| {
+            if view.tasks_of_node(id).next().is_some() {
+                return Ok((false, Vec::new()));
+            }
             let gone = view.nodes.get(&id).map(|node| removed_node(view, node, now));
-            Ok(((), gone.unwrap_or_default()))
+            Ok((true, gone.unwrap_or_default()))
         };
-        self.0.decide(0, decide).await.map(|_| ())
+        self.0.decide(0, decide).await.map(|(_, forgotten)| forgotten)
     }
 
+    /// Records that a node left by itself.
     async fn mark_left(&self, id: NodeId) -> Result<(), Status> {
         for _ in 0..10 {
             let view = self.0.store.view();

@@ -581,6 +581,19 @@ async fn of_a_join_that_failed_nothing_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_tasks_is_not_forgotten_whatever_it_says_of_its_join() {
+    let mut swarm = with_workers(1).await;
+    let id = swarm.create_service(&web(1)).await.unwrap();
+    swarm.until_running(id, 1).await;
+    let (node, credentials) = (swarm.nodes[0].id, swarm.nodes[0].credentials.clone());
+    swarm.nodes[0].kill();
+    swarm.work_as(&credentials).leave(LeaveRequest { undone: true }).await.unwrap();
+    let view = swarm.view();
+    assert_eq!(view.nodes.get(&node).unwrap().status.state, NodeState::Disconnected);
+    assert_eq!(view.tasks_of_node(node).count(), 1, "what it holds is its own until it is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_leader_can_leave() {
     let mut swarm = Swarm::new().await;
     swarm.join_manager().await;
