@@ -410,10 +410,12 @@ fn raw_in(identity: Option<&NodeIdentity>) -> Vec<Rule> {
         Rule::new().iif(MESH_LINK).of_ipv6().drop(),
         Rule::new().iif(ROUTED).icmp(ICMP, REDIRECT).drop(),
         Rule::new().iif(MESH_LINK).icmp(ICMP, REDIRECT).drop(),
+    ]);
+    if identity.is_some() {
         // One client may ask by two nodes from one port at once, or by a second while this node still knows of what it
         // asked by a first that has died: each answer goes back by the node that was asked.
-        Rule::new().iif(MESH_LINK).ct_original_zone_of_sender(),
-    ]);
+        rules.push(Rule::new().iif(MESH_LINK).ct_original_zone_of_sender());
+    }
     rules.extend(raw_out(identity));
     rules
 }
