@@ -84,6 +84,8 @@ impl Overlay {
 
     fn in_context() -> io::Result<Self> {
         let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        // What mount(8) and df(1) show.
+        rustix::mount::fsconfig_set_string(context.as_fd(), "source", "overlay")?;
         Ok(Self { way: Way::Context(context), holders: Vec::new() })
     }
 
@@ -351,7 +353,9 @@ mod tests {
             let target = place.path().join(&names(1)[0]);
             let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
             rustix::mount::move_mount(&root, c"", rustix::fs::CWD, &target, flags).unwrap();
-            assert_ne!(mounts(), before);
+            let shown = mounts();
+            assert_ne!(shown, before);
+            assert!(shown.lines().any(|line| line.contains(" - overlay overlay ")), "{shown}");
             rustix::mount::unmount(&target, UnmountFlags::DETACH).unwrap();
         }
         rustix::mount::unmount(place.path(), UnmountFlags::DETACH).unwrap();
