@@ -94,7 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let program = match &args.program {
         Some(program) => program.canonicalize().with_context(|| format!("{}", program.display()))?,
-        None => build()?,
+        None => release_program()?,
     };
     let (mut rows, mut failed) = (Vec::new(), Vec::new());
     for (name, bench) in chosen {
@@ -132,7 +132,8 @@ fn print(rows: &[Row]) -> Result<()> {
     Ok(())
 }
 
-fn build() -> Result<PathBuf> {
+/// Builds the release program, and returns where it is.
+pub(crate) fn release_program() -> Result<PathBuf> {
     let status =
         Command::new("cargo").args(["build", "--release", "-p", "rswarm"]).status().context("cargo")?;
     if !status.success() {

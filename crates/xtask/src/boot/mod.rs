@@ -23,7 +23,7 @@ use std::{
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The program; by default the debug program beside this one.
+    /// The program; by default a release, built anew: an emulated machine is slow enough.
     #[arg(long, value_name = "PATH")]
     program: Option<PathBuf>,
     /// A package of a kernel with its modules; by default Debian's for cloud machines, which is downloaded.
@@ -52,7 +52,7 @@ const LINK: u32 = 0o120_777;
 pub(crate) fn run(args: &Args) -> Result<()> {
     let program = match &args.program {
         Some(program) => program.clone(),
-        None => std::env::current_exe()?.with_file_name("rswarm"),
+        None => crate::bench::release_program()?,
     };
     let place = tempfile::tempdir()?;
     let package = match &args.kernel {

@@ -37,7 +37,7 @@ gone() {
 
 mkdir -p /image/bin /image/tmp
 cp /bin/busybox /image/bin/
-for name in sh cat echo id ls mkdir; do ln -s busybox /image/bin/$name; done
+for name in sh cat echo id ls mkdir sleep; do ln -s busybox /image/bin/$name; done
 cat >/image/Dockerfile <<'D'
 FROM busybox
 RUN echo one > /one
@@ -63,9 +63,15 @@ is "files of a container that is down are read" "deep" \
   "rswarm run --name down busybox sh -c 'mkdir /folder; echo deep > /folder/file'; rswarm cp down:/folder/file - | tar -xO"
 is "an image is built" "built: 0" "rswarm build -q -t built /image >/dev/null; echo built: \$?"
 is "layers of an image are seen as one" "one two" "rswarm run --rm built sh -c 'echo \$(cat /one /two)'"
-is "no container is left over" "" "rswarm rm -f greedy down >/dev/null; rswarm ps -aq; echo"
+groups() {
+  find /sys/fs/cgroup/rswarm -type d | grep -c '/[0-9a-f]\{64\}$'
+}
+is "each container that runs has a group" "groups: 1" \
+  "rswarm run -d --name one busybox sleep 1000 >/dev/null; echo groups: \$(groups)"
+is "no container is left over" "containers: 0" \
+  "rswarm rm -f greedy down one >/dev/null; echo containers: \$(rswarm ps -aq | wc -l)"
 gone
-is "no cgroup of a container is left over" "0" "find /sys/fs/cgroup -name 'rswarm*' -path '*/*-*' | wc -l"
+is "no group of a container is left over" "groups: 0" "echo groups: \$(groups)"
 
 echo 'remap:x:1000:1000::/:/bin/sh' >>/etc/passwd
 echo 'remap:x:1000:' >>/etc/group

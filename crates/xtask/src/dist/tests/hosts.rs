@@ -1,5 +1,6 @@
 //! A host to install on: a copy of this machine's root, whose changes are kept in memory.
 
+use rustix::mount::{MountFlags, UnmountFlags};
 use std::{
     collections::BTreeMap,
     fs,
@@ -33,10 +34,30 @@ impl Said {
     }
 }
 
+/// Mounts a filesystem of a kind; `options` as mount(8) takes them.
 #[track_caller]
-fn mount(words: &[&str], at: &Path) {
-    let said = Command::new("mount").args(words).arg(at).output().unwrap();
-    assert!(said.status.success(), "mount {words:?} {at:?}: {}", String::from_utf8_lossy(&said.stderr));
+fn mount(kind: &str, options: &str, at: &Path) {
+    let options = std::ffi::CString::new(options).unwrap();
+    let mounted = rustix::mount::mount(kind, at, kind, MountFlags::empty(), options.as_c_str());
+    mounted.unwrap_or_else(|e| panic!("{kind} on {at:?} with {options:?}: {e}"));
+}
+
+/// Mounts a small filesystem on a folder until this goes.
+pub(super) struct Mounted(PathBuf);
+
+impl Mounted {
+    #[track_caller]
+    pub(super) fn on(at: &Path) -> Self {
+        mount("tmpfs", "", at);
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Who is tried may have taken it off.
+        rustix::mount::unmount(&self.0, UnmountFlags::DETACH).ok();
+    }
 }
 
 /// Where programs and their libraries are; some are links to others on most machines.
@@ -98,7 +119,7 @@ impl Host {
     fn with(folders: &[&str]) -> Self {
         let host = Self { folder: tempfile::tempdir().unwrap() };
         let above = host.folder.path();
-        mount(&["-t", "tmpfs", "tmpfs"], above);
+        mount("tmpfs", "", above);
         fs::create_dir(host.root()).unwrap();
         for folder in folders {
             let ours = Path::new("/").join(folder);
@@ -113,7 +134,7 @@ impl Host {
                     ours.display(),
                     above.display()
                 );
-                mount(&["-t", "overlay", "overlay", "-o", &layers], &host.path(folder));
+                mount("overlay", &layers, &host.path(folder));
             }
         }
         if !folders.is_empty() {
@@ -123,7 +144,7 @@ impl Host {
             host.enter();
             host.without("usr/bin/rswarm");
             // Nothing of this machine's, and ours to write in, whoever we are.
-            mount(&["-t", "tmpfs", "tmpfs"], &host.path("usr/local"));
+            mount("tmpfs", "", &host.path("usr/local"));
             for folder in ["bin", "share"] {
                 fs::create_dir(host.path("usr/local").join(folder)).unwrap();
             }
@@ -132,10 +153,11 @@ impl Host {
     }
 
     fn enter(&self) {
-        mount(&["--rbind", "/dev"], &self.path("dev"));
-        mount(&["--rbind", "/proc"], &self.path("proc"));
+        for folder in ["dev", "proc"] {
+            rustix::mount::mount_bind_recursive(Path::new("/").join(folder), self.path(folder)).unwrap();
+        }
         for folder in ["tmp", "run"] {
-            mount(&["-t", "tmpfs", "tmpfs"], &self.path(folder));
+            mount("tmpfs", "", &self.path(folder));
         }
         fs::create_dir(self.path("tmp/fake")).unwrap();
     }
@@ -262,7 +284,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         // With all that is mounted in it.
-        let ended = Command::new("umount").arg("-l").arg(self.folder.path()).status();
-        assert!(std::thread::panicking() || ended.is_ok_and(|status| status.success()));
+        let ended = rustix::mount::unmount(self.folder.path(), UnmountFlags::DETACH);
+        assert!(std::thread::panicking() || ended.is_ok(), "{ended:?}");
     }
 }

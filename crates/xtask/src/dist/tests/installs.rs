@@ -1,6 +1,10 @@
 //! install.sh on a host: what it does, does again, refuses and takes away.
 
-use super::{Packed, hosts::Host, packed};
+use super::{
+    Packed,
+    hosts::{Host, Mounted},
+    packed,
+};
 use std::fs;
 
 const PROGRAM: &str = "usr/local/bin/rswarm";
@@ -86,20 +90,15 @@ fn the_daemon_is_started_with_the_release_and_stopped_in_order_before_it_goes() 
     host.write("tmp/systemctl", "", 0o644);
     let below = host.path("var/lib/rswarm/volumes");
     fs::create_dir_all(&below).unwrap();
-    let mounted =
-        std::process::Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&below).status().unwrap();
-    assert!(mounted.success());
+    let somebodys = Mounted::on(&below);
     let said = host.run(&["sh", "/tmp/release/install.sh", "--uninstall", "--purge"]).fails();
     assert!(said.contains("something is mounted below /var/lib/rswarm"), "{said}");
     assert!(host.path(PROGRAM).exists() && below.exists());
     assert_eq!(host.read("tmp/told"), "unix:///run/rswarm/docker.sock: system shutdown\n");
-    let unmounted = std::process::Command::new("umount").arg(&below).status().unwrap();
-    assert!(unmounted.success());
+    drop(somebodys);
     let held = host.path("run/rswarm/netns/n1");
     fs::create_dir_all(&held).unwrap();
-    let mounted =
-        std::process::Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&held).status().unwrap();
-    assert!(mounted.success());
+    let _held = Mounted::on(&held);
     host.run(&["sh", "/tmp/release/install.sh", "--uninstall", "--purge"]).ok();
     assert!(!host.path("run/rswarm").exists());
     let asked = host.read("tmp/systemctl");
