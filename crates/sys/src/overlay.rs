@@ -286,12 +286,17 @@ mod tests {
         io::read_to_string(fs::File::from(file))
     }
 
+    /// Returns what is mounted where this thread is.
     fn mounts() -> String {
-        fs::read_to_string("/proc/self/mountinfo").unwrap()
+        fs::read_to_string("/proc/thread-self/mountinfo").unwrap()
     }
 
     /// Returns folders of a tmpfs, which takes what an upper folder needs, each with a file of its own and a common one.
+    /// It is mounted for this thread alone: tests that run beside it mount, too.
     fn folders(names: &[String]) -> (tempfile::TempDir, Vec<PathBuf>) {
+        crate::process::unshare_namespaces(libc::CLONE_NEWNS).unwrap();
+        let apart = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", apart).unwrap();
         let place = tempfile::tempdir().unwrap();
         rustix::mount::mount("tmpfs", place.path(), "tmpfs", MountFlags::empty(), None).unwrap();
         let made = names.iter().map(|name| {
