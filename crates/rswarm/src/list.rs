@@ -96,7 +96,7 @@ impl List {
             let columns = self.columns.iter().zip(&row.values).filter(|_| !row.whole);
             let columns = columns.map(|((_, name), v)| ((*name).to_owned(), v.clone().into()));
             let fields = columns.chain(row.fields.clone());
-            lines.push(template.fill(&Value::Object(fields.collect()), &Cli)?);
+            lines.push(template.fill(&Value::Object(fields.collect()), &Cli::default())?);
         }
         Ok(if table { vec![aligned(&lines)] } else { lines })
     }
@@ -161,7 +161,7 @@ impl Format {
             "json" => "{{json .}}".to_owned(),
             format => format.replace("\\t", "\t").replace("\\n", "\n"),
         };
-        Ok(Self(Template::parse(&text, &Cli)?))
+        Ok(Self(Template::parse(&text, &Cli::default())?))
     }
 
     fn fill(&self, value: &Value, words: &dyn Words) -> Result<String> {
@@ -173,7 +173,24 @@ impl Format {
     /// # Errors
     /// It asks for a field that is not there.
     pub(crate) fn render(&self, value: &Value) -> Result<String> {
-        self.fill(value, &Cli)
+        self.fill(value, &Cli::default())
+    }
+
+    /// As [`Self::render`], of an object as the API has it under `kind`, e.g. `services`.
+    ///
+    /// # Errors
+    /// It asks for a field that is not there.
+    pub(crate) fn render_object(&self, kind: &str, value: &Value) -> Result<String> {
+        let times: &[&str] = match kind {
+            "services" => &["CreatedAt", "UpdatedAt", "StartedAt", "CompletedAt", "LastExecution"],
+            "tasks" => &["CreatedAt", "UpdatedAt", "Timestamp"],
+            "nodes" | "secrets" | "configs" => &["CreatedAt", "UpdatedAt"],
+            "networks" => &["Created"],
+            "images" => &["LastTagTime"],
+            // Those of containers and volumes are texts in Docker's structs, too.
+            _ => &[],
+        };
+        self.fill(value, &Cli { times })
     }
 }
 
@@ -186,7 +203,26 @@ pub(crate) fn render(format: &str, value: &Value) -> Result<String> {
 }
 
 /// Docker's functions, over objects as the API words them.
-struct Cli;
+#[derive(Default)]
+struct Cli {
+    /// Fields that are times in Docker's structs of this kind of object, and not texts.
+    times: &'static [&'static str],
+}
+
+/// Fields that are durations in Docker's structs, wherever they are. *Unit:* nanoseconds.
+/// Source: moby `api/types/container/config.go` (`HealthcheckConfig`), `api/types/swarm/{service,task,swarm,container}.go`.
+const DURATIONS: [&str; 10] = [
+    "Interval",
+    "Timeout",
+    "StartPeriod",
+    "StartInterval",
+    "StopGracePeriod",
+    "Delay",
+    "Window",
+    "Monitor",
+    "HeartbeatPeriod",
+    "NodeCertExpiry",
+];
 
 impl Words for Cli {
     fn knows(&self, name: &str) -> bool {
@@ -205,6 +241,14 @@ impl Words for Cli {
             Some(id) => Ok(id.clone()),
             None if asked || (!object.is_empty() && object.values().all(Value::is_string)) => Ok(Value::Null),
             None => Err(format!("no field {key:?} in this object")),
+        }
+    }
+
+    fn printed(&self, name: &str, value: &Value) -> Option<String> {
+        match value {
+            Value::Number(nanos) if DURATIONS.contains(&name) => nanos.as_i64().map(template::duration),
+            Value::String(text) if self.times.contains(&name) => template::time(text),
+            _ => None,
         }
     }
 
@@ -229,12 +273,12 @@ struct Headers;
 
 impl Words for Headers {
     fn knows(&self, name: &str) -> bool {
-        Cli.knows(name)
+        Cli::default().knows(name)
     }
 
     fn call(&self, name: &str, args: &[&Value]) -> Result<Value, String> {
         if name == "pad" {
-            Cli.call(name, args)
+            Cli::default().call(name, args)
         } else {
             Ok(args.first().map_or(Value::Null, |v| (*v).clone()))
         }
@@ -330,6 +374,21 @@ mod tests {
         assert!(render("{{.Nope}}", &value).unwrap_err().to_string().contains("Nope"));
         assert!(render("{{range .X}}", &value).is_err());
         assert!(render("{{.ID", &value).is_err());
+    }
+
+    #[test]
+    fn objects_show_durations_and_their_kinds_times_as_docker_does() {
+        let value = serde_json::json!({
+            "CreatedAt": "2026-12-01T10:00:00.500000000Z",
+            "Spec": {"UpdateConfig": {"Delay": 90_000_000_000_i64}, "Healthcheck": {"Retries": 3, "Interval": 500_000}},
+        });
+        let shown = |kind, format| Format::parse(format).unwrap().render_object(kind, &value).unwrap();
+        assert_eq!(shown("services", "{{.CreatedAt}}"), "2026-12-01 10:00:00.5 +0000 UTC");
+        assert_eq!(shown("volumes", "{{.CreatedAt}}"), "2026-12-01T10:00:00.500000000Z");
+        assert_eq!(shown("services", "{{.Spec.UpdateConfig.Delay}}"), "1m30s");
+        assert_eq!(shown("services", "{{json .Spec.UpdateConfig.Delay}}"), "90000000000");
+        let health = "{{with .Spec.Healthcheck}}{{.Interval}} x {{.Retries}}{{end}}";
+        assert_eq!(shown("containers", health), "500\u{b5}s x 3");
     }
 
     #[test]

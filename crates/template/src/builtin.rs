@@ -16,6 +16,18 @@ pub(crate) fn knows(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
+/// Says whether a function makes a text of its argument number `at` as that prints itself. The verbs of numbers ask for
+/// what is behind it.
+pub(crate) fn prints_as_text(name: &str, args: &[Cow<'_, Value>], at: usize) -> bool {
+    match (name, args.first().map(|first| &**first)) {
+        ("print" | "println", _) => true,
+        ("printf", Some(Value::String(format))) => {
+            at > 0 && verbs::asked(format, at - 1).is_some_and(|verb| "svq".contains(verb))
+        }
+        _ => false,
+    }
+}
+
 /// Calls one of Go's own functions.
 ///
 /// # Errors

@@ -29,7 +29,7 @@ pub mod task;
 mod verbs;
 
 pub use serde_json::{Map, Value};
-pub use verbs::plain;
+pub use verbs::{duration, plain, time};
 
 /// What rendering one template may cost. *Unit:* bytes made, where each step counts as `STEP` of them.
 pub const FUEL: usize = 16 << 20;
@@ -73,6 +73,12 @@ pub trait Words {
     /// It is a mistake to name one.
     fn missing(&self, _object: &Map<String, Value>, key: &str, _asked: bool) -> Result<Value, String> {
         Err(format!("no field {key:?} in this object"))
+    }
+
+    /// Returns how the field `name` of Go's object is printed, if its type says so and not its value: a duration is a
+    /// number of nanoseconds in JSON, and `1m30s` in a text.
+    fn printed(&self, _name: &str, _value: &Value) -> Option<String> {
+        None
     }
 
     /// Calls what Go's object has as a method with arguments, if it has one of that name: `.Label "tier"`.

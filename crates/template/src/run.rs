@@ -92,8 +92,15 @@ impl<'a> Run<'a> {
                 Node::Print(pipe) => {
                     let value = self.pipe(pipe, dot)?;
                     if pipe.sets.is_empty() {
-                        let text =
-                            if value.is_null() { "<no value>".to_owned() } else { verbs::plain(&value) };
+                        let text = match pipe.commands.as_slice() {
+                            [command] => self.typed(command, &value),
+                            _ => None,
+                        };
+                        let text = match text {
+                            Some(text) => text,
+                            None if value.is_null() => "<no value>".to_owned(),
+                            None => verbs::plain(&value),
+                        };
                         self.pay(text.len())?;
                         self.out.push_str(&text);
                     }
@@ -111,6 +118,14 @@ impl<'a> Run<'a> {
             }
         }
         Ok(Flow::On)
+    }
+
+    /// Returns how a field is printed whose type says so.
+    fn typed(&self, operands: &[Operand], value: &Value) -> Option<String> {
+        match operands {
+            [Operand::Fields(_, names)] => self.words.printed(names.last()?, value),
+            _ => None,
+        }
     }
 
     fn branch(&mut self, branch: &'a Branch, dot: &Cow<'a, Value>, moves_dot: bool) -> Result<Flow> {
@@ -233,6 +248,13 @@ impl<'a> Run<'a> {
             }
             Operand::Function(name) => {
                 let mut args = rest.iter().map(|o| self.operand(o, dot)).collect::<Result<Vec<_>>>()?;
+                for (at, operand) in rest.iter().enumerate() {
+                    if let Some(text) = self.typed(std::slice::from_ref(operand), &args[at])
+                        && builtin::prints_as_text(name, &args, at)
+                    {
+                        args[at] = Cow::Owned(Value::from(text));
+                    }
+                }
                 args.extend(piped);
                 for value in &args {
                     self.pay(weight(value))?;

@@ -55,6 +55,53 @@ fn nested(out: &mut String, value: &Value, each: &mut dyn FnMut(&mut String, &Va
     }
 }
 
+/// Returns a duration as Go prints one: `1h30m0s`, `1.5s`, `10ms`. `nanos`: *Unit:* nanoseconds.
+/// Source: Go's `time.Duration.String`.
+#[must_use]
+pub fn duration(nanos: i64) -> String {
+    let sign = if nanos < 0 { "-" } else { "" };
+    let nanos = nanos.unsigned_abs();
+    // With as many digits behind the point as say something.
+    let decimal = |unit: u64| {
+        let text = format!("{}.{:0width$}", nanos / unit, nanos % unit, width = unit.ilog10() as usize);
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
+    match nanos {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{sign}{nanos}ns"),
+        1_000..1_000_000 => format!("{sign}{}\u{b5}s", decimal(1_000)),
+        1_000_000..1_000_000_000 => format!("{sign}{}ms", decimal(1_000_000)),
+        _ => {
+            let (minutes, rest) = (nanos / 60_000_000_000, nanos % 60_000_000_000);
+            let seconds = format!("{}.{:09}", rest / 1_000_000_000, rest % 1_000_000_000);
+            let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => format!("{sign}{seconds}s"),
+                (0, minutes) => format!("{sign}{minutes}m{seconds}s"),
+                (hours, minutes) => format!("{sign}{hours}h{minutes}m{seconds}s"),
+            }
+        }
+    }
+}
+
+/// Returns a time, given as JSON has it, as Go prints one: `2026-12-01 10:00:00.5 +0000 UTC`; `None`: it is no time.
+/// Source: Go's `time.Time.String`; RFC 3339.
+#[must_use]
+pub fn time(text: &str) -> Option<String> {
+    let (day, clock) = text.split_once('T')?;
+    let at = clock.find(['Z', '+', '-'])?;
+    let (clock, zone) = clock.split_at(at);
+    let clock = match clock.split_once('.') {
+        Some((whole, part)) => format!("{whole}.{}", part.trim_end_matches('0')),
+        None => clock.to_owned(),
+    };
+    let zone = match zone {
+        "Z" => "+0000 UTC".to_owned(),
+        zone => format!("{0} {0}", zone.replace(':', "")),
+    };
+    Some(format!("{day} {} {zone}", clock.trim_end_matches('.')))
+}
+
 /// Returns Go's name of a value's type, as errors show it.
 pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
@@ -110,6 +157,26 @@ struct Flags {
     zero: bool,
     width: Option<usize>,
     precision: Option<usize>,
+}
+
+/// Returns the verb that prints argument number `at`, `*` where it is a width; `None`: there is none.
+pub(crate) fn asked(format: &str, at: usize) -> Option<char> {
+    let mut verbs = Vec::new();
+    let mut chars = format.chars();
+    while chars.find(|c| *c == '%').is_some() {
+        for c in chars.by_ref() {
+            match c {
+                '*' => verbs.push(c),
+                '-' | '+' | '#' | ' ' | '.' | '0'..='9' => continue,
+                '%' => break,
+                verb => {
+                    verbs.push(verb);
+                    break;
+                }
+            }
+        }
+    }
+    verbs.get(at).copied()
 }
 
 /// Prints as Go's `Sprintf`; mistakes are shown in the text, as Go does.

@@ -18,6 +18,11 @@ impl Words for Plain {
         }
     }
 
+    fn printed(&self, name: &str, value: &Value) -> Option<String> {
+        let nanos = value.as_i64().filter(|_| name == "Delay")?;
+        Some(template::duration(nanos))
+    }
+
     fn method(&self, _on: &Value, name: &str, args: &[&Value]) -> Option<Result<Value, String>> {
         (name == "Twice").then(|| Ok(format!("{0}{0}", template::plain(args[0])).into()))
     }
@@ -164,4 +169,52 @@ fn no_template_costs_more_than_its_bound() {
         assert!(error.contains("nests deeper"), "{error}");
     }
     assert_eq!(fill("{{printf \"%9999999d\" 1}}", &dot(), &Plain), Ok("%!(BADWIDTH)1".to_owned()));
+}
+
+/// The texts are those of Go's `time.Duration.String` and `time.Time.String`.
+#[test]
+fn durations_and_times_are_printed_as_go_does() {
+    for (nanos, text) in [
+        (0, "0s"),
+        (1, "1ns"),
+        (1_100, "1.1\u{b5}s"),
+        (2_200_000, "2.2ms"),
+        (50_000_000, "50ms"),
+        (3_300_000_000, "3.3s"),
+        (10_000_000_000, "10s"),
+        (90_000_000_000, "1m30s"),
+        (245_001_000_000, "4m5.001s"),
+        (18_367_001_000_000, "5h6m7.001s"),
+        (7_776_000_000_000_000, "2160h0m0s"),
+        (-1_500_000_000, "-1.5s"),
+        (i64::MIN, "-2562047h47m16.854775808s"),
+    ] {
+        assert_eq!(template::duration(nanos), text);
+    }
+    for (json, text) in [
+        ("2026-12-01T10:00:00.120000000Z", "2026-12-01 10:00:00.12 +0000 UTC"),
+        ("2026-12-01T10:00:00Z", "2026-12-01 10:00:00 +0000 UTC"),
+        ("2026-12-01T10:00:00.5+02:00", "2026-12-01 10:00:00.5 +0200 +0200"),
+        ("0001-01-01T00:00:00Z", "0001-01-01 00:00:00 +0000 UTC"),
+    ] {
+        assert_eq!(template::time(json).as_deref(), Some(text));
+    }
+    assert_eq!(template::time("yesterday"), None);
+}
+
+#[test]
+fn a_field_is_printed_as_its_type_says_and_counted_as_what_it_is() {
+    let dot = json!({"Update": {"Delay": 10_000_000_000_i64, "Parallelism": 2}});
+    for (text, wanted) in [
+        ("{{.Update.Delay}} {{.Update.Parallelism}}", "10s 2"),
+        ("{{with .Update}}{{.Delay}}{{end}}", "10s"),
+        ("{{print .Update.Delay}} {{printf \"%v\" .Update.Delay}}", "10s 10s"),
+        (
+            "{{printf \"%d\" .Update.Delay}} {{printf \"%s is %03d\" .Update.Delay 7}}",
+            "10000000000 10s is 007",
+        ),
+        ("{{if gt .Update.Delay 9000000000}}long{{end}}", "long"),
+    ] {
+        assert_eq!(fill(text, &dot, &Plain).unwrap(), wanted, "{text}");
+    }
 }

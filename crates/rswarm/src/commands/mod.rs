@@ -49,13 +49,14 @@ use serde_json::Value;
 /// Of the first name that is not found.
 pub(crate) async fn inspect(client: &Client, base: &str, args: &InspectArgs) -> Result<()> {
     let mut all = Vec::new();
+    let kind = base.split_once('?').map_or(base, |(kind, _)| kind);
     for name in &args.names {
         // Containers are those of tasks, too.
         let known = match base {
             "containers" => target::one(client, name).await?,
             _ => name.clone(),
         };
-        all.push(object(client, base, &known).await?);
+        all.push((kind, object(client, base, &known).await?));
     }
     show(&all, args.format.as_deref())
 }
@@ -80,10 +81,16 @@ fn sized(base: &'static str, wanted: bool) -> &'static str {
     if wanted && base == "containers" { "containers?size=1" } else { base }
 }
 
-fn show(all: &[Value], format: Option<&str>) -> Result<()> {
+/// Prints objects, each with its kind, as JSON or through a template.
+fn show(all: &[(&str, Value)], format: Option<&str>) -> Result<()> {
     match format {
-        None => output::line(&serde_json::to_string_pretty(all)?),
-        Some(format) => all.iter().try_for_each(|value| output::line(&list::render(format, value)?)),
+        None => {
+            let all: Vec<&Value> = all.iter().map(|(_, value)| value).collect();
+            output::line(&serde_json::to_string_pretty(&all)?)
+        }
+        Some(format) => all.iter().try_for_each(|(kind, value)| {
+            output::line(&list::Format::parse(format)?.render_object(kind, value)?)
+        }),
     }
 }
 

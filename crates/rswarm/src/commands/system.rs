@@ -159,7 +159,7 @@ pub(crate) async fn inspect(client: &Client, any: &InspectAnyArgs) -> Result<()>
         for kind in kinds.iter().copied() {
             match super::object(client, super::sized(kind, any.size), name).await {
                 Ok(value) => {
-                    all.push(value);
+                    all.push((kind, value));
                     continue 'names;
                 }
                 Err(error) if error.downcast_ref().is_some_and(is_absence) => {}
@@ -176,7 +176,7 @@ pub(crate) async fn inspect(client: &Client, any: &InspectAnyArgs) -> Result<()>
         match target::find(client, name).await {
             Ok(Some(named)) => {
                 let task = named.newest(client).await?;
-                all.push(super::object(client, "tasks", &task.id).await?);
+                all.push(("tasks", super::object(client, "tasks", &task.id).await?));
             }
             Ok(None) => missing.push(missed()),
             Err(error) if is_absence(&error) => missing.push(missed()),
