@@ -250,6 +250,52 @@ fn a_manager_whose_disk_is_full_says_so_and_comes_back_by_itself() {
 }
 
 #[test]
+fn a_host_that_cannot_run_containers_says_so_and_gets_no_tasks_until_it_can() {
+    let mut lab = crate::swarm(2, 1);
+    load_hello(&lab, 1);
+    let message = |lab: &Lab| {
+        let format = "{{.Status.State}} {{.Status.Message}}";
+        lab.rswarm(1, &["node", "inspect", "--format", format, "host2"]).ok()
+    };
+    on_host(&mut lab, 2, &["/bin/mount", "-t", "tmpfs", "tmpfs", "/sys/fs/cgroup"]);
+    // Hosts look at themselves every 20 s.
+    wait_for("host 2 to say what is wrong", Duration::from_secs(40), || {
+        let said = message(&lab);
+        if said.contains("ready no containers can run here: control groups") { Ok(()) } else { Err(said) }
+    });
+    let info = lab.rswarm(2, &["info"]).ok();
+    assert!(info.contains("no containers can run here: control groups at /sys/fs/cgroup"), "{info}");
+    let create = ["service", "create", "--name", "web", "--replicas", "2", "rswarm/hello", "web"];
+    lab.rswarm(1, &create).ok();
+    wait_for_replicas(&lab, 1, "web", "2/2");
+    let nodes =
+        |lab: &Lab, service: &str| lab.rswarm(1, &["service", "ps", "--format", "{{.Node}}", service]).ok();
+    assert!(!nodes(&lab, "web").contains("host2"), "{}", nodes(&lab, "web"));
+    let there = [
+        "service",
+        "create",
+        "-d",
+        "--name",
+        "there",
+        "--constraint",
+        "node.hostname==host2",
+        "rswarm/hello",
+        "web",
+    ];
+    lab.rswarm(1, &there).ok();
+    wait_for("its task to say why it waits", SOON, || {
+        let said = lab.rswarm(1, &["service", "ps", "--no-trunc", "there"]).ok();
+        if said.contains("no containers can run on 1 node") { Ok(()) } else { Err(said) }
+    });
+    on_host(&mut lab, 2, &["/bin/umount", "/sys/fs/cgroup"]);
+    wait_for("the task to run", Duration::from_secs(40), || {
+        let said = lab.rswarm(1, &["service", "ls", "--filter", "name=there"]).ok();
+        if said.contains("1/1") { Ok(()) } else { Err(said) }
+    });
+    assert_eq!(message(&lab).trim(), "ready");
+}
+
+#[test]
 fn a_manager_whose_log_is_damaged_keeps_its_tasks_and_goes_on_once_it_is_mended() {
     let mut lab = lab(3);
     load_hello(&lab, 1);

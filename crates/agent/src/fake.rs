@@ -77,6 +77,7 @@ impl FakeHost {
             data_addr: addr.ip(),
             feature_level: model::FEATURE_LEVEL,
             networks: vec![],
+            unfit: vec![],
         };
         Self {
             description,

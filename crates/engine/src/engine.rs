@@ -114,6 +114,19 @@ impl Engine {
         self.inner.userns_remap.as_ref()
     }
 
+    /// Looks why no container can run on this host, in words that say what to do; empty: nothing is in the way.
+    /// (Without nftables the engine does not open at all.)
+    pub fn unfit(&self) -> Vec<String> {
+        let mut unfit = Vec::new();
+        if let Err(error) = sys::overlay::is_there() {
+            unfit.push(format!("the kernel mounts no overlayfs: {error}; modprobe overlay, as root"));
+        }
+        // Limits of a daemon without root are best effort.
+        let groups = if self.inner.userns_squash { Ok(()) } else { runtime::cgroup::usable() };
+        unfit.extend(groups.err());
+        unfit
+    }
+
     /// Returns the log driver of containers that name none.
     pub fn log_driver(&self) -> String {
         match self.inner.defaults().log.driver.as_str() {

@@ -20,7 +20,7 @@ use crate::{
 };
 use model::{
     Batch, Change, Duration, NETWORKS_MAX, NODE_NETWORKS_LEVEL, Node, NodeDescription, NodeId, NodeState,
-    Object, Tables, Task, TaskId, TaskStatus, Timestamp,
+    Object, Tables, Task, TaskId, TaskStatus, Timestamp, UNFIT_LEVEL, UNFIT_MAX,
 };
 use plan::{Acks, Plan};
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -314,6 +314,7 @@ impl<'a> Record<'a> {
             }
             let mut description = description.clone();
             description.networks.truncate(if level < NODE_NETWORKS_LEVEL { 0 } else { NETWORKS_MAX });
+            description.unfit.truncate(if level < UNFIT_LEVEL { 0 } else { UNFIT_MAX });
             if let Some(node) = self.node(*id)
                 && node.description.as_ref() != Some(&description)
             {
@@ -468,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_reaches_is_kept_to_a_limit_and_from_managers_that_would_lose_it() {
+    fn what_a_node_reaches_and_lacks_is_kept_to_a_limit_and_from_managers_that_would_lose_it() {
         let kept = |level: u32| {
             let cluster = state().cluster().tables().cluster.clone().unwrap();
             let mut cluster = model::Cluster::clone(&cluster);
@@ -476,13 +477,15 @@ mod tests {
             let tables = state().node(1).put(Object::Cluster(Arc::new(cluster))).tables();
             let mut observed = tables.nodes.get(&NodeId(1)).unwrap().description.clone().unwrap();
             observed.hostname = "other".into();
+            observed.unfit = vec!["no overlayfs".into(); UNFIT_MAX + 1];
             observed.networks = vec!["10.1.0.0/16".parse().unwrap(); NETWORKS_MAX + 1];
             let mut record = Record::new(&tables, Timestamp(9));
             record.observe(&Observation { nodes: vec![(NodeId(1), observed)], ..Observation::default() });
-            record.node(NodeId(1)).unwrap().description.as_ref().unwrap().networks.len()
+            let description = record.node(NodeId(1)).unwrap().description.as_ref().unwrap();
+            (description.networks.len(), description.unfit.len())
         };
-        assert_eq!(kept(NODE_NETWORKS_LEVEL), NETWORKS_MAX);
-        assert_eq!(kept(NODE_NETWORKS_LEVEL - 1), 0);
+        assert_eq!(kept(NODE_NETWORKS_LEVEL.max(UNFIT_LEVEL)), (NETWORKS_MAX, UNFIT_MAX));
+        assert_eq!(kept(NODE_NETWORKS_LEVEL.min(UNFIT_LEVEL) - 1), (0, 0));
     }
 
     #[test]

@@ -91,7 +91,16 @@ pub struct NodeDescription {
     /// What links and routes of this host lead to that are not rswarm's: networks that get their addresses from the
     /// swarm keep away from them. At most [`NETWORKS_MAX`].
     pub networks: Vec<IpNet>,
+    /// Why no container can run on this host, in words for people; empty: they can. Such a node gets no tasks. At most
+    /// [`UNFIT_MAX`].
+    pub unfit: Vec<String>,
 }
+
+/// *Limit* of [`NodeDescription::unfit`].
+pub const UNFIT_MAX: usize = 8;
+
+/// The first feature level at which the state has [`NodeDescription::unfit`].
+pub const UNFIT_LEVEL: u32 = 3;
 
 /// *Limit* of [`NodeDescription::networks`].
 pub const NETWORKS_MAX: usize = 256;

@@ -98,7 +98,7 @@ pub const GIT_LEVEL: u32 = 3;
 /// 1: the first. 2: [`crate::INTEGRITY_LEVEL`] and [`AWAY_LEVEL`]; nodes say which networks they hold, and when one is
 /// gone; objects know at which index they were made. 3: [`CONFINEMENT_LEVEL`], [`INCARNATION_LEVEL`],
 /// [`DEAD_MANAGERS_LEVEL`], [`GIT_LEVEL`], [`RAFT_AND_CA_SETTINGS_LEVEL`], [`REMOVED_INDEX_LEVEL`], [`TEMPLATES_LEVEL`],
-/// [`crate::POOLS_LEVEL`], [`crate::SAID_LEVEL`], [`crate::NODE_NETWORKS_LEVEL`], [`crate::NODE_NETWORK_LEVEL`],
+/// [`crate::POOLS_LEVEL`], [`crate::SAID_LEVEL`], [`crate::NODE_NETWORKS_LEVEL`], [`crate::UNFIT_LEVEL`], [`crate::NODE_NETWORK_LEVEL`],
 /// [`crate::INGRESS_LEVEL`], [`crate::ATTACHMENT_OPTIONS_LEVEL`] and [`crate::resource::TOGETHER_LEVEL`].
 pub const FEATURE_LEVEL: u32 = 3;
 

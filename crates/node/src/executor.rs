@@ -298,6 +298,7 @@ impl agent::Executor for HostExecutor {
             data_addr: self.data_addr,
             feature_level: model::FEATURE_LEVEL,
             networks: self.foreign_networks().await,
+            unfit: self.engine.unfit(),
             tls: self.credentials.as_ref().map(node_tls).unwrap_or_default(),
         }
     }

@@ -234,6 +234,9 @@ pub async fn run(options: Options) -> Result<()> {
         doors.spawn(async move { door.serve(listener).await });
     }
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
+    for why in engine.unfit() {
+        tracing::error!(why, "no containers can run on this host");
+    }
     notify::ready(format_args!("answers at {}", socket.display()));
 
     let result = loop {

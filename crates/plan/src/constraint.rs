@@ -125,6 +125,7 @@ mod tests {
                 data_addr: address,
                 feature_level: model::FEATURE_LEVEL,
                 networks: vec![],
+                unfit: vec![],
             }),
             status: NodeStatus {
                 state: NodeState::Ready,

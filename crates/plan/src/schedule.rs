@@ -249,6 +249,7 @@ impl Host {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Obstacle {
     NotReady,
+    Unfit,
     Resources,
     Constraints,
     Platform,
@@ -263,6 +264,7 @@ impl Obstacle {
         let on = if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") };
         match self {
             Self::NotReady => format!("{on} not available for new tasks"),
+            Self::Unfit => format!("no containers can run on {on}"),
             Self::Resources => format!("insufficient resources on {on}"),
             Self::Constraints => format!("scheduling constraints not satisfied on {on}"),
             Self::Platform => format!("unsupported platform on {on}"),
@@ -279,8 +281,9 @@ impl Obstacle {
 }
 
 /// In the order they are asked.
-const OBSTACLES: [Obstacle; 7] = [
+const OBSTACLES: [Obstacle; 8] = [
     Obstacle::NotReady,
+    Obstacle::Unfit,
     Obstacle::Resources,
     Obstacle::Constraints,
     Obstacle::Platform,
@@ -312,6 +315,7 @@ impl Obstacle {
         let placement = &task.spec.placement;
         match self {
             Self::NotReady => !host.node.accepts_tasks(),
+            Self::Unfit => !unfit(host).is_empty(),
             Self::Resources => short_of(host, task) != (None, None) || choose_generic(host, task).is_none(),
             Self::Constraints => !constraint::allows(placement, &host.node),
             Self::Platform => !constraint::runs_platform(placement, &host.node),
@@ -332,6 +336,7 @@ impl Obstacle {
         let placement = &task.spec.placement;
         match self {
             Self::NotReady => "not available for new tasks".to_owned(),
+            Self::Unfit => format!("no containers can run here: {}", unfit(host).join("; ")),
             Self::Resources => shortages(host, task),
             Self::Constraints => {
                 let unmet = placement.constraints.iter().filter(|one| {
@@ -361,6 +366,11 @@ impl Obstacle {
             Self::NoAddress => "no task address left".to_owned(),
         }
     }
+}
+
+/// Returns why no container can run here.
+fn unfit(host: &Host) -> &[String] {
+    host.node.description.as_ref().map_or(&[], |description| &description.unfit)
 }
 
 /// Returns how much is free here of the processors and the memory that a task reserves, of each that is not enough.

@@ -10969,6 +10969,9 @@ pub mod rswarm {
                 pub feature_level: u32,
                 #[prost(string, repeated, tag = "22")]
                 pub networks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+                /// why no container can run there
+                #[prost(string, repeated, tag = "23")]
+                pub unfit: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
             }
             #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
             pub struct NodeStatus {
@@ -12161,7 +12164,7 @@ macro_rules! fields {
     };
     ([$model:ty] NodeDescription) => {
         crate::convert::message! {
-            [$model] NodeDescription { hostname, platform, resources, engine_version, engine_labels, addr, data_addr, generic, tls, feature_level, networks }
+            [$model] NodeDescription { hostname, platform, resources, engine_version, engine_labels, addr, data_addr, generic, tls, feature_level, networks, unfit }
         }
     };
     ([$model:ty] NodeStatus) => {

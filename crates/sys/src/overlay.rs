@@ -240,6 +240,15 @@ fn aside(layers: Layers<'_>) -> io::Result<OwnedFd> {
     made.map_err(|_| io::Error::other("the thread that mounts has panicked"))?
 }
 
+/// Looks whether this kernel has overlayfs, and lets us mount it. (A module is loaded by that.)
+///
+/// # Errors
+/// As fsopen(2): `NODEV` without overlayfs, `PERM` without the right to mount.
+pub fn is_there() -> io::Result<()> {
+    rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    Ok(())
+}
+
 /// Returns true if this kernel takes layers one by one. *Source:* Linux `fs/overlayfs/params.c`: since 6.7; what came
 /// before 6.5 keeps any key until the mount is made, so that one which cannot be is tried first.
 ///

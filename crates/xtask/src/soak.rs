@@ -11,8 +11,8 @@ use std::{
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Rounds; those from 200 on must take no more memory.
-    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(220..))]
+    /// Rounds; the last hundred must take no more memory than the hundred behind the 200th.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(400..))]
     rounds: u32,
     /// Where the drawing goes.
     #[arg(long, default_value = "target/soak.svg")]

@@ -83,7 +83,12 @@ pub fn node_json(from: &Node, leader: Option<NodeId>, cluster: &Cluster) -> type
         }),
         status: types::NodeStatus {
             state: node_state_shown(from.status.state).into(),
-            message: from.status.message.clone(),
+            message: match description.map(|d| d.unfit.join("; ")).unwrap_or_default() {
+                why if from.status.message.is_empty() && !why.is_empty() => {
+                    format!("no containers can run here: {why}")
+                }
+                _ => from.status.message.clone(),
+            },
             addr: from
                 .status
                 .addr

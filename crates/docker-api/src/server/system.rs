@@ -190,6 +190,8 @@ async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiErro
             .push("WARNING: AppArmor confines no container: its profile docker-default is not loaded".into());
     }
     if let Ok(engine) = state.engine() {
+        to.warnings
+            .extend(engine.unfit().iter().map(|why| format!("WARNING: no containers can run here: {why}")));
         let proxies = engine.images().proxies();
         to.http_proxy = proxies.http_shown();
         to.https_proxy = proxies.https_shown();

@@ -578,6 +578,7 @@ fn node(n: u128) -> Node {
             data_addr: ip,
             feature_level: model::FEATURE_LEVEL,
             networks: vec![],
+            unfit: vec![],
         }),
         status: NodeStatus { state: NodeState::Ready, addr: Some(ip), ..NodeStatus::default() },
         manager: (n == 1).then(|| model::ManagerStatus {

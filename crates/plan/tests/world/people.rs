@@ -54,6 +54,10 @@ impl World {
                 "memory" => description.resources.memory_bytes = number(value),
                 "has" => description.generic = resource::generic_resources(list(value)).unwrap(),
                 "reaches" => description.networks = list(value).map(|net| net.parse().unwrap()).collect(),
+                "unfit" => {
+                    description.unfit =
+                        list(value).filter(|why| !why.is_empty()).map(|why| why.replace('_', " ")).collect()
+                }
                 "arch" => value.clone_into(&mut description.platform.architecture),
                 "role" => {
                     node.certified_role = if value == "manager" { Role::Manager } else { Role::Worker };
@@ -89,6 +93,7 @@ impl World {
                 data_addr: address,
                 feature_level: model::FEATURE_LEVEL,
                 networks: vec![],
+                unfit: vec![],
             }),
             status: NodeStatus {
                 state: NodeState::Ready,

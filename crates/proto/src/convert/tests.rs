@@ -306,6 +306,7 @@ fn node(state: NodeState, availability: Availability) -> Node {
             data_addr: "192.0.2.1".parse().unwrap(),
             feature_level: 7,
             networks: vec!["10.1.0.0/16".parse().unwrap(), "fd00::/64".parse().unwrap()],
+            unfit: vec!["no overlayfs".into()],
         }),
         status: NodeStatus {
             state,

@@ -70,6 +70,21 @@ impl Hierarchies {
         Self { mounts: if v1.is_empty() { v2 } else { v1 } }
     }
 
+    fn usable(&self) -> Result<(), String> {
+        if self.mounts.is_empty() {
+            return Err("no control groups are mounted: mount -t cgroup2 none /sys/fs/cgroup".into());
+        }
+        for mount in &self.mounts {
+            let place = &mount.value;
+            rustix::fs::access(place.as_str(), rustix::fs::Access::WRITE_OK).map_err(|errno| {
+                format!(
+                    "control groups at {place} cannot be made: {errno}; they must be mounted to be written"
+                )
+            })?;
+        }
+        Ok(())
+    }
+
     fn v2(&self) -> bool {
         self.mounts.first().is_some_and(|mount| mount.key.is_empty())
     }
@@ -79,6 +94,15 @@ impl Hierarchies {
         let mount = self.mounts.iter().find(|mount| mount.key.split(',').any(|key| key == controller))?;
         Some(Path::new(&mount.value))
     }
+}
+
+/// Looks whether groups can be made on this host.
+///
+/// # Errors
+/// In words: no hierarchy is mounted, or one cannot be written to.
+pub fn usable() -> Result<(), String> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    Hierarchies::parse(&text).usable()
 }
 
 /// Returns true if groups of this host can be given CPU time for real-time tasks: version 1, and a kernel made with
@@ -218,5 +242,17 @@ mod tests {
         let pure = Hierarchies::parse(v2);
         assert_eq!((pure.mounts[0].value.as_str(), pure.v2()), ("/sys/fs/cgroup/unified", true));
         assert!(Hierarchies::parse("").mounts.is_empty());
+    }
+
+    #[test]
+    fn a_host_without_control_groups_that_can_be_made_says_which() {
+        let at = |place: &str| {
+            let line = format!("33 25 0:29 / {place} rw - cgroup2 cgroup2 rw\n");
+            Hierarchies::parse(&line).usable()
+        };
+        assert!(Hierarchies::parse("").usable().unwrap_err().contains("no control groups are mounted"));
+        assert_eq!(at("/tmp"), Ok(()));
+        // Hidden by what was mounted above it.
+        assert!(at("/nowhere/cgroup").unwrap_err().contains("/nowhere/cgroup cannot be made: No such file"));
     }
 }
