@@ -85,6 +85,7 @@ impl State {
                 data_addr: addr,
                 feature_level: model::FEATURE_LEVEL,
                 networks: vec![],
+                unfit: vec![],
             }),
             status: NodeStatus { state: NodeState::Ready, ..NodeStatus::default() },
             manager: None,
