@@ -496,10 +496,10 @@ impl Membership for CaService {
         level::may_join(&view, request.feature_level)?;
         if let Some(old) = node.manager.filter(|m| m.raft_id != request.raft_id) {
             // It lost its state and begins anew: the old member will never answer again.
-            self.0.store.remove_member(old.raft_id).await.map_err(|e| membership_error(&e))?;
+            self.0.remove_member(old.raft_id).await.map_err(|e| membership_error(&e))?;
         }
         let joining = Joining::begin(&self.0, request.raft_id);
-        self.0.store.add_member(request.raft_id, id, addr).await.map_err(|e| membership_error(&e))?;
+        self.0.add_member(request.raft_id, id, addr).await.map_err(|e| membership_error(&e))?;
         self.record_member(id, ManagerStatus { raft_id: request.raft_id, addr, seen: None }).await?;
         drop(joining);
         info!(node.id = %id, raft.id = request.raft_id, "manager joined");

@@ -212,6 +212,8 @@ async fn propose_all(shared: &Shared, batches: Vec<Batch>) -> Result<(), Propose
 
 /// Proposes a batch; one that is too large goes in halves.
 async fn propose(shared: &Shared, batch: Batch) -> Result<(), ProposeError> {
+    #[cfg(test)]
+    let batch = crate::planted::in_batch(&shared.store.view(), batch);
     let mut rest = vec![batch];
     while let Some(batch) = rest.pop() {
         if batch.changes.is_empty() {

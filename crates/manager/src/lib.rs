@@ -44,6 +44,8 @@ mod ingress;
 mod leader;
 mod level;
 mod notes;
+#[cfg(test)]
+mod planted;
 mod presence;
 mod published;
 mod publisher;

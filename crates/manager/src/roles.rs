@@ -136,7 +136,7 @@ async fn reconcile(shared: &Shared, doubts: &mut BTreeMap<Step, Instant>) -> Res
 
 async fn demote(shared: &Shared, id: NodeId, raft_id: u64) -> Result<(), Status> {
     // When it is this manager, leadership goes first, this loop with it, and the next leader goes on.
-    shared.store.remove_member(raft_id).await.map_err(|e| membership_error(&e))?;
+    shared.remove_member(raft_id).await.map_err(|e| membership_error(&e))?;
     forget(shared, id, raft_id).await?;
     info!(node.id = %id, raft.id = raft_id, "manager demoted");
     Ok(())
@@ -161,7 +161,7 @@ async fn adopt(shared: &Shared, id: NodeId, raft_id: u64) -> Result<(), Status> 
 }
 
 async fn expel(shared: &Shared, raft_id: u64) -> Result<(), Status> {
-    shared.store.remove_member(raft_id).await.map_err(|e| membership_error(&e))?;
+    shared.remove_member(raft_id).await.map_err(|e| membership_error(&e))?;
     info!(raft.id = raft_id, "Raft member of no node removed");
     Ok(())
 }

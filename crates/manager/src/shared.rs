@@ -1,5 +1,7 @@
 //! What the parts of a manager share.
 
+#[cfg(test)]
+use crate::planted;
 use crate::{
     Answers, Clock, Connect, Options,
     authorize::{Caller, Evidence, Method, authorize},
@@ -26,7 +28,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
-use store::ProposeError;
+use store::{MembershipError, ProposeError};
 use tokio::{
     sync::{Notify, Semaphore, watch},
     time::Instant,
@@ -317,8 +319,7 @@ impl Shared {
         if let Ok((made, changes)) = decided
             && !changes.is_empty()
         {
-            let batch = Batch { at: self.stamp(), changes };
-            match self.store.propose_whole_in(term, batch).await {
+            match self.store.propose_whole_in(term, self.batch(changes)).await {
                 Ok((index, _)) => return Ok((index, made)),
                 // Nothing was done: by this state, or because somebody else led meanwhile.
                 Err(ProposeError::Conflict(_) | ProposeError::NotLeader { .. }) => {}
@@ -329,12 +330,51 @@ impl Shared {
         self.decide(unchanged, decide).await
     }
 
+    /// Takes a member out of Raft.
+    ///
+    /// # Errors
+    /// As [`store::Handle::remove_member`].
+    pub(crate) async fn remove_member(&self, raft_id: u64) -> Result<(), MembershipError> {
+        #[cfg(test)]
+        if planted::stays_in_raft(&self.store.view(), self.store.member_node(raft_id)) {
+            return Ok(());
+        }
+        self.store.remove_member(raft_id).await
+    }
+
+    /// Takes a member into Raft.
+    ///
+    /// # Errors
+    /// As [`store::Handle::add_member`].
+    pub(crate) async fn add_member(
+        &self,
+        raft_id: u64,
+        node: NodeId,
+        addr: SocketAddr,
+    ) -> Result<(), MembershipError> {
+        #[cfg(test)]
+        if planted::nobody_joins() {
+            return Ok(());
+        }
+        self.store.add_member(raft_id, node, addr).await
+    }
+
+    fn batch(&self, changes: Vec<Change>) -> Batch {
+        let batch = Batch { at: self.stamp(), changes };
+        #[cfg(test)]
+        let batch = planted::in_batch(&self.store.view(), batch);
+        batch
+    }
+
     /// Proposes changes and returns the index at which they are in the state.
     ///
     /// # Errors
     /// As people are told them.
     pub(crate) async fn change(&self, changes: Vec<Change>) -> Result<u64, Status> {
-        let batch = Batch { at: self.stamp(), changes };
-        self.store.propose_whole(batch).await.map(|(index, _)| index).map_err(|e| propose_error(&e))
+        self.store
+            .propose_whole(self.batch(changes))
+            .await
+            .map(|(index, _)| index)
+            .map_err(|e| propose_error(&e))
     }
 }

@@ -263,7 +263,7 @@ impl WorkService {
     async fn take_out_of_raft(&self, raft_id: u64) -> Result<(), store::MembershipError> {
         let give_up = Instant::now() + QUORUM_LIMIT;
         loop {
-            match self.0.store.remove_member(raft_id).await {
+            match self.0.remove_member(raft_id).await {
                 Err(store::MembershipError::Quorum(_) | store::MembershipError::NoSuccessor)
                     if Instant::now() < give_up =>
                 {

@@ -1,7 +1,7 @@
 //! Whether what the managers agree on may be so at any moment, and whether all is as it was asked to be in the end.
 
 use super::{
-    Host, Storm,
+    Host, ROLES, Storm,
     people::{People, give_up_node, roll_back, set_availability, set_image},
 };
 use crate::presence::subjects_of;
@@ -15,6 +15,7 @@ use std::{
     sync::Arc,
 };
 use testkit::history::linearize;
+use tokio::time::Instant;
 
 /// What a person has time to wait for in the end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,13 +28,15 @@ pub(super) struct Before {
     view: Option<Arc<Tables>>,
     /// Tasks of nodes that were given up since: another may run in their place.
     given_up: BTreeSet<TaskId>,
+    /// Members of Raft that are to be none, since when, by the leader that sees them.
+    unfit: BTreeMap<(u64, u64), Instant>,
 }
 
 fn is_live(task: &Task) -> bool {
     !task.status.state.is_some_and(TaskState::is_terminal)
 }
 
-fn is_job(mode: Mode) -> bool {
+pub(super) fn is_job(mode: Mode) -> bool {
     matches!(mode, Mode::ReplicatedJob { .. } | Mode::GlobalJob)
 }
 
@@ -66,6 +69,8 @@ impl Storm {
                 self.before.given_up.extend(host.containers.state().containers.keys());
             }
         }
+        self.leavers_run_nothing()?;
+        self.no_strangers()?;
         if view.index == before.index {
             return self.one_copy(&view);
         }
@@ -77,7 +82,29 @@ impl Storm {
         one_owner(&view)?;
         stacks_are_whole(&view)?;
         jobs_end_once(&view)?;
+        tasks_are_of_their_spec(&view)?;
+        updates_end_when_done(&view)?;
+        self.asks.judge(&before, &view)?;
         self.one_copy(&view)
+    }
+
+    /// Whoever has left has ended what it ran for the swarm.
+    fn leavers_run_nothing(&self) -> Result<(), String> {
+        for host in self.hosts.iter().filter(|host| host.errands.is_out()) {
+            let running = host.containers.running();
+            if !running.is_empty() {
+                return Err(format!("host {} has left, and runs {running:?}", host.number));
+            }
+        }
+        Ok(())
+    }
+
+    /// Stacks are as their owners were told, as soon as anybody knows what they were told.
+    pub(super) fn judge_stacks(&self, people: &People) -> Result<(), String> {
+        let Some(view) = self.newest() else { return Ok(()) };
+        let memory = people.lock();
+        let mut known = memory.stacks.iter().filter(|(_, known)| known.is_since(view.index));
+        known.try_for_each(|(name, known)| known.holds(name, &view, true))
     }
 
     /// No two containers of a slot run, but of those that were given up, and of services that ask for it.
@@ -107,7 +134,11 @@ impl Storm {
 
     /// Returns what roles are not yet as they were given: of nodes in the state, in Raft, and of what runs.
     pub(super) fn roles_missing(&self) -> Option<String> {
-        let Some(leader) = self.leader() else { return Some("nobody leads".to_owned()) };
+        let Some(leader) = self.leader() else {
+            let handles = self.hosts.iter().filter_map(Host::handle);
+            let unfit = handles.max_by_key(|h| h.view().index).map(|handle| self.unfit_members(&handle));
+            return Some(format!("nobody leads: {unfit:?}"));
+        };
         let handle = leader.handle()?;
         let (view, members) = (handle.view(), handle.members());
         for node in view.nodes.values() {
@@ -127,6 +158,51 @@ impl Storm {
         stranger.map(|member| format!("a stranger in Raft: {member:?}"))
     }
 
+    /// Returns the members of Raft that are to be none, as a manager sees them: their nodes have left or are gone, have
+    /// another number, or are certified as workers.
+    fn unfit_members(&self, handle: &store::Handle) -> BTreeMap<u64, String> {
+        let view = handle.view();
+        let is_fit = |member: &store::Member| {
+            let node = member.node.and_then(|id| view.nodes.get(&id));
+            let is_its = node.is_some_and(|node| {
+                node.status.state != NodeState::Disconnected
+                    && node.manager.is_none_or(|manager| manager.raft_id == member.raft_id)
+            });
+            let mut hosts = self.hosts.iter().filter(|host| Some(host.node()) == member.node);
+            is_its && hosts.all(|host| host.identity().role == Role::Manager)
+        };
+        let unfit = handle.members().into_iter().filter(|member| !is_fit(member));
+        unfit
+            .map(|member| {
+                let node = member.node.and_then(|id| view.nodes.get(&id));
+                let is = node.map(|node| (node.display_name(), node.spec.role, node.status.state));
+                (
+                    member.raft_id,
+                    format!("member {} in Raft, voter: {}, is of {is:?}", member.raft_id, member.voter),
+                )
+            })
+            .collect()
+    }
+
+    /// Under a leader that others follow, whoever is no manager any more is soon out of Raft.
+    fn no_strangers(&mut self) -> Result<(), String> {
+        let handle = self.leader().and_then(Host::handle).filter(store::Handle::is_current);
+        let Some(handle) = handle else {
+            self.before.unfit.clear();
+            return Ok(());
+        };
+        let (leader, unfit, now) = (handle.raft_id(), self.unfit_members(&handle), Instant::now());
+        let known = &mut self.before.unfit;
+        known.retain(|(by, member), _| *by == leader && unfit.contains_key(member));
+        for (member, what) in unfit {
+            let since = *known.entry((leader, member)).or_insert(now);
+            if since.elapsed() > ROLES {
+                return Err(format!("{what}, for {ROLES:?} of one leader"));
+            }
+        }
+        Ok(())
+    }
+
     /// Rolls back every service that is not a stack's, and may be.
     pub(super) async fn roll_back_all(&self) {
         let Some((view, mut control)) =
@@ -136,7 +212,7 @@ impl Storm {
         };
         for service in view.services.values().filter(|s| s.stack.is_none() && s.previous.is_some()) {
             // A port that it had may be another's by now.
-            let told = tokio::time::timeout(PATIENCE, roll_back(&mut control, service)).await;
+            let told = tokio::time::timeout(PATIENCE, roll_back(&mut control, &self.asks, service)).await;
             self.tell(format!("told: {} is rolled back: {}", service.spec.name, matches!(told, Ok(Ok(())))));
         }
     }
@@ -148,7 +224,7 @@ impl Storm {
         let host = &self.hosts[position];
         let node = view.nodes.get(&host.node()).map(|node| node.spec.availability);
         if node != Some(Availability::Drain) {
-            let set = set_availability(&mut control, host.node(), Availability::Drain);
+            let set = set_availability(&mut control, &self.asks, host.node(), Availability::Drain);
             drop(tokio::time::timeout(PATIENCE, set).await);
             return Some(format!("host {} is {node:?}", host.number));
         }
@@ -171,7 +247,7 @@ impl Storm {
     /// Returns what is not yet as it was asked for. Nodes are to be active, and services to be of what can run: they are
     /// asked to be if they are not.
     pub(super) async fn missing(&mut self) -> Option<String> {
-        let Some(leader) = self.leader() else { return Some("nobody leads".to_owned()) };
+        let Some(leader) = self.leader() else { return self.roles_missing() };
         let (view, mut control) = (leader.handle()?.view(), leader.door.control());
         for host in &self.hosts {
             let number = host.number;
@@ -179,7 +255,7 @@ impl Storm {
                 return Some(format!("host {number} is unknown"));
             };
             if node.spec.availability != Availability::Active {
-                let set = set_availability(&mut control, node.id, Availability::Active);
+                let set = set_availability(&mut control, &self.asks, node.id, Availability::Active);
                 // If that does not succeed it is asked again.
                 drop(tokio::time::timeout(PATIENCE, set).await);
                 return Some(format!("host {number} is {:?}", node.spec.availability));
@@ -190,11 +266,13 @@ impl Storm {
         }
         let broken = view.services.values().find(|s| s.spec.task.container.image == BROKEN);
         if let Some(service) = broken {
-            drop(tokio::time::timeout(PATIENCE, set_image(&mut control, service.id, "web")).await);
+            drop(
+                tokio::time::timeout(PATIENCE, set_image(&mut control, &self.asks, service.id, "web")).await,
+            );
             return Some(format!("{} cannot run", service.spec.name));
         }
         if let Some(node) = self.left_over(&view) {
-            drop(tokio::time::timeout(PATIENCE, give_up_node(&mut control, &node)).await);
+            drop(tokio::time::timeout(PATIENCE, give_up_node(&mut control, &self.asks, &node)).await);
             return Some(format!("{} is nobody's: {node:?}", node.display_name()));
         }
         let missing = self.missing_services(&view);
@@ -206,16 +284,23 @@ impl Storm {
         for service in view.services.values() {
             let name = &service.spec.name;
             if service.pending_delete {
-                return Some(format!("{name} is not removed"));
+                let of_service = view.tasks_of_service(service.id);
+                let tasks: Vec<_> = of_service.map(|t| (t.id, t.desired, t.status.state, t.node())).collect();
+                return Some(format!("{name} is not removed: {tasks:?}"));
             }
             let wanted = match service.spec.mode {
                 Mode::Replicated { replicas: wanted } | Mode::ReplicatedJob { total: wanted, .. } => wanted,
                 Mode::Global | Mode::GlobalJob => self.hosts.len() as u64,
             };
             let tasks: Vec<_> = view.tasks_of_service(service.id).collect();
+            let state = service.update.as_ref().map(|update| update.state);
+            // Until a person changes it, some tasks are of the spec before.
+            let stands = matches!(state, Some(UpdateState::Paused | UpdateState::RollbackPaused));
             let is_fine = |task: &&&Arc<Task>| match service.spec.mode {
                 Mode::Replicated { .. } | Mode::Global => {
-                    task.status.state == Some(TaskState::Running) && task.desired == Desired::Running
+                    task.status.state == Some(TaskState::Running)
+                        && task.desired == Desired::Running
+                        && (stands || task.spec.container == service.spec.task.container)
                 }
                 Mode::ReplicatedJob { .. } | Mode::GlobalJob => {
                     task.status.state == Some(TaskState::Complete)
@@ -240,12 +325,19 @@ impl Storm {
                     tasks.iter().map(|t| (t.id, t.slot, t.desired, t.status.state, &t.placement)).collect();
                 return Some(format!("{name}, {:?} of {wanted}, has {states:?}", service.spec.mode));
             }
-            let state = service.update.as_ref().map(|update| update.state);
             if matches!(state, Some(UpdateState::Updating | UpdateState::RollbackStarted)) {
                 let of_slot = |t: &&Arc<Task>| (t.slot, t.spec_version, t.desired, t.status.state, t.node());
                 let tasks: Vec<_> = tasks.iter().map(of_slot).collect();
                 return Some(format!("{name} is being updated: {service:?} with {tasks:?}"));
             }
+        }
+        let is_stray = |task: &&Arc<Task>| {
+            is_live(task) && !view.services.contains(&task.service) && task.attaches.is_none()
+        };
+        // What ran on a node that is gone nobody will ever hear of.
+        let is_there = |task: &&Arc<Task>| self.hosts.iter().any(|host| Some(host.node()) == task.node());
+        if let Some(task) = view.tasks.values().find(|task| is_stray(task) && is_there(task)) {
+            return Some(format!("{} is of a service that is gone: {task:?}", task.name()));
         }
         if let Some(stack) = view.stacks.values().find(|stack| stack.pending_delete) {
             return Some(format!("stack {} is not removed", stack.name));
@@ -263,6 +355,13 @@ impl Storm {
             let state = host.containers.state();
             if running != should {
                 return Some(format!("host {number} runs {running:?}, not {should:?}"));
+            }
+            let runs_other = |id: &&TaskId| {
+                let container = state.containers.get(id).map(|container| &container.image);
+                container != view.tasks.get(id).map(|task| &task.spec.container.image)
+            };
+            if let Some(task) = running.iter().find(runs_other) {
+                return Some(format!("host {number} runs {:?} as {task}", state.containers.get(task)));
             }
             // Those of ended tasks stay for as long as these are remembered.
             let known: BTreeSet<TaskId> = view.tasks_of_node(node).map(|task| task.id).collect();
@@ -319,7 +418,7 @@ impl Storm {
             }
         }
         for (name, known) in &memory.stacks {
-            known.holds(name, view)?;
+            known.holds(name, view, false)?;
         }
         linearize(first, &memory.history).map(drop).map_err(|unexplained| unexplained.to_string())
     }
@@ -344,6 +443,54 @@ fn stacks_are_whole(view: &Tables) -> Result<(), String> {
             if !networks.chain(secrets).chain(configs).all(|is_there| is_there) {
                 return Err(format!("service {} uses what is not there", spec.name));
             }
+        }
+    }
+    Ok(())
+}
+
+/// What a task was made of is what its service was at that version.
+fn tasks_are_of_their_spec(view: &Tables) -> Result<(), String> {
+    for service in view.services.values() {
+        let of_version = |task: &&Arc<Task>| task.spec_version == service.spec_version;
+        let mut tasks = view.tasks_of_service(service.id).filter(of_version);
+        if let Some(task) = tasks.find(|task| task.spec != service.spec.task) {
+            return Err(format!(
+                "{} is of version {} of its service, {:?}, and runs {:?}",
+                task.name(),
+                task.spec_version,
+                service.spec.task,
+                task.spec
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// When an update or a rollback is said to be done, no task of another spec serves, but where one of the new spec has
+/// failed and the policy is to go on.
+fn updates_end_when_done(view: &Tables) -> Result<(), String> {
+    for service in view.services.values().filter(|s| !s.pending_delete && !is_job(s.spec.mode)) {
+        let state = service.update.as_ref().map(|update| update.state);
+        if !matches!(state, Some(UpdateState::Completed | UpdateState::RollbackCompleted)) {
+            continue;
+        }
+        let tasks: Vec<_> = view.tasks_of_service(service.id).collect();
+        let is_of_spec = |task: &Task| task.spec.container == service.spec.task.container;
+        let serves =
+            |task: &&Arc<Task>| is_live(task) && task.desired == Desired::Running && !is_of_spec(task);
+        let has_failed = |slot: Slot| tasks.iter().any(|t| t.slot == slot && is_of_spec(t) && !is_live(t));
+        let other = tasks.iter().copied().filter(serves).find(|task| !has_failed(task.slot));
+        if let Some(task) = other {
+            let in_slot = tasks.iter().filter(|other| other.slot == task.slot);
+            let in_slot: Vec<_> =
+                in_slot.map(|t| (t.id, t.spec_version, t.desired, t.status.state, t.node())).collect();
+            return Err(format!(
+                "{} is said to be {state:?} at version {}, and {} is of version {}: {in_slot:?}, {service:?}",
+                service.spec.name,
+                service.spec_version,
+                task.name(),
+                task.spec_version,
+            ));
         }
     }
     Ok(())
@@ -389,7 +536,7 @@ fn one_owner(view: &Tables) -> Result<(), String> {
     for service in view.services.values().filter(|service| !service.pending_delete) {
         own(format!("service name {}", service.spec.name), &service.id)?;
         for port in &service.spec.endpoint.ports {
-            own(format!("port {}", port.published), &service.id)?;
+            own(format!("port {}", port.published), &service.spec.name)?;
         }
     }
     for secret in view.secrets.values() {

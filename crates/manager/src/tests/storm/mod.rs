@@ -18,16 +18,21 @@
 //! `--features virtual-time` time is virtual: a minute of trouble takes twenty seconds of a processor however busy it is. (It
 //! is a feature because tokio is another one then, and all that stands on it is built anew.)
 
+mod asked;
 mod host;
 mod judge;
+#[cfg_attr(not(feature = "virtual-time"), expect(dead_code, reason = "they take virtual time to be found"))]
+mod mistakes;
 mod net;
 mod people;
 mod roles;
 mod stacks;
 
 use super::lot::Random;
-use crate::{ca, random};
+use crate::{ca, planted, random};
+use asked::Asks;
 use host::{BEGIN, Door, Host, addr_of};
+use mistakes::Mistake;
 use model::*;
 use net::Net;
 use people::People;
@@ -101,6 +106,9 @@ struct Storm {
     /// What has yet to pass, and when.
     passing: Vec<(Instant, Fault)>,
     story: Story,
+    asks: Asks,
+    /// What somebody does wrong.
+    mistake: Option<Mistake>,
     /// What the managers had agreed on a moment ago.
     before: judge::Before,
 }
@@ -130,6 +138,8 @@ impl Storm {
             worker_token: String::new(),
             passing: Vec::new(),
             story: Story { start, lines: Arc::default() },
+            asks: Asks::default(),
+            mistake: None,
             before: judge::Before::default(),
         };
         let identity = Identity { node: made.node, role: Role::Manager, cluster: made.cluster };
@@ -359,6 +369,7 @@ async fn run(storm: &mut Storm) -> Result<usize, String> {
         }
         storm.moment().await?;
         is_wrong(&people)?;
+        storm.judge_stacks(&people)?;
     }
     for (_, fault) in std::mem::take(&mut storm.passing) {
         storm.is_over(fault).await?;
@@ -426,8 +437,18 @@ fn runtime() -> tokio::runtime::Runtime {
 
 /// Runs one seed; returns what happened, and how it ended.
 fn storm(seed: u64, lie: Option<Lie>) -> (String, Result<usize, String>) {
+    storm_of(seed, lie, None)
+}
+
+/// Runs one seed, in which somebody has made this mistake.
+fn storm_of(seed: u64, lie: Option<Lie>, mistake: Option<Mistake>) -> (String, Result<usize, String>) {
+    planted::plant(None);
     runtime().block_on(async {
         let mut storm = Storm::begin(seed, lie).await;
+        storm.mistake = mistake;
+        if let Some(mistake) = mistake {
+            mistake.plant(&storm);
+        }
         let outcome = run(&mut storm).await;
         let story = storm.story.text();
         if std::env::var_os("STORM_STORY").is_some() {

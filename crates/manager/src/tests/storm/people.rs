@@ -1,6 +1,12 @@
 //! What people ask of the managers of a storm, each of any of them, and what they were told.
 
-use super::{Door, Random, Storm, Story, judge::BROKEN, roles::Wish, stacks::KnownStack};
+use super::{
+    Door, Random, Storm, Story,
+    asked::{Ask, Asks, Is},
+    judge::{BROKEN, is_job},
+    roles::Wish,
+    stacks::KnownStack,
+};
 use crate::tests::{
     linear::{read, register, replace},
     state::service_spec,
@@ -83,6 +89,7 @@ impl People {
                 doors: storm.doors(),
                 random: Random::new(storm.seed.wrapping_mul(1000) + 100 + number as u64),
                 story: storm.story.clone(),
+                asks: storm.asks.clone(),
             };
             tasks.spawn(person.live(stop.clone()));
         }
@@ -155,6 +162,7 @@ pub(super) struct Person {
     doors: Vec<Door>,
     pub(super) random: Random,
     story: Story,
+    pub(super) asks: Asks,
 }
 
 impl Person {
@@ -250,13 +258,13 @@ impl Person {
         kind: ObjectKind,
         name: String,
         spec: create_request::Spec,
-    ) -> Result<(), Status> {
+    ) -> Result<(u128, u64), Status> {
         let request = CreateRequest { spec: Some(spec), registry_auth: None };
         let reply = control.create(request).await?.into_inner();
         let known = Known { kind, name, version: reply.version, going: false, gone: false };
         let id = ServiceId::from_wire(&reply.id).unwrap().0;
         self.people.lock().objects.insert((kind as i32, id), known);
-        Ok(())
+        Ok((id, reply.version))
     }
 
     async fn create_service(&mut self, control: Control) -> Result<(), Status> {
@@ -302,8 +310,12 @@ impl Person {
         if !is_job && self.random.once_in(2) {
             spec.endpoint.ports = vec![self.port()];
         }
-        let spec = create_request::Spec::Service((&spec).into());
-        self.create(control, ObjectKind::Service, name, spec).await
+        let spec = Arc::new(spec);
+        self.asks.ask(Ask::Service { name: name.clone(), version: 0, spec: spec.clone() });
+        let new = create_request::Spec::Service((&*spec).into());
+        let (id, index) = self.create(control, ObjectKind::Service, name, new).await?;
+        self.asks.told(ObjectRef::Service(ServiceId(id)), index, Is::Service(1, spec));
+        Ok(())
     }
 
     async fn create_other(&mut self, control: Control) -> Result<(), Status> {
@@ -336,7 +348,7 @@ impl Person {
                     .into(),
             ),
         };
-        self.create(control, kind, name, spec).await
+        self.create(control, kind, name, spec).await.map(drop)
     }
 
     /// Returns an object as it is now; what is known to be there, and is not, is noted.
@@ -378,8 +390,8 @@ impl Person {
         let service = Service::try_from(service).unwrap();
         let mut spec = (*service.spec).clone();
         change(&mut spec);
-        let spec = update_request::Spec::Service((&spec).into());
-        self.update(control, ObjectKind::Service, id, service.spec_version, spec).await
+        let wanted = update_request::Spec::Service((&spec).into());
+        self.update(control, &service, wanted, spec.into()).await
     }
 
     async fn roll_back(&mut self, mut control: Control) -> Result<(), Status> {
@@ -389,24 +401,23 @@ impl Person {
         else {
             return Ok(());
         };
-        let version = Service::try_from(service).unwrap().spec_version;
-        self.update(control, ObjectKind::Service, id, version, update_request::Spec::Rollback(true)).await
+        let service = Service::try_from(service).unwrap();
+        let Some(previous) = service.previous.clone() else { return Ok(()) };
+        self.update(control, &service, update_request::Spec::Rollback(true), previous).await
     }
 
+    /// Changes a service of which nothing was changed since it was read.
     async fn update(
         &self,
         mut control: Control,
-        kind: ObjectKind,
-        id: u128,
-        version: u64,
-        spec: update_request::Spec,
+        service: &Service,
+        wanted: update_request::Spec,
+        spec: Arc<ServiceSpec>,
     ) -> Result<(), Status> {
-        let request =
-            UpdateRequest { id: ServiceId(id).to_wire(), version, spec: Some(spec), registry_auth: None };
-        let reply = control.update(request).await?.into_inner();
+        let version = update_service(&mut control, &self.asks, service, wanted, spec).await?;
         let mut memory = self.people.lock();
-        if let Some(known) = memory.objects.get_mut(&(kind as i32, id)) {
-            known.version = known.version.max(reply.version);
+        if let Some(known) = memory.objects.get_mut(&(ObjectKind::Service as i32, service.id.0)) {
+            known.version = known.version.max(version);
         }
         Ok(())
     }
@@ -419,9 +430,15 @@ impl Person {
             }
         };
         going(&self.people, true, false);
+        self.asks.ask(Ask::Removal(key_of(kind, id)));
         let request = RemoveRequest { kind: kind as i32, id: id.to_be_bytes().to_vec(), force: false };
         match control.remove(request).await {
-            Ok(_) => going(&self.people, true, true),
+            Ok(_) => {
+                going(&self.people, true, true);
+                // Whoever is asked.
+                let control = self.some_door();
+                self.look_at(control, kind).await?;
+            }
             // It is used, and stays.
             Err(status) if status.code() == tonic::Code::InvalidArgument => {
                 going(&self.people, false, false);
@@ -438,7 +455,7 @@ impl Person {
 
     async fn change_role(&mut self, mut control: Control) -> Result<(), Status> {
         let (node, role) = (self.some_node(), [Role::Manager, Role::Worker][self.random.below(2)]);
-        edit_node(&mut control, node, |spec| spec.role = role).await?;
+        edit_node(&mut control, &self.asks, node, |spec| spec.role = role).await?;
         self.story.tell(&format!("told: node {node} is to be {role:?}"));
         Ok(())
     }
@@ -453,6 +470,7 @@ impl Person {
         }
         let node = door.papers().node;
         let force = self.random.once_in(2);
+        self.asks.ask(Ask::Removal(ObjectRef::Node(node)));
         control.remove(RemoveRequest { kind: ObjectKind::Node as i32, id: node.to_wire(), force }).await?;
         self.story.tell(&format!("told: node {node} is removed"));
         Ok(())
@@ -462,27 +480,43 @@ impl Person {
         let node = self.some_node();
         let availability =
             [Availability::Active, Availability::Drain, Availability::Pause][self.random.below(3)];
-        set_availability(&mut control, node, availability).await
+        set_availability(&mut control, &self.asks, node, availability).await
     }
 
-    /// Lists what there is: everything that is known to be there is.
-    async fn look(&mut self, mut control: Control) -> Result<(), Status> {
+    pub(super) fn some_door(&mut self) -> Control {
+        some_door(&self.doors, &mut self.random).control()
+    }
+
+    async fn look(&mut self, control: Control) -> Result<(), Status> {
         let kinds = [ObjectKind::Service, ObjectKind::Network, ObjectKind::Secret, ObjectKind::Config];
         let kind = kinds[self.random.below(kinds.len())];
-        let before: Vec<(u128, Known)> = {
+        self.look_at(control, kind).await
+    }
+
+    /// Lists what there is: everything that is known to be there is, and nothing that is known to be gone.
+    async fn look_at(&self, mut control: Control, kind: ObjectKind) -> Result<(), Status> {
+        let known: Vec<(u128, Known)> = {
             let memory = self.people.lock();
-            let of_kind = memory.objects.iter().filter(|((of, _), known)| *of == kind as i32 && !known.going);
+            let of_kind = memory.objects.iter().filter(|((of, _), _)| *of == kind as i32);
             of_kind.map(|((_, id), known)| (*id, known.clone())).collect()
         };
+        let known = known.into_iter().filter(|(_, known)| !known.going || known.gone);
+        let (gone, before): (Vec<_>, Vec<_>) = known.partition(|(_, known)| known.gone);
         let mut chunks = control.list(ListRequest { kind: kind as i32 }).await?.into_inner();
         let mut there = BTreeMap::new();
         while let Some(chunk) = chunks.message().await? {
+            for (id, _) in &gone {
+                self.asks.told(key_of(kind, *id), chunk.index, Is::Gone);
+            }
             for object in chunk.objects {
                 let object = Object::try_from(object).unwrap();
                 there.insert(id_of(&object), object.version());
             }
         }
         let mut memory = self.people.lock();
+        if let Some((_, known)) = gone.iter().find(|(id, _)| there.contains_key(id)) {
+            memory.wrong.get_or_insert_with(|| format!("{known:?} was removed, and is listed"));
+        }
         for (id, known) in before {
             // Somebody may have removed it meanwhile.
             let going = memory.objects.get(&(kind as i32, id)).is_none_or(|known| known.going);
@@ -494,6 +528,16 @@ impl Person {
             }
         }
         Ok(())
+    }
+}
+
+fn key_of(kind: ObjectKind, id: u128) -> ObjectRef {
+    match kind {
+        ObjectKind::Service => ObjectRef::Service(ServiceId(id)),
+        ObjectKind::Network => ObjectRef::Network(NetworkId(id)),
+        ObjectKind::Secret => ObjectRef::Secret(SecretId(id)),
+        ObjectKind::Config => ObjectRef::Config(ConfigId(id)),
+        other => panic!("nobody asked for {other:?}"),
     }
 }
 
@@ -518,26 +562,29 @@ pub(super) fn file_of<Id>(id: Id, name: &str) -> FileRef<Id> {
 /// As the person is told.
 pub(super) async fn set_availability(
     control: &mut Control,
+    asks: &Asks,
     id: NodeId,
     availability: Availability,
 ) -> Result<(), Status> {
-    edit_node(control, id, |spec| spec.availability = availability).await
+    edit_node(control, asks, id, |spec| spec.availability = availability).await
 }
 
 /// Has the swarm forget a node that will not come back.
 ///
 /// # Errors
 /// As the person is told.
-pub(super) async fn give_up_node(control: &mut Control, node: &Node) -> Result<(), Status> {
+pub(super) async fn give_up_node(control: &mut Control, asks: &Asks, node: &Node) -> Result<(), Status> {
     if node.spec.role == Role::Manager {
-        return edit_node(control, node.id, |spec| spec.role = Role::Worker).await;
+        return edit_node(control, asks, node.id, |spec| spec.role = Role::Worker).await;
     }
+    asks.ask(Ask::Removal(ObjectRef::Node(node.id)));
     let request = RemoveRequest { kind: ObjectKind::Node as i32, id: node.id.to_wire(), force: true };
     control.remove(request).await.map(drop)
 }
 
 async fn edit_node(
     control: &mut Control,
+    asks: &Asks,
     id: NodeId,
     change: impl FnOnce(&mut NodeSpec),
 ) -> Result<(), Status> {
@@ -551,26 +598,53 @@ async fn edit_node(
     if spec == node.spec {
         return Ok(());
     }
-    let spec = Some(update_request::Spec::Node((&spec).into()));
-    let request = UpdateRequest { id: id.to_wire(), version: node.meta.version, spec, registry_auth: None };
-    control.update(request).await.map(drop)
+    let version = node.meta.version;
+    asks.ask(Ask::Node { node: id, version, spec: spec.clone() });
+    let wanted = Some(update_request::Spec::Node((&spec).into()));
+    let request = UpdateRequest { id: id.to_wire(), version, spec: wanted, registry_auth: None };
+    let index = control.update(request).await?.into_inner().version;
+    asks.told(ObjectRef::Node(id), index, Is::Node(spec));
+    Ok(())
+}
+
+/// Changes a service that was read, to what has this spec; returns its version as an object.
+async fn update_service(
+    control: &mut Control,
+    asks: &Asks,
+    service: &Service,
+    wanted: update_request::Spec,
+    spec: Arc<ServiceSpec>,
+) -> Result<u64, Status> {
+    let (id, version) = (service.id, service.spec_version);
+    asks.ask(Ask::Service { name: spec.name.clone(), version, spec: spec.clone() });
+    let request = UpdateRequest { id: id.to_wire(), version, spec: Some(wanted), registry_auth: None };
+    let index = control.update(request).await?.into_inner().version;
+    // A job that is rolled back to the spec that it has stays as it is.
+    if spec != service.spec || !is_job(spec.mode) {
+        asks.told(ObjectRef::Service(id), index, Is::Service(version + 1, spec));
+    }
+    Ok(index)
 }
 
 /// Puts a service's last other spec back.
 ///
 /// # Errors
 /// As the person is told.
-pub(super) async fn roll_back(control: &mut Control, service: &Service) -> Result<(), Status> {
-    let spec = Some(update_request::Spec::Rollback(true));
-    let (id, version) = (service.id.to_wire(), service.spec_version);
-    control.update(UpdateRequest { id, version, spec, registry_auth: None }).await.map(drop)
+pub(super) async fn roll_back(control: &mut Control, asks: &Asks, service: &Service) -> Result<(), Status> {
+    let Some(previous) = service.previous.clone() else { return Ok(()) };
+    update_service(control, asks, service, update_request::Spec::Rollback(true), previous).await.map(drop)
 }
 
 /// Has a service run this image.
 ///
 /// # Errors
 /// As the person is told.
-pub(super) async fn set_image(control: &mut Control, id: ServiceId, image: &str) -> Result<(), Status> {
+pub(super) async fn set_image(
+    control: &mut Control,
+    asks: &Asks,
+    id: ServiceId,
+    image: &str,
+) -> Result<(), Status> {
     let request = GetRequest { kind: ObjectKind::Service as i32, id_or_name: id.to_string() };
     let Some(types::object::Kind::Service(service)) = control.get(request).await?.into_inner().kind else {
         panic!("a service was asked for");
@@ -578,8 +652,6 @@ pub(super) async fn set_image(control: &mut Control, id: ServiceId, image: &str)
     let service = Service::try_from(service).unwrap();
     let mut spec = (*service.spec).clone();
     Arc::make_mut(&mut spec.task).container.image = image.to_owned();
-    let spec = Some(update_request::Spec::Service((&spec).into()));
-    let request =
-        UpdateRequest { id: id.to_wire(), version: service.spec_version, spec, registry_auth: None };
-    control.update(request).await.map(drop)
+    let wanted = update_request::Spec::Service((&spec).into());
+    update_service(control, asks, &service, wanted, spec.into()).await.map(drop)
 }

@@ -12,7 +12,9 @@
 
 use super::{
     HOSTS, Storm,
+    asked::Ask,
     host::{Host, addr_of},
+    mistakes::Mistake,
 };
 use model::*;
 use pki::{Credentials, Identity, NodeKey};
@@ -271,6 +273,7 @@ impl Storm {
                 });
             }
             Errand::Leave => {
+                self.asks.ask(Ask::Leaves(identity.node));
                 let dials = dial(true, everybody());
                 host.errands.under_way.spawn(async move {
                     let answer = leave(dials).await;
@@ -284,6 +287,7 @@ impl Storm {
 
     async fn returns(&mut self, position: usize, errand: Errand, answer: Answer) -> Result<(), String> {
         let number = position + 1;
+        let keeps = self.mistake == Some(Mistake::LeaverKeepsItsTasks);
         let host = &mut self.hosts[position];
         match (errand, answer) {
             (_, Answer::Nothing) => Ok(()),
@@ -317,7 +321,9 @@ impl Storm {
             }
             (Errand::Leave, Answer::Done) => {
                 host.end_daemon().await;
-                host.forget_swarm().await;
+                if !keeps {
+                    host.forget_swarm().await;
+                }
                 host.discard_raft(self.lie);
                 host.errands.is_out = true;
                 *host.door.wish.lock().unwrap() = None;

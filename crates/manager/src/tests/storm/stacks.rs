@@ -1,7 +1,10 @@
 //! Stacks: each has one person who deploys it, rolls it back and removes it. What he was told is what is so, and nobody but
 //! him may have changed it meanwhile.
 
-use super::people::{PORTS, Person, file_of};
+use super::{
+    asked::Ask,
+    people::{PORTS, Person, file_of},
+};
 use crate::tests::{state::service_spec, swarm::Control};
 use model::*;
 use proto::{
@@ -13,7 +16,7 @@ use proto::{
 };
 use std::sync::Arc;
 use tokio::time::Instant;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 /// A request that nobody answered may still be on its way for so long.
 const LOST: Duration = Duration::from_secs(20);
@@ -23,6 +26,8 @@ const LOST: Duration = Duration::from_secs(20);
 pub(super) struct KnownStack {
     /// What he was told last, if that is how it must be: the stack, or that there is none.
     told: Option<Option<Stack>>,
+    /// From this index on; `None`: he is not sure from when on.
+    since: Option<u64>,
     /// It was told before what is asked now.
     before: Option<Option<Stack>>,
     under_way: bool,
@@ -38,6 +43,12 @@ impl KnownStack {
         }
         self.under_way = true;
         self.before = self.told.take();
+        self.since = None;
+    }
+
+    /// Whoever has this state has what he was told.
+    pub(super) fn is_since(&self, index: u64) -> bool {
+        self.since.is_some_and(|since| since <= index)
     }
 
     /// Takes note of an answer; an error says what is wrong with it.
@@ -47,6 +58,7 @@ impl KnownStack {
             Ok(stack) => {
                 self.under_way = false;
                 self.told = is_sure.then(|| stack.clone());
+                self.since = stack.as_ref().map(|stack| stack.meta.version);
                 Ok(())
             }
             Err(status) if is_definite(status) => {
@@ -63,8 +75,8 @@ impl KnownStack {
         }
     }
 
-    /// Tells whether a stack is as its owner was told.
-    pub(super) fn holds(&self, name: &str, view: &Tables) -> Result<(), String> {
+    /// Tells whether a stack is as its owner was told. What is about to go, and was its, is there until it is gone.
+    pub(super) fn holds(&self, name: &str, view: &Tables, may_be_going: bool) -> Result<(), String> {
         let is = view.stacks.values().find(|stack| stack.name == *name && !stack.pending_delete);
         match &self.told {
             None => Ok(()),
@@ -73,15 +85,33 @@ impl KnownStack {
                 _ => Err(format!("{name} was said to be {told:?}, and is {is:?}")),
             },
             Some(None) => {
-                let label = |labels: &Labels| labels.get(STACK_LABEL).is_some_and(|of| of == name);
-                let left = is.is_some()
-                    || view.services.values().any(|o| label(&o.spec.labels))
-                    || view.networks.values().any(|o| label(&o.spec.labels))
-                    || view.secrets.values().any(|o| label(&o.spec.labels))
-                    || view.configs.values().any(|o| label(&o.spec.labels));
-                if left { Err(format!("{name} was removed, and something of it is there")) } else { Ok(()) }
+                let objects = of_stack(name, view).into_iter();
+                let left: Vec<_> = objects.filter(|object| !(may_be_going && object.is_leaving())).collect();
+                if left.is_empty() { Ok(()) } else { Err(left_behind(name, &left)) }
             }
         }
+    }
+}
+
+fn left_behind(stack: &str, left: &[Object]) -> String {
+    let left: Vec<_> = left.iter().map(|object| (object.key(), object.name())).collect();
+    format!("{stack} was removed, and something of it is there: {left:?}")
+}
+
+/// Returns a stack, and all that has its label.
+fn of_stack(name: &str, view: &Tables) -> Vec<Object> {
+    view.objects().filter(|object| is_of(name, object)).collect()
+}
+
+fn is_of(stack: &str, object: &Object) -> bool {
+    let is_labelled = |labels: &Labels| labels.get(STACK_LABEL).is_some_and(|of| of == stack);
+    match object {
+        Object::Stack(object) => object.name == stack,
+        Object::Service(object) => is_labelled(&object.spec.labels),
+        Object::Network(object) => is_labelled(&object.spec.labels),
+        Object::Secret(object) => is_labelled(&object.spec.labels),
+        Object::Config(object) => is_labelled(&object.spec.labels),
+        Object::Cluster(_) | Object::Node(_) | Object::Task(_) | Object::User(_) | Object::Audit(_) => false,
     }
 }
 
@@ -134,35 +164,58 @@ impl Person {
         answer.map(drop)
     }
 
-    async fn list(control: &mut Control, kind: ObjectKind) -> Result<Vec<Object>, Status> {
+    /// Returns all of a kind, and the index at which they were so.
+    async fn list(control: &mut Control, kind: ObjectKind) -> Result<(u64, Vec<Object>), Status> {
         let mut chunks = control.list(ListRequest { kind: kind as i32 }).await?.into_inner();
-        let mut all = Vec::new();
+        let (mut index, mut all) = (0, Vec::new());
         while let Some(chunk) = chunks.message().await? {
+            index = chunk.index;
             all.extend(chunk.objects.into_iter().map(|object| Object::try_from(object).unwrap()));
         }
-        Ok(all)
+        Ok((index, all))
     }
 
     async fn there(control: &mut Control, name: &str) -> Result<There, Status> {
         let mut there = There::default();
-        let is_of = |labels: &Labels| labels.get(STACK_LABEL).is_some_and(|of| of == name);
         for kind in [ObjectKind::Stack, ObjectKind::Service, ObjectKind::Network] {
-            for object in Self::list(control, kind).await? {
+            let (_, objects) = Self::list(control, kind).await?;
+            for object in objects.into_iter().filter(|object| is_of(name, object) && !object.is_leaving()) {
                 match object {
-                    Object::Stack(stack) if stack.name == name && !stack.pending_delete => {
-                        there.stack = Some((*stack).clone());
-                    }
-                    Object::Service(service) if is_of(&service.spec.labels) && !service.pending_delete => {
-                        there.services.push((*service).clone());
-                    }
-                    Object::Network(network) if is_of(&network.spec.labels) && !network.pending_delete => {
-                        there.network = Some((*network).clone());
-                    }
+                    Object::Stack(stack) => there.stack = Some((*stack).clone()),
+                    Object::Service(service) => there.services.push((*service).clone()),
+                    Object::Network(network) => there.network = Some((*network).clone()),
                     _ => {}
                 }
             }
         }
         Ok(there)
+    }
+
+    /// Whoever reads finds nothing of a stack that was removed.
+    async fn find_nothing(&mut self, name: &str) -> Result<(), Status> {
+        let kinds = [
+            ObjectKind::Stack,
+            ObjectKind::Service,
+            ObjectKind::Network,
+            ObjectKind::Secret,
+            ObjectKind::Config,
+        ];
+        let mut control = self.some_door();
+        let (mut since, mut left) = (0, Vec::new());
+        for kind in kinds {
+            let (index, objects) = Self::list(&mut control, kind).await?;
+            since = since.max(index);
+            left.extend(objects.into_iter().filter(|object| is_of(name, object)));
+        }
+        let mut memory = self.people.lock();
+        let known = memory.stacks.get_mut(name).expect("it was asked about");
+        if known.told == Some(None) {
+            known.since = Some(since);
+            if !left.is_empty() {
+                memory.wrong.get_or_insert_with(|| left_behind(name, &left));
+            }
+        }
+        Ok(())
     }
 
     async fn deploy(&mut self, control: &mut Control, name: &str) -> Result<(), Status> {
@@ -195,26 +248,22 @@ impl Person {
             spec: ConfigSpec { templated: false, name: self.name(&format!("{name}_config")), labels, data },
         };
         let which = 1 + self.random.below(3);
-        let mut services = Vec::new();
+        let (mut services, mut specs) = (Vec::new(), Vec::new());
         for (bit, part) in [(1, "web"), (2, "job")] {
             if which & bit == 0 {
                 continue;
             }
             let spec = self.stack_service(name, part, &network, &secret, &config);
             let old = there.services.iter().find(|service| service.spec.name == spec.name);
-            services.push(PlannedService {
-                spec: Some((&spec).into()),
-                version: old.map_or(0, |service| service.spec_version),
-                registry_auth: None,
-            });
+            let version = old.map_or(0, |service| service.spec_version);
+            services.push(PlannedService { spec: Some((&spec).into()), version, registry_auth: None });
+            let spec = Arc::new(spec);
+            self.asks.ask(Ask::Service { name: spec.name.clone(), version, spec: spec.clone() });
+            specs.push(spec);
         }
-        let is_named = |service: &&Service| {
-            services.iter().any(|s| s.spec.as_ref().is_some_and(|spec| spec.name == service.spec.name))
-        };
-        let removed = there
-            .services
+        let removed = self.without(&there.services, &specs);
+        let removed = removed
             .iter()
-            .filter(|service| !is_named(service))
             .map(|service| PlannedRemoval { service: service.id.to_wire(), version: service.spec_version });
         let removed = removed.collect();
         let networks: Vec<types::Network> =
@@ -230,7 +279,37 @@ impl Person {
         };
         self.begins(name);
         let answer = control.apply_stack(request).await;
-        self.ends(name, answer.map(|reply| Some(Stack::try_from(reply.into_inner()).unwrap())))
+        self.is_to_be(name, answer, 0, specs)
+    }
+
+    /// Asks for the removal of services that are not among these, and returns them.
+    fn without<'a>(&self, are: &'a [Service], specs: &[Arc<ServiceSpec>]) -> Vec<&'a Service> {
+        let is_left = |service: &&Service| specs.iter().all(|spec| spec.name != service.spec.name);
+        let removed: Vec<_> = are.iter().filter(is_left).collect();
+        removed.iter().for_each(|service| self.asks.ask(Ask::Removal(ObjectRef::Service(service.id))));
+        removed
+    }
+
+    /// Whoever has a stack deployed or put back is told that its newest revision is what he asked for.
+    fn is_to_be(
+        &self,
+        name: &str,
+        answer: Result<Response<types::Stack>, Status>,
+        restores: u64,
+        mut specs: Vec<Arc<ServiceSpec>>,
+    ) -> Result<(), Status> {
+        let answer = answer.map(|reply| Some(Stack::try_from(reply.into_inner()).unwrap()));
+        specs.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Ok(Some(stack)) = &answer {
+            let newest = stack.revisions.last().map(|revision| (revision.restores, &revision.services));
+            if newest != Some((restores, &specs)) {
+                let wrong = format!(
+                    "{name} was asked to be {specs:?} (revision {restores} again, if any), and is said to be {newest:?}"
+                );
+                self.people.lock().wrong.get_or_insert(wrong);
+            }
+        }
+        self.ends(name, answer)
     }
 
     fn stack_service(
@@ -268,10 +347,18 @@ impl Person {
     }
 
     async fn roll_stack_back(&mut self, control: &mut Control, name: &str) -> Result<(), Status> {
-        let Some(stack) = Self::there(control, name).await?.stack else { return Ok(()) };
-        let Some(newest) = stack.revisions.last().filter(|revision| revision.number > 1) else {
+        let there = Self::there(control, name).await?;
+        let Some([earlier @ .., newest]) = there.stack.as_ref().map(|stack| &*stack.revisions) else {
             return Ok(());
         };
+        // Nobody has waited for any of them: none is known to have come up, or to have failed.
+        let Some(last) = earlier.last() else { return Ok(()) };
+        for spec in &last.services {
+            let old = there.services.iter().find(|service| service.spec.name == spec.name);
+            let version = old.map_or(0, |service| service.spec_version);
+            self.asks.ask(Ask::Service { name: spec.name.clone(), version, spec: spec.clone() });
+        }
+        self.without(&there.services, &last.services);
         let request = RollbackStackRequest {
             name: name.to_owned(),
             revision: 0,
@@ -280,15 +367,17 @@ impl Person {
         };
         self.begins(name);
         let answer = control.rollback_stack(request).await;
-        self.ends(name, answer.map(|reply| Some(Stack::try_from(reply.into_inner()).unwrap())))
+        self.is_to_be(name, answer, last.number, last.services.clone())
     }
 
     async fn remove_stack(&mut self, control: &mut Control, name: &str) -> Result<(), Status> {
         let Some(stack) = Self::there(control, name).await?.stack else { return Ok(()) };
         let request = RemoveRequest { kind: ObjectKind::Stack as i32, id: stack.id.to_wire(), force: false };
+        self.asks.ask(Ask::Removal(ObjectRef::Stack(stack.id)));
         self.begins(name);
         let answer = control.remove(request).await;
-        self.ends(name, answer.map(|_| None))
+        self.ends(name, answer.map(|_| None))?;
+        self.find_nothing(name).await
     }
 
     pub(super) fn port(&mut self) -> PortConfig {
