@@ -10,8 +10,8 @@ use crate::{
     slots::{self, Slots},
 };
 use model::{
-    Cluster, Desired, Duration, NetworkId, NodeState, ObjectRef, Service, ServiceId, StackId, Task, TaskId,
-    TaskState, UpdateState,
+    Cluster, Desired, Duration, NetworkId, NodeId, NodeState, ObjectRef, Service, ServiceId, StackId, Task,
+    TaskId, TaskState, UpdateState,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -67,16 +67,8 @@ fn orphan(draft: &mut Draft<'_>, task: &Task) {
         return;
     }
     let now = draft.now();
-    if let Some(node) = draft.tables().nodes.get(&id) {
-        if !nodes::is_lost(Some(node)) {
-            return;
-        }
-        let left = node.status.state == NodeState::Disconnected;
-        let due = draft.learnt(node.status.since).after(if left { LEFT_AFTER } else { ORPHAN_AFTER });
-        if due > now {
-            draft.wake(due);
-            return;
-        }
+    if !nodes::on_lost_node(draft.tables(), task) || is_waited_for(draft, id) {
+        return;
     }
     let name = draft.node_name(id);
     draft.say(task.name(), "orphaned", format!("node {name} is gone"));
@@ -85,6 +77,20 @@ fn orphan(draft: &mut Draft<'_>, task: &Task) {
         t.status.at = now;
         "node is gone".clone_into(&mut t.status.message);
     });
+}
+
+/// Returns true of a node that is lost and may come back, with all that it held.
+fn is_waited_for(draft: &mut Draft<'_>, id: NodeId) -> bool {
+    let Some(node) = draft.tables().nodes.get(&id).filter(|node| nodes::is_lost(Some(node))) else {
+        return false;
+    };
+    let left = node.status.state == NodeState::Disconnected;
+    let due = draft.learnt(node.status.since).after(if left { LEFT_AFTER } else { ORPHAN_AFTER });
+    let waits = due > draft.now();
+    if waits {
+        draft.wake(due);
+    }
+    waits
 }
 
 /// Frees the addresses of an ended task, and deletes it if nobody will ask for it any more.
@@ -101,7 +107,12 @@ fn settle(
     let unwanted = task.desired == Desired::Remove
         || (never_placed && task.desired == Desired::Shutdown && !kept)
         || forgettable.contains(&id);
-    let free = never_placed || (slots::is_over(&task) && is_forgotten_by_all(draft, &task, acks));
+    // A node that was lost before it had dropped a network has it still, with its identifier and its subnet.
+    let may_hold_networks = |draft: &mut Draft<'_>| {
+        !task.attachments.is_empty() && task.node().is_some_and(|id| is_waited_for(draft, id))
+    };
+    let free = never_placed
+        || (slots::is_over(&task) && is_forgotten_by_all(draft, &task, acks) && !may_hold_networks(draft));
     if !free {
         return;
     }
