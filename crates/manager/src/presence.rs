@@ -155,7 +155,9 @@ impl Presence {
                 None => {}
             }
             let until = now + (period * MISSED_PERIODS).saturating_sub(alive.silent);
-            let seen = self.nodes.entry(alive.node).or_insert_with(|| Seen::until(now));
+            // The leader before may have been told of another session just now: what was told in that has its term.
+            let seen =
+                self.nodes.entry(alive.node).or_insert_with(|| Seen::until(now + period * MISSED_PERIODS));
             // What is left of an old session, if another manager heard the node clearly later.
             if seen.heard.is_some() && until + period / 2 < seen.heard_until {
                 continue;
@@ -352,6 +354,18 @@ mod tests {
         presence.host_was_asked(up, NodeId(2), false);
         let silent = presence.silent(up, PERIOD, &tables);
         assert_eq!(silent, Silent { lost: vec![NodeId(2)], ..nothing_before(up + PERIOD * 3 / 2) });
+    }
+
+    #[test]
+    fn a_new_leader_waits_as_long_as_others_may_tell_a_node_by_the_word_of_the_one_before() {
+        let (mut presence, tables, start) = (Presence::default(), two_nodes().tables(), Instant::now());
+        // What is left of an old session. Since when another manager hears the node, this leader has yet to be told.
+        presence.record(start, PERIOD, vec![alive(2, 3500, &[])]);
+        let over = start + PERIOD * MISSED_PERIODS;
+        let before = over - Duration::from_millis(1);
+        presence.record(before, PERIOD, vec![alive(1, 0, &[])]);
+        assert_eq!(lost(&mut presence, before, &tables), []);
+        assert_eq!(lost(&mut presence, over, &tables), [NodeId(2)]);
     }
 
     /// Returns who is lost when no host answers.

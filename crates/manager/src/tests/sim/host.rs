@@ -118,6 +118,11 @@ impl Host {
         }
     }
 
+    /// Returns the networks whose tables are in its kernel, or on their way there. *Source:* `agent::session`, `Hello`.
+    pub(super) fn may_hold(&self) -> BTreeSet<NetworkId> {
+        self.kernel.keys().chain(self.queue.keys()).copied().collect()
+    }
+
     fn end_session(&mut self, again_at: Duration) {
         self.session = None;
         self.to_agent.clear();

@@ -730,7 +730,7 @@ impl Sim {
         }
         self.last_session += 1;
         let forgets = self.has(Planted::EarlierNetworksForgotten);
-        let networks = self.hosts[host].kernel.keys().copied().filter(|_| !forgets);
+        let networks = self.hosts[host].may_hold().into_iter().filter(|_| !forgets);
         let told = Told::new(self.hosts[host].node, networks, !self.has(Planted::DroppedWhenTold));
         let takes = if self.random.once_in(4) { self.random.millis(100, 2000) } else { Duration::ZERO };
         let served = Served {

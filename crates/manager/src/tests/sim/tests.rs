@@ -12,7 +12,7 @@ const HEALS: Duration = Duration::from_secs(120);
 const SETTLED: Duration = Duration::from_secs(21);
 const FIXED: std::ops::Range<u64> = 0..12;
 /// Seeds that found something in the product once.
-const FOUND: [u64; 1] = [7_000_101];
+const FOUND: [u64; 3] = [7_000_101, 17_960_931_640_077, 17_960_936_800_058];
 /// Seeds by which a planted mistake must be found.
 const SOUGHT: u64 = 500;
 
