@@ -21,7 +21,6 @@ pub(super) enum Mistake {
     StackRemovalForgetsASecret,
     StackRemovalTakesANeighboursService,
     StackRemovalTakesANeighboursNetwork,
-    StackRollbackGoesTooFar,
     DeployIsHalfDone,
     RollbackGoesTooFar,
     RollbackLeavesTasksOfTheNewerSpec,
@@ -49,7 +48,6 @@ impl Mistake {
             Self::StackRemovalForgetsASecret => &["was removed, and something of it is there", "Secret("],
             Self::StackRemovalTakesANeighboursService => &["service ", "goes, which nobody asked for"],
             Self::StackRemovalTakesANeighboursNetwork => &["network ", "goes, which nobody asked for"],
-            Self::StackRollbackGoesTooFar => &["stack", "of its spec, which nobody asked for"],
             Self::DeployIsHalfDone => &["stack", "is said to be"],
             Self::RollbackGoesTooFar => &["of its spec, which nobody asked for"],
             Self::RollbackLeavesTasksOfTheNewerSpec => &["of its service", "and runs"],
@@ -147,7 +145,6 @@ impl Mistake {
                     }));
                 }
             }
-            Self::StackRollbackGoesTooFar => roll_stack_back_too_far(view, changes),
             Self::DeployIsHalfDone => {
                 let is_deployed = |change: &Change| match change {
                     Change::Put(Object::Stack(stack)) => !stack.pending_delete,
@@ -227,7 +224,7 @@ impl Mistake {
                         if task.desired >= Desired::Shutdown
                             && view.services.get(&task.service).is_none_or(|s| s.pending_delete) =>
                     {
-                        *memory.kept.get_or_insert(task.id) != task.id
+                        *memory.kept.entry(task.service).or_insert(task.id) != task.id
                     }
                     _ => true,
                 });
@@ -278,7 +275,8 @@ struct Memory {
     tasks: u128,
     /// What stays on a node that is drained.
     left: BTreeMap<NodeId, (ServiceId, Slot)>,
-    kept: Option<TaskId>,
+    /// Of each service that is removed.
+    kept: BTreeMap<ServiceId, TaskId>,
 }
 
 /// What stands in a batch by itself.
@@ -349,47 +347,6 @@ fn in_state(service: &Service, state: UpdateState) -> Service {
     Service { update, ..service.clone() }
 }
 
-/// Puts the oldest revision back where another was meant.
-fn roll_stack_back_too_far(view: &Tables, changes: &mut Vec<Change>) {
-    let stacks = |change: &Change| match change {
-        Change::Put(Object::Stack(stack)) => Some(stack.clone()),
-        _ => None,
-    };
-    let Some(stack) = changes.iter().find_map(stacks) else { return };
-    let (Some(oldest), Some(newest)) = (stack.revisions.first(), stack.revisions.last()) else { return };
-    let names = |revision: &StackRevision| -> Vec<String> {
-        revision.services.iter().map(|spec| spec.name.clone()).collect()
-    };
-    let is_put_back = newest.restores > oldest.number && names(newest) == names(oldest);
-    if stack.pending_delete || !is_put_back {
-        return;
-    }
-    let put = |change: &Change| match change {
-        Change::Put(Object::Service(service)) if !service.pending_delete => Some(service.clone()),
-        _ => None,
-    };
-    let meant: Vec<Arc<Service>> = changes.iter().filter_map(put).collect();
-    let goes_on = |change: &Change| {
-        !matches!(change, Change::Put(Object::Service(service)) if !service.pending_delete)
-            && !matches!(change, Change::Put(Object::Stack(_)))
-    };
-    changes.retain(goes_on);
-    for spec in &oldest.services {
-        let old = view.service_named(&spec.name);
-        let made = meant.iter().find(|service| service.spec.name == spec.name);
-        let Some(service) = made.or(old) else { continue };
-        let spec_version = old.map_or(1, |old| old.spec_version + 1);
-        let service = Service { spec: spec.clone(), spec_version, ..(**service).clone() };
-        changes.push(Change::Put(Object::Service(service.into())));
-    }
-    let mut stack = Stack::clone(&stack);
-    let services = stack.revisions[0].services.clone();
-    if let Some(newest) = stack.revisions.last_mut() {
-        newest.services = services;
-    }
-    changes.push(Change::Put(Object::Stack(stack.into())));
-}
-
 /// Returns another task for a part of a job that is done with this.
 fn done_again(memory: &mut Memory, view: &Tables, change: &Change) -> Option<Change> {
     let Change::Put(Object::Task(task)) = change else { return None };
@@ -445,7 +402,6 @@ mistakes_that_are_found! {
     stack_removal_forgets_a_secret: StackRemovalForgetsASecret;
     stack_removal_takes_a_neighbours_service: StackRemovalTakesANeighboursService;
     stack_removal_takes_a_neighbours_network: StackRemovalTakesANeighboursNetwork;
-    stack_rollback_goes_too_far: StackRollbackGoesTooFar;
     deploy_is_half_done: DeployIsHalfDone;
     rollback_goes_too_far: RollbackGoesTooFar;
     rollback_leaves_tasks_of_the_newer_spec: RollbackLeavesTasksOfTheNewerSpec;
