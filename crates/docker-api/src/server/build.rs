@@ -3,6 +3,7 @@
 //! The answer begins with the first line of the build: what is wrong with the request or the Dockerfile has a status of
 //! its own. A client that goes away ends its build.
 
+use super::answer::Answer;
 use super::{
     ApiError, State, buildkit, container_create, filters, images,
     request::{Params, Use},
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::{convert, types};
 use axum::{
-    Json, Router,
+    Router,
     body::Body,
     extract::DefaultBodyLimit,
     http::{HeaderMap, header::CONTENT_TYPE},
@@ -282,7 +283,7 @@ fn stream(text: String) -> types::JsonMessage {
 }
 
 /// Source: Docker API `BuildPrune`.
-async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::BuildPruned>, ApiError> {
+async fn prune(Use(state): Use<State>, params: Params) -> Result<Answer<types::BuildPruned>, ApiError> {
     let filters = params.filters(filters::BUILDS_PRUNED)?.engine();
     if params.number::<u64>("min-free-space")?.is_some_and(|bytes| bytes > 0) {
         return Err(ApiError::bad_request(
@@ -297,7 +298,7 @@ async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::Bui
     let engine = state.engine()?;
     let (caches_deleted, space_reclaimed) = engine.prune_builds(&filters, kept.unwrap_or(0)).await?;
     engine.pruned_event(engine::EventKind::Builder, space_reclaimed);
-    Ok(Json(types::BuildPruned { caches_deleted: types::some_of(caches_deleted), space_reclaimed }))
+    Ok(Answer(types::BuildPruned { caches_deleted: types::some_of(caches_deleted), space_reclaimed }))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `/containers`: the containers of this host, and (through `proxy`) those of the swarm's tasks elsewhere.
 
+use super::answer::Answer;
 use super::{
     ApiError, ApiVersion, State, container_create, container_json, container_then, filters,
     hijack::{self, Leaving, Session, hijack},
@@ -9,7 +10,7 @@ use super::{
 };
 use crate::{detach_keys::DetachKeys, types};
 use axum::{
-    Extension, Json, Router,
+    Extension, Router,
     body::Body,
     extract::{
         Path, Request,
@@ -50,7 +51,7 @@ pub(super) fn routes() -> Router<State> {
         .route("/containers/{id}", delete(remove))
 }
 
-async fn list(Use(state): Use<State>, params: Params) -> Result<Json<impl serde::Serialize>, ApiError> {
+async fn list(Use(state): Use<State>, params: Params) -> Result<Answer<impl serde::Serialize>, ApiError> {
     let filters = params.filters(filters::CONTAINERS)?;
     let options = ListOptions {
         // Asking for a state means asking for all of that state.
@@ -70,7 +71,7 @@ async fn list(Use(state): Use<State>, params: Params) -> Result<Json<impl serde:
         row.names.extend(links.get(&container.id).into_iter().flatten().map(|name| format!("/{name}")));
         row
     };
-    Ok(Json(Rows(found, row)))
+    Ok(Answer(Rows(found, row)))
 }
 
 async fn create(
@@ -78,7 +79,7 @@ async fn create(
     Extension(version): Extension<ApiVersion>,
     params: Params,
     JsonBody(mut request): JsonBody<types::ContainerCreate>,
-) -> Result<(StatusCode, Json<types::Created>), ApiError> {
+) -> Result<(StatusCode, Answer<types::Created>), ApiError> {
     container_create::not_of_nothing(&request.config)?;
     container_then::as_meant(version, &mut request)?;
     let config = container_create::container_config(params.get("name"), request)?;
@@ -88,7 +89,7 @@ async fn create(
         check_platform(platform, &config.image, &image.config)?;
     }
     let created = state.engine()?.create(config).await.map_err(missing_is_the_image)?;
-    Ok((StatusCode::CREATED, Json(types::Created { id: created.id, warnings: created.warnings })))
+    Ok((StatusCode::CREATED, Answer(types::Created { id: created.id, warnings: created.warnings })))
 }
 
 /// At a 404 Docker's clients pull the image anew and ask again: whatever else is not there is a mistake of the request.
@@ -118,7 +119,7 @@ async fn inspect(
     Use(state): Use<State>,
     Path(id): Path<String>,
     params: Params,
-) -> Result<Json<types::ContainerInspect>, ApiError> {
+) -> Result<Answer<types::ContainerInspect>, ApiError> {
     let engine = state.engine()?;
     let container = engine.inspect(&id)?;
     let mut json = container_json::inspect(&container);
@@ -127,7 +128,7 @@ async fn inspect(
         json.size_rw = i64::try_from(size.writable).ok();
         json.size_root_fs = i64::try_from(size.root).ok();
     }
-    Ok(Json(json))
+    Ok(Answer(json))
 }
 
 /// Docker's seconds: negative means for ever.
@@ -139,9 +140,9 @@ async fn update(
     Use(state): Use<State>,
     Path(id): Path<String>,
     JsonBody(update): JsonBody<types::ContainerUpdate>,
-) -> Result<Json<types::ContainerUpdated>, ApiError> {
+) -> Result<Answer<types::ContainerUpdated>, ApiError> {
     state.engine()?.update(&id, container_create::update(update)?).await?;
-    Ok(Json(types::ContainerUpdated::default()))
+    Ok(Answer(types::ContainerUpdated::default()))
 }
 
 /// What answers with nothing but success.
@@ -209,9 +210,9 @@ async fn remove_link(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::ContainersPruned>, ApiError> {
+async fn prune(Use(state): Use<State>, params: Params) -> Result<Answer<types::ContainersPruned>, ApiError> {
     let pruned = state.engine()?.prune_containers(&params.filters(filters::PRUNED)?.engine()).await?;
-    Ok(Json(types::ContainersPruned {
+    Ok(Answer(types::ContainersPruned {
         containers_deleted: types::some_of(pruned.removed),
         space_reclaimed: pruned.reclaimed_bytes,
     }))
@@ -377,9 +378,9 @@ async fn top(
     Use(state): Use<State>,
     Path(id): Path<String>,
     params: Params,
-) -> Result<Json<types::ContainerTop>, ApiError> {
+) -> Result<Answer<types::ContainerTop>, ApiError> {
     let top = state.engine()?.top(&id, params.get("ps_args").unwrap_or("-ef")).await?;
-    Ok(Json(types::ContainerTop { titles: top.titles, processes: top.processes }))
+    Ok(Answer(types::ContainerTop { titles: top.titles, processes: top.processes }))
 }
 
 /// Docker sends a sample a second; each holds the one before it, from which clients compute rates.
@@ -393,7 +394,7 @@ async fn stats(Use(state): Use<State>, Path(id): Path<String>, params: Params) -
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         let now = engine.stats(&id).await?;
-        return Ok(Json(container_json::stats(&container, &before, &now)).into_response());
+        return Ok(Answer(container_json::stats(&container, &before, &now)).into_response());
     }
     let mut view = engine.watch(&container.id)?;
     let samples = futures::stream::unfold((engine, first), move |(engine, before)| {
@@ -415,14 +416,14 @@ async fn stats(Use(state): Use<State>, Path(id): Path<String>, params: Params) -
 async fn changes(
     Use(state): Use<State>,
     Path(id): Path<String>,
-) -> Result<Json<Vec<types::ContainerChange>>, ApiError> {
+) -> Result<Answer<Vec<types::ContainerChange>>, ApiError> {
     let changes = state.engine()?.changes(&id).await?;
     let kind = |kind| match kind {
         engine::ChangeKind::Modified => 0,
         engine::ChangeKind::Added => 1,
         engine::ChangeKind::Deleted => 2,
     };
-    Ok(Json(
+    Ok(Answer(
         changes.into_iter().map(|c| types::ContainerChange { kind: kind(c.kind), path: c.path }).collect(),
     ))
 }

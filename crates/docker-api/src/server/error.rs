@@ -1,9 +1,9 @@
 //! Refusals as Docker words them: an HTTP status and `{"message": ..}`.
 
 use super::Asker;
+use super::answer::Answer;
 use crate::types::ErrorBody;
 use axum::{
-    Json,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -98,7 +98,7 @@ impl IntoResponse for ApiError {
         if self.status.is_server_error() {
             tracing::warn!(status = self.status.as_u16(), error = %message, "request failed");
         }
-        (self.status, Json(ErrorBody { message })).into_response()
+        (self.status, Answer(ErrorBody { message })).into_response()
     }
 }
 

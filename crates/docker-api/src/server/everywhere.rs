@@ -3,6 +3,7 @@
 //! A manager asks each node through a tunnel, as `proxy` does for one container, and leaves out what who asks may not
 //! see: all but admins see containers of tasks. A worker has a manager do it.
 
+use super::answer::Answer;
 use super::{
     ApiError, State, filters,
     judge::{self, Role},
@@ -74,7 +75,7 @@ async fn list(
         }
         all.push(of_node);
     }
-    Ok(axum::Json(all).into_response())
+    Ok(Answer(all).into_response())
 }
 
 fn get_of(path: &str) -> Result<Request, ApiError> {

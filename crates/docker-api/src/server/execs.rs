@@ -1,5 +1,6 @@
 //! `/exec`: more processes in running containers.
 
+use super::answer::Answer;
 use super::{
     ApiError, State,
     containers::{STDOUT, frame},
@@ -9,7 +10,7 @@ use super::{
 };
 use crate::{detach_keys::DetachKeys, types};
 use axum::{
-    Json, Router,
+    Router,
     extract::{Path, Request},
     http::StatusCode,
     response::{IntoResponse as _, Response},
@@ -27,7 +28,7 @@ async fn create(
     Use(state): Use<State>,
     Path(id): Path<String>,
     JsonBody(request): JsonBody<types::ExecCreate>,
-) -> Result<(StatusCode, Json<types::Created>), ApiError> {
+) -> Result<(StatusCode, Answer<types::Created>), ApiError> {
     if request.privileged && state.asker().is_confined() {
         return Err(ApiError::forbidden("a privileged process reaches into the host: that takes role admin"));
     }
@@ -46,7 +47,7 @@ async fn create(
         detach_keys: request.detach_keys,
     };
     let id = state.engine()?.exec_create(&id, config).await?;
-    Ok((StatusCode::CREATED, Json(types::Created { id, warnings: Vec::new() })))
+    Ok((StatusCode::CREATED, Answer(types::Created { id, warnings: Vec::new() })))
 }
 
 async fn start(
@@ -109,13 +110,13 @@ async fn resize(
 async fn inspect(
     Use(state): Use<State>,
     Path(id): Path<String>,
-) -> Result<Json<types::ExecInspect>, ApiError> {
+) -> Result<Answer<types::ExecInspect>, ApiError> {
     let exec = state.engine()?.exec_inspect(&id)?;
     let (entrypoint, arguments) = match exec.config.cmd.split_first() {
         Some((first, rest)) => (first.clone(), rest.to_vec()),
         None => Default::default(),
     };
-    Ok(Json(types::ExecInspect {
+    Ok(Answer(types::ExecInspect {
         id: exec.id,
         running: exec.running,
         exit_code: exec.exit_code,

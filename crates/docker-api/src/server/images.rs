@@ -1,5 +1,6 @@
 //! `/images`, `/distribution`: what this host's store has, gets and gives.
 
+use super::answer::Answer;
 use super::{
     ApiError, ApiVersion, Origin, State, container_create, filters,
     judge::Role,
@@ -9,7 +10,7 @@ use super::{
 };
 use crate::types;
 use axum::{
-    Extension, Json, Router,
+    Extension, Router,
     body::Body,
     extract::{DefaultBodyLimit, Path, Request},
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
@@ -97,7 +98,7 @@ async fn list(
     Use(state): Use<State>,
     Extension(version): Extension<ApiVersion>,
     params: Params,
-) -> Result<Json<Vec<types::ImageSummary>>, ApiError> {
+) -> Result<Answer<Vec<types::ImageSummary>>, ApiError> {
     let mut filters = params.filters(filters::IMAGES)?;
     // The parameter of clients from before 1.41.
     if let Some(name) = params.get("filter").filter(|_| version < ApiVersion(1, 41)) {
@@ -144,7 +145,7 @@ async fn list(
         (patterns.is_empty() || !image.repo_tags.is_empty() || !image.repo_digests.is_empty())
             .then_some(image)
     });
-    Ok(Json(shown.collect()))
+    Ok(Answer(shown.collect()))
 }
 
 /// Returns true if a pattern fits a name with or without its tag or digest. *Source:* distribution `reference.FamiliarMatch`.
@@ -176,7 +177,7 @@ async fn search(
     Use(state): Use<State>,
     params: Params,
     headers: HeaderMap,
-) -> Result<Json<Vec<types::ImageFound>>, ApiError> {
+) -> Result<Answer<Vec<types::ImageFound>>, ApiError> {
     let filters = params.filters(filters::IMAGES_FOUND)?;
     let term = params.get("term").filter(|term| !term.is_empty());
     let term = term.ok_or_else(|| ApiError::bad_request("\"term\" is what is looked for: it is missing"))?;
@@ -207,13 +208,13 @@ async fn search(
         is_official: image.official,
         is_automated: false,
     };
-    Ok(Json(found.into_iter().filter(passes).map(json).collect()))
+    Ok(Answer(found.into_iter().filter(passes).map(json).collect()))
 }
 
 async fn get_one(Use(state): Use<State>, Path(rest): Path<String>) -> Result<Response, ApiError> {
     match split(&rest) {
-        (name, "json") => Ok(Json(inspect(&state, name).await?).into_response()),
-        (name, "history") => Ok(Json(history(&state, name).await?).into_response()),
+        (name, "json") => Ok(Answer(inspect(&state, name).await?).into_response()),
+        (name, "history") => Ok(Answer(history(&state, name).await?).into_response()),
         (name, "get") => archive(&state, vec![name.to_owned()]).await,
         _ => Err(ApiError::not_found("page not found")),
     }
@@ -546,12 +547,12 @@ async fn remove(
     Use(state): Use<State>,
     Path(name): Path<String>,
     params: Params,
-) -> Result<Json<Vec<types::ImageDeleted>>, ApiError> {
+) -> Result<Answer<Vec<types::ImageDeleted>>, ApiError> {
     let images = state.engine()?.images();
     let id = images.find(&name).await?.id.to_string();
     let removed = images.remove(&name, params.flag("force")).await?;
     tell_removed(&state, &id, &removed);
-    Ok(Json(removed.into_iter().map(deleted).collect()))
+    Ok(Answer(removed.into_iter().map(deleted).collect()))
 }
 
 fn tell_removed(state: &State, id: &str, removed: &[Removed]) {
@@ -577,7 +578,7 @@ async fn commit(
     Use(state): Use<State>,
     params: Params,
     AnyJson(config): AnyJson<types::ContainerConfig>,
-) -> Result<(StatusCode, Json<types::Created>), ApiError> {
+) -> Result<(StatusCode, Answer<types::Created>), ApiError> {
     let container =
         params.get("container").ok_or_else(|| ApiError::bad_request("missing parameter: container"))?;
     let reference = match params.get("repo") {
@@ -601,10 +602,10 @@ async fn commit(
     if let Some(name) = name {
         state.image_event("tag", &id.to_string(), &name);
     }
-    Ok((StatusCode::CREATED, Json(types::Created { id: id.to_string(), warnings: Vec::new() })))
+    Ok((StatusCode::CREATED, Answer(types::Created { id: id.to_string(), warnings: Vec::new() })))
 }
 
-async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::ImagesPruned>, ApiError> {
+async fn prune(Use(state): Use<State>, params: Params) -> Result<Answer<types::ImagesPruned>, ApiError> {
     let filters = params.filters(filters::IMAGES_PRUNED)?;
     let named_too = filters.flag("dangling") == Some(false);
     let filters = filters.engine();
@@ -622,7 +623,7 @@ async fn prune(Use(state): Use<State>, params: Params) -> Result<Json<types::Ima
         }
     }
     engine.pruned_event(EventKind::Image, space_reclaimed);
-    Ok(Json(types::ImagesPruned {
+    Ok(Answer(types::ImagesPruned {
         images_deleted: types::some_of(removed.into_iter().map(deleted).collect()),
         space_reclaimed,
     }))
@@ -646,7 +647,7 @@ async fn distribution(
             os: image.config.os.clone(),
             variant: image.config.variant.clone(),
         };
-        return Ok(Json(distributed(manifest, vec![platform])).into_response());
+        return Ok(Answer(distributed(manifest, vec![platform])).into_response());
     }
     if origin == Origin::Peer {
         return Err(ApiError::not_found(format!("no such image: {reference}")));
@@ -661,7 +662,7 @@ async fn distribution(
     let options =
         PullOptions { auth: auth(&headers), registries: state.registries(), ..PullOptions::default() };
     let (manifest, platforms) = images.resolve(&reference, options).await?;
-    Ok(Json(distributed(manifest, platforms)).into_response())
+    Ok(Answer(distributed(manifest, platforms)).into_response())
 }
 
 fn distributed(manifest: image::Manifest, platforms: Vec<image::Platform>) -> types::DistributionInspect {

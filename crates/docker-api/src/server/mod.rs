@@ -15,6 +15,7 @@
 //!
 //! *Invariant:* a request that came through a tunnel is never sent on: there are no loops.
 
+mod answer;
 mod api_version;
 mod asker;
 mod build;

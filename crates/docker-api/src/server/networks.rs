@@ -1,5 +1,6 @@
 //! `/networks`: this host's from the engine, the swarm's from a manager.
 
+use super::answer::Answer;
 use super::{
     ApiError, ApiVersion, Filters, State, SwarmStatus, filters,
     request::{Json, Params, Use},
@@ -152,12 +153,9 @@ fn local_config(from: types::NetworkCreate) -> Result<engine::NetworkConfig, Api
     })
 }
 
-async fn prune(
-    Use(state): Use<State>,
-    params: Params,
-) -> Result<axum::Json<types::NetworksPruned>, ApiError> {
+async fn prune(Use(state): Use<State>, params: Params) -> Result<Answer<types::NetworksPruned>, ApiError> {
     let pruned = state.engine()?.network_prune(&params.filters(filters::PRUNED)?.engine()).await?;
-    Ok(axum::Json(types::NetworksPruned { networks_deleted: types::some_of(pruned.removed) }))
+    Ok(Answer(types::NetworksPruned { networks_deleted: types::some_of(pruned.removed) }))
 }
 
 async fn connect(
@@ -295,7 +293,7 @@ async fn list(
     Use(state): Use<State>,
     Extension(version): Extension<ApiVersion>,
     params: Params,
-) -> Result<axum::Json<Vec<types::Network>>, ApiError> {
+) -> Result<Answer<Vec<types::Network>>, ApiError> {
     let filters = params.filters(filters::NETWORKS)?;
     let mut all = state.local_networks().await?;
     // `docker network ls` must work while the managers are away.
@@ -315,14 +313,14 @@ async fn list(
     if version >= ApiVersion(1, 28) {
         all.iter_mut().for_each(|network| network.containers.clear());
     }
-    Ok(axum::Json(all))
+    Ok(Answer(all))
 }
 
 async fn inspect(
     Use(state): Use<State>,
     Path(id): Path<String>,
     params: Params,
-) -> Result<axum::Json<types::Network>, ApiError> {
+) -> Result<Answer<types::Network>, ApiError> {
     let mut network = state.any_network(&id, params.get("scope")).await?;
     if network.scope == "swarm"
         && let Ok(engine) = state.engine()
@@ -330,7 +328,7 @@ async fn inspect(
         // As in Docker: those of this host.
         network.containers = members_json(engine.network_members(&network.id));
     }
-    Ok(axum::Json(network))
+    Ok(Answer(network))
 }
 
 /// Says what nodes reach by addresses that somebody wants for a network of the swarm. Docker makes such a network, and so
@@ -355,7 +353,7 @@ fn meets_hosts<'a>(subnet: IpNet, nodes: impl Iterator<Item = (&'a str, &'a [IpN
 async fn create(
     Use(state): Use<State>,
     Json(from): Json<types::NetworkCreate>,
-) -> Result<(StatusCode, axum::Json<types::NetworkCreated>), ApiError> {
+) -> Result<(StatusCode, Answer<types::NetworkCreated>), ApiError> {
     if from.driver == "overlay" || from.scope == "swarm" {
         if matches!(state.swarm().status(), SwarmStatus::Inactive) {
             return Err(ApiError::not_in_swarm());
@@ -380,11 +378,11 @@ async fn create(
             None => None,
         };
         let created = types::NetworkCreated { id: id.to_string(), warning: warning.unwrap_or_default() };
-        return Ok((StatusCode::CREATED, axum::Json(created)));
+        return Ok((StatusCode::CREATED, Answer(created)));
     }
     let network = state.engine()?.network_create(local_config(from)?).await?;
     let created = types::NetworkCreated { id: network.id, warning: String::new() };
-    Ok((StatusCode::CREATED, axum::Json(created)))
+    Ok((StatusCode::CREATED, Answer(created)))
 }
 
 async fn remove(Use(state): Use<State>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {

@@ -1,5 +1,6 @@
 //! `/nodes`
 
+use super::answer::Answer;
 use super::{
     ApiError, Filters, State, filters,
     request::{Json, Params, Use},
@@ -44,22 +45,17 @@ fn passes(node: &Node, filters: &Filters) -> bool {
         && filters.labels("label", description.map_or(&no_labels, |d| &d.engine_labels))
 }
 
-async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<types::Node>>, ApiError> {
+async fn list(Use(state): Use<State>, params: Params) -> Result<Answer<Vec<types::Node>>, ApiError> {
     let filters = params.filters(filters::NODES)?;
     let nodes = state.list::<Node>().await?;
     let cluster = state.public_cluster().await?;
-    Ok(axum::Json(
-        nodes.iter().filter(|n| passes(n, &filters)).map(|n| state.node_json(n, &cluster)).collect(),
-    ))
+    Ok(Answer(nodes.iter().filter(|n| passes(n, &filters)).map(|n| state.node_json(n, &cluster)).collect()))
 }
 
-async fn inspect(
-    Use(state): Use<State>,
-    Path(id): Path<String>,
-) -> Result<axum::Json<types::Node>, ApiError> {
+async fn inspect(Use(state): Use<State>, Path(id): Path<String>) -> Result<Answer<types::Node>, ApiError> {
     let node = state.node(&id).await?;
     let cluster = state.public_cluster().await?;
-    Ok(axum::Json(state.node_json(&node, &cluster)))
+    Ok(Answer(state.node_json(&node, &cluster)))
 }
 
 async fn update(

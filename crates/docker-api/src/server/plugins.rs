@@ -4,6 +4,7 @@
 //!
 //! *Source:* Docker API "Plugin"; moby `api/server/router/plugin`, `plugin/backend_linux.go`.
 
+use super::answer::Answer;
 use super::{
     ApiError, State, filters,
     images::{auth, parse, progress, reader},
@@ -15,7 +16,7 @@ use crate::{
     types,
 };
 use axum::{
-    Json, Router,
+    Router,
     body::Body,
     extract::{DefaultBodyLimit, FromRequest as _, Path, Request},
     http::{HeaderMap, HeaderValue, StatusCode},
@@ -64,7 +65,7 @@ fn kept(settings: &types::PluginSettings) -> serde_json::Value {
     serde_json::to_value(settings).expect("settings are plain JSON")
 }
 
-async fn list(Use(state): Use<State>, params: Params) -> Result<Json<Vec<types::Plugin>>, ApiError> {
+async fn list(Use(state): Use<State>, params: Params) -> Result<Answer<Vec<types::Plugin>>, ApiError> {
     let plugins = plugins(&state)?;
     let filters = params.filters(filters::PLUGINS)?;
     let all = match filters.flag("enabled") {
@@ -76,7 +77,7 @@ async fn list(Use(state): Use<State>, params: Params) -> Result<Json<Vec<types::
     found.retain(|p| {
         p.config.interface.types.iter().all(|t| filters.any("capability", |c| capability(t) == c))
     });
-    Ok(Json(found))
+    Ok(Answer(found))
 }
 
 /// Returns the middle of `docker.volumedriver/1.0`.
@@ -85,10 +86,13 @@ fn capability(kind: &str) -> &str {
     kind.rsplit_once('.').map_or(kind, |(_, capability)| capability)
 }
 
-async fn inspect(Use(state): Use<State>, Path(rest): Path<String>) -> Result<Json<types::Plugin>, ApiError> {
+async fn inspect(
+    Use(state): Use<State>,
+    Path(rest): Path<String>,
+) -> Result<Answer<types::Plugin>, ApiError> {
     let plugins = plugins(&state)?;
     match split(&rest) {
-        (name, "json") => shown(plugins.find(name).await?).map(Json),
+        (name, "json") => shown(plugins.find(name).await?).map(Answer),
         _ => Err(ApiError::not_found("page not found")),
     }
 }
@@ -155,13 +159,13 @@ async fn privileges(
     Use(state): Use<State>,
     params: Params,
     headers: HeaderMap,
-) -> Result<Json<Vec<types::PluginPrivilege>>, ApiError> {
+) -> Result<Answer<Vec<types::PluginPrivilege>>, ApiError> {
     match find(&state, &params, &headers).await? {
-        Ok(found) => Ok(Json(plugin_privileges(&found.config))),
+        Ok(found) => Ok(Answer(plugin_privileges(&found.config))),
         // As Docker: the pull that comes next does not reach it either, says so, and grants nothing by this.
         Err(unreached) => {
             tracing::warn!(error = model::with_causes(&unreached), "a plugin's registry cannot be asked");
-            Ok(Json(Vec::new()))
+            Ok(Answer(Vec::new()))
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `/secrets` and `/configs`: the same, but that a secret's data is never shown.
 
+use super::answer::Answer;
 use super::{
     ApiError, State,
     cluster::Stored,
@@ -57,7 +58,7 @@ macro_rules! file {
 file!(Secret, SecretId, secret_json);
 file!(Config, ConfigId, config_json);
 
-async fn list<T: File>(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<T::Json>>, ApiError> {
+async fn list<T: File>(Use(state): Use<State>, params: Params) -> Result<Answer<Vec<T::Json>>, ApiError> {
     let filters = params.filters(filters::FILES)?;
     let all = state.list::<T>().await?;
     let shown = all.iter().filter(|f| {
@@ -66,14 +67,14 @@ async fn list<T: File>(Use(state): Use<State>, params: Params) -> Result<axum::J
             && filters.any("names", |n| n == f.name())
             && filters.labels("label", f.labels())
     });
-    Ok(axum::Json(shown.map(|f| f.json()).collect()))
+    Ok(Answer(shown.map(|f| f.json()).collect()))
 }
 
 async fn inspect<T: File>(
     Use(state): Use<State>,
     Path(id): Path<String>,
-) -> Result<axum::Json<T::Json>, ApiError> {
-    Ok(axum::Json(state.find::<T>(&id).await?.json()))
+) -> Result<Answer<T::Json>, ApiError> {
+    Ok(Answer(state.find::<T>(&id).await?.json()))
 }
 
 async fn remove<T: File>(Use(state): Use<State>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
@@ -85,19 +86,19 @@ async fn remove<T: File>(Use(state): Use<State>, Path(id): Path<String>) -> Resu
 async fn create_secret(
     Use(state): Use<State>,
     Json(spec): Json<types::SecretSpec>,
-) -> Result<(StatusCode, axum::Json<types::ObjectId>), ApiError> {
+) -> Result<(StatusCode, Answer<types::ObjectId>), ApiError> {
     let spec = convert::secret_spec(spec)?;
     let id: SecretId = state.create(create_request::Spec::Secret((&spec).into())).await?;
-    Ok((StatusCode::CREATED, axum::Json(types::ObjectId { id: id.to_string() })))
+    Ok((StatusCode::CREATED, Answer(types::ObjectId { id: id.to_string() })))
 }
 
 async fn create_config(
     Use(state): Use<State>,
     Json(spec): Json<types::ConfigSpec>,
-) -> Result<(StatusCode, axum::Json<types::ObjectId>), ApiError> {
+) -> Result<(StatusCode, Answer<types::ObjectId>), ApiError> {
     let spec = convert::config_spec(spec)?;
     let id: ConfigId = state.create(create_request::Spec::Config((&spec).into())).await?;
-    Ok((StatusCode::CREATED, axum::Json(types::ObjectId { id: id.to_string() })))
+    Ok((StatusCode::CREATED, Answer(types::ObjectId { id: id.to_string() })))
 }
 
 async fn update_secret(

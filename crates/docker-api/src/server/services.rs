@@ -1,5 +1,6 @@
 //! `/services`
 
+use super::answer::Answer;
 use super::{
     ApiError, Filters, State, filters,
     request::{Json, Params, Use},
@@ -72,7 +73,7 @@ fn status(service: &Service, tasks: &[Arc<Task>]) -> types::ServiceStatus {
     to
 }
 
-async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<impl serde::Serialize>, ApiError> {
+async fn list(Use(state): Use<State>, params: Params) -> Result<Answer<impl serde::Serialize>, ApiError> {
     let filters = params.filters(filters::SERVICES)?;
     let networks = state.cluster_networks().await?;
     let mut services = state.list::<Service>().await?;
@@ -83,7 +84,7 @@ async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<impl 
             tasks.entry(task.service).or_default().push(task);
         }
     }
-    Ok(axum::Json(Rows(services, move |service: &Arc<Service>| {
+    Ok(Answer(Rows(services, move |service: &Arc<Service>| {
         let mut json = convert::service_json(service, &networks);
         if params.flag("status") {
             json.service_status = Some(status(service, tasks.get(&service.id).map_or(&[], Vec::as_slice)));
@@ -96,14 +97,14 @@ async fn inspect(
     Use(state): Use<State>,
     Path(id): Path<String>,
     params: Params,
-) -> Result<axum::Json<types::Service>, ApiError> {
+) -> Result<Answer<types::Service>, ApiError> {
     let service = state.find::<Service>(&id).await?;
     let networks = state.cluster_networks().await?;
     let mut json = convert::service_json(&service, &networks);
     if params.flag("insertDefaults") {
         json.spec = convert::whole_spec_json(&service.spec);
     }
-    Ok(axum::Json(json))
+    Ok(Answer(json))
 }
 
 /// How many further names are tried for a service without one. *Source:* moby `daemon/cluster/services.go`: SwarmKit's
@@ -123,7 +124,7 @@ async fn create(
     Use(state): Use<State>,
     headers: HeaderMap,
     Json(mut spec): Json<types::ServiceSpec>,
-) -> Result<(StatusCode, axum::Json<types::ServiceCreated>), ApiError> {
+) -> Result<(StatusCode, Answer<types::ServiceCreated>), ApiError> {
     let auth = registry_auth(&headers)?;
     let chosen = !spec.name.is_empty();
     if !chosen {
@@ -142,7 +143,7 @@ async fn create(
         }
     };
     let created = types::ServiceCreated { id: id.to_string(), warnings: convert::service_warnings(&spec) };
-    Ok((StatusCode::CREATED, axum::Json(created)))
+    Ok((StatusCode::CREATED, Answer(created)))
 }
 
 async fn update(
@@ -151,7 +152,7 @@ async fn update(
     params: Params,
     headers: HeaderMap,
     Json(spec): Json<types::ServiceSpec>,
-) -> Result<axum::Json<types::ServiceUpdated>, ApiError> {
+) -> Result<Answer<types::ServiceUpdated>, ApiError> {
     let version = params.version("service")?;
     let service = state.find::<Service>(&id).await?;
     let mut warnings = Vec::new();
@@ -174,7 +175,7 @@ async fn update(
     }
     let auth = registry_auth(&headers)?;
     state.update_with(service.id, version, change, auth).await?;
-    Ok(axum::Json(types::ServiceUpdated { warnings }))
+    Ok(Answer(types::ServiceUpdated { warnings }))
 }
 
 async fn remove(Use(state): Use<State>, Path(id): Path<String>) -> Result<(), ApiError> {

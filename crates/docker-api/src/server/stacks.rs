@@ -1,5 +1,6 @@
 //! `/rswarm/stacks`: deployed stacks with their history. Not in Docker.
 
+use super::answer::Answer;
 use super::{
     ApiError, State, filters,
     request::{Json, Params, Use},
@@ -27,28 +28,25 @@ pub(super) fn routes() -> Router<State> {
         .route("/rswarm/services/{name}/explain", get(explain))
 }
 
-async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<types::Stack>>, ApiError> {
+async fn list(Use(state): Use<State>, params: Params) -> Result<Answer<Vec<types::Stack>>, ApiError> {
     let filters = params.filters(filters::STACKS)?;
     let stacks = state.list::<Stack>().await?;
     let shown = stacks.iter().filter(|s| filters.prefix("name", &s.name));
-    Ok(axum::Json(shown.map(|s| convert::stack_json(s)).collect()))
+    Ok(Answer(shown.map(|s| convert::stack_json(s)).collect()))
 }
 
-async fn inspect(
-    Use(state): Use<State>,
-    Path(name): Path<String>,
-) -> Result<axum::Json<types::Stack>, ApiError> {
-    Ok(axum::Json(convert::stack_json(&*state.find::<Stack>(&name).await?)))
+async fn inspect(Use(state): Use<State>, Path(name): Path<String>) -> Result<Answer<types::Stack>, ApiError> {
+    Ok(Answer(convert::stack_json(&*state.find::<Stack>(&name).await?)))
 }
 
 async fn apply(
     Use(state): Use<State>,
     Path(name): Path<String>,
     Json(stack): Json<types::ApplyStack>,
-) -> Result<(StatusCode, axum::Json<types::Stack>), ApiError> {
+) -> Result<(StatusCode, Answer<types::Stack>), ApiError> {
     let request = request(&state, name, stack).await?;
     let stack = state.control().await?.apply_stack(request).await?.into_inner();
-    Ok((StatusCode::CREATED, axum::Json(convert::stack_json(&Stack::try_from(stack)?))))
+    Ok((StatusCode::CREATED, Answer(convert::stack_json(&Stack::try_from(stack)?))))
 }
 
 /// Where its tasks would be; nothing is changed.
@@ -56,7 +54,7 @@ async fn foresee(
     Use(state): Use<State>,
     Path(name): Path<String>,
     Json(stack): Json<types::ApplyStack>,
-) -> Result<axum::Json<Vec<types::Outlook>>, ApiError> {
+) -> Result<Answer<Vec<types::Outlook>>, ApiError> {
     let request = request(&state, name, stack).await?;
     let foreseen = state.control().await?.foresee_stack(request).await?.into_inner();
     let outlook = |seen: proto::control::Outlook| {
@@ -71,21 +69,21 @@ async fn foresee(
             is_whole: seen.is_whole,
         })
     };
-    Ok(axum::Json(foreseen.services.into_iter().map(outlook).collect::<Result<_, ApiError>>()?))
+    Ok(Answer(foreseen.services.into_iter().map(outlook).collect::<Result<_, ApiError>>()?))
 }
 
 /// How each node stands to one more task of a service.
 async fn explain(
     Use(state): Use<State>,
     Path(name): Path<String>,
-) -> Result<axum::Json<Vec<types::NodeVerdict>>, ApiError> {
+) -> Result<Answer<Vec<types::NodeVerdict>>, ApiError> {
     let request = ExplainServiceRequest { service: name };
     let answer = state.control().await?.explain_service(request).await?.into_inner();
     let verdicts = answer.nodes.into_iter().map(|verdict| {
         let node_id = NodeId::from_wire(&verdict.node)?.to_string();
         Ok(types::NodeVerdict { node_id, obstacles: verdict.obstacles })
     });
-    Ok(axum::Json(verdicts.collect::<Result<_, ApiError>>()?))
+    Ok(Answer(verdicts.collect::<Result<_, ApiError>>()?))
 }
 
 /// Ids are chosen here, so that the services of the same request can name what it makes.
@@ -166,12 +164,12 @@ async fn rollback(
     Use(state): Use<State>,
     Path(name): Path<String>,
     params: Params,
-) -> Result<axum::Json<types::Stack>, ApiError> {
+) -> Result<Answer<types::Stack>, ApiError> {
     let revision = params.number("revision")?.unwrap_or(0);
     let newest = params.number("newest")?.unwrap_or(0);
     let request = RollbackStackRequest { name, revision, author: String::new(), newest };
     let stack = state.control().await?.rollback_stack(request).await?.into_inner();
-    Ok(axum::Json(convert::stack_json(&Stack::try_from(stack)?)))
+    Ok(Answer(convert::stack_json(&Stack::try_from(stack)?)))
 }
 
 /// `?revision=N&cameup=1`: whether the services of a revision came up.
@@ -179,12 +177,12 @@ async fn judge(
     Use(state): Use<State>,
     Path(name): Path<String>,
     params: Params,
-) -> Result<axum::Json<types::Stack>, ApiError> {
+) -> Result<Answer<types::Stack>, ApiError> {
     let revision = params.number("revision")?.unwrap_or(0);
     let came_up = params.flag("cameup");
     let request = JudgeStackRequest { name, revision, came_up };
     let stack = state.control().await?.judge_stack(request).await?.into_inner();
-    Ok(axum::Json(convert::stack_json(&Stack::try_from(stack)?)))
+    Ok(Answer(convert::stack_json(&Stack::try_from(stack)?)))
 }
 
 async fn remove(Use(state): Use<State>, Path(name): Path<String>) -> Result<StatusCode, ApiError> {

@@ -1,6 +1,7 @@
 //! `/rswarm/swarm/...`: a swarm's backup, and its new beginning from one or from the manager that is left. Not in Docker,
 //! whose `POST /swarm/init` with `ForceNewCluster` is the same as `recover`.
 
+use super::answer::Answer;
 use super::{
     ApiError, RecoverRequest, RestoreRequest, State,
     request::{Params, Use},
@@ -37,10 +38,10 @@ async fn backup(Use(state): Use<State>) -> Result<Response, ApiError> {
     Ok(([(CONTENT_TYPE, "application/octet-stream")], Body::from_stream(pieces)).into_response())
 }
 
-async fn recover(Use(state): Use<State>, params: Params) -> Result<axum::Json<String>, ApiError> {
+async fn recover(Use(state): Use<State>, params: Params) -> Result<Answer<String>, ApiError> {
     state.of_the_host()?;
     let request = recover_request(&state, &params);
-    Ok(axum::Json(state.swarm().recover(request).await?.to_string()))
+    Ok(Answer(state.swarm().recover(request).await?.to_string()))
 }
 
 async fn readdress(Use(state): Use<State>, params: Params) -> Result<(), ApiError> {
@@ -63,7 +64,7 @@ fn recover_request(state: &State, params: &Params) -> RecoverRequest {
     }
 }
 
-async fn restore(Use(state): Use<State>, params: Params, body: Body) -> Result<axum::Json<String>, ApiError> {
+async fn restore(Use(state): Use<State>, params: Params, body: Body) -> Result<Answer<String>, ApiError> {
     state.of_the_host()?;
     let mut pieces = body.into_data_stream();
     let mut backup = Vec::new();
@@ -93,5 +94,5 @@ async fn restore(Use(state): Use<State>, params: Params, body: Body) -> Result<a
         force: params.flag("force"),
         person: state.asker().person(),
     };
-    Ok(axum::Json(state.swarm().restore(request).await?.to_string()))
+    Ok(Answer(state.swarm().restore(request).await?.to_string()))
 }

@@ -1,5 +1,6 @@
 //! `/swarm`: make, join, leave, change.
 
+use super::answer::Answer;
 use super::{
     ApiError, InitRequest, JoinRequest, State, SwarmStatus,
     error::SWARM_LOCKED,
@@ -33,7 +34,7 @@ pub(super) fn wanted_availability(word: &str) -> Result<model::Availability, Api
 async fn init(
     Use(state): Use<State>,
     Json(from): Json<types::SwarmInit>,
-) -> Result<axum::Json<String>, ApiError> {
+) -> Result<Answer<String>, ApiError> {
     state.of_the_host()?;
     // A rotation that is asked for by CAConfig.ForceRotate is to have a new root certificate: so a new swarm has.
     let ca = &from.spec.ca_config;
@@ -80,7 +81,7 @@ async fn init(
         spec,
         person: state.asker().person(),
     };
-    Ok(axum::Json(state.swarm().init(request).await?.to_string()))
+    Ok(Answer(state.swarm().init(request).await?.to_string()))
 }
 
 /// Checks the pools that networks' subnets are cut from.
@@ -119,8 +120,8 @@ async fn leave(Use(state): Use<State>, params: Params) -> Result<(), ApiError> {
     state.swarm().leave(params.flag("force")).await
 }
 
-async fn inspect(Use(state): Use<State>) -> Result<axum::Json<types::Swarm>, ApiError> {
-    Ok(axum::Json(convert::swarm_json(&state.cluster_with(Wanted::JoinTokens).await?, true)))
+async fn inspect(Use(state): Use<State>) -> Result<Answer<types::Swarm>, ApiError> {
+    Ok(Answer(convert::swarm_json(&state.cluster_with(Wanted::JoinTokens).await?, true)))
 }
 
 async fn update(
@@ -168,9 +169,9 @@ async fn update(
     Ok(())
 }
 
-async fn unlock_key(Use(state): Use<State>) -> Result<axum::Json<types::UnlockKey>, ApiError> {
+async fn unlock_key(Use(state): Use<State>) -> Result<Answer<types::UnlockKey>, ApiError> {
     let key = state.cluster_with(Wanted::UnlockKey).await?.unlock_key.unwrap_or_default();
-    Ok(axum::Json(types::UnlockKey { unlock_key: String::from_utf8_lossy(&key.0).into_owned() }))
+    Ok(Answer(types::UnlockKey { unlock_key: String::from_utf8_lossy(&key.0).into_owned() }))
 }
 
 async fn unlock(Use(state): Use<State>, Json(key): Json<types::UnlockKey>) -> Result<(), ApiError> {

@@ -1,5 +1,6 @@
 //! `/_ping /version /info /auth /system/df`
 
+use super::answer::Answer;
 use super::{
     API_VERSION, ApiError, HostGone, State, SwarmStatus,
     request::{AnyJson as Body, Params, Use},
@@ -59,10 +60,10 @@ fn kernel_version() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
 }
 
-async fn version(Use(state): Use<State>) -> axum::Json<types::Version> {
+async fn version(Use(state): Use<State>) -> Answer<types::Version> {
     let oldest = state.options.min_api.to_string();
     let version = env!("CARGO_PKG_VERSION");
-    axum::Json(types::Version {
+    Answer(types::Version {
         platform: types::PlatformName { name: "rswarm".into() },
         components: vec![types::Component {
             name: "Engine".into(),
@@ -114,7 +115,7 @@ fn registry_config(from: &image::RegistryOptions) -> types::RegistryConfig {
 }
 
 /// Not in Docker, whose daemon stops containers whenever it stops.
-async fn shut_down(Use(state): Use<State>) -> Result<axum::Json<types::HostShutdown>, ApiError> {
+async fn shut_down(Use(state): Use<State>) -> Result<Answer<types::HostShutdown>, ApiError> {
     state.of_the_host()?;
     let HostGone { told, stopped, left } = state.swarm().go_down().await?;
     let (swarm_told, swarm_error) = match told {
@@ -123,10 +124,10 @@ async fn shut_down(Use(state): Use<State>) -> Result<axum::Json<types::HostShutd
         Some(Err(why)) => (false, why),
     };
     let left = left.into_iter().map(|(name, reason)| types::ContainerLeft { name, reason }).collect();
-    Ok(axum::Json(types::HostShutdown { stopped: stopped as u64, left, swarm_told, swarm_error }))
+    Ok(Answer(types::HostShutdown { stopped: stopped as u64, left, swarm_told, swarm_error }))
 }
 
-async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiError> {
+async fn info(Use(state): Use<State>) -> Result<Answer<types::Info>, ApiError> {
     let (apparmor, live) = (engine::apparmor_in_effect(), (state.options.live)());
     let words = |list: &[&str]| list.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
     let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
@@ -222,7 +223,7 @@ async fn info(Use(state): Use<State>) -> Result<axum::Json<types::Info>, ApiErro
         }
         to.images = engine.images().list().await.len() as u64;
     }
-    Ok(axum::Json(to))
+    Ok(Answer(to))
 }
 
 /// Returns the time of this host's clock.
@@ -231,10 +232,7 @@ pub(super) fn now() -> model::Timestamp {
 }
 
 /// Source: Docker API `SystemDataUsage`; `type` may be given several times.
-async fn disk_usage(
-    Use(state): Use<State>,
-    params: Params,
-) -> Result<axum::Json<types::DiskUsage>, ApiError> {
+async fn disk_usage(Use(state): Use<State>, params: Params) -> Result<Answer<types::DiskUsage>, ApiError> {
     let kinds = params.all("type");
     let wanted = |kind: &str| kinds.is_empty() || kinds.iter().any(|k| k == kind);
     if let Some(unknown) =
@@ -288,14 +286,14 @@ async fn disk_usage(
             usage.volumes.push(row);
         }
     }
-    Ok(axum::Json(usage))
+    Ok(Answer(usage))
 }
 
 /// Source: Docker API `SystemAuth`.
 async fn authenticate(
     Use(state): Use<State>,
     Body(config): Body<types::AuthConfig>,
-) -> Result<axum::Json<types::AuthAnswer>, ApiError> {
+) -> Result<Answer<types::AuthAnswer>, ApiError> {
     // Clients name Docker Hub by its old index.
     let server = config.server_address.trim_end_matches('/');
     let registry = server.trim_start_matches("https://").trim_start_matches("http://");
@@ -306,9 +304,7 @@ async fn authenticate(
         .ok_or_else(|| ApiError::bad_request("no username and password, and no token"))?;
     let images = state.engine()?.images();
     match images.login(&registry, credentials, &state.registries()).await {
-        Ok(()) => {
-            Ok(axum::Json(types::AuthAnswer { status: "Login Succeeded".into(), ..Default::default() }))
-        }
+        Ok(()) => Ok(Answer(types::AuthAnswer { status: "Login Succeeded".into(), ..Default::default() })),
         Err(image::Error::Denied { reason, .. }) => Err(ApiError {
             status: StatusCode::UNAUTHORIZED,
             message: format!("login attempt to {registry} failed: {reason}"),

@@ -1,5 +1,6 @@
 //! `/tasks`
 
+use super::answer::Answer;
 use super::{
     ApiError, State, filters,
     request::{Params, Use},
@@ -21,7 +22,7 @@ fn is_job(service: Option<&Arc<Service>>) -> bool {
     service.is_some_and(|s| matches!(s.spec.mode, Mode::ReplicatedJob { .. } | Mode::GlobalJob))
 }
 
-async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<types::Task>>, ApiError> {
+async fn list(Use(state): Use<State>, params: Params) -> Result<Answer<Vec<types::Task>>, ApiError> {
     let filters = params.filters(filters::TASKS)?;
     let services: BTreeMap<ServiceId, Arc<Service>> =
         state.list::<Service>().await?.into_iter().map(|s| (s.id, s)).collect();
@@ -48,7 +49,7 @@ async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<t
             && (!up_to_date || service.is_some_and(|s| convert::is_up_to_date(task, s)))
     };
     let tasks = state.list::<Task>().await?;
-    Ok(axum::Json(
+    Ok(Answer(
         tasks
             .iter()
             .filter(|t| t.attaches.is_none() && passes(t))
@@ -57,14 +58,11 @@ async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<t
     ))
 }
 
-async fn inspect(
-    Use(state): Use<State>,
-    Path(id): Path<String>,
-) -> Result<axum::Json<types::Task>, ApiError> {
+async fn inspect(Use(state): Use<State>, Path(id): Path<String>) -> Result<Answer<types::Task>, ApiError> {
     let task = state.find::<Task>(&id).await?;
     let networks = state.cluster_networks().await?;
     let service = state.find::<Service>(&task.service.to_string()).await.ok();
-    Ok(axum::Json(convert::task_json(&task, is_job(service.as_ref()), &networks)))
+    Ok(Answer(convert::task_json(&task, is_job(service.as_ref()), &networks)))
 }
 
 impl State {

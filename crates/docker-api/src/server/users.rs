@@ -1,5 +1,6 @@
 //! `/rswarm/users`, `/rswarm/audit`: people and what they did. Not in Docker.
 
+use super::answer::Answer;
 use super::{
     ApiError, State, filters,
     request::{Json, Params, Use},
@@ -29,7 +30,7 @@ pub(super) fn routes() -> Router<State> {
         .route("/rswarm/audit", get(audit))
 }
 
-async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<types::User>>, ApiError> {
+async fn list(Use(state): Use<State>, params: Params) -> Result<Answer<Vec<types::User>>, ApiError> {
     let filters = params.filters(filters::USERS)?;
     let users = state.list::<User>().await?;
     let shown = users.iter().filter(|u| {
@@ -37,14 +38,11 @@ async fn list(Use(state): Use<State>, params: Params) -> Result<axum::Json<Vec<t
             && filters.prefix("name", &u.name)
             && filters.any("role", |r| r == u.role.word())
     });
-    Ok(axum::Json(shown.map(|u| convert::user_json(u)).collect()))
+    Ok(Answer(shown.map(|u| convert::user_json(u)).collect()))
 }
 
-async fn inspect(
-    Use(state): Use<State>,
-    Path(name): Path<String>,
-) -> Result<axum::Json<types::User>, ApiError> {
-    Ok(axum::Json(convert::user_json(&*state.find::<User>(&name).await?)))
+async fn inspect(Use(state): Use<State>, Path(name): Path<String>) -> Result<Answer<types::User>, ApiError> {
+    Ok(Answer(convert::user_json(&*state.find::<User>(&name).await?)))
 }
 
 fn spec(from: types::UserSpec) -> Result<UserSpec, ApiError> {
@@ -55,9 +53,9 @@ fn spec(from: types::UserSpec) -> Result<UserSpec, ApiError> {
 async fn create(
     Use(state): Use<State>,
     Json(from): Json<types::UserSpec>,
-) -> Result<(StatusCode, axum::Json<types::ObjectId>), ApiError> {
+) -> Result<(StatusCode, Answer<types::ObjectId>), ApiError> {
     let id: UserId = state.create(create_request::Spec::User(spec(from)?)).await?;
-    Ok((StatusCode::CREATED, axum::Json(types::ObjectId { id: id.to_string() })))
+    Ok((StatusCode::CREATED, Answer(types::ObjectId { id: id.to_string() })))
 }
 
 async fn update(
@@ -82,16 +80,16 @@ fn lifetime(seconds: u64) -> Option<proto::types::Duration> {
     (seconds > 0).then_some(proto::types::Duration { nanos })
 }
 
-fn given(token: CreateUserTokenReply) -> axum::Json<types::GivenUserToken> {
+fn given(token: CreateUserTokenReply) -> Answer<types::GivenUserToken> {
     let expires_at = token.expires.map(|nanos| Timestamp(nanos).into());
-    axum::Json(types::GivenUserToken { token: token.token, expires_at })
+    Answer(types::GivenUserToken { token: token.token, expires_at })
 }
 
 async fn create_token(
     Use(state): Use<State>,
     Path(user): Path<String>,
     Json(wanted): Json<types::NewUserToken>,
-) -> Result<(StatusCode, axum::Json<types::GivenUserToken>), ApiError> {
+) -> Result<(StatusCode, Answer<types::GivenUserToken>), ApiError> {
     let lifetime = lifetime(wanted.lifetime_seconds);
     let request = CreateUserTokenRequest { user, label: wanted.label, lifetime };
     let reply = state.control().await?.create_user_token(request).await?.into_inner();
@@ -120,11 +118,11 @@ async fn issue_certificate(
     Use(state): Use<State>,
     Path(user): Path<String>,
     Json(wanted): Json<types::UserCertificateRequest>,
-) -> Result<(StatusCode, axum::Json<types::UserCertificate>), ApiError> {
+) -> Result<(StatusCode, Answer<types::UserCertificate>), ApiError> {
     let lifetime = lifetime(wanted.lifetime_seconds);
     let request = IssueUserCertificateRequest { user, csr: wanted.csr, lifetime };
     let reply = state.control().await?.issue_user_certificate(request).await?.into_inner();
-    Ok((StatusCode::CREATED, axum::Json(types::UserCertificate { chain: reply.chain })))
+    Ok((StatusCode::CREATED, Answer(types::UserCertificate { chain: reply.chain })))
 }
 
 async fn revoke_certificate(
@@ -136,17 +134,17 @@ async fn revoke_certificate(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn who_am_i(Use(state): Use<State>) -> Result<axum::Json<types::WhoAmI>, ApiError> {
+async fn who_am_i(Use(state): Use<State>) -> Result<Answer<types::WhoAmI>, ApiError> {
     let known = state.who_am_i().await?;
     let (role, stacks) = convert::person_role_json(&known.role);
-    Ok(axum::Json(types::WhoAmI { name: known.name, role, stacks, swarm: known.swarm.to_string() }))
+    Ok(Answer(types::WhoAmI { name: known.name, role, stacks, swarm: known.swarm.to_string() }))
 }
 
 /// Whoever knows a password need not prove anything else.
 async fn login(
     Use(state): Use<State>,
     Json(from): Json<types::UserLogin>,
-) -> Result<(StatusCode, axum::Json<types::GivenUserToken>), ApiError> {
+) -> Result<(StatusCode, Answer<types::GivenUserToken>), ApiError> {
     let door = state.asker().at_the_door();
     let request = LoginRequest {
         user: from.name,
@@ -160,10 +158,7 @@ async fn login(
 }
 
 /// `?since=&until=&user=&object=`, newest last. `object` is a kind, a name, or both as in `service web`.
-async fn audit(
-    Use(state): Use<State>,
-    params: Params,
-) -> Result<axum::Json<Vec<types::AuditRecord>>, ApiError> {
+async fn audit(Use(state): Use<State>, params: Params) -> Result<Answer<Vec<types::AuditRecord>>, ApiError> {
     let (since, until) = (params.moment("since")?, params.moment("until")?);
     let records = state.list::<AuditRecord>().await?;
     let shown = records.iter().filter(|record| {
@@ -173,7 +168,7 @@ async fn audit(
             && params.get("user").is_none_or(|user| record.person == user)
             && params.get("object").is_none_or(|object| is_about(record, object))
     });
-    Ok(axum::Json(shown.map(|record| convert::audit_json(record)).collect()))
+    Ok(Answer(shown.map(|record| convert::audit_json(record)).collect()))
 }
 
 fn is_about(record: &AuditRecord, object: &str) -> bool {

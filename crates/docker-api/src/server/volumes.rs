@@ -1,5 +1,6 @@
 //! `/volumes`: the volumes of this host; `/rswarm/volumes`: what they hold, which is not in Docker.
 
+use super::answer::Answer;
 use super::{
     ApiError, ApiVersion, State, filters,
     request::{Json as Body, Params, Use},
@@ -7,7 +8,7 @@ use super::{
 };
 use crate::types;
 use axum::{
-    Extension, Json, Router,
+    Extension, Router,
     body::Body as Stream,
     extract::Path,
     http::{StatusCode, header::CONTENT_TYPE},
@@ -38,26 +39,29 @@ pub(super) fn json(volume: engine::Volume) -> types::Volume {
     }
 }
 
-async fn list(Use(state): Use<State>, params: Params) -> Result<Json<types::VolumeList>, ApiError> {
+async fn list(Use(state): Use<State>, params: Params) -> Result<Answer<types::VolumeList>, ApiError> {
     let volumes = state.engine()?.volumes(&params.filters(filters::VOLUMES)?.engine());
-    Ok(Json(types::VolumeList { volumes: volumes.into_iter().map(json).collect(), warnings: Vec::new() }))
+    Ok(Answer(types::VolumeList { volumes: volumes.into_iter().map(json).collect(), warnings: Vec::new() }))
 }
 
 async fn create(
     Use(state): Use<State>,
     Body(request): Body<types::VolumeCreate>,
-) -> Result<(StatusCode, Json<types::Volume>), ApiError> {
+) -> Result<(StatusCode, Answer<types::Volume>), ApiError> {
     let config = engine::VolumeConfig {
         name: request.name,
         driver: request.driver,
         driver_opts: request.driver_opts,
         labels: request.labels,
     };
-    Ok((StatusCode::CREATED, Json(json(state.engine()?.volume_create(config).await?))))
+    Ok((StatusCode::CREATED, Answer(json(state.engine()?.volume_create(config).await?))))
 }
 
-async fn inspect(Use(state): Use<State>, Path(name): Path<String>) -> Result<Json<types::Volume>, ApiError> {
-    Ok(Json(json(state.engine()?.volume(&name)?)))
+async fn inspect(
+    Use(state): Use<State>,
+    Path(name): Path<String>,
+) -> Result<Answer<types::Volume>, ApiError> {
+    Ok(Answer(json(state.engine()?.volume(&name)?)))
 }
 
 async fn remove(
@@ -73,14 +77,14 @@ async fn prune(
     Use(state): Use<State>,
     Extension(version): Extension<ApiVersion>,
     params: Params,
-) -> Result<Json<types::VolumesPruned>, ApiError> {
+) -> Result<Answer<types::VolumesPruned>, ApiError> {
     let mut filters = params.filters(filters::VOLUMES_PRUNED)?;
     // Anonymous volumes alone since then; who speaks an older version means all. *Source:* moby `router/volume`.
     if version < ApiVersion(1, 42) && filters.flag("all").is_none() {
         filters = filters.with("all", "true");
     }
     let pruned = state.engine()?.volume_prune(&filters.engine()).await?;
-    Ok(Json(types::VolumesPruned {
+    Ok(Answer(types::VolumesPruned {
         volumes_deleted: pruned.removed,
         space_reclaimed: pruned.reclaimed_bytes,
     }))
@@ -98,7 +102,7 @@ async fn import(
     Path(name): Path<String>,
     params: Params,
     body: Stream,
-) -> Result<Json<types::Volume>, ApiError> {
+) -> Result<Answer<types::Volume>, ApiError> {
     let (engine, force) = (state.engine()?, params.flag("force"));
     let filled = match params.get("from") {
         Some(source) => engine.volume_copy(source, &name, force).await?,
@@ -107,5 +111,5 @@ async fn import(
             engine.volume_import(&name, tar, force).await?
         }
     };
-    Ok(Json(json(filled)))
+    Ok(Answer(json(filled)))
 }
